@@ -1,0 +1,90 @@
+/** What packets come from and go to: a device, a transport, a piece of a script. */
+
+import type { PacketBatch } from "./batch.ts";
+import type { Packet } from "./packet.ts";
+import type { PacketPool } from "./pool.ts";
+
+/** What the loop can wait for: a file descriptor, or a Windows `HANDLE`. */
+export type Waitable = number;
+
+/** What an end gets from the loop that it joins. */
+export interface EndHost {
+  /** Where packets live. */
+  readonly pool: PacketPool;
+  /** Asks for a breath. Safe from any callback of the loop's thread. */
+  wake(): void;
+  /** Throws away a packet that the end has accepted or read, and counts it under this reason. */
+  drop(packet: Packet, reason: string): void;
+  /** Has the loop's wait look at another descriptor, and calls back when it can be read. Returns what ends it. */
+  watch(waitable: Waitable, readable: () => void): () => void;
+}
+
+/**
+ * One side of a tunnel. `read` and `write` never wait and never throw: what goes wrong with one packet is
+ * counted through {@linkcode EndHost.drop}, and what goes wrong with the end is its `failure`.
+ */
+export interface TunnelEnd extends Disposable {
+  /** What messages call it, such as `tun0` or `udp 192.0.2.1:4500`. */
+  readonly name: string;
+  /** Gives the end its loop, once, before the first read or write. */
+  attach(host: EndHost): void;
+  /** Appends the packets that are ready, until the batch is full; returns how many. */
+  read(batch: PacketBatch): number;
+  /**
+   * Takes packets from the front of the batch, as many as it can; returns how many. They are the end's until
+   * their bytes are free; then it gives them back to their pool.
+   */
+  write(batch: PacketBatch): number;
+  /** What the loop's one wait waits for; `undefined` when the end calls {@linkcode EndHost.wake} instead. */
+  readonly waitable: Waitable | undefined;
+  /** Packets accepted by `write` and not yet delivered or given back. */
+  readonly queued: number;
+  /** Why it is gone; `undefined` while it works. */
+  readonly failure: Error | undefined;
+  /** Frees what it holds. Further calls do nothing; reads and writes after it take nothing. */
+  close(): void;
+}
+
+/** What happened to a device: `up`, `down`, `mtu` (it changed) or `gone`. */
+export interface DeviceEvent {
+  /** The change. */
+  readonly kind: "up" | "down" | "mtu" | "gone";
+  /** The device's MTU after it (bytes). */
+  readonly mtu: number;
+}
+
+/** The operating system's own counters of a device, seen from the system: `tx` is what it sent to the script. */
+export interface DeviceStatistics {
+  /** Packets that the system got from the script. */
+  readonly rxPackets: number;
+  /** Bytes of those. */
+  readonly rxBytes: number;
+  /** Packets from the script that the system dropped. */
+  readonly rxDropped: number;
+  /** Packets that the system handed to the script. */
+  readonly txPackets: number;
+  /** Bytes of those. */
+  readonly txBytes: number;
+  /** Packets that its queue dropped before the script could read them. */
+  readonly txDropped: number;
+}
+
+/** This machine's side of a tunnel. */
+export interface Device extends TunnelEnd {
+  /** The longest packet that the system sends through it (bytes). */
+  readonly mtu: number;
+  /** Whether it takes and gives super-packets and unfinished sums. */
+  readonly offload: boolean;
+  /** Changes, from the moment of asking; the newest 64 wait for a slow reader. Ends when the device is gone. */
+  events(): AsyncIterable<DeviceEvent>;
+  /** The system's counters, or `undefined` where it keeps none. */
+  statistics(): DeviceStatistics | undefined;
+}
+
+/** A road to other machines. */
+export interface Transport extends TunnelEnd {
+  /** The bytes that it adds to each packet on the wire, outer headers included. */
+  readonly overhead: number;
+  /** The longest packet that passes now (bytes). */
+  readonly pathMtu: number;
+}

@@ -1,0 +1,22 @@
+/**
+ * The vocabulary of a tunnel: packets in their slots, batches of them, the ends that they come from and go to,
+ * and the stages in between.
+ *
+ * @module
+ */
+
+export { HEADROOM, Packet, type PacketOwner } from "./packet.ts";
+export { LARGE_ROOM, PacketPool, type PacketPoolOptions, SMALL_ROOM } from "./pool.ts";
+export { PacketBatch, type PacketBatchOptions } from "./batch.ts";
+export { type Clock, ManualClock } from "./clock.ts";
+export { Direction, type PacketHandler, type Stage, type StageContext, Verdict } from "./stage.ts";
+export type {
+  Device,
+  DeviceEvent,
+  DeviceStatistics,
+  EndHost,
+  Transport,
+  TunnelEnd,
+  Waitable,
+} from "./end.ts";
+export { Counters, type FlowStats, type TunnelStats } from "./stats.ts";

@@ -1,0 +1,155 @@
+/** A network packet in its slot of the pool's memory. */
+
+import type { PacketPool } from "./pool.ts";
+
+/**
+ * The bytes kept free before a packet, so that a header is added by moving a number (bytes).
+ * Room for an outer IPv6, UDP and WireGuard header, and a driver's own prefix, several times over.
+ */
+export const HEADROOM = 256;
+
+/** The bytes at the end of each slot that hold the outer address: a `sockaddr_in6` (28 bytes), padded. */
+export const ENDPOINT_ROOM = 32;
+
+/** The bytes of a `sockaddr_in6`. */
+const ENDPOINT_LENGTH = 28;
+
+/** What holds a packet at the moment: the pool (it is free), a batch, a stage's context, an end's queue. */
+export type PacketOwner = object;
+
+/**
+ * A handle to one packet. Handles are made once, with the pool, and reused: a packet is only yours until you
+ * return from the handler or stage that got it. Keep one with {@linkcode Packet.copy} or `context.hold`.
+ *
+ * The packet is `length` bytes of `bytes`, from `offset` on. Offsets are into the pool's whole memory; both
+ * are unsigned and big-endian accessors of `view` take them as they are.
+ *
+ * @example Reading the IP version
+ * ```ts
+ * import { PacketPool } from "@warren/tunnel/core";
+ *
+ * const pool = new PacketPool();
+ * const packet = pool.from(Uint8Array.of(0x45, 0, 0, 20));
+ * console.assert(packet !== undefined && packet.bytes[packet.offset]! >> 4 === 4);
+ * ```
+ */
+export class Packet {
+  /** The pool's memory. */
+  readonly bytes: Uint8Array;
+  /** The pool's memory, for fields of several bytes; out of bounds throws `RangeError`. */
+  readonly view: DataView;
+  /** Where this packet's slot starts in {@linkcode Packet.bytes}. */
+  readonly slotStart: number;
+  /** Where this packet's room ends in {@linkcode Packet.bytes}; the endpoint follows. */
+  readonly slotEnd: number;
+  /** The pool that this packet belongs to. */
+  readonly pool: PacketPool;
+  /** This slot's number in its pool, from 0. */
+  readonly slot: number;
+
+  /** Where the packet starts in {@linkcode Packet.bytes}. */
+  offset: number;
+  /** The packet's bytes. */
+  length = 0;
+  /** 0: an ordinary packet. Else a super-packet, to be cut into segments with this many payload bytes. */
+  segmentSize = 0;
+  /** Where a transport sum that is still to be finished starts, from the packet's start; 0 with none. */
+  checksumStart = 0;
+  /** Where that sum is stored, from {@linkcode Packet.checksumStart}; 0 with none. */
+  checksumOffset = 0;
+  /** Which end or peer it came from; 0 unless the end has several. */
+  from = 0;
+  /** Which end or peer it is meant for; 0 unless a stage chose one. */
+  to = 0;
+  /** A policy mark for stages, as `fwmark` is in Linux. */
+  mark = 0;
+  /** When it arrived (monotonic milliseconds). */
+  time = 0;
+  /** Whether a view found a header cut short or inconsistent; each tunnel counts such packets once. */
+  malformed = false;
+  /** What holds it now. For the runtime; a script never needs it. */
+  owner: PacketOwner | undefined;
+  /** The header views made for this handle, by their class's number. For `lib`'s views. */
+  readonly views: unknown[] = [];
+
+  #endpoint: Uint8Array | undefined;
+
+  /** For {@linkcode PacketPool} alone. */
+  constructor(pool: PacketPool, slot: number, slotStart: number, slotLength: number) {
+    this.pool = pool;
+    this.bytes = pool.bytes;
+    this.view = pool.view;
+    this.slot = slot;
+    this.slotStart = slotStart;
+    this.slotEnd = slotStart + slotLength - ENDPOINT_ROOM;
+    this.offset = slotStart + HEADROOM;
+    this.owner = pool;
+  }
+
+  /** The outer address that it came from, as a `sockaddr` (28 bytes in the slot); what fills it says so. */
+  get endpoint(): Uint8Array {
+    return this.#endpoint ??= this.bytes.subarray(this.slotEnd, this.slotEnd + ENDPOINT_LENGTH);
+  }
+
+  /** The packet's bytes, as a fresh view of its slot: allocates, so hot code uses `bytes` and `offset`. */
+  get data(): Uint8Array {
+    return this.bytes.subarray(this.offset, this.offset + this.length);
+  }
+
+  /** How many bytes {@linkcode Packet.prepend} can still add. */
+  get headroom(): number {
+    return this.offset - this.slotStart;
+  }
+
+  /** How many bytes the packet can still grow at its end, by raising `length`. */
+  get tailroom(): number {
+    return this.slotEnd - this.offset - this.length;
+  }
+
+  /**
+   * Makes room for a header in front; its bytes are whatever was there.
+   *
+   * @throws {RangeError} when the headroom is used up.
+   */
+  prepend(count: number): void {
+    if (count < 0 || count > this.headroom) {
+      throw new RangeError(`Cannot prepend ${count} bytes: the headroom is ${this.headroom}`);
+    }
+    this.offset -= count;
+    this.length += count;
+    if (this.checksumStart !== 0) this.checksumStart += count;
+  }
+
+  /**
+   * Takes a header off the front.
+   *
+   * @throws {RangeError} when the packet is shorter.
+   */
+  strip(count: number): void {
+    if (count < 0 || count > this.length) {
+      throw new RangeError(`Cannot strip ${count} bytes: the packet has ${this.length}`);
+    }
+    this.offset += count;
+    this.length -= count;
+    if (this.checksumStart !== 0) this.checksumStart = Math.max(0, this.checksumStart - count);
+  }
+
+  /** The packet's bytes as an array of one's own: good for ever, and free to change. */
+  copy(): Uint8Array {
+    return this.bytes.slice(this.offset, this.offset + this.length);
+  }
+
+  /** Back to an ordinary packet of `length` bytes at the default offset, as {@linkcode PacketPool.take} gives it. */
+  reset(length: number): void {
+    this.offset = this.slotStart + HEADROOM;
+    this.length = length;
+    this.segmentSize = 0;
+    this.checksumStart = 0;
+    this.checksumOffset = 0;
+    this.from = 0;
+    this.to = 0;
+    this.mark = 0;
+    this.time = 0;
+    this.malformed = false;
+  }
+}

@@ -1,0 +1,83 @@
+/** A step that every packet of a tunnel passes, and what a step can do with one. */
+
+import type { PacketBatch } from "./batch.ts";
+import type { Packet } from "./packet.ts";
+
+/** Which way a packet goes: from this machine, or to it. */
+export const Direction = { Outbound: 0, Inbound: 1 } as const;
+/** One of {@linkcode Direction}'s values. */
+export type Direction = typeof Direction[keyof typeof Direction];
+
+/** What becomes of a packet: onward, thrown away and counted, or back where it came from. */
+export const Verdict = { Pass: 0, Drop: 1, Reply: 2 } as const;
+/** One of {@linkcode Verdict}'s values. */
+export type Verdict = typeof Verdict[keyof typeof Verdict];
+
+/**
+ * Decides about one packet. `undefined` is {@linkcode Verdict}`.Pass`. The packet is the handler's until it
+ * returns; it may read and change it, and cannot wait: an async function is a type error.
+ */
+export type PacketHandler = (packet: Packet, context: StageContext) => Verdict | undefined;
+
+/**
+ * A step of a tunnel. A stage sees whole batches, changes their packets in place, and says through its
+ * context which packets do not simply go onward.
+ *
+ * @example A stage that counts
+ * ```ts
+ * import type { PacketBatch, Stage } from "@warren/tunnel/core";
+ *
+ * class Count implements Stage {
+ *   readonly name = "count";
+ *   packets = 0;
+ *   outbound(batch: PacketBatch): void {
+ *     this.packets += batch.length;
+ *   }
+ * }
+ * console.assert(new Count().name === "count");
+ * ```
+ */
+export interface Stage {
+  /** What statistics and error messages call it. */
+  readonly name: string;
+  /** Packets from this machine. Without it they pass untouched. */
+  outbound?(batch: PacketBatch, context: StageContext): void;
+  /** Packets to this machine. Without it they pass untouched. */
+  inbound?(batch: PacketBatch, context: StageContext): void;
+  /**
+   * Work that is due by time. First called in the first breath; returns after how many milliseconds it wants
+   * to be called again, or `undefined` for not before the next `context.wake()`.
+   */
+  tick?(context: StageContext): number | undefined;
+  /** Its state, as values that JSON can hold. */
+  save?(): unknown;
+  /** Takes over a state that {@linkcode Stage.save} gave. */
+  restore?(state: unknown): void;
+  /** Called once when its tunnel closes; packets that it still holds are given back for it. */
+  close?(): void;
+}
+
+/**
+ * What a stage can do. Every method takes a packet of the batch that the stage is looking at, one that it
+ * holds, or one that it took; anything else is a `TypeError`, since it would lose or double a packet.
+ */
+export interface StageContext {
+  /** The breath's time (monotonic milliseconds). */
+  readonly now: number;
+  /** Which way the current batch goes. */
+  readonly direction: Direction;
+  /** A new packet of `length` bytes, for the stage to fill and emit; `undefined` when the pool is empty. */
+  take(length: number): Packet | undefined;
+  /**
+   * Sends a packet onward from this stage in the given direction. Against the batch's direction it turns round
+   * and passes only stages that it has passed. What is emitted goes ahead of what is left in the batch: a
+   * stage that puts packets between those of a flow emits them all.
+   */
+  emit(packet: Packet, direction: Direction): void;
+  /** Keeps a packet in the stage, which emits or drops it later; it is counted as queued meanwhile. */
+  hold(packet: Packet): void;
+  /** Throws a packet away and counts it under this reason. */
+  drop(packet: Packet, reason: string): void;
+  /** Asks for a breath, with a call of `tick`: for callbacks that ran outside of one. */
+  wake(): void;
+}

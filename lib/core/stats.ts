@@ -1,0 +1,69 @@
+/** What a tunnel counts: packets in, packets out, packets dropped by reason, packets queued. */
+
+/** The packets that entered and left a tunnel in one direction. */
+export interface FlowStats {
+  /** Packets read from the end where this direction starts. */
+  packetsIn: number;
+  /** Their bytes. */
+  bytesIn: number;
+  /** Packets that the end where this direction leads took. */
+  packetsOut: number;
+  /** Their bytes. */
+  bytesOut: number;
+}
+
+/**
+ * A tunnel's counters at one moment, for which always holds: `outbound.packetsIn + inbound.packetsIn + created`
+ * equals `outbound.packetsOut + inbound.packetsOut + queued` and the sum of `dropped`.
+ */
+export interface TunnelStats {
+  /** From this machine. */
+  outbound: FlowStats;
+  /** To this machine. */
+  inbound: FlowStats;
+  /** Packets that stages made themselves. */
+  created: number;
+  /** Packets dropped, by reason. */
+  dropped: Record<string, number>;
+  /** Packets inside: held by stages, or waiting for an end that is full. */
+  queued: number;
+  /** Packets in which a view found a header cut short; they are among the others, too. */
+  malformed: number;
+}
+
+/** The counters behind a {@linkcode TunnelStats}. For the runtime. */
+export class Counters {
+  /** From this machine. */
+  readonly outbound: FlowStats = { packetsIn: 0, bytesIn: 0, packetsOut: 0, bytesOut: 0 };
+  /** To this machine. */
+  readonly inbound: FlowStats = { packetsIn: 0, bytesIn: 0, packetsOut: 0, bytesOut: 0 };
+  /** Packets that stages made. */
+  created = 0;
+  /** Packets with a header cut short. */
+  malformed = 0;
+  readonly #dropped = new Map<string, number>();
+
+  /** Counts a dropped packet. */
+  drop(reason: string): void {
+    this.#dropped.set(reason, (this.#dropped.get(reason) ?? 0) + 1);
+  }
+
+  /** How many packets were dropped, for all reasons. */
+  get dropped(): number {
+    let sum = 0;
+    for (const count of this.#dropped.values()) sum += count;
+    return sum;
+  }
+
+  /** A copy of the counters, with how many packets are queued. */
+  snapshot(queued: number): TunnelStats {
+    return {
+      outbound: { ...this.outbound },
+      inbound: { ...this.inbound },
+      created: this.created,
+      dropped: Object.fromEntries(this.#dropped),
+      queued,
+      malformed: this.malformed,
+    };
+  }
+}
