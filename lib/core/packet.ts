@@ -1,5 +1,6 @@
 /** A network packet in its slot of the pool's memory. */
 
+import { finishChecksum } from "../checksum.ts";
 import type { PacketPool } from "./pool.ts";
 
 /**
@@ -134,9 +135,14 @@ export class Packet {
     if (this.checksumStart !== 0) this.checksumStart = Math.max(0, this.checksumStart - count);
   }
 
-  /** The packet's bytes as an array of one's own: good for ever, and free to change. */
-  copy(): Uint8Array {
-    return this.bytes.slice(this.offset, this.offset + this.length);
+  /**
+   * The packet as bytes of one's own, good for ever and free to change. Several when it is a super-packet:
+   * what comes back is ordinary packets with finished sums.
+   */
+  copy(): Uint8Array[] {
+    const bytes = this.bytes.slice(this.offset, this.offset + this.length);
+    if (this.checksumStart !== 0) finishChecksum(bytes, this.checksumStart, this.checksumOffset);
+    return [bytes];
   }
 
   /** Back to an ordinary packet of `length` bytes at the default offset, as {@linkcode PacketPool.take} gives it. */

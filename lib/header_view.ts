@@ -1,0 +1,27 @@
+/** What the views of all protocols share: they belong to a packet's handle, and are reused. */
+
+import type { Packet } from "./core/packet.ts";
+
+let views = 0;
+
+/** A number for a new class of views: where its instances stand in {@linkcode Packet.views}. */
+export function nextViewNumber(): number {
+  return views++;
+}
+
+/**
+ * A protocol's header, seen in place. `X.of(packet)` checks that the whole header is there and returns the
+ * packet's own view of it, which is valid until the packet's bytes, `offset` or `length` change otherwise than
+ * through views; nothing is allocated after the first time.
+ */
+export abstract class HeaderView {
+  /** The packet that it looks into. */
+  readonly packet: Packet;
+  /** Where the header starts in `packet.bytes`. */
+  start = 0;
+
+  /** For the `of` of each protocol. */
+  constructor(packet: Packet) {
+    this.packet = packet;
+  }
+}
