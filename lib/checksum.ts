@@ -1,5 +1,269 @@
-/** The Internet checksum: the sum of RFC 1071, its update of RFC 1624. */
+/** The Internet checksum: the sum of RFC 1071, its incremental update of RFC 1624, and which fields it guards. */
 
-/** Finishes the sum that starts at `start` and is stored at `start + offset`, where its pseudo-header part is. */
-export function finishChecksum(_bytes: Uint8Array, _start: number, _offset: number): void {
+import type { Packet } from "./core/packet.ts";
+
+// Specification: where each protocol stores its sum, from its header's start
+const TCP = 6; // RFC 9293 section 3.1
+const TCP_FIELD = 16;
+const UDP = 17; // RFC 768
+const UDP_FIELD = 6;
+const UDP_LITE = 136; // RFC 3828 section 3.1
+const DCCP = 33; // RFC 4340 section 5.1
+const ICMPV4 = 1; // RFC 792
+const ICMPV6 = 58; // RFC 4443 section 2.1
+const ICMP_FIELD = 2;
+
+// Implementation
+let viewed: ArrayBufferLike = new ArrayBuffer(0);
+let view: DataView = new DataView(viewed);
+
+/** A view of the memory behind the bytes, kept since the last call: one pool is what a loop sums over. */
+function viewOf(bytes: Uint8Array): DataView {
+  if (bytes.buffer !== viewed) {
+    viewed = bytes.buffer;
+    view = new DataView(viewed);
+  }
+  return view;
+}
+
+function fold(sum: number): number {
+  sum = (sum & 0xffff) + (sum >>> 16);
+  return (sum & 0xffff) + (sum >>> 16);
+}
+
+/**
+ * The one's complement sum of `length` bytes from `start` on, as big-endian 16-bit words, an odd last byte
+ * padded with zero; folded to 16 bits and not complemented (RFC 1071 section 1). `initial` is a sum to go on
+ * from, below 2 to the 32nd. At most 256 KiB at once. An odd `start` is as good as an even one.
+ *
+ * @throws {RangeError} when the bytes are not in the memory behind `bytes`.
+ */
+export function sum(bytes: Uint8Array, start: number, length: number, initial = 0): number {
+  const words = viewOf(bytes);
+  let at = bytes.byteOffset + start;
+  const end = at + length;
+  // Both halves of four 32-bit words at a time: 1400 bytes in 0.21 us, two bytes at a time in 0.61 us
+  // (tests/bench). A half's sum stays below 2 to the 32nd.
+  let high = 0;
+  let low = 0;
+  for (; at + 16 <= end; at += 16) {
+    const a = words.getInt32(at);
+    const b = words.getInt32(at + 4);
+    const c = words.getInt32(at + 8);
+    const d = words.getInt32(at + 12);
+    high = high + (a >>> 16) + (b >>> 16) + (c >>> 16) + (d >>> 16) | 0;
+    low = low + (a & 0xffff) + (b & 0xffff) + (c & 0xffff) + (d & 0xffff) | 0;
+  }
+  let total = fold(high) + fold(low) + fold(initial);
+  for (; at + 2 <= end; at += 2) total += words.getUint16(at);
+  if (at < end) total += words.getUint8(at) << 8;
+  return fold(total);
+}
+
+/**
+ * The complement of {@linkcode sum}: what a header stores, when the field itself counts as zero.
+ *
+ * @example
+ * ```ts
+ * import { checksum } from "@warren/tunnel/checksum";
+ *
+ * // RFC 1071 section 3
+ * const bytes = Uint8Array.of(0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7);
+ * console.assert(checksum(bytes, 0, bytes.length) === 0x220d);
+ * ```
+ *
+ * @throws {RangeError} when the bytes are not there.
+ */
+export function checksum(bytes: Uint8Array, start: number, length: number, initial = 0): number {
+  return ~sum(bytes, start, length, initial) & 0xffff;
+}
+
+/**
+ * What takes a 16-bit word's old value out of a sum and puts the new one in, for {@linkcode adjust}. Differences
+ * of several words are added; sixteen of them stay exact.
+ */
+export function difference(before: number, after: number): number {
+  return (~before & 0xffff) + (after & 0xffff);
+}
+
+/** The {@linkcode difference} of two words at once, as one 32-bit number. */
+export function difference32(before: number, after: number): number {
+  return (~before >>> 16) + (~before & 0xffff) + (after >>> 16) + (after & 0xffff);
+}
+
+/** A stored checksum after a {@linkcode difference} in what it covers (RFC 1624 section 3, equation 3). */
+export function adjust(field: number, difference: number): number {
+  return ~fold((~field & 0xffff) + difference) & 0xffff;
+}
+
+/**
+ * A stored checksum after one of the 16-bit words that it covers has changed (RFC 1624 section 3, equation 3).
+ * A right sum stays right, a wrong one wrong. UDP writes a result of 0 as 0xffff; that is the caller's affair.
+ *
+ * @example
+ * ```ts
+ * import { update } from "@warren/tunnel/checksum";
+ *
+ * console.assert(update(0xdd2f, 0x5555, 0x3285) === 0x0000); // RFC 1624 section 4
+ * ```
+ */
+export function update(field: number, before: number, after: number): number {
+  return adjust(field, difference(before, after));
+}
+
+/** The sum of IPv4's pseudo-header (RFC 9293 section 3.1), to be gone on from; `length` is the transport's. */
+export function pseudoHeaderSumIpv4(src: number, dst: number, protocol: number, length: number): number {
+  return fold((src >>> 16) + (src & 0xffff) + (dst >>> 16) + (dst & 0xffff) + protocol + length);
+}
+
+/**
+ * The sum of IPv6's pseudo-header (RFC 8200 section 8.1), to be gone on from. The addresses stand at offsets
+ * of `bytes`; `length` is the upper layer's.
+ *
+ * @throws {RangeError} when an address is not there.
+ */
+export function pseudoHeaderSumIpv6(
+  bytes: Uint8Array,
+  srcStart: number,
+  dstStart: number,
+  protocol: number,
+  length: number,
+): number {
+  const lengthWords = (length >>> 16) + (length & 0xffff);
+  return sum(bytes, dstStart, 16, sum(bytes, srcStart, 16, protocol + lengthWords));
+}
+
+/**
+ * Finishes the sum that starts at `start` and is stored at `start + offset`, where the uncomplemented sum of its
+ * pseudo-header stands (virtio 1.2 section 5.1.6.2): sums from `start` to the end of `bytes`, complements,
+ * stores. A result of 0 is stored as 0xffff where the field is UDP's (RFC 768). A field that lies beyond the
+ * end is left alone.
+ */
+export function finishChecksum(bytes: Uint8Array, start: number, offset: number): void {
+  const field = start + offset;
+  if (start < 0 || offset < 0 || field + 2 > bytes.length) return;
+  let finished = checksum(bytes, start, bytes.length - start);
+  if (finished === 0 && offset === UDP_FIELD) finished = 0xffff;
+  bytes[field] = finished >> 8;
+  bytes[field + 1] = finished;
+}
+
+/** Where a protocol's header stores its checksum, from the header's start; -1 for a protocol not known here. */
+export function checksumField(protocol: number): number {
+  switch (protocol) {
+    case TCP:
+      return TCP_FIELD;
+    case UDP:
+    case UDP_LITE:
+    case DCCP:
+      return UDP_FIELD;
+    case ICMPV4:
+    case ICMPV6:
+      return ICMP_FIELD;
+    default:
+      return -1;
+  }
+}
+
+/** Whether the packet's unfinished sum is that of the transport header at `start` of `packet.bytes`. */
+export function isPartial(packet: Packet, start: number): boolean {
+  return packet.checksumStart !== 0 && packet.offset + packet.checksumStart === start;
+}
+
+/**
+ * Keeps a transport checksum right after an address in front of it has changed. The transport header starts at
+ * `start` and the packet's IP payload ends at `end` of `packet.bytes`. The uncomplemented sum of a partly
+ * summed packet changes as such; UDP without a checksum stays without; ICMPv4 has no pseudo-header; a field
+ * beyond `end` is left alone. Not for a fragment other than the first, which has no transport header.
+ */
+export function adjustPseudoHeader(
+  packet: Packet,
+  start: number,
+  end: number,
+  protocol: number,
+  difference: number,
+): void {
+  const offset = checksumField(protocol);
+  if (offset < 0 || protocol === ICMPV4 || start + offset + 2 > end) return;
+  if (isPartial(packet, start)) {
+    packet.view.setUint16(start + offset, fold(packet.view.getUint16(start + offset) + difference));
+  } else {
+    adjustField(packet, start + offset, protocol, difference);
+  }
+}
+
+/**
+ * Keeps a transport checksum right after a word of its own header or payload has changed; parameters as for
+ * {@linkcode adjustPseudoHeader}. A partly summed packet needs nothing: whoever finishes it sums what is there.
+ */
+export function adjustTransport(
+  packet: Packet,
+  start: number,
+  end: number,
+  protocol: number,
+  difference: number,
+): void {
+  const offset = checksumField(protocol);
+  if (offset < 0 || start + offset + 2 > end || isPartial(packet, start)) return;
+  adjustField(packet, start + offset, protocol, difference);
+}
+
+function adjustField(packet: Packet, field: number, protocol: number, difference: number): void {
+  const stored = packet.view.getUint16(field);
+  // RFC 768, and RFC 6935 section 5 for IPv6: zero says that there is no checksum, so a sum of zero is 0xffff.
+  if (stored === 0 && protocol === UDP) return;
+  const adjusted = adjust(stored, difference);
+  packet.view.setUint16(field, adjusted === 0 && sparesZero(protocol) ? 0xffff : adjusted);
+}
+
+function sparesZero(protocol: number): boolean {
+  return protocol === UDP || protocol === UDP_LITE;
+}
+
+/**
+ * The finished checksum of the transport header at `start`, whose packet ends at `end`: the stored field, or in a
+ * partly summed packet what it will be. 0 when the field lies beyond `end`.
+ */
+export function transportChecksum(packet: Packet, start: number, end: number, protocol: number): number {
+  const offset = checksumField(protocol);
+  if (offset < 0 || start + offset + 2 > end) return 0;
+  if (!isPartial(packet, start)) return packet.view.getUint16(start + offset);
+  const finished = checksum(packet.bytes, start, end - start);
+  return finished === 0 && sparesZero(protocol) ? 0xffff : finished;
+}
+
+/**
+ * Writes the whole checksum of the UDP, TCP, ICMPv4 or ICMPv6 header at `start` over its pseudo-header, given
+ * as its sum (0 for ICMPv4), and all bytes to `end`; the packet's sum is finished with it. Another protocol, or a
+ * field beyond `end`, is left alone. Where the bytes hold an inner packet whose own sum is still unfinished, the
+ * outer sum is that of the finished packet.
+ */
+export function writeTransportChecksum(
+  packet: Packet,
+  start: number,
+  end: number,
+  protocol: number,
+  pseudoHeaderSum: number,
+): void {
+  const offset = checksumField(protocol);
+  if (offset < 0 || protocol === UDP_LITE || protocol === DCCP || start + offset + 2 > end) return;
+  if (isPartial(packet, start)) {
+    packet.checksumStart = 0;
+    packet.checksumOffset = 0;
+  }
+  packet.view.setUint16(start + offset, 0);
+  const inner = packet.offset + packet.checksumStart;
+  const innerField = inner + packet.checksumOffset;
+  let total: number;
+  if (packet.checksumStart !== 0 && inner > start && innerField + 2 <= end) {
+    // What the unfinished sum covers will sum up to the complement of what its field holds now, so the
+    // rest need not be read. In an outer word's other half, the inner one's bytes change places.
+    total = ~packet.view.getUint16(innerField) & 0xffff;
+    if ((inner - start) % 2 === 1) total = (total >> 8) | ((total & 0xff) << 8);
+    total = sum(packet.bytes, start, inner - start, total + pseudoHeaderSum);
+  } else {
+    total = sum(packet.bytes, start, end - start, pseudoHeaderSum);
+  }
+  const finished = ~total & 0xffff;
+  packet.view.setUint16(start + offset, finished === 0 && sparesZero(protocol) ? 0xffff : finished);
 }

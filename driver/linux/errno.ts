@@ -35,6 +35,10 @@ export const Errno = {
   ENOBUFS: 105,
   ESRCH: 3,
   EHOSTUNREACH: 113,
+  ENOTDIR: 20,
+  EROFS: 30,
+  ENAMETOOLONG: 36,
+  ELOOP: 40,
 } as const;
 
 const NAMES = new Map<number, string>(Object.entries(Errno).map(([name, errno]) => [errno, name]));

@@ -13,15 +13,17 @@ export interface EndHost {
   readonly pool: PacketPool;
   /** Asks for a breath. Safe from any callback of the loop's thread. */
   wake(): void;
-  /** Throws away a packet that the end has accepted or read, and counts it under this reason. */
+  /** Throws away a packet that `write` took, now or later, and counts it under this reason. */
   drop(packet: Packet, reason: string): void;
+  /** Counts a packet of so many bytes that arrived and could not be taken in. */
+  refuse(bytes: number, reason: string): void;
   /** Has the loop's wait look at another descriptor, and calls back when it can be read. Returns what ends it. */
   watch(waitable: Waitable, readable: () => void): () => void;
 }
 
 /**
  * One side of a tunnel. `read` and `write` never wait and never throw: what goes wrong with one packet is
- * counted through {@linkcode EndHost.drop}, and what goes wrong with the end is its `failure`.
+ * counted through {@linkcode EndHost}, and what goes wrong with the end is its `failure`.
  */
 export interface TunnelEnd extends Disposable {
   /** What messages call it, such as `tun0` or `udp 192.0.2.1:4500`. */
@@ -69,6 +71,17 @@ export interface DeviceStatistics {
   readonly txDropped: number;
 }
 
+/** How another thread puts back what a device changed, when the device's own thread no longer can. */
+export interface Rescue {
+  /**
+   * A function that uses nothing from outside of itself: its text goes to the other thread. It undoes what
+   * `data` says and ends the process with `status`, if it can.
+   */
+  readonly code: (data: Uint8Array[], status: number) => void;
+  /** What it needs. */
+  readonly data: Uint8Array[];
+}
+
 /** This machine's side of a tunnel. */
 export interface Device extends TunnelEnd {
   /** The longest packet that the system sends through it (bytes). */
@@ -79,6 +92,8 @@ export interface Device extends TunnelEnd {
   events(): AsyncIterable<DeviceEvent>;
   /** The system's counters, or `undefined` where it keeps none. */
   statistics(): DeviceStatistics | undefined;
+  /** What the watchdog does for it when a script hangs; `undefined` when there is nothing to put back. */
+  rescue(): Rescue | undefined;
 }
 
 /** A road to other machines. */

@@ -15,6 +15,7 @@ export type {
   DeviceEvent,
   DeviceStatistics,
   EndHost,
+  Rescue,
   Transport,
   TunnelEnd,
   Waitable,

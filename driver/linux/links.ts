@@ -1,0 +1,283 @@
+/** Links and their addresses in rtnetlink: what changes them, what takes that back, what the kernel says of them. */
+
+import type { DeviceStatistics } from "../../lib/core/mod.ts";
+import {
+  attribute,
+  Attributes,
+  CHANGE,
+  type Change,
+  CREATE,
+  DUMP,
+  encodeMessage,
+  GET,
+  MessageType,
+  viewOf,
+  withType,
+} from "./netlink_message.ts";
+import { Family, formatRawPrefix, prefixFamily, type RawPrefix } from "./prefix.ts";
+
+// Specification: include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h, if_tun.h
+/**
+ * ```c
+ * struct ifinfomsg {
+ *   unsigned char ifi_family;   // and a byte of padding
+ *   unsigned short ifi_type;
+ *   int ifi_index;
+ *   unsigned ifi_flags;
+ *   unsigned ifi_change;        // which of the flags are meant
+ * };
+ * ```
+ */
+const IFINFOMSG = { family: 0, type: 2, index: 4, flags: 8, change: 12, size: 16 } as const;
+/**
+ * ```c
+ * struct ifaddrmsg {
+ *   __u8 ifa_family;
+ *   __u8 ifa_prefixlen;
+ *   __u8 ifa_flags;
+ *   __u8 ifa_scope;
+ *   __u32 ifa_index;
+ * };
+ * ```
+ */
+const IFADDRMSG = { family: 0, prefixlen: 1, flags: 2, scope: 3, index: 4, size: 8 } as const;
+/**
+ * ```c
+ * struct rtnl_link_stats64 {
+ *   __u64 rx_packets, tx_packets, rx_bytes, tx_bytes, rx_errors, tx_errors, rx_dropped, tx_dropped;
+ *   ...
+ * };
+ * ```
+ */
+const STATS64 = {
+  rx_packets: 0,
+  tx_packets: 8,
+  rx_bytes: 16,
+  tx_bytes: 24,
+  rx_dropped: 48,
+  tx_dropped: 56,
+} as const;
+const IFLA_IFNAME = 3;
+const IFLA_MTU = 4;
+const IFLA_TXQLEN = 13;
+const IFLA_LINKINFO = 18;
+const IFLA_STATS64 = 23;
+const IFLA_INFO_KIND = 1;
+const IFLA_INFO_DATA = 2;
+const IFLA_TUN_PERSIST = 6;
+const IFA_ADDRESS = 1;
+const IFA_LOCAL = 2;
+// Usable at once: no duplicate address detection, which nobody on a tunnel could answer.
+const IFA_F_NODAD = 0x02;
+const IFF_UP = 0x1;
+const IFF_RUNNING = 0x40;
+const AF_UNSPEC = 0;
+// IFNAMSIZ, without the zero byte.
+const NAME_BYTES = 15;
+
+/** What tells one link from another. */
+export interface LinkId {
+  /** The number that the kernel gives it, for as long as it exists. */
+  readonly index: number;
+  /** Its name, such as `tun0`. */
+  readonly name: string;
+}
+
+/** What the kernel says of a link. */
+export interface Link extends LinkId {
+  /** The longest packet (bytes). */
+  readonly mtu: number;
+  /** Whether it was set up. */
+  readonly up: boolean;
+  /** Whether it is up and has a carrier: for a TUN device, a program that holds it. */
+  readonly running: boolean;
+  /** How many packets wait for the program (`ip link`'s `qlen`). */
+  readonly txQueueLength: number;
+  /** What made it, such as `tun` or `veth`; `undefined` for hardware. */
+  readonly kind: string | undefined;
+  /** Whether a TUN device outlives the program that holds it; `undefined` for other links. */
+  readonly persistent: boolean | undefined;
+  /** Its counters. */
+  readonly statistics: DeviceStatistics | undefined;
+}
+
+/** What can be set on a link; what is left out stays as it is. */
+export interface LinkSettings {
+  /** The longest packet (bytes). */
+  readonly mtu?: number;
+  /** Up or down. */
+  readonly up?: boolean;
+  /** How many packets wait for the program. */
+  readonly txQueueLength?: number;
+}
+
+/** An address of a link. */
+export interface LinkAddress extends RawPrefix {
+  /** Which link's. */
+  readonly index: number;
+}
+
+function ifinfomsg(index: number, flags = 0, change = 0): Uint8Array {
+  const bytes = new Uint8Array(IFINFOMSG.size);
+  const view = viewOf(bytes);
+  view.setInt32(IFINFOMSG.index, index, true);
+  view.setUint32(IFINFOMSG.flags, flags, true);
+  view.setUint32(IFINFOMSG.change, change, true);
+  return bytes;
+}
+
+function encodeSettings(index: number, settings: LinkSettings): Uint8Array<ArrayBuffer> {
+  const { mtu, up, txQueueLength } = settings;
+  return encodeMessage(
+    MessageType.RTM_NEWLINK,
+    CHANGE,
+    ifinfomsg(index, up === true ? IFF_UP : 0, up === undefined ? 0 : IFF_UP),
+    [
+      ...(mtu === undefined ? [] : [attribute(IFLA_MTU, mtu)]),
+      ...(txQueueLength === undefined ? [] : [attribute(IFLA_TXQLEN, txQueueLength)]),
+    ],
+  );
+}
+
+/**
+ * Sets a link up or down, its MTU, its queue. It is taken back by the values that `before` has. Links that are
+ * set down lose their routes and IPv6 addresses, which are not taken back.
+ */
+export function setLink(before: Link, settings: LinkSettings): Change {
+  const wanted = [
+    ...(settings.mtu === undefined ? [] : [`MTU ${settings.mtu}`]),
+    ...(settings.txQueueLength === undefined ? [] : [`queue length ${settings.txQueueLength}`]),
+    ...(settings.up === undefined ? [] : [settings.up ? "up" : "down"]),
+  ];
+  return {
+    description: `set ${before.name} to ${wanted.join(", ")}`,
+    request: encodeSettings(before.index, settings),
+    undo: encodeSettings(before.index, {
+      mtu: settings.mtu === undefined ? undefined : before.mtu,
+      up: settings.up === undefined ? undefined : before.up,
+      txQueueLength: settings.txQueueLength === undefined ? undefined : before.txQueueLength,
+    }),
+  };
+}
+
+/** Removes a link that a program made. Nothing takes it back. */
+export function deleteLink(link: LinkId): Change {
+  return {
+    description: `remove ${link.name}`,
+    request: encodeMessage(MessageType.RTM_DELLINK, CHANGE, ifinfomsg(link.index), []),
+    undo: undefined,
+  };
+}
+
+function encodeAddress(link: LinkId, prefix: RawPrefix): Uint8Array<ArrayBuffer> {
+  const { address, length } = prefix;
+  const family = prefixFamily(prefix);
+  const bytes = new Uint8Array(IFADDRMSG.size);
+  bytes[IFADDRMSG.family] = family;
+  bytes[IFADDRMSG.prefixlen] = length;
+  bytes[IFADDRMSG.flags] = family === Family.Ipv6 ? IFA_F_NODAD : 0;
+  viewOf(bytes).setUint32(IFADDRMSG.index, link.index, true);
+  return encodeMessage(MessageType.RTM_NEWADDR, CREATE, bytes, [
+    [IFA_LOCAL, address],
+    [IFA_ADDRESS, address],
+  ]);
+}
+
+/** Gives a link an address and, by its prefix, a route; an IPv6 address is usable at once. */
+export function addAddress(link: LinkId, prefix: RawPrefix): Change {
+  const request = encodeAddress(link, prefix);
+  return {
+    description: `add the address ${formatRawPrefix(prefix)} to ${link.name}`,
+    request,
+    undo: withType(request, MessageType.RTM_DELADDR, CHANGE),
+  };
+}
+
+/** Takes an address from a link. */
+export function removeAddress(link: LinkId, prefix: RawPrefix): Change {
+  const undo = encodeAddress(link, prefix);
+  return {
+    description: `remove the address ${formatRawPrefix(prefix)} from ${link.name}`,
+    request: withType(undo, MessageType.RTM_DELADDR, CHANGE),
+    undo,
+  };
+}
+
+/** The request for one link; `undefined` for a name that no link can have. */
+export function getLink(which: number | string): Uint8Array<ArrayBuffer> | undefined {
+  if (typeof which === "number") return encodeMessage(MessageType.RTM_GETLINK, GET, ifinfomsg(which), []);
+  const length = new TextEncoder().encode(which).length;
+  if (length === 0 || length > NAME_BYTES || which.includes("\0")) return undefined;
+  return encodeMessage(MessageType.RTM_GETLINK, GET, ifinfomsg(0), [attribute(IFLA_IFNAME, which)]);
+}
+
+/** The request for every address of a link. */
+export function dumpAddresses(index: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(IFADDRMSG.size);
+  bytes[IFADDRMSG.family] = AF_UNSPEC;
+  viewOf(bytes).setUint32(IFADDRMSG.index, index, true);
+  return encodeMessage(MessageType.RTM_GETADDR, DUMP, bytes, []);
+}
+
+/** Reads the body of an `RTM_NEWLINK` or `RTM_DELLINK`; `undefined` when it is cut short or a bridge's. */
+export function readLink(body: Uint8Array): Link | undefined {
+  // A port that leaves its bridge is announced as RTM_DELLINK of the family AF_BRIDGE.
+  if (body.length < IFINFOMSG.size || body[IFINFOMSG.family] !== AF_UNSPEC) return undefined;
+  const view = viewOf(body);
+  const attributes = new Attributes(body, IFINFOMSG.size);
+  const flags = view.getUint32(IFINFOMSG.flags, true);
+  const info = attributes.nested(IFLA_LINKINFO);
+  const kind = info.text(IFLA_INFO_KIND);
+  const persistent = kind === "tun" ? info.nested(IFLA_INFO_DATA).u8(IFLA_TUN_PERSIST) : undefined;
+  return {
+    index: view.getInt32(IFINFOMSG.index, true),
+    name: attributes.text(IFLA_IFNAME) ?? "",
+    mtu: attributes.u32(IFLA_MTU) ?? 0,
+    up: (flags & IFF_UP) !== 0,
+    running: (flags & IFF_RUNNING) !== 0,
+    txQueueLength: attributes.u32(IFLA_TXQLEN) ?? 0,
+    kind,
+    persistent: persistent === undefined ? undefined : persistent !== 0,
+    statistics: readStatistics(attributes),
+  };
+}
+
+function readStatistics(attributes: Attributes): DeviceStatistics | undefined {
+  const rxPackets = attributes.u64(IFLA_STATS64, STATS64.rx_packets);
+  const rxBytes = attributes.u64(IFLA_STATS64, STATS64.rx_bytes);
+  const rxDropped = attributes.u64(IFLA_STATS64, STATS64.rx_dropped);
+  const txPackets = attributes.u64(IFLA_STATS64, STATS64.tx_packets);
+  const txBytes = attributes.u64(IFLA_STATS64, STATS64.tx_bytes);
+  const txDropped = attributes.u64(IFLA_STATS64, STATS64.tx_dropped);
+  if (rxPackets === undefined || rxBytes === undefined || rxDropped === undefined) return undefined;
+  if (txPackets === undefined || txBytes === undefined || txDropped === undefined) return undefined;
+  return { rxPackets, rxBytes, rxDropped, txPackets, txBytes, txDropped };
+}
+
+/** Reads the body of an `RTM_NEWADDR`; `undefined` when it is cut short or of another family than IP. */
+export function readAddress(body: Uint8Array): LinkAddress | undefined {
+  if (body.length < IFADDRMSG.size) return undefined;
+  const attributes = new Attributes(body, IFADDRMSG.size);
+  // With a peer, IFA_ADDRESS is the peer's and IFA_LOCAL ours; IPv6 without one has IFA_ADDRESS alone.
+  const address = attributes.bytes(IFA_LOCAL) ?? attributes.bytes(IFA_ADDRESS);
+  if (address === undefined || (address.length !== 4 && address.length !== 16)) return undefined;
+  return {
+    address: new Uint8Array(address),
+    length: body[IFADDRMSG.prefixlen]!,
+    index: viewOf(body).getUint32(IFADDRMSG.index, true),
+  };
+}
+
+/** The index of the link that the body of a link's or an address's message names; `undefined` when cut short. */
+export function linkIndexOf(body: Uint8Array): number | undefined {
+  // Both structures have it at the same place.
+  return body.length < IFADDRMSG.size ? undefined : viewOf(body).getUint32(IFADDRMSG.index, true);
+}
+
+/** Whether the body of an `RTM_NEWLINK` sets nothing but what {@linkcode setLink} sets. */
+export function onlySettings(body: Uint8Array): boolean {
+  if (body.length < IFINFOMSG.size) return false;
+  const attributes = new Attributes(body, IFINFOMSG.size);
+  return (viewOf(body).getUint32(IFINFOMSG.change, true) & ~IFF_UP) === 0 &&
+    attributes.types.every((type) => type === IFLA_MTU || type === IFLA_TXQLEN);
+}

@@ -1,0 +1,267 @@
+/** The kernel's network settings over a netlink socket: what is there, changes to it. */
+
+import { Errno, systemError } from "./errno.ts";
+import { dumpAddresses, getLink, type Link, type LinkAddress, readAddress, readLink } from "./links.ts";
+import {
+  type Change,
+  Flag,
+  type Message,
+  MessageType,
+  messageTypeName,
+  NLMSGHDR,
+  readOutcome,
+  viewOf,
+  withSequence,
+} from "./netlink_message.ts";
+import { NetlinkSocket } from "./netlink_socket.ts";
+import { Family, formatRawAddress } from "./prefix.ts";
+import {
+  dumpRoutes,
+  dumpRules,
+  getRoute,
+  isClonedRoute,
+  readRoute,
+  readRule,
+  type Route,
+  type Rule,
+} from "./routes.ts";
+
+// Specification: include/linux/socket.h, include/uapi/linux/netlink.h, asm-generic/socket.h
+/**
+ * ```c
+ * struct timeval {
+ *   time_t tv_sec;
+ *   suseconds_t tv_usec;
+ * };
+ * ```
+ */
+const TIMEVAL = { sec: 0, usec: 8, size: 16 } as const;
+const SOL_SOCKET = 1;
+const SO_RCVTIMEO = 20;
+const SOL_NETLINK = 270;
+const NETLINK_CAP_ACK = 10;
+const NETLINK_EXT_ACK = 11;
+const NETLINK_GET_STRICT_CHK = 12;
+
+// Implementation
+// The kernel answers while it takes the request; who waits longer waits in vain.
+const ANSWER_SECONDS = 5;
+const DUMP_ATTEMPTS = 16;
+// The kernel's main rules (0, 32766, 32767) leave this range to others.
+const LAST_PRIORITY = 32765;
+// What a removal answers when there is nothing to remove.
+const GONE: readonly number[] = [Errno.ENOENT, Errno.ESRCH, Errno.ENODEV, Errno.ENXIO, Errno.EADDRNOTAVAIL];
+const REMEDY = "run as root, or grant CAP_NET_ADMIN to deno";
+
+/**
+ * The network settings of the namespace that this thread is in. Every call sends a request and reads the
+ * kernel's answer before it returns, in tens of microseconds. What is there may be asked by everybody; changes
+ * need `CAP_NET_ADMIN`.
+ *
+ * @example What a change is
+ * ```ts no-eval
+ * import { Netlink } from "./driver/linux/netlink.ts";
+ * import { addAddress } from "./driver/linux/links.ts";
+ *
+ * using netlink = Netlink.open();
+ * const link = netlink.linkByName("tun0")!;
+ * const change = addAddress(link, { address: Uint8Array.of(10, 9, 0, 1), length: 24 });
+ * netlink.apply(change);
+ * ```
+ */
+export class Netlink implements Disposable {
+  readonly #socket: NetlinkSocket;
+  #sequence = 0;
+
+  private constructor(socket: NetlinkSocket) {
+    this.#socket = socket;
+  }
+
+  /**
+   * Opens a netlink socket.
+   *
+   * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
+   */
+  static open(): Netlink {
+    const socket = new NetlinkSocket(0, 0);
+    const on = Uint8Array.of(1, 0, 0, 0);
+    socket.set(SOL_NETLINK, NETLINK_CAP_ACK, on);
+    socket.set(SOL_NETLINK, NETLINK_EXT_ACK, on);
+    socket.set(SOL_NETLINK, NETLINK_GET_STRICT_CHK, on);
+    const patience = new Uint8Array(TIMEVAL.size);
+    viewOf(patience).setUint32(TIMEVAL.sec, ANSWER_SECONDS, true);
+    socket.set(SOL_SOCKET, SO_RCVTIMEO, patience);
+    return new Netlink(socket);
+  }
+
+  /** The link with this index; `undefined` when there is none. */
+  link(index: number): Link | undefined {
+    return this.#findLink(index);
+  }
+
+  /** The link with this name; `undefined` when there is none. */
+  linkByName(name: string): Link | undefined {
+    return this.#findLink(name);
+  }
+
+  #findLink(which: number | string): Link | undefined {
+    const request = getLink(which);
+    if (request === undefined) return undefined;
+    const absent = [Errno.ENODEV, Errno.ENXIO];
+    const body = this.#get(request, MessageType.RTM_NEWLINK, `find the link ${which}`, absent);
+    return body === undefined ? undefined : readLink(body);
+  }
+
+  /** A link's addresses, IPv4 first. */
+  addresses(index: number): LinkAddress[] {
+    return this.#dump(dumpAddresses(index), `list the addresses of link ${index}`, [Errno.ENODEV])
+      .filter(({ type }) => type === MessageType.RTM_NEWADDR)
+      .map(({ body }) => readAddress(body))
+      .filter((address) => address !== undefined && address.index === index) as LinkAddress[];
+  }
+
+  /** The routes of every table, IPv4 first; with `index` those through this link alone. */
+  routes(index?: number): Route[] {
+    return [Family.Ipv4, Family.Ipv6]
+      .flatMap((family) => this.#dump(dumpRoutes(family, index), "list the routes", [Errno.ENODEV]))
+      .filter(({ type, body }) => type === MessageType.RTM_NEWROUTE && !isClonedRoute(body))
+      .map(({ body }) => readRoute(body))
+      .filter((route) => route !== undefined && (index === undefined || route.index === index)) as Route[];
+  }
+
+  /**
+   * The route that a packet of this machine to `address` takes now, with this mark; `undefined` when there is
+   * none. Its destination is the address alone.
+   */
+  routeTo(address: Uint8Array, mark?: number): Route | undefined {
+    const attempt = `find the route to ${formatRawAddress(address)}`;
+    const absent = [Errno.ENETUNREACH, Errno.EHOSTUNREACH, Errno.EACCES, Errno.EINVAL];
+    const body = this.#get(getRoute(address, mark), MessageType.RTM_NEWROUTE, attempt, absent);
+    return body === undefined ? undefined : readRoute(body);
+  }
+
+  /** The policy rules of a family that lead to a table, in their order, by the selectors that a {@linkcode Rule} has. */
+  rules(family: Family): Rule[] {
+    return this.#dump(dumpRules(family), "list the rules", [])
+      .filter(({ type }) => type === MessageType.RTM_NEWRULE)
+      .map(({ body }) => readRule(body))
+      .filter((rule) => rule !== undefined);
+  }
+
+  /** A priority for a new rule that goes before all others but the local table's, as the kernel chooses it. */
+  freePriority(family: Family): number {
+    const used = this.rules(family).map(({ priority }) => priority).filter((priority) => priority > 0);
+    return Math.max(1, Math.min(...used, LAST_PRIORITY + 1) - 1);
+  }
+
+  /**
+   * Makes a change.
+   *
+   * @throws {Error} what {@linkcode systemError} gives, with the kernel's own words.
+   */
+  apply(change: Change): void {
+    this.send(change.request, change.description);
+  }
+
+  /**
+   * Sends a message that changes something, and waits until it is done.
+   *
+   * @param attempt What the message does, after *Cannot*.
+   * @throws {Error} what {@linkcode systemError} gives, with the kernel's own words.
+   */
+  send(message: Uint8Array, attempt: string): void {
+    this.#exchange(message, attempt, []);
+  }
+
+  /**
+   * Sends a message that takes something back; what is gone already is well.
+   *
+   * @param attempt What the message does, after *Cannot*.
+   * @throws {Error} as {@linkcode Netlink.send}.
+   */
+  undo(message: Uint8Array, attempt: string): void {
+    this.#exchange(message, attempt, GONE);
+  }
+
+  /** Frees the socket; further calls do nothing. */
+  close(): void {
+    this.#socket.close();
+  }
+
+  /** {@linkcode Netlink.close}. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #get(
+    request: Uint8Array,
+    answer: MessageType,
+    attempt: string,
+    absent: readonly number[],
+  ): Uint8Array | undefined {
+    return this.#exchange(request, attempt, absent)?.find(({ type }) => type === answer)?.body;
+  }
+
+  #dump(request: Uint8Array, attempt: string, absent: readonly number[]): Message[] {
+    // The kernel says so when a table changed while it was read.
+    for (let i = 0; i < DUMP_ATTEMPTS; i++) {
+      const messages = this.#exchange(request, attempt, absent) ?? [];
+      if (!messages.some(({ flags }) => (flags & Flag.DumpInterrupted) !== 0)) return messages;
+    }
+    throw systemError(attempt, "recvfrom", Errno.EBUSY, "they change faster than they can be read");
+  }
+
+  /** What answers a request; `undefined` after one of the errors in `absent`. */
+  #exchange(request: Uint8Array, attempt: string, absent: readonly number[]): Message[] | undefined {
+    const operation = messageTypeName(viewOf(request).getUint16(NLMSGHDR.type, true));
+    const sequence = this.#sequence = (this.#sequence + 1) >>> 0;
+    const fail = (errno: number, text?: string): Error =>
+      systemError(attempt, operation, errno, text ?? (errno === Errno.EPERM ? REMEDY : undefined));
+
+    const failure = this.#socket.send(withSequence(request, sequence));
+    if (failure !== 0) throw fail(failure);
+    const wanted = viewOf(request).getUint16(NLMSGHDR.flags, true);
+    const answers: Message[] = [];
+    for (;;) {
+      const messages = this.#socket.receive();
+      if (typeof messages === "number") {
+        throw fail(messages, messages === Errno.EAGAIN ? "the kernel does not answer" : undefined);
+      }
+      for (const message of messages) {
+        // An answer to an earlier request, which failed half-way.
+        if (message.sequence !== sequence) continue;
+        const outcome = readOutcome(message);
+        if (outcome === undefined) {
+          answers.push({ ...message, body: new Uint8Array(message.body) });
+          if ((wanted & (Flag.Ack | Flag.Dump)) === 0) return answers;
+          continue;
+        }
+        if ((message.flags & Flag.DumpInterrupted) !== 0) {
+          answers.push({ ...message, body: new Uint8Array() });
+        }
+        if (outcome.errno === 0) return answers;
+        if (absent.includes(outcome.errno)) return undefined;
+        throw fail(outcome.errno, outcome.text);
+      }
+    }
+  }
+}
+
+/**
+ * Sends messages that take changes back, in their order, through a socket of its own: for another thread, to which
+ * they were posted, or for a later process. What is gone already is well; what else fails does not stop the rest.
+ *
+ * @returns what failed.
+ */
+export function replay(messages: readonly Uint8Array[]): Error[] {
+  const failures: Error[] = [];
+  using netlink = Netlink.open();
+  for (const message of messages) {
+    try {
+      netlink.undo(message, "put the network settings back");
+    } catch (error) {
+      failures.push(error as Error);
+    }
+  }
+  return failures;
+}

@@ -1,0 +1,381 @@
+/** Routes and policy rules in rtnetlink: what changes them, what takes that back, what the kernel says of them. */
+
+import type { LinkId } from "./links.ts";
+import {
+  type Attribute,
+  attribute,
+  Attributes,
+  CHANGE,
+  type Change,
+  CREATE,
+  DUMP,
+  encodeMessage,
+  GET,
+  MessageType,
+  viewOf,
+  withType,
+} from "./netlink_message.ts";
+import {
+  Family,
+  familyOf,
+  formatRawAddress,
+  formatRawPrefix,
+  prefixFamily,
+  type RawPrefix,
+} from "./prefix.ts";
+
+// Specification: include/uapi/linux/rtnetlink.h, fib_rules.h
+/**
+ * ```c
+ * struct rtmsg {
+ *   unsigned char rtm_family, rtm_dst_len, rtm_src_len, rtm_tos;
+ *   unsigned char rtm_table, rtm_protocol, rtm_scope, rtm_type;
+ *   unsigned rtm_flags;
+ * };
+ * ```
+ */
+const RTMSG = {
+  family: 0,
+  dst_len: 1,
+  src_len: 2,
+  tos: 3,
+  table: 4,
+  protocol: 5,
+  scope: 6,
+  type: 7,
+  flags: 8,
+  size: 12,
+} as const;
+/**
+ * ```c
+ * struct fib_rule_hdr {
+ *   __u8 family, dst_len, src_len, tos;
+ *   __u8 table, res1, res2, action;
+ *   __u32 flags;
+ * };
+ * ```
+ */
+const FIB_RULE_HDR = {
+  family: 0,
+  dst_len: 1,
+  src_len: 2,
+  tos: 3,
+  table: 4,
+  action: 7,
+  flags: 8,
+  size: 12,
+} as const;
+const RTA_DST = 1;
+const RTA_OIF = 4;
+const RTA_GATEWAY = 5;
+const RTA_PRIORITY = 6;
+const RTA_PREFSRC = 7;
+const RTA_TABLE = 15;
+const RTA_MARK = 16;
+const RTM_F_CLONED = 0x200;
+const RT_SCOPE_UNIVERSE = 0;
+const RT_SCOPE_LINK = 253;
+const FRA_DST = 1;
+const FRA_SRC = 2;
+const FRA_IIFNAME = 3;
+const FRA_PRIORITY = 6;
+const FRA_FWMARK = 10;
+const FRA_SUPPRESS_PREFIXLEN = 14;
+const FRA_TABLE = 15;
+const FRA_FWMASK = 16;
+const FRA_OIFNAME = 17;
+const FRA_PROTOCOL = 21;
+const FIB_RULE_INVERT = 2;
+const FR_ACT_TO_TBL = 1;
+// In the headers' one byte: the number is in an attribute.
+const RT_TABLE_UNSPEC = 0;
+const SUPPRESS_NOTHING = 0xffffffff;
+
+/** The main table of routes (`RT_TABLE_MAIN`). */
+export const MAIN_TABLE = 254;
+/** What becomes of packets that take a route (`RTN_*`). */
+export const RouteType = {
+  Unicast: 1,
+  Local: 2,
+  Broadcast: 3,
+  Anycast: 4,
+  Multicast: 5,
+  Blackhole: 6,
+  Unreachable: 7,
+  Prohibit: 8,
+} as const;
+/** One of {@linkcode RouteType}'s values. */
+export type RouteType = typeof RouteType[keyof typeof RouteType];
+
+// Implementation
+/**
+ * Who made a route or rule, in the kernel's tables and in `ip route` (`proto 87`): Warren, by a number that
+ * rtnetlink.h and iproute2 leave free. What Warren removes must have it, so that nobody else's goes instead.
+ */
+export const ROUTE_PROTOCOL = 87;
+
+/** A route: through a link, or of a type that needs none. */
+export interface RouteOptions {
+  /** Where it leads. */
+  readonly destination: RawPrefix;
+  /** What becomes of packets that take it. @default {RouteType.Unicast} */
+  readonly type?: RouteType;
+  /** The next router; without it the destination is on the link itself. */
+  readonly gateway?: Uint8Array;
+  /** The address that packets of this machine get. @default the kernel chooses */
+  readonly source?: Uint8Array;
+  /** Lower goes first. @default 0, and 1024 for IPv6 */
+  readonly metric?: number;
+  /** The table that it is in. @default {MAIN_TABLE} */
+  readonly table?: number;
+  /** Who made it. @default {ROUTE_PROTOCOL} */
+  readonly protocol?: number;
+}
+
+/** A route as the kernel has it. */
+export interface Route extends RouteOptions {
+  /** The link that it leads through; `undefined` for none and for several (multipath). */
+  readonly index: number | undefined;
+  /** Its table. */
+  readonly table: number;
+  /** Its type, {@linkcode RouteType}. */
+  readonly type: RouteType;
+}
+
+/** A policy rule that sends packets to a table of routes. */
+export interface Rule {
+  /** Which packets. */
+  readonly family: Family;
+  /** The order of rules; lower goes first. Given, since a rule is removed by it. */
+  readonly priority: number;
+  /** Which table. */
+  readonly table: number;
+  /** Packets from here. */
+  readonly from?: RawPrefix;
+  /** Packets to there. */
+  readonly to?: RawPrefix;
+  /** Packets that came in by this link; `lo` means this machine's own. */
+  readonly iif?: string;
+  /** Packets of sockets bound to this link. */
+  readonly oif?: string;
+  /** Packets with this mark. */
+  readonly fwmark?: number;
+  /** Of the mark these bits. @default all */
+  readonly mask?: number;
+  /** The packets that all this does not describe. @default false */
+  readonly not?: boolean;
+  /** Routes with a prefix this short or shorter do not count. */
+  readonly suppressPrefixLength?: number;
+  /** Who made it; 0 for nobody. @default {ROUTE_PROTOCOL} */
+  readonly protocol?: number;
+}
+
+function optional(type: number, value: number | string | undefined): Attribute[] {
+  return value === undefined ? [] : [attribute(type, value)];
+}
+
+function encodeRoute(link: LinkId | undefined, route: RouteOptions): Uint8Array<ArrayBuffer> {
+  const { destination, gateway, source, metric } = route;
+  const family = prefixFamily(destination);
+  for (const address of [gateway, source]) {
+    if (address !== undefined && familyOf(address) !== family) {
+      throw new TypeError(
+        `Cannot make a route to ${formatRawPrefix(destination)} with ${
+          formatRawAddress(address)
+        }: another family`,
+      );
+    }
+  }
+  const type = route.type ?? RouteType.Unicast;
+  const table = route.table ?? MAIN_TABLE;
+  const onLink = family === Family.Ipv4 && type === RouteType.Unicast && gateway === undefined;
+  const bytes = new Uint8Array(RTMSG.size);
+  bytes[RTMSG.family] = family;
+  bytes[RTMSG.dst_len] = destination.length;
+  bytes[RTMSG.table] = table > 255 ? RT_TABLE_UNSPEC : table;
+  bytes[RTMSG.protocol] = route.protocol ?? ROUTE_PROTOCOL;
+  bytes[RTMSG.scope] = onLink ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE;
+  bytes[RTMSG.type] = type;
+  return encodeMessage(MessageType.RTM_NEWROUTE, CREATE, bytes, [
+    ...(destination.length === 0 ? [] : [[RTA_DST, destination.address] as const]),
+    ...(gateway === undefined ? [] : [[RTA_GATEWAY, gateway] as const]),
+    ...(source === undefined ? [] : [[RTA_PREFSRC, source] as const]),
+    ...optional(RTA_PRIORITY, metric),
+    ...optional(RTA_TABLE, table > 255 ? table : undefined),
+    ...optional(RTA_OIF, link?.index),
+  ]);
+}
+
+function formatRoute(route: RouteOptions): string {
+  const { destination, gateway, metric, table } = route;
+  return `route ${formatRawPrefix(destination)}` +
+    (gateway === undefined ? "" : ` via ${formatRawAddress(gateway)}`) +
+    (metric === undefined ? "" : ` metric ${metric}`) +
+    (table === undefined || table === MAIN_TABLE ? "" : ` in table ${table}`);
+}
+
+/** Adds a route through a link; `undefined` for the types that need none. It fails when there is one already. */
+export function addRoute(link: LinkId | undefined, route: RouteOptions): Change {
+  const request = encodeRoute(link, route);
+  return {
+    description: `add the ${formatRoute(route)}${link === undefined ? "" : ` to ${link.name}`}`,
+    request,
+    undo: withType(request, MessageType.RTM_DELROUTE, CHANGE),
+  };
+}
+
+/** Removes a route; to remove somebody else's, its `protocol` must be theirs. */
+export function removeRoute(link: LinkId | undefined, route: RouteOptions): Change {
+  const undo = encodeRoute(link, route);
+  return {
+    description: `remove the ${formatRoute(route)}${link === undefined ? "" : ` from ${link.name}`}`,
+    request: withType(undo, MessageType.RTM_DELROUTE, CHANGE),
+    undo,
+  };
+}
+
+function encodeRule(rule: Rule): Uint8Array<ArrayBuffer> {
+  const { family, from, to, table } = rule;
+  for (const prefix of [from, to]) {
+    if (prefix !== undefined && prefixFamily(prefix) !== family) {
+      throw new TypeError(`Cannot make a rule for ${formatRawPrefix(prefix)}: its family is another one`);
+    }
+  }
+  const protocol = rule.protocol ?? ROUTE_PROTOCOL;
+  const bytes = new Uint8Array(FIB_RULE_HDR.size);
+  bytes[FIB_RULE_HDR.family] = family;
+  bytes[FIB_RULE_HDR.dst_len] = to?.length ?? 0;
+  bytes[FIB_RULE_HDR.src_len] = from?.length ?? 0;
+  bytes[FIB_RULE_HDR.table] = table > 255 ? RT_TABLE_UNSPEC : table;
+  bytes[FIB_RULE_HDR.action] = FR_ACT_TO_TBL;
+  viewOf(bytes).setUint32(FIB_RULE_HDR.flags, rule.not === true ? FIB_RULE_INVERT : 0, true);
+  return encodeMessage(MessageType.RTM_NEWRULE, CREATE, bytes, [
+    ...(from === undefined ? [] : [[FRA_SRC, from.address] as const]),
+    ...(to === undefined ? [] : [[FRA_DST, to.address] as const]),
+    ...optional(FRA_FWMARK, rule.fwmark),
+    ...optional(FRA_FWMASK, rule.mask),
+    ...optional(FRA_IIFNAME, rule.iif),
+    ...optional(FRA_OIFNAME, rule.oif),
+    ...optional(FRA_TABLE, table > 255 ? table : undefined),
+    ...optional(FRA_SUPPRESS_PREFIXLEN, rule.suppressPrefixLength),
+    attribute(FRA_PRIORITY, rule.priority),
+    ...(protocol === 0 ? [] : [[FRA_PROTOCOL, Uint8Array.of(protocol)] as const]),
+  ]);
+}
+
+function formatRule(rule: Rule): string {
+  const { family, from, to, iif, oif, fwmark, mask } = rule;
+  return `IPv${family === Family.Ipv6 ? 6 : 4} rule ${rule.priority}: ${rule.not === true ? "not " : ""}` +
+    `from ${from === undefined ? "all" : formatRawPrefix(from)}` +
+    (to === undefined ? "" : ` to ${formatRawPrefix(to)}`) +
+    (fwmark === undefined ? "" : ` fwmark 0x${fwmark.toString(16)}`) +
+    (mask === undefined ? "" : `/0x${mask.toString(16)}`) +
+    (iif === undefined ? "" : ` iif ${iif}`) +
+    (oif === undefined ? "" : ` oif ${oif}`) +
+    ` lookup ${rule.table}`;
+}
+
+/** Adds a policy rule. It fails when there is the same already. */
+export function addRule(rule: Rule): Change {
+  const request = encodeRule(rule);
+  return {
+    description: `add the ${formatRule(rule)}`,
+    request,
+    undo: withType(request, MessageType.RTM_DELRULE, CHANGE),
+  };
+}
+
+/** Removes a policy rule. */
+export function removeRule(rule: Rule): Change {
+  const undo = encodeRule(rule);
+  return {
+    description: `remove the ${formatRule(rule)}`,
+    request: withType(undo, MessageType.RTM_DELRULE, CHANGE),
+    undo,
+  };
+}
+
+/** The request for every route, or for those through one link where the kernel can tell (Linux 4.20). */
+export function dumpRoutes(family: Family, index: number | undefined): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(RTMSG.size);
+  bytes[RTMSG.family] = family;
+  return encodeMessage(MessageType.RTM_GETROUTE, DUMP, bytes, optional(RTA_OIF, index));
+}
+
+/** The request for the route that a packet of this machine to `address` takes. */
+export function getRoute(address: Uint8Array, mark: number | undefined): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(RTMSG.size);
+  bytes[RTMSG.family] = familyOf(address);
+  bytes[RTMSG.dst_len] = address.length * 8;
+  return encodeMessage(MessageType.RTM_GETROUTE, GET, bytes, [
+    [RTA_DST, address],
+    ...optional(RTA_MARK, mark),
+  ]);
+}
+
+/** The request for every policy rule of a family. */
+export function dumpRules(family: Family): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(FIB_RULE_HDR.size);
+  bytes[FIB_RULE_HDR.family] = family;
+  return encodeMessage(MessageType.RTM_GETRULE, DUMP, bytes, []);
+}
+
+/** A prefix from a message: what is not there are zeros; `undefined` when its length cannot be. */
+function readPrefix(family: number, length: number, bytes: Uint8Array | undefined): RawPrefix | undefined {
+  const size = family === Family.Ipv4 ? 4 : 16;
+  if (length > size * 8 || (bytes !== undefined && bytes.length !== size)) return undefined;
+  return { address: bytes === undefined ? new Uint8Array(size) : new Uint8Array(bytes), length };
+}
+
+/** Reads the body of an `RTM_NEWROUTE`; `undefined` when it is cut short or of another family than IP. */
+export function readRoute(body: Uint8Array): Route | undefined {
+  if (body.length < RTMSG.size) return undefined;
+  const family = body[RTMSG.family]!;
+  if (family !== Family.Ipv4 && family !== Family.Ipv6) return undefined;
+  const attributes = new Attributes(body, RTMSG.size);
+  const destination = readPrefix(family, body[RTMSG.dst_len]!, attributes.bytes(RTA_DST));
+  if (destination === undefined) return undefined;
+  const gateway = attributes.bytes(RTA_GATEWAY);
+  const source = attributes.bytes(RTA_PREFSRC);
+  return {
+    destination,
+    type: body[RTMSG.type]! as RouteType,
+    gateway: gateway === undefined ? undefined : new Uint8Array(gateway),
+    source: source === undefined ? undefined : new Uint8Array(source),
+    metric: attributes.u32(RTA_PRIORITY),
+    table: attributes.u32(RTA_TABLE) ?? body[RTMSG.table]!,
+    protocol: body[RTMSG.protocol]!,
+    index: attributes.u32(RTA_OIF),
+  };
+}
+
+/** Whether the body of an `RTM_NEWROUTE` is what the kernel remembers for one destination, not a route. */
+export function isClonedRoute(body: Uint8Array): boolean {
+  return body.length >= RTMSG.size && (viewOf(body).getUint32(RTMSG.flags, true) & RTM_F_CLONED) !== 0;
+}
+
+/** Reads the body of an `RTM_NEWRULE`; `undefined` when it is cut short or leads to no table. */
+export function readRule(body: Uint8Array): Rule | undefined {
+  if (body.length < FIB_RULE_HDR.size || body[FIB_RULE_HDR.action] !== FR_ACT_TO_TBL) return undefined;
+  const family = body[FIB_RULE_HDR.family]!;
+  if (family !== Family.Ipv4 && family !== Family.Ipv6) return undefined;
+  const attributes = new Attributes(body, FIB_RULE_HDR.size);
+  const to = readPrefix(family, body[FIB_RULE_HDR.dst_len]!, attributes.bytes(FRA_DST));
+  const from = readPrefix(family, body[FIB_RULE_HDR.src_len]!, attributes.bytes(FRA_SRC));
+  if (to === undefined || from === undefined) return undefined;
+  const suppressed = attributes.u32(FRA_SUPPRESS_PREFIXLEN);
+  return {
+    family,
+    priority: attributes.u32(FRA_PRIORITY) ?? 0,
+    table: attributes.u32(FRA_TABLE) ?? body[FIB_RULE_HDR.table]!,
+    from: from.length === 0 ? undefined : from,
+    to: to.length === 0 ? undefined : to,
+    iif: attributes.text(FRA_IIFNAME),
+    oif: attributes.text(FRA_OIFNAME),
+    fwmark: attributes.u32(FRA_FWMARK),
+    mask: attributes.u32(FRA_FWMASK),
+    not: (viewOf(body).getUint32(FIB_RULE_HDR.flags, true) & FIB_RULE_INVERT) !== 0,
+    suppressPrefixLength: suppressed === SUPPRESS_NOTHING ? undefined : suppressed,
+    protocol: attributes.u8(FRA_PROTOCOL),
+  };
+}

@@ -1,0 +1,154 @@
+/** The loop's one wait on Linux: poll(2), with an eventfd(2) to end it early. */
+
+import type { Waitable } from "../../lib/core/mod.ts";
+import type { Waiter } from "../waiter.ts";
+import { errno, libc } from "./libc.ts";
+import { systemError } from "./errno.ts";
+
+// Specification
+// struct pollfd { int fd; short events; short revents; };   poll.h
+const POLLFD_WORDS = 2;
+const POLLIN = 0x001;
+const POLLOUT = 0x004;
+const EFD_NONBLOCK = 0o4000;
+const EFD_CLOEXEC = 0o2000000;
+
+// Implementation
+const MAX_DESCRIPTORS = 256;
+const COUNTS = Array.from({ length: MAX_DESCRIPTORS + 1 }, (_, count) => BigInt(count));
+/** poll's timeout is an int. */
+const MAX_TIMEOUT = 0x7fff_ffff;
+
+interface Watch {
+  readonly waitable: Waitable;
+  readonly readable: () => void;
+}
+
+/** poll(2) over the descriptors of a loop. */
+export class PollWaiter implements Waiter {
+  readonly #libc = libc();
+  readonly #eventfd: number;
+  readonly #eventCount = new BigUint64Array(1);
+  readonly #watches = new Set<Watch>();
+  /** Descriptors asked for, as `struct pollfd`s; what `wait` uses. */
+  readonly #wanted = new Int32Array(MAX_DESCRIPTORS * POLLFD_WORDS);
+  #wantedCount = 0;
+  /** What a poll beside this thread is looking at; its memory belongs to it until it ends. */
+  readonly #parked = new Int32Array(MAX_DESCRIPTORS * POLLFD_WORDS);
+  #parkedCount = 0;
+  #parking: Promise<void> | undefined;
+  #wake: (() => void) | undefined;
+  #woken = false;
+  #closed = false;
+
+  /** @throws {DriverError} when the process has no descriptor left. */
+  constructor() {
+    this.#eventfd = this.#libc.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (this.#eventfd < 0) throw systemError("make the loop's eventfd", "eventfd", errno());
+  }
+
+  /** Forgets which descriptors to look at. */
+  clear(): void {
+    this.#wantedCount = 0;
+  }
+
+  /** Looks at a descriptor in the next wait. */
+  add(waitable: Waitable, read: boolean, write: boolean): void {
+    if (this.#wantedCount >= MAX_DESCRIPTORS - 1) {
+      throw new RangeError(`Cannot wait for more than ${MAX_DESCRIPTORS - 1} descriptors`);
+    }
+    const word = this.#wantedCount++ * POLLFD_WORDS;
+    this.#wanted[word] = waitable;
+    this.#wanted[word + 1] = (read ? POLLIN : 0) | (write ? POLLOUT : 0);
+  }
+
+  /** Looks at a descriptor in every wait. */
+  watch(waitable: Waitable, readable: () => void): () => void {
+    const watch = { waitable, readable };
+    this.#watches.add(watch);
+    return () => this.#watches.delete(watch);
+  }
+
+  /** Blocks the thread. */
+  wait(milliseconds: number): boolean {
+    for (const { waitable } of this.#watches) this.add(waitable, true, false);
+    const ready = this.#libc.poll(this.#wanted, COUNTS[this.#wantedCount]!, Math.ceil(milliseconds));
+    if (ready > 0 && this.#watches.size > 0) this.#callWatches(this.#wanted, this.#wantedCount);
+    return ready > 0;
+  }
+
+  /** Waits beside the thread. */
+  async park(milliseconds: number): Promise<void> {
+    this.#woken = false;
+    for (const { waitable } of this.#watches) this.add(waitable, true, false);
+    // A poll that still looks at the same descriptors goes on; another set has to replace it.
+    if (this.#parking !== undefined && !this.#sameSet()) {
+      this.#signal();
+      await this.#parking;
+    }
+    this.#parking ??= this.#poll();
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const woken = new Promise<void>((resolve) => {
+      this.#wake = resolve;
+      if (this.#woken) resolve();
+      else if (milliseconds <= MAX_TIMEOUT) timer = setTimeout(resolve, milliseconds);
+    });
+    await Promise.race([this.#parking, woken]);
+    clearTimeout(timer);
+    this.#wake = undefined;
+    this.#woken = false;
+  }
+
+  /** Ends a `park`. */
+  wake(): void {
+    this.#woken = true;
+    this.#wake?.();
+  }
+
+  /** Ends the poll that may be under way and frees the eventfd when it has ended. */
+  [Symbol.dispose](): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    const free = () => void this.#libc.close(this.#eventfd);
+    if (this.#parking === undefined) return free();
+    this.#signal();
+    this.#parking.then(free);
+  }
+
+  #sameSet(): boolean {
+    if (this.#wantedCount !== this.#parkedCount) return false;
+    for (let word = 0; word < this.#wantedCount * POLLFD_WORDS; word++) {
+      // The upper half of the second word is revents, which the other thread writes.
+      if (((this.#wanted[word]! ^ this.#parked[word]!) & (word % 2 === 0 ? -1 : 0xffff)) !== 0) return false;
+    }
+    return true;
+  }
+
+  async #poll(): Promise<void> {
+    this.#parked.set(this.#wanted.subarray(0, this.#wantedCount * POLLFD_WORDS));
+    this.#parkedCount = this.#wantedCount;
+    const word = this.#parkedCount * POLLFD_WORDS;
+    this.#parked[word] = this.#eventfd;
+    this.#parked[word + 1] = POLLIN;
+    await this.#libc.pollElsewhere(this.#parked, COUNTS[this.#parkedCount + 1]!, -1);
+    this.#parking = undefined;
+    if (!this.#closed) this.#libc.readInto(this.#eventfd, this.#eventCount, 8n);
+    this.#callWatches(this.#parked, this.#parkedCount);
+  }
+
+  #callWatches(fds: Int32Array, count: number): void {
+    for (const watch of this.#watches) {
+      for (let word = 0; word < count * POLLFD_WORDS; word += POLLFD_WORDS) {
+        if (fds[word] === watch.waitable && fds[word + 1]! >>> 16 !== 0) {
+          watch.readable();
+          break;
+        }
+      }
+    }
+  }
+
+  #signal(): void {
+    this.#eventCount[0] = 1n;
+    this.#libc.writeFrom(this.#eventfd, this.#eventCount, 8n);
+  }
+}

@@ -1,0 +1,55 @@
+/**
+ * The operating system's devices, through FFI; a platform's code is imported when a device is opened.
+ *
+ * @module
+ */
+
+import type { Device } from "../lib/core/mod.ts";
+import { checkDeviceOptions, type DeviceOptions } from "./options.ts";
+import type { Waiter } from "./waiter.ts";
+
+export { DriverError, type DriverErrorOptions } from "./error.ts";
+export { type DeviceOptions, parseRoute, type RouteOptions, type RuleOptions } from "./options.ts";
+export { MemoryDevice, type MemoryDeviceOptions } from "./memory.ts";
+export type { Waiter } from "./waiter.ts";
+
+/**
+ * Opens this machine's side of a tunnel: creates a TUN device, or attaches to a persistent one of that name,
+ * and sets it up as the options say. Closing it puts everything back.
+ *
+ * @throws {SyntaxError} when an address, route or rule does not parse; {@linkcode RangeError} for a name, MTU
+ * or queue length out of range; nothing was touched.
+ * @throws {Deno.errors.PermissionDenied} without root, `CAP_NET_ADMIN` or a device prepared for this user.
+ * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
+ * @throws {Deno.errors.NotSupported} on a system that Warren has no driver for.
+ * @throws {DriverError} when the system refuses for another reason, in its own words.
+ */
+export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
+  const checked = checkDeviceOptions(options);
+  switch (Deno.build.os) {
+    case "linux":
+      return (await import("./linux/device.ts")).openTunDevice(checked);
+    default:
+      throw noDriver();
+  }
+}
+
+/**
+ * Opens the wait of a loop.
+ *
+ * @throws {Deno.errors.NotSupported} on a system that Warren has no driver for.
+ */
+export async function openWaiter(): Promise<Waiter> {
+  switch (Deno.build.os) {
+    case "linux":
+      return new (await import("./linux/waiter.ts")).PollWaiter();
+    default:
+      throw noDriver();
+  }
+}
+
+function noDriver(): Error {
+  return new Deno.errors.NotSupported(
+    `Cannot open a device: Warren has no driver for ${Deno.build.os} yet: use MemoryDevice.pair() or Linux`,
+  );
+}

@@ -1,0 +1,230 @@
+/** What a device is asked to be: options as people write them, checked before the system is touched. */
+
+import { type Address, parseAddress, parseCidr, type Prefix } from "../lib/address.ts";
+
+/** A route through a device. */
+export interface RouteOptions {
+  /** Where it leads, such as `10.0.0.0/8` or `::/0`. */
+  to: string;
+  /** The next hop, where there is one. */
+  via?: string;
+  /** Its preference; lower wins. @default {the system's} */
+  metric?: number;
+  /** The routing table (Linux). @default {254, the main table} */
+  table?: number;
+}
+
+/** A policy rule (Linux, ip-rule(8)): which packets look into which routing table. */
+export interface RuleOptions {
+  /** The routing table. */
+  table: number;
+  /** Only packets from this prefix. */
+  from?: string;
+  /** Only packets to this prefix. */
+  to?: string;
+  /** Only packets with this mark. */
+  mark?: number;
+  /** Its place among the rules; lower is looked at first. @default {the system's} */
+  priority?: number;
+  /** For a rule without prefixes: IPv4 or IPv6. @default {4} */
+  family?: 4 | 6;
+}
+
+/** What a device is asked to be. */
+export interface DeviceOptions {
+  /** Its name; a `%d` in it is replaced by the system with a number. @default {"tun%d"} */
+  name?: string;
+  /** Its addresses, each with the length of its network's prefix: `10.9.0.1/24`, `fd00::1/64`. */
+  address?: string | string[];
+  /** Routes through it: `10.0.0.0/8`, `10.0.0.0/8 via 10.9.0.2 metric 5 table 100`, or as objects. */
+  route?: string | RouteOptions | (string | RouteOptions)[];
+  /** Policy rules that live as long as the device (Linux). */
+  rule?: RuleOptions | RuleOptions[];
+  /** The longest packet that the system sends through it (bytes). @default {1500, or what an existing one has} */
+  mtu?: number;
+  /** Whether it is set up at once. @default {true} */
+  up?: boolean;
+  /** Options of Linux alone. */
+  linux?: {
+    /** Packets that wait in the kernel for the script. @default {1000} */
+    txQueueLength?: number;
+  };
+}
+
+/** A route, parsed. */
+export interface CheckedRoute {
+  /** Where it leads. */
+  readonly to: Prefix;
+  /** The next hop. */
+  readonly via: Address | undefined;
+  /** Its preference. */
+  readonly metric: number | undefined;
+  /** The routing table. */
+  readonly table: number | undefined;
+}
+
+/** A policy rule, parsed. */
+export interface CheckedRule {
+  /** The routing table. */
+  readonly table: number;
+  /** 4 or 6. */
+  readonly family: 4 | 6;
+  /** The prefix that it comes from. */
+  readonly from: Prefix | undefined;
+  /** The prefix that it goes to. */
+  readonly to: Prefix | undefined;
+  /** The mark. */
+  readonly mark: number | undefined;
+  /** Its place. */
+  readonly priority: number | undefined;
+}
+
+/** Options that make sense: whatever is wrong with them now is up to the system. */
+export interface CheckedDeviceOptions {
+  /** The name asked for. */
+  readonly name: string;
+  /** Its addresses. */
+  readonly addresses: readonly Prefix[];
+  /** Its routes. */
+  readonly routes: readonly CheckedRoute[];
+  /** Its rules. */
+  readonly rules: readonly CheckedRule[];
+  /** The longest packet (bytes). */
+  readonly mtu: number | undefined;
+  /** Whether it is set up. */
+  readonly up: boolean;
+  /** The kernel's queue (packets). */
+  readonly txQueueLength: number | undefined;
+}
+
+// Specification
+/** The longest packet that IP has. */
+const MAX_MTU = 65_535;
+/** RFC 791 section 3.2: every module must forward 68 bytes. */
+const MIN_MTU = 68;
+/** RFC 8200 section 5. */
+const MIN_MTU_IPV6 = 1280;
+const MAX_U32 = 0xffff_ffff;
+
+/**
+ * A route as text: `PREFIX [via ADDRESS] [metric N] [table N]`; `default` is `0.0.0.0/0`.
+ *
+ * @throws {SyntaxError} when it is anything else.
+ *
+ * @example
+ * ```ts
+ * import { parseRoute } from "@warren/tunnel/driver";
+ *
+ * console.assert(parseRoute("10.0.0.0/8 metric 5").metric === 5);
+ * ```
+ */
+export function parseRoute(text: string): RouteOptions {
+  const [to = "", ...words] = text.trim().split(/\s+/);
+  const route: RouteOptions = { to: to === "default" ? "0.0.0.0/0" : to };
+  for (let i = 0; i < words.length; i += 2) {
+    const [key, value] = [words[i], words[i + 1]];
+    if (value === undefined) throw new SyntaxError(`Cannot parse route "${text}": "${key}" has no value`);
+    if (key === "via") route.via = value;
+    else if (key === "metric" || key === "table") route[key] = wholeNumber(value, text, key);
+    else {
+      throw new SyntaxError(`Cannot parse route "${text}": "${key}" is none of via, metric, table`);
+    }
+  }
+  return route;
+}
+
+function wholeNumber(text: string, route: string, key: string): number {
+  if (!/^\d+$/.test(text)) {
+    throw new SyntaxError(`Cannot parse route "${route}": ${key} "${text}" is no number`);
+  }
+  return Number(text);
+}
+
+/** Checks options, without asking the system. */
+export function checkDeviceOptions(options: DeviceOptions): CheckedDeviceOptions {
+  const { name = "tun%d", mtu, up = true } = options;
+  checkName(name);
+  const addresses = list(options.address).map((text) => parsePrefix(text, "address"));
+  if (mtu !== undefined) {
+    checkNumber(mtu, MIN_MTU, MAX_MTU, "MTU");
+    const six = addresses.some((prefix) => prefix.address.family === 6);
+    if (six && mtu < MIN_MTU_IPV6) {
+      throw new RangeError(`Cannot use MTU ${mtu} with an IPv6 address: it must be at least ${MIN_MTU_IPV6}`);
+    }
+  }
+  const txQueueLength = options.linux?.txQueueLength;
+  if (txQueueLength !== undefined) checkNumber(txQueueLength, 1, MAX_U32, "queue length");
+  return {
+    name,
+    addresses,
+    routes: list(options.route).map(checkRoute),
+    rules: list(options.rule).map(checkRule),
+    mtu,
+    up,
+    txQueueLength,
+  };
+}
+
+function checkName(name: string): void {
+  const bytes = new TextEncoder().encode(name).length;
+  // IFNAMSIZ, and dev_valid_name() of net/core/dev.c.
+  if (bytes > 15) {
+    throw new RangeError(`Cannot open device "${name}": its name has ${bytes} bytes: at most 15`);
+  }
+  // deno-lint-ignore no-control-regex
+  if (name === "" || name === "." || name === ".." || /[\s/:\x00-\x1f\x7f]/.test(name)) {
+    throw new TypeError(`Cannot open device ${JSON.stringify(name)}: a name has no space, "/" or ":" in it`);
+  }
+  if (/%(?!d)|%.*%/.test(name)) {
+    throw new TypeError(`Cannot open device "${name}": "%" stands only in one "%d", for a number`);
+  }
+}
+
+function checkRoute(option: string | RouteOptions): CheckedRoute {
+  const route = typeof option === "string" ? parseRoute(option) : option;
+  const { metric, table } = route;
+  const to = parsePrefix(route.to, "route");
+  const via = route.via === undefined ? undefined : parseAddress(route.via);
+  if (via !== undefined && via.family !== to.address.family) {
+    throw new TypeError(`Cannot route ${route.to} via ${route.via}: they are IPv4 and IPv6`);
+  }
+  if (metric !== undefined) checkNumber(metric, 0, MAX_U32, "metric");
+  if (table !== undefined) checkNumber(table, 1, MAX_U32, "table");
+  return { to, via, metric, table };
+}
+
+function checkRule(rule: RuleOptions): CheckedRule {
+  const from = rule.from === undefined ? undefined : parsePrefix(rule.from, "rule");
+  const to = rule.to === undefined ? undefined : parsePrefix(rule.to, "rule");
+  const family = (from ?? to)?.address.family ?? rule.family ?? 4;
+  if (
+    to !== undefined && to.address.family !== family || rule.family !== undefined && rule.family !== family
+  ) {
+    throw new TypeError(`Cannot add the rule: its prefixes and family mix IPv4 and IPv6`);
+  }
+  checkNumber(rule.table, 1, MAX_U32, "table");
+  if (rule.mark !== undefined) checkNumber(rule.mark, 0, MAX_U32, "mark");
+  if (rule.priority !== undefined) checkNumber(rule.priority, 0, MAX_U32, "priority");
+  return { table: rule.table, family, from, to, mark: rule.mark, priority: rule.priority };
+}
+
+function parsePrefix(text: string, what: string): Prefix {
+  if (!text.includes("/")) {
+    throw new SyntaxError(
+      `Cannot parse ${what} "${text}": it has no prefix length: write ${text}/${
+        text.includes(":") ? 64 : 24
+      }`,
+    );
+  }
+  return parseCidr(text);
+}
+
+function checkNumber(value: number, least: number, most: number, what: string): void {
+  if (!Number.isInteger(value) || value < least || value > most) {
+    throw new RangeError(`Cannot use ${what} ${value}: it is not a whole number from ${least} to ${most}`);
+  }
+}
+
+function list<T>(value: T | T[] | undefined): T[] {
+  return value === undefined ? [] : Array.isArray(value) ? value : [value];
+}

@@ -1,0 +1,69 @@
+/** An IP packet of either version, and what it carries. */
+
+import type { Packet } from "./core/packet.ts";
+import { Ipv4 } from "./ipv4.ts";
+import { Ipv6 } from "./ipv6.ts";
+
+/** Protocol numbers, as in IPv4's `protocol` and IPv6's `nextHeader` (IANA "Assigned Internet Protocol Numbers"). */
+export const Protocol = {
+  HopByHop: 0,
+  Icmp: 1,
+  Ipv4: 4,
+  Tcp: 6,
+  Udp: 17,
+  Dccp: 33,
+  Ipv6: 41,
+  Routing: 43,
+  Fragment: 44,
+  Gre: 47,
+  Esp: 50,
+  Ah: 51,
+  Icmpv6: 58,
+  NoNext: 59,
+  DestinationOptions: 60,
+  Sctp: 132,
+  UdpLite: 136,
+} as const;
+
+/** A header of either version; `version` tells which. */
+export type Ip = Ipv4 | Ipv6;
+
+/**
+ * Finds the header of either version.
+ *
+ * @example
+ * ```ts
+ * import { PacketPool } from "@warren/tunnel/core";
+ * import { Ip, Protocol } from "@warren/tunnel/ip";
+ * import { Ipv4 } from "@warren/tunnel/ipv4";
+ *
+ * const packet = new PacketPool().take(0)!;
+ * Ipv4.encode(packet, { src: 0x0a090001, dst: 0x0a09004d, protocol: Protocol.Gre });
+ * console.assert(Ip.of(packet)?.version === 4);
+ * ```
+ */
+export const Ip: {
+  /**
+   * The packet's IP header. `undefined` for one that is cut short or lies about its lengths, for any other
+   * version, and for an empty packet; each is then `malformed`.
+   */
+  of(packet: Packet): Ip | undefined;
+} = {
+  of(packet: Packet): Ip | undefined {
+    const version = packet.length === 0 ? 0 : packet.bytes[packet.offset]! >> 4;
+    if (version === 4) return Ipv4.of(packet);
+    if (version === 6) return Ipv6.of(packet);
+    packet.malformed = true;
+    return undefined;
+  },
+};
+
+/**
+ * The IP header of a packet that carries this protocol, whose transport header starts at the result's
+ * `payloadOffset`. `undefined` for another protocol, for what {@linkcode Ip} refuses, and for a fragment other
+ * than the first, which has no transport header.
+ */
+export function transport(packet: Packet, protocol: number): Ip | undefined {
+  const ip = Ip.of(packet);
+  return ip !== undefined && ip.protocol === protocol && ip.fragmentOffset === 0 ? ip : undefined;
+}

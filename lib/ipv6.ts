@@ -1,0 +1,466 @@
+/** The IPv6 header and its extension headers, in place (RFC 8200). */
+
+import { formatIpv6 } from "./address.ts";
+import { adjustPseudoHeader, difference32, pseudoHeaderSumIpv6, writeTransportChecksum } from "./checksum.ts";
+import type { Packet } from "./core/packet.ts";
+import { HeaderView, nextViewNumber } from "./header_view.ts";
+
+// Specification: RFC 8200 section 3
+//
+//     0                   1                   2                   3
+//     0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//    |Version| Traffic Class |           Flow Label                  |
+//    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//    |         Payload Length        |  Next Header  |   Hop Limit   |
+//    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//    |                                                               |
+//    +                         Source Address                        +
+//    |                           (16 bytes)                          |
+//    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//    |                                                               |
+//    +                      Destination Address                      +
+//    |                           (16 bytes)                          |
+//    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+const VERSION = 6;
+const TRAFFIC_CLASS = 0; // the word of version, traffic class and a part of the flow label
+const FLOW_LABEL = 0; // the double word of all three
+const PAYLOAD_LENGTH = 4;
+const NEXT_HEADER = 6;
+const HOP_LIMIT = 7;
+const SRC = 8;
+const DST = 24;
+const HEADER_LENGTH = 40;
+const MAX_PAYLOAD = 65_535;
+
+// Specification: extension headers. RFC 8200 sections 4.3, 4.4, 4.5 and 4.6, RFC 4302 section 2
+//
+//    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//    |  Next Header  |  Hdr Ext Len  | Routing Type  | Segments Left |  routing; options otherwise
+//    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//    |  Next Header  |   Reserved    |      Fragment Offset    |Res|M|  fragment
+//    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+const HOP_BY_HOP = 0;
+const ROUTING = 43;
+const FRAGMENT = 44;
+const AUTHENTICATION = 51;
+const DESTINATION_OPTIONS = 60;
+const EXTENSION_LENGTH = 1; // behind the first 8 bytes, in units of 8 bytes
+const EXTENSION_SHORTEST = 8;
+const ROUTING_TYPE = 2;
+const SEGMENTS_LEFT = 3;
+const SEGMENTS = 8;
+const FRAGMENT_WORD = 2;
+const FRAGMENT_OFFSET = 0xfff8;
+const MORE_FRAGMENTS = 0x0001;
+const ROUTING_SOURCE = 0; // RFC 2460 section 4.4, deprecated by RFC 5095
+const ROUTING_MOBILE = 2; // RFC 6275 section 6.4
+const ROUTING_SEGMENTS = 4; // RFC 8754 section 2
+
+// Implementation
+const DEFAULT_HOP_LIMIT = 64;
+const MOST_EXTENSIONS = 16;
+const VIEW = nextViewNumber();
+
+/** What {@linkcode Ipv6.encode} writes. */
+export interface Ipv6Fields {
+  /** Where the packet comes from (16 bytes). */
+  src: Uint8Array;
+  /** Where it goes (16 bytes). */
+  dst: Uint8Array;
+  /** What it carries, one of `Protocol`. */
+  nextHeader: number;
+  /** How many more routers may pass it on. @default {64} */
+  hopLimit?: number;
+  /** Service class and congestion mark (RFC 8200 section 7). @default {0} */
+  trafficClass?: number;
+  /** What the packets of one flow have in common (RFC 6437), 20 bits. @default {0} */
+  flowLabel?: number;
+}
+
+/**
+ * An IPv6 header with the extension headers behind it; `protocol` and the payload are those of the upper layer.
+ * The headers walked are Hop-by-Hop Options, Routing, Fragment, Destination Options and Authentication; any other
+ * number is the upper layer. Setting an address keeps the checksum of the transport header behind it: UDP,
+ * UDP-Lite, TCP, DCCP and ICMPv6. A number that does not fit its field loses its high bits.
+ *
+ * **Limits**: a packet with more than 16 extension headers, and a jumbogram (RFC 2675), are malformed. The home
+ * address of a mobile node (RFC 6275 section 6.3) is not looked for: transport checksums are taken to cover
+ * `src`. Where segments of a route are left, they cover the route's last address and not `dst` (RFC 8200
+ * section 8.1). A change breaks an Authentication header, as it should.
+ *
+ * @example Passing a packet on, as a router does
+ * ```ts
+ * import { parseIpv6 } from "@warren/tunnel/address";
+ * import { PacketPool } from "@warren/tunnel/core";
+ * import { Ipv6 } from "@warren/tunnel/ipv6";
+ *
+ * const packet = new PacketPool().take(0)!;
+ * Ipv6.encode(packet, { src: parseIpv6("2001:db8::1"), dst: parseIpv6("2001:db8::2"), nextHeader: 59 });
+ * const ip = Ipv6.of(packet)!;
+ * ip.hopLimit--;
+ * console.assert(ip.hopLimit === 63 && ip.dstText === "2001:db8::2");
+ * ```
+ */
+export class Ipv6 extends HeaderView {
+  /** Always 6; tells an `Ip` apart. */
+  readonly version = 6;
+  readonly #src = new Uint8Array(16);
+  readonly #dst = new Uint8Array(16);
+  #protocol = 0;
+  #payloadOffset = 0;
+  #end = 0;
+  #fragment = -1;
+  #routing = -1;
+
+  /**
+   * The packet's IPv6 header. `undefined` for another version; and for a header or extension header that is cut
+   * short or lies about its length, and an empty packet, which are then `malformed`.
+   */
+  static of(packet: Packet): Ipv6 | undefined {
+    const { bytes, offset, length } = packet;
+    if (length === 0) {
+      packet.malformed = true;
+      return undefined;
+    }
+    if (bytes[offset]! >> 4 !== VERSION) return undefined;
+    if (length < HEADER_LENGTH) {
+      packet.malformed = true;
+      return undefined;
+    }
+    const end = offset + HEADER_LENGTH + packet.view.getUint16(offset + PAYLOAD_LENGTH);
+    const ip = (packet.views[VIEW] ??= new Ipv6(packet)) as Ipv6;
+    if (end > offset + length || !ip.#walk(offset, end)) {
+      packet.malformed = true;
+      return undefined;
+    }
+    return ip;
+  }
+
+  /**
+   * Puts a header of 40 bytes in front of what the packet holds, and writes the transport checksum of the UDP,
+   * TCP or ICMPv6 header that it starts with or that extension headers lead to.
+   *
+   * @throws {RangeError} when a field does not fit, the payload is longer than 65,535 bytes, or the packet's
+   * headroom is used up; the packet is then as it was.
+   */
+  static encode(packet: Packet, fields: Ipv6Fields): void {
+    const { src, dst, nextHeader, hopLimit = DEFAULT_HOP_LIMIT, trafficClass = 0, flowLabel = 0 } = fields;
+    const payloadLength = packet.length;
+    if (payloadLength > MAX_PAYLOAD) {
+      throw new RangeError(`Cannot encode an IPv6 packet with ${payloadLength} bytes: 65535 is the most`);
+    }
+    checkField("src's length", src.length, 16, 16);
+    checkField("dst's length", dst.length, 16, 16);
+    checkField("nextHeader", nextHeader, 0, 0xff);
+    checkField("hopLimit", hopLimit, 0, 0xff);
+    checkField("trafficClass", trafficClass, 0, 0xff);
+    checkField("flowLabel", flowLabel, 0, 0xfffff);
+    packet.prepend(HEADER_LENGTH);
+    const { bytes, view, offset } = packet;
+    view.setUint32(offset, VERSION << 28 | trafficClass << 20 | flowLabel);
+    view.setUint16(offset + PAYLOAD_LENGTH, payloadLength);
+    bytes[offset + NEXT_HEADER] = nextHeader;
+    bytes[offset + HOP_LIMIT] = hopLimit;
+    bytes.set(src, offset + SRC);
+    bytes.set(dst, offset + DST);
+    Ipv6.of(packet)?.finishTransport();
+  }
+
+  /** Service class and congestion mark together (RFC 8200 section 7). */
+  get trafficClass(): number {
+    return this.packet.view.getUint16(this.start + TRAFFIC_CLASS) >> 4 & 0xff;
+  }
+  set trafficClass(value: number) {
+    const { view } = this.packet;
+    const word = view.getUint16(this.start + TRAFFIC_CLASS);
+    view.setUint16(this.start + TRAFFIC_CLASS, word & 0xf00f | (value & 0xff) << 4);
+  }
+
+  /** The differentiated services code point (RFC 2474 section 3), 6 bits. */
+  get dscp(): number {
+    return this.trafficClass >> 2;
+  }
+  set dscp(value: number) {
+    this.trafficClass = value << 2 | this.ecn;
+  }
+
+  /** The congestion mark (RFC 3168 section 5), 2 bits; 3 says that congestion was met. */
+  get ecn(): number {
+    return this.trafficClass & 0x03;
+  }
+  set ecn(value: number) {
+    this.trafficClass = this.trafficClass & 0xfc | value & 0x03;
+  }
+
+  /** What the packets of one flow have in common (RFC 6437), 20 bits. */
+  get flowLabel(): number {
+    return this.packet.view.getUint32(this.start + FLOW_LABEL) & 0xfffff;
+  }
+  set flowLabel(value: number) {
+    const { view } = this.packet;
+    const word = view.getUint32(this.start + FLOW_LABEL);
+    view.setUint32(this.start + FLOW_LABEL, word & 0xfff00000 | value & 0xfffff);
+  }
+
+  /**
+   * The packet's bytes with this header: 40 more than the payload length that it states; `packet.length` may
+   * include padding behind it.
+   */
+  get totalLength(): number {
+    return this.#end - this.start;
+  }
+
+  /** The bytes of this header with its extension headers. */
+  get headerLength(): number {
+    return this.#payloadOffset - this.start;
+  }
+
+  /**
+   * The type of what follows the 40 bytes: an extension header, or the upper layer. Where there are extension
+   * headers, setting it leaves the view as it was: ask {@linkcode Ipv6.of} again.
+   */
+  get nextHeader(): number {
+    return this.packet.bytes[this.start + NEXT_HEADER]!;
+  }
+  set nextHeader(value: number) {
+    this.packet.bytes[this.start + NEXT_HEADER] = value;
+    if (this.#payloadOffset === this.start + HEADER_LENGTH) this.#protocol = value & 0xff;
+  }
+
+  /** How many more routers may pass the packet on. */
+  get hopLimit(): number {
+    return this.packet.bytes[this.start + HOP_LIMIT]!;
+  }
+  set hopLimit(value: number) {
+    this.packet.bytes[this.start + HOP_LIMIT] = value;
+  }
+
+  /** The hop limit, under the name that it shares with IPv4. */
+  get ttl(): number {
+    return this.hopLimit;
+  }
+  set ttl(value: number) {
+    this.hopLimit = value;
+  }
+
+  /**
+   * Where the packet comes from. The 16 bytes are this view's own: the next read of `src`, of any packet in the
+   * same slot, overwrites them, and writing to them changes no packet. Setting copies 16 bytes into the packet.
+   *
+   * @throws {TypeError} when set to something other than 16 bytes.
+   */
+  get src(): Uint8Array {
+    return this.#read(SRC, this.#src);
+  }
+  set src(address: Uint8Array) {
+    const change = this.#write(SRC, address);
+    this.#adjust(change);
+  }
+
+  /**
+   * Where the packet goes, for now: {@linkcode Ipv6.extension} finds a route. The 16 bytes are this view's
+   * own: the next read of `dst`, of any packet in the same slot, overwrites them, and writing to them changes
+   * no packet. Setting copies 16 bytes into the packet.
+   *
+   * @throws {TypeError} when set to something other than 16 bytes.
+   */
+  get dst(): Uint8Array {
+    return this.#read(DST, this.#dst);
+  }
+  set dst(address: Uint8Array) {
+    const change = this.#write(DST, address);
+    if (!this.#routed) this.#adjust(change);
+  }
+
+  /** {@linkcode Ipv6.src} as text, for logs: allocates. */
+  get srcText(): string {
+    return formatIpv6(this.packet.bytes, this.start + SRC);
+  }
+
+  /** {@linkcode Ipv6.dst} as text, for logs: allocates. */
+  get dstText(): string {
+    return formatIpv6(this.packet.bytes, this.start + DST);
+  }
+
+  /**
+   * The upper layer's protocol, behind all extension headers, one of `Protocol`. In a fragment other than the
+   * first it is what the Fragment header names.
+   */
+  get protocol(): number {
+    return this.#protocol;
+  }
+
+  /** Where the upper layer starts in `packet.bytes`. */
+  get payloadOffset(): number {
+    return this.#payloadOffset;
+  }
+
+  /** The bytes of the upper layer; padding behind the packet is not among them. */
+  get payloadLength(): number {
+    return this.#end - this.#payloadOffset;
+  }
+
+  /** Whether this is a part of a larger packet: there is a transport header in the first fragment alone. */
+  get isFragment(): boolean {
+    // RFC 6946: a Fragment header around a whole packet makes no fragment of it.
+    return this.#fragment >= 0 &&
+      (this.packet.view.getUint16(this.#fragment + FRAGMENT_WORD) & (FRAGMENT_OFFSET | MORE_FRAGMENTS)) !== 0;
+  }
+
+  /** Where this fragment's payload belongs in the whole one (bytes, a multiple of 8). */
+  get fragmentOffset(): number {
+    if (this.#fragment < 0) return 0;
+    return this.packet.view.getUint16(this.#fragment + FRAGMENT_WORD) & FRAGMENT_OFFSET;
+  }
+
+  /** Whether further fragments of the same packet follow this one. */
+  get moreFragments(): boolean {
+    return this.#fragment >= 0 &&
+      (this.packet.view.getUint16(this.#fragment + FRAGMENT_WORD) & MORE_FRAGMENTS) !== 0;
+  }
+
+  /** Where the first extension header of this type starts in `packet.bytes`; -1 when there is none. */
+  extension(type: number): number {
+    const { bytes } = this.packet;
+    let next = bytes[this.start + NEXT_HEADER]!;
+    let at = this.start + HEADER_LENGTH;
+    while (at < this.#payloadOffset) {
+      if (next === type) return at;
+      const length = extensionLength(bytes, at, next);
+      next = bytes[at]!;
+      at += length;
+    }
+    return -1;
+  }
+
+  /**
+   * Exchanges source and destination. No checksum changes, since a sum does not depend on the order of its words;
+   * but where segments of a route are left, the transport checksum covers the source alone, and is kept.
+   */
+  swap(): void {
+    const { view } = this.packet;
+    let change = 0;
+    for (let at = this.start + SRC; at < this.start + DST; at += 4) {
+      const src = view.getUint32(at);
+      const dst = view.getUint32(at + DST - SRC);
+      view.setUint32(at, dst);
+      view.setUint32(at + DST - SRC, src);
+      change += difference32(src, dst);
+    }
+    if (this.#routed) this.#adjust(change);
+  }
+
+  /**
+   * Writes the checksum of the UDP, TCP or ICMPv6 header behind the extension headers, in full: for a payload that
+   * was changed otherwise than through views. It does nothing in a fragment, nor where a route of a kind that is
+   * not known here hides the final destination.
+   */
+  finishTransport(): void {
+    const dst = this.#finalDestination();
+    if (this.isFragment || dst < 0) return;
+    const { bytes } = this.packet;
+    const { protocol, payloadLength } = this;
+    const pseudoHeader = pseudoHeaderSumIpv6(bytes, this.start + SRC, dst, protocol, payloadLength);
+    writeTransportChecksum(this.packet, this.#payloadOffset, this.#end, protocol, pseudoHeader);
+  }
+
+  /** Finds the upper layer, and says whether it got there. */
+  #walk(start: number, end: number): boolean {
+    const { bytes, view } = this.packet;
+    let next = bytes[start + NEXT_HEADER]!;
+    let at = start + HEADER_LENGTH;
+    this.start = start;
+    this.#end = end;
+    this.#fragment = -1;
+    this.#routing = -1;
+    for (let count = 0; isExtension(next); count++) {
+      // Section 4.1: Hop-by-Hop Options come first or not at all. RFC 8504 section 5.3: hosts may bound the rest.
+      if (count === MOST_EXTENSIONS || next === HOP_BY_HOP && count > 0) return false;
+      if (at + EXTENSION_SHORTEST > end) return false;
+      const length = extensionLength(bytes, at, next);
+      if (at + length > end) return false;
+      const type = next;
+      const header = at;
+      next = bytes[at]!;
+      at += length;
+      if (type === ROUTING) this.#routing = header;
+      if (type === FRAGMENT) {
+        this.#fragment = header;
+        // Section 4.5: what follows in a later fragment is a piece out of the middle.
+        if ((view.getUint16(header + FRAGMENT_WORD) & FRAGMENT_OFFSET) !== 0) break;
+      }
+    }
+    this.#protocol = next;
+    this.#payloadOffset = at;
+    return true;
+  }
+
+  /** Whether the packet is on its way to another address than its last. */
+  get #routed(): boolean {
+    return this.#routing >= 0 && this.packet.bytes[this.#routing + SEGMENTS_LEFT] !== 0;
+  }
+
+  /** Where the address stands that transport checksums cover; -1 when it cannot be told. */
+  #finalDestination(): number {
+    if (!this.#routed) return this.start + DST;
+    const { bytes } = this.packet;
+    const length = extensionLength(bytes, this.#routing, ROUTING);
+    if (length < SEGMENTS + 16) return -1;
+    switch (bytes[this.#routing + ROUTING_TYPE]) {
+      case ROUTING_SOURCE:
+        return this.#routing + length - 16;
+      case ROUTING_MOBILE:
+      case ROUTING_SEGMENTS: // RFC 8754 section 2: the segments stand in reverse order
+        return this.#routing + SEGMENTS;
+      default:
+        return -1;
+    }
+  }
+
+  #read(at: number, into: Uint8Array): Uint8Array {
+    const { bytes } = this.packet;
+    const from = this.start + at;
+    for (let i = 0; i < 16; i++) into[i] = bytes[from + i]!;
+    return into;
+  }
+
+  #write(at: number, address: Uint8Array): number {
+    if (address.length !== 16) {
+      throw new TypeError(`Cannot set an IPv6 address: it has ${address.length} bytes, not 16`);
+    }
+    const { view } = this.packet;
+    let change = 0;
+    for (let i = 0; i < 16; i += 4) {
+      const where = this.start + at + i;
+      const word = address[i]! << 24 | address[i + 1]! << 16 | address[i + 2]! << 8 | address[i + 3]!;
+      change += difference32(view.getUint32(where), word);
+      view.setUint32(where, word);
+    }
+    return change;
+  }
+
+  #adjust(change: number): void {
+    // Only the first fragment has the transport header, whose sum covers the addresses.
+    if (this.fragmentOffset !== 0) return;
+    adjustPseudoHeader(this.packet, this.#payloadOffset, this.#end, this.#protocol, change);
+  }
+}
+
+function isExtension(type: number): boolean {
+  return type === HOP_BY_HOP || type === ROUTING || type === FRAGMENT || type === AUTHENTICATION ||
+    type === DESTINATION_OPTIONS;
+}
+
+function extensionLength(bytes: Uint8Array, at: number, type: number): number {
+  if (type === FRAGMENT) return EXTENSION_SHORTEST;
+  const units = bytes[at + EXTENSION_LENGTH]!;
+  // RFC 4302 section 2.2: in units of 4 bytes, less 2
+  return type === AUTHENTICATION ? (units + 2) << 2 : (units + 1) << 3;
+}
+
+function checkField(name: string, value: number, least: number, most: number): void {
+  if (value >= least && value <= most && Number.isInteger(value)) return;
+  const range = least === most ? `${most}` : `a whole number up to ${most}`;
+  throw new RangeError(`Cannot encode an IPv6 header: ${name} is ${value}, not ${range}`);
+}

@@ -1,0 +1,28 @@
+/** What the loop tells the watchdog: that it goes on, and which stage it is in. */
+
+/** Two numbers in shared memory, and the names behind the second. */
+export class Heartbeat {
+  /** `[0]`: grows while the loop goes on. `[1]`: the stage that runs, 0 for none. */
+  readonly cells: Int32Array<SharedArrayBuffer> = new Int32Array(new SharedArrayBuffer(8));
+  /** The stages' names, by number. */
+  readonly names: string[] = ["code outside of its stages"];
+  /** Called when a name was added. */
+  onName: (() => void) | undefined;
+
+  /** A number for a stage. */
+  name(stage: string): number {
+    const number = this.names.push(`stage "${stage}"`) - 1;
+    this.onName?.();
+    return number;
+  }
+
+  /** The name of the stage that runs, for messages. */
+  get current(): string {
+    return this.names[this.cells[1]!]!;
+  }
+
+  /** The loop goes on. */
+  beat(): void {
+    this.cells[0]!++;
+  }
+}

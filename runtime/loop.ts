@@ -1,0 +1,221 @@
+/**
+ * The loop: one a thread, for every open tunnel.
+ *
+ *     burst ── breathe every tunnel, again while there is work, at most 16 breaths or 1 ms
+ *       │        a breath: inhale a bounded batch, stages, exhale; the other direction; due ticks
+ *       ▼
+ *     turn ─── of Deno's event loop: signals, timers, sockets, other code of the script
+ *       │
+ *       ▼
+ *     rest ─── nothing left: one wait over all ends, until the next tick is due
+ *                packets came lately, and every end can be waited for: in slices, on this thread
+ *                else: beside this thread
+ */
+
+import { setImmediate } from "node:timers";
+import { openWaiter, type Waiter } from "../driver/mod.ts";
+import { type Clock, PacketPool, type Waitable } from "../lib/core/mod.ts";
+import { Heartbeat } from "./heartbeat.ts";
+
+// Implementation
+/** Breaths after which the event loop gets a turn. */
+const BURST_BREATHS = 16;
+/** Milliseconds after which it gets one, and the longest synchronous wait. */
+const SLICE = 1;
+/**
+ * How long after the last packet the loop waits on this thread (milliseconds). Waking there takes tens of
+ * microseconds less than beside it; `deno task bench relay` shows both.
+ */
+const LATELY = 100;
+
+/** What the loop serves. */
+export interface LoopMember {
+  /** What messages call it. */
+  readonly name: string;
+  /** When its next tick is due (monotonic milliseconds). */
+  readonly due: number;
+  /** Moves packets; returns whether there was anything to do. */
+  breathe(now: number): boolean;
+  /** Says what to wait for; returns whether all of its ends can be waited for on this thread. */
+  arm(waiter: Waiter): boolean;
+  /** Ends it: its breath threw. */
+  fail(error: unknown): void;
+}
+
+/** Waits for promises alone: what a loop needs whose ends all call `wake`. */
+class WakeWaiter implements Waiter {
+  #wake: (() => void) | undefined;
+
+  clear(): void {
+  }
+
+  add(): void {
+  }
+
+  watch(waitable: Waitable): never {
+    throw new TypeError(`Cannot wait for descriptor ${waitable}: the loop has no end with one`);
+  }
+
+  wait(): boolean {
+    return true;
+  }
+
+  async park(milliseconds: number): Promise<void> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    await new Promise<void>((resolve) => {
+      this.#wake = resolve;
+      if (milliseconds !== Infinity) timer = setTimeout(resolve, milliseconds);
+    });
+    clearTimeout(timer);
+  }
+
+  wake(): void {
+    this.#wake?.();
+  }
+
+  [Symbol.dispose](): void {
+  }
+}
+
+/** The loop of a thread. */
+export class Loop {
+  /** Where the packets of all its tunnels live. */
+  readonly pool: PacketPool = new PacketPool();
+  /** What the watchdog reads. */
+  readonly heartbeat: Heartbeat = new Heartbeat();
+
+  readonly #clock: Clock;
+  readonly #members: LoopMember[] = [];
+  #waiter: Waiter = new WakeWaiter();
+  /** Whether the waiter is the system's. */
+  #waits = false;
+  #tunnels = 0;
+  #running: Promise<void> | undefined;
+  #woken = false;
+  #lastWork = -Infinity;
+  #lastTurn = 0;
+
+  /** A loop that reads this clock, once a breath. */
+  constructor(clock: Clock = performance) {
+    this.#clock = clock;
+  }
+
+  /** Counts a tunnel that is open; with a descriptor among its ends, the loop needs the system's wait. */
+  async acquire(needsWait: boolean): Promise<void> {
+    this.#tunnels++;
+    if (!needsWait || this.#waits) return;
+    const waiter = await openWaiter();
+    if (this.#waits) return waiter[Symbol.dispose]();
+    this.#waits = true;
+    this.wake();
+    this.#waiter = waiter;
+  }
+
+  /** A tunnel is closed; the last one takes the system's wait with it. */
+  release(): void {
+    if (--this.#tunnels > 0) return;
+    this.#waiter[Symbol.dispose]();
+    this.#waiter = new WakeWaiter();
+    this.#waits = false;
+  }
+
+  /** Has the loop's wait look at one more descriptor. */
+  watch(waitable: Waitable, readable: () => void): () => void {
+    return this.#waiter.watch(waitable, readable);
+  }
+
+  /** Serves a tunnel from now on. */
+  join(member: LoopMember): void {
+    this.#members.push(member);
+    this.wake();
+    this.#running ??= this.#run();
+  }
+
+  /** Serves a tunnel no longer. */
+  leave(member: LoopMember): void {
+    const index = this.#members.indexOf(member);
+    if (index >= 0) this.#members.splice(index, 1);
+    this.wake();
+  }
+
+  /** Asks for a breath. */
+  wake(): void {
+    if (this.#woken) return;
+    this.#woken = true;
+    this.#waiter.wake();
+  }
+
+  async #run(): Promise<void> {
+    // Whoever joined may have more to do before its first packet.
+    await turn();
+    while (this.#members.length > 0) {
+      const worked = this.#burst();
+      const now = this.#clock.now();
+      if (worked || now - this.#lastTurn >= SLICE) {
+        await turn();
+        this.#lastTurn = now;
+      } else {
+        await this.#rest(now);
+      }
+    }
+    this.#running = undefined;
+  }
+
+  /** Breathes while there is work, within bounds; returns whether there may be more. */
+  #burst(): boolean {
+    const start = this.#clock.now();
+    let now = start;
+    for (let breath = 0; breath < BURST_BREATHS; breath++) {
+      this.#woken = false;
+      this.heartbeat.beat();
+      let worked = false;
+      for (let i = this.#members.length - 1; i >= 0; i--) {
+        if (this.#breathe(this.#members[i]!, now)) worked = true;
+      }
+      if (!worked) return this.#woken;
+      this.#lastWork = now;
+      now = this.#clock.now();
+      if (now - start >= SLICE) break;
+    }
+    return true;
+  }
+
+  #breathe(member: LoopMember, now: number): boolean {
+    try {
+      return member.breathe(now);
+    } catch (error) {
+      const place = this.heartbeat.current;
+      this.heartbeat.cells[1] = 0;
+      const said = error instanceof Error ? error.message : String(error);
+      member.fail(new Error(`Cannot go on with "${member.name}": ${place} threw: ${said}`, { cause: error }));
+      return true;
+    }
+  }
+
+  async #rest(now: number): Promise<void> {
+    let due = Infinity;
+    let allWaitable = this.#waits;
+    this.#waiter.clear();
+    for (const member of this.#members) {
+      due = Math.min(due, member.due);
+      if (!member.arm(this.#waiter)) allWaitable = false;
+    }
+    const left = Math.max(0, due - now);
+    if (allWaitable && now - this.#lastWork < LATELY) {
+      this.#waiter.wait(Math.min(SLICE, left));
+    } else {
+      if (!this.#woken) await this.#waiter.park(left);
+    }
+  }
+}
+
+function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
+let threadLoop: Loop | undefined;
+
+/** This thread's loop. */
+export function currentLoop(): Loop {
+  return threadLoop ??= new Loop();
+}

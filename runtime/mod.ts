@@ -1,0 +1,9 @@
+/**
+ * Warren: a scriptable layer-3 tunnel. A script gets a tunnel, and says what becomes of its packets.
+ *
+ * @module
+ */
+
+export { Direction, type PacketHandler, type Stage, type StageContext, Verdict } from "../lib/core/mod.ts";
+export { type EndOpener, openTunnel, Tunnel, type TunnelOptions } from "./tunnel.ts";
+export { script, type TunnelScript, type TunnelsOptions, type TunnelsScript } from "./script.ts";

@@ -1,0 +1,307 @@
+/**
+ * The stages of one tunnel, between its two ends.
+ *
+ *     device ─► outbound[0] ─ stage 0 ─► outbound[1] ─ stage 1 ─► outbound[2] ─► far end
+ *     device ◄─ inbound[0] ◄─ stage 0 ── inbound[1] ◄─ stage 1 ── inbound[2] ◄── far end
+ *
+ * Batches stand between the stages; a stage's output is swapped into the next place, so that handles are not
+ * moved one by one. To turn a packet round at stage `i` is to push it into the other row, at the same stage:
+ * it then passes, backwards, the stages that it has passed.
+ */
+
+import {
+  Counters,
+  Direction,
+  type FlowStats,
+  type Packet,
+  PacketBatch,
+  type PacketPool,
+  type Stage,
+  type StageContext,
+  type TunnelEnd,
+} from "../lib/core/mod.ts";
+import type { Heartbeat } from "./heartbeat.ts";
+
+// Implementation
+/** The packets that may wait for an end before the end on the other side is no longer read. */
+const TURNED_LIMIT = 256;
+
+/** What a pipeline gets from the loop. */
+export interface PipelineHost {
+  /** Where packets live. */
+  readonly pool: PacketPool;
+  /** What the watchdog reads. */
+  readonly heartbeat: Heartbeat;
+  /** Asks for a breath. */
+  wake(): void;
+}
+
+/** A stage in its place: the context that it sees, and the bookkeeping of what it claims. */
+class Place implements StageContext {
+  readonly stage: Stage;
+  /** Its number for the watchdog. */
+  readonly number: number;
+  now = 0;
+  direction: Direction = Direction.Outbound;
+  /** When it wants its next tick (monotonic milliseconds). */
+  due: number;
+  /** How many packets it holds or has taken. */
+  held = 0;
+
+  readonly #pipeline: Pipeline;
+  readonly #index: number;
+  #batch: PacketBatch | undefined;
+  #claimed = 0;
+
+  constructor(stage: Stage, index: number, number: number, pipeline: Pipeline) {
+    this.stage = stage;
+    this.number = number;
+    this.#index = index;
+    this.#pipeline = pipeline;
+    this.due = stage.tick === undefined ? Infinity : 0;
+  }
+
+  /** Runs the stage over a batch; what it claims is gone from the batch afterwards. */
+  pass(batch: PacketBatch, direction: Direction, now: number): void {
+    const { stage } = this;
+    if (direction === Direction.Outbound ? stage.outbound === undefined : stage.inbound === undefined) return;
+    const count = batch.length;
+    this.#batch = batch;
+    this.#claimed = 0;
+    this.direction = direction;
+    this.now = now;
+    if (direction === Direction.Outbound) stage.outbound!(batch, this);
+    else stage.inbound!(batch, this);
+    this.#batch = undefined;
+    if (batch.length !== count) {
+      throw new TypeError("Cannot change a batch's length: use context.drop, hold and emit");
+    }
+    if (this.#claimed > 0) batch.compact();
+  }
+
+  tick(now: number): void {
+    this.now = now;
+    this.direction = Direction.Outbound;
+    const wait = this.stage.tick!(this);
+    this.due = wait === undefined ? Infinity : now + wait;
+  }
+
+  take(length: number): Packet | undefined {
+    const packet = this.#pipeline.pool.take(length);
+    if (packet === undefined) return undefined;
+    packet.owner = this;
+    packet.time = this.now;
+    this.held++;
+    this.#pipeline.counters.created++;
+    return packet;
+  }
+
+  emit(packet: Packet, direction: Direction): void {
+    this.#claim(packet, "emit");
+    const { outbound, inbound } = this.#pipeline;
+    if (direction === Direction.Outbound) outbound[this.#index + 1]!.push(packet);
+    else inbound[this.#index]!.push(packet);
+  }
+
+  hold(packet: Packet): void {
+    this.#claim(packet, "hold");
+    packet.owner = this;
+    this.held++;
+  }
+
+  drop(packet: Packet, reason: string): void {
+    this.#claim(packet, "drop");
+    this.#pipeline.discard(packet, reason);
+  }
+
+  wake(): void {
+    if (this.stage.tick !== undefined) this.due = 0;
+    this.#pipeline.wake();
+  }
+
+  #claim(packet: Packet, verb: string): void {
+    if (packet.owner === this) this.held--;
+    else if (packet.owner !== undefined && packet.owner === this.#batch) this.#claimed++;
+    else {
+      throw new TypeError(
+        `Cannot ${verb} a packet that stage "${this.stage.name}" does not have: it was dropped, held or emitted before`,
+      );
+    }
+  }
+}
+
+/** The row of stages of one tunnel, with its counters. */
+export class Pipeline {
+  /** Batches about to enter each stage on the way out; the last waits for the far end. */
+  readonly outbound: PacketBatch[] = [];
+  /** Batches about to leave each stage on the way in; the first waits for the device. */
+  readonly inbound: PacketBatch[] = [];
+  /** What happened so far. */
+  readonly counters: Counters = new Counters();
+  /** Where packets live. */
+  readonly pool: PacketPool;
+
+  readonly #host: PipelineHost;
+  readonly #places: Place[];
+
+  /** A row of stages that packets pass in this order on their way out. */
+  constructor(stages: readonly Stage[], host: PipelineHost) {
+    this.#host = host;
+    this.pool = host.pool;
+    this.#places = stages.map((stage, index) =>
+      new Place(stage, index, host.heartbeat.name(stage.name), this)
+    );
+    for (let i = 0; i <= stages.length; i++) {
+      this.outbound.push(new PacketBatch());
+      this.inbound.push(new PacketBatch());
+    }
+  }
+
+  /** What waits for the far end. */
+  get forFar(): PacketBatch {
+    return this.outbound[this.#places.length]!;
+  }
+
+  /** What waits for the device. */
+  get forDevice(): PacketBatch {
+    return this.inbound[0]!;
+  }
+
+  /** What has come from the far end and waits for the last stage. */
+  get fromFar(): PacketBatch {
+    return this.inbound[this.#places.length]!;
+  }
+
+  /** Whether the device may be read: its packets' way out is free, and so is the way back. */
+  get wantsOutbound(): boolean {
+    return this.forFar.length === 0 && this.forDevice.length < TURNED_LIMIT;
+  }
+
+  /** Whether the far end may be read. */
+  get wantsInbound(): boolean {
+    return this.forDevice.length === 0 && this.forFar.length < TURNED_LIMIT;
+  }
+
+  /** Packets inside: held by stages, or between them. */
+  get queued(): number {
+    let sum = 0;
+    for (const place of this.#places) sum += place.held;
+    for (const batch of this.outbound) sum += batch.length;
+    for (const batch of this.inbound) sum += batch.length;
+    return sum;
+  }
+
+  /** When the next tick is due (monotonic milliseconds); `Infinity` for none. */
+  get due(): number {
+    let due = Infinity;
+    for (const place of this.#places) if (place.due < due) due = place.due;
+    return due;
+  }
+
+  /** Reads an end into the batch where its direction starts; returns how many packets came. */
+  inhale(end: TunnelEnd, batch: PacketBatch, flow: FlowStats, now: number): number {
+    const first = batch.length;
+    end.read(batch);
+    const { packets, length } = batch;
+    for (let i = first; i < length; i++) {
+      const packet = packets[i]!;
+      packet.time = now;
+      flow.bytesIn += packet.length;
+    }
+    flow.packetsIn += length - first;
+    return length - first;
+  }
+
+  /** Passes what stands in one row through its stages; returns whether there was anything. */
+  flow(direction: Direction, now: number): boolean {
+    const { cells } = this.#host.heartbeat;
+    const places = this.#places;
+    const row = direction === Direction.Outbound ? this.outbound : this.inbound;
+    let moved = false;
+    for (let step = 0; step < places.length; step++) {
+      const index = direction === Direction.Outbound ? step : places.length - 1 - step;
+      const from = direction === Direction.Outbound ? index : index + 1;
+      const to = direction === Direction.Outbound ? index + 1 : index;
+      const batch = row[from]!;
+      if (batch.length === 0) continue;
+      moved = true;
+      const place = places[index]!;
+      cells[1] = place.number;
+      place.pass(batch, direction, now);
+      const onward = row[to]!;
+      if (onward.length === 0) {
+        row[to] = batch;
+        row[from] = onward;
+      } else {
+        batch.moveTo(onward);
+      }
+    }
+    cells[1] = 0;
+    return moved;
+  }
+
+  /** Writes what waits for an end; returns whether it took anything. */
+  exhale(end: TunnelEnd, batch: PacketBatch, flow: FlowStats): boolean {
+    const { packets } = batch;
+    let bytes = 0;
+    for (let i = 0; i < batch.length; i++) {
+      const packet = packets[i]!;
+      bytes += packet.length;
+      if (packet.malformed) this.#countMalformed(packet);
+    }
+    const taken = end.write(batch);
+    for (let i = 0; i < batch.length; i++) bytes -= packets[i]!.length;
+    flow.packetsOut += taken;
+    flow.bytesOut += bytes;
+    return taken > 0;
+  }
+
+  /** Calls the ticks that are due; returns whether there were any. */
+  tick(now: number): boolean {
+    let ticked = false;
+    const { cells } = this.#host.heartbeat;
+    for (const place of this.#places) {
+      if (place.due > now) continue;
+      cells[1] = place.number;
+      place.tick(now);
+      ticked = true;
+    }
+    cells[1] = 0;
+    return ticked;
+  }
+
+  /** Asks for a breath. */
+  wake(): void {
+    this.#host.wake();
+  }
+
+  /** Throws a packet away and counts it. */
+  discard(packet: Packet, reason: string): void {
+    if (packet.malformed) this.#countMalformed(packet);
+    this.counters.drop(reason);
+    this.pool.give(packet);
+  }
+
+  /** Throws away all packets of a batch. */
+  discardAll(batch: PacketBatch, reason: string): void {
+    for (let i = 0; i < batch.length; i++) this.discard(batch.packets[i]!, reason);
+    batch.clear();
+  }
+
+  /** Closes the stages and gives back every packet inside, counted as `closed`. */
+  close(): void {
+    for (const batch of this.outbound) this.discardAll(batch, "closed");
+    for (const batch of this.inbound) this.discardAll(batch, "closed");
+    for (const place of this.#places) {
+      if (place.held === 0) continue;
+      for (const packet of this.pool.packets) if (packet.owner === place) this.discard(packet, "closed");
+      place.held = 0;
+    }
+    for (const place of this.#places) place.stage.close?.();
+  }
+
+  #countMalformed(packet: Packet): void {
+    packet.malformed = false;
+    this.counters.malformed++;
+  }
+}

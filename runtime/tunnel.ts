@@ -1,0 +1,447 @@
+/** A tunnel: a device joined to a far end through stages, and the three surfaces that a script works with. */
+
+import { type DeviceOptions, openDevice, type Waiter } from "../driver/mod.ts";
+import {
+  type Device,
+  Direction,
+  type EndHost,
+  type FlowStats,
+  type Packet,
+  PacketBatch,
+  type PacketHandler,
+  type Stage,
+  type StageContext,
+  type TunnelEnd,
+  type TunnelStats,
+  Verdict,
+} from "../lib/core/mod.ts";
+import { currentLoop, type Loop, type LoopMember } from "./loop.ts";
+import { Pipeline } from "./pipeline.ts";
+import { onInterrupt } from "./signals.ts";
+import { BatchSurface, StreamSurface } from "./surfaces.ts";
+import { openFarEnd } from "./transport/mod.ts";
+import { watch } from "./watchdog.ts";
+
+// Implementation
+/** Packets sent by the script that may wait for the device. */
+const SEND_LIMIT = 1024;
+
+/** Opens a far end when its tunnel opens: what `udp()`, `websocket()` and `device()` return. */
+export type EndOpener = () => TunnelEnd | Promise<TunnelEnd>;
+
+/** What a tunnel is made of. */
+export interface TunnelOptions extends DeviceOptions {
+  /** A device that is open already, in place of one that the other options describe. */
+  device?: Device;
+  /** What the tunnel leads to: an end, what opens one, or a URL such as `udp://192.0.2.1:4500`. */
+  far?: TunnelEnd | EndOpener | string;
+  /** Steps that every packet passes, on the way out in this order. */
+  stages?: (Stage | PacketHandler)[];
+  /** Ends the tunnel when it is aborted. */
+  signal?: AbortSignal;
+  /** Whether Ctrl-C and `SIGTERM` end the tunnel. @default {true} */
+  signals?: boolean;
+  /** After how many milliseconds a stage that does not return ends the process; 0 for never. @default {5000} */
+  watchdog?: number;
+}
+
+/** A handler as a stage: one verdict a packet. */
+class HandlerStage implements Stage {
+  readonly name: string;
+  readonly #handler: PacketHandler;
+
+  constructor(handler: PacketHandler) {
+    this.name = handler.name || "handler";
+    this.#handler = handler;
+  }
+
+  outbound(batch: PacketBatch, context: StageContext): void {
+    const handler = this.#handler;
+    const { packets, length } = batch;
+    for (let i = 0; i < length; i++) {
+      const packet = packets[i]!;
+      const verdict = handler(packet, context);
+      if (verdict === undefined || verdict === Verdict.Pass) continue;
+      this.#settle(packet, verdict, context);
+    }
+  }
+
+  inbound(batch: PacketBatch, context: StageContext): void {
+    this.outbound(batch, context);
+  }
+
+  #settle(packet: Packet, verdict: Verdict, context: StageContext): void {
+    if (verdict === Verdict.Drop) context.drop(packet, this.name);
+    else if (verdict === Verdict.Reply) {
+      context.emit(packet, context.direction === Direction.Outbound ? Direction.Inbound : Direction.Outbound);
+    } else {
+      const said = (verdict as unknown) instanceof Promise
+        ? "a promise: a handler cannot wait"
+        : String(verdict);
+      throw new TypeError(`Cannot take a handler's verdict: it returned ${said}`);
+    }
+  }
+}
+
+/**
+ * A device joined to a far end. One surface holds a tunnel: `run`, `for await`, or `readable` and `writable`.
+ *
+ * @example Answer everything (needs root)
+ * ```ts no-eval
+ * import { openTunnel, Verdict } from "@warren/tunnel";
+ *
+ * await using tunnel = await openTunnel({ address: "10.9.0.1/24" });
+ * await tunnel.run(() => Verdict.Reply);
+ * ```
+ */
+export class Tunnel implements AsyncDisposable {
+  /** This machine's side. */
+  readonly device: Device;
+  /** Ends when the tunnel is closed and everything is put back; rejects when it failed. */
+  readonly closed: Promise<void>;
+
+  readonly #loop: Loop;
+  readonly #stages: Stage[];
+  readonly #member: LoopMember;
+  readonly #watchdog: number;
+  #far: TunnelEnd | undefined;
+  #pipeline: Pipeline;
+  #surface: "run" | "for await" | "streams" | undefined;
+  #streams: StreamSurface | undefined;
+  #joined = false;
+  #breathing = false;
+  #closing = false;
+  #isClosed = false;
+  #failure: unknown;
+  #settleClosed: { resolve(): void; reject(error: unknown): void };
+  readonly #cleanups: (() => void)[] = [];
+
+  /** For {@linkcode openTunnel}. */
+  constructor(device: Device, far: TunnelEnd | undefined, options: TunnelOptions, loop: Loop) {
+    this.device = device;
+    this.#far = far;
+    this.#loop = loop;
+    this.#stages = (options.stages ?? []).map(toStage);
+    this.#watchdog = options.watchdog ?? 5000;
+    this.#pipeline = new Pipeline([], loop);
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.closed = promise;
+    this.#settleClosed = { resolve, reject };
+    promise.catch(() => {});
+    this.#member = {
+      name: device.name,
+      breathe: (now) => this.#breathe(now),
+      arm: (waiter) => this.#arm(waiter),
+      fail: (error) => this.#fail(error),
+      get due() {
+        return due();
+      },
+    };
+    const due = () => this.#pipeline.due;
+    device.attach(this.#host(() => this.#pipeline.counters.inbound));
+    far?.attach(this.#host(() => this.#pipeline.counters.outbound));
+    if (options.signals ?? true) this.#cleanups.push(onInterrupt(() => this.close()));
+    const abort = () => this.close();
+    options.signal?.addEventListener("abort", abort);
+    this.#cleanups.push(() => options.signal?.removeEventListener("abort", abort));
+    if (options.signal?.aborted) this.close();
+  }
+
+  /** The device's name. */
+  get name(): string {
+    return this.device.name;
+  }
+
+  /** The far end, where there is one besides the script. */
+  get far(): TunnelEnd | undefined {
+    return this.#far;
+  }
+
+  /** What happened so far. */
+  get stats(): TunnelStats {
+    const stats = this.#pipeline.counters.snapshot(this.#pipeline.queued);
+    // What an end has accepted and not delivered is still inside.
+    const waiting = [[stats.outbound, this.#far], [stats.inbound, this.device]] as const;
+    for (const [flow, end] of waiting) {
+      const queued = this.#isClosed ? 0 : end?.queued ?? 0;
+      flow.packetsOut -= queued;
+      stats.queued += queued;
+    }
+    return stats;
+  }
+
+  /**
+   * Adds a stage behind those that it has: the last one added is nearest to the far end.
+   *
+   * @throws {TypeError} when the tunnel runs already.
+   */
+  use(stage: Stage | PacketHandler): this {
+    if (this.#surface !== undefined) throw new TypeError(`Cannot add a stage: "${this.name}" runs already`);
+    this.#stages.push(toStage(stage));
+    return this;
+  }
+
+  /**
+   * Moves packets until Ctrl-C, an abort or `close()`. The handler, if there is one, is the last stage before
+   * the far end and sees both directions; without a far end, what it passes is dropped as `no far end`.
+   *
+   * @throws {TypeError} when something else holds the tunnel.
+   * @throws {Error} when a stage threw, with its name; when an end failed, its failure.
+   */
+  run(handler?: PacketHandler): Promise<void> {
+    this.#take("run");
+    this.#start(handler === undefined ? [] : [new HandlerStage(handler)]);
+    return this.closed;
+  }
+
+  /**
+   * The packets from this machine, in batches; each is the script's until it asks for the next one. Packets
+   * that it does not send on are done with. Leaving the loop closes the tunnel.
+   *
+   * @throws {TypeError} when the tunnel has a far end, or something else holds it.
+   */
+  async *[Symbol.asyncIterator](): AsyncGenerator<PacketBatch, void, void> {
+    const surface = new BatchSurface();
+    this.#takeAsFar("for await", surface);
+    try {
+      for (;;) {
+        const { done, value } = await surface.next();
+        if (done) break;
+        yield value!;
+      }
+    } finally {
+      this.close();
+      await this.closed;
+    }
+  }
+
+  /** Packets from this machine, one owned `Uint8Array` each. Holds the tunnel, together with `writable`. */
+  get readable(): ReadableStream<Uint8Array> {
+    return this.#openStreams().readable;
+  }
+
+  /** Packets to this machine, one `Uint8Array` each. Holds the tunnel, together with `readable`. */
+  get writable(): WritableStream<Uint8Array> {
+    return this.#openStreams().writable;
+  }
+
+  /**
+   * Sends a packet to this machine as if the far end had: it passes the stages inbound. Bytes are copied; a
+   * packet of the batch that `for await` gave moves. Returns whether it was taken: `false` when 1024 packets
+   * wait already or the pool is empty, which is counted.
+   *
+   * @throws {TypeError} when it is no packet of one's own, or empty or longer than 65,535 bytes.
+   * @throws {Deno.errors.BadResource} after `close()`.
+   */
+  send(data: Uint8Array | Packet): boolean {
+    if (this.#closing) throw new Deno.errors.BadResource(`Cannot send: the tunnel "${this.name}" is closed`);
+    const { fromFar, pool, counters } = this.#pipeline;
+    if (data.length === 0 || data.length > 65_535) {
+      throw new TypeError(`Cannot send a packet of ${data.length} bytes`);
+    }
+    if (!(data instanceof Uint8Array) && !(this.#far instanceof BatchSurface && this.#far.has(data))) {
+      throw new TypeError("Cannot send a packet that is not in the current batch: send packet.data");
+    }
+    counters.inbound.packetsIn++;
+    counters.inbound.bytesIn += data.length;
+    const packet = fromFar.length >= SEND_LIMIT
+      ? undefined
+      : data instanceof Uint8Array
+      ? pool.from(data)
+      : data;
+    if (packet === undefined) {
+      counters.drop(fromFar.length >= SEND_LIMIT ? "send queue full" : "pool empty");
+      return false;
+    }
+    fromFar.push(packet);
+    this.#loop.wake();
+    return true;
+  }
+
+  /** Ends the tunnel and puts back what it changed. Further calls do nothing. */
+  close(): void {
+    if (this.#closing) return;
+    this.#closing = true;
+    if (!this.#breathing) this.#end();
+  }
+
+  /** The same as {@linkcode Tunnel.close}, and waits for {@linkcode Tunnel.closed}. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close();
+    await this.closed;
+  }
+
+  #breathe(now: number): boolean {
+    this.#breathing = true;
+    const worked = this.#move(now);
+    this.#breathing = false;
+    const failure = this.device.failure ?? this.#far?.failure;
+    if (failure !== undefined) this.#failure ??= failure;
+    if (this.#closing || failure !== undefined) this.#end();
+    return worked;
+  }
+
+  #move(now: number): boolean {
+    const { device } = this;
+    const far = this.#far;
+    const pipeline = this.#pipeline;
+    const { counters } = pipeline;
+    let worked = false;
+
+    if (
+      pipeline.wantsOutbound && pipeline.inhale(device, pipeline.outbound[0]!, counters.outbound, now) > 0
+    ) {
+      worked = true;
+    }
+    if (pipeline.flow(Direction.Outbound, now)) worked = true;
+    if (pipeline.forFar.length > 0) {
+      if (far === undefined) pipeline.discardAll(pipeline.forFar, "no far end");
+      else if (pipeline.exhale(far, pipeline.forFar, counters.outbound)) worked = true;
+    }
+
+    if (far !== undefined && pipeline.wantsInbound) {
+      if (pipeline.inhale(far, pipeline.fromFar, counters.inbound, now) > 0) worked = true;
+    }
+    if (pipeline.flow(Direction.Inbound, now)) worked = true;
+    if (pipeline.forDevice.length > 0 && pipeline.exhale(device, pipeline.forDevice, counters.inbound)) {
+      worked = true;
+    }
+
+    if (pipeline.due <= now && pipeline.tick(now)) worked = true;
+    return worked;
+  }
+
+  /** Whether all of its ends have a descriptor; has the waiter look at them. */
+  #arm(waiter: Waiter): boolean {
+    const pipeline = this.#pipeline;
+    const far = this.#far;
+    // With an empty pool, what is ready cannot be read: only what empties the tunnel is worth waking for.
+    const room = pipeline.pool.available(this.device.mtu) > 0;
+    if (this.device.waitable !== undefined) {
+      waiter.add(this.device.waitable, room && pipeline.wantsOutbound, pipeline.forDevice.length > 0);
+    }
+    if (far?.waitable !== undefined) {
+      waiter.add(far.waitable, room && pipeline.wantsInbound, pipeline.forFar.length > 0);
+    }
+    return this.device.waitable !== undefined && (far === undefined || far.waitable !== undefined);
+  }
+
+  #host(flow: () => FlowStats): EndHost {
+    return {
+      pool: this.#loop.pool,
+      wake: () => this.#loop.wake(),
+      watch: (waitable, readable) => {
+        const end = this.#loop.watch(waitable, readable);
+        this.#cleanups.push(end);
+        return end;
+      },
+      drop: (packet, reason) => {
+        flow().packetsOut--;
+        flow().bytesOut -= packet.length;
+        this.#pipeline.discard(packet, reason);
+      },
+      refuse: (bytes, reason) => {
+        const { counters } = this.#pipeline;
+        const arriving = flow() === counters.inbound ? counters.outbound : counters.inbound;
+        arriving.packetsIn++;
+        arriving.bytesIn += bytes;
+        counters.drop(reason);
+      },
+    };
+  }
+
+  #take(surface: "run" | "for await" | "streams"): void {
+    if (this.#surface !== undefined) {
+      throw new TypeError(`Cannot hold "${this.name}" by ${surface}: ${this.#surface} holds it already`);
+    }
+    if (this.#closing) throw new Deno.errors.BadResource(`Cannot ${surface}: "${this.name}" is closed`);
+    this.#surface = surface;
+  }
+
+  #takeAsFar(surface: "for await" | "streams", end: TunnelEnd): void {
+    if (this.#far !== undefined) {
+      throw new TypeError(
+        `Cannot hold "${this.name}" by ${surface}: its far end is ${this.#far.name}: use run()`,
+      );
+    }
+    this.#take(surface);
+    this.#far = end;
+    end.attach(this.#host(() => this.#pipeline.counters.outbound));
+    this.#start([]);
+  }
+
+  #openStreams(): StreamSurface {
+    if (this.#streams === undefined) {
+      const streams = new StreamSurface();
+      this.#takeAsFar("streams", streams);
+      this.#streams = streams;
+    }
+    return this.#streams;
+  }
+
+  #start(last: Stage[]): void {
+    const early = this.#pipeline;
+    this.#pipeline = new Pipeline([...this.#stages, ...last], this.#loop);
+    // What was sent before anything held the tunnel.
+    early.fromFar.moveTo(this.#pipeline.fromFar);
+    Object.assign(this.#pipeline.counters.inbound, early.counters.inbound);
+    this.#joined = true;
+    this.#loop.join(this.#member);
+    this.#cleanups.push(watch(this.#loop.heartbeat, this.#watchdog, () => this.device.rescue()));
+  }
+
+  #fail(error: unknown): void {
+    this.#breathing = false;
+    this.#failure ??= error;
+    this.#end();
+  }
+
+  #end(): void {
+    if (this.#isClosed) return;
+    this.#closing = true;
+    this.#isClosed = true;
+    if (this.#joined) this.#loop.leave(this.#member);
+    for (const cleanup of this.#cleanups) cleanup();
+    this.#loop.release();
+    const problems: unknown[] = this.#failure === undefined ? [] : [this.#failure];
+    const attempts = [
+      () => this.#pipeline.close(),
+      () => this.#streams?.close(this.#failure),
+      () => this.#far?.close(),
+      () => this.device.close(),
+    ];
+    for (const attempt of attempts) {
+      try {
+        attempt();
+      } catch (error) {
+        problems.push(error);
+      }
+    }
+    if (problems.length === 0) this.#settleClosed.resolve();
+    else this.#settleClosed.reject(problems.length === 1 ? problems[0] : new AggregateError(problems));
+  }
+}
+
+function toStage(stage: Stage | PacketHandler): Stage {
+  return typeof stage === "function" ? new HandlerStage(stage) : stage;
+}
+
+/**
+ * Opens a tunnel's device and far end. For programs that embed Warren; a script says `script()`.
+ *
+ * @throws as {@linkcode openDevice} does, and as the far end's opener does.
+ */
+export async function openTunnel(options: TunnelOptions = {}): Promise<Tunnel> {
+  const loop = currentLoop();
+  const device = options.device ?? await openDevice(options);
+  let far: TunnelEnd | undefined;
+  try {
+    far = await openFarEnd(options.far);
+    await loop.acquire(device.waitable !== undefined || far?.waitable !== undefined);
+  } catch (error) {
+    far?.close();
+    device.close();
+    throw error;
+  }
+  return new Tunnel(device, far, options, loop);
+}

@@ -1,0 +1,145 @@
+/**
+ * A thread that watches the loop. A script that never returns stops its own thread, and with it Ctrl-C; this
+ * one then says which stage it was, puts back what the drivers changed, and ends the process.
+ *
+ * The thread's code is the text of one function, {@linkcode guard}: a worker of its own file would need
+ * `--allow-read`, and a device needs `--allow-ffi` alone.
+ */
+
+import type { Rescue } from "../lib/core/mod.ts";
+import type { Heartbeat } from "./heartbeat.ts";
+
+// Implementation
+/** How often the thread looks, as a part of the limit. */
+const LOOKS = 5;
+/** How long Ctrl-C waits for the script to end by itself (milliseconds). */
+const PATIENCE = 1000;
+/** How often the loop's thread shows that it lives while it has no packets (milliseconds). */
+const PULSE = 500;
+
+/** What the thread is told, whenever it changes. */
+interface Watched {
+  cells: Int32Array<SharedArrayBuffer>;
+  names: string[];
+  rescues: { code: string; data: Uint8Array[] }[];
+  limit: number;
+  looks: number;
+  patience: number;
+}
+
+interface Watch {
+  readonly limit: number;
+  readonly rescue: () => Rescue | undefined;
+}
+
+/** One guard thread for all tunnels of a loop. */
+class Watchdog {
+  readonly #heartbeat: Heartbeat;
+  readonly #watches = new Set<Watch>();
+  #worker: Worker | undefined;
+  #pulse: ReturnType<typeof setInterval> | undefined;
+
+  constructor(heartbeat: Heartbeat) {
+    this.#heartbeat = heartbeat;
+  }
+
+  add(watch: Watch): void {
+    this.#watches.add(watch);
+    if (this.#worker === undefined) {
+      const text = URL.createObjectURL(new Blob([`(${guard})()`], { type: "text/javascript" }));
+      this.#worker = new Worker(text, { type: "module", name: "warren watchdog" });
+      URL.revokeObjectURL(text);
+      this.#heartbeat.onName = () => this.#tell();
+      this.#pulse = setInterval(() => this.#heartbeat.beat(), PULSE);
+      this.#pulse.unref();
+    }
+    this.#tell();
+  }
+
+  remove(watch: Watch): void {
+    if (!this.#watches.delete(watch)) return;
+    if (this.#watches.size > 0) return this.#tell();
+    this.#heartbeat.onName = undefined;
+    clearInterval(this.#pulse);
+    this.#worker?.terminate();
+    this.#worker = undefined;
+  }
+
+  #tell(): void {
+    const { cells, names } = this.#heartbeat;
+    const rescues = [...this.#watches].flatMap(({ rescue }) => {
+      const found = rescue();
+      return found === undefined ? [] : [{ code: String(found.code), data: found.data }];
+    });
+    const limit = Math.min(...Array.from(this.#watches, (watch) => watch.limit));
+    const watched: Watched = { cells, names, rescues, limit, looks: LOOKS, patience: PATIENCE };
+    this.#worker?.postMessage(watched);
+  }
+}
+
+/** The thread. Its text is the worker's whole program, so it uses nothing from outside of itself. */
+function guard(): void {
+  let watched: Watched | undefined;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let last = 0;
+  let unchanged = 0;
+
+  function end(why: string, status: number): void {
+    console.error(`warren: ${why}: ending the process`);
+    for (const { code, data } of watched!.rescues) {
+      try {
+        // The driver's rescue function, as text; the last thing that it may do is to end the process.
+        (0, eval)(`(${code})`)(data, status);
+      } catch (error) {
+        console.error(`warren: Cannot put everything back: ${error}`);
+      }
+    }
+    Deno.kill(Deno.pid, "SIGKILL");
+  }
+
+  function where(): string {
+    return watched!.names[watched!.cells[1]!] ?? "a stage";
+  }
+
+  function look(): void {
+    const now = watched!.cells[0]!;
+    unchanged = now === last ? unchanged + 1 : 0;
+    last = now;
+    if (unchanged >= watched!.looks) {
+      end(`Cannot go on: ${where()} has not returned for ${watched!.limit} ms`, 70);
+    }
+  }
+
+  function interrupt(): void {
+    if (watched === undefined) return;
+    const before = watched.cells[0];
+    setTimeout(() => {
+      if (watched!.cells[0] === before) end(`Interrupted while ${where()} does not return`, 130);
+    }, watched.patience);
+  }
+
+  addEventListener("message", (event) => {
+    watched = (event as MessageEvent<Watched>).data;
+    clearInterval(timer);
+    timer = setInterval(look, watched.limit / watched.looks);
+  });
+  Deno.addSignalListener("SIGINT", interrupt);
+  if (Deno.build.os !== "windows") Deno.addSignalListener("SIGTERM", interrupt);
+}
+
+const watchdogs = new WeakMap<Heartbeat, Watchdog>();
+
+/**
+ * Watches a loop, from now until the returned function is called.
+ *
+ * @param limit How long a stage may take (milliseconds); 0 for ever.
+ * @param rescue What puts a device back from the other thread, asked for anew when anything changes.
+ */
+export function watch(heartbeat: Heartbeat, limit: number, rescue: () => Rescue | undefined): () => void {
+  if (limit === 0) return () => {};
+  let watchdog = watchdogs.get(heartbeat);
+  if (watchdog === undefined) watchdogs.set(heartbeat, watchdog = new Watchdog(heartbeat));
+  const watch = { limit, rescue };
+  watchdog.add(watch);
+  return () => watchdog.remove(watch);
+}

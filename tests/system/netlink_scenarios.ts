@@ -1,0 +1,223 @@
+/**
+ * What tests/system/netlink_test.ts has done inside a network namespace: one scenario a process, with --allow-ffi
+ * alone, on the device `d0`. It prints what it saw as JSON; addresses are text.
+ */
+
+import { parseAddress, parseCidr } from "../../lib/address.ts";
+import { LinkMonitor } from "../../driver/linux/link_monitor.ts";
+import { addAddress, deleteLink, type Link, removeAddress, setLink } from "../../driver/linux/links.ts";
+import { Netlink, replay } from "../../driver/linux/netlink.ts";
+import { Family, formatRawAddress, formatRawPrefix, type RawPrefix } from "../../driver/linux/prefix.ts";
+import { addRoute, addRule, removeRoute, type RouteOptions, RouteType } from "../../driver/linux/routes.ts";
+
+const RULES = 200;
+const FLOOD = 4000;
+
+function prefix(text: string): RawPrefix {
+  const { address, length } = parseCidr(text);
+  return { address: address.bytes, length };
+}
+
+function address(text: string): Uint8Array {
+  return parseAddress(text).bytes;
+}
+
+/** What a call throws, as `Name: message`; `none` when it does not. */
+function thrownBy(call: () => unknown): string {
+  try {
+    call();
+    return "none";
+  } catch (error) {
+    return `${(error as Error).name}: ${(error as Error).message}`;
+  }
+}
+
+function readable(key: string, value: unknown): unknown {
+  if (!(value instanceof Uint8Array)) return value;
+  return key === "request" || key === "undo" ? value.toHex() : formatRawAddress(value);
+}
+
+const SCENARIOS: Record<string, (netlink: Netlink, link: Link) => unknown> = {
+  link: (netlink) => ({
+    byName: netlink.linkByName("d0"),
+    byIndex: netlink.link(netlink.linkByName("d0")!.index),
+    lo: netlink.linkByName("lo"),
+    absent:
+      [netlink.linkByName("nowhere"), netlink.linkByName("a name that is too long"), netlink.linkByName("")]
+        .every((link) => link === undefined) && netlink.link(9999) === undefined,
+  }),
+
+  setLink: (netlink, link) => {
+    const change = setLink(link, { mtu: 1380, up: true, txQueueLength: 5000 });
+    netlink.apply(change);
+    return {
+      undo: change.undo,
+      after: netlink.link(link.index),
+      tooLong: thrownBy(() => netlink.apply(setLink(link, { mtu: 1 << 30 }))),
+      absent: thrownBy(() => netlink.apply(setLink({ ...link, name: "d9", index: 9999 }, { mtu: 1400 }))),
+      zero: thrownBy(() => netlink.link(0)),
+    };
+  },
+
+  deleteLink: (netlink, link) => {
+    netlink.apply(deleteLink(link));
+    return {
+      gone: netlink.link(link.index) === undefined,
+      again: thrownBy(() => netlink.apply(deleteLink(link))),
+      addresses: netlink.addresses(link.index),
+      routes: netlink.routes(link.index),
+    };
+  },
+
+  addAddresses: (netlink, link) => {
+    const prefixes = ["10.9.0.1/24", "10.9.1.1/32", "fd00:9::1/64", "fd00:9::2/128"].map(prefix);
+    for (const prefix of prefixes) netlink.apply(addAddress(link, prefix));
+    return {
+      listed: netlink.addresses(link.index).map(formatRawPrefix),
+      again: thrownBy(() => netlink.apply(addAddress(link, prefixes[0]!))),
+    };
+  },
+
+  removeAddresses: (netlink, link) => {
+    for (const prefix of netlink.addresses(link.index)) {
+      const { request, undo } = removeAddress(link, prefix);
+      // There and back, and there again: what removes is undone by what adds.
+      for (const message of [request, undo!, request]) netlink.send(message, "move an address");
+    }
+    return {
+      listed: netlink.addresses(link.index),
+      again: thrownBy(() => netlink.apply(removeAddress(link, prefix("10.9.0.1/24")))),
+    };
+  },
+
+  addRoutes: (netlink, link) => {
+    const routes: RouteOptions[] = [
+      { destination: prefix("10.20.0.0/16"), metric: 77, table: 1000 },
+      {
+        destination: prefix("0.0.0.0/0"),
+        gateway: address("10.9.0.2"),
+        source: address("10.9.0.1"),
+        metric: 5,
+      },
+      { destination: prefix("fd01::/32"), gateway: address("fd00:9::2"), table: 70000 },
+      { destination: prefix("::/0"), metric: 9 },
+    ];
+    const changes = routes.map((route) => addRoute(link, route));
+    changes.push(addRoute(undefined, {
+      destination: prefix("192.0.2.0/24"),
+      type: RouteType.Unreachable,
+      table: 1000,
+    }));
+    changes.forEach((change) => netlink.apply(change));
+    return {
+      undo: changes.map(({ undo }) => undo!.toHex()),
+      listed: netlink.routes(link.index).filter(({ protocol }) => protocol === 87),
+      again: thrownBy(() => netlink.apply(changes[0]!)),
+      badGateway: thrownBy(() =>
+        netlink.apply(
+          addRoute(link, { destination: prefix("10.30.0.0/16"), gateway: address("203.0.113.1"), table: 7 }),
+        )
+      ),
+      badPrefix: thrownBy(() => netlink.apply(addRoute(link, { destination: prefix("10.30.0.1/16") }))),
+      to: netlink.routeTo(address("198.51.100.1")),
+      to6: netlink.routeTo(address("2001:db8::1")),
+    };
+  },
+
+  strangers: (netlink, link) => {
+    // Both are there by `ip`, alike in all but who made them.
+    const route = removeRoute(link, { destination: prefix("10.40.0.0/16") });
+    const rule = addRule({ family: Family.Ipv4, priority: 300, table: 300 });
+    return {
+      route: thrownBy(() => netlink.apply(route)),
+      rule: thrownBy(() => netlink.send(rule.undo!, "remove it")),
+      failures: replay([route.request, rule.undo!]).length,
+    };
+  },
+
+  noRoute: (netlink) => ({ to: netlink.routeTo(address("198.51.100.1")) ?? "none" }),
+
+  addRules: (netlink) => {
+    const free = [netlink.freePriority(Family.Ipv4)];
+    const changes = [
+      addRule({ family: Family.Ipv4, priority: 100, table: 51820, fwmark: 0xca6c, not: true }),
+      addRule({ family: Family.Ipv4, priority: 99, table: 254, suppressPrefixLength: 0 }),
+      addRule({
+        family: Family.Ipv4,
+        priority: 98,
+        table: 7,
+        from: prefix("10.0.0.0/8"),
+        to: prefix("10.1.0.0/16"),
+        iif: "lo",
+      }),
+      addRule({ family: Family.Ipv6, priority: 97, table: 8, oif: "d0", fwmark: 1, mask: 0xff }),
+      addRule({ family: Family.Ipv6, priority: 96, table: 9, to: prefix("fd00::/8") }),
+    ];
+    changes.forEach((change) => netlink.apply(change));
+    free.push(netlink.freePriority(Family.Ipv4));
+    return {
+      free,
+      undo: changes.map(({ undo }) => undo!.toHex()),
+      v4: netlink.rules(Family.Ipv4).filter(({ protocol }) => protocol === 87),
+      v6: netlink.rules(Family.Ipv6).filter(({ protocol }) => protocol === 87),
+      again: thrownBy(() => netlink.apply(changes[0]!)),
+    };
+  },
+
+  manyRules: (netlink) => {
+    for (let i = 1; i <= RULES; i++) {
+      netlink.apply(
+        addRule({ family: Family.Ipv4, priority: i, table: 1000 + i, from: prefix("10.0.0.0/8") }),
+      );
+    }
+    return netlink.rules(Family.Ipv4).map(({ table }) => table);
+  },
+
+  replay: () => {
+    const messages = Deno.args.slice(1).map((hex) => Uint8Array.fromHex(hex));
+    return { first: replay(messages).map(String), second: replay(messages).map(String) };
+  },
+
+  monitor: (netlink, link) => {
+    using monitor = LinkMonitor.open(link.index);
+    const seen = [monitor.drain()];
+    const news = (change: () => void): void => {
+      change();
+      seen.push(monitor.drain());
+    };
+    const lo = netlink.linkByName("lo")!;
+    news(() => netlink.apply(setLink(lo, { mtu: 30000 })));
+    news(() => netlink.apply(setLink(link, { up: true })));
+    news(() => netlink.apply(setLink(link, { mtu: 1300 })));
+    news(() => netlink.apply(setLink(link, { up: false, mtu: 1400 })));
+    news(() => netlink.apply(deleteLink(link)));
+    seen.push(monitor.drain());
+    return { seen, absent: thrownBy(() => LinkMonitor.open(9999)) };
+  },
+
+  overrun: (netlink, link) => {
+    using monitor = LinkMonitor.open(link.index);
+    // Far more news than a socket's queue holds.
+    for (let i = 0; i < FLOOD; i++) netlink.apply(setLink(link, { mtu: 1300 + i % 100 }));
+    netlink.apply(setLink(link, { up: true, mtu: 1234 }));
+    const events = monitor.drain();
+    netlink.apply(setLink(link, { mtu: 1111 }));
+    return { count: events.length, last: events.slice(-2), after: monitor.drain() };
+  },
+
+  unprivileged: (netlink, link) => ({
+    seen: netlink.link(link.index)?.name,
+    refused: thrownBy(() => netlink.apply(setLink(link, { mtu: 1400 }))),
+  }),
+
+  closed: (netlink) => {
+    netlink.close();
+    netlink.close();
+    return thrownBy(() => netlink.link(1));
+  },
+};
+
+using netlink = Netlink.open();
+const scenario = SCENARIOS[Deno.args[0]!]!;
+const link = netlink.linkByName("d0")!;
+console.log(JSON.stringify(scenario(netlink, link), readable));
