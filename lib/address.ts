@@ -32,7 +32,7 @@ function readIpv4(kind: string, text: string, start: number, end: number): numbe
     if (at === octetStart) fail(kind, text, "no digit", at);
     // RFC 6943 section 3.1.1: some read a leading zero as octal.
     if (at - octetStart > 1 && text[octetStart] === "0") fail(kind, text, "a leading zero", octetStart);
-    if (octet > 255) fail(kind, text, `an octet above 255`, octetStart);
+    if (octet > 255) fail(kind, text, "an octet above 255", octetStart);
     address = address * 256 + octet;
   }
   if (at < end) fail(kind, text, `${JSON.stringify(text[at])} after the address`, at);
@@ -177,11 +177,12 @@ export function formatAddress(address: Address): string {
  *
  * @example Asking per packet
  * ```ts
+ * import assert from "node:assert/strict";
  * import { parseCidr, parseIpv4 } from "@warren/tunnel/address";
  *
  * const network = parseCidr("10.9.0.1/24");
- * console.assert(network.containsIpv4(parseIpv4("10.9.0.77")));
- * console.assert(!network.containsIpv4(parseIpv4("10.9.1.77")));
+ * assert(network.containsIpv4(parseIpv4("10.9.0.77")));
+ * assert(!network.containsIpv4(parseIpv4("10.9.1.77")));
  * ```
  */
 export class Prefix {

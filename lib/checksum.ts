@@ -7,6 +7,8 @@ const TCP = 6; // RFC 9293 section 3.1
 const TCP_FIELD = 16;
 const UDP = 17; // RFC 768
 const UDP_FIELD = 6;
+const UDP_LENGTH = 4;
+const UDP_SHORTEST = 8;
 const UDP_LITE = 136; // RFC 3828 section 3.1
 const DCCP = 33; // RFC 4340 section 5.1
 const ICMPV4 = 1; // RFC 792
@@ -65,11 +67,12 @@ export function sum(bytes: Uint8Array, start: number, length: number, initial = 
  *
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
  * import { checksum } from "@warren/tunnel/checksum";
  *
  * // RFC 1071 section 3
  * const bytes = Uint8Array.of(0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7);
- * console.assert(checksum(bytes, 0, bytes.length) === 0x220d);
+ * assert.equal(checksum(bytes, 0, bytes.length), 0x220d);
  * ```
  *
  * @throws {RangeError} when the bytes are not there.
@@ -79,8 +82,8 @@ export function checksum(bytes: Uint8Array, start: number, length: number, initi
 }
 
 /**
- * What takes a 16-bit word's old value out of a sum and puts the new one in, for {@linkcode adjust}. Differences
- * of several words are added; sixteen of them stay exact.
+ * What takes a 16-bit word's old value out of a sum and puts the new one in, for {@linkcode adjust}. The
+ * differences of several words are added.
  */
 export function difference(before: number, after: number): number {
   return (~before & 0xffff) + (after & 0xffff);
@@ -102,9 +105,10 @@ export function adjust(field: number, difference: number): number {
  *
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
  * import { update } from "@warren/tunnel/checksum";
  *
- * console.assert(update(0xdd2f, 0x5555, 0x3285) === 0x0000); // RFC 1624 section 4
+ * assert.equal(update(0xdd2f, 0x5555, 0x3285), 0x0000); // RFC 1624 section 4
  * ```
  */
 export function update(field: number, before: number, after: number): number {
@@ -230,6 +234,17 @@ export function transportChecksum(packet: Packet, start: number, end: number, pr
   if (!isPartial(packet, start)) return packet.view.getUint16(start + offset);
   const finished = checksum(packet.bytes, start, end - start);
   return finished === 0 && sparesZero(protocol) ? 0xffff : finished;
+}
+
+/**
+ * How many bytes from `start` on a transport checksum covers: all to `end`, but of UDP what its own length says
+ * (RFC 8200 section 8.1), as far as it can be true.
+ */
+export function coveredLength(packet: Packet, start: number, end: number, protocol: number): number {
+  const length = end - start;
+  if (protocol !== UDP || length < UDP_SHORTEST) return length;
+  const stated = packet.view.getUint16(start + UDP_LENGTH);
+  return stated >= UDP_SHORTEST && stated < length ? stated : length;
 }
 
 /**

@@ -33,13 +33,14 @@ export type Ip = Ipv4 | Ipv6;
  *
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
  * import { PacketPool } from "@warren/tunnel/core";
  * import { Ip, Protocol } from "@warren/tunnel/ip";
  * import { Ipv4 } from "@warren/tunnel/ipv4";
  *
  * const packet = new PacketPool().take(0)!;
  * Ipv4.encode(packet, { src: 0x0a090001, dst: 0x0a09004d, protocol: Protocol.Gre });
- * console.assert(Ip.of(packet)?.version === 4);
+ * assert.equal(Ip.of(packet)?.version, 4);
  * ```
  */
 export const Ip: {

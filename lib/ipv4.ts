@@ -5,6 +5,7 @@ import {
   adjust,
   adjustPseudoHeader,
   checksum,
+  coveredLength,
   difference,
   difference32,
   pseudoHeaderSumIpv4,
@@ -80,6 +81,7 @@ export interface Ipv4Fields {
  *
  * @example Passing a packet on, as a router does
  * ```ts
+ * import assert from "node:assert/strict";
  * import { PacketPool } from "@warren/tunnel/core";
  * import { Ipv4 } from "@warren/tunnel/ipv4";
  *
@@ -87,7 +89,8 @@ export interface Ipv4Fields {
  * Ipv4.encode(packet, { src: 0x0a090001, dst: 0x0a09004d, protocol: 253 });
  * const ip = Ipv4.of(packet)!;
  * ip.ttl--;
- * console.assert(ip.ttl === 63 && ip.dstText === "10.9.0.77");
+ * assert.equal(ip.ttl, 63);
+ * assert.equal(ip.dstText, "10.9.0.77");
  * ```
  */
 export class Ipv4 extends HeaderView {
@@ -303,11 +306,11 @@ export class Ipv4 extends HeaderView {
    */
   finishTransport(): void {
     if (this.isFragment) return;
-    const { protocol, payloadLength } = this;
-    const pseudoHeader = protocol === ICMPV4
-      ? 0
-      : pseudoHeaderSumIpv4(this.src, this.dst, protocol, payloadLength);
-    writeTransportChecksum(this.packet, this.#payloadOffset, this.#end, protocol, pseudoHeader);
+    const { packet, protocol } = this;
+    const start = this.#payloadOffset;
+    const length = coveredLength(packet, start, this.#end, protocol);
+    const pseudoHeader = protocol === ICMPV4 ? 0 : pseudoHeaderSumIpv4(this.src, this.dst, protocol, length);
+    writeTransportChecksum(packet, start, start + length, protocol, pseudoHeader);
   }
 
   #set(at: number, mask: number, value: number): void {

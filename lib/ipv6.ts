@@ -1,7 +1,13 @@
 /** The IPv6 header and its extension headers, in place (RFC 8200). */
 
 import { formatIpv6 } from "./address.ts";
-import { adjustPseudoHeader, difference32, pseudoHeaderSumIpv6, writeTransportChecksum } from "./checksum.ts";
+import {
+  adjustPseudoHeader,
+  coveredLength,
+  difference32,
+  pseudoHeaderSumIpv6,
+  writeTransportChecksum,
+} from "./checksum.ts";
 import type { Packet } from "./core/packet.ts";
 import { HeaderView, nextViewNumber } from "./header_view.ts";
 
@@ -91,6 +97,7 @@ export interface Ipv6Fields {
  *
  * @example Passing a packet on, as a router does
  * ```ts
+ * import assert from "node:assert/strict";
  * import { parseIpv6 } from "@warren/tunnel/address";
  * import { PacketPool } from "@warren/tunnel/core";
  * import { Ipv6 } from "@warren/tunnel/ipv6";
@@ -99,7 +106,8 @@ export interface Ipv6Fields {
  * Ipv6.encode(packet, { src: parseIpv6("2001:db8::1"), dst: parseIpv6("2001:db8::2"), nextHeader: 59 });
  * const ip = Ipv6.of(packet)!;
  * ip.hopLimit--;
- * console.assert(ip.hopLimit === 63 && ip.dstText === "2001:db8::2");
+ * assert.equal(ip.hopLimit, 63);
+ * assert.equal(ip.dstText, "2001:db8::2");
  * ```
  */
 export class Ipv6 extends HeaderView {
@@ -359,10 +367,11 @@ export class Ipv6 extends HeaderView {
   finishTransport(): void {
     const dst = this.#finalDestination();
     if (this.isFragment || dst < 0) return;
-    const { bytes } = this.packet;
-    const { protocol, payloadLength } = this;
-    const pseudoHeader = pseudoHeaderSumIpv6(bytes, this.start + SRC, dst, protocol, payloadLength);
-    writeTransportChecksum(this.packet, this.#payloadOffset, this.#end, protocol, pseudoHeader);
+    const { packet, protocol } = this;
+    const start = this.#payloadOffset;
+    const length = coveredLength(packet, start, this.#end, protocol);
+    const pseudoHeader = pseudoHeaderSumIpv6(packet.bytes, this.start + SRC, dst, protocol, length);
+    writeTransportChecksum(packet, start, start + length, protocol, pseudoHeader);
   }
 
   /** Finds the upper layer, and says whether it got there. */
@@ -370,10 +379,8 @@ export class Ipv6 extends HeaderView {
     const { bytes, view } = this.packet;
     let next = bytes[start + NEXT_HEADER]!;
     let at = start + HEADER_LENGTH;
-    this.start = start;
-    this.#end = end;
-    this.#fragment = -1;
-    this.#routing = -1;
+    let fragment = -1;
+    let routing = -1;
     for (let count = 0; isExtension(next); count++) {
       // Section 4.1: Hop-by-Hop Options come first or not at all. RFC 8504 section 5.3: hosts may bound the rest.
       if (count === MOST_EXTENSIONS || next === HOP_BY_HOP && count > 0) return false;
@@ -384,15 +391,19 @@ export class Ipv6 extends HeaderView {
       const header = at;
       next = bytes[at]!;
       at += length;
-      if (type === ROUTING) this.#routing = header;
+      if (type === ROUTING) routing = header;
       if (type === FRAGMENT) {
-        this.#fragment = header;
+        fragment = header;
         // Section 4.5: what follows in a later fragment is a piece out of the middle.
         if ((view.getUint16(header + FRAGMENT_WORD) & FRAGMENT_OFFSET) !== 0) break;
       }
     }
+    this.start = start;
     this.#protocol = next;
     this.#payloadOffset = at;
+    this.#end = end;
+    this.#fragment = fragment;
+    this.#routing = routing;
     return true;
   }
 

@@ -82,7 +82,7 @@ function open(path: string, flags: number): number {
     `open "${path}"`,
     "open",
     error,
-    error === Errno.ELOOP ? "it is a symbolic link" : undefined,
+    error === Errno.ELOOP ? "it is a symbolic link: remove it" : undefined,
   );
 }
 
@@ -128,17 +128,29 @@ export function readOwnFile(path: string, limit: number): string {
   const descriptor = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
   try {
     const { kind, mode, owner, length } = statusOf(descriptor, path);
-    if (kind !== S_IFREG) throw new Deno.errors.PermissionDenied(`Cannot trust "${path}": it is not a file`);
+    if (kind !== S_IFREG) {
+      throw new Deno.errors.PermissionDenied(`Cannot trust "${path}": it is not a file: remove it`);
+    }
     checkOwner(path, owner);
     if ((mode & OTHERS_WRITE) !== 0) {
-      throw new Deno.errors.PermissionDenied(`Cannot trust "${path}": others may write to it`);
+      throw new Deno.errors.PermissionDenied(`Cannot trust "${path}": others may write to it: remove it`);
     }
     if (length > limit) {
-      throw new RangeError(`Cannot read "${path}": it is ${length} bytes long, more than ${limit}`);
+      throw new RangeError(
+        `Cannot read "${path}": it is ${length} bytes long, more than ${limit}: remove it`,
+      );
     }
-    return new TextDecoder("utf-8", { fatal: true }).decode(readAll(descriptor, path, limit));
+    return decode(readAll(descriptor, path, limit), path);
   } finally {
     libc().close(descriptor);
+  }
+}
+
+function decode(bytes: Uint8Array, path: string): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch (error) {
+    throw new SyntaxError(`Cannot read "${path}": it is no UTF-8: remove it`, { cause: error });
   }
 }
 
@@ -146,7 +158,7 @@ function checkOwner(path: string, owner: number): void {
   const user = libc().geteuid();
   if (owner === user || owner === 0) return;
   throw new Deno.errors.PermissionDenied(
-    `Cannot trust "${path}": it belongs to the user ${owner}, not to ${user} or root`,
+    `Cannot trust "${path}": it belongs to the user ${owner}, not to ${user} or root: remove it`,
   );
 }
 

@@ -54,11 +54,16 @@ export class LinkMonitor implements Disposable {
   /** What happened since the last call, in its order; after `gone` nothing happens. */
   drain(): DeviceEvent[] {
     const events: DeviceEvent[] = [];
+    let lost = false;
     while (!this.#gone) {
       const messages = this.#socket.receive();
-      if (messages === Errno.ENOBUFS) this.#resume(events);
-      else if (typeof messages === "number") break;
-      else messages.forEach((message) => this.#take(message, events));
+      if (typeof messages !== "number") messages.forEach((message) => this.#take(message, events));
+      else if (messages === Errno.ENOBUFS) lost = true;
+      else if (lost) {
+        // Only now: what was still in the queue is older than the state.
+        lost = false;
+        this.#resume(events);
+      } else break;
     }
     return events;
   }

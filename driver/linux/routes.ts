@@ -174,6 +174,11 @@ function optional(type: number, value: number | string | undefined): Attribute[]
   return value === undefined ? [] : [attribute(type, value)];
 }
 
+/** Whether a table's number has room in a header's one byte; else it is an attribute. */
+function fitsHeader(table: number): boolean {
+  return table === (table & 0xff);
+}
+
 function encodeRoute(link: LinkId | undefined, route: RouteOptions): Uint8Array<ArrayBuffer> {
   const { destination, gateway, source, metric } = route;
   const family = prefixFamily(destination);
@@ -192,7 +197,7 @@ function encodeRoute(link: LinkId | undefined, route: RouteOptions): Uint8Array<
   const bytes = new Uint8Array(RTMSG.size);
   bytes[RTMSG.family] = family;
   bytes[RTMSG.dst_len] = destination.length;
-  bytes[RTMSG.table] = table > 255 ? RT_TABLE_UNSPEC : table;
+  bytes[RTMSG.table] = fitsHeader(table) ? table : RT_TABLE_UNSPEC;
   bytes[RTMSG.protocol] = route.protocol ?? ROUTE_PROTOCOL;
   bytes[RTMSG.scope] = onLink ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE;
   bytes[RTMSG.type] = type;
@@ -201,7 +206,7 @@ function encodeRoute(link: LinkId | undefined, route: RouteOptions): Uint8Array<
     ...(gateway === undefined ? [] : [[RTA_GATEWAY, gateway] as const]),
     ...(source === undefined ? [] : [[RTA_PREFSRC, source] as const]),
     ...optional(RTA_PRIORITY, metric),
-    ...optional(RTA_TABLE, table > 255 ? table : undefined),
+    ...optional(RTA_TABLE, fitsHeader(table) ? undefined : table),
     ...optional(RTA_OIF, link?.index),
   ]);
 }
@@ -246,7 +251,7 @@ function encodeRule(rule: Rule): Uint8Array<ArrayBuffer> {
   bytes[FIB_RULE_HDR.family] = family;
   bytes[FIB_RULE_HDR.dst_len] = to?.length ?? 0;
   bytes[FIB_RULE_HDR.src_len] = from?.length ?? 0;
-  bytes[FIB_RULE_HDR.table] = table > 255 ? RT_TABLE_UNSPEC : table;
+  bytes[FIB_RULE_HDR.table] = fitsHeader(table) ? table : RT_TABLE_UNSPEC;
   bytes[FIB_RULE_HDR.action] = FR_ACT_TO_TBL;
   viewOf(bytes).setUint32(FIB_RULE_HDR.flags, rule.not === true ? FIB_RULE_INVERT : 0, true);
   return encodeMessage(MessageType.RTM_NEWRULE, CREATE, bytes, [
@@ -256,7 +261,7 @@ function encodeRule(rule: Rule): Uint8Array<ArrayBuffer> {
     ...optional(FRA_FWMASK, rule.mask),
     ...optional(FRA_IIFNAME, rule.iif),
     ...optional(FRA_OIFNAME, rule.oif),
-    ...optional(FRA_TABLE, table > 255 ? table : undefined),
+    ...optional(FRA_TABLE, fitsHeader(table) ? undefined : table),
     ...optional(FRA_SUPPRESS_PREFIXLEN, rule.suppressPrefixLength),
     attribute(FRA_PRIORITY, rule.priority),
     ...(protocol === 0 ? [] : [[FRA_PROTOCOL, Uint8Array.of(protocol)] as const]),

@@ -28,7 +28,7 @@ export class PacketBatch {
   length = 0;
   readonly #packetLimit: number;
   readonly #byteLimit: number;
-  #pushedBytes = 0;
+  #bytes = 0;
 
   /** @throws {RangeError} when a bound is not at least 1. */
   constructor(options: PacketBatchOptions = {}) {
@@ -42,21 +42,21 @@ export class PacketBatch {
 
   /** Whether what reads into it should stop. */
   get full(): boolean {
-    return this.length >= this.#packetLimit || this.#pushedBytes >= this.#byteLimit;
+    return this.length >= this.#packetLimit || this.#bytes >= this.#byteLimit;
   }
 
   /** Appends a packet and becomes its owner. */
   push(packet: Packet): void {
     packet.owner = this;
     this.packets[this.length++] = packet;
-    this.#pushedBytes += packet.length;
+    this.#bytes += packet.length;
   }
 
   /** Takes `count` packets off the front, which their new owner has claimed already. */
   shift(count: number): void {
     if (count >= this.length) return this.clear();
     this.packets.copyWithin(0, count, this.length);
-    this.length -= count;
+    this.#cut(this.length - count);
   }
 
   /** Moves all packets to the end of another batch. */
@@ -73,18 +73,23 @@ export class PacketBatch {
       const packet = packets[i]!;
       if (packet.owner === this) packets[kept++] = packet;
     }
-    this.length = kept;
-    if (kept === 0) this.#pushedBytes = 0;
+    this.#cut(kept);
   }
 
   /** Forgets all packets; whoever calls it has seen to them. */
   clear(): void {
     this.length = 0;
-    this.#pushedBytes = 0;
+    this.#bytes = 0;
   }
 
   /** The packets in their order. */
   *[Symbol.iterator](): Generator<Packet, void, void> {
     for (let i = 0; i < this.length; i++) yield this.packets[i]!;
+  }
+
+  #cut(length: number): void {
+    this.length = length;
+    this.#bytes = 0;
+    for (let i = 0; i < length; i++) this.#bytes += this.packets[i]!.length;
   }
 }

@@ -99,7 +99,7 @@ const SCENARIOS: Record<string, (netlink: Netlink, link: Link) => unknown> = {
         source: address("10.9.0.1"),
         metric: 5,
       },
-      { destination: prefix("fd01::/32"), gateway: address("fd00:9::2"), table: 70000 },
+      { destination: prefix("fd01::/32"), gateway: address("fd00:9::5"), table: 70000 },
       { destination: prefix("::/0"), metric: 9 },
     ];
     const changes = routes.map((route) => addRoute(link, route));

@@ -1,0 +1,75 @@
+/** A pipeline without ends or a loop: packets are put in and taken out by hand, one byte long each. */
+
+import { Direction, PacketBatch, PacketPool, type Stage } from "../../lib/core/mod.ts";
+import { Heartbeat } from "../../runtime/heartbeat.ts";
+import { Pipeline } from "../../runtime/pipeline.ts";
+
+/** What a test drives. */
+export class TestPipeline {
+  /** The pipeline. */
+  readonly pipeline: Pipeline;
+  /** Its packets' memory. */
+  readonly pool: PacketPool = new PacketPool({ small: 256, large: 0 });
+  /** How often a stage asked for a breath. */
+  wakes = 0;
+  /** The breath's time. */
+  now = 0;
+
+  /** A pipeline of these stages. */
+  constructor(...stages: Stage[]) {
+    this.pipeline = new Pipeline(stages, {
+      pool: this.pool,
+      heartbeat: new Heartbeat(),
+      wake: () => void this.wakes++,
+    });
+  }
+
+  /** Packets of one byte each, as an end would deliver them. */
+  put(direction: Direction, bytes: number[]): void {
+    const { pipeline } = this;
+    const batch = direction === Direction.Outbound ? pipeline.outbound[0]! : pipeline.fromFar;
+    const flow = direction === Direction.Outbound ? pipeline.counters.outbound : pipeline.counters.inbound;
+    for (const byte of bytes) {
+      batch.push(this.pool.from(Uint8Array.of(byte))!);
+      flow.packetsIn++;
+      flow.bytesIn++;
+    }
+  }
+
+  /** Breathes until nothing moves. */
+  settle(): void {
+    const { pipeline, now } = this;
+    for (let moved = true; moved;) {
+      const [out, back] = [pipeline.flow(Direction.Outbound, now), pipeline.flow(Direction.Inbound, now)];
+      moved = out || back || pipeline.due <= now && pipeline.tick(now);
+    }
+  }
+
+  /** Takes what has come through for the far end and for the device, as their bytes. */
+  take(): { far: number[]; device: number[] } {
+    const { pipeline } = this;
+    const far = this.#empty(pipeline.forFar, pipeline.counters.outbound);
+    return { far, device: this.#empty(pipeline.forDevice, pipeline.counters.inbound) };
+  }
+
+  /** Whether packets in are packets out, dropped and queued. */
+  get balanced(): boolean {
+    const { outbound, inbound, created, dropped, queued } = this.pipeline.counters.snapshot(
+      this.pipeline.queued,
+    );
+    const lost = Object.values(dropped).reduce((sum, count) => sum + count, 0);
+    return outbound.packetsIn + inbound.packetsIn + created ===
+        outbound.packetsOut + inbound.packetsOut + lost + queued && this.pool.taken === queued;
+  }
+
+  #empty(batch: PacketBatch, flow: { packetsOut: number; bytesOut: number }): number[] {
+    const bytes = [...batch].map((packet) => packet.data[0]!);
+    for (const packet of batch) {
+      flow.packetsOut++;
+      flow.bytesOut += packet.length;
+      this.pool.give(packet);
+    }
+    batch.clear();
+    return bytes;
+  }
+}
