@@ -164,7 +164,9 @@ export class Tcp extends TransportView {
     const options = optionBytes(fields.options ?? {});
     const headerLength = OPTIONS + (options.length + 3 & ~3);
     if (options.length > MAX_OPTIONS) {
-      throw new RangeError(`Cannot encode ${options.length} bytes of TCP options: ${MAX_OPTIONS} is the most`);
+      throw new RangeError(
+        `Cannot encode ${options.length} bytes of TCP options: ${MAX_OPTIONS} is the most`,
+      );
     }
     packet.prepend(headerLength);
     const { bytes, view, offset } = packet;

@@ -16,7 +16,8 @@ import { HeaderView } from "./header_view.ts";
 import { type Ip, Protocol } from "./ip.ts";
 import type { Ipv6 } from "./ipv6.ts";
 
-// Specification: RFC 8200 sections 3 and 4.4, RFC 6275 section 6.4, RFC 8754 section 2
+// Specification: RFC 792; RFC 8200 sections 3 and 4.4, RFC 6275 section 6.4, RFC 8754 section 2
+const ICMP_CHECKSUM = 2;
 const IPV6_SRC = 8;
 const IPV6_DST = 24;
 const ROUTING_LENGTH = 1; // behind the first 8 bytes, in units of 8 bytes
@@ -112,7 +113,7 @@ export abstract class TransportView<Header extends Ip = Ip> extends HeaderView {
       before = before << 8 & 0xff00 | before >> 8;
       after = after << 8 & 0xff00 | after >> 8;
     }
-    adjustTransport(this.packet, this.start, this.#end, this.#protocol, difference(before, after));
+    this.#adjust(difference(before, after));
   }
 
   /** Sets 32 bits at an offset from the header's start, and keeps the checksum. */
@@ -125,7 +126,18 @@ export abstract class TransportView<Header extends Ip = Ip> extends HeaderView {
     const { view } = this.packet;
     const change = difference32(view.getUint32(this.start + at), value);
     view.setUint32(this.start + at, value);
-    adjustTransport(this.packet, this.start, this.#end, this.#protocol, change);
+    this.#adjust(change);
+  }
+
+  #adjust(change: number): void {
+    const { packet, start } = this;
+    adjustTransport(packet, start, this.#end, this.#protocol, change);
+    // Zero and 0xffff are one sum, except where all bytes are zero, as in an ICMP echo reply with nothing in it:
+    // there only 0xffff is right. An update cannot tell (RFC 1624 section 3), and 0xffff is right for both.
+    if (this.#protocol !== Protocol.Icmp || isPartial(packet, start)) return;
+    if (packet.view.getUint16(start + ICMP_CHECKSUM) === 0) {
+      packet.view.setUint16(start + ICMP_CHECKSUM, 0xffff);
+    }
   }
 
   /** The pseudo-header's sum; -1 when the address that it covers cannot be told. */

@@ -105,20 +105,23 @@ export class Setup {
       table: rule.table,
       ...(rule.from === undefined ? {} : { from: raw(rule.from) }),
       ...(rule.to === undefined ? {} : { to: raw(rule.to) }),
-      ...(rule.mark === undefined ? {} : { mark: rule.mark }),
+      ...(rule.mark === undefined ? {} : { fwmark: rule.mark }),
     });
     this.#make(change, true);
   }
 
   #make(change: Change, stays: boolean): void {
-    if (stays && change.undo !== undefined) {
-      this.#journal ??= Journal.open(this.#name);
-      this.#journal.record(change.description, change.undo);
+    const { description, request, undo } = change;
+    if (!stays || undo === undefined) return this.#netlink.send(request, description);
+    this.#journal ??= Journal.open(this.#name);
+    this.#journal.record(description, undo);
+    try {
+      this.#netlink.send(request, description);
+    } catch (error) {
+      this.#journal.forget(undo);
+      throw error;
     }
-    this.#netlink.apply(change);
-    if (stays && change.undo !== undefined) {
-      this.#undos.push({ description: change.description, undo: change.undo });
-    }
+    this.#undos.push({ description, undo });
   }
 }
 

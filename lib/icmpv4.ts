@@ -1,0 +1,197 @@
+/** The ICMP header, in place (RFC 792). */
+
+import type { Packet } from "./core/packet.ts";
+import { nextViewNumber } from "./header_view.ts";
+import { Protocol } from "./ip.ts";
+import { Ipv4 } from "./ipv4.ts";
+import { checkField, TransportView } from "./transport_view.ts";
+
+// Specification: RFC 792; the length of what is quoted, RFC 4884 section 4
+//
+//     0                   1                   2                   3
+//     0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//    |     Type      |     Code      |          Checksum             |
+//    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//    |           Identifier          |        Sequence Number        |  echo, timestamp
+//    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//    |    Pointer    |    Length     |         Next-Hop MTU          |  errors
+//    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//    |      Internet Header + leading octets of original datagram    |
+//    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+const TYPE = 0; // the word of type and code
+const CODE = 1;
+const CHECKSUM = 2;
+const REST = 4;
+const ID = 4;
+const QUOTED_LENGTH = 5; // in units of 4 bytes; 0: all that follows
+const SEQ = 6;
+const HEADER_LENGTH = 8;
+
+// Implementation
+const VIEW = nextViewNumber();
+
+/** What {@linkcode Icmpv4.encode} writes. */
+export interface Icmpv4Fields {
+  /** What the message says, such as {@linkcode Icmpv4.EchoRequest}. */
+  type: number;
+  /** Which kind of that. @default {0} */
+  code?: number;
+  /** Tells one sender of echo requests from another. @default {0} */
+  id?: number;
+  /** Counts echo requests. @default {0} */
+  seq?: number;
+  /** The bytes of `id` and `seq` at once (unsigned 32 bits), for messages that have others. */
+  rest?: number;
+}
+
+/**
+ * An ICMP message over IPv4. Every setter keeps the checksum. A number that does not fit its field loses its high
+ * bits.
+ *
+ * **Limits**: a message shorter than 8 bytes is malformed: RFC 792 has none. The packet that an error quotes is
+ * shown as bytes, not as views.
+ *
+ * @example Answering a ping
+ * ```ts
+ * import { PacketPool } from "@warren/tunnel/core";
+ * import { Icmpv4 } from "@warren/tunnel/icmpv4";
+ * import { Ipv4 } from "@warren/tunnel/ipv4";
+ *
+ * const packet = new PacketPool().from(new Uint8Array(56))!;
+ * Icmpv4.encode(packet, { type: Icmpv4.EchoRequest, id: 7, seq: 1 });
+ * Ipv4.encode(packet, { src: 0x0a090001, dst: 0x0a09004d, protocol: 1 });
+ *
+ * const icmp = Icmpv4.of(packet)!;
+ * icmp.type = Icmpv4.EchoReply;
+ * icmp.ip.swap();
+ * console.assert(icmp.id === 7 && icmp.ip.srcText === "10.9.0.77" && icmp.checksumValid);
+ * ```
+ */
+export class Icmpv4 extends TransportView<Ipv4> {
+  /** The answer to an echo request. */
+  static readonly EchoReply = 0;
+  /** An error: the packet cannot be delivered; the code says why, and 4 that it is too long (RFC 1191). */
+  static readonly DestinationUnreachable = 3;
+  /** An error: send more slowly. Deprecated by RFC 6633. */
+  static readonly SourceQuench = 4;
+  /** An error: there is a shorter way, through the router whose address is `rest`. */
+  static readonly Redirect = 5;
+  /** Asks for an echo reply. */
+  static readonly EchoRequest = 8;
+  /** A router says that it is there (RFC 1256). */
+  static readonly RouterAdvertisement = 9;
+  /** Asks routers to say so (RFC 1256). */
+  static readonly RouterSolicitation = 10;
+  /** An error: the packet's time to live ran out, or with code 1 its reassembly's. */
+  static readonly TimeExceeded = 11;
+  /** An error: a field of the header is wrong; the high byte of `rest` says where. */
+  static readonly ParameterProblem = 12;
+  /** Asks for a clock's time. */
+  static readonly TimestampRequest = 13;
+  /** The answer to a timestamp request. */
+  static readonly TimestampReply = 14;
+
+  /**
+   * The packet's ICMP header over IPv4. `undefined` for another protocol and for a fragment other than the first;
+   * and for a header that is cut short, which makes the packet `malformed`.
+   */
+  static of(packet: Packet): Icmpv4 | undefined {
+    const ip = Ipv4.of(packet);
+    if (ip === undefined || ip.protocol !== Protocol.Icmp || ip.fragmentOffset !== 0) return undefined;
+    const start = ip.payloadOffset;
+    const length = ip.payloadLength;
+    if (length < HEADER_LENGTH) {
+      packet.malformed = true;
+      return undefined;
+    }
+    const icmp = (packet.views[VIEW] ??= new Icmpv4(packet, ip, Protocol.Icmp)) as Icmpv4;
+    icmp.place(ip, start, start + HEADER_LENGTH, start + length);
+    return icmp;
+  }
+
+  /**
+   * Puts a header of 8 bytes in front of what the packet holds. Its checksum is written by `Ipv4.encode`, which
+   * has to follow.
+   *
+   * @throws {RangeError} when a field does not fit, or the packet's headroom is used up; the packet is then as it
+   * was.
+   */
+  static encode(packet: Packet, fields: Icmpv4Fields): void {
+    const { type, code = 0, id = 0, seq = 0 } = fields;
+    checkField("an ICMP", "type", type, 0xff);
+    checkField("an ICMP", "code", code, 0xff);
+    checkField("an ICMP", "id", id, 0xffff);
+    checkField("an ICMP", "seq", seq, 0xffff);
+    const rest = fields.rest ?? id * 0x10000 + seq;
+    checkField("an ICMP", "rest", rest, 0xffffffff);
+    packet.prepend(HEADER_LENGTH);
+    const { view, offset } = packet;
+    view.setUint16(offset + TYPE, type << 8 | code);
+    view.setUint16(offset + CHECKSUM, 0);
+    view.setUint32(offset + REST, rest);
+  }
+
+  /** What the message says, such as {@linkcode Icmpv4.EchoRequest}. */
+  get type(): number {
+    return this.packet.bytes[this.start + TYPE]!;
+  }
+  set type(value: number) {
+    this.setWord(TYPE, (value & 0xff) << 8 | this.code);
+  }
+
+  /** Which kind of that. */
+  get code(): number {
+    return this.packet.bytes[this.start + CODE]!;
+  }
+  set code(value: number) {
+    this.setWord(TYPE, this.type << 8 | value & 0xff);
+  }
+
+  /** Tells one sender from another in echo and timestamp messages; elsewhere the first half of `rest`. */
+  get id(): number {
+    return this.packet.view.getUint16(this.start + ID);
+  }
+  set id(value: number) {
+    this.setWord(ID, value);
+  }
+
+  /** Counts one sender's echo and timestamp messages; elsewhere the second half of `rest`, such as the MTU. */
+  get seq(): number {
+    return this.packet.view.getUint16(this.start + SEQ);
+  }
+  set seq(value: number) {
+    this.setWord(SEQ, value);
+  }
+
+  /** The second four bytes, whose meaning depends on the type (unsigned 32 bits). */
+  get rest(): number {
+    return this.packet.view.getUint32(this.start + REST);
+  }
+  set rest(value: number) {
+    this.setDoubleWord(REST, value);
+  }
+
+  /** Where the packet that an error is about starts in `packet.bytes`; -1 when this is no error. */
+  get quotedOffset(): number {
+    return this.#isError ? this.payloadOffset : -1;
+  }
+
+  /** How many bytes of that packet are quoted, by RFC 4884 section 4 less than there are; 0 when this is no error. */
+  get quotedLength(): number {
+    if (!this.#isError) return 0;
+    const length = this.#hasQuotedLength ? this.packet.bytes[this.start + QUOTED_LENGTH]! << 2 : 0;
+    return length === 0 ? this.payloadLength : Math.min(length, this.payloadLength);
+  }
+
+  get #isError(): boolean {
+    const { type } = this;
+    return type === Icmpv4.SourceQuench || type === Icmpv4.Redirect || this.#hasQuotedLength;
+  }
+
+  get #hasQuotedLength(): boolean {
+    const { type } = this;
+    return type === Icmpv4.DestinationUnreachable || type === Icmpv4.TimeExceeded ||
+      type === Icmpv4.ParameterProblem;
+  }
+}

@@ -1,0 +1,408 @@
+/** A packet in one line, as `tcpdump -n` says it. */
+
+import { formatIpv4, formatIpv6 } from "./address.ts";
+import type { Packet } from "./core/packet.ts";
+import { Icmpv4 } from "./icmpv4.ts";
+import { Icmpv6 } from "./icmpv6.ts";
+import { Ip, Protocol } from "./ip.ts";
+import type { Ipv4 } from "./ipv4.ts";
+import type { Ipv6 } from "./ipv6.ts";
+import { Tcp } from "./tcp.ts";
+import { Udp } from "./udp.ts";
+
+// Specification: where the addresses stand in the packet that an ICMP error quotes (RFC 791, RFC 8200)
+const IPV4_PROTOCOL = 9;
+const IPV4_DST = 16;
+const IPV4_LENGTH = 20;
+const IPV6_NEXT_HEADER = 6;
+const IPV6_SRC = 8;
+const IPV6_DST = 24;
+const IPV6_LENGTH = 40;
+const UDP_LENGTH = 8;
+const DST_PORT = 2;
+const END_OF_OPTIONS = 0;
+const NO_OPERATION = 1;
+
+// Implementation: tcpdump's words (its print-icmp.c, print-icmp6.c and print-tcp.c)
+const SHOWN_BYTES = 16;
+const FLAG_LETTERS = "FSRP.UEW";
+const ICMPV4_TYPES: Record<number, string> = {
+  4: "source quench",
+  10: "router solicitation",
+  13: "time stamp request",
+  15: "information request",
+  16: "information reply",
+  17: "address mask request",
+};
+const ICMPV4_UNREACHABLE: Record<number, string> = {
+  0: "net % unreachable",
+  1: "host % unreachable",
+  5: "% unreachable - source route failed",
+  6: "net % unreachable - unknown",
+  7: "host % unreachable - unknown",
+  8: "% unreachable - source host isolated",
+  9: "net % unreachable - admin prohibited",
+  10: "host % unreachable - admin prohibited",
+  11: "net % unreachable - tos prohibited",
+  12: "host % unreachable - tos prohibited",
+  13: "host % unreachable - admin prohibited filter",
+  14: "host % unreachable - host precedence violation",
+  15: "host % unreachable - precedence cutoff",
+};
+const ICMPV4_REDIRECT = [
+  "redirect % to net",
+  "redirect % to host",
+  "redirect-tos % to net",
+  "redirect-tos % to host",
+];
+const ICMPV6_TYPES: Record<number, string> = {
+  1: "destination unreachable",
+  2: "packet too big",
+  3: "time exceeded in-transit",
+  4: "parameter problem",
+  128: "echo request",
+  129: "echo reply",
+  130: "multicast listener query",
+  131: "multicast listener report",
+  132: "multicast listener done",
+  133: "router solicitation",
+  134: "router advertisement",
+  135: "neighbor solicitation",
+  136: "neighbor advertisement",
+  137: "redirect",
+  143: "multicast listener report v2",
+};
+const ICMPV6_UNREACHABLE: Record<number, string> = {
+  0: "unreachable route",
+  1: "unreachable prohibited",
+  2: "beyond scope",
+  3: "unreachable address",
+  4: "unreachable port",
+};
+const ICMPV6_PROBLEM = ["erroneous", "next header", "option", "incomplete header chain"];
+const TCP_OPTIONS: Record<number, string> = {
+  0: "eol",
+  1: "nop",
+  2: "mss",
+  3: "wscale",
+  4: "sackOK",
+  5: "sack",
+  8: "TS",
+  19: "md5",
+  28: "uto",
+  29: "tcp-ao",
+  30: "mptcp",
+  34: "tfo",
+};
+
+/** Options for {@linkcode inspect}. */
+export interface InspectOptions {
+  /** Adds the IP header's other fields, and says when the transport checksum is wrong. @default {false} */
+  verbose?: boolean;
+}
+
+/**
+ * A packet in one line, the way `tcpdump -nS` says it: addresses, ports and numbers as they are. For logs and
+ * tests: it allocates. It never throws and changes nothing, {@linkcode Packet.malformed} included.
+ *
+ * Different from tcpdump: what UDP, TCP and protocols other than these and ICMP carry is not looked into, nor
+ * what router advertisements and time stamp replies hold; an IPv4 fragment ends in `(frag id:length@offset+)`, the `+` meaning that more follow; a packet or
+ * header that is cut short or lies about its length ends in `malformed`, with its first 16 bytes.
+ *
+ * @example
+ * ```ts
+ * import { PacketPool } from "@warren/tunnel/core";
+ * import { inspect } from "@warren/tunnel/inspect";
+ * import { Ipv4 } from "@warren/tunnel/ipv4";
+ * import { Udp } from "@warren/tunnel/udp";
+ *
+ * const packet = new PacketPool().from(new Uint8Array(30))!;
+ * Udp.encode(packet, { srcPort: 1234, dstPort: 53 });
+ * Ipv4.encode(packet, { src: 0x0a000001, dst: 0x0a000002, protocol: 17 });
+ * console.assert(inspect(packet) === "IP 10.0.0.1.1234 > 10.0.0.2.53: UDP, length 30");
+ * ```
+ */
+export function inspect(packet: Packet, options: InspectOptions = {}): string {
+  const { malformed } = packet;
+  const line = ipLine(packet, options.verbose ?? false);
+  packet.malformed = malformed;
+  return line;
+}
+
+function ipLine(packet: Packet, verbose: boolean): string {
+  const ip = Ip.of(packet);
+  if (ip === undefined) return malformedText(packet, packet.offset, packet.length);
+  const name = ip.version === 4 ? "IP" : "IP6";
+  const details = !verbose ? "" : ip.version === 4 ? ipv4Details(ip) : ipv6Details(ip);
+  const [ports, rest] = upperLayer(packet, ip, verbose);
+  const extensions = ip.version === 6 ? extensionHeaders(ip) : "";
+  const fragment = ip.version === 4 && ip.isFragment ? ipv4Fragment(ip) : "";
+  // As tcpdump does, ports stand with the addresses unless extension headers stand between.
+  if (extensions !== "") {
+    const between = ports === undefined ? "" : `${ports.src} > ${ports.dst}: `;
+    return `${name} ${details}${ip.srcText} > ${ip.dstText}: ${extensions}${between}${rest}`.trimEnd();
+  }
+  const src = ports === undefined ? ip.srcText : `${ip.srcText}.${ports.src}`;
+  const dst = ports === undefined ? ip.dstText : `${ip.dstText}.${ports.dst}`;
+  return `${name} ${details}${src} > ${dst}: ${rest}${fragment}`;
+}
+
+function ipv4Details(ip: Ipv4): string {
+  const flags = (ip.moreFragments ? "+" : "") + (ip.dontFragment ? "DF" : "");
+  return `(tos 0x${
+    (ip.dscp << 2 | ip.ecn).toString(16)
+  }, ttl ${ip.ttl}, id ${ip.id}, offset ${ip.fragmentOffset}, ` +
+    `flags [${flags || "none"}], proto ${ip.protocol}, length ${ip.totalLength}) `;
+}
+
+function ipv6Details(ip: Ipv6): string {
+  const trafficClass = ip.trafficClass === 0 ? "" : `class 0x${hex(ip.trafficClass, 2)}, `;
+  const flowLabel = ip.flowLabel === 0 ? "" : `flowlabel 0x${hex(ip.flowLabel, 5)}, `;
+  return `(${trafficClass}${flowLabel}hlim ${ip.hopLimit}, next-header ${ip.nextHeader}, ` +
+    `payload length: ${ip.totalLength - IPV6_LENGTH}) `;
+}
+
+function ipv4Fragment(ip: Ipv4): string {
+  return ` (frag ${ip.id}:${ip.payloadLength}@${ip.fragmentOffset}${ip.moreFragments ? "+" : ""})`;
+}
+
+function extensionHeaders(ip: Ipv6): string {
+  const { bytes, view } = ip.packet;
+  let text = "";
+  let next = ip.nextHeader;
+  let at = ip.start + IPV6_LENGTH;
+  while (at < ip.payloadOffset) {
+    const units = bytes[at + 1]!;
+    let length = (units + 1) << 3;
+    switch (next) {
+      case Protocol.HopByHop:
+        text += "HBH ";
+        break;
+      case Protocol.DestinationOptions:
+        text += "DSTOPT ";
+        break;
+      case Protocol.Routing:
+        text += `RT6 (len=${units}, type=${bytes[at + 2]!}, segleft=${bytes[at + 3]!}) `;
+        break;
+      case Protocol.Fragment:
+        length = 8;
+        text += `frag (${view.getUint16(at + 2) & 0xfff8}|${ip.payloadLength}) `;
+        break;
+      case Protocol.Ah:
+        length = (units + 2) << 2;
+        text += "AH ";
+        break;
+    }
+    next = bytes[at]!;
+    at += length;
+  }
+  return text;
+}
+
+/** What stands after the addresses; the ports beside them, where there are some. */
+function upperLayer(
+  packet: Packet,
+  ip: Ip,
+  verbose: boolean,
+): [{ src: number; dst: number } | undefined, string] {
+  const { protocol } = ip;
+  if (ip.fragmentOffset !== 0) return [undefined, ip.version === 4 ? `ip-proto-${protocol}` : ""];
+  const warning = (valid: boolean): string => verbose && !valid && !ip.isFragment ? "[bad cksum] " : "";
+  switch (protocol) {
+    case Protocol.Udp: {
+      const udp = Udp.of(packet);
+      if (udp === undefined) return [undefined, malformedUpper(ip, "UDP")];
+      const ports = { src: udp.srcPort, dst: udp.dstPort };
+      return [ports, `${warning(udp.checksumValid)}UDP, length ${udp.udpLength - UDP_LENGTH}`];
+    }
+    case Protocol.Tcp: {
+      const tcp = Tcp.of(packet);
+      if (tcp === undefined) return [undefined, malformedUpper(ip, "TCP")];
+      return [{ src: tcp.srcPort, dst: tcp.dstPort }, warning(tcp.checksumValid) + tcpText(tcp)];
+    }
+    case Protocol.Icmp: {
+      if (ip.version === 6) break;
+      const icmp = Icmpv4.of(packet);
+      if (icmp === undefined) return [undefined, malformedUpper(ip, "ICMP")];
+      return [
+        undefined,
+        `${warning(icmp.checksumValid)}ICMP ${icmpv4Text(icmp)}, length ${ip.payloadLength}`,
+      ];
+    }
+    case Protocol.Icmpv6: {
+      if (ip.version === 4) break;
+      const icmp = Icmpv6.of(packet);
+      if (icmp === undefined) return [undefined, malformedUpper(ip, "ICMP6")];
+      return [
+        undefined,
+        `${warning(icmp.checksumValid)}ICMP6, ${icmpv6Text(icmp)}, length ${ip.payloadLength}`,
+      ];
+    }
+    case Protocol.NoNext:
+      return [undefined, "no next header"];
+  }
+  return [undefined, `ip-proto-${protocol} ${ip.payloadLength}`];
+}
+
+function tcpText(tcp: Tcp): string {
+  const { flags, payloadLength } = tcp;
+  let letters = "";
+  for (let bit = 0; bit < 8; bit++) if ((flags & 1 << bit) !== 0) letters += FLAG_LETTERS[bit];
+  let text = `Flags [${letters || "none"}]`;
+  if (payloadLength > 0) text += `, seq ${tcp.seq}:${(tcp.seq + payloadLength) % 2 ** 32}`;
+  else if ((flags & (Tcp.Syn | Tcp.Fin | Tcp.Rst)) !== 0) text += `, seq ${tcp.seq}`;
+  if (tcp.isAck) text += `, ack ${tcp.ack}`;
+  text += `, win ${tcp.window}`;
+  if (tcp.isUrg) text += `, urg ${tcp.urgentPointer}`;
+  if (tcp.payloadOffset > tcp.optionsOffset) text += `, options [${tcpOptions(tcp)}]`;
+  return `${text}, length ${payloadLength}`;
+}
+
+function tcpOptions(tcp: Tcp): string {
+  const { bytes, view } = tcp.packet;
+  const end = tcp.payloadOffset;
+  const texts: string[] = [];
+  for (let at = tcp.optionsOffset; at < end;) {
+    const kind = bytes[at]!;
+    if (kind === END_OF_OPTIONS || kind === NO_OPERATION) {
+      texts.push(TCP_OPTIONS[kind]!);
+      if (kind === END_OF_OPTIONS) break;
+      at++;
+      continue;
+    }
+    const length = at + 1 < end ? bytes[at + 1]! : 0;
+    if (length < 2 || at + length > end) {
+      texts.push("bad opt");
+      break;
+    }
+    texts.push(tcpOption(view, bytes, kind, at + 2, length - 2));
+    at += length;
+  }
+  return texts.join(",");
+}
+
+function tcpOption(view: DataView, bytes: Uint8Array, kind: number, at: number, length: number): string {
+  const name = TCP_OPTIONS[kind] ?? `unknown-${kind}`;
+  if (kind === 2 && length === 2) return `${name} ${view.getUint16(at)}`;
+  if (kind === 3 && length === 1) return `${name} ${bytes[at]!}`;
+  if (kind === 4 && length === 0) return name;
+  if (kind === 8 && length === 8) return `${name} val ${view.getUint32(at)} ecr ${view.getUint32(at + 4)}`;
+  if (kind === 5 && length % 8 === 0) {
+    let blocks = "";
+    for (let i = 0; i < length; i += 8) blocks += `{${view.getUint32(at + i)}:${view.getUint32(at + i + 4)}}`;
+    return `${name} ${length / 8} ${blocks}`;
+  }
+  return length === 0 ? name : `${name} 0x${hexBytes(bytes, at, length, "")}`;
+}
+
+function icmpv4Text(icmp: Icmpv4): string {
+  const { type, code, rest } = icmp;
+  const { bytes } = icmp.packet;
+  switch (type) {
+    case Icmpv4.EchoRequest:
+      return `echo request, id ${icmp.id}, seq ${icmp.seq}`;
+    case Icmpv4.EchoReply:
+      return `echo reply, id ${icmp.id}, seq ${icmp.seq}`;
+    case Icmpv4.TimeExceeded:
+      return ["time exceeded in-transit", "ip reassembly time exceeded"][code] ?? `time exceeded-#${code}`;
+    case Icmpv4.ParameterProblem:
+      return code === 0 ? `parameter problem - octet ${rest >>> 24}` : `parameter problem - code ${code}`;
+    case Icmpv4.TimestampRequest:
+      return `time stamp query id ${icmp.id} seq ${icmp.seq}`;
+    case Icmpv4.TimestampReply:
+      return `time stamp reply id ${icmp.id} seq ${icmp.seq}`;
+    case Icmpv4.RouterAdvertisement:
+      return "router advertisement";
+    case Icmpv4.DestinationUnreachable:
+    case Icmpv4.Redirect:
+      break;
+    default:
+      return ICMPV4_TYPES[type] ?? `type-#${type}`;
+  }
+  const quoted = icmp.quotedOffset;
+  const name = type === Icmpv4.Redirect ? "redirect" : "unreachable";
+  if (icmp.quotedLength < IPV4_LENGTH) return `${name} - #${code}`;
+  const dst = formatIpv4(icmp.packet.view.getUint32(quoted + IPV4_DST));
+  if (type === Icmpv4.Redirect) {
+    return `${(ICMPV4_REDIRECT[code] ?? `redirect-#${code} % to`).replace("%", dst)} ${formatIpv4(rest)}`;
+  }
+  const protocol = bytes[quoted + IPV4_PROTOCOL]!;
+  if (code === 2) return `${dst} protocol ${protocol} unreachable`;
+  if (code === 3) {
+    const ports = (bytes[quoted]! & 0x0f) << 2;
+    const port = ports + 4 <= icmp.quotedLength ? icmp.packet.view.getUint16(quoted + ports + DST_PORT) : -1;
+    return `${dst} ${portText(protocol, port)} unreachable`;
+  }
+  if (code === 4) return `${dst} unreachable - need to frag${icmp.seq === 0 ? "" : ` (mtu ${icmp.seq})`}`;
+  return ICMPV4_UNREACHABLE[code]?.replace("%", dst) ?? `${dst} unreachable - #${code}`;
+}
+
+function portText(protocol: number, port: number): string {
+  const name = protocol === Protocol.Udp ? "udp" : protocol === Protocol.Tcp ? "tcp" : `protocol ${protocol}`;
+  return port < 0 ? name : `${name} port ${port}`;
+}
+
+function icmpv6Text(icmp: Icmpv6): string {
+  const { type, code, payloadOffset, payloadLength } = icmp;
+  const { bytes } = icmp.packet;
+  const name = ICMPV6_TYPES[type] ?? `unknown icmp6 type (${type})`;
+  const quoted = icmp.quotedLength >= IPV6_LENGTH;
+  const dst = quoted ? formatIpv6(bytes, payloadOffset + IPV6_DST) : "";
+  switch (type) {
+    case Icmpv6.EchoRequest:
+    case Icmpv6.EchoReply:
+      return `${name}, id ${icmp.id}, seq ${icmp.seq}`;
+    case Icmpv6.PacketTooBig:
+      return `${name}, mtu ${icmp.rest}`;
+    case Icmpv6.ParameterProblem: {
+      const problem = ICMPV6_PROBLEM[code];
+      return problem === undefined ? `${name}, code-#${code}` : `${name}, ${problem} - octet ${icmp.rest}`;
+    }
+    case Icmpv6.TimeExceeded:
+      if (code === 0) return quoted ? `${name} for ${dst}` : name;
+      return code === 1 ? `${name} (reassembly)` : `${name}, unknown code (${code})`;
+    case Icmpv6.DestinationUnreachable: {
+      const reason = `${name}, ${ICMPV6_UNREACHABLE[code] ?? `unknown unreach code (${code})`}`;
+      if (!quoted || code > 4) return reason;
+      if (code === 2) {
+        return `${reason} ${dst}, source address ${formatIpv6(bytes, payloadOffset + IPV6_SRC)}`;
+      }
+      if (code !== 4) return `${reason} ${dst}`;
+      const protocol = bytes[payloadOffset + IPV6_NEXT_HEADER]!;
+      const known = protocol === Protocol.Udp || protocol === Protocol.Tcp;
+      const port = known && icmp.quotedLength >= IPV6_LENGTH + 4
+        ? icmp.packet.view.getUint16(payloadOffset + IPV6_LENGTH + DST_PORT)
+        : -1;
+      return `${reason}, ${dst} ${portText(protocol, port)}`;
+    }
+    case Icmpv6.NeighborSolicitation:
+      return payloadLength < 16 ? name : `${name}, who has ${formatIpv6(bytes, payloadOffset)}`;
+    case Icmpv6.NeighborAdvertisement:
+      return payloadLength < 16 ? name : `${name}, tgt is ${formatIpv6(bytes, payloadOffset)}`;
+    case Icmpv6.Redirect:
+      if (payloadLength < 32) return name;
+      return `${name}, ${formatIpv6(bytes, payloadOffset + 16)} to ${formatIpv6(bytes, payloadOffset)}`;
+    default:
+      return name;
+  }
+}
+
+function malformedUpper(ip: Ip, name: string): string {
+  return `${name} ${malformedText(ip.packet, ip.payloadOffset, ip.payloadLength)}`;
+}
+
+function malformedText(packet: Packet, start: number, length: number): string {
+  const more = length > SHOWN_BYTES ? " ..." : "";
+  const shown = hexBytes(packet.bytes, start, Math.min(length, SHOWN_BYTES), " ");
+  return `malformed: ${length} bytes${shown === "" ? "" : ` ${shown}`}${more}`;
+}
+
+function hexBytes(bytes: Uint8Array, start: number, length: number, separator: string): string {
+  const texts: string[] = [];
+  for (let i = 0; i < length; i++) texts.push(hex(bytes[start + i]!, 2));
+  return texts.join(separator);
+}
+
+function hex(value: number, digits: number): string {
+  return value.toString(16).padStart(digits, "0");
+}
