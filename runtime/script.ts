@@ -1,7 +1,8 @@
 /** The one form of a script: what it needs, and what it does; one file for every way to run it. */
 
-import { parseScriptFlags, usage, UsageError } from "./cli/flags.ts";
-import { describe, showProgress } from "./cli/progress.ts";
+import { ExitCode, report } from "./cli/failure.ts";
+import { parseScriptFlags, usage } from "./cli/flags.ts";
+import { describe, greet, showCounters, summarize } from "./cli/progress.ts";
 import { openTunnel, type Tunnel, type TunnelOptions } from "./tunnel.ts";
 
 /** What a script with several tunnels needs: the options of each, by its name in the script. */
@@ -28,7 +29,7 @@ export interface TunnelsScript<Name extends string = string> {
 
 /**
  * A script: the default export of its module. When the module is the one that was started, it also runs, once
- * the module has been evaluated: with the flags of its command line, until `main` returns.
+ * the module has been evaluated: with the flags of its command line, until `main` returns, which ends the process.
  *
  * @example
  * ```ts
@@ -67,54 +68,62 @@ export function script(
   main: TunnelScript["main"] | TunnelsScript["main"],
 ): TunnelScript | TunnelsScript {
   const made = { options, main } as TunnelScript | TunnelsScript;
-  // A module's own import resolves when it has been evaluated, whatever it waits for.
-  if (meta.main) import(meta.url).then(() => runAsProgram(made, Deno.args, `deno run ${fileName(meta.url)}`));
+  if (meta.main) {
+    // A module's own import resolves when it has been evaluated, whatever it waits for; where that fails, Deno says so.
+    import(meta.url).then(
+      async () => Deno.exit(await runScript(made, Deno.args, `deno run ${fileName(meta.url)}`)),
+      () => {},
+    );
+  }
   return made;
 }
 
+/** Whether a module's default export is what {@linkcode script} makes; of another copy of Warren, too. */
+export function isScript(value: unknown): value is TunnelScript | TunnelsScript {
+  const made = value as Partial<TunnelScript> | null | undefined;
+  return typeof made?.options === "object" && made.options !== null && typeof made.main === "function";
+}
+
 /**
- * Runs a script with a command line, as a program does: errors are printed, and the process's exit code is 0
- * when it ended, 1 when it failed, and 2 when its command line makes no sense. For {@linkcode script} and
- * `warren run`.
+ * Runs a script with a command line, as a program does. Errors are printed, not thrown.
+ *
+ * @param command How it was started, for its usage text.
+ * @returns the exit code: 0 when it ended, 1 when it failed, and 2 when its command line makes no sense.
  */
-export async function runAsProgram(
+export async function runScript(
   made: TunnelScript | TunnelsScript,
-  args: string[],
+  args: readonly string[],
   command: string,
-): Promise<void> {
-  const several = "tunnels" in made.options;
-  const declared: Record<string, TunnelOptions> = "tunnels" in made.options
-    ? made.options.tunnels
-    : { "": made.options };
+): Promise<number> {
   try {
-    const names = Object.keys(declared);
-    const flags = parseScriptFlags(args, names);
-    if (flags.help) return console.log(usage(command, names));
-    const merged = names.map((name) => ({ ...declared[name], ...flags.tunnels[name] }));
-    if (flags.dryRun) return merged.forEach((options) => console.log(describe(options)));
-    await using tunnels = new AsyncDisposableStack();
-    const opened: Record<string, Tunnel> = {};
-    for (const [i, name] of names.entries()) opened[name] = tunnels.use(await openTunnel(merged[i]));
-    if (!flags.quiet) tunnels.defer(showProgress(Object.values(opened)));
-    if (several) await (made as TunnelsScript).main(opened);
-    else await (made as TunnelScript).main(opened[""]!);
+    const declared = "tunnels" in made.options ? made.options.tunnels : { "": made.options };
+    const flags = parseScriptFlags(args, declared);
+    const tunnels = Object.entries(flags.tunnels);
+    if (flags.help) console.log(usage(command, Object.keys(declared)));
+    else if (flags.dryRun) {
+      for (const [name, options] of tunnels) console.log(`${name && `${name}: `}${describe(options)}`);
+    } else await open(made, tunnels, flags.quiet);
+    return ExitCode.Ended;
   } catch (error) {
-    const usageError = error instanceof UsageError;
-    console.error(`warren: ${explain(error)}${usageError ? `\nTry: ${command} --help` : ""}`);
-    Deno.exitCode = usageError ? 2 : 1;
+    return report(error, command);
   }
 }
 
-/** What to print for an error: its message; for an error of the script's own code, where it happened. */
-function explain(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  const { cause } = error;
-  if (cause instanceof Error && error.message.startsWith("Cannot go on")) {
-    return `${error.message}\n${cause.stack}`;
+async function open(
+  made: TunnelScript | TunnelsScript,
+  tunnels: [name: string, options: TunnelOptions][],
+  quiet: boolean,
+): Promise<void> {
+  const opened: Record<string, Tunnel> = {};
+  await using closing = new AsyncDisposableStack();
+  if (!quiet) closing.defer(() => Object.values(opened).forEach(summarize));
+  for (const [name, options] of tunnels) {
+    opened[name] = closing.use(await openTunnel(options));
+    if (!quiet) greet(opened[name], options);
   }
-  return /^Cannot |^--|^"/.test(error.message) || error instanceof UsageError
-    ? error.message
-    : error.stack ?? error.message;
+  if (!quiet) closing.defer(showCounters(Object.values(opened)));
+  if ("tunnels" in made.options) await (made as TunnelsScript).main(opened);
+  else await (made as TunnelScript).main(opened[""]!);
 }
 
 function fileName(url: string): string {

@@ -214,14 +214,14 @@ export class TunDevice implements Device {
   #hear(): void {
     for (const event of this.#monitor.drain()) {
       this.#mtu = event.mtu;
-      this.#events.publish(event);
-      if (event.kind === "gone") this.failure ??= this.#gone("use", "RTM_DELLINK", Errno.EBADFD);
+      if (event.kind === "gone") this.#lose("use", "RTM_DELLINK", Errno.EBADFD);
+      else this.#events.publish(event);
     }
   }
 
   #readFailed(failed: number): void {
     if (failed === Errno.EAGAIN || failed === Errno.EINTR) return;
-    this.failure ??= this.#gone("read from", "read", failed);
+    this.#lose("read from", "read", failed);
   }
 
   /** Whether the packet is dealt with, and the next one may be tried. */
@@ -232,7 +232,7 @@ export class TunDevice implements Device {
         return false;
       case Errno.EBADFD:
       case Errno.EBADF:
-        this.failure ??= this.#gone("write to", "write", failed);
+        this.#lose("write to", "write", failed);
         return false;
       case Errno.EIO:
         this.#host!.drop(packet, "device down");
@@ -249,9 +249,11 @@ export class TunDevice implements Device {
     }
   }
 
-  #gone(verb: string, operation: string, failed: number): Error {
+  #lose(verb: string, operation: string, failed: number): void {
+    if (this.failure !== undefined) return;
     const remedy = failed === Errno.EBADFD ? "the device was removed" : undefined;
-    return systemError(`${verb} "${this.name}"`, operation, failed, remedy);
+    this.failure = systemError(`${verb} "${this.name}"`, operation, failed, remedy);
+    this.#events.publish({ kind: "gone", mtu: this.#mtu });
   }
 }
 

@@ -5,16 +5,11 @@ import { parseArgs } from "@std/cli/parse-args";
 import { checkDeviceOptions } from "../../driver/options.ts";
 import { checkFarUrl } from "../transport/mod.ts";
 import type { TunnelOptions } from "../tunnel.ts";
-
-/** The command line makes no sense: shown with a hint at `--help`, exit code 2. */
-export class UsageError extends Error {
-  /** @ignore */
-  override readonly name = "UsageError";
-}
+import { nearest, UsageError } from "./failure.ts";
 
 /** What a script's command line said. */
 export interface ScriptFlags {
-  /** What to change in each tunnel's options, by its name in the script; `""` in a script with one. */
+  /** Each tunnel's options, by its name in the script: the script's own, with what the flags replace. */
   readonly tunnels: Readonly<Record<string, TunnelOptions>>;
   /** Whether to print the usage and end. */
   readonly help: boolean;
@@ -24,27 +19,38 @@ export interface ScriptFlags {
   readonly dryRun: boolean;
 }
 
-/** The flags of one tunnel. Those that may be repeated collect. */
-const TUNNEL_FLAGS = ["name", "address", "route", "mtu", "far", "queue-length", "watchdog"] as const;
-const COLLECTED = ["address", "route"] as const;
+/** The flags of one tunnel, and what each one sets. */
+const TUNNEL_FLAGS: Readonly<Record<string, (values: string[]) => TunnelOptions>> = {
+  "name": ([name]) => ({ name }),
+  "address": (address) => ({ address }),
+  "route": (route) => ({ route }),
+  "mtu": ([mtu]) => ({ mtu: wholeNumber(mtu!) }),
+  "queue-length": ([length]) => ({ linux: { txQueueLength: wholeNumber(length!) } }),
+  "far": ([far]) => ({ far }),
+  "watchdog": ([limit]) => ({ watchdog: wholeNumber(limit!) }),
+};
+const REPEATED = ["address", "route"];
+/** Those that say nothing to a device that the script opened itself. */
+const DEVICE_FLAGS = ["name", "address", "route", "mtu", "queue-length"];
+const BOOLEAN_FLAGS = ["help", "quiet", "dry-run"];
 
-/** The usage text of a script. */
+/** The usage text of a script with tunnels of these names; `[""]` for a script with one. */
 export function usage(command: string, tunnels: readonly string[]): string {
-  const several = tunnels.length === 1
+  const several = tunnels.length === 1 && tunnels[0] === ""
     ? ""
-    : `\nThis script has several tunnels: ${tunnels.join(", ")}. Say which: --${tunnels[0]}.mtu 1400\n`;
+    : `\nThis script's tunnels are ${tunnels.join(", ")}. Say which: --${tunnels[0]}.mtu 1400\n`;
   return `Usage: ${command} [flags]
 
-  --name NAME          the device's name, at most 15 bytes; "%d" in it becomes a number
-  --address PREFIX     an address of this machine, such as 10.9.0.1/24 or fd00::1/64; may be repeated
-  --route ROUTE        a route, such as 10.0.0.0/8 or "10.0.0.0/8 via 10.9.0.2 metric 5 table 100"; may be repeated
-  --mtu BYTES          the longest packet that the system sends through the device
-  --queue-length N     packets that wait in the kernel for the script (Linux)
-  --far URL            what the tunnel leads to: udp://HOST:PORT, ws://HOST:PORT/, tun:NAME
-  --watchdog MS        end the process when a stage has not returned for so long; 0 for never
-  --dry-run            check everything, say what would be opened, and end
-  -q, --quiet          no counters, no greeting
-  -h, --help           this text
+  --name NAME        the device's name, at most 15 bytes; "%d" in it becomes a number
+  --address PREFIX   an address of this machine, such as 10.9.0.1/24 or fd00::1/64; may be repeated
+  --route ROUTE      such as 10.0.0.0/8 or "10.0.0.0/8 via 10.9.0.2 metric 5 table 100"; may be repeated
+  --mtu BYTES        the longest packet that the system sends through the device
+  --queue-length N   packets that wait in the kernel for the script (Linux)
+  --far URL          what the tunnel leads to: udp://HOST:PORT, ws://HOST:PORT/, tun:NAME
+  --watchdog MS      end the process when a stage has not returned for so long; 0 for never
+  --dry-run          check everything, say what would be opened, and end
+  -q, --quiet        say nothing but errors
+  -h, --help         this text
 ${several}
 A flag replaces what the script says. Exit code: 0 when it ended, 1 when it failed, 2 for a wrong command line.
 `;
@@ -53,64 +59,81 @@ A flag replaces what the script says. Exit code: 0 when it ended, 1 when it fail
 /**
  * Reads a script's flags.
  *
- * @param tunnels The names of the script's tunnels; `[""]` for a script with one.
- * @throws {UsageError} for an unknown flag or a bad value.
+ * @param declared What the script says of each tunnel, by its name; the name is `""` in a script with one.
+ * @throws {UsageError} for an unknown flag, a bad value, or one that does not fit what the script says.
+ * @throws {Error} when what the script says is wrong by itself.
  */
-export function parseScriptFlags(args: readonly string[], tunnels: readonly string[]): ScriptFlags {
-  const keys = tunnels.flatMap((tunnel) => TUNNEL_FLAGS.map((flag) => flagKey(tunnel, flag)));
+export function parseScriptFlags(
+  args: readonly string[],
+  declared: Readonly<Record<string, TunnelOptions>>,
+): ScriptFlags {
+  const names = Object.keys(declared);
+  const keys = names.flatMap((name) => Object.keys(TUNNEL_FLAGS).map((flag) => flagKey(name, flag)));
   const parsed = parseArgs([...args], {
     string: keys,
-    boolean: ["help", "quiet", "dry-run"],
+    boolean: BOOLEAN_FLAGS,
     collect: keys,
     alias: { h: "help", q: "quiet" },
     unknown: (argument) => {
       throw new UsageError(unknownArgument(argument, keys));
     },
   });
-  const overrides: Record<string, TunnelOptions> = {};
-  for (const tunnel of tunnels) {
-    const of = (tunnel === "" ? parsed : parsed[tunnel] ?? {}) as Record<string, unknown>;
-    const given: Record<string, string[]> = {};
-    for (const flag of TUNNEL_FLAGS) {
-      const values = of[flag];
-      if (!Array.isArray(values) || values.length === 0) continue;
-      given[flag] = values.map(String);
-      const collects = (COLLECTED as readonly string[]).includes(flag);
-      if (values.length > 1 && !collects) throw new UsageError(`--${flagKey(tunnel, flag)} is given twice`);
-      if (given[flag].includes("")) throw new UsageError(`--${flagKey(tunnel, flag)} needs a value`);
-    }
-    overrides[tunnel] = checked(tunnel, given);
+  // What stands behind "--".
+  if (parsed._.length > 0) throw new UsageError(unknownArgument(String(parsed._[0]), keys));
+  const help = parsed.help === true;
+  const tunnels: Record<string, TunnelOptions> = {};
+  for (const name of names) {
+    const values = (name === "" ? parsed : parsed[name] ?? {}) as Record<string, unknown>;
+    tunnels[name] = help ? declared[name]! : merge(name, declared[name]!, values);
   }
-  return {
-    tunnels: overrides,
-    help: parsed.help === true,
-    quiet: parsed.quiet === true,
-    dryRun: parsed["dry-run"] === true,
-  };
+  return { tunnels, help, quiet: parsed.quiet === true, dryRun: parsed["dry-run"] === true };
 }
 
-function checked(tunnel: string, given: Record<string, string[]>): TunnelOptions {
-  const number = (flag: typeof TUNNEL_FLAGS[number]) => {
-    const text = given[flag]?.[0];
-    if (text === undefined) return undefined;
-    if (!/^\d+$/.test(text)) throw new UsageError(`--${flagKey(tunnel, flag)} "${text}" is no whole number`);
-    return Number(text);
-  };
-  const options: TunnelOptions = {};
-  if (given.name !== undefined) options.name = given.name[0]!;
-  if (given.address !== undefined) options.address = given.address;
-  if (given.route !== undefined) options.route = given.route;
-  if (given.mtu !== undefined) options.mtu = number("mtu")!;
-  if (given.watchdog !== undefined) options.watchdog = number("watchdog")!;
-  if (given.far !== undefined) options.far = given.far[0]!;
-  if (given["queue-length"] !== undefined) options.linux = { txQueueLength: number("queue-length")! };
-  try {
-    checkDeviceOptions(options);
-    if (typeof options.far === "string") checkFarUrl(options.far);
-  } catch (error) {
-    throw new UsageError((error as Error).message, { cause: error });
+/** A tunnel's options with its flags, checked: each flag alone, then all of them with what the script says. */
+function merge(name: string, declared: TunnelOptions, parsed: Record<string, unknown>): TunnelOptions {
+  check(declared);
+  const merged: TunnelOptions = { ...declared };
+  const given: string[] = [];
+  for (const [flag, read] of Object.entries(TUNNEL_FLAGS)) {
+    const values = (parsed[flag] ?? []) as string[];
+    if (values.length === 0) continue;
+    const key = `--${flagKey(name, flag)}`;
+    if (values.includes("")) throw new UsageError(`${key} needs a value`);
+    if (values.length > 1 && !REPEATED.includes(flag)) throw new UsageError(`${key} is given twice`);
+    if (declared.device !== undefined && DEVICE_FLAGS.includes(flag)) {
+      throw new UsageError(
+        `${key} says nothing here: the script opens its device "${declared.device.name}" itself`,
+      );
+    }
+    const options = blame(key, () => {
+      const options = read(values);
+      check(options);
+      return options;
+    });
+    const linux = { ...merged.linux, ...options.linux };
+    Object.assign(merged, options, Object.keys(linux).length === 0 ? {} : { linux });
+    given.push(key);
   }
-  return options;
+  if (given.length > 0) blame(given.join(" "), () => check(merged));
+  return merged;
+}
+
+function check(options: TunnelOptions): void {
+  checkDeviceOptions(options);
+  if (typeof options.far === "string") checkFarUrl(options.far);
+}
+
+function blame<Result>(flags: string, attempt: () => Result): Result {
+  try {
+    return attempt();
+  } catch (error) {
+    throw new UsageError(`${flags}: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+function wholeNumber(text: string): number {
+  if (!/^\d+$/.test(text)) throw new SyntaxError(`"${text}" is no whole number`);
+  return Number(text);
 }
 
 function flagKey(tunnel: string, flag: string): string {
@@ -118,9 +141,8 @@ function flagKey(tunnel: string, flag: string): string {
 }
 
 function unknownArgument(argument: string, keys: readonly string[]): string {
-  if (!argument.startsWith("-")) return `"${argument}" is not expected here`;
-  const name = argument.replace(/^-+/, "").replace(/=.*/, "");
-  const known = [...keys, "help", "quiet", "dry-run"];
-  const near = known.find((key) => key.startsWith(name.slice(0, 3)) || key.endsWith(`.${name}`));
+  if (!argument.startsWith("-")) return `"${argument}" is not expected here: a script takes only flags`;
+  const name = argument.replace(/^-+/, "").replace(/=.*/s, "");
+  const near = keys.find((key) => key.endsWith(`.${name}`)) ?? nearest(name, [...keys, ...BOOLEAN_FLAGS]);
   return `${argument} is no flag of this script${near === undefined ? "" : `: did you mean --${near}?`}`;
 }

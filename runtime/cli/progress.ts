@@ -1,48 +1,123 @@
-/** What a running script shows: a greeting, and counters while standard error is a terminal. */
+/** What a running script shows on standard error: a greeting, counters on a terminal, and a summary. */
 
+import { formatCidr, parseCidr, Prefix } from "../../lib/address.ts";
+import type { TunnelStats } from "../../lib/core/mod.ts";
 import type { Tunnel, TunnelOptions } from "../tunnel.ts";
 
 // Implementation
+/** How often the counters are shown (milliseconds). */
 const INTERVAL = 1000;
+const ERASE_LINE = "\r\x1b[K";
 
 /** A tunnel's options in a line: what `--dry-run` says. */
 export function describe(options: TunnelOptions): string {
-  const { name = "tun%d", address = [], route = [], mtu, far } = options;
-  const routes = [route].flat().map((one) =>
-    typeof one === "string" ? one : `${one.to} via ${one.via ?? "it"}`
-  );
+  const { device, name = "tun%d", mtu, far } = options;
   return [
-    `device ${options.device?.name ?? name}`,
-    ...[address].flat().map((one) => `address ${one}`),
-    ...routes.map((one) => `route ${one}`),
-    ...(mtu === undefined ? [] : [`mtu ${mtu}`]),
-    ...(typeof far === "string" ? [`far end ${far}`] : []),
+    `device ${device?.name ?? name}`,
+    ...addresses(options).map((address) => `address ${address}`),
+    ...[options.route ?? []].flat().map((route) =>
+      `route ${typeof route === "string" ? route : Deno.inspect(route)}`
+    ),
+    ...(mtu === undefined ? [] : [`MTU ${mtu}`]),
+    ...(far === undefined ? [] : [`far end ${typeof far === "string" ? far : "of the script's own"}`]),
   ].join(", ");
 }
 
-/** Shows that tunnels are open, then their counters once a second on a terminal. Returns what ends it. */
-export function showProgress(tunnels: Tunnel[]): () => void {
-  for (const { name, device, far } of tunnels) {
-    console.error(
-      `${name} is open, MTU ${device.mtu}${far === undefined ? "" : `, to ${far.name}`}; Ctrl-C ends it`,
-    );
-  }
+/** Says that a tunnel is open, and what comes to it. */
+export function greet(tunnel: Tunnel, options: TunnelOptions): void {
+  const { device, far } = tunnel;
+  const own = options.device === undefined ? addresses(options) : [];
+  const facts = [...own, `MTU ${device.mtu}`, ...(far === undefined ? [] : [`to ${far.name}`])];
+  console.error(`${device.name} is open: ${facts.join(", ")}. Ctrl-C ends it.`);
+  const prefixes = own.map(parseCidr).filter(({ address, length }) => length < address.bytes.length * 8 - 1);
+  if (prefixes.length === 0) return;
+  const networks = prefixes.map((prefix) => formatCidr(network(prefix)));
+  const [neighbour] = formatCidr(otherHost(prefixes[0]!)).split("/");
+  console.error(`Packets for ${networks.join(" and ")} come to it: try ping ${neighbour}`);
+}
+
+/** Shows counters once a second while standard error is a terminal. Returns what ends it. */
+export function showCounters(tunnels: readonly Tunnel[]): () => void {
   if (!Deno.stderr.isTerminal()) return () => {};
-  const encoder = new TextEncoder();
-  const before = tunnels.map(() => ({ out: 0, in: 0 }));
+  const before = tunnels.map(({ stats }) => stats);
   const timer = setInterval(() => {
     const columns = tunnels.map((tunnel, i) => {
-      const { outbound, inbound, dropped } = tunnel.stats;
-      const now = { out: outbound.packetsIn, in: inbound.packetsOut };
-      const rate = { out: now.out - before[i]!.out, in: now.in - before[i]!.in };
-      before[i] = now;
-      const drops = Object.values(dropped).reduce((sum, count) => sum + count, 0);
-      return `${tunnel.name}: from here ${now.out} (${rate.out}/s), to here ${now.in} (${rate.in}/s), dropped ${drops}`;
+      const { stats } = tunnel;
+      const text = `${tunnel.name}: ${formatRates(stats, before[i]!)}`;
+      before[i] = stats;
+      return text;
     });
-    Deno.stderr.writeSync(encoder.encode(`\r\x1b[K${columns.join("   ")}`));
+    // Left at the line's start, so that what the script prints takes its place.
+    write(`${ERASE_LINE}${columns.join("   ").slice(0, Deno.consoleSize().columns - 1)}\r`);
   }, INTERVAL);
   return () => {
     clearInterval(timer);
-    Deno.stderr.writeSync(encoder.encode("\r\x1b[K"));
+    write(ERASE_LINE);
   };
+}
+
+/** Says what a tunnel did. */
+export function summarize(tunnel: Tunnel): void {
+  console.error(`${tunnel.name} is closed: ${formatSummary(tunnel.stats, tunnel.far !== undefined)}`);
+}
+
+/** Counters, and how fast they grew since a second ago. */
+export function formatRates(now: TunnelStats, before: TunnelStats): string {
+  const outbound = now.outbound.packetsIn;
+  const inbound = now.inbound.packetsOut;
+  return `outbound ${outbound} (${outbound - before.outbound.packetsIn}/s), ` +
+    `inbound ${inbound} (${inbound - before.inbound.packetsOut}/s), dropped ${dropped(now)}`;
+}
+
+/** All that a tunnel counted, in a line. */
+export function formatSummary(stats: TunnelStats, hasFarEnd: boolean): string {
+  const { outbound, inbound, malformed } = stats;
+  const reasons = Object.entries(stats.dropped).map(([reason, count]) => `${reason} ${count}`);
+  return [
+    `from this machine ${packets(outbound.packetsIn, outbound.bytesIn)}`,
+    `to it ${packets(inbound.packetsOut, inbound.bytesOut)}`,
+    ...(hasFarEnd
+      ? [
+        `to the far end ${packets(outbound.packetsOut, outbound.bytesOut)}`,
+        `from there ${packets(inbound.packetsIn, inbound.bytesIn)}`,
+      ]
+      : []),
+    `dropped ${dropped(stats)}${reasons.length === 0 ? "" : ` (${reasons.join(", ")})`}`,
+    ...(malformed === 0 ? [] : [`malformed ${malformed}`]),
+  ].join("; ");
+}
+
+function packets(count: number, bytes: number): string {
+  return count === 0 ? "no packet" : `${count} packet${count === 1 ? "" : "s"} of ${bytes} bytes`;
+}
+
+function dropped(stats: TunnelStats): number {
+  return Object.values(stats.dropped).reduce((sum, count) => sum + count, 0);
+}
+
+function addresses(options: TunnelOptions): string[] {
+  return [options.address ?? []].flat();
+}
+
+/** A prefix with no bits behind it. */
+function network({ address: { family, bytes }, length }: Prefix): Prefix {
+  const masked = bytes.map((byte, i) => {
+    const bits = Math.min(8, Math.max(0, length - i * 8));
+    return byte & (0xff << 8 - bits);
+  });
+  return new Prefix({ family, bytes: masked }, length);
+}
+
+/** The first address of a network that is not one's own. */
+function otherHost(own: Prefix): Prefix {
+  const host = network(own);
+  const { bytes } = host.address;
+  bytes[bytes.length - 1]! += 1;
+  const isOwn = own.address.bytes.every((byte, i) => byte === bytes[i]);
+  if (isOwn) bytes[bytes.length - 1]! += 1;
+  return host;
+}
+
+function write(text: string): void {
+  Deno.stderr.writeSync(new TextEncoder().encode(text));
 }

@@ -1,15 +1,118 @@
-/** Far ends: what opens them, by object and by URL. */
+/** Far ends: what opens them, as objects and as URLs. */
 
+import { checkDeviceOptions } from "../../driver/options.ts";
 import type { TunnelEnd } from "../../lib/core/mod.ts";
 import type { EndOpener } from "../tunnel.ts";
+import { fail, parseHostPort, parseListen } from "./_host_port.ts";
+import { device } from "./device.ts";
+import { udp } from "./udp.ts";
+import { websocket } from "./websocket.ts";
 
-/** Opens what a tunnel's `far` option says. */
-export async function openFarEnd(far: TunnelEnd | EndOpener | string | undefined): Promise<TunnelEnd | undefined> {
-  if (typeof far === "string") throw new SyntaxError(`Cannot open far end "${far}"`);
-  return typeof far === "function" ? await far() : far;
+/**
+ * Opens what a tunnel's `far` option says: an end is open already, an opener is called, a URL is parsed as
+ * {@linkcode checkFarUrl} says.
+ *
+ * @throws {SyntaxError} when it is text that does not parse; what its opener throws.
+ */
+export async function openFarEnd(
+  far: TunnelEnd | EndOpener | string | undefined,
+): Promise<TunnelEnd | undefined> {
+  const opener = typeof far === "string" ? parseFarUrl(far) : far;
+  return typeof opener === "function" ? await opener() : opener;
 }
 
-/** Checks a far end's URL without opening it. */
+/**
+ * Checks a far end's URL without opening it. The address in it is the other side's, or with `?listen` one's own:
+ *
+ * | URL | means |
+ * |---|---|
+ * | `udp://HOST:PORT` | {@linkcode udp}, to this peer, from a free port |
+ * | `udp://HOST:PORT?listen=PORT` | the same, from this port, or from `ADDRESS:PORT` |
+ * | `udp://ADDRESS:PORT?listen` | to whoever sent the last datagram to this address |
+ * | `ws://HOST:PORT/PATH`, `wss://…` | {@linkcode websocket}, to this server |
+ * | `ws://ADDRESS:PORT/PATH?listen` | as the server |
+ * | `tun:NAME` | another TUN {@linkcode device} |
+ *
+ * IPv6 addresses stand in brackets: `udp://[2001:db8::1]:4500`.
+ *
+ * @throws {SyntaxError} when it is anything else.
+ */
 export function checkFarUrl(far: string): void {
-  if (!/^(udp|ws|wss|tun):/.test(far)) throw new SyntaxError(`Cannot parse far end "${far}"`);
+  parseFarUrl(far);
+}
+
+function parseFarUrl(text: string): EndOpener {
+  const subject = `far end ${JSON.stringify(text)}`;
+  const tun = /^tun:(?!\/\/)(.*)$/s.exec(text);
+  if (tun !== null) return parseTun(tun[1]!, subject);
+  const parts = /^(udp|ws|wss):\/\/([^/?#\s]*)(\/[^?#\s]*)?(?:\?([^#\s]*))?$/.exec(text);
+  if (parts === null) {
+    fail(
+      subject,
+      "it is no URL of a far end",
+      "write udp://HOST:PORT, ws://HOST:PORT/, wss://HOST/ or tun:NAME",
+    );
+  }
+  const [, scheme, place, path = "/", query] = parts as unknown as [string, string, string, string?, string?];
+  return scheme === "udp"
+    ? parseUdp(place, path, query, subject)
+    : parseWebSocket(text, scheme, place, path, query, subject);
+}
+
+function parseTun(name: string, subject: string): EndOpener {
+  try {
+    checkDeviceOptions({ name });
+  } catch (error) {
+    fail(
+      subject,
+      (error as Error).message.replace(/^Cannot open device .*?: /, ""),
+      "write one such as tun:tun1",
+    );
+  }
+  return device({ name });
+}
+
+function parseUdp(place: string, path: string, query: string | undefined, subject: string): EndOpener {
+  if (path !== "/") fail(subject, `it has a path, "${path}"`, "leave it out");
+  const listen = query?.replace(/^listen=?/, "");
+  if (query !== undefined && !/^listen(=.+)?$/.test(query)) {
+    fail(
+      subject,
+      `"?${query}" says nothing`,
+      'write "?listen" when the address is one\'s own, or "?listen=PORT"',
+    );
+  }
+  if (listen === "") {
+    parseListen(place, subject);
+    return udp({ listen: place });
+  }
+  const { port, family } = parseHostPort(place, subject);
+  if (port === 0) fail(subject, "its port is 0", "write the port that the other side listens on");
+  if (listen === undefined) return udp({ peer: place });
+  const local = parseListen(listen, subject);
+  if (family !== undefined && listen.includes(":") && local.family !== family) {
+    fail(subject, "one address is IPv4 and one is IPv6", "write two of one kind, or a port alone");
+  }
+  return udp({ peer: place, listen });
+}
+
+function parseWebSocket(
+  text: string,
+  scheme: string,
+  place: string,
+  path: string,
+  query: string | undefined,
+  subject: string,
+): EndOpener {
+  if (query === "listen") {
+    if (scheme === "wss") {
+      fail(subject, "the listening side has no certificate", "write ws:// behind a proxy with TLS");
+    }
+    parseListen(place, subject);
+    return websocket({ listen: place, path });
+  }
+  if (place.includes("@")) fail(subject, "it has a user name", "leave it out");
+  // A port may be left out here: 80 or 443.
+  parseHostPort(/:\d*$/.test(place) ? place : `${place}:80`, subject);
+  return websocket({ url: text });
 }

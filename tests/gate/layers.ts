@@ -64,7 +64,7 @@ function fault(place: string, specifier: string, late: boolean): string | undefi
   if (floor === SCRIPTS) return `A script imports by name ("${PACKAGE}/..."), as a stranger's does`;
   const target = new URL(specifier, `file:///${place}`).pathname.slice(1);
   if (floorOf(target) > floor) {
-    return `${folder(place)}/ imports ${folder(target)}/: scripts → runtime → driver → lib, never upward`;
+    return `${folder(place)}/ imports ${target}: scripts → runtime → driver → lib, never upward`;
   }
   const platform = PLATFORM.exec(target)?.[0];
   if (platform !== undefined && !late && floor < SCRIPTS && !place.startsWith(platform)) {

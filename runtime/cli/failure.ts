@@ -1,0 +1,112 @@
+/** How a command fails: its exit code, and what it prints. */
+
+// Specification
+/** Exit codes of the command and of scripts. */
+export const ExitCode = { Ended: 0, Failed: 1, WrongCommandLine: 2 } as const;
+
+// Implementation
+/** Where Warren's own code is; a script in `scripts/` is a user's. */
+const OWN_CODE = ["lib/", "driver/", "runtime/"].map((floor) =>
+  new URL(`../../${floor}`, import.meta.url).href
+);
+/** Errors of the engine that begin as ours do. */
+const ENGINE_MESSAGE = /^Cannot ((read|set) properties of|access '|convert |mix |destructure )/;
+/** The longest distance between a word and what it was meant to be. */
+const MOST_EDITS = 2;
+
+/** The command line makes no sense: shown with a hint at `--help`, exit code 2. */
+export class UsageError extends Error {
+  /** @ignore */
+  override readonly name = "UsageError";
+}
+
+/** Prints why a command failed, and returns its exit code. */
+export function report(error: unknown, command: string): number {
+  if (error instanceof UsageError) {
+    console.error(`warren: ${error.message}\nTry: ${command} --help`);
+    return ExitCode.WrongCommandLine;
+  }
+  console.error(`warren: ${explain(error)}`);
+  return ExitCode.Failed;
+}
+
+/**
+ * What to print for an error. What Warren expects is its message; with the script's own code in the stack, where
+ * that is, too; anything else, all of its stack.
+ */
+export function explain(error: unknown): string {
+  const lines = new Set(parts(error).map(explainOne));
+  return [...lines].join("\n");
+}
+
+/** The errors that an error is made of; one that came up twice, as a tunnel's does, comes once. */
+function parts(error: unknown): unknown[] {
+  const found = error instanceof SuppressedError
+    ? [error.suppressed, error.error].flatMap(parts)
+    : error instanceof AggregateError && error.errors.length > 0
+    ? error.errors.flatMap(parts)
+    : [error];
+  return [...new Set(found)];
+}
+
+function explainOne(error: unknown): string {
+  if (!(error instanceof Error)) return `The script threw ${Deno.inspect(error)}`;
+  const chain = [error];
+  for (let cause = error.cause; cause instanceof Error && !chain.includes(cause); cause = cause.cause) {
+    chain.push(cause);
+  }
+  const isOurs = error.message.startsWith("Cannot ") && !ENGINE_MESSAGE.test(error.message) &&
+    frames(error).every((frame, i) => i > 0 || !isScriptFrame(frame));
+  const said = isOurs ? error.message : `${error.name}: ${error.message}`;
+  const scriptFrames = chain.map((one) => frames(one).filter(isScriptFrame)).find((found) =>
+    found.length > 0
+  );
+  if (scriptFrames !== undefined) return [said, ...scriptFrames].join("\n");
+  const unexpected = isOurs ? chain.find((one) => !isExpected(one)) : error;
+  return unexpected === undefined ? said : [said, ...frames(unexpected)].join("\n");
+}
+
+function isExpected(error: Error): boolean {
+  const engine = error instanceof TypeError || error instanceof ReferenceError || error instanceof RangeError;
+  return !engine || error.message.startsWith("Cannot ") && !ENGINE_MESSAGE.test(error.message);
+}
+
+function frames(error: Error): string[] {
+  return error.stack?.split("\n").filter((line) => /^ {4}at /.test(line)) ?? [];
+}
+
+function isScriptFrame(frame: string): boolean {
+  return /\b(file|https?|data|blob):/.test(frame) && !OWN_CODE.some((floor) => frame.includes(floor));
+}
+
+/**
+ * What a mistyped word may have been meant to be; `undefined` when nothing is near.
+ *
+ * @example
+ * ```ts no-eval
+ * import { nearest } from "./failure.ts";
+ *
+ * console.assert(nearest("docter", ["run", "doctor"]) === "doctor");
+ * ```
+ */
+export function nearest(word: string, candidates: readonly string[]): string | undefined {
+  const ranked = candidates
+    .map((candidate) => ({ candidate, edits: candidate.startsWith(word) ? 1 : distance(word, candidate) }))
+    .filter(({ candidate, edits }) => edits <= MOST_EDITS && edits < candidate.length)
+    .sort((a, b) => a.edits - b.edits);
+  return word === "" ? undefined : ranked[0]?.candidate;
+}
+
+/** Letters to insert, remove or replace to make one word of another (Levenshtein). */
+function distance(from: string, to: string): number {
+  let row = Array.from({ length: to.length + 1 }, (_, i) => i);
+  for (let i = 0; i < from.length; i++) {
+    const next = [i + 1];
+    for (let j = 0; j < to.length; j++) {
+      const replaced = row[j]! + (from[i] === to[j] ? 0 : 1);
+      next.push(Math.min(replaced, row[j + 1]! + 1, next[j]! + 1));
+    }
+    row = next;
+  }
+  return row[to.length]!;
+}

@@ -1,0 +1,85 @@
+/** A host and a port as text: `192.0.2.1:4500`, `[2001:db8::1]:4500`, `vpn.example:4500`. */
+
+import { formatAddress, parseAddress } from "../../lib/address.ts";
+
+/** Where a socket is, or leads. */
+export interface HostPort {
+  /** An address in its one form, or a name. */
+  readonly host: string;
+  /** The port. */
+  readonly port: number;
+  /** What `host` is: an IPv4 address, an IPv6 address, or a name. */
+  readonly family: 4 | 6 | undefined;
+}
+
+/**
+ * Reads `HOST:PORT`. The port may be 0.
+ *
+ * @param subject What an error says could not be parsed.
+ * @throws {SyntaxError} when it is anything else.
+ */
+export function parseHostPort(text: string, subject: string): HostPort {
+  const parts = /^(?:\[([^\]]*)\]|([^:[\]]*))(?::(.*))?$/s.exec(text);
+  if (parts === null) {
+    fail(subject, "its host has colons", "write an IPv6 address in brackets, as [::1]:4500");
+  }
+  const [, bracketed, plain, port] = parts;
+  if (port === undefined || port === "") {
+    fail(subject, "it has no port", `write ${text.replace(/:$/, "")}:4500`);
+  }
+  if (!/^\d{1,5}$/.test(port) || Number(port) > 65_535) {
+    fail(subject, `its port "${port}" is not a number up to 65535`, "write one such as 4500");
+  }
+  if (bracketed !== undefined) {
+    return { host: canonical(bracketed, subject, "IPv6"), port: Number(port), family: 6 };
+  }
+  const host = plain!;
+  if (host === "") fail(subject, "it has no host", `write one, as 192.0.2.1:${port}`);
+  // WHATWG URL section 3.5: a host that ends in a number is an IPv4 address; getaddrinfo takes odd ones as such.
+  if (/(^|\.)(\d+|0x[0-9a-f]*)$/i.test(host)) {
+    return { host: canonical(host, subject, "IPv4"), port: Number(port), family: 4 };
+  }
+  if (!/^(?!-)[a-z0-9_-]+(\.[a-z0-9_-]+)*$/i.test(host)) {
+    fail(subject, `its host "${host}" is no address and no name`, "write one such as 192.0.2.1");
+  }
+  return { host, port: Number(port), family: undefined };
+}
+
+/**
+ * Reads where to listen: `PORT`, `ADDRESS:PORT`, or a port as a number. A port alone means all IPv4 addresses.
+ *
+ * @param subject What an error says could not be parsed.
+ * @throws {SyntaxError} when it is anything else, a host name too.
+ */
+export function parseListen(listen: string | number, subject: string): HostPort {
+  const text = /^\d+$/.test(String(listen)) ? `0.0.0.0:${listen}` : String(listen);
+  const local = parseHostPort(text, subject);
+  if (local.family === undefined) {
+    fail(subject, `"${local.host}" is no address of this machine`, "write one, or 0.0.0.0 for all");
+  }
+  return local;
+}
+
+/** The text that {@linkcode parseHostPort} reads. */
+export function formatHostPort(host: string, port: number): string {
+  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+/** Throws the error for text that makes no sense. */
+export function fail(subject: string, what: string, remedy: string): never {
+  throw new SyntaxError(`Cannot parse ${subject}: ${what}: ${remedy}`);
+}
+
+function canonical(text: string, subject: string, kind: "IPv4" | "IPv6"): string {
+  try {
+    const address = parseAddress(text);
+    if (address.family === (kind === "IPv4" ? 4 : 6)) return formatAddress(address);
+  } catch {
+    // Said below, about the whole.
+  }
+  fail(
+    subject,
+    `its host "${text}" is no ${kind} address`,
+    `write one such as ${kind === "IPv4" ? "192.0.2.1" : "[2001:db8::1]"}`,
+  );
+}

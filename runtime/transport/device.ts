@@ -1,0 +1,24 @@
+/** A second device as a far end. */
+
+import { type DeviceOptions, openDevice } from "../../driver/mod.ts";
+import { checkDeviceOptions } from "../../driver/options.ts";
+import type { Device } from "../../lib/core/mod.ts";
+
+/**
+ * Joins the tunnel to another device of this machine, made or attached to when the tunnel opens, and put back
+ * when it closes. As a URL: `tun:NAME`.
+ *
+ * @throws {SyntaxError} when an address, route or rule does not parse; {@linkcode RangeError} for a name, MTU
+ * or queue length out of range. What it returns throws as `openDevice` does.
+ *
+ * @example
+ * ```ts
+ * import { device, script } from "@warren/tunnel";
+ *
+ * export default script(import.meta, { name: "left", far: device({ name: "right" }) }, (tunnel) => tunnel.run());
+ * ```
+ */
+export function device(options: DeviceOptions = {}): () => Promise<Device> {
+  checkDeviceOptions(options);
+  return () => openDevice(options);
+}

@@ -1,0 +1,75 @@
+/** What the benches measure with: medians, the processor time of another process, the kernel's device counters. */
+
+// Specification
+// #define CPUCLOCK_SCHED 2; a process's clock is ~pid << 3 | CPUCLOCK_SCHED   include/linux/posix-timers_types.h
+const CPUCLOCK_SCHED = 2;
+// struct timespec { time_t tv_sec; long tv_nsec; };   time.h
+const TIMESPEC_WORDS = 2;
+
+const SYMBOLS = {
+  // int clock_gettime(clockid_t clockid, struct timespec *tp);
+  clock_gettime: { parameters: ["i32", "buffer"], result: "i32" },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+/** Figures of several rounds. */
+export interface Summary {
+  /** The middle one. */
+  readonly median: number;
+  /** The lowest. */
+  readonly low: number;
+  /** The highest. */
+  readonly high: number;
+}
+
+/** The middle of some figures, and how far they reach. `NaN` of none. */
+export function summarize(figures: readonly number[]): Summary {
+  const sorted = figures.toSorted((a, b) => a - b);
+  const half = sorted.length >> 1;
+  const median = sorted.length % 2 === 1 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2;
+  return { median, low: sorted[0] ?? NaN, high: sorted.at(-1) ?? NaN };
+}
+
+/**
+ * The middle of the ratios of figures taken in the same round: what disturbs a round disturbs both. A missing
+ * figure leaves out its round.
+ */
+export function ratio(figures: readonly number[], others: readonly number[]): number {
+  const ratios = figures.map((figure, round) => figure / (others[round] ?? NaN));
+  return summarize(ratios.filter(Number.isFinite)).median;
+}
+
+let libc: Deno.DynamicLibrary<typeof SYMBOLS> | undefined;
+
+/**
+ * The processor time of a process until now, of all its threads, in user space and in the kernel (nanoseconds).
+ * It is what utime and stime of `/proc/PID/stat` add up to, without their rounding to 10 ms: the clock of
+ * clock_getcpuclockid(3).
+ *
+ * @throws {Deno.errors.NotFound} when the process has ended.
+ */
+export function processorTime(pid: number): number {
+  libc ??= Deno.dlopen("libc.so.6", SYMBOLS);
+  const time = new BigInt64Array(TIMESPEC_WORDS);
+  if (libc.symbols.clock_gettime(~pid << 3 | CPUCLOCK_SCHED, time) !== 0) {
+    throw new Deno.errors.NotFound(`Cannot read the processor time of process ${pid}: it has ended`);
+  }
+  return Number(time[0]) * 1e9 + Number(time[1]);
+}
+
+/** The kernel's counters of a device; received is what the kernel got from the relay. */
+export interface DeviceCounters {
+  /** Packets that the relay wrote. */
+  readonly received: number;
+  /** Packets that the kernel handed to the relay. */
+  readonly sent: number;
+}
+
+/** The counters of the devices in a process's network namespace, by name (proc_pid_net(5)). */
+export function deviceCounters(pid: number): Map<string, DeviceCounters> {
+  // " ta: bytes packets errs drop fifo frame compressed multicast | bytes packets ...", below two lines of titles.
+  const lines = Deno.readTextFileSync(`/proc/${pid}/net/dev`).trimEnd().split("\n").slice(2);
+  return new Map(lines.map((line) => {
+    const [name, ...columns] = line.trim().split(/:?\s+/);
+    return [name!, { received: Number(columns[1]), sent: Number(columns[9]) }];
+  }));
+}

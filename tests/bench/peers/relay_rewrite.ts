@@ -1,0 +1,18 @@
+/** Two devices joined by a handler that looks into every TCP and UDP packet and rewrites its TTL. */
+import { script, Verdict } from "@warren/tunnel";
+import { openDevice } from "@warren/tunnel/driver";
+import { Tcp } from "@warren/tunnel/tcp";
+import { Udp } from "@warren/tunnel/udp";
+
+const TTL = 63;
+
+export default script(
+  import.meta,
+  { name: "ta", far: () => openDevice({ name: "tb" }) },
+  (tunnel) =>
+    tunnel.run((packet) => {
+      const transport = Tcp.of(packet) ?? Udp.of(packet);
+      if (transport !== undefined) transport.ip.ttl = TTL;
+      return Verdict.Pass;
+    }),
+);
