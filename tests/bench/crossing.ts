@@ -29,7 +29,6 @@ const LISTENING = /:1451 0+:0000 0A/;
 
 /** A program that relays between {@linkcode DEVICES}. */
 export interface RelayProgram {
-  readonly name: string;
   readonly program: string;
   readonly args: readonly string[];
 }
@@ -46,13 +45,11 @@ export interface Progress {
 
 /** A relay at work in its namespace. Disposing of it ends everything and removes the namespace. */
 export class Crossing implements AsyncDisposable {
-  readonly name: string;
   readonly #namespace: Namespace;
   readonly #relay: Deno.ChildProcess;
   readonly #signal: AbortSignal;
 
-  private constructor(name: string, namespace: Namespace, relay: Deno.ChildProcess, signal: AbortSignal) {
-    this.name = name;
+  private constructor(namespace: Namespace, relay: Deno.ChildProcess, signal: AbortSignal) {
     this.#namespace = namespace;
     this.#relay = relay;
     this.#signal = signal;
@@ -63,12 +60,12 @@ export class Crossing implements AsyncDisposable {
    *
    * @throws {Error} when the relay ends or has no devices after 15 s, with what it wrote.
    */
-  static async open({ name, program, args }: RelayProgram, signal: AbortSignal): Promise<Crossing> {
+  static async open({ program, args }: RelayProgram, signal: AbortSignal): Promise<Crossing> {
     signal.throwIfAborted();
     await using undo = new AsyncDisposableStack();
     const namespace = undo.use(await openNamespace());
     const relay = namespace.spawn(program, [...args], { stdout: "null" });
-    const crossing = new Crossing(name, namespace, relay, signal);
+    const crossing = new Crossing(namespace, relay, signal);
     await crossing.#until(() => DEVICES.every((device) => crossing.#counters().has(device)), "its devices");
     await crossing.#join();
     const server = namespace.spawn("iperf3", ["-s"], { stdout: "null", stderr: "null" });
@@ -123,12 +120,12 @@ export class Crossing implements AsyncDisposable {
     this.#relay.status.then(() => ended = true);
     const deadline = performance.now() + START_MILLISECONDS;
     while (!ended && !condition()) {
-      if (performance.now() > deadline) throw new Error(`Cannot bench "${this.name}": ${what} did not appear`);
+      if (performance.now() > deadline) throw new Error(`Cannot start the relay: ${what} did not appear`);
       await delay(LOOK_MILLISECONDS, this.#signal);
     }
     if (!ended) return;
     const said = await new Response(this.#relay.stderr).text();
-    throw new Error(`Cannot bench "${this.name}": it ended at once: ${said.trim()}`);
+    throw new Error(`Cannot start the relay: it ended: ${said.trim()}`);
   }
 
   /** Gives the devices their addresses, and the namespace the rules that send packets through them. */

@@ -1,6 +1,6 @@
 /** What a bench hands back, as one line of JSON, as a table, and as a section of RESULTS.md. */
 
-import { type Summary, summarize } from "./measure.ts";
+import { summarize, type Summary } from "./measure.ts";
 
 // Implementation
 const RESULTS = new URL("RESULTS.md", import.meta.url);
@@ -65,6 +65,11 @@ export function atMost(name: string, value: number, limit: number): Target {
 /** A target that a value must reach. */
 export function atLeast(name: string, value: number, limit: number): Target {
   return { name: `${name} at least ${limit}`, value, limit, met: value >= limit };
+}
+
+/** Says on standard error how far a bench is. */
+export function say(line: string): void {
+  console.error(`bench: ${line}`);
 }
 
 /** This machine. */

@@ -1,0 +1,89 @@
+/** The benches: `deno task bench NAME [--json] [--quick] [--write]`. */
+
+// @ts-types="../../runtime/cli/parse_args.d.ts"
+import { parseArgs } from "@std/cli/parse-args";
+import { buildPeers } from "./peers.ts";
+import { benchRelay } from "./relay.ts";
+import { machine, type Report, say, toJson, toText, writeResults } from "./report.ts";
+import { benchStages } from "./stages.ts";
+
+const BENCHES: Record<string, (quick: boolean, signal: AbortSignal) => Promise<Report>> = {
+  relay: benchRelay,
+  stages: benchStages,
+};
+
+const USAGE = `Usage: deno task bench NAME [flags]
+
+  relay    between two TUN devices: Warren against a C loop and socat; needs root, iperf3, ping
+  stages   what a handler, a chain of stages and each surface add to a packet; needs no privilege
+  build    compiles the peers that are programs of C; needs gcc
+
+  --json       the last line of the output is the result as one JSON object
+  --quick      shorter and rougher: within 50 s
+  --write      writes the result to tests/bench/RESULTS.md
+  -h, --help   this text
+
+Exit code: 0 when the bench ran, whether targets are met or not; 1 when it failed, 2 for a wrong command line,
+130 after Ctrl-C.
+`;
+
+/** The command line makes no sense. */
+class UsageError extends Error {}
+
+interface Flags {
+  readonly name: string;
+  readonly json: boolean;
+  readonly quick: boolean;
+  readonly write: boolean;
+}
+
+function parseFlags(args: string[]): Flags | undefined {
+  const parsed = parseArgs(args, {
+    boolean: ["json", "quick", "write", "help"],
+    alias: { h: "help" },
+    unknown: (argument) => {
+      if (argument.startsWith("-")) throw new UsageError(`${argument} is no flag of a bench`);
+    },
+  });
+  if (parsed.help === true) return undefined;
+  const names = parsed._.map(String);
+  const known = [...Object.keys(BENCHES), "build"];
+  if (names.length !== 1) throw new UsageError(`Name one bench: ${known.join(", ")}`);
+  if (!known.includes(names[0]!)) {
+    throw new UsageError(`"${names[0]}" is no bench: there are ${known.join(", ")}`);
+  }
+  return {
+    name: names[0]!,
+    json: parsed.json === true,
+    quick: parsed.quick === true,
+    write: parsed.write === true,
+  };
+}
+
+async function run({ name, json, quick, write }: Flags, signal: AbortSignal): Promise<void> {
+  if (name === "build") {
+    for (const program of await buildPeers()) console.log(program);
+    return;
+  }
+  const report = await BENCHES[name]!(quick, signal);
+  const at = machine();
+  console.log(toText(report, at));
+  if (write) writeResults(report, at);
+  if (json) console.log(toJson(report, at));
+}
+
+const interrupt = new AbortController();
+for (const name of ["SIGINT", "SIGTERM"] as const) {
+  Deno.addSignalListener(name, () => interrupt.abort(new Error("Interrupted")));
+}
+try {
+  const flags = parseFlags(Deno.args);
+  if (flags === undefined) console.log(USAGE);
+  else await run(flags, interrupt.signal);
+} catch (error) {
+  const wrong = error instanceof UsageError;
+  say(`${(error as Error).message}${wrong ? "\nTry: deno task bench --help" : ""}`);
+  Deno.exitCode = wrong ? 2 : interrupt.signal.aborted ? 130 : 1;
+}
+// Signal listeners would keep the process.
+Deno.exit();
