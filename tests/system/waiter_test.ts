@@ -1,0 +1,106 @@
+/** The loop's wait on Linux, over eventfds. */
+
+import assert from "node:assert/strict";
+import { libc } from "../../driver/linux/libc.ts";
+import { PollWaiter } from "../../driver/linux/waiter.ts";
+import { systemTest } from "../kit/system.ts";
+
+const NEEDS = { root: false };
+// Opened for good, so not within a test.
+if (Deno.build.os === "linux") libc();
+const one = BigUint64Array.of(1n);
+
+/** An eventfd, and what makes it readable. */
+function openEvent(): { fd: number; raise: () => void; lower: () => void } & Disposable {
+  const { eventfd, writeFrom, readInto, close } = libc();
+  const fd = eventfd(0, 0o4000);
+  return {
+    fd,
+    raise: () => void writeFrom(fd, one, 8n),
+    lower: () => void readInto(fd, new BigUint64Array(1), 8n),
+    [Symbol.dispose]: () => void close(fd),
+  };
+}
+
+systemTest("PollWaiter.wait() returns whether a descriptor is ready", NEEDS, () => {
+  using waiter = new PollWaiter();
+  using event = openEvent();
+  waiter.add(event.fd, true, false);
+  assert.equal(waiter.wait(1), false);
+  event.raise();
+  waiter.clear();
+  waiter.add(event.fd, true, false);
+  assert.equal(waiter.wait(1000), true);
+  waiter.clear();
+  waiter.add(event.fd, false, true);
+  assert.equal(waiter.wait(1000), true);
+});
+
+systemTest(
+  "PollWaiter.park() ends when a descriptor is ready, at its time, and by wake()",
+  NEEDS,
+  async () => {
+    using waiter = new PollWaiter();
+    using event = openEvent();
+    const park = (milliseconds: number) => {
+      waiter.clear();
+      waiter.add(event.fd, true, false);
+      return waiter.park(milliseconds);
+    };
+    await park(5);
+    const woken = park(Infinity);
+    waiter.wake();
+    await woken;
+    const ready = park(Infinity);
+    event.raise();
+    await ready;
+  },
+);
+
+systemTest("PollWaiter.park() follows a change of descriptors while a poll is under way", NEEDS, async () => {
+  using waiter = new PollWaiter();
+  using first = openEvent();
+  using second = openEvent();
+  waiter.add(first.fd, true, false);
+  await waiter.park(1);
+  waiter.clear();
+  waiter.add(first.fd, true, false);
+  waiter.add(second.fd, true, false);
+  const parked = waiter.park(Infinity);
+  second.raise();
+  await parked;
+});
+
+systemTest("PollWaiter.wake() is not lost while a poll is being replaced", NEEDS, async () => {
+  using waiter = new PollWaiter();
+  using first = openEvent();
+  using second = openEvent();
+  waiter.add(first.fd, true, false);
+  await waiter.park(1);
+  waiter.clear();
+  waiter.add(second.fd, true, false);
+  const parked = waiter.park(Infinity);
+  waiter.wake();
+  await parked;
+});
+
+systemTest("PollWaiter.watch() calls back in every kind of wait, until it is ended", NEEDS, async () => {
+  using waiter = new PollWaiter();
+  using event = openEvent();
+  let calls = 0;
+  const end = waiter.watch(event.fd, () => {
+    calls++;
+    event.lower();
+  });
+  event.raise();
+  waiter.clear();
+  assert.equal(waiter.wait(1000), true);
+  event.raise();
+  waiter.clear();
+  await waiter.park(1000);
+  assert.equal(calls, 2);
+  end();
+  event.raise();
+  waiter.clear();
+  assert.equal(waiter.wait(1), false);
+});
