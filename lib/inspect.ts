@@ -106,8 +106,9 @@ export interface InspectOptions {
  * tests: it allocates. It never throws and changes nothing, {@linkcode Packet.malformed} included.
  *
  * Different from tcpdump: what UDP, TCP and protocols other than these and ICMP carry is not looked into, nor
- * what router advertisements and time stamp replies hold; an IPv4 fragment ends in `(frag id:length@offset+)`, the `+` meaning that more follow; a packet or
- * header that is cut short or lies about its length ends in `malformed`, with its first 16 bytes.
+ * what router advertisements and time stamp replies hold; an IPv4 fragment ends in `(frag id:length@offset+)`,
+ * the `+` meaning that more follow; a packet or header that is cut short or lies about its length ends in
+ * `malformed`, with its first 16 bytes.
  *
  * @example
  * ```ts

@@ -83,7 +83,7 @@ function parseUdp(place: string, path: string, query: string | undefined, subjec
     );
   }
   if (listen === "") {
-    parseListen(place, subject);
+    parseOwn(place, subject);
     return udp({ listen: place });
   }
   const { port, family } = parseHostPort(place, subject);
@@ -108,11 +108,18 @@ function parseWebSocket(
     if (scheme === "wss") {
       fail(subject, "the listening side has no certificate", "write ws:// behind a proxy with TLS");
     }
-    parseListen(place, subject);
+    parseOwn(place, subject);
     return websocket({ listen: place, path });
   }
   if (place.includes("@")) fail(subject, "it has a user name", "leave it out");
   // A port may be left out here: 80 or 443.
   parseHostPort(/:\d*$/.test(place) ? place : `${place}:80`, subject);
   return websocket({ url: text });
+}
+
+function parseOwn(place: string, subject: string): void {
+  if (/^\d*$/.test(place)) {
+    fail(subject, "it has no address", `write 0.0.0.0:${place || "4500"} for all addresses`);
+  }
+  parseListen(place, subject);
 }

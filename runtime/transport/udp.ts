@@ -57,6 +57,8 @@ export class UdpTransport implements Transport {
   readonly overhead: number;
   /** The longest packet that passes Ethernet in one piece; the system cuts longer ones in fragments (bytes). */
   readonly pathMtu: number;
+  /** Settled when the system has the socket back. */
+  readonly closed: Promise<void>;
   /** Why it is gone: the socket failed. */
   failure: Error | undefined;
 
@@ -93,7 +95,8 @@ export class UdpTransport implements Transport {
       // Windows reports a peer's ICMP error by the next receive (WSAECONNRESET): the socket goes on.
       if (Deno.build.os !== "windows") this.#fail(error);
     });
-    socket.on("close", () => this.#fail(undefined));
+    this.closed = new Promise((resolve) => socket.once("close", resolve));
+    socket.once("close", () => this.#fail(undefined));
   }
 
   /** Who is at the other end, such as `192.0.2.1:4500`; `undefined` while nobody is known. */

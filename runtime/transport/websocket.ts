@@ -56,8 +56,8 @@ export interface WebSocketOptions {
 interface ConnectionSource {
   /** The connection ended. */
   lost(): void;
-  /** The end is closed. */
-  close(): void;
+  /** The end is closed; settled when nothing is left of it. */
+  close(): Promise<void>;
 }
 
 /** What {@linkcode websocket} opens: one peer at a time, reached by messages. `packet.endpoint` stays unused. */
@@ -72,10 +72,13 @@ export class WebSocketTransport implements Transport {
   readonly pathMtu: number = LARGE_ROOM;
   /** Where the listening side listens, such as `0.0.0.0:8080`; `undefined` on the connecting side. */
   readonly local: string | undefined;
+  /** Settled when `close` has come to its end, which waits for the peer's answer. */
+  readonly closed: Promise<void>;
   /** Why it is gone: the listening side can listen no longer. */
   failure: Error | undefined;
 
   readonly #source: ConnectionSource;
+  readonly #settleClosed: () => void;
   readonly #incoming: ReceiveQueue;
   readonly #outgoing = new SendQueue();
   #socket: WebSocket | undefined;
@@ -95,6 +98,9 @@ export class WebSocketTransport implements Transport {
     this.local = local;
     this.overhead = TCP_OVERHEAD + FRAME_OVERHEAD + (name.startsWith("wss:") ? TLS_OVERHEAD : 0);
     this.#source = source;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.closed = promise;
+    this.#settleClosed = resolve;
     this.#incoming = new ReceiveQueue(queueLength);
   }
 
@@ -154,12 +160,12 @@ export class WebSocketTransport implements Transport {
     this.#closed = true;
     const socket = this.#socket;
     this.#socket = undefined;
-    socket?.close();
+    const ended = socket === undefined ? undefined : endOf(socket);
     clearTimeout(this.#drainTimer);
     // Deno copies a message when it is sent: the bytes are free.
     this.#outgoing.giveBack(this.#outgoing.length);
     this.#incoming.clear();
-    this.#source.close();
+    Promise.all([ended, this.#source.close()]).then(this.#settleClosed);
   }
 
   /** The same as {@linkcode WebSocketTransport.close}. */
@@ -214,6 +220,14 @@ export class WebSocketTransport implements Transport {
   }
 }
 
+/** Closes a connection; settled when it has ended. */
+function endOf(socket: WebSocket): Promise<void> {
+  return new Promise((resolve) => {
+    socket.onclose = () => resolve();
+    socket.close();
+  });
+}
+
 /** The connecting side: makes a connection anew when one has ended. */
 class Connector implements ConnectionSource {
   readonly transport: WebSocketTransport;
@@ -222,6 +236,7 @@ class Connector implements ConnectionSource {
   #retry: number;
   #retryTimer: ReturnType<typeof setTimeout> | undefined;
   #connecting: WebSocket | undefined;
+  #closed = false;
 
   constructor(url: URL, firstRetry: number, queueLength: number | undefined) {
     this.#url = url.href;
@@ -242,13 +257,20 @@ class Connector implements ConnectionSource {
   }
 
   lost(): void {
+    if (this.#closed) return;
     this.#retryTimer = setTimeout(() => this.#reconnect(), this.#retry);
     this.#retry = Math.min(this.#retry * 2, LAST_RETRY);
   }
 
-  close(): void {
+  async close(): Promise<void> {
+    this.#closed = true;
     clearTimeout(this.#retryTimer);
-    this.#connecting?.close();
+    const socket = this.#connecting;
+    if (socket === undefined) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    socket.addEventListener("close", () => resolve());
+    socket.close();
+    await promise;
   }
 
   #reconnect(): void {
@@ -287,6 +309,7 @@ class Listener implements ConnectionSource {
   readonly #path: string;
   readonly #origins: readonly string[];
   readonly #closing = new AbortController();
+  readonly #server: Deno.HttpServer<Deno.NetAddr>;
   /** A connection that is about to open. */
   #opening: WebSocket | undefined;
 
@@ -296,23 +319,24 @@ class Listener implements ConnectionSource {
     origins: readonly string[],
     queueLength: number | undefined,
   ) {
-    this.#path = path;
+    this.#path = new URL(path, "http://host/").pathname;
     this.#origins = origins;
-    const server = Deno.serve(
+    this.#server = Deno.serve(
       { hostname: host, port, signal: this.#closing.signal, onListen: () => {} },
       (request) => this.#answer(request),
     );
-    const local = formatHostPort(server.addr.hostname, server.addr.port);
+    const local = formatHostPort(this.#server.addr.hostname, this.#server.addr.port);
     this.transport = new WebSocketTransport(`ws listening on ${local}`, local, queueLength, this);
-    server.finished.then(() => this.#ended(undefined), (error) => this.#ended(error));
+    this.#server.finished.then(() => this.#ended(undefined), (error) => this.#ended(error));
   }
 
   lost(): void {
   }
 
-  close(): void {
+  async close(): Promise<void> {
     this.#closing.abort();
-    this.#opening?.close();
+    const opening = this.#opening;
+    await Promise.all([this.#server.finished, opening === undefined ? undefined : endOf(opening)]);
   }
 
   #answer(request: Request): Response {

@@ -34,8 +34,8 @@ export interface Road {
   ping(version: Version, seq: number): void;
   /** The next echo reply; `undefined`: none came within so many milliseconds. */
   reply(milliseconds: number): Promise<Reply | undefined>;
-  /** Sends so many datagrams that want no answer, at once. */
-  sendDatagrams(count: number): void;
+  /** Sends so many datagrams that want no answer. */
+  sendDatagrams(count: number): void | Promise<void>;
   /** What has passed. */
   counts(): Counts;
   /** Processor time used so far (milliseconds). */
@@ -179,9 +179,9 @@ async function udpFlood(road: Road): Promise<Done> {
   const end = performance.now() + FLOOD;
   let turned = performance.now();
   for (let now = turned; now < end; now = performance.now()) {
-    road.sendDatagrams(BURST);
+    await road.sendDatagrams(BURST);
     sent += BURST;
-    if (now - turned < TURN && !road.needsTurns) continue;
+    if (now - turned < TURN) continue;
     await setImmediate();
     turned = now;
   }

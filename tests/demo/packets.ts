@@ -10,15 +10,16 @@ import { Ipv6 } from "../../lib/ipv6.ts";
 import { Udp } from "../../lib/udp.ts";
 import type { Reply, Version } from "./measure.ts";
 
-/** This machine's addresses in the demo, and those that it asks; the script's own options. */
-export const SRC_IPV4 = parseIpv4("10.9.0.1");
-export const DST_IPV4 = parseIpv4("10.9.0.77");
-export const SRC_IPV6 = parseIpv6("fd09::1");
-export const DST_IPV6 = parseIpv6("fd09::77");
+/** Two addresses that the script answers for. */
+export const DST_IPV4: number = parseIpv4("10.9.0.77");
+export const DST_IPV6: Uint8Array = parseIpv6("fd09::77");
 /** The port of discard (RFC 863). */
 export const PORT = 9;
 /** The bytes of a datagram of the flood. */
 export const DATAGRAM = 1400;
+/** This machine's addresses, as the script's options have them. */
+const SRC_IPV4 = parseIpv4("10.9.0.1");
+const SRC_IPV6 = parseIpv6("fd09::1");
 /** Tells the demo's echo requests from others. */
 const ID = 0x5741;
 /** As many as ping(8) sends (bytes). */
@@ -27,7 +28,7 @@ const PING_PAYLOAD = 56;
 const [packet] = new PacketPool({ small: 1, large: 0 }).packets as [Packet];
 
 /** An echo request with its IP header. The bytes are good until the next packet is made. */
-export function echoRequest(version: Version, seq: number): Packet {
+export function echoRequest(version: Version, seq: number): Uint8Array {
   packet.reset(PING_PAYLOAD);
   if (version === 4) {
     Icmpv4.encode(packet, { type: Icmpv4.EchoRequest, id: ID, seq });
@@ -36,7 +37,7 @@ export function echoRequest(version: Version, seq: number): Packet {
     Icmpv6.encode(packet, { type: Icmpv6.EchoRequest, id: ID, seq });
     Ipv6.encode(packet, { src: SRC_IPV6, dst: DST_IPV6, nextHeader: Protocol.Icmpv6 });
   }
-  return packet;
+  return packet.data;
 }
 
 /** A datagram of the flood, with its IP header. */
@@ -54,4 +55,10 @@ export function replyIn(packet: Packet): Reply | undefined {
   const type = icmp4 === undefined ? Icmpv6.EchoReply : Icmpv4.EchoReply;
   if (icmp === undefined || icmp.type !== type || icmp.id !== ID || !icmp.checksumValid) return undefined;
   return { version: icmp4 === undefined ? 6 : 4, seq: icmp.seq };
+}
+
+/** The same for the kernel's raw ICMPv6 sockets, which take the IP header off and look at the checksum (RFC 3542). */
+export function replyInIcmpv6(icmp: DataView, length: number): Reply | undefined {
+  const isReply = length >= 8 && icmp.getUint8(0) === Icmpv6.EchoReply && icmp.getUint16(4) === ID;
+  return isReply ? { version: 6, seq: icmp.getUint16(6) } : undefined;
 }

@@ -177,11 +177,9 @@ Deno.test("Ipv4.encode() writes what Ipv4.of() reads, with right checksums, and 
       const packet = packetOf(payload);
       Ipv4.encode(packet, fields);
       const ip = Ipv4.of(packet)!;
-      const read = { ...fields };
       for (const name of Object.keys(fields) as (keyof Ipv4Fields)[]) {
-        Object.assign(read, { [name]: ip[name] });
+        assert.equal(ip[name], fields[name], name);
       }
-      assert.deepEqual(read, fields);
       assert.equal(ip.totalLength, payload.length + 20);
       assert.equal(ip.headerLength, 20);
       assert.equal(ip.isFragment, false);
@@ -298,8 +296,11 @@ Deno.test("Ipv4's setters keep the pseudo-header's sum in a partly summed packet
 
 Deno.test("Ipv4's setters keep a wrong header checksum as wrong as it was", () => {
   const packet = packetOf(fromHex(KNOWN_HEADER.replace("0073", "0014").replace("b861", "b8c1")));
+  const before = plainSum(packet.data);
+  assert.notEqual(before, 0xffff);
   Ipv4.of(packet)!.ttl--;
-  assert.equal(plainSum(packet.data), 0xffff - 0xc0 + 0xc1); // 0xb8c0 would be right
+  Ipv4.of(packet)!.src = 0x0a000001;
+  assert.equal(plainSum(packet.data), before);
 });
 
 Deno.test("Ipv4's setters change nothing behind the header of a later fragment, or of UDP without a checksum", () => {
@@ -359,13 +360,10 @@ Deno.test("Ipv4.finishTransport() finishes a partial sum for good", () => {
 Deno.test("Ipv4.of() and its view never throw and stay inside the packet, whatever the bytes", () => {
   const anyPacket = fc.oneof(
     fc.uint8Array({ maxLength: 64 }),
-    fc.tuple(
-      fc.integer({ min: 0x44, max: 0x4f }),
-      fc.nat(64),
-      fc.uint8Array({ minLength: 20, maxLength: 64 }),
-    ).map(
-      ([first, length, bytes]) => Uint8Array.from([first, bytes[1]!, 0, length, ...bytes.subarray(4)]),
-    ),
+    fc.tuple(fc.integer({ min: 0x44, max: 0x4a }), fc.nat(4), fc.uint8Array({ minLength: 20, maxLength: 64 }))
+      .map(([first, padding, bytes]) =>
+        Uint8Array.from([first, bytes[1]!, 0, bytes.length - padding, ...bytes.subarray(4)])
+      ),
   );
   let seen = 0;
   fc.assert(
