@@ -51,28 +51,39 @@ function parts(error: unknown): unknown[] {
 
 function explainOne(error: unknown): string {
   if (!(error instanceof Error)) return `The script threw ${Deno.inspect(error)}`;
-  const chain = [error];
-  for (let cause = error.cause; cause instanceof Error && !chain.includes(cause); cause = cause.cause) {
-    chain.push(cause);
-  }
-  const isOurs = error.message.startsWith("Cannot ") && !ENGINE_MESSAGE.test(error.message) &&
-    frames(error).every((frame, i) => i > 0 || !isScriptFrame(frame));
+  const isOurs = isExpected(error) && !isScriptFrame(frames(error)[0] ?? "");
   const said = isOurs ? error.message : `${error.name}: ${error.message}`;
-  const scriptFrames = chain.map((one) => frames(one).filter(isScriptFrame)).find((found) =>
-    found.length > 0
+  const scriptFrames = chain(error).map((one) => frames(one).filter(isScriptFrame)).find(({ length }) =>
+    length > 0
   );
   if (scriptFrames !== undefined) return [said, ...scriptFrames].join("\n");
-  const unexpected = isOurs ? chain.find((one) => !isExpected(one)) : error;
-  return unexpected === undefined ? said : [said, ...frames(unexpected)].join("\n");
+  // A stage of ours that threw what none should.
+  const { cause } = error;
+  const bug = !isOurs
+    ? error
+    : cause instanceof Error && /^Cannot go on /.test(said) && !isExpected(cause)
+    ? cause
+    : undefined;
+  return bug === undefined ? said : [said, ...frames(bug)].join("\n");
 }
 
-function isExpected(error: Error): boolean {
-  const engine = error instanceof TypeError || error instanceof ReferenceError || error instanceof RangeError;
-  return !engine || error.message.startsWith("Cannot ") && !ENGINE_MESSAGE.test(error.message);
+/** An error and its causes. */
+function chain(error: Error): Error[] {
+  const found = [error];
+  for (let { cause } = error; cause instanceof Error && !found.includes(cause); { cause } = cause) {
+    found.push(cause);
+  }
+  return found;
 }
 
-function frames(error: Error): string[] {
-  return error.stack?.split("\n").filter((line) => /^ {4}at /.test(line)) ?? [];
+function isExpected({ message }: Error): boolean {
+  return message.startsWith("Cannot ") && !ENGINE_MESSAGE.test(message);
+}
+
+/** Where an error came from; its message may hold lines that look the same. */
+function frames({ stack = "", message }: Error): string[] {
+  const start = Math.max(0, stack.indexOf(message)) + message.length;
+  return stack.slice(start).split("\n").filter((line) => /^ {4}at /.test(line));
 }
 
 function isScriptFrame(frame: string): boolean {

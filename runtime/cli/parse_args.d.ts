@@ -23,6 +23,7 @@ export type ParsedValue = undefined | boolean | string | number | (string | numb
 export interface ParsedArgs {
   /** What is no flag. */
   _: (string | number)[];
+  /** What was given for a flag; for a dotted one, by its first part. */
   [flag: string]: ParsedValue | Record<string, ParsedValue>;
 }
 

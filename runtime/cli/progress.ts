@@ -11,7 +11,7 @@ const ERASE_LINE = "\r\x1b[K";
 
 /** A tunnel's options in a line: what `--dry-run` says. */
 export function describe(options: TunnelOptions): string {
-  const { device, name = "tun%d", mtu, far } = options;
+  const { device, name = "tun%d", mtu, far, linux } = options;
   return [
     `device ${device?.name ?? name}`,
     ...addresses(options).map((address) => `address ${address}`),
@@ -19,6 +19,7 @@ export function describe(options: TunnelOptions): string {
       `route ${typeof route === "string" ? route : Deno.inspect(route)}`
     ),
     ...(mtu === undefined ? [] : [`MTU ${mtu}`]),
+    ...(linux?.txQueueLength === undefined ? [] : [`queue of ${linux.txQueueLength} packets`]),
     ...(far === undefined ? [] : [`far end ${typeof far === "string" ? far : "of the script's own"}`]),
   ].join(", ");
 }
@@ -88,7 +89,7 @@ export function formatSummary(stats: TunnelStats, hasFarEnd: boolean): string {
 }
 
 function packets(count: number, bytes: number): string {
-  return count === 0 ? "no packet" : `${count} packet${count === 1 ? "" : "s"} of ${bytes} bytes`;
+  return count === 0 ? "no packet" : `${count} packet${count === 1 ? "" : "s"}, ${bytes} bytes`;
 }
 
 function dropped(stats: TunnelStats): number {

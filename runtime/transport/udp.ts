@@ -1,7 +1,7 @@
 /**
  * Packets in UDP datagrams, one each, as they are: no encryption, no handshake, no header of its own.
  *
- *     write() ──► send, at most 64 under way ──► datagram ──► receive queue, bounded ──► read()
+ *     write() ──► send queue, 64 packets ──► datagrams, one by one ──► receive queue, bounded ──► read()
  *
  * Built on node:dgram, which needs no flag beyond `--allow-net`.
  */
@@ -9,11 +9,14 @@
 import { Buffer } from "node:buffer";
 import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
 import { lookup } from "node:dns/promises";
+// Without it nothing runs node:dgram's next ticks in Deno 2.9.6, and a socket's "close" never comes.
+import "node:process";
 import { DriverError } from "../../driver/mod.ts";
 import { finishChecksum } from "../../lib/checksum.ts";
-import type { EndHost, Packet, PacketBatch, Transport, Waitable } from "../../lib/core/mod.ts";
+import type { EndHost, PacketBatch, Transport, Waitable } from "../../lib/core/mod.ts";
 import { fail, formatHostPort, type HostPort, parseHostPort, parseListen } from "./_host_port.ts";
 import { checkQueueLength, ReceiveQueue } from "./_receive_queue.ts";
+import { SendQueue } from "./_send_queue.ts";
 
 // Specification
 /** RFC 791 section 3.1 and RFC 768: 20 and 8 bytes. */
@@ -27,10 +30,11 @@ const MAX_DATAGRAM = 65_507;
 /** RFC 894: what nearly every road takes (bytes). */
 const ETHERNET_MTU = 1500;
 /**
- * Datagrams under way. Deno finishes about 128 socket operations in one turn of its event loop, and sends that use
- * them up leave none for receiving: measured, 100,000 sends a second let 2,000 datagrams in.
+ * Packets taken and not sent, which is also what one turn of the event loop sends. Deno finishes about 128 socket
+ * operations in a turn, and sends that use them up leave none for receiving: 100,000 sends a second let 2,000 in.
  */
-const SENDING = 64;
+const SEND_PACKETS = 64;
+const SEND_BYTES = 512 * 1024;
 
 /** Options for {@linkcode udp}: `peer`, `listen`, or both. */
 export interface UdpOptions {
@@ -71,11 +75,12 @@ export class UdpTransport implements Transport {
   /** 0 while there is no peer. */
   #peerPort: number;
   #host: EndHost | undefined;
-  #sending = 0;
+  readonly #outgoing = new SendQueue(SEND_PACKETS, SEND_BYTES);
+  #sending = false;
   #full = false;
   #closed = false;
-  /** What each slot's packet calls back when it is sent: made once, not once a packet. */
-  readonly #sent: ((error: Error | null) => void)[] = [];
+  /** Made once, not once a packet. */
+  readonly #sent = (error: Error | null): void => this.#finish(error);
   readonly #refusals = new Map<string, string>();
 
   /** For {@linkcode udp}, with a socket that is bound. */
@@ -111,9 +116,9 @@ export class UdpTransport implements Transport {
     return formatHostPort(address, port);
   }
 
-  /** Datagrams handed to the system, which has not said yet what became of them. */
+  /** Packets that the system has not taken yet. */
   get queued(): number {
-    return this.#sending;
+    return this.#outgoing.length;
   }
 
   /** Gives it its loop. */
@@ -127,7 +132,7 @@ export class UdpTransport implements Transport {
     return this.#closed ? 0 : this.#incoming.read(batch);
   }
 
-  /** Sends packets while fewer than 64 are under way; what the system refuses is dropped with its reason. */
+  /** Takes packets while the send queue has room; what the system refuses is dropped with its reason. */
   write(batch: PacketBatch): number {
     if (this.#closed) return 0;
     const host = this.#host!;
@@ -137,25 +142,25 @@ export class UdpTransport implements Transport {
       const packet = packets[count]!;
       if (packet.length > this.#mtu) host.drop(packet, "longer than the MTU");
       else if (this.#peerPort === 0) host.drop(packet, "no peer");
-      else if (this.#sending < SENDING) this.#send(packet);
+      else if (!this.#outgoing.full) this.#outgoing.push(packet);
       else {
         this.#full = true;
         break;
       }
     }
     batch.shift(count);
+    if (!this.#sending) this.#sendFirst();
     return count;
   }
 
-  /** Closes the socket. What is under way is sent; what was not read is gone. */
+  /** Closes the socket. What was not sent or not read is gone. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#socket.close();
     this.#incoming.clear();
-    this.#sending = 0;
-    // Deno's dgram copies a datagram when it is sent: the bytes are free, though its callback is still to come.
-    for (const packet of this.#host?.pool.packets ?? []) if (packet.owner === this) packet.pool.give(packet);
+    // Deno's dgram copies a datagram when it is sent: its bytes are free, though its callback is still to come.
+    this.#outgoing.clear();
   }
 
   /** The same as {@linkcode UdpTransport.close}. */
@@ -163,22 +168,22 @@ export class UdpTransport implements Transport {
     this.close();
   }
 
-  #send(packet: Packet): void {
-    const { offset, length, slot } = packet;
+  /** One at a time: Deno finishes several that must wait, for a full socket, in any order. */
+  #sendFirst(): void {
+    const packet = this.#outgoing.first;
+    this.#sending = packet !== undefined;
+    if (packet === undefined) return;
+    const { bytes, offset, length } = packet;
     if (packet.checksumStart !== 0) finishChecksum(packet.data, packet.checksumStart, packet.checksumOffset);
-    packet.owner = this;
-    this.#sending++;
-    const sent = this.#sent[slot] ??= (error) => this.#finish(packet, error);
-    const bytes = Buffer.from(packet.bytes.buffer, packet.bytes.byteOffset + offset, length);
-    this.#socket.send(bytes, this.#peerPort, this.#peerAddress, sent);
+    const datagram = Buffer.from(bytes.buffer, bytes.byteOffset + offset, length);
+    this.#socket.send(datagram, this.#peerPort, this.#peerAddress, this.#sent);
   }
 
-  #finish(packet: Packet, error: Error | null): void {
-    // Closed meanwhile: it went back then.
-    if (packet.owner !== this) return;
-    this.#sending--;
-    if (error === null) packet.pool.give(packet);
-    else this.#host!.drop(packet, this.#reason(error));
+  #finish(error: Error | null): void {
+    if (this.#closed) return;
+    if (error === null) this.#outgoing.giveBack();
+    else this.#host!.drop(this.#outgoing.shift(), this.#reason(error));
+    this.#sendFirst();
     if (this.#full) {
       this.#full = false;
       this.#host!.wake();

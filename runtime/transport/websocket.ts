@@ -28,6 +28,9 @@ const FRAME_OVERHEAD = 8;
 const TLS_OVERHEAD = 22;
 
 // Implementation
+/** What a connection may have that it has not handed to the system yet. */
+const SENDING_PACKETS = 256;
+const SENDING_BYTES = 256 * 1024;
 /** How long a connection may take to open (milliseconds). */
 const CONNECT_TIMEOUT = 10_000;
 /** How long to wait after the first failure, and at most (milliseconds). */
@@ -80,7 +83,7 @@ export class WebSocketTransport implements Transport {
   readonly #source: ConnectionSource;
   readonly #settleClosed: () => void;
   readonly #incoming: ReceiveQueue;
-  readonly #outgoing = new SendQueue();
+  readonly #outgoing = new SendQueue(SENDING_PACKETS, SENDING_BYTES);
   #socket: WebSocket | undefined;
   #host: EndHost | undefined;
   #full = false;
@@ -163,7 +166,7 @@ export class WebSocketTransport implements Transport {
     const ended = socket === undefined ? undefined : endOf(socket);
     clearTimeout(this.#drainTimer);
     // Deno copies a message when it is sent: the bytes are free.
-    this.#outgoing.giveBack(this.#outgoing.length);
+    this.#outgoing.clear();
     this.#incoming.clear();
     Promise.all([ended, this.#source.close()]).then(this.#settleClosed);
   }

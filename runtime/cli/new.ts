@@ -1,0 +1,116 @@
+/** `warren new`: writes a script, and a deno.json with which it runs where it is. */
+
+import { basename, dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import config from "../../deno.json" with { type: "json" };
+import { ExitCode, nearest, UsageError } from "./failure.ts";
+
+const USAGE = `Usage: warren new NAME
+
+  warren new demo    makes the folder demo, with demo.ts and deno.json in it
+  warren new my.ts   makes my.ts, and deno.json beside it if there is none
+
+The script answers pings. What is there already is never overwritten.`;
+
+const SCRIPT = `#!/usr/bin/env -S deno run --allow-ffi
+/** Answers every ping sent into 10.9.0.0/24. Try: ping 10.9.0.77 */
+import { script, Verdict } from "${config.name}";
+import { Icmpv4 } from "${config.name}/icmpv4";
+
+export default script(import.meta, { address: "10.9.0.1/24" }, (tunnel) =>
+  tunnel.run((packet) => {
+    const icmp = Icmpv4.of(packet);
+    if (icmp?.type !== Icmpv4.EchoRequest) return Verdict.Drop;
+    icmp.type = Icmpv4.EchoReply;
+    icmp.ip.swap();
+    return Verdict.Reply;
+  }));
+`;
+
+/** Where Warren is. */
+const ROOT = new URL("../../", import.meta.url);
+const EXECUTABLE = 0o755;
+
+/** Runs `warren new` with these arguments, and returns its exit code. */
+export async function create(args: readonly string[]): Promise<number> {
+  if (args.includes("--help") || args.includes("-h")) {
+    console.log(USAGE);
+    return ExitCode.Ended;
+  }
+  const flag = args.find((arg) => arg.startsWith("-"));
+  if (flag !== undefined) {
+    const near = nearest(flag, ["--help"]);
+    throw new UsageError(`"${flag}" is no flag${near === undefined ? "" : `: did you mean ${near}?`}`);
+  }
+  const [name, surplus] = args;
+  if (name === undefined || surplus !== undefined) {
+    throw new UsageError("it needs one name: warren new my.ts");
+  }
+  // It becomes part of a task's command.
+  if (!/^\w[\w.-]*$/.test(basename(name))) {
+    throw new UsageError(`"${basename(name)}" has more in it than letters, digits, "_", "-" and "."`);
+  }
+  const isFile = /\.m?[jt]s$/.test(name);
+  const folder = resolve(isFile ? dirname(name) : name);
+  await write(folder, isFile ? basename(name) : `${basename(name)}.ts`, name);
+  return ExitCode.Ended;
+}
+
+async function write(folder: string, file: string, name: string): Promise<void> {
+  const path = join(folder, file);
+  const isFolder = file !== basename(name);
+  await attempt(name, () => Deno.mkdir(isFolder ? dirname(folder) : folder, { recursive: true }));
+  if (isFolder) await attempt(name, () => Deno.mkdir(folder));
+  await attempt(name, () => Deno.writeTextFile(path, SCRIPT, { createNew: true, mode: EXECUTABLE }));
+  console.log(`Made ${path}`);
+  const present = await firstThere([join(folder, "deno.json"), join(folder, "deno.jsonc")]);
+  const settings = settingsFor(file, ROOT);
+  if (present === undefined) {
+    const configPath = join(folder, "deno.json");
+    await attempt(name, () => Deno.writeTextFile(configPath, `${JSON.stringify(settings, undefined, 2)}\n`));
+    console.log(`Made ${configPath}`);
+  } else if (!(await Deno.readTextFile(present)).includes(`"${config.name}"`)) {
+    const { imports, links } = settings;
+    console.log(`Add to ${present}: ${JSON.stringify({ imports, links }).slice(1, -1)}`);
+  }
+  const sudo = Deno.build.os !== "windows" && Deno.uid() !== 0 ? "sudo " : "";
+  console.log(`Run it: cd ${folder} && ${sudo}deno run --allow-ffi ${file}\nTry: ping 10.9.0.77`);
+}
+
+/** The content of a deno.json with which a script runs in its folder. */
+interface Settings {
+  imports: Record<string, string>;
+  /** A checkout in place of what the registry has. */
+  links?: string[];
+  /** Without it, a package.json beside would have Warren's own imports looked for in node_modules. */
+  nodeModulesDir: "none";
+  tasks: Record<string, string>;
+}
+
+/** What a script's deno.json says when Warren is at this URL: a checkout's, or a registry's. */
+export function settingsFor(file: string, root: URL): Settings {
+  return {
+    imports: { [config.name]: `jsr:${config.name}@^${config.version}` },
+    ...(root.protocol === "file:" ? { links: [fileURLToPath(root).replace(/[\\/]$/, "")] } : {}),
+    nodeModulesDir: "none",
+    tasks: { start: `deno run --allow-ffi ${file}` },
+  };
+}
+
+async function firstThere(paths: string[]): Promise<string | undefined> {
+  for (const path of paths) {
+    const there = await Deno.stat(path).then(() => true, () => false);
+    if (there) return path;
+  }
+}
+
+async function attempt(name: string, act: () => Promise<void>): Promise<void> {
+  try {
+    await act();
+  } catch (error) {
+    const said = error instanceof Deno.errors.AlreadyExists
+      ? "it is there already: choose another name"
+      : (error as Error).message;
+    throw new Deno.errors.PermissionDenied(`Cannot make "${name}": ${said}`, { cause: error });
+  }
+}

@@ -1,0 +1,393 @@
+/** What every end promises, whatever it is made of: one suite, run against each. */
+
+import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
+import { type Packet, PacketBatch, PacketPool, type TunnelEnd } from "../../lib/core/mod.ts";
+import { TestHost, until } from "../kit/host.ts";
+
+/** Two ends, of which each reads what the other writes. */
+export interface EndPair {
+  /** The end under test. */
+  readonly near: TunnelEnd;
+  /** Its other side. */
+  readonly far: TunnelEnd;
+  /** The longest packet that both take (bytes). */
+  readonly mtu: number;
+  /** Whether an end fails when the other one is closed. */
+  readonly failsWithPeer: boolean;
+  /** Called with both attached: settled when packets can pass in both directions. */
+  ready?(): Promise<void> | void;
+  /** Called with both closed: settled when nothing is left of them. */
+  gone?(): Promise<unknown> | void;
+}
+
+/** How many packets an overload tries. */
+const OVERLOAD = 3000;
+/** The sequence number's place in a packet, behind what looks like an IPv4 header. */
+const SEQUENCE = 20;
+
+class Bench implements AsyncDisposable {
+  readonly near: TunnelEnd;
+  readonly far: TunnelEnd;
+  readonly nearHost = new TestHost();
+  readonly farHost = new TestHost();
+  readonly mtu: number;
+  readonly failsWithPeer: boolean;
+  readonly #pair: EndPair;
+
+  constructor(pair: EndPair) {
+    this.#pair = pair;
+    ({ near: this.near, far: this.far, mtu: this.mtu, failsWithPeer: this.failsWithPeer } = pair);
+    this.near.attach(this.nearHost);
+    this.far.attach(this.farHost);
+  }
+
+  async ready(): Promise<this> {
+    await this.#pair.ready?.();
+    return this;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.near.close();
+    this.far.close();
+    await this.#pair.gone?.();
+    strictEqual(this.nearHost.pool.taken, 0, "near's packets are back");
+    strictEqual(this.farHost.pool.taken, 0, "far's packets are back");
+  }
+}
+
+/** Declares the tests. `make` makes a fresh pair; both ends get a host each, with a pool of its own. */
+export function endConformance(name: string, make: () => EndPair | Promise<EndPair>): void {
+  const test = (sentence: string, body: (bench: Bench) => Promise<void> | void) =>
+    Deno.test(`${name}: ${sentence}`, async () => {
+      await using bench = await new Bench(await make()).ready();
+      await body(bench);
+    });
+
+  test("read() takes nothing while nothing has arrived", ({ near, far }) => {
+    const batch = new PacketBatch();
+    strictEqual(near.read(batch), 0);
+    strictEqual(far.read(batch), 0);
+    strictEqual(batch.length, 0);
+    strictEqual(near.failure, undefined);
+  });
+
+  test("write() of an empty batch takes nothing", ({ near }) => {
+    strictEqual(near.write(new PacketBatch()), 0);
+  });
+
+  test("packets of every length arrive as they were written", async (bench) => {
+    const { near, far, nearHost, farHost, mtu } = bench;
+    for (const length of [1, 20, 576, Math.min(1400, mtu), mtu]) {
+      for (
+        const [from, fromHost, to, toHost] of [[near, nearHost, far, farHost], [
+          far,
+          farHost,
+          near,
+          nearHost,
+        ]] as const
+      ) {
+        const bytes = pattern(length);
+        const batch = new PacketBatch();
+        batch.push(fromHost.pool.from(bytes)!);
+        strictEqual(from.write(batch), 1);
+        strictEqual(batch.length, 0);
+        const arrived = await receive(to, toHost, 1);
+        deepStrictEqual(arrived[0], bytes);
+      }
+    }
+  });
+
+  test("a packet that was moved in its slot arrives as it is", async ({ near, far, nearHost, farHost }) => {
+    const packet = nearHost.pool.from(pattern(100))!;
+    packet.strip(40);
+    packet.bytes[packet.offset] = 0x45;
+    packet.prepend(8);
+    packet.bytes[packet.offset] = 0x60;
+    const expected = packet.data.slice();
+    const batch = new PacketBatch();
+    batch.push(packet);
+    strictEqual(near.write(batch), 1);
+    deepStrictEqual(await receive(far, farHost, 1), [expected]);
+  });
+
+  test("order is kept, in both directions", async ({ near, far, nearHost, farHost }) => {
+    const [there, back] = await Promise.all([
+      carry(near, nearHost, far, farHost, 500),
+      carry(far, farHost, near, nearHost, 500),
+    ]);
+    const expected = Array.from({ length: 500 }, (_, i) => i);
+    deepStrictEqual(there, expected);
+    deepStrictEqual(back, expected);
+  });
+
+  test("read() fills a batch to its bound and leaves the rest", async ({ near, far, nearHost, farHost }) => {
+    const batch = new PacketBatch();
+    for (let i = 0; i < 10; i++) batch.push(numbered(nearHost.pool, i));
+    await until(() => (near.write(batch), batch.length === 0), "10 packets were taken");
+    const sequences: number[] = [];
+    await until(() => {
+      const few = new PacketBatch({ packets: 3 });
+      const count = far.read(few);
+      ok(count <= 3);
+      strictEqual(count, few.length);
+      sequences.push(...empty(few).map(sequence));
+      return sequences.length === 10;
+    }, "10 packets arrived");
+    deepStrictEqual(sequences, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    strictEqual(farHost.lost, 0);
+  });
+
+  test("read() appends, and leaves a full batch alone", async ({ near, far, nearHost, farHost }) => {
+    const batch = new PacketBatch();
+    batch.push(numbered(nearHost.pool, 7));
+    near.write(batch);
+    const full = new PacketBatch({ packets: 1 });
+    const own = numbered(farHost.pool, 1);
+    full.push(own);
+    strictEqual(far.read(full), 0);
+    strictEqual(full.length, 1);
+    const roomy = new PacketBatch();
+    full.moveTo(roomy);
+    await until(() => far.read(roomy) > 0, "a packet arrived");
+    strictEqual(roomy.packets[0], own);
+    deepStrictEqual(empty(roomy).map(sequence), [1, 7]);
+  });
+
+  test("read() takes nothing while the pool is empty, and loses nothing", async ({ near, far, nearHost, farHost }) => {
+    const { pool } = farHost;
+    const batch = new PacketBatch();
+    batch.push(numbered(nearHost.pool, 3));
+    const hoard: Packet[] = [];
+    for (let packet = pool.take(1); packet !== undefined; packet = pool.take(1)) hoard.push(packet);
+    near.write(batch);
+    const { wakes } = farHost;
+    const got = new PacketBatch();
+    await until(() => (strictEqual(far.read(got), 0), farHost.wakes > 0 || wakes > 0), "it woke the loop");
+    for (const packet of hoard) pool.give(packet);
+    deepStrictEqual((await receive(far, farHost, 1)).map(sequenceOf), [3]);
+    strictEqual(farHost.lost, 0);
+  });
+
+  test("an arriving packet wakes the loop", async ({ near, nearHost, far, farHost }) => {
+    if (far.waitable !== undefined) return;
+    const batch = new PacketBatch();
+    const { wakes } = farHost;
+    batch.push(numbered(nearHost.pool, 0));
+    near.write(batch);
+    await until(() => farHost.wakes > wakes, "it woke the loop");
+    strictEqual((await receive(far, farHost, 1)).length, 1);
+  });
+
+  test("write() takes no more than fits, and wakes the loop when more does", async (bench) => {
+    const { near, far, nearHost, farHost } = bench;
+    const batch = new PacketBatch({ packets: OVERLOAD });
+    const sequences: number[] = [];
+    let next = 0;
+    let taken = 0;
+    // Nothing is read and no turn is given: what is taken here, is queued.
+    for (;;) {
+      for (
+        let packet;
+        batch.length < 64 && (packet = tryNumbered(nearHost.pool, next)) !== undefined;
+        next++
+      ) {
+        batch.push(packet);
+      }
+      const count = near.write(batch);
+      taken += count;
+      if (count === 0) break;
+      ok(taken <= OVERLOAD, "it is bounded");
+    }
+    ok(taken > 0);
+    const { wakes } = nearHost;
+    while (sequences.length + nearHost.lost + farHost.lost < taken) {
+      sequences.push(...(await receive(far, farHost, 1)).map(sequenceOf));
+    }
+    strictEqual(sequences.length + nearHost.lost + farHost.lost, taken);
+    if (near.waitable === undefined) await until(() => nearHost.wakes > wakes, "it woke the loop");
+    await until(() => near.queued === 0, "nothing was queued");
+    deepStrictEqual(sequences, sequences.toSorted((a, b) => a - b));
+    for (const packet of batch) packet.pool.give(packet);
+  });
+
+  test("packets sent are packets received, dropped with a reason, or queued", async (bench) => {
+    const { near, far, nearHost, farHost } = bench;
+    const batch = new PacketBatch();
+    let next = 0;
+    // The other side is not read until everything is written, or can be no more.
+    const accounted = () => nearHost.lost + farHost.lost;
+    const sequences: number[] = [];
+    let idle = 0;
+    while (next < OVERLOAD && idle < 3) {
+      for (
+        let packet;
+        batch.length < 64 && (packet = tryNumbered(nearHost.pool, next)) !== undefined;
+        next++
+      ) {
+        batch.push(packet);
+      }
+      const before = near.queued;
+      const count = near.write(batch);
+      await until(() => near.queued < Math.max(1, before) || count === 0, "something was delivered");
+      idle = count === 0 ? idle + 1 : 0;
+    }
+    const sent = next - batch.length;
+    await until(() => {
+      const got = new PacketBatch();
+      far.read(got);
+      sequences.push(...empty(got).map(sequence));
+      return sequences.length + accounted() + near.queued >= sent && near.queued === 0;
+    }, `${sent} packets were accounted for`);
+    strictEqual(sequences.length + accounted(), sent);
+    deepStrictEqual(sequences, sequences.toSorted((a, b) => a - b));
+    strictEqual(new Set(sequences).size, sequences.length);
+    for (const packet of batch) packet.pool.give(packet);
+  });
+
+  test("close() twice is close() once, and nothing passes afterwards", async ({ near, nearHost, far, farHost }) => {
+    const batch = new PacketBatch();
+    for (let i = 0; i < 5; i++) batch.push(numbered(nearHost.pool, i));
+    near.write(batch);
+    for (const packet of batch) packet.pool.give(packet);
+    batch.clear();
+    await until(() => near.queued === 0, "nothing was queued");
+    near.close();
+    near.close();
+    strictEqual(near.queued, 0);
+    batch.push(numbered(nearHost.pool, 9));
+    strictEqual(near.write(batch), 0);
+    strictEqual(batch.length, 1);
+    strictEqual(near.read(new PacketBatch()), 0);
+    empty(batch);
+    far.close();
+    strictEqual(far.read(new PacketBatch()), 0);
+    strictEqual(farHost.pool.taken, 0);
+  });
+
+  test("close() gives back what is queued, read or not", ({ near, nearHost, far, farHost }) => {
+    const batch = new PacketBatch();
+    for (let i = 0; i < 64; i++) batch.push(numbered(nearHost.pool, i));
+    near.write(batch);
+    near.close();
+    far.close();
+    for (const packet of batch) packet.pool.give(packet);
+    strictEqual(nearHost.pool.taken, 0);
+    strictEqual(farHost.pool.taken, 0);
+  });
+
+  test("an end whose other side is closed says so where it can, and never throws", async (bench) => {
+    const { near, nearHost, far, failsWithPeer } = bench;
+    const { wakes } = nearHost;
+    far.close();
+    if (failsWithPeer) {
+      await until(() => near.failure !== undefined, "it failed");
+      ok(near.failure!.message.startsWith("Cannot "));
+      if (near.waitable === undefined) ok(nearHost.wakes > wakes, "it woke the loop");
+    }
+    const batch = new PacketBatch();
+    batch.push(numbered(nearHost.pool, 0));
+    near.write(batch);
+    for (const packet of batch) packet.pool.give(packet);
+    near.read(new PacketBatch());
+    await until(() => near.queued === 0, "nothing was queued");
+    if (!failsWithPeer) strictEqual(near.failure, undefined);
+  });
+
+  Deno.test(`${name}: close() works before attach()`, async () => {
+    const pair = await make();
+    pair.near.close();
+    pair.far.close();
+    await pair.gone?.();
+  });
+
+  test("two ends may share a pool", async () => {
+    const pair = await make();
+    const pool = new PacketPool({ small: 8, large: 1 });
+    const [nearHost, farHost] = [new TestHost(pool), new TestHost(pool)];
+    pair.near.attach(nearHost);
+    pair.far.attach(farHost);
+    await pair.ready?.();
+    const batch = new PacketBatch();
+    batch.push(numbered(pool, 5));
+    strictEqual(pair.near.write(batch), 1);
+    deepStrictEqual((await receive(pair.far, farHost, 1)).map(sequenceOf), [5]);
+    pair.near.close();
+    pair.far.close();
+    await pair.gone?.();
+    strictEqual(pool.taken, 0);
+  });
+}
+
+/** Reads until so many packets have arrived; copies of them. */
+export async function receive(end: TunnelEnd, host: TestHost, count: number): Promise<Uint8Array[]> {
+  const arrived: Uint8Array[] = [];
+  const batch = new PacketBatch();
+  await until(() => {
+    end.read(batch);
+    for (const packet of batch) {
+      strictEqual(packet.pool, host.pool, "a packet of the loop's pool");
+      strictEqual(packet.owner, batch, "a packet of the batch");
+    }
+    arrived.push(...empty(batch));
+    return arrived.length >= count;
+  }, `${count} packets arrived`);
+  return arrived;
+}
+
+/** Writes numbered packets while the other side reads; the numbers that arrived. */
+async function carry(
+  from: TunnelEnd,
+  fromHost: TestHost,
+  to: TunnelEnd,
+  toHost: TestHost,
+  count: number,
+): Promise<number[]> {
+  const batch = new PacketBatch();
+  const numbers: number[] = [];
+  let next = 0;
+  while (numbers.length < count) {
+    for (let packet; next < count && batch.length < 16; next++) {
+      if ((packet = tryNumbered(fromHost.pool, next)) === undefined) break;
+      batch.push(packet);
+    }
+    from.write(batch);
+    numbers.push(...(await receive(to, toHost, 1)).map(sequenceOf));
+  }
+  return numbers;
+}
+
+/** Bytes that look like an IPv4 packet in their first nibble, and differ from their neighbours. */
+export function pattern(length: number): Uint8Array {
+  const bytes = Uint8Array.from({ length }, (_, i) => i * 31 + length);
+  bytes[0] = 0x45;
+  return bytes;
+}
+
+function tryNumbered(pool: PacketPool, number: number): Packet | undefined {
+  const packet = pool.from(pattern(SEQUENCE + 4));
+  packet?.view.setUint32(packet.offset + SEQUENCE, number);
+  return packet;
+}
+
+/** A packet with a number in it. */
+export function numbered(pool: PacketPool, number: number): Packet {
+  return tryNumbered(pool, number)!;
+}
+
+/** The number in a packet's bytes. */
+export function sequenceOf(bytes: Uint8Array): number {
+  return new DataView(bytes.buffer, bytes.byteOffset).getUint32(SEQUENCE);
+}
+
+const sequence = sequenceOf;
+
+/** Takes all packets out of a batch and gives them back; copies of them. */
+export function empty(batch: PacketBatch): Uint8Array[] {
+  const copies: Uint8Array[] = [];
+  for (const packet of batch) {
+    copies.push(packet.data.slice());
+    packet.pool.give(packet);
+  }
+  batch.clear();
+  return copies;
+}

@@ -1,0 +1,9 @@
+/** MemoryDevice keeps what every end promises. */
+
+import { MemoryDevice } from "../../driver/memory.ts";
+import { endConformance } from "./end.ts";
+
+endConformance("MemoryDevice", () => {
+  const [near, far] = MemoryDevice.pair({ mtu: 9000, queueLength: 100 });
+  return { near, far, mtu: 9000, failsWithPeer: true };
+});

@@ -1,0 +1,70 @@
+/** A loop's stand-in for tests of one end: it counts what the end says, and waits without sleeping. */
+
+import { setImmediate } from "node:timers";
+import { type EndHost, type Packet, PacketPool } from "../../lib/core/mod.ts";
+
+/** How long a test waits for what must come (milliseconds). */
+const DEADLINE = 20_000;
+
+/** What an end under test is attached to. */
+export class TestHost implements EndHost {
+  /** Where packets live. */
+  readonly pool: PacketPool;
+  /** Packets that the end dropped after it took them, by reason. */
+  readonly dropped: Record<string, number> = {};
+  /** Packets that the end refused on arrival, by reason. */
+  readonly refused: Record<string, number> = {};
+  /** How often the end asked for a breath. */
+  wakes = 0;
+
+  /** A host with a pool of its own, pre-filled with 0xa5. */
+  constructor(pool: PacketPool = new PacketPool({ small: 512, large: 16 })) {
+    this.pool = pool;
+    pool.bytes.fill(0xa5);
+  }
+
+  /** How many packets the end dropped or refused. */
+  get lost(): number {
+    return sum(this.dropped) + sum(this.refused);
+  }
+
+  /** Counts. */
+  wake(): void {
+    this.wakes++;
+  }
+
+  /** Counts, and gives the packet back. */
+  drop(packet: Packet, reason: string): void {
+    this.dropped[reason] = (this.dropped[reason] ?? 0) + 1;
+    packet.pool.give(packet);
+  }
+
+  /** Counts. */
+  refuse(bytes: number, reason: string): void {
+    if (!(bytes >= 0)) throw new TypeError(`Cannot refuse ${bytes} bytes`);
+    this.refused[reason] = (this.refused[reason] ?? 0) + 1;
+  }
+
+  /** Ends that need it have tests of their own. */
+  watch(): () => void {
+    return () => {};
+  }
+}
+
+/** Gives the event loop turns until something is so; fails after 20 s. */
+export async function until(condition: () => boolean, what: string): Promise<void> {
+  const start = performance.now();
+  while (!condition()) {
+    if (performance.now() - start > DEADLINE) throw new Error(`Waited in vain until ${what}`);
+    await turn();
+  }
+}
+
+/** One turn of the event loop. */
+export function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
+function sum(counts: Record<string, number>): number {
+  return Object.values(counts).reduce((total, count) => total + count, 0);
+}

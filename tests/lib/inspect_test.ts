@@ -1,0 +1,220 @@
+/** Tests of lib/inspect.ts. The lines are tcpdump 4.99.3's (`tcpdump -nSt -r`), unless a name says otherwise. */
+
+import type { Packet } from "@warren/tunnel/core";
+import { Icmpv4 } from "@warren/tunnel/icmpv4";
+import { Icmpv6 } from "@warren/tunnel/icmpv6";
+import { inspect } from "@warren/tunnel/inspect";
+import { Ipv4 } from "@warren/tunnel/ipv4";
+import { Tcp, type TcpFields } from "@warren/tunnel/tcp";
+import { Udp } from "@warren/tunnel/udp";
+import { equal } from "node:assert/strict";
+import { encodeIp, packetOf } from "./_packets.ts";
+
+const IPV4 = "IP 10.9.0.1 > 10.9.0.77:";
+const IPV6 = "IP6 fe80::1 > 2001:db8::2:";
+
+function udp(version: 4 | 6): Packet {
+  const packet = packetOf(new Uint8Array(30));
+  Udp.encode(packet, { srcPort: 1234, dstPort: 9797 });
+  return encodeIp(packet, version, 17);
+}
+
+function tcp(version: 4 | 6, fields: Partial<TcpFields>, length = 0): Packet {
+  const packet = packetOf(new Uint8Array(length));
+  Tcp.encode(packet, { srcPort: 5000, dstPort: 5001, seq: 1, flags: 0, ...fields });
+  return encodeIp(packet, version, 6);
+}
+
+function icmp(fields: Parameters<typeof Icmpv4.encode>[1], payload = new Uint8Array(56)): Packet {
+  const packet = packetOf(payload);
+  Icmpv4.encode(packet, fields);
+  return encodeIp(packet, 4, 1);
+}
+
+function icmp6(fields: Parameters<typeof Icmpv6.encode>[1], payload = new Uint8Array(56)): Packet {
+  const packet = packetOf(payload);
+  Icmpv6.encode(packet, fields);
+  return encodeIp(packet, 6, 58);
+}
+
+/** A packet in which these extension headers stand before a datagram. */
+function extended(first: number, extensions: readonly number[]): Packet {
+  const packet = packetOf(new Uint8Array(64));
+  Udp.encode(packet, { srcPort: 1234, dstPort: 9999 });
+  packet.prepend(extensions.length);
+  packet.bytes.set(extensions, packet.offset);
+  return encodeIp(packet, 6, first);
+}
+
+Deno.test("inspect() says UDP as tcpdump does", () => {
+  equal(inspect(udp(4)), "IP 10.9.0.1.1234 > 10.9.0.77.9797: UDP, length 30");
+  equal(inspect(udp(6)), "IP6 fe80::1.1234 > 2001:db8::2.9797: UDP, length 30");
+});
+
+Deno.test("inspect() says TCP as tcpdump does", () => {
+  const ports = "IP 10.9.0.1.5000 > 10.9.0.77.5001:";
+  const options = { mss: 1460, sackPermitted: true, timestamps: { tsval: 1, tsecr: 2 }, windowScale: 7 };
+  equal(
+    inspect(tcp(4, { ack: 2, flags: Tcp.Syn | Tcp.Ack, options })),
+    `${ports} Flags [S.], seq 1, ack 2, win 65535, ` +
+      "options [mss 1460,sackOK,TS val 1 ecr 2,nop,wscale 7], length 0",
+  );
+  const urgent = {
+    seq: 0xfffffff8,
+    ack: 2,
+    flags: Tcp.Psh | Tcp.Ack | Tcp.Urg,
+    urgentPointer: 3,
+    window: 100,
+  };
+  equal(
+    inspect(tcp(4, { ...urgent, options: Uint8Array.of(1, 1, 5, 10, 0, 0, 0, 1, 0, 0, 0, 9) }, 10)),
+    `${ports} Flags [P.U], seq 4294967288:2, ack 2, win 100, urg 3, options [nop,nop,sack 1 {1:9}], length 10`,
+  );
+  equal(
+    inspect(tcp(6, { flags: 0, options: Uint8Array.of(2, 4, 1, 2, 99, 4, 1, 2) })),
+    "IP6 fe80::1.5000 > 2001:db8::2.5001: " +
+      "Flags [none], win 65535, options [mss 258,unknown-99 0x0102], length 0",
+  );
+  equal(
+    inspect(tcp(4, { seq: 7, flags: Tcp.Rst, window: 0, options: Uint8Array.of(2, 4, 1, 2, 0, 5, 5) })),
+    `${ports} Flags [R], seq 7, win 0, options [mss 258,eol], length 0`,
+  );
+});
+
+Deno.test("inspect() says where TCP options are malformed, in its own words", () => {
+  equal(
+    inspect(tcp(4, { flags: Tcp.Ece | Tcp.Cwr | Tcp.Fin, options: Uint8Array.of(2, 4, 1, 2, 99, 40, 1, 2) })),
+    "IP 10.9.0.1.5000 > 10.9.0.77.5001: Flags [FEW], seq 1, win 65535, options [mss 258,bad opt], length 0",
+  );
+});
+
+Deno.test("inspect() says ICMP as tcpdump does", () => {
+  const quoted = packetOf(new Uint8Array(8));
+  Udp.encode(quoted, { srcPort: 1, dstPort: 33434 });
+  const data = encodeIp(quoted, 4, 17).data;
+  const lines: [Packet, string][] = [
+    [icmp({ type: 8, id: 7, seq: 1 }), "ICMP echo request, id 7, seq 1, length 64"],
+    [icmp({ type: 0, id: 7, seq: 1 }), "ICMP echo reply, id 7, seq 1, length 64"],
+    [icmp({ type: 13, id: 7, seq: 1 }), "ICMP time stamp query id 7 seq 1, length 64"],
+    [icmp({ type: 10 }), "ICMP router solicitation, length 64"],
+    [icmp({ type: 200 }), "ICMP type-#200, length 64"],
+    [icmp({ type: 3, code: 0 }, data), "ICMP net 10.9.0.77 unreachable, length 44"],
+    [icmp({ type: 3, code: 1 }, data), "ICMP host 10.9.0.77 unreachable, length 44"],
+    [icmp({ type: 3, code: 2 }, data), "ICMP 10.9.0.77 protocol 17 unreachable, length 44"],
+    [icmp({ type: 3, code: 3 }, data), "ICMP 10.9.0.77 udp port 33434 unreachable, length 44"],
+    [
+      icmp({ type: 3, code: 4, rest: 1400 }, data),
+      "ICMP 10.9.0.77 unreachable - need to frag (mtu 1400), length 44",
+    ],
+    [
+      icmp({ type: 3, code: 13 }, data),
+      "ICMP host 10.9.0.77 unreachable - admin prohibited filter, length 44",
+    ],
+    [icmp({ type: 3, code: 16 }, data), "ICMP 10.9.0.77 unreachable - #16, length 44"],
+    [
+      icmp({ type: 5, code: 1, rest: 0x0a0900fe }, data),
+      "ICMP redirect 10.9.0.77 to host 10.9.0.254, length 44",
+    ],
+    [
+      icmp({ type: 5, code: 9, rest: 0x0a0900fe }, data),
+      "ICMP redirect-#9 10.9.0.77 to 10.9.0.254, length 44",
+    ],
+    [icmp({ type: 11 }, data), "ICMP time exceeded in-transit, length 44"],
+    [icmp({ type: 11, code: 1 }, data), "ICMP ip reassembly time exceeded, length 44"],
+    [icmp({ type: 12, rest: 9 * 2 ** 24 }, data), "ICMP parameter problem - octet 9, length 44"],
+  ];
+  for (const [packet, line] of lines) equal(inspect(packet), `${IPV4} ${line}`);
+});
+
+Deno.test("inspect() says ICMPv6 as tcpdump does", () => {
+  const quoted = packetOf(new Uint8Array(8));
+  Udp.encode(quoted, { srcPort: 1, dstPort: 33434 });
+  const data = encodeIp(quoted, 6, 17).data;
+  const address = Uint8Array.from([0xfe, 0x80, ...new Uint8Array(13), 9]);
+  const lines: [Packet, string][] = [
+    [icmp6({ type: 128, id: 7, seq: 1 }), "ICMP6, echo request, id 7, seq 1, length 64"],
+    [icmp6({ type: 133 }, new Uint8Array()), "ICMP6, router solicitation, length 8"],
+    [icmp6({ type: 135 }, address), "ICMP6, neighbor solicitation, who has fe80::9, length 24"],
+    [icmp6({ type: 136 }, address), "ICMP6, neighbor advertisement, tgt is fe80::9, length 24"],
+    [
+      icmp6({ type: 1, code: 0 }, data),
+      "ICMP6, destination unreachable, unreachable route 2001:db8::2, length 64",
+    ],
+    [
+      icmp6({ type: 1, code: 2 }, data),
+      "ICMP6, destination unreachable, beyond scope 2001:db8::2, source address fe80::1, length 64",
+    ],
+    [
+      icmp6({ type: 1, code: 4 }, data),
+      "ICMP6, destination unreachable, unreachable port, 2001:db8::2 udp port 33434, length 64",
+    ],
+    [icmp6({ type: 2, rest: 1280 }, data), "ICMP6, packet too big, mtu 1280, length 64"],
+    [icmp6({ type: 3 }, data), "ICMP6, time exceeded in-transit for 2001:db8::2, length 64"],
+    [icmp6({ type: 3, code: 1 }, data), "ICMP6, time exceeded in-transit (reassembly), length 64"],
+    [
+      icmp6({ type: 4, code: 1, rest: 40 }, data),
+      "ICMP6, parameter problem, next header - octet 40, length 64",
+    ],
+  ];
+  for (const [packet, line] of lines) equal(inspect(packet), `${IPV6} ${line}`);
+});
+
+Deno.test("inspect() says IPv6 extension headers and fragments as tcpdump does", () => {
+  equal(inspect(extended(44, [17, 0, 0, 1, 0, 0, 0, 7])), `${IPV6} frag (0|72) 1234 > 9999: UDP, length 64`);
+  equal(inspect(extended(44, [17, 0, 0x05, 0xa8, 0, 0, 0, 7])), `${IPV6} frag (1448|72)`);
+  equal(inspect(extended(0, [17, 0, 1, 4, 0, 0, 0, 0])), `${IPV6} HBH 1234 > 9999: UDP, length 64`);
+  equal(inspect(extended(60, [17, 0, 1, 4, 0, 0, 0, 0])), `${IPV6} DSTOPT 1234 > 9999: UDP, length 64`);
+});
+
+Deno.test("inspect() adds to an IPv4 fragment where it belongs, which tcpdump leaves out", () => {
+  const later = udp(4);
+  const ip = Ipv4.of(later)!;
+  ip.fragmentOffset = 1480;
+  ip.id = 7;
+  equal(inspect(later), `${IPV4} ip-proto-17 (frag 7:38@1480)`);
+  ip.fragmentOffset = 0;
+  ip.moreFragments = true;
+  later.view.setUint16(ip.payloadOffset + 4, 2000);
+  equal(inspect(later), "IP 10.9.0.1.1234 > 10.9.0.77.9797: UDP, length 1992 (frag 7:38@0+)");
+});
+
+Deno.test("inspect() names a protocol that it does not know by its number", () => {
+  equal(inspect(encodeIp(packetOf([1, 2, 3, 4]), 4, 47)), `${IPV4} ip-proto-47 4`);
+  equal(inspect(encodeIp(packetOf([1, 2, 3, 4]), 6, 1)), `${IPV6} ip-proto-1 4`);
+  equal(inspect(encodeIp(packetOf([]), 6, 59)), `${IPV6} no next header`);
+});
+
+Deno.test("inspect() shows the first 16 bytes of what is malformed", () => {
+  equal(inspect(packetOf([0x45, 0, 1])), "malformed: 3 bytes 45 00 01");
+  equal(inspect(packetOf([])), "malformed: 0 bytes");
+  equal(
+    inspect(packetOf(new Uint8Array(17))),
+    "malformed: 17 bytes 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 ...",
+  );
+  equal(inspect(encodeIp(packetOf([1, 2, 3]), 4, 17)), `${IPV4} UDP malformed: 3 bytes 01 02 03`);
+  equal(inspect(encodeIp(packetOf([1, 2, 3]), 6, 58)), `${IPV6} ICMP6 malformed: 3 bytes 01 02 03`);
+});
+
+Deno.test("inspect() with verbose adds the IP header's fields, and says when a checksum is wrong", () => {
+  const packet = udp(4);
+  const header = "IP (tos 0x0, ttl 64, id 0, offset 0, flags [DF], proto 17, length 58)";
+  equal(inspect(packet, { verbose: true }), `${header} 10.9.0.1.1234 > 10.9.0.77.9797: UDP, length 30`);
+  packet.bytes[packet.offset + 30]! ^= 1;
+  equal(
+    inspect(packet, { verbose: true }),
+    `${header} 10.9.0.1.1234 > 10.9.0.77.9797: [bad cksum] UDP, length 30`,
+  );
+  equal(
+    inspect(udp(6), { verbose: true }),
+    "IP6 (hlim 64, next-header 17, payload length: 38) fe80::1.1234 > 2001:db8::2.9797: UDP, length 30",
+  );
+});
+
+Deno.test("inspect() leaves Packet.malformed as it was", () => {
+  const packet = packetOf([0x45]);
+  inspect(packet);
+  equal(packet.malformed, false);
+  packet.malformed = true;
+  inspect(packet);
+  equal(packet.malformed, true);
+});

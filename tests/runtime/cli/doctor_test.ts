@@ -1,0 +1,46 @@
+/** The checks of `warren doctor`; those of the system are in tests/system. */
+
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { type Check, examine, formatCheck } from "../../../runtime/cli/doctor.ts";
+
+Deno.test("formatCheck() is one line with the remedy behind", () => {
+  assert.equal(
+    formatCheck({ what: "Deno", state: "ok", says: "version 2.9.6" }),
+    "ok    Deno: version 2.9.6",
+  );
+  assert.equal(
+    formatCheck({ what: "TUN", state: "fail", says: "a\n  b", remedy: "modprobe tun" }),
+    "fail  TUN: a b: modprobe tun",
+  );
+});
+
+async function packageChecks(files: Record<string, string>, folder: string): Promise<Check[]> {
+  const root = await Deno.makeTempDir();
+  try {
+    await Deno.mkdir(join(root, folder), { recursive: true });
+    for (const [name, content] of Object.entries(files)) await Deno.writeTextFile(join(root, name), content);
+    const checks = await examine({ folder: join(root, folder), repair: false });
+    return checks.filter(({ what }) => what === "package.json");
+  } finally {
+    await Deno.remove(root, { recursive: true });
+  }
+}
+
+Deno.test("examine() warns of a package.json that disturbs scripts, with the remedy for each", async () => {
+  const [hides] = await packageChecks({ "deno.json": "{}", "a/package.json": "{}" }, "a");
+  assert.match(hides!.says, /a\/package\.json hides a deno\.json above it/);
+  const [modules] = await packageChecks({ "a/deno.json": "{}", "a/package.json": "{}" }, "a");
+  assert.match(modules!.remedy!, /"nodeModulesDir": "none"/);
+  const [type] = await packageChecks({ "a/deno.json": "{}", "package.json": '{ "type": "commonjs" }' }, "a");
+  assert.match(type!.says, /package\.json says "type": "commonjs"/);
+  for (const check of [hides, modules, type]) assert.equal(check!.state, "warn");
+});
+
+Deno.test("examine() is content with a package.json beside a deno.json that allows it, and with none", async () => {
+  const settings = '{ "nodeModulesDir": "none" }';
+  for (const files of [{ "a/deno.json": settings, "a/package.json": "{}" }, { "a/deno.json": "{}" }]) {
+    const checks = await packageChecks(files as Record<string, string>, "a");
+    assert.deepEqual(checks.map(({ state }) => state), ["ok"]);
+  }
+});

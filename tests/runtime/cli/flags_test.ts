@@ -1,0 +1,127 @@
+/** The flags of a script. */
+
+import assert from "node:assert/strict";
+import { MemoryDevice } from "../../../driver/memory.ts";
+import { UsageError } from "../../../runtime/cli/failure.ts";
+import { parseScriptFlags, usage } from "../../../runtime/cli/flags.ts";
+import type { TunnelOptions } from "../../../runtime/tunnel.ts";
+
+function one(args: string[], declared: TunnelOptions = {}): TunnelOptions {
+  return parseScriptFlags(args, { "": declared }).tunnels[""]!;
+}
+
+function refused(
+  args: string[],
+  message: RegExp,
+  declared: Record<string, TunnelOptions> = { "": {} },
+): void {
+  assert.throws(() => parseScriptFlags(args, declared), (error) => {
+    assert.ok(error instanceof UsageError, String(error));
+    assert.match(error.message, message);
+    assert.ok(!error.message.includes("\n"));
+    return true;
+  });
+}
+
+const GIVEN: [args: string[], options: TunnelOptions][] = [
+  [["--name", "home%d"], { name: "home%d" }],
+  [["--address", "10.9.0.1/24"], { address: ["10.9.0.1/24"] }],
+  [["--address=10.9.0.1/24", "--address", "fd00::1/64"], { address: ["10.9.0.1/24", "fd00::1/64"] }],
+  [["--route", "10.0.0.0/8 via 10.9.0.2 metric 5"], { route: ["10.0.0.0/8 via 10.9.0.2 metric 5"] }],
+  [["--route", "10.0.0.0/8", "--route", "default"], { route: ["10.0.0.0/8", "default"] }],
+  [["--mtu", "1400"], { mtu: 1400 }],
+  [["--queue-length=20"], { linux: { txQueueLength: 20 } }],
+  [["--far", "udp://192.0.2.1:4500"], { far: "udp://192.0.2.1:4500" }],
+  [["--watchdog", "0"], { watchdog: 0 }],
+];
+
+for (const [args, options] of GIVEN) {
+  Deno.test(`parseScriptFlags() takes ${args.join(" ")}`, () => assert.deepEqual(one(args), options));
+}
+
+Deno.test("parseScriptFlags() lets a flag replace what the script says, and leaves the rest", () => {
+  const declared = {
+    address: ["10.9.0.1/24", "fd00::1/64"],
+    mtu: 1400,
+    linux: { txQueueLength: 9 },
+    watchdog: 1,
+  };
+  assert.deepEqual(one(["--address", "10.7.0.1/24", "--queue-length", "20"], declared), {
+    ...declared,
+    address: ["10.7.0.1/24"],
+    linux: { txQueueLength: 20 },
+  });
+  assert.deepEqual(one([], declared), declared);
+});
+
+Deno.test("parseScriptFlags() knows --help, --quiet and --dry-run, and their letters", () => {
+  const { help, quiet, dryRun } = parseScriptFlags(["-h", "-q", "--dry-run"], { "": {} });
+  assert.deepEqual([help, quiet, dryRun], [true, true, true]);
+  const none = parseScriptFlags([], { "": {} });
+  assert.deepEqual([none.help, none.quiet, none.dryRun], [false, false, false]);
+});
+
+const REFUSED: [args: string[], message: RegExp][] = [
+  [["--mtu", "fast"], /^--mtu: "fast" is no whole number$/],
+  [["--mtu=-5"], /^--mtu: "-5" is no whole number$/],
+  [["--mtu", "67"], /^--mtu: Cannot use MTU 67: /],
+  [["--mtu", "70000"], /^--mtu: Cannot use MTU 70000: /],
+  [["--mtu"], /^--mtu needs a value$/],
+  [["--name="], /^--name needs a value$/],
+  [["--mtu", "1400", "--mtu", "1500"], /^--mtu is given twice$/],
+  [["--name", "0123456789abcdef"], /^--name: .*16 bytes: at most 15$/],
+  [["--name", "a/b"], /^--name: /],
+  [["--address", "10.9.0.1"], /^--address: .*write 10\.9\.0\.1\/24$/],
+  [["--address", "10.9.0.256/24"], /^--address: /],
+  [["--route", "10.0.0.0/8 over 10.9.0.2"], /^--route: .*via, metric, table/],
+  [["--far", "carrier-pigeon"], /^--far: Cannot parse far end "carrier-pigeon"/],
+  [["--watchdog", "1.5"], /^--watchdog: "1\.5" is no whole number$/],
+  [["--queue-length", "0"], /^--queue-length: /],
+  [["--mtuu", "1400"], /^--mtuu is no flag of this script: did you mean --mtu\?$/],
+  [["--adress=10.9.0.1/24"], /did you mean --address\?$/],
+  [["--dryrun"], /did you mean --dry-run\?$/],
+  [["--xyzzy"], /^--xyzzy is no flag of this script$/],
+  [["-x"], /^-x is no flag of this script$/],
+  [["--no-quiet"], /^--no-quiet is no flag of this script/],
+  [["--__proto__.mtu", "9"], /is no flag of this script/],
+  [["my.ts"], /^"my\.ts" is not expected here/],
+  [["--", "my.ts"], /^"my\.ts" is not expected here/],
+];
+
+for (const [args, message] of REFUSED) {
+  Deno.test(`parseScriptFlags() refuses ${args.join(" ")}`, () => refused(args, message));
+}
+
+Deno.test("parseScriptFlags() refuses a flag that does not fit what the script says", () => {
+  const [device] = MemoryDevice.pair({ name: "mine" });
+  refused(["--mtu", "1000"], /^--mtu: .*IPv6/, { "": { address: "fd00::1/64" } });
+  refused(["--mtu", "1000"], /^--mtu says nothing here: .*"mine"/, { "": { device } });
+  assert.equal(one(["--far", "tun:b"], { device }).far, "tun:b");
+});
+
+Deno.test("parseScriptFlags() blames the script, not the command line, for what the script says", () => {
+  assert.throws(
+    () => one(["--mtu", "1400"], { address: "10.9.0.1" }),
+    (error) => !(error instanceof UsageError),
+  );
+});
+
+Deno.test("parseScriptFlags() gives each of several tunnels its own flags", () => {
+  const declared = { left: { mtu: 1300 }, right: {} };
+  const args = ["--left.mtu", "1400", "--right.address", "10.8.0.1/24", "--right.name", "b"];
+  assert.deepEqual(parseScriptFlags(args, declared).tunnels, {
+    left: { mtu: 1400 },
+    right: { address: ["10.8.0.1/24"], name: "b" },
+  });
+  refused(["--mtu", "1400"], /^--mtu is no flag of this script: did you mean --left\.mtu\?$/, declared);
+  refused(["--lefd.mtu", "1400"], /did you mean --left\.mtu\?$/, declared);
+  refused(["--left.mtu", "x"], /^--left\.mtu: "x"/, declared);
+});
+
+Deno.test("usage() names every flag that parseScriptFlags() takes, and each tunnel", () => {
+  const text = usage("deno run my.ts", [""]);
+  for (const [[flag]] of GIVEN) assert.ok(text.includes(`  ${flag!.split("=")[0]} `), flag);
+  for (const flag of ["--help", "--quiet", "--dry-run"]) assert.ok(text.includes(flag), flag);
+  assert.match(text, /^Usage: deno run my\.ts \[flags\]/);
+  assert.match(usage("x", ["left", "right"]), /left, right.*--left\.mtu/);
+});

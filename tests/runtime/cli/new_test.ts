@@ -1,0 +1,20 @@
+/** What `warren new` writes. */
+
+import assert from "node:assert/strict";
+import config from "../../../deno.json" with { type: "json" };
+import { settingsFor } from "../../../runtime/cli/new.ts";
+
+const IMPORTS = { "@warren/tunnel": `jsr:@warren/tunnel@^${config.version}` };
+
+Deno.test("settingsFor() links a checkout in place of the registry's package", () => {
+  const settings = settingsFor("my.ts", new URL("file:///home/a%20b/warren/"));
+  assert.deepEqual(settings.imports, IMPORTS);
+  assert.deepEqual(settings.links, ["/home/a b/warren"]);
+  assert.deepEqual(settings.tasks, { start: "deno run --allow-ffi my.ts" });
+});
+
+Deno.test("settingsFor() takes the registry's package when Warren itself came from there", () => {
+  const settings = settingsFor("my.ts", new URL("https://jsr.io/@warren/tunnel/0.1.0/"));
+  assert.deepEqual(settings.imports, IMPORTS);
+  assert.ok(!("links" in settings));
+});
