@@ -1,7 +1,7 @@
 /**
  * The loop: one a thread, for every open tunnel.
  *
- *     burst ── breathe every tunnel, again while there is work, at most 16 breaths or 1 ms
+ *     burst ── breathe every tunnel, again while there is more, at most 16 breaths or 1 ms
  *       │        a breath: inhale a bounded batch, stages, exhale; the other direction; due ticks
  *       ▼
  *     turn ─── of Deno's event loop: signals, timers, sockets, other code of the script
@@ -28,14 +28,19 @@ const SLICE = 1;
  */
 const LATELY = 100;
 
+/** What a breath came to: nothing, something, or something and there may be more at once. */
+export const Breath = { Idle: 0, Moved: 1, More: 2 } as const;
+/** One of {@linkcode Breath}'s values. */
+export type Breath = typeof Breath[keyof typeof Breath];
+
 /** What the loop serves. */
 export interface LoopMember {
   /** What messages call it. */
   readonly name: string;
   /** When its next tick is due (monotonic milliseconds). */
   readonly due: number;
-  /** Moves packets; returns whether there was anything to do. */
-  breathe(now: number): boolean;
+  /** Moves packets, once. */
+  breathe(now: number): Breath;
   /** Says what to wait for; returns whether all of its ends can be waited for on this thread. */
   arm(waiter: Waiter): boolean;
   /** Ends it: its breath threw. */
@@ -149,9 +154,9 @@ export class Loop {
     // Whoever joined may have more to do before its first packet.
     await turn();
     while (this.#members.length > 0) {
-      const worked = this.#burst();
+      const more = this.#burst();
       const now = this.#clock.now();
-      if (worked || now - this.#lastTurn >= SLICE) {
+      if (more || now - this.#lastTurn >= SLICE) {
         await turn();
         this.#lastTurn = now;
       } else {
@@ -161,26 +166,27 @@ export class Loop {
     this.#running = undefined;
   }
 
-  /** Breathes while there is work, within bounds; returns whether there may be more. */
+  /** Breathes while there is more to do, within bounds; returns whether there still is. */
   #burst(): boolean {
     const start = this.#clock.now();
     let now = start;
     for (let breath = 0; breath < BURST_BREATHS; breath++) {
       this.#woken = false;
       this.heartbeat.beat();
-      let worked = false;
+      let most: Breath = Breath.Idle;
       for (let i = this.#members.length - 1; i >= 0; i--) {
-        if (this.#breathe(this.#members[i]!, now)) worked = true;
+        const came = this.#breathe(this.#members[i]!, now);
+        if (came > most) most = came;
       }
-      if (!worked) return this.#woken;
-      this.#lastWork = now;
+      if (most > Breath.Idle) this.#lastWork = now;
+      if (most < Breath.More && !this.#woken) return false;
       now = this.#clock.now();
       if (now - start >= SLICE) break;
     }
     return true;
   }
 
-  #breathe(member: LoopMember, now: number): boolean {
+  #breathe(member: LoopMember, now: number): Breath {
     try {
       return member.breathe(now);
     } catch (error) {
@@ -188,7 +194,7 @@ export class Loop {
       this.heartbeat.cells[1] = 0;
       const said = error instanceof Error ? error.message : String(error);
       member.fail(new Error(`Cannot go on with "${member.name}": ${place} threw: ${said}`, { cause: error }));
-      return true;
+      return Breath.More;
     }
   }
 

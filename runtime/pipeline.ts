@@ -212,6 +212,12 @@ export class Pipeline {
     return length - first;
   }
 
+  /** Whether packets stand before a stage on the way out: turned round, or emitted by a tick. */
+  get pending(): boolean {
+    for (let i = 0; i < this.#places.length; i++) if (this.outbound[i]!.length > 0) return true;
+    return false;
+  }
+
   /** Passes what stands in one row through its stages; returns whether there was anything. */
   flow(direction: Direction, now: number): boolean {
     const { cells } = this.#host.heartbeat;

@@ -15,7 +15,7 @@ import {
   type TunnelStats,
   Verdict,
 } from "../lib/core/mod.ts";
-import { currentLoop, type Loop, type LoopMember } from "./loop.ts";
+import { Breath, currentLoop, type Loop, type LoopMember } from "./loop.ts";
 import { Pipeline } from "./pipeline.ts";
 import { onInterrupt } from "./signals.ts";
 import { BatchSurface, StreamSurface } from "./surfaces.ts";
@@ -271,44 +271,56 @@ export class Tunnel implements AsyncDisposable {
     await this.closed.catch(() => {});
   }
 
-  #breathe(now: number): boolean {
+  #breathe(now: number): Breath {
     this.#breathing = true;
-    const worked = this.#move(now);
+    const came = this.#move(now);
     this.#breathing = false;
     const failure = this.device.failure ?? this.#far?.failure;
     if (failure !== undefined) this.#failure ??= failure;
     if (this.#closing || failure !== undefined) this.#end();
-    return worked;
+    return came;
   }
 
-  #move(now: number): boolean {
+  /**
+   * One breath. There is more to do at once when a batch was filled, when packets stand before a stage that this
+   * breath has passed already, or when a way is free that was not when its reader was due.
+   */
+  #move(now: number): Breath {
     const { device } = this;
     const far = this.#far;
     const pipeline = this.#pipeline;
     const { counters } = pipeline;
-    let worked = false;
+    let moved = false;
+    let more = false;
 
-    if (
-      pipeline.wantsOutbound && pipeline.inhale(device, pipeline.outbound[0]!, counters.outbound, now) > 0
-    ) {
-      worked = true;
+    const readsOut = pipeline.wantsOutbound;
+    if (readsOut) {
+      const batch = pipeline.outbound[0]!;
+      if (pipeline.inhale(device, batch, counters.outbound, now) > 0) moved = true;
+      more = batch.full;
     }
-    if (pipeline.flow(Direction.Outbound, now)) worked = true;
+    if (pipeline.flow(Direction.Outbound, now)) moved = true;
     if (pipeline.forFar.length > 0) {
+      moved = true;
       if (far === undefined) pipeline.discardAll(pipeline.forFar, "no far end");
-      else if (pipeline.exhale(far, pipeline.forFar, counters.outbound)) worked = true;
+      else if (pipeline.exhale(far, pipeline.forFar, counters.outbound)) more ||= !readsOut;
     }
 
-    if (far !== undefined && pipeline.wantsInbound) {
-      if (pipeline.inhale(far, pipeline.fromFar, counters.inbound, now) > 0) worked = true;
+    const readsIn = far !== undefined && pipeline.wantsInbound;
+    if (readsIn) {
+      const batch = pipeline.fromFar;
+      if (pipeline.inhale(far, batch, counters.inbound, now) > 0) moved = true;
+      more ||= batch.full;
     }
-    if (pipeline.flow(Direction.Inbound, now)) worked = true;
-    if (pipeline.forDevice.length > 0 && pipeline.exhale(device, pipeline.forDevice, counters.inbound)) {
-      worked = true;
+    if (pipeline.flow(Direction.Inbound, now)) moved = true;
+    if (pipeline.forDevice.length > 0) {
+      moved = true;
+      if (pipeline.exhale(device, pipeline.forDevice, counters.inbound)) more ||= !readsIn;
     }
 
-    if (pipeline.due <= now && pipeline.tick(now)) worked = true;
-    return worked;
+    if (pipeline.due <= now && pipeline.tick(now)) more = true;
+    if (pipeline.pending) more = true;
+    return more ? Breath.More : moved ? Breath.Moved : Breath.Idle;
   }
 
   /** Whether all of its ends have a descriptor; has the waiter look at them. */

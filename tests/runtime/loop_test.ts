@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { setImmediate } from "node:timers";
 import { ManualClock } from "../../lib/core/mod.ts";
-import { Loop, type LoopMember } from "../../runtime/loop.ts";
+import { Breath, Loop, type LoopMember } from "../../runtime/loop.ts";
 
 /** A member that has work for some breaths, then leaves. */
 class Worker implements LoopMember {
@@ -22,13 +22,13 @@ class Worker implements LoopMember {
     loop.join(this);
   }
 
-  breathe(now: number): boolean {
+  breathe(now: number): Breath {
     this.breaths.push(now);
     const outcome = this.#breathe(this.breaths.length, now);
-    if (outcome !== "leave") return outcome;
+    if (outcome !== "leave") return outcome ? Breath.More : Breath.Idle;
     this.#loop.leave(this);
     this.ended.resolve();
-    return false;
+    return Breath.Idle;
   }
 
   arm(): boolean {
