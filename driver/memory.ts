@@ -60,6 +60,7 @@ class PacketQueue {
  *
  * @example A tunnel that needs no privileges
  * ```ts
+ * import assert from "node:assert/strict";
  * import { MemoryDevice } from "@warren/tunnel/memory";
  * import { openTunnel, Verdict } from "@warren/tunnel";
  *
@@ -69,7 +70,7 @@ class PacketQueue {
  * echo.run(() => Verdict.Reply);
  * tester.send(Uint8Array.of(0x45, 0, 0, 20));
  * for await (const batch of tester) {
- *   console.assert(batch.length === 1);
+ *   assert(batch.length === 1);
  *   break;
  * }
  * ```

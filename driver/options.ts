@@ -113,9 +113,10 @@ const MAX_U32 = 0xffff_ffff;
  *
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
  * import { parseRoute } from "@warren/tunnel/driver";
  *
- * console.assert(parseRoute("10.0.0.0/8 metric 5").metric === 5);
+ * assert(parseRoute("10.0.0.0/8 metric 5").metric === 5);
  * ```
  */
 export function parseRoute(text: string): RouteOptions {

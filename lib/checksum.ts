@@ -44,8 +44,8 @@ export function sum(bytes: Uint8Array, start: number, length: number, initial = 
   const words = viewOf(bytes);
   let at = bytes.byteOffset + start;
   const end = at + length;
-  // Both halves of four 32-bit words at a time: 1400 bytes in 0.21 us, two bytes at a time in 0.61 us
-  // (tests/bench). A half's sum stays below 2 to the 32nd.
+  // Both halves of four 32-bit words at a time: 1400 bytes take a third of the time that the RFC's loop takes
+  // (measured: 0.21 us and 0.61 us). A half's sum stays below 2 to the 32nd.
   let high = 0;
   let low = 0;
   for (; at + 16 <= end; at += 16) {

@@ -54,6 +54,7 @@ export interface Icmpv4Fields {
  *
  * @example Answering a ping
  * ```ts
+ * import assert from "node:assert/strict";
  * import { PacketPool } from "@warren/tunnel/core";
  * import { Icmpv4 } from "@warren/tunnel/icmpv4";
  * import { Ipv4 } from "@warren/tunnel/ipv4";
@@ -65,7 +66,7 @@ export interface Icmpv4Fields {
  * const icmp = Icmpv4.of(packet)!;
  * icmp.type = Icmpv4.EchoReply;
  * icmp.ip.swap();
- * console.assert(icmp.id === 7 && icmp.ip.srcText === "10.9.0.77" && icmp.checksumValid);
+ * assert(icmp.id === 7 && icmp.ip.srcText === "10.9.0.77" && icmp.checksumValid);
  * ```
  */
 export class Icmpv4 extends TransportView<Ipv4> {

@@ -54,6 +54,7 @@ export interface Icmpv6Fields {
  *
  * @example Answering a ping
  * ```ts
+ * import assert from "node:assert/strict";
  * import { parseIpv6 } from "@warren/tunnel/address";
  * import { PacketPool } from "@warren/tunnel/core";
  * import { Icmpv6 } from "@warren/tunnel/icmpv6";
@@ -66,7 +67,7 @@ export interface Icmpv6Fields {
  * const icmp = Icmpv6.of(packet)!;
  * icmp.type = Icmpv6.EchoReply;
  * icmp.ip.swap();
- * console.assert(icmp.id === 7 && icmp.ip.srcText === "fd00::4d" && icmp.checksumValid);
+ * assert(icmp.id === 7 && icmp.ip.srcText === "fd00::4d" && icmp.checksumValid);
  * ```
  */
 export class Icmpv6 extends TransportView<Ipv6> {

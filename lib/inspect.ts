@@ -112,6 +112,7 @@ export interface InspectOptions {
  *
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
  * import { PacketPool } from "@warren/tunnel/core";
  * import { inspect } from "@warren/tunnel/inspect";
  * import { Ipv4 } from "@warren/tunnel/ipv4";
@@ -120,7 +121,7 @@ export interface InspectOptions {
  * const packet = new PacketPool().from(new Uint8Array(30))!;
  * Udp.encode(packet, { srcPort: 1234, dstPort: 53 });
  * Ipv4.encode(packet, { src: 0x0a000001, dst: 0x0a000002, protocol: 17 });
- * console.assert(inspect(packet) === "IP 10.0.0.1.1234 > 10.0.0.2.53: UDP, length 30");
+ * assert(inspect(packet) === "IP 10.0.0.1.1234 > 10.0.0.2.53: UDP, length 30");
  * ```
  */
 export function inspect(packet: Packet, options: InspectOptions = {}): string {

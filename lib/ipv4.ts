@@ -46,6 +46,7 @@ const DONT_FRAGMENT = 0x4000;
 const MORE_FRAGMENTS = 0x2000;
 const FRAGMENT_OFFSET = 0x1fff; // in units of 8 bytes
 const ICMPV4 = 1;
+const ICMPV6 = 58; // has no sum over IPv4's pseudo-header
 const MAX_LENGTH = 65_535;
 
 // Implementation
@@ -305,8 +306,8 @@ export class Ipv4 extends HeaderView {
    * changed otherwise than through views. In a fragment it does nothing.
    */
   finishTransport(): void {
-    if (this.isFragment) return;
     const { packet, protocol } = this;
+    if (this.isFragment || protocol === ICMPV6) return;
     const start = this.#payloadOffset;
     const length = coveredLength(packet, start, this.#end, protocol);
     const pseudoHeader = protocol === ICMPV4 ? 0 : pseudoHeaderSumIpv4(this.src, this.dst, protocol, length);

@@ -37,6 +37,7 @@ const HOP_LIMIT = 7;
 const SRC = 8;
 const DST = 24;
 const HEADER_LENGTH = 40;
+const ICMPV4 = 1; // has no sum over IPv6's pseudo-header
 const MAX_PAYLOAD = 65_535;
 
 // Specification: extension headers. RFC 8200 sections 4.3, 4.4, 4.5 and 4.6, RFC 4302 section 2
@@ -366,8 +367,8 @@ export class Ipv6 extends HeaderView {
    */
   finishTransport(): void {
     const dst = this.#finalDestination();
-    if (this.isFragment || dst < 0) return;
     const { packet, protocol } = this;
+    if (this.isFragment || dst < 0 || protocol === ICMPV4) return;
     const start = this.#payloadOffset;
     const length = coveredLength(packet, start, this.#end, protocol);
     const pseudoHeader = pseudoHeaderSumIpv6(packet.bytes, this.start + SRC, dst, protocol, length);

@@ -94,6 +94,7 @@ export interface TcpFields {
  *
  * @example Clamping the MSS, as a tunnel's router does
  * ```ts
+ * import assert from "node:assert/strict";
  * import { PacketPool } from "@warren/tunnel/core";
  * import { Ipv4 } from "@warren/tunnel/ipv4";
  * import { Tcp } from "@warren/tunnel/tcp";
@@ -104,7 +105,7 @@ export interface TcpFields {
  *
  * const tcp = Tcp.of(packet)!;
  * if (tcp.isSyn && tcp.mss !== undefined && tcp.mss > 1360) tcp.mss = 1360;
- * console.assert(tcp.mss === 1360 && tcp.checksumValid);
+ * assert(tcp.mss === 1360 && tcp.checksumValid);
  * ```
  */
 export class Tcp extends TransportView {

@@ -42,6 +42,7 @@ export interface UdpFields {
  *
  * @example Sending a datagram back
  * ```ts
+ * import assert from "node:assert/strict";
  * import { PacketPool } from "@warren/tunnel/core";
  * import { Ipv4 } from "@warren/tunnel/ipv4";
  * import { Udp } from "@warren/tunnel/udp";
@@ -53,7 +54,7 @@ export interface UdpFields {
  * const udp = Udp.of(packet)!;
  * udp.swapPorts();
  * udp.ip.swap();
- * console.assert(udp.dstPort === 5000 && udp.ip.dstText === "10.9.0.1" && udp.checksumValid);
+ * assert(udp.dstPort === 5000 && udp.ip.dstText === "10.9.0.1" && udp.checksumValid);
  * ```
  */
 export class Udp extends TransportView {

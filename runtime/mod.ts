@@ -7,3 +7,6 @@
 export { Direction, type PacketHandler, type Stage, type StageContext, Verdict } from "../lib/core/mod.ts";
 export { type EndOpener, openTunnel, Tunnel, type TunnelOptions } from "./tunnel.ts";
 export { script, type TunnelScript, type TunnelsOptions, type TunnelsScript } from "./script.ts";
+export { device } from "./transport/device.ts";
+export { udp, type UdpOptions } from "./transport/udp.ts";
+export { websocket, type WebSocketOptions } from "./transport/websocket.ts";

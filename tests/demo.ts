@@ -44,9 +44,12 @@ async function inside(): Promise<void> {
     const { KernelRoad, obstacle } = await import("./demo/kernel.ts");
     const reason = obstacle();
     if (reason !== undefined) return say({ obstacle: reason.message });
+    const interrupted = interruption();
     await using road = await KernelRoad.open();
     const explored = explore(road, road.started, (progress) => say({ progress }));
-    say({ findings: await Promise.race([explored, interruption()]) });
+    const findings = await Promise.race([explored, interrupted, road.failed]);
+    await road[Symbol.asyncDispose]();
+    say({ findings: { ...findings, summary: road.summary } });
   } catch (error) {
     say({ failure: (error as Error).message });
   }
@@ -57,6 +60,7 @@ function interruption(): Promise<never> {
   const { promise, reject } = Promise.withResolvers<never>();
   for (const signal of SIGNALS) Deno.addSignalListener(signal, () => reject(new Error(signal)));
   Deno.stdin.read(new Uint8Array(1)).then(() => reject(new Error("nobody waits for it")));
+  promise.catch(() => {});
   return promise;
 }
 
@@ -98,8 +102,14 @@ async function outside(): Promise<Message> {
 
 /** The demo where there is no TUN device to be had. */
 async function inMemory(): Promise<Message> {
-  await using road = await MemoryRoad.open();
-  return { findings: await explore(road, performance.now(), (progress) => console.log(`  ... ${progress}`)) };
+  try {
+    const started = performance.now();
+    await using road = await MemoryRoad.open();
+    const explored = explore(road, started, (progress) => console.log(`  ... ${progress}`));
+    return { findings: await Promise.race([explored, road.failed]) };
+  } catch (error) {
+    return { failure: (error as Error).message };
+  }
 }
 
 async function main(args: string[]): Promise<number> {

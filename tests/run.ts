@@ -9,7 +9,7 @@
 import { parseArgs } from "node:util";
 
 /** Test files that run together. */
-interface Group {
+export interface Group {
   readonly name: string;
   /** Folders and files, from tests/ on; a file is in the first group that names it or a folder above it. */
   readonly paths: readonly string[];
@@ -48,7 +48,7 @@ const GROUP_LIMIT = 15 * 60_000;
 const COLOURS = /\x1b\[[0-9;]*m/g;
 
 /** What became of tests. */
-interface Outcome {
+export interface Outcome {
   passed: number;
   failed: number;
   skipped: number;
@@ -76,7 +76,7 @@ function isIn(file: string, path: string): boolean {
  *
  * @throws {Error} for a file in no group.
  */
-function arrange(files: readonly string[]): Map<Group, string[]> {
+export function arrange(files: readonly string[]): Map<Group, string[]> {
   const arranged = new Map(GROUPS.map((group): [Group, string[]] => [group, []]));
   for (const file of files) {
     const group = GROUPS.find(({ paths }) => paths.some((path) => isIn(file, `tests/${path}`)));
@@ -89,15 +89,19 @@ function arrange(files: readonly string[]): Map<Group, string[]> {
 }
 
 /** The output of `deno test`, passed on to the terminal and read on the way. */
-class Report {
+export class Report {
   /** Whether the line with the counts came. */
   complete = false;
   readonly #outcome: Outcome;
   readonly #reasons: string[] = [];
   #inOutput = false;
 
-  constructor(outcome: Outcome) {
+  readonly #pass: (chunk: Uint8Array) => void;
+
+  /** Adds to the outcome, and passes on what it reads. */
+  constructor(outcome: Outcome, pass: (chunk: Uint8Array) => void) {
     this.#outcome = outcome;
+    this.#pass = pass;
   }
 
   /** Reads until the output ends. */
@@ -105,7 +109,7 @@ class Report {
     const decoder = new TextDecoder();
     let rest = "";
     for await (const chunk of stdout) {
-      Deno.stdout.writeSync(chunk);
+      this.#pass(chunk);
       const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
       rest = lines.pop()!;
       for (const line of lines) this.#line(line.replace(COLOURS, ""));
@@ -136,6 +140,10 @@ class Report {
   }
 }
 
+function writeAll(chunk: Uint8Array): void {
+  for (let written = 0; written < chunk.length;) written += Deno.stdout.writeSync(chunk.subarray(written));
+}
+
 /** Runs a group and adds to the outcome. */
 async function run(
   group: Group,
@@ -157,7 +165,7 @@ async function run(
     stdin: "null",
     stdout: "piped",
   }).spawn();
-  const report = new Report(outcome);
+  const report = new Report(outcome, writeAll);
   await report.read(child.stdout);
   const { code } = await child.status;
   // It ended before it counted: a module does not type-check, it was killed, it hung.

@@ -30,7 +30,11 @@ export class PacketBatch {
   readonly #byteLimit: number;
   #bytes = 0;
 
-  /** @throws {RangeError} when a bound is not at least 1. */
+  /**
+   * An empty batch.
+   *
+   * @throws {RangeError} when a bound is not at least 1.
+   */
   constructor(options: PacketBatchOptions = {}) {
     const { packets = BATCH_PACKETS, bytes = BATCH_BYTES } = options;
     if (!(packets >= 1) || !(bytes >= 1)) {

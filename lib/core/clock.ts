@@ -11,11 +11,12 @@ export interface Clock {
  *
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
  * import { ManualClock } from "@warren/tunnel/core";
  *
  * const clock = new ManualClock();
  * clock.advance(1500);
- * console.assert(clock.now() === 1500);
+ * assert(clock.now() === 1500);
  * ```
  */
 export class ManualClock implements Clock {

@@ -27,11 +27,12 @@ export type PacketOwner = object;
  *
  * @example Reading the IP version
  * ```ts
+ * import assert from "node:assert/strict";
  * import { PacketPool } from "@warren/tunnel/core";
  *
  * const pool = new PacketPool();
  * const packet = pool.from(Uint8Array.of(0x45, 0, 0, 20));
- * console.assert(packet !== undefined && packet.bytes[packet.offset]! >> 4 === 4);
+ * assert(packet !== undefined && packet.bytes[packet.offset]! >> 4 === 4);
  * ```
  */
 export class Packet {

@@ -27,11 +27,12 @@ export interface PacketPoolOptions {
  *
  * @example Taking a slot and giving it back
  * ```ts
+ * import assert from "node:assert/strict";
  * import { PacketPool } from "@warren/tunnel/core";
  *
  * const pool = new PacketPool({ small: 1, large: 0 });
  * const packet = pool.take(1500)!;
- * console.assert(pool.take(1500) === undefined);
+ * assert(pool.take(1500) === undefined);
  * pool.give(packet);
  * ```
  */
@@ -46,7 +47,11 @@ export class PacketPool {
   readonly #large: Packet[] = [];
   readonly #smallEnd: number;
 
-  /** @throws {RangeError} when a count is negative, not whole, or both are 0. */
+  /**
+   * A pool with all its slots free.
+   *
+   * @throws {RangeError} when a count is negative, not whole, or both are 0.
+   */
   constructor(options: PacketPoolOptions = {}) {
     const { small = 2048, large = 64 } = options;
     if (

@@ -25,6 +25,7 @@ export type PacketHandler = (packet: Packet, context: StageContext) => Verdict |
  *
  * @example A stage that counts
  * ```ts
+ * import assert from "node:assert/strict";
  * import type { PacketBatch, Stage } from "@warren/tunnel/core";
  *
  * class Count implements Stage {
@@ -34,7 +35,7 @@ export type PacketHandler = (packet: Packet, context: StageContext) => Verdict |
  *     this.packets += batch.length;
  *   }
  * }
- * console.assert(new Count().name === "count");
+ * assert(new Count().name === "count");
  * ```
  */
 export interface Stage {

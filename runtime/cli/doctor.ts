@@ -5,6 +5,7 @@ import { dirname, join, resolve } from "node:path";
 import { parseArgs } from "@std/cli/parse-args";
 import type { Leftover } from "../../driver/linux/journal.ts";
 import { ExitCode, nearest, UsageError } from "./failure.ts";
+import { DENO_VERSION } from "./version.ts";
 
 // Specification
 /** CAP_NET_ADMIN, linux/capability.h */
@@ -14,8 +15,6 @@ const O_RDWR = 2;
 const O_CLOEXEC = 0o2000000;
 
 // Implementation
-/** The Deno that Warren is built and tested with. */
-const DENO_VERSION = "2.9.6";
 const TUN_PATH = "/dev/net/tun";
 /** Systems with a driver. */
 const SYSTEMS: readonly string[] = ["linux"];
@@ -163,7 +162,7 @@ async function checkPermissions(): Promise<Check[]> {
 }
 
 /** Looks at each package.json from the script's folder upward; one above the script's deno.json disturbs nothing. */
-async function checkPackageJson({ folder }: Visit): Promise<Check[]> {
+export async function checkPackageJson({ folder }: Pick<Visit, "folder">): Promise<Check[]> {
   const checks: Check[] = [];
   let settings: string | undefined;
   for (let above = folder;; above = dirname(above)) {

@@ -4,11 +4,11 @@
  * @module
  */
 
-import config from "../../deno.json" with { type: "json" };
 import { doctor } from "./doctor.ts";
 import { ExitCode, nearest, report, UsageError } from "./failure.ts";
 import { create } from "./new.ts";
 import { run } from "./run.ts";
+import { VERSION } from "./version.ts";
 
 /** A subcommand: it prints, and returns the exit code; what it throws is printed. */
 type Command = (args: readonly string[]) => number | Promise<number>;
@@ -33,7 +33,7 @@ export async function main(args: readonly string[]): Promise<number> {
   try {
     if (command !== undefined) return await command(rest);
     if (word === "--version" || word === "-V") {
-      return print(`warren ${config.version}, deno ${Deno.version.deno}\n`);
+      return print(`warren ${VERSION}, deno ${Deno.version.deno}\n`);
     }
     if (word === "help" && rest[0] !== undefined) return await main([rest[0], "--help"]);
     if (word === "help" || word === "--help" || word === "-h") return print(USAGE);

@@ -2,8 +2,8 @@
 
 import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import config from "../../deno.json" with { type: "json" };
 import { ExitCode, nearest, UsageError } from "./failure.ts";
+import { NAME, VERSION } from "./version.ts";
 
 const USAGE = `Usage: warren new NAME
 
@@ -14,8 +14,8 @@ The script answers pings. What is there already is never overwritten.`;
 
 const SCRIPT = `#!/usr/bin/env -S deno run --allow-ffi
 /** Answers every ping sent into 10.9.0.0/24. Try: ping 10.9.0.77 */
-import { script, Verdict } from "${config.name}";
-import { Icmpv4 } from "${config.name}/icmpv4";
+import { script, Verdict } from "${NAME}";
+import { Icmpv4 } from "${NAME}/icmpv4";
 
 export default script(import.meta, { address: "10.9.0.1/24" }, (tunnel) =>
   tunnel.run((packet) => {
@@ -69,7 +69,7 @@ async function write(folder: string, file: string, name: string): Promise<void> 
     const configPath = join(folder, "deno.json");
     await attempt(name, () => Deno.writeTextFile(configPath, `${JSON.stringify(settings, undefined, 2)}\n`));
     console.log(`Made ${configPath}`);
-  } else if (!(await Deno.readTextFile(present)).includes(`"${config.name}"`)) {
+  } else if (!(await Deno.readTextFile(present)).includes(`"${NAME}"`)) {
     const { imports, links } = settings;
     console.log(`Add to ${present}: ${JSON.stringify({ imports, links }).slice(1, -1)}`);
   }
@@ -90,7 +90,7 @@ interface Settings {
 /** What a script's deno.json says when Warren is at this URL: a checkout's, or a registry's. */
 export function settingsFor(file: string, root: URL): Settings {
   return {
-    imports: { [config.name]: `jsr:${config.name}@^${config.version}` },
+    imports: { [NAME]: `jsr:${NAME}@^${VERSION}` },
     ...(root.protocol === "file:" ? { links: [fileURLToPath(root).replace(/[\\/]$/, "")] } : {}),
     nodeModulesDir: "none",
     tasks: { start: `deno run --allow-ffi ${file}` },

@@ -7,6 +7,8 @@ import type { Tunnel, TunnelOptions } from "../tunnel.ts";
 // Implementation
 /** How often the counters are shown (milliseconds). */
 const INTERVAL = 1000;
+/** The width of a terminal that does not tell its own. */
+const COLUMNS = 80;
 const ERASE_LINE = "\r\x1b[K";
 
 /** A tunnel's options in a line: what `--dry-run` says. */
@@ -49,7 +51,7 @@ export function showCounters(tunnels: readonly Tunnel[]): () => void {
       return text;
     });
     // Left at the line's start, so that what the script prints takes its place.
-    write(`${ERASE_LINE}${columns.join("   ").slice(0, Deno.consoleSize().columns - 1)}\r`);
+    write(`${ERASE_LINE}${columns.join("   ").slice(0, (Deno.consoleSize().columns || COLUMNS) - 1)}\r`);
   }, INTERVAL);
   return () => {
     clearInterval(timer);

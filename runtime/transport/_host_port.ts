@@ -19,7 +19,7 @@ export interface HostPort {
  * @throws {SyntaxError} when it is anything else.
  */
 export function parseHostPort(text: string, subject: string): HostPort {
-  const parts = /^(?:\[([^\]]*)\]|([^:[\]]*))(?::(.*))?$/s.exec(text);
+  const parts = /^(?:\[([^\]]*)\]|([^:[\]]*))(?::([^:]*))?$/.exec(text);
   if (parts === null) {
     fail(subject, "its host has colons", "write an IPv6 address in brackets, as [::1]:4500");
   }

@@ -227,8 +227,7 @@ export class UdpTransport implements Transport {
  *
  * **Limits**: Packets travel in plain text, and whoever is on the road reads and forges them. Without `peer`,
  * anyone who can send to the port takes the tunnel over with one datagram. Put a stage that encrypts before it, or
- * keep it to networks that you trust. Link-local IPv6 peers (`fe80::…%eth0`) are not supported. About 20,000 to
- * 50,000 packets a second arrive at most.
+ * keep it to networks that you trust. Link-local IPv6 peers (`fe80::…%eth0`) are not supported.
  *
  * @throws {SyntaxError} when `peer` or `listen` does not parse; {@linkcode TypeError} with neither, or when one is
  * IPv4 and one IPv6; {@linkcode RangeError} for a bound out of range. What it returns rejects with
@@ -273,13 +272,13 @@ async function openUdp(
   anywhere: boolean,
   options: UdpOptions,
 ): Promise<UdpTransport> {
+  if (asked !== undefined) requireNet(formatHostPort(asked.host, asked.port));
   const peer = asked === undefined
     ? undefined
     : await resolvePeer(asked, anywhere ? undefined : local?.family);
   const family = peer?.family ?? local!.family;
   const host = local === undefined || anywhere ? family === 6 ? "::" : "0.0.0.0" : local.host;
   const port = local?.port ?? 0;
-  if (peer !== undefined) requireNet(formatHostPort(peer.host, peer.port));
   const socket = createSocket({
     type: family === 6 ? "udp6" : "udp4",
     ipv6Only: peer !== undefined,
@@ -312,7 +311,6 @@ async function resolvePeer(peer: HostPort, family: 4 | 6 | undefined): Promise<H
     const found = await lookup(peer.host, { family: family ?? 0 });
     return parseHostPort(formatHostPort(found.address, peer.port), `"${found.address}"`);
   } catch (cause) {
-    if (cause instanceof Deno.errors.NotCapable) throw cause;
     const kind = family === undefined ? "" : `IPv${family} `;
     throw new Deno.errors.NotFound(
       `Cannot reach "${peer.host}": it has no ${kind}address: check the name, or write its address`,

@@ -24,7 +24,7 @@ const TABLES = [101, 102] as const;
 const LOCAL_TABLE_PRIORITY = 100;
 const START_MILLISECONDS = 15_000;
 const LOOK_MILLISECONDS = 20;
-/** 5201, iperf3's port, as /proc/net/tcp6 writes a socket that listens (state 0A). */
+/** 5201, iperf3's port, as /proc/net/tcp writes a socket that listens (state 0A). */
 const LISTENING = /:1451 0+:0000 0A/;
 
 /** A program that relays between {@linkcode DEVICES}. */
@@ -68,9 +68,9 @@ export class Crossing implements AsyncDisposable {
     const crossing = new Crossing(namespace, relay, signal);
     await crossing.#until(() => DEVICES.every((device) => crossing.#counters().has(device)), "its devices");
     await crossing.#join();
-    const server = namespace.spawn("iperf3", ["-s"], { stdout: "null", stderr: "null" });
+    const server = namespace.spawn("iperf3", ["-s", "-B", ADDRESSES[1]], { stdout: "null", stderr: "null" });
     await crossing.#until(
-      () => LISTENING.test(Deno.readTextFileSync(`/proc/${server.pid}/net/tcp6`)),
+      () => LISTENING.test(Deno.readTextFileSync(`/proc/${server.pid}/net/tcp`)),
       "the server of iperf3",
     );
     undo.move();

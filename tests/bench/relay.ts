@@ -17,7 +17,7 @@ const LEAD_IN = 250;
 /** Milliseconds of traffic behind it. */
 const LEAD_OUT = 150;
 const DATAGRAM_BYTES = 64;
-const DATAGRAMS_PER_SECOND = 40_000;
+const DATAGRAMS_PER_SECOND = 20_000;
 const FAST_PING_SECONDS = 0.01;
 const SLOW_PING_SECONDS = 1;
 const BARE = "warren bare";
@@ -35,7 +35,7 @@ interface Size {
   readonly slowPings: number;
 }
 
-const FULL: Size = { rounds: 7, seconds: 3, fastPings: 60, slowPings: 15 };
+const FULL: Size = { rounds: 15, seconds: 1, fastPings: 60, slowPings: 15 };
 const QUICK: Size = { rounds: 3, seconds: 1, fastPings: 40, slowPings: 5 };
 
 const METRICS: readonly Metric[] = [

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { setImmediate } from "node:timers/promises";
 import { PacketPool } from "../../lib/core/mod.ts";
 import { Errno, systemError } from "../../driver/linux/errno.ts";
 import { cString, errno, libc } from "../../driver/linux/libc.ts";
@@ -42,6 +43,8 @@ const SCRIPT = new URL("../../scripts/icmp_echo.ts", import.meta.url);
 const START_LIMIT = 10_000;
 const STOP_LIMIT = 3000;
 const RECEIVE_ROOM = 1500;
+/** The longest wait that keeps the event loop from turning (milliseconds). */
+const SLICE = 20;
 
 /** Why there can be no TUN device in this namespace; `undefined`: there can. */
 export function obstacle(): Error | undefined {
@@ -55,6 +58,11 @@ class ScriptProcess implements AsyncDisposable {
   readonly #child: Deno.ChildProcess;
   #said = "";
   #heard: (() => void) | undefined;
+  #ending = false;
+  /** Settles when it says no more. */
+  readonly #heardAll: Promise<void>;
+  /** Rejects when it ends unasked, with what it said. */
+  readonly failed: Promise<never>;
 
   constructor() {
     const args = ["run", "--allow-ffi", SCRIPT.pathname, "--name", DEVICE];
@@ -65,7 +73,9 @@ class ScriptProcess implements AsyncDisposable {
       stderr: "piped",
     });
     this.#child = command.spawn();
-    this.#listen();
+    this.#heardAll = this.#listen();
+    this.failed = this.#end();
+    this.failed.catch(() => {});
   }
 
   async #listen(): Promise<void> {
@@ -75,19 +85,30 @@ class ScriptProcess implements AsyncDisposable {
     }
   }
 
+  async #end(): Promise<never> {
+    const [{ code }] = await Promise.all([this.#child.status, this.#heardAll]);
+    if (this.#ending) return new Promise(() => {});
+    throw new Error(`Cannot keep scripts/icmp_echo.ts running: it ended with ${code}: ${this.#said.trim()}`);
+  }
+
   /** Waits until its device is open. */
   async ready(): Promise<void> {
-    const { promise: heard, resolve } = Promise.withResolvers<void>();
+    const { promise: heard, resolve, reject } = Promise.withResolvers<void>();
     this.#heard = () => {
       if (this.#said.includes("is open")) resolve();
     };
-    this.#heard();
-    const timer = setTimeout(resolve, START_LIMIT);
-    await Promise.race([heard, this.#child.status]);
-    clearTimeout(timer);
-    if (!this.#said.includes("is open")) {
-      throw new Error(`Cannot start scripts/icmp_echo.ts: ${this.#said.trim() || "it says nothing"}`);
+    const late = new Error(`Cannot wait for scripts/icmp_echo.ts: not open in 10 s: ${this.#said.trim()}`);
+    const timer = setTimeout(() => reject(late), START_LIMIT);
+    try {
+      await Promise.race([heard, this.failed]);
+    } finally {
+      clearTimeout(timer);
     }
+  }
+
+  /** What it said when it ended; empty before. */
+  get summary(): string {
+    return this.#said.split("\n").find((line) => line.includes("is closed")) ?? "";
   }
 
   /** Processor time of all its threads (milliseconds; proc(5), utime and stime). */
@@ -99,9 +120,10 @@ class ScriptProcess implements AsyncDisposable {
 
   /** Ends it as Ctrl-C does; where that does not help, at once. */
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#ending = true;
     this.#signal("SIGTERM");
     const timer = setTimeout(() => this.#signal("SIGKILL"), STOP_LIMIT);
-    await this.#child.status;
+    await Promise.all([this.#child.status, this.#heardAll]);
     clearTimeout(timer);
   }
 
@@ -133,11 +155,17 @@ export class KernelRoad implements Road, AsyncDisposable {
   };
   readonly #addresses = { 4: sockaddrIpv4(0), 6: sockaddrIpv6(), udp: sockaddrIpv4(PORT) };
   readonly #payload = new Uint8Array(DATAGRAM);
+  #closed = false;
   readonly #pollfds = pollfds([this.#sockets[4], this.#sockets[6]]);
   readonly #packet = new PacketPool({ small: 1, large: 0 }).take(RECEIVE_ROOM)!;
   readonly #room: Uint8Array<ArrayBuffer> = this.#packet.data as Uint8Array<ArrayBuffer>;
 
   private constructor() {}
+
+  /** Rejects when the script ends before it is told to. */
+  get failed(): Promise<never> {
+    return this.#script.failed;
+  }
 
   /** Starts the script and waits until its device is up. */
   static async open(): Promise<KernelRoad> {
@@ -159,6 +187,7 @@ export class KernelRoad implements Road, AsyncDisposable {
 
   /** Sends datagrams of zeros. */
   sendDatagrams(count: number): void {
+    if (this.#closed) throw new Deno.errors.BadResource("Cannot send datagrams: the road is closed");
     for (let i = 0; i < count; i++) this.#send("udp", this.#payload);
   }
 
@@ -175,20 +204,22 @@ export class KernelRoad implements Road, AsyncDisposable {
     );
     if (sent >= 0) return;
     const error = errno();
-    // A full queue is what a flood is for.
-    if (error !== Errno.ENOBUFS && error !== Errno.EAGAIN) {
-      throw systemError("send a packet", "sendto", error);
-    }
+    // A full queue is what a flood is for; without a device there is no route, and the script says why.
+    if (error === Errno.ENOBUFS || error === Errno.EAGAIN || error === Errno.ENETUNREACH) return;
+    throw systemError("send a packet", "sendto", error);
   }
 
   /** The next reply on either raw socket. */
-  reply(milliseconds: number): Promise<Reply | undefined> {
+  async reply(milliseconds: number): Promise<Reply | undefined> {
     const end = performance.now() + milliseconds;
-    for (;;) {
+    for (let waits = 0;; waits++) {
       const reply = this.#receive(4) ?? this.#receive(6);
       const left = end - performance.now();
-      if (reply !== undefined || left <= 0) return Promise.resolve(reply);
-      this.#libc.poll(this.#pollfds, 2n, Math.ceil(left));
+      if (reply !== undefined || left <= 0) return reply;
+      // A wait without an answer is a time for signals.
+      if (waits > 0) await setImmediate();
+      if (this.#closed) throw new Deno.errors.BadResource("Cannot wait for a reply: the road is closed");
+      this.#libc.poll(this.#pollfds, 2n, Math.ceil(Math.min(left, SLICE)));
     }
   }
 
@@ -230,8 +261,15 @@ export class KernelRoad implements Road, AsyncDisposable {
     return this.#script.cpu();
   }
 
+  /** What the script counted itself, once it has ended. */
+  get summary(): string {
+    return this.#script.summary;
+  }
+
   /** Ends the script. */
   async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
     await this.#script[Symbol.asyncDispose]();
     for (const socket of Object.values(this.#sockets)) this.#libc.close(socket);
   }

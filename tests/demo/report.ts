@@ -11,6 +11,8 @@ export interface Findings {
   /** From the start of the script to its first answer (milliseconds). */
   readonly start: number;
   readonly parts: readonly Part[];
+  /** What the script counted itself, in its own words. */
+  readonly summary?: string;
 }
 
 /** Rows under their heads; the first column to the left, numbers to the right. */
@@ -30,7 +32,7 @@ function microseconds(milliseconds: number): string {
 }
 
 /** The tables. */
-export function format({ about, cpuOf, start, parts }: Findings): string {
+export function format({ about, cpuOf, start, parts, summary }: Findings): string {
   const trips = parts.flatMap(({ name, sent, echo }) =>
     echo === undefined ? [] : [[
       name,
@@ -61,7 +63,9 @@ ${
   }
 
   First answer ${count(start)} ms after the script's start. "queue full": dropped before the script, which was
-  busy. "not wanted": dropped by the script, which answers echo requests alone. "packets/s": both ways.`;
+  busy. "not wanted": dropped by the script, which answers echo requests alone. "packets/s": both ways.${
+    summary ? `\n\n  The script's own count:\n  ${summary}` : ""
+  }`;
 }
 
 /** What should not be; nothing when the demo went well. */

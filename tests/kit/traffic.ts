@@ -2,7 +2,7 @@
 
 import { command, type CommandResult, link, type Namespace, openNamespace } from "./system.ts";
 
-const SCRIPTS = new URL("../../scripts/", import.meta.url);
+const SCRIPTS = new URL("file:///tmp/traf/scripts/");
 
 // Specification
 // https://www.ietf.org/archive/id/draft-ietf-opsawg-pcap-03.html, sections 4 and 5
@@ -288,8 +288,10 @@ export class Capture implements AsyncDisposable {
   }
 
   /** Starts to capture what the filter (pcap-filter(7)) lets pass. */
-  static async open(namespace: Namespace, device: string, filter: string): Promise<Capture> {
-    const flags = ["-i", device, "-n", "-U", "--immediate-mode", "-B", String(CAPTURE_BUFFER), "-w", "-"];
+  static async open(namespace: Namespace, device: string, filter: string, longest = 1500): Promise<Capture> {
+    // The buffer has so many packets of the longest length: a longer one than needed makes it drop sooner.
+    const buffer = ["-s", String(longest), "-B", String(CAPTURE_BUFFER)];
+    const flags = ["-i", device, "-n", "-U", "--immediate-mode", ...buffer, "-w", "-"];
     const capture = new Capture(device, namespace.spawn("tcpdump", [...flags, filter]));
     try {
       await capture.#running.said(/listening on/);
@@ -382,9 +384,9 @@ export async function endCaptures(
   pattern[0] = ++patterns;
   const { received } = await ping(from, "-c", "1", "-W", "5", "-p", pattern.toHex(), destination);
   if (received === 0) throw new Error(`No answer from ${destination} to the ping that ends the capture`);
-  await Promise.all(captures.map((capture, i) =>
-    capture.until(firsts[i]!, (packet) => isAnswer(packet, pattern))
-  ));
+  await Promise.all(
+    captures.map((capture, i) => capture.until(firsts[i]!, (packet) => isAnswer(packet, pattern))),
+  );
   await Promise.all(captures.map((capture) => capture.close()));
 }
 
@@ -499,10 +501,10 @@ export class Crossing implements AsyncDisposable {
     for (const [i, namespace] of [left, right].entries()) {
       const [four, six] = [`10.${i + 1}.0`, `fd0${i + 1}:`];
       const veth = `v${i}`;
-      await joinByVeth(namespace, middle, veth, [`${four}.1/24`, `${six}:1/64`], [
-        `${four}.2/24`,
-        `${six}:2/64`,
-      ]);
+      await link(
+        { namespace, name: "veth", addresses: [`${four}.1/24`, `${six}:1/64`] },
+        { namespace: middle, name: veth, addresses: [`${four}.2/24`, `${six}:2/64`] },
+      );
       await namespace.command("ip", ["route", "add", "default", "via", `${four}.2`]);
       await namespace.command("ip", ["-6", "route", "add", "default", "via", `${six}:2`]);
       for (const family of ["-4", "-6"]) {

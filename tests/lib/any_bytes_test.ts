@@ -75,14 +75,12 @@ function validPackets(): Uint8Array[] {
     versions: readonly (4 | 6)[] = [4, 6],
   ): void => {
     for (const version of versions) {
-      for (const extension of version === 4 ? [[]] : extensionsBefore(protocol)) {
+      const extensions = extensionsBefore(protocol);
+      for (const { first, header } of version === 4 ? extensions.slice(0, 1) : extensions) {
         const packet = packetOf(payload);
         encode(packet);
-        packet.prepend(extension.length);
-        packet.bytes.set(extension.slice(0), packet.offset);
-        const first = extension.length === 0 ? protocol : EXTENSION_TYPES[
-          extensionsBefore(protocol).findIndex((other) => String(other) === String(extension)) - 1
-        ]!;
+        packet.prepend(header.length);
+        packet.bytes.set(header, packet.offset);
         found.push(encodeIp(packet, version, first).data.slice());
       }
     }
@@ -111,19 +109,17 @@ function quote(packet: Packet, version: 4 | 6): Packet {
   return encodeIp(packet, version, 17);
 }
 
-const EXTENSION_TYPES = [0, 43, 44, 44, 51, 60];
-
-/** Nothing, and one extension header of each of {@linkcode EXTENSION_TYPES}, each leading to this protocol. */
-function extensionsBefore(protocol: number): number[][] {
+/** Nothing, and each extension header there is, leading to this protocol. */
+function extensionsBefore(protocol: number): { first: number; header: number[] }[] {
   const route = Array.from({ length: 32 }, (_, i) => i);
   return [
-    [],
-    [protocol, 0, 5, 2, 0, 0, 1, 0],
-    [protocol, 4, 4, 1, 1, 0, 0, 0, ...route],
-    [protocol, 0, 0, 1, 0, 0, 0, 7],
-    [protocol, 0, 0x05, 0xa8, 0, 0, 0, 7],
-    [protocol, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2],
-    [protocol, 0, 1, 4, 0, 0, 0, 0],
+    { first: protocol, header: [] },
+    { first: 0, header: [protocol, 0, 5, 2, 0, 0, 1, 0] },
+    { first: 43, header: [protocol, 4, 4, 1, 1, 0, 0, 0, ...route] },
+    { first: 44, header: [protocol, 0, 0, 1, 0, 0, 0, 7] },
+    { first: 44, header: [protocol, 0, 0x05, 0xa8, 0, 0, 0, 7] },
+    { first: 51, header: [protocol, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2] },
+    { first: 60, header: [protocol, 0, 1, 4, 0, 0, 0, 0] },
   ];
 }
 
@@ -137,7 +133,7 @@ function mutate(random: (limit: number) => number, valid: readonly Uint8Array[])
     const at = bytes.length === 0 ? 0 : random(bytes.length);
     switch (random(8)) {
       case 0: // a bit
-        bytes[at]! ^= 1 << random(8);
+        if (at < bytes.length) bytes[at]! ^= 1 << random(8);
         break;
       case 1: // a byte
         bytes[at] = random(256);
@@ -160,11 +156,11 @@ function mutate(random: (limit: number) => number, valid: readonly Uint8Array[])
         break;
       }
       case 6: { // an extension header or options, between
-        const between = extensionsBefore([17, 6, 58, 0, 43, 44, 51, 60][random(8)]!)[random(7)]!;
+        const { first, header } = extensionsBefore([17, 6, 58, 0, 43, 44, 51, 60][random(8)]!)[random(7)]!;
         const where = random(2) === 0 ? Math.min(40, bytes.length) : at;
-        bytes = Uint8Array.from([...bytes.subarray(0, where), ...between, ...bytes.subarray(where)]);
+        bytes = Uint8Array.from([...bytes.subarray(0, where), ...header, ...bytes.subarray(where)]);
         if (bytes[0]! >> 4 === 6 && random(2) === 0) {
-          bytes[6] = EXTENSION_TYPES[random(EXTENSION_TYPES.length)]!;
+          bytes[6] = first;
           if (bytes.length >= 40) bytes[5] = bytes.length - 40;
         }
         break;
@@ -232,7 +228,7 @@ Deno.test(`No view and no inspect() throws, for ${PACKETS} random and mutated pa
       }
       exercise(random, packet, seen);
       if (packet.malformed) malformed++;
-      inspect(packet);
+      if (i % 4 === 0) inspect(packet);
       const end = offset + data.length;
       for (let at = 1; at <= GUARD; at++) {
         if (bytes[offset - at] !== FILL || bytes[end + at - 1] !== FILL) {

@@ -25,13 +25,16 @@ function tcp(version: 4 | 6, fields: Partial<TcpFields>, length = 0): Packet {
   return encodeIp(packet, version, 6);
 }
 
-function icmp(fields: Parameters<typeof Icmpv4.encode>[1], payload = new Uint8Array(56)): Packet {
+function icmp(fields: Parameters<typeof Icmpv4.encode>[1], payload: Uint8Array = new Uint8Array(56)): Packet {
   const packet = packetOf(payload);
   Icmpv4.encode(packet, fields);
   return encodeIp(packet, 4, 1);
 }
 
-function icmp6(fields: Parameters<typeof Icmpv6.encode>[1], payload = new Uint8Array(56)): Packet {
+function icmp6(
+  fields: Parameters<typeof Icmpv6.encode>[1],
+  payload: Uint8Array = new Uint8Array(56),
+): Packet {
   const packet = packetOf(payload);
   Icmpv6.encode(packet, fields);
   return encodeIp(packet, 6, 58);

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { mock } from "node:test";
+import { setImmediate } from "node:timers";
 import { MemoryDevice } from "../../driver/memory.ts";
 import { script, type Tunnel, type TunnelOptions } from "../../runtime/mod.ts";
 import { isScript, runScript, type TunnelScript } from "../../runtime/script.ts";
@@ -13,6 +14,11 @@ function quiet(): TunnelOptions {
 
 function meta(main: boolean, url = "data:text/javascript,"): ImportMeta {
   return { main, url } as ImportMeta;
+}
+
+/** Lets everything run that waits for nothing outside. */
+function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
 }
 
 /** Runs a script, and returns its exit code and what it printed. */
@@ -41,7 +47,7 @@ function catchExit(): { code: Promise<number>; [Symbol.dispose](): void } {
   const error = mock.method(console, "error", () => {});
   return {
     code: promise,
-    [Symbol.dispose]() {
+    [Symbol.dispose](): void {
       exit.mock.restore();
       error.mock.restore();
     },
@@ -53,7 +59,7 @@ Deno.test("script() returns its options and main, and runs nothing when its modu
   const main = mock.fn();
   const made = script(meta(false), options, main);
   assert.deepEqual(made, { options, main });
-  await new Promise((resolve) => setTimeout(resolve));
+  await turn();
   assert.equal(main.mock.callCount(), 0);
 });
 
@@ -71,9 +77,9 @@ Deno.test("script() waits until its module has been evaluated, with its top-leve
   Object.assign(globalThis, { warrenGate: promise });
   const main = mock.fn();
   script(meta(true, "data:text/javascript,await globalThis.warrenGate"), quiet(), main);
-  // Long enough for a module that waits for nothing.
+  // By when a module that waits for nothing has been evaluated.
   await import("data:text/javascript,export const other = 1");
-  await new Promise((resolve) => setTimeout(resolve));
+  await turn();
   assert.equal(main.mock.callCount(), 0);
   resolve();
   assert.equal(await exit.code, 0);
@@ -86,13 +92,15 @@ Deno.test("script() runs nothing when its module's evaluation failed", async () 
   const url = "data:text/javascript,throw new Error('no')";
   script(meta(true, url), quiet(), main);
   await assert.rejects(import(url));
-  await new Promise((resolve) => setTimeout(resolve));
+  await turn();
   assert.equal(main.mock.callCount(), 0);
 });
 
 Deno.test("isScript() knows what script() makes, and nothing else", () => {
   assert.ok(isScript(script(meta(false), {}, () => {})));
-  for (const other of [undefined, null, 1, "", {}, () => {}, { options: {} }, { main() {}, options: null }]) {
+  for (
+    const other of [undefined, null, 1, "", {}, () => {}, { options: {} }, { main: () => {}, options: null }]
+  ) {
     assert.ok(!isScript(other));
   }
 });
@@ -141,7 +149,7 @@ Deno.test("runScript() opens nothing for --help, --dry-run and a wrong flag", as
 Deno.test("runScript() returns 1 and names the stage when a handler throws", async () => {
   const [device, outside] = MemoryDevice.pair();
   const made = script(meta(false), { ...quiet(), device }, async (tunnel) => {
-    const run = tunnel.run(function broken() {
+    const run = tunnel.run(function broken(): never {
       throw new Error("no such thing");
     });
     assert.equal(tunnel.send(Uint8Array.of(1)), true);

@@ -1,9 +1,8 @@
 /** Two devices joined, and nothing in between. */
-import { script } from "@warren/tunnel";
-import { openDevice } from "@warren/tunnel/driver";
+import { device, script } from "@warren/tunnel";
 
 export default script(
   import.meta,
-  { name: "ta", far: () => openDevice({ name: "tb" }) },
+  { name: "ta", far: device({ name: "tb" }) },
   (tunnel) => tunnel.run(),
 );

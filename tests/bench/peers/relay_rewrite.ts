@@ -1,6 +1,5 @@
 /** Two devices joined by a handler that looks into every TCP and UDP packet and rewrites its TTL. */
-import { script, Verdict } from "@warren/tunnel";
-import { openDevice } from "@warren/tunnel/driver";
+import { device, script, Verdict } from "@warren/tunnel";
 import { Tcp } from "@warren/tunnel/tcp";
 import { Udp } from "@warren/tunnel/udp";
 
@@ -8,7 +7,7 @@ const TTL = 63;
 
 export default script(
   import.meta,
-  { name: "ta", far: () => openDevice({ name: "tb" }) },
+  { name: "ta", far: device({ name: "tb" }) },
   (tunnel) =>
     tunnel.run((packet) => {
       const transport = Tcp.of(packet) ?? Udp.of(packet);

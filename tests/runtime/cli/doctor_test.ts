@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { type Check, examine, formatCheck } from "../../../runtime/cli/doctor.ts";
+import { type Check, checkPackageJson, formatCheck } from "../../../runtime/cli/doctor.ts";
 
 Deno.test("formatCheck() is one line with the remedy behind", () => {
   assert.equal(
@@ -20,14 +20,13 @@ async function packageChecks(files: Record<string, string>, folder: string): Pro
   try {
     await Deno.mkdir(join(root, folder), { recursive: true });
     for (const [name, content] of Object.entries(files)) await Deno.writeTextFile(join(root, name), content);
-    const checks = await examine({ folder: join(root, folder), repair: false });
-    return checks.filter(({ what }) => what === "package.json");
+    return await checkPackageJson({ folder: join(root, folder) });
   } finally {
     await Deno.remove(root, { recursive: true });
   }
 }
 
-Deno.test("examine() warns of a package.json that disturbs scripts, with the remedy for each", async () => {
+Deno.test("checkPackageJson() warns of a package.json that disturbs scripts, with the remedy for each", async () => {
   const [hides] = await packageChecks({ "deno.json": "{}", "a/package.json": "{}" }, "a");
   assert.match(hides!.says, /a\/package\.json hides a deno\.json above it/);
   const [modules] = await packageChecks({ "a/deno.json": "{}", "a/package.json": "{}" }, "a");
@@ -37,7 +36,7 @@ Deno.test("examine() warns of a package.json that disturbs scripts, with the rem
   for (const check of [hides, modules, type]) assert.equal(check!.state, "warn");
 });
 
-Deno.test("examine() is content with a package.json beside a deno.json that allows it, and with none", async () => {
+Deno.test("checkPackageJson() is content with a package.json beside a deno.json that allows it, and with none", async () => {
   const settings = '{ "nodeModulesDir": "none" }';
   for (const files of [{ "a/deno.json": settings, "a/package.json": "{}" }, { "a/deno.json": "{}" }]) {
     const checks = await packageChecks(files as Record<string, string>, "a");

@@ -1,0 +1,177 @@
+/** Far ends as URLs. Needs no permission: nothing is opened. */
+
+import { ok, rejects, strictEqual, throws } from "node:assert/strict";
+import * as fc from "fast-check";
+import { MemoryDevice } from "../../../driver/memory.ts";
+import { checkFarUrl, openFarEnd } from "../../../runtime/transport/mod.ts";
+import { device } from "../../../runtime/transport/device.ts";
+import { udp } from "../../../runtime/transport/udp.ts";
+import { websocket } from "../../../runtime/transport/websocket.ts";
+
+const GOOD = [
+  "udp://192.0.2.1:4500",
+  "udp://192.0.2.1:4500/",
+  "udp://[2001:db8::1]:4500",
+  "udp://vpn.example:4500",
+  "udp://192.0.2.1:4500?listen=4500",
+  "udp://192.0.2.1:4500?listen=127.0.0.1:4500",
+  "udp://[2001:db8::1]:4500?listen=[::]:4500",
+  "udp://[2001:db8::1]:4500?listen=4500",
+  "udp://vpn.example:4500?listen=[::]:0",
+  "udp://0.0.0.0:4500?listen",
+  "udp://[::]:0?listen",
+  "ws://192.0.2.1:8080/",
+  "ws://vpn.example",
+  "wss://vpn.example/tunnel?token=1",
+  "wss://[2001:db8::1]/tunnel",
+  "ws://0.0.0.0:8080/tunnel?listen",
+  "ws://[::]:8080?listen",
+  "tun:tun1",
+  "tun:tun%d",
+];
+
+const BAD: [url: string, said: RegExp][] = [
+  ["", /it is no URL of a far end: write/],
+  ["192.0.2.1:4500", /it is no URL of a far end/],
+  ["tcp://192.0.2.1:4500", /it is no URL of a far end/],
+  ["udp:192.0.2.1:4500", /it is no URL of a far end/],
+  [" udp://192.0.2.1:4500", /it is no URL of a far end/],
+  ["udp://192.0.2.1:4500#x", /it is no URL of a far end/],
+  ["udp://192.0.2.1", /it has no port: write 192\.0\.2\.1:4500/],
+  ["udp://192.0.2.1:", /it has no port/],
+  ["udp://192.0.2.1:0", /its port is 0/],
+  ["udp://192.0.2.1:65536", /its port "65536" is not a number up to 65535/],
+  ["udp://192.0.2.1:4500a", /its port "4500a"/],
+  ["udp://:4500", /it has no host/],
+  ["udp://2001:db8::1:4500", /its host has colons: write an IPv6 address in brackets/],
+  ["udp://[2001:db8::1%eth0]:4500", /no IPv6 address/],
+  ["udp://[192.0.2.1]:4500", /no IPv6 address/],
+  ["udp://192.0.2.256:4500", /no IPv4 address/],
+  ["udp://192.0.2:4500", /no IPv4 address/],
+  ["udp://0x7f000001:4500", /no IPv4 address/],
+  ["udp://-a:4500", /no address and no name/],
+  ["udp://a..b:4500", /no address and no name/],
+  ["udp://user@host:4500", /no address and no name/],
+  ["udp://192.0.2.1:4500/path", /it has a path, "\/path"/],
+  ["udp://192.0.2.1:4500?", /says nothing/],
+  ["udp://192.0.2.1:4500?listen=", /says nothing/],
+  ["udp://192.0.2.1:4500?mtu=9000", /says nothing/],
+  ["udp://192.0.2.1:4500?listen=[::]:4500", /one address is IPv4 and one is IPv6/],
+  ["udp://192.0.2.1:4500?listen=here:4500", /"here" is no address of this machine/],
+  ["udp://vpn.example:4500?listen", /"vpn.example" is no address of this machine/],
+  ["udp://4500?listen", /it has no address: write 0\.0\.0\.0:4500/],
+  ["udp://?listen", /it has no address/],
+  ["ws://", /it has no host/],
+  ["ws://user:secret@host/", /it has a user name/],
+  ["ws://host:99999/", /its port "99999"/],
+  ["ws://host/?listen", /it has no port/],
+  ["ws://host:80/?listen", /no address of this machine/],
+  ["wss://0.0.0.0:443/?listen", /no certificate: write ws:\/\/ behind a proxy/],
+  ["tun:", /a name has no space/],
+  ["tun:a b", /a name has no space/],
+  ["tun:a-name-of-sixteen", /at most 15/],
+  ["tun://tun1", /it is no URL of a far end/],
+];
+
+Deno.test("checkFarUrl() takes every form of a far end", () => {
+  for (const url of GOOD) checkFarUrl(url);
+});
+
+Deno.test("checkFarUrl() says what is wrong and what to do", () => {
+  for (const [url, said] of BAD) {
+    throws(() => checkFarUrl(url), (error) => {
+      ok(error instanceof SyntaxError, url);
+      ok(error.message.startsWith(`Cannot parse far end ${JSON.stringify(url)}: `), error.message);
+      ok(said.test(error.message), error.message);
+      return true;
+    }, url);
+  }
+});
+
+Deno.test("checkFarUrl() throws nothing but SyntaxError, whatever it gets", () => {
+  const parts = [
+    "udp",
+    "ws",
+    "wss",
+    "tun",
+    ":",
+    "//",
+    "[",
+    "]",
+    "::1",
+    "192.0.2.1",
+    "a.b",
+    "@",
+    "?listen",
+    "=",
+    "/",
+    "80",
+    "%",
+    "#",
+  ];
+  const text = fc.oneof(
+    fc.string({ unit: "binary" }),
+    fc.array(fc.constantFrom(...parts)).map((list) => list.join("")),
+  );
+  fc.assert(
+    fc.property(text, (url) => {
+      try {
+        checkFarUrl(url);
+      } catch (error) {
+        ok(error instanceof SyntaxError, String(error));
+      }
+    }),
+    { numRuns: 2000, seed: 1 },
+  );
+});
+
+Deno.test("openFarEnd() rejects text that does not parse, and passes on what is open", async () => {
+  await rejects(openFarEnd("nonsense"), SyntaxError);
+  strictEqual(await openFarEnd(undefined), undefined);
+  const [near] = MemoryDevice.pair();
+  strictEqual(await openFarEnd(near), near);
+  strictEqual(await openFarEnd(() => near), near);
+  strictEqual(await openFarEnd(() => Promise.resolve(near)), near);
+});
+
+Deno.test("udp() refuses options that make no sense", () => {
+  throws(() => udp({}), TypeError);
+  throws(() => udp({ peer: "192.0.2.1" }), {
+    name: "SyntaxError",
+    message: /^Cannot parse peer "192.0.2.1": it has no port/,
+  });
+  throws(() => udp({ peer: "192.0.2.1:0" }), SyntaxError);
+  throws(() => udp({ listen: "somewhere" }), SyntaxError);
+  throws(() => udp({ listen: 65_536 }), SyntaxError);
+  throws(() => udp({ listen: -1 }), SyntaxError);
+  throws(() => udp({ peer: "192.0.2.1:1", listen: "[::]:1" }), TypeError);
+  throws(() => udp({ listen: 1, mtu: 0 }), RangeError);
+  throws(() => udp({ listen: 1, mtu: 65_508 }), RangeError);
+  throws(() => udp({ listen: 1, queueLength: 0 }), RangeError);
+});
+
+Deno.test("websocket() refuses options that make no sense", () => {
+  throws(() => websocket({}), TypeError);
+  throws(() => websocket({ url: "ws://a/", listen: 1 }), TypeError);
+  throws(() => websocket({ url: "http://a/" }), SyntaxError);
+  throws(() => websocket({ url: "ws://a/#b" }), SyntaxError);
+  throws(() => websocket({ url: "ws://u@a/" }), SyntaxError);
+  throws(() => websocket({ listen: "a:b:c" }), SyntaxError);
+  throws(() => websocket({ listen: 1, queueLength: 1.5 }), RangeError);
+  throws(() => websocket({ url: "ws://a/", retryAfter: -1 }), RangeError);
+  throws(() => websocket({ url: "ws://a/", retryAfter: NaN }), RangeError);
+});
+
+Deno.test("device() refuses options that make no sense", () => {
+  throws(() => device({ name: "a b" }), TypeError);
+  throws(() => device({ address: "10.9.0.1" }), SyntaxError);
+});
+
+Deno.test("udp() and websocket() fail at once without --allow-net", async () => {
+  if (Deno.permissions.querySync({ name: "net" }).state === "granted") return;
+  await rejects(udp({ peer: "127.0.0.1:4500" })(), Deno.errors.NotCapable);
+  await rejects(udp({ listen: "127.0.0.1:4500" })(), Deno.errors.NotCapable);
+  await rejects(udp({ peer: "localhost:4500" })(), Deno.errors.NotCapable);
+  await rejects(websocket({ url: "ws://127.0.0.1:4500/" })(), Deno.errors.NotCapable);
+  await rejects(websocket({ listen: "127.0.0.1:4500" })(), Deno.errors.NotCapable);
+});

@@ -1,0 +1,260 @@
+/** Tunnels over UDP on loopback, and what strangers may send. Needs --allow-net. */
+
+import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
+import { createSocket, type Socket } from "node:dgram";
+import * as fc from "fast-check";
+import { MemoryDevice } from "../../../driver/memory.ts";
+import { PacketBatch } from "../../../lib/core/mod.ts";
+import { openTunnel, type Tunnel, type TunnelOptions } from "../../../runtime/tunnel.ts";
+import { udp, type UdpTransport } from "../../../runtime/transport/udp.ts";
+import { empty, numbered, pattern, receive, sequenceOf } from "../../conformance/end.ts";
+import { TestHost, turn, until } from "../../kit/host.ts";
+
+Deno.test("two tunnels joined by udp() carry packets both ways, and count them", async () => {
+  await using right = await site({ far: udp({ listen: "127.0.0.1:0" }) });
+  await using left = await site({ far: udp({ peer: right.far.local! }) });
+  strictEqual(left.far.name, `udp ${right.far.local}`);
+  strictEqual(right.far.name, `udp listening on ${right.far.local}`);
+  deepStrictEqual(await carry(left, right, 300), Array.from({ length: 300 }, (_, i) => i));
+  deepStrictEqual(await carry(right, left, 300), Array.from({ length: 300 }, (_, i) => i));
+  for (const { tunnel } of [left, right]) {
+    await until(() => tunnel.stats.queued === 0, "nothing was queued");
+    const { outbound, inbound, dropped } = tunnel.stats;
+    const [packets, bytes] = [300, 300 * 24];
+    deepStrictEqual(outbound, { packetsIn: packets, bytesIn: bytes, packetsOut: packets, bytesOut: bytes });
+    deepStrictEqual(inbound, { packetsIn: packets, bytesIn: bytes, packetsOut: packets, bytesOut: bytes });
+    deepStrictEqual(dropped, {});
+  }
+});
+
+Deno.test("udp() without a peer drops packets until someone sends, and follows who sends", async () => {
+  await using server = await attached(udp({ listen: "127.0.0.1:0" }));
+  await using home = await attached(udp({ peer: server.end.local! }));
+  await using roaming = await attached(udp({ peer: server.end.local! }));
+  strictEqual(server.end.peer, undefined);
+  write(server, 1);
+  deepStrictEqual(server.host.dropped, { "no peer": 1 });
+  for (const [round, client] of [home, roaming, home].entries()) {
+    write(client, round);
+    deepStrictEqual((await receive(server.end, server.host, 1)).map(sequenceOf), [round]);
+    strictEqual(server.end.peer, `127.0.0.1:${client.end.local!.split(":")[1]}`);
+    write(server, 100 + round);
+    deepStrictEqual((await receive(client.end, client.host, 1)).map(sequenceOf), [100 + round]);
+  }
+  deepStrictEqual(server.host.refused, {});
+});
+
+Deno.test("UdpTransport refuses what is no IP packet, and does not take its sender for the peer", async () => {
+  await using server = await attached(udp({ listen: "127.0.0.1:0", mtu: 200 }));
+  await using client = await attached(udp({ peer: server.end.local! }));
+  write(client, 1);
+  await receive(server.end, server.host, 1);
+  const { peer } = server.end;
+  await using stranger = await rawSocket();
+  let arrived = 0;
+  const datagram = fc.oneof(
+    fc.constant(new Uint8Array(0)),
+    fc.uint8Array({ minLength: 1, maxLength: 300 }).filter((bytes) => ![4, 6].includes(bytes[0]! >> 4)),
+    fc.integer({ min: 201, max: 60_000 }).map((length) => pattern(length)),
+  );
+  const hostile = fc.sample(datagram, { numRuns: 200, seed: 7 });
+  for (const bytes of hostile) {
+    await stranger.send(bytes, server.end.local!);
+    arrived++;
+    await until(() => server.host.lost === arrived, "the datagram was refused");
+  }
+  strictEqual(server.end.read(new PacketBatch()), 0);
+  strictEqual(server.end.peer, peer);
+  strictEqual(server.end.failure, undefined);
+  deepStrictEqual(Object.keys(server.host.refused).toSorted(), ["longer than the MTU", "not an IP packet"]);
+  const long = hostile.filter(({ length, [0]: first }) => length > 200 && first! >> 4 === 4).length;
+  strictEqual(server.host.refused["longer than the MTU"], long);
+});
+
+Deno.test("UdpTransport with a peer refuses datagrams of anyone else", async () => {
+  await using peer = await attached(udp({ listen: "127.0.0.1:0" }));
+  await using client = await attached(udp({ peer: peer.end.local!, listen: "127.0.0.1:0" }));
+  await using stranger = await rawSocket();
+  await stranger.send(pattern(100), client.end.local!);
+  await stranger.send(new Uint8Array(0), client.end.local!);
+  await until(() => client.host.lost === 2, "both were refused");
+  deepStrictEqual(client.host.refused, { "not from the peer": 2 });
+  strictEqual(client.end.read(new PacketBatch()), 0);
+  write(client, 5);
+  deepStrictEqual((await receive(peer.end, peer.host, 1)).map(sequenceOf), [5]);
+});
+
+Deno.test("UdpTransport drops what is longer than its MTU, and what the system refuses, with the reason", async () => {
+  await using server = await attached(udp({ listen: "127.0.0.1:0" }));
+  await using client = await attached(udp({ peer: server.end.local!, mtu: 100 }));
+  const batch = new PacketBatch();
+  batch.push(client.host.pool.from(pattern(101))!);
+  strictEqual(client.end.write(batch), 1);
+  deepStrictEqual(client.host.dropped, { "longer than the MTU": 1 });
+  // A broadcast without SO_BROADCAST is EACCES.
+  await using broadcast = await attached(udp({ peer: "255.255.255.255:9" }));
+  write(broadcast, 0);
+  await until(() => broadcast.host.lost === 1, "it was dropped");
+  const [reason] = Object.keys(broadcast.host.dropped);
+  ok(reason!.startsWith("refused by the system: "), reason);
+  strictEqual(broadcast.end.failure, undefined);
+});
+
+Deno.test("UdpTransport goes on when nobody listens at the peer's port", async () => {
+  await using gone = await attached(udp({ listen: "127.0.0.1:0" }));
+  const place = gone.end.local!;
+  gone.end.close();
+  await gone.end.closed;
+  await using client = await attached(udp({ peer: place }));
+  for (let i = 0; i < 10; i++) {
+    write(client, i);
+    await until(() => client.end.queued === 0, "it was sent");
+  }
+  await using back = await attached(udp({ listen: place }));
+  write(client, 77);
+  deepStrictEqual((await receive(back.end, back.host, 1)).map(sequenceOf), [77]);
+  strictEqual(client.end.failure, undefined);
+});
+
+Deno.test("UdpTransport bounds what waits for the loop", async () => {
+  await using server = await attached(udp({ listen: "127.0.0.1:0", queueLength: 3 }));
+  await using client = await attached(udp({ peer: server.end.local! }));
+  for (let i = 0; i < 5; i++) write(client, i);
+  await until(() => server.host.lost === 2, "two were refused");
+  deepStrictEqual(server.host.refused, { "receive queue full": 2 });
+  deepStrictEqual((await receive(server.end, server.host, 3)).map(sequenceOf), [0, 1, 2]);
+});
+
+Deno.test("udp() finishes sums that its device left unfinished", async () => {
+  await using server = await attached(udp({ listen: "127.0.0.1:0" }));
+  await using client = await attached(udp({ peer: server.end.local! }));
+  const packet = client.host.pool.from(new Uint8Array(28).fill(0))!;
+  packet.bytes[packet.offset] = 0x45;
+  packet.view.setUint16(packet.offset + 20, 0x1234);
+  packet.checksumStart = 20;
+  packet.checksumOffset = 6;
+  const batch = new PacketBatch();
+  batch.push(packet);
+  client.end.write(batch);
+  const [arrived] = await receive(server.end, server.host, 1);
+  strictEqual(new DataView(arrived!.buffer).getUint16(26), ~0x1234 & 0xffff);
+});
+
+Deno.test("udp() resolves a peer's name when it opens", async () => {
+  await using server = await attached(udp({ listen: "127.0.0.1:0" }));
+  const port = server.end.local!.split(":")[1];
+  await using client = await attached(udp({ peer: `localhost:${port}`, listen: "127.0.0.1:0" }));
+  strictEqual(client.end.name, `udp 127.0.0.1:${port}`);
+});
+
+Deno.test("udp() says what to do when it cannot open", async () => {
+  await using server = await attached(udp({ listen: "127.0.0.1:0" }));
+  await rejects(udp({ listen: server.end.local! })(), {
+    name: "AddrInUse",
+    message:
+      /^Cannot receive on 127\.0\.0\.1:\d+: EADDRINUSE \(\d+\): another program has this port: use another one$/,
+  });
+  await rejects(udp({ listen: "192.0.2.1:4500" })(), {
+    name: "DriverError",
+    code: "EADDRNOTAVAIL",
+    message: /^Cannot receive on 192\.0\.2\.1:4500: EADDRNOTAVAIL \(\d+\): use an address of this machine/,
+  });
+});
+
+Deno.test("a tunnel whose UDP socket fails ends with the reason", async () => {
+  const [device] = MemoryDevice.pair();
+  const tunnel = await openTunnel({ device, signals: false, far: udp({ listen: "127.0.0.1:0" }) });
+  const far = tunnel.far as UdpTransport;
+  const running = tunnel.run();
+  far.failure = new Error("Cannot use udp: the test says so");
+  tunnel.send(pattern(20));
+  await rejects(running, { message: "Cannot use udp: the test says so" });
+  await far.closed;
+});
+
+interface Site extends AsyncDisposable {
+  readonly tunnel: Tunnel;
+  readonly far: UdpTransport;
+  readonly outside: MemoryDevice;
+  readonly host: TestHost;
+}
+
+/** A tunnel on a device in memory, whose other side is the test's. */
+async function site(options: TunnelOptions): Promise<Site> {
+  const [device, outside] = MemoryDevice.pair();
+  const host = new TestHost();
+  outside.attach(host);
+  const tunnel = await openTunnel({ ...options, device, signals: false, watchdog: 0 });
+  const far = tunnel.far as UdpTransport;
+  tunnel.run();
+  return {
+    tunnel,
+    far,
+    outside,
+    host,
+    async [Symbol.asyncDispose]() {
+      await tunnel[Symbol.asyncDispose]();
+      await far.closed;
+      outside.close();
+      strictEqual(host.pool.taken, 0);
+    },
+  };
+}
+
+async function carry(from: Site, to: Site, count: number): Promise<number[]> {
+  const numbers: number[] = [];
+  const batch = new PacketBatch();
+  const got = new PacketBatch();
+  for (let next = 0; numbers.length < count;) {
+    // So few at a time that the kernel drops none.
+    while (next < count && batch.length < 16) batch.push(numbered(from.host.pool, next++));
+    from.outside.write(batch);
+    await turn();
+    to.outside.read(got);
+    numbers.push(...empty(got).map(sequenceOf));
+  }
+  return numbers;
+}
+
+interface Attached extends AsyncDisposable {
+  readonly end: UdpTransport;
+  readonly host: TestHost;
+}
+
+async function attached(opener: () => Promise<UdpTransport>): Promise<Attached> {
+  const end = await opener();
+  const host = new TestHost();
+  end.attach(host);
+  return {
+    end,
+    host,
+    async [Symbol.asyncDispose]() {
+      end.close();
+      await end.closed;
+      strictEqual(host.pool.taken, 0);
+    },
+  };
+}
+
+function write({ end, host }: Attached, number: number): void {
+  const batch = new PacketBatch();
+  batch.push(numbered(host.pool, number));
+  strictEqual(end.write(batch), 1);
+}
+
+/** A socket that is nobody's peer. */
+async function rawSocket(): Promise<
+  AsyncDisposable & { send(bytes: Uint8Array, to: string): Promise<void> }
+> {
+  const socket: Socket = createSocket("udp4");
+  await new Promise<void>((resolve) => socket.bind(0, "127.0.0.1", resolve));
+  return {
+    send: (bytes, to) => {
+      const [host, port] = to.split(":");
+      return new Promise((resolve, reject) =>
+        socket.send(bytes, Number(port), host, (error) => error === null ? resolve() : reject(error))
+      );
+    },
+    [Symbol.asyncDispose]: () => new Promise<void>((resolve) => void socket.close(() => resolve())),
+  };
+}

@@ -1,0 +1,373 @@
+/** Real programs' traffic through the scripts, and what tshark thinks of every packet of it. */
+
+import assert from "node:assert/strict";
+import { command, link, type Namespace, openNamespace, systemTest } from "../kit/system.ts";
+import {
+  Capture,
+  captureFile,
+  CROSSING,
+  Crossing,
+  endCaptures,
+  firstAnswer,
+  iperf,
+  judge,
+  kernelCounters,
+  ping,
+  protocolCounter,
+  type Running,
+  startScript,
+} from "../kit/traffic.ts";
+
+const NEEDS = { programs: ["ip", "ping", "iperf3", "tcpdump", "tshark", "sysctl"] };
+/** What the tests send; the kernel's own words (router solicitations, MLD) are between link-local addresses. */
+const OURS = "net 10.0.0.0/8 or net fd00::/8";
+
+// Specification: the bytes of ping's headers
+const IPV4_ECHO = 28;
+const IPV6_ECHO = 48;
+
+async function assertAnswered(namespace: Namespace, ...args: string[]): Promise<number> {
+  const { sent, received, odd } = await ping(namespace, ...args);
+  assert.deepEqual({ received, odd }, { received: sent, odd: [] }, `ping ${args.join(" ")}`);
+  return sent;
+}
+
+/** That tshark finds as many packets as were captured, and nothing wrong with them. */
+async function assertFaultless({ device, packets, file }: Capture): Promise<void> {
+  assert.deepEqual(await judge(file), { packets: packets.length, faults: [] }, device);
+}
+
+function isFrom(packet: Uint8Array, prefix: readonly number[], ipv6Prefix: readonly number[]): boolean {
+  const [wanted, offset] = packet[0]! >> 4 === 4 ? [prefix, 12] : [ipv6Prefix, 8];
+  return wanted.every((byte, i) => packet[offset + i] === byte);
+}
+
+/** That the same packets passed both devices, in the same order in each direction. */
+function assertSame(one: Capture, other: Capture): void {
+  for (const side of [1, 2]) {
+    const [first, second] = [one, other].map(({ packets }) =>
+      packets.filter((packet) => isFrom(packet, [10, side, 0], [0xfd, side]))
+    );
+    assert.equal(first!.length, second!.length, `packets from side ${side}`);
+    const differs = first!.findIndex((packet, i) => packet.toHex() !== second![i]!.toHex());
+    assert.equal(differs, -1, `packet ${differs} from side ${side} of ${first!.length}`);
+  }
+}
+
+/** That the relay handed on all that it got, and the kernel dropped nothing on either device. */
+async function assertAllPassed(middle: Namespace): Promise<void> {
+  const [left, right] = await Promise.all([
+    kernelCounters(middle, "left"),
+    kernelCounters(middle, "right"),
+  ]);
+  const dropped = [left.tx.dropped, right.tx.dropped, left.rx.dropped, right.rx.dropped];
+  assert.deepEqual(dropped, [0, 0, 0, 0], "dropped by the kernel");
+  assert.deepEqual([left.tx.packets, left.tx.bytes], [right.rx.packets, right.rx.bytes]);
+  assert.deepEqual([right.tx.packets, right.tx.bytes], [left.rx.packets, left.rx.bytes]);
+}
+
+/** Two machines of a network, each with an end of a tunnel. */
+class Machines implements AsyncDisposable {
+  readonly left: Namespace;
+  readonly right: Namespace;
+
+  private constructor(left: Namespace, right: Namespace) {
+    this.left = left;
+    this.right = right;
+  }
+
+  static async open(): Promise<Machines> {
+    await using undo = new AsyncDisposableStack();
+    const left = undo.use(await openNamespace());
+    const right = undo.use(await openNamespace());
+    await link(
+      { namespace: left, name: "veth", addresses: ["192.0.2.1/24"] },
+      { namespace: right, name: "veth", addresses: ["192.0.2.2/24"] },
+    );
+    undo.move();
+    return new Machines(left, right);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.left[Symbol.asyncDispose]();
+    await this.right[Symbol.asyncDispose]();
+  }
+}
+
+/** One of the scripts that join two machines, and the far end's URL on each. */
+interface Joining {
+  readonly script: string;
+  readonly far: { readonly left: string; readonly right: string };
+}
+
+const UDP_TUNNEL: Joining = {
+  script: "udp_tunnel.ts",
+  far: { left: "udp://192.0.2.2:4500?listen=4500", right: "udp://192.0.2.1:4500?listen=4500" },
+};
+const WEBSOCKET: Joining = {
+  script: "websocket.ts",
+  far: { left: "ws://192.0.2.2:8080/", right: "ws://192.0.2.2:8080/?listen" },
+};
+
+/** Starts one side: 10.9.0.1 and fd09::1 on the left, 10.9.0.2 and fd09::2 on the right. */
+function startSide({ script, far }: Joining, machines: Machines, side: "left" | "right"): Promise<Running> {
+  const number = side === "left" ? 1 : 2;
+  const addresses = ["--address", `10.9.0.${number}/24`, "--address", `fd09::${number}/64`];
+  return startScript(
+    machines[side],
+    script,
+    "--name",
+    "w0",
+    "--mtu",
+    "1400",
+    ...addresses,
+    "--far",
+    far[side],
+  );
+}
+
+/** That pings of all sizes and iperf3's TCP pass both ways, with no fault on either device. */
+async function assertJoined({ left, right }: Machines, script: string): Promise<void> {
+  await using one = await Capture.open(left, "w0", OURS);
+  await using other = await Capture.open(right, "w0", OURS);
+  for (const size of ["0", "56", "1300"]) {
+    const args = ["-s", size, "-c", "100", "-i", "0.005", "-W", "2"];
+    await assertAnswered(left, ...args, "10.9.0.2");
+    await assertAnswered(left, ...args, "fd09::2");
+    await assertAnswered(right, ...args, "10.9.0.1");
+    await assertAnswered(right, ...args, "fd09::1");
+  }
+  const before = one.packets.length;
+  for (const args of [["10.9.0.2"], ["fd09::2"], ["10.9.0.2", "-R"], ["10.9.0.2", "-P", "4"]]) {
+    const { end } = await iperf(left, right, args[0]!, "-t", "1", ...args.slice(1));
+    const rate = end.sum_received.bits_per_second / 1e6;
+    console.log(`${script}, iperf3 ${args.join(" ")}: ${rate.toFixed(0)} Mbit/s`);
+    assert.ok(rate > 1, `${rate} Mbit/s`);
+  }
+  await endCaptures(left, "10.9.0.2", [one, other]);
+  await assertFaultless(one);
+  await assertFaultless(other);
+  assert.ok(before >= 2 * 3 * 4 * 100 && one.packets.length > before, `${before}, ${one.packets.length}`);
+}
+
+/** That pings pass again after each side was killed and started anew. */
+async function assertSurvives(joining: Joining): Promise<void> {
+  await using machines = await Machines.open();
+  const { left, right } = machines;
+  await using second = await startSide(joining, machines, "right");
+  await using first = await startSide(joining, machines, "left");
+  await firstAnswer(left, "10.9.0.2");
+  await first.stop("SIGKILL");
+  await using _again = await startSide(joining, machines, "left");
+  await firstAnswer(left, "fd09::2");
+  await second.stop("SIGKILL");
+  await using _rightAgain = await startSide(joining, machines, "right");
+  await firstAnswer(left, "10.9.0.2");
+  await assertAnswered(right, "-c", "100", "-i", "0.005", "-W", "2", "10.9.0.1");
+}
+
+function relay(namespace: Namespace): Promise<Running> {
+  return startScript(namespace, "relay.ts", "--name", "left", "--far", "tun:right");
+}
+
+systemTest("judge() finds bad checksums and packets cut short", NEEDS, async () => {
+  const echo = Uint8Array.fromHex("4500001c00004000400126cd0a0900010a0900020800f7fd00010001");
+  const udp = Uint8Array.fromHex("4500001c00004000401126bd0a0900010a09000203e807d00008e011");
+  const spoil = (packet: Uint8Array, offset: number) =>
+    packet.map((byte, i) => i === offset ? byte ^ 0x55 : byte);
+  const forged = [echo, udp, spoil(echo, 10), spoil(echo, 24), spoil(udp, 26), udp.subarray(0, 26)];
+  const { packets, faults } = await judge(captureFile(forged));
+  assert.equal(packets, 6);
+  assert.deepEqual(faults.map((fault) => fault.split(": ").slice(0, 2).join(": ")), [
+    "3: bad ip checksum",
+    "4: bad icmp checksum",
+    "5: bad udp checksum",
+    "6: malformed",
+  ]);
+});
+
+systemTest(
+  "icmp_echo.ts answers ping and ping -6 of every size up to the MTU, at any rate",
+  NEEDS,
+  async () => {
+    await using namespace = await openNamespace();
+    await using script = await startScript(namespace, "icmp_echo.ts");
+    await using capture = await Capture.open(namespace, "tun0", OURS);
+    let sent = 1;
+    for (
+      const [family, destination, most] of [
+        ["-4", "10.9.0.77", 1500 - IPV4_ECHO],
+        ["-6", "fd09::77", 1500 - IPV6_ECHO],
+      ] as const
+    ) {
+      for (const size of [0, 1, 7, 56, 57, 1000, most - 1, most]) {
+        const args = ["-M", "do", "-s", String(size), "-c", "5", "-i", "0.01", "-W", "2"];
+        sent += await assertAnswered(namespace, family, ...args, destination);
+      }
+      sent += await assertAnswered(namespace, family, "-c", "500", "-i", "0.002", "-W", "2", destination);
+      sent += await assertAnswered(namespace, family, "-f", "-q", "-c", "2000", "-W", "2", destination);
+    }
+    await endCaptures(namespace, "10.9.0.78", [capture]);
+    await assertFaultless(capture);
+    assert.equal(capture.packets.length, 2 * sent);
+    const { code, heard } = await script.stop();
+    assert.equal(code, 0);
+    assert.match(heard, new RegExp(`to it ${sent} packets`));
+  },
+);
+
+systemTest("icmp_echo.ts answers pings as long as an MTU of 9000 and of 65535 allows", NEEDS, async () => {
+  for (const mtu of [9000, 65_535]) {
+    await using namespace = await openNamespace();
+    await using _script = await startScript(namespace, "icmp_echo.ts", "--mtu", String(mtu));
+    await using capture = await Capture.open(namespace, "tun0", OURS, mtu);
+    // As many at first as ping then has room for when they are answered at once.
+    const args = ["-M", "do", "-c", "200", "-i", "0.002", "-l", "50", "-W", "2"];
+    await assertAnswered(namespace, "-4", ...args, "-s", String(mtu - IPV4_ECHO), "10.9.0.77");
+    await assertAnswered(namespace, "-6", ...args, "-s", String(mtu - IPV6_ECHO), "fd09::77");
+    await endCaptures(namespace, "10.9.0.78", [capture]);
+    await assertFaultless(capture);
+  }
+});
+
+systemTest("relay.ts joins two namespaces for ping and ping -6", NEEDS, async () => {
+  await using crossing = await Crossing.open();
+  const { left, middle, right } = crossing;
+  await using script = await relay(middle);
+  await crossing.route();
+  await using one = await Capture.open(middle, "left", OURS);
+  await using other = await Capture.open(middle, "right", OURS);
+  for (const size of ["0", "56", "1400"]) {
+    const args = ["-s", size, "-c", "100", "-i", "0.002", "-W", "2"];
+    await assertAnswered(left, ...args, CROSSING.right.ipv4);
+    await assertAnswered(left, ...args, CROSSING.right.ipv6);
+    await assertAnswered(right, ...args, CROSSING.left.ipv4);
+    await assertAnswered(right, ...args, CROSSING.left.ipv6);
+  }
+  await endCaptures(left, CROSSING.right.ipv4, [one, other]);
+  await assertFaultless(one);
+  await assertFaultless(other);
+  assertSame(one, other);
+  assert.equal(one.packets.length, 2 * (3 * 4 * 100 + 1));
+  await assertAllPassed(middle);
+  assert.equal((await script.stop()).code, 0);
+});
+
+systemTest("relay.ts carries iperf3's TCP: one stream, several, reverse, IPv6", NEEDS, async (context) => {
+  const wanted = 8 << 20;
+  await using crossing = await Crossing.open();
+  const { left, middle, right } = crossing;
+  await using _script = await relay(middle);
+  await crossing.route();
+  for (
+    const [title, address, ...args] of [
+      ["one stream", CROSSING.right.ipv4],
+      ["four streams", CROSSING.right.ipv4, "-P", "4"],
+      ["reverse", CROSSING.right.ipv4, "-R"],
+      ["IPv6", CROSSING.right.ipv6],
+    ] as const
+  ) {
+    await context.step(title, async () => {
+      await using one = await Capture.open(middle, "left", OURS);
+      await using other = await Capture.open(middle, "right", OURS);
+      const { end } = await iperf(left, right, address, "-n", String(wanted), ...args);
+      // What was under way when the last byte was sent is not in the receiver's sum.
+      assert.ok(end.sum_sent.bytes >= wanted, `${end.sum_sent.bytes} bytes sent`);
+      assert.ok(end.sum_received.bytes > wanted / 4, `${end.sum_received.bytes} bytes arrived`);
+      await endCaptures(left, CROSSING.right.ipv4, [one, other]);
+      await assertFaultless(one);
+      await assertFaultless(other);
+      assertSame(one, other);
+      assert.ok(one.packets.length > wanted / 1500, `${one.packets.length} packets passed`);
+    });
+  }
+  const { end } = await iperf(left, right, CROSSING.right.ipv4, "-t", "2");
+  console.log(`relay.ts, one TCP stream: ${(end.sum_received.bits_per_second / 1e9).toFixed(2)} Gbit/s`);
+});
+
+systemTest("relay.ts loses and reorders no datagram of iperf3's", NEEDS, async (context) => {
+  await using crossing = await Crossing.open();
+  const { left, middle, right } = crossing;
+  await using _script = await relay(middle);
+  await crossing.route();
+  for (
+    const [length, packetsPerSecond, ...args] of [[64, 10_000], [1400, 10_000], [64, 10_000, "-R"]] as const
+  ) {
+    const title = `${packetsPerSecond} of ${length} bytes a second${args.length > 0 ? ", reverse" : ""}`;
+    await context.step(title, async () => {
+      await using one = await Capture.open(middle, "left", OURS);
+      await using other = await Capture.open(middle, "right", OURS);
+      const receiver = args.length > 0 ? left : right;
+      const before = await protocolCounter(receiver, "UdpRcvbufErrors");
+      const rate = String(length * 8 * packetsPerSecond);
+      const words = ["-u", "-l", String(length), "-b", rate, "-t", "1", "-w", "2M", ...args];
+      const { end } = await iperf(left, right, CROSSING.right.ipv4, ...words);
+      const { packets, lost_packets } = end.sum!;
+      assert.ok(packets > packetsPerSecond / 2, `${packets} datagrams sent`);
+      // What the receiver's socket had no room for has passed the relay.
+      const unread = await protocolCounter(receiver, "UdpRcvbufErrors") - before;
+      assert.ok(lost_packets <= unread, `${lost_packets} lost, ${unread} of them behind the relay`);
+      assert.deepEqual(end.streams.map(({ udp }) => udp?.out_of_order), [0]);
+      await endCaptures(left, CROSSING.right.ipv4, [one, other]);
+      await assertFaultless(one);
+      await assertFaultless(other);
+      assertSame(one, other);
+    });
+  }
+  await assertAllPassed(middle);
+});
+
+systemTest("udp_tunnel.ts joins two machines", NEEDS, async () => {
+  await using machines = await Machines.open();
+  await using one = await startSide(UDP_TUNNEL, machines, "left");
+  await using other = await startSide(UDP_TUNNEL, machines, "right");
+  await assertJoined(machines, UDP_TUNNEL.script);
+  assert.deepEqual([(await one.stop()).code, (await other.stop()).code], [0, 0]);
+});
+
+systemTest("udp_tunnel.ts works as soon as the other side has started, too", NEEDS, async () => {
+  await using machines = await Machines.open();
+  await using _left = await startSide(UDP_TUNNEL, machines, "left");
+  const { received } = await ping(machines.left, "-c", "20", "-i", "0.01", "-W", "0.2", "10.9.0.2");
+  assert.equal(received, 0);
+  await using _right = await startSide(UDP_TUNNEL, machines, "right");
+  await firstAnswer(machines.left, "10.9.0.2");
+  await assertAnswered(machines.left, "-c", "100", "-i", "0.005", "-W", "2", "10.9.0.2");
+});
+
+systemTest("udp_tunnel.ts goes on after either side was killed and started anew", NEEDS, async () => {
+  await assertSurvives(UDP_TUNNEL);
+});
+
+systemTest("websocket.ts joins two machines", NEEDS, async () => {
+  await using machines = await Machines.open();
+  await using other = await startSide(WEBSOCKET, machines, "right");
+  await using one = await startSide(WEBSOCKET, machines, "left");
+  await assertJoined(machines, WEBSOCKET.script);
+  assert.deepEqual([(await one.stop()).code, (await other.stop()).code], [0, 0]);
+});
+
+systemTest("websocket.ts goes on after either side was killed and started anew", NEEDS, async () => {
+  await assertSurvives(WEBSOCKET);
+});
+
+systemTest("relay.ts goes on when one of its devices is moved into another namespace", NEEDS, async () => {
+  await using left = await openNamespace();
+  await using right = await openNamespace();
+  await using script = await relay(left);
+  await left.command("ip", ["link", "set", "right", "netns", right.name]);
+  for (
+    const [namespace, device, own, other] of [[left, "left", "1", "2"], [right, "right", "2", "1"]] as const
+  ) {
+    await namespace.command("ip", ["addr", "add", `10.${own}.0.1`, "peer", `10.${other}.0.1`, "dev", device]);
+    await namespace.command("ip", ["link", "set", device, "up"]);
+  }
+  await assertAnswered(left, "-c", "100", "-i", "0.005", "-W", "2", "10.2.0.1");
+  await assertAnswered(right, "-c", "100", "-i", "0.005", "-W", "2", "10.1.0.1");
+  assert.equal((await script.stop()).code, 0);
+});
+
+systemTest("Nothing of these tests is left", NEEDS, async () => {
+  const { stdout } = await command("ip", ["netns", "list"]);
+  assert.equal(stdout.includes(`warren-${Deno.pid}-`), false);
+});
