@@ -8,5 +8,5 @@ export { Direction, type PacketHandler, type Stage, type StageContext, Verdict }
 export { type EndOpener, openTunnel, Tunnel, type TunnelOptions } from "./tunnel.ts";
 export { script, type TunnelScript, type TunnelsOptions, type TunnelsScript } from "./script.ts";
 export { device } from "./transport/device.ts";
-export { udp, type UdpOptions } from "./transport/udp.ts";
-export { websocket, type WebSocketOptions } from "./transport/websocket.ts";
+export { udp, type UdpOptions, UdpTransport } from "./transport/udp.ts";
+export { websocket, type WebSocketOptions, WebSocketTransport } from "./transport/websocket.ts";

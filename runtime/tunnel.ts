@@ -7,7 +7,7 @@ import {
   type EndHost,
   type FlowStats,
   type Packet,
-  PacketBatch,
+  type PacketBatch,
   type PacketHandler,
   type Stage,
   type StageContext,

@@ -213,9 +213,10 @@ export class TunDevice implements Device {
 
   #hear(): void {
     for (const event of this.#monitor.drain()) {
+      // A device that is gone from this network namespace may live on in another; its descriptor tells.
+      if (event.kind === "gone") continue;
       this.#mtu = event.mtu;
-      if (event.kind === "gone") this.#lose("use", "RTM_DELLINK", Errno.EBADFD);
-      else this.#events.publish(event);
+      this.#events.publish(event);
     }
   }
 

@@ -148,9 +148,9 @@ function openFolder(): string {
  *
  * @example Writing down before doing
  * ```ts no-eval
- * import { Journal } from "./driver/linux/journal.ts";
- * import { Netlink } from "./driver/linux/netlink.ts";
- * import { addRule } from "./driver/linux/routes.ts";
+ * import { Journal } from "./journal.ts";
+ * import { Netlink } from "./netlink.ts";
+ * import { addRule } from "./routes.ts";
  *
  * using netlink = Netlink.open();
  * const journal = Journal.open("tun0");

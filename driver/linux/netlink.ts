@@ -60,8 +60,8 @@ const REMEDY = "run as root, or grant CAP_NET_ADMIN to deno";
  *
  * @example What a change is
  * ```ts no-eval
- * import { Netlink } from "./driver/linux/netlink.ts";
- * import { addAddress } from "./driver/linux/links.ts";
+ * import { Netlink } from "./netlink.ts";
+ * import { addAddress } from "./links.ts";
  *
  * using netlink = Netlink.open();
  * const link = netlink.linkByName("tun0")!;

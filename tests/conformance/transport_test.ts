@@ -13,8 +13,15 @@ for (const host of ["127.0.0.1", "[::1]"]) {
     scout.close();
     await scout.closed;
     const near = await udp({ peer: place, listen: `${host}:0`, mtu: 9000 })();
-    const far = await udp({ peer: near.local!, listen: place, mtu: 9000 })();
-    return { near, far, mtu: 9000, failsWithPeer: false, gone: () => Promise.all([near.closed, far.closed]) };
+    const far = await udp({ peer: near.local!, listen: place, mtu: 9000, queueLength: 100 })();
+    return {
+      near,
+      far,
+      mtu: 9000,
+      failsWithPeer: false,
+      overload: 250,
+      gone: () => Promise.all([near.closed, far.closed]),
+    };
   });
 }
 

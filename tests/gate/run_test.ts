@@ -54,14 +54,14 @@ Deno.test("Report does not take what a test prints for a result", async () => {
   strictEqual(complete, false);
 });
 
-Deno.test("arrange() puts each file into one group, and refuses one that is in none", () => {
-  const arranged = arrange(["tests/runtime/cli/flags_test.ts", "tests/runtime/loop_test.ts"]);
-  const named = [...arranged].filter(([, files]) => files.length > 0).map((
-    [{ name }, files],
-  ) => [name, ...files]);
-  deepStrictEqual(named, [
-    ["command", "tests/runtime/cli/flags_test.ts"],
-    ["pure", "tests/runtime/loop_test.ts"],
+Deno.test("arrange() puts each file into the group that names it most closely, and refuses one that none names", () => {
+  const files = ["cli/flags_test.ts", "loop_test.ts", "transport/mod_test.ts", "transport/udp_test.ts"];
+  const arranged = arrange(files.map((file) => `tests/runtime/${file}`));
+  deepStrictEqual([...arranged].map(([{ name }, its]) => [name, ...its]), [
+    ["pure", "tests/runtime/loop_test.ts", "tests/runtime/transport/mod_test.ts"],
+    ["golden"],
+    ["network", "tests/runtime/transport/udp_test.ts"],
+    ["machine", "tests/runtime/cli/flags_test.ts"],
   ]);
   throws(() => arrange(["tests/elsewhere/a_test.ts"]), /Cannot run tests\/elsewhere\/a_test\.ts: no group/);
 });

@@ -1,6 +1,6 @@
 /** A pipeline without ends or a loop: packets are put in and taken out by hand, one byte long each. */
 
-import { Direction, PacketBatch, PacketPool, type Stage } from "../../lib/core/mod.ts";
+import { Direction, type PacketBatch, PacketPool, type Stage } from "../../lib/core/mod.ts";
 import { Heartbeat } from "../../runtime/heartbeat.ts";
 import { Pipeline } from "../../runtime/pipeline.ts";
 

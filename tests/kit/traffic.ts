@@ -2,7 +2,7 @@
 
 import { command, type CommandResult, link, type Namespace, openNamespace } from "./system.ts";
 
-const SCRIPTS = new URL("file:///tmp/traf/scripts/");
+const SCRIPTS = new URL("../../scripts/", import.meta.url);
 
 // Specification
 // https://www.ietf.org/archive/id/draft-ietf-opsawg-pcap-03.html, sections 4 and 5
@@ -58,6 +58,11 @@ export class Running implements AsyncDisposable {
       if (this.#isOver) throw new Error(`It ended without "${pattern.source}": ${this.#heard}`);
       await Promise.race([this.#news.promise, alarm.rings]);
     }
+  }
+
+  /** Sends a signal. */
+  signal(signal: Deno.Signal): void {
+    this.#child.kill(signal);
   }
 
   /** Sends a signal and waits for its end. */
@@ -137,7 +142,7 @@ export async function startScript(
   }
 }
 
-/** What a module says in one line on its standard output, and what it says later. */
+/** Starts a module in a namespace; returns when it has said `ready`. */
 export async function startModule(
   namespace: Namespace,
   module: URL,
@@ -160,8 +165,8 @@ export async function startModule(
 export interface Pings {
   /** Requests. */
   readonly sent: number;
-  /** Answers, each counted once. */
-  readonly received: number;
+  /** The numbers of those that were answered, in the order of their answers. */
+  readonly answered: number[];
   /** Everything else that it said was wrong: duplicates, errors, answers with other bytes. */
   readonly odd: string[];
   /** Round-trip times (milliseconds), in their order. */
@@ -171,19 +176,20 @@ export interface Pings {
 /** Pings from a namespace, with ping's own flags; loss is no error. */
 export async function ping(namespace: Namespace, ...args: string[]): Promise<Pings> {
   const { stdout, stderr } = await bounded(namespace, "ping", ["-n", ...args], false);
-  const counts = /^(\d+) packets transmitted, (\d+) received/m.exec(stdout);
+  const counts = /^(\d+) packets transmitted, /m.exec(stdout);
   if (counts === null) throw new Error(`ping ${args.join(" ")}: ${stdout}${stderr}`);
   const odd = stdout.split("\n").filter((line) =>
     /DUP!|wrong data|From .* icmp_seq|truncated|corrupted|duplicates|errors/.test(line)
   );
   const times = Array.from(stdout.matchAll(/time=([\d.]+) ms/g), ([, time]) => Number(time));
-  return { sent: Number(counts[1]), received: Number(counts[2]), odd, times };
+  const answered = Array.from(stdout.matchAll(/icmp_seq=(\d+) ttl=/g), ([, number]) => Number(number));
+  return { sent: Number(counts[1]), answered, odd, times };
 }
 
 /** Pings ten times a second until there is an answer, at most 10 s; returns after how many requests it came. */
 export async function firstAnswer(namespace: Namespace, destination: string): Promise<number> {
-  const { sent, received } = await ping(namespace, "-c", "1", "-i", "0.1", "-w", "10", destination);
-  if (received === 0) throw new Error(`No answer from ${destination} to ${sent} pings`);
+  const { sent, answered } = await ping(namespace, "-c", "1", "-i", "0.1", "-w", "10", destination);
+  if (answered.length === 0) throw new Error(`No answer from ${destination} to ${sent} pings`);
   return sent;
 }
 
@@ -382,8 +388,10 @@ export async function endCaptures(
   const firsts = captures.map(({ packets }) => packets.length);
   const pattern = new Uint8Array(PATTERN_BYTES).fill(0xa5);
   pattern[0] = ++patterns;
-  const { received } = await ping(from, "-c", "1", "-W", "5", "-p", pattern.toHex(), destination);
-  if (received === 0) throw new Error(`No answer from ${destination} to the ping that ends the capture`);
+  const { answered } = await ping(from, "-c", "1", "-W", "5", "-p", pattern.toHex(), destination);
+  if (answered.length === 0) {
+    throw new Error(`No answer from ${destination} to the ping that ends the capture`);
+  }
   await Promise.all(
     captures.map((capture, i) => capture.until(firsts[i]!, (packet) => isAnswer(packet, pattern))),
   );
@@ -406,36 +414,52 @@ export interface Judgement {
   readonly faults: string[];
 }
 
-const CHECKSUMS = ["ip", "tcp", "udp", "icmp", "icmpv6"] as const;
+// Specification: tshark's fields
+const FAULTS = {
+  "ip.checksum.status": "bad ip checksum",
+  "tcp.checksum.status": "bad tcp checksum",
+  "udp.checksum.status": "bad udp checksum",
+  "icmp.checksum.status": "bad icmp checksum",
+  "icmpv6.checksum.status": "bad icmpv6 checksum",
+  "_ws.malformed": "malformed",
+} as const;
+/** Linux finishes a TCP sum of 0 as 0xffff, too (skb_checksum_help), which is the same number (RFC 1624). */
+const SAME_SUM = "tcp.checksum.ffff";
 /** epan/tvbuff.h, PROTO_CHECKSUM_E_BAD. */
 const BAD = "0";
 
-/** Has tshark look at every packet of a capture, with all checksums. */
+/** Has tshark look at every packet of a capture by itself, with all checksums. */
 export async function judge(capture: Blob): Promise<Judgement> {
   const path = await Deno.makeTempFile({ suffix: ".pcap" });
   try {
     await Deno.writeFile(path, capture.stream());
-    const checks = ["ip", "tcp", "udp"].flatMap((protocol) => ["-o", `${protocol}.check_checksum:TRUE`]);
-    const fields = [...CHECKSUMS.map((protocol) => `${protocol}.checksum.status`), "_ws.malformed"];
+    const preferences = [
+      ...["ip", "tcp", "udp"].map((protocol) => `${protocol}.check_checksum:TRUE`),
+      // Streams put together again are "malformed" when a segment was sent twice.
+      "tcp.desegment_tcp_streams:FALSE",
+    ];
+    const fields = ["frame.number", "_ws.col.Info", SAME_SUM, ...Object.keys(FAULTS)];
     const { stdout } = await command("tshark", [
-      ...["-r", path, "-n", "-T", "fields", ...checks],
-      ...["frame.number", "_ws.col.Info", ...fields].flatMap((field) => ["-e", field]),
+      ...["-r", path, "-n", "-T", "fields"],
+      ...preferences.flatMap((preference) => ["-o", preference]),
+      ...fields.flatMap((field) => ["-e", field]),
     ]);
-    const lines = stdout.split("\n").filter((line) => line !== "").map((line) => line.split("\t"));
-    const faults = lines.flatMap(([number, info, ...values]) => {
-      const bad = values.flatMap((value, i) =>
-        fields[i] === "_ws.malformed"
-          ? value === "" ? [] : ["malformed"]
-          : value.split(",").includes(BAD)
-          ? [`bad ${CHECKSUMS[i]} checksum`]
-          : []
-      );
-      return bad.length === 0 ? [] : [`${number}: ${bad.join(", ")}: ${info}`];
-    });
-    return { packets: lines.length, faults };
+    const lines = stdout.split("\n").filter((line) => line !== "");
+    return { packets: lines.length, faults: lines.flatMap(findFault) };
   } finally {
     await Deno.remove(path);
   }
+}
+
+/** What is wrong with a packet by a line of tshark's, or nothing. */
+function findFault(line: string): string[] {
+  const [number, info, sameSum, ...values] = line.split("\t");
+  const found = Object.entries(FAULTS).filter(([field], i) => {
+    const said = values[i]!.split(",");
+    if (field === "_ws.malformed") return values[i] !== "";
+    return said.includes(BAD) && !(field === "tcp.checksum.status" && sameSum !== "");
+  });
+  return found.length === 0 ? [] : [`${number}: ${found.map(([, fault]) => fault).join(", ")}: ${info}`];
 }
 
 /** A file of tcpdump's with these packets, for {@linkcode judge}. */
@@ -517,9 +541,9 @@ export class Crossing implements AsyncDisposable {
   }
 
   /** Sends everything through the devices, which are there now and go with their script. */
-  async route(): Promise<void> {
+  async route(families: readonly string[] = ["-4", "-6"]): Promise<void> {
     for (const [i, device] of DEVICES.entries()) {
-      for (const family of ["-4", "-6"]) {
+      for (const family of families) {
         const route = ["route", "add", "default", "dev", device, "table", String(101 + i)];
         await this.middle.command("ip", [family, ...route]);
       }

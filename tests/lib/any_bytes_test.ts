@@ -173,7 +173,15 @@ function mutate(random: (limit: number) => number, valid: readonly Uint8Array[])
         break;
     }
   }
+  // Else most would stop at the IP header.
+  if (random(2) === 0) rightLength(bytes);
   return bytes;
+}
+
+function rightLength(bytes: Uint8Array): void {
+  const version = bytes.length < 40 ? 0 : bytes[0]! >> 4;
+  if (version === 4) bytes[3] = bytes.length - (bytes[2] = bytes.length >> 8) * 256;
+  if (version === 6) bytes[5] = bytes.length - 40 - (bytes[4] = bytes.length - 40 >> 8) * 256;
 }
 
 function valueFor(random: (limit: number) => number, view: object, name: string): unknown {

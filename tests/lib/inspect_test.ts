@@ -198,6 +198,35 @@ Deno.test("inspect() shows the first 16 bytes of what is malformed", () => {
   equal(inspect(encodeIp(packetOf([1, 2, 3]), 6, 58)), `${IPV6} ICMP6 malformed: 3 bytes 01 02 03`);
 });
 
+Deno.test("inspect() leaves out what an ICMP message is too short to say", () => {
+  const quoted = new Uint8Array(23);
+  quoted[0] = 0x45;
+  quoted[9] = 17;
+  quoted.set([10, 0, 0, 2], 16);
+  equal(
+    inspect(icmp({ type: 3, code: 1 }, quoted.subarray(0, 19))),
+    `${IPV4} ICMP unreachable - #1, length 27`,
+  );
+  equal(inspect(icmp({ type: 3, code: 3 }, quoted)), `${IPV4} ICMP 10.0.0.2 udp unreachable, length 31`);
+  equal(
+    inspect(icmp6({ type: 135 }, quoted.subarray(0, 15))),
+    `${IPV6} ICMP6, neighbor solicitation, length 23`,
+  );
+  equal(
+    inspect(icmp6({ type: 136 }, quoted.subarray(0, 15))),
+    `${IPV6} ICMP6, neighbor advertisement, length 23`,
+  );
+  equal(inspect(icmp6({ type: 137 }, new Uint8Array(31))), `${IPV6} ICMP6, redirect, length 39`);
+  equal(
+    inspect(icmp6({ type: 3 }, new Uint8Array(39))),
+    `${IPV6} ICMP6, time exceeded in-transit, length 47`,
+  );
+  equal(
+    inspect(icmp6({ type: 1, code: 4 }, Uint8Array.from({ length: 43 }, (_, i) => i === 6 ? 17 : 0))),
+    `${IPV6} ICMP6, destination unreachable, unreachable port, :: udp, length 51`,
+  );
+});
+
 Deno.test("inspect() with verbose adds the IP header's fields, and says when a checksum is wrong", () => {
   const packet = udp(4);
   const header = "IP (tos 0x0, ttl 64, id 0, offset 0, flags [DF], proto 17, length 58)";

@@ -99,6 +99,10 @@ Deno.test("Udp.of() takes a first fragment, whose length is the whole datagram's
   const before = udp.checksum;
   udp.refreshChecksum();
   equal(udp.checksum, before);
+  // Even where what is here would sum up.
+  const whole = datagram(4);
+  Ipv4.of(whole.packet)!.moreFragments = true;
+  equal(Udp.of(whole.packet)!.checksumValid, false);
 });
 
 Deno.test("Udp setters keep a checksum of 0 over IPv4", () => {

@@ -53,11 +53,11 @@ const SCENARIOS: Record<string, (options: string) => Promise<unknown>> = {
   /** Code beside the tunnel that never returns. */
   async hangOutside(options) {
     await using tunnel = await openTunnel(JSON.parse(options) as TunnelOptions);
-    const run = tunnel.run();
+    setTimeout(() => {
+      for (;;);
+    }, 50);
     console.error("ready");
-    await new Promise((resolve) => setTimeout(resolve, 50));
-    for (;;);
-    await run;
+    await tunnel.run();
   },
   /** Leaves FFI, without which nothing opens. */
   async noFfi() {

@@ -167,11 +167,14 @@ Deno.test("device() refuses options that make no sense", () => {
   throws(() => device({ address: "10.9.0.1" }), SyntaxError);
 });
 
-Deno.test("udp() and websocket() fail at once without --allow-net", async () => {
-  if (Deno.permissions.querySync({ name: "net" }).state === "granted") return;
-  await rejects(udp({ peer: "127.0.0.1:4500" })(), Deno.errors.NotCapable);
-  await rejects(udp({ listen: "127.0.0.1:4500" })(), Deno.errors.NotCapable);
-  await rejects(udp({ peer: "localhost:4500" })(), Deno.errors.NotCapable);
-  await rejects(websocket({ url: "ws://127.0.0.1:4500/" })(), Deno.errors.NotCapable);
-  await rejects(websocket({ listen: "127.0.0.1:4500" })(), Deno.errors.NotCapable);
-});
+Deno.test(
+  "udp() and websocket() fail at once without --allow-net",
+  { permissions: { net: false } },
+  async () => {
+    await rejects(udp({ peer: "127.0.0.1:4500" })(), Deno.errors.NotCapable);
+    await rejects(udp({ listen: "127.0.0.1:4500" })(), Deno.errors.NotCapable);
+    await rejects(udp({ peer: "localhost:4500" })(), Deno.errors.NotCapable);
+    await rejects(websocket({ url: "ws://127.0.0.1:4500/" })(), Deno.errors.NotCapable);
+    await rejects(websocket({ listen: "127.0.0.1:4500" })(), Deno.errors.NotCapable);
+  },
+);
