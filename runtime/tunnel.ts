@@ -10,11 +10,10 @@ import {
   type PacketBatch,
   type PacketHandler,
   type Stage,
-  type StageContext,
   type TunnelEnd,
   type TunnelStats,
-  Verdict,
 } from "../lib/core/mod.ts";
+import { toStage } from "./handler.ts";
 import { Breath, currentLoop, type Loop, type LoopMember } from "./loop.ts";
 import { Pipeline } from "./pipeline.ts";
 import { onInterrupt } from "./signals.ts";
@@ -43,44 +42,6 @@ export interface TunnelOptions extends DeviceOptions {
   signals?: boolean;
   /** After how many milliseconds a stage that does not return ends the process; 0 for never. @default {5000} */
   watchdog?: number;
-}
-
-/** A handler as a stage: one verdict a packet. */
-class HandlerStage implements Stage {
-  readonly name: string;
-  readonly #handler: PacketHandler;
-
-  constructor(handler: PacketHandler) {
-    this.name = handler.name || "handler";
-    this.#handler = handler;
-  }
-
-  outbound(batch: PacketBatch, context: StageContext): void {
-    const handler = this.#handler;
-    const { packets, length } = batch;
-    for (let i = 0; i < length; i++) {
-      const packet = packets[i]!;
-      const verdict = handler(packet, context);
-      if (verdict === undefined || verdict === Verdict.Pass) continue;
-      this.#settle(packet, verdict, context);
-    }
-  }
-
-  inbound(batch: PacketBatch, context: StageContext): void {
-    this.outbound(batch, context);
-  }
-
-  #settle(packet: Packet, verdict: Verdict, context: StageContext): void {
-    if (verdict === Verdict.Drop) context.drop(packet, this.name);
-    else if (verdict === Verdict.Reply) {
-      context.emit(packet, context.direction === Direction.Outbound ? Direction.Inbound : Direction.Outbound);
-    } else {
-      const said = (verdict as unknown) instanceof Promise
-        ? "a promise: a handler cannot wait"
-        : String(verdict);
-      throw new TypeError(`Cannot take a handler's verdict: it returned ${said}`);
-    }
-  }
 }
 
 /**
@@ -190,7 +151,7 @@ export class Tunnel implements AsyncDisposable {
    */
   run(handler?: PacketHandler): Promise<void> {
     this.#take("run");
-    this.#start(handler === undefined ? [] : [new HandlerStage(handler)]);
+    this.#start(handler === undefined ? [] : [toStage(handler)]);
     return this.closed;
   }
 
@@ -432,10 +393,6 @@ export class Tunnel implements AsyncDisposable {
     if (problems.length === 0) this.#settleClosed.resolve();
     else this.#settleClosed.reject(problems.length === 1 ? problems[0] : new AggregateError(problems));
   }
-}
-
-function toStage(stage: Stage | PacketHandler): Stage {
-  return typeof stage === "function" ? new HandlerStage(stage) : stage;
 }
 
 /**

@@ -1,0 +1,54 @@
+/** A function of one packet as a stage. */
+
+import {
+  Direction,
+  type Packet,
+  type PacketBatch,
+  type PacketHandler,
+  type Stage,
+  type StageContext,
+  Verdict,
+} from "../lib/core/mod.ts";
+
+/** A handler as a stage: one verdict a packet. */
+class HandlerStage implements Stage {
+  readonly name: string;
+  readonly #handler: PacketHandler;
+
+  constructor(handler: PacketHandler) {
+    this.name = handler.name || "handler";
+    this.#handler = handler;
+  }
+
+  outbound(batch: PacketBatch, context: StageContext): void {
+    const handler = this.#handler;
+    const { packets, length } = batch;
+    for (let i = 0; i < length; i++) {
+      const packet = packets[i]!;
+      const verdict = handler(packet, context);
+      if (verdict === undefined || verdict === Verdict.Pass) continue;
+      this.#settle(packet, verdict, context);
+    }
+  }
+
+  inbound(batch: PacketBatch, context: StageContext): void {
+    this.outbound(batch, context);
+  }
+
+  #settle(packet: Packet, verdict: Verdict, context: StageContext): void {
+    if (verdict === Verdict.Drop) context.drop(packet, this.name);
+    else if (verdict === Verdict.Reply) {
+      context.emit(packet, context.direction === Direction.Outbound ? Direction.Inbound : Direction.Outbound);
+    } else {
+      const said = (verdict as unknown) instanceof Promise
+        ? "a promise: a handler cannot wait"
+        : String(verdict);
+      throw new TypeError(`Cannot take a handler's verdict: it returned ${said}`);
+    }
+  }
+}
+
+/** A stage as it is; a handler as the stage that asks it about each packet. */
+export function toStage(stage: Stage | PacketHandler): Stage {
+  return typeof stage === "function" ? new HandlerStage(stage) : stage;
+}
