@@ -1,5 +1,8 @@
 /** How a command fails: its exit code, and what it prints. */
 
+// @ts-types="./levenshtein_distance.d.ts"
+import { levenshteinDistance } from "@std/text/levenshtein-distance";
+
 // Specification
 /** Exit codes of the command and of scripts. */
 export const ExitCode = { Ended: 0, Failed: 1, WrongCommandLine: 2 } as const;
@@ -95,29 +98,19 @@ function isScriptFrame(frame: string): boolean {
  *
  * @example
  * ```ts no-eval
+ * import assert from "node:assert/strict";
  * import { nearest } from "./failure.ts";
  *
- * console.assert(nearest("docter", ["run", "doctor"]) === "doctor");
+ * assert.equal(nearest("docter", ["run", "doctor"]), "doctor");
  * ```
  */
 export function nearest(word: string, candidates: readonly string[]): string | undefined {
   const ranked = candidates
-    .map((candidate) => ({ candidate, edits: candidate.startsWith(word) ? 1 : distance(word, candidate) }))
+    .map((candidate) => ({
+      candidate,
+      edits: candidate.startsWith(word) ? 1 : levenshteinDistance(word, candidate),
+    }))
     .filter(({ candidate, edits }) => edits <= MOST_EDITS && edits < candidate.length)
     .sort((a, b) => a.edits - b.edits);
   return word === "" ? undefined : ranked[0]?.candidate;
-}
-
-/** Letters to insert, remove or replace to make one word of another (Levenshtein). */
-function distance(from: string, to: string): number {
-  let row = Array.from({ length: to.length + 1 }, (_, i) => i);
-  for (let i = 0; i < from.length; i++) {
-    const next = [i + 1];
-    for (let j = 0; j < to.length; j++) {
-      const replaced = row[j]! + (from[i] === to[j] ? 0 : 1);
-      next.push(Math.min(replaced, row[j + 1]! + 1, next[j]! + 1));
-    }
-    row = next;
-  }
-  return row[to.length]!;
 }

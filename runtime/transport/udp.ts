@@ -236,12 +236,10 @@ export class UdpTransport implements Transport {
  *
  * @example
  * ```ts
- * import { openTunnel, udp } from "@warren/tunnel";
- * import { MemoryDevice } from "@warren/tunnel/memory";
+ * import { script, udp } from "@warren/tunnel";
  *
- * const [device] = MemoryDevice.pair();
- * await using tunnel = await openTunnel({ device, far: udp({ peer: "127.0.0.1:4500" }) });
- * console.assert(tunnel.far?.name === "udp 127.0.0.1:4500");
+ * const far = udp({ peer: "192.0.2.1:4500", listen: 4500 });
+ * export default script(import.meta, { address: "10.9.0.2/24", mtu: 1452, far }, (tunnel) => tunnel.run());
  * ```
  */
 export function udp(options: UdpOptions): () => Promise<UdpTransport> {

@@ -398,12 +398,10 @@ function refusal(status: number, said: string): Response {
  *
  * @example
  * ```ts
- * import { openTunnel, websocket } from "@warren/tunnel";
- * import { MemoryDevice } from "@warren/tunnel/memory";
+ * import { script, websocket } from "@warren/tunnel";
  *
- * const [device] = MemoryDevice.pair();
- * await using tunnel = await openTunnel({ device, far: websocket({ listen: "127.0.0.1:0" }) });
- * console.assert(tunnel.far?.name.startsWith("ws listening on 127.0.0.1:"));
+ * const far = websocket({ url: "wss://vpn.example/tunnel" });
+ * export default script(import.meta, { address: "10.9.0.2/24", far }, (tunnel) => tunnel.run());
  * ```
  */
 export function websocket(options: WebSocketOptions): () => Promise<WebSocketTransport> {
