@@ -141,6 +141,9 @@ export class MemoryDevice implements Device {
       if (packet.pool !== host.pool) {
         own = host.pool.from(packet.data);
         if (own === undefined) break;
+        own.segmentSize = packet.segmentSize;
+        own.checksumStart = packet.checksumStart;
+        own.checksumOffset = packet.checksumOffset;
         packet.pool.give(packet);
       }
       incoming.shift();

@@ -89,16 +89,7 @@ export class Tunnel implements AsyncDisposable {
     this.closed = promise;
     this.#settleClosed = { resolve, reject };
     promise.catch(() => {});
-    this.#member = {
-      name: device.name,
-      breathe: (now) => this.#breathe(now),
-      arm: (waiter) => this.#arm(waiter),
-      fail: (error) => this.#fail(error),
-      get due() {
-        return due();
-      },
-    };
-    const due = () => this.#pipeline.due;
+    this.#member = this.#asMember();
     device.attach(this.#host(() => this.#pipeline.counters.inbound));
     far?.attach(this.#host(() => this.#pipeline.counters.outbound));
     if (options.signals ?? true) this.#cleanups.push(onInterrupt(() => this.close()));
@@ -232,6 +223,23 @@ export class Tunnel implements AsyncDisposable {
     await this.closed.catch(() => {});
   }
 
+  #asMember(): LoopMember {
+    const due = () => this.#pipeline.due;
+    const waitable = () => this.#waitable;
+    return {
+      name: this.device.name,
+      get due() {
+        return due();
+      },
+      get waitable() {
+        return waitable();
+      },
+      breathe: (now) => this.#breathe(now),
+      arm: (waiter) => this.#arm(waiter),
+      fail: (error) => this.#fail(error),
+    };
+  }
+
   #breathe(now: number): Breath {
     this.#breathing = true;
     const came = this.#move(now);
@@ -284,8 +292,12 @@ export class Tunnel implements AsyncDisposable {
     return more ? Breath.More : moved ? Breath.Moved : Breath.Idle;
   }
 
-  /** Whether all of its ends have a descriptor; has the waiter look at them. */
-  #arm(waiter: Waiter): boolean {
+  get #waitable(): boolean {
+    return this.device.waitable !== undefined &&
+      (this.#far === undefined || this.#far.waitable !== undefined);
+  }
+
+  #arm(waiter: Waiter): void {
     const pipeline = this.#pipeline;
     const far = this.#far;
     // With an empty pool, what is ready cannot be read: only what empties the tunnel is worth waking for.
@@ -296,7 +308,6 @@ export class Tunnel implements AsyncDisposable {
     if (far?.waitable !== undefined) {
       waiter.add(far.waitable, room && pipeline.wantsInbound, pipeline.forFar.length > 0);
     }
-    return this.device.waitable !== undefined && (far === undefined || far.waitable !== undefined);
   }
 
   #host(flow: () => FlowStats): EndHost {
@@ -390,8 +401,12 @@ export class Tunnel implements AsyncDisposable {
         problems.push(error);
       }
     }
-    if (problems.length === 0) this.#settleClosed.resolve();
-    else this.#settleClosed.reject(problems.length === 1 ? problems[0] : new AggregateError(problems));
+    const settle = () => {
+      if (problems.length === 0) this.#settleClosed.resolve();
+      else this.#settleClosed.reject(problems.length === 1 ? problems[0] : new AggregateError(problems));
+    };
+    if (this.#far?.closed === undefined) settle();
+    else this.#far.closed.then(settle);
   }
 }
 

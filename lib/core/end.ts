@@ -43,6 +43,8 @@ export interface TunnelEnd extends Disposable {
   readonly queued: number;
   /** Why it is gone; `undefined` while it works. */
   readonly failure: Error | undefined;
+  /** Settled when the system has everything back after `close`; for an end whose `close` does not do that at once. */
+  readonly closed?: Promise<void>;
   /** Frees what it holds. Further calls do nothing; reads and writes after it take nothing. */
   close(): void;
 }
@@ -100,6 +102,6 @@ export interface Device extends TunnelEnd {
 export interface Transport extends TunnelEnd {
   /** The bytes that it adds to each packet on the wire, outer headers included. */
   readonly overhead: number;
-  /** The longest packet that passes now (bytes). */
+  /** The longest packet that now passes in one piece (bytes). */
   readonly pathMtu: number;
 }

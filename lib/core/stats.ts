@@ -6,9 +6,9 @@ export interface FlowStats {
   packetsIn: number;
   /** Their bytes. */
   bytesIn: number;
-  /** Packets that the end where this direction leads took. */
+  /** Packets that the end where this direction leads delivered. */
   packetsOut: number;
-  /** Their bytes. */
+  /** Their bytes, and those of packets that the end has taken and still queues. */
   bytesOut: number;
 }
 

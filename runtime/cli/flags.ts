@@ -46,7 +46,8 @@ export function usage(command: string, tunnels: readonly string[]): string {
   --route ROUTE      such as 10.0.0.0/8 or "10.0.0.0/8 via 10.9.0.2 metric 5 table 100"; may be repeated
   --mtu BYTES        the longest packet that the system sends through the device
   --queue-length N   packets that wait in the kernel for the script (Linux)
-  --far URL          what the tunnel leads to: udp://HOST:PORT, ws://HOST:PORT/, tun:NAME
+  --far URL          what the tunnel leads to: udp://HOST:PORT, ws://HOST:PORT/, tun:NAME; as the listening
+                     side udp://ADDRESS:PORT?listen, ws://ADDRESS:PORT/?listen
   --watchdog MS      end the process when a stage has not returned for so long; 0 for never
   --dry-run          check everything, say what would be opened, and end
   -q, --quiet        say nothing but errors

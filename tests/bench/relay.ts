@@ -57,7 +57,7 @@ const RATIOS = {
 } as const;
 
 const CONTENDERS: readonly { name: string; start(): RelayProgram | Promise<RelayProgram> }[] = [
-  { name: BARE, start: () => warren("peers/relay_bare.ts") },
+  { name: BARE, start: () => warren("../../scripts/relay.ts") },
   { name: REWRITE, start: () => warren("peers/relay_rewrite.ts") },
   { name: C, start: async () => ({ program: await buildPeer("relay"), args: DEVICES }) },
   {
@@ -184,10 +184,9 @@ class Runner implements Contender {
 
 function warren(script: string): RelayProgram {
   const path = new URL(script, import.meta.url).pathname;
-  return {
-    program: Deno.execPath(),
-    args: ["run", "--quiet", "--no-prompt", "--allow-ffi", path, "--quiet"],
-  };
+  const [device, far] = DEVICES;
+  const flags = ["--name", device, "--far", `tun:${far}`, "--quiet"];
+  return { program: Deno.execPath(), args: ["run", "--quiet", "--no-prompt", "--allow-ffi", path, ...flags] };
 }
 
 function costPerPacket(before: Progress, after: Progress): number {
@@ -230,7 +229,7 @@ function judge(runners: readonly Runner[], missing: readonly string[]): Report {
       `UDP: ${DATAGRAMS_PER_SECOND} datagrams of ${DATAGRAM_BYTES} bytes a second, by iperf3.`,
       "ns/packet: processor time of the relay's process, user and kernel, while the traffic lasts, divided by the",
       "packets that the kernel's device statistics say it delivered.",
-      "ping: round trip through the relay twice.",
+      "ping: a round trip, which passes the relay twice. warren bare is scripts/relay.ts.",
     ],
   };
 }

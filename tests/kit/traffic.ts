@@ -47,6 +47,11 @@ export class Running implements AsyncDisposable {
     return this.#heard;
   }
 
+  /** Whether it says nothing more. */
+  get hasEnded(): boolean {
+    return this.#isOver;
+  }
+
   /**
    * Waits until it has said this.
    *
@@ -529,8 +534,12 @@ export class Crossing implements AsyncDisposable {
         { namespace, name: "veth", addresses: [`${four}.1/24`, `${six}:1/64`] },
         { namespace: middle, name: veth, addresses: [`${four}.2/24`, `${six}:2/64`] },
       );
-      await namespace.command("ip", ["route", "add", "default", "via", `${four}.2`]);
-      await namespace.command("ip", ["-6", "route", "add", "default", "via", `${six}:2`]);
+      // No default route: what programs send elsewhere (look-ups of names) stays out of the script.
+      const [far, via] = [`10.${2 - i}.0.0/24`, `${four}.2`];
+      await namespace.command("ip", ["route", "add", far, "via", via]);
+      await namespace.command("ip", ["-6", "route", "add", `fd0${2 - i}::/64`, "via", `${six}:2`]);
+      // Packets that wait for the neighbour's address would be sent late.
+      await namespace.command("ping", ["-c", "1", "-W", "5", via]);
       for (const family of ["-4", "-6"]) {
         const rule = ["rule", "add", "iif", veth, "lookup", String(101 + i)];
         await middle.command("ip", [family, ...rule]);

@@ -9,6 +9,7 @@ import { Breath, Loop, type LoopMember } from "../../runtime/loop.ts";
 class Worker implements LoopMember {
   readonly name: string;
   readonly due: number = Infinity;
+  readonly waitable = false;
   breaths: number[] = [];
   failure: unknown;
   readonly ended = Promise.withResolvers<void>();
@@ -31,8 +32,7 @@ class Worker implements LoopMember {
     return Breath.Idle;
   }
 
-  arm(): boolean {
-    return false;
+  arm(): void {
   }
 
   fail(error: unknown): void {
@@ -65,7 +65,8 @@ Deno.test("Loop gives the event loop a turn after 16 breaths, and after a millis
     setImmediate(observe);
     await worker.ended.promise;
     const expected = Array.from({ length: Math.ceil(200 / most) - 1 }, (_, turn) => (turn + 1) * most);
-    assert.deepEqual(atTurn.filter((breaths) => breaths > 0 && breaths < 200), expected);
+    // A turn that looks at sockets is several of the observer's.
+    assert.deepEqual([...new Set(atTurn)].filter((breaths) => breaths > 0 && breaths < 200), expected);
   }
 });
 

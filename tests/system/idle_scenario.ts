@@ -58,7 +58,8 @@ export async function measureIdle(seconds: number): Promise<IdleCost[]> {
   await new Promise((resolve) => setTimeout(resolve, SETTLE));
   const before = started.map(({ running: { pid } }) => [processorSeconds(pid), residentMemory(pid)] as const);
   await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
-  return started.map(({ script, running: { pid } }, i) => {
+  return started.map(({ script, running: { pid, hasEnded, heard } }, i) => {
+    if (hasEnded) throw new Error(`${script} ended by itself: ${heard}`);
     const [processor, memoryBefore] = before[i]!;
     return {
       script,

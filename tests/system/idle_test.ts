@@ -32,7 +32,6 @@ async function timeStart(namespace: Namespace): Promise<number> {
   // With a route elsewhere, ping starts before the device is there; the device's own is preferred.
   const pings = namespace.spawn("ping", ["-n", "-D", "-i", "0.005", "-c", "1", "-w", "20", "10.9.0.77"]);
   await using ping = new Running(pings, pings.stdout, pings.stderr);
-  await ping.said(/^PING/m);
   const words = await scriptCommand("icmp_echo.ts");
   const start = performance.timeOrigin + performance.now();
   const child = namespace.spawn(Deno.execPath(), words, { stdout: "null" });
@@ -46,7 +45,9 @@ async function timeStart(namespace: Namespace): Promise<number> {
 
 systemTest("icmp_echo.ts answers a ping within 400 ms after its start", NEEDS, async () => {
   await using namespace = await openNamespace();
-  await namespace.command("ip", ["route", "add", "10.9.0.0/24", "dev", "lo", "metric", "1000"]);
+  await namespace.command("ip", ["addr", "add", "10.9.0.1/32", "dev", "lo"]);
+  const elsewhere = ["dev", "lo", "src", "10.9.0.1", "metric", "1000"];
+  await namespace.command("ip", ["route", "add", "10.9.0.0/24", ...elsewhere]);
   await timeStart(namespace);
   const times: number[] = [];
   for (let i = 0; i < STARTS; i++) times.push(await timeStart(namespace));
