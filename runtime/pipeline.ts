@@ -50,8 +50,9 @@ class Place implements StageContext {
 
   readonly #pipeline: Pipeline;
   readonly #index: number;
+  /** How many packets of the batch that it looks at are claimed: they leave it when the stage returns. */
+  claimed = 0;
   #batch: PacketBatch | undefined;
-  #claimed = 0;
 
   constructor(stage: Stage, index: number, number: number, pipeline: Pipeline) {
     this.stage = stage;
@@ -67,7 +68,6 @@ class Place implements StageContext {
     if (direction === Direction.Outbound ? stage.outbound === undefined : stage.inbound === undefined) return;
     const count = batch.length;
     this.#batch = batch;
-    this.#claimed = 0;
     this.direction = direction;
     this.now = now;
     if (direction === Direction.Outbound) stage.outbound!(batch, this);
@@ -76,7 +76,8 @@ class Place implements StageContext {
     if (batch.length !== count) {
       throw new TypeError("Cannot change a batch's length: use context.drop, hold and emit");
     }
-    if (this.#claimed > 0) batch.compact();
+    if (this.claimed > 0) batch.compact();
+    this.claimed = 0;
   }
 
   tick(now: number): void {
@@ -121,7 +122,7 @@ class Place implements StageContext {
 
   #claim(packet: Packet, verb: string): void {
     if (packet.owner === this) this.held--;
-    else if (packet.owner !== undefined && packet.owner === this.#batch) this.#claimed++;
+    else if (packet.owner !== undefined && packet.owner === this.#batch) this.claimed++;
     else {
       throw new TypeError(
         `Cannot ${verb} a packet that stage "${this.stage.name}" does not have: it was dropped, held or emitted before`,
@@ -185,7 +186,7 @@ export class Pipeline {
   /** Packets inside: held by stages, or between them. */
   get queued(): number {
     let sum = 0;
-    for (const place of this.#places) sum += place.held;
+    for (const place of this.#places) sum += place.held - place.claimed;
     for (const batch of this.outbound) sum += batch.length;
     for (const batch of this.inbound) sum += batch.length;
     return sum;
@@ -246,15 +247,21 @@ export class Pipeline {
     return moved;
   }
 
-  /** Writes what waits for an end; returns whether it took anything. */
+  /**
+   * Writes what waits for an end; returns whether it took anything. Ends hand the bytes to the system by address:
+   * a packet that a script has moved out of its slot goes no further than here.
+   */
   exhale(end: TunnelEnd, batch: PacketBatch, flow: FlowStats): boolean {
     const { packets } = batch;
     let bytes = 0;
+    let outside = false;
     for (let i = 0; i < batch.length; i++) {
       const packet = packets[i]!;
       bytes += packet.length;
       if (packet.malformed) this.#countMalformed(packet);
+      if (!packet.isInSlot) outside = true;
     }
+    if (outside) return this.#expel(batch);
     const taken = end.write(batch);
     for (let i = 0; i < batch.length; i++) bytes -= packets[i]!.length;
     flow.packetsOut += taken;
@@ -304,6 +311,16 @@ export class Pipeline {
       place.held = 0;
     }
     for (const place of this.#places) place.stage.close?.();
+  }
+
+  /** Throws away the packets of a batch that are not in their slots. */
+  #expel(batch: PacketBatch): boolean {
+    for (let i = 0; i < batch.length; i++) {
+      const packet = batch.packets[i]!;
+      if (!packet.isInSlot) this.discard(packet, "moved out of its slot");
+    }
+    batch.compact();
+    return true;
   }
 
   #countMalformed(packet: Packet): void {

@@ -108,6 +108,13 @@ export class Packet {
     return this.slotEnd - this.offset - this.length;
   }
 
+  /** Whether `offset` and `length` say at least one byte, all within the slot. What is not, no end takes. */
+  get isInSlot(): boolean {
+    const { offset, length } = this;
+    return offset >>> 0 === offset && length >>> 0 === length && length > 0 &&
+      offset >= this.slotStart && offset + length <= this.slotEnd;
+  }
+
   /**
    * Makes room for a header in front; its bytes are whatever was there.
    *

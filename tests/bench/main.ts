@@ -73,17 +73,28 @@ async function run({ name, json, quick, write }: Flags, signal: AbortSignal): Pr
 }
 
 const interrupt = new AbortController();
+const { signal } = interrupt;
 for (const name of ["SIGINT", "SIGTERM"] as const) {
   Deno.addSignalListener(name, () => interrupt.abort(new Error("Interrupted")));
 }
+// What fails unseen must not end the process before the namespaces are removed.
+addEventListener("unhandledrejection", (event) => {
+  event.preventDefault();
+  interrupt.abort(event.reason);
+});
+addEventListener("error", (event) => {
+  event.preventDefault();
+  interrupt.abort(event.error);
+});
 try {
   const flags = parseFlags(Deno.args);
   if (flags === undefined) console.log(USAGE);
-  else await run(flags, interrupt.signal);
+  else await run(flags, signal);
 } catch (error) {
   const wrong = error instanceof UsageError;
-  say(`${(error as Error).message}${wrong ? "\nTry: deno task bench --help" : ""}`);
-  Deno.exitCode = wrong ? 2 : interrupt.signal.aborted ? 130 : 1;
+  const { message } = (signal.aborted ? signal.reason : error) as Error;
+  say(`${message}${wrong ? "\nTry: deno task bench --help" : ""}`);
+  Deno.exitCode = wrong ? 2 : signal.aborted ? 130 : 1;
 }
 // Signal listeners would keep the process.
 Deno.exit();

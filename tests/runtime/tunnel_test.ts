@@ -251,6 +251,33 @@ Deno.test("Several tunnels share one loop and end one by one", async () => {
   }
 });
 
+Deno.test("Tunnel drops packets that a handler has moved out of their slots", async () => {
+  const [tunnel, tester] = await openPair();
+  const run = tunnel.run((packet) => {
+    const byte = packet.data[0]!;
+    if (byte === 1) packet.length = 100_000;
+    if (byte === 2) packet.offset = -5;
+    if (byte === 3) packet.length = 0;
+    if (byte === 4) packet.length = 1.5;
+    return Verdict.Reply;
+  });
+  assert.deepEqual(await exchange(tester, [0, 1, 2, 3, 4, 5], 2), [0, 5]);
+  await run.catch(() => {});
+  assert.deepEqual(tunnel.stats.dropped, { "moved out of its slot": 4 });
+  assertBalanced(tunnel);
+});
+
+Deno.test("Tunnel.stats add up in the middle of a handler, too", async () => {
+  const [tunnel, tester] = await openPair();
+  const run = tunnel.run((packet) => {
+    assertBalanced(tunnel);
+    return packet.data[0]! % 3 as Verdict;
+  });
+  const bytes = Array.from({ length: 90 }, (_, i) => i);
+  assert.equal((await exchange(tester, bytes, 30)).length, 30);
+  await assert.rejects(run, Deno.errors.NotFound);
+});
+
 Deno.test("Tunnel counts a packet with a header cut short once", async () => {
   const { Ip } = await import("../../lib/ip.ts");
   const [tunnel, tester] = await openPair();

@@ -93,6 +93,26 @@ Deno.test("Packet.prepend() and strip() move the start and keep an unfinished su
   assert.throws(() => packet.prepend(-1), RangeError);
 });
 
+Deno.test("Packet.isInSlot tells lengths and offsets that no packet has", () => {
+  const pool = new PacketPool({ small: 2, large: 0 });
+  const packet = pool.take(60)!;
+  const { offset, slotStart, slotEnd } = packet;
+  const room = slotEnd - offset;
+  const wrong = [[-1, 1], [slotStart - 1, 1], [offset, 0], [offset, -1], [offset, NaN], [NaN, 1], [
+    offset,
+    room + 1,
+  ]];
+  wrong.push([offset + 0.5, 1], [offset, 1.5], [2 ** 32 + offset, 1], [offset, 2 ** 32], [slotEnd, 1]);
+  for (const [start, length] of [[offset, 1], [slotStart, slotEnd - slotStart], [offset, room]] as const) {
+    Object.assign(packet, { offset: start, length });
+    assert.equal(packet.isInSlot, true, `${start} ${length}`);
+  }
+  for (const [start, length] of wrong) {
+    Object.assign(packet, { offset: start, length });
+    assert.equal(packet.isInSlot, false, `${start} ${length}`);
+  }
+});
+
 Deno.test("Packet.copy() is independent of the slot", () => {
   const pool = new PacketPool({ small: 1, large: 0 });
   const packet = pool.from(Uint8Array.of(1, 2, 3))!;
