@@ -132,7 +132,8 @@ export class PollWaiter implements Waiter {
     this.#parked[word + 1] = POLLIN;
     await this.#libc.pollElsewhere(this.#parked, COUNTS[this.#parkedCount + 1]!, -1);
     this.#parking = undefined;
-    if (!this.#closed) this.#libc.readInto(this.#eventfd, this.#eventCount, 8n);
+    const signalled = this.#parked[word + 1]! >>> 16 !== 0;
+    if (signalled && !this.#closed) this.#libc.readInto(this.#eventfd, this.#eventCount, 8n);
     this.#callWatches(this.#parked, this.#parkedCount);
   }
 

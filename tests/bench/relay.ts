@@ -36,7 +36,7 @@ interface Size {
 }
 
 const FULL: Size = { rounds: 15, seconds: 1, fastPings: 60, slowPings: 15 };
-const QUICK: Size = { rounds: 3, seconds: 1, fastPings: 40, slowPings: 5 };
+const QUICK: Size = { rounds: 3, seconds: 1, fastPings: 40, slowPings: 4 };
 
 const METRICS: readonly Metric[] = [
   { key: "throughput_gbit_per_s", title: "TCP Gbit/s", digits: 2 },
@@ -138,7 +138,6 @@ class Runner implements Contender {
 
   async warmUp(): Promise<void> {
     await this.#stream(1);
-    await this.#flood(1);
   }
 
   /** One round: a stream of TCP, datagrams, pings. */
