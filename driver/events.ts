@@ -8,9 +8,15 @@ const WAITING = 64;
 
 /** One reader's events, in their order. */
 class EventQueue implements AsyncIterable<DeviceEvent> {
+  readonly #readers: Set<EventQueue>;
   readonly #waiting: DeviceEvent[] = [];
   #wanted: (() => void) | undefined;
   #ended = false;
+
+  constructor(readers: Set<EventQueue>) {
+    this.#readers = readers;
+    readers.add(this);
+  }
 
   push(event: DeviceEvent): void {
     if (this.#waiting.push(event) > WAITING) this.#waiting.shift();
@@ -23,11 +29,15 @@ class EventQueue implements AsyncIterable<DeviceEvent> {
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<DeviceEvent, void, void> {
-    for (;;) {
-      const event = this.#waiting.shift();
-      if (event !== undefined) yield event;
-      else if (this.#ended) return;
-      else await new Promise<void>((resolve) => void (this.#wanted = resolve));
+    try {
+      for (;;) {
+        const event = this.#waiting.shift();
+        if (event !== undefined) yield event;
+        else if (this.#ended) return;
+        else await new Promise<void>((resolve) => void (this.#wanted = resolve));
+      }
+    } finally {
+      this.#readers.delete(this);
     }
   }
 }
@@ -39,9 +49,8 @@ export class DeviceEvents {
 
   /** Events from now on. */
   listen(): AsyncIterable<DeviceEvent> {
-    const reader = new EventQueue();
+    const reader = new EventQueue(this.#readers);
     if (this.#ended) reader.end();
-    this.#readers.add(reader);
     return reader;
   }
 

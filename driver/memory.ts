@@ -67,12 +67,14 @@ class PacketQueue {
  * const [device, outside] = MemoryDevice.pair();
  * await using echo = await openTunnel({ device });
  * await using tester = await openTunnel({ device: outside });
- * echo.run(() => Verdict.Reply);
+ * const running = echo.run(() => Verdict.Reply);
  * tester.send(Uint8Array.of(0x45, 0, 0, 20));
  * for await (const batch of tester) {
  *   assert(batch.length === 1);
  *   break;
  * }
+ * // Leaving the loop closed the tester, and so its device; the other one fails, as one does that is pulled away.
+ * await assert.rejects(running, Deno.errors.NotFound);
  * ```
  */
 export class MemoryDevice implements Device {

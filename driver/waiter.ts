@@ -8,12 +8,22 @@ export interface Waiter extends Disposable {
   clear(): void;
   /** Looks at a descriptor in the next wait; with neither wish, only for its end. */
   add(waitable: Waitable, read: boolean, write: boolean): void;
+  /**
+   * Looks at a descriptor no longer, since it is about to be closed. Settled when no wait has it any more: until
+   * then the system keeps what it stands for.
+   */
+  forget(waitable: Waitable): Promise<void>;
   /** Looks at a descriptor in every wait, and calls back when it can be read. Returns what ends it. */
   watch(waitable: Waitable, readable: () => void): () => void;
   /** Blocks the thread; returns whether something is ready before so many milliseconds are over. */
   wait(milliseconds: number): boolean;
-  /** Waits beside the thread, until something is ready, the time is over (`Infinity`: never), or `wake`. */
-  park(milliseconds: number): Promise<void>;
+  /**
+   * Waits beside the thread, until something is ready, the time is over (`Infinity`: never), or `wake`; returns
+   * whether something is ready.
+   */
+  park(milliseconds: number): Promise<boolean>;
   /** Ends a `park`. */
   wake(): void;
+  /** Calls back the watches that are ready, without waiting: for a loop that is too busy to wait. */
+  look(): void;
 }

@@ -9,11 +9,19 @@ export class Heartbeat {
   /** Called when a name was added. */
   onName: (() => void) | undefined;
 
-  /** A number for a stage. */
+  readonly #free: number[] = [];
+
+  /** A number for a stage, until it is given back. */
   name(stage: string): number {
-    const number = this.names.push(`stage "${stage}"`) - 1;
+    const number = this.#free.pop() ?? this.names.length;
+    this.names[number] = `stage "${stage}"`;
     this.onName?.();
     return number;
+  }
+
+  /** Takes a number back. */
+  forget(number: number): void {
+    this.#free.push(number);
   }
 
   /** The name of the stage that runs, for messages. */

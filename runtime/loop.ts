@@ -16,6 +16,7 @@ import { setImmediate } from "node:timers";
 import { openWaiter, type Waiter } from "../driver/mod.ts";
 import { type Clock, PacketPool, type Waitable } from "../lib/core/mod.ts";
 import { Heartbeat } from "./heartbeat.ts";
+import { said } from "./pipeline.ts";
 
 // Implementation
 /** Breaths after which the event loop gets a turn. */
@@ -27,6 +28,14 @@ const BURST = 1;
  * none does now. Each slice costs 40 to 60 us; with slices of 1 ms, pings every 10 ms cost twice the processor time.
  */
 const SLICE = 4;
+/** How often the watches are looked at while the loop is too busy to wait (milliseconds). */
+const LOOK = 10;
+/**
+ * Waits that end at once though no packet can move: after so many in a row, as with a device that was removed
+ * while its far end is full, the loop waits for a while (milliseconds) instead of spinning.
+ */
+const EMPTY_WAITS = 4;
+const PATIENCE = 10;
 /** Turns after which Deno looks at its sockets, while the loop is busy and an end is made of one. */
 const SOCKET_TURNS = 4;
 /**
@@ -68,21 +77,28 @@ class WakeWaiter implements Waiter {
   add(): void {
   }
 
+  async forget(): Promise<void> {
+  }
+
   watch(waitable: Waitable): never {
     throw new TypeError(`Cannot wait for descriptor ${waitable}: the loop has no end with one`);
+  }
+
+  look(): void {
   }
 
   wait(): boolean {
     return true;
   }
 
-  async park(milliseconds: number): Promise<void> {
+  async park(milliseconds: number): Promise<boolean> {
     let timer: ReturnType<typeof setTimeout> | undefined;
     await new Promise<void>((resolve) => {
       this.#wake = resolve;
       if (milliseconds !== Infinity) timer = setTimeout(resolve, milliseconds);
     });
     clearTimeout(timer);
+    return false;
   }
 
   wake(): void {
@@ -110,30 +126,43 @@ export class Loop {
   #woken = false;
   #lastWork = -Infinity;
   #lastTurn = 0;
+  #lastLook = 0;
   #turns = 0;
+  #emptyWaits = 0;
 
   /** A loop that reads this clock, once a breath. */
   constructor(clock: Clock = performance) {
     this.#clock = clock;
+    this.pool.onRoom = () => this.wake();
   }
 
   /** Counts a tunnel that is open; with a descriptor among its ends, the loop needs the system's wait. */
   async acquire(needsWait: boolean): Promise<void> {
+    if (needsWait && !this.#waits) {
+      const waiter = await openWaiter();
+      if (this.#waits) waiter[Symbol.dispose]();
+      else {
+        this.#waits = true;
+        this.wake();
+        this.#waiter = waiter;
+      }
+    }
     this.#tunnels++;
-    if (!needsWait || this.#waits) return;
-    const waiter = await openWaiter();
-    if (this.#waits) return waiter[Symbol.dispose]();
-    this.#waits = true;
-    this.wake();
-    this.#waiter = waiter;
   }
 
-  /** A tunnel is closed; the last one takes the system's wait with it. */
-  release(): void {
-    if (--this.#tunnels > 0) return;
-    this.#waiter[Symbol.dispose]();
-    this.#waiter = new WakeWaiter();
-    this.#waits = false;
+  /**
+   * A tunnel is closed, with these descriptors; the last one takes the system's wait with it. Settled when nothing
+   * waits for the descriptors any more.
+   */
+  async release(waitables: readonly Waitable[]): Promise<void> {
+    const waiter = this.#waiter;
+    const forgotten = waitables.map((waitable) => waiter.forget(waitable));
+    if (--this.#tunnels === 0) {
+      waiter[Symbol.dispose]();
+      this.#waiter = new WakeWaiter();
+      this.#waits = false;
+    }
+    await Promise.all(forgotten);
   }
 
   /** Has the loop's wait look at one more descriptor. */
@@ -165,18 +194,19 @@ export class Loop {
   async #run(): Promise<void> {
     // Whoever joined may have more to do before its first packet.
     await turn();
-    while (this.#members.length > 0) {
-      const more = this.#burst();
-      const now = this.#clock.now();
-      if (more || now - this.#lastTurn >= BURST) {
-        const sockets = more && ++this.#turns % SOCKET_TURNS === 0 && !this.#waitable;
-        await (sockets ? turnWithSockets() : turn());
-        this.#lastTurn = now;
-      } else {
-        await this.#rest(now);
+    try {
+      while (this.#members.length > 0) {
+        const more = this.#burst();
+        const now = this.#clock.now();
+        if (more || now - this.#lastTurn >= BURST) await this.#turn(now, more);
+        else await this.#rest(now);
       }
+    } catch (error) {
+      // Neither a breath nor a turn throws: the wait did. No tunnel can go on without it.
+      for (const member of [...this.#members]) member.fail(error);
+    } finally {
+      this.#running = undefined;
     }
-    this.#running = undefined;
   }
 
   /** Breathes while there is more to do, within bounds; returns whether there still is. */
@@ -188,10 +218,16 @@ export class Loop {
       this.heartbeat.beat();
       let most: Breath = Breath.Idle;
       for (let i = this.#members.length - 1; i >= 0; i--) {
-        const came = this.#breathe(this.#members[i]!, now);
+        // A breath may end several tunnels.
+        const member = this.#members[i];
+        if (member === undefined) continue;
+        const came = this.#breathe(member, now);
         if (came > most) most = came;
       }
-      if (most > Breath.Idle) this.#lastWork = now;
+      if (most > Breath.Idle) {
+        this.#lastWork = now;
+        this.#emptyWaits = 0;
+      }
       if (most < Breath.More && !this.#woken) return false;
       now = this.#clock.now();
       if (now - start >= BURST) break;
@@ -205,8 +241,8 @@ export class Loop {
     } catch (error) {
       const place = this.heartbeat.current;
       this.heartbeat.cells[1] = 0;
-      const said = error instanceof Error ? error.message : String(error);
-      member.fail(new Error(`Cannot go on with "${member.name}": ${place} threw: ${said}`, { cause: error }));
+      const message = `Cannot go on with "${member.name}": ${place} threw: ${said(error)}`;
+      member.fail(new Error(message, { cause: error }));
       return Breath.More;
     }
   }
@@ -224,10 +260,26 @@ export class Loop {
       member.arm(this.#waiter);
     }
     const left = Math.max(0, due - now);
-    if (this.#waitable && now - this.#lastWork < LATELY) {
-      this.#waiter.wait(Math.min(SLICE, left));
-    } else if (!this.#woken) await this.#waiter.park(left);
+    let ready = false;
+    if (this.#waitable && now - this.#lastWork < LATELY) ready = this.#waiter.wait(Math.min(SLICE, left));
+    else if (!this.#woken) ready = await this.#waiter.park(left);
+    if (ready && ++this.#emptyWaits > EMPTY_WAITS) await delay(PATIENCE);
   }
+
+  /** Lets everything else on this thread run. */
+  async #turn(now: number, more: boolean): Promise<void> {
+    if (more && now - this.#lastLook >= LOOK) {
+      this.#waiter.look();
+      this.#lastLook = now;
+    }
+    const sockets = more && ++this.#turns % SOCKET_TURNS === 0 && !this.#waitable;
+    await (sockets ? turnWithSockets() : turn());
+    this.#lastTurn = this.#clock.now();
+  }
+}
+
+function delay(milliseconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
 function turn(): Promise<void> {

@@ -4,7 +4,20 @@
  * @module
  */
 
-export { Direction, type PacketHandler, type Stage, type StageContext, Verdict } from "../lib/core/mod.ts";
+export {
+  type Device,
+  Direction,
+  type FlowStats,
+  type Packet,
+  type PacketBatch,
+  type PacketHandler,
+  type Stage,
+  type StageContext,
+  type TunnelEnd,
+  type TunnelStats,
+  Verdict,
+} from "../lib/core/mod.ts";
+export type { DeviceOptions, RouteOptions, RuleOptions } from "../driver/mod.ts";
 export { type EndOpener, openTunnel, Tunnel, type TunnelOptions } from "./tunnel.ts";
 export { script, type TunnelScript, type TunnelsOptions, type TunnelsScript } from "./script.ts";
 export { device } from "./transport/device.ts";

@@ -70,14 +70,18 @@ class Place implements StageContext {
     this.#batch = batch;
     this.direction = direction;
     this.now = now;
-    if (direction === Direction.Outbound) stage.outbound!(batch, this);
-    else stage.inbound!(batch, this);
-    this.#batch = undefined;
-    if (batch.length !== count) {
-      throw new TypeError("Cannot change a batch's length: use context.drop, hold and emit");
+    try {
+      if (direction === Direction.Outbound) stage.outbound!(batch, this);
+      else stage.inbound!(batch, this);
+      if (batch.length !== count) {
+        throw new TypeError("Cannot change a batch's length: use context.drop, hold and emit");
+      }
+    } finally {
+      // A stage that throws has claimed packets, too: what is left is the batch's alone.
+      this.#batch = undefined;
+      if (this.claimed > 0) batch.compact();
+      this.claimed = 0;
     }
-    if (this.claimed > 0) batch.compact();
-    this.claimed = 0;
   }
 
   tick(now: number): void {
@@ -138,7 +142,7 @@ export class Pipeline {
   /** Batches about to leave each stage on the way in; the first waits for the device. */
   readonly inbound: PacketBatch[] = [];
   /** What happened so far. */
-  readonly counters: Counters = new Counters();
+  readonly counters: Counters;
   /** Where packets live. */
   readonly pool: PacketPool;
 
@@ -146,8 +150,9 @@ export class Pipeline {
   readonly #places: Place[];
 
   /** A row of stages that packets pass in this order on their way out. */
-  constructor(stages: readonly Stage[], host: PipelineHost) {
+  constructor(stages: readonly Stage[], host: PipelineHost, counters: Counters = new Counters()) {
     this.#host = host;
+    this.counters = counters;
     this.pool = host.pool;
     this.#places = stages.map((stage, index) =>
       new Place(stage, index, host.heartbeat.name(stage.name), this)
@@ -173,6 +178,13 @@ export class Pipeline {
     return this.inbound[this.#places.length]!;
   }
 
+  /** How many packets are on their way in. */
+  get inboundLength(): number {
+    let sum = 0;
+    for (const batch of this.inbound) sum += batch.length;
+    return sum;
+  }
+
   /** Whether the device may be read: its packets' way out is free, and so is the way back. */
   get wantsOutbound(): boolean {
     return this.forFar.length === 0 && this.forDevice.length < TURNED_LIMIT;
@@ -188,8 +200,7 @@ export class Pipeline {
     let sum = 0;
     for (const place of this.#places) sum += place.held - place.claimed;
     for (const batch of this.outbound) sum += batch.length;
-    for (const batch of this.inbound) sum += batch.length;
-    return sum;
+    return sum + this.inboundLength;
   }
 
   /** When the next tick is due (monotonic milliseconds); `Infinity` for none. */
@@ -290,8 +301,13 @@ export class Pipeline {
 
   /** Throws a packet away and counts it. */
   discard(packet: Packet, reason: string): void {
-    if (packet.malformed) this.#countMalformed(packet);
     this.counters.drop(reason);
+    this.giveBack(packet);
+  }
+
+  /** Gives a packet back to the pool, counted if it was malformed. */
+  giveBack(packet: Packet): void {
+    if (packet.malformed) this.#countMalformed(packet);
     this.pool.give(packet);
   }
 
@@ -301,7 +317,11 @@ export class Pipeline {
     batch.clear();
   }
 
-  /** Closes the stages and gives back every packet inside, counted as `closed`. */
+  /**
+   * Closes the stages and gives back every packet inside, counted as `closed`.
+   *
+   * @throws {AggregateError} when stages threw; all were closed.
+   */
   close(): void {
     for (const batch of this.outbound) this.discardAll(batch, "closed");
     for (const batch of this.inbound) this.discardAll(batch, "closed");
@@ -310,7 +330,8 @@ export class Pipeline {
       for (const packet of this.pool.packets) if (packet.owner === place) this.discard(packet, "closed");
       place.held = 0;
     }
-    for (const place of this.#places) place.stage.close?.();
+    for (const { number } of this.#places) this.#host.heartbeat.forget(number);
+    closeStages(this.#places.map(({ stage }) => stage));
   }
 
   /** Throws away the packets of a batch that are not in their slots. */
@@ -327,4 +348,26 @@ export class Pipeline {
     packet.malformed = false;
     this.counters.malformed++;
   }
+}
+
+/**
+ * Closes stages, one after the other.
+ *
+ * @throws {AggregateError} when some threw; all were closed.
+ */
+export function closeStages(stages: readonly Stage[]): void {
+  const failures: unknown[] = [];
+  for (const stage of stages) {
+    try {
+      stage.close?.();
+    } catch (cause) {
+      failures.push(new Error(`Cannot close stage "${stage.name}": ${said(cause)}`, { cause }));
+    }
+  }
+  if (failures.length > 0) throw new AggregateError(failures, "Cannot close every stage");
+}
+
+/** What somebody else's code threw, in words. */
+export function said(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown);
 }

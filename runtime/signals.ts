@@ -10,7 +10,7 @@ function interrupt(): void {
 
 /** Calls back once when the process is asked to end. Returns what ends the waiting. */
 export function onInterrupt(callback: () => void): () => void {
-  if (callbacks.size === 0) { for (const signal of SIGNALS) Deno.addSignalListener(signal, interrupt); }
+  if (callbacks.size === 0) SIGNALS.forEach((signal) => Deno.addSignalListener(signal, interrupt));
   callbacks.add(callback);
   return () => {
     if (!callbacks.delete(callback) || callbacks.size > 0) return;

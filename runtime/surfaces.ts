@@ -75,7 +75,7 @@ export class BatchSurface implements TunnelEnd {
   #giveBack(): void {
     for (let i = 0; i < this.#batch.length; i++) {
       const packet = this.#batch.packets[i]!;
-      if (packet.owner === this.#batch) packet.pool.give(packet);
+      if (packet.owner === this.#batch) this.#host!.done(packet);
     }
     this.#batch.clear();
   }
@@ -96,22 +96,29 @@ export class StreamSurface implements TunnelEnd {
   /** Packets to this machine. */
   readonly writable: WritableStream<Uint8Array>;
 
+  readonly #end: () => void;
   #host: EndHost | undefined;
   #reader: ReadableStreamDefaultController<Uint8Array> | undefined;
   #writer: WritableStreamDefaultController | undefined;
   #incoming: Uint8Array[] = [];
   #drained: (() => void) | undefined;
 
-  /** Streams that close their tunnel by `close` when the script cancels one or closes the other. */
-  constructor() {
+  /** Streams; `end` is called when the script has finished with both: cancelled the one, closed the other. */
+  constructor(end: () => void) {
+    this.#end = end;
     this.readable = new ReadableStream({
       start: (controller) => void (this.#reader = controller),
       pull: () => this.#host?.wake(),
-      cancel: () => void (this.#reader = undefined),
+      cancel: () => {
+        this.#reader = undefined;
+        this.#finish();
+      },
     }, { highWaterMark: STREAM_PACKETS });
     this.writable = new WritableStream({
       start: (controller) => void (this.#writer = controller),
       write: (chunk) => this.#accept(chunk),
+      close: () => this.#closeWriter(),
+      abort: () => this.#closeWriter(),
     }, { highWaterMark: STREAM_PACKETS });
   }
 
@@ -183,9 +190,24 @@ export class StreamSurface implements TunnelEnd {
     if (!(chunk instanceof Uint8Array)) {
       throw new TypeError("Cannot write to a tunnel: a packet is a Uint8Array");
     }
-    this.#incoming.push(chunk);
+    // The script may use its buffer anew as soon as its write is done.
+    this.#incoming.push(chunk.slice());
     this.#host?.wake();
     if (this.#incoming.length < STREAM_PACKETS) return undefined;
     return new Promise((resolve) => void (this.#drained = resolve));
+  }
+
+  /** What the script has written goes out first. */
+  async #closeWriter(): Promise<void> {
+    while (this.#incoming.length > 0 && this.#writer !== undefined) {
+      this.#host?.wake();
+      await new Promise<void>((resolve) => void (this.#drained = resolve));
+    }
+    this.#writer = undefined;
+    this.#finish();
+  }
+
+  #finish(): void {
+    if (this.#reader === undefined && this.#writer === undefined) this.#end();
   }
 }

@@ -15,15 +15,17 @@ import {
 } from "../lib/core/mod.ts";
 import { toStage } from "./handler.ts";
 import { Breath, currentLoop, type Loop, type LoopMember } from "./loop.ts";
-import { Pipeline } from "./pipeline.ts";
+import { closeStages, Pipeline } from "./pipeline.ts";
 import { onInterrupt } from "./signals.ts";
 import { BatchSurface, StreamSurface } from "./surfaces.ts";
 import { openFarEnd } from "./transport/mod.ts";
 import { watch } from "./watchdog.ts";
 
 // Implementation
-/** Packets sent by the script that may wait for the device. */
+/** Packets on their way in, after which the script can send no more. */
 const SEND_LIMIT = 1024;
+/** How long a stage may take (milliseconds). */
+const WATCHDOG = 5000;
 
 /** Opens a far end when its tunnel opens: what `udp()`, `websocket()` and `device()` return. */
 export type EndOpener = () => TunnelEnd | Promise<TunnelEnd>;
@@ -40,7 +42,7 @@ export interface TunnelOptions extends DeviceOptions {
   signal?: AbortSignal;
   /** Whether Ctrl-C and `SIGTERM` end the tunnel. @default {true} */
   signals?: boolean;
-  /** After how many milliseconds a stage that does not return ends the process; 0 for never. @default {5000} */
+  /** After how many whole milliseconds a stage that does not return ends the process; 0 for never. @default {5000} */
   watchdog?: number;
 }
 
@@ -65,6 +67,7 @@ export class Tunnel implements AsyncDisposable {
   readonly #stages: Stage[];
   readonly #member: LoopMember;
   readonly #watchdog: number;
+  readonly #signals: boolean;
   #far: TunnelEnd | undefined;
   #pipeline: Pipeline;
   #surface: "run" | "for await" | "streams" | undefined;
@@ -83,7 +86,8 @@ export class Tunnel implements AsyncDisposable {
     this.#far = far;
     this.#loop = loop;
     this.#stages = (options.stages ?? []).map(toStage);
-    this.#watchdog = options.watchdog ?? 5000;
+    this.#watchdog = options.watchdog ?? WATCHDOG;
+    this.#signals = options.signals ?? true;
     this.#pipeline = new Pipeline([], loop);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.closed = promise;
@@ -92,7 +96,7 @@ export class Tunnel implements AsyncDisposable {
     this.#member = this.#asMember();
     device.attach(this.#host(() => this.#pipeline.counters.inbound));
     far?.attach(this.#host(() => this.#pipeline.counters.outbound));
-    if (options.signals ?? true) this.#cleanups.push(onInterrupt(() => this.close()));
+    if (this.#signals) this.#cleanups.push(onInterrupt(() => this.close()));
     const abort = () => this.close();
     options.signal?.addEventListener("abort", abort);
     this.#cleanups.push(() => options.signal?.removeEventListener("abort", abort));
@@ -115,7 +119,7 @@ export class Tunnel implements AsyncDisposable {
     // What an end has accepted and not delivered is still inside.
     const waiting = [[stats.outbound, this.#far], [stats.inbound, this.device]] as const;
     for (const [flow, end] of waiting) {
-      const queued = this.#isClosed ? 0 : end?.queued ?? 0;
+      const queued = end?.queued ?? 0;
       flow.packetsOut -= queued;
       stats.queued += queued;
     }
@@ -143,7 +147,8 @@ export class Tunnel implements AsyncDisposable {
   run(handler?: PacketHandler): Promise<void> {
     this.#take("run");
     this.#start(handler === undefined ? [] : [toStage(handler)]);
-    return this.closed;
+    // A promise of its own: when nobody looks at it, its failure is not lost in silence.
+    return this.closed.then(() => {});
   }
 
   /**
@@ -187,7 +192,7 @@ export class Tunnel implements AsyncDisposable {
    */
   send(data: Uint8Array | Packet): boolean {
     if (this.#closing) throw new Deno.errors.BadResource(`Cannot send: the tunnel "${this.name}" is closed`);
-    const { fromFar, pool, counters } = this.#pipeline;
+    const { fromFar, inboundLength, pool, counters } = this.#pipeline;
     if (data.length === 0 || data.length > 65_535) {
       throw new TypeError(`Cannot send a packet of ${data.length} bytes`);
     }
@@ -196,13 +201,13 @@ export class Tunnel implements AsyncDisposable {
     }
     counters.inbound.packetsIn++;
     counters.inbound.bytesIn += data.length;
-    const packet = fromFar.length >= SEND_LIMIT
-      ? undefined
-      : data instanceof Uint8Array
-      ? pool.from(data)
-      : data;
+    if (inboundLength >= SEND_LIMIT) {
+      counters.drop("send queue full");
+      return false;
+    }
+    const packet = data instanceof Uint8Array ? pool.from(data) : data;
     if (packet === undefined) {
-      counters.drop(fromFar.length >= SEND_LIMIT ? "send queue full" : "pool empty");
+      counters.drop("pool empty");
       return false;
     }
     fromFar.push(packet);
@@ -274,6 +279,7 @@ export class Tunnel implements AsyncDisposable {
       if (far === undefined) pipeline.discardAll(pipeline.forFar, "no far end");
       else if (pipeline.exhale(far, pipeline.forFar, counters.outbound)) more ||= !readsOut;
     }
+    const waiting = pipeline.forFar.length;
 
     const readsIn = far !== undefined && pipeline.wantsInbound;
     if (readsIn) {
@@ -284,11 +290,13 @@ export class Tunnel implements AsyncDisposable {
     if (pipeline.flow(Direction.Inbound, now)) moved = true;
     if (pipeline.forDevice.length > 0) {
       moved = true;
-      if (pipeline.exhale(device, pipeline.forDevice, counters.inbound)) more ||= !readsIn;
+      if (pipeline.exhale(device, pipeline.forDevice, counters.inbound)) {
+        more ||= far !== undefined && !readsIn;
+      }
     }
 
     if (pipeline.due <= now && pipeline.tick(now)) more = true;
-    if (pipeline.pending) more = true;
+    if (pipeline.pending || pipeline.forFar.length > waiting) more = true;
     return more ? Breath.More : moved ? Breath.Moved : Breath.Idle;
   }
 
@@ -300,14 +308,23 @@ export class Tunnel implements AsyncDisposable {
   #arm(waiter: Waiter): void {
     const pipeline = this.#pipeline;
     const far = this.#far;
-    // With an empty pool, what is ready cannot be read: only what empties the tunnel is worth waking for.
-    const room = pipeline.pool.available(this.device.mtu) > 0;
-    if (this.device.waitable !== undefined) {
-      waiter.add(this.device.waitable, room && pipeline.wantsOutbound, pipeline.forDevice.length > 0);
+    const { device } = this;
+    if (device.waitable !== undefined) {
+      waiter.add(
+        device.waitable,
+        pipeline.wantsOutbound && this.#hasRoom(device),
+        pipeline.forDevice.length > 0,
+      );
     }
     if (far?.waitable !== undefined) {
-      waiter.add(far.waitable, room && pipeline.wantsInbound, pipeline.forFar.length > 0);
+      waiter.add(far.waitable, pipeline.wantsInbound && this.#hasRoom(far), pipeline.forFar.length > 0);
     }
+  }
+
+  /** With no slot for an end's packets, what is ready cannot be read: the pool wakes the loop when there is one. */
+  #hasRoom(end: TunnelEnd): boolean {
+    const mtu = (end as Partial<Device>).mtu ?? this.device.mtu;
+    return this.#pipeline.pool.available(mtu) > 0;
   }
 
   #host(flow: () => FlowStats): EndHost {
@@ -324,6 +341,7 @@ export class Tunnel implements AsyncDisposable {
         flow().bytesOut -= packet.length;
         this.#pipeline.discard(packet, reason);
       },
+      done: (packet) => this.#pipeline.giveBack(packet),
       refuse: (bytes, reason) => {
         const { counters } = this.#pipeline;
         const arriving = flow() === counters.inbound ? counters.outbound : counters.inbound;
@@ -356,7 +374,7 @@ export class Tunnel implements AsyncDisposable {
 
   #openStreams(): StreamSurface {
     if (this.#streams === undefined) {
-      const streams = new StreamSurface();
+      const streams = new StreamSurface(() => this.close());
       this.#takeAsFar("streams", streams);
       this.#streams = streams;
     }
@@ -365,13 +383,16 @@ export class Tunnel implements AsyncDisposable {
 
   #start(last: Stage[]): void {
     const early = this.#pipeline;
-    this.#pipeline = new Pipeline([...this.#stages, ...last], this.#loop);
+    this.#pipeline = new Pipeline([...this.#stages, ...last], this.#loop, early.counters);
     // What was sent before anything held the tunnel.
     early.fromFar.moveTo(this.#pipeline.fromFar);
-    Object.assign(this.#pipeline.counters.inbound, early.counters.inbound);
     this.#joined = true;
     this.#loop.join(this.#member);
-    this.#cleanups.push(watch(this.#loop.heartbeat, this.#watchdog, () => this.device.rescue()));
+    this.#cleanups.push(watch(this.#loop.heartbeat, {
+      limit: this.#watchdog,
+      signals: this.#signals,
+      rescue: () => this.device.rescue(),
+    }));
   }
 
   #fail(error: unknown): void {
@@ -386,10 +407,13 @@ export class Tunnel implements AsyncDisposable {
     this.#isClosed = true;
     if (this.#joined) this.#loop.leave(this.#member);
     for (const cleanup of this.#cleanups) cleanup();
-    this.#loop.release();
+    const waitables = [this.device.waitable, this.#far?.waitable].filter((waitable) =>
+      waitable !== undefined
+    );
     const problems: unknown[] = this.#failure === undefined ? [] : [this.#failure];
     const attempts = [
       () => this.#pipeline.close(),
+      () => this.#joined || closeStages(this.#stages),
       () => this.#streams?.close(this.#failure),
       () => this.#far?.close(),
       () => this.device.close(),
@@ -401,31 +425,32 @@ export class Tunnel implements AsyncDisposable {
         problems.push(error);
       }
     }
-    const settle = () => {
+    Promise.all([this.#loop.release(waitables), this.device.closed, this.#far?.closed]).then(() => {
       if (problems.length === 0) this.#settleClosed.resolve();
       else this.#settleClosed.reject(problems.length === 1 ? problems[0] : new AggregateError(problems));
-    };
-    if (this.#far?.closed === undefined) settle();
-    else this.#far.closed.then(settle);
+    });
   }
 }
 
 /**
  * Opens a tunnel's device and far end. For programs that embed Warren; a script says `script()`.
  *
- * @throws as {@linkcode openDevice} does, and as the far end's opener does.
+ * @throws {RangeError} when `watchdog` is no whole number, or negative.
+ * @throws {Error} as {@linkcode openDevice} does, and as the far end's opener does.
  */
 export async function openTunnel(options: TunnelOptions = {}): Promise<Tunnel> {
-  const loop = currentLoop();
-  const device = options.device ?? await openDevice(options);
-  let far: TunnelEnd | undefined;
-  try {
-    far = await openFarEnd(options.far);
-    await loop.acquire(device.waitable !== undefined || far?.waitable !== undefined);
-  } catch (error) {
-    far?.close();
-    device.close();
-    throw error;
+  const { watchdog = WATCHDOG } = options;
+  if (!Number.isInteger(watchdog) || watchdog < 0) {
+    throw new RangeError(`Cannot set the watchdog to ${watchdog}: it takes whole milliseconds, 0 for never`);
   }
-  return new Tunnel(device, far, options, loop);
+  const loop = currentLoop();
+  await using undo = new AsyncDisposableStack();
+  const device = undo.use(options.device ?? await openDevice(options));
+  const far = await openFarEnd(options.far);
+  undo.use(far);
+  await loop.acquire(device.waitable !== undefined || far?.waitable !== undefined);
+  undo.defer(() => loop.release([]));
+  const tunnel = new Tunnel(device, far, options, loop);
+  undo.move();
+  return tunnel;
 }

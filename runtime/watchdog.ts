@@ -12,10 +12,10 @@ import type { Heartbeat } from "./heartbeat.ts";
 // Implementation
 /** How often the thread looks, as a part of the limit. */
 const LOOKS = 5;
+/** How often the loop's thread shows that it lives while it has no packets, as a part of the limit. */
+const PULSES = 2 * LOOKS;
 /** How long Ctrl-C waits for the script to end by itself (milliseconds). */
 const PATIENCE = 1000;
-/** How often the loop's thread shows that it lives while it has no packets (milliseconds). */
-const PULSE = 500;
 
 /** What the thread is told, whenever it changes. */
 interface Watched {
@@ -23,12 +23,18 @@ interface Watched {
   names: string[];
   rescues: { code: string; data: Uint8Array[] }[];
   limit: number;
+  signals: boolean;
   looks: number;
   patience: number;
 }
 
-interface Watch {
+/** What a tunnel asks of the thread. */
+export interface Watch {
+  /** How long a stage may take (milliseconds); 0 for ever. */
   readonly limit: number;
+  /** Whether Ctrl-C and SIGTERM end the process though the script hangs. */
+  readonly signals: boolean;
+  /** What puts a device back from the other thread, asked for anew when anything changes. */
   readonly rescue: () => Rescue | undefined;
 }
 
@@ -50,8 +56,6 @@ class Watchdog {
       this.#worker = new Worker(text, { type: "module", name: "warren watchdog" });
       URL.revokeObjectURL(text);
       this.#heartbeat.onName = () => this.#tell();
-      this.#pulse = setInterval(() => this.#heartbeat.beat(), PULSE);
-      this.#pulse.unref();
     }
     this.#tell();
   }
@@ -71,8 +75,13 @@ class Watchdog {
       const found = rescue();
       return found === undefined ? [] : [{ code: String(found.code), data: found.data }];
     });
-    const limit = Math.min(...Array.from(this.#watches, (watch) => watch.limit));
-    const watched: Watched = { cells, names, rescues, limit, looks: LOOKS, patience: PATIENCE };
+    const watches = [...this.#watches];
+    const limit = Math.min(...watches.map((watch) => watch.limit));
+    const signals = watches.some((watch) => watch.signals);
+    clearInterval(this.#pulse);
+    this.#pulse = setInterval(() => this.#heartbeat.beat(), limit / PULSES);
+    this.#pulse.unref();
+    const watched: Watched = { cells, names, rescues, limit, signals, looks: LOOKS, patience: PATIENCE };
     this.#worker?.postMessage(watched);
   }
 }
@@ -118,28 +127,27 @@ function guard(): void {
     }, watched.patience);
   }
 
+  let listening = false;
   addEventListener("message", (event) => {
     watched = (event as MessageEvent<Watched>).data;
+    if (watched.signals && !listening) {
+      listening = true;
+      Deno.addSignalListener("SIGINT", interrupt);
+      if (Deno.build.os !== "windows") Deno.addSignalListener("SIGTERM", interrupt);
+    }
     clearInterval(timer);
     timer = setInterval(look, watched.limit / watched.looks);
   });
-  Deno.addSignalListener("SIGINT", interrupt);
-  if (Deno.build.os !== "windows") Deno.addSignalListener("SIGTERM", interrupt);
 }
 
 const watchdogs = new WeakMap<Heartbeat, Watchdog>();
 
-/**
- * Watches a loop, from now until the returned function is called.
- *
- * @param limit How long a stage may take (milliseconds); 0 for ever.
- * @param rescue What puts a device back from the other thread, asked for anew when anything changes.
- */
-export function watch(heartbeat: Heartbeat, limit: number, rescue: () => Rescue | undefined): () => void {
-  if (limit === 0) return () => {};
+/** Watches a loop, from now until the returned function is called. */
+export function watch(heartbeat: Heartbeat, watch: Watch): () => void {
+  if (watch.limit === 0) return () => {};
   let watchdog = watchdogs.get(heartbeat);
   if (watchdog === undefined) watchdogs.set(heartbeat, watchdog = new Watchdog(heartbeat));
-  const watch = { limit, rescue };
-  watchdog.add(watch);
-  return () => watchdog.remove(watch);
+  const guarding = watchdog;
+  guarding.add(watch);
+  return () => guarding.remove(watch);
 }

@@ -42,11 +42,11 @@ const IOVEC_SIZE = 16;
 
 // Implementation
 const TUN_PATH = "/dev/net/tun";
-/** Lengths as the size_t that read and write take: a bigint made once, not once a packet. */
-const LENGTHS: bigint[] = [];
+/** Lengths as the size_t that read and write take: made once, not once a packet. Those of large slots are rare. */
+const LENGTHS: readonly bigint[] = Array.from({ length: SMALL_ROOM + 1 }, (_, length) => BigInt(length));
 
 function length64(length: number): bigint {
-  return LENGTHS[length] ??= BigInt(length);
+  return length <= SMALL_ROOM ? LENGTHS[length]! : BigInt(length);
 }
 
 /** What a {@linkcode TunDevice} holds. */

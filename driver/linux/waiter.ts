@@ -37,6 +37,8 @@ export class PollWaiter implements Waiter {
   readonly #parked = new Int32Array(MAX_DESCRIPTORS * POLLFD_WORDS);
   #parkedCount = 0;
   #parking: Promise<void> | undefined;
+  /** Whether what it looks at is to be looked at no longer. */
+  #stale = false;
   #wake: (() => void) | undefined;
   #woken = false;
   #closed = false;
@@ -69,6 +71,24 @@ export class PollWaiter implements Waiter {
     return () => this.#watches.delete(watch);
   }
 
+  /** Ends a poll that looks at the descriptor. */
+  async forget(waitable: Waitable): Promise<void> {
+    if (this.#parking === undefined) return;
+    for (let word = 0; word < this.#parkedCount * POLLFD_WORDS; word += POLLFD_WORDS) {
+      if (this.#parked[word] === waitable) this.#stale = true;
+    }
+    if (!this.#stale) return;
+    this.#signal();
+    await this.#parking;
+  }
+
+  /** Calls back the watches that are ready. */
+  look(): void {
+    if (this.#watches.size === 0) return;
+    this.clear();
+    this.wait(0);
+  }
+
   /** Blocks the thread. */
   wait(milliseconds: number): boolean {
     for (const { waitable } of this.#watches) this.add(waitable, true, false);
@@ -78,7 +98,7 @@ export class PollWaiter implements Waiter {
   }
 
   /** Waits beside the thread. */
-  async park(milliseconds: number): Promise<void> {
+  async park(milliseconds: number): Promise<boolean> {
     this.#woken = false;
     for (const { waitable } of this.#watches) this.add(waitable, true, false);
     // A poll that still looks at the same descriptors goes on; another set has to replace it.
@@ -88,15 +108,16 @@ export class PollWaiter implements Waiter {
     }
     this.#parking ??= this.#poll();
     let timer: ReturnType<typeof setTimeout> | undefined;
-    const woken = new Promise<void>((resolve) => {
-      this.#wake = resolve;
-      if (this.#woken) resolve();
-      else if (milliseconds <= MAX_TIMEOUT) timer = setTimeout(resolve, milliseconds);
+    const woken = new Promise<boolean>((resolve) => {
+      this.#wake = () => resolve(false);
+      if (this.#woken) resolve(false);
+      else if (milliseconds <= MAX_TIMEOUT) timer = setTimeout(() => resolve(false), milliseconds);
     });
-    await Promise.race([this.#parking, woken]);
+    const ready = await Promise.race([this.#parking.then(() => true), woken]);
     clearTimeout(timer);
     this.#wake = undefined;
     this.#woken = false;
+    return ready;
   }
 
   /** Ends a `park`. */
@@ -116,7 +137,7 @@ export class PollWaiter implements Waiter {
   }
 
   #sameSet(): boolean {
-    if (this.#wantedCount !== this.#parkedCount) return false;
+    if (this.#stale || this.#wantedCount !== this.#parkedCount) return false;
     for (let word = 0; word < this.#wantedCount * POLLFD_WORDS; word++) {
       // The upper half of the second word is revents, which the other thread writes.
       if (((this.#wanted[word]! ^ this.#parked[word]!) & (word % 2 === 0 ? -1 : 0xffff)) !== 0) return false;
@@ -127,6 +148,7 @@ export class PollWaiter implements Waiter {
   async #poll(): Promise<void> {
     this.#parked.set(this.#wanted.subarray(0, this.#wantedCount * POLLFD_WORDS));
     this.#parkedCount = this.#wantedCount;
+    this.#stale = false;
     const word = this.#parkedCount * POLLFD_WORDS;
     this.#parked[word] = this.#eventfd;
     this.#parked[word + 1] = POLLIN;

@@ -15,6 +15,8 @@ export interface EndHost {
   wake(): void;
   /** Throws away a packet that `write` took, now or later, and counts it under this reason. */
   drop(packet: Packet, reason: string): void;
+  /** Gives back a packet that `write` took and a script has looked at since. */
+  done(packet: Packet): void;
   /** Counts a packet of so many bytes that arrived and could not be taken in. */
   refuse(bytes: number, reason: string): void;
   /** Has the loop's wait look at another descriptor, and calls back when it can be read. Returns what ends it. */

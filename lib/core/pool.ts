@@ -43,6 +43,8 @@ export class PacketPool {
   readonly view: DataView<ArrayBuffer>;
   /** Every handle, by its slot's number. */
   readonly packets: readonly Packet[];
+  /** Called when a slot comes back where there was none of its size. For the loop. */
+  onRoom: (() => void) | undefined;
   readonly #small: Packet[] = [];
   readonly #large: Packet[] = [];
   readonly #smallEnd: number;
@@ -117,7 +119,7 @@ export class PacketPool {
     if (packet.owner === this) throw new TypeError("Cannot give back a packet that is free already");
     if (packet.pool !== this) throw new TypeError("Cannot give back a packet of another pool");
     packet.owner = this;
-    this.#list(packet.slot).push(packet);
+    if (this.#list(packet.slot).push(packet) === 1) this.onRoom?.();
   }
 
   #list(slot: number): Packet[] {

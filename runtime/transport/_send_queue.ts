@@ -1,6 +1,6 @@
 /** What an end has taken and not sent yet: bounded, in order. */
 
-import type { Packet } from "../../lib/core/mod.ts";
+import type { EndHost, Packet } from "../../lib/core/mod.ts";
 
 /** A bounded first-in, first-out queue of packets, in a ring. */
 export class SendQueue {
@@ -59,8 +59,8 @@ export class SendQueue {
     packet.pool.give(packet);
   }
 
-  /** Gives all packets back to their pool. */
-  clear(): void {
-    while (this.#length > 0) this.giveBack();
+  /** Throws away all packets, which were not sent. */
+  clear(host: EndHost | undefined, reason: string): void {
+    while (this.#length > 0) host!.drop(this.shift(), reason);
   }
 }

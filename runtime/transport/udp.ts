@@ -160,7 +160,8 @@ export class UdpTransport implements Transport {
     this.#socket.close();
     this.#incoming.clear();
     // Deno's dgram copies a datagram when it is sent: its bytes are free, though its callback is still to come.
-    this.#outgoing.clear();
+    if (this.#sending) this.#outgoing.giveBack();
+    this.#outgoing.clear(this.#host, "closed");
   }
 
   /** The same as {@linkcode UdpTransport.close}. */

@@ -165,8 +165,8 @@ export class WebSocketTransport implements Transport {
     this.#socket = undefined;
     const ended = socket === undefined ? undefined : endOf(socket);
     clearTimeout(this.#drainTimer);
-    // Deno copies a message when it is sent: the bytes are free.
-    this.#outgoing.clear();
+    // Deno copies a message when it is sent: the bytes are free, and closing sends them.
+    this.#outgoing.settle(0);
     this.#incoming.clear();
     Promise.all([ended, this.#source.close()]).then(this.#settleClosed);
   }
@@ -201,7 +201,7 @@ export class WebSocketTransport implements Transport {
   #lose(socket: WebSocket): void {
     if (this.#socket !== socket) return;
     this.#socket = undefined;
-    while (this.#outgoing.length > 0) this.#host!.drop(this.#outgoing.shift(), "connection lost");
+    this.#outgoing.clear(this.#host, "connection lost");
     this.#source.lost();
     this.#host?.wake();
   }

@@ -38,6 +38,11 @@ export class TestHost implements EndHost {
     packet.pool.give(packet);
   }
 
+  /** Takes a packet back. */
+  done(packet: Packet): void {
+    packet.pool.give(packet);
+  }
+
   /** Counts. */
   refuse(bytes: number, reason: string): void {
     if (!(bytes >= 0)) throw new TypeError(`Cannot refuse ${bytes} bytes`);
