@@ -1,13 +1,14 @@
 /** A pair of devices in memory: what one writes, the other reads. Needs no permission and no system. */
 
-import type {
-  Device,
-  DeviceEvent,
-  DeviceStatistics,
-  EndHost,
-  Packet,
-  PacketBatch,
-  Waitable,
+import {
+  type Device,
+  type DeviceEvent,
+  type DeviceStatistics,
+  type EndHost,
+  type Packet,
+  type PacketBatch,
+  PacketQueue,
+  type Waitable,
 } from "../lib/core/mod.ts";
 
 /** Options for {@linkcode MemoryDevice.pair}. */
@@ -18,40 +19,6 @@ export interface MemoryDeviceOptions {
   mtu?: number;
   /** How many packets wait in each direction before `write` takes no more. @default {500} */
   queueLength?: number;
-}
-
-/** A bounded first-in, first-out queue of handles, in a ring. */
-class PacketQueue {
-  readonly #ring: (Packet | undefined)[];
-  #first = 0;
-  length = 0;
-
-  constructor(limit: number) {
-    this.#ring = new Array(limit).fill(undefined);
-  }
-
-  get full(): boolean {
-    return this.length === this.#ring.length;
-  }
-
-  push(packet: Packet): void {
-    let slot = this.#first + this.length++;
-    if (slot >= this.#ring.length) slot -= this.#ring.length;
-    this.#ring[slot] = packet;
-    packet.owner = this;
-  }
-
-  first(): Packet | undefined {
-    return this.length === 0 ? undefined : this.#ring[this.#first];
-  }
-
-  shift(): Packet {
-    const packet = this.#ring[this.#first]!;
-    this.#ring[this.#first] = undefined;
-    this.#first = this.#first + 1 === this.#ring.length ? 0 : this.#first + 1;
-    this.length--;
-    return packet;
-  }
 }
 
 /**
@@ -102,7 +69,7 @@ export class MemoryDevice implements Device {
   private constructor(name: string, mtu: number, queueLength: number) {
     this.name = name;
     this.mtu = mtu;
-    this.#incoming = new PacketQueue(queueLength);
+    this.#incoming = new PacketQueue({ packets: queueLength });
   }
 
   /**
@@ -137,7 +104,7 @@ export class MemoryDevice implements Device {
     const wasFull = incoming.full;
     let count = 0;
     while (!batch.full) {
-      const packet = incoming.first();
+      const packet = incoming.first;
       if (packet === undefined) break;
       let own: Packet | undefined = packet;
       if (packet.pool !== host.pool) {

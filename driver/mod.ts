@@ -9,7 +9,14 @@ import { checkDeviceOptions, type DeviceOptions } from "./options.ts";
 import type { Waiter } from "./waiter.ts";
 
 export { DriverError, type DriverErrorOptions } from "./error.ts";
-export { type DeviceOptions, parseRoute, type RouteOptions, type RuleOptions } from "./options.ts";
+export {
+  checkDeviceOptions,
+  type CheckedDeviceOptions,
+  type DeviceOptions,
+  parseRoute,
+  type RouteOptions,
+  type RuleOptions,
+} from "./options.ts";
 export { MemoryDevice, type MemoryDeviceOptions } from "./memory.ts";
 export type { Waiter } from "./waiter.ts";
 

@@ -18,8 +18,9 @@ export {
   Verdict,
 } from "../lib/core/mod.ts";
 export type { DeviceOptions, RouteOptions, RuleOptions } from "../driver/mod.ts";
-export { type EndOpener, openTunnel, Tunnel, type TunnelOptions } from "./tunnel.ts";
+export { openTunnel, Tunnel, type TunnelOptions } from "./tunnel.ts";
 export { script, type TunnelScript, type TunnelsOptions, type TunnelsScript } from "./script.ts";
+export type { EndOpener } from "./transport/mod.ts";
 export { device } from "./transport/device.ts";
 export { udp, type UdpOptions, UdpTransport } from "./transport/udp.ts";
 export { websocket, type WebSocketOptions, WebSocketTransport } from "./transport/websocket.ts";

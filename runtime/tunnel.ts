@@ -18,7 +18,7 @@ import { Breath, currentLoop, type Loop, type LoopMember } from "./loop.ts";
 import { closeStages, Pipeline } from "./pipeline.ts";
 import { onInterrupt } from "./signals.ts";
 import { BatchSurface, StreamSurface } from "./surfaces.ts";
-import { openFarEnd } from "./transport/mod.ts";
+import { type EndOpener, openFarEnd } from "./transport/mod.ts";
 import { watch } from "./watchdog.ts";
 
 // Implementation
@@ -26,9 +26,6 @@ import { watch } from "./watchdog.ts";
 const SEND_LIMIT = 1024;
 /** How long a stage may take (milliseconds). */
 const WATCHDOG = 5000;
-
-/** Opens a far end when its tunnel opens: what `udp()`, `websocket()` and `device()` return. */
-export type EndOpener = () => TunnelEnd | Promise<TunnelEnd>;
 
 /** What a tunnel is made of. */
 export interface TunnelOptions extends DeviceOptions {

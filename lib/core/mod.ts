@@ -8,6 +8,7 @@
 export { HEADROOM, Packet, type PacketOwner } from "./packet.ts";
 export { LARGE_ROOM, PacketPool, type PacketPoolOptions, SMALL_ROOM } from "./pool.ts";
 export { PacketBatch, type PacketBatchOptions } from "./batch.ts";
+export { PacketQueue, type PacketQueueOptions } from "./queue.ts";
 export { type Clock, ManualClock } from "./clock.ts";
 export { Direction, type PacketHandler, type Stage, type StageContext, Verdict } from "./stage.ts";
 export type {

@@ -2,7 +2,7 @@
 
 // @ts-types="./parse_args.d.ts"
 import { parseArgs } from "@std/cli/parse-args";
-import { checkDeviceOptions } from "../../driver/options.ts";
+import { checkDeviceOptions } from "../../driver/mod.ts";
 import { checkFarUrl } from "../transport/mod.ts";
 import type { TunnelOptions } from "../tunnel.ts";
 import { nearest, UsageError } from "./failure.ts";

@@ -1,7 +1,7 @@
 /** A second device as a far end. */
 
 import { type DeviceOptions, openDevice } from "../../driver/mod.ts";
-import { checkDeviceOptions } from "../../driver/options.ts";
+import { checkDeviceOptions } from "../../driver/mod.ts";
 import type { Device } from "../../lib/core/mod.ts";
 
 /**

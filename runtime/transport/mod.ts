@@ -1,12 +1,14 @@
 /** Far ends: what opens them, as objects and as URLs. */
 
-import { checkDeviceOptions } from "../../driver/options.ts";
+import { checkDeviceOptions } from "../../driver/mod.ts";
 import type { TunnelEnd } from "../../lib/core/mod.ts";
-import type { EndOpener } from "../tunnel.ts";
 import { fail, parseHostPort, parseListen } from "./_host_port.ts";
 import { device } from "./device.ts";
 import { udp } from "./udp.ts";
 import { websocket } from "./websocket.ts";
+
+/** Opens a far end when its tunnel opens: what `udp()`, `websocket()` and `device()` return. */
+export type EndOpener = () => TunnelEnd | Promise<TunnelEnd>;
 
 /**
  * Opens what a tunnel's `far` option says: an end is open already, an opener is called, a URL is parsed as

@@ -75,7 +75,7 @@ export class UdpTransport implements Transport {
   /** 0 while there is no peer. */
   #peerPort: number;
   #host: EndHost | undefined;
-  readonly #outgoing = new SendQueue(SEND_PACKETS, SEND_BYTES);
+  readonly #outgoing = new SendQueue({ packets: SEND_PACKETS, bytes: SEND_BYTES });
   #sending = false;
   #full = false;
   #closed = false;

@@ -83,7 +83,7 @@ export class WebSocketTransport implements Transport {
   readonly #source: ConnectionSource;
   readonly #settleClosed: () => void;
   readonly #incoming: ReceiveQueue;
-  readonly #outgoing = new SendQueue(SENDING_PACKETS, SENDING_BYTES);
+  readonly #outgoing = new SendQueue({ packets: SENDING_PACKETS, bytes: SENDING_BYTES });
   #socket: WebSocket | undefined;
   #host: EndHost | undefined;
   #full = false;

@@ -1,0 +1,72 @@
+/** Packets that wait for their turn: bounded, first in, first out, in a ring. */
+
+import type { Packet } from "./packet.ts";
+
+/** Options for {@linkcode PacketQueue}. */
+export interface PacketQueueOptions {
+  /** How many packets fill it. */
+  packets: number;
+  /** How many bytes fill it. @default {Infinity} */
+  bytes?: number;
+}
+
+/** A queue of handles, which it owns: what ends keep between two breaths. */
+export class PacketQueue {
+  readonly #ring: (Packet | undefined)[];
+  readonly #byteLimit: number;
+  #first = 0;
+  #length = 0;
+  #bytes = 0;
+
+  /**
+   * An empty queue.
+   *
+   * @throws {RangeError} when a bound is not at least 1.
+   */
+  constructor({ packets, bytes = Infinity }: PacketQueueOptions) {
+    if (!Number.isInteger(packets) || packets < 1 || !(bytes >= 1)) {
+      throw new RangeError(`Cannot bound a queue at ${packets} packets and ${bytes} bytes`);
+    }
+    this.#ring = new Array(packets).fill(undefined);
+    this.#byteLimit = bytes;
+  }
+
+  /** How many packets are in it. */
+  get length(): number {
+    return this.#length;
+  }
+
+  /** Their bytes. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** Whether it takes no more. */
+  get full(): boolean {
+    return this.#length === this.#ring.length || this.#bytes >= this.#byteLimit;
+  }
+
+  /** The packet whose turn it is. */
+  get first(): Packet | undefined {
+    return this.#ring[this.#first];
+  }
+
+  /** Appends a packet and becomes its owner; whoever calls it has looked at {@linkcode PacketQueue.full}. */
+  push(packet: Packet): void {
+    let slot = this.#first + this.#length++;
+    if (slot >= this.#ring.length) slot -= this.#ring.length;
+    this.#ring[slot] = packet;
+    this.#bytes += packet.length;
+    packet.owner = this;
+  }
+
+  /** Takes the packet whose turn it is; its owner is now whoever calls this. There must be one. */
+  shift(): Packet {
+    const packet = this.#ring[this.#first]!;
+    this.#ring[this.#first] = undefined;
+    this.#first = this.#first + 1 === this.#ring.length ? 0 : this.#first + 1;
+    this.#length--;
+    this.#bytes -= packet.length;
+    return packet;
+  }
+}
