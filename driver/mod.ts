@@ -12,6 +12,8 @@ export { DriverError, type DriverErrorOptions } from "./error.ts";
 export {
   checkDeviceOptions,
   type CheckedDeviceOptions,
+  type CheckedRoute,
+  type CheckedRule,
   type DeviceOptions,
   parseRoute,
   type RouteOptions,

@@ -1,19 +1,14 @@
 /** The Internet checksum: the sum of RFC 1071, its incremental update of RFC 1624, and which fields it guards. */
 
 import type { Packet } from "./core/packet.ts";
+import { Protocol } from "./protocol.ts";
 
 // Specification: where each protocol stores its sum, from its header's start
-const TCP = 6; // RFC 9293 section 3.1
-const TCP_FIELD = 16;
-const UDP = 17; // RFC 768
-const UDP_FIELD = 6;
+const TCP_FIELD = 16; // RFC 9293 section 3.1
+const UDP_FIELD = 6; // RFC 768; RFC 3828 section 3.1 and RFC 4340 section 5.1 have theirs there, too
 const UDP_LENGTH = 4;
 const UDP_SHORTEST = 8;
-const UDP_LITE = 136; // RFC 3828 section 3.1
-const DCCP = 33; // RFC 4340 section 5.1
-const ICMPV4 = 1; // RFC 792
-const ICMPV6 = 58; // RFC 4443 section 2.1
-const ICMP_FIELD = 2;
+const ICMP_FIELD = 2; // RFC 792, RFC 4443 section 2.1
 
 // Implementation
 let viewed: ArrayBufferLike = new ArrayBuffer(0);
@@ -153,16 +148,16 @@ export function finishChecksum(bytes: Uint8Array, start: number, offset: number)
 }
 
 /** Where a protocol's header stores its checksum, from the header's start; -1 for a protocol not known here. */
-export function checksumField(protocol: number): number {
+function checksumField(protocol: number): number {
   switch (protocol) {
-    case TCP:
+    case Protocol.Tcp:
       return TCP_FIELD;
-    case UDP:
-    case UDP_LITE:
-    case DCCP:
+    case Protocol.Udp:
+    case Protocol.UdpLite:
+    case Protocol.Dccp:
       return UDP_FIELD;
-    case ICMPV4:
-    case ICMPV6:
+    case Protocol.Icmp:
+    case Protocol.Icmpv6:
       return ICMP_FIELD;
     default:
       return -1;
@@ -188,7 +183,7 @@ export function adjustPseudoHeader(
   difference: number,
 ): void {
   const offset = checksumField(protocol);
-  if (offset < 0 || protocol === ICMPV4 || start + offset + 2 > end) return;
+  if (offset < 0 || protocol === Protocol.Icmp || start + offset + 2 > end) return;
   if (isPartial(packet, start)) {
     packet.view.setUint16(start + offset, fold(packet.view.getUint16(start + offset) + difference));
   } else {
@@ -215,13 +210,13 @@ export function adjustTransport(
 function adjustField(packet: Packet, field: number, protocol: number, difference: number): void {
   const stored = packet.view.getUint16(field);
   // RFC 768, and RFC 6935 section 5 for IPv6: zero says that there is no checksum, so a sum of zero is 0xffff.
-  if (stored === 0 && protocol === UDP) return;
+  if (stored === 0 && protocol === Protocol.Udp) return;
   const adjusted = adjust(stored, difference);
   packet.view.setUint16(field, adjusted === 0 && sparesZero(protocol) ? 0xffff : adjusted);
 }
 
 function sparesZero(protocol: number): boolean {
-  return protocol === UDP || protocol === UDP_LITE;
+  return protocol === Protocol.Udp || protocol === Protocol.UdpLite;
 }
 
 /**
@@ -242,9 +237,26 @@ export function transportChecksum(packet: Packet, start: number, end: number, pr
  */
 export function coveredLength(packet: Packet, start: number, end: number, protocol: number): number {
   const length = end - start;
-  if (protocol !== UDP || length < UDP_SHORTEST) return length;
+  if (protocol !== Protocol.Udp || length < UDP_SHORTEST) return length;
   const stated = packet.view.getUint16(start + UDP_LENGTH);
   return stated >= UDP_SHORTEST && stated < length ? stated : length;
+}
+
+/**
+ * The {@linkcode sum} from `start` to `end`, to go on from `initial`; of an inner packet whose own sum is still
+ * unfinished, as if it were finished.
+ */
+export function finishedSum(packet: Packet, start: number, end: number, initial: number): number {
+  const inner = packet.offset + packet.checksumStart;
+  const innerField = inner + packet.checksumOffset;
+  if (packet.checksumStart === 0 || inner <= start || innerField + 2 > end) {
+    return sum(packet.bytes, start, end - start, initial);
+  }
+  // What the unfinished sum covers will sum up to the complement of what its field holds now, so the rest need
+  // not be read. At an odd distance, its bytes change places.
+  let rest = ~packet.view.getUint16(innerField) & 0xffff;
+  if ((inner - start) % 2 === 1) rest = rest << 8 & 0xff00 | rest >> 8;
+  return sum(packet.bytes, start, inner - start, initial + rest);
 }
 
 /**
@@ -261,24 +273,14 @@ export function writeTransportChecksum(
   pseudoHeaderSum: number,
 ): void {
   const offset = checksumField(protocol);
-  if (offset < 0 || protocol === UDP_LITE || protocol === DCCP || start + offset + 2 > end) return;
+  if (offset < 0 || protocol === Protocol.UdpLite || protocol === Protocol.Dccp || start + offset + 2 > end) {
+    return;
+  }
   if (isPartial(packet, start)) {
     packet.checksumStart = 0;
     packet.checksumOffset = 0;
   }
   packet.view.setUint16(start + offset, 0);
-  const inner = packet.offset + packet.checksumStart;
-  const innerField = inner + packet.checksumOffset;
-  let total: number;
-  if (packet.checksumStart !== 0 && inner > start && innerField + 2 <= end) {
-    // What the unfinished sum covers will sum up to the complement of what its field holds now, so the
-    // rest need not be read. In an outer word's other half, the inner one's bytes change places.
-    total = ~packet.view.getUint16(innerField) & 0xffff;
-    if ((inner - start) % 2 === 1) total = (total >> 8) | ((total & 0xff) << 8);
-    total = sum(packet.bytes, start, inner - start, total + pseudoHeaderSum);
-  } else {
-    total = sum(packet.bytes, start, end - start, pseudoHeaderSum);
-  }
-  const finished = ~total & 0xffff;
+  const finished = ~finishedSum(packet, start, end, pseudoHeaderSum) & 0xffff;
   packet.view.setUint16(start + offset, finished === 0 && sparesZero(protocol) ? 0xffff : finished);
 }

@@ -1,10 +1,12 @@
 /** The ICMPv6 header, in place (RFC 4443), and the types of Neighbor Discovery (RFC 4861). */
 
+import { encodeIcmp, HEADER_LENGTH, type IcmpFields, IcmpView } from "./_icmp_view.ts";
 import type { Packet } from "./core/packet.ts";
 import { nextViewNumber } from "./header_view.ts";
-import { Protocol } from "./ip.ts";
 import { Ipv6 } from "./ipv6.ts";
-import { checkField, TransportView } from "./transport_view.ts";
+import { Protocol } from "./protocol.ts";
+
+export type { IcmpFields as Icmpv6Fields, IcmpView } from "./_icmp_view.ts";
 
 // Specification: RFC 4443 sections 2.1, 3 and 4; the length of what is quoted, RFC 4884 section 4
 //
@@ -19,31 +21,10 @@ import { checkField, TransportView } from "./transport_view.ts";
 //    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //    |                    As much of invoking packet                 |
 //    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
-const TYPE = 0; // the word of type and code
-const CODE = 1;
-const CHECKSUM = 2;
-const REST = 4;
-const ID = 4;
 const QUOTED_LENGTH = 4; // in units of 8 bytes; 0: all that follows
-const SEQ = 6;
-const HEADER_LENGTH = 8;
 
 // Implementation
 const VIEW = nextViewNumber();
-
-/** What {@linkcode Icmpv6.encode} writes. */
-export interface Icmpv6Fields {
-  /** What the message says, such as {@linkcode Icmpv6.EchoRequest}. */
-  type: number;
-  /** Which kind of that. @default {0} */
-  code?: number;
-  /** Tells one sender of echo requests from another. @default {0} */
-  id?: number;
-  /** Counts echo requests. @default {0} */
-  seq?: number;
-  /** The bytes of `id` and `seq` at once (unsigned 32 bits), for messages that have others. */
-  rest?: number;
-}
 
 /**
  * An ICMP message over IPv6. Every setter keeps the checksum. A number that does not fit its field loses its high
@@ -70,8 +51,8 @@ export interface Icmpv6Fields {
  * assert(icmp.id === 7 && icmp.ip.srcText === "fd00::4d" && icmp.checksumValid);
  * ```
  */
-export class Icmpv6 extends TransportView<Ipv6> {
-  /** An error: the packet cannot be delivered; the code says why. */
+export class Icmpv6 extends IcmpView<Ipv6> {
+  /** An error, as all types below 128 are: the packet cannot be delivered; the code says why. */
   static readonly DestinationUnreachable = 1;
   /** An error: the packet is longer than the next link's MTU, which is `rest`. */
   static readonly PacketTooBig = 2;
@@ -119,59 +100,8 @@ export class Icmpv6 extends TransportView<Ipv6> {
    * @throws {RangeError} when a field does not fit, or the packet's headroom is used up; the packet is then as it
    * was.
    */
-  static encode(packet: Packet, fields: Icmpv6Fields): void {
-    const { type, code = 0, id = 0, seq = 0 } = fields;
-    checkField("an ICMPv6", "type", type, 0xff);
-    checkField("an ICMPv6", "code", code, 0xff);
-    checkField("an ICMPv6", "id", id, 0xffff);
-    checkField("an ICMPv6", "seq", seq, 0xffff);
-    const rest = fields.rest ?? id * 0x10000 + seq;
-    checkField("an ICMPv6", "rest", rest, 0xffffffff);
-    packet.prepend(HEADER_LENGTH);
-    const { view, offset } = packet;
-    view.setUint16(offset + TYPE, type << 8 | code);
-    view.setUint16(offset + CHECKSUM, 0);
-    view.setUint32(offset + REST, rest);
-  }
-
-  /** What the message says, such as {@linkcode Icmpv6.EchoRequest}; below 128 it is an error. */
-  get type(): number {
-    return this.packet.bytes[this.start + TYPE]!;
-  }
-  set type(value: number) {
-    this.setWord(TYPE, (value & 0xff) << 8 | this.code);
-  }
-
-  /** Which kind of that. */
-  get code(): number {
-    return this.packet.bytes[this.start + CODE]!;
-  }
-  set code(value: number) {
-    this.setWord(TYPE, this.type << 8 | value & 0xff);
-  }
-
-  /** Tells one sender from another in echo messages; elsewhere the first half of `rest`. */
-  get id(): number {
-    return this.packet.view.getUint16(this.start + ID);
-  }
-  set id(value: number) {
-    this.setWord(ID, value);
-  }
-
-  /** Counts one sender's echo messages; elsewhere the second half of `rest`. */
-  get seq(): number {
-    return this.packet.view.getUint16(this.start + SEQ);
-  }
-  set seq(value: number) {
-    this.setWord(SEQ, value);
-  }
-
-  /** The second four bytes, whose meaning depends on the type (unsigned 32 bits). */
-  get rest(): number {
-    return this.packet.view.getUint32(this.start + REST);
-  }
-  set rest(value: number) {
-    this.setDoubleWord(REST, value);
+  static encode(packet: Packet, fields: IcmpFields): void {
+    encodeIcmp(packet, "an ICMPv6", fields);
   }
 
   /** Where the packet that an error is about starts in `packet.bytes`; -1 when this is no error of RFC 4443. */

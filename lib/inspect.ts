@@ -4,9 +4,10 @@ import { formatIpv4, formatIpv6 } from "./address.ts";
 import type { Packet } from "./core/packet.ts";
 import { Icmpv4 } from "./icmpv4.ts";
 import { Icmpv6 } from "./icmpv6.ts";
-import { Ip, Protocol } from "./ip.ts";
+import { Ip } from "./ip.ts";
 import type { Ipv4 } from "./ipv4.ts";
 import type { Ipv6 } from "./ipv6.ts";
+import { Protocol } from "./protocol.ts";
 import { Tcp } from "./tcp.ts";
 import { Udp } from "./udp.ts";
 

@@ -1,18 +1,18 @@
 /** The IPv4 header, in place (RFC 791). */
 
+import { checkField, writeTransport } from "./_encode.ts";
 import { formatIpv4 } from "./address.ts";
 import {
   adjust,
   adjustPseudoHeader,
   checksum,
-  coveredLength,
   difference,
   difference32,
   pseudoHeaderSumIpv4,
-  writeTransportChecksum,
 } from "./checksum.ts";
 import type { Packet } from "./core/packet.ts";
 import { HeaderView, nextViewNumber } from "./header_view.ts";
+import { Protocol } from "./protocol.ts";
 
 // Specification: RFC 791 section 3.1, with the service octet of RFC 2474 and RFC 3168
 //
@@ -45,8 +45,6 @@ const OPTIONS = 20;
 const DONT_FRAGMENT = 0x4000;
 const MORE_FRAGMENTS = 0x2000;
 const FRAGMENT_OFFSET = 0x1fff; // in units of 8 bytes
-const ICMPV4 = 1;
-const ICMPV6 = 58; // has no sum over IPv4's pseudo-header
 const MAX_LENGTH = 65_535;
 
 // Implementation
@@ -139,13 +137,13 @@ export class Ipv4 extends HeaderView {
     if (totalLength > MAX_LENGTH) {
       throw new RangeError(`Cannot encode an IPv4 packet of ${totalLength} bytes: 65535 is the most`);
     }
-    checkField("src", src, 0xffffffff);
-    checkField("dst", dst, 0xffffffff);
-    checkField("protocol", protocol, 0xff);
-    checkField("ttl", ttl, 0xff);
-    checkField("id", id, 0xffff);
-    checkField("dscp", dscp, 0x3f);
-    checkField("ecn", ecn, 0x03);
+    checkField("an IPv4", "src", src, 0xffffffff);
+    checkField("an IPv4", "dst", dst, 0xffffffff);
+    checkField("an IPv4", "protocol", protocol, 0xff);
+    checkField("an IPv4", "ttl", ttl, 0xff);
+    checkField("an IPv4", "id", id, 0xffff);
+    checkField("an IPv4", "dscp", dscp, 0x3f);
+    checkField("an IPv4", "ecn", ecn, 0x03);
     packet.prepend(OPTIONS);
     const { view, offset } = packet;
     view.setUint16(offset + SERVICE, VERSION << 12 | OPTIONS >> 2 << 8 | dscp << 2 | ecn);
@@ -157,7 +155,8 @@ export class Ipv4 extends HeaderView {
     view.setUint32(offset + SRC, src);
     view.setUint32(offset + DST, dst);
     view.setUint16(offset + CHECKSUM, checksum(packet.bytes, offset, OPTIONS));
-    Ipv4.of(packet)?.finishTransport();
+    const ip = Ipv4.of(packet);
+    if (ip !== undefined) writeTransport(ip);
   }
 
   /** The differentiated services code point (RFC 2474 section 3), 6 bits. */
@@ -241,15 +240,9 @@ export class Ipv4 extends HeaderView {
     this.#set(TTL, 0xff00, value << 8);
   }
 
-  /**
-   * What the packet carries, one of `Protocol`. Setting it says that the payload is another one: it does not
-   * touch the transport checksum, which {@linkcode Ipv4.finishTransport} writes anew.
-   */
+  /** What the packet carries, one of `Protocol`. */
   get protocol(): number {
     return this.packet.bytes[this.start + PROTOCOL]!;
-  }
-  set protocol(value: number) {
-    this.#set(TTL, 0x00ff, value);
   }
 
   /** The header checksum as it stands; right when `sum` over the whole header is 0xffff. */
@@ -293,6 +286,14 @@ export class Ipv4 extends HeaderView {
     return this.#end - this.#payloadOffset;
   }
 
+  /**
+   * Says that the payload is another one, one of `Protocol`. The header checksum is kept; the transport checksum
+   * is then the new header's affair: `Udp.refreshChecksum` and its like write it.
+   */
+  setProtocol(protocol: number): void {
+    this.#set(TTL, 0x00ff, protocol);
+  }
+
   /** Exchanges source and destination. No checksum changes: a sum does not depend on the order of its words. */
   swap(): void {
     const { view } = this.packet;
@@ -302,16 +303,12 @@ export class Ipv4 extends HeaderView {
   }
 
   /**
-   * Writes the checksum of the UDP, TCP or ICMPv4 header behind this one, in full: for a payload that was
-   * changed otherwise than through views. In a fragment it does nothing.
+   * The sum of the pseudo-header that a transport checksum covers, to be gone on from: 0 for ICMP, which has none.
+   * -1 when it cannot be told: there is no ICMPv6 over IPv4. `length` is the transport's (bytes).
    */
-  finishTransport(): void {
-    const { packet, protocol } = this;
-    if (this.isFragment || protocol === ICMPV6) return;
-    const start = this.#payloadOffset;
-    const length = coveredLength(packet, start, this.#end, protocol);
-    const pseudoHeader = protocol === ICMPV4 ? 0 : pseudoHeaderSumIpv4(this.src, this.dst, protocol, length);
-    writeTransportChecksum(packet, start, start + length, protocol, pseudoHeader);
+  pseudoHeaderSum(protocol: number, length: number): number {
+    if (protocol === Protocol.Icmp) return 0;
+    return protocol === Protocol.Icmpv6 ? -1 : pseudoHeaderSumIpv4(this.src, this.dst, protocol, length);
   }
 
   #set(at: number, mask: number, value: number): void {
@@ -336,13 +333,5 @@ export class Ipv4 extends HeaderView {
   #adjust(change: number): void {
     const { view } = this.packet;
     view.setUint16(this.start + CHECKSUM, adjust(view.getUint16(this.start + CHECKSUM), change));
-  }
-}
-
-function checkField(name: string, value: number, most: number): void {
-  if (!(value >= 0 && value <= most && Number.isInteger(value))) {
-    throw new RangeError(
-      `Cannot encode an IPv4 header: ${name} is ${value}, not a whole number up to ${most}`,
-    );
   }
 }

@@ -1,15 +1,11 @@
 /** The IPv6 header and its extension headers, in place (RFC 8200). */
 
+import { checkField, writeTransport } from "./_encode.ts";
 import { formatIpv6 } from "./address.ts";
-import {
-  adjustPseudoHeader,
-  coveredLength,
-  difference32,
-  pseudoHeaderSumIpv6,
-  writeTransportChecksum,
-} from "./checksum.ts";
+import { adjustPseudoHeader, difference32, pseudoHeaderSumIpv6 } from "./checksum.ts";
 import type { Packet } from "./core/packet.ts";
 import { HeaderView, nextViewNumber } from "./header_view.ts";
+import { Protocol } from "./protocol.ts";
 
 // Specification: RFC 8200 section 3
 //
@@ -37,7 +33,6 @@ const HOP_LIMIT = 7;
 const SRC = 8;
 const DST = 24;
 const HEADER_LENGTH = 40;
-const ICMPV4 = 1; // has no sum over IPv6's pseudo-header
 const MAX_PAYLOAD = 65_535;
 
 // Specification: extension headers. RFC 8200 sections 4.3, 4.4, 4.5 and 4.6, RFC 4302 section 2
@@ -47,11 +42,6 @@ const MAX_PAYLOAD = 65_535;
 //    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //    |  Next Header  |   Reserved    |      Fragment Offset    |Res|M|  fragment
 //    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
-const HOP_BY_HOP = 0;
-const ROUTING = 43;
-const FRAGMENT = 44;
-const AUTHENTICATION = 51;
-const DESTINATION_OPTIONS = 60;
 const EXTENSION_LENGTH = 1; // behind the first 8 bytes, in units of 8 bytes
 const EXTENSION_SHORTEST = 8;
 const ROUTING_TYPE = 2;
@@ -159,12 +149,12 @@ export class Ipv6 extends HeaderView {
     if (payloadLength > MAX_PAYLOAD) {
       throw new RangeError(`Cannot encode an IPv6 packet with ${payloadLength} bytes: 65535 is the most`);
     }
-    checkField("src's length", src.length, 16, 16);
-    checkField("dst's length", dst.length, 16, 16);
-    checkField("nextHeader", nextHeader, 0, 0xff);
-    checkField("hopLimit", hopLimit, 0, 0xff);
-    checkField("trafficClass", trafficClass, 0, 0xff);
-    checkField("flowLabel", flowLabel, 0, 0xfffff);
+    checkAddress("src", src);
+    checkAddress("dst", dst);
+    checkField("an IPv6", "nextHeader", nextHeader, 0xff);
+    checkField("an IPv6", "hopLimit", hopLimit, 0xff);
+    checkField("an IPv6", "trafficClass", trafficClass, 0xff);
+    checkField("an IPv6", "flowLabel", flowLabel, 0xfffff);
     packet.prepend(HEADER_LENGTH);
     const { bytes, view, offset } = packet;
     view.setUint32(offset, VERSION << 28 | trafficClass << 20 | flowLabel);
@@ -173,7 +163,8 @@ export class Ipv6 extends HeaderView {
     bytes[offset + HOP_LIMIT] = hopLimit;
     bytes.set(src, offset + SRC);
     bytes.set(dst, offset + DST);
-    Ipv6.of(packet)?.finishTransport();
+    const ip = Ipv6.of(packet);
+    if (ip !== undefined) writeTransport(ip);
   }
 
   /** Service class and congestion mark together (RFC 8200 section 7). */
@@ -225,16 +216,9 @@ export class Ipv6 extends HeaderView {
     return this.#payloadOffset - this.start;
   }
 
-  /**
-   * The type of what follows the 40 bytes: an extension header, or the upper layer. Where there are extension
-   * headers, setting it leaves the view as it was: ask {@linkcode Ipv6.of} again.
-   */
+  /** The type of what follows the 40 bytes: an extension header, or the upper layer. */
   get nextHeader(): number {
     return this.packet.bytes[this.start + NEXT_HEADER]!;
-  }
-  set nextHeader(value: number) {
-    this.packet.bytes[this.start + NEXT_HEADER] = value;
-    if (this.#payloadOffset === this.start + HEADER_LENGTH) this.#protocol = value & 0xff;
   }
 
   /** How many more routers may pass the packet on. */
@@ -344,6 +328,16 @@ export class Ipv6 extends HeaderView {
   }
 
   /**
+   * Says that what follows the 40 bytes is another header, one of `Protocol`. The transport checksum is then the new
+   * header's affair: `Udp.refreshChecksum` and its like write it. Where there are extension headers, the view stays
+   * as it was: ask {@linkcode Ipv6.of} again.
+   */
+  setNextHeader(nextHeader: number): void {
+    this.packet.bytes[this.start + NEXT_HEADER] = nextHeader;
+    if (this.#payloadOffset === this.start + HEADER_LENGTH) this.#protocol = nextHeader & 0xff;
+  }
+
+  /**
    * Exchanges source and destination. No checksum changes, since a sum does not depend on the order of its words;
    * but where segments of a route are left, the transport checksum covers the source alone, and is kept.
    */
@@ -361,18 +355,13 @@ export class Ipv6 extends HeaderView {
   }
 
   /**
-   * Writes the checksum of the UDP, TCP or ICMPv6 header behind the extension headers, in full: for a payload that
-   * was changed otherwise than through views. It does nothing in a fragment, nor where a route of a kind that is
-   * not known here hides the final destination.
+   * The sum of the pseudo-header that a transport checksum covers, to be gone on from. -1 when it cannot be told:
+   * for ICMPv4, which has none over IPv6, and where a route of a kind that is not known here hides the final
+   * destination. `length` is the transport's (bytes).
    */
-  finishTransport(): void {
-    const dst = this.#finalDestination();
-    const { packet, protocol } = this;
-    if (this.isFragment || dst < 0 || protocol === ICMPV4) return;
-    const start = this.#payloadOffset;
-    const length = coveredLength(packet, start, this.#end, protocol);
-    const pseudoHeader = pseudoHeaderSumIpv6(packet.bytes, this.start + SRC, dst, protocol, length);
-    writeTransportChecksum(packet, start, start + length, protocol, pseudoHeader);
+  pseudoHeaderSum(protocol: number, length: number): number {
+    const dst = protocol === Protocol.Icmp ? -1 : this.#finalDestination();
+    return dst < 0 ? -1 : pseudoHeaderSumIpv6(this.packet.bytes, this.start + SRC, dst, protocol, length);
   }
 
   /** Finds the upper layer, and says whether it got there. */
@@ -384,7 +373,7 @@ export class Ipv6 extends HeaderView {
     let routing = -1;
     for (let count = 0; isExtension(next); count++) {
       // Section 4.1: Hop-by-Hop Options come first or not at all. RFC 8504 section 5.3: hosts may bound the rest.
-      if (count === MOST_EXTENSIONS || next === HOP_BY_HOP && count > 0) return false;
+      if (count === MOST_EXTENSIONS || next === Protocol.HopByHop && count > 0) return false;
       if (at + EXTENSION_SHORTEST > end) return false;
       const length = extensionLength(bytes, at, next);
       if (at + length > end) return false;
@@ -392,8 +381,8 @@ export class Ipv6 extends HeaderView {
       const header = at;
       next = bytes[at]!;
       at += length;
-      if (type === ROUTING) routing = header;
-      if (type === FRAGMENT) {
+      if (type === Protocol.Routing) routing = header;
+      if (type === Protocol.Fragment) {
         fragment = header;
         // Section 4.5: what follows in a later fragment is a piece out of the middle.
         if ((view.getUint16(header + FRAGMENT_WORD) & FRAGMENT_OFFSET) !== 0) break;
@@ -417,7 +406,7 @@ export class Ipv6 extends HeaderView {
   #finalDestination(): number {
     if (!this.#routed) return this.start + DST;
     const { bytes } = this.packet;
-    const length = extensionLength(bytes, this.#routing, ROUTING);
+    const length = extensionLength(bytes, this.#routing, Protocol.Routing);
     if (length < SEGMENTS + 16) return -1;
     switch (bytes[this.#routing + ROUTING_TYPE]) {
       case ROUTING_SOURCE:
@@ -460,19 +449,18 @@ export class Ipv6 extends HeaderView {
 }
 
 function isExtension(type: number): boolean {
-  return type === HOP_BY_HOP || type === ROUTING || type === FRAGMENT || type === AUTHENTICATION ||
-    type === DESTINATION_OPTIONS;
+  return type === Protocol.HopByHop || type === Protocol.Routing || type === Protocol.Fragment ||
+    type === Protocol.Ah || type === Protocol.DestinationOptions;
 }
 
 function extensionLength(bytes: Uint8Array, at: number, type: number): number {
-  if (type === FRAGMENT) return EXTENSION_SHORTEST;
+  if (type === Protocol.Fragment) return EXTENSION_SHORTEST;
   const units = bytes[at + EXTENSION_LENGTH]!;
   // RFC 4302 section 2.2: in units of 4 bytes, less 2
-  return type === AUTHENTICATION ? (units + 2) << 2 : (units + 1) << 3;
+  return type === Protocol.Ah ? (units + 2) << 2 : (units + 1) << 3;
 }
 
-function checkField(name: string, value: number, least: number, most: number): void {
-  if (value >= least && value <= most && Number.isInteger(value)) return;
-  const range = least === most ? `${most}` : `a whole number up to ${most}`;
-  throw new RangeError(`Cannot encode an IPv6 header: ${name} is ${value}, not ${range}`);
+function checkAddress(name: string, address: Uint8Array): void {
+  if (address.length === 16) return;
+  throw new RangeError(`Cannot encode an IPv6 header: ${name}'s length is ${address.length}, not 16`);
 }

@@ -1,9 +1,13 @@
 /** The TCP header with its options, in place (RFC 9293). */
 
+import { checkField } from "./_encode.ts";
+import { DST_PORT, PortsView, SRC_PORT } from "./_ports_view.ts";
 import type { Packet } from "./core/packet.ts";
 import { nextViewNumber } from "./header_view.ts";
-import { Protocol, transport } from "./ip.ts";
-import { checkField, TransportView } from "./transport_view.ts";
+import { transport } from "./ip.ts";
+import { Protocol } from "./protocol.ts";
+
+export type { PortsView } from "./_ports_view.ts";
 
 // Specification: RFC 9293 section 3.1
 //
@@ -24,8 +28,6 @@ import { checkField, TransportView } from "./transport_view.ts";
 //    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //    |                           [Options]                           |
 //    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
-const SRC_PORT = 0;
-const DST_PORT = 2;
 const SEQ = 4;
 const ACK = 8;
 const DATA_OFFSET = 12; // the word of data offset, reserved bits and flags
@@ -108,7 +110,7 @@ export interface TcpFields {
  * assert(tcp.mss === 1360 && tcp.checksumValid);
  * ```
  */
-export class Tcp extends TransportView {
+export class Tcp extends PortsView {
   /** The sender has no more data. */
   static readonly Fin = 0x01;
   /** Opens a connection. */
@@ -181,22 +183,6 @@ export class Tcp extends TransportView {
     view.setUint16(offset + URGENT_POINTER, urgentPointer);
     bytes.set(options, offset + OPTIONS);
     bytes.fill(END, offset + OPTIONS + options.length, offset + headerLength);
-  }
-
-  /** The sender's port. */
-  get srcPort(): number {
-    return this.packet.view.getUint16(this.start + SRC_PORT);
-  }
-  set srcPort(value: number) {
-    this.setWord(SRC_PORT, value);
-  }
-
-  /** The receiver's port. */
-  get dstPort(): number {
-    return this.packet.view.getUint16(this.start + DST_PORT);
-  }
-  set dstPort(value: number) {
-    this.setWord(DST_PORT, value);
   }
 
   /** The number of the first byte of the payload, or of the SYN or FIN (unsigned 32 bits). */
@@ -355,14 +341,6 @@ export class Tcp extends TransportView {
       at += length;
     }
     return -1;
-  }
-
-  /** Exchanges the ports. The checksum does not change: a sum does not depend on the order of its words. */
-  swapPorts(): void {
-    const { view } = this.packet;
-    const srcPort = view.getUint16(this.start + SRC_PORT);
-    view.setUint16(this.start + SRC_PORT, view.getUint16(this.start + DST_PORT));
-    view.setUint16(this.start + DST_PORT, srcPort);
   }
 
   #optionOf(kind: number, length: number): number {

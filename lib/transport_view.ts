@@ -4,29 +4,18 @@ import {
   adjustTransport,
   difference,
   difference32,
+  finishedSum,
   isPartial,
-  pseudoHeaderSumIpv4,
-  pseudoHeaderSumIpv6,
-  sum,
   transportChecksum,
   writeTransportChecksum,
 } from "./checksum.ts";
 import type { Packet } from "./core/packet.ts";
 import { HeaderView } from "./header_view.ts";
-import { type Ip, Protocol } from "./ip.ts";
-import type { Ipv6 } from "./ipv6.ts";
+import type { Ip } from "./ip.ts";
+import { Protocol } from "./protocol.ts";
 
-// Specification: RFC 792; RFC 8200 sections 3 and 4.4, RFC 6275 section 6.4, RFC 8754 section 2
+// Specification: RFC 792
 const ICMP_CHECKSUM = 2;
-const IPV6_SRC = 8;
-const IPV6_DST = 24;
-const ROUTING_LENGTH = 1; // behind the first 8 bytes, in units of 8 bytes
-const ROUTING_TYPE = 2;
-const SEGMENTS_LEFT = 3;
-const SEGMENTS = 8;
-const ROUTING_SOURCE = 0;
-const ROUTING_MOBILE = 2;
-const ROUTING_SEGMENTS = 4;
 
 /** A transport header, seen in place. */
 export abstract class TransportView<Header extends Ip = Ip> extends HeaderView {
@@ -78,7 +67,7 @@ export abstract class TransportView<Header extends Ip = Ip> extends HeaderView {
     if (this.#ip.isFragment) return false;
     // RFC 768; RFC 8200 section 8.1: over IPv6 there must be one.
     if (this.#protocol === Protocol.Udp && this.checksum === 0) return this.#ip.version === 4;
-    const pseudoHeader = this.#pseudoHeaderSum();
+    const pseudoHeader = this.#ip.pseudoHeaderSum(this.#protocol, this.#end - start);
     return pseudoHeader >= 0 && finishedSum(packet, start, this.#end, pseudoHeader) === 0xffff;
   }
 
@@ -89,7 +78,7 @@ export abstract class TransportView<Header extends Ip = Ip> extends HeaderView {
   refreshChecksum(): void {
     const { packet, start } = this;
     if (isPartial(packet, start) || this.#ip.isFragment) return;
-    const pseudoHeader = this.#pseudoHeaderSum();
+    const pseudoHeader = this.#ip.pseudoHeaderSum(this.#protocol, this.#end - start);
     if (pseudoHeader < 0) return;
     writeTransportChecksum(packet, start, this.#end, this.#protocol, pseudoHeader);
   }
@@ -138,62 +127,5 @@ export abstract class TransportView<Header extends Ip = Ip> extends HeaderView {
     if (packet.view.getUint16(start + ICMP_CHECKSUM) === 0) {
       packet.view.setUint16(start + ICMP_CHECKSUM, 0xffff);
     }
-  }
-
-  /** The pseudo-header's sum; -1 when the address that it covers cannot be told. */
-  #pseudoHeaderSum(): number {
-    const ip: Ip = this.#ip;
-    const protocol = this.#protocol;
-    const length = this.#end - this.start;
-    if (protocol === Protocol.Icmp) return 0;
-    if (ip.version === 4) return pseudoHeaderSumIpv4(ip.src, ip.dst, protocol, length);
-    const dst = finalDestination(ip);
-    if (dst < 0) return -1;
-    return pseudoHeaderSumIpv6(this.packet.bytes, ip.start + IPV6_SRC, dst, protocol, length);
-  }
-}
-
-/** Where the address stands that transport checksums cover (RFC 8200 section 8.1); -1 when it cannot be told. */
-function finalDestination(ip: Ipv6): number {
-  const { bytes } = ip.packet;
-  const routing = ip.extension(Protocol.Routing);
-  if (routing < 0 || bytes[routing + SEGMENTS_LEFT] === 0) return ip.start + IPV6_DST;
-  const length = (bytes[routing + ROUTING_LENGTH]! + 1) << 3;
-  if (length < SEGMENTS + 16) return -1;
-  switch (bytes[routing + ROUTING_TYPE]) {
-    case ROUTING_SOURCE:
-      return routing + length - 16;
-    case ROUTING_MOBILE:
-    case ROUTING_SEGMENTS:
-      return routing + SEGMENTS;
-    default:
-      return -1;
-  }
-}
-
-/** The sum from `start` to `end`, where the sum of an inner packet may be unfinished: as if it were finished. */
-function finishedSum(packet: Packet, start: number, end: number, initial: number): number {
-  const inner = packet.offset + packet.checksumStart;
-  const innerField = inner + packet.checksumOffset;
-  if (packet.checksumStart === 0 || inner <= start || innerField + 2 > end) {
-    return sum(packet.bytes, start, end - start, initial);
-  }
-  // What the unfinished sum covers will sum up to the complement of what its field holds now; at an odd
-  // distance, its bytes change places.
-  let rest = ~packet.view.getUint16(innerField) & 0xffff;
-  if ((inner - start) % 2 === 1) rest = rest << 8 & 0xff00 | rest >> 8;
-  return sum(packet.bytes, start, inner - start, initial + rest);
-}
-
-/**
- * For the `encode` of each protocol.
- *
- * @throws {RangeError} unless the value is a whole number from 0 to `most`.
- */
-export function checkField(header: string, name: string, value: number, most: number): void {
-  if (!(value >= 0 && value <= most && Number.isInteger(value))) {
-    throw new RangeError(
-      `Cannot encode ${header} header: ${name} is ${value}, not a whole number up to ${most}`,
-    );
   }
 }

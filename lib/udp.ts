@@ -1,9 +1,13 @@
 /** The UDP header, in place (RFC 768). */
 
+import { checkField } from "./_encode.ts";
+import { DST_PORT, PortsView, SRC_PORT } from "./_ports_view.ts";
 import type { Packet } from "./core/packet.ts";
 import { nextViewNumber } from "./header_view.ts";
-import { Protocol, transport } from "./ip.ts";
-import { checkField, TransportView } from "./transport_view.ts";
+import { transport } from "./ip.ts";
+import { Protocol } from "./protocol.ts";
+
+export type { PortsView } from "./_ports_view.ts";
 
 // Specification: RFC 768
 //
@@ -15,8 +19,6 @@ import { checkField, TransportView } from "./transport_view.ts";
 //    |                 |                 |
 //    |     Length      |    Checksum     |
 //    +--------+--------+--------+--------+
-const SRC_PORT = 0;
-const DST_PORT = 2;
 const LENGTH = 4;
 const CHECKSUM = 6;
 const HEADER_LENGTH = 8;
@@ -57,7 +59,7 @@ export interface UdpFields {
  * assert(udp.dstPort === 5000 && udp.ip.dstText === "10.9.0.1" && udp.checksumValid);
  * ```
  */
-export class Udp extends TransportView {
+export class Udp extends PortsView {
   /**
    * The packet's UDP header, over IPv4 or IPv6. `undefined` for another protocol and for a fragment other than the
    * first; and for a header that is cut short or lies about its length, which makes the packet `malformed`.
@@ -102,32 +104,8 @@ export class Udp extends TransportView {
     view.setUint16(offset + CHECKSUM, 0);
   }
 
-  /** The sender's port; 0 when it wants no answer. */
-  get srcPort(): number {
-    return this.packet.view.getUint16(this.start + SRC_PORT);
-  }
-  set srcPort(value: number) {
-    this.setWord(SRC_PORT, value);
-  }
-
-  /** The receiver's port. */
-  get dstPort(): number {
-    return this.packet.view.getUint16(this.start + DST_PORT);
-  }
-  set dstPort(value: number) {
-    this.setWord(DST_PORT, value);
-  }
-
   /** The bytes of the datagram with its header, as it says itself; in a first fragment more than are here. */
   get udpLength(): number {
     return this.packet.view.getUint16(this.start + LENGTH);
-  }
-
-  /** Exchanges the ports. The checksum does not change: a sum does not depend on the order of its words. */
-  swapPorts(): void {
-    const { view } = this.packet;
-    const srcPort = view.getUint16(this.start + SRC_PORT);
-    view.setUint16(this.start + SRC_PORT, view.getUint16(this.start + DST_PORT));
-    view.setUint16(this.start + DST_PORT, srcPort);
   }
 }

@@ -71,6 +71,8 @@ export class Tunnel implements AsyncDisposable {
   #streams: StreamSurface | undefined;
   #joined = false;
   #breathing = false;
+  /** Whether it closes as soon as what the script has sent is with the device. */
+  #finishing = false;
   #closing = false;
   #isClosed = false;
   #failure: unknown;
@@ -248,6 +250,7 @@ export class Tunnel implements AsyncDisposable {
     this.#breathing = false;
     const failure = this.device.failure ?? this.#far?.failure;
     if (failure !== undefined) this.#failure ??= failure;
+    if (this.#finishing && this.#pipeline.inboundLength === 0) this.#closing = true;
     if (this.#closing || failure !== undefined) this.#end();
     return came;
   }
@@ -371,7 +374,10 @@ export class Tunnel implements AsyncDisposable {
 
   #openStreams(): StreamSurface {
     if (this.#streams === undefined) {
-      const streams = new StreamSurface(() => this.close());
+      const streams = new StreamSurface(() => {
+        this.#finishing = true;
+        this.#loop.wake();
+      });
       this.#takeAsFar("streams", streams);
       this.#streams = streams;
     }

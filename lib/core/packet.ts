@@ -144,8 +144,8 @@ export class Packet {
   }
 
   /**
-   * The packet as bytes of one's own, good for ever and free to change. Several when it is a super-packet:
-   * what comes back is ordinary packets with finished sums.
+   * The packet as bytes of one's own, good for ever and free to change, with a finished sum. A super-packet is not
+   * cut yet: it comes as one.
    */
   copy(): Uint8Array[] {
     const bytes = this.bytes.slice(this.offset, this.offset + this.length);

@@ -10,7 +10,7 @@ import type {
   Rescue,
   Waitable,
 } from "../../lib/core/mod.ts";
-import { currentLoop } from "../../runtime/loop.ts";
+import { Breath, currentLoop, type LoopMember } from "../../runtime/loop.ts";
 import type { Tunnel } from "../../runtime/mod.ts";
 
 /** The runtime's own signals and thread, for which tests without permissions have none. */
@@ -137,6 +137,41 @@ export class ManualEnd implements Device {
   #tell(): void {
     this.#news.resolve();
     this.#news = Promise.withResolvers();
+  }
+}
+
+/** A member of the loop that has nothing to do, and sees when the loop rests. */
+export class RestWatch implements LoopMember, Disposable {
+  readonly name = "rest watch";
+  readonly due: number = Infinity;
+  readonly waitable = false;
+  #rests = Promise.withResolvers<void>();
+
+  constructor() {
+    currentLoop().join(this);
+  }
+
+  /** Settled when everything that is asked for up to now is done, and the loop waits for more. */
+  rests(): Promise<void> {
+    currentLoop().wake();
+    return this.#rests.promise;
+  }
+
+  breathe(): Breath {
+    return Breath.Idle;
+  }
+
+  arm(): void {
+    this.#rests.resolve();
+    this.#rests = Promise.withResolvers();
+  }
+
+  fail(error: unknown): void {
+    throw error;
+  }
+
+  [Symbol.dispose](): void {
+    currentLoop().leave(this);
   }
 }
 

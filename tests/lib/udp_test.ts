@@ -90,6 +90,20 @@ Deno.test("Udp.of() takes a datagram shorter than the IP payload, and what follo
   equal(wrongChecksum(packet.data), "");
 });
 
+Deno.test("Ipv4.encode() and Ipv6.encode() sum a datagram that is shorter than the IP payload as far as it goes", () => {
+  for (const version of [4, 6] as const) {
+    for (const more of [1, 2, 7]) {
+      const packet = packetOf([1, 2, 3]);
+      Udp.encode(packet, { srcPort: 1, dstPort: 2 });
+      packet.length += more; // bytes of 0xa5
+      const udp = Udp.of(encodeIp(packet, version, UDP))!;
+      deepEqual([udp.payloadLength, udp.ip.payloadLength], [3, 11 + more]);
+      equal(udp.checksumValid, true);
+      equal(wrongChecksum(packet.data), "");
+    }
+  }
+});
+
 Deno.test("Udp.of() takes a first fragment, whose length is the whole datagram's; its sum cannot be told", () => {
   const { packet, start } = datagram(4, new Uint8Array(16));
   packet.view.setUint16(start + 4, 2000);
@@ -251,6 +265,18 @@ Deno.test("Udp.checksumValid and Udp.refreshChecksum() cover the last address of
     equal(udp.checksumValid, true);
     equal(wrongChecksum(packet.data), "");
   }
+});
+
+Deno.test("Udp.refreshChecksum() leaves the sum alone where a route of an unknown kind hides the last address", () => {
+  const packet = packetOf([1, 2, 3]);
+  Udp.encode(packet, { srcPort: 1, dstPort: 2 });
+  packet.prepend(24);
+  packet.bytes.set([UDP, 2, 3, 1, 0, 0, 0, 0, ...IPV6_DST], packet.offset);
+  const udp = Udp.of(encodeIp(packet, 6, 43))!;
+  const before = packet.data.slice();
+  udp.refreshChecksum();
+  deepEqual(packet.data, before);
+  equal(udp.checksumValid, false);
 });
 
 Deno.test("Udp.checksumValid counts an inner packet's unfinished sum as finished", () => {

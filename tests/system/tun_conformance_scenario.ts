@@ -1,0 +1,164 @@
+/**
+ * The conformance suite over TUN devices: tests of their own, which tun_conformance_test.ts runs in a namespace.
+ *
+ *     near ── write ─► kernel, its packets redirected by tc(8) ─► read ── far, and back
+ *
+ * The kernel hands on what comes in by one device as what goes out by the other one before it looks at a header: the
+ * suite's packets arrive as they are, though no router would take them.
+ */
+
+import assert from "node:assert/strict";
+import { openTunDevice, type TunDevice } from "../../driver/linux/device.ts";
+import { checkDeviceOptions } from "../../driver/options.ts";
+import { type EndHost, PacketBatch, type TunnelEnd, type Waitable } from "../../lib/core/mod.ts";
+import { endConformance, type EndPair, numbered, receive, sequenceOf } from "../conformance/end.ts";
+import { TestHost } from "../kit/host.ts";
+import { command } from "../kit/system.ts";
+
+// Specification: filter.txt of the kernel, "BPF_RET | BPF_K" of all ones: any packet, whatever its length
+const ANY_PACKET = "1,6 0 0 4294967295";
+
+// Implementation
+/** Packets that the kernel keeps for each device. */
+const QUEUE = 1000;
+/** Packets that may be under way in one direction, so that the kernel drops none. */
+const UNDER_WAY = 500;
+
+/** Two devices of which each sends what the other one writes. */
+async function openDevices(mtu: number, txQueueLength = QUEUE): Promise<[TunDevice, TunDevice]> {
+  const [near, far] = ["near", "far"].map((name) =>
+    openTunDevice(checkDeviceOptions({ name, mtu, linux: { txQueueLength } }))
+  ) as [TunDevice, TunDevice];
+  for (const [from, to] of [["near", "far"], ["far", "near"]] as const) {
+    await command("tc", ["qdisc", "add", "dev", from, "clsact"]);
+    const filter = ["filter", "add", "dev", from, "ingress", "protocol", "all"];
+    const redirect = ["action", "mirred", "egress", "redirect", "dev", to];
+    await command("tc", [...filter, "bpf", "da", "bytecode", ANY_PACKET, ...redirect]);
+  }
+  return [near, far];
+}
+
+/**
+ * A device with the two things that the suite asks of every end and that the loop and the kernel do for a device:
+ * it wakes its loop, where the loop would poll; and it takes no more than its other side has room for, where the
+ * kernel would drop.
+ */
+class Cabled implements TunnelEnd {
+  readonly waitable: Waitable | undefined = undefined;
+  readonly queued = 0;
+  partner!: Cabled;
+  readonly #device: TunDevice;
+  #host: EndHost | undefined;
+  /** Packets that it has written and its partner has not read. */
+  #underWay = 0;
+
+  constructor(device: TunDevice) {
+    this.#device = device;
+  }
+
+  get name(): string {
+    return this.#device.name;
+  }
+
+  get failure(): Error | undefined {
+    return this.#device.failure;
+  }
+
+  get closed(): Promise<void> | undefined {
+    return (this.#device as TunnelEnd).closed;
+  }
+
+  attach(host: EndHost): void {
+    this.#host = host;
+    this.#device.attach(host);
+  }
+
+  read(batch: PacketBatch): number {
+    const count = this.#device.read(batch);
+    const { partner } = this;
+    if (count > 0) {
+      partner.#underWay -= count;
+      partner.#host?.wake();
+    }
+    return count;
+  }
+
+  write(batch: PacketBatch): number {
+    const room = UNDER_WAY - this.#underWay;
+    const some = new PacketBatch({ packets: UNDER_WAY });
+    const count = Math.min(room, batch.length);
+    for (let i = 0; i < count; i++) some.push(batch.packets[i]!);
+    const written = this.#device.write(some);
+    for (const packet of some) packet.owner = batch;
+    batch.shift(written);
+    this.#underWay += written;
+    if (written > 0) this.partner.#host?.wake();
+    return written;
+  }
+
+  close(): void {
+    this.#device.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+async function openPair(mtu: number): Promise<EndPair> {
+  const [near, far] = (await openDevices(mtu)).map((device) => new Cabled(device)) as [Cabled, Cabled];
+  near.partner = far;
+  far.partner = near;
+  return {
+    near,
+    far,
+    mtu,
+    failsWithPeer: false,
+    gone: () => Promise.all([near.closed, far.closed]),
+  };
+}
+
+for (const mtu of [576, 1500, 9000, 65_535]) endConformance(`TunDevice of MTU ${mtu}`, () => openPair(mtu));
+
+Deno.test("TunDevice.write() takes all, and the kernel counts what the other side had no room for", async () => {
+  const [sent, room] = [3000, 100];
+  const [near, far] = await openDevices(1500, room);
+  const [nearHost, farHost] = [new TestHost(), new TestHost()];
+  near.attach(nearHost);
+  far.attach(farHost);
+  const batch = new PacketBatch();
+  for (let next = 0; next < sent;) {
+    for (; next < sent && !batch.full; next++) batch.push(numbered(nearHost.pool, next));
+    near.write(batch);
+    assert.equal(batch.length, 0);
+  }
+  assert.equal(nearHost.lost, 0);
+  const dropped = far.statistics()!.txDropped;
+  assert.equal(near.statistics()!.rxPackets, sent);
+  const arrived = await receive(far, farHost, sent - dropped);
+  assert.deepEqual(arrived.map(sequenceOf), Array.from({ length: sent - dropped }, (_, i) => i));
+  assert.equal(far.read(batch), 0);
+  assert.ok(dropped > 0 && sent - dropped >= room, `${dropped} were dropped`);
+  near.close();
+  far.close();
+  assert.deepEqual([nearHost.pool.taken, farHost.pool.taken], [0, 0]);
+});
+
+Deno.test("TunDevice that is removed by hand fails, and says so", async () => {
+  const [near, far] = await openDevices(1500);
+  const host = new TestHost();
+  near.attach(host);
+  await command("ip", ["link", "delete", "near"]);
+  assert.equal(near.read(new PacketBatch()), 0);
+  const batch = new PacketBatch();
+  batch.push(numbered(host.pool, 1));
+  near.write(batch);
+  for (const packet of batch) host.pool.give(packet);
+  assert.match(
+    String(near.failure),
+    /^Error: Cannot read from "near": EBADFD \(77\): the device was removed$/,
+  );
+  near.close();
+  far.close();
+  assert.equal(host.pool.taken, 0);
+});
