@@ -173,8 +173,10 @@ function checkName(name: string): void {
     throw new RangeError(`Cannot open device "${name}": its name has ${bytes} bytes: at most 15`);
   }
   // deno-lint-ignore no-control-regex
-  if (name === "" || name === "." || name === ".." || /[\s/:\x00-\x1f\x7f]/.test(name)) {
-    throw new TypeError(`Cannot open device ${JSON.stringify(name)}: a name has no space, "/" or ":" in it`);
+  if (name === "" || name === "." || name === ".." || /[\s/:\x00-\x1f\x7f-\x9f]/.test(name)) {
+    throw new TypeError(
+      `Cannot open device ${JSON.stringify(name)}: a name has no space, "/", ":" or control character in it`,
+    );
   }
   if (/%(?!d)|%.*%/.test(name)) {
     throw new TypeError(`Cannot open device "${name}": "%" stands only in one "%d", for a number`);

@@ -50,5 +50,15 @@ class HandlerStage implements Stage {
 
 /** A stage as it is; a handler as the stage that asks it about each packet. */
 export function toStage(stage: Stage | PacketHandler): Stage {
-  return typeof stage === "function" ? new HandlerStage(stage) : stage;
+  if (typeof stage === "function") return new HandlerStage(stage);
+  const methods = ["outbound", "inbound", "tick", "close"] as const;
+  const wrong = methods.find((method) => !["undefined", "function"].includes(typeof stage?.[method]));
+  if (stage === null || typeof stage !== "object" || wrong !== undefined) {
+    throw new TypeError(
+      `Cannot use ${Deno.inspect(stage, { depth: 0 })} as a stage: ${
+        wrong === undefined ? "it is neither a function nor an object" : `its ${wrong} is no function`
+      }`,
+    );
+  }
+  return stage;
 }

@@ -36,6 +36,8 @@ const LOOK = 10;
  */
 const EMPTY_WAITS = 4;
 const PATIENCE = 10;
+/** What a timer takes (milliseconds); a tick that is due later comes with the next packet. */
+const MAX_TIMEOUT = 2 ** 31 - 1;
 /** Turns after which Deno looks at its sockets, while the loop is busy and an end is made of one. */
 const SOCKET_TURNS = 4;
 /**
@@ -95,7 +97,7 @@ class WakeWaiter implements Waiter {
     let timer: ReturnType<typeof setTimeout> | undefined;
     await new Promise<void>((resolve) => {
       this.#wake = resolve;
-      if (milliseconds !== Infinity) timer = setTimeout(resolve, milliseconds);
+      if (milliseconds <= MAX_TIMEOUT) timer = setTimeout(resolve, milliseconds);
     });
     clearTimeout(timer);
     return false;

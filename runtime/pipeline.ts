@@ -88,10 +88,16 @@ class Place implements StageContext {
     this.now = now;
     this.direction = Direction.Outbound;
     const wait = this.stage.tick!(this);
+    if (wait !== undefined && !(wait >= 0)) {
+      throw new TypeError(
+        `Cannot tick again in ${wait} ms: a tick returns milliseconds from 0 on, or undefined`,
+      );
+    }
     this.due = wait === undefined ? Infinity : now + wait;
   }
 
   take(length: number): Packet | undefined {
+    if (this.#pipeline.closed) return undefined;
     const packet = this.#pipeline.pool.take(length);
     if (packet === undefined) return undefined;
     packet.owner = this;
@@ -145,6 +151,8 @@ export class Pipeline {
   readonly counters: Counters;
   /** Where packets live. */
   readonly pool: PacketPool;
+  /** Whether nothing moves any more. */
+  closed = false;
 
   readonly #host: PipelineHost;
   readonly #places: Place[];
@@ -323,6 +331,7 @@ export class Pipeline {
    * @throws {AggregateError} when stages threw; all were closed.
    */
   close(): void {
+    this.closed = true;
     for (const batch of this.outbound) this.discardAll(batch, "closed");
     for (const batch of this.inbound) this.discardAll(batch, "closed");
     for (const place of this.#places) {

@@ -122,8 +122,24 @@ async function open(
     if (!quiet) greet(opened[name], options);
   }
   if (!quiet) closing.defer(showCounters(Object.values(opened)));
-  if ("tunnels" in made.options) await (made as TunnelsScript).main(opened);
-  else await (made as TunnelScript).main(opened[""]!);
+  try {
+    if ("tunnels" in made.options) await (made as TunnelsScript).main(opened);
+    else await (made as TunnelScript).main(opened[""]!);
+  } catch (error) {
+    await passIfClosed(error, Object.values(opened));
+  }
+  const forgotten = Object.values(opened).find(({ isRunning }) => isRunning);
+  if (forgotten !== undefined) {
+    throw new TypeError(
+      `Cannot end: the script returned while "${forgotten.name}" runs: return or await tunnel.run()`,
+    );
+  }
+}
+
+/** Pipes fail when Ctrl-C closes the tunnel that they write to; that is no failure of the script. */
+async function passIfClosed(error: unknown, tunnels: Tunnel[]): Promise<void> {
+  if (!(error instanceof Deno.errors.BadResource) || tunnels.some(({ isRunning }) => isRunning)) throw error;
+  await Promise.all(tunnels.map(({ closed }) => closed));
 }
 
 function fileName(url: string): string {

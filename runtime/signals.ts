@@ -1,6 +1,11 @@
-/** Ctrl-C and SIGTERM: one listener each for the process, for as long as something wants to know. */
+/** The end of the process, as far as it can be told: what is open is closed first. */
 
-const SIGNALS: Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT", "SIGBREAK"] : ["SIGINT", "SIGTERM"];
+/** Ctrl-C, the system's wish, and the end of the terminal. */
+const SIGNALS: readonly Deno.Signal[] = Deno.build.os === "windows"
+  ? ["SIGINT", "SIGBREAK"]
+  : ["SIGINT", "SIGTERM", "SIGHUP"];
+/** `Deno.exit`, and errors that nobody catches. They end the process whatever the callbacks do. */
+const EVENTS = ["unload", "error", "unhandledrejection"] as const;
 
 const callbacks = new Set<() => void>();
 
@@ -8,12 +13,16 @@ function interrupt(): void {
   for (const callback of [...callbacks]) callback();
 }
 
-/** Calls back once when the process is asked to end. Returns what ends the waiting. */
+/** Calls back once when the process is asked to end, or ends. Returns what ends the waiting. */
 export function onInterrupt(callback: () => void): () => void {
-  if (callbacks.size === 0) SIGNALS.forEach((signal) => Deno.addSignalListener(signal, interrupt));
+  if (callbacks.size === 0) {
+    for (const signal of SIGNALS) Deno.addSignalListener(signal, interrupt);
+    for (const event of EVENTS) addEventListener(event, interrupt);
+  }
   callbacks.add(callback);
   return () => {
     if (!callbacks.delete(callback) || callbacks.size > 0) return;
     for (const signal of SIGNALS) Deno.removeSignalListener(signal, interrupt);
+    for (const event of EVENTS) removeEventListener(event, interrupt);
   };
 }

@@ -23,6 +23,8 @@ export class BatchSurface implements TunnelEnd {
   readonly failure: Error | undefined = undefined;
 
   readonly #batch = new PacketBatch();
+  /** How many packets the script was given, whatever it does to the batch. */
+  #given = 0;
   #host: EndHost | undefined;
   #waiting: ((result: IteratorResult<PacketBatch, void>) => void) | undefined;
 
@@ -41,6 +43,7 @@ export class BatchSurface implements TunnelEnd {
     if (this.#waiting === undefined) return 0;
     const count = batch.length;
     batch.moveTo(this.#batch);
+    this.#given = count;
     this.#waiting({ done: false, value: this.#batch });
     this.#waiting = undefined;
     return count;
@@ -73,10 +76,11 @@ export class BatchSurface implements TunnelEnd {
   }
 
   #giveBack(): void {
-    for (let i = 0; i < this.#batch.length; i++) {
+    for (let i = 0; i < this.#given; i++) {
       const packet = this.#batch.packets[i]!;
       if (packet.owner === this.#batch) this.#host!.done(packet);
     }
+    this.#given = 0;
     this.#batch.clear();
   }
 }

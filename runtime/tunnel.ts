@@ -7,7 +7,7 @@ import {
   type EndHost,
   type FlowStats,
   type Packet,
-  type PacketBatch,
+  PacketBatch,
   type PacketHandler,
   type Stage,
   type TunnelEnd,
@@ -26,6 +26,10 @@ import { watch } from "./watchdog.ts";
 const SEND_LIMIT = 1024;
 /** How long a stage may take (milliseconds). */
 const WATCHDOG = 5000;
+/** What a timer takes. */
+const MAX_WATCHDOG = 2 ** 31 - 1;
+/** Ends that are a tunnel's: each has one loop, for good. */
+const held = new WeakSet<TunnelEnd>();
 
 /** What a tunnel is made of. */
 export interface TunnelOptions extends DeviceOptions {
@@ -63,8 +67,8 @@ export class Tunnel implements AsyncDisposable {
   readonly #loop: Loop;
   readonly #stages: Stage[];
   readonly #member: LoopMember;
-  readonly #watchdog: number;
-  readonly #signals: boolean;
+  /** What the script has sent since the last breath; a handler may send while the pipeline is at work. */
+  readonly #sent = new PacketBatch();
   #far: TunnelEnd | undefined;
   #pipeline: Pipeline;
   #surface: "run" | "for await" | "streams" | undefined;
@@ -85,17 +89,26 @@ export class Tunnel implements AsyncDisposable {
     this.#far = far;
     this.#loop = loop;
     this.#stages = (options.stages ?? []).map(toStage);
-    this.#watchdog = options.watchdog ?? WATCHDOG;
-    this.#signals = options.signals ?? true;
+    const signals = options.signals ?? true;
     this.#pipeline = new Pipeline([], loop);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.closed = promise;
     this.#settleClosed = { resolve, reject };
     promise.catch(() => {});
     this.#member = this.#asMember();
+    for (const end of [device, far]) {
+      if (end === undefined) continue;
+      if (held.has(end)) throw new TypeError(`Cannot open a tunnel: "${end.name}" is another tunnel's`);
+      held.add(end);
+    }
     device.attach(this.#host(() => this.#pipeline.counters.inbound));
     far?.attach(this.#host(() => this.#pipeline.counters.outbound));
-    if (this.#signals) this.#cleanups.push(onInterrupt(() => this.close()));
+    this.#cleanups.push(watch(loop.heartbeat, {
+      limit: options.watchdog ?? WATCHDOG,
+      signals,
+      rescue: () => device.rescue(),
+    }));
+    if (signals) this.#cleanups.push(onInterrupt(() => this.close()));
     const abort = () => this.close();
     options.signal?.addEventListener("abort", abort);
     this.#cleanups.push(() => options.signal?.removeEventListener("abort", abort));
@@ -112,9 +125,14 @@ export class Tunnel implements AsyncDisposable {
     return this.#far;
   }
 
+  /** Whether something holds it and it is not closed: packets move. */
+  get isRunning(): boolean {
+    return this.#surface !== undefined && !this.#closing;
+  }
+
   /** What happened so far. */
   get stats(): TunnelStats {
-    const stats = this.#pipeline.counters.snapshot(this.#pipeline.queued);
+    const stats = this.#pipeline.counters.snapshot(this.#pipeline.queued + this.#sent.length);
     // What an end has accepted and not delivered is still inside.
     const waiting = [[stats.outbound, this.#far], [stats.inbound, this.device]] as const;
     for (const [flow, end] of waiting) {
@@ -191,7 +209,7 @@ export class Tunnel implements AsyncDisposable {
    */
   send(data: Uint8Array | Packet): boolean {
     if (this.#closing) throw new Deno.errors.BadResource(`Cannot send: the tunnel "${this.name}" is closed`);
-    const { fromFar, inboundLength, pool, counters } = this.#pipeline;
+    const { inboundLength, pool, counters } = this.#pipeline;
     if (data.length === 0 || data.length > 65_535) {
       throw new TypeError(`Cannot send a packet of ${data.length} bytes`);
     }
@@ -200,7 +218,7 @@ export class Tunnel implements AsyncDisposable {
     }
     counters.inbound.packetsIn++;
     counters.inbound.bytesIn += data.length;
-    if (inboundLength >= SEND_LIMIT) {
+    if (inboundLength + this.#sent.length >= SEND_LIMIT) {
       counters.drop("send queue full");
       return false;
     }
@@ -209,7 +227,7 @@ export class Tunnel implements AsyncDisposable {
       counters.drop("pool empty");
       return false;
     }
-    fromFar.push(packet);
+    this.#sent.push(packet);
     this.#loop.wake();
     return true;
   }
@@ -250,7 +268,7 @@ export class Tunnel implements AsyncDisposable {
     this.#breathing = false;
     const failure = this.device.failure ?? this.#far?.failure;
     if (failure !== undefined) this.#failure ??= failure;
-    if (this.#finishing && this.#pipeline.inboundLength === 0) this.#closing = true;
+    if (this.#finishing && this.#pipeline.inboundLength + this.#sent.length === 0) this.#closing = true;
     if (this.#closing || failure !== undefined) this.#end();
     return came;
   }
@@ -281,6 +299,7 @@ export class Tunnel implements AsyncDisposable {
     }
     const waiting = pipeline.forFar.length;
 
+    this.#sent.moveTo(pipeline.fromFar);
     const readsIn = far !== undefined && pipeline.wantsInbound;
     if (readsIn) {
       const batch = pipeline.fromFar;
@@ -385,17 +404,9 @@ export class Tunnel implements AsyncDisposable {
   }
 
   #start(last: Stage[]): void {
-    const early = this.#pipeline;
-    this.#pipeline = new Pipeline([...this.#stages, ...last], this.#loop, early.counters);
-    // What was sent before anything held the tunnel.
-    early.fromFar.moveTo(this.#pipeline.fromFar);
+    this.#pipeline = new Pipeline([...this.#stages, ...last], this.#loop, this.#pipeline.counters);
     this.#joined = true;
     this.#loop.join(this.#member);
-    this.#cleanups.push(watch(this.#loop.heartbeat, {
-      limit: this.#watchdog,
-      signals: this.#signals,
-      rescue: () => this.device.rescue(),
-    }));
   }
 
   #fail(error: unknown): void {
@@ -415,6 +426,7 @@ export class Tunnel implements AsyncDisposable {
     );
     const problems: unknown[] = this.#failure === undefined ? [] : [this.#failure];
     const attempts = [
+      () => this.#pipeline.discardAll(this.#sent, "closed"),
       () => this.#pipeline.close(),
       () => this.#joined || closeStages(this.#stages),
       () => this.#streams?.close(this.#failure),
@@ -443,8 +455,10 @@ export class Tunnel implements AsyncDisposable {
  */
 export async function openTunnel(options: TunnelOptions = {}): Promise<Tunnel> {
   const { watchdog = WATCHDOG } = options;
-  if (!Number.isInteger(watchdog) || watchdog < 0) {
-    throw new RangeError(`Cannot set the watchdog to ${watchdog}: it takes whole milliseconds, 0 for never`);
+  if (!Number.isInteger(watchdog) || watchdog < 0 || watchdog > MAX_WATCHDOG) {
+    throw new RangeError(
+      `Cannot set the watchdog to ${watchdog}: it takes whole milliseconds up to ${MAX_WATCHDOG}`,
+    );
   }
   const loop = currentLoop();
   await using undo = new AsyncDisposableStack();

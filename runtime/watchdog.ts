@@ -132,8 +132,9 @@ function guard(): void {
     watched = (event as MessageEvent<Watched>).data;
     if (watched.signals && !listening) {
       listening = true;
-      Deno.addSignalListener("SIGINT", interrupt);
-      if (Deno.build.os !== "windows") Deno.addSignalListener("SIGTERM", interrupt);
+      const signals: Deno.Signal[] = ["SIGINT"];
+      if (Deno.build.os !== "windows") signals.push("SIGTERM", "SIGHUP");
+      for (const signal of signals) Deno.addSignalListener(signal, interrupt);
     }
     clearInterval(timer);
     timer = setInterval(look, watched.limit / watched.looks);

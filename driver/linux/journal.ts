@@ -345,18 +345,25 @@ export function repair(leftover: Leftover): Error[] {
   const folder = leftover.path.slice(0, leftover.path.lastIndexOf("/"));
   // Under our name it is nobody else's to repair while we live, and anybody's when we do not.
   const mine = `${folder}/${Deno.pid}-${startTime("self")}-${leftover.device}.of-${leftover.pid}.json`;
-  if (!renameFile(leftover.path, mine)) return [];
   const failures: Error[] = [];
-  using netlink = Netlink.open();
-  for (const { description, undo } of leftover.entries.toReversed()) {
+  const attempt = (step: () => void) => {
     try {
-      const { type, body } = checkUndo(undo, description);
-      if (OF_LINK.includes(type) && netlink.link(linkIndexOf(body)!)?.name !== leftover.device) continue;
-      netlink.undo(undo, `take back what ${leftover.device} had to "${description}"`);
+      step();
     } catch (error) {
       failures.push(error as Error);
     }
-  }
-  if (failures.length === 0) removeFile(mine);
+  };
+  attempt(() => {
+    if (!renameFile(leftover.path, mine)) return;
+    using netlink = Netlink.open();
+    for (const { description, undo } of leftover.entries.toReversed()) {
+      attempt(() => {
+        const { type, body } = checkUndo(undo, description);
+        if (OF_LINK.includes(type) && netlink.link(linkIndexOf(body)!)?.name !== leftover.device) return;
+        netlink.undo(undo, `take back what ${leftover.device} had to "${description}"`);
+      });
+    }
+    if (failures.length === 0) removeFile(mine);
+  });
   return failures;
 }

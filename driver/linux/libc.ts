@@ -84,9 +84,12 @@ function load(): { symbols: Libc; errno: Int32Array } {
       return { symbols, errno: new Int32Array(Deno.UnsafePointerView.getArrayBuffer(location, 4)) };
     } catch (error) {
       if (error instanceof Deno.errors.NotCapable) {
-        throw new Deno.errors.NotCapable("Cannot open the C library: run deno with --allow-ffi", {
-          cause: error,
-        });
+        throw new Deno.errors.NotCapable(
+          "Cannot open the C library: run deno with --allow-ffi, without a path",
+          {
+            cause: error,
+          },
+        );
       }
       failures.push(error);
     }

@@ -80,7 +80,8 @@ export async function doctor(args: readonly string[]): Promise<number> {
 /** A check in one line. */
 export function formatCheck({ what, state, says, remedy }: Check): string {
   return `${state.padEnd(4)}  ${what}: ${says}${remedy === undefined ? "" : `: ${remedy}`}`.replaceAll(
-    /\s*\n\s*/g,
+    // deno-lint-ignore no-control-regex
+    /\s*[\n\x00-\x1f\x7f-\x9f]\s*/g,
     " ",
   );
 }

@@ -83,3 +83,9 @@ function canonical(text: string, subject: string, kind: "IPv4" | "IPv6"): string
     `write one such as ${kind === "IPv4" ? "192.0.2.1" : "[2001:db8::1]"}`,
   );
 }
+
+/** Says what to do about a missing permission; sending without it would drop every packet for an unreadable reason. */
+export function requireNet(host: string): void {
+  if (Deno.permissions.querySync({ name: "net", host }).state === "granted") return;
+  throw new Deno.errors.NotCapable(`Cannot use ${host}: it needs net access: run again with --allow-net`);
+}

@@ -14,7 +14,7 @@ import "node:process";
 import { DriverError } from "../../driver/mod.ts";
 import { finishChecksum } from "../../lib/checksum.ts";
 import type { EndHost, PacketBatch, Transport, Waitable } from "../../lib/core/mod.ts";
-import { fail, formatHostPort, type HostPort, parseHostPort, parseListen } from "./_host_port.ts";
+import { fail, formatHostPort, type HostPort, parseHostPort, parseListen, requireNet } from "./_host_port.ts";
 import { checkQueueLength, ReceiveQueue } from "./_receive_queue.ts";
 import { SendQueue } from "./_send_queue.ts";
 
@@ -278,6 +278,7 @@ async function openUdp(
   const family = peer?.family ?? local!.family;
   const host = local === undefined || anywhere ? family === 6 ? "::" : "0.0.0.0" : local.host;
   const port = local?.port ?? 0;
+  requireNet(formatHostPort(host, port));
   const socket = createSocket({
     type: family === 6 ? "udp6" : "udp4",
     ipv6Only: peer !== undefined,
@@ -316,12 +317,6 @@ async function resolvePeer(peer: HostPort, family: 4 | 6 | undefined): Promise<H
       { cause },
     );
   }
-}
-
-/** Sending without permission would drop every packet for a reason that nobody can read. */
-function requireNet(host: string): void {
-  if (Deno.permissions.querySync({ name: "net", host }).state === "granted") return;
-  throw new Deno.errors.NotCapable(`Cannot reach ${host}: it needs net access: run again with --allow-net`);
 }
 
 function bindError(where: string, error: Error & { code?: string; errno?: number }): Error {

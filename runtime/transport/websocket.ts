@@ -15,7 +15,7 @@ import {
   type Transport,
   type Waitable,
 } from "../../lib/core/mod.ts";
-import { fail, formatHostPort, type HostPort, parseListen } from "./_host_port.ts";
+import { fail, formatHostPort, type HostPort, parseListen, requireNet } from "./_host_port.ts";
 import { checkQueueLength, ReceiveQueue } from "./_receive_queue.ts";
 import { SendQueue } from "./_send_queue.ts";
 
@@ -249,6 +249,8 @@ class Connector implements ConnectionSource {
   }
 
   async open(): Promise<WebSocketTransport> {
+    const { hostname, port, protocol } = new URL(this.#url);
+    requireNet(`${hostname}:${port || (protocol === "wss:" ? 443 : 80)}`);
     const said = await new Promise<string | undefined>((resolve) =>
       this.#connect(() => resolve(undefined), resolve)
     );
@@ -440,6 +442,7 @@ async function listenOn(
   queueLength: number | undefined,
 ): Promise<WebSocketTransport> {
   const where = formatHostPort(local.host, local.port);
+  requireNet(where);
   try {
     return new Listener(local, path, origins, queueLength).transport;
   } catch (cause) {

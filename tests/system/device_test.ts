@@ -260,7 +260,7 @@ systemTest("openDevice() says what to do without --allow-ffi", NEEDS, async () =
   await using namespace = await openNamespace();
   const { thrown } = await run<{ thrown: Thrown }>(namespace, "noFfi");
   assert.deepEqual(thrown.name, "NotCapable");
-  assert.match(thrown.message, /^Cannot open the C library: run deno with --allow-ffi$/);
+  assert.match(thrown.message, /^Cannot open the C library: run deno with --allow-ffi, without a path$/);
 });
 
 systemTest("Tunnel.run() rejects when its device is removed while it runs", NEEDS, async () => {

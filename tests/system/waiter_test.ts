@@ -82,6 +82,7 @@ systemTest("PollWaiter.wake() is not lost while a poll is being replaced", NEEDS
   const parked = waiter.park(Infinity);
   waiter.wake();
   await parked;
+  await waiter.forget(second.fd);
 });
 
 systemTest("PollWaiter.watch() calls back in every kind of wait, until it is ended", NEEDS, async () => {
@@ -103,4 +104,19 @@ systemTest("PollWaiter.watch() calls back in every kind of wait, until it is end
   event.raise();
   waiter.clear();
   assert.equal(waiter.wait(1), false);
+});
+
+systemTest("PollWaiter.forget() ends the poll that looks at a descriptor", NEEDS, async () => {
+  using waiter = new PollWaiter();
+  using first = openEvent();
+  using second = openEvent();
+  waiter.add(first.fd, true, false);
+  assert.equal(await waiter.park(1), false);
+  await waiter.forget(second.fd);
+  await waiter.forget(first.fd);
+  waiter.clear();
+  waiter.add(first.fd, true, false);
+  const parked = waiter.park(Infinity);
+  first.raise();
+  assert.equal(await parked, true);
 });
