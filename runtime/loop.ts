@@ -160,6 +160,7 @@ export class Loop {
     const waiter = this.#waiter;
     const forgotten = waitables.map((waitable) => waiter.forget(waitable));
     if (--this.#tunnels === 0) {
+      waiter.wake();
       waiter[Symbol.dispose]();
       this.#waiter = new WakeWaiter();
       this.#waits = false;
@@ -199,6 +200,8 @@ export class Loop {
     try {
       while (this.#members.length > 0) {
         const more = this.#burst();
+        // The last tunnel may have ended in it.
+        if (this.#members.length === 0) break;
         const now = this.#clock.now();
         if (more || now - this.#lastTurn >= BURST) await this.#turn(now, more);
         else await this.#rest(now);

@@ -72,16 +72,35 @@ Deno.test("Loop gives the event loop a turn after 16 breaths, and after a millis
 });
 
 Deno.test("Loop rests until a member wakes it, or its tick is due", async () => {
-  const loop = new Loop();
-  const sleeper = new Worker("sleeper", loop, (breath) => breath < 3 ? false : "leave");
-  await new Promise((resolve) => setTimeout(resolve, 20));
-  const before = sleeper.breaths.length;
-  assert.ok(before < 3);
+  class Sleeper extends Worker {
+    #rests = Promise.withResolvers<void>();
+
+    /** Settled when the loop next waits. */
+    get rests(): Promise<void> {
+      return this.#rests.promise;
+    }
+
+    override arm(): void {
+      this.#rests.resolve();
+      this.#rests = Promise.withResolvers();
+    }
+  }
+
+  const clock = new ManualClock();
+  const loop = new Loop(clock);
+  const sleeper = new Sleeper("sleeper", loop, (breath) => breath < 4 ? false : "leave");
+  const assertRests = async (breaths: number) => {
+    await sleeper.rests;
+    for (let turn = 0; turn < 100; turn++) await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(sleeper.breaths.length, breaths);
+  };
+  await assertRests(1);
   loop.wake();
-  await new Promise((resolve) => setTimeout(resolve, 20));
-  assert.equal(sleeper.breaths.length, before + 1);
-  Object.assign(sleeper, { due: performance.now() + 5 });
+  await assertRests(2);
+  Object.assign(sleeper, { due: clock.now() + 1 });
   loop.wake();
+  await sleeper.rests;
+  assert.equal(sleeper.breaths.length, 3);
   await sleeper.ended.promise;
 });
 
@@ -103,5 +122,18 @@ Deno.test("Loop starts anew after its last member left", async () => {
   for (let round = 0; round < 3; round++) {
     const member = new Worker("again", loop, () => "leave");
     await member.ended.promise;
+  }
+});
+
+Deno.test("Loop ends in the breath in which its last member leaves, woken or not", async () => {
+  const loop = new Loop();
+  for (let round = 0; round < 3; round++) {
+    const member = new Worker("last", loop, () => {
+      loop.wake();
+      return "leave";
+    });
+    await member.ended.promise;
+    await loop.acquire(false);
+    await loop.release([]);
   }
 });

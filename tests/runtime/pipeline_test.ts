@@ -152,6 +152,24 @@ Deno.test("Stage.tick is called in the first breath, when it asked to be, and af
   assert.deepEqual(ticks, [0, 5, 20]);
 });
 
+Deno.test("Stage.tick returns milliseconds from 0 on, or undefined", () => {
+  for (const wait of [-1, NaN, "5", Promise.resolve()]) {
+    const test = new TestPipeline({ name: "ticker", tick: () => wait as number });
+    assert.throws(() => test.settle(), /^TypeError: Cannot tick again in /);
+  }
+});
+
+Deno.test("StageContext.take() gives nothing once the pipeline is closed", () => {
+  let context: StageContext | undefined;
+  const test = new TestPipeline({ name: "keeper", outbound: (_, given) => void (context = given) });
+  test.put(Outbound, [1]);
+  test.settle();
+  test.take();
+  test.pipeline.close();
+  assert.equal(context!.take(1), undefined);
+  assert.equal(test.pool.taken, 0);
+});
+
 Deno.test("Pipeline.close() gives back what stages hold, and closes them", () => {
   let closed = 0;
   const stage: Stage = { ...on(1, (packet, context) => context.hold(packet)), close: () => void closed++ };

@@ -47,8 +47,7 @@ Deno.test("Tunnel.run() gives each packet to the handler and takes Pass, Drop an
     return byte === 1 ? Verdict.Drop : byte === 2 ? Verdict.Reply : byte === 3 ? Verdict.Pass : undefined;
   });
   assert.deepEqual(await exchange(tester, [1, 2, 3, 4, 2], 2), [2, 2]);
-  tunnel.close();
-  await run;
+  await assert.rejects(run, Deno.errors.NotFound);
   assert.deepEqual(tunnel.stats.dropped, { sieve: 1, "no far end": 2 });
   assertBalanced(tunnel);
 });
@@ -276,6 +275,34 @@ Deno.test("Tunnel.stats add up in the middle of a handler, too", async () => {
   const bytes = Array.from({ length: 90 }, (_, i) => i);
   assert.equal((await exchange(tester, bytes, 30)).length, 30);
   await assert.rejects(run, Deno.errors.NotFound);
+});
+
+Deno.test("Tunnel.send() works from inside a handler, in both directions", async () => {
+  const [tunnel, tester] = await openPair();
+  const run = tunnel.run((packet) => {
+    const byte = packet.data[0]!;
+    if (byte < 5) tunnel.send(Uint8Array.of(byte + 10));
+    assertBalanced(tunnel);
+    return byte < 5 ? Verdict.Drop : Verdict.Pass;
+  });
+  assert.deepEqual(await exchange(tester, [1, 2, 3], 3), [11, 12, 13]);
+  await assert.rejects(run, Deno.errors.NotFound);
+  assertBalanced(tunnel);
+});
+
+Deno.test("openTunnel() refuses a device that is another tunnel's, stages that are none, and watchdogs out of range", async () => {
+  const [device, outside] = MemoryDevice.pair();
+  const tunnel = await openTunnel({ device, ...QUIET });
+  const opening = (options: object) => openTunnel({ device: MemoryDevice.pair()[0], ...QUIET, ...options });
+  await assert.rejects(
+    opening({ device }),
+    /^TypeError: Cannot open a tunnel: "memory" is another tunnel's$/,
+  );
+  await assert.rejects(opening({ stages: [null] }), /^TypeError: Cannot use null as a stage/);
+  await assert.rejects(opening({ stages: [{ name: "s", outbound: 5 }] }), /its outbound is no function$/);
+  for (const watchdog of [-1, 1.5, NaN, 2 ** 31]) await assert.rejects(opening({ watchdog }), RangeError);
+  tunnel.close();
+  outside.close();
 });
 
 Deno.test("Tunnel counts a packet with a header cut short once", async () => {

@@ -6,7 +6,7 @@ import { Running, scriptCommand } from "../kit/traffic.ts";
 import { measureIdle } from "./idle_scenario.ts";
 
 const NEEDS = { programs: ["ip", "ping"] };
-const IDLE_SECONDS = 12;
+const IDLE_SECONDS = 60;
 const MOST_PROCESSOR_PERCENT = 1;
 const MOST_GROWTH_PERCENT = 5;
 const STARTS = 5;
