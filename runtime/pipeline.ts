@@ -88,7 +88,7 @@ class Place implements StageContext {
     this.now = now;
     this.direction = Direction.Outbound;
     const wait = this.stage.tick!(this);
-    if (wait !== undefined && !(wait >= 0)) {
+    if (wait !== undefined && !(typeof wait === "number" && wait >= 0)) {
       throw new TypeError(
         `Cannot tick again in ${wait} ms: a tick returns milliseconds from 0 on, or undefined`,
       );

@@ -106,6 +106,7 @@ export class StreamSurface implements TunnelEnd {
   #writer: WritableStreamDefaultController | undefined;
   #incoming: Uint8Array[] = [];
   #drained: (() => void) | undefined;
+  #closed = false;
 
   /** Streams; `end` is called when the script has finished with both: cancelled the one, closed the other. */
   constructor(end: () => void) {
@@ -133,6 +134,7 @@ export class StreamSurface implements TunnelEnd {
 
   /** Appends what the script wrote. */
   read(batch: PacketBatch): number {
+    if (this.#closed) return 0;
     const { pool, refuse } = this.#host!;
     let count = 0;
     let taken = 0;
@@ -158,6 +160,7 @@ export class StreamSurface implements TunnelEnd {
 
   /** Copies packets into the readable stream while it wants some. */
   write(batch: PacketBatch): number {
+    if (this.#closed) return 0;
     const reader = this.#reader;
     const { length } = batch;
     let count = 0;
@@ -177,6 +180,7 @@ export class StreamSurface implements TunnelEnd {
 
   /** Ends both streams; with an error, they fail. */
   close(error?: unknown): void {
+    this.#closed = true;
     if (error === undefined) this.#reader?.close();
     else this.#reader?.error(error);
     this.#reader = undefined;
