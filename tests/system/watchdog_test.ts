@@ -15,7 +15,10 @@ interface End {
   readonly heard: string;
 }
 
-/** Runs a scenario to its end; with a signal, that is sent when the scenario says that it is ready. */
+/** The watchdog's thread takes its listener along when it ends, which is a moment after its tunnel (milliseconds). */
+const AGAIN = 100;
+
+/** Runs a scenario to its end; with a signal, that is sent when it says that it is ready, and again until it ends. */
 async function end(mode: string, options: TunnelOptions, signal?: Deno.Signal): Promise<End> {
   await using child = new Deno.Command(Deno.execPath(), {
     args: ["run", "--quiet", "--no-prompt", "--allow-ffi", SCENARIO.pathname, mode, JSON.stringify(options)],
@@ -25,12 +28,17 @@ async function end(mode: string, options: TunnelOptions, signal?: Deno.Signal): 
   }).spawn();
   const complaint = new Response(child.stderr).text();
   let said = "";
+  let again: ReturnType<typeof setInterval> | undefined;
   for await (const text of child.stdout.pipeThrough(new TextDecoderStream())) {
     const wasReady = said.includes("ready");
     said += text;
-    if (signal !== undefined && !wasReady && said.includes("ready")) child.kill(signal);
+    if (signal === undefined || wasReady || !said.includes("ready")) continue;
+    child.kill(signal);
+    again = setInterval(() => child.kill(signal), AGAIN);
+    child.status.then(() => clearInterval(again));
   }
   const status = await child.status;
+  clearInterval(again);
   return { code: status.code, signal: status.signal, heard: await complaint };
 }
 
