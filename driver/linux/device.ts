@@ -177,7 +177,7 @@ export class TunDevice implements Device {
 
   /** Replays the undo messages; there are some for a persistent device and for rules. */
   rescue(): Rescue {
-    return { code: rescue, data: this.#setup.undos };
+    return { code: rescue, data: [cString(this.#setup.journalPath), ...this.#setup.undos] };
   }
 
   /** Puts everything back; the kernel removes a device that is not persistent. */

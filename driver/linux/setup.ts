@@ -33,6 +33,11 @@ export class Setup {
     this.#name = name;
   }
 
+  /** The file that says what is to be put back; `""` when there is nothing. */
+  get journalPath(): string {
+    return this.#journal?.path ?? "";
+  }
+
   /** The messages that put everything back, newest first. */
   get undos(): Uint8Array<ArrayBuffer>[] {
     return this.#undos.map(({ undo }) => undo).reverse();

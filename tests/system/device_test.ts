@@ -306,6 +306,9 @@ systemTest(
     assert.equal(code, 70);
     assert.match(heard, /warren: Cannot go on: stage "spin" has not returned for 500 ms: ending the process/);
     assert.deepEqual(await state(namespace), before);
+    // The note goes with what it was about.
+    const notes = Array.from(Deno.readDirSync("/run/warren"), ({ name }) => name);
+    assert.deepEqual(notes.filter((name) => name.startsWith(`${scenario.child.pid}-`)), []);
   },
 );
 
