@@ -405,8 +405,12 @@ export class Tunnel implements AsyncDisposable {
       if (problems.length === 0) this.#settleClosed.resolve();
       else this.#settleClosed.reject(problems.length === 1 ? problems[0] : new AggregateError(problems));
     };
-    if (this.#far?.closed === undefined) settle();
-    else this.#far.closed.then(settle);
+    const endings = [this.#far?.closed, this.device.closed].filter((ending) => ending !== undefined);
+    if (endings.length === 0) return settle();
+    Promise.allSettled(endings).then((results) => {
+      for (const result of results) if (result.status === "rejected") problems.push(result.reason);
+      settle();
+    });
   }
 }
 

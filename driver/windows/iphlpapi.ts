@@ -10,8 +10,6 @@ const SYMBOLS = {
   CreateUnicastIpAddressEntry: { parameters: ["buffer"], result: "u32" },
   // NETIO_STATUS DeleteUnicastIpAddressEntry(const MIB_UNICASTIPADDRESS_ROW *Row);
   DeleteUnicastIpAddressEntry: { parameters: ["buffer"], result: "u32" },
-  // NETIO_STATUS GetUnicastIpAddressEntry(MIB_UNICASTIPADDRESS_ROW *Row);
-  GetUnicastIpAddressEntry: { parameters: ["buffer"], result: "u32" },
   // void InitializeIpForwardEntry(MIB_IPFORWARD_ROW2 *Row);
   InitializeIpForwardEntry: { parameters: ["buffer"], result: "void" },
   // NETIO_STATUS CreateIpForwardEntry2(const MIB_IPFORWARD_ROW2 *Row);

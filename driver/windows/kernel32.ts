@@ -39,9 +39,12 @@ const SYMBOLS = {
   GetEnvironmentVariableW: { parameters: ["buffer", "buffer", "u32"], result: "u32" },
   // DWORD GetModuleFileNameW(HMODULE Module, LPWSTR Filename, DWORD Size);
   GetModuleFileNameW: { parameters: ["usize", "buffer", "u32"], result: "u32" },
+  // BOOL GetModuleHandleExW(DWORD Flags, LPCWSTR ModuleName, HMODULE *Module);
+  GetModuleHandleExW: { parameters: ["u32", "buffer", "buffer"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
-// winnt.h, fileapi.h
+// winnt.h, fileapi.h, libloaderapi.h
+const GET_MODULE_HANDLE_EX_FLAG_PIN = 1;
 const GENERIC_READ = 0x8000_0000;
 const FILE_SHARE_READ = 1;
 const OPEN_EXISTING = 3;
@@ -115,6 +118,12 @@ export function programPath(): string {
   const units = new Uint16Array(LONGEST_TEXT);
   const length = kernel32().GetModuleFileNameW(0n, units, units.length);
   return fromWide(units.subarray(0, length));
+}
+
+/** Keeps a loaded library in memory until the process ends: Deno unloads its libraries a moment before that. */
+export function pinLibrary(path: string): void {
+  const module = new BigUint64Array(1);
+  kernel32().GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_PIN, wideString(path), module);
 }
 
 /** A file's bytes. While it is not disposed of, nobody can write, replace or delete the file. */

@@ -175,14 +175,9 @@ export class Setup {
     const what = `add address ${formatCidr(prefix)} to "${this.#name}"`;
     const row = unicastRow(this.#luid, prefix, this.#iphlpapi.InitializeUnicastIpAddressEntry);
     const failed = CreateUnicastIpAddressEntry(row);
-    if (failed === Win32.ERROR_OBJECT_ALREADY_EXISTS && this.#has(row)) return;
+    if (failed === Win32.ERROR_OBJECT_ALREADY_EXISTS && this.#stays) return;
     this.#do(what, "CreateUnicastIpAddressEntry", failed, "another interface has it");
     this.#undos.push({ what, undo: () => DeleteUnicastIpAddressEntry(row) });
-  }
-
-  /** Whether the adapter has this row's address already. */
-  #has(row: Row): boolean {
-    return this.#iphlpapi.GetUnicastIpAddressEntry(row.slice()) === Win32.NO_ERROR;
   }
 
   #addRoute({ to, via, metric = 0 }: CheckedRoute): void {

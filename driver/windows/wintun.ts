@@ -20,6 +20,7 @@ import {
   kernel32,
   notCapable,
   openFile,
+  pinLibrary,
   programPath,
 } from "./kernel32.ts";
 
@@ -158,12 +159,16 @@ function load(): Loaded {
     symbols = Deno.dlopen(path, SYMBOLS).symbols;
   } catch (error) {
     if (error instanceof Deno.errors.NotCapable) throw notCapable(error, "wintun.dll");
+    const said = (error as Error).message.trim();
     throw new Deno.errors.NotSupported(
-      `Cannot load "${path}": it lacks a function of Wintun ${WINTUN_VERSION}; before 0.14 there were others: ` +
-        "run `warren driver install`",
+      /^Could not open library/.test(said)
+        ? `Cannot load "${path}": ${said}`
+        : `Cannot load "${path}": it lacks a function of Wintun ${WINTUN_VERSION}, as those before 0.14 do: ` +
+          "run `warren driver install`",
       { cause: error },
     );
   }
+  pinLibrary(path);
   // Called on threads of Windows, too, which wait until this thread runs it. It is never closed: a thread may have
   // read the logger's address just before it was taken away.
   const logger = Deno.UnsafeCallback.threadSafe(LOGGER, (level, _time, message) => {
