@@ -28,6 +28,8 @@ import { Win32, win32Error } from "./win32_error.ts";
 // Specification
 /** RFC 8200 section 5. */
 const MIN_MTU_IPV6 = 1280;
+/** RFC 791 section 3.2: what every host accepts, and Windows' least. */
+const MIN_MTU_IPV4 = 576;
 
 // Implementation
 const MTU = 1500;
@@ -39,13 +41,17 @@ const ROW_AGAIN = 50;
  * Refuses what Windows has no counterpart for, before anything is touched.
  *
  * @throws {Deno.errors.NotSupported} for policy rules, routing tables, and a device that is not up.
+ * @throws {RangeError} for an MTU below 576.
  */
-export function checkSupported({ name, rules, routes, up }: CheckedDeviceOptions): void {
+export function checkSupported({ name, rules, routes, up, mtu = MTU }: CheckedDeviceOptions): void {
   const refuse = (what: string) =>
     new Deno.errors.NotSupported(`Cannot open device "${name}": Windows has no ${what}`);
   if (rules.length > 0) throw refuse("policy rules");
   if (routes.some(({ table }) => table !== undefined)) throw refuse("routing tables");
   if (!up) throw refuse("Wintun device that is open and down");
+  if (mtu < MIN_MTU_IPV4) {
+    throw new RangeError(`Cannot open device "${name}": MTU ${mtu} is less than Windows' ${MIN_MTU_IPV4}`);
+  }
 }
 
 /** What was changed on an adapter, and how it is put back. */

@@ -77,6 +77,14 @@ export interface FoundWintun {
   readonly named: boolean;
 }
 
+/** A wintun.dll that may be loaded. */
+export interface CheckedWintun extends FoundWintun {
+  /** Its bytes; the file is held until this is disposed of. */
+  readonly file: HeldFile;
+  /** Whether its maker signed it; otherwise `WARREN_WINTUN_SHA256` says that it is the one that is meant. */
+  readonly official: boolean;
+}
+
 /** A library that was loaded. */
 interface Loaded {
   readonly symbols: Wintun;
@@ -103,18 +111,17 @@ export function wintunPlaces(): FoundWintun[] {
  * @throws {Deno.errors.NotFound} when there is none, saying where it was looked for.
  * @throws {Deno.errors.NotSupported} when it is for another machine, or no official build of 0.14.1.
  */
-export function findWintun(): FoundWintun & { readonly file: HeldFile } {
+export function findWintun(): CheckedWintun {
   const places = wintunPlaces();
   for (const found of places) {
     try {
       const file = openFile(found.path);
       try {
-        check(found, file.bytes);
+        return { ...found, file, official: isOfficial(found, file.bytes) };
       } catch (error) {
         file[Symbol.dispose]();
         throw error;
       }
-      return { ...found, file };
     } catch (error) {
       if (!(error instanceof Deno.errors.NotFound) || found.named) throw error;
     }
@@ -125,7 +132,7 @@ export function findWintun(): FoundWintun & { readonly file: HeldFile } {
   );
 }
 
-function check({ path, named }: FoundWintun, bytes: Uint8Array): void {
+function isOfficial({ path, named }: FoundWintun, bytes: Uint8Array): boolean {
   const refuse = (what: string) => new Deno.errors.NotSupported(`Cannot load "${path}": ${what}`);
   if (named && !/^([a-z]:[\\/]|[\\/])/i.test(path)) {
     throw refuse("WARREN_WINTUN has to be an absolute path");
@@ -137,7 +144,7 @@ function check({ path, named }: FoundWintun, bytes: Uint8Array): void {
     throw refuse(`it is for ${machineName(machine)}, and this deno for ${build.folder}`);
   }
   const sha256 = createHash("sha256").update(bytes).digest("hex");
-  if (WINTUN_BUILDS.some((build) => build.sha256 === sha256)) return;
+  if (WINTUN_BUILDS.some((build) => build.sha256 === sha256)) return true;
   const expected = named ? environment("WARREN_WINTUN_SHA256") : undefined;
   if (expected === undefined) {
     throw refuse(
@@ -147,13 +154,16 @@ function check({ path, named }: FoundWintun, bytes: Uint8Array): void {
   if (expected.toLowerCase() !== sha256) {
     throw refuse(`its SHA-256 is ${sha256}, and WARREN_WINTUN_SHA256 says ${expected}`);
   }
-  console.warn(`warren: "${path}" is no official build of Wintun: WARREN_WINTUN and its SHA-256 name it`);
+  return false;
 }
 
 function load(): Loaded {
-  const { path, file } = findWintun();
+  const { path, file, official } = findWintun();
   // Held until it is loaded, so that what was hashed is what runs.
   using _ = file;
+  if (!official) {
+    console.warn(`warren: "${path}" is no official build of Wintun: WARREN_WINTUN and its SHA-256 name it`);
+  }
   let symbols: Wintun;
   try {
     symbols = Deno.dlopen(path, SYMBOLS).symbols;
