@@ -139,6 +139,7 @@ async function create(symbols: Wintun, name: string, errors: string[]): Promise<
       throw failure(name, "WintunCreateAdapter", failed, errors);
     }
     await new Promise((resolve) => setTimeout(resolve, RETRY_AFTER));
+    errors.length = 0;
   }
 }
 
@@ -171,12 +172,13 @@ export function failure(name: string, operation: string, code: number, errors: r
     [Win32.ERROR_ALREADY_INITIALIZED]: "another program uses this adapter",
     [Win32.ERROR_GEN_FAILURE]: "look at the last lines of C:\\Windows\\INF\\setupapi.dev.log",
   };
-  const said = errors.length === 0 ? undefined : `Wintun says: ${errors.join("; ")}`;
+  const lines = [...new Set(errors)];
+  const said = lines.length === 0 ? undefined : `Wintun says: ${lines.join("; ")}`;
   return win32Error(
     `open device "${name}"`,
     operation,
     code,
     [remedies[code], said].filter((part) => part !== undefined).join(": ") || undefined,
-    errors.length === 0 ? undefined : { cause: new Error(errors.join("\n")) },
+    lines.length === 0 ? undefined : { cause: new Error(lines.join("\n")) },
   );
 }

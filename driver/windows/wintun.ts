@@ -243,11 +243,12 @@ export function runningDriverVersion(): string | undefined {
   return version === 0 ? undefined : `${version >>> 16}.${version & 0xffff}`;
 }
 
-/** The last error number that {@linkcode listening} heard, such as 5 of `(Code 0x00000005)`. */
+/** The last error number that {@linkcode listening} heard, such as 5 of `(Code 0x00000005)`; 0 says nothing. */
 export function codeOf(errors: readonly string[]): number | undefined {
   for (const line of errors.toReversed()) {
     const hex = /Code 0x([0-9a-f]{8})\)?\s*$/i.exec(line)?.[1];
-    if (hex !== undefined) return Number.parseInt(hex, 16);
+    const code = Number.parseInt(hex ?? "0", 16);
+    if (code !== 0) return code;
   }
 }
 

@@ -124,9 +124,7 @@ export async function extract(
       filter: ({ name }) => wanted.some(({ path }) => isAt(name, path)),
     });
   } catch (error) {
-    throw new SyntaxError(`Cannot install Wintun: this is no zip file: ${(error as Error).message}`, {
-      cause: error,
-    });
+    throw new SyntaxError(`Cannot install Wintun: this is no zip file: ${(error as Error).message}`);
   }
   return wanted.map(({ name, path, sha256 }) => {
     const bytes = Object.entries(entries).find(([entry]) => isAt(entry, path))?.[1];

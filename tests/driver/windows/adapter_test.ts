@@ -20,6 +20,7 @@ const GUID_OF_TUN0 = "9c2432036d8d58808e09c2d8b1e3e49c";
 Deno.test("codeOf() is the last code that the library told of", () => {
   strictEqual(codeOf([]), undefined);
   strictEqual(codeOf(["Failed to take the mutex"]), undefined);
+  strictEqual(codeOf(["a (Code 0x00000005)", "b (Code 0x00000000)"]), 5);
   strictEqual(codeOf(["Failed to create private namespace (Code 0x00000005)"]), 5);
   strictEqual(codeOf(["a (Code 0x00000005)", "b: Code 0x80070490", "c"]), 0x8007_0490);
 });
