@@ -1,4 +1,4 @@
-/** The stand-ins for wintun.dll and iphlpapi.dll do what the libraries do. */
+/** The stand-in for wintun.dll does what the library does. */
 
 import { openWine, wineTest } from "../../kit/wine.ts";
 
