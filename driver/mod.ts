@@ -23,14 +23,19 @@ export { MemoryDevice, type MemoryDeviceOptions } from "./memory.ts";
 export type { Waiter } from "./waiter.ts";
 
 /**
- * Opens this machine's side of a tunnel: creates a TUN device, or attaches to a persistent one of that name,
- * and sets it up as the options say. Closing it puts everything back.
+ * Opens this machine's side of a tunnel: creates a TUN device (Windows: a Wintun adapter), or attaches to a
+ * persistent one of that name, and sets it up as the options say. Closing it puts everything back.
+ *
+ * On Windows the first device loads wintun.dll, which then removes adapters of Wintun's generations before 0.14 that
+ * other products may have installed.
  *
  * @throws {SyntaxError} when an address, route or rule does not parse; {@linkcode RangeError} for a name, MTU
  * or queue length out of range; nothing was touched.
- * @throws {Deno.errors.PermissionDenied} without root, `CAP_NET_ADMIN` or a device prepared for this user.
+ * @throws {Deno.errors.PermissionDenied} without root, `CAP_NET_ADMIN` or a device prepared for this user; on
+ * Windows, without an administrator's rights.
  * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
  * @throws {Deno.errors.NotSupported} on a system that Warren has no driver for.
+ * @throws {Deno.errors.NotFound} on Windows, without wintun.dll: `warren driver install`.
  * @throws {DriverError} when the system refuses for another reason, in its own words.
  */
 export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
@@ -38,6 +43,8 @@ export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
   switch (Deno.build.os) {
     case "linux":
       return (await import("./linux/device.ts")).openTunDevice(checked);
+    case "windows":
+      return await (await import("./windows/device.ts")).openWintunDevice(checked);
     default:
       throw noDriver();
   }
@@ -52,6 +59,8 @@ export async function openWaiter(): Promise<Waiter> {
   switch (Deno.build.os) {
     case "linux":
       return new (await import("./linux/waiter.ts")).PollWaiter();
+    case "windows":
+      return new (await import("./windows/waiter.ts")).EventWaiter();
     default:
       throw noDriver();
   }
@@ -59,6 +68,6 @@ export async function openWaiter(): Promise<Waiter> {
 
 function noDriver(): Error {
   return new Deno.errors.NotSupported(
-    `Cannot open a device: Warren has no driver for ${Deno.build.os} yet: use MemoryDevice.pair() or Linux`,
+    `Cannot open a device: Warren has no driver for ${Deno.build.os} yet: use MemoryDevice.pair(), Linux or Windows`,
   );
 }

@@ -440,7 +440,9 @@ export class Tunnel implements AsyncDisposable {
         problems.push(error);
       }
     }
-    Promise.all([this.#loop.release(waitables), this.device.closed, this.#far?.closed]).then(() => {
+    const endings = [this.#loop.release(waitables), this.device.closed, this.#far?.closed];
+    Promise.allSettled(endings).then((results) => {
+      for (const result of results) if (result.status === "rejected") problems.push(result.reason);
       if (problems.length === 0) this.#settleClosed.resolve();
       else this.#settleClosed.reject(problems.length === 1 ? problems[0] : new AggregateError(problems));
     });

@@ -17,7 +17,7 @@ const O_CLOEXEC = 0o2000000;
 // Implementation
 const TUN_PATH = "/dev/net/tun";
 /** Systems with a driver. */
-const SYSTEMS: readonly string[] = ["linux"];
+const SYSTEMS: readonly string[] = ["linux", "windows"];
 const FLAGS = ["help", "repair", "json"];
 
 const USAGE = `Usage: warren doctor [SCRIPT] [flags]
@@ -102,6 +102,12 @@ export async function examine(visit: Visit): Promise<Check[]> {
   await look("package.json", checkPackageJson);
   await look("system", checkSystem);
   if (!SYSTEMS.includes(Deno.build.os)) return checks;
+  if (Deno.build.os === "windows") {
+    await look("wintun.dll", checkWintun);
+    await look("iphlpapi.dll", checkIphlpapi);
+    await look("privileges", checkAdministrator);
+    return checks;
+  }
   await look("C library", checkLibc);
   if (checks.some(({ state }) => state === "fail")) return checks;
   await look(TUN_PATH, checkTun);
@@ -223,8 +229,52 @@ function checkSystem(): Check[] {
     what: "system",
     state: "fail",
     says: `${os} ${arch}: Warren has no driver for it yet`,
-    remedy: "use MemoryDevice.pair(), or Linux",
+    remedy: "use MemoryDevice.pair(), Linux or Windows",
   }];
+}
+
+/** Looks at the DLL without loading it: that would remove other products' adapters. */
+async function checkWintun(): Promise<Check[]> {
+  const what = "wintun.dll";
+  const { findWintun } = await import("../../driver/windows/wintun.ts");
+  try {
+    const { path, official, file } = findWintun();
+    file[Symbol.dispose]();
+    return [
+      official ? { what, state: "ok", says: `${path} is an official build for this machine` } : {
+        what,
+        state: "warn",
+        says: `${path} is no official build; WARREN_WINTUN and its SHA-256 name it`,
+      },
+    ];
+  } catch (error) {
+    return [{ what, state: "fail", says: (error as Error).message }];
+  }
+}
+
+async function checkIphlpapi(): Promise<Check[]> {
+  const what = "iphlpapi.dll";
+  const { iphlpapi } = await import("../../driver/windows/iphlpapi.ts");
+  try {
+    const { SetInterfaceDnsSettings } = iphlpapi();
+    return [
+      SetInterfaceDnsSettings === null
+        ? { what, state: "warn", says: "it cannot set name servers: Windows 10 2004 has that first" }
+        : { what, state: "ok", says: "it loads, with every function that Warren calls" },
+    ];
+  } catch (error) {
+    return [{ what, state: "fail", says: (error as Error).message }];
+  }
+}
+
+async function checkAdministrator(): Promise<Check[]> {
+  const what = "privileges";
+  const { ADMINISTRATOR_REMEDY, isAdministrator } = await import("../../driver/windows/shell32.ts");
+  return [
+    isAdministrator()
+      ? { what, state: "ok", says: "an administrator's" }
+      : { what, state: "fail", says: "not an administrator's", remedy: ADMINISTRATOR_REMEDY },
+  ];
 }
 
 async function checkLibc(): Promise<Check[]> {

@@ -1,10 +1,11 @@
 /**
- * The `warren` command: `warren run`, `warren new`, `warren doctor`.
+ * The `warren` command: `warren run`, `warren new`, `warren doctor`, `warren driver`.
  *
  * @module
  */
 
 import { doctor } from "./doctor.ts";
+import { driver } from "./driver.ts";
 import { ExitCode, nearest, report, UsageError } from "./failure.ts";
 import { create } from "./new.ts";
 import { run } from "./run.ts";
@@ -13,13 +14,14 @@ import { VERSION } from "./version.ts";
 /** A subcommand: it prints, and returns the exit code; what it throws is printed. */
 type Command = (args: readonly string[]) => number | Promise<number>;
 
-const COMMANDS: Readonly<Record<string, Command>> = { run, new: create, doctor };
+const COMMANDS: Readonly<Record<string, Command>> = { run, new: create, doctor, driver };
 
 const USAGE = `Usage: warren COMMAND [flags]
 
   run SCRIPT [flags]   run a script; its flags: warren run SCRIPT --help
   new NAME             write a script, with the deno.json that it needs
   doctor [--repair]    check this machine; put back what a crash left behind
+  driver install       get Wintun, which Windows needs
   help [COMMAND]       this text, or a command's
   --version            Warren's version and Deno's
 

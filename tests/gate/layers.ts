@@ -11,7 +11,15 @@ const PACKAGE = "@warren/tunnel";
 /** A folder of the driver that belongs to one system. */
 const PLATFORM = /^driver\/(linux|windows|macos)\//;
 /** The files that open a native library. The text of `rescue.ts` runs in another thread, where nothing is open. */
-const LIBRARY_FILES = ["driver/linux/libc.ts", "driver/linux/rescue.ts"];
+const LIBRARY_FILES = [
+  "driver/linux/libc.ts",
+  "driver/linux/rescue.ts",
+  "driver/windows/iphlpapi.ts",
+  "driver/windows/kernel32.ts",
+  "driver/windows/shell32.ts",
+  "driver/windows/wintun.ts",
+  "driver/windows/ws2_32.ts",
+];
 /** What touches the world, or has a clock of its own. */
 const IMPURE = [
   "Buffer",

@@ -100,7 +100,7 @@ Deno.test("warren --version names Warren's version and Deno's", async () => {
 });
 
 const WRONG: [args: string[], message: RegExp][] = [
-  [[], /^warren: it needs a command: run, new, doctor or help\nTry: warren --help\n$/],
+  [[], /^warren: it needs a command: run, new, doctor, driver or help\nTry: warren --help\n$/],
   [["docter"], /^warren: "docter" is no command: did you mean warren doctor\?\nTry: warren --help\n$/],
   [["my.ts"], /did you mean warren run my\.ts\?/],
   [["--verison"], /^warren: "--verison" is no flag: did you mean warren --version\?/],

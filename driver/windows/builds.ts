@@ -1,0 +1,92 @@
+/** The official builds of wintun.dll, by their hashes, and the machine that a DLL is for. */
+
+// Specification
+// https://www.wintun.net
+/** The version that Warren is written for. */
+export const WINTUN_VERSION = "0.14.1";
+/** Where its maker offers it. */
+export const WINTUN_ZIP = "https://www.wintun.net/builds/wintun-0.14.1.zip";
+/** SHA-256 of that file. */
+export const WINTUN_ZIP_SHA256 = "07c256185d6ee3652e09fa55c0b673e2624b565e02c4b9091c79ca7d2f24ef51";
+/** SHA-256 of the licence in it. */
+export const WINTUN_LICENCE_SHA256 = "183adac21e7d96c508c8fd34d394b7b6708bc81564ad1bad61ab66143a008cd2";
+
+/** A signed build. */
+export interface WintunBuild {
+  /** The folder in the zip: `bin/<folder>/wintun.dll`. */
+  readonly folder: string;
+  /** IMAGE_FILE_HEADER.Machine. */
+  readonly machine: number;
+  /** What Deno calls this architecture; `undefined` where it does not run. */
+  readonly arch: typeof Deno.build.arch | undefined;
+  /** Of the DLL. */
+  readonly sha256: string;
+}
+
+/** All four. */
+export const WINTUN_BUILDS: readonly WintunBuild[] = [
+  {
+    folder: "amd64",
+    machine: 0x8664,
+    arch: "x86_64",
+    sha256: "e5da8447dc2c320edc0fc52fa01885c103de8c118481f683643cacc3220dafce",
+  },
+  {
+    folder: "arm64",
+    machine: 0xaa64,
+    arch: "aarch64",
+    sha256: "f7ba89005544be9d85231a9e0d5f23b2d15b3311667e2dad0debd344918a3f80",
+  },
+  {
+    folder: "x86",
+    machine: 0x14c,
+    arch: undefined,
+    sha256: "d694fa46ab4cfebcb2632d094c7aa97278eef2f8052438621766d863ae98a931",
+  },
+  {
+    folder: "arm",
+    machine: 0x1c4,
+    arch: undefined,
+    sha256: "daad267411ecdc70a0535e274d2c3e9da3d0084bdac7662cb8424dd4a031b4d9",
+  },
+];
+
+// Implementation
+/** Where in a user's local data Warren keeps the DLL, beneath the build's folder. */
+const CACHE = `\\warren\\wintun-${WINTUN_VERSION}\\`;
+
+/** IMAGE_DOS_HEADER and IMAGE_NT_HEADERS (winnt.h), as far as they are looked at; little-endian. */
+const Pe = { DosMagic: 0, NewHeader: 60, Machine: 4, HeaderEnd: 6 } as const;
+/** "MZ" */
+const IMAGE_DOS_SIGNATURE = 0x5a4d;
+/** "PE\0\0" */
+const IMAGE_NT_SIGNATURE = 0x4550;
+
+/** The machine that a DLL is for (IMAGE_FILE_HEADER.Machine); `undefined` when these bytes are no DLL. */
+export function peMachine(bytes: Uint8Array): number | undefined {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (view.byteLength < Pe.NewHeader + 4) return undefined;
+  if (view.getUint16(Pe.DosMagic, true) !== IMAGE_DOS_SIGNATURE) return undefined;
+  const header = view.getUint32(Pe.NewHeader, true);
+  if (header + Pe.HeaderEnd > view.byteLength) return undefined;
+  if (view.getUint32(header, true) !== IMAGE_NT_SIGNATURE) return undefined;
+  return view.getUint16(header + Pe.Machine, true);
+}
+
+/** The build for this process, or for another of Deno's architectures. */
+export function buildFor(arch: typeof Deno.build.arch = Deno.build.arch): WintunBuild {
+  const build = WINTUN_BUILDS.find((build) => build.arch === arch);
+  if (build !== undefined) return build;
+  throw new Deno.errors.NotSupported(`Cannot use Wintun: it has no build for ${arch}`);
+}
+
+/** What a machine number is called, such as `amd64`. */
+export function machineName(machine: number): string {
+  return WINTUN_BUILDS.find((build) => build.machine === machine)?.folder ??
+    `machine 0x${machine.toString(16)}`;
+}
+
+/** The folder for a build's DLL in a user's local data, `%LOCALAPPDATA%`. */
+export function cacheFolder(localAppData: string, build: WintunBuild): string {
+  return localAppData + CACHE + build.folder;
+}

@@ -1,0 +1,358 @@
+/**
+ * A Wintun adapter as a device: the library's two rings, each packet copied once.
+ *
+ *     read:  ReceivePacket ─► copy into a slot ─► ReleaseReceivePacket, at once and in order
+ *     write: AllocateSendPacket ─► copy out of the slot ─► SendPacket, always: an allocation that is never sent
+ *            would block all that follow
+ */
+
+import {
+  type Device,
+  type DeviceEvent,
+  type DeviceStatistics,
+  type EndHost,
+  HEADROOM,
+  LARGE_ROOM,
+  type Packet,
+  type PacketBatch,
+  type Waitable,
+} from "../../lib/core/mod.ts";
+import { finishChecksum } from "../../lib/checksum.ts";
+import { DeviceEvents } from "../events.ts";
+import type { CheckedDeviceOptions } from "../options.ts";
+import { type Adapter, closeAdapter, failure, openAdapter } from "./adapter.ts";
+import { kernel32 } from "./kernel32.ts";
+import { checkSupported, Setup } from "./setup.ts";
+import { letGo } from "./waiter.ts";
+import { fromHresult, Win32, win32Error } from "./win32_error.ts";
+import { codeOf, lastError, listening, wintun } from "./wintun.ts";
+
+// Specification
+/** RFC 791 section 3.1, RFC 8200 section 3: the shortest header by the version in the first four bits. */
+const SHORTEST_IPV4 = 20;
+const SHORTEST_IPV6 = 40;
+
+// Implementation
+/** How long a ring may stay full before packets for it are dropped (milliseconds). */
+const PATIENCE = 250;
+/** How soon a ring that could not be started again is tried once more (milliseconds). */
+const RESTART_AFTER = 100;
+const MOST_RESTARTS = 20;
+/** Lengths as the size_t that copying takes: a bigint made once, not once a packet. */
+const LENGTHS: bigint[] = [];
+
+function length64(length: number): bigint {
+  return LENGTHS[length] ??= BigInt(length);
+}
+
+/** The two rings of an adapter, while it is up. */
+interface Session {
+  readonly handle: Deno.PointerObject;
+  /** The event that Windows sets when a packet came. */
+  readonly readEvent: Waitable;
+}
+
+/** What a {@linkcode WintunDevice} holds. */
+interface WintunParts {
+  readonly adapter: Adapter;
+  readonly session: Session;
+  readonly setup: Setup;
+  readonly capacity: number;
+}
+
+/**
+ * A Wintun adapter with its session. Super-packets of up to 65,535 bytes go to Windows as they are.
+ *
+ * **Limits**: Windows gives no sign when a full ring has room, so it is tried again by time. Wintun 0.14.1 can miss
+ * the wakeup for the last packet of a burst, which then waits for the next one that is written.
+ */
+export class WintunDevice implements Device {
+  /** The adapter's name. */
+  readonly name: string;
+  /** The longest packet that Windows sends through it (bytes). */
+  readonly mtu: number;
+  /** Super-packets are taken whole; unfinished sums are finished here, and none come. */
+  readonly offload = false;
+  /** Nothing waits here: a write hands the packet to the ring. */
+  readonly queued = 0;
+  /** Why it is gone. */
+  failure: Error | undefined;
+  /** How often the session had to be started again, its ring being corrupt: Wintun 0.14.1 can overrun it. */
+  restarts = 0;
+  /** The running driver's version, such as `0.14`. */
+  readonly driverVersion: string | undefined;
+  /** Settled when the adapter is removed, after `close`. */
+  closed: Promise<void> = Promise.resolve();
+
+  readonly #wintun = wintun();
+  readonly #kernel32 = kernel32();
+  readonly #adapter: Adapter;
+  readonly #setup: Setup;
+  readonly #capacity: number;
+  readonly #events = new DeviceEvents();
+  #session: Session | undefined;
+  #restarting: Promise<void> | undefined;
+  #host: EndHost | undefined;
+  #closed = false;
+  /** The pool's address, and where each slot's packet starts. */
+  #base = 0;
+  #addresses: bigint[] = [];
+  readonly #size = new Uint32Array(1);
+  /** A packet that is received and not released: there was no slot for it. Its length is in `#size`. */
+  #waiting = 0n;
+  /** Since when the ring for writing has taken nothing; 0 while it does. */
+  #fullSince = 0;
+
+  /** For {@linkcode openWintunDevice}. */
+  constructor({ adapter, session, setup, capacity }: WintunParts) {
+    this.#adapter = adapter;
+    this.#session = session;
+    this.#setup = setup;
+    this.#capacity = capacity;
+    this.name = adapter.name;
+    this.mtu = setup.mtu;
+    this.driverVersion = adapter.driverVersion;
+  }
+
+  /** The event that says that a packet came. */
+  get waitable(): Waitable | undefined {
+    return this.#session?.readEvent;
+  }
+
+  /** Gives it its loop. */
+  attach(host: EndHost): void {
+    this.#host = host;
+    const { pool } = host;
+    this.#base = Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(pool.bytes)));
+    this.#addresses = pool.packets.map((packet) => BigInt(this.#base + packet.slotStart + HEADROOM));
+  }
+
+  /** Reads packets until the ring is empty, the batch is full, or the pool is empty. */
+  read(batch: PacketBatch): number {
+    const session = this.#session;
+    if (session === undefined) return 0;
+    const { pool } = this.#host!;
+    const { WintunReceivePacket, WintunReleaseReceivePacket } = this.#wintun;
+    const { RtlMoveMemory, SetEvent } = this.#kernel32;
+    const { handle } = session;
+    const size = this.#size;
+    let count = 0;
+    while (!batch.full) {
+      let source = this.#waiting;
+      if (source === 0n) {
+        source = WintunReceivePacket(handle, size);
+        if (source === 0n) {
+          this.#readFailed(lastError());
+          break;
+        }
+      }
+      const length = size[0]!;
+      if (length === 0 || length > LARGE_ROOM) {
+        this.#readFailed(Win32.ERROR_INVALID_DATA);
+        break;
+      }
+      const packet = pool.take(length);
+      if (packet === undefined) {
+        this.#waiting = source;
+        // The wait that ended took the event's signal; the next one has to end, too, when there are slots again.
+        SetEvent(BigInt(session.readEvent));
+        break;
+      }
+      this.#waiting = 0n;
+      RtlMoveMemory(this.#addresses[packet.slot]!, source, length64(length));
+      WintunReleaseReceivePacket(handle, source);
+      batch.push(packet);
+      count++;
+    }
+    return count;
+  }
+
+  /** Writes packets until the ring is full; what Windows would discard without a word is dropped, with the reason. */
+  write(batch: PacketBatch): number {
+    const session = this.#session;
+    if (session === undefined) return 0;
+    const { packets, length } = batch;
+    const { WintunAllocateSendPacket, WintunSendPacket } = this.#wintun;
+    const { RtlMoveMemory } = this.#kernel32;
+    const { handle } = session;
+    let count = 0;
+    let sent = 0;
+    for (; count < length; count++) {
+      const packet = packets[count]!;
+      const unfit = unfitness(packet);
+      if (unfit !== undefined) {
+        this.#host!.drop(packet, unfit);
+        continue;
+      }
+      if (packet.checksumStart !== 0) {
+        finishChecksum(packet.data, packet.checksumStart, packet.checksumOffset);
+      }
+      const target = WintunAllocateSendPacket(handle, packet.length);
+      if (target === 0n) {
+        if (!this.#writeFailed(lastError(), sent)) break;
+        this.#host!.drop(packet, "ring full");
+        continue;
+      }
+      // From here to SendPacket nothing can fail.
+      const source = packet.offset === packet.slotStart + HEADROOM
+        ? this.#addresses[packet.slot]!
+        : BigInt(this.#base + packet.offset);
+      RtlMoveMemory(target, source, length64(packet.length));
+      WintunSendPacket(handle, target);
+      packet.pool.give(packet);
+      sent++;
+    }
+    if (sent > 0) this.#fullSince = 0;
+    batch.shift(count);
+    return count;
+  }
+
+  /** Its end; Windows' other changes are not told of. */
+  events(): AsyncIterable<DeviceEvent> {
+    return this.#events.listen();
+  }
+
+  /** Windows' own counters; `txDropped` is what its side of the ring had no room for. */
+  statistics(): DeviceStatistics | undefined {
+    return this.#closed ? undefined : this.#setup.statistics();
+  }
+
+  /** Nothing: Windows removes an adapter, its addresses and routes with the process. */
+  rescue(): undefined {
+  }
+
+  /** Puts everything back and removes the adapter, which takes a moment: see {@linkcode WintunDevice.closed}. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#events.end();
+    const session = this.#session;
+    this.#session = undefined;
+    this.closed = this.#end(session);
+    // Whoever awaits it hears of it; whoever does not is not ended by it.
+    this.closed.catch(() => {});
+  }
+
+  /** The same as {@linkcode WintunDevice.close}. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  /** The order matters: no wait, no routes, no session, no adapter. */
+  async #end(session: Session | undefined): Promise<void> {
+    await this.#restarting;
+    if (session !== undefined) await letGo(session.readEvent);
+    try {
+      this.#setup.undo();
+    } finally {
+      if (session !== undefined) this.#wintun.WintunEndSession(session.handle);
+      await closeAdapter(this.#adapter);
+    }
+  }
+
+  #readFailed(failed: number): void {
+    switch (failed) {
+      case Win32.ERROR_INVALID_DATA:
+        this.#host!.refuse(0, "corrupt ring");
+        this.#restarting = this.#restart();
+        break;
+      case Win32.ERROR_HANDLE_EOF:
+        this.#lose("read from", "WintunReceivePacket", failed);
+        break;
+        // ERROR_NO_MORE_ITEMS, and whatever another call may have left behind: nothing is there.
+    }
+  }
+
+  /** Whether to drop the packet, and go on. */
+  #writeFailed(failed: number, sent: number): boolean {
+    if (failed === Win32.ERROR_HANDLE_EOF) {
+      this.#lose("write to", "WintunAllocateSendPacket", failed);
+      return false;
+    }
+    const now = performance.now();
+    if (sent > 0 || this.#fullSince === 0) this.#fullSince = now;
+    return now - this.#fullSince >= PATIENCE;
+  }
+
+  /** Ends the session and starts another; what was in the rings is lost. */
+  async #restart(): Promise<void> {
+    const { handle, readEvent } = this.#session!;
+    this.#session = undefined;
+    this.#waiting = 0n;
+    this.restarts++;
+    await letGo(readEvent);
+    this.#wintun.WintunEndSession(handle);
+    for (let attempt = 1; !this.#closed; attempt++) {
+      try {
+        const session = await startSession(this.#adapter, this.#capacity);
+        // Closed meanwhile: whoever closes it has not seen this session.
+        if (this.#closed) this.#wintun.WintunEndSession(session.handle);
+        else this.#session = session;
+        break;
+      } catch (error) {
+        if (attempt === MOST_RESTARTS) {
+          this.failure ??= error as Error;
+          break;
+        }
+        await new Promise((resolve) => setTimeout(resolve, RESTART_AFTER));
+      }
+    }
+    this.#restarting = undefined;
+    this.#host!.wake();
+  }
+
+  #lose(verb: string, operation: string, failed: number): void {
+    if (this.failure !== undefined) return;
+    this.failure = win32Error(
+      `${verb} "${this.name}"`,
+      operation,
+      failed,
+      "the adapter was removed or disabled",
+    );
+    this.#events.publish({ kind: "gone", mtu: this.mtu });
+  }
+}
+
+/** Why Windows would not take a packet; `undefined` when it would. */
+function unfitness(packet: Packet): string | undefined {
+  const { length } = packet;
+  if (length > LARGE_ROOM) return "longer than 65535 bytes";
+  switch (length === 0 ? 0 : packet.bytes[packet.offset]! >>> 4) {
+    case 4:
+      return length < SHORTEST_IPV4 ? "shorter than its header" : undefined;
+    case 6:
+      return length < SHORTEST_IPV6 ? "shorter than its header" : undefined;
+    default:
+      return "neither IPv4 nor IPv6";
+  }
+}
+
+/** Starts a session, which brings the link up. */
+function startSession(adapter: Adapter, capacity: number): Promise<Session> {
+  return listening((errors) => {
+    const { WintunStartSession, WintunGetReadWaitEvent } = wintun();
+    const handle = WintunStartSession(adapter.handle, capacity);
+    const failed = handle === null ? lastError() : 0;
+    if (handle === null) {
+      const code = fromHresult(codeOf(errors) ?? failed);
+      throw failure(adapter.name, `WintunStartSession of ${capacity} bytes`, code, errors);
+    }
+    return Promise.resolve({ handle, readEvent: WintunGetReadWaitEvent(handle) });
+  });
+}
+
+/** Makes or opens an adapter, starts its session and sets it up; what fails undoes what was done. */
+export async function openWintunDevice(options: CheckedDeviceOptions): Promise<WintunDevice> {
+  checkSupported(options);
+  const capacity = options.ringCapacity;
+  const adapter = await openAdapter(options.name);
+  await using undo = new AsyncDisposableStack();
+  undo.defer(() => closeAdapter(adapter));
+  const session = await startSession(adapter, capacity);
+  undo.defer(() => wintun().WintunEndSession(session.handle));
+  const setup = new Setup(adapter);
+  undo.defer(() => setup.undo());
+  await setup.apply(options);
+  undo.move();
+  return new WintunDevice({ adapter, session, setup, capacity });
+}

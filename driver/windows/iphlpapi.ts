@@ -1,0 +1,203 @@
+/** iphlpapi.dll: the one symbol table, opened on first use, and its structures as tables of offsets. */
+
+import { environment, notCapable } from "./kernel32.ts";
+
+// Every function here returns its error number itself, NETIO_STATUS; GetLastError has no part in it.
+const SYMBOLS = {
+  // void InitializeUnicastIpAddressEntry(MIB_UNICASTIPADDRESS_ROW *Row);
+  InitializeUnicastIpAddressEntry: { parameters: ["buffer"], result: "void" },
+  // NETIO_STATUS CreateUnicastIpAddressEntry(const MIB_UNICASTIPADDRESS_ROW *Row);
+  CreateUnicastIpAddressEntry: { parameters: ["buffer"], result: "u32" },
+  // NETIO_STATUS DeleteUnicastIpAddressEntry(const MIB_UNICASTIPADDRESS_ROW *Row);
+  DeleteUnicastIpAddressEntry: { parameters: ["buffer"], result: "u32" },
+  // void InitializeIpForwardEntry(MIB_IPFORWARD_ROW2 *Row);
+  InitializeIpForwardEntry: { parameters: ["buffer"], result: "void" },
+  // NETIO_STATUS CreateIpForwardEntry2(const MIB_IPFORWARD_ROW2 *Row);
+  CreateIpForwardEntry2: { parameters: ["buffer"], result: "u32" },
+  // NETIO_STATUS DeleteIpForwardEntry2(const MIB_IPFORWARD_ROW2 *Row);
+  DeleteIpForwardEntry2: { parameters: ["buffer"], result: "u32" },
+  // void InitializeIpInterfaceEntry(MIB_IPINTERFACE_ROW *Row);
+  InitializeIpInterfaceEntry: { parameters: ["buffer"], result: "void" },
+  // NETIO_STATUS GetIpInterfaceEntry(MIB_IPINTERFACE_ROW *Row);
+  GetIpInterfaceEntry: { parameters: ["buffer"], result: "u32" },
+  // NETIO_STATUS SetIpInterfaceEntry(MIB_IPINTERFACE_ROW *Row);
+  SetIpInterfaceEntry: { parameters: ["buffer"], result: "u32" },
+  // NETIO_STATUS GetIfEntry2(MIB_IF_ROW2 *Row);
+  GetIfEntry2: { parameters: ["buffer"], result: "u32" },
+  // NETIO_STATUS ConvertInterfaceAliasToLuid(const WCHAR *InterfaceAlias, NET_LUID *InterfaceLuid);
+  ConvertInterfaceAliasToLuid: { parameters: ["buffer", "buffer"], result: "u32", optional: true },
+  // NETIO_STATUS ConvertInterfaceLuidToGuid(const NET_LUID *InterfaceLuid, GUID *InterfaceGuid);
+  ConvertInterfaceLuidToGuid: { parameters: ["buffer", "buffer"], result: "u32", optional: true },
+  // NETIO_STATUS SetInterfaceDnsSettings(GUID Interface, const DNS_INTERFACE_SETTINGS *Settings);
+  // A GUID by value is a hidden pointer on x64 and two registers on arm64; as a struct, each gets its own way.
+  SetInterfaceDnsSettings: {
+    parameters: [{ struct: ["u64", "u64"] }, "buffer"],
+    result: "u32",
+    optional: true, // Windows 10 2004 (build 19041) has it first.
+  },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+// Specification: little-endian; the offsets are the same on x64 and arm64.
+/** ws2def.h, ws2ipdef.h: ADDRESS_FAMILY. */
+export const Family = { Ipv4: 2, Ipv6: 23 } as const;
+/** One of {@linkcode Family}'s values. */
+export type Family = typeof Family[keyof typeof Family];
+
+/**
+ * ws2ipdef.h: `union SOCKADDR_INET { SOCKADDR_IN Ipv4; SOCKADDR_IN6 Ipv6; ADDRESS_FAMILY si_family; }`;
+ * SOCKADDR_IN { u16 family; u16 port; u8 address[4] }, SOCKADDR_IN6 { u16; u16; u32 flow; u8 address[16]; u32 scope }.
+ * Ports are big-endian.
+ */
+export const SockaddrInet = {
+  Family: 0,
+  Port: 2,
+  Ipv4Address: 4,
+  Ipv6Flow: 4,
+  Ipv6Address: 8,
+  Ipv6Scope: 24,
+  Size: 28,
+} as const;
+
+/** netioapi.h: `struct IP_ADDRESS_PREFIX { SOCKADDR_INET Prefix; UINT8 PrefixLength; }` */
+export const IpAddressPrefix = { Prefix: 0, PrefixLength: 28, Size: 32 } as const;
+
+/** netioapi.h: `struct MIB_UNICASTIPADDRESS_ROW` */
+export const UnicastRow = {
+  Address: 0,
+  InterfaceLuid: 32,
+  InterfaceIndex: 40,
+  PrefixOrigin: 44,
+  SuffixOrigin: 48,
+  ValidLifetime: 52,
+  PreferredLifetime: 56,
+  OnLinkPrefixLength: 60,
+  SkipAsSource: 61,
+  DadState: 64,
+  ScopeId: 68,
+  CreationTimeStamp: 72,
+  Size: 80,
+} as const;
+
+/** netioapi.h: `struct MIB_IPFORWARD_ROW2` */
+export const ForwardRow = {
+  InterfaceLuid: 0,
+  InterfaceIndex: 8,
+  DestinationPrefix: 12,
+  DestinationPrefixLength: 40,
+  NextHop: 44,
+  SitePrefixLength: 72,
+  ValidLifetime: 76,
+  PreferredLifetime: 80,
+  Metric: 84,
+  Protocol: 88,
+  Loopback: 92,
+  AutoconfigureAddress: 93,
+  Publish: 94,
+  Immortal: 95,
+  Age: 96,
+  Origin: 100,
+  Size: 104,
+} as const;
+
+/** netioapi.h: `struct MIB_IPINTERFACE_ROW`, as far as it is used. */
+export const InterfaceRow = {
+  Family: 0,
+  InterfaceLuid: 8,
+  InterfaceIndex: 16,
+  UseAutomaticMetric: 44,
+  ManagedAddressConfigurationSupported: 46,
+  OtherStatefulConfigurationSupported: 47,
+  RouterDiscoveryBehavior: 52,
+  DadTransmits: 56,
+  SitePrefixLength: 144,
+  Metric: 148,
+  NlMtu: 152,
+  Connected: 156,
+  DisableDefaultRoutes: 166,
+  Size: 168,
+} as const;
+
+/** netioapi.h: `struct MIB_IF_ROW2`, as far as it is used; the counters are u64. */
+export const IfRow = {
+  InterfaceLuid: 0,
+  InterfaceIndex: 8,
+  InterfaceGuid: 12,
+  Alias: 28,
+  Description: 542,
+  Mtu: 1124,
+  Type: 1128,
+  OperStatus: 1156,
+  InOctets: 1208,
+  InUcastPkts: 1216,
+  InNUcastPkts: 1224,
+  InDiscards: 1232,
+  InErrors: 1240,
+  OutOctets: 1280,
+  OutUcastPkts: 1288,
+  OutNUcastPkts: 1296,
+  OutDiscards: 1304,
+  OutErrors: 1312,
+  Size: 1352,
+} as const;
+
+/** netioapi.h: `struct DNS_INTERFACE_SETTINGS`, version 1; strings are pointers. */
+export const DnsSettings = {
+  Version: 0,
+  Flags: 8,
+  Domain: 16,
+  NameServer: 24,
+  SearchList: 32,
+  RegistrationEnabled: 40,
+  RegisterAdapterName: 44,
+  EnableLlmnr: 48,
+  QueryAdapterName: 52,
+  ProfileNameServer: 56,
+  Size: 64,
+} as const;
+
+/** netioapi.h: DNS_INTERFACE_SETTINGS_VERSION1. */
+export const DNS_INTERFACE_SETTINGS_VERSION1 = 1;
+/** netioapi.h: DNS_SETTING_IPV6, DNS_SETTING_NAMESERVER. */
+export const DnsSetting = { Ipv6: 1, NameServer: 2 } as const;
+/** nldef.h: NL_DAD_STATE IpDadStatePreferred. */
+export const DAD_STATE_PREFERRED = 4;
+/** nldef.h: NL_ROUTER_DISCOVERY_BEHAVIOR RouterDiscoveryDisabled. */
+export const ROUTER_DISCOVERY_DISABLED = 0;
+/** nldef.h: NL_ROUTE_PROTOCOL MIB_IPPROTO_NETMGMT, a static route. */
+export const IPPROTO_NETMGMT = 3;
+/** A lifetime without an end (seconds). */
+export const INFINITE_LIFETIME = 0xffff_ffff;
+
+/** The functions of iphlpapi.dll that Warren calls. */
+export type Iphlpapi = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
+
+let opened: Iphlpapi | undefined;
+
+function load(): Iphlpapi {
+  // A path is for tests, where no Windows is: Wine's library lacks most of these functions.
+  const named = environment("WARREN_IPHLPAPI");
+  if (named !== undefined) {
+    console.warn(`warren: "${named}" stands in for iphlpapi.dll: WARREN_IPHLPAPI names it`);
+  }
+  try {
+    return Deno.dlopen(named ?? "iphlpapi.dll", SYMBOLS).symbols;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotCapable) throw notCapable(error, "iphlpapi.dll");
+    throw new Deno.errors.NotSupported(
+      `Cannot load "${
+        named ?? "iphlpapi.dll"
+      }": it lacks a function that Warren needs: Warren needs Windows 10`,
+      { cause: error },
+    );
+  }
+}
+
+/**
+ * The functions of iphlpapi.dll, opened on the first call.
+ *
+ * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
+ * @throws {Deno.errors.NotSupported} where it lacks some.
+ */
+export function iphlpapi(): Iphlpapi {
+  return opened ??= load();
+}

@@ -1,0 +1,119 @@
+/** IP Helper's rows, as bytes: addresses, routes and DNS settings as Windows takes them. */
+
+import type { Address, Prefix } from "../../lib/address.ts";
+import {
+  DAD_STATE_PREFERRED,
+  DNS_INTERFACE_SETTINGS_VERSION1,
+  DnsSetting,
+  DnsSettings,
+  Family,
+  ForwardRow,
+  IfRow,
+  INFINITE_LIFETIME,
+  InterfaceRow,
+  IPPROTO_NETMGMT,
+  SockaddrInet,
+  UnicastRow,
+} from "./iphlpapi.ts";
+
+/** A structure's bytes. */
+export type Row = Uint8Array<ArrayBuffer>;
+
+/** What sets a row's defaults: `InitializeUnicastIpAddressEntry` and its like. */
+export type Initialize = (row: Row) => void;
+
+/** The address family of an address, by Windows' number. */
+export function familyOf(address: Address): Family {
+  return address.family === 4 ? Family.Ipv4 : Family.Ipv6;
+}
+
+/** A row's numbers, which are little-endian. */
+export function viewOf(row: Row): DataView<ArrayBuffer> {
+  return new DataView(row.buffer, row.byteOffset, row.byteLength);
+}
+
+/** Writes a SOCKADDR_INET; without an address, that family's zeros, which mean none. */
+export function writeSockaddr(row: Row, offset: number, family: Family, address?: Address, port = 0): void {
+  const view = viewOf(row);
+  row.fill(0, offset, offset + SockaddrInet.Size);
+  view.setUint16(offset + SockaddrInet.Family, family, true);
+  view.setUint16(offset + SockaddrInet.Port, port);
+  if (address === undefined) return;
+  row.set(
+    address.bytes,
+    offset + (family === Family.Ipv4 ? SockaddrInet.Ipv4Address : SockaddrInet.Ipv6Address),
+  );
+}
+
+/** MIB_UNICASTIPADDRESS_ROW: an address that is usable at once, without a search for duplicates. */
+export function unicastRow(luid: bigint, prefix: Prefix, initialize: Initialize): Row {
+  const row = new Uint8Array(UnicastRow.Size);
+  initialize(row);
+  const view = viewOf(row);
+  writeSockaddr(row, UnicastRow.Address, familyOf(prefix.address), prefix.address);
+  view.setBigUint64(UnicastRow.InterfaceLuid, luid, true);
+  view.setUint32(UnicastRow.ValidLifetime, INFINITE_LIFETIME, true);
+  view.setUint32(UnicastRow.PreferredLifetime, INFINITE_LIFETIME, true);
+  view.setUint8(UnicastRow.OnLinkPrefixLength, prefix.length);
+  view.setInt32(UnicastRow.DadState, DAD_STATE_PREFERRED, true);
+  return row;
+}
+
+/** A prefix's address without the bits behind the prefix, with which Windows refuses a route. */
+function networkOf({ address, length }: Prefix): Address {
+  const bytes = address.bytes.map((byte, i) => byte & 0xff00 >> Math.min(8, Math.max(0, length - i * 8)));
+  return { family: address.family, bytes };
+}
+
+/** MIB_IPFORWARD_ROW2: a static route; without a next hop, to the interface itself. */
+export function forwardRow(
+  luid: bigint,
+  to: Prefix,
+  via: Address | undefined,
+  metric: number,
+  initialize: Initialize,
+): Row {
+  const row = new Uint8Array(ForwardRow.Size);
+  initialize(row);
+  const view = viewOf(row);
+  const family = familyOf(to.address);
+  view.setBigUint64(ForwardRow.InterfaceLuid, luid, true);
+  writeSockaddr(row, ForwardRow.DestinationPrefix, family, networkOf(to));
+  view.setUint8(ForwardRow.DestinationPrefixLength, to.length);
+  writeSockaddr(row, ForwardRow.NextHop, family, via);
+  // What it is set to by default is longer than any prefix, which Windows may refuse.
+  view.setUint8(ForwardRow.SitePrefixLength, 0);
+  view.setUint32(ForwardRow.Metric, metric, true);
+  view.setInt32(ForwardRow.Protocol, IPPROTO_NETMGMT, true);
+  return row;
+}
+
+/** MIB_IPINTERFACE_ROW with the keys by which it is looked up. */
+export function interfaceRow(luid: bigint, family: Family, initialize: Initialize): Row {
+  const row = new Uint8Array(InterfaceRow.Size);
+  initialize(row);
+  viewOf(row).setUint16(InterfaceRow.Family, family, true);
+  viewOf(row).setBigUint64(InterfaceRow.InterfaceLuid, luid, true);
+  return row;
+}
+
+/** MIB_IF_ROW2 with the key by which it is looked up. */
+export function ifRow(luid: bigint): Row {
+  const row = new Uint8Array(IfRow.Size);
+  viewOf(row).setBigUint64(IfRow.InterfaceLuid, luid, true);
+  return row;
+}
+
+/**
+ * DNS_INTERFACE_SETTINGS with these name servers, none of them for none. `servers` is where their text is, in
+ * UTF-16 with a zero at the end.
+ */
+export function dnsSettings(family: Family, servers: bigint): Row {
+  const row = new Uint8Array(DnsSettings.Size);
+  const view = viewOf(row);
+  const flags = DnsSetting.NameServer | (family === Family.Ipv6 ? DnsSetting.Ipv6 : 0);
+  view.setUint32(DnsSettings.Version, DNS_INTERFACE_SETTINGS_VERSION1, true);
+  view.setBigUint64(DnsSettings.Flags, BigInt(flags), true);
+  view.setBigUint64(DnsSettings.NameServer, servers, true);
+  return row;
+}

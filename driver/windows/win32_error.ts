@@ -1,0 +1,98 @@
+/** Windows' error numbers (winerror.h) as names and as errors. */
+
+import { DriverError } from "../error.ts";
+
+// Specification
+/** The numbers that Warren meets, by name. */
+export const Win32 = {
+  NO_ERROR: 0,
+  ERROR_FILE_NOT_FOUND: 2,
+  ERROR_PATH_NOT_FOUND: 3,
+  ERROR_ACCESS_DENIED: 5,
+  ERROR_INVALID_HANDLE: 6,
+  ERROR_INVALID_DATA: 13,
+  ERROR_OUTOFMEMORY: 14,
+  ERROR_GEN_FAILURE: 31,
+  ERROR_SHARING_VIOLATION: 32,
+  ERROR_HANDLE_EOF: 38,
+  ERROR_NOT_SUPPORTED: 50,
+  ERROR_DUP_NAME: 52,
+  ERROR_INVALID_PARAMETER: 87,
+  ERROR_BUFFER_OVERFLOW: 111,
+  ERROR_MOD_NOT_FOUND: 126,
+  ERROR_PROC_NOT_FOUND: 127,
+  ERROR_BAD_EXE_FORMAT: 193,
+  ERROR_ENVVAR_NOT_FOUND: 203,
+  WAIT_TIMEOUT: 258,
+  ERROR_NO_MORE_ITEMS: 259,
+  ERROR_NOT_FOUND: 1168,
+  ERROR_NO_MATCH: 1169,
+  ERROR_ALREADY_INITIALIZED: 1247,
+  ERROR_TIMEOUT: 1460,
+  ERROR_DEVICE_NOT_AVAILABLE: 4319,
+  ERROR_OBJECT_ALREADY_EXISTS: 5010,
+  WSAEINTR: 10004,
+  WSAEACCES: 10013,
+  WSAEINVAL: 10022,
+  WSAEWOULDBLOCK: 10035,
+  WSAEMSGSIZE: 10040,
+  WSAEAFNOSUPPORT: 10047,
+  WSAEADDRINUSE: 10048,
+  WSAEADDRNOTAVAIL: 10049,
+  WSAENETUNREACH: 10051,
+  WSAENETRESET: 10052,
+  WSAECONNRESET: 10054,
+  WSAENOBUFS: 10055,
+  WSAEHOSTUNREACH: 10065,
+} as const;
+
+/** The upper half of an HRESULT that carries one of these numbers: `HRESULT_FROM_WIN32`. */
+const FACILITY_WIN32 = 0x8007;
+
+const NAMES = new Map<number, string>(Object.entries(Win32).map(([name, code]) => [code, name]));
+
+/** The name of an error number, such as `ERROR_ACCESS_DENIED`; `error 200` for one not listed above. */
+export function win32Name(code: number): string {
+  return NAMES.get(code) ?? (code > 0xffff ? `error 0x${code.toString(16).toUpperCase()}` : `error ${code}`);
+}
+
+/** The error number in an HRESULT; any other number as it is. */
+export function fromHresult(code: number): number {
+  return code >>> 16 === FACILITY_WIN32 ? code & 0xffff : code;
+}
+
+/**
+ * The error for a failed call, by the class that the house style gives it: not allowed, not there and not on
+ * this system are Deno's own; everything else is a {@linkcode DriverError}.
+ *
+ * @param attempt What could not be done, such as `create adapter "tun0"`; the message is *Cannot attempt: ...*.
+ * @param remedy What to do about it, or more of what is so.
+ */
+export function win32Error(
+  attempt: string,
+  operation: string,
+  code: number,
+  remedy?: string,
+  options?: ErrorOptions,
+): Error {
+  const name = win32Name(code);
+  const said = name.startsWith("error ") ? name : `${name} (${code})`;
+  const message = `Cannot ${attempt}: ${said}${remedy === undefined ? "" : `: ${remedy}`}`;
+  switch (code) {
+    case Win32.ERROR_ACCESS_DENIED:
+    case Win32.WSAEACCES:
+      return new Deno.errors.PermissionDenied(message, options);
+    case Win32.ERROR_FILE_NOT_FOUND:
+    case Win32.ERROR_PATH_NOT_FOUND:
+    case Win32.ERROR_MOD_NOT_FOUND:
+    case Win32.ERROR_NOT_FOUND:
+      return new Deno.errors.NotFound(message, options);
+    case Win32.ERROR_NOT_SUPPORTED:
+    case Win32.ERROR_PROC_NOT_FOUND:
+    case Win32.ERROR_BAD_EXE_FORMAT:
+    case Win32.WSAEAFNOSUPPORT:
+      return new Deno.errors.NotSupported(message, options);
+    default:
+      return new DriverError(message, { operation, code: name, errno: code, ...options });
+  }
+}

@@ -1,0 +1,67 @@
+/** ws2_32.dll: the one symbol table, opened on first use. */
+
+import { notCapable } from "./kernel32.ts";
+import { win32Error } from "./win32_error.ts";
+
+// Sizes: a SOCKET is a handle, of which 32 bits are significant.
+const SYMBOLS = {
+  // int WSAStartup(WORD VersionRequired, WSADATA *Data);
+  WSAStartup: { parameters: ["u16", "buffer"], result: "i32" },
+  // int WSAGetLastError(void);
+  WSAGetLastError: { parameters: [], result: "i32" },
+  // SOCKET WSASocketW(int af, int type, int protocol, WSAPROTOCOL_INFOW *info, GROUP group, DWORD flags);
+  WSASocketW: { parameters: ["i32", "i32", "i32", "pointer", "u32", "u32"], result: "i32" },
+  // int closesocket(SOCKET s);
+  closesocket: { parameters: ["usize"], result: "i32" },
+  // int bind(SOCKET s, const struct sockaddr *name, int namelen);
+  bind: { parameters: ["usize", "buffer", "i32"], result: "i32" },
+  // int getsockname(SOCKET s, struct sockaddr *name, int *namelen);
+  getsockname: { parameters: ["usize", "buffer", "buffer"], result: "i32" },
+  // int setsockopt(SOCKET s, int level, int optname, const char *optval, int optlen);
+  setsockopt: { parameters: ["usize", "i32", "i32", "buffer", "i32"], result: "i32" },
+  // int ioctlsocket(SOCKET s, long cmd, u_long *argp);
+  ioctlsocket: { parameters: ["usize", "i32", "buffer"], result: "i32" },
+  // int WSAIoctl(SOCKET s, DWORD code, void *in, DWORD inSize, void *out, DWORD outSize, DWORD *returned,
+  //   WSAOVERLAPPED *overlapped, LPWSAOVERLAPPED_COMPLETION_ROUTINE completion);
+  WSAIoctl: {
+    parameters: ["usize", "u32", "buffer", "u32", "pointer", "u32", "buffer", "pointer", "pointer"],
+    result: "i32",
+  },
+  // int WSAEventSelect(SOCKET s, WSAEVENT hEventObject, long lNetworkEvents);
+  WSAEventSelect: { parameters: ["usize", "usize", "i32"], result: "i32" },
+  // int recvfrom(SOCKET s, char *buf, int len, int flags, struct sockaddr *from, int *fromlen);
+  recvfrom: { parameters: ["usize", "usize", "i32", "i32", "buffer", "buffer"], result: "i32" },
+  // int sendto(SOCKET s, const char *buf, int len, int flags, const struct sockaddr *to, int tolen);
+  sendto: { parameters: ["usize", "usize", "i32", "i32", "buffer", "i32"], result: "i32" },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+// winsock2.h: MAKEWORD(2, 2); a WSADATA has 408 bytes on 64-bit systems.
+const VERSION = 0x0202;
+const WSADATA_SIZE = 408;
+
+/** The functions of ws2_32.dll that Warren calls. */
+export type Ws2 = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
+
+let opened: Ws2 | undefined;
+
+function load(): Ws2 {
+  let symbols: Ws2;
+  try {
+    symbols = Deno.dlopen("ws2_32.dll", SYMBOLS).symbols;
+  } catch (error) {
+    throw notCapable(error, "ws2_32.dll");
+  }
+  const failed = symbols.WSAStartup(VERSION, new Uint8Array(WSADATA_SIZE));
+  if (failed !== 0) throw win32Error("use sockets", "WSAStartup", failed);
+  return symbols;
+}
+
+/**
+ * The functions of ws2_32.dll, started on the first call. `WSAGetLastError` holds only in the very next expression
+ * after a synchronous call.
+ *
+ * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
+ */
+export function ws2(): Ws2 {
+  return opened ??= load();
+}

@@ -1,0 +1,44 @@
+/** `warren driver`: what it takes out of a zip, and what it refuses. */
+
+import { deepStrictEqual, rejects } from "node:assert/strict";
+import { zipSync } from "fflate";
+import { driver, extract, keep } from "../../../runtime/cli/driver.ts";
+
+Deno.test("extract() refuses what is no zip, and a zip without the DLL", async () => {
+  await rejects(extract(new Uint8Array(100).fill(0xa5), "x86_64"), {
+    name: "SyntaxError",
+    message: /^Cannot install Wintun: this is no zip file/,
+  });
+  const other = zipSync({ "wintun/bin/arm64/wintun.dll": Uint8Array.of(1), "LICENSE.txt": Uint8Array.of(2) });
+  await rejects(extract(other, "x86_64"), {
+    name: "NotFound",
+    message: "Cannot install Wintun: the zip has no bin/amd64/wintun.dll",
+  });
+});
+
+Deno.test("extract() refuses a DLL that its maker has not signed, saying both hashes", async () => {
+  const forged = zipSync({ "wintun/bin/amd64/wintun.dll": Uint8Array.of(1) });
+  await rejects(extract(forged, "x86_64"), {
+    name: "NotSupported",
+    message: /its SHA-256 is 4bf5122f[0-9a-f]{56}, and not e5da8447/,
+  });
+});
+
+Deno.test("keep() writes each file whole, over what was there", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    await keep(`${folder}/a/b`, [{ name: "wintun.dll", bytes: Uint8Array.of(1) }]);
+    await keep(`${folder}/a/b`, [{ name: "wintun.dll", bytes: Uint8Array.of(2) }]);
+    deepStrictEqual(await Deno.readFile(`${folder}/a/b/wintun.dll`), Uint8Array.of(2));
+    deepStrictEqual((await Array.fromAsync(Deno.readDir(`${folder}/a/b`))).length, 1);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("warren driver says what is wrong with its command line", async () => {
+  await rejects(async () => await driver([]), { name: "UsageError" });
+  await rejects(async () => await driver(["instal"]), { name: "UsageError" });
+  await rejects(async () => await driver(["install", "--form", "x.zip"]), /did you mean --from\?/);
+  await rejects(async () => await driver(["install", "x.zip"]), { name: "UsageError" });
+});

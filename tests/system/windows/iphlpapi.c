@@ -1,0 +1,426 @@
+/**
+ * A stand-in for the functions of iphlpapi.dll that set up an interface: it keeps tables, and what it was given.
+ *
+ * Checks what Windows is known to check, and answers with the same codes. Environment:
+ *
+ *     STAND_IN_NETWORK  a file that is mapped: the tables, which outlive the process
+ *     STAND_IN_CALLS    a file to which each call adds a line: its name, its result, the bytes that it was given
+ *     STAND_IN_LATE     how many times an interface's row is not there yet (ERROR_NOT_FOUND)
+ *     STAND_IN_ALIASES  names of interfaces that are taken, name,...
+ *     STAND_IN_REFUSE   functions that fail with ERROR_ACCESS_DENIED, name,...
+ */
+
+#define _WIN32_WINNT 0x0a00
+#include <winsock2.h>
+#include <ws2ipdef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <windows.h>
+
+
+#define EXPORT __declspec(dllexport)
+#define ARRAY_LENGTH(array) (sizeof(array) / sizeof((array)[0]))
+
+/* Specification: netioapi.h; the places of what is looked at. */
+typedef struct {
+  BYTE bytes[80];
+} AddressRow;
+enum { ADDRESS_LUID = 32, ADDRESS_PREFIX = 60 };
+typedef struct {
+  BYTE bytes[104];
+} RouteRow;
+enum { ROUTE_DESTINATION = 12, ROUTE_PREFIX = 40, ROUTE_NEXT_HOP = 44, ROUTE_SITE_PREFIX = 72 };
+typedef struct {
+  BYTE bytes[168];
+} InterfaceRow;
+enum {
+  INTERFACE_FAMILY = 0,
+  INTERFACE_LUID = 8,
+  INTERFACE_INDEX = 16,
+  INTERFACE_AUTOMATIC_METRIC = 44,
+  INTERFACE_DAD = 56,
+  INTERFACE_SITE_PREFIX = 144,
+  INTERFACE_METRIC = 148,
+  INTERFACE_MTU = 152,
+};
+typedef struct {
+  BYTE bytes[1352];
+} IfRow;
+enum {
+  IF_INDEX = 8,
+  IF_MTU = 1124,
+  IF_TYPE = 1128,
+  IF_IN_BYTES = 1208,
+  IF_IN_PACKETS = 1216,
+  IF_IN_DISCARDS = 1232,
+  IF_OUT_BYTES = 1280,
+  IF_OUT_PACKETS = 1288,
+  IF_OUT_DISCARDS = 1304,
+};
+typedef struct {
+  ULONG version;
+  ULONG64 flags;
+  const WCHAR *domain, *name_server, *search_list;
+  ULONG registration, register_name, llmnr, query_name;
+  const WCHAR *profile_name_server;
+} DnsSettings;
+#define DNS_VERSION 1
+#define INTERFACE_TYPE 53
+#define DEFAULT_MTU 65535u
+#define ILLEGAL_PREFIX 255
+
+/* Implementation. */
+#define INDEX_ABOVE_LUID 20u
+#define MOST 64
+#define DNS_TEXT 128
+
+typedef struct {
+  GUID guid;
+  ULONG64 flags;
+  char name_server[DNS_TEXT], search_list[DNS_TEXT];
+} DnsRow;
+
+/** The mapped file; tests/system/windows/stand_in.ts reads it by the same layout. */
+typedef struct {
+  ULONG addresses, routes, interfaces, dns;
+  AddressRow address_row[MOST];
+  RouteRow route_row[MOST];
+  InterfaceRow interface_row[MOST];
+  DnsRow dns_row[MOST];
+} Network;
+
+static CRITICAL_SECTION lock;
+static Network private_network;
+static Network *network = &private_network;
+static int late;
+
+static BOOL is_listed(const char *variable, const char *name) {
+  char list[1024];
+  DWORD length = GetEnvironmentVariableA(variable, list, sizeof list);
+  if (length == 0 || length >= sizeof list) return FALSE;
+  for (char *entry = strtok(list, ","); entry != NULL; entry = strtok(NULL, ",")) {
+    if (_stricmp(entry, name) == 0) return TRUE;
+  }
+  return FALSE;
+}
+
+/** Adds a line to the calls, and passes the result on. */
+static DWORD record(const char *name, DWORD result, const void *bytes, size_t length) {
+  WCHAR path[MAX_PATH];
+  DWORD size = GetEnvironmentVariableW(L"STAND_IN_CALLS", path, MAX_PATH);
+  if (size == 0 || size >= MAX_PATH) return result;
+  FILE *file = _wfopen(path, L"ab");
+  if (file == NULL) return result;
+  fprintf(file, "%s %lu ", name, result);
+  for (size_t i = 0; i < length; i++) fprintf(file, "%02x", ((const BYTE *)bytes)[i]);
+  fprintf(file, "\n");
+  fclose(file);
+  return result;
+}
+
+static USHORT family_at(const BYTE *bytes) { return *(const USHORT *)bytes; }
+
+static int longest_prefix(const BYTE *address) { return family_at(address) == AF_INET ? 32 : 128; }
+
+static BOOL is_family(const BYTE *address) {
+  return family_at(address) == AF_INET || family_at(address) == AF_INET6;
+}
+
+/** Bytes of a SOCKADDR_INET that say which address it is. */
+static BOOL same_address(const BYTE *a, const BYTE *b) {
+  if (family_at(a) != family_at(b)) return FALSE;
+  return family_at(a) == AF_INET ? memcmp(a + 4, b + 4, 4) == 0 : memcmp(a + 8, b + 8, 16) == 0;
+}
+
+static ULONG64 luid_at(const BYTE *bytes) { return *(const ULONG64 *)bytes; }
+
+/** The row of an interface, made at the first time of asking. */
+static InterfaceRow *interface_of(USHORT family, ULONG64 luid) {
+  for (ULONG i = 0; i < network->interfaces; i++) {
+    BYTE *row = network->interface_row[i].bytes;
+    if (family_at(row + INTERFACE_FAMILY) == family && luid_at(row + INTERFACE_LUID) == luid) {
+      return &network->interface_row[i];
+    }
+  }
+  if (network->interfaces == MOST || luid >> 48 != INTERFACE_TYPE) return NULL;
+  InterfaceRow *added = &network->interface_row[network->interfaces++];
+  BYTE *row = added->bytes;
+  memset(row, 0, sizeof *added);
+  *(USHORT *)(row + INTERFACE_FAMILY) = family;
+  *(ULONG64 *)(row + INTERFACE_LUID) = luid;
+  *(ULONG *)(row + INTERFACE_INDEX) = (ULONG)(luid >> 24 & 0xffffff) + INDEX_ABOVE_LUID;
+  row[INTERFACE_AUTOMATIC_METRIC] = TRUE;
+  *(ULONG *)(row + INTERFACE_DAD) = family == AF_INET ? 3 : 1;
+  /* More than an IPv4 address has: Windows hands it out, and refuses it when it comes back. */
+  *(ULONG *)(row + INTERFACE_SITE_PREFIX) = 64;
+  *(ULONG *)(row + INTERFACE_METRIC) = 5;
+  *(ULONG *)(row + INTERFACE_MTU) = DEFAULT_MTU;
+  return added;
+}
+
+/* Interfaces. */
+
+EXPORT void WINAPI InitializeIpInterfaceEntry(InterfaceRow *row) {
+  memset(row, 0, sizeof *row);
+  memset(row->bytes + 40, 0xff, 9);
+  *(LONG *)(row->bytes + 52) = -1;
+}
+
+static DWORD get_interface(InterfaceRow *row) {
+  if (!is_family(row->bytes + INTERFACE_FAMILY)) return ERROR_INVALID_PARAMETER;
+  if (late > 0) {
+    late--;
+    return ERROR_NOT_FOUND;
+  }
+  const InterfaceRow *found = interface_of(family_at(row->bytes), luid_at(row->bytes + INTERFACE_LUID));
+  if (found == NULL) return ERROR_NOT_FOUND;
+  *row = *found;
+  return NO_ERROR;
+}
+
+EXPORT DWORD WINAPI GetIpInterfaceEntry(InterfaceRow *row) {
+  EnterCriticalSection(&lock);
+  DWORD result = get_interface(row);
+  LeaveCriticalSection(&lock);
+  return record("GetIpInterfaceEntry", result, row, sizeof *row);
+}
+
+static DWORD set_interface(const InterfaceRow *row) {
+  if (is_listed("STAND_IN_REFUSE", "SetIpInterfaceEntry")) return ERROR_ACCESS_DENIED;
+  if (!is_family(row->bytes)) return ERROR_INVALID_PARAMETER;
+  ULONG site_prefix = *(const ULONG *)(row->bytes + INTERFACE_SITE_PREFIX);
+  ULONG mtu = *(const ULONG *)(row->bytes + INTERFACE_MTU);
+  if (site_prefix > (ULONG)longest_prefix(row->bytes)) return ERROR_INVALID_PARAMETER;
+  if (mtu < (family_at(row->bytes) == AF_INET ? 576u : 1280u)) return ERROR_INVALID_PARAMETER;
+  InterfaceRow *found = interface_of(family_at(row->bytes), luid_at(row->bytes + INTERFACE_LUID));
+  if (found == NULL) return ERROR_NOT_FOUND;
+  *found = *row;
+  return NO_ERROR;
+}
+
+EXPORT DWORD WINAPI SetIpInterfaceEntry(const InterfaceRow *row) {
+  EnterCriticalSection(&lock);
+  DWORD result = set_interface(row);
+  LeaveCriticalSection(&lock);
+  return record("SetIpInterfaceEntry", result, row, sizeof *row);
+}
+
+/** The stand-in for wintun.dll of this process, if it is loaded. */
+static HMODULE wintun(void) {
+  WCHAR path[MAX_PATH];
+  DWORD length = GetEnvironmentVariableW(L"WARREN_WINTUN", path, MAX_PATH);
+  return length == 0 || length >= MAX_PATH ? NULL : GetModuleHandleW(path);
+}
+
+EXPORT DWORD WINAPI GetIfEntry2(IfRow *row) {
+  ULONG64 luid = luid_at(row->bytes);
+  EnterCriticalSection(&lock);
+  InterfaceRow *found = interface_of(AF_INET, luid);
+  LeaveCriticalSection(&lock);
+  if (found == NULL) return record("GetIfEntry2", ERROR_FILE_NOT_FOUND, row, 8);
+  memset(row, 0, sizeof *row);
+  memcpy(row->bytes, &luid, sizeof luid);
+  memcpy(row->bytes + IF_INDEX, found->bytes + INTERFACE_INDEX, sizeof(ULONG));
+  memcpy(row->bytes + IF_MTU, found->bytes + INTERFACE_MTU, sizeof(ULONG));
+  *(ULONG *)(row->bytes + IF_TYPE) = INTERFACE_TYPE;
+  BOOL(WINAPI *statistics)(ULONG64, ULONG64 *) = NULL;
+  HMODULE library = wintun();
+  if (library != NULL) statistics = (void *)GetProcAddress(library, "StandInStatistics");
+  ULONG64 counts[6] = {0};
+  if (statistics != NULL && statistics(luid, counts)) {
+    static const int places[] = {IF_OUT_PACKETS, IF_OUT_BYTES, IF_OUT_DISCARDS,
+                                 IF_IN_PACKETS,  IF_IN_BYTES,  IF_IN_DISCARDS};
+    for (size_t i = 0; i < ARRAY_LENGTH(places); i++) memcpy(row->bytes + places[i], &counts[i], 8);
+  }
+  return record("GetIfEntry2", NO_ERROR, row, 8);
+}
+
+EXPORT DWORD WINAPI ConvertInterfaceAliasToLuid(const WCHAR *alias, ULONG64 *luid) {
+  char name[512];
+  WideCharToMultiByte(CP_UTF8, 0, alias, -1, name, sizeof name, NULL, NULL);
+  BOOL(WINAPI *find)(const WCHAR *, ULONG64 *) = NULL;
+  HMODULE library = wintun();
+  if (library != NULL) find = (void *)GetProcAddress(library, "StandInFind");
+  DWORD result = ERROR_INVALID_NAME;
+  if (is_listed("STAND_IN_ALIASES", name)) {
+    *luid = 6ull << 48 | 1ull << 24;
+    result = NO_ERROR;
+  } else if (find != NULL && find(alias, luid)) {
+    result = NO_ERROR;
+  }
+  return record("ConvertInterfaceAliasToLuid", result, name, strlen(name));
+}
+
+EXPORT DWORD WINAPI ConvertInterfaceLuidToIndex(const ULONG64 *luid, ULONG *index) {
+  BOOL known = *luid >> 48 == INTERFACE_TYPE;
+  *index = known ? (ULONG)(*luid >> 24 & 0xffffff) + INDEX_ABOVE_LUID : 0;
+  return record("ConvertInterfaceLuidToIndex", known ? NO_ERROR : ERROR_FILE_NOT_FOUND, luid, sizeof *luid);
+}
+
+/* Addresses. */
+
+EXPORT void WINAPI InitializeUnicastIpAddressEntry(AddressRow *row) {
+  memset(row, 0, sizeof *row);
+  *(ULONG *)(row->bytes + 44) = 16;
+  *(ULONG *)(row->bytes + 48) = 16;
+  memset(row->bytes + 52, 0xff, 8);
+  row->bytes[ADDRESS_PREFIX] = ILLEGAL_PREFIX;
+}
+
+static AddressRow *find_address(const AddressRow *wanted) {
+  for (ULONG i = 0; i < network->addresses; i++) {
+    AddressRow *row = &network->address_row[i];
+    if (luid_at(row->bytes + ADDRESS_LUID) == luid_at(wanted->bytes + ADDRESS_LUID) &&
+        same_address(row->bytes, wanted->bytes)) {
+      return row;
+    }
+  }
+  return NULL;
+}
+
+static DWORD create_address(const AddressRow *row) {
+  if (is_listed("STAND_IN_REFUSE", "CreateUnicastIpAddressEntry")) return ERROR_ACCESS_DENIED;
+  BYTE prefix = row->bytes[ADDRESS_PREFIX];
+  if (!is_family(row->bytes)) return ERROR_INVALID_PARAMETER;
+  if (prefix > longest_prefix(row->bytes) && prefix != ILLEGAL_PREFIX) return ERROR_INVALID_PARAMETER;
+  if (interface_of(family_at(row->bytes), luid_at(row->bytes + ADDRESS_LUID)) == NULL) return ERROR_NOT_FOUND;
+  if (find_address(row) != NULL) return ERROR_OBJECT_ALREADY_EXISTS;
+  if (network->addresses == MOST) return ERROR_OUTOFMEMORY;
+  network->address_row[network->addresses++] = *row;
+  return NO_ERROR;
+}
+
+EXPORT DWORD WINAPI CreateUnicastIpAddressEntry(const AddressRow *row) {
+  EnterCriticalSection(&lock);
+  DWORD result = create_address(row);
+  LeaveCriticalSection(&lock);
+  return record("CreateUnicastIpAddressEntry", result, row, sizeof *row);
+}
+
+EXPORT DWORD WINAPI DeleteUnicastIpAddressEntry(const AddressRow *row) {
+  EnterCriticalSection(&lock);
+  AddressRow *found = find_address(row);
+  if (found != NULL) *found = network->address_row[--network->addresses];
+  LeaveCriticalSection(&lock);
+  return record("DeleteUnicastIpAddressEntry", found ? NO_ERROR : ERROR_NOT_FOUND, row, sizeof *row);
+}
+
+/* Routes. */
+
+EXPORT void WINAPI InitializeIpForwardEntry(RouteRow *row) {
+  memset(row, 0, sizeof *row);
+  row->bytes[ROUTE_PREFIX] = ILLEGAL_PREFIX;
+  row->bytes[ROUTE_SITE_PREFIX] = ILLEGAL_PREFIX;
+  memset(row->bytes + 76, 0xff, 12);
+  *(ULONG *)(row->bytes + 88) = 3;
+  memset(row->bytes + 92, 1, 4);
+}
+
+/** A route is known by its interface, destination and next hop. */
+static RouteRow *find_route(const RouteRow *wanted) {
+  for (ULONG i = 0; i < network->routes; i++) {
+    RouteRow *row = &network->route_row[i];
+    if (luid_at(row->bytes) == luid_at(wanted->bytes) &&
+        same_address(row->bytes + ROUTE_DESTINATION, wanted->bytes + ROUTE_DESTINATION) &&
+        row->bytes[ROUTE_PREFIX] == wanted->bytes[ROUTE_PREFIX] &&
+        same_address(row->bytes + ROUTE_NEXT_HOP, wanted->bytes + ROUTE_NEXT_HOP)) {
+      return row;
+    }
+  }
+  return NULL;
+}
+
+static DWORD create_route(const RouteRow *row) {
+  if (is_listed("STAND_IN_REFUSE", "CreateIpForwardEntry2")) return ERROR_ACCESS_DENIED;
+  const BYTE *bytes = row->bytes;
+  if (!is_family(bytes + ROUTE_DESTINATION)) return ERROR_INVALID_PARAMETER;
+  if (family_at(bytes + ROUTE_NEXT_HOP) != family_at(bytes + ROUTE_DESTINATION)) return ERROR_INVALID_PARAMETER;
+  if (bytes[ROUTE_PREFIX] > longest_prefix(bytes + ROUTE_DESTINATION)) return ERROR_INVALID_PARAMETER;
+  if (bytes[ROUTE_SITE_PREFIX] > bytes[ROUTE_PREFIX]) return ERROR_INVALID_PARAMETER;
+  if (find_route(row) != NULL) return ERROR_OBJECT_ALREADY_EXISTS;
+  if (network->routes == MOST) return ERROR_OUTOFMEMORY;
+  network->route_row[network->routes++] = *row;
+  return NO_ERROR;
+}
+
+EXPORT DWORD WINAPI CreateIpForwardEntry2(const RouteRow *row) {
+  EnterCriticalSection(&lock);
+  DWORD result = create_route(row);
+  LeaveCriticalSection(&lock);
+  return record("CreateIpForwardEntry2", result, row, sizeof *row);
+}
+
+EXPORT DWORD WINAPI DeleteIpForwardEntry2(const RouteRow *row) {
+  EnterCriticalSection(&lock);
+  RouteRow *found = find_route(row);
+  if (found != NULL) *found = network->route_row[--network->routes];
+  LeaveCriticalSection(&lock);
+  return record("DeleteIpForwardEntry2", found ? NO_ERROR : ERROR_NOT_FOUND, row, sizeof *row);
+}
+
+/* DNS. */
+
+static void copy_text(char *into, const WCHAR *text) {
+  into[0] = 0;
+  if (text != NULL) WideCharToMultiByte(CP_UTF8, 0, text, -1, into, DNS_TEXT, NULL, NULL);
+}
+
+static DWORD set_dns(const GUID *guid, const DnsSettings *settings) {
+  if (is_listed("STAND_IN_REFUSE", "SetInterfaceDnsSettings")) return ERROR_ACCESS_DENIED;
+  if (settings->version != DNS_VERSION) return ERROR_INVALID_PARAMETER;
+  ULONG64 ipv6 = settings->flags & 1;
+  ULONG at = 0;
+  while (at < network->dns) {
+    DnsRow *row = &network->dns_row[at];
+    if (memcmp(&row->guid, guid, sizeof *guid) == 0 && (row->flags & 1) == ipv6) break;
+    at++;
+  }
+  if (at == MOST) return ERROR_OUTOFMEMORY;
+  DnsRow *row = &network->dns_row[at];
+  if (at == network->dns) {
+    memset(row, 0, sizeof *row);
+    network->dns++;
+  }
+  row->guid = *guid;
+  row->flags = settings->flags;
+  if (settings->flags & 2) copy_text(row->name_server, settings->name_server);
+  if (settings->flags & 4) copy_text(row->search_list, settings->search_list);
+  /* Nothing set is no row: it is as it was. */
+  if (row->name_server[0] == 0 && row->search_list[0] == 0) *row = network->dns_row[--network->dns];
+  return NO_ERROR;
+}
+
+EXPORT DWORD WINAPI SetInterfaceDnsSettings(GUID guid, const DnsSettings *settings) {
+  char text[512], name_server[DNS_TEXT], search_list[DNS_TEXT];
+  copy_text(name_server, settings->name_server);
+  copy_text(search_list, settings->search_list);
+  EnterCriticalSection(&lock);
+  DWORD result = set_dns(&guid, settings);
+  LeaveCriticalSection(&lock);
+  snprintf(text, sizeof text, "%llu|%s|%s", settings->flags, name_server, search_list);
+  return record("SetInterfaceDnsSettings", result, text, strlen(text));
+}
+
+static void map_network(void) {
+  WCHAR path[MAX_PATH];
+  DWORD length = GetEnvironmentVariableW(L"STAND_IN_NETWORK", path, MAX_PATH);
+  if (length == 0 || length >= MAX_PATH) return;
+  HANDLE file = CreateFileW(path, GENERIC_READ | GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_WRITE, NULL,
+                            OPEN_ALWAYS, FILE_ATTRIBUTE_NORMAL, NULL);
+  HANDLE mapping = CreateFileMappingW(file, NULL, PAGE_READWRITE, 0, sizeof *network, NULL);
+  void *view = mapping == NULL ? NULL : MapViewOfFile(mapping, FILE_MAP_WRITE, 0, 0, 0);
+  if (view == NULL) fprintf(stderr, "stand-in: no network: %lu\n", GetLastError());
+  else network = view;
+}
+
+BOOL WINAPI DllMain(HINSTANCE library, DWORD reason, LPVOID reserved) {
+  (void)library;
+  (void)reserved;
+  if (reason != DLL_PROCESS_ATTACH) return TRUE;
+  InitializeCriticalSection(&lock);
+  map_network();
+  char text[16];
+  DWORD length = GetEnvironmentVariableA("STAND_IN_LATE", text, sizeof text);
+  if (length > 0 && length < sizeof text) late = atoi(text);
+  return TRUE;
+}

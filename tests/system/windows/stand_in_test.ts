@@ -1,0 +1,8 @@
+/** The stand-in for wintun.dll does what the library does. */
+
+import { openWine, wineTest } from "../../kit/wine.ts";
+
+wineTest("the stand-in for wintun.dll keeps the documented semantics", async () => {
+  await using wine = await openWine();
+  await wine.tests("tests/system/windows/stand_in_checks.ts", 20);
+});
