@@ -29,7 +29,7 @@ async function packageChecks(files: Record<string, string>, folder: string): Pro
 
 Deno.test("checkPackageJson() warns of a package.json that disturbs scripts, with the remedy for each", async () => {
   const [hides] = await packageChecks({ "deno.json": "{}", "a/package.json": "{}" }, "a");
-  assert.match(hides!.says, /a\/package\.json hides a deno\.json above it/);
+  assert.match(hides!.says, /a[/\\]package\.json hides a deno\.json above it/);
   const [modules] = await packageChecks({ "a/deno.json": "{}", "a/package.json": "{}" }, "a");
   assert.match(modules!.remedy!, /"nodeModulesDir": "none"/);
   const [type] = await packageChecks({ "a/deno.json": "{}", "package.json": '{ "type": "commonjs" }' }, "a");
