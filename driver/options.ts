@@ -48,6 +48,8 @@ export interface DeviceOptions {
   linux?: {
     /** Packets that wait in the kernel for the script. @default {1000} */
     txQueueLength?: number;
+    /** Whether the kernel may hand over and take super-packets and unfinished sums. @default {true} */
+    offload?: boolean;
   };
   /** Options of Windows alone. */
   windows?: {
@@ -104,6 +106,8 @@ export interface CheckedDeviceOptions {
   readonly up: boolean;
   /** The kernel's queue (packets). */
   readonly txQueueLength: number | undefined;
+  /** Whether super-packets and unfinished sums pass (Linux). */
+  readonly offload: boolean;
   /** Wintun's rings (bytes each). */
   readonly ringCapacity: number;
   /** Name servers (Windows). */
@@ -175,7 +179,7 @@ export function checkDeviceOptions(options: DeviceOptions): CheckedDeviceOptions
       throw new RangeError(`Cannot use MTU ${mtu} with an IPv6 address: it must be at least ${MIN_MTU_IPV6}`);
     }
   }
-  const txQueueLength = options.linux?.txQueueLength;
+  const { txQueueLength, offload = true } = options.linux ?? {};
   if (txQueueLength !== undefined) checkNumber(txQueueLength, 1, MAX_U32, "queue length");
   const { ringCapacity = RING, dns, metric } = options.windows ?? {};
   checkNumber(ringCapacity, MIN_RING, MAX_RING, "ring capacity");
@@ -191,6 +195,7 @@ export function checkDeviceOptions(options: DeviceOptions): CheckedDeviceOptions
     mtu,
     up,
     txQueueLength,
+    offload,
     ringCapacity,
     dns: list(dns).map(parseAddress),
     interfaceMetric: metric,

@@ -5,23 +5,21 @@ import {
   type DeviceEvent,
   type DeviceStatistics,
   type EndHost,
-  HEADROOM,
   LARGE_ROOM,
-  type Packet,
   type PacketBatch,
   type Rescue,
   SMALL_ROOM,
   type Waitable,
 } from "../../lib/core/mod.ts";
-import { finishChecksum } from "../../lib/checksum.ts";
 import { DeviceEvents } from "../events.ts";
 import type { CheckedDeviceOptions } from "../options.ts";
-import { Errno, errnoName, systemError } from "./errno.ts";
+import { Errno, systemError } from "./errno.ts";
 import { leftovers, repair } from "./journal.ts";
 import { cString, errno, libc } from "./libc.ts";
 import { LinkMonitor } from "./link_monitor.ts";
 import type { Link } from "./links.ts";
 import { Netlink } from "./netlink.ts";
+import { TunQueue } from "./queue.ts";
 import { rescue } from "./rescue.ts";
 import { Setup } from "./setup.ts";
 
@@ -30,40 +28,41 @@ import { Setup } from "./setup.ts";
 const O_RDWR = 2;
 const O_NONBLOCK = 0o4000;
 const O_CLOEXEC = 0o2000000;
-// linux/if_tun.h; _IOW('T', 202, int), _IOR('T', 210, unsigned int)
+// linux/if_tun.h; _IOW('T', 202, int), _IOW('T', 208, unsigned int)
 const TUNSETIFF = 0x400454can;
+const TUNSETOFFLOAD = 0x400454d0n;
 const IFF_TUN = 0x0001;
 const IFF_NO_PI = 0x1000;
+const IFF_VNET_HDR = 0x4000;
+const TUN_F_CSUM = 0x01n;
+const TUN_F_TSO4 = 0x02n;
+const TUN_F_TSO6 = 0x04n;
+/** UDP's, from Linux 6.2 on. */
+const TUN_F_USO4 = 0x20n;
+const TUN_F_USO6 = 0x40n;
 // struct ifreq { char ifr_name[IFNAMSIZ]; union { short ifr_flags; ... 24 bytes } };   linux/if.h
 const IFREQ_SIZE = 40;
 const IFR_FLAGS = 16;
-// struct iovec { void *iov_base; size_t iov_len; };   sys/uio.h
-const IOVEC_SIZE = 16;
 
 // Implementation
 const TUN_PATH = "/dev/net/tun";
-/** Lengths as the size_t that read and write take: made once, not once a packet. Those of large slots are rare. */
-const LENGTHS: readonly bigint[] = Array.from({ length: SMALL_ROOM + 1 }, (_, length) => BigInt(length));
-
-function length64(length: number): bigint {
-  return length <= SMALL_ROOM ? LENGTHS[length]! : BigInt(length);
-}
 
 /** What a {@linkcode TunDevice} holds. */
 interface TunParts {
   readonly fd: number;
+  readonly offload: boolean;
   readonly link: Link;
   readonly netlink: Netlink;
   readonly setup: Setup;
   readonly monitor: LinkMonitor;
 }
 
-/** A TUN device: a descriptor that gives and takes one packet a call. */
+/** A TUN device. */
 export class TunDevice implements Device {
   /** The name that the kernel knows it by. */
   readonly name: string;
-  /** No super-packets, no unfinished sums. */
-  readonly offload = false;
+  /** Whether it takes and gives super-packets and unfinished sums. */
+  readonly offload: boolean;
   /** Nothing waits here: a write hands the packet to the kernel. */
   readonly queued = 0;
   /** Why it is gone. */
@@ -77,18 +76,14 @@ export class TunDevice implements Device {
   readonly #monitor: LinkMonitor;
   readonly #events = new DeviceEvents();
   #mtu: number;
-  #host: EndHost | undefined;
   #closed = false;
-  /** Where each slot's packet starts in this process's memory. */
-  #addresses: bigint[] = [];
-  /** The pool's address. */
-  #base = 0;
-  readonly #iovec = new Uint32Array(IOVEC_SIZE / 4);
-  readonly #refusals = new Map<number, string>();
+  readonly #queue: TunQueue;
 
   /** For {@linkcode openTunDevice}. */
-  constructor({ fd, link, netlink, setup, monitor }: TunParts) {
+  constructor({ fd, offload, link, netlink, setup, monitor }: TunParts) {
     this.#fd = fd;
+    this.offload = offload;
+    this.#queue = new TunQueue(fd, offload, (verb, operation, failed) => this.#lose(verb, operation, failed));
     this.#index = link.index;
     this.name = link.name;
     this.#mtu = link.mtu;
@@ -109,60 +104,20 @@ export class TunDevice implements Device {
 
   /** Gives it its loop. */
   attach(host: EndHost): void {
-    this.#host = host;
-    const { pool } = host;
-    this.#base = Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(pool.bytes)));
-    this.#addresses = pool.packets.map((packet) => BigInt(this.#base + packet.slotStart + HEADROOM));
+    this.#queue.attach(host);
     host.watch(this.#monitor.descriptor, () => this.#hear());
   }
 
   /** Reads packets until the kernel has no more, the batch is full, or the pool is empty. */
   read(batch: PacketBatch): number {
     if (this.#closed) return 0;
-    const { pool } = this.#host!;
-    const { read } = this.#libc;
-    const fd = this.#fd;
     // A slot takes more than the MTU, so that a packet of before a change of it is not cut.
-    const room = this.#mtu <= SMALL_ROOM ? SMALL_ROOM : LARGE_ROOM;
-    const room64 = length64(room);
-    let count = 0;
-    while (!batch.full) {
-      const packet = pool.take(room);
-      if (packet === undefined) break;
-      const length = read(fd, this.#addresses[packet.slot]!, room64);
-      if (length <= 0) {
-        const failed = errno();
-        pool.give(packet);
-        this.#readFailed(failed);
-        break;
-      }
-      packet.length = length;
-      batch.push(packet);
-      count++;
-    }
-    return count;
+    return this.#queue.read(batch, this.#mtu <= SMALL_ROOM ? SMALL_ROOM : LARGE_ROOM);
   }
 
   /** Writes packets until the kernel takes no more; those that it refuses are dropped with its reason. */
   write(batch: PacketBatch): number {
-    if (this.#closed) return 0;
-    const { packets, length } = batch;
-    const { write } = this.#libc;
-    const fd = this.#fd;
-    let count = 0;
-    for (; count < length; count++) {
-      const packet = packets[count]!;
-      if (packet.checksumStart !== 0) {
-        finishChecksum(packet.data, packet.checksumStart, packet.checksumOffset);
-      }
-      const written = packet.offset === packet.slotStart + HEADROOM
-        ? write(fd, this.#addresses[packet.slot]!, length64(packet.length))
-        : this.#writeMoved(packet);
-      if (written >= 0) packet.pool.give(packet);
-      else if (!this.#writeFailed(packet, errno())) break;
-    }
-    batch.shift(count);
-    return count;
+    return this.#closed ? 0 : this.#queue.write(batch);
   }
 
   /** Changes of its link, as rtnetlink reports them. */
@@ -186,6 +141,7 @@ export class TunDevice implements Device {
     this.#closed = true;
     this.#events.end();
     this.#monitor.close();
+    this.#queue.close();
     try {
       this.#setup.undo();
     } finally {
@@ -199,54 +155,12 @@ export class TunDevice implements Device {
     this.close();
   }
 
-  /**
-   * Writes a packet that does not start where its slot's packets do: by writev, whose address is two numbers
-   * in memory and no bigint. It costs 90 ns more than write (`deno task bench relay`), so it is the exception.
-   */
-  #writeMoved(packet: Packet): number {
-    const address = this.#base + packet.offset;
-    this.#iovec[0] = address >>> 0;
-    this.#iovec[1] = address / 2 ** 32;
-    this.#iovec[2] = packet.length;
-    return this.#libc.writev(this.#fd, this.#iovec, 1);
-  }
-
   #hear(): void {
     for (const event of this.#monitor.drain()) {
       // A device that is gone from this network namespace may live on in another; its descriptor tells.
       if (event.kind === "gone") continue;
       this.#mtu = event.mtu;
       this.#events.publish(event);
-    }
-  }
-
-  #readFailed(failed: number): void {
-    if (failed === Errno.EAGAIN || failed === Errno.EINTR) return;
-    this.#lose("read from", "read", failed);
-  }
-
-  /** Whether the packet is dealt with, and the next one may be tried. */
-  #writeFailed(packet: Packet, failed: number): boolean {
-    switch (failed) {
-      case Errno.EAGAIN:
-      case Errno.EINTR:
-        return false;
-      case Errno.EBADFD:
-      case Errno.EBADF:
-        this.#lose("write to", "write", failed);
-        return false;
-      case Errno.EIO:
-        this.#host!.drop(packet, "device down");
-        return true;
-      default: {
-        let reason = this.#refusals.get(failed);
-        if (reason === undefined) {
-          reason = `refused by the system: ${errnoName(failed)}`;
-          this.#refusals.set(failed, reason);
-        }
-        this.#host!.drop(packet, reason);
-        return true;
-      }
     }
   }
 
@@ -262,7 +176,7 @@ export class TunDevice implements Device {
 export function openTunDevice(options: CheckedDeviceOptions): TunDevice {
   // What cannot be repaired stays in the journal, and `warren doctor` says why.
   for (const leftover of leftovers().found) repair(leftover);
-  const fd = open(options.name);
+  const fd = open(options.name, options.offload);
   using undo = new DisposableStack();
   undo.defer(() => libc().close(fd.descriptor));
   const netlink = undo.use(Netlink.open());
@@ -275,6 +189,7 @@ export function openTunDevice(options: CheckedDeviceOptions): TunDevice {
   undo.move();
   return new TunDevice({
     fd: fd.descriptor,
+    offload: options.offload,
     link: netlink.link(link.index) ?? link,
     netlink,
     setup,
@@ -282,17 +197,26 @@ export function openTunDevice(options: CheckedDeviceOptions): TunDevice {
   });
 }
 
-function open(name: string): { descriptor: number; name: string } {
-  const { open, ioctl, close } = libc();
+function open(name: string, offload: boolean): { descriptor: number; name: string } {
+  const { open, ioctl, ioctlNumber, close } = libc();
   const descriptor = open(cString(TUN_PATH), O_RDWR | O_NONBLOCK | O_CLOEXEC, 0);
   if (descriptor < 0) throw openError(errno());
   const request = new Uint8Array(IFREQ_SIZE);
   new TextEncoder().encodeInto(name, request);
-  new DataView(request.buffer).setUint16(IFR_FLAGS, IFF_TUN | IFF_NO_PI, true);
+  new DataView(request.buffer).setUint16(
+    IFR_FLAGS,
+    IFF_TUN | IFF_NO_PI | (offload ? IFF_VNET_HDR : 0),
+    true,
+  );
   if (ioctl(descriptor, TUNSETIFF, request) < 0) {
     const failed = errno();
     close(descriptor);
     throw attachError(name, failed);
+  }
+  // Where a kernel knows none of them, it cuts and sums itself, as it does for every device.
+  const wanted = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
+  if (offload && ioctlNumber(descriptor, TUNSETOFFLOAD, wanted | TUN_F_USO4 | TUN_F_USO6) < 0) {
+    ioctlNumber(descriptor, TUNSETOFFLOAD, wanted);
   }
   return { descriptor, name: new TextDecoder().decode(request.subarray(0, request.indexOf(0))) };
 }

@@ -9,6 +9,8 @@ const SYMBOLS = {
   close: { parameters: ["i32"], result: "i32" },
   // int ioctl(int fd, unsigned long request, ... /* void *argument */);
   ioctl: { parameters: ["i32", "usize", "buffer"], result: "i32" },
+  // int ioctl(int fd, unsigned long request, ... /* unsigned long argument */);
+  ioctlNumber: { name: "ioctl", parameters: ["i32", "usize", "usize"], result: "i32" },
   // ssize_t read(int fd, void *buf, size_t count);
   read: { parameters: ["i32", "usize", "usize"], result: "i32" },
   // ssize_t read(int fd, void *buf, size_t count);
@@ -17,6 +19,8 @@ const SYMBOLS = {
   write: { parameters: ["i32", "usize", "usize"], result: "i32" },
   // ssize_t write(int fd, const void *buf, size_t count);
   writeFrom: { name: "write", parameters: ["i32", "buffer", "usize"], result: "i32" },
+  // ssize_t readv(int fd, const struct iovec *iov, int iovcnt);
+  readv: { parameters: ["i32", "buffer", "i32"], result: "i32" },
   // ssize_t writev(int fd, const struct iovec *iov, int iovcnt);
   writev: { parameters: ["i32", "buffer", "i32"], result: "i32" },
   // int poll(struct pollfd *fds, nfds_t nfds, int timeout);

@@ -60,6 +60,7 @@ const CONTENDERS: readonly { name: string; start(): RelayProgram | Promise<Relay
   { name: BARE, start: () => warren("../../scripts/relay.ts") },
   { name: REWRITE, start: () => warren("peers/relay_rewrite.ts") },
   { name: C, start: async () => ({ program: await buildPeer("relay"), args: DEVICES }) },
+  { name: "c offload", start: async () => ({ program: await buildPeer("relay"), args: ["-o", ...DEVICES] }) },
   {
     name: SOCAT,
     start: () => ({

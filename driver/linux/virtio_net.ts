@@ -1,0 +1,68 @@
+/** The header that a TUN device has before each packet with IFF_VNET_HDR: what is still to be cut and summed. */
+
+import type { Packet } from "../../lib/core/mod.ts";
+import { Ip, Protocol } from "../../lib/ip.ts";
+
+// Specification: linux/virtio_net.h; virtio 1.2 section 5.1.6. In this machine's byte order, which is little-endian.
+// struct virtio_net_hdr { __u8 flags; __u8 gso_type; __u16 hdr_len; __u16 gso_size; __u16 csum_start; __u16 csum_offset; };
+const VirtioNetHeader = {
+  Flags: 0,
+  GsoType: 1,
+  HeaderLength: 2,
+  GsoSize: 4,
+  ChecksumStart: 6,
+  ChecksumOffset: 8,
+  Size: 10,
+} as const;
+const VIRTIO_NET_HDR_F_NEEDS_CSUM = 1;
+const VIRTIO_NET_HDR_GSO_TCPV4 = 1;
+const VIRTIO_NET_HDR_GSO_TCPV6 = 4;
+const VIRTIO_NET_HDR_GSO_UDP_L4 = 5;
+/** RFC 9293 section 3.1: the data offset, in the upper half of this byte. */
+const TCP_DATA_OFFSET = 12;
+const UDP_HEADER = 8;
+
+/** Its bytes. */
+export const VNET_HEADER = VirtioNetHeader.Size;
+
+/** Gives a packet what the header at `at` of its pool's memory says of it. */
+export function readVnetHeader(packet: Packet, at: number): void {
+  const { view } = packet;
+  // Flags, type, header length: an ordinary, finished packet.
+  if (view.getUint16(at) === 0) return;
+  if ((view.getUint8(at + VirtioNetHeader.Flags) & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0) {
+    packet.checksumStart = view.getUint16(at + VirtioNetHeader.ChecksumStart, true);
+    packet.checksumOffset = view.getUint16(at + VirtioNetHeader.ChecksumOffset, true);
+  }
+  if (view.getUint8(at + VirtioNetHeader.GsoType) !== 0) {
+    packet.segmentSize = view.getUint16(at + VirtioNetHeader.GsoSize, true);
+  }
+}
+
+/** Writes a packet's header to `at`. What makes no sense, the kernel refuses. */
+export function writeVnetHeader(packet: Packet, view: DataView, at: number): void {
+  view.setUint32(at, 0);
+  view.setUint32(at + 4, 0);
+  view.setUint16(at + 8, 0);
+  const { checksumStart, checksumOffset, segmentSize } = packet;
+  if (checksumStart !== 0) {
+    view.setUint8(at + VirtioNetHeader.Flags, VIRTIO_NET_HDR_F_NEEDS_CSUM);
+    view.setUint16(at + VirtioNetHeader.ChecksumStart, checksumStart, true);
+    view.setUint16(at + VirtioNetHeader.ChecksumOffset, checksumOffset, true);
+  }
+  if (segmentSize === 0) return;
+  const ip = Ip.of(packet);
+  if (ip === undefined) return;
+  const start = ip.payloadOffset;
+  const isTcp = ip.protocol === Protocol.Tcp;
+  const headers = start - packet.offset +
+    (isTcp ? packet.bytes[start + TCP_DATA_OFFSET]! >>> 4 << 2 : UDP_HEADER);
+  const type = !isTcp
+    ? VIRTIO_NET_HDR_GSO_UDP_L4
+    : ip.version === 4
+    ? VIRTIO_NET_HDR_GSO_TCPV4
+    : VIRTIO_NET_HDR_GSO_TCPV6;
+  view.setUint8(at + VirtioNetHeader.GsoType, type);
+  view.setUint16(at + VirtioNetHeader.HeaderLength, headers, true);
+  view.setUint16(at + VirtioNetHeader.GsoSize, segmentSize, true);
+}
