@@ -240,7 +240,7 @@ export class Cutter {
     const varying = this.#isTcp ? this.#writeTcp(view, start) : length;
     if (!this.#isTcp) view.setUint16(start + UDP_LENGTH, length);
     if (this.#summed) {
-      const total = checksum(bytes, at + headerLength, size, this.#base + length + varying);
+      const total = checksum(packet.bytes, from, size, this.#base + length + varying);
       // RFC 768: zero says that there is none.
       if (this.#isTcp) view.setUint16(start + TCP_CHECKSUM, total);
       else view.setUint16(start + UDP_CHECKSUM, total === 0 ? 0xffff : total);
