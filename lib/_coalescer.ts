@@ -75,9 +75,6 @@ export interface SegmentGroup {
   unseal(): void;
 }
 
-/** What became of a packet that came to an open group. */
-const Joined = { Yes: 0, No: 1, WrongSum: 2 } as const;
-
 class Group implements SegmentGroup {
   readonly packets: Packet[] = [];
   length = 0;
@@ -122,22 +119,22 @@ class Group implements SegmentGroup {
     if (isTcp) this.#follow(packet, payloadLength);
   }
 
-  /** Adds the flow's next packet, if it is the next segment. */
-  join(packet: Packet, payloadLength: number): number {
-    if (!this.open || payloadLength > this.#segmentSize || this.length === MOST_GROUPED) return Joined.No;
+  /** Adds the flow's next packet, if it is the next segment; says whether it was. */
+  join(packet: Packet, payloadLength: number): boolean {
+    if (!this.open || payloadLength > this.#segmentSize || this.length === MOST_GROUPED) return false;
     const first = this.packets[0]!;
     const bytes = this.bytes + payloadLength;
-    if (bytes > MAX_LENGTH || packet.to !== first.to) return Joined.No;
-    if (packet.pool !== first.pool || !this.#isNext(first, packet)) return Joined.No;
-    if (!this.#checked && !isRight(first, this.#transport, this.#isTcp)) return Joined.No;
+    if (bytes > MAX_LENGTH || packet.to !== first.to) return false;
+    if (packet.pool !== first.pool || !this.#isNext(first, packet)) return false;
+    if (!this.#checked && !isRight(first, this.#transport, this.#isTcp)) return false;
     this.#checked = true;
-    if (!isRight(packet, this.#transport, this.#isTcp)) return Joined.WrongSum;
+    if (!isRight(packet, this.#transport, this.#isTcp)) return false;
     this.packets[this.length++] = packet;
     this.headerLength = packet.length - payloadLength;
     this.bytes = bytes;
     if (payloadLength < this.#segmentSize) this.open = false;
     if (this.#isTcp) this.#follow(packet, payloadLength);
-    return Joined.Yes;
+    return true;
   }
 
   seal(): void {
@@ -340,12 +337,9 @@ export class Coalescer {
       this.#next().alone(packet);
       return;
     }
-    const joined = index === EMPTY ? Joined.No : this.#groups[index]!.join(packet, this.#payloadLength);
-    if (joined === Joined.Yes) return;
+    if (index !== EMPTY && this.#groups[index]!.join(packet, this.#payloadLength)) return;
     this.#table[slot] = this.#count;
-    const group = this.#next();
-    group.start(packet, this.#transport, this.#isTcp, this.#payloadLength);
-    if (joined === Joined.WrongSum) group.open = false;
+    this.#next().start(packet, this.#transport, this.#isTcp, this.#payloadLength);
   }
 
   #next(): Group {
@@ -387,7 +381,7 @@ export class Coalescer {
     const partial = checksumStart === transport && packet.checksumOffset === field;
     if (stated !== length || segmentSize !== 0 || checksumStart !== 0 && !partial) this.#payloadLength = 0;
     else if (isTcp) this.#payloadLength = tcpPayload(packet, offset + transport);
-    else this.#payloadLength = this.#udp ? udpPayload(packet, offset + transport, partial) : 0;
+    else this.#payloadLength = this.#udp ? udpPayload(packet, offset + transport) : 0;
     return Flow.Known;
   }
 
@@ -425,7 +419,6 @@ function isExtension(type: number): boolean {
 function tcpPayload(packet: Packet, start: number): number {
   const { view, offset, length } = packet;
   const room = offset + length - start;
-  if (room < TCP_OPTIONS) return 0;
   const flags = view.getUint16(start + TCP_FLAGS);
   if ((flags & ~Tcp.Psh & (TCP_RESERVED | 0xff)) !== Tcp.Ack) return 0;
   const headerLength = flags >> 12 << 2;
@@ -433,14 +426,12 @@ function tcpPayload(packet: Packet, start: number): number {
 }
 
 /** The bytes of payload that a datagram brings to a super-packet; 0: it passes alone. */
-function udpPayload(packet: Packet, start: number, partial: boolean): number {
-  const { view, offset, length } = packet;
-  const room = offset + length - start;
-  if (view.getUint16(start + UDP_LENGTH) !== room) return 0;
-  return partial || view.getUint16(start + UDP_CHECKSUM) !== 0 ? room - UDP_HEADER : 0;
+function udpPayload(packet: Packet, start: number): number {
+  const room = packet.offset + packet.length - start;
+  return packet.view.getUint16(start + UDP_LENGTH) === room ? room - UDP_HEADER : 0;
 }
 
-/** Whether a packet's checksums are right, or still to be finished. Of IPv4, without options. */
+/** Whether a packet's checksums are right, or still to be finished; UDP's zero, which says that there is none, is not. */
 function isRight(packet: Packet, transport: number, isTcp: boolean): boolean {
   const { bytes, offset, length } = packet;
   const isIpv4 = transport === IPV4_HEADER;

@@ -300,6 +300,12 @@ Deno.test("Cutter.next() writes a UDP sum that comes out as 0 as 0xffff", () => 
   equal(found, 1);
 });
 
+Deno.test("Cutter.next() finishes a partial UDP sum of 0, which is no sum left out", () => {
+  const packet = packetOf(poolOf(), { version: 4, protocol: UDP, size: 2500, segmentSize: 1000 });
+  packet.view.setUint16(packet.offset + 26, 0);
+  for (const segment of cutAll(packet)) notEqual(Udp.of(segment)!.checksum, 0);
+});
+
 Deno.test("Cutter.next() leaves out padding behind the IP packet", () => {
   const packet = packetOf(poolOf(), {
     ...{ version: 4, protocol: TCP, size: 2500, segmentSize: 1000, sum: "finished" },
@@ -438,6 +444,18 @@ Deno.test("finish() writes an ordinary packet's sum in its slot, as Packet.copy(
     finish(packet);
     deepEqual(packet.data, expected);
   }));
+});
+
+Deno.test("finish() writes a UDP sum that comes out as 0 as 0xffff", () => {
+  const pool = poolOf();
+  const sumOf = (word: number): number => {
+    const packet = packetOf(pool, { version: 4, protocol: UDP, size: 2, segmentSize: 0 });
+    packet.view.setUint16(packet.offset + 28, word);
+    finish(packet);
+    pool.give(packet);
+    return packet.view.getUint16(packet.offset + 26);
+  };
+  equal(sumOf(sumOf(0)), 0xffff);
 });
 
 Deno.test("finish() leaves a field alone that is not in the packet", () => {
@@ -645,6 +663,11 @@ Deno.test("Coalescer.group() leaves a packet alone that differs where cutting wo
     ["checksum", {}, (packet) => packet.bytes[packet.offset + packet.length - 1]! ^= 1],
     ["padding", {}, (packet) => packet.length++],
     ["peer", {}, (packet) => packet.to = 1],
+    ["reserved bits", {}, (packet) => {
+      packet.bytes[packet.offset + 32]! |= 1;
+      Tcp.of(packet)!.refreshChecksum();
+    }],
+    ["another field", {}, (packet) => Object.assign(packet, { checksumStart: 20, checksumOffset: 6 })],
     ["another sum", {}, (packet) => Object.assign(packet, { checksumStart: 28, checksumOffset: 6 })],
     ["super-packet", {}, (packet) => packet.segmentSize = 500],
     ["cut short", {}, (packet) => packet.length = 30],
@@ -672,6 +695,66 @@ Deno.test("Coalescer.group() leaves a packet alone that differs where cutting wo
       deepEqual(packets[at]!.data, before);
       for (const packet of packets) pool.give(packet);
     }
+  }
+});
+
+Deno.test("Coalescer.group() leaves packets alone whose headers lie in the same way", () => {
+  const lies: [string, Partial<Shape>, (packet: Packet, place: number) => void][] = [
+    ["reserved bits", {}, (packet) => packet.bytes[packet.offset + 32]! |= 1],
+    ["TCP header shorter than 20 bytes", {}, (packet, place) => {
+      packet.bytes[packet.offset + 32] = 0x40;
+      packet.view.setUint32(packet.offset + 24, 1004 * place);
+    }],
+    ["TCP header longer than the packet", { size: 10, segmentSize: 5 }, (packet, place) => {
+      packet.bytes[packet.offset + 32] = 0xf0;
+      packet.view.setUint32(packet.offset + 24, -35 * place);
+      packet.bytes.fill(0, packet.offset + 40, packet.offset + 100);
+    }],
+    ["UDP header cut short", { protocol: UDP }, (packet) => {
+      packet.length = 24;
+      packet.bytes.set([0, 24], packet.offset + 2);
+      packet.bytes.set([0, 4], packet.offset + 24);
+      const header = packet.data.subarray(0, 20);
+      writeSum(header, 10, header);
+    }],
+  ];
+  for (const [what, shape, lie] of lies) {
+    const packets = segmentsOf(poolOf(), { size: 2000, ...shape });
+    for (const packet of packets) {
+      // A sum that is still to be finished is not what keeps them apart.
+      Object.assign(packet, { checksumStart: 20, checksumOffset: shape.protocol === UDP ? 6 : 16 });
+      Ipv4.of(packet)!.id = 0;
+      Ipv4.of(packet)!.dontFragment = true;
+      lie(packet, packets.indexOf(packet));
+    }
+    deepEqual(grouping(packets), [[0], [1]], what);
+  }
+});
+
+Deno.test("Coalescer.group() leaves a packet alone that is not in its slot, or in another pool", () => {
+  const pool = poolOf();
+  const [first, second] = segmentsOf(pool, { size: 2000 });
+  const { offset, length } = second!;
+  deepEqual(grouping([first!, Object.assign(pool.take(0)!, { offset, length })]), [[0], [1]]);
+  const pools = [poolOf(), poolOf()].map((pool) => segmentsOf(pool, { size: 3000 }));
+  deepEqual(grouping([pools[0]![0]!, pools[1]![1]!, pools[1]![2]!]), [[0], [1, 2]]);
+});
+
+Deno.test("Coalescer.group() tells flows of TCP and UDP between the same ports apart", () => {
+  const pool = poolOf();
+  const [a, b] = segmentsOf(pool, { size: 2000 });
+  const [c, d] = segmentsOf(pool, { size: 2000, protocol: UDP });
+  deepEqual(grouping([a!, c!, b!, d!]), [[0, 2], [1, 3]]);
+});
+
+Deno.test("SegmentGroup.seal() works again after a group that was written and not unsealed", () => {
+  const coalescer = new Coalescer();
+  for (let round = 0; round < 3; round++) {
+    const pool = poolOf();
+    const whole = packetOf(pool, { version: 4, protocol: TCP, size: 3000, segmentSize: 1000, port: round });
+    equal(coalescer.group(batchOf(cutAll(whole, pool))), 1);
+    coalescer.groups[0]!.seal();
+    deepEqual(written(coalescer.groups[0]!).data, whole.data);
   }
 });
 
