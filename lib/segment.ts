@@ -228,7 +228,8 @@ export class Cutter {
     const headerLength = this.#headerLength;
     const size = this.#size;
     const from = offset + headerLength + this.#cut;
-    // Headers of both protocols and versions are of 32-bit words, and short: a loop takes half of a copy's time.
+    // Headers of both protocols and versions are of 32-bit words, and short: a loop takes half of the time that
+    // copyWithin takes (14 ns and 26 ns for 52 bytes; bench segments has the whole).
     for (let i = 0; i < headerLength; i += 4) view.setInt32(at + i, packet.view.getInt32(offset + i));
     if (bytes === packet.bytes) bytes.copyWithin(at + headerLength, from, from + size);
     else bytes.set(packet.bytes.subarray(from, from + size), at + headerLength);
