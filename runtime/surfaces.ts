@@ -171,7 +171,12 @@ export class StreamSurface implements TunnelEnd {
         continue;
       }
       if (reader.desiredSize! <= 0) break;
-      for (const bytes of packet.copy()) reader.enqueue(bytes);
+      const copies = packet.copy();
+      if (copies.length === 0) {
+        this.#host!.drop(packet, "super-packet malformed");
+        continue;
+      }
+      for (const bytes of copies) reader.enqueue(bytes);
       packet.pool.give(packet);
     }
     batch.shift(count);

@@ -1,6 +1,7 @@
 /** A network packet in its slot of the pool's memory. */
 
 import { finishChecksum } from "../checksum.ts";
+import { copySegments } from "../segment.ts";
 import type { PacketPool } from "./pool.ts";
 
 /**
@@ -144,10 +145,11 @@ export class Packet {
   }
 
   /**
-   * The packet as bytes of one's own, good for ever and free to change, with a finished sum. A super-packet is not
-   * cut yet: it comes as one.
+   * The packet as bytes of one's own, good for ever and free to change, with a finished sum. A super-packet comes
+   * cut, as the ordinary packets that it stands for; one that cannot be cut as none, and is then `malformed`.
    */
   copy(): Uint8Array[] {
+    if (this.segmentSize !== 0) return copySegments(this);
     const bytes = this.bytes.slice(this.offset, this.offset + this.length);
     if (this.checksumStart !== 0) finishChecksum(bytes, this.checksumStart, this.checksumOffset);
     return [bytes];

@@ -1,8 +1,13 @@
 /** The surfaces that a script works with, where they meet its own memory and its own end. */
 
 import assert from "node:assert/strict";
+import { PacketBatch } from "../../lib/core/mod.ts";
 import { Ip } from "../../lib/ip.ts";
+import { Ipv4 } from "../../lib/ipv4.ts";
+import { Udp } from "../../lib/udp.ts";
 import { openTunnel, type Tunnel } from "../../runtime/mod.ts";
+import { StreamSurface } from "../../runtime/surfaces.ts";
+import { TestHost } from "../kit/host.ts";
 import { assertBalanced, assertNothingLeft, ManualEnd, QUIET, RestWatch } from "../kit/tunnel.ts";
 
 async function openManual(): Promise<{ tunnel: Tunnel; device: ManualEnd }> {
@@ -34,6 +39,30 @@ Deno.test("Tunnel.writable sends a part of a buffer as it is", async () => {
   assert.deepEqual(device.written, [Uint8Array.of(2, 3, 4)]);
   tunnel.close();
   await tunnel.closed;
+});
+
+Deno.test("StreamSurface cuts super-packets, and drops one that cannot be cut", async () => {
+  const surface = new StreamSurface(() => {});
+  const host = new TestHost();
+  surface.attach(host);
+  const batch = new PacketBatch();
+  for (const protocol of [17, 1]) {
+    const packet = host.pool.from(new Uint8Array(2500))!;
+    Udp.encode(packet, { srcPort: 1, dstPort: 2 });
+    Ipv4.encode(packet, { src: 1, dst: 2, protocol });
+    packet.segmentSize = 1000;
+    batch.push(packet);
+  }
+  const reader = surface.readable.getReader();
+  const first = reader.read();
+  assert.equal(surface.write(batch), 2);
+  const lengths = [(await first).value!.length];
+  for (let i = 0; i < 2; i++) lengths.push((await reader.read()).value!.length);
+  assert.deepEqual(lengths, [1028, 1028, 528]);
+  assert.deepEqual(host.dropped, { "super-packet malformed": 1 });
+  assert.equal(host.pool.taken, 0);
+  surface.close();
+  await reader.closed;
 });
 
 Deno.test("Tunnel.readable gives bytes that no later packet changes", async () => {

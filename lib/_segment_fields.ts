@@ -1,0 +1,37 @@
+/** Where the header fields stand that tell segments of one super-packet apart, or have in common. */
+
+// Specification: IPv4, RFC 791 section 3.1
+export const IPV4_TOTAL_LENGTH = 2;
+export const IPV4_ID = 4;
+export const IPV4_FLAGS = 6; // the word of flags and fragment offset
+export const IPV4_TTL = 8; // the word of TTL and protocol
+export const IPV4_PROTOCOL = 9;
+export const IPV4_CHECKSUM = 10;
+export const IPV4_SRC = 12;
+export const IPV4_DST = 16;
+export const IPV4_HEADER = 20; // without options
+export const IPV4_PLAIN = 0x45; // the first byte without options
+export const DONT_FRAGMENT = 0x4000;
+export const FRAGMENT_BITS = 0x3fff; // more fragments, and the offset
+
+// Specification: IPv6, RFC 8200 section 3
+export const IPV6_PAYLOAD_LENGTH = 4;
+export const IPV6_NEXT_HEADER = 6; // the word of next header and hop limit
+export const IPV6_SRC = 8;
+export const IPV6_DST = 24;
+export const IPV6_HEADER = 40;
+
+// Specification: TCP, RFC 9293 section 3.1
+export const TCP_SEQ = 4;
+export const TCP_ACK = 8;
+export const TCP_FLAGS = 12; // the word of data offset and flags; with the window a double word
+export const TCP_WINDOW = 14;
+export const TCP_CHECKSUM = 16;
+export const TCP_URGENT = 18;
+export const TCP_OPTIONS = 20;
+export const TCP_RESERVED = 0x0f00;
+
+// Specification: UDP, RFC 768
+export const UDP_LENGTH = 4;
+export const UDP_CHECKSUM = 6;
+export const UDP_HEADER = 8;
