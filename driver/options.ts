@@ -50,6 +50,8 @@ export interface DeviceOptions {
     txQueueLength?: number;
     /** Whether the kernel may hand over and take super-packets and unfinished sums. @default {true} */
     offload?: boolean;
+    /** Whether packets go by io_uring where the kernel has what that needs (6.7). @default {true} */
+    uring?: boolean;
   };
   /** Options of Windows alone. */
   windows?: {
@@ -108,6 +110,8 @@ export interface CheckedDeviceOptions {
   readonly txQueueLength: number | undefined;
   /** Whether super-packets and unfinished sums pass (Linux). */
   readonly offload: boolean;
+  /** Whether io_uring is tried (Linux). */
+  readonly uring: boolean;
   /** Wintun's rings (bytes each). */
   readonly ringCapacity: number;
   /** Name servers (Windows). */
@@ -179,7 +183,7 @@ export function checkDeviceOptions(options: DeviceOptions): CheckedDeviceOptions
       throw new RangeError(`Cannot use MTU ${mtu} with an IPv6 address: it must be at least ${MIN_MTU_IPV6}`);
     }
   }
-  const { txQueueLength, offload = true } = options.linux ?? {};
+  const { txQueueLength, offload = true, uring = true } = options.linux ?? {};
   if (txQueueLength !== undefined) checkNumber(txQueueLength, 1, MAX_U32, "queue length");
   const { ringCapacity = RING, dns, metric } = options.windows ?? {};
   checkNumber(ringCapacity, MIN_RING, MAX_RING, "ring capacity");
@@ -196,6 +200,7 @@ export function checkDeviceOptions(options: DeviceOptions): CheckedDeviceOptions
     up,
     txQueueLength,
     offload,
+    uring,
     ringCapacity,
     dns: list(dns).map(parseAddress),
     interfaceMetric: metric,

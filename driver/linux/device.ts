@@ -6,6 +6,7 @@ import {
   type DeviceStatistics,
   type EndHost,
   LARGE_ROOM,
+  type Packet,
   type PacketBatch,
   type Rescue,
   SMALL_ROOM,
@@ -13,15 +14,16 @@ import {
 } from "../../lib/core/mod.ts";
 import { DeviceEvents } from "../events.ts";
 import type { CheckedDeviceOptions } from "../options.ts";
-import { Errno, systemError } from "./errno.ts";
+import { Errno, errnoName, systemError } from "./errno.ts";
 import { leftovers, repair } from "./journal.ts";
 import { cString, errno, libc } from "./libc.ts";
 import { LinkMonitor } from "./link_monitor.ts";
 import type { Link } from "./links.ts";
 import { Netlink } from "./netlink.ts";
-import { TunQueue } from "./queue.ts";
+import { type DeviceQueue, TunQueue } from "./queue.ts";
 import { rescue } from "./rescue.ts";
 import { Setup } from "./setup.ts";
+import { UringQueue } from "./uring_queue.ts";
 
 // Specification
 // fcntl.h
@@ -51,6 +53,7 @@ const TUN_PATH = "/dev/net/tun";
 interface TunParts {
   readonly fd: number;
   readonly offload: boolean;
+  readonly uring: boolean;
   readonly link: Link;
   readonly netlink: Netlink;
   readonly setup: Setup;
@@ -63,8 +66,6 @@ export class TunDevice implements Device {
   readonly name: string;
   /** Whether it takes and gives super-packets and unfinished sums. */
   readonly offload: boolean;
-  /** Nothing waits here: a write hands the packet to the kernel. */
-  readonly queued = 0;
   /** Why it is gone. */
   failure: Error | undefined;
 
@@ -76,14 +77,22 @@ export class TunDevice implements Device {
   readonly #monitor: LinkMonitor;
   readonly #events = new DeviceEvents();
   #mtu: number;
+  #host: EndHost | undefined;
   #closed = false;
-  readonly #queue: TunQueue;
+  readonly #queue: DeviceQueue;
+  readonly #refusals = new Map<number, string>();
 
   /** For {@linkcode openTunDevice}. */
-  constructor({ fd, offload, link, netlink, setup, monitor }: TunParts) {
+  constructor({ fd, offload, uring, link, netlink, setup, monitor }: TunParts) {
     this.#fd = fd;
     this.offload = offload;
-    this.#queue = new TunQueue(fd, offload, (verb, operation, failed) => this.#lose(verb, operation, failed));
+    const queue = {
+      fd,
+      offload,
+      refused: (packet: Packet, errno: number) => this.#refuse(packet, errno),
+      lose: (verb: string, operation: string, errno: number) => this.#lose(verb, operation, errno),
+    };
+    this.#queue = (uring ? UringQueue.open(queue) : undefined) ?? new TunQueue(queue);
     this.#index = link.index;
     this.name = link.name;
     this.#mtu = link.mtu;
@@ -99,11 +108,17 @@ export class TunDevice implements Device {
 
   /** Its descriptor. */
   get waitable(): Waitable | undefined {
-    return this.#closed ? undefined : this.#fd;
+    return this.#closed ? undefined : this.#queue.waitable;
+  }
+
+  /** Packets that it has taken, and that the kernel has not written yet. */
+  get queued(): number {
+    return this.#queue.queued;
   }
 
   /** Gives it its loop. */
   attach(host: EndHost): void {
+    this.#host = host;
     this.#queue.attach(host);
     host.watch(this.#monitor.descriptor, () => this.#hear());
   }
@@ -164,6 +179,15 @@ export class TunDevice implements Device {
     }
   }
 
+  #refuse(packet: Packet, failed: number): void {
+    let reason = this.#refusals.get(failed);
+    if (reason === undefined) {
+      reason = failed === Errno.EIO ? "device down" : `refused by the system: ${errnoName(failed)}`;
+      this.#refusals.set(failed, reason);
+    }
+    this.#host!.drop(packet, reason);
+  }
+
   #lose(verb: string, operation: string, failed: number): void {
     if (this.failure !== undefined) return;
     const remedy = failed === Errno.EBADFD ? "the device was removed" : undefined;
@@ -190,6 +214,7 @@ export function openTunDevice(options: CheckedDeviceOptions): TunDevice {
   return new TunDevice({
     fd: fd.descriptor,
     offload: options.offload,
+    uring: options.uring,
     link: netlink.link(link.index) ?? link,
     netlink,
     setup,

@@ -23,6 +23,21 @@ const SYMBOLS = {
   readv: { parameters: ["i32", "buffer", "i32"], result: "i32" },
   // ssize_t writev(int fd, const struct iovec *iov, int iovcnt);
   writev: { parameters: ["i32", "buffer", "i32"], result: "i32" },
+  // void *mmap(void *addr, size_t length, int prot, int flags, int fd, off_t offset);
+  mmap: { parameters: ["pointer", "usize", "i32", "i32", "i32", "usize"], result: "pointer" },
+  // int munmap(void *addr, size_t length);
+  munmap: { parameters: ["pointer", "usize"], result: "i32" },
+  // long syscall(long number, ...); io_uring_setup(2): u32 entries, struct io_uring_params *p
+  ioUringSetup: { name: "syscall", parameters: ["usize", "u32", "buffer"], result: "i32" },
+  // long syscall(long number, ...); io_uring_register(2): int fd, unsigned opcode, void *arg, unsigned nr_args
+  ioUringRegister: { name: "syscall", parameters: ["usize", "i32", "u32", "buffer", "u32"], result: "i32" },
+  // long syscall(long number, ...); io_uring_enter(2): int fd, unsigned to_submit, unsigned min_complete,
+  //   unsigned flags, sigset_t *sig
+  ioUringEnter: {
+    name: "syscall",
+    parameters: ["usize", "i32", "u32", "u32", "u32", "usize"],
+    result: "i32",
+  },
   // int poll(struct pollfd *fds, nfds_t nfds, int timeout);
   poll: { parameters: ["buffer", "usize", "i32"], result: "i32" },
   // int poll(struct pollfd *fds, nfds_t nfds, int timeout);

@@ -13,9 +13,10 @@ import {
   type Packet,
   type PacketBatch,
   SMALL_ROOM,
+  type Waitable,
 } from "../../lib/core/mod.ts";
 import { finishChecksum } from "../../lib/checksum.ts";
-import { Errno, errnoName } from "./errno.ts";
+import { Errno } from "./errno.ts";
 import { errno, libc } from "./libc.ts";
 import { readVnetHeader, VNET_HEADER, writeVnetHeader } from "./virtio_net.ts";
 
@@ -42,13 +43,44 @@ function setIovec(iovecs: Uint32Array, index: number, address: number, length: n
   iovecs[word + 2] = length;
 }
 
-/** Moves packets between a descriptor and the loop's pool. */
-export class TunQueue {
+/** What a queue is made of. */
+export interface QueueOptions {
+  /** A descriptor of the device, which does not block. */
+  readonly fd: number;
+  /** Whether it has virtio's header before each packet. */
+  readonly offload: boolean;
+  /** Told of a packet that the kernel does not take, and has dropped it. */
+  readonly refused: (packet: Packet, errno: number) => void;
+  /** Told when the device is gone. */
+  readonly lose: (verb: string, operation: string, errno: number) => void;
+}
+
+/** A queue of a TUN device, however it speaks with the kernel. */
+export interface DeviceQueue {
+  /** What the loop waits for. */
+  readonly waitable: Waitable;
+  /** Packets taken, and not written yet. */
+  readonly queued: number;
+  /** Gives it its loop. */
+  attach(host: EndHost): void;
+  /** Reads packets no longer than `room` until the kernel has no more, the batch is full, or the pool is empty. */
+  read(batch: PacketBatch, room: number): number;
+  /** Writes packets until the kernel takes no more. */
+  write(batch: PacketBatch): number;
+  /** Gives back what it holds. */
+  close(): void;
+}
+
+/** Moves packets between a descriptor and the loop's pool, one a call. */
+export class TunQueue implements DeviceQueue {
+  /** Nothing waits here: a write hands the packet to the kernel. */
+  readonly queued = 0;
   readonly #libc = libc();
   readonly #fd: number;
   /** The bytes before each packet: a header's, or 0. */
   readonly #header: number;
-  readonly #lose: (verb: string, operation: string, failed: number) => void;
+  readonly #refused: QueueOptions["refused"];
+  readonly #lose: QueueOptions["lose"];
   #host: EndHost | undefined;
   /** Where each slot's packet, with its header, starts in this process's memory. */
   #addresses: bigint[] = [];
@@ -59,17 +91,18 @@ export class TunQueue {
   readonly #iovecs = new Uint32Array(2 * IOVEC_WORDS);
   /** For a packet that has no headroom left. */
   readonly #scratch = new DataView(new ArrayBuffer(VNET_HEADER));
-  readonly #refusals = new Map<number, string>();
 
-  /** `lose` is told when the device is gone. */
-  constructor(
-    fd: number,
-    offload: boolean,
-    lose: (verb: string, operation: string, failed: number) => void,
-  ) {
+  /** A queue over this descriptor. */
+  constructor({ fd, offload, refused, lose }: QueueOptions) {
     this.#fd = fd;
     this.#header = offload ? VNET_HEADER : 0;
+    this.#refused = refused;
     this.#lose = lose;
+  }
+
+  /** The device's descriptor. */
+  get waitable(): Waitable {
+    return this.#fd;
   }
 
   /** Gives it its loop. */
@@ -146,7 +179,7 @@ export class TunQueue {
     return count;
   }
 
-  /** Writes packets until the kernel takes no more; those that it refuses are dropped with its reason. */
+  /** Writes packets until the kernel takes no more. */
   write(batch: PacketBatch): number {
     const { packets, length } = batch;
     const { write } = this.#libc;
@@ -210,18 +243,9 @@ export class TunQueue {
       case Errno.EBADF:
         this.#lose("write to", "write", failed);
         return false;
-      case Errno.EIO:
-        this.#host!.drop(packet, "device down");
+      default:
+        this.#refused(packet, failed);
         return true;
-      default: {
-        let reason = this.#refusals.get(failed);
-        if (reason === undefined) {
-          reason = `refused by the system: ${errnoName(failed)}`;
-          this.#refusals.set(failed, reason);
-        }
-        this.#host!.drop(packet, reason);
-        return true;
-      }
     }
   }
 }

@@ -1,0 +1,322 @@
+/**
+ * io_uring (io_uring(7)): rings of memory through which the kernel takes system calls and gives their results.
+ *
+ *     next() ─► submission ring ─► enter() ─► kernel ─► completion ring ─► reap()
+ *     lend() ─► ring of buffers ─────────────────┘
+ *
+ * One thread makes it, enters it and reads it (IORING_SETUP_SINGLE_ISSUER): the kernel does its work in `enter` and
+ * nowhere else, so nothing in these rings changes meanwhile.
+ */
+
+import { type Libc, libc } from "./libc.ts";
+
+// Specification: linux/io_uring.h
+const SYS_IO_URING_SETUP = 425n;
+const SYS_IO_URING_ENTER = 426n;
+const SYS_IO_URING_REGISTER = 427n;
+/** struct io_uring_probe, without the operations; `last_op` comes first. */
+const PROBE_SIZE = 16;
+/** struct io_uring_params */
+const Params = {
+  CqEntries: 4,
+  SqEntries: 0,
+  Flags: 8,
+  Features: 20,
+  SqOff: 40,
+  CqOff: 80,
+  Size: 120,
+} as const;
+/** struct io_sqring_offsets */
+const SqOff = { Head: 0, Tail: 4, RingMask: 8, Flags: 16, Array: 24 } as const;
+/** struct io_cqring_offsets */
+const CqOff = { Head: 0, Tail: 4, RingMask: 8, Cqes: 20 } as const;
+/** struct io_uring_sqe, in words of 32 bits; `Opcode` has flags in its second byte */
+const Sqe = {
+  Opcode: 0,
+  Fd: 1,
+  Off: 2,
+  Addr: 4,
+  Len: 6,
+  OpFlags: 7,
+  UserData: 8,
+  BufGroup: 10,
+  Words: 16,
+} as const;
+/** struct io_uring_cqe, in words of 32 bits */
+const Cqe = { UserData: 0, Res: 2, Flags: 3, Words: 4 } as const;
+/** struct io_uring_buf, in words of 32 bits; the first one's upper half of `Bid` is the ring's tail */
+const Buf = { Addr: 0, Len: 2, Bid: 3, Words: 4 } as const;
+/** struct io_uring_buf_reg */
+const BufReg = { RingAddr: 0, RingEntries: 8, Bgid: 12, Size: 40 } as const;
+const IORING_SETUP_CQSIZE = 1 << 3;
+const IORING_SETUP_SUBMIT_ALL = 1 << 7;
+const IORING_SETUP_TASKRUN_FLAG = 1 << 9;
+const IORING_SETUP_SINGLE_ISSUER = 1 << 12;
+const IORING_SETUP_COOP_TASKRUN = 1 << 8;
+const IORING_FEAT_SINGLE_MMAP = 1 << 0;
+const IORING_OFF_SQES = 0x1000_0000n;
+const IORING_ENTER_GETEVENTS = 1 << 0;
+const IORING_SQ_CQ_OVERFLOW = 1 << 1;
+const IORING_SQ_TASKRUN = 1 << 2;
+const IORING_REGISTER_PROBE = 8;
+const IORING_REGISTER_PBUF_RING = 22;
+const IORING_OP_ASYNC_CANCEL = 14;
+const IORING_OP_WRITE = 23;
+const IORING_OP_READ_MULTISHOT = 49;
+const IOSQE_BUFFER_SELECT = 1 << 5;
+const IORING_ASYNC_CANCEL_ANY = 1 << 2;
+const IORING_ASYNC_CANCEL_ALL = 1 << 0;
+const IORING_CQE_F_BUFFER = 1 << 0;
+const IORING_CQE_F_MORE = 1 << 1;
+const IORING_CQE_BUFFER_SHIFT = 16;
+// sys/mman.h
+const PROT_READ_WRITE = 3;
+const MAP_SHARED_POPULATE = 0x8001;
+const MAP_PRIVATE_ANONYMOUS = 0x22;
+
+// Implementation
+/** What completes, by its user data: a write has its slot's number, which is less than these. */
+const READ = 0x8000_0000;
+const CANCEL = 0x4000_0000;
+/** Completions that fit: every write and every buffer. */
+const COMPLETIONS_PER_SUBMISSION = 4;
+
+/** What a ring tells of. */
+export interface Completions {
+  /** A packet of so many bytes is in the buffer with this number. */
+  arrived(buffer: number, length: number): void;
+  /** No more will be read until {@linkcode Uring.read}; `error` is 0 or negative. */
+  readEnded(error: number): void;
+  /** The packet of this slot was written, or not: `result` is negative then. */
+  written(slot: number, result: number): void;
+}
+
+/** Memory that was mapped, as numbers. */
+interface Mapping {
+  readonly pointer: Deno.PointerObject;
+  readonly size: number;
+}
+
+/** A pair of rings for one descriptor, and a ring of buffers to read into. */
+export class Uring implements Disposable {
+  /** What a wait waits for: readable while there is something to reap, or work for {@linkcode Uring.enter}. */
+  readonly descriptor: number;
+  readonly #libc: Libc;
+  readonly #mappings: readonly Mapping[];
+  readonly #rings: Int32Array;
+  readonly #sqes: Uint32Array;
+  readonly #buffers: Uint32Array;
+  readonly #bufferTail: Uint16Array;
+  readonly #sq: {
+    readonly head: number;
+    readonly tail: number;
+    readonly flags: number;
+    readonly mask: number;
+  };
+  readonly #cq: {
+    readonly head: number;
+    readonly tail: number;
+    readonly cqes: number;
+    readonly mask: number;
+  };
+  readonly #bufferMask: number;
+  #tail = 0;
+  #submitted = 0;
+  #lentTail = 0;
+
+  private constructor(
+    descriptor: number,
+    mappings: readonly Mapping[],
+    params: DataView,
+    buffers: number,
+  ) {
+    const [rings, sqes, ring] = mappings.map(({ pointer, size }) =>
+      Deno.UnsafePointerView.getArrayBuffer(pointer, size)
+    );
+    this.descriptor = descriptor;
+    this.#libc = libc();
+    this.#mappings = mappings;
+    this.#rings = new Int32Array(rings!);
+    this.#sqes = new Uint32Array(sqes!);
+    this.#buffers = new Uint32Array(ring!);
+    this.#bufferTail = new Uint16Array(ring!);
+    this.#bufferMask = buffers - 1;
+    const sq = (offset: number) => params.getUint32(Params.SqOff + offset, true) / 4;
+    const cq = (offset: number) => params.getUint32(Params.CqOff + offset, true) / 4;
+    this.#sq = {
+      head: sq(SqOff.Head),
+      tail: sq(SqOff.Tail),
+      flags: sq(SqOff.Flags),
+      mask: params.getUint32(Params.SqEntries, true) - 1,
+    };
+    this.#cq = {
+      head: cq(CqOff.Head),
+      tail: cq(CqOff.Tail),
+      cqes: cq(CqOff.Cqes),
+      mask: params.getUint32(Params.CqEntries, true) - 1,
+    };
+    const array = sq(SqOff.Array);
+    for (let i = 0; i <= this.#sq.mask; i++) this.#rings[array + i] = i;
+  }
+
+  /**
+   * Sets up rings for `entries` submissions and a ring of `buffers` buffers, both powers of two; `undefined` where
+   * the kernel refuses (`kernel.io_uring_disabled`, seccomp), or has no multishot reads (before 6.7).
+   */
+  static open(entries: number, buffers: number): Uring | undefined {
+    const { ioUringSetup, ioUringRegister, mmap, munmap, close } = libc();
+    const params = new DataView(new ArrayBuffer(Params.Size));
+    const flags = IORING_SETUP_CQSIZE | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_TASKRUN_FLAG |
+      IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN;
+    params.setUint32(Params.Flags, flags, true);
+    params.setUint32(Params.CqEntries, COMPLETIONS_PER_SUBMISSION * Math.max(entries, buffers), true);
+    const descriptor = ioUringSetup(SYS_IO_URING_SETUP, entries, params);
+    if (descriptor < 0) return undefined;
+    using undo = new DisposableStack();
+    undo.defer(() => close(descriptor));
+    const register = (operation: number, argument: BufferSource, count: number) =>
+      ioUringRegister(SYS_IO_URING_REGISTER, descriptor, operation, argument, count) >= 0;
+    const probe = new Uint8Array(PROBE_SIZE);
+    if (!register(IORING_REGISTER_PROBE, probe, 0) || probe[0]! < IORING_OP_READ_MULTISHOT) return undefined;
+    if ((params.getUint32(Params.Features, true) & IORING_FEAT_SINGLE_MMAP) === 0) return undefined;
+    const ringSize = Math.max(
+      params.getUint32(Params.SqOff + SqOff.Array, true) + params.getUint32(Params.SqEntries, true) * 4,
+      params.getUint32(Params.CqOff + CqOff.Cqes, true) +
+        params.getUint32(Params.CqEntries, true) * Cqe.Words * 4,
+    );
+    const mappings: Mapping[] = [];
+    const map = (size: number, flags: number, fd: number, offset: bigint): boolean => {
+      const pointer = mmap(null, BigInt(size), PROT_READ_WRITE, flags, fd, offset);
+      if (pointer === null || Deno.UnsafePointer.value(pointer) === 0xffff_ffff_ffff_ffffn) return false;
+      mappings.push({ pointer, size });
+      undo.defer(() => munmap(pointer, BigInt(size)));
+      return true;
+    };
+    const sqeSize = params.getUint32(Params.SqEntries, true) * Sqe.Words * 4;
+    const bufferSize = buffers * Buf.Words * 4;
+    if (
+      !map(ringSize, MAP_SHARED_POPULATE, descriptor, 0n) ||
+      !map(sqeSize, MAP_SHARED_POPULATE, descriptor, IORING_OFF_SQES) ||
+      !map(bufferSize, MAP_PRIVATE_ANONYMOUS, -1, 0n)
+    ) return undefined;
+    const registration = new DataView(new ArrayBuffer(BufReg.Size));
+    registration.setBigUint64(
+      BufReg.RingAddr,
+      BigInt(Deno.UnsafePointer.value(mappings[2]!.pointer)),
+      true,
+    );
+    registration.setUint32(BufReg.RingEntries, buffers, true);
+    if (!register(IORING_REGISTER_PBUF_RING, registration, 1)) return undefined;
+    undo.move();
+    return new Uring(descriptor, mappings, params, buffers);
+  }
+
+  /** Submissions that {@linkcode Uring.enter} has not handed over. */
+  get unsubmitted(): number {
+    return this.#tail - this.#submitted | 0;
+  }
+
+  /** Whether the ring for submissions is full. */
+  get full(): boolean {
+    return this.unsubmitted > this.#sq.mask;
+  }
+
+  /** Whether `enter` has something to do: submissions, or work that waits for this thread. */
+  get pending(): boolean {
+    const flags = Atomics.load(this.#rings, this.#sq.flags);
+    return this.unsubmitted !== 0 || (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) !== 0;
+  }
+
+  /** Lends memory to read into, from {@linkcode Uring.publish} on. */
+  lend(buffer: number, address: number, length: number): void {
+    const word = (this.#lentTail & this.#bufferMask) * Buf.Words;
+    this.#buffers[word + Buf.Addr] = address >>> 0;
+    this.#buffers[word + Buf.Addr + 1] = address / 2 ** 32;
+    this.#buffers[word + Buf.Len] = length;
+    this.#bufferTail[(word + Buf.Bid) * 2] = buffer;
+    this.#lentTail = this.#lentTail + 1 & 0xffff;
+  }
+
+  /** Lets the kernel see what was lent. */
+  publish(): void {
+    this.#bufferTail[Buf.Bid * 2 + 1] = this.#lentTail;
+  }
+
+  /** Asks for packets of a descriptor, each in a lent buffer, until that ends. */
+  read(fd: number): void {
+    const word = this.#next(IORING_OP_READ_MULTISHOT | IOSQE_BUFFER_SELECT << 8, READ);
+    this.#sqes[word + Sqe.Fd] = fd;
+    this.#sqes[word + Sqe.Off] = 0xffff_ffff;
+    this.#sqes[word + Sqe.Off + 1] = 0xffff_ffff;
+  }
+
+  /** Asks for a packet to be written. */
+  write(fd: number, slot: number, address: number, length: number): void {
+    const word = this.#next(IORING_OP_WRITE, slot);
+    this.#sqes[word + Sqe.Fd] = fd;
+    this.#sqes[word + Sqe.Off] = 0xffff_ffff;
+    this.#sqes[word + Sqe.Off + 1] = 0xffff_ffff;
+    this.#sqes[word + Sqe.Addr] = address >>> 0;
+    this.#sqes[word + Sqe.Addr + 1] = address / 2 ** 32;
+    this.#sqes[word + Sqe.Len] = length;
+  }
+
+  /** Asks for the end of everything that is under way. */
+  cancel(): void {
+    const word = this.#next(IORING_OP_ASYNC_CANCEL, CANCEL);
+    this.#sqes[word + Sqe.OpFlags] = IORING_ASYNC_CANCEL_ANY | IORING_ASYNC_CANCEL_ALL;
+  }
+
+  /** Hands over submissions and does what waits for this thread; blocks for `least` completions. */
+  enter(least = 0): void {
+    Atomics.store(this.#rings, this.#sq.tail, this.#tail);
+    const taken = this.#libc.ioUringEnter(
+      SYS_IO_URING_ENTER,
+      this.descriptor,
+      this.unsubmitted,
+      least,
+      IORING_ENTER_GETEVENTS,
+      0n,
+    );
+    if (taken > 0) this.#submitted = this.#submitted + taken | 0;
+  }
+
+  /** Tells of everything that is complete. */
+  reap(completions: Completions): void {
+    const rings = this.#rings;
+    const { head, tail, cqes, mask } = this.#cq;
+    let at = rings[head]!;
+    const end = Atomics.load(rings, tail);
+    while (at !== end) {
+      const word = cqes + (at & mask) * Cqe.Words;
+      const from = rings[word + Cqe.UserData]! >>> 0;
+      const result = rings[word + Cqe.Res]!;
+      const flags = rings[word + Cqe.Flags]!;
+      at = at + 1 | 0;
+      if (from < CANCEL) {
+        completions.written(from, result);
+      } else if (from >= READ) {
+        if ((flags & IORING_CQE_F_BUFFER) !== 0) {
+          completions.arrived(flags >>> IORING_CQE_BUFFER_SHIFT, result);
+        }
+        if ((flags & IORING_CQE_F_MORE) === 0) completions.readEnded(result < 0 ? result : 0);
+      }
+    }
+    Atomics.store(rings, head, at);
+  }
+
+  /** Frees everything; nothing may be under way. */
+  [Symbol.dispose](): void {
+    this.#libc.close(this.descriptor);
+    for (const { pointer, size } of this.#mappings) this.#libc.munmap(pointer, BigInt(size));
+  }
+
+  #next(opcode: number, userData: number): number {
+    const word = (this.#tail & this.#sq.mask) * Sqe.Words;
+    this.#sqes.fill(0, word, word + Sqe.Words);
+    this.#sqes[word + Sqe.Opcode] = opcode;
+    this.#sqes[word + Sqe.UserData] = userData;
+    this.#tail = this.#tail + 1 | 0;
+    return word;
+  }
+}
