@@ -21,6 +21,7 @@ import {
   type StageContext,
   type TunnelEnd,
 } from "../lib/core/mod.ts";
+import { Cutting, type CuttingHost } from "./cutting.ts";
 import type { Heartbeat } from "./heartbeat.ts";
 
 // Implementation
@@ -157,6 +158,8 @@ export class Pipeline {
 
   readonly #host: PipelineHost;
   readonly #places: Place[];
+  readonly #cuttingForFar: Cutting;
+  readonly #cuttingForDevice: Cutting;
 
   /** A row of stages that packets pass in this order on their way out. */
   constructor(stages: readonly Stage[], host: PipelineHost, counters: Counters = new Counters()) {
@@ -166,6 +169,13 @@ export class Pipeline {
     this.#places = stages.map((stage, index) =>
       new Place(stage, index, host.heartbeat.name(stage.name), this)
     );
+    const cutting: CuttingHost = {
+      pool: host.pool,
+      create: (count) => void (counters.created += count),
+      discard: (packet, reason) => this.discard(packet, reason),
+    };
+    this.#cuttingForFar = new Cutting(cutting);
+    this.#cuttingForDevice = new Cutting(cutting);
     for (let i = 0; i <= stages.length; i++) {
       this.outbound.push(new PacketBatch());
       this.inbound.push(new PacketBatch());
@@ -189,24 +199,34 @@ export class Pipeline {
 
   /** How many packets are on their way in. */
   get inboundLength(): number {
-    let sum = 0;
+    let sum = this.#cuttingForDevice.queued;
     for (const batch of this.inbound) sum += batch.length;
     return sum;
   }
 
+  /** How many packets wait for the far end. */
+  get waitingForFar(): number {
+    return this.forFar.length + this.#cuttingForFar.queued;
+  }
+
+  /** How many packets wait for the device. */
+  get waitingForDevice(): number {
+    return this.forDevice.length + this.#cuttingForDevice.queued;
+  }
+
   /** Whether the device may be read: its packets' way out is free, and so is the way back. */
   get wantsOutbound(): boolean {
-    return this.forFar.length === 0 && this.forDevice.length < TURNED_LIMIT;
+    return this.waitingForFar === 0 && this.waitingForDevice < TURNED_LIMIT;
   }
 
   /** Whether the far end may be read. */
   get wantsInbound(): boolean {
-    return this.forDevice.length === 0 && this.forFar.length < TURNED_LIMIT;
+    return this.waitingForDevice === 0 && this.waitingForFar < TURNED_LIMIT;
   }
 
   /** Packets inside: held by stages, or between them. */
   get queued(): number {
-    let sum = 0;
+    let sum = this.#cuttingForFar.queued;
     for (const place of this.#places) sum += place.held - place.claimed;
     for (const batch of this.outbound) sum += batch.length;
     return sum + this.inboundLength;
@@ -267,26 +287,39 @@ export class Pipeline {
     return moved;
   }
 
+  /** Writes what waits for the far end; returns whether it took anything. */
+  exhaleToFar(end: TunnelEnd): boolean {
+    return this.#exhale(end, this.forFar, this.#cuttingForFar, this.counters.outbound);
+  }
+
+  /** Writes what waits for the device; returns whether it took anything. */
+  exhaleToDevice(end: TunnelEnd): boolean {
+    return this.#exhale(end, this.forDevice, this.#cuttingForDevice, this.counters.inbound);
+  }
+
   /**
-   * Writes what waits for an end; returns whether it took anything. Ends hand the bytes to the system by address:
-   * a packet that a script has moved out of its slot goes no further than here.
+   * Ends hand the bytes to the system by address: a packet that a script has moved out of its slot goes no further
+   * than here. Super-packets are cut for an end that does not take them.
    */
-  exhale(end: TunnelEnd, batch: PacketBatch, flow: FlowStats): boolean {
+  #exhale(end: TunnelEnd, batch: PacketBatch, cutting: Cutting, flow: FlowStats): boolean {
     const { packets } = batch;
-    let bytes = 0;
     let outside = false;
+    let isSuper = cutting.queued > 0;
     for (let i = 0; i < batch.length; i++) {
       const packet = packets[i]!;
-      bytes += packet.length;
       if (packet.malformed) this.#countMalformed(packet);
       if (!packet.isInSlot) outside = true;
+      if (packet.segmentSize !== 0) isSuper = true;
     }
     if (outside) return this.#expel(batch);
-    const taken = end.write(batch);
-    for (let i = 0; i < batch.length; i++) bytes -= packets[i]!.length;
-    flow.packetsOut += taken;
-    flow.bytesOut += bytes;
-    return taken > 0;
+    if (!isSuper || end.offload === true) return write(end, batch, flow);
+    let moved = false;
+    do {
+      cutting.fill(batch);
+      if (!write(end, cutting.segments, flow)) return moved;
+      moved = true;
+    } while (cutting.segments.length === 0 && batch.length > 0);
+    return true;
   }
 
   /** Calls the ticks that are due; returns whether there were any. */
@@ -335,6 +368,8 @@ export class Pipeline {
     this.closed = true;
     for (const batch of this.outbound) this.discardAll(batch, "closed");
     for (const batch of this.inbound) this.discardAll(batch, "closed");
+    this.#cuttingForFar.clear("closed");
+    this.#cuttingForDevice.clear("closed");
     for (const place of this.#places) {
       if (place.held === 0) continue;
       for (const packet of this.pool.packets) if (packet.owner === place) this.discard(packet, "closed");
@@ -358,6 +393,17 @@ export class Pipeline {
     packet.malformed = false;
     this.counters.malformed++;
   }
+}
+
+/** Writes a batch to an end, and counts what it took. */
+function write(end: TunnelEnd, batch: PacketBatch, flow: FlowStats): boolean {
+  let bytes = 0;
+  for (let i = 0; i < batch.length; i++) bytes += batch.packets[i]!.length;
+  const taken = end.write(batch);
+  for (let i = 0; i < batch.length; i++) bytes -= batch.packets[i]!.length;
+  flow.packetsOut += taken;
+  flow.bytesOut += bytes;
+  return taken > 0;
 }
 
 /**

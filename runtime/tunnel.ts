@@ -292,12 +292,12 @@ export class Tunnel implements AsyncDisposable {
       more = batch.full;
     }
     if (pipeline.flow(Direction.Outbound, now)) moved = true;
-    if (pipeline.forFar.length > 0) {
+    if (pipeline.waitingForFar > 0) {
       moved = true;
       if (far === undefined) pipeline.discardAll(pipeline.forFar, "no far end");
-      else if (pipeline.exhale(far, pipeline.forFar, counters.outbound)) more ||= !readsOut;
+      else if (pipeline.exhaleToFar(far)) more ||= !readsOut;
     }
-    const waiting = pipeline.forFar.length;
+    const waiting = pipeline.waitingForFar;
 
     this.#sent.moveTo(pipeline.fromFar);
     const readsIn = far !== undefined && pipeline.wantsInbound;
@@ -307,15 +307,15 @@ export class Tunnel implements AsyncDisposable {
       more ||= batch.full;
     }
     if (pipeline.flow(Direction.Inbound, now)) moved = true;
-    if (pipeline.forDevice.length > 0) {
+    if (pipeline.waitingForDevice > 0) {
       moved = true;
-      if (pipeline.exhale(device, pipeline.forDevice, counters.inbound)) {
+      if (pipeline.exhaleToDevice(device)) {
         more ||= far !== undefined && !readsIn;
       }
     }
 
     if (pipeline.due <= now && pipeline.tick(now)) more = true;
-    if (pipeline.pending || pipeline.forFar.length > waiting) more = true;
+    if (pipeline.pending || pipeline.waitingForFar > waiting) more = true;
     return more ? Breath.More : moved ? Breath.Moved : Breath.Idle;
   }
 
@@ -332,11 +332,11 @@ export class Tunnel implements AsyncDisposable {
       waiter.add(
         device.waitable,
         pipeline.wantsOutbound && this.#hasRoom(device),
-        pipeline.forDevice.length > 0,
+        pipeline.waitingForDevice > 0,
       );
     }
     if (far?.waitable !== undefined) {
-      waiter.add(far.waitable, pipeline.wantsInbound && this.#hasRoom(far), pipeline.forFar.length > 0);
+      waiter.add(far.waitable, pipeline.wantsInbound && this.#hasRoom(far), pipeline.waitingForFar > 0);
     }
   }
 

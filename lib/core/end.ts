@@ -43,6 +43,8 @@ export interface TunnelEnd extends Disposable {
   readonly waitable: Waitable | undefined;
   /** Packets accepted by `write` and not yet delivered or given back. */
   readonly queued: number;
+  /** Whether it takes super-packets; for another end they are cut. @default {false} */
+  readonly offload?: boolean;
   /** Why it is gone; `undefined` while it works. */
   readonly failure: Error | undefined;
   /** Settled when the system has everything back after `close`; for an end whose `close` does not do that at once. */
@@ -90,7 +92,7 @@ export interface Rescue {
 export interface Device extends TunnelEnd {
   /** The longest packet that the system sends through it (bytes). */
   readonly mtu: number;
-  /** Whether it takes and gives super-packets and unfinished sums. */
+  /** Whether it takes and gives super-packets. */
   readonly offload: boolean;
   /** Changes, from the moment of asking; the newest 64 wait for a slow reader. Ends when the device is gone. */
   events(): AsyncIterable<DeviceEvent>;
