@@ -44,6 +44,8 @@ export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
   switch (Deno.build.os) {
     case "linux":
       return (await import("./linux/device.ts")).openTunDevice(checked);
+    case "darwin":
+      return (await import("./macos/device.ts")).openUtunDevice(checked);
     case "windows":
       return await (await import("./windows/device.ts")).openWintunDevice(checked);
     default:
@@ -60,6 +62,8 @@ export async function openWaiter(): Promise<Waiter> {
   switch (Deno.build.os) {
     case "linux":
       return await openPollWaiter((await import("./linux/libc.ts")).posix());
+    case "darwin":
+      return await openPollWaiter((await import("./macos/libsystem.ts")).darwin());
     case "windows":
       return new (await import("./windows/waiter.ts")).EventWaiter();
     default:
@@ -73,6 +77,6 @@ async function openPollWaiter(posix: Posix): Promise<Waiter> {
 
 function noDriver(): Error {
   return new Deno.errors.NotSupported(
-    `Cannot open a device: Warren has no driver for ${Deno.build.os} yet: use MemoryDevice.pair(), Linux or Windows`,
+    `Cannot open a device: Warren has no driver for ${Deno.build.os} yet: use MemoryDevice.pair(), Linux, macOS or Windows`,
   );
 }

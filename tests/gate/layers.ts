@@ -14,6 +14,7 @@ const PLATFORM = /^driver\/(linux|windows|macos|freebsd)\//;
 const LIBRARY_FILES = [
   "driver/linux/libc.ts",
   "driver/linux/rescue.ts",
+  "driver/macos/libsystem.ts",
   "driver/windows/iphlpapi.ts",
   "driver/windows/kernel32.ts",
   "driver/windows/shell32.ts",

@@ -1,0 +1,128 @@
+/**
+ * Packets with the four bytes before them that say their family, as `readv` and `writev` take them: two pieces each,
+ * so that neither is moved in memory.
+ *
+ *     iovec 0: the family, big-endian ── iovec 1: the packet, where it lies in its slot
+ */
+
+import { AF_INET, type Bsd } from "./bsd.ts";
+
+// Specification
+/** sys/uio.h: `struct iovec { void *iov_base; size_t iov_len; }`, in words of four bytes; the second one's. */
+const Iovec = { SecondBase: 4, SecondLength: 6, Words: 4 } as const;
+/** net/if_utun.h, net/if_tun.h: the bytes before each packet. */
+export const PREFIX = 4;
+
+/** Where an array lies in this process's memory. It has to be kept. */
+export function addressOf(array: Uint8Array<ArrayBuffer> | Uint32Array<ArrayBuffer>): number {
+  return Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(array)));
+}
+
+/** Writes an address as two words. */
+export function putAddress(words: Uint32Array, word: number, address: number): void {
+  words[word] = address >>> 0;
+  words[word + 1] = address / 2 ** 32;
+}
+
+/** A family before packets, in memory that does not move. */
+export class Prefix {
+  readonly #bytes = new Uint8Array(PREFIX);
+  /** Where it lies. */
+  readonly address: number;
+
+  /** For an address family; 0: room for any. */
+  constructor(family: number) {
+    new DataView(this.#bytes.buffer).setUint32(0, family);
+    this.address = addressOf(this.#bytes);
+  }
+}
+
+/** The pieces of some packets. */
+export class PacketVectors {
+  /** Two `struct iovec`s a packet. */
+  readonly each: readonly Uint32Array<ArrayBuffer>[];
+
+  /** For so many packets. */
+  constructor(count: number) {
+    this.each = Array.from({ length: count }, () => {
+      const words = new Uint32Array(2 * Iovec.Words);
+      words[2] = PREFIX;
+      return words;
+    });
+  }
+
+  /** Says where one lies, and its prefix. */
+  set(i: number, prefix: Prefix, address: number, length: number): void {
+    const words = this.each[i]!;
+    putAddress(words, 0, prefix.address);
+    putAddress(words, Iovec.SecondBase, address);
+    words[Iovec.SecondLength] = length;
+  }
+}
+
+/** What moves packets between their slots and a descriptor. */
+export interface PacketIo {
+  /** The most packets of a call. */
+  readonly most: number;
+  /** Where the next ones go; what the calls below are about. */
+  readonly vectors: PacketVectors;
+  /** Reads up to so many packets; how many came, 0 when the device is gone, -1 with an error number. */
+  receive(fd: number, count: number): number;
+  /** The length of one that came, with its prefix (bytes). */
+  length(i: number): number;
+  /** Writes up to so many packets; how many went, or -1 with an error number. */
+  send(fd: number, count: number): number;
+}
+
+/** One packet a call. */
+export class SinglePacketIo implements PacketIo {
+  readonly most = 1;
+  readonly vectors: PacketVectors = new PacketVectors(1);
+  readonly #functions: Bsd["functions"];
+  #length = 0;
+
+  /** By this system's `readv` and `writev`. */
+  constructor({ functions }: Bsd) {
+    this.#functions = functions;
+  }
+
+  receive(fd: number): number {
+    this.#length = this.#functions.readv(fd, this.vectors.each[0]!, 2);
+    return this.#length > 0 ? 1 : this.#length;
+  }
+
+  length(): number {
+    return this.#length;
+  }
+
+  send(fd: number): number {
+    return this.#functions.writev(fd, this.vectors.each[0]!, 2) < 0 ? -1 : 1;
+  }
+}
+
+/** The prefixes of a system. */
+export class Prefixes {
+  /** Before IPv4. */
+  readonly ipv4: Prefix = new Prefix(AF_INET);
+  /** Before IPv6. */
+  readonly ipv6: Prefix;
+  /** Where the prefixes of packets that come are left. */
+  readonly incoming: Prefix = new Prefix(0);
+
+  /** With this number for IPv6. */
+  constructor({ AF_INET6 }: Bsd) {
+    this.ipv6 = new Prefix(AF_INET6);
+  }
+
+  /** The one before a packet that starts with this byte; `undefined` before what is no IP. */
+  of(first: number): Prefix | undefined {
+    switch (first >>> 4) {
+      case 4:
+        return this.ipv4;
+      case 6:
+        return this.ipv6;
+      default:
+        return undefined;
+    }
+  }
+}

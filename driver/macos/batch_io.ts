@@ -1,0 +1,54 @@
+/** Many packets a call, by recvmsg_x and sendmsg_x, which libSystem has without promising them. */
+
+import { addressOf, type PacketIo, PacketVectors, putAddress } from "../bsd/packet_io.ts";
+import type { LibSystem } from "./libsystem.ts";
+
+// Specification
+/**
+ * bsd/sys/socket_private.h: `struct msghdr_x { void *msg_name; socklen_t msg_namelen; struct iovec *msg_iov;
+ * int msg_iovlen; void *msg_control; socklen_t msg_controllen; int msg_flags; size_t msg_datalen; }`, in words of four
+ * bytes.
+ */
+export const MsghdrX = { Iov: 4, IovLength: 6, Flags: 11, DataLength: 12, Words: 14 } as const;
+
+// Implementation
+/** Packets of a call. */
+const MOST = 64;
+
+/** Both functions, where the library has them. */
+export interface BatchFunctions {
+  readonly recvmsg_x: NonNullable<LibSystem["recvmsg_x"]>;
+  readonly sendmsg_x: NonNullable<LibSystem["sendmsg_x"]>;
+}
+
+/** Many packets a call. */
+export class BatchIo implements PacketIo {
+  readonly most = MOST;
+  readonly vectors: PacketVectors = new PacketVectors(MOST);
+  readonly #functions: BatchFunctions;
+  readonly #headers = new Uint32Array(MOST * MsghdrX.Words);
+
+  /** By these functions. */
+  constructor(functions: BatchFunctions) {
+    this.#functions = functions;
+    this.vectors.each.forEach((pieces, i) => {
+      putAddress(this.#headers, i * MsghdrX.Words + MsghdrX.Iov, addressOf(pieces));
+      this.#headers[i * MsghdrX.Words + MsghdrX.IovLength] = 2;
+    });
+  }
+
+  receive(fd: number, count: number): number {
+    const headers = this.#headers;
+    // The system writes them, and does not take them back.
+    for (let i = 0; i < count; i++) headers[i * MsghdrX.Words + MsghdrX.Flags] = 0;
+    return this.#functions.recvmsg_x(fd, headers, count, 0);
+  }
+
+  length(i: number): number {
+    return this.#headers[i * MsghdrX.Words + MsghdrX.DataLength]!;
+  }
+
+  send(fd: number, count: number): number {
+    return this.#functions.sendmsg_x(fd, this.#headers, count, 0);
+  }
+}
