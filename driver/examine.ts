@@ -30,6 +30,10 @@ export async function examineSystem(repair: boolean): Promise<Check[]> {
   switch (os) {
     case "linux":
       return [driver, ...await (await import("./linux/examine.ts")).examine(repair)];
+    case "darwin":
+      return [driver, ...await (await import("./macos/examine.ts")).examine()];
+    case "freebsd":
+      return [driver, ...await (await import("./freebsd/examine.ts")).examine()];
     case "windows":
       return [driver, ...await (await import("./windows/examine.ts")).examine()];
     default:
@@ -37,7 +41,7 @@ export async function examineSystem(repair: boolean): Promise<Check[]> {
         what: "system",
         state: "fail",
         says: `${os} ${arch}: Warren has no driver for it yet`,
-        remedy: "use MemoryDevice.pair(), Linux or Windows",
+        remedy: "use MemoryDevice.pair(), Linux, macOS, FreeBSD or Windows",
       }];
   }
 }

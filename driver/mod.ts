@@ -24,18 +24,22 @@ export { MemoryDevice, type MemoryDeviceOptions } from "./memory.ts";
 export type { Waiter } from "./waiter.ts";
 
 /**
- * Opens this machine's side of a tunnel: creates a TUN device (Windows: a Wintun adapter), or attaches to a
- * persistent one of that name, and sets it up as the options say. Closing it puts everything back.
+ * Opens this machine's side of a tunnel: creates a TUN device (macOS: a utun; Windows: a Wintun adapter), or attaches
+ * to a persistent one of that name, and sets it up as the options say. Closing it puts everything back.
+ *
+ * On macOS a device is called `utunN`: the default name, or `utun%d`, has the system choose the number. Routes are
+ * through the device alone; one to everywhere is made of two halves, beside the default route that is there.
  *
  * On Windows the first device loads wintun.dll, which then removes adapters of Wintun's generations before 0.14 that
  * other products may have installed.
  *
  * @throws {SyntaxError} when an address, route or rule does not parse; {@linkcode RangeError} for a name, MTU
  * or queue length out of range; nothing was touched.
- * @throws {Deno.errors.PermissionDenied} without root, `CAP_NET_ADMIN` or a device prepared for this user; on
+ * @throws {Deno.errors.PermissionDenied} without root, `CAP_NET_ADMIN` or a device prepared for this user (Linux); on
  * Windows, without an administrator's rights.
  * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
- * @throws {Deno.errors.NotSupported} on a system that Warren has no driver for.
+ * @throws {Deno.errors.NotSupported} on a system that Warren has no driver for, and for options that a system has
+ * no counterpart for.
  * @throws {Deno.errors.NotFound} on Windows, without wintun.dll: `warren driver install`.
  * @throws {DriverError} when the system refuses for another reason, in its own words.
  */
@@ -46,6 +50,8 @@ export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
       return (await import("./linux/device.ts")).openTunDevice(checked);
     case "darwin":
       return (await import("./macos/device.ts")).openUtunDevice(checked);
+    case "freebsd":
+      return (await import("./freebsd/device.ts")).openFreeBsdDevice(checked);
     case "windows":
       return await (await import("./windows/device.ts")).openWintunDevice(checked);
     default:
@@ -64,6 +70,8 @@ export async function openWaiter(): Promise<Waiter> {
       return await openPollWaiter((await import("./linux/libc.ts")).posix());
     case "darwin":
       return await openPollWaiter((await import("./macos/libsystem.ts")).darwin());
+    case "freebsd":
+      return await openPollWaiter((await import("./freebsd/libc.ts")).freebsd());
     case "windows":
       return new (await import("./windows/waiter.ts")).EventWaiter();
     default:
@@ -77,6 +85,6 @@ async function openPollWaiter(posix: Posix): Promise<Waiter> {
 
 function noDriver(): Error {
   return new Deno.errors.NotSupported(
-    `Cannot open a device: Warren has no driver for ${Deno.build.os} yet: use MemoryDevice.pair(), Linux, macOS or Windows`,
+    `Cannot open a device: Warren has no driver for ${Deno.build.os} yet: use MemoryDevice.pair(), Linux, macOS, FreeBSD or Windows`,
   );
 }

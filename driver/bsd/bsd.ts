@@ -1,5 +1,6 @@
 /** What macOS and FreeBSD have in different places: what the code for both asks of a system. */
 
+import type { BsdErrno } from "./errno.ts";
 import { type Posix, POSIX_SYMBOLS } from "../posix/libc.ts";
 
 /** The functions that are called in the same way on both. */
@@ -35,9 +36,7 @@ export interface Bsd extends Posix {
   /** The name of an error number. */
   readonly errnoName: (errno: number) => string;
   /** The numbers of the errors that the shared code knows. */
-  readonly Errno: Readonly<
-    Record<"EPERM" | "ESRCH" | "EINTR" | "ENXIO" | "EBADF" | "EEXIST" | "EAGAIN" | "ENETUNREACH", number>
-  >;
+  readonly Errno: typeof BsdErrno;
   /** sys/socket.h. */
   readonly AF_INET6: number;
   /** Adds an address, by `struct ifaliasreq`. */

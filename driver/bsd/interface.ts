@@ -145,6 +145,11 @@ export class Interface {
     };
   }
 
+  /** Removes it, by a request that takes its name alone. @throws {Error} the system's. */
+  destroy(operation: string, request: bigint): void {
+    this.#control(AF_INET, `remove "${this.name}"`, operation, request, this.#request(Ifreq.Size));
+  }
+
   #request(size: number): Uint8Array<ArrayBuffer> {
     const request = new Uint8Array(size);
     new TextEncoder().encodeInto(this.name, request);

@@ -62,6 +62,22 @@ export function sockaddrCtl(id: number, unit: number): Uint8Array<ArrayBuffer> {
   return address;
 }
 
+/** The question for the control's number, a `struct ctl_info`. */
+function utunInfo(): Uint8Array<ArrayBuffer> {
+  const info = new Uint8Array(CtlInfo.Size);
+  new TextEncoder().encodeInto(UTUN_CONTROL_NAME, info.subarray(CtlInfo.Name));
+  return info;
+}
+
+/** Whether the system has utun. It makes no interface, and needs no privilege. */
+export function hasUtun({ functions, ioctl }: Darwin): boolean {
+  const fd = functions.socket(PF_SYSTEM, SOCK_DGRAM, SYSPROTO_CONTROL);
+  if (fd < 0) return false;
+  const has = ioctl(fd, CTLIOCGINFO, utunInfo()) >= 0;
+  functions.close(fd);
+  return has;
+}
+
 /** Makes an interface; it lives as long as the descriptor. */
 export function openUtun(darwin: Darwin, name: string): { fd: number; name: string } {
   const { functions, errno } = darwin;
@@ -72,8 +88,7 @@ export function openUtun(darwin: Darwin, name: string): { fd: number; name: stri
   using undo = new DisposableStack();
   undo.defer(() => functions.close(fd));
   guard(darwin, fd);
-  const info = new Uint8Array(CtlInfo.Size);
-  new TextEncoder().encodeInto(UTUN_CONTROL_NAME, info.subarray(CtlInfo.Name));
+  const info = utunInfo();
   if (darwin.ioctl(fd, CTLIOCGINFO, info) < 0) throw failed("CTLIOCGINFO");
   const address = sockaddrCtl(viewOf(info).getUint32(CtlInfo.Id, true), unit);
   if (functions.connect(fd, address, address.length) < 0) throw failed("connect");

@@ -35,6 +35,7 @@ export function errorsOf(numbers: Readonly<Record<string, number>>): Errors {
       case "ENXIO":
         return new Deno.errors.NotFound(message);
       case "ENOSYS":
+      case "ENOTSUP":
       case "EOPNOTSUPP":
       case "EAFNOSUPPORT":
         return new Deno.errors.NotSupported(message);

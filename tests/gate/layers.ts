@@ -12,6 +12,7 @@ const PACKAGE = "@warren/tunnel";
 const PLATFORM = /^driver\/(linux|windows|macos|freebsd)\//;
 /** The files that open a native library. The text of `rescue.ts` runs in another thread, where nothing is open. */
 const LIBRARY_FILES = [
+  "driver/freebsd/libc.ts",
   "driver/linux/libc.ts",
   "driver/linux/rescue.ts",
   "driver/macos/libsystem.ts",

@@ -7,6 +7,7 @@ import { sockaddr } from "../../../driver/bsd/sockaddr.ts";
 import { posix } from "../../../driver/linux/libc.ts";
 import { openUtunDevice } from "../../../driver/macos/device.ts";
 import { Errno } from "../../../driver/macos/errno.ts";
+import { examine } from "../../../driver/macos/examine.ts";
 import { darwin } from "../../../driver/macos/libsystem.ts";
 import { checkDeviceOptions, type DeviceOptions, DriverError } from "../../../driver/mod.ts";
 import { parseAddress } from "../../../lib/address.ts";
@@ -364,6 +365,18 @@ function echoRequest(): Uint8Array {
   const header = "4500001c00010000400166910a0900010a09004d";
   return Uint8Array.fromHex(`${header}0800f7fd00010001`);
 }
+
+Deno.test("examine() finds what a device needs", async () => {
+  standIn.log();
+  const checks = await examine();
+  assert.deepEqual(checks.map(({ what }) => what), ["libSystem", "utun", "privileges"]);
+  assert.equal(checks[0]!.state, darwin().functions.recvmsg_x === null ? "warn" : "ok");
+  assert.deepEqual(checks[1], { what: "utun", state: "ok", says: "the system has it" });
+  assert.equal(checks[2]!.state, Deno.uid() === 0 ? "ok" : "fail");
+  standIn.fail("socket", Errno.EPERM);
+  assert.equal((await examine())[1]!.state, "fail");
+  assert.equal(standIn.open, 0);
+});
 
 Deno.test("nothing of a device is left when it is closed", () => {
   const device = open({ address: "10.9.0.1/24" });

@@ -1,0 +1,14 @@
+/** What `warren doctor` looks at on every BSD. */
+
+import type { Check } from "../examine.ts";
+import type { Bsd } from "./bsd.ts";
+
+/** Looks whether this process may make interfaces. */
+export function checkRoot({ functions, system }: Bsd, remedy: string): Check[] {
+  const what = "privileges";
+  return [
+    functions.geteuid() === 0
+      ? { what, state: "ok", says: "root's" }
+      : { what, state: "fail", says: `not root's, who alone makes devices on ${system}`, remedy },
+  ];
+}

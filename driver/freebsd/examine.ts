@@ -1,0 +1,10 @@
+/** What `warren doctor` looks at on FreeBSD. */
+
+import { checkRoot } from "../bsd/examine.ts";
+import { type Check, check } from "../examine.ts";
+import { freebsd } from "./libc.ts";
+
+/** Makes the checks. A crash leaves nothing to repair: see `driver/bsd/setup.ts`. */
+export async function examine(): Promise<Check[]> {
+  return await check("privileges", () => checkRoot(freebsd(), "run as root"));
+}
