@@ -6,6 +6,7 @@
 
 import type { Device } from "../lib/core/mod.ts";
 import { checkDeviceOptions, type DeviceOptions } from "./options.ts";
+import type { UdpSocket, UdpSocketOptions } from "./udp_socket.ts";
 import type { Waiter } from "./waiter.ts";
 
 export { DriverError, type DriverErrorOptions } from "./error.ts";
@@ -20,6 +21,16 @@ export {
   type RuleOptions,
 } from "./options.ts";
 export { MemoryDevice, type MemoryDeviceOptions } from "./memory.ts";
+export {
+  addressOf,
+  Endpoint,
+  type EndpointBytes,
+  formatEndpoint,
+  isAt,
+  portOf,
+  type UdpSocket,
+  type UdpSocketOptions,
+} from "./udp_socket.ts";
 export type { Waiter } from "./waiter.ts";
 
 /**
@@ -66,8 +77,27 @@ export async function openWaiter(): Promise<Waiter> {
   }
 }
 
+/**
+ * Opens a UDP socket of the operating system.
+ *
+ * @throws {Deno.errors.AddrInUse} for a port that is taken; {@linkcode Deno.errors.PermissionDenied} for one that is
+ * not allowed; {@linkcode Deno.errors.NotFound} for an interface that is not there; {@linkcode DriverError} otherwise.
+ * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
+ * @throws {Deno.errors.NotSupported} on a system that Warren has no driver for.
+ */
+export async function openUdpSocket(options: UdpSocketOptions): Promise<UdpSocket> {
+  switch (Deno.build.os) {
+    case "linux":
+      return new (await import("./linux/udp_socket.ts")).LinuxUdpSocket(options);
+    case "windows":
+      return new (await import("./windows/udp_socket.ts")).WindowsUdpSocket(options);
+    default:
+      throw noDriver();
+  }
+}
+
 function noDriver(): Error {
   return new Deno.errors.NotSupported(
-    `Cannot open a device: Warren has no driver for ${Deno.build.os} yet: use MemoryDevice.pair(), Linux or Windows`,
+    `Cannot use this system: Warren has no driver for ${Deno.build.os} yet: use MemoryDevice.pair(), Linux or Windows`,
   );
 }

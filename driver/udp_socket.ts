@@ -1,6 +1,6 @@
 /** A UDP socket of the operating system: datagrams straight into slots of the pool, and out of them. */
 
-import type { Address } from "../lib/address.ts";
+import { type Address, formatAddress } from "../lib/address.ts";
 import type { Packet, PacketBatch, PacketPool, Waitable } from "../lib/core/mod.ts";
 
 // Specification
@@ -99,6 +99,25 @@ export function addressOf(endpoint: Uint8Array, family: 4 | 6): Address {
 /** The port in an endpoint. */
 export function portOf(endpoint: Uint8Array): number {
   return endpoint[Endpoint.Port]! << 8 | endpoint[Endpoint.Port + 1]!;
+}
+
+/** An endpoint as text: `192.0.2.1:4500`, `[2001:db8::1]:4500`. */
+export function formatEndpoint(endpoint: Uint8Array, family: 4 | 6): string {
+  const address = formatAddress(addressOf(endpoint, family));
+  return `${family === 4 ? address : `[${address}]`}:${portOf(endpoint)}`;
+}
+
+/** What to do when a socket cannot have its address, by the name of the system's error. */
+export function bindRemedy(code: string): string | undefined {
+  switch (code.replace(/^WSA/, "")) {
+    case "EADDRINUSE":
+      return "another program has this port: use another one";
+    case "EACCES":
+    case "EPERM":
+      return "use a port above 1023";
+    case "EADDRNOTAVAIL":
+      return "use an address of this machine, or a port alone";
+  }
 }
 
 /** Whether a packet's endpoint is this one. What IPv6 calls a flow has no part in it. */

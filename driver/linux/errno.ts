@@ -28,11 +28,13 @@ export const Errno = {
   EMSGSIZE: 90,
   EOPNOTSUPP: 95,
   EAFNOSUPPORT: 97,
+  ENOTSOCK: 88,
   EADDRINUSE: 98,
   EADDRNOTAVAIL: 99,
   ENETDOWN: 100,
   ENETUNREACH: 101,
   ENOBUFS: 105,
+  ECONNREFUSED: 111,
   ESRCH: 3,
   EHOSTUNREACH: 113,
   ENOTDIR: 20,
@@ -49,8 +51,8 @@ export function errnoName(errno: number): string {
 }
 
 /**
- * The error for a failed system call, by the class that the house style gives it: not allowed, not there and
- * not on this system are Deno's own; everything else is a {@linkcode DriverError}.
+ * The error for a failed system call, by the class that the house style gives it: not allowed, not there,
+ * taken and not on this system are Deno's own; everything else is a {@linkcode DriverError}.
  *
  * @param attempt What could not be done, such as `open "/dev/net/tun"`; the message is *Cannot attempt: ...*.
  * @param remedy What to do about it, or more of what is so.
@@ -66,6 +68,8 @@ export function systemError(attempt: string, operation: string, errno: number, r
     case Errno.ENODEV:
     case Errno.ENXIO:
       return new Deno.errors.NotFound(message);
+    case Errno.EADDRINUSE:
+      return new Deno.errors.AddrInUse(message);
     case Errno.ENOSYS:
     case Errno.EOPNOTSUPP:
     case Errno.EAFNOSUPPORT:
