@@ -27,7 +27,7 @@ const GROUPS: readonly Group[] = [
   {
     name: "network",
     paths: ["runtime/transport", "conformance/transport_test.ts"],
-    permissions: ["--allow-net"],
+    permissions: ["--allow-ffi", "--allow-net"],
   },
   {
     name: "machine",
