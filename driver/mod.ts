@@ -6,6 +6,7 @@
 
 import type { Device } from "../lib/core/mod.ts";
 import { checkDeviceOptions, type DeviceOptions } from "./options.ts";
+import type { Posix } from "./posix/libc.ts";
 import type { UdpSocket, UdpSocketOptions } from "./udp_socket.ts";
 import type { Waiter } from "./waiter.ts";
 
@@ -69,7 +70,7 @@ export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
 export async function openWaiter(): Promise<Waiter> {
   switch (Deno.build.os) {
     case "linux":
-      return new (await import("./linux/waiter.ts")).PollWaiter();
+      return await openPollWaiter((await import("./linux/libc.ts")).posix());
     case "windows":
       return new (await import("./windows/waiter.ts")).EventWaiter();
     default:
@@ -94,6 +95,10 @@ export async function openUdpSocket(options: UdpSocketOptions): Promise<UdpSocke
     default:
       throw noDriver();
   }
+}
+
+async function openPollWaiter(posix: Posix): Promise<Waiter> {
+  return new (await import("./posix/waiter.ts")).PollWaiter(posix);
 }
 
 function noDriver(): Error {

@@ -16,9 +16,10 @@ import {
 import { finishChecksum } from "../../lib/checksum.ts";
 import { DeviceEvents } from "../events.ts";
 import type { CheckedDeviceOptions } from "../options.ts";
+import { cString } from "../posix/libc.ts";
 import { Errno, errnoName, systemError } from "./errno.ts";
 import { leftovers, repair } from "./journal.ts";
-import { cString, errno, libc } from "./libc.ts";
+import { errno, libc } from "./libc.ts";
 import { LinkMonitor } from "./link_monitor.ts";
 import type { Link } from "./links.ts";
 import { Netlink } from "./netlink.ts";

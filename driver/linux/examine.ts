@@ -1,10 +1,11 @@
 /** What `warren doctor` looks at on Linux. */
 
 import { type Check, check } from "../examine.ts";
+import { cString } from "../posix/libc.ts";
 import { Errno, errnoName } from "./errno.ts";
 import { readSystemFile } from "./files.ts";
 import { type Leftover, leftovers, repair } from "./journal.ts";
-import { cString, errno, libc } from "./libc.ts";
+import { errno, libc } from "./libc.ts";
 import { Netlink } from "./netlink.ts";
 
 // Specification

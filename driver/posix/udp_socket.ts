@@ -7,6 +7,7 @@
 
 import type { Address } from "../../lib/address.ts";
 import type { Packet, PacketBatch, PacketPool, Waitable } from "../../lib/core/mod.ts";
+import { guard, type Posix } from "./libc.ts";
 import {
   bindRemedy,
   Endpoint,
@@ -28,31 +29,15 @@ const IPPROTO_IPV6 = 41;
 export const MOST_DATAGRAMS = 64;
 /** How many slots the first call of several gets: pings, and their answers, come one by one. */
 const FIRST_DATAGRAMS = 8;
+/** What every system has for a buffer anyway (bytes). */
+const LEAST_BUFFER = 64 * 1024;
 /** Errors of datagrams sent before (ICMP) that one call passes over. */
 const MOST_ERRORS = 8;
 
-/** The functions of the C library that sockets need; an error number is read by `errno` in the next expression. */
-export interface SocketLibrary {
-  /** int socket(int domain, int type, int protocol); */
-  socket(domain: number, type: number, protocol: number): number;
-  /** int close(int fd); */
-  close(fd: number): number;
-  /** int bind(int fd, const struct sockaddr *addr, socklen_t addrlen); */
-  bind(fd: number, address: BufferSource, length: number): number;
-  /** int getsockname(int fd, struct sockaddr *addr, socklen_t *addrlen); */
-  getsockname(fd: number, address: BufferSource, length: BufferSource): number;
-  /** int setsockopt(int fd, int level, int optname, const void *optval, socklen_t optlen); */
-  setsockopt(fd: number, level: number, option: number, value: BufferSource, length: number): number;
-}
-
 /** A system's part of a socket: its library, its numbers and its words. */
-export interface SocketSystem {
-  /** Its C library. */
-  readonly library: SocketLibrary;
+export interface SocketSystem extends Posix {
   /** The number of AF_INET6. */
   readonly AF_INET6: number;
-  /** What goes with SOCK_DGRAM. */
-  readonly SOCK_FLAGS: number;
   /** The number of SOL_SOCKET. */
   readonly SOL_SOCKET: number;
   /** The options that set the buffer for sending, of which the first one that is allowed counts. */
@@ -67,12 +52,8 @@ export interface SocketSystem {
   readonly Errno: Readonly<
     Record<"EAGAIN" | "EBADF" | "ECONNREFUSED" | "EINTR" | "ENOBUFS" | "ENOTSOCK", number>
   >;
-  /** The number of the last error. */
-  errno(): number;
   /** The name of an error number. */
   errnoName(errno: number): string;
-  /** The error of a failed call. */
-  systemError(attempt: string, operation: string, errno: number, remedy?: string): Error;
   /** Keeps a socket to an interface. @throws {Error} when it cannot. */
   keepTo(fd: number, name: string, family: 4 | 6): void;
 }
@@ -104,28 +85,28 @@ export abstract class PosixUdpSocket implements UdpSocket {
   /** Opens and binds it. @throws {Error} the system's, such as `Deno.errors.AddrInUse`. */
   constructor(system: SocketSystem, options: UdpSocketOptions) {
     const { address, port = 0, ipv6Only = false, interface: name } = options;
-    const { library, errno, systemError, errnoName } = system;
+    const { functions, errno, systemError, errnoName } = system;
     this.#system = system;
     this.family = address.family;
     this.endpointSize = address.family === 4 ? Endpoint.Ipv4Size : Endpoint.Ipv6Size;
     const asked = this.endpoint(address, port);
     const attempt = `receive on ${formatEndpoint(asked, address.family)}`;
-    const type = SOCK_DGRAM | system.SOCK_FLAGS;
-    this.fd = library.socket(address.family === 4 ? AF_INET : system.AF_INET6, type, IPPROTO_UDP);
+    this.fd = functions.socket(address.family === 4 ? AF_INET : system.AF_INET6, SOCK_DGRAM, IPPROTO_UDP);
     if (this.fd < 0) throw systemError(attempt, "socket", errno());
     using undo = new DisposableStack();
-    undo.defer(() => library.close(this.fd));
-    if (address.family === 6) this.#set(IPPROTO_IPV6, [system.IPV6_V6ONLY], ipv6Only ? 1 : 0);
+    undo.defer(() => functions.close(this.fd));
+    guard(system, this.fd);
+    if (address.family === 6) this.#set(IPPROTO_IPV6, system.IPV6_V6ONLY, ipv6Only ? 1 : 0);
     const { receiveBuffer = SOCKET_BUFFER, sendBuffer = SOCKET_BUFFER } = options;
-    this.#set(system.SOL_SOCKET, system.RECEIVE_BUFFER, receiveBuffer);
-    this.#set(system.SOL_SOCKET, system.SEND_BUFFER, sendBuffer);
+    this.#setBuffer(system.RECEIVE_BUFFER, receiveBuffer);
+    this.#setBuffer(system.SEND_BUFFER, sendBuffer);
     if (name !== undefined) system.keepTo(this.fd, name, address.family);
-    if (library.bind(this.fd, asked, this.endpointSize) < 0) {
+    if (functions.bind(this.fd, asked, this.endpointSize) < 0) {
       const failed = errno();
       throw systemError(attempt, "bind", failed, bindRemedy(errnoName(failed)));
     }
     this.local = new Uint8Array(Endpoint.Size);
-    if (library.getsockname(this.fd, this.local, Uint32Array.of(Endpoint.Size)) < 0) {
+    if (functions.getsockname(this.fd, this.local, Uint32Array.of(Endpoint.Size)) < 0) {
       throw systemError(attempt, "getsockname", errno());
     }
     undo.move();
@@ -201,7 +182,7 @@ export abstract class PosixUdpSocket implements UdpSocket {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#system.library.close(this.fd);
+    this.#system.functions.close(this.fd);
   }
 
   /** The same as {@linkcode PosixUdpSocket.close}. */
@@ -237,9 +218,15 @@ export abstract class PosixUdpSocket implements UdpSocket {
     return false;
   }
 
-  /** Sets an option as well as the system allows. */
-  #set(level: number, options: readonly number[], value: number): void {
-    const { setsockopt } = this.#system.library;
-    options.some((option) => setsockopt(this.fd, level, option, Int32Array.of(value), 4) === 0);
+  /** Sets a buffer's size, or as much of it as the system allows: BSD refuses what is too much. */
+  #setBuffer(options: readonly number[], size: number): void {
+    for (let bytes = size; bytes >= LEAST_BUFFER; bytes >>>= 1) {
+      if (options.some((option) => this.#set(this.#system.SOL_SOCKET, option, bytes))) return;
+    }
+  }
+
+  /** Sets an option, where the system allows it; returns whether it does. */
+  #set(level: number, option: number, value: number): boolean {
+    return this.#system.functions.setsockopt(this.fd, level, option, Int32Array.of(value), 4) === 0;
   }
 }

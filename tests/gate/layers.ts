@@ -9,7 +9,7 @@ const FLOORS = ["lib", "driver", "runtime", "scripts"];
 const SCRIPTS = FLOORS.indexOf("scripts");
 const PACKAGE = "@warren/tunnel";
 /** A folder of the driver that belongs to one system. */
-const PLATFORM = /^driver\/(linux|windows|macos)\//;
+const PLATFORM = /^driver\/(linux|windows|macos|freebsd)\//;
 /** The files that open a native library. The text of `rescue.ts` runs in another thread, where nothing is open. */
 const LIBRARY_FILES = [
   "driver/linux/libc.ts",

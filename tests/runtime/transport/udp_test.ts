@@ -1,6 +1,6 @@
 /** Tunnels over UDP on loopback, and what strangers may send. Needs --allow-ffi, and --allow-net for strangers. */
 
-import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, rejects, strictEqual } from "node:assert/strict";
 import { createSocket, type Socket } from "node:dgram";
 import * as fc from "fast-check";
 import { formatEndpoint, MemoryDevice, openUdpSocket, type UdpSocket } from "../../../driver/mod.ts";
