@@ -1,9 +1,8 @@
 /** UDP sockets of macOS and FreeBSD: one datagram a call, by recvmsg(2) and sendmsg(2). */
 
 import type { Packet, PacketPool } from "../../lib/core/mod.ts";
-import type { Posix } from "../posix/libc.ts";
+import { cString, type Posix } from "../posix/libc.ts";
 import { Messages } from "../posix/messages.ts";
-import { cString } from "../posix/libc.ts";
 import { PosixUdpSocket, type SocketSystem } from "../posix/udp_socket.ts";
 import type { UdpSocketOptions } from "../udp_socket.ts";
 
