@@ -7,6 +7,7 @@
 import type { Device } from "../lib/core/mod.ts";
 import { checkDeviceOptions, type DeviceOptions } from "./options.ts";
 import type { Posix } from "./posix/libc.ts";
+import type { UdpSocket, UdpSocketOptions } from "./udp_socket.ts";
 import type { Waiter } from "./waiter.ts";
 
 export { DriverError, type DriverErrorOptions } from "./error.ts";
@@ -21,6 +22,16 @@ export {
   type RuleOptions,
 } from "./options.ts";
 export { MemoryDevice, type MemoryDeviceOptions } from "./memory.ts";
+export {
+  addressOf,
+  Endpoint,
+  type EndpointBytes,
+  formatEndpoint,
+  isAt,
+  portOf,
+  type UdpSocket,
+  type UdpSocketOptions,
+} from "./udp_socket.ts";
 export type { Waiter } from "./waiter.ts";
 
 /**
@@ -79,12 +90,39 @@ export async function openWaiter(): Promise<Waiter> {
   }
 }
 
+/**
+ * Opens a UDP socket of the operating system.
+ *
+ * @throws {Deno.errors.AddrInUse} for a port that is taken; {@linkcode Deno.errors.PermissionDenied} for one that is
+ * not allowed; {@linkcode Deno.errors.NotFound} for an interface that is not there; {@linkcode DriverError} otherwise.
+ * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
+ * @throws {Deno.errors.NotSupported} on a system that Warren has no driver for.
+ */
+export async function openUdpSocket(options: UdpSocketOptions): Promise<UdpSocket> {
+  switch (Deno.build.os) {
+    case "linux":
+      return new (await import("./linux/udp_socket.ts")).LinuxUdpSocket(options);
+    case "darwin": {
+      const { darwin } = await import("./macos/libsystem.ts");
+      return (await import("./bsd/udp_socket.ts")).openBsdUdpSocket(darwin(), options);
+    }
+    case "freebsd": {
+      const { freebsd } = await import("./freebsd/libc.ts");
+      return (await import("./bsd/udp_socket.ts")).openBsdUdpSocket(freebsd(), options);
+    }
+    case "windows":
+      return new (await import("./windows/udp_socket.ts")).WindowsUdpSocket(options);
+    default:
+      throw noDriver();
+  }
+}
+
 async function openPollWaiter(posix: Posix): Promise<Waiter> {
   return new (await import("./posix/waiter.ts")).PollWaiter(posix);
 }
 
 function noDriver(): Error {
   return new Deno.errors.NotSupported(
-    `Cannot open a device: Warren has no driver for ${Deno.build.os} yet: use MemoryDevice.pair(), Linux, macOS, FreeBSD or Windows`,
+    `Cannot use this system: Warren has no driver for ${Deno.build.os} yet: use MemoryDevice.pair(), Linux, macOS, FreeBSD or Windows`,
   );
 }

@@ -1,17 +1,17 @@
 /** What macOS and FreeBSD have in different places: what the code for both asks of a system. */
 
 import type { BsdErrno } from "./errno.ts";
-import { type Posix, POSIX_SYMBOLS } from "../posix/libc.ts";
+import { POSIX_SYMBOLS } from "../posix/libc.ts";
+import { type BsdSockets, UDP_SYMBOLS } from "./udp_socket.ts";
 
 /** The functions that are called in the same way on both. */
 export const BSD_SYMBOLS = {
   ...POSIX_SYMBOLS,
+  ...UDP_SYMBOLS,
   // int connect(int fd, const struct sockaddr *addr, socklen_t addrlen);
   connect: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   // int getsockopt(int fd, int level, int optname, void *optval, socklen_t *optlen);
   getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
-  // unsigned int if_nametoindex(const char *ifname);
-  if_nametoindex: { parameters: ["buffer"], result: "u32" },
   // int sysctl(int *name, u_int namelen, void *oldp, size_t *oldlenp, void *newp, size_t newlen);
   sysctl: { parameters: ["buffer", "u32", "buffer", "buffer", "buffer", "usize"], result: "i32" },
   // uid_t geteuid(void);
@@ -26,15 +26,13 @@ export const SOCK_DGRAM = 2;
 export const SOCK_RAW = 3;
 
 /** A system: its C library, its numbers, and its structures as far as they differ. */
-export interface Bsd extends Posix {
+export interface Bsd extends BsdSockets {
   /** What messages call it. */
   readonly system: string;
   /** The functions. */
   readonly functions: Deno.DynamicLibrary<typeof BSD_SYMBOLS>["symbols"];
   /** `int ioctl(int fd, unsigned long request, ... argument)`. */
   ioctl(fd: number, request: bigint, argument: Uint8Array<ArrayBuffer>): number;
-  /** The name of an error number. */
-  readonly errnoName: (errno: number) => string;
   /** The numbers of the errors that the shared code knows. */
   readonly Errno: typeof BsdErrno;
   /** sys/socket.h. */

@@ -13,9 +13,10 @@ import {
 } from "../../lib/core/mod.ts";
 import { finishChecksum } from "../../lib/checksum.ts";
 import { DeviceEvents } from "../events.ts";
+import { addressOf } from "../posix/memory.ts";
 import type { Bsd } from "./bsd.ts";
 import { IFF_UP, type Interface } from "./interface.ts";
-import { addressOf, type PacketIo, PREFIX, Prefixes } from "./packet_io.ts";
+import { type PacketIo, PREFIX, Prefixes } from "./packet_io.ts";
 import { readInterfaceState, type RouteSocket } from "./route_socket.ts";
 import type { Setup } from "./setup.ts";
 

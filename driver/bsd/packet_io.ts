@@ -5,24 +5,13 @@
  *     iovec 0: the family, big-endian ── iovec 1: the packet, where it lies in its slot
  */
 
+import { addressOf, setAddress } from "../posix/memory.ts";
+import { Iovec } from "../posix/messages.ts";
 import { AF_INET, type Bsd } from "./bsd.ts";
 
 // Specification
-/** sys/uio.h: `struct iovec { void *iov_base; size_t iov_len; }`, in words of four bytes; the second one's. */
-const Iovec = { SecondBase: 4, SecondLength: 6, Words: 4 } as const;
 /** net/if_utun.h, net/if_tun.h: the bytes before each packet. */
 export const PREFIX = 4;
-
-/** Where an array lies in this process's memory. It has to be kept. */
-export function addressOf(array: Uint8Array<ArrayBuffer> | Uint32Array<ArrayBuffer>): number {
-  return Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(array)));
-}
-
-/** Writes an address as two words. */
-export function putAddress(words: Uint32Array, word: number, address: number): void {
-  words[word] = address >>> 0;
-  words[word + 1] = address / 2 ** 32;
-}
 
 /** A family before packets, in memory that does not move. */
 export class Prefix {
@@ -37,6 +26,11 @@ export class Prefix {
   }
 }
 
+// Implementation: the tables as words of 32 bits
+const WORD = 4;
+const WORDS = Iovec.size / WORD;
+const LENGTH = Iovec.length / WORD;
+
 /** The pieces of some packets. */
 export class PacketVectors {
   /** Two `struct iovec`s a packet. */
@@ -45,8 +39,8 @@ export class PacketVectors {
   /** For so many packets. */
   constructor(count: number) {
     this.each = Array.from({ length: count }, () => {
-      const words = new Uint32Array(2 * Iovec.Words);
-      words[2] = PREFIX;
+      const words = new Uint32Array(2 * WORDS);
+      words[LENGTH] = PREFIX;
       return words;
     });
   }
@@ -54,9 +48,9 @@ export class PacketVectors {
   /** Says where one lies, and its prefix. */
   set(i: number, prefix: Prefix, address: number, length: number): void {
     const words = this.each[i]!;
-    putAddress(words, 0, prefix.address);
-    putAddress(words, Iovec.SecondBase, address);
-    words[Iovec.SecondLength] = length;
+    setAddress(words, 0, prefix.address);
+    setAddress(words, WORDS, address);
+    words[WORDS + LENGTH] = length;
   }
 }
 

@@ -52,6 +52,7 @@ export const FREEBSD = {
   O_NONBLOCK: 4,
   /** sys/socket.h. */
   AF_INET6: 28,
+  boundInterface: undefined,
   /** sys/sockio.h: _IOW('i', 43, struct ifaliasreq). */
   SIOCAIFADDR: 0x8044_692bn,
   /** netinet6/in6_var.h: _IOW('i', 27, struct in6_aliasreq). */

@@ -1,6 +1,7 @@
 /** Many packets a call, by recvmsg_x and sendmsg_x, which libSystem has without promising them. */
 
-import { addressOf, type PacketIo, PacketVectors, putAddress } from "../bsd/packet_io.ts";
+import { type PacketIo, PacketVectors } from "../bsd/packet_io.ts";
+import { addressOf, setAddress } from "../posix/memory.ts";
 import type { LibSystem } from "./libsystem.ts";
 
 // Specification
@@ -32,7 +33,7 @@ export class BatchIo implements PacketIo {
   constructor(functions: BatchFunctions) {
     this.#functions = functions;
     this.vectors.each.forEach((pieces, i) => {
-      putAddress(this.#headers, i * MsghdrX.Words + MsghdrX.Iov, addressOf(pieces));
+      setAddress(this.#headers, i * MsghdrX.Words + MsghdrX.Iov, addressOf(pieces));
       this.#headers[i * MsghdrX.Words + MsghdrX.IovLength] = 2;
     });
   }

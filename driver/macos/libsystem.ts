@@ -99,6 +99,7 @@ export const DARWIN = {
   O_NONBLOCK: 4,
   /** bsd/sys/socket.h 422. */
   AF_INET6: 30,
+  boundInterface: { ipv4: 25, ipv6: 125 },
   /** bsd/sys/sockio.h 95: _IOW('i', 26, struct ifaliasreq). */
   SIOCAIFADDR: 0x8040_691an,
   /** bsd/netinet6/in6_var.h 632: _IOW('i', 26, struct in6_aliasreq). */

@@ -3,8 +3,8 @@
 import { DriverError } from "../error.ts";
 
 /**
- * The error for a failed system call, by the class that the house style gives it: not allowed, not there and
- * not on this system are Deno's own; everything else is a {@linkcode DriverError}.
+ * The error for a failed system call, by the class that the house style gives it: not allowed, not there,
+ * taken and not on this system are Deno's own; everything else is a {@linkcode DriverError}.
  *
  * @param attempt What could not be done, such as `open "/dev/net/tun"`; the message is *Cannot attempt: ...*.
  * @param remedy What to do about it, or more of what is so.
@@ -34,6 +34,8 @@ export function errorsOf(numbers: Readonly<Record<string, number>>): Errors {
       case "ENODEV":
       case "ENXIO":
         return new Deno.errors.NotFound(message);
+      case "EADDRINUSE":
+        return new Deno.errors.AddrInUse(message);
       case "ENOSYS":
       case "ENOTSUP":
       case "EOPNOTSUPP":

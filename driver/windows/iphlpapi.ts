@@ -28,6 +28,8 @@ const SYMBOLS = {
   ConvertInterfaceAliasToLuid: { parameters: ["buffer", "buffer"], result: "u32", optional: true },
   // NETIO_STATUS ConvertInterfaceLuidToGuid(const NET_LUID *InterfaceLuid, GUID *InterfaceGuid);
   ConvertInterfaceLuidToGuid: { parameters: ["buffer", "buffer"], result: "u32", optional: true },
+  // NETIO_STATUS ConvertInterfaceLuidToIndex(const NET_LUID *InterfaceLuid, NET_IFINDEX *InterfaceIndex);
+  ConvertInterfaceLuidToIndex: { parameters: ["buffer", "buffer"], result: "u32", optional: true },
   // NETIO_STATUS SetInterfaceDnsSettings(GUID Interface, const DNS_INTERFACE_SETTINGS *Settings);
   // A GUID by value is a hidden pointer on x64 and two registers on arm64; as a struct, each gets its own way.
   SetInterfaceDnsSettings: {

@@ -97,12 +97,12 @@ async function checkPermissions(): Promise<Check[]> {
       ? {
         what: "--allow-net",
         state: "ok",
-        says: "granted here; a script needs it for udp: and ws: far ends",
+        says: "granted here; a script needs it for ws: far ends, and for names in udp: ones",
       }
       : {
         what: "--allow-net",
         state: "warn",
-        says: "not granted: a script cannot have udp: and ws: far ends",
+        says: "not granted: a script cannot have ws: far ends, nor names in udp: ones",
         remedy: "run deno with --allow-net",
       },
   ];

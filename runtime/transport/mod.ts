@@ -31,6 +31,7 @@ export async function openFarEnd(
  * | `udp://HOST:PORT` | {@linkcode udp}, to this peer, from a free port |
  * | `udp://HOST:PORT?listen=PORT` | the same, from this port, or from `ADDRESS:PORT` |
  * | `udp://ADDRESS:PORT?listen` | to whoever sent the last datagram to this address |
+ * | `…?interface=NAME`, `…&interface=NAME` | the same, by this interface alone, whatever the routes say |
  * | `ws://HOST:PORT/PATH`, `wss://…` | {@linkcode websocket}, to this server |
  * | `ws://ADDRESS:PORT/PATH?listen` | as the server |
  * | `tun:NAME` | another TUN {@linkcode device} |
@@ -76,26 +77,47 @@ function parseTun(name: string, subject: string): EndOpener {
 
 function parseUdp(place: string, path: string, query: string | undefined, subject: string): EndOpener {
   if (path !== "/") fail(subject, `it has a path, "${path}"`, "leave it out");
-  const listen = query?.replace(/^listen=?/, "");
-  if (query !== undefined && !/^listen(=.+)?$/.test(query)) {
-    fail(
-      subject,
-      `"?${query}" says nothing`,
-      'write "?listen" when the address is one\'s own, or "?listen=PORT"',
-    );
-  }
+  const { listen, ...rest } = parseUdpQuery(query, subject);
   if (listen === "") {
     parseOwn(place, subject);
-    return udp({ listen: place });
+    return udp({ listen: place, ...rest });
   }
   const { port, family } = parseHostPort(place, subject);
   if (port === 0) fail(subject, "its port is 0", "write the port that the other side listens on");
-  if (listen === undefined) return udp({ peer: place });
+  if (listen === undefined) return udp({ peer: place, ...rest });
   const local = parseListen(listen, subject);
   if (family !== undefined && listen.includes(":") && local.family !== family) {
     fail(subject, "one address is IPv4 and one is IPv6", "write two of one kind, or a port alone");
   }
-  return udp({ peer: place, listen });
+  return udp({ peer: place, listen, ...rest });
+}
+
+/** `listen`, `listen=PORT`, `interface=NAME`, or two of them; a name's odd characters are written as `%20`. */
+function parseUdpQuery(query: string | undefined, subject: string): { listen?: string; interface?: string } {
+  const found: { listen?: string; interface?: string } = {};
+  for (const part of query?.split("&") ?? []) {
+    const [, key, value] = /^(listen|interface)(?:=(.+))?$/.exec(part) ?? [];
+    const text = value === undefined ? "" : decode(value);
+    if (key === "listen" && found.listen === undefined && text !== undefined) found.listen = text;
+    else if (key === "interface" && found.interface === undefined && text) found.interface = text;
+    else {
+      fail(
+        subject,
+        `"${part}" in "?${query}" says nothing`,
+        'write "?listen" when the address is one\'s own, "?listen=PORT", or "?interface=NAME"',
+      );
+    }
+  }
+  return found;
+}
+
+function decode(text: string): string | undefined {
+  try {
+    const decoded = decodeURIComponent(text);
+    return decoded.includes("\0") ? undefined : decoded;
+  } catch {
+    return undefined;
+  }
 }
 
 function parseWebSocket(

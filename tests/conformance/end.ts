@@ -1,7 +1,7 @@
 /** What every end promises, whatever it is made of: one suite, run against each. */
 
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
-import { type Packet, PacketBatch, PacketPool, type TunnelEnd } from "../../lib/core/mod.ts";
+import { LARGE_ROOM, type Packet, PacketBatch, PacketPool, type TunnelEnd } from "../../lib/core/mod.ts";
 import { TestHost, until } from "../kit/host.ts";
 
 /** Two ends, of which each reads what the other writes. */
@@ -166,7 +166,9 @@ export function endConformance(name: string, make: () => EndPair | Promise<EndPa
     const batch = new PacketBatch();
     batch.push(numbered(nearHost.pool, 3));
     const hoard: Packet[] = [];
-    for (let packet = pool.take(1); packet !== undefined; packet = pool.take(1)) hoard.push(packet);
+    for (const length of [1, LARGE_ROOM]) {
+      for (let packet; (packet = pool.take(length)) !== undefined;) hoard.push(packet);
+    }
     near.write(batch);
     const { wakes } = farHost;
     const got = new PacketBatch();

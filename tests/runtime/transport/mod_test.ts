@@ -20,6 +20,10 @@ const GOOD = [
   "udp://vpn.example:4500?listen=[::]:0",
   "udp://0.0.0.0:4500?listen",
   "udp://[::]:0?listen",
+  "udp://192.0.2.1:4500?interface=eth0",
+  "udp://192.0.2.1:4500?listen=4500&interface=eth0",
+  "udp://192.0.2.1:4500?interface=eth0&listen=127.0.0.1:4500",
+  "udp://0.0.0.0:4500?listen&interface=Ethernet%202",
   "ws://192.0.2.1:8080/",
   "ws://vpn.example",
   "wss://vpn.example/tunnel?token=1",
@@ -55,7 +59,13 @@ const BAD: [url: string, said: RegExp][] = [
   ["udp://192.0.2.1:4500/path", /it has a path, "\/path"/],
   ["udp://192.0.2.1:4500?", /says nothing/],
   ["udp://192.0.2.1:4500?listen=", /says nothing/],
-  ["udp://192.0.2.1:4500?mtu=9000", /says nothing/],
+  ["udp://192.0.2.1:4500?mtu=9000", /"mtu=9000" in "\?mtu=9000" says nothing: write "\?listen"/],
+  ["udp://192.0.2.1:4500?interface", /"interface" in "\?interface" says nothing/],
+  ["udp://192.0.2.1:4500?interface=", /says nothing/],
+  ["udp://192.0.2.1:4500?interface=%zz", /says nothing/],
+  ["udp://192.0.2.1:4500?interface=a%00b", /says nothing/],
+  ["udp://192.0.2.1:4500?listen=1&listen=2", /"listen=2" in .* says nothing/],
+  ["udp://192.0.2.1:4500?listen=1&", /"" in .* says nothing/],
   ["udp://192.0.2.1:4500?listen=[::]:4500", /one address is IPv4 and one is IPv6/],
   ["udp://192.0.2.1:4500?listen=here:4500", /"here" is no address of this machine/],
   ["udp://vpn.example:4500?listen", /"vpn.example" is no address of this machine/],
@@ -147,7 +157,8 @@ Deno.test("udp() refuses options that make no sense", () => {
   throws(() => udp({ peer: "192.0.2.1:1", listen: "[::]:1" }), TypeError);
   throws(() => udp({ listen: 1, mtu: 0 }), RangeError);
   throws(() => udp({ listen: 1, mtu: 65_508 }), RangeError);
-  throws(() => udp({ listen: 1, queueLength: 0 }), RangeError);
+  throws(() => udp({ listen: 1, interface: "" }), TypeError);
+  throws(() => udp({ listen: 1, interface: "a\0b" }), TypeError);
 });
 
 Deno.test("websocket() refuses options that make no sense", () => {
@@ -168,12 +179,16 @@ Deno.test("device() refuses options that make no sense", () => {
 });
 
 Deno.test(
-  "udp() and websocket() fail at once without --allow-net",
-  { permissions: { net: false } },
+  "udp() fails at once without --allow-ffi, and udp() with a name and websocket() without --allow-net",
+  { permissions: { net: false, ffi: false } },
   async () => {
-    await rejects(udp({ peer: "127.0.0.1:4500" })(), Deno.errors.NotCapable);
-    await rejects(udp({ listen: "127.0.0.1:4500" })(), Deno.errors.NotCapable);
-    await rejects(udp({ peer: "localhost:4500" })(), Deno.errors.NotCapable);
+    const noFfi = { name: "NotCapable", message: /run deno with --allow-ffi/ };
+    await rejects(udp({ peer: "127.0.0.1:4500" })(), noFfi);
+    await rejects(udp({ listen: "127.0.0.1:4500" })(), noFfi);
+    await rejects(udp({ peer: "localhost:4500" })(), {
+      name: "NotCapable",
+      message: /^Cannot use localhost:4500: it needs net access/,
+    });
     await rejects(websocket({ url: "ws://127.0.0.1:4500/" })(), Deno.errors.NotCapable);
     await rejects(websocket({ listen: "127.0.0.1:4500" })(), Deno.errors.NotCapable);
   },

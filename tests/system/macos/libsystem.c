@@ -427,3 +427,5 @@ long bind(void) { return failed(102); }
 long getsockname(void) { return failed(102); }
 long sendto(void) { return failed(102); }
 long recvfrom(void) { return failed(102); }
+long recvmsg(void) { return failed(102); }
+long sendmsg(void) { return failed(102); }
