@@ -8,7 +8,7 @@ export interface RouteOptions {
   to: string;
   /** The next hop, where there is one. */
   via?: string;
-  /** Its preference; lower wins. @default {the system's} */
+  /** Its preference; lower wins (Linux, Windows). @default {the system's} */
   metric?: number;
   /** The routing table (Linux). @default {254, the main table} */
   table?: number;
@@ -32,7 +32,7 @@ export interface RuleOptions {
 
 /** What a device is asked to be. */
 export interface DeviceOptions {
-  /** Its name; a `%d` in it is replaced by the system with a number. @default {"tun%d"} */
+  /** Its name; a `%d` in it is replaced by the system with a number. macOS has `utunN` alone. @default {"tun%d"} */
   name?: string;
   /** Its addresses, each with the length of its network's prefix: `10.9.0.1/24`, `fd00::1/64`. */
   address?: string | string[];

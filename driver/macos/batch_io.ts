@@ -22,34 +22,42 @@ export interface BatchFunctions {
   readonly sendmsg_x: NonNullable<LibSystem["sendmsg_x"]>;
 }
 
+/** `struct msghdr_x[]`, one for each packet. */
+function headersOf({ each }: PacketVectors): Uint32Array<ArrayBuffer> {
+  const headers = new Uint32Array(each.length * MsghdrX.Words);
+  each.forEach((pieces, i) => {
+    setAddress(headers, i * MsghdrX.Words + MsghdrX.Iov, addressOf(pieces));
+    headers[i * MsghdrX.Words + MsghdrX.IovLength] = 2;
+  });
+  return headers;
+}
+
 /** Many packets a call. */
 export class BatchIo implements PacketIo {
   readonly most = MOST;
   readonly vectors: PacketVectors = new PacketVectors(MOST);
   readonly #functions: BatchFunctions;
-  readonly #headers = new Uint32Array(MOST * MsghdrX.Words);
+  readonly #incoming = headersOf(this.vectors);
+  /** The system writes nothing into these. */
+  readonly #outgoing = headersOf(this.vectors);
 
   /** By these functions. */
   constructor(functions: BatchFunctions) {
     this.#functions = functions;
-    this.vectors.each.forEach((pieces, i) => {
-      setAddress(this.#headers, i * MsghdrX.Words + MsghdrX.Iov, addressOf(pieces));
-      this.#headers[i * MsghdrX.Words + MsghdrX.IovLength] = 2;
-    });
   }
 
   receive(fd: number, count: number): number {
-    const headers = this.#headers;
-    // The system writes them, and does not take them back.
+    const headers = this.#incoming;
+    // The system writes flags, and takes none.
     for (let i = 0; i < count; i++) headers[i * MsghdrX.Words + MsghdrX.Flags] = 0;
     return this.#functions.recvmsg_x(fd, headers, count, 0);
   }
 
   length(i: number): number {
-    return this.#headers[i * MsghdrX.Words + MsghdrX.DataLength]!;
+    return this.#incoming[i * MsghdrX.Words + MsghdrX.DataLength]!;
   }
 
   send(fd: number, count: number): number {
-    return this.#functions.sendmsg_x(fd, this.#headers, count, 0);
+    return this.#functions.sendmsg_x(fd, this.#outgoing, count, 0);
   }
 }

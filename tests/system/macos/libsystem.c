@@ -393,6 +393,7 @@ ssize_t sendmsg_x(int fd, const struct msghdr_x *headers, uint32_t count, int fl
 {
 	if (flags != 0) return failed(22);
 	for (uint32_t i = 0; i < count; i++) {
+		if (headers[i].msg_flags != 0) return failed(22);
 		long length = move(fd, headers[i].msg_iov, headers[i].msg_iovlen, 1);
 		if (length < 0) return i > 0 ? (ssize_t)i : -1;
 	}
