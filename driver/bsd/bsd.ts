@@ -29,6 +29,8 @@ export const SOCK_RAW = 3;
 export interface Bsd extends BsdSockets {
   /** What messages call it. */
   readonly system: string;
+  /** What to do where root is asked for. */
+  readonly asRoot: string;
   /** The functions. */
   readonly functions: Deno.DynamicLibrary<typeof BSD_SYMBOLS>["symbols"];
   /** `int ioctl(int fd, unsigned long request, ... argument)`. */

@@ -4,11 +4,11 @@ import type { Check } from "../examine.ts";
 import type { Bsd } from "./bsd.ts";
 
 /** Looks whether this process may make interfaces. */
-export function checkRoot({ functions, system }: Bsd, remedy: string): Check[] {
+export function checkRoot({ functions, system, asRoot }: Bsd): Check[] {
   const what = "privileges";
   return [
     functions.geteuid() === 0
       ? { what, state: "ok", says: "root's" }
-      : { what, state: "fail", says: `not root's, who alone makes devices on ${system}`, remedy },
+      : { what, state: "fail", says: `not root's, who alone makes devices on ${system}`, remedy: asRoot },
   ];
 }

@@ -170,7 +170,7 @@ export class Interface {
     request: bigint,
     argument: Uint8Array<ArrayBuffer>,
   ): void {
-    const { functions, systemError } = this.#bsd;
+    const { functions, systemError, Errno, asRoot } = this.#bsd;
     const fd = functions.socket(family, SOCK_DGRAM, 0);
     if (fd < 0) throw systemError(what, "socket", this.#bsd.errno());
     const failed = this.#bsd.ioctl(fd, request, argument) < 0 ? this.#bsd.errno() : 0;
@@ -180,7 +180,7 @@ export class Interface {
       what,
       operation,
       failed,
-      failed === this.#bsd.Errno.EPERM ? "run with sudo" : undefined,
+      failed === Errno.EPERM ? asRoot : undefined,
     );
   }
 }

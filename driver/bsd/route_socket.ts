@@ -128,7 +128,7 @@ export class RouteSocket implements Disposable {
    * @throws {DriverError} when the route is another interface's already, or the next hop is.
    */
   add(route: InterfaceRoute, index: number): void {
-    const { Errno, systemError } = this.#bsd;
+    const { Errno, systemError, asRoot } = this.#bsd;
     const { to, via } = route;
     const what = `add route ${formatCidr(to)}`;
     if (via !== undefined && this.#interfaceTo(via) !== index) {
@@ -138,7 +138,7 @@ export class RouteSocket implements Disposable {
     if (failed === 0 || failed === Errno.EEXIST && this.#interfaceOf(to) === index) return;
     const remedies: Record<number, string> = {
       [Errno.EEXIST]: "it leads to another interface: remove that route, or choose a longer prefix",
-      [Errno.EPERM]: "run with sudo",
+      [Errno.EPERM]: asRoot,
     };
     throw systemError(what, "RTM_ADD", failed, remedies[failed]);
   }

@@ -70,8 +70,8 @@ function number(value: number): Uint8Array<ArrayBuffer> {
 
 function openError(path: string, failed: number): Error {
   const remedies: Record<number, string> = {
-    [Errno.EPERM]: "run as root",
-    [Errno.EACCES]: "run as root",
+    [Errno.EPERM]: FREEBSD.asRoot,
+    [Errno.EACCES]: FREEBSD.asRoot,
     [Errno.EBUSY]: "another program has this device open",
     [Errno.ENOENT]: "load the kernel module by `kldload if_tuntap`",
   };
@@ -82,10 +82,10 @@ function openError(path: string, failed: number): Error {
  * Makes a TUN device and sets it up; what fails undoes what was done. FreeBSD takes back addresses and routes with the
  * descriptor, and leaves the interface: it is destroyed when the device is closed, and after a crash serves the next.
  */
-export function openFreeBsdDevice(options: CheckedDeviceOptions): BsdDevice {
+export function openFreeBsdDevice(options: CheckedDeviceOptions, load: () => FreeBsd = freebsd): BsdDevice {
   checkSupported(FREEBSD.system, options);
   tunPath(options.name);
-  const bsd = freebsd();
+  const bsd = load();
   const { fd, own } = open(bsd, options.name);
   // It is destroyed when nobody has it open.
   const remove = () => own.destroy("SIOCIFDESTROY", SIOCIFDESTROY);

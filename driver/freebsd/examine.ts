@@ -6,5 +6,5 @@ import { freebsd } from "./libc.ts";
 
 /** Makes the checks. A crash leaves nothing to repair: see `driver/bsd/setup.ts`. */
 export async function examine(): Promise<Check[]> {
-  return await check("privileges", () => checkRoot(freebsd(), "run as root"));
+  return await check("privileges", () => checkRoot(freebsd()));
 }

@@ -45,6 +45,7 @@ function load(): FreeBsd {
 /** FreeBSD's numbers and sizes, which are the same since FreeBSD 11, with the header of each. */
 export const FREEBSD = {
   system: "FreeBSD",
+  asRoot: "run as root",
   Errno,
   errnoName,
   systemError,

@@ -11,7 +11,7 @@ export async function examine(): Promise<Check[]> {
   return [
     ...await check("libSystem", checkLibSystem),
     ...await check("utun", checkUtun),
-    ...await check("privileges", () => checkRoot(darwin(), "run with sudo")),
+    ...await check("privileges", () => checkRoot(darwin())),
   ];
 }
 

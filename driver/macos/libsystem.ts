@@ -92,6 +92,7 @@ function load(): Darwin {
 /** Darwin's numbers and sizes, with the place of each in xnu 11417 (macOS 15). */
 export const DARWIN = {
   system: "macOS",
+  asRoot: "run with sudo",
   Errno,
   errnoName,
   systemError,

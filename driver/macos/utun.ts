@@ -5,7 +5,7 @@ import { LARGE_ROOM } from "../../lib/core/mod.ts";
 import { PREFIX } from "../bsd/packet_io.ts";
 import { guard } from "../posix/libc.ts";
 import { Errno, systemError } from "./errno.ts";
-import type { Darwin } from "./libsystem.ts";
+import { DARWIN, type Darwin } from "./libsystem.ts";
 
 // Specification
 /** bsd/sys/socket.h 425, 536; bsd/sys/sys_domain.h 47, 48. */
@@ -104,7 +104,7 @@ export function openUtun(darwin: Darwin, name: string): { fd: number; name: stri
 
 function openError(name: string, operation: string, failed: number): Error {
   const remedies: Record<number, string> = {
-    [Errno.EPERM]: "run with sudo",
+    [Errno.EPERM]: DARWIN.asRoot,
     [Errno.EBUSY]: `another program has this device open: choose another number, or "utun%d"`,
     [Errno.ENOENT]: "this system has no utun",
   };

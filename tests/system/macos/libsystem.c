@@ -68,7 +68,7 @@ static int darwin_number(int number)
 	static const struct { int linux_number, number; } table[] = {
 		{ EAGAIN, 35 }, { ENOTSOCK, 38 }, { EMSGSIZE, 40 }, { EOPNOTSUPP, 102 }, { EAFNOSUPPORT, 47 },
 		{ EADDRINUSE, 48 }, { EADDRNOTAVAIL, 49 }, { ENETUNREACH, 51 }, { ENOBUFS, 55 }, { ENOTCONN, 57 },
-		{ ECONNREFUSED, 6 }, { ECONNRESET, 6 }, { ENOSYS, 78 }, { EPIPE, 6 },
+		{ ECONNRESET, 54 }, { ECONNREFUSED, 61 }, { ENOSYS, 78 },
 	};
 	for (size_t i = 0; i < sizeof(table) / sizeof(*table); i++)
 		if (table[i].linux_number == number) return table[i].number;
@@ -228,11 +228,13 @@ int getsockopt(int fd, int level, int option, void *value, uint32_t *length)
 
 int setsockopt(int fd, int level, int option, const void *value, uint32_t length)
 {
-	(void)fd;
 	char operation[32];
 	sprintf(operation, "setsockopt %x %x", level, option);
 	say(operation, value, length);
-	return 0;
+	/* SO_SNDBUF and SO_RCVBUF of a UDP socket; as root, what net.core allows is no limit. */
+	if (kinds[fd] != OTHER || level != D_SOL_SOCKET || (option != 0x1001 && option != 0x1002)) return 0;
+	if (syscall(SYS_setsockopt, fd, 1, option == 0x1001 ? 32 : 33, value, length) == 0) return 0;
+	return result(syscall(SYS_setsockopt, fd, 1, option == 0x1001 ? 7 : 8, value, length));
 }
 
 uint32_t if_nametoindex(const char *name)
@@ -423,10 +425,53 @@ int pipe(int ends[2]) { return result(syscall(SYS_pipe2, ends, 0)); }
 int poll(struct pollfd *fds, nfds_t count, int timeout) { return result(syscall(SYS_poll, fds, count, timeout)); }
 uint32_t geteuid(void) { return syscall(SYS_geteuid); }
 
-/* Of UDP, only what the symbol table has to find. */
-long bind(void) { return failed(102); }
-long getsockname(void) { return failed(102); }
+/* UDP: Darwin's struct sockaddr has a length and a family of a byte each, Linux's a family of two. */
+static const uint8_t *to_linux(uint8_t *copy, const uint8_t *address, uint32_t length)
+{
+	uint16_t family = address[1] == D_AF_INET6 ? AF_INET6 : address[1];
+	memcpy(copy, address, length);
+	memcpy(copy, &family, 2);
+	return copy;
+}
+
+static void to_darwin(uint8_t *address, uint32_t length)
+{
+	address[1] = address[0] == AF_INET6 ? D_AF_INET6 : address[0];
+	address[0] = length;
+}
+
+struct msghdr { void *name; uint32_t name_length; struct iovec *pieces; int count; void *control; uint32_t control_length; int flags; };
+struct linux_msghdr { void *name; uint32_t name_length; struct iovec *pieces; size_t count; void *control; size_t control_length; int flags; };
+
+int bind(int fd, const uint8_t *address, uint32_t length)
+{
+	uint8_t copy[28];
+	return result(syscall(SYS_bind, fd, to_linux(copy, address, length), length));
+}
+
+int getsockname(int fd, uint8_t *address, uint32_t *length)
+{
+	long done = result(syscall(SYS_getsockname, fd, address, length));
+	if (done == 0) to_darwin(address, *length);
+	return done;
+}
+
+ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
+{
+	uint8_t copy[28];
+	to_linux(copy, message->name, message->name_length);
+	struct linux_msghdr linux_message = { copy, message->name_length, message->pieces, message->count, NULL, 0, 0 };
+	return result(syscall(SYS_sendmsg, fd, &linux_message, flags));
+}
+
+ssize_t recvmsg(int fd, struct msghdr *message, int flags)
+{
+	struct linux_msghdr linux_message = { message->name, message->name_length, message->pieces, message->count, NULL, 0, 0 };
+	long length = result(syscall(SYS_recvmsg, fd, &linux_message, flags));
+	if (length >= 0) to_darwin(message->name, message->name_length = linux_message.name_length);
+	return length;
+}
+
+/* Of the rest, only what the symbol table has to find. */
 long sendto(void) { return failed(102); }
 long recvfrom(void) { return failed(102); }
-long recvmsg(void) { return failed(102); }
-long sendmsg(void) { return failed(102); }

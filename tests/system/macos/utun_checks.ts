@@ -1,20 +1,25 @@
-/** Tests of utun devices over a stand-in for libSystem, which utun_test.ts runs. */
+/** Tests of utun devices and UDP sockets over a stand-in for libSystem, which utun_test.ts runs. */
 
 import assert from "node:assert/strict";
 import { viewOf } from "../../../driver/bsd/bsd.ts";
 import type { BsdDevice } from "../../../driver/bsd/device.ts";
+import { openBsdUdpSocket } from "../../../driver/bsd/udp_socket.ts";
 import { sockaddr } from "../../../driver/bsd/sockaddr.ts";
 import { posix } from "../../../driver/linux/libc.ts";
 import { openUtunDevice } from "../../../driver/macos/device.ts";
 import { Errno } from "../../../driver/macos/errno.ts";
 import { examine } from "../../../driver/macos/examine.ts";
 import { darwin } from "../../../driver/macos/libsystem.ts";
-import { checkDeviceOptions, type DeviceOptions, DriverError } from "../../../driver/mod.ts";
+import { checkDeviceOptions, type DeviceOptions, DriverError, portOf } from "../../../driver/mod.ts";
+import { PollWaiter } from "../../../driver/posix/waiter.ts";
 import { parseAddress } from "../../../lib/address.ts";
 import { type DeviceEvent, PacketBatch, SMALL_ROOM } from "../../../lib/core/mod.ts";
 import icmpEcho from "../../../scripts/icmp_echo.ts";
 import { openTunnel } from "../../../runtime/mod.ts";
+import { UdpTransport } from "../../../runtime/transport/udp.ts";
 import { endConformance, type EndPair, numbered, pattern, receive } from "../../conformance/end.ts";
+import { cable } from "../../kit/cable.ts";
+import { Event } from "../../kit/event.ts";
 import { TestHost } from "../../kit/host.ts";
 import { loadStandIn } from "../../kit/libsystem.ts";
 import { QUIET } from "../../kit/tunnel.ts";
@@ -42,6 +47,33 @@ function openPair(mtu: number): EndPair {
 }
 
 for (const mtu of [576, 1500]) endConformance(`utun of MTU ${mtu}`, () => openPair(mtu));
+
+for (const host of ["127.0.0.1", "::1"]) {
+  endConformance(`UdpTransport on macOS' sockets over ${host}`, (): EndPair => {
+    const address = parseAddress(host);
+    const sockets = [1, 2].map(() => openBsdUdpSocket(darwin(), { address }));
+    const transports = sockets.map((socket, i) =>
+      new UdpTransport(socket, { host, port: portOf(sockets[1 - i]!.local), family: address.family })
+    );
+    const [near, far] = cable(transports[0]!, transports[1]!);
+    return { near, far, mtu: 1500, failsWithPeer: false };
+  });
+}
+
+Deno.test("PollWaiter waits by libSystem's functions", async () => {
+  using waiter = new PollWaiter(darwin());
+  using event = new Event();
+  waiter.add(event.fd, true, false);
+  assert.equal(waiter.wait(1), false);
+  const parked = waiter.park(Infinity);
+  event.raise();
+  assert.equal(await parked, true);
+  event.lower();
+  waiter.clear();
+  waiter.add(event.fd, true, false);
+  assert.equal(await waiter.park(1), false);
+  await waiter.forget(event.fd);
+});
 
 Deno.test("utun carries packets of every length up to an MTU of 9000 and of 65535", async () => {
   for (const mtu of [9000, 65_535]) {
