@@ -146,7 +146,10 @@ export class BsdDevice implements Device {
     return this.#events.listen();
   }
 
-  /** The system's own counters; macOS rounds bytes to whole kibibytes, and counts the prefixes among them. */
+  /**
+   * The system's own counters. macOS counts the prefixes among the bytes, rounds them down to whole KiB, and starts
+   * anew at 4 GiB (bsd/net/rtsock.c, ALIGN_BYTES).
+   */
   statistics(): DeviceStatistics | undefined {
     return this.#closed ? undefined : this.#parts.own.statistics();
   }

@@ -82,16 +82,16 @@ export function hasUtun({ functions, ioctl }: Darwin): boolean {
 export function openUtun(darwin: Darwin, name: string): { fd: number; name: string } {
   const { functions, errno } = darwin;
   const unit = unitOf(name);
-  const failed = (operation: string, number = errno()) => openError(name, operation, number);
+  const failed = (operation: string) => openError(name, operation, errno());
   const fd = functions.socket(PF_SYSTEM, SOCK_DGRAM, SYSPROTO_CONTROL);
   if (fd < 0) throw failed("socket");
   using undo = new DisposableStack();
   undo.defer(() => functions.close(fd));
-  guard(darwin, fd);
   const info = utunInfo();
   if (darwin.ioctl(fd, CTLIOCGINFO, info) < 0) throw failed("CTLIOCGINFO");
   const address = sockaddrCtl(viewOf(info).getUint32(CtlInfo.Id, true), unit);
   if (functions.connect(fd, address, address.length) < 0) throw failed("connect");
+  guard(darwin, fd);
   const own = new Uint8Array(IFNAMSIZ);
   const size = Uint32Array.of(own.length);
   if (functions.getsockopt(fd, SYSPROTO_CONTROL, UTUN_OPT_IFNAME, own, size) < 0) throw failed("getsockopt");
