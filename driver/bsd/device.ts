@@ -229,9 +229,10 @@ export class BsdDevice implements Device {
   }
 
   #readFailed(came: number, failed: number): void {
-    const { Errno } = this.#parts.bsd;
-    if (came < 0 && (failed === Errno.EAGAIN || failed === Errno.EINTR)) return;
-    this.#lose("read from", "read", came === 0 ? Errno.ENXIO : failed);
+    const { EAGAIN, EINTR, ENOBUFS, ENXIO } = this.#parts.bsd.Errno;
+    // The last of them: the system is short of memory, now.
+    if (came < 0 && (failed === EAGAIN || failed === EINTR || failed === ENOBUFS)) return;
+    this.#lose("read from", "read", came === 0 ? ENXIO : failed);
   }
 
   /** Whether the packet is dealt with, and the next one may be tried. */

@@ -84,7 +84,6 @@ function openError(path: string, failed: number): Error {
  */
 export function openFreeBsdDevice(options: CheckedDeviceOptions, load: () => FreeBsd = freebsd): BsdDevice {
   checkSupported(FREEBSD.system, options);
-  tunPath(options.name);
   const bsd = load();
   const { fd, own } = open(bsd, options.name);
   // It is destroyed when nobody has it open.

@@ -8,7 +8,7 @@ import { checkSupported, Setup } from "../bsd/setup.ts";
 import type { CheckedDeviceOptions } from "../options.ts";
 import { BatchIo } from "./batch_io.ts";
 import { DARWIN, type Darwin, darwin } from "./libsystem.ts";
-import { openUtun, unitOf } from "./utun.ts";
+import { openUtun } from "./utun.ts";
 
 function packetIo(system: Darwin): PacketIo {
   const { recvmsg_x, sendmsg_x } = system.functions;
@@ -20,7 +20,6 @@ function packetIo(system: Darwin): PacketIo {
 /** Makes a utun device and sets it up; what fails undoes what was done. */
 export function openUtunDevice(options: CheckedDeviceOptions): BsdDevice {
   checkSupported(DARWIN.system, options);
-  unitOf(options.name);
   const bsd = darwin();
   const { fd, name } = openUtun(bsd, options.name);
   using undo = new DisposableStack();

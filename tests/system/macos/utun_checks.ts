@@ -308,6 +308,11 @@ Deno.test("utun that is gone fails, and says so", async () => {
   const host = new TestHost();
   device.attach(host);
   const events = Array.fromAsync(device.events());
+  for (const passing of [Errno.EAGAIN, Errno.EINTR, Errno.ENOBUFS]) {
+    standIn.fail("read", passing);
+    assert.equal(device.read(new PacketBatch()), 0);
+    assert.equal(device.failure, undefined);
+  }
   standIn.fail("read", 0);
   assert.equal(device.read(new PacketBatch()), 0);
   assert.deepEqual(
