@@ -63,7 +63,64 @@ async function kept(name: string): Promise<number> {
   return socket.receive(batch);
 }
 
+/** Lengths of which some are alike in a row, by turns longer and shorter than those before. */
+export const LENGTHS: readonly number[] = [
+  ...new Array(20).fill(1400),
+  900,
+  ...new Array(7).fill(1400),
+  1401,
+  ...new Array(12).fill(1399),
+  100,
+  100,
+  1,
+  ...new Array(20).fill(700),
+];
+
+/** Sends datagrams of these lengths, numbered in their first byte, every fifth of the last ones to another port. */
+async function send(address: string): Promise<number> {
+  const to = parseAddress(address);
+  using socket = await openUdpSocket({ address: parseAddress(to.family === 4 ? "0.0.0.0" : "::") });
+  const pool = new PacketPool({ small: LENGTHS.length, large: 0 });
+  socket.attach(pool, LENGTH);
+  const packets = LENGTHS.map((length, i) => {
+    const packet = pool.take(length)!;
+    packet.bytes.fill(i, packet.offset, packet.offset + length);
+    packet.endpoint.set(socket.endpoint(to, isElsewhere(i) ? PORT + 1 : PORT));
+    return packet;
+  });
+  return socket.send(packets, 0, packets.length);
+}
+
+/** Whether the datagram of this number goes to another port. */
+export function isElsewhere(number: number): boolean {
+  return number >= 44 && number % 5 === 0;
+}
+
+/** Receives what `send` sends to its port: numbers and lengths. */
+async function receive(address: string): Promise<[number: number, length: number][]> {
+  using socket = await openUdpSocket({ address: parseAddress(address), port: PORT });
+  using waiter = await openWaiter();
+  socket.attach(new PacketPool(), 2 * LENGTH);
+  console.error("ready");
+  const got: [number, number][] = [];
+  const count = LENGTHS.filter((_, i) => !isElsewhere(i)).length;
+  for (let rest = true; rest && got.length < count;) {
+    waiter.clear();
+    waiter.add(socket.waitable!, true, false);
+    rest = waiter.wait(3000);
+    const batch = new PacketBatch();
+    socket.receive(batch);
+    for (const packet of batch) {
+      const { data } = packet;
+      got.push([data.every((byte) => byte === data[0]) ? data[0]! : -1, data.length]);
+      packet.pool.give(packet);
+    }
+  }
+  return got;
+}
+
 if (import.meta.main) {
   const [scenario, argument] = Deno.args;
-  console.log(JSON.stringify(await (scenario === "slow" ? slow : kept)(argument!)));
+  const run = { slow, kept, send, receive }[scenario!]!;
+  console.log(JSON.stringify(await run(argument!)));
 }

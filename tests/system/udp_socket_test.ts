@@ -2,10 +2,18 @@
 
 import assert from "node:assert/strict";
 import { link, openNamespace, runModule, systemTest } from "../kit/system.ts";
-import { protocolCounter, Running } from "../kit/traffic.ts";
-import type { Slow } from "./udp_socket_scenario.ts";
+import { kernelCounters, protocolCounter, Running } from "../kit/traffic.ts";
+import { isElsewhere, LENGTHS, type Slow } from "./udp_socket_scenario.ts";
 
 const SCENARIO = new URL("./udp_socket_scenario.ts", import.meta.url);
+
+/** Roads on which a message of several datagrams may pass, and on which not. */
+const ROADS = [
+  ["IPv4", "192.0.2.1", "192.0.2.2", 1500],
+  ["IPv4", "192.0.2.1", "192.0.2.2", 1000],
+  ["IPv6", "fdee::1", "fdee::2", 1500],
+  ["IPv6", "fdee::1", "fdee::2", 1280],
+] as const;
 
 systemTest(
   "UdpSocket.send() stops where the system has no room, and the loop's wait tells when it has",
@@ -30,6 +38,34 @@ systemTest(
     assert.equal(await protocolCounter(right, "UdpNoPorts"), 64);
   },
 );
+
+for (const [family, left, right, mtu] of ROADS) {
+  const name = `UdpSocket.send() sends datagrams as they are, over ${family} and an MTU of ${mtu}`;
+  systemTest(name, { programs: ["ip"] }, async () => {
+    await using one = await openNamespace();
+    await using other = await openNamespace();
+    const length = left.includes(":") ? 64 : 24;
+    await link(
+      { namespace: one, name: "veth", addresses: [`${left}/${length}`] },
+      { namespace: other, name: "veth", addresses: [`${right}/${length}`] },
+    );
+    for (const namespace of [one, other]) {
+      await namespace.command("ip", ["link", "set", "veth", "mtu", String(mtu)]);
+    }
+    const words = ["run", "--quiet", "--no-prompt", "--allow-ffi", SCENARIO.pathname, "receive", right];
+    const child = other.spawn(Deno.execPath(), words);
+    await using running = new Running(child, child.stdout, child.stderr);
+    await running.said(/^ready$/m);
+    const before = (await kernelCounters(one, "veth")).tx.packets;
+    assert.equal(await runModule<number>(one, SCENARIO, ["send", right]), LENGTHS.length);
+    const { heard } = await running.ended();
+    const expected = LENGTHS.map((length, i) => [i, length]).filter(([i]) => !isElsewhere(i!));
+    assert.deepEqual(JSON.parse(/^\[.*$/m.exec(heard)![0]), expected);
+    // Several in a message pass the link as one.
+    const passed = (await kernelCounters(one, "veth")).tx.packets - before;
+    if (mtu === 1500) assert.ok(passed < LENGTHS.length / 2, `${passed} passed`);
+  });
+}
 
 systemTest(
   "UdpSocket with an interface receives nothing that arrives by another one",
