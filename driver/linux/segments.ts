@@ -6,7 +6,8 @@
  */
 
 import type { Packet, PacketPool } from "../../lib/core/mod.ts";
-import { addressOf, Messages, Mmsghdr, setAddress } from "../posix/messages.ts";
+import { addressOf, setAddress } from "../posix/memory.ts";
+import { Messages, Mmsghdr } from "../posix/messages.ts";
 import { isAt } from "../udp_socket.ts";
 
 // Specification

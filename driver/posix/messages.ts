@@ -1,6 +1,7 @@
 /** Datagrams where they lie in their slots, as recvmsg(2), sendmsg(2) and Linux's calls for many take them. */
 
 import type { Packet, PacketPool } from "../../lib/core/mod.ts";
+import { addressOf, setAddress } from "./memory.ts";
 
 // Specification: sys/socket.h, sys/uio.h
 /**
@@ -89,15 +90,4 @@ export class Messages {
   lengthOf(message: number): number {
     return this.headers[message * MMSGHDR_WORDS + Mmsghdr.length / WORD]!;
   }
-}
-
-/** Where something lies in this process's memory; it has to be kept. */
-export function addressOf(memory: BufferSource): number {
-  return Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(memory)));
-}
-
-/** Writes an address as two words. */
-export function setAddress(words: Uint32Array, word: number, address: number): void {
-  words[word] = address >>> 0;
-  words[word + 1] = address / 2 ** 32;
 }
