@@ -1,12 +1,13 @@
-/** UDP sockets of Linux: up to 64 datagrams a call, by recvmmsg(2) and sendmmsg(2). */
+/** UDP sockets of Linux: up to 64 datagrams a call, by recvmmsg(2) and sendmmsg(2) with UDP_SEGMENT. */
 
-import type { Packet, PacketPool } from "../../lib/core/mod.ts";
+import { LARGE_ROOM, type Packet, type PacketPool } from "../../lib/core/mod.ts";
 import { cString } from "../posix/libc.ts";
 import { Messages } from "../posix/messages.ts";
 import { MOST_DATAGRAMS, PosixUdpSocket, type SocketSystem } from "../posix/udp_socket.ts";
 import type { UdpSocketOptions } from "../udp_socket.ts";
 import { Errno, errnoName, systemError } from "./errno.ts";
 import { errno, libc, posix } from "./libc.ts";
+import { Segment, Segments } from "./segments.ts";
 
 // Specification
 /** asm-generic/socket.h, linux/in6.h, linux/socket.h. */
@@ -27,18 +28,24 @@ export const Socket = {
 export class LinuxUdpSocket extends PosixUdpSocket {
   readonly #libc = libc();
   #incoming: Messages | undefined;
-  #outgoing: Messages | undefined;
+  #outgoing: Segments | undefined;
+  /** The longest datagrams that are sent several in a message (bytes). */
+  #longestSegment: number;
 
   /** Opens and binds it. */
   constructor(options: UdpSocketOptions) {
     super(linux(), options);
+    const none = Int32Array.of(0);
+    const { setsockopt } = this.#libc;
+    const cuts = setsockopt(this.fd, Segment.SOL_UDP, Segment.UDP_SEGMENT, none, none.byteLength) === 0;
+    this.#longestSegment = cuts ? LARGE_ROOM : 0;
   }
 
   /** Says whose slots datagrams go into. */
   override attach(pool: PacketPool, longest: number): void {
     super.attach(pool, longest);
     this.#incoming = new Messages(MOST_DATAGRAMS, pool, this.endpointSize);
-    this.#outgoing = new Messages(MOST_DATAGRAMS, pool, this.endpointSize);
+    this.#outgoing = new Segments(MOST_DATAGRAMS, pool, this.endpointSize, this.family);
   }
 
   protected override receiveInto(packets: readonly Packet[], count: number): number {
@@ -51,11 +58,24 @@ export class LinuxUdpSocket extends PosixUdpSocket {
   }
 
   protected override sendFrom(packets: readonly Packet[], start: number, end: number): number {
-    const messages = this.#outgoing!;
-    for (let i = start; i < end; i++) messages.point(i - start, packets[i]!, packets[i]!.length);
-    const sent = this.#libc.sendmmsg(this.fd, messages.headers, end - start, 0);
-    return sent < 0 ? -errno() : sent;
+    const segments = this.#outgoing!;
+    const count = segments.fill(packets, start, end, this.#longestSegment);
+    const sent = this.#libc.sendmmsg(this.fd, segments.headers, count, 0);
+    if (sent >= 0) return segments.datagrams(sent);
+    const failed = errno();
+    if (segments.datagrams(1) === 1 || !isAboutSegments(failed)) return -failed;
+    // Alone, they are cut into fragments, or sent without the card's help. The road stays as it is.
+    this.#longestSegment = failed === Errno.EIO ? 0 : packets[start]!.length - 1;
+    return 0;
   }
+}
+
+/**
+ * Whether the system takes no segments, or none so long (net/ipv4/udp.c, udp_send_skb): the card has no checksums
+ * (EIO), or with its headers one is longer than the road's MTU (EINVAL, since Linux 6.14 EMSGSIZE).
+ */
+function isAboutSegments(failed: number): boolean {
+  return failed === Errno.EIO || failed === Errno.EINVAL || failed === Errno.EMSGSIZE;
 }
 
 function linux(): SocketSystem {

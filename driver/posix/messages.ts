@@ -46,11 +46,12 @@ const WORD = 4;
 const IOVEC_WORDS = Iovec.size / WORD;
 const MMSGHDR_WORDS = Mmsghdr.size / WORD;
 
-/** Headers of one direction, each with the vector of one datagram. */
+/** Headers of one direction, and as many vectors. */
 export class Messages {
   /** `struct mmsghdr[count]`; the first one starts with a `struct msghdr` for one datagram. */
   readonly headers: Uint32Array<ArrayBuffer>;
   readonly #vectors: Uint32Array<ArrayBuffer>;
+  readonly #vectorsAddress: number;
   readonly #base: number;
   readonly #endpointSize: number;
 
@@ -58,24 +59,31 @@ export class Messages {
   constructor(count: number, pool: PacketPool, endpointSize: number) {
     this.headers = new Uint32Array(count * MMSGHDR_WORDS);
     this.#vectors = new Uint32Array(count * IOVEC_WORDS);
+    this.#vectorsAddress = addressOf(this.#vectors);
     this.#base = addressOf(pool.bytes);
     this.#endpointSize = endpointSize;
-    const vectors = addressOf(this.#vectors);
-    for (let i = 0; i < count; i++) {
-      const header = i * MMSGHDR_WORDS;
-      setAddress(this.headers, header + Mmsghdr.vector / WORD, vectors + i * Iovec.size);
-      this.headers[header + Mmsghdr.vectorLength / WORD] = 1;
-    }
+  }
+
+  /** Has one of the vectors be so many bytes of a packet. */
+  setVector(vector: number, packet: Packet, length: number): void {
+    const word = vector * IOVEC_WORDS;
+    setAddress(this.#vectors, word, this.#base + packet.offset);
+    this.#vectors[word + Iovec.length / WORD] = length;
+  }
+
+  /** Has one of the messages be these vectors, with the endpoint of this packet. */
+  setHeader(message: number, packet: Packet, vector: number, vectors: number): void {
+    const word = message * MMSGHDR_WORDS;
+    setAddress(this.headers, word, this.#base + packet.slotEnd);
+    this.headers[word + Mmsghdr.nameLength / WORD] = this.#endpointSize;
+    setAddress(this.headers, word + Mmsghdr.vector / WORD, this.#vectorsAddress + vector * Iovec.size);
+    this.headers[word + Mmsghdr.vectorLength / WORD] = vectors;
   }
 
   /** Has one of the messages be so many bytes of a packet, and its endpoint. */
   point(message: number, packet: Packet, length: number): void {
-    const vector = message * IOVEC_WORDS;
-    setAddress(this.#vectors, vector, this.#base + packet.offset);
-    this.#vectors[vector + Iovec.length / WORD] = length;
-    const header = message * MMSGHDR_WORDS;
-    setAddress(this.headers, header, this.#base + packet.slotEnd);
-    this.headers[header + Mmsghdr.nameLength / WORD] = this.#endpointSize;
+    this.setVector(message, packet, length);
+    this.setHeader(message, packet, message, 1);
   }
 
   /** How long a message is that recvmmsg has received. */

@@ -220,9 +220,9 @@ export abstract class PosixUdpSocket implements UdpSocket {
 
   /** Sets a buffer's size, or as much of it as the system allows: BSD refuses what is too much. */
   #setBuffer(options: readonly number[], size: number): void {
-    for (let bytes = size; bytes >= LEAST_BUFFER; bytes >>>= 1) {
-      if (options.some((option) => this.#set(this.#system.SOL_SOCKET, option, bytes))) return;
-    }
+    const set = (bytes: number) =>
+      options.some((option) => this.#set(this.#system.SOL_SOCKET, option, bytes));
+    for (let bytes = size; !set(bytes) && bytes > LEAST_BUFFER;) bytes >>>= 1;
   }
 
   /** Sets an option, where the system allows it; returns whether it does. */

@@ -165,7 +165,7 @@ export class UdpTransport implements Transport {
 
   /** Why a packet may not come in; one that may and whose sender is new makes it the peer, where peers may change. */
   #admit(packet: Packet): string | undefined {
-    const known = this.#hasPeer && isAt(packet, this.#peerView, this.#socket.family);
+    const known = this.#hasPeer && isAt(packet, this.#peerView, 0, this.#socket.family);
     if (!known && !this.#roams) return "not from the peer";
     const objection = objectionTo(packet.bytes, packet.offset, packet.length, this.mtu);
     if (objection === undefined && !known) {

@@ -2,6 +2,7 @@
 
 import { deepStrictEqual } from "node:assert/strict";
 import { Errno } from "../../driver/linux/errno.ts";
+import { Cmsghdr, Segment } from "../../driver/linux/segments.ts";
 import { Socket } from "../../driver/linux/udp_socket.ts";
 import { Iovec, Mmsghdr } from "../../driver/posix/messages.ts";
 import { Endpoint } from "../../driver/udp_socket.ts";
@@ -12,12 +13,13 @@ const CC: Compiler = {
   compiler: "cc",
   objcopy: "objcopy",
   flags: ["-D_GNU_SOURCE"],
-  headers: ["sys/socket.h", "sys/uio.h", "netinet/in.h", "net/if.h", "errno.h"],
+  headers: ["sys/socket.h", "sys/uio.h", "netinet/in.h", "netinet/udp.h", "net/if.h", "errno.h"],
 };
 
 const STRUCTURES = {
   "struct iovec": Iovec,
   "struct mmsghdr": Mmsghdr,
+  "struct cmsghdr": Cmsghdr,
   "struct sockaddr_in": {
     sin_family: Endpoint.Family,
     sin_port: Endpoint.Port,
@@ -38,6 +40,9 @@ const STRUCTURES = {
 const MEMBERS = {
   "struct iovec.base": "iov_base",
   "struct iovec.length": "iov_len",
+  "struct cmsghdr.length": "cmsg_len",
+  "struct cmsghdr.level": "cmsg_level",
+  "struct cmsghdr.type": "cmsg_type",
   "struct mmsghdr.name": "msg_hdr.msg_name",
   "struct mmsghdr.nameLength": "msg_hdr.msg_namelen",
   "struct mmsghdr.vector": "msg_hdr.msg_iov",
@@ -52,7 +57,7 @@ systemTest(
   "Linux's structures and constants of sockets are where and what the system's headers say",
   { root: false, programs: [CC.compiler, CC.objcopy] },
   async () => {
-    const { expressions, expected } = expressionsOf(STRUCTURES, MEMBERS, { ...Socket, ...Errno });
+    const { expressions, expected } = expressionsOf(STRUCTURES, MEMBERS, { ...Socket, ...Segment, ...Errno });
     deepStrictEqual(await numbersOf(CC, expressions), expected);
   },
 );
