@@ -72,7 +72,7 @@ export class LinuxUdpSocket extends PosixUdpSocket {
 
 /**
  * Whether the system takes no segments, or none so long (net/ipv4/udp.c, udp_send_skb): the card has no checksums
- * (EIO), or with its headers one is longer than the road's MTU (EINVAL, since Linux 6.14 EMSGSIZE).
+ * (EIO), or with its headers one is longer than the road's MTU (EINVAL, of newer kernels EMSGSIZE).
  */
 function isAboutSegments(failed: number): boolean {
   return failed === Errno.EIO || failed === Errno.EINVAL || failed === Errno.EMSGSIZE;
