@@ -11,7 +11,6 @@ import {
   SMALL_ROOM,
   type Waitable,
 } from "../../lib/core/mod.ts";
-import { finishChecksum } from "../../lib/checksum.ts";
 import { DeviceEvents } from "../events.ts";
 import { addressOf } from "../posix/memory.ts";
 import type { Bsd } from "./bsd.ts";
@@ -154,11 +153,11 @@ export class BsdDevice implements Device {
     return this.#closed ? undefined : this.#parts.own.statistics();
   }
 
-  /** Nothing: the system takes everything back with the process. */
+  /** Nothing: the system takes addresses and routes back with the process. */
   rescue(): undefined {
   }
 
-  /** Puts everything back; the interface goes with the descriptor. */
+  /** Puts everything back, and removes the interface where the descriptor does not. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -205,10 +204,7 @@ export class BsdDevice implements Device {
   #point(i: number, packet: Packet): boolean {
     const prefix = this.#prefixes.of(packet.bytes[packet.offset]!);
     if (prefix === undefined) return false;
-    if (packet.checksumStart !== 0) {
-      finishChecksum(packet.data, packet.checksumStart, packet.checksumOffset);
-      packet.checksumStart = 0;
-    }
+    packet.finish();
     this.#io.vectors.set(i, prefix, this.#base + packet.offset, packet.length);
     return true;
   }

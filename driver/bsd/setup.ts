@@ -1,8 +1,8 @@
 /**
  * Makes an interface what its options say.
  *
- * Every route is through the interface itself, and the system removes it, its addresses and its routes with the
- * descriptor: a crash leaves nothing. Still the routes are taken back before it is closed.
+ * Every route is through the interface itself. The system removes its addresses and routes with the descriptor; on
+ * macOS the interface goes, too. Still the routes are taken back before it is closed.
  */
 
 import { Prefix } from "../../lib/address.ts";

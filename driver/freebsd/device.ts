@@ -79,15 +79,18 @@ function openError(path: string, failed: number): Error {
 }
 
 /**
- * Makes a TUN device and sets it up; what fails undoes what was done. FreeBSD takes back addresses and routes with the
- * descriptor, and leaves the interface: it is destroyed when the device is closed, and after a crash serves the next.
+ * Makes a TUN device, or attaches to the one of that name, and sets it up; what fails undoes what was done. FreeBSD
+ * takes back addresses and routes with the descriptor, and leaves the interface: one that was made here is destroyed
+ * when the device is closed, and after a crash serves the next.
  */
 export function openFreeBsdDevice(options: CheckedDeviceOptions, load: () => FreeBsd = freebsd): BsdDevice {
   checkSupported(FREEBSD.system, options);
   const bsd = load();
+  // The file of one that is not there makes it.
+  const existed = bsd.functions.if_nametoindex(cString(options.name)) !== 0;
   const { fd, own } = open(bsd, options.name);
   // It is destroyed when nobody has it open.
-  const remove = () => own.destroy("SIOCIFDESTROY", SIOCIFDESTROY);
+  const remove = existed ? () => {} : () => own.destroy("SIOCIFDESTROY", SIOCIFDESTROY);
   using undo = new DisposableStack();
   undo.defer(remove);
   undo.defer(() => bsd.functions.close(fd));

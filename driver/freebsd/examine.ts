@@ -4,7 +4,7 @@ import { checkRoot } from "../bsd/examine.ts";
 import { type Check, check } from "../examine.ts";
 import { freebsd } from "./libc.ts";
 
-/** Makes the checks. A crash leaves nothing to repair: see `driver/bsd/setup.ts`. */
+/** Makes the checks. A crash leaves an interface without addresses, which the next device uses. */
 export async function examine(): Promise<Check[]> {
   return await check("privileges", () => checkRoot(freebsd()));
 }

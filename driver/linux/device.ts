@@ -13,7 +13,6 @@ import {
   SMALL_ROOM,
   type Waitable,
 } from "../../lib/core/mod.ts";
-import { finishChecksum } from "../../lib/checksum.ts";
 import { DeviceEvents } from "../events.ts";
 import type { CheckedDeviceOptions } from "../options.ts";
 import { cString } from "../posix/libc.ts";
@@ -153,9 +152,7 @@ export class TunDevice implements Device {
     let count = 0;
     for (; count < length; count++) {
       const packet = packets[count]!;
-      if (packet.checksumStart !== 0) {
-        finishChecksum(packet.data, packet.checksumStart, packet.checksumOffset);
-      }
+      packet.finish();
       const written = packet.offset === packet.slotStart + HEADROOM
         ? write(fd, this.#addresses[packet.slot]!, length64(packet.length))
         : this.#writeMoved(packet);

@@ -19,9 +19,12 @@ class FakeFreeBsd {
   readonly #refused: string;
   #errno = 0;
   #next = TUN;
+  /** Whether the interface is there. */
+  #present: boolean;
 
-  constructor(refused = "") {
+  constructor(refused = "", present = false) {
     this.#refused = refused;
+    this.#present = present;
   }
 
   /** Notes a call. */
@@ -35,10 +38,13 @@ class FakeFreeBsd {
   readonly load = (): FreeBsd => {
     const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes.subarray(0, bytes.indexOf(0)));
     const functions = {
-      open: (path: Uint8Array) => this.#call(`open ${text(path)}`, TUN, Errno.EBUSY),
+      open: (path: Uint8Array) => {
+        this.#present = true;
+        return this.#call(`open ${text(path)}`, TUN, Errno.EBUSY);
+      },
       close: (fd: number) => this.#call(`close ${fd}`, 0),
       socket: (family: number) => this.#call(`socket ${family}`, ++this.#next),
-      if_nametoindex: () => 9,
+      if_nametoindex: () => this.#present ? 9 : 0,
       writeFrom: (_: number, message: Uint8Array) => this.#call(`route ${message[3]}`, message.length),
       readInto: () => -1,
       writev: () => this.#call("writev", 28),
@@ -104,6 +110,15 @@ Deno.test("openFreeBsdDevice() takes back what it made when the system refuses t
     message: 'Cannot add address 10.9.0.1/24 to "tun3": EPERM (1): run as root',
   });
   assert.deepEqual(system.made.slice(-3), ["ioctl 8044692b", "close 5", "ioctl 80206979"]);
+});
+
+Deno.test("openFreeBsdDevice() leaves an interface that was there before it", () => {
+  const system = new FakeFreeBsd("", true);
+  system.open({ name: "tun3", address: "10.9.0.1/24" }).close();
+  assert.deepEqual(system.made.at(-1), "close 5");
+  const refusing = new FakeFreeBsd("ioctl 8044692b", true);
+  assert.throws(() => refusing.open({ name: "tun3", address: "10.9.0.1/24" }));
+  assert.deepEqual(refusing.made.slice(-2), ["ioctl 8044692b", "close 5"]);
 });
 
 Deno.test("openFreeBsdDevice() says what to do when the system refuses", () => {
