@@ -5,18 +5,12 @@ import { type EndHost, PacketBatch, type TunnelEnd, type Waitable } from "../../
 /** Packets that may be under way in one direction, so that the kernel drops none. */
 const UNDER_WAY = 500;
 
-/**
- * An end with the two things that the suite asks of every end and that the loop and the kernel do for one with a
- * descriptor: it wakes its loop, where the loop would poll; and it takes no more than its other side has room for,
- * where the kernel would drop.
- */
+/** An end that takes no more than its other side has room for, where the kernel would drop. */
 export class Cabled implements TunnelEnd {
-  readonly waitable: Waitable | undefined = undefined;
   readonly queued = 0;
   /** The other side. */
   partner!: Cabled;
   readonly #end: TunnelEnd;
-  #host: EndHost | undefined;
   /** Packets that it has written and its partner has not read. */
   #underWay = 0;
 
@@ -29,6 +23,10 @@ export class Cabled implements TunnelEnd {
     return this.#end.name;
   }
 
+  get waitable(): Waitable | undefined {
+    return this.#end.waitable;
+  }
+
   get failure(): Error | undefined {
     return this.#end.failure;
   }
@@ -38,17 +36,12 @@ export class Cabled implements TunnelEnd {
   }
 
   attach(host: EndHost): void {
-    this.#host = host;
     this.#end.attach(host);
   }
 
   read(batch: PacketBatch): number {
     const count = this.#end.read(batch);
-    const { partner } = this;
-    if (count > 0) {
-      partner.#underWay -= count;
-      partner.#host?.wake();
-    }
+    this.partner.#underWay -= count;
     return count;
   }
 
@@ -61,7 +54,6 @@ export class Cabled implements TunnelEnd {
     for (const packet of some) packet.owner = batch;
     batch.shift(written);
     this.#underWay += written;
-    if (written > 0) this.partner.#host?.wake();
     return written;
   }
 
