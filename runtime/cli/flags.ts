@@ -47,7 +47,8 @@ export function usage(command: string, tunnels: readonly string[]): string {
   --mtu BYTES        the longest packet that the system sends through the device
   --queue-length N   packets that wait in the kernel for the script (Linux)
   --far URL          what the tunnel leads to: udp://HOST:PORT, ws://HOST:PORT/, tun:NAME; as the listening
-                     side udp://ADDRESS:PORT?listen, ws://ADDRESS:PORT/?listen
+                     side udp://ADDRESS:PORT?listen, ws://ADDRESS:PORT/?listen; udp: ones leave by one
+                     interface alone with ?interface=NAME
   --watchdog MS      end the process when a stage has not returned for so long; 0 for never
   --dry-run          check everything, say what would be opened, and end
   -q, --quiet        say nothing but errors

@@ -56,9 +56,9 @@ export class TestHost implements EndHost {
 }
 
 /** Gives the event loop turns until something is so; fails after 20 s. */
-export async function until(condition: () => boolean, what: string): Promise<void> {
+export async function until(condition: () => boolean | Promise<boolean>, what: string): Promise<void> {
   const start = performance.now();
-  while (!condition()) {
+  while (!(await condition())) {
     if (performance.now() - start > DEADLINE) throw new Error(`Waited in vain until ${what}`);
     await turn();
   }

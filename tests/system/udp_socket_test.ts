@@ -1,6 +1,7 @@
 /** UDP sockets of the driver against the real kernel's network: a slow link, and two of them. */
 
 import assert from "node:assert/strict";
+import { until } from "../kit/host.ts";
 import { link, openNamespace, runModule, systemTest } from "../kit/system.ts";
 import { kernelCounters, protocolCounter, Running } from "../kit/traffic.ts";
 import { isElsewhere, LENGTHS, type Slow } from "./udp_socket_scenario.ts";
@@ -32,9 +33,7 @@ systemTest(
     assert.deepEqual(new Set(refusals), new Set([null]));
     assert.deepEqual(new Set(ready), new Set([true]));
     // Nobody listens there, and the kernel counts what comes.
-    for (let i = 0; i < 100 && await protocolCounter(right, "UdpNoPorts") < 64; i++) {
-      await new Promise((resolve) => setTimeout(resolve, 50));
-    }
+    await until(async () => await protocolCounter(right, "UdpNoPorts") >= 64, "64 datagrams came");
     assert.equal(await protocolCounter(right, "UdpNoPorts"), 64);
   },
 );
