@@ -113,7 +113,7 @@ const WRONG: [args: string[], message: RegExp][] = [
   ],
   [["run", "scripts/icmp_echo.ts", "--mtu", "9"], /^warren: --mtu: Cannot use MTU 9/],
   [["new"], /^warren: it needs one name/],
-  [["new", "a", "b"], /^warren: it needs one name/],
+  [["new", "a", "b"], /^warren: "b" is not expected here/],
   [["new", "a b"], /^warren: "a b" has more in it/],
   [["new", "--hlep"], /did you mean --help\?/],
   [["doctor", "--repiar"], /did you mean --repair\?\nTry: warren doctor --help/],
