@@ -5,6 +5,7 @@
  */
 
 import type { Device } from "../lib/core/mod.ts";
+import { WITHOUT_DRIVER } from "./error.ts";
 import { checkDeviceOptions, type DeviceOptions } from "./options.ts";
 import type { Posix } from "./posix/libc.ts";
 import type { UdpSocket, UdpSocketOptions } from "./udp_socket.ts";
@@ -36,10 +37,14 @@ export type { Waiter } from "./waiter.ts";
 
 /**
  * Opens this machine's side of a tunnel: creates a TUN device (macOS: a utun; Windows: a Wintun adapter), or attaches
- * to a persistent one of that name, and sets it up as the options say. Closing it puts everything back.
+ * to one of that name that was made beforehand (Linux, FreeBSD), and sets it up as the options say. Closing it puts
+ * everything back.
  *
  * On macOS a device is called `utunN`: the default name, or `utun%d`, has the system choose the number. Routes are
  * through the device alone; one to everywhere is made of two halves, beside the default route that is there.
+ *
+ * On FreeBSD it is called `tunN`, and routes are as on macOS. A crash leaves the interface, without addresses and
+ * routes. One that was made beforehand loses its addresses and routes with the close, as FreeBSD has it.
  *
  * On Windows the first device loads wintun.dll, which then removes adapters of Wintun's generations before 0.14 that
  * other products may have installed.
@@ -47,7 +52,7 @@ export type { Waiter } from "./waiter.ts";
  * @throws {SyntaxError} when an address, route or rule does not parse; {@linkcode RangeError} for a name, MTU
  * or queue length out of range; nothing was touched.
  * @throws {Deno.errors.PermissionDenied} without root, `CAP_NET_ADMIN` or a device prepared for this user (Linux); on
- * Windows, without an administrator's rights.
+ * macOS and FreeBSD, without root; on Windows, without an administrator's rights.
  * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
  * @throws {Deno.errors.NotSupported} on a system that Warren has no driver for, and for options that a system has
  * no counterpart for.
@@ -123,6 +128,6 @@ async function openPollWaiter(posix: Posix): Promise<Waiter> {
 
 function noDriver(): Error {
   return new Deno.errors.NotSupported(
-    `Cannot use this system: Warren has no driver for ${Deno.build.os} yet: use MemoryDevice.pair(), Linux, macOS, FreeBSD or Windows`,
+    `Cannot use this system: Warren has no driver for ${Deno.build.os} yet: ${WITHOUT_DRIVER}`,
   );
 }

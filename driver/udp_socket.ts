@@ -43,7 +43,7 @@ export interface UdpSocketOptions {
   ipv6Only?: boolean;
   /**
    * The interface, by its name, that packets leave by, whatever the routes say: what keeps a tunnel's own packets
-   * out of the tunnel. On Linux and macOS they arrive by no other one, too. @default {the routes'}
+   * out of the tunnel. On Linux and macOS, only packets that arrive by it are received. @default {the routes'}
    */
   interface?: string;
   /** What may wait in the system for `receive` (bytes); the system may have a lower limit. @default {4194304} */

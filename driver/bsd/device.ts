@@ -8,6 +8,7 @@ import {
   LARGE_ROOM,
   type Packet,
   type PacketBatch,
+  Refusals,
   SMALL_ROOM,
   type Waitable,
 } from "../../lib/core/mod.ts";
@@ -15,7 +16,7 @@ import { DeviceEvents } from "../events.ts";
 import { addressOf } from "../posix/memory.ts";
 import type { Bsd } from "./bsd.ts";
 import { IFF_UP, type Interface } from "./interface.ts";
-import { type PacketIo, PREFIX, Prefixes } from "./packet_io.ts";
+import { FAMILY_HEADER_SIZE, FamilyHeaders, type PacketIo } from "./packet_io.ts";
 import { readInterfaceState, type RouteSocket } from "./route_socket.ts";
 import type { Setup } from "./setup.ts";
 
@@ -32,7 +33,7 @@ export interface BsdParts {
 }
 
 /**
- * A device whose packets have a prefix.
+ * A device whose packets have a header that says their family.
  *
  * **Limits**: a point-to-point interface, as macOS has them, hands packets to its own IPv4 address to the script, too.
  */
@@ -49,9 +50,9 @@ export class BsdDevice implements Device {
   readonly #parts: BsdParts;
   readonly #io: PacketIo;
   readonly #fd: number;
-  readonly #prefixes: Prefixes;
+  readonly #headers: FamilyHeaders;
   readonly #events = new DeviceEvents();
-  readonly #refusals = new Map<number, string>();
+  readonly #refusals = new Refusals();
   /** Slots of a call of `receive`. */
   readonly #slots: Packet[] = [];
   #host: EndHost | undefined;
@@ -68,7 +69,7 @@ export class BsdDevice implements Device {
     this.#parts = parts;
     this.#io = parts.io;
     this.#fd = parts.fd;
-    this.#prefixes = new Prefixes(parts.bsd);
+    this.#headers = new FamilyHeaders(parts.bsd);
     this.name = parts.own.name;
     this.#mtu = parts.own.mtu;
     this.#up = parts.own.up;
@@ -108,7 +109,7 @@ export class BsdDevice implements Device {
         this.#readFailed(came, failed);
         break;
       }
-      for (let i = 0; i < came; i++) this.#push(batch, this.#slots[i]!, io.length(i) - PREFIX);
+      for (let i = 0; i < came; i++) this.#push(batch, this.#slots[i]!, io.length(i) - FAMILY_HEADER_SIZE);
       count += came;
       this.#ask = came < asked ? came + 1 : 2 * asked;
       if (came < asked) break;
@@ -146,7 +147,7 @@ export class BsdDevice implements Device {
   }
 
   /**
-   * The system's own counters. macOS counts the prefixes among the bytes, rounds them down to whole KiB, and starts
+   * The system's own counters. macOS counts those headers among the bytes, rounds them down to whole KiB, and starts
    * anew at 4 GiB (bsd/net/rtsock.c, ALIGN_BYTES).
    */
   statistics(): DeviceStatistics | undefined {
@@ -185,7 +186,7 @@ export class BsdDevice implements Device {
       const packet = pool.take(room);
       if (packet === undefined) return i;
       this.#slots[i] = packet;
-      vectors.set(i, this.#prefixes.incoming, this.#base + packet.offset, room);
+      vectors.set(i, this.#headers.incoming, this.#base + packet.offset, room);
     }
     return count;
   }
@@ -193,19 +194,19 @@ export class BsdDevice implements Device {
   #push(batch: PacketBatch, packet: Packet, length: number): void {
     if (length <= 0) {
       packet.pool.give(packet);
-      this.#host!.refuse(0, "no packet behind the prefix");
+      this.#host!.refuse(0, "no packet behind the header");
       return;
     }
     packet.length = length;
     batch.push(packet);
   }
 
-  /** Says where a packet lies; `false` when it is no IP, which the system has no prefix for. */
+  /** Says where a packet lies; `false` when it is no IP, which the system has no header for. */
   #point(i: number, packet: Packet): boolean {
-    const prefix = this.#prefixes.of(packet.bytes[packet.offset]!);
-    if (prefix === undefined) return false;
+    const header = this.#headers.of(packet.bytes[packet.offset]!);
+    if (header === undefined) return false;
     packet.finish();
-    this.#io.vectors.set(i, prefix, this.#base + packet.offset, packet.length);
+    this.#io.vectors.set(i, header, this.#base + packet.offset, packet.length);
     return true;
   }
 
@@ -226,7 +227,7 @@ export class BsdDevice implements Device {
 
   #readFailed(came: number, failed: number): void {
     const { EAGAIN, EINTR, ENOBUFS, ENXIO } = this.#parts.bsd.Errno;
-    // The last of them: the system is short of memory, now.
+    // ENOBUFS: short of memory for now.
     if (came < 0 && (failed === EAGAIN || failed === EINTR || failed === ENOBUFS)) return;
     this.#lose("read from", "read", came === 0 ? ENXIO : failed);
   }
@@ -242,15 +243,9 @@ export class BsdDevice implements Device {
       case Errno.EBADF:
         this.#lose("write to", "write", failed);
         return false;
-      default: {
-        let reason = this.#refusals.get(failed);
-        if (reason === undefined) {
-          reason = `refused by the system: ${errnoName(failed)}`;
-          this.#refusals.set(failed, reason);
-        }
-        this.#host!.drop(packet, reason);
+      default:
+        this.#host!.drop(packet, this.#refusals.of(errnoName(failed)));
         return true;
-      }
     }
   }
 

@@ -8,7 +8,7 @@ export function checkRoot({ functions, system, asRoot }: Bsd): Check[] {
   const what = "privileges";
   return [
     functions.geteuid() === 0
-      ? { what, state: "ok", says: "root's" }
-      : { what, state: "fail", says: `not root's, who alone makes devices on ${system}`, remedy: asRoot },
+      ? { what, state: "ok", says: "root" }
+      : { what, state: "fail", says: `not root: ${system} lets only root make devices`, remedy: asRoot },
   ];
 }

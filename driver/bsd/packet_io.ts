@@ -11,11 +11,11 @@ import { AF_INET, type Bsd } from "./bsd.ts";
 
 // Specification
 /** net/if_utun.h, net/if_tun.h: the bytes before each packet. */
-export const PREFIX = 4;
+export const FAMILY_HEADER_SIZE = 4;
 
 /** A family before packets, in memory that does not move. */
-export class Prefix {
-  readonly #bytes = new Uint8Array(PREFIX);
+export class FamilyHeader {
+  readonly #bytes = new Uint8Array(FAMILY_HEADER_SIZE);
   /** Where it lies. */
   readonly address: number;
 
@@ -40,15 +40,15 @@ export class PacketVectors {
   constructor(count: number) {
     this.each = Array.from({ length: count }, () => {
       const words = new Uint32Array(2 * WORDS);
-      words[LENGTH] = PREFIX;
+      words[LENGTH] = FAMILY_HEADER_SIZE;
       return words;
     });
   }
 
-  /** Says where one lies, and its prefix. */
-  set(i: number, prefix: Prefix, address: number, length: number): void {
+  /** Says where one lies, and its header. */
+  set(i: number, header: FamilyHeader, address: number, length: number): void {
     const words = this.each[i]!;
-    setAddress(words, 0, prefix.address);
+    setAddress(words, 0, header.address);
     setAddress(words, WORDS, address);
     words[WORDS + LENGTH] = length;
   }
@@ -62,7 +62,7 @@ export interface PacketIo {
   readonly vectors: PacketVectors;
   /** Reads up to so many packets; how many came, 0 when the device is gone, -1 with an error number. */
   receive(fd: number, count: number): number;
-  /** The length of one that came, with its prefix (bytes). */
+  /** The length of one that came, with its header (bytes). */
   length(i: number): number;
   /** Writes up to so many packets; how many went, or -1 with an error number. */
   send(fd: number, count: number): number;
@@ -94,22 +94,22 @@ export class SinglePacketIo implements PacketIo {
   }
 }
 
-/** The prefixes of a system. */
-export class Prefixes {
+/** The headers of a system. */
+export class FamilyHeaders {
   /** Before IPv4. */
-  readonly ipv4: Prefix = new Prefix(AF_INET);
+  readonly ipv4: FamilyHeader = new FamilyHeader(AF_INET);
   /** Before IPv6. */
-  readonly ipv6: Prefix;
-  /** Where the prefixes of packets that come are left. */
-  readonly incoming: Prefix = new Prefix(0);
+  readonly ipv6: FamilyHeader;
+  /** Where the headers of packets that come are left. */
+  readonly incoming: FamilyHeader = new FamilyHeader(0);
 
   /** With this number for IPv6. */
   constructor({ AF_INET6 }: Bsd) {
-    this.ipv6 = new Prefix(AF_INET6);
+    this.ipv6 = new FamilyHeader(AF_INET6);
   }
 
   /** The one before a packet that starts with this byte; `undefined` before what is no IP. */
-  of(first: number): Prefix | undefined {
+  of(first: number): FamilyHeader | undefined {
     switch (first >>> 4) {
       case 4:
         return this.ipv4;

@@ -1,20 +1,11 @@
 /** UDP sockets of macOS and FreeBSD: one datagram a call, by recvmsg(2) and sendmsg(2). */
 
 import type { Packet, PacketPool } from "../../lib/core/mod.ts";
-import { cString, type Posix } from "../posix/libc.ts";
+import { cString } from "../posix/libc.ts";
 import { Messages } from "../posix/messages.ts";
 import { PosixUdpSocket, type SocketSystem } from "../posix/udp_socket.ts";
 import type { UdpSocketOptions } from "../udp_socket.ts";
-
-/** The functions that these sockets need besides those of every system: for its symbol table. */
-export const UDP_SYMBOLS = {
-  // ssize_t recvmsg(int fd, struct msghdr *msg, int flags);
-  recvmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" },
-  // ssize_t sendmsg(int fd, const struct msghdr *msg, int flags);
-  sendmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" },
-  // unsigned int if_nametoindex(const char *ifname);
-  if_nametoindex: { parameters: ["buffer"], result: "u32" },
-} as const satisfies Deno.ForeignLibraryInterface;
+import type { Bsd } from "./bsd.ts";
 
 // Specification: the same on both
 /** sys/socket.h, netinet/in.h, netinet6/in6.h. */
@@ -27,28 +18,13 @@ export const Socket = {
   IPV6_V6ONLY: 27,
 } as const;
 
-/** A system's C library with the functions of {@linkcode UDP_SYMBOLS}. */
-export interface DatagramLibrary extends Posix {
-  /** The functions. */
-  readonly functions: Posix["functions"] & Deno.DynamicLibrary<typeof UDP_SYMBOLS>["symbols"];
-}
-
-/** A BSD's part of a socket. */
-export interface BsdSockets extends DatagramLibrary, Pick<SocketSystem, "AF_INET6" | "Errno" | "errnoName"> {
-  /**
-   * The options that keep a socket to an interface, which macOS alone has: IP_BOUND_IF, 25 (bsd/netinet/in.h), and
-   * IPV6_BOUND_IF, 125 (bsd/netinet6/in6.h).
-   */
-  readonly boundInterface: { readonly ipv4: number; readonly ipv6: number } | undefined;
-}
-
 /** A UDP socket that moves one datagram a call. */
 export class BsdUdpSocket extends PosixUdpSocket {
-  readonly #system: DatagramLibrary;
+  readonly #system: Pick<Bsd, "functions" | "errno">;
   #message: Messages | undefined;
 
   /** Opens and binds it. */
-  constructor(system: DatagramLibrary & SocketSystem, options: UdpSocketOptions) {
+  constructor(system: Pick<Bsd, "functions" | "errno"> & SocketSystem, options: UdpSocketOptions) {
     super(system, options);
     this.#system = system;
   }
@@ -83,7 +59,7 @@ export class BsdUdpSocket extends PosixUdpSocket {
 }
 
 /** Opens a UDP socket of a BSD. */
-export function openBsdUdpSocket(bsd: BsdSockets, options: UdpSocketOptions): BsdUdpSocket {
+export function openBsdUdpSocket(bsd: Bsd, options: UdpSocketOptions): BsdUdpSocket {
   return new BsdUdpSocket({
     ...bsd,
     SOL_SOCKET: Socket.SOL_SOCKET,
@@ -95,7 +71,7 @@ export function openBsdUdpSocket(bsd: BsdSockets, options: UdpSocketOptions): Bs
   }, options);
 }
 
-function keepTo(bsd: BsdSockets, fd: number, name: string, family: 4 | 6): void {
+function keepTo(bsd: Bsd, fd: number, name: string, family: 4 | 6): void {
   const attempt = `use interface "${name}"`;
   const options = bsd.boundInterface;
   if (options === undefined) {

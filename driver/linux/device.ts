@@ -9,6 +9,7 @@ import {
   LARGE_ROOM,
   type Packet,
   type PacketBatch,
+  Refusals,
   type Rescue,
   SMALL_ROOM,
   type Waitable,
@@ -27,9 +28,9 @@ import { Setup } from "./setup.ts";
 
 // Specification
 // fcntl.h
-const O_RDWR = 2;
+export const O_RDWR = 2;
 const O_NONBLOCK = 0o4000;
-const O_CLOEXEC = 0o2000000;
+export const O_CLOEXEC = 0o2000000;
 // linux/if_tun.h; _IOW('T', 202, int), _IOR('T', 210, unsigned int)
 const TUNSETIFF = 0x400454can;
 const IFF_TUN = 0x0001;
@@ -41,7 +42,7 @@ const IFR_FLAGS = 16;
 const IOVEC_SIZE = 16;
 
 // Implementation
-const TUN_PATH = "/dev/net/tun";
+export const TUN_PATH = "/dev/net/tun";
 /** Lengths as the size_t that read and write take: made once, not once a packet. Those of large slots are rare. */
 const LENGTHS: readonly bigint[] = Array.from({ length: SMALL_ROOM + 1 }, (_, length) => BigInt(length));
 
@@ -84,7 +85,7 @@ export class TunDevice implements Device {
   /** The pool's address. */
   #base = 0;
   readonly #iovec = new Uint32Array(IOVEC_SIZE / 4);
-  readonly #refusals = new Map<number, string>();
+  readonly #refusals = new Refusals();
 
   /** For {@linkcode openTunDevice}. */
   constructor({ fd, link, netlink, setup, monitor }: TunParts) {
@@ -236,15 +237,9 @@ export class TunDevice implements Device {
       case Errno.EIO:
         this.#host!.drop(packet, "device down");
         return true;
-      default: {
-        let reason = this.#refusals.get(failed);
-        if (reason === undefined) {
-          reason = `refused by the system: ${errnoName(failed)}`;
-          this.#refusals.set(failed, reason);
-        }
-        this.#host!.drop(packet, reason);
+      default:
+        this.#host!.drop(packet, this.#refusals.of(errnoName(failed)));
         return true;
-      }
     }
   }
 

@@ -1,8 +1,7 @@
 /** What `warren doctor` looks at on macOS. */
 
 import { checkRoot } from "../bsd/examine.ts";
-import { said } from "../error.ts";
-import { type Check, check } from "../examine.ts";
+import { type Check, check, checkLibrary } from "../examine.ts";
 import { darwin } from "./libsystem.ts";
 import { hasUtun } from "./utun.ts";
 
@@ -17,16 +16,12 @@ export async function examine(): Promise<Check[]> {
 
 function checkLibSystem(): Check[] {
   const what = "libSystem";
-  try {
-    const { recvmsg_x, sendmsg_x } = darwin().functions;
-    return [
-      recvmsg_x === null || sendmsg_x === null
-        ? { what, state: "warn", says: "it lacks recvmsg_x or sendmsg_x: packets move one a call" }
-        : { what, state: "ok", says: "it loads, with every function that Warren calls" },
-    ];
-  } catch (error) {
-    return [{ what, state: "fail", says: said(error) }];
-  }
+  const checks = checkLibrary(what, darwin);
+  if (checks.some(({ state }) => state === "fail")) return checks;
+  const { recvmsg_x, sendmsg_x } = darwin().functions;
+  return recvmsg_x === null || sendmsg_x === null
+    ? [{ what, state: "warn", says: "it lacks recvmsg_x or sendmsg_x: packets move one a call" }]
+    : checks;
 }
 
 function checkUtun(): Check[] {

@@ -2,7 +2,7 @@
 
 import { SOCK_DGRAM, viewOf } from "../bsd/bsd.ts";
 import { LARGE_ROOM } from "../../lib/core/mod.ts";
-import { PREFIX } from "../bsd/packet_io.ts";
+import { FAMILY_HEADER_SIZE } from "../bsd/packet_io.ts";
 import { guard } from "../posix/libc.ts";
 import { Errno, systemError } from "./errno.ts";
 import { DARWIN, type Darwin } from "./libsystem.ts";
@@ -34,7 +34,7 @@ const IFNAMSIZ = 16;
 /** Packets that wait in the socket; more wait in the interface's queue. The system's own limit is one. */
 const PENDING = 64;
 /** Room for those (bytes). Where the system has a lower limit, what does not fit is dropped and counted. */
-const RECEIVE_BUFFER = PENDING * (LARGE_ROOM + PREFIX);
+const RECEIVE_BUFFER = PENDING * (LARGE_ROOM + FAMILY_HEADER_SIZE);
 
 /**
  * The unit that a name asks for, which is one more than its number; 0: the system chooses.
@@ -95,7 +95,7 @@ export function openUtun(darwin: Darwin, name: string): { fd: number; name: stri
   const own = new Uint8Array(IFNAMSIZ);
   const size = Uint32Array.of(own.length);
   if (functions.getsockopt(fd, SYSPROTO_CONTROL, UTUN_OPT_IFNAME, own, size) < 0) throw failed("getsockopt");
-  // Without these it is slower, and else the same.
+  // These only make it faster: errors are ignored.
   functions.setsockopt(fd, SYSPROTO_CONTROL, UTUN_OPT_MAX_PENDING_PACKETS, Uint32Array.of(PENDING), 4);
   functions.setsockopt(fd, SOL_SOCKET, SO_RCVBUF, Uint32Array.of(RECEIVE_BUFFER), 4);
   undo.move();

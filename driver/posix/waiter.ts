@@ -16,7 +16,7 @@ const COUNTS = Array.from({ length: MAX_DESCRIPTORS + 1 }, (_, count) => BigInt(
 /** Rings that are heard at once; each poll hears at least the one that ended it. */
 const MAX_RINGS = 64;
 const MAX_RINGS_64 = BigInt(MAX_RINGS);
-/** poll's timeout is an int. */
+/** The longest timer (milliseconds). */
 const MAX_TIMEOUT = 0x7fff_ffff;
 
 interface Watch {

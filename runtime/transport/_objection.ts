@@ -1,4 +1,4 @@
-/** What may come into a tunnel from outside: IP packets that are not too long. Whoever takes them in looks closer. */
+/** What may come into a tunnel from outside: IP packets that are not too long. Stages check the rest. */
 
 /** Why these bytes may not come in; `undefined`: they may. */
 export function objectionTo(
@@ -6,8 +6,9 @@ export function objectionTo(
   offset: number,
   length: number,
   longest: number,
+  tooLong = "longer than the MTU",
 ): string | undefined {
   const version = length === 0 ? 0 : bytes[offset]! >> 4;
   if (version !== 4 && version !== 6) return "not an IP packet";
-  return length > longest ? "longer than the MTU" : undefined;
+  return length > longest ? tooLong : undefined;
 }

@@ -9,6 +9,7 @@ const QUEUE_LENGTH = 1024;
 const MAX_QUEUE_LENGTH = 1_000_000;
 /** Bytes that wait, whatever the options say. */
 const QUEUE_BYTES = 4 * 1024 * 1024;
+const TOO_LONG = `longer than ${LARGE_ROOM} bytes`;
 
 /** @throws {RangeError} when a queue cannot have this length. */
 export function checkQueueLength(length: number = QUEUE_LENGTH): void {
@@ -70,7 +71,7 @@ export class ReceiveQueue {
   }
 
   #objection(message: Uint8Array): string | undefined {
-    const objection = objectionTo(message, 0, message.length, LARGE_ROOM);
+    const objection = objectionTo(message, 0, message.length, LARGE_ROOM, TOO_LONG);
     if (objection !== undefined) return objection;
     if (this.#length === this.#ring.length || this.#bytes + message.length > QUEUE_BYTES) {
       return "receive queue full";

@@ -103,7 +103,7 @@ function parseUdpQuery(query: string | undefined, subject: string): { listen?: s
     else {
       fail(
         subject,
-        `"${part}" in "?${query}" says nothing`,
+        `"${part}" in "?${query}" is not understood`,
         'write "?listen" when the address is one\'s own, "?listen=PORT", or "?interface=NAME"',
       );
     }

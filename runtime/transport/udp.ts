@@ -10,7 +10,14 @@
 import { lookup } from "node:dns/promises";
 import { type EndpointBytes, formatEndpoint, isAt, openUdpSocket, type UdpSocket } from "../../driver/mod.ts";
 import { parseAddress } from "../../lib/address.ts";
-import type { EndHost, Packet, PacketBatch, Transport, Waitable } from "../../lib/core/mod.ts";
+import {
+  type EndHost,
+  type Packet,
+  type PacketBatch,
+  Refusals,
+  type Transport,
+  type Waitable,
+} from "../../lib/core/mod.ts";
 import { fail, formatHostPort, type HostPort, parseHostPort, parseListen, requireNet } from "./_host_port.ts";
 import { objectionTo } from "./_objection.ts";
 
@@ -65,7 +72,7 @@ export class UdpTransport implements Transport {
   readonly #peerView: DataView<ArrayBuffer>;
   #hasPeer: boolean;
   #host: EndHost | undefined;
-  readonly #refusals = new Map<string, string>();
+  readonly #refusals = new Refusals();
 
   /** For {@linkcode udp}, with a socket that is bound and, unless the peer is whoever sends, where that is. */
   constructor(socket: UdpSocket, peer: HostPort | undefined, mtu: number = ETHERNET_MTU) {
@@ -147,7 +154,7 @@ export class UdpTransport implements Transport {
       if (done === length) break;
       const { refusal } = this.#socket;
       if (refusal === undefined) break;
-      this.#host!.drop(packets[done++]!, this.#reason(refusal));
+      this.#host!.drop(packets[done++]!, this.#refusals.of(refusal));
     }
     batch.shift(done);
     return dropped + done;
@@ -191,15 +198,6 @@ export class UdpTransport implements Transport {
     }
     if (dropped > 0) batch.compact();
     return dropped;
-  }
-
-  #reason(code: string): string {
-    let reason = this.#refusals.get(code);
-    if (reason === undefined) {
-      reason = `refused by the system: ${code}`;
-      this.#refusals.set(code, reason);
-    }
-    return reason;
   }
 }
 
