@@ -3,7 +3,7 @@
 import { type Address, formatCidr, Prefix } from "../../lib/address.ts";
 import { guard } from "../posix/libc.ts";
 import { AF_ROUTE, type Bsd, SOCK_RAW, viewOf } from "./bsd.ts";
-import { bitsOf, linkSockaddr, netmask, network, sockaddr } from "./sockaddr.ts";
+import { bitsOf, linkSockaddr, netmask, sockaddr } from "./sockaddr.ts";
 
 // Specification: net/route.h, net/if.h
 /** Kinds of messages. */
@@ -61,7 +61,7 @@ export function routeMessage(
   index: number,
 ): Uint8Array<ArrayBuffer> {
   const isHost = to.length === bitsOf(to.address);
-  const parts = new Map<number, Uint8Array>([[RouteAddress.Destination, sockaddr(bsd, network(to))]]);
+  const parts = new Map<number, Uint8Array>([[RouteAddress.Destination, sockaddr(bsd, to.network)]]);
   let flags = RouteFlag.Up | RouteFlag.Static;
   if (isHost) flags |= RouteFlag.Host;
   if (via !== undefined) flags |= RouteFlag.Gateway;

@@ -46,10 +46,3 @@ export function netmask({ address: { family, bytes }, length }: Prefix): Address
   const mask = bytes.map((_, i) => 0xff00 >> Math.min(8, Math.max(0, length - i * 8)));
   return { family, bytes: mask };
 }
-
-/** A prefix's first address. */
-export function network(prefix: Prefix): Address {
-  const mask = netmask(prefix).bytes;
-  const { family, bytes } = prefix.address;
-  return { family, bytes: bytes.map((byte, i) => byte & mask[i]!) };
-}

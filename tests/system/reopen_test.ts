@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { posix } from "../../driver/linux/libc.ts";
 import { PollWaiter } from "../../driver/posix/waiter.ts";
-import { Event } from "../kit/event.ts";
+import { EventFd } from "../kit/event_fd.ts";
 import { openNamespace, runModule, systemTest } from "../kit/system.ts";
 
 const NEEDS = { programs: ["ip", "ping"] };
@@ -50,7 +50,7 @@ systemTest("Tunnel whose descriptor has the number of a closed one gets its pack
 systemTest("PollWaiter.forget() lets a descriptor's number be waited for anew", { root: false }, async () => {
   using waiter = new PollWaiter(posix());
   for (let round = 0; round < 20; round++) {
-    const first = new Event();
+    const first = new EventFd();
     waiter.clear();
     waiter.add(first.fd, true, false);
     const parked = waiter.park(LIMIT);
@@ -59,7 +59,7 @@ systemTest("PollWaiter.forget() lets a descriptor's number be waited for anew", 
     // The poll beside this thread still looks at it.
     await waiter.forget(first.fd);
     first[Symbol.dispose]();
-    const second = new Event();
+    const second = new EventFd();
     assert.equal(second.fd, first.fd);
     waiter.clear();
     waiter.add(second.fd, true, false);
@@ -76,7 +76,7 @@ systemTest(
   { root: false },
   async () => {
     using waiter = new PollWaiter(posix());
-    const [stays, goes] = [new Event(), new Event()];
+    const [stays, goes] = [new EventFd(), new EventFd()];
     waiter.clear();
     waiter.add(stays.fd, true, false);
     waiter.add(goes.fd, true, false);

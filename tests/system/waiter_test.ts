@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { posix } from "../../driver/linux/libc.ts";
 import { PollWaiter } from "../../driver/posix/waiter.ts";
-import { Event } from "../kit/event.ts";
+import { EventFd } from "../kit/event_fd.ts";
 import { systemTest } from "../kit/system.ts";
 
 const NEEDS = { root: false };
@@ -12,7 +12,7 @@ if (Deno.build.os === "linux") posix();
 
 systemTest("PollWaiter.wait() returns whether a descriptor is ready", NEEDS, () => {
   using waiter = new PollWaiter(posix());
-  using event = new Event();
+  using event = new EventFd();
   waiter.add(event.fd, true, false);
   assert.equal(waiter.wait(1), false);
   event.raise();
@@ -29,7 +29,7 @@ systemTest(
   NEEDS,
   async () => {
     using waiter = new PollWaiter(posix());
-    using event = new Event();
+    using event = new EventFd();
     const park = (milliseconds: number) => {
       waiter.clear();
       waiter.add(event.fd, true, false);
@@ -47,8 +47,8 @@ systemTest(
 
 systemTest("PollWaiter.park() follows a change of descriptors while a poll is under way", NEEDS, async () => {
   using waiter = new PollWaiter(posix());
-  using first = new Event();
-  using second = new Event();
+  using first = new EventFd();
+  using second = new EventFd();
   waiter.add(first.fd, true, false);
   await waiter.park(1);
   waiter.clear();
@@ -61,8 +61,8 @@ systemTest("PollWaiter.park() follows a change of descriptors while a poll is un
 
 systemTest("PollWaiter.wake() is not lost while a poll is being replaced", NEEDS, async () => {
   using waiter = new PollWaiter(posix());
-  using first = new Event();
-  using second = new Event();
+  using first = new EventFd();
+  using second = new EventFd();
   waiter.add(first.fd, true, false);
   await waiter.park(1);
   waiter.clear();
@@ -75,7 +75,7 @@ systemTest("PollWaiter.wake() is not lost while a poll is being replaced", NEEDS
 
 systemTest("PollWaiter.watch() calls back in every kind of wait, until it is ended", NEEDS, async () => {
   using waiter = new PollWaiter(posix());
-  using event = new Event();
+  using event = new EventFd();
   let calls = 0;
   const end = waiter.watch(event.fd, () => {
     calls++;
@@ -96,8 +96,8 @@ systemTest("PollWaiter.watch() calls back in every kind of wait, until it is end
 
 systemTest("PollWaiter.forget() ends the poll that looks at a descriptor", NEEDS, async () => {
   using waiter = new PollWaiter(posix());
-  using first = new Event();
-  using second = new Event();
+  using first = new EventFd();
+  using second = new EventFd();
   waiter.add(first.fd, true, false);
   assert.equal(await waiter.park(1), false);
   await waiter.forget(second.fd);

@@ -15,7 +15,7 @@ import {
   RtMsghdr,
 } from "../../../driver/bsd/route_socket.ts";
 import { checkSupported, halves } from "../../../driver/bsd/setup.ts";
-import { linkSockaddr, netmask, network, sockaddr, SockaddrIn6 } from "../../../driver/bsd/sockaddr.ts";
+import { linkSockaddr, netmask, sockaddr, SockaddrIn6 } from "../../../driver/bsd/sockaddr.ts";
 import { SIOCIFDESTROY, tunPath, TunRequest } from "../../../driver/freebsd/device.ts";
 import { FREEBSD } from "../../../driver/freebsd/libc.ts";
 import * as freebsdErrno from "../../../driver/freebsd/errno.ts";
@@ -259,7 +259,7 @@ Deno.test("readInterfaceState() is undefined for what is cut short or about some
   strictEqual(readInterfaceState(message, 9), undefined);
 });
 
-Deno.test("netmask() and network() are a prefix's", () => {
+Deno.test("netmask() and Prefix.network are a prefix's", () => {
   for (
     const [prefix, mask, first] of [
       ["10.9.7.1/0", "0.0.0.0", "0.0.0.0"],
@@ -271,7 +271,7 @@ Deno.test("netmask() and network() are a prefix's", () => {
     ] as const
   ) {
     strictEqual(formatAddress(netmask(parseCidr(prefix))), mask);
-    strictEqual(formatAddress(network(parseCidr(prefix))), first);
+    strictEqual(formatAddress(parseCidr(prefix).network), first);
   }
 });
 

@@ -19,10 +19,10 @@ import { openTunnel } from "../../../runtime/mod.ts";
 import { UdpTransport } from "../../../runtime/transport/udp.ts";
 import { endConformance, type EndPair, numbered, pattern, receive } from "../../conformance/end.ts";
 import { cable } from "../../kit/cable.ts";
-import { Event } from "../../kit/event.ts";
+import { EventFd } from "../../kit/event_fd.ts";
 import { TestHost } from "../../kit/host.ts";
-import { loadStandIn } from "../../kit/libsystem.ts";
 import { QUIET } from "../../kit/tunnel.ts";
+import { loadStandIn } from "./stand_in.ts";
 
 // Opened for good, so not within a test.
 const standIn = loadStandIn();
@@ -62,7 +62,7 @@ for (const host of ["127.0.0.1", "::1"]) {
 
 Deno.test("PollWaiter waits by libSystem's functions", async () => {
   using waiter = new PollWaiter(darwin());
-  using event = new Event();
+  using event = new EventFd();
   waiter.add(event.fd, true, false);
   assert.equal(waiter.wait(1), false);
   const parked = waiter.park(Infinity);

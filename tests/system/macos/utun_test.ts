@@ -1,7 +1,7 @@
 /** utun devices over a stand-in for libSystem: the suite of every end, what the system is told, and what fails. */
 
 import assert from "node:assert/strict";
-import { withStandIn } from "../../kit/libsystem.ts";
+import { withStandIn } from "./stand_in.ts";
 import { command, systemTest } from "../../kit/system.ts";
 
 const NEEDS = { root: false, programs: ["cc"] };

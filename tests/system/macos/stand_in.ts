@@ -1,8 +1,8 @@
 /** The stand-in for macOS's libSystem: built by cc, loaded in place of the library, and asked what it was told. */
 
-import { command } from "./system.ts";
+import { command } from "../../kit/system.ts";
 
-const SOURCE = new URL("../system/macos/libsystem.c", import.meta.url).pathname;
+const SOURCE = new URL("./libsystem.c", import.meta.url).pathname;
 const FLAGS = [
   "-std=gnu11",
   "-O2",

@@ -1,14 +1,17 @@
-/** A TUN device of FreeBSD over functions that are the test's own: what they are called with, and in which order. */
+/**
+ * A TUN device of FreeBSD over functions that are the test's own: what they are called with, and in which order.
+ * Needs --allow-ffi, for addresses of memory.
+ */
 
 import assert from "node:assert/strict";
-import type { Bsd } from "../../driver/bsd/bsd.ts";
-import { openFreeBsdDevice } from "../../driver/freebsd/device.ts";
-import { Errno } from "../../driver/freebsd/errno.ts";
-import { FREEBSD, type FreeBsd } from "../../driver/freebsd/libc.ts";
-import { checkDeviceOptions, type DeviceOptions } from "../../driver/mod.ts";
-import { PacketBatch } from "../../lib/core/mod.ts";
-import { numbered } from "../conformance/end.ts";
-import { TestHost } from "../kit/host.ts";
+import type { Bsd } from "../../../driver/bsd/bsd.ts";
+import { openFreeBsdDevice } from "../../../driver/freebsd/device.ts";
+import { Errno } from "../../../driver/freebsd/errno.ts";
+import { FREEBSD, type FreeBsd } from "../../../driver/freebsd/libc.ts";
+import { checkDeviceOptions, type DeviceOptions } from "../../../driver/mod.ts";
+import { PacketBatch } from "../../../lib/core/mod.ts";
+import { numbered } from "../../conformance/end.ts";
+import { TestHost } from "../../kit/host.ts";
 
 /** The descriptor of the device; sockets have higher ones. */
 const TUN = 5;

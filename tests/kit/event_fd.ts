@@ -16,7 +16,7 @@ const symbols = Deno.build.os !== "linux" ? undefined : Deno.dlopen("libc.so.6",
 }).symbols;
 
 /** A descriptor that can be written to at all times, and read when it is raised. */
-export class Event implements Disposable {
+export class EventFd implements Disposable {
   /** The descriptor. */
   readonly fd: number = symbols!.eventfd(0, EFD_NONBLOCK);
 
