@@ -233,6 +233,8 @@ export class Loop {
         this.#lastWork = now;
         this.#emptyWaits = 0;
       }
+      // What only refused packets was no empty wait: it says so by asking for another breath.
+      if (this.#woken) this.#emptyWaits = 0;
       if (most < Breath.More && !this.#woken) return false;
       now = this.#clock.now();
       if (now - start >= BURST) break;

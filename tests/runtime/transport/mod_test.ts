@@ -57,15 +57,19 @@ const BAD: [url: string, said: RegExp][] = [
   ["udp://a..b:4500", /no address and no name/],
   ["udp://user@host:4500", /no address and no name/],
   ["udp://192.0.2.1:4500/path", /it has a path, "\/path"/],
-  ["udp://192.0.2.1:4500?", /says nothing/],
-  ["udp://192.0.2.1:4500?listen=", /says nothing/],
-  ["udp://192.0.2.1:4500?mtu=9000", /"mtu=9000" in "\?mtu=9000" says nothing: write "\?listen"/],
-  ["udp://192.0.2.1:4500?interface", /"interface" in "\?interface" says nothing/],
-  ["udp://192.0.2.1:4500?interface=", /says nothing/],
-  ["udp://192.0.2.1:4500?interface=%zz", /says nothing/],
-  ["udp://192.0.2.1:4500?interface=a%00b", /says nothing/],
-  ["udp://192.0.2.1:4500?listen=1&listen=2", /"listen=2" in .* says nothing/],
-  ["udp://192.0.2.1:4500?listen=1&", /"" in .* says nothing/],
+  ["udp://192.0.2.1:4500?", /is not understood/],
+  ["udp://192.0.2.1:4500?listen=", /is not understood/],
+  ["udp://192.0.2.1:4500?mtu=9000", /"mtu=9000" in "\?mtu=9000" is not understood: write "\?listen"/],
+  ["udp://192.0.2.1:4500?interface", /interface has no name/],
+  ["udp://192.0.2.1:4500?interface=", /is not understood/],
+  ["udp://192.0.2.1:4500?interface=%zz", /is no percent-encoded text: write a space as %20/],
+  ["udp://192.0.2.1:4500?listen=1&listen=2", /listen is in "\?listen=1&listen=2" twice/],
+  ["udp://192.0.2.1:4500&interface=eth0", /its port "4500&interface=eth0" has "&" in it/],
+  ["udp://0.0.0.0:4500", /no one machine's address/],
+  ["udp://[::]:4500", /no one machine's address/],
+  ["udp://239.1.1.1:4500", /no one machine's address/],
+  ["udp://192.0.2.1:4500?interface=a%00b", /is no percent-encoded text/],
+  ["udp://192.0.2.1:4500?listen=1&", /"" in .* is not understood/],
   ["udp://192.0.2.1:4500?listen=[::]:4500", /one address is IPv4 and one is IPv6/],
   ["udp://192.0.2.1:4500?listen=here:4500", /"here" is no address of this machine/],
   ["udp://vpn.example:4500?listen", /"vpn.example" is no address of this machine/],
@@ -152,8 +156,9 @@ Deno.test("udp() refuses options that make no sense", () => {
   });
   throws(() => udp({ peer: "192.0.2.1:0" }), SyntaxError);
   throws(() => udp({ listen: "somewhere" }), SyntaxError);
-  throws(() => udp({ listen: 65_536 }), SyntaxError);
-  throws(() => udp({ listen: -1 }), SyntaxError);
+  throws(() => udp({ listen: 65_536 }), RangeError);
+  throws(() => udp({ listen: -1 }), RangeError);
+  throws(() => udp({ listen: 4500.5 }), RangeError);
   throws(() => udp({ peer: "192.0.2.1:1", listen: "[::]:1" }), TypeError);
   throws(() => udp({ listen: 1, mtu: 0 }), RangeError);
   throws(() => udp({ listen: 1, mtu: 65_508 }), RangeError);
