@@ -22,6 +22,7 @@ import { DeviceEvents } from "../events.ts";
 import type { CheckedDeviceOptions } from "../options.ts";
 import { type Adapter, closeAdapter, failure, openAdapter } from "./adapter.ts";
 import { kernel32 } from "./kernel32.ts";
+import { LinkMonitor } from "./link_monitor.ts";
 import { checkSupported, Setup } from "./setup.ts";
 import { letGo } from "./waiter.ts";
 import { fromHresult, Win32, win32Error } from "./win32_error.ts";
@@ -57,6 +58,7 @@ interface WintunParts {
   readonly adapter: Adapter;
   readonly session: Session;
   readonly setup: Setup;
+  readonly monitor: LinkMonitor;
   readonly capacity: number;
 }
 
@@ -69,8 +71,6 @@ interface WintunParts {
 export class WintunDevice implements Device {
   /** The adapter's name. */
   readonly name: string;
-  /** The longest packet that Windows sends through it (bytes). */
-  readonly mtu: number;
   /** Super-packets are taken whole; unfinished sums are finished here, and none come. */
   readonly offload = false;
   /** Nothing waits here: a write hands the packet to the ring. */
@@ -88,8 +88,10 @@ export class WintunDevice implements Device {
   readonly #kernel32 = kernel32();
   readonly #adapter: Adapter;
   readonly #setup: Setup;
+  readonly #monitor: LinkMonitor;
   readonly #capacity: number;
   readonly #events = new DeviceEvents();
+  #mtu: number;
   #session: Session | undefined;
   #restarting: Promise<void> | undefined;
   #host: EndHost | undefined;
@@ -104,14 +106,20 @@ export class WintunDevice implements Device {
   #fullSince = 0;
 
   /** For {@linkcode openWintunDevice}. */
-  constructor({ adapter, session, setup, capacity }: WintunParts) {
+  constructor({ adapter, session, setup, monitor, capacity }: WintunParts) {
     this.#adapter = adapter;
     this.#session = session;
     this.#setup = setup;
+    this.#monitor = monitor;
     this.#capacity = capacity;
     this.name = adapter.name;
-    this.mtu = setup.mtu;
+    this.#mtu = setup.mtu;
     this.driverVersion = adapter.driverVersion;
+  }
+
+  /** The longest packet that Windows sends through it (bytes): that of IPv4, where the system has both. */
+  get mtu(): number {
+    return this.#mtu;
   }
 
   /** The event that says that a packet came. */
@@ -125,6 +133,7 @@ export class WintunDevice implements Device {
     const { pool } = host;
     this.#base = Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(pool.bytes)));
     this.#addresses = pool.packets.map((packet) => BigInt(this.#base + packet.slotStart + HEADROOM));
+    host.watch(this.#monitor.waitable, () => this.#hear());
   }
 
   /** Reads packets until the ring is empty, the batch is full, or the pool is empty. */
@@ -207,7 +216,7 @@ export class WintunDevice implements Device {
     return count;
   }
 
-  /** Its end; Windows' other changes are not told of. */
+  /** Changes of its interface, as IP Helper reports them; a session that is started again is down for a moment. */
   events(): AsyncIterable<DeviceEvent> {
     return this.#events.listen();
   }
@@ -241,12 +250,20 @@ export class WintunDevice implements Device {
   /** The order matters: no wait, no routes, no session, no adapter. */
   async #end(session: Session | undefined): Promise<void> {
     await this.#restarting;
+    await this.#monitor.close();
     if (session !== undefined) await letGo(session.readEvent);
     try {
       this.#setup.undo();
     } finally {
       if (session !== undefined) this.#wintun.WintunEndSession(session.handle);
       await closeAdapter(this.#adapter);
+    }
+  }
+
+  #hear(): void {
+    for (const event of this.#monitor.drain()) {
+      this.#mtu = event.mtu;
+      this.#events.publish(event);
     }
   }
 
@@ -309,7 +326,7 @@ export class WintunDevice implements Device {
       failed,
       "the adapter was removed or disabled",
     );
-    this.#events.publish({ kind: "gone", mtu: this.mtu });
+    this.#events.publish({ kind: "gone", mtu: this.#mtu });
   }
 }
 
@@ -353,6 +370,7 @@ export async function openWintunDevice(options: CheckedDeviceOptions): Promise<W
   const setup = new Setup(adapter);
   undo.defer(() => setup.undo());
   await setup.apply(options);
+  const monitor = new LinkMonitor(adapter.name, adapter.luid);
   undo.move();
-  return new WintunDevice({ adapter, session, setup, capacity });
+  return new WintunDevice({ adapter, session, setup, monitor, capacity });
 }

@@ -41,10 +41,13 @@ const SYMBOLS = {
   GetModuleFileNameW: { parameters: ["usize", "buffer", "u32"], result: "u32" },
   // BOOL GetModuleHandleExW(DWORD Flags, LPCWSTR ModuleName, HMODULE *Module);
   GetModuleHandleExW: { parameters: ["u32", "buffer", "buffer"], result: "i32" },
+  // FARPROC GetProcAddress(HMODULE Module, LPCSTR ProcName);
+  GetProcAddress: { parameters: ["usize", "buffer"], result: "usize" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
 // winnt.h, fileapi.h, libloaderapi.h
 const GET_MODULE_HANDLE_EX_FLAG_PIN = 1;
+const GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT = 2;
 const GENERIC_READ = 0x8000_0000;
 const FILE_SHARE_READ = 1;
 const OPEN_EXISTING = 3;
@@ -124,6 +127,14 @@ export function programPath(): string {
 export function pinLibrary(path: string): void {
   const module = new BigUint64Array(1);
   kernel32().GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_PIN, wideString(path), module);
+}
+
+/** Where a function of kernel32.dll is, for Windows to call; 0 when there is none of this name. */
+export function functionAddress(name: string): bigint {
+  const module = new BigUint64Array(1);
+  const { GetModuleHandleExW, GetProcAddress } = kernel32();
+  GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT, wideString("kernel32.dll"), module);
+  return GetProcAddress(module[0]!, new TextEncoder().encode(`${name}\0`));
 }
 
 /** A file's bytes. While it is not disposed of, nobody can write, replace or delete the file. */

@@ -42,7 +42,10 @@ enum {
   INTERFACE_SITE_PREFIX = 144,
   INTERFACE_METRIC = 148,
   INTERFACE_MTU = 152,
+  INTERFACE_CONNECTED = 156,
 };
+typedef void(WINAPI *Callback)(void *context, InterfaceRow *row, int kind);
+enum { PARAMETER_CHANGED = 0, INITIAL = 3 };
 typedef struct {
   BYTE bytes[1352];
 } IfRow;
@@ -155,7 +158,71 @@ static InterfaceRow *interface_of(USHORT family, ULONG64 luid) {
   *(ULONG *)(row + INTERFACE_SITE_PREFIX) = 64;
   *(ULONG *)(row + INTERFACE_METRIC) = 5;
   *(ULONG *)(row + INTERFACE_MTU) = DEFAULT_MTU;
+  row[INTERFACE_CONNECTED] = TRUE;
   return added;
+}
+
+/* News of interfaces. */
+
+#define SUBSCRIPTIONS 16
+
+typedef struct {
+  Callback callback;
+  void *context;
+  USHORT family;
+} Subscription;
+
+static Subscription subscriptions[SUBSCRIPTIONS];
+/* Held while a callback runs: cancelling waits for it. */
+static CRITICAL_SECTION calling;
+
+static void tell_all(const BYTE *changed, int kind) {
+  InterfaceRow row = {0};
+  memcpy(row.bytes, changed, INTERFACE_INDEX + sizeof(ULONG));
+  for (size_t i = 0; i < SUBSCRIPTIONS; i++) {
+    const Subscription *to = &subscriptions[i];
+    if (to->callback == NULL || (to->family != AF_UNSPEC && to->family != family_at(row.bytes))) continue;
+    to->callback(to->context, &row, kind);
+  }
+}
+
+static DWORD WINAPI tell(void *changed) {
+  EnterCriticalSection(&calling);
+  tell_all(changed, PARAMETER_CHANGED);
+  LeaveCriticalSection(&calling);
+  free(changed);
+  return 0;
+}
+
+/** Tells of a changed row from a thread of its own, as Windows does. */
+static void tell_aside(const InterfaceRow *row) {
+  InterfaceRow *copy = malloc(sizeof *copy);
+  *copy = *row;
+  CloseHandle(CreateThread(NULL, 0, tell, copy, 0, NULL));
+}
+
+EXPORT DWORD WINAPI NotifyIpInterfaceChange(USHORT family, Callback callback, void *context, BOOLEAN initial,
+                                            HANDLE *handle) {
+  DWORD result = ERROR_OUTOFMEMORY;
+  EnterCriticalSection(&calling);
+  for (size_t i = 0; i < SUBSCRIPTIONS && result != NO_ERROR; i++) {
+    if (subscriptions[i].callback != NULL) continue;
+    subscriptions[i] = (Subscription){callback, context, family};
+    *handle = &subscriptions[i];
+    result = NO_ERROR;
+  }
+  if (result == NO_ERROR && initial) callback(context, NULL, INITIAL);
+  LeaveCriticalSection(&calling);
+  return record("NotifyIpInterfaceChange", result, &family, sizeof family);
+}
+
+EXPORT DWORD WINAPI CancelMibChangeNotify2(HANDLE handle) {
+  Subscription *subscription = handle;
+  BOOL known = subscription >= subscriptions && subscription < subscriptions + SUBSCRIPTIONS;
+  EnterCriticalSection(&calling);
+  if (known) memset(subscription, 0, sizeof *subscription);
+  LeaveCriticalSection(&calling);
+  return record("CancelMibChangeNotify2", known ? NO_ERROR : ERROR_INVALID_PARAMETER, NULL, 0);
 }
 
 /* Interfaces. */
@@ -194,8 +261,25 @@ static DWORD set_interface(const InterfaceRow *row) {
   if (mtu < (family_at(row->bytes) == AF_INET ? 576u : 1280u)) return ERROR_INVALID_PARAMETER;
   InterfaceRow *found = interface_of(family_at(row->bytes), luid_at(row->bytes + INTERFACE_LUID));
   if (found == NULL) return ERROR_NOT_FOUND;
+  /* What is connected is the driver's to say. */
+  BYTE connected = found->bytes[INTERFACE_CONNECTED];
   *found = *row;
+  found->bytes[INTERFACE_CONNECTED] = connected;
+  tell_aside(found);
   return NO_ERROR;
+}
+
+/** Connects or disconnects an interface, for tests. */
+EXPORT void WINAPI StandInConnect(ULONG64 luid, BOOL connected) {
+  static const USHORT families[] = {AF_INET, AF_INET6};
+  EnterCriticalSection(&lock);
+  for (size_t i = 0; i < ARRAY_LENGTH(families); i++) {
+    InterfaceRow *row = interface_of(families[i], luid);
+    if (row == NULL) continue;
+    row->bytes[INTERFACE_CONNECTED] = connected != FALSE;
+    tell_aside(row);
+  }
+  LeaveCriticalSection(&lock);
 }
 
 EXPORT DWORD WINAPI SetIpInterfaceEntry(const InterfaceRow *row) {
@@ -418,6 +502,7 @@ BOOL WINAPI DllMain(HINSTANCE library, DWORD reason, LPVOID reserved) {
   (void)reserved;
   if (reason != DLL_PROCESS_ATTACH) return TRUE;
   InitializeCriticalSection(&lock);
+  InitializeCriticalSection(&calling);
   map_network();
   char text[16];
   DWORD length = GetEnvironmentVariableA("STAND_IN_LATE", text, sizeof text);
