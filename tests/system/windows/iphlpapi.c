@@ -42,10 +42,7 @@ enum {
   INTERFACE_SITE_PREFIX = 144,
   INTERFACE_METRIC = 148,
   INTERFACE_MTU = 152,
-  INTERFACE_CONNECTED = 156,
 };
-typedef void(WINAPI *Callback)(void *context, InterfaceRow *row, int kind);
-enum { PARAMETER_CHANGED = 0, INITIAL = 3 };
 typedef struct {
   BYTE bytes[1352];
 } IfRow;
@@ -137,6 +134,8 @@ static BOOL same_address(const BYTE *a, const BYTE *b) {
 
 static ULONG64 luid_at(const BYTE *bytes) { return *(const ULONG64 *)bytes; }
 
+enum { INTERFACE_CONNECTED = 156 };
+
 /** The row of an interface, made at the first time of asking. */
 static InterfaceRow *interface_of(USHORT family, ULONG64 luid) {
   for (ULONG i = 0; i < network->interfaces; i++) {
@@ -164,6 +163,11 @@ static InterfaceRow *interface_of(USHORT family, ULONG64 luid) {
 
 /* News of interfaces. */
 
+/* Specification: netioapi.h. */
+typedef void(WINAPI *Callback)(void *context, InterfaceRow *row, int kind);
+enum { PARAMETER_CHANGED = 0, INITIAL = 3 };
+
+/* Implementation. */
 #define SUBSCRIPTIONS 16
 
 typedef struct {
