@@ -49,6 +49,11 @@ function existing(paths: readonly string[]): string | undefined {
   });
 }
 
+/** Whether this machine has a Wine. */
+export function hasWine(): boolean {
+  return existing(WINES) !== undefined;
+}
+
 /**
  * Registers a test that needs Wine, the compiler for Windows and npm. Where one is missing, it is ignored and
  * `skipped: <name>: <reason>` is printed.
@@ -58,7 +63,7 @@ export function wineTest(
   fn: (context: Deno.TestContext) => void | Promise<void>,
   programs: readonly string[] = [],
 ): void {
-  if (Deno.build.os === "linux" && existing(WINES) === undefined) {
+  if (Deno.build.os === "linux" && !hasWine()) {
     console.log(`skipped: ${name}: no Wine`);
     Deno.test({ name, ignore: true, fn });
   } else {
