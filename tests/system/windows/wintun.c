@@ -20,7 +20,8 @@
  *     STAND_IN_ROADS   name=port:peer,...: an adapter's UDP port, and the port that its packets go to; * is any name
  *     STAND_IN_REPORT  a file that is mapped: the counters, and words by which another process causes faults
  *     STAND_IN_FAULTS  corrupt=N,end=N,stall=N: every N packets the ring from the system is corrupt; after N
- *                      packets the adapter is removed, or what is sent is no longer taken; seed=N: errors at random
+ *                      packets the adapter is removed, or what is sent is no longer taken; seed=N: errors at random;
+ *                      miss=N: the Nth packet that is sent does not wake the system, as in 0.14.1
  */
 
 #include <winsock2.h>
@@ -134,6 +135,8 @@ typedef struct {
   /* For benches: packets that are still to arrive when the ring is empty, and whether all that is sent is taken. */
   LONG64 flood;
   BOOL sink;
+  /* The system sleeps, though something is in the ring for it: until the next packet is sent. */
+  volatile BOOL missed;
 } Session;
 
 struct Adapter {
@@ -165,6 +168,7 @@ static volatile LONG stalled;
 static struct {
   LONG64 corrupt, end, stall;
 } faults;
+static LONG64 missing;
 static volatile LONG64 seed;
 
 static void count(enum Counter counter, LONG64 by) { InterlockedExchangeAdd64(&report[counter], by); }
@@ -305,7 +309,7 @@ static int consume(Session *session, BYTE *into, ULONG room) {
       length = -1;
       break;
     }
-    if (head == tail || stalled) break;
+    if (head == tail || stalled || session->missed) break;
     RingPacket *packet = packet_at(ring, head);
     ULONG size = packet->size, content = wrap(session, tail - head);
     if (tail >= session->capacity || size > MAX_IP_PACKET_SIZE || aligned(size) > content) {
@@ -777,6 +781,7 @@ EXPORT void WINAPI WintunSendPacket(Session *session, const BYTE *bytes) {
       side->edge = wrap(session, side->edge + aligned(first->size));
       side->open--;
     }
+    session->missed = missing != 0 && report[SENT] == missing;
     if (side->ring->tail != side->edge) {
       store(&side->ring->tail, side->edge);
       if (side->ring->alertable) {
@@ -1013,6 +1018,7 @@ BOOL WINAPI DllMain(HINSTANCE library, DWORD reason, LPVOID reserved) {
   faults.corrupt = fault("corrupt");
   faults.end = fault("end");
   faults.stall = fault("stall");
+  missing = fault("miss");
   seed = fault("seed");
   /* It wakes often: only where somebody may have something to say. */
   if (report != private_report || faults.stall != 0) CloseHandle(CreateThread(NULL, 0, obey, NULL, 0, NULL));
