@@ -348,7 +348,7 @@ export class WintunDevice implements Device {
         break;
       } catch (error) {
         if (attempt === MOST_RESTARTS) {
-          this.failure ??= error as Error;
+          this.#fail(error as Error);
           break;
         }
         await new Promise((resolve) => setTimeout(resolve, RESTART_AFTER));
@@ -359,13 +359,13 @@ export class WintunDevice implements Device {
   }
 
   #lose(verb: string, operation: string, failed: number): void {
+    const remedy = "the adapter was removed or disabled";
+    this.#fail(win32Error(`${verb} "${this.name}"`, operation, failed, remedy));
+  }
+
+  #fail(error: Error): void {
     if (this.failure !== undefined) return;
-    this.failure = win32Error(
-      `${verb} "${this.name}"`,
-      operation,
-      failed,
-      "the adapter was removed or disabled",
-    );
+    this.failure = error;
     this.#events.publish({ kind: "gone", mtu: this.#mtu });
   }
 }

@@ -33,6 +33,8 @@ const SYMBOLS = {
   CreateFileW: { parameters: ["buffer", "u32", "u32", "pointer", "u32", "u32", "usize"], result: "i32" },
   // BOOL GetFileSizeEx(HANDLE File, LARGE_INTEGER *FileSize);
   GetFileSizeEx: { parameters: ["usize", "buffer"], result: "i32" },
+  // DWORD GetFinalPathNameByHandleW(HANDLE File, LPWSTR FilePath, DWORD Size, DWORD Flags);
+  GetFinalPathNameByHandleW: { parameters: ["usize", "buffer", "u32", "u32"], result: "u32" },
   // BOOL ReadFile(HANDLE File, void *Buffer, DWORD Count, DWORD *Read, LPOVERLAPPED Overlapped);
   ReadFile: { parameters: ["usize", "buffer", "u32", "buffer", "pointer"], result: "i32" },
   // DWORD GetEnvironmentVariableW(LPCWSTR Name, LPWSTR Buffer, DWORD Size);
@@ -56,6 +58,8 @@ const FILE_ATTRIBUTE_NORMAL = 0x80;
 const INVALID_HANDLE_VALUE = -1;
 /** The longest path that Windows has, and the longest environment variable (WCHARs). */
 const LONGEST_TEXT = 32_768;
+/** minwindef.h: the longest path that needs no prefix (WCHARs). */
+const MAX_PATH = 260;
 
 // Implementation
 /** More than any library that Warren loads (bytes). */
@@ -141,6 +145,14 @@ export function functionAddress(name: string): bigint {
 export interface HeldFile extends Disposable {
   /** What is in it. */
   readonly bytes: Uint8Array<ArrayBuffer>;
+  /** Where it is: no link in this path can be made to lead elsewhere. */
+  readonly path: string;
+}
+
+/** A path without the `\\?\` in front of it, where it is not needed: libraries are known by the plain one. */
+function plainPath(path: string): string {
+  if (path.length > MAX_PATH) return path;
+  return path.replace(/^\\\\\?\\UNC\\/, "\\\\").replace(/^\\\\\?\\(?=[a-z]:\\)/i, "");
 }
 
 /**
@@ -149,7 +161,8 @@ export interface HeldFile extends Disposable {
  * @throws {Error} what Windows says; `ERROR_FILE_NOT_FOUND` and `ERROR_PATH_NOT_FOUND` are `Deno.errors.NotFound`.
  */
 export function openFile(path: string): HeldFile {
-  const { CreateFileW, GetFileSizeEx, ReadFile, CloseHandle, GetLastError } = kernel32();
+  const { CreateFileW, GetFileSizeEx, GetFinalPathNameByHandleW, ReadFile, CloseHandle, GetLastError } =
+    kernel32();
   const fail = (operation: string, code: number) => win32Error(`read "${path}"`, operation, code);
   const opened = CreateFileW(
     wideString(path),
@@ -174,6 +187,13 @@ export function openFile(path: string): HeldFile {
     if (ReadFile(handle, rest, rest.length, count, null) === 0) throw fail("ReadFile", GetLastError());
     if (count[0] === 0) throw fail("ReadFile", Win32.ERROR_HANDLE_EOF);
   }
+  const units = new Uint16Array(LONGEST_TEXT);
+  const length = GetFinalPathNameByHandleW(handle, units, units.length, 0);
+  if (length === 0) throw fail("GetFinalPathNameByHandleW", GetLastError());
   const held = undo.move();
-  return { bytes, [Symbol.dispose]: () => held.dispose() };
+  return {
+    bytes,
+    path: plainPath(fromWide(units.subarray(0, length))),
+    [Symbol.dispose]: () => held.dispose(),
+  };
 }

@@ -4,7 +4,7 @@
  * What is made here dies with the adapter, and Windows removes the adapter with the process: a crash leaves nothing,
  * but for the name servers that Windows remembers by the adapter's GUID, and these are set anew by each start. Still
  * everything is taken back before the adapter is closed, newest first: Windows does badly when an interface goes
- * that has routes. On an adapter that was there before, what it had is put back.
+ * that has routes. On an adapter that was there before, what it had is put back; its name servers alone are cleared.
  */
 
 import { type Address, formatAddress, formatCidr, type Prefix } from "../../lib/address.ts";
@@ -90,7 +90,7 @@ export class Setup {
     const first = needs.has(Family.Ipv4) || needs.size === 0 ? Family.Ipv4 : Family.Ipv6;
     const second = first === Family.Ipv4 ? Family.Ipv6 : Family.Ipv4;
     for (const family of [first, second]) {
-      await this.#setInterface(family, options, family === first || needs.has(family));
+      await this.#setInterface(family, options, needs.has(family), family === first);
     }
     for (const prefix of addresses) this.#addAddress(prefix);
     for (const route of routes) this.#addRoute(route);
@@ -133,7 +133,12 @@ export class Setup {
     };
   }
 
-  async #setInterface(family: Family, options: CheckedDeviceOptions, needed: boolean): Promise<void> {
+  async #setInterface(
+    family: Family,
+    options: CheckedDeviceOptions,
+    asked: boolean,
+    first: boolean,
+  ): Promise<void> {
     const { GetIpInterfaceEntry, SetIpInterfaceEntry, InitializeIpInterfaceEntry } = this.#iphlpapi;
     const what = `set up ${family === Family.Ipv4 ? "IPv4" : "IPv6"} on "${this.#name}"`;
     const row = interfaceRow(this.#luid, family, InitializeIpInterfaceEntry);
@@ -142,7 +147,7 @@ export class Setup {
       const failed = GetIpInterfaceEntry(row);
       if (failed === Win32.NO_ERROR) break;
       const absent = failed === Win32.ERROR_NOT_FOUND || failed === Win32.ERROR_FILE_NOT_FOUND;
-      if (absent && !needed) return;
+      if (absent && !asked && !first) return;
       if (!absent || performance.now() - start > ROW_LIMIT) {
         throw win32Error(
           what,
@@ -163,11 +168,12 @@ export class Setup {
       view.setUint8(InterfaceRow.UseAutomaticMetric, 0);
       view.setUint32(InterfaceRow.Metric, metric, true);
     }
-    view.setUint32(
-      InterfaceRow.NlMtu,
-      family === Family.Ipv6 ? Math.max(this.mtu, MIN_MTU_IPV6) : this.mtu,
-      true,
-    );
+    const keeps = this.#stays && options.mtu === undefined;
+    if (keeps && first) this.mtu = view.getUint32(InterfaceRow.NlMtu, true);
+    if (!keeps) {
+      const least = family === Family.Ipv6 ? MIN_MTU_IPV6 : MIN_MTU_IPV4;
+      view.setUint32(InterfaceRow.NlMtu, Math.max(this.mtu, least), true);
+    }
     view.setUint32(InterfaceRow.DadTransmits, 0, true);
     view.setInt32(InterfaceRow.RouterDiscoveryBehavior, ROUTER_DISCOVERY_DISABLED, true);
     view.setUint8(InterfaceRow.ManagedAddressConfigurationSupported, 0);

@@ -86,6 +86,16 @@ Deno.test("events() comes through while packets do", options, async () => {
   });
 });
 
+Deno.test("an adapter that was there keeps its mtu, unless another one is asked for", options, async () => {
+  const adapter = standIn.WintunCreateAdapter(wide("kept"), wide("Test"), null);
+  setMtu(luidOf("kept"), 1300);
+  for (const [mtu, expected] of [[undefined, 1300], [1400, 1400], [undefined, 1300]] as const) {
+    await using tunnel = await openTunnel({ name: "kept", mtu, signals: false, watchdog: 0 });
+    strictEqual(tunnel.device.mtu, expected);
+  }
+  standIn.WintunCloseAdapter(adapter);
+});
+
 Deno.test("events() tells of gone, and ends with the device", options, async () => {
   await using tunnel = await openTunnel({ name: "goes", signals: false, watchdog: 0 });
   const all = Array.fromAsync(tunnel.device.events());

@@ -4,5 +4,5 @@ import { openWine, wineTest } from "../../kit/wine.ts";
 
 wineTest("WintunDevice.events() tells what happens to the interface", async () => {
   await using wine = await openWine();
-  await wine.tests("tests/system/windows/events_checks.ts", 4);
+  await wine.tests("tests/system/windows/events_checks.ts", 5);
 });

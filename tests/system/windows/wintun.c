@@ -51,7 +51,7 @@ typedef void(CALLBACK *Logger)(int level, DWORD64 timestamp, const WCHAR *messag
 #define INTERFACE_TYPE 53ull
 #define FIRST_LUID_INDEX 7ull
 #define SPIN_MICROSECONDS 100
-#define TICK_MILLISECONDS 5
+#define TICK_MILLISECONDS 20
 #define BURST 64
 /* What a UDP datagram over IPv4 holds. */
 #define LARGEST_DATAGRAM 65507
@@ -128,7 +128,7 @@ typedef struct {
   /* The system's sides. */
   CRITICAL_SECTION producer, consumer;
   SOCKET socket;
-  HANDLE threads[2];
+  HANDLE threads[2], stop;
   volatile LONG stopping, ended, calls;
   /* Packets that are in the rings: arrived and not received, sent and not taken, allocated and not sent. */
   volatile LONG unread, untaken, unsent;
@@ -325,6 +325,7 @@ static int consume(Session *session, BYTE *into, ULONG room) {
       tally(session, IN_DISCARDS, 1);
     } else {
       count(TAKEN, 1);
+      if (faults.stall != 0 && report[TAKEN] >= faults.stall) stalled = TRUE;
       tally(session, IN_PACKETS, 1);
       tally(session, IN_BYTES, size);
       if (size <= room) memcpy(into, packet->data, size);
@@ -339,20 +340,19 @@ static int consume(Session *session, BYTE *into, ULONG room) {
 static DWORD WINAPI bring(void *argument) {
   Session *session = argument;
   BYTE bytes[MAX_IP_PACKET_SIZE];
-  while (!session->stopping) {
-    fd_set readable;
-    FD_ZERO(&readable);
-    FD_SET(session->socket, &readable);
-    struct timeval patience = {0, TICK_MILLISECONDS * 4000};
-    if (select(0, &readable, NULL, NULL, &patience) <= 0) continue;
-    int brought = 0;
-    for (; brought < BURST; brought++) {
+  HANDLE events[] = {WSACreateEvent(), session->stop};
+  WSAEventSelect(session->socket, events[0], FD_READ);
+  for (int brought = 0; !session->stopping;) {
+    if (brought < BURST) WaitForMultipleObjects(ARRAY_LENGTH(events), events, FALSE, INFINITE);
+    WSAResetEvent(events[0]);
+    for (brought = 0; brought < BURST; brought++) {
       int size = recv(session->socket, (char *)bytes, sizeof bytes, 0);
       if (size <= 0) break;
       inject(session, bytes, (ULONG)size);
     }
     if (brought > 0) SetEvent(session->in.event);
   }
+  WSACloseEvent(events[0]);
   return 0;
 }
 
@@ -383,8 +383,8 @@ static DWORD WINAPI fetch(void *argument) {
     /* The tail is looked at once more after the flag is up: a sender that did not see it has moved the tail. */
     Ring *ring = session->out.ring;
     InterlockedExchange(&ring->alertable, TRUE);
-    if (load(&ring->head) == load(&ring->tail) || length < 0 || stalled) {
-      WaitForSingleObject(session->out.event, TICK_MILLISECONDS * 4);
+    if (load(&ring->head) == load(&ring->tail) || length < 0 || stalled || session->missed) {
+      WaitForSingleObject(session->out.event, stalled ? TICK_MILLISECONDS : INFINITE);
     }
     InterlockedExchange(&ring->alertable, FALSE);
   }
@@ -432,6 +432,7 @@ static BOOL open_road(Session *session) {
     return FALSE;
   }
   session->socket = road;
+  session->stop = CreateEventW(NULL, TRUE, FALSE, NULL);
   session->threads[0] = CreateThread(NULL, 0, bring, session, 0, NULL);
   session->threads[1] = CreateThread(NULL, 0, fetch, session, 0, NULL);
   return TRUE;
@@ -645,12 +646,14 @@ EXPORT void WINAPI WintunEndSession(Session *session) {
   }
   if (session->calls != 0) misuse("a session is ended during another call");
   SetEvent(session->out.event);
+  if (session->stop != NULL) SetEvent(session->stop);
   for (size_t i = 0; i < ARRAY_LENGTH(session->threads); i++) {
     if (session->threads[i] == NULL) continue;
     WaitForSingleObject(session->threads[i], INFINITE);
     CloseHandle(session->threads[i]);
   }
   if (session->socket != INVALID_SOCKET) closesocket(session->socket);
+  if (session->stop != NULL) CloseHandle(session->stop);
   EnterCriticalSection(&device_lock);
   session->adapter->session = NULL;
   LeaveCriticalSection(&device_lock);
