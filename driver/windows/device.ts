@@ -279,13 +279,6 @@ export class WintunDevice implements Device {
     }
   }
 
-  #hear(): void {
-    for (const event of this.#monitor.drain()) {
-      this.#mtu = event.mtu;
-      this.#events.publish(event);
-    }
-  }
-
   #readFailed(failed: number): void {
     switch (failed) {
       case Win32.ERROR_INVALID_DATA:
@@ -308,6 +301,13 @@ export class WintunDevice implements Device {
     const now = performance.now();
     if (sent > 0 || this.#fullSince === 0) this.#fullSince = now;
     return now - this.#fullSince >= PATIENCE;
+  }
+
+  #hear(): void {
+    for (const event of this.#monitor.drain()) {
+      this.#mtu = event.mtu;
+      this.#events.publish(event);
+    }
   }
 
   /** Nudges Windows as soon as nothing was written for a while. */
@@ -348,7 +348,7 @@ export class WintunDevice implements Device {
         break;
       } catch (error) {
         if (attempt === MOST_RESTARTS) {
-          this.#fail(error as Error);
+          this.failure ??= error as Error;
           break;
         }
         await new Promise((resolve) => setTimeout(resolve, RESTART_AFTER));
@@ -359,14 +359,14 @@ export class WintunDevice implements Device {
   }
 
   #lose(verb: string, operation: string, failed: number): void {
-    const remedy = "the adapter was removed or disabled";
-    this.#fail(win32Error(`${verb} "${this.name}"`, operation, failed, remedy));
-  }
-
-  #fail(error: Error): void {
     if (this.failure !== undefined) return;
-    this.failure = error;
-    this.#events.publish({ kind: "gone", mtu: this.#mtu });
+    this.failure = win32Error(
+      `${verb} "${this.name}"`,
+      operation,
+      failed,
+      "the adapter was removed or disabled",
+    );
+    this.#events.publish({ kind: "gone", mtu: this.mtu });
   }
 }
 

@@ -231,6 +231,9 @@ static RingPacket *packet_at(Ring *ring, ULONG offset) { return (RingPacket *)(r
 
 static ULONG load(volatile ULONG *word) { return __atomic_load_n(word, __ATOMIC_SEQ_CST); }
 
+/** For benches, below. */
+static void flood(Session *session);
+
 static void store(volatile ULONG *word, ULONG value) { __atomic_store_n(word, value, __ATOMIC_SEQ_CST); }
 
 /* The system's side of a session. */
@@ -668,8 +671,6 @@ EXPORT void WINAPI WintunEndSession(Session *session) {
 }
 
 EXPORT HANDLE WINAPI WintunGetReadWaitEvent(Session *session) { return session->in.event; }
-
-static void flood(Session *session);
 
 static BYTE *receive(Session *session, DWORD *size) {
   Side *side = &session->in;
