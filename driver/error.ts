@@ -1,4 +1,4 @@
-/** The one error class of ours: a system call that failed, with its code. */
+/** The one error class of ours, a system call that failed, with its code; and what errors say. */
 
 /** What a {@linkcode DriverError} carries. */
 export interface DriverErrorOptions extends ErrorOptions {
@@ -28,4 +28,9 @@ export class DriverError extends Error {
     this.code = options.code;
     this.errno = options.errno;
   }
+}
+
+/** What was thrown, in words: somebody else's code throws anything. */
+export function said(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown);
 }

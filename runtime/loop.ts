@@ -13,10 +13,10 @@
  */
 
 import { setImmediate } from "node:timers";
+import { said } from "../driver/error.ts";
 import { openWaiter, type Waiter } from "../driver/mod.ts";
 import { type Clock, PacketPool, type Waitable } from "../lib/core/mod.ts";
 import { Heartbeat } from "./heartbeat.ts";
-import { said } from "./pipeline.ts";
 
 // Implementation
 /** Breaths after which the event loop gets a turn. */

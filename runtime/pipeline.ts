@@ -9,6 +9,7 @@
  * it then passes, backwards, the stages that it has passed.
  */
 
+import { said } from "../driver/error.ts";
 import {
   Counters,
   Direction,
@@ -374,9 +375,4 @@ export function closeStages(stages: readonly Stage[]): void {
     }
   }
   if (failures.length > 0) throw new AggregateError(failures, "Cannot close every stage");
-}
-
-/** What somebody else's code threw, in words. */
-export function said(thrown: unknown): string {
-  return thrown instanceof Error ? thrown.message : String(thrown);
 }

@@ -155,29 +155,19 @@ export class Netlink implements Disposable {
   }
 
   /**
-   * Makes a change.
+   * Makes a change, and waits until it is done.
    *
    * @throws {Error} what {@linkcode systemError} gives, with the kernel's own words.
    */
-  apply(change: Change): void {
-    this.send(change.request, change.description);
-  }
-
-  /**
-   * Sends a message that changes something, and waits until it is done.
-   *
-   * @param attempt What the message does, after *Cannot*.
-   * @throws {Error} what {@linkcode systemError} gives, with the kernel's own words.
-   */
-  send(message: Uint8Array, attempt: string): void {
-    this.#exchange(message, attempt, []);
+  apply({ request, description }: Pick<Change, "request" | "description">): void {
+    this.#exchange(request, description, []);
   }
 
   /**
    * Sends a message that takes something back; what is gone already is well.
    *
    * @param attempt What the message does, after *Cannot*.
-   * @throws {Error} as {@linkcode Netlink.send}.
+   * @throws {Error} as {@linkcode Netlink.apply}.
    */
   undo(message: Uint8Array, attempt: string): void {
     this.#exchange(message, attempt, GONE);
@@ -245,23 +235,4 @@ export class Netlink implements Disposable {
       }
     }
   }
-}
-
-/**
- * Sends messages that take changes back, in their order, through a socket of its own: for another thread, to which
- * they were posted, or for a later process. What is gone already is well; what else fails does not stop the rest.
- *
- * @returns what failed.
- */
-export function replay(messages: readonly Uint8Array[]): Error[] {
-  const failures: Error[] = [];
-  using netlink = Netlink.open();
-  for (const message of messages) {
-    try {
-      netlink.undo(message, "put the network settings back");
-    } catch (error) {
-      failures.push(error as Error);
-    }
-  }
-  return failures;
 }

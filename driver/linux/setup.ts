@@ -116,12 +116,12 @@ export class Setup {
   }
 
   #make(change: Change, stays: boolean): void {
-    const { description, request, undo } = change;
-    if (!stays || undo === undefined) return this.#netlink.send(request, description);
+    const { description, undo } = change;
+    if (!stays || undo === undefined) return this.#netlink.apply(change);
     this.#journal ??= Journal.open(this.#name);
     this.#journal.record(description, undo);
     try {
-      this.#netlink.send(request, description);
+      this.#netlink.apply(change);
     } catch (error) {
       this.#journal.forget(undo);
       throw error;

@@ -1,6 +1,6 @@
 /** `warren new`: writes a script, and a deno.json with which it runs where it is. */
 
-import { basename, dirname, join, resolve } from "node:path";
+import { basename, dirname, join, parse, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { ExitCode, nearest, UsageError } from "./failure.ts";
 import { NAME, VERSION } from "./version.ts";
@@ -52,8 +52,19 @@ export async function create(args: readonly string[]): Promise<number> {
   }
   const isFile = /\.m?[jt]s$/.test(name);
   const folder = resolve(isFile ? dirname(name) : name);
+  checkDrive(folder, name);
   await write(folder, isFile ? basename(name) : `${basename(name)}.ts`, name);
   return ExitCode.Ended;
+}
+
+/** Deno 2.9 links a checkout on another drive of Windows without the checkout's own imports. */
+function checkDrive(folder: string, name: string): void {
+  if (ROOT.protocol !== "file:") return;
+  const drive = parse(fileURLToPath(ROOT)).root;
+  if (parse(folder).root.toLowerCase() === drive.toLowerCase()) return;
+  throw new Deno.errors.NotSupported(
+    `Cannot make "${name}": it would be on another drive than Warren, which Deno cannot link: make it on ${drive}`,
+  );
 }
 
 async function write(folder: string, file: string, name: string): Promise<void> {

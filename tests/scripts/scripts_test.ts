@@ -1,6 +1,7 @@
 /** Every file of `scripts/`: its form, its types, and that it runs on devices in memory. */
 
 import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
 import { mock } from "node:test";
 import { MemoryDevice } from "../../driver/memory.ts";
 import { openTunnel, type Tunnel, type TunnelOptions } from "../../runtime/mod.ts";
@@ -47,7 +48,7 @@ Deno.test("scripts/ has scripts", () => assert.ok(names.includes("icmp_echo.ts")
 
 Deno.test("scripts/ type-checks", async () => {
   const { code, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["check", "--quiet", ...names.map((name) => new URL(name, FOLDER).pathname)],
+    args: ["check", "--quiet", ...names.map((name) => fileURLToPath(new URL(name, FOLDER)))],
     cwd: FOLDER,
   }).output();
   assert.equal(code, 0, new TextDecoder().decode(stderr));

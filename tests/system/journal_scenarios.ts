@@ -49,9 +49,9 @@ const SCENARIOS: Record<string, () => unknown> = {
       rule(100),
       addRoute(lo, { destination: { address: Uint8Array.of(198, 51, 100, 0), length: 24 } }),
     ];
-    for (const { description, request, undo } of changes) {
-      journal.record(description, undo!);
-      netlink.send(request, description);
+    for (const change of changes) {
+      journal.record(change.description, change.undo!);
+      netlink.apply(change);
     }
     if (kept !== undefined) {
       const change = setLink(kept, { mtu: 1380, up: true });

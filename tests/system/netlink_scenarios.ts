@@ -6,7 +6,7 @@
 import { parseAddress, parseCidr } from "../../lib/address.ts";
 import { LinkMonitor } from "../../driver/linux/link_monitor.ts";
 import { addAddress, deleteLink, type Link, removeAddress, setLink } from "../../driver/linux/links.ts";
-import { Netlink, replay } from "../../driver/linux/netlink.ts";
+import { Netlink } from "../../driver/linux/netlink.ts";
 import { Family, formatRawAddress, formatRawPrefix, type RawPrefix } from "../../driver/linux/prefix.ts";
 import { addRoute, addRule, removeRoute, type RouteOptions, RouteType } from "../../driver/linux/routes.ts";
 
@@ -35,6 +35,13 @@ function thrownBy(call: () => unknown): string {
 function readable(key: string, value: unknown): unknown {
   if (!(value instanceof Uint8Array)) return value;
   return key === "request" || key === "undo" ? value.toHex() : formatRawAddress(value);
+}
+
+/** What was thrown while changes were taken back. */
+function undoAll(netlink: Netlink, messages: readonly Uint8Array[]): string[] {
+  return messages.map((message) => thrownBy(() => netlink.undo(message, "undo"))).filter((thrown) =>
+    thrown !== "none"
+  );
 }
 
 const SCENARIOS: Record<string, (netlink: Netlink, link: Link) => unknown> = {
@@ -82,7 +89,9 @@ const SCENARIOS: Record<string, (netlink: Netlink, link: Link) => unknown> = {
     for (const prefix of netlink.addresses(link.index)) {
       const { request, undo } = removeAddress(link, prefix);
       // There and back, and there again: what removes is undone by what adds.
-      for (const message of [request, undo!, request]) netlink.send(message, "move an address");
+      for (const message of [request, undo!, request]) {
+        netlink.apply({ request: message, description: "move an address" });
+      }
     }
     return {
       listed: netlink.addresses(link.index),
@@ -130,8 +139,8 @@ const SCENARIOS: Record<string, (netlink: Netlink, link: Link) => unknown> = {
     const rule = addRule({ family: Family.Ipv4, priority: 300, table: 300 });
     return {
       route: thrownBy(() => netlink.apply(route)),
-      rule: thrownBy(() => netlink.send(rule.undo!, "remove it")),
-      failures: replay([route.request, rule.undo!]).length,
+      rule: thrownBy(() => netlink.apply({ request: rule.undo!, description: "remove it" })),
+      failures: undoAll(netlink, [route.request, rule.undo!]).length,
     };
   },
 
@@ -173,9 +182,9 @@ const SCENARIOS: Record<string, (netlink: Netlink, link: Link) => unknown> = {
     return netlink.rules(Family.Ipv4).map(({ table }) => table);
   },
 
-  replay: () => {
+  replay: (netlink) => {
     const messages = Deno.args.slice(1).map((hex) => Uint8Array.fromHex(hex));
-    return { first: replay(messages).map(String), second: replay(messages).map(String) };
+    return { first: undoAll(netlink, messages), second: undoAll(netlink, messages) };
   },
 
   monitor: (netlink, link) => {

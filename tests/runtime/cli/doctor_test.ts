@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { type Check, checkPackageJson, formatCheck } from "../../../runtime/cli/doctor.ts";
+import type { Check } from "../../../driver/examine.ts";
+import { checkPackageJson, formatCheck } from "../../../runtime/cli/doctor.ts";
 
 Deno.test("formatCheck() is one line with the remedy behind", () => {
   assert.equal(
@@ -20,7 +21,7 @@ async function packageChecks(files: Record<string, string>, folder: string): Pro
   try {
     await Deno.mkdir(join(root, folder), { recursive: true });
     for (const [name, content] of Object.entries(files)) await Deno.writeTextFile(join(root, name), content);
-    return await checkPackageJson({ folder: join(root, folder) });
+    return await checkPackageJson(join(root, folder));
   } finally {
     await Deno.remove(root, { recursive: true });
   }
@@ -28,7 +29,7 @@ async function packageChecks(files: Record<string, string>, folder: string): Pro
 
 Deno.test("checkPackageJson() warns of a package.json that disturbs scripts, with the remedy for each", async () => {
   const [hides] = await packageChecks({ "deno.json": "{}", "a/package.json": "{}" }, "a");
-  assert.match(hides!.says, /a\/package\.json hides a deno\.json above it/);
+  assert.match(hides!.says, /a[/\\]package\.json hides a deno\.json above it/);
   const [modules] = await packageChecks({ "a/deno.json": "{}", "a/package.json": "{}" }, "a");
   assert.match(modules!.remedy!, /"nodeModulesDir": "none"/);
   const [type] = await packageChecks({ "a/deno.json": "{}", "package.json": '{ "type": "commonjs" }' }, "a");

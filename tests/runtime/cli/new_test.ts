@@ -7,9 +7,12 @@ import { settingsFor } from "../../../runtime/cli/new.ts";
 const IMPORTS = { "@warren/tunnel": `jsr:@warren/tunnel@^${config.version}` };
 
 Deno.test("settingsFor() links a checkout in place of the registry's package", () => {
-  const settings = settingsFor("my.ts", new URL("file:///home/a%20b/warren/"));
+  const [url, path] = Deno.build.os === "windows"
+    ? ["file:///C:/a%20b/warren/", "C:\\a b\\warren"]
+    : ["file:///home/a%20b/warren/", "/home/a b/warren"];
+  const settings = settingsFor("my.ts", new URL(url));
   assert.deepEqual(settings.imports, IMPORTS);
-  assert.deepEqual(settings.links, ["/home/a b/warren"]);
+  assert.deepEqual(settings.links, [path]);
   assert.deepEqual(settings.tasks, { start: "deno run --allow-ffi my.ts" });
 });
 

@@ -1,0 +1,131 @@
+/** What `warren doctor` looks at on Linux. */
+
+import { type Check, check } from "../examine.ts";
+import { Errno, errnoName } from "./errno.ts";
+import { readSystemFile } from "./files.ts";
+import { type Leftover, leftovers, repair } from "./journal.ts";
+import { cString, errno, libc } from "./libc.ts";
+import { Netlink } from "./netlink.ts";
+
+// Specification
+/** CAP_NET_ADMIN, linux/capability.h */
+const CAP_NET_ADMIN = 12;
+/** fcntl.h */
+const O_RDWR = 2;
+const O_CLOEXEC = 0o2000000;
+
+// Implementation
+const TUN_PATH = "/dev/net/tun";
+
+/** Makes the checks; with `repairs`, what a crashed process left behind is put back. */
+export async function examine(repairs: boolean): Promise<Check[]> {
+  const library = await check("C library", checkLibc);
+  if (library.some(({ state }) => state === "fail")) return library;
+  return [
+    ...library,
+    ...await check(TUN_PATH, checkTun),
+    ...await check("privileges", checkPrivileges),
+    ...await check("user namespaces", checkUserNamespaces),
+    ...await check("leftovers", () => checkLeftovers(repairs)),
+    ...await check("persistent devices", checkPersistentDevices),
+  ];
+}
+
+function checkLibc(): Check[] {
+  try {
+    libc();
+  } catch (error) {
+    return [{ what: "C library", state: "fail", says: (error as Error).message }];
+  }
+  return [{ what: "C library", state: "ok", says: "it loads, with every function that Warren calls" }];
+}
+
+function checkTun(): Check[] {
+  const { open, close } = libc();
+  const descriptor = open(cString(TUN_PATH), O_RDWR | O_CLOEXEC, 0);
+  if (descriptor >= 0) {
+    close(descriptor);
+    return [{ what: TUN_PATH, state: "ok", says: "it can be opened" }];
+  }
+  const failed = errno();
+  const remedies: Record<number, string> = {
+    [Errno.ENOENT]: "modprobe tun; for a container: --device /dev/net/tun",
+    [Errno.ENODEV]: "modprobe tun, outside of a container",
+    [Errno.EACCES]: `run as root, or chmod 666 ${TUN_PATH}`,
+    [Errno.EPERM]: "for a container: --device /dev/net/tun",
+  };
+  const remedy = remedies[failed];
+  const says = `it cannot be opened: ${errnoName(failed)} (${failed})`;
+  return [{ what: TUN_PATH, state: "fail", says, ...(remedy === undefined ? {} : { remedy }) }];
+}
+
+function checkPrivileges(): Check[] {
+  const user = `user ${libc().geteuid()}`;
+  const hex = /^CapEff:\s*([0-9a-f]+)$/m.exec(readSystemFile("/proc/self/status") ?? "")?.[1];
+  if (hex === undefined) {
+    return [{ what: "privileges", state: "warn", says: `${user}; /proc does not say its capabilities` }];
+  }
+  if ((BigInt(`0x${hex}`) >> BigInt(CAP_NET_ADMIN) & 1n) === 1n) {
+    return [{ what: "privileges", state: "ok", says: `${user}, with CAP_NET_ADMIN` }];
+  }
+  return [{
+    what: "privileges",
+    state: "warn",
+    says: `${user}, without CAP_NET_ADMIN: a script can use a device only that was prepared for it`,
+    remedy: "run as root (for a container: --cap-add NET_ADMIN), or ip tuntap add NAME mode tun user USER",
+  }];
+}
+
+async function checkUserNamespaces(): Promise<Check[]> {
+  const what = "user namespaces";
+  const { code, stderr } = await new Deno.Command("unshare", { args: ["-Urn", "true"] }).output();
+  if (code === 0) return [{ what, state: "ok", says: "unshare -Urn works: the demo needs no root" }];
+  return [{
+    what,
+    state: "warn",
+    says: `${new TextDecoder().decode(stderr).trim()}: without root, the demo is in memory`,
+    remedy: "sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, " +
+      "kernel.apparmor_restrict_unprivileged_userns",
+  }];
+}
+
+function checkLeftovers(repairs: boolean): Check[] {
+  const what = "leftovers";
+  const { found, refused } = leftovers();
+  const checks: Check[] = refused.map(({ message }) => ({ what, state: "warn", says: message }));
+  for (const leftover of found) {
+    const left = describe(leftover);
+    if (!repairs) {
+      // Nothing but the file is left of what a crash before the system's start did.
+      const state = leftover.entries.length === 0 ? "warn" : "fail";
+      checks.push({ what, state, says: left, remedy: "warren doctor --repair" });
+      continue;
+    }
+    const failures = repair(leftover);
+    for (const { message } of failures) checks.push({ what, state: "fail", says: message });
+    if (failures.length === 0) checks.push({ what, state: "ok", says: `put back: ${left}` });
+  }
+  return checks.length > 0 ? checks : [{ what, state: "ok", says: "no crash left anything behind" }];
+}
+
+function describe({ device, pid, path, entries }: Leftover): string {
+  const done = entries.map(({ description }) => description).join("; ");
+  return `process ${pid} with device ${device}: ${done === "" ? `its file ${path} alone` : done}`;
+}
+
+async function checkPersistentDevices(): Promise<Check[]> {
+  const what = "persistent devices";
+  const names = (await Deno.readTextFile("/proc/net/dev")).matchAll(/^\s*([^\s:]+):/gm);
+  using netlink = Netlink.open();
+  const unused = Array.from(names, ([, name]) => netlink.linkByName(name!))
+    .filter((link) => link?.persistent === true && !link.running)
+    .map((link) => link!.name);
+  return unused.length === 0
+    ? [{ what, state: "ok", says: "none that no program has open" }]
+    : unused.map((name) => ({
+      what,
+      state: "warn",
+      says: `${name} stays, and no program has it open`,
+      remedy: `if nobody prepared it for a script: ip tuntap del ${name} mode tun`,
+    }));
+}
