@@ -54,6 +54,8 @@ typedef void(CALLBACK *Logger)(int level, DWORD64 timestamp, const WCHAR *messag
 #define BURST 64
 /* What a UDP datagram over IPv4 holds. */
 #define LARGEST_DATAGRAM 65507
+/* What nobody knows by name. */
+#define UNKNOWN_ERROR 4711
 #define SOCKET_BUFFER (4 << 20)
 #define ARRAY_LENGTH(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -87,6 +89,8 @@ enum Counter {
   MISUSES,
   DRIVER_DELETIONS,
   ERRORS_AT_RANDOM,
+  INVALID_READS,
+  SESSIONS_REFUSED,
   COUNTERS
 };
 
@@ -163,6 +167,9 @@ static struct {
   LONG64 corrupt, end, stall;
 } faults;
 static volatile LONG64 seed;
+/* How many sessions are refused, from now on, and with which error. */
+static volatile LONG refusals;
+static volatile DWORD refusal;
 
 static void count(enum Counter counter, LONG64 by) { InterlockedExchangeAdd64(&report[counter], by); }
 
@@ -591,6 +598,12 @@ EXPORT Session *WINAPI WintunStartSession(Handle *handle, DWORD capacity) {
     return fail_aloud(ERROR_INVALID_PARAMETER, L"Failed to register rings");
   }
   EnterCriticalSection(&device_lock);
+  if (refusals > 0) {
+    refusals--;
+    LeaveCriticalSection(&device_lock);
+    count(SESSIONS_REFUSED, 1);
+    return fail_aloud(refusal, L"Failed to register rings");
+  }
   Adapter *adapter = handle->adapter;
   if (adapter->session != NULL || !adapter->present) {
     DWORD error = adapter->present ? ERROR_ALREADY_INITIALIZED : ERROR_FILE_NOT_FOUND;
@@ -659,19 +672,27 @@ EXPORT void WINAPI WintunEndSession(Session *session) {
 
 EXPORT HANDLE WINAPI WintunGetReadWaitEvent(Session *session) { return session->in.event; }
 
+static void *invalid(void) {
+  count(INVALID_READS, 1);
+  return fail(ERROR_INVALID_DATA);
+}
+
 static BYTE *receive(Session *session, DWORD *size) {
   Side *side = &session->in;
   ULONG tail = load(&side->ring->tail);
   if (side->next >= session->capacity || tail >= session->capacity) return fail(ERROR_HANDLE_EOF);
   if (chance(64) == 0) {
+    static const DWORD errors[] = {ERROR_NO_MORE_ITEMS, ERROR_NO_MORE_ITEMS, ERROR_GEN_FAILURE, WAIT_TIMEOUT,
+                                   ERROR_SUCCESS,       UNKNOWN_ERROR};
     count(ERRORS_AT_RANDOM, 1);
-    return fail(chance(4) == 0 ? ERROR_GEN_FAILURE : ERROR_NO_MORE_ITEMS);
+    return fail(errors[chance(ARRAY_LENGTH(errors))]);
   }
+  if (chance(30000) == 0) return invalid();
   ULONG content = wrap(session, tail - side->next);
   if (content == 0) return fail(ERROR_NO_MORE_ITEMS);
   RingPacket *packet = packet_at(side->ring, side->next);
   if (content < PACKET_HEADER || packet->size > MAX_IP_PACKET_SIZE || aligned(packet->size) > content) {
-    return fail(ERROR_INVALID_DATA);
+    return invalid();
   }
   side->next = wrap(session, side->next + aligned(packet->size));
   side->open++;
@@ -729,7 +750,7 @@ static BYTE *allocate(Session *session, DWORD size) {
   if (at_random) count(ERRORS_AT_RANDOM, 1);
   if (at_random || aligned(size) > wrap(session, head - side->next - PACKET_HEADER)) {
     count(ALLOCATIONS_REFUSED, 1);
-    return fail(ERROR_BUFFER_OVERFLOW);
+    return fail(at_random && chance(4) == 0 ? UNKNOWN_ERROR : ERROR_BUFFER_OVERFLOW);
   }
   RingPacket *packet = packet_at(side->ring, side->next);
   packet->size = size | RELEASED;
@@ -855,6 +876,14 @@ EXPORT void WINAPI StandInStall(BOOL stall) {
   stalled = stall;
 }
 
+/** The next sessions, so many of them, are refused with this error. */
+EXPORT void WINAPI StandInRefuseSessions(DWORD sessions, DWORD error) {
+  EnterCriticalSection(&device_lock);
+  refusals = (LONG)sessions;
+  refusal = error;
+  LeaveCriticalSection(&device_lock);
+}
+
 /** From now on errors at random, from this seed; 0 ends it. */
 EXPORT void WINAPI StandInSeed(DWORD64 new_seed) { InterlockedExchange64(&seed, (LONG64)new_seed); }
 
@@ -869,7 +898,8 @@ static ULONG any_size(void) {
 
 /**
  * The system's part in so many operations of a fuzz: packets of any size and content arrive and are taken, rarely
- * an entry makes no sense. StandInSeed comes first.
+ * an entry makes no sense, and most rarely the adapter is removed. The event is set without a packet, too.
+ * StandInSeed comes first.
  */
 EXPORT void WINAPI StandInFuzz(const WCHAR *name, DWORD operations) {
   static BYTE bytes[MAX_IP_PACKET_SIZE];
@@ -878,7 +908,8 @@ EXPORT void WINAPI StandInFuzz(const WCHAR *name, DWORD operations) {
   for (DWORD i = 0; session != NULL && i < operations; i++) {
     ULONG kind = chance(2000);
     if (kind == 0) {
-      corrupt(session);
+      if (chance(100) == 0) end_rings(session);
+      else corrupt(session);
     } else if (kind < 1100) {
       ULONG size = any_size();
       for (ULONG at = 0; at < size && at < 64; at++) bytes[at] = (BYTE)chance(256);
