@@ -257,8 +257,11 @@ export class WintunDevice implements Device {
 
   #endSession({ handle }: Session): void {
     const { WintunReleaseReceivePacket, WintunEndSession } = this.#wintun;
-    if (this.#waiting !== 0n) WintunReleaseReceivePacket(handle, this.#waiting);
-    this.#waiting = 0n;
+    if (this.#waiting !== 0n) {
+      WintunReleaseReceivePacket(handle, this.#waiting);
+      this.#waiting = 0n;
+      this.#host!.refuse(this.#size[0]!, "closed");
+    }
     WintunEndSession(handle);
   }
 
