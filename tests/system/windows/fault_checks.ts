@@ -305,16 +305,18 @@ driverTest("a device may be closed while its session starts again", async () => 
 
 /* Closing. */
 
-driverTest("close() gives back a packet for which there was no slot", async () => {
+driverTest("close() gives back a packet for which there was no slot, and counts it", async () => {
   const before = countersOf(standIn);
   const rig = await Rig.open("hoard");
-  const { device, far, host: { pool } } = rig;
+  const { device, far, host } = rig;
+  const { pool } = host;
   far.injectNumbers(pool, 0, 3);
   const hoard = pool.packets.map(() => pool.take(1) ?? pool.take(9000));
   strictEqual(pool.free, 0);
   strictEqual(device.read(new PacketBatch()), 0);
   strictEqual(countersSince(before).delivered, 1, "one is received and waits for a slot");
   await rig[Symbol.asyncDispose]();
+  deepStrictEqual(host.refused, { closed: 1 });
   for (const packet of hoard) pool.give(packet!);
   strictEqual(pool.taken, 0);
 });

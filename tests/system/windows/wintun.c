@@ -155,7 +155,8 @@ typedef struct {
   BOOL owner;
 } Handle;
 
-static CRITICAL_SECTION device_lock;
+/* Wintun's mutex for what makes, opens and closes adapters, which may log under it; and this file's own lock. */
+static CRITICAL_SECTION installation_lock, device_lock;
 static Logger volatile logger;
 static Adapter adapters[MAX_ADAPTERS];
 static DWORD64 luid_index = FIRST_LUID_INDEX;
@@ -480,10 +481,10 @@ static Handle *open_handle(Adapter *adapter, BOOL owner) {
 }
 
 static DWORD WINAPI sweep_aloud(void *holds) {
-  EnterCriticalSection(&device_lock);
+  EnterCriticalSection(&installation_lock);
   SetEvent(holds);
   write_log(LOG_INFO, L"Removed orphaned adapter \"Ghost\"");
-  LeaveCriticalSection(&device_lock);
+  LeaveCriticalSection(&installation_lock);
   return 0;
 }
 
@@ -496,13 +497,7 @@ static void chatter(void) {
   CloseHandle(thread);
 }
 
-static Handle *create(const WCHAR *name, const WCHAR *type, const GUID *guid) {
-  if (starts_with(name, L"deny")) return fail_aloud(ERROR_ACCESS_DENIED, L"Failed to create private namespace");
-  if (starts_with(name, L"stumble") && !stumbled) {
-    stumbled = TRUE;
-    return fail_aloud(ERROR_DEVICE_NOT_AVAILABLE, L"Failed to setup adapter");
-  }
-  if (starts_with(name, L"slow")) Sleep(300);
+static Handle *add_adapter(const WCHAR *name, const WCHAR *type, const GUID *guid) {
   /* A new adapter takes the name from another one. */
   Adapter *other = find_adapter(name);
   if (other != NULL && wcslen(name) < MAX_ADAPTER_NAME - 2) wcscat(other->name, L" 1");
@@ -516,36 +511,52 @@ static Handle *create(const WCHAR *name, const WCHAR *type, const GUID *guid) {
     adapter->present = TRUE;
     if (guid != NULL) adapter->guid = *guid;
     else adapter->guid.Data1 = (DWORD)adapter->luid;
-    write_log(LOG_INFO, driver_running ? L"Using existing driver 0.14" : L"Installing driver 0.14");
-    driver_running = TRUE;
     count(ADAPTERS_CREATED, 1);
     return open_handle(adapter, TRUE);
   }
-  return fail_aloud(ERROR_OUTOFMEMORY, L"Failed to allocate adapter");
+  return NULL;
+}
+
+static Handle *create(const WCHAR *name, const WCHAR *type, const GUID *guid) {
+  if (starts_with(name, L"deny")) return fail_aloud(ERROR_ACCESS_DENIED, L"Failed to create private namespace");
+  if (starts_with(name, L"stumble") && !stumbled) {
+    stumbled = TRUE;
+    return fail_aloud(ERROR_DEVICE_NOT_AVAILABLE, L"Failed to setup adapter");
+  }
+  if (starts_with(name, L"slow")) Sleep(300);
+  write_log(LOG_INFO, driver_running ? L"Using existing driver 0.14" : L"Installing driver 0.14");
+  driver_running = TRUE;
+  EnterCriticalSection(&device_lock);
+  Handle *handle = add_adapter(name, type, guid);
+  LeaveCriticalSection(&device_lock);
+  return handle != NULL ? handle : fail_aloud(ERROR_OUTOFMEMORY, L"Failed to allocate adapter");
 }
 
 EXPORT Handle *WINAPI WintunCreateAdapter(const WCHAR *name, const WCHAR *type, const GUID *guid) {
   if (wcslen(name) >= MAX_ADAPTER_NAME || wcslen(type) >= MAX_ADAPTER_NAME) return fail(ERROR_BUFFER_OVERFLOW);
   if (starts_with(name, L"chatter")) chatter();
-  EnterCriticalSection(&device_lock);
+  EnterCriticalSection(&installation_lock);
   Handle *handle = create(name, type, guid);
   DWORD error = GetLastError();
-  LeaveCriticalSection(&device_lock);
+  LeaveCriticalSection(&installation_lock);
   SetLastError(error);
   return handle;
 }
 
 EXPORT Handle *WINAPI WintunOpenAdapter(const WCHAR *name) {
   if (wcslen(name) >= MAX_ADAPTER_NAME) return fail(ERROR_BUFFER_OVERFLOW);
+  EnterCriticalSection(&installation_lock);
   EnterCriticalSection(&device_lock);
   Adapter *adapter = find_adapter(name);
   Handle *handle = adapter == NULL ? NULL : open_handle(adapter, FALSE);
   LeaveCriticalSection(&device_lock);
+  LeaveCriticalSection(&installation_lock);
   return handle != NULL ? handle : fail_aloud(ERROR_NOT_FOUND, L"Failed to find matching adapter name");
 }
 
 EXPORT void WINAPI WintunCloseAdapter(Handle *handle) {
   if (handle == NULL) return;
+  EnterCriticalSection(&installation_lock);
   EnterCriticalSection(&device_lock);
   Adapter *adapter = handle->adapter;
   if (handle->owner) {
@@ -559,6 +570,7 @@ EXPORT void WINAPI WintunCloseAdapter(Handle *handle) {
   adapter->handles--;
   count(HANDLES_OPEN, -1);
   LeaveCriticalSection(&device_lock);
+  LeaveCriticalSection(&installation_lock);
   free(handle);
 }
 
@@ -973,6 +985,7 @@ BOOL WINAPI DllMain(HINSTANCE library, DWORD reason, LPVOID reserved) {
   HMODULE pinned;
   GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_PIN | GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS, (LPCWSTR)(void *)DllMain,
                      &pinned);
+  InitializeCriticalSection(&installation_lock);
   InitializeCriticalSection(&device_lock);
   map_report();
   count(LOADS, 1);
