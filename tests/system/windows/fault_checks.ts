@@ -3,10 +3,11 @@
 import { deepStrictEqual, match, ok, rejects, strictEqual } from "node:assert/strict";
 import { DriverError } from "../../../driver/mod.ts";
 import type { WintunDevice } from "../../../driver/windows/device.ts";
+import { EventWaiter } from "../../../driver/windows/waiter.ts";
 import { PacketBatch } from "../../../lib/core/mod.ts";
 import { device, openTunnel, type Tunnel, type TunnelOptions, Verdict } from "../../../runtime/mod.ts";
 import { numbered } from "../../conformance/end.ts";
-import { until } from "../../kit/host.ts";
+import { turn, until } from "../../kit/host.ts";
 import { assertAccounted, countersSince, driverTest, Far, LEAST_RING, Rig, standIn } from "./rig.ts";
 import { countersOf } from "./stand_in.ts";
 
@@ -14,8 +15,12 @@ const ERROR_HANDLE_EOF = 38;
 const ERROR_NO_SYSTEM_RESOURCES = 1450;
 /** What the driver promises (milliseconds); less the clock's grain. */
 const PATIENCE = 250 - 20;
+/** For what must come (milliseconds). */
+const DEADLINE = 20_000;
 /** How often the driver tries to start a session again. */
 const MOST_RESTARTS = 20;
+/** In how many turns of its promises a session starts again, and some more. */
+const MOMENTS = 16;
 
 function open(name: string, options: TunnelOptions = {}): Promise<Tunnel> {
   return openTunnel({
@@ -291,19 +296,50 @@ driverTest("a session that can never be started again ends run() with Wintun's w
   deepStrictEqual([sessionsRefused, sessionsStarted], [MOST_RESTARTS, 1]);
 });
 
-driverTest("a device may be closed while its session starts again", async () => {
+driverTest("a device may be closed at any moment while its session starts again", async () => {
   for (const refused of [0, 1000]) {
-    const rig = await Rig.open("midway");
-    standIn.StandInRefuseSessions(refused, ERROR_NO_SYSTEM_RESOURCES);
-    rig.far.corrupt();
-    deepStrictEqual(rig.readNumbers(), []);
-    await rig[Symbol.asyncDispose]();
-    standIn.StandInRefuseSessions(0, 0);
-    strictEqual(rig.device.failure, undefined);
+    for (let moment = 0; moment < MOMENTS; moment++) {
+      const rig = await Rig.open("midway");
+      standIn.StandInRefuseSessions(refused, ERROR_NO_SYSTEM_RESOURCES);
+      rig.far.corrupt();
+      deepStrictEqual(rig.readNumbers(), []);
+      for (let i = 0; i < moment; i++) await Promise.resolve();
+      await rig[Symbol.asyncDispose]();
+      standIn.StandInRefuseSessions(0, 0);
+      strictEqual(rig.device.failure, undefined);
+    }
   }
 });
 
 /* Closing. */
+
+driverTest(
+  "neither a restart nor close() ends a session while a wait beside the thread looks at its event",
+  async () => {
+    using waiter = new EventWaiter();
+    const rig = await Rig.open("parked");
+    const park = () => {
+      waiter.clear();
+      waiter.add(rig.device.waitable!, true, false);
+      return waiter.park(DEADLINE);
+    };
+    rig.far.corrupt();
+    strictEqual(await park(), true, "the event of what came");
+    let parked = park();
+    // Until the other thread waits, which nothing tells.
+    for (let i = 0; i < 5; i++) await turn();
+    rig.readNumbers();
+    strictEqual(rig.device.restarts, 1);
+    await until(() => rig.device.waitable !== undefined, "another session is there");
+    waiter.wake();
+    await parked;
+    parked = park();
+    for (let i = 0; i < 5; i++) await turn();
+    await rig[Symbol.asyncDispose]();
+    waiter.wake();
+    await parked;
+  },
+);
 
 driverTest("close() gives back a packet for which there was no slot, and counts it", async () => {
   const before = countersOf(standIn);

@@ -3,7 +3,8 @@
 import { deepStrictEqual, match, ok, rejects, strictEqual } from "node:assert/strict";
 import { type DeviceOptions, DriverError, openDevice } from "../../../driver/mod.ts";
 import { type Device, PacketBatch } from "../../../lib/core/mod.ts";
-import { TestHost } from "../../kit/host.ts";
+import { openTunnel } from "../../../runtime/mod.ts";
+import { TestHost, turn } from "../../kit/host.ts";
 import { countersSince, driverTest, Far, LEAST_RING, standIn } from "./rig.ts";
 import { countersOf } from "./stand_in.ts";
 
@@ -144,11 +145,21 @@ function handles(): number {
 }
 
 driverTest(`${ROUNDS} rounds of opening and closing leave no handle`, async () => {
+  let rounds = 0;
   const round = async () => {
-    const device = await open("round", { address: "10.9.0.1/24", route: "10.8.0.0/16" });
-    const host = new TestHost();
-    device.attach(host);
-    await close(device);
+    const tunnel = await openTunnel({
+      name: "round",
+      address: "10.9.0.1/24",
+      route: "10.8.0.0/16",
+      windows: { ringCapacity: LEAST_RING },
+      signals: false,
+      watchdog: 0,
+    });
+    const running = tunnel.run();
+    // In the loop's wait, every other time.
+    if (++rounds % 2 === 0) await turn();
+    tunnel.close();
+    await running;
   };
   for (let i = 0; i < WARM_UP; i++) await round();
   const before = handles();

@@ -126,7 +126,10 @@ export class Rig implements AsyncDisposable {
   }
 }
 
-/** Declares a test at whose end the library has everything back, and no rule of wintun.h was broken. */
+/**
+ * Declares a test at whose end the library has everything back, no rule of wintun.h was broken, and nothing was
+ * written that Windows discards.
+ */
 export function driverTest(name: string, body: () => void | Promise<void>): void {
   Deno.test(name, async () => {
     const before = countersOf(standIn);
@@ -141,13 +144,22 @@ export function driverTest(name: string, body: () => void | Promise<void>): void
     deepStrictEqual(
       {
         misuses: since.misuses,
+        discarded: since.discarded,
         handlesOpen: since.handlesOpen,
         adaptersOpen: since.adaptersCreated - since.adaptersClosed,
         sessionsOpen: since.sessionsStarted - since.sessionsEnded,
         unsentAtEnd: since.unsentAtEnd,
         unreleased: since.delivered - since.releases,
       },
-      { misuses: 0, handlesOpen: 0, adaptersOpen: 0, sessionsOpen: 0, unsentAtEnd: 0, unreleased: 0 },
+      {
+        misuses: 0,
+        discarded: 0,
+        handlesOpen: 0,
+        adaptersOpen: 0,
+        sessionsOpen: 0,
+        unsentAtEnd: 0,
+        unreleased: 0,
+      },
     );
   });
 }

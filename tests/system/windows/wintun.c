@@ -662,6 +662,9 @@ EXPORT void WINAPI WintunEndSession(Session *session) {
     return;
   }
   if (session->calls != 0) misuse("a session is ended during another call");
+  /* A wait takes the signal at once, and nothing else does. */
+  SetEvent(session->in.event);
+  if (WaitForSingleObject(session->in.event, 0) != WAIT_OBJECT_0) misuse("a session is ended during a wait for its event");
   SetEvent(session->out.event);
   for (size_t i = 0; i < ARRAY_LENGTH(session->threads); i++) {
     if (session->threads[i] == NULL) continue;
