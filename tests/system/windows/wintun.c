@@ -52,6 +52,7 @@ typedef void(CALLBACK *Logger)(int level, DWORD64 timestamp, const WCHAR *messag
 #define SPIN_MICROSECONDS 100
 #define TICK_MILLISECONDS 5
 #define BURST 64
+#define BIND_TRIES 400
 /* What a UDP datagram over IPv4 holds. */
 #define LARGEST_DATAGRAM 65507
 /* What nobody knows by name. */
@@ -424,6 +425,11 @@ static BOOL open_road(Session *session) {
   setsockopt(road, SOL_SOCKET, SO_SNDBUF, (char *)&buffer, sizeof buffer);
   address.sin_port = htons((u_short)port);
   BOOL open = bind(road, (struct sockaddr *)&address, sizeof address) == 0;
+  /* Wine frees the ports of a process that was killed some time after its end. */
+  for (int tries = 0; !open && WSAGetLastError() == WSAEADDRINUSE && tries < BIND_TRIES; tries++) {
+    Sleep(TICK_MILLISECONDS);
+    open = bind(road, (struct sockaddr *)&address, sizeof address) == 0;
+  }
   address.sin_port = htons((u_short)peer);
   open = open && connect(road, (struct sockaddr *)&address, sizeof address) == 0;
   open = open && ioctlsocket(road, FIONBIO, &nonblocking) == 0;
