@@ -169,7 +169,12 @@ export class WintunDevice implements Device {
         }
       }
       const length = size[0]!;
-      if (length === 0 || length > LARGE_ROOM) {
+      if (length === 0) {
+        WintunReleaseReceivePacket(handle, source);
+        this.#host!.refuse(0, "empty");
+        continue;
+      }
+      if (length > LARGE_ROOM) {
         this.#readFailed(Win32.ERROR_INVALID_DATA);
         break;
       }
@@ -274,9 +279,19 @@ export class WintunDevice implements Device {
     try {
       this.#setup.undo();
     } finally {
-      if (session !== undefined) this.#wintun.WintunEndSession(session.handle);
+      if (session !== undefined) this.#endSession(session);
       await closeAdapter(this.#adapter);
     }
+  }
+
+  #endSession({ handle }: Session): void {
+    const { WintunReleaseReceivePacket, WintunEndSession } = this.#wintun;
+    if (this.#waiting !== 0n) {
+      WintunReleaseReceivePacket(handle, this.#waiting);
+      this.#waiting = 0n;
+      this.#host!.refuse(this.#size[0]!, "closed");
+    }
+    WintunEndSession(handle);
   }
 
   #readFailed(failed: number): void {
@@ -286,7 +301,7 @@ export class WintunDevice implements Device {
         this.#restarting = this.#restart();
         break;
       case Win32.ERROR_HANDLE_EOF:
-        this.#lose("read from", "WintunReceivePacket", failed);
+        this.#lose(this.#removed("read from", "WintunReceivePacket"));
         break;
         // ERROR_NO_MORE_ITEMS, and whatever another call may have left behind: nothing is there.
     }
@@ -295,7 +310,7 @@ export class WintunDevice implements Device {
   /** Whether to drop the packet, and go on. */
   #writeFailed(failed: number, sent: number): boolean {
     if (failed === Win32.ERROR_HANDLE_EOF) {
-      this.#lose("write to", "WintunAllocateSendPacket", failed);
+      this.#lose(this.#removed("write to", "WintunAllocateSendPacket"));
       return false;
     }
     const now = performance.now();
@@ -341,14 +356,14 @@ export class WintunDevice implements Device {
     this.#wintun.WintunEndSession(handle);
     for (let attempt = 1; !this.#closed; attempt++) {
       try {
-        const session = await startSession(this.#adapter, this.#capacity);
+        const session = await startSession("go on with", this.#adapter, this.#capacity);
         // Closed meanwhile: whoever closes it has not seen this session.
         if (this.#closed) this.#wintun.WintunEndSession(session.handle);
         else this.#session = session;
         break;
       } catch (error) {
         if (attempt === MOST_RESTARTS) {
-          this.failure ??= error as Error;
+          this.#lose(error as Error);
           break;
         }
         await new Promise((resolve) => setTimeout(resolve, RESTART_AFTER));
@@ -358,15 +373,19 @@ export class WintunDevice implements Device {
     this.#host!.wake();
   }
 
-  #lose(verb: string, operation: string, failed: number): void {
+  #lose(failure: Error): void {
     if (this.failure !== undefined) return;
-    this.failure = win32Error(
+    this.failure = failure;
+    this.#events.publish({ kind: "gone", mtu: this.mtu });
+  }
+
+  #removed(verb: string, operation: string): Error {
+    return win32Error(
       `${verb} "${this.name}"`,
       operation,
-      failed,
+      Win32.ERROR_HANDLE_EOF,
       "the adapter was removed or disabled",
     );
-    this.#events.publish({ kind: "gone", mtu: this.mtu });
   }
 }
 
@@ -385,14 +404,14 @@ function unfitness(packet: Packet): string | undefined {
 }
 
 /** Starts a session, which brings the link up. */
-function startSession(adapter: Adapter, capacity: number): Promise<Session> {
+function startSession(verb: string, adapter: Adapter, capacity: number): Promise<Session> {
   return listening((errors) => {
     const { WintunStartSession, WintunGetReadWaitEvent } = wintun();
     const handle = WintunStartSession(adapter.handle, capacity);
     const failed = handle === null ? lastError() : 0;
     if (handle === null) {
       const code = fromHresult(codeOf(errors) ?? failed);
-      throw failure(adapter.name, `WintunStartSession of ${capacity} bytes`, code, errors);
+      throw failure(`${verb} "${adapter.name}"`, `WintunStartSession of ${capacity} bytes`, code, errors);
     }
     return Promise.resolve({ handle, readEvent: WintunGetReadWaitEvent(handle) });
   });
@@ -405,7 +424,7 @@ export async function openWintunDevice(options: CheckedDeviceOptions): Promise<W
   const adapter = await openAdapter(options.name);
   await using undo = new AsyncDisposableStack();
   undo.defer(() => closeAdapter(adapter));
-  const session = await startSession(adapter, capacity);
+  const session = await startSession("open device", adapter, capacity);
   undo.defer(() => wintun().WintunEndSession(session.handle));
   const setup = new Setup(adapter);
   undo.defer(() => setup.undo());

@@ -337,10 +337,16 @@ export class Wine implements AsyncDisposable {
   async tests(file: string, count: number, options: WineCommandOptions = {}): Promise<void> {
     const env = { ...await this.standIns(), ...options.env };
     // The types are checked on this side.
-    const { stdout, stderr } = await this.deno(["test", "--no-check", "-A", file], { ...options, env });
+    const { code, stdout, stderr } = await this.deno(["test", "--no-check", "-A", file], {
+      ...options,
+      env,
+      check: false,
+    });
     const passed = /ok \| (\d+) passed/.exec(stdout)?.[1];
-    if (Number(passed) !== count) {
-      throw new Error(`${passed} tests of ${file} passed instead of ${count}\n${stdout}${stderr}`);
+    if (code !== 0 || Number(passed) !== count) {
+      // Not as lines of their own: whoever reads this test's output would count them.
+      const output = `${stdout}${stderr}`.replaceAll(/^/gm, "  ");
+      throw new Error(`${passed} tests of ${file} passed instead of ${count}\n${output}`);
     }
   }
 

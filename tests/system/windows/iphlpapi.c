@@ -3,7 +3,8 @@
  *
  * Checks what Windows is known to check, and answers with the same codes. Environment:
  *
- *     STAND_IN_NETWORK  a file that is mapped: the tables, which outlive the process
+ *     STAND_IN_NETWORK  a file that is mapped: the tables, which outlive the process; the next one finds those that
+ *                       Windows keeps, for what else a process leaves goes with its adapters
  *     STAND_IN_CALLS    a file to which each call adds a line: its name, its result, the bytes that it was given
  *     STAND_IN_LATE     how many times an interface's row is not there yet (ERROR_NOT_FOUND)
  *     STAND_IN_ALIASES  names of interfaces that are taken, name,...
@@ -38,10 +39,15 @@ enum {
   INTERFACE_LUID = 8,
   INTERFACE_INDEX = 16,
   INTERFACE_AUTOMATIC_METRIC = 44,
+  INTERFACE_MANAGED = 46,
+  INTERFACE_OTHER_STATEFUL = 47,
+  INTERFACE_ROUTER_DISCOVERY = 52,
   INTERFACE_DAD = 56,
+  INTERFACE_REACHABLE_TIME = 60,
   INTERFACE_SITE_PREFIX = 144,
   INTERFACE_METRIC = 148,
   INTERFACE_MTU = 152,
+  INTERFACE_NEIGHBOR_DISCOVERY = 158,
 };
 typedef struct {
   BYTE bytes[1352];
@@ -71,7 +77,8 @@ typedef struct {
 
 /* Implementation. */
 #define INDEX_ABOVE_LUID 20u
-#define MOST 64
+/* An interface's rows outlive its adapter, so that it shows what was not put back. */
+#define MOST 1000
 #define DNS_TEXT 128
 
 typedef struct {
@@ -87,6 +94,8 @@ typedef struct {
   RouteRow route_row[MOST];
   InterfaceRow interface_row[MOST];
   DnsRow dns_row[MOST];
+  /* The process that set this up. */
+  DWORD owner;
 } Network;
 
 static CRITICAL_SECTION lock;
@@ -152,6 +161,10 @@ static InterfaceRow *interface_of(USHORT family, ULONG64 luid) {
   *(ULONG64 *)(row + INTERFACE_LUID) = luid;
   *(ULONG *)(row + INTERFACE_INDEX) = (ULONG)(luid >> 24 & 0xffffff) + INDEX_ABOVE_LUID;
   row[INTERFACE_AUTOMATIC_METRIC] = TRUE;
+  row[INTERFACE_MANAGED] = row[INTERFACE_OTHER_STATEFUL] = TRUE;
+  *(LONG *)(row + INTERFACE_ROUTER_DISCOVERY) = family == AF_INET ? 2 : 1;
+  *(ULONG *)(row + INTERFACE_REACHABLE_TIME) = 30000;
+  row[INTERFACE_NEIGHBOR_DISCOVERY] = TRUE;
   *(ULONG *)(row + INTERFACE_DAD) = family == AF_INET ? 3 : 1;
   /* More than an IPv4 address has: Windows hands it out, and refuses it when it comes back. */
   *(ULONG *)(row + INTERFACE_SITE_PREFIX) = 64;
@@ -489,6 +502,13 @@ EXPORT DWORD WINAPI SetInterfaceDnsSettings(GUID guid, const DnsSettings *settin
   return record("SetInterfaceDnsSettings", result, text, strlen(text));
 }
 
+static BOOL is_alive(DWORD id) {
+  HANDLE process = id == 0 ? NULL : OpenProcess(SYNCHRONIZE, FALSE, id);
+  BOOL alive = process != NULL && WaitForSingleObject(process, 0) == WAIT_TIMEOUT;
+  if (process != NULL) CloseHandle(process);
+  return alive;
+}
+
 static void map_network(void) {
   WCHAR path[MAX_PATH];
   DWORD length = GetEnvironmentVariableW(L"STAND_IN_NETWORK", path, MAX_PATH);
@@ -497,8 +517,14 @@ static void map_network(void) {
                             OPEN_ALWAYS, FILE_ATTRIBUTE_NORMAL, NULL);
   HANDLE mapping = CreateFileMappingW(file, NULL, PAGE_READWRITE, 0, sizeof *network, NULL);
   void *view = mapping == NULL ? NULL : MapViewOfFile(mapping, FILE_MAP_WRITE, 0, 0, 0);
-  if (view == NULL) fprintf(stderr, "stand-in: no network: %lu\n", GetLastError());
-  else network = view;
+  if (view == NULL) {
+    fprintf(stderr, "stand-in: no network: %lu\n", GetLastError());
+    return;
+  }
+  network = view;
+  if (is_alive(network->owner)) return;
+  network->addresses = network->routes = network->interfaces = 0;
+  network->owner = GetCurrentProcessId();
 }
 
 BOOL WINAPI DllMain(HINSTANCE library, DWORD reason, LPVOID reserved) {

@@ -53,8 +53,11 @@ typedef void(CALLBACK *Logger)(int level, DWORD64 timestamp, const WCHAR *messag
 #define SPIN_MICROSECONDS 100
 #define TICK_MILLISECONDS 20
 #define BURST 64
+#define BIND_TRIES 400
 /* What a UDP datagram over IPv4 holds. */
 #define LARGEST_DATAGRAM 65507
+/* What nobody knows by name. */
+#define UNKNOWN_ERROR 4711
 #define SOCKET_BUFFER (4 << 20)
 #define ARRAY_LENGTH(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -88,6 +91,8 @@ enum Counter {
   MISUSES,
   DRIVER_DELETIONS,
   ERRORS_AT_RANDOM,
+  INVALID_READS,
+  SESSIONS_REFUSED,
   COUNTERS
 };
 
@@ -157,7 +162,8 @@ typedef struct {
   BOOL owner;
 } Handle;
 
-static CRITICAL_SECTION device_lock;
+/* Wintun's mutex for what makes, opens and closes adapters, which may log under it; and this file's own lock. */
+static CRITICAL_SECTION installation_lock, device_lock;
 static Logger volatile logger;
 static Adapter adapters[MAX_ADAPTERS];
 static DWORD64 luid_index = FIRST_LUID_INDEX;
@@ -170,6 +176,9 @@ static struct {
 } faults;
 static LONG64 missing;
 static volatile LONG64 seed;
+/* How many sessions are refused, from now on, and with which error. */
+static volatile LONG refusals;
+static volatile DWORD refusal;
 
 static void count(enum Counter counter, LONG64 by) { InterlockedExchangeAdd64(&report[counter], by); }
 
@@ -426,6 +435,11 @@ static BOOL open_road(Session *session) {
   setsockopt(road, SOL_SOCKET, SO_SNDBUF, (char *)&buffer, sizeof buffer);
   address.sin_port = htons((u_short)port);
   BOOL open = bind(road, (struct sockaddr *)&address, sizeof address) == 0;
+  /* Wine frees the ports of a process that was killed some time after its end. */
+  for (int tries = 0; !open && WSAGetLastError() == WSAEADDRINUSE && tries < BIND_TRIES; tries++) {
+    Sleep(TICK_MILLISECONDS);
+    open = bind(road, (struct sockaddr *)&address, sizeof address) == 0;
+  }
   address.sin_port = htons((u_short)peer);
   open = open && connect(road, (struct sockaddr *)&address, sizeof address) == 0;
   open = open && ioctlsocket(road, FIONBIO, &nonblocking) == 0;
@@ -484,10 +498,10 @@ static Handle *open_handle(Adapter *adapter, BOOL owner) {
 }
 
 static DWORD WINAPI sweep_aloud(void *holds) {
-  EnterCriticalSection(&device_lock);
+  EnterCriticalSection(&installation_lock);
   SetEvent(holds);
   write_log(LOG_INFO, L"Removed orphaned adapter \"Ghost\"");
-  LeaveCriticalSection(&device_lock);
+  LeaveCriticalSection(&installation_lock);
   return 0;
 }
 
@@ -500,13 +514,7 @@ static void chatter(void) {
   CloseHandle(thread);
 }
 
-static Handle *create(const WCHAR *name, const WCHAR *type, const GUID *guid) {
-  if (starts_with(name, L"deny")) return fail_aloud(ERROR_ACCESS_DENIED, L"Failed to create private namespace");
-  if (starts_with(name, L"stumble") && !stumbled) {
-    stumbled = TRUE;
-    return fail_aloud(ERROR_DEVICE_NOT_AVAILABLE, L"Failed to setup adapter");
-  }
-  if (starts_with(name, L"slow")) Sleep(300);
+static Handle *add_adapter(const WCHAR *name, const WCHAR *type, const GUID *guid) {
   /* A new adapter takes the name from another one. */
   Adapter *other = find_adapter(name);
   if (other != NULL && wcslen(name) < MAX_ADAPTER_NAME - 2) wcscat(other->name, L" 1");
@@ -520,36 +528,52 @@ static Handle *create(const WCHAR *name, const WCHAR *type, const GUID *guid) {
     adapter->present = TRUE;
     if (guid != NULL) adapter->guid = *guid;
     else adapter->guid.Data1 = (DWORD)adapter->luid;
-    write_log(LOG_INFO, driver_running ? L"Using existing driver 0.14" : L"Installing driver 0.14");
-    driver_running = TRUE;
     count(ADAPTERS_CREATED, 1);
     return open_handle(adapter, TRUE);
   }
-  return fail_aloud(ERROR_OUTOFMEMORY, L"Failed to allocate adapter");
+  return NULL;
+}
+
+static Handle *create(const WCHAR *name, const WCHAR *type, const GUID *guid) {
+  if (starts_with(name, L"deny")) return fail_aloud(ERROR_ACCESS_DENIED, L"Failed to create private namespace");
+  if (starts_with(name, L"stumble") && !stumbled) {
+    stumbled = TRUE;
+    return fail_aloud(ERROR_DEVICE_NOT_AVAILABLE, L"Failed to setup adapter");
+  }
+  if (starts_with(name, L"slow")) Sleep(300);
+  write_log(LOG_INFO, driver_running ? L"Using existing driver 0.14" : L"Installing driver 0.14");
+  driver_running = TRUE;
+  EnterCriticalSection(&device_lock);
+  Handle *handle = add_adapter(name, type, guid);
+  LeaveCriticalSection(&device_lock);
+  return handle != NULL ? handle : fail_aloud(ERROR_OUTOFMEMORY, L"Failed to allocate adapter");
 }
 
 EXPORT Handle *WINAPI WintunCreateAdapter(const WCHAR *name, const WCHAR *type, const GUID *guid) {
   if (wcslen(name) >= MAX_ADAPTER_NAME || wcslen(type) >= MAX_ADAPTER_NAME) return fail(ERROR_BUFFER_OVERFLOW);
   if (starts_with(name, L"chatter")) chatter();
-  EnterCriticalSection(&device_lock);
+  EnterCriticalSection(&installation_lock);
   Handle *handle = create(name, type, guid);
   DWORD error = GetLastError();
-  LeaveCriticalSection(&device_lock);
+  LeaveCriticalSection(&installation_lock);
   SetLastError(error);
   return handle;
 }
 
 EXPORT Handle *WINAPI WintunOpenAdapter(const WCHAR *name) {
   if (wcslen(name) >= MAX_ADAPTER_NAME) return fail(ERROR_BUFFER_OVERFLOW);
+  EnterCriticalSection(&installation_lock);
   EnterCriticalSection(&device_lock);
   Adapter *adapter = find_adapter(name);
   Handle *handle = adapter == NULL ? NULL : open_handle(adapter, FALSE);
   LeaveCriticalSection(&device_lock);
+  LeaveCriticalSection(&installation_lock);
   return handle != NULL ? handle : fail_aloud(ERROR_NOT_FOUND, L"Failed to find matching adapter name");
 }
 
 EXPORT void WINAPI WintunCloseAdapter(Handle *handle) {
   if (handle == NULL) return;
+  EnterCriticalSection(&installation_lock);
   EnterCriticalSection(&device_lock);
   Adapter *adapter = handle->adapter;
   if (handle->owner) {
@@ -563,6 +587,7 @@ EXPORT void WINAPI WintunCloseAdapter(Handle *handle) {
   adapter->handles--;
   count(HANDLES_OPEN, -1);
   LeaveCriticalSection(&device_lock);
+  LeaveCriticalSection(&installation_lock);
   free(handle);
 }
 
@@ -602,6 +627,12 @@ EXPORT Session *WINAPI WintunStartSession(Handle *handle, DWORD capacity) {
     return fail_aloud(ERROR_INVALID_PARAMETER, L"Failed to register rings");
   }
   EnterCriticalSection(&device_lock);
+  if (refusals > 0) {
+    refusals--;
+    LeaveCriticalSection(&device_lock);
+    count(SESSIONS_REFUSED, 1);
+    return fail_aloud(refusal, L"Failed to register rings");
+  }
   Adapter *adapter = handle->adapter;
   if (adapter->session != NULL || !adapter->present) {
     DWORD error = adapter->present ? ERROR_ALREADY_INITIALIZED : ERROR_FILE_NOT_FOUND;
@@ -648,6 +679,9 @@ EXPORT void WINAPI WintunEndSession(Session *session) {
     return;
   }
   if (session->calls != 0) misuse("a session is ended during another call");
+  /* A wait takes the signal at once, and nothing else does. */
+  SetEvent(session->in.event);
+  if (WaitForSingleObject(session->in.event, 0) != WAIT_OBJECT_0) misuse("a session is ended during a wait for its event");
   SetEvent(session->out.event);
   if (session->stop != NULL) SetEvent(session->stop);
   for (size_t i = 0; i < ARRAY_LENGTH(session->threads); i++) {
@@ -672,14 +706,22 @@ EXPORT void WINAPI WintunEndSession(Session *session) {
 
 EXPORT HANDLE WINAPI WintunGetReadWaitEvent(Session *session) { return session->in.event; }
 
+static void *invalid(void) {
+  count(INVALID_READS, 1);
+  return fail(ERROR_INVALID_DATA);
+}
+
 static BYTE *receive(Session *session, DWORD *size) {
   Side *side = &session->in;
   ULONG tail = load(&side->ring->tail);
   if (side->next >= session->capacity || tail >= session->capacity) return fail(ERROR_HANDLE_EOF);
   if (chance(64) == 0) {
+    static const DWORD errors[] = {ERROR_NO_MORE_ITEMS, ERROR_NO_MORE_ITEMS, ERROR_GEN_FAILURE, WAIT_TIMEOUT,
+                                   ERROR_SUCCESS,       UNKNOWN_ERROR};
     count(ERRORS_AT_RANDOM, 1);
-    return fail(chance(4) == 0 ? ERROR_GEN_FAILURE : ERROR_NO_MORE_ITEMS);
+    return fail(errors[chance(ARRAY_LENGTH(errors))]);
   }
+  if (chance(30000) == 0) return invalid();
   ULONG content = wrap(session, tail - side->next);
   if (content == 0 && session->flood > 0) {
     flood(session);
@@ -688,7 +730,7 @@ static BYTE *receive(Session *session, DWORD *size) {
   if (content == 0) return fail(ERROR_NO_MORE_ITEMS);
   RingPacket *packet = packet_at(side->ring, side->next);
   if (content < PACKET_HEADER || packet->size > MAX_IP_PACKET_SIZE || aligned(packet->size) > content) {
-    return fail(ERROR_INVALID_DATA);
+    return invalid();
   }
   side->next = wrap(session, side->next + aligned(packet->size));
   side->open++;
@@ -746,7 +788,7 @@ static BYTE *allocate(Session *session, DWORD size) {
   if (at_random) count(ERRORS_AT_RANDOM, 1);
   if (at_random || aligned(size) > wrap(session, head - side->next - PACKET_HEADER)) {
     count(ALLOCATIONS_REFUSED, 1);
-    return fail(ERROR_BUFFER_OVERFLOW);
+    return fail(at_random && chance(4) == 0 ? UNKNOWN_ERROR : ERROR_BUFFER_OVERFLOW);
   }
   RingPacket *packet = packet_at(side->ring, side->next);
   packet->size = size | RELEASED;
@@ -874,6 +916,14 @@ EXPORT void WINAPI StandInStall(BOOL stall) {
   stalled = stall;
 }
 
+/** The next sessions, so many of them, are refused with this error. */
+EXPORT void WINAPI StandInRefuseSessions(DWORD sessions, DWORD error) {
+  EnterCriticalSection(&device_lock);
+  refusals = (LONG)sessions;
+  refusal = error;
+  LeaveCriticalSection(&device_lock);
+}
+
 /** From now on errors at random, from this seed; 0 ends it. */
 EXPORT void WINAPI StandInSeed(DWORD64 new_seed) { InterlockedExchange64(&seed, (LONG64)new_seed); }
 
@@ -888,7 +938,8 @@ static ULONG any_size(void) {
 
 /**
  * The system's part in so many operations of a fuzz: packets of any size and content arrive and are taken, rarely
- * an entry makes no sense. StandInSeed comes first.
+ * an entry makes no sense, and most rarely the adapter is removed. The event is set without a packet, too.
+ * StandInSeed comes first.
  */
 EXPORT void WINAPI StandInFuzz(const WCHAR *name, DWORD operations) {
   static BYTE bytes[MAX_IP_PACKET_SIZE];
@@ -897,7 +948,8 @@ EXPORT void WINAPI StandInFuzz(const WCHAR *name, DWORD operations) {
   for (DWORD i = 0; session != NULL && i < operations; i++) {
     ULONG kind = chance(2000);
     if (kind == 0) {
-      corrupt(session);
+      if (chance(100) == 0) end_rings(session);
+      else corrupt(session);
     } else if (kind < 1100) {
       ULONG size = any_size();
       for (ULONG at = 0; at < size && at < 64; at++) bytes[at] = (BYTE)chance(256);
@@ -1016,6 +1068,7 @@ BOOL WINAPI DllMain(HINSTANCE library, DWORD reason, LPVOID reserved) {
   HMODULE pinned;
   GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_PIN | GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS, (LPCWSTR)(void *)DllMain,
                      &pinned);
+  InitializeCriticalSection(&installation_lock);
   InitializeCriticalSection(&device_lock);
   map_report();
   count(LOADS, 1);
