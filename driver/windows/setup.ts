@@ -23,6 +23,7 @@ import {
   unicastRow,
   viewOf,
 } from "./rows.ts";
+import { ADMINISTRATOR_REMEDY } from "./shell32.ts";
 import { Win32, win32Error } from "./win32_error.ts";
 
 // Specification
@@ -149,7 +150,7 @@ export class Setup {
       const absent = failed === Win32.ERROR_NOT_FOUND || failed === Win32.ERROR_FILE_NOT_FOUND;
       if (absent && !asked && !first) return;
       if (!absent || performance.now() - start > ROW_LIMIT) {
-        throw win32Error(
+        throw failure(
           what,
           "GetIpInterfaceEntry",
           failed,
@@ -178,7 +179,7 @@ export class Setup {
     view.setInt32(InterfaceRow.RouterDiscoveryBehavior, ROUTER_DISCOVERY_DISABLED, true);
     view.setUint8(InterfaceRow.ManagedAddressConfigurationSupported, 0);
     view.setUint8(InterfaceRow.OtherStatefulConfigurationSupported, 0);
-    this.#do(what, "SetIpInterfaceEntry", SetIpInterfaceEntry(row));
+    check(what, "SetIpInterfaceEntry", SetIpInterfaceEntry(row));
     if (this.#stays) this.#undos.push({ what, undo: () => SetIpInterfaceEntry(before) });
   }
 
@@ -187,8 +188,9 @@ export class Setup {
     const what = `add address ${formatCidr(prefix)} to "${this.#name}"`;
     const row = unicastRow(this.#luid, prefix, this.#iphlpapi.InitializeUnicastIpAddressEntry);
     const failed = CreateUnicastIpAddressEntry(row);
-    if (failed === Win32.ERROR_OBJECT_ALREADY_EXISTS && this.#stays) return;
-    this.#do(what, "CreateUnicastIpAddressEntry", failed, "another interface has it");
+    const exists = failed === Win32.ERROR_OBJECT_ALREADY_EXISTS;
+    if (exists && this.#stays) return;
+    check(what, "CreateUnicastIpAddressEntry", failed, exists ? "another interface has it" : undefined);
     this.#undos.push({ what, undo: () => DeleteUnicastIpAddressEntry(row) });
   }
 
@@ -200,7 +202,7 @@ export class Setup {
     const failed = CreateIpForwardEntry2(row);
     // The key holds the interface: it is this adapter's, such as the route to its own network.
     if (failed === Win32.ERROR_OBJECT_ALREADY_EXISTS) return;
-    this.#do(what, "CreateIpForwardEntry2", failed);
+    check(what, "CreateIpForwardEntry2", failed);
     this.#undos.push({ what, undo: () => DeleteIpForwardEntry2(row) });
   }
 
@@ -221,11 +223,19 @@ export class Setup {
       if (!this.#stays) set("");
       return;
     }
-    this.#do(what, "SetInterfaceDnsSettings", set(servers), "Windows 10 2004 has this first");
+    const failed = set(servers);
+    const remedy = failed === Win32.ERROR_NOT_SUPPORTED ? "Windows 10 2004 has this first" : undefined;
+    check(what, "SetInterfaceDnsSettings", failed, remedy);
     this.#undos.push({ what, undo: () => set("") });
   }
+}
 
-  #do(what: string, operation: string, failed: number, remedy?: string): void {
-    if (failed !== Win32.NO_ERROR) throw win32Error(what, operation, failed, remedy);
-  }
+function check(what: string, operation: string, failed: number, remedy?: string): void {
+  if (failed !== Win32.NO_ERROR) throw failure(what, operation, failed, remedy);
+}
+
+/** The error for a call that failed; `remedy` is what this error of this call means, where it means something. */
+function failure(what: string, operation: string, failed: number, remedy?: string): Error {
+  const denied = failed === Win32.ERROR_ACCESS_DENIED ? ADMINISTRATOR_REMEDY : undefined;
+  return win32Error(what, operation, failed, remedy ?? denied);
 }

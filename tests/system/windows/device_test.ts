@@ -14,7 +14,7 @@ const CHECKS = [
   { file: "conformance_checks.ts", tests: 16, shows: "it keeps what every end promises" },
   {
     file: "setup_checks.ts",
-    tests: 8,
+    tests: 16,
     shows: "it gives Windows the bytes that Windows takes, and takes them back",
   },
   { file: "opening_checks.ts", tests: 8, shows: "it says why a device cannot be opened, and leaves nothing" },

@@ -8,7 +8,7 @@
  *     STAND_IN_CALLS    a file to which each call adds a line: its name, its result, the bytes that it was given
  *     STAND_IN_LATE     how many times an interface's row is not there yet (ERROR_NOT_FOUND)
  *     STAND_IN_ALIASES  names of interfaces that are taken, name,...
- *     STAND_IN_REFUSE   functions that fail with ERROR_ACCESS_DENIED, name,...
+ *     STAND_IN_REFUSE   functions that fail, and with which error: name=code,...
  */
 
 #define _WIN32_WINNT 0x0a00
@@ -111,6 +111,20 @@ static BOOL is_listed(const char *variable, const char *name) {
     if (_stricmp(entry, name) == 0) return TRUE;
   }
   return FALSE;
+}
+
+/** The error with which a function is to fail; NO_ERROR: it is not. */
+static DWORD refusal_of(const char *function) {
+  char list[1024];
+  DWORD length = GetEnvironmentVariableA("STAND_IN_REFUSE", list, sizeof list);
+  if (length == 0 || length >= sizeof list) return NO_ERROR;
+  for (char *entry = strtok(list, ","); entry != NULL; entry = strtok(NULL, ",")) {
+    char *code = strchr(entry, '=');
+    if (code == NULL) continue;
+    *code++ = 0;
+    if (strcmp(entry, function) == 0) return strtoul(code, NULL, 10);
+  }
+  return NO_ERROR;
 }
 
 /** Adds a line to the calls, and passes the result on. */
@@ -251,6 +265,8 @@ EXPORT void WINAPI InitializeIpInterfaceEntry(InterfaceRow *row) {
 }
 
 static DWORD get_interface(InterfaceRow *row) {
+  DWORD refusal = refusal_of("GetIpInterfaceEntry");
+  if (refusal != NO_ERROR) return refusal;
   if (!is_family(row->bytes + INTERFACE_FAMILY)) return ERROR_INVALID_PARAMETER;
   if (late > 0) {
     late--;
@@ -270,7 +286,8 @@ EXPORT DWORD WINAPI GetIpInterfaceEntry(InterfaceRow *row) {
 }
 
 static DWORD set_interface(const InterfaceRow *row) {
-  if (is_listed("STAND_IN_REFUSE", "SetIpInterfaceEntry")) return ERROR_ACCESS_DENIED;
+  DWORD refusal = refusal_of("SetIpInterfaceEntry");
+  if (refusal != NO_ERROR) return refusal;
   if (!is_family(row->bytes)) return ERROR_INVALID_PARAMETER;
   ULONG site_prefix = *(const ULONG *)(row->bytes + INTERFACE_SITE_PREFIX);
   ULONG mtu = *(const ULONG *)(row->bytes + INTERFACE_MTU);
@@ -380,7 +397,8 @@ static AddressRow *find_address(const AddressRow *wanted) {
 }
 
 static DWORD create_address(const AddressRow *row) {
-  if (is_listed("STAND_IN_REFUSE", "CreateUnicastIpAddressEntry")) return ERROR_ACCESS_DENIED;
+  DWORD refusal = refusal_of("CreateUnicastIpAddressEntry");
+  if (refusal != NO_ERROR) return refusal;
   BYTE prefix = row->bytes[ADDRESS_PREFIX];
   if (!is_family(row->bytes)) return ERROR_INVALID_PARAMETER;
   if (prefix > longest_prefix(row->bytes) && prefix != ILLEGAL_PREFIX) return ERROR_INVALID_PARAMETER;
@@ -432,7 +450,8 @@ static RouteRow *find_route(const RouteRow *wanted) {
 }
 
 static DWORD create_route(const RouteRow *row) {
-  if (is_listed("STAND_IN_REFUSE", "CreateIpForwardEntry2")) return ERROR_ACCESS_DENIED;
+  DWORD refusal = refusal_of("CreateIpForwardEntry2");
+  if (refusal != NO_ERROR) return refusal;
   const BYTE *bytes = row->bytes;
   if (!is_family(bytes + ROUTE_DESTINATION)) return ERROR_INVALID_PARAMETER;
   if (family_at(bytes + ROUTE_NEXT_HOP) != family_at(bytes + ROUTE_DESTINATION)) return ERROR_INVALID_PARAMETER;
@@ -467,7 +486,8 @@ static void copy_text(char *into, const WCHAR *text) {
 }
 
 static DWORD set_dns(const GUID *guid, const DnsSettings *settings) {
-  if (is_listed("STAND_IN_REFUSE", "SetInterfaceDnsSettings")) return ERROR_ACCESS_DENIED;
+  DWORD refusal = refusal_of("SetInterfaceDnsSettings");
+  if (refusal != NO_ERROR) return refusal;
   if (settings->version != DNS_VERSION) return ERROR_INVALID_PARAMETER;
   ULONG64 ipv6 = settings->flags & 1;
   ULONG at = 0;
