@@ -18,6 +18,7 @@ import {
   type Waitable,
 } from "../../lib/core/mod.ts";
 import { finishChecksum } from "../../lib/checksum.ts";
+import { DriverError } from "../error.ts";
 import { DeviceEvents } from "../events.ts";
 import type { CheckedDeviceOptions } from "../options.ts";
 import { type Adapter, closeAdapter, failure, openAdapter } from "./adapter.ts";
@@ -39,6 +40,8 @@ const PATIENCE = 250;
 /** How soon a ring that could not be started again is tried once more (milliseconds). */
 const RESTART_AFTER = 100;
 const MOST_RESTARTS = 20;
+/** When the first session, which a device that is just coming up may refuse, is tried once more (milliseconds). */
+const START_AFTER = 1000;
 /** After so long without a write, Windows is nudged (milliseconds). */
 const NUDGE_AFTER = 20;
 /** No IP packet: Windows' side counts it as discarded, and passes it on to nobody. */
@@ -366,7 +369,7 @@ export class WintunDevice implements Device {
           this.#lose(error as Error);
           break;
         }
-        await new Promise((resolve) => setTimeout(resolve, RESTART_AFTER));
+        await delay(RESTART_AFTER);
       }
     }
     this.#restarting = undefined;
@@ -417,6 +420,22 @@ function startSession(verb: string, adapter: Adapter, capacity: number): Promise
   });
 }
 
+/** Starts an adapter's first session: at once, or at the second try. */
+async function startFirstSession(adapter: Adapter, capacity: number): Promise<Session> {
+  try {
+    return await startSession("open device", adapter, capacity);
+  } catch (error) {
+    const isTaken = error instanceof DriverError && error.errno === Win32.ERROR_ALREADY_INITIALIZED;
+    if (isTaken || error instanceof Deno.errors.PermissionDenied) throw error;
+    await delay(START_AFTER);
+    return await startSession("open device", adapter, capacity);
+  }
+}
+
+function delay(milliseconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
+}
+
 /** Makes or opens an adapter, starts its session and sets it up; what fails undoes what was done. */
 export async function openWintunDevice(options: CheckedDeviceOptions): Promise<WintunDevice> {
   checkSupported(options);
@@ -424,7 +443,7 @@ export async function openWintunDevice(options: CheckedDeviceOptions): Promise<W
   const adapter = await openAdapter(options.name);
   await using undo = new AsyncDisposableStack();
   undo.defer(() => closeAdapter(adapter));
-  const session = await startSession("open device", adapter, capacity);
+  const session = await startFirstSession(adapter, capacity);
   undo.defer(() => wintun().WintunEndSession(session.handle));
   const setup = new Setup(adapter);
   undo.defer(() => setup.undo());

@@ -97,9 +97,35 @@ driverTest("a name that another kind of interface has is refused, and nothing is
   strictEqual(countersSince(before).adaptersCreated, 1);
 });
 
-driverTest("a session that cannot be started gives the adapter back", async () => {
+driverTest("a session that cannot be started at first is tried once more, a second later", async () => {
   const before = countersOf(standIn);
   standIn.StandInRefuseSessions(1, 1450);
+  const start = performance.now();
+  await close(await open("early"));
+  const took = performance.now() - start;
+  ok(took > 900, `it took ${took} ms`);
+  const { adaptersCreated, sessionsRefused, sessionsStarted } = countersSince(before);
+  deepStrictEqual([adaptersCreated, sessionsRefused, sessionsStarted], [1, 1, 1]);
+});
+
+for (
+  const { error, message } of [
+    { error: 5, message: /^Cannot open device "refused": ERROR_ACCESS_DENIED \(5\): .*as administrator"$/ },
+    { error: 1247, message: /^Cannot open device "refused": ERROR_ALREADY_INITIALIZED \(1247\): / },
+  ]
+) {
+  driverTest(`a session that is refused by error ${error} is not tried again`, async () => {
+    const before = countersOf(standIn);
+    standIn.StandInRefuseSessions(2, error);
+    await rejects(open("refused"), { message });
+    const { adaptersClosed, sessionsRefused } = countersSince(before);
+    deepStrictEqual([adaptersClosed, sessionsRefused], [1, 1]);
+  });
+}
+
+driverTest("a session that cannot be started gives the adapter back", async () => {
+  const before = countersOf(standIn);
+  standIn.StandInRefuseSessions(2, 1450);
   await rejects(open("sessionless"), {
     name: "DriverError",
     message:
