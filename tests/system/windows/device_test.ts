@@ -17,9 +17,13 @@ const CHECKS = [
     tests: 16,
     shows: "it gives Windows the bytes that Windows takes, and takes them back",
   },
-  { file: "opening_checks.ts", tests: 11, shows: "it says why a device cannot be opened, and leaves nothing" },
+  {
+    file: "opening_checks.ts",
+    tests: 11,
+    shows: "it says why a device cannot be opened, and leaves nothing",
+  },
   { file: "library_checks.ts", tests: 7, shows: "it loads no other library than the one that is meant" },
-  { file: "fault_checks.ts", tests: 14, shows: "it bears what goes wrong while packets move" },
+  { file: "fault_checks.ts", tests: 15, shows: "it bears what goes wrong while packets move" },
   { file: "fuzz_checks.ts", tests: 2, shows: "it bears a system that does anything" },
 ] as const;
 

@@ -2,10 +2,11 @@
 
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { type Packet, PacketBatch, PacketPool } from "../../../lib/core/mod.ts";
+import type { WintunDevice } from "../../../driver/windows/device.ts";
 import { openTunnel, Verdict } from "../../../runtime/mod.ts";
 import { turn, until } from "../../kit/host.ts";
 import { Random } from "../../kit/random.ts";
-import { assertAccounted, countersSince, driverTest, LEAST_RING, Rig, standIn } from "./rig.ts";
+import { assertAccounted, countersSince, driverTest, LEAST_RING, Rig, standIn, writtenSince } from "./rig.ts";
 import { type Counters, countersOf, wide } from "./stand_in.ts";
 
 /** What the system does, in all. */
@@ -120,7 +121,7 @@ fuzzTest(
   async (random) => {
     // Few, so that there is none at times.
     const pool = new PacketPool({ small: 96, large: 6 });
-    const all = { read: 0, sent: 0, restarts: 0, empty: 0, removals: 0, full: 0 };
+    const all = { read: 0, sent: 0, nudges: 0, restarts: 0, empty: 0, removals: 0, full: 0 };
     for (let operations = 0; operations < OPERATIONS;) {
       const before = countersOf(standIn);
       const rig = await Rig.open(NAME, {}, pool);
@@ -153,10 +154,12 @@ fuzzTest(
       strictEqual(script.read + sum(refused), since.delivered);
       strictEqual(script.readBytes + host.refusedBytes, since.deliveredBytes);
       deepStrictEqual([device.restarts, corrupt], [since.invalidReads, since.invalidReads]);
-      strictEqual(script.given, since.sent + sum(host.dropped));
+      const written = writtenSince(before, device);
+      strictEqual(script.given, written + sum(host.dropped));
       strictEqual(pool.taken, 0);
       all.read += script.read;
-      all.sent += since.sent;
+      all.sent += written;
+      all.nudges += device.nudges;
       all.restarts += device.restarts;
       all.empty += refused.empty ?? 0;
       all.full += host.dropped["ring full"] ?? 0;
@@ -195,7 +198,7 @@ fuzzTest(
       const since = countersSince(before);
       assertSystem(since);
       strictEqual(stats.outbound.packetsIn, since.delivered + since.invalidReads);
-      strictEqual(stats.inbound.packetsOut, since.sent);
+      strictEqual(stats.inbound.packetsOut, writtenSince(before, tunnel.device as WintunDevice));
       strictEqual(stats.dropped["corrupt ring"] ?? 0, since.invalidReads);
       ok(since.delivered > 0);
     }

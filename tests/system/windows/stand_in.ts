@@ -32,6 +32,8 @@ const COUNTERS = [
   "errorsAtRandom",
   "invalidReads",
   "sessionsRefused",
+  "nudges",
+  "nudgesDiscarded",
 ] as const;
 
 /** What the stand-in for wintun.dll counted. */
@@ -134,6 +136,7 @@ const SYMBOLS = {
   StandInRefuseSessions: { parameters: ["u32", "u32"], result: "void" },
   StandInSeed: { parameters: ["u64"], result: "void" },
   StandInFuzz: { parameters: ["buffer", "u32"], result: "void" },
+  StandInFlood: { parameters: ["buffer", "i64"], result: "void" },
   StandInLog: { parameters: ["i32", "i32"], result: "void" },
 } as const satisfies Deno.ForeignLibraryInterface;
 

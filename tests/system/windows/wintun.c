@@ -93,6 +93,8 @@ enum Counter {
   ERRORS_AT_RANDOM,
   INVALID_READS,
   SESSIONS_REFUSED,
+  NUDGES,
+  NUDGES_DISCARDED,
   COUNTERS
 };
 
@@ -310,6 +312,12 @@ static BOOL is_ip(const BYTE *bytes, ULONG size) {
   return bytes[0] >> 4 == 4 || (bytes[0] >> 4 == 6 && size >= 40);
 }
 
+/** Whether it is what the driver writes to wake the system: no packet, and no script can send it. */
+static BOOL is_nudge(const BYTE *bytes, ULONG size) {
+  static const BYTE nudge[20];
+  return size == sizeof nudge && memcmp(bytes, nudge, sizeof nudge) == 0;
+}
+
 /** Takes a packet that was sent: its length, 0: there is none, -1: the session has ended. */
 static int consume(Session *session, BYTE *into, ULONG room) {
   int length = 0;
@@ -334,6 +342,7 @@ static int consume(Session *session, BYTE *into, ULONG room) {
     InterlockedDecrement(&session->untaken);
     if (!is_ip(packet->data, size)) {
       count(DISCARDED, 1);
+      if (is_nudge(packet->data, size)) count(NUDGES_DISCARDED, 1);
       tally(session, IN_DISCARDS, 1);
     } else {
       count(TAKEN, 1);
@@ -821,6 +830,7 @@ EXPORT void WINAPI WintunSendPacket(Session *session, const BYTE *bytes) {
     InterlockedIncrement(&session->untaken);
     count(SENT, 1);
     count(SENT_BYTES, packet->size);
+    if (is_nudge(packet->data, packet->size)) count(NUDGES, 1);
     while (side->open > 0) {
       RingPacket *first = packet_at(side->ring, side->edge);
       if (first->size & RELEASED) break;
