@@ -68,7 +68,7 @@ function parseTun(name: string, subject: string): EndOpener {
   } catch (error) {
     fail(
       subject,
-      (error as Error).message.replace(/^Cannot open device .*?: /, ""),
+      (error as Error).message.replace(/^Cannot open device ".*": /s, ""),
       "write one such as tun:tun1",
     );
   }
