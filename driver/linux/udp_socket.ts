@@ -24,6 +24,9 @@ export const Socket = {
   IFNAMSIZ: 16,
 } as const;
 
+// Implementation
+const ABSENT = "there is no interface of this name";
+
 /** A UDP socket of Linux. */
 export class LinuxUdpSocket extends PosixUdpSocket {
   readonly #libc = libc();
@@ -99,13 +102,13 @@ function keepTo(fd: number, name: string): void {
   const device = cString(name);
   const attempt = `use interface "${name}"`;
   // The kernel would take the name's start for all of it.
-  if (device.length > Socket.IFNAMSIZ) throw systemError(attempt, "SO_BINDTODEVICE", Errno.ENODEV);
+  if (device.length > Socket.IFNAMSIZ) throw systemError(attempt, "SO_BINDTODEVICE", Errno.ENODEV, ABSENT);
   if (libc().setsockopt(fd, Socket.SOL_SOCKET, Socket.SO_BINDTODEVICE, device, device.length) === 0) return;
   const failed = errno();
   const remedy = failed === Errno.EPERM
     ? "a kernel before 5.7 wants root or CAP_NET_RAW for it"
     : failed === Errno.ENODEV
-    ? "there is no interface of this name"
+    ? ABSENT
     : undefined;
   throw systemError(attempt, "SO_BINDTODEVICE", failed, remedy);
 }

@@ -68,8 +68,12 @@ export interface Posix {
 
 /** Has a descriptor never wait, and closed in programs that this process starts. */
 export function guard(posix: Posix, fd: number): void {
-  posix.fcntl(fd, F_SETFD, FD_CLOEXEC);
-  posix.fcntl(fd, F_SETFL, posix.O_NONBLOCK);
+  for (const [command, argument] of [[F_SETFD, FD_CLOEXEC], [F_SETFL, posix.O_NONBLOCK]] as const) {
+    // A descriptor that waits would hold the thread for good.
+    if (posix.fcntl(fd, command, argument) < 0) {
+      throw posix.systemError("have a descriptor never wait", "fcntl", posix.errno());
+    }
+  }
 }
 
 /** Text as C takes it: UTF-8 with a zero byte at the end. */

@@ -22,6 +22,11 @@ const SYMBOLS = {
   GetIpInterfaceEntry: { parameters: ["buffer"], result: "u32" },
   // NETIO_STATUS SetIpInterfaceEntry(MIB_IPINTERFACE_ROW *Row);
   SetIpInterfaceEntry: { parameters: ["buffer"], result: "u32" },
+  // NETIO_STATUS NotifyIpInterfaceChange(ADDRESS_FAMILY Family, PIPINTERFACE_CHANGE_CALLBACK Callback,
+  //   PVOID CallerContext, BOOLEAN InitialNotification, HANDLE *NotificationHandle);
+  NotifyIpInterfaceChange: { parameters: ["u16", "usize", "usize", "u8", "buffer"], result: "u32" },
+  // NETIO_STATUS CancelMibChangeNotify2(HANDLE NotificationHandle);
+  CancelMibChangeNotify2: { parameters: ["usize"], result: "u32" },
   // NETIO_STATUS GetIfEntry2(MIB_IF_ROW2 *Row);
   GetIfEntry2: { parameters: ["buffer"], result: "u32" },
   // NETIO_STATUS ConvertInterfaceAliasToLuid(const WCHAR *InterfaceAlias, NET_LUID *InterfaceLuid);
@@ -40,6 +45,8 @@ const SYMBOLS = {
 } as const satisfies Deno.ForeignLibraryInterface;
 
 // Specification: little-endian; the offsets are the same on x64 and arm64.
+/** ws2def.h: AF_UNSPEC, both families. */
+export const ANY_FAMILY = 0;
 /** ws2def.h, ws2ipdef.h: ADDRESS_FAMILY. */
 export const Family = { Ipv4: 2, Ipv6: 23 } as const;
 /** One of {@linkcode Family}'s values. */

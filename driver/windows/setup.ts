@@ -4,7 +4,7 @@
  * What is made here dies with the adapter, and Windows removes the adapter with the process: a crash leaves nothing,
  * but for the name servers that Windows remembers by the adapter's GUID, and these are set anew by each start. Still
  * everything is taken back before the adapter is closed, newest first: Windows does badly when an interface goes
- * that has routes. On an adapter that was there before, what it had is put back.
+ * that has routes. On an adapter that was there before, what it had is put back; its name servers alone are cleared.
  */
 
 import { type Address, formatAddress, formatCidr, type Prefix } from "../../lib/address.ts";
@@ -23,6 +23,7 @@ import {
   unicastRow,
   viewOf,
 } from "./rows.ts";
+import { ADMINISTRATOR_REMEDY } from "./shell32.ts";
 import { Win32, win32Error } from "./win32_error.ts";
 
 // Specification
@@ -90,7 +91,7 @@ export class Setup {
     const first = needs.has(Family.Ipv4) || needs.size === 0 ? Family.Ipv4 : Family.Ipv6;
     const second = first === Family.Ipv4 ? Family.Ipv6 : Family.Ipv4;
     for (const family of [first, second]) {
-      await this.#setInterface(family, options, family === first || needs.has(family));
+      await this.#setInterface(family, options, needs.has(family), family === first);
     }
     for (const prefix of addresses) this.#addAddress(prefix);
     for (const route of routes) this.#addRoute(route);
@@ -133,7 +134,12 @@ export class Setup {
     };
   }
 
-  async #setInterface(family: Family, options: CheckedDeviceOptions, needed: boolean): Promise<void> {
+  async #setInterface(
+    family: Family,
+    options: CheckedDeviceOptions,
+    asked: boolean,
+    first: boolean,
+  ): Promise<void> {
     const { GetIpInterfaceEntry, SetIpInterfaceEntry, InitializeIpInterfaceEntry } = this.#iphlpapi;
     const what = `set up ${family === Family.Ipv4 ? "IPv4" : "IPv6"} on "${this.#name}"`;
     const row = interfaceRow(this.#luid, family, InitializeIpInterfaceEntry);
@@ -142,9 +148,9 @@ export class Setup {
       const failed = GetIpInterfaceEntry(row);
       if (failed === Win32.NO_ERROR) break;
       const absent = failed === Win32.ERROR_NOT_FOUND || failed === Win32.ERROR_FILE_NOT_FOUND;
-      if (absent && !needed) return;
+      if (absent && !asked && !first) return;
       if (!absent || performance.now() - start > ROW_LIMIT) {
-        throw win32Error(
+        throw failure(
           what,
           "GetIpInterfaceEntry",
           failed,
@@ -163,16 +169,17 @@ export class Setup {
       view.setUint8(InterfaceRow.UseAutomaticMetric, 0);
       view.setUint32(InterfaceRow.Metric, metric, true);
     }
-    view.setUint32(
-      InterfaceRow.NlMtu,
-      family === Family.Ipv6 ? Math.max(this.mtu, MIN_MTU_IPV6) : this.mtu,
-      true,
-    );
+    const keeps = this.#stays && options.mtu === undefined;
+    if (keeps && first) this.mtu = view.getUint32(InterfaceRow.NlMtu, true);
+    if (!keeps) {
+      const least = family === Family.Ipv6 ? MIN_MTU_IPV6 : MIN_MTU_IPV4;
+      view.setUint32(InterfaceRow.NlMtu, Math.max(this.mtu, least), true);
+    }
     view.setUint32(InterfaceRow.DadTransmits, 0, true);
     view.setInt32(InterfaceRow.RouterDiscoveryBehavior, ROUTER_DISCOVERY_DISABLED, true);
     view.setUint8(InterfaceRow.ManagedAddressConfigurationSupported, 0);
     view.setUint8(InterfaceRow.OtherStatefulConfigurationSupported, 0);
-    this.#do(what, "SetIpInterfaceEntry", SetIpInterfaceEntry(row));
+    check(what, "SetIpInterfaceEntry", SetIpInterfaceEntry(row));
     if (this.#stays) this.#undos.push({ what, undo: () => SetIpInterfaceEntry(before) });
   }
 
@@ -181,8 +188,9 @@ export class Setup {
     const what = `add address ${formatCidr(prefix)} to "${this.#name}"`;
     const row = unicastRow(this.#luid, prefix, this.#iphlpapi.InitializeUnicastIpAddressEntry);
     const failed = CreateUnicastIpAddressEntry(row);
-    if (failed === Win32.ERROR_OBJECT_ALREADY_EXISTS && this.#stays) return;
-    this.#do(what, "CreateUnicastIpAddressEntry", failed, "another interface has it");
+    const exists = failed === Win32.ERROR_OBJECT_ALREADY_EXISTS;
+    if (exists && this.#stays) return;
+    check(what, "CreateUnicastIpAddressEntry", failed, exists ? "another interface has it" : undefined);
     this.#undos.push({ what, undo: () => DeleteUnicastIpAddressEntry(row) });
   }
 
@@ -194,7 +202,7 @@ export class Setup {
     const failed = CreateIpForwardEntry2(row);
     // The key holds the interface: it is this adapter's, such as the route to its own network.
     if (failed === Win32.ERROR_OBJECT_ALREADY_EXISTS) return;
-    this.#do(what, "CreateIpForwardEntry2", failed);
+    check(what, "CreateIpForwardEntry2", failed);
     this.#undos.push({ what, undo: () => DeleteIpForwardEntry2(row) });
   }
 
@@ -215,11 +223,19 @@ export class Setup {
       if (!this.#stays) set("");
       return;
     }
-    this.#do(what, "SetInterfaceDnsSettings", set(servers), "Windows 10 2004 has this first");
+    const failed = set(servers);
+    const remedy = failed === Win32.ERROR_NOT_SUPPORTED ? "Windows 10 2004 has this first" : undefined;
+    check(what, "SetInterfaceDnsSettings", failed, remedy);
     this.#undos.push({ what, undo: () => set("") });
   }
+}
 
-  #do(what: string, operation: string, failed: number, remedy?: string): void {
-    if (failed !== Win32.NO_ERROR) throw win32Error(what, operation, failed, remedy);
-  }
+function check(what: string, operation: string, failed: number, remedy?: string): void {
+  if (failed !== Win32.NO_ERROR) throw failure(what, operation, failed, remedy);
+}
+
+/** The error for a call that failed; `remedy` is what this error of this call means, where it means something. */
+function failure(what: string, operation: string, failed: number, remedy?: string): Error {
+  const denied = failed === Win32.ERROR_ACCESS_DENIED ? ADMINISTRATOR_REMEDY : undefined;
+  return win32Error(what, operation, failed, remedy ?? denied);
 }

@@ -134,7 +134,7 @@ export function findWintun(): CheckedWintun {
 
 function isOfficial({ path, named }: FoundWintun, bytes: Uint8Array): boolean {
   const refuse = (what: string) => new Deno.errors.NotSupported(`Cannot load "${path}": ${what}`);
-  if (named && !/^([a-z]:[\\/]|[\\/])/i.test(path)) {
+  if (named && !/^([a-z]:[\\/]|[\\/]{2})/i.test(path)) {
     throw refuse("WARREN_WINTUN has to be an absolute path");
   }
   const machine = peMachine(bytes);
@@ -158,11 +158,12 @@ function isOfficial({ path, named }: FoundWintun, bytes: Uint8Array): boolean {
 }
 
 function load(): Loaded {
-  const { path, file, official } = findWintun();
-  // Held until it is loaded, so that what was hashed is what runs.
+  const { path: asked, file, official } = findWintun();
+  // Held until it is loaded, and loaded by where it really is, so that what was hashed is what runs.
   using _ = file;
+  const { path } = file;
   if (!official) {
-    console.warn(`warren: "${path}" is no official build of Wintun: WARREN_WINTUN and its SHA-256 name it`);
+    console.warn(`warren: "${asked}" is no official build of Wintun: WARREN_WINTUN and its SHA-256 name it`);
   }
   let symbols: Wintun;
   try {

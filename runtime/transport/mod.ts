@@ -2,7 +2,7 @@
 
 import { checkDeviceOptions } from "../../driver/mod.ts";
 import type { TunnelEnd } from "../../lib/core/mod.ts";
-import { fail, parseHostPort, parseListen } from "./_host_port.ts";
+import { fail, parseHostPort, parseListen, parsePeer } from "./_host_port.ts";
 import { device } from "./device.ts";
 import { udp } from "./udp.ts";
 import { websocket } from "./websocket.ts";
@@ -53,7 +53,7 @@ function parseFarUrl(text: string): EndOpener {
     fail(
       subject,
       "it is no URL of a far end",
-      "write udp://HOST:PORT, ws://HOST:PORT/, wss://HOST/ or tun:NAME",
+      "write udp://HOST:PORT, udp://ADDRESS:PORT?listen, ws://HOST:PORT/, wss://HOST/ or tun:NAME",
     );
   }
   const [, scheme, place, path = "/", query] = parts as unknown as [string, string, string, string?, string?];
@@ -68,7 +68,7 @@ function parseTun(name: string, subject: string): EndOpener {
   } catch (error) {
     fail(
       subject,
-      (error as Error).message.replace(/^Cannot open device .*?: /, ""),
+      (error as Error).message.replace(/^Cannot open device ".*": /s, ""),
       "write one such as tun:tun1",
     );
   }
@@ -82,8 +82,7 @@ function parseUdp(place: string, path: string, query: string | undefined, subjec
     parseOwn(place, subject);
     return udp({ listen: place, ...rest });
   }
-  const { port, family } = parseHostPort(place, subject);
-  if (port === 0) fail(subject, "its port is 0", "write the port that the other side listens on");
+  const { family } = parsePeer(place, subject);
   if (listen === undefined) return udp({ peer: place, ...rest });
   const local = parseListen(listen, subject);
   if (family !== undefined && listen.includes(":") && local.family !== family) {
@@ -92,21 +91,26 @@ function parseUdp(place: string, path: string, query: string | undefined, subjec
   return udp({ peer: place, listen, ...rest });
 }
 
+type UdpQuery = "listen" | "interface";
+
 /** `listen`, `listen=PORT`, `interface=NAME`, or two of them; a name's odd characters are written as `%20`. */
-function parseUdpQuery(query: string | undefined, subject: string): { listen?: string; interface?: string } {
-  const found: { listen?: string; interface?: string } = {};
+function parseUdpQuery(query: string | undefined, subject: string): Partial<Record<UdpQuery, string>> {
+  const found: Partial<Record<UdpQuery, string>> = {};
   for (const part of query?.split("&") ?? []) {
-    const [, key, value] = /^(listen|interface)(?:=(.+))?$/.exec(part) ?? [];
+    const [key, value] =
+      /^(listen|interface)(?:=(.+))?$/.exec(part)?.slice(1) as [UdpQuery, string?] | undefined ??
+        fail(
+          subject,
+          `"${part}" in "?${query}" is not understood`,
+          'write "?listen" when the address is your own, "?listen=PORT", or "?interface=NAME"',
+        );
+    if (found[key] !== undefined) fail(subject, `${key} is in "?${query}" twice`, "leave one out");
     const text = value === undefined ? "" : decode(value);
-    if (key === "listen" && found.listen === undefined && text !== undefined) found.listen = text;
-    else if (key === "interface" && found.interface === undefined && text) found.interface = text;
-    else {
-      fail(
-        subject,
-        `"${part}" in "?${query}" is not understood`,
-        'write "?listen" when the address is one\'s own, "?listen=PORT", or "?interface=NAME"',
-      );
+    if (text === undefined) {
+      fail(subject, `"${part}" is no percent-encoded text`, "write a space as %20, % as %25");
     }
+    if (key === "interface" && text === "") fail(subject, "interface has no name", "write ?interface=eth0");
+    found[key] = text;
   }
   return found;
 }

@@ -8,7 +8,14 @@
  */
 
 import { lookup } from "node:dns/promises";
-import { type EndpointBytes, formatEndpoint, isAt, openUdpSocket, type UdpSocket } from "../../driver/mod.ts";
+import {
+  type EndpointBytes,
+  formatEndpoint,
+  isAt,
+  openUdpSocket,
+  portOf,
+  type UdpSocket,
+} from "../../driver/mod.ts";
 import { parseAddress } from "../../lib/address.ts";
 import {
   type EndHost,
@@ -18,7 +25,14 @@ import {
   type Transport,
   type Waitable,
 } from "../../lib/core/mod.ts";
-import { fail, formatHostPort, type HostPort, parseHostPort, parseListen, requireNet } from "./_host_port.ts";
+import {
+  formatHostPort,
+  type HostPort,
+  parseHostPort,
+  parseListen,
+  parsePeer,
+  requireNet,
+} from "./_host_port.ts";
 import { objectionTo } from "./_objection.ts";
 
 // Specification
@@ -174,6 +188,8 @@ export class UdpTransport implements Transport {
   #admit(packet: Packet): string | undefined {
     const known = this.#hasPeer && isAt(packet, this.#peerView, 0, this.#socket.family);
     if (!known && !this.#roams) return "not from the peer";
+    // RFC 768: nobody can be answered there.
+    if (portOf(packet.endpoint) === 0) return "from port 0";
     const objection = objectionTo(packet.bytes, packet.offset, packet.length, this.mtu);
     if (objection === undefined && !known) {
       this.#peer.set(packet.endpoint);
@@ -231,9 +247,8 @@ export function udp(options: UdpOptions): () => Promise<UdpTransport> {
   if (peerText === undefined && listen === undefined) {
     throw new TypeError("Cannot use udp(): it has no peer and no port: give peer, listen or both");
   }
-  const peer = peerText === undefined ? undefined : parseHostPort(peerText, `peer "${peerText}"`);
+  const peer = peerText === undefined ? undefined : parsePeer(peerText, `peer "${peerText}"`);
   const local = listen === undefined ? undefined : parseListen(listen, `listen "${listen}"`);
-  if (peer?.port === 0) fail(`peer "${peerText}"`, "its port is 0", "write the port that it listens on");
   if (!Number.isInteger(mtu) || mtu < 1 || mtu > MAX_DATAGRAM) {
     throw new RangeError(
       `Cannot use MTU ${mtu} over UDP: it is not a whole number from 1 to ${MAX_DATAGRAM}`,

@@ -6,16 +6,19 @@ import { buildPeers } from "./peers.ts";
 import { benchRelay } from "./relay.ts";
 import { machine, type Report, say, toJson, toText, writeResults } from "./report.ts";
 import { benchStages } from "./stages.ts";
+import { benchWintun } from "./wintun.ts";
 
 const BENCHES: Record<string, (quick: boolean, signal: AbortSignal) => Promise<Report>> = {
   relay: benchRelay,
   stages: benchStages,
+  wintun: benchWintun,
 };
 
 const USAGE = `Usage: deno task bench NAME [flags]
 
   relay    between two TUN devices: Warren against a C loop and socat; needs root, iperf3, ping
   stages   what a handler, a chain of stages and each surface add to a packet; needs no privilege
+  wintun   what is added to Wintun's calls, and what idling costs; needs Wine, mingw, npm
   build    compiles the peers that are programs of C; needs gcc
 
   --json       the last line of the output is the result as one JSON object

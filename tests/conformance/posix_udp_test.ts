@@ -49,7 +49,7 @@ if (Deno.build.os === "linux") {
           return new UdpTransport(socket, peer);
         }) as [UdpTransport, UdpTransport],
       );
-      return { near, far, mtu: 1500, failsWithPeer: false };
+      return { near, far, mtu: 1500, least: 20, failsWithPeer: false };
     });
   }
 }

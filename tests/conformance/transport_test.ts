@@ -18,7 +18,14 @@ for (const [host, mtu] of [["127.0.0.1", 1500], ["[::1]", 9000]] as const) {
     await scout.closed;
     const one = await udp({ peer: place, listen: `${host}:0`, mtu })();
     const [near, far] = cable(one, await udp({ peer: one.local!, listen: place, mtu })());
-    return { near, far, mtu, failsWithPeer: false, gone: () => Promise.all([near.closed, far.closed]) };
+    return {
+      near,
+      far,
+      mtu,
+      least: 20,
+      failsWithPeer: false,
+      gone: () => Promise.all([near.closed, far.closed]),
+    };
   });
 }
 
@@ -45,6 +52,7 @@ function pairOf(near: WebSocketEnd, far: WebSocketEnd): EndPair {
     near,
     far,
     mtu: 65_535,
+    least: 20,
     failsWithPeer: false,
     ready: () => until(() => near.connected && far.connected, "both sides were connected"),
     gone: () => Promise.all([near.closed, far.closed]),

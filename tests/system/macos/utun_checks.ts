@@ -43,7 +43,7 @@ function openPair(mtu: number): EndPair {
     BsdDevice,
     BsdDevice,
   ];
-  return { near, far, mtu, failsWithPeer: false };
+  return { near, far, mtu, least: 20, failsWithPeer: false };
 }
 
 for (const mtu of [576, 1500]) endConformance(`utun of MTU ${mtu}`, () => openPair(mtu));
@@ -56,7 +56,7 @@ for (const host of ["127.0.0.1", "::1"]) {
       new UdpTransport(socket, { host, port: portOf(sockets[1 - i]!.local), family: address.family })
     );
     const [near, far] = cable(transports[0]!, transports[1]!);
-    return { near, far, mtu: 1500, failsWithPeer: false };
+    return { near, far, mtu: 1500, least: 20, failsWithPeer: false };
   });
 }
 
