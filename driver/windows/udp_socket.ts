@@ -34,6 +34,8 @@ export const Socket = {
   SOL_SOCKET: 0xffff,
   SO_SNDBUF: 0x1001,
   SO_RCVBUF: 0x1002,
+  /** ~SO_REUSEADDR */
+  SO_EXCLUSIVEADDRUSE: ~4,
   IPV6_V6ONLY: 27,
   IP_UNICAST_IF: 31,
   IPV6_UNICAST_IF: 31,
@@ -48,6 +50,8 @@ const INVALID_SOCKET = -1;
 // Implementation
 /** Errors of datagrams sent before (ICMP) that one call passes over. */
 const MOST_ERRORS = 8;
+/** What WSAEACCES means here: Windows has no ports that need rights. */
+const TAKEN_REMEDY = "another program has this port for itself, or Windows has reserved it: use another one";
 
 /** A UDP socket of Windows. Its event is set when something can be received, again after each call that receives. */
 export class WindowsUdpSocket implements UdpSocket {
@@ -63,8 +67,11 @@ export class WindowsUdpSocket implements UdpSocket {
   refusal: string | undefined;
 
   readonly #ws2 = ws2();
+  readonly #kernel32 = kernel32();
   readonly #socket: bigint;
   readonly #event: Waitable;
+  /** The same, as calls take it. */
+  readonly #eventHandle: bigint;
   readonly #settleClosed: () => void;
   readonly #endpointSize: number;
   /** What the system writes the endpoint's size to. */
@@ -79,7 +86,8 @@ export class WindowsUdpSocket implements UdpSocket {
   /** Opens and binds it. @throws {Error} Windows', such as `Deno.errors.AddrInUse`. */
   constructor(options: UdpSocketOptions) {
     const { address, port = 0, ipv6Only = false, interface: name } = options;
-    const { WSASocketW, WSAGetLastError, bind, closesocket, getsockname, WSAEventSelect } = this.#ws2;
+    const { WSASocketW, WSAGetLastError, setsockopt, bind, closesocket, getsockname, WSAEventSelect } =
+      this.#ws2;
     ({ promise: this.closed, resolve: this.#settleClosed } = Promise.withResolvers<void>());
     this.family = address.family;
     this.#endpointSize = address.family === 4 ? Endpoint.Ipv4Size : Endpoint.Ipv6Size;
@@ -88,7 +96,8 @@ export class WindowsUdpSocket implements UdpSocket {
     const check = (result: number, operation: string) => {
       if (result === 0) return;
       const failed = WSAGetLastError();
-      throw win32Error(attempt, operation, failed, bindRemedy(win32Name(failed)));
+      const remedy = failed === Win32.WSAEACCES ? TAKEN_REMEDY : bindRemedy(win32Name(failed));
+      throw win32Error(attempt, operation, failed, remedy);
     };
     const flags = Socket.WSA_FLAG_OVERLAPPED | Socket.WSA_FLAG_NO_HANDLE_INHERIT;
     const socket = WSASocketW(familyOf(address), Socket.SOCK_DGRAM, Socket.IPPROTO_UDP, null, 0, flags);
@@ -114,16 +123,22 @@ export class WindowsUdpSocket implements UdpSocket {
       null,
       null,
     );
+    // Otherwise another program could take the port over.
+    check(
+      setsockopt(this.#socket, Socket.SOL_SOCKET, Socket.SO_EXCLUSIVEADDRUSE, Int32Array.of(1), 4),
+      "setsockopt of SO_EXCLUSIVEADDRUSE",
+    );
     check(bind(this.#socket, asked, this.#endpointSize), "bind");
     this.local = new Uint8Array(Endpoint.Size);
     check(getsockname(this.#socket, this.local, Int32Array.of(Endpoint.Size)), "getsockname");
-    const { CreateEventW, CloseHandle, GetLastError } = kernel32();
+    const { CreateEventW, CloseHandle, GetLastError } = this.#kernel32;
     // It resets itself when a wait ends with it.
     this.#event = CreateEventW(null, 0, 0, null);
     if (this.#event === 0) throw win32Error(attempt, "CreateEventW", GetLastError());
-    undo.defer(() => CloseHandle(BigInt(this.#event)));
+    this.#eventHandle = BigInt(this.#event);
+    undo.defer(() => CloseHandle(this.#eventHandle));
     // It makes the socket one that never waits, too.
-    check(WSAEventSelect(this.#socket, BigInt(this.#event), Socket.FD_READ), "WSAEventSelect");
+    check(WSAEventSelect(this.#socket, this.#eventHandle, Socket.FD_READ), "WSAEventSelect");
     undo.move();
   }
 
@@ -153,9 +168,13 @@ export class WindowsUdpSocket implements UdpSocket {
     const pool = this.#pool!;
     const room = this.#room;
     let count = 0;
-    for (let errors = 0; !this.#closed && !batch.full && errors < MOST_ERRORS;) {
-      const packet = pool.take(room);
-      if (packet === undefined) break;
+    for (let errors = 0; !this.#closed && !batch.full;) {
+      const packet = errors < MOST_ERRORS ? pool.take(room) : undefined;
+      if (packet === undefined) {
+        // The wait that ended took the event's signal, and only a call that receives would have it set again.
+        this.#kernel32.SetEvent(this.#eventHandle);
+        break;
+      }
       this.#size[0] = Endpoint.Size;
       const address = this.#addresses[packet.slot]!;
       const length = recvfrom(this.#socket, address, room, 0, packet.endpoint, this.#size);
@@ -200,7 +219,7 @@ export class WindowsUdpSocket implements UdpSocket {
     this.#closed = true;
     this.#ws2.closesocket(this.#socket);
     letGo(this.#event).then(() => {
-      kernel32().CloseHandle(BigInt(this.#event));
+      this.#kernel32.CloseHandle(this.#eventHandle);
       this.#settleClosed();
     });
   }
