@@ -17,7 +17,6 @@ import {
   type PacketBatch,
   type Waitable,
 } from "../../lib/core/mod.ts";
-import { finishChecksum } from "../../lib/checksum.ts";
 import { DriverError } from "../error.ts";
 import { DeviceEvents } from "../events.ts";
 import type { CheckedDeviceOptions } from "../options.ts";
@@ -162,6 +161,7 @@ export class WintunDevice implements Device {
     const { handle } = session;
     const size = this.#size;
     let count = 0;
+    let refused = 0;
     while (!batch.full) {
       let source = this.#waiting;
       if (source === 0n) {
@@ -175,6 +175,7 @@ export class WintunDevice implements Device {
       if (length === 0) {
         WintunReleaseReceivePacket(handle, source);
         this.#host!.refuse(0, "empty");
+        refused++;
         continue;
       }
       if (length > LARGE_ROOM) {
@@ -194,6 +195,8 @@ export class WintunDevice implements Device {
       batch.push(packet);
       count++;
     }
+    // More may be there than a breath has shown that moved nothing.
+    if (refused > 0) this.#host!.wake();
     return count;
   }
 
@@ -214,9 +217,7 @@ export class WintunDevice implements Device {
         this.#host!.drop(packet, unfit);
         continue;
       }
-      if (packet.checksumStart !== 0) {
-        finishChecksum(packet.data, packet.checksumStart, packet.checksumOffset);
-      }
+      packet.finish();
       const target = WintunAllocateSendPacket(handle, packet.length);
       if (target === 0n) {
         if (!this.#writeFailed(lastError(), sent)) break;
