@@ -20,7 +20,7 @@ import {
 import { DriverError } from "../error.ts";
 import { DeviceEvents } from "../events.ts";
 import type { CheckedDeviceOptions } from "../options.ts";
-import { type Adapter, closeAdapter, failure, openAdapter } from "./adapter.ts";
+import { type Adapter, closeAdapter, openAdapter, wintunError } from "./adapter.ts";
 import { addressOf, kernel32 } from "./kernel32.ts";
 import { LinkMonitor } from "./link_monitor.ts";
 import { checkSupported, Setup } from "./setup.ts";
@@ -415,7 +415,7 @@ function startSession(verb: string, adapter: Adapter, capacity: number): Promise
     const failed = handle === null ? lastError() : 0;
     if (handle === null) {
       const code = fromHresult(codeOf(errors) ?? failed);
-      throw failure(`${verb} "${adapter.name}"`, `WintunStartSession of ${capacity} bytes`, code, errors);
+      throw wintunError(`${verb} "${adapter.name}"`, `WintunStartSession of ${capacity} bytes`, code, errors);
     }
     return Promise.resolve({ handle, readEvent: WintunGetReadWaitEvent(handle) });
   });
