@@ -174,13 +174,14 @@ export const IPPROTO_NETMGMT = 3;
 /** A lifetime without an end (seconds). */
 export const INFINITE_LIFETIME = 0xffff_ffff;
 
+// Implementation
+/** The variable that names another library: for tests, where no Windows is, as Wine's lacks most of these functions. */
+const VARIABLE = "WARREN_IPHLPAPI";
+
 /** The functions of iphlpapi.dll that Warren calls. */
 export type Iphlpapi = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
 let opened: Iphlpapi | undefined;
-
-/** The variable that names another library: for tests, where no Windows is, as Wine's lacks most of these functions. */
-const VARIABLE = "WARREN_IPHLPAPI";
 
 function load(): Iphlpapi {
   const named = environment(VARIABLE);

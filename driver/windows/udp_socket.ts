@@ -1,13 +1,7 @@
 /** UDP sockets of Windows: one datagram a call, by recvfrom and sendto. */
 
 import type { Address } from "../../lib/address.ts";
-import {
-  HEADROOM,
-  type Packet,
-  type PacketBatch,
-  type PacketPool,
-  type Waitable,
-} from "../../lib/core/mod.ts";
+import { type Packet, type PacketBatch, type PacketPool, type Waitable } from "../../lib/core/mod.ts";
 import {
   bindRemedy,
   Endpoint,
@@ -19,6 +13,7 @@ import {
 } from "../udp_socket.ts";
 import { iphlpapi } from "./iphlpapi.ts";
 import { kernel32, wideString } from "./kernel32.ts";
+import { PoolAddresses } from "./pool_addresses.ts";
 import { familyOf, viewOf, writeSockaddr } from "./rows.ts";
 import { letGo } from "./waiter.ts";
 import { Win32, win32Error, win32Name } from "./win32_error.ts";
@@ -77,9 +72,7 @@ export class WindowsUdpSocket implements UdpSocket {
   /** What the system writes the endpoint's size to. */
   readonly #size = new Int32Array(1);
   #pool: PacketPool | undefined;
-  #base = 0;
-  /** Where each slot's packet starts in this process's memory. */
-  #addresses: bigint[] = [];
+  #addresses: PoolAddresses | undefined;
   #room = 0;
   #closed = false;
 
@@ -151,8 +144,7 @@ export class WindowsUdpSocket implements UdpSocket {
   attach(pool: PacketPool, longest: number): void {
     this.#pool = pool;
     this.#room = longest + 1;
-    this.#base = Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(pool.bytes)));
-    this.#addresses = pool.packets.map((packet) => BigInt(this.#base + packet.slotStart + HEADROOM));
+    this.#addresses = new PoolAddresses(pool);
   }
 
   /** The endpoint of an address and a port. */
@@ -166,6 +158,7 @@ export class WindowsUdpSocket implements UdpSocket {
   receive(batch: PacketBatch): number {
     const { recvfrom, WSAGetLastError } = this.#ws2;
     const pool = this.#pool!;
+    const addresses = this.#addresses!;
     const room = this.#room;
     let count = 0;
     for (let errors = 0; !this.#closed && !batch.full;) {
@@ -176,7 +169,7 @@ export class WindowsUdpSocket implements UdpSocket {
         break;
       }
       this.#size[0] = Endpoint.Size;
-      const address = this.#addresses[packet.slot]!;
+      const address = addresses.ofFresh(packet);
       const length = recvfrom(this.#socket, address, room, 0, packet.endpoint, this.#size);
       const failed = length < 0 ? WSAGetLastError() : 0;
       if (failed === 0 || failed === Win32.WSAEMSGSIZE) {
@@ -196,15 +189,13 @@ export class WindowsUdpSocket implements UdpSocket {
   /** Sends packets until the system refuses one. */
   send(packets: readonly Packet[], start: number, end: number): number {
     const { sendto, WSAGetLastError } = this.#ws2;
+    const addresses = this.#addresses!;
     this.refusal = undefined;
     let at = start;
     for (; at < end && !this.#closed; at++) {
       const packet = packets[at]!;
       const { endpoint, length } = packet;
-      const address = packet.offset === packet.slotStart + HEADROOM
-        ? this.#addresses[packet.slot]!
-        : BigInt(this.#base + packet.offset);
-      if (sendto(this.#socket, address, length, 0, endpoint, this.#endpointSize) >= 0) continue;
+      if (sendto(this.#socket, addresses.of(packet), length, 0, endpoint, this.#endpointSize) >= 0) continue;
       const failed = WSAGetLastError();
       const full = failed === Win32.WSAEWOULDBLOCK || failed === Win32.WSAENOBUFS;
       if (!full && this.#survives(failed, "sendto")) this.refusal = win32Name(failed);

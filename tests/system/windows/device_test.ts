@@ -23,7 +23,7 @@ const CHECKS = [
     shows: "it says why a device cannot be opened, and leaves nothing",
   },
   { file: "library_checks.ts", tests: 9, shows: "it loads no other library than the one that is meant" },
-  { file: "fault_checks.ts", tests: 16, shows: "it bears what goes wrong while packets move" },
+  { file: "fault_checks.ts", tests: 17, shows: "it bears what goes wrong while packets move" },
   { file: "fuzz_checks.ts", tests: 2, shows: "it bears a system that does anything" },
 ] as const;
 

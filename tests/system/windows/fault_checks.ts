@@ -5,7 +5,7 @@ import { MemoryDevice } from "../../../driver/memory.ts";
 import { DriverError, openDevice } from "../../../driver/mod.ts";
 import type { WintunDevice } from "../../../driver/windows/device.ts";
 import { EventWaiter } from "../../../driver/windows/waiter.ts";
-import { Direction, type Packet, PacketBatch } from "../../../lib/core/mod.ts";
+import { Direction, type Packet, PacketBatch, PacketPool } from "../../../lib/core/mod.ts";
 import { currentLoop } from "../../../runtime/loop.ts";
 import { openTunnel, type Tunnel, type TunnelOptions, Verdict } from "../../../runtime/mod.ts";
 import { empty, numbered } from "../../conformance/end.ts";
@@ -184,6 +184,22 @@ driverTest("write() finishes a sum once, though a full ring has it try again", a
   const arrived = far.take()!;
   strictEqual(arrived.length, 28);
   strictEqual(new DataView(arrived.buffer).getUint16(26), ~0x1234 & 0xffff);
+});
+
+driverTest("write() sends a slot's packet from where it starts, which headers move to and fro", async () => {
+  await using rig = await Rig.open("moved", {}, new PacketPool({ small: 1, large: 0 }));
+  const { device, far, host } = rig;
+  const batch = new PacketBatch();
+  for (const moved of [0, -8, -8, 4, 0, 4, -8]) {
+    const packet = host.pool.from(bytesOf(moved & 0xff))!;
+    if (moved < 0) packet.prepend(-moved);
+    else packet.strip(moved);
+    packet.bytes[packet.offset] = 0x45;
+    const expected = packet.data.slice();
+    batch.push(packet);
+    strictEqual(device.write(batch), 1);
+    deepStrictEqual(far.take(), expected, `moved by ${moved}`);
+  }
 });
 
 driverTest(
