@@ -11,19 +11,18 @@ import {
   type DeviceEvent,
   type DeviceStatistics,
   type EndHost,
-  HEADROOM,
   LARGE_ROOM,
   type Packet,
   type PacketBatch,
   type Waitable,
 } from "../../lib/core/mod.ts";
-import { finishChecksum } from "../../lib/checksum.ts";
 import { DriverError } from "../error.ts";
 import { DeviceEvents } from "../events.ts";
 import type { CheckedDeviceOptions } from "../options.ts";
-import { type Adapter, closeAdapter, failure, openAdapter } from "./adapter.ts";
+import { type Adapter, closeAdapter, openAdapter, wintunError } from "./adapter.ts";
 import { addressOf, kernel32 } from "./kernel32.ts";
 import { LinkMonitor } from "./link_monitor.ts";
+import { PoolAddresses } from "./pool_addresses.ts";
 import { checkSupported, Setup } from "./setup.ts";
 import { letGo } from "./waiter.ts";
 import { fromHresult, Win32, win32Error } from "./win32_error.ts";
@@ -109,9 +108,7 @@ export class WintunDevice implements Device {
   #restarting: Promise<void> | undefined;
   #host: EndHost | undefined;
   #closed = false;
-  /** The pool's address, and where each slot's packet starts. */
-  #base = 0;
-  #addresses: bigint[] = [];
+  #addresses: PoolAddresses | undefined;
   readonly #size = new Uint32Array(1);
   /** A packet that is received and not released: there was no slot for it. Its length is in `#size`. */
   #waiting = 0n;
@@ -146,9 +143,7 @@ export class WintunDevice implements Device {
   /** Gives it its loop. */
   attach(host: EndHost): void {
     this.#host = host;
-    const { pool } = host;
-    this.#base = Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(pool.bytes)));
-    this.#addresses = pool.packets.map((packet) => BigInt(this.#base + packet.slotStart + HEADROOM));
+    this.#addresses = new PoolAddresses(host.pool);
     host.watch(this.#monitor.waitable, () => this.#hear());
   }
 
@@ -157,11 +152,13 @@ export class WintunDevice implements Device {
     const session = this.#session;
     if (session === undefined) return 0;
     const { pool } = this.#host!;
+    const addresses = this.#addresses!;
     const { WintunReceivePacket, WintunReleaseReceivePacket } = this.#wintun;
     const { RtlMoveMemory, SetEvent } = this.#kernel32;
     const { handle } = session;
     const size = this.#size;
     let count = 0;
+    let refused = 0;
     while (!batch.full) {
       let source = this.#waiting;
       if (source === 0n) {
@@ -175,6 +172,7 @@ export class WintunDevice implements Device {
       if (length === 0) {
         WintunReleaseReceivePacket(handle, source);
         this.#host!.refuse(0, "empty");
+        refused++;
         continue;
       }
       if (length > LARGE_ROOM) {
@@ -189,11 +187,13 @@ export class WintunDevice implements Device {
         break;
       }
       this.#waiting = 0n;
-      RtlMoveMemory(this.#addresses[packet.slot]!, source, length64(length));
+      RtlMoveMemory(addresses.ofFresh(packet), source, length64(length));
       WintunReleaseReceivePacket(handle, source);
       batch.push(packet);
       count++;
     }
+    // More may be there than a breath has shown that moved nothing.
+    if (refused > 0) this.#host!.wake();
     return count;
   }
 
@@ -202,6 +202,7 @@ export class WintunDevice implements Device {
     const session = this.#session;
     if (session === undefined) return 0;
     const { packets, length } = batch;
+    const addresses = this.#addresses!;
     const { WintunAllocateSendPacket, WintunSendPacket } = this.#wintun;
     const { RtlMoveMemory } = this.#kernel32;
     const { handle } = session;
@@ -214,9 +215,7 @@ export class WintunDevice implements Device {
         this.#host!.drop(packet, unfit);
         continue;
       }
-      if (packet.checksumStart !== 0) {
-        finishChecksum(packet.data, packet.checksumStart, packet.checksumOffset);
-      }
+      packet.finish();
       const target = WintunAllocateSendPacket(handle, packet.length);
       if (target === 0n) {
         if (!this.#writeFailed(lastError(), sent)) break;
@@ -224,10 +223,7 @@ export class WintunDevice implements Device {
         continue;
       }
       // From here to SendPacket nothing can fail.
-      const source = packet.offset === packet.slotStart + HEADROOM
-        ? this.#addresses[packet.slot]!
-        : BigInt(this.#base + packet.offset);
-      RtlMoveMemory(target, source, length64(packet.length));
+      RtlMoveMemory(target, addresses.of(packet), length64(packet.length));
       WintunSendPacket(handle, target);
       packet.pool.give(packet);
       sent++;
@@ -414,7 +410,7 @@ function startSession(verb: string, adapter: Adapter, capacity: number): Promise
     const failed = handle === null ? lastError() : 0;
     if (handle === null) {
       const code = fromHresult(codeOf(errors) ?? failed);
-      throw failure(`${verb} "${adapter.name}"`, `WintunStartSession of ${capacity} bytes`, code, errors);
+      throw wintunError(`${verb} "${adapter.name}"`, `WintunStartSession of ${capacity} bytes`, code, errors);
     }
     return Promise.resolve({ handle, readEvent: WintunGetReadWaitEvent(handle) });
   });

@@ -39,6 +39,8 @@ const SYMBOLS = {
   ReadFile: { parameters: ["usize", "buffer", "u32", "buffer", "pointer"], result: "i32" },
   // DWORD GetEnvironmentVariableW(LPCWSTR Name, LPWSTR Buffer, DWORD Size);
   GetEnvironmentVariableW: { parameters: ["buffer", "buffer", "u32"], result: "u32" },
+  // UINT GetSystemDirectoryW(LPWSTR Buffer, UINT Size);
+  GetSystemDirectoryW: { parameters: ["buffer", "u32"], result: "u32" },
   // DWORD GetModuleFileNameW(HMODULE Module, LPWSTR Filename, DWORD Size);
   GetModuleFileNameW: { parameters: ["usize", "buffer", "u32"], result: "u32" },
   // BOOL GetModuleHandleExW(DWORD Flags, LPCWSTR ModuleName, HMODULE *Module);
@@ -47,6 +49,7 @@ const SYMBOLS = {
   GetProcAddress: { parameters: ["usize", "buffer"], result: "usize" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
+// Specification
 // winnt.h, fileapi.h, libloaderapi.h
 const GET_MODULE_HANDLE_EX_FLAG_PIN = 1;
 const GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT = 2;
@@ -59,7 +62,7 @@ const INVALID_HANDLE_VALUE = -1;
 /** The longest path that Windows has, and the longest environment variable (WCHARs). */
 const LONGEST_TEXT = 32_768;
 /** minwindef.h: the longest path that needs no prefix (WCHARs). */
-const MAX_PATH = 260;
+export const MAX_PATH = 260;
 
 // Implementation
 /** More than any library that Warren loads (bytes). */

@@ -66,6 +66,8 @@ export class Setup {
   readonly #stays: boolean;
   readonly #undos: { what: string; undo: () => number }[] = [];
   readonly #ifRow: Row;
+  /** The settings point at it. */
+  #dnsText: Uint16Array<ArrayBuffer> | undefined;
 
   /** For this adapter. */
   constructor(adapter: Adapter) {
@@ -91,7 +93,12 @@ export class Setup {
     const first = needs.has(Family.Ipv4) || needs.size === 0 ? Family.Ipv4 : Family.Ipv6;
     const second = first === Family.Ipv4 ? Family.Ipv6 : Family.Ipv4;
     for (const family of [first, second]) {
-      await this.#setInterface(family, options, needs.has(family), family === first);
+      const row = await this.#awaitRow(family, needs.has(family) || family === first);
+      if (row === undefined) continue;
+      if (family === first && this.#keepsMtu(options)) {
+        this.mtu = viewOf(row).getUint32(InterfaceRow.NlMtu, true);
+      }
+      this.#setInterface(family, row, options);
     }
     for (const prefix of addresses) this.#addAddress(prefix);
     for (const route of routes) this.#addRoute(route);
@@ -134,31 +141,36 @@ export class Setup {
     };
   }
 
-  async #setInterface(
-    family: Family,
-    options: CheckedDeviceOptions,
-    asked: boolean,
-    first: boolean,
-  ): Promise<void> {
-    const { GetIpInterfaceEntry, SetIpInterfaceEntry, InitializeIpInterfaceEntry } = this.#iphlpapi;
-    const what = `set up ${family === Family.Ipv4 ? "IPv4" : "IPv6"} on "${this.#name}"`;
+  /** Whether the adapter's MTU stays what it was. */
+  #keepsMtu({ mtu }: CheckedDeviceOptions): boolean {
+    return this.#stays && mtu === undefined;
+  }
+
+  #attempt(family: Family): string {
+    return `set up ${family === Family.Ipv4 ? "IPv4" : "IPv6"} on "${this.#name}"`;
+  }
+
+  /** A protocol's row of the interface, as soon as there is one; where it is not needed, `undefined` if it is not there. */
+  async #awaitRow(family: Family, needed: boolean): Promise<Row | undefined> {
+    const { GetIpInterfaceEntry, InitializeIpInterfaceEntry } = this.#iphlpapi;
     const row = interfaceRow(this.#luid, family, InitializeIpInterfaceEntry);
     const start = performance.now();
     for (;;) {
       const failed = GetIpInterfaceEntry(row);
-      if (failed === Win32.NO_ERROR) break;
+      if (failed === Win32.NO_ERROR) return row;
       const absent = failed === Win32.ERROR_NOT_FOUND || failed === Win32.ERROR_FILE_NOT_FOUND;
-      if (absent && !asked && !first) return;
+      if (absent && !needed) return undefined;
       if (!absent || performance.now() - start > ROW_LIMIT) {
-        throw failure(
-          what,
-          "GetIpInterfaceEntry",
-          failed,
-          absent ? "the interface did not appear" : undefined,
-        );
+        const remedy = absent ? "the interface did not appear" : undefined;
+        throw refused(this.#attempt(family), "GetIpInterfaceEntry", failed, remedy);
       }
       await new Promise((resolve) => setTimeout(resolve, ROW_AGAIN));
     }
+  }
+
+  #setInterface(family: Family, row: Row, options: CheckedDeviceOptions): void {
+    const { SetIpInterfaceEntry } = this.#iphlpapi;
+    const what = this.#attempt(family);
     const view = viewOf(row);
     // As it was read, it may be longer than Windows takes when it is set.
     view.setUint32(InterfaceRow.SitePrefixLength, 0, true);
@@ -169,9 +181,7 @@ export class Setup {
       view.setUint8(InterfaceRow.UseAutomaticMetric, 0);
       view.setUint32(InterfaceRow.Metric, metric, true);
     }
-    const keeps = this.#stays && options.mtu === undefined;
-    if (keeps && first) this.mtu = view.getUint32(InterfaceRow.NlMtu, true);
-    if (!keeps) {
+    if (!this.#keepsMtu(options)) {
       const least = family === Family.Ipv6 ? MIN_MTU_IPV6 : MIN_MTU_IPV4;
       view.setUint32(InterfaceRow.NlMtu, Math.max(this.mtu, least), true);
     }
@@ -212,11 +222,8 @@ export class Setup {
     const what = `use name servers ${servers} on "${this.#name}"`;
     const set = (text: string): number => {
       if (SetInterfaceDnsSettings === null) return Win32.ERROR_NOT_SUPPORTED;
-      const wide = wideString(text);
-      const settings = dnsSettings(family, addressOf(wide));
-      const failed = SetInterfaceDnsSettings(this.#guid, settings);
-      // The settings point at it.
-      return wide.length === 0 ? Win32.ERROR_INVALID_PARAMETER : failed;
+      this.#dnsText = wideString(text);
+      return SetInterfaceDnsSettings(this.#guid, dnsSettings(family, addressOf(this.#dnsText)));
     };
     if (servers === "") {
       // Windows may remember some of a process that crashed.
@@ -231,11 +238,11 @@ export class Setup {
 }
 
 function check(what: string, operation: string, failed: number, remedy?: string): void {
-  if (failed !== Win32.NO_ERROR) throw failure(what, operation, failed, remedy);
+  if (failed !== Win32.NO_ERROR) throw refused(what, operation, failed, remedy);
 }
 
 /** The error for a call that failed; `remedy` is what this error of this call means, where it means something. */
-function failure(what: string, operation: string, failed: number, remedy?: string): Error {
+function refused(what: string, operation: string, failed: number, remedy?: string): Error {
   const denied = failed === Win32.ERROR_ACCESS_DENIED ? ADMINISTRATOR_REMEDY : undefined;
   return win32Error(what, operation, failed, remedy ?? denied);
 }

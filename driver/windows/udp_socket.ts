@@ -1,13 +1,7 @@
 /** UDP sockets of Windows: one datagram a call, by recvfrom and sendto. */
 
 import type { Address } from "../../lib/address.ts";
-import {
-  HEADROOM,
-  type Packet,
-  type PacketBatch,
-  type PacketPool,
-  type Waitable,
-} from "../../lib/core/mod.ts";
+import { type Packet, type PacketBatch, type PacketPool, type Waitable } from "../../lib/core/mod.ts";
 import {
   bindRemedy,
   Endpoint,
@@ -19,6 +13,7 @@ import {
 } from "../udp_socket.ts";
 import { iphlpapi } from "./iphlpapi.ts";
 import { kernel32, wideString } from "./kernel32.ts";
+import { PoolAddresses } from "./pool_addresses.ts";
 import { familyOf, viewOf, writeSockaddr } from "./rows.ts";
 import { letGo } from "./waiter.ts";
 import { Win32, win32Error, win32Name } from "./win32_error.ts";
@@ -34,6 +29,8 @@ export const Socket = {
   SOL_SOCKET: 0xffff,
   SO_SNDBUF: 0x1001,
   SO_RCVBUF: 0x1002,
+  /** ~SO_REUSEADDR */
+  SO_EXCLUSIVEADDRUSE: ~4,
   IPV6_V6ONLY: 27,
   IP_UNICAST_IF: 31,
   IPV6_UNICAST_IF: 31,
@@ -48,6 +45,8 @@ const INVALID_SOCKET = -1;
 // Implementation
 /** Errors of datagrams sent before (ICMP) that one call passes over. */
 const MOST_ERRORS = 8;
+/** What WSAEACCES means here: Windows has no ports that need rights. */
+const TAKEN_REMEDY = "another program has this port for itself, or Windows has reserved it: use another one";
 
 /** A UDP socket of Windows. Its event is set when something can be received, again after each call that receives. */
 export class WindowsUdpSocket implements UdpSocket {
@@ -63,23 +62,25 @@ export class WindowsUdpSocket implements UdpSocket {
   refusal: string | undefined;
 
   readonly #ws2 = ws2();
+  readonly #kernel32 = kernel32();
   readonly #socket: bigint;
   readonly #event: Waitable;
+  /** The same, as calls take it. */
+  readonly #eventHandle: bigint;
   readonly #settleClosed: () => void;
   readonly #endpointSize: number;
   /** What the system writes the endpoint's size to. */
   readonly #size = new Int32Array(1);
   #pool: PacketPool | undefined;
-  #base = 0;
-  /** Where each slot's packet starts in this process's memory. */
-  #addresses: bigint[] = [];
+  #addresses: PoolAddresses | undefined;
   #room = 0;
   #closed = false;
 
   /** Opens and binds it. @throws {Error} Windows', such as `Deno.errors.AddrInUse`. */
   constructor(options: UdpSocketOptions) {
     const { address, port = 0, ipv6Only = false, interface: name } = options;
-    const { WSASocketW, WSAGetLastError, bind, closesocket, getsockname, WSAEventSelect } = this.#ws2;
+    const { WSASocketW, WSAGetLastError, setsockopt, bind, closesocket, getsockname, WSAEventSelect } =
+      this.#ws2;
     ({ promise: this.closed, resolve: this.#settleClosed } = Promise.withResolvers<void>());
     this.family = address.family;
     this.#endpointSize = address.family === 4 ? Endpoint.Ipv4Size : Endpoint.Ipv6Size;
@@ -88,7 +89,8 @@ export class WindowsUdpSocket implements UdpSocket {
     const check = (result: number, operation: string) => {
       if (result === 0) return;
       const failed = WSAGetLastError();
-      throw win32Error(attempt, operation, failed, bindRemedy(win32Name(failed)));
+      const remedy = failed === Win32.WSAEACCES ? TAKEN_REMEDY : bindRemedy(win32Name(failed));
+      throw win32Error(attempt, operation, failed, remedy);
     };
     const flags = Socket.WSA_FLAG_OVERLAPPED | Socket.WSA_FLAG_NO_HANDLE_INHERIT;
     const socket = WSASocketW(familyOf(address), Socket.SOCK_DGRAM, Socket.IPPROTO_UDP, null, 0, flags);
@@ -114,16 +116,22 @@ export class WindowsUdpSocket implements UdpSocket {
       null,
       null,
     );
+    // Otherwise another program could take the port over.
+    check(
+      setsockopt(this.#socket, Socket.SOL_SOCKET, Socket.SO_EXCLUSIVEADDRUSE, Int32Array.of(1), 4),
+      "setsockopt of SO_EXCLUSIVEADDRUSE",
+    );
     check(bind(this.#socket, asked, this.#endpointSize), "bind");
     this.local = new Uint8Array(Endpoint.Size);
     check(getsockname(this.#socket, this.local, Int32Array.of(Endpoint.Size)), "getsockname");
-    const { CreateEventW, CloseHandle, GetLastError } = kernel32();
+    const { CreateEventW, CloseHandle, GetLastError } = this.#kernel32;
     // It resets itself when a wait ends with it.
     this.#event = CreateEventW(null, 0, 0, null);
     if (this.#event === 0) throw win32Error(attempt, "CreateEventW", GetLastError());
-    undo.defer(() => CloseHandle(BigInt(this.#event)));
+    this.#eventHandle = BigInt(this.#event);
+    undo.defer(() => CloseHandle(this.#eventHandle));
     // It makes the socket one that never waits, too.
-    check(WSAEventSelect(this.#socket, BigInt(this.#event), Socket.FD_READ), "WSAEventSelect");
+    check(WSAEventSelect(this.#socket, this.#eventHandle, Socket.FD_READ), "WSAEventSelect");
     undo.move();
   }
 
@@ -136,8 +144,7 @@ export class WindowsUdpSocket implements UdpSocket {
   attach(pool: PacketPool, longest: number): void {
     this.#pool = pool;
     this.#room = longest + 1;
-    this.#base = Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(pool.bytes)));
-    this.#addresses = pool.packets.map((packet) => BigInt(this.#base + packet.slotStart + HEADROOM));
+    this.#addresses = new PoolAddresses(pool);
   }
 
   /** The endpoint of an address and a port. */
@@ -151,13 +158,18 @@ export class WindowsUdpSocket implements UdpSocket {
   receive(batch: PacketBatch): number {
     const { recvfrom, WSAGetLastError } = this.#ws2;
     const pool = this.#pool!;
+    const addresses = this.#addresses!;
     const room = this.#room;
     let count = 0;
-    for (let errors = 0; !this.#closed && !batch.full && errors < MOST_ERRORS;) {
-      const packet = pool.take(room);
-      if (packet === undefined) break;
+    for (let errors = 0; !this.#closed && !batch.full;) {
+      const packet = errors < MOST_ERRORS ? pool.take(room) : undefined;
+      if (packet === undefined) {
+        // The wait that ended took the event's signal, and only a call that receives would have it set again.
+        this.#kernel32.SetEvent(this.#eventHandle);
+        break;
+      }
       this.#size[0] = Endpoint.Size;
-      const address = this.#addresses[packet.slot]!;
+      const address = addresses.ofFresh(packet);
       const length = recvfrom(this.#socket, address, room, 0, packet.endpoint, this.#size);
       const failed = length < 0 ? WSAGetLastError() : 0;
       if (failed === 0 || failed === Win32.WSAEMSGSIZE) {
@@ -177,15 +189,13 @@ export class WindowsUdpSocket implements UdpSocket {
   /** Sends packets until the system refuses one. */
   send(packets: readonly Packet[], start: number, end: number): number {
     const { sendto, WSAGetLastError } = this.#ws2;
+    const addresses = this.#addresses!;
     this.refusal = undefined;
     let at = start;
     for (; at < end && !this.#closed; at++) {
       const packet = packets[at]!;
       const { endpoint, length } = packet;
-      const address = packet.offset === packet.slotStart + HEADROOM
-        ? this.#addresses[packet.slot]!
-        : BigInt(this.#base + packet.offset);
-      if (sendto(this.#socket, address, length, 0, endpoint, this.#endpointSize) >= 0) continue;
+      if (sendto(this.#socket, addresses.of(packet), length, 0, endpoint, this.#endpointSize) >= 0) continue;
       const failed = WSAGetLastError();
       const full = failed === Win32.WSAEWOULDBLOCK || failed === Win32.WSAENOBUFS;
       if (!full && this.#survives(failed, "sendto")) this.refusal = win32Name(failed);
@@ -200,7 +210,7 @@ export class WindowsUdpSocket implements UdpSocket {
     this.#closed = true;
     this.#ws2.closesocket(this.#socket);
     letGo(this.#event).then(() => {
-      kernel32().CloseHandle(BigInt(this.#event));
+      this.#kernel32.CloseHandle(this.#eventHandle);
       this.#settleClosed();
     });
   }

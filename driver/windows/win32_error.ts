@@ -50,6 +50,7 @@ export const Win32 = {
 /** The upper half of an HRESULT that carries one of these numbers: `HRESULT_FROM_WIN32`. */
 const FACILITY_WIN32 = 0x8007;
 
+// Implementation
 const NAMES = new Map<number, string>(Object.entries(Win32).map(([name, code]) => [code, name]));
 
 /** The name of an error number, such as `ERROR_ACCESS_DENIED`; `error 200` for one not listed above. */

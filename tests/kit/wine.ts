@@ -247,11 +247,14 @@ export class Wine implements AsyncDisposable {
 
   /** The variables by which Warren's driver takes the stand-ins for the libraries. */
   async standIns(): Promise<Record<string, string>> {
-    const hash = createHash("sha256").update(await Deno.readFile(this.builds.wintun)).digest("hex");
+    const sha256 = async (path: string) =>
+      createHash("sha256").update(await Deno.readFile(path)).digest("hex");
+    const { wintun, iphlpapi } = this.builds;
     return {
-      WARREN_WINTUN: windowsPath(this.builds.wintun),
-      WARREN_WINTUN_SHA256: hash,
-      WARREN_IPHLPAPI: windowsPath(this.builds.iphlpapi),
+      WARREN_WINTUN: windowsPath(wintun),
+      WARREN_WINTUN_SHA256: await sha256(wintun),
+      WARREN_IPHLPAPI: windowsPath(iphlpapi),
+      WARREN_IPHLPAPI_SHA256: await sha256(iphlpapi),
     };
   }
 

@@ -3,7 +3,13 @@
 import { deepStrictEqual, rejects, strictEqual } from "node:assert/strict";
 import { createSocket, type Socket } from "node:dgram";
 import * as fc from "fast-check";
-import { formatEndpoint, MemoryDevice, openUdpSocket, type UdpSocket } from "../../../driver/mod.ts";
+import {
+  formatEndpoint,
+  MemoryDevice,
+  openUdpSocket,
+  openWaiter,
+  type UdpSocket,
+} from "../../../driver/mod.ts";
 import { parseAddress } from "../../../lib/address.ts";
 import { type Packet, PacketBatch } from "../../../lib/core/mod.ts";
 import { openTunnel, type Tunnel, type TunnelOptions } from "../../../runtime/tunnel.ts";
@@ -215,6 +221,27 @@ Deno.test("udp() finishes sums that its device left unfinished", async () => {
   strictEqual(new DataView(arrived!.buffer).getUint16(26), ~0x1234 & 0xffff);
 });
 
+Deno.test("a wait ends for datagrams for which there was no slot when an earlier wait had ended", async () => {
+  await using server = await attached(udp({ listen: HERE }));
+  await using client = await attached(udp({ peer: server.end.local!, listen: HERE }));
+  using waiter = await openWaiter();
+  const wait = () => {
+    waiter.clear();
+    waiter.add(server.end.waitable!, true, false);
+    return waiter.wait(DEADLINE);
+  };
+  const { pool } = server.host;
+  const hoard = pool.packets.map(() => pool.take(1) ?? pool.take(9000)!);
+  write(client, 5);
+  for (let round = 0; round < 3; round++) {
+    strictEqual(wait(), true, `wait ${round}`);
+    strictEqual(server.end.read(new PacketBatch()), 0);
+  }
+  for (const packet of hoard) pool.give(packet);
+  strictEqual(wait(), true, "the wait when there are slots");
+  deepStrictEqual((await receive(server.end, server.host, 1)).map(sequenceOf), [5]);
+});
+
 Deno.test("udp() resolves a peer's name when it opens", async () => {
   await using server = await attached(udp({ listen: HERE }));
   const port = server.end.local!.split(":")[1];
@@ -259,6 +286,8 @@ Deno.test("a tunnel whose UDP socket fails ends with the reason", async () => {
 
 /** So that permission for loopback is enough. */
 const HERE = "127.0.0.1:0";
+/** For what must come (milliseconds). */
+const DEADLINE = 5000;
 const PEER = { host: "192.0.2.1", port: 4500, family: 4 } as const;
 
 /** A socket of which the test says how sending ends. */

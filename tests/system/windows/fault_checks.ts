@@ -5,10 +5,10 @@ import { MemoryDevice } from "../../../driver/memory.ts";
 import { DriverError, openDevice } from "../../../driver/mod.ts";
 import type { WintunDevice } from "../../../driver/windows/device.ts";
 import { EventWaiter } from "../../../driver/windows/waiter.ts";
-import { Direction, type Packet, PacketBatch } from "../../../lib/core/mod.ts";
+import { Direction, type Packet, PacketBatch, PacketPool } from "../../../lib/core/mod.ts";
 import { currentLoop } from "../../../runtime/loop.ts";
 import { openTunnel, type Tunnel, type TunnelOptions, Verdict } from "../../../runtime/mod.ts";
-import { numbered } from "../../conformance/end.ts";
+import { empty, numbered } from "../../conformance/end.ts";
 import { turn, until } from "../../kit/host.ts";
 import {
   assertAccounted,
@@ -163,6 +163,45 @@ driverTest(
   },
 );
 
+driverTest("write() finishes a sum once, though a full ring has it try again", async () => {
+  await using rig = await Rig.open("sum");
+  const { device, far, host } = rig;
+  standIn.StandInStall(1);
+  const batch = new PacketBatch();
+  do for (let i = batch.length; i < 64; i++) batch.push(numbered(host.pool, i)); while (
+    device.write(batch) > 0
+  );
+  empty(batch);
+  const packet = host.pool.from(Uint8Array.from({ length: 28 }, (_, i) => i === 0 ? 0x45 : 0))!;
+  packet.view.setUint16(packet.offset + 20, 0x1234);
+  packet.checksumStart = 20;
+  packet.checksumOffset = 6;
+  batch.push(packet);
+  for (let attempt = 0; attempt < 3; attempt++) strictEqual(device.write(batch), 0, `attempt ${attempt}`);
+  standIn.StandInStall(0);
+  while (far.take() !== undefined) continue;
+  strictEqual(device.write(batch), 1);
+  const arrived = far.take()!;
+  strictEqual(arrived.length, 28);
+  strictEqual(new DataView(arrived.buffer).getUint16(26), ~0x1234 & 0xffff);
+});
+
+driverTest("write() sends a slot's packet from where it starts, which headers move to and fro", async () => {
+  await using rig = await Rig.open("moved", {}, new PacketPool({ small: 1, large: 0 }));
+  const { device, far, host } = rig;
+  const batch = new PacketBatch();
+  for (const moved of [0, -8, -8, 4, 0, 4, -8]) {
+    const packet = host.pool.from(bytesOf(moved & 0xff))!;
+    if (moved < 0) packet.prepend(-moved);
+    else packet.strip(moved);
+    packet.bytes[packet.offset] = 0x45;
+    const expected = packet.data.slice();
+    batch.push(packet);
+    strictEqual(device.write(batch), 1);
+    deepStrictEqual(far.take(), expected, `moved by ${moved}`);
+  }
+});
+
 driverTest(
   "a tunnel drops what a full ring does not take, counts it, and goes on when there is room",
   async () => {
@@ -285,6 +324,10 @@ driverTest("a packet of no bytes is counted as empty, and is no corruption", asy
   deepStrictEqual(rig.readNumbers(), [0, 1, 2, 3]);
   deepStrictEqual(host.refused, { empty: 1 });
   strictEqual(device.restarts, 0);
+  ok(far.inject(new Uint8Array(0)));
+  const { wakes } = host;
+  strictEqual(device.read(new PacketBatch()), 0);
+  strictEqual(host.wakes, wakes + 1, "a breath that moved nothing is no sign that nothing is there");
 });
 
 driverTest(

@@ -1,6 +1,6 @@
 /** Which wintun.dll the driver loads, and why it does not load another; device_test.ts runs it under Wine. */
 
-import { match, ok, rejects, strictEqual } from "node:assert/strict";
+import { match, ok, rejects, strictEqual, throws } from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { openDevice } from "../../../driver/mod.ts";
 import { iphlpapi } from "../../../driver/windows/iphlpapi.ts";
@@ -10,6 +10,16 @@ const STAND_IN = Deno.env.get("WARREN_WINTUN")!;
 const STAND_IN_SHA256 = Deno.env.get("WARREN_WINTUN_SHA256")!;
 /** Where official builds are, in the folders of their architectures. */
 const OFFICIAL = Deno.env.get("OFFICIAL_WINTUN")!;
+/** What says not by itself which file it is, or is none. */
+const NO_PATHS = [
+  "library.dll",
+  ".\\library.dll",
+  "\\library.dll",
+  "C:library.dll",
+  "\\\\.\\C:\\library.dll",
+  "//./pipe/library",
+  "\\\\?\\GLOBALROOT\\Device\\library.dll",
+];
 
 /** Opening a device is what loads it. */
 async function refusal(variables: Record<string, string | undefined>): Promise<Error> {
@@ -56,11 +66,55 @@ Deno.test("openDevice() without wintun.dll says where it was looked for, and wha
 Deno.test("openDevice() looks nowhere else when WARREN_WINTUN names a file", async () => {
   const error = await refusal({ WARREN_WINTUN: "C:\\nowhere\\wintun.dll" });
   assertRefused(error, NotFound, /^Cannot read "C:\\nowhere\\wintun\.dll": ERROR_PATH_NOT_FOUND \(3\)/);
-  assertRefused(
-    await refusal({ WARREN_WINTUN: "wintun.dll" }),
-    NotFound,
-    /^Cannot read "wintun\.dll": ERROR_FILE_NOT_FOUND \(2\)/,
-  );
+});
+
+Deno.test("openDevice() refuses a WARREN_WINTUN that is not absolute or a device's, before it is read", async () => {
+  for (const path of NO_PATHS) {
+    assertRefused(
+      await refusal({ WARREN_WINTUN: path }),
+      NotSupported,
+      /: WARREN_WINTUN has to be an absolute path, and no device's$/,
+    );
+  }
+  for (const path of ["\\\\?\\C:\\nowhere\\wintun.dll", "C:/nowhere/wintun.dll", "c:\\nowhere\\wintun.dll"]) {
+    assertRefused(await refusal({ WARREN_WINTUN: path }), NotFound, /^Cannot read ".*wintun\.dll": ERROR_/);
+  }
+});
+
+Deno.test("iphlpapi() loads no other library than System32's, unless its absolute path and hash are said", async () => {
+  const [path, sha256] = [Deno.env.get("WARREN_IPHLPAPI")!, Deno.env.get("WARREN_IPHLPAPI_SHA256")!];
+  // The one that is loaded already is not asked again.
+  const { iphlpapi } = await import("../../../driver/windows/iphlpapi.ts?unloaded");
+  const refuses = (name: string, hash: string | undefined, message: RegExp) => {
+    Deno.env.set("WARREN_IPHLPAPI", name);
+    if (hash === undefined) Deno.env.delete("WARREN_IPHLPAPI_SHA256");
+    else Deno.env.set("WARREN_IPHLPAPI_SHA256", hash);
+    throws(iphlpapi, (error: Error) => {
+      assertRefused(error, NotSupported, message);
+      return true;
+    });
+  };
+  try {
+    for (const name of NO_PATHS) {
+      refuses(name, sha256, /: WARREN_IPHLPAPI has to be an absolute path, and no device's$/);
+    }
+    const unsaid =
+      `: WARREN_IPHLPAPI_SHA256 does not say that it is meant \\(SHA-256 ${sha256}\\): unset WARREN_IPHLPAPI$`;
+    refuses(path, undefined, new RegExp(unsaid));
+    refuses(path, "0".repeat(64), /: its SHA-256 is .*, and WARREN_IPHLPAPI_SHA256 says 0{64}$/);
+    const text = await Deno.makeTempFile();
+    await Deno.writeTextFile(text, "MZ, it says");
+    refuses(text, sha256, /: it is no DLL: unset WARREN_IPHLPAPI$/);
+    // Wine's own lacks functions.
+    Deno.env.delete("WARREN_IPHLPAPI");
+    throws(
+      iphlpapi,
+      /^NotSupported: Cannot load "C:\\windows\\system32\\iphlpapi\.dll": it lacks a function/i,
+    );
+  } finally {
+    Deno.env.set("WARREN_IPHLPAPI", path);
+    Deno.env.set("WARREN_IPHLPAPI_SHA256", sha256);
+  }
 });
 
 Deno.test("openDevice() refuses a DLL that is no official build, until its hash is said", async () => {
@@ -68,7 +122,7 @@ Deno.test("openDevice() refuses a DLL that is no official build, until its hash 
     await refusal({ WARREN_WINTUN: STAND_IN }),
     NotSupported,
     new RegExp(
-      `: it is no official build of Wintun 0\\.14\\.1 \\(SHA-256 ${STAND_IN_SHA256}\\): run \`warren driver install\`$`,
+      `: it is no official build of Wintun 0\\.14\\.1 \\(SHA-256 ${STAND_IN_SHA256}\\): unset WARREN_WINTUN$`,
     ),
   );
   const other = "0".repeat(64);
@@ -81,12 +135,14 @@ Deno.test("openDevice() refuses a DLL that is no official build, until its hash 
 
 Deno.test("openDevice() refuses what is no DLL, and one for another machine, before it is loaded", async () => {
   const text = await refusal(await asFile(new TextEncoder().encode("MZ, it says")));
-  assertRefused(text, NotSupported, /: it is no DLL$/);
+  assertRefused(text, NotSupported, /: it is no DLL: unset WARREN_WINTUN$/);
   for (const folder of ["arm64", "arm", "x86"]) {
     assertRefused(
       await refusal({ WARREN_WINTUN: `${OFFICIAL}\\${folder}\\wintun.dll` }),
       NotSupported,
-      new RegExp(`\\\\${folder}\\\\wintun\\.dll": it is for ${folder}, and this deno for amd64$`),
+      new RegExp(
+        `\\\\${folder}\\\\wintun\\.dll": it is for ${folder}, and this deno for amd64: unset WARREN_WINTUN$`,
+      ),
     );
   }
 });
@@ -108,7 +164,7 @@ Deno.test("openDevice() refuses a DLL of before 0.14, which has no WintunCloseAd
   assertRefused(
     old,
     NotSupported,
-    /^Cannot load ".*": it lacks a function of Wintun 0\.14\.1, as those before 0\.14 do: run `warren driver install`$/,
+    /^Cannot load ".*": it lacks a function of Wintun 0\.14\.1, as those before 0\.14 do: unset WARREN_WINTUN$/,
   );
 });
 
