@@ -1,7 +1,7 @@
 /** UDP sockets of Windows: one datagram a call, by recvfrom and sendto. */
 
 import type { Address } from "../../lib/address.ts";
-import { type Packet, type PacketBatch, type PacketPool, type Waitable } from "../../lib/core/mod.ts";
+import type { Packet, PacketBatch, PacketPool, Waitable } from "../../lib/core/mod.ts";
 import {
   bindRemedy,
   Endpoint,
