@@ -27,10 +27,9 @@ export const Socket = {
   IPPROTO_UDP: 17,
   IPPROTO_IPV6: 41,
   SOL_SOCKET: 0xffff,
+  SO_REUSEADDR: 4,
   SO_SNDBUF: 0x1001,
   SO_RCVBUF: 0x1002,
-  /** ~SO_REUSEADDR */
-  SO_EXCLUSIVEADDRUSE: ~4,
   IPV6_V6ONLY: 27,
   IP_UNICAST_IF: 31,
   IPV6_UNICAST_IF: 31,
@@ -38,6 +37,8 @@ export const Socket = {
   WSA_FLAG_OVERLAPPED: 1,
   WSA_FLAG_NO_HANDLE_INHERIT: 0x80,
 } as const;
+/** winsock2.h: `((int)(~SO_REUSEADDR))` */
+const SO_EXCLUSIVEADDRUSE = ~Socket.SO_REUSEADDR;
 /** _WSAIOW(IOC_VENDOR, 12), mswsock.h: whether an ICMP error fails a later receive. */
 const SIO_UDP_CONNRESET = 0x9800_000c;
 const INVALID_SOCKET = -1;
@@ -118,7 +119,7 @@ export class WindowsUdpSocket implements UdpSocket {
     );
     // Otherwise another program could take the port over.
     check(
-      setsockopt(this.#socket, Socket.SOL_SOCKET, Socket.SO_EXCLUSIVEADDRUSE, Int32Array.of(1), 4),
+      setsockopt(this.#socket, Socket.SOL_SOCKET, SO_EXCLUSIVEADDRUSE, Int32Array.of(1), 4),
       "setsockopt of SO_EXCLUSIVEADDRUSE",
     );
     check(bind(this.#socket, asked, this.#endpointSize), "bind");
