@@ -21,6 +21,11 @@ export async function doctor(args: readonly string[]): Promise<number> {
   const line = parseCommand(args, { usage: USAGE, booleans: ["repair", "json"] });
   if (line === undefined) return ExitCode.Ended;
   const [script] = line.words;
+  if (script !== undefined && await readText(script) === undefined) {
+    throw new Deno.errors.NotFound(
+      `Cannot look at "${script}": it is no file: say a script's name, or nothing`,
+    );
+  }
   const folder = script === undefined ? Deno.cwd() : dirname(resolve(script));
   const checks = [
     ...await check("Deno", checkDeno),

@@ -364,6 +364,15 @@ export default script(import.meta, { address: "10.9.0.1/24", rule }, () => Deno.
   assert.match((await doctor()).stdout, /^ok {4}leftovers: no crash left anything behind$/m);
 });
 
+Deno.test("warren doctor ends with 1 for a script that is not there", async () => {
+  const { code, stderr } = await warren(["doctor", "nosuch.ts"], Deno.cwd());
+  assert.equal(code, 1);
+  assert.equal(
+    stderr,
+    'warren: Cannot look at "nosuch.ts": it is no file: say a script\'s name, or nothing\n',
+  );
+});
+
 Deno.test("warren doctor ends with 1 and names the remedy without --allow-ffi, and never throws", async () => {
   const args = ["run", "--no-prompt", join(ROOT, "runtime/cli/main.ts"), "doctor"];
   const { code, stdout, stderr } = await deno(args, ROOT);
