@@ -306,6 +306,7 @@ interface Check {
 systemTest("warren doctor finds nothing wrong here, in lines and as JSON", { programs: ["ip"] }, async () => {
   await using folder = new Folder();
   await using namespace = await openNamespace();
+  await folder.write("my.ts", "");
   const my = join(folder.path, "my.ts");
   const lines = await namespace.command(Deno.execPath(), [...WARREN, "doctor", my], {
     check: false,

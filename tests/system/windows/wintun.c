@@ -53,7 +53,7 @@ typedef void(CALLBACK *Logger)(int level, DWORD64 timestamp, const WCHAR *messag
 #define SPIN_MICROSECONDS 100
 #define TICK_MILLISECONDS 20
 #define BURST 64
-#define BIND_TRIES 2000
+#define BIND_TRIES 500
 /* What a UDP datagram over IPv4 holds. */
 #define LARGEST_DATAGRAM 65507
 /* What nobody knows by name. */
