@@ -30,6 +30,9 @@ export class DriverError extends Error {
   }
 }
 
+/** What to do on a system that Warren has no driver for. */
+export const WITHOUT_DRIVER = "use MemoryDevice.pair(), Linux, macOS, FreeBSD or Windows";
+
 /** What was thrown, in words: somebody else's code throws anything. */
 export function said(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);

@@ -1,6 +1,6 @@
 /** What `warren doctor` asks of a system: whether a device can be opened on it, and what to do where it cannot. */
 
-import { said } from "./error.ts";
+import { said, WITHOUT_DRIVER } from "./error.ts";
 
 /** What was found. */
 export interface Check {
@@ -23,21 +23,35 @@ export async function check(what: string, look: () => Check[] | Promise<Check[]>
   }
 }
 
+/** Opens a system's library: whether it is here, with every function that Warren calls. */
+export function checkLibrary(what: string, open: () => unknown): Check[] {
+  try {
+    open();
+    return [{ what, state: "ok", says: "it loads, with every function that Warren calls" }];
+  } catch (error) {
+    return [{ what, state: "fail", says: said(error) }];
+  }
+}
+
 /** Makes every check of this system; with `repair`, what a crashed process left behind is put back. */
 export async function examineSystem(repair: boolean): Promise<Check[]> {
   const { os, arch } = Deno.build;
-  const driver: Check = { what: "system", state: "ok", says: `${os} ${arch}: driver ${os}` };
+  const system: Check = { what: "system", state: "ok", says: `${os} ${arch}` };
   switch (os) {
     case "linux":
-      return [driver, ...await (await import("./linux/examine.ts")).examine(repair)];
+      return [system, ...await (await import("./linux/examine.ts")).examine(repair)];
+    case "darwin":
+      return [system, ...await (await import("./macos/examine.ts")).examine()];
+    case "freebsd":
+      return [system, ...await (await import("./freebsd/examine.ts")).examine()];
     case "windows":
-      return [driver, ...await (await import("./windows/examine.ts")).examine()];
+      return [system, ...await (await import("./windows/examine.ts")).examine()];
     default:
       return [{
         what: "system",
         state: "fail",
         says: `${os} ${arch}: Warren has no driver for it yet`,
-        remedy: "use MemoryDevice.pair(), Linux or Windows",
+        remedy: WITHOUT_DRIVER,
       }];
   }
 }

@@ -5,7 +5,10 @@
  */
 
 import type { Device } from "../lib/core/mod.ts";
+import { WITHOUT_DRIVER } from "./error.ts";
 import { checkDeviceOptions, type DeviceOptions } from "./options.ts";
+import type { Posix } from "./posix/libc.ts";
+import type { UdpSocket, UdpSocketOptions } from "./udp_socket.ts";
 import type { Waiter } from "./waiter.ts";
 
 export { DriverError, type DriverErrorOptions } from "./error.ts";
@@ -20,21 +23,39 @@ export {
   type RuleOptions,
 } from "./options.ts";
 export { MemoryDevice, type MemoryDeviceOptions } from "./memory.ts";
+export {
+  addressOf,
+  Endpoint,
+  type EndpointBytes,
+  formatEndpoint,
+  isAt,
+  portOf,
+  type UdpSocket,
+  type UdpSocketOptions,
+} from "./udp_socket.ts";
 export type { Waiter } from "./waiter.ts";
 
 /**
- * Opens this machine's side of a tunnel: creates a TUN device (Windows: a Wintun adapter), or attaches to a
- * persistent one of that name, and sets it up as the options say. Closing it puts everything back.
+ * Opens this machine's side of a tunnel: creates a TUN device (macOS: a utun; Windows: a Wintun adapter), or attaches
+ * to one of that name that was made beforehand (Linux, FreeBSD), and sets it up as the options say. Closing it puts
+ * everything back.
+ *
+ * On macOS a device is called `utunN`: the default name, or `utun%d`, has the system choose the number. Routes are
+ * through the device alone; one to everywhere is made of two halves, beside the default route that is there.
+ *
+ * On FreeBSD it is called `tunN`, and routes are as on macOS. A crash leaves the interface, without addresses and
+ * routes. One that was made beforehand loses its addresses and routes with the close, as FreeBSD has it.
  *
  * On Windows the first device loads wintun.dll, which then removes adapters of Wintun's generations before 0.14 that
  * other products may have installed.
  *
  * @throws {SyntaxError} when an address, route or rule does not parse; {@linkcode RangeError} for a name, MTU
  * or queue length out of range; nothing was touched.
- * @throws {Deno.errors.PermissionDenied} without root, `CAP_NET_ADMIN` or a device prepared for this user; on
- * Windows, without an administrator's rights.
+ * @throws {Deno.errors.PermissionDenied} without root, `CAP_NET_ADMIN` or a device prepared for this user (Linux); on
+ * macOS and FreeBSD, without root; on Windows, without an administrator's rights.
  * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
- * @throws {Deno.errors.NotSupported} on a system that Warren has no driver for.
+ * @throws {Deno.errors.NotSupported} on a system that Warren has no driver for, and for options that a system has
+ * no counterpart for.
  * @throws {Deno.errors.NotFound} on Windows, without wintun.dll: `warren driver install`.
  * @throws {DriverError} when the system refuses for another reason, in its own words.
  */
@@ -43,6 +64,10 @@ export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
   switch (Deno.build.os) {
     case "linux":
       return (await import("./linux/device.ts")).openTunDevice(checked);
+    case "darwin":
+      return (await import("./macos/device.ts")).openUtunDevice(checked);
+    case "freebsd":
+      return (await import("./freebsd/device.ts")).openFreeBsdDevice(checked);
     case "windows":
       return await (await import("./windows/device.ts")).openWintunDevice(checked);
     default:
@@ -58,7 +83,11 @@ export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
 export async function openWaiter(): Promise<Waiter> {
   switch (Deno.build.os) {
     case "linux":
-      return new (await import("./linux/waiter.ts")).PollWaiter();
+      return await openPollWaiter((await import("./linux/libc.ts")).posix());
+    case "darwin":
+      return await openPollWaiter((await import("./macos/libsystem.ts")).darwin());
+    case "freebsd":
+      return await openPollWaiter((await import("./freebsd/libc.ts")).freebsd());
     case "windows":
       return new (await import("./windows/waiter.ts")).EventWaiter();
     default:
@@ -66,8 +95,39 @@ export async function openWaiter(): Promise<Waiter> {
   }
 }
 
+/**
+ * Opens a UDP socket of the operating system.
+ *
+ * @throws {Deno.errors.AddrInUse} for a port that is taken; {@linkcode Deno.errors.PermissionDenied} for one that is
+ * not allowed; {@linkcode Deno.errors.NotFound} for an interface that is not there; {@linkcode DriverError} otherwise.
+ * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
+ * @throws {Deno.errors.NotSupported} on a system that Warren has no driver for.
+ */
+export async function openUdpSocket(options: UdpSocketOptions): Promise<UdpSocket> {
+  switch (Deno.build.os) {
+    case "linux":
+      return new (await import("./linux/udp_socket.ts")).LinuxUdpSocket(options);
+    case "darwin": {
+      const { darwin } = await import("./macos/libsystem.ts");
+      return (await import("./bsd/udp_socket.ts")).openBsdUdpSocket(darwin(), options);
+    }
+    case "freebsd": {
+      const { freebsd } = await import("./freebsd/libc.ts");
+      return (await import("./bsd/udp_socket.ts")).openBsdUdpSocket(freebsd(), options);
+    }
+    case "windows":
+      return new (await import("./windows/udp_socket.ts")).WindowsUdpSocket(options);
+    default:
+      throw noDriver();
+  }
+}
+
+async function openPollWaiter(posix: Posix): Promise<Waiter> {
+  return new (await import("./posix/waiter.ts")).PollWaiter(posix);
+}
+
 function noDriver(): Error {
   return new Deno.errors.NotSupported(
-    `Cannot open a device: Warren has no driver for ${Deno.build.os} yet: use MemoryDevice.pair(), Linux or Windows`,
+    `Cannot use this system: Warren has no driver for ${Deno.build.os} yet: ${WITHOUT_DRIVER}`,
   );
 }

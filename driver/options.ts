@@ -8,7 +8,7 @@ export interface RouteOptions {
   to: string;
   /** The next hop, where there is one. */
   via?: string;
-  /** Its preference; lower wins. @default {the system's} */
+  /** Its preference; lower wins (Linux, Windows). @default {the system's} */
   metric?: number;
   /** The routing table (Linux). @default {254, the main table} */
   table?: number;
@@ -32,7 +32,10 @@ export interface RuleOptions {
 
 /** What a device is asked to be. */
 export interface DeviceOptions {
-  /** Its name; a `%d` in it is replaced by the system with a number. @default {"tun%d"} */
+  /**
+   * Its name; a `%d` in it is replaced with the first number that is free. On Linux it has at most 15 bytes, none of
+   * them a space; on Windows at most 127 units of UTF-16; macOS has `utunN` alone. @default {"tun%d"}
+   */
   name?: string;
   /** Its addresses, each with the length of its network's prefix: `10.9.0.1/24`, `fd00::1/64`. */
   address?: string | string[];
@@ -44,7 +47,7 @@ export interface DeviceOptions {
   mtu?: number;
   /** Whether it is set up at once. @default {true} */
   up?: boolean;
-  /** Options of Linux alone. */
+  /** Options of Linux alone; other systems pass them over. */
   linux?: {
     /** Packets that wait in the kernel for the script. @default {1000} */
     txQueueLength?: number;
@@ -53,7 +56,7 @@ export interface DeviceOptions {
     /** Whether packets go by io_uring where the kernel has what that needs (6.7). @default {true} */
     uring?: boolean;
   };
-  /** Options of Windows alone. */
+  /** Options of Windows alone; other systems pass them over. */
   windows?: {
     /** The bytes of each of Wintun's two rings, which stay in memory: a power of two, 128 KiB to 64 MiB. @default {16777216} */
     ringCapacity?: number;
@@ -136,6 +139,36 @@ const MAX_RING = 0x400_0000;
 /** At 1 Gbit/s, what comes in 134 ms. */
 const RING = 0x100_0000;
 
+/** What a system takes for a device's name. */
+interface NameRule {
+  readonly most: number;
+  readonly unit: string;
+  readonly count: (name: string) => number;
+  readonly forbidden: RegExp;
+  readonly said: string;
+}
+
+const NAME_RULES = {
+  /** IFNAMSIZ, and dev_valid_name() of net/core/dev.c. */
+  linux: {
+    most: 15,
+    unit: "bytes",
+    count: (name) => new TextEncoder().encode(name).length,
+    // deno-lint-ignore no-control-regex
+    forbidden: /^\.{0,2}$|[\s/:\x00-\x1f\x7f-\x9f]/,
+    said: 'a name has no space, "/", ":" or control character in it',
+  },
+  /** MAX_ADAPTER_NAME of wintun.h, less its zero; what Windows refuses in the name of a connection. */
+  windows: {
+    most: 127,
+    unit: "units",
+    count: (name) => name.length,
+    // deno-lint-ignore no-control-regex
+    forbidden: /^$|^\s|\s$|[\\/:*?"<>|\x00-\x1f\x7f-\x9f]|\p{Cs}/u,
+    said: 'a name has none of \\ / : * ? " < > | or control characters in it, and no space at its ends',
+  },
+} as const satisfies Record<string, NameRule>;
+
 /**
  * A route as text: `PREFIX [via ADDRESS] [metric N] [table N]`; `default` is `0.0.0.0/0`.
  *
@@ -171,10 +204,17 @@ function wholeNumber(text: string, route: string, key: string): number {
   return Number(text);
 }
 
-/** Checks options, without asking the system. */
-export function checkDeviceOptions(options: DeviceOptions): CheckedDeviceOptions {
+/**
+ * Checks options, without asking the system.
+ *
+ * @param os Whose names are meant: Windows' rules differ from everybody else's.
+ */
+export function checkDeviceOptions(
+  options: DeviceOptions,
+  os: typeof Deno.build.os = Deno.build.os,
+): CheckedDeviceOptions {
   const { name = "tun%d", mtu, up = true } = options;
-  checkName(name);
+  checkName(name, NAME_RULES[os === "windows" ? "windows" : "linux"]);
   const addresses = list(options.address).map((text) => parsePrefix(text, "address"));
   if (mtu !== undefined) {
     checkNumber(mtu, MIN_MTU, MAX_MTU, "MTU");
@@ -207,18 +247,12 @@ export function checkDeviceOptions(options: DeviceOptions): CheckedDeviceOptions
   };
 }
 
-function checkName(name: string): void {
-  const bytes = new TextEncoder().encode(name).length;
-  // IFNAMSIZ, and dev_valid_name() of net/core/dev.c.
-  if (bytes > 15) {
-    throw new RangeError(`Cannot open device "${name}": its name has ${bytes} bytes: at most 15`);
+function checkName(name: string, { most, unit, count, forbidden, said }: NameRule): void {
+  const length = count(name);
+  if (length > most) {
+    throw new RangeError(`Cannot open device "${name}": its name has ${length} ${unit}: at most ${most}`);
   }
-  // deno-lint-ignore no-control-regex
-  if (name === "" || name === "." || name === ".." || /[\s/:\x00-\x1f\x7f-\x9f]/.test(name)) {
-    throw new TypeError(
-      `Cannot open device ${JSON.stringify(name)}: a name has no space, "/", ":" or control character in it`,
-    );
-  }
+  if (forbidden.test(name)) throw new TypeError(`Cannot open device ${JSON.stringify(name)}: ${said}`);
   if (/%(?!d)|%.*%/.test(name)) {
     throw new TypeError(`Cannot open device "${name}": "%" stands only in one "%d", for a number`);
   }

@@ -216,6 +216,15 @@ export class Prefix {
     }
   }
 
+  /** Its first address: the one with no bits behind the prefix. */
+  get network(): Address {
+    const { family, bytes: { length } } = this.address;
+    const bytes = new Uint8Array(length);
+    const view = new DataView(bytes.buffer);
+    for (let i = 0; i * 4 < length; i++) view.setUint32(i * 4, this.#words[i]!);
+    return { family, bytes };
+  }
+
   /** Whether an IPv4 address is in it; `false` for an IPv6 prefix. Allocates nothing. */
   containsIpv4(address: number): boolean {
     return this.#family === 4 && (address & this.#masks[0]!) >>> 0 === this.#words[0];

@@ -131,6 +131,7 @@ export class Loop {
   #lastLook = 0;
   #turns = 0;
   #emptyWaits = 0;
+  #endPause: (() => void) | undefined;
 
   /** A loop that reads this clock, once a breath. */
   constructor(clock: Clock = performance) {
@@ -192,6 +193,7 @@ export class Loop {
     if (this.#woken) return;
     this.#woken = true;
     this.#waiter.wake();
+    this.#endPause?.();
   }
 
   async #run(): Promise<void> {
@@ -233,6 +235,8 @@ export class Loop {
         this.#lastWork = now;
         this.#emptyWaits = 0;
       }
+      // What only refused packets was no empty wait: it says so by asking for another breath.
+      if (this.#woken) this.#emptyWaits = 0;
       if (most < Breath.More && !this.#woken) return false;
       now = this.#clock.now();
       if (now - start >= BURST) break;
@@ -268,7 +272,20 @@ export class Loop {
     let ready = false;
     if (this.#waitable && now - this.#lastWork < LATELY) ready = this.#waiter.wait(Math.min(SLICE, left));
     else if (!this.#woken) ready = await this.#waiter.park(left);
-    if (ready && ++this.#emptyWaits > EMPTY_WAITS) await delay(PATIENCE);
+    if (ready && ++this.#emptyWaits > EMPTY_WAITS && !this.#woken) await this.#pause();
+  }
+
+  /** What is ready brings nothing: the thread is for others a while, unless somebody asks for a breath. */
+  #pause(): Promise<void> {
+    return new Promise((resolve) => {
+      const end = () => {
+        clearTimeout(timer);
+        this.#endPause = undefined;
+        resolve();
+      };
+      const timer = setTimeout(end, PATIENCE);
+      this.#endPause = end;
+    });
   }
 
   /** Lets everything else on this thread run. */
@@ -281,10 +298,6 @@ export class Loop {
     await (sockets ? turnWithSockets() : turn());
     this.#lastTurn = this.#clock.now();
   }
-}
-
-function delay(milliseconds: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
 function turn(): Promise<void> {

@@ -464,12 +464,19 @@ export async function openTunnel(options: TunnelOptions = {}): Promise<Tunnel> {
   }
   const loop = currentLoop();
   await using undo = new AsyncDisposableStack();
-  const device = undo.use(options.device ?? await openDevice(options));
+  const device = options.device ?? await openDevice(options);
+  undo.defer(() => closeWhole(device));
   const far = await openFarEnd(options.far);
-  undo.use(far);
+  if (far !== undefined) undo.defer(() => closeWhole(far));
   await loop.acquire(device.waitable !== undefined || far?.waitable !== undefined);
   undo.defer(() => loop.release([]));
   const tunnel = new Tunnel(device, far, options, loop);
   undo.move();
   return tunnel;
+}
+
+/** Closes an end, until the system has everything back: what is opened next may have the same name. */
+async function closeWhole(end: TunnelEnd): Promise<void> {
+  end.close();
+  await end.closed;
 }

@@ -1,4 +1,4 @@
-#!/usr/bin/env -S deno run --allow-ffi --allow-net
+#!/usr/bin/env -S deno run --allow-ffi
 /** Prints every packet that passes. Try: ping 10.9.0.77, which nobody answers; or --far udp://192.0.2.1:4500 */
 import { Direction, script, Verdict } from "@warren/tunnel";
 import { inspect } from "@warren/tunnel/inspect";

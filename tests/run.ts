@@ -26,8 +26,13 @@ const GROUPS: readonly Group[] = [
   { name: "golden", paths: ["golden"], permissions: ["--allow-read=tests/golden"] },
   {
     name: "network",
-    paths: ["runtime/transport", "conformance/transport_test.ts"],
-    permissions: ["--allow-net"],
+    paths: [
+      "runtime/transport",
+      "conformance/transport_test.ts",
+      "conformance/posix_udp_test.ts",
+      "driver/freebsd",
+    ],
+    permissions: ["--allow-ffi", "--allow-net"],
   },
   {
     name: "machine",

@@ -8,15 +8,17 @@ import {
   LARGE_ROOM,
   type Packet,
   type PacketBatch,
+  Refusals,
   type Rescue,
   SMALL_ROOM,
   type Waitable,
 } from "../../lib/core/mod.ts";
 import { DeviceEvents } from "../events.ts";
 import type { CheckedDeviceOptions } from "../options.ts";
+import { cString } from "../posix/libc.ts";
 import { Errno, errnoName, systemError } from "./errno.ts";
 import { leftovers, repair } from "./journal.ts";
-import { cString, errno, libc } from "./libc.ts";
+import { errno, libc } from "./libc.ts";
 import { LinkMonitor } from "./link_monitor.ts";
 import type { Link } from "./links.ts";
 import { Netlink } from "./netlink.ts";
@@ -27,9 +29,9 @@ import { UringQueue } from "./uring_queue.ts";
 
 // Specification
 // fcntl.h
-const O_RDWR = 2;
+export const O_RDWR = 2;
 const O_NONBLOCK = 0o4000;
-const O_CLOEXEC = 0o2000000;
+export const O_CLOEXEC = 0o2000000;
 // linux/if_tun.h; _IOW('T', 202, int), _IOW('T', 208, unsigned int)
 const TUNSETIFF = 0x400454can;
 const TUNSETOFFLOAD = 0x400454d0n;
@@ -47,7 +49,7 @@ const IFREQ_SIZE = 40;
 const IFR_FLAGS = 16;
 
 // Implementation
-const TUN_PATH = "/dev/net/tun";
+export const TUN_PATH = "/dev/net/tun";
 
 /** What a {@linkcode TunDevice} holds. */
 interface TunParts {
@@ -80,7 +82,7 @@ export class TunDevice implements Device {
   #host: EndHost | undefined;
   #closed = false;
   readonly #queue: DeviceQueue;
-  readonly #refusals = new Map<number, string>();
+  readonly #refusals = new Refusals();
 
   /** For {@linkcode openTunDevice}. */
   constructor({ fd, offload, uring, link, netlink, setup, monitor }: TunParts) {
@@ -180,12 +182,7 @@ export class TunDevice implements Device {
   }
 
   #refuse(packet: Packet, failed: number): void {
-    let reason = this.#refusals.get(failed);
-    if (reason === undefined) {
-      reason = failed === Errno.EIO ? "device down" : `refused by the system: ${errnoName(failed)}`;
-      this.#refusals.set(failed, reason);
-    }
-    this.#host!.drop(packet, reason);
+    this.#host!.drop(packet, failed === Errno.EIO ? "device down" : this.#refusals.of(errnoName(failed)));
   }
 
   #lose(verb: string, operation: string, failed: number): void {

@@ -1,25 +1,21 @@
 /** What `warren doctor` looks at on Linux. */
 
-import { type Check, check } from "../examine.ts";
+import { type Check, check, checkLibrary } from "../examine.ts";
+import { cString } from "../posix/libc.ts";
+import { O_CLOEXEC, O_RDWR, TUN_PATH } from "./device.ts";
 import { Errno, errnoName } from "./errno.ts";
 import { readSystemFile } from "./files.ts";
 import { type Leftover, leftovers, repair } from "./journal.ts";
-import { cString, errno, libc } from "./libc.ts";
+import { errno, libc } from "./libc.ts";
 import { Netlink } from "./netlink.ts";
 
 // Specification
 /** CAP_NET_ADMIN, linux/capability.h */
 const CAP_NET_ADMIN = 12;
-/** fcntl.h */
-const O_RDWR = 2;
-const O_CLOEXEC = 0o2000000;
-
-// Implementation
-const TUN_PATH = "/dev/net/tun";
 
 /** Makes the checks; with `repairs`, what a crashed process left behind is put back. */
 export async function examine(repairs: boolean): Promise<Check[]> {
-  const library = await check("C library", checkLibc);
+  const library = checkLibrary("C library", libc);
   if (library.some(({ state }) => state === "fail")) return library;
   return [
     ...library,
@@ -29,15 +25,6 @@ export async function examine(repairs: boolean): Promise<Check[]> {
     ...await check("leftovers", () => checkLeftovers(repairs)),
     ...await check("persistent devices", checkPersistentDevices),
   ];
-}
-
-function checkLibc(): Check[] {
-  try {
-    libc();
-  } catch (error) {
-    return [{ what: "C library", state: "fail", says: (error as Error).message }];
-  }
-  return [{ what: "C library", state: "ok", says: "it loads, with every function that Warren calls" }];
 }
 
 function checkTun(): Check[] {

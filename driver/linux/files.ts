@@ -1,7 +1,8 @@
 /** Files through the C library, for a script that has --allow-ffi alone. */
 
+import { cString } from "../posix/libc.ts";
 import { Errno, systemError } from "./errno.ts";
-import { cString, errno, libc } from "./libc.ts";
+import { errno, libc } from "./libc.ts";
 import { viewOf } from "./netlink_message.ts";
 
 // Specification: include/uapi/asm-generic/fcntl.h, include/uapi/linux/{stat,fcntl}.h, dirent.h of glibc and musl

@@ -1,28 +1,18 @@
 /** The C library of Linux, glibc or musl: the one symbol table, opened on first use, and its `errno`. */
 
-// Sizes: on the 64-bit systems that Deno runs on, int is 32 bits, long, size_t and pointers 64. Results of
-// type ssize_t are declared i32: every call here transfers less than 2 GiB, and an i32 is no bigint.
+import { type Posix, POSIX_SYMBOLS } from "../posix/libc.ts";
+import { systemError } from "./errno.ts";
+
 const SYMBOLS = {
+  ...POSIX_SYMBOLS,
   // int open(const char *path, int flags, ... /* mode_t mode */);
   open: { parameters: ["buffer", "i32", "u32"], result: "i32" },
-  // int close(int fd);
-  close: { parameters: ["i32"], result: "i32" },
+  // int fcntl(int fd, int command, ... /* int argument */);
+  fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
   // int ioctl(int fd, unsigned long request, ... /* void *argument */);
   ioctl: { parameters: ["i32", "usize", "buffer"], result: "i32" },
   // int ioctl(int fd, unsigned long request, ... /* unsigned long argument */);
   ioctlNumber: { name: "ioctl", parameters: ["i32", "usize", "usize"], result: "i32" },
-  // ssize_t read(int fd, void *buf, size_t count);
-  read: { parameters: ["i32", "usize", "usize"], result: "i32" },
-  // ssize_t read(int fd, void *buf, size_t count);
-  readInto: { name: "read", parameters: ["i32", "buffer", "usize"], result: "i32" },
-  // ssize_t write(int fd, const void *buf, size_t count);
-  write: { parameters: ["i32", "usize", "usize"], result: "i32" },
-  // ssize_t write(int fd, const void *buf, size_t count);
-  writeFrom: { name: "write", parameters: ["i32", "buffer", "usize"], result: "i32" },
-  // ssize_t readv(int fd, const struct iovec *iov, int iovcnt);
-  readv: { parameters: ["i32", "buffer", "i32"], result: "i32" },
-  // ssize_t writev(int fd, const struct iovec *iov, int iovcnt);
-  writev: { parameters: ["i32", "buffer", "i32"], result: "i32" },
   // void *mmap(void *addr, size_t length, int prot, int flags, int fd, off_t offset);
   mmap: { parameters: ["pointer", "usize", "i32", "i32", "i32", "usize"], result: "pointer" },
   // int munmap(void *addr, size_t length);
@@ -38,24 +28,10 @@ const SYMBOLS = {
     parameters: ["usize", "i32", "u32", "u32", "u32", "usize"],
     result: "i32",
   },
-  // int poll(struct pollfd *fds, nfds_t nfds, int timeout);
-  poll: { parameters: ["buffer", "usize", "i32"], result: "i32" },
-  // int poll(struct pollfd *fds, nfds_t nfds, int timeout);
-  pollElsewhere: { name: "poll", parameters: ["buffer", "usize", "i32"], result: "i32", nonblocking: true },
-  // int eventfd(unsigned int initval, int flags);
-  eventfd: { parameters: ["u32", "i32"], result: "i32" },
-  // int socket(int domain, int type, int protocol);
-  socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
-  // int bind(int fd, const struct sockaddr *addr, socklen_t addrlen);
-  bind: { parameters: ["i32", "buffer", "u32"], result: "i32" },
-  // int getsockname(int fd, struct sockaddr *addr, socklen_t *addrlen);
-  getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
-  // int setsockopt(int fd, int level, int optname, const void *optval, socklen_t optlen);
-  setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
-  // ssize_t sendto(int fd, const void *buf, size_t len, int flags, const struct sockaddr *addr, socklen_t addrlen);
-  sendto: { parameters: ["i32", "buffer", "usize", "i32", "buffer", "u32"], result: "i32" },
-  // ssize_t recvfrom(int fd, void *buf, size_t len, int flags, struct sockaddr *addr, socklen_t *addrlen);
-  recvfrom: { parameters: ["i32", "buffer", "usize", "i32", "buffer", "buffer"], result: "i32" },
+  // int recvmmsg(int fd, struct mmsghdr *msgvec, unsigned int vlen, int flags, struct timespec *timeout);
+  recvmmsg: { parameters: ["i32", "buffer", "u32", "i32", "pointer"], result: "i32" },
+  // int sendmmsg(int fd, struct mmsghdr *msgvec, unsigned int vlen, int flags);
+  sendmmsg: { parameters: ["i32", "buffer", "u32", "i32"], result: "i32" },
   // int rename(const char *oldpath, const char *newpath);
   rename: { parameters: ["buffer", "buffer"], result: "i32" },
   // int unlink(const char *pathname);
@@ -79,6 +55,10 @@ const SYMBOLS = {
   // int *__errno_location(void);
   __errno_location: { parameters: [], result: "pointer" },
 } as const satisfies Deno.ForeignLibraryInterface;
+
+// Specification
+// fcntl.h
+const O_NONBLOCK = 0o4000;
 
 // Implementation
 // The soname of glibc, then musl's: its loader, which is the library, under the name that each system gives it.
@@ -136,7 +116,8 @@ export function errno(): number {
   return opened!.errno[0]!;
 }
 
-/** Text as C takes it: UTF-8 with a zero byte at the end. */
-export function cString(text: string): Uint8Array<ArrayBuffer> {
-  return new TextEncoder().encode(`${text}\0`);
+/** The C library, as far as it is every system's. */
+export function posix(): Posix {
+  const functions = libc();
+  return { functions, errno, systemError, fcntl: functions.fcntl, O_NONBLOCK };
 }

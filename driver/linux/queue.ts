@@ -15,7 +15,7 @@ import {
   SMALL_ROOM,
   type Waitable,
 } from "../../lib/core/mod.ts";
-import { finishChecksum } from "../../lib/checksum.ts";
+import { addressOf, setAddress } from "../posix/memory.ts";
 import { Errno } from "./errno.ts";
 import { errno, libc } from "./libc.ts";
 import { readVnetHeader, VNET_HEADER, writeVnetHeader } from "./virtio_net.ts";
@@ -38,8 +38,7 @@ function length64(length: number): bigint {
 /** Puts a piece of memory into an array of `struct iovec`. */
 function setIovec(iovecs: Uint32Array, index: number, address: number, length: number): void {
   const word = index * IOVEC_WORDS;
-  iovecs[word] = address >>> 0;
-  iovecs[word + 1] = address / 2 ** 32;
+  setAddress(iovecs, word, address);
   iovecs[word + 2] = length;
 }
 
@@ -109,7 +108,7 @@ export class TunQueue implements DeviceQueue {
   attach(host: EndHost): void {
     this.#host = host;
     const { pool } = host;
-    this.#base = Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(pool.bytes)));
+    this.#base = addressOf(pool.bytes);
     const start = this.#base + HEADROOM - this.#header;
     this.#addresses = pool.packets.map((packet) => BigInt(start + packet.slotStart));
   }
@@ -189,9 +188,7 @@ export class TunQueue implements DeviceQueue {
     for (; count < length; count++) {
       const packet = packets[count]!;
       let written: number;
-      if (header === 0 && packet.checksumStart !== 0) {
-        finishChecksum(packet.data, packet.checksumStart, packet.checksumOffset);
-      }
+      if (header === 0) packet.finish();
       if (packet.offset === packet.slotStart + HEADROOM) {
         if (header !== 0) writeVnetHeader(packet, packet.view, packet.offset - VNET_HEADER);
         written = write(fd, this.#addresses[packet.slot]!, length64(header + packet.length));
@@ -223,7 +220,7 @@ export class TunQueue implements DeviceQueue {
       return this.#libc.writev(this.#fd, iovecs, 1);
     }
     writeVnetHeader(packet, this.#scratch, 0);
-    setIovec(iovecs, 0, Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(this.#scratch))), VNET_HEADER);
+    setIovec(iovecs, 0, addressOf(this.#scratch), VNET_HEADER);
     setIovec(iovecs, 1, address, packet.length);
     return this.#libc.writev(this.#fd, iovecs, 2);
   }

@@ -15,7 +15,7 @@ import {
   PacketQueue,
   SMALL_ROOM,
 } from "../../lib/core/mod.ts";
-import { finishChecksum } from "../../lib/checksum.ts";
+import { addressOf } from "../posix/memory.ts";
 import { Errno } from "./errno.ts";
 import type { DeviceQueue, QueueOptions } from "./queue.ts";
 import { type Completions, Uring } from "./uring.ts";
@@ -76,7 +76,7 @@ export class UringQueue implements DeviceQueue, Completions {
   /** Gives it its loop. */
   attach(host: EndHost): void {
     this.#host = host;
-    this.#base = Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(host.pool.bytes)));
+    this.#base = addressOf(host.pool.bytes);
   }
 
   /** Appends what has come. */
@@ -100,9 +100,7 @@ export class UringQueue implements DeviceQueue, Completions {
     for (; count < length && this.#writing < WRITES && !uring.full; count++) {
       const packet = packets[count]!;
       if (header === 0) {
-        if (packet.checksumStart !== 0) {
-          finishChecksum(packet.data, packet.checksumStart, packet.checksumOffset);
-        }
+        packet.finish();
       } else if (packet.headroom < header) {
         this.#host!.drop(packet, "no headroom");
         continue;

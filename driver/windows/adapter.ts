@@ -68,6 +68,7 @@ export function adapterGuid(name: string): Uint8Array<ArrayBuffer> {
  */
 export async function openAdapter(name: string): Promise<Adapter> {
   const plain = name.includes("%d") ? freeName(name) : name;
+  // A number may have made it longer.
   if (plain.length > LONGEST_NAME) {
     throw new RangeError(
       `Cannot open device "${plain}": its name has ${plain.length} units: at most ${LONGEST_NAME}`,
@@ -124,9 +125,9 @@ async function open(symbols: Wintun, name: string, errors: string[]): Promise<Ad
   if (handle !== null) return describe(handle, name, false);
   const failed = fromHresult(codeOf(errors) ?? Win32.ERROR_NOT_FOUND);
   if (failed === Win32.ERROR_NOT_FOUND) {
-    throw failure(name, "WintunOpenAdapter", Win32.ERROR_DUP_NAME, errors);
+    throw wintunError(`open device "${name}"`, "WintunOpenAdapter", Win32.ERROR_DUP_NAME, errors);
   }
-  throw failure(name, "WintunOpenAdapter", failed, errors);
+  throw wintunError(`open device "${name}"`, "WintunOpenAdapter", failed, errors);
 }
 
 async function create(symbols: Wintun, name: string, errors: string[]): Promise<Adapter> {
@@ -136,7 +137,7 @@ async function create(symbols: Wintun, name: string, errors: string[]): Promise<
     if (handle !== null) return describe(handle, name, true);
     const failed = fromHresult(codeOf(errors) ?? Win32.ERROR_GEN_FAILURE);
     if (attempt > 0 || failed === Win32.ERROR_ACCESS_DENIED) {
-      throw failure(name, "WintunCreateAdapter", failed, errors);
+      throw wintunError(`open device "${name}"`, "WintunCreateAdapter", failed, errors);
     }
     await new Promise((resolve) => setTimeout(resolve, RETRY_AFTER));
     errors.length = 0;
@@ -164,8 +165,17 @@ function guidOf(luid: BigUint64Array<ArrayBuffer>): Uint8Array<ArrayBuffer> | un
   return ConvertInterfaceLuidToGuid(luid, guid) === Win32.NO_ERROR ? guid : undefined;
 }
 
-/** The error for a call of Wintun's that failed, with what the library said of it as the cause. */
-export function failure(name: string, operation: string, code: number, errors: readonly string[]): Error {
+/**
+ * The error for a call of Wintun's that failed, with what the library said of it as the cause.
+ *
+ * @param attempt What could not be done, as {@linkcode win32Error} takes it.
+ */
+export function wintunError(
+  attempt: string,
+  operation: string,
+  code: number,
+  errors: readonly string[],
+): Error {
   const remedies: Record<number, string> = {
     [Win32.ERROR_ACCESS_DENIED]: ADMINISTRATOR_REMEDY,
     [Win32.ERROR_DUP_NAME]: "an interface that is not Wintun's has this name: choose another",
@@ -175,10 +185,10 @@ export function failure(name: string, operation: string, code: number, errors: r
   const lines = [...new Set(errors)];
   const said = lines.length === 0 ? undefined : `Wintun says: ${lines.join("; ")}`;
   return win32Error(
-    `open device "${name}"`,
+    attempt,
     operation,
     code,
-    [remedies[code], said].filter((part) => part !== undefined).join(": ") || undefined,
+    [said, remedies[code]].filter((part) => part !== undefined).join(": ") || undefined,
     lines.length === 0 ? undefined : { cause: new Error(lines.join("\n")) },
   );
 }

@@ -51,16 +51,16 @@ export const WINTUN_BUILDS: readonly WintunBuild[] = [
   },
 ];
 
-// Implementation
-/** Where in a user's local data Warren keeps the DLL, beneath the build's folder. */
-const CACHE = `\\warren\\wintun-${WINTUN_VERSION}\\`;
-
 /** IMAGE_DOS_HEADER and IMAGE_NT_HEADERS (winnt.h), as far as they are looked at; little-endian. */
 const Pe = { DosMagic: 0, NewHeader: 60, Machine: 4, HeaderEnd: 6 } as const;
 /** "MZ" */
 const IMAGE_DOS_SIGNATURE = 0x5a4d;
 /** "PE\0\0" */
 const IMAGE_NT_SIGNATURE = 0x4550;
+
+// Implementation
+/** Where in a user's local data Warren keeps the DLL, beneath the build's folder. */
+const CACHE = `\\warren\\wintun-${WINTUN_VERSION}\\`;
 
 /** The machine that a DLL is for (IMAGE_FILE_HEADER.Machine); `undefined` when these bytes are no DLL. */
 export function peMachine(bytes: Uint8Array): number | undefined {

@@ -11,17 +11,18 @@ import {
   type DeviceEvent,
   type DeviceStatistics,
   type EndHost,
-  HEADROOM,
   LARGE_ROOM,
   type Packet,
   type PacketBatch,
   type Waitable,
 } from "../../lib/core/mod.ts";
-import { finishChecksum } from "../../lib/checksum.ts";
+import { DriverError } from "../error.ts";
 import { DeviceEvents } from "../events.ts";
 import type { CheckedDeviceOptions } from "../options.ts";
-import { type Adapter, closeAdapter, failure, openAdapter } from "./adapter.ts";
-import { kernel32 } from "./kernel32.ts";
+import { type Adapter, closeAdapter, openAdapter, wintunError } from "./adapter.ts";
+import { addressOf, kernel32 } from "./kernel32.ts";
+import { LinkMonitor } from "./link_monitor.ts";
+import { PoolAddresses } from "./pool_addresses.ts";
 import { checkSupported, Setup } from "./setup.ts";
 import { letGo } from "./waiter.ts";
 import { fromHresult, Win32, win32Error } from "./win32_error.ts";
@@ -38,6 +39,12 @@ const PATIENCE = 250;
 /** How soon a ring that could not be started again is tried once more (milliseconds). */
 const RESTART_AFTER = 100;
 const MOST_RESTARTS = 20;
+/** When the first session, which a device that is just coming up may refuse, is tried once more (milliseconds). */
+const START_AFTER = 1000;
+/** After so long without a write, Windows is nudged (milliseconds). */
+const NUDGE_AFTER = 20;
+/** No IP packet: Windows' side counts it as discarded, and passes it on to nobody. */
+const NUDGE = new Uint8Array(SHORTEST_IPV4);
 /** Lengths as the size_t that copying takes: a bigint made once, not once a packet. */
 const LENGTHS: bigint[] = [];
 
@@ -57,20 +64,23 @@ interface WintunParts {
   readonly adapter: Adapter;
   readonly session: Session;
   readonly setup: Setup;
+  readonly monitor: LinkMonitor;
   readonly capacity: number;
 }
 
 /**
  * A Wintun adapter with its session. Super-packets of up to 65,535 bytes go to Windows as they are.
  *
- * **Limits**: Windows gives no sign when a full ring has room, so it is tried again by time. Wintun 0.14.1 can miss
- * the wakeup for the last packet of a burst, which then waits for the next one that is written.
+ * Wintun 0.14.1 can miss the wakeup for a packet that is written just as its thread falls asleep: it then lies in the
+ * ring until the next one is written. So 20 ms after the last write one more follows that is no IP packet. It finds
+ * the thread asleep, which misses nothing then, or wakes it for what lies there.
+ *
+ * **Limits**: Windows gives no sign when a full ring has room, so it is tried again by time. A packet whose wakeup
+ * was missed, and that nothing follows, is 20 to 40 ms late.
  */
 export class WintunDevice implements Device {
   /** The adapter's name. */
   readonly name: string;
-  /** The longest packet that Windows sends through it (bytes). */
-  readonly mtu: number;
   /** Super-packets are taken whole; unfinished sums are finished here, and none come. */
   readonly offload = false;
   /** Nothing waits here: a write hands the packet to the ring. */
@@ -79,6 +89,8 @@ export class WintunDevice implements Device {
   failure: Error | undefined;
   /** How often the session had to be started again, its ring being corrupt: Wintun 0.14.1 can overrun it. */
   restarts = 0;
+  /** How often Windows was nudged; it counts each as a discarded packet, and `statistics` does not. */
+  nudges = 0;
   /** The running driver's version, such as `0.14`. */
   readonly driverVersion: string | undefined;
   /** Settled when the adapter is removed, after `close`. */
@@ -88,30 +100,39 @@ export class WintunDevice implements Device {
   readonly #kernel32 = kernel32();
   readonly #adapter: Adapter;
   readonly #setup: Setup;
+  readonly #monitor: LinkMonitor;
   readonly #capacity: number;
   readonly #events = new DeviceEvents();
+  #mtu: number;
   #session: Session | undefined;
   #restarting: Promise<void> | undefined;
   #host: EndHost | undefined;
   #closed = false;
-  /** The pool's address, and where each slot's packet starts. */
-  #base = 0;
-  #addresses: bigint[] = [];
+  #addresses: PoolAddresses | undefined;
   readonly #size = new Uint32Array(1);
   /** A packet that is received and not released: there was no slot for it. Its length is in `#size`. */
   #waiting = 0n;
   /** Since when the ring for writing has taken nothing; 0 while it does. */
   #fullSince = 0;
+  /** Packets written since the timer for the nudge was set. */
+  #sent = 0;
+  #nudging: ReturnType<typeof setTimeout> | undefined;
 
   /** For {@linkcode openWintunDevice}. */
-  constructor({ adapter, session, setup, capacity }: WintunParts) {
+  constructor({ adapter, session, setup, monitor, capacity }: WintunParts) {
     this.#adapter = adapter;
     this.#session = session;
     this.#setup = setup;
+    this.#monitor = monitor;
     this.#capacity = capacity;
     this.name = adapter.name;
-    this.mtu = setup.mtu;
+    this.#mtu = setup.mtu;
     this.driverVersion = adapter.driverVersion;
+  }
+
+  /** The longest packet that Windows sends through it (bytes): that of IPv4, where the system has both. */
+  get mtu(): number {
+    return this.#mtu;
   }
 
   /** The event that says that a packet came. */
@@ -122,9 +143,8 @@ export class WintunDevice implements Device {
   /** Gives it its loop. */
   attach(host: EndHost): void {
     this.#host = host;
-    const { pool } = host;
-    this.#base = Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(pool.bytes)));
-    this.#addresses = pool.packets.map((packet) => BigInt(this.#base + packet.slotStart + HEADROOM));
+    this.#addresses = new PoolAddresses(host.pool);
+    host.watch(this.#monitor.waitable, () => this.#hear());
   }
 
   /** Reads packets until the ring is empty, the batch is full, or the pool is empty. */
@@ -132,11 +152,13 @@ export class WintunDevice implements Device {
     const session = this.#session;
     if (session === undefined) return 0;
     const { pool } = this.#host!;
+    const addresses = this.#addresses!;
     const { WintunReceivePacket, WintunReleaseReceivePacket } = this.#wintun;
     const { RtlMoveMemory, SetEvent } = this.#kernel32;
     const { handle } = session;
     const size = this.#size;
     let count = 0;
+    let refused = 0;
     while (!batch.full) {
       let source = this.#waiting;
       if (source === 0n) {
@@ -147,7 +169,13 @@ export class WintunDevice implements Device {
         }
       }
       const length = size[0]!;
-      if (length === 0 || length > LARGE_ROOM) {
+      if (length === 0) {
+        WintunReleaseReceivePacket(handle, source);
+        this.#host!.refuse(0, "empty");
+        refused++;
+        continue;
+      }
+      if (length > LARGE_ROOM) {
         this.#readFailed(Win32.ERROR_INVALID_DATA);
         break;
       }
@@ -159,11 +187,13 @@ export class WintunDevice implements Device {
         break;
       }
       this.#waiting = 0n;
-      RtlMoveMemory(this.#addresses[packet.slot]!, source, length64(length));
+      RtlMoveMemory(addresses.ofFresh(packet), source, length64(length));
       WintunReleaseReceivePacket(handle, source);
       batch.push(packet);
       count++;
     }
+    // More may be there than a breath has shown that moved nothing.
+    if (refused > 0) this.#host!.wake();
     return count;
   }
 
@@ -172,6 +202,7 @@ export class WintunDevice implements Device {
     const session = this.#session;
     if (session === undefined) return 0;
     const { packets, length } = batch;
+    const addresses = this.#addresses!;
     const { WintunAllocateSendPacket, WintunSendPacket } = this.#wintun;
     const { RtlMoveMemory } = this.#kernel32;
     const { handle } = session;
@@ -184,9 +215,7 @@ export class WintunDevice implements Device {
         this.#host!.drop(packet, unfit);
         continue;
       }
-      if (packet.checksumStart !== 0) {
-        finishChecksum(packet.data, packet.checksumStart, packet.checksumOffset);
-      }
+      packet.finish();
       const target = WintunAllocateSendPacket(handle, packet.length);
       if (target === 0n) {
         if (!this.#writeFailed(lastError(), sent)) break;
@@ -194,27 +223,29 @@ export class WintunDevice implements Device {
         continue;
       }
       // From here to SendPacket nothing can fail.
-      const source = packet.offset === packet.slotStart + HEADROOM
-        ? this.#addresses[packet.slot]!
-        : BigInt(this.#base + packet.offset);
-      RtlMoveMemory(target, source, length64(packet.length));
+      RtlMoveMemory(target, addresses.of(packet), length64(packet.length));
       WintunSendPacket(handle, target);
       packet.pool.give(packet);
       sent++;
     }
-    if (sent > 0) this.#fullSince = 0;
+    if (sent > 0) {
+      this.#fullSince = 0;
+      this.#sent += sent;
+      if (this.#nudging === undefined) this.#nudgeLater();
+    }
     batch.shift(count);
     return count;
   }
 
-  /** Its end; Windows' other changes are not told of. */
+  /** Changes of its interface, as IP Helper reports them; a session that is started again is down for a moment. */
   events(): AsyncIterable<DeviceEvent> {
     return this.#events.listen();
   }
 
   /** Windows' own counters; `txDropped` is what its side of the ring had no room for. */
   statistics(): DeviceStatistics | undefined {
-    return this.#closed ? undefined : this.#setup.statistics();
+    const statistics = this.#closed ? undefined : this.#setup.statistics();
+    return statistics && { ...statistics, rxDropped: Math.max(0, statistics.rxDropped - this.nudges) };
   }
 
   /** Nothing: Windows removes an adapter, its addresses and routes with the process. */
@@ -225,6 +256,7 @@ export class WintunDevice implements Device {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    clearTimeout(this.#nudging);
     this.#events.end();
     const session = this.#session;
     this.#session = undefined;
@@ -241,13 +273,24 @@ export class WintunDevice implements Device {
   /** The order matters: no wait, no routes, no session, no adapter. */
   async #end(session: Session | undefined): Promise<void> {
     await this.#restarting;
+    await this.#monitor.close();
     if (session !== undefined) await letGo(session.readEvent);
     try {
       this.#setup.undo();
     } finally {
-      if (session !== undefined) this.#wintun.WintunEndSession(session.handle);
+      if (session !== undefined) this.#endSession(session);
       await closeAdapter(this.#adapter);
     }
+  }
+
+  #endSession({ handle }: Session): void {
+    const { WintunReleaseReceivePacket, WintunEndSession } = this.#wintun;
+    if (this.#waiting !== 0n) {
+      WintunReleaseReceivePacket(handle, this.#waiting);
+      this.#waiting = 0n;
+      this.#host!.refuse(this.#size[0]!, "closed");
+    }
+    WintunEndSession(handle);
   }
 
   #readFailed(failed: number): void {
@@ -257,7 +300,7 @@ export class WintunDevice implements Device {
         this.#restarting = this.#restart();
         break;
       case Win32.ERROR_HANDLE_EOF:
-        this.#lose("read from", "WintunReceivePacket", failed);
+        this.#lose(this.#removed("read from", "WintunReceivePacket"));
         break;
         // ERROR_NO_MORE_ITEMS, and whatever another call may have left behind: nothing is there.
     }
@@ -266,12 +309,40 @@ export class WintunDevice implements Device {
   /** Whether to drop the packet, and go on. */
   #writeFailed(failed: number, sent: number): boolean {
     if (failed === Win32.ERROR_HANDLE_EOF) {
-      this.#lose("write to", "WintunAllocateSendPacket", failed);
+      this.#lose(this.#removed("write to", "WintunAllocateSendPacket"));
       return false;
     }
     const now = performance.now();
     if (sent > 0 || this.#fullSince === 0) this.#fullSince = now;
     return now - this.#fullSince >= PATIENCE;
+  }
+
+  #hear(): void {
+    for (const event of this.#monitor.drain()) {
+      this.#mtu = event.mtu;
+      this.#events.publish(event);
+    }
+  }
+
+  /** Nudges Windows as soon as nothing was written for a while. */
+  #nudgeLater(): void {
+    this.#sent = 0;
+    this.#nudging = setTimeout(() => {
+      if (this.#sent > 0) return this.#nudgeLater();
+      this.#nudging = undefined;
+      this.#nudge();
+    }, NUDGE_AFTER);
+  }
+
+  #nudge(): void {
+    const session = this.#session;
+    if (session === undefined) return;
+    const target = this.#wintun.WintunAllocateSendPacket(session.handle, NUDGE.length);
+    // A ring that is full is one that Windows is busy with.
+    if (target === 0n) return;
+    this.#kernel32.RtlMoveMemory(target, addressOf(NUDGE), length64(NUDGE.length));
+    this.#wintun.WintunSendPacket(session.handle, target);
+    this.nudges++;
   }
 
   /** Ends the session and starts another; what was in the rings is lost. */
@@ -284,32 +355,36 @@ export class WintunDevice implements Device {
     this.#wintun.WintunEndSession(handle);
     for (let attempt = 1; !this.#closed; attempt++) {
       try {
-        const session = await startSession(this.#adapter, this.#capacity);
+        const session = await startSession("go on with", this.#adapter, this.#capacity);
         // Closed meanwhile: whoever closes it has not seen this session.
         if (this.#closed) this.#wintun.WintunEndSession(session.handle);
         else this.#session = session;
         break;
       } catch (error) {
         if (attempt === MOST_RESTARTS) {
-          this.failure ??= error as Error;
+          this.#lose(error as Error);
           break;
         }
-        await new Promise((resolve) => setTimeout(resolve, RESTART_AFTER));
+        await delay(RESTART_AFTER);
       }
     }
     this.#restarting = undefined;
     this.#host!.wake();
   }
 
-  #lose(verb: string, operation: string, failed: number): void {
+  #lose(failure: Error): void {
     if (this.failure !== undefined) return;
-    this.failure = win32Error(
+    this.failure = failure;
+    this.#events.publish({ kind: "gone", mtu: this.mtu });
+  }
+
+  #removed(verb: string, operation: string): Error {
+    return win32Error(
       `${verb} "${this.name}"`,
       operation,
-      failed,
+      Win32.ERROR_HANDLE_EOF,
       "the adapter was removed or disabled",
     );
-    this.#events.publish({ kind: "gone", mtu: this.mtu });
   }
 }
 
@@ -328,17 +403,33 @@ function unfitness(packet: Packet): string | undefined {
 }
 
 /** Starts a session, which brings the link up. */
-function startSession(adapter: Adapter, capacity: number): Promise<Session> {
+function startSession(verb: string, adapter: Adapter, capacity: number): Promise<Session> {
   return listening((errors) => {
     const { WintunStartSession, WintunGetReadWaitEvent } = wintun();
     const handle = WintunStartSession(adapter.handle, capacity);
     const failed = handle === null ? lastError() : 0;
     if (handle === null) {
       const code = fromHresult(codeOf(errors) ?? failed);
-      throw failure(adapter.name, `WintunStartSession of ${capacity} bytes`, code, errors);
+      throw wintunError(`${verb} "${adapter.name}"`, `WintunStartSession of ${capacity} bytes`, code, errors);
     }
     return Promise.resolve({ handle, readEvent: WintunGetReadWaitEvent(handle) });
   });
+}
+
+/** Starts an adapter's first session: at once, or at the second try. */
+async function startFirstSession(adapter: Adapter, capacity: number): Promise<Session> {
+  try {
+    return await startSession("open device", adapter, capacity);
+  } catch (error) {
+    const isTaken = error instanceof DriverError && error.errno === Win32.ERROR_ALREADY_INITIALIZED;
+    if (isTaken || error instanceof Deno.errors.PermissionDenied) throw error;
+    await delay(START_AFTER);
+    return await startSession("open device", adapter, capacity);
+  }
+}
+
+function delay(milliseconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
 /** Makes or opens an adapter, starts its session and sets it up; what fails undoes what was done. */
@@ -348,11 +439,12 @@ export async function openWintunDevice(options: CheckedDeviceOptions): Promise<W
   const adapter = await openAdapter(options.name);
   await using undo = new AsyncDisposableStack();
   undo.defer(() => closeAdapter(adapter));
-  const session = await startSession(adapter, capacity);
+  const session = await startFirstSession(adapter, capacity);
   undo.defer(() => wintun().WintunEndSession(session.handle));
   const setup = new Setup(adapter);
   undo.defer(() => setup.undo());
   await setup.apply(options);
+  const monitor = new LinkMonitor(adapter.name, adapter.luid);
   undo.move();
-  return new WintunDevice({ adapter, session, setup, capacity });
+  return new WintunDevice({ adapter, session, setup, monitor, capacity });
 }

@@ -1,6 +1,7 @@
 /** iphlpapi.dll: the one symbol table, opened on first use, and its structures as tables of offsets. */
 
 import { environment, notCapable } from "./kernel32.ts";
+import { checkMachine, checkNamedHash, openNamed, refusal, sha256Of, systemLibrary } from "./library.ts";
 
 // Every function here returns its error number itself, NETIO_STATUS; GetLastError has no part in it.
 const SYMBOLS = {
@@ -22,12 +23,19 @@ const SYMBOLS = {
   GetIpInterfaceEntry: { parameters: ["buffer"], result: "u32" },
   // NETIO_STATUS SetIpInterfaceEntry(MIB_IPINTERFACE_ROW *Row);
   SetIpInterfaceEntry: { parameters: ["buffer"], result: "u32" },
+  // NETIO_STATUS NotifyIpInterfaceChange(ADDRESS_FAMILY Family, PIPINTERFACE_CHANGE_CALLBACK Callback,
+  //   PVOID CallerContext, BOOLEAN InitialNotification, HANDLE *NotificationHandle);
+  NotifyIpInterfaceChange: { parameters: ["u16", "usize", "usize", "u8", "buffer"], result: "u32" },
+  // NETIO_STATUS CancelMibChangeNotify2(HANDLE NotificationHandle);
+  CancelMibChangeNotify2: { parameters: ["usize"], result: "u32" },
   // NETIO_STATUS GetIfEntry2(MIB_IF_ROW2 *Row);
   GetIfEntry2: { parameters: ["buffer"], result: "u32" },
   // NETIO_STATUS ConvertInterfaceAliasToLuid(const WCHAR *InterfaceAlias, NET_LUID *InterfaceLuid);
   ConvertInterfaceAliasToLuid: { parameters: ["buffer", "buffer"], result: "u32", optional: true },
   // NETIO_STATUS ConvertInterfaceLuidToGuid(const NET_LUID *InterfaceLuid, GUID *InterfaceGuid);
   ConvertInterfaceLuidToGuid: { parameters: ["buffer", "buffer"], result: "u32", optional: true },
+  // NETIO_STATUS ConvertInterfaceLuidToIndex(const NET_LUID *InterfaceLuid, NET_IFINDEX *InterfaceIndex);
+  ConvertInterfaceLuidToIndex: { parameters: ["buffer", "buffer"], result: "u32", optional: true },
   // NETIO_STATUS SetInterfaceDnsSettings(GUID Interface, const DNS_INTERFACE_SETTINGS *Settings);
   // A GUID by value is a hidden pointer on x64 and two registers on arm64; as a struct, each gets its own way.
   SetInterfaceDnsSettings: {
@@ -38,6 +46,8 @@ const SYMBOLS = {
 } as const satisfies Deno.ForeignLibraryInterface;
 
 // Specification: little-endian; the offsets are the same on x64 and arm64.
+/** ws2def.h: AF_UNSPEC, both families. */
+export const ANY_FAMILY = 0;
 /** ws2def.h, ws2ipdef.h: ADDRESS_FAMILY. */
 export const Family = { Ipv4: 2, Ipv6: 23 } as const;
 /** One of {@linkcode Family}'s values. */
@@ -122,11 +132,7 @@ export const IfRow = {
   InterfaceLuid: 0,
   InterfaceIndex: 8,
   InterfaceGuid: 12,
-  Alias: 28,
-  Description: 542,
   Mtu: 1124,
-  Type: 1128,
-  OperStatus: 1156,
   InOctets: 1208,
   InUcastPkts: 1216,
   InNUcastPkts: 1224,
@@ -168,25 +174,40 @@ export const IPPROTO_NETMGMT = 3;
 /** A lifetime without an end (seconds). */
 export const INFINITE_LIFETIME = 0xffff_ffff;
 
+// Implementation
+/** The variable that names another library: for tests, where no Windows is, as Wine's lacks most of these functions. */
+const VARIABLE = "WARREN_IPHLPAPI";
+
 /** The functions of iphlpapi.dll that Warren calls. */
 export type Iphlpapi = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
 let opened: Iphlpapi | undefined;
 
 function load(): Iphlpapi {
-  // A path is for tests, where no Windows is: Wine's library lacks most of these functions.
-  const named = environment("WARREN_IPHLPAPI");
-  if (named !== undefined) {
-    console.warn(`warren: "${named}" stands in for iphlpapi.dll: WARREN_IPHLPAPI names it`);
-  }
+  const named = environment(VARIABLE);
+  if (named === undefined) return open(systemLibrary("iphlpapi.dll"));
+  // Held until it is loaded, and loaded by where it really is, so that what was hashed is what runs.
+  using file = openNamed(VARIABLE, named);
+  const remedy = `unset ${VARIABLE}`;
+  checkMachine(named, file.bytes, remedy);
+  const sha256 = sha256Of(file.bytes);
+  const unsaid = refusal(
+    named,
+    `${VARIABLE}_SHA256 does not say that it is meant (SHA-256 ${sha256})`,
+    remedy,
+  );
+  checkNamedHash(named, VARIABLE, sha256, unsaid);
+  console.warn(`warren: "${named}" stands in for iphlpapi.dll: ${VARIABLE} and its SHA-256 name it`);
+  return open(file.path);
+}
+
+function open(path: string): Iphlpapi {
   try {
-    return Deno.dlopen(named ?? "iphlpapi.dll", SYMBOLS).symbols;
+    return Deno.dlopen(path, SYMBOLS).symbols;
   } catch (error) {
     if (error instanceof Deno.errors.NotCapable) throw notCapable(error, "iphlpapi.dll");
     throw new Deno.errors.NotSupported(
-      `Cannot load "${
-        named ?? "iphlpapi.dll"
-      }": it lacks a function that Warren needs: Warren needs Windows 10`,
+      `Cannot load "${path}": it lacks a function that Warren needs: Warren needs Windows 10`,
       { cause: error },
     );
   }

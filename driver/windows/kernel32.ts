@@ -33,18 +33,26 @@ const SYMBOLS = {
   CreateFileW: { parameters: ["buffer", "u32", "u32", "pointer", "u32", "u32", "usize"], result: "i32" },
   // BOOL GetFileSizeEx(HANDLE File, LARGE_INTEGER *FileSize);
   GetFileSizeEx: { parameters: ["usize", "buffer"], result: "i32" },
+  // DWORD GetFinalPathNameByHandleW(HANDLE File, LPWSTR FilePath, DWORD Size, DWORD Flags);
+  GetFinalPathNameByHandleW: { parameters: ["usize", "buffer", "u32", "u32"], result: "u32" },
   // BOOL ReadFile(HANDLE File, void *Buffer, DWORD Count, DWORD *Read, LPOVERLAPPED Overlapped);
   ReadFile: { parameters: ["usize", "buffer", "u32", "buffer", "pointer"], result: "i32" },
   // DWORD GetEnvironmentVariableW(LPCWSTR Name, LPWSTR Buffer, DWORD Size);
   GetEnvironmentVariableW: { parameters: ["buffer", "buffer", "u32"], result: "u32" },
+  // UINT GetSystemDirectoryW(LPWSTR Buffer, UINT Size);
+  GetSystemDirectoryW: { parameters: ["buffer", "u32"], result: "u32" },
   // DWORD GetModuleFileNameW(HMODULE Module, LPWSTR Filename, DWORD Size);
   GetModuleFileNameW: { parameters: ["usize", "buffer", "u32"], result: "u32" },
   // BOOL GetModuleHandleExW(DWORD Flags, LPCWSTR ModuleName, HMODULE *Module);
   GetModuleHandleExW: { parameters: ["u32", "buffer", "buffer"], result: "i32" },
+  // FARPROC GetProcAddress(HMODULE Module, LPCSTR ProcName);
+  GetProcAddress: { parameters: ["usize", "buffer"], result: "usize" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
+// Specification
 // winnt.h, fileapi.h, libloaderapi.h
 const GET_MODULE_HANDLE_EX_FLAG_PIN = 1;
+const GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT = 2;
 const GENERIC_READ = 0x8000_0000;
 const FILE_SHARE_READ = 1;
 const OPEN_EXISTING = 3;
@@ -53,6 +61,8 @@ const FILE_ATTRIBUTE_NORMAL = 0x80;
 const INVALID_HANDLE_VALUE = -1;
 /** The longest path that Windows has, and the longest environment variable (WCHARs). */
 const LONGEST_TEXT = 32_768;
+/** minwindef.h: the longest path that needs no prefix (WCHARs). */
+export const MAX_PATH = 260;
 
 // Implementation
 /** More than any library that Warren loads (bytes). */
@@ -126,10 +136,26 @@ export function pinLibrary(path: string): void {
   kernel32().GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_PIN, wideString(path), module);
 }
 
+/** Where a function of kernel32.dll is, for Windows to call; 0 when there is none of this name. */
+export function functionAddress(name: string): bigint {
+  const module = new BigUint64Array(1);
+  const { GetModuleHandleExW, GetProcAddress } = kernel32();
+  GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT, wideString("kernel32.dll"), module);
+  return GetProcAddress(module[0]!, new TextEncoder().encode(`${name}\0`));
+}
+
 /** A file's bytes. While it is not disposed of, nobody can write, replace or delete the file. */
 export interface HeldFile extends Disposable {
   /** What is in it. */
   readonly bytes: Uint8Array<ArrayBuffer>;
+  /** Where it is: no link in this path can be made to lead elsewhere. */
+  readonly path: string;
+}
+
+/** A path without the `\\?\` in front of it, where it is not needed: libraries are known by the plain one. */
+function plainPath(path: string): string {
+  if (path.length > MAX_PATH) return path;
+  return path.replace(/^\\\\\?\\UNC\\/, "\\\\").replace(/^\\\\\?\\(?=[a-z]:\\)/i, "");
 }
 
 /**
@@ -138,7 +164,8 @@ export interface HeldFile extends Disposable {
  * @throws {Error} what Windows says; `ERROR_FILE_NOT_FOUND` and `ERROR_PATH_NOT_FOUND` are `Deno.errors.NotFound`.
  */
 export function openFile(path: string): HeldFile {
-  const { CreateFileW, GetFileSizeEx, ReadFile, CloseHandle, GetLastError } = kernel32();
+  const { CreateFileW, GetFileSizeEx, GetFinalPathNameByHandleW, ReadFile, CloseHandle, GetLastError } =
+    kernel32();
   const fail = (operation: string, code: number) => win32Error(`read "${path}"`, operation, code);
   const opened = CreateFileW(
     wideString(path),
@@ -163,6 +190,13 @@ export function openFile(path: string): HeldFile {
     if (ReadFile(handle, rest, rest.length, count, null) === 0) throw fail("ReadFile", GetLastError());
     if (count[0] === 0) throw fail("ReadFile", Win32.ERROR_HANDLE_EOF);
   }
+  const units = new Uint16Array(LONGEST_TEXT);
+  const length = GetFinalPathNameByHandleW(handle, units, units.length, 0);
+  if (length === 0) throw fail("GetFinalPathNameByHandleW", GetLastError());
   const held = undo.move();
-  return { bytes, [Symbol.dispose]: () => held.dispose() };
+  return {
+    bytes,
+    path: plainPath(fromWide(units.subarray(0, length))),
+    [Symbol.dispose]: () => held.dispose(),
+  };
 }

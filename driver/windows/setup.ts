@@ -4,7 +4,7 @@
  * What is made here dies with the adapter, and Windows removes the adapter with the process: a crash leaves nothing,
  * but for the name servers that Windows remembers by the adapter's GUID, and these are set anew by each start. Still
  * everything is taken back before the adapter is closed, newest first: Windows does badly when an interface goes
- * that has routes. On an adapter that was there before, what it had is put back.
+ * that has routes. On an adapter that was there before, what it had is put back; its name servers alone are cleared.
  */
 
 import { type Address, formatAddress, formatCidr, type Prefix } from "../../lib/address.ts";
@@ -23,6 +23,7 @@ import {
   unicastRow,
   viewOf,
 } from "./rows.ts";
+import { ADMINISTRATOR_REMEDY } from "./shell32.ts";
 import { Win32, win32Error } from "./win32_error.ts";
 
 // Specification
@@ -65,6 +66,8 @@ export class Setup {
   readonly #stays: boolean;
   readonly #undos: { what: string; undo: () => number }[] = [];
   readonly #ifRow: Row;
+  /** The settings point at it. */
+  #dnsText: Uint16Array<ArrayBuffer> | undefined;
 
   /** For this adapter. */
   constructor(adapter: Adapter) {
@@ -90,7 +93,12 @@ export class Setup {
     const first = needs.has(Family.Ipv4) || needs.size === 0 ? Family.Ipv4 : Family.Ipv6;
     const second = first === Family.Ipv4 ? Family.Ipv6 : Family.Ipv4;
     for (const family of [first, second]) {
-      await this.#setInterface(family, options, family === first || needs.has(family));
+      const row = await this.#awaitRow(family, needs.has(family) || family === first);
+      if (row === undefined) continue;
+      if (family === first && this.#keepsMtu(options)) {
+        this.mtu = viewOf(row).getUint32(InterfaceRow.NlMtu, true);
+      }
+      this.#setInterface(family, row, options);
     }
     for (const prefix of addresses) this.#addAddress(prefix);
     for (const route of routes) this.#addRoute(route);
@@ -133,26 +141,36 @@ export class Setup {
     };
   }
 
-  async #setInterface(family: Family, options: CheckedDeviceOptions, needed: boolean): Promise<void> {
-    const { GetIpInterfaceEntry, SetIpInterfaceEntry, InitializeIpInterfaceEntry } = this.#iphlpapi;
-    const what = `set up ${family === Family.Ipv4 ? "IPv4" : "IPv6"} on "${this.#name}"`;
+  /** Whether the adapter's MTU stays what it was. */
+  #keepsMtu({ mtu }: CheckedDeviceOptions): boolean {
+    return this.#stays && mtu === undefined;
+  }
+
+  #attempt(family: Family): string {
+    return `set up ${family === Family.Ipv4 ? "IPv4" : "IPv6"} on "${this.#name}"`;
+  }
+
+  /** A protocol's row of the interface, as soon as there is one; where it is not needed, `undefined` if it is not there. */
+  async #awaitRow(family: Family, needed: boolean): Promise<Row | undefined> {
+    const { GetIpInterfaceEntry, InitializeIpInterfaceEntry } = this.#iphlpapi;
     const row = interfaceRow(this.#luid, family, InitializeIpInterfaceEntry);
     const start = performance.now();
     for (;;) {
       const failed = GetIpInterfaceEntry(row);
-      if (failed === Win32.NO_ERROR) break;
+      if (failed === Win32.NO_ERROR) return row;
       const absent = failed === Win32.ERROR_NOT_FOUND || failed === Win32.ERROR_FILE_NOT_FOUND;
-      if (absent && !needed) return;
+      if (absent && !needed) return undefined;
       if (!absent || performance.now() - start > ROW_LIMIT) {
-        throw win32Error(
-          what,
-          "GetIpInterfaceEntry",
-          failed,
-          absent ? "the interface did not appear" : undefined,
-        );
+        const remedy = absent ? "the interface did not appear" : undefined;
+        throw refused(this.#attempt(family), "GetIpInterfaceEntry", failed, remedy);
       }
       await new Promise((resolve) => setTimeout(resolve, ROW_AGAIN));
     }
+  }
+
+  #setInterface(family: Family, row: Row, options: CheckedDeviceOptions): void {
+    const { SetIpInterfaceEntry } = this.#iphlpapi;
+    const what = this.#attempt(family);
     const view = viewOf(row);
     // As it was read, it may be longer than Windows takes when it is set.
     view.setUint32(InterfaceRow.SitePrefixLength, 0, true);
@@ -163,16 +181,15 @@ export class Setup {
       view.setUint8(InterfaceRow.UseAutomaticMetric, 0);
       view.setUint32(InterfaceRow.Metric, metric, true);
     }
-    view.setUint32(
-      InterfaceRow.NlMtu,
-      family === Family.Ipv6 ? Math.max(this.mtu, MIN_MTU_IPV6) : this.mtu,
-      true,
-    );
+    if (!this.#keepsMtu(options)) {
+      const least = family === Family.Ipv6 ? MIN_MTU_IPV6 : MIN_MTU_IPV4;
+      view.setUint32(InterfaceRow.NlMtu, Math.max(this.mtu, least), true);
+    }
     view.setUint32(InterfaceRow.DadTransmits, 0, true);
     view.setInt32(InterfaceRow.RouterDiscoveryBehavior, ROUTER_DISCOVERY_DISABLED, true);
     view.setUint8(InterfaceRow.ManagedAddressConfigurationSupported, 0);
     view.setUint8(InterfaceRow.OtherStatefulConfigurationSupported, 0);
-    this.#do(what, "SetIpInterfaceEntry", SetIpInterfaceEntry(row));
+    check(what, "SetIpInterfaceEntry", SetIpInterfaceEntry(row));
     if (this.#stays) this.#undos.push({ what, undo: () => SetIpInterfaceEntry(before) });
   }
 
@@ -181,8 +198,9 @@ export class Setup {
     const what = `add address ${formatCidr(prefix)} to "${this.#name}"`;
     const row = unicastRow(this.#luid, prefix, this.#iphlpapi.InitializeUnicastIpAddressEntry);
     const failed = CreateUnicastIpAddressEntry(row);
-    if (failed === Win32.ERROR_OBJECT_ALREADY_EXISTS && this.#stays) return;
-    this.#do(what, "CreateUnicastIpAddressEntry", failed, "another interface has it");
+    const exists = failed === Win32.ERROR_OBJECT_ALREADY_EXISTS;
+    if (exists && this.#stays) return;
+    check(what, "CreateUnicastIpAddressEntry", failed, exists ? "another interface has it" : undefined);
     this.#undos.push({ what, undo: () => DeleteUnicastIpAddressEntry(row) });
   }
 
@@ -194,7 +212,7 @@ export class Setup {
     const failed = CreateIpForwardEntry2(row);
     // The key holds the interface: it is this adapter's, such as the route to its own network.
     if (failed === Win32.ERROR_OBJECT_ALREADY_EXISTS) return;
-    this.#do(what, "CreateIpForwardEntry2", failed);
+    check(what, "CreateIpForwardEntry2", failed);
     this.#undos.push({ what, undo: () => DeleteIpForwardEntry2(row) });
   }
 
@@ -204,22 +222,27 @@ export class Setup {
     const what = `use name servers ${servers} on "${this.#name}"`;
     const set = (text: string): number => {
       if (SetInterfaceDnsSettings === null) return Win32.ERROR_NOT_SUPPORTED;
-      const wide = wideString(text);
-      const settings = dnsSettings(family, addressOf(wide));
-      const failed = SetInterfaceDnsSettings(this.#guid, settings);
-      // The settings point at it.
-      return wide.length === 0 ? Win32.ERROR_INVALID_PARAMETER : failed;
+      this.#dnsText = wideString(text);
+      return SetInterfaceDnsSettings(this.#guid, dnsSettings(family, addressOf(this.#dnsText)));
     };
     if (servers === "") {
       // Windows may remember some of a process that crashed.
       if (!this.#stays) set("");
       return;
     }
-    this.#do(what, "SetInterfaceDnsSettings", set(servers), "Windows 10 2004 has this first");
+    const failed = set(servers);
+    const remedy = failed === Win32.ERROR_NOT_SUPPORTED ? "Windows 10 2004 has this first" : undefined;
+    check(what, "SetInterfaceDnsSettings", failed, remedy);
     this.#undos.push({ what, undo: () => set("") });
   }
+}
 
-  #do(what: string, operation: string, failed: number, remedy?: string): void {
-    if (failed !== Win32.NO_ERROR) throw win32Error(what, operation, failed, remedy);
-  }
+function check(what: string, operation: string, failed: number, remedy?: string): void {
+  if (failed !== Win32.NO_ERROR) throw refused(what, operation, failed, remedy);
+}
+
+/** The error for a call that failed; `remedy` is what this error of this call means, where it means something. */
+function refused(what: string, operation: string, failed: number, remedy?: string): Error {
+  const denied = failed === Win32.ERROR_ACCESS_DENIED ? ADMINISTRATOR_REMEDY : undefined;
+  return win32Error(what, operation, failed, remedy ?? denied);
 }

@@ -1,6 +1,7 @@
 /** shell32.dll: whether this process has an administrator's rights. */
 
 import { notCapable } from "./kernel32.ts";
+import { systemLibrary } from "./library.ts";
 
 const SYMBOLS = {
   // BOOL IsUserAnAdmin(void);
@@ -19,7 +20,7 @@ export const ADMINISTRATOR_REMEDY = 'run it in a terminal that was opened by "Ru
  */
 export function isAdministrator(): boolean {
   try {
-    opened ??= Deno.dlopen("shell32.dll", SYMBOLS).symbols;
+    opened ??= Deno.dlopen(systemLibrary("shell32.dll"), SYMBOLS).symbols;
   } catch (error) {
     throw notCapable(error, "shell32.dll");
   }

@@ -1,145 +1,271 @@
-/** A UDP socket of Windows that can be kept to one interface, so that a tunnel's own packets do not go into it. */
+/** UDP sockets of Windows: one datagram a call, by recvfrom and sendto. */
 
-import { type Address, parseAddress } from "../../lib/address.ts";
-import type { Waitable } from "../../lib/core/mod.ts";
-import { Family, SockaddrInet } from "./iphlpapi.ts";
-import { kernel32 } from "./kernel32.ts";
-import { type Row, viewOf, writeSockaddr } from "./rows.ts";
-import { Win32, win32Error } from "./win32_error.ts";
+import type { Address } from "../../lib/address.ts";
+import type { Packet, PacketBatch, PacketPool, Waitable } from "../../lib/core/mod.ts";
+import {
+  bindRemedy,
+  Endpoint,
+  type EndpointBytes,
+  formatEndpoint,
+  SOCKET_BUFFER,
+  type UdpSocket,
+  type UdpSocketOptions,
+} from "../udp_socket.ts";
+import { iphlpapi } from "./iphlpapi.ts";
+import { kernel32, wideString } from "./kernel32.ts";
+import { PoolAddresses } from "./pool_addresses.ts";
+import { familyOf, viewOf, writeSockaddr } from "./rows.ts";
+import { letGo } from "./waiter.ts";
+import { Win32, win32Error, win32Name } from "./win32_error.ts";
 import { ws2 } from "./ws2_32.ts";
 
 // Specification
-// winsock2.h, ws2def.h
-const SOCK_DGRAM = 2;
-const IPPROTO_UDP = 17;
-const SOL_SOCKET = 0xffff;
-const SO_SNDBUF = 0x1001;
-const SO_RCVBUF = 0x1002;
-const FD_READ = 1;
+/** winsock2.h, ws2def.h, ws2ipdef.h */
+export const Socket = {
+  SOCK_DGRAM: 2,
+  IPPROTO_IP: 0,
+  IPPROTO_UDP: 17,
+  IPPROTO_IPV6: 41,
+  SOL_SOCKET: 0xffff,
+  SO_REUSEADDR: 4,
+  SO_SNDBUF: 0x1001,
+  SO_RCVBUF: 0x1002,
+  IPV6_V6ONLY: 27,
+  IP_UNICAST_IF: 31,
+  IPV6_UNICAST_IF: 31,
+  FD_READ: 1,
+  WSA_FLAG_OVERLAPPED: 1,
+  WSA_FLAG_NO_HANDLE_INHERIT: 0x80,
+} as const;
+/** winsock2.h: `((int)(~SO_REUSEADDR))` */
+const SO_EXCLUSIVEADDRUSE = ~Socket.SO_REUSEADDR;
 /** _WSAIOW(IOC_VENDOR, 12), mswsock.h: whether an ICMP error fails a later receive. */
 const SIO_UDP_CONNRESET = 0x9800_000c;
-const WSA_FLAG_OVERLAPPED = 1;
-const WSA_FLAG_NO_HANDLE_INHERIT = 0x80;
 const INVALID_SOCKET = -1;
-// ws2ipdef.h
-const IPPROTO_IP = 0;
-const IPPROTO_IPV6 = 41;
-const IP_UNICAST_IF = 31;
-const IPV6_UNICAST_IF = 31;
-/** A sockaddr_in has 16 bytes, a sockaddr_in6 28. */
-const SOCKADDR_IN_SIZE = 16;
 
 // Implementation
-const BUFFER = 4 * 1024 * 1024;
+/** Errors of datagrams sent before (ICMP) that one call passes over. */
+const MOST_ERRORS = 8;
+/** What WSAEACCES means here: Windows has no ports that need rights. */
+const TAKEN_REMEDY = "another program has this port for itself, or Windows has reserved it: use another one";
 
-/** Options for {@linkcode UdpSocket}. */
-export interface UdpSocketOptions {
-  /** The address that it listens on. @default {"0.0.0.0"} */
-  address?: string;
-  /** The port that it listens on; 0: one that Windows chooses. @default {0} */
-  port?: number;
-  /** The index of the interface that packets leave by, whatever the routes say. @default {the routes'} */
-  interfaceIndex?: number;
-}
+/** A UDP socket of Windows. Its event is set when something can be received, again after each call that receives. */
+export class WindowsUdpSocket implements UdpSocket {
+  /** 4 or 6. */
+  readonly family: 4 | 6;
+  /** Where it receives. */
+  readonly local: EndpointBytes;
+  /** Settled when no wait looks at its event any more. */
+  readonly closed: Promise<void>;
+  /** Why it can be used no longer. */
+  failure: Error | undefined;
+  /** What the system said when `send` stopped. */
+  refusal: string | undefined;
 
-/** A UDP socket that never waits. Windows sets its {@linkcode UdpSocket.waitable} when something can be received. */
-export class UdpSocket implements Disposable {
-  /** The event to wait for. After it, receive until nothing is left. */
-  readonly waitable: Waitable;
-  /** The port that it listens on. */
-  readonly port: number;
-  /** Where the last packet came from, or where the next one goes: a SOCKADDR_INET. */
-  readonly peer: Row = new Uint8Array(SockaddrInet.Size);
   readonly #ws2 = ws2();
+  readonly #kernel32 = kernel32();
   readonly #socket: bigint;
-  readonly #peerSize = new Int32Array(1);
-  readonly #sizes: number;
+  readonly #event: Waitable;
+  /** The same, as calls take it. */
+  readonly #eventHandle: bigint;
+  readonly #settleClosed: () => void;
+  readonly #endpointSize: number;
+  /** What the system writes the endpoint's size to. */
+  readonly #size = new Int32Array(1);
+  #pool: PacketPool | undefined;
+  #addresses: PoolAddresses | undefined;
+  #room = 0;
   #closed = false;
 
-  /**
-   * Opens and binds it.
-   *
-   * @throws {Error} Windows', such as {@linkcode DriverError} `WSAEADDRINUSE` when the port is taken.
-   */
-  constructor(options: UdpSocketOptions = {}) {
-    const { address = "0.0.0.0", port = 0, interfaceIndex } = options;
-    const parsed = parseAddress(address);
-    const family = parsed.family === 4 ? Family.Ipv4 : Family.Ipv6;
-    this.#sizes = parsed.family === 4 ? SOCKADDR_IN_SIZE : SockaddrInet.Size;
-    const attempt = `listen on UDP ${address} port ${port}`;
+  /** Opens and binds it. @throws {Error} Windows', such as `Deno.errors.AddrInUse`. */
+  constructor(options: UdpSocketOptions) {
+    const { address, port = 0, ipv6Only = false, interface: name } = options;
+    const { WSASocketW, WSAGetLastError, setsockopt, bind, closesocket, getsockname, WSAEventSelect } =
+      this.#ws2;
+    ({ promise: this.closed, resolve: this.#settleClosed } = Promise.withResolvers<void>());
+    this.family = address.family;
+    this.#endpointSize = address.family === 4 ? Endpoint.Ipv4Size : Endpoint.Ipv6Size;
+    const asked = this.endpoint(address, port);
+    const attempt = `receive on ${formatEndpoint(asked, address.family)}`;
     const check = (result: number, operation: string) => {
-      if (result !== 0) throw win32Error(attempt, operation, this.#ws2.WSAGetLastError());
+      if (result === 0) return;
+      const failed = WSAGetLastError();
+      const remedy = failed === Win32.WSAEACCES ? TAKEN_REMEDY : bindRemedy(win32Name(failed));
+      throw win32Error(attempt, operation, failed, remedy);
     };
-    const flags = WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT;
-    const socket = this.#ws2.WSASocketW(family, SOCK_DGRAM, IPPROTO_UDP, null, 0, flags);
-    if (socket === INVALID_SOCKET) throw win32Error(attempt, "WSASocketW", this.#ws2.WSAGetLastError());
+    const flags = Socket.WSA_FLAG_OVERLAPPED | Socket.WSA_FLAG_NO_HANDLE_INHERIT;
+    const socket = WSASocketW(familyOf(address), Socket.SOCK_DGRAM, Socket.IPPROTO_UDP, null, 0, flags);
+    if (socket === INVALID_SOCKET) throw win32Error(attempt, "WSASocketW", WSAGetLastError());
     this.#socket = BigInt(socket);
     using undo = new DisposableStack();
-    undo.defer(() => this.#ws2.closesocket(this.#socket));
-    for (const option of [SO_SNDBUF, SO_RCVBUF]) {
-      check(this.#ws2.setsockopt(this.#socket, SOL_SOCKET, option, Int32Array.of(BUFFER), 4), "setsockopt");
-    }
-    if (interfaceIndex !== undefined) {
-      const index = new Uint8Array(4);
-      // IPv4's is in network order, IPv6's is not.
-      viewOf(index).setUint32(0, interfaceIndex, parsed.family === 6);
-      const [level, option] = parsed.family === 4
-        ? [IPPROTO_IP, IP_UNICAST_IF]
-        : [IPPROTO_IPV6, IPV6_UNICAST_IF];
-      check(this.#ws2.setsockopt(this.#socket, level, option, index, 4), "IP_UNICAST_IF");
-    }
+    undo.defer(() => closesocket(this.#socket));
+    const { receiveBuffer = SOCKET_BUFFER, sendBuffer = SOCKET_BUFFER } = options;
+    this.#set(Socket.SOL_SOCKET, Socket.SO_RCVBUF, receiveBuffer);
+    this.#set(Socket.SOL_SOCKET, Socket.SO_SNDBUF, sendBuffer);
+    if (address.family === 6) this.#set(Socket.IPPROTO_IPV6, Socket.IPV6_V6ONLY, ipv6Only ? 1 : 0);
+    if (name !== undefined) this.#keepTo(name, ipv6Only);
     // A peer that does not listen is no reason to fail. Where a system does not know this, nothing is lost.
+    const no = new Uint8Array(4);
     this.#ws2.WSAIoctl(
       this.#socket,
       SIO_UDP_CONNRESET,
-      new Uint8Array(4),
-      4,
+      no,
+      no.length,
       null,
       0,
       new Uint32Array(1),
       null,
       null,
     );
-    writeSockaddr(this.peer, 0, family, parsed, port);
-    check(this.#ws2.bind(this.#socket, this.peer, this.#sizes), "bind");
-    this.#peerSize[0] = this.peer.length;
-    check(this.#ws2.getsockname(this.#socket, this.peer, this.#peerSize), "getsockname");
-    this.port = viewOf(this.peer).getUint16(SockaddrInet.Port);
-    const { CreateEventW, CloseHandle, GetLastError } = kernel32();
-    this.waitable = CreateEventW(null, 0, 0, null);
-    if (this.waitable === 0) throw win32Error(attempt, "CreateEventW", GetLastError());
-    undo.defer(() => CloseHandle(BigInt(this.waitable)));
+    // Otherwise another program could take the port over.
+    check(
+      setsockopt(this.#socket, Socket.SOL_SOCKET, SO_EXCLUSIVEADDRUSE, Int32Array.of(1), 4),
+      "setsockopt of SO_EXCLUSIVEADDRUSE",
+    );
+    check(bind(this.#socket, asked, this.#endpointSize), "bind");
+    this.local = new Uint8Array(Endpoint.Size);
+    check(getsockname(this.#socket, this.local, Int32Array.of(Endpoint.Size)), "getsockname");
+    const { CreateEventW, CloseHandle, GetLastError } = this.#kernel32;
+    // It resets itself when a wait ends with it.
+    this.#event = CreateEventW(null, 0, 0, null);
+    if (this.#event === 0) throw win32Error(attempt, "CreateEventW", GetLastError());
+    this.#eventHandle = BigInt(this.#event);
+    undo.defer(() => CloseHandle(this.#eventHandle));
     // It makes the socket one that never waits, too.
-    check(this.#ws2.WSAEventSelect(this.#socket, BigInt(this.waitable), FD_READ), "WSAEventSelect");
+    check(WSAEventSelect(this.#socket, this.#eventHandle, Socket.FD_READ), "WSAEventSelect");
     undo.move();
   }
 
-  /** Says where {@linkcode UdpSocket.send} sends to. */
-  aim(address: Address, port: number): void {
-    writeSockaddr(this.peer, 0, address.family === 4 ? Family.Ipv4 : Family.Ipv6, address, port);
+  /** Its event. */
+  get waitable(): Waitable | undefined {
+    return this.#closed ? undefined : this.#event;
   }
 
-  /** Receives a packet to an address in memory; its length, or the error as a negative number: -10035 for none. */
-  receive(to: bigint, room: number): number {
-    this.#peerSize[0] = this.peer.length;
-    const length = this.#ws2.recvfrom(this.#socket, to, room, 0, this.peer, this.#peerSize);
-    return length >= 0 ? length : -this.#ws2.WSAGetLastError();
+  /** Says whose slots datagrams go into. */
+  attach(pool: PacketPool, longest: number): void {
+    this.#pool = pool;
+    this.#room = longest + 1;
+    this.#addresses = new PoolAddresses(pool);
   }
 
-  /** Sends a packet to {@linkcode UdpSocket.peer}; its length, or the error as a negative number. */
-  send(from: bigint, length: number): number {
-    const sent = this.#ws2.sendto(this.#socket, from, length, 0, this.peer, this.#sizes);
-    return sent >= 0 ? sent : -this.#ws2.WSAGetLastError();
+  /** The endpoint of an address and a port. */
+  endpoint(address: Address, port: number): EndpointBytes {
+    const bytes = new Uint8Array(Endpoint.Size);
+    writeSockaddr(bytes, 0, familyOf(address), address, port);
+    return bytes;
   }
 
-  /** Closes it; no wait may look at its event any more. */
-  [Symbol.dispose](): void {
+  /** Appends what has arrived. */
+  receive(batch: PacketBatch): number {
+    const { recvfrom, WSAGetLastError } = this.#ws2;
+    const pool = this.#pool!;
+    const addresses = this.#addresses!;
+    const room = this.#room;
+    let count = 0;
+    for (let errors = 0; !this.#closed && !batch.full;) {
+      const packet = errors < MOST_ERRORS ? pool.take(room) : undefined;
+      if (packet === undefined) {
+        // The wait that ended took the event's signal, and only a call that receives would have it set again.
+        this.#kernel32.SetEvent(this.#eventHandle);
+        break;
+      }
+      this.#size[0] = Endpoint.Size;
+      const address = addresses.ofFresh(packet);
+      const length = recvfrom(this.#socket, address, room, 0, packet.endpoint, this.#size);
+      const failed = length < 0 ? WSAGetLastError() : 0;
+      if (failed === 0 || failed === Win32.WSAEMSGSIZE) {
+        // A datagram that was longer has filled the room.
+        if (failed === 0) packet.length = length;
+        batch.push(packet);
+        count++;
+        continue;
+      }
+      pool.give(packet);
+      if (failed === Win32.WSAEWOULDBLOCK || !this.#survives(failed, "recvfrom")) break;
+      errors++;
+    }
+    return count;
+  }
+
+  /** Sends packets until the system refuses one. */
+  send(packets: readonly Packet[], start: number, end: number): number {
+    const { sendto, WSAGetLastError } = this.#ws2;
+    const addresses = this.#addresses!;
+    this.refusal = undefined;
+    let at = start;
+    for (; at < end && !this.#closed; at++) {
+      const packet = packets[at]!;
+      const { endpoint, length } = packet;
+      if (sendto(this.#socket, addresses.of(packet), length, 0, endpoint, this.#endpointSize) >= 0) continue;
+      const failed = WSAGetLastError();
+      const full = failed === Win32.WSAEWOULDBLOCK || failed === Win32.WSAENOBUFS;
+      if (!full && this.#survives(failed, "sendto")) this.refusal = win32Name(failed);
+      break;
+    }
+    return at - start;
+  }
+
+  /** Closes it; its event when no wait looks at it any more. */
+  close(): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#ws2.closesocket(this.#socket);
-    kernel32().CloseHandle(BigInt(this.waitable));
+    letGo(this.#event).then(() => {
+      this.#kernel32.CloseHandle(this.#eventHandle);
+      this.#settleClosed();
+    });
+  }
+
+  /** The same as {@linkcode WindowsUdpSocket.close}. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  /** Whether the socket can still be used: errors are mostly about one datagram, or one sent before. */
+  #survives(failed: number, operation: string): boolean {
+    if (failed !== Win32.WSAENOTSOCK) return true;
+    this.failure ??= win32Error(`use UDP ${formatEndpoint(this.local, this.family)}`, operation, failed);
+    return false;
+  }
+
+  /** Sets an option as well as Windows allows. */
+  #set(level: number, option: number, value: number): void {
+    this.#ws2.setsockopt(this.#socket, level, option, Int32Array.of(value), 4);
+  }
+
+  #keepTo(name: string, ipv6Only: boolean): void {
+    const index = new Uint8Array(4);
+    const { setsockopt, WSAGetLastError } = this.#ws2;
+    const set = (level: number, option: number) => {
+      if (setsockopt(this.#socket, level, option, index, index.length) === 0) return;
+      throw win32Error(`use interface "${name}"`, "setsockopt", WSAGetLastError());
+    };
+    // IPv4's index is in network order, IPv6's is not.
+    const number = interfaceIndex(name);
+    if (this.family === 6) {
+      viewOf(index).setUint32(0, number, true);
+      set(Socket.IPPROTO_IPV6, Socket.IPV6_UNICAST_IF);
+      if (ipv6Only) return;
+    }
+    viewOf(index).setUint32(0, number);
+    set(Socket.IPPROTO_IP, Socket.IP_UNICAST_IF);
   }
 }
 
-/** What {@linkcode UdpSocket.receive} and {@linkcode UdpSocket.send} return when Windows has no packet, or no room. */
-export const WOULD_BLOCK: number = -Win32.WSAEWOULDBLOCK;
+/** The index of the interface that the control panel calls so. */
+function interfaceIndex(alias: string): number {
+  const { ConvertInterfaceAliasToLuid, ConvertInterfaceLuidToIndex } = iphlpapi();
+  const attempt = `use interface "${alias}"`;
+  if (ConvertInterfaceAliasToLuid === null || ConvertInterfaceLuidToIndex === null) {
+    throw win32Error(attempt, "ConvertInterfaceAliasToLuid", Win32.ERROR_PROC_NOT_FOUND);
+  }
+  const luid = new BigUint64Array(1);
+  const index = new Uint32Array(1);
+  if (ConvertInterfaceAliasToLuid(wideString(alias), luid) !== Win32.NO_ERROR) {
+    const remedy = "there is no interface of this name: `netsh interface show interface` lists them";
+    throw win32Error(attempt, "ConvertInterfaceAliasToLuid", Win32.ERROR_NOT_FOUND, remedy);
+  }
+  const failed = ConvertInterfaceLuidToIndex(luid, index);
+  if (failed !== Win32.NO_ERROR) throw win32Error(attempt, "ConvertInterfaceLuidToIndex", failed);
+  return index[0]!;
+}

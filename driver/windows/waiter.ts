@@ -77,6 +77,8 @@ export class EventWaiter implements Waiter {
     this.#wantedCount = 1;
     if (!this.#writes) this.#retries = 0;
     this.#writes = false;
+    // In front: a wait tells the first one that is set alone, and packets may come without end.
+    for (const { waitable } of this.#watches) this.add(waitable, true, false);
   }
 
   /** Looks at a handle in the next wait; something to write makes that a short one. */
@@ -89,7 +91,7 @@ export class EventWaiter implements Waiter {
     this.#wanted[this.#wantedCount++ * HANDLE_WORDS] = waitable;
   }
 
-  /** Looks at a handle in every wait. */
+  /** Looks at a handle in every wait, from the next {@linkcode EventWaiter.clear} on. */
   watch(waitable: Waitable, readable: () => void): () => void {
     const watch = { waitable, readable };
     this.#watches.add(watch);
@@ -108,7 +110,6 @@ export class EventWaiter implements Waiter {
     // A wait beside this thread would take the events that this one is for.
     if (this.#parking !== undefined) this.#kernel32.SetEvent(this.#stop);
     if (this.#takeSignal()) return true;
-    this.#addWatches();
     const limit = Math.ceil(this.#writes ? Math.min(milliseconds, this.#retryAfter()) : milliseconds);
     const count = this.#wantedCount - 1;
     if (count === 0) {
@@ -125,7 +126,6 @@ export class EventWaiter implements Waiter {
   async park(milliseconds: number): Promise<boolean> {
     this.#woken = false;
     if (this.#takeSignal()) return true;
-    this.#addWatches();
     // A wait that still looks at the same handles goes on; another set has to replace it.
     if (this.#parking !== undefined && !this.#sameSet()) {
       this.#kernel32.SetEvent(this.#stop);
@@ -157,6 +157,7 @@ export class EventWaiter implements Waiter {
 
   /** Looks at a handle no longer; settled when no wait does. */
   async forget(waitable: Waitable): Promise<void> {
+    for (const watch of this.#watches) if (watch.waitable === waitable) this.#watches.delete(watch);
     for (let i = 1; i < this.#wantedCount; i++) {
       if (this.#wanted[i * HANDLE_WORDS] !== waitable) continue;
       this.#wanted[i * HANDLE_WORDS] = this.#wanted[--this.#wantedCount * HANDLE_WORDS]!;
@@ -192,10 +193,6 @@ export class EventWaiter implements Waiter {
     this.#retries++;
     this.#kernel32.SwitchToThread();
     return 0;
-  }
-
-  #addWatches(): void {
-    for (const { waitable } of this.#watches) this.add(waitable, true, false);
   }
 
   #sameSet(): boolean {

@@ -35,6 +35,7 @@ export const Win32 = {
   WSAEACCES: 10013,
   WSAEINVAL: 10022,
   WSAEWOULDBLOCK: 10035,
+  WSAENOTSOCK: 10038,
   WSAEMSGSIZE: 10040,
   WSAEAFNOSUPPORT: 10047,
   WSAEADDRINUSE: 10048,
@@ -49,6 +50,7 @@ export const Win32 = {
 /** The upper half of an HRESULT that carries one of these numbers: `HRESULT_FROM_WIN32`. */
 const FACILITY_WIN32 = 0x8007;
 
+// Implementation
 const NAMES = new Map<number, string>(Object.entries(Win32).map(([name, code]) => [code, name]));
 
 /** The name of an error number, such as `ERROR_ACCESS_DENIED`; `error 200` for one not listed above. */
@@ -62,8 +64,8 @@ export function fromHresult(code: number): number {
 }
 
 /**
- * The error for a failed call, by the class that the house style gives it: not allowed, not there and not on
- * this system are Deno's own; everything else is a {@linkcode DriverError}.
+ * The error for a failed call, by the class that the house style gives it: not allowed, not there, taken and
+ * not on this system are Deno's own; everything else is a {@linkcode DriverError}.
  *
  * @param attempt What could not be done, such as `create adapter "tun0"`; the message is *Cannot attempt: ...*.
  * @param remedy What to do about it, or more of what is so.
@@ -82,6 +84,8 @@ export function win32Error(
     case Win32.ERROR_ACCESS_DENIED:
     case Win32.WSAEACCES:
       return new Deno.errors.PermissionDenied(message, options);
+    case Win32.WSAEADDRINUSE:
+      return new Deno.errors.AddrInUse(message, options);
     case Win32.ERROR_FILE_NOT_FOUND:
     case Win32.ERROR_PATH_NOT_FOUND:
     case Win32.ERROR_MOD_NOT_FOUND:

@@ -11,8 +11,7 @@
  * `wintun.h` are used, as its licence asks.
  */
 
-import { createHash } from "node:crypto";
-import { buildFor, cacheFolder, machineName, peMachine, WINTUN_BUILDS, WINTUN_VERSION } from "./builds.ts";
+import { buildFor, cacheFolder, WINTUN_BUILDS, WINTUN_VERSION } from "./builds.ts";
 import {
   environment,
   fromWide,
@@ -23,6 +22,7 @@ import {
   pinLibrary,
   programPath,
 } from "./kernel32.ts";
+import { checkMachine, checkNamedHash, openNamed, refusal, sha256Of } from "./library.ts";
 
 // Adapter and session handles are pointers; a packet is an address, which a usize carries without an object.
 const SYMBOLS = {
@@ -56,15 +56,18 @@ const SYMBOLS = {
   WintunSendPacket: { parameters: ["pointer", "usize"], result: "void" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
+// Specification
 // void CALLBACK (WINTUN_LOGGER_LEVEL Level, DWORD64 Timestamp, LPCWSTR Message);
 const LOGGER = { parameters: ["i32", "u64", "pointer"], result: "void" } as const;
 /** WINTUN_LOGGER_LEVEL: 0 is information, 1 a warning. */
 const WINTUN_LOG_ERR = 2;
-/** The longest message (WCHARs). */
-const LONGEST_MESSAGE = 0x400;
 
-/** WINTUN_MIN_RING_CAPACITY and WINTUN_MAX_RING_CAPACITY (bytes); a power of two between them. */
-export const RingCapacity = { Least: 0x2_0000, Most: 0x400_0000 } as const;
+// Implementation
+/** The longest message that is read (WCHARs). */
+const LONGEST_MESSAGE = 0x400;
+/** The variable that names another DLL. */
+const VARIABLE = "WARREN_WINTUN";
+const INSTALL = "run `warren driver install`";
 
 /** The functions of wintun.dll. */
 export type Wintun = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
@@ -75,6 +78,8 @@ export interface FoundWintun {
   readonly path: string;
   /** Whether `WARREN_WINTUN` named it. */
   readonly named: boolean;
+  /** What to do when it is not the right one. */
+  readonly remedy: string;
 }
 
 /** A wintun.dll that may be loaded. */
@@ -97,12 +102,15 @@ const listeners = new Set<string[]>();
 
 /** Where a wintun.dll may be, in the order in which it is looked for. */
 export function wintunPlaces(): FoundWintun[] {
-  const named = environment("WARREN_WINTUN");
-  if (named !== undefined) return [{ path: named, named: true }];
-  const places = [programPath().replace(/[^\\]*$/, "wintun.dll")];
+  const named = environment(VARIABLE);
+  if (named !== undefined) return [{ path: named, named: true, remedy: `unset ${VARIABLE}` }];
+  const beside = programPath().replace(/[^\\]*$/, "wintun.dll");
+  const places = [{ path: beside, named: false, remedy: `remove that file, then ${INSTALL}` }];
   const local = environment("LOCALAPPDATA");
-  if (local !== undefined) places.push(`${cacheFolder(local, buildFor())}\\wintun.dll`);
-  return places.map((path) => ({ path, named: false }));
+  if (local !== undefined) {
+    places.push({ path: `${cacheFolder(local, buildFor())}\\wintun.dll`, named: false, remedy: INSTALL });
+  }
+  return places;
 }
 
 /**
@@ -115,7 +123,7 @@ export function findWintun(): CheckedWintun {
   const places = wintunPlaces();
   for (const found of places) {
     try {
-      const file = openFile(found.path);
+      const file = found.named ? openNamed(VARIABLE, found.path) : openFile(found.path);
       try {
         return { ...found, file, official: isOfficial(found, file.bytes) };
       } catch (error) {
@@ -127,42 +135,28 @@ export function findWintun(): CheckedWintun {
     }
   }
   throw new Deno.errors.NotFound(
-    `Cannot load wintun.dll: it is none of ${places.map(({ path }) => path).join(", ")}: ` +
-      "run `warren driver install`",
+    `Cannot load wintun.dll: it is none of ${places.map(({ path }) => path).join(", ")}: ${INSTALL}`,
   );
 }
 
-function isOfficial({ path, named }: FoundWintun, bytes: Uint8Array): boolean {
-  const refuse = (what: string) => new Deno.errors.NotSupported(`Cannot load "${path}": ${what}`);
-  if (named && !/^([a-z]:[\\/]|[\\/])/i.test(path)) {
-    throw refuse("WARREN_WINTUN has to be an absolute path");
-  }
-  const machine = peMachine(bytes);
-  if (machine === undefined) throw refuse("it is no DLL");
-  const build = buildFor();
-  if (machine !== build.machine) {
-    throw refuse(`it is for ${machineName(machine)}, and this deno for ${build.folder}`);
-  }
-  const sha256 = createHash("sha256").update(bytes).digest("hex");
+function isOfficial({ path, named, remedy }: FoundWintun, bytes: Uint8Array): boolean {
+  checkMachine(path, bytes, remedy);
+  const sha256 = sha256Of(bytes);
   if (WINTUN_BUILDS.some((build) => build.sha256 === sha256)) return true;
-  const expected = named ? environment("WARREN_WINTUN_SHA256") : undefined;
-  if (expected === undefined) {
-    throw refuse(
-      `it is no official build of Wintun ${WINTUN_VERSION} (SHA-256 ${sha256}): run \`warren driver install\``,
-    );
-  }
-  if (expected.toLowerCase() !== sha256) {
-    throw refuse(`its SHA-256 is ${sha256}, and WARREN_WINTUN_SHA256 says ${expected}`);
-  }
+  const what = `it is no official build of Wintun ${WINTUN_VERSION} (SHA-256 ${sha256})`;
+  const unofficial = refusal(path, what, remedy);
+  if (!named) throw unofficial;
+  checkNamedHash(path, VARIABLE, sha256, unofficial);
   return false;
 }
 
 function load(): Loaded {
-  const { path, file, official } = findWintun();
-  // Held until it is loaded, so that what was hashed is what runs.
+  const { path: asked, file, official, remedy } = findWintun();
+  // Held until it is loaded, and loaded by where it really is, so that what was hashed is what runs.
   using _ = file;
+  const { path } = file;
   if (!official) {
-    console.warn(`warren: "${path}" is no official build of Wintun: WARREN_WINTUN and its SHA-256 name it`);
+    console.warn(`warren: "${asked}" is no official build of Wintun: WARREN_WINTUN and its SHA-256 name it`);
   }
   let symbols: Wintun;
   try {
@@ -173,8 +167,7 @@ function load(): Loaded {
     throw new Deno.errors.NotSupported(
       /^Could not open library/.test(said)
         ? `Cannot load "${path}": ${said}`
-        : `Cannot load "${path}": it lacks a function of Wintun ${WINTUN_VERSION}, as those before 0.14 do: ` +
-          "run `warren driver install`",
+        : `Cannot load "${path}": it lacks a function of Wintun ${WINTUN_VERSION}, as those before 0.14 do: ${remedy}`,
       { cause: error },
     );
   }
@@ -207,11 +200,6 @@ function readWide(pointer: Deno.PointerObject): string {
  */
 export function wintun(): Wintun {
   return (loaded ??= load()).symbols;
-}
-
-/** Whether it is loaded already, for what must not load it. */
-export function isLoaded(): boolean {
-  return loaded !== undefined;
 }
 
 /**

@@ -1,6 +1,7 @@
 /** ws2_32.dll: the one symbol table, opened on first use. */
 
 import { notCapable } from "./kernel32.ts";
+import { systemLibrary } from "./library.ts";
 import { win32Error } from "./win32_error.ts";
 
 // Sizes: a SOCKET is a handle, of which 32 bits are significant.
@@ -19,8 +20,6 @@ const SYMBOLS = {
   getsockname: { parameters: ["usize", "buffer", "buffer"], result: "i32" },
   // int setsockopt(SOCKET s, int level, int optname, const char *optval, int optlen);
   setsockopt: { parameters: ["usize", "i32", "i32", "buffer", "i32"], result: "i32" },
-  // int ioctlsocket(SOCKET s, long cmd, u_long *argp);
-  ioctlsocket: { parameters: ["usize", "i32", "buffer"], result: "i32" },
   // int WSAIoctl(SOCKET s, DWORD code, void *in, DWORD inSize, void *out, DWORD outSize, DWORD *returned,
   //   WSAOVERLAPPED *overlapped, LPWSAOVERLAPPED_COMPLETION_ROUTINE completion);
   WSAIoctl: {
@@ -35,6 +34,7 @@ const SYMBOLS = {
   sendto: { parameters: ["usize", "usize", "i32", "i32", "buffer", "i32"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
+// Specification
 // winsock2.h: MAKEWORD(2, 2); a WSADATA has 408 bytes on 64-bit systems.
 const VERSION = 0x0202;
 const WSADATA_SIZE = 408;
@@ -47,7 +47,7 @@ let opened: Ws2 | undefined;
 function load(): Ws2 {
   let symbols: Ws2;
   try {
-    symbols = Deno.dlopen("ws2_32.dll", SYMBOLS).symbols;
+    symbols = Deno.dlopen(systemLibrary("ws2_32.dll"), SYMBOLS).symbols;
   } catch (error) {
     throw notCapable(error, "ws2_32.dll");
   }

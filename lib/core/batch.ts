@@ -49,6 +49,11 @@ export class PacketBatch {
     return this.length >= this.#packetLimit || this.#bytes >= this.#byteLimit;
   }
 
+  /** How many more packets of this length make it full. */
+  roomFor(length: number): number {
+    return Math.min(this.#packetLimit - this.length, Math.ceil((this.#byteLimit - this.#bytes) / length));
+  }
+
   /** Appends a packet and becomes its owner. */
   push(packet: Packet): void {
     packet.owner = this;

@@ -21,4 +21,5 @@ export type {
   TunnelEnd,
   Waitable,
 } from "./end.ts";
+export { Refusals } from "./refusals.ts";
 export { Counters, type FlowStats, type TunnelStats } from "./stats.ts";

@@ -144,6 +144,14 @@ export class Packet {
     if (this.checksumStart !== 0) this.checksumStart = Math.max(0, this.checksumStart - count);
   }
 
+  /** Finishes the sum that is still to be finished, if there is one: what ends without offload do first. */
+  finish(): void {
+    if (this.checksumStart === 0) return;
+    finishChecksum(this.data, this.checksumStart, this.checksumOffset);
+    this.checksumStart = 0;
+    this.checksumOffset = 0;
+  }
+
   /**
    * The packet as bytes of one's own, good for ever and free to change, with a finished sum. A super-packet comes
    * cut, as the ordinary packets that it stands for; one that cannot be cut as none, and is then `malformed`.

@@ -1,13 +1,10 @@
 /** `warren doctor`: checks whether Warren can work on this machine, and says what to do where it cannot. */
 
 import { dirname, join, resolve } from "node:path";
-// @ts-types="./parse_args.d.ts"
-import { parseArgs } from "@std/cli/parse-args";
 import { type Check, check, examineSystem } from "../../driver/examine.ts";
-import { ExitCode, nearest, UsageError } from "./failure.ts";
+import { parseCommand } from "./arguments.ts";
+import { ExitCode } from "./failure.ts";
 import { DENO_VERSION } from "./version.ts";
-
-const FLAGS = ["help", "repair", "json"];
 
 const USAGE = `Usage: warren doctor [SCRIPT] [flags]
 
@@ -21,30 +18,22 @@ Exit code: 0 when nothing fails, 1 when something does, 2 for a wrong command li
 
 /** Runs `warren doctor` with these arguments, and returns its exit code. */
 export async function doctor(args: readonly string[]): Promise<number> {
-  const parsed = parseArgs([...args], {
-    string: ["_"],
-    boolean: FLAGS,
-    alias: { h: "help" },
-    unknown: (argument) => {
-      if (!argument.startsWith("-")) return;
-      const near = nearest(argument.replace(/^-+/, ""), FLAGS);
-      throw new UsageError(`${argument} is no flag${near === undefined ? "" : `: did you mean --${near}?`}`);
-    },
-  });
-  const [script, surplus] = parsed._;
-  if (surplus !== undefined) throw new UsageError(`"${surplus}" is not expected here`);
-  if (parsed.help === true) {
-    console.log(USAGE);
-    return ExitCode.Ended;
+  const line = parseCommand(args, { usage: USAGE, booleans: ["repair", "json"] });
+  if (line === undefined) return ExitCode.Ended;
+  const [script] = line.words;
+  if (script !== undefined && await readText(script) === undefined) {
+    throw new Deno.errors.NotFound(
+      `Cannot look at "${script}": it is no file: say a script's name, or nothing`,
+    );
   }
-  const folder = script === undefined ? Deno.cwd() : dirname(resolve(String(script)));
+  const folder = script === undefined ? Deno.cwd() : dirname(resolve(script));
   const checks = [
     ...await check("Deno", checkDeno),
     ...await check("permissions", checkPermissions),
     ...await check("package.json", () => checkPackageJson(folder)),
-    ...await examineSystem(parsed.repair === true),
+    ...await examineSystem(line.flags.has("repair")),
   ];
-  if (parsed.json === true) console.log(JSON.stringify(checks, undefined, 2));
+  if (line.flags.has("json")) console.log(JSON.stringify(checks, undefined, 2));
   else for (const found of checks) console.log(formatCheck(found));
   return checks.some(({ state }) => state === "fail") ? ExitCode.Failed : ExitCode.Ended;
 }
@@ -97,12 +86,12 @@ async function checkPermissions(): Promise<Check[]> {
       ? {
         what: "--allow-net",
         state: "ok",
-        says: "granted here; a script needs it for udp: and ws: far ends",
+        says: "granted here; a script needs it for ws: far ends, and for names in udp: ones",
       }
       : {
         what: "--allow-net",
         state: "warn",
-        says: "not granted: a script cannot have udp: and ws: far ends",
+        says: "not granted: a script cannot have ws: far ends, nor names in udp: ones",
         remedy: "run deno with --allow-net",
       },
   ];

@@ -2,12 +2,10 @@
 
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-// @ts-types="./parse_args.d.ts"
-import { parseArgs } from "@std/cli/parse-args";
 import { unzipSync } from "fflate";
-import { ExitCode, nearest, UsageError } from "./failure.ts";
-
-const FLAGS = ["help", "from"];
+import { said } from "../../driver/error.ts";
+import { parseCommand } from "./arguments.ts";
+import { ExitCode, fileError, UsageError } from "./failure.ts";
 
 const USAGE = `Usage: warren driver install [--from FILE]
 
@@ -22,6 +20,9 @@ products have from Wintun's generations before 0.14 (OpenVPN, OpenConnect).
 
 Exit code: 0 when it is installed, 1 when it is not, 2 for a wrong command line.`;
 
+/** What is known of the official builds. */
+type Builds = typeof import("../../driver/windows/builds.ts");
+
 /** A file to be kept. */
 export interface Extracted {
   /** Its name. */
@@ -32,41 +33,29 @@ export interface Extracted {
 
 /** Runs `warren driver` with these arguments, and returns its exit code. */
 export async function driver(args: readonly string[]): Promise<number> {
-  const parsed = parseArgs([...args], {
-    string: ["_", "from"],
-    boolean: ["help"],
-    alias: { h: "help" },
-    unknown: (argument) => {
-      if (!argument.startsWith("-")) return;
-      const near = nearest(argument.replace(/^-+/, "").replace(/=.*/s, ""), FLAGS);
-      throw new UsageError(`${argument} is no flag${near === undefined ? "" : `: did you mean --${near}?`}`);
-    },
-  });
-  if (parsed.help === true) {
-    console.log(USAGE);
-    return ExitCode.Ended;
-  }
-  const [word, surplus] = parsed._;
+  const line = parseCommand(args, { usage: USAGE, strings: ["from"] });
+  if (line === undefined) return ExitCode.Ended;
+  const [word] = line.words;
   if (word !== "install") {
     throw new UsageError(word === undefined ? "it needs a word: install" : `"${word}" is not install`);
   }
-  if (surplus !== undefined) throw new UsageError(`"${surplus}" is not expected here`);
-  if (parsed.from === "") throw new UsageError("--from needs a file");
-  const from = parsed.from === undefined ? undefined : String(parsed.from);
+  const { from } = line.values;
   if (Deno.build.os !== "windows") {
     throw new Deno.errors.NotSupported(`Cannot install Wintun on ${Deno.build.os}: only Windows has it`);
   }
-  const { buildFor, cacheFolder, WINTUN_VERSION } = await import("../../driver/windows/builds.ts");
   const local = Deno.env.get("LOCALAPPDATA");
   if (local === undefined) {
     throw new Deno.errors.NotFound(
       "Cannot install Wintun: LOCALAPPDATA is not set: it names the user's folder",
     );
   }
-  const files = await extract(from === undefined ? await download() : await read(from));
-  const folder = cacheFolder(local, buildFor());
+  const builds = await import("../../driver/windows/builds.ts");
+  const files = extract(from === undefined ? await download(builds) : await read(from), builds);
+  const folder = builds.cacheFolder(local, builds.buildFor());
   await keep(folder, files);
-  console.log(`Installed Wintun ${WINTUN_VERSION}: ${join(folder, "wintun.dll")}, and its licence beside it`);
+  console.log(
+    `Installed Wintun ${builds.WINTUN_VERSION}: ${join(folder, "wintun.dll")}, and its licence beside it`,
+  );
   return ExitCode.Ended;
 }
 
@@ -74,30 +63,27 @@ async function read(path: string): Promise<Uint8Array> {
   try {
     return await Deno.readFile(path);
   } catch (error) {
-    const refusal = error instanceof Deno.errors.NotFound
-      ? Deno.errors.NotFound
-      : Deno.errors.PermissionDenied;
-    throw new refusal(`Cannot read "${path}": ${(error as Error).message}`, { cause: error });
+    throw fileError(`read "${path}"`, error);
   }
 }
 
-async function download(): Promise<Uint8Array> {
-  const { WINTUN_ZIP, WINTUN_ZIP_SHA256 } = await import("../../driver/windows/builds.ts");
+async function download(builds: Builds): Promise<Uint8Array> {
+  const { WINTUN_ZIP, WINTUN_ZIP_SHA256 } = builds;
   const fail = (what: string, cause?: unknown) =>
     new Deno.errors.NotFound(
       `Cannot get ${WINTUN_ZIP}: ${what}: get it by a browser, and say warren driver install --from FILE`,
       { cause },
     );
+  let response: Response;
   let bytes: Uint8Array;
   try {
-    const response = await fetch(WINTUN_ZIP);
+    response = await fetch(WINTUN_ZIP);
     bytes = await response.bytes();
-    if (!response.ok) throw fail(`the server says ${response.status}`);
   } catch (error) {
-    throw error instanceof Deno.errors.NotFound ? error : fail((error as Error).message, error);
+    throw fail(said(error), error);
   }
-  const sha256 = hashOf(bytes);
-  if (sha256 !== WINTUN_ZIP_SHA256) throw fail(`its SHA-256 is ${sha256}, and not ${WINTUN_ZIP_SHA256}`);
+  if (!response.ok) throw fail(`the server says ${response.status}`);
+  checkHash(builds, WINTUN_ZIP, bytes, WINTUN_ZIP_SHA256);
   return bytes;
 }
 
@@ -106,17 +92,17 @@ async function download(): Promise<Uint8Array> {
  *
  * @throws {SyntaxError} when it is no zip.
  * @throws {Deno.errors.NotFound} when they are not in it.
- * @throws {Deno.errors.NotSupported} when they are not what Wintun's maker signed.
+ * @throws {Deno.errors.NotSupported} for another architecture, and when they are not what Wintun's maker signed.
  */
-export async function extract(
+export function extract(
   zip: Uint8Array,
+  builds: Builds,
   arch: typeof Deno.build.arch = Deno.build.arch,
-): Promise<Extracted[]> {
-  const { buildFor, WINTUN_LICENCE_SHA256, WINTUN_VERSION } = await import("../../driver/windows/builds.ts");
-  const build = buildFor(arch);
+): Extracted[] {
+  const build = builds.buildFor(arch);
   const wanted = [
     { name: "wintun.dll", path: `bin/${build.folder}/wintun.dll`, sha256: build.sha256 },
-    { name: "LICENSE.txt", path: "LICENSE.txt", sha256: WINTUN_LICENCE_SHA256 },
+    { name: "LICENSE.txt", path: "LICENSE.txt", sha256: builds.WINTUN_LICENCE_SHA256 },
   ];
   let entries: Record<string, Uint8Array>;
   try {
@@ -124,16 +110,13 @@ export async function extract(
       filter: ({ name }) => wanted.some(({ path }) => isAt(name, path)),
     });
   } catch (error) {
-    throw new SyntaxError(`Cannot install Wintun: this is no zip file: ${(error as Error).message}`);
+    throw new SyntaxError(`Cannot install Wintun: this is no zip file: ${said(error)}`, { cause: error });
   }
   return wanted.map(({ name, path, sha256 }) => {
     const bytes = Object.entries(entries).find(([entry]) => isAt(entry, path))?.[1];
     if (bytes === undefined) throw new Deno.errors.NotFound(`Cannot install Wintun: the zip has no ${path}`);
-    const is = hashOf(bytes);
-    if (is === sha256) return { name, bytes };
-    throw new Deno.errors.NotSupported(
-      `Cannot install Wintun: ${path} is not that of ${WINTUN_VERSION}: its SHA-256 is ${is}, and not ${sha256}`,
-    );
+    checkHash(builds, path, bytes, sha256);
+    return { name, bytes };
   });
 }
 
@@ -141,24 +124,32 @@ function isAt(entry: string, path: string): boolean {
   return entry === path || entry.endsWith(`/${path}`);
 }
 
-function hashOf(bytes: Uint8Array): string {
-  return createHash("sha256").update(bytes).digest("hex");
+function checkHash({ WINTUN_VERSION }: Builds, what: string, bytes: Uint8Array, sha256: string): void {
+  const is = createHash("sha256").update(bytes).digest("hex");
+  if (is === sha256) return;
+  throw new Deno.errors.NotSupported(
+    `Cannot install Wintun: ${what} is not that of ${WINTUN_VERSION}: its SHA-256 is ${is}, and not ${sha256}`,
+  );
 }
 
 /** Writes files into a folder; each is there whole or not at all. */
 export async function keep(folder: string, files: readonly Extracted[]): Promise<void> {
   try {
     await Deno.mkdir(folder, { recursive: true });
-    for (const { name, bytes } of files) {
-      const path = join(folder, name);
-      const half = `${path}.${Deno.pid}`;
-      await Deno.writeFile(half, bytes);
-      await Deno.rename(half, path);
-    }
+    for (const { name, bytes } of files) await replace(join(folder, name), bytes);
   } catch (error) {
-    throw new Deno.errors.PermissionDenied(
-      `Cannot install Wintun into ${folder}: ${(error as Error).message}: end programs that use it`,
-      { cause: error },
-    );
+    const inUse = "end programs that use it";
+    throw fileError(`install Wintun into ${folder}`, error, { PermissionDenied: inUse, Busy: inUse });
+  }
+}
+
+async function replace(path: string, bytes: Uint8Array): Promise<void> {
+  const half = `${path}.${Deno.pid}`;
+  try {
+    await Deno.writeFile(half, bytes);
+    await Deno.rename(half, path);
+  } catch (error) {
+    await Deno.remove(half).catch(() => {});
+    throw error;
   }
 }

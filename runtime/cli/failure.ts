@@ -2,6 +2,7 @@
 
 // @ts-types="./levenshtein_distance.d.ts"
 import { levenshteinDistance } from "@std/text/levenshtein-distance";
+import { said } from "../../driver/error.ts";
 
 // Specification
 /** Exit codes of the command and of scripts. */
@@ -21,6 +22,33 @@ const MOST_EDITS = 2;
 export class UsageError extends Error {
   /** @ignore */
   override readonly name = "UsageError";
+}
+
+/** What the system says of a file, in our words. */
+const FILE_FAILURES: readonly (readonly [new (message: string, options: ErrorOptions) => Error, string])[] = [
+  [Deno.errors.NotFound, "it is not there"],
+  [Deno.errors.AlreadyExists, "it is there already"],
+  [Deno.errors.NotADirectory, "it, or what is above it, is no folder"],
+  [Deno.errors.IsADirectory, "it is a folder"],
+  [Deno.errors.PermissionDenied, "this user may not"],
+  [Deno.errors.NotCapable, "deno may not: run it with --allow-read and --allow-write"],
+  [Deno.errors.Busy, "a program uses it"],
+];
+
+/**
+ * What the system refused to do with a file, as an error of the same class that says so in our words.
+ *
+ * @param attempt What it was to be, such as `read "a.zip"`.
+ * @param remedies What to do, by the name of the error's class.
+ */
+export function fileError(
+  attempt: string,
+  error: unknown,
+  remedies: Readonly<Record<string, string>> = {},
+): Error {
+  const [kind, what] = FILE_FAILURES.find(([kind]) => error instanceof kind) ?? [Error, said(error)];
+  const remedy = error instanceof Error ? remedies[error.name] : undefined;
+  return new kind(`Cannot ${attempt}: ${what}${remedy === undefined ? "" : `: ${remedy}`}`, { cause: error });
 }
 
 /** Prints why a command failed, and returns its exit code. */
@@ -55,19 +83,19 @@ function parts(error: unknown): unknown[] {
 function explainOne(error: unknown): string {
   if (!(error instanceof Error)) return `The script threw ${Deno.inspect(error)}`;
   const isOurs = isExpected(error) && !isScriptFrame(frames(error)[0] ?? "");
-  const said = isOurs ? error.message : `${error.name}: ${error.message}`;
+  const text = isOurs ? error.message : `${error.name}: ${error.message}`;
   const scriptFrames = chain(error).map((one) => frames(one).filter(isScriptFrame)).find(({ length }) =>
     length > 0
   );
-  if (scriptFrames !== undefined) return [said, ...scriptFrames].join("\n");
+  if (scriptFrames !== undefined) return [text, ...scriptFrames].join("\n");
   // A stage of ours that threw what none should.
   const { cause } = error;
   const bug = !isOurs
     ? error
-    : cause instanceof Error && /^Cannot go on /.test(said) && !isExpected(cause)
+    : cause instanceof Error && /^Cannot go on /.test(text) && !isExpected(cause)
     ? cause
     : undefined;
-  return bug === undefined ? said : [said, ...frames(bug)].join("\n");
+  return bug === undefined ? text : [text, ...frames(bug)].join("\n");
 }
 
 /** An error and its causes. */

@@ -41,13 +41,14 @@ export function usage(command: string, tunnels: readonly string[]): string {
     : `\nThis script's tunnels are ${tunnels.join(", ")}. Say which: --${tunnels[0]}.mtu 1400\n`;
   return `Usage: ${command} [flags]
 
-  --name NAME        the device's name, at most 15 bytes; "%d" in it becomes a number
+  --name NAME        the device's name: 15 bytes on Linux, on Windows 127 characters; "%d" in it becomes a number
   --address PREFIX   an address of this machine, such as 10.9.0.1/24 or fd00::1/64; may be repeated
   --route ROUTE      such as 10.0.0.0/8 or "10.0.0.0/8 via 10.9.0.2 metric 5 table 100"; may be repeated
   --mtu BYTES        the longest packet that the system sends through the device
   --queue-length N   packets that wait in the kernel for the script (Linux)
   --far URL          what the tunnel leads to: udp://HOST:PORT, ws://HOST:PORT/, tun:NAME; as the listening
-                     side udp://ADDRESS:PORT?listen, ws://ADDRESS:PORT/?listen
+                     side udp://ADDRESS:PORT?listen, ws://ADDRESS:PORT/?listen; udp: ones leave by one
+                     interface alone with ?interface=NAME
   --watchdog MS      end the process when a stage has not returned for so long; 0 for never
   --dry-run          check everything, say what would be opened, and end
   -q, --quiet        say nothing but errors

@@ -2,7 +2,8 @@
 
 import { basename, dirname, join, parse, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { ExitCode, nearest, UsageError } from "./failure.ts";
+import { parseCommand } from "./arguments.ts";
+import { ExitCode, fileError, UsageError } from "./failure.ts";
 import { NAME, VERSION } from "./version.ts";
 
 const USAGE = `Usage: warren new NAME
@@ -33,19 +34,10 @@ const EXECUTABLE = 0o755;
 
 /** Runs `warren new` with these arguments, and returns its exit code. */
 export async function create(args: readonly string[]): Promise<number> {
-  if (args.includes("--help") || args.includes("-h")) {
-    console.log(USAGE);
-    return ExitCode.Ended;
-  }
-  const flag = args.find((arg) => arg.startsWith("-"));
-  if (flag !== undefined) {
-    const near = nearest(flag, ["--help"]);
-    throw new UsageError(`"${flag}" is no flag${near === undefined ? "" : `: did you mean ${near}?`}`);
-  }
-  const [name, surplus] = args;
-  if (name === undefined || surplus !== undefined) {
-    throw new UsageError("it needs one name: warren new my.ts");
-  }
+  const line = parseCommand(args, { usage: USAGE });
+  if (line === undefined) return ExitCode.Ended;
+  const [name] = line.words;
+  if (name === undefined) throw new UsageError("it needs one name: warren new my.ts");
   // It becomes part of a task's command.
   if (!/^\w[\w.-]*$/.test(basename(name))) {
     throw new UsageError(`"${basename(name)}" has more in it than letters, digits, "_", "-" and "."`);
@@ -119,9 +111,6 @@ async function attempt(name: string, act: () => Promise<void>): Promise<void> {
   try {
     await act();
   } catch (error) {
-    const said = error instanceof Deno.errors.AlreadyExists
-      ? "it is there already: choose another name"
-      : (error as Error).message;
-    throw new Deno.errors.PermissionDenied(`Cannot make "${name}": ${said}`, { cause: error });
+    throw fileError(`make "${name}"`, error, { AlreadyExists: "choose another name" });
   }
 }

@@ -34,7 +34,7 @@ export function greet(tunnel: Tunnel, options: TunnelOptions): void {
   console.error(`${device.name} is open: ${facts.join(", ")}. Ctrl-C ends it.`);
   const prefixes = own.map(parseCidr).filter(({ address, length }) => length < address.bytes.length * 8 - 1);
   if (prefixes.length === 0) return;
-  const networks = prefixes.map((prefix) => formatCidr(network(prefix)));
+  const networks = prefixes.map((prefix) => formatCidr(new Prefix(prefix.network, prefix.length)));
   const [neighbour] = formatCidr(otherHost(prefixes[0]!)).split("/");
   console.error(`Packets for ${networks.join(" and ")} come to it: try ping ${neighbour}`);
 }
@@ -102,23 +102,13 @@ function addresses(options: TunnelOptions): string[] {
   return [options.address ?? []].flat();
 }
 
-/** A prefix with no bits behind it. */
-function network({ address: { family, bytes }, length }: Prefix): Prefix {
-  const masked = bytes.map((byte, i) => {
-    const bits = Math.min(8, Math.max(0, length - i * 8));
-    return byte & (0xff << 8 - bits);
-  });
-  return new Prefix({ family, bytes: masked }, length);
-}
-
 /** The first address of a network that is not one's own. */
 function otherHost(own: Prefix): Prefix {
-  const host = network(own);
-  const { bytes } = host.address;
+  const { family, bytes } = own.network;
   bytes[bytes.length - 1]! += 1;
   const isOwn = own.address.bytes.every((byte, i) => byte === bytes[i]);
   if (isOwn) bytes[bytes.length - 1]! += 1;
-  return host;
+  return new Prefix({ family, bytes }, own.length);
 }
 
 function write(text: string): void {

@@ -2,6 +2,10 @@
 
 import { formatAddress, parseAddress } from "../../lib/address.ts";
 
+// Implementation
+/** Addresses in their one form that are unspecified, broadcast or multicast (RFC 1122 section 3.2.1.3, RFC 4291). */
+const NOBODY = /^(0\.0\.0\.0|::|255\.255\.255\.255|(22[4-9]|23\d)\..*|ff[0-9a-f]{2}:.*)$/;
+
 /** Where a socket is, or leads. */
 export interface HostPort {
   /** An address in its one form, or a name. */
@@ -25,7 +29,10 @@ export function parseHostPort(text: string, subject: string): HostPort {
   }
   const [, bracketed, plain, port] = parts;
   if (port === undefined || port === "") {
-    fail(subject, "it has no port", `write ${text.replace(/:$/, "")}:4500`);
+    fail(subject, "it has no port", `write ${text.replace(/:$/, "") || "192.0.2.1"}:4500`);
+  }
+  if (port.includes("&")) {
+    fail(subject, `its port "${port}" has "&" in it`, 'what follows the first "?" has "&"');
   }
   if (!/^\d{1,5}$/.test(port) || Number(port) > 65_535) {
     fail(subject, `its port "${port}" is not a number up to 65535`, "write one such as 4500");
@@ -46,12 +53,33 @@ export function parseHostPort(text: string, subject: string): HostPort {
 }
 
 /**
+ * Reads where somebody else is: a host and a port to send to.
+ *
+ * @throws {SyntaxError} when it is anything else.
+ */
+export function parsePeer(text: string, subject: string): HostPort {
+  const peer = parseHostPort(text, subject);
+  if (peer.port === 0) fail(subject, "its port is 0", "write the port that the other side listens on");
+  if (NOBODY.test(peer.host)) {
+    fail(
+      subject,
+      `${peer.host} is no one machine's address`,
+      "write the other side's, or ?listen to receive there",
+    );
+  }
+  return peer;
+}
+
+/**
  * Reads where to listen: `PORT`, `ADDRESS:PORT`, or a port as a number. A port alone means all IPv4 addresses.
  *
  * @param subject What an error says could not be parsed.
- * @throws {SyntaxError} when it is anything else, a host name too.
+ * @throws {SyntaxError} when it is anything else, a host name too; {@linkcode RangeError} for a number that is no port.
  */
 export function parseListen(listen: string | number, subject: string): HostPort {
+  if (typeof listen === "number" && !(Number.isInteger(listen) && listen >= 0 && listen <= 65_535)) {
+    throw new RangeError(`Cannot listen on port ${listen}: it is not a whole number from 0 to 65535`);
+  }
   const text = /^\d+$/.test(String(listen)) ? `0.0.0.0:${listen}` : String(listen);
   const local = parseHostPort(text, subject);
   if (local.family === undefined) {

@@ -1,6 +1,7 @@
 /** What a socket's callbacks bring, until the loop reads it: bounded, and nothing but IP packets. */
 
 import { type EndHost, LARGE_ROOM, type PacketBatch } from "../../lib/core/mod.ts";
+import { objectionTo } from "./_objection.ts";
 
 // Implementation
 /** Packets that wait, where the options say nothing else. */
@@ -8,6 +9,7 @@ const QUEUE_LENGTH = 1024;
 const MAX_QUEUE_LENGTH = 1_000_000;
 /** Bytes that wait, whatever the options say. */
 const QUEUE_BYTES = 4 * 1024 * 1024;
+const TOO_LONG = `longer than ${LARGE_ROOM} bytes`;
 
 /** @throws {RangeError} when a queue cannot have this length. */
 export function checkQueueLength(length: number = QUEUE_LENGTH): void {
@@ -22,29 +24,26 @@ export class ReceiveQueue {
   /** The loop, from `attach` on; what is refused before is counted nowhere. */
   host: EndHost | undefined;
   readonly #ring: (Uint8Array | undefined)[];
-  readonly #longest: number;
   #first = 0;
   #length = 0;
   #bytes = 0;
 
-  /** A queue of `limit` packets of at most `longest` bytes. */
-  constructor(limit: number = QUEUE_LENGTH, longest: number = LARGE_ROOM) {
+  /** A queue of `limit` packets. */
+  constructor(limit: number = QUEUE_LENGTH) {
     this.#ring = new Array(limit).fill(undefined);
-    this.#longest = longest;
   }
 
-  /** Queues a message, which nobody changes any more, and wakes the loop; or refuses it and says `false`. */
-  accept(message: Uint8Array): boolean {
+  /** Queues a message, which nobody changes any more, and wakes the loop; or refuses it. */
+  accept(message: Uint8Array): void {
     const reason = this.#objection(message);
     if (reason !== undefined) {
       this.host?.refuse(message.length, reason);
-      return false;
+      return;
     }
     const place = this.#first + this.#length++;
     this.#ring[place < this.#ring.length ? place : place - this.#ring.length] = message;
     this.#bytes += message.length;
     this.host?.wake();
-    return true;
   }
 
   /** Copies messages into slots, until the batch is full or the pool is empty; returns how many. */
@@ -72,9 +71,8 @@ export class ReceiveQueue {
   }
 
   #objection(message: Uint8Array): string | undefined {
-    const version = message.length === 0 ? 0 : message[0]! >> 4;
-    if (version !== 4 && version !== 6) return "not an IP packet";
-    if (message.length > this.#longest) return "longer than the MTU";
+    const objection = objectionTo(message, 0, message.length, LARGE_ROOM, TOO_LONG);
+    if (objection !== undefined) return objection;
     if (this.#length === this.#ring.length || this.#bytes + message.length > QUEUE_BYTES) {
       return "receive queue full";
     }

@@ -6,13 +6,10 @@ import { type EndHost, PacketQueue } from "../../lib/core/mod.ts";
 export class SendQueue extends PacketQueue {
   /** Gives back the oldest packets, as long as those behind them are what a connection still has (bytes). */
   settle(buffered: number): void {
-    while (this.length > 0 && this.bytes - this.first!.length >= buffered) this.giveBack();
-  }
-
-  /** Gives the oldest packet back to its pool. */
-  giveBack(): void {
-    const packet = this.shift();
-    packet.pool.give(packet);
+    while (this.length > 0 && this.bytes - this.first!.length >= buffered) {
+      const packet = this.shift();
+      packet.pool.give(packet);
+    }
   }
 
   /** Throws away all packets, which were not sent. */

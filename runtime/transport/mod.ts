@@ -2,7 +2,7 @@
 
 import { checkDeviceOptions } from "../../driver/mod.ts";
 import type { TunnelEnd } from "../../lib/core/mod.ts";
-import { fail, parseHostPort, parseListen } from "./_host_port.ts";
+import { fail, parseHostPort, parseListen, parsePeer } from "./_host_port.ts";
 import { device } from "./device.ts";
 import { udp } from "./udp.ts";
 import { websocket } from "./websocket.ts";
@@ -31,6 +31,7 @@ export async function openFarEnd(
  * | `udp://HOST:PORT` | {@linkcode udp}, to this peer, from a free port |
  * | `udp://HOST:PORT?listen=PORT` | the same, from this port, or from `ADDRESS:PORT` |
  * | `udp://ADDRESS:PORT?listen` | to whoever sent the last datagram to this address |
+ * | `…?interface=NAME`, `…&interface=NAME` | the same, by this interface alone, whatever the routes say |
  * | `ws://HOST:PORT/PATH`, `wss://…` | {@linkcode websocket}, to this server |
  * | `ws://ADDRESS:PORT/PATH?listen` | as the server |
  * | `tun:NAME` | another TUN {@linkcode device} |
@@ -52,7 +53,7 @@ function parseFarUrl(text: string): EndOpener {
     fail(
       subject,
       "it is no URL of a far end",
-      "write udp://HOST:PORT, ws://HOST:PORT/, wss://HOST/ or tun:NAME",
+      "write udp://HOST:PORT, udp://ADDRESS:PORT?listen, ws://HOST:PORT/, wss://HOST/ or tun:NAME",
     );
   }
   const [, scheme, place, path = "/", query] = parts as unknown as [string, string, string, string?, string?];
@@ -67,7 +68,7 @@ function parseTun(name: string, subject: string): EndOpener {
   } catch (error) {
     fail(
       subject,
-      (error as Error).message.replace(/^Cannot open device .*?: /, ""),
+      (error as Error).message.replace(/^Cannot open device ".*": /s, ""),
       "write one such as tun:tun1",
     );
   }
@@ -76,26 +77,51 @@ function parseTun(name: string, subject: string): EndOpener {
 
 function parseUdp(place: string, path: string, query: string | undefined, subject: string): EndOpener {
   if (path !== "/") fail(subject, `it has a path, "${path}"`, "leave it out");
-  const listen = query?.replace(/^listen=?/, "");
-  if (query !== undefined && !/^listen(=.+)?$/.test(query)) {
-    fail(
-      subject,
-      `"?${query}" says nothing`,
-      'write "?listen" when the address is one\'s own, or "?listen=PORT"',
-    );
-  }
+  const { listen, ...rest } = parseUdpQuery(query, subject);
   if (listen === "") {
     parseOwn(place, subject);
-    return udp({ listen: place });
+    return udp({ listen: place, ...rest });
   }
-  const { port, family } = parseHostPort(place, subject);
-  if (port === 0) fail(subject, "its port is 0", "write the port that the other side listens on");
-  if (listen === undefined) return udp({ peer: place });
+  const { family } = parsePeer(place, subject);
+  if (listen === undefined) return udp({ peer: place, ...rest });
   const local = parseListen(listen, subject);
   if (family !== undefined && listen.includes(":") && local.family !== family) {
     fail(subject, "one address is IPv4 and one is IPv6", "write two of one kind, or a port alone");
   }
-  return udp({ peer: place, listen });
+  return udp({ peer: place, listen, ...rest });
+}
+
+type UdpQuery = "listen" | "interface";
+
+/** `listen`, `listen=PORT`, `interface=NAME`, or two of them; a name's odd characters are written as `%20`. */
+function parseUdpQuery(query: string | undefined, subject: string): Partial<Record<UdpQuery, string>> {
+  const found: Partial<Record<UdpQuery, string>> = {};
+  for (const part of query?.split("&") ?? []) {
+    const [key, value] =
+      /^(listen|interface)(?:=(.+))?$/.exec(part)?.slice(1) as [UdpQuery, string?] | undefined ??
+        fail(
+          subject,
+          `"${part}" in "?${query}" is not understood`,
+          'write "?listen" when the address is your own, "?listen=PORT", or "?interface=NAME"',
+        );
+    if (found[key] !== undefined) fail(subject, `${key} is in "?${query}" twice`, "leave one out");
+    const text = value === undefined ? "" : decode(value);
+    if (text === undefined) {
+      fail(subject, `"${part}" is no percent-encoded text`, "write a space as %20, % as %25");
+    }
+    if (key === "interface" && text === "") fail(subject, "interface has no name", "write ?interface=eth0");
+    found[key] = text;
+  }
+  return found;
+}
+
+function decode(text: string): string | undefined {
+  try {
+    const decoded = decodeURIComponent(text);
+    return decoded.includes("\0") ? undefined : decoded;
+  } catch {
+    return undefined;
+  }
 }
 
 function parseWebSocket(

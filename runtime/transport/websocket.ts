@@ -7,7 +7,6 @@
  * side waits for one.
  */
 
-import { finishChecksum } from "../../lib/checksum.ts";
 import {
   type EndHost,
   LARGE_ROOM,
@@ -147,9 +146,8 @@ export class WebSocketTransport implements Transport {
         this.#full = true;
         break;
       }
-      const { data } = packet;
-      if (packet.checksumStart !== 0) finishChecksum(data, packet.checksumStart, packet.checksumOffset);
-      socket.send(data as Uint8Array<ArrayBuffer>);
+      packet.finish();
+      socket.send(packet.data as Uint8Array<ArrayBuffer>);
       this.#outgoing.push(packet);
     }
     batch.shift(count);

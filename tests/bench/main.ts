@@ -7,11 +7,13 @@ import { benchRelay } from "./relay.ts";
 import { machine, type Report, say, toJson, toText, writeResults } from "./report.ts";
 import { benchSegments } from "./segments.ts";
 import { benchStages } from "./stages.ts";
+import { benchWintun } from "./wintun.ts";
 
 const BENCHES: Record<string, (quick: boolean, signal: AbortSignal) => Promise<Report>> = {
   relay: benchRelay,
   segments: benchSegments,
   stages: benchStages,
+  wintun: benchWintun,
 };
 
 const USAGE = `Usage: deno task bench NAME [flags]
@@ -19,6 +21,7 @@ const USAGE = `Usage: deno task bench NAME [flags]
   relay     between two TUN devices: Warren against a C loop and socat; needs root, iperf3, ping
   segments  cutting super-packets and grouping segments beside a plain copy; needs no privilege
   stages    what a handler, a chain of stages and each surface add to a packet; needs no privilege
+  wintun    what is added to Wintun's calls, and what idling costs; needs Wine, mingw, npm
   build     compiles the peers that are programs of C; needs gcc
 
   --json       the last line of the output is the result as one JSON object

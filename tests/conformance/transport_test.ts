@@ -1,25 +1,29 @@
-/** The transports keep what every end promises, over loopback. Needs --allow-net. */
+/** The transports keep what every end promises, over loopback. Needs --allow-ffi and --allow-net. */
 
 import { udp } from "../../runtime/transport/udp.ts";
 import { websocket } from "../../runtime/transport/websocket.ts";
+import { cable } from "../kit/cable.ts";
 import { until } from "../kit/host.ts";
+import { openSockets } from "../kit/sockets.ts";
 import { endConformance, type EndPair } from "./end.ts";
 
-for (const host of ["127.0.0.1", "[::1]"]) {
+await openSockets();
+
+for (const [host, mtu] of [["127.0.0.1", 1500], ["[::1]", 9000]] as const) {
   endConformance(`UdpTransport over ${host}`, async (): Promise<EndPair> => {
     // Each must know the other's port, so one is opened to find a free one.
     const scout = await udp({ listen: `${host}:0` })();
     const place = scout.local!;
     scout.close();
     await scout.closed;
-    const near = await udp({ peer: place, listen: `${host}:0`, mtu: 9000 })();
-    const far = await udp({ peer: near.local!, listen: place, mtu: 9000, queueLength: 100 })();
+    const one = await udp({ peer: place, listen: `${host}:0`, mtu })();
+    const [near, far] = cable(one, await udp({ peer: one.local!, listen: place, mtu })());
     return {
       near,
       far,
-      mtu: 9000,
+      mtu,
+      least: 20,
       failsWithPeer: false,
-      overload: 250,
       gone: () => Promise.all([near.closed, far.closed]),
     };
   });
@@ -48,6 +52,7 @@ function pairOf(near: WebSocketEnd, far: WebSocketEnd): EndPair {
     near,
     far,
     mtu: 65_535,
+    least: 20,
     failsWithPeer: false,
     ready: () => until(() => near.connected && far.connected, "both sides were connected"),
     gone: () => Promise.all([near.closed, far.closed]),

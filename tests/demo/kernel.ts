@@ -9,7 +9,8 @@
 import { setImmediate } from "node:timers/promises";
 import { PacketPool } from "../../lib/core/mod.ts";
 import { Errno, systemError } from "../../driver/linux/errno.ts";
-import { cString, errno, libc } from "../../driver/linux/libc.ts";
+import { errno, libc } from "../../driver/linux/libc.ts";
+import { cString } from "../../driver/posix/libc.ts";
 import type { Counts, Reply, Road, Version } from "./measure.ts";
 import { DATAGRAM, DST_IPV4, DST_IPV6, echoRequest, PORT, replyIn, replyInIcmpv6 } from "./packets.ts";
 

@@ -32,7 +32,28 @@ Deno.test("checkDeviceOptions() takes one or several of each", () => {
   assert.deepEqual(rules[0]!.family, 4);
 });
 
-Deno.test("checkDeviceOptions() counts a name in bytes, as the kernel does", () => {
-  assert.equal(checkDeviceOptions({ name: "fifteen-bytes-x" }).name, "fifteen-bytes-x");
-  assert.throws(() => checkDeviceOptions({ name: "tünnel-für-alle" }), /its name has 17 bytes/);
+Deno.test("checkDeviceOptions() takes the names that Linux takes, and counts them in bytes", () => {
+  const check = (name: string) => checkDeviceOptions({ name }, "linux").name;
+  assert.equal(check("fifteen-bytes-x"), "fifteen-bytes-x");
+  assert.equal(check('?*\\"<>|'), '?*\\"<>|');
+  assert.throws(() => check("tünnel-für-alle"), /its name has 17 bytes: at most 15/);
+  for (const name of ["", ".", "..", "a b", "a/b", "a:b", "a\u0000", "%s", "%d%d"]) {
+    assert.throws(() => check(name), TypeError, name);
+  }
+});
+
+Deno.test("checkDeviceOptions() takes the names that Windows takes, and counts them in UTF-16", () => {
+  const check = (name: string) => checkDeviceOptions({ name }, "windows").name;
+  for (
+    const name of ["Tünnel für alle", "ü".repeat(127), "\u{1f600}".repeat(63), "Office %d", ".", "(a) #2"]
+  ) {
+    assert.equal(check(name), name);
+  }
+  assert.throws(() => check("x".repeat(128)), /its name has 128 units: at most 127/);
+  for (const character of '\\/:*?"<>|\0\t') {
+    assert.throws(() => check(`a${character}b`), TypeError, character);
+  }
+  for (const name of ["", " ", " a", "a ", "a\ud83d", "%s", "%d%d"]) {
+    assert.throws(() => check(name), TypeError, name);
+  }
 });

@@ -63,6 +63,7 @@ Deno.test("a system's folder of the driver is imported dynamically, or as types"
   breaks("driver/mod.ts", 'import "./linux/device.ts";', `warren/floors: ${message}`);
   breaks("runtime/loop.ts", 'export * from "../driver/linux/waiter.ts";', `warren/floors: ${message}`);
   breaks("driver/windows/device.ts", 'import "../linux/errno.ts";', `warren/floors: ${message}`);
+  isClean("driver/macos/device.ts", 'import "../bsd/device.ts";');
 });
 
 Deno.test("a script imports by name; what is in the package does not", () => {

@@ -13,6 +13,8 @@ export class TestHost implements EndHost {
   readonly dropped: Record<string, number> = {};
   /** Packets that the end refused on arrival, by reason. */
   readonly refused: Record<string, number> = {};
+  /** The bytes of those. */
+  refusedBytes = 0;
   /** How often the end asked for a breath. */
   wakes = 0;
 
@@ -46,6 +48,7 @@ export class TestHost implements EndHost {
   /** Counts. */
   refuse(bytes: number, reason: string): void {
     if (!(bytes >= 0)) throw new TypeError(`Cannot refuse ${bytes} bytes`);
+    this.refusedBytes += bytes;
     this.refused[reason] = (this.refused[reason] ?? 0) + 1;
   }
 
@@ -56,9 +59,9 @@ export class TestHost implements EndHost {
 }
 
 /** Gives the event loop turns until something is so; fails after 20 s. */
-export async function until(condition: () => boolean, what: string): Promise<void> {
+export async function until(condition: () => boolean | Promise<boolean>, what: string): Promise<void> {
   const start = performance.now();
-  while (!condition()) {
+  while (!(await condition())) {
     if (performance.now() - start > DEADLINE) throw new Error(`Waited in vain until ${what}`);
     await turn();
   }

@@ -49,6 +49,11 @@ function existing(paths: readonly string[]): string | undefined {
   });
 }
 
+/** Whether this machine has a Wine. */
+export function hasWine(): boolean {
+  return existing(WINES) !== undefined;
+}
+
 /**
  * Registers a test that needs Wine, the compiler for Windows and npm. Where one is missing, it is ignored and
  * `skipped: <name>: <reason>` is printed.
@@ -58,7 +63,7 @@ export function wineTest(
   fn: (context: Deno.TestContext) => void | Promise<void>,
   programs: readonly string[] = [],
 ): void {
-  if (Deno.build.os === "linux" && existing(WINES) === undefined) {
+  if (Deno.build.os === "linux" && !hasWine()) {
     console.log(`skipped: ${name}: no Wine`);
     Deno.test({ name, ignore: true, fn });
   } else {
@@ -242,11 +247,14 @@ export class Wine implements AsyncDisposable {
 
   /** The variables by which Warren's driver takes the stand-ins for the libraries. */
   async standIns(): Promise<Record<string, string>> {
-    const hash = createHash("sha256").update(await Deno.readFile(this.builds.wintun)).digest("hex");
+    const sha256 = async (path: string) =>
+      createHash("sha256").update(await Deno.readFile(path)).digest("hex");
+    const { wintun, iphlpapi } = this.builds;
     return {
-      WARREN_WINTUN: windowsPath(this.builds.wintun),
-      WARREN_WINTUN_SHA256: hash,
-      WARREN_IPHLPAPI: windowsPath(this.builds.iphlpapi),
+      WARREN_WINTUN: windowsPath(wintun),
+      WARREN_WINTUN_SHA256: await sha256(wintun),
+      WARREN_IPHLPAPI: windowsPath(iphlpapi),
+      WARREN_IPHLPAPI_SHA256: await sha256(iphlpapi),
     };
   }
 
@@ -332,10 +340,16 @@ export class Wine implements AsyncDisposable {
   async tests(file: string, count: number, options: WineCommandOptions = {}): Promise<void> {
     const env = { ...await this.standIns(), ...options.env };
     // The types are checked on this side.
-    const { stdout, stderr } = await this.deno(["test", "--no-check", "-A", file], { ...options, env });
+    const { code, stdout, stderr } = await this.deno(["test", "--no-check", "-A", file], {
+      ...options,
+      env,
+      check: false,
+    });
     const passed = /ok \| (\d+) passed/.exec(stdout)?.[1];
-    if (Number(passed) !== count) {
-      throw new Error(`${passed} tests of ${file} passed instead of ${count}\n${stdout}${stderr}`);
+    if (code !== 0 || Number(passed) !== count) {
+      // Not as lines of their own: whoever reads this test's output would count them.
+      const output = `${stdout}${stderr}`.replaceAll(/^/gm, "  ");
+      throw new Error(`${passed} tests of ${file} passed instead of ${count}\n${output}`);
     }
   }
 

@@ -201,6 +201,23 @@ Deno.test("parseAddress() and formatAddress() know both families", () => {
   refuses(parseAddress, "::x", 'Cannot parse IPv6 address "::x": "x" instead of a digit at column 3');
 });
 
+Deno.test("Prefix.network is the address with no bits behind the prefix, and one of its own", () => {
+  for (
+    const [prefix, first] of [
+      ["10.9.77.255/20", "10.9.64.0"],
+      ["255.255.255.255/0", "0.0.0.0"],
+      ["10.9.0.1/32", "10.9.0.1"],
+      ["fd00:1:2:ffff::1/49", "fd00:1:2:8000::"],
+      ["fd00::1/128", "fd00::1"],
+    ] as const
+  ) {
+    const parsed = parseCidr(prefix);
+    parsed.network.bytes.fill(0xa5);
+    assert.equal(formatAddress(parsed.network), first);
+    assert.equal(formatCidr(parsed), prefix);
+  }
+});
+
 Deno.test("parseCidr() keeps the bits behind the prefix, and formatCidr() writes them", () => {
   for (const text of ["10.9.0.1/24", "0.0.0.0/0", "1.2.3.4/32", "2001:db8::1/64", "::/0", "::1/128"]) {
     assert.equal(formatCidr(parseCidr(text)), text);

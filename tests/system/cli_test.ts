@@ -113,7 +113,7 @@ const WRONG: [args: string[], message: RegExp][] = [
   ],
   [["run", "scripts/icmp_echo.ts", "--mtu", "9"], /^warren: --mtu: Cannot use MTU 9/],
   [["new"], /^warren: it needs one name/],
-  [["new", "a", "b"], /^warren: it needs one name/],
+  [["new", "a", "b"], /^warren: "b" is not expected here/],
   [["new", "a b"], /^warren: "a b" has more in it/],
   [["new", "--hlep"], /did you mean --help\?/],
   [["doctor", "--repiar"], /did you mean --repair\?\nTry: warren doctor --help/],
@@ -306,6 +306,7 @@ interface Check {
 systemTest("warren doctor finds nothing wrong here, in lines and as JSON", { programs: ["ip"] }, async () => {
   await using folder = new Folder();
   await using namespace = await openNamespace();
+  await folder.write("my.ts", "");
   const my = join(folder.path, "my.ts");
   const lines = await namespace.command(Deno.execPath(), [...WARREN, "doctor", my], {
     check: false,
@@ -362,6 +363,15 @@ export default script(import.meta, { address: "10.9.0.1/24", rule }, () => Deno.
   assert.match(repaired.stdout, /^ok {4}leftovers: put back: process \d+ with device tun0: .*4321/m);
   assert.doesNotMatch(await rules(), /^4321:/m);
   assert.match((await doctor()).stdout, /^ok {4}leftovers: no crash left anything behind$/m);
+});
+
+Deno.test("warren doctor ends with 1 for a script that is not there", async () => {
+  const { code, stderr } = await warren(["doctor", "nosuch.ts"], Deno.cwd());
+  assert.equal(code, 1);
+  assert.equal(
+    stderr,
+    'warren: Cannot look at "nosuch.ts": it is no file: say a script\'s name, or nothing\n',
+  );
 });
 
 Deno.test("warren doctor ends with 1 and names the remedy without --allow-ffi, and never throws", async () => {

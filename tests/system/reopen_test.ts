@@ -1,20 +1,18 @@
 /** Devices that are closed and opened anew: what the kernel has removed, and what the loop waits for. */
 
 import assert from "node:assert/strict";
-import { libc } from "../../driver/linux/libc.ts";
-import { PollWaiter } from "../../driver/linux/waiter.ts";
+import { posix } from "../../driver/linux/libc.ts";
+import { PollWaiter } from "../../driver/posix/waiter.ts";
+import { EventFd } from "../kit/event_fd.ts";
 import { openNamespace, runModule, systemTest } from "../kit/system.ts";
 
 const NEEDS = { programs: ["ip", "ping"] };
 const SCENARIO = new URL("./reopen_scenario.ts", import.meta.url);
-// Specification: sys/eventfd.h
-const EFD_NONBLOCK = 0o4000;
 /** After this, a wait has failed (milliseconds). */
 const LIMIT = 10_000;
 const PERMISSIONS = ["--allow-all"];
 // Opened for good, so not within a test.
-if (Deno.build.os === "linux") libc();
-const one = BigUint64Array.of(1n);
+if (Deno.build.os === "linux") posix();
 
 interface Round {
   before: boolean;
@@ -50,27 +48,26 @@ systemTest("Tunnel whose descriptor has the number of a closed one gets its pack
 });
 
 systemTest("PollWaiter.forget() lets a descriptor's number be waited for anew", { root: false }, async () => {
-  const { eventfd, writeFrom, close } = libc();
-  using waiter = new PollWaiter();
+  using waiter = new PollWaiter(posix());
   for (let round = 0; round < 20; round++) {
-    const first = eventfd(0, EFD_NONBLOCK);
+    const first = new EventFd();
     waiter.clear();
-    waiter.add(first, true, false);
+    waiter.add(first.fd, true, false);
     const parked = waiter.park(LIMIT);
     waiter.wake();
     assert.equal(await parked, false);
     // The poll beside this thread still looks at it.
-    await waiter.forget(first);
-    close(first);
-    const second = eventfd(0, EFD_NONBLOCK);
-    assert.equal(second, first);
+    await waiter.forget(first.fd);
+    first[Symbol.dispose]();
+    const second = new EventFd();
+    assert.equal(second.fd, first.fd);
     waiter.clear();
-    waiter.add(second, true, false);
+    waiter.add(second.fd, true, false);
     const again = waiter.park(LIMIT);
-    writeFrom(second, one, 8n);
+    second.raise();
     assert.equal(await again, true);
-    await waiter.forget(second);
-    close(second);
+    await waiter.forget(second.fd);
+    second[Symbol.dispose]();
   }
 });
 
@@ -78,24 +75,23 @@ systemTest(
   "PollWaiter.forget() of one descriptor leaves the others waited for",
   { root: false },
   async () => {
-    const { eventfd, writeFrom, close } = libc();
-    using waiter = new PollWaiter();
-    const [stays, goes] = [eventfd(0, EFD_NONBLOCK), eventfd(0, EFD_NONBLOCK)];
+    using waiter = new PollWaiter(posix());
+    const [stays, goes] = [new EventFd(), new EventFd()];
     waiter.clear();
-    waiter.add(stays, true, false);
-    waiter.add(goes, true, false);
+    waiter.add(stays.fd, true, false);
+    waiter.add(goes.fd, true, false);
     const parked = waiter.park(LIMIT);
     waiter.wake();
     await parked;
-    await waiter.forget(goes);
-    close(goes);
-    await waiter.forget(goes);
+    await waiter.forget(goes.fd);
+    goes[Symbol.dispose]();
+    await waiter.forget(goes.fd);
     waiter.clear();
-    waiter.add(stays, true, false);
+    waiter.add(stays.fd, true, false);
     const again = waiter.park(LIMIT);
-    writeFrom(stays, one, 8n);
+    stays.raise();
     assert.equal(await again, true);
-    await waiter.forget(stays);
-    close(stays);
+    await waiter.forget(stays.fd);
+    stays[Symbol.dispose]();
   },
 );

@@ -102,8 +102,7 @@ systemTest("A missing --allow-net is one line", NEEDS, async () => {
   await using namespace = await openNamespace();
   for (
     const far of [
-      "udp://127.0.0.1:4500?listen",
-      "udp://127.0.0.1:4500",
+      "udp://localhost:4500",
       "ws://127.0.0.1:8080/",
       "ws://127.0.0.1:1/?listen",
     ]

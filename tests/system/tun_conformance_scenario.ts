@@ -11,8 +11,9 @@ import assert from "node:assert/strict";
 import { openTunDevice, type TunDevice } from "../../driver/linux/device.ts";
 import { libc } from "../../driver/linux/libc.ts";
 import { checkDeviceOptions } from "../../driver/options.ts";
-import { type EndHost, PacketBatch, SMALL_ROOM, type TunnelEnd, type Waitable } from "../../lib/core/mod.ts";
+import { PacketBatch, SMALL_ROOM } from "../../lib/core/mod.ts";
 import { endConformance, type EndPair, numbered, pattern, receive, sequenceOf } from "../conformance/end.ts";
+import { cable } from "../kit/cable.ts";
 import { TestHost } from "../kit/host.ts";
 import { command } from "../kit/system.ts";
 
@@ -25,8 +26,6 @@ const ANY_PACKET = "1,6 0 0 4294967295";
 // Implementation
 /** Packets that the kernel keeps for each device. */
 const QUEUE = 1000;
-/** Packets that may be under way in one direction, so that the kernel drops none. */
-const UNDER_WAY = 500;
 
 /** Two devices of which each sends what the other one writes. */
 async function openDevices(mtu: number, txQueueLength = QUEUE): Promise<[TunDevice, TunDevice]> {
@@ -42,77 +41,8 @@ async function openDevices(mtu: number, txQueueLength = QUEUE): Promise<[TunDevi
   return [near, far];
 }
 
-/**
- * A device with the two things that the suite asks of every end and that the loop and the kernel do for a device:
- * it wakes its loop, where the loop would poll; and it takes no more than its other side has room for, where the
- * kernel would drop.
- */
-class Cabled implements TunnelEnd {
-  readonly waitable: Waitable | undefined = undefined;
-  readonly queued = 0;
-  partner!: Cabled;
-  readonly #device: TunDevice;
-  #host: EndHost | undefined;
-  /** Packets that it has written and its partner has not read. */
-  #underWay = 0;
-
-  constructor(device: TunDevice) {
-    this.#device = device;
-  }
-
-  get name(): string {
-    return this.#device.name;
-  }
-
-  get failure(): Error | undefined {
-    return this.#device.failure;
-  }
-
-  get closed(): Promise<void> | undefined {
-    return (this.#device as TunnelEnd).closed;
-  }
-
-  attach(host: EndHost): void {
-    this.#host = host;
-    this.#device.attach(host);
-  }
-
-  read(batch: PacketBatch): number {
-    const count = this.#device.read(batch);
-    const { partner } = this;
-    if (count > 0) {
-      partner.#underWay -= count;
-      partner.#host?.wake();
-    }
-    return count;
-  }
-
-  write(batch: PacketBatch): number {
-    const room = UNDER_WAY - this.#underWay;
-    const some = new PacketBatch({ packets: UNDER_WAY });
-    const count = Math.min(room, batch.length);
-    for (let i = 0; i < count; i++) some.push(batch.packets[i]!);
-    const written = this.#device.write(some);
-    for (const packet of some) packet.owner = batch;
-    batch.shift(written);
-    this.#underWay += written;
-    if (written > 0) this.partner.#host?.wake();
-    return written;
-  }
-
-  close(): void {
-    this.#device.close();
-  }
-
-  [Symbol.dispose](): void {
-    this.close();
-  }
-}
-
 async function openPair(mtu: number): Promise<EndPair> {
-  const [near, far] = (await openDevices(mtu)).map((device) => new Cabled(device)) as [Cabled, Cabled];
-  near.partner = far;
-  far.partner = near;
+  const [near, far] = cable(...await openDevices(mtu));
   return {
     near,
     far,

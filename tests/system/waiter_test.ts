@@ -1,30 +1,18 @@
 /** The loop's wait on Linux, over eventfds. */
 
 import assert from "node:assert/strict";
-import { libc } from "../../driver/linux/libc.ts";
-import { PollWaiter } from "../../driver/linux/waiter.ts";
+import { posix } from "../../driver/linux/libc.ts";
+import { PollWaiter } from "../../driver/posix/waiter.ts";
+import { EventFd } from "../kit/event_fd.ts";
 import { systemTest } from "../kit/system.ts";
 
 const NEEDS = { root: false };
 // Opened for good, so not within a test.
-if (Deno.build.os === "linux") libc();
-const one = BigUint64Array.of(1n);
-
-/** An eventfd, and what makes it readable. */
-function openEvent(): { fd: number; raise: () => void; lower: () => void } & Disposable {
-  const { eventfd, writeFrom, readInto, close } = libc();
-  const fd = eventfd(0, 0o4000);
-  return {
-    fd,
-    raise: () => void writeFrom(fd, one, 8n),
-    lower: () => void readInto(fd, new BigUint64Array(1), 8n),
-    [Symbol.dispose]: () => void close(fd),
-  };
-}
+if (Deno.build.os === "linux") posix();
 
 systemTest("PollWaiter.wait() returns whether a descriptor is ready", NEEDS, () => {
-  using waiter = new PollWaiter();
-  using event = openEvent();
+  using waiter = new PollWaiter(posix());
+  using event = new EventFd();
   waiter.add(event.fd, true, false);
   assert.equal(waiter.wait(1), false);
   event.raise();
@@ -40,8 +28,8 @@ systemTest(
   "PollWaiter.park() ends when a descriptor is ready, at its time, and by wake()",
   NEEDS,
   async () => {
-    using waiter = new PollWaiter();
-    using event = openEvent();
+    using waiter = new PollWaiter(posix());
+    using event = new EventFd();
     const park = (milliseconds: number) => {
       waiter.clear();
       waiter.add(event.fd, true, false);
@@ -58,9 +46,9 @@ systemTest(
 );
 
 systemTest("PollWaiter.park() follows a change of descriptors while a poll is under way", NEEDS, async () => {
-  using waiter = new PollWaiter();
-  using first = openEvent();
-  using second = openEvent();
+  using waiter = new PollWaiter(posix());
+  using first = new EventFd();
+  using second = new EventFd();
   waiter.add(first.fd, true, false);
   await waiter.park(1);
   waiter.clear();
@@ -72,9 +60,9 @@ systemTest("PollWaiter.park() follows a change of descriptors while a poll is un
 });
 
 systemTest("PollWaiter.wake() is not lost while a poll is being replaced", NEEDS, async () => {
-  using waiter = new PollWaiter();
-  using first = openEvent();
-  using second = openEvent();
+  using waiter = new PollWaiter(posix());
+  using first = new EventFd();
+  using second = new EventFd();
   waiter.add(first.fd, true, false);
   await waiter.park(1);
   waiter.clear();
@@ -86,8 +74,8 @@ systemTest("PollWaiter.wake() is not lost while a poll is being replaced", NEEDS
 });
 
 systemTest("PollWaiter.watch() calls back in every kind of wait, until it is ended", NEEDS, async () => {
-  using waiter = new PollWaiter();
-  using event = openEvent();
+  using waiter = new PollWaiter(posix());
+  using event = new EventFd();
   let calls = 0;
   const end = waiter.watch(event.fd, () => {
     calls++;
@@ -107,9 +95,9 @@ systemTest("PollWaiter.watch() calls back in every kind of wait, until it is end
 });
 
 systemTest("PollWaiter.forget() ends the poll that looks at a descriptor", NEEDS, async () => {
-  using waiter = new PollWaiter();
-  using first = openEvent();
-  using second = openEvent();
+  using waiter = new PollWaiter(posix());
+  using first = new EventFd();
+  using second = new EventFd();
   waiter.add(first.fd, true, false);
   assert.equal(await waiter.park(1), false);
   await waiter.forget(second.fd);

@@ -13,11 +13,17 @@ import {
   SockaddrInet,
   UnicastRow,
 } from "../../driver/windows/iphlpapi.ts";
+import { Socket } from "../../driver/windows/udp_socket.ts";
 import { Win32 } from "../../driver/windows/win32_error.ts";
-import { command, systemTest } from "../kit/system.ts";
+import { type Compiler, expressionsOf, numbersOf } from "../kit/c_numbers.ts";
+import { systemTest } from "../kit/system.ts";
 
-const COMPILER = "x86_64-w64-mingw32-gcc";
-const HEADERS = ["winsock2.h", "ws2tcpip.h", "ws2ipdef.h", "windows.h", "iphlpapi.h", "netioapi.h"];
+const MINGW: Compiler = {
+  compiler: "x86_64-w64-mingw32-gcc",
+  objcopy: "x86_64-w64-mingw32-objcopy",
+  flags: ["-D_WIN32_WINNT=0x0a00"],
+  headers: ["winsock2.h", "ws2tcpip.h", "ws2ipdef.h", "windows.h", "iphlpapi.h", "netioapi.h"],
+};
 
 /** Where a table calls a member otherwise than C does. */
 const MEMBERS: Record<string, string> = {
@@ -30,7 +36,7 @@ const MEMBERS: Record<string, string> = {
   "SOCKADDR_INET.Ipv6Scope": "Ipv6.sin6_scope_id",
 };
 
-const STRUCTURES: Record<string, Readonly<Record<string, number>>> = {
+const STRUCTURES = {
   SOCKADDR_INET: SockaddrInet,
   IP_ADDRESS_PREFIX: IpAddressPrefix,
   MIB_UNICASTIPADDRESS_ROW: UnicastRow,
@@ -39,8 +45,9 @@ const STRUCTURES: Record<string, Readonly<Record<string, number>>> = {
   MIB_IF_ROW2: IfRow,
 };
 
-const CONSTANTS: Record<string, number> = {
+const CONSTANTS = {
   ...Win32,
+  ...Socket,
   AF_INET: Family.Ipv4,
   AF_INET6: Family.Ipv6,
   IpDadStatePreferred: DAD_STATE_PREFERRED,
@@ -54,58 +61,11 @@ const CONSTANTS: Record<string, number> = {
   GET_MODULE_HANDLE_EX_FLAG_PIN: 1,
 };
 
-/** Numbers of C's, each under its name: those of constant expressions, from the data of an object file. */
-async function numbersOf(expressions: Record<string, string>): Promise<Record<string, number>> {
-  const folder = await Deno.makeTempDir();
-  try {
-    const source = HEADERS.map((header) => `#include <${header}>\n`).join("") +
-      `#include <stddef.h>\nconst unsigned long long numbers[] __attribute__((section("numbers"))) = {\n` +
-      Object.values(expressions).map((text) => `(unsigned long long)(${text}),\n`).join("") + "};\n";
-    await Deno.writeTextFile(`${folder}/numbers.c`, source);
-    await command(COMPILER, [
-      "-D_WIN32_WINNT=0x0a00",
-      "-c",
-      "-o",
-      `${folder}/numbers.o`,
-      `${folder}/numbers.c`,
-    ]);
-    await command("x86_64-w64-mingw32-objcopy", [
-      "-O",
-      "binary",
-      "-j",
-      "numbers",
-      `${folder}/numbers.o`,
-      `${folder}/numbers.bin`,
-    ]);
-    const bytes = await Deno.readFile(`${folder}/numbers.bin`);
-    const view = new DataView(bytes.buffer);
-    return Object.fromEntries(
-      Object.keys(expressions).map((name, i) => [name, Number(view.getBigUint64(i * 8, true))]),
-    );
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
-
 systemTest(
   "Windows' structures and constants are where and what mingw's headers say",
-  { root: false, programs: [COMPILER] },
+  { root: false, programs: [MINGW.compiler] },
   async () => {
-    const expressions: Record<string, string> = {};
-    const expected: Record<string, number> = {};
-    for (const [structure, table] of Object.entries(STRUCTURES)) {
-      for (const [key, value] of Object.entries(table)) {
-        const name = `${structure}.${key}`;
-        expressions[name] = key === "Size"
-          ? `sizeof(${structure})`
-          : `offsetof(${structure}, ${MEMBERS[name] ?? key})`;
-        expected[name] = value;
-      }
-    }
-    for (const [name, value] of Object.entries(CONSTANTS)) {
-      expressions[name] = `(unsigned)${name}`;
-      expected[name] = value;
-    }
-    deepStrictEqual(await numbersOf(expressions), expected);
+    const { expressions, expected } = expressionsOf(STRUCTURES, MEMBERS, CONSTANTS);
+    deepStrictEqual(await numbersOf(MINGW, expressions), expected);
   },
 );

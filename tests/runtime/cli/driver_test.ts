@@ -1,24 +1,25 @@
 /** `warren driver`: what it takes out of a zip, and what it refuses. */
 
-import { deepStrictEqual, rejects } from "node:assert/strict";
+import { deepStrictEqual, rejects, throws } from "node:assert/strict";
 import { zipSync } from "fflate";
+import * as builds from "../../../driver/windows/builds.ts";
 import { driver, extract, keep } from "../../../runtime/cli/driver.ts";
 
-Deno.test("extract() refuses what is no zip, and a zip without the DLL", async () => {
-  await rejects(extract(new Uint8Array(100).fill(0xa5), "x86_64"), {
+Deno.test("extract() refuses what is no zip, and a zip without the DLL", () => {
+  throws(() => extract(new Uint8Array(100).fill(0xa5), builds, "x86_64"), {
     name: "SyntaxError",
     message: /^Cannot install Wintun: this is no zip file/,
   });
   const other = zipSync({ "wintun/bin/arm64/wintun.dll": Uint8Array.of(1), "LICENSE.txt": Uint8Array.of(2) });
-  await rejects(extract(other, "x86_64"), {
+  throws(() => extract(other, builds, "x86_64"), {
     name: "NotFound",
     message: "Cannot install Wintun: the zip has no bin/amd64/wintun.dll",
   });
 });
 
-Deno.test("extract() refuses a DLL that its maker has not signed, saying both hashes", async () => {
+Deno.test("extract() refuses a DLL that its maker has not signed, saying both hashes", () => {
   const forged = zipSync({ "wintun/bin/amd64/wintun.dll": Uint8Array.of(1) });
-  await rejects(extract(forged, "x86_64"), {
+  throws(() => extract(forged, builds, "x86_64"), {
     name: "NotSupported",
     message: /its SHA-256 is 4bf5122f[0-9a-f]{56}, and not e5da8447/,
   });
@@ -31,6 +32,24 @@ Deno.test("keep() writes each file whole, over what was there", async () => {
     await keep(`${folder}/a/b`, [{ name: "wintun.dll", bytes: Uint8Array.of(2) }]);
     deepStrictEqual(await Deno.readFile(`${folder}/a/b/wintun.dll`), Uint8Array.of(2));
     deepStrictEqual((await Array.fromAsync(Deno.readDir(`${folder}/a/b`))).length, 1);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("keep() says what is so, by the system's class of error, and leaves no half file", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const files = [{ name: "wintun.dll", bytes: Uint8Array.of(1) }];
+    await Deno.writeTextFile(`${folder}/file`, "");
+    await rejects(keep(`${folder}/file/a`, files), {
+      name: "NotADirectory",
+      message: `Cannot install Wintun into ${folder}/file/a: it, or what is above it, is no folder`,
+    });
+    await Deno.mkdir(`${folder}/wintun.dll`);
+    await rejects(keep(folder, files), { message: /^Cannot install Wintun into .*: it is a folder$/ });
+    const names = (await Array.fromAsync(Deno.readDir(folder))).map(({ name }) => name);
+    deepStrictEqual(names.toSorted(), ["file", "wintun.dll"]);
   } finally {
     await Deno.remove(folder, { recursive: true });
   }

@@ -69,7 +69,7 @@ const REFUSED: [args: string[], message: RegExp][] = [
   [["--mtu"], /^--mtu needs a value$/],
   [["--name="], /^--name needs a value$/],
   [["--mtu", "1400", "--mtu", "1500"], /^--mtu is given twice$/],
-  [["--name", "0123456789abcdef"], /^--name: .*16 bytes: at most 15$/],
+  [["--name", "x".repeat(128)], /^--name: .*128 (bytes: at most 15|units: at most 127)$/],
   [["--name", "a/b"], /^--name: /],
   [["--address", "10.9.0.1"], /^--address: .*write 10\.9\.0\.1\/24$/],
   [["--address", "10.9.0.256/24"], /^--address: /],

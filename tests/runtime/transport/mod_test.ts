@@ -20,6 +20,10 @@ const GOOD = [
   "udp://vpn.example:4500?listen=[::]:0",
   "udp://0.0.0.0:4500?listen",
   "udp://[::]:0?listen",
+  "udp://192.0.2.1:4500?interface=eth0",
+  "udp://192.0.2.1:4500?listen=4500&interface=eth0",
+  "udp://192.0.2.1:4500?interface=eth0&listen=127.0.0.1:4500",
+  "udp://0.0.0.0:4500?listen&interface=Ethernet%202",
   "ws://192.0.2.1:8080/",
   "ws://vpn.example",
   "wss://vpn.example/tunnel?token=1",
@@ -53,9 +57,19 @@ const BAD: [url: string, said: RegExp][] = [
   ["udp://a..b:4500", /no address and no name/],
   ["udp://user@host:4500", /no address and no name/],
   ["udp://192.0.2.1:4500/path", /it has a path, "\/path"/],
-  ["udp://192.0.2.1:4500?", /says nothing/],
-  ["udp://192.0.2.1:4500?listen=", /says nothing/],
-  ["udp://192.0.2.1:4500?mtu=9000", /says nothing/],
+  ["udp://192.0.2.1:4500?", /is not understood/],
+  ["udp://192.0.2.1:4500?listen=", /is not understood/],
+  ["udp://192.0.2.1:4500?mtu=9000", /"mtu=9000" in "\?mtu=9000" is not understood: write "\?listen"/],
+  ["udp://192.0.2.1:4500?interface", /interface has no name/],
+  ["udp://192.0.2.1:4500?interface=", /is not understood/],
+  ["udp://192.0.2.1:4500?interface=%zz", /is no percent-encoded text: write a space as %20/],
+  ["udp://192.0.2.1:4500?listen=1&listen=2", /listen is in "\?listen=1&listen=2" twice/],
+  ["udp://192.0.2.1:4500&interface=eth0", /its port "4500&interface=eth0" has "&" in it/],
+  ["udp://0.0.0.0:4500", /no one machine's address/],
+  ["udp://[::]:4500", /no one machine's address/],
+  ["udp://239.1.1.1:4500", /no one machine's address/],
+  ["udp://192.0.2.1:4500?interface=a%00b", /is no percent-encoded text/],
+  ["udp://192.0.2.1:4500?listen=1&", /"" in .* is not understood/],
   ["udp://192.0.2.1:4500?listen=[::]:4500", /one address is IPv4 and one is IPv6/],
   ["udp://192.0.2.1:4500?listen=here:4500", /"here" is no address of this machine/],
   ["udp://vpn.example:4500?listen", /"vpn.example" is no address of this machine/],
@@ -67,9 +81,9 @@ const BAD: [url: string, said: RegExp][] = [
   ["ws://host/?listen", /it has no port/],
   ["ws://host:80/?listen", /no address of this machine/],
   ["wss://0.0.0.0:443/?listen", /no certificate: write ws:\/\/ behind a proxy/],
-  ["tun:", /a name has no space/],
-  ["tun:a b", /a name has no space/],
-  ["tun:a-name-of-sixteen", /at most 15/],
+  ["tun:", /a name has no/],
+  ["tun:a/b", /a name has no/],
+  ["tun:" + "x".repeat(128), /at most (15|127)/],
   ["tun://tun1", /it is no URL of a far end/],
 ];
 
@@ -142,12 +156,14 @@ Deno.test("udp() refuses options that make no sense", () => {
   });
   throws(() => udp({ peer: "192.0.2.1:0" }), SyntaxError);
   throws(() => udp({ listen: "somewhere" }), SyntaxError);
-  throws(() => udp({ listen: 65_536 }), SyntaxError);
-  throws(() => udp({ listen: -1 }), SyntaxError);
+  throws(() => udp({ listen: 65_536 }), RangeError);
+  throws(() => udp({ listen: -1 }), RangeError);
+  throws(() => udp({ listen: 4500.5 }), RangeError);
   throws(() => udp({ peer: "192.0.2.1:1", listen: "[::]:1" }), TypeError);
   throws(() => udp({ listen: 1, mtu: 0 }), RangeError);
   throws(() => udp({ listen: 1, mtu: 65_508 }), RangeError);
-  throws(() => udp({ listen: 1, queueLength: 0 }), RangeError);
+  throws(() => udp({ listen: 1, interface: "" }), TypeError);
+  throws(() => udp({ listen: 1, interface: "a\0b" }), TypeError);
 });
 
 Deno.test("websocket() refuses options that make no sense", () => {
@@ -168,12 +184,16 @@ Deno.test("device() refuses options that make no sense", () => {
 });
 
 Deno.test(
-  "udp() and websocket() fail at once without --allow-net",
-  { permissions: { net: false } },
+  "udp() fails at once without --allow-ffi, and udp() with a name and websocket() without --allow-net",
+  { permissions: { net: false, ffi: false } },
   async () => {
-    await rejects(udp({ peer: "127.0.0.1:4500" })(), Deno.errors.NotCapable);
-    await rejects(udp({ listen: "127.0.0.1:4500" })(), Deno.errors.NotCapable);
-    await rejects(udp({ peer: "localhost:4500" })(), Deno.errors.NotCapable);
+    const noFfi = { name: "NotCapable", message: /run deno with --allow-ffi/ };
+    await rejects(udp({ peer: "127.0.0.1:4500" })(), noFfi);
+    await rejects(udp({ listen: "127.0.0.1:4500" })(), noFfi);
+    await rejects(udp({ peer: "localhost:4500" })(), {
+      name: "NotCapable",
+      message: /^Cannot use localhost:4500: it needs net access/,
+    });
     await rejects(websocket({ url: "ws://127.0.0.1:4500/" })(), Deno.errors.NotCapable);
     await rejects(websocket({ listen: "127.0.0.1:4500" })(), Deno.errors.NotCapable);
   },

@@ -6,7 +6,10 @@ import { Direction, PacketBatch, type TunnelEnd } from "../../../lib/core/mod.ts
 import { openTunnel, udp, Verdict, websocket } from "../../../runtime/mod.ts";
 import { numbered, receive, sequenceOf } from "../../conformance/end.ts";
 import { TestHost, until } from "../../kit/host.ts";
+import { openSockets } from "../../kit/sockets.ts";
 import { assertNothingLeft, ManualEnd, QUIET } from "../../kit/tunnel.ts";
+
+await openSockets();
 
 const HERE = "127.0.0.1:0";
 /** More than fill a batch. */

@@ -146,7 +146,7 @@ Deno.test("WebSocketTransport refuses messages that are no packets", async () =>
   deepStrictEqual(server.host.refused, {
     "not a binary message": 2,
     "not an IP packet": 2,
-    "longer than the MTU": 1,
+    "longer than 65535 bytes": 1,
   });
   for (let i = 0; i < 5; i++) socket.send(pattern(65_535).fill(i, 1));
   await until(() => server.host.refused["receive queue full"] === 3, "the rest was refused");

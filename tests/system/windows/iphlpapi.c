@@ -3,11 +3,12 @@
  *
  * Checks what Windows is known to check, and answers with the same codes. Environment:
  *
- *     STAND_IN_NETWORK  a file that is mapped: the tables, which outlive the process
+ *     STAND_IN_NETWORK  a file that is mapped: the tables, which outlive the process; the next one finds those that
+ *                       Windows keeps, for what else a process leaves goes with its adapters
  *     STAND_IN_CALLS    a file to which each call adds a line: its name, its result, the bytes that it was given
  *     STAND_IN_LATE     how many times an interface's row is not there yet (ERROR_NOT_FOUND)
  *     STAND_IN_ALIASES  names of interfaces that are taken, name,...
- *     STAND_IN_REFUSE   functions that fail with ERROR_ACCESS_DENIED, name,...
+ *     STAND_IN_REFUSE   functions that fail, and with which error: name=code,...
  */
 
 #define _WIN32_WINNT 0x0a00
@@ -38,10 +39,15 @@ enum {
   INTERFACE_LUID = 8,
   INTERFACE_INDEX = 16,
   INTERFACE_AUTOMATIC_METRIC = 44,
+  INTERFACE_MANAGED = 46,
+  INTERFACE_OTHER_STATEFUL = 47,
+  INTERFACE_ROUTER_DISCOVERY = 52,
   INTERFACE_DAD = 56,
+  INTERFACE_REACHABLE_TIME = 60,
   INTERFACE_SITE_PREFIX = 144,
   INTERFACE_METRIC = 148,
   INTERFACE_MTU = 152,
+  INTERFACE_NEIGHBOR_DISCOVERY = 158,
 };
 typedef struct {
   BYTE bytes[1352];
@@ -71,7 +77,8 @@ typedef struct {
 
 /* Implementation. */
 #define INDEX_ABOVE_LUID 20u
-#define MOST 64
+/* An interface's rows outlive its adapter, so that it shows what was not put back. */
+#define MOST 1000
 #define DNS_TEXT 128
 
 typedef struct {
@@ -87,6 +94,8 @@ typedef struct {
   RouteRow route_row[MOST];
   InterfaceRow interface_row[MOST];
   DnsRow dns_row[MOST];
+  /* The process that set this up. */
+  DWORD owner;
 } Network;
 
 static CRITICAL_SECTION lock;
@@ -102,6 +111,20 @@ static BOOL is_listed(const char *variable, const char *name) {
     if (_stricmp(entry, name) == 0) return TRUE;
   }
   return FALSE;
+}
+
+/** The error with which a function is to fail; NO_ERROR: it is not. */
+static DWORD refusal_of(const char *function) {
+  char list[1024];
+  DWORD length = GetEnvironmentVariableA("STAND_IN_REFUSE", list, sizeof list);
+  if (length == 0 || length >= sizeof list) return NO_ERROR;
+  for (char *entry = strtok(list, ","); entry != NULL; entry = strtok(NULL, ",")) {
+    char *code = strchr(entry, '=');
+    if (code == NULL) continue;
+    *code++ = 0;
+    if (strcmp(entry, function) == 0) return strtoul(code, NULL, 10);
+  }
+  return NO_ERROR;
 }
 
 /** Adds a line to the calls, and passes the result on. */
@@ -134,6 +157,8 @@ static BOOL same_address(const BYTE *a, const BYTE *b) {
 
 static ULONG64 luid_at(const BYTE *bytes) { return *(const ULONG64 *)bytes; }
 
+enum { INTERFACE_CONNECTED = 156 };
+
 /** The row of an interface, made at the first time of asking. */
 static InterfaceRow *interface_of(USHORT family, ULONG64 luid) {
   for (ULONG i = 0; i < network->interfaces; i++) {
@@ -150,12 +175,85 @@ static InterfaceRow *interface_of(USHORT family, ULONG64 luid) {
   *(ULONG64 *)(row + INTERFACE_LUID) = luid;
   *(ULONG *)(row + INTERFACE_INDEX) = (ULONG)(luid >> 24 & 0xffffff) + INDEX_ABOVE_LUID;
   row[INTERFACE_AUTOMATIC_METRIC] = TRUE;
+  row[INTERFACE_MANAGED] = row[INTERFACE_OTHER_STATEFUL] = TRUE;
+  *(LONG *)(row + INTERFACE_ROUTER_DISCOVERY) = family == AF_INET ? 2 : 1;
+  *(ULONG *)(row + INTERFACE_REACHABLE_TIME) = 30000;
+  row[INTERFACE_NEIGHBOR_DISCOVERY] = TRUE;
   *(ULONG *)(row + INTERFACE_DAD) = family == AF_INET ? 3 : 1;
   /* More than an IPv4 address has: Windows hands it out, and refuses it when it comes back. */
   *(ULONG *)(row + INTERFACE_SITE_PREFIX) = 64;
   *(ULONG *)(row + INTERFACE_METRIC) = 5;
   *(ULONG *)(row + INTERFACE_MTU) = DEFAULT_MTU;
+  row[INTERFACE_CONNECTED] = TRUE;
   return added;
+}
+
+/* News of interfaces. */
+
+/* Specification: netioapi.h. */
+typedef void(WINAPI *Callback)(void *context, InterfaceRow *row, int kind);
+enum { PARAMETER_CHANGED = 0, INITIAL = 3 };
+
+/* Implementation. */
+#define SUBSCRIPTIONS 16
+
+typedef struct {
+  Callback callback;
+  void *context;
+  USHORT family;
+} Subscription;
+
+static Subscription subscriptions[SUBSCRIPTIONS];
+/* Held while a callback runs: cancelling waits for it. */
+static CRITICAL_SECTION calling;
+
+static void tell_all(const BYTE *changed, int kind) {
+  InterfaceRow row = {0};
+  memcpy(row.bytes, changed, INTERFACE_INDEX + sizeof(ULONG));
+  for (size_t i = 0; i < SUBSCRIPTIONS; i++) {
+    const Subscription *to = &subscriptions[i];
+    if (to->callback == NULL || (to->family != AF_UNSPEC && to->family != family_at(row.bytes))) continue;
+    to->callback(to->context, &row, kind);
+  }
+}
+
+static DWORD WINAPI tell(void *changed) {
+  EnterCriticalSection(&calling);
+  tell_all(changed, PARAMETER_CHANGED);
+  LeaveCriticalSection(&calling);
+  free(changed);
+  return 0;
+}
+
+/** Tells of a changed row from a thread of its own, as Windows does. */
+static void tell_aside(const InterfaceRow *row) {
+  InterfaceRow *copy = malloc(sizeof *copy);
+  *copy = *row;
+  CloseHandle(CreateThread(NULL, 0, tell, copy, 0, NULL));
+}
+
+EXPORT DWORD WINAPI NotifyIpInterfaceChange(USHORT family, Callback callback, void *context, BOOLEAN initial,
+                                            HANDLE *handle) {
+  DWORD result = ERROR_OUTOFMEMORY;
+  EnterCriticalSection(&calling);
+  for (size_t i = 0; i < SUBSCRIPTIONS && result != NO_ERROR; i++) {
+    if (subscriptions[i].callback != NULL) continue;
+    subscriptions[i] = (Subscription){callback, context, family};
+    *handle = &subscriptions[i];
+    result = NO_ERROR;
+  }
+  if (result == NO_ERROR && initial) callback(context, NULL, INITIAL);
+  LeaveCriticalSection(&calling);
+  return record("NotifyIpInterfaceChange", result, &family, sizeof family);
+}
+
+EXPORT DWORD WINAPI CancelMibChangeNotify2(HANDLE handle) {
+  Subscription *subscription = handle;
+  BOOL known = subscription >= subscriptions && subscription < subscriptions + SUBSCRIPTIONS;
+  EnterCriticalSection(&calling);
+  if (known) memset(subscription, 0, sizeof *subscription);
+  LeaveCriticalSection(&calling);
+  return record("CancelMibChangeNotify2", known ? NO_ERROR : ERROR_INVALID_PARAMETER, NULL, 0);
 }
 
 /* Interfaces. */
@@ -167,6 +265,8 @@ EXPORT void WINAPI InitializeIpInterfaceEntry(InterfaceRow *row) {
 }
 
 static DWORD get_interface(InterfaceRow *row) {
+  DWORD refusal = refusal_of("GetIpInterfaceEntry");
+  if (refusal != NO_ERROR) return refusal;
   if (!is_family(row->bytes + INTERFACE_FAMILY)) return ERROR_INVALID_PARAMETER;
   if (late > 0) {
     late--;
@@ -186,7 +286,8 @@ EXPORT DWORD WINAPI GetIpInterfaceEntry(InterfaceRow *row) {
 }
 
 static DWORD set_interface(const InterfaceRow *row) {
-  if (is_listed("STAND_IN_REFUSE", "SetIpInterfaceEntry")) return ERROR_ACCESS_DENIED;
+  DWORD refusal = refusal_of("SetIpInterfaceEntry");
+  if (refusal != NO_ERROR) return refusal;
   if (!is_family(row->bytes)) return ERROR_INVALID_PARAMETER;
   ULONG site_prefix = *(const ULONG *)(row->bytes + INTERFACE_SITE_PREFIX);
   ULONG mtu = *(const ULONG *)(row->bytes + INTERFACE_MTU);
@@ -194,8 +295,25 @@ static DWORD set_interface(const InterfaceRow *row) {
   if (mtu < (family_at(row->bytes) == AF_INET ? 576u : 1280u)) return ERROR_INVALID_PARAMETER;
   InterfaceRow *found = interface_of(family_at(row->bytes), luid_at(row->bytes + INTERFACE_LUID));
   if (found == NULL) return ERROR_NOT_FOUND;
+  /* What is connected is the driver's to say. */
+  BYTE connected = found->bytes[INTERFACE_CONNECTED];
   *found = *row;
+  found->bytes[INTERFACE_CONNECTED] = connected;
+  tell_aside(found);
   return NO_ERROR;
+}
+
+/** Connects or disconnects an interface, for tests. */
+EXPORT void WINAPI StandInConnect(ULONG64 luid, BOOL connected) {
+  static const USHORT families[] = {AF_INET, AF_INET6};
+  EnterCriticalSection(&lock);
+  for (size_t i = 0; i < ARRAY_LENGTH(families); i++) {
+    InterfaceRow *row = interface_of(families[i], luid);
+    if (row == NULL) continue;
+    row->bytes[INTERFACE_CONNECTED] = connected != FALSE;
+    tell_aside(row);
+  }
+  LeaveCriticalSection(&lock);
 }
 
 EXPORT DWORD WINAPI SetIpInterfaceEntry(const InterfaceRow *row) {
@@ -279,7 +397,8 @@ static AddressRow *find_address(const AddressRow *wanted) {
 }
 
 static DWORD create_address(const AddressRow *row) {
-  if (is_listed("STAND_IN_REFUSE", "CreateUnicastIpAddressEntry")) return ERROR_ACCESS_DENIED;
+  DWORD refusal = refusal_of("CreateUnicastIpAddressEntry");
+  if (refusal != NO_ERROR) return refusal;
   BYTE prefix = row->bytes[ADDRESS_PREFIX];
   if (!is_family(row->bytes)) return ERROR_INVALID_PARAMETER;
   if (prefix > longest_prefix(row->bytes) && prefix != ILLEGAL_PREFIX) return ERROR_INVALID_PARAMETER;
@@ -331,7 +450,8 @@ static RouteRow *find_route(const RouteRow *wanted) {
 }
 
 static DWORD create_route(const RouteRow *row) {
-  if (is_listed("STAND_IN_REFUSE", "CreateIpForwardEntry2")) return ERROR_ACCESS_DENIED;
+  DWORD refusal = refusal_of("CreateIpForwardEntry2");
+  if (refusal != NO_ERROR) return refusal;
   const BYTE *bytes = row->bytes;
   if (!is_family(bytes + ROUTE_DESTINATION)) return ERROR_INVALID_PARAMETER;
   if (family_at(bytes + ROUTE_NEXT_HOP) != family_at(bytes + ROUTE_DESTINATION)) return ERROR_INVALID_PARAMETER;
@@ -366,7 +486,8 @@ static void copy_text(char *into, const WCHAR *text) {
 }
 
 static DWORD set_dns(const GUID *guid, const DnsSettings *settings) {
-  if (is_listed("STAND_IN_REFUSE", "SetInterfaceDnsSettings")) return ERROR_ACCESS_DENIED;
+  DWORD refusal = refusal_of("SetInterfaceDnsSettings");
+  if (refusal != NO_ERROR) return refusal;
   if (settings->version != DNS_VERSION) return ERROR_INVALID_PARAMETER;
   ULONG64 ipv6 = settings->flags & 1;
   ULONG at = 0;
@@ -401,6 +522,13 @@ EXPORT DWORD WINAPI SetInterfaceDnsSettings(GUID guid, const DnsSettings *settin
   return record("SetInterfaceDnsSettings", result, text, strlen(text));
 }
 
+static BOOL is_alive(DWORD id) {
+  HANDLE process = id == 0 ? NULL : OpenProcess(SYNCHRONIZE, FALSE, id);
+  BOOL alive = process != NULL && WaitForSingleObject(process, 0) == WAIT_TIMEOUT;
+  if (process != NULL) CloseHandle(process);
+  return alive;
+}
+
 static void map_network(void) {
   WCHAR path[MAX_PATH];
   DWORD length = GetEnvironmentVariableW(L"STAND_IN_NETWORK", path, MAX_PATH);
@@ -409,8 +537,14 @@ static void map_network(void) {
                             OPEN_ALWAYS, FILE_ATTRIBUTE_NORMAL, NULL);
   HANDLE mapping = CreateFileMappingW(file, NULL, PAGE_READWRITE, 0, sizeof *network, NULL);
   void *view = mapping == NULL ? NULL : MapViewOfFile(mapping, FILE_MAP_WRITE, 0, 0, 0);
-  if (view == NULL) fprintf(stderr, "stand-in: no network: %lu\n", GetLastError());
-  else network = view;
+  if (view == NULL) {
+    fprintf(stderr, "stand-in: no network: %lu\n", GetLastError());
+    return;
+  }
+  network = view;
+  if (is_alive(network->owner)) return;
+  network->addresses = network->routes = network->interfaces = 0;
+  network->owner = GetCurrentProcessId();
 }
 
 BOOL WINAPI DllMain(HINSTANCE library, DWORD reason, LPVOID reserved) {
@@ -418,6 +552,7 @@ BOOL WINAPI DllMain(HINSTANCE library, DWORD reason, LPVOID reserved) {
   (void)reserved;
   if (reason != DLL_PROCESS_ATTACH) return TRUE;
   InitializeCriticalSection(&lock);
+  InitializeCriticalSection(&calling);
   map_network();
   char text[16];
   DWORD length = GetEnvironmentVariableA("STAND_IN_LATE", text, sizeof text);

@@ -34,7 +34,6 @@ export class RunningScript {
       this.#changed.resolve();
       this.#changed = Promise.withResolvers();
     }
-    this.#changed.resolve();
   }
 
   /** Waits until it has written this. */

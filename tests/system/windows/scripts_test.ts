@@ -66,7 +66,7 @@ wineTest("scripts/relay.ts under Wine carries ping and iperf3 between two namesp
 wineTest("scripts/watch.ts under Wine prints what passes", async () => {
   await using lab = await openWindowsLab();
   await lab.join("*", lab.namespace, ["10.9.0.2/24"]);
-  const script = await lab.start("watch.ts", [], { permissions: ["--allow-ffi", "--allow-net"] });
+  const script = await lab.start("watch.ts");
   await lab.namespace.command("ping", ["-c", "1", "-W", "1", "10.9.0.77"], { check: false });
   await script.said("10.9.0.2");
   assert.match(script.heard, /> .*10\.9\.0\.2.*10\.9\.0\.77/);
@@ -75,9 +75,9 @@ wineTest("scripts/watch.ts under Wine prints what passes", async () => {
 }, ["ping"]);
 
 for (
-  const [name, far] of [
-    ["udp_tunnel.ts", "udp://192.0.2.1:4500"],
-    ["websocket.ts", "ws://192.0.2.1:8080/"],
+  const [name, far, permissions] of [
+    ["udp_tunnel.ts", "udp://192.0.2.1:4500", ["--allow-ffi"]],
+    ["websocket.ts", "ws://192.0.2.1:8080/", ["--allow-ffi", "--allow-net"]],
   ] as const
 ) {
   wineTest(`scripts/${name} under Wine and on Linux speak with one another`, async () => {
@@ -89,7 +89,6 @@ for (
       { namespace: other, name: "road", addresses: ["192.0.2.2/24"] },
     );
     await lab.join("*", inside, ["10.9.0.1/24"]);
-    const permissions = ["--allow-ffi", "--allow-net"];
     const script = await lab.start(name, [], { permissions });
     const peer = other.spawn(
       Deno.execPath(),

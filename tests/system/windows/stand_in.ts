@@ -30,6 +30,10 @@ const COUNTERS = [
   "misuses",
   "driverDeletions",
   "errorsAtRandom",
+  "invalidReads",
+  "sessionsRefused",
+  "nudges",
+  "nudgesDiscarded",
 ] as const;
 
 /** What the stand-in for wintun.dll counted. */
@@ -81,7 +85,7 @@ export interface NetworkState {
 }
 
 /** The places of iphlpapi.c's `Network`. */
-const MOST = 64;
+const MOST = 1000;
 const TABLES = { addresses: 80, routes: 104, interfaces: 168, dns: 280 } as const;
 
 /** The tables in the file of `STAND_IN_NETWORK`. */
@@ -129,8 +133,10 @@ const SYMBOLS = {
   StandInCorrupt: { parameters: ["buffer"], result: "i32" },
   StandInEnd: { parameters: ["buffer"], result: "i32" },
   StandInStall: { parameters: ["i32"], result: "void" },
+  StandInRefuseSessions: { parameters: ["u32", "u32"], result: "void" },
   StandInSeed: { parameters: ["u64"], result: "void" },
   StandInFuzz: { parameters: ["buffer", "u32"], result: "void" },
+  StandInFlood: { parameters: ["buffer", "i64"], result: "void" },
   StandInLog: { parameters: ["i32", "i32"], result: "void" },
 } as const satisfies Deno.ForeignLibraryInterface;
 

@@ -20,7 +20,8 @@
  *     STAND_IN_ROADS   name=port:peer,...: an adapter's UDP port, and the port that its packets go to; * is any name
  *     STAND_IN_REPORT  a file that is mapped: the counters, and words by which another process causes faults
  *     STAND_IN_FAULTS  corrupt=N,end=N,stall=N: every N packets the ring from the system is corrupt; after N
- *                      packets the adapter is removed, or what is sent is no longer taken; seed=N: errors at random
+ *                      packets the adapter is removed, or what is sent is no longer taken; seed=N: errors at random;
+ *                      miss=N: the Nth packet that is sent does not wake the system, as in 0.14.1
  */
 
 #include <winsock2.h>
@@ -50,10 +51,13 @@ typedef void(CALLBACK *Logger)(int level, DWORD64 timestamp, const WCHAR *messag
 #define INTERFACE_TYPE 53ull
 #define FIRST_LUID_INDEX 7ull
 #define SPIN_MICROSECONDS 100
-#define TICK_MILLISECONDS 5
+#define TICK_MILLISECONDS 20
 #define BURST 64
+#define BIND_TRIES 500
 /* What a UDP datagram over IPv4 holds. */
 #define LARGEST_DATAGRAM 65507
+/* What nobody knows by name. */
+#define UNKNOWN_ERROR 4711
 #define SOCKET_BUFFER (4 << 20)
 #define ARRAY_LENGTH(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -87,6 +91,10 @@ enum Counter {
   MISUSES,
   DRIVER_DELETIONS,
   ERRORS_AT_RANDOM,
+  INVALID_READS,
+  SESSIONS_REFUSED,
+  NUDGES,
+  NUDGES_DISCARDED,
   COUNTERS
 };
 
@@ -127,10 +135,15 @@ typedef struct {
   /* The system's sides. */
   CRITICAL_SECTION producer, consumer;
   SOCKET socket;
-  HANDLE threads[2];
+  HANDLE threads[2], stop;
   volatile LONG stopping, ended, calls;
   /* Packets that are in the rings: arrived and not received, sent and not taken, allocated and not sent. */
   volatile LONG unread, untaken, unsent;
+  /* For benches: packets that are still to arrive when the ring is empty, and whether all that is sent is taken. */
+  LONG64 flood;
+  BOOL sink;
+  /* The system sleeps, though something is in the ring for it: until the next packet is sent. */
+  volatile BOOL missed;
 } Session;
 
 struct Adapter {
@@ -151,7 +164,8 @@ typedef struct {
   BOOL owner;
 } Handle;
 
-static CRITICAL_SECTION device_lock;
+/* Wintun's mutex for what makes, opens and closes adapters, which may log under it; and this file's own lock. */
+static CRITICAL_SECTION installation_lock, device_lock;
 static Logger volatile logger;
 static Adapter adapters[MAX_ADAPTERS];
 static DWORD64 luid_index = FIRST_LUID_INDEX;
@@ -162,7 +176,11 @@ static volatile LONG stalled;
 static struct {
   LONG64 corrupt, end, stall;
 } faults;
+static LONG64 missing;
 static volatile LONG64 seed;
+/* How many sessions are refused, from now on, and with which error. */
+static volatile LONG refusals;
+static volatile DWORD refusal;
 
 static void count(enum Counter counter, LONG64 by) { InterlockedExchangeAdd64(&report[counter], by); }
 
@@ -223,6 +241,9 @@ static ULONG wrap(const Session *session, ULONG offset) { return offset & (sessi
 static RingPacket *packet_at(Ring *ring, ULONG offset) { return (RingPacket *)(ring->data + offset); }
 
 static ULONG load(volatile ULONG *word) { return __atomic_load_n(word, __ATOMIC_SEQ_CST); }
+
+/** For benches, below. */
+static void flood(Session *session);
 
 static void store(volatile ULONG *word, ULONG value) { __atomic_store_n(word, value, __ATOMIC_SEQ_CST); }
 
@@ -291,6 +312,12 @@ static BOOL is_ip(const BYTE *bytes, ULONG size) {
   return bytes[0] >> 4 == 4 || (bytes[0] >> 4 == 6 && size >= 40);
 }
 
+/** Whether it is what the driver writes to wake the system: no packet, and no script can send it. */
+static BOOL is_nudge(const BYTE *bytes, ULONG size) {
+  static const BYTE nudge[20];
+  return size == sizeof nudge && memcmp(bytes, nudge, sizeof nudge) == 0;
+}
+
 /** Takes a packet that was sent: its length, 0: there is none, -1: the session has ended. */
 static int consume(Session *session, BYTE *into, ULONG room) {
   int length = 0;
@@ -302,7 +329,7 @@ static int consume(Session *session, BYTE *into, ULONG room) {
       length = -1;
       break;
     }
-    if (head == tail || stalled) break;
+    if (head == tail || stalled || session->missed) break;
     RingPacket *packet = packet_at(ring, head);
     ULONG size = packet->size, content = wrap(session, tail - head);
     if (tail >= session->capacity || size > MAX_IP_PACKET_SIZE || aligned(size) > content) {
@@ -315,9 +342,11 @@ static int consume(Session *session, BYTE *into, ULONG room) {
     InterlockedDecrement(&session->untaken);
     if (!is_ip(packet->data, size)) {
       count(DISCARDED, 1);
+      if (is_nudge(packet->data, size)) count(NUDGES_DISCARDED, 1);
       tally(session, IN_DISCARDS, 1);
     } else {
       count(TAKEN, 1);
+      if (faults.stall != 0 && report[TAKEN] >= faults.stall) stalled = TRUE;
       tally(session, IN_PACKETS, 1);
       tally(session, IN_BYTES, size);
       if (size <= room) memcpy(into, packet->data, size);
@@ -332,20 +361,19 @@ static int consume(Session *session, BYTE *into, ULONG room) {
 static DWORD WINAPI bring(void *argument) {
   Session *session = argument;
   BYTE bytes[MAX_IP_PACKET_SIZE];
-  while (!session->stopping) {
-    fd_set readable;
-    FD_ZERO(&readable);
-    FD_SET(session->socket, &readable);
-    struct timeval patience = {0, TICK_MILLISECONDS * 4000};
-    if (select(0, &readable, NULL, NULL, &patience) <= 0) continue;
-    int brought = 0;
-    for (; brought < BURST; brought++) {
+  HANDLE events[] = {WSACreateEvent(), session->stop};
+  WSAEventSelect(session->socket, events[0], FD_READ);
+  for (int brought = 0; !session->stopping;) {
+    if (brought < BURST) WaitForMultipleObjects(ARRAY_LENGTH(events), events, FALSE, INFINITE);
+    WSAResetEvent(events[0]);
+    for (brought = 0; brought < BURST; brought++) {
       int size = recv(session->socket, (char *)bytes, sizeof bytes, 0);
       if (size <= 0) break;
       inject(session, bytes, (ULONG)size);
     }
     if (brought > 0) SetEvent(session->in.event);
   }
+  WSACloseEvent(events[0]);
   return 0;
 }
 
@@ -376,8 +404,8 @@ static DWORD WINAPI fetch(void *argument) {
     /* The tail is looked at once more after the flag is up: a sender that did not see it has moved the tail. */
     Ring *ring = session->out.ring;
     InterlockedExchange(&ring->alertable, TRUE);
-    if (load(&ring->head) == load(&ring->tail) || length < 0 || stalled) {
-      WaitForSingleObject(session->out.event, TICK_MILLISECONDS * 4);
+    if (load(&ring->head) == load(&ring->tail) || length < 0 || stalled || session->missed) {
+      WaitForSingleObject(session->out.event, stalled ? TICK_MILLISECONDS : INFINITE);
     }
     InterlockedExchange(&ring->alertable, FALSE);
   }
@@ -416,6 +444,11 @@ static BOOL open_road(Session *session) {
   setsockopt(road, SOL_SOCKET, SO_SNDBUF, (char *)&buffer, sizeof buffer);
   address.sin_port = htons((u_short)port);
   BOOL open = bind(road, (struct sockaddr *)&address, sizeof address) == 0;
+  /* Wine frees the ports of a process that was killed some time after its end. */
+  for (int tries = 0; !open && WSAGetLastError() == WSAEADDRINUSE && tries < BIND_TRIES; tries++) {
+    Sleep(TICK_MILLISECONDS);
+    open = bind(road, (struct sockaddr *)&address, sizeof address) == 0;
+  }
   address.sin_port = htons((u_short)peer);
   open = open && connect(road, (struct sockaddr *)&address, sizeof address) == 0;
   open = open && ioctlsocket(road, FIONBIO, &nonblocking) == 0;
@@ -425,6 +458,7 @@ static BOOL open_road(Session *session) {
     return FALSE;
   }
   session->socket = road;
+  session->stop = CreateEventW(NULL, TRUE, FALSE, NULL);
   session->threads[0] = CreateThread(NULL, 0, bring, session, 0, NULL);
   session->threads[1] = CreateThread(NULL, 0, fetch, session, 0, NULL);
   return TRUE;
@@ -473,10 +507,10 @@ static Handle *open_handle(Adapter *adapter, BOOL owner) {
 }
 
 static DWORD WINAPI sweep_aloud(void *holds) {
-  EnterCriticalSection(&device_lock);
+  EnterCriticalSection(&installation_lock);
   SetEvent(holds);
   write_log(LOG_INFO, L"Removed orphaned adapter \"Ghost\"");
-  LeaveCriticalSection(&device_lock);
+  LeaveCriticalSection(&installation_lock);
   return 0;
 }
 
@@ -489,13 +523,7 @@ static void chatter(void) {
   CloseHandle(thread);
 }
 
-static Handle *create(const WCHAR *name, const WCHAR *type, const GUID *guid) {
-  if (starts_with(name, L"deny")) return fail_aloud(ERROR_ACCESS_DENIED, L"Failed to create private namespace");
-  if (starts_with(name, L"stumble") && !stumbled) {
-    stumbled = TRUE;
-    return fail_aloud(ERROR_DEVICE_NOT_AVAILABLE, L"Failed to setup adapter");
-  }
-  if (starts_with(name, L"slow")) Sleep(300);
+static Handle *add_adapter(const WCHAR *name, const WCHAR *type, const GUID *guid) {
   /* A new adapter takes the name from another one. */
   Adapter *other = find_adapter(name);
   if (other != NULL && wcslen(name) < MAX_ADAPTER_NAME - 2) wcscat(other->name, L" 1");
@@ -509,36 +537,52 @@ static Handle *create(const WCHAR *name, const WCHAR *type, const GUID *guid) {
     adapter->present = TRUE;
     if (guid != NULL) adapter->guid = *guid;
     else adapter->guid.Data1 = (DWORD)adapter->luid;
-    write_log(LOG_INFO, driver_running ? L"Using existing driver 0.14" : L"Installing driver 0.14");
-    driver_running = TRUE;
     count(ADAPTERS_CREATED, 1);
     return open_handle(adapter, TRUE);
   }
-  return fail_aloud(ERROR_OUTOFMEMORY, L"Failed to allocate adapter");
+  return NULL;
+}
+
+static Handle *create(const WCHAR *name, const WCHAR *type, const GUID *guid) {
+  if (starts_with(name, L"deny")) return fail_aloud(ERROR_ACCESS_DENIED, L"Failed to create private namespace");
+  if (starts_with(name, L"stumble") && !stumbled) {
+    stumbled = TRUE;
+    return fail_aloud(ERROR_DEVICE_NOT_AVAILABLE, L"Failed to setup adapter");
+  }
+  if (starts_with(name, L"slow")) Sleep(300);
+  write_log(LOG_INFO, driver_running ? L"Using existing driver 0.14" : L"Installing driver 0.14");
+  driver_running = TRUE;
+  EnterCriticalSection(&device_lock);
+  Handle *handle = add_adapter(name, type, guid);
+  LeaveCriticalSection(&device_lock);
+  return handle != NULL ? handle : fail_aloud(ERROR_OUTOFMEMORY, L"Failed to allocate adapter");
 }
 
 EXPORT Handle *WINAPI WintunCreateAdapter(const WCHAR *name, const WCHAR *type, const GUID *guid) {
   if (wcslen(name) >= MAX_ADAPTER_NAME || wcslen(type) >= MAX_ADAPTER_NAME) return fail(ERROR_BUFFER_OVERFLOW);
   if (starts_with(name, L"chatter")) chatter();
-  EnterCriticalSection(&device_lock);
+  EnterCriticalSection(&installation_lock);
   Handle *handle = create(name, type, guid);
   DWORD error = GetLastError();
-  LeaveCriticalSection(&device_lock);
+  LeaveCriticalSection(&installation_lock);
   SetLastError(error);
   return handle;
 }
 
 EXPORT Handle *WINAPI WintunOpenAdapter(const WCHAR *name) {
   if (wcslen(name) >= MAX_ADAPTER_NAME) return fail(ERROR_BUFFER_OVERFLOW);
+  EnterCriticalSection(&installation_lock);
   EnterCriticalSection(&device_lock);
   Adapter *adapter = find_adapter(name);
   Handle *handle = adapter == NULL ? NULL : open_handle(adapter, FALSE);
   LeaveCriticalSection(&device_lock);
+  LeaveCriticalSection(&installation_lock);
   return handle != NULL ? handle : fail_aloud(ERROR_NOT_FOUND, L"Failed to find matching adapter name");
 }
 
 EXPORT void WINAPI WintunCloseAdapter(Handle *handle) {
   if (handle == NULL) return;
+  EnterCriticalSection(&installation_lock);
   EnterCriticalSection(&device_lock);
   Adapter *adapter = handle->adapter;
   if (handle->owner) {
@@ -552,6 +596,7 @@ EXPORT void WINAPI WintunCloseAdapter(Handle *handle) {
   adapter->handles--;
   count(HANDLES_OPEN, -1);
   LeaveCriticalSection(&device_lock);
+  LeaveCriticalSection(&installation_lock);
   free(handle);
 }
 
@@ -591,6 +636,12 @@ EXPORT Session *WINAPI WintunStartSession(Handle *handle, DWORD capacity) {
     return fail_aloud(ERROR_INVALID_PARAMETER, L"Failed to register rings");
   }
   EnterCriticalSection(&device_lock);
+  if (refusals > 0) {
+    refusals--;
+    LeaveCriticalSection(&device_lock);
+    count(SESSIONS_REFUSED, 1);
+    return fail_aloud(refusal, L"Failed to register rings");
+  }
   Adapter *adapter = handle->adapter;
   if (adapter->session != NULL || !adapter->present) {
     DWORD error = adapter->present ? ERROR_ALREADY_INITIALIZED : ERROR_FILE_NOT_FOUND;
@@ -637,13 +688,18 @@ EXPORT void WINAPI WintunEndSession(Session *session) {
     return;
   }
   if (session->calls != 0) misuse("a session is ended during another call");
+  /* A wait takes the signal at once, and nothing else does. */
+  SetEvent(session->in.event);
+  if (WaitForSingleObject(session->in.event, 0) != WAIT_OBJECT_0) misuse("a session is ended during a wait for its event");
   SetEvent(session->out.event);
+  if (session->stop != NULL) SetEvent(session->stop);
   for (size_t i = 0; i < ARRAY_LENGTH(session->threads); i++) {
     if (session->threads[i] == NULL) continue;
     WaitForSingleObject(session->threads[i], INFINITE);
     CloseHandle(session->threads[i]);
   }
   if (session->socket != INVALID_SOCKET) closesocket(session->socket);
+  if (session->stop != NULL) CloseHandle(session->stop);
   EnterCriticalSection(&device_lock);
   session->adapter->session = NULL;
   LeaveCriticalSection(&device_lock);
@@ -659,19 +715,31 @@ EXPORT void WINAPI WintunEndSession(Session *session) {
 
 EXPORT HANDLE WINAPI WintunGetReadWaitEvent(Session *session) { return session->in.event; }
 
+static void *invalid(void) {
+  count(INVALID_READS, 1);
+  return fail(ERROR_INVALID_DATA);
+}
+
 static BYTE *receive(Session *session, DWORD *size) {
   Side *side = &session->in;
   ULONG tail = load(&side->ring->tail);
   if (side->next >= session->capacity || tail >= session->capacity) return fail(ERROR_HANDLE_EOF);
   if (chance(64) == 0) {
+    static const DWORD errors[] = {ERROR_NO_MORE_ITEMS, ERROR_NO_MORE_ITEMS, ERROR_GEN_FAILURE, WAIT_TIMEOUT,
+                                   ERROR_SUCCESS,       UNKNOWN_ERROR};
     count(ERRORS_AT_RANDOM, 1);
-    return fail(chance(4) == 0 ? ERROR_GEN_FAILURE : ERROR_NO_MORE_ITEMS);
+    return fail(errors[chance(ARRAY_LENGTH(errors))]);
   }
+  if (chance(30000) == 0) return invalid();
   ULONG content = wrap(session, tail - side->next);
+  if (content == 0 && session->flood > 0) {
+    flood(session);
+    content = wrap(session, load(&side->ring->tail) - side->next);
+  }
   if (content == 0) return fail(ERROR_NO_MORE_ITEMS);
   RingPacket *packet = packet_at(side->ring, side->next);
   if (content < PACKET_HEADER || packet->size > MAX_IP_PACKET_SIZE || aligned(packet->size) > content) {
-    return fail(ERROR_INVALID_DATA);
+    return invalid();
   }
   side->next = wrap(session, side->next + aligned(packet->size));
   side->open++;
@@ -729,7 +797,7 @@ static BYTE *allocate(Session *session, DWORD size) {
   if (at_random) count(ERRORS_AT_RANDOM, 1);
   if (at_random || aligned(size) > wrap(session, head - side->next - PACKET_HEADER)) {
     count(ALLOCATIONS_REFUSED, 1);
-    return fail(ERROR_BUFFER_OVERFLOW);
+    return fail(at_random && chance(4) == 0 ? UNKNOWN_ERROR : ERROR_BUFFER_OVERFLOW);
   }
   RingPacket *packet = packet_at(side->ring, side->next);
   packet->size = size | RELEASED;
@@ -762,12 +830,14 @@ EXPORT void WINAPI WintunSendPacket(Session *session, const BYTE *bytes) {
     InterlockedIncrement(&session->untaken);
     count(SENT, 1);
     count(SENT_BYTES, packet->size);
+    if (is_nudge(packet->data, packet->size)) count(NUDGES, 1);
     while (side->open > 0) {
       RingPacket *first = packet_at(side->ring, side->edge);
       if (first->size & RELEASED) break;
       side->edge = wrap(session, side->edge + aligned(first->size));
       side->open--;
     }
+    session->missed = missing != 0 && report[SENT] == missing;
     if (side->ring->tail != side->edge) {
       store(&side->ring->tail, side->edge);
       if (side->ring->alertable) {
@@ -775,6 +845,7 @@ EXPORT void WINAPI WintunSendPacket(Session *session, const BYTE *bytes) {
         SetEvent(side->event);
       }
     }
+    while (session->sink && consume(session, NULL, 0) > 0) continue;
   }
   LeaveCriticalSection(&side->lock);
   leave(session);
@@ -855,6 +926,14 @@ EXPORT void WINAPI StandInStall(BOOL stall) {
   stalled = stall;
 }
 
+/** The next sessions, so many of them, are refused with this error. */
+EXPORT void WINAPI StandInRefuseSessions(DWORD sessions, DWORD error) {
+  EnterCriticalSection(&device_lock);
+  refusals = (LONG)sessions;
+  refusal = error;
+  LeaveCriticalSection(&device_lock);
+}
+
 /** From now on errors at random, from this seed; 0 ends it. */
 EXPORT void WINAPI StandInSeed(DWORD64 new_seed) { InterlockedExchange64(&seed, (LONG64)new_seed); }
 
@@ -869,7 +948,8 @@ static ULONG any_size(void) {
 
 /**
  * The system's part in so many operations of a fuzz: packets of any size and content arrive and are taken, rarely
- * an entry makes no sense. StandInSeed comes first.
+ * an entry makes no sense, and most rarely the adapter is removed. The event is set without a packet, too.
+ * StandInSeed comes first.
  */
 EXPORT void WINAPI StandInFuzz(const WCHAR *name, DWORD operations) {
   static BYTE bytes[MAX_IP_PACKET_SIZE];
@@ -878,7 +958,8 @@ EXPORT void WINAPI StandInFuzz(const WCHAR *name, DWORD operations) {
   for (DWORD i = 0; session != NULL && i < operations; i++) {
     ULONG kind = chance(2000);
     if (kind == 0) {
-      corrupt(session);
+      if (chance(100) == 0) end_rings(session);
+      else corrupt(session);
     } else if (kind < 1100) {
       ULONG size = any_size();
       for (ULONG at = 0; at < size && at < 64; at++) bytes[at] = (BYTE)chance(256);
@@ -906,6 +987,61 @@ EXPORT void WINAPI StandInLog(int number, BOOL from_another_thread) {
   }
   HANDLE thread = CreateThread(NULL, 0, log_aside, (void *)(intptr_t)number, 0, NULL);
   CloseHandle(thread);
+}
+
+/* For benches: the system's part without another thread, a socket or an event for each packet. */
+
+#define FLOOD_SIZE 1400
+#define BENCH_SLOTS 64
+#define BENCH_SLOT 2048
+
+static BYTE bench_slots[BENCH_SLOTS][BENCH_SLOT] = {[0 ... BENCH_SLOTS - 1] = {0x45}};
+
+/** So many packets arrive at once. */
+static void flood(Session *session) {
+  for (int i = 0; i < BURST && session->flood > 0; i++, session->flood--) {
+    inject(session, bench_slots[0], FLOOD_SIZE);
+  }
+}
+
+/** So many packets of 1,400 bytes arrive, as fast as they are read. */
+EXPORT void WINAPI StandInFlood(const WCHAR *name, LONG64 packets) {
+  Session *session = session_of(name);
+  session->flood = packets;
+  SetEvent(session->in.event);
+}
+
+/** From now on what is sent is taken within the call. */
+EXPORT void WINAPI StandInSink(const WCHAR *name) { session_of(name)->sink = TRUE; }
+
+typedef void(WINAPI *Copy)(void *into, const void *from, SIZE_T length);
+
+/** What the driver copies with: winnt.h makes this name another function's. */
+static Copy find_copy(void) { return (Copy)(void *)GetProcAddress(GetModuleHandleA("kernel32.dll"), "RtlMoveMemory"); }
+
+/** Receives what a flood brings, as a program of C does; returns how many packets came. */
+EXPORT LONG64 WINAPI StandInReceiveAll(const WCHAR *name) {
+  Session *session = session_of(name);
+  Copy copy = find_copy();
+  LONG64 packets = 0;
+  DWORD size;
+  for (BYTE *bytes; (bytes = WintunReceivePacket(session, &size)) != NULL; packets++) {
+    copy(bench_slots[packets % BENCH_SLOTS], bytes, size);
+    WintunReleaseReceivePacket(session, bytes);
+  }
+  return packets;
+}
+
+/** Sends so many packets of 1,400 bytes, as a program of C does. */
+EXPORT void WINAPI StandInSendAll(const WCHAR *name, LONG64 packets) {
+  Session *session = session_of(name);
+  Copy copy = find_copy();
+  while (packets > 0) {
+    BYTE *bytes = WintunAllocateSendPacket(session, FLOOD_SIZE);
+    if (bytes == NULL) return;
+    copy(bytes, bench_slots[packets-- % BENCH_SLOTS], FLOOD_SIZE);
+    WintunSendPacket(session, bytes);
+  }
 }
 
 static LONG64 fault(const char *name) {
@@ -942,13 +1078,16 @@ BOOL WINAPI DllMain(HINSTANCE library, DWORD reason, LPVOID reserved) {
   HMODULE pinned;
   GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_PIN | GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS, (LPCWSTR)(void *)DllMain,
                      &pinned);
+  InitializeCriticalSection(&installation_lock);
   InitializeCriticalSection(&device_lock);
   map_report();
   count(LOADS, 1);
   faults.corrupt = fault("corrupt");
   faults.end = fault("end");
   faults.stall = fault("stall");
+  missing = fault("miss");
   seed = fault("seed");
-  CloseHandle(CreateThread(NULL, 0, obey, NULL, 0, NULL));
+  /* It wakes often: only where somebody may have something to say. */
+  if (report != private_report || faults.stall != 0) CloseHandle(CreateThread(NULL, 0, obey, NULL, 0, NULL));
   return TRUE;
 }

@@ -1,6 +1,6 @@
 /**
- * WintunDevice keeps what every end promises. Run by deno.exe with `--allow-ffi` alone, with the stand-ins named by
- * their variables, and `STAND_IN_ROADS` with the roads of {@linkcode PAIRS}: a device's port, and its partner's.
+ * WintunDevice keeps what every end promises; device_test.ts runs it under Wine. It needs `--allow-ffi` alone, the
+ * variables of the stand-ins, and `STAND_IN_ROADS` with the roads of {@linkcode PAIRS}.
  */
 
 import { checkDeviceOptions } from "../../../driver/options.ts";

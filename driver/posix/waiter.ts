@@ -1,22 +1,22 @@
-/** The loop's one wait on Linux: poll(2), with an eventfd(2) to end it early. */
+/** The loop's one wait on Linux, macOS and FreeBSD: poll(2), with a pipe to end it early. */
 
 import type { Waitable } from "../../lib/core/mod.ts";
 import type { Waiter } from "../waiter.ts";
-import { errno, libc } from "./libc.ts";
-import { systemError } from "./errno.ts";
+import { guard, type Posix } from "./libc.ts";
 
 // Specification
 // struct pollfd { int fd; short events; short revents; };   poll.h
 const POLLFD_WORDS = 2;
 const POLLIN = 0x001;
 const POLLOUT = 0x004;
-const EFD_NONBLOCK = 0o4000;
-const EFD_CLOEXEC = 0o2000000;
 
 // Implementation
 const MAX_DESCRIPTORS = 256;
 const COUNTS = Array.from({ length: MAX_DESCRIPTORS + 1 }, (_, count) => BigInt(count));
-/** poll's timeout is an int. */
+/** Rings that are heard at once; each poll hears at least the one that ended it. */
+const MAX_RINGS = 64;
+const MAX_RINGS_64 = BigInt(MAX_RINGS);
+/** The longest timer (milliseconds). */
 const MAX_TIMEOUT = 0x7fff_ffff;
 
 interface Watch {
@@ -26,9 +26,10 @@ interface Watch {
 
 /** poll(2) over the descriptors of a loop. */
 export class PollWaiter implements Waiter {
-  readonly #libc = libc();
-  readonly #eventfd: number;
-  readonly #eventCount = new BigUint64Array(1);
+  readonly #functions: Posix["functions"];
+  /** What is written into one end of it can be read from the other one, and ends a poll. */
+  readonly #bell: { readonly from: number; readonly to: number };
+  readonly #rings = new Uint8Array(MAX_RINGS);
   readonly #watches = new Set<Watch>();
   /** Descriptors asked for, as `struct pollfd`s; what `wait` uses. */
   readonly #wanted = new Int32Array(MAX_DESCRIPTORS * POLLFD_WORDS);
@@ -44,9 +45,14 @@ export class PollWaiter implements Waiter {
   #closed = false;
 
   /** @throws {DriverError} when the process has no descriptor left. */
-  constructor() {
-    this.#eventfd = this.#libc.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (this.#eventfd < 0) throw systemError("make the loop's eventfd", "eventfd", errno());
+  constructor(posix: Posix) {
+    this.#functions = posix.functions;
+    const ends = new Int32Array(2);
+    if (this.#functions.pipe(ends) < 0) {
+      throw posix.systemError("make the loop's pipe", "pipe", posix.errno());
+    }
+    for (const end of ends) guard(posix, end);
+    this.#bell = { from: ends[0]!, to: ends[1]! };
   }
 
   /** Forgets which descriptors to look at. */
@@ -78,7 +84,7 @@ export class PollWaiter implements Waiter {
       if (this.#parked[word] === waitable) this.#stale = true;
     }
     if (!this.#stale) return;
-    this.#signal();
+    this.#ring();
     await this.#parking;
   }
 
@@ -92,7 +98,7 @@ export class PollWaiter implements Waiter {
   /** Blocks the thread. */
   wait(milliseconds: number): boolean {
     for (const { waitable } of this.#watches) this.add(waitable, true, false);
-    const ready = this.#libc.poll(this.#wanted, COUNTS[this.#wantedCount]!, Math.ceil(milliseconds));
+    const ready = this.#functions.poll(this.#wanted, COUNTS[this.#wantedCount]!, Math.ceil(milliseconds));
     if (ready > 0 && this.#watches.size > 0) this.#callWatches(this.#wanted, this.#wantedCount);
     return ready > 0;
   }
@@ -103,7 +109,7 @@ export class PollWaiter implements Waiter {
     for (const { waitable } of this.#watches) this.add(waitable, true, false);
     // A poll that still looks at the same descriptors goes on; another set has to replace it.
     if (this.#parking !== undefined && !this.#sameSet()) {
-      this.#signal();
+      this.#ring();
       await this.#parking;
     }
     this.#parking ??= this.#poll();
@@ -126,13 +132,16 @@ export class PollWaiter implements Waiter {
     this.#wake?.();
   }
 
-  /** Ends the poll that may be under way and frees the eventfd when it has ended. */
+  /** Ends the poll that may be under way and closes the pipe when it has ended. */
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;
-    const free = () => void this.#libc.close(this.#eventfd);
+    const free = () => {
+      this.#functions.close(this.#bell.from);
+      this.#functions.close(this.#bell.to);
+    };
     if (this.#parking === undefined) return free();
-    this.#signal();
+    this.#ring();
     this.#parking.then(free);
   }
 
@@ -150,12 +159,12 @@ export class PollWaiter implements Waiter {
     this.#parkedCount = this.#wantedCount;
     this.#stale = false;
     const word = this.#parkedCount * POLLFD_WORDS;
-    this.#parked[word] = this.#eventfd;
+    this.#parked[word] = this.#bell.from;
     this.#parked[word + 1] = POLLIN;
-    await this.#libc.pollElsewhere(this.#parked, COUNTS[this.#parkedCount + 1]!, -1);
+    await this.#functions.pollElsewhere(this.#parked, COUNTS[this.#parkedCount + 1]!, -1);
     this.#parking = undefined;
-    const signalled = this.#parked[word + 1]! >>> 16 !== 0;
-    if (signalled && !this.#closed) this.#libc.readInto(this.#eventfd, this.#eventCount, 8n);
+    const rang = this.#parked[word + 1]! >>> 16 !== 0;
+    if (rang && !this.#closed) this.#functions.readInto(this.#bell.from, this.#rings, MAX_RINGS_64);
     this.#callWatches(this.#parked, this.#parkedCount);
   }
 
@@ -170,8 +179,7 @@ export class PollWaiter implements Waiter {
     }
   }
 
-  #signal(): void {
-    this.#eventCount[0] = 1n;
-    this.#libc.writeFrom(this.#eventfd, this.#eventCount, 8n);
+  #ring(): void {
+    this.#functions.writeFrom(this.#bell.to, this.#rings, 1n);
   }
 }

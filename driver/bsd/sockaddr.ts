@@ -1,0 +1,48 @@
+/** Addresses as BSD's structures have them: a length and a family of a byte each come first. */
+
+import type { Address, Prefix } from "../../lib/address.ts";
+import { AF_INET, AF_LINK, type Bsd, viewOf } from "./bsd.ts";
+
+// Specification
+/** netinet/in.h: `struct sockaddr_in { u8 sin_len, sin_family; u16 sin_port; u8 sin_addr[4]; char sin_zero[8]; }`. */
+export const SockaddrIn = { Length: 0, Family: 1, Address: 4, Size: 16 } as const;
+/**
+ * netinet6/in6.h: `struct sockaddr_in6 { u8 sin6_len, sin6_family; u16 sin6_port; u32 sin6_flowinfo;
+ * u8 sin6_addr[16]; u32 sin6_scope_id; }`.
+ */
+export const SockaddrIn6 = { Address: 8, Size: 28 } as const;
+/**
+ * net/if_dl.h: `struct sockaddr_dl { u8 sdl_len, sdl_family; u16 sdl_index; u8 sdl_type, sdl_nlen, sdl_alen,
+ * sdl_slen; char sdl_data[]; }`, of whose data the systems have different amounts.
+ */
+export const SockaddrDl = { Index: 2 } as const;
+
+/** An address as `struct sockaddr_in` or `struct sockaddr_in6`. */
+export function sockaddr(bsd: Bsd, { family, bytes }: Address): Uint8Array<ArrayBuffer> {
+  const table = family === 4 ? SockaddrIn : SockaddrIn6;
+  const result = new Uint8Array(table.Size);
+  result[SockaddrIn.Length] = table.Size;
+  result[SockaddrIn.Family] = family === 4 ? AF_INET : bsd.AF_INET6;
+  result.set(bytes, table.Address);
+  return result;
+}
+
+/** An interface as `struct sockaddr_dl`; 0: one that is still to be filled in. */
+export function linkSockaddr(bsd: Bsd, index: number): Uint8Array<ArrayBuffer> {
+  const result = new Uint8Array(bsd.sizes.sockaddr_dl);
+  result[SockaddrIn.Length] = result.length;
+  result[SockaddrIn.Family] = AF_LINK;
+  viewOf(result).setUint16(SockaddrDl.Index, index, true);
+  return result;
+}
+
+/** How many bits an address has. */
+export function bitsOf({ family }: Address): number {
+  return family === 4 ? 32 : 128;
+}
+
+/** A prefix's mask, such as 255.255.255.0, as an address. */
+export function netmask({ address: { family, bytes }, length }: Prefix): Address {
+  const mask = bytes.map((_, i) => 0xff00 >> Math.min(8, Math.max(0, length - i * 8)));
+  return { family, bytes: mask };
+}

@@ -1,0 +1,89 @@
+/** UDP sockets of macOS and FreeBSD: one datagram a call, by recvmsg(2) and sendmsg(2). */
+
+import type { Packet, PacketPool } from "../../lib/core/mod.ts";
+import { cString } from "../posix/libc.ts";
+import { Messages } from "../posix/messages.ts";
+import { PosixUdpSocket, type SocketSystem } from "../posix/udp_socket.ts";
+import type { UdpSocketOptions } from "../udp_socket.ts";
+import type { Bsd } from "./bsd.ts";
+
+// Specification: the same on both
+/** sys/socket.h, netinet/in.h, netinet6/in6.h. */
+export const Socket = {
+  SOL_SOCKET: 0xffff,
+  SO_SNDBUF: 0x1001,
+  SO_RCVBUF: 0x1002,
+  IPPROTO_IP: 0,
+  IPPROTO_IPV6: 41,
+  IPV6_V6ONLY: 27,
+} as const;
+
+/** A UDP socket that moves one datagram a call. */
+export class BsdUdpSocket extends PosixUdpSocket {
+  readonly #system: Pick<Bsd, "functions" | "errno">;
+  #message: Messages | undefined;
+
+  /** Opens and binds it. */
+  constructor(system: Pick<Bsd, "functions" | "errno"> & SocketSystem, options: UdpSocketOptions) {
+    super(system, options);
+    this.#system = system;
+  }
+
+  /** Says whose slots datagrams go into. */
+  override attach(pool: PacketPool, longest: number): void {
+    super.attach(pool, longest);
+    this.#message = new Messages(1, pool, this.endpointSize);
+  }
+
+  protected override receiveInto(packets: readonly Packet[], count: number): number {
+    const { functions, errno } = this.#system;
+    const message = this.#message!;
+    for (let i = 0; i < count; i++) {
+      message.point(0, packets[i]!, this.room);
+      const length = functions.recvmsg(this.fd, message.headers, 0);
+      if (length < 0) return i > 0 ? i : -errno();
+      packets[i]!.length = length;
+    }
+    return count;
+  }
+
+  protected override sendFrom(packets: readonly Packet[], start: number, end: number): number {
+    const { functions, errno } = this.#system;
+    const message = this.#message!;
+    for (let i = start; i < end; i++) {
+      message.point(0, packets[i]!, packets[i]!.length);
+      if (functions.sendmsg(this.fd, message.headers, 0) < 0) return i > start ? i - start : -errno();
+    }
+    return end - start;
+  }
+}
+
+/** Opens a UDP socket of a BSD. */
+export function openBsdUdpSocket(bsd: Bsd, options: UdpSocketOptions): BsdUdpSocket {
+  return new BsdUdpSocket({
+    ...bsd,
+    SOL_SOCKET: Socket.SOL_SOCKET,
+    SEND_BUFFER: [Socket.SO_SNDBUF],
+    RECEIVE_BUFFER: [Socket.SO_RCVBUF],
+    IPV6_V6ONLY: Socket.IPV6_V6ONLY,
+    hasLength: true,
+    keepTo: (fd, name, family) => keepTo(bsd, fd, name, family),
+  }, options);
+}
+
+function keepTo(bsd: Bsd, fd: number, name: string, family: 4 | 6): void {
+  const attempt = `use interface "${name}"`;
+  const options = bsd.boundInterface;
+  if (options === undefined) {
+    throw new Deno.errors.NotSupported(`Cannot ${attempt}: this system keeps no socket to an interface`);
+  }
+  const index = bsd.functions.if_nametoindex(cString(name));
+  if (index === 0) {
+    throw bsd.systemError(attempt, "if_nametoindex", bsd.errno(), "there is no interface of this name");
+  }
+  const [level, option] = family === 4
+    ? [Socket.IPPROTO_IP, options.ipv4]
+    : [Socket.IPPROTO_IPV6, options.ipv6];
+  if (bsd.functions.setsockopt(fd, level, option, Uint32Array.of(index), 4) === 0) return;
+  throw bsd.systemError(attempt, "setsockopt", bsd.errno());
+}

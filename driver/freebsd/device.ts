@@ -1,0 +1,104 @@
+/** A TUN device of FreeBSD, through /dev/tun (tun(4)). */
+
+import { viewOf } from "../bsd/bsd.ts";
+import { BsdDevice } from "../bsd/device.ts";
+import { Ifreq, Interface } from "../bsd/interface.ts";
+import { SinglePacketIo } from "../bsd/packet_io.ts";
+import { RouteSocket } from "../bsd/route_socket.ts";
+import { checkSupported, Setup } from "../bsd/setup.ts";
+import type { CheckedDeviceOptions } from "../options.ts";
+import { cString, guard } from "../posix/libc.ts";
+import { Errno, systemError } from "./errno.ts";
+import { FREEBSD, type FreeBsd, freebsd } from "./libc.ts";
+
+// Specification
+/** sys/fcntl.h. */
+const O_RDWR = 2;
+/** net/if_tun.h: _IOR('t', 93, struct ifreq), _IOW('t', 94, int), _IOW('t', 96, int). */
+export const TunRequest = {
+  TUNGIFNAME: 0x4020_745dn,
+  TUNSIFMODE: 0x8004_745en,
+  TUNSIFHEAD: 0x8004_7460n,
+} as const;
+/** sys/sockio.h: _IOW('i', 121, struct ifreq). */
+export const SIOCIFDESTROY = 0x8020_6979n;
+/** net/if.h. */
+const IFF_BROADCAST = 0x2;
+const IFF_MULTICAST = 0x8000;
+
+/**
+ * The file that a name asks for; `/dev/tun` chooses.
+ *
+ * @throws {Deno.errors.NotSupported} for a name that FreeBSD gives no such device.
+ */
+export function tunPath(name: string): string {
+  if (name === "tun%d") return "/dev/tun";
+  if (/^tun(0|[1-9]\d{0,4})$/.test(name)) return `/dev/${name}`;
+  throw new Deno.errors.NotSupported(
+    `Cannot open device "${name}": FreeBSD calls its devices tun0, tun1 and so on: use one of those, or "tun%d"`,
+  );
+}
+
+function open(bsd: FreeBsd, name: string): { fd: number; own: Interface } {
+  const path = tunPath(name);
+  const { functions, errno, ioctl } = bsd;
+  const fd = functions.open(cString(path), O_RDWR, 0);
+  if (fd < 0) throw openError(path, errno());
+  using undo = new DisposableStack();
+  undo.defer(() => functions.close(fd));
+  guard(bsd, fd);
+  const ask = (operation: keyof typeof TunRequest, argument: Uint8Array<ArrayBuffer>) => {
+    if (ioctl(fd, TunRequest[operation], argument) < 0) {
+      throw systemError(`open "${path}"`, operation, errno());
+    }
+  };
+  const named = new Uint8Array(Ifreq.Size);
+  ask("TUNGIFNAME", named);
+  ask("TUNSIFHEAD", number(1));
+  // With networks, as other interfaces have them, and no other side.
+  ask("TUNSIFMODE", number(IFF_BROADCAST | IFF_MULTICAST));
+  const own = new Interface(bsd, new TextDecoder().decode(named.subarray(0, named.indexOf(0))));
+  undo.move();
+  return { fd, own };
+}
+
+function number(value: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(4);
+  viewOf(bytes).setInt32(0, value, true);
+  return bytes;
+}
+
+function openError(path: string, failed: number): Error {
+  const remedies: Record<number, string> = {
+    [Errno.EPERM]: FREEBSD.asRoot,
+    [Errno.EACCES]: FREEBSD.asRoot,
+    [Errno.EBUSY]: "another program has this device open",
+    [Errno.ENOENT]: "load the kernel module by `kldload if_tuntap`",
+  };
+  return systemError(`open "${path}"`, "open", failed, remedies[failed]);
+}
+
+/**
+ * Makes a TUN device, or attaches to the one of that name, and sets it up; what fails undoes what was done. FreeBSD
+ * takes back addresses and routes with the descriptor, and leaves the interface: one that was made here is destroyed
+ * when the device is closed, and after a crash serves the next.
+ */
+export function openFreeBsdDevice(options: CheckedDeviceOptions, load: () => FreeBsd = freebsd): BsdDevice {
+  checkSupported(FREEBSD.system, options);
+  const bsd = load();
+  // The file of one that is not there makes it.
+  const existed = bsd.functions.if_nametoindex(cString(options.name)) !== 0;
+  const { fd, own } = open(bsd, options.name);
+  // It is destroyed when nobody has it open.
+  const remove = existed ? () => {} : () => own.destroy("SIOCIFDESTROY", SIOCIFDESTROY);
+  using undo = new DisposableStack();
+  undo.defer(remove);
+  undo.defer(() => bsd.functions.close(fd));
+  const setup = new Setup(bsd, own, false);
+  undo.defer(() => setup.undo());
+  setup.apply(options);
+  const news = undo.use(new RouteSocket(bsd));
+  const device = new BsdDevice({ bsd, fd, io: new SinglePacketIo(bsd), own, setup, news, remove });
+  undo.move();
+  return device;
+}

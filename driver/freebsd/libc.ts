@@ -1,0 +1,76 @@
+/** FreeBSD's C library: the one symbol table, opened on first use, its `errno`, and FreeBSD's numbers. */
+
+import { type Bsd, BSD_SYMBOLS } from "../bsd/bsd.ts";
+import { Errno, errnoName, systemError } from "./errno.ts";
+
+const SYMBOLS = {
+  ...BSD_SYMBOLS,
+  // int open(const char *path, int flags, ... /* mode_t mode */);
+  open: { parameters: ["buffer", "i32", "u32"], result: "i32" },
+  // int fcntl(int fd, int command, ... /* int argument */);
+  fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  // int ioctl(int fd, unsigned long request, ... /* void *argument */);
+  ioctl: { parameters: ["i32", "usize", "buffer"], result: "i32" },
+  // int *__error(void);
+  __error: { parameters: [], result: "pointer" },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+// Implementation
+const SONAME = "libc.so.7";
+
+/** FreeBSD, as the code for every BSD takes it, with what only FreeBSD has. */
+export interface FreeBsd extends Bsd {
+  /** The functions. */
+  readonly functions: Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
+}
+
+let opened: FreeBsd | undefined;
+
+function load(): FreeBsd {
+  try {
+    const functions = Deno.dlopen(SONAME, SYMBOLS).symbols;
+    // The location is the thread's own and never moves (errno(2)).
+    const errno = new Int32Array(Deno.UnsafePointerView.getArrayBuffer(functions.__error()!, 4));
+    const { fcntl, ioctl } = functions;
+    return { ...FREEBSD, functions, fcntl, ioctl, errno: () => errno[0]! };
+  } catch (error) {
+    if (error instanceof Deno.errors.NotCapable) {
+      const message = "Cannot open the C library: run deno with --allow-ffi, without a path";
+      throw new Deno.errors.NotCapable(message, { cause: error });
+    }
+    throw new Deno.errors.NotSupported(`Cannot open the C library: ${SONAME} is not here`, { cause: error });
+  }
+}
+
+/** FreeBSD's numbers and sizes, which are the same since FreeBSD 11, with the header of each. */
+export const FREEBSD = {
+  system: "FreeBSD",
+  asRoot: "run as root",
+  Errno,
+  errnoName,
+  systemError,
+  /** sys/fcntl.h. */
+  O_NONBLOCK: 4,
+  /** sys/socket.h. */
+  AF_INET6: 28,
+  boundInterface: undefined,
+  /** sys/sockio.h: _IOW('i', 43, struct ifaliasreq). */
+  SIOCAIFADDR: 0x8044_692bn,
+  /** netinet6/in6_var.h: _IOW('i', 27, struct in6_aliasreq). */
+  SIOCAIFADDR_IN6: 0x8088_691bn,
+  /** net/if.h and netinet6/in6_var.h, both with a vhid at their end; net/route.h, net/if_dl.h. */
+  sizes: { ifaliasreq: 68, in6_aliasreq: 136, rt_msghdr: 152, sockaddr_dl: 54 },
+  /** net/route.h: SA_SIZE, in longs. */
+  routeAlignment: 8,
+  /** sys/socket.h: NET_RT_IFLIST, whose answer is `struct if_msghdr`; ifi_oqdrops is at 104 of its data. */
+  counters: { list: 3, data: 16, queueDrops: 16 + 104, queueDropsSize: 8 },
+} as const;
+
+/**
+ * FreeBSD, its library opened on the first call.
+ *
+ * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
+ */
+export function freebsd(): FreeBsd {
+  return opened ??= load();
+}

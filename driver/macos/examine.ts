@@ -1,0 +1,34 @@
+/** What `warren doctor` looks at on macOS. */
+
+import { checkRoot } from "../bsd/examine.ts";
+import { type Check, check, checkLibrary } from "../examine.ts";
+import { darwin } from "./libsystem.ts";
+import { hasUtun } from "./utun.ts";
+
+/** Makes the checks. A crash leaves nothing to repair: see `driver/bsd/setup.ts`. */
+export async function examine(): Promise<Check[]> {
+  return [
+    ...await check("libSystem", checkLibSystem),
+    ...await check("utun", checkUtun),
+    ...await check("privileges", () => checkRoot(darwin())),
+  ];
+}
+
+function checkLibSystem(): Check[] {
+  const what = "libSystem";
+  const checks = checkLibrary(what, darwin);
+  if (checks.some(({ state }) => state === "fail")) return checks;
+  const { recvmsg_x, sendmsg_x } = darwin().functions;
+  return recvmsg_x === null || sendmsg_x === null
+    ? [{ what, state: "warn", says: "it lacks recvmsg_x or sendmsg_x: packets move one a call" }]
+    : checks;
+}
+
+function checkUtun(): Check[] {
+  const what = "utun";
+  return [
+    hasUtun(darwin())
+      ? { what, state: "ok", says: "the system has it" }
+      : { what, state: "fail", says: "this system has no utun" },
+  ];
+}

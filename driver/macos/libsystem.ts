@@ -1,0 +1,123 @@
+/** macOS's C library, libSystem: the one symbol table, opened on first use, its `errno`, and Darwin's numbers. */
+
+import { type Bsd, BSD_SYMBOLS } from "../bsd/bsd.ts";
+import { Errno, errnoName, systemError } from "./errno.ts";
+
+const SYMBOLS = {
+  ...BSD_SYMBOLS,
+  // ssize_t recvmsg_x(int s, const struct msghdr_x *msgp, u_int cnt, int flags);
+  recvmsg_x: { parameters: ["i32", "buffer", "u32", "i32"], result: "i32", optional: true },
+  // ssize_t sendmsg_x(int s, const struct msghdr_x *msgp, u_int cnt, int flags);
+  sendmsg_x: { parameters: ["i32", "buffer", "u32", "i32"], result: "i32", optional: true },
+  // int *__error(void);
+  __error: { parameters: [], result: "pointer" },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+/** The functions with `...`, where what stands for it is passed as any other argument is. */
+const VARIADIC_SYMBOLS = {
+  // int fcntl(int fd, int command, ... /* int argument */);
+  fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  // int ioctl(int fd, unsigned long request, ... /* void *argument */);
+  ioctl: { parameters: ["i32", "usize", "buffer"], result: "i32" },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+/**
+ * The same on Apple's arm64, which passes what stands for `...` on the stack: six numbers fill the registers, of which
+ * there are eight, and nobody looks at them.
+ */
+export const STACK_VARIADIC_SYMBOLS = {
+  // int fcntl(int fd, int command, ... /* int argument */);
+  fcntl: {
+    parameters: ["i32", "i32", "usize", "usize", "usize", "usize", "usize", "usize", "i32"],
+    result: "i32",
+  },
+  // int ioctl(int fd, unsigned long request, ... /* void *argument */);
+  ioctl: {
+    parameters: ["i32", "usize", "usize", "usize", "usize", "usize", "usize", "usize", "buffer"],
+    result: "i32",
+  },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+// Implementation
+const PATH = "/usr/lib/libSystem.B.dylib";
+/** Names another library, for tests where no macOS is. */
+const STAND_IN = "WARREN_LIBSYSTEM";
+
+/** The functions of libSystem that Warren calls. */
+export type LibSystem = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
+
+/** macOS, as the code for every BSD takes it, with what only macOS has. */
+export interface Darwin extends Bsd {
+  /** The functions. */
+  readonly functions: LibSystem;
+}
+
+let opened: Darwin | undefined;
+
+function path(): string {
+  const { state } = Deno.permissions.querySync({ name: "env", variable: STAND_IN });
+  const named = state === "granted" ? Deno.env.get(STAND_IN) : undefined;
+  if (named !== undefined) {
+    console.warn(`warren: "${named}" stands in for libSystem: ${STAND_IN} names it`);
+  }
+  return named ?? PATH;
+}
+
+function openVariadics(path: string): Pick<Bsd, "fcntl" | "ioctl"> {
+  if (Deno.build.arch !== "aarch64") return Deno.dlopen(path, VARIADIC_SYMBOLS).symbols;
+  const { fcntl, ioctl } = Deno.dlopen(path, STACK_VARIADIC_SYMBOLS).symbols;
+  return {
+    fcntl: (fd, command, argument) => fcntl(fd, command, 0n, 0n, 0n, 0n, 0n, 0n, argument),
+    ioctl: (fd, request, argument) => ioctl(fd, request, 0n, 0n, 0n, 0n, 0n, 0n, argument),
+  };
+}
+
+function load(): Darwin {
+  const library = path();
+  try {
+    const functions = Deno.dlopen(library, SYMBOLS).symbols;
+    // The location is the thread's own and never moves (errno(2)).
+    const errno = new Int32Array(Deno.UnsafePointerView.getArrayBuffer(functions.__error()!, 4));
+    return { ...openVariadics(library), ...DARWIN, functions, errno: () => errno[0]! };
+  } catch (error) {
+    if (error instanceof Deno.errors.NotCapable) {
+      const message = "Cannot open libSystem: run deno with --allow-ffi, without a path";
+      throw new Deno.errors.NotCapable(message, { cause: error });
+    }
+    const message = `Cannot open "${library}": it lacks a function that Warren needs, or is not here`;
+    throw new Deno.errors.NotSupported(message, { cause: error });
+  }
+}
+
+/** Darwin's numbers and sizes, with the place of each in xnu 11417 (macOS 15). */
+export const DARWIN = {
+  system: "macOS",
+  asRoot: "run with sudo",
+  Errno,
+  errnoName,
+  systemError,
+  /** bsd/sys/fcntl.h 115. */
+  O_NONBLOCK: 4,
+  /** bsd/sys/socket.h 422. */
+  AF_INET6: 30,
+  boundInterface: { ipv4: 25, ipv6: 125 },
+  /** bsd/sys/sockio.h 95: _IOW('i', 26, struct ifaliasreq). */
+  SIOCAIFADDR: 0x8040_691an,
+  /** bsd/netinet6/in6_var.h 632: _IOW('i', 26, struct in6_aliasreq). */
+  SIOCAIFADDR_IN6: 0x8080_691an,
+  /** bsd/net/if.h 390, bsd/netinet6/in6_var.h 402, bsd/net/route.h 158, bsd/net/if_dl.h 96. */
+  sizes: { ifaliasreq: 64, in6_aliasreq: 128, rt_msghdr: 92, sockaddr_dl: 20 },
+  /** bsd/net/rtsock.c 162: ROUNDUP32. */
+  routeAlignment: 4,
+  /** bsd/sys/socket.h 581: NET_RT_IFLIST2, whose answer is `struct if_msghdr2`, bsd/net/if.h 220. */
+  counters: { list: 6, data: 32, queueDrops: 24, queueDropsSize: 4 },
+} as const;
+
+/**
+ * macOS, its library opened on the first call.
+ *
+ * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
+ */
+export function darwin(): Darwin {
+  return opened ??= load();
+}

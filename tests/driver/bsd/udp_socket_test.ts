@@ -1,0 +1,61 @@
+/** UDP sockets of BSD over functions that are the test's own: what they are called with. */
+
+import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
+import type { Bsd } from "../../../driver/bsd/bsd.ts";
+import { openBsdUdpSocket } from "../../../driver/bsd/udp_socket.ts";
+import { DARWIN } from "../../../driver/macos/libsystem.ts";
+import { addressOf, Endpoint } from "../../../driver/mod.ts";
+import { formatAddress, parseAddress } from "../../../lib/address.ts";
+
+Deno.test("openBsdUdpSocket() opens by BSD's structures and numbers, and says why it cannot", () => {
+  const calls: unknown[][] = [];
+  const answer = (name: string, result: number) => (...args: unknown[]) => {
+    calls.push([
+      name,
+      ...args.map((arg) => ArrayBuffer.isView(arg) ? new Uint8Array(arg.buffer).toHex() : arg),
+    ]);
+    return result;
+  };
+  const bsd = (boundInterface: Bsd["boundInterface"], index: number): Bsd => ({
+    ...DARWIN,
+    boundInterface,
+    errno: () => 0,
+    fcntl: answer("fcntl", 0),
+    ioctl: answer("ioctl", 0),
+    functions: {
+      socket: answer("socket", 7),
+      setsockopt: answer("setsockopt", 0),
+      bind: answer("bind", 0),
+      getsockname: answer("getsockname", 0),
+      if_nametoindex: answer("if_nametoindex", index),
+      close: answer("close", 0),
+    } as unknown as Bsd["functions"],
+  });
+  const darwin = { ipv4: 25, ipv6: 125 };
+  const options = { address: parseAddress("fd00::7"), port: 4500, interface: "en0", ipv6Only: true };
+  const socket = openBsdUdpSocket(bsd(darwin, 4), options);
+  socket.close();
+  const sockaddr = "1c1e119400000000fd000000000000000000000000000007" + "00000000";
+  deepStrictEqual(calls, [
+    ["socket", 30, 2, 17],
+    ["fcntl", 7, 2, 1],
+    ["fcntl", 7, 4, DARWIN.O_NONBLOCK],
+    ["setsockopt", 7, 41, 27, "01000000", 4],
+    ["setsockopt", 7, 0xffff, 0x1002, "00004000", 4],
+    ["setsockopt", 7, 0xffff, 0x1001, "00004000", 4],
+    ["if_nametoindex", "656e3000"],
+    ["setsockopt", 7, 41, 125, "04000000", 4],
+    ["bind", 7, sockaddr, 28],
+    ["getsockname", 7, "00".repeat(28), "1c000000"],
+    ["close", 7],
+  ]);
+  const ipv4 = socket.endpoint(parseAddress("192.0.2.1"), 80);
+  strictEqual(ipv4.toHex(), "10020050c0000201" + "00".repeat(20));
+  strictEqual(formatAddress(addressOf(ipv4, 4)), "192.0.2.1");
+  strictEqual(ipv4.length, Endpoint.Size);
+  throws(() => openBsdUdpSocket(bsd(undefined, 4), options), { name: "NotSupported" });
+  throws(() => openBsdUdpSocket(bsd(darwin, 0), options), {
+    message: /^Cannot use interface "en0": .*: there is no interface of this name$/,
+  });
+  deepStrictEqual(calls.at(-1), ["close", 7]);
+});

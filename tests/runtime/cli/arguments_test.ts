@@ -1,0 +1,27 @@
+/** The arguments of subcommands. */
+
+import assert from "node:assert/strict";
+import { parseCommand } from "../../../runtime/cli/arguments.ts";
+
+const FORM = { usage: "", strings: ["from"], booleans: ["json"], most: 1 };
+
+Deno.test("parseCommand() tells words, values and flags apart", () => {
+  assert.deepEqual(parseCommand(["12", "--from=a b", "--json"], FORM), {
+    words: ["12"],
+    values: { from: "a b" },
+    flags: new Set(["json"]),
+  });
+  assert.deepEqual(parseCommand([], FORM), { words: [], values: {}, flags: new Set() });
+});
+
+Deno.test("parseCommand() refuses what it does not know, with what may have been meant", () => {
+  const refusals: [string[], string][] = [
+    [["--jsno=1"], "--jsno=1 is no flag: did you mean --json?"],
+    [["-x"], "-x is no flag"],
+    [["--from"], "--from needs a value"],
+    [["a", "b"], '"b" is not expected here'],
+  ];
+  for (const [args, message] of refusals) {
+    assert.throws(() => parseCommand(args, FORM), { name: "UsageError", message });
+  }
+});

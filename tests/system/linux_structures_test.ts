@@ -1,0 +1,63 @@
+/** The structures and constants of Linux's sockets against the system's headers. */
+
+import { deepStrictEqual } from "node:assert/strict";
+import { Errno } from "../../driver/linux/errno.ts";
+import { Cmsghdr, Segment } from "../../driver/linux/segments.ts";
+import { Socket } from "../../driver/linux/udp_socket.ts";
+import { Iovec, Mmsghdr } from "../../driver/posix/messages.ts";
+import { Endpoint } from "../../driver/udp_socket.ts";
+import { type Compiler, expressionsOf, numbersOf } from "../kit/c_numbers.ts";
+import { systemTest } from "../kit/system.ts";
+
+const CC: Compiler = {
+  compiler: "cc",
+  objcopy: "objcopy",
+  flags: ["-D_GNU_SOURCE"],
+  headers: ["sys/socket.h", "sys/uio.h", "netinet/in.h", "netinet/udp.h", "net/if.h", "errno.h"],
+};
+
+const STRUCTURES = {
+  "struct iovec": Iovec,
+  "struct mmsghdr": Mmsghdr,
+  "struct cmsghdr": Cmsghdr,
+  "struct sockaddr_in": {
+    sin_family: Endpoint.Family,
+    sin_port: Endpoint.Port,
+    sin_addr: Endpoint.Ipv4Address,
+    size: Endpoint.Ipv4Size,
+  },
+  "struct sockaddr_in6": {
+    sin6_family: Endpoint.Family,
+    sin6_port: Endpoint.Port,
+    sin6_flowinfo: Endpoint.Ipv6Flow,
+    sin6_addr: Endpoint.Ipv6Address,
+    sin6_scope_id: Endpoint.Ipv6Scope,
+    size: Endpoint.Ipv6Size,
+  },
+};
+
+/** Where a table calls a member otherwise than C does. */
+const MEMBERS = {
+  "struct iovec.base": "iov_base",
+  "struct iovec.length": "iov_len",
+  "struct cmsghdr.length": "cmsg_len",
+  "struct cmsghdr.level": "cmsg_level",
+  "struct cmsghdr.type": "cmsg_type",
+  "struct mmsghdr.name": "msg_hdr.msg_name",
+  "struct mmsghdr.nameLength": "msg_hdr.msg_namelen",
+  "struct mmsghdr.vector": "msg_hdr.msg_iov",
+  "struct mmsghdr.vectorLength": "msg_hdr.msg_iovlen",
+  "struct mmsghdr.control": "msg_hdr.msg_control",
+  "struct mmsghdr.controlLength": "msg_hdr.msg_controllen",
+  "struct mmsghdr.flags": "msg_hdr.msg_flags",
+  "struct mmsghdr.length": "msg_len",
+};
+
+systemTest(
+  "Linux's structures and constants of sockets are where and what the system's headers say",
+  { root: false, programs: [CC.compiler, CC.objcopy] },
+  async () => {
+    const { expressions, expected } = expressionsOf(STRUCTURES, MEMBERS, { ...Socket, ...Segment, ...Errno });
+    deepStrictEqual(await numbersOf(CC, expressions), expected);
+  },
+);

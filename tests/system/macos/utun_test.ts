@@ -1,0 +1,34 @@
+/** utun devices over a stand-in for libSystem: the suite of every end, what the system is told, and what fails. */
+
+import assert from "node:assert/strict";
+import { withStandIn } from "./stand_in.ts";
+import { command, systemTest } from "../../kit/system.ts";
+
+const NEEDS = { root: false, programs: ["cc"] };
+const CHECKS = new URL("./utun_checks.ts", import.meta.url).pathname;
+
+async function check(defines: string[]): Promise<void> {
+  await withStandIn(defines, async (path) => {
+    // The types are checked with all others.
+    const { code, stdout, stderr } = await command(
+      Deno.execPath(),
+      ["test", "--no-check", "--no-prompt", "--allow-all", CHECKS],
+      { check: false, env: { NO_COLOR: "1", WARREN_LIBSYSTEM: path } },
+    );
+    assert.equal(code, 0, stdout + stderr);
+    assert.match(stdout, /^ok \| 82 passed \| 0 failed/m);
+    assert.match(stdout + stderr, /^warren: ".*" stands in for libSystem: WARREN_LIBSYSTEM names it$/m);
+  });
+}
+
+systemTest(
+  "a utun device of many packets a call does as its stand-in for libSystem expects",
+  NEEDS,
+  () => check([]),
+);
+
+systemTest(
+  "a utun device does so without recvmsg_x and sendmsg_x, too",
+  NEEDS,
+  () => check(["WITHOUT_BATCHES"]),
+);

@@ -1,0 +1,116 @@
+/** The Windows driver in deno.exe: what it promises, and what it does when things go wrong. */
+
+import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
+import { zipSync } from "fflate";
+import { WINTUN_VERSION } from "../../../driver/windows/builds.ts";
+import { until } from "../../kit/host.ts";
+import { openNamespace } from "../../kit/system.ts";
+import { npmPackage, openWine, windowsPath, wineTest } from "../../kit/wine.ts";
+import { openWindowsLab } from "./lab.ts";
+import { StandInReport } from "./stand_in.ts";
+
+/** What runs over the stand-ins, each file in a process of its own, and how many tests it has. */
+const CHECKS = [
+  { file: "conformance_checks.ts", tests: 16, shows: "it keeps what every end promises" },
+  {
+    file: "setup_checks.ts",
+    tests: 16,
+    shows: "it gives Windows the bytes that Windows takes, and takes them back",
+  },
+  {
+    file: "opening_checks.ts",
+    tests: 11,
+    shows: "it says why a device cannot be opened, and leaves nothing",
+  },
+  { file: "library_checks.ts", tests: 9, shows: "it loads no other library than the one that is meant" },
+  { file: "fault_checks.ts", tests: 17, shows: "it bears what goes wrong while packets move" },
+  { file: "fuzz_checks.ts", tests: 2, shows: "it bears a system that does anything" },
+] as const;
+
+/** Adapters' ports, which the test's own namespace has free: to a partner, or back to itself. */
+const ROADS = [
+  "near0=47201:47202",
+  "far0=47202:47201",
+  "near1=47203:47204",
+  "far1=47204:47203",
+  "loop0=47205:47205",
+  "loop1=47206:47206",
+].join(",");
+
+/** A package with the official builds of Wintun, unmodified. */
+const OFFICIAL = { name: "appium-ios-tuntap", version: "2.0.5", folder: "vendor/wintun" } as const;
+
+/** How many packets have passed when a process is killed: it is at work then. */
+const AT_WORK = 500;
+
+async function official(): Promise<string> {
+  return `${await npmPackage(OFFICIAL.name, OFFICIAL.version)}/${OFFICIAL.folder}`;
+}
+
+wineTest("the Windows driver over the stand-ins", async (context) => {
+  await using namespace = await openNamespace();
+  await using wine = await openWine({ namespace });
+  const env = {
+    STAND_IN_ROADS: ROADS,
+    STAND_IN_CALLS: windowsPath(`${wine.folder}/calls`),
+    STAND_IN_NETWORK: windowsPath(`${wine.folder}/network`),
+    OFFICIAL_WINTUN: windowsPath(`${await official()}/bin`),
+  };
+  for (const { file, tests, shows } of CHECKS) {
+    await context.step(shows, () => wine.tests(`tests/system/windows/${file}`, tests, { env }));
+  }
+});
+
+wineTest(
+  "the official wintun.dll: warren driver install puts it where the driver finds and loads it",
+  async () => {
+    await using wine = await openWine();
+    const folder = await official();
+    const zip = `${wine.folder}/wintun.zip`;
+    await Deno.writeFile(
+      zip,
+      zipSync({
+        "wintun/bin/amd64/wintun.dll": await Deno.readFile(`${folder}/bin/amd64/wintun.dll`),
+        "wintun/LICENSE.txt": await Deno.readFile(`${folder}/LICENSE.txt`),
+      }),
+    );
+    const main = ["run", "-A", "--no-check", "runtime/cli/main.ts"];
+    const { stdout } = await wine.deno([...main, "driver", "install", "--from", windowsPath(zip)]);
+    match(stdout, new RegExp(`^Installed Wintun ${WINTUN_VERSION}: C:.*wintun\\.dll`));
+    const env = { WARREN_WINTUN: "", WARREN_WINTUN_SHA256: "" };
+    await wine.tests("tests/system/windows/official_checks.ts", 3, { env });
+  },
+);
+
+wineTest("a script that is killed while packets fly leaves nothing in the way of the next one", async () => {
+  await using lab = await openWindowsLab();
+  await lab.join("*", lab.namespace, ["10.9.0.2/24", "fd09::2/64"]);
+  const flood = lab.namespace.spawn("ping", ["-f", "-q", "10.9.0.77"], { stdout: "null", stderr: "null" });
+  for (const round of [1, 2, 3]) {
+    const report = new StandInReport(`${lab.wine.folder}/report-${round}`);
+    const env = { STAND_IN_REPORT: windowsPath(`${lab.wine.folder}/report-${round}`) };
+    const script = await lab.start("icmp_echo.ts", [], { env });
+    await until(() => report.counters.taken > AT_WORK, "packets fly");
+    const { addresses, routes } = lab.network;
+    deepStrictEqual([addresses.length, routes.length], [2, 0], "what the last one left is gone");
+    if (round < 3) {
+      script.kill();
+      ok(await script.ended !== 0);
+      const { sessionsStarted, sessionsEnded, adaptersClosed } = report.counters;
+      deepStrictEqual(
+        [sessionsStarted, sessionsEnded, adaptersClosed],
+        [1, 0, 0],
+        "it put back nothing itself",
+      );
+    } else {
+      strictEqual(await script.interrupt(), 0, script.heard);
+      const { sessionsEnded, handlesOpen, misuses, unsentAtEnd, releases, delivered } = report.counters;
+      deepStrictEqual([sessionsEnded, handlesOpen, misuses, unsentAtEnd], [1, 0, 0, 0]);
+      strictEqual(releases, delivered);
+    }
+  }
+  const { addresses, routes, dns } = lab.network;
+  deepStrictEqual({ addresses, routes, dns }, { addresses: [], routes: [], dns: [] });
+  flood.kill("SIGKILL");
+  await flood.status;
+}, ["ping"]);

@@ -1,0 +1,55 @@
+/** The official wintun.dll, as `warren driver install` has put it where it belongs; device_test.ts runs it under Wine. */
+
+import { deepStrictEqual, match, ok, rejects, strictEqual } from "node:assert/strict";
+import { DriverError, openDevice } from "../../../driver/mod.ts";
+import { iphlpapi } from "../../../driver/windows/iphlpapi.ts";
+import { isAdministrator } from "../../../driver/windows/shell32.ts";
+import { findWintun, listening, runningDriverVersion, wintun } from "../../../driver/windows/wintun.ts";
+
+/** What the official builds export. */
+const EXPORTS = [
+  "WintunAllocateSendPacket",
+  "WintunCloseAdapter",
+  "WintunCreateAdapter",
+  "WintunDeleteDriver",
+  "WintunEndSession",
+  "WintunGetAdapterLUID",
+  "WintunGetReadWaitEvent",
+  "WintunGetRunningDriverVersion",
+  "WintunOpenAdapter",
+  "WintunReceivePacket",
+  "WintunReleaseReceivePacket",
+  "WintunSendPacket",
+  "WintunSetLogger",
+  "WintunStartSession",
+];
+
+Deno.test("findWintun() finds the installed DLL and knows it as official", () => {
+  const { path, named, official, file } = findWintun();
+  file[Symbol.dispose]();
+  match(path, /^C:\\.*\\warren\\wintun-0\.14\.1\\amd64\\wintun\.dll$/);
+  deepStrictEqual([named, official], [false, true]);
+});
+
+iphlpapi();
+isAdministrator();
+await listening(() => Promise.resolve());
+
+Deno.test("the official DLL has every function that the driver calls", () => {
+  deepStrictEqual(Object.keys(wintun()).sort(), EXPORTS);
+  strictEqual(runningDriverVersion(), undefined, "no driver runs");
+});
+
+Deno.test("the official DLL's own words say why there is no adapter", async () => {
+  await rejects(openDevice({ name: "official" }), (error) => {
+    ok(error instanceof DriverError);
+    match(
+      error.message,
+      /^Cannot open device "official": ERROR_GEN_FAILURE \(31\): Wintun says: \w.*: look at /,
+    );
+    strictEqual(error.operation, "WintunCreateAdapter");
+    // Wine has none of the namespaces that Wintun keeps its mutexes in.
+    match((error.cause as Error).message, /^Failed to create boundary descriptor/);
+    return true;
+  });
+});
