@@ -1,10 +1,9 @@
 /**
  * A queue of a TUN device: a descriptor that gives and takes one packet a call.
  *
- *     with offload, read:  header ─┐                      ordinary packet: stays in the small slot
- *                          packet ─┴► small slot ─► large slot: a super-packet, whose beginning is copied there
- *     write:               header in the headroom, packet behind it
- *                          segments of one flow: header, first packet, the others' payloads, as one super-packet
+ *     read, where long packets may come:  small slot ─► large slot, for what does not fit; the beginning is copied there
+ *     with offload:  virtio's header stands in the headroom
+ *            write:  segments of one flow as one super-packet: header, first packet, the others' payloads
  */
 
 import {
@@ -98,7 +97,7 @@ export class TunQueue implements DeviceQueue {
   #addresses: bigint[] = [];
   /** The pool's address. */
   #base = 0;
-  /** The large slot that the next super-packet goes into. */
+  /** The large slot that the next long packet goes into. */
   #spare: Packet | undefined;
   readonly #iovecs = new Uint32Array(MOST_VECTORS * IOVEC_WORDS);
   readonly #coalescer: Coalescer;
@@ -131,7 +130,7 @@ export class TunQueue implements DeviceQueue {
 
   /** Reads packets no longer than `room` until the kernel has no more, the batch is full, or the pool is empty. */
   read(batch: PacketBatch, room: number): number {
-    if (this.#header !== 0) return this.#readSuper(batch);
+    if (this.#header !== 0 || room > SMALL_ROOM) return this.#readLong(batch);
     const { pool } = this.#host!;
     const { read } = this.#libc;
     const fd = this.#fd;
@@ -154,12 +153,13 @@ export class TunQueue implements DeviceQueue {
     return count;
   }
 
-  /** Reads packets that may be super-packets. */
-  #readSuper(batch: PacketBatch): number {
+  /** Reads packets of which some may not fit a small slot: super-packets, or those of a large MTU. */
+  #readLong(batch: PacketBatch): number {
     const { pool } = this.#host!;
     const { readv } = this.#libc;
     const fd = this.#fd;
     const iovecs = this.#iovecs;
+    const header = this.#header;
     let count = 0;
     while (!batch.full) {
       const small = pool.take(SMALL_ROOM);
@@ -169,10 +169,10 @@ export class TunQueue implements DeviceQueue {
         pool.give(small);
         break;
       }
-      const at = small.offset - VNET_HEADER;
-      setIovec(iovecs, 0, this.#base + at, VNET_HEADER + SMALL_ROOM);
+      const at = small.offset - header;
+      setIovec(iovecs, 0, this.#base + at, header + SMALL_ROOM);
       setIovec(iovecs, 1, this.#base + large.offset + SMALL_ROOM, LARGE_ROOM - SMALL_ROOM);
-      const length = readv(fd, iovecs, 2) - VNET_HEADER;
+      const length = readv(fd, iovecs, 2) - header;
       if (length <= 0) {
         const failed = errno();
         pool.give(small);
@@ -183,11 +183,11 @@ export class TunQueue implements DeviceQueue {
       if (length > SMALL_ROOM) {
         packet = large;
         this.#spare = undefined;
-        packet.bytes.copyWithin(large.offset - VNET_HEADER, at, small.offset + SMALL_ROOM);
+        packet.bytes.copyWithin(large.offset - header, at, small.offset + SMALL_ROOM);
         pool.give(small);
       }
       packet.length = length;
-      readVnetHeader(packet, packet.offset - VNET_HEADER);
+      if (header !== 0) readVnetHeader(packet, packet.offset - VNET_HEADER);
       batch.push(packet);
       count++;
     }

@@ -8,41 +8,20 @@
  */
 
 import assert from "node:assert/strict";
-import { openTunDevice, type TunDevice } from "../../driver/linux/device.ts";
 import { libc } from "../../driver/linux/libc.ts";
-import { checkDeviceOptions } from "../../driver/options.ts";
+import type { DeviceOptions } from "../../driver/options.ts";
 import { PacketBatch, SMALL_ROOM } from "../../lib/core/mod.ts";
 import { endConformance, type EndPair, numbered, pattern, receive, sequenceOf } from "../conformance/end.ts";
 import { cable } from "../kit/cable.ts";
 import { TestHost } from "../kit/host.ts";
 import { command } from "../kit/system.ts";
+import { openDevices } from "./_redirected_devices.ts";
 
 // Opened for good, so not within a test.
 libc();
 
-// Specification: filter.txt of the kernel, "BPF_RET | BPF_K" of all ones: any packet, whatever its length
-const ANY_PACKET = "1,6 0 0 4294967295";
-
-// Implementation
-/** Packets that the kernel keeps for each device. */
-const QUEUE = 1000;
-
-/** Two devices of which each sends what the other one writes. */
-async function openDevices(mtu: number, txQueueLength = QUEUE): Promise<[TunDevice, TunDevice]> {
-  const [near, far] = ["near%d", "far%d"].map((name) =>
-    openTunDevice(checkDeviceOptions({ name, mtu, linux: { txQueueLength } }))
-  ) as [TunDevice, TunDevice];
-  for (const [{ name: from }, { name: to }] of [[near, far], [far, near]] as const) {
-    await command("tc", ["qdisc", "add", "dev", from, "clsact"]);
-    const filter = ["filter", "add", "dev", from, "ingress", "protocol", "all"];
-    const redirect = ["action", "mirred", "egress", "redirect", "dev", to];
-    await command("tc", [...filter, "bpf", "bytecode", ANY_PACKET, ...redirect]);
-  }
-  return [near, far];
-}
-
-async function openPair(mtu: number): Promise<EndPair> {
-  const [near, far] = cable(...await openDevices(mtu));
+async function openPair(mtu: number, linux: DeviceOptions["linux"]): Promise<EndPair> {
+  const [near, far] = cable(...await openDevices(mtu, linux));
   return {
     near,
     far,
@@ -52,7 +31,10 @@ async function openPair(mtu: number): Promise<EndPair> {
   };
 }
 
-for (const mtu of [576, 1500]) endConformance(`TunDevice of MTU ${mtu}`, () => openPair(mtu));
+for (const [mtu, offload, uring] of [[576, false, true], [1500, false, false], [1500, true, true]] as const) {
+  const name = `TunDevice of MTU ${mtu}${offload ? " with offload" : ""}${uring ? " and io_uring" : ""}`;
+  endConformance(name, () => openPair(mtu, { offload, uring }));
+}
 
 Deno.test("TunDevice carries packets of every length up to an MTU of 9000 and of 65535", async () => {
   for (const mtu of [9000, 65_535]) {
@@ -75,7 +57,7 @@ Deno.test("TunDevice carries packets of every length up to an MTU of 9000 and of
 
 Deno.test("TunDevice.write() takes all, and the kernel counts what the other side had no room for", async () => {
   const [sent, room] = [3000, 100];
-  const [near, far] = await openDevices(1500, room);
+  const [near, far] = await openDevices(1500, { txQueueLength: room });
   const [nearHost, farHost] = [new TestHost(), new TestHost()];
   near.attach(nearHost);
   far.attach(farHost);

@@ -1,0 +1,144 @@
+/**
+ * TUN devices whose queues use io_uring while there is much to do: tests of their own, which uring_test.ts runs in a
+ * namespace. With the argument `refused` they expect that the kernel has none for them.
+ */
+
+import assert from "node:assert/strict";
+import { libc } from "../../driver/linux/libc.ts";
+import type { TunDevice } from "../../driver/linux/device.ts";
+import { PacketBatch } from "../../lib/core/mod.ts";
+import { numbered, sequenceOf } from "../conformance/end.ts";
+import { TestHost } from "../kit/host.ts";
+import { command } from "../kit/system.ts";
+import { openDevices } from "./_redirected_devices.ts";
+
+// Opened for good, so not within a test.
+libc();
+
+const REFUSED = Deno.args.includes("refused");
+/** More than a batch, less than the kernel's queue. */
+const BURST = 500;
+/** Reads of few packets after which the queue is calm for certain. */
+const CALM = 64;
+
+/** Whether a device waits for a ring and not for its own descriptor. */
+function isRinging(device: TunDevice): boolean {
+  return Deno.readLinkSync(`/proc/self/fd/${device.waitable}`) === "anon_inode:[io_uring]";
+}
+
+/** Two devices with a host each, which return every slot when they are closed. */
+class Rig {
+  readonly near: TunDevice;
+  readonly far: TunDevice;
+  readonly nearHost: TestHost = new TestHost();
+  readonly farHost: TestHost = new TestHost();
+  #next = 0;
+  #expected = 0;
+
+  constructor([near, far]: [TunDevice, TunDevice]) {
+    this.near = near;
+    this.far = far;
+    near.attach(this.nearHost);
+    far.attach(this.farHost);
+  }
+
+  /** Writes so many packets with numbers, a batch at a time. */
+  write(count: number): void {
+    const batch = new PacketBatch();
+    const end = this.#next + count;
+    while (this.#next < end || batch.length > 0) {
+      while (this.#next < end && !batch.full) batch.push(numbered(this.nearHost.pool, this.#next++));
+      this.near.write(batch);
+    }
+  }
+
+  /** Reads once; the numbers have to go on where they stopped. */
+  read(): number {
+    const batch = new PacketBatch();
+    const count = this.far.read(batch);
+    for (const packet of batch) {
+      assert.equal(sequenceOf(packet.data), this.#expected++);
+      packet.pool.give(packet);
+    }
+    return count;
+  }
+
+  /** Reads until everything that was written has come; returns whether a ring had a part in it. */
+  readAll(): boolean {
+    let rang = false;
+    for (let idle = 0; this.#expected < this.#next; idle++) {
+      if (this.read() > 0) idle = 0;
+      rang ||= isRinging(this.far);
+      assert.ok(idle < 1e5, `${this.#expected} of ${this.#next} packets came`);
+    }
+    return rang;
+  }
+
+  close(): void {
+    this.near.close();
+    this.far.close();
+    assert.deepEqual([this.nearHost.pool.taken, this.farHost.pool.taken], [0, 0]);
+    assert.deepEqual([this.nearHost.dropped, this.farHost.dropped], [{}, {}]);
+  }
+}
+
+for (
+  const [name, mtu, offload] of [["", 1500, false], [" with large slots", 9000, false], [
+    " with offload",
+    1500,
+    true,
+  ]] as const
+) {
+  Deno.test(`TunDevice${name} reads by a ring while much comes, in order, and then no more`, async () => {
+    const rig = new Rig(await openDevices(mtu, { offload }));
+    for (let round = 0; round < 20; round++) {
+      assert.equal(isRinging(rig.far), false);
+      rig.write(1);
+      assert.equal(rig.readAll(), false, "one packet needs no ring");
+      rig.write(BURST);
+      assert.equal(rig.readAll(), !REFUSED);
+      for (let i = 0; i < CALM; i++) rig.read();
+    }
+    // The slot that the next long packet would go into.
+    assert.equal(rig.farHost.pool.taken, offload || mtu > 1500 ? 1 : 0);
+    rig.close();
+  });
+}
+
+Deno.test("TunDevice.close() gives back what a ring has lent, and counts what was not read", async () => {
+  const rig = new Rig(await openDevices(1500, { offload: false }));
+  rig.write(BURST);
+  rig.read();
+  assert.equal(isRinging(rig.far), !REFUSED);
+  rig.read();
+  rig.close();
+});
+
+Deno.test("TunDevice whose ring finds the pool empty goes on when there are slots", async () => {
+  const rig = new Rig(await openDevices(1500, { offload: false }));
+  const { pool } = rig.farHost;
+  for (let round = 0; round < 5; round++) {
+    rig.write(BURST);
+    rig.read();
+    const held = Array.from({ length: pool.available(1500) }, () => pool.take(1500)!);
+    for (let i = 0; i < 10; i++) rig.read();
+    for (const packet of held) pool.give(packet);
+    rig.readAll();
+  }
+  rig.close();
+});
+
+Deno.test("TunDevice that is removed while a ring reads fails, and says so", async () => {
+  const rig = new Rig(await openDevices(1500, { offload: false }));
+  rig.write(BURST);
+  rig.read();
+  await command("ip", ["link", "delete", rig.far.name]);
+  const batch = new PacketBatch();
+  for (let i = 0; i < 100 && rig.far.failure === undefined; i++) {
+    rig.far.read(batch);
+    for (const packet of batch) packet.pool.give(packet);
+    batch.clear();
+  }
+  assert.match(String(rig.far.failure), /EBADFD \(77\): the device was removed$/);
+  rig.close();
+});
