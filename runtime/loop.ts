@@ -4,7 +4,7 @@
  *     burst ── breathe every tunnel, again while there is more, and wait on this thread while packets came lately
  *       │        a breath: inhale a bounded batch, stages, exhale; the other direction; due ticks
  *       ▼
- *     turn ─── of Deno's event loop, every 4 ms: signals, timers, other code of the script;
+ *     turn ─── of Deno's event loop, every 10 ms: signals, timers, other code of the script;
  *       │      every 1 ms or 16 breaths with an end that is made of Deno's sockets
  *       ▼
  *     rest ─── no packets lately, or such an end: one wait over all ends beside the thread, until the next tick is due
@@ -19,9 +19,9 @@ import { Heartbeat } from "./heartbeat.ts";
 // Implementation
 /**
  * The longest that everything else on the thread waits while packets come: signals, timers. A turn of the event loop
- * costs 40 to 60 us; one each millisecond, with 20,000 packets a second, was a third of the loop's time.
+ * costs 40 to 130 us in between: with 20,000 packets a second, one each millisecond was a third of the loop's time.
  */
-const BURST = { breaths: 1024, milliseconds: 4 } as const;
+const BURST = { breaths: 1024, milliseconds: 10 } as const;
 /** The same with an end that is made of Deno's sockets: packets come and go in those turns. */
 const SOCKET_BURST = { breaths: 16, milliseconds: 1 } as const;
 /** How often the watches are looked at while packets come (milliseconds). */
