@@ -73,8 +73,8 @@ function openError(path: string, error: unknown): Error {
 
 /**
  * Where this thread spends its time, from `start()` until it is disposed of, the process ends or the limit is reached;
- * then the file is written. What a function spends in native libraries, system calls too, is beneath it. A process that
- * is killed leaves an empty file.
+ * then the file is written. What a function spends in native libraries, system calls too, is beneath it. Functions that
+ * V8 optimized before the start are not told from those that call them. A process that is killed leaves an empty file.
  */
 export class Profile implements Disposable {
   readonly #path: string;
