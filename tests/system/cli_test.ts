@@ -302,10 +302,10 @@ systemTest(
   async () => {
     await using folder = new Folder();
     await using namespace = await openNamespace();
-    await folder.write(
-      "my.ts",
-      (await readmeScript()).replace("(packet) => {", "function replyToPing(packet) {"),
-    );
+    // 20 us a packet, so that it is seen.
+    const slow =
+      "function replyToPing(packet) { for (const end = performance.now() + 0.02; performance.now() < end;);";
+    await folder.write("my.ts", (await readmeScript()).replace("(packet) => {", slow));
     const args = [...WARREN, "run", "--profile", "my.ts"];
     const said = await pingThrough(namespace, args, folder.path, ["-q", "-f", "-c", "20000"]);
     const names = Array.from(Deno.readDirSync(folder.path), ({ name }) => name);
