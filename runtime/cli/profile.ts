@@ -16,7 +16,7 @@ import { PROFILE_SUFFIX } from "./flags.ts";
  * 10 ms takes 5 times its processor time, with these twice; under load neither is seen in the noise of +-10 %.
  */
 const INTERVAL = 1000;
-/** How long it records (milliseconds): 600,000 samples, which take 30 MB, and 0.2 s to write. */
+/** How long it records (milliseconds): 600,000 samples, which take some 80 MB, and a third of a second to write. */
 const LIMIT = 10 * 60_000;
 /** Behind the last column of a line. */
 const LINE_END = 2 ** 31 - 1;
