@@ -13,7 +13,7 @@ import { PROFILE_SUFFIX } from "./flags.ts";
 // Implementation
 /**
  * Microseconds from one sample to the next. Each sample ends the loop's wait: with 200, a relay that is pinged every
- * 10 ms takes 5 times its processor time, with these twice; under load neither is seen in the noise of +-10 %.
+ * 10 ms takes 5 times its processor time, with these twice; under load neither is seen in the noise of 10 %.
  */
 const INTERVAL = 1000;
 /** How long it records (milliseconds): 600,000 samples, which take some 80 MB, and a third of a second to write. */
@@ -31,10 +31,8 @@ export interface ProfileOptions {
 
 /** What a script's profile is called when nobody says: the script's name, and the time here. */
 export function profileName(script: string, time = Temporal.Now.plainDateTimeISO()): string {
-  const name = basename(script.replace(/[?#].*/s, "")).replace(/\.\w+$/, "").replace(
-    /[^\p{L}\p{N}._-]/gu,
-    "_",
-  );
+  const file = basename(script.replace(/[?#].*/s, "")).replace(/\.\w+$/, "");
+  const name = file.replace(/[^\p{L}\p{N}._-]/gu, "_");
   const digits = time.toString({ smallestUnit: "second" }).replace(/[-:]/g, "").replace("T", "-");
   return `${name}-${digits}${PROFILE_SUFFIX}`;
 }
