@@ -1,7 +1,8 @@
 /** The one form of a script: what it needs, and what it does; one file for every way to run it. */
 
 import { ExitCode, report } from "./cli/failure.ts";
-import { parseScriptFlags, usage } from "./cli/flags.ts";
+import { parseScriptFlags, type ScriptFlags, usage } from "./cli/flags.ts";
+import type { Profile } from "./cli/profile.ts";
 import { describe, greet, showCounters, summarize } from "./cli/progress.ts";
 import { openTunnel, type Tunnel, type TunnelOptions } from "./tunnel.ts";
 
@@ -71,7 +72,7 @@ export function script(
   if (meta.main) {
     // A module's own import resolves when it has been evaluated, whatever it waits for; where that fails, Deno says so.
     import(meta.url).then(
-      async () => Deno.exit(await runScript(made, Deno.args, `deno run ${fileName(meta.url)}`)),
+      async () => Deno.exit(await runScript(made, Deno.args, "deno run", fileName(meta.url))),
       () => {},
     );
   }
@@ -87,22 +88,25 @@ export function isScript(value: unknown): value is TunnelScript | TunnelsScript 
 /**
  * Runs a script with a command line, as a program does. Errors are printed, not thrown.
  *
- * @param command How it was started, for its usage text.
+ * @param launcher What started it, such as `deno run`, for its usage text.
+ * @param name What the script is called there.
  * @returns the exit code: 0 when it ended, 1 when it failed, and 2 when its command line makes no sense.
  */
 export async function runScript(
   made: TunnelScript | TunnelsScript,
   args: readonly string[],
-  command: string,
+  launcher: string,
+  name: string,
 ): Promise<number> {
+  const command = `${launcher} ${name}`;
   try {
     const declared = "tunnels" in made.options ? made.options.tunnels : { "": made.options };
     const flags = parseScriptFlags(args, declared);
     const tunnels = Object.entries(flags.tunnels);
     if (flags.help) console.log(usage(command, Object.keys(declared)));
     else if (flags.dryRun) {
-      for (const [name, options] of tunnels) console.log(`${name && `${name}: `}${describe(options)}`);
-    } else await open(made, tunnels, flags.quiet);
+      for (const [key, options] of tunnels) console.log(`${key && `${key}: `}${describe(options)}`);
+    } else await open(made, tunnels, flags, name);
     return ExitCode.Ended;
   } catch (error) {
     return report(error, command);
@@ -112,16 +116,21 @@ export async function runScript(
 async function open(
   made: TunnelScript | TunnelsScript,
   tunnels: [name: string, options: TunnelOptions][],
-  quiet: boolean,
+  { quiet, profile }: ScriptFlags,
+  script: string,
 ): Promise<void> {
   const opened: Record<string, Tunnel> = {};
   await using closing = new AsyncDisposableStack();
+  const profiling = profile === undefined
+    ? undefined
+    : closing.use(await openProfile(profile, script, quiet));
   if (!quiet) closing.defer(() => Object.values(opened).forEach(summarize));
   for (const [name, options] of tunnels) {
     opened[name] = closing.use(await openTunnel(options));
     if (!quiet) greet(opened[name], options);
   }
   if (!quiet) closing.defer(showCounters(Object.values(opened)));
+  profiling?.start();
   try {
     if ("tunnels" in made.options) await (made as TunnelsScript).main(opened);
     else await (made as TunnelScript).main(opened[""]!);
@@ -134,6 +143,12 @@ async function open(
       `Cannot end: the script returned while "${forgotten.name}" runs: return or await tunnel.run()`,
     );
   }
+}
+
+/** Loaded when it is asked for: what it imports takes 20 ms. */
+async function openProfile(path: string, script: string, quiet: boolean): Promise<Profile> {
+  const { openProfile, profileName } = await import("./cli/profile.ts");
+  return openProfile(path || profileName(script), { quiet });
 }
 
 /** Pipes fail when Ctrl-C closes the tunnel that they write to; that is no failure of the script. */
