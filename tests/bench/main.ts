@@ -22,7 +22,7 @@ const USAGE = `Usage: deno task bench NAME [flags]
   segments  cutting super-packets and grouping segments beside a plain copy; needs no privilege
   stages    what a handler, a chain of stages and each surface add to a packet; needs no privilege
   wintun    what is added to Wintun's calls, and what idling costs; needs Wine, mingw, npm
-  build     compiles the peers that are programs of C; needs gcc
+  build     compiles the peers, which takes a minute; needs gcc, Go, Rust, each for its own
 
   --json       the last line of the output is the result as one JSON object
   --quick      shorter and rougher: within 50 s
@@ -67,15 +67,22 @@ function parseFlags(args: string[]): Flags | undefined {
 }
 
 async function run({ name, json, quick, write }: Flags, signal: AbortSignal): Promise<void> {
-  if (name === "build") {
-    for (const program of await buildPeers()) console.log(program);
-    return;
-  }
+  if (name === "build") return await build(json);
   const report = await BENCHES[name]!(quick, signal);
   const at = machine();
   console.log(toText(report, at));
   if (write) writeResults(report, at);
   if (json) console.log(toJson(report, at));
+}
+
+/** Builds the peers. One whose compiler is not there is named; one whose compiler refuses fails. */
+async function build(json: boolean): Promise<void> {
+  const peers = await buildPeers();
+  for (const { peer, program, why, failed } of peers) {
+    console.log(program ?? `${failed ? "FAILED" : "missing"}: ${peer}: ${why}`);
+  }
+  if (json) console.log(JSON.stringify({ bench: "build", peers }));
+  if (peers.some(({ failed }) => failed)) Deno.exitCode = 1;
 }
 
 const interrupt = new AbortController();
