@@ -28,10 +28,14 @@ const TUNNEL_FLAGS: Readonly<Record<string, (values: string[]) => TunnelOptions>
   "queue-length": ([length]) => ({ linux: { txQueueLength: wholeNumber(length!) } }),
   "far": ([far]) => ({ far }),
   "watchdog": ([limit]) => ({ watchdog: wholeNumber(limit!) }),
+  "no-offload": () => ({ linux: { offload: false } }),
+  "no-uring": () => ({ linux: { uring: false } }),
 };
+/** Those of them that take no value. */
+const SWITCHES = ["no-offload", "no-uring"];
 const REPEATED = ["address", "route"];
 /** Those that say nothing to a device that the script opened itself. */
-const DEVICE_FLAGS = ["name", "address", "route", "mtu", "queue-length"];
+const DEVICE_FLAGS = ["name", "address", "route", "mtu", "queue-length", ...SWITCHES];
 const BOOLEAN_FLAGS = ["help", "quiet", "dry-run"];
 
 /** The usage text of a script with tunnels of these names; `[""]` for a script with one. */
@@ -49,6 +53,8 @@ export function usage(command: string, tunnels: readonly string[]): string {
   --far URL          what the tunnel leads to: udp://HOST:PORT, ws://HOST:PORT/, tun:NAME; as the listening
                      side udp://ADDRESS:PORT?listen, ws://ADDRESS:PORT/?listen; udp: ones leave by one
                      interface alone with ?interface=NAME
+  --no-offload       no super-packets: every packet is at most as long as the MTU (Linux)
+  --no-uring         one packet a system call, without io_uring (Linux)
   --watchdog MS      end the process when a stage has not returned for so long; 0 for never
   --dry-run          check everything, say what would be opened, and end
   -q, --quiet        say nothing but errors
@@ -71,10 +77,12 @@ export function parseScriptFlags(
 ): ScriptFlags {
   const names = Object.keys(declared);
   const keys = names.flatMap((name) => Object.keys(TUNNEL_FLAGS).map((flag) => flagKey(name, flag)));
+  const switches = names.flatMap((name) => SWITCHES.map((flag) => flagKey(name, flag)));
+  const valued = keys.filter((key) => !switches.includes(key));
   const parsed = parseArgs([...args], {
-    string: keys,
-    boolean: BOOLEAN_FLAGS,
-    collect: keys,
+    string: valued,
+    boolean: [...BOOLEAN_FLAGS, ...switches],
+    collect: valued,
     alias: { h: "help", q: "quiet" },
     unknown: (argument) => {
       throw new UsageError(unknownArgument(argument, keys));
@@ -97,8 +105,9 @@ function merge(name: string, declared: TunnelOptions, parsed: Record<string, unk
   const merged: TunnelOptions = { ...declared };
   const given: string[] = [];
   for (const [flag, read] of Object.entries(TUNNEL_FLAGS)) {
-    const values = (parsed[flag] ?? []) as string[];
-    if (values.length === 0) continue;
+    const isSwitch = SWITCHES.includes(flag);
+    const values = isSwitch ? [] : (parsed[flag] ?? []) as string[];
+    if (isSwitch ? parsed[flag] !== true : values.length === 0) continue;
     const key = `--${flagKey(name, flag)}`;
     if (values.includes("")) throw new UsageError(`${key} needs a value`);
     if (values.length > 1 && !REPEATED.includes(flag)) throw new UsageError(`${key} is given twice`);

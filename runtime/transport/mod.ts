@@ -1,6 +1,6 @@
 /** Far ends: what opens them, as objects and as URLs. */
 
-import { checkDeviceOptions } from "../../driver/mod.ts";
+import { checkDeviceOptions, type DeviceOptions } from "../../driver/mod.ts";
 import type { TunnelEnd } from "../../lib/core/mod.ts";
 import { fail, parseHostPort, parseListen, parsePeer } from "./_host_port.ts";
 import { device } from "./device.ts";
@@ -35,6 +35,7 @@ export async function openFarEnd(
  * | `ws://HOST:PORT/PATH`, `wss://…` | {@linkcode websocket}, to this server |
  * | `ws://ADDRESS:PORT/PATH?listen` | as the server |
  * | `tun:NAME` | another TUN {@linkcode device} |
+ * | `tun:NAME?offload=no`, `?uring=no` | the same, without super-packets or io_uring (Linux) |
  *
  * IPv6 addresses stand in brackets: `udp://[2001:db8::1]:4500`.
  *
@@ -62,9 +63,16 @@ function parseFarUrl(text: string): EndOpener {
     : parseWebSocket(text, scheme, place, path, query, subject);
 }
 
-function parseTun(name: string, subject: string): EndOpener {
+function parseTun(text: string, subject: string): EndOpener {
+  const [name, query] = text.split("?", 2) as [string, string?];
+  const linux: DeviceOptions["linux"] = {};
+  for (const part of query?.split("&") ?? []) {
+    const [, key] = /^(offload|uring)=no$/.exec(part) ??
+      fail(subject, `"${part}" is not understood`, 'write "?offload=no" or "?uring=no"');
+    linux[key as "offload" | "uring"] = false;
+  }
   try {
-    checkDeviceOptions({ name });
+    checkDeviceOptions({ name, linux });
   } catch (error) {
     fail(
       subject,
@@ -72,7 +80,7 @@ function parseTun(name: string, subject: string): EndOpener {
       "write one such as tun:tun1",
     );
   }
-  return device({ name });
+  return device({ name, linux });
 }
 
 function parseUdp(place: string, path: string, query: string | undefined, subject: string): EndOpener {
