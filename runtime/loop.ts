@@ -1,15 +1,13 @@
 /**
  * The loop: one a thread, for every open tunnel.
  *
- *     burst ── breathe every tunnel, again while there is more, at most 16 breaths or 1 ms
+ *     burst ── breathe every tunnel, again while there is more, and wait on this thread while packets came lately
  *       │        a breath: inhale a bounded batch, stages, exhale; the other direction; due ticks
  *       ▼
- *     turn ─── of Deno's event loop: signals, timers, sockets, other code of the script
- *       │
+ *     turn ─── of Deno's event loop, every 4 ms: signals, timers, other code of the script;
+ *       │      every 1 ms or 16 breaths with an end that is made of Deno's sockets
  *       ▼
- *     rest ─── nothing left: one wait over all ends, until the next tick is due
- *                packets came lately, and every end can be waited for: in slices, on this thread
- *                else: beside this thread
+ *     rest ─── no packets lately, or such an end: one wait over all ends beside the thread, until the next tick is due
  */
 
 import { setImmediate } from "node:timers";
@@ -19,16 +17,14 @@ import { type Clock, PacketPool, type Waitable } from "../lib/core/mod.ts";
 import { Heartbeat } from "./heartbeat.ts";
 
 // Implementation
-/** Breaths after which the event loop gets a turn. */
-const BURST_BREATHS = 16;
-/** Milliseconds after which it gets one. */
-const BURST = 1;
 /**
- * The longest synchronous wait (milliseconds): as late may timers and signals be while packets come lately and
- * none does now. Each slice costs 40 to 60 us; with slices of 1 ms, pings every 10 ms cost twice the processor time.
+ * The longest that everything else on the thread waits while packets come: signals, timers. A turn of the event loop
+ * costs 40 to 60 us; one each millisecond, with 20,000 packets a second, was a third of the loop's time.
  */
-const SLICE = 4;
-/** How often the watches are looked at while the loop is too busy to wait (milliseconds). */
+const BURST = { breaths: 1024, milliseconds: 4 } as const;
+/** The same with an end that is made of Deno's sockets: packets come and go in those turns. */
+const SOCKET_BURST = { breaths: 16, milliseconds: 1 } as const;
+/** How often the watches are looked at while packets come (milliseconds). */
 const LOOK = 10;
 /**
  * Waits that end at once though no packet can move: after so many in a row, as with a device that was removed
@@ -48,6 +44,10 @@ const LATELY = 100;
 
 const NOTHING = new Uint8Array(0);
 
+/** What ends a burst: a turn is due, and packets may be waiting or none is; nothing more came; what is ready brings nothing. */
+const After = { BusyTurn: 0, Turn: 1, Rest: 2, Pause: 3 } as const;
+type After = typeof After[keyof typeof After];
+
 /** What a breath came to: nothing, something, or something and there may be more at once. */
 export const Breath = { Idle: 0, Moved: 1, More: 2 } as const;
 /** One of {@linkcode Breath}'s values. */
@@ -61,8 +61,8 @@ export interface LoopMember {
   readonly due: number;
   /** Whether all of its ends have a descriptor that can be waited for on this thread. */
   readonly waitable: boolean;
-  /** Moves packets, once. */
-  breathe(now: number): Breath;
+  /** Moves packets, once; after a wait only from the ends that it found ready. */
+  breathe(now: number, waited: Waiter | undefined): Breath;
   /** Says what to wait for. */
   arm(waiter: Waiter): void;
   /** Ends it: its breath threw. */
@@ -76,7 +76,12 @@ class WakeWaiter implements Waiter {
   clear(): void {
   }
 
-  add(): void {
+  add(): number {
+    return 0;
+  }
+
+  isReady(): boolean {
+    return true;
   }
 
   async forget(): Promise<void> {
@@ -127,7 +132,6 @@ export class Loop {
   #running: Promise<void> | undefined;
   #woken = false;
   #lastWork = -Infinity;
-  #lastTurn = 0;
   #lastLook = 0;
   #turns = 0;
   #emptyWaits = 0;
@@ -201,12 +205,12 @@ export class Loop {
     await turn();
     try {
       while (this.#members.length > 0) {
-        const more = this.#burst();
+        const after = this.#burst();
         // The last tunnel may have ended in it.
         if (this.#members.length === 0) break;
-        const now = this.#clock.now();
-        if (more || now - this.#lastTurn >= BURST) await this.#turn(now, more);
-        else await this.#rest(now);
+        if (after === After.Rest) await this.#rest();
+        else if (after === After.Pause) await this.#pause();
+        else await this.#turn(after === After.BusyTurn);
       }
     } catch (error) {
       // Neither a breath nor a turn throws: the wait did. No tunnel can go on without it.
@@ -216,37 +220,54 @@ export class Loop {
     }
   }
 
-  /** Breathes while there is more to do, within bounds; returns whether there still is. */
-  #burst(): boolean {
-    const start = this.#clock.now();
-    let now = start;
-    for (let breath = 0; breath < BURST_BREATHS; breath++) {
-      this.#woken = false;
-      this.heartbeat.beat();
-      let most: Breath = Breath.Idle;
-      for (let i = this.#members.length - 1; i >= 0; i--) {
-        // A breath may end several tunnels.
-        const member = this.#members[i];
-        if (member === undefined) continue;
-        const came = this.#breathe(member, now);
-        if (came > most) most = came;
+  /** Breathes while there is more to do, and waits for more; returns why it stopped. */
+  #burst(): After {
+    const waitable = this.#waitable;
+    const { breaths, milliseconds } = waitable ? BURST : SOCKET_BURST;
+    let now = this.#clock.now();
+    const end = now + milliseconds;
+    let waited: Waiter | undefined;
+    for (let breath = 0; breath < breaths; breath++) {
+      const came = this.#breatheAll(now, waited);
+      waited = undefined;
+      if (came < Breath.More && !this.#woken) {
+        if (!waitable || now - this.#lastWork >= LATELY) return After.Rest;
+        const due = this.#arm();
+        if (this.#waiter.wait(Math.max(0, Math.min(end, due) - now))) {
+          if (++this.#emptyWaits > EMPTY_WAITS) return After.Pause;
+          waited = this.#waiter;
+        } else if (due > end) return After.Turn;
       }
-      if (most > Breath.Idle) {
-        this.#lastWork = now;
-        this.#emptyWaits = 0;
-      }
-      // What only refused packets was no empty wait: it says so by asking for another breath.
-      if (this.#woken) this.#emptyWaits = 0;
-      if (most < Breath.More && !this.#woken) return false;
       now = this.#clock.now();
-      if (now - start >= BURST) break;
+      if (now >= end) break;
     }
-    return true;
+    return After.BusyTurn;
   }
 
-  #breathe(member: LoopMember, now: number): Breath {
+  /** One breath of every tunnel. */
+  #breatheAll(now: number, waited: Waiter | undefined): Breath {
+    this.#woken = false;
+    this.heartbeat.beat();
+    let most: Breath = Breath.Idle;
+    for (let i = this.#members.length - 1; i >= 0; i--) {
+      // A breath may end several tunnels.
+      const member = this.#members[i];
+      if (member === undefined) continue;
+      const came = this.#breathe(member, now, waited);
+      if (came > most) most = came;
+    }
+    if (most > Breath.Idle) {
+      this.#lastWork = now;
+      this.#emptyWaits = 0;
+    }
+    // What only refused packets was no empty wait: it says so by asking for another breath.
+    if (this.#woken) this.#emptyWaits = 0;
+    return most;
+  }
+
+  #breathe(member: LoopMember, now: number, waited: Waiter | undefined): Breath {
     try {
-      return member.breathe(now);
+      return member.breathe(now, waited);
     } catch (error) {
       const place = this.heartbeat.current;
       this.heartbeat.cells[1] = 0;
@@ -261,17 +282,20 @@ export class Loop {
     return this.#waits && this.#members.every((member) => member.waitable);
   }
 
-  async #rest(now: number): Promise<void> {
+  /** Tells the waiter what to wait for; returns when the next tick is due. */
+  #arm(): number {
     let due = Infinity;
     this.#waiter.clear();
     for (const member of this.#members) {
       due = Math.min(due, member.due);
       member.arm(this.#waiter);
     }
-    const left = Math.max(0, due - now);
-    let ready = false;
-    if (this.#waitable && now - this.#lastWork < LATELY) ready = this.#waiter.wait(Math.min(SLICE, left));
-    else if (!this.#woken) ready = await this.#waiter.park(left);
+    return due;
+  }
+
+  async #rest(): Promise<void> {
+    const left = Math.max(0, this.#arm() - this.#clock.now());
+    const ready = await this.#waiter.park(left);
     if (ready && ++this.#emptyWaits > EMPTY_WAITS && !this.#woken) await this.#pause();
   }
 
@@ -289,14 +313,14 @@ export class Loop {
   }
 
   /** Lets everything else on this thread run. */
-  async #turn(now: number, more: boolean): Promise<void> {
-    if (more && now - this.#lastLook >= LOOK) {
+  async #turn(busy: boolean): Promise<void> {
+    const now = this.#clock.now();
+    if (now - this.#lastLook >= LOOK) {
       this.#waiter.look();
       this.#lastLook = now;
     }
-    const sockets = more && ++this.#turns % SOCKET_TURNS === 0 && !this.#waitable;
+    const sockets = busy && ++this.#turns % SOCKET_TURNS === 0 && !this.#waitable;
     await (sockets ? turnWithSockets() : turn());
-    this.#lastTurn = this.#clock.now();
   }
 }
 

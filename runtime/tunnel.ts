@@ -73,6 +73,9 @@ export class Tunnel implements AsyncDisposable {
   #pipeline: Pipeline;
   #surface: "run" | "for await" | "streams" | undefined;
   #streams: StreamSurface | undefined;
+  /** Where the ends stand in the loop's wait. */
+  #devicePlace = 0;
+  #farPlace = 0;
   #joined = false;
   #breathing = false;
   /** Whether it closes as soon as what the script has sent is with the device. */
@@ -256,15 +259,15 @@ export class Tunnel implements AsyncDisposable {
       get waitable() {
         return waitable();
       },
-      breathe: (now) => this.#breathe(now),
+      breathe: (now, waited) => this.#breathe(now, waited),
       arm: (waiter) => this.#arm(waiter),
       fail: (error) => this.#fail(error),
     };
   }
 
-  #breathe(now: number): Breath {
+  #breathe(now: number, waited: Waiter | undefined): Breath {
     this.#breathing = true;
-    const came = this.#move(now);
+    const came = this.#move(now, waited);
     this.#breathing = false;
     const failure = this.device.failure ?? this.#far?.failure;
     if (failure !== undefined) this.#failure ??= failure;
@@ -277,7 +280,7 @@ export class Tunnel implements AsyncDisposable {
    * One breath. There is more to do at once when a batch was filled, when packets stand before a stage that this
    * breath has passed already, or when a way is free that was not when its reader was due.
    */
-  #move(now: number): Breath {
+  #move(now: number, waited: Waiter | undefined): Breath {
     const { device } = this;
     const far = this.#far;
     const pipeline = this.#pipeline;
@@ -286,7 +289,7 @@ export class Tunnel implements AsyncDisposable {
     let more = false;
 
     const readsOut = pipeline.wantsOutbound;
-    if (readsOut) {
+    if (readsOut && (waited === undefined || waited.isReady(this.#devicePlace))) {
       const batch = pipeline.outbound[0]!;
       if (pipeline.inhale(device, batch, counters.outbound, now) > 0) moved = true;
       more = batch.full;
@@ -301,7 +304,7 @@ export class Tunnel implements AsyncDisposable {
 
     this.#sent.moveTo(pipeline.fromFar);
     const readsIn = far !== undefined && pipeline.wantsInbound;
-    if (readsIn) {
+    if (readsIn && (waited === undefined || waited.isReady(this.#farPlace))) {
       const batch = pipeline.fromFar;
       if (pipeline.inhale(far, batch, counters.inbound, now) > 0) moved = true;
       more ||= batch.full;
@@ -329,14 +332,12 @@ export class Tunnel implements AsyncDisposable {
     const far = this.#far;
     const { device } = this;
     if (device.waitable !== undefined) {
-      waiter.add(
-        device.waitable,
-        pipeline.wantsOutbound && this.#hasRoom(device),
-        pipeline.waitingForDevice > 0,
-      );
+      const reads = pipeline.wantsOutbound && this.#hasRoom(device);
+      this.#devicePlace = waiter.add(device.waitable, reads, pipeline.waitingForDevice > 0);
     }
     if (far?.waitable !== undefined) {
-      waiter.add(far.waitable, pipeline.wantsInbound && this.#hasRoom(far), pipeline.waitingForFar > 0);
+      const reads = pipeline.wantsInbound && this.#hasRoom(far);
+      this.#farPlace = waiter.add(far.waitable, reads, pipeline.waitingForFar > 0);
     }
   }
 

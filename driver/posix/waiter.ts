@@ -61,16 +61,22 @@ export class PollWaiter implements Waiter {
   }
 
   /** Looks at a descriptor in the next wait. */
-  add(waitable: Waitable, read: boolean, write: boolean): void {
+  add(waitable: Waitable, read: boolean, write: boolean): number {
     if (this.#wantedCount >= MAX_DESCRIPTORS - 1) {
       throw new RangeError(`Cannot wait for more than ${MAX_DESCRIPTORS - 1} descriptors`);
     }
     const word = this.#wantedCount++ * POLLFD_WORDS;
     this.#wanted[word] = waitable;
     this.#wanted[word + 1] = (read ? POLLIN : 0) | (write ? POLLOUT : 0);
+    return word;
   }
 
-  /** Looks at a descriptor in every wait. */
+  /** Whether the last wait found it ready. */
+  isReady(place: number): boolean {
+    return this.#wanted[place + 1]! >>> 16 !== 0;
+  }
+
+  /** Looks at a descriptor in every wait beside the thread. */
   watch(waitable: Waitable, readable: () => void): () => void {
     const watch = { waitable, readable };
     this.#watches.add(watch);
@@ -92,15 +98,13 @@ export class PollWaiter implements Waiter {
   look(): void {
     if (this.#watches.size === 0) return;
     this.clear();
-    this.wait(0);
+    for (const { waitable } of this.#watches) this.add(waitable, true, false);
+    if (this.wait(0)) this.#callWatches(this.#wanted, this.#wantedCount);
   }
 
   /** Blocks the thread. */
   wait(milliseconds: number): boolean {
-    for (const { waitable } of this.#watches) this.add(waitable, true, false);
-    const ready = this.#functions.poll(this.#wanted, COUNTS[this.#wantedCount]!, Math.ceil(milliseconds));
-    if (ready > 0 && this.#watches.size > 0) this.#callWatches(this.#wanted, this.#wantedCount);
-    return ready > 0;
+    return this.#functions.poll(this.#wanted, COUNTS[this.#wantedCount]!, Math.ceil(milliseconds)) > 0;
   }
 
   /** Waits beside the thread. */

@@ -82,13 +82,19 @@ export class EventWaiter implements Waiter {
   }
 
   /** Looks at a handle in the next wait; something to write makes that a short one. */
-  add(waitable: Waitable, read: boolean, write: boolean): void {
+  add(waitable: Waitable, read: boolean, write: boolean): number {
     if (write) this.#writes = true;
-    if (!read) return;
+    if (!read) return 0;
     if (this.#wantedCount >= MAXIMUM_WAIT_OBJECTS) {
       throw new RangeError(`Cannot wait for more than ${MAXIMUM_WAIT_OBJECTS - 1} handles`);
     }
     this.#wanted[this.#wantedCount++ * HANDLE_WORDS] = waitable;
+    return 0;
+  }
+
+  /** A wait tells one handle alone, and others may be set. */
+  isReady(): boolean {
+    return true;
   }
 
   /** Looks at a handle in every wait, from the next {@linkcode EventWaiter.clear} on. */

@@ -73,25 +73,45 @@ systemTest("PollWaiter.wake() is not lost while a poll is being replaced", NEEDS
   await waiter.forget(second.fd);
 });
 
-systemTest("PollWaiter.watch() calls back in every kind of wait, until it is ended", NEEDS, async () => {
+systemTest(
+  "PollWaiter.watch() calls back when looked at and in waits beside the thread, until it is ended",
+  NEEDS,
+  async () => {
+    using waiter = new PollWaiter(posix());
+    using event = new EventFd();
+    let calls = 0;
+    const end = waiter.watch(event.fd, () => {
+      calls++;
+      event.lower();
+    });
+    event.raise();
+    waiter.look();
+    assert.equal(calls, 1);
+    event.raise();
+    waiter.clear();
+    await waiter.park(1000);
+    assert.equal(calls, 2);
+    end();
+    event.raise();
+    waiter.look();
+    waiter.clear();
+    assert.equal(await waiter.park(1), false);
+    assert.equal(calls, 2);
+  },
+);
+
+systemTest("PollWaiter.isReady() tells what ended the wait", NEEDS, () => {
   using waiter = new PollWaiter(posix());
-  using event = new EventFd();
-  let calls = 0;
-  const end = waiter.watch(event.fd, () => {
-    calls++;
-    event.lower();
-  });
-  event.raise();
-  waiter.clear();
+  using first = new EventFd();
+  using second = new EventFd();
+  first.raise();
+  const places = [first, second].map(({ fd }) => waiter.add(fd, true, false));
   assert.equal(waiter.wait(1000), true);
-  event.raise();
+  assert.deepEqual(places.map((place) => waiter.isReady(place)), [true, false]);
   waiter.clear();
-  await waiter.park(1000);
-  assert.equal(calls, 2);
-  end();
-  event.raise();
-  waiter.clear();
-  assert.equal(waiter.wait(1), false);
+  const place = waiter.add(second.fd, false, true);
+  assert.equal(waiter.wait(1000), true);
+  assert.equal(waiter.isReady(place), true);
 });
 
 systemTest("PollWaiter.forget() ends the poll that looks at a descriptor", NEEDS, async () => {
