@@ -3,14 +3,20 @@
 // @ts-types="../../runtime/cli/parse_args.d.ts"
 import { parseArgs } from "@std/cli/parse-args";
 import { buildPeers } from "./peers.ts";
+import { benchLatency } from "./latency.ts";
 import { benchRelay } from "./relay.ts";
 import { machine, type Report, say, toJson, toText, writeResults } from "./report.ts";
+import { benchScale } from "./scale.ts";
 import { benchSegments } from "./segments.ts";
 import { benchStages } from "./stages.ts";
+import { benchTcp } from "./tcp.ts";
 import { benchWintun } from "./wintun.ts";
 
 const BENCHES: Record<string, (quick: boolean, signal: AbortSignal) => Promise<Report>> = {
+  tcp: benchTcp,
   relay: benchRelay,
+  latency: benchLatency,
+  scale: benchScale,
   segments: benchSegments,
   stages: benchStages,
   wintun: benchWintun,
@@ -18,7 +24,10 @@ const BENCHES: Record<string, (quick: boolean, signal: AbortSignal) => Promise<R
 
 const USAGE = `Usage: deno task bench NAME [flags]
 
-  relay     between two TUN devices: Warren against a C loop and socat; needs root, iperf3, ping
+  tcp       one stream of TCP between two TUN devices, Warren beside its peers; needs root, iperf3
+  relay     what a small packet costs there; needs root, iperf3
+  latency   pings there; needs root, iperf3, ping
+  scale     a costly script by two workers beside one; needs root, iperf3
   segments  cutting super-packets and grouping segments beside a plain copy; needs no privilege
   stages    what a handler, a chain of stages and each surface add to a packet; needs no privilege
   wintun    what is added to Wintun's calls, and what idling costs; needs Wine, mingw, npm

@@ -3,8 +3,9 @@
 //!     relay DEVICE DEVICE
 //!
 //! Super-packets come cut into segments, and segments are grouped again when written: that is what `recv_multiple`
-//! and `send_multiple` do. One thread a direction. Creates both devices, or attaches to them, and runs until one is
-//! gone. What the other device refuses is lost.
+//! and `send_multiple` do, with which the crate has offload used. (Its `recv` and `send` would pass super-packets
+//! with virtio's header, uncut, as `relay -o` does.) One thread a direction. Creates both devices, or attaches to
+//! them, and runs until one is gone. What the other device refuses is lost.
 
 use std::io::Error;
 use std::process::exit;
