@@ -141,16 +141,23 @@ export function pseudoHeaderSumIpv6(
 }
 
 /**
- * Finishes the sum that starts at `start` and is stored at `start + offset`, where the uncomplemented sum of its
- * pseudo-header stands (virtio 1.2 section 5.1.6.2): sums from `start` to the end of `bytes`, complements,
- * stores. A result of 0 is stored as 0xffff where the field is UDP's (RFC 768). A field that lies beyond the
- * end is left alone.
+ * Finishes a packet's sum, in the `length` bytes from `at` on: the one that starts `start` bytes into the packet and is
+ * stored `offset` bytes behind that, where the uncomplemented sum of its pseudo-header stands (virtio 1.2 section
+ * 5.1.6.2). It is taken to the packet's end. A result of 0 is stored as 0xffff where the field is UDP's (RFC 768). A
+ * field that lies beyond the end is left alone.
  */
-export function finishChecksum(bytes: Uint8Array, start: number, offset: number): void {
-  const field = start + offset;
-  if (start < 0 || offset < 0 || field + 2 > bytes.length) return;
-  let finished = checksum(bytes, start, bytes.length - start);
+export function finishChecksum(
+  bytes: Uint8Array,
+  at: number,
+  length: number,
+  start: number,
+  offset: number,
+): void {
+  // Written so that NaN is beyond it, too.
+  if (!(start >= 0 && offset >= 0 && start + offset + 2 <= length)) return;
+  let finished = checksum(bytes, at + start, length - start);
   if (finished === 0 && offset === UDP_FIELD) finished = 0xffff;
+  const field = at + start + offset;
   bytes[field] = finished >> 8;
   bytes[field + 1] = finished;
 }

@@ -302,20 +302,3 @@ export function copySegments(packet: Packet): Uint8Array[] {
   while (copier.remaining > 0) copies.push(copier.nextCopy()!);
   return copies;
 }
-
-/**
- * Finishes an ordinary packet's checksum in its slot, for an end that takes no unfinished ones: sums to the packet's
- * end (virtio 1.2 section 5.1.6.2). Nothing happens to a packet without one, and to a field beyond the end.
- */
-export function finish(packet: Packet): void {
-  const { checksumStart, checksumOffset, length } = packet;
-  if (checksumStart === 0 || !packet.isInSlot) return;
-  packet.checksumStart = 0;
-  packet.checksumOffset = 0;
-  // Written so that NaN is outside, too.
-  if (!(checksumStart > 0 && checksumOffset >= 0 && checksumStart + checksumOffset + 2 <= length)) return;
-  const start = packet.offset + checksumStart;
-  const total = checksum(packet.bytes, start, length - checksumStart);
-  const finished = total === 0 && checksumOffset === UDP_CHECKSUM ? 0xffff : total;
-  packet.view.setUint16(start + checksumOffset, finished);
-}

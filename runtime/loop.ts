@@ -132,6 +132,7 @@ export class Loop {
   #running: Promise<void> | undefined;
   #woken = false;
   #lastWork = -Infinity;
+  #lastTurn = 0;
   #lastLook = 0;
   #turns = 0;
   #emptyWaits = 0;
@@ -225,13 +226,14 @@ export class Loop {
     const waitable = this.#waitable;
     const { breaths, milliseconds } = waitable ? BURST : SOCKET_BURST;
     let now = this.#clock.now();
-    const end = now + milliseconds;
+    // A rest may be no turn: what wakes the loop may come without one, again and again.
+    const end = this.#lastTurn + milliseconds;
     let waited: Waiter | undefined;
     for (let breath = 0; breath < breaths; breath++) {
       const came = this.#breatheAll(now, waited);
       waited = undefined;
       if (came < Breath.More && !this.#woken) {
-        if (!waitable || now - this.#lastWork >= LATELY) return After.Rest;
+        if (!waitable || now - this.#lastWork >= LATELY) return now < end ? After.Rest : After.Turn;
         const due = this.#arm();
         if (this.#waiter.wait(Math.max(0, Math.min(end, due) - now))) {
           if (++this.#emptyWaits > EMPTY_WAITS) return After.Pause;
@@ -321,6 +323,7 @@ export class Loop {
     }
     const sockets = busy && ++this.#turns % SOCKET_TURNS === 0 && !this.#waitable;
     await (sockets ? turnWithSockets() : turn());
+    this.#lastTurn = this.#clock.now();
   }
 }
 

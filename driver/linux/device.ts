@@ -22,7 +22,7 @@ import { errno, libc } from "./libc.ts";
 import { LinkMonitor } from "./link_monitor.ts";
 import type { Link } from "./links.ts";
 import { Netlink } from "./netlink.ts";
-import { type DeviceQueue, TunQueue } from "./queue.ts";
+import { type DeviceQueue, type Offload, TunQueue } from "./queue.ts";
 import { rescue } from "./rescue.ts";
 import { Setup } from "./setup.ts";
 import { UringQueue } from "./uring_queue.ts";
@@ -54,7 +54,7 @@ export const TUN_PATH = "/dev/net/tun";
 /** What a {@linkcode TunDevice} holds. */
 interface TunParts {
   readonly fd: number;
-  readonly offload: boolean;
+  readonly offload: Offload;
   readonly uring: boolean;
   readonly link: Link;
   readonly netlink: Netlink;
@@ -87,7 +87,7 @@ export class TunDevice implements Device {
   /** For {@linkcode openTunDevice}. */
   constructor({ fd, offload, uring, link, netlink, setup, monitor }: TunParts) {
     this.#fd = fd;
-    this.offload = offload;
+    this.offload = offload.tcp;
     const queue = {
       fd,
       offload,
@@ -210,7 +210,7 @@ export function openTunDevice(options: CheckedDeviceOptions): TunDevice {
   undo.move();
   return new TunDevice({
     fd: fd.descriptor,
-    offload: options.offload,
+    offload: fd.offload,
     uring: options.uring,
     link: netlink.link(link.index) ?? link,
     netlink,
@@ -219,7 +219,7 @@ export function openTunDevice(options: CheckedDeviceOptions): TunDevice {
   });
 }
 
-function open(name: string, offload: boolean): { descriptor: number; name: string } {
+function open(name: string, wanted: boolean): { descriptor: number; name: string; offload: Offload } {
   const { open, ioctl, ioctlNumber, close } = libc();
   const descriptor = open(cString(TUN_PATH), O_RDWR | O_NONBLOCK | O_CLOEXEC, 0);
   if (descriptor < 0) throw openError(errno());
@@ -227,7 +227,7 @@ function open(name: string, offload: boolean): { descriptor: number; name: strin
   new TextEncoder().encodeInto(name, request);
   new DataView(request.buffer).setUint16(
     IFR_FLAGS,
-    IFF_TUN | IFF_NO_PI | (offload ? IFF_VNET_HDR : 0),
+    IFF_TUN | IFF_NO_PI | (wanted ? IFF_VNET_HDR : 0),
     true,
   );
   if (ioctl(descriptor, TUNSETIFF, request) < 0) {
@@ -235,12 +235,13 @@ function open(name: string, offload: boolean): { descriptor: number; name: strin
     close(descriptor);
     throw attachError(name, failed);
   }
+  const text = new TextDecoder().decode(request.subarray(0, request.indexOf(0)));
+  if (!wanted) return { descriptor, name: text, offload: { tcp: false, udp: false } };
+  const tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
+  const udp = ioctlNumber(descriptor, TUNSETOFFLOAD, tcp | TUN_F_USO4 | TUN_F_USO6) >= 0;
   // Where a kernel knows none of them, it cuts and sums itself, as it does for every device.
-  const wanted = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
-  if (offload && ioctlNumber(descriptor, TUNSETOFFLOAD, wanted | TUN_F_USO4 | TUN_F_USO6) < 0) {
-    ioctlNumber(descriptor, TUNSETOFFLOAD, wanted);
-  }
-  return { descriptor, name: new TextDecoder().decode(request.subarray(0, request.indexOf(0))) };
+  if (!udp) ioctlNumber(descriptor, TUNSETOFFLOAD, tcp);
+  return { descriptor, name: text, offload: { tcp: true, udp } };
 }
 
 function openError(failed: number): Error {

@@ -4,6 +4,7 @@
  *     with offload, read:  header ─┐                      ordinary packet: stays in the small slot
  *                          packet ─┴► small slot ─► large slot: a super-packet, whose beginning is copied there
  *     write:               header in the headroom, packet behind it
+ *                          segments of one flow: header, first packet, the others' payloads, as one super-packet
  */
 
 import {
@@ -15,6 +16,7 @@ import {
   SMALL_ROOM,
   type Waitable,
 } from "../../lib/core/mod.ts";
+import { Coalescer, type SegmentGroup } from "../../lib/segment.ts";
 import { addressOf, setAddress } from "../posix/memory.ts";
 import { Errno } from "./errno.ts";
 import { errno, libc } from "./libc.ts";
@@ -35,6 +37,9 @@ function length64(length: number): bigint {
   return length < LENGTHS.length ? LENGTHS[length]! : BigInt(length);
 }
 
+/** A header, and as many packets as a group has at most. */
+const MOST_VECTORS = 1 + 64;
+
 /** Puts a piece of memory into an array of `struct iovec`. */
 function setIovec(iovecs: Uint32Array, index: number, address: number, length: number): void {
   const word = index * IOVEC_WORDS;
@@ -42,12 +47,20 @@ function setIovec(iovecs: Uint32Array, index: number, address: number, length: n
   iovecs[word + 2] = length;
 }
 
+/** What a device takes and gives besides ordinary packets. */
+export interface Offload {
+  /** Whether it takes super-packets of TCP, and unfinished sums; each packet has virtio's header in front. */
+  readonly tcp: boolean;
+  /** Whether it takes super-packets of UDP, too. */
+  readonly udp: boolean;
+}
+
 /** What a queue is made of. */
 export interface QueueOptions {
   /** A descriptor of the device, which does not block. */
   readonly fd: number;
-  /** Whether it has virtio's header before each packet. */
-  readonly offload: boolean;
+  /** Whether it has virtio's header before each packet; then whether it takes UDP's super-packets. */
+  readonly offload: Offload;
   /** Told of a packet that the kernel does not take, and has dropped it. */
   readonly refused: (packet: Packet, errno: number) => void;
   /** Told when the device is gone. */
@@ -87,14 +100,17 @@ export class TunQueue implements DeviceQueue {
   #base = 0;
   /** The large slot that the next super-packet goes into. */
   #spare: Packet | undefined;
-  readonly #iovecs = new Uint32Array(2 * IOVEC_WORDS);
-  /** For a packet that has no headroom left. */
+  readonly #iovecs = new Uint32Array(MOST_VECTORS * IOVEC_WORDS);
+  readonly #coalescer: Coalescer;
+  /** The header of what does not start where its slot's packets do, or is of several packets. */
   readonly #scratch = new DataView(new ArrayBuffer(VNET_HEADER));
+  readonly #scratchAddress = addressOf(this.#scratch);
 
   /** A queue over this descriptor. */
   constructor({ fd, offload, refused, lose }: QueueOptions) {
     this.#fd = fd;
-    this.#header = offload ? VNET_HEADER : 0;
+    this.#header = offload.tcp ? VNET_HEADER : 0;
+    this.#coalescer = new Coalescer({ udp: offload.udp });
     this.#refused = refused;
     this.#lose = lose;
   }
@@ -180,26 +196,67 @@ export class TunQueue implements DeviceQueue {
 
   /** Writes packets until the kernel takes no more. */
   write(batch: PacketBatch): number {
+    if (this.#header !== 0 && batch.length > 1) return this.#writeGroups(batch);
     const { packets, length } = batch;
-    const { write } = this.#libc;
-    const fd = this.#fd;
-    const header = this.#header;
     let count = 0;
     for (; count < length; count++) {
       const packet = packets[count]!;
-      let written: number;
-      if (header === 0) packet.finish();
-      if (packet.offset === packet.slotStart + HEADROOM) {
-        if (header !== 0) writeVnetHeader(packet, packet.view, packet.offset - VNET_HEADER);
-        written = write(fd, this.#addresses[packet.slot]!, length64(header + packet.length));
-      } else {
-        written = this.#writeMoved(packet);
-      }
-      if (written >= 0) packet.pool.give(packet);
+      if (this.#writeOne(packet) >= 0) packet.pool.give(packet);
       else if (!this.#writeFailed(packet, errno())) break;
     }
     batch.shift(count);
     return count;
+  }
+
+  /** Writes what one another's next segments are as one super-packet, without a copy. */
+  #writeGroups(batch: PacketBatch): number {
+    const { length } = batch;
+    const { groups } = this.#coalescer;
+    const count = this.#coalescer.group(batch);
+    for (let i = 0; i < count; i++) if (!this.#writeGroup(groups[i]!)) break;
+    batch.compact();
+    return length - batch.length;
+  }
+
+  /** Whether the group is dealt with, and the next one may be tried. */
+  #writeGroup(group: SegmentGroup): boolean {
+    const { packets, length } = group;
+    const first = packets[0]!;
+    if (length === 1) {
+      if (this.#writeOne(first) < 0) return this.#writeFailed(first, errno());
+      first.pool.give(first);
+      return true;
+    }
+    group.seal();
+    if (this.#writeSealed(group) < 0) {
+      const failed = errno();
+      group.unseal();
+      for (let i = 0; i < length; i++) if (!this.#writeFailed(packets[i]!, failed)) return false;
+      return true;
+    }
+    for (let i = 0; i < length; i++) packets[i]!.pool.give(packets[i]!);
+    return true;
+  }
+
+  #writeSealed({ packets, length, headerLength }: SegmentGroup): number {
+    const iovecs = this.#iovecs;
+    const first = packets[0]!;
+    writeVnetHeader(first, this.#scratch, 0);
+    setIovec(iovecs, 0, this.#scratchAddress, VNET_HEADER);
+    setIovec(iovecs, 1, this.#base + first.offset, first.length);
+    for (let i = 1; i < length; i++) {
+      const packet = packets[i]!;
+      setIovec(iovecs, i + 1, this.#base + packet.offset + headerLength, packet.length - headerLength);
+    }
+    return this.#libc.writev(this.#fd, iovecs, length + 1);
+  }
+
+  #writeOne(packet: Packet): number {
+    const header = this.#header;
+    if (header === 0) packet.finish();
+    if (packet.offset !== packet.slotStart + HEADROOM) return this.#writeMoved(packet);
+    if (header !== 0) writeVnetHeader(packet, packet.view, packet.offset - VNET_HEADER);
+    return this.#libc.write(this.#fd, this.#addresses[packet.slot]!, length64(header + packet.length));
   }
 
   /** Gives back what it holds. */
@@ -220,7 +277,7 @@ export class TunQueue implements DeviceQueue {
       return this.#libc.writev(this.#fd, iovecs, 1);
     }
     writeVnetHeader(packet, this.#scratch, 0);
-    setIovec(iovecs, 0, addressOf(this.#scratch), VNET_HEADER);
+    setIovec(iovecs, 0, this.#scratchAddress, VNET_HEADER);
     setIovec(iovecs, 1, address, packet.length);
     return this.#libc.writev(this.#fd, iovecs, 2);
   }

@@ -60,6 +60,7 @@ const IORING_SQ_CQ_OVERFLOW = 1 << 1;
 const IORING_SQ_TASKRUN = 1 << 2;
 const IORING_REGISTER_PROBE = 8;
 const IORING_REGISTER_PBUF_RING = 22;
+const IORING_UNREGISTER_PBUF_RING = 23;
 const IORING_OP_ASYNC_CANCEL = 14;
 const IORING_OP_WRITE = 23;
 const IORING_OP_READ_MULTISHOT = 49;
@@ -120,6 +121,8 @@ export class Uring implements Disposable {
     readonly mask: number;
   };
   readonly #bufferMask: number;
+  /** The ring of buffers, as the kernel is told of it. */
+  readonly #registration: DataView<ArrayBuffer>;
   #tail = 0;
   #submitted = 0;
   #lentTail = 0;
@@ -141,6 +144,10 @@ export class Uring implements Disposable {
     this.#buffers = new Uint32Array(ring!);
     this.#bufferTail = new Uint16Array(ring!);
     this.#bufferMask = buffers - 1;
+    const { RingAddr, RingEntries, Size } = BufReg;
+    this.#registration = new DataView(new ArrayBuffer(Size));
+    this.#registration.setBigUint64(RingAddr, BigInt(Deno.UnsafePointer.value(mappings[2]!.pointer)), true);
+    this.#registration.setUint32(RingEntries, buffers, true);
     const sq = (offset: number) => params.getUint32(Params.SqOff + offset, true) / 4;
     const cq = (offset: number) => params.getUint32(Params.CqOff + offset, true) / 4;
     this.#sq = {
@@ -199,14 +206,6 @@ export class Uring implements Disposable {
       !map(sqeSize, MAP_SHARED_POPULATE, descriptor, IORING_OFF_SQES) ||
       !map(bufferSize, MAP_PRIVATE_ANONYMOUS, -1, 0n)
     ) return undefined;
-    const registration = new DataView(new ArrayBuffer(BufReg.Size));
-    registration.setBigUint64(
-      BufReg.RingAddr,
-      BigInt(Deno.UnsafePointer.value(mappings[2]!.pointer)),
-      true,
-    );
-    registration.setUint32(BufReg.RingEntries, buffers, true);
-    if (!register(IORING_REGISTER_PBUF_RING, registration, 1)) return undefined;
     undo.move();
     return new Uring(descriptor, mappings, params, buffers);
   }
@@ -225,6 +224,18 @@ export class Uring implements Disposable {
   get pending(): boolean {
     const flags = Atomics.load(this.#rings, this.#sq.flags);
     return this.unsubmitted !== 0 || (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) !== 0;
+  }
+
+  /** Lets memory be lent from now on; `false` when the kernel refuses. */
+  openBuffers(): boolean {
+    this.#lentTail = 0;
+    this.publish();
+    return this.#register(IORING_REGISTER_PBUF_RING);
+  }
+
+  /** Takes back what is lent, while nothing reads. */
+  closeBuffers(): void {
+    this.#register(IORING_UNREGISTER_PBUF_RING);
   }
 
   /** Lends memory to read into, from {@linkcode Uring.publish} on. */
@@ -309,6 +320,11 @@ export class Uring implements Disposable {
   [Symbol.dispose](): void {
     this.#libc.close(this.descriptor);
     for (const { pointer, size } of this.#mappings) this.#libc.munmap(pointer, BigInt(size));
+  }
+
+  #register(operation: number): boolean {
+    const { ioUringRegister } = this.#libc;
+    return ioUringRegister(SYS_IO_URING_REGISTER, this.descriptor, operation, this.#registration, 1) >= 0;
   }
 
   #next(opcode: number, userData: number): number {

@@ -1,27 +1,33 @@
 /**
- * A queue of a TUN device by io_uring: many packets a system call.
+ * A queue of a TUN device by io_uring, while there is much to do: many packets a system call.
  *
- *     read:  lent slots ─► multishot read ─► completions ─► the slots themselves (a small packet that came in a large
- *            slot moves to a small one, and the large one is lent again)
- *     write: packets ─► submissions ─► one enter a batch ─► completions: their slots go back
+ *     few packets:  read and write, one packet a call, which costs less than a ring that is woken for each
+ *     many, read:   lent slots ─► multishot read ─► completions ─► the slots themselves (a small packet that came in a
+ *                   large slot moves to a small one, and the large one is lent again)
+ *           write:  packets ─► submissions ─► one enter a batch ─► completions: their slots go back
  */
 
 import {
   type EndHost,
-  HEADROOM,
   LARGE_ROOM,
-  type Packet,
   type PacketBatch,
   PacketQueue,
   SMALL_ROOM,
+  type Waitable,
 } from "../../lib/core/mod.ts";
 import { addressOf } from "../posix/memory.ts";
 import { Errno } from "./errno.ts";
-import type { DeviceQueue, QueueOptions } from "./queue.ts";
+import { type DeviceQueue, type QueueOptions, TunQueue } from "./queue.ts";
 import { type Completions, Uring } from "./uring.ts";
-import { readVnetHeader, VNET_HEADER, writeVnetHeader } from "./virtio_net.ts";
+import { readVnetHeader, VNET_HEADER } from "./virtio_net.ts";
 
 // Implementation
+/** As many packets in one read have the ring read on; after so many reads of fewer than that, it ends. */
+const MANY = 32;
+const FEW = 8;
+const CALM_READS = 32;
+/** The batch from which on the ring writes it. */
+const MANY_WRITES = 4;
 /** Packets under way in each direction; powers of two. */
 const WRITES = 256;
 const SMALL_LENT = 256;
@@ -31,6 +37,7 @@ const MOST_ARRIVED = 512;
 
 /** Moves packets between a descriptor and the loop's pool, by the rings of io_uring. */
 export class UringQueue implements DeviceQueue, Completions {
+  readonly #plain: TunQueue;
   readonly #fd: number;
   readonly #header: number;
   readonly #refused: QueueOptions["refused"];
@@ -43,16 +50,23 @@ export class UringQueue implements DeviceQueue, Completions {
   /** The room of the slots that are lent. */
   #room = SMALL_ROOM;
   #lent = 0;
+  /** Whether the ring reads, and not calls of `read`. */
+  #ringing = false;
+  /** How many reads in a row brought few packets. */
+  #calmReads = 0;
+  /** Whether a read is under way. */
   #reading = false;
   /** Whether the device is, and nothing more can be read. */
   #gone = false;
   #writing = 0;
   #closed = false;
 
-  private constructor(uring: Uring, { fd, offload, refused, lose }: QueueOptions) {
+  private constructor(uring: Uring, options: QueueOptions) {
+    const { fd, offload, refused, lose } = options;
+    this.#plain = new TunQueue(options);
     this.#uring = uring;
     this.#fd = fd;
-    this.#header = offload ? VNET_HEADER : 0;
+    this.#header = offload.tcp ? VNET_HEADER : 0;
     this.#refused = refused;
     this.#lose = lose;
   }
@@ -63,9 +77,9 @@ export class UringQueue implements DeviceQueue, Completions {
     return uring === undefined ? undefined : new UringQueue(uring, options);
   }
 
-  /** The ring's descriptor. */
-  get waitable(): number {
-    return this.#uring.descriptor;
+  /** The ring's descriptor while that reads, and else the device's. */
+  get waitable(): Waitable {
+    return this.#ringing ? this.#uring.descriptor : this.#fd;
   }
 
   /** Packets that the kernel has not written yet. */
@@ -76,54 +90,89 @@ export class UringQueue implements DeviceQueue, Completions {
   /** Gives it its loop. */
   attach(host: EndHost): void {
     this.#host = host;
+    this.#plain.attach(host);
     this.#base = addressOf(host.pool.bytes);
   }
 
   /** Appends what has come. */
   read(batch: PacketBatch, room: number): number {
     if (this.#closed) return 0;
-    this.#room = this.#header === 0 ? room : LARGE_ROOM;
-    this.#turn();
     const arrived = this.#arrived;
+    if (!this.#ringing && arrived.length === 0) {
+      const count = this.#plain.read(batch, room);
+      if (count >= MANY) this.#start(room);
+      return count;
+    }
+    if (this.#ringing) this.#turn();
     let count = 0;
     for (; !batch.full && arrived.length > 0; count++) batch.push(arrived.shift());
+    this.#calmReads = count < FEW ? this.#calmReads + 1 : 0;
+    if (this.#ringing && this.#calmReads >= CALM_READS) this.#stop();
     return count;
   }
 
   /** Hands packets to the kernel, as many as its ring takes. */
   write(batch: PacketBatch): number {
     if (this.#closed) return 0;
-    const uring = this.#uring;
     const { packets, length } = batch;
     const header = this.#header;
+    // What may be coalesced is; and nothing overtakes what is under way.
+    if (this.#writing === 0 && (length < MANY_WRITES || header !== 0)) return this.#plain.write(batch);
+    const uring = this.#uring;
     let count = 0;
     for (; count < length && this.#writing < WRITES && !uring.full; count++) {
       const packet = packets[count]!;
-      if (header === 0) {
-        packet.finish();
-      } else if (packet.headroom < header) {
-        this.#host!.drop(packet, "no headroom");
-        continue;
-      } else {
-        writeVnetHeader(packet, packet.view, packet.offset - header);
-      }
+      packet.finish();
       packet.owner = this;
-      uring.write(this.#fd, packet.slot, this.#base + packet.offset - header, packet.length + header);
+      uring.write(this.#fd, packet.slot, this.#base + packet.offset, packet.length);
       this.#writing++;
     }
     batch.shift(count);
-    if (count > 0) this.#turn();
+    if (count === 0) return 0;
+    this.#turn();
+    // Packets that came meanwhile no longer end a wait.
+    if (this.#arrived.length > 0) this.#host!.wake();
     return count;
+  }
+
+  /** Has the ring read from now on. */
+  #start(room: number): void {
+    if (!this.#uring.openBuffers()) return;
+    this.#room = this.#header === 0 ? room : LARGE_ROOM;
+    this.#ringing = true;
+    this.#calmReads = 0;
+    this.#turn();
+  }
+
+  /** Has the ring read no longer; what it has read already is still to be taken. */
+  #stop(): void {
+    this.#ringing = false;
+    this.#settle();
+    this.#uring.closeBuffers();
+    for (const packet of this.#host!.pool.packets) if (packet.owner === this) packet.pool.give(packet);
+    this.#lent = 0;
+    if (this.#arrived.length > 0) this.#host!.wake();
+  }
+
+  /** Ends what is under way, and waits for that, which is soon: the descriptor does not block. */
+  #settle(): void {
+    const uring = this.#uring;
+    if (!this.#reading && this.#writing === 0) return;
+    uring.cancel();
+    while (this.#reading || this.#writing > 0) {
+      uring.enter(1);
+      uring.reap(this);
+    }
   }
 
   /** Lends, submits and reaps; a read that has ended is asked for anew, as nothing else would wake the loop. */
   #turn(): void {
     const uring = this.#uring;
     do {
-      this.#lend();
+      if (this.#ringing) this.#lend();
       if (uring.pending) uring.enter();
       uring.reap(this);
-    } while (!this.#reading && this.#lent > 0 && !this.#gone);
+    } while (this.#ringing && !this.#reading && this.#lent > 0 && !this.#gone);
   }
 
   /** See {@linkcode Completions}. */
@@ -182,15 +231,9 @@ export class UringQueue implements DeviceQueue, Completions {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    const uring = this.#uring;
-    if (this.#reading || this.#writing > 0) {
-      uring.cancel();
-      while (this.#reading || this.#writing > 0) {
-        uring.enter(1);
-        uring.reap(this);
-      }
-    }
-    uring[Symbol.dispose]();
+    this.#settle();
+    this.#uring[Symbol.dispose]();
+    this.#plain.close();
     if (this.#host === undefined) return;
     const { pool } = this.#host;
     while (this.#arrived.length > 0) {

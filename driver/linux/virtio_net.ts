@@ -18,8 +18,9 @@ const VIRTIO_NET_HDR_F_NEEDS_CSUM = 1;
 const VIRTIO_NET_HDR_GSO_TCPV4 = 1;
 const VIRTIO_NET_HDR_GSO_TCPV6 = 4;
 const VIRTIO_NET_HDR_GSO_UDP_L4 = 5;
-/** RFC 9293 section 3.1: the data offset, in the upper half of this byte. */
+/** RFC 9293 section 3.1: the data offset, in the upper half of this byte; the checksum. */
 const TCP_DATA_OFFSET = 12;
+const TCP_CHECKSUM = 16;
 const UDP_HEADER = 8;
 
 /** Its bytes. */
@@ -51,15 +52,20 @@ export function writeVnetHeader(packet: Packet, view: DataView, at: number): voi
     view.setUint16(at + VirtioNetHeader.ChecksumOffset, checksumOffset, true);
   }
   if (segmentSize === 0) return;
-  const ip = Ip.of(packet);
-  if (ip === undefined) return;
-  const start = ip.payloadOffset;
-  const isTcp = ip.protocol === Protocol.Tcp;
+  let start = packet.offset + checksumStart;
+  let isTcp = checksumOffset === TCP_CHECKSUM;
+  if (checksumStart === 0) {
+    const ip = Ip.of(packet);
+    if (ip === undefined) return;
+    start = ip.payloadOffset;
+    isTcp = ip.protocol === Protocol.Tcp;
+  }
   const headers = start - packet.offset +
     (isTcp ? packet.bytes[start + TCP_DATA_OFFSET]! >>> 4 << 2 : UDP_HEADER);
+  const version = packet.bytes[packet.offset]! >>> 4;
   const type = !isTcp
     ? VIRTIO_NET_HDR_GSO_UDP_L4
-    : ip.version === 4
+    : version === 4
     ? VIRTIO_NET_HDR_GSO_TCPV4
     : VIRTIO_NET_HDR_GSO_TCPV6;
   view.setUint8(at + VirtioNetHeader.GsoType, type);

@@ -146,10 +146,12 @@ export class Packet {
 
   /** Finishes the sum that is still to be finished, if there is one: what ends without offload do first. */
   finish(): void {
-    if (this.checksumStart === 0) return;
-    finishChecksum(this.data, this.checksumStart, this.checksumOffset);
+    const { checksumStart, checksumOffset } = this;
+    if (checksumStart === 0) return;
     this.checksumStart = 0;
     this.checksumOffset = 0;
+    if (!this.isInSlot) return;
+    finishChecksum(this.bytes, this.offset, this.length, checksumStart, checksumOffset);
   }
 
   /**
@@ -159,7 +161,9 @@ export class Packet {
   copy(): Uint8Array[] {
     if (this.segmentSize !== 0) return copySegments(this);
     const bytes = this.bytes.slice(this.offset, this.offset + this.length);
-    if (this.checksumStart !== 0) finishChecksum(bytes, this.checksumStart, this.checksumOffset);
+    if (this.checksumStart !== 0) {
+      finishChecksum(bytes, 0, bytes.length, this.checksumStart, this.checksumOffset);
+    }
     return [bytes];
   }
 

@@ -181,7 +181,7 @@ Deno.test("finishChecksum() sums what is there, the pseudo-header's part include
   fc.assert(
     fc.property(anyBytes, fc.nat(20), fc.constantFrom(2, 6, 16), (bytes, start, offset) => {
       const finished = bytes.slice();
-      finishChecksum(finished, start, offset);
+      finishChecksum(finished, 0, finished.length, start, offset);
       const view = new DataView(finished.buffer);
       const right = ~plainSum(bytes.subarray(start)) & 0xffff;
       assert.equal(view.getUint16(start + offset), right === 0 && offset === 6 ? 0xffff : right);
@@ -195,12 +195,12 @@ Deno.test("finishChecksum() sums what is there, the pseudo-header's part include
 Deno.test("finishChecksum() writes UDP's sum of 0 as 0xffff, and any other protocol's as it is", () => {
   const bytes = new Uint8Array(20);
   bytes[0] = bytes[1] = 0xff;
-  finishChecksum(bytes, 0, 6);
+  finishChecksum(bytes, 0, bytes.length, 0, 6);
   assert.deepEqual([bytes[6], bytes[7]], [0xff, 0xff]);
   const tcp = new Uint8Array(20);
   tcp[0] = tcp[1] = 0xff;
   tcp[16] = 0;
-  finishChecksum(tcp, 0, 16);
+  finishChecksum(tcp, 0, tcp.length, 0, 16);
   assert.deepEqual([tcp[16], tcp[17]], [0, 0]);
 });
 
@@ -209,7 +209,7 @@ Deno.test("finishChecksum() leaves a field beyond the end alone", () => {
     const [start, offset] of [[15, 6], [19, 0], [20, 0], [30, 6], [-4, 6], [0, -2], [0, 65_535]] as const
   ) {
     const bytes = new Uint8Array(20).fill(0xa5);
-    finishChecksum(bytes, start, offset);
+    finishChecksum(bytes, 0, bytes.length, start, offset);
     assert.deepEqual(bytes, new Uint8Array(20).fill(0xa5));
   }
 });

@@ -6,7 +6,7 @@
 import { HEADROOM, LARGE_ROOM, type Packet, PacketBatch, PacketPool } from "@warren/tunnel/core";
 import { Ipv4 } from "@warren/tunnel/ipv4";
 import { Ipv6 } from "@warren/tunnel/ipv6";
-import { Coalescer, Cutter, finish, type SegmentGroup, Uncuttable } from "@warren/tunnel/segment";
+import { Coalescer, Cutter, type SegmentGroup, Uncuttable } from "@warren/tunnel/segment";
 import { Tcp } from "@warren/tunnel/tcp";
 import { Udp } from "@warren/tunnel/udp";
 import fc from "fast-check";
@@ -433,37 +433,37 @@ Deno.test("Packet.copy() gives a super-packet's segments, of which a partial sum
   equal(wrongChecksum(packet.copy()[0]!), "");
 });
 
-Deno.test("finish() writes an ordinary packet's sum in its slot, as Packet.copy() does", () => {
+Deno.test("Packet.finish() writes an ordinary packet's sum in its slot, as Packet.copy() does", () => {
   fc.assert(fc.property(shapes, (shape) => {
     const packet = packetOf(poolOf(), { ...shape, size: shape.size % 1500, segmentSize: 0, sum: "partial" });
     const [expected] = packet.copy();
-    finish(packet);
+    packet.finish();
     deepEqual([packet.checksumStart, packet.checksumOffset], [0, 0]);
     deepEqual(packet.data, expected);
     equal(wrongChecksum(packet.data), "");
-    finish(packet);
+    packet.finish();
     deepEqual(packet.data, expected);
   }));
 });
 
-Deno.test("finish() writes a UDP sum that comes out as 0 as 0xffff", () => {
+Deno.test("Packet.finish() writes a UDP sum that comes out as 0 as 0xffff", () => {
   const pool = poolOf();
   const sumOf = (word: number): number => {
     const packet = packetOf(pool, { version: 4, protocol: UDP, size: 2, segmentSize: 0 });
     packet.view.setUint16(packet.offset + 28, word);
-    finish(packet);
+    packet.finish();
     pool.give(packet);
     return packet.view.getUint16(packet.offset + 26);
   };
   equal(sumOf(sumOf(0)), 0xffff);
 });
 
-Deno.test("finish() leaves a field alone that is not in the packet", () => {
+Deno.test("Packet.finish() leaves a field alone that is not in the packet", () => {
   for (const [start, offset] of [[30, 0], [29, 0], [1, 28], [-1, 4], [4, -1], [NaN, 2], [2, NaN], [1e9, 0]]) {
     const packet = poolOf().from(new Uint8Array(30))!;
     if (start === 29) packet.length = 30;
     Object.assign(packet, { checksumStart: start, checksumOffset: offset });
-    finish(packet);
+    packet.finish();
     deepEqual(packet.data, new Uint8Array(30));
     equal(packet.bytes[packet.offset + 30], FILL);
   }
@@ -919,7 +919,7 @@ Deno.test("Cutter and Coalescer never throw on any bytes, and write only where t
         pool.give(segment);
       }
     }
-    for (const packet of packets) finish(packet);
+    for (const packet of packets) packet.finish();
   }
   equal(cut > 1000 && joined > 200, true, `${cut} cut, ${joined} joined`);
 });
