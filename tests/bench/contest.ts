@@ -5,6 +5,7 @@
  * round in another order; while one has the traffic, the others are idle.
  */
 
+import { command } from "../kit/system.ts";
 import type { Entrant, StartOptions } from "./contenders.ts";
 import { Crossing, type RelayProgram } from "./crossing.ts";
 import { ratio } from "./measure.ts";
@@ -17,6 +18,9 @@ import { delay } from "./wait.ts";
 const LEAD_IN = 250;
 /** Milliseconds of traffic behind it. */
 const LEAD_OUT = 150;
+
+/** What every contest needs. */
+const PROGRAMS = ["ip", "sysctl", "iperf3", "ping"];
 
 /** What traffic cost a relay. */
 export interface Cost {
@@ -82,6 +86,7 @@ export class Contest implements AsyncDisposable {
    * Starts contenders, all at once. Who cannot be built or started is missing.
    *
    * @throws {Deno.errors.PermissionDenied} when this is not root.
+   * @throws {Deno.errors.NotFound} when a program is missing that all need.
    */
   static async open(
     entrants: readonly Entrant[],
@@ -90,6 +95,11 @@ export class Contest implements AsyncDisposable {
   ): Promise<Contest> {
     if (Deno.uid() !== 0) {
       throw new Deno.errors.PermissionDenied("Cannot make network namespaces: not root: run as root");
+    }
+    for (const program of PROGRAMS) {
+      await command(program, ["-V"], { check: false }).catch((cause) => {
+        throw new Deno.errors.NotFound(`Cannot make traffic: no ${program} on PATH`, { cause });
+      });
     }
     await using undo = new AsyncDisposableStack();
     const contest = undo.use(new Contest(entrants, signal));

@@ -14,7 +14,7 @@
 
 import { type CommandOptions, link, type Namespace, openNamespace } from "../kit/system.ts";
 import { HeapWatch } from "./heap_watch.ts";
-import { type DeviceCounters, deviceCounters, processorTime } from "./measure.ts";
+import { handedByDevice, processorTime } from "./measure.ts";
 import { delay } from "./wait.ts";
 
 /** The relay's devices. */
@@ -47,7 +47,10 @@ export interface Progress {
   readonly time: number;
   /** The processor time of its process (nanoseconds). */
   readonly processor: number;
-  /** Packets that it has moved, by the kernel's counters; a super-packet is one. */
+  /**
+   * Packets that the kernel has handed it, by the kernel's counters; a super-packet is one. Not those that the kernel
+   * got: a relay may write several as one.
+   */
   readonly packets: number;
   /** Their bytes. */
   readonly bytes: number;
@@ -85,7 +88,7 @@ export class Crossing implements AsyncDisposable {
     const namespace = undo.use(await openNamespace());
     const crossing = new Crossing(namespace, relay, signal);
     await crossing.#alive(async () => {
-      await crossing.#until(() => DEVICES.every((device) => crossing.#counters().has(device)), "its devices");
+      await crossing.#until(() => crossing.#hasDevices, "its devices");
       await crossing.#join();
       await crossing.#serve(namespace);
     });
@@ -118,13 +121,13 @@ export class Crossing implements AsyncDisposable {
   progress(): Progress | undefined {
     if (this.#relay === undefined) return undefined;
     const processor = processorTime(this.#relay.pid);
-    const counters = this.#counters();
-    const received = DEVICES.map((device) => counters.get(device)!.received);
+    const devices = handedByDevice(this.#relay.pid);
+    const handed = DEVICES.map((device) => devices.get(device)!);
     return {
       time: performance.now(),
       processor,
-      packets: received.reduce((sum, { packets }) => sum + packets, 0),
-      bytes: received.reduce((sum, { bytes }) => sum + bytes, 0),
+      packets: handed.reduce((sum, { packets }) => sum + packets, 0),
+      bytes: handed.reduce((sum, { bytes }) => sum + bytes, 0),
     };
   }
 
@@ -137,7 +140,7 @@ export class Crossing implements AsyncDisposable {
     const [from, to] = ADDRESSES;
     return this.#alive(async () => {
       const text = await this.#run("iperf3", ["-c", to, "-B", from, "-J", ...args], { check: false });
-      const result = JSON.parse(text);
+      const result = text === "" ? { error: "it was killed" } : JSON.parse(text);
       if (result.error !== undefined) throw new Error(`Cannot run iperf3: ${result.error}`);
       return result;
     });
@@ -156,8 +159,9 @@ export class Crossing implements AsyncDisposable {
     await this.#namespaces.disposeAsync();
   }
 
-  #counters(): Map<string, DeviceCounters> {
-    return deviceCounters(this.#relay!.pid);
+  get #hasDevices(): boolean {
+    const devices = handedByDevice(this.#relay!.pid);
+    return DEVICES.every((device) => devices.has(device));
   }
 
   /** Runs a program where packets start; returns what it wrote. */

@@ -1,4 +1,4 @@
-/** What the benches measure with: medians, the processor time of another process, the kernel's device counters. */
+/** What the benches measure with: medians, the processor time of another process, the kernel's counters of devices. */
 
 // Specification
 // #define CPUCLOCK_SCHED 2; a process's clock is ~pid << 3 | CPUCLOCK_SCHED   include/linux/posix-timers_types.h
@@ -62,32 +62,20 @@ export function processorTime(pid: number): number {
   return Number(time[0]) * 1e9 + Number(time[1]);
 }
 
-/** Packets that passed a device. */
-export interface Passed {
-  /** How many; a super-packet is one. */
+/** What the kernel has handed to the program behind a TUN device. */
+export interface Handed {
+  /** Packets; a super-packet is one. */
   readonly packets: number;
   /** Their bytes. */
   readonly bytes: number;
 }
 
-/** The kernel's counters of a device. */
-export interface DeviceCounters {
-  /** What the relay wrote. */
-  readonly received: Passed;
-  /** What the kernel handed to the relay. */
-  readonly sent: Passed;
-}
-
-/** The counters of the devices in a process's network namespace, by name (proc_pid_net(5)). */
-export function deviceCounters(pid: number): Map<string, DeviceCounters> {
+/** What was handed over by the devices in a process's network namespace, by name (proc_pid_net(5)). */
+export function handedByDevice(pid: number): Map<string, Handed> {
   // " ta: bytes packets errs drop fifo frame compressed multicast | bytes packets ...", below two lines of titles.
   const lines = Deno.readTextFileSync(`/proc/${pid}/net/dev`).trimEnd().split("\n").slice(2);
   return new Map(lines.map((line) => {
     const [name, ...columns] = line.trim().split(/:?\s+/);
-    const at = (column: number): Passed => ({
-      packets: Number(columns[column + 1]),
-      bytes: Number(columns[column]),
-    });
-    return [name!, { received: at(0), sent: at(8) }];
+    return [name!, { packets: Number(columns[9]), bytes: Number(columns[8]) }];
   }));
 }

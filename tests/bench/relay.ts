@@ -85,7 +85,8 @@ export async function benchRelay(quick: boolean, signal: AbortSignal): Promise<R
     notes: [
       `UDP: ${DATAGRAMS_PER_SECOND} datagrams of ${DATAGRAM_BYTES} bytes a second for ${seconds} s a turn, by iperf3.`,
       "ns/packet: processor time of the relay's process, user and kernel, while the traffic lasts, divided by the",
-      "packets that the kernel's device statistics say it delivered.",
+      "packets that the kernel's device statistics say it handed over, one by one. Behind a relay that groups them, they",
+      "arrive as super-packets; lost: what iperf3's server does not get.",
       `heap: what V8 allocates and how often it collects in all turns, over ${packets} packets, whatever for.`,
       ...contest.about,
     ],

@@ -76,8 +76,8 @@ export async function benchTcp(quick: boolean, signal: AbortSignal): Promise<Rep
     notes: [
       `One stream of iperf3 for ${seconds} s a turn, MTU 1500. The client and the server of iperf3 share the`,
       "processors with the relay. ns: processor time of the relay's process, user and kernel, while the stream",
-      "lasts, divided by what the kernel's device statistics say it delivered, acknowledgements among it. A",
-      "super-packet is one packet: ns/packet compares only those that have none. 0.8 of veth would be a feat.",
+      "lasts, divided by what the kernel's device statistics say it handed over, acknowledgements among it. A",
+      "super-packet is one packet: ns/packet compares only those with offload off. 0.8 of veth would be a feat.",
       ...contest.about,
     ],
   };
