@@ -104,8 +104,8 @@ export class Tunnel implements AsyncDisposable {
       if (held.has(end)) throw new TypeError(`Cannot open a tunnel: "${end.name}" is another tunnel's`);
       held.add(end);
     }
-    device.attach(this.#host(() => this.#pipeline.counters.inbound));
-    far?.attach(this.#host(() => this.#pipeline.counters.outbound));
+    device.attach(this.#host(() => this.#pipeline.counters.inbound, () => this.#far));
+    far?.attach(this.#host(() => this.#pipeline.counters.outbound, () => device));
     this.#cleanups.push(watch(loop.heartbeat, {
       limit: options.watchdog ?? WATCHDOG,
       signals,
@@ -347,9 +347,12 @@ export class Tunnel implements AsyncDisposable {
     return this.#pipeline.pool.available(mtu) > 0;
   }
 
-  #host(flow: () => FlowStats): EndHost {
+  #host(flow: () => FlowStats, other: () => TunnelEnd | undefined): EndHost {
     return {
       pool: this.#loop.pool,
+      get segmented() {
+        return other()?.offload !== true;
+      },
       wake: () => this.#loop.wake(),
       watch: (waitable, readable) => {
         const end = this.#loop.watch(waitable, readable);
@@ -388,7 +391,7 @@ export class Tunnel implements AsyncDisposable {
     }
     this.#take(surface);
     this.#far = end;
-    end.attach(this.#host(() => this.#pipeline.counters.outbound));
+    end.attach(this.#host(() => this.#pipeline.counters.outbound, () => this.device));
     this.#start([]);
   }
 

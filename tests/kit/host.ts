@@ -7,6 +7,7 @@ const DEADLINE = 20_000;
 
 /** What an end under test is attached to. */
 export class TestHost implements EndHost {
+  readonly segmented: boolean = true;
   /** Where packets live. */
   readonly pool: PacketPool;
   /** Packets that the end dropped after it took them, by reason. */
