@@ -14,8 +14,11 @@ import { type Contender, type Metric, say } from "./report.ts";
 import { delay } from "./wait.ts";
 
 // Implementation
-/** Milliseconds of traffic before what is measured; a part of it passes before iperf3 is connected. */
-const LEAD_IN = 250;
+/**
+ * The part of the traffic before what is measured: until iperf3 is connected, and what a relay needs of its memory after
+ * the others' turns is there again.
+ */
+const LEAD_IN = 1 / 3;
 /** Milliseconds of traffic behind it. */
 const LEAD_OUT = 150;
 
@@ -54,9 +57,10 @@ export class Runner implements Contender {
 
   /** The relay's processor time, within traffic of so many seconds; `undefined` where there is no relay. */
   async cost(seconds: number): Promise<Cost | undefined> {
-    await delay(LEAD_IN, this.#signal);
+    const leadIn = LEAD_IN * seconds * 1000;
+    await delay(leadIn, this.#signal);
     const before = this.crossing.progress();
-    await delay(seconds * 1000 - LEAD_IN - LEAD_OUT, this.#signal);
+    await delay(seconds * 1000 - leadIn - LEAD_OUT, this.#signal);
     const after = this.crossing.progress();
     if (before === undefined || after === undefined) return undefined;
     const processor = after.processor - before.processor;
