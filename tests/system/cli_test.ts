@@ -321,12 +321,11 @@ systemTest(
     const expected = [
       "#run",
       "#burst",
-      "#rest",
       "#move",
       "inhale",
-      "exhale",
-      "read",
-      "write",
+      "#exhale",
+      "#readLong",
+      "#writeOne",
       "wait",
       "replyToPing",
     ];
@@ -335,7 +334,7 @@ systemTest(
       assert.ok(found !== undefined, `${name} is not in the profile`);
       for (const line of found.lines) assert.ok(line.includes(`${name}(`), `${name} is not in: ${line}`);
     }
-    for (const name of ["read", "write", "wait"]) {
+    for (const name of ["#readLong", "#writeOne", "wait"]) {
       const calls = profile.get(`(native call of ${name})`);
       assert.ok(calls !== undefined && calls.samples > 0, `${name} made no system call`);
     }
