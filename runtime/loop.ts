@@ -139,6 +139,7 @@ export class Loop {
   #running: Promise<void> | undefined;
   #woken = false;
   #lastWork = -Infinity;
+  #turning: Promise<void> | undefined;
   #lastTurn = 0;
   #lastLook = 0;
   #turns = 0;
@@ -167,7 +168,7 @@ export class Loop {
 
   /**
    * A tunnel is closed, with these descriptors; the last one takes the system's wait with it. Settled when nothing
-   * waits for the descriptors any more.
+   * waits for the descriptors any more, and nothing is under way.
    */
   async release(waitables: readonly Waitable[]): Promise<void> {
     const waiter = this.#waiter;
@@ -178,7 +179,7 @@ export class Loop {
       this.#waiter = new WakeWaiter();
       this.#waits = false;
     }
-    await Promise.all(forgotten);
+    await Promise.all([...forgotten, this.#turning]);
   }
 
   /** Has the loop's wait look at one more descriptor. */
@@ -330,7 +331,9 @@ export class Loop {
       this.#lastLook = now;
     }
     const sockets = busy && ++this.#turns % SOCKET_TURNS === 0 && !this.#waitable;
-    await (sockets ? turnWithSockets() : turn());
+    this.#turning = sockets ? turnWithSockets() : turn();
+    await this.#turning;
+    this.#turning = undefined;
     this.#lastTurn = this.#clock.now();
   }
 }
