@@ -131,6 +131,13 @@ export class Crossing implements AsyncDisposable {
     };
   }
 
+  /** The relay's resident memory (bytes); `NaN` without one. */
+  residentMemory(): number {
+    if (this.#relay === undefined) return NaN;
+    const status = Deno.readTextFileSync(`/proc/${this.#relay.pid}/status`);
+    return Number(/^VmRSS:\s*(\d+) kB$/m.exec(status)?.[1]) * 1024;
+  }
+
   /**
    * Runs iperf3 from one address to the other and returns what it says, parsed.
    *

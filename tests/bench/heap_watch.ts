@@ -8,7 +8,7 @@ const REPORT = /^heap used (\d+)$/;
 
 /** The flags that a process is started with to be watched. */
 export const WATCHED: readonly string[] = [
-  "--v8-flags=--trace-gc",
+  "--v8-flags=--trace-gc,--expose-gc",
   `--preload=${decodeURI(new URL("_heap_reporter.ts", import.meta.url).pathname)}`,
 ];
 
@@ -39,7 +39,17 @@ export class HeapWatch {
    * @throws {Error} when the process has ended.
    */
   async look(): Promise<HeapState> {
-    this.#process.kill("SIGUSR2");
+    const used = await this.ask("SIGUSR2", REPORT);
+    return { allocated: this.#freed + Number(used), collections: this.#collections };
+  }
+
+  /**
+   * What the process writes on a signal, in a line like this, behind what the pattern's group leaves out.
+   *
+   * @throws {Error} when the process has ended.
+   */
+  async ask(signal: Deno.Signal, answer: RegExp): Promise<string> {
+    this.#process.kill(signal);
     for (;;) {
       const line = await this.#line();
       const [, before, after] = COLLECTION.exec(line) ?? [];
@@ -47,10 +57,8 @@ export class HeapWatch {
         this.#collections++;
         this.#freed += (Number(before) - Number(after)) * MEBIBYTE;
       }
-      const [, used] = REPORT.exec(line) ?? [];
-      if (used !== undefined) {
-        return { allocated: this.#freed + Number(used), collections: this.#collections };
-      }
+      const [, said] = answer.exec(line) ?? [];
+      if (said !== undefined) return said;
     }
   }
 

@@ -7,6 +7,7 @@ import { benchLatency } from "./latency.ts";
 import { benchRelay } from "./relay.ts";
 import { machine, type Report, say, toJson, toText, writeResults } from "./report.ts";
 import { benchScale } from "./scale.ts";
+import { benchSoak } from "./soak.ts";
 import { benchSegments } from "./segments.ts";
 import { benchStages } from "./stages.ts";
 import { benchTcp } from "./tcp.ts";
@@ -17,6 +18,7 @@ const BENCHES: Record<string, (quick: boolean, signal: AbortSignal) => Promise<R
   relay: benchRelay,
   latency: benchLatency,
   scale: benchScale,
+  soak: benchSoak,
   segments: benchSegments,
   stages: benchStages,
   wintun: benchWintun,
@@ -28,6 +30,7 @@ const USAGE = `Usage: deno task bench NAME [flags]
   relay     what a small packet costs there; needs root, iperf3
   latency   pings there; needs root, iperf3, ping
   scale     a costly script by two workers beside one; needs root, iperf3
+  soak      ten minutes at full rate: memory, collections, and whether every packet is accounted for; the same
   segments  cutting super-packets and grouping segments beside a plain copy; needs no privilege
   stages    what a handler, a chain of stages and each surface add to a packet; needs no privilege
   wintun    what is added to Wintun's calls, and what idling costs; needs Wine, mingw, npm
