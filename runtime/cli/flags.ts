@@ -88,6 +88,12 @@ export function parseScriptFlags(
   const keys = names.flatMap((name) => Object.keys(TUNNEL_FLAGS).map((flag) => flagKey(name, flag)));
   const switches = names.flatMap((name) => SWITCHES.map((flag) => flagKey(name, flag)));
   const valued = keys.filter((key) => !switches.includes(key));
+  // To the parser, these words would be a flag's value.
+  const odd = args.findIndex((word) => word === "true" || word === "false");
+  const before = args[odd - 1]?.replace(/^--?/, "");
+  if (before !== undefined && [...BOOLEAN_FLAGS, ...switches, "h", "q"].includes(before)) {
+    throw new UsageError(unknownArgument(args[odd]!, keys));
+  }
   const profiles = args.filter(isProfileFlag);
   if (profiles.length > 1) throw new UsageError(`--${PROFILE_FLAG} is given twice`);
   if (profiles[0]?.endsWith("=")) throw new UsageError(`${profiles[0]} needs a file's name behind it`);
