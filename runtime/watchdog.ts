@@ -21,6 +21,7 @@ const PATIENCE = 1000;
 interface Watched {
   cells: Int32Array<SharedArrayBuffer>;
   names: string[];
+  worker: string;
   rescues: { code: string; data: Uint8Array[] }[];
   limit: number;
   signals: boolean;
@@ -70,7 +71,7 @@ class Watchdog {
   }
 
   #tell(): void {
-    const { cells, names } = this.#heartbeat;
+    const { cells, names, worker } = this.#heartbeat;
     const rescues = [...this.#watches].flatMap(({ rescue }) => {
       const found = rescue();
       return found === undefined ? [] : [{ code: String(found.code), data: found.data }];
@@ -81,7 +82,16 @@ class Watchdog {
     clearInterval(this.#pulse);
     this.#pulse = setInterval(() => this.#heartbeat.beat(), limit / PULSES);
     this.#pulse.unref();
-    const watched: Watched = { cells, names, rescues, limit, signals, looks: LOOKS, patience: PATIENCE };
+    const watched: Watched = {
+      cells,
+      names,
+      worker,
+      rescues,
+      limit,
+      signals,
+      looks: LOOKS,
+      patience: PATIENCE,
+    };
     this.#worker?.postMessage(watched);
   }
 }
@@ -115,7 +125,7 @@ function guard(): void {
     unchanged = now === last ? unchanged + 1 : 0;
     last = now;
     if (unchanged >= watched!.looks) {
-      end(`Cannot go on: ${where()} has not returned for ${watched!.limit} ms`, 70);
+      end(`Cannot go on${watched!.worker}: ${where()} has not returned for ${watched!.limit} ms`, 70);
     }
   }
 
@@ -123,7 +133,9 @@ function guard(): void {
     if (watched === undefined) return;
     const before = watched.cells[0];
     setTimeout(() => {
-      if (watched!.cells[0] === before) end(`Interrupted while ${where()} does not return`, 130);
+      if (watched!.cells[0] === before) {
+        end(`Interrupted while ${where()}${watched!.worker} does not return`, 130);
+      }
     }, watched.patience);
   }
 

@@ -37,6 +37,8 @@ const REPEATED = ["address", "route"];
 /** Those that say nothing to a device that the script opened itself. */
 const DEVICE_FLAGS = ["name", "address", "route", "mtu", "queue-length", ...SWITCHES];
 const BOOLEAN_FLAGS = ["help", "quiet", "dry-run"];
+/** For all tunnels: each worker has all of them. */
+const WORKERS = "workers";
 
 /** The usage text of a script with tunnels of these names; `[""]` for a script with one. */
 export function usage(command: string, tunnels: readonly string[]): string {
@@ -57,6 +59,7 @@ export function usage(command: string, tunnels: readonly string[]): string {
   --no-uring         one packet a system call, without io_uring (Linux)
   --watchdog MS      end the process when a stage has not returned for so long; 0 for never
   --dry-run          check everything, say what would be opened, and end
+  --workers N        run the script in N workers, each with a queue of the device and a processor core (Linux)
   -q, --quiet        say nothing but errors
   -h, --help         this text
 ${several}
@@ -80,9 +83,9 @@ export function parseScriptFlags(
   const switches = names.flatMap((name) => SWITCHES.map((flag) => flagKey(name, flag)));
   const valued = keys.filter((key) => !switches.includes(key));
   const parsed = parseArgs([...args], {
-    string: valued,
+    string: [...valued, WORKERS],
     boolean: [...BOOLEAN_FLAGS, ...switches],
-    collect: valued,
+    collect: [...valued, WORKERS],
     alias: { h: "help", q: "quiet" },
     unknown: (argument) => {
       throw new UsageError(unknownArgument(argument, keys));
@@ -96,6 +99,8 @@ export function parseScriptFlags(
     const values = (name === "" ? parsed : parsed[name] ?? {}) as Record<string, unknown>;
     tunnels[name] = help ? declared[name]! : merge(name, declared[name]!, values);
   }
+  const workers = (parsed[WORKERS] ?? []) as string[];
+  if (!help && workers.length > 0) setWorkers(tunnels, workers);
   return { tunnels, help, quiet: parsed.quiet === true, dryRun: parsed["dry-run"] === true };
 }
 
@@ -129,6 +134,26 @@ function merge(name: string, declared: TunnelOptions, parsed: Record<string, unk
   return merged;
 }
 
+/** Gives each tunnel a queue for each worker. */
+function setWorkers(tunnels: Record<string, TunnelOptions>, values: readonly string[]): void {
+  const flag = `--${WORKERS}`;
+  if (values.includes("")) throw new UsageError(`${flag} needs a value`);
+  if (values.length > 1) throw new UsageError(`${flag} is given twice`);
+  for (const [name, options] of Object.entries(tunnels)) {
+    const queues = blame(flag, () => {
+      const queues = wholeNumber(values[0]!);
+      checkDeviceOptions({ linux: { queues } });
+      return queues;
+    });
+    if (queues > 1 && Deno.build.os !== "linux") {
+      throw new Deno.errors.NotSupported(
+        `Cannot run ${queues} workers: ${Deno.build.os} has no device of several queues: leave out ${flag}`,
+      );
+    }
+    tunnels[name] = { ...options, linux: { ...options.linux, queues } };
+  }
+}
+
 function check(options: TunnelOptions): void {
   checkDeviceOptions(options);
   if (typeof options.far === "string") checkFarUrl(options.far);
@@ -154,6 +179,7 @@ function flagKey(tunnel: string, flag: string): string {
 function unknownArgument(argument: string, keys: readonly string[]): string {
   if (!argument.startsWith("-")) return `"${argument}" is not expected here: a script takes only flags`;
   const name = argument.replace(/^-+/, "").replace(/=.*/s, "");
-  const near = keys.find((key) => key.endsWith(`.${name}`)) ?? nearest(name, [...keys, ...BOOLEAN_FLAGS]);
+  const near = keys.find((key) => key.endsWith(`.${name}`)) ??
+    nearest(name, [...keys, ...BOOLEAN_FLAGS, WORKERS]);
   return `${argument} is no flag of this script${near === undefined ? "" : `: did you mean --${near}?`}`;
 }
