@@ -14,8 +14,6 @@ export interface DeviceShare {
   readonly offload: Offload;
   /** Whether io_uring is tried. */
   readonly uring: boolean;
-  /** What puts the device back when this queue's thread hangs. */
-  readonly rescueData: Uint8Array[];
 }
 
 /** The two ends of a pipe that wakes another thread. */

@@ -54,13 +54,6 @@ const IFR_FLAGS = 16;
 // Implementation
 export const TUN_PATH = "/dev/net/tun";
 
-/** What puts a device back as it was. */
-interface Restorer {
-  /** For the watchdog: see {@linkcode rescue}. */
-  readonly rescueData: Uint8Array[];
-  undo(): void;
-}
-
 /** What a {@linkcode TunDevice} holds. */
 interface TunParts {
   readonly fd: number;
@@ -68,7 +61,8 @@ interface TunParts {
   readonly uring: boolean;
   readonly link: Link;
   readonly netlink: Netlink;
-  readonly restorer: Restorer;
+  /** `undefined` for a queue of a device that another thread has set up. */
+  readonly setup: Setup | undefined;
   readonly monitor: LinkMonitor;
 }
 
@@ -85,7 +79,7 @@ export class TunDevice implements Device {
   readonly #fd: number;
   readonly #index: number;
   readonly #netlink: Netlink;
-  readonly #restorer: Restorer;
+  readonly #setup: Setup | undefined;
   readonly #monitor: LinkMonitor;
   readonly #events = new DeviceEvents();
   #mtu: number;
@@ -95,7 +89,7 @@ export class TunDevice implements Device {
   readonly #refusals = new Refusals();
 
   /** For {@linkcode openTunDevice}. */
-  constructor({ fd, offload, uring, link, netlink, restorer, monitor }: TunParts) {
+  constructor({ fd, offload, uring, link, netlink, setup, monitor }: TunParts) {
     this.#fd = fd;
     this.offload = offload.tcp;
     const queue = {
@@ -109,7 +103,7 @@ export class TunDevice implements Device {
     this.name = link.name;
     this.#mtu = link.mtu;
     this.#netlink = netlink;
-    this.#restorer = restorer;
+    this.#setup = setup;
     this.#monitor = monitor;
   }
 
@@ -158,8 +152,9 @@ export class TunDevice implements Device {
   }
 
   /** Replays the undo messages; there are some for a persistent device and for rules. */
-  rescue(): Rescue {
-    return { code: rescue, data: this.#restorer.rescueData };
+  rescue(): Rescue | undefined {
+    const setup = this.#setup;
+    return setup && { code: rescue, data: [cString(setup.journalPath), ...setup.undos] };
   }
 
   /** Puts everything back; the kernel removes a device that is not persistent. */
@@ -170,7 +165,7 @@ export class TunDevice implements Device {
     this.#monitor.close();
     this.#queue.close();
     try {
-      this.#restorer.undo();
+      this.#setup?.undo();
     } finally {
       this.#netlink.close();
       this.#libc.close(this.#fd);
@@ -243,14 +238,7 @@ export function openTunQueues(options: CheckedDeviceOptions): { device: TunDevic
   setup.apply(link, options);
   const monitor = LinkMonitor.open(link.index);
   undo.move();
-  const restorer: Restorer = {
-    get rescueData() {
-      return [cString(setup.journalPath), ...setup.undos];
-    },
-    undo: () => setup.undo(),
-  };
   const { index } = link;
-  const { rescueData } = restorer;
   return {
     device: new TunDevice({
       fd,
@@ -258,15 +246,15 @@ export function openTunQueues(options: CheckedDeviceOptions): { device: TunDevic
       uring,
       link: netlink.link(index) ?? link,
       netlink,
-      restorer,
+      setup,
       monitor,
     }),
-    shares: others.map(({ fd }) => ({ fd, index, name, offload, uring, rescueData })),
+    shares: others.map(({ fd }) => ({ fd, index, name, offload, uring })),
   };
 }
 
 /** Serves a queue of a device that another thread has opened and puts back. Its descriptor is this one's from now. */
-export function joinTunDevice({ fd, index, name, offload, uring, rescueData }: DeviceShare): TunDevice {
+export function joinTunDevice({ fd, index, name, offload, uring }: DeviceShare): TunDevice {
   using undo = new DisposableStack();
   undo.defer(() => libc().close(fd));
   const netlink = undo.use(Netlink.open());
@@ -274,8 +262,7 @@ export function joinTunDevice({ fd, index, name, offload, uring, rescueData }: D
   if (link === undefined) throw systemError(`use "${name}"`, "RTM_GETLINK", Errno.ENODEV);
   const monitor = LinkMonitor.open(index);
   undo.move();
-  const restorer: Restorer = { rescueData, undo: () => {} };
-  return new TunDevice({ fd, offload, uring, link, netlink, restorer, monitor });
+  return new TunDevice({ fd, offload, uring, link, netlink, setup: undefined, monitor });
 }
 
 /** A queue of a device. */

@@ -11,16 +11,21 @@
 
 import { type DeviceOptions, dropShare, openDeviceQueues } from "../../driver/mod.ts";
 import type { TunnelEnd } from "../../lib/core/mod.ts";
+import { currentLoop } from "../loop.ts";
 import { deviceOptionsOf } from "../transport/device.ts";
 import { openerOf } from "../transport/mod.ts";
 import { openTunnelOver, type Tunnel, type TunnelOptions } from "../tunnel.ts";
+import { watchWorker } from "../watchdog.ts";
 import { startWorker } from "./boot.ts";
 import { closeLinkParts, type LinkParts, makeLinkParts, WorkerLink } from "./link.ts";
 import type { Order, Report, TunnelPart } from "./messages.ts";
 
 // Implementation
-/** How long a worker may take to end when its tunnels are closed, before it is ended (milliseconds). */
-const PATIENCE = 5000;
+/**
+ * How long a worker may take to close its tunnels, and then to end, before it is ended (milliseconds): longer than
+ * the watchdog waits, which says what it hangs in.
+ */
+const PATIENCE = 10_000;
 const ENTRY = new URL("./entry.ts", import.meta.url);
 
 /** One of the others. */
@@ -150,13 +155,7 @@ export class Crew implements AsyncDisposable {
     for (const colleague of this.#colleagues) colleague.tell({ kind: "stop" });
     const timer = setTimeout(() => {
       for (const colleague of this.#colleagues) {
-        if (colleague.hasEnded) continue;
-        this.#failures.push(
-          new Error(
-            `Cannot end worker ${colleague.index}: it has not returned ${PATIENCE} ms after its tunnels`,
-          ),
-        );
-        colleague.end(undefined);
+        if (!colleague.hasEnded) this.#lose(colleague, unresponsive(colleague, "end"));
       }
     }, PATIENCE);
     await Promise.all(this.#colleagues.map(({ ended }) => ended.promise));
@@ -189,6 +188,8 @@ export class Crew implements AsyncDisposable {
     switch (report.kind) {
       case "here":
         return colleague.here.resolve();
+      case "heart":
+        return watchWorker(currentLoop().heartbeat, colleague.index, report.heart);
       case "opened":
         return colleague.opened.resolve();
       case "ring": {
@@ -213,6 +214,7 @@ export class Crew implements AsyncDisposable {
     if (colleague.hasEnded) return;
     this.#failures.push(...failures);
     colleague.end(failures[0]);
+    watchWorker(currentLoop().heartbeat, colleague.index, undefined);
     for (const { link } of this.#tunnels.values()) link.onEnd?.(undefined);
   }
 
@@ -220,7 +222,7 @@ export class Crew implements AsyncDisposable {
     for (const colleague of this.#colleagues) colleague.tell({ kind: "close", tunnel: name });
     const timer = setTimeout(() => {
       for (const colleague of this.#colleagues) {
-        if (!colleague.hasEnded) this.#lose(colleague, unresponsive(colleague.index));
+        if (!colleague.hasEnded) this.#lose(colleague, unresponsive(colleague, "close"));
       }
     }, PATIENCE);
     await Promise.all(this.#colleagues.map(({ closed }) => closed.get(name)!.promise));
@@ -228,8 +230,8 @@ export class Crew implements AsyncDisposable {
   }
 }
 
-function unresponsive(index: number): Error {
-  return new Error(`Cannot close worker ${index}: it does not answer`);
+function unresponsive({ index }: Colleague, verb: string): Error {
+  return new Error(`Cannot ${verb} worker ${index}: it has not done so within ${PATIENCE} ms`);
 }
 
 /** Refuses ends of which each worker would need one of its own. */

@@ -13,6 +13,7 @@ import { parseScriptFlags } from "../cli/flags.ts";
 import { currentLoop } from "../loop.ts";
 import { isScript, runMain, type TunnelScript, type TunnelsScript } from "../script.ts";
 import { openTunnelOver, type Tunnel, type TunnelOptions } from "../tunnel.ts";
+import { watchElsewhere } from "../watchdog.ts";
 import { WorkerLink } from "./link.ts";
 import { type Order, postable, type Report, type TunnelPart } from "./messages.ts";
 
@@ -75,6 +76,7 @@ async function serve(order: Order & { kind: "open" }): Promise<void> {
     return joinDevice(share);
   };
   currentLoop().heartbeat.worker = ` in worker ${index}`;
+  watchElsewhere((heart) => say({ kind: "heart", heart }));
   await using closing = new AsyncDisposableStack();
   closing.defer(async () => {
     for (const share of left) await dropShare(share);

@@ -1,6 +1,7 @@
 /** What the first worker, which is the program itself, and the others say to each other. */
 
 import type { DeviceShare } from "../../driver/mod.ts";
+import type { Heart } from "../watchdog.ts";
 import type { LinkParts } from "./link.ts";
 
 /** What a worker needs for one of the script's tunnels. */
@@ -37,6 +38,8 @@ export type Order =
 export type Report =
   /** It is there. */
   | { readonly kind: "here" }
+  /** What the watchdog is to watch in it; nothing any more. */
+  | { readonly kind: "heart"; readonly heart: Heart | undefined }
   /** Its tunnels are open. */
   | { readonly kind: "opened" }
   /** A ring for another worker. */

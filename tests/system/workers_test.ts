@@ -305,7 +305,8 @@ systemTest(
     const body = `tunnel.use({ name: "spin", tick(context) {
     if (context.worker.index === 1 && this.late) for (console.log("spins");;);
     this.late = true;
-    return 500;
+    // The threads that watch need a moment to start.
+    return 1000;
   } } as Stage & { late?: boolean }); ${WAIT}`;
     const ways: [more: string, code: number, heard: RegExp, signal?: Deno.Signal][] = [
       ["watchdog: 400,", 70, /^warren: Cannot go on in worker 1: stage "spin" has not returned for 400 ms/m],
@@ -395,8 +396,8 @@ systemTest(
   NEEDS,
   async () => {
     await using namespace = await openNamespace();
-    await namespace.command("ip", ["tuntap", "add", "one", "mode", "tun"]);
-    await namespace.command("ip", ["tuntap", "add", "many", "mode", "tun", "multi_queue"]);
+    await namespace.command("ip", ["tuntap", "add", "single", "mode", "tun"]);
+    await namespace.command("ip", ["tuntap", "add", "several", "mode", "tun", "multi_queue"]);
     const start = async (name: string, flags: string[]) => {
       await using program = await Program.start(namespace, `{ name: "${name}" }`, WAIT, flags);
       const ended = program.ended();
@@ -404,14 +405,17 @@ systemTest(
       await ready;
       return await ended;
     };
-    const one = await start("one", ["--workers", "2"]);
+    const single = await start("single", ["--workers", "2"]);
     assert.match(
-      one.heard,
-      /TUNSETIFF: EINVAL \(22\): it was made for one queue: .*`ip tuntap add one mode tun multi_queue`/,
+      single.heard,
+      /EINVAL \(22\): it was made for one queue: .*`ip tuntap add single mode tun multi_queue`/,
     );
-    const many = await start("many", []);
-    assert.match(many.heard, /EINVAL \(22\): it was made for several queues: use them by --workers 2, or /);
-    assert.equal((await start("many", ["--workers", "2"])).code, 0);
+    const several = await start("several", []);
+    assert.match(
+      several.heard,
+      /EINVAL \(22\): it was made for several queues: use them by --workers 2, or /,
+    );
+    assert.equal((await start("several", ["--workers", "2"])).code, 0);
   },
 );
 
