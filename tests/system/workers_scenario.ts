@@ -1,12 +1,13 @@
 /**
- * Many flows of numbered datagrams, in processes of their own: `send DESTINATION` and `receive`; and questions that
+ * Many flows of numbered datagrams, in processes of their own: `send MS DESTINATION` and `receive`; and questions that
  * await their answers: `ask DESTINATION`.
  *
  *     send ──► flow, number ──► receive: each flow's numbers only grow
  *       ▲                          │
- *       └── answers, in order ─────┘   to every other flow
+ *       └── answers, in order ─────┘   to every other flow; and numbers of its own to idle ones
  *
- * Some flows are idle for ten seconds, longer than the kernel remembers which queue is theirs.
+ * Some flows are idle for a while. Then both sides send at once: whatever were learned now of a flow's queue would be
+ * learned amid its packets.
  */
 
 /** Where the datagrams go. */
@@ -18,11 +19,12 @@ export const FIRST = 200;
 export const COUNT = 600;
 
 // Implementation
-const IDLE = 10_000;
 /** How long a flow that is not idle waits after each datagram of the time between (milliseconds). */
 const SLOWLY = 50;
 /** Datagrams that a flow sends one after the other before it lets others send. */
 const BURST = 10;
+/** What the datagrams before the pause take, at most (milliseconds). */
+const FIRST_TIME = 1500;
 /** How long it lets others send, so that the receiver's buffer is long enough (milliseconds). */
 const PAUSE = 20;
 const REST = 300;
@@ -88,22 +90,23 @@ function isIdle(flow: number): boolean {
   return flow % 4 >= 2;
 }
 
-async function send(hostname: string): Promise<void> {
+async function send(idle: number, hostname: string): Promise<void> {
   const answers = new Order();
   const sockets = Array.from({ length: FLOWS }, () => openSocket(0));
   for (const socket of sockets) {
     hear(socket, (message) => answers.see(message.getUint32(0), message.getUint32(4)));
   }
   const to: Deno.NetAddr = { transport: "udp", hostname, port: PORT };
-  const start = performance.now();
+  const resumption = Date.now() + FIRST_TIME + idle;
   await Promise.all(sockets.map(async (socket, flow) => {
     for (let number = 0; number < COUNT; number++) {
-      const message = new DataView(new ArrayBuffer(12 + number % 700));
+      const message = new DataView(new ArrayBuffer(16 + number % 700));
       message.setUint32(0, flow);
       message.setUint32(4, number);
+      message.setFloat64(8, resumption);
       await socket.send(new Uint8Array(message.buffer), to);
-      if (number === FIRST && isIdle(flow)) await later(IDLE);
-      else if (number > FIRST && performance.now() - start < IDLE) await later(SLOWLY);
+      if (number === FIRST && isIdle(flow)) await later(resumption - Date.now());
+      else if (number > FIRST && Date.now() < resumption) await later(SLOWLY);
       else if (number % BURST === 0) await later(PAUSE);
     }
   }));
@@ -131,12 +134,29 @@ async function ask(hostname: string): Promise<void> {
   Deno.exit();
 }
 
+/** Sends numbers of the receiver's own to a flow, as those of a flow that has a number of its own. */
+async function begin(socket: Deno.DatagramConn, to: Deno.Addr, flow: number): Promise<void> {
+  for (let number = 0; number < COUNT; number++) {
+    const message = new DataView(new ArrayBuffer(8));
+    message.setUint32(0, FLOWS + flow);
+    message.setUint32(4, number);
+    await socket.send(new Uint8Array(message.buffer), to);
+    if (number % BURST === 0) await later(PAUSE);
+  }
+}
+
 async function receive(): Promise<void> {
+  const begun = new Set<number>();
   const order = new Order();
   const socket = openSocket(PORT);
   hear(socket, (message, from, bytes) => {
     const flow = message.getUint32(0);
-    order.see(flow, message.getUint32(4));
+    const number = message.getUint32(4);
+    order.see(flow, number);
+    if (isIdle(flow) && !begun.has(flow)) {
+      begun.add(flow);
+      setTimeout(() => begin(socket, from, flow), message.getFloat64(8) - Date.now());
+    }
     if (flow % 2 === 0) return socket.send(bytes, from);
   });
   console.log("ready");
@@ -146,8 +166,8 @@ async function receive(): Promise<void> {
 }
 
 if (import.meta.main) {
-  const [scenario, destination] = Deno.args;
-  if (scenario === "send") await send(destination!);
-  else if (scenario === "ask") await ask(destination!);
+  const [scenario, word, destination] = Deno.args;
+  if (scenario === "send") await send(Number(word), destination!);
+  else if (scenario === "ask") await ask(word!);
   else await receive();
 }
