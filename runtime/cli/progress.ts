@@ -2,7 +2,7 @@
 
 import { formatCidr, parseCidr, Prefix } from "../../lib/address.ts";
 import type { TunnelStats } from "../../lib/core/mod.ts";
-import type { Tunnel, TunnelOptions } from "../tunnel.ts";
+import { type Tunnel, type TunnelOptions, workerCount } from "../tunnel.ts";
 
 // Implementation
 /** How often the counters are shown (milliseconds). */
@@ -31,7 +31,7 @@ export function describe(options: TunnelOptions): string {
 export function greet(tunnel: Tunnel, options: TunnelOptions): void {
   const { device, far } = tunnel;
   const own = options.device === undefined ? addresses(options) : [];
-  const { count } = tunnel.worker;
+  const count = workerCount(options);
   const facts = [
     ...own,
     `MTU ${device.mtu}`,

@@ -108,8 +108,9 @@ export class Tally {
     const decoder = new TextDecoder();
     for (let place = 0; place < this.#words[REASONS]!; place++) {
       const start = place * TEXT + 1;
-      const text = this.#texts.slice(start, start + this.#texts[start - 1]!);
-      dropped[decoder.decode(text)] = numbers[PART.dropped + place]!;
+      const text = decoder.decode(this.#texts.slice(start, start + this.#texts[start - 1]!));
+      // Of long ones, the beginnings may be the same.
+      dropped[text] = (dropped[text] ?? 0) + numbers[PART.dropped + place]!;
     }
     return {
       stats: {

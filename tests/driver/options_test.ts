@@ -32,6 +32,17 @@ Deno.test("checkDeviceOptions() takes one or several of each", () => {
   assert.deepEqual(rules[0]!.family, 4);
 });
 
+Deno.test("checkDeviceOptions() takes 1 to 256 queues", () => {
+  assert.equal(checkDeviceOptions({}).queues, 1);
+  assert.equal(checkDeviceOptions({ linux: { queues: 256 } }).queues, 256);
+  for (const queues of [0, 257, 1.5, NaN]) {
+    assert.throws(
+      () => checkDeviceOptions({ linux: { queues } }),
+      /^RangeError: Cannot use number of queues /,
+    );
+  }
+});
+
 Deno.test("checkDeviceOptions() takes the names that Linux takes, and counts them in bytes", () => {
   const check = (name: string) => checkDeviceOptions({ name }, "linux").name;
   assert.equal(check("fifteen-bytes-x"), "fifteen-bytes-x");
