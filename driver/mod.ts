@@ -7,7 +7,9 @@
 import type { Device } from "../lib/core/mod.ts";
 import { WITHOUT_DRIVER } from "./error.ts";
 import { checkDeviceOptions, type DeviceOptions } from "./options.ts";
+import type { Bell } from "./posix/bell.ts";
 import type { Posix } from "./posix/libc.ts";
+import type { BellEnds, DeviceShare } from "./share.ts";
 import type { UdpSocket, UdpSocketOptions } from "./udp_socket.ts";
 import type { Waiter } from "./waiter.ts";
 
@@ -33,6 +35,8 @@ export {
   type UdpSocket,
   type UdpSocketOptions,
 } from "./udp_socket.ts";
+export type { Bell } from "./posix/bell.ts";
+export type { BellEnds, DeviceShare } from "./share.ts";
 export type { Waiter } from "./waiter.ts";
 
 /**
@@ -50,7 +54,8 @@ export type { Waiter } from "./waiter.ts";
  * other products may have installed.
  *
  * @throws {SyntaxError} when an address, route or rule does not parse; {@linkcode RangeError} for a name, MTU
- * or queue length out of range; nothing was touched.
+ * or queue length out of range; {@linkcode TypeError} for several queues, which are a script's alone; nothing was
+ * touched.
  * @throws {Deno.errors.PermissionDenied} without root, `CAP_NET_ADMIN` or a device prepared for this user (Linux); on
  * macOS and FreeBSD, without root; on Windows, without an administrator's rights.
  * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
@@ -63,6 +68,7 @@ export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
   const checked = checkDeviceOptions(options);
   switch (Deno.build.os) {
     case "linux":
+      if (checked.queues > 1) throw onlyForScripts(checked.queues);
       return (await import("./linux/device.ts")).openTunDevice(checked);
     case "darwin":
       return (await import("./macos/device.ts")).openUtunDevice(checked);
@@ -73,6 +79,55 @@ export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
     default:
       throw noDriver();
   }
+}
+
+/** Several queues asked for where nothing but one thread is. */
+function onlyForScripts(queues: number): TypeError {
+  return new TypeError(
+    `Cannot open a device with ${queues} queues: each takes a worker, and only a script's module runs in several: ` +
+      "write `export default script(import.meta, …)`",
+  );
+}
+
+/**
+ * Opens a device of several queues: the first one's side of it, and a share of each other one for another thread. For
+ * the runtime.
+ *
+ * @throws {Deno.errors.NotSupported} on other systems than Linux; else as {@linkcode openDevice}.
+ */
+export async function openDeviceQueues(
+  options: DeviceOptions,
+): Promise<{ device: Device; shares: DeviceShare[] }> {
+  const checked = checkDeviceOptions(options);
+  if (Deno.build.os !== "linux") {
+    throw new Deno.errors.NotSupported(
+      `Cannot open a device with ${checked.queues} queues: ${Deno.build.os} has none of several`,
+    );
+  }
+  return (await import("./linux/device.ts")).openTunQueues(checked);
+}
+
+/** Serves a queue of a device that another thread has opened. What fails gives the share's descriptor back. */
+export async function joinDevice(share: DeviceShare): Promise<Device> {
+  return (await import("./linux/device.ts")).joinTunDevice(share);
+}
+
+/** Gives up a share that nobody has joined. */
+export async function dropShare({ fd }: DeviceShare): Promise<void> {
+  (await import("./linux/libc.ts")).libc().close(fd);
+}
+
+/** Makes a bell, which any thread can ring; or takes this thread's side of one that is there. */
+export async function openBell(ends?: BellEnds): Promise<{ bell: Bell; ends: BellEnds }> {
+  const { Bell, openBellEnds } = await import("./posix/bell.ts");
+  const posix = (await import("./linux/libc.ts")).posix();
+  const both = ends ?? openBellEnds(posix);
+  return { bell: new Bell(posix, both), ends: both };
+}
+
+/** The function by which a worker without `--allow-read` gets the text of modules; see its file. */
+export async function moduleReader(): Promise<(path: string) => string> {
+  return (await import("./linux/module_text.ts")).readModuleText;
 }
 
 /**

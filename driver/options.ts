@@ -58,6 +58,11 @@ export interface DeviceOptions {
      * that needs (multishot reads: 6.7). @default {true}
      */
     uring?: boolean;
+    /**
+     * How many queues the device has, 1 to 256. Each is served by a worker of its own, which runs the same script:
+     * so several are for a script's module alone. @default {1}
+     */
+    queues?: number;
   };
   /** Options of Windows alone; other systems pass them over. */
   windows?: {
@@ -118,6 +123,8 @@ export interface CheckedDeviceOptions {
   readonly offload: boolean;
   /** Whether io_uring is tried (Linux). */
   readonly uring: boolean;
+  /** How many queues it has (Linux). */
+  readonly queues: number;
   /** Wintun's rings (bytes each). */
   readonly ringCapacity: number;
   /** Name servers (Windows). */
@@ -134,6 +141,8 @@ const MIN_MTU = 68;
 /** RFC 8200 section 5. */
 const MIN_MTU_IPV6 = 1280;
 const MAX_U32 = 0xffff_ffff;
+/** drivers/net/tun.c: MAX_TAP_QUEUES. */
+const MAX_QUEUES = 256;
 /** wintun.h: WINTUN_MIN_RING_CAPACITY, WINTUN_MAX_RING_CAPACITY. */
 const MIN_RING = 0x2_0000;
 const MAX_RING = 0x400_0000;
@@ -226,14 +235,15 @@ export function checkDeviceOptions(
       throw new RangeError(`Cannot use MTU ${mtu} with an IPv6 address: it must be at least ${MIN_MTU_IPV6}`);
     }
   }
-  const { txQueueLength, offload = true, uring = true } = options.linux ?? {};
-  checkKeys("linux", options.linux, ["txQueueLength", "offload", "uring"]);
+  const { txQueueLength, offload = true, uring = true, queues = 1 } = options.linux ?? {};
+  checkKeys("linux", options.linux, ["txQueueLength", "offload", "uring", "queues"]);
   checkKeys("windows", options.windows, ["ringCapacity", "dns", "metric"]);
   for (const [what, value] of [["offload", offload], ["uring", uring]] as const) {
     if (typeof value !== "boolean") {
       throw new TypeError(`Cannot use linux.${what} ${Deno.inspect(value)}: it is true or false`);
     }
   }
+  checkNumber(queues, 1, MAX_QUEUES, "number of queues");
   if (txQueueLength !== undefined) checkNumber(txQueueLength, 1, MAX_U32, "queue length");
   const { ringCapacity = RING, dns, metric } = options.windows ?? {};
   checkNumber(ringCapacity, MIN_RING, MAX_RING, "ring capacity");
@@ -251,6 +261,7 @@ export function checkDeviceOptions(
     txQueueLength,
     offload,
     uring,
+    queues,
     ringCapacity,
     dns: list(dns).map(parseAddress),
     interfaceMetric: metric,

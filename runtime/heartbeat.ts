@@ -6,6 +6,8 @@ export class Heartbeat {
   readonly cells: Int32Array<SharedArrayBuffer> = new Int32Array(new SharedArrayBuffer(8));
   /** The stages' names, by number. */
   readonly names: string[] = ["code outside of its stages"];
+  /** Which worker's it is, for messages: `" in worker 1"`, or nothing. */
+  worker = "";
   /** Called when a name was added. */
   onName: (() => void) | undefined;
 

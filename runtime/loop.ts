@@ -287,7 +287,9 @@ export class Loop {
     } catch (error) {
       const place = this.heartbeat.current;
       this.heartbeat.cells[1] = 0;
-      const message = `Cannot go on with "${member.name}": ${place} threw: ${said(error)}`;
+      const message = `Cannot go on with "${member.name}"${this.heartbeat.worker}: ${place} threw: ${
+        said(error)
+      }`;
       member.fail(new Error(message, { cause: error }));
       return Breath.More;
     }

@@ -16,6 +16,7 @@ export {
   type TunnelEnd,
   type TunnelStats,
   Verdict,
+  type WorkerPlace,
 } from "../lib/core/mod.ts";
 export type { DeviceOptions, RouteOptions, RuleOptions } from "../driver/mod.ts";
 export { openTunnel, Tunnel, type TunnelOptions } from "./tunnel.ts";

@@ -20,6 +20,7 @@ import {
   type Stage,
   type StageContext,
   type TunnelEnd,
+  type WorkerPlace,
 } from "../lib/core/mod.ts";
 import { Cutting, type CuttingHost } from "./cutting.ts";
 import type { Heartbeat } from "./heartbeat.ts";
@@ -27,6 +28,8 @@ import type { Heartbeat } from "./heartbeat.ts";
 // Implementation
 /** The packets that may wait for an end before the end on the other side is no longer read. */
 const TURNED_LIMIT = 256;
+/** The place of a script that runs once. */
+export const ALONE: WorkerPlace = { index: 0, count: 1 };
 
 // Specification: UDP_MAX_SEGMENTS, linux/udp.h; GSO_BY_FRAGS, linux/skbuff.h
 const MOST_SEGMENTS = 128;
@@ -37,13 +40,25 @@ export interface PipelineHost {
   readonly pool: PacketPool;
   /** What the watchdog reads. */
   readonly heartbeat: Heartbeat;
+  /** The other workers; `undefined` without any. */
+  readonly others?: OtherWorkers;
   /** Asks for a breath. */
   wake(): void;
+}
+
+/** What takes packets to other workers. */
+export interface OtherWorkers {
+  /** Which worker this one is. */
+  readonly place: WorkerPlace;
+  /** Copies a packet for the same stage of another worker; returns whether there was room. */
+  send(packet: Packet, worker: number, stage: number, direction: Direction): boolean;
 }
 
 /** A stage in its place: the context that it sees, and the bookkeeping of what it claims. */
 class Place implements StageContext {
   readonly stage: Stage;
+  /** Which worker it runs in. */
+  readonly worker: WorkerPlace;
   /** Its number for the watchdog. */
   readonly number: number;
   now = 0;
@@ -64,6 +79,7 @@ class Place implements StageContext {
     this.number = number;
     this.#index = index;
     this.#pipeline = pipeline;
+    this.worker = pipeline.worker;
     this.due = stage.tick === undefined ? Infinity : 0;
   }
 
@@ -130,6 +146,16 @@ class Place implements StageContext {
     this.#pipeline.discard(packet, reason);
   }
 
+  handOver(packet: Packet, worker: number, direction: Direction = this.direction): void {
+    const { index, count } = this.worker;
+    if (!Number.isInteger(worker) || worker < 0 || worker >= count) {
+      throw new RangeError(`Cannot hand over to worker ${worker}: there are ${count}, from 0 on`);
+    }
+    if (worker === index) throw new TypeError(`Cannot hand over to worker ${worker}: it is this one`);
+    this.#claim(packet, "hand over");
+    this.#pipeline.handOver(packet, worker, this.#index, direction);
+  }
+
   wake(): void {
     if (this.stage.tick !== undefined) this.due = 0;
     this.#pipeline.wake();
@@ -156,6 +182,8 @@ export class Pipeline {
   readonly counters: Counters;
   /** Where packets live. */
   readonly pool: PacketPool;
+  /** Which worker this one is. */
+  readonly worker: WorkerPlace;
   /** Whether nothing moves any more. */
   closed = false;
 
@@ -169,6 +197,7 @@ export class Pipeline {
     this.#host = host;
     this.counters = counters;
     this.pool = host.pool;
+    this.worker = host.others?.place ?? ALONE;
     this.#places = stages.map((stage, index) =>
       new Place(stage, index, host.heartbeat.name(stage.name), this)
     );
@@ -338,6 +367,39 @@ export class Pipeline {
     }
     cells[1] = 0;
     return ticked;
+  }
+
+  /** Whether packets of another worker may come in this direction. */
+  takes(direction: Direction): boolean {
+    const waiting = direction === Direction.Outbound ? this.waitingForFar : this.waitingForDevice;
+    return waiting < TURNED_LIMIT;
+  }
+
+  /** Takes a packet that another worker's stage has handed over to the same one here. */
+  accept(packet: Packet, stage: number, direction: Direction, now: number): void {
+    const isOutbound = direction === Direction.Outbound;
+    const flow = isOutbound ? this.counters.outbound : this.counters.inbound;
+    flow.packetsIn++;
+    flow.bytesIn += packet.length;
+    packet.time = now;
+    // A script may give its workers different stages.
+    if (stage >= this.#places.length) return this.discard(packet, "handed over to no stage");
+    if (isOutbound) this.outbound[stage]!.push(packet);
+    else this.inbound[stage + 1]!.push(packet);
+  }
+
+  /** Hands a packet of a stage over to another worker. */
+  handOver(packet: Packet, worker: number, stage: number, direction: Direction): void {
+    if (!packet.isInSlot) return this.discard(packet, "moved out of its slot");
+    if (!this.#host.others!.send(packet, worker, stage, direction)) {
+      return this.discard(packet, "hand-over full");
+    }
+    const flow = direction === Direction.Outbound ? this.counters.outbound : this.counters.inbound;
+    flow.packetsOut++;
+    flow.bytesOut += packet.length;
+    // Counted where it ends.
+    packet.malformed = false;
+    this.pool.give(packet);
   }
 
   /** Asks for a breath. */

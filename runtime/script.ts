@@ -4,7 +4,8 @@ import { ExitCode, report } from "./cli/failure.ts";
 import { parseScriptFlags, type ScriptFlags, usage } from "./cli/flags.ts";
 import type { Profile } from "./cli/profile.ts";
 import { describe, greet, showCounters, summarize } from "./cli/progress.ts";
-import { openTunnel, type Tunnel, type TunnelOptions } from "./tunnel.ts";
+import { openTunnel, type Tunnel, type TunnelOptions, workerCount } from "./tunnel.ts";
+import { Crew } from "./workers/crew.ts";
 
 /** What a script with several tunnels needs: the options of each, by its name in the script. */
 export interface TunnelsOptions<Name extends string = string> {
@@ -72,7 +73,7 @@ export function script(
   if (meta.main) {
     // A module's own import resolves when it has been evaluated, whatever it waits for; where that fails, Deno says so.
     import(meta.url).then(
-      async () => Deno.exit(await runScript(made, Deno.args, "deno run", fileName(meta.url))),
+      async () => Deno.exit(await runScript(made, Deno.args, "deno run", fileName(meta.url), meta.url)),
       () => {},
     );
   }
@@ -90,6 +91,7 @@ export function isScript(value: unknown): value is TunnelScript | TunnelsScript 
  *
  * @param launcher What started it, such as `deno run`, for its usage text.
  * @param name What the script is called there.
+ * @param url The script's module, which further workers import.
  * @returns the exit code: 0 when it ended, 1 when it failed, and 2 when its command line makes no sense.
  */
 export async function runScript(
@@ -97,6 +99,7 @@ export async function runScript(
   args: readonly string[],
   launcher: string,
   name: string,
+  url?: string,
 ): Promise<number> {
   const command = `${launcher} ${name}`;
   try {
@@ -106,18 +109,48 @@ export async function runScript(
     if (flags.help) console.log(usage(command, Object.keys(declared)));
     else if (flags.dryRun) {
       for (const [key, options] of tunnels) console.log(`${key && `${key}: `}${describe(options)}`);
-    } else await open(made, tunnels, flags, name);
+    } else await open(made, tunnels, flags, name, openCrew(tunnels, url, args));
     return ExitCode.Ended;
   } catch (error) {
     return report(error, command);
   }
 }
 
+type NamedOptions = [name: string, options: TunnelOptions];
+
+/**
+ * The workers that the tunnels' queues take; `undefined` when it is one.
+ *
+ * @throws {TypeError} when the tunnels differ in it, or the script's module is not known.
+ */
+function openCrew(
+  tunnels: NamedOptions[],
+  url: string | undefined,
+  args: readonly string[],
+): Crew | undefined {
+  const counts = tunnels.map(([, options]) => workerCount(options));
+  const most = Math.max(...counts);
+  if (most === 1) return undefined;
+  const other = counts.findIndex((count) => count !== most);
+  if (other >= 0) {
+    throw new TypeError(
+      `Cannot run ${most} workers: tunnel "${tunnels[other]![0]}" has ${
+        counts[other]
+      } of the queues: give each ${most}`,
+    );
+  }
+  if (url === undefined) {
+    throw new TypeError(`Cannot run ${most} workers: the script is in no module of its own`);
+  }
+  return new Crew(most, url, args, tunnels);
+}
+
 async function open(
   made: TunnelScript | TunnelsScript,
-  tunnels: [name: string, options: TunnelOptions][],
+  tunnels: NamedOptions[],
   { quiet, profile }: ScriptFlags,
   script: string,
+  crew: Crew | undefined,
 ): Promise<void> {
   const opened: Record<string, Tunnel> = {};
   await using closing = new AsyncDisposableStack();
@@ -125,12 +158,24 @@ async function open(
     ? undefined
     : closing.use(await openProfile(profile, script, quiet));
   if (!quiet) closing.defer(() => Object.values(opened).forEach(summarize));
+  if (crew !== undefined) closing.use(crew);
   for (const [name, options] of tunnels) {
-    opened[name] = closing.use(await openTunnel(options));
-    if (!quiet) greet(opened[name], options);
+    opened[name] = closing.use(await (crew?.openTunnel(name, options) ?? openTunnel(options)));
+    if (!quiet && crew === undefined) greet(opened[name], options);
   }
+  await crew?.start();
+  if (!quiet && crew !== undefined) { for (const [name, options] of tunnels) greet(opened[name]!, options); }
   if (!quiet) closing.defer(showCounters(Object.values(opened)));
   profiling?.start();
+  crew?.go();
+  await runMain(made, opened);
+}
+
+/** Calls a script's main with its tunnels. */
+export async function runMain(
+  made: TunnelScript | TunnelsScript,
+  opened: Record<string, Tunnel>,
+): Promise<void> {
   try {
     if ("tunnels" in made.options) await (made as TunnelsScript).main(opened);
     else await (made as TunnelScript).main(opened[""]!);

@@ -1,6 +1,6 @@
 /** A tunnel: a device joined to a far end through stages, and the three surfaces that a script works with. */
 
-import { type DeviceOptions, openDevice, type Waiter } from "../driver/mod.ts";
+import { checkDeviceOptions, type DeviceOptions, openDevice, type Waiter } from "../driver/mod.ts";
 import {
   type Device,
   Direction,
@@ -12,14 +12,16 @@ import {
   type Stage,
   type TunnelEnd,
   type TunnelStats,
+  type WorkerPlace,
 } from "../lib/core/mod.ts";
 import { toStage } from "./handler.ts";
 import { Breath, currentLoop, type Loop, type LoopMember } from "./loop.ts";
-import { closeStages, Pipeline } from "./pipeline.ts";
+import { ALONE, closeStages, Pipeline, type PipelineHost } from "./pipeline.ts";
 import { onInterrupt } from "./signals.ts";
 import { BatchSurface, StreamSurface } from "./surfaces.ts";
 import { type EndOpener, openFarEnd } from "./transport/mod.ts";
 import { watch } from "./watchdog.ts";
+import type { WorkerLink } from "./workers/link.ts";
 
 // Implementation
 /** Packets on their way in, after which the script can send no more. */
@@ -61,10 +63,14 @@ export interface TunnelOptions extends DeviceOptions {
 export class Tunnel implements AsyncDisposable {
   /** This machine's side. */
   readonly device: Device;
+  /** Which of the script's workers it is in. */
+  readonly worker: WorkerPlace;
   /** Ends when the tunnel is closed and everything is put back; rejects when it failed. */
   readonly closed: Promise<void>;
 
   readonly #loop: Loop;
+  /** To the same tunnel of the other workers. */
+  readonly #link: WorkerLink | undefined;
   readonly #stages: Stage[];
   readonly #member: LoopMember;
   /** What the script has sent since the last breath; a handler may send while the pipeline is at work. */
@@ -87,13 +93,21 @@ export class Tunnel implements AsyncDisposable {
   readonly #cleanups: (() => void)[] = [];
 
   /** For {@linkcode openTunnel}. */
-  constructor(device: Device, far: TunnelEnd | undefined, options: TunnelOptions, loop: Loop) {
+  constructor(
+    device: Device,
+    far: TunnelEnd | undefined,
+    options: TunnelOptions,
+    loop: Loop,
+    link?: WorkerLink,
+  ) {
     this.device = device;
+    this.worker = link?.place ?? ALONE;
+    this.#link = link;
     this.#far = far;
     this.#loop = loop;
     this.#stages = (options.stages ?? []).map(toStage);
     const signals = options.signals ?? true;
-    this.#pipeline = new Pipeline([], loop);
+    this.#pipeline = new Pipeline([], this.#pipelineHost);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.closed = promise;
     this.#settleClosed = { resolve, reject };
@@ -111,7 +125,12 @@ export class Tunnel implements AsyncDisposable {
       signals,
       rescue: () => device.rescue(),
     }));
-    if (signals) this.#cleanups.push(onInterrupt(() => this.close()));
+    // The first worker's hears signals for all.
+    if (signals && this.worker.index === 0) this.#cleanups.push(onInterrupt(() => this.close()));
+    if (link !== undefined) {
+      link.onEnd = (error) => error === undefined ? this.close() : this.#fail(error);
+      link.onRing = () => loop.wake();
+    }
     const abort = () => this.close();
     options.signal?.addEventListener("abort", abort);
     this.#cleanups.push(() => options.signal?.removeEventListener("abort", abort));
@@ -133,8 +152,12 @@ export class Tunnel implements AsyncDisposable {
     return this.#surface !== undefined && !this.#closing;
   }
 
-  /** What happened so far. */
+  /** What happened so far; in the first of several workers, in all of them. */
   get stats(): TunnelStats {
+    return this.#link?.stats(this.#ownStats) ?? this.#ownStats;
+  }
+
+  get #ownStats(): TunnelStats {
     const stats = this.#pipeline.counters.snapshot(this.#pipeline.queued + this.#sent.length);
     // What an end has accepted and not delivered is still inside.
     const waiting = [[stats.outbound, this.#far], [stats.inbound, this.device]] as const;
@@ -269,6 +292,7 @@ export class Tunnel implements AsyncDisposable {
     this.#breathing = true;
     const came = this.#move(now, waited);
     this.#breathing = false;
+    if (came > Breath.Idle) this.#publish();
     const failure = this.device.failure ?? this.#far?.failure;
     if (failure !== undefined) this.#failure ??= failure;
     if (this.#finishing && this.#pipeline.inboundLength + this.#sent.length === 0) this.#closing = true;
@@ -288,6 +312,7 @@ export class Tunnel implements AsyncDisposable {
     let moved = false;
     let more = false;
 
+    if (this.#link?.receive(pipeline, now, waited) === true) moved = more = true;
     const readsOut = pipeline.wantsOutbound;
     if (readsOut && (waited === undefined || waited.isReady(this.#devicePlace))) {
       const batch = pipeline.outbound[0]!;
@@ -339,12 +364,30 @@ export class Tunnel implements AsyncDisposable {
       const reads = pipeline.wantsInbound && this.#hasRoom(far);
       this.#farPlace = waiter.add(far.waitable, reads, pipeline.waitingForFar > 0);
     }
+    this.#link?.arm(waiter, pipeline);
   }
 
   /** With no slot for an end's packets, what is ready cannot be read: the pool wakes the loop when there is one. */
   #hasRoom(end: TunnelEnd): boolean {
     const mtu = (end as Partial<Device>).mtu ?? this.device.mtu;
     return this.#pipeline.pool.available(mtu) > 0;
+  }
+
+  get #pipelineHost(): PipelineHost {
+    const loop = this.#loop;
+    const { pool, heartbeat } = loop;
+    const others = this.#link === undefined ? {} : { others: this.#link };
+    return { pool, heartbeat, ...others, wake: () => loop.wake() };
+  }
+
+  /** Tells the other workers what there is to tell. */
+  #publish(): void {
+    if (this.#link === undefined) return;
+    const pipeline = this.#pipeline;
+    const forFar = this.#far?.queued ?? 0;
+    const forDevice = this.device.queued;
+    const inside = pipeline.queued + this.#sent.length + forFar + forDevice;
+    this.#link.publish(pipeline.counters, inside, forFar, forDevice);
   }
 
   #host(flow: () => FlowStats): EndHost {
@@ -405,7 +448,7 @@ export class Tunnel implements AsyncDisposable {
   }
 
   #start(last: Stage[]): void {
-    this.#pipeline = new Pipeline([...this.#stages, ...last], this.#loop, this.#pipeline.counters);
+    this.#pipeline = new Pipeline([...this.#stages, ...last], this.#pipelineHost, this.#pipeline.counters);
     this.#joined = true;
     this.#loop.join(this.#member);
   }
@@ -441,7 +484,13 @@ export class Tunnel implements AsyncDisposable {
         problems.push(error);
       }
     }
-    const endings = [this.#loop.release(waitables), this.device.closed, this.#far?.closed];
+    this.#publish();
+    const endings = [
+      this.#loop.release(waitables),
+      this.device.closed,
+      this.#far?.closed,
+      this.#link?.leave(),
+    ];
     Promise.allSettled(endings).then((results) => {
       for (const result of results) if (result.status === "rejected") problems.push(result.reason);
       if (problems.length === 0) this.#settleClosed.resolve();
@@ -454,9 +503,33 @@ export class Tunnel implements AsyncDisposable {
  * Opens a tunnel's device and far end. For programs that embed Warren; a script says `script()`.
  *
  * @throws {RangeError} when `watchdog` is no whole number, or negative.
+ * @throws {TypeError} for several queues, each of which takes a worker that runs a script's module.
  * @throws {Error} as {@linkcode openDevice} does, and as the far end's opener does.
  */
 export async function openTunnel(options: TunnelOptions = {}): Promise<Tunnel> {
+  const count = workerCount(options);
+  if (count > 1) {
+    throw new TypeError(
+      `Cannot open a tunnel with ${count} queues: each takes a worker, and only a script's module runs in several: ` +
+        "write `export default script(import.meta, …)`",
+    );
+  }
+  const openNear = async () => options.device ?? await openDevice(options);
+  return await openTunnelOver(options, openNear, () => openFarEnd(options.far));
+}
+
+/** How many workers a tunnel takes: one for each queue, where there are several. */
+export function workerCount(options: TunnelOptions): number {
+  return Deno.build.os === "linux" ? checkDeviceOptions(options).queues : 1;
+}
+
+/** Opens a tunnel whose ends are opened so; for a script in several workers, with its link. */
+export async function openTunnelOver(
+  options: TunnelOptions,
+  openNear: () => Promise<Device>,
+  openFar: () => Promise<TunnelEnd | undefined>,
+  link?: WorkerLink,
+): Promise<Tunnel> {
   const { watchdog = WATCHDOG } = options;
   if (!Number.isInteger(watchdog) || watchdog < 0 || watchdog > MAX_WATCHDOG) {
     throw new RangeError(
@@ -465,13 +538,13 @@ export async function openTunnel(options: TunnelOptions = {}): Promise<Tunnel> {
   }
   const loop = currentLoop();
   await using undo = new AsyncDisposableStack();
-  const device = options.device ?? await openDevice(options);
+  const device = await openNear();
   undo.defer(() => closeWhole(device));
-  const far = await openFarEnd(options.far);
+  const far = await openFar();
   if (far !== undefined) undo.defer(() => closeWhole(far));
   await loop.acquire(device.waitable !== undefined || far?.waitable !== undefined);
   undo.defer(() => loop.release([]));
-  const tunnel = new Tunnel(device, far, options, loop);
+  const tunnel = new Tunnel(device, far, options, loop, link);
   undo.move();
   return tunnel;
 }

@@ -17,10 +17,23 @@ const PULSES = 2 * LOOKS;
 /** How long Ctrl-C waits for the script to end by itself (milliseconds). */
 const PATIENCE = 1000;
 
+/** One thread's loop: values that can be posted. */
+export interface Heart {
+  /** See {@linkcode Heartbeat.cells}. */
+  readonly cells: Int32Array<SharedArrayBuffer>;
+  /** See {@linkcode Heartbeat.names}. */
+  readonly names: readonly string[];
+  /** See {@linkcode Heartbeat.worker}. */
+  readonly worker: string;
+  /** After how many milliseconds it hangs. */
+  readonly limit: number;
+  /** Whether Ctrl-C ends the process though it hangs. */
+  readonly signals: boolean;
+}
+
 /** What the thread is told, whenever it changes. */
 interface Watched {
-  cells: Int32Array<SharedArrayBuffer>;
-  names: string[];
+  hearts: Heart[];
   rescues: { code: string; data: Uint8Array[] }[];
   limit: number;
   signals: boolean;
@@ -38,60 +51,90 @@ export interface Watch {
   readonly rescue: () => Rescue | undefined;
 }
 
-/** One guard thread for all tunnels of a loop. */
+/**
+ * One guard thread for all tunnels of a loop, and for the loops of a script's other workers: Deno takes a second to
+ * start a worker's worker.
+ */
 class Watchdog {
   readonly #heartbeat: Heartbeat;
   readonly #watches = new Set<Watch>();
+  readonly #others = new Map<number, Heart>();
+  #last: Watch | undefined;
   #worker: Worker | undefined;
   #pulse: ReturnType<typeof setInterval> | undefined;
 
   constructor(heartbeat: Heartbeat) {
     this.#heartbeat = heartbeat;
+    heartbeat.onName = () => this.#tell();
   }
 
   add(watch: Watch): void {
     this.#watches.add(watch);
-    if (this.#worker === undefined) {
-      const text = URL.createObjectURL(new Blob([`(${guard})()`], { type: "text/javascript" }));
-      this.#worker = new Worker(text, { type: "module", name: "warren watchdog" });
-      URL.revokeObjectURL(text);
-      this.#heartbeat.onName = () => this.#tell();
-    }
     this.#tell();
   }
 
   remove(watch: Watch): void {
     if (!this.#watches.delete(watch)) return;
-    if (this.#watches.size > 0) return this.#tell();
-    this.#heartbeat.onName = undefined;
-    clearInterval(this.#pulse);
-    this.#worker?.terminate();
-    this.#worker = undefined;
+    this.#last = watch;
+    this.#tell();
+  }
+
+  /** Watches a worker's loop, too; without a heart, no longer. */
+  setOther(worker: number, heart: Heart | undefined): void {
+    if (heart === undefined) this.#others.delete(worker);
+    else this.#others.set(worker, heart);
+    this.#tell();
   }
 
   #tell(): void {
-    const { cells, names } = this.#heartbeat;
-    const rescues = [...this.#watches].flatMap(({ rescue }) => {
+    clearInterval(this.#pulse);
+    const own = this.#ownHeart();
+    if (own !== undefined) {
+      this.#pulse = setInterval(() => this.#heartbeat.beat(), own.limit / PULSES);
+      this.#pulse.unref();
+    }
+    if (tellElsewhere !== undefined) return tellElsewhere(own);
+    const hearts = [...own === undefined ? [] : [own], ...this.#others.values()];
+    if (hearts.length === 0) {
+      this.#worker?.terminate();
+      this.#worker = undefined;
+      return;
+    }
+    // A device that is closed has nothing to put back; its driver still knows how to end the process.
+    const asked = this.#watches.size > 0 || this.#last === undefined ? [...this.#watches] : [this.#last];
+    const rescues = asked.flatMap(({ rescue }) => {
       const found = rescue();
       return found === undefined ? [] : [{ code: String(found.code), data: found.data }];
     });
-    const watches = [...this.#watches];
-    const limit = Math.min(...watches.map((watch) => watch.limit));
-    const signals = watches.some((watch) => watch.signals);
-    clearInterval(this.#pulse);
-    this.#pulse = setInterval(() => this.#heartbeat.beat(), limit / PULSES);
-    this.#pulse.unref();
-    const watched: Watched = { cells, names, rescues, limit, signals, looks: LOOKS, patience: PATIENCE };
-    this.#worker?.postMessage(watched);
+    const limit = Math.min(...hearts.map((heart) => heart.limit));
+    const signals = hearts.some((heart) => heart.signals);
+    const watched: Watched = { hearts, rescues, limit, signals, looks: LOOKS, patience: PATIENCE };
+    this.#worker ??= startGuard();
+    this.#worker.postMessage(watched);
   }
+
+  #ownHeart(): Heart | undefined {
+    if (this.#watches.size === 0) return undefined;
+    const watches = [...this.#watches];
+    const { cells, names, worker } = this.#heartbeat;
+    const limit = Math.min(...watches.map((watch) => watch.limit));
+    return { cells, names, worker, limit, signals: watches.some((watch) => watch.signals) };
+  }
+}
+
+function startGuard(): Worker {
+  const text = URL.createObjectURL(new Blob([`(${guard})()`], { type: "text/javascript" }));
+  const worker = new Worker(text, { type: "module", name: "warren watchdog" });
+  URL.revokeObjectURL(text);
+  return worker;
 }
 
 /** The thread. Its text is the worker's whole program, so it uses nothing from outside of itself. */
 function guard(): void {
   let watched: Watched | undefined;
   let timer: ReturnType<typeof setTimeout> | undefined;
-  let last = 0;
-  let unchanged = 0;
+  /** What each loop's heart showed, and how often it was the same. */
+  const seen = new Map<string, { last: number; unchanged: number }>();
 
   function end(why: string, status: number): void {
     console.error(`warren: ${why}: ending the process`);
@@ -106,25 +149,32 @@ function guard(): void {
     Deno.kill(Deno.pid, "SIGKILL");
   }
 
-  function where(): string {
-    return watched!.names[watched!.cells[1]!] ?? "a stage";
+  function where({ names, cells }: Heart): string {
+    return names[cells[1]!] ?? "a stage";
   }
 
   function look(): void {
-    const now = watched!.cells[0]!;
-    unchanged = now === last ? unchanged + 1 : 0;
-    last = now;
-    if (unchanged >= watched!.looks) {
-      end(`Cannot go on: ${where()} has not returned for ${watched!.limit} ms`, 70);
+    for (const heart of watched!.hearts) {
+      const now = heart.cells[0]!;
+      const before = seen.get(heart.worker);
+      const unchanged = now === before?.last ? before.unchanged + 1 : 0;
+      seen.set(heart.worker, { last: now, unchanged });
+      if (unchanged >= watched!.looks) {
+        end(`Cannot go on${heart.worker}: ${where(heart)} has not returned for ${watched!.limit} ms`, 70);
+      }
     }
   }
 
   function interrupt(): void {
-    if (watched === undefined) return;
-    const before = watched.cells[0];
-    setTimeout(() => {
-      if (watched!.cells[0] === before) end(`Interrupted while ${where()} does not return`, 130);
-    }, watched.patience);
+    for (const { worker, cells } of watched?.hearts ?? []) {
+      const before = cells[0];
+      setTimeout(() => {
+        // It may have ended meanwhile.
+        const heart = watched!.hearts.find((one) => one.worker === worker);
+        if (heart === undefined || cells[0] !== before) return;
+        end(`Interrupted while ${where(heart)}${worker} does not return`, 130);
+      }, watched!.patience);
+    }
   }
 
   let listening = false;
@@ -143,12 +193,28 @@ function guard(): void {
 
 const watchdogs = new WeakMap<Heartbeat, Watchdog>();
 
+function watchdogOf(heartbeat: Heartbeat): Watchdog {
+  let watchdog = watchdogs.get(heartbeat);
+  if (watchdog === undefined) watchdogs.set(heartbeat, watchdog = new Watchdog(heartbeat));
+  return watchdog;
+}
+
 /** Watches a loop, from now until the returned function is called. */
 export function watch(heartbeat: Heartbeat, watch: Watch): () => void {
   if (watch.limit === 0) return () => {};
-  let watchdog = watchdogs.get(heartbeat);
-  if (watchdog === undefined) watchdogs.set(heartbeat, watchdog = new Watchdog(heartbeat));
-  const guarding = watchdog;
-  guarding.add(watch);
-  return () => guarding.remove(watch);
+  const watchdog = watchdogOf(heartbeat);
+  watchdog.add(watch);
+  return () => watchdog.remove(watch);
+}
+
+/** Watches the loop of another worker beside this thread's; `undefined`: no longer. */
+export function watchWorker(heartbeat: Heartbeat, worker: number, heart: Heart | undefined): void {
+  watchdogOf(heartbeat).setOther(worker, heart);
+}
+
+let tellElsewhere: ((heart: Heart | undefined) => void) | undefined;
+
+/** Has another thread's watchdog watch this thread's loop. */
+export function watchElsewhere(tell: (heart: Heart | undefined) => void): void {
+  tellElsewhere = tell;
 }

@@ -16,7 +16,9 @@ import {
 import { DeviceEvents } from "../events.ts";
 import type { CheckedDeviceOptions } from "../options.ts";
 import { cString } from "../posix/libc.ts";
+import type { DeviceShare } from "../share.ts";
 import { Errno, errnoName, systemError } from "./errno.ts";
+import { readSystemFile } from "./files.ts";
 import { leftovers, repair } from "./journal.ts";
 import { errno, libc } from "./libc.ts";
 import { LinkMonitor } from "./link_monitor.ts";
@@ -39,6 +41,7 @@ const TUNSETOFFLOAD = 0x400454d0n;
 const TUNSETVNETHDRSZ = 0x400454d8n;
 const TUNSETVNETLE = 0x400454dcn;
 const IFF_TUN = 0x0001;
+const IFF_MULTI_QUEUE = 0x0100;
 const IFF_NO_PI = 0x1000;
 const IFF_VNET_HDR = 0x4000;
 const TUN_F_CSUM = 0x01n;
@@ -61,11 +64,12 @@ interface TunParts {
   readonly uring: boolean;
   readonly link: Link;
   readonly netlink: Netlink;
-  readonly setup: Setup;
+  /** `undefined` for a queue of a device that another thread has set up. */
+  readonly setup: Setup | undefined;
   readonly monitor: LinkMonitor;
 }
 
-/** A TUN device. */
+/** A TUN device, or one queue of it. */
 export class TunDevice implements Device {
   /** The name that the kernel knows it by. */
   readonly name: string;
@@ -78,7 +82,7 @@ export class TunDevice implements Device {
   readonly #fd: number;
   readonly #index: number;
   readonly #netlink: Netlink;
-  readonly #setup: Setup;
+  readonly #setup: Setup | undefined;
   readonly #monitor: LinkMonitor;
   readonly #events = new DeviceEvents();
   #mtu: number;
@@ -151,8 +155,9 @@ export class TunDevice implements Device {
   }
 
   /** Replays the undo messages; there are some for a persistent device and for rules. */
-  rescue(): Rescue {
-    return { code: rescue, data: [cString(this.#setup.journalPath), ...this.#setup.undos] };
+  rescue(): Rescue | undefined {
+    const setup = this.#setup;
+    return setup && { code: rescue, data: [cString(setup.journalPath), ...setup.undos] };
   }
 
   /** Puts everything back; the kernel removes a device that is not persistent. */
@@ -165,7 +170,7 @@ export class TunDevice implements Device {
     // A persistent device keeps it, and whoever opens it next may know no super-packets.
     if (this.offload) this.#libc.ioctlNumber(this.#fd, TUNSETOFFLOAD, 0n);
     try {
-      this.#setup.undo();
+      this.#setup?.undo();
     } finally {
       this.#netlink.close();
       this.#libc.close(this.#fd);
@@ -200,31 +205,80 @@ export class TunDevice implements Device {
 
 /** Creates or attaches to a TUN device and sets it up; what fails undoes what was done. */
 export function openTunDevice(options: CheckedDeviceOptions): TunDevice {
+  return openTunQueues(options).device;
+}
+
+/**
+ * Creates or attaches to a TUN device of so many queues. The first one is the device's; each other one belongs to
+ * whoever gets its share.
+ *
+ * The kernel chooses a packet's queue by a hash of its addresses and ports, which is the same for both directions
+ * and for all devices, scaled to the number of queues. It also learns: a packet that was written to a queue has its
+ * flow's packets come from that one, until the flow was idle for about three seconds (tun_automq_select_queue(),
+ * tun_flow_update(); drivers/net/tun.c). A worker writes what it reads to the same queue, of this device or of one
+ * with as many queues; so what is learned is what the hash says, and a flow stays where it is, idle or not, as long
+ * as the number of queues does not change. Therefore all of them are open before the device is up, and before
+ * anything is read.
+ *
+ * Fragments are hashed without their ports: they go one way, and the flow's whole packets another.
+ */
+export function openTunQueues(options: CheckedDeviceOptions): { device: TunDevice; shares: DeviceShare[] } {
+  const { uring, queues } = options;
   // What cannot be repaired stays in the journal, and `warren doctor` says why.
   for (const leftover of leftovers().found) repair(leftover);
-  const fd = open(options.name, options.offload);
   using undo = new DisposableStack();
-  undo.defer(() => libc().close(fd.descriptor));
+  const opened: Opened[] = [];
+  while (opened.length < queues) {
+    // The first one creates the device, and the others are the same one's.
+    const queue = open(opened[0]?.name ?? options.name, options);
+    undo.defer(() => libc().close(queue.fd));
+    opened.push(queue);
+  }
+  const [{ fd, name, offload }, ...others] = opened as [Opened, ...Opened[]];
   const netlink = undo.use(Netlink.open());
-  const link = netlink.linkByName(fd.name);
-  if (link === undefined) throw systemError(`use "${fd.name}"`, "RTM_GETLINK", Errno.ENODEV);
+  const link = netlink.linkByName(name);
+  if (link === undefined) throw systemError(`use "${name}"`, "RTM_GETLINK", Errno.ENODEV);
   const setup = new Setup(netlink, link.name);
   undo.defer(() => setup.undo());
   setup.apply(link, options);
   const monitor = LinkMonitor.open(link.index);
   undo.move();
-  return new TunDevice({
-    fd: fd.descriptor,
-    offload: fd.offload,
-    uring: options.uring,
-    link: netlink.link(link.index) ?? link,
-    netlink,
-    setup,
-    monitor,
-  });
+  const { index } = link;
+  return {
+    device: new TunDevice({
+      fd,
+      offload,
+      uring,
+      link: netlink.link(index) ?? link,
+      netlink,
+      setup,
+      monitor,
+    }),
+    shares: others.map(({ fd }) => ({ fd, index, name, offload, uring })),
+  };
 }
 
-function open(name: string, wanted: boolean): { descriptor: number; name: string; offload: Offload } {
+/** Serves a queue of a device that another thread has opened and puts back. Its descriptor is this one's from now. */
+export function joinTunDevice({ fd, index, name, offload, uring }: DeviceShare): TunDevice {
+  using undo = new DisposableStack();
+  undo.defer(() => libc().close(fd));
+  const netlink = undo.use(Netlink.open());
+  const link = netlink.link(index);
+  if (link === undefined) throw systemError(`use "${name}"`, "RTM_GETLINK", Errno.ENODEV);
+  const monitor = LinkMonitor.open(index);
+  undo.move();
+  return new TunDevice({ fd, offload, uring, link, netlink, setup: undefined, monitor });
+}
+
+/** A queue of a device. */
+interface Opened {
+  readonly fd: number;
+  /** The device's. */
+  readonly name: string;
+  readonly offload: Offload;
+}
+
+function open(name: string, { offload: wanted, queues }: CheckedDeviceOptions): Opened {
   const { open, ioctl, ioctlNumber, close } = libc();
   const descriptor = open(cString(TUN_PATH), O_RDWR | O_NONBLOCK | O_CLOEXEC, 0);
   if (descriptor < 0) throw openError(errno());
@@ -232,19 +286,19 @@ function open(name: string, wanted: boolean): { descriptor: number; name: string
   new TextEncoder().encodeInto(name, request);
   new DataView(request.buffer).setUint16(
     IFR_FLAGS,
-    IFF_TUN | IFF_NO_PI | (wanted ? IFF_VNET_HDR : 0),
+    IFF_TUN | IFF_NO_PI | (wanted ? IFF_VNET_HDR : 0) | (queues > 1 ? IFF_MULTI_QUEUE : 0),
     true,
   );
   if (ioctl(descriptor, TUNSETIFF, request) < 0) {
     const failed = errno();
     close(descriptor);
-    throw attachError(name, failed);
+    throw attachError(name, failed, queues);
   }
   const text = new TextDecoder().decode(request.subarray(0, request.indexOf(0)));
   if (!wanted) {
     // A program that crashed may have left it on a persistent device.
     ioctlNumber(descriptor, TUNSETOFFLOAD, 0n);
-    return { descriptor, name: text, offload: { tcp: false, udp: false } };
+    return { fd: descriptor, name: text, offload: { tcp: false, udp: false } };
   }
   // A persistent device keeps what another program has set.
   ioctl(descriptor, TUNSETVNETHDRSZ, Int32Array.of(VNET_HEADER));
@@ -253,7 +307,7 @@ function open(name: string, wanted: boolean): { descriptor: number; name: string
   const udp = ioctlNumber(descriptor, TUNSETOFFLOAD, tcp | TUN_F_USO4 | TUN_F_USO6) >= 0;
   // Where a kernel knows none of them, it cuts and sums itself, as it does for every device.
   if (!udp) ioctlNumber(descriptor, TUNSETOFFLOAD, tcp);
-  return { descriptor, name: text, offload: { tcp: true, udp } };
+  return { fd: descriptor, name: text, offload: { tcp: true, udp } };
 }
 
 function openError(failed: number): Error {
@@ -266,12 +320,25 @@ function openError(failed: number): Error {
   return systemError(`open "${TUN_PATH}"`, "open", failed, remedies[failed]);
 }
 
-function attachError(name: string, failed: number): Error {
+function attachError(name: string, failed: number, queues: number): Error {
+  const many = queues > 1 ? " multi_queue" : "";
   const remedies: Record<number, string> = {
     [Errno.EPERM]: "run as root, grant CAP_NET_ADMIN to deno, or prepare the device by " +
-      `\`ip tuntap add ${name.includes("%") ? "NAME" : name} mode tun user USER\``,
+      `\`ip tuntap add ${name.includes("%") ? "NAME" : name} mode tun user USER${many}\``,
     [Errno.EBUSY]: "another program has this device open",
-    [Errno.EINVAL]: "there is a device of this name that is no TUN device",
+    [Errno.EINVAL]: mismatch(name, queues),
   };
   return systemError(`open device "${name}"`, "TUNSETIFF", failed, remedies[failed]);
+}
+
+/** Why a device that is there does not fit, by its flags in sysfs. */
+function mismatch(name: string, queues: number): string {
+  const flags = Number(readSystemFile(`/sys/class/net/${name}/tun_flags`)?.trim() ?? 0);
+  const hasSeveral = (flags & IFF_MULTI_QUEUE) !== 0;
+  if ((flags & IFF_TUN) === 0 || hasSeveral === queues > 1) {
+    return "there is a device of this name that is no TUN device";
+  }
+  return hasSeveral
+    ? "it was made for several queues: use them by --workers 2, or make it without multi_queue"
+    : `it was made for one queue: make it by \`ip tuntap add ${name} mode tun multi_queue\``;
 }

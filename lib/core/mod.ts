@@ -10,7 +10,14 @@ export { LARGE_ROOM, PacketPool, type PacketPoolOptions, SMALL_ROOM } from "./po
 export { PacketBatch, type PacketBatchOptions } from "./batch.ts";
 export { PacketQueue, type PacketQueueOptions } from "./queue.ts";
 export { type Clock, ManualClock } from "./clock.ts";
-export { Direction, type PacketHandler, type Stage, type StageContext, Verdict } from "./stage.ts";
+export {
+  Direction,
+  type PacketHandler,
+  type Stage,
+  type StageContext,
+  Verdict,
+  type WorkerPlace,
+} from "./stage.ts";
 export type {
   Device,
   DeviceEvent,

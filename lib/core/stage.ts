@@ -58,6 +58,14 @@ export interface Stage {
   close?(): void;
 }
 
+/** Which of a script's workers this one is. */
+export interface WorkerPlace {
+  /** Its number, from 0. */
+  readonly index: number;
+  /** How many there are: 1 unless the device has several queues. */
+  readonly count: number;
+}
+
 /**
  * What a stage can do. Every method takes a packet of the batch that the stage is looking at, one that it
  * holds, or one that it took; anything else is a `TypeError`, since it would lose or double a packet.
@@ -67,6 +75,8 @@ export interface StageContext {
   readonly now: number;
   /** Which way the current batch goes. */
   readonly direction: Direction;
+  /** Which worker it runs in: each has stages of its own, so one that translates splits its ports among them. */
+  readonly worker: WorkerPlace;
   /** A new packet of `length` bytes, for the stage to fill and emit; `undefined` when the pool is empty. */
   take(length: number): Packet | undefined;
   /**
@@ -79,6 +89,17 @@ export interface StageContext {
   hold(packet: Packet): void;
   /** Throws a packet away and counts it under this reason. */
   drop(packet: Packet, reason: string): void;
+  /**
+   * Gives a packet to another worker, where it enters this stage again, in the batch's direction unless another one
+   * is given: for a packet that came to this worker's queue and is another one's to know. It is copied once, with
+   * all its properties but `time`; when that worker is far behind, it is dropped as `hand-over full`.
+   *
+   * A flow keeps its order when all of its packets in one direction are handed over, or none.
+   *
+   * @throws {RangeError} when there is no worker of this number.
+   * @throws {TypeError} when it is this one.
+   */
+  handOver(packet: Packet, worker: number, direction?: Direction): void;
   /** Asks for a breath, with a call of `tick`: for callbacks that ran outside of one. */
   wake(): void;
 }

@@ -15,6 +15,9 @@ export interface FlowStats {
 /**
  * A tunnel's counters at one moment, for which always holds: `outbound.packetsIn + inbound.packetsIn + created`
  * equals `outbound.packetsOut + inbound.packetsOut + queued` and the sum of `dropped`.
+ *
+ * With several workers, those of the first one are the sums over all; each other one has its own. There, a packet
+ * that is handed over has gone out of one worker and come into the other; in the sums it has done neither.
  */
 export interface TunnelStats {
   /** From this machine. */
@@ -49,6 +52,11 @@ export class Counters {
   drop(reason: string): void {
     this.dropped++;
     this.#reasons.set(reason, (this.#reasons.get(reason) ?? 0) + 1);
+  }
+
+  /** How many were dropped for each reason. */
+  get reasons(): ReadonlyMap<string, number> {
+    return this.#reasons;
   }
 
   /** A copy of the counters, with how many packets are queued. */

@@ -44,6 +44,8 @@ const DEVICE_FLAGS = ["name", "address", "route", "mtu", "queue-length", ...SWIT
 const BOOLEAN_FLAGS = ["help", "quiet", "dry-run"];
 /** Its value, if any, stands behind "=": in `--profile my.ts` that is the script. */
 const PROFILE_FLAG = "profile";
+/** For all tunnels: each worker has all of them. */
+const WORKERS = "workers";
 
 /** The usage text of a script with tunnels of these names; `[""]` for a script with one. */
 export function usage(command: string, tunnels: readonly string[]): string {
@@ -66,6 +68,7 @@ export function usage(command: string, tunnels: readonly string[]): string {
   --profile[=FILE]   write a CPU profile for Chrome's DevTools when the script ends, or after ten minutes:
                      FILE, or here, named after the script and the time
   --dry-run          check everything, say what would be opened, and end
+  --workers N        run the script in N workers, each with a queue of the device and a processor core (Linux)
   -q, --quiet        say nothing but errors
   -h, --help         this text
 ${several}
@@ -98,9 +101,9 @@ export function parseScriptFlags(
   if (profiles.length > 1) throw new UsageError(`--${PROFILE_FLAG} is given twice`);
   if (profiles[0]?.endsWith("=")) throw new UsageError(`${profiles[0]} needs a file's name behind it`);
   const parsed = parseArgs(args.filter((argument) => !isProfileFlag(argument)), {
-    string: valued,
+    string: [...valued, WORKERS],
     boolean: [...BOOLEAN_FLAGS, ...switches],
-    collect: valued,
+    collect: [...valued, WORKERS],
     alias: { h: "help", q: "quiet" },
     unknown: (argument) => {
       throw new UsageError(unknownArgument(argument, keys));
@@ -114,6 +117,8 @@ export function parseScriptFlags(
     const values = (name === "" ? parsed : parsed[name] ?? {}) as Record<string, unknown>;
     tunnels[name] = help ? declared[name]! : merge(name, declared[name]!, values);
   }
+  const workers = (parsed[WORKERS] ?? []) as string[];
+  if (!help && workers.length > 0) setWorkers(tunnels, workers);
   return {
     tunnels,
     help,
@@ -158,6 +163,26 @@ function merge(name: string, declared: TunnelOptions, parsed: Record<string, unk
   return merged;
 }
 
+/** Gives each tunnel a queue for each worker. */
+function setWorkers(tunnels: Record<string, TunnelOptions>, values: readonly string[]): void {
+  const flag = `--${WORKERS}`;
+  if (values.includes("")) throw new UsageError(`${flag} needs a value`);
+  if (values.length > 1) throw new UsageError(`${flag} is given twice`);
+  for (const [name, options] of Object.entries(tunnels)) {
+    const queues = blame(flag, () => {
+      const queues = wholeNumber(values[0]!);
+      checkDeviceOptions({ linux: { queues } });
+      return queues;
+    });
+    if (queues > 1 && Deno.build.os !== "linux") {
+      throw new Deno.errors.NotSupported(
+        `Cannot run ${queues} workers: ${Deno.build.os} has no device of several queues: leave out ${flag}`,
+      );
+    }
+    tunnels[name] = { ...options, linux: { ...options.linux, queues } };
+  }
+}
+
 function check(options: TunnelOptions): void {
   checkDeviceOptions(options);
   if (typeof options.far === "string") checkFarUrl(options.far);
@@ -190,7 +215,7 @@ export function unknownArgument(argument: string, keys: readonly string[]): stri
   }
   const name = argument.replace(/^-+/, "").replace(/=.*/s, "");
   const near = keys.find((key) => key.endsWith(`.${name}`)) ??
-    nearest(name, [...keys, ...BOOLEAN_FLAGS, PROFILE_FLAG]) ??
+    nearest(name, [...keys, ...BOOLEAN_FLAGS, PROFILE_FLAG, WORKERS]) ??
     // That is what Deno and Node.js call it.
     (name.startsWith("cpu-prof") ? PROFILE_FLAG : undefined);
   return `${argument} is no flag of this script${near === undefined ? "" : `: did you mean --${near}?`}`;

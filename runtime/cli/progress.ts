@@ -2,7 +2,7 @@
 
 import { formatCidr, parseCidr, Prefix } from "../../lib/address.ts";
 import type { TunnelStats } from "../../lib/core/mod.ts";
-import type { Tunnel, TunnelOptions } from "../tunnel.ts";
+import { type Tunnel, type TunnelOptions, workerCount } from "../tunnel.ts";
 
 // Implementation
 /** How often the counters are shown (milliseconds). */
@@ -22,6 +22,7 @@ export function describe(options: TunnelOptions): string {
     ),
     ...(mtu === undefined ? [] : [`MTU ${mtu}`]),
     ...(linux?.txQueueLength === undefined ? [] : [`queue of ${linux.txQueueLength} packets`]),
+    ...(linux?.queues === undefined || linux.queues === 1 ? [] : [`${linux.queues} workers`]),
     ...(far === undefined ? [] : [`far end ${typeof far === "string" ? far : "of the script's own"}`]),
   ].join(", ");
 }
@@ -30,7 +31,13 @@ export function describe(options: TunnelOptions): string {
 export function greet(tunnel: Tunnel, options: TunnelOptions): void {
   const { device, far } = tunnel;
   const own = options.device === undefined ? addresses(options) : [];
-  const facts = [...own, `MTU ${device.mtu}`, ...(far === undefined ? [] : [`to ${far.name}`])];
+  const count = workerCount(options);
+  const facts = [
+    ...own,
+    `MTU ${device.mtu}`,
+    ...(far === undefined ? [] : [`to ${far.name}`]),
+    ...(count === 1 ? [] : [`${count} workers`]),
+  ];
   console.error(`${device.name} is open: ${facts.join(", ")}. Ctrl-C ends it.`);
   const prefixes = own.map(parseCidr).filter(({ address, length }) => length < address.bytes.length * 8 - 1);
   if (prefixes.length === 0) return;

@@ -33,7 +33,13 @@ export async function run(args: readonly string[]): Promise<number> {
     throw new UsageError(`the script comes before its flags: warren run my.ts ${name}`);
   }
   if (name.endsWith(PROFILE_SUFFIX)) throw new UsageError(unknownArgument(name, []));
-  return await runScript(await load(name), [...profile, ...flags], "warren run", name);
+  const url = urlOf(name);
+  return await runScript(await load(name), [...profile, ...flags], "warren run", name, url.href);
+}
+
+function urlOf(name: string): URL {
+  // One letter before a colon is a drive.
+  return /^[a-z][a-z0-9+.-]+:/i.test(name) ? new URL(name) : pathToFileURL(resolve(name));
 }
 
 /**
@@ -44,8 +50,7 @@ export async function run(args: readonly string[]): Promise<number> {
  * @throws what its own code throws.
  */
 export async function load(name: string): Promise<TunnelScript | TunnelsScript> {
-  // One letter before a colon is a drive.
-  const url = /^[a-z][a-z0-9+.-]+:/i.test(name) ? new URL(name) : pathToFileURL(resolve(name));
+  const url = urlOf(name);
   if (url.protocol === "file:") await checkFile(name, url);
   let module: { default?: unknown };
   try {

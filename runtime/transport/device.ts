@@ -4,6 +4,9 @@ import { type DeviceOptions, openDevice } from "../../driver/mod.ts";
 import { checkDeviceOptions } from "../../driver/mod.ts";
 import type { Device } from "../../lib/core/mod.ts";
 
+/** What {@linkcode device} was given: several workers open a queue each. */
+const optionsOf = new WeakMap<object, DeviceOptions>();
+
 /**
  * Joins the tunnel to another device of this machine, made or attached to when the tunnel opens, and put back
  * when it closes. As a URL: `tun:NAME`.
@@ -20,5 +23,12 @@ import type { Device } from "../../lib/core/mod.ts";
  */
 export function device(options: DeviceOptions = {}): () => Promise<Device> {
   checkDeviceOptions(options);
-  return () => openDevice(options);
+  const open = () => openDevice(options);
+  optionsOf.set(open, options);
+  return open;
+}
+
+/** The options of a far end that {@linkcode device} opens; `undefined` of any other one. */
+export function deviceOptionsOf(far: object | undefined): DeviceOptions | undefined {
+  return far === undefined ? undefined : optionsOf.get(far);
 }

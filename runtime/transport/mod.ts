@@ -19,8 +19,13 @@ export type EndOpener = () => TunnelEnd | Promise<TunnelEnd>;
 export async function openFarEnd(
   far: TunnelEnd | EndOpener | string | undefined,
 ): Promise<TunnelEnd | undefined> {
-  const opener = typeof far === "string" ? parseFarUrl(far) : far;
+  const opener = openerOf(far);
   return typeof opener === "function" ? await opener() : opener;
+}
+
+/** What opens a far end that is told by its URL. */
+export function openerOf<Far>(far: Far | string): Far | EndOpener {
+  return typeof far === "string" ? parseFarUrl(far) : far;
 }
 
 /**

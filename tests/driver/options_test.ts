@@ -32,6 +32,17 @@ Deno.test("checkDeviceOptions() takes one or several of each", () => {
   assert.deepEqual(rules[0]!.family, 4);
 });
 
+Deno.test("checkDeviceOptions() takes 1 to 256 queues", () => {
+  assert.equal(checkDeviceOptions({}).queues, 1);
+  assert.equal(checkDeviceOptions({ linux: { queues: 256 } }).queues, 256);
+  for (const queues of [0, 257, 1.5, NaN]) {
+    assert.throws(
+      () => checkDeviceOptions({ linux: { queues } }),
+      /^RangeError: Cannot use number of queues /,
+    );
+  }
+});
+
 Deno.test("checkDeviceOptions() takes the names that Linux takes, and counts them in bytes", () => {
   const check = (name: string) => checkDeviceOptions({ name }, "linux").name;
   assert.equal(check("fifteen-bytes-x"), "fifteen-bytes-x");
@@ -63,7 +74,7 @@ Deno.test("checkDeviceOptions() refuses options of a system that it does not kno
     const [linux, message] of [
       [
         { offlaod: false },
-        "Cannot use linux.offlaod: there is no such option, but txQueueLength, offload, uring",
+        "Cannot use linux.offlaod: there is no such option, but txQueueLength, offload, uring, queues",
       ],
       [{ offload: "no" }, 'Cannot use linux.offload "no": it is true or false'],
       [{ uring: 0 }, "Cannot use linux.uring 0: it is true or false"],

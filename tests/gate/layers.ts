@@ -10,10 +10,11 @@ const SCRIPTS = FLOORS.indexOf("scripts");
 const PACKAGE = "@warren/tunnel";
 /** A folder of the driver that belongs to one system. */
 const PLATFORM = /^driver\/(linux|windows|macos|freebsd)\//;
-/** The files that open a native library. The text of `rescue.ts` runs in another thread, where nothing is open. */
+/** The files that open a native library. The texts of `rescue.ts` and `module_text.ts` run where nothing is open. */
 const LIBRARY_FILES = [
   "driver/freebsd/libc.ts",
   "driver/linux/libc.ts",
+  "driver/linux/module_text.ts",
   "driver/linux/rescue.ts",
   "driver/macos/libsystem.ts",
   "driver/windows/iphlpapi.ts",

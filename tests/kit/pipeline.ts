@@ -2,7 +2,7 @@
 
 import { Direction, type PacketBatch, PacketPool, type Stage } from "../../lib/core/mod.ts";
 import { Heartbeat } from "../../runtime/heartbeat.ts";
-import { Pipeline } from "../../runtime/pipeline.ts";
+import { type OtherWorkers, Pipeline } from "../../runtime/pipeline.ts";
 
 /** What a test drives. */
 export class TestPipeline {
@@ -15,9 +15,12 @@ export class TestPipeline {
   /** The breath's time. */
   now = 0;
 
-  /** A pipeline of these stages. */
-  constructor(...stages: Stage[]) {
+  /** A pipeline of these stages; and of one of several workers, when it is told of the others. */
+  constructor(...parts: (Stage | { others: OtherWorkers })[]) {
+    const stages = parts.filter((part) => "name" in part);
+    const beside = parts.find((part) => "others" in part);
     this.pipeline = new Pipeline(stages, {
+      ...beside,
       pool: this.pool,
       heartbeat: new Heartbeat(),
       wake: () => void this.wakes++,

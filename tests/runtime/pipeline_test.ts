@@ -9,6 +9,7 @@ import {
   type Stage,
   type StageContext,
 } from "../../lib/core/mod.ts";
+import type { OtherWorkers } from "../../runtime/pipeline.ts";
 import { TestPipeline } from "../kit/pipeline.ts";
 
 const { Outbound, Inbound } = Direction;
@@ -55,6 +56,72 @@ Deno.test("StageContext.emit() in the direction goes onward from the stage, ahea
   test.put(Outbound, [1, 2, 3]);
   test.settle();
   assert.deepEqual(test.take().far, [21, 11, 31]);
+});
+
+Deno.test("StageContext.handOver() gives packets to the same stage of another worker, and counts them", () => {
+  const sent: [bytes: number[], worker: number, stage: number, direction: Direction][] = [];
+  const full = on(3, (packet, context) => context.handOver(packet, 1));
+  const stage = on(2, (packet, context) => {
+    assert.deepEqual(context.worker, { index: 0, count: 3 });
+    context.handOver(packet, 2);
+  });
+  const others: OtherWorkers = {
+    place: { index: 0, count: 3 },
+    send(packet, worker, index, direction) {
+      if (worker === 1) return false;
+      sent.push([[...packet.data], worker, index, direction]);
+      return true;
+    },
+  };
+  const test = new TestPipeline(digit(1), full, stage, { others });
+  test.put(Outbound, [2, 0, 3]);
+  // What the first stage makes of them: 21, 1, 31.
+  test.settle();
+  assert.deepEqual(sent, []);
+  assert.deepEqual(test.take().far, [21, 1, 31]);
+  const alone = new TestPipeline(full, stage, { others });
+  alone.put(Outbound, [2, 1, 3]);
+  alone.settle();
+  assert.deepEqual(sent, [[[2], 2, 1, Outbound]]);
+  assert.deepEqual(alone.take().far, [1]);
+  const { outbound, dropped } = alone.pipeline.counters.snapshot(alone.pipeline.queued);
+  assert.deepEqual([outbound.packetsIn, outbound.packetsOut, dropped], [3, 2, { "hand-over full": 1 }]);
+  assert.equal(alone.balanced, true);
+  assert.equal(alone.pool.taken, 0);
+});
+
+Deno.test("Pipeline.accept() has a packet enter its stage, in its direction", () => {
+  const test = new TestPipeline(digit(1), digit(2), digit(3));
+  const packet = (byte: number) => test.pool.from(Uint8Array.of(byte))!;
+  test.pipeline.accept(packet(0), 1, Outbound, 0);
+  test.pipeline.accept(packet(0), 1, Inbound, 0);
+  test.pipeline.accept(packet(0), 3, Outbound, 0);
+  test.settle();
+  assert.deepEqual(test.take(), { far: [23], device: [21] });
+  assert.deepEqual(test.pipeline.counters.snapshot(0).dropped, { "handed over to no stage": 1 });
+  assert.equal(test.balanced, true);
+});
+
+Deno.test("StageContext.handOver() throws for a worker that is not there, and for its own", () => {
+  for (const place of [undefined, { index: 1, count: 2 }]) {
+    const wrong: [worker: number, error: RegExp][] = place === undefined
+      ? [[0, /^TypeError: Cannot hand over to worker 0: it is this one$/], [
+        1,
+        /^RangeError: .*there are 1, from 0 on$/,
+      ]]
+      : [[1, /^TypeError: .*it is this one$/], [2, /^RangeError/], [-1, /^RangeError/], [0.5, /^RangeError/]];
+    for (const [worker, error] of wrong) {
+      const stage = on(1, (packet, context) => {
+        assert.throws(() => context.handOver(packet, worker), error);
+      });
+      const others = place === undefined ? [] : [{ others: { place, send: () => true } }];
+      const test = new TestPipeline(stage, ...others);
+      test.put(Outbound, [1]);
+      test.settle();
+      assert.deepEqual(test.take().far, [1]);
+      assert.equal(test.balanced, true);
+    }
+  }
 });
 
 Deno.test("StageContext.hold() keeps a packet, counted as queued, until it is emitted", () => {

@@ -31,6 +31,9 @@ const GIVEN: [args: string[], options: TunnelOptions][] = [
   [["--route", "10.0.0.0/8", "--route", "default"], { route: ["10.0.0.0/8", "default"] }],
   [["--mtu", "1400"], { mtu: 1400 }],
   [["--queue-length=20"], { linux: { txQueueLength: 20 } }],
+  ...(Deno.build.os === "linux"
+    ? [[["--workers", "2"], { linux: { queues: 2 } }] satisfies [string[], TunnelOptions]]
+    : []),
   [["--far", "udp://192.0.2.1:4500"], { far: "udp://192.0.2.1:4500" }],
   [["--watchdog", "0"], { watchdog: 0 }],
 ];
@@ -84,6 +87,12 @@ const REFUSED: [args: string[], message: RegExp][] = [
   [["--far", "carrier-pigeon"], /^--far: Cannot parse far end "carrier-pigeon"/],
   [["--watchdog", "1.5"], /^--watchdog: "1\.5" is no whole number$/],
   [["--queue-length", "0"], /^--queue-length: /],
+  [["--workers", "0"], /^--workers: Cannot use number of queues 0: it is not a whole number from 1 to 256$/],
+  [["--workers", "257"], /^--workers: Cannot use number of queues 257: /],
+  [["--workers", "two"], /^--workers: "two" is no whole number$/],
+  [["--workers"], /^--workers needs a value$/],
+  [["--workers", "2", "--workers", "2"], /^--workers is given twice$/],
+  [["--worker", "2"], /did you mean --workers\?$/],
   [["--mtuu", "1400"], /^--mtuu is no flag of this script: did you mean --mtu\?$/],
   [["--adress=10.9.0.1/24"], /did you mean --address\?$/],
   [["--dryrun"], /did you mean --dry-run\?$/],

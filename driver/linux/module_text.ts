@@ -1,0 +1,39 @@
+/** Reads a module's file in a thread that has --allow-ffi alone. */
+
+/**
+ * The text of a file. This function's own text is what runs, in a worker before any module is there: it uses nothing
+ * from outside of itself, so it opens the C library anew and says its constants itself.
+ *
+ * @throws {Error} when it cannot be read.
+ */
+export function readModuleText(path: string): string {
+  const symbols = {
+    // int open(const char *path, int flags, ... /* mode_t mode */);
+    open: { parameters: ["buffer", "i32", "u32"], result: "i32" },
+    // ssize_t read(int fd, void *buf, size_t count);
+    read: { parameters: ["i32", "buffer", "usize"], result: "i32" },
+    // int close(int fd);
+    close: { parameters: ["i32"], result: "i32" },
+  } as const;
+  const [O_RDONLY, O_CLOEXEC, CHUNK] = [0, 0o2000000, 65_536];
+  for (const soname of ["libc.so.6", "libc.musl-x86_64.so.1", "libc.musl-aarch64.so.1"]) {
+    let libc;
+    try {
+      libc = Deno.dlopen(soname, symbols).symbols;
+    } catch {
+      // The other C library.
+      continue;
+    }
+    const fd = libc.open(new TextEncoder().encode(`${path}\0`), O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0) break;
+    const decoder = new TextDecoder();
+    const chunk = new Uint8Array(CHUNK);
+    let text = "";
+    for (let length; (length = libc.read(fd, chunk, BigInt(CHUNK))) > 0;) {
+      text += decoder.decode(chunk.subarray(0, length), { stream: true });
+    }
+    libc.close(fd);
+    return text + decoder.decode();
+  }
+  throw new Error(`Cannot read "${path}"`);
+}

@@ -1,0 +1,255 @@
+/**
+ * The workers of a script whose devices have several queues. The program is the first one: it sets the devices up,
+ * hears signals and shows what is to be shown; each other one serves a queue of its own.
+ *
+ *     program ── openTunnel ── start ──────────────────────── go ── main ── all close ── end
+ *                                │ here, open       opened ▲   │            ▲ closed, ended ▲
+ *     worker 1 …                 └─► load, join ───────────┘   └─► main ────┘───────────────┘
+ *
+ * What ends a tunnel in one of them ends it in all.
+ */
+
+import { type DeviceOptions, dropShare, openDeviceQueues } from "../../driver/mod.ts";
+import type { TunnelEnd } from "../../lib/core/mod.ts";
+import { currentLoop } from "../loop.ts";
+import { deviceOptionsOf } from "../transport/device.ts";
+import { openerOf } from "../transport/mod.ts";
+import { openTunnelOver, type Tunnel, type TunnelOptions } from "../tunnel.ts";
+import { watchWorker } from "../watchdog.ts";
+import { startWorker } from "./boot.ts";
+import { closeLinkParts, type LinkParts, makeLinkParts, WorkerLink } from "./link.ts";
+import type { Order, Report, TunnelPart } from "./messages.ts";
+
+// Implementation
+/**
+ * How long a worker may take to close its tunnels, and then to end, before it is ended (milliseconds): longer than
+ * the watchdog waits, which says what it hangs in.
+ */
+const PATIENCE = 10_000;
+const ENTRY = new URL("./entry.ts", import.meta.url);
+
+/** One of the others. */
+class Colleague {
+  readonly index: number;
+  /** Settled when it is there, when its tunnels are open, and when it has ended; the first two reject at its end. */
+  readonly here: PromiseWithResolvers<void> = Promise.withResolvers();
+  readonly opened: PromiseWithResolvers<void> = Promise.withResolvers();
+  readonly ended: PromiseWithResolvers<void> = Promise.withResolvers();
+  /** Tunnels that have ended there. */
+  readonly closed = new Map<string, PromiseWithResolvers<void>>();
+  hasEnded = false;
+  readonly #worker: Worker;
+
+  constructor(index: number, worker: Worker, tunnels: Iterable<string>) {
+    this.index = index;
+    this.#worker = worker;
+    for (const name of tunnels) this.closed.set(name, Promise.withResolvers());
+    for (const { promise } of [this.here, this.opened]) promise.catch(() => {});
+  }
+
+  tell(order: Order): void {
+    if (!this.hasEnded) this.#worker.postMessage(order);
+  }
+
+  /** It does nothing any more. */
+  end(error: unknown): void {
+    this.hasEnded = true;
+    this.here.reject(error);
+    this.opened.reject(error);
+    this.ended.resolve();
+    for (const { resolve } of this.closed.values()) resolve();
+    this.#worker.terminate();
+  }
+}
+
+/** A tunnel of the first worker, and what the others need to join it. */
+interface Shared {
+  readonly parts: LinkParts;
+  readonly link: WorkerLink;
+  /** By worker, from the second one on; whatever is still here is nobody's. */
+  readonly shares: Omit<TunnelPart, "link">[];
+}
+
+/** All workers of a script. */
+export class Crew implements AsyncDisposable {
+  readonly #count: number;
+  readonly #script: string;
+  readonly #args: readonly string[];
+  readonly #tunnels = new Map<string, Shared>();
+  readonly #colleagues: Colleague[] = [];
+  /** Why workers ended that should not have; each is said once. */
+  readonly #failures: unknown[] = [];
+  #exitCode: number | undefined;
+
+  /**
+   * The workers of a script with this command line; none is started yet.
+   *
+   * @throws {TypeError} when a tunnel has an end of which there is only one.
+   */
+  constructor(
+    count: number,
+    script: string,
+    args: readonly string[],
+    tunnels: readonly (readonly [name: string, options: TunnelOptions])[],
+  ) {
+    this.#count = count;
+    this.#script = script;
+    this.#args = args;
+    for (const [, options] of tunnels) checkEnds(count, options);
+  }
+
+  /** Opens the first worker's side of a tunnel, and the other queues for the other workers. */
+  async openTunnel(name: string, options: TunnelOptions): Promise<Tunnel> {
+    const parts = await makeLinkParts(this.#count);
+    const link = await WorkerLink.open({ index: 0, count: this.#count }, parts, {
+      bring: (ring, to) => this.#colleagues[to - 1]!.tell({ kind: "ring", tunnel: name, ring }),
+      leave: () => this.#leave(name),
+    });
+    const shares: Shared["shares"] = [];
+    this.#tunnels.set(name, { parts, link, shares });
+    const open = async (end: "device" | "far", options: DeviceOptions): Promise<TunnelEnd> => {
+      const linux = { ...options.linux, queues: this.#count };
+      const opened = await openDeviceQueues({ ...options, linux });
+      opened.shares.forEach((share, i) => {
+        const part: Partial<TunnelPart> = shares[i] ?? {};
+        shares[i] = { device: share, far: undefined, ...part, [end]: share };
+      });
+      return opened.device;
+    };
+    const far = options.far === undefined ? undefined : deviceOptionsOf(openerOf(options.far));
+    const openNear = async () => await open("device", options) as Tunnel["device"];
+    const openFar = async () => far === undefined ? undefined : await open("far", far);
+    return await openTunnelOver(options, openNear, openFar, link);
+  }
+
+  /**
+   * Starts the other workers, and has each open its side of every tunnel.
+   *
+   * @throws what a worker could not do.
+   */
+  async start(): Promise<void> {
+    for (let index = 1; index < this.#count; index++) await this.#add(index);
+    for (const colleague of this.#colleagues) {
+      await colleague.here.promise;
+      const tunnels = Object.fromEntries(
+        Array.from(this.#tunnels, ([name, { parts, shares }]) => [name, { ...shares.shift()!, link: parts }]),
+      );
+      const { index } = colleague;
+      const [script, args, count] = [this.#script, this.#args, this.#count];
+      colleague.tell({ kind: "open", script, args, index, count, tunnels });
+    }
+    await Promise.all(this.#colleagues.map(({ opened }) => opened.promise));
+  }
+
+  /** Has the others call the script's main. */
+  go(): void {
+    for (const colleague of this.#colleagues) colleague.tell({ kind: "go" });
+  }
+
+  /**
+   * Waits until every worker has ended, and ends those that do not.
+   *
+   * @throws what went wrong in them, unless it ended a tunnel, which has said it.
+   */
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const colleague of this.#colleagues) colleague.tell({ kind: "stop" });
+    const timer = setTimeout(() => {
+      for (const colleague of this.#colleagues) {
+        if (!colleague.hasEnded) this.#lose(colleague, unresponsive(colleague, "end"));
+      }
+    }, PATIENCE);
+    await Promise.all(this.#colleagues.map(({ ended }) => ended.promise));
+    clearTimeout(timer);
+    for (const { parts, shares } of this.#tunnels.values()) {
+      await closeLinkParts(parts);
+      for (const { device, far } of shares) {
+        await dropShare(device);
+        if (far !== undefined) await dropShare(far);
+      }
+    }
+    if (this.#exitCode !== undefined) Deno.exit(this.#exitCode);
+    if (this.#failures.length === 1) throw this.#failures[0];
+    if (this.#failures.length > 1) throw new AggregateError(this.#failures);
+  }
+
+  async #add(index: number): Promise<void> {
+    const worker = await startWorker(ENTRY, `warren worker ${index}`);
+    const colleague = new Colleague(index, worker, this.#tunnels.keys());
+    this.#colleagues.push(colleague);
+    worker.addEventListener("message", (event) => this.#hear(colleague, event.data));
+    // What nobody in it catches: Deno has printed it.
+    worker.addEventListener("error", (event) => {
+      event.preventDefault();
+      this.#lose(colleague, new Error(`Cannot go on: worker ${index} ended: ${event.message}`));
+    });
+  }
+
+  #hear(colleague: Colleague, report: Report): void {
+    switch (report.kind) {
+      case "here":
+        return colleague.here.resolve();
+      case "heart":
+        return watchWorker(currentLoop().heartbeat, colleague.index, report.heart);
+      case "opened":
+        return colleague.opened.resolve();
+      case "ring": {
+        const { tunnel, to, ring } = report;
+        if (to === 0) this.#tunnels.get(tunnel)!.link.accept(ring);
+        else this.#colleagues[to - 1]!.tell({ kind: "ring", tunnel, ring });
+        return;
+      }
+      case "closed":
+        colleague.closed.get(report.tunnel)!.resolve();
+        this.#tunnels.get(report.tunnel)!.link.onEnd?.(report.failed ? report.error : undefined);
+        return;
+      case "ended":
+        if (report.exit !== undefined) this.#exitCode ??= report.exit;
+        if (report.failed) this.#lose(colleague, report.error);
+        else this.#lose(colleague);
+    }
+  }
+
+  /** A worker has ended, and so does everything. */
+  #lose(colleague: Colleague, ...failures: unknown[]): void {
+    if (colleague.hasEnded) return;
+    this.#failures.push(...failures);
+    colleague.end(failures[0]);
+    watchWorker(currentLoop().heartbeat, colleague.index, undefined);
+    for (const { link } of this.#tunnels.values()) link.onEnd?.(undefined);
+  }
+
+  async #leave(name: string): Promise<void> {
+    for (const colleague of this.#colleagues) colleague.tell({ kind: "close", tunnel: name });
+    const timer = setTimeout(() => {
+      for (const colleague of this.#colleagues) {
+        if (!colleague.hasEnded) this.#lose(colleague, unresponsive(colleague, "close"));
+      }
+    }, PATIENCE);
+    await Promise.all(this.#colleagues.map(({ closed }) => closed.get(name)!.promise));
+    clearTimeout(timer);
+  }
+}
+
+function unresponsive({ index }: Colleague, verb: string): Error {
+  return new Error(`Cannot ${verb} worker ${index}: it has not done so within ${PATIENCE} ms`);
+}
+
+/** Refuses ends of which each worker would need one of its own. */
+function checkEnds(count: number, { device, far }: TunnelOptions): void {
+  const attempt = `Cannot use ${count} queues`;
+  if (device !== undefined) {
+    throw new TypeError(`${attempt} of "${device.name}": the script opens it itself, with one`);
+  }
+  if (far === undefined) return;
+  const options = deviceOptionsOf(openerOf(far));
+  if (options === undefined) {
+    const name = typeof far === "string" ? far : typeof far === "function" ? "of the script's own" : far.name;
+    throw new TypeError(
+      `${attempt} with far end ${name}: only a device has several: use tun:NAME, or a handler without a far end`,
+    );
+  }
+  const { queues = count } = options.linux ?? {};
+  if (queues !== count) {
+    throw new TypeError(`${attempt} with a far end that has ${queues}: both have the same number`);
+  }
+}

@@ -1,0 +1,205 @@
+/**
+ * Counters of one worker's tunnel where another worker reads them: in shared memory.
+ *
+ *     words:    generation, number of reasons      odd while they are written
+ *     numbers:  outbound, inbound; handed over outbound, inbound; created, malformed, queued; dropped by reason
+ *     texts:    the reasons
+ */
+
+import type { Counters, FlowStats, TunnelStats } from "../../lib/core/mod.ts";
+
+// Implementation
+const GENERATION = 0;
+const REASONS = 1;
+/** Where the numbers start (bytes). */
+const NUMBERS = 8;
+/** The number where each part starts. */
+const PART = {
+  outbound: 0,
+  inbound: 4,
+  handedOutbound: 8,
+  handedInbound: 12,
+  rest: 16,
+  dropped: 19,
+} as const;
+/** The reasons that are told apart; further ones are counted as the last. */
+const MOST_REASONS = 64;
+const OTHER_REASONS = "other reasons";
+/** The bytes of a reason, with its length in the first one. */
+const TEXT = 128;
+const TEXTS = NUMBERS + 8 * (PART.dropped + MOST_REASONS);
+/** How often counters are read anew that change meanwhile. */
+const ATTEMPTS = 1000;
+
+/** The packets that came from other workers (`packetsIn`) and went to them, in each direction. */
+export interface Handed {
+  /** From this machine. */
+  readonly outbound: FlowStats;
+  /** To this machine. */
+  readonly inbound: FlowStats;
+}
+
+/** A tunnel's counters, and which of them are of packets handed over. */
+export interface Told {
+  /** The counters. */
+  readonly stats: TunnelStats;
+  /** Those handed over, which are among them. */
+  readonly handed: Handed;
+}
+
+/** Nothing, handed over. */
+export function nothingHanded(): Handed {
+  const none = () => ({ packetsIn: 0, bytesIn: 0, packetsOut: 0, bytesOut: 0 });
+  return { outbound: none(), inbound: none() };
+}
+
+/** The memory of one worker's counters. */
+export function makeTally(): SharedArrayBuffer {
+  return new SharedArrayBuffer(TEXTS + MOST_REASONS * TEXT);
+}
+
+/** One side's view of a worker's counters. */
+export class Tally {
+  readonly #words: Int32Array;
+  readonly #numbers: Float64Array;
+  readonly #texts: Uint8Array;
+  /** The reasons, by their places: the writer's. */
+  readonly #places = new Map<string, number>();
+
+  /** A view of what {@linkcode makeTally} made. */
+  constructor(memory: SharedArrayBuffer) {
+    this.#words = new Int32Array(memory, 0, NUMBERS / 4);
+    this.#numbers = new Float64Array(memory, NUMBERS, PART.dropped + MOST_REASONS);
+    this.#texts = new Uint8Array(memory, TEXTS);
+  }
+
+  /** What is read belongs together while this stays the same, and even. */
+  get generation(): number {
+    // An addition of nothing, so that no earlier read comes after it.
+    return Atomics.add(this.#words, GENERATION, 0);
+  }
+
+  /**
+   * Tells the counters.
+   *
+   * @param inside The packets inside of the tunnel, those that its ends have taken and not delivered among them.
+   * @param forFar Those that the far end has; and `forDevice`, the device.
+   */
+  publish(counters: Counters, handed: Handed, inside: number, forFar: number, forDevice: number): void {
+    const numbers = this.#numbers;
+    Atomics.add(this.#words, GENERATION, 1);
+    this.#putFlow(PART.outbound, counters.outbound);
+    this.#putFlow(PART.inbound, counters.inbound);
+    numbers[PART.outbound + 2]! -= forFar;
+    numbers[PART.inbound + 2]! -= forDevice;
+    this.#putFlow(PART.handedOutbound, handed.outbound);
+    this.#putFlow(PART.handedInbound, handed.inbound);
+    numbers[PART.rest] = counters.created;
+    numbers[PART.rest + 1] = counters.malformed;
+    numbers[PART.rest + 2] = inside;
+    if (counters.dropped > 0) this.#putReasons(counters.reasons);
+    Atomics.add(this.#words, GENERATION, 1);
+  }
+
+  /** What was told last; while it is written, it may be half of one and half of another. */
+  read(): Told {
+    const numbers = this.#numbers;
+    const dropped: Record<string, number> = {};
+    const decoder = new TextDecoder();
+    for (let place = 0; place < this.#words[REASONS]!; place++) {
+      const start = place * TEXT + 1;
+      const text = decoder.decode(this.#texts.slice(start, start + this.#texts[start - 1]!));
+      // Of long ones, the beginnings may be the same.
+      dropped[text] = (dropped[text] ?? 0) + numbers[PART.dropped + place]!;
+    }
+    return {
+      stats: {
+        outbound: this.#flow(PART.outbound),
+        inbound: this.#flow(PART.inbound),
+        created: numbers[PART.rest]!,
+        dropped,
+        queued: numbers[PART.rest + 2]!,
+        malformed: numbers[PART.rest + 1]!,
+      },
+      handed: { outbound: this.#flow(PART.handedOutbound), inbound: this.#flow(PART.handedInbound) },
+    };
+  }
+
+  #putFlow(start: number, { packetsIn, bytesIn, packetsOut, bytesOut }: FlowStats): void {
+    const numbers = this.#numbers;
+    numbers[start] = packetsIn;
+    numbers[start + 1] = bytesIn;
+    numbers[start + 2] = packetsOut;
+    numbers[start + 3] = bytesOut;
+  }
+
+  #flow(start: number): FlowStats {
+    const [packetsIn, bytesIn, packetsOut, bytesOut] = this.#numbers.subarray(start, start + 4);
+    return { packetsIn: packetsIn!, bytesIn: bytesIn!, packetsOut: packetsOut!, bytesOut: bytesOut! };
+  }
+
+  #putReasons(reasons: ReadonlyMap<string, number>): void {
+    const numbers = this.#numbers;
+    let others = 0;
+    for (const [reason, count] of reasons) {
+      const place = this.#places.get(reason) ?? this.#name(reason);
+      if (place < MOST_REASONS - 1) numbers[PART.dropped + place] = count;
+      else numbers[PART.dropped + place] = others += count;
+    }
+  }
+
+  /** A place for a reason that is new. */
+  #name(reason: string): number {
+    const place = Math.min(this.#places.size, MOST_REASONS - 1);
+    this.#places.set(reason, place);
+    const text = place === MOST_REASONS - 1 ? OTHER_REASONS : reason;
+    const bytes = new Uint8Array(TEXT - 1);
+    const { written } = new TextEncoder().encodeInto(text, bytes);
+    this.#texts[place * TEXT] = written;
+    this.#texts.set(bytes, place * TEXT + 1);
+    this.#words[REASONS] = place + 1;
+    return place;
+  }
+}
+
+/** What all have told at one moment; where they go on telling too fast, at moments next to each other. */
+export function readAll(tallies: readonly Tally[]): Told[] {
+  let told: Told[] = [];
+  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+    const before = tallies.map(({ generation }) => generation);
+    if (before.some((generation) => generation % 2 !== 0)) continue;
+    told = tallies.map((tally) => tally.read());
+    if (tallies.every(({ generation }, i) => generation === before[i])) return told;
+  }
+  return told.length === tallies.length ? told : tallies.map((tally) => tally.read());
+}
+
+/**
+ * The counters of all workers as those of one tunnel: a packet that was handed over came and went once, and is queued
+ * while it is between two workers. When all are closed, what is still inside is lost.
+ */
+export function sum(all: readonly Told[], closed: boolean): TunnelStats {
+  const { outbound, inbound } = nothingHanded();
+  const total: TunnelStats = { outbound, inbound, created: 0, dropped: {}, queued: 0, malformed: 0 };
+  for (const { stats, handed } of all) {
+    for (const direction of ["outbound", "inbound"] as const) {
+      const flow = total[direction];
+      flow.packetsIn += stats[direction].packetsIn - handed[direction].packetsIn;
+      flow.bytesIn += stats[direction].bytesIn - handed[direction].bytesIn;
+      flow.packetsOut += stats[direction].packetsOut - handed[direction].packetsOut;
+      flow.bytesOut += stats[direction].bytesOut - handed[direction].bytesOut;
+      total.queued += handed[direction].packetsOut - handed[direction].packetsIn;
+    }
+    total.created += stats.created;
+    total.queued += stats.queued;
+    total.malformed += stats.malformed;
+    for (const [reason, count] of Object.entries(stats.dropped)) {
+      total.dropped[reason] = (total.dropped[reason] ?? 0) + count;
+    }
+  }
+  if (closed && total.queued > 0) {
+    total.dropped.closed = (total.dropped.closed ?? 0) + total.queued;
+    total.queued = 0;
+  }
+  return total;
+}
