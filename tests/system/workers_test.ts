@@ -109,8 +109,11 @@ function assertBalanced(stats: TunnelStats): void {
   );
 }
 
-/** That the sums are what the kernel counted for both devices. */
-async function assertCounted(middle: Namespace, program: Program): Promise<TunnelStats[]> {
+/**
+ * That the sums are what the kernel counted for both devices. What is written together, as with offload, the kernel counts
+ * as one packet: then as many at most.
+ */
+async function assertCounted(middle: Namespace, program: Program, together: boolean): Promise<TunnelStats[]> {
   const [left, right] = [await kernelCounters(middle, "left"), await kernelCounters(middle, "right")];
   const told = await program.stop();
   const [all, ...others] = told as [TunnelStats, ...TunnelStats[]];
@@ -119,9 +122,12 @@ async function assertCounted(middle: Namespace, program: Program): Promise<Tunne
   assert.deepEqual([all.queued, lost(all)], [0, 0], JSON.stringify(all));
   const { outbound, inbound } = all;
   assert.deepEqual([outbound.packetsIn, outbound.bytesIn], [left.tx.packets, left.tx.bytes]);
-  assert.deepEqual([outbound.packetsOut, outbound.bytesOut], [right.rx.packets, right.rx.bytes]);
   assert.deepEqual([inbound.packetsIn, inbound.bytesIn], [right.tx.packets, right.tx.bytes]);
-  assert.deepEqual([inbound.packetsOut, inbound.bytesOut], [left.rx.packets, left.rx.bytes]);
+  const went = [[outbound.packetsOut, outbound.bytesOut], [inbound.packetsOut, inbound.bytesOut]] as const;
+  const took = [[right.rx.packets, right.rx.bytes], [left.rx.packets, left.rx.bytes]] as const;
+  if (together) {
+    took.forEach(([packets], i) => assert.ok(packets <= went[i]![0], `${packets} of ${went[i]![0]}`));
+  } else assert.deepEqual(went, took);
   return told;
 }
 
@@ -165,7 +171,7 @@ systemTest(
     assert.deepEqual([received.flows, answered.flows], [FLOWS, FLOWS]);
     assert.ok(received.came > FLOWS * COUNT / 2, `${received.came} came`);
     assert.ok(answered.came > FLOWS * COUNT / 2, `${answered.came} answers`);
-    const [all, second] = await assertCounted(crossing.middle, program);
+    const [all, second] = await assertCounted(crossing.middle, program, true);
     for (const direction of ["outbound", "inbound"] as const) {
       const part = second![direction].packetsIn / all![direction].packetsIn;
       assert.ok(part > 0.1 && part < 0.9, `${direction}: ${part} of the packets in the second worker`);
@@ -173,7 +179,7 @@ systemTest(
   },
 );
 
-for (const linux of ["{}", "{ uring: false }", "{ uring: false, offload: false }"]) {
+for (const linux of ["{}", "{ offload: false }", "{ uring: false, offload: false }"]) {
   systemTest(
     `--workers 2 with ${linux} carries eight TCP streams by both workers, and counts them`,
     { programs: [...NEEDS.programs, "iperf3", "sysctl"] },
@@ -186,7 +192,7 @@ for (const linux of ["{}", "{ uring: false }", "{ uring: false, offload: false }
       const { end } = await iperf(left, right, CROSSING.right.ipv4, "-P", "8", "-n", "64M");
       // What is under way when the client has sent its share, the server no longer counts.
       assert.ok(end.sum_received.bytes >= 32 << 20, `${end.sum_received.bytes} bytes`);
-      const [, second] = await assertCounted(middle, program);
+      const [, second] = await assertCounted(middle, program, linux === "{}");
       assert.ok(second!.outbound.packetsIn > 0 && second!.inbound.packetsIn > 0);
     },
   );
@@ -207,13 +213,25 @@ systemTest("--workers 3 of a script without a far end answers all that is sent",
     "3",
   ]);
   await program.ready(3);
+  let requests = 0;
   for (let host = 2; host < 12; host++) {
-    const { answered, odd } = await ping(namespace, "-c", "3", "-i", "0.05", "-w", "5", `10.9.0.${host}`);
+    const { sent, answered, odd } = await ping(
+      namespace,
+      "-c",
+      "3",
+      "-i",
+      "0.05",
+      "-w",
+      "5",
+      `10.9.0.${host}`,
+    );
     assert.deepEqual({ answered, odd }, { answered: [1, 2, 3], odd: [] });
+    // A late answer has ping send one request more.
+    requests += sent;
   }
   const [all, ...others] = await program.stop();
   assert.equal(others.length, 2);
-  assert.equal(all!.inbound.packetsOut, 30);
+  assert.equal(all!.inbound.packetsOut, requests);
   [all!, ...others].forEach(assertBalanced);
 });
 
