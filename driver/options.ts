@@ -51,9 +51,12 @@ export interface DeviceOptions {
   linux?: {
     /** Packets that wait in the kernel for the script. @default {1000} */
     txQueueLength?: number;
-    /** Whether the kernel may hand over and take super-packets and unfinished sums. @default {true} */
+    /** Whether the kernel hands over and takes super-packets and unfinished sums. @default {true} */
     offload?: boolean;
-    /** Whether packets go by io_uring where the kernel has what that needs (6.7). @default {true} */
+    /**
+     * Whether io_uring reads and writes while many packets come, on a device without offload, where the kernel has what
+     * that needs (multishot reads: 6.7). @default {true}
+     */
     uring?: boolean;
     /**
      * How many queues the device has, 1 to 256. Each is served by a worker of its own, which runs the same script:

@@ -4,7 +4,7 @@
  *     burst ── breathe every tunnel, again while there is more, and wait on this thread while packets came lately
  *       │        a breath: inhale a bounded batch, stages, exhale; the other direction; due ticks
  *       ▼
- *     turn ─── of Deno's event loop, every 4 ms: signals, timers, other code of the script;
+ *     turn ─── of Deno's event loop, every 8 to 12 ms: signals, timers, other code of the script;
  *       │      every 1 ms or 16 breaths with an end that is made of Deno's sockets
  *       ▼
  *     rest ─── no packets lately, or such an end: one wait over all ends beside the thread, until the next tick is due
@@ -19,9 +19,15 @@ import { Heartbeat } from "./heartbeat.ts";
 // Implementation
 /**
  * The longest that everything else on the thread waits while packets come: signals, timers. A turn of the event loop
- * costs 40 to 60 us; one each millisecond, with 20,000 packets a second, was a third of the loop's time.
+ * costs 40 to 130 us in between: with 20,000 packets a second, one each millisecond was a third of the loop's time.
  */
-const BURST = { breaths: 1024, milliseconds: 4 } as const;
+const BURST = { breaths: 1024, milliseconds: 8 } as const;
+/**
+ * A turn that is due waits for a moment without packets, for so long at the most (milliseconds): what answers the last
+ * packet comes within `ANSWER`, and would wait for the turn. With pings and turns in step, pings took twice as long.
+ */
+const GRACE = 4;
+const ANSWER = 1;
 /** The same with an end that is made of Deno's sockets: packets come and go in those turns. */
 const SOCKET_BURST = { breaths: 16, milliseconds: 1 } as const;
 /** How often the watches are looked at while packets come (milliseconds). */
@@ -37,10 +43,11 @@ const MAX_TIMEOUT = 2 ** 31 - 1;
 /** Turns after which Deno looks at its sockets, while the loop is busy and an end is made of one. */
 const SOCKET_TURNS = 4;
 /**
- * How long after the last packet the loop waits on this thread (milliseconds). Waking there takes tens of
- * microseconds less than beside it; `deno task bench relay` shows both.
+ * How long after the last packet the loop waits on this thread (milliseconds). Waking there takes half as long as beside
+ * it, where two threads and Deno's event loop have a part in it: a ping each second took 194 us instead of 370 us
+ * (`deno task bench latency`); each burst of waiting costs 0.1 ms of processor time.
  */
-const LATELY = 100;
+const LATELY = 1500;
 
 const NOTHING = new Uint8Array(0);
 
@@ -132,6 +139,7 @@ export class Loop {
   #running: Promise<void> | undefined;
   #woken = false;
   #lastWork = -Infinity;
+  #turning: Promise<void> | undefined;
   #lastTurn = 0;
   #lastLook = 0;
   #turns = 0;
@@ -160,7 +168,7 @@ export class Loop {
 
   /**
    * A tunnel is closed, with these descriptors; the last one takes the system's wait with it. Settled when nothing
-   * waits for the descriptors any more.
+   * waits for the descriptors any more, and nothing is under way.
    */
   async release(waitables: readonly Waitable[]): Promise<void> {
     const waiter = this.#waiter;
@@ -171,7 +179,7 @@ export class Loop {
       this.#waiter = new WakeWaiter();
       this.#waits = false;
     }
-    await Promise.all(forgotten);
+    await Promise.all([...forgotten, this.#turning]);
   }
 
   /** Has the loop's wait look at one more descriptor. */
@@ -235,13 +243,14 @@ export class Loop {
       if (came < Breath.More && !this.#woken) {
         if (!waitable || now - this.#lastWork >= LATELY) return now < end ? After.Rest : After.Turn;
         const due = this.#arm();
-        if (this.#waiter.wait(Math.max(0, Math.min(end, due) - now))) {
+        const until = Math.max(end, Math.min(this.#lastWork + ANSWER, end + GRACE));
+        if (this.#waiter.wait(Math.max(0, Math.min(until, due) - now))) {
           if (++this.#emptyWaits > EMPTY_WAITS) return After.Pause;
           waited = this.#waiter;
-        } else if (due > end) return After.Turn;
+        } else if (due > until) return After.Turn;
       }
       now = this.#clock.now();
-      if (now >= end) break;
+      if (now >= end && (came === Breath.More || !waitable || now >= end + GRACE)) break;
     }
     return After.BusyTurn;
   }
@@ -324,7 +333,9 @@ export class Loop {
       this.#lastLook = now;
     }
     const sockets = busy && ++this.#turns % SOCKET_TURNS === 0 && !this.#waitable;
-    await (sockets ? turnWithSockets() : turn());
+    this.#turning = sockets ? turnWithSockets() : turn();
+    await this.#turning;
+    this.#turning = undefined;
     this.#lastTurn = this.#clock.now();
   }
 }

@@ -1,7 +1,8 @@
 /** The one form of a script: what it needs, and what it does; one file for every way to run it. */
 
 import { ExitCode, report } from "./cli/failure.ts";
-import { parseScriptFlags, usage } from "./cli/flags.ts";
+import { parseScriptFlags, type ScriptFlags, usage } from "./cli/flags.ts";
+import type { Profile } from "./cli/profile.ts";
 import { describe, greet, showCounters, summarize } from "./cli/progress.ts";
 import { openTunnel, type Tunnel, type TunnelOptions, workerCount } from "./tunnel.ts";
 import { Crew } from "./workers/crew.ts";
@@ -72,7 +73,7 @@ export function script(
   if (meta.main) {
     // A module's own import resolves when it has been evaluated, whatever it waits for; where that fails, Deno says so.
     import(meta.url).then(
-      async () => Deno.exit(await runScript(made, Deno.args, `deno run ${fileName(meta.url)}`, meta.url)),
+      async () => Deno.exit(await runScript(made, Deno.args, "deno run", fileName(meta.url), meta.url)),
       () => {},
     );
   }
@@ -88,24 +89,27 @@ export function isScript(value: unknown): value is TunnelScript | TunnelsScript 
 /**
  * Runs a script with a command line, as a program does. Errors are printed, not thrown.
  *
- * @param command How it was started, for its usage text.
+ * @param launcher What started it, such as `deno run`, for its usage text.
+ * @param name What the script is called there.
  * @param url The script's module, which further workers import.
  * @returns the exit code: 0 when it ended, 1 when it failed, and 2 when its command line makes no sense.
  */
 export async function runScript(
   made: TunnelScript | TunnelsScript,
   args: readonly string[],
-  command: string,
+  launcher: string,
+  name: string,
   url?: string,
 ): Promise<number> {
+  const command = `${launcher} ${name}`;
   try {
     const declared = "tunnels" in made.options ? made.options.tunnels : { "": made.options };
     const flags = parseScriptFlags(args, declared);
     const tunnels = Object.entries(flags.tunnels);
     if (flags.help) console.log(usage(command, Object.keys(declared)));
     else if (flags.dryRun) {
-      for (const [name, options] of tunnels) console.log(`${name && `${name}: `}${describe(options)}`);
-    } else await open(made, tunnels, flags.quiet, openCrew(tunnels, url, args));
+      for (const [key, options] of tunnels) console.log(`${key && `${key}: `}${describe(options)}`);
+    } else await open(made, tunnels, flags, name, openCrew(tunnels, url, args));
     return ExitCode.Ended;
   } catch (error) {
     return report(error, command);
@@ -144,11 +148,15 @@ function openCrew(
 async function open(
   made: TunnelScript | TunnelsScript,
   tunnels: NamedOptions[],
-  quiet: boolean,
+  { quiet, profile }: ScriptFlags,
+  script: string,
   crew: Crew | undefined,
 ): Promise<void> {
   const opened: Record<string, Tunnel> = {};
   await using closing = new AsyncDisposableStack();
+  const profiling = profile === undefined
+    ? undefined
+    : closing.use(await openProfile(profile, script, quiet));
   if (!quiet) closing.defer(() => Object.values(opened).forEach(summarize));
   if (crew !== undefined) closing.use(crew);
   for (const [name, options] of tunnels) {
@@ -159,6 +167,7 @@ async function open(
   if (!quiet && crew !== undefined) { for (const [name, options] of tunnels) greet(opened[name]!, options); }
   if (!quiet) closing.defer(showCounters(Object.values(opened)));
   crew?.go();
+  profiling?.start();
   await runMain(made, opened);
 }
 
@@ -179,6 +188,12 @@ export async function runMain(
       `Cannot end: the script returned while "${forgotten.name}" runs: return or await tunnel.run()`,
     );
   }
+}
+
+/** Loaded when it is asked for: what it imports takes 20 ms. */
+async function openProfile(path: string, script: string, quiet: boolean): Promise<Profile> {
+  const { openProfile, profileName } = await import("./cli/profile.ts");
+  return openProfile(path || profileName(script), { quiet });
 }
 
 /** Pipes fail when Ctrl-C closes the tunnel that they write to; that is no failure of the script. */

@@ -8,6 +8,7 @@ const SIGNALS: readonly Deno.Signal[] = Deno.build.os === "windows"
 const EVENTS = ["unload", "error", "unhandledrejection"] as const;
 
 const callbacks = new Set<() => void>();
+let forgetExit: (() => void) | undefined;
 
 function interrupt(): void {
   for (const callback of [...callbacks]) callback();
@@ -17,12 +18,20 @@ function interrupt(): void {
 export function onInterrupt(callback: () => void): () => void {
   if (callbacks.size === 0) {
     for (const signal of SIGNALS) Deno.addSignalListener(signal, interrupt);
-    for (const event of EVENTS) addEventListener(event, interrupt);
+    forgetExit = onExit(interrupt);
   }
   callbacks.add(callback);
   return () => {
     if (!callbacks.delete(callback) || callbacks.size > 0) return;
     for (const signal of SIGNALS) Deno.removeSignalListener(signal, interrupt);
-    for (const event of EVENTS) removeEventListener(event, interrupt);
+    forgetExit?.();
+  };
+}
+
+/** Calls back when the process ends by `Deno.exit` or by an error that nobody catches. Returns what ends the waiting. */
+export function onExit(callback: () => void): () => void {
+  for (const event of EVENTS) addEventListener(event, callback);
+  return () => {
+    for (const event of EVENTS) removeEventListener(event, callback);
   };
 }

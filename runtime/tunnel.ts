@@ -118,8 +118,8 @@ export class Tunnel implements AsyncDisposable {
       if (held.has(end)) throw new TypeError(`Cannot open a tunnel: "${end.name}" is another tunnel's`);
       held.add(end);
     }
-    device.attach(this.#host(() => this.#pipeline.counters.inbound, () => this.#far));
-    far?.attach(this.#host(() => this.#pipeline.counters.outbound, () => device));
+    device.attach(this.#host(() => this.#pipeline.counters.inbound));
+    far?.attach(this.#host(() => this.#pipeline.counters.outbound));
     this.#cleanups.push(watch(loop.heartbeat, {
       limit: options.watchdog ?? WATCHDOG,
       signals,
@@ -309,15 +309,15 @@ export class Tunnel implements AsyncDisposable {
     const far = this.#far;
     const pipeline = this.#pipeline;
     const { counters } = pipeline;
-    let moved = false;
-    let more = false;
+    let moved = this.#link?.receive(pipeline, now, waited) === true;
+    // The others may have handed over more than one breath takes.
+    let more = moved;
 
-    if (this.#link?.receive(pipeline, now, waited) === true) moved = more = true;
     const readsOut = pipeline.wantsOutbound;
     if (readsOut && (waited === undefined || waited.isReady(this.#devicePlace))) {
       const batch = pipeline.outbound[0]!;
       if (pipeline.inhale(device, batch, counters.outbound, now) > 0) moved = true;
-      more = batch.full;
+      more ||= batch.full;
     }
     if (pipeline.flow(Direction.Outbound, now)) moved = true;
     if (pipeline.waitingForFar > 0) {
@@ -390,12 +390,9 @@ export class Tunnel implements AsyncDisposable {
     this.#link.publish(pipeline.counters, inside, forFar, forDevice);
   }
 
-  #host(flow: () => FlowStats, other: () => TunnelEnd | undefined): EndHost {
+  #host(flow: () => FlowStats): EndHost {
     return {
       pool: this.#loop.pool,
-      get segmented() {
-        return other()?.offload !== true;
-      },
       wake: () => this.#loop.wake(),
       watch: (waitable, readable) => {
         const end = this.#loop.watch(waitable, readable);
@@ -434,7 +431,7 @@ export class Tunnel implements AsyncDisposable {
     }
     this.#take(surface);
     this.#far = end;
-    end.attach(this.#host(() => this.#pipeline.counters.outbound, () => this.device));
+    end.attach(this.#host(() => this.#pipeline.counters.outbound));
     this.#start([]);
   }
 

@@ -98,7 +98,7 @@ export class TunDevice implements Device {
       refused: (packet: Packet, errno: number) => this.#refuse(packet, errno),
       lose: (verb: string, operation: string, errno: number) => this.#lose(verb, operation, errno),
     };
-    this.#queue = (uring ? UringQueue.open(queue) : undefined) ?? new TunQueue(queue);
+    this.#queue = (uring && !offload.tcp ? UringQueue.open(queue) : undefined) ?? new TunQueue(queue);
     this.#index = link.index;
     this.name = link.name;
     this.#mtu = link.mtu;
@@ -164,6 +164,8 @@ export class TunDevice implements Device {
     this.#events.end();
     this.#monitor.close();
     this.#queue.close();
+    // A persistent device keeps it, and whoever opens it next may know no super-packets.
+    if (this.offload && this.#setup !== undefined) this.#libc.ioctlNumber(this.#fd, TUNSETOFFLOAD, 0n);
     try {
       this.#setup?.undo();
     } finally {
@@ -290,7 +292,11 @@ function open(name: string, { offload: wanted, queues }: CheckedDeviceOptions): 
     throw attachError(name, failed, queues);
   }
   const text = new TextDecoder().decode(request.subarray(0, request.indexOf(0)));
-  if (!wanted) return { fd: descriptor, name: text, offload: { tcp: false, udp: false } };
+  if (!wanted) {
+    // A program that crashed may have left it on a persistent device.
+    ioctlNumber(descriptor, TUNSETOFFLOAD, 0n);
+    return { fd: descriptor, name: text, offload: { tcp: false, udp: false } };
+  }
   const tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
   const udp = ioctlNumber(descriptor, TUNSETOFFLOAD, tcp | TUN_F_USO4 | TUN_F_USO6) >= 0;
   // Where a kernel knows none of them, it cuts and sums itself, as it does for every device.

@@ -8,6 +8,7 @@ import { readSystemFile } from "./files.ts";
 import { type Leftover, leftovers, repair } from "./journal.ts";
 import { errno, libc } from "./libc.ts";
 import { Netlink } from "./netlink.ts";
+import { Uring } from "./uring.ts";
 
 // Specification
 /** CAP_NET_ADMIN, linux/capability.h */
@@ -22,6 +23,7 @@ export async function examine(repairs: boolean): Promise<Check[]> {
     ...await check(TUN_PATH, checkTun),
     ...await check("privileges", checkPrivileges),
     ...await check("user namespaces", checkUserNamespaces),
+    ...await check("io_uring", checkUring),
     ...await check("leftovers", () => checkLeftovers(repairs)),
     ...await check("persistent devices", checkPersistentDevices),
   ];
@@ -74,6 +76,15 @@ async function checkUserNamespaces(): Promise<Check[]> {
     remedy: "sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, " +
       "kernel.apparmor_restrict_unprivileged_userns",
   }];
+}
+
+/** Devices work without it, so nothing is wrong where there is none. */
+function checkUring(): Check[] {
+  using ring = Uring.open(1, 1);
+  const says = ring === undefined
+    ? "none here: before Linux 6.7, or refused: a device without offload moves one packet a call"
+    : "it works: a device without offload moves many packets a call";
+  return [{ what: "io_uring", state: "ok", says }];
 }
 
 function checkLeftovers(repairs: boolean): Check[] {

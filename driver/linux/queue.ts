@@ -196,7 +196,7 @@ export class TunQueue implements DeviceQueue {
 
   /** Writes packets until the kernel takes no more. */
   write(batch: PacketBatch): number {
-    if (this.#header !== 0 && batch.length > 1 && this.#host!.segmented) return this.#writeGroups(batch);
+    if (this.#header !== 0 && batch.length > 1) return this.#writeGroups(batch);
     const { packets, length } = batch;
     let count = 0;
     for (; count < length; count++) {

@@ -11,8 +11,6 @@ export type Waitable = number;
 export interface EndHost {
   /** Where packets live. */
   readonly pool: PacketPool;
-  /** Whether what the end is to write comes in segments: from an end that gives no super-packets. */
-  readonly segmented: boolean;
   /** Asks for a breath. Safe from any callback of the loop's thread. */
   wake(): void;
   /** Throws away a packet that `write` took, now or later, and counts it under this reason. */

@@ -55,7 +55,7 @@ export class PacketPool {
    * @throws {RangeError} when a count is negative, not whole, or both are 0.
    */
   constructor(options: PacketPoolOptions = {}) {
-    const { small = 2048, large = 256 } = options;
+    const { small = 2048, large = 64 } = options;
     if (
       !Number.isInteger(small) || !Number.isInteger(large) || small < 0 || large < 0 || small + large === 0
     ) {

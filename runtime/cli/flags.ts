@@ -17,7 +17,12 @@ export interface ScriptFlags {
   readonly quiet: boolean;
   /** Whether to check everything, say what would be opened, and end. */
   readonly dryRun: boolean;
+  /** The file for a CPU profile: `""` when it was not named, `undefined` when none is asked for. */
+  readonly profile: string | undefined;
 }
+
+/** How the names of profiles end, by which DevTools knows them. */
+export const PROFILE_SUFFIX = ".cpuprofile";
 
 /** The flags of one tunnel, and what each one sets. */
 const TUNNEL_FLAGS: Readonly<Record<string, (values: string[]) => TunnelOptions>> = {
@@ -39,6 +44,8 @@ const DEVICE_FLAGS = ["name", "address", "route", "mtu", "queue-length", ...SWIT
 const BOOLEAN_FLAGS = ["help", "quiet", "dry-run"];
 /** For all tunnels: each worker has all of them. */
 const WORKERS = "workers";
+/** Its value, if any, stands behind "=": in `--profile my.ts` that is the script. */
+const PROFILE_FLAG = "profile";
 
 /** The usage text of a script with tunnels of these names; `[""]` for a script with one. */
 export function usage(command: string, tunnels: readonly string[]): string {
@@ -58,6 +65,8 @@ export function usage(command: string, tunnels: readonly string[]): string {
   --no-offload       no super-packets: every packet is at most as long as the MTU (Linux)
   --no-uring         one packet a system call, without io_uring (Linux)
   --watchdog MS      end the process when a stage has not returned for so long; 0 for never
+  --profile[=FILE]   write a CPU profile for Chrome's DevTools when the script ends, or after ten minutes:
+                     FILE, or here, named after the script and the time
   --dry-run          check everything, say what would be opened, and end
   --workers N        run the script in N workers, each with a queue of the device and a processor core (Linux)
   -q, --quiet        say nothing but errors
@@ -82,7 +91,10 @@ export function parseScriptFlags(
   const keys = names.flatMap((name) => Object.keys(TUNNEL_FLAGS).map((flag) => flagKey(name, flag)));
   const switches = names.flatMap((name) => SWITCHES.map((flag) => flagKey(name, flag)));
   const valued = keys.filter((key) => !switches.includes(key));
-  const parsed = parseArgs([...args], {
+  const profiles = args.filter(isProfileFlag);
+  if (profiles.length > 1) throw new UsageError(`--${PROFILE_FLAG} is given twice`);
+  if (profiles[0]?.endsWith("=")) throw new UsageError(`${profiles[0]} needs a file's name behind it`);
+  const parsed = parseArgs(args.filter((argument) => !isProfileFlag(argument)), {
     string: [...valued, WORKERS],
     boolean: [...BOOLEAN_FLAGS, ...switches],
     collect: [...valued, WORKERS],
@@ -101,7 +113,18 @@ export function parseScriptFlags(
   }
   const workers = (parsed[WORKERS] ?? []) as string[];
   if (!help && workers.length > 0) setWorkers(tunnels, workers);
-  return { tunnels, help, quiet: parsed.quiet === true, dryRun: parsed["dry-run"] === true };
+  return {
+    tunnels,
+    help,
+    quiet: parsed.quiet === true,
+    dryRun: parsed["dry-run"] === true,
+    profile: profiles[0]?.replace(/^[^=]*=?/, ""),
+  };
+}
+
+/** Whether an argument asks for a profile. */
+export function isProfileFlag(argument: string): boolean {
+  return argument.replace(/=.*/s, "") === `--${PROFILE_FLAG}`;
 }
 
 /** A tunnel's options with its flags, checked: each flag alone, then all of them with what the script says. */
@@ -176,10 +199,18 @@ function flagKey(tunnel: string, flag: string): string {
   return tunnel === "" ? flag : `${tunnel}.${flag}`;
 }
 
-function unknownArgument(argument: string, keys: readonly string[]): string {
-  if (!argument.startsWith("-")) return `"${argument}" is not expected here: a script takes only flags`;
+/** What is wrong with an argument that is none of a script's; `keys` are its tunnels' flags. */
+export function unknownArgument(argument: string, keys: readonly string[]): string {
+  if (!argument.startsWith("-")) {
+    const remedy = argument.endsWith(PROFILE_SUFFIX)
+      ? `a profile's file is --${PROFILE_FLAG}=${argument}`
+      : "a script takes only flags";
+    return `"${argument}" is not expected here: ${remedy}`;
+  }
   const name = argument.replace(/^-+/, "").replace(/=.*/s, "");
   const near = keys.find((key) => key.endsWith(`.${name}`)) ??
-    nearest(name, [...keys, ...BOOLEAN_FLAGS, WORKERS]);
+    nearest(name, [...keys, ...BOOLEAN_FLAGS, WORKERS, PROFILE_FLAG]) ??
+    // That is what Deno and Node.js call it.
+    (name.startsWith("cpu-prof") ? PROFILE_FLAG : undefined);
   return `${argument} is no flag of this script${near === undefined ? "" : `: did you mean --${near}?`}`;
 }

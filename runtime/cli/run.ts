@@ -5,29 +5,35 @@ import { pathToFileURL } from "node:url";
 import { stripVTControlCharacters } from "node:util";
 import { isScript, runScript, type TunnelScript, type TunnelsScript } from "../script.ts";
 import { ExitCode, UsageError } from "./failure.ts";
+import { isProfileFlag, PROFILE_SUFFIX, unknownArgument } from "./flags.ts";
 
 const USAGE = `Usage: warren run SCRIPT [flags]
 
 SCRIPT is a file or a URL whose default export is a script. Its imports of "@warren/tunnel" are this Warren; other
 names resolve by Warren's deno.json, not by its own. Types are not checked: that is what \`deno check\` does.
 
-  warren run SCRIPT --help   the script's flags
+  warren run SCRIPT --help   the script's flags; --profile may come before SCRIPT, too
 
 Exit code: 0 when it ended, 1 when it failed, 2 for a wrong command line.`;
 
 /** Runs `warren run` with these arguments, and returns its exit code. */
 export async function run(args: readonly string[]): Promise<number> {
-  const [name, ...flags] = args;
+  // As Deno and Node.js have theirs: `warren run --profile my.ts`.
+  const words = args.findIndex((argument) => !isProfileFlag(argument));
+  const profile = words < 0 ? args : args.slice(0, words);
+  const [name, ...flags] = args.slice(profile.length);
   if (name === "--help" || name === "-h") {
     console.log(USAGE);
     return ExitCode.Ended;
   }
-  if (name === undefined) throw new UsageError("it needs a script: warren run my.ts");
+  if (name === undefined) {
+    throw new UsageError(`it needs a script: ${["warren run", ...profile, "my.ts"].join(" ")}`);
+  }
   if (name.startsWith("-")) {
     throw new UsageError(`the script comes before its flags: warren run my.ts ${name}`);
   }
-  const url = urlOf(name);
-  return await runScript(await load(name), flags, `warren run ${name}`, url.href);
+  if (name.endsWith(PROFILE_SUFFIX)) throw new UsageError(unknownArgument(name, []));
+  return await runScript(await load(name), [...profile, ...flags], "warren run", name, urlOf(name).href);
 }
 
 function urlOf(name: string): URL {

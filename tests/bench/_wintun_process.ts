@@ -142,7 +142,6 @@ async function openDevice(name: string): Promise<Contender> {
     wake() {},
     drop: (_packet, reason) => fail(reason),
     done: (packet) => packet.pool.give(packet),
-    segmented: true,
     refuse: (_bytes, reason) => fail(reason),
     watch: () => () => {},
   });

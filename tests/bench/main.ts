@@ -3,14 +3,22 @@
 // @ts-types="../../runtime/cli/parse_args.d.ts"
 import { parseArgs } from "@std/cli/parse-args";
 import { buildPeers } from "./peers.ts";
+import { benchLatency } from "./latency.ts";
 import { benchRelay } from "./relay.ts";
 import { machine, type Report, say, toJson, toText, writeResults } from "./report.ts";
+import { benchScale } from "./scale.ts";
+import { benchSoak } from "./soak.ts";
 import { benchSegments } from "./segments.ts";
 import { benchStages } from "./stages.ts";
+import { benchTcp } from "./tcp.ts";
 import { benchWintun } from "./wintun.ts";
 
 const BENCHES: Record<string, (quick: boolean, signal: AbortSignal) => Promise<Report>> = {
+  tcp: benchTcp,
   relay: benchRelay,
+  latency: benchLatency,
+  scale: benchScale,
+  soak: benchSoak,
   segments: benchSegments,
   stages: benchStages,
   wintun: benchWintun,
@@ -18,11 +26,15 @@ const BENCHES: Record<string, (quick: boolean, signal: AbortSignal) => Promise<R
 
 const USAGE = `Usage: deno task bench NAME [flags]
 
-  relay     between two TUN devices: Warren against a C loop and socat; needs root, iperf3, ping
+  tcp       one stream of TCP between two TUN devices, Warren beside its peers; needs root, iperf3
+  relay     what a small packet costs there; needs root, iperf3
+  latency   pings there; needs root, iperf3, ping
+  scale     a costly script by two workers beside one; needs root, iperf3
+  soak      ten minutes at full rate: memory, collections, and whether every packet is accounted for; the same
   segments  cutting super-packets and grouping segments beside a plain copy; needs no privilege
   stages    what a handler, a chain of stages and each surface add to a packet; needs no privilege
   wintun    what is added to Wintun's calls, and what idling costs; needs Wine, mingw, npm
-  build     compiles the peers that are programs of C; needs gcc
+  build     compiles the peers, which takes a minute; needs gcc, Go, Rust, each for its own
 
   --json       the last line of the output is the result as one JSON object
   --quick      shorter and rougher: within 50 s
@@ -67,15 +79,22 @@ function parseFlags(args: string[]): Flags | undefined {
 }
 
 async function run({ name, json, quick, write }: Flags, signal: AbortSignal): Promise<void> {
-  if (name === "build") {
-    for (const program of await buildPeers()) console.log(program);
-    return;
-  }
+  if (name === "build") return await build(json);
   const report = await BENCHES[name]!(quick, signal);
   const at = machine();
   console.log(toText(report, at));
   if (write) writeResults(report, at);
   if (json) console.log(toJson(report, at));
+}
+
+/** Builds the peers. One whose compiler is not there is named; one whose compiler refuses fails. */
+async function build(json: boolean): Promise<void> {
+  const peers = await buildPeers();
+  for (const { peer, program, why, failed } of peers) {
+    console.log(program ?? `${failed ? "FAILED" : "missing"}: ${peer}: ${why}`);
+  }
+  if (json) console.log(JSON.stringify({ bench: "build", peers }));
+  if (peers.some(({ failed }) => failed)) Deno.exitCode = 1;
 }
 
 const interrupt = new AbortController();

@@ -1,4 +1,4 @@
-/** What the benches measure with: medians, the processor time of another process, the kernel's device counters. */
+/** What the benches measure with: medians, the processor time of another process, the kernel's counters of devices. */
 
 // Specification
 // #define CPUCLOCK_SCHED 2; a process's clock is ~pid << 3 | CPUCLOCK_SCHED   include/linux/posix-timers_types.h
@@ -29,6 +29,12 @@ export function summarize(figures: readonly number[]): Summary {
   return { median, low: sorted[0] ?? NaN, high: sorted.at(-1) ?? NaN };
 }
 
+/** The figure that this share of all figures does not exceed: 0.99 for the 99th percentile. `NaN` of none. */
+export function percentile(figures: readonly number[], share: number): number {
+  const sorted = figures.toSorted((a, b) => a - b);
+  return sorted[Math.ceil(share * sorted.length) - 1] ?? NaN;
+}
+
 /**
  * The middle of the ratios of figures taken in the same round: what disturbs a round disturbs both. A missing
  * figure leaves out its round.
@@ -56,20 +62,20 @@ export function processorTime(pid: number): number {
   return Number(time[0]) * 1e9 + Number(time[1]);
 }
 
-/** The kernel's counters of a device; received is what the kernel got from the relay. */
-export interface DeviceCounters {
-  /** Packets that the relay wrote. */
-  readonly received: number;
-  /** Packets that the kernel handed to the relay. */
-  readonly sent: number;
+/** What the kernel has handed to the program behind a TUN device. */
+export interface Handed {
+  /** Packets; a super-packet is one. */
+  readonly packets: number;
+  /** Their bytes. */
+  readonly bytes: number;
 }
 
-/** The counters of the devices in a process's network namespace, by name (proc_pid_net(5)). */
-export function deviceCounters(pid: number): Map<string, DeviceCounters> {
+/** What was handed over by the devices in a process's network namespace, by name (proc_pid_net(5)). */
+export function handedByDevice(pid: number): Map<string, Handed> {
   // " ta: bytes packets errs drop fifo frame compressed multicast | bytes packets ...", below two lines of titles.
   const lines = Deno.readTextFileSync(`/proc/${pid}/net/dev`).trimEnd().split("\n").slice(2);
   return new Map(lines.map((line) => {
     const [name, ...columns] = line.trim().split(/:?\s+/);
-    return [name!, { received: Number(columns[1]), sent: Number(columns[9]) }];
+    return [name!, { packets: Number(columns[9]), bytes: Number(columns[8]) }];
   }));
 }

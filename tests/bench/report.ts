@@ -119,7 +119,11 @@ export function toText(report: Report, at: Machine): string {
   ]);
   const ratioTable = table(Object.entries(ratios).map(([name, value]) => [name, value.toFixed(2)]));
   const targetTable = table(
-    targets.map(({ name, value, met }) => [met ? "met" : "MISSED", name, value.toFixed(2)]),
+    targets.map(({ name, value, met }) => [
+      met ? "met" : "MISSED",
+      name,
+      Number.isNaN(value) ? "-" : value.toFixed(2),
+    ]),
   );
   return [
     `${bench}: ${at.cpu}, Linux ${at.kernel}, Deno ${at.deno}`,

@@ -1,13 +1,12 @@
 /** A loop's stand-in for tests of one end: it counts what the end says, and waits without sleeping. */
 
-import { type EndHost, type Packet, PacketPool } from "../../lib/core/mod.ts";
+import { type EndHost, type Packet, PacketPool, type Waitable } from "../../lib/core/mod.ts";
 
 /** How long a test waits for what must come (milliseconds). */
 const DEADLINE = 20_000;
 
 /** What an end under test is attached to. */
 export class TestHost implements EndHost {
-  readonly segmented: boolean = true;
   /** Where packets live. */
   readonly pool: PacketPool;
   /** Packets that the end dropped after it took them, by reason. */
@@ -18,6 +17,7 @@ export class TestHost implements EndHost {
   refusedBytes = 0;
   /** How often the end asked for a breath. */
   wakes = 0;
+  readonly #watches = new Set<() => void>();
 
   /** A host with a pool of its own, pre-filled with 0xa5. */
   constructor(pool: PacketPool = new PacketPool({ small: 512, large: 16 })) {
@@ -53,9 +53,15 @@ export class TestHost implements EndHost {
     this.refused[reason] = (this.refused[reason] ?? 0) + 1;
   }
 
-  /** Ends that need it have tests of their own. */
-  watch(): () => void {
-    return () => {};
+  /** Keeps what is to be called back, for {@linkcode TestHost.look}. */
+  watch(_waitable: Waitable, readable: () => void): () => void {
+    this.#watches.add(readable);
+    return () => this.#watches.delete(readable);
+  }
+
+  /** Calls back every watch, as if all were ready. */
+  look(): void {
+    for (const readable of this.#watches) readable();
   }
 }
 

@@ -30,7 +30,7 @@ async function run(made: TunnelScript | ReturnType<typeof script>, args: string[
   const out = mock.method(console, "log", () => {});
   const err = mock.method(console, "error", () => {});
   try {
-    const code = await runScript(made, args, "warren run my.ts");
+    const code = await runScript(made, args, "warren run", "my.ts");
     const texts = (calls: readonly { arguments: unknown[] }[]) =>
       calls.map(({ arguments: [text] }) => String(text));
     return { code, out: texts(out.mock.calls), err: texts(err.mock.calls) };

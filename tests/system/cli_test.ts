@@ -1,6 +1,7 @@
 /** The `warren` command, as a user starts it. */
 
 import assert from "node:assert/strict";
+import type { Profiler } from "node:inspector";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import config from "../../deno.json" with { type: "json" };
@@ -53,7 +54,12 @@ async function readmeScript(): Promise<string> {
 }
 
 /** Starts a script in a namespace, pings through it, ends it by Ctrl-C; returns what it printed. */
-async function pingThrough(namespace: Namespace, args: string[], folder: string): Promise<string> {
+async function pingThrough(
+  namespace: Namespace,
+  args: string[],
+  folder: string,
+  ping = ["-c", "3", "-i", "0.1", "-W", "2"],
+): Promise<string> {
   const child = new Deno.Command("ip", {
     args: ["netns", "exec", namespace.name, Deno.execPath(), ...args],
     cwd: folder,
@@ -70,7 +76,7 @@ async function pingThrough(namespace: Namespace, args: string[], folder: string)
       assert.ok(!done, `it ended: ${said}`);
       said += value;
     }
-    const { stdout } = await namespace.command("ping", ["-c", "3", "-i", "0.1", "-W", "2", "10.9.0.77"]);
+    const { stdout } = await namespace.command("ping", [...ping, "10.9.0.77"]);
     assert.match(stdout, / 0% packet loss/);
   } finally {
     child.kill("SIGINT");
@@ -93,6 +99,8 @@ Deno.test("warren --help, and each command's, explain themselves and end with 0"
       assert.match(help.stdout, /^Usage: warren /);
     }
   }
+  assert.match((await warren(["run", "--help"])).stdout, /--profile/);
+  assert.match((await warren(["run", "scripts/relay.ts", "--help"])).stdout, /^ {2}--profile\[=FILE\] /m);
 });
 
 Deno.test("warren --version names Warren's version and Deno's", async () => {
@@ -112,6 +120,17 @@ const WRONG: [args: string[], message: RegExp][] = [
     /did you mean --mtu\?\nTry: warren run scripts\/icmp_echo\.ts --help/,
   ],
   [["run", "scripts/icmp_echo.ts", "--mtu", "9"], /^warren: --mtu: Cannot use MTU 9/],
+  [["run", "--profile"], /^warren: it needs a script: warren run --profile my\.ts\n/],
+  [["run", "--profile=", "scripts/icmp_echo.ts"], /^warren: --profile= needs a file's name/],
+  [
+    ["run", "--profile", "a.cpuprofile", "scripts/icmp_echo.ts"],
+    /--profile=a\.cpuprofile\nTry: warren run --help/,
+  ],
+  [
+    ["run", "scripts/icmp_echo.ts", "--profile", "a.cpuprofile"],
+    /--profile=a\.cpuprofile\nTry: warren run s/,
+  ],
+  [["run", "--profile", "scripts/icmp_echo.ts", "--cpu-prof"], /did you mean --profile\?/],
   [["new"], /^warren: it needs one name/],
   [["new", "a", "b"], /^warren: "b" is not expected here/],
   [["new", "a b"], /^warren: "a b" has more in it/],
@@ -260,6 +279,152 @@ systemTest(
     assert.match(await pingThrough(namespace, args, folder.path), /^home is open: /);
   },
 );
+
+/** What there is in a profile: by name, how many samples, and the lines of the source that it is said to start at. */
+async function readProfile(path: string): Promise<Map<string, { samples: number; lines: string[] }>> {
+  const { nodes, samples, timeDeltas }: Profiler.Profile = JSON.parse(await Deno.readTextFile(path));
+  assert.ok(samples!.length > 0);
+  assert.equal(samples!.length, timeDeltas!.length);
+  const found = new Map<string, { samples: number; lines: string[] }>();
+  for (const { callFrame: { functionName, url, lineNumber }, hitCount } of nodes) {
+    const entry = found.getOrInsert(functionName, { samples: 0, lines: [] });
+    entry.samples += hitCount!;
+    if (!url.startsWith("file:") || lineNumber < 0) continue;
+    const text = await Deno.readTextFile(new URL(url));
+    entry.lines.push(text.split("\n")[lineNumber] ?? "");
+  }
+  return found;
+}
+
+systemTest(
+  "warren run --profile shows the loop's functions, at their lines, and its system calls",
+  PING,
+  async () => {
+    await using folder = new Folder();
+    await using namespace = await openNamespace();
+    // 20 us a packet, so that it is seen.
+    const slow =
+      "function replyToPing(packet) { for (const end = performance.now() + 0.02; performance.now() < end;);";
+    await folder.write("my.ts", (await readmeScript()).replace("(packet) => {", slow));
+    const args = [...WARREN, "run", "--profile", "my.ts"];
+    const said = await pingThrough(namespace, args, folder.path, ["-q", "-f", "-c", "20000"]);
+    const names = Array.from(Deno.readDirSync(folder.path), ({ name }) => name);
+    const name = names.find((name) => /^my-\d{8}-\d{6}\.cpuprofile$/.test(name));
+    assert.ok(name !== undefined, names.join(" "));
+    assert.match(
+      said,
+      /^The profile of \d+\.\d s is .*: open it in Chrome's DevTools: Performance, Load profile\n$/m,
+    );
+    assert.ok(said.includes(join(folder.path, name)));
+
+    const profile = await readProfile(join(folder.path, name));
+    const expected = [
+      "#run",
+      "#burst",
+      "#move",
+      "inhale",
+      "#exhale",
+      "#readLong",
+      "#writeOne",
+      "wait",
+      "replyToPing",
+    ];
+    for (const name of expected) {
+      const found = profile.get(name);
+      assert.ok(found !== undefined, `${name} is not in the profile`);
+      for (const line of found.lines) assert.ok(line.includes(`${name}(`), `${name} is not in: ${line}`);
+    }
+    for (const name of ["#readLong", "#writeOne", "wait"]) {
+      const calls = profile.get(`(native call of ${name})`);
+      assert.ok(calls !== undefined && calls.samples > 0, `${name} made no system call`);
+    }
+  },
+);
+
+/** A script on a device in memory; its body comes when the tunnel runs. */
+function memoryScript(body: string): string {
+  return `import { script } from "@warren/tunnel";
+import { MemoryDevice } from "@warren/tunnel/memory";
+interface Unseen { readonly a: number; }
+const [device] = MemoryDevice.pair();
+export default script(import.meta, { device }, async (tunnel) => {
+  const running = tunnel.run();
+  setTimeout(function busy() {
+    for (const end = performance.now() + 50; performance.now() < end;);
+    ${body}
+  });
+  await running;
+});`;
+}
+
+const ENDINGS: [how: string, body: string, code: number][] = [
+  ["its tunnel closes", "tunnel.close();", 0],
+  ["SIGTERM comes", 'Deno.kill(Deno.pid, "SIGTERM");', 0],
+  ["Ctrl-C comes", 'Deno.kill(Deno.pid, "SIGINT");', 0],
+  ["it calls Deno.exit()", "Deno.exit(7);", 7],
+  ["it throws outside of its tunnel", 'throw new Error("lost");', 1],
+  ["it loses a rejection", 'Promise.reject(new Error("lost"));', 1],
+];
+
+Deno.test("warren run --profile writes the profile however the script ends", async () => {
+  await Promise.all(ENDINGS.map(async ([how, body, expected]) => {
+    await using folder = new Folder();
+    await folder.write("my.ts", memoryScript(body));
+    const { code, stderr } = await warren(["run", "my.ts", "--profile=a.cpuprofile"], folder.path);
+    assert.equal(code, expected, `${how}: ${stderr}`);
+    assert.ok(stderr.includes(join(folder.path, "a.cpuprofile")), `${how}: ${stderr}`);
+    const profile = await readProfile(join(folder.path, "a.cpuprofile"));
+    assert.match(profile.get("busy")!.lines[0]!, /function busy/, how);
+  }));
+});
+
+Deno.test("warren run --profile leaves no file when the script does not load", async () => {
+  await using folder = new Folder();
+  const { code, stderr } = await warren(["run", "--profile", "absent.ts"], folder.path);
+  assert.equal(code, 1);
+  assert.match(stderr, /^warren: Cannot run "absent\.ts": there is no such file\n$/);
+  assert.deepEqual(Array.from(Deno.readDirSync(folder.path)), []);
+});
+
+Deno.test("A script's --profile ends with 1 and the flags of deno that it lacks, before the tunnel opens", async () => {
+  await using folder = new Folder();
+  await folder.write("my.ts", memoryScript("tunnel.close();"));
+  const settings = ["--config", join(ROOT, "deno.json")];
+  for (const granted of [["--allow-write"], ["--allow-sys"], []]) {
+    const args = ["run", "--no-prompt", ...settings, ...granted, "my.ts", "--profile=a.cpuprofile"];
+    const { code, stderr } = await deno(args, folder.path);
+    assert.equal(code, 1);
+    assert.equal(
+      stderr,
+      'warren: Cannot write profile "a.cpuprofile": deno may not: run it with --allow-sys and --allow-write\n',
+    );
+  }
+  const args = [
+    "run",
+    "--no-prompt",
+    ...settings,
+    "--allow-sys",
+    "--allow-write",
+    "my.ts",
+    "--profile",
+    "-q",
+  ];
+  const { code, stderr } = await deno(args, folder.path);
+  assert.equal(code, 0, stderr);
+  assert.equal(stderr, "");
+  const names = Array.from(Deno.readDirSync(folder.path), ({ name }) => name).sort();
+  assert.match(names.join(" "), /^my-\d{8}-\d{6}\.cpuprofile my\.ts$/);
+});
+
+systemTest("warren run --profile ends with 1 where the system refuses the file", {}, async () => {
+  const path = "/sys/a.cpuprofile";
+  const { code, stderr } = await warren(["run", `--profile=${path}`, "scripts/icmp_echo.ts"]);
+  assert.equal(code, 1);
+  assert.equal(
+    stderr,
+    `warren: Cannot write profile "${path}": this user may not: choose another by --profile=FILE\n`,
+  );
+});
 
 systemTest("warren run ends with 1 and the script's own place when a handler throws", PING, async () => {
   await using folder = new Folder();

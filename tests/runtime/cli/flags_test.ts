@@ -64,6 +64,13 @@ Deno.test("parseScriptFlags() knows --help, --quiet and --dry-run, and their let
   assert.deepEqual([none.help, none.quiet, none.dryRun], [false, false, false]);
 });
 
+Deno.test("parseScriptFlags() takes --profile with and without a file, and no file behind a space", () => {
+  const profile = (...args: string[]) => parseScriptFlags(args, { "": {} }).profile;
+  assert.equal(profile("--mtu", "1400"), undefined);
+  assert.equal(profile("--profile", "--mtu", "1400"), "");
+  assert.equal(profile("-q", "--profile=a=b.cpuprofile"), "a=b.cpuprofile");
+});
+
 const REFUSED: [args: string[], message: RegExp][] = [
   [["--mtu", "fast"], /^--mtu: "fast" is no whole number$/],
   [["--mtu=-5"], /^--mtu: "-5" is no whole number$/],
@@ -89,6 +96,11 @@ const REFUSED: [args: string[], message: RegExp][] = [
   [["--mtuu", "1400"], /^--mtuu is no flag of this script: did you mean --mtu\?$/],
   [["--adress=10.9.0.1/24"], /did you mean --address\?$/],
   [["--dryrun"], /did you mean --dry-run\?$/],
+  [["--profle"], /did you mean --profile\?$/],
+  [["--cpu-prof"], /did you mean --profile\?$/],
+  [["--profile="], /^--profile= needs a file's name behind it$/],
+  [["--profile", "--profile=a"], /^--profile is given twice$/],
+  [["--profile", "a.cpuprofile"], /^"a\.cpuprofile" is not expected here: .* --profile=a\.cpuprofile$/],
   [["--xyzzy"], /^--xyzzy is no flag of this script$/],
   [["-x"], /^-x is no flag of this script$/],
   [["--no-quiet"], /^--no-quiet is no flag of this script/],
@@ -130,7 +142,9 @@ Deno.test("parseScriptFlags() gives each of several tunnels its own flags", () =
 Deno.test("usage() names every flag that parseScriptFlags() takes, and each tunnel", () => {
   const text = usage("deno run my.ts", [""]);
   for (const [[flag]] of GIVEN) assert.ok(text.includes(`  ${flag!.split("=")[0]} `), flag);
-  for (const flag of ["--help", "--quiet", "--dry-run"]) assert.ok(text.includes(flag), flag);
+  for (const flag of ["--help", "--quiet", "--dry-run", "--profile[=FILE]"]) {
+    assert.ok(text.includes(flag), flag);
+  }
   assert.match(text, /^Usage: deno run my\.ts \[flags\]/);
   assert.match(usage("x", ["left", "right"]), /left, right.*--left\.mtu/);
 });
