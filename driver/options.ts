@@ -236,6 +236,13 @@ export function checkDeviceOptions(
     }
   }
   const { txQueueLength, offload = true, uring = true, queues = 1 } = options.linux ?? {};
+  checkKeys("linux", options.linux, ["txQueueLength", "offload", "uring", "queues"]);
+  checkKeys("windows", options.windows, ["ringCapacity", "dns", "metric"]);
+  for (const [what, value] of [["offload", offload], ["uring", uring]] as const) {
+    if (typeof value !== "boolean") {
+      throw new TypeError(`Cannot use linux.${what} ${Deno.inspect(value)}: it is true or false`);
+    }
+  }
   checkNumber(queues, 1, MAX_QUEUES, "number of queues");
   if (txQueueLength !== undefined) checkNumber(txQueueLength, 1, MAX_U32, "queue length");
   const { ringCapacity = RING, dns, metric } = options.windows ?? {};
@@ -309,6 +316,12 @@ function parsePrefix(text: string, what: string): Prefix {
     );
   }
   return parseCidr(text);
+}
+
+function checkKeys(what: string, options: object | undefined, known: readonly string[]): void {
+  const unknown = Object.keys(options ?? {}).find((key) => !known.includes(key));
+  if (unknown === undefined) return;
+  throw new TypeError(`Cannot use ${what}.${unknown}: there is no such option, but ${known.join(", ")}`);
 }
 
 function checkNumber(value: number, least: number, most: number, what: string): void {

@@ -1,4 +1,8 @@
-/** Super-packets on their way to an end that does not take them: cut in their order, as fast as segments are taken. */
+/**
+ * Super-packets on their way to an end that does not take them: cut in their order, as fast as segments are taken. When the
+ * pool has no slot for the next segment and none of them waits here, what is left is dropped: the slots may be those of
+ * the packets behind it.
+ */
 
 import { type Packet, PacketBatch, type PacketPool } from "../lib/core/mod.ts";
 import { Cutter } from "../lib/segment.ts";
@@ -47,8 +51,12 @@ export class Cutting {
     const { segments } = this;
     for (let i = 0; i < segments.length; i++) this.#host.discard(segments.packets[i]!, reason);
     segments.clear();
+    this.#abandon(reason);
+  }
+
+  /** Throws away what is left of the super-packet; what was not cut out of it was never made. */
+  #abandon(reason: string): void {
     if (this.#packet === undefined) return;
-    // What was not cut out of it was never made.
     this.#host.create(1 - this.#cutter.remaining);
     this.#host.discard(this.#packet, reason);
     this.#packet = undefined;
@@ -68,7 +76,11 @@ export class Cutting {
     while (this.#cutter.remaining > 0) {
       if (this.segments.full) return false;
       const segment = this.#cutter.next(this.#host.pool);
-      if (segment === undefined) return false;
+      if (segment === undefined) {
+        if (this.segments.length > 0) return false;
+        this.#abandon("pool empty");
+        return true;
+      }
       this.segments.push(segment);
     }
     this.#packet.pool.give(this.#packet);

@@ -40,8 +40,12 @@ const EMPTY_WAITS = 4;
 const PATIENCE = 10;
 /** What a timer takes (milliseconds); a tick that is due later comes with the next packet. */
 const MAX_TIMEOUT = 2 ** 31 - 1;
-/** Turns after which Deno looks at its sockets, while the loop is busy and an end is made of one. */
+/**
+ * Turns after which Deno looks at its sockets, while the loop is busy and an end is made of one; and how often it looks at
+ * all, for signals and the script's own sockets (milliseconds).
+ */
 const SOCKET_TURNS = 4;
+const SOCKET_LOOK = 16;
 /**
  * How long after the last packet the loop waits on this thread (milliseconds). Waking there takes half as long as beside
  * it, where two threads and Deno's event loop have a part in it: a ping each second took 194 us instead of 370 us
@@ -142,6 +146,7 @@ export class Loop {
   #turning: Promise<void> | undefined;
   #lastTurn = 0;
   #lastLook = 0;
+  #lastSockets = 0;
   #turns = 0;
   #emptyWaits = 0;
   #endPause: (() => void) | undefined;
@@ -332,7 +337,9 @@ export class Loop {
       this.#waiter.look();
       this.#lastLook = now;
     }
-    const sockets = busy && ++this.#turns % SOCKET_TURNS === 0 && !this.#waitable;
+    const sockets = now - this.#lastSockets >= SOCKET_LOOK ||
+      busy && ++this.#turns % SOCKET_TURNS === 0 && !this.#waitable;
+    if (sockets) this.#lastSockets = now;
     this.#turning = sockets ? turnWithSockets() : turn();
     await this.#turning;
     this.#turning = undefined;

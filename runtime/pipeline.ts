@@ -31,6 +31,9 @@ const TURNED_LIMIT = 256;
 /** The place of a script that runs once. */
 export const ALONE: WorkerPlace = { index: 0, count: 1 };
 
+// Specification: UDP_MAX_SEGMENTS, linux/udp.h; GSO_BY_FRAGS, linux/skbuff.h
+const MOST_SEGMENTS = 128;
+
 /** What a pipeline gets from the loop. */
 export interface PipelineHost {
   /** Where packets live. */
@@ -333,15 +336,16 @@ export class Pipeline {
   #exhale(end: TunnelEnd, batch: PacketBatch, cutting: Cutting, flow: FlowStats): boolean {
     const { packets } = batch;
     let outside = false;
+    const whole = end.offload === true;
     let isSuper = cutting.queued > 0;
     for (let i = 0; i < batch.length; i++) {
       const packet = packets[i]!;
       if (packet.malformed) this.#countMalformed(packet);
       if (!packet.isInSlot) outside = true;
-      if (packet.segmentSize !== 0) isSuper = true;
+      if (packet.segmentSize !== 0 && !(whole && passesWhole(packet))) isSuper = true;
     }
     if (outside) return this.#expel(batch);
-    if (!isSuper || end.offload === true) return write(end, batch, flow);
+    if (!isSuper) return write(end, batch, flow);
     let moved = false;
     do {
       cutting.fill(batch);
@@ -455,6 +459,11 @@ export class Pipeline {
     packet.malformed = false;
     this.counters.malformed++;
   }
+}
+
+/** Whether every end with offload takes a super-packet: Linux takes those of 128 datagrams, and no segments of 65,535 bytes. */
+function passesWhole({ segmentSize, length }: Packet): boolean {
+  return segmentSize >>> 0 === segmentSize && segmentSize < 65_535 && length <= segmentSize * MOST_SEGMENTS;
 }
 
 /** Writes a batch to an end, and counts what it took. */

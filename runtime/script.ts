@@ -166,8 +166,8 @@ async function open(
   await crew?.start();
   if (!quiet && crew !== undefined) { for (const [name, options] of tunnels) greet(opened[name]!, options); }
   if (!quiet) closing.defer(showCounters(Object.values(opened)));
-  crew?.go();
   profiling?.start();
+  crew?.go();
   await runMain(made, opened);
 }
 

@@ -28,15 +28,18 @@ import { type DeviceQueue, type Offload, TunQueue } from "./queue.ts";
 import { rescue } from "./rescue.ts";
 import { Setup } from "./setup.ts";
 import { UringQueue } from "./uring_queue.ts";
+import { VNET_HEADER } from "./virtio_net.ts";
 
 // Specification
 // fcntl.h
 export const O_RDWR = 2;
 const O_NONBLOCK = 0o4000;
 export const O_CLOEXEC = 0o2000000;
-// linux/if_tun.h; _IOW('T', 202, int), _IOW('T', 208, unsigned int)
+// linux/if_tun.h; _IOW('T', 202, int), _IOW('T', 208, unsigned int), _IOW('T', 216, int), _IOW('T', 220, int)
 const TUNSETIFF = 0x400454can;
 const TUNSETOFFLOAD = 0x400454d0n;
+const TUNSETVNETHDRSZ = 0x400454d8n;
+const TUNSETVNETLE = 0x400454dcn;
 const IFF_TUN = 0x0001;
 const IFF_MULTI_QUEUE = 0x0100;
 const IFF_NO_PI = 0x1000;
@@ -297,6 +300,9 @@ function open(name: string, { offload: wanted, queues }: CheckedDeviceOptions): 
     ioctlNumber(descriptor, TUNSETOFFLOAD, 0n);
     return { fd: descriptor, name: text, offload: { tcp: false, udp: false } };
   }
+  // A persistent device keeps what another program has set.
+  ioctl(descriptor, TUNSETVNETHDRSZ, Int32Array.of(VNET_HEADER));
+  ioctl(descriptor, TUNSETVNETLE, Int32Array.of(1));
   const tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
   const udp = ioctlNumber(descriptor, TUNSETOFFLOAD, tcp | TUN_F_USO4 | TUN_F_USO6) >= 0;
   // Where a kernel knows none of them, it cuts and sums itself, as it does for every device.

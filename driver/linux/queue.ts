@@ -12,6 +12,7 @@ import {
   LARGE_ROOM,
   type Packet,
   type PacketBatch,
+  type PacketPool,
   SMALL_ROOM,
   type Waitable,
 } from "../../lib/core/mod.ts";
@@ -38,6 +39,11 @@ function length64(length: number): bigint {
 
 /** A header, and as many packets as a group has at most. */
 const MOST_VECTORS = 1 + 64;
+
+/** A large slot; not the last one, whose coming back would wake the loop after every read. */
+function takeLarge(pool: PacketPool): Packet | undefined {
+  return pool.available(LARGE_ROOM) > 1 ? pool.take(LARGE_ROOM) : undefined;
+}
 
 /** Puts a piece of memory into an array of `struct iovec`. */
 function setIovec(iovecs: Uint32Array, index: number, address: number, length: number): void {
@@ -97,13 +103,14 @@ export class TunQueue implements DeviceQueue {
   #addresses: bigint[] = [];
   /** The pool's address. */
   #base = 0;
-  /** The large slot that the next long packet goes into. */
-  #spare: Packet | undefined;
   readonly #iovecs = new Uint32Array(MOST_VECTORS * IOVEC_WORDS);
   readonly #coalescer: Coalescer;
   /** The header of what does not start where its slot's packets do, or is of several packets. */
   readonly #scratch = new DataView(new ArrayBuffer(VNET_HEADER));
   readonly #scratchAddress = addressOf(this.#scratch);
+  /** Where the rest of a long packet goes when there is no large slot: nobody reads it. */
+  readonly #overflow = new Uint8Array(LARGE_ROOM);
+  readonly #overflowAddress = addressOf(this.#overflow);
 
   /** A queue over this descriptor. */
   constructor({ fd, offload, refused, lose }: QueueOptions) {
@@ -153,25 +160,25 @@ export class TunQueue implements DeviceQueue {
     return count;
   }
 
-  /** Reads packets of which some may not fit a small slot: super-packets, or those of a large MTU. */
+  /**
+   * Reads packets of which some may not fit a small slot: super-packets, or those of a large MTU. Where large slots run
+   * out, ordinary packets still come, and long ones are lost.
+   */
   #readLong(batch: PacketBatch): number {
     const { pool } = this.#host!;
     const { readv } = this.#libc;
     const fd = this.#fd;
     const iovecs = this.#iovecs;
     const header = this.#header;
+    let large = takeLarge(pool);
     let count = 0;
     while (!batch.full) {
       const small = pool.take(SMALL_ROOM);
       if (small === undefined) break;
-      const large = this.#spare ??= pool.take(LARGE_ROOM);
-      if (large === undefined) {
-        pool.give(small);
-        break;
-      }
       const at = small.offset - header;
       setIovec(iovecs, 0, this.#base + at, header + SMALL_ROOM);
-      setIovec(iovecs, 1, this.#base + large.offset + SMALL_ROOM, LARGE_ROOM - SMALL_ROOM);
+      const rest = large === undefined ? this.#overflowAddress : this.#base + large.offset + SMALL_ROOM;
+      setIovec(iovecs, 1, rest, LARGE_ROOM - SMALL_ROOM);
       const length = readv(fd, iovecs, 2) - header;
       if (length <= 0) {
         const failed = errno();
@@ -181,16 +188,22 @@ export class TunQueue implements DeviceQueue {
       }
       let packet = small;
       if (length > SMALL_ROOM) {
+        if (large === undefined) {
+          pool.give(small);
+          this.#host!.refuse(length, "pool empty");
+          continue;
+        }
         packet = large;
-        this.#spare = undefined;
         packet.bytes.copyWithin(large.offset - header, at, small.offset + SMALL_ROOM);
         pool.give(small);
+        large = takeLarge(pool);
       }
       packet.length = length;
       if (header !== 0) readVnetHeader(packet, packet.offset - VNET_HEADER);
       batch.push(packet);
       count++;
     }
+    if (large !== undefined) pool.give(large);
     return count;
   }
 
@@ -259,10 +272,8 @@ export class TunQueue implements DeviceQueue {
     return this.#libc.write(this.#fd, this.#addresses[packet.slot]!, length64(header + packet.length));
   }
 
-  /** Gives back what it holds. */
+  /** Nothing: every call gives back what it took. */
   close(): void {
-    if (this.#spare !== undefined) this.#spare.pool.give(this.#spare);
-    this.#spare = undefined;
   }
 
   /**

@@ -4,8 +4,8 @@
  *     next() ─► submission ring ─► enter() ─► kernel ─► completion ring ─► reap()
  *     lend() ─► ring of buffers ─────────────────┘
  *
- * One thread makes it, enters it and reads it (IORING_SETUP_SINGLE_ISSUER): the kernel does its work in `enter` and
- * nowhere else, so nothing in these rings changes meanwhile.
+ * One thread makes it, enters it and reads it (IORING_SETUP_SINGLE_ISSUER), and in that thread's system calls, whichever
+ * they are, the kernel does its work (IORING_SETUP_COOP_TASKRUN): between two of them nothing in these rings changes.
  */
 
 import { type Libc, libc } from "./libc.ts";
@@ -327,7 +327,9 @@ export class Uring implements Disposable {
     return ioUringRegister(SYS_IO_URING_REGISTER, this.descriptor, operation, this.#registration, 1) >= 0;
   }
 
+  /** An empty submission; what stands in a full ring is handed over first. */
   #next(opcode: number, userData: number): number {
+    if (this.full) this.enter();
     const word = (this.#tail & this.#sq.mask) * Sqe.Words;
     this.#sqes.fill(0, word, word + Sqe.Words);
     this.#sqes[word + Sqe.Opcode] = opcode;

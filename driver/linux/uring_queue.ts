@@ -30,6 +30,8 @@ const MANY_WRITES = 4;
 /** Packets under way in each direction; powers of two. */
 const WRITES = 256;
 const LENT = 256;
+/** Calls that end what is under way: one, or as many as signals interrupt. */
+const MOST_TURNS = 1000;
 /** Packets that have come or may come, until the loop takes them. */
 const MOST_ARRIVED = 512;
 
@@ -67,7 +69,8 @@ export class UringQueue implements DeviceQueue, Completions {
 
   /** A queue over this descriptor; `undefined` where the kernel lacks what it needs, or forbids it. */
   static open(options: QueueOptions): UringQueue | undefined {
-    const uring = Uring.open(WRITES, LENT);
+    // Writes, and a read or a cancel besides.
+    const uring = Uring.open(2 * WRITES, LENT);
     return uring === undefined ? undefined : new UringQueue(uring, options);
   }
 
@@ -151,7 +154,7 @@ export class UringQueue implements DeviceQueue, Completions {
     const uring = this.#uring;
     if (!this.#reading && this.#writing === 0) return;
     uring.cancel();
-    while (this.#reading || this.#writing > 0) {
+    for (let turn = 0; (this.#reading || this.#writing > 0) && turn < MOST_TURNS; turn++) {
       uring.enter(1);
       uring.reap(this);
     }

@@ -1,5 +1,6 @@
 /** The header that a TUN device has before each packet with IFF_VNET_HDR: what is still to be cut and summed. */
 
+import { checksum } from "../../lib/checksum.ts";
 import type { Packet } from "../../lib/core/mod.ts";
 import { Ip, Protocol } from "../../lib/ip.ts";
 
@@ -21,6 +22,8 @@ const VIRTIO_NET_HDR_GSO_UDP_L4 = 5;
 /** RFC 9293 section 3.1: the data offset, in the upper half of this byte; the checksum. */
 const TCP_DATA_OFFSET = 12;
 const TCP_CHECKSUM = 16;
+/** RFC 768. */
+const UDP_CHECKSUM = 6;
 const UDP_HEADER = 8;
 
 /** Its bytes. */
@@ -45,6 +48,7 @@ export function writeVnetHeader(packet: Packet, view: DataView, at: number): voi
   view.setUint32(at, 0);
   view.setUint32(at + 4, 0);
   view.setUint16(at + 8, 0);
+  if (packet.segmentSize !== 0 && packet.checksumStart === 0) unfinish(packet);
   const { checksumStart, checksumOffset, segmentSize } = packet;
   if (checksumStart !== 0) {
     view.setUint8(at + VirtioNetHeader.Flags, VIRTIO_NET_HDR_F_NEEDS_CSUM);
@@ -52,16 +56,10 @@ export function writeVnetHeader(packet: Packet, view: DataView, at: number): voi
     view.setUint16(at + VirtioNetHeader.ChecksumOffset, checksumOffset, true);
   }
   if (segmentSize === 0) return;
-  let start = packet.offset + checksumStart;
-  let isTcp = checksumOffset === TCP_CHECKSUM;
-  if (checksumStart === 0) {
-    const ip = Ip.of(packet);
-    if (ip === undefined) return;
-    start = ip.payloadOffset;
-    isTcp = ip.protocol === Protocol.Tcp;
-  }
-  const headers = start - packet.offset +
-    (isTcp ? packet.bytes[start + TCP_DATA_OFFSET]! >>> 4 << 2 : UDP_HEADER);
+  if (checksumStart === 0) return;
+  const start = packet.offset + checksumStart;
+  const isTcp = checksumOffset === TCP_CHECKSUM;
+  const headers = checksumStart + (isTcp ? packet.bytes[start + TCP_DATA_OFFSET]! >>> 4 << 2 : UDP_HEADER);
   const version = packet.bytes[packet.offset]! >>> 4;
   const type = !isTcp
     ? VIRTIO_NET_HDR_GSO_UDP_L4
@@ -71,4 +69,25 @@ export function writeVnetHeader(packet: Packet, view: DataView, at: number): voi
   view.setUint8(at + VirtioNetHeader.GsoType, type);
   view.setUint16(at + VirtioNetHeader.HeaderLength, headers, true);
   view.setUint16(at + VirtioNetHeader.GsoSize, segmentSize, true);
+}
+
+/**
+ * Takes a super-packet's sum back to that of its pseudo-header, which is what the kernel asks for. A wrong sum stays; a
+ * datagram without one gets one.
+ */
+function unfinish(packet: Packet): void {
+  const ip = Ip.of(packet);
+  if (ip === undefined) return;
+  const { bytes, view, offset } = packet;
+  const { protocol, payloadOffset: start, payloadLength } = ip;
+  if (protocol !== Protocol.Tcp && protocol !== Protocol.Udp) return;
+  const field = start + (protocol === Protocol.Tcp ? TCP_CHECKSUM : UDP_CHECKSUM);
+  const pseudoHeader = ip.pseudoHeaderSum(protocol, payloadLength);
+  if (pseudoHeader < 0 || payloadLength < UDP_HEADER) return;
+  const isNone = protocol === Protocol.Udp && view.getUint16(field) === 0;
+  if (!isNone && checksum(bytes, start, payloadLength, pseudoHeader) !== 0) return;
+  const folded = (pseudoHeader & 0xffff) + (pseudoHeader >>> 16);
+  view.setUint16(field, (folded & 0xffff) + (folded >>> 16));
+  packet.checksumStart = start - offset;
+  packet.checksumOffset = field - start;
 }

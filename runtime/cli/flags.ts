@@ -42,10 +42,10 @@ const REPEATED = ["address", "route"];
 /** Those that say nothing to a device that the script opened itself. */
 const DEVICE_FLAGS = ["name", "address", "route", "mtu", "queue-length", ...SWITCHES];
 const BOOLEAN_FLAGS = ["help", "quiet", "dry-run"];
-/** For all tunnels: each worker has all of them. */
-const WORKERS = "workers";
 /** Its value, if any, stands behind "=": in `--profile my.ts` that is the script. */
 const PROFILE_FLAG = "profile";
+/** For all tunnels: each worker has all of them. */
+const WORKERS = "workers";
 
 /** The usage text of a script with tunnels of these names; `[""]` for a script with one. */
 export function usage(command: string, tunnels: readonly string[]): string {
@@ -91,6 +91,12 @@ export function parseScriptFlags(
   const keys = names.flatMap((name) => Object.keys(TUNNEL_FLAGS).map((flag) => flagKey(name, flag)));
   const switches = names.flatMap((name) => SWITCHES.map((flag) => flagKey(name, flag)));
   const valued = keys.filter((key) => !switches.includes(key));
+  // To the parser, these words would be a flag's value.
+  const odd = args.findIndex((word) => word === "true" || word === "false");
+  const before = args[odd - 1]?.replace(/^--?/, "");
+  if (before !== undefined && [...BOOLEAN_FLAGS, ...switches, "h", "q"].includes(before)) {
+    throw new UsageError(unknownArgument(args[odd]!, keys));
+  }
   const profiles = args.filter(isProfileFlag);
   if (profiles.length > 1) throw new UsageError(`--${PROFILE_FLAG} is given twice`);
   if (profiles[0]?.endsWith("=")) throw new UsageError(`${profiles[0]} needs a file's name behind it`);
@@ -209,7 +215,7 @@ export function unknownArgument(argument: string, keys: readonly string[]): stri
   }
   const name = argument.replace(/^-+/, "").replace(/=.*/s, "");
   const near = keys.find((key) => key.endsWith(`.${name}`)) ??
-    nearest(name, [...keys, ...BOOLEAN_FLAGS, WORKERS, PROFILE_FLAG]) ??
+    nearest(name, [...keys, ...BOOLEAN_FLAGS, PROFILE_FLAG, WORKERS]) ??
     // That is what Deno and Node.js call it.
     (name.startsWith("cpu-prof") ? PROFILE_FLAG : undefined);
   return `${argument} is no flag of this script${near === undefined ? "" : `: did you mean --${near}?`}`;

@@ -33,7 +33,8 @@ export async function run(args: readonly string[]): Promise<number> {
     throw new UsageError(`the script comes before its flags: warren run my.ts ${name}`);
   }
   if (name.endsWith(PROFILE_SUFFIX)) throw new UsageError(unknownArgument(name, []));
-  return await runScript(await load(name), [...profile, ...flags], "warren run", name, urlOf(name).href);
+  const url = urlOf(name);
+  return await runScript(await load(name), [...profile, ...flags], "warren run", name, url.href);
 }
 
 function urlOf(name: string): URL {

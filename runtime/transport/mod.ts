@@ -69,11 +69,14 @@ function parseFarUrl(text: string): EndOpener {
 }
 
 function parseTun(text: string, subject: string): EndOpener {
-  const [name, query] = text.split("?", 2) as [string, string?];
+  const [, name, query] = /^([^?]*)(?:\?(.*))?$/s.exec(text) as unknown as [string, string, string?];
   const linux: DeviceOptions["linux"] = {};
   for (const part of query?.split("&") ?? []) {
     const [, key] = /^(offload|uring)=no$/.exec(part) ??
       fail(subject, `"${part}" is not understood`, 'write "?offload=no" or "?uring=no"');
+    if (linux[key as "offload" | "uring"] === false) {
+      fail(subject, `${key} is in "?${query}" twice`, "leave one out");
+    }
     linux[key as "offload" | "uring"] = false;
   }
   try {

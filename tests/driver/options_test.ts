@@ -68,3 +68,22 @@ Deno.test("checkDeviceOptions() takes the names that Windows takes, and counts t
     assert.throws(() => check(name), TypeError, name);
   }
 });
+
+Deno.test("checkDeviceOptions() refuses options of a system that it does not know, and what is neither true nor false", () => {
+  for (
+    const [linux, message] of [
+      [
+        { offlaod: false },
+        "Cannot use linux.offlaod: there is no such option, but txQueueLength, offload, uring, queues",
+      ],
+      [{ offload: "no" }, 'Cannot use linux.offload "no": it is true or false'],
+      [{ uring: 0 }, "Cannot use linux.uring 0: it is true or false"],
+      [{ offload: null }, "Cannot use linux.offload null: it is true or false"],
+    ] as const
+  ) {
+    assert.throws(() => checkDeviceOptions({ linux: linux as object }), {
+      name: "TypeError",
+      message,
+    });
+  }
+});

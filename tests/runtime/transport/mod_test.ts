@@ -31,6 +31,8 @@ const GOOD = [
   "ws://0.0.0.0:8080/tunnel?listen",
   "ws://[::]:8080?listen",
   "tun:tun1",
+  "tun:tun1?offload=no",
+  "tun:tun1?uring=no&offload=no",
   "tun:tun%d",
 ];
 
@@ -81,6 +83,9 @@ const BAD: [url: string, said: RegExp][] = [
   ["ws://host/?listen", /it has no port/],
   ["ws://host:80/?listen", /no address of this machine/],
   ["wss://0.0.0.0:443/?listen", /no certificate: write ws:\/\/ behind a proxy/],
+  ["tun:a?offload=maybe", /write "\?offload=no" or "\?uring=no"/],
+  ["tun:a?offload=no?uring=no", /is not understood/],
+  ["tun:a?uring=no&uring=no", /twice/],
   ["tun:", /a name has no/],
   ["tun:a/b", /a name has no/],
   ["tun:" + "x".repeat(128), /at most (15|127)/],

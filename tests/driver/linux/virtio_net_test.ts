@@ -1,0 +1,53 @@
+/** Virtio's header before a packet: what the kernel is told of it. */
+
+import assert from "node:assert/strict";
+import { VNET_HEADER, writeVnetHeader } from "../../../driver/linux/virtio_net.ts";
+import { type Packet, PacketPool } from "../../../lib/core/mod.ts";
+import { Ipv4 } from "../../../lib/ipv4.ts";
+import { Protocol } from "../../../lib/protocol.ts";
+import { Tcp } from "../../../lib/tcp.ts";
+import { Udp } from "../../../lib/udp.ts";
+
+// Specification: linux/virtio_net.h
+const NEEDS_CSUM = 1;
+const GSO_TCPV4 = 1;
+const GSO_UDP_L4 = 5;
+
+function superPacket(protocol: number): Packet {
+  const packet = new PacketPool({ small: 0, large: 1 }).from(new Uint8Array(5000))!;
+  if (protocol === Protocol.Tcp) Tcp.encode(packet, { srcPort: 1, dstPort: 2, seq: 1, flags: Tcp.Ack });
+  else Udp.encode(packet, { srcPort: 1, dstPort: 2 });
+  Ipv4.encode(packet, { src: 0x0a090001, dst: 0x0a090002, protocol });
+  packet.segmentSize = 1000;
+  return packet;
+}
+
+function header(packet: Packet): { flags: number; type: number; start: number; offset: number } {
+  const view = new DataView(new ArrayBuffer(VNET_HEADER));
+  writeVnetHeader(packet, view, 0);
+  return {
+    flags: view.getUint8(0),
+    type: view.getUint8(1),
+    start: view.getUint16(6, true),
+    offset: view.getUint16(8, true),
+  };
+}
+
+Deno.test("writeVnetHeader() has the kernel sum a super-packet whose sum a script has finished", () => {
+  for (
+    const [protocol, type, offset] of [[Protocol.Tcp, GSO_TCPV4, 16], [Protocol.Udp, GSO_UDP_L4, 6]] as const
+  ) {
+    const packet = superPacket(protocol);
+    const finished = packet.copy();
+    assert.deepEqual(header(packet), { flags: NEEDS_CSUM, type, start: 20, offset });
+    assert.deepEqual(packet.copy(), finished);
+  }
+});
+
+Deno.test("writeVnetHeader() does not make a wrong sum right", () => {
+  const packet = superPacket(Protocol.Udp);
+  packet.bytes[packet.offset + 100]! ^= 1;
+  const { flags, type } = header(packet);
+  assert.deepEqual([flags, type], [0, 0]);
+  assert.equal(packet.checksumStart, 0);
+});
