@@ -168,7 +168,7 @@ export class TunDevice implements Device {
     this.#monitor.close();
     this.#queue.close();
     // A persistent device keeps it, and whoever opens it next may know no super-packets.
-    if (this.offload) this.#libc.ioctlNumber(this.#fd, TUNSETOFFLOAD, 0n);
+    if (this.offload && this.#setup !== undefined) this.#libc.ioctlNumber(this.#fd, TUNSETOFFLOAD, 0n);
     try {
       this.#setup?.undo();
     } finally {
