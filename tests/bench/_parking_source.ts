@@ -11,7 +11,7 @@ import { readMonotonicTime, TIMESPEC_WORDS } from "./measure.ts";
 // fcntl.h
 const O_WRONLY = 1;
 
-// The bench ends it, by closing its input: after Ctrl-C, too.
+// After Ctrl-C the bench ends it: a way that waits needs it until then.
 Deno.addSignalListener("SIGINT", () => {});
 
 const { open, poll, writeFrom } = libc();

@@ -29,7 +29,7 @@ const USAGE = `Usage: deno task bench NAME [flags]
   tcp       one stream of TCP between two TUN devices, Warren beside its peers; needs root, iperf3
   relay     what a small packet costs there; needs root, iperf3
   latency   pings there; needs root, iperf3, ping
-  parking   how soon a thread notices a readable descriptor, by each way of waiting; needs no privilege
+  parking   how soon a thread notices that it can read, by each way of waiting; needs no privilege
   scale     a costly script by two workers beside one; needs root, iperf3
   segments  cutting super-packets and grouping segments beside a plain copy; needs no privilege
   stages    what a handler, a chain of stages and each surface add to a packet; needs no privilege
