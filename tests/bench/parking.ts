@@ -108,9 +108,10 @@ export async function benchParking(quick: boolean, signal: AbortSignal): Promise
       "spin: read(2) again and again. poll: poll(2) on this thread, a turn of the event loop every 8 ms. beside: poll(2)",
       "as a nonblocking call, awaited. worker: polls, wakes this thread, and polls again when this thread has read.",
       "The loop polls on its thread while packets came in the last 1.5 s: of the ways that sleep this is the soonest, and",
-      "its turns cost 2 to 3 % of a processor. Then it polls beside the thread: at gaps of 10 ms that takes 3 to 4 times",
-      "as long, and idling is nearly free. A worker with Atomics is about as soon as that and needs a thread for good;",
-      "with messages it is later. Spinning takes a whole processor, to be up to twice as soon as poll.",
+      "its turns cost about 2 % of a processor. Then it polls beside the thread: at gaps of 10 ms that takes three times",
+      "as long, at gaps of 1 s less than twice as long, and idling is nearly free. A worker with Atomics is about as",
+      "soon as that and needs a thread for good; with messages it is later. Spinning takes a whole processor, to be up",
+      "to twice as soon as poll, at gaps of 1 s more.",
       "A spin of 60 us before the wait gained nothing measurable in pings and was left out; it is not measured here.",
     ],
   };
