@@ -109,8 +109,9 @@ export async function benchParking(quick: boolean, signal: AbortSignal): Promise
       "as a nonblocking call, awaited. worker: polls, wakes this thread, and polls again when this thread has read.",
       "The loop polls on its thread while packets came in the last 1.5 s: of the ways that sleep this is the soonest, and",
       "its turns cost about 2 % of a processor. Then it polls beside the thread: at gaps of 10 ms that takes three times",
-      "as long, and idling is nearly free. A worker with Atomics is about as soon as that and needs a thread for good;",
-      "with messages it is later. Spinning takes a whole processor, and is little sooner than poll or no sooner.",
+      "as long, at gaps of 1 s less than twice as long, and idling is nearly free. A worker with Atomics is about as",
+      "soon as that and needs a thread for good; with messages it is later. Spinning takes a whole processor, to be up",
+      "to twice as soon as poll, at gaps of 1 s more.",
       "A spin of 60 us before the wait gained nothing measurable in pings and was left out; it is not measured here.",
     ],
   };
