@@ -4,7 +4,16 @@ import assert from "node:assert/strict";
 import type { TunnelStats } from "../../lib/core/mod.ts";
 import { openTunnel } from "../../runtime/mod.ts";
 import { type Namespace, openNamespace, runModule, systemTest } from "../kit/system.ts";
-import { CROSSING, Crossing, firstAnswer, iperf, kernelCounters, ping, Running } from "../kit/traffic.ts";
+import {
+  CROSSING,
+  Crossing,
+  firstAnswer,
+  iperf,
+  type KernelCounters,
+  kernelCounters,
+  ping,
+  Running,
+} from "../kit/traffic.ts";
 import { COUNT, FLOWS, type Seen } from "./workers_scenario.ts";
 
 const SOCKETS = ["--allow-net", "--unstable-net"];
@@ -109,6 +118,20 @@ function assertBalanced(stats: TunnelStats): void {
   );
 }
 
+/** The kernel's counters of both devices, when nothing passes any more. */
+async function restingCounters(middle: Namespace): Promise<[left: KernelCounters, right: KernelCounters]> {
+  const look = async (): Promise<[KernelCounters, KernelCounters]> => [
+    await kernelCounters(middle, "left"),
+    await kernelCounters(middle, "right"),
+  ];
+  for (let before = await look();;) {
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const now = await look();
+    if (JSON.stringify(now) === JSON.stringify(before)) return now;
+    before = now;
+  }
+}
+
 /** Ends a relay; returns what its workers counted, of which everything has passed. */
 async function count(program: Program): Promise<[all: TunnelStats, second: TunnelStats]> {
   const [all, second] = await program.stop();
@@ -178,7 +201,7 @@ for (const linux of ["{}", "{ offload: false }", "{ uring: false, offload: false
       const { end } = await iperf(left, right, CROSSING.right.ipv4, "-P", "8", "-n", "64M");
       // What is under way when the client has sent its share, the server no longer counts.
       assert.ok(end.sum_received.bytes >= 32 << 20, `${end.sum_received.bytes} bytes`);
-      const [device, far] = [await kernelCounters(middle, "left"), await kernelCounters(middle, "right")];
+      const [device, far] = await restingCounters(middle);
       const [{ outbound, inbound }, second] = await count(program);
       assert.ok(second.outbound.packetsIn > 0 && second.inbound.packetsIn > 0);
       assert.deepEqual([outbound.packetsIn, outbound.bytesIn], [device.tx.packets, device.tx.bytes]);
