@@ -86,7 +86,7 @@ async function run({ name, json, quick, write }: Flags, signal: AbortSignal): Pr
   const report = await BENCHES[name]!(quick, signal);
   const at = machine();
   console.log(toText(report, at));
-  if (write) writeResults(report, at);
+  if (write) writeResults(report, at, quick);
   if (json) console.log(toJson(report, at));
 }
 

@@ -15,6 +15,8 @@ const QUICK = { cycles: 4, tcp: 4, udp: 3, warmUp: 8, window: 4 };
 const DATAGRAM_BYTES = 64;
 /** Milliseconds in which what is under way arrives. */
 const SETTLE = 500;
+/** The start of a line of V8's may stand in front: it writes them a buffer at a time. */
+const TOLD = /tunnel (\{.*\})$/;
 const BARS = "▁▂▃▄▅▆▇█";
 /** Bars of a plot. */
 const PLOT = 60;
@@ -120,7 +122,7 @@ async function soak(runner: Runner, size: typeof FULL, signal: AbortSignal): Pro
 /** What the relay tells when nothing is under way, and how often V8 has collected. */
 async function look({ crossing }: Runner, signal: AbortSignal): Promise<{ told: Told; collections: number }> {
   await delay(SETTLE, signal);
-  const told: Told = JSON.parse(await crossing.heap!.ask("SIGUSR1", /^tunnel (.*)$/));
+  const told: Told = JSON.parse(await crossing.heap!.ask("SIGUSR1", TOLD));
   return { told, collections: (await crossing.heap!.look()).collections };
 }
 
