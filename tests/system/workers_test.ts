@@ -286,6 +286,10 @@ systemTest("What fails in one worker ends all, with its message and exit code 1"
   const run = `await tunnel.run();`;
   const ways: [body: string, heard: RegExp][] = [
     [
+      `if (tunnel.worker.index === 0) throw new Error("no such luck"); ${run}`,
+      /^warren: Error: no such luck\n {4}at /,
+    ],
+    [
       second(`throw new Error("no such luck");`) + run,
       /^warren: Error: no such luck\n {4}at .*\/test\.ts:\d+:\d+/,
     ],
