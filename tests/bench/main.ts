@@ -4,6 +4,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { buildPeers } from "./peers.ts";
 import { benchLatency } from "./latency.ts";
+import { benchParking } from "./parking.ts";
 import { benchRelay } from "./relay.ts";
 import { machine, type Report, say, toJson, toText, writeResults } from "./report.ts";
 import { benchScale } from "./scale.ts";
@@ -19,6 +20,7 @@ const BENCHES: Record<string, (quick: boolean, signal: AbortSignal) => Promise<R
   latency: benchLatency,
   scale: benchScale,
   soak: benchSoak,
+  parking: benchParking,
   segments: benchSegments,
   stages: benchStages,
   wintun: benchWintun,
@@ -31,6 +33,7 @@ const USAGE = `Usage: deno task bench NAME [flags]
   latency   pings there; needs root, iperf3, ping
   scale     a costly script by two workers beside one; needs root, iperf3
   soak      ten minutes at full rate: memory, collections, and whether every packet is accounted for; the same
+  parking   ways of waiting for a packet: how fast each wakes, and what it costs; needs gcc
   segments  cutting super-packets and grouping segments beside a plain copy; needs no privilege
   stages    what a handler, a chain of stages and each surface add to a packet; needs no privilege
   wintun    what is added to Wintun's calls, and what idling costs; needs Wine, mingw, npm
