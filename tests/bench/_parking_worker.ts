@@ -1,32 +1,47 @@
-/** The worker of `parking`: polls a descriptor, wakes the other thread, and polls again when that has read it. */
+/** A thread of `parking` that polls for another one, and polls again when that one says so. */
 
 import { posix } from "../../driver/linux/libc.ts";
-import { type Watch, Watching } from "./_parking_watching.ts";
+import { PollWaiter } from "../../driver/posix/waiter.ts";
 
-// Specification
-// struct pollfd { int fd; short events; short revents; };   poll.h
-const POLLIN = 0x001;
+/** What stands in the cell that both threads share. */
+export const Cell = { Polling: 0, Ready: 1 } as const;
 
-/** What the global scope of a worker has; the types are those of a window. */
-const scope = globalThis as unknown as {
-  onmessage: (event: MessageEvent<Watch>) => void;
-  postMessage(message: null): void;
-  close(): void;
-};
+/** What the worker is told. */
+export interface Order {
+  /** What to poll. */
+  readonly descriptor: number;
+  /** A {@linkcode Cell}, in memory that is shared. */
+  readonly cell: Int32Array<SharedArrayBuffer>;
+  /** Whether it also wakes the other thread by a message. */
+  readonly posts: boolean;
+}
 
-/** Its first message says that it starts, its last one that it ended. */
-scope.onmessage = ({ data: { descriptor, cell, byMessage } }) => {
-  const { poll } = posix().functions;
-  const fds = Int32Array.of(descriptor, POLLIN);
-  scope.postMessage(null);
+// Implementation
+const LONG = 0x7fff_ffff;
+
+/** What a worker has of its own. */
+interface Scope {
+  onmessage: ((event: MessageEvent<Order>) => void) | null;
+  postMessage(message: unknown): void;
+}
+
+const scope = globalThis as unknown as Scope;
+
+function poll({ descriptor, cell, posts }: Order): never {
+  const waiter = new PollWaiter(posix());
   for (;;) {
-    poll(fds, 1n, -1);
-    if (Atomics.compareExchange(cell, 0, Watching.Polls, Watching.Readable) === Watching.Ended) break;
-    if (byMessage) scope.postMessage(null);
+    waiter.clear();
+    waiter.add(descriptor, true, false);
+    waiter.wait(LONG);
+    Atomics.store(cell, 0, Cell.Ready);
+    if (posts) scope.postMessage(undefined);
     else Atomics.notify(cell, 0);
-    Atomics.wait(cell, 0, Watching.Readable);
-    if (Atomics.load(cell, 0) === Watching.Ended) break;
+    Atomics.wait(cell, 0, Cell.Ready);
   }
-  scope.postMessage(null);
-  scope.close();
-};
+}
+
+// Only as a worker is it one.
+if (import.meta.main) {
+  scope.onmessage = ({ data }) => poll(data);
+  scope.postMessage(undefined);
+}

@@ -31,7 +31,7 @@ const USAGE = `Usage: deno task bench NAME [flags]
   tcp       one stream of TCP between two TUN devices, Warren beside its peers; needs root, iperf3
   relay     what a small packet costs there; needs root, iperf3
   latency   pings there; needs root, iperf3, ping
-  parking   how soon a thread notices that it can read, by each way of waiting; needs no privilege
+  parking   ways of waiting for a packet: how fast each wakes, and what it costs; needs gcc
   scale     a costly script by two workers beside one; needs root, iperf3
   soak      ten minutes at full rate: memory, collections, and whether every packet is accounted for; the same
   segments  cutting super-packets and grouping segments beside a plain copy; needs no privilege

@@ -5,9 +5,8 @@
 const CLOCK_MONOTONIC = 1;
 // #define CPUCLOCK_SCHED 2; a process's clock is ~pid << 3 | CPUCLOCK_SCHED   include/linux/posix-timers_types.h
 const CPUCLOCK_SCHED = 2;
-// struct timespec { time_t tv_sec; long tv_nsec; };   time.h
-/** The words of 64 bits in a `timespec`. */
-export const TIMESPEC_WORDS = 2;
+// struct timespec { time_t tv_sec; long tv_nsec; };   time.h, in words of 32 bits
+const Timespec = { Seconds: 0, Nanoseconds: 2, Words: 4 } as const;
 
 const SYMBOLS = {
   // int clock_gettime(clockid_t clockid, struct timespec *tp);
@@ -48,11 +47,18 @@ export function ratio(figures: readonly number[], others: readonly number[]): nu
 }
 
 let libc: Deno.DynamicLibrary<typeof SYMBOLS> | undefined;
+const time = new Uint32Array(Timespec.Words);
 
-/** Writes the time as a `timespec`, by the clock that all processes of a machine share. */
-export function readMonotonicTime(timespec: BigInt64Array<ArrayBuffer>): void {
+/** What a clock shows (nanoseconds); `undefined` when there is none. */
+function readClock(clock: number): number | undefined {
   libc ??= Deno.dlopen("libc.so.6", SYMBOLS);
-  libc.symbols.clock_gettime(CLOCK_MONOTONIC, timespec);
+  if (libc.symbols.clock_gettime(clock, time) !== 0) return undefined;
+  return time[Timespec.Seconds]! * 1e9 + time[Timespec.Nanoseconds]!;
+}
+
+/** The system's monotonic time, which is the same in every process (nanoseconds). */
+export function monotonicTime(): number {
+  return readClock(CLOCK_MONOTONIC)!;
 }
 
 /**
@@ -63,12 +69,11 @@ export function readMonotonicTime(timespec: BigInt64Array<ArrayBuffer>): void {
  * @throws {Deno.errors.NotFound} when the process has ended.
  */
 export function processorTime(pid: number): number {
-  libc ??= Deno.dlopen("libc.so.6", SYMBOLS);
-  const time = new BigInt64Array(TIMESPEC_WORDS);
-  if (libc.symbols.clock_gettime(~pid << 3 | CPUCLOCK_SCHED, time) !== 0) {
+  const time = readClock(~pid << 3 | CPUCLOCK_SCHED);
+  if (time === undefined) {
     throw new Deno.errors.NotFound(`Cannot read the processor time of process ${pid}: it has ended`);
   }
-  return Number(time[0]) * 1e9 + Number(time[1]);
+  return time;
 }
 
 /** What the kernel has handed to the program behind a TUN device. */

@@ -1,298 +1,257 @@
 /**
- * `parking`: how soon a thread of Deno notices that a descriptor can be read, by each way of waiting, and its cost.
+ * `parking`: ways of waiting for a packet: how fast each wakes the thread, and what it costs.
  *
- *     _parking_source.ts ── its clock's time ─► pipe ─► the way waits ─► this thread reads it ─► time since
+ * Each way is a process of its own from the beginning to the end, with a pipe that yet another process writes into.
+ * They take turns, in each round in another order; whoever has not its turn is stopped.
  */
 
-import { setImmediate } from "node:timers";
-import { posix } from "../../driver/linux/libc.ts";
-import { guard } from "../../driver/posix/libc.ts";
-import { PollWaiter } from "../../driver/posix/waiter.ts";
-import { type Watch, Watching } from "./_parking_watching.ts";
-import { percentile, processorTime, ratio, readMonotonicTime, summarize, TIMESPEC_WORDS } from "./measure.ts";
-import { type Metric, type Report, say } from "./report.ts";
+import { type Series, WAYS } from "./_parking_process.ts";
+import { percentile, processorTime, ratio, summarize } from "./measure.ts";
+import { buildPeer } from "./peers.ts";
+import { atMost, type Contender, type Metric, type Report, say } from "./report.ts";
+import { delay } from "./wait.ts";
 
 // Implementation
-/** Times between two writes (milliseconds), and how many writes a round has. */
+/** Messages at 0.2 ms and 10 ms in a turn; messages at 1 s after all turns, and seconds without any. */
+const FULL = { rounds: 7, dense: 1500, sparse: 80, rare: 20, idle: 10 };
+const QUICK = { rounds: 2, dense: 1000, sparse: 40, rare: 6, idle: 2 };
+/** Such messages and seconds for one that takes a processor for itself, which the others would feel. */
+const ALONE = { rare: 3, idle: 1 };
+/** Messages before the first turn, and microseconds between them. Only what V8 has optimized makes fast native calls. */
+const WARM_UP = { messages: 12_000, microseconds: 40 };
+/** After so many milliseconds without a message, the loop waits beside its thread. */
+const SETTLE = 2000;
+
+const C = "c: poll";
+const SPIN = "spin";
+const POLL = "poll";
+const LOOP = "the loop";
+const BESIDE = "poll beside the thread";
+const WORKERS = ["worker, Atomics.wait", "worker, waitAsync", "worker, postMessage"];
+/** What is timed is within another wait, which costs the most of it. */
+const WITHIN = ["PollWaiter.wake()", "PollWaiter's pipe"];
+
+/** A distance between messages, and what is measured at it. */
 interface Gap {
-  readonly name: string;
-  readonly milliseconds: number;
-  readonly count: number;
+  readonly microseconds: number;
+  readonly median: Metric;
+  readonly tail?: Metric;
+  readonly cost: Metric;
 }
 
-const SHORT: Gap = { name: "1ms", milliseconds: 1, count: 200 };
-const MIDDLE: Gap = { name: "10ms", milliseconds: 10, count: 100 };
-const LONG: Gap = { name: "1s", milliseconds: 1000, count: 3 };
-/** What quick runs know of idling: no latency, as there is one sample a round. */
-const IDLE: Gap = { name: "idle", milliseconds: 300, count: 1 };
-const FULL = { rounds: 7, gaps: [SHORT, MIDDLE, LONG] };
-const QUICK = { rounds: 4, gaps: [SHORT, MIDDLE, IDLE] };
-/** As in runtime/loop.ts (milliseconds). */
-const SLICE = 8;
-/** Reads that found nothing after which spinning lets a turn pass, for Ctrl-C: about half a second. */
-const SPINS = 2 ** 20;
+const DENSE = gap(200, "0.2 ms", "200us");
+const SPARSE = gap(10_000, "10 ms", "10ms");
+/** Each message counts, so their spread tells the slowest. */
+const RARE: Gap = { ...gap(1_000_000, "1 s", "1s"), tail: undefined };
+const IDLE: Metric = { key: "idle_percent", title: "idle %", digits: 2 };
 
-const METRICS: readonly Metric[] = [
-  { key: "latency_1ms_us", title: "us, gaps 1 ms", digits: 1 },
-  { key: "p99_1ms_us", title: "p99 us", digits: 0 },
-  { key: "latency_10ms_us", title: "us, gaps 10 ms", digits: 1 },
-  { key: "p99_10ms_us", title: "p99 us", digits: 0 },
-  { key: "latency_1s_us", title: "us, gaps 1 s", digits: 0 },
-  { key: "cpu_10ms_us", title: "cpu us/wake, 10 ms", digits: 0 },
-  { key: "idle_percent", title: "idle cpu %", digits: 2 },
+const NOTES = [
+  "Another process writes the time into a pipe. us: how much later it is read on the loop's thread, the median; 99 %: of",
+  "all rounds. At 1 s, every message counts. cost: the reading process's processor time for a message (us). idle: of a",
+  `processor, ${SETTLE / 1000} s after the last message.`,
+  "spin: reads again and again. poll: PollWaiter.wait. These two, spin 50 us, poll; worker, Atomics.wait; and the loop",
+  "while packets come, give the event loop a turn every 8 ms. io_uring: a multishot read, and io_uring_enter(2) without",
+  "a limit of time. poll beside the thread: PollWaiter.park. worker: a thread that polls, and what the loop's thread",
+  "waits for. the loop: runtime/loop.ts. PollWaiter.wake() and its pipe: from the call to the end of a park; the first",
+  "leaves the poll under way, the second ends it, for other descriptors.",
+  "Why the loop polls on its thread while packets come, and beside it later: on the thread, poll wakes soonest of all",
+  "that leave the processor to others, but slices cost 1 to 2 % of it while nothing comes; beside it, poll costs nothing",
+  "then. A worker that polls has two threads wake, too: by waitAsync as late as poll beside the thread, by Atomics.wait",
+  "later than poll, for the same slices. spin takes a processor, and where others want it, loses it when a packet comes.",
+  "50 us of it before each poll cost several times as much at 0.2 ms, and wake no sooner.",
 ];
 
-/** A way of waiting, for one run. */
-interface Way {
-  /** Waits until the pipe may be readable; `misses` reads found nothing since the last one that did. */
-  wait(misses: number): void | Promise<void>;
-  /** Ends what it started, which may need the pipe to be readable. */
-  close(ring: () => void): void | Promise<void>;
-}
-
-const WAYS: Record<string, (pipe: number) => Way | Promise<Way>> = {
-  spin: () => ({
-    wait: (misses) => misses % SPINS === 0 ? turn() : undefined,
-    close() {},
-  }),
-  poll: openPoll,
-  "poll beside": openPollBeside,
-  "worker, Atomics": (pipe) => openWorker(pipe, false),
-  "worker, message": (pipe) => openWorker(pipe, true),
-};
-
-/** Runs the bench, in this process and one that writes. */
+/** Runs the bench. */
 export async function benchParking(quick: boolean, signal: AbortSignal): Promise<Report> {
-  const { rounds, gaps } = quick ? QUICK : FULL;
-  await using source = openSource(signal);
-  const contenders = Object.entries(WAYS).map(([name, open]) => ({
-    name,
-    open,
-    figures: Object.fromEntries(METRICS.map(({ key }) => [key, [] as number[]])),
-  }));
-  for (const { open } of contenders) await measure(open, SHORT, source); // V8 compiles
-  for (let round = 0; round < rounds; round++) {
-    say(`round ${round + 1} of ${rounds}`);
-    for (const { open, figures } of contenders) {
-      for (const gap of gaps) {
-        const { latencies, cpu, elapsed } = await measure(open, gap, source);
-        figures[`latency_${gap.name}_us`]?.push(summarize(latencies).median);
-        figures[`p99_${gap.name}_us`]?.push(percentile(latencies, 0.99));
-        figures[`cpu_${gap.name}_us`]?.push(cpu / 1e3 / gap.count);
-        if (gap.milliseconds >= IDLE.milliseconds) figures.idle_percent!.push(cpu / elapsed * 100);
-      }
+  const { rounds, dense, sparse, rare, idle } = quick ? QUICK : FULL;
+  const sender = await buildPeer("parking");
+  const missing: string[] = [];
+  await using processes = new AsyncDisposableStack();
+  const all: Parked[] = [];
+  for (const name of [C, ...Object.keys(WAYS)]) {
+    try {
+      all.push(processes.use(await Parked.open(name, sender, signal)));
+    } catch (error) {
+      signal.throwIfAborted();
+      missing.push(`${name}: ${(error as Error).message}`);
     }
   }
-  const latency = (name: string) =>
-    contenders.find((contender) => contender.name === name)!.figures.latency_10ms_us!;
-  const others = Object.keys(WAYS).filter((name) => name !== "spin");
+  for (let round = 0; round < rounds; round++) {
+    for (let turn = 0; turn < all.length; turn++) {
+      const one = all[(round + turn) % all.length]!;
+      await one.turn(async () => {
+        await one.measure(DENSE, dense);
+        await one.measure(SPARSE, sparse);
+      });
+      say(`round ${round + 1} of ${rounds}: ${one.name}: ${one.latest}`);
+    }
+  }
+  say(`${rare} messages at 1 s, and ${idle} s without any`);
+  const rarely = (one: Parked, size: { rare: number; idle: number }) =>
+    one.turn(async () => {
+      await one.measure(RARE, size.rare);
+      await delay(SETTLE, signal);
+      one.figures[IDLE.key] = [await one.idle(size.idle)];
+    });
+  for (const one of all.filter(({ name }) => name === SPIN)) await rarely(one, ALONE);
+  // All at once, evenly apart: whoever gets one has been idle for long.
+  await Promise.all(
+    all.filter(({ name }) => name !== SPIN).map(async (one, index) => {
+      await delay(index * 1000 / all.length, signal);
+      await rarely(one, { rare, idle });
+    }),
+  );
+  return judge(all, missing);
+}
+
+/** A process that waits in one of the ways. Disposing of it ends it. */
+class Parked implements Contender, AsyncDisposable {
+  readonly name: string;
+  readonly figures: Record<string, number[]> = {};
+  readonly #process: Deno.ChildProcess;
+  readonly #lines: AsyncGenerator<string>;
+  readonly #sender: string;
+  readonly #signal: AbortSignal;
+  /** The latencies of all rounds, by the metric of their 99th percentile. */
+  readonly #pooled: Record<string, number[]> = {};
+  #pipe = "";
+  #ended = false;
+
+  private constructor(name: string, process: Deno.ChildProcess, sender: string, signal: AbortSignal) {
+    this.name = name;
+    this.#process = process;
+    this.#lines = linesOf(process.stdout);
+    this.#sender = sender;
+    this.#signal = signal;
+    process.status.then(() => this.#ended = true);
+  }
+
+  /**
+   * Starts it and has V8 compile it; it is stopped until its turn.
+   *
+   * @throws {Error} when it ends instead of waiting.
+   */
+  static async open(name: string, sender: string, signal: AbortSignal): Promise<Parked> {
+    const script = decodeURI(new URL("_parking_process.ts", import.meta.url).pathname);
+    const flags = ["run", "--quiet", "--no-prompt", "--allow-ffi", "--allow-read"];
+    const [program, args] = name === C ? [sender, ["wait"]] : [Deno.execPath(), [...flags, script, name]];
+    const process = new Deno.Command(program, { args, stdin: "null", stdout: "piped" }).spawn();
+    await using undo = new AsyncDisposableStack();
+    const parked = undo.use(new Parked(name, process, sender, signal));
+    parked.#pipe = await parked.#line();
+    await parked.series(WARM_UP.microseconds, WARM_UP.messages);
+    process.kill("SIGSTOP");
+    undo.move();
+    return parked;
+  }
+
+  /** The figures of the last turn. */
+  get latest(): string {
+    return [DENSE, SPARSE].flatMap(({ median, cost }) => [median, cost])
+      .filter(({ key }) => this.figures[key] !== undefined)
+      .map(({ key, title, digits }) => `${title} ${this.figures[key]!.at(-1)!.toFixed(digits)}`).join("; ");
+  }
+
+  /** Lets it run meanwhile. */
+  async turn(action: () => Promise<unknown>): Promise<void> {
+    this.#process.kill("SIGCONT");
+    await action();
+    this.#process.kill("SIGSTOP");
+  }
+
+  /** Has so many messages come, and adds what that took. */
+  async measure({ microseconds, median, tail, cost }: Gap, count: number): Promise<void> {
+    const { latencies, processor } = await this.series(microseconds, count);
+    const add = (metric: Metric, ...figures: number[]) => (this.figures[metric.key] ??= []).push(...figures);
+    const all = latencies.map((latency) => latency / 1000);
+    if (tail === undefined) {
+      add(median, ...all);
+    } else {
+      add(median, summarize(all).median);
+      const pooled = this.#pooled[tail.key] ??= [];
+      pooled.push(...all);
+      this.figures[tail.key] = [percentile(pooled, 0.99)];
+    }
+    // The message that ends the series costs as much as each of them.
+    if (!WITHIN.includes(this.name)) add(cost, processor / 1000 / (count + 1));
+  }
+
+  /** Has so many messages come, so far apart. */
+  async series(microseconds: number, count: number): Promise<Series> {
+    const args = ["send", this.#pipe, String(microseconds), String(count)];
+    const command = new Deno.Command(this.#sender, { args, stdin: "null", signal: this.#signal });
+    await using sender = command.spawn();
+    const { success } = await sender.status;
+    this.#signal.throwIfAborted();
+    if (!success) throw new Error(`Cannot send to "${this.name}"`);
+    return JSON.parse(await this.#line());
+  }
+
+  /** How much of a processor it takes without any message (percent). */
+  async idle(seconds: number): Promise<number> {
+    const [before, start] = [processorTime(this.#process.pid), performance.now()];
+    await delay(seconds * 1000, this.#signal);
+    return (processorTime(this.#process.pid) - before) / 1e4 / (performance.now() - start);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#ended) this.#process.kill("SIGKILL");
+    await this.#lines.return(undefined);
+    await this.#process.status;
+  }
+
+  async #line(): Promise<string> {
+    const { value, done } = await this.#lines.next();
+    if (done) throw new Error(`Cannot measure "${this.name}": its process has ended`);
+    return value;
+  }
+}
+
+async function* linesOf(stream: ReadableStream<Uint8Array<ArrayBuffer>>): AsyncGenerator<string> {
+  let rest = "";
+  for await (const text of stream.pipeThrough(new TextDecoderStream())) {
+    const lines = (rest + text).split("\n");
+    rest = lines.pop()!;
+    yield* lines;
+  }
+}
+
+function gap(microseconds: number, title: string, key: string): Gap {
+  const metric = (name: string, suffix: string, digits: number): Metric => {
+    return { key: `wake${key}_${suffix}`, title: `${title}: ${name}`, digits };
+  };
+  return {
+    microseconds,
+    median: metric("us", "us", 0),
+    tail: metric("99 %", "p99_us", 0),
+    cost: metric("cost", "processor_us", 0),
+  };
+}
+
+function judge(all: readonly Parked[], missing: readonly string[]): Report {
+  const ratios: Record<string, number> = {};
+  const compare = (one: string, other: string) => {
+    const [figures, others] = [one, other].map((name) => all.find((parked) => parked.name === name)?.figures);
+    if (figures === undefined || others === undefined) return;
+    for (const { median: { key } } of [DENSE, SPARSE, RARE]) {
+      ratios[`${key.slice(0, -"_us".length)} ${one}/${other}`] = ratio(figures[key]!, others[key]!);
+    }
+  };
+  compare(POLL, C);
+  compare(LOOP, POLL);
+  for (const other of [SPIN, BESIDE, ...WORKERS]) compare(LOOP, other);
+  const most = (name: string, limit: number) => atMost(name, ratios[name] ?? NaN, limit);
   return {
     bench: "parking",
-    metrics: METRICS,
-    contenders: contenders.map(({ name, figures }) => ({
-      name,
-      figures: Object.fromEntries(Object.entries(figures).filter(([, values]) => values.length > 0)),
-    })),
-    ratios: Object.fromEntries(
-      others.map((name) => [`latency ${name}/spin`, ratio(latency(name), latency("spin"))]),
-    ),
-    targets: [],
-    missing: [],
-    notes: [
-      "Another process sleeps for the gap, reads the monotonic clock, and writes the time into a pipe. us: from then",
-      "until this thread has read it, the median of a round; p99: what 99 of 100 in a round do not exceed. Ratios are",
-      "those at gaps of 10 ms. cpu: of this whole process, with its workers and Deno's own threads, without the writer.",
-      "idle: the same while nothing comes for 1 s, in quick runs 0.3 s; quick runs have no latency at gaps of 1 s.",
-      "Other programs on the machine show in p99 first, and in spin most: the scheduler takes the processor from it,",
-      "and it wakes late. Its idle figure is then the share of a processor that it got.",
-      "spin: read(2) again and again. poll: poll(2) on this thread, a turn of the event loop every 8 ms. beside: poll(2)",
-      "as a nonblocking call, awaited. worker: polls, wakes this thread, and polls again when this thread has read.",
-      "The loop polls on its thread while packets came in the last 1.5 s: of the ways that sleep this is the soonest, and",
-      "its turns cost about 2 % of a processor. Then it polls beside the thread: at gaps of 10 ms that takes three times",
-      "as long, at gaps of 1 s less than twice as long, and idling is nearly free. A worker with Atomics is about as",
-      "soon as that and needs a thread for good; with messages it is later. Spinning takes a whole processor, to be up",
-      "to twice as soon as poll, at gaps of 1 s more.",
-      "A spin of 60 us before the wait gained nothing measurable in pings and was left out; it is not measured here.",
+    metrics: [DENSE, SPARSE, RARE].flatMap(({ median, tail, cost }) => [median, tail, cost])
+      .concat(IDLE).filter((metric) => metric !== undefined),
+    contenders: all,
+    ratios,
+    targets: [
+      ...[BESIDE, ...WORKERS].map((other) => most(`wake10ms ${LOOP}/${other}`, 1)),
+      atMost(`${IDLE.key} ${LOOP}`, all.find(({ name }) => name === LOOP)?.figures[IDLE.key]?.[0] ?? NaN, 1),
     ],
+    missing,
+    notes: NOTES,
   };
-}
-
-interface Run {
-  /** From the write to the end of the read (microseconds). */
-  readonly latencies: number[];
-  /** The processor time of this process, of all its threads (nanoseconds). */
-  readonly cpu: number;
-  /** How long it took (nanoseconds). */
-  readonly elapsed: number;
-}
-
-async function measure(open: (pipe: number) => Way | Promise<Way>, gap: Gap, source: Source): Promise<Run> {
-  const way = await open(source.pipe);
-  try {
-    const latencies: number[] = [];
-    await source.ask(gap);
-    const start = performance.now();
-    const cpu = processorTime(Deno.pid);
-    for (let i = 0; i < gap.count; i++) {
-      let latency: number | undefined;
-      for (let misses = 0; latency === undefined; misses++) {
-        const waiting = way.wait(misses);
-        if (waiting !== undefined) await waiting;
-        latency = source.read();
-      }
-      latencies.push(latency);
-    }
-    return {
-      latencies,
-      cpu: processorTime(Deno.pid) - cpu,
-      elapsed: (performance.now() - start) * 1e6,
-    };
-  } finally {
-    await way.close(source.ring);
-    source.drain();
-  }
-}
-
-/** What the loop does while packets came lately. */
-function openPoll(pipe: number): Way {
-  const waiter = new PollWaiter(posix());
-  let lastTurn = performance.now();
-  return {
-    wait() {
-      const left = lastTurn + SLICE - performance.now();
-      if (left > 0) {
-        waiter.clear();
-        waiter.add(pipe, true, false);
-        if (waiter.wait(left)) return;
-      }
-      return turn().then(() => {
-        lastTurn = performance.now();
-      });
-    },
-    close: () => waiter[Symbol.dispose](),
-  };
-}
-
-/** What the loop does when it is idle. */
-function openPollBeside(pipe: number): Way {
-  const waiter = new PollWaiter(posix());
-  return {
-    async wait() {
-      waiter.clear();
-      waiter.add(pipe, true, false);
-      await waiter.park(Infinity);
-    },
-    close: () => waiter[Symbol.dispose](),
-  };
-}
-
-async function openWorker(pipe: number, byMessage: boolean): Promise<Way> {
-  const cell = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
-  const worker = new Worker(new URL("_parking_worker.ts", import.meta.url), { type: "module" });
-  let heard = Promise.withResolvers<void>();
-  worker.onmessage = () => heard.resolve();
-  worker.onerror = (event) => heard.reject(new Error(`Cannot wait in a worker: ${event.message}`));
-  const hear = () => (heard = Promise.withResolvers<void>()).promise;
-  const tell = (word: number) => {
-    Atomics.store(cell, 0, word);
-    Atomics.notify(cell, 0);
-  };
-  worker.postMessage({ descriptor: pipe, cell, byMessage } satisfies Watch);
-  await heard.promise;
-  return {
-    wait() {
-      const message = hear();
-      tell(Watching.Polls);
-      if (byMessage) return message;
-      const { async, value } = Atomics.waitAsync(cell, 0, Watching.Polls);
-      return async ? value.then(() => {}) : undefined;
-    },
-    async close(ring) {
-      const ended = hear();
-      tell(Watching.Ended);
-      ring();
-      await ended;
-    },
-  };
-}
-
-/** The process that writes, and the pipe. */
-interface Source extends AsyncDisposable {
-  /** The pipe's end that is read. */
-  readonly pipe: number;
-  /** Has it sleep and write. */
-  ask(gap: Gap): Promise<void>;
-  /** How long ago it wrote (microseconds); `undefined` when the pipe is empty. Throws when it ended. */
-  read(): number | undefined;
-  /** Makes the pipe readable. */
-  ring(): void;
-  /** Empties the pipe. */
-  drain(): void;
-}
-
-function openSource(signal: AbortSignal): Source {
-  const system = posix();
-  const { functions } = system;
-  const [pipe, to] = openPipe();
-  const child = new Deno.Command(Deno.execPath(), {
-    args: [
-      "run",
-      "--quiet",
-      "--allow-all",
-      new URL("_parking_source.ts", import.meta.url).pathname,
-      `/proc/${Deno.pid}/fd/${to}`,
-    ],
-    stdin: "piped",
-    stdout: "null",
-  }).spawn();
-  const input = child.stdin.getWriter();
-  const written = new BigInt64Array(TIMESPEC_WORDS);
-  const bytes = new Uint8Array(written.buffer);
-  const size = BigInt(bytes.length);
-  const now = new BigInt64Array(TIMESPEC_WORDS);
-  const zeros = new Uint8Array(bytes.length);
-  const ring = () => {
-    functions.writeFrom(to, zeros, size);
-  };
-  let ended = false;
-  const status = child.status.then(() => {
-    ended = true;
-    ring();
-  });
-  signal.addEventListener("abort", ring);
-  return {
-    pipe,
-    ring,
-    ask: ({ milliseconds, count }) => input.write(new TextEncoder().encode(`${milliseconds} ${count}\n`)),
-    read() {
-      if (functions.readInto(pipe, bytes, size) <= 0) return;
-      readMonotonicTime(now);
-      signal.throwIfAborted();
-      if (ended) throw new Error("Cannot bench parking: the process that writes has ended");
-      return Number(now[0]! - written[0]!) * 1e6 + Number(now[1]! - written[1]!) / 1e3;
-    },
-    drain() {
-      while (functions.readInto(pipe, bytes, size) > 0);
-    },
-    async [Symbol.asyncDispose]() {
-      signal.removeEventListener("abort", ring);
-      // In the middle of a round it would go on writing.
-      if (!ended) child.kill("SIGKILL");
-      await status;
-      await input.abort().catch(() => {});
-      functions.close(pipe);
-      functions.close(to);
-    },
-  };
-
-  function openPipe(): [number, number] {
-    const ends = new Int32Array(2);
-    if (functions.pipe(ends) < 0) throw system.systemError("make a pipe", "pipe", system.errno());
-    for (const end of ends) guard(system, end);
-    return [ends[0]!, ends[1]!];
-  }
-}
-
-function turn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
 }

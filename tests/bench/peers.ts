@@ -4,6 +4,7 @@
  * | peer | sources | by |
  * |---|---|---|
  * | `relay` | `peers/relay.c` | gcc |
+ * | `parking` | `peers/parking.c` | gcc |
  * | `wireguard_go` | `peers/wireguard_go/`, over package `tun` of wireguard-go | go |
  * | `tun_rs` | `peers/tun_rs/`, over the crate tun-rs | cargo |
  */
@@ -15,7 +16,7 @@ const BUILD = new URL("peers/build/", import.meta.url);
 const TUN_RS_TARGET = path("tun_rs.target", BUILD);
 
 /** A peer's name. */
-export type Peer = "relay" | "wireguard_go" | "tun_rs";
+export type Peer = "relay" | "parking" | "wireguard_go" | "tun_rs";
 
 /** How a peer is built. */
 interface Recipe {
@@ -35,13 +36,8 @@ interface Recipe {
 }
 
 const RECIPES: Readonly<Record<Peer, Recipe>> = {
-  relay: {
-    sources: ["relay.c"],
-    compiler: ["gcc", "--version"],
-    quick: true,
-    folder: ".",
-    command: ["gcc", "-O2", "-o", path("relay", BUILD), "relay.c"],
-  },
+  relay: c("relay"),
+  parking: c("parking"),
   wireguard_go: {
     sources: ["main.go", "go.mod", "go.sum"].map((file) => `wireguard_go/${file}`),
     compiler: ["go", "env", "GOVERSION"],
@@ -60,6 +56,17 @@ const RECIPES: Readonly<Record<Peer, Recipe>> = {
     result: `${TUN_RS_TARGET}/release/tun_rs`,
   },
 };
+
+/** A peer that is one file of C. */
+function c(peer: string): Recipe {
+  return {
+    sources: [`${peer}.c`],
+    compiler: ["gcc", "--version"],
+    quick: true,
+    folder: ".",
+    command: ["gcc", "-O2", "-o", path(peer, BUILD), `${peer}.c`],
+  };
+}
 
 /** How a peer is got hold of. */
 export interface PeerOptions {
