@@ -309,15 +309,15 @@ export class Tunnel implements AsyncDisposable {
     const far = this.#far;
     const pipeline = this.#pipeline;
     const { counters } = pipeline;
-    let moved = false;
-    let more = false;
+    let moved = this.#link?.receive(pipeline, now, waited) === true;
+    // The others may have handed over more than one breath takes.
+    let more = moved;
 
-    if (this.#link?.receive(pipeline, now, waited) === true) moved = more = true;
     const readsOut = pipeline.wantsOutbound;
     if (readsOut && (waited === undefined || waited.isReady(this.#devicePlace))) {
       const batch = pipeline.outbound[0]!;
       if (pipeline.inhale(device, batch, counters.outbound, now) > 0) moved = true;
-      more = batch.full;
+      more ||= batch.full;
     }
     if (pipeline.flow(Direction.Outbound, now)) moved = true;
     if (pipeline.waitingForFar > 0) {

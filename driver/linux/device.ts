@@ -21,14 +21,14 @@ import { Errno, errnoName, systemError } from "./errno.ts";
 import { readSystemFile } from "./files.ts";
 import { leftovers, repair } from "./journal.ts";
 import { errno, libc } from "./libc.ts";
-import { LinkMonitor } from "./link_monitor.ts";
-import type { Link } from "./links.ts";
-import { Netlink } from "./netlink.ts";
-import { type DeviceQueue, type Offload, TunQueue } from "./queue.ts";
+import { LinkMonitor } from "./netlink/link_monitor.ts";
+import type { Link } from "./netlink/links.ts";
+import { Netlink } from "./netlink/netlink.ts";
+import { type DeviceQueue, type Offload, TunQueue } from "./queue/tun_queue.ts";
 import { rescue } from "./rescue.ts";
 import { Setup } from "./setup.ts";
-import { UringQueue } from "./uring_queue.ts";
-import { VNET_HEADER } from "./virtio_net.ts";
+import { UringQueue } from "./queue/uring_queue.ts";
+import { VNET_HEADER } from "./queue/virtio_net.ts";
 
 // Specification
 // fcntl.h
@@ -168,7 +168,7 @@ export class TunDevice implements Device {
     this.#monitor.close();
     this.#queue.close();
     // A persistent device keeps it, and whoever opens it next may know no super-packets.
-    if (this.offload) this.#libc.ioctlNumber(this.#fd, TUNSETOFFLOAD, 0n);
+    if (this.offload && this.#setup !== undefined) this.#libc.ioctlNumber(this.#fd, TUNSETOFFLOAD, 0n);
     try {
       this.#setup?.undo();
     } finally {

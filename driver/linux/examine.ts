@@ -7,8 +7,8 @@ import { Errno, errnoName } from "./errno.ts";
 import { readSystemFile } from "./files.ts";
 import { type Leftover, leftovers, repair } from "./journal.ts";
 import { errno, libc } from "./libc.ts";
-import { Netlink } from "./netlink.ts";
-import { Uring } from "./uring.ts";
+import { Netlink } from "./netlink/netlink.ts";
+import { Uring } from "./queue/uring.ts";
 
 // Specification
 /** CAP_NET_ADMIN, linux/capability.h */

@@ -3,7 +3,7 @@
 import { cString } from "../posix/libc.ts";
 import { Errno, systemError } from "./errno.ts";
 import { errno, libc } from "./libc.ts";
-import { viewOf } from "./netlink_message.ts";
+import { viewOf } from "./netlink/message.ts";
 
 // Specification: include/uapi/asm-generic/fcntl.h, include/uapi/linux/{stat,fcntl}.h, dirent.h of glibc and musl
 const O_RDONLY = 0;

@@ -19,8 +19,8 @@ import {
   replaceFile,
 } from "./files.ts";
 import { libc } from "./libc.ts";
-import { linkIndexOf, onlySettings } from "./links.ts";
-import { Netlink } from "./netlink.ts";
+import { linkIndexOf, onlySettings } from "./netlink/links.ts";
+import { Netlink } from "./netlink/netlink.ts";
 import {
   Attributes,
   Flag,
@@ -30,7 +30,7 @@ import {
   NLMSGHDR,
   readMessages,
   viewOf,
-} from "./netlink_message.ts";
+} from "./netlink/message.ts";
 
 // Specification: proc_pid_stat(5)
 // Fields behind the command's closing parenthesis: (3) state, ..., (22) starttime.
@@ -149,8 +149,8 @@ function openFolder(): string {
  * @example Writing down before doing
  * ```ts no-eval
  * import { Journal } from "./journal.ts";
- * import { Netlink } from "./netlink.ts";
- * import { addRule } from "./routes.ts";
+ * import { Netlink } from "./netlink/netlink.ts";
+ * import { addRule } from "./netlink/routes.ts";
  *
  * using netlink = Netlink.open();
  * const journal = Journal.open("tun0");

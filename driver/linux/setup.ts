@@ -9,11 +9,11 @@
 import type { Prefix } from "../../lib/address.ts";
 import type { CheckedDeviceOptions, CheckedRoute, CheckedRule } from "../options.ts";
 import { Journal } from "./journal.ts";
-import { addAddress, type Link, setLink } from "./links.ts";
-import type { Netlink } from "./netlink.ts";
-import type { Change } from "./netlink_message.ts";
-import { Family, type RawPrefix } from "./prefix.ts";
-import { addRoute, addRule, type Route, type RouteOptions } from "./routes.ts";
+import { addAddress, type Link, setLink } from "./netlink/links.ts";
+import type { Netlink } from "./netlink/netlink.ts";
+import type { Change } from "./netlink/message.ts";
+import { Family, type RawPrefix } from "./netlink/prefix.ts";
+import { addRoute, addRule, type Route, type RouteOptions } from "./netlink/routes.ts";
 
 // Implementation
 /** Packets that wait in the kernel for the script; TUN's own 500 overflow in a breath's time. */

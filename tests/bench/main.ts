@@ -4,6 +4,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { buildPeers } from "./peers.ts";
 import { benchLatency } from "./latency.ts";
+import { benchParking } from "./parking.ts";
 import { benchRelay } from "./relay.ts";
 import { machine, type Report, say, toJson, toText, writeResults } from "./report.ts";
 import { benchScale } from "./scale.ts";
@@ -17,6 +18,7 @@ const BENCHES: Record<string, (quick: boolean, signal: AbortSignal) => Promise<R
   tcp: benchTcp,
   relay: benchRelay,
   latency: benchLatency,
+  parking: benchParking,
   scale: benchScale,
   soak: benchSoak,
   segments: benchSegments,
@@ -29,6 +31,7 @@ const USAGE = `Usage: deno task bench NAME [flags]
   tcp       one stream of TCP between two TUN devices, Warren beside its peers; needs root, iperf3
   relay     what a small packet costs there; needs root, iperf3
   latency   pings there; needs root, iperf3, ping
+  parking   how soon a thread notices that it can read, by each way of waiting; needs no privilege
   scale     a costly script by two workers beside one; needs root, iperf3
   soak      ten minutes at full rate: memory, collections, and whether every packet is accounted for; the same
   segments  cutting super-packets and grouping segments beside a plain copy; needs no privilege
@@ -83,7 +86,7 @@ async function run({ name, json, quick, write }: Flags, signal: AbortSignal): Pr
   const report = await BENCHES[name]!(quick, signal);
   const at = machine();
   console.log(toText(report, at));
-  if (write) writeResults(report, at);
+  if (write) writeResults(report, at, quick);
   if (json) console.log(toJson(report, at));
 }
 

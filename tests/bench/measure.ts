@@ -1,10 +1,13 @@
-/** What the benches measure with: medians, the processor time of another process, the kernel's counters of devices. */
+/** What the benches measure with: medians, clocks, the processor time of a process, the kernel's counters of devices. */
 
 // Specification
+// #define CLOCK_MONOTONIC 1   include/uapi/linux/time.h
+const CLOCK_MONOTONIC = 1;
 // #define CPUCLOCK_SCHED 2; a process's clock is ~pid << 3 | CPUCLOCK_SCHED   include/linux/posix-timers_types.h
 const CPUCLOCK_SCHED = 2;
 // struct timespec { time_t tv_sec; long tv_nsec; };   time.h
-const TIMESPEC_WORDS = 2;
+/** The words of 64 bits in a `timespec`. */
+export const TIMESPEC_WORDS = 2;
 // "Bit 63  page present"   Documentation/admin-guide/mm/pagemap.rst
 const PAGE_PRESENT = 1n << 63n;
 
@@ -51,6 +54,12 @@ export function ratio(figures: readonly number[], others: readonly number[]): nu
 }
 
 let libc: Deno.DynamicLibrary<typeof SYMBOLS> | undefined;
+
+/** Writes the time as a `timespec`, by the clock that all processes of a machine share. */
+export function readMonotonicTime(timespec: BigInt64Array<ArrayBuffer>): void {
+  libc ??= Deno.dlopen("libc.so.6", SYMBOLS);
+  libc.symbols.clock_gettime(CLOCK_MONOTONIC, timespec);
+}
 
 /**
  * The processor time of a process until now, of all its threads, in user space and in the kernel (nanoseconds).

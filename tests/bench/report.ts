@@ -141,12 +141,12 @@ export function toText(report: Report, at: Machine): string {
 }
 
 /** Replaces the bench's section in RESULTS.md. */
-export function writeResults(report: Report, at: Machine): void {
+export function writeResults(report: Report, at: Machine, quick: boolean): void {
   const heading = `## ${report.bench}`;
   const day = new Date().toISOString().slice(0, 10);
   const section = `${heading}
 
-\`deno task bench ${report.bench} --write\`, ${day}
+\`deno task bench ${report.bench}${quick ? " --quick" : ""} --write\`, ${day}
 
 \`\`\`text
 ${toText(report, at)}

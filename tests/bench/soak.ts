@@ -32,6 +32,8 @@ const QUICK = { seconds: 2, warmUp: 2, cycles: 2, samples: 4, window: 4 };
 const ENOUGH_PACKETS = 10e6;
 /** Milliseconds in which what is under way arrives. */
 const SETTLE = 500;
+/** A line of V8's may stand in front, cut short: it writes a buffer at a time. */
+const TOLD = /told (\{.*\})$/;
 const BARS = "▁▂▃▄▅▆▇█";
 /** Bars of a plot. */
 const PLOT = 60;
@@ -196,12 +198,10 @@ async function soak(
   }
 }
 
-const TOLD = /^told (.*)$/;
-
 async function look({ crossing }: Runner, signal: AbortSignal): Promise<Look> {
   await delay(SETTLE, signal);
   const heap = crossing.heap!;
-  // First, so that what V8 has written is through, and what is told starts a line.
+  // First, so that what V8 has to say of the traffic is through: none of it is cut in two.
   const before = await heap.look();
   const told: Told = JSON.parse(await heap.ask("SIGUSR1", TOLD));
   return { told, before, after: await heap.look() };

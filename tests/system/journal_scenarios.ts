@@ -5,11 +5,11 @@
 
 import { errno, libc } from "../../driver/linux/libc.ts";
 import { Journal, leftovers, repair } from "../../driver/linux/journal.ts";
-import { setLink } from "../../driver/linux/links.ts";
-import { Netlink } from "../../driver/linux/netlink.ts";
-import { Family } from "../../driver/linux/prefix.ts";
-import { addRoute, addRule, dumpRules } from "../../driver/linux/routes.ts";
-import type { Change } from "../../driver/linux/netlink_message.ts";
+import { setLink } from "../../driver/linux/netlink/links.ts";
+import { Netlink } from "../../driver/linux/netlink/netlink.ts";
+import { Family } from "../../driver/linux/netlink/prefix.ts";
+import { addRoute, addRule, dumpRules } from "../../driver/linux/netlink/routes.ts";
+import type { Change } from "../../driver/linux/netlink/message.ts";
 
 // include/uapi/linux/if_tun.h: struct ifreq, and _IOW('T', 202, int).
 const IFREQ = { name: 0, flags: 16, size: 40 } as const;

@@ -4,11 +4,28 @@
  */
 
 import { parseAddress, parseCidr } from "../../lib/address.ts";
-import { LinkMonitor } from "../../driver/linux/link_monitor.ts";
-import { addAddress, deleteLink, type Link, removeAddress, setLink } from "../../driver/linux/links.ts";
-import { Netlink } from "../../driver/linux/netlink.ts";
-import { Family, formatRawAddress, formatRawPrefix, type RawPrefix } from "../../driver/linux/prefix.ts";
-import { addRoute, addRule, removeRoute, type RouteOptions, RouteType } from "../../driver/linux/routes.ts";
+import { LinkMonitor } from "../../driver/linux/netlink/link_monitor.ts";
+import {
+  addAddress,
+  deleteLink,
+  type Link,
+  removeAddress,
+  setLink,
+} from "../../driver/linux/netlink/links.ts";
+import { Netlink } from "../../driver/linux/netlink/netlink.ts";
+import {
+  Family,
+  formatRawAddress,
+  formatRawPrefix,
+  type RawPrefix,
+} from "../../driver/linux/netlink/prefix.ts";
+import {
+  addRoute,
+  addRule,
+  removeRoute,
+  type RouteOptions,
+  RouteType,
+} from "../../driver/linux/netlink/routes.ts";
 
 const RULES = 200;
 const FLOOD = 4000;

@@ -17,7 +17,7 @@ import {
   readLink,
   removeAddress,
   setLink,
-} from "../../../driver/linux/links.ts";
+} from "../../../driver/linux/netlink/links.ts";
 import {
   attribute,
   Attributes,
@@ -27,8 +27,8 @@ import {
   readMessages,
   readOutcome,
   withSequence,
-} from "../../../driver/linux/netlink_message.ts";
-import { Family, formatRawPrefix, type RawPrefix } from "../../../driver/linux/prefix.ts";
+} from "../../../driver/linux/netlink/message.ts";
+import { Family, formatRawPrefix, type RawPrefix } from "../../../driver/linux/netlink/prefix.ts";
 import {
   addRoute,
   addRule,
@@ -39,7 +39,7 @@ import {
   removeRoute,
   removeRule,
   RouteType,
-} from "../../../driver/linux/routes.ts";
+} from "../../../driver/linux/netlink/routes.ts";
 
 const RTPROT_BOOT = 3;
 const SEED = 0x57a77e;

@@ -1,7 +1,7 @@
 /** Virtio's header before a packet: what the kernel is told of it. */
 
 import assert from "node:assert/strict";
-import { VNET_HEADER, writeVnetHeader } from "../../../driver/linux/virtio_net.ts";
+import { VNET_HEADER, writeVnetHeader } from "../../../driver/linux/queue/virtio_net.ts";
 import { type Packet, PacketPool } from "../../../lib/core/mod.ts";
 import { Ipv4 } from "../../../lib/ipv4.ts";
 import { Protocol } from "../../../lib/protocol.ts";

@@ -8,7 +8,7 @@
  * they are, the kernel does its work (IORING_SETUP_COOP_TASKRUN): between two of them nothing in these rings changes.
  */
 
-import { type Libc, libc } from "./libc.ts";
+import { type Libc, libc } from "../libc.ts";
 
 // Specification: linux/io_uring.h
 const SYS_IO_URING_SETUP = 425n;

@@ -1,6 +1,6 @@
 /** The kernel's network settings over a netlink socket: what is there, changes to it. */
 
-import { Errno, systemError } from "./errno.ts";
+import { Errno, systemError } from "../errno.ts";
 import { dumpAddresses, getLink, type Link, type LinkAddress, readAddress, readLink } from "./links.ts";
 import {
   type Change,
@@ -12,8 +12,8 @@ import {
   readOutcome,
   viewOf,
   withSequence,
-} from "./netlink_message.ts";
-import { NetlinkSocket } from "./netlink_socket.ts";
+} from "./message.ts";
+import { NetlinkSocket } from "./socket.ts";
 import { Family, formatRawAddress } from "./prefix.ts";
 import {
   dumpRoutes,

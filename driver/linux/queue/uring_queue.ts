@@ -15,10 +15,10 @@ import {
   PacketQueue,
   SMALL_ROOM,
   type Waitable,
-} from "../../lib/core/mod.ts";
-import { addressOf } from "../posix/memory.ts";
-import { Errno } from "./errno.ts";
-import { type DeviceQueue, type QueueOptions, TunQueue } from "./queue.ts";
+} from "../../../lib/core/mod.ts";
+import { addressOf } from "../../posix/memory.ts";
+import { Errno } from "../errno.ts";
+import { type DeviceQueue, type QueueOptions, TunQueue } from "./tun_queue.ts";
 import { type Completions, Uring } from "./uring.ts";
 
 // Implementation

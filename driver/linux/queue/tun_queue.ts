@@ -15,11 +15,11 @@ import {
   type PacketPool,
   SMALL_ROOM,
   type Waitable,
-} from "../../lib/core/mod.ts";
-import { Coalescer, type SegmentGroup } from "../../lib/segment.ts";
-import { addressOf, setAddress } from "../posix/memory.ts";
-import { Errno } from "./errno.ts";
-import { errno, libc } from "./libc.ts";
+} from "../../../lib/core/mod.ts";
+import { Coalescer, type SegmentGroup } from "../../../lib/segment.ts";
+import { addressOf, setAddress } from "../../posix/memory.ts";
+import { Errno } from "../errno.ts";
+import { errno, libc } from "../libc.ts";
 import { readVnetHeader, VNET_HEADER, writeVnetHeader } from "./virtio_net.ts";
 
 // Specification

@@ -1,6 +1,6 @@
 /** Links and their addresses in rtnetlink: what changes them, what takes that back, what the kernel says of them. */
 
-import type { DeviceStatistics } from "../../lib/core/mod.ts";
+import type { DeviceStatistics } from "../../../lib/core/mod.ts";
 import {
   attribute,
   Attributes,
@@ -13,7 +13,7 @@ import {
   MessageType,
   viewOf,
   withType,
-} from "./netlink_message.ts";
+} from "./message.ts";
 import { Family, formatRawPrefix, prefixFamily, type RawPrefix } from "./prefix.ts";
 
 // Specification: include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h, if_tun.h

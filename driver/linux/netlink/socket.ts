@@ -1,8 +1,8 @@
 /** A netlink socket, and the datagrams that come from the kernel through it. */
 
-import { Errno, systemError } from "./errno.ts";
-import { errno, libc } from "./libc.ts";
-import { type Message, readMessages, viewOf } from "./netlink_message.ts";
+import { Errno, systemError } from "../errno.ts";
+import { errno, libc } from "../libc.ts";
+import { type Message, readMessages, viewOf } from "./message.ts";
 
 // Specification: include/linux/socket.h, include/uapi/linux/netlink.h
 /**

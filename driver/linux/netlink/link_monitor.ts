@@ -1,11 +1,11 @@
 /** News of one link: that it went up or down, that its MTU changed, that it is gone. */
 
-import type { DeviceEvent } from "../../lib/core/mod.ts";
-import { Errno, systemError } from "./errno.ts";
+import type { DeviceEvent } from "../../../lib/core/mod.ts";
+import { Errno, systemError } from "../errno.ts";
 import { type Link, linkIndexOf, readLink } from "./links.ts";
 import { Netlink } from "./netlink.ts";
-import { type Message, MessageType } from "./netlink_message.ts";
-import { NetlinkSocket, SOCK_NONBLOCK } from "./netlink_socket.ts";
+import { type Message, MessageType } from "./message.ts";
+import { NetlinkSocket, SOCK_NONBLOCK } from "./socket.ts";
 
 // Specification: include/uapi/linux/rtnetlink.h
 const RTMGRP_LINK = 1;

@@ -14,7 +14,7 @@ import {
   MessageType,
   viewOf,
   withType,
-} from "./netlink_message.ts";
+} from "./message.ts";
 import {
   Family,
   familyOf,
