@@ -111,11 +111,11 @@ export async function benchSoak(quick: boolean, signal: AbortSignal): Promise<Re
   const size = quick ? QUICK : FULL;
   await using contest = await Contest.open(ENTRANTS, { watched: true }, signal);
   const plots: string[] = [];
-  const wrong: Target[] = [];
-  await contest.atOnce(async (runner) => {
+  const wrong: Target[][] = [];
+  await contest.atOnce(async (runner, index) => {
     const { plot, comparisons } = await soak(runner, size, signal);
-    plots.push(`${plot}, ${runner.name}`);
-    wrong.push(...comparisons.filter((each) => differ(each) > 0).map((each) => toTarget(each, runner.name)));
+    plots[index] = `${plot}, ${runner.name}`;
+    wrong[index] = comparisons.filter((each) => differ(each) > 0).map((each) => toTarget(each, runner.name));
   });
   const { seconds, warmUp, cycles, window, samples } = size;
   return {
@@ -135,7 +135,7 @@ export async function benchSoak(quick: boolean, signal: AbortSignal): Promise<Re
           most(UNACCOUNTED, 0),
         ];
       }),
-      ...wrong,
+      ...wrong.flat(),
     ],
     missing: contest.missing,
     notes: [
@@ -149,7 +149,7 @@ export async function benchSoak(quick: boolean, signal: AbortSignal): Promise<Re
       "collection, between the warm-up and the end. full ones: mark-compacts; ms: how long threads stood for both.",
       "unaccounted: where the tunnel's counters do not add up at rest or closed, differ from the kernel's, or slots are",
       "not given back. Resident memory from the start to the end:",
-      ...plots,
+      ...Object.values(plots),
       ...contest.about,
     ],
   };
