@@ -14,7 +14,7 @@
 
 import { type CommandOptions, link, type Namespace, openNamespace } from "../kit/system.ts";
 import { HeapWatch } from "./heap_watch.ts";
-import { handedByDevice, processorTime } from "./measure.ts";
+import { handedByDevice, type MemoryPart, processorTime, residentMemory } from "./measure.ts";
 import { delay } from "./wait.ts";
 
 /** The relay's devices. */
@@ -32,6 +32,10 @@ const START_MILLISECONDS = 30_000;
 const LOOK_MILLISECONDS = 20;
 /** 5201, iperf3's port, as /proc/net/tcp writes a socket that listens (state 0A). */
 const LISTENING = /:1451 0+:0000 0A/;
+
+/** iperf3's server closes its listening socket behind each test: who connects just then is turned away. */
+const BETWEEN_TESTS = /unable to connect to server|server is busy/;
+const IPERF_ATTEMPTS = 10;
 
 /** A program that relays between {@linkcode DEVICES}. */
 export interface RelayProgram {
@@ -131,11 +135,9 @@ export class Crossing implements AsyncDisposable {
     };
   }
 
-  /** The relay's resident memory (bytes); `NaN` without one. */
-  residentMemory(): number {
-    if (this.#relay === undefined) return NaN;
-    const status = Deno.readTextFileSync(`/proc/${this.#relay.pid}/status`);
-    return Number(/^VmRSS:\s*(\d+) kB$/m.exec(status)?.[1]) * 1024;
+  /** The relay's resident memory, or of a part of its memory (bytes); `NaN` without one. */
+  residentMemory(part?: MemoryPart): number {
+    return this.#relay === undefined ? NaN : residentMemory(this.#relay.pid, part);
   }
 
   /**
@@ -146,10 +148,15 @@ export class Crossing implements AsyncDisposable {
   iperf<Result>(...args: string[]): Promise<Result> {
     const [from, to] = ADDRESSES;
     return this.#alive(async () => {
-      const text = await this.#run("iperf3", ["-c", to, "-B", from, "-J", ...args], { check: false });
-      const result = text === "" ? { error: "it was killed" } : JSON.parse(text);
-      if (result.error !== undefined) throw new Error(`Cannot run iperf3: ${result.error}`);
-      return result;
+      for (let attempt = 1;; attempt++) {
+        const text = await this.#run("iperf3", ["-c", to, "-B", from, "-J", ...args], { check: false });
+        const result = text === "" ? { error: "it was killed" } : JSON.parse(text);
+        if (result.error === undefined) return result;
+        if (attempt === IPERF_ATTEMPTS || !BETWEEN_TESTS.test(result.error)) {
+          throw new Error(`Cannot run iperf3: ${result.error}`);
+        }
+        await delay(LOOK_MILLISECONDS * attempt, this.#signal);
+      }
     });
   }
 

@@ -1,6 +1,6 @@
 /** The watch on another process's heap, against a process that allocates when it is told to. */
 
-import { ok } from "node:assert/strict";
+import { equal, ok, rejects } from "node:assert/strict";
 import { HeapWatch, WATCHED } from "./heap_watch.ts";
 
 // Implementation
@@ -19,7 +19,7 @@ const PROGRAM = `
 `;
 
 Deno.test({
-  name: "HeapWatch counts what a process allocates and how often V8 collects",
+  name: "HeapWatch counts what a process allocates, how often V8 collects, and for how long",
   ignore: Deno.build.os !== "linux",
   async fn() {
     const program = await Deno.makeTempFile({ suffix: ".js" });
@@ -40,9 +40,26 @@ Deno.test({
       await words.cancel();
       const allocated = (after.allocated - before.allocated) / MEBIBYTE;
       ok(allocated > 28 && allocated < 40, `${allocated} MiB of 32`);
-      ok(after.collections > before.collections, `${after.collections} collections`);
+      ok(after.scavenges > before.scavenges, `${after.scavenges} scavenges`);
+      ok(after.collections >= after.scavenges, `${after.collections} collections`);
+      ok(after.paused > before.paused, `${after.paused} ms`);
     } finally {
       await Deno.remove(program);
     }
+  },
+});
+
+Deno.test({
+  name: "HeapWatch reads all the time, so that what a process writes does not stop it",
+  ignore: Deno.build.os !== "linux",
+  async fn() {
+    await using process = new Deno.Command(Deno.execPath(), {
+      args: ["eval", `console.log("x".repeat(${MEBIBYTE})); console.error("done")`],
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    const watch = new HeapWatch(process);
+    equal((await new Response(process.stderr).text()).trim(), "done");
+    await rejects(watch.look());
   },
 });

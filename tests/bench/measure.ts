@@ -7,6 +7,12 @@ const CLOCK_MONOTONIC = 1;
 const CPUCLOCK_SCHED = 2;
 // struct timespec { time_t tv_sec; long tv_nsec; };   time.h, in words of 32 bits
 const Timespec = { Seconds: 0, Nanoseconds: 2, Words: 4 } as const;
+// "Bit 63  page present"   Documentation/admin-guide/mm/pagemap.rst
+const PAGE_PRESENT = 1n << 63n;
+
+// Implementation
+/** x86-64's, and what most arm64 systems have. */
+const PAGE = 4096;
 
 const SYMBOLS = {
   // int clock_gettime(clockid_t clockid, struct timespec *tp);
@@ -92,4 +98,27 @@ export function handedByDevice(pid: number): Map<string, Handed> {
     const [name, ...columns] = line.trim().split(/:?\s+/);
     return [name!, { packets: Number(columns[9]), bytes: Number(columns[8]) }];
   }));
+}
+
+/** A part of a process's memory. */
+export interface MemoryPart {
+  readonly address: number;
+  readonly length: number;
+}
+
+/** The resident memory of a process (bytes; proc_pid_status(5)), or of a part of it (proc_pid_pagemap(5)). */
+export function residentMemory(pid: number, part?: MemoryPart): number {
+  if (part !== undefined) return residentPages(pid, part) * PAGE;
+  const status = Deno.readTextFileSync(`/proc/${pid}/status`);
+  return Number(/^VmRSS:\s*(\d+) kB$/m.exec(status)?.[1]) * 1024;
+}
+
+function residentPages(pid: number, { address, length }: MemoryPart): number {
+  const first = Math.floor(address / PAGE);
+  const pages = new BigUint64Array(Math.ceil((address + length) / PAGE) - first);
+  using file = Deno.openSync(`/proc/${pid}/pagemap`);
+  file.seekSync(first * pages.BYTES_PER_ELEMENT, Deno.SeekMode.Start);
+  let rest = new Uint8Array(pages.buffer);
+  while (rest.length > 0) rest = rest.subarray(file.readSync(rest) ?? rest.length);
+  return pages.filter((page) => (page & PAGE_PRESENT) !== 0n).length;
 }

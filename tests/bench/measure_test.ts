@@ -1,7 +1,10 @@
 /** What the benches calculate with, on figures whose results are known. */
 
-import { deepStrictEqual, equal } from "node:assert/strict";
-import { percentile, ratio, summarize } from "./measure.ts";
+import { deepStrictEqual, equal, ok } from "node:assert/strict";
+import { percentile, ratio, residentMemory, summarize } from "./measure.ts";
+
+// Implementation
+const MEBIBYTE = 1 << 20;
 
 Deno.test("summarize() gives the middle, or what lies between two, and how far the figures reach", () => {
   deepStrictEqual(summarize([3, 1, 2]), { median: 2, low: 1, high: 3 });
@@ -20,4 +23,21 @@ Deno.test("percentile() is the figure that so many figures do not exceed", () =>
 Deno.test("ratio() is the middle of the rounds' ratios and leaves out a round that lacks a figure", () => {
   equal(ratio([2, 9, 8], [1, 3, 2]), 3);
   equal(ratio([2, 9, 8], [1, NaN]), 2);
+});
+
+Deno.test({
+  name: "residentMemory() of a part of a process's memory counts the pages that were written",
+  ignore: Deno.build.os !== "linux",
+  fn() {
+    const memory = new Uint8Array(16 * MEBIBYTE);
+    const address = Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(memory)));
+    const part = { address, length: memory.length };
+    const before = residentMemory(Deno.pid, part);
+    const whole = residentMemory(Deno.pid);
+    memory.fill(0xa5, 4 * MEBIBYTE, 12 * MEBIBYTE);
+    const grown = residentMemory(Deno.pid, part) - before;
+    // The first and the last page may be there already, or be shared with others.
+    ok(Math.abs(grown - 8 * MEBIBYTE) <= 2 * 4096, `${grown} bytes more of the part`);
+    ok(residentMemory(Deno.pid) - whole > 6 * MEBIBYTE, "the whole grows, too");
+  },
 });

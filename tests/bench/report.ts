@@ -67,6 +67,11 @@ export function atLeast(name: string, value: number, limit: number): Target {
   return { name: `${name} at least ${limit}`, value, limit, met: value >= limit };
 }
 
+/** A target that is another value. */
+export function equals(name: string, value: number, limit: number): Target {
+  return { name: `${name} equals ${limit}`, value, limit, met: value === limit };
+}
+
 /** Says on standard error how far a bench is. */
 export function say(line: string): void {
   console.error(`bench: ${line}`);
@@ -181,6 +186,7 @@ function table(rows: readonly string[][]): string {
   return rows.map((row) => row.map(align).join("  ").trimEnd()).join("\n");
 }
 
+/** Counts stay as they are. */
 function rounded(value: number): number {
-  return Number(value.toPrecision(4));
+  return Number.isInteger(value) ? value : Number(value.toPrecision(4));
 }
