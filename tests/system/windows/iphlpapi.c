@@ -94,8 +94,9 @@ typedef struct {
   RouteRow route_row[MOST];
   InterfaceRow interface_row[MOST];
   DnsRow dns_row[MOST];
-  /* The process that set this up. */
+  /* The process that set this up, and when it began: its number is given to another one when it has ended. */
   DWORD owner;
+  FILETIME owner_began;
 } Network;
 
 static CRITICAL_SECTION lock;
@@ -522,10 +523,18 @@ EXPORT DWORD WINAPI SetInterfaceDnsSettings(GUID guid, const DnsSettings *settin
   return record("SetInterfaceDnsSettings", result, text, strlen(text));
 }
 
-static BOOL is_alive(DWORD id) {
-  HANDLE process = id == 0 ? NULL : OpenProcess(SYNCHRONIZE, FALSE, id);
-  BOOL alive = process != NULL && WaitForSingleObject(process, 0) == WAIT_TIMEOUT;
-  if (process != NULL) CloseHandle(process);
+static FILETIME when_began(HANDLE process) {
+  FILETIME began = {0}, ended, kernel, user;
+  GetProcessTimes(process, &began, &ended, &kernel, &user);
+  return began;
+}
+
+static BOOL is_alive(DWORD id, FILETIME began) {
+  HANDLE process = id == 0 ? NULL : OpenProcess(SYNCHRONIZE | PROCESS_QUERY_INFORMATION, FALSE, id);
+  if (process == NULL) return FALSE;
+  FILETIME found = when_began(process);
+  BOOL alive = WaitForSingleObject(process, 0) == WAIT_TIMEOUT && CompareFileTime(&found, &began) == 0;
+  CloseHandle(process);
   return alive;
 }
 
@@ -542,9 +551,10 @@ static void map_network(void) {
     return;
   }
   network = view;
-  if (is_alive(network->owner)) return;
+  if (is_alive(network->owner, network->owner_began)) return;
   network->addresses = network->routes = network->interfaces = 0;
   network->owner = GetCurrentProcessId();
+  network->owner_began = when_began(GetCurrentProcess());
 }
 
 BOOL WINAPI DllMain(HINSTANCE library, DWORD reason, LPVOID reserved) {

@@ -53,7 +53,6 @@ typedef void(CALLBACK *Logger)(int level, DWORD64 timestamp, const WCHAR *messag
 #define SPIN_MICROSECONDS 100
 #define TICK_MILLISECONDS 20
 #define BURST 64
-#define BIND_TRIES 500
 /* What a UDP datagram over IPv4 holds. */
 #define LARGEST_DATAGRAM 65507
 /* What nobody knows by name. */
@@ -439,16 +438,14 @@ static BOOL open_road(Session *session) {
   SOCKET road = socket(AF_INET, SOCK_DGRAM, 0);
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   int buffer = SOCKET_BUFFER;
+  BOOL reuse = TRUE;
   u_long nonblocking = 1;
   setsockopt(road, SOL_SOCKET, SO_RCVBUF, (char *)&buffer, sizeof buffer);
   setsockopt(road, SOL_SOCKET, SO_SNDBUF, (char *)&buffer, sizeof buffer);
   address.sin_port = htons((u_short)port);
+  /* Wine may keep the port of a process that was killed: the socket bound last has what comes. */
+  setsockopt(road, SOL_SOCKET, SO_REUSEADDR, (char *)&reuse, sizeof reuse);
   BOOL open = bind(road, (struct sockaddr *)&address, sizeof address) == 0;
-  /* Wine frees the ports of a process that was killed some time after its end. */
-  for (int tries = 0; !open && WSAGetLastError() == WSAEADDRINUSE && tries < BIND_TRIES; tries++) {
-    Sleep(TICK_MILLISECONDS);
-    open = bind(road, (struct sockaddr *)&address, sizeof address) == 0;
-  }
   address.sin_port = htons((u_short)peer);
   open = open && connect(road, (struct sockaddr *)&address, sizeof address) == 0;
   open = open && ioctlsocket(road, FIONBIO, &nonblocking) == 0;
