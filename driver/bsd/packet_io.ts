@@ -5,7 +5,7 @@
  *     iovec 0: the family, big-endian ── iovec 1: the packet, where it lies in its slot
  */
 
-import { addressOf, setAddress } from "../posix/memory.ts";
+import { addressOf, setAddress } from "../native_memory.ts";
 import { Iovec } from "../posix/messages.ts";
 import { AF_INET, type Bsd } from "./bsd.ts";
 

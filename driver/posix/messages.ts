@@ -1,7 +1,7 @@
 /** Datagrams where they lie in their slots, as recvmsg(2), sendmsg(2) and Linux's calls for many take them. */
 
 import type { Packet, PacketPool } from "../../lib/core/mod.ts";
-import { addressOf, setAddress } from "./memory.ts";
+import { addressOf, setAddress } from "../native_memory.ts";
 
 // Specification: sys/socket.h, sys/uio.h
 /**

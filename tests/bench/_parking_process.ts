@@ -9,6 +9,7 @@
 import { setImmediate } from "node:timers";
 import { libc, posix } from "../../driver/linux/libc.ts";
 import { Uring } from "../../driver/linux/queue/uring.ts";
+import { addressOf } from "../../driver/native_memory.ts";
 import { guard } from "../../driver/posix/libc.ts";
 import { PollWaiter } from "../../driver/posix/waiter.ts";
 import { Breath, Loop } from "../../runtime/loop.ts";
@@ -117,7 +118,7 @@ export const WAYS = {
     const ring = Uring.open(8, 1);
     if (ring === undefined) throw new Deno.errors.NotSupported("Cannot open io_uring");
     ring.openBuffers();
-    const address = Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(inbox.messages)));
+    const address = addressOf(inbox.messages);
     const lend = () => {
       ring.lend(0, address, inbox.messages.byteLength);
       ring.publish();

@@ -17,7 +17,7 @@ import {
   type Waitable,
 } from "../../../lib/core/mod.ts";
 import { Coalescer, type SegmentGroup } from "../../../lib/segment.ts";
-import { addressOf, setAddress } from "../../posix/memory.ts";
+import { addressOf, setAddress } from "../../native_memory.ts";
 import { Errno } from "../errno.ts";
 import { errno, libc } from "../libc.ts";
 import { readVnetHeader, VNET_HEADER, writeVnetHeader } from "./virtio_net.ts";
