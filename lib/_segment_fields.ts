@@ -1,6 +1,7 @@
 /** Where the header fields stand that tell segments of one super-packet apart, or have in common. */
 
 // Specification: IPv4, RFC 791 section 3.1
+export const IPV4_LONGEST = 65_535;
 export const IPV4_TOTAL_LENGTH = 2;
 export const IPV4_ID = 4;
 export const IPV4_FLAGS = 6; // the word of flags and fragment offset

@@ -16,7 +16,7 @@ import {
   SMALL_ROOM,
   type Waitable,
 } from "../../../lib/core/mod.ts";
-import { Coalescer, type SegmentGroup } from "../../../lib/segment.ts";
+import { Coalescer, MOST_GROUPED, type SegmentGroup } from "../../../lib/segment.ts";
 import { addressOf, setAddress } from "../../native_memory.ts";
 import { Errno } from "../errno.ts";
 import { errno, libc } from "../libc.ts";
@@ -37,8 +37,8 @@ function length64(length: number): bigint {
   return length < LENGTHS.length ? LENGTHS[length]! : BigInt(length);
 }
 
-/** A header, and as many packets as a group has at most. */
-const MOST_VECTORS = 1 + 64;
+/** A header, and a group's packets. */
+const MOST_VECTORS = 1 + MOST_GROUPED;
 
 /** A large slot; not the last one, whose coming back would wake the loop after every read. */
 function takeLarge(pool: PacketPool): Packet | undefined {
