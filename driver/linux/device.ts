@@ -24,11 +24,12 @@ import { errno, libc } from "./libc.ts";
 import { LinkMonitor } from "./netlink/link_monitor.ts";
 import type { Link } from "./netlink/links.ts";
 import { Netlink } from "./netlink/netlink.ts";
-import { type DeviceQueue, type Offload, TunQueue } from "./queue/tun_queue.ts";
-import { rescue } from "./rescue.ts";
-import { Setup } from "./setup.ts";
+import type { DeviceQueue, Offload } from "./queue/queue.ts";
+import { TunQueue } from "./queue/tun_queue.ts";
 import { UringQueue } from "./queue/uring_queue.ts";
 import { VNET_HEADER } from "./queue/virtio_net.ts";
+import { rescue } from "./rescue.ts";
+import { Setup } from "./setup.ts";
 
 // Specification
 // fcntl.h

@@ -18,7 +18,8 @@ import {
 } from "../../../lib/core/mod.ts";
 import { addressOf } from "../../native_memory.ts";
 import { Errno } from "../errno.ts";
-import { type DeviceQueue, type QueueOptions, TunQueue } from "./tun_queue.ts";
+import type { DeviceQueue, QueueOptions } from "./queue.ts";
+import { TunQueue } from "./tun_queue.ts";
 import { type Completions, Uring } from "./uring.ts";
 
 // Implementation
