@@ -18,6 +18,7 @@ import type { CheckedDeviceOptions } from "../options.ts";
 import { cString } from "../posix/libc.ts";
 import type { DeviceShare } from "../share.ts";
 import { Errno, errnoName, systemError } from "./errno.ts";
+import { O_CLOEXEC, O_NONBLOCK, O_RDWR } from "./fcntl.ts";
 import { readSystemFile } from "./files.ts";
 import { leftovers, repair } from "./journal.ts";
 import { errno, libc } from "./libc.ts";
@@ -32,10 +33,6 @@ import { rescue } from "./rescue.ts";
 import { Setup } from "./setup.ts";
 
 // Specification
-// fcntl.h
-export const O_RDWR = 2;
-const O_NONBLOCK = 0o4000;
-export const O_CLOEXEC = 0o2000000;
 // linux/if_tun.h; _IOW('T', 202, int), _IOW('T', 208, unsigned int), _IOW('T', 216, int), _IOW('T', 220, int)
 const TUNSETIFF = 0x400454can;
 const TUNSETOFFLOAD = 0x400454d0n;
@@ -86,11 +83,11 @@ export class TunDevice implements Device {
   readonly #setup: Setup | undefined;
   readonly #monitor: LinkMonitor;
   readonly #events = new DeviceEvents();
+  readonly #queue: DeviceQueue;
+  readonly #refusals = new Refusals();
   #mtu: number;
   #host: EndHost | undefined;
   #closed = false;
-  readonly #queue: DeviceQueue;
-  readonly #refusals = new Refusals();
 
   /** For {@linkcode openTunDevice}. */
   constructor({ fd, offload, uring, link, netlink, setup, monitor }: TunParts) {

@@ -6,7 +6,7 @@ import { Ip, Protocol } from "../../../lib/ip.ts";
 
 // Specification: linux/virtio_net.h; virtio 1.2 section 5.1.6. In this machine's byte order, which is little-endian.
 // struct virtio_net_hdr { __u8 flags; __u8 gso_type; __u16 hdr_len; __u16 gso_size; __u16 csum_start; __u16 csum_offset; };
-const VirtioNetHeader = {
+export const VirtioNetHeader = {
   Flags: 0,
   GsoType: 1,
   HeaderLength: 2,
