@@ -1,5 +1,6 @@
 /** `relay`: what a small packet costs a relay between two TUN devices, Warren beside its peers. */
 
+import type { IperfReport } from "../kit/traffic.ts";
 import { entrants, Name } from "./contenders.ts";
 import { Contest, type Runner } from "./contest.ts";
 import { atMost, type Metric, type Report } from "./report.ts";
@@ -29,11 +30,6 @@ const COLLECTIONS: Metric = {
 };
 const METRICS = [COST, LOST, FULL_COST, HEAP, COLLECTIONS];
 
-/** What is used of iperf3's report. */
-interface IperfReport {
-  readonly end: { readonly sum: { readonly lost_percent: number } };
-}
-
 /** What has happened to a heap while so many packets passed. */
 interface HeapTally {
   packets: number;
@@ -54,7 +50,7 @@ export async function benchRelay(quick: boolean, signal: AbortSignal): Promise<R
     const costOf = (perSecond: number) =>
       Promise.all([flood(runner, seconds, perSecond), runner.cost(seconds)]);
     const [{ end }, cost] = await costOf(DATAGRAMS_PER_SECOND);
-    runner.note({ [COST.key]: cost?.perPacket, [LOST.key]: end.sum.lost_percent });
+    runner.note({ [COST.key]: cost?.perPacket, [LOST.key]: end.sum!.lost_percent });
     const [, fullCost] = await costOf(AS_MANY_AS_GO);
     runner.note({ [FULL_COST.key]: fullCost?.perPacket });
     const after = await tally(runner);

@@ -20,11 +20,6 @@ const METRICS = [THROUGHPUT, PROCESSORS, PER_PACKET];
 const ONE = workers(1);
 const TWO = workers(2);
 
-/** What is used of iperf3's report. */
-interface IperfReport {
-  readonly end: { readonly sum_received: { readonly bits_per_second: number } };
-}
-
 /** Runs the bench. */
 export async function benchScale(quick: boolean, signal: AbortSignal): Promise<Report> {
   const { rounds, seconds } = quick ? QUICK : FULL;
@@ -34,7 +29,7 @@ export async function benchScale(quick: boolean, signal: AbortSignal): Promise<R
     await crossing.iperf(...streams, "-t", String(WARM_UP_SECONDS));
   });
   await contest.takeTurns(rounds, METRICS, async (runner) => {
-    const traffic = runner.crossing.iperf<IperfReport>(...streams, "-t", String(seconds));
+    const traffic = runner.crossing.iperf(...streams, "-t", String(seconds));
     const [{ end }, cost] = await Promise.all([traffic, runner.cost(seconds)]);
     runner.note({
       [THROUGHPUT.key]: end.sum_received.bits_per_second / 1e6,

@@ -1,5 +1,6 @@
 /** `tcp`: one stream of TCP through a relay between two TUN devices, Warren beside its peers. */
 
+import type { IperfReport } from "../kit/traffic.ts";
 import { entrants, Name } from "./contenders.ts";
 import { Contest, type Runner } from "./contest.ts";
 import { atLeast, type Metric, type Report } from "./report.ts";
@@ -15,11 +16,6 @@ const THROUGHPUT: Metric = { key: "throughput_gbit_per_s", title: "Gbit/s", digi
 const PER_KIBIBYTE: Metric = { key: "cpu_per_kib_ns", title: "ns/KiB", digits: 0 };
 const PER_PACKET: Metric = { key: "cpu_per_packet_ns", title: "ns/packet", digits: 0 };
 const METRICS = [THROUGHPUT, PER_KIBIBYTE, PER_PACKET];
-
-/** What is used of iperf3's report. */
-interface IperfReport {
-  readonly end: { readonly sum_received: { readonly bits_per_second: number } };
-}
 
 /** Runs the bench. */
 export async function benchTcp(quick: boolean, signal: AbortSignal): Promise<Report> {

@@ -15,7 +15,15 @@ const CC: Compiler = {
   compiler: "cc",
   objcopy: "objcopy",
   flags: ["-D_GNU_SOURCE"],
-  headers: ["sys/socket.h", "sys/uio.h", "netinet/in.h", "netinet/udp.h", "net/if.h", "errno.h", "linux/virtio_net.h"],
+  headers: [
+    "sys/socket.h",
+    "sys/uio.h",
+    "netinet/in.h",
+    "netinet/udp.h",
+    "net/if.h",
+    "errno.h",
+    "linux/virtio_net.h",
+  ],
 };
 
 const STRUCTURES = {
