@@ -3,7 +3,7 @@
 import type { IperfReport } from "../kit/traffic.ts";
 import { entrants, Name } from "./contenders.ts";
 import { Contest, type Runner } from "./contest.ts";
-import { atMost, type Metric, type Report } from "./report.ts";
+import { atMost, type Metric, ratiosOf, type Report } from "./report.ts";
 
 // Implementation
 /**
@@ -64,7 +64,7 @@ export async function benchRelay(quick: boolean, signal: AbortSignal): Promise<R
   for (const [runner, { packets, allocated, collections }] of tallies) {
     runner.note({ [HEAP.key]: allocated / packets, [COLLECTIONS.key]: collections / packets * 1e6 });
   }
-  const ratios = contest.ratios({ [COST_RATIO]: COST, [FULL_COST_RATIO]: FULL_COST }, [
+  const ratios = ratiosOf(contest.runners, { [COST_RATIO]: COST, [FULL_COST_RATIO]: FULL_COST }, [
     [Name.Bare, Name.C],
     [Name.Bare, Name.Socat],
     [Name.Rewrite, Name.C],

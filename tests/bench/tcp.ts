@@ -3,7 +3,7 @@
 import type { IperfReport } from "../kit/traffic.ts";
 import { entrants, Name } from "./contenders.ts";
 import { Contest, type Runner } from "./contest.ts";
-import { atLeast, type Metric, type Report } from "./report.ts";
+import { atLeast, type Metric, ratiosOf, type Report } from "./report.ts";
 
 // Implementation
 /** iperf3 takes whole seconds. */
@@ -35,7 +35,7 @@ export async function benchTcp(quick: boolean, signal: AbortSignal): Promise<Rep
     });
   });
   const ratios = {
-    ...contest.ratios({ throughput: THROUGHPUT, cpu_per_kib: PER_KIBIBYTE }, [
+    ...ratiosOf(contest.runners, { throughput: THROUGHPUT, cpu_per_kib: PER_KIBIBYTE }, [
       [Name.Bare, Name.COffload],
       [Name.Rewrite, Name.COffload],
       [Name.Rewrite, Name.WireguardGo],
@@ -47,7 +47,7 @@ export async function benchTcp(quick: boolean, signal: AbortSignal): Promise<Rep
       [Name.PlainRewrite, Name.C],
       [Name.PlainRewrite, Name.Socat],
     ]),
-    ...contest.ratios({ cpu_per_packet: PER_PACKET }, [[Name.PlainBare, Name.C], [
+    ...ratiosOf(contest.runners, { cpu_per_packet: PER_PACKET }, [[Name.PlainBare, Name.C], [
       Name.PlainRewrite,
       Name.C,
     ]]),
