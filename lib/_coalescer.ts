@@ -30,7 +30,7 @@ import {
   UDP_CHECKSUM,
   UDP_HEADER,
   UDP_LENGTH,
-} from "./_segment_fields.ts";
+} from "./_header_fields.ts";
 import { adjust, difference, pseudoHeaderSumIpv4, pseudoHeaderSumIpv6, sum } from "./checksum.ts";
 import type { PacketBatch } from "./core/batch.ts";
 import type { Packet } from "./core/packet.ts";

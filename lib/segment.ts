@@ -24,7 +24,7 @@ import {
   TCP_WINDOW,
   UDP_CHECKSUM,
   UDP_LENGTH,
-} from "./_segment_fields.ts";
+} from "./_header_fields.ts";
 import { adjust, checksum, difference, isPartial, sum } from "./checksum.ts";
 import { ENDPOINT_LENGTH, type Packet } from "./core/packet.ts";
 import type { PacketPool } from "./core/pool.ts";

@@ -277,7 +277,7 @@ interface Opened {
 }
 
 function open(name: string, { offload: wanted, queues }: CheckedDeviceOptions): Opened {
-  const { open, ioctl, ioctlNumber, close } = libc();
+  const { open, ioctl, close } = libc();
   const descriptor = open(cString(TUN_PATH), O_RDWR | O_NONBLOCK | O_CLOEXEC, 0);
   if (descriptor < 0) throw openError(errno());
   const request = new Uint8Array(IFREQ_SIZE);
@@ -293,19 +293,23 @@ function open(name: string, { offload: wanted, queues }: CheckedDeviceOptions): 
     throw attachError(name, failed, queues);
   }
   const text = new TextDecoder().decode(request.subarray(0, request.indexOf(0)));
+  return { fd: descriptor, name: text, offload: setOffload(descriptor, wanted) };
+}
+
+/** Says what the kernel hands over and takes, also to a persistent device that has what another program has set. */
+function setOffload(fd: number, wanted: boolean): Offload {
+  const { ioctl, ioctlNumber } = libc();
   if (!wanted) {
-    // A program that crashed may have left it on a persistent device.
-    ioctlNumber(descriptor, TUNSETOFFLOAD, 0n);
-    return { fd: descriptor, name: text, offload: { tcp: false, udp: false } };
+    ioctlNumber(fd, TUNSETOFFLOAD, 0n);
+    return { tcp: false, udp: false };
   }
-  // A persistent device keeps what another program has set.
-  ioctl(descriptor, TUNSETVNETHDRSZ, Int32Array.of(VNET_HEADER));
-  ioctl(descriptor, TUNSETVNETLE, Int32Array.of(1));
+  ioctl(fd, TUNSETVNETHDRSZ, Int32Array.of(VNET_HEADER));
+  ioctl(fd, TUNSETVNETLE, Int32Array.of(1));
   const tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
-  const udp = ioctlNumber(descriptor, TUNSETOFFLOAD, tcp | TUN_F_USO4 | TUN_F_USO6) >= 0;
+  const udp = ioctlNumber(fd, TUNSETOFFLOAD, tcp | TUN_F_USO4 | TUN_F_USO6) >= 0;
   // Where a kernel knows none of them, it cuts and sums itself, as it does for every device.
-  if (!udp) ioctlNumber(descriptor, TUNSETOFFLOAD, tcp);
-  return { fd: descriptor, name: text, offload: { tcp: true, udp } };
+  if (!udp) ioctlNumber(fd, TUNSETOFFLOAD, tcp);
+  return { tcp: true, udp };
 }
 
 function openError(failed: number): Error {
