@@ -33,21 +33,32 @@ import { rescue } from "./rescue.ts";
 import { Setup } from "./setup.ts";
 
 // Specification
-// linux/if_tun.h; _IOW('T', 202, int), _IOW('T', 208, unsigned int), _IOW('T', 216, int), _IOW('T', 220, int)
-const TUNSETIFF = 0x400454can;
-const TUNSETOFFLOAD = 0x400454d0n;
-const TUNSETVNETHDRSZ = 0x400454d8n;
-const TUNSETVNETLE = 0x400454dcn;
-const IFF_TUN = 0x0001;
-const IFF_MULTI_QUEUE = 0x0100;
-const IFF_NO_PI = 0x1000;
-const IFF_VNET_HDR = 0x4000;
-const TUN_F_CSUM = 0x01n;
-const TUN_F_TSO4 = 0x02n;
-const TUN_F_TSO6 = 0x04n;
-/** UDP's, from Linux 6.2 on. */
-const TUN_F_USO4 = 0x20n;
-const TUN_F_USO6 = 0x40n;
+/** linux/if_tun.h: requests of ioctl(2). */
+export const TunRequest = {
+  /** _IOW('T', 202, int) */
+  TUNSETIFF: 0x400454can,
+  /** _IOW('T', 208, unsigned int) */
+  TUNSETOFFLOAD: 0x400454d0n,
+  /** _IOW('T', 216, int) */
+  TUNSETVNETHDRSZ: 0x400454d8n,
+  /** _IOW('T', 220, int) */
+  TUNSETVNETLE: 0x400454dcn,
+} as const;
+/** linux/if_tun.h: flags of TUNSETIFF. */
+export const TunFlag = {
+  IFF_TUN: 0x0001,
+  IFF_MULTI_QUEUE: 0x0100,
+  IFF_NO_PI: 0x1000,
+  IFF_VNET_HDR: 0x4000,
+} as const;
+/** linux/if_tun.h: flags of TUNSETOFFLOAD; UDP's are from Linux 6.2 on. */
+export const TunOffload = {
+  TUN_F_CSUM: 0x01n,
+  TUN_F_TSO4: 0x02n,
+  TUN_F_TSO6: 0x04n,
+  TUN_F_USO4: 0x20n,
+  TUN_F_USO6: 0x40n,
+} as const;
 // struct ifreq { char ifr_name[IFNAMSIZ]; union { short ifr_flags; ... 24 bytes } };   linux/if.h
 const IFREQ_SIZE = 40;
 const IFR_FLAGS = 16;
@@ -166,7 +177,9 @@ export class TunDevice implements Device {
     this.#monitor.close();
     this.#queue.close();
     // A persistent device keeps it, and whoever opens it next may know no super-packets.
-    if (this.offload && this.#setup !== undefined) this.#libc.ioctlNumber(this.#fd, TUNSETOFFLOAD, 0n);
+    if (this.offload && this.#setup !== undefined) {
+      this.#libc.ioctlNumber(this.#fd, TunRequest.TUNSETOFFLOAD, 0n);
+    }
     try {
       this.#setup?.undo();
     } finally {
@@ -280,6 +293,7 @@ function open(name: string, { offload: wanted, queues }: CheckedDeviceOptions): 
   const { open, ioctl, close } = libc();
   const descriptor = open(cString(TUN_PATH), O_RDWR | O_NONBLOCK | O_CLOEXEC, 0);
   if (descriptor < 0) throw openError(errno());
+  const { IFF_TUN, IFF_MULTI_QUEUE, IFF_NO_PI, IFF_VNET_HDR } = TunFlag;
   const request = new Uint8Array(IFREQ_SIZE);
   new TextEncoder().encodeInto(name, request);
   new DataView(request.buffer).setUint16(
@@ -287,7 +301,7 @@ function open(name: string, { offload: wanted, queues }: CheckedDeviceOptions): 
     IFF_TUN | IFF_NO_PI | (wanted ? IFF_VNET_HDR : 0) | (queues > 1 ? IFF_MULTI_QUEUE : 0),
     true,
   );
-  if (ioctl(descriptor, TUNSETIFF, request) < 0) {
+  if (ioctl(descriptor, TunRequest.TUNSETIFF, request) < 0) {
     const failed = errno();
     close(descriptor);
     throw attachError(name, failed, queues);
@@ -300,15 +314,16 @@ function open(name: string, { offload: wanted, queues }: CheckedDeviceOptions): 
 function setOffload(fd: number, wanted: boolean): Offload {
   const { ioctl, ioctlNumber } = libc();
   if (!wanted) {
-    ioctlNumber(fd, TUNSETOFFLOAD, 0n);
+    ioctlNumber(fd, TunRequest.TUNSETOFFLOAD, 0n);
     return { tcp: false, udp: false };
   }
-  ioctl(fd, TUNSETVNETHDRSZ, Int32Array.of(VNET_HEADER));
-  ioctl(fd, TUNSETVNETLE, Int32Array.of(1));
+  ioctl(fd, TunRequest.TUNSETVNETHDRSZ, Int32Array.of(VNET_HEADER));
+  ioctl(fd, TunRequest.TUNSETVNETLE, Int32Array.of(1));
+  const { TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_USO4, TUN_F_USO6 } = TunOffload;
   const tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
-  const udp = ioctlNumber(fd, TUNSETOFFLOAD, tcp | TUN_F_USO4 | TUN_F_USO6) >= 0;
+  const udp = ioctlNumber(fd, TunRequest.TUNSETOFFLOAD, tcp | TUN_F_USO4 | TUN_F_USO6) >= 0;
   // Where a kernel knows none of them, it cuts and sums itself, as it does for every device.
-  if (!udp) ioctlNumber(fd, TUNSETOFFLOAD, tcp);
+  if (!udp) ioctlNumber(fd, TunRequest.TUNSETOFFLOAD, tcp);
   return { tcp: true, udp };
 }
 
@@ -336,8 +351,8 @@ function attachError(name: string, failed: number, queues: number): Error {
 /** Why a device that is there does not fit, by its flags in sysfs. */
 function mismatch(name: string, queues: number): string {
   const flags = Number(readSystemFile(`/sys/class/net/${name}/tun_flags`)?.trim() ?? 0);
-  const hasSeveral = (flags & IFF_MULTI_QUEUE) !== 0;
-  if ((flags & IFF_TUN) === 0 || hasSeveral === queues > 1) {
+  const hasSeveral = (flags & TunFlag.IFF_MULTI_QUEUE) !== 0;
+  if ((flags & TunFlag.IFF_TUN) === 0 || hasSeveral === queues > 1) {
     return "there is a device of this name that is no TUN device";
   }
   return hasSeveral

@@ -1,6 +1,7 @@
 /** The structures and constants of Linux's sockets and TUN devices against the system's headers. */
 
 import { deepStrictEqual } from "node:assert/strict";
+import { TunFlag, TunOffload, TunRequest } from "../../driver/linux/device.ts";
 import { Errno } from "../../driver/linux/errno.ts";
 import { VirtioNetHeader } from "../../driver/linux/queue/virtio_net.ts";
 import { Cmsghdr, Segment } from "../../driver/linux/segments.ts";
@@ -18,10 +19,12 @@ const CC: Compiler = {
   headers: [
     "sys/socket.h",
     "sys/uio.h",
+    "sys/ioctl.h",
     "netinet/in.h",
     "netinet/udp.h",
     "net/if.h",
     "errno.h",
+    "linux/if_tun.h",
     "linux/virtio_net.h",
   ],
 };
@@ -70,11 +73,20 @@ const MEMBERS = {
   "struct virtio_net_hdr.ChecksumOffset": "csum_offset",
 };
 
+/** What headers before Linux 6.2 lack. */
+const SINCE_6_2 = ["TUN_F_USO4", "TUN_F_USO6"];
+const TUN = Object.fromEntries(
+  Object.entries({ ...TunRequest, ...TunFlag, ...TunOffload })
+    .filter(([name]) => !SINCE_6_2.includes(name))
+    .map(([name, value]) => [name, Number(value)]),
+);
+
 systemTest(
   "Linux's structures and constants are where and what the system's headers say",
   { root: false, programs: [CC.compiler, CC.objcopy] },
   async () => {
-    const { expressions, expected } = expressionsOf(STRUCTURES, MEMBERS, { ...Socket, ...Segment, ...Errno });
+    const constants = { ...Socket, ...Segment, ...Errno, ...TUN };
+    const { expressions, expected } = expressionsOf(STRUCTURES, MEMBERS, constants);
     deepStrictEqual(await numbersOf(CC, expressions), expected);
   },
 );

@@ -5,19 +5,10 @@
 
 import { libc } from "../../driver/linux/libc.ts";
 import { openUdpSocket, openWaiter } from "../../driver/mod.ts";
-import { cString } from "../../driver/posix/libc.ts";
 import { parseAddress } from "../../lib/address.ts";
 import { type Packet, PacketPool } from "../../lib/core/mod.ts";
 import { Udp } from "../../lib/udp.ts";
-
-// Specification
-// fcntl.h
-const O_RDWR_NONBLOCK = 0o4002;
-// linux/if_tun.h, linux/if.h: a TUN device without any header before packets
-const TUNSETIFF = 0x400454can;
-const IFF_TUN_NO_PI = 0x1001;
-const IFREQ_SIZE = 40;
-const IFR_FLAGS = 16;
+import { openPlainTun } from "../kit/plain_tun.ts";
 
 // Implementation
 const PORT = 4500;
@@ -36,18 +27,8 @@ export interface Datagram {
   readonly right: boolean;
 }
 
-function attach(name: string): number {
-  const { open, ioctl } = libc();
-  const fd = open(cString("/dev/net/tun"), O_RDWR_NONBLOCK, 0);
-  const request = new Uint8Array(IFREQ_SIZE);
-  request.set(cString(name));
-  new DataView(request.buffer).setUint16(IFR_FLAGS, IFF_TUN_NO_PI, true);
-  if (fd < 0 || ioctl(fd, TUNSETIFF, request) < 0) throw new Error(`Cannot attach to "${name}"`);
-  return fd;
-}
-
 async function read(name: string, address: string): Promise<Datagram[]> {
-  const fd = attach(name);
+  const fd = openPlainTun(name);
   using socket = await openUdpSocket({ address: parseAddress("0.0.0.0") });
   using waiter = await openWaiter();
   const pool = new PacketPool({ small: 2 * COUNT, large: 1 });
