@@ -1,8 +1,8 @@
 /**
  * io_uring (io_uring(7)): rings of memory through which the kernel takes system calls and gives their results.
  *
- *     next() ─► submission ring ─► enter() ─► kernel ─► completion ring ─► reap()
- *     lend() ─► ring of buffers ─────────────────┘
+ *     read(), write() ─► submission ring ─► enter() ─► kernel ─► completion ring ─► reap()
+ *              lend() ─► ring of buffers ─────────────────┘
  *
  * One thread makes it, enters it and reads it (IORING_SETUP_SINGLE_ISSUER), and in that thread's system calls, whichever
  * they are, the kernel does its work (IORING_SETUP_COOP_TASKRUN): between two of them nothing in these rings changes.
@@ -213,20 +213,20 @@ export class Uring implements Disposable {
     return new Uring(descriptor, mappings, params, buffers);
   }
 
-  /** Submissions that {@linkcode Uring.enter} has not handed over. */
-  get unsubmitted(): number {
+  /** Submissions that `enter` has not handed over. */
+  get #unsubmitted(): number {
     return this.#tail - this.#submitted | 0;
   }
 
   /** Whether the ring for submissions is full. */
   get full(): boolean {
-    return this.unsubmitted > this.#sq.mask;
+    return this.#unsubmitted > this.#sq.mask;
   }
 
   /** Whether `enter` has something to do: submissions, or work that waits for this thread. */
   get pending(): boolean {
     const flags = Atomics.load(this.#rings, this.#sq.flags);
-    return this.unsubmitted !== 0 || (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) !== 0;
+    return this.#unsubmitted !== 0 || (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) !== 0;
   }
 
   /** Lets memory be lent from now on; `false` when the kernel refuses. */
@@ -285,7 +285,7 @@ export class Uring implements Disposable {
     const taken = this.#libc.ioUringEnter(
       SYS_IO_URING_ENTER,
       this.descriptor,
-      this.unsubmitted,
+      this.#unsubmitted,
       least,
       IORING_ENTER_GETEVENTS,
       0n,
