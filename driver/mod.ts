@@ -36,7 +36,7 @@ export {
   type UdpSocketOptions,
 } from "./udp_socket.ts";
 export type { Bell } from "./posix/bell.ts";
-export type { Offload } from "./linux/queue/tun_queue.ts";
+export type { Offload } from "./linux/queue/queue.ts";
 export type { BellEnds, DeviceShare } from "./share.ts";
 export type { Waiter } from "./waiter.ts";
 

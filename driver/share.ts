@@ -1,6 +1,6 @@
 /** What a thread hands to another one, so that it serves a queue of a device: values that can be posted. */
 
-import type { Offload } from "./linux/queue/tun_queue.ts";
+import type { Offload } from "./linux/queue/queue.ts";
 
 /** A queue of a device that is open. */
 export interface DeviceShare {

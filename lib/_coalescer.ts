@@ -8,6 +8,7 @@ import {
   IPV4_FLAGS,
   IPV4_HEADER,
   IPV4_ID,
+  IPV4_LONGEST,
   IPV4_PLAIN,
   IPV4_PROTOCOL,
   IPV4_SRC,
@@ -29,19 +30,19 @@ import {
   UDP_CHECKSUM,
   UDP_HEADER,
   UDP_LENGTH,
-} from "./_segment_fields.ts";
+} from "./_header_fields.ts";
 import { adjust, difference, pseudoHeaderSumIpv4, pseudoHeaderSumIpv6, sum } from "./checksum.ts";
 import type { PacketBatch } from "./core/batch.ts";
 import type { Packet } from "./core/packet.ts";
 import { Protocol } from "./protocol.ts";
 import { Tcp } from "./tcp.ts";
 
-// Specification: RFC 791 section 3.1
-const MAX_LENGTH = 65_535;
-
 // Implementation
-/** What Linux puts in a datagram's group (`UDP_GRO_CNT_MAX` in `net/ipv4/udp_offload.c`); a `writev` takes 1024. */
-const MOST_GROUPED = 64;
+/**
+ * How many packets a group has at most: as many as Linux makes one of datagrams (`UDP_GRO_CNT_MAX` in
+ * `net/ipv4/udp_offload.c`), and fewer than the 1024 pieces that a `writev` takes.
+ */
+export const MOST_GROUPED = 64;
 const SMALLEST_TABLE = 256;
 const MOST_PROBES = 16;
 const EMPTY = -1;
@@ -124,7 +125,7 @@ class Group implements SegmentGroup {
     if (!this.open || payloadLength > this.#segmentSize || this.length === MOST_GROUPED) return false;
     const first = this.packets[0]!;
     const bytes = this.bytes + payloadLength;
-    if (bytes > MAX_LENGTH || packet.to !== first.to) return false;
+    if (bytes > IPV4_LONGEST || packet.to !== first.to) return false;
     if (packet.pool !== first.pool || !this.#isNext(first, packet)) return false;
     if (!this.#checked && !isRight(first, this.#transport, this.#isTcp)) return false;
     this.#checked = true;
@@ -252,7 +253,7 @@ class Group implements SegmentGroup {
  * Whatever else comes in a flow ends its group, so that the order within it is kept: fragments and packets
  * whose ports cannot be found end every group. A packet that was summed in part joins, too.
  *
- * Groups stand in the order of their first packets, and take at most 64 packets and 65,535 bytes.
+ * Groups stand in the order of their first packets, and take at most {@linkcode MOST_GROUPED} packets and 65,535 bytes.
  *
  * **Limits**: IPv4 options, IPv6 extension headers, padding, UDP without a checksum, and packets in a tunnel's packet
  * pass as they are. A segment that comes before an earlier one starts a group of its own. Among very many

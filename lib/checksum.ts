@@ -1,14 +1,8 @@
 /** The Internet checksum: the sum of RFC 1071, its incremental update of RFC 1624, and which fields it guards. */
 
+import { ICMP_CHECKSUM, TCP_CHECKSUM, UDP_CHECKSUM, UDP_HEADER, UDP_LENGTH } from "./_header_fields.ts";
 import type { Packet } from "./core/packet.ts";
 import { Protocol } from "./protocol.ts";
-
-// Specification: where each protocol stores its sum, from its header's start
-const TCP_FIELD = 16; // RFC 9293 section 3.1
-const UDP_FIELD = 6; // RFC 768; RFC 3828 section 3.1 and RFC 4340 section 5.1 have theirs there, too
-const UDP_LENGTH = 4;
-const UDP_SHORTEST = 8;
-const ICMP_FIELD = 2; // RFC 792, RFC 4443 section 2.1
 
 // Implementation
 let viewed: ArrayBufferLike = new ArrayBuffer(0);
@@ -156,7 +150,7 @@ export function finishChecksum(
   // Written so that NaN is beyond it, too.
   if (!(start >= 0 && offset >= 0 && start + offset + 2 <= length)) return;
   let finished = checksum(bytes, at + start, length - start);
-  if (finished === 0 && offset === UDP_FIELD) finished = 0xffff;
+  if (finished === 0 && offset === UDP_CHECKSUM) finished = 0xffff;
   const field = at + start + offset;
   bytes[field] = finished >> 8;
   bytes[field + 1] = finished;
@@ -166,14 +160,14 @@ export function finishChecksum(
 function checksumField(protocol: number): number {
   switch (protocol) {
     case Protocol.Tcp:
-      return TCP_FIELD;
+      return TCP_CHECKSUM;
     case Protocol.Udp:
     case Protocol.UdpLite:
     case Protocol.Dccp:
-      return UDP_FIELD;
+      return UDP_CHECKSUM;
     case Protocol.Icmp:
     case Protocol.Icmpv6:
-      return ICMP_FIELD;
+      return ICMP_CHECKSUM;
     default:
       return -1;
   }
@@ -252,9 +246,9 @@ export function transportChecksum(packet: Packet, start: number, end: number, pr
  */
 export function coveredLength(packet: Packet, start: number, end: number, protocol: number): number {
   const length = end - start;
-  if (protocol !== Protocol.Udp || length < UDP_SHORTEST) return length;
+  if (protocol !== Protocol.Udp || length < UDP_HEADER) return length;
   const stated = packet.view.getUint16(start + UDP_LENGTH);
-  return stated >= UDP_SHORTEST && stated < length ? stated : length;
+  return stated >= UDP_HEADER && stated < length ? stated : length;
 }
 
 /**

@@ -11,6 +11,7 @@
 import {
   IPV4_CHECKSUM,
   IPV4_ID,
+  IPV4_LONGEST,
   IPV4_TOTAL_LENGTH,
   IPV6_HEADER,
   IPV6_PAYLOAD_LENGTH,
@@ -23,20 +24,16 @@ import {
   TCP_WINDOW,
   UDP_CHECKSUM,
   UDP_LENGTH,
-} from "./_segment_fields.ts";
+} from "./_header_fields.ts";
 import { adjust, checksum, difference, isPartial, sum } from "./checksum.ts";
-import type { Packet } from "./core/packet.ts";
+import { ENDPOINT_LENGTH, type Packet } from "./core/packet.ts";
 import type { PacketPool } from "./core/pool.ts";
 import { Ip } from "./ip.ts";
 import { Protocol } from "./protocol.ts";
 import { Tcp } from "./tcp.ts";
 import { Udp } from "./udp.ts";
 
-export { Coalescer, type CoalescerOptions, type SegmentGroup } from "./_coalescer.ts";
-
-// Specification: RFC 791 section 3.1; sockaddr_in6
-const MAX_LENGTH = 65_535;
-const ENDPOINT_LENGTH = 28;
+export { Coalescer, type CoalescerOptions, MOST_GROUPED, type SegmentGroup } from "./_coalescer.ts";
 
 // Implementation
 /** Linux makes no segments below 8 bytes (`TCP_MIN_GSO_SIZE` in `net/tcp.h`). */
@@ -191,7 +188,7 @@ export class Cutter {
     const transportLength = ip.payloadLength;
     // What a datagram does not count as its own (RFC 9868) has no place in a segment.
     if (header.payloadOffset + payloadLength !== start + transportLength) return Uncuttable.Malformed;
-    if (segmentSize >>> 0 !== segmentSize || segmentSize === 0 || segmentSize > MAX_LENGTH) {
+    if (segmentSize >>> 0 !== segmentSize || segmentSize === 0 || segmentSize > IPV4_LONGEST) {
       return Uncuttable.SegmentSize;
     }
     if (payloadLength > segmentSize * MOST_CUTS) return Uncuttable.SegmentSize;

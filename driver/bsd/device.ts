@@ -13,7 +13,7 @@ import {
   type Waitable,
 } from "../../lib/core/mod.ts";
 import { DeviceEvents } from "../events.ts";
-import { addressOf } from "../posix/memory.ts";
+import { addressOf } from "../native_memory.ts";
 import type { Bsd } from "./bsd.ts";
 import { IFF_UP, type Interface } from "./interface.ts";
 import { FAMILY_HEADER_SIZE, FamilyHeaders, type PacketIo } from "./packet_io.ts";

@@ -5,8 +5,8 @@
  *     iovec 0: the family, big-endian ── iovec 1: the packet, where it lies in its slot
  */
 
-import { addressOf, setAddress } from "../posix/memory.ts";
-import { Iovec } from "../posix/messages.ts";
+import { addressOf } from "../native_memory.ts";
+import { IOVEC_WORDS, setIovec } from "../posix/iovec.ts";
 import { AF_INET, type Bsd } from "./bsd.ts";
 
 // Specification
@@ -26,11 +26,6 @@ export class FamilyHeader {
   }
 }
 
-// Implementation: the tables as words of 32 bits
-const WORD = 4;
-const WORDS = Iovec.size / WORD;
-const LENGTH = Iovec.length / WORD;
-
 /** The pieces of some packets. */
 export class PacketVectors {
   /** Two `struct iovec`s a packet. */
@@ -38,19 +33,14 @@ export class PacketVectors {
 
   /** For so many packets. */
   constructor(count: number) {
-    this.each = Array.from({ length: count }, () => {
-      const words = new Uint32Array(2 * WORDS);
-      words[LENGTH] = FAMILY_HEADER_SIZE;
-      return words;
-    });
+    this.each = Array.from({ length: count }, () => new Uint32Array(2 * IOVEC_WORDS));
   }
 
   /** Says where one lies, and its header. */
   set(i: number, header: FamilyHeader, address: number, length: number): void {
     const words = this.each[i]!;
-    setAddress(words, 0, header.address);
-    setAddress(words, WORDS, address);
-    words[WORDS + LENGTH] = length;
+    setIovec(words, 0, header.address, FAMILY_HEADER_SIZE);
+    setIovec(words, 1, address, length);
   }
 }
 

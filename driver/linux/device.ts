@@ -18,38 +18,47 @@ import type { CheckedDeviceOptions } from "../options.ts";
 import { cString } from "../posix/libc.ts";
 import type { DeviceShare } from "../share.ts";
 import { Errno, errnoName, systemError } from "./errno.ts";
+import { O_CLOEXEC, O_NONBLOCK, O_RDWR } from "./fcntl.ts";
 import { readSystemFile } from "./files.ts";
 import { leftovers, repair } from "./journal.ts";
 import { errno, libc } from "./libc.ts";
 import { LinkMonitor } from "./netlink/link_monitor.ts";
 import type { Link } from "./netlink/links.ts";
 import { Netlink } from "./netlink/netlink.ts";
-import { type DeviceQueue, type Offload, TunQueue } from "./queue/tun_queue.ts";
-import { rescue } from "./rescue.ts";
-import { Setup } from "./setup.ts";
+import type { DeviceQueue, Offload } from "./queue/queue.ts";
+import { TunQueue } from "./queue/tun_queue.ts";
 import { UringQueue } from "./queue/uring_queue.ts";
 import { VNET_HEADER } from "./queue/virtio_net.ts";
+import { rescue } from "./rescue.ts";
+import { Setup } from "./setup.ts";
 
 // Specification
-// fcntl.h
-export const O_RDWR = 2;
-const O_NONBLOCK = 0o4000;
-export const O_CLOEXEC = 0o2000000;
-// linux/if_tun.h; _IOW('T', 202, int), _IOW('T', 208, unsigned int), _IOW('T', 216, int), _IOW('T', 220, int)
-const TUNSETIFF = 0x400454can;
-const TUNSETOFFLOAD = 0x400454d0n;
-const TUNSETVNETHDRSZ = 0x400454d8n;
-const TUNSETVNETLE = 0x400454dcn;
-const IFF_TUN = 0x0001;
-const IFF_MULTI_QUEUE = 0x0100;
-const IFF_NO_PI = 0x1000;
-const IFF_VNET_HDR = 0x4000;
-const TUN_F_CSUM = 0x01n;
-const TUN_F_TSO4 = 0x02n;
-const TUN_F_TSO6 = 0x04n;
-/** UDP's, from Linux 6.2 on. */
-const TUN_F_USO4 = 0x20n;
-const TUN_F_USO6 = 0x40n;
+/** linux/if_tun.h: requests of ioctl(2). */
+export const TunRequest = {
+  /** _IOW('T', 202, int) */
+  TUNSETIFF: 0x400454can,
+  /** _IOW('T', 208, unsigned int) */
+  TUNSETOFFLOAD: 0x400454d0n,
+  /** _IOW('T', 216, int) */
+  TUNSETVNETHDRSZ: 0x400454d8n,
+  /** _IOW('T', 220, int) */
+  TUNSETVNETLE: 0x400454dcn,
+} as const;
+/** linux/if_tun.h: flags of TUNSETIFF. */
+export const TunFlag = {
+  IFF_TUN: 0x0001,
+  IFF_MULTI_QUEUE: 0x0100,
+  IFF_NO_PI: 0x1000,
+  IFF_VNET_HDR: 0x4000,
+} as const;
+/** linux/if_tun.h: flags of TUNSETOFFLOAD; UDP's are from Linux 6.2 on. */
+export const TunOffload = {
+  TUN_F_CSUM: 0x01n,
+  TUN_F_TSO4: 0x02n,
+  TUN_F_TSO6: 0x04n,
+  TUN_F_USO4: 0x20n,
+  TUN_F_USO6: 0x40n,
+} as const;
 // struct ifreq { char ifr_name[IFNAMSIZ]; union { short ifr_flags; ... 24 bytes } };   linux/if.h
 const IFREQ_SIZE = 40;
 const IFR_FLAGS = 16;
@@ -85,11 +94,11 @@ export class TunDevice implements Device {
   readonly #setup: Setup | undefined;
   readonly #monitor: LinkMonitor;
   readonly #events = new DeviceEvents();
+  readonly #queue: DeviceQueue;
+  readonly #refusals = new Refusals();
   #mtu: number;
   #host: EndHost | undefined;
   #closed = false;
-  readonly #queue: DeviceQueue;
-  readonly #refusals = new Refusals();
 
   /** For {@linkcode openTunDevice}. */
   constructor({ fd, offload, uring, link, netlink, setup, monitor }: TunParts) {
@@ -168,7 +177,9 @@ export class TunDevice implements Device {
     this.#monitor.close();
     this.#queue.close();
     // A persistent device keeps it, and whoever opens it next may know no super-packets.
-    if (this.offload && this.#setup !== undefined) this.#libc.ioctlNumber(this.#fd, TUNSETOFFLOAD, 0n);
+    if (this.offload && this.#setup !== undefined) {
+      this.#libc.ioctlNumber(this.#fd, TunRequest.TUNSETOFFLOAD, 0n);
+    }
     try {
       this.#setup?.undo();
     } finally {
@@ -279,9 +290,10 @@ interface Opened {
 }
 
 function open(name: string, { offload: wanted, queues }: CheckedDeviceOptions): Opened {
-  const { open, ioctl, ioctlNumber, close } = libc();
+  const { open, ioctl, close } = libc();
   const descriptor = open(cString(TUN_PATH), O_RDWR | O_NONBLOCK | O_CLOEXEC, 0);
   if (descriptor < 0) throw openError(errno());
+  const { IFF_TUN, IFF_MULTI_QUEUE, IFF_NO_PI, IFF_VNET_HDR } = TunFlag;
   const request = new Uint8Array(IFREQ_SIZE);
   new TextEncoder().encodeInto(name, request);
   new DataView(request.buffer).setUint16(
@@ -289,25 +301,30 @@ function open(name: string, { offload: wanted, queues }: CheckedDeviceOptions): 
     IFF_TUN | IFF_NO_PI | (wanted ? IFF_VNET_HDR : 0) | (queues > 1 ? IFF_MULTI_QUEUE : 0),
     true,
   );
-  if (ioctl(descriptor, TUNSETIFF, request) < 0) {
+  if (ioctl(descriptor, TunRequest.TUNSETIFF, request) < 0) {
     const failed = errno();
     close(descriptor);
     throw attachError(name, failed, queues);
   }
   const text = new TextDecoder().decode(request.subarray(0, request.indexOf(0)));
+  return { fd: descriptor, name: text, offload: setOffload(descriptor, wanted) };
+}
+
+/** Says what the kernel hands over and takes, also to a persistent device that has what another program has set. */
+function setOffload(fd: number, wanted: boolean): Offload {
+  const { ioctl, ioctlNumber } = libc();
   if (!wanted) {
-    // A program that crashed may have left it on a persistent device.
-    ioctlNumber(descriptor, TUNSETOFFLOAD, 0n);
-    return { fd: descriptor, name: text, offload: { tcp: false, udp: false } };
+    ioctlNumber(fd, TunRequest.TUNSETOFFLOAD, 0n);
+    return { tcp: false, udp: false };
   }
-  // A persistent device keeps what another program has set.
-  ioctl(descriptor, TUNSETVNETHDRSZ, Int32Array.of(VNET_HEADER));
-  ioctl(descriptor, TUNSETVNETLE, Int32Array.of(1));
+  ioctl(fd, TunRequest.TUNSETVNETHDRSZ, Int32Array.of(VNET_HEADER));
+  ioctl(fd, TunRequest.TUNSETVNETLE, Int32Array.of(1));
+  const { TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_USO4, TUN_F_USO6 } = TunOffload;
   const tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
-  const udp = ioctlNumber(descriptor, TUNSETOFFLOAD, tcp | TUN_F_USO4 | TUN_F_USO6) >= 0;
+  const udp = ioctlNumber(fd, TunRequest.TUNSETOFFLOAD, tcp | TUN_F_USO4 | TUN_F_USO6) >= 0;
   // Where a kernel knows none of them, it cuts and sums itself, as it does for every device.
-  if (!udp) ioctlNumber(descriptor, TUNSETOFFLOAD, tcp);
-  return { fd: descriptor, name: text, offload: { tcp: true, udp } };
+  if (!udp) ioctlNumber(fd, TunRequest.TUNSETOFFLOAD, tcp);
+  return { tcp: true, udp };
 }
 
 function openError(failed: number): Error {
@@ -334,8 +351,8 @@ function attachError(name: string, failed: number, queues: number): Error {
 /** Why a device that is there does not fit, by its flags in sysfs. */
 function mismatch(name: string, queues: number): string {
   const flags = Number(readSystemFile(`/sys/class/net/${name}/tun_flags`)?.trim() ?? 0);
-  const hasSeveral = (flags & IFF_MULTI_QUEUE) !== 0;
-  if ((flags & IFF_TUN) === 0 || hasSeveral === queues > 1) {
+  const hasSeveral = (flags & TunFlag.IFF_MULTI_QUEUE) !== 0;
+  if ((flags & TunFlag.IFF_TUN) === 0 || hasSeveral === queues > 1) {
     return "there is a device of this name that is no TUN device";
   }
   return hasSeveral

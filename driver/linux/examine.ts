@@ -2,8 +2,9 @@
 
 import { type Check, check, checkLibrary } from "../examine.ts";
 import { cString } from "../posix/libc.ts";
-import { O_CLOEXEC, O_RDWR, TUN_PATH } from "./device.ts";
+import { TUN_PATH } from "./device.ts";
 import { Errno, errnoName } from "./errno.ts";
+import { O_CLOEXEC, O_RDWR } from "./fcntl.ts";
 import { readSystemFile } from "./files.ts";
 import { type Leftover, leftovers, repair } from "./journal.ts";
 import { errno, libc } from "./libc.ts";

@@ -2,19 +2,20 @@
 
 import { cString } from "../posix/libc.ts";
 import { Errno, systemError } from "./errno.ts";
+import {
+  O_CLOEXEC,
+  O_CREAT,
+  O_DIRECTORY,
+  O_EXCL,
+  O_NOFOLLOW,
+  O_NONBLOCK,
+  O_RDONLY,
+  O_WRONLY,
+} from "./fcntl.ts";
 import { errno, libc } from "./libc.ts";
 import { viewOf } from "./netlink/message.ts";
 
-// Specification: include/uapi/asm-generic/fcntl.h, include/uapi/linux/{stat,fcntl}.h, dirent.h of glibc and musl
-const O_RDONLY = 0;
-const O_WRONLY = 0o1;
-const O_CREAT = 0o100;
-const O_EXCL = 0o200;
-const O_NONBLOCK = 0o4000;
-const O_CLOEXEC = 0o2000000;
-// The two that are not the same on every processor.
-const O_NOFOLLOW = Deno.build.arch === "aarch64" ? 0o100000 : 0o400000;
-const O_DIRECTORY = Deno.build.arch === "aarch64" ? 0o40000 : 0o200000;
+// Specification: include/uapi/linux/{stat,fcntl}.h, dirent.h of glibc and musl
 const AT_EMPTY_PATH = 0x1000;
 const STATX_BASIC_STATS = 0x7ff;
 /**

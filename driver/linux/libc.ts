@@ -2,6 +2,7 @@
 
 import { type Posix, POSIX_SYMBOLS } from "../posix/libc.ts";
 import { systemError } from "./errno.ts";
+import { O_NONBLOCK } from "./fcntl.ts";
 
 const SYMBOLS = {
   ...POSIX_SYMBOLS,
@@ -55,10 +56,6 @@ const SYMBOLS = {
   // int *__errno_location(void);
   __errno_location: { parameters: [], result: "pointer" },
 } as const satisfies Deno.ForeignLibraryInterface;
-
-// Specification
-// fcntl.h
-const O_NONBLOCK = 0o4000;
 
 // Implementation
 // The soname of glibc, then musl's: its loader, which is the library, under the name that each system gives it.

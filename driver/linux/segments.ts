@@ -6,7 +6,7 @@
  */
 
 import type { Packet, PacketPool } from "../../lib/core/mod.ts";
-import { addressOf, setAddress } from "../posix/memory.ts";
+import { addressOf, setAddress } from "../native_memory.ts";
 import { Messages, Mmsghdr } from "../posix/messages.ts";
 import { isAt } from "../udp_socket.ts";
 

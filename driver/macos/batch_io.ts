@@ -1,7 +1,7 @@
 /** Many packets a call, by recvmsg_x and sendmsg_x, which libSystem has without promising them. */
 
 import { type PacketIo, PacketVectors } from "../bsd/packet_io.ts";
-import { addressOf, setAddress } from "../posix/memory.ts";
+import { addressOf, setAddress } from "../native_memory.ts";
 import type { LibSystem } from "./libsystem.ts";
 
 // Specification

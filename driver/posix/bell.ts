@@ -1,4 +1,4 @@
-/** A pipe by which one thread ends another one's wait. */
+/** A pipe that ends a wait: another thread's, or one beside this thread. */
 
 import type { BellEnds } from "../share.ts";
 import { guard, type Posix } from "./libc.ts";
@@ -14,7 +14,7 @@ export class Bell {
   readonly waitable: number;
   readonly #functions: Posix["functions"];
   readonly #to: number;
-  readonly #rings: Uint8Array<ArrayBuffer> = new Uint8Array(MAX_RINGS);
+  readonly #rings = new Uint8Array(MAX_RINGS);
 
   /** For these ends. */
   constructor(posix: Posix, { from, to }: BellEnds) {
@@ -48,7 +48,9 @@ export class Bell {
  */
 export function openBellEnds(posix: Posix): BellEnds {
   const ends = new Int32Array(2);
-  if (posix.functions.pipe(ends) < 0) throw posix.systemError("make a worker's pipe", "pipe", posix.errno());
+  if (posix.functions.pipe(ends) < 0) {
+    throw posix.systemError("make a pipe that ends waits", "pipe", posix.errno());
+  }
   for (const end of ends) guard(posix, end);
   return { from: ends[0]!, to: ends[1]! };
 }

@@ -1,15 +1,10 @@
 /** Datagrams where they lie in their slots, as recvmsg(2), sendmsg(2) and Linux's calls for many take them. */
 
 import type { Packet, PacketPool } from "../../lib/core/mod.ts";
-import { addressOf, setAddress } from "./memory.ts";
+import { addressOf, setAddress } from "../native_memory.ts";
+import { Iovec, IOVEC_WORDS, setIovec } from "./iovec.ts";
 
-// Specification: sys/socket.h, sys/uio.h
-/**
- * ```c
- * struct iovec { void *iov_base; size_t iov_len; };
- * ```
- */
-export const Iovec = { base: 0, length: 8, size: 16 } as const;
+// Specification: sys/socket.h
 /**
  * As glibc has it. musl and BSD have an `int` and padding for `msg_iovlen`; BSD's `msg_flags` is 4 bytes earlier, and
  * is not used; `struct mmsghdr` is Linux's alone.
@@ -43,7 +38,6 @@ export const Mmsghdr = {
 
 // Implementation: the tables as words of 32 bits
 const WORD = 4;
-const IOVEC_WORDS = Iovec.size / WORD;
 const MMSGHDR_WORDS = Mmsghdr.size / WORD;
 
 /** Headers of one direction, and as many vectors. */
@@ -66,9 +60,7 @@ export class Messages {
 
   /** Has one of the vectors be so many bytes of a packet. */
   setVector(vector: number, packet: Packet, length: number): void {
-    const word = vector * IOVEC_WORDS;
-    setAddress(this.#vectors, word, this.#base + packet.offset);
-    this.#vectors[word + Iovec.length / WORD] = length;
+    setIovec(this.#vectors, vector, this.#base + packet.offset, length);
   }
 
   /** Has one of the messages be these vectors, with the endpoint of this packet. */

@@ -2,7 +2,8 @@
 
 import type { Waitable } from "../../lib/core/mod.ts";
 import type { Waiter } from "../waiter.ts";
-import { guard, type Posix } from "./libc.ts";
+import { Bell, openBellEnds } from "./bell.ts";
+import type { Posix } from "./libc.ts";
 
 // Specification
 // struct pollfd { int fd; short events; short revents; };   poll.h
@@ -13,9 +14,6 @@ const POLLOUT = 0x004;
 // Implementation
 const MAX_DESCRIPTORS = 256;
 const COUNTS = Array.from({ length: MAX_DESCRIPTORS + 1 }, (_, count) => BigInt(count));
-/** Rings that are heard at once; each poll hears at least the one that ended it. */
-const MAX_RINGS = 64;
-const MAX_RINGS_64 = BigInt(MAX_RINGS);
 /** The longest timer (milliseconds). */
 const MAX_TIMEOUT = 0x7fff_ffff;
 
@@ -27,9 +25,8 @@ interface Watch {
 /** poll(2) over the descriptors of a loop. */
 export class PollWaiter implements Waiter {
   readonly #functions: Posix["functions"];
-  /** What is written into one end of it can be read from the other one, and ends a poll. */
-  readonly #bell: { readonly from: number; readonly to: number };
-  readonly #rings = new Uint8Array(MAX_RINGS);
+  /** Ends a poll. */
+  readonly #bell: Bell;
   readonly #watches = new Set<Watch>();
   /** Descriptors asked for, as `struct pollfd`s; what `wait` uses. */
   readonly #wanted = new Int32Array(MAX_DESCRIPTORS * POLLFD_WORDS);
@@ -47,12 +44,7 @@ export class PollWaiter implements Waiter {
   /** @throws {DriverError} when the process has no descriptor left. */
   constructor(posix: Posix) {
     this.#functions = posix.functions;
-    const ends = new Int32Array(2);
-    if (this.#functions.pipe(ends) < 0) {
-      throw posix.systemError("make the loop's pipe", "pipe", posix.errno());
-    }
-    for (const end of ends) guard(posix, end);
-    this.#bell = { from: ends[0]!, to: ends[1]! };
+    this.#bell = new Bell(posix, openBellEnds(posix));
   }
 
   /** Forgets which descriptors to look at. */
@@ -90,7 +82,7 @@ export class PollWaiter implements Waiter {
       if (this.#parked[word] === waitable) this.#stale = true;
     }
     if (!this.#stale) return;
-    this.#ring();
+    this.#bell.ring();
     await this.#parking;
   }
 
@@ -113,7 +105,7 @@ export class PollWaiter implements Waiter {
     for (const { waitable } of this.#watches) this.add(waitable, true, false);
     // A poll that still looks at the same descriptors goes on; another set has to replace it.
     if (this.#parking !== undefined && !this.#sameSet()) {
-      this.#ring();
+      this.#bell.ring();
       await this.#parking;
     }
     this.#parking ??= this.#poll();
@@ -140,13 +132,9 @@ export class PollWaiter implements Waiter {
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;
-    const free = () => {
-      this.#functions.close(this.#bell.from);
-      this.#functions.close(this.#bell.to);
-    };
-    if (this.#parking === undefined) return free();
-    this.#ring();
-    this.#parking.then(free);
+    if (this.#parking === undefined) return this.#bell.close();
+    this.#bell.ring();
+    this.#parking.then(() => this.#bell.close());
   }
 
   #sameSet(): boolean {
@@ -163,12 +151,12 @@ export class PollWaiter implements Waiter {
     this.#parkedCount = this.#wantedCount;
     this.#stale = false;
     const word = this.#parkedCount * POLLFD_WORDS;
-    this.#parked[word] = this.#bell.from;
+    this.#parked[word] = this.#bell.waitable;
     this.#parked[word + 1] = POLLIN;
     await this.#functions.pollElsewhere(this.#parked, COUNTS[this.#parkedCount + 1]!, -1);
     this.#parking = undefined;
     const rang = this.#parked[word + 1]! >>> 16 !== 0;
-    if (rang && !this.#closed) this.#functions.readInto(this.#bell.from, this.#rings, MAX_RINGS_64);
+    if (rang && !this.#closed) this.#bell.hear();
     this.#callWatches(this.#parked, this.#parkedCount);
   }
 
@@ -181,9 +169,5 @@ export class PollWaiter implements Waiter {
         }
       }
     }
-  }
-
-  #ring(): void {
-    this.#functions.writeFrom(this.#bell.to, this.#rings, 1n);
   }
 }

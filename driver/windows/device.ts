@@ -18,9 +18,10 @@ import {
 } from "../../lib/core/mod.ts";
 import { DriverError } from "../error.ts";
 import { DeviceEvents } from "../events.ts";
+import { addressOf } from "../native_memory.ts";
 import type { CheckedDeviceOptions } from "../options.ts";
 import { type Adapter, closeAdapter, openAdapter, wintunError } from "./adapter.ts";
-import { addressOf, kernel32 } from "./kernel32.ts";
+import { kernel32 } from "./kernel32.ts";
 import { LinkMonitor } from "./link_monitor.ts";
 import { PoolAddresses } from "./pool_addresses.ts";
 import { checkSupported, Setup } from "./setup.ts";
@@ -340,7 +341,7 @@ export class WintunDevice implements Device {
     const target = this.#wintun.WintunAllocateSendPacket(session.handle, NUDGE.length);
     // A ring that is full is one that Windows is busy with.
     if (target === 0n) return;
-    this.#kernel32.RtlMoveMemory(target, addressOf(NUDGE), length64(NUDGE.length));
+    this.#kernel32.RtlMoveMemory(target, BigInt(addressOf(NUDGE)), length64(NUDGE.length));
     this.#wintun.WintunSendPacket(session.handle, target);
     this.nudges++;
   }

@@ -111,11 +111,6 @@ export function fromWide(units: Uint16Array): string {
   return text;
 }
 
-/** Where a buffer's bytes are. It must be kept alive for as long as something uses the address. */
-export function addressOf(buffer: BufferSource): bigint {
-  return Deno.UnsafePointer.value(Deno.UnsafePointer.of(buffer as Uint8Array<ArrayBuffer>));
-}
-
 /** An environment variable, without `--allow-env`; `undefined` when it is not set or empty. */
 export function environment(name: string): string | undefined {
   const units = new Uint16Array(LONGEST_TEXT);

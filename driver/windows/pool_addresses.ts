@@ -1,6 +1,7 @@
 /** Where a pool's packets are in this process's memory, as calls take it: bigints that are not made for each packet. */
 
 import { HEADROOM, type Packet, type PacketPool } from "../../lib/core/mod.ts";
+import { addressOf } from "../native_memory.ts";
 
 /** The addresses of a pool's packets. */
 export class PoolAddresses {
@@ -13,7 +14,7 @@ export class PoolAddresses {
 
   /** Of this pool, whose memory stays where it is. */
   constructor(pool: PacketPool) {
-    this.#base = Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(pool.bytes)));
+    this.#base = addressOf(pool.bytes);
     this.#fresh = pool.packets.map(({ slotStart }) => BigInt(this.#base + slotStart + HEADROOM));
     this.#offsets = Float64Array.from(pool.packets, ({ slotStart }) => slotStart + HEADROOM);
     this.#moved = [...this.#fresh];

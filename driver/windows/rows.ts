@@ -59,12 +59,6 @@ export function unicastRow(luid: bigint, prefix: Prefix, initialize: Initialize)
   return row;
 }
 
-/** A prefix's address without the bits behind the prefix, with which Windows refuses a route. */
-function networkOf({ address, length }: Prefix): Address {
-  const bytes = address.bytes.map((byte, i) => byte & 0xff00 >> Math.min(8, Math.max(0, length - i * 8)));
-  return { family: address.family, bytes };
-}
-
 /** MIB_IPFORWARD_ROW2: a static route; without a next hop, to the interface itself. */
 export function forwardRow(
   luid: bigint,
@@ -78,7 +72,8 @@ export function forwardRow(
   const view = viewOf(row);
   const family = familyOf(to.address);
   view.setBigUint64(ForwardRow.InterfaceLuid, luid, true);
-  writeSockaddr(row, ForwardRow.DestinationPrefix, family, networkOf(to));
+  // Windows refuses a route with bits behind the prefix.
+  writeSockaddr(row, ForwardRow.DestinationPrefix, family, to.network);
   view.setUint8(ForwardRow.DestinationPrefixLength, to.length);
   writeSockaddr(row, ForwardRow.NextHop, family, via);
   // What it is set to by default is longer than any prefix, which Windows may refuse.

@@ -9,10 +9,11 @@
 
 import { type Address, formatAddress, formatCidr, type Prefix } from "../../lib/address.ts";
 import type { DeviceStatistics } from "../../lib/core/mod.ts";
+import { addressOf } from "../native_memory.ts";
 import type { CheckedDeviceOptions, CheckedRoute } from "../options.ts";
 import type { Adapter } from "./adapter.ts";
 import { Family, IfRow, InterfaceRow, iphlpapi, ROUTER_DISCOVERY_DISABLED } from "./iphlpapi.ts";
-import { addressOf, wideString } from "./kernel32.ts";
+import { wideString } from "./kernel32.ts";
 import {
   dnsSettings,
   familyOf,
@@ -223,7 +224,8 @@ export class Setup {
     const set = (text: string): number => {
       if (SetInterfaceDnsSettings === null) return Win32.ERROR_NOT_SUPPORTED;
       this.#dnsText = wideString(text);
-      return SetInterfaceDnsSettings(this.#guid, dnsSettings(family, addressOf(this.#dnsText)));
+      const settings = dnsSettings(family, BigInt(addressOf(this.#dnsText)));
+      return SetInterfaceDnsSettings(this.#guid, settings);
     };
     if (servers === "") {
       // Windows may remember some of a process that crashed.

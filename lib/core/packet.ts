@@ -14,7 +14,7 @@ export const HEADROOM = 256;
 export const ENDPOINT_ROOM = 32;
 
 /** The bytes of a `sockaddr_in6`. */
-const ENDPOINT_LENGTH = 28;
+export const ENDPOINT_LENGTH = 28;
 
 /** What holds a packet at the moment: the pool (it is free), a batch, a stage's context, an end's queue. */
 export type PacketOwner = object;

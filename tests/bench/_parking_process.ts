@@ -9,7 +9,8 @@
 import { setImmediate } from "node:timers";
 import { libc, posix } from "../../driver/linux/libc.ts";
 import { Uring } from "../../driver/linux/queue/uring.ts";
-import { guard } from "../../driver/posix/libc.ts";
+import { addressOf } from "../../driver/native_memory.ts";
+import { openBellEnds } from "../../driver/posix/bell.ts";
 import { PollWaiter } from "../../driver/posix/waiter.ts";
 import { Breath, Loop } from "../../runtime/loop.ts";
 import type { Order } from "./_parking_worker.ts";
@@ -48,7 +49,7 @@ class Inbox {
   #start = 0;
 
   constructor() {
-    const [from, to] = makePipe();
+    const { from, to } = openBellEnds(posix());
     this.descriptor = from;
     console.log(`/proc/${Deno.pid}/fd/${to}`);
   }
@@ -117,7 +118,7 @@ export const WAYS = {
     const ring = Uring.open(8, 1);
     if (ring === undefined) throw new Deno.errors.NotSupported("Cannot open io_uring");
     ring.openBuffers();
-    const address = Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(inbox.messages)));
+    const address = addressOf(inbox.messages);
     const lend = () => {
       ring.lend(0, address, inbox.messages.byteLength);
       ring.publish();
@@ -213,7 +214,7 @@ async function timeEnd(
   inbox: Inbox,
   finish: (waiter: PollWaiter, end: Promise<boolean>, descriptor: number) => Promise<void>,
 ): Promise<never> {
-  const [never] = makePipe();
+  const { from: never } = openBellEnds(posix());
   const waiter = new PollWaiter(posix());
   const messages = new PollWaiter(posix());
   for (;;) {
@@ -248,14 +249,6 @@ async function openWorker(inbox: Inbox, posts: boolean) {
     Atomics.notify(cell, 0);
   };
   return { worker, cell, again };
-}
-
-function makePipe(): Int32Array {
-  const system = posix();
-  const ends = new Int32Array(2);
-  if (libc().pipe(ends) < 0) throw system.systemError("make a pipe", "pipe", system.errno());
-  for (const end of ends) guard(system, end);
-  return ends;
 }
 
 function turn(): Promise<void> {

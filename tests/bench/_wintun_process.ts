@@ -21,7 +21,8 @@ import { PacketBatch, PacketPool } from "../../lib/core/mod.ts";
 import { checkDeviceOptions } from "../../driver/mod.ts";
 import { closeAdapter, openAdapter } from "../../driver/windows/adapter.ts";
 import { openWintunDevice, type WintunDevice } from "../../driver/windows/device.ts";
-import { addressOf, kernel32 } from "../../driver/windows/kernel32.ts";
+import { addressOf } from "../../driver/native_memory.ts";
+import { kernel32 } from "../../driver/windows/kernel32.ts";
 import { wintun } from "../../driver/windows/wintun.ts";
 import { openTunnel } from "../../runtime/mod.ts";
 import { wide } from "../system/windows/stand_in.ts";
@@ -82,7 +83,7 @@ async function openBare(name: string, language: "c" | "bare"): Promise<Contender
     wintun();
   const { RtlMoveMemory } = kernel32();
   const memory = new Uint8Array(SLOTS * SLOT).fill(IPV4);
-  const slots = Array.from({ length: SLOTS }, (_, slot) => addressOf(memory) + BigInt(slot * SLOT));
+  const slots = Array.from({ length: SLOTS }, (_, slot) => BigInt(addressOf(memory) + slot * SLOT));
   const size = new Uint32Array(1);
   const length = BigInt(LENGTH);
   const expect = (count: number, packets: number) => {

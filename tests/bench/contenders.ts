@@ -21,7 +21,7 @@ export interface Entrant {
   start(options: StartOptions): RelayProgram | "veth" | Promise<RelayProgram>;
 }
 
-/** The contenders' names. `Plain` is without segmentation offload; io_uring is on everywhere. */
+/** The contenders' names. `Plain` is without segmentation offload, and by io_uring where much comes. */
 export const Name = {
   Bare: "warren bare",
   Rewrite: "warren rewrite",
@@ -54,10 +54,16 @@ export function warren(
 }
 
 /** A script of Warren's as {@linkcode warren} starts it, with the far end that every relay has. */
-function script(name: string, path: string, offload: boolean, about: string): Entrant {
+export function relayScript(
+  name: string,
+  path: string,
+  offload: boolean,
+  about: string,
+  ...more: readonly string[]
+): Entrant {
   const far = `tun:${DEVICES[1]}`;
   const flags = offload ? ["--far", far] : ["--no-offload", "--far", `${far}?offload=no`];
-  return { name, about, start: (options) => warren(path, flags, options) };
+  return { name, about, start: (options) => warren(path, [...flags, ...more], options) };
 }
 
 /** A peer that is built from sources here. */
@@ -71,15 +77,15 @@ function peer(name: string, peer: Peer, about: string, ...flags: string[]): Entr
 const CUTS = "super-packets are cut, segments are grouped again; two threads";
 
 const ENTRANTS: readonly Entrant[] = [
-  script(Name.Bare, RELAY, true, "scripts/relay.ts; super-packets pass whole; io_uring; one thread"),
-  script(
+  relayScript(Name.Bare, RELAY, true, "scripts/relay.ts; super-packets pass whole; one thread"),
+  relayScript(
     Name.Rewrite,
     REWRITE,
     true,
     "the same with a handler that reads the TCP or UDP view and rewrites the TTL",
   ),
-  script(Name.PlainBare, RELAY, false, "scripts/relay.ts with offload off; io_uring; one thread"),
-  script(Name.PlainRewrite, REWRITE, false, "the same with that handler"),
+  relayScript(Name.PlainBare, RELAY, false, "scripts/relay.ts with offload off; io_uring; one thread"),
+  relayScript(Name.PlainRewrite, REWRITE, false, "the same with that handler"),
   peer(Name.C, "relay", "poll, read and write with offload off; one thread"),
   peer(
     Name.COffload,

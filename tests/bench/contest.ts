@@ -8,9 +8,8 @@
 import { command } from "../kit/system.ts";
 import type { Entrant, StartOptions } from "./contenders.ts";
 import { Crossing, type RelayProgram } from "./crossing.ts";
-import { ratio } from "./measure.ts";
 import { peerVersion } from "./peers.ts";
-import { type Contender, type Metric, say } from "./report.ts";
+import { type Contender, latest, type Metric, say } from "./report.ts";
 import { delay } from "./wait.ts";
 
 // Implementation
@@ -162,23 +161,6 @@ export class Contest implements AsyncDisposable {
     }
   }
 
-  /** Of these metrics, by what their ratios are called, the ratios `<metric> <contender>/<peer>` of these pairs. */
-  ratios(
-    metrics: Readonly<Record<string, Metric>>,
-    pairs: readonly (readonly [name: string, peer: string])[],
-  ): Record<string, number> {
-    const ratios: Record<string, number> = {};
-    for (const [name, peer] of pairs) {
-      const [one, other] = [this.#runner(name)?.figures, this.#runner(peer)?.figures];
-      for (const [called, { key }] of Object.entries(metrics)) {
-        const [figures, others] = [one?.[key], other?.[key]];
-        if (figures === undefined || others === undefined) continue;
-        ratios[`${called} ${name}/${peer}`] = ratio(figures, others);
-      }
-    }
-    return ratios;
-  }
-
   /** Ends all contenders and removes their namespaces. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#crossings.disposeAsync();
@@ -209,10 +191,4 @@ export class Contest implements AsyncDisposable {
       say(this.missing.at(-1)!);
     }
   }
-}
-
-/** A contender's last figures. */
-function latest({ figures }: Runner, metrics: readonly Metric[]): string {
-  return metrics.filter(({ key }) => figures[key] !== undefined)
-    .map(({ key, title, digits }) => `${title} ${figures[key]!.at(-1)!.toFixed(digits)}`).join("; ");
 }

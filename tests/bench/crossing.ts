@@ -13,6 +13,7 @@
  */
 
 import { type CommandOptions, link, type Namespace, openNamespace } from "../kit/system.ts";
+import type { IperfReport } from "../kit/traffic.ts";
 import { HeapWatch } from "./heap_watch.ts";
 import { handedByDevice, type MemoryPart, processorTime, residentMemory } from "./measure.ts";
 import { delay } from "./wait.ts";
@@ -145,7 +146,7 @@ export class Crossing implements AsyncDisposable {
    *
    * @throws {Error} with what it says, when it fails.
    */
-  iperf<Result>(...args: string[]): Promise<Result> {
+  iperf(...args: string[]): Promise<IperfReport> {
     const [from, to] = ADDRESSES;
     return this.#alive(async () => {
       for (let attempt = 1;; attempt++) {

@@ -3,7 +3,7 @@
 import { entrants, Name } from "./contenders.ts";
 import { Contest } from "./contest.ts";
 import { percentile, summarize } from "./measure.ts";
-import { atMost, type Metric, type Report, say } from "./report.ts";
+import { atMost, type Metric, ratiosOf, type Report, say } from "./report.ts";
 import { delay } from "./wait.ts";
 
 // Implementation
@@ -40,7 +40,7 @@ export async function benchLatency(quick: boolean, signal: AbortSignal): Promise
     await delay(index * apart, signal);
     for (const time of await runner.crossing.ping(slowPings, SLOW_SECONDS)) runner.note({ [SLOW.key]: time });
   });
-  const ratios = contest.ratios({ ping10ms: MEDIAN, ping10ms_p99: TAIL, ping1s: SLOW }, [
+  const ratios = ratiosOf(contest.runners, { ping10ms: MEDIAN, ping10ms_p99: TAIL, ping1s: SLOW }, [
     [Name.Bare, Name.C],
     [Name.Rewrite, Name.C],
     [Name.Rewrite, Name.WireguardGo],

@@ -1,6 +1,7 @@
 /** What the benches calculate with, on figures whose results are known. */
 
 import { deepStrictEqual, equal, ok } from "node:assert/strict";
+import { addressOf } from "../../driver/native_memory.ts";
 import { percentile, ratio, residentMemory, summarize } from "./measure.ts";
 
 // Implementation
@@ -30,7 +31,7 @@ Deno.test({
   ignore: Deno.build.os !== "linux",
   fn() {
     const memory = new Uint8Array(16 * MEBIBYTE);
-    const address = Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(memory)));
+    const address = addressOf(memory);
     const part = { address, length: memory.length };
     const before = residentMemory(Deno.pid, part);
     const whole = residentMemory(Deno.pid);

@@ -6,9 +6,9 @@
  */
 
 import { type Series, WAYS } from "./_parking_process.ts";
-import { percentile, processorTime, ratio, summarize } from "./measure.ts";
+import { percentile, processorTime, summarize } from "./measure.ts";
 import { buildPeer } from "./peers.ts";
-import { atMost, type Contender, type Metric, type Report, say } from "./report.ts";
+import { atMost, type Contender, latest, type Metric, ratiosOf, type Report, say } from "./report.ts";
 import { delay } from "./wait.ts";
 
 // Implementation
@@ -43,6 +43,8 @@ const DENSE = gap(200, "0.2 ms", "200us");
 const SPARSE = gap(10_000, "10 ms", "10ms");
 /** Each message counts, so their spread tells the slowest. */
 const RARE: Gap = { ...gap(1_000_000, "1 s", "1s"), tail: undefined };
+/** What a turn measures. */
+const TURN = [DENSE.median, DENSE.cost, SPARSE.median, SPARSE.cost];
 const IDLE: Metric = { key: "idle_percent", title: "idle %", digits: 2 };
 
 const NOTES = [
@@ -83,7 +85,7 @@ export async function benchParking(quick: boolean, signal: AbortSignal): Promise
         await one.measure(DENSE, dense);
         await one.measure(SPARSE, sparse);
       });
-      say(`round ${round + 1} of ${rounds}: ${one.name}: ${one.latest}`);
+      say(`round ${round + 1} of ${rounds}: ${one.name}: ${latest(one, TURN)}`);
     }
   }
   say(`${rare} messages at 1 s, and ${idle} s without any`);
@@ -143,13 +145,6 @@ class Parked implements Contender, AsyncDisposable {
     process.kill("SIGSTOP");
     undo.move();
     return parked;
-  }
-
-  /** The figures of the last turn. */
-  get latest(): string {
-    return [DENSE, SPARSE].flatMap(({ median, cost }) => [median, cost])
-      .filter(({ key }) => this.figures[key] !== undefined)
-      .map(({ key, title, digits }) => `${title} ${this.figures[key]!.at(-1)!.toFixed(digits)}`).join("; ");
   }
 
   /** Lets it run meanwhile. */
@@ -229,17 +224,11 @@ function gap(microseconds: number, title: string, key: string): Gap {
 }
 
 function judge(all: readonly Parked[], missing: readonly string[]): Report {
-  const ratios: Record<string, number> = {};
-  const compare = (one: string, other: string) => {
-    const [figures, others] = [one, other].map((name) => all.find((parked) => parked.name === name)?.figures);
-    if (figures === undefined || others === undefined) return;
-    for (const { median: { key } } of [DENSE, SPARSE, RARE]) {
-      ratios[`${key.slice(0, -"_us".length)} ${one}/${other}`] = ratio(figures[key]!, others[key]!);
-    }
-  };
-  compare(POLL, C);
-  compare(LOOP, POLL);
-  for (const other of [SPIN, BESIDE, ...WORKERS]) compare(LOOP, other);
+  const ratios = ratiosOf(all, { wake200us: DENSE.median, wake10ms: SPARSE.median, wake1s: RARE.median }, [
+    [POLL, C],
+    [LOOP, POLL],
+    ...[SPIN, BESIDE, ...WORKERS].map((other) => [LOOP, other] as const),
+  ]);
   const most = (name: string, limit: number) => atMost(name, ratios[name] ?? NaN, limit);
   return {
     bench: "parking",

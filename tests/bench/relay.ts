@@ -1,8 +1,9 @@
 /** `relay`: what a small packet costs a relay between two TUN devices, Warren beside its peers. */
 
+import type { IperfReport } from "../kit/traffic.ts";
 import { entrants, Name } from "./contenders.ts";
 import { Contest, type Runner } from "./contest.ts";
-import { atMost, type Metric, type Report } from "./report.ts";
+import { atMost, type Metric, ratiosOf, type Report } from "./report.ts";
 
 // Implementation
 /**
@@ -29,11 +30,6 @@ const COLLECTIONS: Metric = {
 };
 const METRICS = [COST, LOST, FULL_COST, HEAP, COLLECTIONS];
 
-/** What is used of iperf3's report. */
-interface IperfReport {
-  readonly end: { readonly sum: { readonly lost_percent: number } };
-}
-
 /** What has happened to a heap while so many packets passed. */
 interface HeapTally {
   packets: number;
@@ -54,7 +50,7 @@ export async function benchRelay(quick: boolean, signal: AbortSignal): Promise<R
     const costOf = (perSecond: number) =>
       Promise.all([flood(runner, seconds, perSecond), runner.cost(seconds)]);
     const [{ end }, cost] = await costOf(DATAGRAMS_PER_SECOND);
-    runner.note({ [COST.key]: cost?.perPacket, [LOST.key]: end.sum.lost_percent });
+    runner.note({ [COST.key]: cost?.perPacket, [LOST.key]: end.sum!.lost_percent });
     const [, fullCost] = await costOf(AS_MANY_AS_GO);
     runner.note({ [FULL_COST.key]: fullCost?.perPacket });
     const after = await tally(runner);
@@ -68,7 +64,7 @@ export async function benchRelay(quick: boolean, signal: AbortSignal): Promise<R
   for (const [runner, { packets, allocated, collections }] of tallies) {
     runner.note({ [HEAP.key]: allocated / packets, [COLLECTIONS.key]: collections / packets * 1e6 });
   }
-  const ratios = contest.ratios({ [COST_RATIO]: COST, [FULL_COST_RATIO]: FULL_COST }, [
+  const ratios = ratiosOf(contest.runners, { [COST_RATIO]: COST, [FULL_COST_RATIO]: FULL_COST }, [
     [Name.Bare, Name.C],
     [Name.Bare, Name.Socat],
     [Name.Rewrite, Name.C],

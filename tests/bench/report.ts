@@ -1,6 +1,6 @@
 /** What a bench hands back, as one line of JSON, as a table, and as a section of RESULTS.md. */
 
-import { summarize, type Summary } from "./measure.ts";
+import { ratio, summarize, type Summary } from "./measure.ts";
 
 // Implementation
 const RESULTS = new URL("RESULTS.md", import.meta.url);
@@ -70,6 +70,32 @@ export function atLeast(name: string, value: number, limit: number): Target {
 /** A target that is another value. */
 export function equals(name: string, value: number, limit: number): Target {
   return { name: `${name} equals ${limit}`, value, limit, met: value === limit };
+}
+
+/** Of these metrics, by what their ratios are called, the ratios `<metric> <contender>/<peer>` of these pairs. */
+export function ratiosOf(
+  contenders: readonly Contender[],
+  metrics: Readonly<Record<string, Metric>>,
+  pairs: readonly (readonly [name: string, peer: string])[],
+): Record<string, number> {
+  const ratios: Record<string, number> = {};
+  for (const [name, peer] of pairs) {
+    const [one, other] = [name, peer].map((wanted) =>
+      contenders.find(({ name }) => name === wanted)?.figures
+    );
+    for (const [called, { key }] of Object.entries(metrics)) {
+      const [figures, others] = [one?.[key], other?.[key]];
+      if (figures === undefined || others === undefined) continue;
+      ratios[`${called} ${name}/${peer}`] = ratio(figures, others);
+    }
+  }
+  return ratios;
+}
+
+/** A contender's last figures, of these metrics. */
+export function latest({ figures }: Contender, metrics: readonly Metric[]): string {
+  return metrics.filter(({ key }) => figures[key] !== undefined)
+    .map(({ key, title, digits }) => `${title} ${figures[key]!.at(-1)!.toFixed(digits)}`).join("; ");
 }
 
 /** Says on standard error how far a bench is. */

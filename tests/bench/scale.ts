@@ -1,9 +1,8 @@
 /** `scale`: a script whose handler is expensive, by two workers beside one. */
 
-import { type Entrant, warren } from "./contenders.ts";
+import { type Entrant, relayScript } from "./contenders.ts";
 import { Contest } from "./contest.ts";
-import { DEVICES } from "./crossing.ts";
-import { atLeast, type Metric, type Report } from "./report.ts";
+import { atLeast, type Metric, ratiosOf, type Report } from "./report.ts";
 
 // Implementation
 /** iperf3 takes whole seconds. */
@@ -11,6 +10,7 @@ const FULL = { rounds: 9, seconds: 4 };
 const QUICK = { rounds: 3, seconds: 3 };
 const WARM_UP_SECONDS = 2;
 const STREAMS = 8;
+const SCRIPT = "peers/relay_costly.ts";
 
 const THROUGHPUT: Metric = { key: "throughput_mbit_per_s", title: "Mbit/s", digits: 0 };
 const PROCESSORS: Metric = { key: "relay_processors", title: "processors", digits: 2 };
@@ -19,11 +19,6 @@ const METRICS = [THROUGHPUT, PROCESSORS, PER_PACKET];
 
 const ONE = workers(1);
 const TWO = workers(2);
-
-/** What is used of iperf3's report. */
-interface IperfReport {
-  readonly end: { readonly sum_received: { readonly bits_per_second: number } };
-}
 
 /** Runs the bench. */
 export async function benchScale(quick: boolean, signal: AbortSignal): Promise<Report> {
@@ -34,7 +29,7 @@ export async function benchScale(quick: boolean, signal: AbortSignal): Promise<R
     await crossing.iperf(...streams, "-t", String(WARM_UP_SECONDS));
   });
   await contest.takeTurns(rounds, METRICS, async (runner) => {
-    const traffic = runner.crossing.iperf<IperfReport>(...streams, "-t", String(seconds));
+    const traffic = runner.crossing.iperf(...streams, "-t", String(seconds));
     const [{ end }, cost] = await Promise.all([traffic, runner.cost(seconds)]);
     runner.note({
       [THROUGHPUT.key]: end.sum_received.bits_per_second / 1e6,
@@ -42,7 +37,7 @@ export async function benchScale(quick: boolean, signal: AbortSignal): Promise<R
       [PER_PACKET.key]: cost?.perPacket,
     });
   });
-  const ratios = contest.ratios({ throughput: THROUGHPUT, cpu_per_packet: PER_PACKET }, [[
+  const ratios = ratiosOf(contest.runners, { throughput: THROUGHPUT, cpu_per_packet: PER_PACKET }, [[
     TWO.name,
     ONE.name,
   ]]);
@@ -67,10 +62,6 @@ export async function benchScale(quick: boolean, signal: AbortSignal): Promise<R
 
 function workers(count: number): Entrant {
   const many = count === 1 ? [] : ["--workers", String(count)];
-  const flags = ["--no-offload", "--far", `tun:${DEVICES[1]}?offload=no`, ...many];
-  return {
-    name: count === 1 ? "1 worker" : `${count} workers`,
-    about: ["peers/relay_costly.ts", ...many].join(" "),
-    start: (options) => warren("peers/relay_costly.ts", flags, options),
-  };
+  const name = count === 1 ? "1 worker" : `${count} workers`;
+  return relayScript(name, SCRIPT, false, [SCRIPT, ...many].join(" "), ...many);
 }

@@ -6,7 +6,7 @@
  */
 
 import type { DeviceStatistics, FlowStats, TunnelStats } from "../../lib/core/mod.ts";
-import { type Entrant, Name, warren } from "./contenders.ts";
+import { type Entrant, Name, relayScript, warren } from "./contenders.ts";
 import { Contest, type Runner } from "./contest.ts";
 import { DEVICES } from "./crossing.ts";
 import type { HeapState } from "./heap_watch.ts";
@@ -70,18 +70,9 @@ const METRICS = [
 ];
 
 const RELAY = "peers/relay_told.ts";
-const FAR = `tun:${DEVICES[1]}`;
 const ENTRANTS: readonly Entrant[] = [
-  {
-    name: Name.Bare,
-    about: RELAY,
-    start: (options) => warren(RELAY, ["--far", FAR], options),
-  },
-  {
-    name: Name.PlainBare,
-    about: `${RELAY} with offload off`,
-    start: (options) => warren(RELAY, ["--no-offload", "--far", `${FAR}?offload=no`], options),
-  },
+  relayScript(Name.Bare, RELAY, true, RELAY),
+  relayScript(Name.PlainBare, RELAY, false, `${RELAY} with offload off`),
   {
     name: OVER_UDP,
     about: "peers/udp_told.ts, both ends of a tunnel in one process and one loop",

@@ -1,8 +1,9 @@
 /** `tcp`: one stream of TCP through a relay between two TUN devices, Warren beside its peers. */
 
+import type { IperfReport } from "../kit/traffic.ts";
 import { entrants, Name } from "./contenders.ts";
 import { Contest, type Runner } from "./contest.ts";
-import { atLeast, type Metric, type Report } from "./report.ts";
+import { atLeast, type Metric, ratiosOf, type Report } from "./report.ts";
 
 // Implementation
 /** iperf3 takes whole seconds. */
@@ -15,11 +16,6 @@ const THROUGHPUT: Metric = { key: "throughput_gbit_per_s", title: "Gbit/s", digi
 const PER_KIBIBYTE: Metric = { key: "cpu_per_kib_ns", title: "ns/KiB", digits: 0 };
 const PER_PACKET: Metric = { key: "cpu_per_packet_ns", title: "ns/packet", digits: 0 };
 const METRICS = [THROUGHPUT, PER_KIBIBYTE, PER_PACKET];
-
-/** What is used of iperf3's report. */
-interface IperfReport {
-  readonly end: { readonly sum_received: { readonly bits_per_second: number } };
-}
 
 /** Runs the bench. */
 export async function benchTcp(quick: boolean, signal: AbortSignal): Promise<Report> {
@@ -39,7 +35,7 @@ export async function benchTcp(quick: boolean, signal: AbortSignal): Promise<Rep
     });
   });
   const ratios = {
-    ...contest.ratios({ throughput: THROUGHPUT, cpu_per_kib: PER_KIBIBYTE }, [
+    ...ratiosOf(contest.runners, { throughput: THROUGHPUT, cpu_per_kib: PER_KIBIBYTE }, [
       [Name.Bare, Name.COffload],
       [Name.Rewrite, Name.COffload],
       [Name.Rewrite, Name.WireguardGo],
@@ -51,7 +47,7 @@ export async function benchTcp(quick: boolean, signal: AbortSignal): Promise<Rep
       [Name.PlainRewrite, Name.C],
       [Name.PlainRewrite, Name.Socat],
     ]),
-    ...contest.ratios({ cpu_per_packet: PER_PACKET }, [[Name.PlainBare, Name.C], [
+    ...ratiosOf(contest.runners, { cpu_per_packet: PER_PACKET }, [[Name.PlainBare, Name.C], [
       Name.PlainRewrite,
       Name.C,
     ]]),

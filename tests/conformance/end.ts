@@ -2,7 +2,14 @@
 
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { openWaiter } from "../../driver/mod.ts";
-import { LARGE_ROOM, type Packet, PacketBatch, PacketPool, type TunnelEnd } from "../../lib/core/mod.ts";
+import {
+  LARGE_ROOM,
+  type Packet,
+  PacketBatch,
+  PacketPool,
+  SMALL_ROOM,
+  type TunnelEnd,
+} from "../../lib/core/mod.ts";
 import { TestHost, until } from "../kit/host.ts";
 
 /** Two ends, of which each reads what the other writes. */
@@ -139,7 +146,7 @@ export function endConformance(name: string, make: () => EndPair | Promise<EndPa
       const count = far.read(few);
       ok(count <= 3);
       strictEqual(count, few.length);
-      sequences.push(...empty(few).map(sequence));
+      sequences.push(...empty(few).map(sequenceOf));
       return sequences.length === 10;
     }, "10 packets arrived");
     deepStrictEqual(sequences, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
@@ -159,7 +166,7 @@ export function endConformance(name: string, make: () => EndPair | Promise<EndPa
     full.moveTo(roomy);
     await until(() => far.read(roomy) > 0, "a packet arrived");
     strictEqual(roomy.packets[0], own);
-    deepStrictEqual(empty(roomy).map(sequence), [1, 7]);
+    deepStrictEqual(empty(roomy).map(sequenceOf), [1, 7]);
   });
 
   test("read() takes nothing while the pool is empty, and loses nothing", async ({ near, far, nearHost, farHost }) => {
@@ -251,7 +258,7 @@ export function endConformance(name: string, make: () => EndPair | Promise<EndPa
     await until(() => {
       const got = new PacketBatch();
       far.read(got);
-      sequences.push(...empty(got).map(sequence));
+      sequences.push(...empty(got).map(sequenceOf));
       return sequences.length + accounted() + near.queued >= sent && near.queued === 0;
     }, `${sent} packets were accounted for`);
     strictEqual(sequences.length + accounted(), sent);
@@ -384,6 +391,23 @@ async function carry(
   return numbers;
 }
 
+/** Carries packets of lengths around those that are treated in different ways, up to an MTU of 9000 or more. */
+export async function carryLengths(near: TunnelEnd, far: TunnelEnd, mtu: number): Promise<void> {
+  const [nearHost, farHost] = [new TestHost(), new TestHost()];
+  near.attach(nearHost);
+  far.attach(farHost);
+  for (const length of [1, 20, 1500, SMALL_ROOM, SMALL_ROOM + 1, 8999, 9000, mtu - 1, mtu]) {
+    const bytes = pattern(length);
+    const batch = new PacketBatch();
+    batch.push(nearHost.pool.from(bytes)!);
+    strictEqual(near.write(batch), 1);
+    deepStrictEqual(await receive(far, farHost, 1), [bytes]);
+  }
+  near.close();
+  far.close();
+  deepStrictEqual([nearHost.lost, farHost.lost, nearHost.pool.taken, farHost.pool.taken], [0, 0, 0, 0]);
+}
+
 /** Bytes that look like an IPv4 packet in their first nibble, and differ from their neighbours. */
 export function pattern(length: number): Uint8Array {
   const bytes = Uint8Array.from({ length }, (_, i) => i * 31 + length);
@@ -406,8 +430,6 @@ export function numbered(pool: PacketPool, number: number): Packet {
 export function sequenceOf(bytes: Uint8Array): number {
   return new DataView(bytes.buffer, bytes.byteOffset).getUint32(SEQUENCE);
 }
-
-const sequence = sequenceOf;
 
 /** Takes all packets out of a batch and gives them back; copies of them. */
 export function empty(batch: PacketBatch): Uint8Array[] {

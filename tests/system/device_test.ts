@@ -2,9 +2,11 @@
 
 import assert from "node:assert/strict";
 import { command, type Namespace, openNamespace, runModule, systemTest } from "../kit/system.ts";
+import type { Datagram } from "./plain_reader_scenario.ts";
 import type { Thrown } from "./scenario.ts";
 
 const SCENARIO = new URL("./scenario.ts", import.meta.url);
+const PLAIN_READER = new URL("./plain_reader_scenario.ts", import.meta.url);
 const NEEDS = { programs: ["ip", "ping"] };
 
 interface Link {
@@ -167,6 +169,28 @@ systemTest("openDevice() puts a persistent device back as it was", NEEDS, async 
     assert.deepEqual(await state(namespace), before, end);
   }
 });
+
+systemTest(
+  "A persistent device has no super-packets and unfinished sums for the program after Warren",
+  NEEDS,
+  async () => {
+    await using namespace = await openNamespace();
+    await namespace.command("ip", ["tuntap", "add", "keep", "mode", "tun"]);
+    await namespace.command("ip", ["addr", "add", "10.9.0.1/24", "dev", "keep"]);
+    await namespace.command("ip", ["link", "set", "keep", "up"]);
+    const read = () => runModule<Datagram[]>(namespace, PLAIN_READER, ["keep", "10.9.0.2"]);
+    const ordinary = new Array<Datagram>(4).fill({ length: 1028, right: true });
+    assert.deepEqual(await read(), ordinary);
+    for (const end of ["SIGINT", "SIGKILL"] as const) {
+      const scenario = await start(namespace, "echo", { name: "keep" });
+      scenario.child.kill(end);
+      await scenario.ended();
+      // What a crash leaves, the next one that wants none takes away.
+      if (end === "SIGKILL") await run(namespace, "open", { name: "keep", linux: { offload: false } });
+      assert.deepEqual(await read(), ordinary, end);
+    }
+  },
+);
 
 systemTest("openDevice() attaches to a device prepared for a user without CAP_NET_ADMIN", {
   programs: ["ip", "ping", "setpriv"],

@@ -3,30 +3,14 @@
  * alone. It prints what it saw as JSON.
  */
 
-import { errno, libc } from "../../driver/linux/libc.ts";
+import { libc } from "../../driver/linux/libc.ts";
 import { Journal, leftovers, repair } from "../../driver/linux/journal.ts";
 import { setLink } from "../../driver/linux/netlink/links.ts";
 import { Netlink } from "../../driver/linux/netlink/netlink.ts";
 import { Family } from "../../driver/linux/netlink/prefix.ts";
 import { addRoute, addRule, dumpRules } from "../../driver/linux/netlink/routes.ts";
 import type { Change } from "../../driver/linux/netlink/message.ts";
-
-// include/uapi/linux/if_tun.h: struct ifreq, and _IOW('T', 202, int).
-const IFREQ = { name: 0, flags: 16, size: 40 } as const;
-const TUNSETIFF = 0x400454can;
-const IFF_TUN = 0x1;
-const IFF_NO_PI = 0x1000;
-const O_RDWR = 2;
-
-/** A device of this process's, which goes with it. */
-function makeDevice(name: string): void {
-  const { open, ioctl } = libc();
-  const descriptor = open(new TextEncoder().encode("/dev/net/tun\0"), O_RDWR, 0);
-  const request = new Uint8Array(IFREQ.size);
-  request.set(new TextEncoder().encode(name), IFREQ.name);
-  new DataView(request.buffer).setUint16(IFREQ.flags, IFF_TUN | IFF_NO_PI, true);
-  if (ioctl(descriptor, TUNSETIFF, request) < 0) throw new Error(`TUNSETIFF: errno ${errno()}`);
-}
+import { openPlainTun } from "../kit/plain_tun.ts";
 
 const rule = (priority: number): Change => addRule({ family: Family.Ipv4, priority, table: 51820 });
 
@@ -43,7 +27,7 @@ const SCENARIOS: Record<string, () => unknown> = {
   crash: () => {
     using netlink = Netlink.open();
     const journal = Journal.open("tun0");
-    makeDevice("tun0");
+    openPlainTun("tun0");
     const [lo, kept] = [netlink.linkByName("lo")!, netlink.linkByName("d0")];
     const changes = [
       rule(100),

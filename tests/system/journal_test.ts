@@ -310,6 +310,7 @@ systemTest("a user who is not root has a journal of its own", NEEDS, async () =>
     await namespace.command("cp", ["-r", new URL("../../lib", import.meta.url).pathname, modules]);
     await namespace.command("cp", ["-r", new URL("../../driver", import.meta.url).pathname, modules]);
     Deno.mkdirSync(`${modules}/tests/system`, { recursive: true });
+    await namespace.command("cp", ["-r", new URL("../kit", import.meta.url).pathname, `${modules}/tests`]);
     Deno.copyFileSync(SCENARIOS, `${modules}/tests/system/journal_scenarios.ts`);
     await namespace.command("chown", ["-R", String(NOBODY), modules]);
     const { stdout } = await namespace.command("setpriv", [

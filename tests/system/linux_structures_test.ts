@@ -1,10 +1,13 @@
-/** The structures and constants of Linux's sockets against the system's headers. */
+/** The structures and constants of Linux's sockets and TUN devices against the system's headers. */
 
 import { deepStrictEqual } from "node:assert/strict";
+import { TunFlag, TunOffload, TunRequest } from "../../driver/linux/device.ts";
 import { Errno } from "../../driver/linux/errno.ts";
+import { VirtioNetHeader } from "../../driver/linux/queue/virtio_net.ts";
 import { Cmsghdr, Segment } from "../../driver/linux/segments.ts";
 import { Socket } from "../../driver/linux/udp_socket.ts";
-import { Iovec, Mmsghdr } from "../../driver/posix/messages.ts";
+import { Iovec } from "../../driver/posix/iovec.ts";
+import { Mmsghdr } from "../../driver/posix/messages.ts";
 import { Endpoint } from "../../driver/udp_socket.ts";
 import { type Compiler, expressionsOf, numbersOf } from "../kit/c_numbers.ts";
 import { systemTest } from "../kit/system.ts";
@@ -13,13 +16,24 @@ const CC: Compiler = {
   compiler: "cc",
   objcopy: "objcopy",
   flags: ["-D_GNU_SOURCE"],
-  headers: ["sys/socket.h", "sys/uio.h", "netinet/in.h", "netinet/udp.h", "net/if.h", "errno.h"],
+  headers: [
+    "sys/socket.h",
+    "sys/uio.h",
+    "sys/ioctl.h",
+    "netinet/in.h",
+    "netinet/udp.h",
+    "net/if.h",
+    "errno.h",
+    "linux/if_tun.h",
+    "linux/virtio_net.h",
+  ],
 };
 
 const STRUCTURES = {
   "struct iovec": Iovec,
   "struct mmsghdr": Mmsghdr,
   "struct cmsghdr": Cmsghdr,
+  "struct virtio_net_hdr": VirtioNetHeader,
   "struct sockaddr_in": {
     sin_family: Endpoint.Family,
     sin_port: Endpoint.Port,
@@ -51,13 +65,28 @@ const MEMBERS = {
   "struct mmsghdr.controlLength": "msg_hdr.msg_controllen",
   "struct mmsghdr.flags": "msg_hdr.msg_flags",
   "struct mmsghdr.length": "msg_len",
+  "struct virtio_net_hdr.Flags": "flags",
+  "struct virtio_net_hdr.GsoType": "gso_type",
+  "struct virtio_net_hdr.HeaderLength": "hdr_len",
+  "struct virtio_net_hdr.GsoSize": "gso_size",
+  "struct virtio_net_hdr.ChecksumStart": "csum_start",
+  "struct virtio_net_hdr.ChecksumOffset": "csum_offset",
 };
 
+/** What headers before Linux 6.2 lack. */
+const SINCE_6_2 = ["TUN_F_USO4", "TUN_F_USO6"];
+const TUN = Object.fromEntries(
+  Object.entries({ ...TunRequest, ...TunFlag, ...TunOffload })
+    .filter(([name]) => !SINCE_6_2.includes(name))
+    .map(([name, value]) => [name, Number(value)]),
+);
+
 systemTest(
-  "Linux's structures and constants of sockets are where and what the system's headers say",
+  "Linux's structures and constants are where and what the system's headers say",
   { root: false, programs: [CC.compiler, CC.objcopy] },
   async () => {
-    const { expressions, expected } = expressionsOf(STRUCTURES, MEMBERS, { ...Socket, ...Segment, ...Errno });
+    const constants = { ...Socket, ...Segment, ...Errno, ...TUN };
+    const { expressions, expected } = expressionsOf(STRUCTURES, MEMBERS, constants);
     deepStrictEqual(await numbersOf(CC, expressions), expected);
   },
 );

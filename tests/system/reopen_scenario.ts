@@ -41,20 +41,26 @@ async function pings(number: number): Promise<boolean> {
   return / 3 received, 0% packet loss/.test(stdout);
 }
 
+/** Closes a tunnel and opens its name at once, again and again; whether its device was there before, and after. */
+async function reopen(): Promise<{ before: boolean; after: boolean }[]> {
+  const rounds: { before: boolean; after: boolean }[] = [];
+  for (let round = 0; round < 10; round++) {
+    const { tunnel, run } = await open("again", 77);
+    await settle();
+    const before = isThere("again");
+    tunnel.close();
+    await tunnel.closed;
+    rounds.push({ before, after: isThere("again") });
+    await run;
+  }
+  return rounds;
+}
+
 const SCENARIOS: Record<string, () => Promise<unknown>> = {
-  /** Closes one of two tunnels and opens its name at once, again and again. */
+  /** One of two tunnels is closed, and its name opened at once. */
   async reopen() {
     const other = await open("other", 76);
-    const rounds: unknown[] = [];
-    for (let round = 0; round < 10; round++) {
-      const { tunnel, run } = await open("again", 77);
-      await settle();
-      const before = isThere("again");
-      tunnel.close();
-      await tunnel.closed;
-      rounds.push({ before, after: isThere("again") });
-      await run;
-    }
+    const rounds = await reopen();
     const again = await open("again", 77);
     const answered = [await pings(76), await pings(77)];
     again.tunnel.close();
@@ -64,17 +70,7 @@ const SCENARIOS: Record<string, () => Promise<unknown>> = {
   },
   /** The same with one tunnel alone. */
   async alone() {
-    const rounds: unknown[] = [];
-    for (let round = 0; round < 10; round++) {
-      const { tunnel, run } = await open("again", 77);
-      await settle();
-      const before = isThere("again");
-      tunnel.close();
-      await tunnel.closed;
-      rounds.push({ before, after: isThere("again") });
-      await run;
-    }
-    return { rounds };
+    return { rounds: await reopen() };
   },
   /** Opens a tunnel that gets the number of a descriptor that the loop has waited for. */
   async reuse() {

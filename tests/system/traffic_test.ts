@@ -65,8 +65,7 @@ function isUnfinished(packet: Uint8Array): boolean {
   const sum = start === 20
     ? pseudoHeaderSumIpv4(view.getUint32(src), view.getUint32(dst), protocol, length)
     : pseudoHeaderSumIpv6(packet, src, dst, protocol, length);
-  const folded = (sum & 0xffff) + (sum >>> 16);
-  return view.getUint16(start + (protocol === 6 ? 16 : 6)) === (folded & 0xffff) + (folded >>> 16);
+  return view.getUint16(start + (protocol === 6 ? 16 : 6)) === sum;
 }
 
 function isFrom(packet: Uint8Array, prefix: readonly number[], ipv6Prefix: readonly number[]): boolean {

@@ -16,17 +16,17 @@ import {
   SMALL_ROOM,
   type Waitable,
 } from "../../../lib/core/mod.ts";
-import { Coalescer, type SegmentGroup } from "../../../lib/segment.ts";
-import { addressOf, setAddress } from "../../posix/memory.ts";
+import { Coalescer, MOST_GROUPED, type SegmentGroup } from "../../../lib/segment.ts";
+import { addressOf } from "../../native_memory.ts";
+import { IOVEC_WORDS, setIovec } from "../../posix/iovec.ts";
 import { Errno } from "../errno.ts";
 import { errno, libc } from "../libc.ts";
+import type { DeviceQueue, QueueOptions } from "./queue.ts";
 import { readVnetHeader, VNET_HEADER, writeVnetHeader } from "./virtio_net.ts";
 
-// Specification
-// struct iovec { void *iov_base; size_t iov_len; };   sys/uio.h; a uint64_t each, in words of 32 bits
-const IOVEC_WORDS = 4;
-
 // Implementation
+/** A header, and a group's packets. */
+const MOST_VECTORS = 1 + MOST_GROUPED;
 /** Lengths as the size_t that read and write take: made once, not once a packet. Those of large slots are rare. */
 const LENGTHS: readonly bigint[] = Array.from(
   { length: VNET_HEADER + SMALL_ROOM + 1 },
@@ -37,55 +37,9 @@ function length64(length: number): bigint {
   return length < LENGTHS.length ? LENGTHS[length]! : BigInt(length);
 }
 
-/** A header, and as many packets as a group has at most. */
-const MOST_VECTORS = 1 + 64;
-
 /** A large slot; not the last one, whose coming back would wake the loop after every read. */
 function takeLarge(pool: PacketPool): Packet | undefined {
   return pool.available(LARGE_ROOM) > 1 ? pool.take(LARGE_ROOM) : undefined;
-}
-
-/** Puts a piece of memory into an array of `struct iovec`. */
-function setIovec(iovecs: Uint32Array, index: number, address: number, length: number): void {
-  const word = index * IOVEC_WORDS;
-  setAddress(iovecs, word, address);
-  iovecs[word + 2] = length;
-}
-
-/** What a device takes and gives besides ordinary packets. */
-export interface Offload {
-  /** Whether it takes super-packets of TCP, and unfinished sums; each packet has virtio's header in front. */
-  readonly tcp: boolean;
-  /** Whether it takes super-packets of UDP, too. */
-  readonly udp: boolean;
-}
-
-/** What a queue is made of. */
-export interface QueueOptions {
-  /** A descriptor of the device, which does not block. */
-  readonly fd: number;
-  /** Whether it has virtio's header before each packet; then whether it takes UDP's super-packets. */
-  readonly offload: Offload;
-  /** Told of a packet that the kernel does not take, and has dropped it. */
-  readonly refused: (packet: Packet, errno: number) => void;
-  /** Told when the device is gone. */
-  readonly lose: (verb: string, operation: string, errno: number) => void;
-}
-
-/** A queue of a TUN device, however it speaks with the kernel. */
-export interface DeviceQueue {
-  /** What the loop waits for. */
-  readonly waitable: Waitable;
-  /** Packets taken, and not written yet. */
-  readonly queued: number;
-  /** Gives it its loop. */
-  attach(host: EndHost): void;
-  /** Reads packets no longer than `room` until the kernel has no more, the batch is full, or the pool is empty. */
-  read(batch: PacketBatch, room: number): number;
-  /** Writes packets until the kernel takes no more. */
-  write(batch: PacketBatch): number;
-  /** Gives back what it holds. */
-  close(): void;
 }
 
 /** Moves packets between a descriptor and the loop's pool, one a call. */

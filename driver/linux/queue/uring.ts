@@ -1,25 +1,28 @@
 /**
  * io_uring (io_uring(7)): rings of memory through which the kernel takes system calls and gives their results.
  *
- *     next() ─► submission ring ─► enter() ─► kernel ─► completion ring ─► reap()
- *     lend() ─► ring of buffers ─────────────────┘
+ *     read(), write() ─► submission ring ─► enter() ─► kernel ─► completion ring ─► reap()
+ *              lend() ─► ring of buffers ─────────────────┘
  *
  * One thread makes it, enters it and reads it (IORING_SETUP_SINGLE_ISSUER), and in that thread's system calls, whichever
  * they are, the kernel does its work (IORING_SETUP_COOP_TASKRUN): between two of them nothing in these rings changes.
  */
 
+import { setAddress } from "../../native_memory.ts";
 import { type Libc, libc } from "../libc.ts";
 
-// Specification: linux/io_uring.h
+// Specification
+// asm-generic/unistd.h, and the same on x86-64: __NR_io_uring_setup and its kin
 const SYS_IO_URING_SETUP = 425n;
 const SYS_IO_URING_ENTER = 426n;
 const SYS_IO_URING_REGISTER = 427n;
+// linux/io_uring.h
 /** struct io_uring_probe, without the operations; `last_op` comes first. */
 const PROBE_SIZE = 16;
 /** struct io_uring_params */
 const Params = {
-  CqEntries: 4,
   SqEntries: 0,
+  CqEntries: 4,
   Flags: 8,
   Features: 20,
   SqOff: 40,
@@ -50,9 +53,9 @@ const Buf = { Addr: 0, Len: 2, Bid: 3, Words: 4 } as const;
 const BufReg = { RingAddr: 0, RingEntries: 8, Bgid: 12, Size: 40 } as const;
 const IORING_SETUP_CQSIZE = 1 << 3;
 const IORING_SETUP_SUBMIT_ALL = 1 << 7;
+const IORING_SETUP_COOP_TASKRUN = 1 << 8;
 const IORING_SETUP_TASKRUN_FLAG = 1 << 9;
 const IORING_SETUP_SINGLE_ISSUER = 1 << 12;
-const IORING_SETUP_COOP_TASKRUN = 1 << 8;
 const IORING_FEAT_SINGLE_MMAP = 1 << 0;
 const IORING_OFF_SQES = 0x1000_0000n;
 const IORING_ENTER_GETEVENTS = 1 << 0;
@@ -65,8 +68,8 @@ const IORING_OP_ASYNC_CANCEL = 14;
 const IORING_OP_WRITE = 23;
 const IORING_OP_READ_MULTISHOT = 49;
 const IOSQE_BUFFER_SELECT = 1 << 5;
-const IORING_ASYNC_CANCEL_ANY = 1 << 2;
 const IORING_ASYNC_CANCEL_ALL = 1 << 0;
+const IORING_ASYNC_CANCEL_ANY = 1 << 2;
 const IORING_CQE_F_BUFFER = 1 << 0;
 const IORING_CQE_F_MORE = 1 << 1;
 const IORING_CQE_BUFFER_SHIFT = 16;
@@ -92,7 +95,7 @@ export interface Completions {
   written(slot: number, result: number): void;
 }
 
-/** Memory that was mapped, as numbers. */
+/** Memory that was mapped. */
 interface Mapping {
   readonly pointer: Deno.PointerObject;
   readonly size: number;
@@ -210,20 +213,20 @@ export class Uring implements Disposable {
     return new Uring(descriptor, mappings, params, buffers);
   }
 
-  /** Submissions that {@linkcode Uring.enter} has not handed over. */
-  get unsubmitted(): number {
+  /** Submissions that `enter` has not handed over. */
+  get #unsubmitted(): number {
     return this.#tail - this.#submitted | 0;
   }
 
   /** Whether the ring for submissions is full. */
   get full(): boolean {
-    return this.unsubmitted > this.#sq.mask;
+    return this.#unsubmitted > this.#sq.mask;
   }
 
   /** Whether `enter` has something to do: submissions, or work that waits for this thread. */
   get pending(): boolean {
     const flags = Atomics.load(this.#rings, this.#sq.flags);
-    return this.unsubmitted !== 0 || (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) !== 0;
+    return this.#unsubmitted !== 0 || (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) !== 0;
   }
 
   /** Lets memory be lent from now on; `false` when the kernel refuses. */
@@ -241,8 +244,7 @@ export class Uring implements Disposable {
   /** Lends memory to read into, from {@linkcode Uring.publish} on. */
   lend(buffer: number, address: number, length: number): void {
     const word = (this.#lentTail & this.#bufferMask) * Buf.Words;
-    this.#buffers[word + Buf.Addr] = address >>> 0;
-    this.#buffers[word + Buf.Addr + 1] = address / 2 ** 32;
+    setAddress(this.#buffers, word + Buf.Addr, address);
     this.#buffers[word + Buf.Len] = length;
     this.#bufferTail[(word + Buf.Bid) * 2] = buffer;
     this.#lentTail = this.#lentTail + 1 & 0xffff;
@@ -267,8 +269,7 @@ export class Uring implements Disposable {
     this.#sqes[word + Sqe.Fd] = fd;
     this.#sqes[word + Sqe.Off] = 0xffff_ffff;
     this.#sqes[word + Sqe.Off + 1] = 0xffff_ffff;
-    this.#sqes[word + Sqe.Addr] = address >>> 0;
-    this.#sqes[word + Sqe.Addr + 1] = address / 2 ** 32;
+    setAddress(this.#sqes, word + Sqe.Addr, address);
     this.#sqes[word + Sqe.Len] = length;
   }
 
@@ -284,7 +285,7 @@ export class Uring implements Disposable {
     const taken = this.#libc.ioUringEnter(
       SYS_IO_URING_ENTER,
       this.descriptor,
-      this.unsubmitted,
+      this.#unsubmitted,
       least,
       IORING_ENTER_GETEVENTS,
       0n,

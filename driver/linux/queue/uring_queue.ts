@@ -16,9 +16,10 @@ import {
   SMALL_ROOM,
   type Waitable,
 } from "../../../lib/core/mod.ts";
-import { addressOf } from "../../posix/memory.ts";
+import { addressOf } from "../../native_memory.ts";
 import { Errno } from "../errno.ts";
-import { type DeviceQueue, type QueueOptions, TunQueue } from "./tun_queue.ts";
+import type { DeviceQueue, QueueOptions } from "./queue.ts";
+import { TunQueue } from "./tun_queue.ts";
 import { type Completions, Uring } from "./uring.ts";
 
 // Implementation

@@ -6,7 +6,7 @@ import { Ip, Protocol } from "../../../lib/ip.ts";
 
 // Specification: linux/virtio_net.h; virtio 1.2 section 5.1.6. In this machine's byte order, which is little-endian.
 // struct virtio_net_hdr { __u8 flags; __u8 gso_type; __u16 hdr_len; __u16 gso_size; __u16 csum_start; __u16 csum_offset; };
-const VirtioNetHeader = {
+export const VirtioNetHeader = {
   Flags: 0,
   GsoType: 1,
   HeaderLength: 2,
@@ -55,8 +55,7 @@ export function writeVnetHeader(packet: Packet, view: DataView, at: number): voi
     view.setUint16(at + VirtioNetHeader.ChecksumStart, checksumStart, true);
     view.setUint16(at + VirtioNetHeader.ChecksumOffset, checksumOffset, true);
   }
-  if (segmentSize === 0) return;
-  if (checksumStart === 0) return;
+  if (segmentSize === 0 || checksumStart === 0) return;
   const start = packet.offset + checksumStart;
   const isTcp = checksumOffset === TCP_CHECKSUM;
   const headers = checksumStart + (isTcp ? packet.bytes[start + TCP_DATA_OFFSET]! >>> 4 << 2 : UDP_HEADER);
@@ -82,12 +81,12 @@ function unfinish(packet: Packet): void {
   const { protocol, payloadOffset: start, payloadLength } = ip;
   if (protocol !== Protocol.Tcp && protocol !== Protocol.Udp) return;
   const field = start + (protocol === Protocol.Tcp ? TCP_CHECKSUM : UDP_CHECKSUM);
+  if (field + 2 > start + payloadLength) return;
   const pseudoHeader = ip.pseudoHeaderSum(protocol, payloadLength);
-  if (pseudoHeader < 0 || payloadLength < UDP_HEADER) return;
+  if (pseudoHeader < 0) return;
   const isNone = protocol === Protocol.Udp && view.getUint16(field) === 0;
   if (!isNone && checksum(bytes, start, payloadLength, pseudoHeader) !== 0) return;
-  const folded = (pseudoHeader & 0xffff) + (pseudoHeader >>> 16);
-  view.setUint16(field, (folded & 0xffff) + (folded >>> 16));
+  view.setUint16(field, pseudoHeader);
   packet.checksumStart = start - offset;
   packet.checksumOffset = field - start;
 }

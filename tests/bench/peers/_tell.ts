@@ -2,6 +2,7 @@
 
 import type { Tunnel } from "@warren/tunnel";
 import type { Device, DeviceStatistics, TunnelStats } from "@warren/tunnel/core";
+import { addressOf } from "../../../driver/native_memory.ts";
 import { currentLoop } from "../../../runtime/loop.ts";
 
 /** What is told, as JSON behind `told `. */
@@ -38,7 +39,7 @@ function tell(tunnels: readonly Tunnel[]): void {
     })),
     heapUsed: Deno.memoryUsage().heapUsed,
     pool: {
-      address: Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(pool.bytes))),
+      address: addressOf(pool.bytes),
       length: pool.bytes.length,
       taken: pool.taken,
     },

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { VNET_HEADER, writeVnetHeader } from "../../../driver/linux/queue/virtio_net.ts";
+import { checksum, pseudoHeaderSumIpv4 } from "../../../lib/checksum.ts";
 import { type Packet, PacketPool } from "../../../lib/core/mod.ts";
 import { Ipv4 } from "../../../lib/ipv4.ts";
 import { Protocol } from "../../../lib/protocol.ts";
@@ -50,4 +51,22 @@ Deno.test("writeVnetHeader() does not make a wrong sum right", () => {
   const { flags, type } = header(packet);
   assert.deepEqual([flags, type], [0, 0]);
   assert.equal(packet.checksumStart, 0);
+});
+
+Deno.test("writeVnetHeader() writes nothing behind a TCP header that is cut short", () => {
+  const [src, dst, protocol, length] = [0x0a090001, 0x0a090002, Protocol.Tcp, 10];
+  const pool = new PacketPool({ small: 1, large: 0 });
+  pool.bytes.fill(0xa5);
+  const packet = pool.from(new Uint8Array(length))!;
+  // Its sum is right, if what stands in it were one.
+  packet.view.setUint16(
+    packet.offset,
+    checksum(packet.bytes, 0, 0, pseudoHeaderSumIpv4(src, dst, protocol, length)),
+  );
+  Ipv4.encode(packet, { src, dst, protocol });
+  packet.segmentSize = 4;
+  const { flags, type } = header(packet);
+  assert.deepEqual([flags, type], [0, 0]);
+  const end = packet.offset + packet.length;
+  assert.ok(packet.bytes.subarray(end, packet.slotEnd).every((byte) => byte === 0xa5));
 });

@@ -13,11 +13,18 @@ import { darwin } from "../../../driver/macos/libsystem.ts";
 import { checkDeviceOptions, type DeviceOptions, DriverError, portOf } from "../../../driver/mod.ts";
 import { PollWaiter } from "../../../driver/posix/waiter.ts";
 import { parseAddress } from "../../../lib/address.ts";
-import { type DeviceEvent, PacketBatch, SMALL_ROOM } from "../../../lib/core/mod.ts";
+import { type DeviceEvent, PacketBatch } from "../../../lib/core/mod.ts";
 import icmpEcho from "../../../scripts/icmp_echo.ts";
 import { openTunnel } from "../../../runtime/mod.ts";
 import { UdpTransport } from "../../../runtime/transport/udp.ts";
-import { endConformance, type EndPair, numbered, pattern, receive } from "../../conformance/end.ts";
+import {
+  carryLengths,
+  endConformance,
+  type EndPair,
+  numbered,
+  pattern,
+  receive,
+} from "../../conformance/end.ts";
 import { cable } from "../../kit/cable.ts";
 import { EventFd } from "../../kit/event_fd.ts";
 import { TestHost } from "../../kit/host.ts";
@@ -78,19 +85,7 @@ Deno.test("PollWaiter waits by libSystem's functions", async () => {
 Deno.test("utun carries packets of every length up to an MTU of 9000 and of 65535", async () => {
   for (const mtu of [9000, 65_535]) {
     const { near, far } = openPair(mtu);
-    const [nearHost, farHost] = [new TestHost(), new TestHost()];
-    near.attach(nearHost);
-    far.attach(farHost);
-    for (const length of [1, 20, 1500, SMALL_ROOM, SMALL_ROOM + 1, 8999, 9000, mtu - 1, mtu]) {
-      const bytes = pattern(length);
-      const batch = new PacketBatch();
-      batch.push(nearHost.pool.from(bytes)!);
-      assert.equal(near.write(batch), 1);
-      assert.deepEqual(await receive(far, farHost, 1), [bytes]);
-    }
-    near.close();
-    far.close();
-    assert.deepEqual([nearHost.lost, farHost.lost, nearHost.pool.taken, farHost.pool.taken], [0, 0, 0, 0]);
+    await carryLengths(near, far, mtu);
   }
 });
 

@@ -2,9 +2,9 @@
 
 import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
 import { type DeviceOptions, DriverError, openDevice } from "../../../driver/mod.ts";
+import { addressOf } from "../../../driver/native_memory.ts";
 import { adapterGuid } from "../../../driver/windows/adapter.ts";
 import { Family, iphlpapi } from "../../../driver/windows/iphlpapi.ts";
-import { addressOf } from "../../../driver/windows/kernel32.ts";
 import { dnsSettings } from "../../../driver/windows/rows.ts";
 import type { Device } from "../../../lib/core/mod.ts";
 import { countersSince, driverTest, LEAST_RING, standIn } from "./rig.ts";
@@ -178,7 +178,10 @@ setupTest(
     const at = nextIndex();
     const left = wide("10.6.7.53");
     const guid = adapterGuid("bare");
-    strictEqual(iphlpapi().SetInterfaceDnsSettings!(guid, dnsSettings(Family.Ipv4, addressOf(left))), 0);
+    strictEqual(
+      iphlpapi().SetInterfaceDnsSettings!(guid, dnsSettings(Family.Ipv4, BigInt(addressOf(left)))),
+      0,
+    );
     deepStrictEqual(changes(), [call("SetInterfaceDnsSettings", dns("2|10.6.7.53|"))]);
     strictEqual(readNetwork(NETWORK).dns.length, 1);
     await opened({ name: "bare", windows: { ringCapacity: LEAST_RING } }, () => {

@@ -1,6 +1,7 @@
-/** Where the header fields stand that tell segments of one super-packet apart, or have in common. */
+/** Where header fields stand: those that checksums guard, and that segments of one super-packet differ in or share. */
 
 // Specification: IPv4, RFC 791 section 3.1
+export const IPV4_LONGEST = 65_535;
 export const IPV4_TOTAL_LENGTH = 2;
 export const IPV4_ID = 4;
 export const IPV4_FLAGS = 6; // the word of flags and fragment offset
@@ -33,5 +34,8 @@ export const TCP_RESERVED = 0x0f00;
 
 // Specification: UDP, RFC 768
 export const UDP_LENGTH = 4;
-export const UDP_CHECKSUM = 6;
+export const UDP_CHECKSUM = 6; // UDP-Lite's (RFC 3828 section 3.1) and DCCP's (RFC 4340 section 5.1), too
 export const UDP_HEADER = 8;
+
+// Specification: ICMP, RFC 792; ICMPv6, RFC 4443 section 2.1
+export const ICMP_CHECKSUM = 2;
