@@ -4,7 +4,8 @@ import { ExitCode, report } from "./cli/failure.ts";
 import { parseScriptFlags, type ScriptFlags, usage } from "./cli/flags.ts";
 import type { Profile } from "./cli/profile.ts";
 import { describe, greet, showCounters, summarize } from "./cli/progress.ts";
-import { openTunnel, type Tunnel, type TunnelOptions, workerCount } from "./tunnel.ts";
+import { openTunnel, workerCount } from "./open_tunnel.ts";
+import type { Tunnel, TunnelOptions } from "./tunnel.ts";
 import { Crew } from "./workers/crew.ts";
 
 /** What a script with several tunnels needs: the options of each, by its name in the script. */

@@ -10,6 +10,10 @@ import type { Rescue } from "../lib/core/mod.ts";
 import type { Heartbeat } from "./heartbeat.ts";
 
 // Implementation
+/** How long a stage may take, where the options say nothing else (milliseconds). */
+const LIMIT = 5000;
+/** What a timer takes. */
+const MAX_LIMIT = 2 ** 31 - 1;
 /** How often the thread looks, as a part of the limit. */
 const LOOKS = 5;
 /** How often the loop's thread shows that it lives while it has no packets, as a part of the limit. */
@@ -197,6 +201,16 @@ function watchdogOf(heartbeat: Heartbeat): Watchdog {
   let watchdog = watchdogs.get(heartbeat);
   if (watchdog === undefined) watchdogs.set(heartbeat, watchdog = new Watchdog(heartbeat));
   return watchdog;
+}
+
+/**
+ * How long a stage may take (milliseconds); 0 for ever.
+ *
+ * @throws {RangeError} when it is no whole number, negative, or longer than a timer takes.
+ */
+export function checkLimit(limit: number = LIMIT): number {
+  if (Number.isInteger(limit) && limit >= 0 && limit <= MAX_LIMIT) return limit;
+  throw new RangeError(`Cannot set the watchdog to ${limit}: it takes whole milliseconds up to ${MAX_LIMIT}`);
 }
 
 /** Watches a loop, from now until the returned function is called. */

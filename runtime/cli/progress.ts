@@ -2,7 +2,8 @@
 
 import { formatCidr, parseCidr, Prefix } from "../../lib/address.ts";
 import type { TunnelStats } from "../../lib/core/mod.ts";
-import { type Tunnel, type TunnelOptions, workerCount } from "../tunnel.ts";
+import { workerCount } from "../open_tunnel.ts";
+import type { Tunnel, TunnelOptions } from "../tunnel.ts";
 
 // Implementation
 /** How often the counters are shown (milliseconds). */

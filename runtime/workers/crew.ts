@@ -12,9 +12,10 @@
 import { type DeviceOptions, dropShare, openDeviceQueues } from "../../driver/mod.ts";
 import type { TunnelEnd } from "../../lib/core/mod.ts";
 import { currentLoop } from "../loop.ts";
+import { openTunnelOver } from "../open_tunnel.ts";
 import { deviceOptionsOf } from "../transport/device.ts";
 import { openerOf } from "../transport/mod.ts";
-import { openTunnelOver, type Tunnel, type TunnelOptions } from "../tunnel.ts";
+import type { Tunnel, TunnelOptions } from "../tunnel.ts";
 import { watchWorker } from "../watchdog.ts";
 import { startWorker } from "./boot.ts";
 import { closeLinkParts, type LinkParts, makeLinkParts, WorkerLink } from "./link.ts";
