@@ -8,6 +8,7 @@
 
 import type { Rescue } from "../lib/core/mod.ts";
 import type { Heartbeat } from "./heartbeat.ts";
+import { SIGNALS } from "./signals.ts";
 
 // Implementation
 /** How long a stage may take, where the options say nothing else (milliseconds). */
@@ -40,7 +41,8 @@ interface Watched {
   hearts: Heart[];
   rescues: { code: string; data: Uint8Array[] }[];
   limit: number;
-  signals: boolean;
+  /** Those to listen to, from now on. */
+  signals: readonly Deno.Signal[];
   looks: number;
   patience: number;
 }
@@ -111,7 +113,7 @@ class Watchdog {
       return found === undefined ? [] : [{ code: String(found.code), data: found.data }];
     });
     const limit = Math.min(...hearts.map((heart) => heart.limit));
-    const signals = hearts.some((heart) => heart.signals);
+    const signals = hearts.some((heart) => heart.signals) ? SIGNALS : [];
     const watched: Watched = { hearts, rescues, limit, signals, looks: LOOKS, patience: PATIENCE };
     this.#worker ??= startGuard();
     this.#worker.postMessage(watched);
@@ -181,14 +183,12 @@ function guard(): void {
     }
   }
 
-  let listening = false;
+  const heard = new Set<Deno.Signal>();
   addEventListener("message", (event) => {
     watched = (event as MessageEvent<Watched>).data;
-    if (watched.signals && !listening) {
-      listening = true;
-      const signals: Deno.Signal[] = ["SIGINT"];
-      if (Deno.build.os !== "windows") signals.push("SIGTERM", "SIGHUP");
-      for (const signal of signals) Deno.addSignalListener(signal, interrupt);
+    for (const signal of watched.signals) {
+      if (!heard.has(signal)) Deno.addSignalListener(signal, interrupt);
+      heard.add(signal);
     }
     clearInterval(timer);
     timer = setInterval(look, watched.limit / watched.looks);
