@@ -21,6 +21,8 @@ import { type Order, postable, type Report, type TunnelPart } from "./messages.t
 
 const links = new Map<string, WorkerLink>();
 const opened: Record<string, Tunnel> = {};
+/** Tunnels that have ended in another worker; one may do so before it is open here. */
+const endedElsewhere = new Set<string>();
 /** Failures that the first worker knows as a tunnel's. */
 const told = new Set<unknown>();
 const going = Promise.withResolvers<boolean>();
@@ -61,6 +63,7 @@ async function openPart(
       say({ kind: "closed", tunnel: name, failed: true, error: postable(error) });
     },
   );
+  if (endedElsewhere.has(name)) tunnel.close();
   return tunnel;
 }
 
@@ -125,6 +128,7 @@ addEventListener("message", (event) => {
       links.get(order.tunnel)?.accept(order.ring);
       break;
     case "close":
+      endedElsewhere.add(order.tunnel);
       links.get(order.tunnel)?.onEnd?.(undefined);
       break;
     case "stop":
