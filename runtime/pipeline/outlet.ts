@@ -52,7 +52,11 @@ export class Outlet {
       cutting.fill(batch);
       if (!this.#write(end, cutting.segments)) return moved;
       moved = true;
-    } while (cutting.segments.length === 0 && batch.length > 0);
+      // An end that has taken everything so far may not call for the rest; the pool does when it has a slot.
+    } while (
+      cutting.segments.length === 0 &&
+      (batch.length > 0 || cutting.queued > 0 && this.#ledger.pool.available(1) > 0)
+    );
     return true;
   }
 
