@@ -3,7 +3,7 @@
 // @ts-types="./parse_args.d.ts"
 import { parseArgs } from "@std/cli/parse-args";
 import { checkDeviceOptions } from "../../driver/mod.ts";
-import { checkFarUrl } from "../transport/mod.ts";
+import { parseFarUrl } from "../transport/far_url.ts";
 import type { TunnelOptions } from "../tunnel.ts";
 import { nearest, UsageError } from "./failure.ts";
 
@@ -188,7 +188,7 @@ function checkValues(flag: string, values: readonly string[], mayRepeat: boolean
 
 function check(options: TunnelOptions): void {
   checkDeviceOptions(options);
-  if (typeof options.far === "string") checkFarUrl(options.far);
+  if (typeof options.far === "string") parseFarUrl(options.far);
 }
 
 function blame<Result>(flags: string, attempt: () => Result): Result {
