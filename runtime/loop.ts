@@ -15,6 +15,7 @@ import { said } from "../driver/error.ts";
 import { openWaiter, type Waiter } from "../driver/mod.ts";
 import { type Clock, PacketPool, type Waitable } from "../lib/core/mod.ts";
 import { Heartbeat } from "./heartbeat.ts";
+import { WakeWaiter } from "./wake_waiter.ts";
 
 // Implementation
 /**
@@ -38,8 +39,6 @@ const LOOK = 10;
  */
 const EMPTY_WAITS = 4;
 const PATIENCE = 10;
-/** What a timer takes (milliseconds); a tick that is due later comes with the next packet. */
-const MAX_TIMEOUT = 2 ** 31 - 1;
 /**
  * Turns after which Deno looks at its sockets, while the loop is busy and an end is made of one; and how often it looks at
  * all, for signals and the script's own sockets (milliseconds).
@@ -82,53 +81,6 @@ export interface LoopMember {
   arm(waiter: Waiter): void;
   /** Ends it: its breath threw. */
   fail(error: unknown): void;
-}
-
-/** Waits for promises alone: what a loop needs whose ends all call `wake`. */
-class WakeWaiter implements Waiter {
-  #wake: (() => void) | undefined;
-
-  clear(): void {
-  }
-
-  add(): number {
-    return 0;
-  }
-
-  isReady(): boolean {
-    return true;
-  }
-
-  async forget(): Promise<void> {
-  }
-
-  watch(waitable: Waitable): never {
-    throw new TypeError(`Cannot wait for descriptor ${waitable}: the loop has no end with one`);
-  }
-
-  look(): void {
-  }
-
-  wait(): boolean {
-    return true;
-  }
-
-  async park(milliseconds: number): Promise<boolean> {
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    await new Promise<void>((resolve) => {
-      this.#wake = resolve;
-      if (milliseconds <= MAX_TIMEOUT) timer = setTimeout(resolve, milliseconds);
-    });
-    clearTimeout(timer);
-    return false;
-  }
-
-  wake(): void {
-    this.#wake?.();
-  }
-
-  [Symbol.dispose](): void {
-  }
 }
 
 /** The loop of a thread. */

@@ -19,7 +19,8 @@ export {
   type WorkerPlace,
 } from "../lib/core/mod.ts";
 export type { DeviceOptions, RouteOptions, RuleOptions } from "../driver/mod.ts";
-export { openTunnel, Tunnel, type TunnelOptions } from "./tunnel.ts";
+export { openTunnel } from "./open_tunnel.ts";
+export { Tunnel, type TunnelOptions } from "./tunnel.ts";
 export { script, type TunnelScript, type TunnelsOptions, type TunnelsScript } from "./script.ts";
 export type { EndOpener } from "./transport/mod.ts";
 export { device } from "./transport/device.ts";

@@ -4,7 +4,8 @@ import { ExitCode, report } from "./cli/failure.ts";
 import { parseScriptFlags, type ScriptFlags, usage } from "./cli/flags.ts";
 import type { Profile } from "./cli/profile.ts";
 import { describe, greet, showCounters, summarize } from "./cli/progress.ts";
-import { openTunnel, type Tunnel, type TunnelOptions, workerCount } from "./tunnel.ts";
+import { openTunnel, workerCount } from "./open_tunnel.ts";
+import type { Tunnel, TunnelOptions } from "./tunnel.ts";
 import { Crew } from "./workers/crew.ts";
 
 /** What a script with several tunnels needs: the options of each, by its name in the script. */
@@ -86,6 +87,11 @@ export function isScript(value: unknown): value is TunnelScript | TunnelsScript 
   return typeof made?.options === "object" && made.options !== null && typeof made.main === "function";
 }
 
+/** What a script says of each of its tunnels, by its name; the name is `""` in a script with one. */
+export function declaredTunnels({ options }: TunnelScript | TunnelsScript): Record<string, TunnelOptions> {
+  return "tunnels" in options ? options.tunnels : { "": options };
+}
+
 /**
  * Runs a script with a command line, as a program does. Errors are printed, not thrown.
  *
@@ -103,7 +109,7 @@ export async function runScript(
 ): Promise<number> {
   const command = `${launcher} ${name}`;
   try {
-    const declared = "tunnels" in made.options ? made.options.tunnels : { "": made.options };
+    const declared = declaredTunnels(made);
     const flags = parseScriptFlags(args, declared);
     const tunnels = Object.entries(flags.tunnels);
     if (flags.help) console.log(usage(command, Object.keys(declared)));
@@ -164,7 +170,10 @@ async function open(
     if (!quiet && crew === undefined) greet(opened[name], options);
   }
   await crew?.start();
-  if (!quiet && crew !== undefined) { for (const [name, options] of tunnels) greet(opened[name]!, options); }
+  // Of several workers, all have joined now.
+  if (!quiet && crew !== undefined) {
+    for (const [name, options] of tunnels) greet(opened[name]!, options);
+  }
   if (!quiet) closing.defer(showCounters(Object.values(opened)));
   profiling?.start();
   crew?.go();

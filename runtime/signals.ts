@@ -1,10 +1,10 @@
 /** The end of the process, as far as it can be told: what is open is closed first. */
 
 /** Ctrl-C, the system's wish, and the end of the terminal. */
-const SIGNALS: readonly Deno.Signal[] = Deno.build.os === "windows"
+export const SIGNALS: readonly Deno.Signal[] = Deno.build.os === "windows"
   ? ["SIGINT", "SIGBREAK"]
   : ["SIGINT", "SIGTERM", "SIGHUP"];
-/** `Deno.exit`, and errors that nobody catches. They end the process whatever the callbacks do. */
+/** `Deno.exit`, and errors that nobody catches. They end the thread whatever the callbacks do. */
 const EVENTS = ["unload", "error", "unhandledrejection"] as const;
 
 const callbacks = new Set<() => void>();
@@ -28,8 +28,8 @@ export function onInterrupt(callback: () => void): () => void {
   };
 }
 
-/** Calls back when the process ends by `Deno.exit` or by an error that nobody catches. Returns what ends the waiting. */
-export function onExit(callback: () => void): () => void {
+/** Calls back when the thread ends by `Deno.exit` or by an error that nobody catches. Returns what ends the waiting. */
+export function onExit(callback: (event: Event) => void): () => void {
   for (const event of EVENTS) addEventListener(event, callback);
   return () => {
     for (const event of EVENTS) removeEventListener(event, callback);

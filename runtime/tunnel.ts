@@ -1,11 +1,10 @@
 /** A tunnel: a device joined to a far end through stages, and the three surfaces that a script works with. */
 
-import { checkDeviceOptions, type DeviceOptions, openDevice, type Waiter } from "../driver/mod.ts";
+import type { DeviceOptions } from "../driver/mod.ts";
 import {
   type Device,
   Direction,
   type EndHost,
-  type FlowStats,
   type Packet,
   PacketBatch,
   type PacketHandler,
@@ -14,22 +13,20 @@ import {
   type TunnelStats,
   type WorkerPlace,
 } from "../lib/core/mod.ts";
-import { toStage } from "./handler.ts";
-import { Breath, currentLoop, type Loop, type LoopMember } from "./loop.ts";
-import { ALONE, closeStages, Pipeline, type PipelineHost } from "./pipeline.ts";
+import { Ledger } from "./ledger.ts";
+import { Breath, type Loop } from "./loop.ts";
+import { toStage } from "./pipeline/handler.ts";
+import { ALONE, closeStages, Pipeline } from "./pipeline/pipeline.ts";
+import { Relay } from "./relay.ts";
 import { onInterrupt } from "./signals.ts";
 import { BatchSurface, StreamSurface } from "./surfaces.ts";
-import { type EndOpener, openFarEnd } from "./transport/mod.ts";
-import { watch } from "./watchdog.ts";
+import type { EndOpener } from "./transport/mod.ts";
+import { checkLimit, watch } from "./watchdog.ts";
 import type { WorkerLink } from "./workers/link.ts";
 
 // Implementation
 /** Packets on their way in, after which the script can send no more. */
 const SEND_LIMIT = 1024;
-/** How long a stage may take (milliseconds). */
-const WATCHDOG = 5000;
-/** What a timer takes. */
-const MAX_WATCHDOG = 2 ** 31 - 1;
 /** Ends that are a tunnel's: each has one loop, for good. */
 const held = new WeakSet<TunnelEnd>();
 
@@ -72,18 +69,15 @@ export class Tunnel implements AsyncDisposable {
   /** To the same tunnel of the other workers. */
   readonly #link: WorkerLink | undefined;
   readonly #stages: Stage[];
-  readonly #member: LoopMember;
-  /** What the script has sent since the last breath; a handler may send while the pipeline is at work. */
+  readonly #ledger: Ledger;
+  /** What the script has sent since the last breath. */
   readonly #sent = new PacketBatch();
   #far: TunnelEnd | undefined;
-  #pipeline: Pipeline;
+  /** Its stages and what moves packets through them, from when something holds it. */
+  #pipeline: Pipeline | undefined;
+  #relay: Relay | undefined;
   #surface: "run" | "for await" | "streams" | undefined;
   #streams: StreamSurface | undefined;
-  /** Where the ends stand in the loop's wait. */
-  #devicePlace = 0;
-  #farPlace = 0;
-  #joined = false;
-  #breathing = false;
   /** Whether it closes as soon as what the script has sent is with the device. */
   #finishing = false;
   #closing = false;
@@ -105,23 +99,22 @@ export class Tunnel implements AsyncDisposable {
     this.#link = link;
     this.#far = far;
     this.#loop = loop;
+    this.#ledger = new Ledger(loop.pool);
     this.#stages = (options.stages ?? []).map(toStage);
     const signals = options.signals ?? true;
-    this.#pipeline = new Pipeline([], this.#pipelineHost);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.closed = promise;
     this.#settleClosed = { resolve, reject };
     promise.catch(() => {});
-    this.#member = this.#asMember();
     for (const end of [device, far]) {
       if (end === undefined) continue;
       if (held.has(end)) throw new TypeError(`Cannot open a tunnel: "${end.name}" is another tunnel's`);
       held.add(end);
     }
-    device.attach(this.#host(() => this.#pipeline.counters.inbound));
-    far?.attach(this.#host(() => this.#pipeline.counters.outbound));
+    device.attach(this.#host(Direction.Inbound));
+    far?.attach(this.#host(Direction.Outbound));
     this.#cleanups.push(watch(loop.heartbeat, {
-      limit: options.watchdog ?? WATCHDOG,
+      limit: checkLimit(options.watchdog),
       signals,
       rescue: () => device.rescue(),
     }));
@@ -158,7 +151,7 @@ export class Tunnel implements AsyncDisposable {
   }
 
   get #ownStats(): TunnelStats {
-    const stats = this.#pipeline.counters.snapshot(this.#pipeline.queued + this.#sent.length);
+    const stats = this.#ledger.counters.snapshot(this.#inside);
     // What an end has accepted and not delivered is still inside.
     const waiting = [[stats.outbound, this.#far], [stats.inbound, this.device]] as const;
     for (const [flow, end] of waiting) {
@@ -167,6 +160,16 @@ export class Tunnel implements AsyncDisposable {
       stats.queued += queued;
     }
     return stats;
+  }
+
+  /** Packets inside, but for those that the ends have taken. */
+  get #inside(): number {
+    return (this.#pipeline?.queued ?? 0) + this.#sent.length;
+  }
+
+  /** Packets on their way in. */
+  get #arriving(): number {
+    return (this.#pipeline?.inboundLength ?? 0) + this.#sent.length;
   }
 
   /**
@@ -235,7 +238,7 @@ export class Tunnel implements AsyncDisposable {
    */
   send(data: Uint8Array | Packet): boolean {
     if (this.#closing) throw new Deno.errors.BadResource(`Cannot send: the tunnel "${this.name}" is closed`);
-    const { inboundLength, pool, counters } = this.#pipeline;
+    const { pool, counters } = this.#ledger;
     if (data.length === 0 || data.length > 65_535) {
       throw new TypeError(`Cannot send a packet of ${data.length} bytes`);
     }
@@ -244,7 +247,7 @@ export class Tunnel implements AsyncDisposable {
     }
     counters.inbound.packetsIn++;
     counters.inbound.bytesIn += data.length;
-    if (inboundLength + this.#sent.length >= SEND_LIMIT) {
+    if (this.#arriving >= SEND_LIMIT) {
       counters.drop("send queue full");
       return false;
     }
@@ -262,7 +265,7 @@ export class Tunnel implements AsyncDisposable {
   close(): void {
     if (this.#closing) return;
     this.#closing = true;
-    if (!this.#breathing) this.#end();
+    if (this.#relay?.isBreathing !== true) this.#end();
   }
 
   /** Closes the tunnel. It never throws: what went wrong is told by `run`, the surface, or `closed`. */
@@ -271,128 +274,31 @@ export class Tunnel implements AsyncDisposable {
     await this.closed.catch(() => {});
   }
 
-  #asMember(): LoopMember {
-    const due = () => this.#pipeline.due;
-    const waitable = () => this.#waitable;
-    return {
-      name: this.device.name,
-      get due() {
-        return due();
-      },
-      get waitable() {
-        return waitable();
-      },
-      breathe: (now, waited) => this.#breathe(now, waited),
-      arm: (waiter) => this.#arm(waiter),
-      fail: (error) => this.#fail(error),
-    };
-  }
-
-  #breathe(now: number, waited: Waiter | undefined): Breath {
-    this.#breathing = true;
-    const came = this.#move(now, waited);
-    this.#breathing = false;
+  #breathed(came: Breath): void {
     if (came > Breath.Idle) this.#publish();
     const failure = this.device.failure ?? this.#far?.failure;
     if (failure !== undefined) this.#failure ??= failure;
-    if (this.#finishing && this.#pipeline.inboundLength + this.#sent.length === 0) this.#closing = true;
+    if (this.#finishing && this.#arriving === 0) this.#closing = true;
     if (this.#closing || failure !== undefined) this.#end();
-    return came;
-  }
-
-  /**
-   * One breath. There is more to do at once when a batch was filled, when packets stand before a stage that this
-   * breath has passed already, or when a way is free that was not when its reader was due.
-   */
-  #move(now: number, waited: Waiter | undefined): Breath {
-    const { device } = this;
-    const far = this.#far;
-    const pipeline = this.#pipeline;
-    const { counters } = pipeline;
-    let moved = this.#link?.receive(pipeline, now, waited) === true;
-    // The others may have handed over more than one breath takes.
-    let more = moved;
-
-    const readsOut = pipeline.wantsOutbound;
-    if (readsOut && (waited === undefined || waited.isReady(this.#devicePlace))) {
-      const batch = pipeline.outbound[0]!;
-      if (pipeline.inhale(device, batch, counters.outbound, now) > 0) moved = true;
-      more ||= batch.full;
-    }
-    if (pipeline.flow(Direction.Outbound, now)) moved = true;
-    if (pipeline.waitingForFar > 0) {
-      moved = true;
-      if (far === undefined) pipeline.discardAll(pipeline.forFar, "no far end");
-      else if (pipeline.exhaleToFar(far)) more ||= !readsOut;
-    }
-    const waiting = pipeline.waitingForFar;
-
-    this.#sent.moveTo(pipeline.fromFar);
-    const readsIn = far !== undefined && pipeline.wantsInbound;
-    if (readsIn && (waited === undefined || waited.isReady(this.#farPlace))) {
-      const batch = pipeline.fromFar;
-      if (pipeline.inhale(far, batch, counters.inbound, now) > 0) moved = true;
-      more ||= batch.full;
-    }
-    if (pipeline.flow(Direction.Inbound, now)) moved = true;
-    if (pipeline.waitingForDevice > 0) {
-      moved = true;
-      if (pipeline.exhaleToDevice(device)) {
-        more ||= far !== undefined && !readsIn;
-      }
-    }
-
-    if (pipeline.due <= now && pipeline.tick(now)) more = true;
-    if (pipeline.pending || pipeline.waitingForFar > waiting) more = true;
-    return more ? Breath.More : moved ? Breath.Moved : Breath.Idle;
-  }
-
-  get #waitable(): boolean {
-    return this.device.waitable !== undefined &&
-      (this.#far === undefined || this.#far.waitable !== undefined);
-  }
-
-  #arm(waiter: Waiter): void {
-    const pipeline = this.#pipeline;
-    const far = this.#far;
-    const { device } = this;
-    if (device.waitable !== undefined) {
-      const reads = pipeline.wantsOutbound && this.#hasRoom(device);
-      this.#devicePlace = waiter.add(device.waitable, reads, pipeline.waitingForDevice > 0);
-    }
-    if (far?.waitable !== undefined) {
-      const reads = pipeline.wantsInbound && this.#hasRoom(far);
-      this.#farPlace = waiter.add(far.waitable, reads, pipeline.waitingForFar > 0);
-    }
-    this.#link?.arm(waiter, pipeline);
-  }
-
-  /** With no slot for an end's packets, what is ready cannot be read: the pool wakes the loop when there is one. */
-  #hasRoom(end: TunnelEnd): boolean {
-    const mtu = (end as Partial<Device>).mtu ?? this.device.mtu;
-    return this.#pipeline.pool.available(mtu) > 0;
-  }
-
-  get #pipelineHost(): PipelineHost {
-    const loop = this.#loop;
-    const { pool, heartbeat } = loop;
-    const others = this.#link === undefined ? {} : { others: this.#link };
-    return { pool, heartbeat, ...others, wake: () => loop.wake() };
   }
 
   /** Tells the other workers what there is to tell. */
   #publish(): void {
     if (this.#link === undefined) return;
-    const pipeline = this.#pipeline;
     const forFar = this.#far?.queued ?? 0;
     const forDevice = this.device.queued;
-    const inside = pipeline.queued + this.#sent.length + forFar + forDevice;
-    this.#link.publish(pipeline.counters, inside, forFar, forDevice);
+    this.#link.publish(this.#ledger.counters, this.#inside + forFar + forDevice, forFar, forDevice);
   }
 
-  #host(flow: () => FlowStats): EndHost {
+  /** What the end gets where this direction leads. */
+  #host(direction: Direction): EndHost {
+    const ledger = this.#ledger;
+    const leaving = ledger.flow(direction);
+    const arriving = ledger.flow(
+      direction === Direction.Outbound ? Direction.Inbound : Direction.Outbound,
+    );
     return {
-      pool: this.#loop.pool,
+      pool: ledger.pool,
       wake: () => this.#loop.wake(),
       watch: (waitable, readable) => {
         const end = this.#loop.watch(waitable, readable);
@@ -400,17 +306,15 @@ export class Tunnel implements AsyncDisposable {
         return end;
       },
       drop: (packet, reason) => {
-        flow().packetsOut--;
-        flow().bytesOut -= packet.length;
-        this.#pipeline.discard(packet, reason);
+        leaving.packetsOut--;
+        leaving.bytesOut -= packet.length;
+        ledger.discard(packet, reason);
       },
-      done: (packet) => this.#pipeline.giveBack(packet),
+      done: (packet) => ledger.giveBack(packet),
       refuse: (bytes, reason) => {
-        const { counters } = this.#pipeline;
-        const arriving = flow() === counters.inbound ? counters.outbound : counters.inbound;
         arriving.packetsIn++;
         arriving.bytesIn += bytes;
-        counters.drop(reason);
+        ledger.counters.drop(reason);
       },
     };
   }
@@ -431,7 +335,7 @@ export class Tunnel implements AsyncDisposable {
     }
     this.#take(surface);
     this.#far = end;
-    end.attach(this.#host(() => this.#pipeline.counters.outbound));
+    end.attach(this.#host(Direction.Outbound));
     this.#start([]);
   }
 
@@ -448,13 +352,23 @@ export class Tunnel implements AsyncDisposable {
   }
 
   #start(last: Stage[]): void {
-    this.#pipeline = new Pipeline([...this.#stages, ...last], this.#pipelineHost, this.#pipeline.counters);
-    this.#joined = true;
-    this.#loop.join(this.#member);
+    const loop = this.#loop;
+    const [device, far, link, sent, ledger] = [this.device, this.#far, this.#link, this.#sent, this.#ledger];
+    const pipeline = new Pipeline([...this.#stages, ...last], {
+      ledger,
+      heartbeat: loop.heartbeat,
+      others: link,
+      wake: () => loop.wake(),
+    });
+    this.#pipeline = pipeline;
+    this.#relay = new Relay({ device, far, pipeline, sent, link }, {
+      breathed: (came) => this.#breathed(came),
+      fail: (error) => this.#fail(error),
+    });
+    loop.join(this.#relay);
   }
 
   #fail(error: unknown): void {
-    this.#breathing = false;
     this.#failure ??= error;
     this.#end();
   }
@@ -463,16 +377,15 @@ export class Tunnel implements AsyncDisposable {
     if (this.#isClosed) return;
     this.#closing = true;
     this.#isClosed = true;
-    if (this.#joined) this.#loop.leave(this.#member);
+    if (this.#relay !== undefined) this.#loop.leave(this.#relay);
     for (const cleanup of this.#cleanups) cleanup();
     const waitables = [this.device.waitable, this.#far?.waitable].filter((waitable) =>
       waitable !== undefined
     );
     const problems: unknown[] = this.#failure === undefined ? [] : [this.#failure];
     const attempts = [
-      () => this.#pipeline.discardAll(this.#sent, "closed"),
-      () => this.#pipeline.close(),
-      () => this.#joined || closeStages(this.#stages),
+      () => this.#ledger.discardAll(this.#sent, "closed"),
+      () => this.#pipeline === undefined ? closeStages(this.#stages) : this.#pipeline.close(),
       () => this.#streams?.close(this.#failure),
       () => this.#far?.close(),
       () => this.device.close(),
@@ -497,60 +410,4 @@ export class Tunnel implements AsyncDisposable {
       else this.#settleClosed.reject(problems.length === 1 ? problems[0] : new AggregateError(problems));
     });
   }
-}
-
-/**
- * Opens a tunnel's device and far end. For programs that embed Warren; a script says `script()`.
- *
- * @throws {RangeError} when `watchdog` is no whole number, or negative.
- * @throws {TypeError} for several queues, each of which takes a worker that runs a script's module.
- * @throws {Error} as {@linkcode openDevice} does, and as the far end's opener does.
- */
-export async function openTunnel(options: TunnelOptions = {}): Promise<Tunnel> {
-  const count = workerCount(options);
-  if (count > 1) {
-    throw new TypeError(
-      `Cannot open a tunnel with ${count} queues: each takes a worker, and only a script's module runs in several: ` +
-        "write `export default script(import.meta, …)`",
-    );
-  }
-  const openNear = async () => options.device ?? await openDevice(options);
-  return await openTunnelOver(options, openNear, () => openFarEnd(options.far));
-}
-
-/** How many workers a tunnel takes: one for each queue, where there are several. */
-export function workerCount(options: TunnelOptions): number {
-  return Deno.build.os === "linux" ? checkDeviceOptions(options).queues : 1;
-}
-
-/** Opens a tunnel whose ends are opened so; for a script in several workers, with its link. */
-export async function openTunnelOver(
-  options: TunnelOptions,
-  openNear: () => Promise<Device>,
-  openFar: () => Promise<TunnelEnd | undefined>,
-  link?: WorkerLink,
-): Promise<Tunnel> {
-  const { watchdog = WATCHDOG } = options;
-  if (!Number.isInteger(watchdog) || watchdog < 0 || watchdog > MAX_WATCHDOG) {
-    throw new RangeError(
-      `Cannot set the watchdog to ${watchdog}: it takes whole milliseconds up to ${MAX_WATCHDOG}`,
-    );
-  }
-  const loop = currentLoop();
-  await using undo = new AsyncDisposableStack();
-  const device = await openNear();
-  undo.defer(() => closeWhole(device));
-  const far = await openFar();
-  if (far !== undefined) undo.defer(() => closeWhole(far));
-  await loop.acquire(device.waitable !== undefined || far?.waitable !== undefined);
-  undo.defer(() => loop.release([]));
-  const tunnel = new Tunnel(device, far, options, loop, link);
-  undo.move();
-  return tunnel;
-}
-
-/** Closes an end, until the system has everything back: what is opened next may have the same name. */
-async function closeWhole(end: TunnelEnd): Promise<void> {
-  end.close();
-  await end.closed;
 }

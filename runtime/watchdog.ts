@@ -8,8 +8,13 @@
 
 import type { Rescue } from "../lib/core/mod.ts";
 import type { Heartbeat } from "./heartbeat.ts";
+import { SIGNALS } from "./signals.ts";
 
 // Implementation
+/** How long a stage may take, where the options say nothing else (milliseconds). */
+const LIMIT = 5000;
+/** What a timer takes. */
+const MAX_LIMIT = 2 ** 31 - 1;
 /** How often the thread looks, as a part of the limit. */
 const LOOKS = 5;
 /** How often the loop's thread shows that it lives while it has no packets, as a part of the limit. */
@@ -36,7 +41,8 @@ interface Watched {
   hearts: Heart[];
   rescues: { code: string; data: Uint8Array[] }[];
   limit: number;
-  signals: boolean;
+  /** Those to listen to, from now on. */
+  signals: readonly Deno.Signal[];
   looks: number;
   patience: number;
 }
@@ -107,7 +113,7 @@ class Watchdog {
       return found === undefined ? [] : [{ code: String(found.code), data: found.data }];
     });
     const limit = Math.min(...hearts.map((heart) => heart.limit));
-    const signals = hearts.some((heart) => heart.signals);
+    const signals = hearts.some((heart) => heart.signals) ? SIGNALS : [];
     const watched: Watched = { hearts, rescues, limit, signals, looks: LOOKS, patience: PATIENCE };
     this.#worker ??= startGuard();
     this.#worker.postMessage(watched);
@@ -177,14 +183,12 @@ function guard(): void {
     }
   }
 
-  let listening = false;
+  const heard = new Set<Deno.Signal>();
   addEventListener("message", (event) => {
     watched = (event as MessageEvent<Watched>).data;
-    if (watched.signals && !listening) {
-      listening = true;
-      const signals: Deno.Signal[] = ["SIGINT"];
-      if (Deno.build.os !== "windows") signals.push("SIGTERM", "SIGHUP");
-      for (const signal of signals) Deno.addSignalListener(signal, interrupt);
+    for (const signal of watched.signals) {
+      if (!heard.has(signal)) Deno.addSignalListener(signal, interrupt);
+      heard.add(signal);
     }
     clearInterval(timer);
     timer = setInterval(look, watched.limit / watched.looks);
@@ -197,6 +201,16 @@ function watchdogOf(heartbeat: Heartbeat): Watchdog {
   let watchdog = watchdogs.get(heartbeat);
   if (watchdog === undefined) watchdogs.set(heartbeat, watchdog = new Watchdog(heartbeat));
   return watchdog;
+}
+
+/**
+ * How long a stage may take (milliseconds); 0 for ever.
+ *
+ * @throws {RangeError} when it is no whole number, negative, or longer than a timer takes.
+ */
+export function checkLimit(limit: number = LIMIT): number {
+  if (Number.isInteger(limit) && limit >= 0 && limit <= MAX_LIMIT) return limit;
+  throw new RangeError(`Cannot set the watchdog to ${limit}: it takes whole milliseconds up to ${MAX_LIMIT}`);
 }
 
 /** Watches a loop, from now until the returned function is called. */

@@ -3,7 +3,7 @@
 // @ts-types="./parse_args.d.ts"
 import { parseArgs } from "@std/cli/parse-args";
 import { checkDeviceOptions } from "../../driver/mod.ts";
-import { checkFarUrl } from "../transport/mod.ts";
+import { parseFarUrl } from "../transport/far_url.ts";
 import type { TunnelOptions } from "../tunnel.ts";
 import { nearest, UsageError } from "./failure.ts";
 
@@ -143,8 +143,7 @@ function merge(name: string, declared: TunnelOptions, parsed: Record<string, unk
     const values = isSwitch ? [] : (parsed[flag] ?? []) as string[];
     if (isSwitch ? parsed[flag] !== true : values.length === 0) continue;
     const key = `--${flagKey(name, flag)}`;
-    if (values.includes("")) throw new UsageError(`${key} needs a value`);
-    if (values.length > 1 && !REPEATED.includes(flag)) throw new UsageError(`${key} is given twice`);
+    checkValues(key, values, REPEATED.includes(flag));
     if (declared.device !== undefined && DEVICE_FLAGS.includes(flag)) {
       throw new UsageError(
         `${key} says nothing here: the script opens its device "${declared.device.name}" itself`,
@@ -166,8 +165,7 @@ function merge(name: string, declared: TunnelOptions, parsed: Record<string, unk
 /** Gives each tunnel a queue for each worker. */
 function setWorkers(tunnels: Record<string, TunnelOptions>, values: readonly string[]): void {
   const flag = `--${WORKERS}`;
-  if (values.includes("")) throw new UsageError(`${flag} needs a value`);
-  if (values.length > 1) throw new UsageError(`${flag} is given twice`);
+  checkValues(flag, values, false);
   for (const [name, options] of Object.entries(tunnels)) {
     const queues = blame(flag, () => {
       const queues = wholeNumber(values[0]!);
@@ -183,9 +181,14 @@ function setWorkers(tunnels: Record<string, TunnelOptions>, values: readonly str
   }
 }
 
+function checkValues(flag: string, values: readonly string[], mayRepeat: boolean): void {
+  if (values.includes("")) throw new UsageError(`${flag} needs a value`);
+  if (values.length > 1 && !mayRepeat) throw new UsageError(`${flag} is given twice`);
+}
+
 function check(options: TunnelOptions): void {
   checkDeviceOptions(options);
-  if (typeof options.far === "string") checkFarUrl(options.far);
+  if (typeof options.far === "string") parseFarUrl(options.far);
 }
 
 function blame<Result>(flags: string, attempt: () => Result): Result {

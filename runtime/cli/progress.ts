@@ -2,7 +2,8 @@
 
 import { formatCidr, parseCidr, Prefix } from "../../lib/address.ts";
 import type { TunnelStats } from "../../lib/core/mod.ts";
-import { type Tunnel, type TunnelOptions, workerCount } from "../tunnel.ts";
+import { workerCount } from "../open_tunnel.ts";
+import type { Tunnel, TunnelOptions } from "../tunnel.ts";
 
 // Implementation
 /** How often the counters are shown (milliseconds). */
@@ -22,7 +23,7 @@ export function describe(options: TunnelOptions): string {
     ),
     ...(mtu === undefined ? [] : [`MTU ${mtu}`]),
     ...(linux?.txQueueLength === undefined ? [] : [`queue of ${linux.txQueueLength} packets`]),
-    ...(linux?.queues === undefined || linux.queues === 1 ? [] : [`${linux.queues} workers`]),
+    ...workers(options),
     ...(far === undefined ? [] : [`far end ${typeof far === "string" ? far : "of the script's own"}`]),
   ].join(", ");
 }
@@ -31,12 +32,11 @@ export function describe(options: TunnelOptions): string {
 export function greet(tunnel: Tunnel, options: TunnelOptions): void {
   const { device, far } = tunnel;
   const own = options.device === undefined ? addresses(options) : [];
-  const count = workerCount(options);
   const facts = [
     ...own,
     `MTU ${device.mtu}`,
     ...(far === undefined ? [] : [`to ${far.name}`]),
-    ...(count === 1 ? [] : [`${count} workers`]),
+    ...workers(options),
   ];
   console.error(`${device.name} is open: ${facts.join(", ")}. Ctrl-C ends it.`);
   const prefixes = own.map(parseCidr).filter(({ address, length }) => length < address.bytes.length * 8 - 1);
@@ -103,6 +103,11 @@ function packets(count: number, bytes: number): string {
 
 function dropped(stats: TunnelStats): number {
   return Object.values(stats.dropped).reduce((sum, count) => sum + count, 0);
+}
+
+function workers(options: TunnelOptions): string[] {
+  const count = workerCount(options);
+  return count === 1 ? [] : [`${count} workers`];
 }
 
 function addresses(options: TunnelOptions): string[] {

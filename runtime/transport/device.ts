@@ -1,7 +1,6 @@
 /** A second device as a far end. */
 
-import { type DeviceOptions, openDevice } from "../../driver/mod.ts";
-import { checkDeviceOptions } from "../../driver/mod.ts";
+import { checkDeviceOptions, type DeviceOptions, openDevice } from "../../driver/mod.ts";
 import type { Device } from "../../lib/core/mod.ts";
 
 /** What {@linkcode device} was given: several workers open a queue each. */

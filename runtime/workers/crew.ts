@@ -9,16 +9,17 @@
  * What ends a tunnel in one of them ends it in all.
  */
 
-import { type DeviceOptions, dropShare, openDeviceQueues } from "../../driver/mod.ts";
-import type { TunnelEnd } from "../../lib/core/mod.ts";
+import { type DeviceOptions, type DeviceShare, dropShare, openDeviceQueues } from "../../driver/mod.ts";
+import type { Device } from "../../lib/core/mod.ts";
 import { currentLoop } from "../loop.ts";
+import { openTunnelOver } from "../open_tunnel.ts";
 import { deviceOptionsOf } from "../transport/device.ts";
 import { openerOf } from "../transport/mod.ts";
-import { openTunnelOver, type Tunnel, type TunnelOptions } from "../tunnel.ts";
+import type { Tunnel, TunnelOptions } from "../tunnel.ts";
 import { watchWorker } from "../watchdog.ts";
 import { startWorker } from "./boot.ts";
 import { closeLinkParts, type LinkParts, makeLinkParts, WorkerLink } from "./link.ts";
-import type { Order, Report, TunnelPart } from "./messages.ts";
+import type { Order, Report } from "./messages.ts";
 
 // Implementation
 /**
@@ -67,7 +68,7 @@ interface Shared {
   readonly parts: LinkParts;
   readonly link: WorkerLink;
   /** By worker, from the second one on; whatever is still here is nobody's. */
-  readonly shares: Omit<TunnelPart, "link">[];
+  readonly shares: { readonly device: DeviceShare; far: DeviceShare | undefined }[];
 }
 
 /** All workers of a script. */
@@ -107,18 +108,20 @@ export class Crew implements AsyncDisposable {
     });
     const shares: Shared["shares"] = [];
     this.#tunnels.set(name, { parts, link, shares });
-    const open = async (end: "device" | "far", options: DeviceOptions): Promise<TunnelEnd> => {
-      const linux = { ...options.linux, queues: this.#count };
-      const opened = await openDeviceQueues({ ...options, linux });
-      opened.shares.forEach((share, i) => {
-        const part: Partial<TunnelPart> = shares[i] ?? {};
-        shares[i] = { device: share, far: undefined, ...part, [end]: share };
-      });
+    const open = (options: DeviceOptions) =>
+      openDeviceQueues({ ...options, linux: { ...options.linux, queues: this.#count } });
+    const openNear = async (): Promise<Device> => {
+      const opened = await open(options);
+      for (const device of opened.shares) shares.push({ device, far: undefined });
       return opened.device;
     };
-    const far = options.far === undefined ? undefined : deviceOptionsOf(openerOf(options.far));
-    const openNear = async () => await open("device", options) as Tunnel["device"];
-    const openFar = async () => far === undefined ? undefined : await open("far", far);
+    const far = deviceOptionsOf(openerOf(options.far));
+    const openFar = async (): Promise<Device | undefined> => {
+      if (far === undefined) return undefined;
+      const opened = await open(far);
+      opened.shares.forEach((share, i) => shares[i]!.far = share);
+      return opened.device;
+    };
     return await openTunnelOver(options, openNear, openFar, link);
   }
 
@@ -153,13 +156,7 @@ export class Crew implements AsyncDisposable {
    */
   async [Symbol.asyncDispose](): Promise<void> {
     for (const colleague of this.#colleagues) colleague.tell({ kind: "stop" });
-    const timer = setTimeout(() => {
-      for (const colleague of this.#colleagues) {
-        if (!colleague.hasEnded) this.#lose(colleague, unresponsive(colleague, "end"));
-      }
-    }, PATIENCE);
-    await Promise.all(this.#colleagues.map(({ ended }) => ended.promise));
-    clearTimeout(timer);
+    await this.#patiently("end", ({ ended }) => ended);
     for (const { parts, shares } of this.#tunnels.values()) {
       await closeLinkParts(parts);
       for (const { device, far } of shares) {
@@ -220,18 +217,21 @@ export class Crew implements AsyncDisposable {
 
   async #leave(name: string): Promise<void> {
     for (const colleague of this.#colleagues) colleague.tell({ kind: "close", tunnel: name });
-    const timer = setTimeout(() => {
-      for (const colleague of this.#colleagues) {
-        if (!colleague.hasEnded) this.#lose(colleague, unresponsive(colleague, "close"));
-      }
-    }, PATIENCE);
-    await Promise.all(this.#colleagues.map(({ closed }) => closed.get(name)!.promise));
-    clearTimeout(timer);
+    await this.#patiently("close", ({ closed }) => closed.get(name)!);
   }
-}
 
-function unresponsive({ index }: Colleague, verb: string): Error {
-  return new Error(`Cannot ${verb} worker ${index}: it has not done so within ${PATIENCE} ms`);
+  /** Waits for something of every worker, and ends those that let it wait. */
+  async #patiently(verb: string, what: (colleague: Colleague) => PromiseWithResolvers<void>): Promise<void> {
+    await Promise.all(this.#colleagues.map(async (colleague) => {
+      const { promise } = what(colleague);
+      const timer = setTimeout(() => {
+        const message = `Cannot ${verb} worker ${colleague.index}: it has not done so within ${PATIENCE} ms`;
+        this.#lose(colleague, new Error(message));
+      }, PATIENCE);
+      await promise;
+      clearTimeout(timer);
+    }));
+  }
 }
 
 /** Refuses ends of which each worker would need one of its own. */

@@ -11,17 +11,20 @@ import { type DeviceShare, dropShare, joinDevice } from "../../driver/mod.ts";
 import type { Device, WorkerPlace } from "../../lib/core/mod.ts";
 import { parseScriptFlags } from "../cli/flags.ts";
 import { currentLoop } from "../loop.ts";
-import { isScript, runMain, type TunnelScript, type TunnelsScript } from "../script.ts";
-import { openTunnelOver, type Tunnel, type TunnelOptions } from "../tunnel.ts";
+import { openTunnelOver } from "../open_tunnel.ts";
+import { declaredTunnels, isScript, runMain, type TunnelScript, type TunnelsScript } from "../script.ts";
+import type { Tunnel, TunnelOptions } from "../tunnel.ts";
+import { onExit } from "../signals.ts";
 import { watchElsewhere } from "../watchdog.ts";
 import { WorkerLink } from "./link.ts";
 import { type Order, postable, type Report, type TunnelPart } from "./messages.ts";
 
-/** `Deno.exit`, and errors that nobody catches: they end this thread whatever the listeners do. */
-const ENDS = ["unload", "error", "unhandledrejection"] as const;
-
 const links = new Map<string, WorkerLink>();
 const opened: Record<string, Tunnel> = {};
+/** Tunnels that have ended in another worker; one may do so before it is open here. */
+const endedElsewhere = new Set<string>();
+/** Failures that the first worker knows as a tunnel's. */
+const told = new Set<unknown>();
 const going = Promise.withResolvers<boolean>();
 
 // A worker's global scope; the library's types are the window's.
@@ -60,11 +63,9 @@ async function openPart(
       say({ kind: "closed", tunnel: name, failed: true, error: postable(error) });
     },
   );
+  if (endedElsewhere.has(name)) tunnel.close();
   return tunnel;
 }
-
-/** Failures that the first worker knows as a tunnel's. */
-const told = new Set<unknown>();
 
 async function serve(order: Order & { kind: "open" }): Promise<void> {
   const { script, args, index, count, tunnels } = order;
@@ -82,8 +83,7 @@ async function serve(order: Order & { kind: "open" }): Promise<void> {
     for (const share of left) await dropShare(share);
   });
   const made = await load(script);
-  const declared = "tunnels" in made.options ? made.options.tunnels : { "": made.options };
-  const flags = parseScriptFlags(args, declared);
+  const flags = parseScriptFlags(args, declaredTunnels(made));
   for (const [name, part] of Object.entries(tunnels)) {
     const options = flags.tunnels[name];
     if (options === undefined) {
@@ -103,7 +103,7 @@ async function run(order: Order & { kind: "open" }): Promise<void> {
     failure = { error };
   }
   const failed = failure !== undefined && !told.has(failure.error);
-  for (const event of ENDS) removeEventListener(event, end);
+  forgetExit();
   say({ kind: "ended", failed, error: failed ? postable(failure!.error) : undefined, exit: undefined });
   scope.close();
 }
@@ -114,7 +114,7 @@ function end(event: Event): void {
   if (event.type === "unload") say({ kind: "ended", failed: false, error: undefined, exit: Deno.exitCode });
 }
 
-for (const event of ENDS) addEventListener(event, end);
+const forgetExit = onExit(end);
 addEventListener("message", (event) => {
   const order = (event as MessageEvent<Order>).data;
   switch (order.kind) {
@@ -128,6 +128,7 @@ addEventListener("message", (event) => {
       links.get(order.tunnel)?.accept(order.ring);
       break;
     case "close":
+      endedElsewhere.add(order.tunnel);
       links.get(order.tunnel)?.onEnd?.(undefined);
       break;
     case "stop":

@@ -6,8 +6,7 @@
  *     breath ─► publish ────────────────────────────►  stats
  */
 
-import { type BellEnds, openBell } from "../../driver/mod.ts";
-import type { Bell } from "../../driver/mod.ts";
+import { type Bell, type BellEnds, openBell, type Waiter } from "../../driver/mod.ts";
 import {
   type Counters,
   Direction,
@@ -15,16 +14,13 @@ import {
   type TunnelStats,
   type WorkerPlace,
 } from "../../lib/core/mod.ts";
-import type { OtherWorkers, Pipeline } from "../pipeline.ts";
-import type { Waiter } from "../../driver/mod.ts";
+import type { OtherWorkers, Pipeline } from "../pipeline/pipeline.ts";
 import { makeRing, PacketRing } from "./ring.ts";
 import { type Handed, makeTally, nothingHanded, readAll, sum, Tally, type Told } from "./tally.ts";
 
 // Implementation
 /** Packets that one breath takes over from others. */
 const RECEIVED_LIMIT = 64;
-/** A tag: the stage's number, and the direction in its lowest bit. */
-const DIRECTION_BITS = 1;
 
 /** What all workers of a tunnel have in common: values that can be posted. */
 export interface LinkParts {
@@ -108,7 +104,7 @@ export class WorkerLink implements OtherWorkers {
       this.#outgoing.set(worker, ring);
       this.#host.bring(memory, worker);
     }
-    if (!ring.push(packet, stage << DIRECTION_BITS | direction)) return false;
+    if (!ring.push(packet, tagOf(stage, direction))) return false;
     const flow = direction === Direction.Outbound ? this.#handed.outbound : this.#handed.inbound;
     flow.packetsOut++;
     flow.bytesOut += packet.length;
@@ -129,17 +125,18 @@ export class WorkerLink implements OtherWorkers {
       Atomics.store(this.#waiting, this.place.index, 0);
       if (waited === undefined || waited.isReady(this.#bellPlace)) this.#bells[this.place.index]!.hear();
     }
+    const { pool } = pipeline.ledger;
     let count = 0;
     for (const ring of this.#incoming) {
       for (; count < RECEIVED_LIMIT && canTake(ring, pipeline); count++) {
         const { nextLength, nextTag } = ring;
-        const packet = pipeline.pool.take(nextLength)!;
+        const packet = pool.take(nextLength)!;
         ring.shift(packet);
-        const direction = (nextTag & 1) as Direction;
+        const direction = directionOf(nextTag);
         const flow = direction === Direction.Outbound ? this.#handed.outbound : this.#handed.inbound;
         flow.packetsIn++;
         flow.bytesIn += packet.length;
-        pipeline.accept(packet, nextTag >>> DIRECTION_BITS, direction, now);
+        pipeline.accept(packet, stageOf(nextTag), direction, now);
       }
     }
     // Not always the same worker's first.
@@ -182,9 +179,22 @@ export class WorkerLink implements OtherWorkers {
   }
 }
 
+/** What a ring keeps with a packet: the stage's number, and the direction in the lowest bit. */
+function tagOf(stage: number, direction: Direction): number {
+  return stage << 1 | direction;
+}
+
+function stageOf(tag: number): number {
+  return tag >>> 1;
+}
+
+function directionOf(tag: number): Direction {
+  return (tag & 1) as Direction;
+}
+
 /** Whether the next packet of a ring has somewhere to go. */
 function canTake(ring: PacketRing, pipeline: Pipeline): boolean {
   const length = ring.nextLength;
-  return length >= 0 && pipeline.takes((ring.nextTag & 1) as Direction) &&
-    pipeline.pool.available(length) > 0;
+  return length >= 0 && pipeline.takes(directionOf(ring.nextTag)) &&
+    pipeline.ledger.pool.available(length) > 0;
 }

@@ -2,7 +2,8 @@
 
 import { Direction, type PacketBatch, PacketPool, type Stage } from "../../lib/core/mod.ts";
 import { Heartbeat } from "../../runtime/heartbeat.ts";
-import { type OtherWorkers, Pipeline } from "../../runtime/pipeline.ts";
+import { Ledger } from "../../runtime/ledger.ts";
+import { type OtherWorkers, Pipeline } from "../../runtime/pipeline/pipeline.ts";
 
 /** What a test drives. */
 export class TestPipeline {
@@ -20,8 +21,8 @@ export class TestPipeline {
     const stages = parts.filter((part) => "name" in part);
     const beside = parts.find((part) => "others" in part);
     this.pipeline = new Pipeline(stages, {
-      ...beside,
-      pool: this.pool,
+      ledger: new Ledger(this.pool),
+      others: beside?.others,
       heartbeat: new Heartbeat(),
       wake: () => void this.wakes++,
     });
@@ -31,7 +32,9 @@ export class TestPipeline {
   put(direction: Direction, bytes: number[]): void {
     const { pipeline } = this;
     const batch = direction === Direction.Outbound ? pipeline.outbound[0]! : pipeline.fromFar;
-    const flow = direction === Direction.Outbound ? pipeline.counters.outbound : pipeline.counters.inbound;
+    const flow = direction === Direction.Outbound
+      ? pipeline.ledger.counters.outbound
+      : pipeline.ledger.counters.inbound;
     for (const byte of bytes) {
       batch.push(this.pool.from(Uint8Array.of(byte))!);
       flow.packetsIn++;
@@ -51,13 +54,13 @@ export class TestPipeline {
   /** Takes what has come through for the far end and for the device, as their bytes. */
   take(): { far: number[]; device: number[] } {
     const { pipeline } = this;
-    const far = this.#empty(pipeline.forFar, pipeline.counters.outbound);
-    return { far, device: this.#empty(pipeline.forDevice, pipeline.counters.inbound) };
+    const far = this.#empty(pipeline.forFar, pipeline.ledger.counters.outbound);
+    return { far, device: this.#empty(pipeline.forDevice, pipeline.ledger.counters.inbound) };
   }
 
   /** Whether packets in are packets out, dropped and queued. */
   get balanced(): boolean {
-    const { outbound, inbound, created, dropped, queued } = this.pipeline.counters.snapshot(
+    const { outbound, inbound, created, dropped, queued } = this.pipeline.ledger.counters.snapshot(
       this.pipeline.queued,
     );
     const lost = Object.values(dropped).reduce((sum, count) => sum + count, 0);

@@ -323,7 +323,7 @@ systemTest(
       "#burst",
       "#move",
       "inhale",
-      "#exhale",
+      "exhale",
       "#readLong",
       "#writeOne",
       "wait",

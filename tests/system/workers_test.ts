@@ -280,6 +280,19 @@ systemTest(
   },
 );
 
+systemTest("Ctrl-C while another worker still loads the script ends all", NEEDS, async () => {
+  await using namespace = await openNamespace();
+  const load = `console.log("loading");
+    await new Promise<void>((resolve) => Deno.addSignalListener("SIGINT", () => resolve()));`;
+  const options = `await (async () => { if (self.name) { ${load} } return { name: "tun7" }; })()`;
+  await using program = await Program.start(namespace, options, WAIT, ["--quiet", "--workers", "2"]);
+  await program.said(/^loading$/m);
+  program.signal("SIGINT");
+  const { code, heard } = await program.ended();
+  assert.equal(code, 0, heard);
+  assert.equal((await namespace.ip("link")).length, 1);
+});
+
 systemTest("What fails in one worker ends all, with its message and exit code 1", NEEDS, async () => {
   await using namespace = await openNamespace();
   const second = (what: string) => `if (tunnel.worker.index === 1) { ${what} }`;

@@ -3,7 +3,8 @@
 import { ok, rejects, strictEqual, throws } from "node:assert/strict";
 import * as fc from "fast-check";
 import { MemoryDevice } from "../../../driver/memory.ts";
-import { checkFarUrl, openFarEnd } from "../../../runtime/transport/mod.ts";
+import { parseFarUrl } from "../../../runtime/transport/far_url.ts";
+import { openFarEnd } from "../../../runtime/transport/mod.ts";
 import { device } from "../../../runtime/transport/device.ts";
 import { udp } from "../../../runtime/transport/udp.ts";
 import { websocket } from "../../../runtime/transport/websocket.ts";
@@ -92,13 +93,13 @@ const BAD: [url: string, said: RegExp][] = [
   ["tun://tun1", /it is no URL of a far end/],
 ];
 
-Deno.test("checkFarUrl() takes every form of a far end", () => {
-  for (const url of GOOD) checkFarUrl(url);
+Deno.test("parseFarUrl() takes every form of a far end", () => {
+  for (const url of GOOD) parseFarUrl(url);
 });
 
-Deno.test("checkFarUrl() says what is wrong and what to do", () => {
+Deno.test("parseFarUrl() says what is wrong and what to do", () => {
   for (const [url, said] of BAD) {
-    throws(() => checkFarUrl(url), (error) => {
+    throws(() => parseFarUrl(url), (error) => {
       ok(error instanceof SyntaxError, url);
       ok(error.message.startsWith(`Cannot parse far end ${JSON.stringify(url)}: `), error.message);
       ok(said.test(error.message), error.message);
@@ -107,7 +108,7 @@ Deno.test("checkFarUrl() says what is wrong and what to do", () => {
   }
 });
 
-Deno.test("checkFarUrl() throws nothing but SyntaxError, whatever it gets", () => {
+Deno.test("parseFarUrl() throws nothing but SyntaxError, whatever it gets", () => {
   const parts = [
     "udp",
     "ws",
@@ -135,7 +136,7 @@ Deno.test("checkFarUrl() throws nothing but SyntaxError, whatever it gets", () =
   fc.assert(
     fc.property(text, (url) => {
       try {
-        checkFarUrl(url);
+        parseFarUrl(url);
       } catch (error) {
         ok(error instanceof SyntaxError, String(error));
       }

@@ -12,7 +12,8 @@ import {
 } from "../../../driver/mod.ts";
 import { parseAddress } from "../../../lib/address.ts";
 import { type Packet, PacketBatch } from "../../../lib/core/mod.ts";
-import { openTunnel, type Tunnel, type TunnelOptions } from "../../../runtime/tunnel.ts";
+import { openTunnel } from "../../../runtime/open_tunnel.ts";
+import type { Tunnel, TunnelOptions } from "../../../runtime/tunnel.ts";
 import { udp, UdpTransport } from "../../../runtime/transport/udp.ts";
 import { empty, numbered, pattern, receive, sequenceOf } from "../../conformance/end.ts";
 import { TestHost, turn, until } from "../../kit/host.ts";

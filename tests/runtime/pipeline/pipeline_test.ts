@@ -8,9 +8,9 @@ import {
   type PacketBatch,
   type Stage,
   type StageContext,
-} from "../../lib/core/mod.ts";
-import type { OtherWorkers } from "../../runtime/pipeline.ts";
-import { TestPipeline } from "../kit/pipeline.ts";
+} from "../../../lib/core/mod.ts";
+import type { OtherWorkers } from "../../../runtime/pipeline/pipeline.ts";
+import { TestPipeline } from "../../kit/pipeline.ts";
 
 const { Outbound, Inbound } = Direction;
 
@@ -84,7 +84,7 @@ Deno.test("StageContext.handOver() gives packets to the same stage of another wo
   alone.settle();
   assert.deepEqual(sent, [[[2], 2, 1, Outbound]]);
   assert.deepEqual(alone.take().far, [1]);
-  const { outbound, dropped } = alone.pipeline.counters.snapshot(alone.pipeline.queued);
+  const { outbound, dropped } = alone.pipeline.ledger.counters.snapshot(alone.pipeline.queued);
   assert.deepEqual([outbound.packetsIn, outbound.packetsOut, dropped], [3, 2, { "hand-over full": 1 }]);
   assert.equal(alone.balanced, true);
   assert.equal(alone.pool.taken, 0);
@@ -98,7 +98,7 @@ Deno.test("Pipeline.accept() has a packet enter its stage, in its direction", ()
   test.pipeline.accept(packet(0), 3, Outbound, 0);
   test.settle();
   assert.deepEqual(test.take(), { far: [23], device: [21] });
-  assert.deepEqual(test.pipeline.counters.snapshot(0).dropped, { "handed over to no stage": 1 });
+  assert.deepEqual(test.pipeline.ledger.counters.snapshot(0).dropped, { "handed over to no stage": 1 });
   assert.equal(test.balanced, true);
 });
 
@@ -156,7 +156,7 @@ Deno.test("StageContext.drop() counts by reason and gives the slot back", () => 
   test.put(Outbound, [1, 2, 2, 3]);
   test.settle();
   assert.deepEqual(test.take().far, [1, 3]);
-  assert.deepEqual(test.pipeline.counters.snapshot(0).dropped, { two: 2 });
+  assert.deepEqual(test.pipeline.ledger.counters.snapshot(0).dropped, { two: 2 });
   assert.equal(test.balanced, true);
 });
 
@@ -169,7 +169,7 @@ Deno.test("StageContext.take() makes a packet of the stage's own, until the pool
   }));
   test.put(Outbound, [1]);
   test.settle();
-  assert.equal(test.pipeline.counters.created, 255);
+  assert.equal(test.pipeline.ledger.counters.created, 255);
   assert.equal(test.balanced, true);
   assert.equal(test.take().device.length, 255);
   assert.equal(test.balanced, true);
@@ -245,7 +245,7 @@ Deno.test("Pipeline.close() gives back what stages hold, and closes them", () =>
   test.settle();
   test.pipeline.close();
   assert.deepEqual([test.pool.taken, test.pipeline.queued, closed], [0, 0, 1]);
-  assert.deepEqual(test.pipeline.counters.snapshot(0).dropped, { closed: 3 });
+  assert.deepEqual(test.pipeline.ledger.counters.snapshot(0).dropped, { closed: 3 });
 });
 
 Deno.test("Pipeline loses and doubles no packet, whatever its stages do", () => {

@@ -4,30 +4,21 @@
  * the packets behind it.
  */
 
-import { type Packet, PacketBatch, type PacketPool } from "../lib/core/mod.ts";
-import { Cutter } from "../lib/segment.ts";
-
-/** What becomes of packets that cannot go on, and of the number of those that can. */
-export interface CuttingHost {
-  /** Where segments are made. */
-  readonly pool: PacketPool;
-  /** Counts packets that were made. */
-  create(count: number): void;
-  /** Throws a packet away and counts it. */
-  discard(packet: Packet, reason: string): void;
-}
+import { type Packet, PacketBatch } from "../../lib/core/mod.ts";
+import { Cutter } from "../../lib/segment.ts";
+import type { Ledger } from "../ledger.ts";
 
 /** What waits for one end: ordinary packets, and what is left of the super-packet that is being cut. */
 export class Cutting {
   /** What the end is to take next. */
   readonly segments: PacketBatch = new PacketBatch();
-  readonly #host: CuttingHost;
+  readonly #ledger: Ledger;
   readonly #cutter = new Cutter();
   #packet: Packet | undefined;
 
   /** With nothing to be cut. */
-  constructor(host: CuttingHost) {
-    this.#host = host;
+  constructor(ledger: Ledger) {
+    this.#ledger = ledger;
   }
 
   /** Packets that wait, those that are still to be cut among them. */
@@ -48,26 +39,24 @@ export class Cutting {
 
   /** Throws everything away. */
   clear(reason: string): void {
-    const { segments } = this;
-    for (let i = 0; i < segments.length; i++) this.#host.discard(segments.packets[i]!, reason);
-    segments.clear();
+    this.#ledger.discardAll(this.segments, reason);
     this.#abandon(reason);
   }
 
   /** Throws away what is left of the super-packet; what was not cut out of it was never made. */
   #abandon(reason: string): void {
     if (this.#packet === undefined) return;
-    this.#host.create(1 - this.#cutter.remaining);
-    this.#host.discard(this.#packet, reason);
+    this.#ledger.counters.created += 1 - this.#cutter.remaining;
+    this.#ledger.discard(this.#packet, reason);
     this.#packet = undefined;
   }
 
   #start(packet: Packet): void {
     const objection = this.#cutter.start(packet);
-    if (objection !== undefined) return this.#host.discard(packet, objection);
+    if (objection !== undefined) return this.#ledger.discard(packet, objection);
     packet.owner = this;
     this.#packet = packet;
-    this.#host.create(this.#cutter.remaining - 1);
+    this.#ledger.counters.created += this.#cutter.remaining - 1;
   }
 
   /** Goes on with the super-packet; returns whether none is left to be cut. */
@@ -75,7 +64,7 @@ export class Cutting {
     if (this.#packet === undefined) return true;
     while (this.#cutter.remaining > 0) {
       if (this.segments.full) return false;
-      const segment = this.#cutter.next(this.#host.pool);
+      const segment = this.#cutter.next(this.#ledger.pool);
       if (segment === undefined) {
         if (this.segments.length > 0) return false;
         this.#abandon("pool empty");

@@ -8,7 +8,7 @@ import {
   type Stage,
   type StageContext,
   Verdict,
-} from "../lib/core/mod.ts";
+} from "../../lib/core/mod.ts";
 
 /** A handler as a stage: one verdict a packet. */
 class HandlerStage implements Stage {

@@ -1,0 +1,132 @@
+/** A stage in its place among the others: the context that it sees, and the bookkeeping of what it claims. */
+
+import {
+  Direction,
+  type Packet,
+  type PacketBatch,
+  type Stage,
+  type StageContext,
+  type WorkerPlace,
+} from "../../lib/core/mod.ts";
+import type { Ledger } from "../ledger.ts";
+import type { Pipeline } from "./pipeline.ts";
+
+/** A stage in its place: the context that it sees, and the bookkeeping of what it claims. */
+export class StagePlace implements StageContext {
+  readonly stage: Stage;
+  /** Which worker it runs in. */
+  readonly worker: WorkerPlace;
+  /** Its number for the watchdog. */
+  readonly number: number;
+  now = 0;
+  direction: Direction = Direction.Outbound;
+  /** When it wants its next tick (monotonic milliseconds). */
+  due: number;
+  /** How many packets it holds or has taken. */
+  held = 0;
+
+  readonly #pipeline: Pipeline;
+  readonly #ledger: Ledger;
+  readonly #index: number;
+  /** How many packets of the batch that it looks at are claimed: they leave it when the stage returns. */
+  claimed = 0;
+  #batch: PacketBatch | undefined;
+
+  constructor(stage: Stage, index: number, number: number, pipeline: Pipeline) {
+    this.stage = stage;
+    this.number = number;
+    this.#index = index;
+    this.#pipeline = pipeline;
+    this.#ledger = pipeline.ledger;
+    this.worker = pipeline.worker;
+    this.due = stage.tick === undefined ? Infinity : 0;
+  }
+
+  /** Runs the stage over a batch; what it claims is gone from the batch afterwards. */
+  pass(batch: PacketBatch, direction: Direction, now: number): void {
+    const { stage } = this;
+    if (direction === Direction.Outbound ? stage.outbound === undefined : stage.inbound === undefined) return;
+    const count = batch.length;
+    this.#batch = batch;
+    this.direction = direction;
+    this.now = now;
+    try {
+      if (direction === Direction.Outbound) stage.outbound!(batch, this);
+      else stage.inbound!(batch, this);
+      if (batch.length !== count) {
+        throw new TypeError("Cannot change a batch's length: use context.drop, hold and emit");
+      }
+    } finally {
+      // A stage that throws has claimed packets, too: what is left is the batch's alone.
+      this.#batch = undefined;
+      if (this.claimed > 0) batch.compact();
+      this.claimed = 0;
+    }
+  }
+
+  tick(now: number): void {
+    this.now = now;
+    this.direction = Direction.Outbound;
+    const wait = this.stage.tick!(this);
+    if (wait !== undefined && !(typeof wait === "number" && wait >= 0)) {
+      throw new TypeError(
+        `Cannot tick again in ${wait} ms: a tick returns milliseconds from 0 on, or undefined`,
+      );
+    }
+    this.due = wait === undefined ? Infinity : now + wait;
+  }
+
+  take(length: number): Packet | undefined {
+    if (this.#pipeline.closed) return undefined;
+    const packet = this.#ledger.pool.take(length);
+    if (packet === undefined) return undefined;
+    packet.owner = this;
+    packet.time = this.now;
+    this.held++;
+    this.#ledger.counters.created++;
+    return packet;
+  }
+
+  emit(packet: Packet, direction: Direction): void {
+    this.#claim(packet, "emit");
+    const { outbound, inbound } = this.#pipeline;
+    if (direction === Direction.Outbound) outbound[this.#index + 1]!.push(packet);
+    else inbound[this.#index]!.push(packet);
+  }
+
+  hold(packet: Packet): void {
+    this.#claim(packet, "hold");
+    packet.owner = this;
+    this.held++;
+  }
+
+  drop(packet: Packet, reason: string): void {
+    this.#claim(packet, "drop");
+    this.#ledger.discard(packet, reason);
+  }
+
+  handOver(packet: Packet, worker: number, direction: Direction = this.direction): void {
+    const { index, count } = this.worker;
+    if (!Number.isInteger(worker) || worker < 0 || worker >= count) {
+      throw new RangeError(`Cannot hand over to worker ${worker}: there are ${count}, from 0 on`);
+    }
+    if (worker === index) throw new TypeError(`Cannot hand over to worker ${worker}: it is this one`);
+    this.#claim(packet, "hand over");
+    this.#pipeline.handOver(packet, worker, this.#index, direction);
+  }
+
+  wake(): void {
+    if (this.stage.tick !== undefined) this.due = 0;
+    this.#pipeline.wake();
+  }
+
+  #claim(packet: Packet, verb: string): void {
+    if (packet.owner === this) this.held--;
+    else if (packet.owner !== undefined && packet.owner === this.#batch) this.claimed++;
+    else {
+      throw new TypeError(
+        `Cannot ${verb} a packet that stage "${this.stage.name}" does not have: it was dropped, held or emitted before`,
+      );
+    }
+  }
+}

@@ -1,0 +1,144 @@
+/** Far ends as text: `udp://192.0.2.1:4500`, `ws://192.0.2.1:80/`, `tun:tun1`. */
+
+import { checkDeviceOptions, type DeviceOptions } from "../../driver/mod.ts";
+import { fail, parseHostPort, parseListen, parsePeer } from "./_host_port.ts";
+import { device } from "./device.ts";
+import type { EndOpener } from "./mod.ts";
+import { udp } from "./udp.ts";
+import { websocket } from "./websocket.ts";
+
+/**
+ * What a far end's URL says, as what opens it. The address in it is the other side's, or with `?listen` one's own:
+ *
+ * | URL | means |
+ * |---|---|
+ * | `udp://HOST:PORT` | {@linkcode udp}, to this peer, from a free port |
+ * | `udp://HOST:PORT?listen=PORT` | the same, from this port, or from `ADDRESS:PORT` |
+ * | `udp://ADDRESS:PORT?listen` | to whoever sent the last datagram to this address |
+ * | `…?interface=NAME`, `…&interface=NAME` | the same, by this interface alone, whatever the routes say |
+ * | `ws://HOST:PORT/PATH`, `wss://…` | {@linkcode websocket}, to this server |
+ * | `ws://ADDRESS:PORT/PATH?listen` | as the server |
+ * | `tun:NAME` | another TUN {@linkcode device} |
+ * | `tun:NAME?offload=no`, `?uring=no` | the same, without super-packets or io_uring (Linux) |
+ *
+ * IPv6 addresses stand in brackets: `udp://[2001:db8::1]:4500`.
+ *
+ * @throws {SyntaxError} when it is anything else.
+ */
+export function parseFarUrl(text: string): EndOpener {
+  const subject = `far end ${JSON.stringify(text)}`;
+  const tun = /^tun:(?!\/\/)(.*)$/s.exec(text);
+  if (tun !== null) return parseTun(tun[1]!, subject);
+  const parts = /^(udp|ws|wss):\/\/([^/?#\s]*)(\/[^?#\s]*)?(?:\?([^#\s]*))?$/.exec(text);
+  if (parts === null) {
+    fail(
+      subject,
+      "it is no URL of a far end",
+      "write udp://HOST:PORT, udp://ADDRESS:PORT?listen, ws://HOST:PORT/, wss://HOST/ or tun:NAME",
+    );
+  }
+  const [, scheme, place, path = "/", query] = parts as unknown as [string, string, string, string?, string?];
+  return scheme === "udp"
+    ? parseUdp(place, path, query, subject)
+    : parseWebSocket(text, scheme, place, path, query, subject);
+}
+
+function parseTun(text: string, subject: string): EndOpener {
+  const [, name, query] = /^([^?]*)(?:\?(.*))?$/s.exec(text) as unknown as [string, string, string?];
+  const linux: DeviceOptions["linux"] = {};
+  for (const part of query?.split("&") ?? []) {
+    const [, key] = /^(offload|uring)=no$/.exec(part) ??
+      fail(subject, `"${part}" is not understood`, 'write "?offload=no" or "?uring=no"');
+    if (linux[key as "offload" | "uring"] === false) {
+      fail(subject, `${key} is in "?${query}" twice`, "leave one out");
+    }
+    linux[key as "offload" | "uring"] = false;
+  }
+  try {
+    checkDeviceOptions({ name, linux });
+  } catch (error) {
+    fail(
+      subject,
+      (error as Error).message.replace(/^Cannot open device ".*": /s, ""),
+      "write one such as tun:tun1",
+    );
+  }
+  return device({ name, linux });
+}
+
+function parseUdp(place: string, path: string, query: string | undefined, subject: string): EndOpener {
+  if (path !== "/") fail(subject, `it has a path, "${path}"`, "leave it out");
+  const { listen, ...rest } = parseUdpQuery(query, subject);
+  if (listen === "") {
+    parseOwn(place, subject);
+    return udp({ listen: place, ...rest });
+  }
+  const { family } = parsePeer(place, subject);
+  if (listen === undefined) return udp({ peer: place, ...rest });
+  const local = parseListen(listen, subject);
+  if (family !== undefined && listen.includes(":") && local.family !== family) {
+    fail(subject, "one address is IPv4 and one is IPv6", "write two of one kind, or a port alone");
+  }
+  return udp({ peer: place, listen, ...rest });
+}
+
+type UdpQuery = "listen" | "interface";
+
+/** `listen`, `listen=PORT`, `interface=NAME`, or two of them; a name's odd characters are written as `%20`. */
+function parseUdpQuery(query: string | undefined, subject: string): Partial<Record<UdpQuery, string>> {
+  const found: Partial<Record<UdpQuery, string>> = {};
+  for (const part of query?.split("&") ?? []) {
+    const [key, value] =
+      /^(listen|interface)(?:=(.+))?$/.exec(part)?.slice(1) as [UdpQuery, string?] | undefined ??
+        fail(
+          subject,
+          `"${part}" in "?${query}" is not understood`,
+          'write "?listen" when the address is your own, "?listen=PORT", or "?interface=NAME"',
+        );
+    if (found[key] !== undefined) fail(subject, `${key} is in "?${query}" twice`, "leave one out");
+    const text = value === undefined ? "" : decode(value);
+    if (text === undefined) {
+      fail(subject, `"${part}" is no percent-encoded text`, "write a space as %20, % as %25");
+    }
+    if (key === "interface" && text === "") fail(subject, "interface has no name", "write ?interface=eth0");
+    found[key] = text;
+  }
+  return found;
+}
+
+function decode(text: string): string | undefined {
+  try {
+    const decoded = decodeURIComponent(text);
+    return decoded.includes("\0") ? undefined : decoded;
+  } catch {
+    return undefined;
+  }
+}
+
+function parseWebSocket(
+  text: string,
+  scheme: string,
+  place: string,
+  path: string,
+  query: string | undefined,
+  subject: string,
+): EndOpener {
+  if (query === "listen") {
+    if (scheme === "wss") {
+      fail(subject, "the listening side has no certificate", "write ws:// behind a proxy with TLS");
+    }
+    parseOwn(place, subject);
+    return websocket({ listen: place, path });
+  }
+  if (place.includes("@")) fail(subject, "it has a user name", "leave it out");
+  // A port may be left out here: 80 or 443.
+  parseHostPort(/:\d*$/.test(place) ? place : `${place}:80`, subject);
+  return websocket({ url: text });
+}
+
+function parseOwn(place: string, subject: string): void {
+  if (/^\d*$/.test(place)) {
+    fail(subject, "it has no address", `write 0.0.0.0:${place || "4500"} for all addresses`);
+  }
+  parseListen(place, subject);
+}
