@@ -274,9 +274,9 @@ export function joinTunDevice({ fd, index, name, offload, uring }: DeviceShare):
   using undo = new DisposableStack();
   undo.defer(() => libc().close(fd));
   const netlink = undo.use(Netlink.open());
+  const monitor = undo.use(LinkMonitor.open(index));
   const link = netlink.link(index);
   if (link === undefined) throw systemError(`use "${name}"`, "RTM_GETLINK", Errno.ENODEV);
-  const monitor = LinkMonitor.open(index);
   undo.move();
   return new TunDevice({ fd, offload, uring, link, netlink, setup: undefined, monitor });
 }

@@ -91,12 +91,20 @@ export function parseScriptFlags(
   const keys = names.flatMap((name) => Object.keys(TUNNEL_FLAGS).map((flag) => flagKey(name, flag)));
   const switches = names.flatMap((name) => SWITCHES.map((flag) => flagKey(name, flag)));
   const valued = keys.filter((key) => !switches.includes(key));
+  const end = args.indexOf("--");
+  if (end >= 0 && end + 1 < args.length) {
+    throw new UsageError(
+      `"${args[end + 1]}" is not expected here: a script takes only flags, before "--"`,
+    );
+  }
   // To the parser, these words would be a flag's value.
   const odd = args.findIndex((word) => word === "true" || word === "false");
   const before = args[odd - 1]?.replace(/^--?/, "");
   if (before !== undefined && [...BOOLEAN_FLAGS, ...switches, "h", "q"].includes(before)) {
     throw new UsageError(unknownArgument(args[odd]!, keys));
   }
+  const told = args.find((argument) => BOOLEAN_FLAGS.some((flag) => argument.startsWith(`--${flag}=`)));
+  if (told !== undefined) throw new UsageError(`${told} has a value: ${told.replace(/=.*/s, "")} takes none`);
   const profiles = args.filter(isProfileFlag);
   if (profiles.length > 1) throw new UsageError(`--${PROFILE_FLAG} is given twice`);
   if (profiles[0]?.endsWith("=")) throw new UsageError(`${profiles[0]} needs a file's name behind it`);
@@ -109,8 +117,6 @@ export function parseScriptFlags(
       throw new UsageError(unknownArgument(argument, keys));
     },
   });
-  // What stands behind "--".
-  if (parsed._.length > 0) throw new UsageError(unknownArgument(String(parsed._[0]), keys));
   const help = parsed.help === true;
   const tunnels: Record<string, TunnelOptions> = {};
   for (const name of names) {
@@ -217,7 +223,9 @@ export function unknownArgument(argument: string, keys: readonly string[]): stri
     return `"${argument}" is not expected here: ${remedy}`;
   }
   const name = argument.replace(/^-+/, "").replace(/=.*/s, "");
+  // What is on by default has a flag that turns it off.
   const near = keys.find((key) => key.endsWith(`.${name}`)) ??
+    keys.find((key) => SWITCHES.some((flag) => flag === `no-${name}` && key.endsWith(flag))) ??
     nearest(name, [...keys, ...BOOLEAN_FLAGS, PROFILE_FLAG, WORKERS]) ??
     // That is what Deno and Node.js call it.
     (name.startsWith("cpu-prof") ? PROFILE_FLAG : undefined);

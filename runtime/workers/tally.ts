@@ -104,20 +104,20 @@ export class Tally {
   /** What was told last; while it is written, it may be half of one and half of another. */
   read(): Told {
     const numbers = this.#numbers;
-    const dropped: Record<string, number> = {};
+    const dropped = new Map<string, number>();
     const decoder = new TextDecoder();
     for (let place = 0; place < this.#words[REASONS]!; place++) {
       const start = place * TEXT + 1;
       const text = decoder.decode(this.#texts.slice(start, start + this.#texts[start - 1]!));
       // Of long ones, the beginnings may be the same.
-      dropped[text] = (dropped[text] ?? 0) + numbers[PART.dropped + place]!;
+      addTo(dropped, text, numbers[PART.dropped + place]!);
     }
     return {
       stats: {
         outbound: this.#flow(PART.outbound),
         inbound: this.#flow(PART.inbound),
         created: numbers[PART.rest]!,
-        dropped,
+        dropped: Object.fromEntries(dropped),
         queued: numbers[PART.rest + 2]!,
         malformed: numbers[PART.rest + 1]!,
       },
@@ -180,7 +180,8 @@ export function readAll(tallies: readonly Tally[]): Told[] {
  */
 export function sum(all: readonly Told[], closed: boolean): TunnelStats {
   const { outbound, inbound } = nothingHanded();
-  const total: TunnelStats = { outbound, inbound, created: 0, dropped: {}, queued: 0, malformed: 0 };
+  const total = { outbound, inbound, created: 0, queued: 0, malformed: 0 };
+  const dropped = new Map<string, number>();
   for (const { stats, handed } of all) {
     for (const direction of ["outbound", "inbound"] as const) {
       const flow = total[direction];
@@ -193,13 +194,15 @@ export function sum(all: readonly Told[], closed: boolean): TunnelStats {
     total.created += stats.created;
     total.queued += stats.queued;
     total.malformed += stats.malformed;
-    for (const [reason, count] of Object.entries(stats.dropped)) {
-      total.dropped[reason] = (total.dropped[reason] ?? 0) + count;
-    }
+    for (const [reason, count] of Object.entries(stats.dropped)) addTo(dropped, reason, count);
   }
   if (closed && total.queued > 0) {
-    total.dropped.closed = (total.dropped.closed ?? 0) + total.queued;
+    addTo(dropped, "closed", total.queued);
     total.queued = 0;
   }
-  return total;
+  return { ...total, dropped: Object.fromEntries(dropped) };
+}
+
+function addTo(dropped: Map<string, number>, reason: string, count: number): void {
+  dropped.set(reason, (dropped.get(reason) ?? 0) + count);
 }

@@ -107,6 +107,11 @@ const REFUSED: [args: string[], message: RegExp][] = [
   [["--__proto__.mtu", "9"], /is no flag of this script/],
   [["my.ts"], /^"my\.ts" is not expected here/],
   [["--", "my.ts"], /^"my\.ts" is not expected here/],
+  [["--", "--profile"], /^"--profile" is not expected here: a script takes only flags, before "--"$/],
+  [["--dry-run=no"], /^--dry-run=no has a value: --dry-run takes none$/],
+  [["--help=false"], /^--help=false has a value/],
+  [["--offload"], /^--offload is no flag of this script: did you mean --no-offload\?$/],
+  [["--uring=yes"], /did you mean --no-uring\?$/],
 ];
 
 for (const [args, message] of REFUSED) {

@@ -110,3 +110,15 @@ Deno.test("sum() counts packets that are handed over once, and queued between tw
   }
   assert.ok(workers.some(({ handed }) => handed.outbound.packetsIn > 0));
 });
+
+Deno.test("sum() adds reasons that are named like what every object has", () => {
+  const counters = new Counters();
+  const memory = makeTally();
+  for (const reason of ["constructor", "__proto__", "toString", "constructor"]) counters.drop(reason);
+  new Tally(memory).publish(counters, nothingHanded(), 0, 0, 0);
+  const told = readAll([new Tally(memory), new Tally(memory)]);
+  assert.deepEqual(Object.entries(sum(told, false).dropped), [["constructor", 4], ["__proto__", 2], [
+    "toString",
+    2,
+  ]]);
+});
