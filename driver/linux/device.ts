@@ -144,8 +144,8 @@ export class TunDevice implements Device {
   /** Reads packets until the kernel has no more, the batch is full, or the pool is empty. */
   read(batch: PacketBatch): number {
     if (this.#closed) return 0;
-    // A slot takes more than the MTU, so that a packet of before a change of it is not cut.
-    return this.#queue.read(batch, this.#mtu <= SMALL_ROOM ? SMALL_ROOM : LARGE_ROOM);
+    // A slot takes more than the MTU: what fills it has been cut, since the MTU was raised a moment ago.
+    return this.#queue.read(batch, this.#mtu < SMALL_ROOM ? SMALL_ROOM : LARGE_ROOM);
   }
 
   /** Writes packets until the kernel takes no more; those that it refuses are dropped with its reason. */

@@ -127,6 +127,20 @@ Deno.test("TunDevice reads what came before its MTU grew, and then without a rin
   rig.close();
 });
 
+Deno.test("TunDevice counts packets that are longer than the MTU it knows, which the kernel cuts", async () => {
+  const rig = new Rig(await openDevices(1500, { offload: false }));
+  for (const burst of [1, BURST]) {
+    rig.write(burst);
+    const long = new PacketBatch();
+    long.push(rig.nearHost.pool.from(pattern(3000))!);
+    rig.near.write(long);
+    rig.write(1);
+    assert.equal(rig.readAll(), burst === BURST && !REFUSED);
+  }
+  assert.deepEqual(rig.farHost.refused, { "longer than the MTU": 2 });
+  rig.close();
+});
+
 Deno.test("TunDevice.close() gives back what a ring has lent, and counts what was not read", async () => {
   const rig = new Rig(await openDevices(1500, { offload: false }));
   rig.write(BURST);

@@ -2,6 +2,9 @@
 
 import type { EndHost, Packet, PacketBatch, Waitable } from "../../../lib/core/mod.ts";
 
+/** Why a packet is lost that fills its slot: the kernel has cut it, since the MTU was raised a moment ago. */
+export const CUT = "longer than the MTU";
+
 /** What a device takes and gives besides ordinary packets. */
 export interface Offload {
   /** Whether it takes super-packets of TCP, and unfinished sums; each packet has virtio's header in front. */
@@ -30,7 +33,7 @@ export interface DeviceQueue {
   readonly queued: number;
   /** Gives it its loop. */
   attach(host: EndHost): void;
-  /** Reads packets no longer than `room` until the kernel has no more, the batch is full, or the pool is empty. */
+  /** Reads packets shorter than `room` until the kernel has no more, the batch is full, or the pool is empty. */
   read(batch: PacketBatch, room: number): number;
   /** Writes packets until the kernel takes no more. */
   write(batch: PacketBatch): number;

@@ -21,7 +21,7 @@ import { addressOf } from "../../native_memory.ts";
 import { IOVEC_WORDS, setIovec } from "../../posix/iovec.ts";
 import { Errno } from "../errno.ts";
 import { errno, libc } from "../libc.ts";
-import type { DeviceQueue, QueueOptions } from "./queue.ts";
+import { CUT, type DeviceQueue, type QueueOptions } from "./queue.ts";
 import { readVnetHeader, VNET_HEADER, writeVnetHeader } from "./virtio_net.ts";
 
 // Implementation
@@ -89,7 +89,7 @@ export class TunQueue implements DeviceQueue {
     this.#addresses = pool.packets.map((packet) => BigInt(start + packet.slotStart));
   }
 
-  /** Reads packets no longer than `room` until the kernel has no more, the batch is full, or the pool is empty. */
+  /** Reads packets shorter than `room` until the kernel has no more, the batch is full, or the pool is empty. */
   read(batch: PacketBatch, room: number): number {
     if (this.#header !== 0 || room > SMALL_ROOM) return this.#readLong(batch);
     const { pool } = this.#host!;
@@ -106,6 +106,11 @@ export class TunQueue implements DeviceQueue {
         pool.give(packet);
         this.#readFailed(failed);
         break;
+      }
+      if (length === room) {
+        pool.give(packet);
+        this.#host!.refuse(length, CUT);
+        continue;
       }
       packet.length = length;
       batch.push(packet);

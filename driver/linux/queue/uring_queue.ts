@@ -18,7 +18,7 @@ import {
 } from "../../../lib/core/mod.ts";
 import { addressOf } from "../../native_memory.ts";
 import { Errno } from "../errno.ts";
-import type { DeviceQueue, QueueOptions } from "./queue.ts";
+import { CUT, type DeviceQueue, type QueueOptions } from "./queue.ts";
 import { TunQueue } from "./tun_queue.ts";
 import { type Completions, Uring } from "./uring.ts";
 
@@ -175,7 +175,8 @@ export class UringQueue implements DeviceQueue, Completions {
   arrived(slot: number, length: number): void {
     const packet = this.#host!.pool.packets[slot]!;
     this.#lent--;
-    if (length <= 0) return packet.pool.give(packet);
+    if (length === SMALL_ROOM) this.#host!.refuse(length, CUT);
+    if (length <= 0 || length === SMALL_ROOM) return packet.pool.give(packet);
     packet.length = length;
     this.#arrived.push(packet);
   }
