@@ -238,6 +238,13 @@ export function openTunQueues(options: CheckedDeviceOptions): { device: TunDevic
   // What cannot be repaired stays in the journal, and `warren doctor` says why.
   for (const leftover of leftovers().found) repair(leftover);
   using undo = new DisposableStack();
+  const netlink = undo.use(Netlink.open());
+  // The kernel lets any program have a queue of such a device, and with it a part of the flows.
+  const refuseShared = (name: string, own: number): void => {
+    const held = queues > 1 ? netlink.linkByName(name)?.queues ?? 0 : 0;
+    if (held > own) throw attachError(name, Errno.EBUSY, queues);
+  };
+  refuseShared(options.name, 0);
   const opened: Opened[] = [];
   while (opened.length < queues) {
     // The first one creates the device, and the others are the same one's.
@@ -246,7 +253,7 @@ export function openTunQueues(options: CheckedDeviceOptions): { device: TunDevic
     opened.push(queue);
   }
   const [{ fd, name, offload }, ...others] = opened as [Opened, ...Opened[]];
-  const netlink = undo.use(Netlink.open());
+  refuseShared(name, queues);
   const link = netlink.linkByName(name);
   if (link === undefined) throw systemError(`use "${name}"`, "RTM_GETLINK", Errno.ENODEV);
   const setup = new Setup(netlink, link.name);

@@ -293,6 +293,24 @@ systemTest("Ctrl-C while another worker still loads the script ends all", NEEDS,
   assert.equal((await namespace.ip("link")).length, 1);
 });
 
+systemTest("A device of several queues is one program's alone", NEEDS, async () => {
+  await using namespace = await openNamespace();
+  await using first = await Program.start(namespace, `{ name: "tun7", address: "10.9.0.1/24" }`, WAIT);
+  await first.ready();
+  const busy = /^warren: Cannot open device "tun7": EBUSY \(16\): another program has this device open$/m;
+  for (const options of [`{ name: "tun7", address: "10.9.0.2/24" }`, `{ name: "tun8", far: "tun:tun8" }`]) {
+    await using second = await Program.start(namespace, options, WAIT);
+    const { code, heard } = await second.ended();
+    assert.equal(code, 1, heard);
+    assert.match(heard, options.includes("tun7") ? busy : /device "tun8": EBUSY/);
+  }
+  const [link] = await namespace.ip("-details", "link", "show", "tun7") as [
+    { linkinfo: { info_data: { numqueues: number } } },
+  ];
+  assert.equal(link.linkinfo.info_data.numqueues, 2);
+  await first.stop();
+});
+
 systemTest("What fails in one worker ends all, with its message and exit code 1", NEEDS, async () => {
   await using namespace = await openNamespace();
   const second = (what: string) => `if (tunnel.worker.index === 1) { ${what} }`;

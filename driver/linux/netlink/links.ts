@@ -65,6 +65,8 @@ const IFLA_STATS64 = 23;
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
 const IFLA_TUN_PERSIST = 6;
+const IFLA_TUN_NUM_QUEUES = 8;
+const IFLA_TUN_NUM_DISABLED_QUEUES = 9;
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
 // Usable at once: no duplicate address detection, which nobody on a tunnel could answer.
@@ -97,6 +99,8 @@ export interface Link extends LinkId {
   readonly kind: string | undefined;
   /** Whether a TUN device outlives the program that holds it; `undefined` for other links. */
   readonly persistent: boolean | undefined;
+  /** How many queues programs hold; 0 but for a TUN device of several. */
+  readonly queues: number;
   /** Its counters. */
   readonly statistics: DeviceStatistics | undefined;
 }
@@ -228,7 +232,8 @@ export function readLink(body: Uint8Array): Link | undefined {
   const flags = view.getUint32(IFINFOMSG.flags, true);
   const info = attributes.nested(IFLA_LINKINFO);
   const kind = info.text(IFLA_INFO_KIND);
-  const persistent = kind === "tun" ? info.nested(IFLA_INFO_DATA).u8(IFLA_TUN_PERSIST) : undefined;
+  const tun = kind === "tun" ? info.nested(IFLA_INFO_DATA) : undefined;
+  const persistent = tun?.u8(IFLA_TUN_PERSIST);
   return {
     index: view.getInt32(IFINFOMSG.index, true),
     name: attributes.text(IFLA_IFNAME) ?? "",
@@ -238,6 +243,7 @@ export function readLink(body: Uint8Array): Link | undefined {
     txQueueLength: attributes.u32(IFLA_TXQLEN) ?? 0,
     kind,
     persistent: persistent === undefined ? undefined : persistent !== 0,
+    queues: (tun?.u32(IFLA_TUN_NUM_QUEUES) ?? 0) + (tun?.u32(IFLA_TUN_NUM_DISABLED_QUEUES) ?? 0),
     statistics: readStatistics(attributes),
   };
 }

@@ -52,6 +52,7 @@ const D0: Link = {
   txQueueLength: 500,
   kind: "tun",
   persistent: true,
+  queues: 0,
   statistics: undefined,
 };
 
