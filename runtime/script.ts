@@ -3,10 +3,13 @@
 import { ExitCode, report } from "./cli/failure.ts";
 import { parseScriptFlags, type ScriptFlags, usage } from "./cli/flags.ts";
 import type { Profile } from "./cli/profile.ts";
-import { describe, greet, showCounters, summarize } from "./cli/progress.ts";
+import { describe, greet, showCounters, summarize, tellLoading } from "./cli/progress.ts";
 import { openTunnel, workerCount } from "./open_tunnel.ts";
 import type { Tunnel, TunnelOptions } from "./tunnel.ts";
 import { Crew } from "./workers/crew.ts";
+
+/** The modules that `deno run -` and `deno eval` make. */
+const TYPED_IN = /\/\$deno\$(?:stdin|eval)\.\w+$/;
 
 /** What a script with several tunnels needs: the options of each, by its name in the script. */
 export interface TunnelsOptions<Name extends string = string> {
@@ -112,10 +115,13 @@ export async function runScript(
     const declared = declaredTunnels(made);
     const flags = parseScriptFlags(args, declared);
     const tunnels = Object.entries(flags.tunnels);
-    if (flags.help) console.log(usage(command, Object.keys(declared)));
-    else if (flags.dryRun) {
-      for (const [key, options] of tunnels) console.log(`${key && `${key}: `}${describe(options)}`);
-    } else await open(made, tunnels, flags, name, openCrew(tunnels, url, args));
+    if (flags.help) {
+      console.log(usage(command, Object.keys(declared)));
+      return ExitCode.Ended;
+    }
+    const crew = await openCrew(tunnels, url, args);
+    if (flags.dryRun) await tell(tunnels, flags, name);
+    else await open(made, tunnels, flags, name, crew);
     return ExitCode.Ended;
   } catch (error) {
     return report(error, command);
@@ -127,13 +133,13 @@ type NamedOptions = [name: string, options: TunnelOptions];
 /**
  * The workers that the tunnels' queues take; `undefined` when it is one.
  *
- * @throws {TypeError} when the tunnels differ in it, or the script's module is not known.
+ * @throws {TypeError} when the tunnels differ in it, or no module exports the script.
  */
-function openCrew(
+async function openCrew(
   tunnels: NamedOptions[],
   url: string | undefined,
   args: readonly string[],
-): Crew | undefined {
+): Promise<Crew | undefined> {
   const counts = tunnels.map(([, options]) => workerCount(options));
   const most = Math.max(...counts);
   if (most === 1) return undefined;
@@ -145,10 +151,27 @@ function openCrew(
       } of the queues: give each ${most}`,
     );
   }
-  if (url === undefined) {
-    throw new TypeError(`Cannot run ${most} workers: the script is in no module of its own`);
+  if (url === undefined || TYPED_IN.test(url)) {
+    throw new TypeError(`Cannot run ${most} workers: the script is in no file, which each would load`);
+  }
+  const { default: made } = await import(url);
+  if (!isScript(made)) {
+    throw new TypeError(
+      `Cannot run ${most} workers: each loads the default export of ${fileName(url)}, which is no script`,
+    );
   }
   return new Crew(most, url, args, tunnels);
+}
+
+/** A dry run: says what would be opened. */
+async function tell(
+  tunnels: NamedOptions[],
+  { profile, quiet }: ScriptFlags,
+  script: string,
+): Promise<void> {
+  // A profile that is not started is removed again.
+  if (profile !== undefined) (await openProfile(profile, script, quiet))[Symbol.dispose]();
+  for (const [key, options] of tunnels) console.log(`${key && `${key}: `}${describe(options)}`);
 }
 
 async function open(
@@ -169,10 +192,11 @@ async function open(
     opened[name] = closing.use(await (crew?.openTunnel(name, options) ?? openTunnel(options)));
     if (!quiet && crew === undefined) greet(opened[name], options);
   }
-  await crew?.start();
-  // Of several workers, all have joined now.
-  if (!quiet && crew !== undefined) {
-    for (const [name, options] of tunnels) greet(opened[name]!, options);
+  if (crew !== undefined) {
+    const stopTelling = quiet ? undefined : tellLoading(crew);
+    const haveJoined = await crew.start().finally(stopTelling);
+    if (!haveJoined) return;
+    if (!quiet) { for (const [name, options] of tunnels) greet(opened[name]!, options); }
   }
   if (!quiet) closing.defer(showCounters(Object.values(opened)));
   profiling?.start();

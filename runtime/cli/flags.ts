@@ -225,7 +225,9 @@ export function unknownArgument(argument: string, keys: readonly string[]): stri
   const name = argument.replace(/^-+/, "").replace(/=.*/s, "");
   // What is on by default has a flag that turns it off.
   const near = keys.find((key) => key.endsWith(`.${name}`)) ??
-    keys.find((key) => SWITCHES.some((flag) => flag === `no-${name}` && key.endsWith(flag))) ??
+    keys.find((key) =>
+      SWITCHES.some((flag) => flag === `no-${name.replace(/^linux\./, "")}` && key.endsWith(flag))
+    ) ??
     nearest(name, [...keys, ...BOOLEAN_FLAGS, PROFILE_FLAG, WORKERS]) ??
     // That is what Deno and Node.js call it.
     (name.startsWith("cpu-prof") ? PROFILE_FLAG : undefined);

@@ -4,10 +4,13 @@ import { formatCidr, parseCidr, Prefix } from "../../lib/address.ts";
 import type { TunnelStats } from "../../lib/core/mod.ts";
 import { workerCount } from "../open_tunnel.ts";
 import type { Tunnel, TunnelOptions } from "../tunnel.ts";
+import type { Crew } from "../workers/crew.ts";
 
 // Implementation
 /** How often the counters are shown (milliseconds). */
 const INTERVAL = 1000;
+/** After how long it is said that the script is still being loaded (milliseconds). */
+const LOADING = 3000;
 /** The width of a terminal that does not tell its own. */
 const COLUMNS = 80;
 const ERASE_LINE = "\r\x1b[K";
@@ -26,6 +29,16 @@ export function describe(options: TunnelOptions): string {
     ...workers(options),
     ...(far === undefined ? [] : [`far end ${typeof far === "string" ? far : "of the script's own"}`]),
   ].join(", ");
+}
+
+/** Says so when other workers take long to load the script. Returns what ends it. */
+export function tellLoading(crew: Crew): () => void {
+  const timer = setTimeout(() => {
+    const workers = crew.loading;
+    const [noun, verb] = workers.length === 1 ? ["Worker", "loads"] : ["Workers", "load"];
+    console.error(`${noun} ${workers.join(", ")} still ${verb} the script. Ctrl-C ends it.`);
+  }, LOADING);
+  return () => clearTimeout(timer);
 }
 
 /** Says that a tunnel is open, and what comes to it. */

@@ -108,7 +108,9 @@ export class StagePlace implements StageContext {
   handOver(packet: Packet, worker: number, direction: Direction = this.direction): void {
     const { index, count } = this.worker;
     if (!Number.isInteger(worker) || worker < 0 || worker >= count) {
-      throw new RangeError(`Cannot hand over to worker ${worker}: there are ${count}, from 0 on`);
+      throw new RangeError(
+        `Cannot hand over to worker ${Deno.inspect(worker)}: there are ${count}, from 0 on`,
+      );
     }
     if (worker === index) throw new TypeError(`Cannot hand over to worker ${worker}: it is this one`);
     this.#claim(packet, "hand over");

@@ -32,33 +32,45 @@ const ENTRY = new URL("./entry.ts", import.meta.url);
 /** One of the others. */
 class Colleague {
   readonly index: number;
-  /** Settled when it is there, when its tunnels are open, and when it has ended; the first two reject at its end. */
-  readonly here: PromiseWithResolvers<void> = Promise.withResolvers();
+  /** Settled when its tunnels are open, or it has failed to open them, and when it has ended. */
   readonly opened: PromiseWithResolvers<void> = Promise.withResolvers();
   readonly ended: PromiseWithResolvers<void> = Promise.withResolvers();
   /** Tunnels that have ended there. */
   readonly closed = new Map<string, PromiseWithResolvers<void>>();
+  hasOpened = false;
   hasEnded = false;
   readonly #worker: Worker;
+  readonly #port: MessagePort;
 
-  constructor(index: number, worker: Worker, tunnels: Iterable<string>) {
+  constructor(
+    index: number,
+    worker: Worker,
+    tunnels: Iterable<string>,
+    hear: (colleague: Colleague, report: Report) => void,
+  ) {
     this.index = index;
     this.#worker = worker;
     for (const name of tunnels) this.closed.set(name, Promise.withResolvers());
-    for (const { promise } of [this.here, this.opened]) promise.catch(() => {});
+    this.opened.promise.catch(() => {});
+    const { port1, port2 } = new MessageChannel();
+    this.#port = port1;
+    port1.onmessage = (event) => hear(this, event.data);
+    // Its first word; whatever else the scope posts is the script's.
+    worker.addEventListener("message", () => worker.postMessage("port", [port2]), { once: true });
   }
 
   tell(order: Order): void {
-    if (!this.hasEnded) this.#worker.postMessage(order);
+    if (!this.hasEnded) this.#port.postMessage(order);
   }
 
   /** It does nothing any more. */
-  end(error: unknown): void {
+  end(...failures: unknown[]): void {
     this.hasEnded = true;
-    this.here.reject(error);
-    this.opened.reject(error);
+    if (failures.length > 0) this.opened.reject(failures[0]);
+    else this.opened.resolve();
     this.ended.resolve();
     for (const { resolve } of this.closed.values()) resolve();
+    this.#port.close();
     this.#worker.terminate();
   }
 }
@@ -125,15 +137,22 @@ export class Crew implements AsyncDisposable {
     return await openTunnelOver(options, openNear, openFar, link);
   }
 
+  /** Those that still load the script. */
+  get loading(): number[] {
+    return this.#colleagues.filter(({ hasOpened, hasEnded }) => !hasOpened && !hasEnded).map(({ index }) =>
+      index
+    );
+  }
+
   /**
-   * Starts the other workers, and has each open its side of every tunnel.
+   * Starts the other workers, and has each open its side of every tunnel. Returns whether all have: otherwise, what
+   * was open has been closed.
    *
    * @throws what a worker could not do.
    */
-  async start(): Promise<void> {
+  async start(): Promise<boolean> {
     for (let index = 1; index < this.#count; index++) await this.#add(index);
     for (const colleague of this.#colleagues) {
-      await colleague.here.promise;
       const tunnels = Object.fromEntries(
         Array.from(this.#tunnels, ([name, { parts, shares }]) => [name, { ...shares.shift()!, link: parts }]),
       );
@@ -142,6 +161,7 @@ export class Crew implements AsyncDisposable {
       colleague.tell({ kind: "open", script, args, index, count, tunnels });
     }
     await Promise.all(this.#colleagues.map(({ opened }) => opened.promise));
+    return this.#colleagues.every(({ hasEnded }) => !hasEnded);
   }
 
   /** Has the others call the script's main. */
@@ -155,6 +175,7 @@ export class Crew implements AsyncDisposable {
    * @throws what went wrong in them, unless it ended a tunnel, which has said it.
    */
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#endLoading();
     for (const colleague of this.#colleagues) colleague.tell({ kind: "stop" });
     await this.#patiently("end", ({ ended }) => ended);
     for (const { parts, shares } of this.#tunnels.values()) {
@@ -171,9 +192,8 @@ export class Crew implements AsyncDisposable {
 
   async #add(index: number): Promise<void> {
     const worker = await startWorker(ENTRY, `warren worker ${index}`);
-    const colleague = new Colleague(index, worker, this.#tunnels.keys());
+    const colleague = new Colleague(index, worker, this.#tunnels.keys(), (...heard) => this.#hear(...heard));
     this.#colleagues.push(colleague);
-    worker.addEventListener("message", (event) => this.#hear(colleague, event.data));
     // What nobody in it catches: Deno has printed it.
     worker.addEventListener("error", (event) => {
       event.preventDefault();
@@ -183,11 +203,10 @@ export class Crew implements AsyncDisposable {
 
   #hear(colleague: Colleague, report: Report): void {
     switch (report.kind) {
-      case "here":
-        return colleague.here.resolve();
       case "heart":
         return watchWorker(currentLoop().heartbeat, colleague.index, report.heart);
       case "opened":
+        colleague.hasOpened = true;
         return colleague.opened.resolve();
       case "ring": {
         const { tunnel, to, ring } = report;
@@ -210,14 +229,22 @@ export class Crew implements AsyncDisposable {
   #lose(colleague: Colleague, ...failures: unknown[]): void {
     if (colleague.hasEnded) return;
     this.#failures.push(...failures);
-    colleague.end(failures[0]);
+    colleague.end(...failures);
     watchWorker(currentLoop().heartbeat, colleague.index, undefined);
     for (const { link } of this.#tunnels.values()) link.onEnd?.(undefined);
   }
 
   async #leave(name: string): Promise<void> {
+    this.#endLoading();
     for (const colleague of this.#colleagues) colleague.tell({ kind: "close", tunnel: name });
     await this.#patiently("close", ({ closed }) => closed.get(name)!);
+  }
+
+  /** Ends those that have nothing to close: the script may take for ever to load. */
+  #endLoading(): void {
+    for (const colleague of this.#colleagues) {
+      if (!colleague.hasOpened) this.#lose(colleague);
+    }
   }
 
   /** Waits for something of every worker, and ends those that let it wait. */

@@ -1,7 +1,7 @@
 /**
  * A worker of a script: the module that its thread starts with.
  *
- *     here ─► open: load the script, join its devices ─► opened ─► go: main ─► ended
+ *     here ─► port ─► open: load the script, join its devices ─► opened ─► go: main ─► ended
  *
  * It does what the program does with its first queue, but for what is done once: setting devices up, signals, flags
  * that print, and what is shown.
@@ -28,10 +28,12 @@ const told = new Set<unknown>();
 const going = Promise.withResolvers<boolean>();
 
 // A worker's global scope; the library's types are the window's.
-const scope = globalThis as unknown as { postMessage(message: Report): void; close(): void };
+const scope = globalThis as unknown as { postMessage(message: unknown): void; close(): void };
+const close = scope.close.bind(scope);
+let port: MessagePort;
 
 function say(report: Report): void {
-  scope.postMessage(report);
+  port.postMessage(report);
 }
 
 async function load(url: string): Promise<TunnelScript | TunnelsScript> {
@@ -105,7 +107,7 @@ async function run(order: Order & { kind: "open" }): Promise<void> {
   const failed = failure !== undefined && !told.has(failure.error);
   forgetExit();
   say({ kind: "ended", failed, error: failed ? postable(failure!.error) : undefined, exit: undefined });
-  scope.close();
+  close();
 }
 
 /** The thread is about to end: what is open is closed, and the program is told. */
@@ -115,8 +117,10 @@ function end(event: Event): void {
 }
 
 const forgetExit = onExit(end);
-addEventListener("message", (event) => {
-  const order = (event as MessageEvent<Order>).data;
+// The script's own close() would end the thread without a word.
+scope.close = () => Deno.exit();
+
+function hear({ data: order }: MessageEvent<Order>): void {
   switch (order.kind) {
     case "open":
       run(order);
@@ -136,5 +140,11 @@ addEventListener("message", (event) => {
       for (const tunnel of Object.values(opened)) tunnel.close();
       break;
   }
-});
-say({ kind: "here" });
+}
+
+addEventListener("message", (event) => {
+  event.stopImmediatePropagation();
+  [port] = (event as MessageEvent).ports as unknown as [MessagePort];
+  port.onmessage = hear;
+}, { once: true });
+scope.postMessage("here");

@@ -1,4 +1,7 @@
-/** What the first worker, which is the program itself, and the others say to each other. */
+/**
+ * What the first worker, which is the program itself, and the others say to each other: over a port of their own, for
+ * the worker's scope is the script's.
+ */
 
 import type { DeviceShare } from "../../driver/mod.ts";
 import type { Heart } from "../watchdog.ts";
@@ -36,8 +39,6 @@ export type Order =
 
 /** From a worker. */
 export type Report =
-  /** It is there. */
-  | { readonly kind: "here" }
   /** What the watchdog is to watch in it; nothing any more. */
   | { readonly kind: "heart"; readonly heart: Heart | undefined }
   /** Its tunnels are open. */

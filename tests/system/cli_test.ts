@@ -378,6 +378,43 @@ Deno.test("warren run --profile writes the profile however the script ends", asy
   }));
 });
 
+Deno.test("--workers is refused to a script that no module exports, before a device is opened", {
+  ignore: Deno.build.os !== "linux",
+}, async () => {
+  await using folder = new Folder();
+  const hidden = (await readmeScript()).replace("export default ", "");
+  assert.ok(!hidden.includes("export"));
+  await folder.write("my.ts", hidden);
+  const settings = ["--no-prompt", "--config", join(ROOT, "deno.json")];
+  const file = await deno(["run", ...settings, "my.ts", "--workers", "2"], folder.path);
+  assert.equal(file.code, 1);
+  assert.equal(
+    file.stderr,
+    "warren: Cannot run 2 workers: each loads the default export of my.ts, which is no script\n",
+  );
+  const typed = await deno(
+    ["eval", "--config", join(ROOT, "deno.json"), hidden, "--workers", "2"],
+    folder.path,
+  );
+  assert.equal(typed.code, 1);
+  assert.equal(
+    typed.stderr,
+    "warren: Cannot run 2 workers: the script is in no file, which each would load\n",
+  );
+});
+
+Deno.test("A dry run refuses what a profile could not be written to, and leaves no file", async () => {
+  await using folder = new Folder();
+  await folder.write("my.ts", await readmeScript());
+  const run = async (path: string) =>
+    await warren(["run", "my.ts", "--dry-run", `--profile=${path}`], folder.path);
+  const { code, stderr } = await run(folder.path);
+  assert.equal(code, 1);
+  assert.match(stderr, /^warren: Cannot write profile ".*": .*\n$/);
+  assert.equal((await run("a.cpuprofile")).code, 0);
+  assert.deepEqual(Array.from(Deno.readDirSync(folder.path), ({ name }) => name), ["my.ts"]);
+});
+
 Deno.test("warren run --profile leaves no file when the script does not load", async () => {
   await using folder = new Folder();
   const { code, stderr } = await warren(["run", "--profile", "absent.ts"], folder.path);

@@ -280,18 +280,48 @@ systemTest(
   },
 );
 
-systemTest("Ctrl-C while another worker still loads the script ends all", NEEDS, async () => {
-  await using namespace = await openNamespace();
-  const load = `console.log("loading");
-    await new Promise<void>((resolve) => Deno.addSignalListener("SIGINT", () => resolve()));`;
-  const options = `await (async () => { if (self.name) { ${load} } return { name: "tun7" }; })()`;
-  await using program = await Program.start(namespace, options, WAIT, ["--quiet", "--workers", "2"]);
-  await program.said(/^loading$/m);
-  program.signal("SIGINT");
-  const { code, heard } = await program.ended();
-  assert.equal(code, 0, heard);
-  assert.equal((await namespace.ip("link")).length, 1);
-});
+systemTest(
+  "Ctrl-C while another worker still loads the script ends all at once; a long load is told",
+  NEEDS,
+  async () => {
+    await using namespace = await openNamespace();
+    for (const load of ["await new Promise(() => {});", "for (;;);"]) {
+      const options =
+        `await (async () => { if (self.name) { console.log("loading"); ${load} } return { name: "tun7" }; })()`;
+      await using program = await Program.start(namespace, options, `console.log("main"); ${WAIT}`);
+      await program.said(/^loading$/m);
+      if (load === "for (;;);") await program.said(/^Worker 1 still loads the script\. Ctrl-C ends it\.$/m);
+      const start = performance.now();
+      program.signal("SIGINT");
+      const { code, heard } = await program.ended();
+      assert.equal(code, 0, heard);
+      assert.ok(performance.now() - start < 3000, heard);
+      assert.ok(!heard.includes("main"), heard);
+      assert.equal((await namespace.ip("link")).length, 1);
+    }
+  },
+);
+
+systemTest(
+  "What a script posts in a worker is its own, and its close() ends it as Deno.exit() does",
+  NEEDS,
+  async () => {
+    await using namespace = await openNamespace();
+    const worker = (what: string) => `if (tunnel.worker.index === 1) { ${what} }`;
+    const post = worker(`for (const value of [null, { kind: "closed" }]) (self as any).postMessage(value);`);
+    await using program = await Program.start(namespace, `{ name: "tun7" }`, post + WAIT, [
+      "--quiet",
+      "--workers",
+      "2",
+    ]);
+    await program.ready();
+    program.signal("SIGINT");
+    assert.deepEqual(await program.ended(), { code: 0, heard: "ready\nready\n" });
+    await using second = await Program.start(namespace, `{ name: "tun7" }`, worker(`self.close();`) + WAIT);
+    const { code, heard } = await second.ended();
+    assert.equal(code, 0, heard);
+  },
+);
 
 systemTest("A device of several queues is one program's alone", NEEDS, async () => {
   await using namespace = await openNamespace();

@@ -111,6 +111,10 @@ const REFUSED: [args: string[], message: RegExp][] = [
   [["--dry-run=no"], /^--dry-run=no has a value: --dry-run takes none$/],
   [["--help=false"], /^--help=false has a value/],
   [["--offload"], /^--offload is no flag of this script: did you mean --no-offload\?$/],
+  [
+    ["--linux.offload=false"],
+    /^--linux\.offload=false is no flag of this script: did you mean --no-offload\?$/,
+  ],
   [["--uring=yes"], /did you mean --no-uring\?$/],
 ];
 
