@@ -1,0 +1,220 @@
+/** What tells one flow from another: the protocol, both addresses and both ports, as 32-bit words. */
+
+import {
+  FRAGMENT_OFFSET,
+  IPV4_DST,
+  IPV4_FLAGS,
+  IPV4_HEADER,
+  IPV4_PROTOCOL,
+  IPV4_SRC,
+  IPV6_HEADER,
+  IPV6_NEXT_HEADER,
+  IPV6_SRC,
+} from "./_header_fields.ts";
+import type { Address } from "./address.ts";
+import type { Packet } from "./core/packet.ts";
+import { Icmpv4 } from "./icmpv4.ts";
+import { Icmpv6 } from "./icmpv6.ts";
+import { Ip } from "./ip.ts";
+import { Protocol } from "./protocol.ts";
+
+// Specification: the shortest header of what has ports, RFC 9293, RFC 768, RFC 3828, RFC 4340, RFC 9260
+const HEADERS: Readonly<Record<number, number>> = {
+  [Protocol.Tcp]: 20,
+  [Protocol.Udp]: 8,
+  [Protocol.UdpLite]: 8,
+  [Protocol.Dccp]: 12,
+  [Protocol.Sctp]: 12,
+};
+/** The bytes of a transport header that an error quotes at least, RFC 792. */
+const QUOTED_HEADER = 8;
+const ICMP_ID = 4;
+
+// Implementation: the words. The first says how many there are, so no key is the beginning of another.
+//
+//     IPv4   version, protocol │ source │ destination │ ports
+//     IPv6   version, protocol │ source (4 words) │ destination (4 words) │ ports
+const IPV4_WORDS = 4;
+const IPV6_WORDS = 10;
+
+/** How long the shortest header is, by protocol; 0: it has no ports. */
+const SHORTEST = Uint8Array.from({ length: 256 }, (_, protocol) => HEADERS[protocol] ?? 0);
+
+/** What a packet is to the flows that are known. */
+export const FlowKind = {
+  /** Nothing: malformed, or a fragment that has no ports. */
+  None: 0,
+  /** A packet of the flow that the key tells. */
+  Packet: 1,
+  /** An ICMP error about a packet of the flow that the key tells, in that packet's direction. */
+  Error: 2,
+} as const;
+/** One of {@linkcode FlowKind}'s values. */
+export type FlowKind = typeof FlowKind[keyof typeof FlowKind];
+
+/**
+ * A flow's key in one direction, made once and filled for each packet. ICMP echo messages have their identifier as
+ * both ports, so a request's reverse is its reply; what has no ports has zeros.
+ *
+ * **Limits**: behind an IPv6 extension header of the packet that an ICMP error quotes nothing is looked for: such an
+ * error is about a flow of that header, which nobody knows.
+ *
+ * @example A reply belongs to its request's flow, reversed
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { PacketPool } from "@warren/tunnel/core";
+ * import { FlowKey, FlowKind } from "@warren/tunnel/flow_key";
+ * import { Ipv4 } from "@warren/tunnel/ipv4";
+ * import { Udp } from "@warren/tunnel/udp";
+ *
+ * const packet = new PacketPool().from(new TextEncoder().encode("hello"))!;
+ * Udp.encode(packet, { srcPort: 5000, dstPort: 53 });
+ * Ipv4.encode(packet, { src: 0x0a090001, dst: 0x0a09004d, protocol: 17 });
+ *
+ * const key = new FlowKey();
+ * assert.equal(key.read(packet), FlowKind.Packet);
+ * key.reverse();
+ * assert(key.srcPort === 53 && key.dstPort === 5000);
+ * ```
+ */
+export class FlowKey {
+  /** The words; those that count are the first {@linkcode FlowKey.length}. */
+  readonly words: Uint32Array = new Uint32Array(IPV6_WORDS);
+  /** How many words count. */
+  length = 0;
+
+  /** 4 or 6. */
+  get version(): number {
+    return this.words[0]! >>> 8;
+  }
+
+  /** What IP carries, one of `Protocol`. */
+  get protocol(): number {
+    return this.words[0]! & 0xff;
+  }
+
+  /** Where the packet comes from; allocates. */
+  get src(): Address {
+    return this.#address(1);
+  }
+
+  /** Where it goes; allocates. */
+  get dst(): Address {
+    return this.#address(this.length >> 1);
+  }
+
+  /** The sender's port, or the identifier of an ICMP echo message. */
+  get srcPort(): number {
+    return this.words[this.length - 1]! >>> 16;
+  }
+  set srcPort(value: number) {
+    this.words[this.length - 1] = value << 16 | this.dstPort;
+  }
+
+  /** The receiver's port, or the same identifier. */
+  get dstPort(): number {
+    return this.words[this.length - 1]! & 0xffff;
+  }
+  set dstPort(value: number) {
+    this.words[this.length - 1] = this.srcPort << 16 | value & 0xffff;
+  }
+
+  /** Fills in the flow that a packet belongs to, or is about when it is an ICMP error, and says which of them. */
+  read(packet: Packet): FlowKind {
+    const ip = Ip.of(packet);
+    if (ip === undefined || ip.fragmentOffset !== 0) return FlowKind.None;
+    const { protocol, payloadOffset, version } = ip;
+    const end = payloadOffset + ip.payloadLength;
+    if (protocol === (version === 4 ? Protocol.Icmp : Protocol.Icmpv6)) {
+      const icmp = version === 4 ? Icmpv4.of(packet) : Icmpv6.of(packet);
+      if (icmp === undefined) return FlowKind.None;
+      if (icmp.quotedOffset >= 0) {
+        return this.#readQuoted(packet, icmp.quotedOffset, icmp.quotedOffset + icmp.quotedLength);
+      }
+      this.#readAddresses(packet, version, protocol, ip.start);
+      this.words[this.length - 1] = hasId(version, icmp.type) ? icmp.id << 16 | icmp.id : 0;
+      return FlowKind.Packet;
+    }
+    const shortest = SHORTEST[protocol]!;
+    if (end - payloadOffset < shortest) {
+      packet.malformed = true;
+      return FlowKind.None;
+    }
+    this.#readAddresses(packet, version, protocol, ip.start);
+    this.words[this.length - 1] = shortest === 0 ? 0 : packet.view.getUint32(payloadOffset);
+    return FlowKind.Packet;
+  }
+
+  /** Makes it the key of the opposite direction. */
+  reverse(): void {
+    const { words, length } = this;
+    const addressWords = length - 2 >> 1;
+    for (let i = 1; i <= addressWords; i++) {
+      const word = words[i]!;
+      words[i] = words[i + addressWords]!;
+      words[i + addressWords] = word;
+    }
+    const ports = words[length - 1]!;
+    words[length - 1] = ports << 16 | ports >>> 16;
+  }
+
+  /** The flow of the packet that an ICMP error quotes, of which the first bytes are there, up to `end`. */
+  #readQuoted(packet: Packet, start: number, end: number): FlowKind {
+    const { bytes, view } = packet;
+    if (start + IPV4_HEADER > end) return FlowKind.None;
+    const version = bytes[start]! >> 4;
+    let at: number;
+    let protocol: number;
+    if (version === 4) {
+      at = start + ((bytes[start]! & 0x0f) << 2);
+      protocol = bytes[start + IPV4_PROTOCOL]!;
+      if (at < start + IPV4_HEADER || (view.getUint16(start + IPV4_FLAGS) & FRAGMENT_OFFSET) !== 0) {
+        return FlowKind.None;
+      }
+    } else {
+      at = start + IPV6_HEADER;
+      if (version !== 6 || at > end) return FlowKind.None;
+      protocol = bytes[start + IPV6_NEXT_HEADER]!;
+    }
+    const isIcmp = protocol === (version === 4 ? Protocol.Icmp : Protocol.Icmpv6);
+    const hasPorts = SHORTEST[protocol]! > 0;
+    if ((isIcmp || hasPorts) && at + QUOTED_HEADER > end) return FlowKind.None;
+    this.#readAddresses(packet, version, protocol, start);
+    let ports = hasPorts ? view.getUint32(at) : 0;
+    if (isIcmp && hasId(version, bytes[at]!)) {
+      const id = view.getUint16(at + ICMP_ID);
+      ports = id << 16 | id;
+    }
+    this.words[this.length - 1] = ports;
+    return FlowKind.Error;
+  }
+
+  #readAddresses({ view }: Packet, version: number, protocol: number, start: number): void {
+    const { words } = this;
+    words[0] = version << 8 | protocol;
+    if (version === 4) {
+      this.length = IPV4_WORDS;
+      words[1] = view.getUint32(start + IPV4_SRC);
+      words[2] = view.getUint32(start + IPV4_DST);
+      return;
+    }
+    this.length = IPV6_WORDS;
+    for (let i = 0; i < 8; i++) words[1 + i] = view.getUint32(start + IPV6_SRC + 4 * i);
+  }
+
+  #address(first: number): Address {
+    const family = this.version === 4 ? 4 : 6;
+    const bytes = new Uint8Array(family === 4 ? 4 : 16);
+    const view = new DataView(bytes.buffer);
+    for (let i = 0; 4 * i < bytes.length; i++) view.setUint32(4 * i, this.words[first + i]!);
+    return { family, bytes };
+  }
+}
+
+/** Whether an ICMP message has an identifier by which its answer is known. */
+function hasId(version: number, type: number): boolean {
+  return version === 4
+    ? type === Icmpv4.EchoRequest || type === Icmpv4.EchoReply || type === Icmpv4.TimestampRequest ||
+      type === Icmpv4.TimestampReply
+    : type === Icmpv6.EchoRequest || type === Icmpv6.EchoReply;
+}
