@@ -1,4 +1,4 @@
-/** A pipeline without ends or a loop: packets are put in and taken out by hand, one byte long each. */
+/** A pipeline without ends or a loop: packets are put in and taken out by hand. */
 
 import { Direction, type PacketBatch, PacketPool, type Stage } from "../../lib/core/mod.ts";
 import { Heartbeat } from "../../runtime/heartbeat.ts";
@@ -28,18 +28,21 @@ export class TestPipeline {
     });
   }
 
-  /** Packets of one byte each, as an end would deliver them. */
-  put(direction: Direction, bytes: number[]): void {
+  /** A packet, as an end would deliver it. */
+  send(direction: Direction, bytes: Uint8Array): void {
     const { pipeline } = this;
     const batch = direction === Direction.Outbound ? pipeline.outbound[0]! : pipeline.fromFar;
     const flow = direction === Direction.Outbound
       ? pipeline.ledger.counters.outbound
       : pipeline.ledger.counters.inbound;
-    for (const byte of bytes) {
-      batch.push(this.pool.from(Uint8Array.of(byte))!);
-      flow.packetsIn++;
-      flow.bytesIn++;
-    }
+    batch.push(this.pool.from(bytes)!);
+    flow.packetsIn++;
+    flow.bytesIn += bytes.length;
+  }
+
+  /** Packets of one byte each. */
+  put(direction: Direction, bytes: number[]): void {
+    for (const byte of bytes) this.send(direction, Uint8Array.of(byte));
   }
 
   /** Breathes until nothing moves. */
@@ -51,11 +54,17 @@ export class TestPipeline {
     }
   }
 
-  /** Takes what has come through for the far end and for the device, as their bytes. */
-  take(): { far: number[]; device: number[] } {
+  /** Takes what has come through for the far end and for the device. */
+  receive(): { far: Uint8Array[]; device: Uint8Array[] } {
     const { pipeline } = this;
     const far = this.#empty(pipeline.forFar, pipeline.ledger.counters.outbound);
     return { far, device: this.#empty(pipeline.forDevice, pipeline.ledger.counters.inbound) };
+  }
+
+  /** Takes what has come through, as first bytes. */
+  take(): { far: number[]; device: number[] } {
+    const { far, device } = this.receive();
+    return { far: far.map((bytes) => bytes[0]!), device: device.map((bytes) => bytes[0]!) };
   }
 
   /** Whether packets in are packets out, dropped and queued. */
@@ -68,14 +77,15 @@ export class TestPipeline {
         outbound.packetsOut + inbound.packetsOut + lost + queued && this.pool.taken === queued;
   }
 
-  #empty(batch: PacketBatch, flow: { packetsOut: number; bytesOut: number }): number[] {
-    const bytes = [...batch].map((packet) => packet.data[0]!);
+  #empty(batch: PacketBatch, flow: { packetsOut: number; bytesOut: number }): Uint8Array[] {
+    const packets: Uint8Array[] = [];
     for (const packet of batch) {
+      packets.push(...packet.copy());
       flow.packetsOut++;
       flow.bytesOut += packet.length;
       this.pool.give(packet);
     }
     batch.clear();
-    return bytes;
+    return packets;
   }
 }
