@@ -1,0 +1,142 @@
+/** A stage that writes what passes it to a capture. */
+
+import {
+  Direction,
+  type Packet,
+  type PacketBatch,
+  type PacketHandler,
+  PacketPool,
+  type Stage,
+  type StageContext,
+  Verdict,
+} from "../core/mod.ts";
+import { copyBytes } from "./_copy_bytes.ts";
+import { type CaptureSink, PcapngWriter, type PcapngWriterOptions } from "./pcapng_writer.ts";
+
+// Implementation
+const FLUSH_INTERVAL = 200;
+
+/** Options of a {@linkcode Capture}. */
+export interface CaptureOptions extends PcapngWriterOptions {
+  /** Which packets are written. @default {all} */
+  readonly filter?: (packet: Packet) => boolean;
+  /** What the capture calls the place where they pass. @default {"warren"} */
+  readonly interface?: string;
+  /** How long packets wait for the sink at most (milliseconds). @default {200} */
+  readonly flushInterval?: number;
+  /** What makes a tunnel's time one since 1970 (milliseconds). @default {performance.timeOrigin} */
+  readonly timeOrigin?: number;
+}
+
+/**
+ * Writes the packets that pass to a pcapng capture, as they are at its place among the stages.
+ *
+ * Outbound: written, and passed on untouched. Inbound: the same.
+ *
+ * Options: `filter` (all), `interface` (`warren`), `flushInterval` (200 ms), `timeOrigin`; `snapLength`,
+ * `chunkLength`, `application` and `comment` of {@linkcode PcapngWriter}.
+ *
+ * Counters: `packets`, those that were written; a super-packet is one.
+ *
+ * **Limits**: a packet that an earlier stage drops does not come by. What becomes of a packet is known for a handler's
+ * packets alone, which {@linkcode Capture.handler} writes.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { Capture } from "@warren/tunnel/capture";
+ *
+ * const chunks: Uint8Array[] = [];
+ * const capture = new Capture((blocks) => void chunks.push(blocks.slice()), { interface: "tun0" });
+ * // tunnel.use(capture);
+ * capture.close();
+ * assert(chunks.length === 1 && capture.packets === 0);
+ * ```
+ */
+export class Capture implements Stage {
+  readonly name = "capture";
+  /** Packets that were written. */
+  packets = 0;
+
+  readonly #writer: PcapngWriter;
+  readonly #interface: number;
+  readonly #filter: ((packet: Packet) => boolean) | undefined;
+  readonly #flushInterval: number;
+  readonly #timeOrigin: number;
+  #flushed = 0;
+  /** For the one packet that a handler is at. */
+  readonly #copies = new PacketPool({ small: 1, large: 1 });
+
+  /** @throws {RangeError} when an option is out of its range. */
+  constructor(sink: CaptureSink, options: CaptureOptions = {}) {
+    const { filter, interface: name = "warren", flushInterval = FLUSH_INTERVAL } = options;
+    if (!(flushInterval >= 0)) throw new RangeError(`Cannot flush each ${flushInterval} ms: 0 is the least`);
+    this.#writer = new PcapngWriter(sink, options);
+    this.#interface = this.#writer.addInterface(name);
+    this.#filter = filter;
+    this.#flushInterval = flushInterval;
+    this.#timeOrigin = options.timeOrigin ?? performance.timeOrigin;
+  }
+
+  outbound(batch: PacketBatch, context: StageContext): void {
+    this.#writeAll(batch, context, Direction.Outbound);
+  }
+
+  inbound(batch: PacketBatch, context: StageContext): void {
+    this.#writeAll(batch, context, Direction.Inbound);
+  }
+
+  /** Writes what came before a silence. */
+  tick(): number {
+    this.#writer.flush();
+    return this.#flushInterval;
+  }
+
+  close(): void {
+    this.#writer.flush();
+  }
+
+  /**
+   * A handler that does what another one does, and writes each packet as it was before, with the verdict; with none
+   * where the handler itself said through its context what becomes of it. For a capture that is no stage: `close()` writes
+   * what is left.
+   */
+  handler(handler: PacketHandler): PacketHandler {
+    return (packet, context) => {
+      if (this.#filter !== undefined && !this.#filter(packet)) return handler(packet, context);
+      const { now, direction } = context;
+      const { owner } = packet;
+      const before = this.#copy(packet);
+      const verdict = handler(packet, context);
+      const known = packet.owner === owner ? verdict ?? Verdict.Pass : undefined;
+      this.#write(before, now, direction, known);
+      before.pool.give(before);
+      return verdict;
+    };
+  }
+
+  #copy(packet: Packet): Packet {
+    const { offset, length, segmentSize, checksumStart, checksumOffset } = packet;
+    const copy = this.#copies.take(length)!;
+    copyBytes(packet.view, offset, length, copy.view, copy.offset);
+    copy.segmentSize = segmentSize;
+    copy.checksumStart = checksumStart;
+    copy.checksumOffset = checksumOffset;
+    return copy;
+  }
+
+  #writeAll({ packets, length }: PacketBatch, { now }: StageContext, direction: Direction): void {
+    for (let i = 0; i < length; i++) {
+      const packet = packets[i]!;
+      if (this.#filter === undefined || this.#filter(packet)) this.#write(packet, now, direction);
+    }
+  }
+
+  #write(packet: Packet, now: number, direction: Direction, verdict?: Verdict): void {
+    this.#writer.write(packet, this.#interface, this.#timeOrigin + now, direction, verdict);
+    this.packets++;
+    if (now - this.#flushed < this.#flushInterval) return;
+    this.#flushed = now;
+    this.#writer.flush();
+  }
+}

@@ -1,0 +1,269 @@
+/** Writes captures as pcapng, which Wireshark and tcpdump read. */
+
+import { finishChecksum } from "../checksum.ts";
+import { Direction, type Packet, PacketPool, Verdict } from "../core/mod.ts";
+import { Cutter } from "../segment.ts";
+import { copyBytes } from "./_copy_bytes.ts";
+import {
+  BLOCK_FRAME,
+  BYTE_ORDER_MAGIC,
+  COMMENT,
+  END_OF_OPTIONS,
+  ENHANCED_PACKET,
+  FLAG_INBOUND,
+  FLAG_OUTBOUND,
+  INTERFACE_BODY,
+  INTERFACE_DESCRIPTION,
+  INTERFACE_DESCRIPTION_TEXT,
+  INTERFACE_NAME,
+  LINK_RAW,
+  MAJOR_VERSION,
+  PACKET_BODY,
+  PACKET_FLAGS,
+  PACKET_VERDICT,
+  SECTION_APPLICATION,
+  SECTION_BODY,
+  SECTION_HEADER,
+  VERDICT_XDP,
+  XDP_DROP,
+  XDP_PASS,
+  XDP_TX,
+} from "./_pcapng_format.ts";
+
+// Implementation
+const CHUNK = 256 * 1024;
+/** Room for a packet of 65,535 bytes with a comment of as many. */
+const LEAST_CHUNK = CHUNK;
+const LONGEST_TEXT = 65_535;
+const APPLICATION = "Warren";
+const OPTION_HEAD = 4;
+/** Flags, a verdict, and the end of the options. */
+const PACKET_OPTIONS = 8 + 16 + 4;
+const TWO_TO_32 = 2 ** 32;
+const XDP = { [Verdict.Pass]: XDP_PASS, [Verdict.Drop]: XDP_DROP, [Verdict.Reply]: XDP_TX } as const;
+/** No comment, and no text. */
+const NOTHING: Uint8Array = new Uint8Array();
+
+/**
+ * Takes what was written, whole blocks that are valid until it returns; `true` has what follows start like a file of its
+ * own.
+ */
+export type CaptureSink = (blocks: Uint8Array) => boolean | void;
+
+/** Options of a {@linkcode PcapngWriter}. */
+export interface PcapngWriterOptions {
+  /** How many bytes of a packet are kept, so that no packet takes more room. @default {65535} */
+  readonly snapLength?: number;
+  /** What the sink gets at most at once, and at least 256 KiB (bytes). @default {262144} */
+  readonly chunkLength?: number;
+  /** What made the capture. @default {"Warren"} */
+  readonly application?: string;
+  /** A remark on the whole capture. */
+  readonly comment?: string;
+}
+
+/**
+ * A capture in the making. Blocks are gathered, and given to the sink when there is no room for another one, and by
+ * `flush`. Packets are written as an ordinary device would see them: super-packets cut, sums finished. Times are
+ * milliseconds since 1970, kept to the microsecond. Nothing is allocated per packet.
+ *
+ * @example A capture in memory
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { PcapngWriter, parseCapture } from "@warren/tunnel/capture";
+ * import { Direction, PacketPool } from "@warren/tunnel/core";
+ *
+ * const chunks: Uint8Array[] = [];
+ * const writer = new PcapngWriter((bytes) => chunks.push(bytes.slice()));
+ * const tun = writer.addInterface("tun0");
+ * const packet = new PacketPool().from(Uint8Array.of(0x45, 0, 0, 20))!;
+ * writer.write(packet, tun, 1_700_000_000_000, Direction.Outbound);
+ * writer.flush();
+ *
+ * for (const { interface: { name }, bytes } of parseCapture(chunks)) assert(name === "tun0" && bytes.length === 4);
+ * ```
+ */
+export class PcapngWriter {
+  readonly #sink: CaptureSink;
+  readonly #snapLength: number;
+  readonly #chunk: Uint8Array<ArrayBuffer>;
+  readonly #view: DataView;
+  readonly #cutter = new Cutter();
+  readonly #segments = new PacketPool({ small: 1, large: 1 });
+  /** What a new section starts with. */
+  readonly #application: Uint8Array;
+  readonly #comment: Uint8Array;
+  readonly #interfaces: { name: Uint8Array; description: Uint8Array }[] = [];
+  #length = 0;
+
+  /** @throws {RangeError} when an option is out of its range. */
+  constructor(sink: CaptureSink, options: PcapngWriterOptions = {}) {
+    const { snapLength = LONGEST_TEXT, chunkLength = CHUNK, application = APPLICATION, comment = "" } =
+      options;
+    if (!Number.isInteger(snapLength) || snapLength < 1 || snapLength > LONGEST_TEXT) {
+      throw new RangeError(
+        `Cannot keep ${snapLength} bytes of each packet: 1 to ${LONGEST_TEXT} are possible`,
+      );
+    }
+    if (!Number.isInteger(chunkLength) || chunkLength < LEAST_CHUNK) {
+      throw new RangeError(`Cannot write chunks of ${chunkLength} bytes: ${LEAST_CHUNK} are the least`);
+    }
+    this.#sink = sink;
+    this.#snapLength = snapLength;
+    this.#chunk = new Uint8Array(chunkLength);
+    this.#view = new DataView(this.#chunk.buffer);
+    this.#application = text(application);
+    this.#comment = text(comment);
+    this.#startSection();
+  }
+
+  /** Bytes that the sink has not got yet. */
+  get pending(): number {
+    return this.#length;
+  }
+
+  /** Says where packets are from that are written under the number that it returns. */
+  addInterface(name: string, description = ""): number {
+    const added = { name: text(name), description: text(description) };
+    this.#writeInterface(added.name, added.description);
+    return this.#interfaces.push(added) - 1;
+  }
+
+  /**
+   * Writes a packet, whole or cut into what it stands for, with its direction, and with a verdict and a comment where
+   * there are some.
+   */
+  write(
+    packet: Packet,
+    interfaceNumber: number,
+    time: number,
+    direction: Direction,
+    verdict?: Verdict,
+    comment: Uint8Array = NOTHING,
+  ): void {
+    if (packet.segmentSize === 0 || this.#cutter.start(packet) !== undefined) {
+      this.#writePacket(packet, interfaceNumber, time, direction, verdict, comment);
+      return;
+    }
+    while (this.#cutter.remaining > 0) {
+      const segment = this.#cutter.next(this.#segments)!;
+      this.#writePacket(segment, interfaceNumber, time, direction, verdict, comment);
+      this.#segments.give(segment);
+    }
+  }
+
+  /** Gives the sink what it has not got yet. */
+  flush(): void {
+    if (this.#length === 0) return;
+    const blocks = this.#chunk.subarray(0, this.#length);
+    this.#length = 0;
+    if (this.#sink(blocks) !== true) return;
+    this.#startSection();
+    for (const { name, description } of this.#interfaces) this.#writeInterface(name, description);
+  }
+
+  #startSection(): void {
+    const room = SECTION_BODY + optionLength(this.#comment) + optionLength(this.#application);
+    let at = this.#begin(SECTION_HEADER, room);
+    this.#view.setUint32(at, BYTE_ORDER_MAGIC, true);
+    this.#view.setUint32(at + 4, MAJOR_VERSION, true);
+    // Nobody knows yet how long the section will be.
+    this.#view.setBigInt64(at + 8, -1n, true);
+    at = this.#option(at + SECTION_BODY, COMMENT, this.#comment);
+    this.#end(this.#option(at, SECTION_APPLICATION, this.#application));
+  }
+
+  #writeInterface(name: Uint8Array, description: Uint8Array): void {
+    let at = this.#begin(
+      INTERFACE_DESCRIPTION,
+      INTERFACE_BODY + optionLength(name) + optionLength(description),
+    );
+    this.#view.setUint32(at, LINK_RAW, true);
+    this.#view.setUint32(at + 4, this.#snapLength, true);
+    at = this.#option(at + INTERFACE_BODY, INTERFACE_NAME, name);
+    this.#end(this.#option(at, INTERFACE_DESCRIPTION_TEXT, description));
+  }
+
+  #writePacket(
+    packet: Packet,
+    interfaceNumber: number,
+    time: number,
+    direction: Direction,
+    verdict: Verdict | undefined,
+    comment: Uint8Array,
+  ): void {
+    const { offset, length, checksumStart, checksumOffset } = packet;
+    let at = this.#begin(
+      ENHANCED_PACKET,
+      PACKET_BODY + padded(length) + PACKET_OPTIONS + optionLength(comment),
+    );
+    const view = this.#view;
+    const kept = Math.min(length, this.#snapLength);
+    const microseconds = Math.floor(time * 1000);
+    view.setUint32(at, interfaceNumber, true);
+    view.setUint32(at + 4, microseconds / TWO_TO_32, true);
+    view.setUint32(at + 8, microseconds, true);
+    view.setUint32(at + 12, kept, true);
+    view.setUint32(at + 16, length, true);
+    at += PACKET_BODY;
+    // The whole packet, for the sum; what follows overwrites what is not kept.
+    copyBytes(packet.view, offset, length, view, at);
+    if (checksumStart !== 0) finishChecksum(this.#chunk, at, length, checksumStart, checksumOffset);
+    at = this.#pad(at + kept);
+    view.setUint32(at, PACKET_FLAGS | 4 << 16, true);
+    view.setUint32(at + 4, direction === Direction.Outbound ? FLAG_OUTBOUND : FLAG_INBOUND, true);
+    at += 8;
+    if (verdict !== undefined) {
+      view.setUint32(at, PACKET_VERDICT | 9 << 16, true);
+      view.setUint32(at + 4, VERDICT_XDP | XDP[verdict] << 8, true);
+      view.setUint32(at + 8, 0, true);
+      view.setUint32(at + 12, 0, true);
+      at += 16;
+    }
+    this.#end(this.#option(at, COMMENT, comment));
+  }
+
+  /** Starts a block whose body has at most so many bytes; returns where the body starts. */
+  #begin(type: number, most: number): number {
+    if (this.#length + BLOCK_FRAME + most + OPTION_HEAD > this.#chunk.length) this.flush();
+    this.#view.setUint32(this.#length, type, true);
+    return this.#length + 8;
+  }
+
+  /** Ends the block behind its options. */
+  #end(at: number): void {
+    this.#view.setUint32(at, END_OF_OPTIONS, true);
+    at += OPTION_HEAD;
+    const length = at + 4 - this.#length;
+    this.#view.setUint32(this.#length + 4, length, true);
+    this.#view.setUint32(at, length, true);
+    this.#length = at + 4;
+  }
+
+  #option(at: number, code: number, value: Uint8Array): number {
+    if (value.length === 0) return at;
+    this.#view.setUint32(at, code | value.length << 16, true);
+    this.#chunk.set(value, at + OPTION_HEAD);
+    return this.#pad(at + OPTION_HEAD + value.length);
+  }
+
+  /** Fills up to a multiple of 4 with zeros; blocks start at one. */
+  #pad(at: number): number {
+    while ((at & 3) !== 0) this.#chunk[at++] = 0;
+    return at;
+  }
+}
+
+/** A text's bytes, cut to what an option holds. */
+function text(value: string): Uint8Array {
+  return new TextEncoder().encode(value).subarray(0, LONGEST_TEXT);
+}
+
+function padded(length: number): number {
+  return length + 3 & ~3;
+}
+
+/** The bytes that an option takes; an empty one is left out. */
+function optionLength(value: Uint8Array): number {
+  return value.length === 0 ? 0 : OPTION_HEAD + padded(value.length);
+}

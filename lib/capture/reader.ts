@@ -1,0 +1,401 @@
+/** Reads captures: pcapng, and the older pcap. */
+
+import { Direction, Verdict } from "../core/mod.ts";
+import {
+  BLOCK_FRAME,
+  BYTE_ORDER_MAGIC,
+  COMMENT,
+  END_OF_OPTIONS,
+  ENHANCED_PACKET,
+  FLAG_INBOUND,
+  FLAG_OUTBOUND,
+  INTERFACE_BODY,
+  INTERFACE_DESCRIPTION,
+  INTERFACE_DESCRIPTION_TEXT,
+  INTERFACE_NAME,
+  INTERFACE_OFFSET,
+  INTERFACE_RESOLUTION,
+  MAJOR_VERSION,
+  PACKET_BODY,
+  PACKET_FLAGS,
+  PACKET_VERDICT,
+  SECTION_BODY,
+  SECTION_HEADER,
+  SIMPLE_PACKET,
+  SIMPLE_PACKET_BODY,
+  VERDICT_XDP,
+  XDP_DROP,
+  XDP_PASS,
+  XDP_TX,
+} from "./_pcapng_format.ts";
+
+// Implementation
+/** The longest block that is read (bytes): Wireshark's own limit. */
+const LONGEST_BLOCK = 16 * 1024 * 1024;
+const TWO_TO_32 = 2 ** 32;
+/** A capture's resolution where it says nothing else: 10 to the -6th of a second. */
+const MICROSECONDS = 6;
+
+/** Pcap's magic numbers, with their fractions of a second: micro- and nanoseconds. */
+const PCAP_MICROSECONDS = 0xa1b2c3d4;
+const PCAP_NANOSECONDS = 0xa1b23c4d;
+const PCAP_HEADER = 24;
+const PCAP_RECORD = 16;
+/** The low bits of pcap's link type; the others say what else is in a packet. */
+const PCAP_LINK_BITS = 0x0fffffff;
+
+/** Where a packet was captured. */
+export interface CaptureInterface {
+  /** Its name, `""` when the capture does not say. */
+  readonly name: string;
+  /** What else is said of it. */
+  readonly description: string;
+  /** What stands in front of each packet, https://www.tcpdump.org/linktypes.html; 101 is nothing. */
+  readonly linkType: number;
+}
+
+/** A packet of a capture. */
+export interface CapturedPacket {
+  /** Where. */
+  readonly interface: CaptureInterface;
+  /** When (milliseconds since 1970); 0 when the capture does not say. */
+  readonly time: number;
+  /** Its bytes as far as they were kept, with the header of its link; of one's own. */
+  readonly bytes: Uint8Array;
+  /** How many bytes it had. */
+  readonly originalLength: number;
+  /** Which way it went, when the capture says so. */
+  readonly direction: Direction | undefined;
+  /** What became of it, when the capture says so. */
+  readonly verdict: Verdict | undefined;
+  /** Remarks. */
+  readonly comments: readonly string[];
+}
+
+interface Interface extends CaptureInterface {
+  /** Units of time in a millisecond, and what is added to each time (milliseconds). */
+  readonly unitsPerMillisecond: number;
+  readonly timeOffset: number;
+  readonly snapLength: number;
+}
+
+interface Options {
+  readonly texts: Map<number, string>;
+  readonly comments: string[];
+  readonly values: Map<number, DataView>;
+}
+
+/**
+ * Takes a capture apart as its bytes come: pcapng of either byte order, with several sections, and pcap with times in micro-
+ * or nanoseconds. Blocks that hold no packets are passed over.
+ *
+ * **Limits**: a block of more than 16 MiB is refused; pcapng's obsolete packet block is passed over; compressed files
+ * have to be unpacked before.
+ */
+export class CaptureParser {
+  #bytes = new Uint8Array(64 * 1024);
+  #start = 0;
+  #end = 0;
+  /** Where the bytes at `#start` stand in the capture. */
+  #position = 0;
+  #format: "pcap" | "pcapng" | undefined;
+  #littleEndian = false;
+  #interfaces: Interface[] = [];
+
+  /** Takes further bytes. */
+  push(chunk: Uint8Array): void {
+    const kept = this.#end - this.#start;
+    if (this.#end + chunk.length > this.#bytes.length) {
+      const from = this.#bytes.subarray(this.#start, this.#end);
+      if (kept + chunk.length > this.#bytes.length) {
+        const larger = new Uint8Array(2 ** Math.ceil(Math.log2(kept + chunk.length)));
+        larger.set(from);
+        this.#bytes = larger;
+      } else this.#bytes.set(from);
+      this.#start = 0;
+      this.#end = kept;
+    }
+    this.#bytes.set(chunk, this.#end);
+    this.#end += chunk.length;
+  }
+
+  /**
+   * The next packet; `undefined` when more bytes are needed.
+   *
+   * @throws {SyntaxError} naming the byte where the capture stops making sense.
+   */
+  next(): CapturedPacket | undefined {
+    this.#format ??= this.#findFormat();
+    if (this.#format === undefined) return undefined;
+    if (this.#format === "pcap") return this.#nextRecord();
+    for (let block = this.#block(); block !== undefined; block = this.#block()) {
+      const found = this.#read(block);
+      if (found !== undefined) return found;
+    }
+    return undefined;
+  }
+
+  /**
+   * Says that there are no further bytes.
+   *
+   * @throws {SyntaxError} when the capture ends within a block.
+   */
+  end(): void {
+    const left = this.#end - this.#start;
+    if (left > 0 || this.#format === undefined) {
+      this.#fail(`it ends within a block, of which ${left} bytes are there`);
+    }
+  }
+
+  #findFormat(): "pcap" | "pcapng" | undefined {
+    if (this.#left < 4) return undefined;
+    const view = this.#view(0, 4);
+    if (view.getUint32(0) === SECTION_HEADER) return "pcapng";
+    for (const littleEndian of [true, false]) {
+      const magic = view.getUint32(0, littleEndian);
+      if (magic !== PCAP_MICROSECONDS && magic !== PCAP_NANOSECONDS) continue;
+      if (this.#left < PCAP_HEADER) return undefined;
+      const header = this.#view(0, PCAP_HEADER);
+      this.#littleEndian = littleEndian;
+      this.#interfaces.push({
+        name: "",
+        description: "",
+        linkType: header.getUint32(20, littleEndian) & PCAP_LINK_BITS,
+        unitsPerMillisecond: magic === PCAP_MICROSECONDS ? 1000 : 1_000_000,
+        timeOffset: 0,
+        snapLength: header.getUint32(16, littleEndian),
+      });
+      this.#advance(PCAP_HEADER);
+      return "pcap";
+    }
+    this.#fail("it starts like neither pcapng nor pcap");
+  }
+
+  #nextRecord(): CapturedPacket | undefined {
+    if (this.#left < PCAP_RECORD) return undefined;
+    const [from] = this.#interfaces as [Interface];
+    const header = this.#view(0, PCAP_RECORD);
+    const kept = header.getUint32(8, this.#littleEndian);
+    if (kept > LONGEST_BLOCK) this.#fail(`a packet of ${kept} bytes`);
+    if (this.#left < PCAP_RECORD + kept) return undefined;
+    const seconds = header.getUint32(0, this.#littleEndian);
+    const time = seconds * 1000 + header.getUint32(4, this.#littleEndian) / from.unitsPerMillisecond;
+    const originalLength = header.getUint32(12, this.#littleEndian);
+    const bytes = this.#slice(PCAP_RECORD, kept);
+    this.#advance(PCAP_RECORD + kept);
+    return {
+      interface: from,
+      time,
+      bytes,
+      originalLength,
+      direction: undefined,
+      verdict: undefined,
+      comments: [],
+    };
+  }
+
+  /** Takes the next block off: its type and its body with the options. */
+  #block(): { type: number; body: DataView } | undefined {
+    if (this.#left < BLOCK_FRAME) return undefined;
+    const isSection = this.#view(0, 4).getUint32(0) === SECTION_HEADER;
+    const head = this.#view(0, BLOCK_FRAME);
+    if (isSection) {
+      this.#littleEndian = head.getUint32(8, true) === BYTE_ORDER_MAGIC;
+      if (!this.#littleEndian && head.getUint32(8) !== BYTE_ORDER_MAGIC) {
+        this.#fail("a section without its magic number");
+      }
+    }
+    const type = head.getUint32(0, this.#littleEndian);
+    const length = head.getUint32(4, this.#littleEndian);
+    if (length < BLOCK_FRAME || length > LONGEST_BLOCK || length % 4 !== 0) {
+      this.#fail(`a block of ${length} bytes`);
+    }
+    if (this.#left < length) return undefined;
+    const block = this.#view(0, length);
+    if (block.getUint32(length - 4, this.#littleEndian) !== length) {
+      this.#fail("a block with two different lengths");
+    }
+    // The view stays while the bytes behind it do: until the next push.
+    this.#advance(length);
+    return { type, body: new DataView(block.buffer, block.byteOffset + 8, length - BLOCK_FRAME) };
+  }
+
+  #read({ type, body }: { type: number; body: DataView }): CapturedPacket | undefined {
+    const least = LEAST_BODY[type];
+    if (least === undefined) return undefined;
+    if (body.byteLength < least) this.#fail(`a block of type ${type} that is cut short`);
+    switch (type) {
+      case SECTION_HEADER:
+        if (body.getUint16(4, this.#littleEndian) !== MAJOR_VERSION) {
+          this.#fail(`a section of version ${body.getUint16(4, this.#littleEndian)}`);
+        }
+        this.#interfaces = [];
+        return undefined;
+      case INTERFACE_DESCRIPTION:
+        this.#readInterface(body);
+        return undefined;
+      case SIMPLE_PACKET:
+        return this.#readSimple(body);
+      default:
+        return this.#readPacket(body);
+    }
+  }
+
+  #readInterface(body: DataView): void {
+    const { texts, values } = this.#options(body, INTERFACE_BODY);
+    const told = values.get(INTERFACE_RESOLUTION);
+    const resolution = told?.byteLength === 1 ? told.getUint8(0) : MICROSECONDS;
+    const exponent = resolution & 0x7f;
+    const unitsPerSecond = (resolution & 0x80) !== 0 ? 2 ** exponent : 10 ** exponent;
+    const offset = values.get(INTERFACE_OFFSET);
+    this.#interfaces.push({
+      name: texts.get(INTERFACE_NAME) ?? "",
+      description: texts.get(INTERFACE_DESCRIPTION_TEXT) ?? "",
+      linkType: body.getUint16(0, this.#littleEndian),
+      unitsPerMillisecond: unitsPerSecond / 1000,
+      timeOffset: offset?.byteLength === 8 ? Number(offset.getBigInt64(0, this.#littleEndian)) * 1000 : 0,
+      snapLength: body.getUint32(4, this.#littleEndian),
+    });
+  }
+
+  #readSimple(body: DataView): CapturedPacket {
+    const from = this.#interface(0);
+    const originalLength = body.getUint32(0, this.#littleEndian);
+    const { snapLength } = from;
+    const kept = Math.min(originalLength, snapLength === 0 ? originalLength : snapLength);
+    if (SIMPLE_PACKET_BODY + kept > body.byteLength) this.#fail("a packet that is longer than its block");
+    return {
+      interface: from,
+      time: 0,
+      bytes: bytesOf(body, SIMPLE_PACKET_BODY, kept),
+      originalLength,
+      direction: undefined,
+      verdict: undefined,
+      comments: [],
+    };
+  }
+
+  #readPacket(body: DataView): CapturedPacket {
+    const from = this.#interface(body.getUint32(0, this.#littleEndian));
+    const units = body.getUint32(4, this.#littleEndian) * TWO_TO_32 + body.getUint32(8, this.#littleEndian);
+    const kept = body.getUint32(12, this.#littleEndian);
+    if (PACKET_BODY + kept > body.byteLength) this.#fail("a packet that is longer than its block");
+    const { comments, values } = this.#options(body, PACKET_BODY + (kept + 3 & ~3));
+    const flags = values.get(PACKET_FLAGS);
+    return {
+      interface: from,
+      time: units / from.unitsPerMillisecond + from.timeOffset,
+      bytes: bytesOf(body, PACKET_BODY, kept),
+      originalLength: body.getUint32(16, this.#littleEndian),
+      direction: flags?.byteLength === 4 ? directionOf(flags.getUint32(0, this.#littleEndian)) : undefined,
+      verdict: this.#verdictOf(values.get(PACKET_VERDICT)),
+      comments,
+    };
+  }
+
+  #verdictOf(value: DataView | undefined): Verdict | undefined {
+    if (value?.byteLength !== 9 || value.getUint8(0) !== VERDICT_XDP) return undefined;
+    switch (Number(value.getBigUint64(1, this.#littleEndian))) {
+      case XDP_DROP:
+        return Verdict.Drop;
+      case XDP_PASS:
+        return Verdict.Pass;
+      case XDP_TX:
+        return Verdict.Reply;
+    }
+    return undefined;
+  }
+
+  #interface(number: number): Interface {
+    return this.#interfaces[number] ??
+      this.#fail(`a packet of interface ${number}, of which nothing was said`);
+  }
+
+  /** The options behind a block's fixed part. */
+  #options(body: DataView, start: number): Options {
+    const found: Options = { texts: new Map(), comments: [], values: new Map() };
+    for (let at = start; at + 4 <= body.byteLength;) {
+      const code = body.getUint16(at, this.#littleEndian);
+      const length = body.getUint16(at + 2, this.#littleEndian);
+      if (code === END_OF_OPTIONS) break;
+      if (at + 4 + length > body.byteLength) this.#fail("an option that is longer than its block");
+      const value = new DataView(body.buffer, body.byteOffset + at + 4, length);
+      const text = () => new TextDecoder().decode(bytesOf(value, 0, length));
+      if (code === COMMENT) found.comments.push(text());
+      else {
+        found.values.set(code, value);
+        if (code === INTERFACE_NAME || code === INTERFACE_DESCRIPTION_TEXT) found.texts.set(code, text());
+      }
+      at += 4 + (length + 3 & ~3);
+    }
+    return found;
+  }
+
+  get #left(): number {
+    return this.#end - this.#start;
+  }
+
+  #view(from: number, length: number): DataView {
+    return new DataView(this.#bytes.buffer, this.#start + from, length);
+  }
+
+  #slice(from: number, length: number): Uint8Array {
+    return this.#bytes.slice(this.#start + from, this.#start + from + length);
+  }
+
+  #advance(length: number): void {
+    this.#start += length;
+    this.#position += length;
+  }
+
+  #fail(what: string): never {
+    throw new SyntaxError(`Cannot read the capture: ${what} at byte ${this.#position}`);
+  }
+}
+
+/**
+ * The packets of a capture that is there, in pieces or whole (`[bytes]`).
+ *
+ * @throws {SyntaxError} naming the byte where the capture stops making sense, behind the last packet that does.
+ */
+export function* parseCapture(chunks: Iterable<Uint8Array>): Generator<CapturedPacket, void, void> {
+  const parser = new CaptureParser();
+  for (const chunk of chunks) {
+    parser.push(chunk);
+    for (let packet = parser.next(); packet !== undefined; packet = parser.next()) yield packet;
+  }
+  parser.end();
+}
+
+/**
+ * The packets of a capture that comes, such as a file's `readable`.
+ *
+ * @throws {SyntaxError} as {@linkcode parseCapture} does.
+ */
+export async function* readCapture(
+  chunks: AsyncIterable<Uint8Array>,
+): AsyncGenerator<CapturedPacket, void, void> {
+  const parser = new CaptureParser();
+  for await (const chunk of chunks) {
+    parser.push(chunk);
+    for (let packet = parser.next(); packet !== undefined; packet = parser.next()) yield packet;
+  }
+  parser.end();
+}
+
+/** The bytes that a block has at least, by its type; blocks of other types are passed over. */
+const LEAST_BODY: Readonly<Record<number, number>> = {
+  [SECTION_HEADER]: SECTION_BODY,
+  [INTERFACE_DESCRIPTION]: INTERFACE_BODY,
+  [SIMPLE_PACKET]: SIMPLE_PACKET_BODY,
+  [ENHANCED_PACKET]: PACKET_BODY,
+};
+
+function directionOf(flags: number): Direction | undefined {
+  if ((flags & 3) === FLAG_OUTBOUND) return Direction.Outbound;
+  return (flags & 3) === FLAG_INBOUND ? Direction.Inbound : undefined;
+}
+
+function bytesOf(view: DataView, from: number, length: number): Uint8Array {
+  return new Uint8Array(view.buffer as ArrayBuffer, view.byteOffset + from, length).slice();
+}
