@@ -24,7 +24,7 @@ export interface CaptureFileOptions {
  * by number and time. A file that is there is not overwritten. Needs `--allow-write`.
  *
  * @example
- * ```ts no-run
+ * ```ts no-eval
  * import { Capture } from "@warren/tunnel/capture";
  * import { openCaptureFile } from "@warren/tunnel/capture_sink";
  *
@@ -119,6 +119,7 @@ export class CapturePipe implements AsyncDisposable {
   lost = 0;
   readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
   #waiting = 0;
+  #last: Promise<void> = Promise.resolve();
   #hasEnded = false;
 
   /** A pipe into this stream, such as `Deno.stdout.writable`. */
@@ -126,6 +127,11 @@ export class CapturePipe implements AsyncDisposable {
     this.#writer = stream.getWriter();
     this.#writer.closed.catch(() => {}).then(() => this.#hasEnded = true);
     this.sink = (blocks) => this.#write(blocks);
+  }
+
+  /** Settled when what was written until now has arrived, or is lost. */
+  get drained(): Promise<void> {
+    return this.#last;
   }
 
   /** Whether nobody reads any more. */
@@ -144,9 +150,13 @@ export class CapturePipe implements AsyncDisposable {
       return;
     }
     this.#waiting += blocks.length;
-    this.#writer.write(blocks.slice()).then(
-      () => void (this.#waiting -= blocks.length),
-      () => void (this.lost += blocks.length),
+    const { length } = blocks;
+    this.#last = this.#writer.write(blocks.slice()).then(
+      () => void (this.#waiting -= length),
+      () => {
+        this.lost += length;
+        this.#hasEnded = true;
+      },
     );
   }
 }

@@ -1,3 +1,5 @@
+/** Packets as text, and back. */
+
 import { equal, throws } from "node:assert/strict";
 import { encodePacket, formatPacket } from "./packet_text.ts";
 

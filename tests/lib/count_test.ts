@@ -1,3 +1,5 @@
+/** What a count counts. */
+
 import { deepEqual, equal, throws } from "node:assert/strict";
 import { Direction } from "@warren/tunnel/core";
 import { Count } from "@warren/tunnel/count";

@@ -1,3 +1,5 @@
+/** Keys of flows, of whole packets and of those that errors quote. */
+
 import { deepEqual, equal } from "node:assert/strict";
 import type { Packet } from "@warren/tunnel/core";
 import { FlowKey, FlowKind } from "@warren/tunnel/flow_key";

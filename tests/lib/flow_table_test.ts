@@ -1,3 +1,5 @@
+/** The table of flows beside a Map. */
+
 import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import { FlowKey } from "@warren/tunnel/flow_key";
 import { FlowTable, type FlowTableOptions } from "@warren/tunnel/flow_table";

@@ -1,3 +1,5 @@
+/** Who talks most, beside a plain count. */
+
 import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import { formatAddress, formatCidr } from "@warren/tunnel/address";
 import { Direction } from "@warren/tunnel/core";

@@ -1,3 +1,5 @@
+/** What a mirror copies, and what it leaves as it was. */
+
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { Direction } from "@warren/tunnel/core";
 import { Mirror } from "@warren/tunnel/mirror";

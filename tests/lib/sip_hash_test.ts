@@ -1,3 +1,5 @@
+/** The hash beside the kernel's vectors. */
+
 import { equal } from "node:assert/strict";
 import { sipHash } from "../../lib/_sip_hash.ts";
 

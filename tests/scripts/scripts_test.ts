@@ -58,7 +58,7 @@ for (const name of names) {
   Deno.test(`scripts/${name} is short, can be executed, and says what to try`, async () => {
     const text = await Deno.readTextFile(new URL(name, FOLDER));
     const [shebang, doc] = text.split("\n");
-    assert.match(shebang!, /^#!\/usr\/bin\/env -S deno run (--allow-\w+ ?)+$/);
+    assert.match(shebang!, /^#!\/usr\/bin\/env -S deno run (--allow-\w+(=\S+)? ?)+$/);
     assert.match(doc!, /^\/\*\* /);
     assert.match(text.slice(0, text.indexOf("*/")), /\bTry: /);
     assert.ok(text.trimEnd().split("\n").length <= MOST_LINES, `it is longer than ${MOST_LINES} lines`);
@@ -71,6 +71,10 @@ for (const name of names) {
     const rigs = new Map<string, Rig>();
     for (const [key, one] of Object.entries(declared)) rigs.set(key, await openRig(one, hasFarEnd));
     const printed = mock.method(console, "log", () => {});
+    // For what it writes.
+    const folder = await Deno.makeTempDir({ prefix: "warren-script-" });
+    const before = Deno.cwd();
+    Deno.chdir(folder);
     try {
       const tunnels = Object.fromEntries(Array.from(rigs, ([key, { tunnel }]) => [key, tunnel]));
       const running = "tunnels" in options
@@ -86,6 +90,8 @@ for (const name of names) {
       await running;
     } finally {
       printed.mock.restore();
+      Deno.chdir(before);
+      await Deno.remove(folder, { recursive: true });
     }
     for (const { tunnel, system, elsewhere } of rigs.values()) {
       const { outbound, inbound, created, queued } = tunnel.stats;

@@ -1,3 +1,5 @@
+/** Captures, written and read back. */
+
 import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import { Capture, type CapturedPacket, parseCapture, PcapngWriter } from "@warren/tunnel/capture";
 import { Direction, PacketPool, Verdict } from "@warren/tunnel/core";
