@@ -55,9 +55,9 @@ export interface DeviceOptions {
     offload?: boolean;
     /**
      * Whether io_uring reads and writes while many packets come, on a device without offload, where the kernel has what
-     * that needs (multishot reads: 6.7). @default {true}
+     * that needs: since 5.19 a read for each packet (`"oneshot"`), since 6.7 one for many. @default {true}
      */
-    uring?: boolean;
+    uring?: boolean | "oneshot";
     /**
      * How many queues the device has, 1 to 256. Each is served by a worker of its own, which runs the same script:
      * so several are for a script's module alone. @default {1}
@@ -122,7 +122,7 @@ export interface CheckedDeviceOptions {
   /** Whether super-packets and unfinished sums pass (Linux). */
   readonly offload: boolean;
   /** Whether io_uring is tried (Linux). */
-  readonly uring: boolean;
+  readonly uring: boolean | "oneshot";
   /** How many queues it has (Linux). */
   readonly queues: number;
   /** Wintun's rings (bytes each). */
@@ -238,10 +238,11 @@ export function checkDeviceOptions(
   const { txQueueLength, offload = true, uring = true, queues = 1 } = options.linux ?? {};
   checkKeys("linux", options.linux, ["txQueueLength", "offload", "uring", "queues"]);
   checkKeys("windows", options.windows, ["ringCapacity", "dns", "metric"]);
-  for (const [what, value] of [["offload", offload], ["uring", uring]] as const) {
-    if (typeof value !== "boolean") {
-      throw new TypeError(`Cannot use linux.${what} ${Deno.inspect(value)}: it is true or false`);
-    }
+  if (typeof offload !== "boolean") {
+    throw new TypeError(`Cannot use linux.offload ${Deno.inspect(offload)}: it is true or false`);
+  }
+  if (typeof uring !== "boolean" && uring !== "oneshot") {
+    throw new TypeError(`Cannot use linux.uring ${Deno.inspect(uring)}: it is true, false or "oneshot"`);
   }
   checkNumber(queues, 1, MAX_QUEUES, "number of queues");
   if (txQueueLength !== undefined) checkNumber(txQueueLength, 1, MAX_U32, "queue length");

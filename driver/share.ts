@@ -13,7 +13,7 @@ export interface DeviceShare {
   /** Which super-packets and unfinished sums pass. */
   readonly offload: Offload;
   /** Whether io_uring is tried. */
-  readonly uring: boolean;
+  readonly uring: boolean | "oneshot";
 }
 
 /** The two ends of a pipe that wakes another thread. */

@@ -70,7 +70,7 @@ export const TUN_PATH = "/dev/net/tun";
 interface TunParts {
   readonly fd: number;
   readonly offload: Offload;
-  readonly uring: boolean;
+  readonly uring: boolean | "oneshot";
   readonly link: Link;
   readonly netlink: Netlink;
   /** `undefined` for a queue of a device that another thread has set up. */
@@ -110,7 +110,8 @@ export class TunDevice implements Device {
       refused: (packet: Packet, errno: number) => this.#refuse(packet, errno),
       lose: (verb: string, operation: string, errno: number) => this.#lose(verb, operation, errno),
     };
-    this.#queue = (uring && !offload.tcp ? UringQueue.open(queue) : undefined) ?? new TunQueue(queue);
+    this.#queue = (uring !== false && !offload.tcp ? UringQueue.open(queue, uring === true) : undefined) ??
+      new TunQueue(queue);
     this.#index = link.index;
     this.name = link.name;
     this.#mtu = link.mtu;

@@ -83,7 +83,7 @@ async function checkUserNamespaces(): Promise<Check[]> {
 function checkUring(): Check[] {
   using ring = Uring.open(1, 1);
   const says = ring === undefined
-    ? "none here: before Linux 6.7, or refused: a device without offload moves one packet a call"
+    ? "none here: before Linux 5.19, or refused: a device without offload moves one packet a call"
     : "it works: a device without offload moves many packets a call";
   return [{ what: "io_uring", state: "ok", says }];
 }

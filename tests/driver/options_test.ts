@@ -77,7 +77,7 @@ Deno.test("checkDeviceOptions() refuses options of a system that it does not kno
         "Cannot use linux.offlaod: there is no such option, but txQueueLength, offload, uring, queues",
       ],
       [{ offload: "no" }, 'Cannot use linux.offload "no": it is true or false'],
-      [{ uring: 0 }, "Cannot use linux.uring 0: it is true or false"],
+      [{ uring: 0 }, 'Cannot use linux.uring 0: it is true, false or "oneshot"'],
       [{ offload: null }, "Cannot use linux.offload null: it is true or false"],
     ] as const
   ) {

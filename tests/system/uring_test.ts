@@ -27,6 +27,8 @@ async function runSuite(before: readonly string[], ...words: string[]): Promise<
 
 systemTest("TunDevice uses io_uring while there is much to do", NEEDS, () => runSuite([]));
 
+systemTest("TunDevice uses io_uring without multishot reads", NEEDS, () => runSuite([], "oneshot"));
+
 for (const [name, errno] of [["EPERM", EPERM], ["ENOSYS", ENOSYS]] as const) {
   systemTest(`TunDevice works without io_uring where seccomp refuses it by ${name}`, NEEDS, async () => {
     const program = await Deno.makeTempFile();

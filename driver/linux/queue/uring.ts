@@ -65,8 +65,10 @@ const IORING_REGISTER_PROBE = 8;
 const IORING_REGISTER_PBUF_RING = 22;
 const IORING_UNREGISTER_PBUF_RING = 23;
 const IORING_OP_ASYNC_CANCEL = 14;
+const IORING_OP_READ = 22;
 const IORING_OP_WRITE = 23;
 const IORING_OP_READ_MULTISHOT = 49;
+const IOSQE_IO_HARDLINK = 1 << 3;
 const IOSQE_BUFFER_SELECT = 1 << 5;
 const IORING_ASYNC_CANCEL_ALL = 1 << 0;
 const IORING_ASYNC_CANCEL_ANY = 1 << 2;
@@ -89,7 +91,7 @@ const COMPLETIONS_PER_SUBMISSION = 4;
 export interface Completions {
   /** A packet of so many bytes is in the buffer with this number. */
   arrived(buffer: number, length: number): void;
-  /** No more will be read until {@linkcode Uring.read}; `error` is 0 or negative. */
+  /** A read is over, of those that {@linkcode Uring.read} asked for; `error` is 0 or negative. */
   readEnded(error: number): void;
   /** The packet of this slot was written, or not: `result` is negative then. */
   written(slot: number, result: number): void;
@@ -105,6 +107,8 @@ interface Mapping {
 export class Uring implements Disposable {
   /** What a wait waits for: readable while there is something to reap, or work for {@linkcode Uring.enter}. */
   readonly descriptor: number;
+  /** Whether one read brings packets until there is no room for them; one alone, on kernels before 6.7. */
+  readonly multishot: boolean;
   readonly #libc: Libc;
   readonly #mappings: readonly Mapping[];
   readonly #rings: Int32Array;
@@ -132,6 +136,7 @@ export class Uring implements Disposable {
 
   private constructor(
     descriptor: number,
+    multishot: boolean,
     mappings: readonly Mapping[],
     params: DataView,
     buffers: number,
@@ -140,6 +145,7 @@ export class Uring implements Disposable {
       Deno.UnsafePointerView.getArrayBuffer(pointer, size)
     );
     this.descriptor = descriptor;
+    this.multishot = multishot;
     this.#libc = libc();
     this.#mappings = mappings;
     this.#rings = new Int32Array(rings!);
@@ -171,23 +177,30 @@ export class Uring implements Disposable {
 
   /**
    * Sets up rings for `entries` submissions and a ring of `buffers` buffers, both powers of two; `undefined` where
-   * the kernel refuses (`kernel.io_uring_disabled`, seccomp), or has no multishot reads (before 6.7).
+   * the kernel refuses (`kernel.io_uring_disabled`, seccomp), or has no rings of buffers (before 5.19).
+   *
+   * @param multishot Whether to read so where the kernel can, since 6.7.
    */
-  static open(entries: number, buffers: number): Uring | undefined {
+  static open(entries: number, buffers: number, multishot = true): Uring | undefined {
     const { ioUringSetup, ioUringRegister, mmap, munmap, close } = libc();
     const params = new DataView(new ArrayBuffer(Params.Size));
     const flags = IORING_SETUP_CQSIZE | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_TASKRUN_FLAG |
-      IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN;
-    params.setUint32(Params.Flags, flags, true);
+      IORING_SETUP_COOP_TASKRUN;
     params.setUint32(Params.CqEntries, COMPLETIONS_PER_SUBMISSION * Math.max(entries, buffers), true);
-    const descriptor = ioUringSetup(SYS_IO_URING_SETUP, entries, params);
+    const setUp = (flags: number) => {
+      params.setUint32(Params.Flags, flags, true);
+      return ioUringSetup(SYS_IO_URING_SETUP, entries, params);
+    };
+    let descriptor = setUp(flags | IORING_SETUP_SINGLE_ISSUER);
+    // Linux 5.19 does not know that flag.
+    if (descriptor < 0) descriptor = setUp(flags);
     if (descriptor < 0) return undefined;
     using undo = new DisposableStack();
     undo.defer(() => close(descriptor));
     const register = (operation: number, argument: BufferSource, count: number) =>
       ioUringRegister(SYS_IO_URING_REGISTER, descriptor, operation, argument, count) >= 0;
     const probe = new Uint8Array(PROBE_SIZE);
-    if (!register(IORING_REGISTER_PROBE, probe, 0) || probe[0]! < IORING_OP_READ_MULTISHOT) return undefined;
+    if (!register(IORING_REGISTER_PROBE, probe, 0)) return undefined;
     if ((params.getUint32(Params.Features, true) & IORING_FEAT_SINGLE_MMAP) === 0) return undefined;
     const ringSize = Math.max(
       params.getUint32(Params.SqOff + SqOff.Array, true) + params.getUint32(Params.SqEntries, true) * 4,
@@ -210,7 +223,19 @@ export class Uring implements Disposable {
       !map(bufferSize, MAP_PRIVATE_ANONYMOUS, -1, 0n)
     ) return undefined;
     undo.move();
-    return new Uring(descriptor, mappings, params, buffers);
+    const ring = new Uring(
+      descriptor,
+      multishot && probe[0]! >= IORING_OP_READ_MULTISHOT,
+      mappings,
+      params,
+      buffers,
+    );
+    if (!ring.openBuffers()) {
+      ring[Symbol.dispose]();
+      return undefined;
+    }
+    ring.closeBuffers();
+    return ring;
   }
 
   /** Submissions that `enter` has not handed over. */
@@ -255,12 +280,22 @@ export class Uring implements Disposable {
     this.#bufferTail[Buf.Bid * 2 + 1] = this.#lentTail;
   }
 
-  /** Asks for packets of a descriptor, each in a lent buffer, until that ends. */
-  read(fd: number): void {
-    const word = this.#next(IORING_OP_READ_MULTISHOT | IOSQE_BUFFER_SELECT << 8, READ);
-    this.#sqes[word + Sqe.Fd] = fd;
-    this.#sqes[word + Sqe.Off] = 0xffff_ffff;
-    this.#sqes[word + Sqe.Off + 1] = 0xffff_ffff;
+  /**
+   * Asks for packets of a descriptor, each in a lent buffer: by one read until that ends, or by so many at the most, one
+   * after the other. Returns the number of reads.
+   */
+  read(fd: number, packets: number): number {
+    const reads = this.multishot ? 1 : packets;
+    const operation = this.multishot ? IORING_OP_READ_MULTISHOT : IORING_OP_READ;
+    for (let i = 1; i <= reads; i++) {
+      // A hard link keeps their order, and goes on behind a read that came to nothing.
+      const flags = i < reads ? IOSQE_BUFFER_SELECT | IOSQE_IO_HARDLINK : IOSQE_BUFFER_SELECT;
+      const word = this.#next(operation | flags << 8, READ);
+      this.#sqes[word + Sqe.Fd] = fd;
+      this.#sqes[word + Sqe.Off] = 0xffff_ffff;
+      this.#sqes[word + Sqe.Off + 1] = 0xffff_ffff;
+    }
+    return reads;
   }
 
   /** Asks for a packet to be written. */

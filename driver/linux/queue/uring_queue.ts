@@ -3,6 +3,7 @@
  *
  *     few packets:  read and write, one packet a call, which costs less than a ring that is woken for each
  *     many, read:   lent slots ─► multishot read ─► completions ─► the slots themselves
+ *                   (before Linux 6.7: a chain of reads, one a packet, whenever there is something to read)
  *           write:  packets ─► submissions ─► one enter a batch ─► completions: their slots go back
  *
  * It serves devices without offload and with an MTU that small slots hold. With offload, super-packets save more calls
@@ -31,7 +32,9 @@ const MANY_WRITES = 4;
 /** Packets under way in each direction; powers of two. */
 const WRITES = 256;
 const LENT = 256;
-/** Calls that end what is under way: one, or as many as signals interrupt. */
+/** Reads in a chain, where a read brings one packet. */
+const CHAIN = 64;
+/** Calls that end what is under way: one, or one for each read, and as many as signals interrupt. */
 const MOST_TURNS = 1000;
 /** Packets that have come or may come, until the loop takes them. */
 const MOST_ARRIVED = 512;
@@ -52,8 +55,8 @@ export class UringQueue implements DeviceQueue, Completions {
   #ringing = false;
   /** How many reads in a row brought few packets. */
   #calmReads = 0;
-  /** Whether a read is under way. */
-  #reading = false;
+  /** Reads under way. */
+  #reads = 0;
   /** Whether the device is, and nothing more can be read. */
   #gone = false;
   #writing = 0;
@@ -69,15 +72,15 @@ export class UringQueue implements DeviceQueue, Completions {
   }
 
   /** A queue over this descriptor; `undefined` where the kernel lacks what it needs, or forbids it. */
-  static open(options: QueueOptions): UringQueue | undefined {
-    // Writes, and a read or a cancel besides.
-    const uring = Uring.open(2 * WRITES, LENT);
+  static open(options: QueueOptions, multishot: boolean): UringQueue | undefined {
+    // Writes, and reads or a cancel besides.
+    const uring = Uring.open(2 * WRITES, LENT, multishot);
     return uring === undefined ? undefined : new UringQueue(uring, options);
   }
 
-  /** The ring's descriptor while that reads, and else the device's. */
+  /** The ring's descriptor while a read of it waits, or is to wait again; else the device's. */
   get waitable(): Waitable {
-    return this.#ringing ? this.#uring.descriptor : this.#fd;
+    return this.#ringing && (this.#uring.multishot || this.#reads > 0) ? this.#uring.descriptor : this.#fd;
   }
 
   /** Packets that the kernel has not written yet. */
@@ -101,7 +104,7 @@ export class UringQueue implements DeviceQueue, Completions {
       if (count >= MANY && room === SMALL_ROOM) this.#start();
       return count;
     }
-    if (this.#ringing) this.#turn();
+    if (this.#ringing) this.#turn(true);
     let count = 0;
     for (; !batch.full && arrived.length > 0; count++) batch.push(arrived.shift());
     this.#calmReads = count < MANY ? this.#calmReads + 1 : 0;
@@ -126,7 +129,7 @@ export class UringQueue implements DeviceQueue, Completions {
     }
     batch.shift(count);
     if (count === 0) return 0;
-    this.#turn();
+    this.#turn(false);
     // Packets that came meanwhile no longer end a wait.
     if (this.#arrived.length > 0) this.#host!.wake();
     return count;
@@ -137,7 +140,7 @@ export class UringQueue implements DeviceQueue, Completions {
     if (!this.#uring.openBuffers()) return;
     this.#ringing = true;
     this.#calmReads = 0;
-    this.#turn();
+    this.#turn(true);
   }
 
   /** Has the ring read no longer; what it has read already is still to be taken. */
@@ -153,22 +156,26 @@ export class UringQueue implements DeviceQueue, Completions {
   /** Ends what is under way, and waits for that, which is soon: the descriptor does not block. */
   #settle(): void {
     const uring = this.#uring;
-    if (!this.#reading && this.#writing === 0) return;
-    uring.cancel();
-    for (let turn = 0; (this.#reading || this.#writing > 0) && turn < MOST_TURNS; turn++) {
+    for (let turn = 0; this.#reads + this.#writing > 0 && turn < MOST_TURNS; turn++) {
+      // The next one of a chain waits where one is cancelled.
+      uring.cancel();
       uring.enter(1);
       uring.reap(this);
     }
   }
 
-  /** Lends, submits and reaps; a read that has ended is asked for anew, as nothing else would wake the loop. */
-  #turn(): void {
+  /**
+   * Lends, submits and reaps. A multishot read that has ended is asked for anew, as nothing else would wake the loop;
+   * others when the loop reads.
+   */
+  #turn(reads: boolean): void {
     const uring = this.#uring;
+    const { multishot } = uring;
     do {
-      if (this.#ringing) this.#lend();
+      if (this.#ringing && (multishot || reads)) this.#lend();
       if (uring.pending) uring.enter();
       uring.reap(this);
-    } while (this.#ringing && !this.#reading && this.#lent > 0 && !this.#gone);
+    } while (multishot && this.#ringing && this.#reads === 0 && this.#lent > 0 && !this.#gone);
   }
 
   /** See {@linkcode Completions}. */
@@ -183,7 +190,7 @@ export class UringQueue implements DeviceQueue, Completions {
 
   /** See {@linkcode Completions}. */
   readEnded(error: number): void {
-    this.#reading = false;
+    this.#reads--;
     switch (-error) {
       case 0:
       case Errno.EAGAIN:
@@ -240,8 +247,7 @@ export class UringQueue implements DeviceQueue, Completions {
       uring.lend(packet.slot, this.#base + packet.offset, SMALL_ROOM);
     }
     if (this.#lent > before) uring.publish();
-    if (this.#reading || this.#gone || this.#lent === 0) return;
-    this.#reading = true;
-    uring.read(this.#fd);
+    if (this.#reads > 0 || this.#gone || this.#lent === 0) return;
+    this.#reads = uring.read(this.#fd, Math.min(CHAIN, this.#lent));
   }
 }

@@ -200,9 +200,9 @@ Deno.test("runScript() with --profile leaves no file when the tunnel does not op
   assert.equal(await runScript(made, args, "warren run", "my.ts"), 1);
   assert.equal(far.mock.callCount(), 1);
   assert.match(place.said.at(-1)!, /^warren: Cannot write profile /);
-  for (const flag of ["--help", "--dry-run"]) {
+  for (const [flag, code] of [["--help", 0], ["--dry-run", 1]] as const) {
     const printed = mock.method(console, "log", () => {});
-    assert.equal(await runScript(made, [...args, flag], "warren run", "my.ts"), 0);
+    assert.equal(await runScript(made, [...args, flag], "warren run", "my.ts"), code);
     printed.mock.restore();
   }
 });
