@@ -12,6 +12,7 @@ import { benchSoak } from "./soak.ts";
 import { benchSegments } from "./segments.ts";
 import { benchStages } from "./stages.ts";
 import { benchTcp } from "./tcp.ts";
+import { benchToolbox } from "./toolbox.ts";
 import { benchWintun } from "./wintun.ts";
 
 const BENCHES: Record<string, (quick: boolean, signal: AbortSignal) => Promise<Report>> = {
@@ -23,6 +24,7 @@ const BENCHES: Record<string, (quick: boolean, signal: AbortSignal) => Promise<R
   soak: benchSoak,
   segments: benchSegments,
   stages: benchStages,
+  toolbox: benchToolbox,
   wintun: benchWintun,
 };
 
@@ -36,6 +38,7 @@ const USAGE = `Usage: deno task bench NAME [flags]
   soak      ten minutes at full rate: memory, collections, and whether every packet is accounted for; the same
   segments  cutting super-packets and grouping segments beside a plain copy; needs no privilege
   stages    what a handler, a chain of stages and each surface add to a packet; needs no privilege
+  toolbox   what each of the toolbox's stages adds to a packet; needs no privilege
   wintun    what is added to Wintun's calls, and what idling costs; needs Wine, mingw, npm
   build     compiles the peers, which takes a minute; needs gcc, Go, Rust, each for its own
 
