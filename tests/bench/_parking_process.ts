@@ -128,11 +128,11 @@ export const WAYS = {
         inbox.took(bytes);
         lend();
       },
-      readEnded: () => ring.read(inbox.descriptor),
+      readEnded: () => ring.read(inbox.descriptor, 1),
       written() {},
     };
     lend();
-    ring.read(inbox.descriptor);
+    ring.read(inbox.descriptor, 1);
     let due = performance.now() + SLICE;
     for (;;) {
       ring.enter(1);
