@@ -2,6 +2,7 @@
 
 import { ExitCode, report } from "./cli/failure.ts";
 import { parseScriptFlags, type ScriptFlags, usage } from "./cli/flags.ts";
+import type { ScriptCapture } from "./cli/capture.ts";
 import type { Profile } from "./cli/profile.ts";
 import { describe, greet, showCounters, summarize, tellLoading } from "./cli/progress.ts";
 import { openTunnel, workerCount } from "./open_tunnel.ts";
@@ -166,18 +167,19 @@ async function openCrew(
 /** A dry run: says what would be opened. */
 async function tell(
   tunnels: NamedOptions[],
-  { profile, quiet }: ScriptFlags,
+  { profile, capture, quiet }: ScriptFlags,
   script: string,
 ): Promise<void> {
   // A profile that is not started is removed again.
   if (profile !== undefined) (await openProfile(profile, script, quiet))[Symbol.dispose]();
+  if (capture !== undefined) (await import("./cli/capture.ts")).checkCapture(capture);
   for (const [key, options] of tunnels) console.log(`${key && `${key}: `}${describe(options)}`);
 }
 
 async function open(
   made: TunnelScript | TunnelsScript,
   tunnels: NamedOptions[],
-  { quiet, profile }: ScriptFlags,
+  { quiet, profile, capture }: ScriptFlags,
   script: string,
   crew: Crew | undefined,
 ): Promise<void> {
@@ -187,8 +189,10 @@ async function open(
     ? undefined
     : closing.use(await openProfile(profile, script, quiet));
   if (!quiet) closing.defer(() => Object.values(opened).forEach(summarize));
+  const capturing = capture === undefined ? undefined : closing.use(await openCapture(capture, crew));
   if (crew !== undefined) closing.use(crew);
-  for (const [name, options] of tunnels) {
+  for (const [name, declared] of tunnels) {
+    const options = capturing === undefined ? declared : capturing.before(name, declared);
     opened[name] = closing.use(await (crew?.openTunnel(name, options) ?? openTunnel(options)));
     if (!quiet && crew === undefined) greet(opened[name], options);
   }
@@ -227,6 +231,17 @@ export async function runMain(
 async function openProfile(path: string, script: string, quiet: boolean): Promise<Profile> {
   const { openProfile, profileName } = await import("./cli/profile.ts");
   return openProfile(path || profileName(script), { quiet });
+}
+
+/** Loaded when it is asked for. */
+async function openCapture(path: string, crew: Crew | undefined): Promise<ScriptCapture> {
+  if (crew !== undefined) {
+    throw new TypeError(
+      "Cannot capture: each worker sees packets of its own: leave out --workers, or --capture",
+    );
+  }
+  const { openCapture } = await import("./cli/capture.ts");
+  return openCapture(path);
 }
 
 /** Pipes fail when Ctrl-C closes the tunnel that they write to; that is no failure of the script. */

@@ -33,6 +33,8 @@ export interface CaptureOptions extends PcapngWriterOptions {
  *
  * Outbound: written, and passed on untouched. Inbound: the same.
  *
+ * Several captures may have one writer, each with an interface of its own.
+ *
  * Options: `filter` (all), `interface` (`warren`), `flushInterval` (200 ms), `timeOrigin`; `snapLength`,
  * `chunkLength`, `application` and `comment` of {@linkcode PcapngWriter}.
  *
@@ -67,11 +69,15 @@ export class Capture implements Stage {
   /** For the one packet that a handler is at. */
   readonly #copies = new PacketPool({ small: 1, large: 1 });
 
-  /** @throws {RangeError} when an option is out of its range. */
-  constructor(sink: CaptureSink, options: CaptureOptions = {}) {
+  /**
+   * Writes to a sink, or with others by one writer, which has its options already.
+   *
+   * @throws {RangeError} when an option is out of its range.
+   */
+  constructor(sink: CaptureSink | PcapngWriter, options: CaptureOptions = {}) {
     const { filter, interface: name = "warren", flushInterval = FLUSH_INTERVAL } = options;
     if (!(flushInterval >= 0)) throw new RangeError(`Cannot flush each ${flushInterval} ms: 0 is the least`);
-    this.#writer = new PcapngWriter(sink, options);
+    this.#writer = sink instanceof PcapngWriter ? sink : new PcapngWriter(sink, options);
     this.#interface = this.#writer.addInterface(name);
     this.#filter = filter;
     this.#flushInterval = flushInterval;

@@ -19,6 +19,8 @@ export interface ScriptFlags {
   readonly dryRun: boolean;
   /** The file for a CPU profile: `""` when it was not named, `undefined` when none is asked for. */
   readonly profile: string | undefined;
+  /** The file for a capture: `"-"` is standard output, `undefined` when none is asked for. */
+  readonly capture: string | undefined;
 }
 
 /** How the names of profiles end, by which DevTools knows them. */
@@ -46,6 +48,7 @@ const BOOLEAN_FLAGS = ["help", "quiet", "dry-run"];
 const PROFILE_FLAG = "profile";
 /** For all tunnels: each worker has all of them. */
 const WORKERS = "workers";
+const CAPTURE = "capture";
 
 /** The usage text of a script with tunnels of these names; `[""]` for a script with one. */
 export function usage(command: string, tunnels: readonly string[]): string {
@@ -67,6 +70,7 @@ export function usage(command: string, tunnels: readonly string[]): string {
   --watchdog MS      end the process when a stage has not returned for so long; 0 for never
   --profile[=FILE]   write a CPU profile for Chrome's DevTools when the script ends, or after ten minutes:
                      FILE, or here, named after the script and the time
+  --capture FILE     write what passes next to the device to a pcapng file; - is standard output
   --dry-run          check everything, say what would be opened, and end
   --workers N        run the script in N workers, each with a queue of the device and a processor core (Linux)
   -q, --quiet        say nothing but errors
@@ -108,10 +112,14 @@ export function parseScriptFlags(
   const profiles = args.filter(isProfileFlag);
   if (profiles.length > 1) throw new UsageError(`--${PROFILE_FLAG} is given twice`);
   if (profiles[0]?.endsWith("=")) throw new UsageError(`${profiles[0]} needs a file's name behind it`);
-  const parsed = parseArgs(args.filter((argument) => !isProfileFlag(argument)), {
-    string: [...valued, WORKERS],
+  const rest = args.filter((argument) => !isProfileFlag(argument));
+  // To the parser, "-" is no value.
+  const pipe = rest.findIndex((argument, i) => argument === `--${CAPTURE}` && rest[i + 1] === "-");
+  if (pipe >= 0) rest.splice(pipe, 2, `--${CAPTURE}=-`);
+  const parsed = parseArgs(rest, {
+    string: [...valued, WORKERS, CAPTURE],
     boolean: [...BOOLEAN_FLAGS, ...switches],
-    collect: [...valued, WORKERS],
+    collect: [...valued, WORKERS, CAPTURE],
     alias: { h: "help", q: "quiet" },
     unknown: (argument) => {
       throw new UsageError(unknownArgument(argument, keys));
@@ -125,12 +133,15 @@ export function parseScriptFlags(
   }
   const workers = (parsed[WORKERS] ?? []) as string[];
   if (!help && workers.length > 0) setWorkers(tunnels, workers);
+  const captures = (parsed[CAPTURE] ?? []) as string[];
+  checkValues(`--${CAPTURE}`, captures, false);
   return {
     tunnels,
     help,
     quiet: parsed.quiet === true,
     dryRun: parsed["dry-run"] === true,
     profile: profiles[0]?.replace(/^[^=]*=?/, ""),
+    capture: captures[0],
   };
 }
 
@@ -228,7 +239,7 @@ export function unknownArgument(argument: string, keys: readonly string[]): stri
     keys.find((key) =>
       SWITCHES.some((flag) => flag === `no-${name.replace(/^linux\./, "")}` && key.endsWith(flag))
     ) ??
-    nearest(name, [...keys, ...BOOLEAN_FLAGS, PROFILE_FLAG, WORKERS]) ??
+    nearest(name, [...keys, ...BOOLEAN_FLAGS, PROFILE_FLAG, WORKERS, CAPTURE]) ??
     // That is what Deno and Node.js call it.
     (name.startsWith("cpu-prof") ? PROFILE_FLAG : undefined);
   return `${argument} is no flag of this script${near === undefined ? "" : `: did you mean --${near}?`}`;

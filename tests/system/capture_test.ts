@@ -110,6 +110,34 @@ systemTest(
   },
 );
 
+systemTest("--capture writes what passes a script's device, to a file and to a pipe", {
+  programs: ["ip", "ping", "tshark"],
+}, async () => {
+  await using namespace = await openNamespace();
+  await namespace.command("sysctl", ["-qw", "net.ipv6.conf.default.disable_ipv6=1"]);
+  await using folder = new Folder();
+  const path = `${folder.path}/a.pcapng`;
+  const echo = fileURLToPath(new URL("../../scripts/icmp_echo.ts", import.meta.url));
+  const run =
+    `"${Deno.execPath()}" run --no-prompt --allow-ffi --allow-write="${folder.path}" --config "${SETTINGS}" "${echo}" --address 10.9.0.1/24`;
+  for (const where of [`--capture "${path}"`, `--capture - > "${path}"`]) {
+    const child = namespace.spawn("sh", ["-c", `exec ${run} ${where}`]);
+    await using running = new Running(child, child.stdout, child.stderr);
+    await running.said(/is open/);
+    await ping(namespace, "10.9.0.77", "-c", "3", "-i", "0.05");
+    const { code, heard } = await running.stop("SIGINT");
+    equal(code, 0, heard);
+    const lines = await tshark(path, "icmp.type", "frame.interface_name");
+    deepEqual(lines, [1, 2, 3].flatMap(() => ["8;tun", "0;tun"]));
+    Deno.removeSync(path);
+  }
+  const dry = await command("sh", ["-c", `${run} --dry-run --capture "${folder.path}"`], { check: false });
+  equal(dry.code, 1);
+  match(dry.stderr, /^warren: Cannot write capture ".*": it is there already: /);
+  equal((await command("sh", ["-c", `${run} --dry-run --capture "${path}"`])).code, 0);
+  deepEqual(folder.names, []);
+});
+
 systemTest("A capture in a pipe is read as it comes", { programs: ["tshark"] }, async () => {
   const child = new Deno.Command("tshark", {
     args: ["-r", "-", "-n", "-l", "-T", "fields", "-e", "udp.dstport"],

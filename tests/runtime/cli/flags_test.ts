@@ -71,7 +71,15 @@ Deno.test("parseScriptFlags() takes --profile with and without a file, and no fi
   assert.equal(profile("-q", "--profile=a=b.cpuprofile"), "a=b.cpuprofile");
 });
 
+Deno.test("parseScriptFlags() takes --capture with a file, once", () => {
+  assert.equal(parseScriptFlags(["--capture", "-"], { "": {} }).capture, "-");
+  assert.equal(parseScriptFlags(["--capture=a.pcapng"], { "": {} }).capture, "a.pcapng");
+  assert.equal(parseScriptFlags([], { "": {} }).capture, undefined);
+});
+
 const REFUSED: [args: string[], message: RegExp][] = [
+  [["--capture"], /^--capture needs a value$/],
+  [["--capture", "a", "--capture", "b"], /^--capture is given twice$/],
   [["--mtu", "fast"], /^--mtu: "fast" is no whole number$/],
   [["--mtu=-5"], /^--mtu: "-5" is no whole number$/],
   [["--mtu", "67"], /^--mtu: Cannot use MTU 67: /],
