@@ -13,6 +13,10 @@ const HALF_LIFE = 10_000;
 /** How long a talker is remembered after its last packet (milliseconds). */
 const TIMEOUT = 10 * 60_000;
 const LENGTHS = { 4: 24, 6: 48 } as const;
+/** The lengths of keys: of a protocol, and of flows over IPv4 and IPv6. */
+const KEY_LENGTHS = [1, 4, 10];
+/** Packets and bytes, both ways. */
+const COUNTERS = 4;
 /** How often those are forgotten that are silent (milliseconds). */
 const INTERVAL = 1000;
 const NAMES: Readonly<Record<number, string>> = Object.fromEntries(
@@ -128,6 +132,15 @@ class Columns {
     };
   }
 
+  save(number: number): number[] {
+    return this.#counters.map((column) => column[number]!);
+  }
+
+  restore(number: number, counters: readonly number[]): void {
+    this.clear(number);
+    this.#counters.forEach((column, i) => column[number] = counters[i]!);
+  }
+
   bytesOf(number: number): number {
     return this.#bytesOut[number]! + this.#bytesIn[number]!;
   }
@@ -220,6 +233,29 @@ export class Meter implements Stage {
     return this.#flows.expire(now) + this.#prefixes.expire(now) > 0 ? 0 : INTERVAL;
   }
 
+  /** All counters; rates start anew. */
+  save(): unknown {
+    const protocols = Array.from({ length: 256 }, (_, protocol) => this.#protocolColumns.save(protocol));
+    return {
+      flows: this.#saveTable(this.#flows, this.#flowColumns),
+      prefixes: this.#saveTable(this.#prefixes, this.#prefixColumns),
+      protocols: protocols.flatMap((counters, protocol) =>
+        counters.some((counter) => counter > 0) ? [{ key: [protocol], counters, seen: 0 }] : []
+      ),
+    };
+  }
+
+  /** @throws {TypeError} when it is no state of a `Meter`. */
+  restore(state: unknown): void {
+    const saved = state as Partial<Record<"flows" | "prefixes" | "protocols", unknown>> | null;
+    const [flows, prefixes, protocols] = [saved?.flows, saved?.prefixes, saved?.protocols].map(checkRows);
+    restoreTable(this.#flows, this.#flowColumns, flows!);
+    restoreTable(this.#prefixes, this.#prefixColumns, prefixes!);
+    for (const { key: [protocol], counters } of protocols!) {
+      this.#protocolColumns.restore(protocol! & 0xff, counters);
+    }
+  }
+
   /** The flows with the most bytes, the greatest first. */
   flows(most: number): FlowTalk[] {
     const key = new FlowKey();
@@ -249,6 +285,15 @@ export class Meter implements Stage {
       protocol: nameOf(protocol),
       ...this.#protocolColumns.talkOf(protocol, this.#now),
     }));
+  }
+
+  #saveTable(table: FlowTable, columns: Columns): Row[] {
+    const key = new FlowKey();
+    return Array.from(table, (number) => {
+      table.readKey(number, key);
+      const words = Array.from(key.words.subarray(0, key.length));
+      return { key: words, counters: columns.save(number), seen: table.seenAt(number) - this.#now };
+    });
   }
 
   #measure({ packets, length }: PacketBatch, now: number, isOutbound: boolean): void {
@@ -292,6 +337,34 @@ export class Meter implements Stage {
       if (bits < 32) words[at] = bits <= 0 ? 0 : words[at]! & 0xffffffff << 32 - bits;
     }
     words[length - 1] = 0;
+  }
+}
+
+/** What is saved of a talker. */
+interface Row {
+  readonly key: readonly number[];
+  readonly counters: readonly number[];
+  /** When it was last seen, from the time of saving on (milliseconds, 0 or less). */
+  readonly seen: number;
+}
+
+function checkRows(rows: unknown): Row[] {
+  const isRow = ({ key, counters, seen }: Partial<Row>) =>
+    [key, counters].every((numbers) => Array.isArray(numbers) && numbers.every((number) => number >= 0)) &&
+    KEY_LENGTHS.includes(key!.length) && counters!.length === COUNTERS && typeof seen === "number";
+  if (Array.isArray(rows) && rows.every((row) => typeof row === "object" && row !== null && isRow(row))) {
+    return rows;
+  }
+  throw new TypeError('Cannot restore "meter": it is no state of a meter');
+}
+
+function restoreTable(table: FlowTable, columns: Columns, rows: readonly Row[]): void {
+  const key = new FlowKey();
+  table.clear();
+  for (const { key: words, counters, seen } of rows) {
+    key.words.set(words);
+    key.length = words.length;
+    if (table.find(key, seen) < 0) columns.restore(table.add(key, 0, seen), counters);
   }
 }
 

@@ -112,6 +112,31 @@ Deno.test("Meter forgets who is silent, and counts what belongs to no flow", () 
   deepEqual([rig.meter.flows(9), rig.meter.prefixes(9)], [[], []]);
 });
 
+Deno.test("Meter goes on from a state that it saved, and refuses another", () => {
+  const rig = new Rig();
+  rig.test.now = 500;
+  rig.pass(Direction.Outbound, "udp 10.9.0.1:5000 > 192.0.2.1:53 payload 10");
+  rig.pass(Direction.Inbound, "tcp [2001:db8::1]:80 > [fd00::1]:5000 A payload 100");
+  const state = JSON.parse(JSON.stringify(rig.meter.save()));
+  const restored = new Rig();
+  restored.meter.restore(state);
+  const told = ({ meter }: Rig) =>
+    [meter.flows(9), meter.prefixes(9), meter.protocols()].map((list) =>
+      list.map((talk) => ({ ...talk, rateBitsPerSecond: 0 }))
+    );
+  deepEqual(told(restored), told(rig));
+  restored.pass(Direction.Outbound, "udp 10.9.0.1:5000 > 192.0.2.1:53 payload 10");
+  equal(restored.meter.flows(9).find(({ farPort }) => farPort === 53)!.packetsOut, 2);
+  for (
+    const other of [null, {}, { ...state, flows: [{ key: [1], counters: [1], seen: 0 }] }, {
+      ...state,
+      prefixes: 1,
+    }]
+  ) {
+    throws(() => restored.meter.restore(other), TypeError);
+  }
+});
+
 Deno.test("Meter refuses options that make no sense", () => {
   for (
     const options of [{ halfLife: 0 }, { prefixLength4: 33 }, { prefixLength6: -1 }, { flows: 0 }, {
