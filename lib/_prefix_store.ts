@@ -1,0 +1,139 @@
+/** Prefixes of one family and what belongs to each, by exact match, in typed arrays. */
+
+import { sipHash } from "./_sip_hash.ts";
+
+// Implementation
+const FIRST_PLACES = 1024;
+/** How full the places may be. */
+const MOST_LOAD = 0.7;
+/** No prefix stands here; one that was removed leaves none, either. */
+const EMPTY = -1;
+
+/**
+ * A hash table from a prefix, as words and a length, to a number. Open addressing with linear probing; what is
+ * removed moves up what stands behind it.
+ */
+export class PrefixStore {
+  readonly #words: number;
+  readonly #key: Uint32Array;
+  readonly #seed: Uint32Array = crypto.getRandomValues(new Uint32Array(2));
+  #addresses: Uint32Array;
+  /** The prefix's length; `EMPTY` where there is none. */
+  #lengths: Int16Array;
+  #numbers: Int32Array;
+  #size = 0;
+
+  /** @param words How many 32-bit words an address has. */
+  constructor(words: number) {
+    this.#words = words;
+    this.#key = new Uint32Array(words + 1);
+    this.#addresses = new Uint32Array(FIRST_PLACES * words);
+    this.#lengths = new Int16Array(FIRST_PLACES).fill(EMPTY);
+    this.#numbers = new Int32Array(FIRST_PLACES);
+  }
+
+  /** How many prefixes there are. */
+  get size(): number {
+    return this.#size;
+  }
+
+  /** The memory that it has taken (bytes). */
+  get byteLength(): number {
+    return this.#addresses.byteLength + this.#lengths.byteLength + this.#numbers.byteLength;
+  }
+
+  /** A prefix's number; -1 when it is not there. The address has no bits behind the length. */
+  get(address: Uint32Array, length: number): number {
+    const place = this.#place(address, length);
+    return this.#lengths[place] === EMPTY ? -1 : this.#numbers[place]!;
+  }
+
+  /** Sets a prefix's number. */
+  set(address: Uint32Array, length: number, number: number): void {
+    let place = this.#place(address, length);
+    if (this.#lengths[place] === EMPTY) {
+      if (++this.#size > this.#lengths.length * MOST_LOAD) {
+        this.#grow();
+        place = this.#place(address, length);
+      }
+      this.#lengths[place] = length;
+      this.#addresses.set(address, place * this.#words);
+    }
+    this.#numbers[place] = number;
+  }
+
+  /** Removes a prefix that is there. */
+  delete(address: Uint32Array, length: number): void {
+    const mask = this.#lengths.length - 1;
+    let place = this.#place(address, length);
+    this.#size--;
+    for (let next = place + 1 & mask; this.#lengths[next] !== EMPTY; next = next + 1 & mask) {
+      const home = this.#hashAt(next) & mask;
+      if ((next - home & mask) < (next - place & mask)) continue;
+      this.#move(next, place);
+      place = next;
+    }
+    this.#lengths[place] = EMPTY;
+  }
+
+  /** Every prefix: its address, which is good until the next one, its length and its number. */
+  *[Symbol.iterator](): Generator<[address: Uint32Array, length: number, number: number], void, void> {
+    const words = this.#words;
+    for (let place = 0; place < this.#lengths.length; place++) {
+      if (this.#lengths[place] === EMPTY) continue;
+      const address = this.#addresses.subarray(place * words, (place + 1) * words);
+      yield [address, this.#lengths[place]!, this.#numbers[place]!];
+    }
+  }
+
+  /** Where a prefix stands, or would. */
+  #place(address: Uint32Array, length: number): number {
+    const words = this.#words;
+    const mask = this.#lengths.length - 1;
+    this.#key.set(address);
+    this.#key[words] = length;
+    let place = this.#hash() & mask;
+    while (this.#lengths[place] !== EMPTY) {
+      let equal = this.#lengths[place] === length;
+      for (let i = 0; equal && i < words; i++) equal = this.#addresses[place * words + i] === address[i];
+      if (equal) return place;
+      place = place + 1 & mask;
+    }
+    return place;
+  }
+
+  #hashAt(place: number): number {
+    const words = this.#words;
+    for (let i = 0; i < words; i++) this.#key[i] = this.#addresses[place * words + i]!;
+    this.#key[words] = this.#lengths[place]!;
+    return this.#hash();
+  }
+
+  #hash(): number {
+    return sipHash(this.#key, this.#key.length, this.#seed[0]!, this.#seed[1]!);
+  }
+
+  #move(from: number, to: number): void {
+    const words = this.#words;
+    this.#addresses.copyWithin(to * words, from * words, (from + 1) * words);
+    this.#lengths[to] = this.#lengths[from]!;
+    this.#numbers[to] = this.#numbers[from]!;
+  }
+
+  #grow(): void {
+    const [addresses, lengths, numbers] = [this.#addresses, this.#lengths, this.#numbers];
+    const places = lengths.length * 2;
+    this.#addresses = new Uint32Array(places * this.#words);
+    this.#lengths = new Int16Array(places).fill(EMPTY);
+    this.#numbers = new Int32Array(places);
+    const words = this.#words;
+    for (let place = 0; place < lengths.length; place++) {
+      if (lengths[place] === EMPTY) continue;
+      const address = addresses.subarray(place * words, (place + 1) * words);
+      const to = this.#place(address, lengths[place]!);
+      this.#addresses.set(address, to * words);
+      this.#lengths[to] = lengths[place]!;
+      this.#numbers[to] = numbers[place]!;
+    }
+  }
+}
