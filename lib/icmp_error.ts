@@ -123,6 +123,8 @@ export class IcmpErrors {
   readonly #tcp = { srcPort: 0, dstPort: 0, seq: 0, ack: 0, flags: 0, window: 0 };
 
   /**
+   * Answers from these addresses, this often.
+   *
    * @throws {SyntaxError} when an address does not parse.
    * @throws {TypeError} when there are two of one version, or one that cannot be a source.
    * @throws {RangeError} when a rate is not above 0, or a burst is below 1.
