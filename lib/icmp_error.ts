@@ -8,6 +8,7 @@
 
 import { AnswerLimit, type AnswerLimitOptions } from "./_answer_limit.ts";
 import { IPV6_DST, IPV6_HEADER, IPV6_NEXT_HEADER, IPV6_SRC } from "./_header_fields.ts";
+import { become } from "./_packet_parts.ts";
 import { parseAddress } from "./address.ts";
 import { sum } from "./checksum.ts";
 import { Direction, HEADROOM, type Packet, type StageContext } from "./core/mod.ts";
@@ -245,12 +246,7 @@ export class IcmpErrors {
   #cut(packet: Packet): boolean {
     const segment = this.#cutter.start(packet) === undefined ? this.#cutter.next(packet.pool) : undefined;
     if (segment === undefined) return false;
-    packet.bytes.copyWithin(packet.offset, segment.offset, segment.offset + segment.length);
-    packet.length = segment.length;
-    packet.segmentSize = 0;
-    packet.checksumStart = 0;
-    packet.checksumOffset = 0;
-    packet.pool.give(segment);
+    become(packet, segment);
     return true;
   }
 
