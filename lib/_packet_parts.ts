@@ -1,7 +1,9 @@
-/** What packets share with those that they are cut into: their properties, and the longest length. */
+/** What packets and the parts share that they are cut into or made of: lengths, properties, extension headers. */
 
 import { ENDPOINT_LENGTH, type Packet } from "./core/packet.ts";
-import type { Ip } from "./ip.ts";
+import { IPV6_HEADER, IPV6_NEXT_HEADER } from "./_header_fields.ts";
+import { type Ip, Protocol } from "./ip.ts";
+import type { Ipv6 } from "./ipv6.ts";
 import { Tcp } from "./tcp.ts";
 import { Udp } from "./udp.ts";
 
@@ -33,4 +35,18 @@ export function become(packet: Packet, segment: Packet): void {
   packet.checksumStart = 0;
   packet.checksumOffset = 0;
   packet.pool.give(segment);
+}
+
+/** Where the field stands that says what the header, extension or upper layer, at this place is. */
+export function namingField({ packet: { bytes }, start, nextHeader }: Ipv6, place: number): number {
+  let field = start + IPV6_NEXT_HEADER;
+  let at = start + IPV6_HEADER;
+  for (let type = nextHeader; at < place;) {
+    field = at;
+    // RFC 4302 section 2.2, RFC 8200 sections 4.2 and 4.5
+    if (type === Protocol.Ah) at += (bytes[at + 1]! + 2) << 2;
+    else at += type === Protocol.Fragment ? 8 : (bytes[at + 1]! + 1) << 3;
+    type = bytes[field]!;
+  }
+  return field;
 }

@@ -185,10 +185,12 @@ class Divider {
 
   /** Makes pieces of an ordinary packet; the first is in the slot of `first`, or in a new one. */
   #split(packet: Packet, first: Packet | undefined, context: StageContext): string | undefined {
-    const ip = Ip.of(packet)!;
     // Padding is no part of it.
-    packet.length = ip.totalLength;
+    packet.length = Ip.of(packet)!.totalLength;
     packet.finish();
+    const ip = Ip.of(packet);
+    // A sum may have been to be finished anywhere.
+    if (ip === undefined) return "malformed";
     if (ip.totalLength <= this.#mtu) {
       const piece = first ?? context.take(packet.length);
       if (piece === undefined) return NO_ROOM;

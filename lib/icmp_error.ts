@@ -7,8 +7,8 @@
  */
 
 import { AnswerLimit, type AnswerLimitOptions } from "./_answer_limit.ts";
-import { IPV6_DST, IPV6_HEADER, IPV6_NEXT_HEADER, IPV6_SRC } from "./_header_fields.ts";
-import { become } from "./_packet_parts.ts";
+import { IPV6_DST, IPV6_HEADER, IPV6_SRC } from "./_header_fields.ts";
+import { become, namingField } from "./_packet_parts.ts";
 import { parseAddress } from "./address.ts";
 import { sum } from "./checksum.ts";
 import { Direction, HEADROOM, type Packet, type StageContext } from "./core/mod.ts";
@@ -266,7 +266,7 @@ export class IcmpErrors {
     const { packet } = ip;
     let word = error === IcmpError.ParameterProblem ? rest : 0;
     if (error === IcmpError.PacketTooBig) word = Math.max(rest, IPV6_LEAST_MTU);
-    if (error === IcmpError.ProtocolUnreachable) word = lastNextHeader(ip);
+    if (error === IcmpError.ProtocolUnreachable) word = namingField(ip, ip.payloadOffset) - ip.start;
     this.#readAddresses(ip, true);
     shorten(packet, IPV6_LONGEST_ERROR - IPV6_HEADER - ICMP_HEADER);
     Icmpv6.encode(packet, this.#message(IPV6_MESSAGES[error]!, word));
@@ -322,20 +322,6 @@ function isUnicast4(address: number): boolean {
 function isUnicast6(view: DataView, at: number): boolean {
   const isLow = view.getInt32(at) === 0 && view.getInt32(at + 4) === 0 && view.getInt32(at + 8) === 0;
   return view.getUint8(at) !== 0xff && !(isLow && view.getUint32(at + 12) <= 1);
-}
-
-/** Where the field stands that names the upper layer, from the packet's start. */
-function lastNextHeader({ packet: { bytes }, start, payloadOffset, nextHeader }: Ipv6): number {
-  let field = start + IPV6_NEXT_HEADER;
-  let at = start + IPV6_HEADER;
-  for (let type = nextHeader; at < payloadOffset;) {
-    field = at;
-    // RFC 4302 section 2.2, RFC 8200 sections 4.2 and 4.5
-    if (type === Protocol.Ah) at += (bytes[at + 1]! + 2) << 2;
-    else at += type === Protocol.Fragment ? 8 : (bytes[at + 1]! + 1) << 3;
-    type = bytes[field]!;
-  }
-  return field - start;
 }
 
 /** Cuts a packet off behind what is quoted, and makes sure of the room for the headers before it. */
