@@ -169,8 +169,8 @@ async function learnedMtu(namespace: Namespace, family: string, destination: str
   return /\bmtu (\d+)/.exec(stdout)?.[1] ?? stdout;
 }
 
-systemTest("ping and the kernel learn a tunnel's MTU from PathMtu, and TCP goes on", {
-  programs: [...NEEDS.programs, "iperf3"],
+systemTest("ping, tracepath and the kernel learn a tunnel's MTU from PathMtu, and TCP goes on", {
+  programs: [...NEEDS.programs, "iperf3", "tracepath"],
 }, async () => {
   await using stages = await Stages.open("mtu");
   const { left, middle } = stages.crossing;
@@ -185,6 +185,9 @@ systemTest("ping and the kernel learn a tunnel's MTU from PathMtu, and TCP goes 
     match(stdout, new RegExp(`^From ${router}.*(Frag needed and DF set|Packet too big).*mtu ?= ?1300`, "m"));
     equal(await learnedMtu(left, family, right), "1300");
     await assertAnswered(left, 5, family, "-M", "do", "-s", String(1300 - header), right);
+    await left.command("ip", [family, "route", "flush", "cache"]);
+    const { stdout: path } = await left.command("tracepath", [family, "-n", "-m", "5", right]);
+    match(path, /Resume: pmtu 1300\b/);
     await left.command("ip", [family, "route", "flush", "cache"]);
     // Super-packets are answered by an error about their first segment.
     const { end } = await iperf(left, stages.crossing.right, right, "-t", "1");
