@@ -192,8 +192,6 @@ export class Reassemble implements Stage {
     const ip = Ip.of(packet)!;
     this.#readKey(ip, context.direction);
     if (this.#handsOver(packet, context)) return;
-    // Padding is no part of it.
-    packet.length = ip.totalLength;
     const fault = this.#readFragment(ip);
     if (fault === ODD_LENGTH && ip.version === 6) {
       // RFC 8200 section 4.5

@@ -89,6 +89,19 @@ for (const version of [4, 6] as const) {
   });
 }
 
+Deno.test("IcmpErrors does not reset by a fragment, whose segment's length nobody knows", () => {
+  const stage = new Answer();
+  stage.error = -1;
+  stage.before = (packet) => void ([packet.checksumStart, packet.checksumOffset] = [20, 16]);
+  const header = "13880050000000070000000050020000ffff0000";
+  equal(
+    answersTo(stage, encodePacket(`ip 10.9.0.1 > 192.0.2.1 protocol 6 ident 7 more bytes ${header}00000000`))
+      .length,
+    0,
+  );
+  equal(stage.errors.silent, 1);
+});
+
 Deno.test("IcmpErrors drops a super-packet that cannot be cut", () => {
   const stage = new Answer();
   stage.before = (packet) => void (packet.segmentSize = 300);

@@ -118,6 +118,40 @@ Deno.test("PathMtu does not believe an error with a wrong checksum", () => {
   deepEqual([stage.learned, stage.ignored, stage.size], [0, 1, 0]);
 });
 
+Deno.test("PathMtu does not believe an error that quotes a packet of the other version", () => {
+  const stage = new PathMtu();
+  const test = new TestPipeline(stage);
+  ok(goes(test, LONG[6]));
+  const quoted = "{ udp [fd09::1]:5000 > [2001:db8::1]:53 payload 1400 cut 48 }";
+  const error = `icmp 198.51.100.1 > 10.9.0.1 type 3 code 4 rest 1300 ${quoted}`;
+  // The word of IPv4's total length is a part of IPv6's flow label.
+  const bytes = encodePacket(error.replace("payload", "label 2000 payload"));
+  ok(goes(test, encodePacket("udp [fd09::1]:5000 > [2001:db8::1]:53 label 2000 payload 1400")));
+  test.send(Direction.Inbound, bytes);
+  test.settle();
+  test.receive();
+  deepEqual([stage.learned, stage.ignored, stage.size], [0, 1, 0]);
+});
+
+Deno.test("PathMtu has one entry of a path whose MTU goes down, and ages it from then on", () => {
+  const stage = new PathMtu();
+  const test = new TestPipeline(stage);
+  const lower = "rest 1200 { udp 10.9.0.1:5000 > 192.0.2.1:53 payload 1400 cut 28 }";
+  ok(goes(test, LONG[4]));
+  for (const error of [ERROR[4], encodePacket(`icmp 198.51.100.1 > 10.9.0.1 type 3 code 4 ${lower}`)]) {
+    test.now += 1000;
+    test.send(Direction.Inbound, error);
+    test.settle();
+    test.receive();
+  }
+  deepEqual(stage.save(), [{ address: "192.0.2.1", mtu: 1200, age: 0 }]);
+  test.now += 599_999;
+  ok(!goes(test, LONG[4]));
+  test.now += 1;
+  ok(goes(test, LONG[4]));
+  equal(stage.size, 0);
+});
+
 Deno.test("PathMtu refuses wrong options", () => {
   for (const mtu of [67, 65_536, 1400.5, NaN]) throws(() => new PathMtu({ mtu }), RangeError);
   throws(() => new PathMtu({ paths: 0 }), RangeError);

@@ -80,7 +80,7 @@ Deno.test("Reassemble joins and refuses what a slow reassembly does, for random 
   ok(joined > 300 && refused > 300, `${joined} joined, ${refused} refused`);
 });
 
-/** Passes packets through a stage, with so many large slots, and in a shuffled order; returns what comes out. */
+/** Passes packets in any order through a stage that keeps their properties, with so many large slots. */
 function pass(stage: Stage, packets: readonly Uint8Array[], large: number): Uint8Array[] {
   const pool = new PacketPool({ small: 128, large });
   const ledger = new Ledger(pool);
@@ -93,10 +93,19 @@ function pass(stage: Stage, packets: readonly Uint8Array[], large: number): Uint
   const random = new Random(7);
   const shuffled = packets.map((bytes) => ({ bytes, key: random.below(1000) }))
     .sort((a, b) => a.key - b.key).map(({ bytes }) => bytes);
-  for (const bytes of shuffled) pipeline.outbound[0]!.push(pool.from(bytes)!);
+  for (const bytes of shuffled) {
+    const packet = pool.from(bytes)!;
+    packet.mark = 9;
+    packet.endpoint.fill(7);
+    pipeline.outbound[0]!.push(packet);
+  }
   pipeline.flow(Direction.Outbound, 0);
   const passed = Array.from(pipeline.forFar, (packet) => packet.copy()).flat();
-  for (const packet of pipeline.forFar) pool.give(packet);
+  for (const packet of pipeline.forFar) {
+    equal(packet.mark, 9);
+    ok(packet.endpoint.every((byte) => byte === 7));
+    pool.give(packet);
+  }
   equal(pool.taken, 0);
   return passed;
 }
@@ -177,6 +186,30 @@ Deno.test("Reassemble hands each datagram's fragments to one worker, the same fr
   for (let ident = 0; ident < 64; ident++) equal(handed[0]!.has(ident), !handed[1]!.has(ident));
 });
 
+Deno.test("Reassemble holds no more than its bounds in a flood, and joins what comes together", () => {
+  const random = new Random(0xf100d);
+  const stage = new Reassemble({ datagrams: 32, fragments: 48, bytes: 4000, fragmentsPerDatagram: 4 });
+  const test = new TestPipeline(stage);
+  for (let i = 1; i <= 5000; i++) {
+    const place = random.below(2) === 0 ? "more" : `offset ${8 * random.below(1000)} more`;
+    const words = `protocol 17 ident ${random.below(65_536)} ${place} payload ${8 * (1 + random.below(20))}`;
+    test.send(Direction.Inbound, encodePacket(`ip 198.51.100.${random.below(256)} > 10.9.0.1 ${words}`));
+    if (i % 100 === 0) {
+      for (const place of ["more", "offset 8"]) {
+        const text = `ip 192.0.2.1 > 10.9.0.1 protocol 253 ident ${i} ${place} "hello..."`;
+        test.send(Direction.Inbound, encodePacket(text));
+      }
+    }
+    test.settle();
+    test.receive();
+    const held = test.pool.packets.filter(({ owner }) => owner !== test.pool);
+    equal(held.length, test.pipeline.queued);
+    ok(held.length <= 48 && held.reduce((sum, { length }) => sum + length, 0) <= 4000);
+  }
+  ok(test.balanced);
+  equal(stage.reassembled, 50);
+});
+
 Deno.test("Reassemble refuses wrong options", () => {
   throws(() => new Reassemble({ datagrams: 0 }), RangeError);
   throws(() => new Reassemble({ fragments: 1.5 }), RangeError);
@@ -184,7 +217,7 @@ Deno.test("Reassemble refuses wrong options", () => {
   throws(() => new Reassemble({ timeout: 0 }), RangeError);
 });
 
-Deno.test("Reassemble never throws, loses no packet and holds no more than its bounds, whatever bytes come", () => {
+Deno.test("Reassemble never throws and loses no packet, whatever bytes come", () => {
   ok(survive(new Reassemble({ datagrams: 8, fragments: 16, bytes: 2000 }), 0x4ea1, 20_000) > 5000);
   ok(survive(new Reassemble(), 0x4ea2, 5000) > 1000);
 });
