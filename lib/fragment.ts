@@ -208,7 +208,7 @@ class Divider {
     const { packet, start, headerLength, payloadOffset, payloadLength } = ip;
     if (sum(packet.bytes, start, headerLength) !== 0xffff) return "wrong header checksum";
     if (ip.fragmentOffset + payloadLength > IPV4_LONGEST) return TOO_LONG;
-    if (ip.dontFragment) ip.id = this.#id(packet, start + IPV4_SRC, 2);
+    if (ip.dontFragment && !ip.isFragment) ip.id = this.#id(packet, start + IPV4_SRC, 2);
     const flags = packet.view.getUint16(start + IPV4_FLAGS) & ~DONT_FRAGMENT;
     const laterHeader = IPV4_HEADER + copiedOptions(packet, start, headerLength, -1);
     const size = this.#mtu - headerLength & ~7;

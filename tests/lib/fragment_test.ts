@@ -3,9 +3,10 @@
 import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import { Direction, type Packet, type Stage } from "@warren/tunnel/core";
 import { fragment } from "@warren/tunnel/fragment";
+import { Ipv4 } from "@warren/tunnel/ipv4";
 import { Tcp } from "@warren/tunnel/tcp";
 import { Udp } from "@warren/tunnel/udp";
-import { encodePacket } from "../kit/packet_text.ts";
+import { encodePacket, formatPacket } from "../kit/packet_text.ts";
 import { TestPipeline } from "../kit/pipeline.ts";
 import { Random } from "../kit/random.ts";
 import { survive } from "./_hostile.ts";
@@ -139,6 +140,20 @@ Deno.test("fragment() gives packets that forbade it another identification each"
   const keys = test.receive().far.map((bytes) => readPiece(bytes)!.key);
   equal(keys.length, 6);
   equal(new Set(keys).size, 3);
+});
+
+Deno.test("fragment() leaves a fragment its identification, whatever it forbids", () => {
+  const packet = packetOf(
+    encodePacket("ip 10.9.0.1 > 192.0.2.1 protocol 17 ident 7 more offset 80 payload 80"),
+  );
+  Ipv4.of(packet)!.dontFragment = true;
+  const test = new TestPipeline(fragment(68, { ignoreDontFragment: true }));
+  test.send(Direction.Outbound, packet.data);
+  test.settle();
+  deepEqual(test.receive().far.map((bytes) => formatPacket(bytes).replace(/ (payload|").*/, "")), [
+    "ip 10.9.0.1 > 192.0.2.1 ident 7 offset 80 protocol 17 more",
+    "ip 10.9.0.1 > 192.0.2.1 ident 7 offset 128 protocol 17 more",
+  ]);
 });
 
 Deno.test("fragment() refuses an MTU that is none", () => {
