@@ -1,0 +1,52 @@
+/** What packets and the parts share that they are cut into or made of: lengths, properties, extension headers. */
+
+import { ENDPOINT_LENGTH, type Packet } from "./core/packet.ts";
+import { IPV6_HEADER, IPV6_NEXT_HEADER } from "./_header_fields.ts";
+import { type Ip, Protocol } from "./ip.ts";
+import type { Ipv6 } from "./ipv6.ts";
+import { Tcp } from "./tcp.ts";
+import { Udp } from "./udp.ts";
+
+/** The bytes of the longest ordinary packet that a packet stands for: a super-packet's first segment, or all. */
+export function longestLength(packet: Packet, ip: Ip): number {
+  const { segmentSize } = packet;
+  if (segmentSize === 0) return ip.totalLength;
+  const upper = Tcp.of(packet) ?? Udp.of(packet);
+  if (upper === undefined) return ip.totalLength;
+  return Math.min(ip.totalLength, upper.payloadOffset - ip.start + segmentSize);
+}
+
+/** Gives a new packet the properties of the one that it is a part of, or is made of. */
+export function inherit(packet: Packet, from: Packet): void {
+  packet.from = from.from;
+  packet.to = from.to;
+  packet.mark = from.mark;
+  packet.time = from.time;
+  for (let i = 0; i < ENDPOINT_LENGTH; i += 4) {
+    packet.view.setInt32(packet.slotEnd + i, from.view.getInt32(from.slotEnd + i));
+  }
+}
+
+/** Makes a super-packet one of its segments, which is given back. */
+export function become(packet: Packet, segment: Packet): void {
+  packet.bytes.copyWithin(packet.offset, segment.offset, segment.offset + segment.length);
+  packet.length = segment.length;
+  packet.segmentSize = 0;
+  packet.checksumStart = 0;
+  packet.checksumOffset = 0;
+  packet.pool.give(segment);
+}
+
+/** Where the field stands that says what the header, extension or upper layer, at this place is. */
+export function namingField({ packet: { bytes }, start, nextHeader }: Ipv6, place: number): number {
+  let field = start + IPV6_NEXT_HEADER;
+  let at = start + IPV6_HEADER;
+  for (let type = nextHeader; at < place;) {
+    field = at;
+    // RFC 4302 section 2.2, RFC 8200 sections 4.2 and 4.5
+    if (type === Protocol.Ah) at += (bytes[at + 1]! + 2) << 2;
+    else at += type === Protocol.Fragment ? 8 : (bytes[at + 1]! + 1) << 3;
+    type = bytes[field]!;
+  }
+  return field;
+}

@@ -1,0 +1,398 @@
+/**
+ * Reassembly: the fragments of a datagram wait for each other, and leave as one packet.
+ *
+ *     batch ─► fragment? ─ no ─────────────────────────────────────────────────────► onward
+ *                  │ yes
+ *                  └─► fits the others? ─ yes ─► held ─► nothing missing? ─ yes ─► joined ─► onward
+ *                              │ no                             │ time is over
+ *                              └─► the datagram is refused      └─► dropped, and the first one answered
+ */
+
+import {
+  IPV4_CHECKSUM,
+  IPV4_DST,
+  IPV4_FLAGS,
+  IPV4_LONGEST,
+  IPV4_SRC,
+  IPV4_TOTAL_LENGTH,
+  IPV6_HEADER,
+  IPV6_PAYLOAD_LENGTH,
+  IPV6_SRC,
+} from "./_header_fields.ts";
+import { Fit, type Fragment, FragmentLists } from "./_fragment_lists.ts";
+import { inherit, namingField } from "./_packet_parts.ts";
+import { sipHash } from "./_sip_hash.ts";
+import { checksum, sum } from "./checksum.ts";
+import type { Direction, Packet, PacketBatch, Stage, StageContext } from "./core/mod.ts";
+import { FlowKey } from "./flow_key.ts";
+import { FlowTable } from "./flow_table.ts";
+import { IcmpError, IcmpErrors } from "./icmp_error.ts";
+import { Ip, Protocol } from "./ip.ts";
+import type { Ipv6 } from "./ipv6.ts";
+
+// Specification
+/** RFC 1122 section 3.3.2, RFC 8200 section 4.5. */
+const TIMEOUT = 60_000;
+/** IPv6's Fragment header, RFC 8200 section 4.5. */
+const FRAGMENT_HEADER = 8;
+const FRAGMENT_ID = 4;
+/** RFC 9293 section 3.1. */
+const TCP_HEADER = 20;
+/** RFC 3168 section 5, as a bit of each of the four marks: not capable, and congestion met. */
+const NOT_CAPABLE = 1 << 0;
+const CONGESTION = 1 << 3;
+const CONGESTION_MET = 3;
+
+// Implementation
+const DATAGRAMS = 128;
+const FRAGMENTS = 512;
+const FRAGMENTS_PER_DATAGRAM = 64;
+const BYTES = 1024 * 1024;
+/** What a datagram is; the lower makes room first. */
+const REFUSED = 0;
+const OPEN = 1;
+const TIMED_OUT = "reassembly timeout";
+const OVERFLOW = "reassembly overflow";
+const ODD_LENGTH = "fragment of odd length";
+const TOO_LONG = "too long when whole";
+
+/** Options for {@linkcode Reassemble}. */
+export interface ReassembleOptions {
+  /** How many datagrams may wait for fragments. @default {128} */
+  readonly datagrams?: number;
+  /** How many fragments may be held, of all datagrams. @default {512} */
+  readonly fragments?: number;
+  /** How many fragments one datagram may have. @default {64} */
+  readonly fragmentsPerDatagram?: number;
+  /** How many bytes may be held. @default {1048576} */
+  readonly bytes?: number;
+  /** How long a datagram waits for its fragments, from the first that came (milliseconds). @default {60000} */
+  readonly timeout?: number;
+  /** What answers when that time is over. @default {new IcmpErrors()} */
+  readonly errors?: IcmpErrors;
+}
+
+/**
+ * Joins fragments, so that all stages behind it see whole packets (RFC 791 section 3.2, RFC 8200 section 4.5). A packet
+ * leaves in the place of its last fragment to come.
+ *
+ * **Outbound** and **inbound**: fragments are held until none is missing, each direction for itself. An IPv6 packet
+ * that is whole loses its Fragment header (RFC 6946). All else passes as it is.
+ *
+ * A datagram is refused, with all that still comes of it, when fragments overlap (RFC 5722, for IPv4, too), disagree on
+ * its end, are more than allowed, or hide the TCP header (RFC 1858, RFC 3128). The same fragment twice counts once.
+ *
+ * **Options**: `datagrams`: 128. `fragments`: 512, and 64 for `fragmentsPerDatagram`. `bytes`: 1 MiB. When one is used
+ * up, the datagram that has waited for longest makes room. `timeout`: 60 s. `errors`: what answers.
+ *
+ * **Counters**: `reassembled`, `refused`, `timedOut`, in datagrams. Fragments that were joined are dropped as
+ * `reassembled`, all but one. Other reasons: `reassembly timeout`, `reassembly overflow`, `overlapping fragments`,
+ * `fragments disagree`, `too many fragments`, `tiny fragment`, `refused datagram`, `duplicate fragment`, `empty
+ * fragment`, `fragment of odd length`, `too long when whole`, `fragment marks disagree`, `no room to reassemble`,
+ * `wrong header checksum`, `offloaded fragment`.
+ *
+ * **Limits**: `save` has nothing: fragments are not kept over a restart, and their senders send again. A parameter
+ * problem is said of a first fragment alone. With several workers, each datagram has one, by its addresses and number, to
+ * which the others hand its fragments over.
+ *
+ * @example In front of a stage that looks at ports
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { Reassemble } from "@warren/tunnel/reassemble";
+ *
+ * const stage = new Reassemble({ datagrams: 32, fragments: 128 });
+ * assert.equal(stage.reassembled, 0);
+ * ```
+ */
+export class Reassemble implements Stage {
+  /** What statistics call it. */
+  readonly name = "reassemble";
+  /** How many datagrams were joined. */
+  reassembled = 0;
+  /** How many were refused. */
+  refused = 0;
+  /** How many did not come whole in time. */
+  timedOut = 0;
+
+  readonly #perDatagram: number;
+  readonly #bytes: number;
+  readonly #errors: IcmpErrors;
+  readonly #datagrams: FlowTable;
+  readonly #lists: FragmentLists;
+  readonly #directions: Uint8Array;
+  /** The congestion marks that a datagram's fragments had. */
+  readonly #marks: Uint8Array;
+  readonly #key = new FlowKey();
+  readonly #fragment: Fragment = { start: 0, end: 0, more: false, payload: 0 };
+  #context: StageContext | undefined;
+  /** Why a datagram is forgotten. */
+  #why = TIMED_OUT;
+
+  /**
+   * Holds nothing yet.
+   *
+   * @throws {RangeError} when an option is not a whole number from 1 on, or too large a number.
+   */
+  constructor(options: ReassembleOptions = {}) {
+    const { datagrams = DATAGRAMS, fragments = FRAGMENTS, bytes = BYTES, timeout = TIMEOUT } = options;
+    const { fragmentsPerDatagram = FRAGMENTS_PER_DATAGRAM, errors = new IcmpErrors() } = options;
+    for (const [name, value] of Object.entries({ datagrams, fragments, fragmentsPerDatagram, bytes })) {
+      if (Number.isInteger(value) && value >= 1 && value <= 0x7fffffff) continue;
+      throw new RangeError(`Cannot reassemble with ${value} for ${name}: it is a whole number from 1 on`);
+    }
+    this.#perDatagram = fragmentsPerDatagram;
+    this.#bytes = bytes;
+    this.#errors = errors;
+    this.#datagrams = new FlowTable({
+      timeouts: [timeout, timeout],
+      capacity: datagrams,
+      forget: (datagram) => this.#forget(datagram),
+    });
+    this.#lists = new FragmentLists(datagrams, fragments);
+    this.#directions = new Uint8Array(datagrams);
+    this.#marks = new Uint8Array(datagrams);
+  }
+
+  /** Joins what this machine sends. */
+  outbound(batch: PacketBatch, context: StageContext): void {
+    this.#pass(batch, context);
+  }
+
+  /** Joins what comes to this machine. */
+  inbound(batch: PacketBatch, context: StageContext): void {
+    this.#pass(batch, context);
+  }
+
+  /** Ends the datagrams whose time is over. */
+  tick(context: StageContext): number {
+    this.#context = context;
+    this.#why = TIMED_OUT;
+    this.#datagrams.expire(context.now);
+    return this.#datagrams.due(context.now);
+  }
+
+  #pass({ packets, length }: PacketBatch, context: StageContext): void {
+    this.#context = context;
+    let whole = 0;
+    while (whole < length && !isFragment(packets[whole]!)) whole++;
+    if (whole === length) return;
+    // What is emitted goes ahead of what is left in the batch, so all that passes is, in its order.
+    for (let i = 0; i < length; i++) {
+      const packet = packets[i]!;
+      if (i < whole || !isFragment(packet)) context.emit(packet, context.direction);
+      else this.#collect(packet, context);
+    }
+  }
+
+  #collect(packet: Packet, context: StageContext): void {
+    // What has a sum to be finished was not divided by anyone who knows how.
+    if (packet.segmentSize !== 0 || packet.checksumStart !== 0) {
+      return context.drop(packet, "offloaded fragment");
+    }
+    const ip = Ip.of(packet)!;
+    this.#readKey(ip, context.direction);
+    if (this.#handsOver(packet, context)) return;
+    const fault = this.#readFragment(ip);
+    if (fault === ODD_LENGTH && ip.version === 6) {
+      // RFC 8200 section 4.5
+      return this.#errors.answer(packet, IcmpError.ParameterProblem, context, fault, IPV6_PAYLOAD_LENGTH);
+    }
+    if (fault !== undefined) return context.drop(packet, fault);
+    const datagram = this.#find(context);
+    if (this.#datagrams.stateOf(datagram) === REFUSED) return context.drop(packet, "refused datagram");
+    const reason = this.#add(datagram, packet, ip, context);
+    if (reason !== undefined) return this.#refuse(datagram, packet, reason, context);
+    const total = this.#lists.whole(datagram);
+    if (total < 0) return;
+    const failure = this.#join(datagram, total, context);
+    if (failure !== undefined) this.#refuse(datagram, undefined, failure, context);
+  }
+
+  /** Fills in what a fragment's datagram is known by (RFC 791 section 3.2, RFC 8200 section 4.5). */
+  #readKey(ip: Ip, direction: Direction): void {
+    const { packet: { view }, start } = ip;
+    const { words } = this.#key;
+    words[0] = ip.version << 8 | direction << 16;
+    if (ip.version === 4) {
+      this.#key.length = 4;
+      words[0] |= ip.protocol;
+      words[1] = view.getUint32(start + IPV4_SRC);
+      words[2] = view.getUint32(start + IPV4_DST);
+      words[3] = ip.id;
+    } else {
+      this.#key.length = 10;
+      for (let i = 0; i < 8; i++) words[1 + i] = view.getUint32(start + IPV6_SRC + 4 * i);
+      words[9] = view.getUint32(ip.extension(Protocol.Fragment) + FRAGMENT_ID);
+    }
+  }
+
+  /** Gives a packet to the worker that collects its datagram, if that is another one. */
+  #handsOver(packet: Packet, context: StageContext): boolean {
+    const { index, count } = context.worker;
+    if (count === 1) return false;
+    // All workers have to agree, so there is no secret in it.
+    const owner = (sipHash(this.#key.words, this.#key.length, 0, 0) >>> 0) % count;
+    if (owner === index) return false;
+    context.handOver(packet, owner);
+    return true;
+  }
+
+  /** Fills in where a fragment belongs; returns what is wrong with it alone. */
+  #readFragment(ip: Ip): string | undefined {
+    const { packet, start } = ip;
+    const isIpv4 = ip.version === 4;
+    if (isIpv4 && sum(packet.bytes, start, ip.headerLength) !== 0xffff) return "wrong header checksum";
+    const payload = isIpv4 ? ip.payloadOffset : ip.extension(Protocol.Fragment) + FRAGMENT_HEADER;
+    const length = start + ip.totalLength - payload;
+    const fragment = this.#fragment;
+    fragment.payload = payload;
+    fragment.start = ip.fragmentOffset;
+    fragment.end = fragment.start + length;
+    fragment.more = ip.moreFragments;
+    if (length === 0) return "empty fragment";
+    if (fragment.more && length % 8 !== 0) return ODD_LENGTH;
+    const header = isIpv4 ? ip.headerLength : payload - FRAGMENT_HEADER - start - IPV6_HEADER;
+    return header + fragment.end > IPV4_LONGEST ? TOO_LONG : undefined;
+  }
+
+  /** The fragment's datagram; a new one, when it is the first that comes of it. */
+  #find(context: StageContext): number {
+    const { now } = context;
+    this.#why = TIMED_OUT;
+    const known = this.#datagrams.find(this.#key, now);
+    if (known >= 0) return known;
+    if (this.#datagrams.size === 0) context.wake();
+    this.#why = OVERFLOW;
+    const datagram = this.#datagrams.add(this.#key, OPEN, now);
+    this.#directions[datagram] = context.direction;
+    this.#marks[datagram] = 0;
+    return datagram;
+  }
+
+  /** Adds a fragment to its datagram and holds it, unless it is a duplicate; returns why the datagram is refused. */
+  #add(datagram: number, packet: Packet, ip: Ip, context: StageContext): string | undefined {
+    const { start, more } = this.#fragment;
+    if (ip.protocol === Protocol.Tcp) {
+      // RFC 1858 section 3.2.1, RFC 3128 section 4: a header in pieces is there to deceive who reads the first one.
+      const isTiny = start === 0 ? more && ip.payloadLength < TCP_HEADER : start === 8;
+      if (isTiny) return "tiny fragment";
+    }
+    if (this.#lists.count(datagram) === this.#perDatagram) return "too many fragments";
+    while (this.#lists.full || this.#lists.bytes + packet.length > this.#bytes) {
+      const other = this.#oldest(datagram);
+      if (other < 0) return OVERFLOW;
+      this.#why = OVERFLOW;
+      this.#datagrams.remove(other);
+    }
+    const mark = 1 << ip.ecn;
+    switch (this.#lists.add(datagram, packet, this.#fragment)) {
+      case Fit.Duplicate:
+        context.drop(packet, "duplicate fragment");
+        return undefined;
+      case Fit.Overlaps:
+        return "overlapping fragments";
+      case Fit.Disagrees:
+        return "fragments disagree";
+      case Fit.Fits:
+        this.#marks[datagram]! |= mark;
+        context.hold(packet);
+        return undefined;
+    }
+  }
+
+  /** The datagram that has waited for longest with fragments held, but for this one; -1 when there is none. */
+  #oldest(but: number): number {
+    const { capacity } = this.#datagrams;
+    let found = -1;
+    for (let i = 0; i < capacity; i++) {
+      if (i === but || this.#lists.count(i) === 0) continue;
+      if (found < 0 || this.#datagrams.seenAt(i) < this.#datagrams.seenAt(found)) found = i;
+    }
+    return found;
+  }
+
+  /** Drops all that there is of a datagram, and what still comes. */
+  #refuse(datagram: number, packet: Packet | undefined, reason: string, context: StageContext): void {
+    this.refused++;
+    if (packet !== undefined) context.drop(packet, reason);
+    for (let held; (held = this.#lists.shift(datagram)) !== undefined;) context.drop(held, reason);
+    this.#datagrams.touch(datagram, context.now, REFUSED);
+  }
+
+  /** Drops what there is of a datagram that is forgotten, and answers it when its time is over. */
+  #forget(datagram: number): void {
+    const context = this.#context!;
+    const isLate = this.#why === TIMED_OUT && this.#lists.count(datagram) > 0;
+    if (isLate) this.timedOut++;
+    const beginning = isLate ? this.#lists.beginning(datagram) : undefined;
+    for (let held; (held = this.#lists.shift(datagram)) !== undefined;) {
+      if (held !== beginning) context.drop(held, this.#why);
+      else {
+        const direction = this.#directions[datagram] as Direction;
+        this.#errors.answer(held, IcmpError.ReassemblyTimeExceeded, context, TIMED_OUT, 0, direction);
+      }
+    }
+  }
+
+  /** Makes one packet of a datagram's fragments, in the first one's slot or a larger one; returns why it cannot. */
+  #join(datagram: number, total: number, context: StageContext): string | undefined {
+    const marks = this.#marks[datagram]!;
+    // RFC 3168 section 5.3
+    if ((marks & CONGESTION) !== 0 && (marks & NOT_CAPABLE) !== 0) return "fragment marks disagree";
+    const first = this.#lists.beginning(datagram)!;
+    const ip = Ip.of(first)!;
+    const { start } = ip;
+    const at = ip.version === 4 ? ip.payloadOffset : ip.extension(Protocol.Fragment);
+    const headerLength = at - start;
+    if (headerLength + total - (ip.version === 4 ? 0 : IPV6_HEADER) > IPV4_LONGEST) return TOO_LONG;
+    const payload = ip.version === 4 ? at : at + FRAGMENT_HEADER;
+    let whole = first;
+    if (payload + total > first.slotEnd) {
+      const larger = context.take(headerLength + total);
+      if (larger === undefined) return "no room to reassemble";
+      inherit(larger, first);
+      whole = larger;
+    } else if (ip.version === 6) whole.offset += FRAGMENT_HEADER;
+    if (ip.version === 6) ip.packet.bytes[namingField(ip, at)] = ip.packet.bytes[at]!;
+    whole.bytes.copyWithin(whole.offset, start, at);
+    for (let held; (held = this.#lists.shift(datagram, whole, whole.offset + headerLength)) !== undefined;) {
+      if (held !== whole) context.drop(held, "reassembled");
+    }
+    whole.length = headerLength + total;
+    if (ip.version === 4) finishIpv4(whole, headerLength);
+    else whole.view.setUint16(whole.offset + IPV6_PAYLOAD_LENGTH, whole.length - IPV6_HEADER);
+    const joined = (marks & CONGESTION) !== 0 ? Ip.of(whole) : undefined;
+    if (joined !== undefined) joined.ecn = CONGESTION_MET;
+    this.reassembled++;
+    this.#datagrams.remove(datagram);
+    context.emit(whole, context.direction);
+    return undefined;
+  }
+}
+
+/** Whether it is to be joined with others. A packet that is whole loses its Fragment header on the way. */
+function isFragment(packet: Packet): boolean {
+  const ip = Ip.of(packet);
+  if (ip === undefined) return false;
+  if (ip.isFragment) return true;
+  if (ip.version === 6 && ip.headerLength > IPV6_HEADER) stripFragmentHeader(ip);
+  return false;
+}
+
+/** RFC 6946 section 4: a fragment that is all there is has nothing to do with others of its number. */
+function stripFragmentHeader(ip: Ipv6): void {
+  const at = ip.extension(Protocol.Fragment);
+  if (at < 0) return;
+  const { packet, packet: { bytes, view }, start } = ip;
+  bytes[namingField(ip, at)] = bytes[at]!;
+  view.setUint16(start + IPV6_PAYLOAD_LENGTH, ip.totalLength - IPV6_HEADER - FRAGMENT_HEADER);
+  bytes.copyWithin(start + FRAGMENT_HEADER, start, at);
+  packet.strip(FRAGMENT_HEADER);
+}
+
+function finishIpv4({ bytes, view, offset, length }: Packet, headerLength: number): void {
+  view.setUint16(offset + IPV4_TOTAL_LENGTH, length);
+  view.setUint16(offset + IPV4_FLAGS, 0);
+  view.setUint16(offset + IPV4_CHECKSUM, 0);
+  view.setUint16(offset + IPV4_CHECKSUM, checksum(bytes, offset, headerLength));
+}
