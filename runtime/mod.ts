@@ -24,5 +24,6 @@ export { Tunnel, type TunnelOptions } from "./tunnel.ts";
 export { script, type TunnelScript, type TunnelsOptions, type TunnelsScript } from "./script.ts";
 export type { EndOpener } from "./transport/mod.ts";
 export { device } from "./transport/device.ts";
+export { switchboard } from "./transport/switchboard.ts";
 export { udp, type UdpOptions, UdpTransport } from "./transport/udp.ts";
 export { websocket, type WebSocketOptions, WebSocketTransport } from "./transport/websocket.ts";

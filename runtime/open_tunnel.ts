@@ -46,7 +46,8 @@ export async function openTunnelOver(
   undo.defer(() => closeWhole(device));
   const far = await openFar();
   if (far !== undefined) undo.defer(() => closeWhole(far));
-  await loop.acquire(device.waitable !== undefined || far?.waitable !== undefined);
+  const farWaits = far?.waits?.some(({ waitable }) => waitable !== undefined) ?? far?.waitable !== undefined;
+  await loop.acquire(device.waitable !== undefined || farWaits);
   undo.defer(() => loop.release([]));
   const tunnel = new Tunnel(device, far, options, loop, link);
   undo.move();

@@ -6,7 +6,7 @@
  */
 
 import type { Waiter } from "../driver/mod.ts";
-import { type Device, Direction, type PacketBatch, type TunnelEnd } from "../lib/core/mod.ts";
+import { type Device, Direction, type PacketBatch, type TunnelEnd, type Waitable } from "../lib/core/mod.ts";
 import { Breath, type LoopMember } from "./loop.ts";
 import type { Pipeline } from "./pipeline/pipeline.ts";
 import type { WorkerLink } from "./workers/link.ts";
@@ -46,9 +46,10 @@ export class Relay implements LoopMember {
   readonly #sent: PacketBatch;
   readonly #link: WorkerLink | undefined;
   readonly #host: RelayHost;
-  /** Where the ends stand in the loop's wait. */
+  /** Where the ends stand in the loop's wait; the far end may stand there several times, one behind the other. */
   #devicePlace = 0;
   #farPlace = 0;
+  #farPlaces = 0;
 
   /** Between these ends. */
   constructor({ device, far, pipeline, sent, link }: RelayParts, host: RelayHost) {
@@ -68,8 +69,10 @@ export class Relay implements LoopMember {
 
   /** Whether both ends have a descriptor. */
   get waitable(): boolean {
-    return this.#device.waitable !== undefined &&
-      (this.#far === undefined || this.#far.waitable !== undefined);
+    const far = this.#far;
+    if (this.#device.waitable === undefined) return false;
+    if (far?.waits !== undefined) return far.waits.every(({ waitable }) => waitable !== undefined);
+    return far === undefined || far.waitable !== undefined;
   }
 
   /** Moves packets, once. */
@@ -111,7 +114,7 @@ export class Relay implements LoopMember {
 
     this.#sent.moveTo(pipeline.fromFar);
     const readsIn = far !== undefined && pipeline.wantsInbound;
-    if (readsIn && (waited === undefined || waited.isReady(this.#farPlace))) {
+    if (readsIn && (waited === undefined || this.#isFarReady(waited))) {
       const batch = pipeline.fromFar;
       if (pipeline.inhale(far, batch, counters.inbound, now) > 0) moved = true;
       more ||= batch.full;
@@ -138,11 +141,31 @@ export class Relay implements LoopMember {
       const reads = pipeline.wantsOutbound && this.#hasRoom(device);
       this.#devicePlace = waiter.add(device.waitable, reads, pipeline.waitingForDevice > 0);
     }
-    if (far?.waitable !== undefined) {
-      const reads = pipeline.wantsInbound && this.#hasRoom(far);
-      this.#farPlace = waiter.add(far.waitable, reads, pipeline.waitingForFar > 0);
-    }
+    if (far !== undefined) this.#armFar(waiter, far, pipeline.wantsInbound && this.#hasRoom(far));
     this.#link?.arm(waiter, pipeline);
+  }
+
+  #armFar(waiter: Waiter, far: TunnelEnd, reads: boolean): void {
+    this.#farPlaces = 0;
+    if (far.waits === undefined) {
+      if (far.waitable !== undefined) {
+        this.#addFar(waiter, far.waitable, reads, this.#pipeline.waitingForFar > 0);
+      }
+      return;
+    }
+    for (const { waitable, isFull } of far.waits) {
+      if (waitable !== undefined) this.#addFar(waiter, waitable, reads, isFull);
+    }
+  }
+
+  #addFar(waiter: Waiter, waitable: Waitable, reads: boolean, writes: boolean): void {
+    const place = waiter.add(waitable, reads, writes);
+    if (this.#farPlaces++ === 0) this.#farPlace = place;
+  }
+
+  #isFarReady(waited: Waiter): boolean {
+    for (let i = 0; i < this.#farPlaces; i++) if (waited.isReady(this.#farPlace + i)) return true;
+    return this.#farPlaces === 0;
   }
 
   /** Ends the tunnel. */

@@ -379,9 +379,8 @@ export class Tunnel implements AsyncDisposable {
     this.#isClosed = true;
     if (this.#relay !== undefined) this.#loop.leave(this.#relay);
     for (const cleanup of this.#cleanups) cleanup();
-    const waitables = [this.device.waitable, this.#far?.waitable].filter((waitable) =>
-      waitable !== undefined
-    );
+    const far = this.#far?.waits?.map(({ waitable }) => waitable) ?? [this.#far?.waitable];
+    const waitables = [this.device.waitable, ...far].filter((waitable) => waitable !== undefined);
     const problems: unknown[] = this.#failure === undefined ? [] : [this.#failure];
     const attempts = [
       () => this.#ledger.discardAll(this.#sent, "closed"),

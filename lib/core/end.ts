@@ -23,6 +23,14 @@ export interface EndHost {
   watch(waitable: Waitable, readable: () => void): () => void;
 }
 
+/** What the loop waits for at one of an end's descriptors. */
+export interface EndWait {
+  /** The descriptor; `undefined` where there is none, and {@linkcode EndHost.wake} is called instead. */
+  readonly waitable: Waitable | undefined;
+  /** Whether packets wait for it that it did not take. */
+  readonly isFull: boolean;
+}
+
 /**
  * One side of a tunnel. `read` and `write` never wait and never throw: what goes wrong with one packet is
  * counted through {@linkcode EndHost}, and what goes wrong with the end is its `failure`.
@@ -41,6 +49,8 @@ export interface TunnelEnd extends Disposable {
   write(batch: PacketBatch): number;
   /** What the loop's one wait waits for; `undefined` when the end calls {@linkcode EndHost.wake} instead. */
   readonly waitable: Waitable | undefined;
+  /** The same for an end with several descriptors, in place of `waitable`. */
+  readonly waits?: readonly EndWait[];
   /** Packets accepted by `write` and not yet delivered or given back. */
   readonly queued: number;
   /** Whether it takes super-packets; for another end they are cut. @default {false} */

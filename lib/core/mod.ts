@@ -23,6 +23,7 @@ export type {
   DeviceEvent,
   DeviceStatistics,
   EndHost,
+  EndWait,
   Rescue,
   Transport,
   TunnelEnd,

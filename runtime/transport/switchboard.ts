@@ -1,0 +1,27 @@
+/** A far end made of several. */
+
+import type { TunnelEnd } from "../../lib/core/mod.ts";
+import { Switchboard } from "../../lib/switchboard.ts";
+import { type EndOpener, openFarEnd } from "./mod.ts";
+
+/**
+ * A far end made of several, such as devices, transports and URLs, which are opened with their tunnel. A stage, such as
+ * `Route`, says by `packet.to` which one a packet goes to; see {@linkcode Switchboard}.
+ */
+export function switchboard(ends: readonly (TunnelEnd | EndOpener | string)[]): EndOpener {
+  return async () => {
+    await using undo = new AsyncDisposableStack();
+    const opened: TunnelEnd[] = [];
+    for (const far of ends) {
+      const end = (await openFarEnd(far))!;
+      undo.defer(async () => {
+        end.close();
+        await end.closed;
+      });
+      opened.push(end);
+    }
+    const made = new Switchboard(opened);
+    undo.move();
+    return made;
+  };
+}
