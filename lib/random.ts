@@ -32,6 +32,8 @@ export class Random {
   readonly #state = new Int32Array(WORDS);
 
   /**
+   * A row of numbers at its beginning.
+   *
    * @param seed Any whole number.
    * @param stream Which of the independent rows of numbers of that seed.
    * @throws {RangeError} when one of them is no whole number.

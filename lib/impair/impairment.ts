@@ -67,6 +67,8 @@ export class Impairment implements Stage {
   #tickAt = Infinity;
 
   /**
+   * A stage for a tunnel of its own.
+   *
    * @throws {RangeError} when a number is out of its range.
    * @throws {TypeError} when two options contradict each other.
    */

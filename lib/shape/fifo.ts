@@ -33,7 +33,11 @@ export class Fifo implements Scheduler {
   readonly #packetLimit: number;
   readonly #byteLimit: number;
 
-  /** @throws {RangeError} when a bound is not at least 1. */
+  /**
+   * An empty queue.
+   *
+   * @throws {RangeError} when a bound is not at least 1.
+   */
   constructor({ packets = PACKETS, bytes = Infinity }: FifoOptions = {}) {
     if (!(packets >= 1) || !(bytes >= 1)) {
       throw new RangeError(`Cannot bound a queue at ${packets} packets and ${bytes} bytes`);

@@ -97,7 +97,11 @@ export class FqCodel implements Scheduler {
   readonly #first = new Int32Array(3).fill(NONE);
   readonly #last = new Int32Array(3).fill(NONE);
 
-  /** @throws {RangeError} when an option is out of its range. */
+  /**
+   * Empty queues.
+   *
+   * @throws {RangeError} when an option is out of its range.
+   */
   constructor(options: FqCodelOptions = {}) {
     const { flows = FLOWS, packets = PACKETS, bytes = BYTES, quantum = QUANTUM } = options;
     const { target = TARGET, interval = INTERVAL, ecn = true } = options;

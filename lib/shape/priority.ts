@@ -86,6 +86,8 @@ export class Priority implements Scheduler {
   #turn = 0;
 
   /**
+   * Bands of these queues.
+   *
    * @throws {RangeError} without bands, and when weights are not above 0 or not one for each band.
    * @throws {TypeError} when two bands are one queue.
    */

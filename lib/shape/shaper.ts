@@ -82,6 +82,8 @@ export class Shaper implements Stage {
   #tickAt = Infinity;
 
   /**
+   * A shaper whose buckets are full.
+   *
    * @throws {RangeError} when a rate or burst is out of its range.
    * @throws {TypeError} when both directions have the same queue.
    */

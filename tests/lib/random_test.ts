@@ -1,3 +1,5 @@
+/** Random numbers against their reference's, and against chance. */
+
 import { Random } from "@warren/tunnel/random";
 import { deepEqual, equal, notDeepEqual, ok, throws } from "node:assert/strict";
 

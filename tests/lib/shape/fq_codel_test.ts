@@ -1,3 +1,5 @@
+/** FQ-CoDel against the pseudo-code of RFC 8289 and the words of RFC 8290. */
+
 import { FqCodel } from "@warren/tunnel/shape";
 import { Ip } from "@warren/tunnel/ip";
 import { deepEqual, equal, ok, throws } from "node:assert/strict";

@@ -1,3 +1,5 @@
+/** Bands, by urgency and by weight. */
+
 import { bandByDscp, bandByFilter, Fifo, Priority } from "@warren/tunnel/shape";
 import { Udp } from "@warren/tunnel/udp";
 import { deepEqual, equal, ok, throws } from "node:assert/strict";

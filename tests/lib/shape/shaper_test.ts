@@ -1,3 +1,5 @@
+/** The shaper by a fake clock: its rate, its order, and whom it lets wait. */
+
 import { Direction, type Stage } from "@warren/tunnel/core";
 import { Fifo, FqCodel, Priority, type Scheduler, Shaper, TokenBucket } from "@warren/tunnel/shape";
 import { deepEqual, equal, ok, throws } from "node:assert/strict";
