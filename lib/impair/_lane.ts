@@ -270,10 +270,9 @@ export class Lane {
 
   /** Flips one of its bits. A sum that is still to be finished is finished before: it would be right else. */
   #flip(packet: Packet): void {
-    const { length } = packet;
-    if (length === 0) return;
+    if (!packet.isInSlot) return;
     packet.finish();
-    const bit = Math.floor(this.#place.next() * length * BITS_PER_BYTE);
+    const bit = Math.floor(this.#place.next() * packet.length * BITS_PER_BYTE);
     packet.bytes[packet.offset + (bit >> 3)]! ^= 1 << (bit & 7);
     this.#stats.corrupted++;
   }

@@ -25,8 +25,8 @@ const INTERVAL = 100;
 const DROP_BATCH = 64;
 
 // Specification: where addresses stand, and their words, RFC 791 section 3.1 and RFC 8200 section 3
-const IPV4_ADDRESSES = [12, 2] as const;
-const IPV6_ADDRESSES = [8, 8] as const;
+const IPV4_ADDRESSES = { at: 12, words: 2 } as const;
+const IPV6_ADDRESSES = { at: 8, words: 8 } as const;
 
 // Implementation
 /** All of a pool's small slots serve both directions of every tunnel: half of them are enough here. */
@@ -88,7 +88,7 @@ export class FqCodel implements Scheduler {
   readonly #key0: number;
   readonly #key1: number;
   readonly #key = new FlowKey();
-  readonly #addresses = new Uint32Array(1 + IPV6_ADDRESSES[1]);
+  readonly #addresses = new Uint32Array(1 + IPV6_ADDRESSES.words);
   #overflowed = 0;
   readonly #credits: Float64Array;
   readonly #places: Uint8Array;
@@ -190,11 +190,11 @@ export class FqCodel implements Scheduler {
   }
 
   #flowOfAddresses({ view }: Packet, { version, protocol, start }: Ip): number {
-    const words = this.#addresses;
-    const [at, count] = version === 4 ? IPV4_ADDRESSES : IPV6_ADDRESSES;
-    words[0] = version << 8 | protocol;
-    for (let i = 0; i < count; i++) words[1 + i] = view.getUint32(start + at + 4 * i);
-    return this.#reduce(sipHash(words, 1 + count, this.#key0, this.#key1));
+    const key = this.#addresses;
+    const { at, words } = version === 4 ? IPV4_ADDRESSES : IPV6_ADDRESSES;
+    key[0] = version << 8 | protocol;
+    for (let i = 0; i < words; i++) key[1 + i] = view.getUint32(start + at + 4 * i);
+    return this.#reduce(sipHash(key, 1 + words, this.#key0, this.#key1));
   }
 
   /** A hash as a queue's number, without a division. */

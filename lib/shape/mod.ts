@@ -5,7 +5,7 @@
  * @module
  */
 
-export { type ShapeOptions, Shaper, type ShaperOptions, type ShapeStats } from "./shaper.ts";
+export { type ShapeOptions, Shaper, type ShapeRates, type ShaperOptions, type ShapeStats } from "./shaper.ts";
 export type { Scheduler } from "./scheduler.ts";
 export { Fifo, type FifoOptions } from "./fifo.ts";
 export { FqCodel, type FqCodelOptions } from "./fq_codel.ts";

@@ -7,6 +7,7 @@
 
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
 import { StageCutter, wireLength } from "../_stage_cutter.ts";
+import { Fifo } from "./fifo.ts";
 import { FqCodel } from "./fq_codel.ts";
 import type { Scheduler } from "./scheduler.ts";
 import { TokenBucket, type TokenBucketOptions } from "./token_bucket.ts";
@@ -18,7 +19,7 @@ const OVER = "rate limit";
 export interface ShapeOptions extends TokenBucketOptions {
   /** Where packets wait. It serves this direction alone. @default {new FqCodel()} */
   readonly queue?: Scheduler;
-  /** Drops what is over the rate, instead of letting it wait. @default {false} */
+  /** Drops what is over the rate, instead of letting it wait in a queue. @default {false} */
   readonly police?: boolean;
 }
 
@@ -28,6 +29,14 @@ export interface ShaperOptions {
   readonly outbound?: ShapeOptions;
   /** Packets to this machine. @default {they pass} */
   readonly inbound?: ShapeOptions;
+}
+
+/** Other rates for the directions that a {@linkcode Shaper} shapes. */
+export interface ShapeRates {
+  /** For packets from this machine. @default {as before} */
+  readonly outbound?: TokenBucketOptions;
+  /** For packets to this machine. @default {as before} */
+  readonly inbound?: TokenBucketOptions;
 }
 
 /** What a {@linkcode Shaper} has counted in one direction. */
@@ -46,7 +55,8 @@ export interface ShapeStats {
  * - **Outbound**: counts each packet's bytes, from its IP header on, and lets packets wait that are over the rate.
  * - **Inbound**: the same, with options of its own.
  * - **Options**: `rateBitsPerSecond`; `burst`, the bytes that may go at once (10 ms of the rate, at least 3028);
- *   `queue`, where packets wait ({@linkcode FqCodel}); `police`, which drops instead (`false`).
+ *   `queue`, where packets wait ({@linkcode FqCodel}); `police`, which drops instead (`false`). Rates can be
+ *   changed by {@linkcode Shaper.set}.
  * - **Counters**: {@linkcode Shaper.stats}; dropped as `rate limit` by a policer, as `queue full` and `codel` by queues.
  *
  * Over a long time the rate is exact: bytes that a packet had not in the bucket are owed, and time that has
@@ -80,12 +90,14 @@ export class Shaper implements Stage {
   readonly #lanes: readonly [outbound: Lane | undefined, inbound: Lane | undefined];
   /** When `tick` will be called (monotonic milliseconds). */
   #tickAt = Infinity;
+  /** For a breath when a rate has changed. */
+  #context: StageContext | undefined;
 
   /**
    * A shaper whose buckets are full.
    *
    * @throws {RangeError} when a rate or burst is out of its range.
-   * @throws {TypeError} when both directions have the same queue.
+   * @throws {TypeError} when both directions have the same queue, or a policer has one.
    */
   constructor({ outbound, inbound }: ShaperOptions) {
     if (outbound?.queue !== undefined && outbound.queue === inbound?.queue) {
@@ -95,6 +107,24 @@ export class Shaper implements Stage {
       outbound && new Lane(Direction.Outbound, outbound),
       inbound && new Lane(Direction.Inbound, inbound),
     ];
+  }
+
+  /**
+   * Changes rates from now on, for packets that wait, too.
+   *
+   * @throws {RangeError} when a rate or burst is out of its range.
+   * @throws {TypeError} when it does not shape that direction.
+   */
+  set({ outbound, inbound }: ShapeRates): void {
+    for (const [direction, options] of [outbound, inbound].entries()) {
+      if (options === undefined) continue;
+      const lane = this.#lanes[direction];
+      if (lane === undefined) {
+        throw new TypeError(`Cannot change the rate ${NAMES[direction]}: this shaper has none there`);
+      }
+      lane.setRate(options);
+    }
+    this.#context?.wake();
   }
 
   /** What it has counted in a direction. */
@@ -114,6 +144,7 @@ export class Shaper implements Stage {
 
   /** Sends on what may go by now. */
   tick(context: StageContext): number | undefined {
+    this.#context = context;
     let wait = Infinity;
     for (let i = 0; i < this.#lanes.length; i++) {
       const lane = this.#lanes[i];
@@ -152,14 +183,15 @@ export class Shaper implements Stage {
   }
 }
 
+const NAMES = ["outbound", "inbound"] as const;
 const NOTHING: ShapeStats = { packets: 0, bytes: 0, delayed: 0 };
 
 /** One direction. */
 class Lane {
   readonly stats: ShapeStats = { ...NOTHING };
-  bucket: TokenBucket;
+  readonly bucket: TokenBucket;
   readonly #direction: Direction;
-  readonly #options: ShapeOptions;
+  #rate: TokenBucketOptions;
   readonly #queue: Scheduler;
   readonly #police: boolean;
   readonly #cutter = new StageCutter();
@@ -167,10 +199,13 @@ class Lane {
 
   constructor(direction: Direction, options: ShapeOptions) {
     const { queue, police = false } = options;
+    if (police && queue !== undefined) {
+      throw new TypeError(`Cannot police ${NAMES[direction]} with a queue: what is over the rate is dropped`);
+    }
     this.bucket = new TokenBucket(options);
     this.#direction = direction;
-    this.#options = options;
-    this.#queue = queue ?? new FqCodel();
+    this.#rate = options;
+    this.#queue = queue ?? (police ? new Fifo() : new FqCodel());
     this.#police = police;
   }
 
@@ -244,12 +279,16 @@ class Lane {
     return packet.segmentSize !== 0 && size > this.bucket.burst;
   }
 
+  /** Another rate, of which this worker takes its part. */
+  setRate(options: TokenBucketOptions): void {
+    const { rateBitsPerSecond, burst } = options;
+    this.bucket.set({ rateBitsPerSecond: rateBitsPerSecond / this.#workers, burst });
+    this.#rate = options;
+  }
+
   /** Takes this worker's part of the rate. */
   #share(workers: number): void {
     this.#workers = workers;
-    const { rateBitsPerSecond, burst } = this.#options;
-    const { tokens } = this.bucket;
-    this.bucket = new TokenBucket({ rateBitsPerSecond: rateBitsPerSecond / workers, burst });
-    this.bucket.restore(Math.min(tokens, this.bucket.burst));
+    this.setRate(this.#rate);
   }
 }

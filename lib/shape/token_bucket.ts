@@ -36,10 +36,9 @@ export interface TokenBucketOptions {
  * ```
  */
 export class TokenBucket {
-  /** How many bytes are saved at most. */
-  readonly burst: number;
-  readonly #bytesPerMillisecond: number;
-  #tokens: number;
+  #bytesPerMillisecond = 0;
+  #burst = 0;
+  #tokens = Infinity;
   #last = -Infinity;
 
   /**
@@ -47,16 +46,30 @@ export class TokenBucket {
    *
    * @throws {RangeError} when the rate is not above 0, or the burst below 1.
    */
-  constructor({ rateBitsPerSecond, burst }: TokenBucketOptions) {
+  constructor(options: TokenBucketOptions) {
+    this.set(options);
+  }
+
+  /**
+   * Sets another rate and burst; what is in it stays, up to the burst.
+   *
+   * @throws {RangeError} when the rate is not above 0, or the burst below 1.
+   */
+  set({ rateBitsPerSecond, burst }: TokenBucketOptions): void {
     if (!(rateBitsPerSecond > 0 && rateBitsPerSecond < Infinity)) {
       throw new RangeError(`Cannot send at ${rateBitsPerSecond} bits per second: a rate above 0 can`);
     }
-    this.#bytesPerMillisecond = rateBitsPerSecond / BITS_PER_BYTE / MILLISECONDS;
-    this.burst = burst ?? Math.max(BURST_LEAST, this.#bytesPerMillisecond * BURST_MILLISECONDS);
-    if (!(this.burst >= 1 && this.burst < Infinity)) {
+    if (burst !== undefined && !(burst >= 1 && burst < Infinity)) {
       throw new RangeError(`Cannot save ${burst} bytes: 1 is the least`);
     }
-    this.#tokens = this.burst;
+    this.#bytesPerMillisecond = rateBitsPerSecond / BITS_PER_BYTE / MILLISECONDS;
+    this.#burst = burst ?? Math.max(BURST_LEAST, this.#bytesPerMillisecond * BURST_MILLISECONDS);
+    this.#tokens = Math.min(this.#tokens, this.#burst);
+  }
+
+  /** How many bytes are saved at most. */
+  get burst(): number {
+    return this.#burst;
   }
 
   /** How many bytes are in it; below 0: they are owed. */
@@ -82,8 +95,8 @@ export class TokenBucket {
    * @throws {TypeError} when it is no number up to the burst.
    */
   restore(tokens: unknown): void {
-    if (typeof tokens !== "number" || !(tokens <= this.burst && tokens > -Infinity)) {
-      throw new TypeError(`Cannot restore a bucket of ${this.burst} bytes from ${JSON.stringify(tokens)}`);
+    if (typeof tokens !== "number" || !(tokens <= this.#burst && tokens > -Infinity)) {
+      throw new TypeError(`Cannot restore a bucket of ${this.#burst} bytes from ${JSON.stringify(tokens)}`);
     }
     this.#tokens = tokens;
   }
@@ -93,6 +106,6 @@ export class TokenBucket {
     this.#last = now;
     // The first time tells what follows from when.
     if (passed === Infinity) return;
-    this.#tokens = Math.min(this.burst, this.#tokens + passed * this.#bytesPerMillisecond);
+    this.#tokens = Math.min(this.#burst, this.#tokens + passed * this.#bytesPerMillisecond);
   }
 }

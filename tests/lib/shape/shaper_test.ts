@@ -224,6 +224,31 @@ Deno.test("Shaper gives each of several workers its part of the rate", () => {
   ok(bytes >= 1000 && bytes <= 1200, `${bytes} bytes`);
 });
 
+Deno.test("Shaper.set() changes the rate of packets that wait, too", () => {
+  const shaper = new Shaper({ outbound: { rateBitsPerSecond: 8, burst: 1 } });
+  const test = new TestPipeline(shaper);
+  test.settle();
+  for (let i = 0; i < 11; i++) test.send(Outbound, udp(1, 72));
+  test.settle();
+  equal(test.receive().far.length, 1);
+  const { wakes } = test;
+  shaper.set({ outbound: { rateBitsPerSecond: 800_000 } });
+  equal(test.wakes, wakes + 1);
+  const found: number[] = [];
+  for (; test.now <= 12; test.now++) {
+    test.settle();
+    found.push(test.receive().far.length);
+  }
+  // 99 bytes are owed, and each packet takes a millisecond.
+  deepEqual(found, [0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0]);
+  throws(() => shaper.set({ inbound: { rateBitsPerSecond: 1 } }), TypeError);
+  throws(() => shaper.set({ outbound: { rateBitsPerSecond: 0 } }), RangeError);
+  throws(
+    () => new Shaper({ outbound: { rateBitsPerSecond: 1, police: true, queue: new Fifo() } }),
+    TypeError,
+  );
+});
+
 Deno.test("Shaper.restore() goes on with what was in the buckets, and refuses what is no state", () => {
   const make = () => new Shaper({ outbound: { rateBitsPerSecond: 8000, burst: 1000, police: true } });
   const first = make();
