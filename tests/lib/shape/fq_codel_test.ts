@@ -119,7 +119,8 @@ Deno.test("FqCodel marks packets that are ECN-capable when it would drop others,
     let marks = 0;
     for (let i = 0; i < 300; i++) queue.enqueue(context.packet(`${bulk(0)} ecn ${ecn}`, i), context);
     for (let i = 0; i < 290; i++) {
-      context.now += 2;
+      // After a pause, several marks are due: one packet has one.
+      context.now += i % 20 === 0 ? 60 : 2;
       const packet = queue.dequeue(context)!;
       const ip = Ip.of(packet)!;
       equal(wrongChecksum(packet.data), "");
@@ -150,15 +151,17 @@ Deno.test("FqCodel shares turns in bytes, whatever the lengths of packets", () =
 
 Deno.test("FqCodel serves a flow that was empty before those that are not, once", () => {
   const context = new QueueContext();
-  const queue = new FqCodel({ seed: SEED });
+  const queue = new FqCodel({ seed: SEED, quantum: 6000 });
+  const next = () => context.done(queue.dequeue(context));
   for (let i = 0; i < 20; i++) queue.enqueue(context.packet(bulk(1), 1), context);
-  for (let i = 0; i < 3; i++) context.done(queue.dequeue(context));
-  queue.enqueue(context.packet(bulk(2, 100), 2), context);
-  equal(context.done(queue.dequeue(context)), 2);
-  // It is empty, and among the old ones: what comes at once waits for the others' turn.
-  equal(context.done(queue.dequeue(context)), 1);
-  queue.enqueue(context.packet(bulk(2, 100), 2), context);
-  deepEqual([1, 2, 3].map(() => context.done(queue.dequeue(context))), [2, 1, 1]);
+  // Four packets are a turn.
+  deepEqual([next(), next(), next(), next(), next()], [1, 1, 1, 1, 1]);
+  queue.enqueue(context.packet(bulk(2), 2), context);
+  equal(next(), 2);
+  // It is empty, and now one of the old ones: what it sends at once waits for the end of the other one's turn.
+  equal(next(), 1);
+  queue.enqueue(context.packet(bulk(2), 2), context);
+  deepEqual([next(), next(), next(), next()], [1, 1, 2, 1]);
 });
 
 Deno.test("FqCodel takes the oldest packets of the fattest flow when there is no room: half of them, 64 at most", () => {
