@@ -1,0 +1,49 @@
+/** Cuts super-packets inside of a stage, for which each segment is a packet of its own. */
+
+import type { Packet } from "./core/packet.ts";
+import type { PacketPool } from "./core/pool.ts";
+import type { StageContext } from "./core/stage.ts";
+import { Cutter } from "./segment.ts";
+import { Tcp } from "./tcp.ts";
+import { Udp } from "./udp.ts";
+
+// Implementation
+const CUT = "cut into segments";
+const NO_SLOT = "pool empty";
+
+/**
+ * `start`, then `next` until there is none. Segments are the stage's, as what it took. A packet that cannot be cut is
+ * dropped, and so is what is left of one when the pool has no slot.
+ */
+export class StageCutter {
+  readonly #cutter = new Cutter();
+  #packet: Packet | undefined;
+
+  /** Looks at a super-packet of the stage's. */
+  start(packet: Packet, context: StageContext): void {
+    const objection = this.#cutter.start(packet);
+    this.#packet = objection === undefined ? packet : undefined;
+    if (objection !== undefined) context.drop(packet, objection);
+  }
+
+  /** The next segment. After the last one, the super-packet is dropped, and counted as cut into segments. */
+  next(context: StageContext): Packet | undefined {
+    if (this.#packet === undefined) return undefined;
+    // The cutter calls nothing but `take`.
+    const segment = this.#cutter.next(context as unknown as PacketPool);
+    if (segment !== undefined) return segment;
+    context.drop(this.#packet, this.#cutter.remaining === 0 ? CUT : NO_SLOT);
+    this.#packet = undefined;
+    return undefined;
+  }
+}
+
+/** How many bytes a packet is on a wire: a super-packet counts as its segments, each of which has the headers. */
+export function wireLength(packet: Packet): number {
+  const { length, segmentSize } = packet;
+  if (segmentSize === 0) return length;
+  const header = Tcp.of(packet) ?? Udp.of(packet);
+  if (header === undefined || !(segmentSize > 0)) return length;
+  const segments = Math.ceil(header.payloadLength / segmentSize);
+  return segments <= 1 ? length : length + (segments - 1) * (header.payloadOffset - packet.offset);
+}
