@@ -79,7 +79,11 @@ export class FlowTable {
   #free = 0;
   #size = 0;
 
-  /** @throws {RangeError} when an option is out of its range. */
+  /**
+   * A table without flows.
+   *
+   * @throws {RangeError} when an option is out of its range.
+   */
   constructor(options: FlowTableOptions) {
     const { timeouts, capacity = CAPACITY, forget, seed = crypto.getRandomValues(new Uint32Array(2)) } =
       options;
@@ -120,8 +124,10 @@ export class FlowTable {
     return NONE;
   }
 
-  /** Adds a flow that is not known, and returns its number; when there is no room, another one makes it. */
+  /** Adds a flow, in place of one with this key, and returns its number; when there is no room, another one makes it. */
   add(key: FlowKey, state: number, now: number): number {
+    const known = this.#index[2 * this.#place(key, this.#hash(key))]!;
+    if (known !== NONE) this.remove(known);
     if (this.#free === NONE) this.remove(this.#leastWorth());
     const flow = this.#free;
     this.#free = this.#older[flow]!;

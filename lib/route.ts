@@ -111,8 +111,8 @@ class CheckedPolicy {
  *
  * Counters: drops are counted as `no route` and `malformed`; with `errors`, those are its own.
  *
- * **Limits**: it is for the place next to the far end: what turns round passes the stages before it only. TTLs are another
- * stage's, `ttl()`. Later fragments have no ports: policies that ask for ports do not see them.
+ * **Limits**: what turns round here passes the stages between here and the far end again, and no others. TTLs are
+ * another stage's: `ttl({ outbound: "keep" })` behind this one. Later fragments have no ports: policies that ask for ports do not see them.
  *
  * @example Two ends, and everything from one prefix to the second
  * ```ts

@@ -15,7 +15,6 @@ const options = {
 
 export default script(import.meta, options, (tunnel) => {
   const errors = new IcmpErrors({ address: "10.0.0.254" });
-  tunnel.use(ttl({ outbound: "decrement", inbound: "keep", errors }));
   tunnel.use(
     new Route([
       // Mail leaves the LAN for the DMZ alone, whomever it is for.
@@ -25,5 +24,7 @@ export default script(import.meta, options, (tunnel) => {
       { to: { "10.1.0.0/16": LAN, "10.2.0.0/16": DMZ, "0.0.0.0/0": WAN } },
     ], { errors }),
   );
+  // What comes from the LAN and the DMZ is a hop further; the kernel counts its own.
+  tunnel.use(ttl({ outbound: "keep", errors }));
   return tunnel.run();
 });

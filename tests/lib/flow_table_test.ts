@@ -171,6 +171,16 @@ Deno.test("FlowTable tells keys of IPv4 and IPv6 apart that share their first wo
   ok(flows.add(long, 0, 0) !== flow);
 });
 
+Deno.test("FlowTable.add() of a key that is known forgets what was known of it", () => {
+  const forgotten: number[] = [];
+  const flows = table({ forget: (flow) => forgotten.push(flow) });
+  const first = flows.add(keyOf(1), 0, 0);
+  const second = flows.add(keyOf(1), 0, 5);
+  deepEqual([forgotten, flows.size, flows.find(keyOf(1), 5), flows.seenAt(second)], [[first], 1, second, 5]);
+  flows.remove(second);
+  equal(flows.size, 0);
+});
+
 Deno.test("FlowTable.clear() leaves room for all", () => {
   const flows = table({ forget: () => ok(false, "forgotten") });
   for (let i = 0; i < 4; i++) flows.add(keyOf(i), 0, 0);
