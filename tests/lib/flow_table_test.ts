@@ -169,6 +169,21 @@ Deno.test("FlowTable tells keys of IPv4 and IPv6 apart that share their first wo
   ok(flows.add(long, 0, 0) !== flow);
 });
 
+Deno.test("FlowTable.makeRoom() forgets the longest idle flow, in no higher state than asked for", () => {
+  const forgotten: number[] = [];
+  const flows = table({ timeouts: [100, 100], forget: (flow) => forgotten.push(flow) });
+  equal(flows.makeRoom(1), false);
+  const [high, first, second] = [
+    flows.add(keyOf(1), 1, 0),
+    flows.add(keyOf(2), 0, 1),
+    flows.add(keyOf(3), 0, 2),
+  ];
+  deepEqual([flows.makeRoom(0), flows.makeRoom(0), flows.makeRoom(0)], [true, true, false]);
+  equal(flows.makeRoom(1), true);
+  deepEqual(forgotten, [first, second, high]);
+  equal(flows.size, 0);
+});
+
 Deno.test("FlowTable.clear() leaves room for all", () => {
   const flows = table({ forget: () => ok(false, "forgotten") });
   for (let i = 0; i < 4; i++) flows.add(keyOf(i), 0, 0);
