@@ -1,0 +1,8 @@
+/**
+ * Network address translation: of ports and addresses, of addresses one by one, of IPv6 prefixes.
+ *
+ * @module
+ */
+
+export { Napt44 } from "./napt44.ts";
+export type { Filtering, Napt44Options, NaptTimeouts, PortForward } from "./_napt_options.ts";
