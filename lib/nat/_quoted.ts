@@ -1,8 +1,11 @@
 /** The packet that an ICMP error quotes, translated within the error; every checksum is kept. */
 
 import {
+  FRAGMENT_OFFSET,
   ICMP_CHECKSUM,
   IPV4_CHECKSUM,
+  IPV4_FLAGS,
+  IPV4_HEADER,
   IPV4_PROTOCOL,
   TCP_CHECKSUM,
   UDP_CHECKSUM,
@@ -24,7 +27,8 @@ export function setQuoted(icmp: Icmpv4, at: number, address: number, portAt: num
   const { bytes, view } = packet;
   const end = start + icmp.quotedLength;
   const protocol = bytes[start + IPV4_PROTOCOL]!;
-  const transport = start + ((bytes[start]! & 0x0f) << 2);
+  const headerLength = (bytes[start]! & 0x0f) << 2;
+  const transport = start + headerLength;
 
   const addressChange = difference32(view.getUint32(start + at), address);
   view.setUint32(start + at, address);
@@ -42,8 +46,10 @@ export function setQuoted(icmp: Icmpv4, at: number, address: number, portAt: num
     change += portChange;
     covered += portChange;
   }
+  const hasTransport = headerLength >= IPV4_HEADER &&
+    (view.getUint16(start + IPV4_FLAGS) & FRAGMENT_OFFSET) === 0;
   const field = transport + checksumOf(protocol);
-  if (field >= transport && field + 2 <= end && covered !== 0) {
+  if (hasTransport && field >= transport && field + 2 <= end && covered !== 0) {
     const before = view.getUint16(field);
     // RFC 768: zero says that there is none.
     if (before !== 0 || protocol !== Protocol.Udp) {

@@ -22,11 +22,10 @@ import { FlowKey, FlowKind } from "../flow_key.ts";
 import { Icmpv4 } from "../icmpv4.ts";
 import { Ipv4 } from "../ipv4.ts";
 import { Protocol } from "../protocol.ts";
-import { Tcp } from "../tcp.ts";
-import { Udp } from "../udp.ts";
 import { Fragments } from "./_fragments.ts";
 import { type CheckedNaptOptions, checkNaptOptions, type Napt44Options } from "./_napt_options.ts";
 import { Hosts, NaptTable, Refusal, type SavedFlow, Seen } from "./_napt_table.ts";
+import { Ports } from "./_ports.ts";
 import { setQuoted } from "./_quoted.ts";
 
 // Implementation
@@ -102,6 +101,7 @@ export class Napt44 implements Stage {
   readonly #outside: Uint32Array;
   readonly #inside: readonly Prefix[];
   readonly #key = new FlowKey();
+  readonly #ports = new Ports();
   readonly #fragments: Fragments;
   #worker = ALONE;
   #tcp: NaptTable;
@@ -254,37 +254,31 @@ export class Napt44 implements Stage {
     }
     const table = this.#tableOf(protocol);
     if (table === undefined) return drop(packet, "protocol not translated", context);
-    const upper = upperOf(packet, protocol);
-    if (upper === undefined) return drop(packet, "malformed", context);
-    if (upper instanceof Icmpv4) {
-      if (upper.quotedOffset >= 0) return this.#translateErrorOutbound(packet, upper, context);
-      if (!isQuery(upper.type) && !isAnswer(upper.type)) {
-        return drop(packet, "protocol not translated", context);
-      }
+    const ports = this.#ports;
+    if (!ports.read(ip)) return drop(packet, "malformed", context);
+    if (protocol === Protocol.Icmp && !isQuery(ports.type) && !isAnswer(ports.type)) {
+      return this.#translateErrorOutbound(packet, context);
     }
-    const port = upper instanceof Icmpv4 ? upper.id : upper.srcPort;
+    const port = ports.src;
     const owner = this.#ownerOf(port);
     if (owner !== this.#worker.index) {
       context.handOver(packet, owner, Direction.Outbound);
       return false;
     }
-    const key = this.#fill(protocol, ip.src, ip.dst, port, upper instanceof Icmpv4 ? port : upper.dstPort);
+    const key = this.#fill(protocol, ip.src, ip.dst, port, ports.dst);
     let session = table.sessions.find(key, this.#now);
     if (session < 0) {
-      if (upper instanceof Icmpv4 && isAnswer(upper.type)) return drop(packet, "no mapping", context);
+      if (protocol === Protocol.Icmp && isAnswer(ports.type)) return drop(packet, "no mapping", context);
       session = table.open(key, this.#poolOf(ip.src), this.#now);
       if (session === Refusal.NoPort) return drop(packet, "no port", context);
       if (session === Refusal.TooMany) return drop(packet, "too many flows", context);
       this.#watch(context);
     }
-    table.note(session, Seen.Outbound, upper instanceof Tcp ? upper.flags : 0, this.#now);
+    table.note(session, Seen.Outbound, ports.flags, this.#now);
     const address = this.#outside[table.address[session]!]!;
     if (ip.moreFragments) this.#fragments.note(ip, Direction.Outbound, address, this.#now);
     ip.src = address;
-    const outsidePort = table.port[session]!;
-    if (outsidePort === port) return true;
-    if (upper instanceof Icmpv4) upper.id = outsidePort;
-    else upper.srcPort = outsidePort;
+    ports.setSrc(ip, table.port[session]!);
     return true;
   }
 
@@ -299,13 +293,13 @@ export class Napt44 implements Stage {
     }
     const table = this.#tableOf(protocol);
     if (table === undefined) return drop(packet, "protocol not translated", context);
-    const upper = upperOf(packet, protocol);
-    if (upper === undefined) return drop(packet, "malformed", context);
-    if (upper instanceof Icmpv4) {
-      if (upper.quotedOffset >= 0) return this.#translateErrorInbound(packet, upper, address, context);
-      if (!isAnswer(upper.type)) return drop(packet, "no mapping", context);
+    const ports = this.#ports;
+    if (!ports.read(ip)) return drop(packet, "malformed", context);
+    if (protocol === Protocol.Icmp && !isAnswer(ports.type)) {
+      if (isQuery(ports.type)) return drop(packet, "no mapping", context);
+      return this.#translateErrorInbound(packet, address, context);
     }
-    const port = upper instanceof Icmpv4 ? upper.id : upper.dstPort;
+    const port = ports.dst;
     const entry = table.entry(address, port);
     const forward = entry < 0 ? table.forward(entry) : undefined;
     const insidePort = forward === undefined
@@ -319,7 +313,7 @@ export class Napt44 implements Stage {
     if (entry === 0) return drop(packet, "no mapping", context);
     const inside = forward === undefined ? table.insideAddress[entry - 1]! : forward.inside;
     const { src } = ip;
-    const remotePort = upper instanceof Icmpv4 ? insidePort : upper.srcPort;
+    const remotePort = protocol === Protocol.Icmp ? insidePort : ports.src;
     const key = this.#fill(protocol, inside, src, insidePort, remotePort);
     let session = table.sessions.find(key, this.#now);
     if (session < 0 && forward !== undefined) {
@@ -331,18 +325,17 @@ export class Napt44 implements Stage {
       if (table.address[session] !== address || table.port[session] !== port) {
         return drop(packet, "mapping conflict", context);
       }
-      table.note(session, Seen.Inbound, upper instanceof Tcp ? upper.flags : 0, this.#now);
+      table.note(session, Seen.Inbound, ports.flags, this.#now);
     } else if (!this.#admits(table, inside, insidePort, src)) return drop(packet, "filtered", context);
     if (ip.moreFragments) this.#fragments.note(ip, Direction.Inbound, inside, this.#now);
     ip.dst = inside;
-    if (insidePort === port) return true;
-    if (upper instanceof Icmpv4) upper.id = insidePort;
-    else upper.dstPort = insidePort;
+    ports.setDst(ip, insidePort);
     return true;
   }
 
   /** RFC 5508 section 4.2: an error from inside, about a packet that came from outside. */
-  #translateErrorOutbound(packet: Packet, icmp: Icmpv4, context: StageContext): boolean {
+  #translateErrorOutbound(packet: Packet, context: StageContext): boolean {
+    const icmp = Icmpv4.of(packet)!;
     const table = this.#readQuoted(packet, icmp, context);
     if (table === undefined) return false;
     const key = this.#key;
@@ -366,7 +359,8 @@ export class Napt44 implements Stage {
   }
 
   /** RFC 5508 section 4.1: an error from outside, about a packet that went there. */
-  #translateErrorInbound(packet: Packet, icmp: Icmpv4, address: number, context: StageContext): boolean {
+  #translateErrorInbound(packet: Packet, address: number, context: StageContext): boolean {
+    const icmp = Icmpv4.of(packet)!;
     const table = this.#readQuoted(packet, icmp, context);
     if (table === undefined) return false;
     const key = this.#key;
@@ -400,7 +394,8 @@ export class Napt44 implements Stage {
   /** Reads the key of the packet that an error quotes; returns its table, or drops the error. */
   #readQuoted(packet: Packet, icmp: Icmpv4, context: StageContext): NaptTable | undefined {
     let reason = "malformed";
-    if (icmp.type === Icmpv4.Redirect) reason = "redirect";
+    if (icmp.quotedOffset < 0) reason = "protocol not translated";
+    else if (icmp.type === Icmpv4.Redirect) reason = "redirect";
     else if (this.#key.read(packet) === FlowKind.Error && this.#key.version === 4) {
       const table = this.#tableOf(this.#key.protocol);
       if (table !== undefined && (table !== this.#icmp || isQuoteOfQuery(icmp))) return table;
@@ -482,17 +477,6 @@ function drop(packet: Packet, reason: string, context: StageContext): false {
 
 function isIpv6(packet: Packet): boolean {
   return packet.length > 0 && packet.bytes[packet.offset]! >> 4 === 6;
-}
-
-function upperOf(packet: Packet, protocol: number): Tcp | Udp | Icmpv4 | undefined {
-  switch (protocol) {
-    case Protocol.Tcp:
-      return Tcp.of(packet);
-    case Protocol.Udp:
-      return Udp.of(packet);
-    default:
-      return Icmpv4.of(packet);
-  }
 }
 
 function isQuery(type: number): boolean {

@@ -1,3 +1,5 @@
+/** NAT of addresses and ports, packet by packet. */
+
 import { Napt44, type Napt44Options } from "@warren/tunnel/nat";
 import { goldenTests } from "../kit/golden.ts";
 
