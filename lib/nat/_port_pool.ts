@@ -27,8 +27,9 @@ export class PortPool {
     let place = 0;
     for (let group = 0; group < GROUPS; group++) {
       this.#start[group] = place;
-      for (let port = 0; port < PORTS; port++) {
-        if (groupOf(port) !== group || !includes(port)) continue;
+      const [first, end] = group < 2 ? [0, FIRST_UNPRIVILEGED] : [FIRST_UNPRIVILEGED, PORTS];
+      for (let port = first + (group & 1); port < end; port += 2) {
+        if (!includes(port)) continue;
         this.#order[place] = port;
         this.#place[port] = place++;
       }
