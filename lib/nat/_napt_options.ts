@@ -11,13 +11,13 @@ const MAX_PORT = 65_535;
 const FRAGMENTS = 1024;
 
 /** Whom a mapping lets in (RFC 4787 section 5), from the most open to the strictest. */
-export const FILTERINGS = [
+export type Filtering = "endpoint-independent" | "address-dependent" | "address-and-port-dependent";
+
+const FILTERINGS: readonly Filtering[] = [
   "endpoint-independent",
   "address-dependent",
   "address-and-port-dependent",
-] as const;
-/** One of {@linkcode FILTERINGS}. */
-export type Filtering = typeof FILTERINGS[number];
+];
 
 /** A port, or a range of them, that is always mapped to an inside host. */
 export interface PortForward {

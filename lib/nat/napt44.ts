@@ -221,7 +221,8 @@ export class Napt44 implements Stage {
       const table = { tcp: this.#tcp, udp: this.#udp, icmp: this.#icmp }[name];
       for (const flow of this.#restored[name]) {
         const address = this.#addressOf(flow[4]);
-        if (address >= 0) table.restore(flow, address, now);
+        const isOurs = address >= 0 && this.#ownerOf(flow[1]) === worker.index;
+        if (isOurs) table.restore(flow, address, now);
       }
     }
     this.#restored = undefined;

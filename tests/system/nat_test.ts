@@ -8,7 +8,11 @@
 
 import assert from "node:assert/strict";
 import { pseudoHeaderSumIpv4 } from "@warren/tunnel/checksum";
-import { link, type Namespace, openNamespace, systemTest } from "../kit/system.ts";
+import { Direction } from "@warren/tunnel/core";
+import { Napt44 } from "@warren/tunnel/nat";
+import { encodePacket, formatPacket } from "../kit/packet_text.ts";
+import { TestPipeline } from "../kit/pipeline.ts";
+import { link, type Namespace, openNamespace, runModule, systemTest } from "../kit/system.ts";
 import {
   Capture,
   endCaptures,
@@ -206,3 +210,66 @@ systemTest("nat.ts forwards a port to a client, from outside and from inside", N
   const from = leaks.packets.filter((packet) => packet[12] === 10);
   assert.deepEqual(from, []);
 });
+
+/** Flows and errors about them, as both sides of a router see them. */
+const CONVERSATION = [
+  'outbound udp 10.9.0.5:5000 > 192.0.2.1:53 "question"',
+  'inbound udp 192.0.2.1:53 > 198.51.100.1:5000 "answer"',
+  "outbound udp 10.9.0.6:6001 > 192.0.2.1:53 payload 20",
+  "outbound tcp 10.9.0.5:5000 > 203.0.113.9:80 S seq 1 mss 1460 sackOK wscale 7",
+  "inbound tcp 203.0.113.9:80 > 198.51.100.1:5000 SA seq 7 ack 2 mss 1460",
+  "outbound tcp 10.9.0.5:5000 > 203.0.113.9:80 A seq 2 ack 8",
+  "outbound tcp 10.9.0.5:5000 > 203.0.113.9:80 PA seq 2 ack 8 payload 100",
+  "outbound icmp 10.9.0.6 > 192.0.2.1 type 8 id 7 seq 1 payload 56",
+  "inbound icmp 192.0.2.1 > 198.51.100.1 type 0 id 7 seq 1 payload 56",
+  "outbound icmp 10.9.0.6 > 192.0.2.1 type 13 id 9 seq 1 payload 12",
+  "inbound icmp 192.0.2.9 > 198.51.100.1 type 11 { udp 198.51.100.1:6001 > 192.0.2.1:53 payload 20 cut 28 }",
+  "inbound icmp 192.0.2.1 > 198.51.100.1 type 3 code 3 { udp 198.51.100.1:6001 > 192.0.2.1:53 payload 20 }",
+  "inbound icmp 192.0.2.9 > 198.51.100.1 type 3 code 4 rest 1400 { tcp 198.51.100.1:5000 > 203.0.113.9:80 PA seq 2 ack 8 payload 100 }",
+  "inbound icmp 192.0.2.9 > 198.51.100.1 type 11 { tcp 198.51.100.1:5000 > 203.0.113.9:80 PA seq 2 ack 8 payload 100 cut 28 }",
+  "inbound icmp 192.0.2.9 > 198.51.100.1 type 11 { icmp 198.51.100.1 > 192.0.2.1 type 8 id 7 seq 1 payload 56 cut 60 }",
+  'outbound icmp 10.9.0.5 > 192.0.2.1 type 3 code 3 { udp 192.0.2.1:53 > 10.9.0.5:5000 "answer" }',
+  'outbound icmp 10.9.0.9 > 192.0.2.1 type 11 { udp 192.0.2.1:53 > 10.9.0.5:5000 "answer" cut 28 }',
+];
+
+systemTest(
+  "Napt44 makes of packets and errors what the kernel's masquerading does",
+  { programs: ["ip", "nft", "sysctl"] },
+  async () => {
+    await using namespace = await openNamespace();
+    const settings = [
+      "net.ipv4.ip_forward=1",
+      "net.ipv4.conf.all.rp_filter=0",
+      "net.ipv4.conf.default.rp_filter=0",
+    ];
+    await namespace.command("sysctl", ["-qw", ...settings, "net.ipv6.conf.default.disable_ipv6=1"]);
+    const rules = `table ip nat {
+      chain postrouting { type nat hook postrouting priority 100; oifname "out0" masquerade; }
+    }`;
+    await namespace.command("nft", ["-f", "-"], { stdin: rules });
+    const steps = CONVERSATION.map((line) =>
+      [line.split(" ")[0]!, line.slice(line.indexOf(" ") + 1)] as const
+    );
+    // The kernel's router takes one off the time to live.
+    const packets = steps.map(([direction, text]) => {
+      const at = text.indexOf(" {");
+      const longer = at < 0 ? `${text} ttl 65` : `${text.slice(0, at)} ttl 65${text.slice(at)}`;
+      return [direction, encodePacket(longer).toHex()];
+    });
+    const kernel = await runModule<string[]>(namespace, new URL("./nat_scenario.ts", import.meta.url), [
+      JSON.stringify(packets),
+    ]);
+    const test = new TestPipeline(new Napt44({ outside: OUTSIDE, inside: "10.9.0.0/16" }));
+    const ours = steps.map(([direction, text]) => {
+      test.send(direction === "outbound" ? Direction.Outbound : Direction.Inbound, encodePacket(text));
+      test.settle();
+      const { far, device } = test.receive();
+      return [...far, ...device].map(formatPacket).join();
+    });
+    assert.deepEqual(
+      ours,
+      kernel.map((packet) => packet === "" ? "" : formatPacket(Uint8Array.fromHex(packet))),
+    );
+    assert.ok(ours.every((packet) => packet !== ""));
+  },
+);
