@@ -69,14 +69,14 @@ interface SavedState {
  *
  * State is made by packets from inside, and by those to forwarded ports; what comes from outside to a mapping makes
  * none, and an ICMP error keeps none alive. Full tables forget the flow that has been idle for longest among those that
- * are not established, then among the others. 1.5 MiB an outside address, and 0.3 KiB for each flow of `capacity`.
+ * are not established, then among the others. It takes 1.5 MiB an outside address, and up to 0.9 KiB for each of `capacity`.
  *
  * In several workers, a mapping belongs to worker `(port >>> 1) % count` by its inside port, and gets a port of which
  * the same is true; what comes to another worker is handed over.
  *
  * **Limits**: other protocols, such as GRE, ESP and SCTP, are dropped: without ports, two inside hosts could not be
- * told apart. A later fragment is dropped when its first one has not come before, or came to another worker; identifiers
- * of fragmented packets stay, so those of two inside hosts to one remote one may meet. Addresses in payloads and in IP
+ * told apart. Of later fragments that overtake their first one, 64 wait for a second; the first one must come to the same
+ * worker. Identifiers of fragmented packets stay, so those of two inside hosts to one remote one may meet. Addresses in payloads and in IP
  * options are not looked for; there are no helpers for FTP, SIP and their like. ICMP queries from outside are dropped,
  * those to an outside address, too: nobody has it.
  *
@@ -148,9 +148,7 @@ export class Napt44 implements Stage {
       const ip = Ipv4.of(packet);
       if (ip === undefined) context.drop(packet, "malformed");
       else if (this.#isInside(ip.src) && this.#translateOutbound(packet, ip, context)) {
-        const address = this.#addressOf(ip.dst);
-        if (address < 0) continue;
-        if (this.#translateInbound(packet, ip, address, context)) context.emit(packet, Direction.Inbound);
+        this.#turn(packet, ip, context);
       }
     }
   }
@@ -173,11 +171,14 @@ export class Napt44 implements Stage {
     }
   }
 
-  /** Forgets idle flows. */
+  /** Forgets idle flows, and fragments that have waited for too long. */
   tick(context: StageContext): number | undefined {
     this.#begin(context);
+    while (this.#fragments.findLate(this.#now) >= 0) {
+      context.drop(this.#fragments.take(0), "fragment without its first");
+    }
     if (this.#expire()) return 0;
-    this.#isTicking = this.flows > 0;
+    this.#isTicking = this.flows > 0 || this.#fragments.waiting > 0;
     return this.#isTicking ? EXPIRY : undefined;
   }
 
@@ -247,12 +248,7 @@ export class Napt44 implements Stage {
   /** Translates the source of a packet; returns whether it goes on from here. */
   #translateOutbound(packet: Packet, ip: Ipv4, context: StageContext): boolean {
     const { protocol } = ip;
-    if (ip.fragmentOffset !== 0) {
-      const address = this.#fragments.find(ip, Direction.Outbound, this.#now);
-      if (address < 0) return drop(packet, "fragment without its first", context);
-      ip.src = address;
-      return true;
-    }
+    if (ip.fragmentOffset !== 0) return this.#translateFragment(packet, ip, Direction.Outbound, context);
     const table = this.#tableOf(protocol);
     if (table === undefined) return drop(packet, "protocol not translated", context);
     const ports = this.#ports;
@@ -277,7 +273,7 @@ export class Napt44 implements Stage {
     }
     table.note(session, Seen.Outbound, ports.flags, this.#now);
     const address = this.#outside[table.address[session]!]!;
-    if (ip.moreFragments) this.#fragments.note(ip, Direction.Outbound, address, this.#now);
+    if (ip.moreFragments) this.#noteFirst(ip, Direction.Outbound, address, context);
     ip.src = address;
     ports.setSrc(ip, table.port[session]!);
     return true;
@@ -286,12 +282,7 @@ export class Napt44 implements Stage {
   /** Translates the destination, an outside address, of a packet; returns whether it goes on from here. */
   #translateInbound(packet: Packet, ip: Ipv4, address: number, context: StageContext): boolean {
     const { protocol } = ip;
-    if (ip.fragmentOffset !== 0) {
-      const inside = this.#fragments.find(ip, Direction.Inbound, this.#now);
-      if (inside < 0) return drop(packet, "fragment without its first", context);
-      ip.dst = inside;
-      return true;
-    }
+    if (ip.fragmentOffset !== 0) return this.#translateFragment(packet, ip, Direction.Inbound, context);
     const table = this.#tableOf(protocol);
     if (table === undefined) return drop(packet, "protocol not translated", context);
     const ports = this.#ports;
@@ -328,10 +319,49 @@ export class Napt44 implements Stage {
       }
       table.note(session, Seen.Inbound, ports.flags, this.#now);
     } else if (!this.#admits(table, inside, insidePort, src)) return drop(packet, "filtered", context);
-    if (ip.moreFragments) this.#fragments.note(ip, Direction.Inbound, inside, this.#now);
+    if (ip.moreFragments) this.#noteFirst(ip, Direction.Inbound, inside, context);
     ip.dst = inside;
     ports.setDst(ip, insidePort);
     return true;
+  }
+
+  /** Turns a packet round that goes to an outside address; returns whether it does. */
+  #turn(packet: Packet, ip: Ipv4, context: StageContext): boolean {
+    const address = this.#addressOf(ip.dst);
+    if (address < 0) return false;
+    if (this.#translateInbound(packet, ip, address, context)) context.emit(packet, Direction.Inbound);
+    return true;
+  }
+
+  /** Gives a later fragment the address of its first one; one that has overtaken it waits (RFC 4787 REQ-14). */
+  #translateFragment(packet: Packet, ip: Ipv4, direction: Direction, context: StageContext): boolean {
+    const address = this.#fragments.find(ip, direction, this.#now);
+    if (address < 0) {
+      if (!this.#fragments.keep(packet, direction, this.#now)) {
+        return drop(packet, "fragment without its first", context);
+      }
+      context.hold(packet);
+      this.#watch(context);
+      return false;
+    }
+    if (direction === Direction.Outbound) ip.src = address;
+    else ip.dst = address;
+    return true;
+  }
+
+  /** Remembers the address of a first fragment, and sends on those that have waited for it. */
+  #noteFirst(ip: Ipv4, direction: Direction, address: number, context: StageContext): void {
+    const fragments = this.#fragments;
+    fragments.note(ip, direction, address, this.#now);
+    while (fragments.waiting > 0) {
+      const place = fragments.findReady(direction, this.#now);
+      if (place < 0) return;
+      const packet = fragments.take(place);
+      const later = Ipv4.of(packet)!;
+      this.#translateFragment(packet, later, direction, context);
+      if (direction === Direction.Outbound && this.#turn(packet, later, context)) continue;
+      context.emit(packet, direction);
+    }
   }
 
   /** RFC 5508 section 4.2: an error from inside, about a packet that came from outside. */

@@ -163,6 +163,9 @@ for (const flags of [[], ["--no-offload"]]) {
     );
     assert.deepEqual(pings.map(({ answered, odd }) => [answered.length, odd]), [[5, []], [5, []]]);
 
+    const long = await ping(clients[0]!, "-c", "3", "-i", "0.1", "-w", "10", "-s", "4000", DISTANT);
+    assert.deepEqual([long.answered.length, long.odd], [3, []], "fragments");
+
     // Time exceeded by the router, by what stands behind the NAT, and a port that nobody has.
     const { stdout } = await clients[1]!.command("traceroute", ["-n", "-q", "1", "-w", "3", DISTANT]);
     const hops = stdout.split("\n").slice(1).flatMap((line) => /^\s*\d+\s+(\S+)/.exec(line)?.[1] ?? []);
