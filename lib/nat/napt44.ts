@@ -24,7 +24,8 @@ import { Ipv4 } from "../ipv4.ts";
 import { Protocol } from "../protocol.ts";
 import { Fragments } from "./_fragments.ts";
 import { type CheckedNaptOptions, checkNaptOptions, type Napt44Options } from "./_napt_options.ts";
-import { Hosts, NaptTable, Refusal, type SavedFlow, Seen } from "./_napt_table.ts";
+import { checkState, type SavedState, stateOf } from "./_napt_state.ts";
+import { Hosts, NaptTable, Refusal, Seen } from "./_napt_table.ts";
 import { Ports } from "./_ports.ts";
 import { setQuoted } from "./_quoted.ts";
 
@@ -33,18 +34,9 @@ import { setQuoted } from "./_quoted.ts";
 const EXPIRY = 1000;
 const EXPIRY_LIMIT = 1024;
 const ALONE: WorkerPlace = { index: 0, count: 1 };
-const SAVED = "napt44 1";
 const PORTS = 65_536;
 const SRC_PORT = 0;
 const DST_PORT = 2;
-
-/** What {@linkcode Napt44.save} gives. */
-interface SavedState {
-  readonly format: typeof SAVED;
-  readonly tcp: readonly SavedFlow[];
-  readonly udp: readonly SavedFlow[];
-  readonly icmp: readonly SavedFlow[];
-}
 
 /**
  * NAT of IPv4 addresses and ports with endpoint-independent mapping (RFC 4787, RFC 5382, RFC 5508): an inside address
@@ -185,10 +177,8 @@ export class Napt44 implements Stage {
   /** All flows, for {@linkcode Napt44.restore}: of this worker alone. */
   save(): unknown {
     if (this.#restored !== undefined) return this.#restored;
-    const [tcp, udp, icmp] = [this.#tcp, this.#udp, this.#icmp].map((table) =>
-      Array.from(table.save(this.#outside, this.#now))
-    );
-    return { format: SAVED, tcp, udp, icmp };
+    const flows = (table: NaptTable) => Array.from(table.save(this.#outside, this.#now));
+    return stateOf(flows(this.#tcp), flows(this.#udp), flows(this.#icmp));
   }
 
   /**
@@ -523,23 +513,4 @@ function isQuoteOfQuery({ packet, quotedOffset }: Icmpv4): boolean {
   const { bytes } = packet;
   const type = bytes[quotedOffset + ((bytes[quotedOffset]! & 0x0f) << 2)]!;
   return isQuery(type) || isAnswer(type);
-}
-
-/** What a saved state says, if it is one. */
-function checkState(state: unknown): SavedState {
-  const { format, tcp, udp, icmp } = (state ?? {}) as Partial<SavedState>;
-  const flows = [tcp, udp, icmp];
-  if (format !== SAVED || !flows.every((list) => Array.isArray(list) && list.every(isFlow))) {
-    throw new TypeError("Cannot restore a NAT: the state is not one that it saved");
-  }
-  return { format, tcp: tcp!, udp: udp!, icmp: icmp! };
-}
-
-function isFlow(flow: unknown): boolean {
-  const most = [0xffffffff, 0xffff, 0xffffffff, 0xffff, 0xffffffff, 0xffff, 0xff, 1];
-  return Array.isArray(flow) && flow.length === most.length + 1 &&
-    flow.every((value, i) => {
-      if (i === most.length) return typeof value === "number" && value >= 0;
-      return Number.isInteger(value) && value >= 0 && value <= most[i]!;
-    });
 }
