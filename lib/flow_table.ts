@@ -162,6 +162,15 @@ export class FlowTable {
     this.#size--;
   }
 
+  /** Forgets the flow that would make room for another one, if it is in this state or a lower one; returns whether. */
+  makeRoom(state: number): boolean {
+    if (this.#size === 0) return false;
+    const flow = this.#leastWorth();
+    if (this.#states[flow]! > state) return false;
+    this.remove(flow);
+    return true;
+  }
+
   /** Forgets flows that have been idle for too long, 1024 at most, and returns how many. */
   expire(now: number): number {
     let count = 0;

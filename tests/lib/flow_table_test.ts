@@ -178,6 +178,18 @@ Deno.test("FlowTable.add() of a key that is known forgets what was known of it",
   const second = flows.add(keyOf(1), 0, 5);
   deepEqual([forgotten, flows.size, flows.find(keyOf(1), 5), flows.seenAt(second)], [[first], 1, second, 5]);
   flows.remove(second);
+Deno.test("FlowTable.makeRoom() forgets the longest idle flow, in no higher state than asked for", () => {
+  const forgotten: number[] = [];
+  const flows = table({ timeouts: [100, 100], forget: (flow) => forgotten.push(flow) });
+  equal(flows.makeRoom(1), false);
+  const [high, first, second] = [
+    flows.add(keyOf(1), 1, 0),
+    flows.add(keyOf(2), 0, 1),
+    flows.add(keyOf(3), 0, 2),
+  ];
+  deepEqual([flows.makeRoom(0), flows.makeRoom(0), flows.makeRoom(0)], [true, true, false]);
+  equal(flows.makeRoom(1), true);
+  deepEqual(forgotten, [first, second, high]);
   equal(flows.size, 0);
 });
 

@@ -1,0 +1,351 @@
+/** What golden tests cannot say of Napt44: floods, any bytes, workers, saved states, a slow model beside it. */
+
+import { deepEqual, equal, ok, throws } from "node:assert/strict";
+import { parseCidr, parseIpv4 } from "@warren/tunnel/address";
+import { Direction, type Packet } from "@warren/tunnel/core";
+import { Napt44, type Napt44Options } from "@warren/tunnel/nat";
+import { encodePacket, formatPacket } from "../../kit/packet_text.ts";
+import { TestPipeline } from "../../kit/pipeline.ts";
+import { Random } from "../../kit/random.ts";
+import { makePartial, wrongChecksum } from "../_packets.ts";
+
+const OUTSIDE = "198.51.100.1";
+const INSIDE = parseCidr("10.9.0.0/16");
+
+function nat(options: Partial<Napt44Options> = {}): Napt44 {
+  return new Napt44({ outside: OUTSIDE, inside: "10.9.0.0/16", random: () => 0, ...options });
+}
+
+/** What comes of packets, one after the other. */
+function pass(test: TestPipeline, direction: "outbound" | "inbound", ...texts: string[]): string[] {
+  for (const text of texts) {
+    test.send(direction === "outbound" ? Direction.Outbound : Direction.Inbound, encodePacket(text));
+  }
+  test.settle();
+  const { far, device } = test.receive();
+  ok(test.balanced, "the books balance");
+  return [...far, ...device].map(formatPacket);
+}
+
+function dropped(test: TestPipeline): Record<string, number> {
+  return test.pipeline.ledger.counters.snapshot(0).dropped;
+}
+
+Deno.test("Napt44 under a million new flows keeps its bounds and its established flows", () => {
+  const stage = nat({ capacity: 4096 });
+  const test = new TestPipeline(stage);
+  const opened = [
+    pass(test, "outbound", "tcp 10.9.0.5:5000 > 192.0.2.1:80 S seq 1"),
+    pass(test, "inbound", `tcp 192.0.2.1:80 > ${OUTSIDE}:5000 SA seq 7 ack 2`),
+    pass(test, "outbound", "tcp 10.9.0.5:5000 > 192.0.2.1:80 A seq 2 ack 8"),
+    pass(test, "outbound", "udp 10.9.0.6:6000 > 192.0.2.1:53"),
+    pass(test, "inbound", `udp 192.0.2.1:53 > ${OUTSIDE}:6000`),
+  ];
+  ok(opened.every((packets) => packets.length === 1));
+  const floods = [
+    encodePacket("tcp 10.9.1.0:1 > 203.0.113.0:443 S seq 1"),
+    encodePacket("udp 10.9.1.0:1 > 203.0.113.0:443"),
+  ];
+  const random = new Random(7);
+  for (let i = 0; i < 1_000_000; i++) {
+    const bytes = floods[i & 1]!;
+    // Sums are not looked at: only how many flows there are.
+    bytes[14] = 1 + random.below(250);
+    bytes[15] = random.below(256);
+    bytes[19] = random.below(256);
+    bytes[20] = random.below(256);
+    bytes[21] = random.below(256);
+    test.send(Direction.Outbound, bytes);
+    if (i % 64 < 63) continue;
+    test.settle();
+    test.pipeline.ledger.discardAll(test.pipeline.forFar, "flood");
+    test.now += 1;
+  }
+  const { flood, ...others } = dropped(test);
+  deepEqual([flood! > 990_000, others], [true, {}]);
+  ok(stage.flows <= 2 * 4096 && stage.mappings <= 2 * 4096);
+  deepEqual(pass(test, "inbound", `tcp 192.0.2.1:80 > ${OUTSIDE}:5000 A seq 8 ack 2`), [
+    "tcp 192.0.2.1:80 > 10.9.0.5:5000 A seq 8 ack 2",
+  ]);
+  deepEqual(pass(test, "inbound", `udp 192.0.2.1:53 > ${OUTSIDE}:6000`), [
+    "udp 192.0.2.1:53 > 10.9.0.6:6000",
+  ]);
+});
+
+Deno.test("Napt44 has a port for a new flow when a flood has all of them", () => {
+  const stage = nat({ capacity: 65_536, ports: "2000-2999" });
+  const test = new TestPipeline(stage);
+  for (let i = 0; i < 5000; i++) {
+    const host = `10.9.${1 + (i >> 8)}.${i & 255}`;
+    equal(pass(test, "outbound", `udp ${host}:5000 > 192.0.2.1:53`).length, 1);
+  }
+  equal(stage.mappings, 1000);
+  equal(stage.flows, 1000);
+});
+
+/** A valid packet of one of many kinds, of few addresses and ports: so that flows and errors meet. */
+function anyPacket(random: Random): Uint8Array {
+  const inside = `10.9.0.${1 + random.below(3)}`;
+  const remote = random.below(4) === 0 ? OUTSIDE : `192.0.2.${1 + random.below(3)}`;
+  const [port, remotePort] = [5000 + random.below(3), 50 + random.below(3)];
+  const [src, dst] = random.below(2) === 0
+    ? [inside, remote]
+    : [remote, random.below(8) === 0 ? inside : OUTSIDE];
+  const [srcPort, dstPort] = src === inside ? [port, remotePort] : [remotePort, port];
+  const kinds = [
+    `udp ${src}:${srcPort} > ${dst}:${dstPort} payload ${random.below(30)}`,
+    `tcp ${src}:${srcPort} > ${dst}:${dstPort} ${["S", "SA", "A", "FA", "R"][random.below(5)]} seq 1 ack 2`,
+    `icmp ${src} > ${dst} type ${[8, 0, 13, 14, 10][random.below(5)]} id ${port} seq 1 payload 8`,
+    `icmp ${src} > ${dst} type ${[3, 11, 12, 4, 5][random.below(5)]} ` +
+    `{ udp ${dst}:${dstPort} > ${src}:${srcPort} payload 20 cut ${28 + random.below(20)} }`,
+    `icmp ${src} > ${dst} type 11 { tcp ${dst}:${dstPort} > ${src}:${srcPort} S seq 1 }`,
+    `icmp ${src} > ${dst} type 11 { icmp ${dst} > ${src} type 8 id ${port} seq 1 payload 9 }`,
+    `ip ${src} > ${dst} protocol 17 ident ${
+      random.below(3)
+    } more bytes 1388003500180000010203040506070809101112131415`,
+    `ip ${src} > ${dst} protocol 17 ident ${random.below(3)} offset 24 bytes 0a0b0c`,
+    `ip ${src} > ${dst} protocol ${[47, 50, 132, 4][random.below(4)]} payload 20`,
+  ];
+  return encodePacket(kinds[random.below(kinds.length)]!);
+}
+
+/** Whether one of these headers names an inside address: the packet's own, and the one that an error quotes. */
+function leaks(bytes: Uint8Array): boolean {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const header = (bytes[0]! & 0x0f) * 4;
+  if (INSIDE.containsIpv4(view.getUint32(12))) return true;
+  const isError = bytes[9] === 1 && (view.getUint16(6) & 0x1fff) === 0 && bytes.length >= header + 28 &&
+    [3, 4, 5, 11, 12].includes(bytes[header]!);
+  return isError && INSIDE.containsIpv4(view.getUint32(header + 8 + 16));
+}
+
+Deno.test("Napt44 never throws, loses nothing, and shows no inside address, whatever comes", () => {
+  for (
+    const filtering of ["endpoint-independent", "address-dependent", "address-and-port-dependent"] as const
+  ) {
+    const seed = 11 + filtering.length;
+    const random = new Random(seed);
+    const test = new TestPipeline(nat({
+      filtering,
+      capacity: 64,
+      fragments: 4,
+      forwards: [{ protocol: "udp", port: 5001, to: "10.9.0.2:80" }],
+    }));
+    let out = 0;
+    for (let i = 0; i < 16_000; i++) {
+      let bytes = anyPacket(random);
+      if (random.below(2) === 0) {
+        // Versions, sources and destinations stay: a packet from elsewhere is nobody's.
+        for (let n = random.below(4); n >= 0; n--) {
+          const at = random.below(bytes.length);
+          if (at === 0 || at >= 12 && at < 16) continue;
+          bytes[at] = random.below(256);
+        }
+        if (random.below(3) === 0) bytes = bytes.slice(0, 1 + random.below(bytes.length));
+      }
+      test.send(random.below(2) as Direction, bytes);
+      test.now += random.below(100);
+      if (i % 8 < 7) continue;
+      test.settle();
+      const { far } = test.receive();
+      out += far.length;
+      // The kernel's own packets from elsewhere pass: those are not from inside.
+      for (const packet of far) ok(!leaks(packet), `${filtering}, ${seed}, ${i}: ${formatPacket(packet)}`);
+      ok(test.balanced, `${filtering}, ${seed}, ${i}`);
+    }
+    ok(out > 500, `${out} packets came out`);
+  }
+});
+
+/** What a NAT should know, in Maps: endpoint-independent mapping with ports that are kept, and the strictest filter. */
+class Model {
+  readonly #mappings = new Map<string, string>();
+  readonly #sessions = new Set<string>();
+
+  outbound(src: string, dst: string): string {
+    this.#mappings.set(src.split(":")[1]!, src);
+    this.#sessions.add(`${src} ${dst}`);
+    return `${OUTSIDE}:${src.split(":")[1]}`;
+  }
+
+  inbound(src: string, port: string): string | undefined {
+    const inside = this.#mappings.get(port);
+    return inside !== undefined && this.#sessions.has(`${inside} ${src}`) ? inside : undefined;
+  }
+}
+
+Deno.test("Napt44 translates what a model of Maps does, with right sums, whole and unfinished ones", () => {
+  const random = new Random(3);
+  const test = new TestPipeline(nat({ filtering: "address-and-port-dependent" }));
+  const models = { udp: new Model(), tcp: new Model() };
+  for (let i = 0; i < 20_000; i++) {
+    const kind = random.below(2) === 0 ? "udp" : "tcp";
+    const port = 5000 + random.below(200);
+    // One inside host a port, so that every port is kept.
+    const inside = `10.9.0.${1 + port % 20}:${port}`;
+    const remote = `192.0.2.${1 + random.below(4)}:${50 + random.below(4)}`;
+    const isOut = random.below(2) === 0;
+    const text = `${kind} ${isOut ? inside : remote} > ${isOut ? remote : `${OUTSIDE}:${port}`}` +
+      `${kind === "tcp" ? " A seq 1 ack 2" : ""} payload ${random.below(40)}`;
+    const direction = isOut ? Direction.Outbound : Direction.Inbound;
+    test.send(direction, encodePacket(text));
+    if (random.below(2) === 0) {
+      const batch = isOut ? test.pipeline.outbound[0]! : test.pipeline.fromFar;
+      const packet = batch.packets[0]!;
+      makePartial(packet, packet.offset + 20, kind === "tcp" ? 16 : 6);
+    }
+    test.settle();
+    const { far, device } = test.receive();
+    const target = isOut ? models[kind].outbound(inside, remote) : models[kind].inbound(remote, String(port));
+    const [came] = isOut ? far : device;
+    equal(far.length + device.length, target === undefined ? 0 : 1, text);
+    if (came === undefined) continue;
+    equal(wrongChecksum(came), "", text);
+    const [, src, , dst] = formatPacket(came).split(" ");
+    deepEqual([src, dst], isOut ? [target, remote] : [remote, target], text);
+  }
+});
+
+Deno.test("Napt44 translates a super-packet as one", () => {
+  const test = new TestPipeline(nat());
+  test.send(Direction.Outbound, encodePacket("tcp 10.9.0.5:5000 > 192.0.2.1:80 A seq 1 payload 300"));
+  const packet = test.pipeline.outbound[0]!.packets[0]!;
+  makePartial(packet, packet.offset + 20, 16);
+  packet.segmentSize = 100;
+  test.settle();
+  const { far } = test.receive();
+  equal(far.length, 3);
+  for (const bytes of far) {
+    equal(wrongChecksum(bytes), "");
+    equal(new DataView(bytes.buffer, bytes.byteOffset).getUint32(12), parseIpv4(OUTSIDE));
+  }
+});
+
+Deno.test("Napt44.restore() goes on where Napt44.save() was, through JSON", () => {
+  const options: Partial<Napt44Options> = { forwards: [{ protocol: "tcp", port: 80, to: "10.9.0.9:8080" }] };
+  const [first, second] = [nat(options), nat(options)];
+  const before = new TestPipeline(first);
+  pass(before, "outbound", "udp 10.9.0.6:5000 > 192.0.2.1:53", "udp 10.9.0.5:5000 > 192.0.2.1:53");
+  pass(before, "outbound", "icmp 10.9.0.5 > 192.0.2.1 type 8 id 7 seq 1");
+  pass(before, "outbound", "tcp 10.9.0.5:5000 > 192.0.2.1:80 S seq 1");
+  pass(before, "inbound", `tcp 192.0.2.1:80 > ${OUTSIDE}:5000 SA seq 7 ack 2`);
+  pass(before, "inbound", `tcp 192.0.2.1:4000 > ${OUTSIDE}:80 S seq 1`);
+  before.now += 50_000;
+  pass(before, "outbound", "tcp 10.9.0.5:5000 > 192.0.2.1:80 A seq 2 ack 8");
+  const state = JSON.parse(JSON.stringify(first.save()));
+  second.restore(state);
+  deepEqual(JSON.parse(JSON.stringify(second.save())), state, "before the first packet, too");
+  const after = new TestPipeline(second);
+  after.now = 7_000_000;
+  after.settle();
+  deepEqual(JSON.parse(JSON.stringify(second.save())), state);
+  deepEqual(
+    pass(
+      after,
+      "inbound",
+      `udp 192.0.2.1:53 > ${OUTSIDE}:1024`,
+      `tcp 192.0.2.1:80 > ${OUTSIDE}:5000 A seq 8 ack 2`,
+      `icmp 192.0.2.1 > ${OUTSIDE} type 0 id 7 seq 1`,
+    ),
+    [
+      "udp 192.0.2.1:53 > 10.9.0.5:5000",
+      "tcp 192.0.2.1:80 > 10.9.0.5:5000 A seq 8 ack 2",
+      "icmp 192.0.2.1 > 10.9.0.5 type 0 id 7 seq 1",
+    ],
+  );
+  deepEqual(pass(after, "outbound", "tcp 10.9.0.9:8080 > 192.0.2.1:4000 SA seq 1 ack 2"), [
+    `tcp ${OUTSIDE}:80 > 192.0.2.1:4000 SA seq 1 ack 2`,
+  ]);
+  after.now += 240_000;
+  // UDP has been idle for 50 s more than it was here; the open connection stays.
+  deepEqual(pass(after, "outbound", "udp 10.9.0.7:1 > 192.0.2.1:53").length, 1);
+  equal(second.flows, 4);
+  const elsewhere = nat({ outside: "203.0.113.1" });
+  elsewhere.restore(state);
+  new TestPipeline(elsewhere).settle();
+  equal(elsewhere.flows, 0, "no flow has this outside address");
+});
+
+Deno.test("Napt44.restore() refuses what it did not save", () => {
+  const flow = [1, 2, 3, 4, 5, 6, 0, 0, 0];
+  const states = [
+    undefined,
+    {},
+    { format: "napt44 1" },
+    { format: "napt44 2", tcp: [], udp: [], icmp: [] },
+    { format: "napt44 1", tcp: [flow.slice(1)], udp: [], icmp: [] },
+    { format: "napt44 1", tcp: [], udp: [flow.with(1, 65_536)], icmp: [] },
+    { format: "napt44 1", tcp: [], udp: [], icmp: [flow.with(8, -1)] },
+    { format: "napt44 1", tcp: [], udp: [], icmp: [flow.with(0, "1" as unknown as number)] },
+  ];
+  for (const state of states) throws(() => nat().restore(state), TypeError, JSON.stringify(state));
+  nat().restore({ format: "napt44 1", tcp: [flow], udp: [], icmp: [] });
+});
+
+Deno.test("Napt44 in several workers: each has ports of its own, and strays reach the one that knows them", () => {
+  const count = 3;
+  const tests: TestPipeline[] = [];
+  for (let index = 0; index < count; index++) {
+    const send = (packet: Packet, worker: number, _stage: number, direction: Direction) => {
+      tests[worker]!.send(direction, packet.copy()[0]!);
+      return true;
+    };
+    tests.push(new TestPipeline(nat(), { others: { place: { index, count }, send } }));
+  }
+  const settle = () => {
+    for (let i = 0; i < count; i++) tests.forEach((test) => test.settle());
+    const all = tests.map((test) => test.receive());
+    return {
+      far: all.flatMap(({ far }) => far.map(formatPacket)),
+      device: all.flatMap(({ device }) => device.map(formatPacket)),
+    };
+  };
+  const random = new Random(5);
+  const ports = new Map<string, string>();
+  for (let i = 0; i < 2000; i++) {
+    const inside = `10.9.0.${1 + random.below(20)}:${5000 + random.below(40)}`;
+    const remote = `192.0.2.${1 + random.below(9)}:53`;
+    tests[random.below(count)]!.send(Direction.Outbound, encodePacket(`udp ${inside} > ${remote}`));
+    const [sent] = settle().far;
+    const outside = sent!.split(" ")[1]!;
+    equal(ports.get(inside) ?? outside, outside, "the mapping is one, wherever a packet comes in");
+    ports.set(inside, outside);
+    tests[random.below(count)]!.send(Direction.Inbound, encodePacket(`udp ${remote} > ${outside}`));
+    deepEqual(settle().device, [`udp ${remote} > ${inside}`]);
+    const error = `icmp 192.0.2.99 > ${OUTSIDE} type 11 { udp ${outside} > ${remote} }`;
+    tests[random.below(count)]!.send(Direction.Inbound, encodePacket(error));
+    deepEqual(settle().device, [
+      `icmp 192.0.2.99 > ${inside.split(":")[0]} type 11 { udp ${inside} > ${remote} }`,
+    ]);
+  }
+  equal(new Set(ports.values()).size, ports.size);
+  const [[one, outsideOne], [, outsideTwo]] = [...ports] as [[string, string], [string, string]];
+  const [two] = [...ports.keys()].slice(1);
+  tests[0]!.send(Direction.Outbound, encodePacket(`udp ${two} > ${outsideOne}`));
+  settle();
+  tests[1]!.send(Direction.Outbound, encodePacket(`udp ${one} > ${outsideTwo}`));
+  deepEqual(settle().device, [`udp ${outsideOne} > ${two}`], "it turns round at another worker");
+  ok(tests.every((test) => test.pipeline.queued === 0));
+});
+
+Deno.test("Napt44 refuses options that make no sense", () => {
+  const wrong: [Partial<Napt44Options>, typeof TypeError | typeof RangeError | typeof SyntaxError][] = [
+    [{ outside: [] }, TypeError],
+    [{ outside: "2001:db8::1" }, TypeError],
+    [{ outside: "198.51.100.0/24" }, RangeError],
+    [{ outside: "198.51.100" }, SyntaxError],
+    [{ ports: "0-7" }, RangeError],
+    [{ ports: "7-6" }, RangeError],
+    [{ ports: "many" }, SyntaxError],
+    [{ filtering: "none" as "address-dependent" }, TypeError],
+    [{ elsewhere: "keep" as "pass" }, TypeError],
+    [{ capacity: 0 }, RangeError],
+    [{ flowsPerHost: 0.5 }, RangeError],
+    [{ fragments: 0 }, RangeError],
+    [{ timeouts: { udp: 0 } }, RangeError],
+    [{ forwards: [{ protocol: "sctp" as "tcp", port: 1, to: "10.9.0.1" }] }, TypeError],
+    [{ forwards: [{ protocol: "tcp", port: "1-2", to: "10.9.0.1:65535" }] }, RangeError],
+    [{ forwards: [{ protocol: "tcp", port: 1, to: "10.9.0.1", address: "192.0.2.1" }] }, TypeError],
+  ];
+  for (const [options, failure] of wrong) throws(() => nat(options), failure, JSON.stringify(options));
+});
