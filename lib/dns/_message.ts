@@ -307,6 +307,8 @@ export class Answer {
       at = next;
     }
     const bytes = message.slice(0, kept);
+    // It is no longer from who knows it first hand.
+    setWord(bytes, FLAGS, flags & ~AUTHORITATIVE);
     setWord(bytes, COUNTS + 6, keptCount - answers - authorities);
     const rcode = flags & RCODE;
     const isNegative = rcode === Rcode.NxDomain || rcode === Rcode.NoError && !isFound;

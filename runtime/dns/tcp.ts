@@ -33,6 +33,7 @@ export function tcpUpstream(server: string): Upstream {
     async query(message, signal) {
       const bound = life.bound(signal);
       using connection = await Deno.connect({ hostname: host, port, signal: bound });
+      bound.throwIfAborted();
       const query = withRandomId(message);
       const abort = (): void => close(connection);
       bound.addEventListener("abort", abort, { once: true });
