@@ -49,7 +49,7 @@ const MAX_TTL = 0x7fffffff;
 // Implementation
 /** What we say that we take: it passes every road in one piece (DNS flag day 2020). */
 export const EDNS_SIZE = 1232;
-/** More records than this, no honest answer has; they take 20 us to look at. */
+/** More records than this, no honest answer has; they take 60 us to look at. */
 const MAX_RECORDS = 2048;
 /** How many records a query may have behind its question: OPT, TSIG, and some that nobody uses. */
 const MAX_QUERY_RECORDS = 8;
@@ -412,8 +412,12 @@ export function encodeRecord(type: number, ttl: number, data: Uint8Array, name?:
 
 /** A `Map`'s key of a name in lower case and the bytes of messages. */
 export function keyOf(name: Uint8Array, length: number = name.length): string {
-  return String.fromCharCode.apply(null, name.subarray(0, length) as unknown as number[]);
+  // An array is read three times as fast as bytes are.
+  letters.length = length;
+  for (let i = 0; i < length; i++) letters[i] = name[i]!;
+  return String.fromCharCode.apply(null, letters);
 }
+const letters: number[] = [];
 
 function writeOpt(bytes: Uint8Array, start: number, dnssecOk: boolean, extendedRcode: number): number {
   bytes[start] = 0;

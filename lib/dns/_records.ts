@@ -4,8 +4,8 @@
  */
 
 import { parseAddress } from "../address.ts";
-import { type DnsRecord, encodeAnswer } from "./codec.ts";
-import { encodeRecord, keyOf, type Question, Rcode, Type } from "./_message.ts";
+import { decodeMessage, type DnsRecord, encodeAnswer } from "./codec.ts";
+import { Answer, encodeRecord, keyOf, type Question, Rcode, Type } from "./_message.ts";
 import { formatName, isWithin, parseName, reverseName } from "./_name.ts";
 
 // Specification: RFC 1035 section 3.2.1: behind a record's name of one byte
@@ -38,6 +38,7 @@ type Node = Map<number, { ttl: number; data: Uint8Array }[]>;
 export class Records {
   readonly #nodes = new Map<string, Node>();
   readonly #zones: { name: Uint8Array; soa: Uint8Array }[];
+  #hasWildcards = false;
 
   /**
    * @throws {SyntaxError} when a line or a name does not parse; {@linkcode TypeError} for data that its type does not
@@ -54,12 +55,12 @@ export class Records {
       this.#add(record);
       const isAddress = /^(A|AAAA)$/i.test(record.type);
       if (isAddress && !record.name.startsWith("*.")) {
-        addresses.push([record.name, String(record.data), record.ttl ?? TTL]);
+        addresses.push([formatName(parseName(record.name)), String(record.data), record.ttl ?? TTL]);
       }
     }
     for (const [name, address, ttl] of addresses) {
       const reverse = reverseName(parseAddress(address).bytes);
-      if (this.#nodes.get(keyOf(parseName(reverse)))?.has(Type.Ptr)) continue;
+      if (name.includes("\\") || this.#nodes.get(keyOf(parseName(reverse)))?.has(Type.Ptr)) continue;
       this.#add({ name: reverse, type: "PTR", data: name, ttl });
     }
     for (const [key, node] of this.#nodes) {
@@ -107,7 +108,7 @@ export class Records {
   /** A name's own records, or those of the wildcard that stands for it (RFC 4592 section 3.3.1). */
   #node(name: Uint8Array): Node | undefined {
     const own = this.#nodes.get(keyOf(name));
-    if (own !== undefined) return own;
+    if (own !== undefined || !this.#hasWildcards) return own;
     for (let at = name[0]! + 1; at < name.length; at += name[at]! + 1) {
       const encloser = keyOf(name.subarray(at));
       // The wildcard next to the closest name that is there, and to no other one.
@@ -121,17 +122,19 @@ export class Records {
   #add(record: DnsRecord): void {
     const name = parseName(record.name);
     const ttl = checkTtl(record.ttl ?? TTL);
-    if (/^(CNAME|DNAME|NS|PTR)$/i.test(record.type)) parseName(String(record.data));
+    const isName = /^(CNAME|DNAME|NS|PTR)$/i.test(record.type);
+    const data = isName ? plainName(String(record.data)) : record.data;
     if (/^(A|AAAA)$/i.test(record.type)) {
       const { family } = parseAddress(String(record.data));
       if (family !== (record.type.length === 1 ? 4 : 6)) {
         throw new TypeError(`Cannot have ${record.type} of "${record.name}": ${record.data} is IPv${family}`);
       }
     }
-    const bytes = encodeAnswer({ ...record, name: ".", ttl });
+    const bytes = encodeAnswer({ ...record, name: ".", ttl, data });
     const view = new DataView(bytes.buffer);
     const type = view.getUint16(RECORD_TYPE);
     const key = keyOf(name);
+    this.#hasWildcards ||= key.startsWith("\x01*");
     const node = this.#nodes.get(key) ?? new Map();
     this.#nodes.set(key, node);
     if (!node.has(type)) node.set(type, []);
@@ -173,7 +176,7 @@ function parseLine(line: string): DnsRecord {
   };
   const host = (at: number): string => {
     const text = rest[at] ?? fail("a name is missing");
-    return formatName(parseName(text));
+    return plainName(text);
   };
   const expect = (count: number): void => {
     if (rest.length !== count) fail(`${type} has ${count} ${count === 1 ? "word" : "words"} of data`);
@@ -212,6 +215,15 @@ function parseLine(line: string): DnsRecord {
   }
 }
 
+/** A name as the library takes it: it knows no `\\.` in a label. */
+function plainName(text: string): string {
+  const name = formatName(parseName(text));
+  if (!name.includes("\\")) return name;
+  throw new SyntaxError(
+    `Cannot parse name ${JSON.stringify(text)}: there are only plain letters in a record's data`,
+  );
+}
+
 function unquote(word: string): string {
   return word.startsWith('"') ? word.slice(1, -1).replace(/\\(.)/g, "$1") : word;
 }
@@ -219,4 +231,35 @@ function unquote(word: string): string {
 function checkTtl(ttl: number): number {
   if (Number.isInteger(ttl) && ttl >= 0 && ttl <= MAX_TTL) return ttl;
   throw new RangeError(`Cannot use a TTL of ${ttl} s: it is no whole number from 0 to ${MAX_TTL}`);
+}
+
+/**
+ * An answer behind aliases, which stand before its records; `undefined` when it cannot be decoded, or has names that the
+ * library cannot write.
+ */
+export function joinAliases(
+  asked: Question,
+  { records }: FoundRecords,
+  answer: Answer,
+  age: number,
+  ttl: number,
+): Answer | undefined {
+  const message = decodeMessage(answer.bytes);
+  if (message === undefined) return undefined;
+  const own: Uint8Array[] = [];
+  for (const record of message.answers!) {
+    // A label with a dot in it is decoded as two.
+    if (hasOddDot(record.name) || hasOddDot(record.data)) return undefined;
+    try {
+      own.push(encodeAnswer({ ...record, ttl: ttl < 0 ? Math.max(0, (record.ttl ?? 0) - age) : ttl }));
+    } catch {
+      return undefined;
+    }
+  }
+  const joined = Answer.make(asked, answer.rcode, [...records, ...own]);
+  return Answer.of(joined.bytes, asked) === undefined ? undefined : joined;
+}
+
+function hasOddDot(text: unknown): boolean {
+  return typeof text === "string" && /^\..|\.\.|.\.$/.test(text);
 }

@@ -30,7 +30,7 @@ export interface FakeIpOptions {
   capacity?: number;
   /** For how long a program may keep an answer (seconds). @default {5} */
   ttl?: number;
-  /** Names that get their real answers. @default {none} */
+  /** Names that get their real answers, with all below them. @default {none} */
   except?: BlockList | Iterable<string>;
 }
 

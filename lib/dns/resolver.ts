@@ -14,16 +14,22 @@ import { Ip } from "../ip.ts";
 import { Protocol } from "../protocol.ts";
 import { Tcp } from "../tcp.ts";
 import { Udp } from "../udp.ts";
-import { BlockList } from "./block_list.ts";
 import { Cache } from "./_cache.ts";
-import { decodeMessage, encodeAnswer } from "./codec.ts";
 import type { FakeIp } from "./fake_ip.ts";
+import { BlockedNames, FakeNames } from "./_own_answers.ts";
 import { Pending } from "./_pending.ts";
+import { refuseConnection } from "./_refuse_connection.ts";
 import { Route } from "./_route.ts";
-import type { DnsCounters, DnsResolverOptions, DnsUpstream } from "./resolver_options.ts";
-import { Answer, EDNS_SIZE, encodeRecord, Question, Rcode, SILENCE, Type } from "./_message.ts";
-import { formatName, isWithin, parseName, reversedAddress } from "./_name.ts";
-import { encodeSoa, type FoundRecords, Records } from "./_records.ts";
+import {
+  checkRange,
+  type DnsCounters,
+  type DnsResolverOptions,
+  type DnsUpstream,
+  list,
+} from "./resolver_options.ts";
+import { Answer, EDNS_SIZE, Question, Rcode, SILENCE } from "./_message.ts";
+import { isWithin, parseName } from "./_name.ts";
+import { type FoundRecords, joinAliases, Records } from "./_records.ts";
 
 // Specification
 const DNS_PORT = 53;
@@ -35,7 +41,6 @@ const MAX_TTL = 0x7fffffff;
 const TIMEOUT = 2000;
 const IN_FLIGHT = 256;
 const WAITING = 512;
-const BLOCK_TTL = 60;
 /** Nobody is asked again so soon after a failure (RFC 9520 section 3.2: a second at least; milliseconds). */
 const FAILURE_TIME = 1000;
 const MOST_FAILURES = 1000;
@@ -58,7 +63,7 @@ const PREFETCH_PART = 0.1;
  * addresses, cache, upstreams.
  *
  * Counters: {@linkcode DnsResolver.counters}; drops: `not a query`, `repeated query`, `fragment of a query`,
- * `bad checksum`, `no DNS over TCP`, `super-packet of queries`, `pool is empty`.
+ * `from port 0`, `bad checksum`, `no DNS over TCP`, `super-packet of queries`, `pool is empty`.
  *
  * **Limits**: queries over TCP are refused, so an answer beyond the asker's EDNS size or `answerLimit` cannot be had
  * whole. Nothing is validated: DNSSEC's records and AD are passed on as the upstream says. EDNS options go no further than
@@ -106,13 +111,9 @@ export class DnsResolver implements Stage {
   readonly #upstreams: readonly DnsUpstream[];
   readonly #split: readonly { domain: Uint8Array; upstreams: readonly DnsUpstream[] }[];
   readonly #records: Records;
-  readonly #block: readonly BlockList[];
-  readonly #allow: BlockList;
-  readonly #blockRcode: number;
-  readonly #blockRecords = new Map<number, Uint8Array[]>();
-  readonly #blockSoa: Uint8Array;
+  readonly #blocked: BlockedNames;
   readonly #fakeIp: FakeIp | undefined;
-  readonly #noFakeSoa: Uint8Array;
+  readonly #fakes: FakeNames | undefined;
   readonly #cache: Cache;
   readonly #timeout: number;
   readonly #inFlight: number;
@@ -149,8 +150,6 @@ export class DnsResolver implements Stage {
       split = {},
       records = [],
       zones = [],
-      block = [],
-      allow = [],
       fakeIp,
       cache = {},
     } = options;
@@ -165,20 +164,9 @@ export class DnsResolver implements Stage {
       .map(([domain, upstreams]) => ({ domain: parseName(domain), upstreams: list(upstreams) }))
       .sort((a, b) => b.domain.length - a.domain.length);
     this.#records = new Records(records, zones);
-    this.#block = list(block);
-    this.#allow = allow instanceof BlockList ? allow : new BlockList(allow);
-    const { blockAnswer = "nxdomain", blockTtl = BLOCK_TTL } = options;
-    this.#blockRcode = blockAnswer === "nxdomain" ? Rcode.NxDomain : Rcode.NoError;
-    this.#blockSoa = encodeSoa(checkRange("blockTtl", blockTtl, 0, MAX_TTL));
-    const instead = typeof blockAnswer === "string" ? [] : blockAnswer;
-    for (const text of blockAnswer === "null" ? ["0.0.0.0", "::"] : instead) {
-      const { family, bytes } = parseAddress(text);
-      const type = family === 4 ? Type.A : Type.Aaaa;
-      const known = this.#blockRecords.get(type) ?? [];
-      this.#blockRecords.set(type, [...known, encodeRecord(type, blockTtl, bytes)]);
-    }
     this.#fakeIp = fakeIp;
-    this.#noFakeSoa = encodeSoa(fakeIp?.ttl ?? 0);
+    this.#blocked = new BlockedNames(options);
+    this.#fakes = fakeIp && new FakeNames(fakeIp);
     this.#cache = new Cache(cache === false ? { entries: 0 } : cache);
     this.#timeout = checkRange("timeout", options.timeout ?? TIMEOUT, 1, MAX_TTL);
     this.#inFlight = checkRange("inFlight", options.inFlight ?? IN_FLIGHT, 1, 65_536);
@@ -262,7 +250,7 @@ export class DnsResolver implements Stage {
         if (udp?.dstPort === DNS_PORT) this.#admit(packet, udp, context);
       } else if (ip.protocol === Protocol.Tcp) {
         const tcp = Tcp.of(packet);
-        if (tcp?.dstPort === DNS_PORT) this.#refuseConnection(packet, tcp, context);
+        if (tcp?.dstPort === DNS_PORT) refuseConnection(packet, tcp, this.#route, context);
       }
     }
   }
@@ -280,6 +268,8 @@ export class DnsResolver implements Stage {
 
   #admit(packet: Packet, udp: Udp, context: StageContext): void {
     if (udp.ip.isFragment) return context.drop(packet, "fragment of a query");
+    // RFC 768: nobody can be answered there.
+    if (udp.srcPort === 0) return context.drop(packet, "from port 0");
     if (!udp.checksumValid) return context.drop(packet, "bad checksum");
     // Names get addresses in one place.
     if (this.#fakeIp !== undefined && context.worker.index !== 0) return context.handOver(packet, 0);
@@ -334,44 +324,22 @@ export class DnsResolver implements Stage {
       this.#target.follow(asked, found.target);
       return this.#resolve(this.#target, packet, udp, context);
     }
-    const own = this.#blocked(asked) ?? this.#fake(asked);
+    const own = this.#ownAnswer(asked);
     if (own !== undefined) return this.#send(packet, direction, own, 0, OWN_TTLS, context);
     this.#resolve(asked, packet, udp, context);
   }
 
-  /** What is said of a blocked name. */
-  #blocked(asked: Question): Answer | undefined {
-    let isBlocked = false;
-    for (let i = 0; i < this.#block.length && !isBlocked; i++) {
-      isBlocked = this.#block[i]!.hasName(asked.name);
+  /** What is said of names that are blocked, or have synthetic addresses. */
+  #ownAnswer(asked: Question): Answer | undefined {
+    const blocked = this.#blocked.find(asked);
+    if (blocked !== undefined) {
+      this.counters.blocked++;
+      return blocked;
     }
-    if (!isBlocked || this.#allow.hasName(asked.name)) return undefined;
-    this.counters.blocked++;
-    const records = this.#blockRecords.get(asked.type) ?? [];
-    return Answer.make(asked, this.#blockRcode, records, records.length === 0 ? this.#blockSoa : undefined);
-  }
-
-  /** What is said of a name that gets synthetic addresses, and of those addresses. */
-  #fake(asked: Question): Answer | undefined {
-    const fakeIp = this.#fakeIp;
-    if (fakeIp === undefined) return undefined;
-    const { name, nameLength, type } = asked;
-    if (type === Type.Ptr) {
-      const address = reversedAddress(formatName(name));
-      if (address === undefined || !fakeIp.contains(address)) return undefined;
-      this.counters.fakes++;
-      const owner = fakeIp.nameOf(address);
-      if (owner === undefined) return Answer.make(asked, Rcode.NxDomain, [], this.#noFakeSoa);
-      return Answer.make(asked, Rcode.NoError, [encodeRecord(type, fakeIp.ttl, parseName(owner))]);
-    }
-    const isAddress = type === Type.A || type === Type.Aaaa;
-    // What HTTPS and SVCB say holds real addresses (RFC 9460 section 7.3).
-    if (!isAddress && type !== Type.Https && type !== Type.Svcb) return undefined;
-    if (this.#splitOf(asked) !== undefined || !fakeIp.takes(name, nameLength)) return undefined;
-    this.counters.fakes++;
-    const address = isAddress ? fakeIp.addressBytes(name, type === Type.A ? 4 : 6) : undefined;
-    if (address === undefined) return Answer.make(asked, Rcode.NoError, [], this.#noFakeSoa);
-    return Answer.make(asked, Rcode.NoError, [encodeRecord(type, fakeIp.ttl, address)]);
+    if (this.#fakes === undefined || this.#splitOf(asked) !== undefined) return undefined;
+    const fake = this.#fakes.find(asked);
+    if (fake !== undefined) this.counters.fakes++;
+    return fake;
   }
 
   #splitOf(asked: Question): readonly DnsUpstream[] | undefined {
@@ -392,7 +360,7 @@ export class DnsResolver implements Stage {
         entry.until - now < (entry.until - entry.since) * PREFETCH_PART;
       const age = Math.floor((now - entry.since) / 1000);
       this.#finish(packet, direction, entry.answer, age, OWN_TTLS, context);
-      if (wantsMore && !this.#pending.has(key)) this.#ask(key, question, context);
+      if (wantsMore && !this.#pending.has(key) && !this.#hasFailed(key)) this.#ask(key, question, context);
       return;
     }
     const pending = this.#pending.get(key);
@@ -404,8 +372,7 @@ export class DnsResolver implements Stage {
       if (this.#waiting < this.#waitingLimit) this.counters.joined++;
       return this.#wait(pending, packet, context);
     }
-    const failed = this.#failures.get(key);
-    if (failed !== undefined && now - failed < FAILURE_TIME) {
+    if (this.#hasFailed(key)) {
       return this.#giveUp(key, packet, direction, undefined, context);
     }
     if (!question.recursionDesired || (this.#splitOf(question) ?? this.#upstreams).length === 0) {
@@ -415,6 +382,11 @@ export class DnsResolver implements Stage {
     const asking = this.#ask(key, question, context);
     if (asking === undefined) return this.#giveUp(key, packet, direction, undefined, context);
     this.#wait(asking, packet, context);
+  }
+
+  /** Whether a question has failed just now. */
+  #hasFailed(key: string): boolean {
+    return this.#now - (this.#failures.get(key) ?? -Infinity) < FAILURE_TIME;
   }
 
   #wait(pending: Pending, packet: Packet, context: StageContext): void {
@@ -561,54 +533,4 @@ export class DnsResolver implements Stage {
     this.#route.wrap(packet);
     context.emit(packet, direction === Direction.Outbound ? Direction.Inbound : Direction.Outbound);
   }
-
-  /** A connection to the port is refused at once, so that nobody waits for it (RFC 9293 section 3.10.7.1). */
-  #refuseConnection(packet: Packet, tcp: Tcp, context: StageContext): void {
-    const { flags, srcPort, dstPort } = tcp;
-    if ((flags & Tcp.Rst) !== 0 || tcp.ip.isFragment || !tcp.checksumValid) {
-      return context.drop(packet, "no DNS over TCP");
-    }
-    const isAck = (flags & Tcp.Ack) !== 0;
-    const length = tcp.payloadLength + ((flags & Tcp.Syn) !== 0 ? 1 : 0) + ((flags & Tcp.Fin) !== 0 ? 1 : 0);
-    const seq = isAck ? tcp.ack : 0;
-    const ack = isAck ? 0 : tcp.seq + length >>> 0;
-    const { direction } = context;
-    this.#route.read(tcp);
-    this.#route.turn(packet);
-    Tcp.encode(packet, {
-      srcPort: dstPort,
-      dstPort: srcPort,
-      seq,
-      ack,
-      flags: isAck ? Tcp.Rst : Tcp.Rst | Tcp.Ack,
-      window: 0,
-    });
-    this.#route.wrapIp(packet, Protocol.Tcp);
-    context.emit(packet, direction === Direction.Outbound ? Direction.Inbound : Direction.Outbound);
-  }
-}
-
-/** An answer behind aliases, which stand before its records; `undefined` when it cannot be decoded. */
-function joinAliases(
-  asked: Question,
-  { records }: FoundRecords,
-  answer: Answer,
-  age: number,
-  ttl: number,
-): Answer | undefined {
-  const message = decodeMessage(answer.bytes);
-  if (message === undefined) return undefined;
-  const own = message.answers!.map((record) => {
-    return encodeAnswer({ ...record, ttl: ttl < 0 ? Math.max(0, (record.ttl ?? 0) - age) : ttl });
-  });
-  return Answer.make(asked, answer.rcode, [...records, ...own]);
-}
-
-function list<Value>(values: Value | readonly Value[]): readonly Value[] {
-  return Array.isArray(values) ? values : [values as Value];
-}
-
-function checkRange(name: string, value: number, least: number, most: number): number {
-  if (Number.isInteger(value) && value >= least && value <= most) return value;
-  throw new RangeError(`Cannot use ${name} ${value}: it is no whole number from ${least} to ${most}`);
 }

@@ -83,3 +83,14 @@ export interface DnsCounters {
   /** Answers with TC, since they were too long. */
   truncated: number;
 }
+
+/** One value, or several, as several. For the resolver. */
+export function list<Value>(values: Value | readonly Value[]): readonly Value[] {
+  return Array.isArray(values) ? values : [values as Value];
+}
+
+/** @throws {RangeError} unless the value is a whole number of this range. For the resolver. */
+export function checkRange(name: string, value: number, least: number, most: number): number {
+  if (Number.isInteger(value) && value >= least && value <= most) return value;
+  throw new RangeError(`Cannot use ${name} ${value}: it is no whole number from ${least} to ${most}`);
+}

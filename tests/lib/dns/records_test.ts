@@ -112,6 +112,7 @@ Deno.test("DnsResolver refuses records that cannot be", () => {
     "a.lan SRV 1 2 3",
     "a.lan CNAME b..c",
     "a.lan HINFO a b",
+    "a.lan CNAME b\\.c.lan",
     `a.lan TXT ${"x".repeat(256)}`,
     `${"x".repeat(64)}.lan A 10.0.0.1`,
   ];

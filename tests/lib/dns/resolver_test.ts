@@ -10,6 +10,7 @@ import {
   packetTo,
   PlayedUpstream,
   queryOf,
+  reply,
   RESOLVER,
   RESOLVER6,
   Rig,
@@ -326,7 +327,7 @@ Deno.test("DnsResolver says FORMERR, NOTIMP, REFUSED and BADVERS, and nothing to
   assert.deepEqual(rig.dropped, { "not a query": 3 });
 });
 
-Deno.test("DnsResolver drops queries with a wrong checksum, and fragments of queries", () => {
+Deno.test("DnsResolver drops queries with a wrong checksum, from port 0, and fragments", () => {
   const rig = new Rig(new DnsResolver({ address: RESOLVER }));
   const wrong = packetTo(queryOf("a.example"));
   wrong[wrong.length - 1]! ^= 1;
@@ -335,8 +336,9 @@ Deno.test("DnsResolver drops queries with a wrong checksum, and fragments of que
     Direction.Outbound,
     encodePacket("ip 10.9.0.1 > 10.9.0.53 protocol 17 ident 7 more bytes 1388003500080000"),
   );
+  rig.ask("a.example", { srcPort: 0 });
   assert.deepEqual(rig.answers(), []);
-  assert.deepEqual(rig.dropped, { "bad checksum": 1, "fragment of a query": 1 });
+  assert.deepEqual(rig.dropped, { "bad checksum": 1, "fragment of a query": 1, "from port 0": 1 });
 });
 
 Deno.test("DnsResolver answers partly summed queries, and each one in a super-packet", () => {
@@ -392,6 +394,20 @@ Deno.test("DnsResolver follows an alias of its own to a name of somebody else", 
     "www.example 40 CNAME host.example",
     "host.example 290 A 192.0.2.7",
   ]);
+});
+
+Deno.test("DnsResolver does not write names behind its aliases that cannot be written", async () => {
+  const upstream = {
+    query: (message: Uint8Array) => {
+      const bytes = reply(message, [{ name: "x.example", type: "CNAME", ttl: 9, data: "y.example" }]);
+      const at = bytes.findLastIndex((byte, i) => byte === 1 && bytes[i + 1] === 0x79);
+      bytes[at + 1] = 0x2e;
+      return Promise.resolve(bytes);
+    },
+  };
+  const resolver = new DnsResolver({ address: RESOLVER, upstream, records: ["a.lan CNAME x.example"] });
+  assert.equal((await new Rig(resolver).answer("a.lan")).rcode, "SERVFAIL");
+  assert.equal(resolver.counters.badAnswers, 1);
 });
 
 Deno.test("DnsResolver says AD to who knows it alone", async () => {
