@@ -14,6 +14,8 @@ import { isAnswerTo, isTruncated, Life, parseServer, type Upstream, withRandomId
 // Implementation
 /** When a query is sent again, and once more after twice as long (milliseconds). */
 const RESEND = 800;
+/** How long a socket may wait for its query (milliseconds). */
+const FRESH = 10_000;
 
 /**
  * Asks a name server over UDP, from a socket and port of its own for each query, and over TCP where an answer was cut. An
@@ -41,31 +43,85 @@ export function udpUpstream(server: string): Upstream {
   const name = `udp ${place}`;
   const life = new Life(name);
   const tcp = tcpUpstream(place);
+  const sockets = new Sockets(host, port, family);
   return {
     name,
     async query(message, signal) {
       const bound = life.bound(signal);
-      const answer = await exchange(withRandomId(message), host, port, family, bound);
+      const answer = await exchange(withRandomId(message), sockets.take(), port, bound);
       return isTruncated(answer) ? await tcp.query(message, bound) : answer;
     },
     [Symbol.dispose]() {
       life.end();
+      sockets[Symbol.dispose]();
       tcp[Symbol.dispose]();
     },
   };
 }
 
-/** Sends a query until its answer comes, or the signal. */
-function exchange(
+/** A socket that leads to the server, or will. */
+interface Opening {
+  readonly socket: Socket;
+  readonly opened: Promise<void>;
+  readonly since: number;
+}
+
+/**
+ * Sockets that lead to the server. One is opened ahead: beside a busy loop each step of it waits for a turn, and a query
+ * took 60 to 770 ms, with one ahead mostly 20 to 60 ms.
+ */
+class Sockets implements Disposable {
+  readonly #host: string;
+  readonly #port: number;
+  readonly #family: 4 | 6;
+  #ahead: Opening | undefined;
+  #isClosed = false;
+
+  constructor(host: string, port: number, family: 4 | 6) {
+    this.#host = host;
+    this.#port = port;
+    this.#family = family;
+  }
+
+  /** One that nobody has used. */
+  take(): Opening {
+    const ahead = this.#ahead;
+    this.#ahead = this.#open();
+    if (ahead === undefined) return this.#open();
+    // It leaves by the address that this machine had then.
+    if (performance.now() - ahead.since < FRESH) return ahead;
+    close(ahead.socket);
+    return this.#open();
+  }
+
+  [Symbol.dispose](): void {
+    this.#isClosed = true;
+    if (this.#ahead !== undefined) close(this.#ahead.socket);
+    this.#ahead = undefined;
+  }
+
+  #open(): Opening {
+    const socket = createSocket(this.#family === 4 ? "udp4" : "udp6");
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    // Whoever takes it is told; nobody else cares.
+    promise.catch(() => {});
+    socket.on("error", reject);
+    socket.connect(this.#port, this.#host, () => {
+      resolve();
+      if (this.#isClosed) close(socket);
+    });
+    return { socket, opened: promise, since: performance.now() };
+  }
+}
+
+/** Sends a query until its answer comes, or the signal; closes the socket. */
+async function exchange(
   query: Uint8Array,
-  host: string,
+  { socket, opened }: Opening,
   port: number,
-  family: 4 | 6,
   signal: AbortSignal,
 ): Promise<Uint8Array> {
   const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
-  if (signal.aborted) return Promise.reject(signal.reason);
-  const socket = createSocket(family === 4 ? "udp4" : "udp6");
   let timer: ReturnType<typeof setTimeout> | undefined;
   const send = (wait: number): void => {
     socket.send(query);
@@ -73,17 +129,20 @@ function exchange(
   };
   const end = (): void => reject(signal.reason);
   signal.addEventListener("abort", end, { once: true });
+  if (signal.aborted) end();
   socket.on("error", reject);
   socket.on("message", (message, from) => {
     // The system lets pass what comes from the server alone; where it does not, this does.
     if (from.port === port && isAnswerTo(query, message)) resolve(Uint8Array.from(message));
   });
-  socket.connect(port, host, () => send(RESEND));
-  return promise.finally(() => {
+  opened.then(() => signal.aborted || send(RESEND), reject);
+  try {
+    return await promise;
+  } finally {
     clearTimeout(timer);
     signal.removeEventListener("abort", end);
     close(socket);
-  });
+  }
 }
 
 function close(socket: Socket): void {
