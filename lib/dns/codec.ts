@@ -68,7 +68,14 @@ export interface DnsMessage {
  */
 export function encodeMessage(message: DnsMessage): Uint8Array {
   try {
-    return Uint8Array.from(dnsPacket.encode(structuredClone(message)));
+    const { questions = [], answers = [], authorities = [], additionals = [] } = message;
+    return Uint8Array.from(dnsPacket.encode({
+      ...message,
+      questions,
+      answers: answers.map(toLibrary),
+      authorities: authorities.map(toLibrary),
+      additionals: additionals.map(toLibrary),
+    }));
   } catch (cause) {
     throw new TypeError(`Cannot encode a DNS message: ${said(cause)}`, { cause });
   }
@@ -85,7 +92,7 @@ export function decodeMessage(bytes: Uint8Array): DnsMessage | undefined {
   for (let at = 4; at < HEADER; at += 2) records += bytes[at]! << 8 | bytes[at + 1]!;
   if (records > MAX_RECORDS) return undefined;
   try {
-    return dnsPacket.decode(LibraryBytes.from(bytes.buffer, bytes.byteOffset, bytes.length));
+    return dnsPacket.decode(libraryBytes(bytes));
   } catch {
     return undefined;
   }
@@ -98,10 +105,25 @@ export function decodeMessage(bytes: Uint8Array): DnsMessage | undefined {
  */
 export function encodeAnswer(record: DnsRecord): Uint8Array {
   try {
-    return Uint8Array.from(dnsPacket.answer.encode({ class: "IN", ...record }));
+    return Uint8Array.from(dnsPacket.answer.encode(toLibrary({ class: "IN", ...record })));
   } catch (cause) {
     throw new TypeError(`Cannot encode ${record.type} of "${record.name}": ${said(cause)}`, { cause });
   }
+}
+
+/** A copy that the library may change, as it does, and whose bytes are of its class. */
+function toLibrary(record: DnsRecord): DnsRecord {
+  const { data } = record;
+  if (data instanceof Uint8Array) return { ...record, data: libraryBytes(data) };
+  if (!Array.isArray(data)) return { ...record };
+  return {
+    ...record,
+    data: data.map((part) => part instanceof Uint8Array ? libraryBytes(part) : part),
+  };
+}
+
+function libraryBytes(bytes: Uint8Array): Uint8Array {
+  return LibraryBytes.from(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
 function said(cause: unknown): string {

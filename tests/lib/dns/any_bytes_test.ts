@@ -1,6 +1,6 @@
 /**
- * Any bytes at all, as queries and as upstreams' answers: nothing throws, every query is answered, dropped or held, each
- * answer is whole, and nothing is written outside of its packet.
+ * Any bytes at all, as queries and as upstreams' answers: nothing throws, every query is answered, dropped or held, and
+ * each answer is whole.
  */
 
 import assert from "node:assert/strict";
