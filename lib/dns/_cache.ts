@@ -1,0 +1,175 @@
+/**
+ * Answers that are still good: bounded by entries and bytes, the one not asked for longest goes first.
+ *
+ *     put ──► good until its TTL is over ──► stale, if that is wanted ──► gone
+ */
+
+import { Answer, HEADER, Question, Rcode } from "./_message.ts";
+
+// Implementation
+/** What a `Map`'s entry, its key and the objects take beside an answer's bytes, about. */
+const ENTRY_BYTES = 250;
+
+/** Options of the resolver's cache. */
+export interface DnsCacheOptions {
+  /** How many answers it keeps. @default {10000} */
+  entries?: number;
+  /** How much memory they take (bytes). @default {8388608} */
+  bytes?: number;
+  /** An answer is good for at least so long (milliseconds), whatever it says itself. @default {0} */
+  minTtl?: number;
+  /** An answer is good for at most so long (milliseconds). @default {86400000, a day} */
+  maxTtl?: number;
+  /** One that says that there is nothing, for at most so long (milliseconds; RFC 2308). @default {3600000, an hour} */
+  maxNegativeTtl?: number;
+  /**
+   * For how long an old answer is given when nobody can be asked (milliseconds; RFC 8767): with a TTL of 30 s.
+   * @default {0, never}
+   */
+  stale?: number;
+  /** Whether names that are asked for in the last tenth of their answer's time are asked again then. @default {false} */
+  prefetch?: boolean;
+}
+
+/** An answer, and when it was given. */
+export interface CacheEntry {
+  readonly answer: Answer;
+  /** When it came (monotonic milliseconds). */
+  readonly since: number;
+  /** Until when it is good (monotonic milliseconds). */
+  readonly until: number;
+}
+
+/** An entry that JSON can hold: key and message in hexadecimal digits, its age and what is left (milliseconds). */
+type SavedEntry = [key: string, message: string, age: number, left: number];
+
+/** Answers by the keys of their questions. */
+export class Cache {
+  readonly prefetches: boolean;
+  /** For how long after its time an answer is kept (milliseconds). */
+  readonly stale: number;
+  readonly #entries = new Map<string, CacheEntry>();
+  readonly #most: number;
+  readonly #mostBytes: number;
+  readonly #minTtl: number;
+  readonly #maxTtl: number;
+  readonly #maxNegativeTtl: number;
+  #bytes = 0;
+
+  /** @throws {RangeError} when an option is out of its range. */
+  constructor(options: DnsCacheOptions = {}) {
+    const { entries = 10_000, bytes = 8 * 1024 * 1024, minTtl = 0, maxTtl = 86_400_000 } = options;
+    const { maxNegativeTtl = 3_600_000, stale = 0, prefetch = false } = options;
+    const given = { entries, bytes, minTtl, maxTtl, maxNegativeTtl, stale };
+    for (const [name, value] of Object.entries(given)) {
+      if (!(value >= 0)) throw new RangeError(`Cannot cache answers: ${name} is ${value}, not 0 or more`);
+    }
+    this.#most = entries;
+    this.#mostBytes = bytes;
+    this.#minTtl = minTtl;
+    this.#maxTtl = maxTtl;
+    this.#maxNegativeTtl = maxNegativeTtl;
+    this.stale = stale;
+    this.prefetches = prefetch;
+  }
+
+  /** How many answers there are. */
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  /** What they take, about (bytes). */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** The answer to a question, good or stale; `undefined` when there is none. */
+  get(key: string, now: number): CacheEntry | undefined {
+    const entry = this.#entries.get(key);
+    if (entry === undefined) return undefined;
+    this.#entries.delete(key);
+    if (now >= entry.until + this.stale) {
+      this.#bytes -= sizeOf(key, entry);
+      return undefined;
+    }
+    // Last in the order of a map's entries: asked for last.
+    this.#entries.set(key, entry);
+    return entry;
+  }
+
+  /** Keeps an answer for as long as it is good. */
+  put(key: string, answer: Answer, now: number): void {
+    if (answer.ttl === 0) return;
+    const most = answer.isNegative ? Math.min(this.#maxTtl, this.#maxNegativeTtl) : this.#maxTtl;
+    this.#add(key, {
+      answer,
+      since: now,
+      until: now + Math.min(Math.max(answer.ttl * 1000, this.#minTtl), most),
+    });
+  }
+
+  /** Forgets everything. */
+  clear(): void {
+    this.#entries.clear();
+    this.#bytes = 0;
+  }
+
+  save(now: number): SavedEntry[] {
+    const saved: SavedEntry[] = [];
+    for (const [key, { answer, since, until }] of this.#entries) {
+      if (until > now) saved.push([toHex(key), answer.bytes.toHex(), now - since, until - now]);
+    }
+    return saved;
+  }
+
+  /** @throws {TypeError} when it is not what {@linkcode Cache.save} gave; nothing has changed then. */
+  restore(state: unknown, now: number): void {
+    const entries = Array.isArray(state) ? state.map((saved) => readEntry(saved, now)) : [undefined];
+    if (!entries.every((entry) => entry !== undefined)) {
+      throw new TypeError("Cannot restore a resolver: its cache is not one that was saved");
+    }
+    this.clear();
+    for (const [key, entry] of entries) this.#add(key, entry);
+  }
+
+  #add(key: string, entry: CacheEntry): void {
+    const known = this.#entries.get(key);
+    if (known !== undefined) this.#bytes -= sizeOf(key, known);
+    this.#entries.delete(key);
+    if (entry.until <= entry.since) return;
+    this.#entries.set(key, entry);
+    this.#bytes += sizeOf(key, entry);
+    for (const [oldest, old] of this.#entries) {
+      if (this.#entries.size <= this.#most && this.#bytes <= this.#mostBytes) break;
+      this.#entries.delete(oldest);
+      this.#bytes -= sizeOf(oldest, old);
+    }
+  }
+}
+
+function sizeOf(key: string, { answer }: CacheEntry): number {
+  return ENTRY_BYTES + key.length * 2 + answer.bytes.length + answer.overhead;
+}
+
+function toHex(key: string): string {
+  return Array.from(key, (letter) => letter.charCodeAt(0).toString(16).padStart(4, "0")).join("");
+}
+
+const asked = new Question();
+
+function readEntry(saved: unknown, now: number): [string, CacheEntry] | undefined {
+  if (!Array.isArray(saved) || saved.length !== 4) return undefined;
+  const [key, message, age, left] = saved as SavedEntry;
+  if (!/^([0-9a-f]{4})+$/.test(key) || !/^([0-9a-f]{2})+$/.test(message)) return undefined;
+  if (!(age >= 0 && left >= 0)) return undefined;
+  const bytes = Uint8Array.fromHex(message);
+  const letters = key.match(/.{4}/g)!.map((digits) => String.fromCharCode(parseInt(digits, 16))).join("");
+  // Its question alone is a query.
+  const query = bytes.slice();
+  query.fill(0, 2, HEADER);
+  query[5] = 1;
+  if (asked.read(query, 0, query.length) !== Rcode.NoError) return undefined;
+  if (letters.slice(0, -1) !== asked.nameKey + String.fromCharCode(asked.type)) return undefined;
+  const answer = Answer.of(bytes, asked);
+  return answer && [letters, { answer, since: now - age, until: now + left }];
+}

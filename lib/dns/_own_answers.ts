@@ -1,0 +1,84 @@
+/** What the resolver says of names that are blocked, and of names that have synthetic addresses. */
+
+import { parseAddress } from "../address.ts";
+import { BlockList } from "./block_list.ts";
+import type { FakeIp } from "./fake_ip.ts";
+import { Answer, encodeRecord, type Question, Rcode, Type } from "./_message.ts";
+import { formatName, parseName, reversedAddress } from "./_name.ts";
+import { encodeSoa } from "./_records.ts";
+import { checkRange, type DnsResolverOptions, list } from "./resolver_options.ts";
+
+// Specification: RFC 2181 section 8
+const MAX_TTL = 0x7fffffff;
+
+// Implementation
+const BLOCK_TTL = 60;
+
+/** Names that are blocked, and what is said of them. */
+export class BlockedNames {
+  readonly #lists: readonly BlockList[];
+  readonly #allowed: BlockList;
+  readonly #rcode: number;
+  readonly #records = new Map<number, Uint8Array[]>();
+  readonly #soa: Uint8Array;
+
+  /** @throws {SyntaxError} when an address or a name does not parse; {@linkcode RangeError} for a TTL out of range. */
+  constructor(options: DnsResolverOptions) {
+    const { block = [], allow = [], blockAnswer = "nxdomain", blockTtl = BLOCK_TTL } = options;
+    this.#lists = list(block);
+    this.#allowed = allow instanceof BlockList ? allow : new BlockList(allow);
+    this.#rcode = blockAnswer === "nxdomain" ? Rcode.NxDomain : Rcode.NoError;
+    this.#soa = encodeSoa(checkRange("blockTtl", blockTtl, 0, MAX_TTL));
+    const addresses = typeof blockAnswer === "string" ? [] : blockAnswer;
+    for (const text of blockAnswer === "null" ? ["0.0.0.0", "::"] : addresses) {
+      const { family, bytes } = parseAddress(text);
+      const type = family === 4 ? Type.A : Type.Aaaa;
+      this.#records.set(type, [...this.#records.get(type) ?? [], encodeRecord(type, blockTtl, bytes)]);
+    }
+  }
+
+  /** What is said of a name; `undefined` when it is not blocked. */
+  find(asked: Question): Answer | undefined {
+    let isBlocked = false;
+    for (let i = 0; i < this.#lists.length && !isBlocked; i++) {
+      isBlocked = this.#lists[i]!.hasName(asked.name);
+    }
+    if (!isBlocked || this.#allowed.hasName(asked.name)) return undefined;
+    const records = this.#records.get(asked.type) ?? [];
+    return Answer.make(asked, this.#rcode, records, records.length === 0 ? this.#soa : undefined);
+  }
+}
+
+/** Names that have synthetic addresses, and the names of those addresses. */
+export class FakeNames {
+  readonly #fakeIp: FakeIp;
+  readonly #soa: Uint8Array;
+
+  constructor(fakeIp: FakeIp) {
+    this.#fakeIp = fakeIp;
+    this.#soa = encodeSoa(fakeIp.ttl);
+  }
+
+  /** What is said of a name; `undefined` when somebody else knows. */
+  find(asked: Question): Answer | undefined {
+    const fakeIp = this.#fakeIp;
+    const { name, nameLength, type } = asked;
+    if (type === Type.Ptr) return this.#findName(asked);
+    const isAddress = type === Type.A || type === Type.Aaaa;
+    // What HTTPS and SVCB say holds real addresses (RFC 9460 section 7.3).
+    if (!isAddress && type !== Type.Https && type !== Type.Svcb) return undefined;
+    if (!fakeIp.takes(name, nameLength)) return undefined;
+    const address = isAddress ? fakeIp.addressBytes(name, type === Type.A ? 4 : 6) : undefined;
+    if (address === undefined) return Answer.make(asked, Rcode.NoError, [], this.#soa);
+    return Answer.make(asked, Rcode.NoError, [encodeRecord(type, fakeIp.ttl, address)]);
+  }
+
+  /** What is said of an address, by the name that it is asked by. */
+  #findName(asked: Question): Answer | undefined {
+    const address = reversedAddress(formatName(asked.name));
+    if (address === undefined || !this.#fakeIp.contains(address)) return undefined;
+    const owner = this.#fakeIp.nameOf(address);
+    if (owner === undefined) return Answer.make(asked, Rcode.NxDomain, [], this.#soa);
+    return Answer.make(asked, Rcode.NoError, [encodeRecord(Type.Ptr, this.#fakeIp.ttl, parseName(owner))]);
+  }
+}

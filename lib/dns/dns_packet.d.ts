@@ -1,0 +1,10 @@
+/** What Warren uses of `dns-packet`, which has no types of its own. */
+
+import type { DnsMessage, DnsRecord } from "./codec.ts";
+
+declare const dnsPacket: {
+  encode(message: DnsMessage): Uint8Array<ArrayBuffer>;
+  decode(bytes: Uint8Array): DnsMessage;
+  answer: { encode(record: DnsRecord): Uint8Array<ArrayBuffer> };
+};
+export default dnsPacket;

@@ -1,0 +1,12 @@
+/**
+ * DNS on an address of the tunnel: a resolver, lists of blocked names, records of one's own, synthetic addresses.
+ *
+ * @module
+ */
+
+export { BlockList, type BlockListOptions, type BlockListWarning, type NameMatch } from "./block_list.ts";
+export type { DnsCacheOptions } from "./_cache.ts";
+export { decodeMessage, type DnsMessage, type DnsRecord, encodeMessage } from "./codec.ts";
+export { FakeIp, type FakeIpOptions } from "./fake_ip.ts";
+export { DnsResolver } from "./resolver.ts";
+export type { DnsCounters, DnsResolverOptions, DnsUpstream } from "./resolver_options.ts";

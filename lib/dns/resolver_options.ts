@@ -1,0 +1,96 @@
+/** What a resolver is made of, whom it asks, and what it counts. */
+
+import type { DnsCacheOptions } from "./_cache.ts";
+import type { BlockList } from "./block_list.ts";
+import type { DnsRecord } from "./codec.ts";
+import type { FakeIp } from "./fake_ip.ts";
+
+/** Somebody to ask: what `runtime/` makes, or a script's own. */
+export interface DnsUpstream {
+  /**
+   * Asks, and returns the answer, as messages without a length in front (RFC 1035 section 4). The query's id is 0; the
+   * answer's does not matter. Whatever it rejects with is a failure. The signal aborts what nobody waits for any more.
+   */
+  query(message: Uint8Array, signal: AbortSignal): Promise<Uint8Array>;
+}
+
+/** Options for {@linkcode DnsResolver}. */
+export interface DnsResolverOptions {
+  /** Where queries are answered: addresses of either family that nobody else in the tunnel has. */
+  address: string | readonly string[];
+  /** Who is asked, in this order: the next one when one fails. @default {nobody: REFUSED} */
+  upstream?: DnsUpstream | readonly DnsUpstream[];
+  /** Who is asked for a domain and all below it; the longest domain counts. @default {{}} */
+  split?: Readonly<Record<string, DnsUpstream | readonly DnsUpstream[]>>;
+  /**
+   * Records of one's own. A line is `NAME [TTL] TYPE DATA`, of type A, AAAA, CAA, CNAME, MX, NS, PTR, SRV or TXT; without
+   * a TTL it is 60 s. `*.NAME` is for all names below that are not there themselves (RFC 4592). Who has an address also
+   * has its PTR. A name that is here is here with all its records: another type of it does not exist. @default {[]}
+   */
+  records?: Iterable<string | DnsRecord>;
+  /** Domains in which there is nothing but these records: other names do not exist. @default {[]} */
+  zones?: readonly string[];
+  /** Names that are blocked. @default {none} */
+  block?: BlockList | readonly BlockList[];
+  /** Names that are not blocked, whatever `block` says. @default {none} */
+  allow?: BlockList | Iterable<string>;
+  /** What is said of a blocked name: there is none, `0.0.0.0` and `::`, or these addresses. @default {"nxdomain"} */
+  blockAnswer?: "nxdomain" | "null" | readonly string[];
+  /** For how long (seconds). @default {60} */
+  blockTtl?: number;
+  /** Names get synthetic addresses. @default {none do} */
+  fakeIp?: FakeIp;
+  /** What is kept of upstreams' answers; `false`: nothing. @default {{}} */
+  cache?: DnsCacheOptions | false;
+  /** How long an upstream has to answer (milliseconds). @default {2000} */
+  timeout?: number;
+  /** How many different questions are asked at a time; more get SERVFAIL. @default {256} */
+  inFlight?: number;
+  /** How many queries are held while upstreams are asked; more get SERVFAIL. @default {512} */
+  waiting?: number;
+  /** The longest answer, in bytes of DNS from 512 to 1452; longer ones say TC. @default {1232} */
+  answerLimit?: number;
+}
+
+/** What a {@linkcode DnsResolver} has counted. */
+export interface DnsCounters {
+  /** Queries with a question. */
+  queries: number;
+  /** Answered from records of one's own. */
+  records: number;
+  /** Blocked. */
+  blocked: number;
+  /** Answered with synthetic addresses, and with the names of those. */
+  fakes: number;
+  /** Answered from the cache. */
+  cached: number;
+  /** Answered from the cache, with what was too old. */
+  stale: number;
+  /** Times that an upstream was asked. */
+  asked: number;
+  /** Queries that joined one for the same. */
+  joined: number;
+  /** Queries sent again while they were waited for, which were dropped. */
+  repeated: number;
+  /** Times that an upstream failed, was too late, or had nothing but a failure to say. */
+  failures: number;
+  /** Answers of upstreams that were malformed, or to another question. */
+  badAnswers: number;
+  /** Queries answered with SERVFAIL. */
+  unanswered: number;
+  /** Queries that were malformed, or of a kind that is refused. */
+  refused: number;
+  /** Answers with TC, since they were too long. */
+  truncated: number;
+}
+
+/** One value, or several, as several. For the resolver. */
+export function list<Value>(values: Value | readonly Value[]): readonly Value[] {
+  return Array.isArray(values) ? values : [values as Value];
+}
+
+/** @throws {RangeError} unless the value is a whole number of this range. For the resolver. */
+export function checkRange(name: string, value: number, least: number, most: number): number {
+  if (Number.isInteger(value) && value >= least && value <= most) return value;
+  throw new RangeError(`Cannot use ${name} ${value}: it is no whole number from ${least} to ${most}`);
+}

@@ -1,0 +1,35 @@
+/** A name server as text. */
+
+import { dohUpstream } from "./doh.ts";
+import { tcpUpstream } from "./tcp.ts";
+import { udpUpstream } from "./udp.ts";
+import type { Upstream } from "./upstream.ts";
+
+/**
+ * Reads a name server: `192.0.2.1` or `192.0.2.1:53` (UDP), `udp://192.0.2.1`, `tcp://[2001:db8::1]:53`,
+ * `https://192.0.2.1/dns-query`.
+ *
+ * @throws {SyntaxError} when it is anything else; `Deno.errors.NotCapable` without `--allow-net`.
+ *
+ * @example
+ * ```ts
+ * import { parseUpstream } from "@warren/tunnel/dns_upstream";
+ *
+ * using upstream = parseUpstream("tcp://192.0.2.1");
+ * console.assert(upstream.name === "tcp 192.0.2.1:53");
+ * ```
+ */
+export function parseUpstream(text: string): Upstream {
+  const [, scheme, rest] = /^([a-z]+):\/\/(.*)$/.exec(text) ?? [undefined, "udp", text];
+  switch (scheme) {
+    case "udp":
+      return udpUpstream(rest!);
+    case "tcp":
+      return tcpUpstream(rest!);
+    case "http":
+    case "https":
+      return dohUpstream(text);
+    default:
+      throw new SyntaxError(`Cannot parse upstream "${text}": "${scheme}" is none of udp, tcp, https`);
+  }
+}

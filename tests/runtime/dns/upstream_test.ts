@@ -1,0 +1,220 @@
+/** Upstreams against name servers that the test plays on sockets of this machine. */
+
+import assert from "node:assert/strict";
+import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
+import { decodeMessage } from "../../../lib/dns/mod.ts";
+import { dohUpstream, parseUpstream, tcpUpstream, udpUpstream } from "../../../runtime/dns/mod.ts";
+import { address, queryOf, reply } from "../../lib/dns/_ask.ts";
+
+const QUERY = queryOf("www.example.com", { id: 0, edns: 1232 });
+const ANSWER = [address("www.example.com")];
+const TRUNCATED = 0x0200;
+const never = (): AbortSignal => new AbortController().signal;
+
+type UdpHandler = (query: Uint8Array, from: RemoteInfo, socket: Socket) => void;
+
+/** A name server over UDP; disposing of it closes it. */
+async function udpServer(
+  handler: UdpHandler,
+  host = "127.0.0.1",
+  port = 0,
+): Promise<Disposable & { port: number }> {
+  const socket = createSocket(host.includes(":") ? "udp6" : "udp4");
+  const { promise, resolve } = Promise.withResolvers<void>();
+  socket.on("message", (message, from) => handler(Uint8Array.from(message), from, socket));
+  socket.bind(port, host, () => resolve());
+  await promise;
+  return { port: socket.address().port, [Symbol.dispose]: () => void socket.close() };
+}
+
+/** A name server over TCP, which sends back what the handler makes of a query, a byte at a time. */
+function tcpServer(
+  handler: (query: Uint8Array) => Uint8Array | undefined,
+): AsyncDisposable & { port: number } {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const serving = (async () => {
+    for await (const connection of listener) {
+      using _ = connection;
+      const query = new Uint8Array(1000);
+      let length = 0;
+      while (length < 2 || length < 2 + query[0]! * 256 + query[1]!) {
+        length += await connection.read(query.subarray(length)) ?? 1000;
+      }
+      const answer = handler(query.slice(2, length));
+      if (answer === undefined) continue;
+      for (const byte of [answer.length >> 8, answer.length & 255, ...answer]) {
+        await connection.write(Uint8Array.of(byte));
+      }
+    }
+  })();
+  return {
+    port: listener.addr.port,
+    async [Symbol.asyncDispose]() {
+      listener.close();
+      await serving.catch(() => {});
+    },
+  };
+}
+
+function records(message: Uint8Array): unknown[] {
+  return decodeMessage(message)!.answers!.map(({ data }) => data);
+}
+
+Deno.test("udpUpstream() asks with another id and port each time, over IPv4 and IPv6", async () => {
+  for (const host of ["127.0.0.1", "::1"]) {
+    const seen = new Set<string>();
+    using server = await udpServer((query, from, socket) => {
+      seen.add(`${query[0]! * 256 + query[1]!} ${from.port}`);
+      socket.send(reply(query, ANSWER), from.port, from.address);
+    }, host);
+    using upstream = udpUpstream(host === "::1" ? `[::1]:${server.port}` : `${host}:${server.port}`);
+    for (let i = 0; i < 3; i++) {
+      assert.deepEqual(records(await upstream.query(QUERY, never())), ["192.0.2.7"]);
+    }
+    assert.equal(seen.size, 3);
+  }
+});
+
+Deno.test("udpUpstream() takes no answer with another id or question, from another port, or that is none", async () => {
+  const other = createSocket("udp4");
+  using server = await udpServer((query, { port, address: host }, socket) => {
+    const wrongId = reply(query, [address("www.example.com", "192.0.2.66")]);
+    wrongId[0]! ^= 1;
+    const wrongName = reply(query, [address("www.example.com", "192.0.2.66")]);
+    wrongName[13]! ^= 1;
+    for (const bytes of [wrongId, wrongName, query, Uint8Array.of(1), new Uint8Array(12)]) {
+      socket.send(bytes, port, host);
+    }
+    other.send(reply(query, [address("www.example.com", "192.0.2.66")]), port, host, () => {
+      socket.send(reply(query, ANSWER), port, host);
+    });
+  });
+  using upstream = udpUpstream(`127.0.0.1:${server.port}`);
+  assert.deepEqual(records(await upstream.query(QUERY, never())), ["192.0.2.7"]);
+  other.close();
+});
+
+Deno.test("udpUpstream() sends a query again that is not answered", async () => {
+  let queries = 0;
+  using server = await udpServer((query, from, socket) => {
+    if (++queries === 2) socket.send(reply(query, ANSWER), from.port, from.address);
+  });
+  using upstream = udpUpstream(`127.0.0.1:${server.port}`);
+  assert.deepEqual(records(await upstream.query(QUERY, never())), ["192.0.2.7"]);
+});
+
+Deno.test("udpUpstream() asks again over TCP when an answer was cut", async () => {
+  await using tcp = tcpServer((query) => reply(query, ANSWER));
+  using _udp = await udpServer(
+    (query, from, socket) => {
+      socket.send(reply(query, [], { flags: TRUNCATED }), from.port, from.address);
+    },
+    "127.0.0.1",
+    tcp.port,
+  );
+  using upstream = udpUpstream(`127.0.0.1:${tcp.port}`);
+  assert.deepEqual(records(await upstream.query(QUERY, never())), ["192.0.2.7"]);
+});
+
+Deno.test("udpUpstream() ends with the signal, and with itself", async () => {
+  using server = await udpServer(() => {});
+  const upstream = udpUpstream(`127.0.0.1:${server.port}`);
+  const controller = new AbortController();
+  const aborted = upstream.query(QUERY, controller.signal);
+  controller.abort(new Error("too late"));
+  await assert.rejects(aborted, /too late/);
+  await assert.rejects(upstream.query(QUERY, controller.signal), /too late/);
+  const closed = upstream.query(QUERY, never());
+  upstream[Symbol.dispose]();
+  await assert.rejects(closed, /^BadResource: Cannot ask udp 127\.0\.0\.1:\d+: it is closed$/);
+  await assert.rejects(upstream.query(QUERY, never()), Deno.errors.BadResource);
+});
+
+Deno.test("tcpUpstream() puts answers together that come in pieces, and refuses those to another query", async () => {
+  await using right = tcpServer((query) => reply(query, ANSWER));
+  using upstream = tcpUpstream(`127.0.0.1:${right.port}`);
+  assert.deepEqual(records(await upstream.query(QUERY, never())), ["192.0.2.7"]);
+  await using wrong = tcpServer((query) => reply(query, ANSWER).with(0, query[0]! ^ 1));
+  using lied = tcpUpstream(`127.0.0.1:${wrong.port}`);
+  await assert.rejects(lied.query(QUERY, never()), /it is to another query/);
+  await using mute = tcpServer(() => undefined);
+  using silent = tcpUpstream(`127.0.0.1:${mute.port}`);
+  await assert.rejects(silent.query(QUERY, never()), /the connection was closed/);
+});
+
+Deno.test("tcpUpstream() ends with the signal, and where nobody listens", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  using upstream = tcpUpstream(`127.0.0.1:${port}`);
+  const controller = new AbortController();
+  const aborted = upstream.query(QUERY, controller.signal);
+  using _connection = await listener.accept();
+  controller.abort(new Error("too late"));
+  await assert.rejects(aborted, /too late/);
+  listener.close();
+  await assert.rejects(upstream.query(QUERY, never()), Deno.errors.ConnectionRefused);
+});
+
+Deno.test("dohUpstream() posts the message, and refuses what is no DNS, an error, and too much", async () => {
+  const type = "application/dns-message";
+  const seen: string[] = [];
+  const answers: ((query: Uint8Array) => Response)[] = [
+    (query) => new Response(reply(query, ANSWER) as BodyInit, { headers: { "content-type": type } }),
+    () => new Response("hello"),
+    () => new Response("gone", { status: 404 }),
+    () => new Response(new Uint8Array(70_000), { headers: { "content-type": type } }),
+    () => new Response(null, { status: 302, headers: { location: "/elsewhere" } }),
+  ];
+  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, async (request) => {
+    seen.push(`${request.method} ${new URL(request.url).pathname} ${request.headers.get("content-type")}`);
+    return answers.shift()!(await request.bytes());
+  });
+  using upstream = dohUpstream(`http://127.0.0.1:${server.addr.port}/dns-query`);
+  assert.deepEqual(records(await upstream.query(QUERY, never())), ["192.0.2.7"]);
+  await assert.rejects(upstream.query(QUERY, never()), /it is 200, of type text\/plain/);
+  await assert.rejects(upstream.query(QUERY, never()), /it is 404/);
+  await assert.rejects(upstream.query(QUERY, never()), /longer than 65535 bytes/);
+  await assert.rejects(upstream.query(QUERY, never()));
+  assert.deepEqual(new Set(seen), new Set([`POST /dns-query ${type}`]));
+});
+
+Deno.test("parseUpstream() reads every kind, and says what is wrong with others", () => {
+  const names = {
+    "192.0.2.1": "udp 192.0.2.1:53",
+    "192.0.2.1:5353": "udp 192.0.2.1:5353",
+    "2001:db8::1": "udp [2001:db8::1]:53",
+    "[2001:db8::1]": "udp [2001:db8::1]:53",
+    "udp://[2001:db8::1]:5353": "udp [2001:db8::1]:5353",
+    "tcp://192.0.2.1": "tcp 192.0.2.1:53",
+    "https://dns.example/dns-query": "https://dns.example/dns-query",
+  };
+  for (const [text, name] of Object.entries(names)) {
+    using upstream = parseUpstream(text);
+    assert.equal(upstream.name, name);
+  }
+  for (
+    const text of [
+      "",
+      "dns.example",
+      "192.0.2",
+      "192.0.2.1:",
+      "192.0.2.1:0",
+      "tls://192.0.2.1",
+      "::",
+      "https://",
+    ]
+  ) {
+    assert.throws(() => parseUpstream(text), { name: "SyntaxError", message: /^Cannot parse / }, text);
+  }
+});
+
+Deno.test({
+  name: "udpUpstream() says that it needs --allow-net",
+  permissions: { net: false },
+  fn: () => {
+    for (const make of [udpUpstream, tcpUpstream]) {
+      assert.throws(() => make("192.0.2.1"), { name: "NotCapable", message: /run again with --allow-net$/ });
+    }
+    assert.throws(() => dohUpstream("https://192.0.2.1/"), Deno.errors.NotCapable);
+  },
+});
