@@ -178,6 +178,9 @@ Deno.test("FlowTable.add() of a key that is known forgets what was known of it",
   const second = flows.add(keyOf(1), 0, 5);
   deepEqual([forgotten, flows.size, flows.find(keyOf(1), 5), flows.seenAt(second)], [[first], 1, second, 5]);
   flows.remove(second);
+  equal(flows.size, 0);
+});
+
 Deno.test("FlowTable.makeRoom() forgets the longest idle flow, in no higher state than asked for", () => {
   const forgotten: number[] = [];
   const flows = table({ timeouts: [100, 100], forget: (flow) => forgotten.push(flow) });

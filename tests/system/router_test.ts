@@ -2,7 +2,7 @@
 
 import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { fileURLToPath } from "node:url";
-import { type Namespace, openNamespace, systemTest } from "../kit/system.ts";
+import { link, type Namespace, openNamespace, systemTest } from "../kit/system.ts";
 import { ping, Running } from "../kit/traffic.ts";
 
 const SCRIPT = fileURLToPath(new URL("../../scripts/router.ts", import.meta.url));
@@ -58,4 +58,52 @@ systemTest("scripts/router.ts routes among three networks, by source and by port
   const { code, heard } = await running.stop("SIGINT");
   equal(code, 0, heard);
   ok(!heard.includes("malformed"), heard);
+});
+
+const SPLIT = new URL("../../scripts/split_tunnel.ts", import.meta.url);
+const OFFICE = fileURLToPath(new URL("../../scripts/udp_tunnel.ts", import.meta.url));
+
+systemTest("scripts/split_tunnel.ts sends the office's packets to the office, and others out", {
+  programs: ["ip", "ping", "tcpdump", "dig"],
+}, async () => {
+  await using here = await openNamespace();
+  await using office = await openNamespace();
+  await using outside = await openNamespace();
+  await link(
+    { namespace: here, name: "eth0", addresses: ["192.0.2.2/24"] },
+    { namespace: office, name: "eth0", addresses: ["192.0.2.1/24"] },
+  );
+  const start = async (namespace: Namespace, ...words: string[]): Promise<Running> => {
+    const args = ["run", "--no-prompt", "--allow-ffi", "--config", SETTINGS, ...words];
+    const child = namespace.spawn(Deno.execPath(), args);
+    const running = new Running(child, child.stdout, child.stderr);
+    await running.said(/is open/);
+    return running;
+  };
+  await using there = await start(office, OFFICE, "--name", "vpn", "--address", "10.20.0.1/16");
+  await using splitting = await start(here, fileURLToPath(SPLIT));
+  await give(here, outside, "direct", "198.51.100.1/24");
+  await here.command("ip", ["route", "add", "198.51.100.0/24", "dev", "split"]);
+
+  for (const to of ["10.20.0.1", "198.51.100.1"]) {
+    const { answered, odd } = await ping(here, to, "-c", "3", "-i", "0.05", "-W", "5");
+    deepEqual([answered, odd], [[1, 2, 3], []], to);
+  }
+  const sniffer = office.spawn("tcpdump", [
+    "-n",
+    "-i",
+    "vpn",
+    "-c",
+    "1",
+    "--immediate-mode",
+    "udp dst port 53",
+  ]);
+  await using sniffing = new Running(sniffer, sniffer.stdout, sniffer.stderr);
+  await sniffing.said(/listening on/);
+  await here.command("dig", ["+time=1", "+tries=1", "@198.51.100.1", "example.org"], { check: false });
+  await sniffing.said(/10\.20\.255\.1\.\d+ > 198\.51\.100\.1\.53: /);
+  for (const running of [splitting, there]) {
+    const { code, heard } = await running.stop("SIGINT");
+    equal(code, 0, heard);
+  }
 });
