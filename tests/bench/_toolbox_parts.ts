@@ -3,12 +3,31 @@
 import type { Stage } from "../../lib/core/mod.ts";
 import { Capture } from "../../lib/capture/mod.ts";
 import { Count } from "../../lib/count.ts";
+import { DnsResolver } from "../../lib/dns/mod.ts";
+import { Impairment } from "../../lib/impair/mod.ts";
 import { Meter } from "../../lib/meter.ts";
+import { mssClamp } from "../../lib/mss_clamp.ts";
+import { Napt44, Nptv6, StaticNat } from "../../lib/nat/mod.ts";
+import { PathMtu } from "../../lib/path_mtu.ts";
+import { Reassemble } from "../../lib/reassemble.ts";
+import { Route } from "../../lib/route.ts";
+import { RouteTable } from "../../lib/route_table.ts";
+import { Shaper } from "../../lib/shape/mod.ts";
+import { ttl } from "../../lib/ttl.ts";
 import { encodePacket } from "../kit/packet_text.ts";
+import { fullTable } from "../kit/prefixes.ts";
+import { Random } from "../kit/random.ts";
 
 // Implementation
 const FLOWS = 1000;
 const PAYLOAD = 64;
+/** The Internet's table, and what its prefixes lead to. */
+const PREFIXES = 900_000;
+const NEXT_HOPS = 300;
+/** A power of two. */
+const ADDRESSES = 2 ** 20;
+/** What nothing here reaches. */
+const FAST = { rateBitsPerSecond: 1e12 };
 
 /** Packets of many flows, and the answers to them as they come to the stage. */
 export interface Traffic {
@@ -46,10 +65,79 @@ function traffic(answeredTo = (flow: number) => `10.9.${flow >> 8}.${flow & 255}
   };
 }
 
+/** Packets of IPv6 from one prefix, whose answers go to another. */
+function traffic6(near: string, answeredTo: string): Traffic {
+  const flows = Array.from({ length: FLOWS }, (_, flow) => flow);
+  const line = (flow: number, prefix: string, isAnswer: boolean) => {
+    const ends = [
+      `[${prefix}::${(flow + 1).toString(16)}]:${20_000 + flow}`,
+      `[2001:db8:1::${flow % 250}]:443`,
+    ];
+    const [src, dst] = isAnswer ? ends.toReversed() : ends;
+    return encodePacket(`udp ${src} > ${dst} payload ${PAYLOAD}`);
+  };
+  return {
+    outbound: flows.map((flow) => line(flow, near, false)),
+    inbound: flows.map((flow) => line(flow, answeredTo, true)),
+  };
+}
+
+/** Look-ups of random addresses in the Internet's table. */
+function lookUps(): (count: number) => number {
+  const routes = new RouteTable<number>();
+  fullTable(PREFIXES, 1).forEach((prefix, i) => routes.set(prefix, i % NEXT_HOPS));
+  const random = new Random(2);
+  const addresses = Uint32Array.from({ length: ADDRESSES }, () => random.below(2 ** 32));
+  let found = 0;
+  return (count) => {
+    for (let i = 0; i < count; i++) {
+      if (routes.findIpv4(addresses[i & ADDRESSES - 1]!) !== undefined) found++;
+    }
+    if (found === 0) throw new Error("Cannot measure: no route was found");
+    return count;
+  };
+}
+
 /** All parts. */
 export function parts(): Part[] {
   const plain = traffic();
+  const translated = traffic(() => "198.51.100.1");
+  const mapped = traffic((flow) => `198.51.${flow >> 8}.${flow & 255}`);
+  const rules = [{ inside: "10.9.0.0/16", outside: "198.51.0.0/16" }];
   return [
+    { name: "route look-up", limit: 150, call: lookUps() },
+    {
+      name: "napt44",
+      limit: 250,
+      stage: () => new Napt44({ outside: "198.51.100.1", inside: "10.9.0.0/16" }),
+      traffic: translated,
+    },
+    { name: "static nat", stage: () => new StaticNat({ rules }), traffic: mapped },
+    {
+      name: "nptv6",
+      stage: () => new Nptv6({ inside: "fd01:203:405::/48", outside: "2001:db8:1::/48" }),
+      traffic: traffic6("fd01:203:405:1", "2001:db8:1:d550"),
+    },
+    {
+      name: "route",
+      stage: () => new Route([{ to: { "192.0.2.0/24": 1, "10.9.0.0/16": 0 } }]),
+      traffic: plain,
+    },
+    { name: "ttl", stage: () => ttl(), traffic: plain },
+    { name: "mss clamp", stage: () => mssClamp({ mtu: 1400 }), traffic: plain },
+    { name: "reassemble", stage: () => new Reassemble(), traffic: plain },
+    { name: "path mtu", stage: () => new PathMtu({ mtu: 1400 }), traffic: plain },
+    {
+      name: "shaper below its rate",
+      stage: () => new Shaper({ outbound: FAST, inbound: FAST }),
+      traffic: plain,
+    },
+    {
+      name: "impairment, loss",
+      stage: () => new Impairment({ seed: 1, outbound: { loss: 0 } }),
+      traffic: plain,
+    },
+    { name: "dns, not asked", stage: () => new DnsResolver({ address: "10.9.255.53" }), traffic: plain },
     { name: "count", stage: () => new Count(), traffic: plain },
     { name: "meter", stage: () => new Meter(), traffic: plain },
     { name: "capture", stage: () => new Capture(() => {}), traffic: plain },
