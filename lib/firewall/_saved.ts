@@ -1,11 +1,11 @@
 /** What a firewall saves, and whether a value is that. */
 
+import { SIDE } from "./_tcp_tracker.ts";
 import type { SavedFlow } from "./_tracker.ts";
 import { STATE_NAMES, TIMEOUTS } from "./flow_state.ts";
 
 // Implementation
 export const FORMAT = "warren firewall 1";
-const TCP_VALUES = 13;
 const PROTOCOL_TCP = 6;
 
 /** What {@linkcode Firewall.save} gives. */
@@ -44,7 +44,7 @@ function isFlow(value: unknown, labels: number): value is SavedFlow {
   if (!isWhole(state, STATE_NAMES.length) || !isWhole(opener, 2) || !isWhole(note, labels)) return false;
   if (!isDuration(idle) || idle >= TIMEOUTS[state]! || !isDuration(age)) return false;
   if ((first & 0xff) !== PROTOCOL_TCP) return tcp === undefined;
-  return Array.isArray(tcp) && tcp.length === TCP_VALUES && tcp.every((number) => isWhole(number, 2 ** 32));
+  return Array.isArray(tcp) && tcp.length === 2 * SIDE && tcp.every((number) => (number | 0) === number);
 }
 
 function isWhole(value: unknown, limit: number): value is number {

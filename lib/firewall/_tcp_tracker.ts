@@ -29,6 +29,15 @@ const MOST_SCALE = 14;
 const LEAST_ACK_WINDOW = 66_000;
 const KIND = Tcp.Fin | Tcp.Syn | Tcp.Rst | Tcp.Ack;
 const SYN_ACK = Tcp.Syn | Tcp.Ack;
+/** The words of a side. Sequence numbers are compared modulo 2 to the 32nd, so their sign means nothing. */
+export const SIDE = 8;
+const END = 0; // the number behind the last one that it has sent
+const LIMIT = 1; // the number behind the last one that it may send
+const WINDOW = 2; // the largest window that it has offered (bytes)
+const ACK = 3; // the highest number that it has acknowledged; before there is one, that of its own SYN
+const SCALE = 4; // by how many bits its windows are shifted
+const KNOWN = 5; // bits, below
+const LOOSE = 6; // of the first side: whether windows cannot be told, since the beginning was not seen
 /** What is known of a side, as bits. */
 const SEEN = 1; // it has sent something
 const ACKED = 2; // it has acknowledged something
@@ -54,19 +63,8 @@ export class TcpTracker {
   /** The state that the last segment judged leads to. */
   next: FlowState = FlowState.SynSent;
 
-  // By flow and side.
-  /** The number behind the last one that it has sent. */
-  readonly #end: Uint32Array;
-  /** The number behind the last one that it may send. */
-  readonly #limit: Uint32Array;
-  /** The largest window that it has offered (bytes). */
-  readonly #window: Uint32Array;
-  /** The highest number that it has acknowledged; before there is one, the number of its own SYN. */
-  readonly #ack: Uint32Array;
-  readonly #scale: Uint8Array;
-  readonly #known: Uint8Array;
-  /** By flow: whether windows cannot be told, since its beginning was not seen. */
-  readonly #isLoose: Uint8Array;
+  /** Eight words for each side, so that all of a flow are in one line of the processor's cache. */
+  readonly #words: Int32Array;
 
   // The segment that was read last.
   #kind = 0;
@@ -77,13 +75,7 @@ export class TcpTracker {
   #isWhole = true;
 
   constructor(capacity: number) {
-    this.#end = new Uint32Array(2 * capacity);
-    this.#limit = new Uint32Array(2 * capacity);
-    this.#window = new Uint32Array(2 * capacity);
-    this.#ack = new Uint32Array(2 * capacity);
-    this.#scale = new Uint8Array(2 * capacity);
-    this.#known = new Uint8Array(2 * capacity);
-    this.#isLoose = new Uint8Array(capacity);
+    this.#words = new Int32Array(2 * SIDE * capacity);
   }
 
   /**
@@ -97,9 +89,9 @@ export class TcpTracker {
     this.#kind = kind;
     const isSyn = (kind & Tcp.Syn) !== 0;
     const isFin = (kind & Tcp.Fin) !== 0;
-    this.#seqStart = view.getUint32(start + TCP_SEQ);
-    this.#seqEnd = this.#seqStart + length - headerLength + (isSyn ? 1 : 0) + (isFin ? 1 : 0) >>> 0;
-    this.#ackNumber = view.getUint32(start + TCP_ACK);
+    this.#seqStart = view.getInt32(start + TCP_SEQ);
+    this.#seqEnd = this.#seqStart + length - headerLength + (isSyn ? 1 : 0) + (isFin ? 1 : 0) | 0;
+    this.#ackNumber = view.getInt32(start + TCP_ACK);
     this.#rawWindow = view.getUint16(start + TCP_WINDOW);
     this.#isWhole = isWhole;
     // Nothing, a FIN without an ACK, and a SYN beside FIN or RST are what scanners send.
@@ -115,27 +107,19 @@ export class TcpTracker {
 
   /** Begins a connection by the segment read last, of this side. */
   open(packet: Packet, flow: number, side: number): void {
-    const sender = 2 * flow + side;
-    for (let i = 2 * flow; i < 2 * flow + 2; i++) {
-      this.#end[i] =
-        this.#limit[i] =
-        this.#window[i] =
-        this.#ack[i] =
-        this.#scale[i] =
-        this.#known[i] =
-          0;
-    }
+    const sender = SIDE * (2 * flow + side);
+    this.#words.fill(0, 2 * SIDE * flow, 2 * SIDE * (flow + 1));
     const isSyn = this.#kind === Tcp.Syn;
-    this.#isLoose[flow] = isSyn && this.#isWhole ? 0 : 1;
+    this.#words[2 * SIDE * flow + LOOSE] = isSyn && this.#isWhole ? 0 : 1;
     if (isSyn) this.#begin(packet, sender);
-    else this.#note(sender, sender ^ 1);
+    else this.#note(sender, sender ^ SIDE);
   }
 
   /** Says what the segment read last, of this side, means to a flow in this state; notes nothing. */
   judge(flow: number, side: number, opener: number, state: FlowState): Segment {
     this.next = state;
-    const sender = 2 * flow + side;
-    const receiver = sender ^ 1;
+    const sender = SIDE * (2 * flow + side);
+    const receiver = sender ^ SIDE;
     const isOpener = side === opener;
     switch (this.#kind) {
       case Tcp.Syn:
@@ -157,51 +141,41 @@ export class TcpTracker {
 
   /** Notes the segment that was judged last. */
   commit(packet: Packet, flow: number, side: number): void {
-    const sender = 2 * flow + side;
-    const receiver = sender ^ 1;
+    const sender = SIDE * (2 * flow + side);
+    const receiver = sender ^ SIDE;
     // Of a fragment the end is not known; of two that open at once, who offers what.
     const opensToo = this.#kind === Tcp.Syn && this.next === FlowState.SynReceived;
-    if (!this.#isWhole || opensToo) this.#isLoose[flow] = 1;
+    if (!this.#isWhole || opensToo) this.#words[2 * SIDE * flow + LOOSE] = 1;
     if ((this.#kind & Tcp.Syn) !== 0) this.#begin(packet, sender);
     // A reset's numbers may be made up.
     else if ((this.#kind & Tcp.Rst) === 0) this.#note(sender, receiver);
     if (this.#kind !== SYN_ACK) return;
-    if ((this.#known[sender]! & this.#known[receiver]! & SCALED) === 0) {
-      this.#scale[sender] = this.#scale[receiver] = 0;
+    if ((this.#words[sender + KNOWN]! & this.#words[receiver + KNOWN]! & SCALED) === 0) {
+      this.#words[sender + SCALE] = this.#words[receiver + SCALE] = 0;
     }
     this.#noteAck(sender, receiver, this.#rawWindow);
   }
 
   /** Whether a segment with this number may be one that this side has sent lately: an ICMP error says so. */
   hasSent(flow: number, side: number, seq: number): boolean {
-    if (this.#isLoose[flow] === 1) return true;
-    const sender = 2 * flow + side;
-    const behind = this.#end[sender]! - seq | 0;
-    return behind >= 0 && behind <= Math.max(this.#window[sender ^ 1]!, LEAST_ACK_WINDOW);
+    if (this.#words[2 * SIDE * flow + LOOSE] === 1) return true;
+    const sender = SIDE * (2 * flow + side);
+    const behind = this.#words[sender + END]! - seq | 0;
+    return behind >= 0 && behind <= Math.max(this.#words[(sender ^ SIDE) + WINDOW]!, LEAST_ACK_WINDOW);
   }
 
   /** What is known of a connection, for JSON. */
   save(flow: number): number[] {
-    const saved: number[] = [this.#isLoose[flow]!];
-    for (let i = 2 * flow; i < 2 * flow + 2; i++) {
-      saved.push(this.#end[i]!, this.#limit[i]!, this.#window[i]!, this.#ack[i]!);
-      saved.push(this.#scale[i]!, this.#known[i]!);
-    }
-    return saved;
+    return Array.from(this.#words.subarray(2 * SIDE * flow, 2 * SIDE * (flow + 1)));
   }
 
   /** Takes over what {@linkcode TcpTracker.save} gave. */
   restore(flow: number, saved: readonly number[]): void {
-    this.#isLoose[flow] = saved[0]!;
-    for (let side = 0; side < 2; side++) {
-      const at = 1 + 6 * side;
-      const i = 2 * flow + side;
-      this.#end[i] = saved[at]!;
-      this.#limit[i] = saved[at + 1]!;
-      this.#window[i] = saved[at + 2]!;
-      this.#ack[i] = saved[at + 3]!;
-      this.#scale[i] = Math.min(saved[at + 4]!, MOST_SCALE);
-      this.#known[i] = saved[at + 5]!;
+    const start = 2 * SIDE * flow;
+    this.#words.set(saved, start);
+    for (const side of [start, start + SIDE]) {
+      this.#words[side + SCALE] = Math.min(Math.max(this.#words[side + SCALE]!, 0), MOST_SCALE);
+      this.#words[side + WINDOW] = Math.max(this.#words[side + WINDOW]!, 0);
     }
   }
 
@@ -209,7 +183,7 @@ export class TcpTracker {
     if (state === FlowState.TimeWait || state === FlowState.Closed) return Segment.Opens;
     if (state === FlowState.SynSent) {
       // Sent again, or RFC 9293 section 3.5: both sides open at once.
-      if (isOpener) return (this.#known[receiver]! & SEEN) === 0 ? Segment.Valid : Segment.Ignored;
+      if (isOpener) return (this.#words[receiver + KNOWN]! & SEEN) === 0 ? Segment.Valid : Segment.Ignored;
       this.next = FlowState.SynReceived;
       return Segment.Valid;
     }
@@ -220,14 +194,15 @@ export class TcpTracker {
   #judgeSynAck(sender: number, receiver: number, isOpener: boolean, state: FlowState): Segment {
     if (state === FlowState.SynSent && !isOpener) {
       // A wrong acknowledgment is answered by a reset (RFC 9293 section 3.10.7.3).
-      const isAcked = isAfter(this.#ackNumber, this.#ack[receiver]!) &&
-        !isAfter(this.#ackNumber, this.#end[receiver]!);
+      const isAcked = isAfter(this.#ackNumber, this.#words[receiver + ACK]!) &&
+        !isAfter(this.#ackNumber, this.#words[receiver + END]!);
       if (!isAcked) return Segment.Ignored;
       this.next = FlowState.SynReceived;
       return Segment.Valid;
     }
     if (state === FlowState.SynReceived) {
-      const isKnown = (this.#known[sender]! & SEEN) !== 0 && this.#seqEnd === this.#end[sender];
+      const isKnown = (this.#words[sender + KNOWN]! & SEEN) !== 0 &&
+        this.#seqEnd === this.#words[sender + END];
       return isKnown ? Segment.Ignored : Segment.Invalid;
     }
     // The opener's ACK was lost.
@@ -240,18 +215,22 @@ export class TcpTracker {
     if (state === FlowState.SynSent) {
       // RFC 9293 section 3.10.7.3: it must acknowledge the SYN.
       if (isOpener) return Segment.Ignored;
-      if ((this.#kind & Tcp.Ack) === 0 || this.#ackNumber !== this.#end[receiver]) return Segment.Invalid;
+      if ((this.#kind & Tcp.Ack) === 0 || this.#ackNumber !== this.#words[receiver + END]) {
+        return Segment.Invalid;
+      }
       this.next = FlowState.Closed;
       return Segment.Valid;
     }
     const seq = this.#seqStart;
-    const isExact = (this.#known[receiver]! & ACKED) !== 0 && seq === this.#ack[receiver] ||
-      (this.#known[sender]! & SEEN) !== 0 && seq === this.#end[sender];
+    const isExact = (this.#words[receiver + KNOWN]! & ACKED) !== 0 && seq === this.#words[receiver + ACK] ||
+      (this.#words[sender + KNOWN]! & SEEN) !== 0 && seq === this.#words[sender + END];
     if (isExact) {
       this.next = FlowState.Closed;
       return Segment.Valid;
     }
-    if (this.#isLoose[flow] === 0 && !this.#isSeqInWindow(sender, receiver)) return Segment.Invalid;
+    if (this.#words[2 * SIDE * flow + LOOSE] === 0 && !this.#isSeqInWindow(sender, receiver)) {
+      return Segment.Invalid;
+    }
     if (state !== FlowState.TimeWait && state !== FlowState.Closed) this.next = FlowState.Doubted;
     return Segment.Valid;
   }
@@ -259,70 +238,78 @@ export class TcpTracker {
   #nextState(sender: number, receiver: number, isOpener: boolean, state: FlowState): FlowState {
     if (state === FlowState.Closed || state === FlowState.TimeWait) return state;
     const isFin = (this.#kind & Tcp.Fin) !== 0;
-    const hasFin = isFin || (this.#known[sender]! & FIN) !== 0;
-    const otherHasFin = (this.#known[receiver]! & FIN) !== 0;
+    const hasFin = isFin || (this.#words[sender + KNOWN]! & FIN) !== 0;
+    const otherHasFin = (this.#words[receiver + KNOWN]! & FIN) !== 0;
     if (!hasFin && !otherHasFin) {
       // The opener's ACK is what completes the handshake.
       return state === FlowState.SynReceived && !isOpener ? state : FlowState.Established;
     }
-    const otherIsAcked = this.#ackNumber === this.#end[receiver];
-    const end = isAfter(this.#seqEnd, this.#end[sender]!) ? this.#seqEnd : this.#end[sender]!;
-    const isAcked = (this.#known[receiver]! & ACKED) !== 0 && this.#ack[receiver] === end;
+    const otherIsAcked = this.#ackNumber === this.#words[receiver + END];
+    const end = isAfter(this.#seqEnd, this.#words[sender + END]!) ? this.#seqEnd : this.#words[sender + END]!;
+    const isAcked = (this.#words[receiver + KNOWN]! & ACKED) !== 0 && this.#words[receiver + ACK] === end;
     if (hasFin && otherHasFin) return isAcked && otherIsAcked ? FlowState.TimeWait : FlowState.LastAck;
     return (hasFin ? isAcked : otherIsAcked) ? FlowState.CloseWait : FlowState.FinWait;
   }
 
   #isInWindow(flow: number, sender: number, receiver: number): boolean {
-    return this.#isLoose[flow] === 1 ||
+    return this.#words[2 * SIDE * flow + LOOSE] === 1 ||
       this.#isSeqInWindow(sender, receiver) && this.#isAckInWindow(sender, receiver);
   }
 
   /** It ends no further back than a window behind what was sent, and starts no later than what may be sent. */
   #isSeqInWindow(sender: number, receiver: number): boolean {
-    if ((this.#known[sender]! & SEEN) === 0) return true;
-    return !isAfter(this.#seqStart, this.#limit[sender]!) &&
-      !isAfter(this.#end[sender]! - this.#window[receiver]!, this.#seqEnd);
+    if ((this.#words[sender + KNOWN]! & SEEN) === 0) return true;
+    return !isAfter(this.#seqStart, this.#words[sender + LIMIT]!) &&
+      !isAfter(this.#words[sender + END]! - this.#words[receiver + WINDOW]!, this.#seqEnd);
   }
 
   /** It acknowledges what was sent, and not what was long ago. */
   #isAckInWindow(sender: number, receiver: number): boolean {
-    const end = this.#end[receiver]!;
-    const oldest = end - Math.max(this.#window[sender]!, LEAST_ACK_WINDOW);
+    const end = this.#words[receiver + END]!;
+    const oldest = end - Math.max(this.#words[sender + WINDOW]!, LEAST_ACK_WINDOW);
     return !isAfter(this.#ackNumber, end) && !isAfter(oldest, this.#ackNumber);
   }
 
   /** A side's first segment, with its SYN. */
   #begin(packet: Packet, sender: number): void {
     const scale = Tcp.of(packet)?.windowScale;
-    this.#known[sender] = SEEN | (scale === undefined ? 0 : SCALED);
-    this.#scale[sender] = Math.min(scale ?? 0, MOST_SCALE);
-    this.#end[sender] = this.#seqEnd;
-    this.#ack[sender] = this.#seqStart;
+    this.#words[sender + KNOWN] = SEEN | (scale === undefined ? 0 : SCALED);
+    this.#words[sender + SCALE] = Math.min(scale ?? 0, MOST_SCALE);
+    this.#words[sender + END] = this.#seqEnd;
+    this.#words[sender + ACK] = this.#seqStart;
     // RFC 7323 section 2.2: the window of a SYN is never scaled.
-    this.#window[sender] = Math.max(this.#rawWindow, 1);
+    this.#words[sender + WINDOW] = Math.max(this.#rawWindow, 1);
     // What the other side has offered already counts.
-    const receiver = sender ^ 1;
-    const isOffered = (this.#known[receiver]! & ACKED) !== 0;
-    if (!isOffered || isAfter(this.#seqEnd, this.#limit[sender]!)) this.#limit[sender] = this.#seqEnd;
+    const receiver = sender ^ SIDE;
+    const isOffered = (this.#words[receiver + KNOWN]! & ACKED) !== 0;
+    if (!isOffered || isAfter(this.#seqEnd, this.#words[sender + LIMIT]!)) {
+      this.#words[sender + LIMIT] = this.#seqEnd;
+    }
   }
 
   #note(sender: number, receiver: number): void {
-    const window = this.#rawWindow * 2 ** this.#scale[sender]!;
-    if (window > this.#window[sender]!) this.#window[sender] = window;
-    const isFirst = (this.#known[sender]! & SEEN) === 0;
-    if (isFirst || isAfter(this.#seqEnd, this.#end[sender]!)) this.#end[sender] = this.#seqEnd;
-    this.#known[sender]! |= SEEN | ((this.#kind & Tcp.Fin) === 0 ? 0 : FIN);
-    if (isFirst || isAfter(this.#seqEnd, this.#limit[sender]!)) this.#limit[sender] = this.#seqEnd;
+    const window = this.#rawWindow << this.#words[sender + SCALE]!;
+    if (window > this.#words[sender + WINDOW]!) this.#words[sender + WINDOW] = window;
+    const isFirst = (this.#words[sender + KNOWN]! & SEEN) === 0;
+    if (isFirst || isAfter(this.#seqEnd, this.#words[sender + END]!)) {
+      this.#words[sender + END] = this.#seqEnd;
+    }
+    this.#words[sender + KNOWN]! |= SEEN | ((this.#kind & Tcp.Fin) === 0 ? 0 : FIN);
+    if (isFirst || isAfter(this.#seqEnd, this.#words[sender + LIMIT]!)) {
+      this.#words[sender + LIMIT] = this.#seqEnd;
+    }
     this.#noteAck(sender, receiver, window);
   }
 
   #noteAck(sender: number, receiver: number, window: number): void {
     const ack = this.#ackNumber;
-    if ((this.#known[sender]! & ACKED) === 0 || isAfter(ack, this.#ack[sender]!)) this.#ack[sender] = ack;
-    this.#known[sender]! |= ACKED;
+    if ((this.#words[sender + KNOWN]! & ACKED) === 0 || isAfter(ack, this.#words[sender + ACK]!)) {
+      this.#words[sender + ACK] = ack;
+    }
+    this.#words[sender + KNOWN]! |= ACKED;
     // A closed window is probed by one byte (RFC 9293 section 3.8.6.1).
-    const limit = ack + Math.max(window, 1) >>> 0;
-    if (isAfter(limit, this.#limit[receiver]!)) this.#limit[receiver] = limit;
+    const limit = ack + Math.max(window, 1) | 0;
+    if (isAfter(limit, this.#words[receiver + LIMIT]!)) this.#words[receiver + LIMIT] = limit;
   }
 }
 

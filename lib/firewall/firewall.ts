@@ -16,6 +16,7 @@ import { type Decision, Explanation } from "./_explanation.ts";
 import { type CompiledRule, RuleSet } from "./_rule_set.ts";
 import { FORMAT, readSaved, type SavedFirewall } from "./_saved.ts";
 import { Finding, Tracker } from "./_tracker.ts";
+import { TIMEOUTS } from "./flow_state.ts";
 import { type FirewallRule, type FirewallVerdict, formatRules } from "./rule.ts";
 
 // Specification: Multicast Listener Discovery, RFC 2710 section 3 and RFC 3810 section 5
@@ -29,12 +30,13 @@ const NEIGHBOR_HOP_LIMIT = 255;
 
 // Implementation
 const CAPACITY = 65_536;
-/** The shortest time from one tick to the next (ms). */
+/** The shortest and the longest time from one tick to the next, as long as there are flows (ms). */
 const TICK = 1000;
+const LONGEST_TICK = 10_000;
 /** Flows that one call of `expire` forgets at most, after which there may be more. */
 const EXPIRED_LIMIT = 1024;
 /** What else than rules lets packets pass, behind the rules in the counters. */
-const OTHERS = ["default outbound", "default inbound", "neighbors", "fragments"] as const;
+const OTHERS = ["outbound", "inbound", "neighbors", "fragments"] as const;
 
 /** Options for {@linkcode Firewall}. */
 export interface FirewallOptions {
@@ -105,7 +107,7 @@ export interface RuleReport extends RuleCounters {
  * Timers are Linux': SYN 120 s, handshake 60 s, connections 5 days, FIN 120 s, half-closed 60 s, last ACK 30 s, after
  * the end 120 s, after a reset 10 s; UDP 30 s, streams 120 s; ICMP 30 s; others 600 s.
  *
- * **Counters**: `rules`, `others`, `size`, `evicted`. Reasons: `rule NAME` or `rule NUMBER`, `no rule`, `invalid`,
+ * **Counters**: `rules`, `defaults`, `size`, `evicted`. Reasons: `rule NAME` or `rule NUMBER`, `no rule`, `invalid`,
  * `no first fragment`, `malformed`.
  *
  * **Limits**: fragments that come before their first one are dropped; reassemble in front of the firewall where that
@@ -174,7 +176,7 @@ export class Firewall implements Stage {
     this.#errors = new IcmpErrors(errors);
     this.#labels = [
       ...this.#rules.rules.map(({ text }) => text),
-      ...OTHERS.map((other, i) => i < 2 ? `${other} ${this.#defaults[i]}` : other),
+      ...OTHERS.map((other, i) => i < 2 ? `default ${other} ${this.#defaults[i]}` : other),
     ];
     this.#packets = new Float64Array(this.#labels.length);
     this.#bytes = new Float64Array(this.#labels.length);
@@ -206,8 +208,8 @@ export class Firewall implements Stage {
     }));
   }
 
-  /** What the defaults decided, what neighbors said, and fragments behind their first; allocates. */
-  get others(): Record<typeof OTHERS[number], RuleCounters> {
+  /** The counters of the defaults, of what neighbors say, and of fragments behind their first; allocates. */
+  get defaults(): Record<typeof OTHERS[number], RuleCounters> {
     const first = this.#rules.rules.length;
     return Object.fromEntries(
       OTHERS.map((other, i) => [other, {
@@ -232,7 +234,7 @@ export class Firewall implements Stage {
     if (expired >= EXPIRED_LIMIT) return 0;
     const due = Math.min(flows.due(this.#now), fragments.due(this.#now));
     this.#isTicking = due < Infinity;
-    return this.#isTicking ? Math.max(TICK, due) : undefined;
+    return this.#isTicking ? Math.min(Math.max(TICK, due), LONGEST_TICK) : undefined;
   }
 
   /**
@@ -264,7 +266,10 @@ export class Firewall implements Stage {
     return `${rules === "" ? "" : `${rules}\n`}default outbound ${outbound}, inbound ${inbound}`;
   }
 
-  /** The flows, and what let them through. Rates and counters are not saved. */
+  /**
+   * The flows, and what let them through. Rates and counters are not saved, and neither are fragments. For how long
+   * a flow has been idle is known to 10 s while nothing passes.
+   */
   save(): SavedFirewall {
     // What was restored and has seen no packet since is still to be taken over.
     if (this.#saved !== undefined) return this.#saved;
@@ -272,7 +277,8 @@ export class Firewall implements Stage {
     return {
       format: FORMAT,
       labels: this.#labels,
-      flows: Array.from(flows, (flow) => this.#tracker.save(flow, this.#now)),
+      flows: Array.from(flows, (flow) => this.#tracker.save(flow, this.#now))
+        .filter(({ idle, state }) => idle < TIMEOUTS[state]!),
     };
   }
 
