@@ -36,6 +36,5 @@ export default script(import.meta, options, async (tunnel) => {
   console.log(`${firewall}`);
   await tunnel.use(firewall).run();
   for (const { text, packets } of firewall.rules) console.log(`${packets} packets: ${text}`);
-  const { outbound, inbound } = firewall.defaults;
-  console.log(`${outbound.packets} packets by default outbound, ${inbound.packets} inbound`);
+  console.log(`${firewall.defaults.inbound.packets} packets of other kinds came in and were dropped`);
 });
