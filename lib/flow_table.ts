@@ -85,7 +85,11 @@ export class FlowTable {
   #free = 0;
   #size = 0;
 
-  /** @throws {RangeError} when an option is out of its range. */
+  /**
+   * An empty table.
+   *
+   * @throws {RangeError} when an option is out of its range.
+   */
   constructor(options: FlowTableOptions) {
     const { timeouts, capacity = CAPACITY, forget, seed = crypto.getRandomValues(new Uint32Array(2)) } =
       options;

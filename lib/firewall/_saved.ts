@@ -5,13 +5,14 @@ import type { SavedFlow } from "./_tracker.ts";
 import { STATE_NAMES, TIMEOUTS } from "./flow_state.ts";
 
 // Implementation
+/** Tells a firewall's state from others. */
 export const FORMAT = "warren firewall 1";
 const PROTOCOL_TCP = 6;
 
 /** What {@linkcode Firewall.save} gives. */
 export interface SavedFirewall {
   /** Tells it from other stages' states. */
-  readonly format: typeof FORMAT;
+  readonly format: "warren firewall 1";
   /** What let flows pass; a flow's `note` is a place in it. */
   readonly labels: readonly string[];
   /** From the longest idle one on. */

@@ -64,13 +64,17 @@ export interface TrackerOptions {
 export interface SavedFlow {
   /** The key's words. */
   readonly key: number[];
+  /** Its state. */
   readonly state: FlowState;
+  /** Which way its first packet went. */
   readonly opener: Direction;
-  /** What the firewall noted. */
+  /** What let it through: a place in the saved labels. */
   readonly note: number;
-  /** For how long it has been idle, and known (milliseconds). */
+  /** For how long it has been idle (milliseconds). */
   readonly idle: number;
+  /** For how long it has been known (milliseconds). */
   readonly age: number;
+  /** The numbers and windows of both sides, when it is a TCP connection. */
   readonly tcp?: number[];
 }
 

@@ -209,7 +209,7 @@ export class Firewall implements Stage {
   }
 
   /** The counters of the defaults, of what neighbors say, and of fragments behind their first; allocates. */
-  get defaults(): Record<typeof OTHERS[number], RuleCounters> {
+  get defaults(): Record<"outbound" | "inbound" | "neighbors" | "fragments", RuleCounters> {
     const first = this.#rules.rules.length;
     return Object.fromEntries(
       OTHERS.map((other, i) => [other, {
