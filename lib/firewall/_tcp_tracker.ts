@@ -38,6 +38,7 @@ const ACK = 3; // the highest number that it has acknowledged; before there is o
 const SCALE = 4; // by how many bits its windows are shifted
 const KNOWN = 5; // bits, below
 const LOOSE = 6; // of the first side: whether windows cannot be told, since the beginning was not seen
+const REOPENS = 7; // the number behind a SYN of its own that came within the connection
 /** What is known of a side, as bits. */
 const SEEN = 1; // it has sent something
 const ACKED = 2; // it has acknowledged something
@@ -145,6 +146,12 @@ export class TcpTracker {
     const receiver = sender ^ SIDE;
     // Of a fragment the end is not known; of two that open at once, who offers what.
     const opensToo = this.#kind === Tcp.Syn && this.next === FlowState.SynReceived;
+    if (this.#kind === SYN_ACK && this.#answersReopening(receiver)) {
+      this.#words[receiver + END] = this.#words[receiver + LIMIT] = this.#ackNumber;
+      this.#words[receiver + KNOWN] = SEEN;
+      this.#words[receiver + REOPENS] = 0;
+      this.#words[2 * SIDE * flow + LOOSE] = 1;
+    }
     if (!this.#isWhole || opensToo) this.#words[2 * SIDE * flow + LOOSE] = 1;
     if ((this.#kind & Tcp.Syn) !== 0) this.#begin(packet, sender);
     // A reset's numbers may be made up.
@@ -154,6 +161,11 @@ export class TcpTracker {
       this.#words[sender + SCALE] = this.#words[receiver + SCALE] = 0;
     }
     this.#noteAck(sender, receiver, this.#rawWindow);
+  }
+
+  /** Notes a segment that was judged last, and ignored. */
+  ignore(flow: number, side: number): void {
+    if (this.#kind === Tcp.Syn) this.#words[SIDE * (2 * flow + side) + REOPENS] = this.#seqEnd;
   }
 
   /** Whether a segment with this number may be one that this side has sent lately: an ICMP error says so. */
@@ -205,6 +217,11 @@ export class TcpTracker {
         this.#seqEnd === this.#words[sender + END];
       return isKnown ? Segment.Ignored : Segment.Invalid;
     }
+    // The other side knew nothing of the connection, and the opener has begun anew.
+    if (!isOpener && this.#answersReopening(receiver)) {
+      this.next = FlowState.SynReceived;
+      return Segment.Valid;
+    }
     // The opener's ACK was lost.
     const isOver = state === FlowState.TimeWait || state === FlowState.Closed;
     return isOpener || isOver ? Segment.Invalid : Segment.Ignored;
@@ -222,7 +239,8 @@ export class TcpTracker {
       return Segment.Valid;
     }
     const seq = this.#seqStart;
-    const isExact = (this.#words[receiver + KNOWN]! & ACKED) !== 0 && seq === this.#words[receiver + ACK] ||
+    const isExact = !isOpener && this.#answersReopening(receiver) ||
+      (this.#words[receiver + KNOWN]! & ACKED) !== 0 && seq === this.#words[receiver + ACK] ||
       (this.#words[sender + KNOWN]! & SEEN) !== 0 && seq === this.#words[sender + END];
     if (isExact) {
       this.next = FlowState.Closed;
@@ -233,6 +251,12 @@ export class TcpTracker {
     }
     if (state !== FlowState.TimeWait && state !== FlowState.Closed) this.next = FlowState.Doubted;
     return Segment.Valid;
+  }
+
+  /** Whether it acknowledges a SYN that came within the connection. */
+  #answersReopening(receiver: number): boolean {
+    const reopens = this.#words[receiver + REOPENS]!;
+    return reopens !== 0 && (this.#kind & Tcp.Ack) !== 0 && this.#ackNumber === reopens;
   }
 
   #nextState(sender: number, receiver: number, isOpener: boolean, state: FlowState): FlowState {

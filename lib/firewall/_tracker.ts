@@ -166,7 +166,10 @@ export class Tracker {
       else this.fragments.touch(known, now);
     }
     if (finding === Finding.Established) {
-      if (this.#isIgnored) return;
+      if (this.#isIgnored) {
+        if (this.#isTcp) this.#tcp.ignore(this.flow, direction);
+        return;
+      }
       if (this.#isTcp) this.#tcp.commit(packet, this.flow, direction);
       this.flows.touch(this.flow, now, this.#next);
     } else if (finding === Finding.New && this.isTracked) {

@@ -50,7 +50,7 @@ export interface FirewallOptions {
     readonly outbound?: FirewallVerdict;
     readonly inbound?: FirewallVerdict;
   };
-  /** How many flows there is room for: about 200 bytes each. @default {65536} */
+  /** How many flows there is room for: about 170 bytes each. @default {65536} */
   readonly capacity?: number;
   /** Whether TCP connections are taken up whose beginning was not seen, with unknown windows. @default {false} */
   readonly midStream?: boolean;
@@ -111,10 +111,11 @@ export interface RuleReport extends RuleCounters {
  * `no first fragment`, `malformed`.
  *
  * **Limits**: fragments that come before their first one are dropped; reassemble in front of the firewall where that
- * happens. Overlapping fragments are the receiver's affair (RFC 5722), but none may overwrite a TCP header. Of
- * fragmented TCP segments, and connections that both sides open at once, windows are not checked. Transport
- * checksums are not looked at. Of several workers, one knows all packets between two addresses, and the others hand
- * them over; rates hold for each worker, and so does `capacity`. SCTP and DCCP are known by their ports alone.
+ * happens. Overlapping fragments are the receiver's affair (RFC 5722), but none may overwrite a TCP header. Windows
+ * are not checked in connections that both sides open at once, that are opened again within an old one between the
+ * same ports, or of which a segment was fragmented. Transport checksums are not looked at. Of several workers, one
+ * knows all packets between two addresses, and the others hand them over; rates and `capacity` hold for each worker.
+ * SCTP and DCCP are known by their ports alone.
  *
  * @example A web server that its administrator reaches
  * ```ts
