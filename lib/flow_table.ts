@@ -20,6 +20,11 @@ export interface FlowTableOptions {
    * numbers, from 0: the lower, the sooner a flow makes room for another one.
    */
   readonly timeouts: readonly number[];
+  /**
+   * What a flow is worth, by its state: the lower, the sooner it makes room for another one, and of equal ones
+   * the one that has been idle for longest. @default {each state's own number}
+   */
+  readonly worth?: readonly number[];
   /** How many flows there is room for, up to 2 to the 24th. @default {65536} */
   readonly capacity?: number;
   /** Called with the number of each flow that is about to be forgotten, whyever. */
@@ -31,7 +36,8 @@ export interface FlowTableOptions {
 /**
  * Flows by their keys. Each one has a number below {@linkcode FlowTable.capacity} while it is known, for the caller's
  * own arrays; a state, which has a timeout; and the time when it was last seen. A full table forgets the flow that
- * has been idle for longest among those in the lowest state. Nothing is allocated once it is made: 90 bytes a flow.
+ * has been idle for longest among those in the lowest state, or in those of the lowest worth. Nothing is allocated once
+ * it is made: 90 bytes a flow.
  *
  * @example Counting packets by flow
  * ```ts
@@ -61,6 +67,7 @@ export class FlowTable {
   /** How many flows there is room for. */
   readonly capacity: number;
   readonly #timeouts: Float64Array;
+  readonly #worth: Float64Array;
   readonly #forget: ((flow: number) => void) | undefined;
   readonly #key0: number;
   readonly #key1: number;
@@ -80,13 +87,14 @@ export class FlowTable {
   #size = 0;
 
   /**
-   * A table without flows.
+   * An empty table.
    *
    * @throws {RangeError} when an option is out of its range.
    */
   constructor(options: FlowTableOptions) {
     const { timeouts, capacity = CAPACITY, forget, seed = crypto.getRandomValues(new Uint32Array(2)) } =
       options;
+    const { worth = timeouts.map((_, state) => state) } = options;
     if (!Number.isInteger(capacity) || capacity < 1 || capacity > MAX_CAPACITY) {
       throw new RangeError(`Cannot make a table of ${capacity} flows: 1 to ${MAX_CAPACITY} are possible`);
     }
@@ -95,8 +103,14 @@ export class FlowTable {
         `Cannot make a table with timeouts of ${timeouts.join(", ")} ms: 1 to 256 above 0 are`,
       );
     }
+    if (worth.length !== timeouts.length || !worth.every((value) => Number.isFinite(value))) {
+      throw new RangeError(
+        `Cannot make a table with worths of ${worth.join(", ")}: ${timeouts.length} numbers are needed`,
+      );
+    }
     this.capacity = capacity;
     this.#timeouts = Float64Array.from(timeouts);
+    this.#worth = Float64Array.from(worth);
     this.#forget = forget;
     [this.#key0, this.#key1] = seed as [number, number];
     const { length } = scratch.words;
@@ -290,9 +304,17 @@ export class FlowTable {
   }
 
   #leastWorth(): number {
-    let ring = this.capacity;
-    while (this.#newer[ring] === ring) ring++;
-    return this.#newer[ring]!;
+    let least = NONE;
+    let leastWorth = Infinity;
+    for (let state = 0; state < this.#worth.length; state++) {
+      const flow = this.#newer[this.capacity + state]!;
+      const worth = this.#worth[state]!;
+      if (flow >= this.capacity || worth > leastWorth) continue;
+      if (worth === leastWorth && this.#seen[flow]! >= this.#seen[least]!) continue;
+      least = flow;
+      leastWorth = worth;
+    }
+    return least;
   }
 
   #link(flow: number, state: number, now: number): void {

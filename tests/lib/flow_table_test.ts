@@ -209,3 +209,22 @@ Deno.test("FlowTable refuses capacities and timeouts that make no sense", () => 
   for (const capacity of [0, 1.5, 2 ** 24 + 1, NaN]) throws(() => table({ capacity }), RangeError);
   for (const timeouts of [[], [0], [1, NaN]]) throws(() => table({ timeouts }), RangeError);
 });
+
+Deno.test("FlowTable.add() makes room among states of the lowest worth by age alone", () => {
+  const flows = table({ timeouts: [100, 100, 100], worth: [0, 1, 0] });
+  const first = flows.add(keyOf(0), 2, 0);
+  flows.add(keyOf(1), 0, 1);
+  flows.add(keyOf(2), 1, 0);
+  const last = flows.add(keyOf(3), 2, 2);
+  flows.add(keyOf(4), 1, 3);
+  equal(flows.has(first) && flows.stateOf(first) === 2, false);
+  flows.add(keyOf(5), 1, 4);
+  equal(flows.find(keyOf(1), 4), -1);
+  flows.add(keyOf(6), 1, 5);
+  deepEqual([1, 2, 3, 4, 5, 6].map((number) => flows.find(keyOf(number), 5) >= 0), [
+    ...[false, true, false, true, true, true],
+  ]);
+  ok(last >= 0);
+  throws(() => table({ timeouts: [1, 2], worth: [1] }), RangeError);
+  throws(() => table({ timeouts: [1], worth: [NaN] }), RangeError);
+});

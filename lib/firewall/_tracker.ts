@@ -1,0 +1,388 @@
+/**
+ * Which flow a packet belongs to, and what it means to it. A flow's key is the one of its packets that go out, so
+ * that both directions find it.
+ *
+ *     packet ─► key ─┬─ a flow's packet ──► its flow ─► its protocol's rules ─► New, Established or Invalid
+ *                    ├─ an ICMP error ────► the quoted packet's flow ─────────► Related or Invalid
+ *                    └─ a later fragment ─► its first fragment ───────────────► Fragment or Orphan
+ */
+
+import {
+  IPV4_DST,
+  IPV4_ID,
+  IPV4_SRC,
+  IPV6_DST,
+  IPV6_HEADER,
+  IPV6_SRC,
+  TCP_OPTIONS,
+  TCP_SEQ,
+} from "../_header_fields.ts";
+import { Direction, type Packet } from "../core/mod.ts";
+import { FlowKey, FlowKind } from "../flow_key.ts";
+import { FlowTable } from "../flow_table.ts";
+import { Icmpv4 } from "../icmpv4.ts";
+import { Icmpv6 } from "../icmpv6.ts";
+import { Ip, Protocol } from "../ip.ts";
+import { Segment, TcpTracker } from "./_tcp_tracker.ts";
+import { FlowState, TIMEOUTS, WORTH } from "./flow_state.ts";
+
+// Specification: RFC 791 section 2.3, RFC 8200 section 4.5
+const FRAGMENT_TIMEOUT = 30_000;
+const IPV6_FRAGMENT_ID = 4;
+/** Linux' nf_conntrack_proto_udp: from when on an answered flow is a stream (ms). */
+const STREAM_AGE = 2000;
+
+// Implementation
+const FRAGMENTS = 1024;
+/** Beside the version in the first word of a key: fragments of packets that come in. */
+const INBOUND_FRAGMENT = 1 << 16;
+/** In the place of an ICMP key's second port: which question, and who asks. */
+const TIMESTAMP = 2;
+const ASKED_OUTSIDE = 1;
+
+/** What a packet is to the flows that are known. The first four are what rules call `state`. */
+export const Finding = {
+  New: 0,
+  Established: 1,
+  Related: 2,
+  Invalid: 3,
+  Fragment: 4,
+  Orphan: 5,
+  Malformed: 6,
+} as const;
+/** One of {@linkcode Finding}'s values. */
+export type Finding = typeof Finding[keyof typeof Finding];
+
+/** What a {@linkcode Tracker} is made of. */
+export interface TrackerOptions {
+  readonly capacity: number;
+  readonly midStream: boolean;
+  readonly seed: readonly [number, number] | undefined;
+}
+
+/** One flow, as JSON holds it. */
+export interface SavedFlow {
+  /** The key's words. */
+  readonly key: number[];
+  /** Its state. */
+  readonly state: FlowState;
+  /** Which way its first packet went. */
+  readonly opener: Direction;
+  /** What let it through: a place in the saved labels. */
+  readonly note: number;
+  /** For how long it has been idle (milliseconds). */
+  readonly idle: number;
+  /** For how long it has been known (milliseconds). */
+  readonly age: number;
+  /** The numbers and windows of both sides, when it is a TCP connection. */
+  readonly tcp?: number[];
+}
+
+/** The flows of a firewall. */
+export class Tracker {
+  /** The flows. */
+  readonly flows: FlowTable;
+  /** First fragments that have passed. */
+  readonly fragments: FlowTable;
+  /** The flow that the last packet belongs to, or is about; -1 for none. */
+  flow = -1;
+  /** Whether the last packet is one of which a flow can be kept. */
+  isTracked = false;
+  /** Why the last packet was found invalid. */
+  why = "";
+  /** How many flows made room for others. */
+  evicted = 0;
+  /** A number of the caller's for each flow. */
+  readonly notes: Int32Array;
+
+  readonly #key = new FlowKey();
+  readonly #fragmentKey = new FlowKey();
+  readonly #tcp: TcpTracker;
+  readonly #openers: Uint8Array;
+  readonly #opened: Float64Array;
+  readonly #midStream: boolean;
+  // What was found of the last packet.
+  #next: FlowState = FlowState.OtherUnreplied;
+  #isTcp = false;
+  #isIgnored = false;
+  #startsFragments = false;
+
+  constructor({ capacity, midStream, seed }: TrackerOptions) {
+    this.flows = new FlowTable({ timeouts: TIMEOUTS, worth: WORTH, capacity, ...seed && { seed } });
+    this.fragments = new FlowTable({
+      timeouts: [FRAGMENT_TIMEOUT],
+      capacity: FRAGMENTS,
+      ...seed && { seed },
+    });
+    this.notes = new Int32Array(capacity);
+    this.#tcp = new TcpTracker(capacity);
+    this.#openers = new Uint8Array(capacity);
+    this.#opened = new Float64Array(capacity);
+    this.#midStream = midStream;
+  }
+
+  /** Finds what a packet is, and notes nothing of it. */
+  look(packet: Packet, direction: Direction, now: number): Finding {
+    this.flow = -1;
+    this.isTracked = false;
+    this.#isTcp = false;
+    this.#isIgnored = false;
+    this.#startsFragments = false;
+    const key = this.#key;
+    const kind = key.read(packet);
+    const ip = Ip.of(packet);
+    if (ip === undefined) return Finding.Malformed;
+    if (kind === FlowKind.None) return this.#lookAtRest(packet, ip, direction, now);
+    if (kind === FlowKind.Error) return this.#lookAtError(packet, ip, direction, now);
+    this.#startsFragments = ip.isFragment;
+    if (direction === Direction.Inbound) key.reverse();
+    const { protocol } = key;
+    if (protocol === Protocol.Tcp) return this.#lookAtTcp(packet, ip, direction, now);
+    if (protocol === (ip.version === 4 ? Protocol.Icmp : Protocol.Icmpv6)) {
+      return this.#lookAtIcmp(packet, ip, direction, now);
+    }
+    this.isTracked = true;
+    const isUdp = protocol === Protocol.Udp || protocol === Protocol.UdpLite;
+    const flow = this.flow = this.flows.find(key, now);
+    if (flow < 0) {
+      this.#next = isUdp ? FlowState.UdpUnreplied : FlowState.OtherUnreplied;
+      return Finding.New;
+    }
+    const state = this.#next = this.flows.stateOf(flow) as FlowState;
+    const isReply = direction !== this.#openers[flow];
+    if (!isUdp) {
+      if (isReply) this.#next = FlowState.OtherReplied;
+    } else if (state === FlowState.UdpUnreplied) {
+      if (isReply) this.#next = FlowState.UdpReplied;
+    } else if (now - this.#opened[flow]! > STREAM_AGE) this.#next = FlowState.UdpStream;
+    return Finding.Established;
+  }
+
+  /** Notes that the packet that was looked at last has passed; `note` is for the flow that it begins. */
+  commit(packet: Packet, finding: Finding, direction: Direction, now: number, note: number): void {
+    if (this.#startsFragments && this.#readFragment(packet, direction)) {
+      const known = this.fragments.find(this.#fragmentKey, now);
+      if (known < 0) this.fragments.add(this.#fragmentKey, 0, now);
+      else this.fragments.touch(known, now);
+    }
+    if (finding === Finding.Established) {
+      if (this.#isIgnored) {
+        if (this.#isTcp) this.#tcp.ignore(this.flow, direction);
+        return;
+      }
+      if (this.#isTcp) this.#tcp.commit(packet, this.flow, direction);
+      this.flows.touch(this.flow, now, this.#next);
+    } else if (finding === Finding.New && this.isTracked) {
+      if (this.flow >= 0) this.flows.remove(this.flow);
+      if (this.flows.size === this.flows.capacity) this.evicted++;
+      const flow = this.flow = this.flows.add(this.#key, this.#next, now);
+      this.#openers[flow] = direction;
+      this.#opened[flow] = now;
+      this.notes[flow] = note;
+      if (this.#isTcp) this.#tcp.open(packet, flow, direction);
+    }
+  }
+
+  /** Notes that the packet that was looked at last has not passed: fragments of it do not, either. */
+  refuse(packet: Packet, direction: Direction, now: number): void {
+    if (!this.#startsFragments || !this.#readFragment(packet, direction)) return;
+    const known = this.fragments.find(this.#fragmentKey, now);
+    if (known >= 0) this.fragments.remove(known);
+  }
+
+  /**
+   * Which of so many workers knows the packet that was looked at last: the same one for all packets between two
+   * addresses, in both directions, and for errors about them.
+   */
+  owner(count: number): number {
+    const { words, length } = this.#key;
+    let hash = 0;
+    for (let i = 1; i < length - 1; i++) hash ^= words[i]!;
+    hash = Math.imul(hash ^ hash >>> 16, 0x45d9f3b);
+    return ((hash ^ hash >>> 15) >>> 0) % count;
+  }
+
+  /** Which way the first packet of a flow went. */
+  openerOf(flow: number): Direction {
+    return this.#openers[flow] as Direction;
+  }
+
+  /** The flow that a key of an outbound packet tells; for the caller to read. */
+  keyOf(flow: number): FlowKey {
+    this.flows.readKey(flow, this.#key);
+    return this.#key;
+  }
+
+  /** A flow as JSON holds it. */
+  save(flow: number, now: number): SavedFlow {
+    const key = this.keyOf(flow);
+    return {
+      key: Array.from(key.words.subarray(0, key.length)),
+      state: this.flows.stateOf(flow) as FlowState,
+      opener: this.openerOf(flow),
+      note: this.notes[flow]!,
+      idle: now - this.flows.seenAt(flow),
+      age: now - this.#opened[flow]!,
+      ...key.protocol === Protocol.Tcp && { tcp: this.#tcp.save(flow) },
+    };
+  }
+
+  /** Takes over a flow that {@linkcode Tracker.save} gave; one that is known already stays. */
+  restore({ key, state, opener, note, idle, age, tcp }: SavedFlow, now: number): void {
+    this.#key.length = key.length;
+    this.#key.words.set(key);
+    if (this.flows.find(this.#key, now) >= 0) return;
+    const flow = this.flows.add(this.#key, state, now - idle);
+    this.#openers[flow] = opener;
+    this.#opened[flow] = now - age;
+    this.notes[flow] = note;
+    if (tcp !== undefined) this.#tcp.restore(flow, tcp);
+  }
+
+  #lookAtTcp(packet: Packet, ip: Ip, direction: Direction, now: number): Finding {
+    this.#isTcp = true;
+    const flow = this.flow = this.flows.find(this.#key, now);
+    if (!this.#tcp.read(packet, ip.payloadOffset, ip.payloadLength, !ip.isFragment)) {
+      this.why = "its TCP header makes no sense";
+      return Finding.Invalid;
+    }
+    if (flow >= 0) {
+      const state = this.flows.stateOf(flow) as FlowState;
+      const segment = this.#tcp.judge(flow, direction, this.#openers[flow]!, state);
+      this.#next = this.#tcp.next;
+      this.#isIgnored = segment === Segment.Ignored;
+      this.isTracked = true;
+      if (segment === Segment.Invalid) {
+        this.why = "it is outside of its connection's window, or not of its state";
+        return Finding.Invalid;
+      }
+      if (segment !== Segment.Opens) return Finding.Established;
+    }
+    if (!this.#tcp.opens(this.#midStream)) {
+      this.why = "it begins no connection, and is of none";
+      return Finding.Invalid;
+    }
+    this.isTracked = true;
+    this.#next = this.#tcp.next;
+    return Finding.New;
+  }
+
+  #lookAtIcmp(packet: Packet, ip: Ip, direction: Direction, now: number): Finding {
+    const type = packet.bytes[ip.payloadOffset]!;
+    const isRequest = isQuestion(ip.version, type);
+    // Messages that ask nothing have no flow, and rules decide about each.
+    if (!isRequest && !isAnswer(ip.version, type)) return Finding.New;
+    this.isTracked = true;
+    const asker = isRequest === (direction === Direction.Outbound) ? Direction.Outbound : Direction.Inbound;
+    const flow = this.flow = this.#findIcmp(ip.version, type, asker, now);
+    if (flow >= 0) {
+      const wasAnswered = this.flows.stateOf(flow) === FlowState.IcmpReplied;
+      this.#next = wasAnswered || !isRequest ? FlowState.IcmpReplied : FlowState.IcmpUnreplied;
+      return Finding.Established;
+    }
+    this.#next = FlowState.IcmpUnreplied;
+    if (isRequest) return Finding.New;
+    this.isTracked = false;
+    this.why = "it answers no request that is known";
+    return Finding.Invalid;
+  }
+
+  #findIcmp(version: number, type: number, asker: Direction, now: number): number {
+    const isTimestamp = version === 4 &&
+      (type === Icmpv4.TimestampRequest || type === Icmpv4.TimestampReply);
+    this.#key.dstPort = (isTimestamp ? TIMESTAMP : 0) | (asker === Direction.Inbound ? ASKED_OUTSIDE : 0);
+    return this.flows.find(this.#key, now);
+  }
+
+  /** An error goes against the packet that it is about. */
+  #lookAtError(packet: Packet, ip: Ip, direction: Direction, now: number): Finding {
+    const { bytes, view } = packet;
+    const { version } = ip;
+    const type = bytes[ip.payloadOffset]!;
+    // These change where packets go, and RFC 6633 and RFC 1122 let a host ignore them: rules decide about each.
+    if (version === 4 && (type === Icmpv4.Redirect || type === Icmpv4.SourceQuench)) return Finding.New;
+    this.why = "it is an error about no flow that is known";
+    const key = this.#key;
+    if (direction === Direction.Outbound) key.reverse();
+    const { quotedOffset } = (version === 4 ? Icmpv4.of(packet) : Icmpv6.of(packet))!;
+    const quotedVersion = bytes[quotedOffset]! >> 4;
+    if (quotedVersion !== version) return Finding.Invalid;
+    const at = quotedOffset + (version === 4 ? (bytes[quotedOffset]! & 0x0f) << 2 : IPV6_HEADER);
+    const quotedDirection = direction === Direction.Outbound ? Direction.Inbound : Direction.Outbound;
+    const { protocol } = key;
+    let flow: number;
+    if (protocol === (version === 4 ? Protocol.Icmp : Protocol.Icmpv6)) {
+      const quotedType = bytes[at]!;
+      const isRequest = isQuestion(version, quotedType);
+      if (!isRequest && !isAnswer(version, quotedType)) return Finding.Invalid;
+      flow = this.#findIcmp(version, quotedType, isRequest ? quotedDirection : direction, now);
+    } else flow = this.flows.find(key, now);
+    if (flow < 0) return Finding.Invalid;
+    // RFC 5927 section 4.1: who does not see the connection does not know its numbers.
+    if (
+      protocol === Protocol.Tcp && !this.#tcp.hasSent(flow, quotedDirection, view.getUint32(at + TCP_SEQ))
+    ) {
+      this.why = "it is an error about a segment that was not sent";
+      return Finding.Invalid;
+    }
+    this.flow = flow;
+    return Finding.Related;
+  }
+
+  /** What has no ports of its own: a later fragment, an error whose quotation is too short, a header cut short. */
+  #lookAtRest(packet: Packet, ip: Ip, direction: Direction, now: number): Finding {
+    if (ip.fragmentOffset === 0) {
+      const isIcmp = ip.protocol === (ip.version === 4 ? Protocol.Icmp : Protocol.Icmpv6);
+      if (!isIcmp || packet.malformed) return Finding.Malformed;
+      this.why = "it is an error about a packet that it does not quote";
+      return Finding.Invalid;
+    }
+    // RFC 1858 section 4.2: it would overwrite the header that was decided about.
+    if (ip.protocol === Protocol.Tcp && ip.fragmentOffset < TCP_OPTIONS) return Finding.Malformed;
+    if (!this.#readFragment(packet, direction)) return Finding.Malformed;
+    this.#key.length = this.#fragmentKey.length;
+    this.#key.words.set(this.#fragmentKey.words);
+    return this.fragments.find(this.#fragmentKey, now) < 0 ? Finding.Orphan : Finding.Fragment;
+  }
+
+  /** Fills in what the fragments of a packet share (RFC 791 section 2.3, RFC 8200 section 4.5). */
+  #readFragment(packet: Packet, direction: Direction): boolean {
+    const { view } = packet;
+    const ip = Ip.of(packet);
+    if (ip === undefined) return false;
+    const key = this.#fragmentKey;
+    const { words } = key;
+    const inbound = direction === Direction.Inbound ? INBOUND_FRAGMENT : 0;
+    if (ip.version === 4) {
+      key.length = 4;
+      words[0] = inbound | 4 << 8 | ip.protocol;
+      words[1] = view.getUint32(ip.start + IPV4_SRC);
+      words[2] = view.getUint32(ip.start + IPV4_DST);
+      words[3] = view.getUint16(ip.start + IPV4_ID);
+      return true;
+    }
+    const header = ip.extension(Protocol.Fragment);
+    if (header < 0) return false;
+    key.length = 10;
+    // Behind the first fragment's header there may be others before the upper layer.
+    words[0] = inbound | 6 << 8;
+    for (let i = 0; i < 4; i++) {
+      words[1 + i] = view.getUint32(ip.start + IPV6_SRC + 4 * i);
+      words[5 + i] = view.getUint32(ip.start + IPV6_DST + 4 * i);
+    }
+    words[9] = view.getUint32(header + IPV6_FRAGMENT_ID);
+    return true;
+  }
+}
+
+function isQuestion(version: number, type: number): boolean {
+  return version === 4
+    ? type === Icmpv4.EchoRequest || type === Icmpv4.TimestampRequest
+    : type === Icmpv6.EchoRequest;
+}
+
+function isAnswer(version: number, type: number): boolean {
+  return version === 4
+    ? type === Icmpv4.EchoReply || type === Icmpv4.TimestampReply
+    : type === Icmpv6.EchoReply;
+}

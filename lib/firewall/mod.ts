@@ -1,0 +1,16 @@
+/** A stateful firewall, its rules as data, and why it decides as it does. */
+
+export type { Decision, Explanation } from "./_explanation.ts";
+export type { SavedFirewall } from "./_saved.ts";
+export type { SavedFlow } from "./_tracker.ts";
+export { Firewall, type FirewallOptions, type RuleCounters, type RuleReport } from "./firewall.ts";
+export { FlowState } from "./flow_state.ts";
+export {
+  type ConnectionState,
+  type FirewallRule,
+  type FirewallVerdict,
+  formatRule,
+  formatRules,
+  type PortRange,
+  type RuleRate,
+} from "./rule.ts";
