@@ -48,6 +48,7 @@ export class Count implements Stage {
   readonly in: Counted = { packets: 0, bytes: 0 };
   readonly #filter: ((packet: Packet) => boolean) | undefined;
 
+  /** Counts from 0 on. */
   constructor({ name = "count", filter }: CountOptions = {}) {
     this.name = name;
     this.#filter = filter;
@@ -61,11 +62,16 @@ export class Count implements Stage {
     this.#count(batch, this.in);
   }
 
+  /** Both counters. */
   save(): unknown {
     return { out: { ...this.out }, in: { ...this.in } };
   }
 
-  /** @throws {TypeError} when it is no state of a `Count`. */
+  /**
+   * Goes on from counters that were saved.
+   *
+   * @throws {TypeError} when it is no state of a `Count`.
+   */
   restore(state: unknown): void {
     const saved = state as Partial<Record<"out" | "in", Partial<Counted>>> | null;
     for (const way of ["out", "in"] as const) {

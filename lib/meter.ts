@@ -200,7 +200,11 @@ export class Meter implements Stage {
   readonly #prefixLength6: number;
   #now = 0;
 
-  /** @throws {RangeError} when an option is out of its range. */
+  /**
+   * Has seen nobody.
+   *
+   * @throws {RangeError} when an option is out of its range.
+   */
   constructor(options: MeterOptions = {}) {
     const { flows = CAPACITY, prefixes = PREFIXES, halfLife = HALF_LIFE, timeout = TIMEOUT } = options;
     const { prefixLength4 = LENGTHS[4], prefixLength6 = LENGTHS[6] } = options;
@@ -245,7 +249,11 @@ export class Meter implements Stage {
     };
   }
 
-  /** @throws {TypeError} when it is no state of a `Meter`. */
+  /**
+   * Goes on from counters that were saved, in place of its own.
+   *
+   * @throws {TypeError} when it is no state of a `Meter`.
+   */
   restore(state: unknown): void {
     const saved = state as Partial<Record<"flows" | "prefixes" | "protocols", unknown>> | null;
     const [flows, prefixes, protocols] = [saved?.flows, saved?.prefixes, saved?.protocols].map(checkRows);

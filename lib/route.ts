@@ -4,7 +4,7 @@ import { IPV6_DST, IPV6_SRC } from "./_header_fields.ts";
 import { parseCidr, type Prefix } from "./address.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "./core/mod.ts";
 import { FlowKey, FlowKind } from "./flow_key.ts";
-import { IcmpError, IcmpErrors } from "./icmp_error.ts";
+import { IcmpError, type IcmpErrors } from "./icmp_error.ts";
 import { Ip, Protocol } from "./ip.ts";
 import { RouteTable } from "./route_table.ts";
 
@@ -134,6 +134,8 @@ export class Route implements Stage {
   readonly #key = new FlowKey();
 
   /**
+   * Routes by these policies, the first of which is asked first.
+   *
    * @throws {SyntaxError} when a prefix does not parse.
    * @throws {TypeError} when a protocol is none.
    * @throws {RangeError} when a port is none.

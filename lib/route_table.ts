@@ -85,7 +85,11 @@ export class RouteTable<Value> {
   readonly #uses: number[] = [0];
   readonly #free: number[] = [];
 
-  /** @throws {RangeError} when the capacity is not a whole number from 1 on. */
+  /**
+   * A table without routes.
+   *
+   * @throws {RangeError} when the capacity is not a whole number from 1 on.
+   */
   constructor({ capacity = CAPACITY }: RouteTableOptions = {}) {
     if (!Number.isInteger(capacity) || capacity < 1) {
       throw new RangeError(`Cannot make a table of ${capacity} routes: 1 is the least`);

@@ -169,6 +169,7 @@ export class Switchboard implements TunnelEnd {
     return length;
   }
 
+  /** Closes its ends. */
   close(): void {
     for (const socket of this.#sockets) {
       if (this.#host !== undefined) socket.clear(this.#host);
@@ -176,6 +177,7 @@ export class Switchboard implements TunnelEnd {
     }
   }
 
+  /** The same. */
   [Symbol.dispose](): void {
     this.close();
   }

@@ -29,12 +29,12 @@ export interface CaptureFileOptions {
  * import { openCaptureFile } from "@warren/tunnel/capture_sink";
  *
  * using file = openCaptureFile("trace.pcapng", { rotateBytes: 100e6, files: 10 });
- * const capture = new Capture(file.sink);
+ * const capture = new Capture(file);
  * ```
  */
-export class CaptureFile implements Disposable {
-  /** What a capture writes to; throws what the system says of a full disk, which ends the tunnel. */
-  readonly sink: CaptureSink;
+export class CaptureFile implements CaptureSink, Disposable {
+  /** That of the loop's clock. */
+  readonly timeOrigin: number = performance.timeOrigin;
   readonly #path: string;
   readonly #rotateBytes: number;
   readonly #rotateInterval: number;
@@ -56,12 +56,25 @@ export class CaptureFile implements Disposable {
     this.#rotateInterval = rotateInterval;
     this.#files = files;
     this.#open();
-    this.sink = (blocks) => this.#write(blocks);
   }
 
   /** The files that were written and are kept, from the oldest on. */
   get paths(): readonly string[] {
     return this.#written;
+  }
+
+  /** For the capture; throws what the system says of a full disk, which ends the tunnel. */
+  write(blocks: Uint8Array): boolean {
+    if (this.#file === undefined) return false;
+    for (let rest = blocks; rest.length > 0;) rest = rest.subarray(this.#file.writeSync(rest));
+    this.#bytes += blocks.length;
+    const isFull = this.#bytes >= this.#rotateBytes ||
+      performance.now() - this.#since >= this.#rotateInterval;
+    if (!isFull) return false;
+    this.#file.close();
+    this.#file = undefined;
+    this.#open();
+    return true;
   }
 
   /** Closes the file; the capture must have ended, which `tunnel.close()` does. */
@@ -83,19 +96,6 @@ export class CaptureFile implements Disposable {
     this.#bytes = 0;
     this.#since = performance.now();
   }
-
-  #write(blocks: Uint8Array): boolean {
-    if (this.#file === undefined) return false;
-    for (let rest = blocks; rest.length > 0;) rest = rest.subarray(this.#file.writeSync(rest));
-    this.#bytes += blocks.length;
-    const isFull = this.#bytes >= this.#rotateBytes ||
-      performance.now() - this.#since >= this.#rotateInterval;
-    if (!isFull) return false;
-    this.#file.close();
-    this.#file = undefined;
-    this.#open();
-    return true;
-  }
 }
 
 /**
@@ -112,9 +112,9 @@ export function openCaptureFile(path: string, options: CaptureFileOptions = {}):
 /**
  * A capture's pipe. It never makes packets wait: what is written while 8 MiB are on their way is lost, and counted.
  */
-export class CapturePipe implements AsyncDisposable {
-  /** What a capture writes to. */
-  readonly sink: CaptureSink;
+export class CapturePipe implements CaptureSink, AsyncDisposable {
+  /** That of the loop's clock. */
+  readonly timeOrigin: number = performance.timeOrigin;
   /** Bytes that were lost, because the reader was slow or has ended. */
   lost = 0;
   readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
@@ -126,7 +126,6 @@ export class CapturePipe implements AsyncDisposable {
   constructor(stream: WritableStream<Uint8Array>) {
     this.#writer = stream.getWriter();
     this.#writer.closed.catch(() => {}).then(() => this.#hasEnded = true);
-    this.sink = (blocks) => this.#write(blocks);
   }
 
   /** Settled when what was written until now has arrived, or is lost. */
@@ -144,7 +143,8 @@ export class CapturePipe implements AsyncDisposable {
     await this.#writer.close().catch(() => {});
   }
 
-  #write(blocks: Uint8Array): void {
+  /** For the capture. */
+  write(blocks: Uint8Array): void {
     if (this.#hasEnded || this.#waiting + blocks.length > PIPE_LIMIT) {
       this.lost += blocks.length;
       return;

@@ -7,9 +7,9 @@ import { openCaptureFile } from "@warren/tunnel/capture_sink";
 import { Icmpv4 } from "@warren/tunnel/icmpv4";
 
 export default script(import.meta, { address: "10.9.0.1/24" }, async (tunnel) => {
-  // For packets as they come: const pipe = openWireshark(), and pipe.sink; needs --allow-run=wireshark.
+  // For packets as they come: const pipe = openWireshark(), in its place; needs --allow-run=wireshark.
   using file = openCaptureFile("capture.pcapng", { rotateBytes: 10e6, files: 10 });
-  tunnel.use(new Capture(file.sink, { interface: tunnel.name }));
+  tunnel.use(new Capture(file, { interface: tunnel.name }));
   await tunnel.run((packet) => {
     const icmp = Icmpv4.of(packet);
     if (icmp?.type !== Icmpv4.EchoRequest) return Verdict.Drop;

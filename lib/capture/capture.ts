@@ -24,8 +24,6 @@ export interface CaptureOptions extends PcapngWriterOptions {
   readonly interface?: string;
   /** How long packets wait for the sink at most (milliseconds). @default {200} */
   readonly flushInterval?: number;
-  /** What makes a tunnel's time one since 1970 (milliseconds). @default {performance.timeOrigin} */
-  readonly timeOrigin?: number;
 }
 
 /**
@@ -35,8 +33,7 @@ export interface CaptureOptions extends PcapngWriterOptions {
  *
  * Several captures may have one writer, each with an interface of its own.
  *
- * Options: `filter` (all), `interface` (`warren`), `flushInterval` (200 ms), `timeOrigin`; `snapLength`,
- * `chunkLength`, `application` and `comment` of {@linkcode PcapngWriter}.
+ * Options: `filter` (all), `interface` (`warren`), `flushInterval` (200 ms); `snapLength`, `chunkLength`, `application` and `comment` of {@linkcode PcapngWriter}.
  *
  * Counters: `packets`, those that were written; a super-packet is one.
  *
@@ -49,7 +46,7 @@ export interface CaptureOptions extends PcapngWriterOptions {
  * import { Capture } from "@warren/tunnel/capture";
  *
  * const chunks: Uint8Array[] = [];
- * const capture = new Capture((blocks) => void chunks.push(blocks.slice()), { interface: "tun0" });
+ * const capture = new Capture({ write: (blocks) => void chunks.push(blocks.slice()) }, { interface: "tun0" });
  * // tunnel.use(capture);
  * capture.close();
  * assert(chunks.length === 1 && capture.packets === 0);
@@ -81,7 +78,7 @@ export class Capture implements Stage {
     this.#interface = this.#writer.addInterface(name);
     this.#filter = filter;
     this.#flushInterval = flushInterval;
-    this.#timeOrigin = options.timeOrigin ?? performance.timeOrigin;
+    this.#timeOrigin = this.#writer.timeOrigin;
   }
 
   outbound(batch: PacketBatch, context: StageContext): void {

@@ -44,11 +44,16 @@ const XDP = { [Verdict.Pass]: XDP_PASS, [Verdict.Drop]: XDP_DROP, [Verdict.Reply
 /** No comment, and no text. */
 const NOTHING: Uint8Array = new Uint8Array();
 
-/**
- * Takes what was written, whole blocks that are valid until it returns; `true` has what follows start like a file of its
- * own.
- */
-export type CaptureSink = (blocks: Uint8Array) => boolean | void;
+/** Where a capture goes. */
+export interface CaptureSink {
+  /**
+   * Takes what was written, whole blocks that are valid until it returns; `true` has what follows start like a file of
+   * its own.
+   */
+  write(blocks: Uint8Array): boolean | void;
+  /** What makes a tunnel's time one since 1970 (milliseconds). @default {0} */
+  readonly timeOrigin?: number;
+}
 
 /** Options of a {@linkcode PcapngWriter}. */
 export interface PcapngWriterOptions {
@@ -74,7 +79,7 @@ export interface PcapngWriterOptions {
  * import { Direction, PacketPool } from "@warren/tunnel/core";
  *
  * const chunks: Uint8Array[] = [];
- * const writer = new PcapngWriter((blocks) => void chunks.push(blocks.slice()));
+ * const writer = new PcapngWriter({ write: (blocks) => void chunks.push(blocks.slice()) });
  * const tun = writer.addInterface("tun0");
  * const packet = new PacketPool().from(Uint8Array.of(0x45, 0, 0, 20))!;
  * writer.write(packet, tun, 1_700_000_000_000, Direction.Outbound);
@@ -96,7 +101,11 @@ export class PcapngWriter {
   readonly #interfaces: { name: Uint8Array; description: Uint8Array }[] = [];
   #length = 0;
 
-  /** @throws {RangeError} when an option is out of its range. */
+  /**
+   * A capture without packets.
+   *
+   * @throws {RangeError} when an option is out of its range.
+   */
   constructor(sink: CaptureSink, options: PcapngWriterOptions = {}) {
     const { snapLength = LONGEST_TEXT, chunkLength = CHUNK, application = APPLICATION, comment = "" } =
       options;
@@ -115,6 +124,11 @@ export class PcapngWriter {
     this.#application = text(application);
     this.#comment = text(comment);
     this.#startSection();
+  }
+
+  /** The sink's own. */
+  get timeOrigin(): number {
+    return this.#sink.timeOrigin ?? 0;
   }
 
   /** Bytes that the sink has not got yet. */
@@ -157,7 +171,7 @@ export class PcapngWriter {
     if (this.#length === 0) return;
     const blocks = this.#chunk.subarray(0, this.#length);
     this.#length = 0;
-    if (this.#sink(blocks) !== true) return;
+    if (this.#sink.write(blocks) !== true) return;
     this.#startSection();
     for (const { name, description } of this.#interfaces) this.#writeInterface(name, description);
   }

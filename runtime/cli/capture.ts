@@ -28,7 +28,7 @@ export function checkCapture(path: string): void {
  */
 export function openCapture(path: string): ScriptCapture {
   const target = path === "-" ? new CapturePipe(Deno.stdout.writable) : openCaptureFile(path);
-  const writer = new PcapngWriter(target.sink);
+  const writer = new PcapngWriter(target);
   return {
     before(name, options) {
       const capture = new Capture(writer, {

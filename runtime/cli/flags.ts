@@ -3,6 +3,7 @@
 // @ts-types="./parse_args.d.ts"
 import { parseArgs } from "@std/cli/parse-args";
 import { checkDeviceOptions } from "../../driver/mod.ts";
+import { compileFilter } from "../../lib/filter/mod.ts";
 import { parseFarUrl } from "../transport/far_url.ts";
 import type { TunnelOptions } from "../tunnel.ts";
 import { nearest, UsageError } from "./failure.ts";
@@ -21,6 +22,8 @@ export interface ScriptFlags {
   readonly profile: string | undefined;
   /** The file for a capture: `"-"` is standard output, `undefined` when none is asked for. */
   readonly capture: string | undefined;
+  /** What is captured, as pcap-filter has it; `""` is all. */
+  readonly filter: string;
 }
 
 /** How the names of profiles end, by which DevTools knows them. */
@@ -49,6 +52,7 @@ const PROFILE_FLAG = "profile";
 /** For all tunnels: each worker has all of them. */
 const WORKERS = "workers";
 const CAPTURE = "capture";
+const FILTER = "filter";
 
 /** The usage text of a script with tunnels of these names; `[""]` for a script with one. */
 export function usage(command: string, tunnels: readonly string[]): string {
@@ -70,7 +74,9 @@ export function usage(command: string, tunnels: readonly string[]): string {
   --watchdog MS      end the process when a stage has not returned for so long; 0 for never
   --profile[=FILE]   write a CPU profile for Chrome's DevTools when the script ends, or after ten minutes:
                      FILE, or here, named after the script and the time
-  --capture FILE     write what passes next to the device to a pcapng file; - is standard output
+  --capture FILE     write what passes next to the device to a pcapng file, which takes --allow-write; - is standard
+                     output: --capture - | wireshark -k -i -
+  --filter TEXT      capture packets like "tcp port 80 and net 10.0.0.0/8" alone: pcap-filter(7)
   --dry-run          check everything, say what would be opened, and end
   --workers N        run the script in N workers, each with a queue of the device and a processor core (Linux)
   -q, --quiet        say nothing but errors
@@ -117,9 +123,9 @@ export function parseScriptFlags(
   const pipe = rest.findIndex((argument, i) => argument === `--${CAPTURE}` && rest[i + 1] === "-");
   if (pipe >= 0) rest.splice(pipe, 2, `--${CAPTURE}=-`);
   const parsed = parseArgs(rest, {
-    string: [...valued, WORKERS, CAPTURE],
+    string: [...valued, WORKERS, CAPTURE, FILTER],
     boolean: [...BOOLEAN_FLAGS, ...switches],
-    collect: [...valued, WORKERS, CAPTURE],
+    collect: [...valued, WORKERS, CAPTURE, FILTER],
     alias: { h: "help", q: "quiet" },
     unknown: (argument) => {
       throw new UsageError(unknownArgument(argument, keys));
@@ -135,6 +141,12 @@ export function parseScriptFlags(
   if (!help && workers.length > 0) setWorkers(tunnels, workers);
   const captures = (parsed[CAPTURE] ?? []) as string[];
   checkValues(`--${CAPTURE}`, captures, false);
+  const filters = (parsed[FILTER] ?? []) as string[];
+  checkValues(`--${FILTER}`, filters, false);
+  if (!help && filters.length > 0) {
+    if (captures.length === 0) throw new UsageError(`--${FILTER} says nothing without --${CAPTURE}`);
+    blame(`--${FILTER}`, () => compileFilter(filters[0]!));
+  }
   return {
     tunnels,
     help,
@@ -142,6 +154,7 @@ export function parseScriptFlags(
     dryRun: parsed["dry-run"] === true,
     profile: profiles[0]?.replace(/^[^=]*=?/, ""),
     capture: captures[0],
+    filter: filters[0] ?? "",
   };
 }
 
@@ -239,7 +252,7 @@ export function unknownArgument(argument: string, keys: readonly string[]): stri
     keys.find((key) =>
       SWITCHES.some((flag) => flag === `no-${name.replace(/^linux\./, "")}` && key.endsWith(flag))
     ) ??
-    nearest(name, [...keys, ...BOOLEAN_FLAGS, PROFILE_FLAG, WORKERS, CAPTURE]) ??
+    nearest(name, [...keys, ...BOOLEAN_FLAGS, PROFILE_FLAG, WORKERS, CAPTURE, FILTER]) ??
     // That is what Deno and Node.js call it.
     (name.startsWith("cpu-prof") ? PROFILE_FLAG : undefined);
   return `${argument} is no flag of this script${near === undefined ? "" : `: did you mean --${near}?`}`;

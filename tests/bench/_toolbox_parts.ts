@@ -1,9 +1,11 @@
 /** What `toolbox` measures: stages with their traffic, and tables. */
 
-import type { Stage } from "../../lib/core/mod.ts";
+import type { PacketBatch, Stage } from "../../lib/core/mod.ts";
 import { Capture } from "../../lib/capture/mod.ts";
 import { Count } from "../../lib/count.ts";
 import { DnsResolver } from "../../lib/dns/mod.ts";
+import { compileFilter, type PacketFilter } from "../../lib/filter/mod.ts";
+import { Firewall } from "../../lib/firewall/mod.ts";
 import { Impairment } from "../../lib/impair/mod.ts";
 import { Meter } from "../../lib/meter.ts";
 import { mssClamp } from "../../lib/mss_clamp.ts";
@@ -24,6 +26,12 @@ const PAYLOAD = 64;
 /** The Internet's table, and what its prefixes lead to. */
 const PREFIXES = 900_000;
 const NEXT_HOPS = 300;
+const RULES = 100;
+const FILTERS = [
+  "tcp port 80 and net 10.0.0.0/8",
+  "udp port 53 or host 192.0.2.7",
+  "udp[4:2] > 60 and ip[8] = 64",
+];
 /** A power of two. */
 const ADDRESSES = 2 ** 20;
 /** What nothing here reaches. */
@@ -98,6 +106,26 @@ function lookUps(): (count: number) => number {
   };
 }
 
+/** A firewall with a hundred rules, of which the last lets the traffic out. */
+function firewall(): Firewall {
+  const closed = Array.from({ length: RULES - 1 }, (_, i) => ({
+    verdict: "drop" as const,
+    src: `172.16.${i}.0/24`,
+    protocol: i % 2 === 0 ? "tcp" as const : "udp" as const,
+    dstPort: 1000 + i,
+  }));
+  return new Firewall({ rules: [...closed, { verdict: "allow", direction: "outbound" }], default: "drop" });
+}
+
+/** A stage that asks a filter about each packet. */
+function asking(filter: PacketFilter): Stage {
+  let matched = 0;
+  const ask = ({ packets, length }: PacketBatch) => {
+    for (let i = 0; i < length; i++) if (filter(packets[i]!)) matched++;
+  };
+  return { name: "asking", outbound: ask, inbound: ask, save: () => matched };
+}
+
 /** All parts. */
 export function parts(): Part[] {
   const plain = traffic();
@@ -112,6 +140,13 @@ export function parts(): Part[] {
       stage: () => new Napt44({ outside: "198.51.100.1", inside: "10.9.0.0/16" }),
       traffic: translated,
     },
+    { name: "firewall, 100 rules", limit: 250, stage: firewall, traffic: plain },
+    ...FILTERS.map((text) => ({
+      name: text,
+      limit: 60,
+      stage: () => asking(compileFilter(text)),
+      traffic: plain,
+    })),
     { name: "static nat", stage: () => new StaticNat({ rules }), traffic: mapped },
     {
       name: "nptv6",
@@ -140,6 +175,6 @@ export function parts(): Part[] {
     { name: "dns, not asked", stage: () => new DnsResolver({ address: "10.9.255.53" }), traffic: plain },
     { name: "count", stage: () => new Count(), traffic: plain },
     { name: "meter", stage: () => new Meter(), traffic: plain },
-    { name: "capture", stage: () => new Capture(() => {}), traffic: plain },
+    { name: "capture", stage: () => new Capture({ write: () => {} }), traffic: plain },
   ];
 }

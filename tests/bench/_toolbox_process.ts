@@ -64,10 +64,10 @@ class Context implements StageContext {
   }
 }
 
-/** Packets of one direction, in batches, and what their bytes are at first. */
+/** Packets of one direction: those of a batch, and what their bytes are in each batch. */
 class Feed {
-  readonly #pool = new PacketPool({ small: BATCH * BATCHES, large: 0 });
-  readonly #packets: Packet[] = [];
+  readonly #pool = new PacketPool({ small: BATCH, large: 0 });
+  readonly #packets: Packet[] = Array.from({ length: BATCH }, () => this.#pool.take(1)!);
   readonly #words: Uint32Array[] = [];
   readonly #lengths: number[] = [];
   readonly #batch = new PacketBatch();
@@ -77,7 +77,6 @@ class Feed {
       const bytes = packets[flow]!;
       const words = new Uint8Array(bytes.length + 3 & ~3);
       words.set(bytes);
-      this.#packets.push(this.#pool.from(bytes)!);
       this.#words.push(new Uint32Array(words.buffer));
       this.#lengths.push(bytes.length);
     }
@@ -87,10 +86,11 @@ class Feed {
   batch(number: number): PacketBatch {
     const batch = this.#batch;
     batch.clear();
-    for (let i = number % BATCHES * BATCH, end = i + BATCH; i < end; i++) {
+    const first = number % BATCHES * BATCH;
+    for (let i = 0; i < BATCH; i++) {
       const packet = this.#packets[i]!;
-      const words = this.#words[i]!;
-      packet.reset(this.#lengths[i]!);
+      const words = this.#words[first + i]!;
+      packet.reset(this.#lengths[first + i]!);
       const { view, offset } = packet;
       for (let j = 0; j < words.length; j++) view.setUint32(offset + 4 * j, words[j]!, true);
       batch.push(packet);
@@ -156,10 +156,10 @@ function heapOf(work: Work): number {
   return Math.max(0, Deno.memoryUsage().heapUsed - before) / done;
 }
 
-function worksOf(part: Part): { measured: Work; base: Work } {
+function worksOf(part: Part): { measured: Work; base: Work | undefined } {
   if (part.call !== undefined) {
     const { call } = part;
-    return { measured: call, base: () => 1 };
+    return { measured: call, base: undefined };
   }
   return { measured: work(part.traffic, part.stage()), base: work(part.traffic, undefined) };
 }
@@ -168,13 +168,13 @@ const [rounds = 1, packets = 1_000_000] = Deno.args.map(Number);
 const works = new Map(parts().map((part) => [part.name, worksOf(part)]));
 for (const { measured, base } of works.values()) {
   measured(WARM_UP_PACKETS);
-  base(WARM_UP_PACKETS);
+  base?.(WARM_UP_PACKETS);
 }
 const cost: Record<string, number[]> = Object.fromEntries(Array.from(works.keys(), (name) => [name, []]));
 for (let round = 0; round < rounds; round++) {
   for (const [name, { measured, base }] of works) {
-    const copying = costOf(base, packets);
-    cost[name]!.push(costOf(measured, packets) - (copying === Infinity ? 0 : copying));
+    const copying = base === undefined ? 0 : costOf(base, packets);
+    cost[name]!.push(costOf(measured, packets) - copying);
   }
   const latest = Array.from(works.keys(), (name) => `${name} ${cost[name]!.at(-1)!.toFixed(0)}`);
   console.error(`bench: round ${round + 1} of ${rounds}: ${latest.join(", ")} ns`);

@@ -49,7 +49,7 @@ systemTest("tshark reads interfaces, directions, verdicts and comments of a capt
   const path = `${folder.path}/a.pcapng`;
   {
     using file = openCaptureFile(path);
-    const writer = new PcapngWriter(file.sink, { comment: "the whole", snapLength: 30 });
+    const writer = new PcapngWriter(file, { comment: "the whole", snapLength: 30 });
     const [first, second] = [writer.addInterface("tun0"), writer.addInterface("far", "the other side")];
     const packet = new PacketPool().from(encodePacket(HELLO))!;
     const comment = new TextEncoder().encode("look: größer");
@@ -148,7 +148,7 @@ systemTest("A capture in a pipe is read as it comes", { programs: ["tshark"] }, 
   await using running = new Running(child, child.stdout, child.stderr);
   {
     await using pipe = new CapturePipe(child.stdin);
-    const writer = new PcapngWriter(pipe.sink);
+    const writer = new PcapngWriter(pipe);
     const tun = writer.addInterface("tun0");
     const packet = new PacketPool().from(encodePacket(HELLO))!;
     for (let i = 0; i < 3; i++) {
@@ -165,17 +165,17 @@ Deno.test("A capture's pipe loses what is too much for its reader, and counts it
   const held = Promise.withResolvers<void>();
   const pipe = new CapturePipe(new WritableStream({ write: () => held.promise }));
   const blocks = new Uint8Array(1024 * 1024);
-  for (let i = 0; i < 10; i++) pipe.sink(blocks);
+  for (let i = 0; i < 10; i++) pipe.write(blocks);
   equal(pipe.lost, 2 * blocks.length);
   held.resolve();
   await pipe.drained;
-  pipe.sink(blocks);
+  pipe.write(blocks);
   equal(pipe.lost, 2 * blocks.length);
   await pipe[Symbol.asyncDispose]();
   const broken = new CapturePipe(new WritableStream({ write: () => Promise.reject(new Error("gone")) }));
-  broken.sink(blocks);
+  broken.write(blocks);
   await broken.drained;
-  broken.sink(blocks);
+  broken.write(blocks);
   deepEqual([broken.lost, broken.hasEnded], [2 * blocks.length, true]);
 });
 
@@ -183,7 +183,7 @@ Deno.test("Capture files take turns by size, and the oldest is removed", async (
   await using folder = new Folder();
   const path = `${folder.path}/trace.pcapng`;
   using file = openCaptureFile(path, { rotateBytes: 300, files: 3 });
-  const capture = new Capture(file.sink, { flushInterval: 0, timeOrigin: 0 });
+  const capture = new Capture({ write: (blocks: Uint8Array) => file.write(blocks) }, { flushInterval: 0 });
   const packet = new PacketPool().from(encodePacket(HELLO))!;
   for (let now = 1; now <= 20; now++) {
     capture.outbound({ packets: [packet], length: 1 } as never, { now } as never);

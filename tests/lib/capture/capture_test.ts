@@ -14,7 +14,11 @@ const HELLO = 'udp 10.9.0.1:5000 > 192.0.2.1:53 "hello"';
 /** What a writer wrote. */
 class Written {
   readonly chunks: Uint8Array[] = [];
-  readonly sink = (blocks: Uint8Array): void => void this.chunks.push(blocks.slice());
+  timeOrigin = 0;
+
+  write(blocks: Uint8Array): void {
+    this.chunks.push(blocks.slice());
+  }
 
   get bytes(): Uint8Array {
     return Uint8Array.from(this.chunks.flatMap((chunk) => [...chunk]));
@@ -27,7 +31,7 @@ class Written {
 
 Deno.test("PcapngWriter writes what parseCapture() reads: names, times, directions, verdicts, comments", () => {
   const written = new Written();
-  const writer = new PcapngWriter(written.sink, { comment: "a test" });
+  const writer = new PcapngWriter(written, { comment: "a test" });
   const first = writer.addInterface("tun0", "the first");
   const second = writer.addInterface("tun1");
   const packet = packetOf(encodePacket(HELLO));
@@ -57,7 +61,7 @@ Deno.test("PcapngWriter writes what parseCapture() reads: names, times, directio
 
 Deno.test("PcapngWriter keeps snapLength bytes, and says how many there were", () => {
   const written = new Written();
-  const writer = new PcapngWriter(written.sink, { snapLength: 21 });
+  const writer = new PcapngWriter(written, { snapLength: 21 });
   writer.write(packetOf(encodePacket(HELLO)), writer.addInterface("tun0"), 0, Direction.Outbound);
   writer.flush();
   const [packet] = written.packets;
@@ -70,7 +74,7 @@ Deno.test("PcapngWriter finishes sums, and leaves the packet as it is", () => {
   makePartial(packet, packet.offset + 20, 6);
   const before = packet.data.slice();
   const written = new Written();
-  const writer = new PcapngWriter(written.sink);
+  const writer = new PcapngWriter(written);
   writer.write(packet, writer.addInterface("tun0"), 0, Direction.Outbound);
   writer.flush();
   equal(formatPacket(written.packets[0]!.bytes), HELLO);
@@ -84,7 +88,7 @@ Deno.test("PcapngWriter cuts super-packets", () => {
   encodeIp(packet, 4, 6);
   packet.segmentSize = 1448;
   const written = new Written();
-  const writer = new PcapngWriter(written.sink);
+  const writer = new PcapngWriter(written);
   writer.write(packet, writer.addInterface("tun0"), 5, Direction.Inbound, Verdict.Pass);
   writer.flush();
   const { packets } = written;
@@ -95,10 +99,12 @@ Deno.test("PcapngWriter cuts super-packets", () => {
 
 Deno.test("PcapngWriter starts anew when its sink says so: each file is one by itself", () => {
   const files: Uint8Array[][] = [[]];
-  const writer = new PcapngWriter((blocks) => {
-    files.at(-1)!.push(blocks.slice());
-    files.push([]);
-    return true;
+  const writer = new PcapngWriter({
+    write(blocks) {
+      files.at(-1)!.push(blocks.slice());
+      files.push([]);
+      return true;
+    },
   });
   const tun = writer.addInterface("tun0");
   for (let i = 0; i < 3; i++) {
@@ -112,7 +118,7 @@ Deno.test("PcapngWriter starts anew when its sink says so: each file is one by i
 
 Deno.test("PcapngWriter gives its sink whole blocks, and never more than a chunk", () => {
   const written = new Written();
-  const writer = new PcapngWriter(written.sink);
+  const writer = new PcapngWriter(written);
   const tun = writer.addInterface("tun0");
   const packet = packetOf(new Uint8Array(1500).fill(0x45));
   for (let i = 0; i < 1000; i++) writer.write(packet, tun, i, Direction.Outbound);
@@ -126,9 +132,9 @@ Deno.test("PcapngWriter gives its sink whole blocks, and never more than a chunk
 
 Deno.test("Capture writes what passes it, as far as its filter likes it, and what is left when it closes", () => {
   const written = new Written();
-  const capture = new Capture(written.sink, {
+  written.timeOrigin = 1000;
+  const capture = new Capture(written, {
     interface: "tun7",
-    timeOrigin: 1000,
     filter: ({ length }) => length > 30,
   });
   const test = new TestPipeline(capture);
@@ -149,7 +155,7 @@ Deno.test("Capture writes what passes it, as far as its filter likes it, and wha
 
 Deno.test("Capture.handler() writes packets as they were before, with their verdicts", () => {
   const written = new Written();
-  const capture = new Capture(written.sink);
+  const capture = new Capture(written);
   const handler = capture.handler((packet, context) => {
     const first = packet.bytes[packet.offset]!;
     packet.bytes[packet.offset] = 9;
@@ -182,7 +188,7 @@ Deno.test("Capture and PcapngWriter refuse options that make no sense", () => {
   for (
     const options of [{ snapLength: 0 }, { chunkLength: 1000 }, { flushInterval: -1 }, { snapLength: NaN }]
   ) {
-    throws(() => new Capture(() => {}, options), RangeError);
+    throws(() => new Capture({ write: () => {} }, options), RangeError);
   }
 });
 
@@ -209,7 +215,7 @@ Deno.test("parseCapture() reads pcap of either byte order, in micro- and nanosec
 
 Deno.test("parseCapture() reads a capture whatever the pieces that it comes in", () => {
   const written = new Written();
-  const writer = new PcapngWriter(written.sink);
+  const writer = new PcapngWriter(written);
   const tun = writer.addInterface("tun0");
   for (let i = 0; i < 20; i++) writer.write(packetOf(encodePacket(HELLO)), tun, i, Direction.Outbound);
   writer.flush();
@@ -223,7 +229,7 @@ Deno.test("parseCapture() reads a capture whatever the pieces that it comes in",
 
 Deno.test("parseCapture() names the byte where a capture stops making sense", () => {
   const written = new Written();
-  const writer = new PcapngWriter(written.sink);
+  const writer = new PcapngWriter(written);
   writer.write(packetOf(encodePacket(HELLO)), writer.addInterface("tun0"), 0, Direction.Outbound);
   writer.flush();
   const { bytes } = written;
@@ -241,7 +247,7 @@ Deno.test("parseCapture() names the byte where a capture stops making sense", ()
 Deno.test("parseCapture() throws SyntaxErrors alone, whatever the bytes", () => {
   const random = new Random(3);
   const written = new Written();
-  const writer = new PcapngWriter(written.sink);
+  const writer = new PcapngWriter(written);
   const tun = writer.addInterface("tun0", "described");
   for (let i = 0; i < 5; i++) {
     writer.write(packetOf(encodePacket(HELLO)), tun, i, Direction.Outbound, Verdict.Pass, Uint8Array.of(65));
