@@ -179,7 +179,7 @@ async function tell(
 async function open(
   made: TunnelScript | TunnelsScript,
   tunnels: NamedOptions[],
-  { quiet, profile, capture }: ScriptFlags,
+  { quiet, profile, capture, filter }: ScriptFlags,
   script: string,
   crew: Crew | undefined,
 ): Promise<void> {
@@ -189,7 +189,7 @@ async function open(
     ? undefined
     : closing.use(await openProfile(profile, script, quiet));
   if (!quiet) closing.defer(() => Object.values(opened).forEach(summarize));
-  const capturing = capture === undefined ? undefined : closing.use(await openCapture(capture, crew));
+  const capturing = capture === undefined ? undefined : closing.use(await openCapture(capture, filter, crew));
   if (crew !== undefined) closing.use(crew);
   for (const [name, declared] of tunnels) {
     const options = capturing === undefined ? declared : capturing.before(name, declared);
@@ -234,14 +234,14 @@ async function openProfile(path: string, script: string, quiet: boolean): Promis
 }
 
 /** Loaded when it is asked for. */
-async function openCapture(path: string, crew: Crew | undefined): Promise<ScriptCapture> {
+async function openCapture(path: string, filter: string, crew: Crew | undefined): Promise<ScriptCapture> {
   if (crew !== undefined) {
     throw new TypeError(
       "Cannot capture: each worker sees packets of its own: leave out --workers, or --capture",
     );
   }
   const { openCapture } = await import("./cli/capture.ts");
-  return openCapture(path);
+  return openCapture(path, filter);
 }
 
 /** Pipes fail when Ctrl-C closes the tunnel that they write to; that is no failure of the script. */

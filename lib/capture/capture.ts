@@ -18,8 +18,8 @@ const FLUSH_INTERVAL = 200;
 
 /** Options of a {@linkcode Capture}. */
 export interface CaptureOptions extends PcapngWriterOptions {
-  /** Which packets are written. @default {all} */
-  readonly filter?: (packet: Packet) => boolean;
+  /** Which packets are written, such as what `compileFilter` gives. @default {all} */
+  readonly filter?: (packet: Packet, direction: Direction) => boolean;
   /** What the capture calls the place where they pass. @default {"warren"} */
   readonly interface?: string;
   /** How long packets wait for the sink at most (milliseconds). @default {200} */
@@ -59,7 +59,7 @@ export class Capture implements Stage {
 
   readonly #writer: PcapngWriter;
   readonly #interface: number;
-  readonly #filter: ((packet: Packet) => boolean) | undefined;
+  readonly #filter: ((packet: Packet, direction: Direction) => boolean) | undefined;
   readonly #flushInterval: number;
   readonly #timeOrigin: number;
   #flushed = 0;
@@ -106,8 +106,8 @@ export class Capture implements Stage {
    */
   handler(handler: PacketHandler): PacketHandler {
     return (packet, context) => {
-      if (this.#filter !== undefined && !this.#filter(packet)) return handler(packet, context);
       const { now, direction } = context;
+      if (this.#filter !== undefined && !this.#filter(packet, direction)) return handler(packet, context);
       const { owner } = packet;
       const before = this.#copy(packet);
       const verdict = handler(packet, context);
@@ -131,7 +131,7 @@ export class Capture implements Stage {
   #writeAll({ packets, length }: PacketBatch, { now }: StageContext, direction: Direction): void {
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (this.#filter === undefined || this.#filter(packet)) this.#write(packet, now, direction);
+      if (this.#filter === undefined || this.#filter(packet, direction)) this.#write(packet, now, direction);
     }
   }
 

@@ -1,6 +1,7 @@
 /** `--capture`: what passes next to the devices of a script, in one file or a pipe. */
 
 import { Capture, PcapngWriter } from "../../lib/capture/mod.ts";
+import { compileFilter } from "../../lib/filter/mod.ts";
 import { CapturePipe, openCaptureFile } from "../capture_sink.ts";
 import type { TunnelOptions } from "../tunnel.ts";
 
@@ -22,17 +23,19 @@ export function checkCapture(path: string): void {
 }
 
 /**
- * Opens a capture; `-` is standard output.
+ * Opens a capture of what a filter likes; `-` is standard output.
  *
  * @throws {Error} as {@linkcode openCaptureFile} does.
  */
-export function openCapture(path: string): ScriptCapture {
+export function openCapture(path: string, filter: string): ScriptCapture {
   const target = path === "-" ? new CapturePipe(Deno.stdout.writable) : openCaptureFile(path);
   const writer = new PcapngWriter(target);
+  const matches = filter === "" ? undefined : compileFilter(filter);
   return {
     before(name, options) {
       const capture = new Capture(writer, {
         interface: name || options.device?.name || options.name || "tun",
+        ...matches === undefined ? {} : { filter: matches },
       });
       return { ...options, stages: [capture, ...options.stages ?? []] };
     },

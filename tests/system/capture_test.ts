@@ -120,7 +120,7 @@ systemTest("--capture writes what passes a script's device, to a file and to a p
   const echo = fileURLToPath(new URL("../../scripts/icmp_echo.ts", import.meta.url));
   const run =
     `"${Deno.execPath()}" run --no-prompt --allow-ffi --allow-write="${folder.path}" --config "${SETTINGS}" "${echo}" --address 10.9.0.1/24`;
-  for (const where of [`--capture "${path}"`, `--capture - > "${path}"`]) {
+  for (const where of [`--capture "${path}" --filter "icmp[0] = 8 or inbound"`, `--capture - > "${path}"`]) {
     const child = namespace.spawn("sh", ["-c", `exec ${run} ${where}`]);
     await using running = new Running(child, child.stdout, child.stderr);
     await running.said(/is open/);

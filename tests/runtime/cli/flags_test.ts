@@ -79,6 +79,8 @@ Deno.test("parseScriptFlags() takes --capture with a file, once", () => {
 
 const REFUSED: [args: string[], message: RegExp][] = [
   [["--capture"], /^--capture needs a value$/],
+  [["--filter", "tcp"], /^--filter says nothing without --capture$/],
+  [["--capture", "a", "--filter", "tcp prt 80"], /^--filter: Cannot .* column \d+/],
   [["--capture", "a", "--capture", "b"], /^--capture is given twice$/],
   [["--mtu", "fast"], /^--mtu: "fast" is no whole number$/],
   [["--mtu=-5"], /^--mtu: "-5" is no whole number$/],
