@@ -202,7 +202,8 @@ export class Loop {
       const came = this.#breatheAll(now, waited);
       waited = undefined;
       if (came < Breath.More && !this.#woken) {
-        if (!waitable || now - this.#lastWork >= LATELY) return now < end ? After.Rest : After.Turn;
+        // The last breath may have asked for what comes another way.
+        if (!this.#waitable || now - this.#lastWork >= LATELY) return now < end ? After.Rest : After.Turn;
         const due = this.#arm();
         const until = Math.max(end, Math.min(this.#lastWork + ANSWER, end + GRACE));
         if (this.#waiter.wait(Math.max(0, Math.min(until, due) - now))) {

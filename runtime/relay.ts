@@ -67,10 +67,10 @@ export class Relay implements LoopMember {
     return this.#pipeline.due;
   }
 
-  /** Whether both ends have a descriptor. */
+  /** Whether nothing but both ends' descriptors brings it packets. */
   get waitable(): boolean {
     const far = this.#far;
-    if (this.#device.waitable === undefined) return false;
+    if (this.#device.waitable === undefined || this.#pipeline.isWaiting) return false;
     if (far?.waits !== undefined) return far.waits.every(({ waitable }) => waitable !== undefined);
     return far === undefined || far.waitable !== undefined;
   }

@@ -50,6 +50,11 @@ export interface Stage {
    * to be called again, or `undefined` for not before the next `context.wake()`.
    */
   tick?(context: StageContext): number | undefined;
+  /**
+   * Whether it now waits for promises, such as an answer of Deno's own sockets: the loop then has them looked at between
+   * packets, and not every 8 to 12 ms. @default {false}
+   */
+  readonly isWaiting?: boolean;
   /** Its state, as values that JSON can hold. */
   save?(): unknown;
   /** Takes over a state that {@linkcode Stage.save} gave. */

@@ -184,6 +184,11 @@ export class DnsResolver implements Stage {
     return this.#pending.size;
   }
 
+  /** Whether an upstream has yet to answer. */
+  get isWaiting(): boolean {
+    return this.inFlight > 0;
+  }
+
   /** Queries from this machine. */
   outbound(batch: PacketBatch, context: StageContext): void {
     this.#serve(batch, context);

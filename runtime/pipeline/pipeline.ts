@@ -155,6 +155,12 @@ export class Pipeline {
     return length - first;
   }
 
+  /** Whether a stage waits for promises. */
+  get isWaiting(): boolean {
+    for (const { stage } of this.#places) if (stage.isWaiting === true) return true;
+    return false;
+  }
+
   /** Whether packets stand before a stage on the way out: turned round, or emitted by a tick. */
   get pending(): boolean {
     for (let i = 0; i < this.#places.length; i++) if (this.outbound[i]!.length > 0) return true;
