@@ -28,6 +28,7 @@ const GROUPS: readonly Group[] = [
     name: "network",
     paths: [
       "runtime/transport",
+      "runtime/dns",
       "conformance/transport_test.ts",
       "conformance/posix_udp_test.ts",
       "driver/freebsd",

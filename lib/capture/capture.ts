@@ -46,7 +46,7 @@ export interface CaptureOptions extends PcapngWriterOptions {
  * import { Capture } from "@warren/tunnel/capture";
  *
  * const chunks: Uint8Array[] = [];
- * const capture = new Capture({ write: (blocks) => void chunks.push(blocks.slice()) }, { interface: "tun0" });
+ * const capture = new Capture({ write: (blocks: Uint8Array) => void chunks.push(blocks.slice()) }, { interface: "tun0" });
  * // tunnel.use(capture);
  * capture.close();
  * assert(chunks.length === 1 && capture.packets === 0);

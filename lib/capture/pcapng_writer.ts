@@ -79,7 +79,7 @@ export interface PcapngWriterOptions {
  * import { Direction, PacketPool } from "@warren/tunnel/core";
  *
  * const chunks: Uint8Array[] = [];
- * const writer = new PcapngWriter({ write: (blocks) => void chunks.push(blocks.slice()) });
+ * const writer = new PcapngWriter({ write: (blocks: Uint8Array) => void chunks.push(blocks.slice()) });
  * const tun = writer.addInterface("tun0");
  * const packet = new PacketPool().from(Uint8Array.of(0x45, 0, 0, 20))!;
  * writer.write(packet, tun, 1_700_000_000_000, Direction.Outbound);
