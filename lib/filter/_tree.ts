@@ -1,65 +1,80 @@
-/** A filter's checked tree: what the parser makes and the compiler takes. */
+/** What a filter asks, as a tree. */
 
-/** Which of a packet's two addresses or ports are asked. */
-export const Side = { Either: 0, Src: 1, Dst: 2, Both: 3 } as const;
-/** One of {@linkcode Side}'s values. */
-export type Side = typeof Side[keyof typeof Side];
+/** Which of a packet's two addresses or ports. */
+export type Side = "src" | "dst" | "or" | "and";
 
-/** Which headers a protocol is looked for in. */
-export const Family = { Any: 0, Ipv4: 4, Ipv6: 6 } as const;
-/** One of {@linkcode Family}'s values. */
-export type Family = typeof Family[keyof typeof Family];
-
-/** Where a load starts. */
-export type Base =
-  | { readonly kind: "ip" | "ip6" | "icmp6" }
-  | { readonly kind: "transport"; readonly protocol: number };
-
-/** An operator between two numbers. */
-export type Operator = "+" | "-" | "*" | "/" | "%" | "&" | "|" | "^" | "<<" | ">>";
-
-/** A number of 32 bits, without a sign. */
-export type Arithmetic =
-  | { readonly kind: "constant"; readonly value: number }
-  | { readonly kind: "length" }
-  | { readonly kind: "load"; readonly base: Base; readonly index: Arithmetic; readonly size: 1 | 2 | 4 }
-  | {
-    readonly kind: "binary";
-    readonly operator: Operator;
-    readonly left: Arithmetic;
-    readonly right: Arithmetic;
-  };
-
-/** What two numbers are asked; the others are these with sides or targets exchanged. */
-export type Relation = "=" | ">" | ">=";
-
-/** A question with the answers yes, no, and "the packet is too short", which ends the filter with no. */
+/** A question that is true or false. */
 export type Test =
-  | { readonly kind: "and" | "or"; readonly left: Test; readonly right: Test }
+  | { readonly kind: "true" }
+  | { readonly kind: "chain"; readonly first: Test; readonly rest: readonly Link[] }
   | { readonly kind: "not"; readonly test: Test }
-  | { readonly kind: "all" }
-  | { readonly kind: "version"; readonly version: number }
-  | { readonly kind: "protocol"; readonly family: Family; readonly protocol: number }
+  | { readonly kind: "version"; readonly version: 4 | 6 }
+  | { readonly kind: "protocol"; readonly version: 0 | 4 | 6; readonly protocol: number }
+  | { readonly kind: "chained"; readonly version: 0 | 4 | 6; readonly protocol: number }
+  | { readonly kind: "net4"; readonly side: Side; readonly address: number; readonly mask: number }
+  | { readonly kind: "net6"; readonly side: Side; readonly words: readonly Word[] }
   | {
     readonly kind: "ports";
-    readonly protocol: number;
     readonly side: Side;
+    /** 0 for TCP, UDP and SCTP. */
+    readonly protocol: number;
     readonly low: number;
     readonly high: number;
   }
-  | { readonly kind: "ipv4"; readonly side: Side; readonly address: number; readonly mask: number }
-  | {
-    readonly kind: "ipv6";
-    readonly side: Side;
-    readonly words: readonly number[];
-    readonly masks: readonly number[];
-  }
-  | { readonly kind: "multicast"; readonly version: 4 | 6 }
+  | { readonly kind: "first fragment" }
   | { readonly kind: "direction"; readonly direction: number }
-  | { readonly kind: "first"; readonly base: Base }
   | {
     readonly kind: "relation";
-    readonly relation: Relation;
-    readonly left: Arithmetic;
-    readonly right: Arithmetic;
+    readonly operator: Relation;
+    readonly left: Value;
+    readonly right: Value;
   };
+
+/** A step of a chain, which goes from left to right: `and` and `or` bind alike. */
+export interface Link {
+  readonly operator: "and" | "or";
+  readonly test: Test;
+}
+
+/** 32 bits of an IPv6 address. */
+export interface Word {
+  /** Where they stand in the address (bytes). */
+  readonly at: number;
+  readonly address: number;
+  readonly mask: number;
+}
+
+/** How two numbers are compared. */
+export type Relation = "=" | "!=" | "<" | "<=" | ">" | ">=";
+/** How two numbers become one. */
+export type Operator = "+" | "-" | "*" | "/" | "%" | "&" | "|" | "^" | "<<" | ">>";
+
+/** A number of 32 bits without a sign, held as a signed one. */
+export type Value =
+  | { readonly kind: "number"; readonly value: number }
+  | { readonly kind: "length" }
+  | {
+    readonly kind: "load";
+    /** What the index counts from: the IP header, what follows an IPv4 header, or what follows 40 bytes of IPv6's. */
+    readonly base: "ip" | "transport" | "ipv6 payload";
+    readonly size: 1 | 2 | 4;
+    readonly index: Value;
+  }
+  | { readonly kind: "operation"; readonly operator: Operator; readonly left: Value; readonly right: Value }
+  | { readonly kind: "negation"; readonly value: Value };
+
+export function load(base: "ip", size: 1 | 4, at: number): Value {
+  return { kind: "load", base, size, index: { kind: "number", value: at } };
+}
+
+export function relation(operator: Relation, left: Value, right: number): Test {
+  return { kind: "relation", operator, left, right: { kind: "number", value: right } };
+}
+
+export function chain(first: Test, rest: readonly Link[]): Test {
+  return rest.length === 0 ? first : { kind: "chain", first, rest };
+}
+
+export function all([first, ...rest]: readonly Test[]): Test {
+  return chain(first!, rest.map((test) => ({ operator: "and", test })));
+}

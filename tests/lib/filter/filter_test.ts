@@ -1,124 +1,289 @@
-/** Filters: what they find, and what they refuse. */
+/** Filters: what they match, where they refuse, and any text and any bytes at all. */
 
-import { equal, match, ok, throws } from "node:assert/strict";
+import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import { Direction, type Packet, PacketPool } from "@warren/tunnel/core";
 import { compileFilter, FILTER_HELP } from "@warren/tunnel/filter";
-import { Protocol } from "@warren/tunnel/ip";
-import { Tcp } from "@warren/tunnel/tcp";
+import { encodePacket } from "../../kit/packet_text.ts";
 import { Random } from "../../kit/random.ts";
-import { encodeIp, packetOf } from "../_packets.ts";
+import { EXPRESSIONS, randomExpression, REFUSED } from "./_expressions.ts";
+import { filterPackets } from "./_packets.ts";
 
-function tcp(version: 4 | 6): Packet {
-  const packet = packetOf([]);
-  Tcp.encode(packet, { srcPort: 5000, dstPort: 80, seq: 1, flags: 2 });
-  return encodeIp(packet, version, Protocol.Tcp);
+const SEED = 0xf117;
+const MOST_TEXT = 8192;
+const MOST_DEPTH = 64;
+
+const PACKETS = {
+  web: "tcp 10.9.0.1:5000 > 192.0.2.1:80 S seq 7 mss 1460",
+  answer: "tcp 192.0.2.1:80 > 10.9.0.1:5000 SA seq 1 ack 8 payload 100",
+  query: 'udp 10.9.0.1:5000 > 192.0.2.53:53 "hello"',
+  ping: "icmp 10.9.0.2 > 192.0.2.1 type 8 id 7 seq 1 payload 56",
+  first: "ip 10.9.0.1 > 192.0.2.1 protocol 17 ident 7 more bytes 13880035000d0000",
+  later: "ip 10.9.0.1 > 192.0.2.1 protocol 17 ident 7 offset 24 bytes 13880035000d0000",
+  web6: "tcp [fd09::1]:5000 > [2001:db8::1]:80 A payload 10",
+  ping6: "icmp fd09::1 > 2001:db8::1 type 128 id 7 seq 1 payload 8",
+  first6: "ip fd09::1 > 2001:db8::1 protocol 17 ident 7 more bytes 13880035000d0000",
+};
+type Name = keyof typeof PACKETS;
+
+function packetOf(bytes: Uint8Array): Packet {
+  const packet = new PacketPool().take(1)!;
+  packet.bytes.set(bytes, packet.offset);
+  packet.length = bytes.length;
+  return packet;
 }
 
-Deno.test("compileFilter() asks for protocols, ports and prefixes of both versions", () => {
-  for (const version of [4, 6] as const) {
-    const packet = tcp(version);
-    ok(compileFilter("tcp port 80")(packet));
-    ok(!compileFilter("udp port 80")(packet));
-    ok(compileFilter("src port 5000 and dst port http")(packet));
-    equal(compileFilter("net 10.9.0.0/24")(packet), version === 4);
-    equal(compileFilter("net fe80::/10")(packet), version === 6);
-    ok(compileFilter("")(packet));
-  }
-});
+const NAMED = Object.entries(PACKETS).map(([name, text]) => [name, packetOf(encodePacket(text))] as const);
 
-Deno.test("compileFilter(): qualifiers hold for the values that follow", () => {
-  ok(compileFilter("tcp port 443 or 80")(tcp(4)));
-  ok(!compileFilter("udp port 443 or 80")(tcp(4)));
-});
+/** Asserts which of the packets a filter matches. */
+function matches(expression: string, ...names: Name[]): void {
+  const filter = compileFilter(expression);
+  const matched = NAMED.filter(([, packet]) => filter(packet)).map(([name]) => name);
+  deepEqual(matched, names, expression);
+}
 
-Deno.test("compileFilter(): a byte past the end is no match, even behind not", () => {
-  ok(!compileFilter("ip[200] = 0")(tcp(4)));
-  ok(!compileFilter("not ip[200] = 0")(tcp(4)));
-  ok(!compileFilter("not 1 / ip[1] = 1")(tcp(4)));
-  ok(compileFilter("not ip[200] = 0")(tcp(6)));
-});
-
-Deno.test("compileFilter(): inbound and outbound follow the direction, and neither is so without one", () => {
-  const packet = tcp(4);
-  ok(compileFilter("inbound")(packet, Direction.Inbound));
-  ok(!compileFilter("inbound")(packet, Direction.Outbound));
-  ok(compileFilter("outbound and tcp")(packet, Direction.Outbound));
-  ok(!compileFilter("inbound or outbound")(packet));
-});
-
-const REFUSED: readonly (readonly [text: string, message: RegExp])[] = [
-  ["ether host 1:2:3:4:5:6", /link layer.* at column 1$/],
-  ["tcp and vlan 5", /"vlan" needs a link layer.* at column 9$/],
-  ["arp", /link layer/],
-  ["ip broadcast", /netmask/],
-  ["multicast", /link layer/],
-  ["host www.example.org", /names are not looked up at column 6$/],
-  ["net 10.0.0.1/8", /behind the prefix at column 5$/],
-  ["net 10.0.0.0/33", /prefix length up to 32 at column 14$/],
-  ["host 10.0.0.0/8", /prefix length behind "host"/],
-  ["tcp host 10.0.0.1", /"tcp" before "host" at column 1$/],
-  ["ip port 80", /"ip" before "port"/],
-  ["udp port http", /not one of udp/],
-  ["port 70000", /above 65535 at column 6$/],
-  ["port nosuch", /no port that is known/],
-  ["tcp or 443", /needs a word like/],
-  ["80", /needs a word like/],
-  ["(tcp", /the end instead of "\)" at column 5$/],
-  ["tcp)", /at column 4$/],
-  ["tcp and", /the end/],
-  ["proto tcp", /backslash/],
-  ["ip6 protochain 6", /"protochain" is not supported.* at column 5$/],
-  ["ip[0:3] = 1", /1, 2 or 4 bytes at column 6$/],
-  ["1 / 0 = 1", /division by zero at column 3$/],
-  ["ip[0] << 32 = 1", /shift by more than 31/],
-  ["ip[0]", /instead of a comparison at column 6$/],
-  ["len > 4294967296", /32 bits/],
-  ["tcp # 5", /no part of a filter at column 5$/],
-  ["host 10.0.0.256", /no address/],
-  ["host 1::2::3", /no address/],
-];
-
-for (const [text, message] of REFUSED) {
-  Deno.test(`compileFilter() refuses ${JSON.stringify(text)} and says why`, () => {
-    throws(() => compileFilter(text), (error) => error instanceof SyntaxError && message.test(error.message));
+/** Asserts that a filter refuses with this reason at this column. */
+function refuses(expression: string, reason: string, column: number): void {
+  throws(() => compileFilter(expression), (error: Error) => {
+    ok(error instanceof SyntaxError, expression);
+    ok(error.message.includes(`: ${reason}`), `${expression}: ${error.message}`);
+    ok(error.message.endsWith(` at column ${column}`), `${expression}: ${error.message}`);
+    return true;
   });
 }
 
-Deno.test("compileFilter() refuses what nests or lasts too long, soon", () => {
-  for (
-    const text of ["(".repeat(4000), "!".repeat(4000), "-".repeat(4000), "1^".repeat(2000), "x".repeat(5000)]
-  ) {
-    throws(() => compileFilter(text), SyntaxError);
-  }
-  ok(compileFilter(Array(550).fill("tcp").join(" or "))(tcp(4)));
-  ok(compileFilter(`${"0+".repeat(2000)}1 = 1`)(tcp(4)));
+Deno.test("compileFilter() of nothing matches every packet", () => {
+  matches("", ...NAMED.map(([name]) => name as Name));
+  matches(" \n", ...NAMED.map(([name]) => name as Name));
 });
 
-Deno.test("compileFilter() throws nothing but SyntaxError, and filters nothing, whatever they get", () => {
-  const random = new Random(3);
-  const words =
-    "tcp udp ip ip6 icmp6 host net port portrange proto src dst and or not ( ) [ ] : / & | ^ < > = != - + * % 1 80 len 10.0.0.0 8 fd00:: mask less \\tcp ether inbound x 0x1 && ! multicast"
-      .split(" ");
-  const pool = new PacketPool({ small: 1, large: 0 });
-  const packet = pool.take(0)!;
+Deno.test("compileFilter() knows the protocols, over IPv6 behind a fragment header, too", () => {
+  matches("tcp", "web", "answer", "web6");
+  matches("udp", "query", "first", "later", "first6");
+  matches("icmp", "ping");
+  matches("icmp6", "ping6");
+  matches("ip6", "web6", "ping6", "first6");
+  matches("proto \\udp and not ip", "first6");
+  matches("ip6 proto 44", "first6");
+});
+
+Deno.test("compileFilter() compares addresses and networks with either side", () => {
+  matches("host 10.9.0.2", "ping");
+  matches("src host 192.0.2.1", "answer");
+  matches("dst net 192.0.2.0/27 and tcp", "web");
+  matches("src or dst host 192.0.2.53", "query");
+  matches("src and dst net 10");
+  matches("net 192.0.2.32/27", "query");
+  matches("net 192.0.2 mask 255.255.255.0 and icmp", "ping");
+  matches("net fd00::/8", "web6", "ping6", "first6");
+  matches("dst net fd00::/8");
+  matches("src host fd09::1 and tcp", "web6");
+  matches("net 0.0.0.0/0 and tcp", "web", "answer");
+});
+
+Deno.test("compileFilter() has no ports in fragments after the first, nor behind a fragment header", () => {
+  matches("port 53", "query", "first");
+  matches("dst port 53", "query", "first");
+  matches("src port 53");
+  matches("src and dst port 53");
+  matches("portrange 50-90", "web", "answer", "query", "first", "web6");
+  matches("src portrange 50-90", "answer");
+});
+
+Deno.test("compileFilter() carries the words on to a bare number", () => {
+  matches("tcp port 80 or 53", "web", "answer", "web6");
+  matches("port (80 or 53) and not host 192.0.2.53", "web", "answer", "first", "web6");
+  matches("tcp src port 80 or udp dst port 80 or 53", "answer", "query", "first");
+  matches("tcp port 53 or (udp port 80) or 80", "web", "answer", "web6");
+});
+
+Deno.test("compileFilter() binds and and or alike, from left to right", () => {
+  matches("icmp or tcp and ip6", "web6");
+  matches("ip6 and tcp or icmp", "ping", "web6");
+  matches("not tcp and ip6", "ping6", "first6");
+});
+
+Deno.test("compileFilter() reads bytes and names their places", () => {
+  matches("tcp[tcpflags] & (tcp-syn|tcp-ack) = tcp-syn", "web");
+  matches("icmp[icmptype] = icmp-echo", "ping");
+  matches("icmp6[icmp6type] == icmp6-echo", "ping6");
+  matches("udp[2:2] = 53", "query", "first");
+  matches("ip[6:2] & 0x1fff != 0", "later");
+  matches("len != ip[2:2] and ip");
+});
+
+Deno.test("compileFilter() counts in 32 bits without a sign", () => {
+  for (
+    const sum of [
+      "3 - 5 = 0xfffffffe",
+      "- 1 > 5",
+      "0xffffffff * 0xffffffff = 1",
+      "0xfffffffe / 2 = 0x7fffffff",
+      "0xffffffff % 10 = 5",
+      "1 << 31 > 1",
+      "1 << len < 2",
+      "0xffffffff >> 31 = 1",
+      "010 = 8",
+      "1 + 2 * 3 = 7",
+      "5 % 3 + 1 = 1",
+    ]
+  ) {
+    ok(compileFilter(sum)(packetOf(new Uint8Array(100))), sum);
+    ok(!compileFilter(`not ${sum}`)(packetOf(new Uint8Array(100))), sum);
+  }
+});
+
+Deno.test("compileFilter() is false as a whole where a byte is not there or a number is divided by zero", () => {
+  const cut = packetOf(encodePacket(PACKETS.web).subarray(0, 20));
+  ok(compileFilter("ip[19] > 0")(cut));
+  for (
+    const failing of [
+      "ip[20] = 0",
+      "ip[19:2] = 0",
+      "ip[17:4] = 0",
+      "tcp[0] = 0",
+      "port 80",
+      "ip[0xffffffff] = 0",
+    ]
+  ) {
+    ok(!compileFilter(failing)(cut), failing);
+    ok(!compileFilter(`not ${failing}`)(cut), failing);
+    ok(!compileFilter(`${failing} or ip`)(cut), failing);
+    ok(compileFilter(`ip or ${failing}`)(cut), failing);
+  }
+  for (const failing of ["len / (len - 20) = 1", "len % (len - 20) = 1"]) {
+    ok(!compileFilter(`not ${failing}`)(cut), failing);
+  }
+  const none = packetOf(new Uint8Array());
+  ok(!compileFilter("not ip")(none));
+  ok(compileFilter("len = 0 or ip")(none));
+});
+
+Deno.test("compileFilter() asks one packet after another: a failed one leaves nothing behind", () => {
+  const filter = compileFilter("tcp[13] & 2 != 0");
+  const web = packetOf(encodePacket(PACKETS.web));
+  const cut = packetOf(encodePacket(PACKETS.web).subarray(0, 30));
+  deepEqual([web, cut, web].map((packet) => filter(packet)), [true, false, true]);
+});
+
+Deno.test("compileFilter() goes by the direction, and by none when it is not told", () => {
+  const packet = packetOf(encodePacket(PACKETS.web));
+  const filter = compileFilter("inbound and tcp");
+  deepEqual([filter(packet, Direction.Inbound), filter(packet, Direction.Outbound), filter(packet)], [
+    true,
+    false,
+    false,
+  ]);
+  const other = compileFilter("outbound");
+  deepEqual([other(packet, Direction.Inbound), other(packet, Direction.Outbound), other(packet)], [
+    false,
+    true,
+    false,
+  ]);
+});
+
+Deno.test("compileFilter() asks a super-packet and a partly summed one as they are", () => {
+  const packet = packetOf(encodePacket(PACKETS.answer));
+  packet.segmentSize = 10;
+  packet.checksumStart = 20;
+  packet.checksumOffset = 16;
+  ok(compileFilter(`len = ${packet.length} and tcp src port 80`)(packet));
+  equal(packet.checksumStart, 20);
+});
+
+Deno.test("compileFilter() says where and why it refuses", () => {
+  refuses("tcp prot 80", 'unexpected "prot"', 5);
+  refuses("host example.org", 'the name "example.org" instead of an address: names are not looked up', 6);
+  refuses("tcp and ether host 1", '"ether" asks for what IP packets have not', 9);
+  refuses("vlan 5", '"vlan" asks for what IP packets have not', 1);
+  refuses("host 2:0:0:0:0:1", "a link-layer address, which IP packets have not", 6);
+  refuses("port 70000", "a port above 65535", 6);
+  refuses("udp port ssh", "ssh is no port of udp", 10);
+  refuses("proto tcp", '"tcp" is a word of the language: write "\\tcp"', 7);
+  refuses("net 10.1.1.1/8", "bits set behind the network's", 5);
+  refuses("net 10.0.0.0/33", "a prefix of more than 32 bits", 14);
+  refuses("(ip and tcp", "a ( without its )", 1);
+  refuses("ip[0:3] = 1", "a size other than 1, 2 and 4", 6);
+  refuses("1 / 0 = 1", "a division by zero", 5);
+  refuses("(port 80) or 443", "no word such as host, net or port says what 443 is", 14);
+  refuses("tcp and", "the text ends instead of an expression", 8);
+});
+
+Deno.test("compileFilter() refuses what libpcap refuses", () => {
+  for (const expression of REFUSED) throws(() => compileFilter(expression), SyntaxError, expression);
+});
+
+Deno.test("compileFilter() bounds the text's length and depth", () => {
+  const long = "ip or ".repeat(MOST_TEXT / 6 - 1) + "ip";
+  ok(compileFilter(long)(packetOf(encodePacket(PACKETS.web))));
+  refuses(long + " ".repeat(MOST_TEXT), `more than ${MOST_TEXT} characters`, MOST_TEXT + 1);
+  const nested = (levels: number) => "(".repeat(levels) + "ip" + ")".repeat(levels);
+  ok(compileFilter(nested(MOST_DEPTH))(packetOf(encodePacket(PACKETS.web))));
+  for (
+    const deep of [
+      nested(MOST_DEPTH + 1),
+      "- ".repeat(4000) + "1 = 1",
+      "1 + ".repeat(2000) + "1 = 1",
+      "1 % ".repeat(2000) + "1 = 1",
+      "ip[".repeat(2000) + "0" + "]".repeat(2000) + " = 1",
+      "port " + "not ".repeat(2000) + "80",
+    ]
+  ) throws(() => compileFilter(deep), SyntaxError, deep.slice(0, 40));
+  ok(compileFilter("not ".repeat(2000) + "ip")(packetOf(encodePacket(PACKETS.web))));
+});
+
+Deno.test("compileFilter() throws nothing but a SyntaxError, whatever the text", () => {
+  const random = new Random(SEED);
   let compiled = 0;
   for (let i = 0; i < 20_000; i++) {
-    const text = Array.from({ length: 1 + random.below(9) }, () => words[random.below(words.length)]).join(
-      random.below(4) === 0 ? "" : " ",
-    );
-    packet.reset(random.below(80));
-    for (let j = 0; j < packet.length; j++) packet.bytes[packet.offset + j] = random.below(256);
+    const base = random.below(2) === 0
+      ? EXPRESSIONS[random.below(EXPRESSIONS.length)]!
+      : randomExpression(random);
+    const words = base.split(/\b/);
+    for (let count = random.below(3); count > 0; count--) {
+      const place = random.below(words.length);
+      const other = EXPRESSIONS[random.below(EXPRESSIONS.length)]!.split(/\b/);
+      if (random.below(2) === 0) words.splice(place, random.below(3), other[random.below(other.length)]!);
+      else {words.splice(
+          place,
+          1,
+          String.fromCharCode(32 + random.below(random.below(2) === 0 ? 96 : 65_000)),
+        );}
+    }
     try {
-      equal(typeof compileFilter(text)(packet, Direction.Inbound), "boolean");
+      compileFilter(words.join(""));
       compiled++;
     } catch (error) {
-      ok(error instanceof SyntaxError, `${text}: ${error}`);
-      match(error.message, / at column [0-9]+$/);
+      ok(error instanceof SyntaxError, `${words.join("")}: ${error}`);
     }
   }
-  ok(compiled > 100);
+  ok(compiled > 1000 && compiled < 19_000, `${compiled}`);
 });
 
-Deno.test("FILTER_HELP names filters in lines that fit a terminal", () => {
-  ok(FILTER_HELP.split("\n").every((line) => line.length <= 100));
+Deno.test("compileFilter() answers for any bytes, and changes none", () => {
+  const random = new Random(SEED);
+  const filters = Array.from({ length: 300 }, () => randomExpression(random)).flatMap((expression) => {
+    try {
+      return [compileFilter(expression)];
+    } catch {
+      return [];
+    }
+  });
+  ok(filters.length > 150);
+  let matched = 0;
+  for (const bytes of filterPackets(random, 500)) {
+    const packet = packetOf(bytes);
+    for (const filter of filters) if (filter(packet)) matched++;
+    deepEqual(packet.data, bytes);
+    ok(!packet.malformed);
+  }
+  ok(matched > 1000);
+});
+
+Deno.test("FILTER_HELP shows filters that compile", () => {
+  const lines = FILTER_HELP.split("\n").filter((line) => line.startsWith("  "));
+  ok(lines.length > 10);
+  for (const line of lines) {
+    const [first] = line.trim().split(/ {2,}/);
+    compileFilter(first!);
+  }
 });

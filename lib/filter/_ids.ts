@@ -1,0 +1,161 @@
+/** The part of a filter that names addresses, ports and protocols. */
+
+import { parseIpv6 } from "../address.ts";
+import { Protocol } from "../protocol.ts";
+import type { Token } from "./_lexer.ts";
+import type { Tokens } from "./_tokens.ts";
+import { all, type Side, type Test, type Word } from "./_tree.ts";
+import { PORT_NAMES, PROTOCOL_NAMES, PROTOCOL_WORDS } from "./_words.ts";
+
+const MOST_PORT = 0xffff;
+const MOST_PROTOCOL = 0xff;
+
+/** The words before an address, a port or a protocol; those that are left out are taken from the one before. */
+export interface Qualifier {
+  /** `ip`, `ip6`, a protocol's word, or none. */
+  readonly protocol: string;
+  readonly side: Side;
+  readonly kind: string;
+}
+
+/** Reads one, by the words that stand before it. */
+export function readId(tokens: Tokens, qualifier: Qualifier): Test {
+  switch (qualifier.kind) {
+    case "host":
+    case "net":
+      return readAddress(tokens, qualifier);
+    case "port":
+    case "portrange":
+      return readPorts(tokens, qualifier);
+    default:
+      return readProtocol(tokens, qualifier);
+  }
+}
+
+function readAddress(tokens: Tokens, { protocol, side, kind }: Qualifier): Test {
+  const start = tokens.token;
+  const { kind: token, text, value } = start;
+  if (token === "name") {
+    const written = kind === "host" ? "an address: names are not looked up" : "a network's address";
+    tokens.refuse(`the name ${JSON.stringify(text)} instead of ${written}`);
+  }
+  if (token !== "number" && token !== "ipv4" && token !== "ipv6") tokens.unexpected("an address");
+  if (protocol !== "" && protocol !== (token === "ipv6" ? "ip6" : "ip")) {
+    tokens.refuse(`"${protocol}" does not go with this address`);
+  }
+  tokens.skip();
+  if (token === "ipv6") {
+    const length = readPrefixLength(tokens, kind, 128) ?? 128;
+    const words = wordsOf(tokens, start, length);
+    return all([{ kind: "version", version: 6 }, { kind: "net6", side, words }]);
+  }
+  let address: number;
+  let mask = -1;
+  if (token === "ipv4") {
+    [address, mask] = octetsOf(tokens, start);
+    const length = readPrefixLength(tokens, kind, 32);
+    if (length !== undefined) mask = length === 0 ? 0 : -1 << 32 - length;
+    else if (tokens.accept("mask")) {
+      if (kind !== "net") tokens.refuse("a mask behind another word than net");
+      if (tokens.token.kind !== "ipv4") tokens.unexpected("a mask such as 255.255.0.0");
+      mask = octetsOf(tokens, tokens.token)[0];
+      tokens.skip();
+    }
+  } else {
+    address = value;
+    if (kind === "net") {
+      while (address !== 0 && address >>> 24 === 0) {
+        address <<= 8;
+        mask <<= 8;
+      }
+    }
+  }
+  if ((address & ~mask) !== 0) tokens.refuse("bits set behind the network's", start);
+  return all([{ kind: "version", version: 4 }, { kind: "net4", side, address: address | 0, mask }]);
+}
+
+function readPrefixLength(tokens: Tokens, kind: string, most: number): number | undefined {
+  if (!tokens.isSign("/")) return undefined;
+  if (kind !== "net") tokens.refuse("a prefix's length behind another word than net");
+  tokens.skip();
+  const token = tokens.token;
+  const length = tokens.number();
+  if (length > most) tokens.refuse(`a prefix of more than ${most} bits`, token);
+  return length;
+}
+
+/** An address of two to four octets; those that are left out match any. */
+function octetsOf(tokens: Tokens, token: Token): [address: number, mask: number] {
+  const octets = token.text.split(".");
+  let address = 0;
+  for (const octet of octets) {
+    if (octet.length > 1 && octet.startsWith("0")) tokens.refuse("an octet with a leading zero", token);
+    if (Number(octet) > 255) tokens.refuse("an octet above 255", token);
+    address = address << 8 | Number(octet);
+  }
+  const missing = 32 - 8 * octets.length;
+  return [address << missing, -1 << missing];
+}
+
+function wordsOf(tokens: Tokens, token: Token, length: number): Word[] {
+  let bytes: Uint8Array;
+  try {
+    bytes = parseIpv6(token.text);
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    tokens.refuse("not an IPv6 address", token);
+  }
+  const view = new DataView(bytes.buffer, bytes.byteOffset);
+  const words: Word[] = [];
+  for (let at = 0; at < 16; at += 4) {
+    const bits = Math.max(0, Math.min(32, length - 8 * at));
+    const mask = bits === 0 ? 0 : -1 << 32 - bits;
+    const address = view.getInt32(at);
+    if ((address & ~mask) !== 0) tokens.refuse("bits set behind the network's", token);
+    words.push({ at, address, mask });
+  }
+  return words;
+}
+
+function readPorts(tokens: Tokens, { protocol, side, kind }: Qualifier): Test {
+  const { kind: token, text, value } = tokens.token;
+  const asked = protocol === "" ? 0 : PROTOCOL_WORDS.get(protocol)?.protocol;
+  if (asked !== 0 && asked !== Protocol.Tcp && asked !== Protocol.Udp && asked !== Protocol.Sctp) {
+    tokens.refuse(`"${protocol}" has no ports`);
+  }
+  if (token !== "number" && token !== "name") tokens.unexpected("a port");
+  const range = kind === "portrange" && token === "name" ? /^([^-]+)-([^-].*)$/.exec(text) : null;
+  const ends: [number, number][] = range === null
+    ? [token === "number" ? [value, 0] : portOf(tokens, text)]
+    : [portOf(tokens, range[1]!), portOf(tokens, range[2]!)];
+  for (const [port] of ends) if (port > MOST_PORT) tokens.refuse(`a port above ${MOST_PORT}`);
+  const only = ends[0]![1] === ends.at(-1)![1] ? ends[0]![1] : 0;
+  if (asked !== 0 && only !== 0 && only !== asked) tokens.refuse(`${text} is no port of ${protocol}`);
+  tokens.skip();
+  const ports = ends.map(([port]) => port);
+  const low = Math.min(...ports);
+  const high = Math.max(...ports);
+  return { kind: "ports", side, protocol: asked !== 0 ? asked : only, low, high };
+}
+
+function portOf(tokens: Tokens, name: string): [port: number, protocol: number] {
+  if (/^[0-9]+$/.test(name)) return [Number(name), 0];
+  const known = PORT_NAMES.get(name);
+  if (known === undefined) tokens.refuse(`unknown port ${JSON.stringify(name)}`);
+  return [...known];
+}
+
+function readProtocol(tokens: Tokens, { protocol: word, kind }: Qualifier): Test {
+  const { kind: token, text, value } = tokens.token;
+  if (word !== "" && word !== "ip" && word !== "ip6") tokens.refuse(`"${word} ${kind}" means nothing`);
+  if (token === "sign" && PROTOCOL_NAMES.has(text)) {
+    tokens.refuse(`"${text}" is a word of the language: write "\\${text}"`);
+  }
+  if (token !== "number" && token !== "name") tokens.unexpected("a protocol");
+  const protocol = token === "number" ? value : PROTOCOL_NAMES.get(text);
+  if (protocol === undefined) tokens.refuse(`unknown protocol ${JSON.stringify(text)}`);
+  if (protocol > MOST_PROTOCOL) tokens.refuse(`a protocol above ${MOST_PROTOCOL}`);
+  tokens.skip();
+  const version = word === "ip" ? 4 : word === "ip6" ? 6 : 0;
+  return { kind: kind === "proto" ? "protocol" : "chained", version, protocol };
+}

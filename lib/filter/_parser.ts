@@ -1,0 +1,192 @@
+/** The grammar of filters: tokens to a tree. */
+
+import { Direction } from "../core/mod.ts";
+import { type Qualifier, readId } from "./_ids.ts";
+import { isRelation, readRelation } from "./_sums.ts";
+import { Tokens } from "./_tokens.ts";
+import { all, chain, type Link, load, relation, type Side, type Test, type Value } from "./_tree.ts";
+import { PROTOCOL_WORDS } from "./_words.ts";
+
+// Specification: RFC 791 section 3.1, RFC 8200 section 3
+const IPV4_DST = 16;
+const IPV6_DST = 24;
+
+/** The words that tell what an address or a number is. */
+const KINDS: ReadonlySet<string> = new Set(["host", "net", "port", "portrange", "proto", "protochain"]);
+
+/** A part of an expression. */
+interface Part {
+  readonly test: Test;
+  /** What a bare name or number behind it means. */
+  readonly qualifier: Qualifier | undefined;
+  /** Whether it is a bare name or number, or several of them. */
+  readonly isBare: boolean;
+}
+
+/** Reads a filter. */
+export function parseFilter(text: string): Test {
+  return new Parser(text).filter();
+}
+
+class Parser {
+  readonly #tokens: Tokens;
+
+  constructor(text: string) {
+    this.#tokens = new Tokens(text);
+  }
+
+  filter(): Test {
+    if (this.#tokens.isEnd()) return { kind: "true" };
+    const { test } = this.#chain(undefined, 0);
+    if (!this.#tokens.isEnd()) this.#tokens.unexpected();
+    return test;
+  }
+
+  /** `part { (and | or) part }`, from left to right. */
+  #chain(inherited: Qualifier | undefined, depth: number): Part {
+    const first = this.#part(inherited, depth);
+    let { qualifier } = first;
+    const rest: Link[] = [];
+    while (this.#tokens.isSign("and") || this.#tokens.isSign("or")) {
+      const operator = this.#tokens.token.text as "and" | "or";
+      this.#tokens.skip();
+      const start = this.#tokens.token;
+      const part = this.#part(qualifier, depth);
+      if (first.isBare && !part.isBare) this.#tokens.refuse("an expression among names and numbers", start);
+      qualifier = part.qualifier;
+      rest.push({ operator, test: part.test });
+    }
+    return { test: chain(first.test, rest), qualifier, isBare: first.isBare };
+  }
+
+  /** `{ not } (( chain ) | primitive | relation | bare)` */
+  #part(inherited: Qualifier | undefined, depth: number): Part {
+    let isNot = false;
+    while (this.#tokens.accept("!")) isNot = !isNot;
+    const part = this.#positivePart(inherited, depth);
+    return isNot ? { ...part, test: { kind: "not", test: part.test } } : part;
+  }
+
+  #positivePart(inherited: Qualifier | undefined, depth: number): Part {
+    if (isRelation(this.#tokens)) {
+      return { test: readRelation(this.#tokens, depth), qualifier: undefined, isBare: false };
+    }
+    const { kind, text } = this.#tokens.token;
+    if (kind === "end") this.#tokens.unexpected("an expression");
+    if (kind !== "sign") {
+      if (inherited === undefined) {
+        this.#tokens.refuse(`no word such as host, net or port says what ${text} is`);
+      }
+      return { test: readId(this.#tokens, inherited), qualifier: inherited, isBare: true };
+    }
+    if (text === "(") {
+      this.#tokens.skip();
+      const { test, isBare } = this.#chain(inherited, depth + 1);
+      this.#tokens.expect(")");
+      return { test, qualifier: inherited, isBare };
+    }
+    return { ...this.#primitive(depth), isBare: false };
+  }
+
+  /** A primitive that its own words begin. */
+  #primitive(depth: number): { test: Test; qualifier: Qualifier | undefined } {
+    const { text } = this.#tokens.token;
+    switch (text) {
+      case "less":
+      case "greater": {
+        this.#tokens.skip();
+        const right: Value = { kind: "number", value: this.#tokens.number() | 0 };
+        const operator = text === "less" ? "<=" : ">=";
+        const test: Test = { kind: "relation", operator, left: { kind: "length" }, right };
+        return { test, qualifier: undefined };
+      }
+      case "inbound":
+      case "outbound": {
+        this.#tokens.skip();
+        const direction = text === "inbound" ? Direction.Inbound : Direction.Outbound;
+        return { test: { kind: "direction", direction }, qualifier: undefined };
+      }
+      case "broadcast":
+      case "multicast":
+        this.#tokens.refuse(`"${text}" asks for a link layer, which IP packets have not: write "ip ${text}"`);
+    }
+    const isProtocol = text === "ip" || text === "ip6" || PROTOCOL_WORDS.has(text);
+    const protocol = isProtocol ? text : "";
+    if (isProtocol) this.#tokens.skip();
+    const addresses = isProtocol ? this.#addressKind(protocol) : undefined;
+    if (addresses !== undefined) return { test: addresses, qualifier: undefined };
+    const side = this.#side();
+    const kind = this.#kind();
+    if (side === undefined && kind === undefined) {
+      if (!isProtocol) this.#tokens.unexpected("an expression");
+      return { test: protocolTest(protocol), qualifier: undefined };
+    }
+    if (side !== undefined && (kind === "proto" || kind === "protochain")) {
+      this.#tokens.skip(-1);
+      this.#tokens.refuse(`"${kind}" has no side`);
+    }
+    const qualifier = { protocol, side: side ?? "or", kind: kind ?? "host" };
+    return { test: this.#id(qualifier, depth), qualifier };
+  }
+
+  /** `ip broadcast`, `ip multicast`, `ip6 multicast` */
+  #addressKind(protocol: string): Test | undefined {
+    const { text } = this.#tokens.token;
+    if (!this.#tokens.isSign("broadcast") && !this.#tokens.isSign("multicast")) return undefined;
+    const isKnown = protocol === "ip" || (protocol === "ip6" && text === "multicast");
+    if (!isKnown) this.#tokens.refuse(`"${protocol} ${text}" means nothing`);
+    this.#tokens.skip();
+    const version: Test = { kind: "version", version: protocol === "ip" ? 4 : 6 };
+    const at = protocol === "ip" ? IPV4_DST : IPV6_DST;
+    if (text === "multicast") {
+      const first = load("ip", 1, at);
+      return protocol === "ip"
+        ? all([version, relation(">=", first, 0xe0)])
+        : all([version, relation("=", first, 0xff)]);
+    }
+    const address = load("ip", 4, at);
+    const everyone: Link = { operator: "or", test: relation("=", address, -1) };
+    return all([version, chain(relation("=", address, 0), [everyone])]);
+  }
+
+  #side(): Side | undefined {
+    const { text } = this.#tokens.token;
+    if (!this.#tokens.isSign("src") && !this.#tokens.isSign("dst")) return undefined;
+    this.#tokens.skip();
+    const other = text === "src" ? "dst" : "src";
+    for (const both of ["or", "and"] as const) {
+      if (this.#tokens.isSign(both) && this.#tokens.isSign(other, 1)) {
+        this.#tokens.skip(2);
+        return both;
+      }
+    }
+    return text as Side;
+  }
+
+  #kind(): string | undefined {
+    const { kind, text } = this.#tokens.token;
+    if (kind !== "sign" || !KINDS.has(text)) return undefined;
+    this.#tokens.skip();
+    return text;
+  }
+
+  /** What stands behind the words: a bare one, `not` one, or several in parentheses. */
+  #id(qualifier: Qualifier, depth: number): Test {
+    if (this.#tokens.accept("!")) {
+      return { kind: "not", test: this.#id(qualifier, this.#tokens.deeper(depth)) };
+    }
+    if (!this.#tokens.accept("(")) return readId(this.#tokens, qualifier);
+    const start = this.#tokens.token;
+    const { test, isBare } = this.#chain(qualifier, depth + 1);
+    if (!isBare) this.#tokens.refuse("only names and numbers may stand in parentheses behind a word", start);
+    this.#tokens.expect(")");
+    return test;
+  }
+}
+
+function protocolTest(word: string): Test {
+  if (word === "ip") return { kind: "version", version: 4 };
+  if (word === "ip6") return { kind: "version", version: 6 };
+  const { version, protocol } = PROTOCOL_WORDS.get(word)!;
+  return { kind: "protocol", version, protocol };
+}
