@@ -10,7 +10,7 @@ const OUTSIDE = "198.51.100.2";
 const options = {
   name: "six",
   address: "fd64::1/64",
-  routes: ["64:ff9b::/96"],
+  route: "64:ff9b::/96",
   far: device({ name: "four", address: "198.51.100.1/24" }),
 };
 

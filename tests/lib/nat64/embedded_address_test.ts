@@ -1,3 +1,5 @@
+/** IPv4 addresses inside of IPv6 addresses, by RFC 6052's own examples. */
+
 import { equal, ok, throws } from "node:assert/strict";
 import { formatIpv6, parseIpv4, parseIpv6 } from "@warren/tunnel/address";
 import { EmbeddingPrefix } from "@warren/tunnel/nat64";

@@ -1,3 +1,5 @@
+/** Translation of packets, and what NAT64 remembers. */
+
 import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import { Direction, type Packet, type Stage } from "@warren/tunnel/core";
 import { parseIpv4, parseIpv6 } from "@warren/tunnel/address";
