@@ -149,7 +149,12 @@ export class Flows {
   note(session: number, protocol: number, fromInside: boolean, flags: number, now: number): void {
     if (protocol !== Protocol.Tcp) return this.sessions.touch(session, now);
     const seen = this.#tcp[session]!;
-    if ((seen & CLOSED) === CLOSED) return;
+    if ((seen & CLOSED) === CLOSED) {
+      // A new connection of the same ports, which the RFC would let die of the old one's timer.
+      if ((flags & SYN) === 0) return;
+      this.#tcp[session] = fromInside ? V6_INIT : V4_INIT;
+      return this.sessions.touch(session, now);
+    }
     if ((seen & INIT) !== 0) {
       if ((flags & SYN) === 0) return;
       if ((seen === V6_INIT) === fromInside) return this.sessions.touch(session, now);
