@@ -44,6 +44,8 @@ export class EmbeddingPrefix {
   readonly #places: Uint8Array;
 
   /**
+   * A prefix as text.
+   *
    * @throws {SyntaxError} when the text is no prefix.
    * @throws {TypeError} when it is one of IPv4.
    * @throws {RangeError} when its length is not 32, 40, 48, 56, 64 or 96, or bits 64 to 71 are not zero.

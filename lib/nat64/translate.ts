@@ -462,7 +462,7 @@ function isRouted(bytes: Uint8Array, start: number, end: number): boolean {
 /** Gives a UDP packet its checksum; what is cut into segments is left to whoever cuts it. */
 function sumUp(packet: Packet, upper: number, end: number, src: Uint8Array, dst: Uint8Array): void {
   const length = packet.segmentSize === 0 ? coveredLength(packet, upper, end, Protocol.Udp) : end - upper;
-  const pseudo = sum(src, 0, 0, sumOf(src, dst) + Protocol.Udp + length);
+  const pseudo = foldOnce(foldOnce(sumOf(src, dst) + Protocol.Udp + length));
   if (packet.segmentSize === 0) {
     return writeTransportChecksum(packet, upper, upper + length, Protocol.Udp, pseudo);
   }
@@ -476,7 +476,10 @@ function sumOf(src: Uint8Array, dst: Uint8Array): number {
   for (let i = 0; i < 16; i += 2) {
     total += (src[i]! << 8 | src[i + 1]!) + (dst[i]! << 8 | dst[i + 1]!);
   }
-  total = (total & 0xffff) + (total >>> 16);
+  return foldOnce(foldOnce(total));
+}
+
+function foldOnce(total: number): number {
   return (total & 0xffff) + (total >>> 16);
 }
 

@@ -8,6 +8,7 @@ import { Ipv4 } from "@warren/tunnel/ipv4";
 import { Ipv6 } from "@warren/tunnel/ipv6";
 import { Tcp } from "@warren/tunnel/tcp";
 import { Udp } from "@warren/tunnel/udp";
+import type { OtherWorkers } from "../../../runtime/pipeline/pipeline.ts";
 import { encodePacket, formatPacket } from "../../kit/packet_text.ts";
 import { TestPipeline } from "../../kit/pipeline.ts";
 import { Random } from "../../kit/random.ts";
@@ -184,6 +185,28 @@ Deno.test("Nat64 goes on where it was saved", () => {
       "tcp 192.0.2.1:80 > 198.51.100.1:5000 A seq 1",
     ]
   ) deepEqual(send(after, Direction.Inbound, packet), send(before, Direction.Inbound, packet));
+});
+
+Deno.test("Nat64 of several workers gives a port of the same worker, and hands others' packets over", () => {
+  const handed: number[] = [];
+  const others: OtherWorkers = {
+    place: { index: 1, count: 2 },
+    send: (_packet, worker) => handed.push(worker) > 0,
+  };
+  const nat = make();
+  const test = new TestPipeline(nat, { others });
+  test.settle();
+  const ours = 5002; // (5002 >>> 1) % 2 is 1
+  send(test, Direction.Outbound, `udp [fd64::4]:${ours} > [64:ff9b::c000:201]:53 "a"`);
+  const [second] = send(test, Direction.Outbound, `udp [fd64::5]:${ours} > [64:ff9b::c000:201]:53 "b"`);
+  const port = Number(/198\.51\.100\.1:(\d+)/.exec(second!)![1]);
+  ok(port !== ours && port % 4 === ours % 4);
+  deepEqual(handed, []);
+  deepEqual(send(test, Direction.Outbound, 'udp [fd64::5]:5000 > [64:ff9b::c000:201]:53 "c"'), []);
+  deepEqual(send(test, Direction.Inbound, 'udp 192.0.2.1:53 > 198.51.100.1:5001 "d"'), []);
+  const quoted = '{ udp 198.51.100.1:5000 > 192.0.2.1:53 "c" }';
+  deepEqual(send(test, Direction.Inbound, `icmp 192.0.2.9 > 198.51.100.1 type 3 code 3 ${quoted}`), []);
+  deepEqual(handed, [0, 0, 0]);
 });
 
 Deno.test("Nat64.restore() refuses what is not its own", () => {
