@@ -4,6 +4,7 @@ import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import { Direction, type Packet, type Stage } from "@warren/tunnel/core";
 import { parseIpv4, parseIpv6 } from "@warren/tunnel/address";
 import { Nat64, type Nat64Options, toIpv4, toIpv6 } from "@warren/tunnel/nat64";
+import { Icmpv6 } from "@warren/tunnel/icmpv6";
 import { Ipv4 } from "@warren/tunnel/ipv4";
 import { Ipv6 } from "@warren/tunnel/ipv6";
 import { Tcp } from "@warren/tunnel/tcp";
@@ -146,6 +147,32 @@ Deno.test("toIpv4() leaves extension headers out, and drops a route that is not 
   }
   equal(toIpv4(withHeader(43, [0, 0, 1, 0, 0, 0, 0]), FOUR, 9), "source route");
   equal(toIpv4(withHeader(43, [0, 0, 0, 0, 0, 0, 0]), FOUR, 9), undefined);
+});
+
+Deno.test("Nat64 shows no inside address in any error, however it is mutated", () => {
+  const random = new Random(7);
+  const test = new TestPipeline(make({ outside: "198.51.100.1" }));
+  send(test, Direction.Outbound, 'udp [fd64::5]:5000 > [64:ff9b::c000:201]:53 "a"');
+  const valid = encodePacket(
+    'icmp fd64::5 > 64:ff9b::c000:201 type 1 code 4 { udp [64:ff9b::c000:201]:53 > [fd64::5]:5000 "hello" }',
+  );
+  let passed = 0;
+  for (let i = 0; i < 2000; i++) {
+    const packet = packetOf(valid);
+    const at = random.below(packet.length);
+    packet.bytes[packet.offset + at] = random.below(256);
+    // Most would be refused by their sum alone.
+    Icmpv6.of(packet)?.refreshChecksum();
+    test.send(Direction.Outbound, packet.data.slice());
+    test.settle();
+    for (const bytes of test.receive().far) {
+      // What is not for the prefix any more passes as it is.
+      if (bytes[0]! >> 4 !== 4) continue;
+      passed++;
+      ok(!bytes.toHex().includes("fd640000"), `at ${at}`);
+    }
+  }
+  ok(passed > 500 && test.balanced);
 });
 
 Deno.test("Nat64 forgets those that are worth least when it is full, and stays bounded", () => {
