@@ -1,0 +1,5 @@
+/** Translation between IPv6 and IPv4: addresses (RFC 6052), packets (RFC 7915), flows (RFC 6146). */
+
+export { EmbeddingPrefix } from "./embedded_address.ts";
+export { type Ipv4Addresses, type Ipv6Addresses, toIpv4, toIpv6, Untranslatable } from "./translate.ts";
+export { Nat64, type Nat64Options } from "./nat64.ts";

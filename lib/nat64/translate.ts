@@ -1,0 +1,537 @@
+/**
+ * IPv6 packets become IPv4 packets and the other way round, in their slots (RFC 7915).
+ *
+ *     │ IPv6 │ extensions │ upper layer ...      ─► toIpv4 ─►            │ IPv4 │ upper layer ...
+ *     │ IPv4 │ options │ upper layer ...         ─► toIpv6 ─►   │ IPv6 │ fragment │ upper layer ...
+ *
+ * The upper layer stays where it is, and what stands in front is written anew. So it is in the packet that an ICMP error
+ * quotes: the ICMP header then moves, too.
+ */
+
+import {
+  DONT_FRAGMENT,
+  FRAGMENT_BITS,
+  FRAGMENT_OFFSET,
+  ICMP_CHECKSUM,
+  IPV4_CHECKSUM,
+  IPV4_DST,
+  IPV4_FLAGS,
+  IPV4_HEADER,
+  IPV4_ID,
+  IPV4_LONGEST,
+  IPV4_PROTOCOL,
+  IPV4_SRC,
+  IPV4_TOTAL_LENGTH,
+  IPV4_TTL,
+  IPV6_DST,
+  IPV6_HEADER,
+  IPV6_NEXT_HEADER,
+  IPV6_PAYLOAD_LENGTH,
+  IPV6_SRC,
+  UDP_CHECKSUM,
+  UDP_HEADER,
+} from "../_header_fields.ts";
+import { longestLength } from "../_packet_parts.ts";
+import {
+  adjustPseudoHeader,
+  adjustTransport,
+  checksum,
+  coveredLength,
+  difference,
+  isPartial,
+  pseudoHeaderSumIpv4,
+  pseudoHeaderSumIpv6,
+  sum,
+  writeTransportChecksum,
+} from "../checksum.ts";
+import type { Packet } from "../core/mod.ts";
+import { Icmpv4 } from "../icmpv4.ts";
+import { Icmpv6 } from "../icmpv6.ts";
+import { Ipv4 } from "../ipv4.ts";
+import { Ipv6 } from "../ipv6.ts";
+import { Protocol } from "../protocol.ts";
+import { messageToIpv4, messageToIpv6, NONE, restToIpv4, restToIpv6 } from "./_icmp_messages.ts";
+
+// Specification
+const MORE_FRAGMENTS = 0x2000;
+const ICMP_HEADER = 8;
+const FRAGMENT_HEADER = 8; // RFC 8200 section 4.5
+const FRAGMENT_WORD = 2;
+const FRAGMENT_ID = 4;
+const SEGMENTS_LEFT = 3; // RFC 8200 section 4.4
+const IPV6_LEAST_MTU = 1280;
+/** RFC 7915 section 5.1: up to this length, routers may divide what was translated. */
+const MAY_BE_DIVIDED = 1260;
+// Specification: options, RFC 791 section 3.1
+const END_OF_OPTIONS = 0;
+const NO_OPERATION = 1;
+const LOOSE_SOURCE_ROUTE = 131;
+const STRICT_SOURCE_ROUTE = 137;
+
+// Implementation
+const MOST_EXTENSIONS = 16;
+
+/** Why a packet cannot be translated, for `drop`. */
+export const Untranslatable = {
+  /** A header is cut short or lies about its length. */
+  Malformed: "malformed",
+  /** The sum of an IPv4 header or of an ICMP error is wrong, and writing it anew would hide that. */
+  Checksum: "wrong checksum",
+  /** A route that has not been travelled to its end (RFC 7915 sections 4.1 and 5.1). */
+  SourceRoute: "source route",
+  /** What has no counterpart: an authentication header, ICMP of the other version. */
+  Protocol: "protocol not translated",
+  /** An ICMP message without a counterpart. */
+  Message: "ICMP message not translated",
+  /** The checksum of a divided ICMP message covers what is not here (RFC 7915 sections 4.2 and 5.2). */
+  FragmentedIcmp: "fragmented ICMP",
+  /** UDP without a checksum, divided (RFC 7915 section 4.5). */
+  NoChecksum: "fragment without a checksum",
+  /** It does not fit the other version, or its slot. */
+  TooLong: "too long to translate",
+} as const;
+/** One of the reasons in {@linkcode Untranslatable}. */
+export type Untranslatable = typeof Untranslatable[keyof typeof Untranslatable];
+
+/** Where an IPv4 packet comes from and goes, and one that it quotes (unsigned 32 bits). */
+export interface Ipv4Addresses {
+  /** Its source. */
+  src: number;
+  /** Its destination. */
+  dst: number;
+  /** The source of the packet that it quotes, if it is an ICMP error. */
+  quotedSrc: number;
+  /** The destination of that packet. */
+  quotedDst: number;
+}
+
+/** Where an IPv6 packet comes from and goes, and one that it quotes (16 bytes each). */
+export interface Ipv6Addresses {
+  /** Its source. */
+  readonly src: Uint8Array;
+  /** Its destination. */
+  readonly dst: Uint8Array;
+  /** The source of the packet that it quotes, if it is an ICMP error. */
+  readonly quotedSrc: Uint8Array;
+  /** The destination of that packet. */
+  readonly quotedDst: Uint8Array;
+}
+
+/** What of a quoted packet's headers is read before others stand in their place. */
+const quoted = {
+  upper: 0,
+  end: 0,
+  length: 0,
+  protocol: 0,
+  offset: 0,
+  more: false,
+  id: -1,
+  service: 0,
+  ttl: 0,
+};
+
+/**
+ * Makes an IPv6 packet an IPv4 packet with other addresses; a right checksum stays right and a wrong one wrong. `id` is
+ * for a packet that routers may divide. Returns why it cannot be done; the packet is then to be dropped. Super-packets and
+ * partly summed packets stay what they are.
+ *
+ * **Limits**: extensions of ICMP errors (RFC 4884) are left out. The hop limit is kept.
+ */
+export function toIpv4(packet: Packet, addresses: Ipv4Addresses, id: number): Untranslatable | undefined {
+  const ip = Ipv6.of(packet);
+  if (ip === undefined) return Untranslatable.Malformed;
+  const { bytes, view } = packet;
+  const { start, payloadOffset: upper, payloadLength: length, trafficClass, hopLimit } = ip;
+  let { protocol } = ip;
+  if (protocol === Protocol.Icmp || ip.extension(Protocol.Ah) >= 0) return Untranslatable.Protocol;
+  const routing = ip.extension(Protocol.Routing);
+  if (routing >= 0 && bytes[routing + SEGMENTS_LEFT] !== 0) return Untranslatable.SourceRoute;
+  if (length + IPV4_HEADER > IPV4_LONGEST) return Untranslatable.TooLong;
+  packet.length = upper + length - packet.offset;
+  const { src, dst } = addresses;
+  let flags = 0;
+  const fragment = ip.extension(Protocol.Fragment);
+  if (fragment >= 0) {
+    const word = view.getUint16(fragment + FRAGMENT_WORD);
+    flags = word >> 3 | (word & 1 ? MORE_FRAGMENTS : 0);
+    id = view.getUint16(fragment + FRAGMENT_ID + 2);
+  } else if (longestLength(packet, ip) - (upper - start) + IPV4_HEADER > MAY_BE_DIVIDED) {
+    flags = DONT_FRAGMENT;
+    id = 0;
+  }
+  let at = upper;
+  if (protocol === Protocol.Icmpv6) {
+    if (ip.isFragment) return Untranslatable.FragmentedIcmp;
+    packet.finish();
+    const icmp = Icmpv6.of(packet);
+    if (icmp === undefined) return Untranslatable.Malformed;
+    const message = messageToIpv4(icmp.type, icmp.code);
+    if (message === NONE) return Untranslatable.Message;
+    if (icmp.quotedOffset < 0) {
+      echoToIpv4(packet, start, upper, upper + length, length, message);
+    } else {
+      const rest = restToIpv4(message, icmp.rest);
+      if (rest === NONE) return Untranslatable.Message;
+      if (!icmp.checksumValid) return Untranslatable.Checksum;
+      const reason = quotedToIpv4(packet, icmp, addresses);
+      if (reason !== undefined) return reason;
+      at = quoted.upper - IPV4_HEADER - ICMP_HEADER;
+      finishError(packet, at, quoted.end, message, rest);
+      writeTransportChecksum(packet, at, quoted.end, Protocol.Icmp, 0);
+    }
+    protocol = Protocol.Icmp;
+  } else if (ip.fragmentOffset === 0) {
+    const change = difference(sum(bytes, start + IPV6_SRC, 32), pseudoHeaderSumIpv4(src, dst, 0, 0));
+    adjustPseudoHeader(packet, upper, upper + length, protocol, change);
+  }
+  replaceHeaders(packet, at, IPV4_HEADER);
+  writeIpv4(packet, packet.offset, packet.length, trafficClass, id, flags, hopLimit, protocol, src, dst);
+  return undefined;
+}
+
+/**
+ * Makes an IPv4 packet an IPv6 packet with other addresses, as {@linkcode toIpv4} does. A UDP packet without a checksum
+ * gets one.
+ *
+ * **Limits**: what routers may divide is not divided here (RFC 7915 section 4.1): `fragment()` does that. Extensions of
+ * ICMP errors (RFC 4884) are left out. The time to live is kept.
+ */
+export function toIpv6(packet: Packet, addresses: Ipv6Addresses): Untranslatable | undefined {
+  const ip = Ipv4.of(packet);
+  if (ip === undefined) return Untranslatable.Malformed;
+  const { bytes, view } = packet;
+  const { start, payloadOffset: upper, payloadLength: length, isFragment, fragmentOffset, ttl, id } = ip;
+  let { protocol } = ip;
+  const more = ip.moreFragments;
+  const service = bytes[start + 1]!;
+  if (sum(bytes, start, upper - start) !== 0xffff) return Untranslatable.Checksum;
+  if (protocol === Protocol.Icmpv6 || protocol === Protocol.Ah) return Untranslatable.Protocol;
+  if (upper - start > IPV4_HEADER && isRouted(bytes, start + IPV4_HEADER, upper)) {
+    return Untranslatable.SourceRoute;
+  }
+  const end = upper + length;
+  packet.length = end - packet.offset;
+  const { src, dst } = addresses;
+  let at = upper;
+  if (protocol === Protocol.Icmp) {
+    if (isFragment) return Untranslatable.FragmentedIcmp;
+    packet.finish();
+    const icmp = Icmpv4.of(packet);
+    if (icmp === undefined) return Untranslatable.Malformed;
+    const message = messageToIpv6(icmp.type, icmp.code);
+    if (message === NONE) return Untranslatable.Message;
+    if (icmp.quotedOffset < 0) echoToIpv6(packet, upper, end, length, message, src, dst);
+    else {
+      if (!icmp.checksumValid) return Untranslatable.Checksum;
+      const { rest } = icmp;
+      const reason = quotedToIpv6(packet, icmp, addresses);
+      if (reason !== undefined) return reason;
+      const told = restToIpv6(message, rest, quoted.length - IPV6_HEADER + IPV4_HEADER);
+      if (told === NONE) return Untranslatable.Message;
+      at = quoted.upper - headersLength(quoted.id) - ICMP_HEADER;
+      finishError(packet, at, Math.min(quoted.end, at + IPV6_LEAST_MTU - IPV6_HEADER), message, told);
+    }
+    protocol = Protocol.Icmpv6;
+  } else if (fragmentOffset === 0) {
+    const change = difference(pseudoHeaderSumIpv4(ip.src, ip.dst, 0, 0), sumOf(src, dst));
+    if (protocol !== Protocol.Udp) adjustPseudoHeader(packet, upper, end, protocol, change);
+    else if (length < UDP_HEADER) return Untranslatable.Malformed;
+    else if (view.getUint16(upper + UDP_CHECKSUM) !== 0 || isPartial(packet, upper)) {
+      adjustPseudoHeader(packet, upper, end, protocol, change);
+    } else if (isFragment) return Untranslatable.NoChecksum;
+    else sumUp(packet, upper, end, src, dst);
+  }
+  const fragmentId = isFragment ? id : -1;
+  if (at - packet.offset + packet.headroom < headersLength(fragmentId)) return Untranslatable.TooLong;
+  replaceHeaders(packet, at, headersLength(fragmentId));
+  writeIpv6(
+    packet,
+    packet.offset,
+    packet.length,
+    service,
+    ttl,
+    protocol,
+    src,
+    dst,
+    fragmentId,
+    fragmentOffset,
+    more,
+  );
+  if (at !== upper) {
+    const covered = packet.length - IPV6_HEADER;
+    const pseudoHeader = pseudoHeaderSumIpv6(
+      bytes,
+      packet.offset + IPV6_SRC,
+      packet.offset + IPV6_DST,
+      protocol,
+      covered,
+    );
+    writeTransportChecksum(packet, at, at + covered, protocol, pseudoHeader);
+  }
+  return undefined;
+}
+
+/** Puts room for other headers in front of the bytes from `at` on. */
+function replaceHeaders(packet: Packet, at: number, length: number): void {
+  const moved = at - length - packet.offset;
+  packet.offset += moved;
+  packet.length -= moved;
+  if (packet.checksumStart !== 0) packet.checksumStart = Math.max(0, packet.checksumStart - moved);
+}
+
+/** Moves the header of an ICMP error to `at`, with another message, and ends the packet behind what it quotes. */
+function finishError(packet: Packet, at: number, end: number, message: number, rest: number): void {
+  packet.length = end - packet.offset;
+  packet.view.setUint16(at, message);
+  packet.view.setUint16(at + ICMP_CHECKSUM, 0);
+  packet.view.setUint32(at + 4, rest);
+}
+
+/** RFC 7915 section 5.2: the pseudo-header goes out of the sum. */
+function echoToIpv4(
+  packet: Packet,
+  start: number,
+  upper: number,
+  end: number,
+  length: number,
+  message: number,
+): void {
+  const { bytes, view } = packet;
+  const pseudo = pseudoHeaderSumIpv6(bytes, start + IPV6_SRC, start + IPV6_DST, Protocol.Icmpv6, length);
+  const change = difference(pseudo, 0) + difference(view.getUint16(upper), message);
+  view.setUint16(upper, message);
+  adjustTransport(packet, upper, end, Protocol.Icmp, change);
+  // Both are the same sum, but a message of zeros alone has the other one.
+  if (view.getUint16(upper + ICMP_CHECKSUM) === 0) view.setUint16(upper + ICMP_CHECKSUM, 0xffff);
+}
+
+/** RFC 7915 section 4.2: the pseudo-header comes into the sum. */
+function echoToIpv6(
+  packet: Packet,
+  upper: number,
+  end: number,
+  length: number,
+  message: number,
+  src: Uint8Array,
+  dst: Uint8Array,
+): void {
+  const { view } = packet;
+  const pseudo = sumOf(src, dst) + Protocol.Icmpv6 + length;
+  const change = pseudo + difference(view.getUint16(upper), message);
+  view.setUint16(upper, message);
+  adjustTransport(packet, upper, end, Protocol.Icmpv6, change);
+}
+
+/** Translates the packet that an error quotes. */
+function quotedToIpv4(packet: Packet, icmp: Icmpv6, addresses: Ipv4Addresses): Untranslatable | undefined {
+  const { bytes } = packet;
+  const start = icmp.quotedOffset;
+  if (!readQuotedIpv6(packet, start, start + icmp.quotedLength)) return Untranslatable.Malformed;
+  const { upper, end, length, service, ttl, offset, more, id } = quoted;
+  let { protocol } = quoted;
+  const upperLength = length - (upper - start);
+  const total = upperLength + IPV4_HEADER;
+  if (total > IPV4_LONGEST) return Untranslatable.TooLong;
+  const { quotedSrc, quotedDst } = addresses;
+  if (protocol === Protocol.Icmpv6) {
+    const message = upper + 4 <= end && offset === 0 ? echoMessage(messageToIpv4(bytes[upper]!, 0)) : NONE;
+    if (message === NONE) return Untranslatable.Message;
+    echoToIpv4(packet, start, upper, end, upperLength, message);
+    protocol = Protocol.Icmp;
+  } else if (offset === 0) {
+    const change = difference(
+      sum(bytes, start + IPV6_SRC, 32),
+      pseudoHeaderSumIpv4(quotedSrc, quotedDst, 0, 0),
+    );
+    adjustPseudoHeader(packet, upper, end, protocol, change);
+  }
+  let flags = offset >> 3 | (more ? MORE_FRAGMENTS : 0);
+  if (id < 0 && total > MAY_BE_DIVIDED) flags = DONT_FRAGMENT;
+  const at = upper - IPV4_HEADER;
+  writeIpv4(packet, at, total, service, Math.max(0, id) & 0xffff, flags, ttl, protocol, quotedSrc, quotedDst);
+  return undefined;
+}
+
+/** Translates the packet that an error quotes. */
+function quotedToIpv6(packet: Packet, icmp: Icmpv4, addresses: Ipv6Addresses): Untranslatable | undefined {
+  const { bytes, view } = packet;
+  const start = icmp.quotedOffset;
+  if (!readQuotedIpv4(packet, start, start + icmp.quotedLength)) return Untranslatable.Malformed;
+  const { upper, end, length, service, ttl, offset, more, id } = quoted;
+  let { protocol } = quoted;
+  const upperLength = length - (upper - start);
+  const { quotedSrc, quotedDst } = addresses;
+  const headers = headersLength(id);
+  if (upper - headers - ICMP_HEADER - IPV6_HEADER < packet.slotStart) return Untranslatable.TooLong;
+  if (protocol === Protocol.Icmp) {
+    const message = upper + 4 <= end && offset === 0 ? echoMessage(messageToIpv6(bytes[upper]!, 0)) : NONE;
+    if (message === NONE) return Untranslatable.Message;
+    echoToIpv6(packet, upper, end, upperLength, message, quotedSrc, quotedDst);
+    protocol = Protocol.Icmpv6;
+  } else if (offset === 0) {
+    const before = pseudoHeaderSumIpv4(
+      view.getUint32(start + IPV4_SRC),
+      view.getUint32(start + IPV4_DST),
+      0,
+      0,
+    );
+    adjustPseudoHeader(packet, upper, end, protocol, difference(before, sumOf(quotedSrc, quotedDst)));
+  }
+  quoted.length = upperLength + IPV6_HEADER;
+  const total = upperLength + headers;
+  writeIpv6(packet, upper - headers, total, service, ttl, protocol, quotedSrc, quotedDst, id, offset, more);
+  return undefined;
+}
+
+/** Only echo messages are quoted and translated: no error is about an error (RFC 7915 sections 4.2 and 5.2). */
+function echoMessage(message: number): number {
+  const type = message >> 8;
+  const isEcho = type === Icmpv4.EchoRequest || type === Icmpv4.EchoReply || type === Icmpv6.EchoRequest ||
+    type === Icmpv6.EchoReply;
+  return isEcho ? message : NONE;
+}
+
+function readQuotedIpv6({ bytes, view }: Packet, start: number, end: number): boolean {
+  if (start + IPV6_HEADER > end || bytes[start]! >> 4 !== 6) return false;
+  quoted.service = view.getUint16(start) >> 4 & 0xff;
+  quoted.ttl = bytes[start + 7]!;
+  quoted.length = IPV6_HEADER + view.getUint16(start + IPV6_PAYLOAD_LENGTH);
+  quoted.end = Math.min(end, start + quoted.length);
+  quoted.id = -1;
+  quoted.offset = 0;
+  quoted.more = false;
+  let protocol = bytes[start + IPV6_NEXT_HEADER]!;
+  let at = start + IPV6_HEADER;
+  for (let i = 0; isSkipped(protocol); i++) {
+    if (i === MOST_EXTENSIONS || at + FRAGMENT_HEADER > quoted.end) return false;
+    const next = bytes[at]!;
+    if (protocol === Protocol.Fragment) {
+      const word = view.getUint16(at + FRAGMENT_WORD);
+      quoted.offset = word & 0xfff8;
+      quoted.more = (word & 1) !== 0;
+      quoted.id = view.getUint32(at + FRAGMENT_ID);
+      at += FRAGMENT_HEADER;
+    } else at += (bytes[at + 1]! + 1) << 3;
+    protocol = next;
+    if (quoted.offset !== 0) break;
+  }
+  quoted.protocol = protocol;
+  quoted.upper = at;
+  return at <= quoted.end;
+}
+
+function isSkipped(protocol: number): boolean {
+  return protocol === Protocol.HopByHop || protocol === Protocol.Routing || protocol === Protocol.Fragment ||
+    protocol === Protocol.DestinationOptions;
+}
+
+function readQuotedIpv4({ bytes, view }: Packet, start: number, end: number): boolean {
+  if (start + IPV4_HEADER > end || bytes[start]! >> 4 !== 4) return false;
+  const headerLength = (bytes[start]! & 0x0f) << 2;
+  quoted.length = view.getUint16(start + IPV4_TOTAL_LENGTH);
+  if (headerLength < IPV4_HEADER || quoted.length < headerLength) return false;
+  quoted.end = Math.min(end, start + quoted.length);
+  quoted.upper = start + headerLength;
+  quoted.service = bytes[start + 1]!;
+  quoted.ttl = bytes[start + IPV4_TTL]!;
+  quoted.protocol = bytes[start + IPV4_PROTOCOL]!;
+  const word = view.getUint16(start + IPV4_FLAGS);
+  quoted.offset = (word & FRAGMENT_OFFSET) << 3;
+  quoted.more = (word & MORE_FRAGMENTS) !== 0;
+  quoted.id = (word & FRAGMENT_BITS) === 0 ? -1 : view.getUint16(start + IPV4_ID);
+  return quoted.upper <= quoted.end;
+}
+
+/** Whether the options have a route with addresses that are still to be visited. */
+function isRouted(bytes: Uint8Array, start: number, end: number): boolean {
+  for (let at = start; at < end && bytes[at] !== END_OF_OPTIONS;) {
+    const type = bytes[at]!;
+    if (type === NO_OPERATION) {
+      at++;
+      continue;
+    }
+    const length = at + 1 < end ? bytes[at + 1]! : 0;
+    if (length < 2 || at + length > end) return false;
+    const isRoute = type === LOOSE_SOURCE_ROUTE || type === STRICT_SOURCE_ROUTE;
+    if (isRoute && length > 2 && bytes[at + 2]! <= length) return true;
+    at += length;
+  }
+  return false;
+}
+
+/** Gives a UDP packet its checksum; what is cut into segments is left to whoever cuts it. */
+function sumUp(packet: Packet, upper: number, end: number, src: Uint8Array, dst: Uint8Array): void {
+  const length = packet.segmentSize === 0 ? coveredLength(packet, upper, end, Protocol.Udp) : end - upper;
+  const pseudo = foldOnce(foldOnce(sumOf(src, dst) + Protocol.Udp + length));
+  if (packet.segmentSize === 0) {
+    return writeTransportChecksum(packet, upper, upper + length, Protocol.Udp, pseudo);
+  }
+  packet.view.setUint16(upper + UDP_CHECKSUM, pseudo);
+  packet.checksumStart = upper - packet.offset;
+  packet.checksumOffset = UDP_CHECKSUM;
+}
+
+function sumOf(src: Uint8Array, dst: Uint8Array): number {
+  let total = 0;
+  for (let i = 0; i < 16; i += 2) {
+    total += (src[i]! << 8 | src[i + 1]!) + (dst[i]! << 8 | dst[i + 1]!);
+  }
+  return foldOnce(foldOnce(total));
+}
+
+function foldOnce(total: number): number {
+  return (total & 0xffff) + (total >>> 16);
+}
+
+function headersLength(fragmentId: number): number {
+  return fragmentId < 0 ? IPV6_HEADER : IPV6_HEADER + FRAGMENT_HEADER;
+}
+
+function writeIpv4(
+  { bytes, view }: Packet,
+  at: number,
+  length: number,
+  service: number,
+  id: number,
+  flags: number,
+  ttl: number,
+  protocol: number,
+  src: number,
+  dst: number,
+): void {
+  view.setUint16(at, 0x4500 | service);
+  view.setUint16(at + IPV4_TOTAL_LENGTH, length);
+  view.setUint16(at + IPV4_ID, id);
+  view.setUint16(at + IPV4_FLAGS, flags);
+  view.setUint16(at + IPV4_TTL, ttl << 8 | protocol);
+  view.setUint16(at + IPV4_CHECKSUM, 0);
+  view.setUint32(at + IPV4_SRC, src);
+  view.setUint32(at + IPV4_DST, dst);
+  view.setUint16(at + IPV4_CHECKSUM, checksum(bytes, at, IPV4_HEADER));
+}
+
+function writeIpv6(
+  { bytes, view }: Packet,
+  at: number,
+  length: number,
+  service: number,
+  hopLimit: number,
+  protocol: number,
+  src: Uint8Array,
+  dst: Uint8Array,
+  fragmentId: number,
+  fragmentOffset: number,
+  more: boolean,
+): void {
+  view.setUint32(at, 6 << 28 | service << 20);
+  view.setUint16(at + IPV6_PAYLOAD_LENGTH, length - IPV6_HEADER);
+  view.setUint16(at + IPV6_NEXT_HEADER, (fragmentId < 0 ? protocol : Protocol.Fragment) << 8 | hopLimit);
+  for (let i = 0; i < 16; i++) {
+    bytes[at + IPV6_SRC + i] = src[i]!;
+    bytes[at + IPV6_DST + i] = dst[i]!;
+  }
+  if (fragmentId < 0) return;
+  view.setUint16(at + IPV6_HEADER, protocol << 8);
+  view.setUint16(at + IPV6_HEADER + FRAGMENT_WORD, fragmentOffset | (more ? 1 : 0));
+  view.setUint32(at + IPV6_HEADER + FRAGMENT_ID, fragmentId);
+}

@@ -1,0 +1,300 @@
+/** Translation of packets, and what NAT64 remembers. */
+
+import { deepEqual, equal, ok, throws } from "node:assert/strict";
+import { Direction, type Packet, type Stage } from "@warren/tunnel/core";
+import { parseIpv4, parseIpv6 } from "@warren/tunnel/address";
+import { Nat64, type Nat64Options, toIpv4, toIpv6 } from "@warren/tunnel/nat64";
+import { Icmpv6 } from "@warren/tunnel/icmpv6";
+import { Ipv4 } from "@warren/tunnel/ipv4";
+import { Ipv6 } from "@warren/tunnel/ipv6";
+import { Tcp } from "@warren/tunnel/tcp";
+import { Udp } from "@warren/tunnel/udp";
+import type { OtherWorkers } from "../../../runtime/pipeline/pipeline.ts";
+import { encodePacket, formatPacket } from "../../kit/packet_text.ts";
+import { TestPipeline } from "../../kit/pipeline.ts";
+import { Random } from "../../kit/random.ts";
+import { survive } from "../_hostile.ts";
+import { makePartial, packetOf, wrongChecksum } from "../_packets.ts";
+
+const FOUR = { src: parseIpv4("198.51.100.1"), dst: parseIpv4("192.0.2.1"), quotedSrc: 0, quotedDst: 0 };
+const SIX = {
+  src: parseIpv6("64:ff9b::c000:201"),
+  dst: parseIpv6("fd64::5"),
+  quotedSrc: new Uint8Array(16),
+  quotedDst: new Uint8Array(16),
+};
+
+function make(options: Partial<Nat64Options> = {}): Nat64 {
+  return new Nat64({ outside: "198.51.100.1", random: () => 6, ...options });
+}
+
+/** What comes of packets that go out, as text, with the reasons of those that do not. */
+function send(test: TestPipeline, direction: Direction, ...packets: string[]): string[] {
+  for (const packet of packets) test.send(direction, encodePacket(packet));
+  test.settle();
+  const { far, device } = test.receive();
+  return [...far, ...device].map(formatPacket);
+}
+
+for (
+  const text of [
+    "udp [fd64::5]:5000 > [64:ff9b::c000:201]:53 payload 1233",
+    "tcp [fd64::5]:5000 > [64:ff9b::c000:201]:80 A payload 1400",
+  ]
+) {
+  Deno.test(`toIpv4() keeps a partly summed super-packet one: ${text}`, () => {
+    const packet = packetOf(encodePacket(text));
+    makePartial(packet, packet.offset + 40, text.startsWith("udp") ? 6 : 16);
+    packet.segmentSize = 600;
+    equal(toIpv4(packet, FOUR, 7), undefined);
+    ok(packet.checksumStart === 20 && packet.segmentSize === 600);
+    const cut = packet.copy();
+    ok(cut.length > 1);
+    for (const segment of cut) equal(wrongChecksum(segment), "");
+  });
+}
+
+for (
+  const text of [
+    "udp 192.0.2.1:53 > 198.51.100.1:5000 payload 1233",
+    "tcp 192.0.2.1:80 > 198.51.100.1:5000 A payload 1400",
+  ]
+) {
+  Deno.test(`toIpv6() keeps a partly summed super-packet one: ${text}`, () => {
+    const packet = packetOf(encodePacket(text));
+    makePartial(packet, packet.offset + 20, text.startsWith("udp") ? 6 : 16);
+    packet.segmentSize = 600;
+    equal(toIpv6(packet, SIX), undefined);
+    ok(packet.checksumStart === 40 && packet.segmentSize === 600);
+    const cut = packet.copy();
+    ok(cut.length > 1);
+    for (const segment of cut) equal(wrongChecksum(segment), "");
+  });
+}
+
+Deno.test("toIpv6() gives the segments of a UDP super-packet without a checksum theirs", () => {
+  const bytes = encodePacket("udp 192.0.2.1:53 > 198.51.100.1:5000 payload 1400");
+  bytes[26] = bytes[27] = 0;
+  const packet = packetOf(bytes);
+  packet.segmentSize = 600;
+  equal(toIpv6(packet, SIX), undefined);
+  deepEqual(packet.copy().map(wrongChecksum), ["", "", ""]);
+});
+
+Deno.test("Translation keeps right checksums right and wrong ones wrong, for any length and bytes", () => {
+  const random = new Random(64);
+  for (let i = 0; i < 2000; i++) {
+    const payload = Array.from(
+      { length: random.below(40) },
+      () => random.below(256).toString(16).padStart(2, "0"),
+    );
+    const kind = ["udp", "tcp"][random.below(2)]!;
+    const ports = [random.below(65_536), random.below(65_536)];
+    const bytes = encodePacket(
+      `${kind} [fd64::5]:${ports[0]} > [64:ff9b::c000:201]:${ports[1]} bytes ${payload.join("")}`,
+    );
+    const isWrong = random.below(4) === 0;
+    if (isWrong) bytes[46] ^= 1 + random.below(255);
+    const packet: Packet = packetOf(bytes);
+    const before = wrongChecksum(bytes) === "";
+    const isZero = kind === "udp" && bytes[46] === 0 && bytes[47] === 0;
+    if (isZero) continue;
+    equal(toIpv4(packet, FOUR, i), undefined);
+    equal(wrongChecksum(packet.data) === "", before);
+    equal(toIpv6(packet, SIX), undefined);
+    equal(wrongChecksum(packet.data) === "", before);
+  }
+});
+
+Deno.test("toIpv6() drops a source route that is not at its end, and leaves other options out", () => {
+  const withOptions = (options: number[]): Packet => {
+    const plain = encodePacket('udp 192.0.2.1:53 > 198.51.100.1:5000 "hello"');
+    const bytes = new Uint8Array(plain.length + options.length);
+    bytes.set(plain.subarray(0, 20));
+    bytes.set(options, 20);
+    bytes.set(plain.subarray(20), 20 + options.length);
+    bytes[0] = 0x45 + options.length / 4;
+    bytes[3] = bytes.length;
+    bytes[10] = bytes[11] = 0;
+    let total = 0;
+    for (let i = 0; i < 20 + options.length; i += 2) total += bytes[i]! * 256 + bytes[i + 1]!;
+    total = ~((total & 0xffff) + (total >>> 16));
+    bytes[10] = total >> 8;
+    bytes[11] = total;
+    return packetOf(bytes);
+  };
+  equal(toIpv6(withOptions([1, 131, 7, 4, 10, 0, 0, 1]), SIX), "source route");
+  equal(toIpv6(withOptions([137, 7, 4, 10, 0, 0, 1, 0]), SIX), "source route");
+  for (const harmless of [[1, 131, 7, 8, 10, 0, 0, 1], [1, 1, 1, 0], [148, 4, 0, 0]]) {
+    const packet = withOptions(harmless);
+    equal(toIpv6(packet, SIX), undefined);
+    equal(formatPacket(packet.data), 'udp [64:ff9b::c000:201]:53 > [fd64::5]:5000 "hello"');
+  }
+});
+
+Deno.test("toIpv4() leaves extension headers out, and drops a route that is not at its end", () => {
+  const withHeader = (type: number, header: number[]): Packet => {
+    const plain = encodePacket('udp [fd64::5]:5000 > [64:ff9b::c000:201]:53 "hello"');
+    const bytes = Uint8Array.from([...plain.subarray(0, 40), 17, ...header, ...plain.subarray(40)]);
+    bytes[5]! += 8;
+    bytes[6] = type;
+    return packetOf(bytes);
+  };
+  for (const type of [0, 60]) {
+    const packet = withHeader(type, [0, 1, 4, 0, 0, 0, 0]);
+    equal(toIpv4(packet, FOUR, 9), undefined);
+    equal(formatPacket(packet.data), 'udp 198.51.100.1:5000 > 192.0.2.1:53 ident 9 nodf "hello"');
+  }
+  equal(toIpv4(withHeader(43, [0, 0, 1, 0, 0, 0, 0]), FOUR, 9), "source route");
+  equal(toIpv4(withHeader(43, [0, 0, 0, 0, 0, 0, 0]), FOUR, 9), undefined);
+});
+
+Deno.test("Nat64 shows no inside address in any error, however it is mutated", () => {
+  const random = new Random(7);
+  const test = new TestPipeline(make({ outside: "198.51.100.1" }));
+  send(test, Direction.Outbound, 'udp [fd64::5]:5000 > [64:ff9b::c000:201]:53 "a"');
+  const valid = encodePacket(
+    'icmp fd64::5 > 64:ff9b::c000:201 type 1 code 4 { udp [64:ff9b::c000:201]:53 > [fd64::5]:5000 "hello" }',
+  );
+  let passed = 0;
+  for (let i = 0; i < 2000; i++) {
+    const packet = packetOf(valid);
+    const at = random.below(packet.length);
+    packet.bytes[packet.offset + at] = random.below(256);
+    // Most would be refused by their sum alone.
+    Icmpv6.of(packet)?.refreshChecksum();
+    test.send(Direction.Outbound, packet.data.slice());
+    test.settle();
+    for (const bytes of test.receive().far) {
+      // What is not for the prefix any more passes as it is.
+      if (bytes[0]! >> 4 !== 4) continue;
+      passed++;
+      ok(!bytes.toHex().includes("fd640000"), `at ${at}`);
+    }
+  }
+  ok(passed > 500 && test.balanced);
+});
+
+Deno.test("Nat64 forgets those that are worth least when it is full, and stays bounded", () => {
+  const nat = make({ capacity: 8 });
+  const test = new TestPipeline(nat);
+  const open = "tcp [fd64::5]:5000 > [64:ff9b::c000:201]:80";
+  send(test, Direction.Outbound, `${open} S`);
+  send(test, Direction.Inbound, "tcp 192.0.2.1:80 > 198.51.100.1:5000 SA");
+  for (let port = 1; port < 200; port++) {
+    send(test, Direction.Outbound, `udp [fd64::6]:${port} > [64:ff9b::c000:201]:53 "x"`);
+  }
+  ok(nat.flows <= 8 && nat.bindings <= 8);
+  deepEqual(send(test, Direction.Outbound, `${open} A seq 1`).length, 1);
+  ok(test.balanced);
+  test.now += 10_000_000;
+  test.settle();
+  deepEqual([nat.flows, nat.bindings], [0, 0]);
+});
+
+Deno.test("Nat64 goes on where it was saved", () => {
+  const one = make();
+  const before = new TestPipeline(one);
+  send(before, Direction.Outbound, 'udp [fd64::4]:5000 > [64:ff9b::c000:201]:53 "a"');
+  send(before, Direction.Outbound, 'udp [fd64::5]:5000 > [64:ff9b::c000:201]:53 "b"');
+  send(before, Direction.Outbound, "tcp [fd64::5]:5000 > [64:ff9b::c000:201]:80 S");
+  send(before, Direction.Inbound, "tcp 192.0.2.1:80 > 198.51.100.1:5000 SA");
+  const two = make();
+  two.restore(JSON.parse(JSON.stringify(one.save())));
+  deepEqual(JSON.stringify(two.save()), JSON.stringify(one.save()));
+  const after = new TestPipeline(two);
+  after.settle();
+  deepEqual([two.flows, two.bindings], [3, 3]);
+  deepEqual(JSON.stringify(two.save()), JSON.stringify(one.save()));
+  for (
+    const packet of [
+      'udp 192.0.2.1:53 > 198.51.100.1:1036 "for the second"',
+      "tcp 192.0.2.1:80 > 198.51.100.1:5000 A seq 1",
+    ]
+  ) deepEqual(send(after, Direction.Inbound, packet), send(before, Direction.Inbound, packet));
+});
+
+Deno.test("Nat64 of several workers gives a port of the same worker, and hands others' packets over", () => {
+  const handed: number[] = [];
+  const others: OtherWorkers = {
+    place: { index: 1, count: 2 },
+    send: (_packet, worker) => handed.push(worker) > 0,
+  };
+  const nat = make();
+  const test = new TestPipeline(nat, { others });
+  test.settle();
+  const ours = 5002; // (5002 >>> 1) % 2 is 1
+  send(test, Direction.Outbound, `udp [fd64::4]:${ours} > [64:ff9b::c000:201]:53 "a"`);
+  const [second] = send(test, Direction.Outbound, `udp [fd64::5]:${ours} > [64:ff9b::c000:201]:53 "b"`);
+  const port = Number(/198\.51\.100\.1:(\d+)/.exec(second!)![1]);
+  ok(port !== ours && port % 4 === ours % 4);
+  deepEqual(handed, []);
+  deepEqual(send(test, Direction.Outbound, 'udp [fd64::5]:5000 > [64:ff9b::c000:201]:53 "c"'), []);
+  deepEqual(send(test, Direction.Inbound, 'udp 192.0.2.1:53 > 198.51.100.1:5001 "d"'), []);
+  const quoted = '{ udp 198.51.100.1:5000 > 192.0.2.1:53 "c" }';
+  deepEqual(send(test, Direction.Inbound, `icmp 192.0.2.9 > 198.51.100.1 type 3 code 3 ${quoted}`), []);
+  deepEqual(handed, [0, 0, 0]);
+});
+
+Deno.test("Nat64.restore() refuses what is not its own", () => {
+  const sessions = [[17, "fd64::5", 5000, 1, 53, 1, 5000, 0, 2, 0]];
+  make().restore({ version: 1, sessions });
+  for (
+    const state of [
+      null,
+      7,
+      {},
+      { version: 2, sessions },
+      { version: 1, sessions: [[17]] },
+      { version: 1, sessions: [[1, "fd64::5", 5000, 1, 53, 1, 5000, 0, 2, 0]] },
+      { version: 1, sessions: [[17, "fd64:5", 5000, 1, 53, 1, 5000, 0, 2, 0]] },
+      { version: 1, sessions: [[17, "fd64::5", 5000, 1, 53, 1, 70000, 0, 2, 0]] },
+    ]
+  ) throws(() => make().restore(state), TypeError);
+});
+
+Deno.test("Nat64 refuses wrong options", () => {
+  throws(() => make({ outside: [] }), TypeError);
+  throws(() => make({ outside: "fd64::1" }), SyntaxError);
+  throws(() => make({ prefix: "64:ff9b::/95" }), RangeError);
+  throws(() => make({ capacity: 0 }), RangeError);
+  throws(() => make({ filter: "none" as "address-dependent" }), TypeError);
+});
+
+Deno.test("Nat64 survives any bytes, and its books balance", () => {
+  for (const filter of ["endpoint-independent", "address-dependent"] as const) {
+    const nat = make({ outside: "10.9.0.1", filter, capacity: 64 });
+    // A stage of two: what is sent is made to concern the NAT.
+    const both: Stage = {
+      name: "both",
+      outbound: (batch, context) => {
+        for (let i = 0; i < batch.length; i++) steerOut(batch.packets[i]!);
+        nat.outbound(batch, context);
+      },
+      inbound: (batch, context) => {
+        for (let i = 0; i < batch.length; i++) steerIn(batch.packets[i]!);
+        nat.inbound(batch, context);
+      },
+      tick: (context) => nat.tick(context),
+    };
+    ok(survive(both, 64, 6000) > 0);
+    ok(nat.flows <= 64);
+  }
+});
+
+function steerOut(packet: Packet): void {
+  const ip = Ipv6.of(packet);
+  if (ip !== undefined) ip.dst = SIX.src;
+}
+
+/** Makes a packet an answer, unless it is for the NAT as it is. */
+function steerIn(packet: Packet): void {
+  const ip = Ipv4.of(packet);
+  if (ip === undefined || ip.dst === parseIpv4("10.9.0.1")) return;
+  ip.swap();
+  const ports = Udp.of(packet) ?? Tcp.of(packet);
+  if (ports === undefined) return;
+  const { srcPort, dstPort } = ports;
+  ports.srcPort = dstPort;
+  ports.dstPort = srcPort;
+}
