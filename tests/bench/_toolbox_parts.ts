@@ -10,6 +10,7 @@ import { Impairment } from "../../lib/impair/mod.ts";
 import { Meter } from "../../lib/meter.ts";
 import { mssClamp } from "../../lib/mss_clamp.ts";
 import { Napt44, Nptv6, StaticNat } from "../../lib/nat/mod.ts";
+import { Nat64 } from "../../lib/nat64/mod.ts";
 import { PathMtu } from "../../lib/path_mtu.ts";
 import { Reassemble } from "../../lib/reassemble.ts";
 import { Route } from "../../lib/route.ts";
@@ -90,6 +91,24 @@ function traffic6(near: string, answeredTo: string): Traffic {
   };
 }
 
+/** Packets of IPv6 hosts to IPv4 ones behind 64:ff9b::/96, and the answers of these. */
+function traffic64(): Traffic {
+  const flows = Array.from({ length: FLOWS }, (_, flow) => flow);
+  const host = (flow: number) => flow % 250;
+  return {
+    outbound: flows.map((flow) =>
+      encodePacket(
+        `udp [fd00::${(flow + 1).toString(16)}]:${20_000 + flow} > [64:ff9b::c000:2${
+          host(flow).toString(16).padStart(2, "0")
+        }]:443 payload ${PAYLOAD}`,
+      )
+    ),
+    inbound: flows.map((flow) =>
+      encodePacket(`udp 192.0.2.${host(flow)}:443 > 198.51.100.1:${20_000 + flow} payload ${PAYLOAD}`)
+    ),
+  };
+}
+
 /** Look-ups of random addresses in the Internet's table. */
 function lookUps(): (count: number) => number {
   const routes = new RouteTable<number>();
@@ -147,6 +166,11 @@ export function parts(): Part[] {
       stage: () => asking(compileFilter(text)),
       traffic: plain,
     })),
+    {
+      name: "nat64",
+      stage: () => new Nat64({ outside: "198.51.100.1" }),
+      traffic: traffic64(),
+    },
     { name: "static nat", stage: () => new StaticNat({ rules }), traffic: mapped },
     {
       name: "nptv6",
