@@ -157,7 +157,7 @@ export function finishChecksum(
 }
 
 /** Where a protocol's header stores its checksum, from the header's start; -1 for a protocol not known here. */
-function checksumField(protocol: number): number {
+export function checksumField(protocol: number): number {
   switch (protocol) {
     case Protocol.Tcp:
       return TCP_CHECKSUM;

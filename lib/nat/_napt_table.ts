@@ -10,7 +10,7 @@ import type { WorkerPlace } from "../core/mod.ts";
 import { FlowKey } from "../flow_key.ts";
 import { FlowTable } from "../flow_table.ts";
 import { Protocol } from "../protocol.ts";
-import { CountedKeys } from "./_counted_keys.ts";
+import { CountedKeys } from "../_counted_keys.ts";
 import type { CheckedNaptOptions, Forward } from "./_napt_options.ts";
 import { PortPool } from "./_port_pool.ts";
 

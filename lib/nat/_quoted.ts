@@ -1,16 +1,7 @@
 /** The packet that an ICMP error quotes, translated within the error; every checksum is kept. */
 
-import {
-  FRAGMENT_OFFSET,
-  ICMP_CHECKSUM,
-  IPV4_CHECKSUM,
-  IPV4_FLAGS,
-  IPV4_HEADER,
-  IPV4_PROTOCOL,
-  TCP_CHECKSUM,
-  UDP_CHECKSUM,
-} from "../_header_fields.ts";
-import { adjust, adjustTransport, difference, difference32 } from "../checksum.ts";
+import { FRAGMENT_OFFSET, IPV4_CHECKSUM, IPV4_FLAGS, IPV4_HEADER, IPV4_PROTOCOL } from "../_header_fields.ts";
+import { adjust, adjustTransport, checksumField, difference, difference32 } from "../checksum.ts";
 import type { Icmpv4 } from "../icmpv4.ts";
 import { Protocol } from "../protocol.ts";
 
@@ -48,7 +39,7 @@ export function setQuoted(icmp: Icmpv4, at: number, address: number, portAt: num
   }
   const hasTransport = headerLength >= IPV4_HEADER &&
     (view.getUint16(start + IPV4_FLAGS) & FRAGMENT_OFFSET) === 0;
-  const field = transport + checksumOf(protocol);
+  const field = transport + checksumField(protocol);
   if (hasTransport && field >= transport && field + 2 <= end && covered !== 0) {
     const before = view.getUint16(field);
     // RFC 768: zero says that there is none.
@@ -60,19 +51,4 @@ export function setQuoted(icmp: Icmpv4, at: number, address: number, portAt: num
     }
   }
   adjustTransport(packet, icmp.start, icmp.ip.payloadOffset + icmp.ip.payloadLength, Protocol.Icmp, change);
-}
-
-function checksumOf(protocol: number): number {
-  switch (protocol) {
-    case Protocol.Tcp:
-      return TCP_CHECKSUM;
-    case Protocol.Udp:
-    case Protocol.UdpLite:
-    case Protocol.Dccp:
-      return UDP_CHECKSUM;
-    case Protocol.Icmp:
-      return ICMP_CHECKSUM;
-    default:
-      return -1;
-  }
 }

@@ -11,7 +11,7 @@ import type { WorkerPlace } from "../core/mod.ts";
 import { FlowKey } from "../flow_key.ts";
 import { FlowTable } from "../flow_table.ts";
 import { Protocol } from "../protocol.ts";
-import { CountedFlows } from "./_counted_flows.ts";
+import { CountedKeys } from "../_counted_keys.ts";
 
 // Specification: RFC 9293 section 3.1
 const FIN = 0x01;
@@ -64,8 +64,8 @@ export interface FlowsOptions {
 /** Sessions and bindings of all protocols. */
 export class Flows {
   readonly sessions: FlowTable;
-  readonly #bindings: CountedFlows;
-  readonly #contacts: CountedFlows;
+  readonly #bindings: CountedKeys;
+  readonly #contacts: CountedKeys;
   readonly #outside: Uint32Array;
   readonly #random: () => number;
   readonly #worker: WorkerPlace;
@@ -87,8 +87,8 @@ export class Flows {
     this.#worker = worker;
     this.sessions = new FlowTable({ timeouts, capacity, forget: (session) => this.#forget(session) });
     // A session takes what it shares with others before another one makes room for it.
-    this.#bindings = new CountedFlows(capacity + 1);
-    this.#contacts = new CountedFlows(capacity + 1);
+    this.#bindings = new CountedKeys(capacity + 1);
+    this.#contacts = new CountedKeys(capacity + 1);
     this.#bindingOf = new Int32Array(capacity);
     this.#contactOf = new Int32Array(capacity);
     this.#tcp = new Uint8Array(capacity);

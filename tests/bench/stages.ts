@@ -2,9 +2,11 @@
 
 import type { StagesFigures } from "./_stages_process.ts";
 import { summarize } from "./measure.ts";
+import { runPure } from "./pure_process.ts";
 import { atMost, type Contender, type Metric, type Report } from "./report.ts";
 
 // Implementation
+const PROCESS = new URL("_stages_process.ts", import.meta.url);
 const FULL = { rounds: 15, packets: 1_000_000 };
 const QUICK = { rounds: 5, packets: 1_000_000 };
 /** What is subtracted from each variant. */
@@ -25,7 +27,7 @@ const METRICS: readonly Metric[] = [
 /** Runs the bench, in a process without permissions. */
 export async function benchStages(quick: boolean, signal: AbortSignal): Promise<Report> {
   const { rounds, packets } = quick ? QUICK : FULL;
-  const { cost, heapBytesPerPacket } = await measure(rounds, packets, signal);
+  const { cost, heapBytesPerPacket } = await runPure<StagesFigures>(PROCESS, [rounds, packets], signal);
   const contenders = Object.entries(cost).map(([name, costs]): Contender => {
     const base = BASES[name];
     const added = base === undefined ? undefined : costs.map((figure, round) => figure - cost[base]![round]!);
@@ -66,19 +68,4 @@ export async function benchStages(quick: boolean, signal: AbortSignal): Promise<
       "heap: 10 million packets through three handlers and run() with the first one.",
     ],
   };
-}
-
-async function measure(rounds: number, packets: number, signal: AbortSignal): Promise<StagesFigures> {
-  const path = new URL("_stages_process.ts", import.meta.url).pathname;
-  const flags = ["--quiet", "--no-prompt", "--v8-flags=--expose-gc"];
-  const process = new Deno.Command(Deno.execPath(), {
-    args: ["run", ...flags, path, String(rounds), String(packets)],
-    stdout: "piped",
-    stderr: "inherit",
-    signal,
-  });
-  const { success, stdout } = await process.output();
-  signal.throwIfAborted();
-  if (!success) throw new Error("Cannot bench stages: its process failed");
-  return JSON.parse(new TextDecoder().decode(stdout));
 }

@@ -3,9 +3,11 @@
 import type { ToolboxFigures } from "./_toolbox_process.ts";
 import { parts } from "./_toolbox_parts.ts";
 import { summarize } from "./measure.ts";
+import { runPure } from "./pure_process.ts";
 import { atMost, type Metric, type Report } from "./report.ts";
 
 // Implementation
+const PROCESS = new URL("_toolbox_process.ts", import.meta.url);
 const FULL = { rounds: 15, packets: 1_000_000 };
 const QUICK = { rounds: 5, packets: 300_000 };
 const METRICS: readonly Metric[] = [
@@ -16,7 +18,7 @@ const METRICS: readonly Metric[] = [
 /** Runs the bench, in a process without permissions. */
 export async function benchToolbox(quick: boolean, signal: AbortSignal): Promise<Report> {
   const { rounds, packets } = quick ? QUICK : FULL;
-  const { cost, heap } = await measure(rounds, packets, signal);
+  const { cost, heap } = await runPure<ToolboxFigures>(PROCESS, [rounds, packets], signal);
   const most = Math.max(...Object.values(heap));
   return {
     bench: "toolbox",
@@ -39,19 +41,4 @@ export async function benchToolbox(quick: boolean, signal: AbortSignal): Promise
       "costs in the same round; of a table, of a look-up. heap: over 10 million packets.",
     ],
   };
-}
-
-async function measure(rounds: number, packets: number, signal: AbortSignal): Promise<ToolboxFigures> {
-  const path = new URL("_toolbox_process.ts", import.meta.url).pathname;
-  const flags = ["--quiet", "--no-prompt", "--v8-flags=--expose-gc"];
-  const process = new Deno.Command(Deno.execPath(), {
-    args: ["run", ...flags, path, String(rounds), String(packets)],
-    stdout: "piped",
-    stderr: "inherit",
-    signal,
-  });
-  const { success, stdout } = await process.output();
-  signal.throwIfAborted();
-  if (!success) throw new Error("Cannot bench the toolbox: its process failed");
-  return JSON.parse(new TextDecoder().decode(stdout));
 }

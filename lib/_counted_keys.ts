@@ -1,7 +1,7 @@
 /** Keys that several flows share, for as long as one of them has it. */
 
-import type { FlowKey } from "../flow_key.ts";
-import { FlowTable } from "../flow_table.ts";
+import type { FlowKey } from "./flow_key.ts";
+import { FlowTable } from "./flow_table.ts";
 
 /** Keys with a number each, which others' arrays go by, and how many hold it. */
 export class CountedKeys {
