@@ -1,7 +1,6 @@
 /** Cuts super-packets inside of a stage, for which each segment is a packet of its own. */
 
 import type { Packet } from "./core/packet.ts";
-import type { PacketPool } from "./core/pool.ts";
 import type { StageContext } from "./core/stage.ts";
 import { Cutter } from "./segment.ts";
 import { Tcp } from "./tcp.ts";
@@ -29,8 +28,7 @@ export class StageCutter {
   /** The next segment. After the last one, the super-packet is dropped, and counted as cut into segments. */
   next(context: StageContext): Packet | undefined {
     if (this.#packet === undefined) return undefined;
-    // The cutter calls nothing but `take`.
-    const segment = this.#cutter.next(context as unknown as PacketPool);
+    const segment = this.#cutter.next(context);
     if (segment !== undefined) return segment;
     context.drop(this.#packet, this.#cutter.remaining === 0 ? CUT : NO_SLOT);
     this.#packet = undefined;

@@ -21,11 +21,11 @@ export interface Counted {
 /**
  * Counts packets and bytes.
  *
- * Outbound: counted, and passed on untouched. Inbound: the same.
+ * **Outbound** and **inbound**: counted, and passed on untouched.
  *
- * Options: `name` (`count`), `filter` (all).
+ * **Options**: `name` (`count`), `filter` (all).
  *
- * Counters: `out` and `in`.
+ * **Counters**: `out` and `in`.
  *
  * **Limits**: counters are exact up to 2 to the 53rd.
  *

@@ -74,8 +74,8 @@ export interface FragmentOptions {
  * `errors`: what answers.
  *
  * **Counters**: those of `errors`. Reasons: `longer than the mtu` for what could not be answered, `no room for fragments`
- * when the pool is empty, `wrong header checksum`, `headers longer than the mtu`, `no headroom`, `fragment beyond the longest packet`, and those of
- * super-packets that cannot be cut.
+ * when the pool is empty, `wrong header checksum`, `headers longer than the mtu`, `no headroom`, `fragment beyond the
+ * longest packet`, and those of super-packets that cannot be cut.
  *
  * **Limits**: below an MTU of 1280, IPv6 needs `divideIpv6`. What is no IP packet passes at any length.
  *

@@ -158,12 +158,12 @@ class Columns {
 /**
  * Measures who talks how much through the tunnel.
  *
- * Outbound: counted, and passed on untouched. Inbound: the same, under the same flow.
+ * **Outbound**: counted, and passed on untouched. **Inbound**: the same, under the same flow.
  *
- * Options: `flows` (16,384), `prefixes` (4096), `prefixLength4` (24), `prefixLength6` (48), `halfLife` (10 s), `timeout`
+ * **Options**: `flows` (16,384), `prefixes` (4096), `prefixLength4` (24), `prefixLength6` (48), `halfLife` (10 s), `timeout`
  * (10 min).
  *
- * Counters: `flows()`, `prefixes()` and `protocols()` give the top talkers; `evicted` counts flows and prefixes that
+ * **Counters**: `flows()`, `prefixes()` and `protocols()` give the top talkers; `evicted` counts flows and prefixes that
  * were forgotten for want of room; `unknown` packets that belong to no flow, such as later fragments, ICMP errors
  * and what is malformed.
  *

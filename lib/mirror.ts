@@ -28,11 +28,11 @@ export interface MirrorOptions {
 /**
  * Copies packets to an end of its own, such as a device that a sniffer reads, or a transport to a collector.
  *
- * Outbound: copied, and passed on untouched. Inbound: the same.
+ * **Outbound** and **inbound**: copied, and passed on untouched.
  *
- * Options: `filter` (all), `direction` (both).
+ * **Options**: `filter` (all), `direction` (both).
  *
- * Counters: `mirrored`, copies that the end took; `lost`, those that it did not, by reason. The tunnel's own counters
+ * **Counters**: `mirrored`, copies that the end took; `lost`, those that it did not, by reason. The tunnel's own counters
  * know nothing of copies.
  *
  * **Limits**: what comes from the end is not read. 512 ordinary copies and 16 super-packets wait for it at most.

@@ -103,13 +103,13 @@ class CheckedPolicy {
 /**
  * Routes packets among this machine and the ends of a switchboard, by policies: the first that has a route decides.
  *
- * Outbound: goes to the end that a policy says, as `packet.to`; what is routed to 0 turns round to this machine.
+ * **Outbound**: goes to the end that a policy says, as `packet.to`; what is routed to 0 turns round to this machine.
  *
- * Inbound: the same; what is routed to 0 goes on, what is routed to an end turns round to that one.
+ * **Inbound**: the same; what is routed to 0 goes on, what is routed to an end turns round to that one.
  *
- * Options: `errors` (what has no route is dropped).
+ * **Options**: `errors` (what has no route is dropped).
  *
- * Counters: drops are counted as `no route` and `malformed`; with `errors`, those are its own.
+ * **Counters**: drops are counted as `no route` and `malformed`; with `errors`, those are its own.
  *
  * **Limits**: what turns round here passes the stages between here and the far end again, and no others. TTLs are
  * another stage's: `ttl({ outbound: "keep" })` behind this one. Later fragments have no ports: policies that ask for ports do not see them.

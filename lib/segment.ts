@@ -139,7 +139,7 @@ export class Cutter {
   }
 
   /** The next segment, in a slot of this pool; `undefined` when nothing remains, and while the pool has no slot. */
-  next(pool: PacketPool): Packet | undefined {
+  next(pool: Pick<PacketPool, "take">): Packet | undefined {
     if (this.#remaining === 0) return undefined;
     const segment = pool.take(this.#length);
     if (segment === undefined) return undefined;

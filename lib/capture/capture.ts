@@ -29,13 +29,14 @@ export interface CaptureOptions extends PcapngWriterOptions {
 /**
  * Writes the packets that pass to a pcapng capture, as they are at its place among the stages.
  *
- * Outbound: written, and passed on untouched. Inbound: the same.
+ * **Outbound** and **inbound**: written, and passed on untouched.
  *
  * Several captures may have one writer, each with an interface of its own.
  *
- * Options: `filter` (all), `interface` (`warren`), `flushInterval` (200 ms); `snapLength`, `chunkLength`, `application` and `comment` of {@linkcode PcapngWriter}.
+ * **Options**: `filter` (all), `interface` (`warren`), `flushInterval` (200 ms); `snapLength`, `chunkLength`,
+ * `application` and `comment` of {@linkcode PcapngWriter}.
  *
- * Counters: `packets`, those that were written; a super-packet is one.
+ * **Counters**: `packets`, those that were written; a super-packet is one.
  *
  * **Limits**: a packet that an earlier stage drops does not come by. What becomes of a packet is known for a handler's
  * packets alone, which {@linkcode Capture.handler} writes.

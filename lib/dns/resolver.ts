@@ -54,16 +54,16 @@ const PREFETCH_PART = 0.1;
 /**
  * Answers DNS queries to addresses of the tunnel.
  *
- * Outbound: a query over UDP to port 53 of an address becomes its answer, which turns round; while an upstream is
+ * **Outbound**: a query over UDP to port 53 of an address becomes its answer, which turns round; while an upstream is
  * asked, it is held. A TCP connection to that port is refused with RST. Everything else passes untouched.
  *
- * Inbound: the same, for queries from the far end.
+ * **Inbound**: the same, for queries from the far end.
  *
- * Options: {@linkcode DnsResolverOptions}. The first source that knows a name answers: records, block lists, synthetic
+ * **Options**: {@linkcode DnsResolverOptions}. The first source that knows a name answers: records, block lists, synthetic
  * addresses, cache, upstreams.
  *
- * Counters: {@linkcode DnsResolver.counters}; drops: `not a query`, `repeated query`, `fragment of a query`,
- * `from port 0`, `bad checksum`, `no DNS over TCP`, `super-packet of queries`, `pool is empty`.
+ * **Counters**: {@linkcode DnsResolver.counters}; drops: `not a query`, `repeated query`, `fragment of a query`,
+ * `from port 0`, `bad checksum`, `no DNS over TCP`, `super-packet of queries`, `pool empty`.
  *
  * **Limits**: queries over TCP are refused, so an answer beyond the asker's EDNS size or `answerLimit` cannot be had
  * whole. Nothing is validated: DNSSEC's records and AD are passed on as the upstream says. EDNS options go no further than
@@ -295,7 +295,7 @@ export class DnsResolver implements Stage {
       const length = Math.min(segmentSize, end - at);
       const isLast = at + length >= end;
       const query = isLast ? packet : context.take(length);
-      if (query === undefined) return context.drop(packet, "pool is empty");
+      if (query === undefined) return context.drop(packet, "pool empty");
       if (isLast) query.reset(length);
       query.bytes.copyWithin(query.offset, at, at + length);
       query.from = from;

@@ -23,12 +23,15 @@ export interface ImpairmentOptions extends ImpairedDirections {
  * have the same fate. Each thing that may happen has random numbers of its own, so that the same packets are lost when
  * another one of the options is changed.
  *
- * - **Outbound**: each packet is, by chance and in this order, sent twice, lost, corrupted and sent at once, or delayed.
- * - **Inbound**: the same, with options and random numbers of its own.
- * - **Options**: `seed`; for each direction `delay` and `jitter` (0 ms), `delayCorrelation` (0), `distribution`
- *   (`"uniform"`), `loss` (0) or `gilbertElliott`, `duplicate`, `corrupt`, `reorder` (0), `gap` (1),
- *   `rateBitsPerSecond` (none), `limit` (1000 packets).
- * - **Counters**: {@linkcode Impairment.stats}; dropped as `loss`, and as `queue full` over the limit.
+ * **Outbound**: each packet is, by chance and in this order, sent twice, lost, corrupted and sent at once, or delayed.
+ *
+ * **Inbound**: the same, with options and random numbers of its own.
+ *
+ * **Options**: `seed`; for each direction `delay` and `jitter` (0 ms), `delayCorrelation` (0), `distribution`
+ * (`"uniform"`), `loss` (0) or `gilbertElliott`, `duplicate`, `corrupt`, `reorder` (0), `gap` (1),
+ * `rateBitsPerSecond` (none), `limit` (1000 packets).
+ *
+ * **Counters**: {@linkcode Impairment.stats}; dropped as `loss`, and as `queue full` over the limit.
  *
  * What netem does, this does: `uniform` delays are from `delay - jitter` to `delay + jitter`, of the others `jitter`
  * is the deviation, by the same tables; jitter reorders packets, unless there is a rate; what waits for the rate does so in

@@ -52,12 +52,15 @@ export interface ShapeStats {
 /**
  * Sends packets on at a rate.
  *
- * - **Outbound**: counts each packet's bytes, from its IP header on, and lets packets wait that are over the rate.
- * - **Inbound**: the same, with options of its own.
- * - **Options**: `rateBitsPerSecond`; `burst`, the bytes that may go at once (10 ms of the rate, at least 3028);
- *   `queue`, where packets wait ({@linkcode FqCodel}); `police`, which drops instead (`false`). Rates can be
- *   changed by {@linkcode Shaper.set}.
- * - **Counters**: {@linkcode Shaper.stats}; dropped as `rate limit` by a policer, as `queue full` and `codel` by queues.
+ * **Outbound**: counts each packet's bytes, from its IP header on, and lets packets wait that are over the rate.
+ *
+ * **Inbound**: the same, with options of its own.
+ *
+ * **Options**: `rateBitsPerSecond`; `burst`, the bytes that may go at once (10 ms of the rate, at least 3028);
+ * `queue`, where packets wait ({@linkcode FqCodel}); `police`, which drops instead (`false`). Rates can be
+ * changed by {@linkcode Shaper.set}.
+ *
+ * **Counters**: {@linkcode Shaper.stats}; dropped as `rate limit` by a policer, as `queue full` and `codel` by queues.
  *
  * Over a long time the rate is exact: bytes that a packet had not in the bucket are owed, and time that has
  * passed counts when it has. A loop ticks in milliseconds: with a burst of at least as many bytes as the rate has in the
