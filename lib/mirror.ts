@@ -10,7 +10,7 @@ import {
   type StageContext,
   type TunnelEnd,
 } from "./core/mod.ts";
-import { copyBytes } from "./core/_copy_bytes.ts";
+import { copyBytes } from "./_copy_bytes.ts";
 import { Cutter } from "./segment.ts";
 
 // Implementation

@@ -22,7 +22,7 @@ export type EndNumber = number;
 /** Which packets go by which routes. All that is said must be so; a policy that says nothing is for all packets. */
 export interface Policy {
   /** Prefixes of the source. */
-  readonly from?: string | readonly string[];
+  readonly src?: string | readonly string[];
   /** `tcp`, `udp`, `icmp` (of either version), or a number. */
   readonly protocol?: "tcp" | "udp" | "icmp" | number;
   /** The sender's port, or a range such as `"1024-65535"`. */
@@ -47,7 +47,7 @@ export interface RouteOptions {
 
 /** A policy that was read. */
 class CheckedPolicy {
-  readonly #from: readonly Prefix[] | undefined;
+  readonly #src: readonly Prefix[] | undefined;
   readonly #protocols: readonly number[] | undefined;
   readonly #srcPorts: readonly [first: number, last: number] | undefined;
   readonly #dstPorts: readonly [first: number, last: number] | undefined;
@@ -58,9 +58,9 @@ class CheckedPolicy {
   readonly asksPorts: boolean;
 
   constructor(policy: Policy, number: number) {
-    const { from, protocol, srcPort, dstPort, to } = policy;
+    const { src, protocol, srcPort, dstPort, to } = policy;
     this.#policy = policy;
-    this.#from = from === undefined ? undefined : [from].flat().map(parseCidr);
+    this.#src = src === undefined ? undefined : [src].flat().map(parseCidr);
     if (protocol !== undefined) {
       const protocols = typeof protocol === "number" ? [protocol] : PROTOCOLS[protocol];
       if (protocols === undefined) {
@@ -92,7 +92,7 @@ class CheckedPolicy {
     if (this.#dstPorts !== undefined && !(key !== undefined && isIn(this.#dstPorts, key.dstPort))) {
       return undefined;
     }
-    if (this.#from !== undefined && !contains(this.#from, packet, ip)) return undefined;
+    if (this.#src !== undefined && !contains(this.#src, packet, ip)) return undefined;
     if (match !== undefined && !match(packet)) return undefined;
     const table = this.#table;
     if (table === undefined) return this.#end;
@@ -120,7 +120,7 @@ class CheckedPolicy {
  * import { Route } from "@warren/tunnel/route";
  *
  * const route = new Route([
- *   { from: "10.9.7.0/24", to: 2 },
+ *   { src: "10.9.7.0/24", to: 2 },
  *   { to: { "10.9.0.1/32": 0, "10.9.0.0/16": 1, "0.0.0.0/0": 2 } },
  * ]);
  * assert.equal(route.name, "route"); // then: tunnel.use(route)

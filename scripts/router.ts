@@ -20,7 +20,7 @@ export default script(import.meta, options, (tunnel) => {
       // Mail leaves the LAN for the DMZ alone, whomever it is for.
       { end: LAN, protocol: "tcp", dstPort: 25, to: DMZ },
       // Guests see the world, and no neighbours.
-      { end: LAN, from: "10.1.200.0/24", to: WAN },
+      { end: LAN, src: "10.1.200.0/24", to: WAN },
       { to: { "10.1.0.0/16": LAN, "10.2.0.0/16": DMZ, "0.0.0.0/0": WAN } },
     ], { errors }),
   );

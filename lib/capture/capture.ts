@@ -10,7 +10,7 @@ import {
   type StageContext,
   Verdict,
 } from "../core/mod.ts";
-import { copyBytes } from "../core/_copy_bytes.ts";
+import { copyBytes } from "../_copy_bytes.ts";
 import { type CaptureSink, PcapngWriter, type PcapngWriterOptions } from "./pcapng_writer.ts";
 
 // Implementation

@@ -44,8 +44,8 @@ function goesTo(policies: Policy[], text: string, from = 0, mark = 0): number | 
 }
 
 const ASKED: [policy: Policy, yes: string[], no: string[]][] = [
-  [{ from: "10.1.0.0/16", to: 1 }, [WEB, DNS, PING], [SIX]],
-  [{ from: ["10.2.0.0/16", "fd00::/8"], to: 1 }, [SIX], [WEB]],
+  [{ src: "10.1.0.0/16", to: 1 }, [WEB, DNS, PING], [SIX]],
+  [{ src: ["10.2.0.0/16", "fd00::/8"], to: 1 }, [SIX], [WEB]],
   [{ protocol: "tcp", to: 1 }, [WEB], [DNS, PING, SIX]],
   [{ protocol: "icmp", to: 1 }, [PING], [WEB]],
   [{ protocol: 17, to: 1 }, [DNS, SIX], [WEB]],
@@ -99,7 +99,7 @@ Deno.test("Route answers what has no route, when it is asked to", () => {
 });
 
 Deno.test("Route refuses what is no prefix, no port and no protocol", () => {
-  throws(() => new Route([{ from: "10.0.0.0", to: 1 }]), SyntaxError);
+  throws(() => new Route([{ src: "10.0.0.0", to: 1 }]), SyntaxError);
   throws(() => new Route([{ to: { "10.0.0.0/33": 1 } }]), SyntaxError);
   for (const dstPort of ["x", "5-4", 65_536, -1]) {
     throws(() => new Route([{ dstPort, to: 1 }]), /^RangeError: Cannot route by policy 1: ".*" is no port/);
@@ -110,7 +110,7 @@ Deno.test("Route refuses what is no prefix, no port and no protocol", () => {
 Deno.test("Route never throws, whatever the bytes, and loses nothing", () => {
   const random = new Random(4);
   const test = new TestPipeline(
-    new Route([{ dstPort: "0-30000", from: "0.0.0.0/1", to: 1 }, { to: { "0.0.0.0/2": 0, "::/1": 2 } }], {
+    new Route([{ dstPort: "0-30000", src: "0.0.0.0/1", to: 1 }, { to: { "0.0.0.0/2": 0, "::/1": 2 } }], {
       errors: new IcmpErrors(),
     }),
   );
