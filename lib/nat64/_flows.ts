@@ -243,9 +243,11 @@ export class Flows {
     const lowest = first + ((port - first) % step + step) % step;
     const count = Math.floor((end - 1 - lowest) / step) + 1;
     if (count <= 0) return -1;
-    const start = this.#random() % count;
+    const start = this.#random();
+    // Ports that were kept stand in a row: the tries are spread over all, or a row of taken ones would end them.
+    const stride = Math.max(1, Math.floor(count / TRIES));
     for (let i = 0; i < Math.min(TRIES, count); i++) {
-      const tried = lowest + (start + i) % count * step;
+      const tried = lowest + (start + i * stride) % count * step;
       if (this.#index[place + tried] === 0) return tried;
     }
     return -1;

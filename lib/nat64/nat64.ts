@@ -188,7 +188,17 @@ export class Nat64 implements Stage {
     const { packets, length } = batch;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (isVersion(packet, 4)) continue;
+      if (isVersion(packet, 4)) {
+        // Turned round by another worker, to an inside host of this one.
+        const turned = this.#worker.count > 1 ? Ipv4.of(packet) : undefined;
+        if (
+          turned !== undefined && this.#outside.indexOf(turned.dst) >= 0 &&
+          this.#outside.indexOf(turned.src) >= 0
+        ) {
+          this.#fromOutside(packet, turned, true, context);
+        }
+        continue;
+      }
       const ip = Ipv6.of(packet);
       if (ip === undefined) context.drop(packet, "malformed");
       else if (this.#prefix.contains(packet.bytes, ip.start + IPV6_DST)) {
@@ -275,7 +285,9 @@ export class Nat64 implements Stage {
     const { bytes } = packet;
     const { start, protocol } = ip;
     // RFC 6146 section 3.5: what comes from the prefix would go round in circles.
-    if (this.#prefix.contains(bytes, start + IPV6_SRC)) return context.drop(packet, "bad address");
+    if (this.#prefix.contains(bytes, start + IPV6_SRC) || !isHost(packet, start + IPV6_SRC)) {
+      return context.drop(packet, "bad address");
+    }
     const four = this.#four;
     four.dst = this.#prefix.read(bytes, start + IPV6_DST);
     if (!isUnicast(four.dst)) return context.drop(packet, "bad address");
@@ -395,7 +407,7 @@ export class Nat64 implements Stage {
     flags: number,
     context: StageContext,
   ): number {
-    if (this.#isElsewhere(packet, port, Direction.Inbound, context)) return -1;
+    if (this.#isElsewhere(packet, port, context.direction, context)) return -1;
     const outside = this.#outside.indexOf(ip.dst);
     const binding = this.#flows.bindingAt(protocol, outside, port);
     if (binding < 0) return refuse(packet, "no mapping", context);
@@ -446,7 +458,7 @@ export class Nat64 implements Stage {
     const { srcPort: port, dstPort: remotePort, protocol: quotedProtocol } = key;
     const src = key.words[1]!;
     const remote = key.words[2]!;
-    if (this.#isElsewhere(packet, port, Direction.Inbound, context)) return false;
+    if (this.#isElsewhere(packet, port, context.direction, context)) return false;
     const isIcmp = quotedProtocol === Protocol.Icmp;
     const protocol = isIcmp ? Protocol.Icmpv6 : quotedProtocol;
     const isOurs = src === icmp.ip.dst;
@@ -633,4 +645,11 @@ function readWords({ view }: Packet, at: number, words: Uint32Array, first: numb
 
 function writeWords(words: Uint32Array, first: number, address: Uint8Array): void {
   for (let i = 0; i < 16; i++) address[i] = words[first + (i >> 2)]! >>> 24 - 8 * (i & 3);
+}
+
+/** Whether an IPv6 address can be a host's beyond its link: not `::`, `::1`, multicast or link-local. */
+function isHost({ view }: Packet, at: number): boolean {
+  const first = view.getUint32(at);
+  const isLow = first === 0 && view.getUint32(at + 4) === 0 && view.getUint32(at + 8) === 0;
+  return first >>> 24 !== 0xff && first >>> 22 !== 0x3fa && !(isLow && view.getUint32(at + 12) <= 1);
 }

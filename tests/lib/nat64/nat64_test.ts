@@ -1,6 +1,6 @@
 /** Translation of packets, and what NAT64 remembers. */
 
-import { deepEqual, equal, ok, throws } from "node:assert/strict";
+import { deepEqual, equal, match, ok, throws } from "node:assert/strict";
 import { Direction, type Packet, type Stage } from "@warren/tunnel/core";
 import { parseIpv4, parseIpv6 } from "@warren/tunnel/address";
 import { Nat64, type Nat64Options, toIpv4, toIpv6 } from "@warren/tunnel/nat64";
@@ -234,6 +234,69 @@ Deno.test("Nat64 of several workers gives a port of the same worker, and hands o
   const quoted = '{ udp 198.51.100.1:5000 > 192.0.2.1:53 "c" }';
   deepEqual(send(test, Direction.Inbound, `icmp 192.0.2.9 > 198.51.100.1 type 3 code 3 ${quoted}`), []);
   deepEqual(handed, [0, 0, 0]);
+});
+
+Deno.test("Nat64 of several workers turns packets round between hosts of different ones", () => {
+  const tests: TestPipeline[] = [];
+  for (const index of [0, 1]) {
+    const others: OtherWorkers = {
+      place: { index, count: 2 },
+      send: (packet, worker, _stage, direction) => {
+        for (const bytes of packet.copy()) tests[worker]!.send(direction, bytes);
+        return true;
+      },
+    };
+    tests.push(new TestPipeline(new Nat64({ outside: "198.51.100.1", random: () => 6 }), { others }));
+  }
+  const pass = (text: string): string[] => {
+    tests[0]!.send(Direction.Outbound, encodePacket(text));
+    for (let i = 0; i < 4; i++) for (const test of tests) test.settle();
+    return tests.flatMap((test) => {
+      const { far, device } = test.receive();
+      return [...far, ...device].map(formatPacket);
+    });
+  };
+  const [a, b] = ["[fd64::5]:5000", "[fd64::6]:5002"];
+  for (const host of [a, b]) pass(`udp ${host} > [64:ff9b::c000:201]:53`);
+  // Each lets the other one in by its own first packet.
+  pass(`udp ${a} > [64:ff9b::c633:6401]:5002 "to b"`);
+  pass(`udp ${b} > [64:ff9b::c633:6401]:5000 "to a"`);
+  const came = pass(`udp ${a} > [64:ff9b::c633:6401]:5002 "again"`);
+  equal(came.length, 1);
+  match(came[0]!, /^udp \[64:ff9b::c633:6401\]:5000 > \[fd64::6\]:5002 .*"again"$/);
+});
+
+Deno.test("Nat64 finds a port while there is one, though those that were kept stand in a row", () => {
+  const nat = new Nat64({ outside: "198.51.100.1" });
+  const test = new TestPipeline(nat);
+  const flows = 30_000;
+  for (let i = 0; i < flows; i++) {
+    const [host, port] = [(i >> 12) + 1, 1024 + (i & 4095)];
+    test.send(
+      Direction.Outbound,
+      encodePacket(`udp [fd64::${host.toString(16)}]:${port} > [64:ff9b::c000:201]:53`),
+    );
+    if (i % 64 === 63) {
+      test.settle();
+      test.receive();
+    }
+  }
+  test.settle();
+  test.receive();
+  deepEqual([nat.bindings, test.pipeline.ledger.counters.snapshot(0).dropped], [flows, {}]);
+});
+
+Deno.test("Nat64 binds nothing to a source that is no host's", () => {
+  const nat = new Nat64({ outside: "198.51.100.1" });
+  const test = new TestPipeline(nat);
+  const sources = ["::", "::1", "ff02::1", "fe80::7", "febf::1", "64:ff9b::1"];
+  for (const src of sources) {
+    test.send(Direction.Outbound, encodePacket(`udp [${src}]:5000 > [64:ff9b::c000:201]:53`));
+  }
+  test.settle();
+  deepEqual(test.receive(), { far: [], device: [] });
+  deepEqual(test.pipeline.ledger.counters.snapshot(0).dropped, { "bad address": sources.length });
+  equal(nat.bindings, 0);
 });
 
 Deno.test("Nat64.restore() refuses what is not its own", () => {
