@@ -1,5 +1,6 @@
 /** A stage that knows who talks most: by flow, by prefix, by protocol. */
 
+import { checkNames, type OptionNames } from "./_options.ts";
 import { type Address, Prefix } from "./address.ts";
 import type { PacketBatch, Stage, StageContext } from "./core/mod.ts";
 import { FlowKey, FlowKind } from "./flow_key.ts";
@@ -7,6 +8,14 @@ import { FlowTable } from "./flow_table.ts";
 import { Protocol } from "./protocol.ts";
 
 // Implementation
+const NAMES_OF_OPTIONS: OptionNames<MeterOptions> = {
+  flows: "optional",
+  prefixes: "optional",
+  prefixLength4: "optional",
+  prefixLength6: "optional",
+  halfLife: "optional",
+  timeout: "optional",
+};
 const CAPACITY = 16_384;
 const PREFIXES = 4096;
 const HALF_LIFE = 10_000;
@@ -206,6 +215,7 @@ export class Meter implements Stage {
    * @throws {RangeError} when an option is out of its range.
    */
   constructor(options: MeterOptions = {}) {
+    checkNames("measure", options, NAMES_OF_OPTIONS);
     const { flows = CAPACITY, prefixes = PREFIXES, halfLife = HALF_LIFE, timeout = TIMEOUT } = options;
     const { prefixLength4 = LENGTHS[4], prefixLength6 = LENGTHS[6] } = options;
     if (!(halfLife > 0)) throw new RangeError(`Cannot measure rates with a half-life of ${halfLife} ms`);

@@ -1,5 +1,6 @@
 /** A stage that chooses the end that each packet goes to. */
 
+import { checkNames, type OptionNames } from "./_options.ts";
 import { IPV6_DST, IPV6_SRC } from "./_header_fields.ts";
 import { parseCidr, type Prefix } from "./address.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "./core/mod.ts";
@@ -9,6 +10,17 @@ import { Ip, Protocol } from "./ip.ts";
 import { RouteTable } from "./route_table.ts";
 
 // Implementation
+const NAMES: OptionNames<RouteOptions> = { errors: "optional" };
+const POLICY: OptionNames<Policy> = {
+  to: "needed",
+  src: "optional",
+  protocol: "optional",
+  srcPort: "optional",
+  dstPort: "optional",
+  mark: "optional",
+  end: "optional",
+  match: "optional",
+};
 const PROTOCOLS: Readonly<Record<string, readonly number[]>> = {
   tcp: [Protocol.Tcp],
   udp: [Protocol.Udp],
@@ -58,6 +70,7 @@ class CheckedPolicy {
   readonly asksPorts: boolean;
 
   constructor(policy: Policy, number: number) {
+    checkNames(`route by policy ${number}`, policy, POLICY);
     const { src, protocol, srcPort, dstPort, to } = policy;
     this.#policy = policy;
     this.#src = src === undefined ? undefined : [src].flat().map(parseCidr);
@@ -140,7 +153,9 @@ export class Route implements Stage {
    * @throws {TypeError} when a protocol is none.
    * @throws {RangeError} when a port is none.
    */
-  constructor(policies: readonly Policy[], { errors }: RouteOptions = {}) {
+  constructor(policies: readonly Policy[], options: RouteOptions = {}) {
+    checkNames("route", options, NAMES);
+    const { errors } = options;
     this.#policies = policies.map((policy, i) => new CheckedPolicy(policy, i + 1));
     this.#asksPorts = this.#policies.some(({ asksPorts }) => asksPorts);
     this.#errors = errors;

@@ -1,8 +1,12 @@
 /** The time to live, as routers count it down, or as one wants it to be. */
 
+import { checkNames, type OptionNames } from "./_options.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "./core/mod.ts";
 import { IcmpError, IcmpErrors } from "./icmp_error.ts";
 import { Ip } from "./ip.ts";
+
+// Implementation
+const NAMES: OptionNames<TtlOptions> = { outbound: "optional", inbound: "optional", errors: "optional" };
 
 // Specification: RFC 791 section 3.1
 const MOST_TTL = 255;
@@ -51,6 +55,7 @@ export interface TtlOptions {
  * ```
  */
 export function ttl(options: TtlOptions = {}): Stage {
+  checkNames("count down", options, NAMES);
   const { outbound = "decrement", inbound = "decrement", errors = new IcmpErrors() } = options;
   const stage: Stage = { name: "ttl" };
   for (const [direction, rule] of [[Direction.Outbound, outbound], [Direction.Inbound, inbound]] as const) {

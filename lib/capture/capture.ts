@@ -1,5 +1,6 @@
 /** A stage that writes what passes it to a capture. */
 
+import { checkNames, type OptionNames } from "../_options.ts";
 import {
   Direction,
   type Packet,
@@ -14,6 +15,15 @@ import { copyBytes } from "../_copy_bytes.ts";
 import { type CaptureSink, PcapngWriter, type PcapngWriterOptions } from "./pcapng_writer.ts";
 
 // Implementation
+const NAMES: OptionNames<CaptureOptions> = {
+  filter: "optional",
+  interface: "optional",
+  flushInterval: "optional",
+  snapLength: "optional",
+  chunkLength: "optional",
+  application: "optional",
+  comment: "optional",
+};
 const FLUSH_INTERVAL = 200;
 
 /** Options of a {@linkcode Capture}. */
@@ -73,6 +83,7 @@ export class Capture implements Stage {
    * @throws {RangeError} when an option is out of its range.
    */
   constructor(sink: CaptureSink | PcapngWriter, options: CaptureOptions = {}) {
+    checkNames("capture", options, NAMES);
     const { filter, interface: name = "warren", flushInterval = FLUSH_INTERVAL } = options;
     if (!(flushInterval >= 0)) throw new RangeError(`Cannot flush each ${flushInterval} ms: 0 is the least`);
     this.#writer = sink instanceof PcapngWriter ? sink : new PcapngWriter(sink, options);

@@ -8,6 +8,7 @@
  * A name of a split domain passes by the synthetic addresses and has upstreams of its own.
  */
 
+import { checkNames, type OptionNames } from "../_options.ts";
 import { parseAddress } from "../address.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
 import { Ip } from "../ip.ts";
@@ -38,6 +39,23 @@ const STALE_TTL = 30;
 const MAX_TTL = 0x7fffffff;
 
 // Implementation
+const NAMES: OptionNames<DnsResolverOptions> = {
+  address: "needed",
+  upstream: "optional",
+  split: "optional",
+  records: "optional",
+  zones: "optional",
+  block: "optional",
+  allow: "optional",
+  blockAnswer: "optional",
+  blockTtl: "optional",
+  fakeIp: "optional",
+  cache: "optional",
+  timeout: "optional",
+  inFlight: "optional",
+  waiting: "optional",
+  answerLimit: "optional",
+};
 const TIMEOUT = 2000;
 const IN_FLIGHT = 256;
 const WAITING = 512;
@@ -144,6 +162,7 @@ export class DnsResolver implements Stage {
    * address, and for records that cannot be; {@linkcode RangeError} when a number is out of its range.
    */
   constructor(options: DnsResolverOptions) {
+    checkNames("resolve names", options, NAMES);
     const {
       address,
       upstream = [],

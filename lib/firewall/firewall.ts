@@ -8,6 +8,7 @@
  *                                                                  └─ drop, reject ─► dropped, answered
  */
 
+import { checkNames, type OptionNames } from "../_options.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
 import { IcmpError, IcmpErrors, type IcmpErrorsOptions } from "../icmp_error.ts";
 import { Ip, Protocol } from "../ip.ts";
@@ -20,6 +21,15 @@ import { TIMEOUTS } from "./flow_state.ts";
 import { type FirewallRule, type FirewallVerdict, formatRules } from "./rule.ts";
 
 // Implementation
+const NAMES: OptionNames<FirewallOptions> = {
+  rules: "optional",
+  default: "optional",
+  capacity: "optional",
+  midStream: "optional",
+  neighbors: "optional",
+  errors: "optional",
+  seed: "optional",
+};
 const CAPACITY = 65_536;
 /** The shortest and the longest time from one tick to the next, as long as there are flows (ms). */
 const TICK = 1000;
@@ -151,6 +161,7 @@ export class Firewall implements Stage {
    * @throws {RangeError} the same for a rate; when the capacity is not from 1 to 2 to the 24th.
    */
   constructor(options: FirewallOptions = {}) {
+    checkNames("make a firewall", options, NAMES);
     const { rules = [], capacity = CAPACITY, midStream = false, neighbors = true, errors, seed } = options;
     const { default: verdict = {} } = options;
     const { outbound = "allow", inbound = "drop" } = typeof verdict === "string"

@@ -5,6 +5,7 @@
  *                 └─► the copy: lost? ...
  */
 
+import { checkNames, type OptionNames } from "../_options.ts";
 import type { Direction, Packet, StageContext } from "../core/mod.ts";
 import { ENDPOINT_LENGTH } from "../core/packet.ts";
 import { Chance, checkProbability, type Likelihood } from "./_chance.ts";
@@ -12,6 +13,20 @@ import { type DelayDistribution, delayTable } from "./_distribution.ts";
 import { ReleaseQueue } from "./_release_queue.ts";
 
 // Implementation
+const NAMES: OptionNames<Impairments> = {
+  delay: "optional",
+  jitter: "optional",
+  delayCorrelation: "optional",
+  distribution: "optional",
+  loss: "optional",
+  gilbertElliott: "optional",
+  duplicate: "optional",
+  corrupt: "optional",
+  reorder: "optional",
+  gap: "optional",
+  rateBitsPerSecond: "optional",
+  limit: "optional",
+};
 const LIMIT = 1000;
 /** What is due within a microsecond goes: the clock's milliseconds, in a double, are hardly finer. */
 const SLACK = 0.001;
@@ -133,6 +148,7 @@ export class Lane {
    * @throws {TypeError} when two options contradict each other.
    */
   set(options: Impairments): void {
+    checkNames("impair", options, NAMES);
     const { delay = 0, jitter = 0, delayCorrelation = 0, distribution = "uniform", gilbertElliott } = options;
     const { loss = 0, duplicate = 0, corrupt = 0, reorder = 0, gap = 1 } = options;
     const { rateBitsPerSecond = Infinity, limit = LIMIT } = options;

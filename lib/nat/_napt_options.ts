@@ -1,9 +1,35 @@
 /** What a NAPT is told, and what it makes of that. */
 
+import { checkNames, type OptionNames } from "../_options.ts";
 import { parseCidr, parseIpv4, type Prefix } from "../address.ts";
 import { Protocol } from "../protocol.ts";
 
 // Implementation
+const NAMES: OptionNames<Napt44Options> = {
+  outside: "needed",
+  inside: "optional",
+  ports: "optional",
+  filtering: "optional",
+  forwards: "optional",
+  elsewhere: "optional",
+  timeouts: "optional",
+  capacity: "optional",
+  flowsPerHost: "optional",
+  fragments: "optional",
+  random: "optional",
+};
+const TIMEOUTS: OptionNames<NaptTimeouts> = {
+  tcpEstablished: "optional",
+  tcpTransitory: "optional",
+  udp: "optional",
+  icmp: "optional",
+};
+const FORWARD: OptionNames<PortForward> = {
+  protocol: "needed",
+  port: "needed",
+  to: "needed",
+  address: "optional",
+};
 const CAPACITY = 65_536;
 const MAX_CAPACITY = 2 ** 20;
 const MAX_ADDRESSES = 64;
@@ -99,6 +125,9 @@ export interface CheckedNaptOptions {
 
 /** Reads the options; throws as `Napt44` says. */
 export function checkNaptOptions(options: Napt44Options): CheckedNaptOptions {
+  checkNames("make a NAT", options, NAMES);
+  checkNames("make a NAT with these timeouts", options.timeouts ?? {}, TIMEOUTS);
+  for (const forward of options.forwards ?? []) checkNames("forward a port", forward, FORWARD);
   const { inside = "0.0.0.0/0", ports = `1-${MAX_PORT}`, filtering = "address-dependent" } = options;
   const { elsewhere = "pass", capacity = CAPACITY, flowsPerHost = Infinity, fragments = FRAGMENTS } = options;
   const { random = chance(), forwards = [] } = options;

@@ -1,5 +1,6 @@
 /** One IPv6 prefix for another, without state and without a change of any checksum (RFC 6296). */
 
+import { checkNames, type OptionNames } from "../_options.ts";
 import { IPV6_DST, IPV6_HEADER, IPV6_SRC } from "../_header_fields.ts";
 import { parseCidr, type Prefix } from "../address.ts";
 import { sum } from "../checksum.ts";
@@ -7,6 +8,9 @@ import { Direction, type Packet, type PacketBatch, type Stage, type StageContext
 import { Icmpv6 } from "../icmpv6.ts";
 import { Ipv6 } from "../ipv6.ts";
 import { Protocol } from "../protocol.ts";
+
+// Implementation
+const NAMES: OptionNames<Nptv6Options> = { inside: "needed", outside: "needed" };
 
 // Specification: RFC 6296 sections 3.1, 3.4 and 3.5
 const SHORTEST = 1;
@@ -80,6 +84,7 @@ export class Nptv6 implements Stage {
    * @throws {RangeError} when they are not of 1 to 112 bits.
    */
   constructor(options: Nptv6Options) {
+    checkNames("translate prefixes", options, NAMES);
     const [inside, outside] = [parseCidr(options.inside), parseCidr(options.outside)];
     const what = `Cannot translate ${options.inside} to ${options.outside}`;
     if (inside.address.family !== 6 || outside.address.family !== 6) {

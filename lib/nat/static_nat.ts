@@ -1,5 +1,6 @@
 /** Addresses exchanged one for one: NAT of IPv4 addresses that leaves ports alone and keeps no state. */
 
+import { checkNames, type OptionNames } from "../_options.ts";
 import { IPV4_DST, IPV4_HEADER, IPV4_SRC } from "../_header_fields.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
 import { Icmpv4 } from "../icmpv4.ts";
@@ -7,6 +8,10 @@ import { Ipv4 } from "../ipv4.ts";
 import { Protocol } from "../protocol.ts";
 import { firstAddress, readIpv4Prefix } from "./_napt_options.ts";
 import { setQuoted } from "./_quoted.ts";
+
+// Implementation
+const NAMES: OptionNames<StaticNatOptions> = { rules: "needed" };
+const RULE: OptionNames<StaticNatRule> = { inside: "needed", outside: "needed" };
 
 // Specification: RFC 791 section 3.1
 const IPV4 = 4;
@@ -71,6 +76,8 @@ export class StaticNat implements Stage {
    * @throws {TypeError} when one is not IPv4, the prefixes of a rule differ in length, or two of one side overlap.
    */
   constructor(options: StaticNatOptions) {
+    checkNames("make a static NAT", options, NAMES);
+    for (const rule of options.rules) checkNames("translate by a rule", rule, RULE);
     const rules = options.rules.map(({ inside, outside }) => {
       const [from, to] = [readIpv4Prefix(inside), readIpv4Prefix(outside)];
       if (from.length !== to.length) {

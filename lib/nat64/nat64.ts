@@ -6,6 +6,7 @@
  *     hairpin   [fd64::5]:5000 > [64:ff9b::c633:6401]:6000 ─► outbound ─► inbound ─► [64:ff9b::c633:6401]:5000 > [fd64::6]:6000
  */
 
+import { checkNames, type OptionNames } from "../_options.ts";
 import { IPV6_DST, IPV6_HEADER, IPV6_SRC } from "../_header_fields.ts";
 import { parseIpv4 } from "../address.ts";
 import { adjustTransport, difference } from "../checksum.ts";
@@ -46,6 +47,14 @@ const SYN_FLAGS = 0x17; // with FIN, RST and ACK
 const FRAGMENT_ID = 4;
 
 // Implementation
+const NAMES: OptionNames<Nat64Options> = {
+  outside: "needed",
+  prefix: "optional",
+  filter: "optional",
+  capacity: "optional",
+  errors: "optional",
+  random: "optional",
+};
 const CAPACITY = 65_536;
 const FRAGMENTS = 1024;
 const MOST_OUTSIDE = 64;
@@ -147,6 +156,7 @@ export class Nat64 implements Stage {
    * there are more than 64 outside addresses.
    */
   constructor(options: Nat64Options) {
+    checkNames("make a NAT64", options, NAMES);
     const { outside, prefix = WELL_KNOWN, filter = "address-dependent", capacity = CAPACITY, errors } =
       options;
     const { random = () => crypto.getRandomValues(new Uint32Array(1))[0]! } = options;

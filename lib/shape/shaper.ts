@@ -5,6 +5,7 @@
  *             └─► queue (Fifo, FqCodel, Priority) ─► when the bucket has something ─► onward
  */
 
+import { checkNames, type OptionNames } from "../_options.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
 import { StageCutter, wireLength } from "../_stage_cutter.ts";
 import { Fifo } from "./fifo.ts";
@@ -13,6 +14,13 @@ import type { Scheduler } from "./scheduler.ts";
 import { TokenBucket, type TokenBucketOptions } from "./token_bucket.ts";
 
 // Implementation
+const DIRECTIONS: OptionNames<ShaperOptions> = { outbound: "optional", inbound: "optional" };
+const DIRECTION: OptionNames<ShapeOptions> = {
+  rateBitsPerSecond: "needed",
+  burst: "optional",
+  queue: "optional",
+  police: "optional",
+};
 const OVER = "rate limit";
 
 /** Options for one direction of a {@linkcode Shaper}. */
@@ -102,7 +110,12 @@ export class Shaper implements Stage {
    * @throws {RangeError} when a rate or burst is out of its range.
    * @throws {TypeError} when both directions have the same queue, or a policer has one.
    */
-  constructor({ outbound, inbound }: ShaperOptions) {
+  constructor(options: ShaperOptions) {
+    checkNames("shape", options, DIRECTIONS);
+    const { outbound, inbound } = options;
+    for (const direction of [outbound, inbound]) {
+      if (direction !== undefined) checkNames("shape", direction, DIRECTION);
+    }
     if (outbound?.queue !== undefined && outbound.queue === inbound?.queue) {
       throw new TypeError("Cannot shape both directions by one queue: each has its own");
     }
