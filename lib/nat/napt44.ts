@@ -28,6 +28,7 @@ import { checkState, type SavedState, stateOf } from "./_napt_state.ts";
 import { Hosts, NaptTable, Refusal, Seen } from "./_napt_table.ts";
 import { Ports } from "./_ports.ts";
 import { setQuoted } from "./_quoted.ts";
+import { drop } from "./_drop.ts";
 
 // Implementation
 /** How often idle flows are looked for while there are any (ms). */
@@ -489,11 +490,6 @@ export class Napt44 implements Stage {
     words[3] = insidePort << 16 | remotePort;
     return this.#key;
   }
-}
-
-function drop(packet: Packet, reason: string, context: StageContext): false {
-  context.drop(packet, reason);
-  return false;
 }
 
 function isIpv6(packet: Packet): boolean {

@@ -8,6 +8,7 @@ import { Direction, type Packet, type PacketBatch, type Stage, type StageContext
 import { Icmpv6 } from "../icmpv6.ts";
 import { Ipv6 } from "../ipv6.ts";
 import { Protocol } from "../protocol.ts";
+import { drop } from "./_drop.ts";
 
 // Implementation
 const NAMES: OptionNames<Nptv6Options> = { inside: "needed", outside: "needed" };
@@ -202,11 +203,6 @@ function addOnes(one: number, other: number): number {
 
 function wordAt(bytes: Uint8Array, at: number): number {
   return bytes[at]! << 8 | bytes[at + 1]!;
-}
-
-function drop(packet: Packet, reason: string, context: StageContext): false {
-  context.drop(packet, reason);
-  return false;
 }
 
 function isIpv4(packet: Packet): boolean {

@@ -8,6 +8,7 @@ import { Ipv4 } from "../ipv4.ts";
 import { Protocol } from "../protocol.ts";
 import { firstAddress, readIpv4Prefix } from "./_napt_options.ts";
 import { setQuoted } from "./_quoted.ts";
+import { drop } from "./_drop.ts";
 
 // Implementation
 const NAMES: OptionNames<StaticNatOptions> = { rules: "needed" };
@@ -174,11 +175,6 @@ class Exchange {
     }
     return -1;
   }
-}
-
-function drop(packet: Packet, reason: string, context: StageContext): false {
-  context.drop(packet, reason);
-  return false;
 }
 
 function isIpv6(packet: Packet): boolean {
