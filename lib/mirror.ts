@@ -10,7 +10,7 @@ import {
   type StageContext,
   type TunnelEnd,
 } from "./core/mod.ts";
-import { copyBytes } from "./_copy_bytes.ts";
+import { copyPacket } from "./_copy_packet.ts";
 import { Cutter } from "./segment.ts";
 
 // Implementation
@@ -113,15 +113,8 @@ export class Mirror implements Stage {
   }
 
   #copy(packet: Packet): void {
-    const { offset, length } = packet;
-    const copy = this.#pool.take(length);
+    const copy = copyPacket(packet, this.#pool);
     if (copy === undefined) return this.#lose(NO_ROOM);
-    copyBytes(packet.view, offset, length, copy.view, copy.offset);
-    copy.segmentSize = packet.segmentSize;
-    copy.checksumStart = packet.checksumStart;
-    copy.checksumOffset = packet.checksumOffset;
-    copy.time = packet.time;
-    copy.mark = packet.mark;
     if (this.#end.offload !== true) copy.finish();
     this.#push(copy);
   }

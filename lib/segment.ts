@@ -26,7 +26,8 @@ import {
   UDP_LENGTH,
 } from "./_header_fields.ts";
 import { adjust, checksum, difference, isPartial, sum } from "./checksum.ts";
-import { ENDPOINT_LENGTH, type Packet } from "./core/packet.ts";
+import { inherit } from "./_packet_parts.ts";
+import type { Packet } from "./core/packet.ts";
 import type { PacketPool } from "./core/pool.ts";
 import { Ip } from "./ip.ts";
 import { Protocol } from "./protocol.ts";
@@ -143,14 +144,7 @@ export class Cutter {
     if (this.#remaining === 0) return undefined;
     const segment = pool.take(this.#length);
     if (segment === undefined) return undefined;
-    const packet = this.#packet!;
-    segment.from = packet.from;
-    segment.to = packet.to;
-    segment.mark = packet.mark;
-    segment.time = packet.time;
-    for (let i = 0; i < ENDPOINT_LENGTH; i += 4) {
-      segment.view.setInt32(segment.slotEnd + i, packet.view.getInt32(packet.slotEnd + i));
-    }
+    inherit(segment, this.#packet!);
     this.#write(segment.bytes, segment.view, segment.offset);
     return segment;
   }

@@ -11,7 +11,7 @@ import {
   type StageContext,
   Verdict,
 } from "../core/mod.ts";
-import { copyBytes } from "../_copy_bytes.ts";
+import { copyPacket } from "../_copy_packet.ts";
 import { type CaptureSink, PcapngWriter, type PcapngWriterOptions } from "./pcapng_writer.ts";
 
 // Implementation
@@ -121,23 +121,13 @@ export class Capture implements Stage {
       const { now, direction } = context;
       if (this.#filter !== undefined && !this.#filter(packet, direction)) return handler(packet, context);
       const { owner } = packet;
-      const before = this.#copy(packet);
+      const before = copyPacket(packet, this.#copies)!;
       const verdict = handler(packet, context);
       const known = packet.owner === owner ? verdict ?? Verdict.Pass : undefined;
       this.#write(before, now, direction, known);
       before.pool.give(before);
       return verdict;
     };
-  }
-
-  #copy(packet: Packet): Packet {
-    const { offset, length, segmentSize, checksumStart, checksumOffset } = packet;
-    const copy = this.#copies.take(length)!;
-    copyBytes(packet.view, offset, length, copy.view, copy.offset);
-    copy.segmentSize = segmentSize;
-    copy.checksumStart = checksumStart;
-    copy.checksumOffset = checksumOffset;
-    return copy;
   }
 
   #writeAll({ packets, length }: PacketBatch, { now }: StageContext, direction: Direction): void {
