@@ -23,7 +23,12 @@ import { Icmpv4 } from "../icmpv4.ts";
 import { Ipv4 } from "../ipv4.ts";
 import { Protocol } from "../protocol.ts";
 import { Fragments } from "./_fragments.ts";
-import { type CheckedNaptOptions, checkNaptOptions, type Napt44Options } from "./_napt_options.ts";
+import {
+  type CheckedNaptOptions,
+  checkNaptOptions,
+  type Forward,
+  type Napt44Options,
+} from "./_napt_options.ts";
 import { checkState, type SavedState, stateOf } from "./_napt_state.ts";
 import { Hosts, NaptTable, Refusal, Seen } from "./_napt_table.ts";
 import { Ports } from "./_ports.ts";
@@ -96,6 +101,12 @@ export class Napt44 implements Stage {
   readonly #key = new FlowKey();
   readonly #ports = new Ports();
   readonly #fragments: Fragments;
+  /** Who has the outside port of the packet at hand. */
+  readonly #behind: { inside: number; insidePort: number; forward: Forward | undefined } = {
+    inside: 0,
+    insidePort: 0,
+    forward: undefined,
+  };
   #worker = ALONE;
   #tcp: NaptTable;
   #udp: NaptTable;
@@ -283,18 +294,8 @@ export class Napt44 implements Stage {
       return this.#translateErrorInbound(packet, address, context);
     }
     const port = ports.dst;
-    const entry = table.entry(address, port);
-    const forward = entry < 0 ? table.forward(entry) : undefined;
-    const insidePort = forward === undefined
-      ? entry === 0 ? port : table.insidePort[entry - 1]!
-      : forward.insidePort + port - forward.firstPort;
-    const owner = this.#ownerOf(insidePort);
-    if (owner !== this.#worker.index) {
-      context.handOver(packet, owner, Direction.Inbound);
-      return false;
-    }
-    if (entry === 0) return drop(packet, "no mapping", context);
-    const inside = forward === undefined ? table.insideAddress[entry - 1]! : forward.inside;
+    if (!this.#findInside(packet, table, address, port, context)) return false;
+    const { inside, insidePort, forward } = this.#behind;
     const { src } = ip;
     const remotePort = protocol === Protocol.Icmp ? insidePort : ports.src;
     const key = this.#fill(protocol, inside, src, insidePort, remotePort);
@@ -313,6 +314,31 @@ export class Napt44 implements Stage {
     if (ip.moreFragments) this.#noteFirst(ip, Direction.Inbound, inside, context);
     ip.dst = inside;
     ports.setDst(ip, insidePort);
+    return true;
+  }
+
+  /** Finds who has an outside port, for `#behind`; returns whether it is somebody of this worker's. */
+  #findInside(
+    packet: Packet,
+    table: NaptTable,
+    address: number,
+    port: number,
+    context: StageContext,
+  ): boolean {
+    const behind = this.#behind;
+    const entry = table.entry(address, port);
+    const forward = entry < 0 ? table.forward(entry) : undefined;
+    behind.forward = forward;
+    behind.insidePort = forward === undefined
+      ? entry === 0 ? port : table.insidePort[entry - 1]!
+      : forward.insidePort + port - forward.firstPort;
+    const owner = this.#ownerOf(behind.insidePort);
+    if (owner !== this.#worker.index) {
+      context.handOver(packet, owner, Direction.Inbound);
+      return false;
+    }
+    if (entry === 0) return drop(packet, "no mapping", context);
+    behind.inside = forward === undefined ? table.insideAddress[entry - 1]! : forward.inside;
     return true;
   }
 
@@ -388,18 +414,8 @@ export class Napt44 implements Stage {
     const key = this.#key;
     if (key.words[1] !== icmp.ip.dst) return drop(packet, "no mapping", context);
     const port = key.srcPort;
-    const entry = table.entry(address, port);
-    const forward = entry < 0 ? table.forward(entry) : undefined;
-    const insidePort = forward === undefined
-      ? entry === 0 ? port : table.insidePort[entry - 1]!
-      : forward.insidePort + port - forward.firstPort;
-    const owner = this.#ownerOf(insidePort);
-    if (owner !== this.#worker.index) {
-      context.handOver(packet, owner, Direction.Inbound);
-      return false;
-    }
-    if (entry === 0) return drop(packet, "no mapping", context);
-    const inside = forward === undefined ? table.insideAddress[entry - 1]! : forward.inside;
+    if (!this.#findInside(packet, table, address, port, context)) return false;
+    const { inside, insidePort } = this.#behind;
     const remotePort = table === this.#icmp ? insidePort : key.dstPort;
     const session = table.sessions.find(
       this.#fill(table.protocol, inside, key.words[2]!, insidePort, remotePort),
