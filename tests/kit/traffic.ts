@@ -181,13 +181,20 @@ export interface Pings {
 /** Pings from a namespace, with ping's own flags; loss is no error. */
 export async function ping(namespace: Namespace, ...args: string[]): Promise<Pings> {
   const { stdout, stderr } = await bounded(namespace, "ping", ["-n", ...args], false);
-  const counts = /^(\d+) packets transmitted, /m.exec(stdout);
-  if (counts === null) throw new Error(`ping ${args.join(" ")}: ${stdout}${stderr}`);
-  const odd = stdout.split("\n").filter((line) =>
+  const pings = parsePings(stdout);
+  if (pings === undefined) throw new Error(`ping ${args.join(" ")}: ${stdout}${stderr}`);
+  return pings;
+}
+
+/** What ping(8) wrote with `-n`; `undefined`: it did not come to its end. */
+export function parsePings(text: string): Pings | undefined {
+  const counts = /^(\d+) packets transmitted, /m.exec(text);
+  if (counts === null) return undefined;
+  const odd = text.split("\n").filter((line) =>
     /DUP!|wrong data|From .* icmp_seq|truncated|corrupted|duplicates|errors/.test(line)
   );
-  const times = Array.from(stdout.matchAll(/time=([\d.]+) ms/g), ([, time]) => Number(time));
-  const answered = Array.from(stdout.matchAll(/icmp_seq=(\d+) ttl=/g), ([, number]) => Number(number));
+  const times = Array.from(text.matchAll(/time=([\d.]+) ms/g), ([, time]) => Number(time));
+  const answered = Array.from(text.matchAll(/icmp_seq=(\d+) ttl=/g), ([, number]) => Number(number));
   return { sent: Number(counts[1]), answered, odd, times };
 }
 
