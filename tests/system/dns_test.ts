@@ -1,6 +1,7 @@
 /** The DNS scripts, asked by dig, with dnsmasq as their upstream; tshark looks at every packet. */
 
 import assert from "node:assert/strict";
+import { dig, type Dug, nameServer } from "../kit/servers.ts";
 import { link, type Namespace, openNamespace, systemTest } from "../kit/system.ts";
 import { Capture, judge, ping, Running, scriptCommand } from "../kit/traffic.ts";
 
@@ -10,22 +11,8 @@ const SERVER = "192.0.2.53";
 const LONG = Array.from({ length: 3 }, (_, i) => String(i).repeat(250));
 const LONGEST = Array.from({ length: 8 }, (_, i) => String(i).repeat(250));
 
-const DNSMASQ = [
-  ...[
-    "--keep-in-foreground",
-    "--conf-file=/dev/null",
-    "--no-resolv",
-    "--no-hosts",
-    "--user=root",
-    "--pid-file=",
-  ],
-  ...[
-    "--log-facility=-",
-    "--bind-interfaces",
-    `--listen-address=${SERVER}`,
-    "--local-ttl=300",
-    "--log-queries",
-  ],
+const RECORDS = [
+  "--local-ttl=300",
   ...["--local=/example/", "--local=/ads/", "--edns-packet-max=4096", "--auth-ttl=300"],
   "--host-record=www.example,192.0.2.80,2001:db8::80",
   "--host-record=cdn.ads,192.0.2.66",
@@ -37,27 +24,6 @@ const DNSMASQ = [
   `--txt-record=longest.example,${LONGEST.join(",")}`,
   "--dns-rr=odd.example,65399,c0ffee",
 ];
-
-/** What dig says of an answer. */
-interface Dug {
-  status: string;
-  flags: string[];
-  /** `NAME TTL CLASS TYPE DATA`, in order of text. */
-  answers: string[];
-  text: string;
-}
-
-async function dig(namespace: Namespace, server: string, ...words: string[]): Promise<Dug> {
-  const args = [`@${server}`, "+tries=1", "+timeout=5", "+noall", "+comments", "+answer", ...words];
-  const { stdout } = await namespace.command("dig", args, { check: false });
-  const answers = stdout.split("\n").filter((line) => line !== "" && !line.startsWith(";"));
-  return {
-    status: /status: (\w+)/.exec(stdout)?.[1] ?? "none",
-    flags: /flags: ([a-z ]*);/.exec(stdout)?.[1]?.split(" ") ?? [],
-    answers: answers.map((line) => line.replace(/\s+/g, " ")).sort(),
-    text: stdout,
-  };
-}
 
 /** Starts a script with variables of the environment; what it prints is heard, too. */
 async function start(
@@ -102,9 +68,7 @@ systemTest(
       { namespace: client, name: "veth", addresses: ["192.0.2.1/24"] },
       { namespace: server, name: "veth", addresses: [`${SERVER}/24`] },
     );
-    const dnsmasq = server.spawn("dnsmasq", DNSMASQ, { stdout: "null" });
-    await using upstream = new Running(dnsmasq, dnsmasq.stderr);
-    await upstream.said(/started, version/);
+    await using upstream = await nameServer(server, SERVER, ...RECORDS);
     const list = await Deno.makeTempFile();
     try {
       await Deno.writeTextFile(list, "# a list\n0.0.0.0 hosts.example\nads\n*.below.example\nnot a name\n");
@@ -188,9 +152,7 @@ systemTest(
     );
     await using _script = await start(client, "dns_sinkhole.ts", { UPSTREAM: SERVER });
     assert.equal((await dig(client, RESOLVERS[0]!, "www.example")).status, "SERVFAIL");
-    const dnsmasq = server.spawn("dnsmasq", DNSMASQ, { stdout: "null" });
-    await using upstream = new Running(dnsmasq, dnsmasq.stderr);
-    await upstream.said(/started, version/);
+    await using _upstream = await nameServer(server, SERVER, ...RECORDS);
     // A failure is remembered for a second.
     let answer: Dug;
     do answer = await dig(client, RESOLVERS[0]!, "www.example"); while (answer.status === "SERVFAIL");

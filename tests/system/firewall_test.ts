@@ -2,17 +2,38 @@
 
 import assert from "node:assert/strict";
 import { type Namespace, systemTest } from "../kit/system.ts";
-import { CROSSING, Crossing, firstAnswer, iperf, ping, Running, startScript } from "../kit/traffic.ts";
+import { dig, fetchText, nameServer, scan, type Server, traceroute, webServer } from "../kit/servers.ts";
+import {
+  Capture,
+  CROSSING,
+  Crossing,
+  DEVICES,
+  endCaptures,
+  firstAnswer,
+  iperf,
+  judge,
+  ping,
+  type Running,
+  startScript,
+} from "../kit/traffic.ts";
 
-const NEEDS = { programs: ["ip", "ping", "curl", "nginx", "nmap", "traceroute", "iperf3", "sysctl"] };
+const NEEDS = {
+  programs: [
+    ...["curl", "dig", "dnsmasq", "ip", "iperf3", "nginx", "nmap", "ping", "sysctl", "tcpdump", "traceroute"],
+    "tshark",
+  ],
+};
 const { left: INSIDE, right: OUTSIDE } = CROSSING;
 
 /** A crossing whose script is one of `scripts/`: left is inside, right is outside. */
-async function open(script: string): Promise<{ crossing: Crossing; running: Running } & AsyncDisposable> {
+async function open(
+  script: string,
+  flags = ["--far", "tun:right"],
+): Promise<{ crossing: Crossing; running: Running } & AsyncDisposable> {
   await using undo = new AsyncDisposableStack();
   const crossing = undo.use(await Crossing.open());
   const running = undo.use(
-    await startScript(crossing.middle, script, "--name", "left", "--far", "tun:right"),
+    await startScript(crossing.middle, script, "--name", "left", ...flags),
   );
   await crossing.route();
   await firstAnswer(crossing.left, OUTSIDE.ipv4);
@@ -22,45 +43,17 @@ async function open(script: string): Promise<{ crossing: Crossing; running: Runn
 }
 
 /** Starts a web server that says hello at these ports. */
-async function serve(namespace: Namespace, ...ports: number[]): Promise<AsyncDisposable> {
-  const folder = await Deno.makeTempDir();
-  const listen = ports.map((port) => `listen ${port}; listen [::]:${port};`).join(" ");
-  const config = `daemon off; pid ${folder}/pid; error_log stderr notice; events {}
-    http { access_log off; client_body_temp_path ${folder}; proxy_temp_path ${folder}; fastcgi_temp_path ${folder};
-      uwsgi_temp_path ${folder}; scgi_temp_path ${folder}; server { ${listen} return 200 "hello"; } }`;
-  await Deno.writeTextFile(`${folder}/config`, config);
-  const child = namespace.spawn("nginx", ["-c", `${folder}/config`, "-e", "stderr"]);
-  const running = new Running(child, child.stdout, child.stderr);
-  await running.said(/start worker process /);
-  return {
-    async [Symbol.asyncDispose]() {
-      await running.stop("SIGQUIT");
-      await running[Symbol.asyncDispose]();
-      await Deno.remove(folder, { recursive: true });
-    },
-  };
-}
-
-/** What curl gets; "" when it gets nothing in 2 s. */
-async function fetchText(namespace: Namespace, address: string, port: number): Promise<string> {
-  const host = address.includes(":") ? `[${address}]` : address;
-  const flags = ["-s", "-g", "--noproxy", "*", "--max-time", "2"];
-  const { stdout } = await namespace.command("curl", [...flags, `http://${host}:${port}/`], { check: false });
-  return stdout;
-}
-
-/** What nmap calls each port. */
-async function scan(
-  namespace: Namespace,
-  address: string,
-  ...flags: string[]
-): Promise<Record<string, string>> {
-  const family = address.includes(":") ? ["-6"] : [];
-  const words = [...family, "-Pn", "-n", "--max-retries", "1", "-oG", "-", ...flags, address];
-  const { stdout } = await namespace.command("nmap", words);
-  return Object.fromEntries(
-    Array.from(stdout.matchAll(/(\d+)\/([a-z|]+)\//g), ([, port, state]) => [port, state]),
+function serve(namespace: Namespace, ...ports: number[]): Promise<Server> {
+  return webServer(
+    namespace,
+    ...ports.map((port) => `listen ${port}; listen [::]:${port};`),
+    `return 200 "hello";`,
   );
+}
+
+/** Where a web server is. */
+function url(address: string, port: number): string {
+  return `http://${address.includes(":") ? `[${address}]` : address}:${port}/`;
 }
 
 systemTest(
@@ -73,9 +66,9 @@ systemTest(
     await using _outside = await serve(right, 8080);
 
     for (const version of ["ipv4", "ipv6"] as const) {
-      assert.equal(await fetchText(left, OUTSIDE[version], 8080), "hello");
-      assert.equal(await fetchText(right, INSIDE[version], 80), "hello");
-      assert.equal(await fetchText(right, INSIDE[version], 8080), "");
+      assert.equal(await fetchText(left, url(OUTSIDE[version], 8080)), "hello");
+      assert.equal(await fetchText(right, url(INSIDE[version], 80)), "hello");
+      assert.equal(await fetchText(right, url(INSIDE[version], 8080)), "");
       const ports = await scan(right, INSIDE[version], "-sS", "-p", "22,25,80,443,8080");
       assert.deepEqual(ports, { 22: "closed", 25: "filtered", 80: "open", 443: "closed", 8080: "filtered" });
       for (const [namespace, destination] of [[left, OUTSIDE], [right, INSIDE]] as const) {
@@ -90,20 +83,48 @@ systemTest(
     }
     // Port unreachable comes in as an error about what went out, and goes out as the firewall's own answer.
     for (const [namespace, destination] of [[left, OUTSIDE.ipv4], [right, INSIDE.ipv4]] as const) {
-      const { stdout } = await namespace.command("traceroute", [
-        "-n",
-        "-q",
-        "1",
-        "-w",
-        "2",
-        "-m",
-        "5",
-        destination,
-      ]);
-      assert.match(stdout, new RegExp(`^ *\\d+ +${destination.replaceAll(".", "\\.")} `, "m"));
+      assert.equal((await traceroute(namespace, destination)).at(-1), destination);
     }
     const { code } = await running.stop();
     assert.equal(code, 0);
+  },
+);
+
+systemTest(
+  "Every packet that passes firewall.ts, and that it answers with, is right to tshark",
+  NEEDS,
+  async () => {
+    await using opened = await open("firewall.ts", ["--no-offload", "--far", "tun:right?offload=no"]);
+    const { left, middle, right } = opened.crossing;
+    await using _inside = await serve(left, 80);
+    await using _outside = await serve(right, 8080);
+    await using _names = await nameServer(right, OUTSIDE.ipv4, "--host-record=www.example,192.0.2.80");
+    await using captures = new AsyncDisposableStack();
+    const both: Capture[] = [];
+    for (const device of DEVICES) {
+      both.push(
+        captures.use(await Capture.open(middle, device, "ip or ip6", 65_535)),
+      );
+    }
+
+    for (const version of ["ipv4", "ipv6"] as const) {
+      assert.equal(await fetchText(left, url(OUTSIDE[version], 8080)), "hello");
+      assert.equal(await fetchText(right, url(INSIDE[version], 80)), "hello");
+      await scan(right, INSIDE[version], "-sS", "-p", "22,25,80,443,8080");
+      assert.equal((await traceroute(left, OUTSIDE[version])).at(-1), OUTSIDE[version]);
+      assert.equal((await traceroute(right, INSIDE[version])).at(-1), INSIDE[version]);
+      const { answered } = await ping(left, "-c", "3", "-i", "0.05", "-s", "4000", OUTSIDE[version]);
+      assert.deepEqual(answered, [1, 2, 3]);
+    }
+    const { answers } = await dig(left, OUTSIDE.ipv4, "www.example");
+    assert.deepEqual(answers.map((line) => line.split(" ").at(-1)), ["192.0.2.80"]);
+    await iperf(left, right, OUTSIDE.ipv4, "-n", "1M");
+    await iperf(left, right, OUTSIDE.ipv6, "-n", "1M", "-R");
+    await endCaptures(left, OUTSIDE.ipv4, both);
+    for (const capture of both) {
+      const { packets, faults } = await judge(capture.file);
+      assert.deepEqual({ packets, faults }, { packets: capture.packets.length, faults: [] }, capture.device);
+    }
   },
 );
 
@@ -130,8 +151,8 @@ systemTest("port_knock.ts opens ssh to who knocks in order, and to nobody else",
     for (const port of ports) await scan(right, INSIDE.ipv4, "-sS", "-p", `${port}`);
   };
   await knock(7000, 9000, 8000);
-  assert.equal(await fetchText(right, INSIDE.ipv4, 22), "");
+  assert.equal(await fetchText(right, url(INSIDE.ipv4, 22)), "");
   await knock(7000, 8000, 9000);
-  assert.equal(await fetchText(right, INSIDE.ipv4, 22), "hello");
-  assert.equal(await fetchText(right, INSIDE.ipv6, 22), "");
+  assert.equal(await fetchText(right, url(INSIDE.ipv4, 22)), "hello");
+  assert.equal(await fetchText(right, url(INSIDE.ipv6, 22)), "");
 });

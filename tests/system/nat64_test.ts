@@ -1,8 +1,9 @@
 /** scripts/nat64.ts between a host with IPv6 alone and a web server with IPv4 alone, and what their programs make of it. */
 
-import { deepEqual, equal, match } from "node:assert/strict";
+import { deepEqual, equal } from "node:assert/strict";
+import { traceroute, webServer } from "../kit/servers.ts";
 import { link, type Namespace, openNamespace, systemTest } from "../kit/system.ts";
-import { Capture, endCaptures, firstAnswer, judge, ping, Running, startScript } from "../kit/traffic.ts";
+import { Capture, endCaptures, firstAnswer, judge, ping, startScript } from "../kit/traffic.ts";
 
 const NEEDS = { programs: ["ip", "ping", "tcpdump", "tshark", "sysctl", "nginx", "curl", "traceroute"] };
 /** 192.0.2.1, by the well-known prefix. */
@@ -52,20 +53,7 @@ class Lab implements AsyncDisposable {
     const page = `${folder}/page`;
     await Deno.writeFile(page, Uint8Array.from({ length: PAGE }, (_, i) => i * 7 + (i >> 8)));
     await Deno.chmod(folder, 0o755);
-    const nginx = `${folder}/nginx.conf`;
-    await Deno.writeTextFile(
-      nginx,
-      `daemon off; master_process off; pid ${folder}/pid; error_log stderr notice;
-      events {}
-      http {
-        access_log off; client_body_temp_path ${folder}/1; proxy_temp_path ${folder}/2;
-        fastcgi_temp_path ${folder}/3; uwsgi_temp_path ${folder}/4; scgi_temp_path ${folder}/5;
-        server { listen 192.0.2.1:80; root ${folder}; }
-      }`,
-    );
-    const child = server.spawn("nginx", ["-c", nginx, "-p", folder, "-e", "stderr"], { stdout: "null" });
-    const running = undo.use(new Running(child, child.stderr));
-    await running.said(/start worker process|using the "epoll"/);
+    undo.use(await webServer(server, "listen 192.0.2.1:80;", `root ${folder};`));
     await firstAnswer(client, SERVER);
     return new Lab(client, middle, page, undo.move());
   }
@@ -102,9 +90,9 @@ systemTest("Every packet that nat64.ts translates is right to tshark", NEEDS, as
     const { answered, odd } = await ping(client, "-6", "-n", "-c", "5", "-i", "0.01", "-s", size, SERVER);
     deepEqual({ answered, odd }, { answered: [1, 2, 3, 4, 5], odd: [] }, size);
   }
-  const { stdout } = await client.command("traceroute", ["-6", "-n", "-q", "1", "-m", "8", SERVER]);
-  match(stdout, /^ 2 {2}fd64::64 /m);
-  match(stdout, /^ \d {2}64:ff9b::c000:201 /m);
+  const hops = await traceroute(client, SERVER);
+  equal(hops[1], "fd64::64");
+  equal(hops.at(-1), SERVER);
   const refused = await client.command("curl", ["-6", "-g", "-sS", "-m", "9", `http://[${SERVER}]:81/`], {
     check: false,
   });

@@ -12,6 +12,7 @@ import { Direction } from "@warren/tunnel/core";
 import { Napt44 } from "@warren/tunnel/nat";
 import { encodePacket, formatPacket } from "../kit/packet_text.ts";
 import { TestPipeline } from "../kit/pipeline.ts";
+import { dig, fetchText, nameServer, scan, type Server, traceroute, webServer } from "../kit/servers.ts";
 import { link, type Namespace, openNamespace, runModule, systemTest } from "../kit/system.ts";
 import {
   Capture,
@@ -22,12 +23,14 @@ import {
   kernelCounters,
   ping,
   protocolCounter,
-  Running,
   startScript,
 } from "../kit/traffic.ts";
 
 const NEEDS = {
-  programs: ["ip", "ping", "curl", "nginx", "traceroute", "iperf3", "tcpdump", "tshark", "sysctl"],
+  programs: [
+    ...["curl", "dig", "dnsmasq", "ip", "iperf3", "nginx", "nmap", "ping", "sysctl", "tcpdump", "traceroute"],
+    "tshark",
+  ],
 };
 const OUTSIDE = "198.51.100.1";
 const DISTANT = "203.0.113.2";
@@ -91,35 +94,8 @@ class Lab implements AsyncDisposable {
 }
 
 /** A web server that answers with one line, which says who asked. */
-async function serve(namespace: Namespace, text: string): Promise<AsyncDisposable> {
-  const folder = await Deno.makeTempDir({ prefix: "warren-nginx-" });
-  const configuration = `daemon off; master_process off; pid ${folder}/pid; error_log ${folder}/error.log;
-    events {}
-    http {
-      access_log off;
-      ${
-    ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map((name) => `${name}_temp_path ${folder};`).join(
-      "\n",
-    )
-  }
-      server { listen 80; location / { return 200 "${text} for $remote_addr"; } }
-    }`;
-  await Deno.writeTextFile(`${folder}/nginx.conf`, configuration);
-  const child = namespace.spawn("nginx", ["-p", folder, "-c", `${folder}/nginx.conf`]);
-  const running = new Running(child, child.stdout, child.stderr);
-  return {
-    async [Symbol.asyncDispose]() {
-      await running[Symbol.asyncDispose]();
-      await Deno.remove(folder, { recursive: true });
-    },
-  };
-}
-
-/** What a web server says. */
-async function fetchText(from: Namespace, url: string): Promise<string> {
-  // The server may still be starting.
-  const patience = ["--retry", "20", "--retry-delay", "1", "--retry-connrefused", "--connect-timeout", "5"];
-  return (await from.command("curl", ["-sS", ...patience, url])).stdout;
+function serve(namespace: Namespace, text: string): Promise<Server> {
+  return webServer(namespace, "listen 80;", `return 200 "${text} for $remote_addr";`);
 }
 
 /** The faults that tshark finds, but for sums that a device with offload has not got yet. */
@@ -150,46 +126,59 @@ async function lostByKernel({ router, distant }: Lab): Promise<number> {
 for (const flags of [[], ["--no-offload"]]) {
   const how = flags.length === 0 ? "with offload" : "without offload";
 
-  systemTest(`nat.ts passes curl, ping, traceroute and iperf3 of several clients ${how}`, NEEDS, async () => {
-    await using lab = await Lab.open(...flags);
-    const { clients, near, distant } = lab;
-    await using outside = await Capture.open(near, "outside", "ip", 65_535);
-    await using _web = await serve(distant, "distant");
-    for (const client of clients) {
-      assert.equal(await fetchText(client, `http://${DISTANT}/`), `distant for ${OUTSIDE}`);
-    }
-    const pings = await Promise.all(
-      clients.map((client) => ping(client, "-c", "5", "-i", "0.1", "-w", "10", DISTANT)),
-    );
-    assert.deepEqual(pings.map(({ answered, odd }) => [answered.length, odd]), [[5, []], [5, []]]);
+  systemTest(
+    `nat.ts passes curl, dig, ping, traceroute, nmap and iperf3 of several clients ${how}`,
+    NEEDS,
+    async () => {
+      await using lab = await Lab.open(...flags);
+      const { clients, near, distant } = lab;
+      await using outside = await Capture.open(near, "outside", "ip", 65_535);
+      await using _web = await serve(distant, "distant");
+      for (const client of clients) {
+        assert.equal(await fetchText(client, `http://${DISTANT}/`), `distant for ${OUTSIDE}`);
+      }
+      const pings = await Promise.all(
+        clients.map((client) => ping(client, "-c", "5", "-i", "0.1", "-w", "10", DISTANT)),
+      );
+      assert.deepEqual(pings.map(({ answered, odd }) => [answered.length, odd]), [[5, []], [5, []]]);
 
-    const long = await ping(clients[0]!, "-c", "3", "-i", "0.1", "-w", "10", "-s", "4000", DISTANT);
-    assert.deepEqual([long.answered.length, long.odd], [3, []], "fragments");
+      const long = await ping(clients[0]!, "-c", "3", "-i", "0.1", "-w", "10", "-s", "4000", DISTANT);
+      assert.deepEqual([long.answered.length, long.odd], [3, []], "fragments");
 
-    // Time exceeded by the router, by what stands behind the NAT, and a port that nobody has.
-    const { stdout } = await clients[1]!.command("traceroute", ["-n", "-q", "1", "-w", "3", DISTANT]);
-    const hops = stdout.split("\n").slice(1).flatMap((line) => /^\s*\d+\s+(\S+)/.exec(line)?.[1] ?? []);
-    assert.deepEqual(hops, ["10.9.2.1", "192.0.2.1", DISTANT]);
+      // Time exceeded by the router, by what stands behind the NAT, and a port that nobody has.
+      assert.deepEqual(await traceroute(clients[1]!, DISTANT), ["10.9.2.1", "192.0.2.1", DISTANT]);
 
-    // As much as tcpdump can keep up with.
-    await iperf(clients[0]!, distant, DISTANT, "-n", "1M");
-    await iperf(clients[1]!, distant, DISTANT, "-n", "1M", "-R");
-    await iperf(clients[0]!, distant, DISTANT, "-u", "-b", "5M", "-t", "1");
-    await endCaptures(clients[0]!, DISTANT, [outside]);
-    assert.deepEqual(await faultsOf(outside), []);
-    assert.ok(outside.packets.length > 500);
-    assert.ok(outside.packets.every((packet) => packet[12] !== 10 && packet[16] !== 10), "no inside address");
+      await using _names = await nameServer(distant, DISTANT, "--host-record=www.example,192.0.2.80");
+      for (const client of clients) {
+        const { answers, text } = await dig(client, DISTANT, "www.example");
+        assert.equal(answers[0]?.split(" ").at(-1), "192.0.2.80", text);
+      }
+      const ports = await scan(clients[0]!, DISTANT, "-sS", "-p", "22,53,80,443");
+      assert.deepEqual(ports, { 22: "closed", 53: "open", 80: "open", 443: "closed" });
 
-    for (const reverse of [[], ["-R"]]) {
-      const { end } = await iperf(clients[0]!, distant, DISTANT, "-t", "1", "-P", "2", ...reverse);
-      assert.ok(end.sum_received.bytes > 1e6, JSON.stringify(end.sum_received));
-    }
-    const before = await lostByKernel(lab);
-    const udp = await iperf(clients[1]!, distant, DISTANT, "-u", "-b", "20M", "-t", "1");
-    assert.equal(udp.end.sum!.lost_packets, await lostByKernel(lab) - before);
-    const { errors, dropped } = (await kernelCounters(near, "outside")).rx;
-    assert.deepEqual({ errors, dropped }, { errors: 0, dropped: 0 });
-  });
+      // As much as tcpdump can keep up with.
+      await iperf(clients[0]!, distant, DISTANT, "-n", "1M");
+      await iperf(clients[1]!, distant, DISTANT, "-n", "1M", "-R");
+      await iperf(clients[0]!, distant, DISTANT, "-u", "-b", "5M", "-t", "1");
+      await endCaptures(clients[0]!, DISTANT, [outside]);
+      assert.deepEqual(await faultsOf(outside), []);
+      assert.ok(outside.packets.length > 500);
+      assert.ok(
+        outside.packets.every((packet) => packet[12] !== 10 && packet[16] !== 10),
+        "no inside address",
+      );
+
+      for (const reverse of [[], ["-R"]]) {
+        const { end } = await iperf(clients[0]!, distant, DISTANT, "-t", "1", "-P", "2", ...reverse);
+        assert.ok(end.sum_received.bytes > 1e6, JSON.stringify(end.sum_received));
+      }
+      const before = await lostByKernel(lab);
+      const udp = await iperf(clients[1]!, distant, DISTANT, "-u", "-b", "20M", "-t", "1");
+      assert.equal(udp.end.sum!.lost_packets, await lostByKernel(lab) - before);
+      const { errors, dropped } = (await kernelCounters(near, "outside")).rx;
+      assert.deepEqual({ errors, dropped }, { errors: 0, dropped: 0 });
+    },
+  );
 }
 
 systemTest("nat.ts forwards a port to a client, from outside and from inside", NEEDS, async () => {
