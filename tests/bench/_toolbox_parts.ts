@@ -55,13 +55,13 @@ export type Part =
     readonly limit?: number;
   }
   & (
-    | { readonly stage: () => Stage; readonly traffic: Traffic; readonly call?: undefined }
-    /** Does so many look-ups, or a little more, and says how many. */
-    | { readonly call: (count: number) => number }
+    | { readonly stage: () => Stage; readonly traffic: Traffic; readonly lookUps?: undefined }
+    /** What does so many look-ups, or a little more, and says how many. */
+    | { readonly lookUps: () => (count: number) => number }
   );
 
-/** Flows of TCP and UDP from 10.9.0.0/16 to 192.0.2.0/24, whose answers go to these addresses. */
-function traffic(answeredTo = (flow: number) => `10.9.${flow >> 8}.${flow & 255}`): Traffic {
+/** Flows of UDP from 10.9.0.0/16 to 192.0.2.0/24, whose answers go to these addresses. */
+function traffic(answeredTo = inside): Traffic {
   const flows = Array.from({ length: FLOWS }, (_, flow) => flow);
   const line = (flow: number, address: string, isAnswer: boolean) => {
     const [near, far] = [`${address}:${20_000 + flow}`, `192.0.2.${flow % 250}:${flow % 3 === 0 ? 443 : 53}`];
@@ -69,9 +69,26 @@ function traffic(answeredTo = (flow: number) => `10.9.${flow >> 8}.${flow & 255}
     return `udp ${src} > ${dst} payload ${PAYLOAD}`;
   };
   return {
-    outbound: flows.map((flow) => encodePacket(line(flow, `10.9.${flow >> 8}.${flow & 255}`, false))),
+    outbound: flows.map((flow) => encodePacket(line(flow, inside(flow), false))),
     inbound: flows.map((flow) => encodePacket(line(flow, answeredTo(flow), true))),
   };
+}
+
+function inside(flow: number): string {
+  return `10.9.${flow >> 8}.${flow & 255}`;
+}
+
+/** The same, but each second flow is one of TCP: half of what passes is for web servers. */
+function mixedTraffic(): Traffic {
+  const { outbound, inbound } = traffic();
+  const tcp = (flow: number, isAnswer: boolean) => {
+    const ends = [`${inside(flow)}:${20_000 + flow}`, `192.0.2.${flow % 250}:80`];
+    const [src, dst] = isAnswer ? ends.toReversed() : ends;
+    return encodePacket(`tcp ${src} > ${dst} A seq 1 ack 1 payload ${PAYLOAD - 12}`);
+  };
+  const mix = (packets: readonly Uint8Array[], isAnswer: boolean) =>
+    packets.map((packet, flow) => flow % 2 === 0 ? packet : tcp(flow, isAnswer));
+  return { outbound: mix(outbound, false), inbound: mix(inbound, true) };
 }
 
 /** Packets of IPv6 from one prefix, whose answers go to another. */
@@ -112,7 +129,7 @@ function traffic64(): Traffic {
 /** Look-ups of random addresses in the Internet's table. */
 function lookUps(): (count: number) => number {
   const routes = new RouteTable<number>();
-  fullTable(PREFIXES, 1).forEach((prefix, i) => routes.set(prefix, i % NEXT_HOPS));
+  for (const prefix of fullTable(PREFIXES, 1)) routes.set(prefix, routes.size % NEXT_HOPS);
   const random = new Random(2);
   const addresses = Uint32Array.from({ length: ADDRESSES }, () => random.below(2 ** 32));
   let found = 0;
@@ -148,11 +165,12 @@ function asking(filter: PacketFilter): Stage {
 /** All parts. */
 export function parts(): Part[] {
   const plain = traffic();
+  const mixed = mixedTraffic();
   const translated = traffic(() => "198.51.100.1");
   const mapped = traffic((flow) => `198.51.${flow >> 8}.${flow & 255}`);
   const rules = [{ inside: "10.9.0.0/16", outside: "198.51.0.0/16" }];
   return [
-    { name: "route look-up", limit: 150, call: lookUps() },
+    { name: "route look-up", limit: 150, lookUps },
     {
       name: "napt44",
       limit: 250,
@@ -164,7 +182,7 @@ export function parts(): Part[] {
       name: text,
       limit: 60,
       stage: () => asking(compileFilter(text)),
-      traffic: plain,
+      traffic: mixed,
     })),
     {
       name: "nat64",

@@ -25,7 +25,6 @@ const BATCH = 32;
 /** So that not each batch has the flows of the one before. */
 const BATCHES = 64;
 const WARM_UP_PACKETS = 500_000;
-const HEAP_PACKETS = 10_000_000;
 
 /** What the process prints. */
 export interface ToolboxFigures {
@@ -146,25 +145,22 @@ function costOf(work: Work, count: number): number {
   return (processorTime() - start) / done;
 }
 
-function heapOf(work: Work): number {
+function heapOf(work: Work, count: number): number {
   const { gc } = globalThis as { gc?: () => void };
   if (gc === undefined) throw new Error("Cannot measure the heap: start deno with --v8-flags=--expose-gc");
   gc();
   const before = Deno.memoryUsage().heapUsed;
-  const done = work(HEAP_PACKETS);
+  const done = work(count);
   gc();
   return Math.max(0, Deno.memoryUsage().heapUsed - before) / done;
 }
 
 function worksOf(part: Part): { measured: Work; base: Work | undefined } {
-  if (part.call !== undefined) {
-    const { call } = part;
-    return { measured: call, base: undefined };
-  }
+  if (part.lookUps !== undefined) return { measured: part.lookUps(), base: undefined };
   return { measured: work(part.traffic, part.stage()), base: work(part.traffic, undefined) };
 }
 
-const [rounds = 1, packets = 1_000_000] = Deno.args.map(Number);
+const [rounds = 1, packets = 1_000_000, heapPackets = 10_000_000] = Deno.args.map(Number);
 const works = new Map(parts().map((part) => [part.name, worksOf(part)]));
 for (const { measured, base } of works.values()) {
   measured(WARM_UP_PACKETS);
@@ -180,6 +176,6 @@ for (let round = 0; round < rounds; round++) {
   console.error(`bench: round ${round + 1} of ${rounds}: ${latest.join(", ")} ns`);
 }
 const heap: Record<string, number> = {};
-for (const [name, { measured }] of works) heap[name] = heapOf(measured);
+for (const [name, { measured }] of works) heap[name] = heapOf(measured, heapPackets);
 const figures: ToolboxFigures = { cost, heap };
 console.log(JSON.stringify(figures));

@@ -25,22 +25,23 @@ const LENGTHS: Readonly<Record<number, number>> = {
 };
 
 /** So many different IPv4 prefixes, of unicast addresses, most of which lie beside another one. */
-export function fullTable(count: number, seed: number): Prefix[] {
+export function* fullTable(count: number, seed: number): Generator<Prefix, void, void> {
   const random = new Random(seed);
   const lengths = Object.entries(LENGTHS).flatMap(([length, share]) => new Array(share).fill(Number(length)));
-  const prefixes = new Map<string, Prefix>();
+  const known = new Set<number>();
   let address = 0;
-  while (prefixes.size < count) {
+  while (known.size < count) {
     const length: number = lengths[random.below(lengths.length)]!;
     // Half of all are their neighbour's neighbours, as blocks are that somebody announces in pieces.
     address = random.below(2) === 0
       ? address + 2 ** (32 - length)
       : random.below(223 << 8) * 0x10000 + 0x1000000;
     const network = Math.floor(address / 2 ** (32 - length)) * 2 ** (32 - length);
-    if (network >= 0xe0000000) continue;
+    const number = network * 64 + length;
+    if (network >= 0xe0000000 || known.has(number)) continue;
+    known.add(number);
     const bytes = new Uint8Array(4);
     new DataView(bytes.buffer).setUint32(0, network);
-    prefixes.set(`${network}/${length}`, new Prefix({ family: 4, bytes }, length));
+    yield new Prefix({ family: 4, bytes }, length);
   }
-  return [...prefixes.values()];
 }
