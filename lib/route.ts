@@ -51,66 +51,10 @@ export interface Policy {
   readonly to: Readonly<Record<string, EndNumber>> | RouteTable<EndNumber> | EndNumber;
 }
 
-/** Options of a {@linkcode Route}. */
+/** Options of {@linkcode route}. */
 export interface RouteOptions {
   /** Answers what has no route, such as `new IcmpErrors()`. @default {none: it is dropped} */
   readonly errors?: IcmpErrors;
-}
-
-/** A policy that was read. */
-class CheckedPolicy {
-  readonly #src: readonly Prefix[] | undefined;
-  readonly #protocols: readonly number[] | undefined;
-  readonly #srcPorts: readonly [first: number, last: number] | undefined;
-  readonly #dstPorts: readonly [first: number, last: number] | undefined;
-  readonly #policy: Policy;
-  readonly #table: RouteTable<EndNumber> | undefined;
-  readonly #end: EndNumber;
-  /** Whether it asks for the ports, which takes reading the transport header. */
-  readonly asksPorts: boolean;
-
-  constructor(policy: Policy, number: number) {
-    checkNames(`route by policy ${number}`, policy, POLICY);
-    const { src, protocol, srcPort, dstPort, to } = policy;
-    this.#policy = policy;
-    this.#src = src === undefined ? undefined : [src].flat().map(parseCidr);
-    if (protocol !== undefined) {
-      const protocols = typeof protocol === "number" ? [protocol] : PROTOCOLS[protocol];
-      if (protocols === undefined) {
-        throw new TypeError(
-          `Cannot route by policy ${number}: "${protocol}" is no protocol: tcp, udp, icmp or a number`,
-        );
-      }
-      this.#protocols = protocols;
-    }
-    this.#srcPorts = portsOf(srcPort, number);
-    this.#dstPorts = portsOf(dstPort, number);
-    this.asksPorts = srcPort !== undefined || dstPort !== undefined;
-    this.#end = typeof to === "number" ? to : 0;
-    if (to instanceof RouteTable) this.#table = to;
-    else if (typeof to !== "number") {
-      this.#table = new RouteTable();
-      for (const [prefix, end] of Object.entries(to)) this.#table.set(prefix, end);
-    }
-  }
-
-  /** Where a packet goes by it; `undefined` when it says nothing of this one. */
-  find(packet: Packet, ip: Ip, key: FlowKey | undefined, from: EndNumber): EndNumber | undefined {
-    const { mark, end, match } = this.#policy;
-    if (mark !== undefined && packet.mark !== mark || end !== undefined && from !== end) return undefined;
-    if (this.#protocols !== undefined && !this.#protocols.includes(ip.protocol)) return undefined;
-    if (this.#srcPorts !== undefined && !(key !== undefined && isIn(this.#srcPorts, key.srcPort))) {
-      return undefined;
-    }
-    if (this.#dstPorts !== undefined && !(key !== undefined && isIn(this.#dstPorts, key.dstPort))) {
-      return undefined;
-    }
-    if (this.#src !== undefined && !contains(this.#src, packet, ip)) return undefined;
-    if (match !== undefined && !match(packet)) return undefined;
-    const table = this.#table;
-    if (table === undefined) return this.#end;
-    return ip.version === 4 ? table.findIpv4(ip.dst) : table.findIpv6(packet.bytes, ip.start + IPV6_DST);
-  }
 }
 
 /**
@@ -127,33 +71,34 @@ class CheckedPolicy {
  * **Limits**: what turns round here passes the stages between here and the far end again, and no others. TTLs are
  * another stage's: `ttl({ outbound: "keep" })` behind this one. Later fragments have no ports: policies that ask for ports do not see them.
  *
+ * @throws {SyntaxError} when a prefix does not parse.
+ * @throws {TypeError} when a protocol is none.
+ * @throws {RangeError} when a port or an end is none.
+ *
  * @example Two ends, and everything from one prefix to the second
  * ```ts
  * import assert from "node:assert/strict";
- * import { Route } from "@warren/tunnel/route";
+ * import { route } from "@warren/tunnel/route";
  *
- * const route = new Route([
+ * const stage = route([
  *   { src: "10.9.7.0/24", to: 2 },
  *   { to: { "10.9.0.1/32": 0, "10.9.0.0/16": 1, "0.0.0.0/0": 2 } },
  * ]);
- * assert.equal(route.name, "route"); // then: tunnel.use(route)
+ * assert.equal(stage.name, "route"); // then: tunnel.use(stage)
  * ```
  */
-export class Route implements Stage {
+export function route(policies: readonly Policy[], options: RouteOptions = {}): Stage {
+  return new Route(policies, options);
+}
+
+class Route implements Stage {
   readonly name = "route";
   readonly #policies: readonly CheckedPolicy[];
   readonly #asksPorts: boolean;
   readonly #errors: IcmpErrors | undefined;
   readonly #key = new FlowKey();
 
-  /**
-   * Routes by these policies, the first of which is asked first.
-   *
-   * @throws {SyntaxError} when a prefix does not parse.
-   * @throws {TypeError} when a protocol is none.
-   * @throws {RangeError} when a port is none.
-   */
-  constructor(policies: readonly Policy[], options: RouteOptions = {}) {
+  constructor(policies: readonly Policy[], options: RouteOptions) {
     checkNames("route", options, NAMES);
     const { errors } = options;
     this.#policies = policies.map((policy, i) => new CheckedPolicy(policy, i + 1));
@@ -199,6 +144,69 @@ export class Route implements Stage {
     }
     return undefined;
   }
+}
+
+/** A policy that was read. */
+class CheckedPolicy {
+  readonly #src: readonly Prefix[] | undefined;
+  readonly #protocols: readonly number[] | undefined;
+  readonly #srcPorts: readonly [first: number, last: number] | undefined;
+  readonly #dstPorts: readonly [first: number, last: number] | undefined;
+  readonly #policy: Policy;
+  readonly #table: RouteTable<EndNumber> | undefined;
+  readonly #end: EndNumber;
+  /** Whether it asks for the ports, which takes reading the transport header. */
+  readonly asksPorts: boolean;
+
+  constructor(policy: Policy, number: number) {
+    checkNames(`route by policy ${number}`, policy, POLICY);
+    const { src, protocol, srcPort, dstPort, to } = policy;
+    this.#policy = policy;
+    this.#src = src === undefined ? undefined : [src].flat().map(parseCidr);
+    if (protocol !== undefined) {
+      const protocols = typeof protocol === "number" ? [protocol] : PROTOCOLS[protocol];
+      if (protocols === undefined) {
+        throw new TypeError(
+          `Cannot route by policy ${number}: "${protocol}" is no protocol: tcp, udp, icmp or a number`,
+        );
+      }
+      this.#protocols = protocols;
+    }
+    this.#srcPorts = portsOf(srcPort, number);
+    this.#dstPorts = portsOf(dstPort, number);
+    this.asksPorts = srcPort !== undefined || dstPort !== undefined;
+    this.#end = typeof to === "number" ? endOf(to, number) : 0;
+    if (to instanceof RouteTable) this.#table = to;
+    else if (typeof to !== "number") {
+      this.#table = new RouteTable();
+      for (const [prefix, end] of Object.entries(to)) this.#table.set(prefix, endOf(end, number));
+    }
+  }
+
+  /** Where a packet goes by it; `undefined` when it says nothing of this one. */
+  find(packet: Packet, ip: Ip, key: FlowKey | undefined, from: EndNumber): EndNumber | undefined {
+    const { mark, end, match } = this.#policy;
+    if (mark !== undefined && packet.mark !== mark || end !== undefined && from !== end) return undefined;
+    if (this.#protocols !== undefined && !this.#protocols.includes(ip.protocol)) return undefined;
+    if (this.#srcPorts !== undefined && !(key !== undefined && isIn(this.#srcPorts, key.srcPort))) {
+      return undefined;
+    }
+    if (this.#dstPorts !== undefined && !(key !== undefined && isIn(this.#dstPorts, key.dstPort))) {
+      return undefined;
+    }
+    if (this.#src !== undefined && !contains(this.#src, packet, ip)) return undefined;
+    if (match !== undefined && !match(packet)) return undefined;
+    const table = this.#table;
+    if (table === undefined) return this.#end;
+    return ip.version === 4 ? table.findIpv4(ip.dst) : table.findIpv6(packet.bytes, ip.start + IPV6_DST);
+  }
+}
+
+function endOf(end: unknown, policy: number): EndNumber {
+  if (Number.isInteger(end) && (end as number) >= 0) return end as number;
+  throw new RangeError(
+    `Cannot route by policy ${policy}: ${end} is no end: 0 is this machine, others count from 1`,
+  );
 }
 
 function portsOf(

@@ -1,6 +1,8 @@
 #!/usr/bin/env -S deno run --allow-ffi --allow-write=.
-/** Answers pings into 10.9.0.0/24, and writes what passes to capture_*.pcapng here, 10 files of 10 MB in turn.
- * Try: ping -c 3 10.9.0.77, then Ctrl-C and: tshark -r capture_00001_*.pcapng */
+/**
+ * Answers pings into 10.9.0.0/24, and writes what passes to capture_*.pcapng here, 10 files of 10 MB in turn.
+ * Try: ping -c 3 10.9.0.77, then Ctrl-C and: tshark -r capture_00001_*.pcapng
+ */
 import { script, Verdict } from "@warren/tunnel";
 import { Capture } from "@warren/tunnel/capture";
 import { openCaptureFile } from "@warren/tunnel/capture_sink";

@@ -1,5 +1,9 @@
 #!/usr/bin/env -S deno run --allow-ffi --allow-net --allow-read --allow-env
-/** Answers DNS at 10.9.0.53 and fd09::53, and blocks names. Try: dig @10.9.0.53 example.com; dig @10.9.0.53 ads.example; or start it with BLOCK_LIST=/etc/hosts.block UPSTREAM=https://9.9.9.9/dns-query */
+/**
+ * Answers DNS at 10.9.0.53 and fd09::53, and blocks names.
+ * Try: dig @10.9.0.53 example.com; dig @10.9.0.53 ads.example;
+ * or start it with BLOCK_LIST=/etc/hosts.block UPSTREAM=https://9.9.9.9/dns-query
+ */
 import { script } from "@warren/tunnel";
 import { BlockList, DnsResolver } from "@warren/tunnel/dns";
 import { parseUpstream } from "@warren/tunnel/dns_upstream";

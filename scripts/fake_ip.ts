@@ -1,5 +1,8 @@
 #!/usr/bin/env -S deno run --allow-ffi
-/** Gives each name addresses of its own, says which name a packet goes to, and answers pings for it. Try: dig @10.9.0.53 www.example.com; ping 198.18.0.1 */
+/**
+ * Gives each name addresses of its own, says which name a packet goes to, and answers pings for it.
+ * Try: dig @10.9.0.53 www.example.com; ping 198.18.0.1
+ */
 import { Direction, script, Verdict } from "@warren/tunnel";
 import { DnsResolver, FakeIp } from "@warren/tunnel/dns";
 import { Icmpv4 } from "@warren/tunnel/icmpv4";

@@ -1,5 +1,9 @@
 #!/usr/bin/env -S deno run --allow-ffi
-/** A NAT router between two TUN devices. Try: ip netns add lab; ip link set outside netns lab; ip -n lab address add 192.0.2.1/24 dev outside; ip -n lab link set outside up; ip -n lab route add 198.51.100.0/24 dev outside; ping 192.0.2.1 */
+/**
+ * A NAT router between two TUN devices.
+ * Try: ip netns add lab; ip link set outside netns lab; ip -n lab address add 192.0.2.1/24 dev outside;
+ * ip -n lab link set outside up; ip -n lab route add 198.51.100.0/24 dev outside; ping 192.0.2.1
+ */
 import { device, script } from "@warren/tunnel";
 import { Napt44 } from "@warren/tunnel/nat";
 

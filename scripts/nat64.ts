@@ -1,5 +1,8 @@
 #!/usr/bin/env -S deno run --allow-ffi
-/** Lets hosts with IPv6 alone reach IPv4. Try: curl -g 'http://[64:ff9b::c000:201]/', for a server at 192.0.2.1 behind the far device */
+/**
+ * Lets hosts with IPv6 alone reach IPv4.
+ * Try: curl -g 'http://[64:ff9b::c000:201]/', for a server at 192.0.2.1 behind the far device
+ */
 import { device, script } from "@warren/tunnel";
 import { IcmpErrors } from "@warren/tunnel/icmp_error";
 import { mssClamp } from "@warren/tunnel/mss_clamp";

@@ -1,5 +1,8 @@
 #!/usr/bin/env -S deno run --allow-ffi
-/** Joins two TUN devices; from `right`, ssh opens for a minute to who knocks at TCP ports 7000, 8000 and 9000, in order and within 10 s. Try: ip netns add lab; ip link set right netns lab; ip -n lab address add 10.9.0.2/24 dev right; ip -n lab link set right up; ip netns exec lab nmap -Pn -r -p 7000,8000,9000 10.9.0.1 */
+/**
+ * Joins two TUN devices; from `right`, ssh opens for a minute to who knocks at three TCP ports in their order.
+ * Try: as relay.ts says, then ip netns exec lab nmap -Pn -r -p 7000,8000,9000 10.9.0.1
+ */
 import { device, Direction, type Packet, script } from "@warren/tunnel";
 import { Firewall } from "@warren/tunnel/firewall";
 import { Tcp } from "@warren/tunnel/tcp";
@@ -24,12 +27,14 @@ export default script(import.meta, options, (tunnel) => {
     if (direction === Direction.Outbound || !tcp?.isSyn || tcp.dstPort === 22) return;
     const source = tcp.ip.srcText;
     const { count, since } = knockers.get(source) ?? { count: 0, since: now };
-    if (KNOCKS[count - 1] === tcp.dstPort) return; // sent again
-    const isNext = KNOCKS[count] === tcp.dstPort && (count === 0 || now - since < KNOCK_LIMIT);
+    const isOver = now - since > (count === KNOCKS.length ? OPEN_FOR : KNOCK_LIMIT);
+    const heard = isOver ? 0 : count;
+    const knock = KNOCKS.indexOf(tcp.dstPort);
+    if (heard === KNOCKS.length || knock >= 0 && knock < heard) return; // sent again
     knockers.delete(source);
-    if (isNext) knockers.set(source, { count: count + 1, since: count === 0 || count === 2 ? now : since });
-    else if (tcp.dstPort === KNOCKS[0]) knockers.set(source, { count: 1, since: now });
-    if (isNext && count === 2) console.log(`${source} may enter`);
+    if (knock !== heard) return;
+    knockers.set(source, { count: heard + 1, since: knock === 1 ? since : now });
+    if (heard + 1 === KNOCKS.length) console.log(`${source} may enter`);
     if (knockers.size > SOURCES) knockers.delete(knockers.keys().next().value!);
   });
 });

@@ -1,5 +1,8 @@
 #!/usr/bin/env -S deno run --allow-ffi
-/** Joins two TUN devices at 20 Mbit/s there and 50 Mbit/s back. Try: as relay.ts says, then iperf3 -s in lab, iperf3 -c 10.9.0.2, and ping 10.9.0.2 meanwhile */
+/**
+ * Joins two TUN devices at 20 Mbit/s there and 50 Mbit/s back.
+ * Try: as relay.ts says, then iperf3 -s in lab, iperf3 -c 10.9.0.2, and ping 10.9.0.2 meanwhile
+ */
 import { device, script } from "@warren/tunnel";
 import { bandByDscp, Fifo, FqCodel, Priority, Shaper } from "@warren/tunnel/shape";
 

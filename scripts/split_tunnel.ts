@@ -1,7 +1,12 @@
 #!/usr/bin/env -S deno run --allow-ffi
-/** Sends the office's packets and all names' look-ups over UDP to the office, and the rest out by a device of this machine's own. Try: with the office's address below, there udp_tunnel.ts --address 10.20.0.1/16; here ping 10.20.0.1; ip route add 198.51.100.0/24 dev split; tcpdump -i direct; ping 198.51.100.1 */
+/**
+ * Sends the office's packets and all names' look-ups over UDP to the office, and the rest out by a device of this
+ * machine's own.
+ * Try: with the office's address below, there udp_tunnel.ts --address 10.20.0.1/16; here ping 10.20.0.1;
+ * ip route add 198.51.100.0/24 dev split; tcpdump -i direct; ping 198.51.100.1
+ */
 import { device, script, switchboard } from "@warren/tunnel";
-import { Route } from "@warren/tunnel/route";
+import { route } from "@warren/tunnel/route";
 
 const [HERE, OFFICE, DIRECT] = [0, 1, 2];
 const options = {
@@ -13,7 +18,7 @@ const options = {
 
 export default script(import.meta, options, (tunnel) => {
   tunnel.use(
-    new Route([
+    route([
       { to: { "10.20.255.1/32": HERE, "10.20.0.0/16": OFFICE } },
       { dstPort: 53, to: OFFICE },
       { end: HERE, to: DIRECT },

@@ -93,8 +93,11 @@ export function formatRule(rule: FirewallRule): string {
   if (dstPort !== undefined) words.push(dst === undefined ? `to port` : `port`, list(dstPort));
   if (rate !== undefined) {
     const { packetsPerSecond, burst, perSource = false } = rate;
-    words.push(`up to ${packetsPerSecond} a second${burst === undefined ? "" : `, ${burst} at once`}`);
-    if (perSource) words.push("a source");
+    const most = packetsPerSecond < 1
+      ? `${round(packetsPerSecond * 60)} a minute`
+      : `${round(packetsPerSecond)} a second`;
+    words.push(`up to ${most}${burst === undefined ? "" : `, ${burst} at once`}`);
+    if (perSource) words.push("from each source");
   }
   if (match !== undefined) words.push(`where ${match.name === "" ? "a function says so" : match.name}`);
   return words.join(" ");
@@ -118,6 +121,11 @@ export function unknownField(rule: object): string | undefined {
 export function asList<Value>(values: Value | readonly Value[] | undefined): readonly Value[] {
   if (values === undefined) return [];
   return Array.isArray(values) ? values : [values as Value];
+}
+
+/** At most four digits that count. */
+function round(value: number): number {
+  return Number(value.toPrecision(4));
 }
 
 function list(values: number | string | readonly (number | string)[]): string {

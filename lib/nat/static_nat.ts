@@ -61,12 +61,12 @@ export interface StaticNatOptions {
  *     { inside: "10.9.1.0/24", outside: "203.0.113.0/24" },
  *   ],
  * });
- * assert.equal(nat.name, "static_nat"); // then: tunnel.use(nat)
+ * assert.equal(nat.name, "static nat"); // then: tunnel.use(nat)
  * ```
  */
 export class StaticNat implements Stage {
   /** `static_nat`. */
-  readonly name = "static_nat";
+  readonly name = "static nat";
   readonly #outwards: Exchange;
   readonly #inwards: Exchange;
 

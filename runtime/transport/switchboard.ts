@@ -6,7 +6,7 @@ import { type EndOpener, openFarEnd } from "./mod.ts";
 
 /**
  * A far end made of several, such as devices, transports and URLs, which are opened with their tunnel. A stage, such as
- * `Route`, says by `packet.to` which one a packet goes to; see {@linkcode Switchboard}.
+ * `route()`, says by `packet.to` which one a packet goes to; see {@linkcode Switchboard}.
  */
 export function switchboard(ends: readonly (TunnelEnd | EndOpener | string)[]): EndOpener {
   return async () => {

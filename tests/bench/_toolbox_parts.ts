@@ -13,7 +13,7 @@ import { Napt44, Nptv6, StaticNat } from "../../lib/nat/mod.ts";
 import { Nat64 } from "../../lib/nat64/mod.ts";
 import { PathMtu } from "../../lib/path_mtu.ts";
 import { Reassemble } from "../../lib/reassemble.ts";
-import { Route } from "../../lib/route.ts";
+import { route } from "../../lib/route.ts";
 import { RouteTable } from "../../lib/route_table.ts";
 import { Shaper } from "../../lib/shape/mod.ts";
 import { ttl } from "../../lib/ttl.ts";
@@ -197,7 +197,7 @@ export function parts(): Part[] {
     },
     {
       name: "route",
-      stage: () => new Route([{ to: { "192.0.2.0/24": 1, "10.9.0.0/16": 0 } }]),
+      stage: () => route([{ to: { "192.0.2.0/24": 1, "10.9.0.0/16": 0 } }]),
       traffic: plain,
     },
     { name: "ttl", stage: () => ttl(), traffic: plain },

@@ -13,7 +13,7 @@ import { Napt44, Nptv6, StaticNat } from "@warren/tunnel/nat";
 import { Nat64 } from "@warren/tunnel/nat64";
 import { PathMtu } from "@warren/tunnel/path_mtu";
 import { Reassemble } from "@warren/tunnel/reassemble";
-import { Route } from "@warren/tunnel/route";
+import { route } from "@warren/tunnel/route";
 import { FqCodel, Shaper } from "@warren/tunnel/shape";
 import { ttl } from "@warren/tunnel/ttl";
 import { encodePacket } from "../kit/packet_text.ts";
@@ -43,7 +43,7 @@ const MAKE: (() => Stage)[] = [
   () => new StaticNat({ rules: [{ inside: "10.9.0.0/24", outside: "203.0.113.0/24" }] }),
   () => new Nptv6({ inside: "fd00::/48", outside: "2001:db8:1::/48" }),
   () => new Nat64({ outside: "198.51.100.7", errors: new IcmpErrors() }),
-  () => new Route([{ to: { "10.9.0.0/16": 0, "0.0.0.0/0": 1, "::/0": 1 } }], { errors: new IcmpErrors() }),
+  () => route([{ to: { "10.9.0.0/16": 0, "0.0.0.0/0": 1, "::/0": 1 } }], { errors: new IcmpErrors() }),
   () => {
     const rate = { rateBitsPerSecond: 1e6 };
     return new Shaper({ outbound: { ...rate, queue: new FqCodel() }, inbound: rate });

@@ -8,7 +8,7 @@ import { Impairment } from "@warren/tunnel/impair";
 import { Meter } from "@warren/tunnel/meter";
 import { Napt44, Nptv6, StaticNat } from "@warren/tunnel/nat";
 import { Nat64 } from "@warren/tunnel/nat64";
-import { Route } from "@warren/tunnel/route";
+import { route } from "@warren/tunnel/route";
 import { Shaper } from "@warren/tunnel/shape";
 import { ttl } from "@warren/tunnel/ttl";
 
@@ -21,8 +21,8 @@ const MAKE: Record<string, (options: never) => unknown> = {
   "Nptv6": (options) => new Nptv6(options),
   "Nat64": (options) => new Nat64(options),
   "Firewall": (options) => new Firewall(options),
-  "Route": (options) => new Route([], options),
-  "a policy": (policy) => new Route([policy]),
+  "route()": (options) => route([], options),
+  "a policy": (policy) => route([policy]),
   "Shaper": (options) => new Shaper(options),
   "a direction of Shaper": (outbound) => new Shaper({ outbound }),
   "Impairment": (outbound) => new Impairment({ outbound }),

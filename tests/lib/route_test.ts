@@ -3,7 +3,7 @@
 import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import { Direction } from "@warren/tunnel/core";
 import { IcmpErrors } from "@warren/tunnel/icmp_error";
-import { type Policy, Route } from "@warren/tunnel/route";
+import { type Policy, route } from "@warren/tunnel/route";
 import { RouteTable } from "@warren/tunnel/route_table";
 import { encodePacket, formatPacket } from "../kit/packet_text.ts";
 import { TestPipeline } from "../kit/pipeline.ts";
@@ -33,8 +33,8 @@ function goesTo(policies: Policy[], text: string, from = 0, mark = 0): number | 
     },
   };
   const test = from === 0
-    ? new TestPipeline(tag as never, new Route(policies), see as never)
-    : new TestPipeline(new Route(policies), see as never, tag as never);
+    ? new TestPipeline(tag as never, route(policies), see as never)
+    : new TestPipeline(route(policies), see as never, tag as never);
   test.send(from === 0 ? Direction.Outbound : Direction.Inbound, encodePacket(text));
   test.settle();
   const { far, device } = test.receive();
@@ -59,13 +59,13 @@ const ASKED: [policy: Policy, yes: string[], no: string[]][] = [
 ];
 
 for (const [policy, yes, no] of ASKED) {
-  Deno.test(`Route goes by ${Deno.inspect(policy, { breakLength: Infinity })}`, () => {
+  Deno.test(`route() goes by ${Deno.inspect(policy, { breakLength: Infinity })}`, () => {
     for (const text of yes) equal(goesTo([policy], text), 1, text);
     for (const text of no) equal(goesTo([policy], text), undefined, text);
   });
 }
 
-Deno.test("Route goes by the mark, and by the end that a packet comes from", () => {
+Deno.test("route() goes by the mark, and by the end that a packet comes from", () => {
   equal(goesTo([{ mark: 7, to: 1 }], WEB, 0, 7), 1);
   equal(goesTo([{ mark: 7, to: 1 }], WEB, 0, 8), undefined);
   equal(goesTo([{ end: 2, to: 1 }], WEB, 2), 1);
@@ -73,7 +73,7 @@ Deno.test("Route goes by the mark, and by the end that a packet comes from", () 
   equal(goesTo([{ end: 0, to: 1 }], WEB), 1);
 });
 
-Deno.test("Route asks one policy after the other, until one has a route", () => {
+Deno.test("route() asks one policy after the other, until one has a route", () => {
   const table = new RouteTable<number>();
   table.set("10.0.0.0/8", 3);
   const policies: Policy[] = [{ protocol: "tcp", to: table }, { dstPort: 80, to: 2 }, { to: 4 }];
@@ -82,15 +82,15 @@ Deno.test("Route asks one policy after the other, until one has a route", () => 
   deepEqual([WEB, DNS].map((text) => goesTo(policies, text)), [3, 4]);
 });
 
-Deno.test("Route turns packets round: from end to end, and from this machine to itself", () => {
+Deno.test("route() turns packets round: from end to end, and from this machine to itself", () => {
   equal(goesTo([{ to: { "192.0.2.1/32": 2 } }], WEB, 1), 2);
   equal(goesTo([{ to: { "192.0.2.1/32": 0 } }], WEB), 0);
   equal(goesTo([{ to: { "192.0.2.1/32": 0 } }], WEB, 1), 0);
 });
 
-Deno.test("Route answers what has no route, when it is asked to", () => {
+Deno.test("route() answers what has no route, when it is asked to", () => {
   const errors = new IcmpErrors({ address: "10.1.0.254" });
-  const test = new TestPipeline(new Route([], { errors }));
+  const test = new TestPipeline(route([], { errors }));
   test.send(Direction.Outbound, encodePacket(DNS));
   test.settle();
   deepEqual(test.receive().device.map(formatPacket), [
@@ -98,19 +98,22 @@ Deno.test("Route answers what has no route, when it is asked to", () => {
   ]);
 });
 
-Deno.test("Route refuses what is no prefix, no port and no protocol", () => {
-  throws(() => new Route([{ src: "10.0.0.0", to: 1 }]), SyntaxError);
-  throws(() => new Route([{ to: { "10.0.0.0/33": 1 } }]), SyntaxError);
+Deno.test("route() refuses what is no prefix, no port, no end and no protocol", () => {
+  throws(() => route([{ src: "10.0.0.0", to: 1 }]), SyntaxError);
+  throws(() => route([{ to: { "10.0.0.0/33": 1 } }]), SyntaxError);
   for (const dstPort of ["x", "5-4", 65_536, -1]) {
-    throws(() => new Route([{ dstPort, to: 1 }]), /^RangeError: Cannot route by policy 1: ".*" is no port/);
+    throws(() => route([{ dstPort, to: 1 }]), /^RangeError: Cannot route by policy 1: ".*" is no port/);
   }
-  throws(() => new Route([{ to: 1 }, { protocol: "gre" as never, to: 1 }]), /policy 2: "gre" is no protocol/);
+  for (const to of [-1, 0.5, NaN, { "0.0.0.0/0": -1 }, { "0.0.0.0/0": "lan" as never }]) {
+    throws(() => route([{ to }]), /^RangeError: Cannot route by policy 1: .* is no end/);
+  }
+  throws(() => route([{ to: 1 }, { protocol: "gre" as never, to: 1 }]), /policy 2: "gre" is no protocol/);
 });
 
-Deno.test("Route never throws, whatever the bytes, and loses nothing", () => {
+Deno.test("route() never throws, whatever the bytes, and loses nothing", () => {
   const random = new Random(4);
   const test = new TestPipeline(
-    new Route([{ dstPort: "0-30000", src: "0.0.0.0/1", to: 1 }, { to: { "0.0.0.0/2": 0, "::/1": 2 } }], {
+    route([{ dstPort: "0-30000", src: "0.0.0.0/1", to: 1 }, { to: { "0.0.0.0/2": 0, "::/1": 2 } }], {
       errors: new IcmpErrors(),
     }),
   );

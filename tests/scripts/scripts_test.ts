@@ -59,7 +59,7 @@ for (const name of names) {
     const text = await Deno.readTextFile(new URL(name, FOLDER));
     const [shebang, doc] = text.split("\n");
     assert.match(shebang!, /^#!\/usr\/bin\/env -S deno run (--allow-\w+(=\S+)? ?)+$/);
-    assert.match(doc!, /^\/\*\* /);
+    assert.match(doc!, /^\/\*\*(?: |$)/);
     assert.match(text.slice(0, text.indexOf("*/")), /\bTry: /);
     assert.ok(text.trimEnd().split("\n").length <= MOST_LINES, `it is longer than ${MOST_LINES} lines`);
   });

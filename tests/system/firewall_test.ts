@@ -152,7 +152,10 @@ systemTest("port_knock.ts opens ssh to who knocks in order, and to nobody else",
   };
   await knock(7000, 9000, 8000);
   assert.equal(await fetchText(right, url(INSIDE.ipv4, 22)), "");
-  await knock(7000, 8000, 9000);
+  await knock(7000, 7000, 8000, 7000, 9000);
+  assert.equal(await fetchText(right, url(INSIDE.ipv4, 22)), "hello");
+  // Knocks that come again, and other ports, close nothing.
+  await knock(7000, 80);
   assert.equal(await fetchText(right, url(INSIDE.ipv4, 22)), "hello");
   assert.equal(await fetchText(right, url(INSIDE.ipv6, 22)), "");
 });

@@ -141,6 +141,7 @@ Deno.test("Firewall tells its rules as text, a line for each", () => {
       },
       { verdict: "reject", tcpFlags: "S/SA", rate: { packetsPerSecond: 5, burst: 9, perSource: true } },
       { verdict: "allow", protocol: ["icmp", "icmpv6"], icmpType: [8, 128], match: () => true },
+      { verdict: "allow", rate: { packetsPerSecond: 10 / 60 } },
     ],
     default: "drop",
   });
@@ -149,8 +150,9 @@ Deno.test("Firewall tells its rules as text, a line for each", () => {
     [
       "1  allow inbound tcp from 10.0.0.0/8 to port 22, 8000-8099  # admins",
       "2  drop any direction new, invalid from 192.0.2.1 port 53 to 10.9.0.1, fd09::1 port 5000",
-      "3  reject any direction flags S/SA up to 5 a second, 9 at once a source",
+      "3  reject any direction flags S/SA up to 5 a second, 9 at once from each source",
       "4  allow any direction icmp, icmpv6 type 8, 128 where match",
+      "5  allow any direction up to 10 a minute",
       "default outbound drop, inbound drop",
     ].join("\n"),
   );

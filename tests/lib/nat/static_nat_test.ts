@@ -66,5 +66,5 @@ Deno.test("StaticNat refuses rules that make no sense", () => {
   throws(make(["10.9.0.1", "203.0.113.1"], ["10.9.0.2", "203.0.113.1"]), TypeError);
   throws(make(["fd00::1", "203.0.113.1"]), TypeError);
   throws(make(["10.9.0", "203.0.113.1"]), SyntaxError);
-  equal(make(["0.0.0.0/0", "0.0.0.0/0"])().name, "static_nat");
+  equal(make(["0.0.0.0/0", "0.0.0.0/0"])().name, "static nat");
 });
