@@ -5,8 +5,9 @@
  */
 
 import type { Device } from "../lib/core/mod.ts";
+import { checkNames } from "../lib/options.ts";
 import { WITHOUT_DRIVER } from "./error.ts";
-import { checkDeviceOptions, type DeviceOptions } from "./options.ts";
+import { checkDeviceOptions, DEVICE_OPTIONS, type DeviceOptions } from "./options.ts";
 import type { Bell } from "./posix/bell.ts";
 import type { Posix } from "./posix/libc.ts";
 import type { BellEnds, DeviceShare } from "./share.ts";
@@ -19,6 +20,7 @@ export {
   type CheckedDeviceOptions,
   type CheckedRoute,
   type CheckedRule,
+  DEVICE_OPTIONS,
   type DeviceOptions,
   parseRoute,
   type RouteOptions,
@@ -55,8 +57,8 @@ export type { Waiter } from "./waiter.ts";
  * other products may have installed.
  *
  * @throws {SyntaxError} when an address, route or rule does not parse; {@linkcode RangeError} for a name, MTU
- * or queue length out of range; {@linkcode TypeError} for several queues, which are a script's alone; nothing was
- * touched.
+ * or queue length out of range; {@linkcode TypeError} for an option that there is not, and for several queues, which are
+ * a script's alone; nothing was touched.
  * @throws {Deno.errors.PermissionDenied} without root, `CAP_NET_ADMIN` or a device prepared for this user (Linux); on
  * macOS and FreeBSD, without root; on Windows, without an administrator's rights.
  * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
@@ -66,6 +68,7 @@ export type { Waiter } from "./waiter.ts";
  * @throws {DriverError} when the system refuses for another reason, in its own words.
  */
 export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
+  checkNames("open a device", options, DEVICE_OPTIONS);
   const checked = checkDeviceOptions(options);
   switch (Deno.build.os) {
     case "linux":

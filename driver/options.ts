@@ -1,6 +1,7 @@
 /** What a device is asked to be: options as people write them, checked before the system is touched. */
 
 import { type Address, parseAddress, parseCidr, type Prefix } from "../lib/address.ts";
+import { checkNames, type OptionNames } from "../lib/options.ts";
 
 /** A route through a device. */
 export interface RouteOptions {
@@ -133,6 +134,43 @@ export interface CheckedDeviceOptions {
   readonly interfaceMetric: number | undefined;
 }
 
+/** The names of all of them. */
+export const DEVICE_OPTIONS: OptionNames<DeviceOptions> = {
+  name: "optional",
+  address: "optional",
+  route: "optional",
+  rule: "optional",
+  mtu: "optional",
+  up: "optional",
+  linux: "optional",
+  windows: "optional",
+};
+const LINUX_OPTIONS: OptionNames<NonNullable<DeviceOptions["linux"]>> = {
+  txQueueLength: "optional",
+  offload: "optional",
+  uring: "optional",
+  queues: "optional",
+};
+const WINDOWS_OPTIONS: OptionNames<NonNullable<DeviceOptions["windows"]>> = {
+  ringCapacity: "optional",
+  dns: "optional",
+  metric: "optional",
+};
+const ROUTE_OPTIONS: OptionNames<RouteOptions> = {
+  to: "needed",
+  via: "optional",
+  metric: "optional",
+  table: "optional",
+};
+const RULE_OPTIONS: OptionNames<RuleOptions> = {
+  table: "needed",
+  from: "optional",
+  to: "optional",
+  mark: "optional",
+  priority: "optional",
+  family: "optional",
+};
+
 // Specification
 /** The longest packet that IP has. */
 const MAX_MTU = 65_535;
@@ -217,7 +255,7 @@ function wholeNumber(text: string, route: string, key: string): number {
 }
 
 /**
- * Checks options, without asking the system.
+ * Checks options, without asking the system; what is none of {@linkcode DEVICE_OPTIONS} is another's to check.
  *
  * @param os Whose names are meant: Windows' rules differ from everybody else's.
  */
@@ -226,6 +264,8 @@ export function checkDeviceOptions(
   os: typeof Deno.build.os = Deno.build.os,
 ): CheckedDeviceOptions {
   const { name = "tun%d", mtu, up = true } = options;
+  if (typeof name !== "string") throw new TypeError(`Cannot use name ${Deno.inspect(name)}: it is no text`);
+  if (typeof up !== "boolean") throw new TypeError(`Cannot use up ${Deno.inspect(up)}: it is true or false`);
   checkName(name, NAME_RULES[os === "windows" ? "windows" : "linux"]);
   const addresses = list(options.address).map((text) => parsePrefix(text, "address"));
   if (mtu !== undefined) {
@@ -236,8 +276,8 @@ export function checkDeviceOptions(
     }
   }
   const { txQueueLength, offload = true, uring = true, queues = 1 } = options.linux ?? {};
-  checkKeys("linux", options.linux, ["txQueueLength", "offload", "uring", "queues"]);
-  checkKeys("windows", options.windows, ["ringCapacity", "dns", "metric"]);
+  checkNames("open a device on Linux", options.linux ?? {}, LINUX_OPTIONS);
+  checkNames("open a device on Windows", options.windows ?? {}, WINDOWS_OPTIONS);
   if (typeof offload !== "boolean") {
     throw new TypeError(`Cannot use linux.offload ${Deno.inspect(offload)}: it is true or false`);
   }
@@ -282,6 +322,7 @@ function checkName(name: string, { most, unit, count, forbidden, said }: NameRul
 
 function checkRoute(option: string | RouteOptions): CheckedRoute {
   const route = typeof option === "string" ? parseRoute(option) : option;
+  checkNames("route through a device", route, ROUTE_OPTIONS);
   const { metric, table } = route;
   const to = parsePrefix(route.to, "route");
   const via = route.via === undefined ? undefined : parseAddress(route.via);
@@ -294,6 +335,7 @@ function checkRoute(option: string | RouteOptions): CheckedRoute {
 }
 
 function checkRule(rule: RuleOptions): CheckedRule {
+  checkNames("add a rule", rule, RULE_OPTIONS);
   const from = rule.from === undefined ? undefined : parsePrefix(rule.from, "rule");
   const to = rule.to === undefined ? undefined : parsePrefix(rule.to, "rule");
   const family = (from ?? to)?.address.family ?? rule.family ?? 4;
@@ -309,7 +351,7 @@ function checkRule(rule: RuleOptions): CheckedRule {
 }
 
 function parsePrefix(text: string, what: string): Prefix {
-  if (!text.includes("/")) {
+  if (typeof text === "string" && !text.includes("/")) {
     throw new SyntaxError(
       `Cannot parse ${what} "${text}": it has no prefix length: write ${text}/${
         text.includes(":") ? 64 : 24
@@ -317,12 +359,6 @@ function parsePrefix(text: string, what: string): Prefix {
     );
   }
   return parseCidr(text);
-}
-
-function checkKeys(what: string, options: object | undefined, known: readonly string[]): void {
-  const unknown = Object.keys(options ?? {}).find((key) => !known.includes(key));
-  if (unknown === undefined) return;
-  throw new TypeError(`Cannot use ${what}.${unknown}: there is no such option, but ${known.join(", ")}`);
 }
 
 function checkNumber(value: number, least: number, most: number, what: string): void {

@@ -8,6 +8,11 @@ export interface Address {
   bytes: Uint8Array;
 }
 
+/** Scripts need not be type-checked. */
+function checkText(kind: string, text: unknown): void {
+  if (typeof text !== "string") throw new TypeError(`Cannot parse ${kind} ${String(text)}: it is no text`);
+}
+
 function fail(kind: string, text: string, what: string, at: number): never {
   throw new SyntaxError(`Cannot parse ${kind} ${JSON.stringify(text)}: ${what} at column ${at + 1}`);
 }
@@ -43,8 +48,10 @@ function readIpv4(kind: string, text: string, start: number, end: number): numbe
  * Four decimal octets as an unsigned 32-bit number. Strict: no leading zeros, no hexadecimal, no short forms.
  *
  * @throws {SyntaxError} naming the column.
+ * @throws {TypeError} when it is no text.
  */
 export function parseIpv4(text: string): number {
+  checkText("IPv4 address", text);
   return readIpv4("IPv4 address", text, 0, text.length);
 }
 
@@ -118,8 +125,10 @@ function hexDigit(code: number): number {
  * refused: it is no part of an address.
  *
  * @throws {SyntaxError} naming the column.
+ * @throws {TypeError} when it is no text.
  */
 export function parseIpv6(text: string): Uint8Array {
+  checkText("IPv6 address", text);
   return readIpv6("IPv6 address", text, text.length);
 }
 
@@ -151,8 +160,10 @@ export function formatIpv6(bytes: Uint8Array, start = 0): string {
  * An address of either family: one with a colon is IPv6.
  *
  * @throws {SyntaxError} naming the column.
+ * @throws {TypeError} when it is no text.
  */
 export function parseAddress(text: string): Address {
+  checkText("address", text);
   return readAddress("address", text, text.length);
 }
 
@@ -247,8 +258,10 @@ export class Prefix {
  * are kept.
  *
  * @throws {SyntaxError} naming the column.
+ * @throws {TypeError} when it is no text.
  */
 export function parseCidr(text: string): Prefix {
+  checkText("prefix", text);
   const slash = text.indexOf("/");
   const kind = text.includes(":") ? "IPv6 prefix" : "IPv4 prefix";
   if (slash < 0) fail(kind, text, "no slash", text.length);

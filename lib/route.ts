@@ -1,6 +1,6 @@
 /** A stage that chooses the end that each packet goes to. */
 
-import { checkNames, type OptionNames } from "./_options.ts";
+import { checkNames, type OptionNames } from "./options.ts";
 import { IPV6_DST, IPV6_SRC } from "./_header_fields.ts";
 import { parseCidr, type Prefix } from "./address.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "./core/mod.ts";

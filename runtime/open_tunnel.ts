@@ -1,18 +1,37 @@
 /** What opens a tunnel: its ends, one after the other, or nothing. */
 
-import { checkDeviceOptions, openDevice } from "../driver/mod.ts";
+import {
+  checkDeviceOptions,
+  type CheckedDeviceOptions,
+  DEVICE_OPTIONS,
+  type DeviceOptions,
+  openDevice,
+} from "../driver/mod.ts";
 import type { Device, TunnelEnd } from "../lib/core/mod.ts";
+import { checkNames, type OptionNames } from "../lib/options.ts";
 import { currentLoop } from "./loop.ts";
 import { openFarEnd } from "./transport/mod.ts";
 import { Tunnel, type TunnelOptions } from "./tunnel.ts";
 import { checkLimit } from "./watchdog.ts";
 import type { WorkerLink } from "./workers/link.ts";
 
+// Implementation
+const TUNNEL_OPTIONS: OptionNames<TunnelOptions> = {
+  ...DEVICE_OPTIONS,
+  device: "optional",
+  far: "optional",
+  stages: "optional",
+  signal: "optional",
+  signals: "optional",
+  watchdog: "optional",
+};
+
 /**
  * Opens a tunnel's device and far end. For programs that embed Warren; a script says `script()`.
  *
  * @throws {RangeError} when `watchdog` is no whole number, or negative.
- * @throws {TypeError} for several queues, each of which takes a worker that runs a script's module.
+ * @throws {TypeError} for an option that there is not, and for several queues, each of which takes a worker that runs a
+ * script's module.
  * @throws {Error} as {@linkcode openDevice} does, and as the far end's opener does.
  */
 export async function openTunnel(options: TunnelOptions = {}): Promise<Tunnel> {
@@ -23,13 +42,29 @@ export async function openTunnel(options: TunnelOptions = {}): Promise<Tunnel> {
         "write `export default script(import.meta, …)`",
     );
   }
-  const openNear = async () => options.device ?? await openDevice(options);
+  const openNear = async () => options.device ?? await openDevice(deviceOptions(options));
   return await openTunnelOver(options, openNear, () => openFarEnd(options.far));
+}
+
+/** Checks what a tunnel is asked to be, without asking the system; returns what its device is. */
+export function checkTunnelOptions(options: TunnelOptions): CheckedDeviceOptions {
+  checkNames("open a tunnel", options, TUNNEL_OPTIONS);
+  const { stages } = options;
+  if (stages !== undefined && !Array.isArray(stages)) {
+    throw new TypeError(`Cannot use stages ${Deno.inspect(stages, { depth: 0 })}: they are no array`);
+  }
+  return checkDeviceOptions(options);
 }
 
 /** How many workers a tunnel takes: one for each queue, where there are several. */
 export function workerCount(options: TunnelOptions): number {
-  return Deno.build.os === "linux" ? checkDeviceOptions(options).queues : 1;
+  const { queues } = checkTunnelOptions(options);
+  return Deno.build.os === "linux" ? queues : 1;
+}
+
+/** Those that are the device's. */
+function deviceOptions(options: TunnelOptions): DeviceOptions {
+  return Object.fromEntries(Object.entries(options).filter(([name]) => Object.hasOwn(DEVICE_OPTIONS, name)));
 }
 
 /** Opens a tunnel whose ends are opened so; for a script in several workers, with its link. */

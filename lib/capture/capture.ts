@@ -1,6 +1,6 @@
 /** A stage that writes what passes it to a capture. */
 
-import { checkNames, type OptionNames } from "../_options.ts";
+import { checkNames, type OptionNames } from "../options.ts";
 import {
   Direction,
   type Packet,

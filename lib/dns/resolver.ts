@@ -8,7 +8,7 @@
  * A name of a split domain passes by the synthetic addresses and has upstreams of its own.
  */
 
-import { checkNames, type OptionNames } from "../_options.ts";
+import { checkNames, type OptionNames } from "../options.ts";
 import { parseAddress } from "../address.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
 import { Ip } from "../ip.ts";

@@ -8,7 +8,7 @@
  *                                                                  └─ drop, reject ─► dropped, answered
  */
 
-import { checkNames, type OptionNames } from "../_options.ts";
+import { checkNames, type OptionNames } from "../options.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
 import { IcmpError, IcmpErrors, type IcmpErrorsOptions } from "../icmp_error.ts";
 import { Ip, Protocol } from "../ip.ts";

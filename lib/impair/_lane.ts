@@ -5,7 +5,7 @@
  *                 └─► the copy: lost? ...
  */
 
-import { checkNames, type OptionNames } from "../_options.ts";
+import { checkNames, type OptionNames } from "../options.ts";
 import type { Direction, Packet, StageContext } from "../core/mod.ts";
 import { ENDPOINT_LENGTH } from "../core/packet.ts";
 import { Chance, checkProbability, type Likelihood } from "./_chance.ts";

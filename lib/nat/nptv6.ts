@@ -1,6 +1,6 @@
 /** One IPv6 prefix for another, without state and without a change of any checksum (RFC 6296). */
 
-import { checkNames, type OptionNames } from "../_options.ts";
+import { checkNames, type OptionNames } from "../options.ts";
 import { IPV6_DST, IPV6_HEADER, IPV6_SRC } from "../_header_fields.ts";
 import { parseCidr, type Prefix } from "../address.ts";
 import { sum } from "../checksum.ts";

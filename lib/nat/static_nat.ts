@@ -1,6 +1,6 @@
 /** Addresses exchanged one for one: NAT of IPv4 addresses that leaves ports alone and keeps no state. */
 
-import { checkNames, type OptionNames } from "../_options.ts";
+import { checkNames, type OptionNames } from "../options.ts";
 import { IPV4_DST, IPV4_HEADER, IPV4_SRC } from "../_header_fields.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
 import { Icmpv4 } from "../icmpv4.ts";

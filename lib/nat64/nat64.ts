@@ -6,7 +6,7 @@
  *     hairpin   [fd64::5]:5000 > [64:ff9b::c633:6401]:6000 ─► outbound ─► inbound ─► [64:ff9b::c633:6401]:5000 > [fd64::6]:6000
  */
 
-import { checkNames, type OptionNames } from "../_options.ts";
+import { checkNames, type OptionNames } from "../options.ts";
 import { IPV6_DST, IPV6_HEADER, IPV6_SRC } from "../_header_fields.ts";
 import { parseIpv4 } from "../address.ts";
 import { adjustTransport, difference } from "../checksum.ts";

@@ -5,6 +5,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { checkDeviceOptions } from "../../driver/mod.ts";
 import { compileFilter } from "../../lib/filter/mod.ts";
 import { parseFarUrl } from "../transport/far_url.ts";
+import { checkTunnelOptions } from "../open_tunnel.ts";
 import type { TunnelOptions } from "../tunnel.ts";
 import { nearest, UsageError } from "./failure.ts";
 
@@ -217,7 +218,7 @@ function checkValues(flag: string, values: readonly string[], mayRepeat: boolean
 }
 
 function check(options: TunnelOptions): void {
-  checkDeviceOptions(options);
+  checkTunnelOptions(options);
   if (typeof options.far === "string") parseFarUrl(options.far);
 }
 

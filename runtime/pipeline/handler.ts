@@ -51,14 +51,15 @@ class HandlerStage implements Stage {
 /** A stage as it is; a handler as the stage that asks it about each packet. */
 export function toStage(stage: Stage | PacketHandler): Stage {
   if (typeof stage === "function") return new HandlerStage(stage);
+  const fault = faultOf(stage);
+  if (fault === undefined) return stage;
+  throw new TypeError(`Cannot use ${Deno.inspect(stage, { depth: 0 })} as a stage: ${fault}`);
+}
+
+function faultOf(stage: Stage): string | undefined {
+  if (stage === null || typeof stage !== "object") return "it is neither a function nor an object";
+  if (typeof stage.name !== "string") return "it has no name";
   const methods = ["outbound", "inbound", "tick", "close"] as const;
-  const wrong = methods.find((method) => !["undefined", "function"].includes(typeof stage?.[method]));
-  if (stage === null || typeof stage !== "object" || wrong !== undefined) {
-    throw new TypeError(
-      `Cannot use ${Deno.inspect(stage, { depth: 0 })} as a stage: ${
-        wrong === undefined ? "it is neither a function nor an object" : `its ${wrong} is no function`
-      }`,
-    );
-  }
-  return stage;
+  const wrong = methods.find((method) => !["undefined", "function"].includes(typeof stage[method]));
+  return wrong === undefined ? undefined : `its ${wrong} is no function`;
 }

@@ -1,7 +1,8 @@
 /** A second device as a far end. */
 
-import { checkDeviceOptions, type DeviceOptions, openDevice } from "../../driver/mod.ts";
+import { checkDeviceOptions, DEVICE_OPTIONS, type DeviceOptions, openDevice } from "../../driver/mod.ts";
 import type { Device } from "../../lib/core/mod.ts";
+import { checkNames } from "../../lib/options.ts";
 
 /** What {@linkcode device} was given: several workers open a queue each. */
 const optionsOf = new WeakMap<object, DeviceOptions>();
@@ -21,6 +22,7 @@ const optionsOf = new WeakMap<object, DeviceOptions>();
  * ```
  */
 export function device(options: DeviceOptions = {}): () => Promise<Device> {
+  checkNames("open a device", options, DEVICE_OPTIONS);
   checkDeviceOptions(options);
   const open = () => openDevice(options);
   optionsOf.set(open, options);

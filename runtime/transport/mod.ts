@@ -16,7 +16,13 @@ export async function openFarEnd(
   far: TunnelEnd | EndOpener | string | undefined,
 ): Promise<TunnelEnd | undefined> {
   const opener = openerOf(far);
-  return typeof opener === "function" ? await opener() : opener;
+  const end = typeof opener === "function" ? await opener() : opener;
+  if (end === undefined || typeof (end as Partial<TunnelEnd> | null)?.attach === "function") return end;
+  throw new TypeError(
+    `Cannot use ${
+      Deno.inspect(end, { depth: 0 })
+    } as a far end: it is neither a URL, nor an end, nor what opens one`,
+  );
 }
 
 /** What opens a far end that is told by its URL. */

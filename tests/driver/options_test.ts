@@ -1,7 +1,9 @@
 /** Device options as people write them. */
 
 import assert from "node:assert/strict";
+import { openDevice } from "../../driver/mod.ts";
 import { checkDeviceOptions, parseRoute } from "../../driver/options.ts";
+import { device } from "../../runtime/mod.ts";
 
 Deno.test("parseRoute() reads a prefix and what follows it, in any order", () => {
   assert.deepEqual(parseRoute("10.0.0.0/8"), { to: "10.0.0.0/8" });
@@ -69,12 +71,33 @@ Deno.test("checkDeviceOptions() takes the names that Windows takes, and counts t
   }
 });
 
+Deno.test("checkDeviceOptions() refuses mistyped names of routes and rules, and what is of another kind", () => {
+  const refuses = (options: object, message: RegExp) =>
+    assert.throws(() => checkDeviceOptions(options), message);
+  refuses(
+    { route: { too: "10.0.0.0/8" } },
+    /^TypeError: Cannot route through a device: there is no option "too"/,
+  );
+  refuses({ route: {} }, /^TypeError: Cannot route through a device: to is missing$/);
+  refuses({ rule: { table: 5, prio: 1 } }, /^TypeError: Cannot add a rule: there is no option "prio"/);
+  refuses({ windows: { ring: 1 } }, /^TypeError: Cannot open a device on Windows: there is no option "ring"/);
+  refuses({ address: 10.9 }, /^TypeError: Cannot parse prefix 10.9: it is no text$/);
+  refuses({ name: 5 }, /^TypeError: Cannot use name 5: it is no text$/);
+  refuses({ up: "no" }, /^TypeError: Cannot use up "no": it is true or false$/);
+});
+
+Deno.test("openDevice() and device() refuse a mistyped name", async () => {
+  const mistyped = { adress: "10.9.0.1/24" } as object;
+  await assert.rejects(openDevice(mistyped), /^TypeError: Cannot open a device: there is no option "adress"/);
+  assert.throws(() => device(mistyped), /^TypeError: Cannot open a device: there is no option "adress"/);
+});
+
 Deno.test("checkDeviceOptions() refuses options of a system that it does not know, and what is neither true nor false", () => {
   for (
     const [linux, message] of [
       [
         { offlaod: false },
-        "Cannot use linux.offlaod: there is no such option, but txQueueLength, offload, uring, queues",
+        'Cannot open a device on Linux: there is no option "offlaod": txQueueLength, offload, uring, queues are',
       ],
       [{ offload: "no" }, 'Cannot use linux.offload "no": it is true or false'],
       [{ uring: 0 }, 'Cannot use linux.uring 0: it is true, false or "oneshot"'],

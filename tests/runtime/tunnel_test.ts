@@ -290,7 +290,7 @@ Deno.test("Tunnel.send() works from inside a handler, in both directions", async
   assertBalanced(tunnel);
 });
 
-Deno.test("openTunnel() refuses a device that is another tunnel's, stages that are none, and watchdogs out of range", async () => {
+Deno.test("openTunnel() refuses a device that is another tunnel's, stages and ends that are none, mistyped names, and watchdogs out of range", async () => {
   const [device, outside] = MemoryDevice.pair();
   const tunnel = await openTunnel({ device, ...QUIET });
   const opening = (options: object) => openTunnel({ device: MemoryDevice.pair()[0], ...QUIET, ...options });
@@ -300,6 +300,18 @@ Deno.test("openTunnel() refuses a device that is another tunnel's, stages that a
   );
   await assert.rejects(opening({ stages: [null] }), /^TypeError: Cannot use null as a stage/);
   await assert.rejects(opening({ stages: [{ name: "s", outbound: 5 }] }), /its outbound is no function$/);
+  await assert.rejects(opening({ stages: [{ nmae: "s" }] }), /it has no name$/);
+  await assert.rejects(opening({ stages: {} }), /^TypeError: Cannot use stages \{\}: they are no array$/);
+  for (const far of [5, null, { url: "udp://192.0.2.1:4500" }, () => 5]) {
+    await assert.rejects(
+      opening({ far }),
+      /^TypeError: Cannot use .* as a far end: it is neither a URL, nor/,
+    );
+  }
+  await assert.rejects(
+    opening({ routes: [] }),
+    /^TypeError: Cannot open a tunnel: there is no option "routes": name,/,
+  );
   for (const watchdog of [-1, 1.5, NaN, 2 ** 31]) await assert.rejects(opening({ watchdog }), RangeError);
   tunnel.close();
   outside.close();
