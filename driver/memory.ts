@@ -10,6 +10,7 @@ import {
   PacketQueue,
   type Waitable,
 } from "../lib/core/mod.ts";
+import { checkNames, type OptionNames } from "../lib/options.ts";
 
 /** Options for {@linkcode MemoryDevice.pair}. */
 export interface MemoryDeviceOptions {
@@ -20,6 +21,12 @@ export interface MemoryDeviceOptions {
   /** How many packets wait in each direction before `write` takes no more. @default {500} */
   queueLength?: number;
 }
+
+const NAMES: OptionNames<MemoryDeviceOptions> = {
+  name: "optional",
+  mtu: "optional",
+  queueLength: "optional",
+};
 
 /**
  * One of two joined devices. Handles move from one to the other as they are while both have the same loop;
@@ -78,6 +85,7 @@ export class MemoryDevice implements Device {
    * @throws {RangeError} when the MTU or the queue length is not at least 1.
    */
   static pair(options: MemoryDeviceOptions = {}): [MemoryDevice, MemoryDevice] {
+    checkNames("make devices in memory", options, NAMES);
     const { name = "memory", mtu = 1500, queueLength = 500 } = options;
     if (!(mtu >= 1) || mtu > 65_535) {
       throw new RangeError(`Cannot make "${name}": MTU ${mtu} is not 1 to 65535`);

@@ -1,6 +1,7 @@
 /** A stage that counts what passes. */
 
 import type { Packet, PacketBatch, Stage } from "./core/mod.ts";
+import { checkNames, type OptionNames } from "./options.ts";
 
 /** Options of a {@linkcode Count}. */
 export interface CountOptions {
@@ -9,6 +10,8 @@ export interface CountOptions {
   /** Which packets count. @default {all} */
   readonly filter?: (packet: Packet) => boolean;
 }
+
+const NAMES: OptionNames<CountOptions> = { name: "optional", filter: "optional" };
 
 /** Packets and their bytes. */
 export interface Counted {
@@ -49,7 +52,9 @@ export class Count implements Stage {
   readonly #filter: ((packet: Packet) => boolean) | undefined;
 
   /** Counts from 0 on. */
-  constructor({ name = "count", filter }: CountOptions = {}) {
+  constructor(options: CountOptions = {}) {
+    checkNames("count", options, NAMES);
+    const { name = "count", filter } = options;
     this.name = name;
     this.#filter = filter;
   }

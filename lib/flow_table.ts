@@ -2,6 +2,7 @@
 
 import { sipHash } from "./_sip_hash.ts";
 import { FlowKey } from "./flow_key.ts";
+import { checkNames, type OptionNames } from "./options.ts";
 
 // Implementation
 const CAPACITY = 65_536;
@@ -32,6 +33,14 @@ export interface FlowTableOptions {
   /** The key of the hash (two 32-bit numbers): for tests. @default {random} */
   readonly seed?: readonly [number, number];
 }
+
+const NAMES: OptionNames<FlowTableOptions> = {
+  timeouts: "needed",
+  worth: "optional",
+  capacity: "optional",
+  forget: "optional",
+  seed: "optional",
+};
 
 /**
  * Flows by their keys. Each one has a number below {@linkcode FlowTable.capacity} while it is known, for the caller's
@@ -92,6 +101,7 @@ export class FlowTable {
    * @throws {RangeError} when an option is out of its range.
    */
   constructor(options: FlowTableOptions) {
+    checkNames("make a table of flows", options, NAMES);
     const { timeouts, capacity = CAPACITY, forget, seed = crypto.getRandomValues(new Uint32Array(2)) } =
       options;
     const { worth = timeouts.map((_, state) => state) } = options;

@@ -30,6 +30,7 @@ import { IcmpError, IcmpErrors } from "./icmp_error.ts";
 import { Ip, Protocol } from "./ip.ts";
 import type { Ipv4 } from "./ipv4.ts";
 import type { Ipv6 } from "./ipv6.ts";
+import { checkNames, type OptionNames } from "./options.ts";
 import { Cutter } from "./segment.ts";
 
 // Specification: IPv4, RFC 791 section 3.1
@@ -59,6 +60,13 @@ export interface FragmentOptions {
   /** What answers packets that must not be divided. @default {new IcmpErrors()} */
   readonly errors?: IcmpErrors;
 }
+
+const NAMES: OptionNames<FragmentOptions> = {
+  direction: "optional",
+  ignoreDontFragment: "optional",
+  divideIpv6: "optional",
+  errors: "optional",
+};
 
 /**
  * Divides packets that are longer than an MTU (bytes) into fragments, as a router does (RFC 791 section 3.2). Further
@@ -93,6 +101,7 @@ export function fragment(mtu: number, options: FragmentOptions = {}): Stage {
   if (!(Number.isInteger(mtu) && mtu >= LEAST_MTU && mtu <= IPV4_LONGEST)) {
     throw new RangeError(`Cannot fragment for an mtu of ${mtu}: it is a whole number from 68 to 65535`);
   }
+  checkNames("fragment", options, NAMES);
   const { direction = Direction.Outbound } = options;
   const divider = new Divider(mtu, options);
   const pass = (batch: PacketBatch, context: StageContext): void => divider.pass(batch, context);

@@ -17,6 +17,7 @@ import { Icmpv6 } from "./icmpv6.ts";
 import { Ip, Protocol } from "./ip.ts";
 import { Ipv4 } from "./ipv4.ts";
 import { Ipv6 } from "./ipv6.ts";
+import { checkNames, type OptionNames } from "./options.ts";
 import { Cutter } from "./segment.ts";
 import { Tcp } from "./tcp.ts";
 
@@ -70,6 +71,14 @@ export interface IcmpErrorsOptions extends AnswerLimitOptions {
   /** Where errors come from: an address, or one of each version. @default the destination of each packet */
   readonly address?: string | readonly string[];
 }
+
+const NAMES: OptionNames<IcmpErrorsOptions> = {
+  ratePerSecond: "optional",
+  burst: "optional",
+  perDestination: "optional",
+  seed: "optional",
+  address: "optional",
+};
 
 /**
  * Answers packets with errors about them, as a router or a firewall does. Every packet that it gets is claimed: turned
@@ -131,6 +140,7 @@ export class IcmpErrors {
    * @throws {RangeError} when a rate is not above 0, or a burst is below 1.
    */
   constructor(options: IcmpErrorsOptions = {}) {
+    checkNames("answer by ICMP errors", options, NAMES);
     this.#limit = new AnswerLimit(options);
     const { address = [] } = options;
     for (const text of typeof address === "string" ? [address] : address) {

@@ -11,6 +11,7 @@ import {
   type TunnelEnd,
 } from "./core/mod.ts";
 import { copyPacket } from "./_copy_packet.ts";
+import { checkNames, type OptionNames } from "./options.ts";
 import { Cutter } from "./segment.ts";
 
 // Implementation
@@ -24,6 +25,8 @@ export interface MirrorOptions {
   /** Which way they go. @default {both} */
   readonly direction?: Direction;
 }
+
+const NAMES: OptionNames<MirrorOptions> = { filter: "optional", direction: "optional" };
 
 /**
  * Copies packets to an end of its own, such as a device that a sniffer reads, or a transport to a collector.
@@ -66,7 +69,9 @@ export class Mirror implements Stage {
   #context: StageContext | undefined;
 
   /** Takes the end over: it is closed with the stage. */
-  constructor(end: TunnelEnd, { filter, direction }: MirrorOptions = {}) {
+  constructor(end: TunnelEnd, options: MirrorOptions = {}) {
+    checkNames("mirror", options, NAMES);
+    const { filter, direction } = options;
     this.#end = end;
     this.#filter = filter;
     this.#direction = direction;

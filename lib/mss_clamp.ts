@@ -1,6 +1,7 @@
 /** The maximum segment size that both sides of a TCP connection offer, brought down to what a tunnel carries. */
 
 import type { PacketBatch, Stage } from "./core/mod.ts";
+import { checkNames, type OptionNames } from "./options.ts";
 import { Tcp } from "./tcp.ts";
 
 // Specification: what an MTU holds beside a segment, options not counted (RFC 6691 section 2)
@@ -16,6 +17,8 @@ export type MssClampOptions =
   | { readonly mss: number }
   /** A packet (bytes): 40 more than a segment's payload over IPv4, 60 over IPv6. */
   | { readonly mtu: number };
+
+const NAMES: OptionNames<{ mss?: number; mtu?: number }> = { mss: "optional", mtu: "optional" };
 
 /**
  * Lowers the maximum segment size in connections' first segments, so that neither side sends what is too long for a
@@ -43,6 +46,7 @@ export type MssClampOptions =
  * ```
  */
 export function mssClamp(options: MssClampOptions): Stage {
+  checkNames("clamp the MSS", options, NAMES);
   const { mss, mtu } = options as { mss?: number; mtu?: number };
   if ((mss === undefined) === (mtu === undefined)) {
     throw new TypeError("Cannot clamp the MSS: say either an mss or an mtu");

@@ -18,6 +18,7 @@ import { IcmpError, IcmpErrors } from "./icmp_error.ts";
 import { Icmpv4 } from "./icmpv4.ts";
 import { Icmpv6 } from "./icmpv6.ts";
 import { Ip } from "./ip.ts";
+import { checkNames, type OptionNames } from "./options.ts";
 
 // Specification
 /** RFC 1191 section 3, RFC 8201 section 4: no path carries less. */
@@ -47,6 +48,13 @@ export interface PathMtuOptions {
   /** What answers what is too long. @default {new IcmpErrors()} */
   readonly errors?: IcmpErrors;
 }
+
+const NAMES: OptionNames<PathMtuOptions> = {
+  mtu: "optional",
+  paths: "optional",
+  age: "optional",
+  errors: "optional",
+};
 
 /** What {@linkcode PathMtu.save} gives: a path for each destination. */
 export interface SavedPath {
@@ -118,6 +126,7 @@ export class PathMtu implements Stage {
    * @throws {RangeError} when the MTU is not a whole number from 68 to 65,535, or another option is out of range.
    */
   constructor(options: PathMtuOptions = {}) {
+    checkNames("keep path MTUs", options, NAMES);
     const { mtu = IPV4_LONGEST, paths = PATHS, age = AGE, errors = new IcmpErrors() } = options;
     if (!(Number.isInteger(mtu) && mtu >= IPV4_LEAST && mtu <= IPV4_LONGEST)) {
       throw new RangeError(`Cannot keep to an mtu of ${mtu}: it is a whole number from 68 to 65535`);

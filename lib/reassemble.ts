@@ -29,6 +29,7 @@ import { FlowTable } from "./flow_table.ts";
 import { IcmpError, IcmpErrors } from "./icmp_error.ts";
 import { Ip, Protocol } from "./ip.ts";
 import type { Ipv6 } from "./ipv6.ts";
+import { checkNames, type OptionNames } from "./options.ts";
 
 // Specification
 /** RFC 1122 section 3.3.2, RFC 8200 section 4.5. */
@@ -71,6 +72,15 @@ export interface ReassembleOptions {
   /** What answers when that time is over. @default {new IcmpErrors()} */
   readonly errors?: IcmpErrors;
 }
+
+const NAMES: OptionNames<ReassembleOptions> = {
+  datagrams: "optional",
+  fragments: "optional",
+  fragmentsPerDatagram: "optional",
+  bytes: "optional",
+  timeout: "optional",
+  errors: "optional",
+};
 
 /**
  * Joins fragments, so that all stages behind it see whole packets (RFC 791 section 3.2, RFC 8200 section 4.5). A packet
@@ -134,6 +144,7 @@ export class Reassemble implements Stage {
    * @throws {RangeError} when an option is not a whole number from 1 on, or too large a number.
    */
   constructor(options: ReassembleOptions = {}) {
+    checkNames("reassemble", options, NAMES);
     const { datagrams = DATAGRAMS, fragments = FRAGMENTS, bytes = BYTES, timeout = TIMEOUT } = options;
     const { fragmentsPerDatagram = FRAGMENTS_PER_DATAGRAM, errors = new IcmpErrors() } = options;
     for (const [name, value] of Object.entries({ datagrams, fragments, fragmentsPerDatagram, bytes })) {

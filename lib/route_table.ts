@@ -3,6 +3,7 @@
 import { MOST_NUMBER, PrefixTrie } from "./_prefix_trie.ts";
 import { PrefixStore } from "./_prefix_store.ts";
 import { formatCidr, parseCidr, Prefix } from "./address.ts";
+import { checkNames, type OptionNames } from "./options.ts";
 
 // Implementation
 const CAPACITY = 2 ** 20;
@@ -13,6 +14,8 @@ export interface RouteTableOptions {
   /** How many prefixes there may be, of both families together. @default {1048576} */
   readonly capacity?: number;
 }
+
+const NAMES: OptionNames<RouteTableOptions> = { capacity: "optional" };
 
 /** What is kept of one family's prefixes. */
 class Family {
@@ -90,7 +93,9 @@ export class RouteTable<Value> {
    *
    * @throws {RangeError} when the capacity is not a whole number from 1 on.
    */
-  constructor({ capacity = CAPACITY }: RouteTableOptions = {}) {
+  constructor(options: RouteTableOptions = {}) {
+    checkNames("make a table of routes", options, NAMES);
+    const { capacity = CAPACITY } = options;
     if (!Number.isInteger(capacity) || capacity < 1) {
       throw new RangeError(`Cannot make a table of ${capacity} routes: 1 is the least`);
     }

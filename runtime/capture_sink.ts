@@ -1,5 +1,6 @@
 /** Where captures go: files that take turns, and pipes to programs that show packets as they come. */
 
+import { checkNames, type OptionNames } from "../lib/options.ts";
 import { dirname, extname } from "node:path";
 import type { CaptureSink } from "../lib/capture/mod.ts";
 import { fileError } from "./cli/failure.ts";
@@ -18,6 +19,12 @@ export interface CaptureFileOptions {
   /** How many files are kept; of more, the oldest is removed. @default {Infinity} */
   readonly files?: number;
 }
+
+const NAMES: OptionNames<CaptureFileOptions> = {
+  rotateBytes: "optional",
+  rotateInterval: "optional",
+  files: "optional",
+};
 
 /**
  * A capture's file, or several that take turns: `trace.pcapng` is then `trace_00001_20261123-101500.pcapng` and so on,
@@ -106,6 +113,7 @@ export class CaptureFile implements CaptureSink, Disposable {
  * @throws {RangeError} when an option is out of its range.
  */
 export function openCaptureFile(path: string, options: CaptureFileOptions = {}): CaptureFile {
+  checkNames("write a capture", options, NAMES);
   return new CaptureFile(path, options);
 }
 

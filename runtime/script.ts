@@ -1,5 +1,6 @@
 /** The one form of a script: what it needs, and what it does; one file for every way to run it. */
 
+import { checkNames } from "../lib/options.ts";
 import { ExitCode, report } from "./cli/failure.ts";
 import { parseScriptFlags, type ScriptFlags, usage } from "./cli/flags.ts";
 import type { ScriptCapture } from "./cli/capture.ts";
@@ -93,7 +94,9 @@ export function isScript(value: unknown): value is TunnelScript | TunnelsScript 
 
 /** What a script says of each of its tunnels, by its name; the name is `""` in a script with one. */
 export function declaredTunnels({ options }: TunnelScript | TunnelsScript): Record<string, TunnelOptions> {
-  return "tunnels" in options ? options.tunnels : { "": options };
+  if (!("tunnels" in options)) return { "": options };
+  checkNames("run the script", options, { tunnels: "needed" });
+  return options.tunnels;
 }
 
 /**

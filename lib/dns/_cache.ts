@@ -4,6 +4,7 @@
  *     put ──► good until its TTL is over ──► stale, if that is wanted ──► gone
  */
 
+import { checkNames, type OptionNames } from "../options.ts";
 import { Answer, HEADER, Question, Rcode } from "./_message.ts";
 
 // Implementation
@@ -30,6 +31,16 @@ export interface DnsCacheOptions {
   /** Whether names that are asked for in the last tenth of their answer's time are asked again then. @default {false} */
   prefetch?: boolean;
 }
+
+const NAMES: OptionNames<DnsCacheOptions> = {
+  entries: "optional",
+  bytes: "optional",
+  minTtl: "optional",
+  maxTtl: "optional",
+  maxNegativeTtl: "optional",
+  stale: "optional",
+  prefetch: "optional",
+};
 
 /** An answer, and when it was given. */
 export interface CacheEntry {
@@ -58,6 +69,7 @@ export class Cache {
 
   /** @throws {RangeError} when an option is out of its range. */
   constructor(options: DnsCacheOptions = {}) {
+    checkNames("keep a cache of names", options, NAMES);
     const { entries = 10_000, bytes = 8 * 1024 * 1024, minTtl = 0, maxTtl = 86_400_000 } = options;
     const { maxNegativeTtl = 3_600_000, stale = 0, prefetch = false } = options;
     const given = { entries, bytes, minTtl, maxTtl, maxNegativeTtl, stale };

@@ -1,5 +1,6 @@
 /** Names, a million of them if need be, and whether a name is one of them or below one. */
 
+import { checkNames, type OptionNames } from "../options.ts";
 import { formatName, isPlainName, nameFault, toAscii, writeName } from "./_name.ts";
 
 // Specification: RFC 1035 section 2.3.4
@@ -31,6 +32,8 @@ export interface BlockListOptions {
   /** What a line with a name alone means. Names of a hosts file are always meant alone. @default {"suffix"} */
   match?: NameMatch;
 }
+
+const NAMES: OptionNames<BlockListOptions> = { match: "optional" };
 
 /** A line that was left out. */
 export interface BlockListWarning {
@@ -70,6 +73,7 @@ export class BlockList {
 
   /** A list of these names, each as a line of {@linkcode BlockList.parse}; what is none is an error here. */
   constructor(names: Iterable<string> = [], options: BlockListOptions = {}) {
+    checkNames("make a block list", options, NAMES);
     // Without a seed, whoever writes a list could make its names collide.
     this.#seed = crypto.getRandomValues(new Int32Array(1))[0]!;
     for (const name of names) {

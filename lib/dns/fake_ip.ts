@@ -3,6 +3,7 @@
 import { formatAddress, parseAddress, parseCidr, type Prefix } from "../address.ts";
 import type { Packet } from "../core/packet.ts";
 import { Ip } from "../ip.ts";
+import { checkNames, type OptionNames } from "../options.ts";
 import { BlockList } from "./block_list.ts";
 import { formatName, isWithin, parseName } from "./_name.ts";
 
@@ -33,6 +34,14 @@ export interface FakeIpOptions {
   /** Names that get their real answers, with all below them. @default {none} */
   except?: BlockList | Iterable<string>;
 }
+
+const NAMES: OptionNames<FakeIpOptions> = {
+  ipv4: "optional",
+  ipv6: "optional",
+  capacity: "optional",
+  ttl: "optional",
+  except: "optional",
+};
 
 /** What {@linkcode FakeIp.save} gives. */
 interface Saved {
@@ -87,6 +96,7 @@ export class FakeIp {
    * {@linkcode RangeError} when an option is out of its range.
    */
   constructor(options: FakeIpOptions = {}) {
+    checkNames("give fake addresses", options, NAMES);
     const { ipv4 = IPV4_PREFIX, ipv6, capacity = CAPACITY, ttl = 5, except = [] } = options;
     this.#ipv4 = readPrefix(ipv4, 4, 30);
     this.#ipv4First = viewOf(this.#ipv4.network.bytes).getUint32(0) + 1;

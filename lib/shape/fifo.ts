@@ -2,6 +2,7 @@
 
 import type { Packet } from "../core/packet.ts";
 import type { StageContext } from "../core/stage.ts";
+import { checkNames, type OptionNames } from "../options.ts";
 import { PacketLists } from "./_packet_lists.ts";
 import type { Scheduler } from "./scheduler.ts";
 
@@ -16,6 +17,8 @@ export interface FifoOptions {
   /** How many bytes may wait: one packet more than that many. @default {Infinity} */
   readonly bytes?: number;
 }
+
+const NAMES: OptionNames<FifoOptions> = { packets: "optional", bytes: "optional" };
 
 /**
  * First in, first out; what finds it full is dropped as `queue full`. A flow that fills it makes every other one wait:
@@ -38,7 +41,9 @@ export class Fifo implements Scheduler {
    *
    * @throws {RangeError} when a bound is not at least 1.
    */
-  constructor({ packets = PACKETS, bytes = Infinity }: FifoOptions = {}) {
+  constructor(options: FifoOptions = {}) {
+    checkNames("make a Fifo", options, NAMES);
+    const { packets = PACKETS, bytes = Infinity } = options;
     if (!(packets >= 1) || !(bytes >= 1)) {
       throw new RangeError(`Cannot bound a queue at ${packets} packets and ${bytes} bytes`);
     }

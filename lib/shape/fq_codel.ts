@@ -13,6 +13,7 @@ import type { Packet } from "../core/packet.ts";
 import type { StageContext } from "../core/stage.ts";
 import { Ip } from "../ip.ts";
 import { sipHash } from "../_sip_hash.ts";
+import { checkNames, type OptionNames } from "../options.ts";
 import { Codel } from "./_codel.ts";
 import { PacketLists } from "./_packet_lists.ts";
 import type { Scheduler } from "./scheduler.ts";
@@ -61,6 +62,17 @@ export interface FqCodelOptions {
   readonly seed?: readonly [number, number];
 }
 
+const NAMES: OptionNames<FqCodelOptions> = {
+  flows: "optional",
+  packets: "optional",
+  bytes: "optional",
+  quantum: "optional",
+  target: "optional",
+  interval: "optional",
+  ecn: "optional",
+  seed: "optional",
+};
+
 /**
  * FQ-CoDel: flows share the rate fairly, one that sends little waits for nobody, and one that sends too much is told
  * so early. What CoDel takes out is dropped as `codel`, what finds no room as `queue full`: up to 64 of the oldest
@@ -103,6 +115,7 @@ export class FqCodel implements Scheduler {
    * @throws {RangeError} when an option is out of its range.
    */
   constructor(options: FqCodelOptions = {}) {
+    checkNames("make an FqCodel", options, NAMES);
     const { flows = FLOWS, packets = PACKETS, bytes = BYTES, quantum = QUANTUM } = options;
     const { target = TARGET, interval = INTERVAL, ecn = true } = options;
     const [key0, key1] = options.seed ?? crypto.getRandomValues(new Uint32Array(2));

@@ -4,6 +4,7 @@ import type { Packet } from "../core/packet.ts";
 import type { StageContext } from "../core/stage.ts";
 import { Ip } from "../ip.ts";
 import { wireLength } from "../_stage_cutter.ts";
+import { checkNames, type OptionNames } from "../options.ts";
 import type { Scheduler } from "./scheduler.ts";
 
 // Specification: RFC 2474 section 3
@@ -64,6 +65,8 @@ export interface PriorityOptions {
   readonly weights?: readonly number[];
 }
 
+const NAMES: OptionNames<PriorityOptions> = { bands: "needed", classify: "needed", weights: "optional" };
+
 /**
  * Bands. Without weights a band is served when all before it are empty: the last one may wait for ever. With weights
  * each band gets at least its share (deficit round robin), and what others leave.
@@ -91,7 +94,9 @@ export class Priority implements Scheduler {
    * @throws {RangeError} without bands, and when weights are not above 0 or not one for each band.
    * @throws {TypeError} when two bands are one queue.
    */
-  constructor({ bands, classify, weights }: PriorityOptions) {
+  constructor(options: PriorityOptions) {
+    checkNames("make a Priority", options, NAMES);
+    const { bands, classify, weights } = options;
     if (bands.length === 0) throw new RangeError("Cannot make 0 bands: 1 is the least");
     if (new Set(bands).size < bands.length) {
       throw new TypeError("Cannot make two bands of one queue: each has its own");

@@ -7,6 +7,7 @@
  * Nothing waits here: the system's socket has a queue for each direction.
  */
 
+import { checkNames, type OptionNames } from "../../lib/options.ts";
 import { lookup } from "node:dns/promises";
 import {
   type EndpointBytes,
@@ -65,6 +66,13 @@ export interface UdpOptions {
   /** The longest packet; longer ones are dropped in both directions (bytes). @default {1500} */
   mtu?: number;
 }
+
+const NAMES: OptionNames<UdpOptions> = {
+  peer: "optional",
+  listen: "optional",
+  interface: "optional",
+  mtu: "optional",
+};
 
 /** What {@linkcode udp} opens: one peer, reached by datagrams; `packet.endpoint` is where they came from and go. */
 export class UdpTransport implements Transport {
@@ -243,6 +251,7 @@ export class UdpTransport implements Transport {
  * ```
  */
 export function udp(options: UdpOptions): () => Promise<UdpTransport> {
+  checkNames("open a UDP transport", options, NAMES);
   const { peer: peerText, listen, mtu = ETHERNET_MTU } = options;
   if (peerText === undefined && listen === undefined) {
     throw new TypeError("Cannot use udp(): it has no peer and no port: give peer, listen or both");

@@ -14,6 +14,7 @@ import {
   type Transport,
   type Waitable,
 } from "../../lib/core/mod.ts";
+import { checkNames, type OptionNames } from "../../lib/options.ts";
 import { fail, formatHostPort, type HostPort, parseListen, requireNet } from "./_host_port.ts";
 import { checkQueueLength, ReceiveQueue } from "./_receive_queue.ts";
 import { SendQueue } from "./_send_queue.ts";
@@ -53,6 +54,15 @@ export interface WebSocketOptions {
   /** How many packets wait for the loop before further ones are dropped. @default {1024} */
   queueLength?: number;
 }
+
+const NAMES: OptionNames<WebSocketOptions> = {
+  url: "optional",
+  listen: "optional",
+  path: "optional",
+  origins: "optional",
+  retryAfter: "optional",
+  queueLength: "optional",
+};
 
 /** What makes an end's connections. */
 interface ConnectionSource {
@@ -405,6 +415,7 @@ function refusal(status: number, said: string): Response {
  * ```
  */
 export function websocket(options: WebSocketOptions): () => Promise<WebSocketTransport> {
+  checkNames("open a WebSocket transport", options, NAMES);
   const { url: text, listen, path = "/", origins = [], retryAfter = FIRST_RETRY, queueLength } = options;
   if ((text === undefined) === (listen === undefined)) {
     throw new TypeError("Cannot use websocket(): it connects or it listens: give either url or listen");

@@ -13,11 +13,13 @@ interface Options extends IcmpErrorsOptions {
 /** Answers everything, whichever way it goes. */
 class Answer implements Stage {
   readonly name = "answer";
-  readonly #options: Options;
+  readonly #error: Options["error"];
+  readonly #rest: Options["rest"];
   readonly #errors: IcmpErrors;
 
-  constructor(options: Options) {
-    this.#options = options;
+  constructor({ error, rest, ...options }: Options) {
+    this.#error = error;
+    this.#rest = rest;
     this.#errors = new IcmpErrors(options);
   }
 
@@ -26,10 +28,9 @@ class Answer implements Stage {
   }
 
   inbound(batch: PacketBatch, context: StageContext): void {
-    const { error, rest } = this.#options;
     for (const packet of batch) {
-      if (error === undefined) this.#errors.reset(packet, context, "closed");
-      else this.#errors.answer(packet, IcmpError[error], context, "closed", rest);
+      if (this.#error === undefined) this.#errors.reset(packet, context, "closed");
+      else this.#errors.answer(packet, IcmpError[this.#error], context, "closed", this.#rest);
     }
   }
 }

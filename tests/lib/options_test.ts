@@ -1,15 +1,27 @@
 /** What a user gets who mistypes an option: types are not checked where a script runs. */
 
 import { throws } from "node:assert/strict";
+import { udp, websocket } from "@warren/tunnel";
 import { Capture } from "@warren/tunnel/capture";
-import { DnsResolver } from "@warren/tunnel/dns";
+import { openCaptureFile } from "@warren/tunnel/capture_sink";
+import { Count } from "@warren/tunnel/count";
+import { BlockList, DnsResolver, FakeIp } from "@warren/tunnel/dns";
 import { Firewall } from "@warren/tunnel/firewall";
+import { FlowTable } from "@warren/tunnel/flow_table";
+import { fragment } from "@warren/tunnel/fragment";
+import { IcmpErrors } from "@warren/tunnel/icmp_error";
 import { Impairment } from "@warren/tunnel/impair";
+import { MemoryDevice } from "@warren/tunnel/memory";
 import { Meter } from "@warren/tunnel/meter";
+import { Mirror } from "@warren/tunnel/mirror";
+import { mssClamp } from "@warren/tunnel/mss_clamp";
 import { Napt44, Nptv6, StaticNat } from "@warren/tunnel/nat";
 import { Nat64 } from "@warren/tunnel/nat64";
+import { PathMtu } from "@warren/tunnel/path_mtu";
+import { Reassemble } from "@warren/tunnel/reassemble";
 import { route } from "@warren/tunnel/route";
-import { Shaper } from "@warren/tunnel/shape";
+import { RouteTable } from "@warren/tunnel/route_table";
+import { Fifo, FqCodel, Priority, Shaper } from "@warren/tunnel/shape";
 import { ttl } from "@warren/tunnel/ttl";
 
 const MAKE: Record<string, (options: never) => unknown> = {
@@ -29,7 +41,26 @@ const MAKE: Record<string, (options: never) => unknown> = {
   "DnsResolver": (options) => new DnsResolver(options),
   "Meter": (options) => new Meter(options),
   "Capture": (options) => new Capture({ write: () => {} }, options),
-  "ttl": (options) => ttl(options),
+  "ttl()": (options) => ttl(options),
+  "fragment()": (options) => fragment(1400, options),
+  "mssClamp()": (options) => mssClamp(options),
+  "Reassemble": (options) => new Reassemble(options),
+  "PathMtu": (options) => new PathMtu(options),
+  "IcmpErrors": (options) => new IcmpErrors(options),
+  "Count": (options) => new Count(options),
+  "Mirror": (options) => new Mirror(MemoryDevice.pair()[0], options),
+  "Fifo": (options) => new Fifo(options),
+  "FqCodel": (options) => new FqCodel(options),
+  "Priority": (options) => new Priority(options),
+  "RouteTable": (options) => new RouteTable(options),
+  "FlowTable": (options) => new FlowTable(options),
+  "BlockList": (options) => new BlockList([], options),
+  "FakeIp": (options) => new FakeIp(options),
+  "a cache of DnsResolver": (cache) => new DnsResolver({ address: "10.9.0.53", cache }),
+  "udp()": (options) => udp(options),
+  "websocket()": (options) => websocket(options),
+  "openCaptureFile()": (options) => openCaptureFile("never.pcapng", options),
+  "MemoryDevice.pair()": (options) => MemoryDevice.pair(options),
 };
 
 for (const [what, make] of Object.entries(MAKE)) {
