@@ -243,6 +243,21 @@ Deno.test("DnsResolver takes no answer to another question, of another type, or 
   }
 });
 
+Deno.test("DnsResolver keeps nothing that stands behind an answer's records", async () => {
+  const resolver = new DnsResolver({
+    address: RESOLVER,
+    upstream: {
+      query: (message) =>
+        Promise.resolve(Uint8Array.of(...reply(message, [address("a.example")]), ...Array(20).fill(0xff))),
+    },
+  });
+  const { bytes, records, message } = await new Rig(resolver).answer("a.example", { edns: 1232 });
+  assert.deepEqual(records, ["a.example 300 A 192.0.2.7"]);
+  assert.equal(message.additionals?.[0]?.type, "OPT");
+  // Header, question, record, EDNS.
+  assert.equal(bytes.length, 12 + 15 + 25 + 11);
+});
+
 Deno.test("DnsResolver survives an upstream that throws at once or answers with something else", async () => {
   for (const said of [undefined, null, 7, "text", []]) {
     const upstream = {
