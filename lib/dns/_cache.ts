@@ -122,21 +122,31 @@ export class Cache {
     return saved;
   }
 
-  /** @throws {TypeError} when it is not what {@linkcode Cache.save} gave; nothing has changed then. */
-  restore(state: unknown, now: number): void {
-    const entries = Array.isArray(state) ? state.map((saved) => readEntry(saved, now)) : [undefined];
+  /**
+   * Reads what {@linkcode Cache.save} gave; calling what it returns takes that over. An answer is good no longer than
+   * these options let it be.
+   *
+   * @throws {TypeError} when it is something else.
+   */
+  read(state: unknown, now: number): () => void {
+    const entries = Array.isArray(state)
+      ? state.map((saved) => readEntry(saved, now, this.#maxTtl))
+      : [undefined];
     if (!entries.every((entry) => entry !== undefined)) {
       throw new TypeError("Cannot restore a resolver: its cache is not one that was saved");
     }
-    this.clear();
-    for (const [key, entry] of entries) this.#add(key, entry);
+    return () => {
+      this.clear();
+      for (const [key, entry] of entries) this.#add(key, entry);
+    };
   }
 
   #add(key: string, entry: CacheEntry): void {
     const known = this.#entries.get(key);
     if (known !== undefined) this.#bytes -= sizeOf(key, known);
     this.#entries.delete(key);
-    if (entry.until <= entry.since) return;
+    // One that would drive out all others, and then itself.
+    if (entry.until <= entry.since || sizeOf(key, entry) > this.#mostBytes) return;
     this.#entries.set(key, entry);
     this.#bytes += sizeOf(key, entry);
     for (const [oldest, old] of this.#entries) {
@@ -157,11 +167,12 @@ function toHex(key: string): string {
 
 const asked = new Question();
 
-function readEntry(saved: unknown, now: number): [string, CacheEntry] | undefined {
+function readEntry(saved: unknown, now: number, maxTtl: number): [string, CacheEntry] | undefined {
   if (!Array.isArray(saved) || saved.length !== 4) return undefined;
   const [key, message, age, left] = saved as SavedEntry;
+  if (typeof key !== "string" || typeof message !== "string") return undefined;
   if (!/^([0-9a-f]{4})+$/.test(key) || !/^([0-9a-f]{2})+$/.test(message)) return undefined;
-  if (!(age >= 0 && left >= 0)) return undefined;
+  if (!(Number.isFinite(age) && age >= 0 && Number.isFinite(left) && left >= 0)) return undefined;
   const bytes = Uint8Array.fromHex(message);
   const letters = key.match(/.{4}/g)!.map((digits) => String.fromCharCode(parseInt(digits, 16))).join("");
   // Its question alone is a query.
@@ -171,5 +182,5 @@ function readEntry(saved: unknown, now: number): [string, CacheEntry] | undefine
   if (asked.read(query, 0, query.length) !== Rcode.NoError) return undefined;
   if (letters.slice(0, -1) !== asked.nameKey + String.fromCharCode(asked.type)) return undefined;
   const answer = Answer.of(bytes, asked);
-  return answer && [letters, { answer, since: now - age, until: now + left }];
+  return answer && [letters, { answer, since: now - age, until: now + Math.min(left, maxTtl - age) }];
 }

@@ -232,7 +232,7 @@ export class FakeIp {
     const isOurs = new Set(numbers).size === names.length &&
       numbers.every((number) => Number.isInteger(number) && number >= 0 && number < names.length) &&
       new Set(names.map(([name]) => name)).size === names.length &&
-      names.every(([name]) => typeof name === "string" && name !== "");
+      names.every(([name]) => isAsFormatted(name));
     // Numbers are given one after the other, so that there are no gaps.
     if (!isOurs || names.length > this.capacity) {
       throw new TypeError("Cannot restore synthetic addresses: they are not as they were saved");
@@ -303,6 +303,15 @@ function readPrefix(text: string, family: 4 | 6, longest: number): Prefix {
     throw new RangeError(`Cannot take addresses from "${text}": it has less than 4`);
   }
   return prefix;
+}
+
+/** Whether it is a name as {@linkcode formatName} writes it: an answer may have to say it again. */
+function isAsFormatted(name: unknown): boolean {
+  try {
+    return typeof name === "string" && name !== "." && formatName(parseName(name)) === name;
+  } catch {
+    return false;
+  }
 }
 
 function viewOf(bytes: Uint8Array): DataView {

@@ -242,15 +242,16 @@ export class DnsResolver implements Stage {
   /**
    * Takes over what {@linkcode DnsResolver.save} gave. Answers are as old as they were then.
    *
-   * @throws {TypeError} when it is something else.
+   * @throws {TypeError} when it is something else; nothing has changed then.
    */
   restore(state: unknown): void {
     const { cache, fakeIp } = (state ?? {}) as { cache?: unknown; fakeIp?: unknown };
     if (fakeIp === undefined || (fakeIp === null) !== (this.#fakeIp === undefined)) {
       throw new TypeError("Cannot restore a resolver: the state is not that of one with these options");
     }
-    this.#cache.restore(cache, this.#now);
+    const restoreCache = this.#cache.read(cache, this.#now);
     this.#fakeIp?.restore(fakeIp);
+    restoreCache();
   }
 
   /** Aborts what is being asked. */

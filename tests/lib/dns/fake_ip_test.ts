@@ -87,6 +87,7 @@ Deno.test("FakeIp.restore() takes over names, addresses and their order", () => 
     { ...saved, names: [["a", 0], ["b", 0]] },
     { ...saved, names: [[7, 0]] },
     { ...saved, names: [null] },
+    ...["", ".", "a..b", "A", "a.", "x".repeat(64)].map((name) => ({ ...saved, names: [[name, 0]] })),
   ];
   for (const state of wrong) assert.throws(() => second.restore(state), TypeError);
   assert.deepEqual(second.save(), first.save());

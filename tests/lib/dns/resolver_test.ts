@@ -492,6 +492,21 @@ Deno.test("DnsResolver.restore() takes over cache and names, and answers as befo
   ) {
     assert.throws(() => make().restore(state), TypeError);
   }
+  const [[key, message, age, left]] = saved.cache;
+  const broken = [[7, message, age, left], [key, 1234, age, left], [key, message, `${age}`, left]];
+  broken.push([key, message, age, "5"], [key, message, Infinity, left], [key, message, age, Infinity]);
+  for (const entry of broken) {
+    assert.throws(() => make().restore({ ...saved, cache: [entry] }), /Cannot restore a resolver/);
+  }
+  const unchanged = make();
+  assert.throws(() => unchanged.restore({ ...saved, fakeIp: {} }), TypeError);
+  assert.equal(unchanged.cacheSize, 0);
+  const patient = make();
+  patient.restore({ ...saved, cache: [[key, message, 0, 1e300]] });
+  const later = new Rig(patient);
+  later.after(86_400_000);
+  later.ask("a.real.example");
+  assert.equal(patient.cacheSize, 0);
 });
 
 Deno.test("DnsResolver asks again before an answer is too old, when it prefetches", async () => {
