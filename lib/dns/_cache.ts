@@ -4,11 +4,21 @@
  *     put ──► good until its TTL is over ──► stale, if that is wanted ──► gone
  */
 
+import { checkNames, type OptionNames } from "../_options.ts";
 import { Answer, HEADER, Question, Rcode } from "./_message.ts";
 
 // Implementation
 /** What a `Map`'s entry, its key and the objects take beside an answer's bytes, about. */
 const ENTRY_BYTES = 250;
+const NAMES: OptionNames<DnsCacheOptions> = {
+  entries: "optional",
+  bytes: "optional",
+  minTtl: "optional",
+  maxTtl: "optional",
+  maxNegativeTtl: "optional",
+  stale: "optional",
+  prefetch: "optional",
+};
 
 /** Options of the resolver's cache. */
 export interface DnsCacheOptions {
@@ -16,7 +26,10 @@ export interface DnsCacheOptions {
   entries?: number;
   /** How much memory they take (bytes). @default {8388608} */
   bytes?: number;
-  /** An answer is good for at least so long (milliseconds), whatever it says itself. @default {0} */
+  /**
+   * An answer is good for at least so long (milliseconds), unless it says itself that it is for nobody else: with a TTL of
+   * 0. @default {0}
+   */
   minTtl?: number;
   /** An answer is good for at most so long (milliseconds). @default {86400000, a day} */
   maxTtl?: number;
@@ -56,13 +69,16 @@ export class Cache {
   readonly #maxNegativeTtl: number;
   #bytes = 0;
 
-  /** @throws {RangeError} when an option is out of its range. */
+  /** @throws {RangeError} when an option is out of its range; {@linkcode TypeError} for one that there is not. */
   constructor(options: DnsCacheOptions = {}) {
+    checkNames("cache answers", options, NAMES);
     const { entries = 10_000, bytes = 8 * 1024 * 1024, minTtl = 0, maxTtl = 86_400_000 } = options;
     const { maxNegativeTtl = 3_600_000, stale = 0, prefetch = false } = options;
     const given = { entries, bytes, minTtl, maxTtl, maxNegativeTtl, stale };
     for (const [name, value] of Object.entries(given)) {
-      if (!(value >= 0)) throw new RangeError(`Cannot cache answers: ${name} is ${value}, not 0 or more`);
+      if (!(typeof value === "number" && value >= 0)) {
+        throw new RangeError(`Cannot cache answers: ${name} is ${value}, not 0 or more`);
+      }
     }
     this.#most = entries;
     this.#mostBytes = bytes;

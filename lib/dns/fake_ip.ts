@@ -1,5 +1,6 @@
 /** Synthetic addresses for names: what a program connects to tells which name it asked for. */
 
+import { checkNames, type OptionNames } from "../_options.ts";
 import { formatAddress, parseAddress, parseCidr, type Prefix } from "../address.ts";
 import type { Packet } from "../core/packet.ts";
 import { Ip } from "../ip.ts";
@@ -19,6 +20,13 @@ const NEVER = ["arpa", "localhost", "local", "alt"].map(parseName);
 const CAPACITY = 65_536;
 const MAX_CAPACITY = 2 ** 22;
 const NONE = -1;
+const NAMES: OptionNames<FakeIpOptions> = {
+  ipv4: "optional",
+  ipv6: "optional",
+  capacity: "optional",
+  ttl: "optional",
+  except: "optional",
+};
 
 /** Options for {@linkcode FakeIp}. */
 export interface FakeIpOptions {
@@ -83,10 +91,11 @@ export class FakeIp {
   /**
    * Addresses that no name has yet.
    *
-   * @throws {SyntaxError} when a prefix or a name does not parse; {@linkcode TypeError} for a prefix of another family;
-   * {@linkcode RangeError} when an option is out of its range.
+   * @throws {SyntaxError} when a prefix or a name does not parse; {@linkcode TypeError} for a prefix of another family, and an
+   * option that there is not; {@linkcode RangeError} when an option is out of its range.
    */
   constructor(options: FakeIpOptions = {}) {
+    checkNames("give synthetic addresses", options, NAMES);
     const { ipv4 = IPV4_PREFIX, ipv6, capacity = CAPACITY, ttl = 5, except = [] } = options;
     this.#ipv4 = readPrefix(ipv4, 4, 30);
     this.#ipv4First = viewOf(this.#ipv4.network.bytes).getUint32(0) + 1;

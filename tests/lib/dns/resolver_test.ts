@@ -586,4 +586,27 @@ Deno.test("DnsResolver refuses options that make no sense", () => {
   assert.throws(() => new DnsResolver({ address: RESOLVER, cache: { entries: -1 } }), RangeError);
   assert.throws(() => new DnsResolver({ address: RESOLVER, split: { "a..b": upstream } }), SyntaxError);
   assert.throws(() => new DnsResolver({ address: RESOLVER, blockAnswer: ["nowhere"] }), SyntaxError);
+  const mistyped: [options: object, said: RegExp][] = [
+    [{ blockAnswer: "NXDOMAIN" }, /Cannot answer "NXDOMAIN" for blocked names: write "nxdomain"/],
+    [{ blockAnswer: "0.0.0.0" }, /a list of addresses/],
+    [{ block: ["ads.example"] }, /Cannot block "ads.example": it is no BlockList/],
+    [{ upstream: "192.0.2.1" }, /Cannot ask "192.0.2.1": it has no query\(\)/],
+    [{ split: { lan: ["192.0.2.1"] } }, /it has no query\(\)/],
+    [{ fakeIp: {} }, /fakeIp is no FakeIp/],
+    [{ cache: { entires: 5 } }, /there is no option "entires"/],
+  ];
+  for (const [options, said] of mistyped) {
+    assert.throws(() => new DnsResolver({ address: RESOLVER, ...options }), {
+      name: "TypeError",
+      message: said,
+    });
+  }
+  assert.throws(() => new DnsResolver({ address: RESOLVER, cache: { entries: "5" as never } }), RangeError);
+});
+
+Deno.test("DnsResolver takes a record and a zone alone", async () => {
+  const resolver = new DnsResolver({ address: RESOLVER, records: "a.lan A 10.9.0.1", zones: "lan" });
+  const rig = new Rig(resolver);
+  assert.deepEqual((await rig.answer("a.lan")).records, ["a.lan 60 A 10.9.0.1"]);
+  assert.equal((await rig.answer("b.lan")).rcode, "NXDOMAIN");
 });
