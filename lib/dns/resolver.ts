@@ -527,7 +527,10 @@ export class DnsResolver implements Stage {
     context: StageContext,
   ): void {
     const aliases = this.#aliases;
-    if (aliases === undefined) return this.#send(packet, direction, answer, age, ttl, context);
+    // What is too long is cut, behind whatever it would stand: it takes milliseconds to join.
+    if (aliases === undefined || !answer.fits(this.#asked, this.#limit)) {
+      return this.#send(packet, direction, answer, age, ttl, context);
+    }
     const whole = joinAliases(this.#asked, aliases, answer, age, ttl);
     if (whole !== undefined) return this.#send(packet, direction, whole, 0, OWN_TTLS, context);
     this.counters.badAnswers++;

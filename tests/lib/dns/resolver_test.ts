@@ -411,6 +411,17 @@ Deno.test("DnsResolver follows an alias of its own to a name of somebody else", 
   ]);
 });
 
+Deno.test("DnsResolver cuts what is too long behind its aliases before it looks into it", async () => {
+  const resolver = new DnsResolver({
+    address: RESOLVER,
+    records: ["www.lan CNAME www.example"],
+    upstream: answering((name) => Array(300).fill(address(name))),
+  });
+  const { isTruncated, rcode, records } = await new Rig(resolver).answer("www.lan", { edns: 4096 });
+  assert.deepEqual([isTruncated, rcode, records], [true, "NOERROR", []]);
+  assert.equal(resolver.counters.badAnswers, 0);
+});
+
 Deno.test("DnsResolver does not write names behind its aliases that cannot be written", async () => {
   const upstream = {
     query: (message: Uint8Array) => {
