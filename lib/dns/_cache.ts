@@ -10,6 +10,15 @@ import { Answer, HEADER, Question, Rcode } from "./_message.ts";
 // Implementation
 /** What a `Map`'s entry, its key and the objects take beside an answer's bytes, about. */
 const ENTRY_BYTES = 250;
+const NAMES: OptionNames<DnsCacheOptions> = {
+  entries: "optional",
+  bytes: "optional",
+  minTtl: "optional",
+  maxTtl: "optional",
+  maxNegativeTtl: "optional",
+  stale: "optional",
+  prefetch: "optional",
+};
 
 /** Options of the resolver's cache. */
 export interface DnsCacheOptions {
@@ -17,7 +26,10 @@ export interface DnsCacheOptions {
   entries?: number;
   /** How much memory they take (bytes). @default {8388608} */
   bytes?: number;
-  /** An answer is good for at least so long (milliseconds), whatever it says itself. @default {0} */
+  /**
+   * An answer is good for at least so long (milliseconds), unless it says itself that it is for nobody else: with a TTL of
+   * 0. @default {0}
+   */
   minTtl?: number;
   /** An answer is good for at most so long (milliseconds). @default {86400000, a day} */
   maxTtl?: number;
@@ -31,16 +43,6 @@ export interface DnsCacheOptions {
   /** Whether names that are asked for in the last tenth of their answer's time are asked again then. @default {false} */
   prefetch?: boolean;
 }
-
-const NAMES: OptionNames<DnsCacheOptions> = {
-  entries: "optional",
-  bytes: "optional",
-  minTtl: "optional",
-  maxTtl: "optional",
-  maxNegativeTtl: "optional",
-  stale: "optional",
-  prefetch: "optional",
-};
 
 /** An answer, and when it was given. */
 export interface CacheEntry {
@@ -67,14 +69,16 @@ export class Cache {
   readonly #maxNegativeTtl: number;
   #bytes = 0;
 
-  /** @throws {RangeError} when an option is out of its range. */
+  /** @throws {RangeError} when an option is out of its range; {@linkcode TypeError} for one that there is not. */
   constructor(options: DnsCacheOptions = {}) {
-    checkNames("keep a cache of names", options, NAMES);
+    checkNames("cache answers", options, NAMES);
     const { entries = 10_000, bytes = 8 * 1024 * 1024, minTtl = 0, maxTtl = 86_400_000 } = options;
     const { maxNegativeTtl = 3_600_000, stale = 0, prefetch = false } = options;
     const given = { entries, bytes, minTtl, maxTtl, maxNegativeTtl, stale };
     for (const [name, value] of Object.entries(given)) {
-      if (!(value >= 0)) throw new RangeError(`Cannot cache answers: ${name} is ${value}, not 0 or more`);
+      if (!(typeof value === "number" && value >= 0)) {
+        throw new RangeError(`Cannot cache answers: ${name} is ${value}, not 0 or more`);
+      }
     }
     this.#most = entries;
     this.#mostBytes = bytes;
@@ -134,21 +138,31 @@ export class Cache {
     return saved;
   }
 
-  /** @throws {TypeError} when it is not what {@linkcode Cache.save} gave; nothing has changed then. */
-  restore(state: unknown, now: number): void {
-    const entries = Array.isArray(state) ? state.map((saved) => readEntry(saved, now)) : [undefined];
+  /**
+   * Reads what {@linkcode Cache.save} gave; calling what it returns takes that over. An answer is good no longer than
+   * these options let it be.
+   *
+   * @throws {TypeError} when it is something else.
+   */
+  read(state: unknown, now: number): () => void {
+    const entries = Array.isArray(state)
+      ? state.map((saved) => readEntry(saved, now, this.#maxTtl))
+      : [undefined];
     if (!entries.every((entry) => entry !== undefined)) {
       throw new TypeError("Cannot restore a resolver: its cache is not one that was saved");
     }
-    this.clear();
-    for (const [key, entry] of entries) this.#add(key, entry);
+    return () => {
+      this.clear();
+      for (const [key, entry] of entries) this.#add(key, entry);
+    };
   }
 
   #add(key: string, entry: CacheEntry): void {
     const known = this.#entries.get(key);
     if (known !== undefined) this.#bytes -= sizeOf(key, known);
     this.#entries.delete(key);
-    if (entry.until <= entry.since) return;
+    // One that would drive out all others, and then itself.
+    if (entry.until <= entry.since || sizeOf(key, entry) > this.#mostBytes) return;
     this.#entries.set(key, entry);
     this.#bytes += sizeOf(key, entry);
     for (const [oldest, old] of this.#entries) {
@@ -169,11 +183,12 @@ function toHex(key: string): string {
 
 const asked = new Question();
 
-function readEntry(saved: unknown, now: number): [string, CacheEntry] | undefined {
+function readEntry(saved: unknown, now: number, maxTtl: number): [string, CacheEntry] | undefined {
   if (!Array.isArray(saved) || saved.length !== 4) return undefined;
   const [key, message, age, left] = saved as SavedEntry;
+  if (typeof key !== "string" || typeof message !== "string") return undefined;
   if (!/^([0-9a-f]{4})+$/.test(key) || !/^([0-9a-f]{2})+$/.test(message)) return undefined;
-  if (!(age >= 0 && left >= 0)) return undefined;
+  if (!(Number.isFinite(age) && age >= 0 && Number.isFinite(left) && left >= 0)) return undefined;
   const bytes = Uint8Array.fromHex(message);
   const letters = key.match(/.{4}/g)!.map((digits) => String.fromCharCode(parseInt(digits, 16))).join("");
   // Its question alone is a query.
@@ -183,5 +198,5 @@ function readEntry(saved: unknown, now: number): [string, CacheEntry] | undefine
   if (asked.read(query, 0, query.length) !== Rcode.NoError) return undefined;
   if (letters.slice(0, -1) !== asked.nameKey + String.fromCharCode(asked.type)) return undefined;
   const answer = Answer.of(bytes, asked);
-  return answer && [letters, { answer, since: now - age, until: now + left }];
+  return answer && [letters, { answer, since: now - age, until: now + Math.min(left, maxTtl - age) }];
 }

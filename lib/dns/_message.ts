@@ -274,13 +274,13 @@ export class Answer {
 
     const times: number[] = [];
     let at = records;
-    let kept = end;
+    // Nothing is kept of what stands behind the last record: EDNS goes there.
+    let kept = records;
     let keptCount = total;
     let least = Infinity;
     let negative = -1;
     let isFound = false;
     for (let i = 0; i < total; i++) {
-      const start = at;
       at = skipName(message, at, end);
       if (at < 0 || at + RECORD > end) return undefined;
       const type = word(message, at);
@@ -291,7 +291,6 @@ export class Answer {
         if (i < answers + authorities) return undefined;
         // An extended code (BADVERS, BADCOOKIE) is between us and the upstream.
         if (message[at + 4] !== 0) return undefined;
-        kept = start;
         keptCount = i;
         break;
       }
@@ -304,7 +303,7 @@ export class Answer {
         // RFC 2308 section 5: the lesser of the SOA's own time and its last field.
         negative = Math.min(ttl, timeAt(message, next - 4));
       }
-      at = next;
+      at = kept = next;
     }
     const bytes = message.slice(0, kept);
     // It is no longer from who knows it first hand.

@@ -22,15 +22,21 @@ export class BlockedNames {
   readonly #records = new Map<number, Uint8Array[]>();
   readonly #soa: Uint8Array;
 
-  /** @throws {SyntaxError} when an address or a name does not parse; {@linkcode RangeError} for a TTL out of range. */
+  /**
+   * @throws {SyntaxError} when an address or a name does not parse; {@linkcode TypeError} for what is no list or no answer;
+   * {@linkcode RangeError} for a TTL out of range.
+   */
   constructor(options: DnsResolverOptions) {
     const { block = [], allow = [], blockAnswer = "nxdomain", blockTtl = BLOCK_TTL } = options;
     this.#lists = list(block);
+    for (const names of this.#lists) {
+      if (names instanceof BlockList) continue;
+      throw new TypeError(`Cannot block ${JSON.stringify(names)}: it is no BlockList: make one of the names`);
+    }
     this.#allowed = allow instanceof BlockList ? allow : new BlockList(allow);
     this.#rcode = blockAnswer === "nxdomain" ? Rcode.NxDomain : Rcode.NoError;
     this.#soa = encodeSoa(checkRange("blockTtl", blockTtl, 0, MAX_TTL));
-    const addresses = typeof blockAnswer === "string" ? [] : blockAnswer;
-    for (const text of blockAnswer === "null" ? ["0.0.0.0", "::"] : addresses) {
+    for (const text of answerAddresses(blockAnswer)) {
       const { family, bytes } = parseAddress(text);
       const type = family === 4 ? Type.A : Type.Aaaa;
       this.#records.set(type, [...this.#records.get(type) ?? [], encodeRecord(type, blockTtl, bytes)]);
@@ -47,6 +53,18 @@ export class BlockedNames {
     const records = this.#records.get(asked.type) ?? [];
     return Answer.make(asked, this.#rcode, records, records.length === 0 ? this.#soa : undefined);
   }
+}
+
+/** The addresses that are said of a blocked name. */
+function answerAddresses(answer: NonNullable<DnsResolverOptions["blockAnswer"]>): readonly string[] {
+  if (answer === "nxdomain") return [];
+  if (answer === "null") return ["0.0.0.0", "::"];
+  if (Array.isArray(answer)) return answer;
+  throw new TypeError(
+    `Cannot answer ${
+      JSON.stringify(answer)
+    } for blocked names: write "nxdomain", "null" or a list of addresses`,
+  );
 }
 
 /** Names that have synthetic addresses, and the names of those addresses. */

@@ -18,6 +18,8 @@ const FIRST_INDEX = 256;
 /** FNV-1a, over the bytes from the last to the first, so that a name's hash goes on from its suffix's. */
 const PRIME = 0x01000193;
 const MOST_WARNINGS = 100;
+/** How much of a line is said again (characters). */
+const MOST_SAID = 80;
 /** Addresses that say "nowhere" in a hosts file. */
 const NOWHERE = /^(0\.0\.0\.0|127(\.\d{1,3}){3}|::|::1|0)$/;
 const ADDRESS = /^(\d{1,3}(\.\d{1,3}){3}|[0-9a-f.]*:[0-9a-f:.]*(%\w+)?)$/i;
@@ -34,6 +36,11 @@ export interface BlockListOptions {
 }
 
 const NAMES: OptionNames<BlockListOptions> = { match: "optional" };
+const FLAGS: Readonly<Record<NameMatch, number>> = {
+  exact: NAME_ITSELF,
+  suffix: NAME_ITSELF | NAMES_BELOW,
+  below: NAMES_BELOW,
+};
 
 /** A line that was left out. */
 export interface BlockListWarning {
@@ -71,14 +78,18 @@ export class BlockList {
   readonly #scratch = new Uint8Array(MAX_NAME + 1);
   readonly #labels = new Uint8Array(MAX_LABELS);
 
-  /** A list of these names, each as a line of {@linkcode BlockList.parse}; what is none is an error here. */
+  /**
+   * A list of these names, or of one, each as a line of {@linkcode BlockList.parse}.
+   *
+   * @throws {SyntaxError} when one is none; {@linkcode TypeError} for an option that there is not.
+   */
   constructor(names: Iterable<string> = [], options: BlockListOptions = {}) {
-    checkNames("make a block list", options, NAMES);
+    const match = matchOf(options);
     // Without a seed, whoever writes a list could make its names collide.
     this.#seed = crypto.getRandomValues(new Int32Array(1))[0]!;
-    for (const name of names) {
-      const fault = this.#readLine(name, options.match ?? "suffix");
-      if (fault !== undefined) throw new SyntaxError(`Cannot block ${JSON.stringify(name)}: ${fault}`);
+    for (const name of typeof names === "string" ? [names] : names) {
+      const fault = this.#readLine(name, match);
+      if (fault !== undefined) throw new SyntaxError(`Cannot use ${said(name)} in a list of names: ${fault}`);
     }
   }
 
@@ -86,9 +97,11 @@ export class BlockList {
    * Reads a list: a line is a name, `*.name` for those below it, `||name^` as ad blockers write it, or an address that
    * leads nowhere with names behind it, as hosts(5) has it. `#` and `!` start comments. What a line cannot mean is left
    * out, and among {@linkcode BlockList.warnings}.
+   *
+   * @throws {TypeError} for an option that there is not.
    */
   static parse(text: string, options: BlockListOptions = {}): BlockList {
-    const { match = "suffix" } = options;
+    const match = matchOf(options);
     const list = new BlockList();
     let line = 0;
     for (let start = text.startsWith("\ufeff") ? 1 : 0; start < text.length;) {
@@ -128,11 +141,11 @@ export class BlockList {
   /**
    * Adds a name.
    *
-   * @throws {SyntaxError} when it is none.
+   * @throws {SyntaxError} when it is none; {@linkcode TypeError} when there is no such `match`.
    */
   add(name: string, match: NameMatch = "suffix"): void {
-    const fault = this.#add(name, match);
-    if (fault !== undefined) throw new SyntaxError(`Cannot block ${JSON.stringify(name)}: ${fault}`);
+    const fault = this.#add(name, matchOf({ match }));
+    if (fault !== undefined) throw new SyntaxError(`Cannot use ${said(name)} in a list of names: ${fault}`);
   }
 
   /** Whether a name is one of them, or below one that means those, too; `false` for what is no name. */
@@ -165,12 +178,14 @@ export class BlockList {
     const blocker = /^\|\|([^\^/*]+)\^$/.exec(text);
     if (blocker !== null) return this.#add(blocker[1]!, "suffix");
     if (!/\s/.test(text)) {
-      if (ADDRESS.test(text)) return `"${text}" is an address without a name`;
+      if (ADDRESS.test(text)) return `${said(text)} is an address without a name`;
       if (text.startsWith("*.")) return this.#add(text.slice(2), "below");
       return this.#add(text, match);
     }
     const [address, ...names] = text.split(/\s+/) as [string, ...string[]];
-    if (!ADDRESS.test(address) && address !== "0") return `"${text}" is neither a name nor a line of hosts`;
+    if (!ADDRESS.test(address) && address !== "0") {
+      return `${said(text)} is neither a name nor a line of hosts`;
+    }
     // The lines of a hosts file for this machine and its network block nothing.
     if (names.every((name) => OWN_NAMES.test(name))) return undefined;
     if (!NOWHERE.test(address)) return `${address} leads somewhere: such a line blocks nothing`;
@@ -182,18 +197,14 @@ export class BlockList {
   #add(text: string, match: NameMatch): string | undefined {
     const ascii = toAscii(text);
     if (!isPlainName(ascii) && ascii !== ".") {
-      return `"${text}" has what is no letter, digit, hyphen or underscore`;
+      return `${said(text)} has what is no letter, digit, hyphen or underscore`;
     }
     const name = this.#scratch;
     const length = writeName(ascii, name) - 1;
     if (length < 1) {
-      return length < 0 ? `"${text}" is no name: ${nameFault(ascii)}` : "the root is everything";
+      return length < 0 ? `${said(text)} is no name: ${nameFault(ascii)}` : "the root is everything";
     }
-    const flags = match === "exact"
-      ? NAME_ITSELF
-      : match === "below"
-      ? NAMES_BELOW
-      : NAME_ITSELF | NAMES_BELOW;
+    const flags = FLAGS[match];
     if (this.#size * 3 >= this.#index.length * 2) this.#growIndex();
     const place = this.#place(name, 0, length, this.#hash(name, 0, length));
     const found = this.#index[place]!;
@@ -261,4 +272,24 @@ export class BlockList {
       at += 2 + length;
     }
   }
+}
+
+function matchOf(options: BlockListOptions): NameMatch {
+  checkNames("read a list of names", options, NAMES);
+  const { match = "suffix" } = options;
+  if (Object.hasOwn(FLAGS, match)) return match;
+  throw new TypeError(
+    `Cannot read a list of names: match is ${JSON.stringify(match)}: write one of ${
+      Object.keys(FLAGS).join(", ")
+    }`,
+  );
+}
+
+/** A stranger's text as a terminal may have it. */
+function said(text: string): string {
+  const short = text.length > MOST_SAID ? `${text.slice(0, MOST_SAID)}…` : text;
+  return JSON.stringify(short).replaceAll(
+    /[\x7f-\x9f]/g,
+    (letter) => `\\u00${letter.charCodeAt(0).toString(16)}`,
+  );
 }

@@ -20,6 +20,13 @@ const NEVER = ["arpa", "localhost", "local", "alt"].map(parseName);
 const CAPACITY = 65_536;
 const MAX_CAPACITY = 2 ** 22;
 const NONE = -1;
+const NAMES: OptionNames<FakeIpOptions> = {
+  ipv4: "optional",
+  ipv6: "optional",
+  capacity: "optional",
+  ttl: "optional",
+  except: "optional",
+};
 
 /** Options for {@linkcode FakeIp}. */
 export interface FakeIpOptions {
@@ -34,14 +41,6 @@ export interface FakeIpOptions {
   /** Names that get their real answers, with all below them. @default {none} */
   except?: BlockList | Iterable<string>;
 }
-
-const NAMES: OptionNames<FakeIpOptions> = {
-  ipv4: "optional",
-  ipv6: "optional",
-  capacity: "optional",
-  ttl: "optional",
-  except: "optional",
-};
 
 /** What {@linkcode FakeIp.save} gives. */
 interface Saved {
@@ -92,11 +91,11 @@ export class FakeIp {
   /**
    * Addresses that no name has yet.
    *
-   * @throws {SyntaxError} when a prefix or a name does not parse; {@linkcode TypeError} for a prefix of another family;
-   * {@linkcode RangeError} when an option is out of its range.
+   * @throws {SyntaxError} when a prefix or a name does not parse; {@linkcode TypeError} for a prefix of another family, and an
+   * option that there is not; {@linkcode RangeError} when an option is out of its range.
    */
   constructor(options: FakeIpOptions = {}) {
-    checkNames("give fake addresses", options, NAMES);
+    checkNames("give synthetic addresses", options, NAMES);
     const { ipv4 = IPV4_PREFIX, ipv6, capacity = CAPACITY, ttl = 5, except = [] } = options;
     this.#ipv4 = readPrefix(ipv4, 4, 30);
     this.#ipv4First = viewOf(this.#ipv4.network.bytes).getUint32(0) + 1;
@@ -242,7 +241,7 @@ export class FakeIp {
     const isOurs = new Set(numbers).size === names.length &&
       numbers.every((number) => Number.isInteger(number) && number >= 0 && number < names.length) &&
       new Set(names.map(([name]) => name)).size === names.length &&
-      names.every(([name]) => typeof name === "string" && name !== "");
+      names.every(([name]) => isAsFormatted(name));
     // Numbers are given one after the other, so that there are no gaps.
     if (!isOurs || names.length > this.capacity) {
       throw new TypeError("Cannot restore synthetic addresses: they are not as they were saved");
@@ -313,6 +312,15 @@ function readPrefix(text: string, family: 4 | 6, longest: number): Prefix {
     throw new RangeError(`Cannot take addresses from "${text}": it has less than 4`);
   }
   return prefix;
+}
+
+/** Whether it is a name as {@linkcode formatName} writes it: an answer may have to say it again. */
+function isAsFormatted(name: unknown): boolean {
+  try {
+    return typeof name === "string" && name !== "." && formatName(parseName(name)) === name;
+  } catch {
+    return false;
+  }
 }
 
 function viewOf(bytes: Uint8Array): DataView {

@@ -16,7 +16,7 @@ import { Protocol } from "../protocol.ts";
 import { Tcp } from "../tcp.ts";
 import { Udp } from "../udp.ts";
 import { Cache } from "./_cache.ts";
-import type { FakeIp } from "./fake_ip.ts";
+import { FakeIp } from "./fake_ip.ts";
 import { BlockedNames, FakeNames } from "./_own_answers.ts";
 import { Pending } from "./_pending.ts";
 import { refuseConnection } from "./_refuse_connection.ts";
@@ -159,7 +159,7 @@ export class DnsResolver implements Stage {
    * A resolver that has asked nobody yet.
    *
    * @throws {SyntaxError} when an address, a domain, a name or a record does not parse; {@linkcode TypeError} without an
-   * address, and for records that cannot be; {@linkcode RangeError} when a number is out of its range.
+   * address, for records that cannot be, and for what is not what an option takes; {@linkcode RangeError} when a number is out of its range.
    */
   constructor(options: DnsResolverOptions) {
     checkNames("resolve names", options, NAMES);
@@ -178,11 +178,14 @@ export class DnsResolver implements Stage {
       new DataView(bytes.buffer).getUint32(0)
     );
     this.#ipv6 = addresses.filter(({ family }) => family === 6).map(({ bytes }) => bytes);
-    this.#upstreams = list(upstream);
+    this.#upstreams = upstreamsOf(upstream);
     this.#split = Object.entries(split)
-      .map(([domain, upstreams]) => ({ domain: parseName(domain), upstreams: list(upstreams) }))
+      .map(([domain, upstreams]) => ({ domain: parseName(domain), upstreams: upstreamsOf(upstreams) }))
       .sort((a, b) => b.domain.length - a.domain.length);
-    this.#records = new Records(records, zones);
+    this.#records = new Records(typeof records === "string" ? [records] : records, list(zones));
+    if (fakeIp !== undefined && !(fakeIp instanceof FakeIp)) {
+      throw new TypeError("Cannot give synthetic addresses: fakeIp is no FakeIp: make one with new FakeIp()");
+    }
     this.#fakeIp = fakeIp;
     this.#blocked = new BlockedNames(options);
     this.#fakes = fakeIp && new FakeNames(fakeIp);
@@ -242,15 +245,16 @@ export class DnsResolver implements Stage {
   /**
    * Takes over what {@linkcode DnsResolver.save} gave. Answers are as old as they were then.
    *
-   * @throws {TypeError} when it is something else.
+   * @throws {TypeError} when it is something else; nothing has changed then.
    */
   restore(state: unknown): void {
     const { cache, fakeIp } = (state ?? {}) as { cache?: unknown; fakeIp?: unknown };
     if (fakeIp === undefined || (fakeIp === null) !== (this.#fakeIp === undefined)) {
       throw new TypeError("Cannot restore a resolver: the state is not that of one with these options");
     }
-    this.#cache.restore(cache, this.#now);
+    const restoreCache = this.#cache.read(cache, this.#now);
     this.#fakeIp?.restore(fakeIp);
+    restoreCache();
   }
 
   /** Aborts what is being asked. */
@@ -523,7 +527,10 @@ export class DnsResolver implements Stage {
     context: StageContext,
   ): void {
     const aliases = this.#aliases;
-    if (aliases === undefined) return this.#send(packet, direction, answer, age, ttl, context);
+    // What is too long is cut, behind whatever it would stand: it takes milliseconds to join.
+    if (aliases === undefined || !answer.fits(this.#asked, this.#limit)) {
+      return this.#send(packet, direction, answer, age, ttl, context);
+    }
     const whole = joinAliases(this.#asked, aliases, answer, age, ttl);
     if (whole !== undefined) return this.#send(packet, direction, whole, 0, OWN_TTLS, context);
     this.counters.badAnswers++;
@@ -557,4 +564,17 @@ export class DnsResolver implements Stage {
     this.#route.wrap(packet);
     context.emit(packet, direction === Direction.Outbound ? Direction.Inbound : Direction.Outbound);
   }
+}
+
+function upstreamsOf(given: DnsUpstream | readonly DnsUpstream[]): readonly DnsUpstream[] {
+  const upstreams = list(given);
+  for (const upstream of upstreams) {
+    if (typeof upstream?.query === "function") continue;
+    throw new TypeError(
+      `Cannot ask ${
+        JSON.stringify(upstream)
+      }: it has no query(): give an upstream such as parseUpstream("192.0.2.1")`,
+    );
+  }
+  return upstreams;
 }

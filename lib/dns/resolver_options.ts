@@ -27,9 +27,9 @@ export interface DnsResolverOptions {
    * a TTL it is 60 s. `*.NAME` is for all names below that are not there themselves (RFC 4592). Who has an address also
    * has its PTR. A name that is here is here with all its records: another type of it does not exist. @default {[]}
    */
-  records?: Iterable<string | DnsRecord>;
+  records?: string | Iterable<string | DnsRecord>;
   /** Domains in which there is nothing but these records: other names do not exist. @default {[]} */
-  zones?: readonly string[];
+  zones?: string | readonly string[];
   /** Names that are blocked. @default {none} */
   block?: BlockList | readonly BlockList[];
   /** Names that are not blocked, whatever `block` says. @default {none} */

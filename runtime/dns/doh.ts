@@ -42,7 +42,7 @@ export function dohUpstream(url: string): Upstream {
         redirect: "error",
         signal: life.bound(signal),
       });
-      const type = response.headers.get("content-type")?.split(";")[0]?.trim();
+      const type = response.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase();
       if (!response.ok || type !== MEDIA_TYPE) {
         await response.body?.cancel();
         throw new Error(`Cannot use an answer of ${parsed.href}: it is ${response.status}, of type ${type}`);

@@ -20,8 +20,9 @@ import type { Upstream } from "./upstream.ts";
  * ```
  */
 export function parseUpstream(text: string): Upstream {
-  const [, scheme, rest] = /^([a-z]+):\/\/(.*)$/.exec(text) ?? [undefined, "udp", text];
-  switch (scheme) {
+  const [, scheme, rest] = /^([a-z]+):\/\/(.*)$/i.exec(text) ?? [undefined, "udp", text];
+  // RFC 3986 section 3.1: a scheme's letters are the same in upper and lower case.
+  switch (scheme!.toLowerCase()) {
     case "udp":
       return udpUpstream(rest!);
     case "tcp":

@@ -97,11 +97,30 @@ Deno.test("BlockList.parse() means names alone, or only what is below them, when
   assert.deepEqual([below.has("a.example"), below.has("b.a.example"), below.size], [true, true, 1]);
 });
 
+Deno.test("BlockList refuses options that make no sense", () => {
+  const match = "Exact" as "exact";
+  assert.throws(() => new BlockList([], { match }), /match is "Exact": write one of exact, suffix, below/);
+  assert.throws(() => BlockList.parse("", { match }), TypeError);
+  assert.throws(() => new BlockList().add("a.example", match), TypeError);
+  assert.throws(() => BlockList.parse("", { macht: "exact" } as object), /there is no option "macht"/);
+});
+
+Deno.test("BlockList.warnings have nothing that a terminal obeys, and are short", () => {
+  const list = BlockList.parse(`a\x1b]0;x\x07.example\n\x9b2J.b c\n${"a".repeat(100_000)}\n`);
+  assert.equal(list.warnings.length, 3);
+  for (const { message } of list.warnings) {
+    // deno-lint-ignore no-control-regex
+    assert.match(message, /^[^\x00-\x1f\x7f-\x9f]{1,160}$/);
+  }
+});
+
 Deno.test("BlockList refuses what is no name", () => {
   for (const name of ["", ".", "a..b", "a b", "x".repeat(64), "a/b"]) {
     assert.throws(() => new BlockList().add(name), SyntaxError, name);
   }
   assert.throws(() => new BlockList(["a..b"]), SyntaxError);
+  assert.throws(() => new BlockList("two.example\nnames.example"), SyntaxError);
+  assert.deepEqual([...new BlockList("ads.example")], ["ads.example"]);
 });
 
 Deno.test("BlockList.has() is what a slow look through all rules says", () => {

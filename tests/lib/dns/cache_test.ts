@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { decodeMessage, DnsResolver, type DnsUpstream } from "@warren/tunnel/dns";
 import { Random } from "../../kit/random.ts";
-import { address, reply, RESOLVER, Rig, soa } from "./_ask.ts";
+import { address, answering, reply, RESOLVER, Rig, soa } from "./_ask.ts";
 
 /** What the model knows of an answer. */
 interface Known {
@@ -114,4 +114,12 @@ Deno.test("DnsResolver's cache keeps to its bytes and to the times that it was g
   ], [0, 0]);
   assert.equal(await askedAfter(10_000, { maxTtl: 10_000 }), 1);
   assert.equal(await askedAfter(0, false), 1);
+});
+
+Deno.test("DnsResolver's cache loses nothing to an answer that it has no room for", async () => {
+  const upstream = answering((name) => Array(name.startsWith("big") ? 200 : 1).fill(address(name)));
+  const resolver = new DnsResolver({ address: RESOLVER, upstream, cache: { bytes: 3000 } });
+  const rig = new Rig(resolver);
+  for (const name of ["a.example", "b.example", "big.example"]) await rig.answer(name);
+  assert.equal(resolver.cacheSize, 2);
 });

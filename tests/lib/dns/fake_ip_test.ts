@@ -43,6 +43,10 @@ Deno.test("FakeIp gives no addresses to exceptions and to names that nobody conn
   assert.equal(fakeIp.addressOf("notlocal"), "198.18.0.1");
 });
 
+Deno.test("FakeIp takes an exception alone as a name", () => {
+  assert.equal(new FakeIp({ except: "example" }).addressOf("www.example"), undefined);
+});
+
 Deno.test("FakeIp takes the address of the name that was not used for longest, as a slow list says", () => {
   const random = new Random(18);
   const fakeIp = new FakeIp({ ipv4: "10.200.0.0/28", ipv6: "fd00::/96" });
@@ -87,6 +91,7 @@ Deno.test("FakeIp.restore() takes over names, addresses and their order", () => 
     { ...saved, names: [["a", 0], ["b", 0]] },
     { ...saved, names: [[7, 0]] },
     { ...saved, names: [null] },
+    ...["", ".", "a..b", "A", "a.", "x".repeat(64)].map((name) => ({ ...saved, names: [[name, 0]] })),
   ];
   for (const state of wrong) assert.throws(() => second.restore(state), TypeError);
   assert.deepEqual(second.save(), first.save());
@@ -100,5 +105,6 @@ Deno.test("FakeIp refuses options that make no sense", () => {
   assert.throws(() => new FakeIp({ ipv4: "10.0.0.0/31" }), RangeError);
   assert.throws(() => new FakeIp({ capacity: 0 }), RangeError);
   assert.throws(() => new FakeIp({ ttl: -1 }), RangeError);
+  assert.throws(() => new FakeIp({ prefix: "10.0.0.0/8" } as object), /there is no option "prefix"/);
   assert.throws(() => new FakeIp().addressOf("a..b"), SyntaxError);
 });

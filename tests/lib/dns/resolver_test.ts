@@ -243,6 +243,21 @@ Deno.test("DnsResolver takes no answer to another question, of another type, or 
   }
 });
 
+Deno.test("DnsResolver keeps nothing that stands behind an answer's records", async () => {
+  const resolver = new DnsResolver({
+    address: RESOLVER,
+    upstream: {
+      query: (message) =>
+        Promise.resolve(Uint8Array.of(...reply(message, [address("a.example")]), ...Array(20).fill(0xff))),
+    },
+  });
+  const { bytes, records, message } = await new Rig(resolver).answer("a.example", { edns: 1232 });
+  assert.deepEqual(records, ["a.example 300 A 192.0.2.7"]);
+  assert.equal(message.additionals?.[0]?.type, "OPT");
+  // Header, question, record, EDNS.
+  assert.equal(bytes.length, 12 + 15 + 25 + 11);
+});
+
 Deno.test("DnsResolver survives an upstream that throws at once or answers with something else", async () => {
   for (const said of [undefined, null, 7, "text", []]) {
     const upstream = {
@@ -396,6 +411,17 @@ Deno.test("DnsResolver follows an alias of its own to a name of somebody else", 
   ]);
 });
 
+Deno.test("DnsResolver cuts what is too long behind its aliases before it looks into it", async () => {
+  const resolver = new DnsResolver({
+    address: RESOLVER,
+    records: ["www.lan CNAME www.example"],
+    upstream: answering((name) => Array(300).fill(address(name))),
+  });
+  const { isTruncated, rcode, records } = await new Rig(resolver).answer("www.lan", { edns: 4096 });
+  assert.deepEqual([isTruncated, rcode, records], [true, "NOERROR", []]);
+  assert.equal(resolver.counters.badAnswers, 0);
+});
+
 Deno.test("DnsResolver does not write names behind its aliases that cannot be written", async () => {
   const upstream = {
     query: (message: Uint8Array) => {
@@ -477,6 +503,21 @@ Deno.test("DnsResolver.restore() takes over cache and names, and answers as befo
   ) {
     assert.throws(() => make().restore(state), TypeError);
   }
+  const [[key, message, age, left]] = saved.cache;
+  const broken = [[7, message, age, left], [key, 1234, age, left], [key, message, `${age}`, left]];
+  broken.push([key, message, age, "5"], [key, message, Infinity, left], [key, message, age, Infinity]);
+  for (const entry of broken) {
+    assert.throws(() => make().restore({ ...saved, cache: [entry] }), /Cannot restore a resolver/);
+  }
+  const unchanged = make();
+  assert.throws(() => unchanged.restore({ ...saved, fakeIp: {} }), TypeError);
+  assert.equal(unchanged.cacheSize, 0);
+  const patient = make();
+  patient.restore({ ...saved, cache: [[key, message, 0, 1e300]] });
+  const later = new Rig(patient);
+  later.after(86_400_000);
+  later.ask("a.real.example");
+  assert.equal(patient.cacheSize, 0);
 });
 
 Deno.test("DnsResolver asks again before an answer is too old, when it prefetches", async () => {
@@ -556,4 +597,27 @@ Deno.test("DnsResolver refuses options that make no sense", () => {
   assert.throws(() => new DnsResolver({ address: RESOLVER, cache: { entries: -1 } }), RangeError);
   assert.throws(() => new DnsResolver({ address: RESOLVER, split: { "a..b": upstream } }), SyntaxError);
   assert.throws(() => new DnsResolver({ address: RESOLVER, blockAnswer: ["nowhere"] }), SyntaxError);
+  const mistyped: [options: object, said: RegExp][] = [
+    [{ blockAnswer: "NXDOMAIN" }, /Cannot answer "NXDOMAIN" for blocked names: write "nxdomain"/],
+    [{ blockAnswer: "0.0.0.0" }, /a list of addresses/],
+    [{ block: ["ads.example"] }, /Cannot block "ads.example": it is no BlockList/],
+    [{ upstream: "192.0.2.1" }, /Cannot ask "192.0.2.1": it has no query\(\)/],
+    [{ split: { lan: ["192.0.2.1"] } }, /it has no query\(\)/],
+    [{ fakeIp: {} }, /fakeIp is no FakeIp/],
+    [{ cache: { entires: 5 } }, /there is no option "entires"/],
+  ];
+  for (const [options, said] of mistyped) {
+    assert.throws(() => new DnsResolver({ address: RESOLVER, ...options }), {
+      name: "TypeError",
+      message: said,
+    });
+  }
+  assert.throws(() => new DnsResolver({ address: RESOLVER, cache: { entries: "5" as never } }), RangeError);
+});
+
+Deno.test("DnsResolver takes a record and a zone alone", async () => {
+  const resolver = new DnsResolver({ address: RESOLVER, records: "a.lan A 10.9.0.1", zones: "lan" });
+  const rig = new Rig(resolver);
+  assert.deepEqual((await rig.answer("a.lan")).records, ["a.lan 60 A 10.9.0.1"]);
+  assert.equal((await rig.answer("b.lan")).rcode, "NXDOMAIN");
 });

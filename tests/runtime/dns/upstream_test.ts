@@ -160,6 +160,11 @@ Deno.test("dohUpstream() posts the message, and refuses what is no DNS, an error
   const seen: string[] = [];
   const answers: ((query: Uint8Array) => Response)[] = [
     (query) => new Response(reply(query, ANSWER) as BodyInit, { headers: { "content-type": type } }),
+    // RFC 9110 section 8.3.1: its letters are the same in upper and lower case.
+    (query) =>
+      new Response(reply(query, ANSWER) as BodyInit, {
+        headers: { "content-type": "Application/DNS-Message" },
+      }),
     () => new Response("hello"),
     () => new Response("gone", { status: 404 }),
     () => new Response(new Uint8Array(70_000), { headers: { "content-type": type } }),
@@ -170,6 +175,7 @@ Deno.test("dohUpstream() posts the message, and refuses what is no DNS, an error
     return answers.shift()!(await request.bytes());
   });
   using upstream = dohUpstream(`http://127.0.0.1:${server.addr.port}/dns-query`);
+  assert.deepEqual(records(await upstream.query(QUERY, never())), ["192.0.2.7"]);
   assert.deepEqual(records(await upstream.query(QUERY, never())), ["192.0.2.7"]);
   await assert.rejects(upstream.query(QUERY, never()), /it is 200, of type text\/plain/);
   await assert.rejects(upstream.query(QUERY, never()), /it is 404/);
@@ -187,6 +193,8 @@ Deno.test("parseUpstream() reads every kind, and says what is wrong with others"
     "udp://[2001:db8::1]:5353": "udp [2001:db8::1]:5353",
     "tcp://192.0.2.1": "tcp 192.0.2.1:53",
     "https://dns.example/dns-query": "https://dns.example/dns-query",
+    "HTTPS://dns.example/dns-query": "https://dns.example/dns-query",
+    "UDP://192.0.2.1": "udp 192.0.2.1:53",
   };
   for (const [text, name] of Object.entries(names)) {
     using upstream = parseUpstream(text);
