@@ -8,46 +8,16 @@
  *                          └─► cut super-packets ─► divide ─► first piece in its slot, the others in new ones ─► onward
  */
 
-import {
-  DONT_FRAGMENT,
-  FRAGMENT_OFFSET,
-  IPV4_CHECKSUM,
-  IPV4_FLAGS,
-  IPV4_HEADER,
-  IPV4_LONGEST,
-  IPV4_SRC,
-  IPV4_TOTAL_LENGTH,
-  IPV6_HEADER,
-  IPV6_NEXT_HEADER,
-  IPV6_PAYLOAD_LENGTH,
-  IPV6_SRC,
-} from "./_header_fields.ts";
-import { become, inherit, longestLength } from "./_packet_parts.ts";
-import { sipHash } from "./_sip_hash.ts";
-import { checksum, sum } from "./checksum.ts";
+import { IPV4_LONGEST } from "./_header_fields.ts";
+import { Divider } from "./_divider.ts";
+import { longestLength } from "./_packet_parts.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "./core/mod.ts";
 import { IcmpError, IcmpErrors } from "./icmp_error.ts";
-import { Ip, Protocol } from "./ip.ts";
-import type { Ipv4 } from "./ipv4.ts";
-import type { Ipv6 } from "./ipv6.ts";
+import { Ip } from "./ip.ts";
 import { checkNames, type OptionNames } from "./options.ts";
-import { Cutter } from "./segment.ts";
 
-// Specification: IPv4, RFC 791 section 3.1
+// Specification: RFC 791 section 3.2
 const LEAST_MTU = 68;
-const MORE_FRAGMENTS = 0x2000;
-const END_OF_OPTIONS = 0;
-const NO_OPERATION = 1;
-const COPIED = 0x80;
-// Specification: IPv6's Fragment header, RFC 8200 section 4.5
-const FRAGMENT_HEADER = 8;
-const FRAGMENT_WORD = 2;
-const FRAGMENT_ID = 4;
-const MORE_FRAGMENTS_IPV6 = 0x0001;
-
-// Implementation: why a packet that must be divided cannot be
-const NO_ROOM = "no room for fragments";
-const TOO_LONG = "fragment beyond the longest packet";
 
 /** Options for {@linkcode fragment}. */
 export interface FragmentOptions {
@@ -103,25 +73,19 @@ export function fragment(mtu: number, options: FragmentOptions = {}): Stage {
   }
   checkNames("fragment", options, NAMES);
   const { direction = Direction.Outbound } = options;
-  const divider = new Divider(mtu, options);
-  const pass = (batch: PacketBatch, context: StageContext): void => divider.pass(batch, context);
+  const fragmenter = new Fragmenter(mtu, options);
+  const pass = (batch: PacketBatch, context: StageContext): void => fragmenter.pass(batch, context);
   return direction === Direction.Outbound
     ? { name: "fragment", outbound: pass }
     : { name: "fragment", inbound: pass };
 }
 
-class Divider {
+class Fragmenter {
   readonly #mtu: number;
   readonly #ignoreDontFragment: boolean;
   readonly #divideIpv6: boolean;
   readonly #errors: IcmpErrors;
-  readonly #cutter = new Cutter();
-  /** What a packet becomes, in order. */
-  readonly #pieces: Packet[] = [];
-  #count = 0;
-  readonly #addresses = new Uint32Array(8);
-  readonly #key = crypto.getRandomValues(new Uint32Array(2));
-  #divided = 0;
+  readonly #divider: Divider;
 
   constructor(mtu: number, options: FragmentOptions) {
     const { ignoreDontFragment = false, divideIpv6 = false, errors = new IcmpErrors() } = options;
@@ -129,6 +93,7 @@ class Divider {
     this.#ignoreDontFragment = ignoreDontFragment;
     this.#divideIpv6 = divideIpv6;
     this.#errors = errors;
+    this.#divider = new Divider(mtu);
   }
 
   pass({ packets, length }: PacketBatch, context: StageContext): void {
@@ -152,206 +117,7 @@ class Divider {
   #divide(packet: Packet, context: StageContext): void {
     const ip = Ip.of(packet)!;
     const may = ip.version === 4 ? !ip.dontFragment || this.#ignoreDontFragment : this.#divideIpv6;
-    if (!may) {
-      return this.#errors.answer(
-        packet,
-        IcmpError.PacketTooBig,
-        context,
-        "longer than the mtu",
-        this.#mtu,
-      );
-    }
-    this.#count = 0;
-    const reason = packet.segmentSize === 0
-      ? this.#split(packet, packet, context)
-      : this.#cutAndSplit(packet, context);
-    for (let i = 0; i < this.#count; i++) {
-      const piece = this.#pieces[i]!;
-      if (reason === undefined) context.emit(piece, context.direction);
-      else if (piece !== packet) context.drop(piece, reason);
-    }
-    if (reason !== undefined) context.drop(packet, reason);
+    if (may) this.#divider.divide(packet, context);
+    else this.#errors.answer(packet, IcmpError.PacketTooBig, context, "longer than the mtu", this.#mtu);
   }
-
-  /** Splits each segment of a super-packet; the last one takes its slot. */
-  #cutAndSplit(packet: Packet, context: StageContext): string | undefined {
-    const cutter = this.#cutter;
-    const uncuttable = cutter.start(packet);
-    if (uncuttable !== undefined) return uncuttable;
-    while (cutter.remaining > 0) {
-      const segment = cutter.next(packet.pool);
-      if (segment === undefined) return NO_ROOM;
-      if (cutter.remaining === 0) {
-        become(packet, segment);
-        return this.#split(packet, packet, context);
-      }
-      const reason = this.#split(segment, undefined, context);
-      packet.pool.give(segment);
-      if (reason !== undefined) return reason;
-    }
-    return undefined;
-  }
-
-  /** Makes pieces of an ordinary packet; the first is in the slot of `first`, or in a new one. */
-  #split(packet: Packet, first: Packet | undefined, context: StageContext): string | undefined {
-    // Padding is no part of it.
-    packet.length = Ip.of(packet)!.totalLength;
-    packet.finish();
-    const ip = Ip.of(packet);
-    // A sum may have been to be finished anywhere.
-    if (ip === undefined) return "malformed";
-    if (ip.totalLength <= this.#mtu) {
-      const piece = first ?? context.take(packet.length);
-      if (piece === undefined) return NO_ROOM;
-      if (piece !== packet) {
-        inherit(piece, packet);
-        piece.bytes.copyWithin(piece.offset, ip.start, ip.start + packet.length);
-      }
-      this.#pieces[this.#count++] = piece;
-      return undefined;
-    }
-    return ip.version === 4 ? this.#splitIpv4(ip, first, context) : this.#splitIpv6(ip, first, context);
-  }
-
-  #splitIpv4(ip: Ipv4, first: Packet | undefined, context: StageContext): string | undefined {
-    const { packet, start, headerLength, payloadOffset, payloadLength } = ip;
-    if (sum(packet.bytes, start, headerLength) !== 0xffff) return "wrong header checksum";
-    if (ip.fragmentOffset + payloadLength > IPV4_LONGEST) return TOO_LONG;
-    if (ip.dontFragment && !ip.isFragment) ip.id = this.#id(packet, start + IPV4_SRC, 2);
-    const flags = packet.view.getUint16(start + IPV4_FLAGS) & ~DONT_FRAGMENT;
-    const laterHeader = IPV4_HEADER + copiedOptions(packet, start, headerLength, -1);
-    const size = this.#mtu - headerLength & ~7;
-    const laterSize = this.#mtu - laterHeader & ~7;
-    const piece = first ?? context.take(headerLength + size);
-    if (piece === undefined) return NO_ROOM;
-    this.#pieces[this.#count++] = piece;
-    for (let at = size; at < payloadLength; at += laterSize) {
-      const length = Math.min(laterSize, payloadLength - at);
-      const later = context.take(laterHeader + length);
-      if (later === undefined) return NO_ROOM;
-      this.#pieces[this.#count++] = later;
-      inherit(later, packet);
-      later.bytes.copyWithin(later.offset, start, start + IPV4_HEADER);
-      copiedOptions(packet, start, headerLength, later.offset + IPV4_HEADER);
-      later.bytes[later.offset] = 4 << 4 | laterHeader >> 2;
-      later.bytes.copyWithin(later.offset + laterHeader, payloadOffset + at, payloadOffset + at + length);
-      const more = at + length < payloadLength ? MORE_FRAGMENTS : flags & MORE_FRAGMENTS;
-      const offset = (flags & FRAGMENT_OFFSET) + (at >> 3);
-      finishIpv4(later, laterHeader, more | offset);
-    }
-    if (piece !== packet) {
-      inherit(piece, packet);
-      piece.bytes.copyWithin(piece.offset, start, start + headerLength + size);
-    }
-    piece.length = headerLength + size;
-    finishIpv4(piece, headerLength, MORE_FRAGMENTS | flags & FRAGMENT_OFFSET);
-    return undefined;
-  }
-
-  #splitIpv6(ip: Ipv6, first: Packet | undefined, context: StageContext): string | undefined {
-    const { packet, start } = ip;
-    const { bytes, view } = packet;
-    const existing = ip.extension(Protocol.Fragment);
-    const field = existing < 0 ? unfragmentable(ip) : -1;
-    // What stands before the Fragment header, and is in every piece.
-    const headerLength = (existing >= 0 ? existing : endOf(bytes, start, field)) - start;
-    const from = start + headerLength + (existing >= 0 ? FRAGMENT_HEADER : 0);
-    const size = this.#mtu - headerLength - FRAGMENT_HEADER & ~7;
-    if (size < 8) return "headers longer than the mtu";
-    const next = bytes[existing >= 0 ? existing : field]!;
-    const word = existing >= 0 ? view.getUint16(existing + FRAGMENT_WORD) : 0;
-    const id = existing >= 0 ? view.getUint32(existing + FRAGMENT_ID) : this.#id(packet, start + IPV6_SRC, 8);
-    const length = start + ip.totalLength - from;
-    if (ip.fragmentOffset + length > IPV4_LONGEST) return TOO_LONG;
-    const whole = headerLength + FRAGMENT_HEADER;
-    if (first !== undefined && existing < 0 && packet.headroom < FRAGMENT_HEADER) return "no headroom";
-    const piece = first ?? context.take(whole + size);
-    if (piece === undefined) return NO_ROOM;
-    this.#pieces[this.#count++] = piece;
-    if (existing < 0) bytes[field] = Protocol.Fragment;
-    for (let at = size; at < length; at += size) {
-      const part = Math.min(size, length - at);
-      const later = context.take(whole + part);
-      if (later === undefined) return NO_ROOM;
-      this.#pieces[this.#count++] = later;
-      inherit(later, packet);
-      later.bytes.copyWithin(later.offset, start, start + headerLength);
-      later.bytes.copyWithin(later.offset + whole, from + at, from + at + part);
-      finishIpv6(later, headerLength, next, word + at | (at + part < length ? MORE_FRAGMENTS_IPV6 : 0), id);
-    }
-    if (piece !== packet) inherit(piece, packet);
-    else if (existing < 0) packet.offset -= FRAGMENT_HEADER;
-    piece.bytes.copyWithin(piece.offset, start, start + headerLength);
-    piece.bytes.copyWithin(piece.offset + whole, from, from + size);
-    piece.length = whole + size;
-    finishIpv6(piece, headerLength, next, word | MORE_FRAGMENTS_IPV6, id);
-    return undefined;
-  }
-
-  /** An identification that tells nothing of other flows' (RFC 7739 section 5.2); `words` of addresses from `at`. */
-  #id({ view }: Packet, at: number, words: number): number {
-    for (let i = 0; i < words; i++) this.#addresses[i] = view.getUint32(at + 4 * i);
-    const start = sipHash(this.#addresses, words, this.#key[0]!, this.#key[1]!);
-    return start + ++this.#divided >>> 0;
-  }
-}
-
-function finishIpv4({ bytes, view, offset, length }: Packet, headerLength: number, flags: number): void {
-  view.setUint16(offset + IPV4_TOTAL_LENGTH, length);
-  view.setUint16(offset + IPV4_FLAGS, flags);
-  view.setUint16(offset + IPV4_CHECKSUM, 0);
-  view.setUint16(offset + IPV4_CHECKSUM, checksum(bytes, offset, headerLength));
-}
-
-function finishIpv6(
-  { bytes, view, offset, length }: Packet,
-  headerLength: number,
-  next: number,
-  word: number,
-  id: number,
-): void {
-  view.setUint16(offset + IPV6_PAYLOAD_LENGTH, length - IPV6_HEADER);
-  const at = offset + headerLength;
-  bytes[at] = next;
-  bytes[at + 1] = 0;
-  view.setUint16(at + FRAGMENT_WORD, word);
-  view.setUint32(at + FRAGMENT_ID, id);
-}
-
-/**
- * Copies the options that belong into every fragment to `target`, unless it is -1, and returns their length with padding.
- */
-function copiedOptions({ bytes }: Packet, start: number, headerLength: number, target: number): number {
-  const end = start + headerLength;
-  let length = 0;
-  for (let at = start + IPV4_HEADER; at < end;) {
-    const type = bytes[at]!;
-    if (type === END_OF_OPTIONS) break;
-    const size = type === NO_OPERATION ? 1 : at + 1 < end ? bytes[at + 1]! : 0;
-    if (size < 1 || type !== NO_OPERATION && size < 2 || at + size > end) break;
-    if ((type & COPIED) !== 0) {
-      if (target >= 0) bytes.copyWithin(target + length, at, at + size);
-      length += size;
-    }
-    at += size;
-  }
-  const padded = length + 3 & ~3;
-  if (target >= 0) bytes.fill(END_OF_OPTIONS, target + length, target + padded);
-  return padded;
-}
-
-/**
- * Where the last header that routers look at names what follows it (RFC 8200 section 4.5): the Routing header, else the
- * Hop-by-Hop Options, else the IPv6 header.
- */
-function unfragmentable(ip: Ipv6): number {
-  const routing = ip.extension(Protocol.Routing);
-  if (routing >= 0) return routing;
-  const hopByHop = ip.extension(Protocol.HopByHop);
-  return hopByHop >= 0 ? hopByHop : ip.start + IPV6_NEXT_HEADER;
-}
-
-/** Where that header ends. */
-function endOf(bytes: Uint8Array, start: number, field: number): number {
-  return field < start + IPV6_HEADER ? start + IPV6_HEADER : field + (bytes[field + 1]! + 1 << 3);
 }

@@ -6,8 +6,8 @@
  *     hairpin   [fd64::5]:5000 > [64:ff9b::c633:6401]:6000 ─► outbound ─► inbound ─► [64:ff9b::c633:6401]:5000 > [fd64::6]:6000
  */
 
-import { checkNames, type OptionNames } from "../options.ts";
-import { IPV6_DST, IPV6_HEADER, IPV6_SRC } from "../_header_fields.ts";
+import { Divider } from "../_divider.ts";
+import { DONT_FRAGMENT, IPV4_FLAGS, IPV6_DST, IPV6_HEADER, IPV6_SRC } from "../_header_fields.ts";
 import { parseIpv4 } from "../address.ts";
 import { adjustTransport, difference } from "../checksum.ts";
 import {
@@ -26,6 +26,7 @@ import { Icmpv6 } from "../icmpv6.ts";
 import type { Ip } from "../ip.ts";
 import { Ipv4 } from "../ipv4.ts";
 import { Ipv6 } from "../ipv6.ts";
+import { checkNames, type OptionNames } from "../options.ts";
 import { Protocol } from "../protocol.ts";
 import { Flows, isSaved, type SavedSession } from "./_flows.ts";
 import { EmbeddingPrefix } from "./embedded_address.ts";
@@ -45,6 +46,9 @@ const PORTS_HEADER = 8;
 const SYN = 0x02;
 const SYN_FLAGS = 0x17; // with FIN, RST and ACK
 const FRAGMENT_ID = 4;
+/** RFC 7915 section 4: what may be divided is made no longer than this, and up to this IPv4 length it is not. */
+const IPV6_LEAST_MTU = 1280;
+const LONGEST_IPV4 = 1260;
 
 // Implementation
 const NAMES: OptionNames<Nat64Options> = {
@@ -88,8 +92,8 @@ export interface Nat64Options {
  * to an outside address turns round to the inside host behind it. Other packets pass.
  *
  * **Inbound**: an IPv4 packet to an outside address becomes an IPv6 packet to the inside host that has the port, if the
- * filter lets it; its source is in the prefix. Other packets pass. ICMP errors go the way of the packet that they quote,
- * backwards, and show no inside address. Each way is a hop.
+ * filter lets it; its source is in the prefix. What routers may divide is divided to 1280 bytes. Other packets pass. ICMP
+ * errors go the way of the packet that they quote, backwards, and show no inside address. Each way is a hop.
  *
  * **Options**: see {@linkcode Nat64Options}; only `outside` is needed.
  *
@@ -104,10 +108,10 @@ export interface Nat64Options {
  * handed over.
  *
  * **Limits**: later fragments need their first one to come before them, to the same worker; `Reassemble` on both sides
- * helps. IPv4 packets that may be divided are not divided to 1280 bytes: `fragment()` does that. Private IPv4 addresses
- * are translated with the well-known prefix, too (RFC 6052 section 3.1 is against it). ICMP echo requests from outside are
- * dropped. A TCP SYN that the filter refuses is not kept for later (RFC 6146 section 3.5.2.2). When 128 ports by chance are
- * taken, there is `no port`. DNS64 is another's affair.
+ * helps. What may not be divided is up to 28 bytes longer in IPv6: `mssClamp()` keeps TCP below the MTU, and other senders
+ * hear of it. Private IPv4 addresses are translated with the well-known prefix, too (RFC 6052 section 3.1 is against it).
+ * ICMP echo requests from outside are dropped. A TCP SYN that the filter refuses is not kept for later (RFC 6146 section
+ * 3.5.2.2). When 128 ports by chance are taken, there is `no port`. DNS64 is another's affair.
  *
  * @example
  * ```ts
@@ -139,6 +143,7 @@ export class Nat64 implements Stage {
   /** First fragments, and the address that later ones get: an outside one's number, or an inside one. */
   readonly #fragments = new FlowTable({ timeouts: [FRAGMENT_TIMEOUT], capacity: FRAGMENTS });
   readonly #fragmentAddress = new Uint32Array(4 * FRAGMENTS);
+  readonly #divider = new Divider(IPV6_LEAST_MTU);
   #flows: Flows;
   #worker = ALONE;
   #id: number;
@@ -221,12 +226,12 @@ export class Nat64 implements Stage {
   inbound(batch: PacketBatch, context: StageContext): void {
     this.#begin(context);
     const { packets, length } = batch;
+    // The pieces of one would go ahead of what is left in the batch, so all is emitted then, in its order.
+    let isEmitted = false;
+    for (let i = 0; i < length && !isEmitted; i++) isEmitted = mayBeDivided(packets[i]!);
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (isVersion(packet, 6)) continue;
-      const ip = Ipv4.of(packet);
-      if (ip === undefined) context.drop(packet, "malformed");
-      else if (this.#outside.indexOf(ip.dst) >= 0) this.#fromOutside(packet, ip, false, context);
+      if (this.#translateInbound(packet, context) && isEmitted) this.#emit(packet, context);
     }
   }
 
@@ -301,7 +306,7 @@ export class Nat64 implements Stage {
     const four = this.#four;
     four.dst = this.#prefix.read(bytes, start + IPV6_DST);
     if (!isUnicast(four.dst)) return context.drop(packet, "bad address");
-    if (ip.hopLimit <= 1) return this.#exceeded(packet, context);
+    if (ip.hopLimit <= 1) return void this.#exceeded(packet, context);
     if (ip.fragmentOffset !== 0) {
       this.#fillFragment(ip);
       const fragment = this.#fragments.find(this.#key, this.#now);
@@ -333,22 +338,30 @@ export class Nat64 implements Stage {
     this.#fromOutside(packet, Ipv4.of(packet)!, true, context);
   }
 
-  /** Translates a packet to an outside address; a turned one has been outbound before. */
-  #fromOutside(packet: Packet, ip: Ipv4, isTurned: boolean, context: StageContext): void {
+  /** Translates a packet if it goes to an outside address; returns whether it goes on. */
+  #translateInbound(packet: Packet, context: StageContext): boolean {
+    if (isVersion(packet, 6)) return true;
+    const ip = Ipv4.of(packet);
+    if (ip === undefined) return deny(packet, "malformed", context);
+    return this.#outside.indexOf(ip.dst) < 0 || this.#fromOutside(packet, ip, false, context);
+  }
+
+  /** Translates a packet to an outside address; returns whether it goes on. A turned one has been outbound before. */
+  #fromOutside(packet: Packet, ip: Ipv4, isTurned: boolean, context: StageContext): boolean {
     const { src, protocol } = ip;
     if (!isTurned && (!isUnicast(src) || this.#outside.indexOf(src) >= 0)) {
-      return context.drop(packet, "bad address");
+      return deny(packet, "bad address", context);
     }
     if (!isTurned && ip.ttl <= 1) return this.#exceeded(packet, context);
     const { words } = this.#key;
     if (ip.fragmentOffset !== 0) {
       this.#fillFragment(ip);
       const fragment = this.#fragments.find(this.#key, this.#now);
-      if (fragment < 0) return context.drop(packet, "fragment without its first");
+      if (fragment < 0) return deny(packet, "fragment without its first", context);
       for (let i = 0; i < 4; i++) words[1 + i] = this.#fragmentAddress[4 * fragment + i]!;
     } else if (protocol === Protocol.Tcp || protocol === Protocol.Udp) {
       const ports = this.#portsOf(packet, ip, context);
-      if (ports < 0) return;
+      if (ports < 0) return false;
       const flags = flagsOf(packet, ip);
       const session = this.#openFromOutside(
         packet,
@@ -359,25 +372,33 @@ export class Nat64 implements Stage {
         flags,
         context,
       );
-      if (session < 0) return;
+      if (session < 0) return false;
       setWord(packet, ip, ip.payloadOffset + 2, this.#key.srcPort);
       if (ip.moreFragments) this.#noteFirst(ip, session, context);
     } else if (protocol === Protocol.Icmp) {
       const icmp = Icmpv4.of(packet);
-      if (icmp === undefined) return context.drop(packet, "malformed");
+      if (icmp === undefined) return deny(packet, "malformed", context);
       if (icmp.quotedOffset >= 0) {
-        if (!this.#readErrorFromOutside(packet, icmp, context)) return;
+        if (!this.#readErrorFromOutside(packet, icmp, context)) return false;
       } else if (icmp.type === Icmpv4.EchoReply) {
-        if (this.#openFromOutside(packet, ip, Protocol.Icmpv6, icmp.id, 0, 0, context) < 0) return;
+        if (this.#openFromOutside(packet, ip, Protocol.Icmpv6, icmp.id, 0, 0, context) < 0) return false;
         icmp.id = this.#key.srcPort;
-      } else return context.drop(packet, "no mapping");
-    } else return context.drop(packet, "protocol not translated");
+      } else return deny(packet, "no mapping", context);
+    } else return deny(packet, "protocol not translated", context);
     this.#prefix.write(src, this.#six.src);
     writeWords(words, 1, this.#six.dst);
     if (!isTurned) ip.ttl--;
     const reason = toIpv6(packet, this.#six);
-    if (reason !== undefined) return context.drop(packet, reason);
+    if (reason !== undefined) return deny(packet, reason, context);
     if (isTurned) context.emit(packet, Direction.Inbound);
+    return !isTurned;
+  }
+
+  /** Emits a packet; divides what has a Fragment header and is too long (RFC 7915 section 4.1). */
+  #emit(packet: Packet, context: StageContext): void {
+    const ip = packet.length > IPV6_LEAST_MTU && packet.segmentSize === 0 ? Ipv6.of(packet) : undefined;
+    if (ip !== undefined && ip.extension(Protocol.Fragment) >= 0) this.#divider.divide(packet, context);
+    else context.emit(packet, context.direction);
   }
 
   /** The session of a packet from inside, which may be new; -1 when the packet has been claimed. */
@@ -561,9 +582,10 @@ export class Nat64 implements Stage {
     words[9] = ip.packet.view.getUint32(ip.extension(Protocol.Fragment) + FRAGMENT_ID);
   }
 
-  #exceeded(packet: Packet, context: StageContext): void {
+  #exceeded(packet: Packet, context: StageContext): false {
     if (this.#errors === undefined) context.drop(packet, "ttl exceeded");
     else this.#errors.answer(packet, IcmpError.TimeExceeded, context, "ttl exceeded");
+    return false;
   }
 
   /** The key of a session, but for its inside address. */
@@ -609,6 +631,13 @@ function deny(packet: Packet, reason: string, context: StageContext): false {
 
 function isVersion({ length, bytes, offset }: Packet, version: number): boolean {
   return length > 0 && bytes[offset]! >> 4 === version;
+}
+
+/** Whether it is an IPv4 packet that routers may divide, and that IPv6 ones may not pass at its length. */
+function mayBeDivided(packet: Packet): boolean {
+  const { view, offset, length } = packet;
+  return length > LONGEST_IPV4 && isVersion(packet, 4) &&
+    (view.getUint16(offset + IPV4_FLAGS) & DONT_FRAGMENT) === 0;
 }
 
 /** Whether an address can be a host's elsewhere: not of 0/8, 127/8, multicast or reserved. */

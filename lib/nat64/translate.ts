@@ -191,10 +191,11 @@ export function toIpv4(packet: Packet, addresses: Ipv4Addresses, id: number): Un
 
 /**
  * Makes an IPv4 packet an IPv6 packet with other addresses, as {@linkcode toIpv4} does. A UDP packet without a checksum
- * gets one.
+ * gets one. What routers may divide gets a Fragment header where it becomes longer than 1280 bytes: it is now to be divided
+ * (RFC 7915 section 4.1).
  *
- * **Limits**: what routers may divide is not divided here (RFC 7915 section 4.1): `fragment()` does that. Extensions of
- * ICMP errors (RFC 4884) are left out. The time to live is kept.
+ * **Limits**: super-packets get no Fragment header. Extensions of ICMP errors (RFC 4884) are left out. The time to live is
+ * kept.
  */
 export function toIpv6(packet: Packet, addresses: Ipv6Addresses): Untranslatable | undefined {
   const ip = Ipv4.of(packet);
@@ -203,6 +204,7 @@ export function toIpv6(packet: Packet, addresses: Ipv6Addresses): Untranslatable
   const { start, payloadOffset: upper, payloadLength: length, isFragment, fragmentOffset, ttl, id } = ip;
   let { protocol } = ip;
   const more = ip.moreFragments;
+  const isDivisible = !ip.dontFragment && packet.segmentSize === 0;
   const service = bytes[start + 1]!;
   if (sum(bytes, start, upper - start) !== 0xffff) return Untranslatable.Checksum;
   if (protocol === Protocol.Icmpv6 || protocol === Protocol.Ah) return Untranslatable.Protocol;
@@ -241,7 +243,8 @@ export function toIpv6(packet: Packet, addresses: Ipv6Addresses): Untranslatable
     } else if (isFragment) return Untranslatable.NoChecksum;
     else sumUp(packet, upper, end, src, dst);
   }
-  const fragmentId = isFragment ? id : -1;
+  const isTooLong = packet.offset + packet.length - at + IPV6_HEADER > IPV6_LEAST_MTU;
+  const fragmentId = isFragment || isDivisible && isTooLong ? id : -1;
   if (at - packet.offset + packet.headroom < headersLength(fragmentId)) return Untranslatable.TooLong;
   replaceHeaders(packet, at, headersLength(fragmentId));
   writeIpv6(

@@ -7,6 +7,7 @@ import { Nat64, type Nat64Options, toIpv4, toIpv6 } from "@warren/tunnel/nat64";
 import { Icmpv6 } from "@warren/tunnel/icmpv6";
 import { Ipv4 } from "@warren/tunnel/ipv4";
 import { Ipv6 } from "@warren/tunnel/ipv6";
+import { Reassemble } from "@warren/tunnel/reassemble";
 import { Tcp } from "@warren/tunnel/tcp";
 import { Udp } from "@warren/tunnel/udp";
 import type { OtherWorkers } from "../../../runtime/pipeline/pipeline.ts";
@@ -35,6 +36,34 @@ function send(test: TestPipeline, direction: Direction, ...packets: string[]): s
   const { far, device } = test.receive();
   return [...far, ...device].map(formatPacket);
 }
+
+Deno.test("Nat64 divides to 1280 bytes what may be divided, in its order, and its pieces are the whole", () => {
+  const lines = [
+    'udp 192.0.2.1:53 > 198.51.100.1:5000 "before"',
+    "udp 192.0.2.1:53 > 198.51.100.1:5000 ident 77 nodf payload 1500",
+    "udp 192.0.2.1:53 > 198.51.100.1:5000 payload 1440",
+    "udp 192.0.2.1:53 > 198.51.100.1:5000 ident 78 nodf payload 1233",
+    'udp 192.0.2.1:53 > 198.51.100.1:5000 "after"',
+    'udp [fd64::5]:53 > [fd64::6]:54 "of IPv6"',
+  ];
+  const open = 'udp [fd64::5]:5000 > [64:ff9b::c000:201]:53 "hello"';
+  const test = new TestPipeline(make());
+  send(test, Direction.Outbound, open);
+  for (const line of lines) test.send(Direction.Inbound, encodePacket(line));
+  test.settle();
+  deepEqual(test.receive().device.map(({ length }) => length), [54, 1280, 324, 1488, 1280, 57, 53, 55]);
+  ok(test.balanced);
+  const whole = new TestPipeline(new Reassemble(), make());
+  send(whole, Direction.Outbound, open);
+  deepEqual(send(whole, Direction.Inbound, ...lines), [
+    'udp [64:ff9b::c000:201]:53 > [fd64::5]:5000 ttl 63 "before"',
+    "udp [64:ff9b::c000:201]:53 > [fd64::5]:5000 ttl 63 payload 1500",
+    "udp [64:ff9b::c000:201]:53 > [fd64::5]:5000 ttl 63 payload 1440",
+    "udp [64:ff9b::c000:201]:53 > [fd64::5]:5000 ttl 63 payload 1233",
+    'udp [64:ff9b::c000:201]:53 > [fd64::5]:5000 ttl 63 "after"',
+    lines.at(-1),
+  ]);
+});
 
 for (
   const text of [
