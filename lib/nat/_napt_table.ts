@@ -12,7 +12,7 @@ import { FlowTable } from "../flow_table.ts";
 import { Protocol } from "../protocol.ts";
 import { CountedKeys } from "../_counted_keys.ts";
 import type { CheckedNaptOptions, Forward } from "./_napt_options.ts";
-import { PortPool } from "./_port_pool.ts";
+import { PortPool } from "../_port_pool.ts";
 
 // Implementation
 const PORTS = 65_536;

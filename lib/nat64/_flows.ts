@@ -12,18 +12,16 @@ import { FlowKey } from "../flow_key.ts";
 import { FlowTable } from "../flow_table.ts";
 import { Protocol } from "../protocol.ts";
 import { CountedKeys } from "../_counted_keys.ts";
+import { PortPool } from "../_port_pool.ts";
 
 // Specification: RFC 9293 section 3.1
 const FIN = 0x01;
 const SYN = 0x02;
 const RST = 0x04;
-// Specification: RFC 6146 section 3.5.1.1: privileged ports are bound to such ports
-const FIRST_UNPRIVILEGED = 1024;
 
 // Implementation
 const PORTS = 65_536;
-/** How many ports are tried for a binding. */
-const TRIES = 128;
+const PROTOCOLS: readonly number[] = [Protocol.Tcp, Protocol.Udp, Protocol.Icmpv6];
 /** The states of the table, those that are worth least first. */
 const TRANSITORY = 0;
 const ICMP = 1;
@@ -68,7 +66,6 @@ export class Flows {
   readonly #contacts: CountedKeys;
   readonly #outside: Uint32Array;
   readonly #random: () => number;
-  readonly #worker: WorkerPlace;
   /** By session. */
   readonly #bindingOf: Int32Array;
   readonly #contactOf: Int32Array;
@@ -79,12 +76,13 @@ export class Flows {
   readonly #place: Uint32Array;
   /** By protocol, outside address and port: a binding's number and 1. */
   readonly #index: Int32Array;
+  /** By protocol and outside address (RFC 6146 section 3.5.1.1). */
+  readonly #ports: readonly PortPool[];
   readonly #key = new FlowKey();
 
   constructor({ outside, capacity, timeouts, random }: FlowsOptions, worker: WorkerPlace) {
     this.#outside = outside;
     this.#random = random;
-    this.#worker = worker;
     this.sessions = new FlowTable({ timeouts, capacity, forget: (session) => this.#forget(session) });
     // A session takes what it shares with others before another one makes room for it.
     this.#bindings = new CountedKeys(capacity + 1);
@@ -95,7 +93,16 @@ export class Flows {
     this.#inside = new Uint32Array(4 * (capacity + 1));
     this.#insidePort = new Uint16Array(capacity + 1);
     this.#place = new Uint32Array(capacity + 1);
-    this.#index = new Int32Array(3 * outside.length * PORTS);
+    this.#index = new Int32Array(PROTOCOLS.length * outside.length * PORTS);
+    this.#ports = PROTOCOLS.flatMap((protocol) =>
+      Array.from(
+        outside,
+        () =>
+          new PortPool((port) =>
+            (port > 0 || protocol === Protocol.Icmpv6) && (port >>> 1) % worker.count === worker.index
+          ),
+      )
+    );
   }
 
   /** How many inside endpoints have an outside one. */
@@ -135,14 +142,16 @@ export class Flows {
 
   /** Opens a session; `outside` is the number of the address that its host has. -1 when there is no port. */
   open(key: FlowKey, outside: number, fromInside: boolean, now: number): number {
-    const port = key.srcPort;
-    const place = this.#placeOf(key.protocol, outside);
-    const binding = this.#bindings.find(this.#part(key, 0));
-    const free = binding >= 0 ? 0 : this.#choosePort(key.protocol, place, port);
-    if (free < 0) return -1;
-    const { protocol } = key;
+    const { protocol, srcPort } = key;
+    const place = this.#placeOf(protocol, outside);
+    let port = 0;
+    if (this.#bindings.find(this.#part(key, 0)) < 0) {
+      const ports = this.#ports[place / PORTS]!;
+      port = ports.take(srcPort) ? srcPort : ports.takeLike(srcPort, this.#random());
+      if (port < 0) return -1;
+    }
     const state = protocol === Protocol.Tcp ? TRANSITORY : protocol === Protocol.Udp ? UDP : ICMP;
-    return this.#add(key, place + free, fromInside ? V6_INIT : V4_INIT, state, now);
+    return this.#add(key, place + port, fromInside ? V6_INIT : V4_INIT, state, now);
   }
 
   /** Says that a packet of a session passed, with these TCP flags. */
@@ -205,8 +214,8 @@ export class Flows {
     if (this.sessions.find(key, now) >= 0) return;
     const place = this.#placeOf(protocol, outside) + port;
     const binding = this.#bindings.find(this.#part(key, 0));
-    const isFree = binding < 0 ? this.#index[place] === 0 : this.#place[binding] === place;
-    if (isFree) this.#add(key, place, tcp, state, now - idle);
+    const isOurs = binding < 0 ? this.#ports[place / PORTS | 0]!.take(port) : this.#place[binding] === place;
+    if (isOurs) this.#add(key, place, tcp, state, now - idle);
   }
 
   #add(key: FlowKey, place: number, tcp: number, state: number, now: number): number {
@@ -229,32 +238,14 @@ export class Flows {
   #forget(session: number): void {
     this.#contacts.release(this.#contactOf[session]!);
     const binding = this.#bindingOf[session]!;
-    if (this.#bindings.release(binding)) this.#index[this.#place[binding]!] = 0;
-  }
-
-  /** The port that the inside has, or one of the same parity, range and worker; -1 when none was found. */
-  #choosePort(protocol: number, place: number, port: number): number {
-    const isPort = protocol !== Protocol.Icmpv6;
-    if (this.#index[place + port] === 0 && !(isPort && port === 0)) return port;
-    const step = 2 * this.#worker.count;
-    const isPrivileged = isPort && port < FIRST_UNPRIVILEGED;
-    const first = !isPort ? 0 : isPrivileged ? 1 : FIRST_UNPRIVILEGED;
-    const end = isPrivileged ? FIRST_UNPRIVILEGED : PORTS;
-    const lowest = first + ((port - first) % step + step) % step;
-    const count = Math.floor((end - 1 - lowest) / step) + 1;
-    if (count <= 0) return -1;
-    const start = this.#random();
-    // Ports that were kept stand in a row: the tries are spread over all, or a row of taken ones would end them.
-    const stride = Math.max(1, Math.floor(count / TRIES));
-    for (let i = 0; i < Math.min(TRIES, count); i++) {
-      const tried = lowest + (start + i * stride) % count * step;
-      if (this.#index[place + tried] === 0) return tried;
-    }
-    return -1;
+    if (!this.#bindings.release(binding)) return;
+    const place = this.#place[binding]!;
+    this.#index[place] = 0;
+    this.#ports[place / PORTS | 0]!.give(place % PORTS);
   }
 
   #placeOf(protocol: number, outside: number): number {
-    const number = protocol === Protocol.Tcp ? 0 : protocol === Protocol.Udp ? 1 : 2;
+    const number = PROTOCOLS.indexOf(protocol);
     return (number * this.#outside.length + outside) * PORTS;
   }
 

@@ -111,7 +111,7 @@ export interface Nat64Options {
  * helps. What may not be divided is up to 28 bytes longer in IPv6: `mssClamp()` keeps TCP below the MTU, and other senders
  * hear of it. Private IPv4 addresses are translated with the well-known prefix, too (RFC 6052 section 3.1 is against it).
  * ICMP echo requests from outside are dropped. A TCP SYN that the filter refuses is not kept for later (RFC 6146 section
- * 3.5.2.2). When 128 ports by chance are taken, there is `no port`. DNS64 is another's affair.
+ * 3.5.2.2). DNS64 is another's affair.
  *
  * @example
  * ```ts

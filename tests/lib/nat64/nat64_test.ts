@@ -37,6 +37,23 @@ function send(test: TestPipeline, direction: Direction, ...packets: string[]): s
   return [...far, ...device].map(formatPacket);
 }
 
+Deno.test("Nat64 finds the last free port, and says when there is none", () => {
+  const nat = make({ capacity: 70_000, random: () => 1e9 });
+  const test = new TestPipeline(nat);
+  const bytes = encodePacket('udp [fd64::5]:5000 > [64:ff9b::c000:201]:53 "hello"');
+  const view = new DataView(bytes.buffer);
+  for (let i = 0; i < 65_536; i++) {
+    view.setUint32(20, i);
+    test.send(Direction.Outbound, bytes);
+    if (i % 64 < 63) continue;
+    test.settle();
+    test.receive();
+  }
+  // Not 0.
+  equal(nat.bindings, 65_535);
+  deepEqual(test.pipeline.ledger.counters.snapshot(0).dropped, { "no port": 1 });
+});
+
 Deno.test("Nat64 divides to 1280 bytes what may be divided, in its order, and its pieces are the whole", () => {
   const lines = [
     'udp 192.0.2.1:53 > 198.51.100.1:5000 "before"',
