@@ -2,4 +2,5 @@
 
 export { EmbeddingPrefix } from "./embedded_address.ts";
 export { type Ipv4Addresses, type Ipv6Addresses, toIpv4, toIpv6, Untranslatable } from "./translate.ts";
-export { Nat64, type Nat64Options } from "./nat64.ts";
+export { Nat64 } from "./nat64.ts";
+export type { Nat64Options } from "./_nat64_options.ts";

@@ -8,7 +8,6 @@
 
 import { Divider } from "../_divider.ts";
 import { DONT_FRAGMENT, IPV4_FLAGS, IPV6_DST, IPV6_HEADER, IPV6_SRC } from "../_header_fields.ts";
-import { parseIpv4 } from "../address.ts";
 import { adjustTransport, difference } from "../checksum.ts";
 import {
   Direction,
@@ -19,17 +18,17 @@ import {
   type WorkerPlace,
 } from "../core/mod.ts";
 import { FlowKey, FlowKind } from "../flow_key.ts";
-import { FlowTable } from "../flow_table.ts";
 import { IcmpError, type IcmpErrors } from "../icmp_error.ts";
 import { Icmpv4 } from "../icmpv4.ts";
 import { Icmpv6 } from "../icmpv6.ts";
 import type { Ip } from "../ip.ts";
 import { Ipv4 } from "../ipv4.ts";
 import { Ipv6 } from "../ipv6.ts";
-import { checkNames, type OptionNames } from "../options.ts";
 import { Protocol } from "../protocol.ts";
 import { Flows, isSaved, type SavedSession } from "./_flows.ts";
-import { EmbeddingPrefix } from "./embedded_address.ts";
+import { Fragments } from "./_fragments.ts";
+import { checkNat64Options, type Nat64Options } from "./_nat64_options.ts";
+import type { EmbeddingPrefix } from "./embedded_address.ts";
 import { type Ipv4Addresses, type Ipv6Addresses, toIpv4, toIpv6 } from "./translate.ts";
 
 // Specification: RFC 6146 section 4 (milliseconds)
@@ -37,52 +36,21 @@ const TCP_TRANSITORY = 240_000;
 const ICMP_TIMEOUT = 60_000;
 const UDP_TIMEOUT = 300_000;
 const TCP_ESTABLISHED = 7_440_000;
-const FRAGMENT_TIMEOUT = 2000;
-// Specification: RFC 6052 section 2.1
-const WELL_KNOWN = "64:ff9b::/96";
 const TCP_FLAGS = 13;
 const TCP_HEADER = 20;
 const PORTS_HEADER = 8;
 const SYN = 0x02;
 const SYN_FLAGS = 0x17; // with FIN, RST and ACK
-const FRAGMENT_ID = 4;
 /** RFC 7915 section 4: what may be divided is made no longer than this, and up to this IPv4 length it is not. */
 const IPV6_LEAST_MTU = 1280;
 const LONGEST_IPV4 = 1260;
 
 // Implementation
-const NAMES: OptionNames<Nat64Options> = {
-  outside: "needed",
-  prefix: "optional",
-  filter: "optional",
-  capacity: "optional",
-  errors: "optional",
-  random: "optional",
-};
-const CAPACITY = 65_536;
-const FRAGMENTS = 1024;
-const MOST_OUTSIDE = 64;
 const VERSION = 1;
 /** How often idle flows are looked for while there are any (ms). */
 const EXPIRY = 1000;
 const EXPIRY_LIMIT = 1024;
 const ALONE: WorkerPlace = { index: 0, count: 1 };
-
-/** Options for {@linkcode Nat64}. */
-export interface Nat64Options {
-  /** The IPv4 address that inside hosts have outside, or several ones. */
-  readonly outside: string | readonly string[];
-  /** Where inside hosts find IPv4 addresses (RFC 6052). @default {"64:ff9b::/96"} */
-  readonly prefix?: string;
-  /** Who may send to an inside host that has sent: those that it sent to, or all. @default {"address-dependent"} */
-  readonly filter?: "endpoint-independent" | "address-dependent";
-  /** How many sessions are known, up to 2 to the 24th. @default {65536} */
-  readonly capacity?: number;
-  /** Answers packets whose hop limit has run out. @default nobody: they are dropped */
-  readonly errors?: IcmpErrors;
-  /** A whole number from 0 to 2 to the 32nd - 1, anew at each call: for tests. @default {random} */
-  readonly random?: () => number;
-}
 
 /**
  * NAT64: IPv6 hosts inside, IPv4 outside, with endpoint-independent mapping (RFC 6146).
@@ -140,9 +108,7 @@ export class Nat64 implements Stage {
     quotedSrc: new Uint8Array(16),
     quotedDst: new Uint8Array(16),
   };
-  /** First fragments, and the address that later ones get: an outside one's number, or an inside one. */
-  readonly #fragments = new FlowTable({ timeouts: [FRAGMENT_TIMEOUT], capacity: FRAGMENTS });
-  readonly #fragmentAddress = new Uint32Array(4 * FRAGMENTS);
+  readonly #fragments = new Fragments();
   readonly #divider = new Divider(IPV6_LEAST_MTU);
   #flows: Flows;
   #worker = ALONE;
@@ -161,25 +127,10 @@ export class Nat64 implements Stage {
    * there are more than 64 outside addresses.
    */
   constructor(options: Nat64Options) {
-    checkNames("make a NAT64", options, NAMES);
-    const { outside, prefix = WELL_KNOWN, filter = "address-dependent", capacity = CAPACITY, errors } =
-      options;
-    const { random = () => crypto.getRandomValues(new Uint32Array(1))[0]! } = options;
-    const addresses = new Set((typeof outside === "string" ? [outside] : outside).map(parseIpv4));
-    if (addresses.size === 0) throw new TypeError("Cannot make a NAT64: there is no outside address");
-    if (addresses.size > MOST_OUTSIDE) {
-      throw new RangeError(`Cannot make a NAT64 with ${addresses.size} outside addresses: 64 is the most`);
-    }
-    if (filter !== "endpoint-independent" && filter !== "address-dependent") {
-      throw new TypeError(
-        `Cannot make a NAT64 with filter ${
-          JSON.stringify(filter)
-        }: "endpoint-independent" or "address-dependent"`,
-      );
-    }
-    this.#prefix = new EmbeddingPrefix(prefix);
-    this.#outside = Uint32Array.from(addresses);
-    this.#isOpen = filter === "endpoint-independent";
+    const { prefix, outside, isOpen, capacity, errors, random } = checkNat64Options(options);
+    this.#prefix = prefix;
+    this.#outside = outside;
+    this.#isOpen = isOpen;
     this.#capacity = capacity;
     this.#errors = errors;
     this.#random = random;
@@ -308,10 +259,8 @@ export class Nat64 implements Stage {
     if (!isUnicast(four.dst)) return context.drop(packet, "bad address");
     if (ip.hopLimit <= 1) return void this.#exceeded(packet, context);
     if (ip.fragmentOffset !== 0) {
-      this.#fillFragment(ip);
-      const fragment = this.#fragments.find(this.#key, this.#now);
-      if (fragment < 0) return context.drop(packet, "fragment without its first");
-      four.src = this.#outside[this.#fragmentAddress[4 * fragment]!]!;
+      if (!this.#fragments.find(ip, this.#now)) return context.drop(packet, "fragment without its first");
+      four.src = this.#fragments.address[0]!;
     } else if (protocol === Protocol.Tcp || protocol === Protocol.Udp) {
       const ports = this.#portsOf(packet, ip, context);
       if (ports < 0) return;
@@ -319,7 +268,10 @@ export class Nat64 implements Stage {
       const session = this.#openFromInside(packet, ip, port, ports & 0xffff, flagsOf(packet, ip), context);
       if (session < 0) return;
       setWord(packet, ip, ip.payloadOffset, this.#flows.outsidePortOf(session));
-      if (ip.moreFragments) this.#noteFirst(ip, session, context);
+      if (ip.moreFragments) {
+        this.#fragments.address[0] = four.src;
+        this.#noteFirst(ip, context);
+      }
     } else if (protocol === Protocol.Icmpv6) {
       const icmp = Icmpv6.of(packet);
       if (icmp === undefined) return context.drop(packet, "malformed");
@@ -355,10 +307,8 @@ export class Nat64 implements Stage {
     if (!isTurned && ip.ttl <= 1) return this.#exceeded(packet, context);
     const { words } = this.#key;
     if (ip.fragmentOffset !== 0) {
-      this.#fillFragment(ip);
-      const fragment = this.#fragments.find(this.#key, this.#now);
-      if (fragment < 0) return deny(packet, "fragment without its first", context);
-      for (let i = 0; i < 4; i++) words[1 + i] = this.#fragmentAddress[4 * fragment + i]!;
+      if (!this.#fragments.find(ip, this.#now)) return deny(packet, "fragment without its first", context);
+      words.set(this.#fragments.address, 1);
     } else if (protocol === Protocol.Tcp || protocol === Protocol.Udp) {
       const ports = this.#portsOf(packet, ip, context);
       if (ports < 0) return false;
@@ -374,7 +324,10 @@ export class Nat64 implements Stage {
       );
       if (session < 0) return false;
       setWord(packet, ip, ip.payloadOffset + 2, this.#key.srcPort);
-      if (ip.moreFragments) this.#noteFirst(ip, session, context);
+      if (ip.moreFragments) {
+        for (let i = 0; i < 4; i++) this.#fragments.address[i] = words[1 + i]!;
+        this.#noteFirst(ip, context);
+      }
     } else if (protocol === Protocol.Icmp) {
       const icmp = Icmpv4.of(packet);
       if (icmp === undefined) return deny(packet, "malformed", context);
@@ -543,43 +496,10 @@ export class Nat64 implements Stage {
     return true;
   }
 
-  /** Remembers which address later fragments get. */
-  #noteFirst(ip: Ip, session: number, context: StageContext): void {
-    const { words } = this.#key;
-    const address = this.#fragmentAddress;
-    const a = words[1]!;
-    const b = words[2]!;
-    const c = words[3]!;
-    const d = words[4]!;
-    this.#fillFragment(ip);
-    let fragment = this.#fragments.find(this.#key, this.#now);
-    if (fragment < 0) fragment = this.#fragments.add(this.#key, 0, this.#now);
+  /** Remembers the address that later fragments get. */
+  #noteFirst(ip: Ip, context: StageContext): void {
+    this.#fragments.note(ip, this.#now);
     this.#watch(context);
-    address[4 * fragment] = ip.version === 6 ? this.#flows.outsideOf(session) : a;
-    address[4 * fragment + 1] = b;
-    address[4 * fragment + 2] = c;
-    address[4 * fragment + 3] = d;
-    words[1] = a;
-    words[2] = b;
-    words[3] = c;
-    words[4] = d;
-  }
-
-  /** The key of a datagram's fragments. */
-  #fillFragment(ip: Ip): void {
-    const key = this.#key;
-    const { words } = key;
-    words[0] = ip.version << 8 | ip.protocol;
-    if (ip.version === 4) {
-      key.length = 4;
-      words[1] = ip.src;
-      words[2] = ip.dst;
-      words[3] = ip.id;
-      return;
-    }
-    key.length = words.length;
-    for (let i = 0; i < 8; i++) words[1 + i] = ip.packet.view.getUint32(ip.start + IPV6_SRC + 4 * i);
-    words[9] = ip.packet.view.getUint32(ip.extension(Protocol.Fragment) + FRAGMENT_ID);
   }
 
   #exceeded(packet: Packet, context: StageContext): false {

@@ -1,0 +1,67 @@
+/** The addresses of later fragments, which have no ports, by those of their packets' first ones. */
+
+import { IPV6_SRC } from "../_header_fields.ts";
+import { FlowKey } from "../flow_key.ts";
+import { FlowTable } from "../flow_table.ts";
+import type { Ip } from "../ip.ts";
+import { Protocol } from "../protocol.ts";
+
+// Specification: RFC 6146 section 4 (milliseconds), RFC 8200 section 4.5
+const TIMEOUT = 2000;
+const FRAGMENT_ID = 4;
+
+// Implementation
+const CAPACITY = 1024;
+const WORDS = 4;
+
+/** Fragmented packets whose first fragment was translated. */
+export class Fragments {
+  /** The address at hand: of IPv6 in all words, of IPv4 in the first. */
+  readonly address = new Uint32Array(WORDS);
+  readonly #table = new FlowTable({ timeouts: [TIMEOUT], capacity: CAPACITY });
+  readonly #addresses = new Uint32Array(WORDS * CAPACITY);
+  readonly #key = new FlowKey();
+
+  /** How many are known. */
+  get size(): number {
+    return this.#table.size;
+  }
+
+  /** Says that a first fragment, still untranslated, gets the address at hand. */
+  note(ip: Ip, now: number): void {
+    const key = this.#fill(ip);
+    let packet = this.#table.find(key, now);
+    if (packet < 0) packet = this.#table.add(key, 0, now);
+    this.#addresses.set(this.address, WORDS * packet);
+  }
+
+  /** Makes the address of a later fragment that at hand; returns whether its first one is known. */
+  find(ip: Ip, now: number): boolean {
+    const packet = this.#table.find(this.#fill(ip), now);
+    if (packet < 0) return false;
+    for (let i = 0; i < WORDS; i++) this.address[i] = this.#addresses[WORDS * packet + i]!;
+    return true;
+  }
+
+  /** Forgets some that are too old. */
+  expire(now: number): void {
+    this.#table.expire(now);
+  }
+
+  #fill(ip: Ip): FlowKey {
+    const key = this.#key;
+    const { words } = key;
+    words[0] = ip.version << 8 | ip.protocol;
+    if (ip.version === 4) {
+      key.length = 4;
+      words[1] = ip.src;
+      words[2] = ip.dst;
+      words[3] = ip.id;
+      return key;
+    }
+    key.length = words.length;
+    for (let i = 0; i < 8; i++) words[1 + i] = ip.packet.view.getUint32(ip.start + IPV6_SRC + 4 * i);
+    words[9] = ip.packet.view.getUint32(ip.extension(Protocol.Fragment) + FRAGMENT_ID);
+    return key;
+  }
+}
