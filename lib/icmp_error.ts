@@ -9,6 +9,7 @@
 import { AnswerLimit, type AnswerLimitOptions } from "./_answer_limit.ts";
 import { IPV6_DST, IPV6_HEADER, IPV6_SRC } from "./_header_fields.ts";
 import { become, namingField } from "./_packet_parts.ts";
+import { isUnicast4, isUnicast6 } from "./_unicast.ts";
 import { parseAddress } from "./address.ts";
 import { sum } from "./checksum.ts";
 import { Direction, HEADROOM, type Packet, type StageContext } from "./core/mod.ts";
@@ -320,18 +321,6 @@ function isError({ version, protocol, payloadOffset, payloadLength, packet: { by
   if (payloadLength === 0) return true;
   const type = bytes[payloadOffset]!;
   return version === 4 ? !IPV4_QUESTIONS.has(type) : type < IPV6_FIRST_QUESTION || type === Icmpv6.Redirect;
-}
-
-/** Whether it is a host's address: not of 0.0.0.0/8, 127.0.0.0/8, nor from 224.0.0.0 on. */
-function isUnicast4(address: number): boolean {
-  const first = address >>> 24;
-  return first !== 0 && first !== 127 && first < 224;
-}
-
-/** Whether it is a host's address: not of ff00::/8, nor `::` or `::1`. */
-function isUnicast6(view: DataView, at: number): boolean {
-  const isLow = view.getInt32(at) === 0 && view.getInt32(at + 4) === 0 && view.getInt32(at + 8) === 0;
-  return view.getUint8(at) !== 0xff && !(isLow && view.getUint32(at + 12) <= 1);
 }
 
 /** Cuts a packet off behind what is quoted, and makes sure of the room for the headers before it. */

@@ -246,17 +246,20 @@ export function joinAliases(
 ): Answer | undefined {
   const message = decodeMessage(answer.bytes);
   if (message === undefined) return undefined;
-  const own: Uint8Array[] = [];
-  for (const record of message.answers!) {
+  const encode = (record: DnsRecord): Uint8Array => {
     // A label with a dot in it is decoded as two.
-    if (hasOddDot(record.name) || hasOddDot(record.data)) return undefined;
-    try {
-      own.push(encodeAnswer({ ...record, ttl: ttl < 0 ? Math.max(0, (record.ttl ?? 0) - age) : ttl }));
-    } catch {
-      return undefined;
-    }
+    if (hasOddDot(record.name) || hasOddDot(record.data)) throw new SyntaxError("Cannot write this name");
+    return encodeAnswer({ ...record, ttl: ttl < 0 ? Math.max(0, (record.ttl ?? 0) - age) : ttl });
+  };
+  let joined: Answer;
+  try {
+    const own = message.answers!.map(encode);
+    // For how long a name is not there (RFC 2308 section 3).
+    const soa = message.authorities!.find(({ type }) => type === "SOA");
+    joined = Answer.make(asked, answer.rcode, [...records, ...own], soa && encode(soa));
+  } catch {
+    return undefined;
   }
-  const joined = Answer.make(asked, answer.rcode, [...records, ...own]);
   return Answer.of(joined.bytes, asked) === undefined ? undefined : joined;
 }
 

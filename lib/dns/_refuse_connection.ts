@@ -1,5 +1,6 @@
 /** The end of a connection that nobody wants, so that nobody waits for it (RFC 9293 section 3.10.7.1). */
 
+import { isFromHost } from "../_unicast.ts";
 import { Direction, type Packet, type StageContext } from "../core/mod.ts";
 import { Protocol } from "../protocol.ts";
 import { Tcp } from "../tcp.ts";
@@ -8,7 +9,7 @@ import type { Route } from "./_route.ts";
 /** Turns a segment into the RST that answers it; one that has none is dropped. */
 export function refuseConnection(packet: Packet, tcp: Tcp, route: Route, context: StageContext): void {
   const { flags, srcPort, dstPort, seq, ack } = tcp;
-  if ((flags & Tcp.Rst) !== 0 || tcp.ip.isFragment || !tcp.checksumValid) {
+  if ((flags & Tcp.Rst) !== 0 || tcp.ip.isFragment || !isFromHost(tcp.ip) || !tcp.checksumValid) {
     return context.drop(packet, "no DNS over TCP");
   }
   const isAck = (flags & Tcp.Ack) !== 0;

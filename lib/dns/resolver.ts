@@ -11,6 +11,7 @@
 import { checkNames, type OptionNames } from "../options.ts";
 import { parseAddress } from "../address.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
+import { isFromHost } from "../_unicast.ts";
 import { Ip } from "../ip.ts";
 import { Protocol } from "../protocol.ts";
 import { Tcp } from "../tcp.ts";
@@ -81,11 +82,12 @@ const PREFETCH_PART = 0.1;
  * addresses, cache, upstreams.
  *
  * **Counters**: {@linkcode DnsResolver.counters}; drops: `not a query`, `repeated query`, `fragment of a query`,
- * `from port 0`, `bad checksum`, `no DNS over TCP`, `super-packet of queries`, `pool empty`.
+ * `from port 0`, `from no host`, `bad checksum`, `no DNS over TCP`, `super-packet of queries`, `pool empty`.
  *
  * **Limits**: queries over TCP are refused, so an answer beyond the asker's EDNS size or `answerLimit` cannot be had
  * whole. Nothing is validated: DNSSEC's records and AD are passed on as the upstream says. EDNS options go no further than
- * here (RFC 6891 section 6.1.1). An alias (CNAME) to a blocked name is not blocked. Upstreams must not be reached through
+ * here (RFC 6891 section 6.1.1). An alias (CNAME) to a blocked name is not blocked, and one of `records` to another name
+ * leads to its real addresses, not to synthetic ones. Upstreams must not be reached through
  * the tunnel. Each worker has a cache of its own; with synthetic addresses, worker 0 answers all queries and alone knows
  * the names.
  *
@@ -295,6 +297,7 @@ export class DnsResolver implements Stage {
   }
 
   #admit(packet: Packet, udp: Udp, context: StageContext): void {
+    if (!isFromHost(udp.ip)) return context.drop(packet, "from no host");
     if (udp.ip.isFragment) return context.drop(packet, "fragment of a query");
     // RFC 768: nobody can be answered there.
     if (udp.srcPort === 0) return context.drop(packet, "from port 0");
@@ -426,9 +429,9 @@ export class DnsResolver implements Stage {
     context.hold(packet);
   }
 
-  /** Begins to ask; `undefined` when too much is being asked. */
+  /** Begins to ask; `undefined` when too much is being asked, and after the end. */
   #ask(key: string, question: Question, context: StageContext): Pending | undefined {
-    if (this.#pending.size >= this.#inFlight) return undefined;
+    if (this.#isClosed || this.#pending.size >= this.#inFlight) return undefined;
     const pending = new Pending(key, question, this.#splitOf(question) ?? this.#upstreams);
     this.#pending.set(key, pending);
     this.#askNext(pending, context);

@@ -8,6 +8,7 @@
 
 import { Divider } from "../_divider.ts";
 import { DONT_FRAGMENT, IPV4_FLAGS, IPV6_DST, IPV6_HEADER, IPV6_SRC } from "../_header_fields.ts";
+import { isUnicast4, isUnicast6 } from "../_unicast.ts";
 import { adjustTransport, difference } from "../checksum.ts";
 import {
   Direction,
@@ -256,7 +257,7 @@ export class Nat64 implements Stage {
     }
     const four = this.#four;
     four.dst = this.#prefix.read(bytes, start + IPV6_DST);
-    if (!isUnicast(four.dst)) return context.drop(packet, "bad address");
+    if (!isUnicast4(four.dst)) return context.drop(packet, "bad address");
     if (ip.hopLimit <= 1) return void this.#exceeded(packet, context);
     if (ip.fragmentOffset !== 0) {
       if (!this.#fragments.find(ip, this.#now)) return context.drop(packet, "fragment without its first");
@@ -301,7 +302,7 @@ export class Nat64 implements Stage {
   /** Translates a packet to an outside address; returns whether it goes on. A turned one has been outbound before. */
   #fromOutside(packet: Packet, ip: Ipv4, isTurned: boolean, context: StageContext): boolean {
     const { src, protocol } = ip;
-    if (!isTurned && (!isUnicast(src) || this.#outside.indexOf(src) >= 0)) {
+    if (!isTurned && (!isUnicast4(src) || this.#outside.indexOf(src) >= 0)) {
       return deny(packet, "bad address", context);
     }
     if (!isTurned && ip.ttl <= 1) return this.#exceeded(packet, context);
@@ -560,12 +561,6 @@ function mayBeDivided(packet: Packet): boolean {
     (view.getUint16(offset + IPV4_FLAGS) & DONT_FRAGMENT) === 0;
 }
 
-/** Whether an address can be a host's elsewhere: not of 0/8, 127/8, multicast or reserved. */
-function isUnicast(address: number): boolean {
-  const first = address >>> 24;
-  return first !== 0 && first !== 127 && first < 224;
-}
-
 function flagsOf({ bytes }: Packet, { protocol, payloadOffset }: Ip): number {
   return protocol === Protocol.Tcp ? bytes[payloadOffset + TCP_FLAGS]! : 0;
 }
@@ -606,9 +601,7 @@ function writeWords(words: Uint32Array, first: number, address: Uint8Array): voi
   for (let i = 0; i < 16; i++) address[i] = words[first + (i >> 2)]! >>> 24 - 8 * (i & 3);
 }
 
-/** Whether an IPv6 address can be a host's beyond its link: not `::`, `::1`, multicast or link-local. */
+/** Whether the IPv6 address at `at` can be a host's beyond its link: no link-local one, either. */
 function isHost({ view }: Packet, at: number): boolean {
-  const first = view.getUint32(at);
-  const isLow = first === 0 && view.getUint32(at + 4) === 0 && view.getUint32(at + 8) === 0;
-  return first >>> 24 !== 0xff && first >>> 22 !== 0x3fa && !(isLow && view.getUint32(at + 12) <= 1);
+  return isUnicast6(view, at) && view.getUint32(at) >>> 22 !== 0x3fa;
 }

@@ -31,9 +31,10 @@ export function dohUpstream(url: string): Upstream {
     );
   }
   requireNet(parsed.host);
-  const life = new Life(parsed.href);
+  const name = `${parsed.origin}${parsed.pathname}`;
+  const life = new Life(name);
   return {
-    name: parsed.href,
+    name,
     async query(message, signal) {
       const response = await fetch(parsed, {
         method: "POST",
@@ -45,7 +46,7 @@ export function dohUpstream(url: string): Upstream {
       const type = response.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase();
       if (!response.ok || type !== MEDIA_TYPE) {
         await response.body?.cancel();
-        throw new Error(`Cannot use an answer of ${parsed.href}: it is ${response.status}, of type ${type}`);
+        throw new Error(`Cannot use an answer of ${name}: it is ${response.status}, of type ${type}`);
       }
       return await read(response.body);
     },

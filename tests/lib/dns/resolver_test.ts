@@ -411,6 +411,34 @@ Deno.test("DnsResolver follows an alias of its own to a name of somebody else", 
   ]);
 });
 
+Deno.test("DnsResolver says behind an alias of its own for how long a name is not there", async () => {
+  // Flags 3: NXDOMAIN.
+  const upstream = answering(() => [], { flags: 3, authorities: [soa("example", 70, 30)] });
+  const rig = new Rig(
+    new DnsResolver({ address: RESOLVER, upstream, records: ["a.lan CNAME gone.example"] }),
+  );
+  const { rcode, records, message } = await rig.answer("a.lan");
+  assert.deepEqual([rcode, records], ["NXDOMAIN", ["a.lan 60 CNAME gone.example"]]);
+  assert.deepEqual(message.authorities!.map(({ name, type }) => [name, type]), [["example", "SOA"]]);
+});
+
+Deno.test("DnsResolver answers nobody who is no host", () => {
+  const rig = new Rig(new DnsResolver({ address: [RESOLVER, RESOLVER6], records: ["a.lan A 10.9.0.1"] }));
+  for (const src of ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"]) rig.ask("a.lan", { src });
+  for (const src of ["::", "::1", "ff02::1"]) rig.ask("a.lan", { src, dst: RESOLVER6 });
+  rig.test.send(Direction.Outbound, encodePacket("tcp 224.0.0.1:5000 > 10.9.0.53:53 S"));
+  assert.deepEqual(rig.answers(), []);
+  assert.deepEqual(rig.dropped, { "from no host": 7, "no DNS over TCP": 1 });
+});
+
+Deno.test("DnsResolver that was closed says SERVFAIL at once, and asks nobody", async () => {
+  const resolver = new DnsResolver({ address: RESOLVER, upstream: answering((name) => [address(name)]) });
+  resolver.close();
+  const rig = new Rig(resolver);
+  assert.equal((await rig.answer("www.example")).rcode, "SERVFAIL");
+  assert.equal(resolver.counters.asked, 0);
+});
+
 Deno.test("DnsResolver cuts what is too long behind its aliases before it looks into it", async () => {
   const resolver = new DnsResolver({
     address: RESOLVER,

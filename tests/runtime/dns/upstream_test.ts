@@ -194,6 +194,7 @@ Deno.test("parseUpstream() reads every kind, and says what is wrong with others"
     "tcp://192.0.2.1": "tcp 192.0.2.1:53",
     "https://dns.example/dns-query": "https://dns.example/dns-query",
     "HTTPS://dns.example/dns-query": "https://dns.example/dns-query",
+    "https://who:secret@dns.example/dns-query?key=secret": "https://dns.example/dns-query",
     "UDP://192.0.2.1": "udp 192.0.2.1:53",
   };
   for (const [text, name] of Object.entries(names)) {
