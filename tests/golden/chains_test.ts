@@ -16,14 +16,12 @@ import { Reassemble } from "@warren/tunnel/reassemble";
 import { route } from "@warren/tunnel/route";
 import { FqCodel, Shaper } from "@warren/tunnel/shape";
 import { ttl } from "@warren/tunnel/ttl";
-import { encodePacket } from "../kit/packet_text.ts";
 import { TestPipeline } from "../kit/pipeline.ts";
 import { Random } from "../kit/random.ts";
+import { goldenPackets } from "./_packets.ts";
 
 const ROWS = 400;
 const PACKETS = 60;
-/** What a test's slots hold. */
-const LONGEST = 1700;
 const SPARE_SLOTS = 20;
 
 const MAKE: (() => Stage)[] = [
@@ -58,19 +56,9 @@ const MAKE: (() => Stage)[] = [
   () => new Meter(),
 ];
 
-/** Every packet of the golden tests. */
-function packets(): Uint8Array[] {
-  const folder = new URL("./", import.meta.url);
-  return Array.from(Deno.readDirSync(folder)).filter(({ name }) => name.endsWith(".txt")).flatMap(({ name }) => {
-    const lines = Deno.readTextFileSync(new URL(name, folder)).split("\n");
-    const texts = lines.flatMap((line) => /^(?:outbound|inbound) (\w.*?)(?:\s*\/\/.*)?$/.exec(line)?.[1] ?? []);
-    return texts.map(encodePacket).filter(({ length }) => length < LONGEST);
-  });
-}
-
 for (const seed of [1, 2]) {
   Deno.test(`Stages in ${ROWS} rows survive any packets, and their books balance, seed ${seed}`, () => {
-    const known = packets();
+    const known = goldenPackets();
     ok(known.length > 300, `${known.length} packets`);
     const random = new Random(seed);
     for (let row = 0; row < ROWS; row++) {
