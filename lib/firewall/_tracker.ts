@@ -7,16 +7,7 @@
  *                    └─ a later fragment ─► its first fragment ───────────────► Fragment or Orphan
  */
 
-import {
-  IPV4_DST,
-  IPV4_ID,
-  IPV4_SRC,
-  IPV6_DST,
-  IPV6_HEADER,
-  IPV6_SRC,
-  TCP_OPTIONS,
-  TCP_SEQ,
-} from "../_header_fields.ts";
+import { IPV4_DST, IPV4_ID, IPV4_SRC, IPV6_DST, IPV6_HEADER, IPV6_SRC, TCP_SEQ } from "../_header_fields.ts";
 import { Direction, type Packet } from "../core/mod.ts";
 import { FlowKey, FlowKind } from "../flow_key.ts";
 import { FlowTable } from "../flow_table.ts";
@@ -29,6 +20,10 @@ import { FlowState, TIMEOUTS, WORTH } from "./flow_state.ts";
 // Specification: RFC 791 section 2.3, RFC 8200 section 4.5
 const FRAGMENT_TIMEOUT = 30_000;
 const IPV6_FRAGMENT_ID = 4;
+const IPV6_FRAGMENT_HEADER = 8;
+const TCP_DATA_OFFSET = 12;
+/** The shortest header of what has ports, and of ICMP. */
+const PORTS_HEADER = 8;
 /** Linux' nf_conntrack_proto_udp: from when on an answered flow is a stream (ms). */
 const STREAM_AGE = 2000;
 
@@ -97,6 +92,8 @@ export class Tracker {
 
   readonly #key = new FlowKey();
   readonly #fragmentKey = new FlowKey();
+  /** By first fragment: how many of a packet's bytes it decided about. */
+  readonly #headerEnds = new Uint16Array(FRAGMENTS);
   readonly #tcp: TcpTracker;
   readonly #openers: Uint8Array;
   readonly #opened: Float64Array;
@@ -161,9 +158,10 @@ export class Tracker {
   /** Notes that the packet that was looked at last has passed; `note` is for the flow that it begins. */
   commit(packet: Packet, finding: Finding, direction: Direction, now: number, note: number): void {
     if (this.#startsFragments && this.#readFragment(packet, direction)) {
-      const known = this.fragments.find(this.#fragmentKey, now);
-      if (known < 0) this.fragments.add(this.#fragmentKey, 0, now);
-      else this.fragments.touch(known, now);
+      let first = this.fragments.find(this.#fragmentKey, now);
+      if (first < 0) first = this.fragments.add(this.#fragmentKey, 0, now);
+      else this.fragments.touch(first, now);
+      this.#headerEnds[first] = headerEnd(Ip.of(packet)!);
     }
     if (finding === Finding.Established) {
       if (this.#isIgnored) {
@@ -337,12 +335,13 @@ export class Tracker {
       this.why = "it is an error about a packet that it does not quote";
       return Finding.Invalid;
     }
-    // RFC 1858 section 4.2: it would overwrite the header that was decided about.
-    if (ip.protocol === Protocol.Tcp && ip.fragmentOffset < TCP_OPTIONS) return Finding.Malformed;
     if (!this.#readFragment(packet, direction)) return Finding.Malformed;
     this.#key.length = this.#fragmentKey.length;
     this.#key.words.set(this.#fragmentKey.words);
-    return this.fragments.find(this.#fragmentKey, now) < 0 ? Finding.Orphan : Finding.Fragment;
+    const first = this.fragments.find(this.#fragmentKey, now);
+    if (first < 0) return Finding.Orphan;
+    // RFC 1858 section 4.2: it would overwrite the header that was decided about.
+    return ip.fragmentOffset < this.#headerEnds[first]! ? Finding.Malformed : Finding.Fragment;
   }
 
   /** Fills in what the fragments of a packet share (RFC 791 section 2.3, RFC 8200 section 4.5). */
@@ -373,6 +372,14 @@ export class Tracker {
     words[9] = view.getUint32(header + IPV6_FRAGMENT_ID);
     return true;
   }
+}
+
+/** Where the upper layer's header ends, counted as a later fragment's offset is; its type is not what that one says. */
+function headerEnd(ip: Ip): number {
+  const { protocol, payloadOffset, packet: { bytes } } = ip;
+  const length = protocol === Protocol.Tcp ? bytes[payloadOffset + TCP_DATA_OFFSET]! >> 4 << 2 : PORTS_HEADER;
+  if (ip.version === 4) return length;
+  return payloadOffset + length - (ip.extension(Protocol.Fragment) + IPV6_FRAGMENT_HEADER);
 }
 
 function isQuestion(version: number, type: number): boolean {
