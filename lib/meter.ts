@@ -1,10 +1,10 @@
 /** A stage that knows who talks most: by flow, by prefix, by protocol. */
 
-import { checkNames, type OptionNames } from "./options.ts";
 import { type Address, Prefix } from "./address.ts";
 import type { PacketBatch, Stage, StageContext } from "./core/mod.ts";
 import { FlowKey, FlowKind } from "./flow_key.ts";
 import { FlowTable } from "./flow_table.ts";
+import { checkNames, type OptionNames } from "./options.ts";
 import { Protocol } from "./protocol.ts";
 
 // Implementation

@@ -1,9 +1,9 @@
 /** The time to live, as routers count it down, or as one wants it to be. */
 
-import { checkNames, type OptionNames } from "./options.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "./core/mod.ts";
 import { IcmpError, IcmpErrors } from "./icmp_error.ts";
 import { Ip } from "./ip.ts";
+import { checkNames, type OptionNames } from "./options.ts";
 
 // Implementation
 const NAMES: OptionNames<TtlOptions> = { outbound: "optional", inbound: "optional", errors: "optional" };

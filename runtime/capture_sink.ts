@@ -1,9 +1,9 @@
 /** Where captures go: files that take turns, and pipes to programs that show packets as they come. */
 
-import { checkNames, type OptionNames } from "../lib/options.ts";
-import { dirname, extname } from "node:path";
+import { extname } from "node:path";
 import type { CaptureSink } from "../lib/capture/mod.ts";
-import { fileError } from "./cli/failure.ts";
+import { checkNames, type OptionNames } from "../lib/options.ts";
+import { newFileError } from "./cli/failure.ts";
 
 // Implementation
 /** What waits for a pipe at most (bytes). */
@@ -96,7 +96,7 @@ export class CaptureFile implements CaptureSink, Disposable {
     try {
       this.#file = Deno.openSync(path, { write: true, createNew: true });
     } catch (error) {
-      throw openError(path, error);
+      throw newFileError("capture", path, error, { AlreadyExists: "choose another name, or remove it" });
     }
     this.#written.push(path);
     if (this.#written.length > this.#files) Deno.removeSync(this.#written.shift()!);
@@ -194,13 +194,4 @@ function numbered(path: string, number: number): string {
   return `${path.slice(0, path.length - extension.length)}_${
     String(number).padStart(5, "0")
   }_${digits}${extension}`;
-}
-
-function openError(path: string, error: unknown): Error {
-  const attempt = `write capture "${path}"`;
-  if (error instanceof Deno.errors.NotFound) {
-    const message = `Cannot ${attempt}: there is no folder "${dirname(path)}"`;
-    return new Deno.errors.NotFound(message, { cause: error });
-  }
-  return fileError(attempt, error, { AlreadyExists: "choose another name, or remove it" });
 }

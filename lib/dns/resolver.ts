@@ -8,11 +8,11 @@
  * A name of a split domain passes by the synthetic addresses and has upstreams of its own.
  */
 
-import { checkNames, type OptionNames } from "../options.ts";
 import { parseAddress } from "../address.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
 import { isFromHost } from "../_unicast.ts";
 import { Ip } from "../ip.ts";
+import { checkNames, type OptionNames } from "../options.ts";
 import { Protocol } from "../protocol.ts";
 import { Tcp } from "../tcp.ts";
 import { Udp } from "../udp.ts";

@@ -8,10 +8,10 @@
  *                                                                  └─ drop, reject ─► dropped, answered
  */
 
-import { checkNames, type OptionNames } from "../options.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
 import { IcmpError, IcmpErrors, type IcmpErrorsOptions } from "../icmp_error.ts";
 import { Ip, Protocol } from "../ip.ts";
+import { checkNames, type OptionNames } from "../options.ts";
 import { type Decision, Explanation } from "./_explanation.ts";
 import { isNeighborTalk } from "./_neighbors.ts";
 import { type CompiledRule, RuleSet } from "./_rule_set.ts";

@@ -1,7 +1,7 @@
 /** What a NAPT is told, and what it makes of that. */
 
-import { checkNames, type OptionNames } from "../options.ts";
 import { parseCidr, parseIpv4, type Prefix } from "../address.ts";
+import { checkNames, type OptionNames } from "../options.ts";
 import { Protocol } from "../protocol.ts";
 
 // Implementation

@@ -1,12 +1,12 @@
 /** One IPv6 prefix for another, without state and without a change of any checksum (RFC 6296). */
 
-import { checkNames, type OptionNames } from "../options.ts";
 import { IPV6_DST, IPV6_HEADER, IPV6_SRC } from "../_header_fields.ts";
 import { parseCidr, type Prefix } from "../address.ts";
 import { sum } from "../checksum.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
 import { Icmpv6 } from "../icmpv6.ts";
 import { Ipv6 } from "../ipv6.ts";
+import { checkNames, type OptionNames } from "../options.ts";
 import { Protocol } from "../protocol.ts";
 import { drop } from "./_drop.ts";
 

@@ -1,10 +1,10 @@
 /** Addresses exchanged one for one: NAT of IPv4 addresses that leaves ports alone and keeps no state. */
 
-import { checkNames, type OptionNames } from "../options.ts";
 import { IPV4_DST, IPV4_HEADER, IPV4_SRC } from "../_header_fields.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
 import { Icmpv4 } from "../icmpv4.ts";
 import { Ipv4 } from "../ipv4.ts";
+import { checkNames, type OptionNames } from "../options.ts";
 import { Protocol } from "../protocol.ts";
 import { firstAddress, readIpv4Prefix } from "./_napt_options.ts";
 import { setQuoted } from "./_quoted.ts";

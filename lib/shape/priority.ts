@@ -3,8 +3,8 @@
 import type { Packet } from "../core/packet.ts";
 import type { StageContext } from "../core/stage.ts";
 import { Ip } from "../ip.ts";
-import { wireLength } from "../_stage_cutter.ts";
 import { checkNames, type OptionNames } from "../options.ts";
+import { wireLength } from "../_stage_cutter.ts";
 import type { Scheduler } from "./scheduler.ts";
 
 // Specification: RFC 2474 section 3

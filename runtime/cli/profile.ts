@@ -2,12 +2,12 @@
 
 import { type Profiler, Session } from "node:inspector";
 import { findSourceMap, type SourceMap, type SourceMapping } from "node:module";
-import { basename, dirname, resolve } from "node:path";
+import { basename, resolve } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { said } from "../../driver/error.ts";
 import { onExit } from "../signals.ts";
-import { fileError } from "./failure.ts";
+import { fileError, newFileError } from "./failure.ts";
 import { PROFILE_SUFFIX } from "./flags.ts";
 
 // Implementation
@@ -56,17 +56,12 @@ export function openProfile(path: string, options: ProfileOptions = {}): Profile
 }
 
 function openError(path: string, error: unknown): Error {
-  const attempt = `write profile "${path}"`;
   if (error instanceof Deno.errors.NotCapable) {
-    const message = `Cannot ${attempt}: deno may not: run it with --allow-sys and --allow-write`;
+    const message = `Cannot write profile "${path}": deno may not: run it with --allow-sys and --allow-write`;
     return new Deno.errors.NotCapable(message, { cause: error });
   }
-  if (error instanceof Deno.errors.NotFound) {
-    const message = `Cannot ${attempt}: there is no folder "${dirname(path)}"`;
-    return new Deno.errors.NotFound(message, { cause: error });
-  }
   const other = "choose another by --profile=FILE";
-  return fileError(attempt, error, { AlreadyExists: other, PermissionDenied: other });
+  return newFileError("profile", path, error, { AlreadyExists: other, PermissionDenied: other });
 }
 
 /**

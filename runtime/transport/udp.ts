@@ -7,7 +7,6 @@
  * Nothing waits here: the system's socket has a queue for each direction.
  */
 
-import { checkNames, type OptionNames } from "../../lib/options.ts";
 import { lookup } from "node:dns/promises";
 import {
   type EndpointBytes,
@@ -18,6 +17,7 @@ import {
   type UdpSocket,
 } from "../../driver/mod.ts";
 import { parseAddress } from "../../lib/address.ts";
+import { checkNames, type OptionNames } from "../../lib/options.ts";
 import {
   type EndHost,
   type Packet,
