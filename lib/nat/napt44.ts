@@ -249,6 +249,8 @@ export class Napt44 implements Stage {
 
   /** Translates the source of a packet; returns whether it goes on from here. */
   #translateOutbound(packet: Packet, ip: Ipv4, context: StageContext): boolean {
+    // Padding may tell of anybody.
+    packet.length = ip.totalLength;
     const { protocol } = ip;
     if (ip.fragmentOffset !== 0) return this.#translateFragment(packet, ip, Direction.Outbound, context);
     const table = this.#tableOf(protocol);

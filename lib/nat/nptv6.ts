@@ -1,6 +1,6 @@
 /** One IPv6 prefix for another, without state and without a change of any checksum (RFC 6296). */
 
-import { IPV6_DST, IPV6_HEADER, IPV6_SRC } from "../_header_fields.ts";
+import { IPV6_DST, IPV6_HEADER, IPV6_NEXT_HEADER, IPV6_SRC } from "../_header_fields.ts";
 import { parseCidr, type Prefix } from "../address.ts";
 import { sum } from "../checksum.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
@@ -9,9 +9,6 @@ import { Ipv6 } from "../ipv6.ts";
 import { checkNames, type OptionNames } from "../options.ts";
 import { Protocol } from "../protocol.ts";
 import { drop } from "./_drop.ts";
-
-// Implementation
-const NAMES: OptionNames<Nptv6Options> = { inside: "needed", outside: "needed" };
 
 // Specification: RFC 6296 sections 3.1, 3.4 and 3.5
 const SHORTEST = 1;
@@ -24,6 +21,11 @@ const FIRST_IDENTIFIER_WORD = 4;
 const WORDS = 8;
 /** One of the two zeros of one's complement. */
 const MINUS_ZERO = 0xffff;
+/** RFC 4443 section 2.1: smaller types are errors, and none is about another one (section 2.4 e.1). */
+const FIRST_INFORMATIONAL = 128;
+
+// Implementation
+const NAMES: OptionNames<Nptv6Options> = { inside: "needed", outside: "needed" };
 
 /** What an {@linkcode Nptv6} is made of. */
 export interface Nptv6Options {
@@ -144,6 +146,8 @@ export class Nptv6 implements Stage {
 
   /** Returns whether the packet goes on. */
   #translateSource(packet: Packet, ip: Ipv6, context: StageContext): boolean {
+    // Padding may tell of anybody.
+    packet.length = ip.totalLength;
     const { bytes } = packet;
     const error = errorOf(packet, ip);
     if (error !== undefined) {
@@ -215,7 +219,9 @@ function errorOf(packet: Packet, ip: Ipv6): Icmpv6 | undefined {
   return icmp !== undefined && icmp.quotedOffset >= 0 ? icmp : undefined;
 }
 
-/** Whether an error quotes a whole IPv6 header. */
-function quotesIpv6({ packet, quotedOffset, quotedLength }: Icmpv6): boolean {
-  return quotedLength >= IPV6_HEADER && packet.bytes[quotedOffset]! >> 4 === 6;
+/** Whether an error quotes a whole IPv6 header, and is not about another error, whose quotation nobody translates. */
+function quotesIpv6({ packet: { bytes }, quotedOffset: start, quotedLength }: Icmpv6): boolean {
+  if (quotedLength < IPV6_HEADER || bytes[start]! >> 4 !== 6) return false;
+  return bytes[start + IPV6_NEXT_HEADER] !== Protocol.Icmpv6 || quotedLength === IPV6_HEADER ||
+    bytes[start + IPV6_HEADER]! >= FIRST_INFORMATIONAL;
 }

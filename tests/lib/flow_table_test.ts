@@ -3,7 +3,7 @@
 import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import { FlowKey } from "@warren/tunnel/flow_key";
 import { FlowTable, type FlowTableOptions } from "@warren/tunnel/flow_table";
-import { Random } from "../kit/random.ts";
+import { Random } from "../../lib/random.ts";
 
 const SEED = [1, 2] as const;
 

@@ -8,7 +8,7 @@ import { Tcp } from "@warren/tunnel/tcp";
 import { Udp } from "@warren/tunnel/udp";
 import { encodePacket, formatPacket } from "../kit/packet_text.ts";
 import { TestPipeline } from "../kit/pipeline.ts";
-import { Random } from "../kit/random.ts";
+import { Random } from "../../lib/random.ts";
 import { survive } from "./_hostile.ts";
 import { join, readPiece } from "./_join.ts";
 import { encodeIp, hex, packetOf, wrongChecksum } from "./_packets.ts";

@@ -7,7 +7,7 @@ import { compileFilter } from "@warren/tunnel/filter";
 import { Protocol } from "@warren/tunnel/ip";
 import { command, systemTest } from "../kit/system.ts";
 import { PORT_NAMES, PROTOCOL_NAMES } from "../../lib/filter/_words.ts";
-import { Random } from "../kit/random.ts";
+import { Random } from "../../lib/random.ts";
 import {
   BACKWARD,
   CHAINED,

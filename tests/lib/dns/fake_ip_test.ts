@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { FakeIp } from "@warren/tunnel/dns";
 import { encodePacket } from "../../kit/packet_text.ts";
-import { Random } from "../../kit/random.ts";
+import { Random } from "../../../lib/random.ts";
 import { packetOf } from "../_packets.ts";
 
 Deno.test("FakeIp gives a name the same address of each family, and tells the name by it", () => {

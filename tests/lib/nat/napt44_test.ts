@@ -6,7 +6,7 @@ import { Direction, type Packet } from "@warren/tunnel/core";
 import { Napt44, type Napt44Options } from "@warren/tunnel/nat";
 import { encodePacket, formatPacket } from "../../kit/packet_text.ts";
 import { TestPipeline } from "../../kit/pipeline.ts";
-import { Random } from "../../kit/random.ts";
+import { Random } from "../../../lib/random.ts";
 import { makePartial, wrongChecksum } from "../_packets.ts";
 
 const OUTSIDE = "198.51.100.1";
