@@ -53,6 +53,8 @@ const NUMBERS = {
   mss: 0,
   wscale: 0,
 };
+/** What a slot holds. */
+const LONGEST = 65_535;
 const SWITCHES = ["more", "nodf", "sackOK"];
 
 type Numbers = typeof NUMBERS;
@@ -257,7 +259,7 @@ function describeQuoted(quoted: Uint8Array): string[] {
   if (quoted.length < IPV4_HEADER) return asHex;
   const view = new DataView(quoted.buffer, quoted.byteOffset);
   const length = quoted[0]! >> 4 === 4 ? view.getUint16(2) : 40 + view.getUint16(4);
-  if (length < quoted.length) return asHex;
+  if (length < quoted.length || length > LONGEST) return asHex;
   const whole = new Uint8Array(length);
   whole.set(quoted);
   const packet = handle(whole);
