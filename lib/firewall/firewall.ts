@@ -30,6 +30,10 @@ const NAMES: OptionNames<FirewallOptions> = {
   errors: "optional",
   seed: "optional",
 };
+const DEFAULT_NAMES: OptionNames<Exclude<FirewallOptions["default"], string | undefined>> = {
+  outbound: "optional",
+  inbound: "optional",
+};
 const CAPACITY = 65_536;
 /** The shortest and the longest time from one tick to the next, as long as there are flows (ms). */
 const TICK = 1000;
@@ -157,7 +161,7 @@ export class Firewall implements Stage {
   /**
    * A firewall with these rules.
    *
-   * @throws {TypeError} when a rule has a wrong value, naming its number and field.
+   * @throws {TypeError} when an option is of another kind, or a rule has a wrong value, naming its number and field.
    * @throws {SyntaxError} the same, when a prefix or address does not parse.
    * @throws {RangeError} the same for a rate; when the capacity is not from 1 to 2 to the 24th.
    */
@@ -165,6 +169,13 @@ export class Firewall implements Stage {
     checkNames("make a firewall", options, NAMES);
     const { rules = [], capacity = CAPACITY, midStream = false, neighbors = true, errors, seed } = options;
     const { default: verdict = {} } = options;
+    if (typeof verdict !== "string") checkNames("make a firewall: default", verdict, DEFAULT_NAMES);
+    for (const [name, value] of Object.entries({ midStream, neighbors })) {
+      if (typeof value === "boolean") continue;
+      throw new TypeError(
+        `Cannot make a firewall: ${name}: ${JSON.stringify(value)} is neither true nor false`,
+      );
+    }
     const { outbound = "allow", inbound = "drop" } = typeof verdict === "string"
       ? { outbound: verdict, inbound: verdict }
       : verdict;

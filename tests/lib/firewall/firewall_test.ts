@@ -119,7 +119,7 @@ Deno.test("Firewall.explain() names the rule, or the flow and what let it throug
   deepEqual(firewall.defaults.outbound, { packets: 1, bytes: 28 });
 });
 
-Deno.test("Firewall.explain() of a time to come ends no flow and fills no rate", () => {
+Deno.test("Firewall.explain() of a time to come ends no flow", () => {
   const pool = new PacketPool({ small: 1, large: 0 });
   const firewall = new Firewall();
   const test = new TestPipeline(firewall);
