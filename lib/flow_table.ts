@@ -85,6 +85,7 @@ export class FlowTable {
   readonly #index: Int32Array;
   readonly #mask: number;
   readonly #words: Uint32Array;
+  /** A key's length and 1; 0: no flow. */
   readonly #lengths: Uint8Array;
   readonly #states: Uint8Array;
   readonly #seen: Float64Array;
@@ -135,6 +136,7 @@ export class FlowTable {
     this.#older = new Int32Array(capacity + timeouts.length);
     this.clear();
   }
+
   /** How many flows are known. */
   get size(): number {
     return this.#size;
@@ -146,6 +148,12 @@ export class FlowTable {
     if (flow === NONE || !this.#isOver(flow, now)) return flow;
     this.remove(flow);
     return NONE;
+  }
+
+  /** The same, but what has been idle for too long stays until it is found, replaced or forgotten: changes nothing. */
+  peek(key: FlowKey, now: number): number {
+    const flow = this.#index[2 * this.#place(key, this.#hash(key))]!;
+    return flow === NONE || this.#isOver(flow, now) ? NONE : flow;
   }
 
   /** Adds a flow, in place of one with this key, and returns its number; when there is no room, another one makes it. */
@@ -162,7 +170,7 @@ export class FlowTable {
     const { words, length } = key;
     const start = flow * words.length;
     for (let i = 0; i < length; i++) this.#words[start + i] = words[i]!;
-    this.#lengths[flow] = length;
+    this.#lengths[flow] = length + 1;
     this.#size++;
     this.#link(flow, state, now);
     return flow;
@@ -175,8 +183,9 @@ export class FlowTable {
     this.#link(flow, state, now);
   }
 
-  /** Forgets a flow. */
+  /** Forgets a flow; one that is not known is none. */
   remove(flow: number): void {
+    if (!this.has(flow)) return;
     this.#forget?.(flow);
     this.#vacate(this.#placeOf(flow));
     this.#unlink(flow);
@@ -242,7 +251,7 @@ export class FlowTable {
   readKey(flow: number, key: FlowKey): void {
     const { words } = key;
     const start = flow * words.length;
-    key.length = this.#lengths[flow]!;
+    key.length = this.#lengths[flow]! - 1;
     for (let i = 0; i < key.length; i++) words[i] = this.#words[start + i]!;
   }
 

@@ -4,11 +4,18 @@ import { IPV4_SRC, IPV6_SRC } from "../_header_fields.ts";
 import { FlowKey } from "../flow_key.ts";
 import { FlowTable } from "../flow_table.ts";
 import type { Ip } from "../ip.ts";
+import { checkNames, type OptionNames } from "../options.ts";
 import type { RuleRate } from "./rule.ts";
 
 // Implementation
 const SOURCES = 4096;
 const KEY_WORDS = 4;
+const NAMES: OptionNames<RuleRate> = {
+  packetsPerSecond: "needed",
+  burst: "optional",
+  perSource: "optional",
+  sources: "optional",
+};
 
 /** A token bucket, or one for each source. */
 export class RateGate {
@@ -20,8 +27,19 @@ export class RateGate {
   readonly #key = new FlowKey();
   #filledAt = 0;
 
-  /** @throws {RangeError} when a number is not above 0, or the burst is below 1. */
-  constructor({ packetsPerSecond, burst, perSource = false, sources = SOURCES }: RuleRate) {
+  /**
+   * @throws {TypeError} when something is of another kind, or has another name.
+   * @throws {RangeError} when a number is not above 0, or the burst is below 1.
+   */
+  constructor(rate: RuleRate) {
+    checkNames("limit a rate", rate, NAMES);
+    const { packetsPerSecond, burst, perSource = false, sources = SOURCES } = rate;
+    for (const value of [packetsPerSecond, burst ?? 1, sources]) {
+      if (typeof value !== "number") throw new TypeError(`${JSON.stringify(value)} is no number`);
+    }
+    if (typeof perSource !== "boolean") {
+      throw new TypeError(`perSource is ${JSON.stringify(perSource)}, and neither true nor false`);
+    }
     if (!(packetsPerSecond > 0 && packetsPerSecond < Infinity)) {
       throw new RangeError(`${packetsPerSecond} packets a second is no rate: it is above 0`);
     }
@@ -43,7 +61,7 @@ export class RateGate {
     const sources = this.#sources;
     if (sources === undefined) return this.#filled(0, now - this.#filledAt) >= 1;
     this.#readSource(ip);
-    const source = sources.find(this.#key, now);
+    const source = sources.peek(this.#key, now);
     return source < 0 || this.#filled(source, now - sources.seenAt(source)) >= 1;
   }
 

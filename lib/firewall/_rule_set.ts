@@ -64,6 +64,9 @@ export class CompiledRule {
   readonly #match: ((packet: Packet) => boolean) | undefined;
 
   constructor(rule: FirewallRule, index: number) {
+    if (typeof rule !== "object" || rule === null) {
+      throw new TypeError(`Cannot use rule ${index + 1}: ${shown(rule)} is no rule`);
+    }
     this.index = index;
     this.rule = rule;
     const unknown = unknownField(rule);
@@ -159,6 +162,7 @@ export class RuleSet {
   readonly #lists: CompiledRule[][] = [];
 
   constructor(rules: readonly FirewallRule[]) {
+    if (!Array.isArray(rules)) throw new TypeError(`Cannot use rules: ${shown(rules)} is no list of them`);
     this.rules = rules.map((rule, index) => new CompiledRule(rule, index));
     this.states = this.rules.reduce((bits, rule) => bits | rule.states, 0);
     for (let finding = 0; finding < STATES.length; finding++) {

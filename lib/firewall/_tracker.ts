@@ -19,11 +19,8 @@ import { FlowState, TIMEOUTS, WORTH } from "./flow_state.ts";
 
 // Specification: RFC 791 section 2.3, RFC 8200 section 4.5
 const FRAGMENT_TIMEOUT = 30_000;
+const IPV6_FRAGMENT = 8;
 const IPV6_FRAGMENT_ID = 4;
-const IPV6_FRAGMENT_HEADER = 8;
-const TCP_DATA_OFFSET = 12;
-/** The shortest header of what has ports, and of ICMP. */
-const PORTS_HEADER = 8;
 /** Linux' nf_conntrack_proto_udp: from when on an answered flow is a stream (ms). */
 const STREAM_AGE = 2000;
 
@@ -92,8 +89,6 @@ export class Tracker {
 
   readonly #key = new FlowKey();
   readonly #fragmentKey = new FlowKey();
-  /** By first fragment: how many of a packet's bytes it decided about. */
-  readonly #headerEnds = new Uint16Array(FRAGMENTS);
   readonly #tcp: TcpTracker;
   readonly #openers: Uint8Array;
   readonly #opened: Float64Array;
@@ -103,6 +98,10 @@ export class Tracker {
   #isTcp = false;
   #isIgnored = false;
   #startsFragments = false;
+  /** How much of the divided packet the fragment at hand holds, from its start on. */
+  #firstEnd = 0;
+  /** By first fragment. */
+  readonly #firstEnds = new Uint16Array(FRAGMENTS);
 
   constructor({ capacity, midStream, seed }: TrackerOptions) {
     this.flows = new FlowTable({ timeouts: TIMEOUTS, worth: WORTH, capacity, ...seed && { seed } });
@@ -140,7 +139,7 @@ export class Tracker {
     }
     this.isTracked = true;
     const isUdp = protocol === Protocol.Udp || protocol === Protocol.UdpLite;
-    const flow = this.flow = this.flows.find(key, now);
+    const flow = this.flow = this.flows.peek(key, now);
     if (flow < 0) {
       this.#next = isUdp ? FlowState.UdpUnreplied : FlowState.OtherUnreplied;
       return Finding.New;
@@ -157,12 +156,7 @@ export class Tracker {
 
   /** Notes that the packet that was looked at last has passed; `note` is for the flow that it begins. */
   commit(packet: Packet, finding: Finding, direction: Direction, now: number, note: number): void {
-    if (this.#startsFragments && this.#readFragment(packet, direction)) {
-      let first = this.fragments.find(this.#fragmentKey, now);
-      if (first < 0) first = this.fragments.add(this.#fragmentKey, 0, now);
-      else this.fragments.touch(first, now);
-      this.#headerEnds[first] = headerEnd(Ip.of(packet)!);
-    }
+    if (this.#startsFragments) this.#noteFirst(packet, direction, now);
     if (finding === Finding.Established) {
       if (this.#isIgnored) {
         if (this.#isTcp) this.#tcp.ignore(this.flow, direction);
@@ -172,7 +166,7 @@ export class Tracker {
       this.flows.touch(this.flow, now, this.#next);
     } else if (finding === Finding.New && this.isTracked) {
       if (this.flow >= 0) this.flows.remove(this.flow);
-      if (this.flows.size === this.flows.capacity) this.evicted++;
+      if (this.flows.size === this.flows.capacity) this.#countEvicted(now);
       const flow = this.flow = this.flows.add(this.#key, this.#next, now);
       this.#openers[flow] = direction;
       this.#opened[flow] = now;
@@ -237,9 +231,23 @@ export class Tracker {
     if (tcp !== undefined) this.#tcp.restore(flow, tcp);
   }
 
+  /** A full table: one that is over under the same key makes room itself. */
+  #countEvicted(now: number): void {
+    this.flows.find(this.#key, now);
+    if (this.flows.size === this.flows.capacity) this.evicted++;
+  }
+
+  #noteFirst(packet: Packet, direction: Direction, now: number): void {
+    if (!this.#readFragment(packet, direction)) return;
+    const known = this.fragments.find(this.#fragmentKey, now);
+    const first = known < 0 ? this.fragments.add(this.#fragmentKey, 0, now) : known;
+    this.fragments.touch(first, now);
+    this.#firstEnds[first] = known < 0 ? this.#firstEnd : Math.max(this.#firstEnd, this.#firstEnds[first]!);
+  }
+
   #lookAtTcp(packet: Packet, ip: Ip, direction: Direction, now: number): Finding {
     this.#isTcp = true;
-    const flow = this.flow = this.flows.find(this.#key, now);
+    const flow = this.flow = this.flows.peek(this.#key, now);
     if (!this.#tcp.read(packet, ip.payloadOffset, ip.payloadLength, !ip.isFragment)) {
       this.why = "its TCP header makes no sense";
       return Finding.Invalid;
@@ -289,7 +297,7 @@ export class Tracker {
     const isTimestamp = version === 4 &&
       (type === Icmpv4.TimestampRequest || type === Icmpv4.TimestampReply);
     this.#key.dstPort = (isTimestamp ? TIMESTAMP : 0) | (asker === Direction.Inbound ? ASKED_OUTSIDE : 0);
-    return this.flows.find(this.#key, now);
+    return this.flows.peek(this.#key, now);
   }
 
   /** An error goes against the packet that it is about. */
@@ -308,13 +316,18 @@ export class Tracker {
     const at = quotedOffset + (version === 4 ? (bytes[quotedOffset]! & 0x0f) << 2 : IPV6_HEADER);
     const quotedDirection = direction === Direction.Outbound ? Direction.Inbound : Direction.Outbound;
     const { protocol } = key;
+    // RFC 792: it goes to the sender of what it quotes. To others, a flow of one host would let errors in for all.
+    if (!this.#isQuotedSender(view, ip, quotedOffset)) {
+      this.why = "it is an error about another host's packet";
+      return Finding.Invalid;
+    }
     let flow: number;
     if (protocol === (version === 4 ? Protocol.Icmp : Protocol.Icmpv6)) {
       const quotedType = bytes[at]!;
       const isRequest = isQuestion(version, quotedType);
       if (!isRequest && !isAnswer(version, quotedType)) return Finding.Invalid;
       flow = this.#findIcmp(version, quotedType, isRequest ? quotedDirection : direction, now);
-    } else flow = this.flows.find(key, now);
+    } else flow = this.flows.peek(key, now);
     if (flow < 0) return Finding.Invalid;
     // RFC 5927 section 4.1: who does not see the connection does not know its numbers.
     if (
@@ -327,21 +340,31 @@ export class Tracker {
     return Finding.Related;
   }
 
+  #isQuotedSender(view: DataView, { version, start }: Ip, quotedOffset: number): boolean {
+    if (version === 4) return view.getUint32(start + IPV4_DST) === view.getUint32(quotedOffset + IPV4_SRC);
+    for (let i = 0; i < 16; i += 4) {
+      if (view.getUint32(start + IPV6_DST + i) !== view.getUint32(quotedOffset + IPV6_SRC + i)) return false;
+    }
+    return true;
+  }
+
   /** What has no ports of its own: a later fragment, an error whose quotation is too short, a header cut short. */
   #lookAtRest(packet: Packet, ip: Ip, direction: Direction, now: number): Finding {
     if (ip.fragmentOffset === 0) {
       const isIcmp = ip.protocol === (ip.version === 4 ? Protocol.Icmp : Protocol.Icmpv6);
       if (!isIcmp || packet.malformed) return Finding.Malformed;
+      // No addresses tell who knows it: the first worker does.
+      this.#key.length = 0;
       this.why = "it is an error about a packet that it does not quote";
       return Finding.Invalid;
     }
     if (!this.#readFragment(packet, direction)) return Finding.Malformed;
     this.#key.length = this.#fragmentKey.length;
     this.#key.words.set(this.#fragmentKey.words);
-    const first = this.fragments.find(this.#fragmentKey, now);
+    const first = this.fragments.peek(this.#fragmentKey, now);
     if (first < 0) return Finding.Orphan;
-    // RFC 1858 section 4.2: it would overwrite the header that was decided about.
-    return ip.fragmentOffset < this.#headerEnds[first]! ? Finding.Malformed : Finding.Fragment;
+    // RFC 5722, and RFC 1858 section 4.2: what was decided about is not written over.
+    return ip.fragmentOffset < this.#firstEnds[first]! ? Finding.Malformed : Finding.Fragment;
   }
 
   /** Fills in what the fragments of a packet share (RFC 791 section 2.3, RFC 8200 section 4.5). */
@@ -353,6 +376,7 @@ export class Tracker {
     const { words } = key;
     const inbound = direction === Direction.Inbound ? INBOUND_FRAGMENT : 0;
     if (ip.version === 4) {
+      this.#firstEnd = ip.payloadLength;
       key.length = 4;
       words[0] = inbound | 4 << 8 | ip.protocol;
       words[1] = view.getUint32(ip.start + IPV4_SRC);
@@ -362,6 +386,7 @@ export class Tracker {
     }
     const header = ip.extension(Protocol.Fragment);
     if (header < 0) return false;
+    this.#firstEnd = ip.payloadOffset + ip.payloadLength - header - IPV6_FRAGMENT;
     key.length = 10;
     // Behind the first fragment's header there may be others before the upper layer.
     words[0] = inbound | 6 << 8;
@@ -372,14 +397,6 @@ export class Tracker {
     words[9] = view.getUint32(header + IPV6_FRAGMENT_ID);
     return true;
   }
-}
-
-/** Where the upper layer's header ends, counted as a later fragment's offset is; its type is not what that one says. */
-function headerEnd(ip: Ip): number {
-  const { protocol, payloadOffset, packet: { bytes } } = ip;
-  const length = protocol === Protocol.Tcp ? bytes[payloadOffset + TCP_DATA_OFFSET]! >> 4 << 2 : PORTS_HEADER;
-  if (ip.version === 4) return length;
-  return payloadOffset + length - (ip.extension(Protocol.Fragment) + IPV6_FRAGMENT_HEADER);
 }
 
 function isQuestion(version: number, type: number): boolean {

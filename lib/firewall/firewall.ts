@@ -30,6 +30,10 @@ const NAMES: OptionNames<FirewallOptions> = {
   errors: "optional",
   seed: "optional",
 };
+const DEFAULT_NAMES: OptionNames<Exclude<FirewallOptions["default"], string | undefined>> = {
+  outbound: "optional",
+  inbound: "optional",
+};
 const CAPACITY = 65_536;
 /** The shortest and the longest time from one tick to the next, as long as there are flows (ms). */
 const TICK = 1000;
@@ -89,8 +93,8 @@ export interface RuleReport extends RuleCounters {
  * those of TCP by RFC 9293's states and windows on both sides, a reset counting by RFC 5961; of UDP, of
  * ICMP echo and timestamp requests by their identifier, and of any other protocol by its addresses. What belongs to
  * no connection though it should, is dropped: TCP without a SYN or outside of its window, answers without a request,
- * errors about no flow. For the rest, the first rule that matches decides, then the default. `reject` answers TCP by
- * a reset and all else by port unreachable (RFC 1122 section 3.2.2.1).
+ * errors about no flow, or to another host than that flow's. For the rest, the first rule that matches decides, then
+ * the default. `reject` answers TCP by a reset and all else by port unreachable (RFC 1122 section 3.2.2.1).
  *
  * **States**: a rule is asked about `new` packets, unless its `state` says otherwise. Those of `established` flows, and
  * errors `related` to one, walk the rules that name that state and else pass; the `invalid` likewise, and are else
@@ -112,10 +116,11 @@ export interface RuleReport extends RuleCounters {
  * `no first fragment`, `malformed`.
  *
  * **Limits**: fragments that come before their first one are dropped; reassemble in front of the firewall where that
- * happens. Overlapping fragments are the receiver's affair (RFC 5722), but none may overwrite a TCP header. Windows
- * are not checked in connections that both sides open at once, that are opened again within an old one between the
- * same ports, or of which a segment was fragmented. Transport checksums are not looked at. Of several workers, one
- * knows all packets between two addresses, and the others hand them over; rates and `capacity` hold for each worker.
+ * happens. A later fragment that overlaps its first one is `malformed`; other overlaps are the receiver's affair (RFC
+ * 5722). Windows are not checked in connections that both sides open at once, that are opened again within an old one
+ * between the same ports, or of which a segment was fragmented. Transport checksums are not looked at. Of several
+ * workers, one knows all packets between two addresses, and the others hand them over; rates and `capacity` hold for
+ * each worker.
  * SCTP and DCCP are known by their ports alone.
  *
  * @example A web server that its administrator reaches
@@ -156,7 +161,7 @@ export class Firewall implements Stage {
   /**
    * A firewall with these rules.
    *
-   * @throws {TypeError} when a rule has a wrong value, naming its number and field.
+   * @throws {TypeError} when an option is of another kind, or a rule has a wrong value, naming its number and field.
    * @throws {SyntaxError} the same, when a prefix or address does not parse.
    * @throws {RangeError} the same for a rate; when the capacity is not from 1 to 2 to the 24th.
    */
@@ -164,6 +169,13 @@ export class Firewall implements Stage {
     checkNames("make a firewall", options, NAMES);
     const { rules = [], capacity = CAPACITY, midStream = false, neighbors = true, errors, seed } = options;
     const { default: verdict = {} } = options;
+    if (typeof verdict !== "string") checkNames("make a firewall: default", verdict, DEFAULT_NAMES);
+    for (const [name, value] of Object.entries({ midStream, neighbors })) {
+      if (typeof value === "boolean") continue;
+      throw new TypeError(
+        `Cannot make a firewall: ${name}: ${JSON.stringify(value)} is neither true nor false`,
+      );
+    }
     const { outbound = "allow", inbound = "drop" } = typeof verdict === "string"
       ? { outbound: verdict, inbound: verdict }
       : verdict;

@@ -205,6 +205,24 @@ Deno.test("FlowTable.clear() leaves room for all", () => {
   equal(flows.size, 4);
 });
 
+Deno.test("FlowTable.remove() of what is not known does nothing", () => {
+  const flows = table({ capacity: 2 });
+  const flow = flows.add(keyOf(1), 0, 0);
+  flows.remove(flow);
+  for (const none of [flow, 1 - flow, -1, 2]) flows.remove(none);
+  equal(flows.size, 0);
+  flows.add(keyOf(1), 0, 0);
+  flows.add(keyOf(2), 0, 0);
+  equal(flows.size, 2);
+});
+
+Deno.test("FlowTable.peek() knows what find() would, and ends nothing", () => {
+  const flows = table();
+  const flow = flows.add(keyOf(1), 0, 0);
+  deepEqual([flows.peek(keyOf(1), 99), flows.peek(keyOf(1), 100), flows.peek(keyOf(2), 0)], [flow, -1, -1]);
+  equal(flows.find(keyOf(1), 99), flow);
+});
+
 Deno.test("FlowTable refuses capacities and timeouts that make no sense", () => {
   for (const capacity of [0, 1.5, 2 ** 24 + 1, NaN]) throws(() => table({ capacity }), RangeError);
   for (const timeouts of [[], [0], [1, NaN]]) throws(() => table({ timeouts }), RangeError);

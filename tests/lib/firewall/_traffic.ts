@@ -55,11 +55,15 @@ export function randomRule(random: Random, options: { states: boolean; rates: bo
   } as FirewallRule;
 }
 
-/** A packet as text, between an inside and an outside address of one version. */
-export function randomPacket(random: Random, isOutbound: boolean): string {
+function randomEnds(random: Random): [inside: string, outside: string] {
   const inside = pick(random, INSIDE);
+  return [inside, pick(random, OUTSIDE.filter((address) => address.includes(":") === inside.includes(":")))];
+}
+
+/** A packet as text, between an inside and an outside address of one version. */
+export function randomPacket(random: Random, isOutbound: boolean, ends = randomEnds(random)): string {
+  const [inside, outside] = ends;
   const is6 = inside.includes(":");
-  const outside = pick(random, OUTSIDE.filter((address) => address.includes(":") === is6));
   const [src, dst] = isOutbound ? [inside, outside] : [outside, inside];
   const at = (address: string, port: number) => is6 ? `[${address}]:${port}` : `${address}:${port}`;
   const [srcPort, dstPort] = [pick(random, PORTS), pick(random, PORTS)];
@@ -78,7 +82,8 @@ export function randomPacket(random: Random, isOutbound: boolean): string {
       return `icmp ${src} > ${dst} type ${type} id ${random.below(3)} seq 1 payload 20`;
     }
     case 5: {
-      const about = randomPacket(random, !isOutbound);
+      // Now and then it is about another host's.
+      const about = randomPacket(random, !isOutbound, random.below(8) === 0 ? undefined : ends);
       if (about.startsWith("icmp") || about.includes("[") !== is6) return `ip ${src} > ${dst} protocol 253`;
       return `icmp ${src} > ${dst} type ${is6 ? 1 : 3} code 3 { ${about} }`;
     }

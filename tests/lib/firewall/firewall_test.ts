@@ -119,6 +119,18 @@ Deno.test("Firewall.explain() names the rule, or the flow and what let it throug
   deepEqual(firewall.defaults.outbound, { packets: 1, bytes: 28 });
 });
 
+Deno.test("Firewall.explain() of a time to come ends no flow", () => {
+  const pool = new PacketPool({ small: 1, large: 0 });
+  const firewall = new Firewall();
+  const test = new TestPipeline(firewall);
+  send(test, Outbound, 'udp 10.9.0.1:5000 > 192.0.2.1:53 "query"');
+  const answer = 'udp 192.0.2.1:53 > 10.9.0.1:5000 "answer"';
+  const packet = pool.from(encodePacket(answer))!;
+  equal(firewall.explain(packet, Inbound, 1e6).verdict, "drop");
+  equal(firewall.size, 1);
+  deepEqual(send(test, Inbound, answer), ["passed"]);
+});
+
 Deno.test("Firewall takes any bytes: it never throws, and its books balance", () => {
   for (let seed = 1; seed <= 40; seed++) {
     const random = new Random(seed);
@@ -286,6 +298,7 @@ Deno.test("Firewall hands packets over to the one worker that knows both address
     return [gone.worker, far.length + device.length > 0 ? "passed" : "dropped"];
   };
   const owners = new Set<unknown>();
+  const short = 'udp 10.9.0.1:5000 > 192.0.2.1:53 "query" cut 8';
   for (let host = 1; host <= 30; host++) {
     const [owner] = bring(0, Outbound, `udp 10.9.0.1:5000 > 192.0.2.${host}:53 "query"`);
     owners.add(owner);
@@ -295,6 +308,9 @@ Deno.test("Firewall hands packets over to the one worker that knows both address
     deepEqual(bring(2, Inbound, `udp 192.0.2.${host}:53 > 10.9.0.1:5001 "other"`), [owner, "dropped"]);
     const fragment = `protocol 17 ident 7 offset 32 "rest"`;
     deepEqual(bring(1, Inbound, `ip 192.0.2.${host} > 10.9.0.1 ${fragment}`), [owner, "dropped"]);
+    // No addresses tell whose it is, and it goes to and fro between none.
+    deepEqual(bring(2, Inbound, `icmp 198.51.100.1 > 10.9.0.1 type 11 { ${short} }`), [0, "dropped"]);
+    deepEqual(bring(0, Inbound, `icmp 198.51.100.1 > 10.9.0.1 type 11 { ${short} }`), [0, "dropped"]);
   }
   equal(owners.size, 3);
 });

@@ -182,6 +182,9 @@ Deno.test("Firewall refuses a wrong rule, naming its number and field", () => {
     [{ verdict: "drop", state: "old" }, "state", TypeError],
     [{ verdict: "drop", rate: { packetsPerSecond: 0 } }, "rate", RangeError],
     [{ verdict: "drop", rate: { packetsPerSecond: 1, burst: 0.5 } }, "rate", RangeError],
+    [{ verdict: "drop", rate: { packetsPerSecond: 1, persource: true } }, "rate", TypeError],
+    [{ verdict: "drop", rate: { packetsPerSecond: 1, perSource: "no" } }, "rate", TypeError],
+    [{ verdict: "drop", rate: { packetsPerSecond: "1" } }, "rate", TypeError],
     [{ verdict: "drop", match: "tcp" }, "match", TypeError],
   ];
   for (const [rule, field, error] of wrong) {
@@ -191,6 +194,14 @@ Deno.test("Firewall refuses a wrong rule, naming its number and field", () => {
       return thrown instanceof error;
     }, JSON.stringify(rule));
   }
+  throws(() => new Firewall({ rules: [null as unknown as FirewallRule] }), /rule 1: null is no rule/);
+  throws(() => new Firewall({ rules: {} as [] }), /Cannot use rules: {} is no list/);
   throws(() => new Firewall({ default: "maybe" as "drop" }), /default: "maybe"/);
+  throws(
+    () => new Firewall({ default: { inbuond: "allow" } as object }),
+    /default: there is no option "inbuond"/,
+  );
+  throws(() => new Firewall({ midStream: "false" as unknown as boolean }), /midStream: "false"/);
+  throws(() => new Firewall({ neighbors: "no" as unknown as boolean }), /neighbors: "no"/);
   throws(() => new Firewall({ capacity: 0 }), RangeError);
 });
