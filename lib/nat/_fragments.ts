@@ -67,9 +67,14 @@ export class Fragments {
     return -1;
   }
 
+  /** In how many milliseconds the next fragment will have waited for long enough; `Infinity` with none. */
+  due(now: number): number {
+    return this.#early.length > 0 ? Math.max(0, this.#since[0]! + EARLY - now) : Infinity;
+  }
+
   /** The place of the next fragment that has waited for long enough; -1 for none. */
   findLate(now: number): number {
-    return this.#early.length > 0 && now - this.#since[0]! >= EARLY ? 0 : -1;
+    return this.due(now) === 0 ? 0 : -1;
   }
 
   /** Takes the fragment at a place out; the others keep their order. */

@@ -1,6 +1,7 @@
 /** What a NAPT is told, and what it makes of that. */
 
 import { parseCidr, parseIpv4, type Prefix } from "../address.ts";
+import { isUnicast4 } from "../_unicast.ts";
 import { checkNames, type OptionNames } from "../options.ts";
 import { Protocol } from "../protocol.ts";
 
@@ -127,7 +128,6 @@ export interface CheckedNaptOptions {
 export function checkNaptOptions(options: Napt44Options): CheckedNaptOptions {
   checkNames("make a NAT", options, NAMES);
   checkNames("make a NAT with these timeouts", options.timeouts ?? {}, TIMEOUTS);
-  for (const forward of options.forwards ?? []) checkNames("forward a port", forward, FORWARD);
   const { inside = "0.0.0.0/0", ports = `1-${MAX_PORT}`, filtering = "address-dependent" } = options;
   const { elsewhere = "pass", capacity = CAPACITY, flowsPerHost = Infinity, fragments = FRAGMENTS } = options;
   const { random = chance(), forwards = [] } = options;
@@ -137,6 +137,7 @@ export function checkNaptOptions(options: Napt44Options): CheckedNaptOptions {
     udp = 300_000,
     icmp = 60_000,
   } = options.timeouts ?? {};
+  if (!Array.isArray(forwards)) throw new TypeError("Cannot forward ports: forwards is no list of rules");
   const outside = readAddresses([options.outside].flat());
   const [firstPort, lastPort] = readPorts(ports);
   if (!FILTERINGS.includes(filtering)) {
@@ -152,15 +153,24 @@ export function checkNaptOptions(options: Napt44Options): CheckedNaptOptions {
   if (flowsPerHost !== Infinity) checkCount("flowsPerHost", flowsPerHost, Number.MAX_SAFE_INTEGER);
   const timeouts = { tcpEstablished, tcpTransitory, udp, icmp };
   for (const [name, timeout] of Object.entries(timeouts)) {
-    if (!(timeout > 0)) throw new RangeError(`Cannot make a NAT with a ${name} of ${timeout} ms: above 0 is`);
+    if (typeof timeout === "number" && timeout > 0) continue;
+    throw new RangeError(`Cannot make a NAT with a ${name} of ${timeout} ms: above 0 is`);
   }
+  const sources = [inside].flat().map((text) => readIpv4Prefix(text as string));
+  if (sources.length === 0) throw new TypeError("Cannot translate: there is no inside prefix");
+  const rules = forwards.map((forward) => readForward(forward, outside));
+  rules.forEach((rule, i) => {
+    const other = rules.findIndex((other) => overlap(rule, other));
+    if (other === i) return;
+    throw new TypeError(`Cannot forward by rules ${other + 1} and ${i + 1} of forwards: they share a port`);
+  });
   return {
     outside,
-    inside: [inside].flat().map((text) => readIpv4Prefix(text as string)),
+    inside: sources,
     firstPort,
     lastPort,
     filtering,
-    forwards: forwards.map((forward) => readForward(forward, outside)),
+    forwards: rules,
     elsewhere,
     timeouts,
     capacity,
@@ -172,7 +182,7 @@ export function checkNaptOptions(options: Napt44Options): CheckedNaptOptions {
 
 /** An IPv4 prefix; an address alone is one of 32 bits. */
 export function readIpv4Prefix(text: string): Prefix {
-  const prefix = parseCidr(text.includes("/") ? text : `${text}/32`);
+  const prefix = parseCidr(typeof text !== "string" || text.includes("/") ? text : `${text}/32`);
   if (prefix.address.family !== 4) throw new TypeError(`Cannot translate ${text}: it is not IPv4`);
   return prefix;
 }
@@ -191,7 +201,12 @@ function readAddresses(texts: readonly string[]): Uint32Array {
     if (addresses.size + count > MAX_ADDRESSES) {
       throw new RangeError(`Cannot translate to ${texts.join(", ")}: ${MAX_ADDRESSES} addresses is the most`);
     }
-    for (let i = 0; i < count; i++) addresses.add(firstAddress(prefix) + i);
+    for (let i = 0; i < count; i++) {
+      if (!isUnicast4(firstAddress(prefix) + i)) {
+        throw new RangeError(`Cannot translate to ${text}: it is no address of a host`);
+      }
+      addresses.add(firstAddress(prefix) + i);
+    }
   }
   if (addresses.size === 0) throw new TypeError("Cannot translate: there is no outside address");
   return Uint32Array.from(addresses).sort();
@@ -208,12 +223,17 @@ function readPorts(text: string | number): [number, number] {
   return [first, last];
 }
 
-function readForward({ protocol, port, to, address }: PortForward, outside: Uint32Array): Forward {
+function readForward(forward: PortForward, outside: Uint32Array): Forward {
+  checkNames("forward a port", forward, FORWARD);
+  const { protocol, port, to, address } = forward;
   if (protocol !== "tcp" && protocol !== "udp") {
     throw new TypeError(`Cannot forward ${JSON.stringify(protocol)}: "tcp" or "udp"`);
   }
   const [firstPort, lastPort] = readPorts(port);
-  const [host, insidePort = String(firstPort)] = to.split(":");
+  const [host, insidePort = String(firstPort), ...rest] = String(to).split(":");
+  if (rest.length > 0) {
+    throw new SyntaxError(`Cannot forward to ${JSON.stringify(to)}: "10.9.0.5:80" is possible`);
+  }
   const [first] = readPorts(insidePort);
   if (first + lastPort - firstPort > MAX_PORT) {
     throw new RangeError(`Cannot forward ports ${port} to ${to}: they end above ${MAX_PORT}`);
@@ -230,6 +250,13 @@ function readForward({ protocol, port, to, address }: PortForward, outside: Uint
     insidePort: first,
     address: at,
   };
+}
+
+/** Whether two rules are for one port of one address. */
+function overlap(one: Forward, other: Forward): boolean {
+  return one.protocol === other.protocol && one.firstPort <= other.lastPort &&
+    other.firstPort <= one.lastPort &&
+    (one.address === other.address || one.address < 0 || other.address < 0);
 }
 
 function checkCount(name: string, count: number, most: number): void {

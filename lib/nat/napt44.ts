@@ -75,7 +75,8 @@ const DST_PORT = 2;
  * **Limits**: other protocols, such as GRE, ESP and SCTP, are dropped: without ports, two inside hosts could not be
  * told apart. Of later fragments that overtake their first one, 64 wait for a second; the first one must come to the same
  * worker. Identifiers of fragmented packets stay, so those of two inside hosts to one remote one may meet. Addresses in payloads and in IP
- * options are not looked for; there are no helpers for FTP, SIP and their like. ICMP queries from outside are dropped,
+ * options are not looked for; there are no helpers for FTP, SIP and their like. Packets from outside that say that they
+ * come from inside, or from an outside address, pass: a firewall keeps them out. ICMP queries from outside are dropped,
  * those to an outside address, too: nobody has it.
  *
  * @example Three outside addresses, and a web server inside
@@ -175,15 +176,17 @@ export class Napt44 implements Stage {
     }
   }
 
-  /** Forgets idle flows, and fragments that have waited for too long. */
+  /** Sends on fragments whose first one has come; forgets idle flows, and fragments that have waited for too long. */
   tick(context: StageContext): number | undefined {
     this.#begin(context);
+    this.#release(Direction.Outbound, context);
+    this.#release(Direction.Inbound, context);
     while (this.#fragments.findLate(this.#now) >= 0) {
       context.drop(this.#fragments.take(0), "fragment without its first");
     }
     if (this.#expire()) return 0;
     this.#isTicking = this.flows > 0 || this.#fragments.waiting > 0;
-    return this.#isTicking ? EXPIRY : undefined;
+    return this.#isTicking ? Math.min(EXPIRY, this.#fragments.due(this.#now)) : undefined;
   }
 
   /** All flows, for {@linkcode Napt44.restore}: of this worker alone. */
@@ -368,11 +371,16 @@ export class Napt44 implements Stage {
     return true;
   }
 
-  /** Remembers the address of a first fragment, and sends on those that have waited for it. */
+  /** Remembers the address of a first fragment. Those that have waited for it follow at the next tick, behind it. */
   #noteFirst(ip: Ipv4, direction: Direction, address: number, context: StageContext): void {
+    this.#fragments.note(ip, direction, address, this.#now);
+    if (this.#fragments.waiting > 0) context.wake();
+  }
+
+  /** Sends on fragments whose first one has gone. */
+  #release(direction: Direction, context: StageContext): void {
     const fragments = this.#fragments;
-    fragments.note(ip, direction, address, this.#now);
-    while (fragments.waiting > 0) {
+    for (;;) {
       const place = fragments.findReady(direction, this.#now);
       if (place < 0) return;
       const packet = fragments.take(place);

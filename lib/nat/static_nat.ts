@@ -73,7 +73,7 @@ export interface StaticNatOptions {
  * ```
  */
 export class StaticNat implements Stage {
-  /** `static_nat`. */
+  /** `static nat`. */
   readonly name = "static nat";
   readonly #outwards: Exchange;
   readonly #inwards: Exchange;
@@ -86,6 +86,9 @@ export class StaticNat implements Stage {
    */
   constructor(options: StaticNatOptions) {
     checkNames("make a static NAT", options, NAMES);
+    if (!Array.isArray(options.rules)) {
+      throw new TypeError("Cannot make a static NAT: rules is no list of them");
+    }
     for (const rule of options.rules) checkNames("translate by a rule", rule, RULE);
     const rules = options.rules.map(({ inside, outside }) => {
       const [from, to] = [readIpv4Prefix(inside), readIpv4Prefix(outside)];

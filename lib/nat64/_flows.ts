@@ -22,12 +22,14 @@ const RST = 0x04;
 // Implementation
 const PORTS = 65_536;
 const PROTOCOLS: readonly number[] = [Protocol.Tcp, Protocol.Udp, Protocol.Icmpv6];
-/** The states of the table, those that are worth least first. */
+/** The states of the table. */
 const TRANSITORY = 0;
 const ICMP = 1;
 const UDP = 2;
 const ESTABLISHED = 3;
-const STATES = 4;
+const FOREIGN = 4; // opened from outside, and not yet answered
+/** What a session is worth, by its state: no flood of one kind drives out what is younger, none from outside others. */
+const WORTH: readonly number[] = [1, 1, 1, 2, 0];
 /** What a TCP session has seen (RFC 6146 section 3.5.2.2); 0: it is established. */
 const V6_INIT = 1;
 const V4_INIT = 2;
@@ -83,7 +85,12 @@ export class Flows {
   constructor({ outside, capacity, timeouts, random }: FlowsOptions, worker: WorkerPlace) {
     this.#outside = outside;
     this.#random = random;
-    this.sessions = new FlowTable({ timeouts, capacity, forget: (session) => this.#forget(session) });
+    this.sessions = new FlowTable({
+      timeouts,
+      worth: WORTH,
+      capacity,
+      forget: (session) => this.#forget(session),
+    });
     // A session takes what it shares with others before another one makes room for it.
     this.#bindings = new CountedKeys(capacity + 1);
     this.#contacts = new CountedKeys(capacity + 1);
@@ -150,13 +157,16 @@ export class Flows {
       port = ports.take(srcPort) ? srcPort : ports.takeLike(srcPort, this.#random());
       if (port < 0) return -1;
     }
-    const state = protocol === Protocol.Tcp ? TRANSITORY : protocol === Protocol.Udp ? UDP : ICMP;
+    const state = fromInside ? stateOf(protocol) : FOREIGN;
     return this.#add(key, place + port, fromInside ? V6_INIT : V4_INIT, state, now);
   }
 
   /** Says that a packet of a session passed, with these TCP flags. */
   note(session: number, protocol: number, fromInside: boolean, flags: number, now: number): void {
-    if (protocol !== Protocol.Tcp) return this.sessions.touch(session, now);
+    if (protocol !== Protocol.Tcp) {
+      const isForeign = !fromInside && this.sessions.stateOf(session) === FOREIGN;
+      return this.sessions.touch(session, now, isForeign ? FOREIGN : stateOf(protocol));
+    }
     const seen = this.#tcp[session]!;
     if ((seen & CLOSED) === CLOSED) {
       // A new connection of the same ports, which the RFC would let die of the old one's timer.
@@ -260,10 +270,15 @@ export class Flows {
   }
 }
 
+/** The state of a session that an inside host has opened or answered. */
+function stateOf(protocol: number): number {
+  return protocol === Protocol.Tcp ? TRANSITORY : protocol === Protocol.Udp ? UDP : ICMP;
+}
+
 /** Whether a value is what {@linkcode Flows.save} gave. */
 export function isSaved(value: unknown): value is SavedSession {
   if (!Array.isArray(value) || value.length !== 10 || typeof value[1] !== "string") return false;
-  const most = [0xff, 0, 0xffff, 0xffffffff, 0xffff, 0xffffffff, 0xffff, 0x1f, STATES - 1, Infinity];
+  const most = [0xff, 0, 0xffff, 0xffffffff, 0xffff, 0xffffffff, 0xffff, 0x1f, WORTH.length - 1, Infinity];
   const numbersFit = value.every((number, i) =>
     i === 1 ||
     typeof number === "number" && number >= 0 && number <= most[i]! && (i === 9 || Number.isInteger(number))

@@ -1,7 +1,8 @@
 /** What a NAT64 is asked to be: options as people write them, checked. */
 
-import { parseIpv4 } from "../address.ts";
-import type { IcmpErrors } from "../icmp_error.ts";
+import { formatIpv4, parseIpv4 } from "../address.ts";
+import { isUnicast4 } from "../_unicast.ts";
+import { IcmpErrors } from "../icmp_error.ts";
 import { checkNames, type OptionNames } from "../options.ts";
 import { EmbeddingPrefix } from "./embedded_address.ts";
 
@@ -58,10 +59,17 @@ export function checkNat64Options(options: Nat64Options): CheckedNat64Options {
   checkNames("make a NAT64", options, NAMES);
   const { outside, prefix = WELL_KNOWN, filter = "address-dependent", capacity = CAPACITY, errors } = options;
   const { random = () => crypto.getRandomValues(new Uint32Array(1))[0]! } = options;
-  const addresses = new Set((typeof outside === "string" ? [outside] : outside).map(parseIpv4));
+  const addresses = new Set([outside].flat().map((text) => parseIpv4(text as string)));
   if (addresses.size === 0) throw new TypeError("Cannot make a NAT64: there is no outside address");
   if (addresses.size > MOST_OUTSIDE) {
     throw new RangeError(`Cannot make a NAT64 with ${addresses.size} outside addresses: 64 is the most`);
+  }
+  for (const address of addresses) {
+    if (isUnicast4(address)) continue;
+    throw new RangeError(`Cannot make a NAT64 with outside address ${formatIpv4(address)}: it is no host's`);
+  }
+  if (errors !== undefined && !(errors instanceof IcmpErrors)) {
+    throw new TypeError("Cannot make a NAT64: errors is no IcmpErrors: new IcmpErrors({ ... }) is one");
   }
   if (filter !== "endpoint-independent" && filter !== "address-dependent") {
     throw new TypeError(

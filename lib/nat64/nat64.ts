@@ -37,6 +37,8 @@ const TCP_TRANSITORY = 240_000;
 const ICMP_TIMEOUT = 60_000;
 const UDP_TIMEOUT = 300_000;
 const TCP_ESTABLISHED = 7_440_000;
+/** Of what was opened from outside, until it is answered: TCP_TRANS, and above UDP_MIN. */
+const FOREIGN_TIMEOUT = 240_000;
 const TCP_FLAGS = 13;
 const TCP_HEADER = 20;
 const PORTS_HEADER = 8;
@@ -70,8 +72,9 @@ const ALONE: WorkerPlace = { index: 0, count: 1 };
  * (TCP that does not start with a SYN), `filtered`, `no port`, `bad address`, `ttl exceeded`, `fragment without its first`,
  * and the reasons of {@linkcode Untranslatable}.
  *
- * Idle sessions end after 5 minutes (UDP), 2 hours and 4 minutes (TCP), 4 minutes (TCP that opens or closes), 60 s
- * (ICMP). A full table forgets the session that has been idle for longest among those that are worth least.
+ * Idle sessions end after 5 minutes (UDP), 2 hours and 4 minutes (TCP), 4 minutes (TCP that opens or closes, and what was
+ * opened from outside and not answered), 60 s (ICMP). A full table forgets the session that has been idle for longest: of
+ * those from outside that were not answered, then of all but open TCP connections, then of these.
  *
  * In several workers, a binding belongs to worker `(port >>> 1) % count`, on both sides; what comes to another worker is
  * handed over.
@@ -79,7 +82,8 @@ const ALONE: WorkerPlace = { index: 0, count: 1 };
  * **Limits**: later fragments need their first one to come before them, to the same worker; `Reassemble` on both sides
  * helps. What may not be divided is up to 28 bytes longer in IPv6: `mssClamp()` keeps TCP below the MTU, and other senders
  * hear of it. Private IPv4 addresses are translated with the well-known prefix, too (RFC 6052 section 3.1 is against it).
- * ICMP echo requests from outside are dropped. A TCP SYN that the filter refuses is not kept for later (RFC 6146 section
+ * ICMP echo requests from outside are dropped, and so are ICMP errors from inside about fragments. One inside host may take
+ * all ports of its outside address. A TCP SYN that the filter refuses is not kept for later (RFC 6146 section
  * 3.5.2.2). DNS64 is another's affair.
  *
  * @example
@@ -217,7 +221,7 @@ export class Nat64 implements Stage {
   }
 
   #makeFlows(worker: WorkerPlace): Flows {
-    const timeouts = [TCP_TRANSITORY, ICMP_TIMEOUT, UDP_TIMEOUT, TCP_ESTABLISHED];
+    const timeouts = [TCP_TRANSITORY, ICMP_TIMEOUT, UDP_TIMEOUT, TCP_ESTABLISHED, FOREIGN_TIMEOUT];
     return new Flows(
       { outside: this.#outside, capacity: this.#capacity, random: this.#random, timeouts },
       worker,

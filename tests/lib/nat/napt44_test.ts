@@ -346,6 +346,22 @@ Deno.test("Napt44 refuses options that make no sense", () => {
     [{ forwards: [{ protocol: "sctp" as "tcp", port: 1, to: "10.9.0.1" }] }, TypeError],
     [{ forwards: [{ protocol: "tcp", port: "1-2", to: "10.9.0.1:65535" }] }, RangeError],
     [{ forwards: [{ protocol: "tcp", port: 1, to: "10.9.0.1", address: "192.0.2.1" }] }, TypeError],
+    [{ forwards: { protocol: "tcp", port: 1, to: "10.9.0.1" } as unknown as [] }, TypeError],
+    [{ forwards: [{ protocol: "tcp", port: 1, to: "10.9.0.1:80:90" }] }, SyntaxError],
+    [{ outside: "224.0.0.1" }, RangeError],
+    [{ outside: "0.0.0.0" }, RangeError],
+    [{ outside: 5 as unknown as string }, TypeError],
+    [{ inside: [] }, TypeError],
+    [{ timeouts: { udp: "300" as unknown as number } }, RangeError],
+    [{
+      forwards: [{ protocol: "tcp", port: "80-90", to: "10.9.0.1" }, {
+        protocol: "tcp",
+        port: 85,
+        to: "10.9.0.2",
+      }],
+    }, TypeError],
   ];
   for (const [options, failure] of wrong) throws(() => nat(options), failure, JSON.stringify(options));
+  const rule = { port: 80, to: "10.9.0.1" };
+  nat({ forwards: [{ ...rule, protocol: "tcp" }, { ...rule, protocol: "udp" }] });
 });

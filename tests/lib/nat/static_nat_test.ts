@@ -66,5 +66,9 @@ Deno.test("StaticNat refuses rules that make no sense", () => {
   throws(make(["10.9.0.1", "203.0.113.1"], ["10.9.0.2", "203.0.113.1"]), TypeError);
   throws(make(["fd00::1", "203.0.113.1"]), TypeError);
   throws(make(["10.9.0", "203.0.113.1"]), SyntaxError);
+  throws(
+    () => new StaticNat({ rules: { inside: "10.9.0.1", outside: "203.0.113.1" } as unknown as [] }),
+    /no list/,
+  );
   equal(make(["0.0.0.0/0", "0.0.0.0/0"])().name, "static nat");
 });

@@ -4,6 +4,7 @@ import { deepEqual, equal, match, ok, throws } from "node:assert/strict";
 import { Direction, type Packet, type Stage } from "@warren/tunnel/core";
 import { parseIpv4, parseIpv6 } from "@warren/tunnel/address";
 import { Nat64, type Nat64Options, toIpv4, toIpv6 } from "@warren/tunnel/nat64";
+import type { IcmpErrors } from "@warren/tunnel/icmp_error";
 import { Icmpv6 } from "@warren/tunnel/icmpv6";
 import { Ipv4 } from "@warren/tunnel/ipv4";
 import { Ipv6 } from "@warren/tunnel/ipv6";
@@ -239,6 +240,30 @@ Deno.test("Nat64 forgets those that are worth least when it is full, and stays b
   deepEqual([nat.flows, nat.bindings], [0, 0]);
 });
 
+Deno.test("Nat64 lets no UDP drive out a younger connection that opens, and no outsider what others have opened", () => {
+  const nat = make({ capacity: 4 });
+  const test = new TestPipeline(nat);
+  const udp = (port: number) => `udp [fd64::6]:${port} > [64:ff9b::c000:201]:53 "x"`;
+  send(test, Direction.Outbound, udp(6000), udp(6002), udp(6004));
+  test.now = 1000;
+  send(test, Direction.Outbound, "tcp [fd64::5]:5000 > [64:ff9b::c000:202]:80 S", udp(6006));
+  test.now = 2000;
+  equal(send(test, Direction.Inbound, "tcp 192.0.2.2:80 > 198.51.100.1:5000 SA").length, 1);
+  for (let port = 1000; port < 1100; port++) {
+    send(test, Direction.Inbound, `udp 192.0.2.1:${port} > 198.51.100.1:6006 "x"`);
+  }
+  equal(nat.flows, 4);
+  // The first one from outside has driven out the oldest, and then each one the one before.
+  const answers = [6002, 6004, 6006].map((port) => `udp 192.0.2.1:53 > 198.51.100.1:${port} "x"`);
+  equal(send(test, Direction.Inbound, ...answers).length, 2);
+  // What is answered is as good as any other.
+  send(test, Direction.Outbound, `udp [fd64::6]:6006 > [64:ff9b::c000:201]:1099 "x"`);
+  test.now = 2000 + 250_000;
+  test.settle();
+  equal(send(test, Direction.Inbound, `udp 192.0.2.1:1099 > 198.51.100.1:6006 "x"`).length, 1);
+  ok(test.balanced);
+});
+
 Deno.test("Nat64 goes on where it was saved", () => {
   const one = make();
   const before = new TestPipeline(one);
@@ -369,6 +394,11 @@ Deno.test("Nat64 refuses wrong options", () => {
   throws(() => make({ prefix: "64:ff9b::/95" }), RangeError);
   throws(() => make({ capacity: 0 }), RangeError);
   throws(() => make({ filter: "none" as "address-dependent" }), TypeError);
+  throws(() => make({ outside: 5 as unknown as string }), Error);
+  for (const outside of ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"]) {
+    throws(() => make({ outside }), RangeError);
+  }
+  throws(() => make({ errors: {} as unknown as IcmpErrors }), /errors is no IcmpErrors/);
 });
 
 Deno.test("Nat64 survives any bytes, and its books balance", () => {
