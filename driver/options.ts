@@ -135,7 +135,7 @@ export interface CheckedDeviceOptions {
 }
 
 /** The names of all of them. */
-export const DEVICE_OPTIONS: OptionNames<DeviceOptions> = {
+export const DEVICE_OPTIONS: Readonly<Record<keyof DeviceOptions, "optional">> = {
   name: "optional",
   address: "optional",
   route: "optional",

@@ -28,7 +28,7 @@ export interface AnswerLimitOptions {
   /** The same for each address that gets them. @default none */
   readonly perDestination?: AnswerRate;
   /** The key of the hash of addresses (two 32-bit numbers): for tests. @default {random} */
-  readonly seed?: readonly [number, number];
+  readonly hashKey?: readonly [number, number];
 }
 
 /** Says whether one more answer may go. Bounded: 1024 buckets stand for all addresses. */
@@ -42,8 +42,8 @@ export class AnswerLimit {
   /** @throws {RangeError} when a rate is not above 0, or a burst is below 1. */
   constructor(options: AnswerLimitOptions) {
     const { ratePerSecond = RATE, burst = BURST, perDestination } = options;
-    const { seed = crypto.getRandomValues(new Uint32Array(2)) } = options;
-    [this.#key0, this.#key1] = seed as [number, number];
+    const { hashKey = crypto.getRandomValues(new Uint32Array(2)) } = options;
+    [this.#key0, this.#key1] = hashKey as [number, number];
     this.#all = new TokenBuckets(1, { ratePerSecond, burst });
     this.#each = perDestination && new TokenBuckets(ADDRESSES, perDestination);
   }

@@ -16,7 +16,7 @@ const EMPTY = -1;
 export class PrefixStore {
   readonly #words: number;
   readonly #key: Uint32Array;
-  readonly #seed: Uint32Array = crypto.getRandomValues(new Uint32Array(2));
+  readonly #hashKey: Uint32Array = crypto.getRandomValues(new Uint32Array(2));
   #addresses: Uint32Array;
   /** The prefix's length; `EMPTY` where there is none. */
   #lengths: Int16Array;
@@ -110,7 +110,7 @@ export class PrefixStore {
   }
 
   #hash(): number {
-    return sipHash(this.#key, this.#key.length, this.#seed[0]!, this.#seed[1]!);
+    return sipHash(this.#key, this.#key.length, this.#hashKey[0]!, this.#hashKey[1]!);
   }
 
   #move(from: number, to: number): void {

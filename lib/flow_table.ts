@@ -31,7 +31,7 @@ export interface FlowTableOptions {
   /** Called with the number of each flow that is about to be forgotten, whyever. */
   readonly forget?: (flow: number) => void;
   /** The key of the hash (two 32-bit numbers): for tests. @default {random} */
-  readonly seed?: readonly [number, number];
+  readonly hashKey?: readonly [number, number];
 }
 
 const NAMES: OptionNames<FlowTableOptions> = {
@@ -39,7 +39,7 @@ const NAMES: OptionNames<FlowTableOptions> = {
   worth: "optional",
   capacity: "optional",
   forget: "optional",
-  seed: "optional",
+  hashKey: "optional",
 };
 
 /**
@@ -103,7 +103,7 @@ export class FlowTable {
    */
   constructor(options: FlowTableOptions) {
     checkNames("make a table of flows", options, NAMES);
-    const { timeouts, capacity = CAPACITY, forget, seed = crypto.getRandomValues(new Uint32Array(2)) } =
+    const { timeouts, capacity = CAPACITY, forget, hashKey = crypto.getRandomValues(new Uint32Array(2)) } =
       options;
     const { worth = timeouts.map((_, state) => state) } = options;
     if (!Number.isInteger(capacity) || capacity < 1 || capacity > MAX_CAPACITY) {
@@ -123,7 +123,7 @@ export class FlowTable {
     this.#timeouts = Float64Array.from(timeouts);
     this.#worth = Float64Array.from(worth);
     this.#forget = forget;
-    [this.#key0, this.#key1] = seed as [number, number];
+    [this.#key0, this.#key1] = hashKey as [number, number];
     const { length } = scratch.words;
     const places = 2 ** Math.ceil(Math.log2(capacity * 2));
     this.#index = new Int32Array(2 * places).fill(NONE);

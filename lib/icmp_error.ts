@@ -77,7 +77,7 @@ const NAMES: OptionNames<IcmpErrorsOptions> = {
   ratePerSecond: "optional",
   burst: "optional",
   perDestination: "optional",
-  seed: "optional",
+  hashKey: "optional",
   address: "optional",
 };
 

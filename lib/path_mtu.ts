@@ -115,7 +115,7 @@ export class PathMtu implements Stage {
   readonly #key = new FlowKey();
   /** Hashes of the flows that were sent. */
   readonly #sent = new Int32Array(SENT);
-  readonly #seed = crypto.getRandomValues(new Uint32Array(2));
+  readonly #hashKey = crypto.getRandomValues(new Uint32Array(2));
   #now = 0;
   /** What was restored and is not known yet when. */
   #restored: readonly SavedPath[] = [];
@@ -241,7 +241,7 @@ export class PathMtu implements Stage {
   }
 
   #hash(): number {
-    return sipHash(this.#key.words, this.#key.length, this.#seed[0]!, this.#seed[1]!);
+    return sipHash(this.#key.words, this.#key.length, this.#hashKey[0]!, this.#hashKey[1]!);
   }
 
   /** Takes from an error what its path carries; returns whether it was believed. */

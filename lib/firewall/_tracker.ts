@@ -49,7 +49,7 @@ export type Finding = typeof Finding[keyof typeof Finding];
 export interface TrackerOptions {
   readonly capacity: number;
   readonly midStream: boolean;
-  readonly seed: readonly [number, number] | undefined;
+  readonly hashKey: readonly [number, number] | undefined;
 }
 
 /** One flow, as JSON holds it. */
@@ -103,12 +103,12 @@ export class Tracker {
   /** By first fragment. */
   readonly #firstEnds = new Uint16Array(FRAGMENTS);
 
-  constructor({ capacity, midStream, seed }: TrackerOptions) {
-    this.flows = new FlowTable({ timeouts: TIMEOUTS, worth: WORTH, capacity, ...seed && { seed } });
+  constructor({ capacity, midStream, hashKey }: TrackerOptions) {
+    this.flows = new FlowTable({ timeouts: TIMEOUTS, worth: WORTH, capacity, ...hashKey && { hashKey } });
     this.fragments = new FlowTable({
       timeouts: [FRAGMENT_TIMEOUT],
       capacity: FRAGMENTS,
-      ...seed && { seed },
+      ...hashKey && { hashKey },
     });
     this.notes = new Int32Array(capacity);
     this.#tcp = new TcpTracker(capacity);

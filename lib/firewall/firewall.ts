@@ -28,7 +28,7 @@ const NAMES: OptionNames<FirewallOptions> = {
   midStream: "optional",
   neighbors: "optional",
   errors: "optional",
-  seed: "optional",
+  hashKey: "optional",
 };
 const DEFAULT_NAMES: OptionNames<Exclude<FirewallOptions["default"], string | undefined>> = {
   outbound: "optional",
@@ -64,7 +64,7 @@ export interface FirewallOptions {
   /** How what is rejected is answered. @default {{}} */
   readonly errors?: IcmpErrorsOptions;
   /** The key of the table's hash (two 32-bit numbers): for tests. @default {random} */
-  readonly seed?: readonly [number, number];
+  readonly hashKey?: readonly [number, number];
 }
 
 /** What a rule, or the default, has let through or kept out. */
@@ -167,7 +167,7 @@ export class Firewall implements Stage {
    */
   constructor(options: FirewallOptions = {}) {
     checkNames("make a firewall", options, NAMES);
-    const { rules = [], capacity = CAPACITY, midStream = false, neighbors = true, errors, seed } = options;
+    const { rules = [], capacity = CAPACITY, midStream = false, neighbors = true, errors, hashKey } = options;
     const { default: verdict = {} } = options;
     if (typeof verdict !== "string") checkNames("make a firewall: default", verdict, DEFAULT_NAMES);
     for (const [name, value] of Object.entries({ midStream, neighbors })) {
@@ -187,7 +187,7 @@ export class Firewall implements Stage {
     this.#rules = new RuleSet(rules);
     this.#defaults = [outbound, inbound];
     this.#passesNeighbors = neighbors;
-    this.#tracker = new Tracker({ capacity, midStream, seed });
+    this.#tracker = new Tracker({ capacity, midStream, hashKey });
     this.#errors = new IcmpErrors(errors);
     this.#labels = [
       ...this.#rules.rules.map(({ text }) => text),

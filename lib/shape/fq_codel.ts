@@ -59,7 +59,7 @@ export interface FqCodelOptions {
   /** Whether packets that allow it are marked instead of dropped (RFC 3168). @default {true} */
   readonly ecn?: boolean;
   /** The key of the hash (two 32-bit numbers): for tests. @default {random} */
-  readonly seed?: readonly [number, number];
+  readonly hashKey?: readonly [number, number];
 }
 
 const NAMES: OptionNames<FqCodelOptions> = {
@@ -70,7 +70,7 @@ const NAMES: OptionNames<FqCodelOptions> = {
   target: "optional",
   interval: "optional",
   ecn: "optional",
-  seed: "optional",
+  hashKey: "optional",
 };
 
 /**
@@ -118,7 +118,7 @@ export class FqCodel implements Scheduler {
     checkNames("make an FqCodel", options, NAMES);
     const { flows = FLOWS, packets = PACKETS, bytes = BYTES, quantum = QUANTUM } = options;
     const { target = TARGET, interval = INTERVAL, ecn = true } = options;
-    const [key0, key1] = options.seed ?? crypto.getRandomValues(new Uint32Array(2));
+    const [key0, key1] = options.hashKey ?? crypto.getRandomValues(new Uint32Array(2));
     if (!Number.isInteger(flows) || flows < 1 || flows > MAX_FLOWS) {
       throw new RangeError(`Cannot make ${flows} queues: 1 to ${MAX_FLOWS} are possible`);
     }

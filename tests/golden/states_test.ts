@@ -34,7 +34,7 @@ const MAKE: Record<string, () => Part> = {
   Count: () => both(new Count()),
   Meter: () => both(new Meter()),
   PathMtu: () => both(new PathMtu()),
-  Firewall: () => both(new Firewall({ rules: [{ name: "all", verdict: "allow" }], seed: [1, 2] })),
+  Firewall: () => both(new Firewall({ rules: [{ name: "all", verdict: "allow" }], hashKey: [1, 2] })),
   Napt44: () =>
     both(new Napt44({ outside: "198.51.100.1", inside: "10.0.0.0/8", filtering: "address-dependent" })),
   Nat64: () => both(new Nat64({ outside: "198.51.100.7" })),

@@ -5,7 +5,7 @@ import { FlowKey } from "@warren/tunnel/flow_key";
 import { FlowTable, type FlowTableOptions } from "@warren/tunnel/flow_table";
 import { Random } from "../../lib/random.ts";
 
-const SEED = [1, 2] as const;
+const HASH_KEY = [1, 2] as const;
 
 /** A key of four words that are all told by a number. */
 function keyOf(number: number): FlowKey {
@@ -16,7 +16,7 @@ function keyOf(number: number): FlowKey {
 }
 
 function table(options: Partial<FlowTableOptions> = {}): FlowTable {
-  return new FlowTable({ timeouts: [100], capacity: 4, seed: SEED, ...options });
+  return new FlowTable({ timeouts: [100], capacity: 4, hashKey: HASH_KEY, ...options });
 }
 
 /** What a table should know, kept in a Map in the order in which flows were seen. */
@@ -82,7 +82,7 @@ for (const capacity of [1, 3, 64, 1000]) {
     const flows = table({
       timeouts,
       capacity,
-      seed: undefined,
+      hashKey: undefined,
       forget: (flow) => {
         equal(numbers.get(names[flow]!), flow);
         numbers.delete(names[flow]!);

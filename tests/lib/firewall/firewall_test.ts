@@ -41,7 +41,7 @@ Deno.test("Firewall.explain() says what then happens, and changes nothing", () =
     );
     if (seed % 2 === 0) rules.unshift({ verdict: "drop", state: "related", src: "192.0.2.0/25" });
     const defaults = { outbound: "allow", inbound: seed % 2 === 0 ? "drop" : "allow" } as const;
-    const firewall = new Firewall({ rules, default: defaults, capacity: 8, seed: [1, seed] });
+    const firewall = new Firewall({ rules, default: defaults, capacity: 8, hashKey: [1, seed] });
     const test = new TestPipeline(firewall);
     for (let i = 0; i < 100; i++) {
       const direction = random.below(2) === 0 ? Outbound : Inbound;

@@ -101,14 +101,14 @@ function longestWait(queue: Scheduler): number {
 
 Deno.test("Shaper with FqCodel lets a slow flow wait for two packets of a bulk flow at most, and Fifo does not", () => {
   // 1500 bytes are 1.2 ms.
-  const fair = longestWait(new FqCodel({ seed: [1, 2] }));
+  const fair = longestWait(new FqCodel({ hashKey: [1, 2] }));
   ok(fair <= 3, `it waits for ${fair} ms`);
   const unfair = longestWait(new Fifo());
   ok(unfair > 150, `it waits for ${unfair} ms`);
 });
 
 Deno.test("Shaper with FqCodel gives flows that want it all the same part", () => {
-  const queue = new FqCodel({ seed: [1, 2], target: 1000 });
+  const queue = new FqCodel({ hashKey: [1, 2], target: 1000 });
   const test = new TestPipeline(new Shaper({ outbound: { rateBitsPerSecond: 10e6, queue } }));
   const bytes = new Map([[1, 0], [2, 0], [3, 0], [4, 0]]);
   const lengths = [0, 1472, 1472, 700, 100];
