@@ -7,7 +7,7 @@ import { Random } from "../../../lib/random.ts";
 import { wrongChecksum } from "../_packets.ts";
 import { QueueContext } from "./_queue_context.ts";
 
-const SEED = [1, 2] as const;
+const HASH_KEY = [1, 2] as const;
 const MTU = 1514;
 
 /** A flow's packet of 1500 bytes, or so many. */
@@ -115,7 +115,7 @@ Deno.test("FqCodel with one queue drops what RFC 8289's pseudo-code drops, and w
 Deno.test("FqCodel marks packets that are ECN-capable when it would drop others, with right sums", () => {
   for (const [ecn, isMarked] of [[0, false], [1, true], [2, true], [3, true]] as const) {
     const context = new QueueContext();
-    const queue = new FqCodel({ seed: SEED });
+    const queue = new FqCodel({ hashKey: HASH_KEY });
     let marks = 0;
     for (let i = 0; i < 300; i++) queue.enqueue(context.packet(`${bulk(0)} ecn ${ecn}`, i), context);
     for (let i = 0; i < 290; i++) {
@@ -137,7 +137,7 @@ Deno.test("FqCodel marks packets that are ECN-capable when it would drop others,
 
 Deno.test("FqCodel shares turns in bytes, whatever the lengths of packets", () => {
   const context = new QueueContext();
-  const queue = new FqCodel({ seed: SEED, packets: 4000, bytes: Infinity, target: 1000 });
+  const queue = new FqCodel({ hashKey: HASH_KEY, packets: 4000, bytes: Infinity, target: 1000 });
   for (let i = 0; i < 1200; i++) queue.enqueue(context.packet(bulk(1, 372), 1), context);
   for (let i = 0; i < 400; i++) queue.enqueue(context.packet(bulk(2, 1472), 2), context);
   const bytes = [0, 0, 0];
@@ -151,7 +151,7 @@ Deno.test("FqCodel shares turns in bytes, whatever the lengths of packets", () =
 
 Deno.test("FqCodel serves a flow that was empty before those that are not, once", () => {
   const context = new QueueContext();
-  const queue = new FqCodel({ seed: SEED, quantum: 6000 });
+  const queue = new FqCodel({ hashKey: HASH_KEY, quantum: 6000 });
   const next = () => context.done(queue.dequeue(context));
   for (let i = 0; i < 20; i++) queue.enqueue(context.packet(bulk(1), 1), context);
   // Four packets are a turn.
@@ -166,7 +166,7 @@ Deno.test("FqCodel serves a flow that was empty before those that are not, once"
 
 Deno.test("FqCodel takes the oldest packets of the fattest flow when there is no room: half of them, 64 at most", () => {
   const context = new QueueContext();
-  const queue = new FqCodel({ seed: SEED, packets: 300 });
+  const queue = new FqCodel({ hashKey: HASH_KEY, packets: 300 });
   for (let i = 0; i < 20; i++) queue.enqueue(context.packet(bulk(1), 10_000 + i), context);
   for (let i = 0; i < 280; i++) queue.enqueue(context.packet(bulk(2), i), context);
   deepEqual(context.dropped, []);
@@ -175,7 +175,7 @@ Deno.test("FqCodel takes the oldest packets of the fattest flow when there is no
   deepEqual([...context.reasons], ["queue full"]);
   equal(queue.length, 301 - 64);
 
-  const small = new FqCodel({ seed: SEED, bytes: 4 * 2048 });
+  const small = new FqCodel({ hashKey: HASH_KEY, bytes: 4 * 2048 });
   context.dropped = [];
   for (let i = 0; i < 5; i++) small.enqueue(context.packet(bulk(1), i), context);
   deepEqual(context.dropped, [0, 1, 2]);
