@@ -1,10 +1,10 @@
-/** Copying packets without allocating. */
+/** Copying packets without allocating, and what packets inherit that are made of others. */
 
-import type { Packet } from "./core/packet.ts";
+import { ENDPOINT_LENGTH, type Packet } from "./core/packet.ts";
 import type { PacketPool } from "./core/pool.ts";
 
 /** A copy of a packet as it stands, super-packets and unfinished sums too; `undefined` when the pool has no slot. */
-export function copyPacket(packet: Packet, pool: PacketPool): Packet | undefined {
+export function copyPacket(packet: Packet, pool: Pick<PacketPool, "take">): Packet | undefined {
   const { offset, length } = packet;
   const copy = pool.take(length);
   if (copy === undefined) return undefined;
@@ -12,9 +12,19 @@ export function copyPacket(packet: Packet, pool: PacketPool): Packet | undefined
   copy.segmentSize = packet.segmentSize;
   copy.checksumStart = packet.checksumStart;
   copy.checksumOffset = packet.checksumOffset;
-  copy.time = packet.time;
-  copy.mark = packet.mark;
+  inherit(copy, packet);
   return copy;
+}
+
+/** Gives a new packet the properties of the one that it is a part of, or is made of. */
+export function inherit(packet: Packet, from: Packet): void {
+  packet.from = from.from;
+  packet.to = from.to;
+  packet.mark = from.mark;
+  packet.time = from.time;
+  for (let i = 0; i < ENDPOINT_LENGTH; i += 4) {
+    packet.view.setInt32(packet.slotEnd + i, from.view.getInt32(from.slotEnd + i));
+  }
 }
 
 /** Copies without a view of the source, which would be allocated: words, and the bytes behind them. */

@@ -14,7 +14,8 @@ import {
   IPV6_PAYLOAD_LENGTH,
   IPV6_SRC,
 } from "./_header_fields.ts";
-import { become, inherit } from "./_packet_parts.ts";
+import { inherit } from "./_copy_packet.ts";
+import { become } from "./_packet_parts.ts";
 import { sipHash } from "./_sip_hash.ts";
 import { checksum, sum } from "./checksum.ts";
 import type { Packet, StageContext } from "./core/mod.ts";

@@ -1,6 +1,6 @@
 /** What packets and the parts share that they are cut into or made of: lengths, properties, extension headers. */
 
-import { ENDPOINT_LENGTH, type Packet } from "./core/packet.ts";
+import type { Packet } from "./core/packet.ts";
 import { IPV6_HEADER, IPV6_NEXT_HEADER } from "./_header_fields.ts";
 import { type Ip, Protocol } from "./ip.ts";
 import type { Ipv6 } from "./ipv6.ts";
@@ -14,17 +14,6 @@ export function longestLength(packet: Packet, ip: Ip): number {
   const upper = Tcp.of(packet) ?? Udp.of(packet);
   if (upper === undefined) return ip.totalLength;
   return Math.min(ip.totalLength, upper.payloadOffset - ip.start + segmentSize);
-}
-
-/** Gives a new packet the properties of the one that it is a part of, or is made of. */
-export function inherit(packet: Packet, from: Packet): void {
-  packet.from = from.from;
-  packet.to = from.to;
-  packet.mark = from.mark;
-  packet.time = from.time;
-  for (let i = 0; i < ENDPOINT_LENGTH; i += 4) {
-    packet.view.setInt32(packet.slotEnd + i, from.view.getInt32(from.slotEnd + i));
-  }
 }
 
 /** Makes a super-packet one of its segments, which is given back. */

@@ -1,6 +1,6 @@
 /** A stage that counts what passes. */
 
-import type { Packet, PacketBatch, Stage } from "./core/mod.ts";
+import { Direction, type Packet, type PacketBatch, type Stage } from "./core/mod.ts";
 import { checkNames, type OptionNames } from "./options.ts";
 
 /** Options of a {@linkcode Count}. */
@@ -8,7 +8,7 @@ export interface CountOptions {
   /** What the stage is called. @default {"count"} */
   readonly name?: string;
   /** Which packets count. @default {all} */
-  readonly filter?: (packet: Packet) => boolean;
+  readonly filter?: (packet: Packet, direction: Direction) => boolean;
 }
 
 const NAMES: OptionNames<CountOptions> = { name: "optional", filter: "optional" };
@@ -49,7 +49,7 @@ export class Count implements Stage {
   readonly out: Counted = { packets: 0, bytes: 0 };
   /** Inbound ones. */
   readonly in: Counted = { packets: 0, bytes: 0 };
-  readonly #filter: ((packet: Packet) => boolean) | undefined;
+  readonly #filter: CountOptions["filter"];
 
   /** Counts from 0 on. */
   constructor(options: CountOptions = {}) {
@@ -60,11 +60,11 @@ export class Count implements Stage {
   }
 
   outbound(batch: PacketBatch): void {
-    this.#count(batch, this.out);
+    this.#count(batch, Direction.Outbound, this.out);
   }
 
   inbound(batch: PacketBatch): void {
-    this.#count(batch, this.in);
+    this.#count(batch, Direction.Inbound, this.in);
   }
 
   /** Both counters. */
@@ -89,11 +89,11 @@ export class Count implements Stage {
     Object.assign(this.in, saved!.in);
   }
 
-  #count({ packets, length }: PacketBatch, counted: Counted): void {
+  #count({ packets, length }: PacketBatch, direction: Direction, counted: Counted): void {
     const filter = this.#filter;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (filter !== undefined && !filter(packet)) continue;
+      if (filter !== undefined && !filter(packet, direction)) continue;
       counted.packets++;
       counted.bytes += packet.length;
     }

@@ -21,7 +21,7 @@ const NO_ROOM = "no room";
 /** Options of a {@linkcode Mirror}. */
 export interface MirrorOptions {
   /** Which packets are copied. @default {all} */
-  readonly filter?: (packet: Packet) => boolean;
+  readonly filter?: (packet: Packet, direction: Direction) => boolean;
   /** Which way they go. @default {both} */
   readonly direction?: Direction;
 }
@@ -61,7 +61,7 @@ export class Mirror implements Stage {
   readonly lost: Map<string, number> = new Map();
 
   readonly #end: TunnelEnd;
-  readonly #filter: ((packet: Packet) => boolean) | undefined;
+  readonly #filter: MirrorOptions["filter"];
   readonly #direction: Direction | undefined;
   readonly #pool = new PacketPool(SLOTS);
   readonly #waiting = new PacketBatch();
@@ -79,11 +79,11 @@ export class Mirror implements Stage {
   }
 
   outbound(batch: PacketBatch, context: StageContext): void {
-    if (this.#direction !== Direction.Inbound) this.#copyAll(batch, context);
+    if (this.#direction !== Direction.Inbound) this.#copyAll(batch, Direction.Outbound, context);
   }
 
   inbound(batch: PacketBatch, context: StageContext): void {
-    if (this.#direction !== Direction.Outbound) this.#copyAll(batch, context);
+    if (this.#direction !== Direction.Outbound) this.#copyAll(batch, Direction.Inbound, context);
   }
 
   /** Tries again what the end had no room for, when it asks for that. */
@@ -96,11 +96,11 @@ export class Mirror implements Stage {
     this.#end.close();
   }
 
-  #copyAll({ packets, length }: PacketBatch, context: StageContext): void {
+  #copyAll({ packets, length }: PacketBatch, direction: Direction, context: StageContext): void {
     this.#context = context;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (this.#filter !== undefined && !this.#filter(packet)) continue;
+      if (this.#filter !== undefined && !this.#filter(packet, direction)) continue;
       if (packet.segmentSize !== 0 && this.#end.offload !== true) this.#cut(packet);
       else this.#copy(packet);
     }

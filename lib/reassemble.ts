@@ -20,7 +20,8 @@ import {
   IPV6_SRC,
 } from "./_header_fields.ts";
 import { Fit, type Fragment, FragmentLists } from "./_fragment_lists.ts";
-import { inherit, namingField } from "./_packet_parts.ts";
+import { inherit } from "./_copy_packet.ts";
+import { namingField } from "./_packet_parts.ts";
 import { sipHash } from "./_sip_hash.ts";
 import { checksum, sum } from "./checksum.ts";
 import type { Direction, Packet, PacketBatch, Stage, StageContext } from "./core/mod.ts";

@@ -46,7 +46,7 @@ export interface Policy {
   /** The end that the packet came from; 0 is this machine. */
   readonly end?: EndNumber;
   /** Any other condition. */
-  readonly match?: (packet: Packet) => boolean;
+  readonly match?: (packet: Packet, direction: Direction) => boolean;
   /** Routes, by prefix; where none fits, later policies are asked. A number: all packets go there. */
   readonly to: Readonly<Record<string, EndNumber>> | RouteTable<EndNumber> | EndNumber;
 }
@@ -107,14 +107,14 @@ class Route implements Stage {
   }
 
   outbound(batch: PacketBatch, context: StageContext): void {
-    this.#route(batch, context, true);
+    this.#route(batch, context, Direction.Outbound);
   }
 
   inbound(batch: PacketBatch, context: StageContext): void {
-    this.#route(batch, context, false);
+    this.#route(batch, context, Direction.Inbound);
   }
 
-  #route({ packets, length }: PacketBatch, context: StageContext, isOutbound: boolean): void {
+  #route({ packets, length }: PacketBatch, context: StageContext, direction: Direction): void {
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
       const ip = Ip.of(packet);
@@ -122,7 +122,7 @@ class Route implements Stage {
         context.drop(packet, "malformed");
         continue;
       }
-      const end = this.#find(packet, ip, isOutbound ? 0 : packet.from);
+      const end = this.#find(packet, ip, direction);
       if (end === undefined) {
         if (this.#errors === undefined) context.drop(packet, NO_ROUTE);
         else this.#errors.answer(packet, IcmpError.NetUnreachable, context, NO_ROUTE);
@@ -134,12 +134,13 @@ class Route implements Stage {
     }
   }
 
-  #find(packet: Packet, ip: Ip, from: EndNumber): EndNumber | undefined {
+  #find(packet: Packet, ip: Ip, direction: Direction): EndNumber | undefined {
+    const from = direction === Direction.Outbound ? 0 : packet.from;
     let key: FlowKey | undefined;
     if (this.#asksPorts && this.#key.read(packet) === FlowKind.Packet) key = this.#key;
     const policies = this.#policies;
     for (let i = 0; i < policies.length; i++) {
-      const end = policies[i]!.find(packet, ip, key, from);
+      const end = policies[i]!.find(packet, ip, key, from, direction);
       if (end !== undefined) return end;
     }
     return undefined;
@@ -184,7 +185,13 @@ class CheckedPolicy {
   }
 
   /** Where a packet goes by it; `undefined` when it says nothing of this one. */
-  find(packet: Packet, ip: Ip, key: FlowKey | undefined, from: EndNumber): EndNumber | undefined {
+  find(
+    packet: Packet,
+    ip: Ip,
+    key: FlowKey | undefined,
+    from: EndNumber,
+    direction: Direction,
+  ): EndNumber | undefined {
     const { mark, end, match } = this.#policy;
     if (mark !== undefined && packet.mark !== mark || end !== undefined && from !== end) return undefined;
     if (this.#protocols !== undefined && !this.#protocols.includes(ip.protocol)) return undefined;
@@ -195,7 +202,7 @@ class CheckedPolicy {
       return undefined;
     }
     if (this.#src !== undefined && !contains(this.#src, packet, ip)) return undefined;
-    if (match !== undefined && !match(packet)) return undefined;
+    if (match !== undefined && !match(packet, direction)) return undefined;
     const table = this.#table;
     if (table === undefined) return this.#end;
     return ip.version === 4 ? table.findIpv4(ip.dst) : table.findIpv6(packet.bytes, ip.start + IPV6_DST);

@@ -26,7 +26,7 @@ import {
   UDP_LENGTH,
 } from "./_header_fields.ts";
 import { adjust, checksum, difference, isPartial, sum } from "./checksum.ts";
-import { inherit } from "./_packet_parts.ts";
+import { inherit } from "./_copy_packet.ts";
 import type { Packet } from "./core/packet.ts";
 import type { PacketPool } from "./core/pool.ts";
 import { Ip } from "./ip.ts";

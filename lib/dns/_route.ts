@@ -4,17 +4,16 @@ import type { Packet } from "../core/mod.ts";
 import { Ipv4 } from "../ipv4.ts";
 import { Ipv6 } from "../ipv6.ts";
 import { Protocol } from "../protocol.ts";
-import type { Tcp } from "../tcp.ts";
 import { Udp } from "../udp.ts";
 
 /** Addresses and ports of the packet at hand. */
 export class Route {
   #version = 4;
-  readonly #ipv4 = { src: 0, dst: 0, protocol: 0 };
-  readonly #ipv6 = { src: new Uint8Array(16), dst: new Uint8Array(16), nextHeader: 0 };
+  readonly #ipv4 = { src: 0, dst: 0, protocol: Protocol.Udp };
+  readonly #ipv6 = { src: new Uint8Array(16), dst: new Uint8Array(16), nextHeader: Protocol.Udp };
   readonly #ports = { srcPort: 0, dstPort: 0 };
 
-  read({ ip, srcPort, dstPort }: Udp | Tcp): void {
+  read({ ip, srcPort, dstPort }: Udp): void {
     this.#version = ip.version;
     this.#ports.srcPort = srcPort;
     this.#ports.dstPort = dstPort;
@@ -50,16 +49,7 @@ export class Route {
   /** Puts the headers in front. */
   wrap(packet: Packet): void {
     Udp.encode(packet, this.#ports);
-    this.wrapIp(packet, Protocol.Udp);
-  }
-
-  wrapIp(packet: Packet, protocol: number): void {
-    if (this.#version === 4) {
-      this.#ipv4.protocol = protocol;
-      Ipv4.encode(packet, this.#ipv4);
-    } else {
-      this.#ipv6.nextHeader = protocol;
-      Ipv6.encode(packet, this.#ipv6);
-    }
+    if (this.#version === 4) Ipv4.encode(packet, this.#ipv4);
+    else Ipv6.encode(packet, this.#ipv6);
   }
 }

@@ -11,6 +11,7 @@
 import { parseAddress } from "../address.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
 import { isFromHost } from "../_unicast.ts";
+import { IcmpErrors } from "../icmp_error.ts";
 import { Ip } from "../ip.ts";
 import { checkNames, type OptionNames } from "../options.ts";
 import { Protocol } from "../protocol.ts";
@@ -20,7 +21,6 @@ import { Cache } from "./_cache.ts";
 import { FakeIp } from "./fake_ip.ts";
 import { BlockedNames, FakeNames } from "./_own_answers.ts";
 import { Pending } from "./_pending.ts";
-import { refuseConnection } from "./_refuse_connection.ts";
 import { Route } from "./_route.ts";
 import {
   checkRange,
@@ -56,6 +56,7 @@ const NAMES: OptionNames<DnsResolverOptions> = {
   inFlight: "optional",
   waiting: "optional",
   answerLimit: "optional",
+  errors: "optional",
 };
 const TIMEOUT = 2000;
 const IN_FLIGHT = 256;
@@ -74,7 +75,8 @@ const PREFETCH_PART = 0.1;
  * Answers DNS queries to addresses of the tunnel.
  *
  * **Outbound**: a query over UDP to port 53 of an address becomes its answer, which turns round; while an upstream is
- * asked, it is held. A TCP connection to that port is refused with RST. Everything else passes untouched.
+ * asked, it is held. A TCP connection to that port is refused with RST, at the rate of `errors`. Everything else passes
+ * untouched.
  *
  * **Inbound**: the same, for queries from the far end.
  *
@@ -139,6 +141,7 @@ export class DnsResolver implements Stage {
   readonly #inFlight: number;
   readonly #waitingLimit: number;
   readonly #limit: number;
+  readonly #errors: IcmpErrors;
 
   readonly #pending = new Map<string, Pending>();
   #arrivals: Pending[] = [];
@@ -195,6 +198,7 @@ export class DnsResolver implements Stage {
     this.#timeout = checkRange("timeout", options.timeout ?? TIMEOUT, 1, MAX_TTL);
     this.#inFlight = checkRange("inFlight", options.inFlight ?? IN_FLIGHT, 1, 65_536);
     this.#waitingLimit = checkRange("waiting", options.waiting ?? WAITING, 1, 65_536);
+    this.#errors = options.errors ?? new IcmpErrors();
     this.#limit = checkRange("answerLimit", options.answerLimit ?? EDNS_SIZE, 512, 1452);
   }
 
@@ -280,7 +284,7 @@ export class DnsResolver implements Stage {
         if (udp?.dstPort === DNS_PORT) this.#admit(packet, udp, context);
       } else if (ip.protocol === Protocol.Tcp) {
         const tcp = Tcp.of(packet);
-        if (tcp?.dstPort === DNS_PORT) refuseConnection(packet, tcp, this.#route, context);
+        if (tcp?.dstPort === DNS_PORT) this.#errors.reset(packet, context, "no DNS over TCP");
       }
     }
   }

@@ -1,5 +1,6 @@
 /** What a resolver is made of, whom it asks, and what it counts. */
 
+import type { IcmpErrors } from "../icmp_error.ts";
 import type { DnsCacheOptions } from "./_cache.ts";
 import type { BlockList } from "./block_list.ts";
 import type { DnsRecord } from "./codec.ts";
@@ -50,6 +51,8 @@ export interface DnsResolverOptions {
   waiting?: number;
   /** The longest answer, in bytes of DNS from 512 to 1452; longer ones say TC. @default {1232} */
   answerLimit?: number;
+  /** Refuses TCP connections, and limits how often. @default {new IcmpErrors()} */
+  errors?: IcmpErrors;
 }
 
 /** What a {@linkcode DnsResolver} has counted. */

@@ -61,7 +61,7 @@ export class CompiledRule {
   readonly #icmpTypes: Uint8Array | undefined;
   readonly #flags: number = 0;
   readonly #flagMask: number = 0;
-  readonly #match: ((packet: Packet) => boolean) | undefined;
+  readonly #match: FirewallRule["match"];
 
   constructor(rule: FirewallRule, index: number) {
     if (typeof rule !== "object" || rule === null) {
@@ -128,7 +128,7 @@ export class CompiledRule {
   }
 
   /** Whether a packet matches, of which state, direction and protocol are right. Changes nothing. */
-  matches(packet: Packet, ip: Ip, now: number): boolean {
+  matches(packet: Packet, ip: Ip, direction: Direction, now: number): boolean {
     const { bytes, view } = packet;
     const { start, payloadOffset } = ip;
     if (this.#dstPorts !== undefined && !isWithin(this.#dstPorts, view.getUint16(payloadOffset + 2))) {
@@ -149,7 +149,7 @@ export class CompiledRule {
       if (this.#dst !== undefined && !contain6(this.#dst, bytes, start + IPV6_DST)) return false;
     }
     if (this.rate !== undefined && !this.rate.has(ip, now)) return false;
-    return this.#match === undefined || this.#match(packet);
+    return this.#match === undefined || this.#match(packet, direction);
   }
 }
 
@@ -196,7 +196,7 @@ export class RuleSet {
     for (let i = 0; i < list.length; i++) {
       const rule = list[i]!;
       if (rule.protocols !== undefined && rule.protocols[protocol] === 0) continue;
-      if (rule.matches(packet, ip, now)) return rule;
+      if (rule.matches(packet, ip, direction, now)) return rule;
     }
     return undefined;
   }

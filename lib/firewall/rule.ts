@@ -1,6 +1,6 @@
 /** Rules of a firewall as data: what they say, how they are read, and their text. */
 
-import type { Packet } from "../core/packet.ts";
+import type { Direction, Packet } from "../core/mod.ts";
 
 /** What becomes of a packet: onward, away without a word, or away with an answer. */
 export type FirewallVerdict = "allow" | "drop" | "reject";
@@ -58,7 +58,7 @@ export interface FirewallRule {
   /**
    * Anything else, such as a compiled filter. It is asked last, must change nothing, and must be fast. @default {true}
    */
-  readonly match?: (packet: Packet) => boolean;
+  readonly match?: (packet: Packet, direction: Direction) => boolean;
 }
 
 /** The fields in the order in which the text has them. */

@@ -5,9 +5,9 @@
  *                 └─► the copy: lost? ...
  */
 
+import { copyPacket } from "../_copy_packet.ts";
 import { checkNames, type OptionNames } from "../options.ts";
 import type { Direction, Packet, StageContext } from "../core/mod.ts";
-import { ENDPOINT_LENGTH } from "../core/packet.ts";
 import { Chance, checkProbability, type Likelihood } from "./_chance.ts";
 import { type DelayDistribution, delayTable } from "./_distribution.ts";
 import { ReleaseQueue } from "./_release_queue.ts";
@@ -254,17 +254,9 @@ export class Lane {
 
   /** A second packet, to which all but coming twice may happen; none when the pool has no slot. */
   #enterCopy(packet: Packet, context: StageContext): void {
-    const copy = context.take(packet.length);
+    const copy = copyPacket(packet, context);
     if (copy === undefined) return;
     this.#stats.duplicated++;
-    copy.bytes.copyWithin(copy.offset, packet.offset, packet.offset + packet.length);
-    copy.bytes.copyWithin(copy.slotEnd, packet.slotEnd, packet.slotEnd + ENDPOINT_LENGTH);
-    copy.checksumStart = packet.checksumStart;
-    copy.checksumOffset = packet.checksumOffset;
-    copy.from = packet.from;
-    copy.to = packet.to;
-    copy.mark = packet.mark;
-    copy.time = packet.time;
     if (this.#isLost()) this.#lose(copy, context);
     else this.#send(copy, context);
   }

@@ -51,15 +51,17 @@ export class Fragments {
   #fill(ip: Ip): FlowKey {
     const key = this.#key;
     const { words } = key;
-    words[0] = ip.version << 8 | ip.protocol;
     if (ip.version === 4) {
       key.length = 4;
+      words[0] = 4 << 8 | ip.protocol;
       words[1] = ip.src;
       words[2] = ip.dst;
       words[3] = ip.id;
       return key;
     }
     key.length = words.length;
+    // RFC 8200 section 4.5: the type that a fragment claims is no part of it.
+    words[0] = 6 << 8;
     for (let i = 0; i < 8; i++) words[1 + i] = ip.packet.view.getUint32(ip.start + IPV6_SRC + 4 * i);
     words[9] = ip.packet.view.getUint32(ip.extension(Protocol.Fragment) + FRAGMENT_ID);
     return key;

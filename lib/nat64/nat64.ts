@@ -30,7 +30,7 @@ import { Flows, isSaved, type SavedSession } from "./_flows.ts";
 import { Fragments } from "./_fragments.ts";
 import { checkNat64Options, type Nat64Options } from "./_nat64_options.ts";
 import type { EmbeddingPrefix } from "./embedded_address.ts";
-import { type Ipv4Addresses, type Ipv6Addresses, toIpv4, toIpv6 } from "./translate.ts";
+import { type Ipv4Addresses, type Ipv6Addresses, toIpv4, toIpv6, Untranslatable } from "./translate.ts";
 
 // Specification: RFC 6146 section 4 (milliseconds)
 const TCP_TRANSITORY = 240_000;
@@ -42,6 +42,7 @@ const FOREIGN_TIMEOUT = 240_000;
 const TCP_FLAGS = 13;
 const TCP_HEADER = 20;
 const PORTS_HEADER = 8;
+const FRAGMENT_HEADER = 8;
 const SYN = 0x02;
 const SYN_FLAGS = 0x17; // with FIN, RST and ACK
 /** RFC 7915 section 4: what may be divided is made no longer than this, and up to this IPv4 length it is not. */
@@ -263,6 +264,9 @@ export class Nat64 implements Stage {
     four.dst = this.#prefix.read(bytes, start + IPV6_DST);
     if (!isUnicast4(four.dst)) return context.drop(packet, "bad address");
     if (ip.hopLimit <= 1) return void this.#exceeded(packet, context);
+    if (ip.isFragment && ip.payloadOffset !== ip.extension(Protocol.Fragment) + FRAGMENT_HEADER) {
+      return context.drop(packet, Untranslatable.DividedHeaders);
+    }
     if (ip.fragmentOffset !== 0) {
       if (!this.#fragments.find(ip, this.#now)) return context.drop(packet, "fragment without its first");
       four.src = this.#fragments.address[0]!;

@@ -85,6 +85,8 @@ export const Untranslatable = {
   Message: "ICMP message not translated",
   /** The checksum of a divided ICMP message covers what is not here (RFC 7915 sections 4.2 and 5.2). */
   FragmentedIcmp: "fragmented ICMP",
+  /** Extension headers within a divided packet: without them, its other fragments would stand elsewhere. */
+  DividedHeaders: "extension headers in a fragment",
   /** UDP without a checksum, divided (RFC 7915 section 4.5). */
   NoChecksum: "fragment without a checksum",
   /** It does not fit the other version, or its slot. */
@@ -151,6 +153,7 @@ export function toIpv4(packet: Packet, addresses: Ipv4Addresses, id: number): Un
   const { src, dst } = addresses;
   let flags = 0;
   const fragment = ip.extension(Protocol.Fragment);
+  if (ip.isFragment && upper !== fragment + FRAGMENT_HEADER) return Untranslatable.DividedHeaders;
   if (fragment >= 0) {
     const word = view.getUint16(fragment + FRAGMENT_WORD);
     flags = word >> 3 | (word & 1 ? MORE_FRAGMENTS : 0);

@@ -1,7 +1,7 @@
 /** Bands: packets of a more urgent one go first, or bands share the rate by their weights. */
 
 import type { Packet } from "../core/packet.ts";
-import type { StageContext } from "../core/stage.ts";
+import type { Direction, StageContext } from "../core/stage.ts";
 import { Ip } from "../ip.ts";
 import { checkNames, type OptionNames } from "../options.ts";
 import { wireLength } from "../_stage_cutter.ts";
@@ -15,7 +15,7 @@ const DSCPS = 64;
 const QUANTUM = 1514;
 
 /** Says in which band a packet waits: 0 is the first. */
-export type PacketClassifier = (packet: Packet) => number;
+export type PacketClassifier = (packet: Packet, direction: Direction) => number;
 
 /**
  * A classifier by the DSCP of IP's traffic class (RFC 2474), from a table of the ones that count.
@@ -47,10 +47,12 @@ export function bandByDscp(bands: Readonly<Record<number, number>>, otherwise: n
  * A classifier by filters: the band is the number of the first one that says `true` of the packet, or how many
  * filters there are.
  */
-export function bandByFilter(filters: readonly ((packet: Packet) => boolean)[]): PacketClassifier {
-  return (packet) => {
+export function bandByFilter(
+  filters: readonly ((packet: Packet, direction: Direction) => boolean)[],
+): PacketClassifier {
+  return (packet, direction) => {
     let band = 0;
-    while (band < filters.length && !filters[band]!(packet)) band++;
+    while (band < filters.length && !filters[band]!(packet, direction)) band++;
     return band;
   };
 }
@@ -125,7 +127,7 @@ export class Priority implements Scheduler {
   /** Hands a packet to its band's queue. */
   enqueue(packet: Packet, context: StageContext): void {
     const bands = this.#bands;
-    const queue = bands[this.#classify(packet)] ?? bands[bands.length - 1]!;
+    const queue = bands[this.#classify(packet, context.direction)] ?? bands[bands.length - 1]!;
     queue.enqueue(packet, context);
   }
 

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { Direction } from "@warren/tunnel/core";
 import { BlockList, decodeMessage, DnsResolver, FakeIp } from "@warren/tunnel/dns";
+import { IcmpErrors } from "@warren/tunnel/icmp_error";
 import { encodePacket, formatPacket } from "../../kit/packet_text.ts";
 import {
   address,
@@ -69,6 +70,17 @@ Deno.test("DnsResolver refuses connections to its port with RST", () => {
   ]);
   assert.deepEqual(rig.dropped, { "no DNS over TCP": 1 });
   assert.ok(rig.test.balanced);
+});
+
+Deno.test("DnsResolver refuses no more connections than it is let", () => {
+  const errors = new IcmpErrors({ ratePerSecond: 1, burst: 5 });
+  const rig = new Rig(new DnsResolver({ address: RESOLVER, errors }));
+  for (let i = 0; i < 50; i++) {
+    rig.test.send(Direction.Outbound, encodePacket(`tcp 10.9.0.1:${5000 + i} > 10.9.0.53:53 S`));
+  }
+  rig.test.settle();
+  assert.equal(rig.test.receive().device.length, 5);
+  assert.deepEqual([errors.answered, errors.limited, rig.dropped], [5, 45, { "no DNS over TCP": 45 }]);
 });
 
 Deno.test("DnsResolver asks the sources in their order: records, block lists, fake addresses, upstreams", async () => {

@@ -68,7 +68,7 @@ Deno.test("bandByFilter() is the first filter that says so; a band that there is
     "udp 10.9.0.1:1 > 192.0.2.1:54",
     "tcp 10.9.0.1:1 > 192.0.2.1:53 S",
   ];
-  deepEqual(texts.map((text) => classify(context.packet(text))), [0, 1, 2]);
+  deepEqual(texts.map((text) => classify(context.packet(text), context.direction)), [0, 1, 2]);
   const queues = bands(2);
   const queue = new Priority({ bands: queues, classify: (packet) => packet.mark });
   for (const mark of [-1, 2, NaN, 1e9, 0.5]) queue.enqueue(context.packet(text(0), mark), context);
