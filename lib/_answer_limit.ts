@@ -3,6 +3,7 @@
 import { sipHash } from "./_sip_hash.ts";
 import { IPV4_SRC, IPV6_SRC } from "./_header_fields.ts";
 import type { Ip } from "./ip.ts";
+import { checkNames, type OptionNames } from "./options.ts";
 
 // Implementation
 /** Linux's `icmp_msgs_per_sec` and `icmp_msgs_burst`. */
@@ -18,6 +19,8 @@ export interface AnswerRate {
   /** How many at once, after a pause. */
   readonly burst: number;
 }
+
+const NAMES: OptionNames<AnswerRate> = { ratePerSecond: "needed", burst: "needed" };
 
 /** How often answers are given. */
 export interface AnswerLimitOptions {
@@ -43,6 +46,7 @@ export class AnswerLimit {
   constructor(options: AnswerLimitOptions) {
     const { ratePerSecond = RATE, burst = BURST, perDestination } = options;
     const { hashKey = crypto.getRandomValues(new Uint32Array(2)) } = options;
+    if (perDestination !== undefined) checkNames("limit answers to each", perDestination, NAMES);
     [this.#key0, this.#key1] = hashKey as [number, number];
     this.#all = new TokenBuckets(1, { ratePerSecond, burst });
     this.#each = perDestination && new TokenBuckets(ADDRESSES, perDestination);

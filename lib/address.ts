@@ -273,6 +273,19 @@ export function parseCidr(text: string): Prefix {
   return new Prefix(address, Number(digits));
 }
 
+/**
+ * A prefix as {@linkcode parseCidr} reads it, or an address, which is the prefix of all its bits.
+ *
+ * @throws {TypeError} when it is no text.
+ * @throws {SyntaxError} naming the column.
+ */
+export function parsePrefix(text: string): Prefix {
+  checkText("prefix", text);
+  if (text.includes("/")) return parseCidr(text);
+  const address = parseAddress(text);
+  return new Prefix(address, 8 * address.bytes.length);
+}
+
 /** A prefix as text, with the bits behind it. */
 export function formatCidr(prefix: Prefix): string {
   return `${formatAddress(prefix.address)}/${prefix.length}`;

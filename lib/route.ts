@@ -1,7 +1,7 @@
 /** A stage that chooses the end that each packet goes to. */
 
 import { IPV6_DST, IPV6_SRC } from "./_header_fields.ts";
-import { parseCidr, type Prefix } from "./address.ts";
+import { parsePrefix, type Prefix } from "./address.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "./core/mod.ts";
 import { FlowKey, FlowKind } from "./flow_key.ts";
 import { IcmpError, type IcmpErrors } from "./icmp_error.ts";
@@ -33,7 +33,7 @@ export type EndNumber = number;
 
 /** Which packets go by which routes. All that is said must be so; a policy that says nothing is for all packets. */
 export interface Policy {
-  /** Prefixes of the source. */
+  /** Prefixes of the source, or addresses. */
   readonly src?: string | readonly string[];
   /** `tcp`, `udp`, `icmp` (of either version), or a number. */
   readonly protocol?: "tcp" | "udp" | "icmp" | number;
@@ -163,7 +163,7 @@ class CheckedPolicy {
     checkNames(`route by policy ${number}`, policy, POLICY);
     const { src, protocol, srcPort, dstPort, to } = policy;
     this.#policy = policy;
-    this.#src = src === undefined ? undefined : [src].flat().map(parseCidr);
+    this.#src = src === undefined ? undefined : [src].flat().map(parsePrefix);
     if (protocol !== undefined) {
       const protocols = typeof protocol === "number" ? [protocol] : PROTOCOLS[protocol];
       if (protocols === undefined) {

@@ -5,7 +5,7 @@
  */
 
 import { IPV4_DST, IPV4_SRC, IPV6_DST, IPV6_SRC } from "../_header_fields.ts";
-import { parseAddress, parseCidr, Prefix } from "../address.ts";
+import { parsePrefix, type Prefix } from "../address.ts";
 import { Direction, type Packet } from "../core/mod.ts";
 import { type Ip, Protocol } from "../ip.ts";
 import { RateGate } from "./_rate_gate.ts";
@@ -244,9 +244,7 @@ function readPrefixes(
   return asList(filled(index, field, values)).map((text) => {
     if (typeof text !== "string") refuse(index, field, `${shown(text)} is no text`);
     try {
-      if (text.includes("/")) return parseCidr(text);
-      const address = parseAddress(text);
-      return new Prefix(address, address.bytes.length * 8);
+      return parsePrefix(text);
     } catch (cause) {
       refuse(index, field, (cause as Error).message, cause);
     }

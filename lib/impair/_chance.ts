@@ -1,5 +1,6 @@
 /** Random numbers that resemble the one before, as netem's, and what happens by them. */
 
+import { checkNames, type OptionNames } from "../options.ts";
 import { Random } from "../random.ts";
 
 /** How likely something is: 0 to 1, and how much each decision resembles the one before. */
@@ -9,6 +10,8 @@ export type Likelihood = number | {
   /** How much of each random number is the one before: 0 to 1. @default {0} */
   readonly correlation?: number;
 };
+
+const NAMES: OptionNames<Exclude<Likelihood, number>> = { probability: "needed", correlation: "optional" };
 
 /**
  * A row of random numbers. Each thing that can happen to packets has its own, so that the same packets are lost when
@@ -31,9 +34,9 @@ export class Chance {
    * @throws {RangeError} when that is not from 0 to 1.
    */
   set(what: string, likelihood: Likelihood): void {
-    const { probability, correlation = 0 } = typeof likelihood === "number"
-      ? { probability: likelihood }
-      : likelihood;
+    const told = typeof likelihood === "number" ? { probability: likelihood } : likelihood;
+    checkNames(`impair by ${what}`, told, NAMES);
+    const { probability, correlation = 0 } = told;
     checkProbability(what, probability);
     checkProbability(`the correlation of ${what}`, correlation);
     this.#probability = probability;

@@ -27,6 +27,12 @@ const NAMES: OptionNames<Impairments> = {
   rateBitsPerSecond: "optional",
   limit: "optional",
 };
+const BURSTS: OptionNames<GilbertElliott> = {
+  toBad: "needed",
+  toGood: "needed",
+  lossInBad: "optional",
+  lossInGood: "optional",
+};
 const LIMIT = 1000;
 /** What is due within a microsecond goes: the clock's milliseconds, in a double, are hardly finer. */
 const SLACK = 0.001;
@@ -168,6 +174,7 @@ export class Lane {
       throw new TypeError("Cannot lose packets by loss and by gilbertElliott: one of them can");
     }
     const table = delayTable(distribution);
+    if (gilbertElliott !== undefined) checkNames("lose packets in bursts", gilbertElliott, BURSTS);
     const { toBad = 0, toGood = 0, lossInBad = 1, lossInGood = 0 } = gilbertElliott ?? {};
     for (const [what, value] of Object.entries({ toBad, toGood, lossInBad, lossInGood })) {
       checkProbability(what, value);

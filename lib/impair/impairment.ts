@@ -1,6 +1,7 @@
 /** A stage that makes a road bad: packets come late, in another order, twice, with wrong bits, or not at all. */
 
 import { Direction, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
+import { checkNames, type OptionNames } from "../options.ts";
 import { StageCutter } from "../_stage_cutter.ts";
 import { type Impairments, type ImpairStats, Lane } from "./_lane.ts";
 
@@ -17,6 +18,9 @@ export interface ImpairmentOptions extends ImpairedDirections {
   /** Where random numbers start: any whole number. @default {random, and told by `seed`} */
   readonly seed?: number;
 }
+
+const DIRECTIONS: OptionNames<ImpairedDirections> = { outbound: "optional", inbound: "optional" };
+const NAMES: OptionNames<ImpairmentOptions> = { seed: "optional", ...DIRECTIONS };
 
 /**
  * Impairs packets as Linux' netem (tc-netem(8)) does, from a seed: with the same seed, the same packets at the same times
@@ -75,7 +79,9 @@ export class Impairment implements Stage {
    * @throws {RangeError} when a number is out of its range.
    * @throws {TypeError} when two options contradict each other.
    */
-  constructor({ seed = crypto.getRandomValues(new Uint32Array(1))[0]!, ...directions }: ImpairmentOptions) {
+  constructor(options: ImpairmentOptions = {}) {
+    checkNames("impair", options, NAMES);
+    const { seed = crypto.getRandomValues(new Uint32Array(1))[0]!, ...directions } = options;
     this.seed = seed;
     this.#lanes = [new Lane(Direction.Outbound, seed), new Lane(Direction.Inbound, seed)];
     this.set(directions);
@@ -88,7 +94,9 @@ export class Impairment implements Stage {
    * @throws {RangeError} when a number is out of its range.
    * @throws {TypeError} when two options contradict each other.
    */
-  set({ outbound, inbound }: ImpairedDirections): void {
+  set(directions: ImpairedDirections): void {
+    checkNames("impair", directions, DIRECTIONS);
+    const { outbound, inbound } = directions;
     for (const [direction, options] of [outbound, inbound].entries()) {
       if (options === undefined) continue;
       this.#lanes[direction]!.set(options);

@@ -1,6 +1,6 @@
 /** What a NAPT is told, and what it makes of that. */
 
-import { parseCidr, parseIpv4, type Prefix } from "../address.ts";
+import { parseIpv4, parsePrefix, type Prefix } from "../address.ts";
 import { isUnicast4 } from "../_unicast.ts";
 import { checkNames, type OptionNames } from "../options.ts";
 import { Protocol } from "../protocol.ts";
@@ -182,7 +182,7 @@ export function checkNaptOptions(options: Napt44Options): CheckedNaptOptions {
 
 /** An IPv4 prefix; an address alone is one of 32 bits. */
 export function readIpv4Prefix(text: string): Prefix {
-  const prefix = parseCidr(typeof text !== "string" || text.includes("/") ? text : `${text}/32`);
+  const prefix = parsePrefix(text);
   if (prefix.address.family !== 4) throw new TypeError(`Cannot translate ${text}: it is not IPv4`);
   return prefix;
 }

@@ -131,7 +131,9 @@ export class Shaper implements Stage {
    * @throws {RangeError} when a rate or burst is out of its range.
    * @throws {TypeError} when it does not shape that direction.
    */
-  set({ outbound, inbound }: ShapeRates): void {
+  set(rates: ShapeRates): void {
+    checkNames("change rates", rates, DIRECTIONS);
+    const { outbound, inbound } = rates;
     for (const [direction, options] of [outbound, inbound].entries()) {
       if (options === undefined) continue;
       const lane = this.#lanes[direction];

@@ -37,7 +37,12 @@ const MAKE: Record<string, (options: never) => unknown> = {
   "a policy": (policy) => route([policy]),
   "Shaper": (options) => new Shaper(options),
   "a direction of Shaper": (outbound) => new Shaper({ outbound }),
-  "Impairment": (outbound) => new Impairment({ outbound }),
+  "Impairment": (options) => new Impairment(options),
+  "Impairment.set()": (directions) => new Impairment().set(directions),
+  "a direction of Impairment": (outbound) => new Impairment({ outbound }),
+  "a bad road of Impairment": (gilbertElliott) => new Impairment({ outbound: { gilbertElliott } }),
+  "Shaper.set()": (rates) => new Shaper({ outbound: { rateBitsPerSecond: 1e6 } }).set(rates),
+  "a rate of IcmpErrors": (perDestination) => new IcmpErrors({ perDestination }),
   "DnsResolver": (options) => new DnsResolver(options),
   "Meter": (options) => new Meter(options),
   "Capture": (options) => new Capture({ write: () => {} }, options),
@@ -69,6 +74,14 @@ for (const [what, make] of Object.entries(MAKE)) {
     throws(() => make(7 as never), /^TypeError: Cannot .*: 7 is no object of options$/);
   });
 }
+
+Deno.test("A loss of Impairment refuses an option that there is not", () => {
+  const loss = { probability: 0.1, corelation: 0.5 };
+  throws(
+    () => new Impairment({ outbound: { loss } }),
+    /^TypeError: Cannot .*: there is no option "corelation"/,
+  );
+});
 
 for (const what of ["Napt44", "a forwarded port", "StaticNat", "Nptv6", "Nat64", "a policy", "DnsResolver"]) {
   Deno.test(`${what} says what is missing`, () => {
