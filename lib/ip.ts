@@ -32,13 +32,18 @@ export const Ip: {
   of(packet: Packet): Ip | undefined;
 } = {
   of(packet: Packet): Ip | undefined {
-    const version = packet.length === 0 ? 0 : packet.bytes[packet.offset]! >> 4;
+    const version = versionOf(packet);
     if (version === 4) return Ipv4.of(packet);
     if (version === 6) return Ipv6.of(packet);
     packet.malformed = true;
     return undefined;
   },
 };
+
+/** The version of IP that a packet's first byte tells, whatever else is wrong with it; 0 for an empty one. */
+export function versionOf({ bytes, offset, length }: Packet): number {
+  return length === 0 ? 0 : bytes[offset]! >> 4;
+}
 
 /**
  * The IP header of a packet that carries this protocol, whose transport header starts at the result's

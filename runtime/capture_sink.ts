@@ -3,7 +3,7 @@
 import { extname } from "node:path";
 import type { CaptureSink } from "../lib/capture/mod.ts";
 import { checkNames, type OptionNames } from "../lib/options.ts";
-import { newFileError } from "./cli/failure.ts";
+import { newFileError } from "./file_error.ts";
 
 // Implementation
 /** What waits for a pipe at most (bytes). */

@@ -9,7 +9,7 @@
  */
 
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
-import { IcmpError, IcmpErrors, type IcmpErrorsOptions } from "../icmp_error.ts";
+import { IcmpError, IcmpErrors } from "../icmp_error.ts";
 import { Ip, Protocol } from "../ip.ts";
 import { checkNames, type OptionNames } from "../options.ts";
 import { type Decision, Explanation } from "./_explanation.ts";
@@ -61,8 +61,8 @@ export interface FirewallOptions {
   readonly midStream?: boolean;
   /** Whether neighbor discovery and multicast listener packets pass when no rule matches them. @default {true} */
   readonly neighbors?: boolean;
-  /** How what is rejected is answered. @default {{}} */
-  readonly errors?: IcmpErrorsOptions;
+  /** Answers what is rejected. @default {new IcmpErrors()} */
+  readonly errors?: IcmpErrors;
   /** The key of the table's hash (two 32-bit numbers): for tests. @default {random} */
   readonly hashKey?: readonly [number, number];
 }
@@ -108,7 +108,7 @@ export interface RuleReport extends RuleCounters {
  *
  * **Options**: `rules`: none. `default`: outbound allow, inbound drop. `capacity`: 65,536 flows; a full table forgets
  * the longest idle of those that were not answered or are over, then of those that were, and of open connections and
- * streams last. `midStream`: off. `neighbors`: on. `errors`: from the packet's destination, at the default rate.
+ * streams last. `midStream`: off. `neighbors`: on. `errors`: those of its own.
  * Timers are Linux': SYN 120 s, handshake 60 s, connections 5 days, FIN 120 s, half-closed 60 s, last ACK 30 s, after
  * the end 120 s, after a reset 10 s; UDP 30 s, streams 120 s; ICMP 30 s; others 600 s.
  *
@@ -167,7 +167,8 @@ export class Firewall implements Stage {
    */
   constructor(options: FirewallOptions = {}) {
     checkNames("make a firewall", options, NAMES);
-    const { rules = [], capacity = CAPACITY, midStream = false, neighbors = true, errors, hashKey } = options;
+    const { rules = [], capacity = CAPACITY, midStream = false, neighbors = true, hashKey } = options;
+    const { errors = new IcmpErrors() } = options;
     const { default: verdict = {} } = options;
     if (typeof verdict !== "string") checkNames("make a firewall: default", verdict, DEFAULT_NAMES);
     for (const [name, value] of Object.entries({ midStream, neighbors })) {
@@ -188,7 +189,7 @@ export class Firewall implements Stage {
     this.#defaults = [outbound, inbound];
     this.#passesNeighbors = neighbors;
     this.#tracker = new Tracker({ capacity, midStream, hashKey });
-    this.#errors = new IcmpErrors(errors);
+    this.#errors = errors;
     this.#labels = [
       ...this.#rules.rules.map(({ text }) => text),
       ...OTHERS.map((other, i) => i < 2 ? `default ${other} ${this.#defaults[i]}` : other),

@@ -10,6 +10,7 @@ import type { WorkerPlace } from "../core/mod.ts";
 import { FlowKey } from "../flow_key.ts";
 import { FlowTable } from "../flow_table.ts";
 import { Protocol } from "../protocol.ts";
+import { Tcp } from "../tcp.ts";
 import { CountedKeys } from "../_counted_keys.ts";
 import type { CheckedNaptOptions, Forward } from "./_napt_options.ts";
 import { PortPool } from "../_port_pool.ts";
@@ -29,12 +30,6 @@ const OPENED = 1;
 const FINISHED = 4;
 const BOTH_OPENED = OPENED | OPENED << 1;
 const BOTH_FINISHED = FINISHED | FINISHED << 1;
-
-/** Specification: RFC 9293 section 3.1 */
-const FIN = 0x01;
-const SYN = 0x02;
-const RST = 0x04;
-const ACK = 0x10;
 
 /** Why there is no session. */
 export const Refusal = { NoPort: -1, TooMany: -2 } as const;
@@ -204,13 +199,18 @@ export class NaptTable {
       state = seen === BOTH_OPENED ? ESTABLISHED : TRANSITORY;
     } else {
       // RFC 5382 section 5, RFC 7857 section 2: a reset is believed until something follows it.
-      if ((flags & (SYN | ACK)) === SYN && state === TRANSITORY && (seen & BOTH_OPENED) === BOTH_OPENED) {
+      if (
+        (flags & (Tcp.Syn | Tcp.Ack)) === Tcp.Syn && state === TRANSITORY &&
+        (seen & BOTH_OPENED) === BOTH_OPENED
+      ) {
         seen = 0;
       }
-      if ((flags & (SYN | ACK)) !== 0) seen |= OPENED << way;
-      if ((flags & FIN) !== 0) seen |= FINISHED << way;
-      if ((flags & RST) !== 0 || (seen & BOTH_FINISHED) === BOTH_FINISHED) state = TRANSITORY;
-      else if ((flags & (SYN | ACK)) === ACK && (seen & BOTH_OPENED) === BOTH_OPENED) state = ESTABLISHED;
+      if ((flags & (Tcp.Syn | Tcp.Ack)) !== 0) seen |= OPENED << way;
+      if ((flags & Tcp.Fin) !== 0) seen |= FINISHED << way;
+      if ((flags & Tcp.Rst) !== 0 || (seen & BOTH_FINISHED) === BOTH_FINISHED) state = TRANSITORY;
+      else if ((flags & (Tcp.Syn | Tcp.Ack)) === Tcp.Ack && (seen & BOTH_OPENED) === BOTH_OPENED) {
+        state = ESTABLISHED;
+      }
     }
     this.#seen[session] = seen;
     this.sessions.touch(session, now, state);

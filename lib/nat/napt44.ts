@@ -20,6 +20,7 @@ import {
 } from "../core/mod.ts";
 import { FlowKey, FlowKind } from "../flow_key.ts";
 import { Icmpv4 } from "../icmpv4.ts";
+import { versionOf } from "../ip.ts";
 import { Ipv4 } from "../ipv4.ts";
 import { Protocol } from "../protocol.ts";
 import { Fragments } from "./_fragments.ts";
@@ -33,7 +34,7 @@ import { checkState, type SavedState, stateOf } from "./_napt_state.ts";
 import { Hosts, NaptTable, Refusal, Seen } from "./_napt_table.ts";
 import { Ports } from "./_ports.ts";
 import { setQuoted } from "./_quoted.ts";
-import { drop } from "./_drop.ts";
+import { drop } from "../_drop.ts";
 
 // Implementation
 /** How often idle flows are looked for while there are any (ms). */
@@ -149,7 +150,7 @@ export class Napt44 implements Stage {
     const { packets, length } = batch;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (isIpv6(packet)) continue;
+      if (versionOf(packet) === 6) continue;
       const ip = Ipv4.of(packet);
       if (ip === undefined) context.drop(packet, "malformed");
       else if (this.#isInside(ip.src) && this.#translateOutbound(packet, ip, context)) {
@@ -164,7 +165,7 @@ export class Napt44 implements Stage {
     const { packets, length } = batch;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (isIpv6(packet)) continue;
+      if (versionOf(packet) === 6) continue;
       const ip = Ipv4.of(packet);
       if (ip === undefined) {
         context.drop(packet, "malformed");
@@ -516,10 +517,6 @@ export class Napt44 implements Stage {
     words[3] = insidePort << 16 | remotePort;
     return this.#key;
   }
-}
-
-function isIpv6(packet: Packet): boolean {
-  return packet.length > 0 && packet.bytes[packet.offset]! >> 4 === 6;
 }
 
 function isQuery(type: number): boolean {

@@ -5,10 +5,11 @@ import { parseCidr, type Prefix } from "../address.ts";
 import { sum } from "../checksum.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
 import { Icmpv6 } from "../icmpv6.ts";
+import { versionOf } from "../ip.ts";
 import { Ipv6 } from "../ipv6.ts";
 import { checkNames, type OptionNames } from "../options.ts";
 import { Protocol } from "../protocol.ts";
-import { drop } from "./_drop.ts";
+import { drop } from "../_drop.ts";
 
 // Specification: RFC 6296 sections 3.1, 3.4 and 3.5
 const SHORTEST = 1;
@@ -122,7 +123,7 @@ export class Nptv6 implements Stage {
     const { packets, length } = batch;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (isIpv4(packet)) continue;
+      if (versionOf(packet) === 4) continue;
       const ip = Ipv6.of(packet);
       if (ip === undefined) context.drop(packet, "malformed");
       else if (this.#translateSource(packet, ip, context)) {
@@ -137,7 +138,7 @@ export class Nptv6 implements Stage {
     const { packets, length } = batch;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (isIpv4(packet)) continue;
+      if (versionOf(packet) === 4) continue;
       const ip = Ipv6.of(packet);
       if (ip === undefined) context.drop(packet, "malformed");
       else this.#translateDestination(packet, ip, context);
@@ -207,10 +208,6 @@ function addOnes(one: number, other: number): number {
 
 function wordAt(bytes: Uint8Array, at: number): number {
   return bytes[at]! << 8 | bytes[at + 1]!;
-}
-
-function isIpv4(packet: Packet): boolean {
-  return packet.length > 0 && packet.bytes[packet.offset]! >> 4 === 4;
 }
 
 /** The ICMPv6 error that a packet is. */

@@ -3,12 +3,13 @@
 import { IPV4_DST, IPV4_HEADER, IPV4_PROTOCOL, IPV4_SRC } from "../_header_fields.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
 import { Icmpv4 } from "../icmpv4.ts";
+import { versionOf } from "../ip.ts";
 import { Ipv4 } from "../ipv4.ts";
 import { checkNames, type OptionNames } from "../options.ts";
 import { Protocol } from "../protocol.ts";
 import { firstAddress, readIpv4Prefix } from "./_napt_options.ts";
 import { setQuoted } from "./_quoted.ts";
-import { drop } from "./_drop.ts";
+import { drop } from "../_drop.ts";
 
 // Specification: RFC 791 section 3.1
 const IPV4 = 4;
@@ -106,7 +107,7 @@ export class StaticNat implements Stage {
     const { packets, length } = batch;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (isIpv6(packet)) continue;
+      if (versionOf(packet) === 6) continue;
       const ip = Ipv4.of(packet);
       if (ip === undefined) context.drop(packet, "malformed");
       else if (this.#translateSource(packet, ip, context) && this.#inwards.of(ip.dst) >= 0) {
@@ -120,7 +121,7 @@ export class StaticNat implements Stage {
     const { packets, length } = batch;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (isIpv6(packet)) continue;
+      if (versionOf(packet) === 6) continue;
       const ip = Ipv4.of(packet);
       if (ip === undefined) context.drop(packet, "malformed");
       else this.#translateDestination(packet, ip, context);
@@ -188,10 +189,6 @@ class Exchange {
     }
     return -1;
   }
-}
-
-function isIpv6(packet: Packet): boolean {
-  return packet.length > 0 && packet.bytes[packet.offset]! >> 4 === 6;
 }
 
 /** The ICMP error that a packet is. */

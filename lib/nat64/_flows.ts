@@ -11,13 +11,9 @@ import type { WorkerPlace } from "../core/mod.ts";
 import { FlowKey } from "../flow_key.ts";
 import { FlowTable } from "../flow_table.ts";
 import { Protocol } from "../protocol.ts";
+import { Tcp } from "../tcp.ts";
 import { CountedKeys } from "../_counted_keys.ts";
 import { PortPool } from "../_port_pool.ts";
-
-// Specification: RFC 9293 section 3.1
-const FIN = 0x01;
-const SYN = 0x02;
-const RST = 0x04;
 
 // Implementation
 const PORTS = 65_536;
@@ -170,23 +166,23 @@ export class Flows {
     const seen = this.#tcp[session]!;
     if ((seen & CLOSED) === CLOSED) {
       // A new connection of the same ports, which the RFC would let die of the old one's timer.
-      if ((flags & SYN) === 0) return;
+      if ((flags & Tcp.Syn) === 0) return;
       this.#tcp[session] = fromInside ? V6_INIT : V4_INIT;
       return this.sessions.touch(session, now);
     }
     if ((seen & INIT) !== 0) {
-      if ((flags & SYN) === 0) return;
+      if ((flags & Tcp.Syn) === 0) return;
       if ((seen === V6_INIT) === fromInside) return this.sessions.touch(session, now);
       this.#tcp[session] = 0;
       return this.sessions.touch(session, now, ESTABLISHED);
     }
-    if ((flags & RST) !== 0) {
+    if ((flags & Tcp.Rst) !== 0) {
       if ((seen & RESET) !== 0) return;
       this.#tcp[session] = seen | RESET;
       return this.sessions.touch(session, now, TRANSITORY);
     }
     let next = seen & ~RESET;
-    if ((flags & FIN) !== 0) next |= fromInside ? V6_FIN : V4_FIN;
+    if ((flags & Tcp.Fin) !== 0) next |= fromInside ? V6_FIN : V4_FIN;
     this.#tcp[session] = next;
     this.sessions.touch(session, now, (next & CLOSED) === CLOSED ? TRANSITORY : ESTABLISHED);
   }

@@ -20,7 +20,7 @@ export interface Nat64Options {
   /** Where inside hosts find IPv4 addresses (RFC 6052). @default {"64:ff9b::/96"} */
   readonly prefix?: string;
   /** Who may send to an inside host that has sent: those that it sent to, or all. @default {"address-dependent"} */
-  readonly filter?: "endpoint-independent" | "address-dependent";
+  readonly filtering?: "endpoint-independent" | "address-dependent";
   /** How many sessions are known, up to 2 to the 24th. @default {65536} */
   readonly capacity?: number;
   /** Answers packets whose hop limit has run out. @default nobody: they are dropped */
@@ -32,7 +32,7 @@ export interface Nat64Options {
 const NAMES: OptionNames<Nat64Options> = {
   outside: "needed",
   prefix: "optional",
-  filter: "optional",
+  filtering: "optional",
   capacity: "optional",
   errors: "optional",
   random: "optional",
@@ -57,7 +57,8 @@ export interface CheckedNat64Options {
 /** Checks options; throws as the constructor of `Nat64` says. */
 export function checkNat64Options(options: Nat64Options): CheckedNat64Options {
   checkNames("make a NAT64", options, NAMES);
-  const { outside, prefix = WELL_KNOWN, filter = "address-dependent", capacity = CAPACITY, errors } = options;
+  const { outside, prefix = WELL_KNOWN, filtering = "address-dependent", capacity = CAPACITY, errors } =
+    options;
   const { random = () => crypto.getRandomValues(new Uint32Array(1))[0]! } = options;
   const addresses = new Set([outside].flat().map((text) => parseIpv4(text as string)));
   if (addresses.size === 0) throw new TypeError("Cannot make a NAT64: there is no outside address");
@@ -71,17 +72,17 @@ export function checkNat64Options(options: Nat64Options): CheckedNat64Options {
   if (errors !== undefined && !(errors instanceof IcmpErrors)) {
     throw new TypeError("Cannot make a NAT64: errors is no IcmpErrors: new IcmpErrors({ ... }) is one");
   }
-  if (filter !== "endpoint-independent" && filter !== "address-dependent") {
+  if (filtering !== "endpoint-independent" && filtering !== "address-dependent") {
     throw new TypeError(
-      `Cannot make a NAT64 with filter ${
-        JSON.stringify(filter)
+      `Cannot make a NAT64 with filtering ${
+        JSON.stringify(filtering)
       }: "endpoint-independent" or "address-dependent"`,
     );
   }
   return {
     prefix: new EmbeddingPrefix(prefix),
     outside: Uint32Array.from(addresses),
-    isOpen: filter === "endpoint-independent",
+    isOpen: filtering === "endpoint-independent",
     capacity,
     errors,
     random,

@@ -7,6 +7,7 @@
  */
 
 import { Divider } from "../_divider.ts";
+import { drop } from "../_drop.ts";
 import { DONT_FRAGMENT, IPV4_FLAGS, IPV6_DST, IPV6_HEADER, IPV6_SRC } from "../_header_fields.ts";
 import { isUnicast4, isUnicast6 } from "../_unicast.ts";
 import { adjustTransport, difference } from "../checksum.ts";
@@ -22,10 +23,11 @@ import { FlowKey, FlowKind } from "../flow_key.ts";
 import { IcmpError, type IcmpErrors } from "../icmp_error.ts";
 import { Icmpv4 } from "../icmpv4.ts";
 import { Icmpv6 } from "../icmpv6.ts";
-import type { Ip } from "../ip.ts";
+import { type Ip, versionOf } from "../ip.ts";
 import { Ipv4 } from "../ipv4.ts";
 import { Ipv6 } from "../ipv6.ts";
 import { Protocol } from "../protocol.ts";
+import { Tcp } from "../tcp.ts";
 import { Flows, isSaved, type SavedSession } from "./_flows.ts";
 import { Fragments } from "./_fragments.ts";
 import { checkNat64Options, type Nat64Options } from "./_nat64_options.ts";
@@ -43,13 +45,13 @@ const TCP_FLAGS = 13;
 const TCP_HEADER = 20;
 const PORTS_HEADER = 8;
 const FRAGMENT_HEADER = 8;
-const SYN = 0x02;
-const SYN_FLAGS = 0x17; // with FIN, RST and ACK
 /** RFC 7915 section 4: what may be divided is made no longer than this, and up to this IPv4 length it is not. */
 const IPV6_LEAST_MTU = 1280;
 const LONGEST_IPV4 = 1260;
 
 // Implementation
+/** The flags that tell a SYN that opens a connection. */
+const OPENING = Tcp.Syn | Tcp.Fin | Tcp.Rst | Tcp.Ack;
 const VERSION = 1;
 /** How often idle flows are looked for while there are any (ms). */
 const EXPIRY = 1000;
@@ -160,7 +162,7 @@ export class Nat64 implements Stage {
     const { packets, length } = batch;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (isVersion(packet, 4)) {
+      if (versionOf(packet) === 4) {
         // Turned round by another worker, to an inside host of this one.
         const turned = this.#worker.count > 1 ? Ipv4.of(packet) : undefined;
         if (
@@ -301,9 +303,9 @@ export class Nat64 implements Stage {
 
   /** Translates a packet if it goes to an outside address; returns whether it goes on. */
   #translateInbound(packet: Packet, context: StageContext): boolean {
-    if (isVersion(packet, 6)) return true;
+    if (versionOf(packet) === 6) return true;
     const ip = Ipv4.of(packet);
-    if (ip === undefined) return deny(packet, "malformed", context);
+    if (ip === undefined) return drop(packet, "malformed", context);
     return this.#outside.indexOf(ip.dst) < 0 || this.#fromOutside(packet, ip, false, context);
   }
 
@@ -311,12 +313,12 @@ export class Nat64 implements Stage {
   #fromOutside(packet: Packet, ip: Ipv4, isTurned: boolean, context: StageContext): boolean {
     const { src, protocol } = ip;
     if (!isTurned && (!isUnicast4(src) || this.#outside.indexOf(src) >= 0)) {
-      return deny(packet, "bad address", context);
+      return drop(packet, "bad address", context);
     }
     if (!isTurned && ip.ttl <= 1) return this.#exceeded(packet, context);
     const { words } = this.#key;
     if (ip.fragmentOffset !== 0) {
-      if (!this.#fragments.find(ip, this.#now)) return deny(packet, "fragment without its first", context);
+      if (!this.#fragments.find(ip, this.#now)) return drop(packet, "fragment without its first", context);
       words.set(this.#fragments.address, 1);
     } else if (protocol === Protocol.Tcp || protocol === Protocol.Udp) {
       const ports = this.#portsOf(packet, ip, context);
@@ -339,19 +341,19 @@ export class Nat64 implements Stage {
       }
     } else if (protocol === Protocol.Icmp) {
       const icmp = Icmpv4.of(packet);
-      if (icmp === undefined) return deny(packet, "malformed", context);
+      if (icmp === undefined) return drop(packet, "malformed", context);
       if (icmp.quotedOffset >= 0) {
         if (!this.#readErrorFromOutside(packet, icmp, context)) return false;
       } else if (icmp.type === Icmpv4.EchoReply) {
         if (this.#openFromOutside(packet, ip, Protocol.Icmpv6, icmp.id, 0, 0, context) < 0) return false;
         icmp.id = this.#key.srcPort;
-      } else return deny(packet, "no mapping", context);
-    } else return deny(packet, "protocol not translated", context);
+      } else return drop(packet, "no mapping", context);
+    } else return drop(packet, "protocol not translated", context);
     this.#prefix.write(src, this.#six.src);
     writeWords(words, 1, this.#six.dst);
     if (!isTurned) ip.ttl--;
     const reason = toIpv6(packet, this.#six);
-    if (reason !== undefined) return deny(packet, reason, context);
+    if (reason !== undefined) return drop(packet, reason, context);
     if (isTurned) context.emit(packet, Direction.Inbound);
     return !isTurned;
   }
@@ -378,7 +380,7 @@ export class Nat64 implements Stage {
     readWords(packet, ip.start + IPV6_SRC, key.words, 1);
     let session = this.#flows.sessions.find(key, this.#now);
     if (session < 0) {
-      if (protocol === Protocol.Tcp && (flags & SYN_FLAGS) !== SYN) {
+      if (protocol === Protocol.Tcp && (flags & OPENING) !== Tcp.Syn) {
         return refuse(packet, "no session", context);
       }
       session = this.#flows.open(key, this.#poolOf(key.words), true, this.#now);
@@ -410,7 +412,7 @@ export class Nat64 implements Stage {
     if (session < 0) {
       if (protocol === Protocol.Icmpv6) return refuse(packet, "no mapping", context);
       if (!this.#isOpen && !this.#flows.knows(key)) return refuse(packet, "filtered", context);
-      if (protocol === Protocol.Tcp && (flags & SYN_FLAGS) !== SYN) {
+      if (protocol === Protocol.Tcp && (flags & OPENING) !== Tcp.Syn) {
         return refuse(packet, "no session", context);
       }
       session = this.#flows.open(key, outside, false, this.#now);
@@ -434,7 +436,7 @@ export class Nat64 implements Stage {
     this.#fill(protocol, remote, port, isIcmp ? 0 : remotePort);
     readWords(packet, start + IPV6_DST, key.words, 1);
     const session = isAnswer ? this.#flows.sessions.find(key, this.#now) : -1;
-    if (session < 0) return deny(packet, "no mapping", context);
+    if (session < 0) return drop(packet, "no mapping", context);
     const outside = this.#outside[this.#flows.outsideOf(session)]!;
     this.#four.src = outside;
     this.#four.quotedSrc = remote;
@@ -456,11 +458,11 @@ export class Nat64 implements Stage {
     const protocol = isIcmp ? Protocol.Icmpv6 : quotedProtocol;
     const isOurs = src === icmp.ip.dst;
     const binding = isOurs ? this.#flows.bindingAt(protocol, this.#outside.indexOf(src), port) : -1;
-    if (binding < 0) return deny(packet, "no mapping", context);
+    if (binding < 0) return drop(packet, "no mapping", context);
     const insidePort = this.#flows.insidePortOf(binding);
     this.#fill(protocol, remote, insidePort, isIcmp ? 0 : remotePort);
     this.#flows.readInside(binding, key.words);
-    if (this.#flows.sessions.find(key, this.#now) < 0) return deny(packet, "no mapping", context);
+    if (this.#flows.sessions.find(key, this.#now) < 0) return drop(packet, "no mapping", context);
     writeWords(key.words, 1, this.#six.quotedSrc);
     this.#prefix.write(remote, this.#six.quotedDst);
     const start = icmp.quotedOffset;
@@ -553,19 +555,10 @@ function refuse(packet: Packet, reason: string, context: StageContext): -1 {
   return -1;
 }
 
-function deny(packet: Packet, reason: string, context: StageContext): false {
-  context.drop(packet, reason);
-  return false;
-}
-
-function isVersion({ length, bytes, offset }: Packet, version: number): boolean {
-  return length > 0 && bytes[offset]! >> 4 === version;
-}
-
 /** Whether it is an IPv4 packet that routers may divide, and that IPv6 ones may not pass at its length. */
 function mayBeDivided(packet: Packet): boolean {
   const { view, offset, length } = packet;
-  return length > LONGEST_IPV4 && isVersion(packet, 4) &&
+  return length > LONGEST_IPV4 && versionOf(packet) === 4 &&
     (view.getUint16(offset + IPV4_FLAGS) & DONT_FRAGMENT) === 0;
 }
 

@@ -7,7 +7,7 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { said } from "../../driver/error.ts";
 import { onExit } from "../signals.ts";
-import { fileError, newFileError } from "./failure.ts";
+import { fileError, newFileError } from "../file_error.ts";
 import { PROFILE_SUFFIX } from "./flags.ts";
 
 // Implementation

@@ -393,7 +393,7 @@ Deno.test("Nat64 refuses wrong options", () => {
   throws(() => make({ outside: "fd64::1" }), SyntaxError);
   throws(() => make({ prefix: "64:ff9b::/95" }), RangeError);
   throws(() => make({ capacity: 0 }), RangeError);
-  throws(() => make({ filter: "none" as "address-dependent" }), TypeError);
+  throws(() => make({ filtering: "none" as "address-dependent" }), TypeError);
   throws(() => make({ outside: 5 as unknown as string }), Error);
   for (const outside of ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"]) {
     throws(() => make({ outside }), RangeError);
@@ -402,8 +402,8 @@ Deno.test("Nat64 refuses wrong options", () => {
 });
 
 Deno.test("Nat64 survives any bytes, and its books balance", () => {
-  for (const filter of ["endpoint-independent", "address-dependent"] as const) {
-    const nat = make({ outside: "10.9.0.1", filter, capacity: 64 });
+  for (const filtering of ["endpoint-independent", "address-dependent"] as const) {
+    const nat = make({ outside: "10.9.0.1", filtering, capacity: 64 });
     // A stage of two: what is sent is made to concern the NAT.
     const both: Stage = {
       name: "both",
