@@ -15,14 +15,12 @@ const options = {
 };
 
 export default script(import.meta, options, (tunnel) => {
-  tunnel.use(
-    new Napt44({
-      outside: "198.51.100.1",
-      inside: "10.9.0.0/16",
-      // From outside, http://198.51.100.1:8080/ is the web server of 10.9.1.2.
-      forwards: [{ protocol: "tcp", port: 8080, to: "10.9.1.2:80" }],
-      elsewhere: "drop",
-    }),
-  );
-  return tunnel.run();
+  const nat = new Napt44({
+    outside: "198.51.100.1",
+    inside: "10.9.0.0/16",
+    // From outside, http://198.51.100.1:8080/ is the web server of 10.9.1.2.
+    forwards: [{ protocol: "tcp", port: 8080, to: "10.9.1.2:80" }],
+    elsewhere: "drop",
+  });
+  return tunnel.use(nat).run();
 });
