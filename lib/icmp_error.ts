@@ -12,7 +12,7 @@ import { become, namingField } from "./_packet_parts.ts";
 import { isUnicast4, isUnicast6 } from "./_unicast.ts";
 import { parseAddress } from "./address.ts";
 import { sum } from "./checksum.ts";
-import { Direction, HEADROOM, type Packet, type StageContext } from "./core/mod.ts";
+import { type Direction, HEADROOM, opposite, type Packet, type StageContext } from "./core/mod.ts";
 import { Icmpv4 } from "./icmpv4.ts";
 import { Icmpv6 } from "./icmpv6.ts";
 import { Ip, Protocol } from "./ip.ts";
@@ -229,7 +229,7 @@ export class IcmpErrors {
   #turn(packet: Packet, context: StageContext, direction: Direction): void {
     this.answered++;
     packet.to = packet.from;
-    context.emit(packet, direction === Direction.Outbound ? Direction.Inbound : Direction.Outbound);
+    context.emit(packet, opposite(direction));
   }
 
   #hasToken(ip: Ip, now: number): boolean {

@@ -5,6 +5,7 @@ import {
   type Device,
   Direction,
   type EndHost,
+  opposite,
   type Packet,
   PacketBatch,
   type PacketHandler,
@@ -294,9 +295,7 @@ export class Tunnel implements AsyncDisposable {
   #host(direction: Direction): EndHost {
     const ledger = this.#ledger;
     const leaving = ledger.flow(direction);
-    const arriving = ledger.flow(
-      direction === Direction.Outbound ? Direction.Inbound : Direction.Outbound,
-    );
+    const arriving = ledger.flow(opposite(direction));
     return {
       pool: ledger.pool,
       wake: () => this.#loop.wake(),

@@ -12,6 +12,7 @@ export { PacketQueue, type PacketQueueOptions } from "./queue.ts";
 export { type Clock, ManualClock } from "./clock.ts";
 export {
   Direction,
+  opposite,
   type PacketHandler,
   type Stage,
   type StageContext,

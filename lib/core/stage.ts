@@ -8,6 +8,11 @@ export const Direction = { Outbound: 0, Inbound: 1 } as const;
 /** One of {@linkcode Direction}'s values. */
 export type Direction = typeof Direction[keyof typeof Direction];
 
+/** The other direction. */
+export function opposite(direction: Direction): Direction {
+  return direction === Direction.Outbound ? Direction.Inbound : Direction.Outbound;
+}
+
 /** What becomes of a packet: onward, thrown away and counted, or back where it came from. */
 export const Verdict = { Pass: 0, Drop: 1, Reply: 2 } as const;
 /** One of {@linkcode Verdict}'s values. */

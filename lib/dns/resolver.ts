@@ -9,7 +9,14 @@
  */
 
 import { parseAddress } from "../address.ts";
-import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
+import {
+  type Direction,
+  opposite,
+  type Packet,
+  type PacketBatch,
+  type Stage,
+  type StageContext,
+} from "../core/mod.ts";
 import { isFromHost } from "../_unicast.ts";
 import { IcmpErrors } from "../icmp_error.ts";
 import { Ip } from "../ip.ts";
@@ -569,7 +576,7 @@ export class DnsResolver implements Stage {
 
   #emit(packet: Packet, direction: Direction, context: StageContext): void {
     this.#route.wrap(packet);
-    context.emit(packet, direction === Direction.Outbound ? Direction.Inbound : Direction.Outbound);
+    context.emit(packet, opposite(direction));
   }
 }
 

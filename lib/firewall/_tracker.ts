@@ -8,7 +8,7 @@
  */
 
 import { IPV4_DST, IPV4_ID, IPV4_SRC, IPV6_DST, IPV6_HEADER, IPV6_SRC, TCP_SEQ } from "../_header_fields.ts";
-import { Direction, type Packet } from "../core/mod.ts";
+import { Direction, opposite, type Packet } from "../core/mod.ts";
 import { FlowKey, FlowKind } from "../flow_key.ts";
 import { FlowTable } from "../flow_table.ts";
 import { Icmpv4 } from "../icmpv4.ts";
@@ -314,7 +314,7 @@ export class Tracker {
     const quotedVersion = bytes[quotedOffset]! >> 4;
     if (quotedVersion !== version) return Finding.Invalid;
     const at = quotedOffset + (version === 4 ? (bytes[quotedOffset]! & 0x0f) << 2 : IPV6_HEADER);
-    const quotedDirection = direction === Direction.Outbound ? Direction.Inbound : Direction.Outbound;
+    const quotedDirection = opposite(direction);
     const { protocol } = key;
     // RFC 792: it goes to the sender of what it quotes. To others, a flow of one host would let errors in for all.
     if (!this.#isQuotedSender(view, ip, quotedOffset)) {

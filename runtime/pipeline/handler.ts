@@ -1,7 +1,7 @@
 /** A function of one packet as a stage. */
 
 import {
-  Direction,
+  opposite,
   type Packet,
   type PacketBatch,
   type PacketHandler,
@@ -38,7 +38,7 @@ class HandlerStage implements Stage {
   #settle(packet: Packet, verdict: Verdict, context: StageContext): void {
     if (verdict === Verdict.Drop) context.drop(packet, this.name);
     else if (verdict === Verdict.Reply) {
-      context.emit(packet, context.direction === Direction.Outbound ? Direction.Inbound : Direction.Outbound);
+      context.emit(packet, opposite(context.direction));
     } else {
       const said = (verdict as unknown) instanceof Promise
         ? "a promise: a handler cannot wait"
