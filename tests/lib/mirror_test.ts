@@ -3,6 +3,7 @@
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { Direction } from "@warren/tunnel/core";
 import { Mirror } from "@warren/tunnel/mirror";
+import { Switchboard } from "@warren/tunnel/switchboard";
 import { Tcp } from "@warren/tunnel/tcp";
 import { TestPipeline } from "../kit/pipeline.ts";
 import { ManualEnd } from "../kit/tunnel.ts";
@@ -34,6 +35,21 @@ Deno.test("Mirror copies one direction, and what its filter likes", () => {
   test.settle();
   test.take();
   deepEqual(end.writtenBytes, [4]);
+});
+
+Deno.test("Mirror into a switchboard copies each packet to the end of that number", () => {
+  const ends = [new ManualEnd(), new ManualEnd()];
+  const mirror = new Mirror(new Switchboard(ends));
+  const test = new TestPipeline({
+    name: "to the end of its number",
+    outbound: (batch) => {
+      for (const packet of batch) packet.to = packet.data[0]!;
+    },
+  }, mirror);
+  test.put(Direction.Outbound, [1, 2, 1]);
+  test.settle();
+  test.take();
+  deepEqual([ends.map((end) => end.writtenBytes), mirror.mirrored, mirror.lost.size], [[[1, 1], [2]], 3, 0]);
 });
 
 Deno.test("Mirror keeps copies while the end has no room, and counts those that are too many", () => {
