@@ -11,6 +11,7 @@ import {
   IPV6_NEXT_HEADER,
   IPV6_SRC,
 } from "./_header_fields.ts";
+import { isAnswer, isQuestion } from "./_icmp_queries.ts";
 import type { Address } from "./address.ts";
 import type { Packet } from "./core/packet.ts";
 import { Icmpv4 } from "./icmpv4.ts";
@@ -213,8 +214,5 @@ export class FlowKey {
 
 /** Whether an ICMP message has an identifier by which its answer is known. */
 function hasId(version: number, type: number): boolean {
-  return version === 4
-    ? type === Icmpv4.EchoRequest || type === Icmpv4.EchoReply || type === Icmpv4.TimestampRequest ||
-      type === Icmpv4.TimestampReply
-    : type === Icmpv6.EchoRequest || type === Icmpv6.EchoReply;
+  return isQuestion(version, type) || isAnswer(version, type);
 }

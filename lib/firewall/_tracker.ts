@@ -8,6 +8,7 @@
  */
 
 import { IPV4_DST, IPV4_ID, IPV4_SRC, IPV6_DST, IPV6_HEADER, IPV6_SRC, TCP_SEQ } from "../_header_fields.ts";
+import { isAnswer, isQuestion } from "../_icmp_queries.ts";
 import { Direction, opposite, type Packet } from "../core/mod.ts";
 import { FlowKey, FlowKind } from "../flow_key.ts";
 import { FlowTable } from "../flow_table.ts";
@@ -397,16 +398,4 @@ export class Tracker {
     words[9] = view.getUint32(header + IPV6_FRAGMENT_ID);
     return true;
   }
-}
-
-function isQuestion(version: number, type: number): boolean {
-  return version === 4
-    ? type === Icmpv4.EchoRequest || type === Icmpv4.TimestampRequest
-    : type === Icmpv6.EchoRequest;
-}
-
-function isAnswer(version: number, type: number): boolean {
-  return version === 4
-    ? type === Icmpv4.EchoReply || type === Icmpv4.TimestampReply
-    : type === Icmpv6.EchoReply;
 }

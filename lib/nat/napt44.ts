@@ -35,6 +35,7 @@ import { Hosts, NaptTable, Refusal, Seen } from "./_napt_table.ts";
 import { Ports } from "./_ports.ts";
 import { setQuoted } from "./_quoted.ts";
 import { drop } from "../_drop.ts";
+import { isAnswer, isQuestion } from "../_icmp_queries.ts";
 
 // Implementation
 /** How often idle flows are looked for while there are any (ms). */
@@ -261,7 +262,7 @@ export class Napt44 implements Stage {
     if (table === undefined) return drop(packet, "protocol not translated", context);
     const ports = this.#ports;
     if (!ports.read(ip)) return drop(packet, "malformed", context);
-    if (protocol === Protocol.Icmp && !isQuery(ports.type) && !isAnswer(ports.type)) {
+    if (protocol === Protocol.Icmp && !isQuestion(4, ports.type) && !isAnswer(4, ports.type)) {
       return this.#translateErrorOutbound(packet, context);
     }
     const port = ports.src;
@@ -273,7 +274,7 @@ export class Napt44 implements Stage {
     const key = this.#fill(protocol, ip.src, ip.dst, port, ports.dst);
     let session = table.sessions.find(key, this.#now);
     if (session < 0) {
-      if (protocol === Protocol.Icmp && isAnswer(ports.type)) return drop(packet, "no mapping", context);
+      if (protocol === Protocol.Icmp && isAnswer(4, ports.type)) return drop(packet, "no mapping", context);
       session = table.open(key, this.#poolOf(ip.src), this.#now);
       if (session === Refusal.NoPort) return drop(packet, "no port", context);
       if (session === Refusal.TooMany) return drop(packet, "too many flows", context);
@@ -295,8 +296,8 @@ export class Napt44 implements Stage {
     if (table === undefined) return drop(packet, "protocol not translated", context);
     const ports = this.#ports;
     if (!ports.read(ip)) return drop(packet, "malformed", context);
-    if (protocol === Protocol.Icmp && !isAnswer(ports.type)) {
-      if (isQuery(ports.type)) return drop(packet, "no mapping", context);
+    if (protocol === Protocol.Icmp && !isAnswer(4, ports.type)) {
+      if (isQuestion(4, ports.type)) return drop(packet, "no mapping", context);
       return this.#translateErrorInbound(packet, address, context);
     }
     const port = ports.dst;
@@ -519,17 +520,9 @@ export class Napt44 implements Stage {
   }
 }
 
-function isQuery(type: number): boolean {
-  return type === Icmpv4.EchoRequest || type === Icmpv4.TimestampRequest;
-}
-
-function isAnswer(type: number): boolean {
-  return type === Icmpv4.EchoReply || type === Icmpv4.TimestampReply;
-}
-
 /** Whether the ICMP message that an error quotes has an identifier; its header is there. */
 function isQuoteOfQuery({ packet, quotedOffset }: Icmpv4): boolean {
   const { bytes } = packet;
   const type = bytes[quotedOffset + ((bytes[quotedOffset]! & 0x0f) << 2)]!;
-  return isQuery(type) || isAnswer(type);
+  return isQuestion(4, type) || isAnswer(4, type);
 }
