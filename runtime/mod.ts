@@ -22,7 +22,7 @@ export type { DeviceOptions, RouteOptions, RuleOptions } from "../driver/mod.ts"
 export { openTunnel } from "./open_tunnel.ts";
 export { Tunnel, type TunnelOptions } from "./tunnel.ts";
 export { script, type TunnelScript, type TunnelsOptions, type TunnelsScript } from "./script.ts";
-export type { EndOpener } from "./transport/mod.ts";
+export type { EndOpener, FarEndContext } from "./transport/end_opener.ts";
 export { device } from "./transport/device.ts";
 export { switchboard } from "./transport/switchboard.ts";
 export { udp, type UdpOptions, UdpTransport } from "./transport/udp.ts";

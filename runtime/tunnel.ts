@@ -21,7 +21,7 @@ import { ALONE, closeStages, Pipeline } from "./pipeline/pipeline.ts";
 import { Relay } from "./relay.ts";
 import { onInterrupt } from "./signals.ts";
 import { BatchSurface, StreamSurface } from "./surfaces.ts";
-import type { EndOpener } from "./transport/mod.ts";
+import type { EndOpener } from "./transport/end_opener.ts";
 import { checkLimit, watch } from "./watchdog.ts";
 import type { WorkerLink } from "./workers/link.ts";
 

@@ -3,7 +3,7 @@
 import { checkDeviceOptions, type DeviceOptions } from "../../driver/mod.ts";
 import { fail, parseHostPort, parseListen, parsePeer } from "./_host_port.ts";
 import { device } from "./device.ts";
-import type { EndOpener } from "./mod.ts";
+import type { EndOpener } from "./end_opener.ts";
 import { udp } from "./udp.ts";
 import { websocket } from "./websocket.ts";
 

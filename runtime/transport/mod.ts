@@ -1,10 +1,8 @@
 /** Far ends, and what opens them. */
 
 import type { TunnelEnd } from "../../lib/core/mod.ts";
+import { type EndOpener, type FarEndContext, WITHOUT_TUNNEL } from "./end_opener.ts";
 import { parseFarUrl } from "./far_url.ts";
-
-/** Opens a far end when its tunnel opens: what `udp()`, `websocket()` and `device()` return. */
-export type EndOpener = () => TunnelEnd | Promise<TunnelEnd>;
 
 /**
  * Opens what a tunnel's `far` option says: an end is open already, an opener is called, a URL is parsed as
@@ -14,9 +12,10 @@ export type EndOpener = () => TunnelEnd | Promise<TunnelEnd>;
  */
 export async function openFarEnd(
   far: TunnelEnd | EndOpener | string | undefined,
+  context: FarEndContext = WITHOUT_TUNNEL,
 ): Promise<TunnelEnd | undefined> {
   const opener = openerOf(far);
-  const end = typeof opener === "function" ? await opener() : opener;
+  const end = typeof opener === "function" ? await opener(context) : opener;
   if (end === undefined || typeof (end as Partial<TunnelEnd> | null)?.attach === "function") return end;
   throw new TypeError(
     `Cannot use ${

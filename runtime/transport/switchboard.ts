@@ -2,18 +2,19 @@
 
 import type { TunnelEnd } from "../../lib/core/mod.ts";
 import { Switchboard } from "../../lib/switchboard.ts";
-import { type EndOpener, openFarEnd } from "./mod.ts";
+import type { EndOpener } from "./end_opener.ts";
+import { openFarEnd } from "./mod.ts";
 
 /**
  * A far end made of several, such as devices, transports and URLs, which are opened with their tunnel. A stage, such as
  * `route()`, says by `packet.to` which one a packet goes to; see {@linkcode Switchboard}.
  */
 export function switchboard(ends: readonly (TunnelEnd | EndOpener | string)[]): EndOpener {
-  return async () => {
+  return async (context) => {
     await using undo = new AsyncDisposableStack();
     const opened: TunnelEnd[] = [];
     for (const far of ends) {
-      const end = (await openFarEnd(far))!;
+      const end = (await openFarEnd(far, context))!;
       undo.defer(async () => {
         end.close();
         await end.closed;

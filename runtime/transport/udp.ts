@@ -9,6 +9,7 @@
 
 import { lookup } from "node:dns/promises";
 import {
+  addressOf,
   type EndpointBytes,
   formatEndpoint,
   isAt,
@@ -16,7 +17,7 @@ import {
   portOf,
   type UdpSocket,
 } from "../../driver/mod.ts";
-import { parseAddress } from "../../lib/address.ts";
+import { type Address, parseAddress } from "../../lib/address.ts";
 import { checkNames, type OptionNames } from "../../lib/options.ts";
 import {
   type EndHost,
@@ -35,6 +36,7 @@ import {
   requireNet,
 } from "./_host_port.ts";
 import { objectionTo } from "./_objection.ts";
+import { type FarEndContext, WITHOUT_TUNNEL } from "./end_opener.ts";
 
 // Specification
 /** RFC 791 section 3.1 and RFC 768: 20 and 8 bytes. */
@@ -92,17 +94,25 @@ export class UdpTransport implements Transport {
   readonly #roams: boolean;
   readonly #peer: EndpointBytes;
   readonly #peerView: DataView<ArrayBuffer>;
+  /** Has datagrams to a new peer leave beside the tunnel. */
+  readonly #bypass: (address: Address) => void;
   #hasPeer: boolean;
   #host: EndHost | undefined;
   readonly #refusals = new Refusals();
 
   /** For {@linkcode udp}, with a socket that is bound and, unless the peer is whoever sends, where that is. */
-  constructor(socket: UdpSocket, peer: HostPort | undefined, mtu: number = ETHERNET_MTU) {
+  constructor(
+    socket: UdpSocket,
+    peer: HostPort | undefined,
+    mtu: number = ETHERNET_MTU,
+    bypass: (address: Address) => void = () => {},
+  ) {
     const { family, local } = socket;
     this.mtu = mtu;
     this.overhead = family === 6 ? IPV6_OVERHEAD : IPV4_OVERHEAD;
     this.pathMtu = ETHERNET_MTU - this.overhead;
     this.#socket = socket;
+    this.#bypass = bypass;
     this.#roams = peer === undefined;
     this.#hasPeer = !this.#roams;
     this.#peer = peer === undefined ? local.slice() : socket.endpoint(parseAddress(peer.host), peer.port);
@@ -202,6 +212,7 @@ export class UdpTransport implements Transport {
     if (objection === undefined && !known) {
       this.#peer.set(packet.endpoint);
       this.#hasPeer = true;
+      this.#bypass(addressOf(this.#peer, this.#socket.family));
     }
     return objection;
   }
@@ -250,7 +261,7 @@ export class UdpTransport implements Transport {
  * export default script(import.meta, { address: "10.9.0.2/24", mtu: 1452, far }, (tunnel) => tunnel.run());
  * ```
  */
-export function udp(options: UdpOptions): () => Promise<UdpTransport> {
+export function udp(options: UdpOptions): (context?: FarEndContext) => Promise<UdpTransport> {
   checkNames("open a UDP transport", options, NAMES);
   const { peer: peerText, listen, mtu = ETHERNET_MTU } = options;
   if (peerText === undefined && listen === undefined) {
@@ -271,7 +282,7 @@ export function udp(options: UdpOptions): () => Promise<UdpTransport> {
   if (peer?.family !== undefined && local !== undefined && !anywhere && peer.family !== local.family) {
     throw new TypeError(`Cannot reach "${peerText}" from "${listen}": one is IPv4 and one is IPv6`);
   }
-  return () => openUdp(peer, local, anywhere, options);
+  return (context = WITHOUT_TUNNEL) => openUdp(peer, local, anywhere, options, context);
 }
 
 async function openUdp(
@@ -279,10 +290,12 @@ async function openUdp(
   local: HostPort | undefined,
   anywhere: boolean,
   options: UdpOptions,
+  context: FarEndContext,
 ): Promise<UdpTransport> {
   const peer = asked === undefined
     ? undefined
-    : await resolvePeer(asked, anywhere ? undefined : local?.family);
+    : await context.lookUp(() => resolvePeer(asked, anywhere ? undefined : local?.family));
+  if (peer !== undefined) context.bypass(parseAddress(peer.host), options.interface);
   const family = peer?.family ?? local!.family;
   const host = local === undefined || anywhere ? family === 6 ? "::" : "0.0.0.0" : local.host;
   const socket = await openUdpSocket({
@@ -291,7 +304,8 @@ async function openUdp(
     ipv6Only: peer !== undefined,
     ...(options.interface === undefined ? {} : { interface: options.interface }),
   });
-  return new UdpTransport(socket, peer, options.mtu);
+  const bypass = (address: Address) => context.bypass(address, options.interface);
+  return new UdpTransport(socket, peer, options.mtu, bypass);
 }
 
 async function resolvePeer(peer: HostPort, family: 4 | 6 | undefined): Promise<HostPort> {
