@@ -195,13 +195,10 @@ export class FlowTable {
     this.#size--;
   }
 
-  /** Forgets the flow that would make room for another one, if it is in this state or a lower one; returns whether. */
-  makeRoom(state: number): boolean {
-    if (this.#size === 0) return false;
-    const flow = this.#leastWorth();
-    if (this.#states[flow]! > state) return false;
-    this.remove(flow);
-    return true;
+  /** The flow that has been idle for longest among those in this state; -1 for none. */
+  oldestIn(state: number): number {
+    const flow = this.#newer[this.capacity + state]!;
+    return flow < this.capacity ? flow : NONE;
   }
 
   /** Forgets flows that have been idle for too long, 1024 at most, and returns how many. */

@@ -3,9 +3,9 @@
 import type { SavedFlow } from "./_napt_table.ts";
 
 // Implementation
-const FORMAT = "napt44 1";
+const FORMAT = "napt44 2";
 /** The most that each number of a flow can be, but for the last one, its idle time. */
-const MOST = [0xffffffff, 0xffff, 0xffffffff, 0xffff, 0xffffffff, 0xffff, 0xff, 1];
+const MOST = [0xffffffff, 0xffff, 0xffffffff, 0xffff, 0xffffffff, 0xffff, 0xff, 5];
 
 /** What `Napt44.save` gives. */
 export interface SavedState {

@@ -13,17 +13,30 @@ import { Protocol } from "../protocol.ts";
 import { Tcp } from "../tcp.ts";
 import { CountedKeys } from "../_counted_keys.ts";
 import type { CheckedNaptOptions, Forward } from "./_napt_options.ts";
+import { HostShares } from "../_host_shares.ts";
 import { PortPool } from "../_port_pool.ts";
 
 // Implementation
 const PORTS = 65_536;
-/** How many flows make room for one that finds no free port. */
-const MAKES_ROOM = 16;
+/** How many flows of each state make room for one that finds no free port. */
+const MAX_EVICTIONS = 16;
 /** No mapping, contact or host. */
 const NONE = -1;
-/** A flow's states: a lower one makes room sooner. */
-const TRANSITORY = 0;
-const ESTABLISHED = 1;
+/** A flow's states. A surplus flow was opened by a host that had its share already. */
+const State = {
+  /** Opened from outside, unanswered, surplus. */
+  ForeignSurplus: 0,
+  /** Opened from outside, unanswered. */
+  Foreign: 1,
+  Surplus: 2,
+  SurplusEstablished: 3,
+  Transitory: 4,
+  Established: 5,
+} as const;
+/** By state: flows of a lower priority make room sooner. */
+const EVICTION_PRIORITIES: readonly number[] = [0, 1, 2, 2, 3, 4];
+/** The states of flows that have a port which another flow may get, in the order in which they give it. */
+const GIVES_PORT: readonly number[] = [State.Surplus, State.SurplusEstablished, State.Transitory];
 /** What has been seen of a flow, in each direction; that of the inside stands first. */
 export const Seen = { Outbound: 0, Inbound: 1 } as const;
 const OPENED = 1;
@@ -85,6 +98,9 @@ export class NaptTable {
   readonly #mappingAt: Uint32Array;
   readonly #contacts: CountedKeys | undefined;
   readonly #hosts: Hosts;
+  readonly #shares: HostShares;
+  /** By session: what releases it from its host's share; `NONE` for a surplus one. */
+  readonly #share: Int32Array;
   readonly #pools: PortPool[];
   readonly #key = new FlowKey();
 
@@ -94,12 +110,19 @@ export class NaptTable {
     this.#isTcp = protocol === Protocol.Tcp;
     this.#random = options.random;
     this.#forwards = forwards.filter((forward) => forward.protocol === protocol);
-    const idle = {
+    const [transitory, established] = {
       [Protocol.Tcp]: [timeouts.tcpTransitory, timeouts.tcpEstablished],
       [Protocol.Udp]: [timeouts.udp, timeouts.udp],
       [Protocol.Icmp]: [timeouts.icmp, timeouts.icmp],
-    }[protocol]!;
-    this.sessions = new FlowTable({ timeouts: idle, capacity, forget: (session) => this.#forget(session) });
+    }[protocol] as [number, number];
+    this.sessions = new FlowTable({
+      timeouts: [transitory, transitory, transitory, established, transitory, established],
+      worth: EVICTION_PRIORITIES,
+      capacity,
+      forget: (session) => this.#forget(session),
+    });
+    this.#shares = new HostShares(Math.min(capacity, (lastPort - firstPort + 1) / worker.count), capacity);
+    this.#share = new Int32Array(capacity);
     this.address = new Uint8Array(capacity);
     this.port = new Uint16Array(capacity);
     this.#seen = new Uint8Array(capacity);
@@ -151,6 +174,7 @@ export class NaptTable {
     const inside = key.words[1]!;
     const insidePort = key.words[3]! >>> 16;
     if (this.#isTooMany(inside)) return Refusal.TooMany;
+    const isSurplus = this.#shares.isUsed(this.#hostKey(inside));
     const mappingKey = this.#endpointKey(inside, insidePort);
     let mapping = this.#mappings.find(mappingKey);
     let port: number;
@@ -164,18 +188,19 @@ export class NaptTable {
         if (forward.address >= 0) address = forward.address;
         port = forward.firstPort + insidePort - forward.insidePort;
       } else {
-        port = this.#takePort(address, insidePort);
+        port = this.#takePort(address, insidePort, isSurplus);
         if (port < 0) return Refusal.NoPort;
         mapping = this.#map(inside, insidePort, address, port);
       }
     }
-    return this.#add(key, mapping, address, port, TRANSITORY, now);
+    return this.#add(key, mapping, address, port, isSurplus ? State.Surplus : State.Transitory, now);
   }
 
   /** Opens the session of a packet from outside to a forwarded port, by the key of its answers. */
   accept(key: FlowKey, address: number, port: number, now: number): number {
     if (this.#isTooMany(key.words[1]!)) return Refusal.TooMany;
-    return this.#add(key, NONE, address, port, TRANSITORY, now);
+    const isSurplus = this.#shares.isUsed(this.#remoteKey(key.words[2]!));
+    return this.#add(key, NONE, address, port, isSurplus ? State.ForeignSurplus : State.Foreign, now);
   }
 
   /** Where the index has the mapping of an inside endpoint, for an error about a stranger's packet; -1 for nowhere. */
@@ -193,27 +218,34 @@ export class NaptTable {
   /** Says that a packet of a session passed, with these TCP flags; `way` is one of {@linkcode Seen}. */
   note(session: number, way: number, flags: number, now: number): void {
     let seen = this.#seen[session]!;
-    let state = this.sessions.stateOf(session);
+    const state = this.sessions.stateOf(session);
+    let isEstablished = state === State.Established || state === State.SurplusEstablished;
     if (!this.#isTcp) {
       seen |= OPENED << way;
-      state = seen === BOTH_OPENED ? ESTABLISHED : TRANSITORY;
+      isEstablished = seen === BOTH_OPENED;
     } else {
       // RFC 5382 section 5, RFC 7857 section 2: a reset is believed until something follows it.
       if (
-        (flags & (Tcp.Syn | Tcp.Ack)) === Tcp.Syn && state === TRANSITORY &&
-        (seen & BOTH_OPENED) === BOTH_OPENED
+        (flags & (Tcp.Syn | Tcp.Ack)) === Tcp.Syn && !isEstablished && (seen & BOTH_OPENED) === BOTH_OPENED
       ) {
         seen = 0;
       }
       if ((flags & (Tcp.Syn | Tcp.Ack)) !== 0) seen |= OPENED << way;
       if ((flags & Tcp.Fin) !== 0) seen |= FINISHED << way;
-      if ((flags & Tcp.Rst) !== 0 || (seen & BOTH_FINISHED) === BOTH_FINISHED) state = TRANSITORY;
+      if ((flags & Tcp.Rst) !== 0 || (seen & BOTH_FINISHED) === BOTH_FINISHED) isEstablished = false;
       else if ((flags & (Tcp.Syn | Tcp.Ack)) === Tcp.Ack && (seen & BOTH_OPENED) === BOTH_OPENED) {
-        state = ESTABLISHED;
+        isEstablished = true;
       }
     }
     this.#seen[session] = seen;
-    this.sessions.touch(session, now, state);
+    const isForeign = state <= State.Foreign && way === Seen.Inbound;
+    this.sessions.touch(session, now, isForeign ? state : this.#answered(session, isEstablished));
+  }
+
+  /** The state of a session that the inside host has opened or answered. */
+  #answered(session: number, isEstablished: boolean): number {
+    if (this.#share[session] === NONE) return isEstablished ? State.SurplusEstablished : State.Surplus;
+    return isEstablished ? State.Established : State.Transitory;
   }
 
   /** All flows, the longest idle of each state first. */
@@ -274,14 +306,21 @@ export class NaptTable {
     return undefined;
   }
 
-  /** A free port, the inside one if that can be (RFC 4787 section 4.2.1); flows that are worth least make room. */
-  #takePort(address: number, insidePort: number): number {
+  /** A free port, the inside one if that can be (RFC 4787 section 4.2.1); surplus and transitory flows make room. */
+  #takePort(address: number, insidePort: number, isSurplus: boolean): number {
     const pool = this.#pools[address]!;
     if (pool.take(insidePort)) return insidePort;
-    for (let i = 0;; i++) {
-      const port = pool.takeLike(insidePort, this.#random());
-      if (port >= 0 || i === MAKES_ROOM || !this.sessions.makeRoom(TRANSITORY)) return port;
+    let port = pool.takeLike(insidePort, this.#random());
+    for (let i = 0; port < 0 && i < GIVES_PORT.length; i++) {
+      if (isSurplus && GIVES_PORT[i] === State.Transitory) break;
+      for (let evicted = 0; port < 0 && evicted < MAX_EVICTIONS; evicted++) {
+        const session = this.sessions.oldestIn(GIVES_PORT[i]!);
+        if (session < 0) break;
+        this.sessions.remove(session);
+        port = pool.takeLike(insidePort, this.#random());
+      }
     }
+    return port;
   }
 
   #map(inside: number, insidePort: number, address: number, port: number): number {
@@ -299,7 +338,9 @@ export class NaptTable {
     const remote = key.words[2]!;
     const contact = this.#contacts?.take(this.#contactKey(inside, key.words[3]! >>> 16, remote)) ?? NONE;
     const host = this.#hosts.keys?.take(this.#hostKey(inside)) ?? NONE;
+    const share = this.#takeShare(state, inside, remote);
     const session = this.sessions.add(key, state, now);
+    this.#share[session] = share;
     this.address[session] = address;
     this.port[session] = port;
     this.#seen[session] = 0;
@@ -309,8 +350,17 @@ export class NaptTable {
     return session;
   }
 
+  /** Counts a session for the host that opened it, unless it is a surplus one. */
+  #takeShare(state: number, inside: number, remote: number): number {
+    if (state === State.Foreign) return this.#shares.take(this.#remoteKey(remote));
+    if (state < State.Transitory) return NONE;
+    return this.#shares.take(this.#hostKey(inside));
+  }
+
   #forget(session: number): void {
     const mapping = this.#mapping[session]!;
+    const share = this.#share[session]!;
+    if (share >= 0) this.#shares.release(share);
     if (this.#contacts !== undefined) this.#contacts.release(this.#contact[session]!);
     this.#hosts.keys?.release(this.#host[session]!);
     if (mapping < 0 || !this.#mappings.release(mapping)) return;
@@ -329,6 +379,10 @@ export class NaptTable {
 
   #hostKey(inside: number): FlowKey {
     return this.#fill(inside, 0, 0);
+  }
+
+  #remoteKey(remote: number): FlowKey {
+    return this.#fill(0, remote, 0);
   }
 
   #fill(inside: number, remote: number, ports: number): FlowKey {

@@ -68,8 +68,12 @@ const DST_PORT = 2;
  * its first`, `malformed`.
  *
  * State is made by packets from inside, and by those to forwarded ports; what comes from outside to a mapping makes
- * none, and an ICMP error keeps none alive. Full tables forget the flow that has been idle for longest among those that
- * are not established, then among the others. It takes 1.5 MiB an outside address, and up to 0.9 KiB for each of `capacity`.
+ * none, and an ICMP error keeps none alive. It takes 1.5 MiB an outside address, and up to 0.9 KiB for each of `capacity`.
+ *
+ * **Shares**: a host may have everything while nobody else needs it. What it opens beyond an eighth of the flows or ports
+ * of a protocol is surplus. Room for a new flow comes first from flows that were opened from outside and not answered, then
+ * from surplus ones, then from those that are not established, then from the others; among equals from the one that has been
+ * idle for longest. `flowsPerHost` is a fixed limit on top of that.
  *
  * In several workers, a mapping belongs to worker `(port >>> 1) % count` by its inside port, and gets a port of which
  * the same is true; what comes to another worker is handed over.

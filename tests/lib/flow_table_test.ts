@@ -181,19 +181,19 @@ Deno.test("FlowTable.add() of a key that is known forgets what was known of it",
   equal(flows.size, 0);
 });
 
-Deno.test("FlowTable.makeRoom() forgets the longest idle flow, in no higher state than asked for", () => {
-  const forgotten: number[] = [];
-  const flows = table({ timeouts: [100, 100], forget: (flow) => forgotten.push(flow) });
-  equal(flows.makeRoom(1), false);
+Deno.test("FlowTable.oldestIn() tells the longest idle flow of a state", () => {
+  const flows = table({ timeouts: [100, 100] });
+  equal(flows.oldestIn(0), -1);
   const [high, first, second] = [
     flows.add(keyOf(1), 1, 0),
     flows.add(keyOf(2), 0, 1),
     flows.add(keyOf(3), 0, 2),
   ];
-  deepEqual([flows.makeRoom(0), flows.makeRoom(0), flows.makeRoom(0)], [true, true, false]);
-  equal(flows.makeRoom(1), true);
-  deepEqual(forgotten, [first, second, high]);
-  equal(flows.size, 0);
+  deepEqual([flows.oldestIn(0), flows.oldestIn(1)], [first, high]);
+  flows.touch(first, 3);
+  equal(flows.oldestIn(0), second);
+  flows.remove(high);
+  equal(flows.oldestIn(1), -1);
 });
 
 Deno.test("FlowTable.clear() leaves room for all", () => {

@@ -271,15 +271,15 @@ Deno.test("Napt44.restore() refuses what it did not save", () => {
   const states = [
     undefined,
     {},
-    { format: "napt44 1" },
-    { format: "napt44 2", tcp: [], udp: [], icmp: [] },
-    { format: "napt44 1", tcp: [flow.slice(1)], udp: [], icmp: [] },
-    { format: "napt44 1", tcp: [], udp: [flow.with(1, 65_536)], icmp: [] },
-    { format: "napt44 1", tcp: [], udp: [], icmp: [flow.with(8, -1)] },
-    { format: "napt44 1", tcp: [], udp: [], icmp: [flow.with(0, "1" as unknown as number)] },
+    { format: "napt44 2" },
+    { format: "napt44 3", tcp: [], udp: [], icmp: [] },
+    { format: "napt44 2", tcp: [flow.slice(1)], udp: [], icmp: [] },
+    { format: "napt44 2", tcp: [], udp: [flow.with(1, 65_536)], icmp: [] },
+    { format: "napt44 2", tcp: [], udp: [], icmp: [flow.with(8, -1)] },
+    { format: "napt44 2", tcp: [], udp: [], icmp: [flow.with(0, "1" as unknown as number)] },
   ];
   for (const state of states) throws(() => nat().restore(state), TypeError, JSON.stringify(state));
-  nat().restore({ format: "napt44 1", tcp: [flow], udp: [], icmp: [] });
+  nat().restore({ format: "napt44 2", tcp: [flow], udp: [], icmp: [] });
 });
 
 Deno.test("Napt44 in several workers: each has ports of its own, and strays reach the one that knows them", () => {
@@ -364,4 +364,94 @@ Deno.test("Napt44 refuses options that make no sense", () => {
   for (const [options, failure] of wrong) throws(() => nat(options), failure, JSON.stringify(options));
   const rule = { port: 80, to: "10.9.0.1" };
   nat({ forwards: [{ ...rule, protocol: "tcp" }, { ...rule, protocol: "udp" }] });
+});
+
+/** Opens flows of one inside host to one server, which answers each of them. */
+function openAnswered(test: TestPipeline, host: string, count: number): void {
+  const request = encodePacket(`udp ${host}:1 > 192.0.2.1:53`);
+  for (let i = 0; i < count; i++) {
+    new DataView(request.buffer, request.byteOffset).setUint16(20, 1024 + i);
+    test.send(Direction.Outbound, request);
+    test.settle();
+    for (const sent of test.receive().far) {
+      const reply = encodePacket(`udp 192.0.2.1:53 > ${OUTSIDE}:1`);
+      reply.set(sent.subarray(20, 22), 22);
+      test.send(Direction.Inbound, reply);
+    }
+    test.settle();
+    test.receive();
+    test.now++;
+  }
+}
+
+Deno.test("Napt44 has ports and room for others when one inside host has taken all, answered ones too", () => {
+  for (const options of [{ ports: "2000-2999" }, { capacity: 1000 }]) {
+    const stage = nat(options);
+    const test = new TestPipeline(stage);
+    openAnswered(test, "10.9.0.6", 20);
+    openAnswered(test, "10.9.0.5", 3000);
+    equal(stage.flows, 1000, "one host alone may have everything");
+    for (let i = 0; i < 100; i++) {
+      equal(pass(test, "outbound", `udp 10.9.0.7:${7000 + i} > 192.0.2.1:53`).length, 1);
+    }
+    const before = stage.flows;
+    openAnswered(test, "10.9.0.5", 3000);
+    equal(stage.flows, before);
+    // What the others had within their shares is there still.
+    equal(pass(test, "outbound", `udp 10.9.0.6:1024 > 192.0.2.1:53`).length, 1);
+    test.now += 1;
+    deepEqual(dropped(test), {});
+    for (
+      const [host, port] of [["10.9.0.6", 1024], ["10.9.0.6", 1043], ["10.9.0.7", 7000], ["10.9.0.7", 7099]]
+    ) {
+      const flow = JSON.stringify(stage.save()).includes(`[${parseIpv4(String(host))},${port},`);
+      ok(flow, `${host}:${port} is known`);
+    }
+  }
+});
+
+Deno.test("Napt44 does not forget what inside hosts are opening for strangers' SYNs to a forwarded port", () => {
+  const forwards = [{ protocol: "tcp", port: 80, to: "10.9.0.9:8080" }] as const;
+  const stage = nat({ capacity: 256, forwards });
+  const test = new TestPipeline(stage);
+  for (let i = 0; i < 16; i++) pass(test, "outbound", `tcp 10.9.0.5:${5000 + i} > 192.0.2.1:80 S seq 1`);
+  // A client that the server is about to answer.
+  pass(test, "inbound", `tcp 203.0.113.9:4000 > ${OUTSIDE}:80 S seq 5`);
+  const syn = encodePacket(`tcp 192.0.2.7:1 > ${OUTSIDE}:80 S seq 1`);
+  for (let i = 0; i < 4096; i++) {
+    // One stranger with many ports, then strangers with many addresses.
+    new DataView(syn.buffer, syn.byteOffset).setUint16(20, 1 + i);
+    test.send(Direction.Inbound, syn);
+    test.settle();
+    test.receive();
+    test.now++;
+  }
+  deepEqual(pass(test, "outbound", "tcp 10.9.0.9:8080 > 203.0.113.9:4000 SA seq 9 ack 6"), [
+    `tcp ${OUTSIDE}:80 > 203.0.113.9:4000 SA seq 9 ack 6`,
+  ]);
+  for (let i = 0; i < 4096; i++) {
+    new DataView(syn.buffer, syn.byteOffset).setUint32(12, 0xcb007200 + i);
+    test.send(Direction.Inbound, syn);
+    test.settle();
+    test.receive();
+    test.now++;
+  }
+  for (let i = 0; i < 16; i++) {
+    equal(pass(test, "inbound", `tcp 192.0.2.1:80 > ${OUTSIDE}:${5000 + i} SA seq 7 ack 2`).length, 1);
+  }
+  ok(stage.flows <= 256);
+});
+
+Deno.test("Napt44 keeps room for inside hosts when one stranger has all connections of a forwarded port", () => {
+  const stage = nat({ capacity: 256, forwards: [{ protocol: "udp", port: 53, to: "10.9.0.9" }] });
+  const test = new TestPipeline(stage);
+  pass(test, "outbound", "udp 10.9.0.5:5000 > 192.0.2.1:53");
+  for (let i = 0; i < 1000; i++) {
+    pass(test, "inbound", `udp 203.0.113.9:${2000 + i} > ${OUTSIDE}:53`);
+    pass(test, "outbound", `udp 10.9.0.9:53 > 203.0.113.9:${2000 + i}`);
+    test.now++;
+  }
+  deepEqual(pass(test, "inbound", `udp 192.0.2.1:53 > ${OUTSIDE}:5000`), [
+    "udp 192.0.2.1:53 > 10.9.0.5:5000",
+  ]);
 });
