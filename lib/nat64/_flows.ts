@@ -13,19 +13,61 @@ import { FlowTable } from "../flow_table.ts";
 import { Protocol } from "../protocol.ts";
 import { Tcp } from "../tcp.ts";
 import { CountedKeys } from "../_counted_keys.ts";
+import { HostShares } from "../_host_shares.ts";
 import { PortPool } from "../_port_pool.ts";
 
 // Implementation
 const PORTS = 65_536;
 const PROTOCOLS: readonly number[] = [Protocol.Tcp, Protocol.Udp, Protocol.Icmpv6];
-/** The states of the table. */
-const TRANSITORY = 0;
-const ICMP = 1;
-const UDP = 2;
-const ESTABLISHED = 3;
-const FOREIGN = 4; // opened from outside, and not yet answered
-/** What a session is worth, by its state: no flood of one kind drives out what is younger, none from outside others. */
-const WORTH: readonly number[] = [1, 1, 1, 2, 0];
+/** A session's states. A surplus session was opened by a host, or from a network, that had its share already. */
+const State = {
+  /** Opened from outside, unanswered, surplus. */
+  ForeignSurplus: 0,
+  /** Opened from outside, unanswered. */
+  Foreign: 1,
+  SurplusTcp: 2,
+  SurplusIcmp: 3,
+  SurplusUdp: 4,
+  SurplusEstablished: 5,
+  Tcp: 6,
+  Icmp: 7,
+  Udp: 8,
+  Established: 9,
+} as const;
+/** What makes a state of a session within its host's share one of a surplus session. */
+const SURPLUS = State.SurplusTcp - State.Tcp;
+/** By state: sessions of a lower priority make room sooner. */
+const EVICTION_PRIORITIES: readonly number[] = [0, 1, 2, 2, 2, 2, 3, 3, 3, 4];
+/** The states of sessions that give their port to a new one, in the order in which they do. */
+const GIVES_PORT: readonly number[] = [
+  State.ForeignSurplus,
+  State.Foreign,
+  State.SurplusTcp,
+  State.SurplusIcmp,
+  State.SurplusUdp,
+  State.SurplusEstablished,
+  State.Tcp,
+  State.Icmp,
+  State.Udp,
+];
+/** How many sessions of each state make room for one that finds no free port. */
+const MAX_EVICTIONS = 16;
+/** The share of an inside /64, as a multiple of that of a host. */
+const NETWORK = 4;
+/** No session, binding, contact or share. */
+const NONE = -1;
+// Specification: RFC 6146 section 4 (milliseconds)
+const TCP_TRANSITORY = 240_000;
+const ICMP_TIMEOUT = 60_000;
+const UDP_TIMEOUT = 300_000;
+const TCP_ESTABLISHED = 7_440_000;
+/** Of what was opened from outside, until it is answered: TCP_TRANS, and above UDP_MIN. */
+const FOREIGN_TIMEOUT = 240_000;
+const TIMEOUTS: readonly number[] = [
+  ...[FOREIGN_TIMEOUT, FOREIGN_TIMEOUT],
+  ...[TCP_TRANSITORY, ICMP_TIMEOUT, UDP_TIMEOUT, TCP_ESTABLISHED],
+  ...[TCP_TRANSITORY, ICMP_TIMEOUT, UDP_TIMEOUT, TCP_ESTABLISHED],
+];
 /** What a TCP session has seen (RFC 6146 section 3.5.2.2); 0: it is established. */
 const V6_INIT = 1;
 const V4_INIT = 2;
@@ -53,7 +95,6 @@ export type SavedSession = [
 export interface FlowsOptions {
   readonly outside: Uint32Array;
   readonly capacity: number;
-  readonly timeouts: readonly number[];
   readonly random: () => number;
 }
 
@@ -64,6 +105,12 @@ export class Flows {
   readonly #contacts: CountedKeys;
   readonly #outside: Uint32Array;
   readonly #random: () => number;
+  /** The shares of inside and remote hosts, and of inside networks. */
+  readonly #hosts: HostShares;
+  readonly #networks: HostShares;
+  /** By session: what releases it from the shares; `NONE` for a surplus one. */
+  readonly #hostOf: Int32Array;
+  readonly #networkOf: Int32Array;
   /** By session. */
   readonly #bindingOf: Int32Array;
   readonly #contactOf: Int32Array;
@@ -78,12 +125,17 @@ export class Flows {
   readonly #ports: readonly PortPool[];
   readonly #key = new FlowKey();
 
-  constructor({ outside, capacity, timeouts, random }: FlowsOptions, worker: WorkerPlace) {
+  constructor({ outside, capacity, random }: FlowsOptions, worker: WorkerPlace) {
     this.#outside = outside;
     this.#random = random;
+    const room = Math.min(capacity, PORTS / worker.count);
+    this.#hosts = new HostShares(room, capacity);
+    this.#networks = new HostShares(room, capacity, NETWORK);
+    this.#hostOf = new Int32Array(capacity);
+    this.#networkOf = new Int32Array(capacity);
     this.sessions = new FlowTable({
-      timeouts,
-      worth: WORTH,
+      timeouts: TIMEOUTS,
+      worth: EVICTION_PRIORITIES,
       capacity,
       forget: (session) => this.#forget(session),
     });
@@ -147,21 +199,52 @@ export class Flows {
   open(key: FlowKey, outside: number, fromInside: boolean, now: number): number {
     const { protocol, srcPort } = key;
     const place = this.#placeOf(protocol, outside);
+    const isSurplus = this.#isSurplus(key, fromInside);
     let port = 0;
     if (this.#bindings.find(this.#part(key, 0)) < 0) {
-      const ports = this.#ports[place / PORTS]!;
-      port = ports.take(srcPort) ? srcPort : ports.takeLike(srcPort, this.#random());
-      if (port < 0) return -1;
+      port = this.#takePort(this.#ports[place / PORTS]!, srcPort, isSurplus);
+      if (port < 0) return NONE;
     }
-    const state = fromInside ? stateOf(protocol) : FOREIGN;
+    const state = fromInside
+      ? stateOf(protocol) + (isSurplus ? SURPLUS : 0)
+      : isSurplus
+      ? State.ForeignSurplus
+      : State.Foreign;
     return this.#add(key, place + port, fromInside ? V6_INIT : V4_INIT, state, now);
+  }
+
+  /** Whether the host that opens this session, or its network, has its share already. */
+  #isSurplus(key: FlowKey, fromInside: boolean): boolean {
+    if (!fromInside) return this.#hosts.isUsed(this.#remoteOf(key));
+    return this.#hosts.isUsed(this.#insideOf(key)) || this.#networks.isUsed(this.#networkKey(key));
+  }
+
+  /** A free port, the inside one if that can be; sessions that are not established, and surplus ones, make room. */
+  #takePort(ports: PortPool, insidePort: number, isSurplus: boolean): number {
+    if (ports.take(insidePort)) return insidePort;
+    let port = ports.takeLike(insidePort, this.#random());
+    for (let i = 0; port < 0 && i < GIVES_PORT.length; i++) {
+      if (isSurplus && GIVES_PORT[i]! >= State.Tcp) break;
+      for (let evicted = 0; port < 0 && evicted < MAX_EVICTIONS; evicted++) {
+        const session = this.sessions.oldestIn(GIVES_PORT[i]!);
+        if (session < 0) break;
+        this.sessions.remove(session);
+        port = ports.takeLike(insidePort, this.#random());
+      }
+    }
+    return port;
   }
 
   /** Says that a packet of a session passed, with these TCP flags. */
   note(session: number, protocol: number, fromInside: boolean, flags: number, now: number): void {
     if (protocol !== Protocol.Tcp) {
-      const isForeign = !fromInside && this.sessions.stateOf(session) === FOREIGN;
-      return this.sessions.touch(session, now, isForeign ? FOREIGN : stateOf(protocol));
+      const state = this.sessions.stateOf(session);
+      const isForeign = !fromInside && state <= State.Foreign;
+      return this.sessions.touch(
+        session,
+        now,
+        isForeign ? state : this.#answered(session, stateOf(protocol)),
+      );
     }
     const seen = this.#tcp[session]!;
     if ((seen & CLOSED) === CLOSED) {
@@ -174,17 +257,23 @@ export class Flows {
       if ((flags & Tcp.Syn) === 0) return;
       if ((seen === V6_INIT) === fromInside) return this.sessions.touch(session, now);
       this.#tcp[session] = 0;
-      return this.sessions.touch(session, now, ESTABLISHED);
+      return this.sessions.touch(session, now, this.#answered(session, State.Established));
     }
     if ((flags & Tcp.Rst) !== 0) {
       if ((seen & RESET) !== 0) return;
       this.#tcp[session] = seen | RESET;
-      return this.sessions.touch(session, now, TRANSITORY);
+      return this.sessions.touch(session, now, this.#answered(session, State.Tcp));
     }
     let next = seen & ~RESET;
     if ((flags & Tcp.Fin) !== 0) next |= fromInside ? V6_FIN : V4_FIN;
     this.#tcp[session] = next;
-    this.sessions.touch(session, now, (next & CLOSED) === CLOSED ? TRANSITORY : ESTABLISHED);
+    const state = (next & CLOSED) === CLOSED ? State.Tcp : State.Established;
+    this.sessions.touch(session, now, this.#answered(session, state));
+  }
+
+  /** The state of a session that an inside host has opened or answered. */
+  #answered(session: number, state: number): number {
+    return this.#hostOf[session] === NONE ? state + SURPLUS : state;
   }
 
   /** All sessions, the longest idle of each state first. */
@@ -234,7 +323,15 @@ export class Flows {
       this.#index[place] = binding + 1;
     }
     const contact = this.#contacts.take(this.#part(key, key.words[5]!));
+    const isForeign = state === State.Foreign;
+    const isInside = state >= State.Tcp;
+    const host = isForeign || isInside
+      ? this.#hosts.take(isForeign ? this.#remoteOf(key) : this.#insideOf(key))
+      : NONE;
+    const network = isInside ? this.#networks.take(this.#networkKey(key)) : NONE;
     const session = this.sessions.add(key, state, now);
+    this.#hostOf[session] = host;
+    this.#networkOf[session] = network;
     this.#bindingOf[session] = binding;
     this.#contactOf[session] = contact;
     this.#tcp[session] = tcp;
@@ -243,6 +340,10 @@ export class Flows {
 
   #forget(session: number): void {
     this.#contacts.release(this.#contactOf[session]!);
+    const host = this.#hostOf[session]!;
+    const network = this.#networkOf[session]!;
+    if (host >= 0) this.#hosts.release(host);
+    if (network >= 0) this.#networks.release(network);
     const binding = this.#bindingOf[session]!;
     if (!this.#bindings.release(binding)) return;
     const place = this.#place[binding]!;
@@ -264,17 +365,50 @@ export class Flows {
     key.words[9] = words[9]! & 0xffff0000;
     return key;
   }
+
+  /** The key of a session's inside host. */
+  #insideOf(session: FlowKey): FlowKey {
+    const key = this.#part(session, 0);
+    key.words[0] = key.words[9] = 0;
+    return key;
+  }
+
+  /** The key of its inside host's /64. */
+  #networkKey(session: FlowKey): FlowKey {
+    const key = this.#insideOf(session);
+    key.words[3] = key.words[4] = 0;
+    return key;
+  }
+
+  /** The key of its remote host. */
+  #remoteOf(session: FlowKey): FlowKey {
+    const key = this.#networkKey(session);
+    key.words[1] = key.words[2] = 0;
+    key.words[5] = session.words[5]!;
+    return key;
+  }
 }
 
-/** The state of a session that an inside host has opened or answered. */
+/** The state of a session that is not established and within its host's share. */
 function stateOf(protocol: number): number {
-  return protocol === Protocol.Tcp ? TRANSITORY : protocol === Protocol.Udp ? UDP : ICMP;
+  return protocol === Protocol.Tcp ? State.Tcp : protocol === Protocol.Udp ? State.Udp : State.Icmp;
 }
 
 /** Whether a value is what {@linkcode Flows.save} gave. */
 export function isSaved(value: unknown): value is SavedSession {
   if (!Array.isArray(value) || value.length !== 10 || typeof value[1] !== "string") return false;
-  const most = [0xff, 0, 0xffff, 0xffffffff, 0xffff, 0xffffffff, 0xffff, 0x1f, WORTH.length - 1, Infinity];
+  const most = [
+    0xff,
+    0,
+    0xffff,
+    0xffffffff,
+    0xffff,
+    0xffffffff,
+    0xffff,
+    0x1f,
+    EVICTION_PRIORITIES.length - 1,
+    Infinity,
+  ];
   const numbersFit = value.every((number, i) =>
     i === 1 ||
     typeof number === "number" && number >= 0 && number <= most[i]! && (i === 9 || Number.isInteger(number))

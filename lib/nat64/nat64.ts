@@ -34,13 +34,7 @@ import { checkNat64Options, type Nat64Options } from "./_nat64_options.ts";
 import type { EmbeddingPrefix } from "./embedded_address.ts";
 import { type Ipv4Addresses, type Ipv6Addresses, toIpv4, toIpv6, Untranslatable } from "./translate.ts";
 
-// Specification: RFC 6146 section 4 (milliseconds)
-const TCP_TRANSITORY = 240_000;
-const ICMP_TIMEOUT = 60_000;
-const UDP_TIMEOUT = 300_000;
-const TCP_ESTABLISHED = 7_440_000;
-/** Of what was opened from outside, until it is answered: TCP_TRANS, and above UDP_MIN. */
-const FOREIGN_TIMEOUT = 240_000;
+// Specification
 const TCP_FLAGS = 13;
 const TCP_HEADER = 20;
 const PORTS_HEADER = 8;
@@ -52,7 +46,7 @@ const LONGEST_IPV4 = 1260;
 // Implementation
 /** The flags that tell a SYN that opens a connection. */
 const OPENING = Tcp.Syn | Tcp.Fin | Tcp.Rst | Tcp.Ack;
-const VERSION = 1;
+const VERSION = 2;
 /** How often idle flows are looked for while there are any (ms). */
 const EXPIRY = 1000;
 const EXPIRY_LIMIT = 1024;
@@ -76,8 +70,12 @@ const ALONE: WorkerPlace = { index: 0, count: 1 };
  * and the reasons of {@linkcode Untranslatable}.
  *
  * Idle sessions end after 5 minutes (UDP), 2 hours and 4 minutes (TCP), 4 minutes (TCP that opens or closes, and what was
- * opened from outside and not answered), 60 s (ICMP). A full table forgets the session that has been idle for longest: of
- * those from outside that were not answered, then of all but open TCP connections, then of these.
+ * opened from outside and not answered), 60 s (ICMP).
+ *
+ * **Shares**: a host may have everything while nobody else needs it. What it opens beyond an eighth of the sessions or
+ * ports, or its /64 beyond a half, is surplus. Room for a new session comes first from those that were opened from outside
+ * and not answered, then from surplus ones, then from all but open TCP connections, then from these; among equals from the
+ * one that has been idle for longest.
  *
  * In several workers, a binding belongs to worker `(port >>> 1) % count`, on both sides; what comes to another worker is
  * handed over.
@@ -85,8 +83,7 @@ const ALONE: WorkerPlace = { index: 0, count: 1 };
  * **Limits**: later fragments need their first one to come before them, to the same worker; `Reassemble` on both sides
  * helps. What may not be divided is up to 28 bytes longer in IPv6: `mssClamp()` keeps TCP below the MTU, and other senders
  * hear of it. Private IPv4 addresses are translated with the well-known prefix, too (RFC 6052 section 3.1 is against it).
- * ICMP echo requests from outside are dropped, and so are ICMP errors from inside about fragments. One inside host may take
- * all ports of its outside address. A TCP SYN that the filter refuses is not kept for later (RFC 6146 section
+ * ICMP echo requests from outside are dropped, and so are ICMP errors from inside about fragments. A TCP SYN that the filter refuses is not kept for later (RFC 6146 section
  * 3.5.2.2). DNS64 is another's affair.
  *
  * @example
@@ -224,11 +221,7 @@ export class Nat64 implements Stage {
   }
 
   #makeFlows(worker: WorkerPlace): Flows {
-    const timeouts = [TCP_TRANSITORY, ICMP_TIMEOUT, UDP_TIMEOUT, TCP_ESTABLISHED, FOREIGN_TIMEOUT];
-    return new Flows(
-      { outside: this.#outside, capacity: this.#capacity, random: this.#random, timeouts },
-      worker,
-    );
+    return new Flows({ outside: this.#outside, capacity: this.#capacity, random: this.#random }, worker);
   }
 
   /** What every call starts with: the time, and at first what had to wait for it and for the worker's place. */

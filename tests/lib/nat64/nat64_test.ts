@@ -38,7 +38,7 @@ function send(test: TestPipeline, direction: Direction, ...packets: string[]): s
   return [...far, ...device].map(formatPacket);
 }
 
-Deno.test("Nat64 finds the last free port, and says when there is none", () => {
+Deno.test("Nat64 finds the last free port, and then takes that of the session that has been idle for longest", () => {
   const nat = make({ capacity: 70_000, random: () => 1e9 });
   const test = new TestPipeline(nat);
   const bytes = encodePacket('udp [fd64::5]:5000 > [64:ff9b::c000:201]:53 "hello"');
@@ -52,7 +52,7 @@ Deno.test("Nat64 finds the last free port, and says when there is none", () => {
   }
   // Not 0.
   equal(nat.bindings, 65_535);
-  deepEqual(test.pipeline.ledger.counters.snapshot(0).dropped, { "no port": 1 });
+  deepEqual(test.pipeline.ledger.counters.snapshot(0).dropped, {});
 });
 
 Deno.test("Nat64 divides to 1280 bytes what may be divided, in its order, and its pieces are the whole", () => {
@@ -243,7 +243,8 @@ Deno.test("Nat64 forgets those that are worth least when it is full, and stays b
 Deno.test("Nat64 lets no UDP drive out a younger connection that opens, and no outsider what others have opened", () => {
   const nat = make({ capacity: 4 });
   const test = new TestPipeline(nat);
-  const udp = (port: number) => `udp [fd64::6]:${port} > [64:ff9b::c000:201]:53 "x"`;
+  // Hosts of several networks: each is within its share.
+  const udp = (port: number) => `udp [fd64:0:0:${port}::6]:${port} > [64:ff9b::c000:201]:53 "x"`;
   send(test, Direction.Outbound, udp(6000), udp(6002), udp(6004));
   test.now = 1000;
   send(test, Direction.Outbound, "tcp [fd64::5]:5000 > [64:ff9b::c000:202]:80 S", udp(6006));
@@ -257,7 +258,7 @@ Deno.test("Nat64 lets no UDP drive out a younger connection that opens, and no o
   const answers = [6002, 6004, 6006].map((port) => `udp 192.0.2.1:53 > 198.51.100.1:${port} "x"`);
   equal(send(test, Direction.Inbound, ...answers).length, 2);
   // What is answered is as good as any other.
-  send(test, Direction.Outbound, `udp [fd64::6]:6006 > [64:ff9b::c000:201]:1099 "x"`);
+  send(test, Direction.Outbound, `udp [fd64:0:0:6006::6]:6006 > [64:ff9b::c000:201]:1099 "x"`);
   test.now = 2000 + 250_000;
   test.settle();
   equal(send(test, Direction.Inbound, `udp 192.0.2.1:1099 > 198.51.100.1:6006 "x"`).length, 1);
@@ -373,17 +374,17 @@ Deno.test("Nat64 binds nothing to a source that is no host's", () => {
 
 Deno.test("Nat64.restore() refuses what is not its own", () => {
   const sessions = [[17, "fd64::5", 5000, 1, 53, 1, 5000, 0, 2, 0]];
-  make().restore({ version: 1, sessions });
+  make().restore({ version: 2, sessions });
   for (
     const state of [
       null,
       7,
       {},
-      { version: 2, sessions },
-      { version: 1, sessions: [[17]] },
-      { version: 1, sessions: [[1, "fd64::5", 5000, 1, 53, 1, 5000, 0, 2, 0]] },
-      { version: 1, sessions: [[17, "fd64:5", 5000, 1, 53, 1, 5000, 0, 2, 0]] },
-      { version: 1, sessions: [[17, "fd64::5", 5000, 1, 53, 1, 70000, 0, 2, 0]] },
+      { version: 1, sessions },
+      { version: 2, sessions: [[17]] },
+      { version: 2, sessions: [[1, "fd64::5", 5000, 1, 53, 1, 5000, 0, 2, 0]] },
+      { version: 2, sessions: [[17, "fd64:5", 5000, 1, 53, 1, 5000, 0, 2, 0]] },
+      { version: 2, sessions: [[17, "fd64::5", 5000, 1, 53, 1, 70000, 0, 2, 0]] },
     ]
   ) throws(() => make().restore(state), TypeError);
 });
@@ -438,3 +439,54 @@ function steerIn(packet: Packet): void {
   ports.srcPort = dstPort;
   ports.dstPort = srcPort;
 }
+
+/** Opens flows of an inside host to one server, which answers each of them; a new address for each with `anyHost`. */
+function openAnswered(test: TestPipeline, host: string, count: number, anyHost = false): void {
+  const request = encodePacket(`udp [${host}]:1 > [64:ff9b::c000:201]:53 "x"`);
+  const view = new DataView(request.buffer, request.byteOffset);
+  for (let i = 0; i < count; i++) {
+    if (anyHost) view.setUint32(20, 0x10000 + i);
+    view.setUint16(40, 1024 + i);
+    test.send(Direction.Outbound, request);
+    test.settle();
+    for (const sent of test.receive().far) {
+      const reply = encodePacket('udp 192.0.2.1:53 > 198.51.100.1:1 "x"');
+      reply.set(sent.subarray(20, 22), 22);
+      test.send(Direction.Inbound, reply);
+    }
+    test.settle();
+    test.receive();
+    test.now++;
+  }
+}
+
+Deno.test("Nat64 has ports and room for others when one inside host, or one network, has taken all", () => {
+  for (const anyHost of [false, true]) {
+    const nat = make({ capacity: 1024 });
+    const test = new TestPipeline(nat);
+    send(test, Direction.Outbound, 'udp [fd64:0:0:7::7]:7000 > [64:ff9b::c000:201]:53 "x"');
+    openAnswered(test, "fd64::5", 3000, anyHost);
+    equal(nat.flows, 1024, "one alone may have everything");
+    for (let i = 0; i < 100; i++) {
+      const open = `udp [fd64:0:0:8::8]:${8000 + i} > [64:ff9b::c000:201]:53 "x"`;
+      equal(send(test, Direction.Outbound, open).length, 1);
+    }
+    openAnswered(test, "fd64::5", 3000, anyHost);
+    const known = JSON.stringify(nat.save());
+    for (const [host, port] of [["7::7", 7000], ["8::8", 8000], ["8::8", 8099]]) {
+      ok(known.includes(`"fd64:0:0:${host}",${port},`), `${host} ${port} is known`);
+    }
+    deepEqual(test.pipeline.ledger.counters.snapshot(0).dropped, {});
+    ok(test.balanced);
+  }
+});
+
+Deno.test("Nat64 takes the ports of a host's surplus for another host, answered ones too", () => {
+  const nat = make({ capacity: 131_072, random: () => 1e9 });
+  const test = new TestPipeline(nat);
+  openAnswered(test, "fd64::5", 65_536);
+  equal(nat.bindings, 65_535);
+  const open = 'udp [fd64:0:0:8::8]:8000 > [64:ff9b::c000:201]:53 "x"';
+  equal(send(test, Direction.Outbound, open).length, 1);
+  equal(nat.bindings, 65_535);
+});
