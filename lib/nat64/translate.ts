@@ -60,6 +60,13 @@ const FRAGMENT_WORD = 2;
 const FRAGMENT_ID = 4;
 const SEGMENTS_LEFT = 3; // RFC 8200 section 4.4
 const IPV6_LEAST_MTU = 1280;
+/** RFC 1812 section 4.3.2.3: an ICMPv4 error has no more bytes. */
+const MAX_ICMPV4_ERROR = 576;
+/** RFC 4884 section 4: the least length of the quoted packet, with padding, in front of extensions (bytes). */
+const MIN_EXTENDED_QUOTE = 128;
+/** RFC 4884 section 7: the version of extensions, and the length of their header (bytes). */
+const EXTENSION_VERSION = 2;
+const EXTENSION_HEADER = 4;
 /** RFC 7915 section 5.1: up to this length, routers may divide what was translated. */
 const MAY_BE_DIVIDED = 1260;
 // Specification: options, RFC 791 section 3.1
@@ -132,12 +139,20 @@ const quoted = {
   ttl: 0,
 };
 
+/** Where the extensions of an ICMP error are, before others stand in their place; of length 0 when there are none. */
+const extensions = { start: 0, length: 0 };
+
+/** RFC 4884 section 4: the length of the quoted packet in an ICMP error's second word: its unit (bytes), and its place. */
+const LengthField = { Ipv4: { unit: 4, shift: 16 }, Ipv6: { unit: 8, shift: 24 } } as const;
+type LengthField = typeof LengthField[keyof typeof LengthField];
+
 /**
  * Makes an IPv6 packet an IPv4 packet with other addresses; a right checksum stays right and a wrong one wrong. `id` is
  * for a packet that routers may divide. Returns why it cannot be done; the packet is then to be dropped. Super-packets and
  * partly summed packets stay what they are.
  *
- * **Limits**: extensions of ICMP errors (RFC 4884) are left out. The hop limit is kept.
+ * An ICMP error is cut to 576 bytes (RFC 1812 section 4.3.2.3) and keeps its extensions (RFC 4884), unless they are longer
+ * than 420 bytes or do not fit the slot. The hop limit is kept.
  */
 export function toIpv4(packet: Packet, addresses: Ipv4Addresses, id: number): Untranslatable | undefined {
   const ip = Ipv6.of(packet);
@@ -151,6 +166,7 @@ export function toIpv4(packet: Packet, addresses: Ipv4Addresses, id: number): Un
   if (length + IPV4_HEADER > IPV4_LONGEST) return Untranslatable.TooLong;
   packet.length = upper + length - packet.offset;
   const { src, dst } = addresses;
+  const ownId = id;
   let flags = 0;
   const fragment = ip.extension(Protocol.Fragment);
   if (ip.isFragment && upper !== fragment + FRAGMENT_HEADER) return Untranslatable.DividedHeaders;
@@ -176,11 +192,16 @@ export function toIpv4(packet: Packet, addresses: Ipv4Addresses, id: number): Un
       const rest = restToIpv4(message, icmp.rest);
       if (rest === NONE) return Untranslatable.Message;
       if (!icmp.checksumValid) return Untranslatable.Checksum;
+      readExtensions(icmp);
       const reason = quotedToIpv4(packet, icmp, addresses);
       if (reason !== undefined) return reason;
       at = quoted.upper - IPV4_HEADER - ICMP_HEADER;
-      finishError(packet, at, quoted.end, message, rest);
-      writeTransportChecksum(packet, at, quoted.end, Protocol.Icmp, 0);
+      finishError(packet, at, at + MAX_ICMPV4_ERROR - IPV4_HEADER, message, rest, LengthField.Ipv4);
+      writeTransportChecksum(packet, at, packet.offset + packet.length, Protocol.Icmp, 0);
+      if (fragment < 0) {
+        flags = 0;
+        id = ownId;
+      }
     }
     protocol = Protocol.Icmp;
   } else if (ip.fragmentOffset === 0) {
@@ -197,8 +218,10 @@ export function toIpv4(packet: Packet, addresses: Ipv4Addresses, id: number): Un
  * gets one. What routers may divide gets a Fragment header where it becomes longer than 1280 bytes: it is now to be divided
  * (RFC 7915 section 4.1).
  *
- * **Limits**: super-packets get no Fragment header. Extensions of ICMP errors (RFC 4884) are left out. The time to live is
- * kept.
+ * An ICMP error is cut to 1280 bytes and keeps its extensions (RFC 4884) where ICMPv6 has room for them: in destination
+ * unreachable and time exceeded. The time to live is kept.
+ *
+ * **Limits**: super-packets get no Fragment header.
  */
 export function toIpv6(packet: Packet, addresses: Ipv6Addresses): Untranslatable | undefined {
   const ip = Ipv4.of(packet);
@@ -229,12 +252,16 @@ export function toIpv6(packet: Packet, addresses: Ipv6Addresses): Untranslatable
     else {
       if (!icmp.checksumValid) return Untranslatable.Checksum;
       const { rest } = icmp;
+      readExtensions(icmp);
       const reason = quotedToIpv6(packet, icmp, addresses);
       if (reason !== undefined) return reason;
       const told = restToIpv6(message, rest, quoted.length - IPV6_HEADER + IPV4_HEADER);
       if (told === NONE) return Untranslatable.Message;
       at = quoted.upper - headersLength(quoted.id) - ICMP_HEADER;
-      finishError(packet, at, Math.min(quoted.end, at + IPV6_LEAST_MTU - IPV6_HEADER), message, told);
+      const isExtensible = message >> 8 === Icmpv6.DestinationUnreachable ||
+        message >> 8 === Icmpv6.TimeExceeded;
+      if (!isExtensible) extensions.length = 0;
+      finishError(packet, at, at + IPV6_LEAST_MTU - IPV6_HEADER, message, told, LengthField.Ipv6);
     }
     protocol = Protocol.Icmpv6;
   } else if (fragmentOffset === 0) {
@@ -285,12 +312,46 @@ function replaceHeaders(packet: Packet, at: number, length: number): void {
   if (packet.checksumStart !== 0) packet.checksumStart = Math.max(0, packet.checksumStart - moved);
 }
 
-/** Moves the header of an ICMP error to `at`, with another message, and ends the packet behind what it quotes. */
-function finishError(packet: Packet, at: number, end: number, message: number, rest: number): void {
+/** Finds the extensions of an ICMP error, before others stand in its place. */
+function readExtensions(icmp: Icmpv4 | Icmpv6): void {
+  const { packet, quotedOffset, quotedLength, payloadOffset, payloadLength } = icmp;
+  extensions.start = quotedOffset + quotedLength;
+  extensions.length = payloadOffset + payloadLength - extensions.start;
+  const isThere = quotedLength >= MIN_EXTENDED_QUOTE && extensions.length >= EXTENSION_HEADER &&
+    packet.bytes[extensions.start]! >> 4 === EXTENSION_VERSION;
+  if (!isThere) extensions.length = 0;
+}
+
+/**
+ * Moves the header of an ICMP error to `at`, with another message, and ends the packet before `limit`, behind what it
+ * quotes and its extensions (RFC 7915 sections 4.2 and 5.2).
+ */
+function finishError(
+  packet: Packet,
+  at: number,
+  limit: number,
+  message: number,
+  rest: number,
+  { unit, shift }: LengthField,
+): void {
+  const { bytes, view } = packet;
+  const start = at + ICMP_HEADER;
+  const { start: from, length } = extensions;
+  // The quoted packet in whole units, as long as it may be; what is missing is zeros.
+  const wanted = Math.max(MIN_EXTENDED_QUOTE, quoted.end - start + unit - 1);
+  const padded = Math.min(wanted, limit - start - length, packet.slotEnd - start - length) & -unit;
+  let end = Math.min(quoted.end, limit);
+  if (length > 0 && padded >= MIN_EXTENDED_QUOTE) {
+    const to = start + padded;
+    bytes.copyWithin(to, from, from + length);
+    if (quoted.end < to) bytes.fill(0, quoted.end, to);
+    end = to + length;
+    rest |= padded / unit << shift;
+  }
   packet.length = end - packet.offset;
-  packet.view.setUint16(at, message);
-  packet.view.setUint16(at + ICMP_CHECKSUM, 0);
-  packet.view.setUint32(at + 4, rest);
+  view.setUint16(at, message);
+  view.setUint16(at + ICMP_CHECKSUM, 0);
+  view.setUint32(at + 4, rest >>> 0);
 }
 
 /** RFC 7915 section 5.2: the pseudo-header goes out of the sum. */

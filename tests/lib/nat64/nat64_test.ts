@@ -1,10 +1,11 @@
 /** Translation of packets, and what NAT64 remembers. */
 
 import { deepEqual, equal, match, ok, throws } from "node:assert/strict";
-import { Direction, type Packet, type Stage } from "@warren/tunnel/core";
+import { Direction, type Packet, PacketPool, type Stage } from "@warren/tunnel/core";
 import { parseIpv4, parseIpv6 } from "@warren/tunnel/address";
 import { Nat64, type Nat64Options, toIpv4, toIpv6 } from "@warren/tunnel/nat64";
 import type { IcmpErrors } from "@warren/tunnel/icmp_error";
+import { Icmpv4 } from "@warren/tunnel/icmpv4";
 import { Icmpv6 } from "@warren/tunnel/icmpv6";
 import { Ipv4 } from "@warren/tunnel/ipv4";
 import { Ipv6 } from "@warren/tunnel/ipv6";
@@ -489,4 +490,89 @@ Deno.test("Nat64 takes the ports of a host's surplus for another host, answered 
   const open = 'udp [fd64:0:0:8::8]:8000 > [64:ff9b::c000:201]:53 "x"';
   equal(send(test, Direction.Outbound, open).length, 1);
   equal(nat.bindings, 65_535);
+});
+
+/** MPLS labels as an extension of an ICMP error (RFC 4950), and a longer one of another class. */
+const EXTENSION = Uint8Array.of(0x20, 0, 0xdf, 0xf5, 0, 8, 1, 1, 0, 1, 0x23, 0x45);
+
+/** An ICMP error with extensions behind the quoted packet, whose length it tells in units of `unit` bytes. */
+function extendedError(error: string, quote: string, extension: Uint8Array, padTo = 128): Packet {
+  const quoted = encodePacket(quote);
+  const payload = new Uint8Array(Math.max(padTo, quoted.length) + extension.length);
+  payload.set(quoted);
+  payload.set(extension, payload.length - extension.length);
+  const digits = Array.from(payload, (byte) => byte.toString(16).padStart(2, "0")).join(" ");
+  const packet = new PacketPool().from(encodePacket(`${error} { hex ${digits} }`))!;
+  const icmp = (Icmpv6.of(packet) ?? Icmpv4.of(packet))!;
+  icmp.rest = icmp instanceof Icmpv6
+    ? (payload.length - extension.length) / 8 << 24
+    : (payload.length - extension.length) / 4 << 16;
+  icmp.refreshChecksum();
+  return packet;
+}
+
+const ERROR_TO_FOUR = {
+  src: parseIpv4("192.0.2.9"),
+  dst: parseIpv4("198.51.100.1"),
+  quotedSrc: parseIpv4("198.51.100.1"),
+  quotedDst: parseIpv4("192.0.2.1"),
+};
+const ERROR_TO_SIX = {
+  src: parseIpv6("64:ff9b::c000:209"),
+  dst: parseIpv6("fd64::5"),
+  quotedSrc: parseIpv6("fd64::5"),
+  quotedDst: parseIpv6("64:ff9b::c000:201"),
+};
+
+Deno.test("toIpv4() and toIpv6() keep the extensions of ICMP errors, behind 128 bytes and more", () => {
+  for (const payload of [0, 20, 60, 72, 77, 80, 200]) {
+    const six = `udp [fd64::5]:5000 > [64:ff9b::c000:201]:53 payload ${payload}`;
+    const padTo = Math.max(128, 48 + payload + 7 & ~7);
+    for (const type of [1, 3]) {
+      const packet = extendedError(
+        `icmp 64:ff9b::c000:209 > fd64::5 type ${type} code 0`,
+        six,
+        EXTENSION,
+        padTo,
+      );
+      equal(toIpv4(packet, ERROR_TO_FOUR, 7), undefined);
+      const icmp = Icmpv4.of(packet)!;
+      equal(wrongChecksum(packet.data), "");
+      ok(icmp.quotedLength >= 128 && icmp.quotedLength % 4 === 0 && packet.length <= 576);
+      deepEqual(packet.data.slice(28 + icmp.quotedLength), EXTENSION);
+      deepEqual(
+        packet.data.slice(28 + 28 + payload, 28 + icmp.quotedLength).some((byte) => byte !== 0),
+        false,
+      );
+      equal(toIpv6(packet, ERROR_TO_SIX), undefined);
+      const again = Icmpv6.of(packet)!;
+      ok(again.checksumValid && again.type === type);
+      ok(again.quotedLength >= 128 && again.quotedLength % 8 === 0);
+      deepEqual(packet.data.slice(48 + again.quotedLength), EXTENSION);
+    }
+  }
+});
+
+Deno.test("toIpv6() leaves extensions out of messages that have no room for them in ICMPv6", () => {
+  const quote = "udp 198.51.100.1:5000 > 192.0.2.1:53 payload 100";
+  for (const error of ["type 3 code 4", "type 3 code 2"]) {
+    const packet = extendedError(`icmp 192.0.2.9 > 198.51.100.1 ${error}`, quote, EXTENSION);
+    equal(toIpv6(packet, ERROR_TO_SIX), undefined);
+    equal(packet.length, 40 + 8 + 40 + 8 + 100);
+    ok(Icmpv6.of(packet)!.checksumValid);
+  }
+});
+
+Deno.test("toIpv4() cuts ICMP errors to 576 bytes, which routers may fragment, and leaves out what has no room", () => {
+  for (const extension of [new Uint8Array(0), EXTENSION, new Uint8Array(900).fill(0x20)]) {
+    const quote = "udp [fd64::5]:5000 > [64:ff9b::c000:201]:53 payload 900";
+    const error = "icmp 64:ff9b::c000:209 > fd64::5 type 1 code 4";
+    const packet = extension.length === 0
+      ? new PacketPool().from(encodePacket(`${error} { ${quote} }`))!
+      : extendedError(error, quote.replace("900", "200"), extension, 248);
+    equal(toIpv4(packet, ERROR_TO_FOUR, 7), undefined);
+    const icmp = Icmpv4.of(packet)!;
+    ok(packet.length <= 576 && icmp.checksumValid && !icmp.ip.dontFragment && icmp.ip.id === 7);
+    equal(extension === EXTENSION, icmp.quotedLength < packet.length - 28);
+  }
 });
