@@ -5,7 +5,8 @@
  */
 
 import { checkNames, type OptionNames } from "../options.ts";
-import { Answer, HEADER, Question, Rcode } from "./_message.ts";
+import { Answer } from "./_answer.ts";
+import { HEADER, Question, Rcode } from "./_message.ts";
 
 // Implementation
 /** What a `Map`'s entry, its key and the objects take beside an answer's bytes, about. */

@@ -159,6 +159,34 @@ export function skipName(bytes: Uint8Array, start: number, end: number, message 
   return -1;
 }
 
+/**
+ * Expands a name that may be compressed, in lower case, to the start of `name`, which has 255 bytes of room. Returns its
+ * length with the root's byte; 0 when it is malformed. Each pointer leads backwards, so the search ends.
+ */
+export function expandName(bytes: Uint8Array, start: number, end: number, name: Uint8Array): number {
+  let at = start;
+  let limit = end;
+  let length = 0;
+  while (at < limit) {
+    const label = bytes[at]!;
+    if (label > 0xbf) {
+      if (at + 2 > limit) return 0;
+      const target = (label & 0x3f) << 8 | bytes[at + 1]!;
+      if (target >= at) return 0;
+      // What is read from there ends before the pointer.
+      limit = at;
+      at = target;
+      continue;
+    }
+    if (label > MAX_LABEL || at + 1 + label > limit || length + 1 + label > MAX_NAME) return 0;
+    name[length++] = label;
+    for (let i = 1; i <= label; i++) name[length++] = lowerCase(bytes[at + i]!);
+    if (label === 0) return length;
+    at += 1 + label;
+  }
+  return 0;
+}
+
 /** Whether a name is the other one, or below it. Both are whole and in lower case. */
 export function isWithin(name: Uint8Array, length: number, suffix: Uint8Array): boolean {
   for (let at = 0; length - at >= suffix.length; at += name[at]! + 1) {

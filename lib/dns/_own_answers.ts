@@ -3,7 +3,8 @@
 import { parseAddress } from "../address.ts";
 import { BlockList } from "./block_list.ts";
 import type { FakeIp } from "./fake_ip.ts";
-import { Answer, encodeRecord, type Question, Rcode, Type } from "./_message.ts";
+import { Answer, encodeRecord } from "./_answer.ts";
+import { type Question, Rcode, Type } from "./_message.ts";
 import { formatName, parseName, reversedAddress } from "./_name.ts";
 import { encodeSoa } from "./_records.ts";
 import { checkRange, type DnsResolverOptions, list } from "./resolver_options.ts";
@@ -43,13 +44,29 @@ export class BlockedNames {
     }
   }
 
-  /** What is said of a name; `undefined` when it is not blocked. */
+  /** The answer for a blocked name; `undefined` for other names. */
   find(asked: Question): Answer | undefined {
-    let isBlocked = false;
-    for (let i = 0; i < this.#lists.length && !isBlocked; i++) {
-      isBlocked = this.#lists[i]!.hasName(asked.name);
+    return this.#has(asked.name) && !this.#allowed.hasName(asked.name) ? this.#answer(asked) : undefined;
+  }
+
+  /**
+   * The answer instead of one that leads to a blocked name; `undefined` when it leads to none, and for a name that is
+   * allowed itself.
+   */
+  findAlias(asked: Question, { aliases }: Answer): Answer | undefined {
+    for (const name of aliases) {
+      if (!this.#has(name) || this.#allowed.hasName(name)) continue;
+      return this.#allowed.hasName(asked.name) ? undefined : this.#answer(asked);
     }
-    if (!isBlocked || this.#allowed.hasName(asked.name)) return undefined;
+    return undefined;
+  }
+
+  #has(name: Uint8Array): boolean {
+    for (const names of this.#lists) if (names.hasName(name)) return true;
+    return false;
+  }
+
+  #answer(asked: Question): Answer {
     const records = this.#records.get(asked.type) ?? [];
     return Answer.make(asked, this.#rcode, records, records.length === 0 ? this.#soa : undefined);
   }

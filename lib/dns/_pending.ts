@@ -2,7 +2,8 @@
 
 import type { Direction, Packet } from "../core/mod.ts";
 import { Udp } from "../udp.ts";
-import { Answer, Question } from "./_message.ts";
+import { Answer } from "./_answer.ts";
+import { Question } from "./_message.ts";
 import type { DnsUpstream } from "./resolver_options.ts";
 
 /** A query that is held. */
@@ -51,7 +52,9 @@ export class Pending {
       arrive(this);
     };
     // What an upstream throws at once is a failure, too.
-    new Promise<unknown>((resolve) => resolve(upstream.query(this.#question.toUpstream(), controller.signal)))
+    new Promise<unknown>((resolve) =>
+      resolve(upstream.query(this.#question.toUpstream(true), controller.signal))
+    )
       .then(take, () => take(undefined));
     return true;
   }

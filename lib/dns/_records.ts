@@ -5,7 +5,8 @@
 
 import { parseAddress } from "../address.ts";
 import { decodeMessage, type DnsRecord, encodeAnswer } from "./codec.ts";
-import { Answer, encodeRecord, keyOf, type Question, Rcode, Type } from "./_message.ts";
+import { Answer, encodeRecord } from "./_answer.ts";
+import { keyOf, type Question, Rcode, Type } from "./_message.ts";
 import { formatName, isWithin, parseName, reverseName } from "./_name.ts";
 
 // Specification: RFC 1035 section 3.2.1: behind a record's name of one byte

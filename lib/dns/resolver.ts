@@ -36,7 +36,8 @@ import {
   type DnsUpstream,
   list,
 } from "./resolver_options.ts";
-import { Answer, EDNS_SIZE, Question, Rcode, SILENCE } from "./_message.ts";
+import { Answer } from "./_answer.ts";
+import { EDNS_SIZE, Question, Rcode, SILENCE } from "./_message.ts";
 import { isWithin, parseName } from "./_name.ts";
 import { type FoundRecords, joinAliases, Records } from "./_records.ts";
 
@@ -93,12 +94,11 @@ const PREFETCH_PART = 0.1;
  * **Counters**: {@linkcode DnsResolver.counters}; drops: `not a query`, `repeated query`, `fragment of a query`,
  * `from port 0`, `from no host`, `bad checksum`, `no DNS over TCP`, `super-packet of queries`, `pool empty`.
  *
- * **Limits**: queries over TCP are refused, so an answer beyond the asker's EDNS size or `answerLimit` cannot be had
- * whole. Nothing is validated: DNSSEC's records and AD are passed on as the upstream says. EDNS options go no further than
- * here (RFC 6891 section 6.1.1). An alias (CNAME) to a blocked name is not blocked, and one of `records` to another name
- * leads to its real addresses, not to synthetic ones. Upstreams must not be reached through
- * the tunnel. Each worker has a cache of its own; with synthetic addresses, worker 0 answers all queries and alone knows
- * the names.
+ * **Limits**: queries over TCP are refused, so an answer whose own records are beyond the client's EDNS size or
+ * `answerLimit` cannot be had. Nothing is validated: DNSSEC's records and AD are passed on as the upstream says. EDNS
+ * options go no further than here (RFC 6891 section 6.1.1). An alias of `records` leads to the real addresses of its
+ * target, not to synthetic ones. Upstreams must not be reached through the tunnel. Each worker has a cache of its own;
+ * with synthetic addresses, worker 0 answers all queries and alone knows the names.
  *
  * @example
  * ```ts
@@ -353,7 +353,7 @@ export class DnsResolver implements Stage {
     this.#route.read(udp);
     if (refusal !== Rcode.NoError) {
       this.counters.refused++;
-      return this.#sendRefusal(packet, direction, refusal, context);
+      return this.#sendEmpty(packet, direction, refusal, context);
     }
     this.counters.queries++;
     const found = this.#aliases = this.#records.find(asked);
@@ -419,7 +419,7 @@ export class DnsResolver implements Stage {
     }
     if (!question.recursionDesired || (this.#splitOf(question) ?? this.#upstreams).length === 0) {
       this.counters.refused++;
-      return this.#sendRefusal(packet, direction, Rcode.Refused, context);
+      return this.#sendEmpty(packet, direction, Rcode.Refused, context);
     }
     const asking = this.#ask(key, question, context);
     if (asking === undefined) return this.#giveUp(key, packet, direction, undefined, context);
@@ -528,7 +528,7 @@ export class DnsResolver implements Stage {
     }
     this.counters.unanswered++;
     if (refusal !== undefined) return this.#finish(packet, direction, refusal, 0, OWN_TTLS, context);
-    this.#sendRefusal(packet, direction, Rcode.ServFail, context);
+    this.#sendEmpty(packet, direction, Rcode.ServFail, context);
   }
 
   /** Gives an answer to the query at hand, behind the aliases of one's own that led to it. */
@@ -540,15 +540,22 @@ export class DnsResolver implements Stage {
     ttl: number,
     context: StageContext,
   ): void {
+    const blocked = this.#blocked.findAlias(this.#asked, answer);
+    if (blocked !== undefined) {
+      this.counters.blocked++;
+      return this.#send(packet, direction, blocked, 0, OWN_TTLS, context);
+    }
     const aliases = this.#aliases;
-    // What is too long is cut, behind whatever it would stand: it takes milliseconds to join.
-    if (aliases === undefined || !answer.fits(this.#asked, this.#limit)) {
-      return this.#send(packet, direction, answer, age, ttl, context);
+    if (aliases === undefined) return this.#send(packet, direction, answer, age, ttl, context);
+    // It takes milliseconds to join a long answer, which would not fit behind its aliases.
+    if (!answer.fits(this.#asked, Math.min(this.#asked.limit, this.#limit))) {
+      this.counters.truncated++;
+      return this.#sendEmpty(packet, direction, answer.rcode, context, true);
     }
     const whole = joinAliases(this.#asked, aliases, answer, age, ttl);
     if (whole !== undefined) return this.#send(packet, direction, whole, 0, OWN_TTLS, context);
     this.counters.badAnswers++;
-    this.#sendRefusal(packet, direction, Rcode.ServFail, context);
+    this.#sendEmpty(packet, direction, Rcode.ServFail, context);
   }
 
   /** Turns the query at hand into its answer. */
@@ -568,9 +575,15 @@ export class DnsResolver implements Stage {
     this.#emit(packet, direction, context);
   }
 
-  #sendRefusal(packet: Packet, direction: Direction, rcode: number, context: StageContext): void {
+  #sendEmpty(
+    packet: Packet,
+    direction: Direction,
+    rcode: number,
+    context: StageContext,
+    isTruncated = false,
+  ): void {
     this.#route.turn(packet);
-    packet.length = this.#asked.writeRefusal(rcode, packet.bytes, packet.offset);
+    packet.length = this.#asked.writeEmpty(rcode, packet.bytes, packet.offset, isTruncated);
     this.#emit(packet, direction, context);
   }
 

@@ -31,9 +31,11 @@ export interface DnsResolverOptions {
   records?: string | Iterable<string | DnsRecord>;
   /** Domains in which there is nothing but these records: other names do not exist. @default {[]} */
   zones?: string | readonly string[];
-  /** Names that are blocked. @default {none} */
+  /**
+   * Names that are blocked, and names whose answer leads to one of them by CNAME, DNAME, HTTPS or SVCB. @default {none}
+   */
   block?: BlockList | readonly BlockList[];
-  /** Names that are not blocked, whatever `block` says. @default {none} */
+  /** Names that are not blocked, whatever `block` says and wherever their answers lead. @default {none} */
   allow?: BlockList | Iterable<string>;
   /** What is said of a blocked name: there is none, `0.0.0.0` and `::`, or these addresses. @default {"nxdomain"} */
   blockAnswer?: "nxdomain" | "null" | readonly string[];
@@ -49,7 +51,10 @@ export interface DnsResolverOptions {
   inFlight?: number;
   /** How many queries are held while upstreams are asked; more get SERVFAIL. @default {512} */
   waiting?: number;
-  /** The longest answer, in bytes of DNS from 512 to 1452; longer ones say TC. @default {1232} */
+  /**
+   * The longest answer over UDP (bytes of DNS from 512 to 1452). Of a longer one, additional records are left out, then
+   * authority records that it does not need; TC says that its own records do not fit. @default {1232}
+   */
   answerLimit?: number;
   /** Refuses TCP connections, and limits how often. @default {new IcmpErrors()} */
   errors?: IcmpErrors;
@@ -83,7 +88,7 @@ export interface DnsCounters {
   unanswered: number;
   /** Queries that were malformed, or of a kind that is refused. */
   refused: number;
-  /** Answers with TC, since they were too long. */
+  /** Answers with TC: what a client needs of them did not fit. */
   truncated: number;
 }
 
