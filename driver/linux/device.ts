@@ -164,10 +164,10 @@ export class TunDevice implements Device {
     return this.#closed ? undefined : this.#netlink.link(this.#index)?.statistics;
   }
 
-  /** Replays the undo messages; there are some for a persistent device and for rules. */
+  /** Takes back what the journal has then; there is something for a persistent device and for rules. */
   rescue(): Rescue | undefined {
     const setup = this.#setup;
-    return setup && { code: rescue, data: [cString(setup.journalPath), ...setup.undos] };
+    return setup && { code: rescue, data: [setup.sharedJournalPath] };
   }
 
   /** Puts everything back; the kernel removes a device that is not persistent. */

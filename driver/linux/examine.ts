@@ -15,6 +15,10 @@ import { Uring } from "./queue/uring.ts";
 /** CAP_NET_ADMIN, linux/capability.h */
 const CAP_NET_ADMIN = 12;
 
+// Implementation
+/** The changes of a process that are named. */
+const NAMED_CHANGES = 4;
+
 /** Makes the checks; with `repairs`, what a crashed process left behind is put back. */
 export async function examine(repairs: boolean): Promise<Check[]> {
   const library = checkLibrary("C library", libc);
@@ -107,9 +111,13 @@ function checkLeftovers(repairs: boolean): Check[] {
   return checks.length > 0 ? checks : [{ what, state: "ok", says: "no crash left anything behind" }];
 }
 
-function describe({ device, pid, path, entries }: Leftover): string {
-  const done = entries.map(({ description }) => description).join("; ");
-  return `process ${pid} with device ${device}: ${done === "" ? `its file ${path} alone` : done}`;
+/** What was left, when, and by which process; of many changes the first ones. */
+function describe({ device, pid, path, since, entries }: Leftover): string {
+  const by = `process ${pid} with device ${device}${since === undefined ? "" : `, since ${since}`}`;
+  if (entries.length === 0) return `${by}: its file ${path} alone`;
+  const named = entries.slice(0, NAMED_CHANGES).map(({ description }) => description);
+  const others = entries.length - named.length;
+  return `${by}: ${named.join("; ")}${others === 0 ? "" : `; and ${others} more changes (${path})`}`;
 }
 
 async function checkPersistentDevices(): Promise<Check[]> {

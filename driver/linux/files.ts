@@ -2,16 +2,7 @@
 
 import { cString } from "../posix/libc.ts";
 import { Errno, systemError } from "./errno.ts";
-import {
-  O_CLOEXEC,
-  O_CREAT,
-  O_DIRECTORY,
-  O_EXCL,
-  O_NOFOLLOW,
-  O_NONBLOCK,
-  O_RDONLY,
-  O_WRONLY,
-} from "./fcntl.ts";
+import { O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_RDONLY } from "./fcntl.ts";
 import { errno, libc } from "./libc.ts";
 import { viewOf } from "./netlink/message.ts";
 
@@ -33,7 +24,6 @@ const STATX_BASIC_STATS = 0x7ff;
 const STATX = { nlink: 16, uid: 20, mode: 28, size: 256, length: 40 } as const;
 const S_IFMT = 0o170000;
 const S_IFREG = 0o100000;
-const S_IFDIR = 0o040000;
 /**
  * ```c
  * struct dirent {
@@ -50,18 +40,23 @@ const DIRENT = { name: 19 } as const;
 // Implementation
 const CHUNK_BYTES = 4096;
 const OWNER_ONLY = 0o700;
-const OWNER_READS_AND_WRITES = 0o600;
 const OTHERS = 0o077;
 const OTHERS_WRITE = 0o022;
+const STICKY = 0o1000;
 
+/** What the system says of an open file. */
 interface Status {
   readonly kind: number;
   readonly mode: number;
   readonly owner: number;
+  /** Its names; 0 when it was removed. */
+  readonly links: number;
+  /** Bytes. */
   readonly length: number;
 }
 
-function statusOf(descriptor: number, path: string): Status {
+/** The status of an open file; `path` is for the error. */
+export function statusOf(descriptor: number, path: string): Status {
   const status = new Uint8Array(STATX.size);
   if (libc().statx(descriptor, cString(""), AT_EMPTY_PATH, STATX_BASIC_STATS, status) < 0) {
     throw systemError(`examine "${path}"`, "statx", errno());
@@ -72,23 +67,13 @@ function statusOf(descriptor: number, path: string): Status {
     kind: mode & S_IFMT,
     mode: mode & ~S_IFMT,
     owner: view.getUint32(STATX.uid, true),
+    links: view.getUint32(STATX.nlink, true),
     length: Number(view.getBigUint64(STATX.length, true)),
   };
 }
 
-function open(path: string, flags: number): number {
-  const descriptor = libc().open(cString(path), flags | O_CLOEXEC, OWNER_READS_AND_WRITES);
-  if (descriptor >= 0) return descriptor;
-  const error = errno();
-  throw systemError(
-    `open "${path}"`,
-    "open",
-    error,
-    error === Errno.ELOOP ? "it is a symbolic link: remove it" : undefined,
-  );
-}
-
-function readAll(descriptor: number, path: string, limit: number): Uint8Array {
+/** The rest of an open file. */
+export function readAll(descriptor: number, path: string, limit: number): Uint8Array {
   const chunks: Uint8Array[] = [];
   let length = 0;
   for (;;) {
@@ -120,79 +105,32 @@ export function readSystemFile(path: string): string | undefined {
 }
 
 /**
- * A file that only we or root could have written, as text.
+ * Checks that an open file is one that only this user or root could have written.
  *
- * @throws {Error} what {@linkcode systemError} gives; `RangeError` when it is longer than `limit` bytes;
- * `Deno.errors.PermissionDenied` when others could have written it.
+ * @throws {Deno.errors.PermissionDenied} when others could have, or when it is a FIFO, a folder or a device.
  */
-export function readOwnFile(path: string, limit: number): string {
-  // Without O_NONBLOCK a FIFO in the file's place would hold us.
-  const descriptor = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-  try {
-    const { kind, mode, owner, length } = statusOf(descriptor, path);
-    if (kind !== S_IFREG) {
-      throw new Deno.errors.PermissionDenied(`Cannot trust "${path}": it is not a file: remove it`);
-    }
-    checkOwner(path, owner);
-    if ((mode & OTHERS_WRITE) !== 0) {
-      throw new Deno.errors.PermissionDenied(`Cannot trust "${path}": others may write to it: remove it`);
-    }
-    if (length > limit) {
-      throw new RangeError(
-        `Cannot read "${path}": it is ${length} bytes long, more than ${limit}: remove it`,
-      );
-    }
-    return decode(readAll(descriptor, path, limit), path);
-  } finally {
-    libc().close(descriptor);
-  }
+export function checkOwnFile(descriptor: number, path: string): void {
+  const { kind, mode, owner } = statusOf(descriptor, path);
+  const user = libc().geteuid();
+  const fail = (what: string): never => {
+    throw new Deno.errors.PermissionDenied(`Cannot trust "${path}": ${what}: remove it`);
+  };
+  if (kind !== S_IFREG) fail("it is not a file");
+  if (owner !== user && owner !== 0) fail(`it belongs to the user ${owner}, not to ${user} or root`);
+  if ((mode & OTHERS_WRITE) !== 0) fail("others may write to it");
 }
 
-function decode(bytes: Uint8Array, path: string): string {
+/**
+ * Bytes as text.
+ *
+ * @throws {SyntaxError} when they are not UTF-8.
+ */
+export function decode(bytes: Uint8Array, path: string): string {
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch (error) {
-    throw new SyntaxError(`Cannot read "${path}": it is no UTF-8: remove it`, { cause: error });
+    throw new SyntaxError(`Cannot read "${path}": it is not UTF-8: remove it`, { cause: error });
   }
-}
-
-function checkOwner(path: string, owner: number): void {
-  const user = libc().geteuid();
-  if (owner === user || owner === 0) return;
-  throw new Deno.errors.PermissionDenied(
-    `Cannot trust "${path}": it belongs to the user ${owner}, not to ${user} or root: remove it`,
-  );
-}
-
-/** Writes a file at once: whoever opens `path` sees the old text or the new one. */
-export function replaceFile(path: string, text: string): void {
-  const { writeFrom, close, unlink, rename } = libc();
-  const draft = `${path}.new`;
-  // Our own, of an earlier attempt: names have our process's number in them.
-  unlink(cString(draft));
-  const descriptor = open(draft, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW);
-  const bytes = new TextEncoder().encode(text);
-  try {
-    for (let offset = 0; offset < bytes.length;) {
-      const count = writeFrom(descriptor, bytes.subarray(offset), BigInt(bytes.length - offset));
-      if (count < 0) throw systemError(`write "${path}"`, "write", errno());
-      offset += count;
-    }
-  } catch (error) {
-    unlink(cString(draft));
-    throw error;
-  } finally {
-    close(descriptor);
-  }
-  if (rename(cString(draft), cString(path)) < 0) throw systemError(`write "${path}"`, "rename", errno());
-}
-
-/** Renames a file; returns whether it was there. */
-export function renameFile(from: string, to: string): boolean {
-  if (libc().rename(cString(from), cString(to)) === 0) return true;
-  const error = errno();
-  if (error === Errno.ENOENT) return false;
-  throw systemError(`rename "${from}"`, "rename", error);
 }
 
 /** Removes a file; one that is not there is well. */
@@ -202,45 +140,84 @@ export function removeFile(path: string): void {
   if (error !== Errno.ENOENT) throw systemError(`remove "${path}"`, "unlink", error);
 }
 
-/** Makes a folder that only we may enter; one that is there is well. */
+/**
+ * Makes a folder that only this user may enter; one that is there is left as it is.
+ *
+ * @throws {Error} as {@linkcode checkFolder}.
+ */
 export function makeFolder(path: string): void {
-  if (libc().mkdir(cString(path), OWNER_ONLY) === 0) return;
-  const error = errno();
-  if (error !== Errno.EEXIST) throw systemError(`make "${path}"`, "mkdir", error);
+  checkParent(path);
+  if (libc().mkdir(cString(path), OWNER_ONLY) !== 0) {
+    const error = errno();
+    if (error !== Errno.EEXIST) throw systemError(`make "${path}"`, "mkdir", error);
+  }
+  checkFolder(path);
 }
 
 /**
- * Checks that a folder is ours alone, no symbolic link, so that nobody else can put or swap a file in it.
+ * Checks that a folder is this user's alone, and that nobody else can put another one in its place.
  *
  * @throws {Error} what {@linkcode systemError} gives; `Deno.errors.PermissionDenied` when it is not.
  */
 export function checkFolder(path: string): void {
-  const descriptor = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-  try {
-    const { kind, mode, owner } = statusOf(descriptor, path);
-    const user = libc().geteuid();
-    if (kind === S_IFDIR && owner === user && (mode & OTHERS) === 0) return;
+  const user = libc().geteuid();
+  const { mode, owner } = statusOfFolder(path, O_NOFOLLOW);
+  if (owner !== user || (mode & OTHERS) !== 0) {
     throw new Deno.errors.PermissionDenied(
       `Cannot trust "${path}": it must belong to the user ${user} with mode 700, not to ${owner} with ${
         mode.toString(8)
       }: remove it`,
     );
+  }
+  checkParent(path);
+}
+
+/** Checks that nobody else can rename what is in the folder above. */
+function checkParent(path: string): void {
+  const parent = path.slice(0, path.lastIndexOf("/")) || "/";
+  const { mode, owner } = statusOfFolder(parent, 0);
+  const renames = (mode & OTHERS_WRITE) !== 0 && (mode & STICKY) === 0;
+  if ((owner === 0 || owner === libc().geteuid()) && !renames) return;
+  throw new Deno.errors.PermissionDenied(
+    `Cannot trust "${path}": "${parent}" belongs to the user ${owner} with mode ${mode.toString(8)}`,
+  );
+}
+
+function statusOfFolder(path: string, flags: number): Status {
+  const descriptor = libc().open(cString(path), O_RDONLY | O_DIRECTORY | O_CLOEXEC | flags, 0);
+  if (descriptor < 0) throw systemError(`open "${path}"`, "open", errno());
+  try {
+    return statusOf(descriptor, path);
   } finally {
     libc().close(descriptor);
   }
 }
 
-/** The names in a folder; none when it is not there. */
-export function listFolder(path: string): string[] {
+/**
+ * The names in a folder; none when it is not there.
+ *
+ * @throws {RangeError} when there are more than `limit`.
+ */
+export function listFolder(path: string, limit: number): string[] {
   const { opendir, readdir, closedir } = libc();
   const folder = opendir(cString(path));
   if (folder === null) return [];
-  const names: string[] = [];
-  for (let entry = readdir(folder); entry !== null; entry = readdir(folder)) {
-    names.push(new Deno.UnsafePointerView(entry).getCString(DIRENT.name));
+  try {
+    const names: string[] = [];
+    for (let entry = readdir(folder); entry !== null; entry = readdir(folder)) {
+      const name = new Deno.UnsafePointerView(entry).getCString(DIRENT.name);
+      if (name === "." || name === "..") continue;
+      if (names.length === limit) {
+        throw new RangeError(
+          `Cannot list "${path}": it must have at most ${limit} files: remove those that are not needed`,
+        );
+      }
+      names.push(name);
+    }
+    return names.sort();
+  } finally {
+    closedir(folder);
   }
-  closedir(folder);
-  return names.filter((name) => name !== "." && name !== "..").sort();
 }
 
 /** Where a symbolic link leads; `undefined` when it is not there. */

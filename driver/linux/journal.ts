@@ -1,24 +1,21 @@
 /**
- * What a crash would leave behind, written down before it is done, and put back by a later process.
+ * Changes that would outlive a crash, written down before they are made, and put back by a later process.
+ *
+ *     record ──▶ one line a change ──▶ /run/warren/<pid>-<random>-<device>.jsonl, locked while its writer lives
+ *                                                                          │ no lock: the writer is gone
+ *     leftovers ◀── lines that were not struck out ◀───────────────────────┘
+ *     repair ──▶ undo messages, newest first ──▶ file removed
  *
  * A device takes its addresses and routes with it. Policy rules, routes through other links and settings of a
- * persistent device stay when a process is killed; so each of these is in a file until it was taken back. The
- * file's name says which process wrote it, and its content how to undo what that process did, newest last.
+ * persistent device stay when a process is killed. The first line says on which system and in which network
+ * namespace; each other line is a change with the message that takes it back, or strikes out an earlier one. A
+ * line that a crash or a full disk cut short says nothing: its change was not made yet.
  */
 
-import {
-  checkFolder,
-  environment,
-  listFolder,
-  makeFolder,
-  readLinkText,
-  readOwnFile,
-  readSystemFile,
-  removeFile,
-  renameFile,
-  replaceFile,
-} from "./files.ts";
-import { libc } from "./libc.ts";
+import { errno, libc } from "./libc.ts";
+import { checkFolder, environment, listFolder, makeFolder, readLinkText, readSystemFile } from "./files.ts";
+import { LockedFile } from "./locked_file.ts";
+import { systemError } from "./errno.ts";
 import { linkIndexOf, onlySettings } from "./netlink/links.ts";
 import { Netlink } from "./netlink/netlink.ts";
 import {
@@ -32,16 +29,25 @@ import {
   viewOf,
 } from "./netlink/message.ts";
 
-// Specification: proc_pid_stat(5)
-// Fields behind the command's closing parenthesis: (3) state, ..., (22) starttime.
-const STAT_STATE = 0;
-const STAT_START_TIME = 19;
+// Specification: asm-generic/socket.h
+const AF_UNIX = 1;
+const SOCK_DGRAM = 2;
+const SOL_SOCKET = 1;
+/** A number that no other network namespace has until the system starts anew (Linux 5.14). */
+const SO_NETNS_COOKIE = 71;
 
 // Implementation
-const VERSION = 1;
-const MOST_BYTES = 1 << 20;
-const MOST_CHANGES = 4096;
-const FILE_NAME = /^([1-9]\d{0,9})-(\d{1,20})-([^/]+)\.json$/;
+const VERSION = 2;
+/** The most that is written to a journal, and the most that is read from one: about 80,000 changes. */
+const MAX_BYTES = 16 * 1024 * 1024;
+/** A journal that is longer than this, and for the most part struck out, is written anew. */
+const REWRITE_BYTES = 256 * 1024;
+const REWRITE_RATIO = 4;
+/** Journals and other files in a folder. */
+const MAX_FILES = 16_384;
+const NAME_ATTEMPTS = 8;
+const PATH_BYTES = 4096;
+const FILE_NAME = /^([1-9]\d{0,9})-[0-9a-f]{16}-([^/\s]{1,15})\.jsonl$/;
 const DEVICE_NAME = /^[^/\s\0]{1,15}$/;
 // What an undo may be, and the length of its fixed structure.
 const FIXED_BYTES = new Map<number, number>([
@@ -67,17 +73,19 @@ export interface JournalEntry {
   /** What was done, such as `add the IPv4 rule 100: from all lookup 51820`. */
   readonly description: string;
   /** The netlink message that takes it back. */
-  readonly undo: Uint8Array;
+  readonly undo: Uint8Array<ArrayBuffer>;
 }
 
-/** What a process that is no more left behind. */
+/** What a process that is gone left behind. */
 export interface Leftover {
-  /** The file that says so. */
+  /** Its journal. */
   readonly path: string;
-  /** The process's number. */
+  /** The process's number, in its own namespace. */
   readonly pid: number;
   /** The device for which it was done. */
   readonly device: string;
+  /** When it began, as ISO 8601 has it; `undefined` when the journal ends before it says so. */
+  readonly since: string | undefined;
   /** What it did, oldest first; none when the system was started anew since. */
   readonly entries: readonly JournalEntry[];
 }
@@ -90,31 +98,32 @@ export interface Leftovers {
   readonly refused: Error[];
 }
 
-/** The system that a file was written on: its start, its process numbers, its network. */
+/** The system that a journal was written on: its start, and the network namespace. */
 interface Place {
   readonly boot: string;
-  readonly processes: string;
   readonly network: string;
 }
 
 function here(): Place {
   return {
     boot: readSystemFile("/proc/sys/kernel/random/boot_id")?.trim() ?? "",
-    processes: readLinkText("/proc/self/ns/pid") ?? "",
-    // The thread's, which is what its sockets are in.
-    network: readLinkText("/proc/thread-self/ns/net") ?? "",
+    network: networkNamespace(),
   };
 }
 
-/** When a process started (clock ticks since the system's start); `undefined` when it is no more. */
-function startTime(pid: number | "self"): string | undefined {
-  const stat = readSystemFile(`/proc/${pid}/stat`);
-  // The command may contain spaces and parentheses.
-  const fields = stat?.slice(stat.lastIndexOf(")") + 2).split(" ");
-  const state = fields?.[STAT_STATE];
-  return state === "Z" || state === "X" ? undefined : fields?.[STAT_START_TIME];
+/** What tells this thread's network namespace from others. */
+function networkNamespace(): string {
+  const { socket, getsockopt, close } = libc();
+  const descriptor = socket(AF_UNIX, SOCK_DGRAM, 0);
+  if (descriptor < 0) throw systemError("open a socket", "socket", errno());
+  const cookie = new Uint8Array(8);
+  const known = getsockopt(descriptor, SOL_SOCKET, SO_NETNS_COOKIE, cookie, Uint32Array.of(8)) === 0;
+  close(descriptor);
+  // The number of the namespace's file is used again after the namespace is gone.
+  return known ? `cookie:${cookie.toHex()}` : readLinkText("/proc/thread-self/ns/net") ?? "";
 }
 
+/** The folders that may hold journals, in the order in which they are tried. */
 function folders(): string[] {
   const user = libc().geteuid();
   const runtime = environment("XDG_RUNTIME_DIR");
@@ -122,29 +131,27 @@ function folders(): string[] {
     ...(user === 0 ? ["/run/warren"] : []),
     ...(runtime?.startsWith("/") === true ? [`${runtime}/warren`] : []),
     `/tmp/warren-${user}`,
+    // Writable in a container whose file system is not.
+    `/dev/shm/warren-${user}`,
   ];
 }
 
-/** The first folder that can be had. */
-function openFolder(): string {
-  const failures: unknown[] = [];
-  for (const path of folders()) {
-    try {
-      makeFolder(path);
-      checkFolder(path);
-      return path;
-    } catch (error) {
-      failures.push(error);
-    }
-  }
-  throw failures.length === 1 ? failures[0] : new Deno.errors.PermissionDenied(
-    `Cannot open a journal: ${failures.map((error) => (error as Error).message).join("; ")}`,
-    { cause: new AggregateError(failures) },
-  );
+function line(content: unknown): Uint8Array<ArrayBuffer> {
+  return new TextEncoder().encode(`${JSON.stringify(content)}\n`);
+}
+
+function concat(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const whole = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
+  parts.reduce((offset, part) => (whole.set(part, offset), offset + part.length), 0);
+  return whole;
 }
 
 /**
- * The journal of one device of this process. Its file is there while it has entries.
+ * The journal of one device of this process. Its file is there while it has entries, and locked.
+ *
+ * The file is in `/run/warren` (root's), `$XDG_RUNTIME_DIR/warren`, `/tmp/warren-<uid>` or `/dev/shm/warren-<uid>`: in
+ * the first that is, or can be made, this user's alone and that takes what is to be written. When that folder
+ * becomes full or read-only, the journal moves to the next one.
  *
  * @example Writing down before doing
  * ```ts no-eval
@@ -153,56 +160,105 @@ function openFolder(): string {
  * import { addRule } from "./netlink/routes.ts";
  *
  * using netlink = Netlink.open();
- * const journal = Journal.open("tun0");
- * const change = addRule({ family: 2, priority: 100, table: 51820 });
- * journal.record(change.description, change.undo!);
- * netlink.apply(change);
+ * const journal = new Journal("tun0");
+ * const { request, description, undo } = addRule({ family: 2, priority: 100, table: 51820 });
+ * journal.record([{ description, undo: undo! }]);
+ * netlink.apply({ request, description });
  * ```
  */
 export class Journal implements Disposable {
-  readonly #path: string;
+  /** The path of its file as C text, kept up to date, for another thread; empty while there is no file. */
+  readonly sharedPath: Uint8Array = new Uint8Array(new SharedArrayBuffer(PATH_BYTES));
   readonly #device: string;
-  readonly #place = here();
-  #entries: JournalEntry[] = [];
+  /** The entries, by their undo, with their number in the file and the length of their line. */
+  readonly #entries = new Map<Uint8Array, { entry: JournalEntry; number: number; length: number }>();
+  #file: LockedFile | undefined;
+  /** Entries that the file has, those that were struck out included. */
+  #written = 0;
+  /** The length of the lines of the entries. */
+  #length = 0;
 
-  private constructor(path: string, device: string) {
-    this.#path = path;
+  /** A journal for the device of this name. Nothing is written before the first entry. */
+  constructor(device: string) {
+    if (!DEVICE_NAME.test(device)) {
+      throw new TypeError(
+        `Cannot keep a journal: device must be a link's name, got ${JSON.stringify(device)}`,
+      );
+    }
     this.#device = device;
   }
 
+  /** The file that holds its entries; `undefined` while there are none. */
+  get path(): string | undefined {
+    return this.#file?.path;
+  }
+
   /**
-   * Opens the journal for a device, in `/run/warren`, `$XDG_RUNTIME_DIR/warren` or `/tmp/warren-<uid>`: in the
-   * first that is, or can be made, this user's alone.
+   * Writes down changes that are about to be made. They are in the file when this returns; when it throws, none is.
    *
-   * @throws {Deno.errors.PermissionDenied} when there is none.
+   * @throws {TypeError} for an undo that takes nothing back.
+   * @throws {RangeError} when the journal would be longer than can be read back.
+   * @throws {Deno.errors.PermissionDenied} when no folder can hold a journal.
    */
-  static open(deviceName: string): Journal {
-    if (!DEVICE_NAME.test(deviceName)) {
-      throw new TypeError(`Cannot open a journal: ${JSON.stringify(deviceName)} is no name of a device`);
+  record(entries: readonly JournalEntry[]): void {
+    const lines = entries.map(({ description, undo }) => {
+      checkUndo(undo, description);
+      return line({ description, undo: undo.toHex() });
+    });
+    if (lines.length === 0) return;
+    const bytes = concat(lines);
+    if (this.#length + bytes.length + line(this.#header()).length > MAX_BYTES) {
+      throw new RangeError(
+        `Cannot ${entries[0]!.description}: the journal of "${this.#device}" must have at most ` +
+          `${MAX_BYTES} bytes: set fewer addresses, routes and rules that outlive the device`,
+      );
     }
-    return new Journal(`${openFolder()}/${Deno.pid}-${startTime("self")}-${deviceName}.json`, deviceName);
+    entries.forEach((entry, i) => {
+      const { length } = lines[i]!;
+      this.#entries.set(entry.undo, { entry, number: this.#written + i, length });
+      this.#length += length;
+    });
+    try {
+      if (this.#append(bytes)) this.#written += entries.length;
+      else this.#rewrite();
+    } catch (error) {
+      for (const { undo } of entries) this.#drop(undo);
+      throw error;
+    }
   }
 
-  /** The file that holds its entries. */
-  get path(): string {
-    return this.#path;
-  }
-
-  /** Writes down a change that is about to be made. It is in the file when this returns. */
-  record(description: string, undo: Uint8Array): void {
-    const entry = { description, undo };
-    checkUndo(undo, description);
-    this.#write([...this.#entries, entry]);
-  }
-
-  /** Strikes out a change that was taken back, or that failed: the `undo` that was given to `record`. */
-  forget(undo: Uint8Array): void {
-    this.#write(this.#entries.filter((entry) => entry.undo !== undo));
+  /**
+   * Strikes out changes that were taken back, or that failed: the `undo`s that were given to `record`. It does not
+   * fail: an entry too many does no harm, since repair() passes over what is gone already.
+   */
+  forget(undos: readonly Uint8Array[]): void {
+    const numbers = undos.map((undo) => this.#drop(undo)).filter((number) => number !== undefined);
+    const file = this.#file;
+    if (numbers.length === 0 || file === undefined) return;
+    try {
+      if (this.#entries.size === 0) return this.close();
+      const excess = file.length > REWRITE_BYTES && file.length > REWRITE_RATIO * this.#length;
+      if (excess || !this.#append(concat(numbers.map((forget) => line({ forget }))))) this.#rewrite();
+    } catch {
+      // No folder takes another byte.
+    }
   }
 
   /** Removes the file: everything was taken back. */
   close(): void {
-    this.#write([]);
+    const file = this.#file;
+    this.#use(undefined);
+    this.#entries.clear();
+    this.#length = 0;
+    file?.remove();
+  }
+
+  /** Leaves the file to the next start and to `warren doctor --repair`: something could not be taken back. */
+  abandon(): void {
+    this.#file?.close();
+    this.#use(undefined);
+    this.#entries.clear();
+    this.#length = 0;
   }
 
   /** {@linkcode Journal.close}. */
@@ -210,105 +266,192 @@ export class Journal implements Disposable {
     this.close();
   }
 
-  #write(entries: JournalEntry[]): void {
-    if (entries.length === 0) {
-      if (this.#entries.length > 0) removeFile(this.#path);
-    } else {
-      replaceFile(this.#path, format(this.#place, this.#device, entries));
+  #header(): Place & { version: number; since: string } {
+    return { version: VERSION, ...here(), since: new Date().toISOString() };
+  }
+
+  /** Takes an entry out; returns its number in the file. */
+  #drop(undo: Uint8Array): number | undefined {
+    const found = this.#entries.get(undo);
+    if (found === undefined) return undefined;
+    this.#entries.delete(undo);
+    this.#length -= found.length;
+    return found.number;
+  }
+
+  /** Adds lines to the file; returns whether it took them. */
+  #append(bytes: Uint8Array<ArrayBuffer>): boolean {
+    const file = this.#file;
+    if (file === undefined || file.length + bytes.length > MAX_BYTES) return false;
+    try {
+      file.append(bytes);
+      return true;
+    } catch {
+      // The disk is full, or read-only by now: another folder may take it.
+      return false;
     }
-    this.#entries = entries;
+  }
+
+  /** Writes the entries into a new file, in the first folder that takes them, and removes the old one. */
+  #rewrite(): void {
+    const entries = [...this.#entries.values()];
+    const lines = entries.map(({ entry: { description, undo } }) =>
+      line({ description, undo: undo.toHex() })
+    );
+    const file = createFile(this.#device, concat([line(this.#header()), ...lines]));
+    const old = this.#file;
+    this.#use(file);
+    entries.forEach((found, number) => found.number = number);
+    this.#written = entries.length;
+    try {
+      old?.remove();
+    } catch {
+      // On a file system that is read-only by now. What it says is passed over, once it was taken back.
+    }
+  }
+
+  #use(file: LockedFile | undefined): void {
+    this.#file = file;
+    this.#written = 0;
+    this.sharedPath.fill(0);
+    if (file !== undefined) {
+      this.sharedPath.set(new TextEncoder().encode(file.path).subarray(0, PATH_BYTES - 1));
+    }
   }
 }
 
-function format(place: Place, device: string, entries: readonly JournalEntry[]): string {
-  const changes = entries.map(({ description, undo }) => ({ description, undo: undo.toHex() }));
-  return JSON.stringify({ version: VERSION, ...place, device, changes }, undefined, 1) + "\n";
+/** A new journal with this content, in the first folder that takes it. */
+function createFile(device: string, content: Uint8Array<ArrayBuffer>): LockedFile {
+  const failures: Error[] = [];
+  for (const folder of folders()) {
+    try {
+      makeFolder(folder);
+      return createIn(folder, device, content);
+    } catch (error) {
+      failures.push(error as Error);
+    }
+  }
+  throw new Deno.errors.PermissionDenied(
+    `Cannot keep a journal: ${
+      failures.map(({ message }) => message).join("; ")
+    }: make one of these folders writable`,
+    { cause: new AggregateError(failures) },
+  );
+}
+
+function createIn(folder: string, device: string, content: Uint8Array<ArrayBuffer>): LockedFile {
+  for (let i = 0; i < NAME_ATTEMPTS; i++) {
+    const random = crypto.getRandomValues(new Uint8Array(8)).toHex();
+    const file = LockedFile.create(`${folder}/${Deno.pid}-${random}-${device}.jsonl`);
+    if (file === undefined) continue;
+    try {
+      file.append(content);
+      return file;
+    } catch (error) {
+      file.remove();
+      throw error;
+    }
+  }
+  throw new Deno.errors.Busy(`Cannot lock a journal in "${folder}": other processes take it first`);
 }
 
 /**
- * What processes that are no more left behind in this network namespace. It changes nothing; files that cannot be
+ * What processes that are gone left behind in this network namespace. It changes nothing; files that cannot be
  * trusted or read are reported and left where they are.
  */
 export function leftovers(): Leftovers {
   const place = here();
   const found: Leftover[] = [];
   const refused: Error[] = [];
-  for (const folder of folders()) {
-    const names = listFolder(folder).filter((name) => name.endsWith(".json"));
-    if (names.length === 0) continue;
+  const attempt = <Result>(step: () => Result): Result | undefined => {
     try {
-      checkFolder(folder);
+      return step();
     } catch (error) {
       refused.push(error as Error);
-      continue;
+      return undefined;
     }
+  };
+  for (const folder of folders()) {
+    const names = attempt(() => listJournals(folder)) ?? [];
     for (const name of names) {
-      try {
-        const leftover = readLeftover(folder, name, place);
-        if (leftover !== undefined) found.push(leftover);
-      } catch (error) {
-        refused.push(error as Error);
-      }
+      const leftover = attempt(() => readLeftover(`${folder}/${name}`, name, place));
+      if (leftover !== undefined) found.push(leftover);
     }
   }
   return { found, refused };
 }
 
-/** What a file says; `undefined` while its process lives, or when it is about another namespace. */
-function readLeftover(folder: string, name: string, place: Place): Leftover | undefined {
-  const path = `${folder}/${name}`;
-  const match = FILE_NAME.exec(name);
-  if (match === null) throw new SyntaxError(`Cannot read "${path}": its name is not a journal's: remove it`);
-  const pid = Number(match[1]);
-  const living = startTime(pid) === match[2];
-  let text: string;
+function listJournals(folder: string): string[] {
   try {
-    text = readOwnFile(path, MOST_BYTES);
+    checkFolder(folder);
   } catch (error) {
-    // Its process struck out its last entry meanwhile.
-    if (error instanceof Deno.errors.NotFound) return undefined;
+    if (error instanceof Deno.errors.NotFound) return [];
     throw error;
   }
-  const content = parse(path, text);
-  if (content.boot !== place.boot) return { path, pid, device: content.device, entries: [] };
-  // In another namespace of processes, the number says nothing.
-  if (content.processes !== place.processes || content.network !== place.network || living) return undefined;
-  return { path, pid, device: content.device, entries: content.entries };
+  return listFolder(folder, MAX_FILES);
 }
 
-function parse(path: string, text: string): Place & { device: string; entries: JournalEntry[] } {
-  const fail = (what: string, cause?: unknown): never => {
-    throw new SyntaxError(`Cannot read the journal "${path}": ${what}: remove it`, { cause });
+/** What a journal says; `undefined` while its writer lives, or when it is about another network namespace. */
+function readLeftover(path: string, name: string, place: Place): Leftover | undefined {
+  const match = FILE_NAME.exec(name);
+  if (match === null) throw new SyntaxError(`Cannot read "${path}": its name is not a journal's: remove it`);
+  using file = LockedFile.open(path);
+  if (file === undefined) return undefined;
+  const { written, since, entries } = parse(path, file.read(MAX_BYTES));
+  const left = { path, pid: Number(match[1]), device: match[2]!, since };
+  // Nothing was done yet, or the system forgot it.
+  if (written === undefined || written.boot !== place.boot) return { ...left, entries: [] };
+  return written.network === place.network ? { ...left, entries } : undefined;
+}
+
+/** What a journal's text says. */
+interface Content {
+  /** Where it was written; `undefined` when its writer ended before it said so. */
+  readonly written: Place | undefined;
+  readonly since: string | undefined;
+  readonly entries: JournalEntry[];
+}
+
+/** @throws {SyntaxError} for text that no journal has. */
+function parse(path: string, text: string): Content {
+  const fail = (number: number, what: string, cause?: unknown): never => {
+    throw new SyntaxError(`Cannot read the journal "${path}": line ${number}: ${what}: remove it`, { cause });
   };
   const isRecord = (value: unknown): value is Record<string, unknown> =>
     typeof value === "object" && value !== null && !Array.isArray(value);
-  let content: unknown;
-  try {
-    content = JSON.parse(text);
-  } catch (error) {
-    return fail("it is no JSON, or cut short", error);
-  }
-  if (!isRecord(content)) return fail("it is no object");
-  const { version, boot, processes, network, device, changes } = content;
-  if (version !== VERSION) return fail(`its version is not ${VERSION}`);
-  if (typeof boot !== "string" || typeof processes !== "string" || typeof network !== "string") {
-    return fail("it does not say where it was written");
-  }
-  if (typeof device !== "string" || !DEVICE_NAME.test(device)) return fail("it names no device");
-  if (!Array.isArray(changes) || changes.length > MOST_CHANGES) return fail("it has no list of changes");
-  const entries = changes.map((change: unknown): JournalEntry => {
-    if (!isRecord(change) || typeof change.description !== "string" || typeof change.undo !== "string") {
-      return fail("one of its changes has no description or no undo");
-    }
+  // What follows the last line's end was cut short, and its change was not made.
+  const whole = text.slice(0, text.lastIndexOf("\n") + 1);
+  const lines = whole.split("\n").slice(0, -1).map((text, i) => {
+    let value: unknown;
     try {
-      const undo = Uint8Array.fromHex(change.undo);
-      checkUndo(undo, change.description);
-      return { description: change.description, undo };
+      value = JSON.parse(text);
     } catch (error) {
-      return fail((error as Error).message, error);
+      return fail(i + 1, "it is not JSON", error);
     }
+    return isRecord(value) ? value : fail(i + 1, "it is not an object");
   });
-  return { boot, processes, network, device, entries };
+  const [head, ...rest] = lines;
+  if (head === undefined) return { written: undefined, since: undefined, entries: [] };
+  const { version, boot, network, since } = head;
+  if (version !== VERSION) fail(1, `version must be ${VERSION}, got ${JSON.stringify(version)}`);
+  if (typeof boot !== "string" || typeof network !== "string" || typeof since !== "string") {
+    return fail(1, "it does not say where and when it was written");
+  }
+  const entries: (JournalEntry | undefined)[] = [];
+  rest.forEach(({ description, undo, forget }, i) => {
+    if (typeof forget === "number" && forget in entries) {
+      entries[forget] = undefined;
+    } else if (typeof description === "string" && typeof undo === "string") {
+      try {
+        const bytes = Uint8Array.fromHex(undo);
+        checkUndo(bytes, description);
+        entries.push({ description, undo: bytes });
+      } catch (error) {
+        fail(i + 2, (error as Error).message, error);
+      }
+    } else fail(i + 2, "it has neither a description with its undo nor the number of one to forget");
+  });
+  return { written: { boot, network }, since, entries: entries.filter((entry) => entry !== undefined) };
 }
 
 /** @throws {TypeError} for bytes that are not one whole message of a kind that takes a change back. */
@@ -335,35 +478,35 @@ function checkUndo(undo: Uint8Array, description: string): Message {
 }
 
 /**
- * Takes back what a process left behind, newest first, and removes its file; what is gone already is well. When
- * something fails, the file stays for a later attempt. Only one process repairs a leftover; for others, it is
- * done.
+ * Takes back what a process left behind, newest first, and removes its journal; what is gone already is passed
+ * over. When something fails, the journal stays for a later attempt. Only one process repairs a leftover; for
+ * others, it is done.
  *
  * @returns what failed.
  */
-export function repair(leftover: Leftover): Error[] {
-  const folder = leftover.path.slice(0, leftover.path.lastIndexOf("/"));
-  // Under our name it is nobody else's to repair while we live, and anybody's when we do not.
-  const mine = `${folder}/${Deno.pid}-${startTime("self")}-${leftover.device}.of-${leftover.pid}.json`;
-  const failures: Error[] = [];
-  const attempt = (step: () => void) => {
-    try {
-      step();
-    } catch (error) {
-      failures.push(error as Error);
-    }
-  };
-  attempt(() => {
-    if (!renameFile(leftover.path, mine)) return;
+export function repair({ path, device, entries }: Leftover): Error[] {
+  try {
+    using file = LockedFile.open(path);
+    if (file === undefined) return [];
     using netlink = Netlink.open();
-    for (const { description, undo } of leftover.entries.toReversed()) {
-      attempt(() => {
-        const { type, body } = checkUndo(undo, description);
-        if (OF_LINK.includes(type) && netlink.link(linkIndexOf(body)!)?.name !== leftover.device) return;
-        netlink.undo(undo, `take back what ${leftover.device} had to "${description}"`);
-      });
-    }
-    if (failures.length === 0) removeFile(mine);
-  });
-  return failures;
+    const ours = (index: number) => netlink.link(index)?.name === device;
+    const links = new Map<number, boolean>();
+    const undos = entries.toReversed().filter(({ description, undo }) => {
+      const { type, body } = checkUndo(undo, description);
+      if (!OF_LINK.includes(type)) return true;
+      const index = linkIndexOf(body)!;
+      if (!links.has(index)) links.set(index, ours(index));
+      return links.get(index);
+    });
+    const failures = netlink.undoAll(
+      undos.map(({ description, undo }) => ({
+        description: `take back what ${device} had to "${description}"`,
+        undo,
+      })),
+    );
+    if (failures.size === 0) file.remove();
+    return [...failures.values()];
+  } catch (error) {
+    return [error as Error];
+  }
 }

@@ -33,8 +33,12 @@ const SYMBOLS = {
   recvmmsg: { parameters: ["i32", "buffer", "u32", "i32", "pointer"], result: "i32" },
   // int sendmmsg(int fd, struct mmsghdr *msgvec, unsigned int vlen, int flags);
   sendmmsg: { parameters: ["i32", "buffer", "u32", "i32"], result: "i32" },
-  // int rename(const char *oldpath, const char *newpath);
-  rename: { parameters: ["buffer", "buffer"], result: "i32" },
+  // int getsockopt(int fd, int level, int optname, void *optval, socklen_t *optlen);
+  getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
+  // int flock(int fd, int operation);
+  flock: { parameters: ["i32", "i32"], result: "i32" },
+  // int ftruncate(int fd, off_t length);
+  ftruncate: { parameters: ["i32", "usize"], result: "i32" },
   // int unlink(const char *pathname);
   unlink: { parameters: ["buffer"], result: "i32" },
   // int mkdir(const char *pathname, mode_t mode);

@@ -1,12 +1,18 @@
 /** Puts a device back from another thread, when the one that it belongs to hangs. */
 
 /**
- * Sends undo messages to the kernel, removes the journal, whose path with a zero byte comes first, and ends the
- * process. Its text is what runs, in the watchdog's thread: it
- * uses nothing from outside of itself, so it opens the C library anew and says its constants itself.
+ * Takes back what a journal has, newest first, removes it, and ends the process. `path` is the journal's
+ * {@linkcode Journal.sharedPath}; where it cannot be read, the next start puts back what it has.
+ *
+ * Its text is what runs, in the watchdog's thread: it uses nothing from outside of itself, so it opens the C library
+ * anew and has its constants itself.
  */
-export function rescue([journal, ...messages]: Uint8Array[], status: number): void {
+export function rescue([path]: Uint8Array[], status: number): void {
   const symbols = {
+    // int open(const char *path, int flags, ... /* mode_t mode */);
+    open: { parameters: ["buffer", "i32", "u32"], result: "i32" },
+    // ssize_t read(int fd, void *buf, size_t count);
+    read: { parameters: ["i32", "buffer", "usize"], result: "i32" },
     // int socket(int domain, int type, int protocol);
     socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
     // ssize_t send(int fd, const void *buf, size_t len, int flags);
@@ -17,13 +23,37 @@ export function rescue([journal, ...messages]: Uint8Array[], status: number): vo
     _exit: { parameters: ["i32"], result: "void" },
   } as const;
   const [AF_NETLINK, SOCK_RAW, NETLINK_ROUTE] = [16, 3, 0];
+  const O_RDONLY = 0;
+  const [NLMSG_FLAGS, NLM_F_ACK] = [6, 4];
   for (const soname of ["libc.so.6", "libc.musl-x86_64.so.1", "libc.musl-aarch64.so.1"]) {
     try {
       const libc = Deno.dlopen(soname, symbols).symbols;
-      const fd = libc.socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+      const file = path![0] === 0 ? -1 : libc.open(path as BufferSource, O_RDONLY, 0);
+      if (file < 0) libc._exit(status);
+      let text = "";
+      const decoder = new TextDecoder();
+      const chunk = new Uint8Array(65536);
+      for (;;) {
+        const length = libc.read(file, chunk, BigInt(chunk.length));
+        if (length <= 0) break;
+        text += decoder.decode(chunk.subarray(0, length), { stream: true });
+      }
+      const undos: (Uint8Array<ArrayBuffer> | undefined)[] = [];
+      // The first line is not a change, and what follows the last line's end was cut short.
+      for (const line of text.split("\n").slice(1, -1)) {
+        const { undo, forget } = JSON.parse(line) as { undo?: string; forget?: number };
+        if (undo !== undefined) undos.push(Uint8Array.fromHex(undo));
+        else if (forget !== undefined) undos[forget] = undefined;
+      }
+      const socket = libc.socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
       // rtnetlink does what a message asks for before send returns.
-      for (const message of messages) libc.send(fd, message as BufferSource, BigInt(message.length), 0);
-      libc.unlink(journal as BufferSource);
+      for (const undo of undos.reverse()) {
+        if (undo === undefined) continue;
+        // Nobody reads acknowledgements.
+        undo[NLMSG_FLAGS]! &= ~NLM_F_ACK;
+        libc.send(socket, undo, BigInt(undo.length), 0);
+      }
+      libc.unlink(path as BufferSource);
       libc._exit(status);
     } catch {
       // The other C library.

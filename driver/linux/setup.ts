@@ -8,7 +8,7 @@
 
 import type { Prefix } from "../../lib/address.ts";
 import type { CheckedDeviceOptions, CheckedRoute, CheckedRule } from "../options.ts";
-import { Journal } from "./journal.ts";
+import { Journal, type JournalEntry } from "./journal.ts";
 import { addAddress, type Link, setLink } from "./netlink/links.ts";
 import type { Netlink } from "./netlink/netlink.ts";
 import type { Change } from "./netlink/message.ts";
@@ -24,23 +24,19 @@ export class Setup {
   readonly #netlink: Netlink;
   readonly #name: string;
   /** What the kernel would not remove by itself, in the order in which it was made. */
-  readonly #undos: { description: string; undo: Uint8Array<ArrayBuffer> }[] = [];
-  #journal: Journal | undefined;
+  readonly #made: JournalEntry[] = [];
+  readonly #journal: Journal;
 
   /** For a device of this name. */
   constructor(netlink: Netlink, name: string) {
     this.#netlink = netlink;
     this.#name = name;
+    this.#journal = new Journal(name);
   }
 
-  /** The file that says what is to be put back; `""` when there is nothing. */
-  get journalPath(): string {
-    return this.#journal?.path ?? "";
-  }
-
-  /** The messages that put everything back, newest first. */
-  get undos(): Uint8Array<ArrayBuffer>[] {
-    return this.#undos.map(({ undo }) => undo).reverse();
+  /** The path of the journal as C text, kept up to date, for another thread; empty while there is none. */
+  get sharedJournalPath(): Uint8Array {
+    return this.#journal.sharedPath;
   }
 
   /**
@@ -52,12 +48,12 @@ export class Setup {
   apply(link: Link, options: CheckedDeviceOptions): void {
     const stays = link.persistent === true;
     const { mtu = link.mtu, txQueueLength = stays ? link.txQueueLength : TX_QUEUE_LENGTH, up } = options;
-    if (mtu !== link.mtu) this.#make(setLink(link, { mtu }), stays);
-    if (txQueueLength !== link.txQueueLength) this.#make(setLink(link, { txQueueLength }), stays);
+    if (mtu !== link.mtu) this.#make([setLink(link, { mtu })], stays);
+    if (txQueueLength !== link.txQueueLength) this.#make([setLink(link, { txQueueLength })], stays);
     this.#addAddresses(link, options.addresses, stays);
-    if (up !== link.up) this.#make(setLink(link, { up }), stays);
+    if (up !== link.up) this.#make([setLink(link, { up })], stays);
     this.#addRoutes(link, options.routes, stays);
-    for (const rule of options.rules) this.#addRule(rule);
+    this.#addRules(options.rules);
   }
 
   /**
@@ -66,67 +62,72 @@ export class Setup {
    * @throws {AggregateError} when something could not be; the rest was, and the journal keeps its note.
    */
   undo(): void {
-    const failures: unknown[] = [];
-    for (const { description, undo } of this.#undos.reverse()) {
-      try {
-        this.#netlink.undo(undo, `undo: ${description}`);
-      } catch (error) {
-        failures.push(error);
-      }
-    }
-    this.#undos.length = 0;
-    if (failures.length > 0) throw new AggregateError(failures, `Cannot put "${this.#name}" back as it was`);
-    this.#journal?.close();
-    this.#journal = undefined;
+    const made = this.#made.splice(0).reverse();
+    const failures = this.#netlink.undoAll(
+      made.map(({ description, undo }) => ({ description: `undo: ${description}`, undo })),
+    );
+    if (failures.size === 0) return this.#journal.close();
+    const left = new Set([...failures.keys()].map(({ undo }) => undo));
+    this.#journal.forget(made.map(({ undo }) => undo).filter((undo) => !left.has(undo)));
+    this.#journal.abandon();
+    throw new AggregateError(failures.values(), `Cannot put "${this.#name}" back as it was`);
   }
 
   #addAddresses(link: Link, addresses: readonly Prefix[], stays: boolean): void {
     if (addresses.length === 0) return;
-    const present = stays ? this.#netlink.addresses(link.index) : [];
-    for (const prefix of addresses.map(raw)) {
-      if (!present.some((one) => samePrefix(one, prefix))) this.#make(addAddress(link, prefix), stays);
-    }
+    const present = new Set((stays ? this.#netlink.addresses(link.index) : []).map(prefixKey));
+    const wanted = addresses.map(raw).filter((prefix) => !present.has(prefixKey(prefix)));
+    this.#make(wanted.map((prefix) => addAddress(link, prefix)), stays);
   }
 
   #addRoutes(link: Link, routes: readonly CheckedRoute[], stays: boolean): void {
     if (routes.length === 0) return;
-    const present = stays ? this.#netlink.routes(link.index) : [];
-    for (const { to, via, metric, table } of routes) {
-      const route: RouteOptions = {
-        destination: raw(to),
-        ...(via === undefined ? {} : { gateway: via.bytes }),
-        ...(metric === undefined ? {} : { metric }),
-        ...(table === undefined ? {} : { table }),
-      };
-      if (!present.some((one) => isRoute(one, route))) this.#make(addRoute(link, route), stays);
-    }
+    const present = Map.groupBy(
+      stays ? this.#netlink.routes(link.index) : [],
+      ({ destination }) => prefixKey(destination),
+    );
+    const wanted = routes.map(({ to, via, metric, table }): RouteOptions => ({
+      destination: raw(to),
+      ...(via === undefined ? {} : { gateway: via.bytes }),
+      ...(metric === undefined ? {} : { metric }),
+      ...(table === undefined ? {} : { table }),
+    })).filter((route) => !present.get(prefixKey(route.destination))?.some((one) => isRoute(one, route)));
+    this.#make(wanted.map((route) => addRoute(link, route)), stays);
   }
 
-  #addRule(rule: CheckedRule): void {
-    const family = rule.family === 4 ? Family.Ipv4 : Family.Ipv6;
-    const change = addRule({
-      family,
-      priority: rule.priority ?? this.#netlink.freePriority(family),
-      table: rule.table,
-      ...(rule.from === undefined ? {} : { from: raw(rule.from) }),
-      ...(rule.to === undefined ? {} : { to: raw(rule.to) }),
-      ...(rule.mark === undefined ? {} : { fwmark: rule.mark }),
+  #addRules(rules: readonly CheckedRule[]): void {
+    const lowest = new Map<Family, number>();
+    const changes = rules.map((rule) => {
+      const family = rule.family === 4 ? Family.Ipv4 : Family.Ipv6;
+      const { priority = lowest.get(family) ?? this.#netlink.freePriority(family) } = rule;
+      // The next rule without a priority goes before this one, as if the kernel had it already.
+      lowest.set(family, Math.max(1, Math.min(priority - 1, lowest.get(family) ?? priority - 1)));
+      return addRule({
+        family,
+        priority,
+        table: rule.table,
+        ...(rule.from === undefined ? {} : { from: raw(rule.from) }),
+        ...(rule.to === undefined ? {} : { to: raw(rule.to) }),
+        ...(rule.mark === undefined ? {} : { fwmark: rule.mark }),
+      });
     });
-    this.#make(change, true);
+    this.#make(changes, true);
   }
 
-  #make(change: Change, stays: boolean): void {
-    const { description, undo } = change;
-    if (!stays || undo === undefined) return this.#netlink.apply(change);
-    this.#journal ??= Journal.open(this.#name);
-    this.#journal.record(description, undo);
-    try {
-      this.#netlink.apply(change);
-    } catch (error) {
-      this.#journal.forget(undo);
-      throw error;
-    }
-    this.#undos.push({ description, undo });
+  /** Makes changes; those that would stay are in the journal before. */
+  #make(changes: readonly Change[], stays: boolean): void {
+    const noted = changes.flatMap(({ description, undo }) =>
+      stays && undo !== undefined ? [{ description, undo }] : []
+    );
+    this.#journal.record(noted);
+    // While the kernel has not answered, any of them may have been made.
+    this.#made.push(...noted);
+    const unmade = this.#netlink.applyAll(changes);
+    if (unmade.size === 0) return;
+    const undos = new Set([...unmade.keys()].map(({ undo }) => undo));
+    this.#made.splice(0, Infinity, ...this.#made.filter(({ undo }) => !undos.has(undo)));
+    this.#journal.forget([...undos].filter((undo) => undo !== undefined));
+    throw [...unmade.values()].find((error) => error !== undefined)!;
   }
 }
 
@@ -134,13 +135,13 @@ function raw({ address, length }: Prefix): RawPrefix {
   return { address: address.bytes, length };
 }
 
-function samePrefix(a: RawPrefix, b: RawPrefix): boolean {
-  return a.length === b.length && sameBytes(a.address, b.address);
+function prefixKey({ address, length }: RawPrefix): string {
+  return `${address.toHex()}/${length}`;
 }
 
+/** Whether a route to the same prefix is the wanted one. */
 function isRoute(present: Route, wanted: RouteOptions): boolean {
-  return samePrefix(present.destination, wanted.destination) &&
-    (wanted.metric === undefined || wanted.metric === (present.metric ?? 0)) &&
+  return (wanted.metric === undefined || wanted.metric === (present.metric ?? 0)) &&
     (wanted.table === undefined || wanted.table === present.table) &&
     (wanted.gateway === undefined
       ? present.gateway === undefined

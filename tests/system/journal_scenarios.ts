@@ -4,7 +4,8 @@
  */
 
 import { libc } from "../../driver/linux/libc.ts";
-import { Journal, leftovers, repair } from "../../driver/linux/journal.ts";
+import { cString } from "../../driver/posix/libc.ts";
+import { Journal, type JournalEntry, leftovers, repair } from "../../driver/linux/journal.ts";
 import { setLink } from "../../driver/linux/netlink/links.ts";
 import { Netlink } from "../../driver/linux/netlink/netlink.ts";
 import { Family } from "../../driver/linux/netlink/prefix.ts";
@@ -13,6 +14,8 @@ import type { Change } from "../../driver/linux/netlink/message.ts";
 import { openPlainTun } from "../kit/plain_tun.ts";
 
 const rule = (priority: number): Change => addRule({ family: Family.Ipv4, priority, table: 51820 });
+
+const entry = ({ description, undo }: Change): JournalEntry => ({ description, undo: undo! });
 
 function summary(): unknown {
   const { found, refused } = leftovers();
@@ -26,7 +29,7 @@ const SCENARIOS: Record<string, () => unknown> = {
   /** Makes a device, a rule, a route through another link and a change of a persistent device, and hangs. */
   crash: () => {
     using netlink = Netlink.open();
-    const journal = Journal.open("tun0");
+    const journal = new Journal("tun0");
     openPlainTun("tun0");
     const [lo, kept] = [netlink.linkByName("lo")!, netlink.linkByName("d0")];
     const changes = [
@@ -34,16 +37,16 @@ const SCENARIOS: Record<string, () => unknown> = {
       addRoute(lo, { destination: { address: Uint8Array.of(198, 51, 100, 0), length: 24 } }),
     ];
     for (const change of changes) {
-      journal.record(change.description, change.undo!);
+      journal.record([entry(change)]);
       netlink.apply(change);
     }
     if (kept !== undefined) {
       const change = setLink(kept, { mtu: 1380, up: true });
-      const second = Journal.open("d0");
-      second.record(change.description, change.undo!);
+      const second = new Journal("d0");
+      second.record([entry(change)]);
       netlink.apply(change);
     }
-    console.log(JSON.stringify({ path: journal.path }));
+    console.log(JSON.stringify({ path: journal.path, pid: Deno.pid }));
     // Long enough for the test to kill us.
     libc().poll(new Uint8Array(), 0n, 60_000);
   },
@@ -63,21 +66,25 @@ const SCENARIOS: Record<string, () => unknown> = {
 
   /** The file is there while it has entries, and no longer. */
   live: () => {
-    const journal = Journal.open("tun0");
-    const seen: unknown[] = [Journal.open("tun1").path !== journal.path];
+    const journal = new Journal("tun0");
+    const seen: unknown[] = [];
+    let path: string | undefined;
     const exists = (): boolean => {
-      const descriptor = libc().open(new TextEncoder().encode(`${journal.path}\0`), 0, 0);
+      path = journal.path ?? path;
+      const descriptor = path === undefined ? -1 : libc().open(cString(path), 0, 0);
       return descriptor >= 0 && libc().close(descriptor) === 0;
     };
-    const undos = [rule(100).undo!, rule(101).undo!];
+    const [one, other] = [entry(rule(100)), entry(rule(101))];
     seen.push(exists());
-    undos.forEach((undo, i) => journal.record(`rule ${i}`, undo));
+    journal.record([one]);
+    journal.record([other]);
     seen.push(exists(), summary());
-    journal.forget(undos[0]!);
+    journal.forget([one.undo]);
     seen.push(exists());
-    journal.forget(undos[1]!);
+    journal.forget([other.undo]);
     seen.push(exists());
-    journal.record("again", undos[0]!);
+    journal.record([one]);
+    seen.push(exists());
     journal.close();
     seen.push(exists());
     return seen;
@@ -87,18 +94,23 @@ const SCENARIOS: Record<string, () => unknown> = {
   wrong: () =>
     [dumpRules(Family.Ipv4), rule(100).undo!.subarray(0, 20), new Uint8Array(3)].map((message) => {
       try {
-        Journal.open("tun0").record("add a rule", message);
+        new Journal("tun0").record([{ description: "add a rule", undo: message }]);
         return "none";
       } catch (error) {
         return String(error);
       }
     }),
 
+  /** Which file a journal has once it has an entry. */
   path: () => {
+    const journal = new Journal("tun0");
     try {
-      return Journal.open("tun0").path;
+      journal.record([entry(rule(100))]);
+      return journal.path;
     } catch (error) {
       return String(error);
+    } finally {
+      journal.close();
     }
   },
 };

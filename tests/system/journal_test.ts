@@ -1,20 +1,92 @@
 /** The journal against real crashes, real files and forged ones, in network namespaces of its own. */
 
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
-import { type Namespace, openNamespace, runModule, systemTest } from "../kit/system.ts";
+import { fileURLToPath } from "node:url";
+import { type Namespace, openNamespace, systemTest } from "../kit/system.ts";
 
-const SCENARIOS = new URL("./journal_scenarios.ts", import.meta.url);
+const ROOT = fileURLToPath(new URL("../../", import.meta.url));
+const SCENARIOS = "tests/system/journal_scenarios.ts";
 const NEEDS = { programs: ["ip", "unshare", "mount", "setpriv"] };
 const FOLDER = "/run/warren";
 const NOBODY = 65534;
+const DENO_RUN = ["run", "--quiet", "--no-prompt", "--no-config", "--allow-ffi"];
 
 interface Summary {
   found: string[][];
   refused: string[];
 }
 
-function run<Result>(namespace: Namespace, scenario: string): Promise<Result> {
-  return runModule<Result>(namespace, SCENARIOS, [scenario]);
+/** A network namespace with a /run of its own. */
+class Machine implements AsyncDisposable {
+  readonly namespace: Namespace;
+  /** Its /run. */
+  readonly #run: string;
+
+  private constructor(namespace: Namespace, run: string) {
+    this.namespace = namespace;
+    this.#run = run;
+  }
+
+  static async open(): Promise<Machine> {
+    return new Machine(await openNamespace(), Deno.makeTempDirSync());
+  }
+
+  /** Where a file of its /run is here. */
+  path(inside: string): string {
+    return inside.replace("/run", this.#run);
+  }
+
+  /** The arguments of `unshare` for a scenario in it; with `processes`, among process numbers of its own. */
+  arguments(scenario: string, run = this.#run, processes = false): string[] {
+    const numbers = processes ? ["-pf", "--mount-proc"] : [];
+    const script = 'mount --bind "$0" /run && exec "$@"';
+    return [
+      "-m",
+      ...numbers,
+      "sh",
+      "-c",
+      script,
+      run,
+      Deno.execPath(),
+      ...DENO_RUN,
+      ROOT + SCENARIOS,
+      scenario,
+    ];
+  }
+
+  /** Runs a scenario to its end. */
+  async run<Result>(scenario: string): Promise<Result> {
+    return JSON.parse((await this.namespace.command("unshare", this.arguments(scenario))).stdout);
+  }
+
+  /** Runs a scenario that waits, and kills it where it does; returns its journal. */
+  async crash(scenario = "crash", processes = false): Promise<string> {
+    await using child = this.namespace.spawn("unshare", this.arguments(scenario, this.#run, processes), {
+      stderr: "inherit",
+    });
+    const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+    let line = "";
+    while (!line.includes("\n")) {
+      const { value, done } = await reader.read();
+      if (done) throw new Error("the scenario ended");
+      line += value;
+    }
+    const { path, pid } = JSON.parse(line) as { path: string; pid: number };
+    Deno.kill(processes ? await onlyChildOf(child.pid) : pid, "SIGKILL");
+    await child.status;
+    await reader.cancel();
+    return path;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.namespace[Symbol.asyncDispose]();
+    Deno.removeSync(this.#run, { recursive: true });
+  }
+}
+
+/** The child of `unshare -f`, whose own number says nothing here. */
+async function onlyChildOf(pid: number): Promise<number> {
+  return Number((await Deno.readTextFile(`/proc/${pid}/task/${pid}/children`)).trim());
 }
 
 async function rulesOf(namespace: Namespace): Promise<number[]> {
@@ -27,36 +99,16 @@ async function mtuOf(namespace: Namespace, name: string): Promise<number | undef
   return links.find(({ ifname }) => ifname === name)?.mtu;
 }
 
-/** Runs the crash scenario and kills it where its changes are made; returns its journal. */
-async function crash(namespace: Namespace): Promise<string> {
-  await using child = namespace.spawn(Deno.execPath(), [
-    "run",
-    "--quiet",
-    "--no-prompt",
-    "--allow-ffi",
-    SCENARIOS.pathname,
-    "crash",
-  ], { stderr: "inherit" });
-  const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
-  let line = "";
-  while (!line.includes("\n")) {
-    const { value, done } = await reader.read();
-    if (done) throw new Error("the scenario ended");
-    line += value;
-  }
-  child.kill("SIGKILL");
-  await child.status;
-  await reader.cancel();
-  return (JSON.parse(line) as { path: string }).path;
-}
-
-/** Where a journal of the namespace's would be, with this content. */
+/** Another file where a machine's journals are. */
 class Forgery implements Disposable {
+  /** Where it is in the machine. */
+  readonly inside: string;
   readonly path: string;
 
-  constructor(name: string) {
-    Deno.mkdirSync(FOLDER, { recursive: true, mode: 0o700 });
-    this.path = `${FOLDER}/${name}`;
+  constructor(machine: Machine, name: string) {
+    Deno.mkdirSync(machine.path(FOLDER), { recursive: true, mode: 0o700 });
+    this.inside = `${FOLDER}/${name}`;
+    this.path = machine.path(this.inside);
   }
 
   [Symbol.dispose](): void {
@@ -68,17 +120,18 @@ systemTest(
   "repair() puts back what a killed process left, and the device goes by itself",
   NEEDS,
   async () => {
-    await using namespace = await openNamespace();
+    await using machine = await Machine.open();
+    const { namespace } = machine;
     await namespace.command("ip", ["tuntap", "add", "d0", "mode", "tun"]);
-    const path = await crash(namespace);
+    const path = await machine.crash();
     strictEqual(path.startsWith(`${FOLDER}/`), true);
     strictEqual(await mtuOf(namespace, "tun0"), undefined);
     strictEqual(await mtuOf(namespace, "d0"), 1380);
     deepStrictEqual(await rulesOf(namespace), [100]);
     strictEqual((await namespace.ip("route", "show", "198.51.100.0/24")).length, 1);
-    strictEqual(Deno.statSync(path).mode! & 0o777, 0o600);
+    strictEqual(Deno.statSync(machine.path(path)).mode! & 0o777, 0o600);
 
-    const { found, refused } = await run<Summary>(namespace, "leftovers");
+    const { found, refused } = await machine.run<Summary>("leftovers");
     deepStrictEqual(refused, []);
     deepStrictEqual(found.toSorted(), [
       ["d0", "set d0 to MTU 1380, up"],
@@ -86,32 +139,35 @@ systemTest(
     ]);
     // Another namespace's are nobody's there.
     await using other = await openNamespace();
-    deepStrictEqual((await run<Summary>(other, "leftovers")).found, []);
+    const { stdout } = await other.command("unshare", machine.arguments("leftovers"));
+    deepStrictEqual((JSON.parse(stdout) as Summary).found, []);
 
-    deepStrictEqual(await run(namespace, "repair"), { failures: [], after: { found: [], refused: [] } });
+    deepStrictEqual(await machine.run("repair"), { failures: [], after: { found: [], refused: [] } });
     deepStrictEqual(await rulesOf(namespace), []);
     deepStrictEqual(await namespace.ip("route", "show", "198.51.100.0/24"), []);
     strictEqual(await mtuOf(namespace, "d0"), 1500);
-    deepStrictEqual([...Deno.readDirSync(FOLDER)].filter(({ name }) => path.endsWith(name)), []);
+    deepStrictEqual([...Deno.readDirSync(machine.path(FOLDER))], []);
   },
 );
 
 systemTest("repair() does what is left when a part is gone already, and only once", NEEDS, async () => {
-  await using namespace = await openNamespace();
-  await crash(namespace);
+  await using machine = await Machine.open();
+  const { namespace } = machine;
+  await machine.crash();
   await namespace.command("ip", ["rule", "del", "priority", "100"]);
-  deepStrictEqual(await run(namespace, "repairTwice"), [[], []]);
+  deepStrictEqual(await machine.run("repairTwice"), [[], []]);
   deepStrictEqual(await namespace.ip("route", "show", "198.51.100.0/24"), []);
-  deepStrictEqual((await run<Summary>(namespace, "leftovers")).found, []);
+  deepStrictEqual((await machine.run<Summary>("leftovers")).found, []);
 });
 
 systemTest("repair() leaves a link alone that has the index of another now", NEEDS, async () => {
-  await using namespace = await openNamespace();
+  await using machine = await Machine.open();
+  const { namespace } = machine;
   await namespace.command("ip", ["tuntap", "add", "d0", "mode", "tun"]);
-  await crash(namespace);
+  await machine.crash();
   await namespace.command("ip", ["link", "set", "d0", "down"]);
   await namespace.command("ip", ["link", "set", "d0", "name", "other"]);
-  deepStrictEqual(await run(namespace, "repair"), { failures: [], after: { found: [], refused: [] } });
+  deepStrictEqual(await machine.run("repair"), { failures: [], after: { found: [], refused: [] } });
   strictEqual(await mtuOf(namespace, "other"), 1380);
 });
 
@@ -119,22 +175,22 @@ systemTest(
   "Journal keeps a file while it has entries, and a living process has no leftovers",
   NEEDS,
   async () => {
-    await using namespace = await openNamespace();
-    deepStrictEqual(await run(namespace, "live"), [
-      true,
+    await using machine = await Machine.open();
+    deepStrictEqual(await machine.run("live"), [
       false,
       true,
       { found: [], refused: [] },
       true,
       false,
+      true,
       false,
     ]);
   },
 );
 
 systemTest("Journal.record() refuses what takes nothing back", NEEDS, async () => {
-  await using namespace = await openNamespace();
-  deepStrictEqual(await run(namespace, "wrong"), [
+  await using machine = await Machine.open();
+  deepStrictEqual(await machine.run("wrong"), [
     'TypeError: Cannot undo "add a rule": RTM_GETRULE takes no change back',
     'TypeError: Cannot undo "add a rule": it is not one whole message',
     'TypeError: Cannot undo "add a rule": it is not one whole message',
@@ -142,28 +198,31 @@ systemTest("Journal.record() refuses what takes nothing back", NEEDS, async () =
 });
 
 systemTest("leftovers() refuses forged files with what to do about them", NEEDS, async (context) => {
-  await using namespace = await openNamespace();
-  const genuine = await crash(namespace);
-  const text = Deno.readTextFileSync(genuine);
-  const content = JSON.parse(text) as { changes: { description: string; undo: string }[] };
-  const { undo } = content.changes[0]!;
-  const name = `${Deno.pid}-1-forged.json`;
+  await using machine = await Machine.open();
+  const { namespace } = machine;
+  const genuine = await machine.crash();
+  const text = Deno.readTextFileSync(machine.path(genuine));
+  const [head, first, ...rest] = text.trimEnd().split("\n");
+  const { undo } = JSON.parse(first!) as { undo: string };
+  const name = `${Deno.pid}-0123456789abcdef-forged.jsonl`;
 
   const refusal = async (title: string, forge: (path: string) => void, message: RegExp): Promise<void> => {
     await context.step(title, async () => {
-      using forgery = new Forgery(name);
+      using forgery = new Forgery(machine, name);
       forge(forgery.path);
-      const { found, refused } = await run<Summary>(namespace, "leftovers");
+      const { found, refused } = await machine.run<Summary>("leftovers");
       strictEqual(refused.length, 1);
       match(refused[0]!, message);
-      ok(refused[0]!.includes(forgery.path) && refused[0]!.length < 600, refused[0]);
+      ok(refused[0]!.includes(forgery.inside) && refused[0]!.length < 600, refused[0]);
       // The genuine one is found all the same.
       deepStrictEqual(found.map(([device]) => device), ["tun0"]);
     });
   };
-  const write = (path: string, data: unknown): void =>
-    Deno.writeTextFileSync(path, typeof data === "string" ? data : JSON.stringify(data), { mode: 0o600 });
-  const changed = (undo: string): unknown => ({ ...content, changes: [{ description: "x", undo }] });
+  const write = (path: string, data: string): void => Deno.writeTextFileSync(path, data, { mode: 0o600 });
+  /** A journal whose first line has other values, and with these lines after it. */
+  const journal = (values: object, ...lines: unknown[]): string =>
+    [{ ...JSON.parse(head!), ...values }, ...lines].map((line) => `${JSON.stringify(line)}\n`).join("");
+  const changed = (undo: string): string => journal({}, { description: "x", undo });
   /** The hexadecimal text with the byte at `offset` replaced. */
   const patch = (offset: number, byte: string): string =>
     undo.slice(0, offset * 2) + byte + undo.slice(offset * 2 + 2);
@@ -187,39 +246,42 @@ systemTest("leftovers() refuses forged files with what to do about them", NEEDS,
   await refusal("a folder", (path) => Deno.mkdirSync(path), /it is not a file: remove it$/);
   await refusal(
     "garbage",
-    (path) => write(path, "\u0000\u0001garbage"),
-    /it is no JSON, or cut short: remove it$/,
+    (path) => write(path, "\u0000\u0001garbage\n"),
+    /line 1: it is not JSON: remove it$/,
   );
   await refusal("bytes that are no text", (path) => {
-    Deno.writeFileSync(path, Uint8Array.of(0xff, 0xfe, 0xff), { mode: 0o600 });
-  }, /no UTF-8/);
+    Deno.writeFileSync(path, Uint8Array.of(0xff, 0xfe, 0xff, 0x0a), { mode: 0o600 });
+  }, /it is not UTF-8: remove it$/);
   await refusal(
-    "cut short",
-    (path) => write(path, text.slice(0, -20)),
-    /it is no JSON, or cut short: remove it$/,
+    "a line in the middle that is cut short",
+    (path) => write(path, [head, first!.slice(0, -20), ...rest, ""].join("\n")),
+    /line 2: it is not JSON: remove it$/,
   );
   await refusal("huge", (path) => {
     write(path, "");
     Deno.truncateSync(path, 2 ** 31);
-  }, /^RangeError: Cannot read .*: it is 2147483648 bytes long, more than 1048576/);
+  }, /^RangeError: Cannot read .*: it must have at most 16777216 bytes, got 2147483648: remove it$/);
   await refusal(
     "another version",
-    (path) => write(path, { ...content, version: 2 }),
-    /its version is not 1: remove it$/,
+    (path) => write(path, journal({ version: 1 })),
+    /line 1: version must be 2, got 1: remove it$/,
   );
-  await refusal("no object", (path) => write(path, [1]), /it is no object: remove it$/);
+  await refusal("no object", (path) => write(path, "[1]\n"), /line 1: it is not an object: remove it$/);
   await refusal(
     "no place",
-    (path) => write(path, { ...content, boot: 1 }),
-    /it does not say where it was written/,
+    (path) => write(path, journal({ boot: 1 })),
+    /it does not say where and when it was written/,
   );
-  await refusal("no device", (path) => write(path, { ...content, device: "../x" }), /it names no device/);
   await refusal(
-    "no changes",
-    (path) => write(path, { ...content, changes: {} }),
-    /it has no list of changes/,
+    "a line that is no change",
+    (path) => write(path, journal({}, { description: "x" })),
+    /line 2: it has neither a description with its undo nor the number of one to forget/,
   );
-  await refusal("no undo", (path) => write(path, { ...content, changes: [7] }), /no description or no undo/);
+  await refusal(
+    "a change to forget that there is not",
+    (path) => write(path, journal({}, { forget: 0 })),
+    /line 2: it has neither/,
+  );
   await refusal("no hexadecimal", (path) => write(path, changed("xyz")), /remove it$/);
   await refusal(
     "a length that lies",
@@ -250,85 +312,102 @@ systemTest("leftovers() refuses forged files with what to do about them", NEEDS,
   );
 
   await context.step("a name that is no journal's", async () => {
-    using forgery = new Forgery("1-x.json");
+    using forgery = new Forgery(machine, "1-x.json");
     write(forgery.path, text);
-    const { refused } = await run<Summary>(namespace, "leftovers");
+    const { refused } = await machine.run<Summary>("leftovers");
     match(refused.join(), /its name is not a journal's: remove it$/);
   });
-  await context.step("one of a process whose number another has now is found", async () => {
-    using forgery = new Forgery(name);
-    write(forgery.path, text);
-    const { found, refused } = await run<Summary>(namespace, "leftovers");
-    deepStrictEqual(refused, []);
-    strictEqual(found.length, 2);
-  });
-  await context.step("one from before the system's start has nothing to repair", async () => {
-    using forgery = new Forgery(name);
-    write(forgery.path, { ...content, boot: "another" });
-    const { found, refused } = await run<Summary>(namespace, "leftovers");
-    deepStrictEqual(refused, []);
-    deepStrictEqual(found.filter((leftover) => leftover.length === 1), [["tun0"]]);
-  });
-  deepStrictEqual(await run(namespace, "repair"), { failures: [], after: { found: [], refused: [] } });
+  const found = async (title: string, content: string, expected: string[][]): Promise<void> => {
+    await context.step(title, async () => {
+      using forgery = new Forgery(machine, name);
+      write(forgery.path, content);
+      const { found, refused } = await machine.run<Summary>("leftovers");
+      deepStrictEqual(refused, []);
+      deepStrictEqual(found.filter(([device]) => device === "forged"), expected);
+    });
+  };
+  const description = "add the IPv4 rule 100: from all lookup 51820";
+  await found("the number of a process that lives says nothing", `${head}\n${first}\n`, [
+    ["forged", description],
+  ]);
+  await found("a last line that is cut short says nothing", `${head}\n${first}\n${rest[0]!.slice(0, -1)}`, [
+    ["forged", description],
+  ]);
+  await found("a first line that is cut short has nothing to repair", head!.slice(0, 30), [["forged"]]);
+  await found("an empty file has nothing to repair", "", [["forged"]]);
+  await found("what was struck out is not repaired", `${text}{"forget":0}\n{"forget":1}\n`, [["forged"]]);
+  await found(
+    "one from before the system's start has nothing to repair",
+    journal({ boot: "another" }, JSON.parse(first!)),
+    [["forged"]],
+  );
+  await found("one of another network namespace is left alone", journal({ network: "cookie:00" }), []);
+  deepStrictEqual(await machine.run("repair"), { failures: [], after: { found: [], refused: [] } });
   deepStrictEqual(await rulesOf(namespace), []);
 });
 
-systemTest("Journal.open() refuses a folder that is not its user's alone", NEEDS, async () => {
+/** Runs the scenario `path` where /run, /tmp and /dev/shm are new, after `prepare`, and returns what it printed. */
+async function pathAfter(prepare: string, env: Record<string, string> = {}, user = ""): Promise<string> {
   await using namespace = await openNamespace();
-  // A /run and /tmp of their own, which others can write to.
-  const script = (prepare: string): string =>
-    `mount -t tmpfs none /run; mount -t tmpfs -o mode=1777 none /tmp; ${prepare}; ` +
-    `exec ${Deno.execPath()} run --quiet --no-prompt --allow-ffi ${SCENARIOS.pathname} path`;
-  const path = async (prepare: string, env: Record<string, string> = {}): Promise<string> => {
-    const { stdout } = await namespace.command("unshare", ["-m", "sh", "-c", script(prepare)], {
-      env: { XDG_RUNTIME_DIR: "", ...env },
-    });
-    return JSON.parse(stdout);
-  };
-  match(await path("true"), /^\/run\/warren\/\d+-\d+-tun0\.json$/);
-  match(await path("mkdir -m 777 /run/warren"), /^\/tmp\/warren-0\//);
-  match(await path("mkdir -m 700 /run/warren; chown 65534 /run/warren"), /^\/tmp\/warren-0\//);
-  match(
-    await path("mkdir -m 777 /run/warren; mkdir /tmp/x", { XDG_RUNTIME_DIR: "/tmp/x" }),
-    /^\/tmp\/x\/warren\//,
+  // The checkout and Deno may be in one of those folders.
+  const script = `mount -t tmpfs none /mnt; cd "$1"; mkdir /mnt/checkout /mnt/user
+    cp -r --parents lib driver tests/kit ${SCENARIOS} /mnt/checkout
+    touch /mnt/deno; mount --bind "$2" /mnt/deno; cd /mnt; chown ${NOBODY} user
+    mount -t tmpfs none /run; mount -t tmpfs -o mode=1777 none /tmp; mount -t tmpfs -o mode=1777 none /dev/shm
+    ${prepare}
+    ${user} /mnt/deno ${DENO_RUN.join(" ")} checkout/${SCENARIOS} path; ls -ldn /mnt/user/warren 1>&2`;
+  const { stdout, stderr } = await namespace.command(
+    "unshare",
+    ["-m", "sh", "-c", script, "sh", ROOT, Deno.execPath()],
+    { env: { XDG_RUNTIME_DIR: "", DENO_DIR: "/mnt/user/cache", HOME: "/mnt/user", ...env }, check: false },
   );
-  match(
-    await path("mkdir /tmp/x; ln -s /tmp/x /run/warren; ln -s /tmp/x /tmp/warren-0"),
-    /^PermissionDenied: Cannot open a journal: Cannot open "\/run\/warren": ENOTDIR .*; Cannot open "\/tmp\/warren-0": /,
-  );
-  match(
-    await path("mount -o remount,ro /run; mount -o remount,ro /tmp"),
-    /^PermissionDenied: Cannot open a journal: Cannot make "\/run\/warren": EROFS \(30\); Cannot make/,
-  );
-});
+  if (stdout === "") throw new Error(stderr);
+  if (user !== "") match(stderr, /^drwx------ \d+ 65534 /m);
+  return JSON.parse(stdout);
+}
+
+systemTest(
+  "Journal takes the first folder that is its user's alone and takes what is written",
+  NEEDS,
+  async () => {
+    const path = pathAfter;
+    match(await path("true"), /^\/run\/warren\/\d+-[0-9a-f]{16}-tun0\.jsonl$/);
+    match(await path("mkdir -m 777 /run/warren"), /^\/tmp\/warren-0\//);
+    match(await path("mkdir -m 700 /run/warren; chown 65534 /run/warren"), /^\/tmp\/warren-0\//);
+    match(await path("chmod 777 /run"), /^\/tmp\/warren-0\//);
+    match(
+      await path("mkdir -m 777 /run/warren; mkdir /tmp/x", { XDG_RUNTIME_DIR: "/tmp/x" }),
+      /^\/tmp\/x\/warren\//,
+    );
+    match(
+      await path("mkdir -m 777 /run/warren; mkdir /tmp/x; chown 65534 /tmp/x", { XDG_RUNTIME_DIR: "/tmp/x" }),
+      /^\/tmp\/warren-0\//,
+    );
+    match(await path("mount -o remount,ro /run"), /^\/tmp\/warren-0\//);
+    match(await path("mount -o remount,ro /run; mount -o remount,ro /tmp"), /^\/dev\/shm\/warren-0\//);
+    // A file system of two pages: one for the folder, one for a file that fills it.
+    const full = (folder: string) =>
+      `mount -t tmpfs -o size=8k,mode=1777 none ${folder}; head -c 8192 /dev/zero > ${folder}/full`;
+    match(await path(full("/run")), /^\/tmp\/warren-0\//);
+    match(await path(`${full("/run")}; ${full("/tmp")}`), /^\/dev\/shm\/warren-0\//);
+    match(
+      await path(
+        "mkdir /tmp/x; for i in /run/warren /tmp/warren-0 /dev/shm/warren-0; do ln -s /tmp/x $i; done",
+      ),
+      /^PermissionDenied: Cannot keep a journal: Cannot open "\/run\/warren": ENOTDIR .*; Cannot open "\/tmp\/warren-0": .*: make one of these folders writable$/,
+    );
+    match(
+      await path("for i in /run /tmp /dev/shm; do mount -o remount,ro $i; done"),
+      /^PermissionDenied: Cannot keep a journal: Cannot make "\/run\/warren": EROFS \(30\); Cannot make/,
+    );
+  },
+);
 
 systemTest("a user who is not root has a journal of its own", NEEDS, async () => {
-  await using namespace = await openNamespace();
-  const modules = Deno.makeTempDirSync();
-  try {
-    // The user cannot see the repository, and needs a cache of its own.
-    await namespace.command("cp", ["-r", new URL("../../lib", import.meta.url).pathname, modules]);
-    await namespace.command("cp", ["-r", new URL("../../driver", import.meta.url).pathname, modules]);
-    Deno.mkdirSync(`${modules}/tests/system`, { recursive: true });
-    await namespace.command("cp", ["-r", new URL("../kit", import.meta.url).pathname, `${modules}/tests`]);
-    Deno.copyFileSync(SCENARIOS, `${modules}/tests/system/journal_scenarios.ts`);
-    await namespace.command("chown", ["-R", String(NOBODY), modules]);
-    const { stdout } = await namespace.command("setpriv", [
-      `--reuid=${NOBODY}`,
-      "--clear-groups",
-      Deno.execPath(),
-      "run",
-      "--quiet",
-      "--no-prompt",
-      "--no-config",
-      "--allow-ffi",
-      `${modules}/tests/system/journal_scenarios.ts`,
-      "path",
-    ], { env: { XDG_RUNTIME_DIR: modules, DENO_DIR: `${modules}/cache`, HOME: modules } });
-    ok((JSON.parse(stdout) as string).startsWith(`${modules}/warren/`), stdout);
-    const { mode, uid } = Deno.statSync(`${modules}/warren`);
-    deepStrictEqual([mode! & 0o777, uid], [0o700, NOBODY]);
-  } finally {
-    Deno.removeSync(modules, { recursive: true });
-  }
+  const path = await pathAfter(
+    "true",
+    { XDG_RUNTIME_DIR: "/mnt/user" },
+    `setpriv --reuid=${NOBODY} --clear-groups`,
+  );
+  match(path, /^\/mnt\/user\/warren\//);
 });

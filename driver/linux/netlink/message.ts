@@ -166,6 +166,23 @@ export function withSequence(message: Uint8Array, sequence: number): Uint8Array<
   return bytes;
 }
 
+/** Requests to be sent at once, numbered from `sequence`; only the last one asks for an acknowledgement. */
+export function joinRequests(requests: readonly Uint8Array[], sequence: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(requests.reduce((length, request) => length + align(request.length), 0));
+  const view = new DataView(bytes.buffer);
+  let offset = 0;
+  requests.forEach((request, i) => {
+    bytes.set(request, offset);
+    view.setUint32(offset + NLMSGHDR.seq, (sequence + i) >>> 0, LITTLE_ENDIAN);
+    if (i < requests.length - 1) {
+      const flags = view.getUint16(offset + NLMSGHDR.flags, LITTLE_ENDIAN);
+      view.setUint16(offset + NLMSGHDR.flags, flags & ~Flag.Ack, LITTLE_ENDIAN);
+    }
+    offset += align(request.length);
+  });
+  return bytes;
+}
+
 /** A message that was received. */
 export interface Message {
   /** Its {@linkcode MessageType} or {@linkcode Control}. */

@@ -5,6 +5,7 @@ import { dumpAddresses, getLink, type Link, type LinkAddress, readAddress, readL
 import {
   type Change,
   Flag,
+  joinRequests,
   type Message,
   MessageType,
   messageTypeName,
@@ -49,8 +50,20 @@ const ANSWER_SECONDS = 5;
 const DUMP_ATTEMPTS = 16;
 // The kernel's main rules (0, 32766, 32767) leave this range to others.
 const LAST_PRIORITY = 32765;
-// What a removal answers when there is nothing to remove.
-const GONE: readonly number[] = [Errno.ENOENT, Errno.ESRCH, Errno.ENODEV, Errno.ENXIO, Errno.EADDRNOTAVAIL];
+/**
+ * The requests that are sent at once. Each may be answered by an error, which takes about a kilobyte of the socket's
+ * receive buffer; a system may have set that to 100 KiB.
+ */
+const BATCH_MESSAGES = 64;
+/** The errors of a message that takes something back which is gone, or there again. */
+const UNDONE: readonly number[] = [
+  Errno.ENOENT,
+  Errno.ESRCH,
+  Errno.ENODEV,
+  Errno.ENXIO,
+  Errno.EADDRNOTAVAIL,
+  Errno.EEXIST,
+];
 const REMEDY = "run as root, or grant CAP_NET_ADMIN to deno";
 
 /**
@@ -164,13 +177,58 @@ export class Netlink implements Disposable {
   }
 
   /**
-   * Sends a message that takes something back; what is gone already is well.
+   * Makes changes in their order, many in a message to the kernel. After one that fails, at most the others of the
+   * same message are made.
+   *
+   * @returns those that were not made, with what failed; the rest was not tried, and has no error.
+   * @throws {Error} as {@linkcode Netlink.apply}, when the kernel does not answer: any of them may have been made.
+   */
+  applyAll<Made extends Pick<Change, "request" | "description">>(
+    changes: readonly Made[],
+  ): Map<Made, Error | undefined> {
+    const unmade = new Map<Made, Error | undefined>();
+    for (let i = 0; i < changes.length; i += BATCH_MESSAGES) {
+      const batch = changes.slice(i, i + BATCH_MESSAGES);
+      for (const [change, error] of this.#exchangeAll(batch, ({ request }) => request, [])) {
+        unmade.set(change, error);
+      }
+      if (unmade.size === 0) continue;
+      for (const change of changes.slice(i + BATCH_MESSAGES)) unmade.set(change, undefined);
+      break;
+    }
+    return unmade;
+  }
+
+  /**
+   * Sends a message that takes something back. What is gone already is passed over, and what is there again.
    *
    * @param attempt What the message does, after *Cannot*.
    * @throws {Error} as {@linkcode Netlink.apply}.
    */
   undo(message: Uint8Array, attempt: string): void {
-    this.#exchange(message, attempt, GONE);
+    this.#exchange(message, attempt, UNDONE);
+  }
+
+  /**
+   * Takes things back in this order, many in a message to the kernel, as {@linkcode Netlink.undo} does.
+   *
+   * @returns what failed; the rest was taken back.
+   */
+  undoAll<Made extends Pick<Change, "description"> & { readonly undo: Uint8Array<ArrayBuffer> }>(
+    changes: readonly Made[],
+  ): Map<Made, Error> {
+    const failures = new Map<Made, Error>();
+    for (let i = 0; i < changes.length; i += BATCH_MESSAGES) {
+      const batch = changes.slice(i, i + BATCH_MESSAGES);
+      try {
+        this.#exchangeAll(batch, ({ undo }) => undo, UNDONE).forEach((error, made) =>
+          failures.set(made, error)
+        );
+      } catch (error) {
+        for (const made of batch) failures.set(made, error as Error);
+      }
+    }
+    return failures;
   }
 
   /** Frees the socket; further calls do nothing. */
@@ -201,22 +259,46 @@ export class Netlink implements Disposable {
     throw systemError(attempt, "recvfrom", Errno.EBUSY, "they change faster than they can be read");
   }
 
+  /** Sends requests at once; returns the errors of those that failed, but for the numbers in `absent`. */
+  #exchangeAll<Made extends Pick<Change, "description">>(
+    changes: readonly Made[],
+    requestOf: (change: Made) => Uint8Array,
+    absent: readonly number[],
+  ): Map<Made, Error> {
+    const first = (this.#sequence + 1) >>> 0;
+    this.#sequence = (this.#sequence + changes.length) >>> 0;
+    const requests = changes.map(requestOf);
+    const { description } = changes[0]!;
+    const failure = this.#socket.send(joinRequests(requests, first));
+    if (failure !== 0) throw failed(description, requests[0]!, failure);
+    const failures = new Map<Made, Error>();
+    for (;;) {
+      const messages = this.#socket.receive();
+      if (typeof messages === "number") throw failed(description, requests[0]!, messages);
+      for (const message of messages) {
+        const i = (message.sequence - first) >>> 0;
+        const outcome = i < changes.length ? readOutcome(message) : undefined;
+        if (outcome === undefined) continue;
+        if (outcome.errno !== 0 && !absent.includes(outcome.errno)) {
+          const change = changes[i]!;
+          failures.set(change, failed(change.description, requests[i]!, outcome.errno, outcome.text));
+        }
+        // The last one alone is answered when it succeeds.
+        if (i === changes.length - 1) return failures;
+      }
+    }
+  }
+
   /** What answers a request; `undefined` after one of the errors in `absent`. */
   #exchange(request: Uint8Array, attempt: string, absent: readonly number[]): Message[] | undefined {
-    const operation = messageTypeName(viewOf(request).getUint16(NLMSGHDR.type, true));
     const sequence = this.#sequence = (this.#sequence + 1) >>> 0;
-    const fail = (errno: number, text?: string): Error =>
-      systemError(attempt, operation, errno, text ?? (errno === Errno.EPERM ? REMEDY : undefined));
-
     const failure = this.#socket.send(withSequence(request, sequence));
-    if (failure !== 0) throw fail(failure);
+    if (failure !== 0) throw failed(attempt, request, failure);
     const wanted = viewOf(request).getUint16(NLMSGHDR.flags, true);
     const answers: Message[] = [];
     for (;;) {
       const messages = this.#socket.receive();
-      if (typeof messages === "number") {
-        throw fail(messages, messages === Errno.EAGAIN ? "the kernel does not answer" : undefined);
-      }
+      if (typeof messages === "number") throw failed(attempt, request, messages);
       for (const message of messages) {
         // An answer to an earlier request, which failed half-way.
         if (message.sequence !== sequence) continue;
@@ -231,8 +313,18 @@ export class Netlink implements Disposable {
         }
         if (outcome.errno === 0) return answers;
         if (absent.includes(outcome.errno)) return undefined;
-        throw fail(outcome.errno, outcome.text);
+        throw failed(attempt, request, outcome.errno, outcome.text);
       }
     }
   }
+}
+
+/** The error for a request that failed, with the kernel's own words when it says some. */
+function failed(attempt: string, request: Uint8Array, errno: number, text?: string): Error {
+  const operation = messageTypeName(viewOf(request).getUint16(NLMSGHDR.type, true));
+  const remedies: Record<number, string> = {
+    [Errno.EPERM]: REMEDY,
+    [Errno.EAGAIN]: "the kernel does not answer",
+  };
+  return systemError(attempt, operation, errno, text ?? remedies[errno]);
 }
