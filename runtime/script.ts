@@ -7,6 +7,7 @@ import type { ScriptCapture } from "./cli/capture.ts";
 import type { Profile } from "./cli/profile.ts";
 import { describe, greet, showCounters, summarize, tellLoading } from "./cli/progress.ts";
 import { openTunnel, workerCount } from "./open_tunnel.ts";
+import { exit, takeConsole } from "./output.ts";
 import type { Tunnel, TunnelOptions } from "./tunnel.ts";
 import { Crew } from "./workers/crew.ts";
 
@@ -77,9 +78,10 @@ export function script(
 ): TunnelScript | TunnelsScript {
   const made = { options, main } as TunnelScript | TunnelsScript;
   if (meta.main) {
+    takeConsole();
     // A module's own import resolves when it has been evaluated, whatever it waits for; where that fails, Deno says so.
     import(meta.url).then(
-      async () => Deno.exit(await runScript(made, Deno.args, "deno run", fileName(meta.url), meta.url)),
+      async () => exit(await runScript(made, Deno.args, "deno run", fileName(meta.url), meta.url)),
       () => {},
     );
   }

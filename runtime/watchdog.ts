@@ -21,6 +21,8 @@ const LOOKS = 5;
 const PULSES = 2 * LOOKS;
 /** How long Ctrl-C waits for the script to end by itself (milliseconds). */
 const PATIENCE = 1000;
+/** How long the end waits for its message to be read (milliseconds). */
+const LAST_WORDS_TIMEOUT = 500;
 
 /** One thread's loop: values that can be posted. */
 export interface Heart {
@@ -45,6 +47,7 @@ interface Watched {
   signals: readonly Deno.Signal[];
   looks: number;
   patience: number;
+  lastWords: number;
 }
 
 /** What a tunnel asks of the thread. */
@@ -114,7 +117,15 @@ class Watchdog {
     });
     const limit = Math.min(...hearts.map((heart) => heart.limit));
     const signals = hearts.some((heart) => heart.signals) ? SIGNALS : [];
-    const watched: Watched = { hearts, rescues, limit, signals, looks: LOOKS, patience: PATIENCE };
+    const watched: Watched = {
+      hearts,
+      rescues,
+      limit,
+      signals,
+      looks: LOOKS,
+      patience: PATIENCE,
+      lastWords: LAST_WORDS_TIMEOUT,
+    };
     this.#worker ??= startGuard();
     this.#worker.postMessage(watched);
   }
@@ -139,17 +150,28 @@ function startGuard(): Worker {
 function guard(): void {
   let watched: Watched | undefined;
   let timer: ReturnType<typeof setTimeout> | undefined;
+  let isEnding = false;
   /** What each loop's heart showed, and how often it was the same. */
   const seen = new Map<string, { last: number; unchanged: number }>();
 
-  function end(why: string, status: number): void {
-    console.error(`warren: ${why}: ending the process`);
+  /** Prints a line, if it is read in time: a stopped terminal does not keep the process. */
+  async function say(text: string): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    setTimeout(resolve, watched!.lastWords);
+    const written = Deno.stderr.write(new TextEncoder().encode(`warren: ${text}\n`));
+    await Promise.race([promise, written.catch(() => {})]);
+  }
+
+  async function end(why: string, status: number): Promise<void> {
+    if (isEnding) return;
+    isEnding = true;
+    await say(`${why}: ending the process`);
     for (const { code, data } of watched!.rescues) {
       try {
         // The driver's rescue function, as text; the last thing that it may do is to end the process.
         (0, eval)(`(${code})`)(data, status);
       } catch (error) {
-        console.error(`warren: Cannot put everything back: ${error}`);
+        await say(`Cannot put everything back: ${error}`);
       }
     }
     Deno.kill(Deno.pid, "SIGKILL");

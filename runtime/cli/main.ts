@@ -7,6 +7,7 @@
 import { doctor } from "./doctor.ts";
 import { driver } from "./driver.ts";
 import { ExitCode, nearest, report, UsageError } from "./failure.ts";
+import { exit, takeConsole } from "../output.ts";
 import { create } from "./new.ts";
 import { run } from "./run.ts";
 import { VERSION } from "./version.ts";
@@ -59,4 +60,7 @@ function print(text: string): number {
   return ExitCode.Ended;
 }
 
-if (import.meta.main) Deno.exit(await main(Deno.args));
+if (import.meta.main) {
+  takeConsole();
+  await exit(await main(Deno.args));
+}

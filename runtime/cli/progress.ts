@@ -3,6 +3,7 @@
 import { formatCidr, parseCidr, Prefix } from "../../lib/address.ts";
 import type { TunnelStats } from "../../lib/core/mod.ts";
 import { workerCount } from "../open_tunnel.ts";
+import { stderr } from "../output.ts";
 import type { Tunnel, TunnelOptions } from "../tunnel.ts";
 import type { Crew } from "../workers/crew.ts";
 
@@ -71,11 +72,11 @@ export function showCounters(tunnels: readonly Tunnel[]): () => void {
       return text;
     });
     // Left at the line's start, so that what the script prints takes its place.
-    write(`${ERASE_LINE}${columns.join("   ").slice(0, (Deno.consoleSize().columns || COLUMNS) - 1)}\r`);
+    stderr().show(`${ERASE_LINE}${columns.join("   ").slice(0, terminalWidth() - 1)}\r`);
   }, INTERVAL);
   return () => {
     clearInterval(timer);
-    write(ERASE_LINE);
+    stderr().show(ERASE_LINE);
   };
 }
 
@@ -136,6 +137,11 @@ function otherHost(own: Prefix): Prefix {
   return new Prefix({ family, bytes }, own.length);
 }
 
-function write(text: string): void {
-  Deno.stderr.writeSync(new TextEncoder().encode(text));
+function terminalWidth(): number {
+  try {
+    return Deno.consoleSize().columns || COLUMNS;
+  } catch {
+    // A terminal that is gone has none.
+    return COLUMNS;
+  }
 }

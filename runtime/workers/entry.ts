@@ -12,6 +12,7 @@ import type { Device, WorkerPlace } from "../../lib/core/mod.ts";
 import { parseScriptFlags } from "../cli/flags.ts";
 import { currentLoop } from "../loop.ts";
 import { openTunnelOver } from "../open_tunnel.ts";
+import { flushOutput, takeConsole } from "../output.ts";
 import { declaredTunnels, isScript, runMain, type TunnelScript, type TunnelsScript } from "../script.ts";
 import type { Tunnel, TunnelOptions } from "../tunnel.ts";
 import { onExit } from "../signals.ts";
@@ -106,6 +107,7 @@ async function run(order: Order & { kind: "open" }): Promise<void> {
   }
   const failed = failure !== undefined && !told.has(failure.error);
   forgetExit();
+  await flushOutput();
   say({ kind: "ended", failed, error: failed ? postable(failure!.error) : undefined, exit: undefined });
   close();
 }
@@ -116,6 +118,7 @@ function end(event: Event): void {
   if (event.type === "unload") say({ kind: "ended", failed: false, error: undefined, exit: Deno.exitCode });
 }
 
+takeConsole();
 const forgetExit = onExit(end);
 // The script's own close() would end the thread without a word.
 scope.close = () => Deno.exit();

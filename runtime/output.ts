@@ -1,0 +1,189 @@
+/**
+ * Standard output and standard error that never hold the loop: a stopped terminal, a pager that does not read or a full
+ * disk costs lines, not packets.
+ *
+ *     console.log ─► queue, bounded ─► one write at a time, on a thread of Deno's ─► terminal, pipe, file
+ *
+ * A reader that keeps up gets every line. While a reader is stalled, the oldest lines are left out and counted.
+ */
+
+import { onExit } from "./signals.ts";
+
+// Implementation
+/** The longest queue (characters): at 10,000 lines a second, more than a reader needs to be found stalled. */
+const MAX_QUEUE = 4 * 1024 * 1024;
+/** A reader is stalled when a write has taken longer (milliseconds). */
+const STALLED_AFTER = 100;
+/** How often a write is tried again that would have blocked, on a descriptor in non-blocking mode (milliseconds). */
+const RETRY_INTERVAL = 20;
+/** How long the end of the process waits for a reader (milliseconds). */
+const FLUSH_TIMEOUT = 500;
+/** The least severe level of Deno's console that goes to standard error. */
+const WARNING_LEVEL = 2;
+
+/** An open file, as `Deno.stdout` is one. */
+export interface OutputFile {
+  /** Writes some of the bytes, without blocking this thread; returns how many. */
+  write(bytes: Uint8Array): Promise<number>;
+  /** Writes some of the bytes, after those that are being written; returns how many. */
+  writeSync(bytes: Uint8Array): number;
+}
+
+/** Text on its way to a file. Errors of the file are passed over: the packets go on without their log. */
+export class OutputStream {
+  readonly #file: OutputFile;
+  readonly #maxQueue: number;
+  /** The queue is two halves: when the newer one is full, it takes the place of the older one. */
+  #older: string[] = [];
+  #newer: string[] = [];
+  #newerLength = 0;
+  #status = "";
+  #linesLeftOut = 0;
+  #isWriting = false;
+  #isStalled = false;
+  #idle = Promise.resolve();
+
+  /** @param maxQueue Characters that wait for a stalled reader. */
+  constructor(file: OutputFile, maxQueue: number = MAX_QUEUE) {
+    this.#file = file;
+    this.#maxQueue = maxQueue;
+  }
+
+  /** Adds text, which is one line or several. */
+  write(text: string): void {
+    if (this.#newerLength + text.length > this.#maxQueue / 2) this.#turn();
+    if (this.#isStalled && text.length > this.#maxQueue / 2) {
+      this.#linesLeftOut += lineCount(text);
+      return;
+    }
+    this.#newer.push(text);
+    this.#newerLength += text.length;
+    this.#start();
+  }
+
+  /** Shows text that replaces what was shown before, such as counters: a reader that lags gets the newest alone. */
+  show(status: string): void {
+    this.#status = status;
+    this.#start();
+  }
+
+  /** Waits until everything is written, or for half a second. */
+  async flush(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, FLUSH_TIMEOUT);
+    await Promise.race([promise, this.#whenIdle()]);
+    clearTimeout(timer);
+  }
+
+  /** Writes what is left on this thread, unless the reader is stalled: for the moment when nothing can wait. */
+  flushSync(): void {
+    if (this.#isStalled) return;
+    try {
+      for (let rest = this.#take(); rest.length > 0;) rest = rest.subarray(this.#file.writeSync(rest));
+    } catch {
+      // The file's error.
+    }
+  }
+
+  /** Makes room. A reader that has had no chance to read yet, as this thread has not returned, is waited for. */
+  #turn(): void {
+    if (!this.#isStalled) return this.flushSync();
+    for (const text of this.#older) this.#linesLeftOut += lineCount(text);
+    this.#older = this.#newer;
+    this.#newer = [];
+    this.#newerLength = 0;
+  }
+
+  #start(): void {
+    if (this.#isWriting) return;
+    this.#idle = this.#writeAll();
+  }
+
+  async #writeAll(): Promise<void> {
+    this.#isWriting = true;
+    for (let rest = this.#take(); rest.length > 0; rest = this.#take()) {
+      const timer = setTimeout(() => this.#isStalled = true, STALLED_AFTER);
+      try {
+        while (rest.length > 0) rest = rest.subarray(await this.#writeSome(rest));
+      } catch {
+        // The file's error.
+      }
+      clearTimeout(timer);
+      this.#isStalled = false;
+    }
+    this.#isWriting = false;
+  }
+
+  async #writeSome(bytes: Uint8Array): Promise<number> {
+    try {
+      return await this.#file.write(bytes);
+    } catch (error) {
+      if (!(error instanceof Deno.errors.WouldBlock)) throw error;
+      const { promise, resolve } = Promise.withResolvers<void>();
+      setTimeout(resolve, RETRY_INTERVAL);
+      await promise;
+      return 0;
+    }
+  }
+
+  async #whenIdle(): Promise<void> {
+    while (this.#isWriting) await this.#idle;
+  }
+
+  /** Takes everything from the queue, as bytes. */
+  #take(): Uint8Array {
+    const leftOut = this.#linesLeftOut === 0
+      ? ""
+      : `warren: ${this.#linesLeftOut} lines left out: they were not read in time\n`;
+    const text = this.#status + leftOut + this.#older.join("") + this.#newer.join("");
+    this.#older = [];
+    this.#newer = [];
+    this.#newerLength = 0;
+    this.#linesLeftOut = 0;
+    this.#status = "";
+    return new TextEncoder().encode(text);
+  }
+}
+
+function lineCount(text: string): number {
+  return text.split("\n").length - 1;
+}
+
+/** Deno's own console; its first argument prints. Not among Deno's types. */
+type ConsoleConstructor = new (print: (text: string, level: number) => void) => Console;
+
+let standardOutput: OutputStream | undefined;
+let standardError: OutputStream | undefined;
+
+/** This thread's standard error. */
+export function stderr(): OutputStream {
+  return standardError ??= new OutputStream(Deno.stderr);
+}
+
+/** Has this thread's `console` write without holding the thread. What it prints stays the same. */
+export function takeConsole(): void {
+  if (standardOutput !== undefined) return;
+  const out = standardOutput = new OutputStream(Deno.stdout);
+  const { internal } = Deno as unknown as { internal: symbol };
+  const { Console } = Reflect.get(Deno, internal) as { Console: ConsoleConstructor };
+  Object.assign(
+    console,
+    new Console((text, level) => (level < WARNING_LEVEL ? out : stderr()).write(text)),
+  );
+  // Where the script itself ends the thread.
+  onExit(() => {
+    out.flushSync();
+    stderr().flushSync();
+  });
+}
+
+/** Waits until this thread's output is written, or for half a second: a reader that is stalled holds no end. */
+export async function flushOutput(): Promise<void> {
+  await Promise.all([standardOutput?.flush(), standardError?.flush()]);
+}
+
+/** Ends the process, its output written as far as it is read. */
+export async function exit(code: number): Promise<never> {
+  await flushOutput();
+  Deno.exit(code);
+}
