@@ -16,7 +16,7 @@ import {
 } from "./_header_fields.ts";
 import { inherit } from "./_copy_packet.ts";
 import { become } from "./_packet_parts.ts";
-import { sipHash } from "./_sip_hash.ts";
+import { FragmentIds } from "./_fragment_ids.ts";
 import { checksum, sum } from "./checksum.ts";
 import type { Packet, StageContext } from "./core/mod.ts";
 import { Ip, Protocol } from "./ip.ts";
@@ -46,9 +46,7 @@ export class Divider {
   /** What a packet becomes, in order. */
   readonly #pieces: Packet[] = [];
   #count = 0;
-  readonly #addresses = new Uint32Array(8);
-  readonly #key = crypto.getRandomValues(new Uint32Array(2));
-  #divided = 0;
+  readonly #ids = new FragmentIds();
 
   /** @param mtu The longest piece (bytes). */
   constructor(mtu: number) {
@@ -113,7 +111,11 @@ export class Divider {
     const { packet, start, headerLength, payloadOffset, payloadLength } = ip;
     if (sum(packet.bytes, start, headerLength) !== 0xffff) return "wrong header checksum";
     if (ip.fragmentOffset + payloadLength > IPV4_LONGEST) return TOO_LONG;
-    if (ip.dontFragment && !ip.isFragment) ip.id = this.#id(packet, start + IPV4_SRC, 2);
+    if (ip.dontFragment && !ip.isFragment) {
+      {
+        ip.id = this.#ids.next(this.#ids.startOf(packet.view, start + IPV4_SRC, 2, ip.protocol));
+      }
+    }
     const flags = packet.view.getUint16(start + IPV4_FLAGS) & ~DONT_FRAGMENT;
     const laterHeader = IPV4_HEADER + copiedOptions(packet, start, headerLength, -1);
     const size = this.#mtu - headerLength & ~7;
@@ -156,7 +158,10 @@ export class Divider {
     if (size < 8) return "headers longer than the mtu";
     const next = bytes[existing >= 0 ? existing : field]!;
     const word = existing >= 0 ? view.getUint16(existing + FRAGMENT_WORD) : 0;
-    const id = existing >= 0 ? view.getUint32(existing + FRAGMENT_ID) : this.#id(packet, start + IPV6_SRC, 8);
+    // RFC 8200 section 4.5: unlike IPv4's, a packet's identification is the same for all protocols.
+    const id = existing >= 0
+      ? view.getUint32(existing + FRAGMENT_ID)
+      : this.#ids.next(this.#ids.startOf(view, start + IPV6_SRC, 8, 0));
     const length = start + ip.totalLength - from;
     if (ip.fragmentOffset + length > IPV4_LONGEST) return TOO_LONG;
     const whole = headerLength + FRAGMENT_HEADER;
@@ -182,13 +187,6 @@ export class Divider {
     piece.length = whole + size;
     finishIpv6(piece, headerLength, next, word | MORE_FRAGMENTS_IPV6, id);
     return undefined;
-  }
-
-  /** An identification that tells nothing of other flows' (RFC 7739 section 5.2); `words` of addresses from `at`. */
-  #id({ view }: Packet, at: number, words: number): number {
-    for (let i = 0; i < words; i++) this.#addresses[i] = view.getUint32(at + 4 * i);
-    const start = sipHash(this.#addresses, words, this.#key[0]!, this.#key[1]!);
-    return start + ++this.#divided >>> 0;
   }
 }
 

@@ -1,6 +1,7 @@
-/** The addresses of later fragments, which have no ports, by those of their packets' first ones. */
+/** The addresses and identifications of later fragments, which have no ports, by those of their packets' first ones. */
 
-import type { Direction, Packet } from "../core/mod.ts";
+import { IPV4_SRC } from "../_header_fields.ts";
+import { Direction, type Packet } from "../core/mod.ts";
 import { FlowKey } from "../flow_key.ts";
 import { FlowTable } from "../flow_table.ts";
 import { Ipv4 } from "../ipv4.ts";
@@ -10,20 +11,27 @@ import { Ipv4 } from "../ipv4.ts";
 const PATIENCE = 30_000;
 /** How long later fragments wait for their first one (ms), and how many do at most. */
 const EARLY = 1000;
-const MOST_EARLY = 64;
+const MAX_EARLY = 64;
+/** How many of those one source has, and how many those from outside. */
+const MAX_EARLY_OF_SOURCE = 16;
+const MAX_EARLY_INBOUND = 48;
 
 /** Fragmented packets whose first fragment was translated, and later fragments that have overtaken theirs. */
 export class Fragments {
+  /** The identification of the packet that {@linkcode Fragments.find} has found. */
+  id = 0;
   readonly #table: FlowTable;
   readonly #addresses: Uint32Array;
+  readonly #ids: Uint16Array;
   readonly #key = new FlowKey();
   readonly #early: Packet[] = [];
-  readonly #directions = new Uint8Array(MOST_EARLY);
-  readonly #since = new Float64Array(MOST_EARLY);
+  readonly #directions = new Uint8Array(MAX_EARLY);
+  readonly #since = new Float64Array(MAX_EARLY);
 
   constructor(capacity: number) {
     this.#table = new FlowTable({ timeouts: [PATIENCE], capacity });
     this.#addresses = new Uint32Array(capacity);
+    this.#ids = new Uint16Array(capacity);
     this.#key.length = 4;
   }
 
@@ -32,12 +40,13 @@ export class Fragments {
     return this.#early.length;
   }
 
-  /** Says that the first fragment, still untranslated, gets this address. */
-  note(ip: Ipv4, direction: Direction, address: number, now: number): void {
+  /** Notes that the first fragment, still untranslated, gets this address and identification. */
+  note(ip: Ipv4, direction: Direction, address: number, id: number, now: number): void {
     const key = this.#fill(ip, direction);
     let packet = this.#table.find(key, now);
     if (packet < 0) packet = this.#table.add(key, 0, now);
     this.#addresses[packet] = address;
+    this.#ids[packet] = id;
     this.#table.touch(packet, now);
   }
 
@@ -46,12 +55,23 @@ export class Fragments {
     const packet = this.#table.find(this.#fill(ip, direction), now);
     if (packet < 0) return -1;
     this.#table.touch(packet, now);
+    this.id = this.#ids[packet]!;
     return this.#addresses[packet]!;
   }
 
-  /** Keeps a later fragment until its first one comes; returns whether there is room. */
-  keep(packet: Packet, direction: Direction, now: number): boolean {
-    if (this.#early.length === MOST_EARLY) return false;
+  /** Keeps a later fragment until its first one comes; returns whether there is room for one of its source. */
+  keep(packet: Packet, ip: Ipv4, direction: Direction, now: number): boolean {
+    if (this.#early.length === MAX_EARLY) return false;
+    const { src } = ip;
+    let ofSource = 0;
+    let inbound = 0;
+    for (let i = 0; i < this.#early.length; i++) {
+      const early = this.#early[i]!;
+      if (early.view.getUint32(early.offset + IPV4_SRC) === src) ofSource++;
+      inbound += this.#directions[i]!;
+    }
+    if (ofSource >= MAX_EARLY_OF_SOURCE) return false;
+    if (direction === Direction.Inbound && inbound >= MAX_EARLY_INBOUND) return false;
     this.#directions[this.#early.length] = direction;
     this.#since[this.#early.length] = now;
     this.#early.push(packet);

@@ -35,6 +35,7 @@ import { Hosts, NaptTable, Refusal, Seen } from "./_napt_table.ts";
 import { Ports } from "./_ports.ts";
 import { setQuoted } from "./_quoted.ts";
 import { drop } from "../_drop.ts";
+import { FragmentIds } from "../_fragment_ids.ts";
 import { isAnswer, isQuestion } from "../_icmp_queries.ts";
 
 // Implementation
@@ -79,9 +80,9 @@ const DST_PORT = 2;
  * the same is true; what comes to another worker is handed over.
  *
  * **Limits**: other protocols, such as GRE, ESP and SCTP, are dropped: without ports, two inside hosts could not be
- * told apart. Of later fragments that overtake their first one, 64 wait for a second; the first one must come to the same
- * worker. Identifiers of fragmented packets stay, so those of two inside hosts to one remote one may meet. Addresses in payloads and in IP
- * options are not looked for; there are no helpers for FTP, SIP and their like. Packets from outside that say that they
+ * told apart. Of later fragments that overtake their first one, 64 wait for a second, 16 of them from one source; the first
+ * one must come to the same worker. What leaves in fragments gets another identification (RFC 6864 section 5.3.1); what a
+ * router fragments later keeps its sender's. Addresses in payloads and in IP options are not looked for; there are no helpers for FTP, SIP and their like. Packets from outside that say that they
  * come from inside, or from an outside address, pass: a firewall keeps them out. ICMP queries from outside are dropped,
  * those to an outside address, too: nobody has it.
  *
@@ -108,6 +109,7 @@ export class Napt44 implements Stage {
   readonly #key = new FlowKey();
   readonly #ports = new Ports();
   readonly #fragments: Fragments;
+  readonly #ids: FragmentIds;
   /** Who has the outside port of the packet at hand. */
   readonly #behind: { inside: number; insidePort: number; forward: Forward | undefined } = {
     inside: 0,
@@ -135,6 +137,7 @@ export class Napt44 implements Stage {
     this.#outside = this.#options.outside;
     this.#inside = this.#options.inside;
     this.#fragments = new Fragments(this.#options.fragments);
+    this.#ids = new FragmentIds([this.#options.random(), this.#options.random()]);
     this.#key.length = 4;
     [this.#tcp, this.#udp, this.#icmp] = this.#tables(ALONE);
   }
@@ -286,7 +289,11 @@ export class Napt44 implements Stage {
     }
     table.note(session, Seen.Outbound, ports.flags, this.#now);
     const address = this.#outside[table.address[session]!]!;
-    if (ip.moreFragments) this.#noteFirst(ip, Direction.Outbound, address, context);
+    if (ip.moreFragments) {
+      const id = this.#nextId(address, ip);
+      this.#noteFirst(ip, Direction.Outbound, address, id, context);
+      ip.id = id;
+    }
     ip.src = address;
     ports.setSrc(ip, table.port[session]!);
     return true;
@@ -322,7 +329,7 @@ export class Napt44 implements Stage {
       }
       table.note(session, Seen.Inbound, ports.flags, this.#now);
     } else if (!this.#admits(table, inside, insidePort, src)) return drop(packet, "filtered", context);
-    if (ip.moreFragments) this.#noteFirst(ip, Direction.Inbound, inside, context);
+    if (ip.moreFragments) this.#noteFirst(ip, Direction.Inbound, inside, ip.id, context);
     ip.dst = inside;
     ports.setDst(ip, insidePort);
     return true;
@@ -365,22 +372,29 @@ export class Napt44 implements Stage {
   #translateFragment(packet: Packet, ip: Ipv4, direction: Direction, context: StageContext): boolean {
     const address = this.#fragments.find(ip, direction, this.#now);
     if (address < 0) {
-      if (!this.#fragments.keep(packet, direction, this.#now)) {
+      if (!this.#fragments.keep(packet, ip, direction, this.#now)) {
         return drop(packet, "fragment without its first", context);
       }
       context.hold(packet);
       this.#watch(context);
       return false;
     }
+    ip.id = this.#fragments.id;
     if (direction === Direction.Outbound) ip.src = address;
     else ip.dst = address;
     return true;
   }
 
-  /** Remembers the address of a first fragment. Those that have waited for it follow at the next tick, behind it. */
-  #noteFirst(ip: Ipv4, direction: Direction, address: number, context: StageContext): void {
-    this.#fragments.note(ip, direction, address, this.#now);
+  /** Remembers what a first fragment gets. Those that have waited for it follow at the next tick, behind it. */
+  #noteFirst(ip: Ipv4, direction: Direction, address: number, id: number, context: StageContext): void {
+    this.#fragments.note(ip, direction, address, id, this.#now);
     if (this.#fragments.waiting > 0) context.wake();
+  }
+
+  /** An identification for a fragmented packet from an outside address (RFC 6864 section 5.3.1); workers have different ones. */
+  #nextId(outside: number, { dst, protocol }: Ipv4): number {
+    const { index, count } = this.#worker;
+    return this.#ids.next(this.#ids.startOfIpv4(outside, dst, protocol)) * count + index & 0xffff;
   }
 
   /** Sends on fragments whose first one has gone. */

@@ -13,6 +13,7 @@ import { FlowTable } from "../flow_table.ts";
 import { Protocol } from "../protocol.ts";
 import { Tcp } from "../tcp.ts";
 import { CountedKeys } from "../_counted_keys.ts";
+import type { FragmentIds } from "../_fragment_ids.ts";
 import { HostShares } from "../_host_shares.ts";
 import { PortPool } from "../_port_pool.ts";
 
@@ -95,6 +96,7 @@ export type SavedSession = [
 export interface FlowsOptions {
   readonly outside: Uint32Array;
   readonly capacity: number;
+  readonly ids: FragmentIds;
   readonly random: () => number;
 }
 
@@ -104,6 +106,7 @@ export class Flows {
   readonly #bindings: CountedKeys;
   readonly #contacts: CountedKeys;
   readonly #outside: Uint32Array;
+  readonly #ids: FragmentIds;
   readonly #random: () => number;
   /** The shares of inside and remote hosts, and of inside networks. */
   readonly #hosts: HostShares;
@@ -114,6 +117,7 @@ export class Flows {
   /** By session. */
   readonly #bindingOf: Int32Array;
   readonly #contactOf: Int32Array;
+  readonly #idStart: Int32Array;
   readonly #tcp: Uint8Array;
   /** By binding: who has it, and where it stands in the index. */
   readonly #inside: Uint32Array;
@@ -125,8 +129,10 @@ export class Flows {
   readonly #ports: readonly PortPool[];
   readonly #key = new FlowKey();
 
-  constructor({ outside, capacity, random }: FlowsOptions, worker: WorkerPlace) {
+  constructor({ outside, capacity, ids, random }: FlowsOptions, worker: WorkerPlace) {
     this.#outside = outside;
+    this.#ids = ids;
+    this.#idStart = new Int32Array(capacity);
     this.#random = random;
     const room = Math.min(capacity, PORTS / worker.count);
     this.#hosts = new HostShares(room, capacity);
@@ -188,6 +194,11 @@ export class Flows {
   /** Which outside port it has. */
   outsidePortOf(session: number): number {
     return this.#place[this.#bindingOf[session]!]! % PORTS;
+  }
+
+  /** Where the identifications of its packets to IPv4 start, see {@linkcode FragmentIds.next}. */
+  idStartOf(session: number): number {
+    return this.#idStart[session]!;
   }
 
   /** Whether an inside endpoint has a session with this address: by the key of such a session. */
@@ -333,6 +344,8 @@ export class Flows {
     this.#hostOf[session] = host;
     this.#networkOf[session] = network;
     this.#bindingOf[session] = binding;
+    const outside = this.#outside[this.outsideOf(session)]!;
+    this.#idStart[session] = this.#ids.startOfIpv4(outside, key.words[5]!, key.protocol);
     this.#contactOf[session] = contact;
     this.#tcp[session] = tcp;
     return session;

@@ -8,6 +8,7 @@
 
 import { Divider } from "../_divider.ts";
 import { drop } from "../_drop.ts";
+import { FragmentIds } from "../_fragment_ids.ts";
 import { DONT_FRAGMENT, IPV4_FLAGS, IPV6_DST, IPV6_HEADER, IPV6_SRC } from "../_header_fields.ts";
 import { isUnicast4, isUnicast6 } from "../_unicast.ts";
 import { adjustTransport, difference } from "../checksum.ts";
@@ -39,6 +40,7 @@ const TCP_FLAGS = 13;
 const TCP_HEADER = 20;
 const PORTS_HEADER = 8;
 const FRAGMENT_HEADER = 8;
+const FRAGMENT_ID = 4;
 /** RFC 7915 section 4: what may be divided is made no longer than this, and up to this IPv4 length it is not. */
 const IPV6_LEAST_MTU = 1280;
 const LONGEST_IPV4 = 1260;
@@ -114,10 +116,12 @@ export class Nat64 implements Stage {
     quotedDst: new Uint8Array(16),
   };
   readonly #fragments = new Fragments();
+  readonly #ids: FragmentIds;
+  /** Where the identifications of the session at hand start. */
+  #idStart = 0;
   readonly #divider = new Divider(IPV6_LEAST_MTU);
   #flows: Flows;
   #worker = ALONE;
-  #id: number;
   #now = 0;
   #isStarted = false;
   #isTicking = false;
@@ -139,7 +143,7 @@ export class Nat64 implements Stage {
     this.#capacity = capacity;
     this.#errors = errors;
     this.#random = random;
-    this.#id = random() & 0xffff;
+    this.#ids = new FragmentIds([random(), random()]);
     this.#flows = this.#makeFlows(ALONE);
   }
 
@@ -221,7 +225,10 @@ export class Nat64 implements Stage {
   }
 
   #makeFlows(worker: WorkerPlace): Flows {
-    return new Flows({ outside: this.#outside, capacity: this.#capacity, random: this.#random }, worker);
+    return new Flows(
+      { outside: this.#outside, capacity: this.#capacity, random: this.#random, ids: this.#ids },
+      worker,
+    );
   }
 
   /** What every call starts with: the time, and at first what had to wait for it and for the worker's place. */
@@ -262,9 +269,11 @@ export class Nat64 implements Stage {
     if (ip.isFragment && ip.payloadOffset !== ip.extension(Protocol.Fragment) + FRAGMENT_HEADER) {
       return context.drop(packet, Untranslatable.DividedHeaders);
     }
+    let id = -1;
     if (ip.fragmentOffset !== 0) {
       if (!this.#fragments.find(ip, this.#now)) return context.drop(packet, "fragment without its first");
       four.src = this.#fragments.address[0]!;
+      id = this.#fragments.address[1]!;
     } else if (protocol === Protocol.Tcp || protocol === Protocol.Udp) {
       const ports = this.#portsOf(packet, ip, context);
       if (ports < 0) return;
@@ -274,6 +283,7 @@ export class Nat64 implements Stage {
       setWord(packet, ip, ip.payloadOffset, this.#flows.outsidePortOf(session));
       if (ip.moreFragments) {
         this.#fragments.address[0] = four.src;
+        this.#fragments.address[1] = id = this.#nextId(packet);
         this.#noteFirst(ip, context);
       }
     } else if (protocol === Protocol.Icmpv6) {
@@ -288,7 +298,10 @@ export class Nat64 implements Stage {
       } else return context.drop(packet, "no mapping");
     } else return context.drop(packet, "protocol not translated");
     ip.hopLimit--;
-    const reason = toIpv4(packet, four, this.#nextId(packet));
+    if (id < 0) id = this.#nextId(packet);
+    const fragment = ip.extension(Protocol.Fragment);
+    if (fragment >= 0) packet.view.setUint16(fragment + FRAGMENT_ID + 2, id);
+    const reason = toIpv4(packet, four, id);
     if (reason !== undefined) return context.drop(packet, reason);
     if (this.#outside.indexOf(four.dst) < 0) return;
     this.#fromOutside(packet, Ipv4.of(packet)!, true, context);
@@ -382,6 +395,7 @@ export class Nat64 implements Stage {
     }
     this.#flows.note(session, protocol, true, flags, this.#now);
     this.#four.src = this.#outside[this.#flows.outsideOf(session)]!;
+    this.#idStart = this.#flows.idStartOf(session);
     return session;
   }
 
@@ -432,6 +446,7 @@ export class Nat64 implements Stage {
     if (session < 0) return drop(packet, "no mapping", context);
     const outside = this.#outside[this.#flows.outsideOf(session)]!;
     this.#four.src = outside;
+    this.#idStart = this.#flows.idStartOf(session);
     this.#four.quotedSrc = remote;
     this.#four.quotedDst = outside;
     const upper = start + IPV6_HEADER;
@@ -535,11 +550,11 @@ export class Nat64 implements Stage {
     return count === 1 ? 0 : (port >>> 1) % count;
   }
 
-  /** An identification; each segment of a super-packet will have one. */
+  /** An identification for a packet of the session at hand, or one for each segment; workers have different ones. */
   #nextId({ segmentSize, length }: Packet): number {
-    const id = this.#id;
-    this.#id = id + 1 + (segmentSize > 0 ? length / segmentSize | 0 : 0) & 0xffff;
-    return id;
+    const { index, count } = this.#worker;
+    const taken = segmentSize > 0 ? Math.ceil(length / segmentSize) : 1;
+    return this.#ids.next(this.#idStart, taken) * count + index & 0xffff;
   }
 }
 

@@ -455,3 +455,66 @@ Deno.test("Napt44 keeps room for inside hosts when one stranger has all connecti
     "udp 192.0.2.1:53 > 10.9.0.5:5000",
   ]);
 });
+
+/** A fragment of UDP from an inside host to 192.0.2.1, with identification 9. */
+function fragment(host: number, offset: number, more: boolean, digits: string): string {
+  const place = `${more ? "more " : ""}${offset > 0 ? `offset ${offset} ` : ""}`;
+  return `ip 10.9.0.${host} > 192.0.2.1 protocol 17 ident 9 ${place}bytes ${digits}`;
+}
+
+Deno.test("Napt44 keeps fragments of inside hosts apart that have one identification, in any order", () => {
+  const first = "138800350018aaaa0001020304050607";
+  const later = "0808080808080808";
+  const orders = [
+    [[5, 0], [6, 0], [5, 16], [6, 16]],
+    [[5, 16], [6, 0], [6, 16], [5, 0]],
+    [[6, 16], [5, 16], [5, 0], [6, 0]],
+  ] as const;
+  for (const order of orders) {
+    const test = new TestPipeline(nat());
+    const texts = order.map(([host, at]) => fragment(host, at, at === 0, at === 0 ? first : later));
+    const sent = [...pass(test, "outbound", ...texts), ...pass(test, "outbound")];
+    const ids = sent.map((text) => /ident (\d+)/.exec(text)?.[1] ?? "0");
+    equal(sent.length, 4);
+    const counts = new Map<string, number>();
+    for (const id of ids) counts.set(id, (counts.get(id) ?? 0) + 1);
+    deepEqual([...counts.values()], [2, 2], sent.join("\n"));
+  }
+});
+
+Deno.test("Napt44 gives no two workers one identification", () => {
+  const ids = [0, 1].map((index) => {
+    const send = () => true;
+    const test = new TestPipeline(nat(), { others: { place: { index, count: 2 }, send } });
+    const port = 5000 + 2 * index;
+    const sent: number[] = [];
+    for (let i = 0; i < 100; i++) {
+      const udp = `${port.toString(16).padStart(4, "0")}003500180000`;
+      const [text] = pass(test, "outbound", fragment(5, 0, true, `${udp}0001020304050607`));
+      sent.push(Number(/ident (\d+)/.exec(text!)![1]));
+    }
+    return sent;
+  });
+  deepEqual(ids.map((of) => new Set(of.map((id) => id & 1)).size), [1, 1]);
+  equal(new Set(ids.flat()).size, 200);
+});
+
+Deno.test("Napt44 lets no source take all places of fragments that wait for their first one", () => {
+  const stage = nat({ forwards: [{ protocol: "udp", port: 53, to: "10.9.0.9" }] });
+  const test = new TestPipeline(stage);
+  for (let i = 0; i < 100; i++) {
+    pass(
+      test,
+      "inbound",
+      `ip 203.0.113.${1 + i} > ${OUTSIDE} protocol 17 ident ${i} offset 16 bytes 0808080808080808`,
+    );
+    pass(
+      test,
+      "inbound",
+      `ip 203.0.113.200 > ${OUTSIDE} protocol 17 ident ${i} offset 16 bytes 0808080808080808`,
+    );
+  }
+  pass(test, "outbound", fragment(5, 16, false, "0808080808080808"));
+  const sent = pass(test, "outbound", fragment(5, 0, true, "138800350018aaaa0001020304050607"));
+  equal([...sent, ...pass(test, "outbound")].length, 2);
+});
