@@ -3,17 +3,62 @@
  * alone. It prints what it saw as JSON.
  */
 
+import { readAll } from "../../driver/linux/files.ts";
 import { libc } from "../../driver/linux/libc.ts";
 import { cString } from "../../driver/posix/libc.ts";
 import { Journal, type JournalEntry, leftovers, repair } from "../../driver/linux/journal.ts";
 import { setLink } from "../../driver/linux/netlink/links.ts";
 import { Netlink } from "../../driver/linux/netlink/netlink.ts";
 import { Family } from "../../driver/linux/netlink/prefix.ts";
-import { addRoute, addRule, dumpRules } from "../../driver/linux/netlink/routes.ts";
+import { addRoute, addRule, dumpRules, ROUTE_PROTOCOL } from "../../driver/linux/netlink/routes.ts";
+import { Setup } from "../../driver/linux/setup.ts";
+import { checkDeviceOptions } from "../../driver/options.ts";
 import type { Change } from "../../driver/linux/netlink/message.ts";
 import { openPlainTun } from "../kit/plain_tun.ts";
 
 const rule = (priority: number): Change => addRule({ family: Family.Ipv4, priority, table: 51820 });
+
+/** `count` prefixes: 11.0.0.0/24, 11.0.1.0/24, ... */
+const prefixes = (count: number): string[] =>
+  Array.from({ length: count }, (_, i) => `11.${i >> 8}.${i & 255}.0/24`);
+
+const CROWD = checkDeviceOptions({
+  name: "d0",
+  address: Array.from({ length: 1000 }, (_, i) => `10.9.${i >> 8}.${i & 255}/16`),
+  route: prefixes(5000),
+  rule: prefixes(1000).map((to) => ({ to, table: 77 })),
+});
+
+function openCrowd(): Setup {
+  const netlink = Netlink.open();
+  const setup = new Setup(netlink, "d0");
+  setup.apply(netlink.linkByName("d0")!, CROWD);
+  return setup;
+}
+
+function pathOf({ sharedJournalPath: path }: Setup): string {
+  return new TextDecoder().decode(path.slice(0, path.indexOf(0)));
+}
+
+function bytesOf(path: string): Uint8Array {
+  const descriptor = libc().open(cString(path), 0, 0);
+  const bytes = readAll(descriptor, path, 1 << 24);
+  libc().close(descriptor);
+  return bytes;
+}
+
+function linesOf(path: string): number {
+  return new TextDecoder().decode(bytesOf(path)).split("\n").length - 1;
+}
+
+function thrownBy(call: () => unknown): string {
+  try {
+    call();
+    return "none";
+  } catch (error) {
+    return String(error);
+  }
+}
 
 const entry = ({ description, undo }: Change): JournalEntry => ({ description, undo: undo! });
 
@@ -100,6 +145,92 @@ const SCENARIOS: Record<string, () => unknown> = {
         return String(error);
       }
     }),
+
+  /** Sets up a persistent device with thousands of changes, and hangs. */
+  crowd: () => {
+    const setup = openCrowd();
+    console.log(JSON.stringify({ path: pathOf(setup), pid: Deno.pid }));
+    libc().poll(new Uint8Array(), 0n, 60_000);
+  },
+
+  /** The same, put back by itself; how long both took (milliseconds). */
+  crowdUndone: () => {
+    const start = performance.now();
+    const setup = openCrowd();
+    const middle = performance.now();
+    setup.undo();
+    return { opened: middle - start, undone: performance.now() - middle, path: pathOf(setup) };
+  },
+
+  /** How long repair() takes (milliseconds), and what it says. */
+  crowdRepaired: () => {
+    const start = performance.now();
+    const failures = leftovers().found.flatMap(repair);
+    return { failures: failures.map(String), took: performance.now() - start, after: summary() };
+  },
+
+  /** A change in the middle fails: those before it are put back, and what was not made is not noted. */
+  half: () => {
+    using netlink = Netlink.open();
+    const link = netlink.linkByName("d0")!;
+    const setup = new Setup(netlink, "d0");
+    // The kernel refuses the same route again.
+    const route = [...prefixes(100), "11.0.99.0/24", ...prefixes(300).slice(200)];
+    const count = () =>
+      netlink.routes(link.index).filter(({ protocol }) => protocol === ROUTE_PROTOCOL).length;
+    const thrown = thrownBy(() => setup.apply(link, checkDeviceOptions({ name: "d0", route })));
+    const made = count();
+    setup.undo();
+    return { thrown, made, after: count(), path: pathOf(setup) };
+  },
+
+  /** What does not fit is refused before, and changes nothing of what is there. */
+  limit: () => {
+    const journal = new Journal("tun0");
+    const first = entry(rule(100));
+    journal.record([first]);
+    const many = Array.from({ length: 100_000 }, (_, i) => entry(rule(i + 1)));
+    const thrown = thrownBy(() => journal.record(many));
+    const lines = linesOf(journal.path!);
+    journal.forget([first.undo]);
+    return { thrown, lines, path: journal.path ?? "none" };
+  },
+
+  /** A journal whose entries come and go for long stays short. */
+  turns: () => {
+    const journal = new Journal("tun0");
+    journal.record([entry(rule(1))]);
+    let longest = 0;
+    for (let i = 0; i < 5000; i++) {
+      const one = entry(rule(2 + i));
+      journal.record([one]);
+      longest = Math.max(longest, bytesOf(journal.path!).length);
+      journal.forget([one.undo]);
+    }
+    journal.record([entry(rule(30_000))]);
+    const path = journal.path!;
+    journal.abandon();
+    return {
+      longest,
+      left: leftovers().found.map(({ entries }) => entries.map(({ description }) => description)),
+      path,
+    };
+  },
+
+  /** The file system becomes full between two changes. */
+  full: () => {
+    const journal = new Journal("tun0");
+    const many = Array.from({ length: 200 }, (_, i) => entry(rule(i + 1)));
+    journal.record(many.slice(0, 1));
+    const first = journal.path!;
+    journal.record(many.slice(1));
+    const second = journal.path!;
+    const gone = libc().open(cString(first), 0, 0) < 0;
+    const shared = new TextDecoder().decode(journal.sharedPath.slice(0, second.length));
+    journal.abandon();
+    const left = leftovers().found.map(({ path, entries }) => [path === second, entries.length]);
+    return { first, second, gone, shared: shared === second, left };
+  },
 
   /** Which file a journal has once it has an entry. */
   path: () => {

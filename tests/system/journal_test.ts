@@ -411,3 +411,171 @@ systemTest("a user who is not root has a journal of its own", NEEDS, async () =>
   );
   match(path, /^\/mnt\/user\/warren\//);
 });
+
+/** What a scenario measured (milliseconds) and saw. */
+interface Crowd {
+  opened: number;
+  undone: number;
+  path: string;
+}
+
+async function countsOf(namespace: Namespace): Promise<Record<string, number>> {
+  const rules = await namespace.ip<{ table?: string }>("-4", "rule", "show");
+  const [d0] = await namespace.ip<{ addr_info: unknown[] }>("-4", "addr", "show", "d0");
+  return {
+    addresses: d0?.addr_info?.length ?? 0,
+    routes: (await namespace.ip("route", "show", "dev", "d0", "proto", "87")).length,
+    rules: rules.filter(({ table }) => table === "77").length,
+  };
+}
+
+const CROWD = { addresses: 1000, routes: 5000, rules: 1000 };
+const NONE = { addresses: 0, routes: 0, rules: 0 };
+/** What 7,000 changes and their journal may take on a loaded machine (milliseconds). */
+const CROWD_LIMIT = 2000;
+
+systemTest(
+  "1,000 addresses, 5,000 routes and 1,000 rules of a persistent device are made and put back in 2 s",
+  NEEDS,
+  async () => {
+    await using machine = await Machine.open();
+    await machine.namespace.command("ip", ["tuntap", "add", "d0", "mode", "tun"]);
+    const { opened, undone, path } = await machine.run<Crowd>("crowdUndone");
+    ok(opened < CROWD_LIMIT && undone < CROWD_LIMIT, `${opened} ms, ${undone} ms`);
+    strictEqual(path, "");
+    deepStrictEqual(await countsOf(machine.namespace), NONE);
+  },
+);
+
+systemTest("repair() puts back thousands of changes in 2 s", NEEDS, async () => {
+  await using machine = await Machine.open();
+  await machine.namespace.command("ip", ["tuntap", "add", "d0", "mode", "tun"]);
+  await machine.crash("crowd");
+  deepStrictEqual(await countsOf(machine.namespace), CROWD);
+  const { took, ...rest } = await machine.run<{ took: number }>("crowdRepaired");
+  deepStrictEqual(rest, { failures: [], after: { found: [], refused: [] } });
+  ok(took < CROWD_LIMIT, `${took} ms`);
+  deepStrictEqual(await countsOf(machine.namespace), NONE);
+});
+
+systemTest("repair() has nothing to do for a device that is gone", NEEDS, async () => {
+  await using machine = await Machine.open();
+  await machine.namespace.command("ip", ["tuntap", "add", "d0", "mode", "tun"]);
+  await machine.crash();
+  await machine.namespace.command("ip", ["link", "del", "d0"]);
+  deepStrictEqual(await machine.run("repair"), { failures: [], after: { found: [], refused: [] } });
+});
+
+systemTest("a change that fails undoes those before it, in the same message too", NEEDS, async () => {
+  await using machine = await Machine.open();
+  await machine.namespace.command("ip", ["tuntap", "add", "d0", "mode", "tun"]);
+  const { thrown, made, after, path } = await machine.run<Record<string, unknown>>("half");
+  match(String(thrown), /^DriverError: Cannot add the route 11\.0\.99\.0\/24 to d0: EEXIST \(17\)/);
+  ok(made as number >= 100 && made as number < 200, String(made));
+  deepStrictEqual([after, path], [0, ""]);
+});
+
+systemTest(
+  "a container's journal is put back by its next start, and left alone while it runs",
+  NEEDS,
+  async () => {
+    await using machine = await Machine.open();
+    await machine.crash("crash", true);
+    deepStrictEqual(await rulesOf(machine.namespace), [100]);
+    // Another living container with the same process number holds a journal.
+    await using living = machine.namespace.spawn("unshare", machine.arguments("crash", undefined, true));
+    const reader = living.stdout.getReader();
+    await reader.read();
+    strictEqual((await machine.run<Summary>("leftovers")).found.length, 1);
+    deepStrictEqual((await machine.run<{ failures: string[] }>("repair")).failures, []);
+    strictEqual([...Deno.readDirSync(machine.path(FOLDER))].length, 1);
+    await reader.cancel();
+    Deno.kill(await onlyChildOf(living.pid), "SIGKILL");
+  },
+);
+
+systemTest("Journal.record() refuses what could not be read back, before the change", NEEDS, async () => {
+  await using machine = await Machine.open();
+  const { thrown, lines, path } = await machine.run<Record<string, unknown>>("limit");
+  match(
+    String(thrown),
+    /^RangeError: Cannot add the IPv4 rule 1: from all lookup 51820: the journal of "tun0" must have at most 16777216 bytes: set fewer/,
+  );
+  deepStrictEqual([lines, path], [2, "none"]);
+});
+
+systemTest(
+  "a journal whose entries come and go stays short, and keeps those that are left",
+  NEEDS,
+  async () => {
+    await using machine = await Machine.open();
+    const { longest, left } = await machine.run<Record<string, unknown>>("turns");
+    ok(longest as number < 300_000, String(longest));
+    deepStrictEqual(left, [[
+      "add the IPv4 rule 1: from all lookup 51820",
+      "add the IPv4 rule 30000: from all lookup 51820",
+    ]]);
+  },
+);
+
+systemTest("a journal moves to the next folder when its own becomes full", NEEDS, async () => {
+  await using namespace = await openNamespace();
+  const script = `mount -t tmpfs -o size=8k,mode=755 none /run && cd "$0" && exec "$@"`;
+  const { stdout } = await namespace.command("unshare", [
+    "-m",
+    "sh",
+    "-c",
+    script,
+    ROOT,
+    Deno.execPath(),
+    ...DENO_RUN,
+    SCENARIOS,
+    "full",
+  ], { env: { XDG_RUNTIME_DIR: "" } });
+  const { first, second, ...rest } = JSON.parse(stdout);
+  match(first, /^\/run\/warren\//);
+  match(second, /^\/tmp\/warren-0\//);
+  deepStrictEqual(rest, { gone: true, shared: true, left: [[true, 200]] });
+  Deno.removeSync(second);
+});
+
+systemTest("leftovers() does not list a folder of another user, nor one without end", NEEDS, async () => {
+  await using machine = await Machine.open();
+  const folder = machine.path(FOLDER);
+  Deno.mkdirSync(folder, { mode: 0o700 });
+  for (let i = 0; i < 16_385; i++) Deno.writeTextFileSync(`${folder}/${i}.jsonl`, "");
+  const own = await machine.run<Summary>("leftovers");
+  match(own.refused.join(), /^RangeError: Cannot list "\/run\/warren": it must have at most 16384 files/);
+  Deno.chownSync(folder, NOBODY, NOBODY);
+  const other = await machine.run<Summary>("leftovers");
+  match(
+    other.refused.join(),
+    /^PermissionDenied: Cannot trust "\/run\/warren": it must belong to the user 0/,
+  );
+  strictEqual(own.found.length + other.found.length, 0);
+});
+
+systemTest("warren doctor tells what was left, when, and by which process", NEEDS, async () => {
+  await using machine = await Machine.open();
+  await machine.namespace.command("ip", ["tuntap", "add", "d0", "mode", "tun"]);
+  await machine.crash("crowd");
+  const [unshare, ...words] = machine.arguments("leftovers");
+  const command = [
+    ...words.slice(0, -DENO_RUN.length - 2),
+    "run",
+    "-A",
+    `${ROOT}runtime/cli/main.ts`,
+    "doctor",
+  ];
+  const doctor = async (...flags: string[]) =>
+    (await machine.namespace.command("unshare", [unshare!, ...command, ...flags], {
+      check: false,
+      env: { NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1" },
+    })).stdout.split("\n").find((line) => line.includes("leftovers")) ?? "";
+  match(
+    await doctor(),
+    /^fail {2}leftovers: process \d+ with device d0, since \d{4}-.*Z: set d0 to .*; and \d+ more changes \(\/run\/warren\/.*\): warren doctor --repair$/,
+  );
+  match(await doctor("--repair"), /^ok {4}leftovers: put back: process \d+ with device d0/);
+  deepStrictEqual(await countsOf(machine.namespace), NONE);
+});
