@@ -44,7 +44,7 @@ const MAX_BYTES = 16 * 1024 * 1024;
 const REWRITE_BYTES = 256 * 1024;
 const REWRITE_RATIO = 4;
 /** Journals and other files in a folder. */
-const MAX_FILES = 16_384;
+const MAX_FILES = 4096;
 const NAME_ATTEMPTS = 8;
 const PATH_BYTES = 4096;
 const FILE_NAME = /^([1-9]\d{0,9})-[0-9a-f]{16}-([^/\s]{1,15})\.jsonl$/;

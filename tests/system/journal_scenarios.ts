@@ -189,7 +189,8 @@ const SCENARIOS: Record<string, () => unknown> = {
     const journal = new Journal("tun0");
     const first = entry(rule(100));
     journal.record([first]);
-    const many = Array.from({ length: 100_000 }, (_, i) => entry(rule(i + 1)));
+    const long = { ...entry(rule(2)), description: "x".repeat(10_000) };
+    const many = [entry(rule(1)), ...Array.from({ length: 1700 }, () => long)];
     const thrown = thrownBy(() => journal.record(many));
     const lines = linesOf(journal.path!);
     journal.forget([first.undo]);
