@@ -1,5 +1,6 @@
 /** FreeBSD's C library: the one symbol table, opened on first use, its `errno`, and FreeBSD's numbers. */
 
+import { libraryError, requestFfi } from "../ffi.ts";
 import { type Bsd, BSD_SYMBOLS } from "../bsd/bsd.ts";
 import { Errno, errnoName, systemError } from "./errno.ts";
 
@@ -27,6 +28,7 @@ export interface FreeBsd extends Bsd {
 let opened: FreeBsd | undefined;
 
 function load(): FreeBsd {
+  requestFfi("the C library");
   try {
     const functions = Deno.dlopen(SONAME, SYMBOLS).symbols;
     // The location is the thread's own and never moves (errno(2)).
@@ -34,11 +36,7 @@ function load(): FreeBsd {
     const { fcntl, ioctl } = functions;
     return { ...FREEBSD, functions, fcntl, ioctl, errno: () => errno[0]! };
   } catch (error) {
-    if (error instanceof Deno.errors.NotCapable) {
-      const message = "Cannot open the C library: run deno with --allow-ffi, without a path";
-      throw new Deno.errors.NotCapable(message, { cause: error });
-    }
-    throw new Deno.errors.NotSupported(`Cannot open the C library: ${SONAME} is not here`, { cause: error });
+    throw libraryError("the C library", error);
   }
 }
 

@@ -1,5 +1,6 @@
 /** The C library of Linux, glibc or musl: the one symbol table, opened on first use, and its `errno`. */
 
+import { libraryErrorReason, requestFfi } from "../ffi.ts";
 import { type Posix, POSIX_SYMBOLS } from "../posix/libc.ts";
 import { systemError } from "./errno.ts";
 import { O_NONBLOCK } from "./fcntl.ts";
@@ -75,6 +76,7 @@ export type Libc = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 let opened: { symbols: Libc; errno: Int32Array } | undefined;
 
 function load(): { symbols: Libc; errno: Int32Array } {
+  requestFfi("the C library");
   const failures: unknown[] = [];
   for (const soname of SONAMES) {
     try {
@@ -83,19 +85,11 @@ function load(): { symbols: Libc; errno: Int32Array } {
       const location = symbols.__errno_location()!;
       return { symbols, errno: new Int32Array(Deno.UnsafePointerView.getArrayBuffer(location, 4)) };
     } catch (error) {
-      if (error instanceof Deno.errors.NotCapable) {
-        throw new Deno.errors.NotCapable(
-          "Cannot open the C library: run deno with --allow-ffi, without a path",
-          {
-            cause: error,
-          },
-        );
-      }
       failures.push(error);
     }
   }
   throw new Deno.errors.NotSupported(
-    `Cannot open the C library: none of ${SONAMES.join(", ")} is here: Warren needs glibc or musl`,
+    `Cannot open the C library: ${failures.map(libraryErrorReason).join("; ")}: Warren needs glibc or musl`,
     { cause: new AggregateError(failures) },
   );
 }

@@ -1,5 +1,6 @@
 /** macOS's C library, libSystem: the one symbol table, opened on first use, its `errno`, and Darwin's numbers. */
 
+import { libraryError, requestFfi } from "../ffi.ts";
 import { type Bsd, BSD_SYMBOLS } from "../bsd/bsd.ts";
 import { Errno, errnoName, systemError } from "./errno.ts";
 
@@ -74,18 +75,14 @@ function openVariadics(path: string): Pick<Bsd, "fcntl" | "ioctl"> {
 
 function load(): Darwin {
   const library = path();
+  requestFfi("libSystem");
   try {
     const functions = Deno.dlopen(library, SYMBOLS).symbols;
     // The location is the thread's own and never moves (errno(2)).
     const errno = new Int32Array(Deno.UnsafePointerView.getArrayBuffer(functions.__error()!, 4));
     return { ...openVariadics(library), ...DARWIN, functions, errno: () => errno[0]! };
   } catch (error) {
-    if (error instanceof Deno.errors.NotCapable) {
-      const message = "Cannot open libSystem: run deno with --allow-ffi, without a path";
-      throw new Deno.errors.NotCapable(message, { cause: error });
-    }
-    const message = `Cannot open "${library}": it lacks a function that Warren needs, or is not here`;
-    throw new Deno.errors.NotSupported(message, { cause: error });
+    throw libraryError(`"${library}"`, error);
   }
 }
 

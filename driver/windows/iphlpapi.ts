@@ -1,6 +1,7 @@
 /** iphlpapi.dll: the one symbol table, opened on first use, and its structures as tables of offsets. */
 
-import { environment, notCapable } from "./kernel32.ts";
+import { libraryError } from "../ffi.ts";
+import { environment } from "./kernel32.ts";
 import { checkMachine, checkNamedHash, openNamed, refusal, sha256Of, systemLibrary } from "./library.ts";
 
 // Every function here returns its error number itself, NETIO_STATUS; GetLastError has no part in it.
@@ -205,11 +206,7 @@ function open(path: string): Iphlpapi {
   try {
     return Deno.dlopen(path, SYMBOLS).symbols;
   } catch (error) {
-    if (error instanceof Deno.errors.NotCapable) throw notCapable(error, "iphlpapi.dll");
-    throw new Deno.errors.NotSupported(
-      `Cannot load "${path}": it lacks a function that Warren needs: Warren needs Windows 10`,
-      { cause: error },
-    );
+    throw libraryError(`"${path}"`, error, "Warren needs Windows 10");
   }
 }
 

@@ -1,5 +1,6 @@
 /** kernel32.dll: the one symbol table, opened on first use; text, environment and files through it. */
 
+import { libraryError, requestFfi } from "../ffi.ts";
 import { Win32, win32Error } from "./win32_error.ts";
 
 // Sizes: HANDLE, SIZE_T and pointers are 64 bits on the systems that Deno runs on, DWORD and BOOL 32. A HANDLE
@@ -73,18 +74,13 @@ export type Kernel32 = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
 let opened: Kernel32 | undefined;
 
-/** What `Deno.dlopen` threw; where it is a permission that is missing, an error that says which. */
-export function notCapable(error: unknown, library: string): unknown {
-  return error instanceof Deno.errors.NotCapable
-    ? new Deno.errors.NotCapable(`Cannot open ${library}: run deno with --allow-ffi`, { cause: error })
-    : error;
-}
-
 function load(): Kernel32 {
+  // The first one on Windows: the others need it to be found.
+  requestFfi("kernel32.dll");
   try {
     return Deno.dlopen("kernel32.dll", SYMBOLS).symbols;
   } catch (error) {
-    throw notCapable(error, "kernel32.dll");
+    throw libraryError("kernel32.dll", error);
   }
 }
 

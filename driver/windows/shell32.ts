@@ -1,6 +1,6 @@
 /** shell32.dll: whether this process has an administrator's rights. */
 
-import { notCapable } from "./kernel32.ts";
+import { libraryError } from "../ffi.ts";
 import { systemLibrary } from "./library.ts";
 
 const SYMBOLS = {
@@ -22,7 +22,7 @@ export function isAdministrator(): boolean {
   try {
     opened ??= Deno.dlopen(systemLibrary("shell32.dll"), SYMBOLS).symbols;
   } catch (error) {
-    throw notCapable(error, "shell32.dll");
+    throw libraryError("shell32.dll", error);
   }
   return opened.IsUserAnAdmin() !== 0;
 }

@@ -17,7 +17,6 @@ import {
   fromWide,
   type HeldFile,
   kernel32,
-  notCapable,
   openFile,
   pinLibrary,
   programPath,
@@ -162,7 +161,6 @@ function load(): Loaded {
   try {
     symbols = Deno.dlopen(path, SYMBOLS).symbols;
   } catch (error) {
-    if (error instanceof Deno.errors.NotCapable) throw notCapable(error, "wintun.dll");
     const said = (error as Error).message.trim();
     throw new Deno.errors.NotSupported(
       /^Could not open library/.test(said)

@@ -1,6 +1,6 @@
 /** ws2_32.dll: the one symbol table, opened on first use. */
 
-import { notCapable } from "./kernel32.ts";
+import { libraryError } from "../ffi.ts";
 import { systemLibrary } from "./library.ts";
 import { win32Error } from "./win32_error.ts";
 
@@ -49,7 +49,7 @@ function load(): Ws2 {
   try {
     symbols = Deno.dlopen(systemLibrary("ws2_32.dll"), SYMBOLS).symbols;
   } catch (error) {
-    throw notCapable(error, "ws2_32.dll");
+    throw libraryError("ws2_32.dll", error);
   }
   const failed = symbols.WSAStartup(VERSION, new Uint8Array(WSADATA_SIZE));
   if (failed !== 0) throw win32Error("use sockets", "WSAStartup", failed);

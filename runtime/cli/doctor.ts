@@ -80,7 +80,7 @@ async function checkPermissions(): Promise<Check[]> {
         what: "--allow-ffi",
         state: "fail",
         says: ffi.state === "granted" ? "granted for some libraries alone" : "not granted",
-        remedy: "run deno with --allow-ffi, without a path",
+        remedy: "run deno with --allow-ffi, not --allow-ffi=PATH",
       },
     net.state === "granted"
       ? {

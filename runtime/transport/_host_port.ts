@@ -112,8 +112,8 @@ function canonical(text: string, subject: string, kind: "IPv4" | "IPv6"): string
   );
 }
 
-/** Says what to do about a missing permission; sending without it would drop every packet for an unreadable reason. */
+/** Asks for a missing permission, on a terminal by Deno's prompt; sending without it would drop every packet for an unreadable reason. */
 export function requireNet(host: string): void {
-  if (Deno.permissions.querySync({ name: "net", host }).state === "granted") return;
+  if (Deno.permissions.requestSync({ name: "net", host }).state === "granted") return;
   throw new Deno.errors.NotCapable(`Cannot use ${host}: it needs net access: run again with --allow-net`);
 }

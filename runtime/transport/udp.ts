@@ -310,7 +310,7 @@ async function openUdp(
 
 async function resolvePeer(peer: HostPort, family: 4 | 6 | undefined): Promise<HostPort> {
   if (peer.family !== undefined) return peer;
-  requireNet(formatHostPort(peer.host, peer.port));
+  requireNet(peer.host);
   try {
     const found = await lookup(peer.host, { family: family ?? 0 });
     return parseHostPort(formatHostPort(found.address, peer.port), `"${found.address}"`);

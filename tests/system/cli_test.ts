@@ -581,5 +581,8 @@ Deno.test("warren doctor ends with 1 and names the remedy without --allow-ffi, a
   const { code, stdout, stderr } = await deno(args, ROOT);
   assert.equal(code, 1);
   assert.equal(stderr, "");
-  assert.match(stdout, /^fail {2}--allow-ffi: not granted: run deno with --allow-ffi, without a path$/m);
+  assert.match(
+    stdout,
+    /^fail {2}--allow-ffi: not granted: run deno with --allow-ffi, not --allow-ffi=PATH$/m,
+  );
 });

@@ -284,7 +284,10 @@ systemTest("openDevice() says what to do without --allow-ffi", NEEDS, async () =
   await using namespace = await openNamespace();
   const { thrown } = await run<{ thrown: Thrown }>(namespace, "noFfi");
   assert.deepEqual(thrown.name, "NotCapable");
-  assert.match(thrown.message, /^Cannot open the C library: run deno with --allow-ffi, without a path$/);
+  assert.match(
+    thrown.message,
+    /^Cannot open the C library: deno has no permission for FFI: run it with --allow-ffi, not --allow-ffi=PATH$/,
+  );
 });
 
 systemTest("Tunnel.run() rejects when its device is removed while it runs", NEEDS, async () => {

@@ -193,12 +193,12 @@ Deno.test(
   "udp() fails at once without --allow-ffi, and udp() with a name and websocket() without --allow-net",
   { permissions: { net: false, ffi: false } },
   async () => {
-    const noFfi = { name: "NotCapable", message: /run deno with --allow-ffi/ };
+    const noFfi = { name: "NotCapable", message: /no permission for FFI: run it with --allow-ffi/ };
     await rejects(udp({ peer: "127.0.0.1:4500" })(), noFfi);
     await rejects(udp({ listen: "127.0.0.1:4500" })(), noFfi);
     await rejects(udp({ peer: "localhost:4500" })(), {
       name: "NotCapable",
-      message: /^Cannot use localhost:4500: it needs net access/,
+      message: /^Cannot use localhost: it needs net access/,
     });
     await rejects(websocket({ url: "ws://127.0.0.1:4500/" })(), Deno.errors.NotCapable);
     await rejects(websocket({ listen: "127.0.0.1:4500" })(), Deno.errors.NotCapable);
