@@ -31,4 +31,4 @@ export type {
   Waitable,
 } from "./end.ts";
 export { Refusals } from "./refusals.ts";
-export { Counters, type FlowStats, type TunnelStats } from "./stats.ts";
+export { Counters, type FlowStats, MAX_REASONS, type TunnelStats } from "./stats.ts";

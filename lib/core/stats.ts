@@ -1,5 +1,13 @@
 /** What a tunnel counts: packets in, packets out, packets dropped by reason, packets queued. */
 
+// Implementation
+/** The number of reasons that a tunnel's counters tell apart, {@linkcode OTHER_REASONS} among them. */
+export const MAX_REASONS = 64;
+/** The reason under which drops are counted once there are too many others: a script may take them from packets. */
+export const OTHER_REASONS = "other reasons";
+/** The longest text of a reason (characters). */
+const MAX_REASON_LENGTH = 100;
+
 /** The packets that entered and left a tunnel in one direction. */
 export interface FlowStats {
   /** Packets read from the end where this direction starts. */
@@ -26,7 +34,7 @@ export interface TunnelStats {
   inbound: FlowStats;
   /** Packets that stages made themselves. */
   created: number;
-  /** Packets dropped, by reason. */
+  /** Packets dropped, by reason: 64 reasons of 100 characters at most, of which the last one is `other reasons`. */
   dropped: Record<string, number>;
   /** Packets inside: held by stages, or waiting for an end that is full. */
   queued: number;
@@ -51,7 +59,18 @@ export class Counters {
   /** Counts a dropped packet. */
   drop(reason: string): void {
     this.dropped++;
-    this.#reasons.set(reason, (this.#reasons.get(reason) ?? 0) + 1);
+    const count = this.#reasons.get(reason);
+    if (count !== undefined) this.#reasons.set(reason, count + 1);
+    else this.#dropForNewReason(reason);
+  }
+
+  #dropForNewReason(reason: string): void {
+    // deno-lint-ignore no-control-regex -- these would act on a terminal that shows the reason
+    const text = String(reason).slice(0, MAX_REASON_LENGTH).replace(/[\x00-\x1f\x7f-\x9f]/g, "?");
+    const count = this.#reasons.get(text);
+    const isNew = count === undefined && text !== OTHER_REASONS;
+    const known = isNew && this.#reasons.size >= MAX_REASONS - 1 ? OTHER_REASONS : text;
+    this.#reasons.set(known, (this.#reasons.get(known) ?? 0) + 1);
   }
 
   /** How many were dropped for each reason. */

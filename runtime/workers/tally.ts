@@ -6,7 +6,7 @@
  *     texts:    the reasons
  */
 
-import type { Counters, FlowStats, TunnelStats } from "../../lib/core/mod.ts";
+import { type Counters, type FlowStats, MAX_REASONS, type TunnelStats } from "../../lib/core/mod.ts";
 
 // Implementation
 const GENERATION = 0;
@@ -22,12 +22,9 @@ const PART = {
   rest: 16,
   dropped: 19,
 } as const;
-/** The reasons that are told apart; further ones are counted as the last. */
-const MOST_REASONS = 64;
-const OTHER_REASONS = "other reasons";
 /** The bytes of a reason, with its length in the first one. */
-const TEXT = 128;
-const TEXTS = NUMBERS + 8 * (PART.dropped + MOST_REASONS);
+const TEXT = 256;
+const TEXTS = NUMBERS + 8 * (PART.dropped + MAX_REASONS);
 /** How often counters are read anew that change meanwhile. */
 const ATTEMPTS = 1000;
 
@@ -55,7 +52,7 @@ export function nothingHanded(): Handed {
 
 /** The memory of one worker's counters. */
 export function makeTally(): SharedArrayBuffer {
-  return new SharedArrayBuffer(TEXTS + MOST_REASONS * TEXT);
+  return new SharedArrayBuffer(TEXTS + MAX_REASONS * TEXT);
 }
 
 /** One side's view of a worker's counters. */
@@ -69,7 +66,7 @@ export class Tally {
   /** A view of what {@linkcode makeTally} made. */
   constructor(memory: SharedArrayBuffer) {
     this.#words = new Int32Array(memory, 0, NUMBERS / 4);
-    this.#numbers = new Float64Array(memory, NUMBERS, PART.dropped + MOST_REASONS);
+    this.#numbers = new Float64Array(memory, NUMBERS, PART.dropped + MAX_REASONS);
     this.#texts = new Uint8Array(memory, TEXTS);
   }
 
@@ -139,22 +136,17 @@ export class Tally {
   }
 
   #putReasons(reasons: ReadonlyMap<string, number>): void {
-    const numbers = this.#numbers;
-    let others = 0;
     for (const [reason, count] of reasons) {
-      const place = this.#places.get(reason) ?? this.#name(reason);
-      if (place < MOST_REASONS - 1) numbers[PART.dropped + place] = count;
-      else numbers[PART.dropped + place] = others += count;
+      this.#numbers[PART.dropped + (this.#places.get(reason) ?? this.#name(reason))] = count;
     }
   }
 
   /** A place for a reason that is new. */
   #name(reason: string): number {
-    const place = Math.min(this.#places.size, MOST_REASONS - 1);
+    const place = this.#places.size;
     this.#places.set(reason, place);
-    const text = place === MOST_REASONS - 1 ? OTHER_REASONS : reason;
     const bytes = new Uint8Array(TEXT - 1);
-    const { written } = new TextEncoder().encodeInto(text, bytes);
+    const { written } = new TextEncoder().encodeInto(reason, bytes);
     this.#texts[place * TEXT] = written;
     this.#texts.set(bytes, place * TEXT + 1);
     this.#words[REASONS] = place + 1;
