@@ -140,18 +140,16 @@ export async function moduleReader(): Promise<(path: string) => string> {
  * @throws {Deno.errors.NotSupported} on a system that Warren has no driver for.
  */
 export async function openWaiter(): Promise<Waiter> {
-  switch (Deno.build.os) {
-    case "linux":
-      return await openPollWaiter((await import("./linux/libc.ts")).posix());
-    case "darwin":
-      return await openPollWaiter((await import("./macos/libsystem.ts")).darwin());
-    case "freebsd":
-      return await openPollWaiter((await import("./freebsd/libc.ts")).freebsd());
-    case "windows":
-      return new (await import("./windows/waiter.ts")).EventWaiter();
-    default:
-      throw noDriver();
-  }
+  if (Deno.build.os === "windows") return new (await import("./windows/waiter.ts")).EventWaiter();
+  const posix = await openPosix();
+  if (posix === undefined) throw noDriver();
+  return new (await import("./posix/waiter.ts")).PollWaiter(posix);
+}
+
+/** The signals that are ignored now; none where a system has no such thing. */
+export async function ignoredSignals(): Promise<Deno.Signal[]> {
+  const posix = await openPosix();
+  return posix === undefined ? [] : (await import("./posix/signals.ts")).ignoredSignals(posix);
 }
 
 /**
@@ -181,8 +179,18 @@ export async function openUdpSocket(options: UdpSocketOptions): Promise<UdpSocke
   }
 }
 
-async function openPollWaiter(posix: Posix): Promise<Waiter> {
-  return new (await import("./posix/waiter.ts")).PollWaiter(posix);
+/** This system's C library; `undefined` where it is not POSIX's. */
+async function openPosix(): Promise<Posix | undefined> {
+  switch (Deno.build.os) {
+    case "linux":
+      return (await import("./linux/libc.ts")).posix();
+    case "darwin":
+      return (await import("./macos/libsystem.ts")).darwin();
+    case "freebsd":
+      return (await import("./freebsd/libc.ts")).freebsd();
+    default:
+      return undefined;
+  }
 }
 
 function noDriver(): Error {

@@ -10,8 +10,11 @@ import {
 import type { Device, TunnelEnd } from "../lib/core/mod.ts";
 import { checkNames, type OptionNames } from "../lib/options.ts";
 import { currentLoop } from "./loop.ts";
-import { openFarEnd } from "./transport/mod.ts";
-import { Tunnel, type TunnelOptions } from "./tunnel.ts";
+import { learnSignals, onInterrupt } from "./signals.ts";
+import { deviceOptionsOf } from "./transport/device.ts";
+import { type FarEndContext, WITHOUT_TUNNEL } from "./transport/end_opener.ts";
+import { openerOf, openFarEnd } from "./transport/mod.ts";
+import { closedInTime, Tunnel, type TunnelOptions } from "./tunnel.ts";
 import { checkLimit } from "./watchdog.ts";
 import type { WorkerLink } from "./workers/link.ts";
 
@@ -32,7 +35,8 @@ const TUNNEL_OPTIONS: OptionNames<TunnelOptions> = {
  * @throws {RangeError} when `watchdog` is no whole number, or negative.
  * @throws {TypeError} for an option that there is not, and for several queues, each of which takes a worker that runs a
  * script's module.
- * @throws {Error} as {@linkcode openDevice} does, and as the far end's opener does.
+ * @throws {Error} as {@linkcode openDevice} does, and as the far end's opener does; the reason of `signal` when it is
+ * aborted, and an `Interruption` for SIGINT, SIGTERM or SIGHUP, while an end opens: nothing is left open then.
  */
 export async function openTunnel(options: TunnelOptions = {}): Promise<Tunnel> {
   const count = workerCount(options);
@@ -42,8 +46,25 @@ export async function openTunnel(options: TunnelOptions = {}): Promise<Tunnel> {
         "write `export default script(import.meta, …)`",
     );
   }
-  const openNear = async () => options.device ?? await openDevice(deviceOptions(options));
-  return await openTunnelOver(options, openNear, () => openFarEnd(options.far));
+  await using start = await TunnelStart.begin(options, true);
+  await openOwnFar(start, options);
+  return await openOwnNear(start, options);
+}
+
+/** Opens a tunnel's far end, unless it is a device, which is opened with the tunnel's own. */
+export async function openOwnFar(start: TunnelStart, { far }: TunnelOptions): Promise<void> {
+  if (far !== undefined && !isDevice(far)) await start.openFar((context) => openFarEnd(far, context));
+}
+
+/** Opens a tunnel's device, and with it the tunnel. */
+export function openOwnNear(start: TunnelStart, options: TunnelOptions): Promise<Tunnel> {
+  const { far } = options;
+  const openFarDevice = far !== undefined && isDevice(far) ? () => openFarEnd(far) : undefined;
+  return start.openNear(() => openDevice(deviceOptions(options)), openFarDevice);
+}
+
+function isDevice(far: NonNullable<TunnelOptions["far"]>): boolean {
+  return deviceOptionsOf(openerOf(far)) !== undefined;
 }
 
 /** Checks what a tunnel is asked to be, without asking the system; returns what its device is. */
@@ -67,30 +88,126 @@ function deviceOptions(options: TunnelOptions): DeviceOptions {
   return Object.fromEntries(Object.entries(options).filter(([name]) => Object.hasOwn(DEVICE_OPTIONS, name)));
 }
 
-/** Opens a tunnel whose ends are opened so; for a script in several workers, with its link. */
-export async function openTunnelOver(
-  options: TunnelOptions,
-  openNear: () => Promise<Device>,
-  openFar: () => Promise<TunnelEnd | undefined>,
-  link?: WorkerLink,
-): Promise<Tunnel> {
-  checkLimit(options.watchdog);
-  const loop = currentLoop();
-  await using undo = new AsyncDisposableStack();
-  const device = await openNear();
-  undo.defer(() => closeWhole(device));
-  const far = await openFar();
-  if (far !== undefined) undo.defer(() => closeWhole(far));
-  const farWaits = far?.waits?.some(({ waitable }) => waitable !== undefined) ?? far?.waitable !== undefined;
-  await loop.acquire(device.waitable !== undefined || farWaits);
-  undo.defer(() => loop.release([]));
-  const tunnel = new Tunnel(device, far, options, loop, link);
-  undo.move();
-  return tunnel;
+/** The process was asked to end while a tunnel opened. */
+export class Interruption extends Error {
+  /** @ignore */
+  override readonly name = "Interruption";
 }
 
-/** Closes an end, until the system has everything back: what is opened next may have the same name. */
-async function closeWhole(end: TunnelEnd): Promise<void> {
-  end.close();
-  await end.closed;
+/**
+ * A tunnel that opens: first its far end, while the system's routes are as they were, then its device. Until it is open,
+ * signals and `options.signal` end every step, and what was opened is closed again.
+ *
+ *     far end: names, connection ─► device: addresses, routes, rules ─► tunnel
+ *                    └── an interruption ───────────┴──► closed, newest first
+ */
+export class TunnelStart implements AsyncDisposable {
+  readonly #options: TunnelOptions;
+  /** Aborted when the tunnel ends, also before it is open. */
+  readonly #ending = new AbortController();
+  /** Ends that are open, in their order. */
+  readonly #opened: TunnelEnd[] = [];
+  readonly #cleanups: (() => void)[] = [];
+  #far: TunnelEnd | undefined;
+  #interrupted = false;
+
+  private constructor(options: TunnelOptions) {
+    this.#options = options;
+    if (options.device !== undefined) this.#opened.push(options.device);
+  }
+
+  /**
+   * Begins to open a tunnel: listens for what ends it.
+   *
+   * @param hearsSignals Whether signals may end it; those of a script with several workers come to the first one.
+   */
+  static async begin(options: TunnelOptions, hearsSignals: boolean): Promise<TunnelStart> {
+    checkLimit(options.watchdog);
+    const start = new TunnelStart(options);
+    const { signal, signals = true } = options;
+    if (hearsSignals && signals) {
+      await learnSignals();
+      start.#cleanups.push(onInterrupt((signal) => start.#abort(new Interruption(interruptedBy(signal)))));
+    }
+    const abort = () => start.#abort(signal!.reason);
+    signal?.addEventListener("abort", abort);
+    start.#cleanups.push(() => signal?.removeEventListener("abort", abort));
+    if (signal?.aborted) start.#ending.abort(signal.reason);
+    return start;
+  }
+
+  /** Opens the far end. */
+  async openFar(open: (context: FarEndContext) => Promise<TunnelEnd | undefined>): Promise<void> {
+    const context: FarEndContext = { ...WITHOUT_TUNNEL, signal: this.#ending.signal };
+    this.#far = await this.#attempt(() => open(context));
+  }
+
+  /** Opens the device, and with it the tunnel; for a script in several workers, with its link. */
+  async openNear(
+    open: () => Promise<Device>,
+    openFarDevice?: () => Promise<TunnelEnd | undefined>,
+    link?: WorkerLink,
+  ): Promise<Tunnel> {
+    const device = this.#options.device ?? await this.#attempt(open);
+    const far = openFarDevice === undefined ? this.#far : await this.#attempt(openFarDevice);
+    const loop = currentLoop();
+    const farWaits = far?.waits?.some(({ waitable }) => waitable !== undefined) ??
+      far?.waitable !== undefined;
+    await loop.acquire(device.waitable !== undefined || farWaits);
+    try {
+      if (this.#interrupted) this.#ending.signal.throwIfAborted();
+      const tunnel = new Tunnel(device, far, this.#options, loop, this.#ending, link);
+      this.#opened.length = 0;
+      return tunnel;
+    } catch (error) {
+      await loop.release([]);
+      throw error;
+    } finally {
+      this.#stopListening();
+    }
+  }
+
+  /** Closes what was opened, unless it is a tunnel by now, until the system has it back, within a bounded time. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopListening();
+    const opened = this.#opened.splice(0).reverse();
+    for (const end of opened) end.close();
+    await Promise.all(opened.map(({ closed }) => closedInTime(closed)));
+  }
+
+  /** Waits for an end to open, or for the end of it all. */
+  async #attempt<End extends TunnelEnd | undefined>(open: () => Promise<End>): Promise<End> {
+    const { signal } = this.#ending;
+    const { promise: aborted, reject } = Promise.withResolvers<never>();
+    const abort = () => reject(signal.reason);
+    signal.throwIfAborted();
+    signal.addEventListener("abort", abort);
+    const opening = open();
+    try {
+      const end = await Promise.race([opening, aborted]);
+      if (end !== undefined) this.#opened.push(end);
+      return end;
+    } catch (error) {
+      // It may open all the same.
+      if (signal.aborted) opening.then((end) => end?.close(), () => {});
+      throw error;
+    } finally {
+      signal.removeEventListener("abort", abort);
+    }
+  }
+
+  /** Closes what is open at once: the process may be about to end. */
+  #abort(reason: unknown): void {
+    this.#interrupted = true;
+    this.#ending.abort(reason);
+    for (const end of this.#opened.toReversed()) end.close();
+  }
+
+  #stopListening(): void {
+    for (const cleanup of this.#cleanups.splice(0)) cleanup();
+  }
+}
+
+function interruptedBy(signal: Deno.Signal | undefined): string {
+  return `Cannot open the tunnel: ${signal === undefined ? "the process ends" : `interrupted by ${signal}`}`;
 }

@@ -6,13 +6,21 @@ import { parseScriptFlags, type ScriptFlags, usage } from "./cli/flags.ts";
 import type { ScriptCapture } from "./cli/capture.ts";
 import type { Profile } from "./cli/profile.ts";
 import { describe, greet, showCounters, summarize, tellLoading } from "./cli/progress.ts";
-import { openTunnel, workerCount } from "./open_tunnel.ts";
+import { Interruption, openOwnFar, openOwnNear, TunnelStart, workerCount } from "./open_tunnel.ts";
 import { exit, takeConsole } from "./output.ts";
+import { learnSignals, onInterrupt } from "./signals.ts";
 import type { Tunnel, TunnelOptions } from "./tunnel.ts";
 import { Crew } from "./workers/crew.ts";
 
+// Specification
+/** The exit code of a process that SIGINT ends, as shells have it: 128 and the signal's number. */
+const INTERRUPTED = 130;
+
+// Implementation
 /** The modules that `deno run -` and `deno eval` make. */
 const TYPED_IN = /\/\$deno\$(?:stdin|eval)\.\w+$/;
+/** How long `main` may take to return when a signal has closed its tunnels (milliseconds). */
+const MAIN_TIMEOUT = 3000;
 
 /** What a script with several tunnels needs: the options of each, by its name in the script. */
 export interface TunnelsOptions<Name extends string = string> {
@@ -130,6 +138,7 @@ export async function runScript(
     else await open(made, tunnels, flags, name, crew);
     return ExitCode.Ended;
   } catch (error) {
+    if (error instanceof Interruption) return ExitCode.Ended;
     return report(error, command);
   }
 }
@@ -189,6 +198,9 @@ async function open(
   crew: Crew | undefined,
 ): Promise<void> {
   const opened: Record<string, Tunnel> = {};
+  const hearsSignals = tunnels.some(([, { signals = true }]) => signals);
+  if (hearsSignals) await learnSignals();
+  using end = new EndOfScript(hearsSignals);
   await using closing = new AsyncDisposableStack();
   const profiling = profile === undefined
     ? undefined
@@ -196,11 +208,22 @@ async function open(
   if (!quiet) closing.defer(() => Object.values(opened).forEach(summarize));
   const capturing = capture === undefined ? undefined : closing.use(await openCapture(capture, filter, crew));
   if (crew !== undefined) closing.use(crew);
+  const starts: (() => Promise<void>)[] = [];
   for (const [name, declared] of tunnels) {
     const options = capturing === undefined ? declared : capturing.before(name, declared);
-    opened[name] = closing.use(await (crew?.openTunnel(name, options) ?? openTunnel(options)));
-    if (!quiet && crew === undefined) greet(opened[name], options);
+    const start = closing.use(await TunnelStart.begin(options, true));
+    if (crew === undefined) await openOwnFar(start, options);
+    const openNear = async () => {
+      opened[name] = closing.use(
+        await (crew?.openTunnel(name, options, start) ?? openOwnNear(start, options)),
+      );
+      if (!quiet && crew === undefined) greet(opened[name], options);
+    };
+    // All far ends come before the first device whose routes are to be made: names are looked up by the old ones.
+    if (options.device === undefined) starts.push(openNear);
+    else await openNear();
   }
+  for (const openNear of starts) await openNear();
   if (crew !== undefined) {
     const stopTelling = quiet ? undefined : tellLoading(crew);
     const haveJoined = await crew.start().finally(stopTelling);
@@ -210,7 +233,42 @@ async function open(
   if (!quiet) closing.defer(showCounters(Object.values(opened)));
   profiling?.start();
   crew?.go();
-  await runMain(made, opened);
+  await end.orSoonAfter(runMain(made, opened), Object.values(opened));
+}
+
+/** The end of a script by signals: the first one closes its tunnels, and a second one ends the process at once. */
+class EndOfScript implements Disposable {
+  readonly #interrupted = Promise.withResolvers<Deno.Signal>();
+  readonly #stopListening: () => void = () => {};
+  #signals = 0;
+
+  constructor(hearsSignals: boolean) {
+    if (!hearsSignals) return;
+    this.#stopListening = onInterrupt((signal) => {
+      if (signal === undefined) return;
+      this.#interrupted.resolve(signal);
+      // Whatever is open puts everything back when the process ends.
+      if (++this.#signals > 1) Deno.exit(INTERRUPTED);
+    });
+  }
+
+  [Symbol.dispose](): void {
+    this.#stopListening();
+  }
+
+  /** Waits for main; when a signal has closed its tunnels, for a bounded time. */
+  async orSoonAfter(main: Promise<void>, tunnels: Tunnel[]): Promise<void> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = (async () => {
+      const signal = await this.#interrupted.promise;
+      await Promise.allSettled(tunnels.map(({ closed }) => closed));
+      await new Promise((resolve) => timer = setTimeout(resolve, MAIN_TIMEOUT));
+      console.error(
+        `warren: main has not returned within ${MAIN_TIMEOUT} ms of ${signal}: ending the process`,
+      );
+    })();
+    await Promise.race([main, late]).finally(() => clearTimeout(timer));
+  }
 }
 
 /** Calls a script's main with its tunnels. */

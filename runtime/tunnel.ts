@@ -31,6 +31,20 @@ const SEND_LIMIT = 1024;
 /** Ends that are a tunnel's: each has one loop, for good. */
 const held = new WeakSet<TunnelEnd>();
 
+/**
+ * How long a far end may take to close (milliseconds): it may wait for an answer from a network that is gone, and is then
+ * left to end by itself.
+ */
+const CLOSE_TIMEOUT = 1000;
+
+/** Waits until an end is closed, for a bounded time. */
+export async function closedInTime(closed: Promise<void> | undefined): Promise<void> {
+  if (closed === undefined) return;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const timeout = new Promise<void>((resolve) => timer = setTimeout(resolve, CLOSE_TIMEOUT));
+  await Promise.race([closed, timeout]).finally(() => clearTimeout(timer));
+}
+
 /** What a tunnel is made of. */
 export interface TunnelOptions extends DeviceOptions {
   /** A device that is open already, in place of one that the other options describe. */
@@ -39,7 +53,7 @@ export interface TunnelOptions extends DeviceOptions {
   far?: TunnelEnd | EndOpener | string;
   /** Steps that every packet passes, on the way out in this order. */
   stages?: (Stage | PacketHandler)[];
-  /** Ends the tunnel when it is aborted. */
+  /** Ends the tunnel when it is aborted, also while it opens. */
   signal?: AbortSignal;
   /** Whether Ctrl-C and `SIGTERM` end the tunnel. @default {true} */
   signals?: boolean;
@@ -93,6 +107,7 @@ export class Tunnel implements AsyncDisposable {
     far: TunnelEnd | undefined,
     options: TunnelOptions,
     loop: Loop,
+    ending: AbortController,
     link?: WorkerLink,
   ) {
     this.device = device;
@@ -128,6 +143,10 @@ export class Tunnel implements AsyncDisposable {
     const abort = () => this.close();
     options.signal?.addEventListener("abort", abort);
     this.#cleanups.push(() => options.signal?.removeEventListener("abort", abort));
+    // What the far end still waits for, such as a name, ends with the tunnel.
+    this.#cleanups.push(() =>
+      ending.abort(new Deno.errors.BadResource(`The tunnel "${device.name}" is closed`))
+    );
     if (options.signal?.aborted) this.close();
   }
 
@@ -385,8 +404,9 @@ export class Tunnel implements AsyncDisposable {
       () => this.#ledger.discardAll(this.#sent, "closed"),
       () => this.#pipeline === undefined ? closeStages(this.#stages) : this.#pipeline.close(),
       () => this.#streams?.close(this.#failure),
-      () => this.#far?.close(),
+      // Its routes go first: the far end's last words, and whatever else this machine sends, pass beside it again.
       () => this.device.close(),
+      () => this.#far?.close(),
     ];
     for (const attempt of attempts) {
       try {
@@ -399,7 +419,7 @@ export class Tunnel implements AsyncDisposable {
     const endings = [
       this.#loop.release(waitables),
       this.device.closed,
-      this.#far?.closed,
+      closedInTime(this.#far?.closed),
       this.#link?.leave(),
     ];
     Promise.allSettled(endings).then((results) => {

@@ -8,7 +8,7 @@
 
 import type { Rescue } from "../lib/core/mod.ts";
 import type { Heartbeat } from "./heartbeat.ts";
-import { SIGNALS } from "./signals.ts";
+import { endSignals } from "./signals.ts";
 
 // Implementation
 /** How long a stage may take, where the options say nothing else (milliseconds). */
@@ -116,7 +116,7 @@ class Watchdog {
       return found === undefined ? [] : [{ code: String(found.code), data: found.data }];
     });
     const limit = Math.min(...hearts.map((heart) => heart.limit));
-    const signals = hearts.some((heart) => heart.signals) ? SIGNALS : [];
+    const signals = hearts.some((heart) => heart.signals) ? endSignals() : [];
     const watched: Watched = {
       hearts,
       rescues,

@@ -12,7 +12,7 @@
 import { type DeviceOptions, type DeviceShare, dropShare, openDeviceQueues } from "../../driver/mod.ts";
 import type { Device } from "../../lib/core/mod.ts";
 import { currentLoop } from "../loop.ts";
-import { openTunnelOver } from "../open_tunnel.ts";
+import type { TunnelStart } from "../open_tunnel.ts";
 import { deviceOptionsOf } from "../transport/device.ts";
 import { openerOf } from "../transport/mod.ts";
 import type { Tunnel, TunnelOptions } from "../tunnel.ts";
@@ -112,7 +112,7 @@ export class Crew implements AsyncDisposable {
   }
 
   /** Opens the first worker's side of a tunnel, and the other queues for the other workers. */
-  async openTunnel(name: string, options: TunnelOptions): Promise<Tunnel> {
+  async openTunnel(name: string, options: TunnelOptions, start: TunnelStart): Promise<Tunnel> {
     const parts = await makeLinkParts(this.#count);
     const link = await WorkerLink.open({ index: 0, count: this.#count }, parts, {
       bring: (ring, to) => this.#colleagues[to - 1]!.tell({ kind: "ring", tunnel: name, ring }),
@@ -134,7 +134,7 @@ export class Crew implements AsyncDisposable {
       opened.shares.forEach((share, i) => shares[i]!.far = share);
       return opened.device;
     };
-    return await openTunnelOver(options, openNear, openFar, link);
+    return await start.openNear(openNear, openFar, link);
   }
 
   /** Those that still load the script. */

@@ -11,7 +11,7 @@ import { type DeviceShare, dropShare, joinDevice } from "../../driver/mod.ts";
 import type { Device, WorkerPlace } from "../../lib/core/mod.ts";
 import { parseScriptFlags } from "../cli/flags.ts";
 import { currentLoop } from "../loop.ts";
-import { openTunnelOver } from "../open_tunnel.ts";
+import { TunnelStart } from "../open_tunnel.ts";
 import { flushOutput, takeConsole } from "../output.ts";
 import { declaredTunnels, isScript, runMain, type TunnelScript, type TunnelsScript } from "../script.ts";
 import type { Tunnel, TunnelOptions } from "../tunnel.ts";
@@ -57,7 +57,8 @@ async function openPart(
     leave: () => Promise.resolve(),
   });
   const openFar = async () => far === undefined ? undefined : await join(far);
-  const tunnel = await openTunnelOver(options, () => join(device), openFar, link);
+  await using start = await TunnelStart.begin(options, false);
+  const tunnel = await start.openNear(() => join(device), openFar, link);
   links.set(name, link);
   tunnel.closed.then(
     () => say({ kind: "closed", tunnel: name, failed: false, error: undefined }),
