@@ -336,11 +336,17 @@ function setOffload(fd: number, wanted: boolean): Offload {
 }
 
 function openError(failed: number): Error {
+  const isRoot = libc().geteuid() === 0;
   const remedies: Record<number, string> = {
     [Errno.ENOENT]: "load the kernel module by `modprobe tun`, or give the container this device",
     [Errno.ENODEV]: "load the kernel module by `modprobe tun`",
-    [Errno.EACCES]: "run as root, or let this user read and write it",
-    [Errno.EPERM]: "run as root, or give the container this device",
+    // path_mayopen(), fs/namei.c: a mount's nodev refuses root, too.
+    [Errno.EACCES]: isRoot
+      ? "its file system is mounted with nodev: mount it without, or make the node elsewhere and mount that here"
+      : "run as root, or let this user read and write it",
+    [Errno.EPERM]: isRoot
+      ? "give the container this device"
+      : "run as root, or give the container this device",
   };
   return systemError(`open "${TUN_PATH}"`, "open", failed, remedies[failed]);
 }
