@@ -12,7 +12,8 @@ const USAGE = `Usage: warren new NAME
   warren new demo    makes the folder demo, with demo.ts and deno.json in it
   warren new my.ts   makes my.ts, and deno.json beside it if there is none
 
-The script answers pings. What is there already is never overwritten.`;
+The script answers pings. What is there already is never overwritten. Root makes nothing where another user
+could replace it.`;
 
 const SCRIPT = `#!/usr/bin/env -S deno run --allow-ffi
 /** Answers every ping sent into 10.9.0.0/24. Try: ping 10.9.0.77 */
@@ -32,6 +33,12 @@ export default script(import.meta, { address: "10.9.0.1/24" }, (tunnel) =>
 /** Where Warren is. */
 const ROOT = new URL("../../", import.meta.url);
 const EXECUTABLE = 0o755;
+const OTHERS_WRITE = 0o002;
+const GROUP_WRITES = 0o020;
+/** In such a folder, files and folders are renamed and removed by their owners alone. */
+const STICKY = 0o1000;
+/** Files beside a script that say what deno runs. */
+const SETTINGS = ["deno.json", "deno.jsonc", "deno.lock", "package.json"] as const;
 
 /** Runs `warren new` with these arguments, and returns its exit code. */
 export async function create(args: readonly string[]): Promise<number> {
@@ -63,15 +70,18 @@ function checkDrive(folder: string, name: string): void {
 async function write(folder: string, file: string, name: string): Promise<void> {
   const path = join(folder, file);
   const isFolder = file !== basename(name);
+  await checkFolders(isFolder ? dirname(folder) : folder, name);
   await attempt(name, () => Deno.mkdir(isFolder ? dirname(folder) : folder, { recursive: true }));
   if (isFolder) await attempt(name, () => Deno.mkdir(folder));
+  const present = await checkSettings(folder, name);
   await attempt(name, () => Deno.writeTextFile(path, SCRIPT, { createNew: true, mode: EXECUTABLE }));
   console.log(`Made ${path}`);
-  const present = await firstThere([join(folder, "deno.json"), join(folder, "deno.jsonc")]);
   const settings = settingsFor(file, ROOT);
   if (present === undefined) {
     const configPath = join(folder, "deno.json");
-    await attempt(name, () => Deno.writeTextFile(configPath, `${JSON.stringify(settings, undefined, 2)}\n`));
+    const text = `${JSON.stringify(settings, undefined, 2)}\n`;
+    // A symbolic link in its place is not followed.
+    await attempt(name, () => Deno.writeTextFile(configPath, text, { createNew: true }));
     console.log(`Made ${configPath}`);
   } else if (!(await Deno.readTextFile(present)).includes(`"${NAME}"`)) {
     const { imports, links } = settings;
@@ -79,6 +89,59 @@ async function write(folder: string, file: string, name: string): Promise<void> 
   }
   const sudo = Deno.build.os !== "windows" && Deno.uid() !== 0 ? "sudo " : "";
   console.log(`Run it: cd ${folder} && ${sudo}deno run --allow-ffi ${file}\nTry: ping 10.9.0.77`);
+}
+
+/**
+ * Checks the folder that something is made in, and those above it, as far as they are there. A script that another
+ * user could replace would run with this user's rights.
+ */
+async function checkFolders(folder: string, name: string): Promise<void> {
+  let path = folder;
+  while (await status(path) === undefined && dirname(path) !== path) path = dirname(path);
+  for (path = await Deno.realPath(path);; path = dirname(path)) {
+    const reason = control(await Deno.lstat(path));
+    if (reason !== undefined) tell(name, `${path} ${reason}`, "choose another folder");
+    if (dirname(path) === path) return;
+  }
+}
+
+/** Checks what is beside the script; returns the deno.json or deno.jsonc that is there. */
+async function checkSettings(folder: string, name: string): Promise<string | undefined> {
+  let present: string | undefined;
+  for (const file of SETTINGS) {
+    const path = join(folder, file);
+    const itself = await status(path);
+    if (itself === undefined) continue;
+    const info = await Deno.stat(path).catch(() => undefined);
+    if (info?.isFile !== true) {
+      throw new Deno.errors.AlreadyExists(`Cannot make "${name}": ${path} is not a file: remove it`);
+    }
+    // The owner of a symbolic link can have it lead elsewhere.
+    const reason = control(info) ?? control({ ...info, uid: itself.uid });
+    if (reason !== undefined) tell(name, `${path} ${reason}`, "remove it");
+    if (file.startsWith("deno.json")) present ??= path;
+  }
+  return present;
+}
+
+function status(path: string): Promise<Deno.FileInfo | undefined> {
+  return Deno.lstat(path).catch(() => undefined);
+}
+
+/** Why others control a file or folder; `undefined` when they do not. */
+function control({ uid, gid, mode, isDirectory }: Deno.FileInfo): string | undefined {
+  if (uid === null || mode === null) return undefined;
+  const sudo = Deno.uid() === 0 ? Number(Deno.env.get("SUDO_UID")) : NaN;
+  if (uid !== 0 && uid !== Deno.uid() && uid !== sudo) return `belongs to the user ${uid}`;
+  const writable = (mode & OTHERS_WRITE) !== 0 || ((mode & GROUP_WRITES) !== 0 && gid !== Deno.gid());
+  const kept = isDirectory && (mode & STICKY) !== 0;
+  return writable && !kept ? `is writable to others (mode ${(mode & 0o7777).toString(8)})` : undefined;
+}
+
+/** Root goes no further; any other user is told. */
+function tell(name: string, what: string, remedy: string): void {
+  if (Deno.uid() === 0) throw new Deno.errors.PermissionDenied(`Cannot make "${name}": ${what}: ${remedy}`);
+  console.error(`warren: Others may change what "${name}" does: ${what}`);
 }
 
 /** The content of a deno.json with which a script runs in its folder. */
@@ -99,13 +162,6 @@ export function settingsFor(file: string, root: URL): Settings {
     nodeModulesDir: "none",
     tasks: { start: `deno run --allow-ffi ${file}` },
   };
-}
-
-async function firstThere(paths: string[]): Promise<string | undefined> {
-  for (const path of paths) {
-    const there = await Deno.stat(path).then(() => true, () => false);
-    if (there) return path;
-  }
 }
 
 async function attempt(name: string, act: () => Promise<void>): Promise<void> {
