@@ -14,9 +14,10 @@ import {
   IPV6_PAYLOAD_LENGTH,
   IPV6_SRC,
 } from "./_header_fields.ts";
+import { FragmentIds } from "./_fragment_ids.ts";
+import { FRAGMENT_HEADER, FRAGMENT_ID, FRAGMENT_WORD, MORE_FRAGMENTS_IPV6 } from "./_ipv6_extensions.ts";
 import { inherit } from "./_copy_packet.ts";
 import { become } from "./_packet_parts.ts";
-import { FragmentIds } from "./_fragment_ids.ts";
 import { checksum, sum } from "./checksum.ts";
 import type { Packet, StageContext } from "./core/mod.ts";
 import { Ip, Protocol } from "./ip.ts";
@@ -29,11 +30,6 @@ const MORE_FRAGMENTS = 0x2000;
 const END_OF_OPTIONS = 0;
 const NO_OPERATION = 1;
 const COPIED = 0x80;
-// Specification: IPv6's Fragment header, RFC 8200 section 4.5
-const FRAGMENT_HEADER = 8;
-const FRAGMENT_WORD = 2;
-const FRAGMENT_ID = 4;
-const MORE_FRAGMENTS_IPV6 = 0x0001;
 
 // Implementation: why a packet that must be divided cannot be
 const NO_ROOM = "no room for fragments";
@@ -112,9 +108,7 @@ export class Divider {
     if (sum(packet.bytes, start, headerLength) !== 0xffff) return "wrong header checksum";
     if (ip.fragmentOffset + payloadLength > IPV4_LONGEST) return TOO_LONG;
     if (ip.dontFragment && !ip.isFragment) {
-      {
-        ip.id = this.#ids.next(this.#ids.startOf(packet.view, start + IPV4_SRC, 2, ip.protocol));
-      }
+      ip.id = this.#ids.next(this.#ids.startOf(packet.view, start + IPV4_SRC, 2, ip.protocol));
     }
     const flags = packet.view.getUint16(start + IPV4_FLAGS) & ~DONT_FRAGMENT;
     const laterHeader = IPV4_HEADER + copiedOptions(packet, start, headerLength, -1);
@@ -149,7 +143,7 @@ export class Divider {
   #splitIpv6(ip: Ipv6, first: Packet | undefined, context: StageContext): string | undefined {
     const { packet, start } = ip;
     const { bytes, view } = packet;
-    const existing = ip.extension(Protocol.Fragment);
+    const existing = ip.fragmentHeader;
     const field = existing < 0 ? unfragmentable(ip) : -1;
     // What stands before the Fragment header, and is in every piece.
     const headerLength = (existing >= 0 ? existing : endOf(bytes, start, field)) - start;

@@ -1,7 +1,18 @@
-/** Which ICMP messages ask and answer, with an identifier by which one knows the other (RFC 792, RFC 4443 section 4). */
+/** Kinds of ICMP messages: errors, queries and replies, the latter with an identifier in common (RFC 792, RFC 4443). */
 
 import { Icmpv4 } from "./icmpv4.ts";
 import { Icmpv6 } from "./icmpv6.ts";
+
+// Specification
+/** The types that are no errors: RFC 792, 950, 1256, 1393 and 8335. Any other may be one. */
+const IPV4_QUERIES: ReadonlySet<number> = new Set([0, 8, 9, 10, 13, 14, 15, 16, 17, 18, 42, 43]);
+/** RFC 4443 section 2.1: types below this are errors. */
+const IPV6_FIRST_QUERY = 128;
+
+/** Whether a message of this type, in this version of IP, is an error or a redirect, or may be one. */
+export function isIcmpError(version: number, type: number): boolean {
+  return version === 4 ? !IPV4_QUERIES.has(type) : type < IPV6_FIRST_QUERY || type === Icmpv6.Redirect;
+}
 
 /** Whether a message of this type, in this version of IP, asks for an answer. */
 export function isQuestion(version: number, type: number): boolean {

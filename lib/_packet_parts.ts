@@ -2,7 +2,8 @@
 
 import type { Packet } from "./core/packet.ts";
 import { IPV6_HEADER, IPV6_NEXT_HEADER } from "./_header_fields.ts";
-import { type Ip, Protocol } from "./ip.ts";
+import type { Ip } from "./ip.ts";
+import { extensionLength } from "./_ipv6_extensions.ts";
 import type { Ipv6 } from "./ipv6.ts";
 import { Tcp } from "./tcp.ts";
 import { Udp } from "./udp.ts";
@@ -32,9 +33,7 @@ export function namingField({ packet: { bytes }, start, nextHeader }: Ipv6, plac
   let at = start + IPV6_HEADER;
   for (let type = nextHeader; at < place;) {
     field = at;
-    // RFC 4302 section 2.2, RFC 8200 sections 4.2 and 4.5
-    if (type === Protocol.Ah) at += (bytes[at + 1]! + 2) << 2;
-    else at += type === Protocol.Fragment ? 8 : (bytes[at + 1]! + 1) << 3;
+    at += extensionLength(bytes, at, type);
     type = bytes[field]!;
   }
   return field;

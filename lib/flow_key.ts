@@ -1,17 +1,8 @@
 /** What tells one flow from another: the protocol, both addresses and both ports, as 32-bit words. */
 
-import {
-  FRAGMENT_OFFSET,
-  IPV4_DST,
-  IPV4_FLAGS,
-  IPV4_HEADER,
-  IPV4_PROTOCOL,
-  IPV4_SRC,
-  IPV6_HEADER,
-  IPV6_NEXT_HEADER,
-  IPV6_SRC,
-} from "./_header_fields.ts";
+import { IPV4_DST, IPV4_SRC, IPV6_SRC } from "./_header_fields.ts";
 import { isAnswer, isQuestion } from "./_icmp_queries.ts";
+import { QuotedPacket } from "./_quoted_packet.ts";
 import type { Address } from "./address.ts";
 import type { Packet } from "./core/packet.ts";
 import { Icmpv4 } from "./icmpv4.ts";
@@ -38,8 +29,8 @@ const ICMP_ID = 4;
 const IPV4_WORDS = 4;
 const IPV6_WORDS = 10;
 
-/** How long the shortest header is, by protocol; 0: it has no ports. */
-const SHORTEST = Uint8Array.from({ length: 256 }, (_, protocol) => HEADERS[protocol] ?? 0);
+/** The shortest header by protocol (bytes); 0: it has no ports. */
+const MIN_HEADERS = Uint8Array.from({ length: 256 }, (_, protocol) => HEADERS[protocol] ?? 0);
 
 /** What a packet is to the flows that are known. */
 export const FlowKind = {
@@ -55,10 +46,11 @@ export type FlowKind = typeof FlowKind[keyof typeof FlowKind];
 
 /**
  * A flow's key in one direction, made once and filled for each packet. ICMP echo messages have their identifier as
- * both ports, so a request's reverse is its reply; what has no ports has zeros.
+ * both ports, so a request's reverse is its reply; what has no ports has zeros. Extension headers of IPv6 are walked,
+ * in a packet and in what an ICMP error quotes of one.
  *
- * **Limits**: behind an IPv6 extension header of the packet that an ICMP error quotes nothing is looked for: such an
- * error is about a flow of that header, which nobody knows.
+ * **Limits**: an error about a later fragment, and one that does not quote the ports, tell no flow. One about a packet
+ * on a source route (RFC 8200 section 4.4) tells the flow to the address that it was going to at that point.
  *
  * @example A reply belongs to its request's flow, reversed
  * ```ts
@@ -83,6 +75,8 @@ export class FlowKey {
   readonly words: Uint32Array = new Uint32Array(IPV6_WORDS);
   /** How many words count. */
   length = 0;
+  /** What the last error that was read quotes: valid after {@linkcode FlowKind.Error}. */
+  readonly quoted: QuotedPacket = new QuotedPacket();
 
   /** 4 or 6. */
   get version(): number {
@@ -129,14 +123,12 @@ export class FlowKey {
     if (protocol === (version === 4 ? Protocol.Icmp : Protocol.Icmpv6)) {
       const icmp = version === 4 ? Icmpv4.of(packet) : Icmpv6.of(packet);
       if (icmp === undefined) return FlowKind.None;
-      if (icmp.quotedOffset >= 0) {
-        return this.#readQuoted(packet, icmp.quotedOffset, icmp.quotedOffset + icmp.quotedLength);
-      }
+      if (icmp.quotedOffset >= 0) return this.#readQuoted(icmp);
       this.#readAddresses(packet, version, protocol, ip.start);
       this.words[this.length - 1] = hasId(version, icmp.type) ? icmp.id << 16 | icmp.id : 0;
       return FlowKind.Packet;
     }
-    const shortest = SHORTEST[protocol]!;
+    const shortest = MIN_HEADERS[protocol]!;
     if (end - payloadOffset < shortest) {
       packet.malformed = true;
       return FlowKind.None;
@@ -159,33 +151,22 @@ export class FlowKey {
     words[length - 1] = ports << 16 | ports >>> 16;
   }
 
-  /** The flow of the packet that an ICMP error quotes, of which the first bytes are there, up to `end`. */
-  #readQuoted(packet: Packet, start: number, end: number): FlowKind {
-    const { bytes, view } = packet;
-    if (start + IPV4_HEADER > end) return FlowKind.None;
-    const version = bytes[start]! >> 4;
-    let at: number;
-    let protocol: number;
-    if (version === 4) {
-      at = start + ((bytes[start]! & 0x0f) << 2);
-      protocol = bytes[start + IPV4_PROTOCOL]!;
-      if (at < start + IPV4_HEADER || (view.getUint16(start + IPV4_FLAGS) & FRAGMENT_OFFSET) !== 0) {
-        return FlowKind.None;
-      }
-    } else {
-      at = start + IPV6_HEADER;
-      if (version !== 6 || at > end) return FlowKind.None;
-      protocol = bytes[start + IPV6_NEXT_HEADER]!;
-    }
+  /** The flow of the packet that an ICMP error quotes. */
+  #readQuoted(icmp: Icmpv4 | Icmpv6): FlowKind {
+    const { packet } = icmp;
+    const { quoted } = this;
+    if (!quoted.read(icmp) || quoted.fragmentOffset !== 0) return FlowKind.None;
+    const { version, protocol, upperOffset } = quoted;
     const isIcmp = protocol === (version === 4 ? Protocol.Icmp : Protocol.Icmpv6);
-    const hasPorts = SHORTEST[protocol]! > 0;
-    if ((isIcmp || hasPorts) && at + QUOTED_HEADER > end) return FlowKind.None;
-    this.#readAddresses(packet, version, protocol, start);
-    let ports = hasPorts ? view.getUint32(at) : 0;
-    if (isIcmp && hasId(version, bytes[at]!)) {
-      const id = view.getUint16(at + ICMP_ID);
+    const hasPorts = MIN_HEADERS[protocol]! > 0;
+    if ((isIcmp || hasPorts) && upperOffset + QUOTED_HEADER > quoted.end) return FlowKind.None;
+    let ports = hasPorts ? packet.view.getUint32(upperOffset) : 0;
+    if (isIcmp) {
+      const type = packet.bytes[upperOffset]!;
+      const id = hasId(version, type) ? packet.view.getUint16(upperOffset + ICMP_ID) : 0;
       ports = id << 16 | id;
     }
+    this.#readAddresses(packet, version, protocol, quoted.start);
     this.words[this.length - 1] = ports;
     return FlowKind.Error;
   }

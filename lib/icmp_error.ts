@@ -8,6 +8,7 @@
 
 import { AnswerLimit, type AnswerLimitOptions } from "./_answer_limit.ts";
 import { IPV6_DST, IPV6_HEADER, IPV6_SRC } from "./_header_fields.ts";
+import { isIcmpError } from "./_icmp_queries.ts";
 import { become, namingField } from "./_packet_parts.ts";
 import { isUnicast4, isUnicast6 } from "./_unicast.ts";
 import { parseAddress } from "./address.ts";
@@ -34,11 +35,6 @@ const IPV4_HEADER = 20;
 const ICMP_HEADER = 8;
 /** RFC 1812 section 4.3.2.5: precedence 6, which is the class selector CS6. */
 const CLASS_SELECTOR_6 = 48;
-/** The ICMP types that are no errors: RFC 792, 950, 1256, 1393 and 8335. Any other may be one. */
-const IPV4_QUESTIONS = new Set([0, 8, 9, 10, 13, 14, 15, 16, 17, 18, 42, 43]);
-/** RFC 4443 section 2.1: types below this are errors. */
-const IPV6_FIRST_QUESTION = 128;
-
 /** What an error says; each is one in both versions of ICMP. */
 export const IcmpError = {
   /** There is no route to the destination. RFC 792 type 3 code 0, RFC 4443 type 1 code 0 */
@@ -318,9 +314,7 @@ export class IcmpErrors {
 /** Whether it is an ICMP error or a redirect, or may be one. */
 function isError({ version, protocol, payloadOffset, payloadLength, packet: { bytes } }: Ip): boolean {
   if (protocol !== (version === 4 ? Protocol.Icmp : Protocol.Icmpv6)) return false;
-  if (payloadLength === 0) return true;
-  const type = bytes[payloadOffset]!;
-  return version === 4 ? !IPV4_QUESTIONS.has(type) : type < IPV6_FIRST_QUESTION || type === Icmpv6.Redirect;
+  return payloadLength === 0 || isIcmpError(version, bytes[payloadOffset]!);
 }
 
 /** Cuts a packet off behind what is quoted, and makes sure of the room for the headers before it. */

@@ -1,6 +1,15 @@
 /** The IPv6 header and its extension headers, in place (RFC 8200). */
 
 import { checkField, writeTransport } from "./_encode.ts";
+import {
+  chain,
+  extensionLength,
+  FRAGMENT_OFFSET_IPV6,
+  FRAGMENT_WORD,
+  isExtension,
+  MORE_FRAGMENTS_IPV6,
+  walkExtensions,
+} from "./_ipv6_extensions.ts";
 import { formatIpv6 } from "./address.ts";
 import { adjustPseudoHeader, difference32, pseudoHeaderSumIpv6 } from "./checksum.ts";
 import type { Packet } from "./core/packet.ts";
@@ -35,28 +44,16 @@ const DST = 24;
 const HEADER_LENGTH = 40;
 const MAX_PAYLOAD = 65_535;
 
-// Specification: extension headers. RFC 8200 sections 4.3, 4.4, 4.5 and 4.6, RFC 4302 section 2
-//
-//    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
-//    |  Next Header  |  Hdr Ext Len  | Routing Type  | Segments Left |  routing; options otherwise
-//    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
-//    |  Next Header  |   Reserved    |      Fragment Offset    |Res|M|  fragment
-//    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
-const EXTENSION_LENGTH = 1; // behind the first 8 bytes, in units of 8 bytes
-const EXTENSION_SHORTEST = 8;
+// Specification: the Routing header, RFC 8200 section 4.4
 const ROUTING_TYPE = 2;
 const SEGMENTS_LEFT = 3;
 const SEGMENTS = 8;
-const FRAGMENT_WORD = 2;
-const FRAGMENT_OFFSET = 0xfff8;
-const MORE_FRAGMENTS = 0x0001;
 const ROUTING_SOURCE = 0; // RFC 2460 section 4.4, deprecated by RFC 5095
 const ROUTING_MOBILE = 2; // RFC 6275 section 6.4
 const ROUTING_SEGMENTS = 4; // RFC 8754 section 2
 
 // Implementation
 const DEFAULT_HOP_LIMIT = 64;
-const MOST_EXTENSIONS = 16;
 const VIEW = nextViewNumber();
 
 /** What {@linkcode Ipv6.encode} writes. */
@@ -81,7 +78,8 @@ export interface Ipv6Fields {
  * number is the upper layer. Setting an address keeps the checksum of the transport header behind it: UDP,
  * UDP-Lite, TCP, DCCP and ICMPv6. A number that does not fit its field loses its high bits.
  *
- * **Limits**: a packet with more than 16 extension headers, and a jumbogram (RFC 2675), are malformed. The home
+ * **Limits**: a packet with more than 16 extension headers, a fragment inside a fragment (two Fragment headers that both
+ * say so; atomic ones may stand beside, RFC 6946), and a jumbogram (RFC 2675) are malformed. The home
  * address of a mobile node (RFC 6275 section 6.3) is not looked for: transport checksums are taken to cover
  * `src`. Where segments of a route are left, they cover the route's last address and not `dst` (RFC 8200
  * section 8.1). A change breaks an Authentication header, as it should.
@@ -294,23 +292,28 @@ export class Ipv6 extends HeaderView {
     return this.#end - this.#payloadOffset;
   }
 
+  /**
+   * Where the Fragment header stands in `packet.bytes` that makes this a fragment, or an atomic one when none does; -1
+   * for none.
+   */
+  get fragmentHeader(): number {
+    return this.#fragment;
+  }
+
   /** Whether this is a part of a larger packet: there is a transport header in the first fragment alone. */
   get isFragment(): boolean {
     // RFC 6946: a Fragment header around a whole packet makes no fragment of it.
-    return this.#fragment >= 0 &&
-      (this.packet.view.getUint16(this.#fragment + FRAGMENT_WORD) & (FRAGMENT_OFFSET | MORE_FRAGMENTS)) !== 0;
+    return (this.#fragmentWord & (FRAGMENT_OFFSET_IPV6 | MORE_FRAGMENTS_IPV6)) !== 0;
   }
 
   /** Where this fragment's payload belongs in the whole one (bytes, a multiple of 8). */
   get fragmentOffset(): number {
-    if (this.#fragment < 0) return 0;
-    return this.packet.view.getUint16(this.#fragment + FRAGMENT_WORD) & FRAGMENT_OFFSET;
+    return this.#fragmentWord & FRAGMENT_OFFSET_IPV6;
   }
 
   /** Whether further fragments of the same packet follow this one. */
   get moreFragments(): boolean {
-    return this.#fragment >= 0 &&
-      (this.packet.view.getUint16(this.#fragment + FRAGMENT_WORD) & MORE_FRAGMENTS) !== 0;
+    return (this.#fragmentWord & MORE_FRAGMENTS_IPV6) !== 0;
   }
 
   /** Where the first extension header of this type starts in `packet.bytes`; -1 when there is none. */
@@ -366,35 +369,27 @@ export class Ipv6 extends HeaderView {
 
   /** Finds the upper layer, and says whether it got there. */
   #walk(start: number, end: number): boolean {
-    const { bytes, view } = this.packet;
-    let next = bytes[start + NEXT_HEADER]!;
-    let at = start + HEADER_LENGTH;
-    let fragment = -1;
-    let routing = -1;
-    for (let count = 0; isExtension(next); count++) {
-      // Section 4.1: Hop-by-Hop Options come first or not at all. RFC 8504 section 5.3: hosts may bound the rest.
-      if (count === MOST_EXTENSIONS || next === Protocol.HopByHop && count > 0) return false;
-      if (at + EXTENSION_SHORTEST > end) return false;
-      const length = extensionLength(bytes, at, next);
-      if (at + length > end) return false;
-      const type = next;
-      const header = at;
-      next = bytes[at]!;
-      at += length;
-      if (type === Protocol.Routing) routing = header;
-      if (type === Protocol.Fragment) {
-        fragment = header;
-        // Section 4.5: what follows in a later fragment is a piece out of the middle.
-        if ((view.getUint16(header + FRAGMENT_WORD) & FRAGMENT_OFFSET) !== 0) break;
-      }
-    }
+    const { packet } = this;
+    const next = packet.bytes[start + NEXT_HEADER]!;
     this.start = start;
-    this.#protocol = next;
-    this.#payloadOffset = at;
     this.#end = end;
-    this.#fragment = fragment;
-    this.#routing = routing;
+    if (!isExtension(next)) {
+      this.#protocol = next;
+      this.#payloadOffset = start + HEADER_LENGTH;
+      this.#fragment = -1;
+      this.#routing = -1;
+      return true;
+    }
+    if (!walkExtensions(packet, next, start + HEADER_LENGTH, end)) return false;
+    this.#protocol = chain.protocol;
+    this.#payloadOffset = chain.upperOffset;
+    this.#fragment = chain.fragment;
+    this.#routing = chain.routing;
     return true;
+  }
+
+  get #fragmentWord(): number {
+    return this.#fragment < 0 ? 0 : this.packet.view.getUint16(this.#fragment + FRAGMENT_WORD);
   }
 
   /** Whether the packet is on its way to another address than its last. */
@@ -446,18 +441,6 @@ export class Ipv6 extends HeaderView {
     if (this.fragmentOffset !== 0) return;
     adjustPseudoHeader(this.packet, this.#payloadOffset, this.#end, this.#protocol, change);
   }
-}
-
-function isExtension(type: number): boolean {
-  return type === Protocol.HopByHop || type === Protocol.Routing || type === Protocol.Fragment ||
-    type === Protocol.Ah || type === Protocol.DestinationOptions;
-}
-
-function extensionLength(bytes: Uint8Array, at: number, type: number): number {
-  if (type === Protocol.Fragment) return EXTENSION_SHORTEST;
-  const units = bytes[at + EXTENSION_LENGTH]!;
-  // RFC 4302 section 2.2: in units of 4 bytes, less 2
-  return type === Protocol.Ah ? (units + 2) << 2 : (units + 1) << 3;
 }
 
 function checkAddress(name: string, address: Uint8Array): void {

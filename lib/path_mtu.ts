@@ -83,8 +83,7 @@ export interface SavedPath {
  * **Counters**: `learned`, `ignored` in errors. Reason: `longer than the path` for what could not be answered.
  *
  * **Limits**: paths are those of packets from this machine. Flows are noted by hash in 16,384 places, so an error about one
- * may be ignored after others were sent, and the next error is believed. Over IPv6, errors about packets with extension
- * headers are ignored. With several workers, an error that comes to another one than its flow is ignored. Errors pass in
+ * may be ignored after others were sent, and the next error is believed. With several workers, an error that comes to another one than its flow is ignored. Errors pass in
  * any case, so senders learn by themselves.
  *
  * @example For a tunnel of 1420 bytes

@@ -20,6 +20,7 @@ import {
   IPV6_SRC,
 } from "./_header_fields.ts";
 import { Fit, type Fragment, FragmentLists } from "./_fragment_lists.ts";
+import { FRAGMENT_HEADER, FRAGMENT_ID } from "./_ipv6_extensions.ts";
 import { inherit } from "./_copy_packet.ts";
 import { namingField } from "./_packet_parts.ts";
 import { sipHash } from "./_sip_hash.ts";
@@ -35,9 +36,6 @@ import { checkNames, type OptionNames } from "./options.ts";
 // Specification
 /** RFC 1122 section 3.3.2, RFC 8200 section 4.5. */
 const TIMEOUT = 60_000;
-/** IPv6's Fragment header, RFC 8200 section 4.5. */
-const FRAGMENT_HEADER = 8;
-const FRAGMENT_ID = 4;
 /** RFC 9293 section 3.1. */
 const TCP_HEADER = 20;
 /** RFC 3168 section 5, as a bit of each of the four marks: not capable, and congestion met. */
@@ -234,7 +232,7 @@ export class Reassemble implements Stage {
     } else {
       this.#key.length = 10;
       for (let i = 0; i < 8; i++) words[1 + i] = view.getUint32(start + IPV6_SRC + 4 * i);
-      words[9] = view.getUint32(ip.extension(Protocol.Fragment) + FRAGMENT_ID);
+      words[9] = view.getUint32(ip.fragmentHeader + FRAGMENT_ID);
     }
   }
 
@@ -254,7 +252,7 @@ export class Reassemble implements Stage {
     const { packet, start } = ip;
     const isIpv4 = ip.version === 4;
     if (isIpv4 && sum(packet.bytes, start, ip.headerLength) !== 0xffff) return "wrong header checksum";
-    const payload = isIpv4 ? ip.payloadOffset : ip.extension(Protocol.Fragment) + FRAGMENT_HEADER;
+    const payload = isIpv4 ? ip.payloadOffset : ip.fragmentHeader + FRAGMENT_HEADER;
     const length = start + ip.totalLength - payload;
     const fragment = this.#fragment;
     fragment.payload = payload;
@@ -354,7 +352,7 @@ export class Reassemble implements Stage {
     const first = this.#lists.beginning(datagram)!;
     const ip = Ip.of(first)!;
     const { start } = ip;
-    const at = ip.version === 4 ? ip.payloadOffset : ip.extension(Protocol.Fragment);
+    const at = ip.version === 4 ? ip.payloadOffset : ip.fragmentHeader;
     const headerLength = at - start;
     if (headerLength + total - (ip.version === 4 ? 0 : IPV6_HEADER) > IPV4_LONGEST) return TOO_LONG;
     const payload = ip.version === 4 ? at : at + FRAGMENT_HEADER;
@@ -393,7 +391,7 @@ function isFragment(packet: Packet): boolean {
 
 /** RFC 6946 section 4: a fragment that is all there is has nothing to do with others of its number. */
 function stripFragmentHeader(ip: Ipv6): void {
-  const at = ip.extension(Protocol.Fragment);
+  const at = ip.fragmentHeader;
   if (at < 0) return;
   const { packet, packet: { bytes, view }, start } = ip;
   bytes[namingField(ip, at)] = bytes[at]!;

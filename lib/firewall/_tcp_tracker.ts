@@ -26,7 +26,7 @@ const MOST_SCALE = 14;
 
 // Implementation
 /** How far an acknowledgment may lie behind what was sent, at least (bytes): the largest unscaled window. */
-const LEAST_ACK_WINDOW = 66_000;
+const MIN_ACK_WINDOW = 66_000;
 const KIND = Tcp.Fin | Tcp.Syn | Tcp.Rst | Tcp.Ack;
 const SYN_ACK = Tcp.Syn | Tcp.Ack;
 /** The words of a side. Sequence numbers are compared modulo 2 to the 32nd, so their sign means nothing. */
@@ -168,12 +168,29 @@ export class TcpTracker {
     if (this.#kind === Tcp.Syn) this.#words[SIDE * (2 * flow + side) + REOPENS] = this.#seqEnd;
   }
 
-  /** Whether a segment with this number may be one that this side has sent lately: an ICMP error says so. */
-  hasSent(flow: number, side: number, seq: number): boolean {
-    if (this.#words[2 * SIDE * flow + LOOSE] === 1) return true;
+  /**
+   * Whether a segment with this number may be one that this side has sent and the other one has not acknowledged, an ACK
+   * without data included: only then is an ICMP error about it believed (RFC 5927 section 4.1).
+   */
+  hasInFlight(flow: number, side: number, seq: number): boolean {
+    const words = this.#words;
     const sender = SIDE * (2 * flow + side);
-    const behind = this.#words[sender + END]! - seq | 0;
-    return behind >= 0 && behind <= Math.max(this.#words[(sender ^ SIDE) + WINDOW]!, LEAST_ACK_WINDOW);
+    if ((words[sender + KNOWN]! & SEEN) === 0) return false;
+    const end = words[sender + END]!;
+    const behind = end - seq | 0;
+    return behind >= 0 && behind <= (end - this.#oldestInFlight(flow, sender) | 0);
+  }
+
+  /** The number of the first byte of a side that the other one has not acknowledged, as far as that can be told. */
+  #oldestInFlight(flow: number, sender: number): number {
+    const words = this.#words;
+    const receiver = sender ^ SIDE;
+    if (words[2 * SIDE * flow + LOOSE] === 0) {
+      if ((words[receiver + KNOWN]! & ACKED) !== 0) return words[receiver + ACK]!;
+      // Only its SYN is on the way.
+      if ((words[sender + KNOWN]! & ACKED) === 0) return words[sender + ACK]!;
+    }
+    return words[sender + END]! - Math.max(words[receiver + WINDOW]!, MIN_ACK_WINDOW) | 0;
   }
 
   /** What is known of a connection, for JSON. */
@@ -290,7 +307,7 @@ export class TcpTracker {
   /** It acknowledges what was sent, and not what was long ago. */
   #isAckInWindow(sender: number, receiver: number): boolean {
     const end = this.#words[receiver + END]!;
-    const oldest = end - Math.max(this.#words[sender + WINDOW]!, LEAST_ACK_WINDOW);
+    const oldest = end - Math.max(this.#words[sender + WINDOW]!, MIN_ACK_WINDOW);
     return !isAfter(this.#ackNumber, end) && !isAfter(oldest, this.#ackNumber);
   }
 

@@ -7,21 +7,19 @@
  *                    └─ a later fragment ─► its first fragment ───────────────► Fragment or Orphan
  */
 
-import { IPV4_DST, IPV4_ID, IPV4_SRC, IPV6_DST, IPV6_HEADER, IPV6_SRC, TCP_SEQ } from "../_header_fields.ts";
+import { IPV4_DST, IPV4_ID, IPV4_LONGEST, IPV4_SRC, IPV6_DST, IPV6_SRC, TCP_SEQ } from "../_header_fields.ts";
 import { isAnswer, isQuestion } from "../_icmp_queries.ts";
+import { FRAGMENT_HEADER, FRAGMENT_ID } from "../_ipv6_extensions.ts";
 import { Direction, opposite, type Packet } from "../core/mod.ts";
 import { FlowKey, FlowKind } from "../flow_key.ts";
 import { FlowTable } from "../flow_table.ts";
 import { Icmpv4 } from "../icmpv4.ts";
-import { Icmpv6 } from "../icmpv6.ts";
 import { Ip, Protocol } from "../ip.ts";
 import { Segment, TcpTracker } from "./_tcp_tracker.ts";
 import { FlowState, TIMEOUTS, WORTH } from "./flow_state.ts";
 
 // Specification: RFC 791 section 2.3, RFC 8200 section 4.5
 const FRAGMENT_TIMEOUT = 30_000;
-const IPV6_FRAGMENT = 8;
-const IPV6_FRAGMENT_ID = 4;
 /** Linux' nf_conntrack_proto_udp: from when on an answered flow is a stream (ms). */
 const STREAM_AGE = 2000;
 
@@ -99,7 +97,7 @@ export class Tracker {
   #isTcp = false;
   #isIgnored = false;
   #startsFragments = false;
-  /** How much of the divided packet the fragment at hand holds, from its start on. */
+  /** How much of the divided packet the fragment at hand holds (bytes). */
   #firstEnd = 0;
   /** By first fragment. */
   readonly #firstEnds = new Uint16Array(FRAGMENTS);
@@ -311,29 +309,25 @@ export class Tracker {
     this.why = "it is an error about no flow that is known";
     const key = this.#key;
     if (direction === Direction.Outbound) key.reverse();
-    const { quotedOffset } = (version === 4 ? Icmpv4.of(packet) : Icmpv6.of(packet))!;
-    const quotedVersion = bytes[quotedOffset]! >> 4;
-    if (quotedVersion !== version) return Finding.Invalid;
-    const at = quotedOffset + (version === 4 ? (bytes[quotedOffset]! & 0x0f) << 2 : IPV6_HEADER);
+    const { quoted } = key;
     const quotedDirection = opposite(direction);
     const { protocol } = key;
     // RFC 792: it goes to the sender of what it quotes. To others, a flow of one host would let errors in for all.
-    if (!this.#isQuotedSender(view, ip, quotedOffset)) {
+    if (!this.#isQuotedSender(view, ip, quoted.srcOffset)) {
       this.why = "it is an error about another host's packet";
       return Finding.Invalid;
     }
     let flow: number;
     if (protocol === (version === 4 ? Protocol.Icmp : Protocol.Icmpv6)) {
-      const quotedType = bytes[at]!;
+      const quotedType = bytes[quoted.upperOffset]!;
       const isRequest = isQuestion(version, quotedType);
       if (!isRequest && !isAnswer(version, quotedType)) return Finding.Invalid;
       flow = this.#findIcmp(version, quotedType, isRequest ? quotedDirection : direction, now);
     } else flow = this.flows.peek(key, now);
     if (flow < 0) return Finding.Invalid;
     // RFC 5927 section 4.1: who does not see the connection does not know its numbers.
-    if (
-      protocol === Protocol.Tcp && !this.#tcp.hasSent(flow, quotedDirection, view.getUint32(at + TCP_SEQ))
-    ) {
+    const seq = protocol === Protocol.Tcp ? view.getUint32(quoted.upperOffset + TCP_SEQ) : 0;
+    if (protocol === Protocol.Tcp && !this.#tcp.hasInFlight(flow, quotedDirection, seq)) {
       this.why = "it is an error about a segment that was not sent";
       return Finding.Invalid;
     }
@@ -341,10 +335,10 @@ export class Tracker {
     return Finding.Related;
   }
 
-  #isQuotedSender(view: DataView, { version, start }: Ip, quotedOffset: number): boolean {
-    if (version === 4) return view.getUint32(start + IPV4_DST) === view.getUint32(quotedOffset + IPV4_SRC);
+  #isQuotedSender(view: DataView, { version, start }: Ip, quotedSrc: number): boolean {
+    if (version === 4) return view.getUint32(start + IPV4_DST) === view.getUint32(quotedSrc);
     for (let i = 0; i < 16; i += 4) {
-      if (view.getUint32(start + IPV6_DST + i) !== view.getUint32(quotedOffset + IPV6_SRC + i)) return false;
+      if (view.getUint32(start + IPV6_DST + i) !== view.getUint32(quotedSrc + i)) return false;
     }
     return true;
   }
@@ -360,6 +354,7 @@ export class Tracker {
       return Finding.Invalid;
     }
     if (!this.#readFragment(packet, direction)) return Finding.Malformed;
+    if (ip.fragmentOffset + this.#firstEnd > IPV4_LONGEST) return Finding.Malformed;
     this.#key.length = this.#fragmentKey.length;
     this.#key.words.set(this.#fragmentKey.words);
     const first = this.fragments.peek(this.#fragmentKey, now);
@@ -385,9 +380,9 @@ export class Tracker {
       words[3] = view.getUint16(ip.start + IPV4_ID);
       return true;
     }
-    const header = ip.extension(Protocol.Fragment);
+    const header = ip.fragmentHeader;
     if (header < 0) return false;
-    this.#firstEnd = ip.payloadOffset + ip.payloadLength - header - IPV6_FRAGMENT;
+    this.#firstEnd = ip.payloadOffset + ip.payloadLength - header - FRAGMENT_HEADER;
     key.length = 10;
     // Behind the first fragment's header there may be others before the upper layer.
     words[0] = inbound | 6 << 8;
@@ -395,7 +390,7 @@ export class Tracker {
       words[1 + i] = view.getUint32(ip.start + IPV6_SRC + 4 * i);
       words[5 + i] = view.getUint32(ip.start + IPV6_DST + 4 * i);
     }
-    words[9] = view.getUint32(header + IPV6_FRAGMENT_ID);
+    words[9] = view.getUint32(header + FRAGMENT_ID);
     return true;
   }
 }

@@ -4,7 +4,6 @@ import { IPV6_SRC } from "../_header_fields.ts";
 import { FlowKey } from "../flow_key.ts";
 import { FlowTable } from "../flow_table.ts";
 import type { Ip } from "../ip.ts";
-import { Protocol } from "../protocol.ts";
 
 // Specification: RFC 6146 section 4 (milliseconds), RFC 8200 section 4.5
 const TIMEOUT = 2000;
@@ -63,7 +62,7 @@ export class Fragments {
     // RFC 8200 section 4.5: the type that a fragment claims is no part of it.
     words[0] = 6 << 8;
     for (let i = 0; i < 8; i++) words[1 + i] = ip.packet.view.getUint32(ip.start + IPV6_SRC + 4 * i);
-    words[9] = ip.packet.view.getUint32(ip.extension(Protocol.Fragment) + FRAGMENT_ID);
+    words[9] = ip.packet.view.getUint32(ip.fragmentHeader + FRAGMENT_ID);
     return key;
   }
 }

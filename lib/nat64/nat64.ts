@@ -9,7 +9,7 @@
 import { Divider } from "../_divider.ts";
 import { drop } from "../_drop.ts";
 import { FragmentIds } from "../_fragment_ids.ts";
-import { DONT_FRAGMENT, IPV4_FLAGS, IPV6_DST, IPV6_HEADER, IPV6_SRC } from "../_header_fields.ts";
+import { DONT_FRAGMENT, IPV4_FLAGS, IPV6_DST, IPV6_SRC } from "../_header_fields.ts";
 import { isUnicast4, isUnicast6 } from "../_unicast.ts";
 import { adjustTransport, difference } from "../checksum.ts";
 import {
@@ -266,7 +266,7 @@ export class Nat64 implements Stage {
     four.dst = this.#prefix.read(bytes, start + IPV6_DST);
     if (!isUnicast4(four.dst)) return context.drop(packet, "bad address");
     if (ip.hopLimit <= 1) return void this.#exceeded(packet, context);
-    if (ip.isFragment && ip.payloadOffset !== ip.extension(Protocol.Fragment) + FRAGMENT_HEADER) {
+    if (ip.isFragment && ip.payloadOffset !== ip.fragmentHeader + FRAGMENT_HEADER) {
       return context.drop(packet, Untranslatable.DividedHeaders);
     }
     let id = -1;
@@ -299,7 +299,7 @@ export class Nat64 implements Stage {
     } else return context.drop(packet, "protocol not translated");
     ip.hopLimit--;
     if (id < 0) id = this.#nextId(packet);
-    const fragment = ip.extension(Protocol.Fragment);
+    const fragment = ip.fragmentHeader;
     if (fragment >= 0) packet.view.setUint16(fragment + FRAGMENT_ID + 2, id);
     const reason = toIpv4(packet, four, id);
     if (reason !== undefined) return context.drop(packet, reason);
@@ -367,7 +367,7 @@ export class Nat64 implements Stage {
   /** Emits a packet; divides what has a Fragment header and is too long (RFC 7915 section 4.1). */
   #emit(packet: Packet, context: StageContext): void {
     const ip = packet.length > IPV6_LEAST_MTU && packet.segmentSize === 0 ? Ipv6.of(packet) : undefined;
-    if (ip !== undefined && ip.extension(Protocol.Fragment) >= 0) this.#divider.divide(packet, context);
+    if (ip !== undefined && ip.fragmentHeader >= 0) this.#divider.divide(packet, context);
     else context.emit(packet, context.direction);
   }
 
@@ -449,8 +449,14 @@ export class Nat64 implements Stage {
     this.#idStart = this.#flows.idStartOf(session);
     this.#four.quotedSrc = remote;
     this.#four.quotedDst = outside;
-    const upper = start + IPV6_HEADER;
-    setQuotedWord(packet, icmp, upper, protocol, isIcmp ? 4 : 2, this.#flows.outsidePortOf(session));
+    setQuotedWord(
+      packet,
+      icmp,
+      key.quoted.upperOffset,
+      protocol,
+      isIcmp ? 4 : 2,
+      this.#flows.outsidePortOf(session),
+    );
     return true;
   }
 
@@ -473,9 +479,7 @@ export class Nat64 implements Stage {
     if (this.#flows.sessions.find(key, this.#now) < 0) return drop(packet, "no mapping", context);
     writeWords(key.words, 1, this.#six.quotedSrc);
     this.#prefix.write(remote, this.#six.quotedDst);
-    const start = icmp.quotedOffset;
-    const upper = start + ((packet.bytes[start]! & 0x0f) << 2);
-    setQuotedWord(packet, icmp, upper, quotedProtocol, isIcmp ? 4 : 0, insidePort);
+    setQuotedWord(packet, icmp, key.quoted.upperOffset, quotedProtocol, isIcmp ? 4 : 0, insidePort);
     return true;
   }
 

@@ -168,7 +168,7 @@ export function toIpv4(packet: Packet, addresses: Ipv4Addresses, id: number): Un
   const { src, dst } = addresses;
   const ownId = id;
   let flags = 0;
-  const fragment = ip.extension(Protocol.Fragment);
+  const fragment = ip.fragmentHeader;
   if (ip.isFragment && upper !== fragment + FRAGMENT_HEADER) return Untranslatable.DividedHeaders;
   if (fragment >= 0) {
     const word = view.getUint16(fragment + FRAGMENT_WORD);

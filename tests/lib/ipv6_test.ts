@@ -559,3 +559,40 @@ function readAll(ip: Ipv6): void {
     if (get !== undefined) assert.notEqual(get.call(ip), undefined, name);
   }
 }
+
+/** Fragment headers, whose word says where the fragment belongs and whether more follow. */
+function fragments(...words: number[]): Uint8Array {
+  const headers = words.flatMap((word, i) => {
+    const next = i + 1 < words.length ? 44 : 17;
+    return [next, 0, word >> 8, word & 255, 0, 0, 0, i + 1];
+  });
+  return headed(44, [...headers, 0x13, 0x88, 0, 53, 0, 16, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
+}
+
+Deno.test("Ipv6.of() takes atomic Fragment headers beside the one that counts, and no fragment in a fragment", () => {
+  const read = (...words: number[]) => {
+    const packet = packetOf(fragments(...words));
+    const ip = Ipv6.of(packet);
+    assert.equal(packet.malformed, ip === undefined);
+    if (ip === undefined) return undefined;
+    const { isFragment, fragmentOffset, moreFragments } = ip;
+    const header = (ip.fragmentHeader - ip.start - 40) / 8;
+    return { isFragment, fragmentOffset, moreFragments, header, protocol: ip.protocol };
+  };
+  const atomic = { isFragment: false, fragmentOffset: 0, moreFragments: false, header: 0, protocol: 17 };
+  const first = { ...atomic, isFragment: true, moreFragments: true };
+  const later = { ...first, fragmentOffset: 1448, moreFragments: false };
+  assert.deepEqual(read(0), atomic);
+  assert.deepEqual(read(0, 0), atomic);
+  // The reserved bits mean nothing.
+  assert.deepEqual(read(6), atomic);
+  assert.deepEqual(read(7), first);
+  assert.deepEqual(read(1), first);
+  assert.deepEqual(read(0, 1), { ...first, header: 1 });
+  assert.deepEqual(read(1, 0), first);
+  assert.deepEqual(read(1448), later);
+  assert.deepEqual(read(0, 1448), { ...later, header: 1 });
+  // A later fragment's payload is no header, whatever its first byte is.
+  assert.deepEqual(read(1448, 1), { ...later, protocol: 44 });
+  for (const words of [[1, 1], [1, 8], [1, 1448], [0, 1, 1]]) assert.equal(read(...words), undefined);
+});

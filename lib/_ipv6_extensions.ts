@@ -1,0 +1,94 @@
+/** The chain of IPv6 extension headers, walked from the first one to the upper layer (RFC 8200 section 4). */
+
+import type { Packet } from "./core/packet.ts";
+import { Protocol } from "./protocol.ts";
+
+// Specification: RFC 8200 sections 4.3, 4.4, 4.5 and 4.6, RFC 4302 section 2
+//
+//    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//    |  Next Header  |  Hdr Ext Len  | Routing Type  | Segments Left |  routing; options otherwise
+//    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//    |  Next Header  |   Reserved    |      Fragment Offset    |Res|M|  fragment
+//    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//    |                         Identification                        |
+//    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+const EXTENSION_LENGTH = 1; // behind the first 8 bytes, in units of 8 bytes
+const MIN_EXTENSION = 8;
+/** The Fragment header: its length, and where its fields stand. */
+export const FRAGMENT_HEADER = 8;
+export const FRAGMENT_WORD = 2; // the word of offset, reserved bits and more fragments
+export const FRAGMENT_ID = 4;
+export const FRAGMENT_OFFSET_IPV6 = 0xfff8;
+export const MORE_FRAGMENTS_IPV6 = 0x0001;
+
+// Implementation
+const MAX_EXTENSIONS = 16;
+
+/** Result of the last {@linkcode walkExtensions} that returned `true`. */
+export const chain = {
+  /** The upper layer's protocol; in a later fragment, what its Fragment header names. */
+  protocol: 0,
+  /** Where the upper layer starts. */
+  upperOffset: 0,
+  /** Where the Fragment header stands that makes this a fragment, else an atomic one; -1 for none. */
+  fragment: -1,
+  /** Where the last Routing header stands; -1 for none. */
+  routing: -1,
+};
+
+/** Whether a next header names an extension header that can be walked. */
+export function isExtension(type: number): boolean {
+  return type === Protocol.HopByHop || type === Protocol.Routing || type === Protocol.Fragment ||
+    type === Protocol.Ah || type === Protocol.DestinationOptions;
+}
+
+/** The length of the extension header of this type at `at` (bytes). */
+export function extensionLength(bytes: Uint8Array, at: number, type: number): number {
+  if (type === Protocol.Fragment) return FRAGMENT_HEADER;
+  const units = bytes[at + EXTENSION_LENGTH]!;
+  // RFC 4302 section 2.2: in units of 4 bytes, less 2
+  return type === Protocol.Ah ? (units + 2) << 2 : (units + 1) << 3;
+}
+
+/**
+ * Walks the headers from `at`, the first of which is of type `next`, and fills in {@linkcode chain}. Returns `false`
+ * for a chain that does not end before `end`, has more than 16 headers, Hop-by-Hop Options behind another header, or
+ * a fragment inside a fragment.
+ */
+export function walkExtensions(
+  { bytes, view }: Packet,
+  next: number,
+  at: number,
+  end: number,
+): boolean {
+  let fragment = -1;
+  let routing = -1;
+  let isFragment = false;
+  for (let count = 0; isExtension(next); count++) {
+    // Section 4.1: Hop-by-Hop Options come first or not at all. RFC 8504 section 5.3: hosts may bound the rest.
+    if (count === MAX_EXTENSIONS || next === Protocol.HopByHop && count > 0) return false;
+    if (at + MIN_EXTENSION > end) return false;
+    const length = extensionLength(bytes, at, next);
+    if (at + length > end) return false;
+    const type = next;
+    const header = at;
+    next = bytes[at]!;
+    at += length;
+    if (type === Protocol.Routing) routing = header;
+    if (type === Protocol.Fragment) {
+      const word = view.getUint16(header + FRAGMENT_WORD);
+      const divides = (word & (FRAGMENT_OFFSET_IPV6 | MORE_FRAGMENTS_IPV6)) !== 0;
+      // No node divides a fragment by a second header, and what the inner one says would escape those who look at one.
+      if (divides && isFragment) return false;
+      if (divides || fragment < 0) fragment = header;
+      isFragment ||= divides;
+      // Section 4.5: what follows in a later fragment is a piece out of the middle.
+      if ((word & FRAGMENT_OFFSET_IPV6) !== 0) break;
+    }
+  }
+  chain.protocol = next;
+  chain.upperOffset = at;
+  chain.fragment = fragment;
+  chain.routing = routing;
+  return true;
+}

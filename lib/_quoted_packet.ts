@@ -1,0 +1,108 @@
+/** The packet that an ICMP error quotes: its header and extension headers, as far as they are quoted. */
+
+import {
+  FRAGMENT_OFFSET,
+  IPV4_DST,
+  IPV4_FLAGS,
+  IPV4_HEADER,
+  IPV4_PROTOCOL,
+  IPV4_SRC,
+  IPV4_TOTAL_LENGTH,
+  IPV6_DST,
+  IPV6_HEADER,
+  IPV6_NEXT_HEADER,
+  IPV6_PAYLOAD_LENGTH,
+  IPV6_SRC,
+} from "./_header_fields.ts";
+import {
+  chain,
+  FRAGMENT_OFFSET_IPV6,
+  FRAGMENT_WORD,
+  MORE_FRAGMENTS_IPV6,
+  walkExtensions,
+} from "./_ipv6_extensions.ts";
+import type { Packet } from "./core/packet.ts";
+import type { Icmpv4 } from "./icmpv4.ts";
+import type { Icmpv6 } from "./icmpv6.ts";
+
+// Specification: RFC 791 section 3.1
+const MORE_FRAGMENTS = 0x2000;
+
+/**
+ * A quoted packet, read in place. Made once and filled for each error. Everything that acts on ICMP errors reads
+ * quotes by it, so all of them see the same packet: extension headers are walked as in `Ipv6`, with the same bounds.
+ */
+export class QuotedPacket {
+  /** 4 or 6, as the error's own. */
+  version: 4 | 6 = 4;
+  /** Where the quoted packet starts in the error's `packet.bytes`. */
+  start = 0;
+  /** Where the quotation ends, which may be in the middle of any header but those before `upperOffset`. */
+  end = 0;
+  /** The length that the quoted header states (bytes): more than is quoted, as a rule. */
+  totalLength = 0;
+  /** The upper layer's protocol; of a later IPv6 fragment, what its Fragment header names. */
+  protocol = 0;
+  /** Where the upper layer starts; `end` at most. */
+  upperOffset = 0;
+  /** Where its IPv6 Fragment header stands; -1 for none, and in IPv4. */
+  fragmentHeader = -1;
+  /** Where the fragment belongs in its datagram (bytes). A later fragment has no transport header. */
+  fragmentOffset = 0;
+  /** Whether more fragments followed it. */
+  moreFragments = false;
+
+  /**
+   * Reads the packet that an ICMP message quotes. Returns `false` when there is none, or its header or extension
+   * headers are of another IP version than the error, malformed or not quoted in full.
+   */
+  read({ ip, packet, quotedOffset, quotedLength }: Icmpv4 | Icmpv6): boolean {
+    if (quotedOffset < 0) return false;
+    this.start = quotedOffset;
+    this.end = quotedOffset + quotedLength;
+    this.version = ip.version;
+    const header = ip.version === 4 ? IPV4_HEADER : IPV6_HEADER;
+    if (quotedLength < header || packet.bytes[quotedOffset]! >> 4 !== ip.version) return false;
+    return ip.version === 4 ? this.#readIpv4(packet) : this.#readIpv6(packet);
+  }
+
+  /** Where the source address stands. */
+  get srcOffset(): number {
+    return this.start + (this.version === 4 ? IPV4_SRC : IPV6_SRC);
+  }
+
+  /** Where the destination address stands. */
+  get dstOffset(): number {
+    return this.start + (this.version === 4 ? IPV4_DST : IPV6_DST);
+  }
+
+  #readIpv4({ bytes, view }: Packet): boolean {
+    const { start } = this;
+    const headerLength = (bytes[start]! & 0x0f) << 2;
+    const word = view.getUint16(start + IPV4_FLAGS);
+    this.totalLength = view.getUint16(start + IPV4_TOTAL_LENGTH);
+    this.protocol = bytes[start + IPV4_PROTOCOL]!;
+    this.upperOffset = start + headerLength;
+    this.fragmentHeader = -1;
+    this.fragmentOffset = (word & FRAGMENT_OFFSET) << 3;
+    this.moreFragments = (word & MORE_FRAGMENTS) !== 0;
+    return headerLength >= IPV4_HEADER && this.upperOffset <= this.end;
+  }
+
+  #readIpv6(packet: Packet): boolean {
+    const { bytes, view } = packet;
+    const { start } = this;
+    this.totalLength = IPV6_HEADER + view.getUint16(start + IPV6_PAYLOAD_LENGTH);
+    const end = Math.min(this.end, start + this.totalLength);
+    const next = bytes[start + IPV6_NEXT_HEADER]!;
+    if (!walkExtensions(packet, next, start + IPV6_HEADER, end)) return false;
+    const { fragment } = chain;
+    const word = fragment < 0 ? 0 : view.getUint16(fragment + FRAGMENT_WORD);
+    this.protocol = chain.protocol;
+    this.upperOffset = chain.upperOffset;
+    this.fragmentHeader = fragment;
+    this.fragmentOffset = word & FRAGMENT_OFFSET_IPV6;
+    this.moreFragments = (word & MORE_FRAGMENTS_IPV6) !== 0;
+    return true;
+  }
+}
