@@ -1,9 +1,11 @@
 /**
- * Answers that are still good: bounded by entries and bytes, the one not asked for longest goes first.
+ * Answers that are still good, bounded by entries and bytes. Each is counted in a share, by the client that asked first
+ * and the upstream that answered; a full cache forgets what the greatest share has not used for longest.
  *
  *     put ──► good until its TTL is over ──► stale, if that is wanted ──► gone
  */
 
+import { sipHash } from "../_sip_hash.ts";
 import { checkNames, type OptionNames } from "../options.ts";
 import { Answer } from "./_answer.ts";
 import { HEADER, Question, Rcode } from "./_message.ts";
@@ -11,6 +13,8 @@ import { HEADER, Question, Rcode } from "./_message.ts";
 // Implementation
 /** What a `Map`'s entry, its key and the objects take beside an answer's bytes, about. */
 const ENTRY_BYTES = 250;
+/** Shares of answers, and as many of negative ones: owners whose hashes agree have one together. */
+const SHARES = 32;
 const NAMES: OptionNames<DnsCacheOptions> = {
   entries: "optional",
   bytes: "optional",
@@ -23,7 +27,10 @@ const NAMES: OptionNames<DnsCacheOptions> = {
 
 /** Options of the resolver's cache. */
 export interface DnsCacheOptions {
-  /** How many answers it keeps. @default {10000} */
+  /**
+   * How many answers it keeps. Clients and upstreams have shares: a full cache forgets what the greatest share has not
+   * used for longest, and answers that there is nothing have shares of their own. @default {10000}
+   */
   entries?: number;
   /** How much memory they take (bytes). @default {8388608} */
   bytes?: number;
@@ -52,10 +59,18 @@ export interface CacheEntry {
   readonly since: number;
   /** Until when it is good (monotonic milliseconds). */
   readonly until: number;
+  /** The share that it is counted in. */
+  readonly share: number;
+}
+
+/** The keys of a share's entries, the one not used for longest first. */
+interface Share {
+  readonly keys: Set<string>;
+  bytes: number;
 }
 
 /** An entry that JSON can hold: key and message in hexadecimal digits, its age and what is left (milliseconds). */
-type SavedEntry = [key: string, message: string, age: number, left: number];
+type SavedEntry = [key: string, message: string, age: number, left: number, share?: number];
 
 /** Answers by the keys of their questions. */
 export class Cache {
@@ -68,6 +83,11 @@ export class Cache {
   readonly #minTtl: number;
   readonly #maxTtl: number;
   readonly #maxNegativeTtl: number;
+  readonly #shares: readonly Share[] = Array.from(
+    { length: 2 * SHARES },
+    () => ({ keys: new Set(), bytes: 0 }),
+  );
+  readonly #hashKey = crypto.getRandomValues(new Uint32Array(2));
   #bytes = 0;
 
   /** @throws {RangeError} when an option is out of its range; {@linkcode TypeError} for one that there is not. */
@@ -104,24 +124,26 @@ export class Cache {
   get(key: string, now: number): CacheEntry | undefined {
     const entry = this.#entries.get(key);
     if (entry === undefined) return undefined;
-    this.#entries.delete(key);
     if (now >= entry.until + this.stale) {
-      this.#bytes -= sizeOf(key, entry);
+      this.#remove(key, entry);
       return undefined;
     }
-    // Last in the order of a map's entries: asked for last.
-    this.#entries.set(key, entry);
+    // Last in the order of a set's keys: used last.
+    const { keys } = this.#shares[entry.share]!;
+    keys.delete(key);
+    keys.add(key);
     return entry;
   }
 
-  /** Keeps an answer for as long as it is good. */
-  put(key: string, answer: Answer, now: number): void {
+  /** Keeps an answer for as long as it is good. `owner` names whose share it is counted in. */
+  put(key: string, answer: Answer, now: number, owner: string): void {
     if (answer.ttl === 0) return;
     const most = answer.isNegative ? Math.min(this.#maxTtl, this.#maxNegativeTtl) : this.#maxTtl;
     this.#add(key, {
       answer,
       since: now,
       until: now + Math.min(Math.max(answer.ttl * 1000, this.#minTtl), most),
+      share: this.#shareOf(owner) + (answer.isNegative ? SHARES : 0),
     });
   }
 
@@ -129,12 +151,19 @@ export class Cache {
   clear(): void {
     this.#entries.clear();
     this.#bytes = 0;
+    for (const share of this.#shares) {
+      share.keys.clear();
+      share.bytes = 0;
+    }
   }
 
   save(now: number): SavedEntry[] {
     const saved: SavedEntry[] = [];
-    for (const [key, { answer, since, until }] of this.#entries) {
-      if (until > now) saved.push([toHex(key), answer.bytes.toHex(), now - since, until - now]);
+    for (const [share, { keys }] of this.#shares.entries()) {
+      for (const key of keys) {
+        const { answer, since, until } = this.#entries.get(key)!;
+        if (until > now) saved.push([toHex(key), answer.bytes.toHex(), now - since, until - now, share]);
+      }
     }
     return saved;
   }
@@ -160,17 +189,43 @@ export class Cache {
 
   #add(key: string, entry: CacheEntry): void {
     const known = this.#entries.get(key);
-    if (known !== undefined) this.#bytes -= sizeOf(key, known);
-    this.#entries.delete(key);
+    if (known !== undefined) this.#remove(key, known);
+    const size = sizeOf(key, entry);
     // One that would drive out all others, and then itself.
-    if (entry.until <= entry.since || sizeOf(key, entry) > this.#mostBytes) return;
+    if (entry.until <= entry.since || size > this.#mostBytes) return;
+    const share = this.#shares[entry.share]!;
     this.#entries.set(key, entry);
-    this.#bytes += sizeOf(key, entry);
-    for (const [oldest, old] of this.#entries) {
-      if (this.#entries.size <= this.#most && this.#bytes <= this.#mostBytes) break;
-      this.#entries.delete(oldest);
-      this.#bytes -= sizeOf(oldest, old);
+    this.#bytes += size;
+    share.keys.add(key);
+    share.bytes += size;
+    while (this.#entries.size > this.#most || this.#bytes > this.#mostBytes) {
+      const isByCount = this.#entries.size > this.#most;
+      const oldest: string = this.#greatest(share, isByCount).keys.values().next().value!;
+      this.#remove(oldest, this.#entries.get(oldest)!);
     }
+  }
+
+  #remove(key: string, entry: CacheEntry): void {
+    const size = sizeOf(key, entry);
+    const share = this.#shares[entry.share]!;
+    this.#entries.delete(key);
+    this.#bytes -= size;
+    share.keys.delete(key);
+    share.bytes -= size;
+  }
+
+  /** The share with the most entries, or the most bytes; among equals, `first`. */
+  #greatest(first: Share, isByCount: boolean): Share {
+    let greatest = first;
+    for (const share of this.#shares) {
+      if (isByCount ? share.keys.size > greatest.keys.size : share.bytes > greatest.bytes) greatest = share;
+    }
+    return greatest;
+  }
+
+  #shareOf(owner: string): number {
+    const words = Uint32Array.from(owner, (letter) => letter.charCodeAt(0));
+    return (sipHash(words, words.length, this.#hashKey[0]!, this.#hashKey[1]!) >>> 0) % SHARES;
   }
 }
 
@@ -185,8 +240,9 @@ function toHex(key: string): string {
 const asked = new Question();
 
 function readEntry(saved: unknown, now: number, maxTtl: number): [string, CacheEntry] | undefined {
-  if (!Array.isArray(saved) || saved.length !== 4) return undefined;
-  const [key, message, age, left] = saved as SavedEntry;
+  if (!Array.isArray(saved) || saved.length !== 4 && saved.length !== 5) return undefined;
+  const [key, message, age, left, share = 0] = saved as SavedEntry;
+  if (!(Number.isInteger(share) && share >= 0 && share < 2 * SHARES)) return undefined;
   if (typeof key !== "string" || typeof message !== "string") return undefined;
   if (!/^([0-9a-f]{4})+$/.test(key) || !/^([0-9a-f]{2})+$/.test(message)) return undefined;
   if (!(Number.isFinite(age) && age >= 0 && Number.isFinite(left) && left >= 0)) return undefined;
@@ -199,5 +255,5 @@ function readEntry(saved: unknown, now: number, maxTtl: number): [string, CacheE
   if (asked.read(query, 0, query.length) !== Rcode.NoError) return undefined;
   if (letters.slice(0, -1) !== asked.nameKey + String.fromCharCode(asked.type)) return undefined;
   const answer = Answer.of(bytes, asked);
-  return answer && [letters, { answer, since: now - age, until: now + Math.min(left, maxTtl - age) }];
+  return answer && [letters, { answer, since: now - age, until: now + Math.min(left, maxTtl - age), share }];
 }

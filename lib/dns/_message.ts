@@ -226,6 +226,25 @@ export class Question {
   }
 }
 
+/** Whether an upstream does not know EDNS, or not our version of it (RFC 6891 sections 6.1.3 and 7). */
+export function refusesEdns(message: Uint8Array): boolean {
+  const end = message.length;
+  if (end < HEADER || (word(message, FLAGS) & RESPONSE) === 0) return false;
+  const rcode = word(message, FLAGS) & RCODE;
+  if (rcode === Rcode.FormErr || rcode === Rcode.NotImp) return true;
+  let at = HEADER;
+  if (word(message, COUNTS) === 1) at = skipName(message, at, end) + QUESTION;
+  const records = word(message, COUNTS + 2) + word(message, COUNTS + 4) + word(message, COUNTS + 6);
+  // A refusal has no other records than OPT.
+  for (let i = 0; i < Math.min(records, MAX_QUERY_RECORDS) && at >= HEADER; i++) {
+    at = skipName(message, at, end);
+    if (at < 0 || at + RECORD > end) return false;
+    if (word(message, at) === Type.Opt) return message[at + 4] === Rcode.BadVers >> 4 && rcode === 0;
+    at += RECORD + word(message, at + 8);
+  }
+  return false;
+}
+
 /** A `Map`'s key of a name in lower case and the bytes of messages. */
 export function keyOf(name: Uint8Array, length: number = name.length): string {
   // An array is read three times as fast as bytes are.

@@ -1,28 +1,25 @@
-/** A question that is being asked, and who waits for the answer. */
+/** A question in flight: asked of one upstream after the other, while queries wait for the answer. */
 
-import type { Direction, Packet } from "../core/mod.ts";
-import { Udp } from "../udp.ts";
 import { Answer } from "./_answer.ts";
-import { Question } from "./_message.ts";
+import { Question, refusesEdns } from "./_message.ts";
+import type { Query } from "./_query.ts";
 import type { DnsUpstream } from "./resolver_options.ts";
 
-/** A query that is held. */
-export interface Waiting {
-  readonly packet: Packet;
-  readonly direction: Direction;
-}
-
-/** A question that is being asked of one upstream after the other. */
+/** A question that is being asked. */
 export class Pending {
   readonly key: string;
-  /** The queries that are held for it. */
-  readonly waiting: Waiting[] = [];
-  /** When the upstream whose turn it is is too late (monotonic milliseconds). */
+  /** The client whose share it is counted in. */
+  source: string;
+  /** The queries that wait for it, the oldest first. */
+  readonly waiting = new Set<Query>();
+  /** When the upstream that is being asked is too late (monotonic milliseconds). */
   deadline = 0;
-  /** What an upstream said that was a failure. */
+  /** An upstream's refusal. */
   refusal: Answer | undefined;
-  /** Whether something has arrived that nobody has looked at. */
+  /** Whether a message has arrived, or word of a failure, that nobody has looked at. */
   hasArrived = false;
+  /** Whether the upstream has refused EDNS, and was asked again without it. */
+  isAskedAgain = false;
 
   readonly #question = new Question();
   readonly #upstreams: readonly DnsUpstream[];
@@ -30,36 +27,52 @@ export class Pending {
   #controller: AbortController | undefined;
   #message: Uint8Array | undefined;
 
-  constructor(key: string, question: Question, upstreams: readonly DnsUpstream[]) {
+  constructor(key: string, question: Question, upstreams: readonly DnsUpstream[], source: string) {
     this.key = key;
     this.#question.follow(question, question.name.subarray(0, question.nameLength));
     this.#upstreams = upstreams;
+    this.source = source;
   }
 
-  /** Asks the next upstream, and calls back when it has answered or failed; `false` when there is no other one. */
-  askNext(deadline: number, arrive: (pending: Pending) => void): boolean {
+  /** The upstream that is being asked. */
+  get upstream(): DnsUpstream | undefined {
+    return this.#upstreams[this.#turn];
+  }
+
+  /** Turns to the next upstream, which is `undefined` behind the last one. */
+  turn(): DnsUpstream | undefined {
     this.abort();
-    const upstream = this.#upstreams[++this.#turn];
-    if (upstream === undefined) return false;
+    this.#turn++;
+    return this.upstream;
+  }
+
+  /** Asks the upstream, and calls back when it has answered or failed. */
+  ask(withEdns: boolean, deadline: number, arrive: (pending: Pending) => void): void {
     const controller = new AbortController();
     this.#controller = controller;
     this.deadline = deadline;
     const take = (message: unknown): void => {
-      // Another one's turn has come, or somebody has closed it.
+      // Another upstream is being asked, or the resolver is closed.
       if (this.#controller !== controller || this.hasArrived) return;
       this.#message = message instanceof Uint8Array ? message : undefined;
       this.hasArrived = true;
       arrive(this);
     };
-    // What an upstream throws at once is a failure, too.
-    new Promise<unknown>((resolve) =>
-      resolve(upstream.query(this.#question.toUpstream(true), controller.signal))
-    )
-      .then(take, () => take(undefined));
-    return true;
+    this.#exchange(withEdns, controller.signal).then(take, () => take(undefined));
   }
 
-  /** What has arrived: an answer, something else, or nothing because the upstream failed. */
+  /** Asks again without EDNS where the upstream refuses that (RFC 6891 section 7). */
+  async #exchange(withEdns: boolean, signal: AbortSignal): Promise<unknown> {
+    const upstream = this.upstream!;
+    const message: unknown = await upstream.query(this.#question.toUpstream(withEdns), signal);
+    if (!withEdns || signal.aborted || !(message instanceof Uint8Array) || !refusesEdns(message)) {
+      return message;
+    }
+    this.isAskedAgain = true;
+    return await upstream.query(this.#question.toUpstream(false), signal);
+  }
+
+  /** What has arrived: an answer, a message that is none, or nothing since the upstream failed. */
   look(): Answer | "bad" | undefined {
     const message = this.#message;
     this.#message = undefined;
@@ -73,23 +86,12 @@ export class Pending {
     this.#controller = undefined;
     this.#message = undefined;
     this.hasArrived = false;
+    this.isAskedAgain = false;
   }
 
-  /** Whether the same asker waits already for an answer with the same id. */
-  isRepeatedBy(packet: Packet, udp: Udp): boolean {
-    for (const { packet: other } of this.waiting) {
-      const held = Udp.of(other)!;
-      if (held.srcPort !== udp.srcPort || held.ip.version !== udp.ip.version) continue;
-      if (packet.view.getUint16(udp.payloadOffset) !== other.view.getUint16(held.payloadOffset)) continue;
-      if (isSame(held.ip.src, udp.ip.src)) return true;
-    }
+  /** Whether one of the waiting queries is this one, sent before. */
+  isRepeatedBy(query: Query): boolean {
+    for (const other of this.waiting) if (query.repeats(other)) return true;
     return false;
   }
-}
-
-function isSame(a: number | Uint8Array, b: number | Uint8Array): boolean {
-  if (typeof a === "number" || typeof b === "number") return a === b;
-  let i = 0;
-  while (i < a.length && a[i] === b[i]) i++;
-  return i === a.length;
 }

@@ -6,15 +6,15 @@ import { Ip } from "../ip.ts";
 import { checkNames, type OptionNames } from "../options.ts";
 import { BlockList } from "./block_list.ts";
 import { formatName, isWithin, parseName } from "./_name.ts";
+import { isSpecialName } from "./_special_names.ts";
 
 // Specification
 /** RFC 2544 appendix C.2.2: for benchmarks, so no network uses it. */
 const IPV4_PREFIX = "198.18.0.0/15";
-/**
- * Names that are about a machine, a network or an address, and not somewhere to connect to (RFC 6761 sections 6.1 and
- * 6.3, RFC 6762 section 3, RFC 9476).
- */
-const NEVER = ["arpa", "localhost", "local", "alt"].map(parseName);
+/** Names about addresses and networks (RFC 3172). */
+const ARPA = parseName("arpa");
+/** A special-use name that a script may lead to Tor by its synthetic address; it is not asked for in the DNS either. */
+const ONION = parseName("onion");
 
 // Implementation
 const CAPACITY = 65_536;
@@ -52,7 +52,7 @@ interface Saved {
 /**
  * Addresses for names, the same one each time; a name has one of each family, with the same number in both prefixes.
  * When all are taken, the name that was not used for longest loses its own: used means asked for, or looked up by
- * address. Names below `arpa`, `localhost`, `local` and `alt` have none.
+ * address. Names in `arpa` and special-use names have none, but for those in `onion`.
  *
  * The resolver asks it; stages and scripts ask for the name of a packet's destination.
  *
@@ -135,8 +135,8 @@ export class FakeIp {
 
   /** Whether a name gets a synthetic address; it is in lower case and the bytes of messages. */
   takes(name: Uint8Array, length: number): boolean {
-    for (const suffix of NEVER) if (isWithin(name, length, suffix)) return false;
-    return length > 1 && !this.#except.hasName(name);
+    if (length <= 1 || isWithin(name, length, ARPA) || this.#except.hasName(name)) return false;
+    return !isSpecialName(name) || isWithin(name, length, ONION);
   }
 
   /**

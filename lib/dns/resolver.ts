@@ -1,22 +1,15 @@
 /**
  * A resolver on an address of the tunnel.
  *
- *     query ──► records ──► block lists ──► synthetic addresses ──► cache ──► upstreams ··· the query is held
- *                  │             │                   │                │            ┊
- *     answer ◄─────┴─────────────┴───────────────────┴────────────────┴─ tick() ◄──┘
+ *     query ──► records ──► block lists ──► synthetic addresses ──► special names ──► cache ──► upstreams ··· held
+ *                  │             │                   │                     │            │           ┊
+ *     answer ◄─────┴─────────────┴───────────────────┴─────────────────────┴────────────┴─ tick() ◄─┘
  *
- * A name of a split domain passes by the synthetic addresses and has upstreams of its own.
+ * A name of a split domain gets no synthetic address, and has upstreams of its own.
  */
 
 import { parseAddress } from "../address.ts";
-import {
-  type Direction,
-  opposite,
-  type Packet,
-  type PacketBatch,
-  type Stage,
-  type StageContext,
-} from "../core/mod.ts";
+import type { Packet, PacketBatch, Stage, StageContext } from "../core/mod.ts";
 import { isFromHost } from "../_unicast.ts";
 import { IcmpErrors } from "../icmp_error.ts";
 import { Ip } from "../ip.ts";
@@ -24,11 +17,14 @@ import { checkNames, type OptionNames } from "../options.ts";
 import { Protocol } from "../protocol.ts";
 import { Tcp } from "../tcp.ts";
 import { Udp } from "../udp.ts";
+import { Answer } from "./_answer.ts";
 import { Cache } from "./_cache.ts";
 import { FakeIp } from "./fake_ip.ts";
+import { InFlight } from "./_in_flight.ts";
 import { BlockedNames, FakeNames } from "./_own_answers.ts";
-import { Pending } from "./_pending.ts";
+import { type Query, UdpQuery } from "./_query.ts";
 import { Route } from "./_route.ts";
+import { SpecialNames } from "./_special_names.ts";
 import {
   checkRange,
   type DnsCounters,
@@ -36,7 +32,6 @@ import {
   type DnsUpstream,
   list,
 } from "./resolver_options.ts";
-import { Answer } from "./_answer.ts";
 import { EDNS_SIZE, Question, Rcode, SILENCE } from "./_message.ts";
 import { isWithin, parseName } from "./_name.ts";
 import { type FoundRecords, joinAliases, Records } from "./_records.ts";
@@ -59,6 +54,7 @@ const NAMES: OptionNames<DnsResolverOptions> = {
   blockAnswer: "optional",
   blockTtl: "optional",
   fakeIp: "optional",
+  forwardSpecial: "optional",
   cache: "optional",
   timeout: "optional",
   inFlight: "optional",
@@ -69,9 +65,6 @@ const NAMES: OptionNames<DnsResolverOptions> = {
 const TIMEOUT = 2000;
 const IN_FLIGHT = 256;
 const WAITING = 512;
-/** Nobody is asked again so soon after a failure (RFC 9520 section 3.2: a second at least; milliseconds). */
-const FAILURE_TIME = 1000;
-const MOST_FAILURES = 1000;
 /** That an answer's records keep the TTLs that they have. */
 const OWN_TTLS = -1;
 /** How often the time is read while there are answers whose age `save` has to tell (milliseconds). */
@@ -89,7 +82,7 @@ const PREFETCH_PART = 0.1;
  * **Inbound**: the same, for queries from the far end.
  *
  * **Options**: {@linkcode DnsResolverOptions}. The first source that knows a name answers: records, block lists, synthetic
- * addresses, cache, upstreams.
+ * addresses, special-use names, cache, upstreams.
  *
  * **Counters**: {@linkcode DnsResolver.counters}; drops: `not a query`, `repeated query`, `fragment of a query`,
  * `from port 0`, `from no host`, `bad checksum`, `no DNS over TCP`, `super-packet of queries`, `pool empty`.
@@ -123,11 +116,13 @@ export class DnsResolver implements Stage {
     records: 0,
     blocked: 0,
     fakes: 0,
+    special: 0,
     cached: 0,
     stale: 0,
     asked: 0,
     joined: 0,
     repeated: 0,
+    displaced: 0,
     failures: 0,
     badAnswers: 0,
     unanswered: 0,
@@ -144,27 +139,21 @@ export class DnsResolver implements Stage {
   readonly #fakeIp: FakeIp | undefined;
   readonly #fakes: FakeNames | undefined;
   readonly #cache: Cache;
-  readonly #timeout: number;
-  readonly #inFlight: number;
-  readonly #waitingLimit: number;
+  readonly #special: SpecialNames;
   readonly #limit: number;
   readonly #errors: IcmpErrors;
+  readonly #inFlight: InFlight;
+  /** The numbers of upstreams, for their shares of the cache. */
+  readonly #upstreamNumbers = new Map<DnsUpstream, number>();
 
-  readonly #pending = new Map<string, Pending>();
-  #arrivals: Pending[] = [];
-  #waiting = 0;
-  /** When a question failed, by its key. */
-  readonly #failures = new Map<string, number>();
-  #context: StageContext | undefined;
   #now = 0;
-  #isClosed = false;
 
   /** The query at hand, and the question that it comes to by aliases of one's own. */
   readonly #asked = new Question();
   readonly #target = new Question();
   /** The aliases of one's own that lead there. */
   #aliases: FoundRecords | undefined;
-  /** Where the packet at hand came from and went to. */
+  /** Addresses and ports of the packet at hand. */
   readonly #route = new Route();
 
   /**
@@ -202,11 +191,29 @@ export class DnsResolver implements Stage {
     this.#blocked = new BlockedNames(options);
     this.#fakes = fakeIp && new FakeNames(fakeIp);
     this.#cache = new Cache(cache === false ? { entries: 0 } : cache);
-    this.#timeout = checkRange("timeout", options.timeout ?? TIMEOUT, 1, MAX_TTL);
-    this.#inFlight = checkRange("inFlight", options.inFlight ?? IN_FLIGHT, 1, 65_536);
-    this.#waitingLimit = checkRange("waiting", options.waiting ?? WAITING, 1, 65_536);
+    this.#special = new SpecialNames(options.forwardSpecial ?? []);
     this.#errors = options.errors ?? new IcmpErrors();
     this.#limit = checkRange("answerLimit", options.answerLimit ?? EDNS_SIZE, 512, 1452);
+    this.#inFlight = new InFlight(
+      {
+        timeout: checkRange("timeout", options.timeout ?? TIMEOUT, 1, MAX_TTL),
+        questions: checkRange("inFlight", options.inFlight ?? IN_FLIGHT, 1, 65_536),
+        queries: checkRange("waiting", options.waiting ?? WAITING, 1, 65_536),
+      },
+      this.counters,
+      {
+        answered: (pending, answer, now) =>
+          this.#cache.put(pending.key, answer, now, this.#ownerOf(pending.source, pending.upstream)),
+        deliver: (query, answer, context) => {
+          this.#read(query);
+          this.#finish(query, answer, 0, OWN_TTLS, context);
+        },
+        giveUp: (query, key, refusal, context) => this.#giveUp(query, key, refusal, context),
+      },
+    );
+    for (const upstreams of [this.#upstreams, ...this.#split.map(({ upstreams }) => upstreams)]) {
+      for (const upstream of upstreams) this.#upstreamNumbers.set(upstream, this.#upstreamNumbers.size);
+    }
   }
 
   /** How many answers the cache has. */
@@ -216,7 +223,7 @@ export class DnsResolver implements Stage {
 
   /** How many questions are being asked. */
   get inFlight(): number {
-    return this.#pending.size;
+    return this.#inFlight.size;
   }
 
   /** Whether an upstream has yet to answer. */
@@ -234,18 +241,10 @@ export class DnsResolver implements Stage {
     this.#serve(batch, context);
   }
 
-  /** Gives upstreams' answers on, and turns to the next upstream where one is too late. */
+  /** Passes on answers of upstreams, and turns to the next upstream where one is too late. */
   tick(context: StageContext): number | undefined {
-    this.#context = context;
     this.#now = context.now;
-    const arrivals = this.#arrivals;
-    this.#arrivals = [];
-    for (const pending of arrivals) this.#look(pending, context);
-    let due = Infinity;
-    for (const pending of this.#pending.values()) {
-      if (pending.deadline <= context.now) this.#fail(pending, context);
-      if (pending.deadline < due) due = pending.deadline;
-    }
+    const due = this.#inFlight.tick(context);
     const wait = this.#cache.size > 0 ? CLOCK : undefined;
     return due === Infinity ? wait : Math.min(wait ?? Infinity, Math.max(0, due - context.now));
   }
@@ -272,14 +271,10 @@ export class DnsResolver implements Stage {
 
   /** Aborts what is being asked. */
   close(): void {
-    this.#isClosed = true;
-    for (const pending of this.#pending.values()) pending.abort();
-    this.#pending.clear();
-    this.#arrivals = [];
+    this.#inFlight.close();
   }
 
   #serve(batch: PacketBatch, context: StageContext): void {
-    this.#context = context;
     this.#now = context.now;
     const { packets, length } = batch;
     for (let i = 0; i < length; i++) {
@@ -315,7 +310,7 @@ export class DnsResolver implements Stage {
     if (!udp.checksumValid) return context.drop(packet, "bad checksum");
     // Names get addresses in one place.
     if (this.#fakeIp !== undefined && context.worker.index !== 0) return context.handOver(packet, 0);
-    if (packet.segmentSize === 0) this.#answer(packet, udp, context);
+    if (packet.segmentSize === 0) this.#answerUdp(packet, udp, context);
     else this.#cut(packet, udp, context);
   }
 
@@ -339,21 +334,23 @@ export class DnsResolver implements Stage {
       query.to = to;
       query.mark = mark;
       this.#route.wrap(query);
-      this.#answer(query, Udp.of(query)!, context);
+      this.#answerUdp(query, Udp.of(query)!, context);
       if (isLast) return;
     }
   }
 
-  /** Answers a query, or holds it. */
-  #answer(packet: Packet, udp: Udp, context: StageContext): void {
-    const asked = this.#asked;
-    const { direction } = context;
-    const refusal = asked.read(packet.bytes, udp.payloadOffset, udp.payloadLength);
+  #answerUdp(packet: Packet, udp: Udp, context: StageContext): void {
+    const refusal = this.#asked.read(packet.bytes, udp.payloadOffset, udp.payloadLength);
     if (refusal === SILENCE) return context.drop(packet, "not a query");
-    this.#route.read(udp);
+    this.#answer(new UdpQuery(udp, context.direction, this.#limit, this.#route), refusal, context);
+  }
+
+  /** Answers the query at hand, or holds it. */
+  #answer(query: Query, refusal: number, context: StageContext): void {
+    const asked = this.#asked;
     if (refusal !== Rcode.NoError) {
       this.counters.refused++;
-      return this.#sendEmpty(packet, direction, refusal, context);
+      return this.#sendEmpty(query, refusal, context);
     }
     this.counters.queries++;
     const found = this.#aliases = this.#records.find(asked);
@@ -361,17 +358,17 @@ export class DnsResolver implements Stage {
       this.counters.records++;
       if (found.target === undefined) {
         const answer = Answer.make(asked, found.rcode, found.records, found.soa);
-        return this.#send(packet, direction, answer, 0, OWN_TTLS, context);
+        return this.#send(query, answer, 0, OWN_TTLS, context);
       }
       this.#target.follow(asked, found.target);
-      return this.#resolve(this.#target, packet, udp, context);
+      return this.#resolve(this.#target, query, context);
     }
     const own = this.#ownAnswer(asked);
-    if (own !== undefined) return this.#send(packet, direction, own, 0, OWN_TTLS, context);
-    this.#resolve(asked, packet, udp, context);
+    if (own !== undefined) return this.#send(query, own, 0, OWN_TTLS, context);
+    this.#resolve(asked, query, context);
   }
 
-  /** What is said of names that are blocked, or have synthetic addresses. */
+  /** The answer for a name that is blocked, or has a synthetic address. */
   #ownAnswer(asked: Question): Answer | undefined {
     const blocked = this.#blocked.find(asked);
     if (blocked !== undefined) {
@@ -391,206 +388,112 @@ export class DnsResolver implements Stage {
     return undefined;
   }
 
-  /** Answers from the cache, or has the question asked and holds the query. */
-  #resolve(question: Question, packet: Packet, udp: Udp, context: StageContext): void {
-    const { now, direction } = context;
+  /** Answers from what is known, or asks upstreams and holds the query. */
+  #resolve(question: Question, query: Query, context: StageContext): void {
+    const split = this.#splitOf(question);
+    const special = split === undefined ? this.#special.find(question) : undefined;
+    if (special !== undefined) {
+      this.counters.special++;
+      return this.#finish(query, special, 0, OWN_TTLS, context);
+    }
+    const { now } = context;
     const { key } = question;
+    const upstreams = split ?? this.#upstreams;
     const entry = this.#cache.get(key, now);
     if (entry !== undefined && now < entry.until) {
       this.counters.cached++;
       const wantsMore = this.#cache.prefetches &&
         entry.until - now < (entry.until - entry.since) * PREFETCH_PART;
-      const age = Math.floor((now - entry.since) / 1000);
-      this.#finish(packet, direction, entry.answer, age, OWN_TTLS, context);
-      if (wantsMore && !this.#pending.has(key) && !this.#hasFailed(key)) this.#ask(key, question, context);
+      this.#finish(query, entry.answer, ageOf(entry.since, now), OWN_TTLS, context);
+      if (wantsMore && this.#inFlight.get(key) === undefined && !this.#inFlight.hasFailed(key, now)) {
+        this.#inFlight.ask(key, question, upstreams, query.source, context);
+      }
       return;
     }
-    const pending = this.#pending.get(key);
-    if (pending !== undefined) {
-      if (pending.isRepeatedBy(packet, udp)) {
-        this.counters.repeated++;
-        return context.drop(packet, "repeated query");
+    let pending = this.#inFlight.get(key);
+    if (pending?.isRepeatedBy(query)) {
+      this.counters.repeated++;
+      return query.drop("repeated query", context);
+    }
+    const isJoining = pending !== undefined;
+    if (!isJoining) {
+      if (this.#inFlight.hasFailed(key, now)) return this.#giveUp(query, key, undefined, context);
+      if (!question.recursionDesired || upstreams.length === 0) {
+        this.counters.refused++;
+        return this.#sendEmpty(query, Rcode.Refused, context);
       }
-      if (this.#waiting < this.#waitingLimit) this.counters.joined++;
-      return this.#wait(pending, packet, context);
+      pending = this.#inFlight.ask(key, question, upstreams, query.source, context);
     }
-    if (this.#hasFailed(key)) {
-      return this.#giveUp(key, packet, direction, undefined, context);
+    if (pending === undefined || !this.#inFlight.wait(pending, query, context)) {
+      return this.#giveUp(query, key, undefined, context);
     }
-    if (!question.recursionDesired || (this.#splitOf(question) ?? this.#upstreams).length === 0) {
-      this.counters.refused++;
-      return this.#sendEmpty(packet, direction, Rcode.Refused, context);
-    }
-    const asking = this.#ask(key, question, context);
-    if (asking === undefined) return this.#giveUp(key, packet, direction, undefined, context);
-    this.#wait(asking, packet, context);
+    if (isJoining) this.counters.joined++;
   }
 
-  /** Whether a question has failed just now. */
-  #hasFailed(key: string): boolean {
-    return this.#now - (this.#failures.get(key) ?? -Infinity) < FAILURE_TIME;
+  /** Whose share of the cache an answer is counted in. */
+  #ownerOf(source: string, upstream: DnsUpstream | undefined): string {
+    const number = upstream === undefined ? 0 : this.#upstreamNumbers.get(upstream) ?? 0;
+    return source + String.fromCharCode(number);
   }
 
-  #wait(pending: Pending, packet: Packet, context: StageContext): void {
-    if (this.#waiting >= this.#waitingLimit) {
-      return this.#giveUp(pending.key, packet, context.direction, undefined, context);
-    }
-    this.#waiting++;
-    pending.waiting.push({ packet, direction: context.direction });
-    context.hold(packet);
-  }
-
-  /** Begins to ask; `undefined` when too much is being asked, and after the end. */
-  #ask(key: string, question: Question, context: StageContext): Pending | undefined {
-    if (this.#isClosed || this.#pending.size >= this.#inFlight) return undefined;
-    const pending = new Pending(key, question, this.#splitOf(question) ?? this.#upstreams);
-    this.#pending.set(key, pending);
-    this.#askNext(pending, context);
-    return pending;
-  }
-
-  /** Asks the next upstream of a question; returns whether there is one. */
-  #askNext(pending: Pending, context: StageContext): boolean {
-    if (!pending.askNext(context.now + this.#timeout, this.#arrive)) return false;
-    this.counters.asked++;
-    // For the deadline.
-    context.wake();
-    return true;
-  }
-
-  readonly #arrive = (pending: Pending): void => {
-    if (this.#isClosed) return;
-    this.#arrivals.push(pending);
-    this.#context?.wake();
-  };
-
-  /** Looks at what has arrived. */
-  #look(pending: Pending, context: StageContext): void {
-    // It may have been too late meanwhile.
-    if (!pending.hasArrived) return;
-    const answer = pending.look();
-    if (answer === "bad") this.counters.badAnswers++;
-    const rcode = answer instanceof Answer ? answer.rcode : Rcode.ServFail;
-    if (!(answer instanceof Answer) || rcode !== Rcode.NoError && rcode !== Rcode.NxDomain) {
-      if (answer instanceof Answer) pending.refusal = answer;
-      return this.#fail(pending, context);
-    }
-    this.#pending.delete(pending.key);
-    this.#failures.delete(pending.key);
-    this.#cache.put(pending.key, answer, context.now);
-    for (const { packet, direction } of this.#release(pending)) {
-      this.#reread(packet);
-      this.#finish(packet, direction, answer, 0, OWN_TTLS, context);
-    }
-  }
-
-  /** An upstream has failed: the next one's turn, or the end. */
-  #fail(pending: Pending, context: StageContext): void {
-    this.counters.failures++;
-    if (this.#askNext(pending, context)) return;
-    this.#pending.delete(pending.key);
-    pending.deadline = Infinity;
-    this.#failures.delete(pending.key);
-    this.#failures.set(pending.key, context.now);
-    if (this.#failures.size > MOST_FAILURES) this.#failures.delete(this.#failures.keys().next().value!);
-    for (const { packet, direction } of this.#release(pending)) {
-      this.#reread(packet);
-      this.#giveUp(pending.key, packet, direction, pending.refusal, context);
-    }
-  }
-
-  #release(pending: Pending): Pending["waiting"] {
-    this.#waiting -= pending.waiting.length;
-    return pending.waiting;
-  }
-
-  /** Reads a query again that was held. */
-  #reread(packet: Packet): void {
-    const udp = Udp.of(packet)!;
-    this.#route.read(udp);
-    this.#asked.read(packet.bytes, udp.payloadOffset, udp.payloadLength);
+  /** Makes a query the one at hand. */
+  #read(query: Query): void {
+    query.read(this.#asked);
     this.#aliases = this.#records.find(this.#asked);
   }
 
-  /** Answers the query at hand with what is old, with what an upstream said of its failure, or with SERVFAIL. */
-  #giveUp(
-    key: string,
-    packet: Packet,
-    direction: Direction,
-    refusal: Answer | undefined,
-    context: StageContext,
-  ): void {
+  /** Answers a query with what is old, with an upstream's refusal, or with SERVFAIL. */
+  #giveUp(query: Query, key: string, refusal: Answer | undefined, context: StageContext): void {
+    this.#read(query);
     const old = this.#cache.get(key, context.now);
     if (old !== undefined) {
       this.counters.stale++;
-      const age = Math.floor((context.now - old.since) / 1000);
-      return this.#finish(packet, direction, old.answer, age, STALE_TTL, context);
+      return this.#finish(query, old.answer, ageOf(old.since, context.now), STALE_TTL, context);
     }
     this.counters.unanswered++;
-    if (refusal !== undefined) return this.#finish(packet, direction, refusal, 0, OWN_TTLS, context);
-    this.#sendEmpty(packet, direction, Rcode.ServFail, context);
+    if (refusal !== undefined) return this.#finish(query, refusal, 0, OWN_TTLS, context);
+    this.#sendEmpty(query, Rcode.ServFail, context);
   }
 
-  /** Gives an answer to the query at hand, behind the aliases of one's own that led to it. */
-  #finish(
-    packet: Packet,
-    direction: Direction,
-    answer: Answer,
-    age: number,
-    ttl: number,
-    context: StageContext,
-  ): void {
-    const blocked = this.#blocked.findAlias(this.#asked, answer);
+  /** Answers the query at hand, behind the aliases of `records` that led to the answer. */
+  #finish(query: Query, answer: Answer, age: number, ttl: number, context: StageContext): void {
+    const asked = this.#asked;
+    const blocked = this.#blocked.findAlias(asked, answer);
     if (blocked !== undefined) {
       this.counters.blocked++;
-      return this.#send(packet, direction, blocked, 0, OWN_TTLS, context);
+      return this.#send(query, blocked, 0, OWN_TTLS, context);
     }
     const aliases = this.#aliases;
-    if (aliases === undefined) return this.#send(packet, direction, answer, age, ttl, context);
+    if (aliases === undefined) return this.#send(query, answer, age, ttl, context);
     // It takes milliseconds to join a long answer, which would not fit behind its aliases.
-    if (!answer.fits(this.#asked, Math.min(this.#asked.limit, this.#limit))) {
+    if (!answer.fits(asked, query.room(asked))) {
       this.counters.truncated++;
-      return this.#sendEmpty(packet, direction, answer.rcode, context, true);
+      return this.#sendEmpty(query, answer.rcode, context, true);
     }
-    const whole = joinAliases(this.#asked, aliases, answer, age, ttl);
-    if (whole !== undefined) return this.#send(packet, direction, whole, 0, OWN_TTLS, context);
+    const whole = joinAliases(asked, aliases, answer, age, ttl);
+    if (whole !== undefined) return this.#send(query, whole, 0, OWN_TTLS, context);
     this.counters.badAnswers++;
-    this.#sendEmpty(packet, direction, Rcode.ServFail, context);
+    this.#sendEmpty(query, Rcode.ServFail, context);
   }
 
-  /** Turns the query at hand into its answer. */
-  #send(
-    packet: Packet,
-    direction: Direction,
-    answer: Answer,
-    age: number,
-    ttl: number,
-    context: StageContext,
-  ): void {
+  /** Sends an answer to the query at hand. */
+  #send(query: Query, answer: Answer, age: number, ttl: number, context: StageContext): void {
     const asked = this.#asked;
-    this.#route.turn(packet);
-    const room = Math.min(asked.limit, this.#limit);
+    const room = query.room(asked);
     if (!answer.fits(asked, room)) this.counters.truncated++;
-    packet.length = answer.write(asked, packet.bytes, packet.offset, room, age, ttl);
-    this.#emit(packet, direction, context);
+    const { bytes, start } = query.open();
+    query.send(answer.write(asked, bytes, start, room, age, ttl), context);
   }
 
-  #sendEmpty(
-    packet: Packet,
-    direction: Direction,
-    rcode: number,
-    context: StageContext,
-    isTruncated = false,
-  ): void {
-    this.#route.turn(packet);
-    packet.length = this.#asked.writeEmpty(rcode, packet.bytes, packet.offset, isTruncated);
-    this.#emit(packet, direction, context);
+  #sendEmpty(query: Query, rcode: number, context: StageContext, isTruncated = false): void {
+    const { bytes, start } = query.open();
+    query.send(this.#asked.writeEmpty(rcode, bytes, start, isTruncated), context);
   }
+}
 
-  #emit(packet: Packet, direction: Direction, context: StageContext): void {
-    this.#route.wrap(packet);
-    context.emit(packet, opposite(direction));
-  }
+/** In seconds. */
+function ageOf(since: number, now: number): number {
+  return Math.floor((now - since) / 1000);
 }
 
 function upstreamsOf(given: DnsUpstream | readonly DnsUpstream[]): readonly DnsUpstream[] {

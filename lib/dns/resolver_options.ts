@@ -6,11 +6,14 @@ import type { BlockList } from "./block_list.ts";
 import type { DnsRecord } from "./codec.ts";
 import type { FakeIp } from "./fake_ip.ts";
 
-/** Somebody to ask: what `runtime/` makes, or a script's own. */
+/** A name server to ask: what `runtime/` makes, or a script's own. */
 export interface DnsUpstream {
   /**
    * Asks, and returns the answer, as messages without a length in front (RFC 1035 section 4). The query's id is 0; the
    * answer's does not matter. Whatever it rejects with is a failure. The signal aborts what nobody waits for any more.
+   *
+   * An upstream that answers FORMERR, NOTIMP or BADVERS is asked once more without EDNS (RFC 6891 section 7), and all
+   * queries of the next ten minutes then have none.
    */
   query(message: Uint8Array, signal: AbortSignal): Promise<Uint8Array>;
 }
@@ -21,7 +24,10 @@ export interface DnsResolverOptions {
   address: string | readonly string[];
   /** Who is asked, in this order: the next one when one fails. @default {nobody: REFUSED} */
   upstream?: DnsUpstream | readonly DnsUpstream[];
-  /** Who is asked for a domain and all below it; the longest domain counts. @default {{}} */
+  /**
+   * Upstreams for a domain and all names below it; the longest domain counts. These names get no synthetic addresses of
+   * `fakeIp`. @default {{}}
+   */
   split?: Readonly<Record<string, DnsUpstream | readonly DnsUpstream[]>>;
   /**
    * Records of one's own. A line is `NAME [TTL] TYPE DATA`, of type A, AAAA, CAA, CNAME, MX, NS, PTR, SRV or TXT; without
@@ -41,15 +47,27 @@ export interface DnsResolverOptions {
   blockAnswer?: "nxdomain" | "null" | readonly string[];
   /** For how long (seconds). @default {60} */
   blockTtl?: number;
-  /** Names get synthetic addresses. @default {none do} */
+  /** Gives synthetic addresses to names, but not to those in `split`, which get their real ones. @default {none} */
   fakeIp?: FakeIp;
+  /**
+   * Special-use names that upstreams are asked for, with all names below them; `true`: all of them. Without this, names
+   * that have no meaning in the public DNS stay here: `localhost` has loopback addresses; `alt`, `invalid`, `local`,
+   * `onion` and `test` do not exist, nor do names in `home.arpa`, `service.arpa` and the reverse zones of private, shared,
+   * link-local, loopback and documentation addresses; `resolver.arpa` is empty (IANA "Special-Use Domain Names" and
+   * "Locally-Served DNS Zones"). `records`, `zones` and `split` go before them. @default {[]}
+   */
+  forwardSpecial?: true | string | readonly string[];
   /** What is kept of upstreams' answers; `false`: nothing. @default {{}} */
   cache?: DnsCacheOptions | false;
   /** How long an upstream has to answer (milliseconds). @default {2000} */
   timeout?: number;
-  /** How many different questions are asked at a time; more get SERVFAIL. @default {256} */
+  /**
+   * How many different questions are asked at a time. When all places are taken, a client with fewer questions than
+   * another takes the place of that one's oldest, which gets SERVFAIL; a client with as many or more gets SERVFAIL itself.
+   * A client is an IPv4 address or the /64 of an IPv6 address. @default {256}
+   */
   inFlight?: number;
-  /** How many queries are held while upstreams are asked; more get SERVFAIL. @default {512} */
+  /** How many queries wait for upstreams, shared in the same way. @default {512} */
   waiting?: number;
   /**
    * The longest answer over UDP (bytes of DNS from 512 to 1452). Of a longer one, additional records are left out, then
@@ -70,6 +88,8 @@ export interface DnsCounters {
   blocked: number;
   /** Answered with synthetic addresses, and with the names of those. */
   fakes: number;
+  /** Special-use names that were answered without an upstream. */
+  special: number;
   /** Answered from the cache. */
   cached: number;
   /** Answered from the cache, with what was too old. */
@@ -80,6 +100,8 @@ export interface DnsCounters {
   joined: number;
   /** Queries sent again while they were waited for, which were dropped. */
   repeated: number;
+  /** Questions and waiting queries that made room for those of a client with fewer. */
+  displaced: number;
   /** Times that an upstream failed, was too late, or had nothing but a failure to say. */
   failures: number;
   /** Answers of upstreams that were malformed, or to another question. */

@@ -21,9 +21,8 @@ const FRESH = 10_000;
  * Asks a name server over UDP, from a socket and port of its own for each query, and over TCP where an answer was cut. An
  * answer is taken from that address and port alone, with the query's random id and its question (RFC 5452).
  *
- * **Limits**: no cookies (RFC 7873): whoever can watch the road can forge answers. A server has to know EDNS (RFC 6891):
- * where a query is answered with FORMERR for it, none is sent without. Beside a busy tunnel, Deno looks at its sockets
- * every 16 ms or later: an answer takes that long at least.
+ * **Limits**: no cookies (RFC 7873): an attacker who sees the queries can forge answers. Beside a busy tunnel, Deno looks
+ * at its sockets every 16 ms or later: an answer takes that long at least.
  *
  * @param server `192.0.2.1`, `192.0.2.1:53`, `2001:db8::1`, `[2001:db8::1]:53`.
  * @throws {SyntaxError} when it is anything else; `Deno.errors.NotCapable` without `--allow-net`.

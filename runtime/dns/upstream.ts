@@ -9,6 +9,7 @@ const HEADER = 12;
 const QUESTION = 4;
 const RESPONSE = 0x80;
 const TRUNCATED = 0x02;
+const RCODE = 0x0f;
 export const DNS_PORT = 53;
 
 /** A name server to ask. Disposing of it ends what is being asked; after that, every query is rejected. */
@@ -58,12 +59,17 @@ export function parseServer(text: string): HostPort & { family: 4 | 6 } {
   return { ...server, family };
 }
 
-/** Whether a message is an answer to a query: the same id and, but for letters' case, the same question. */
+/**
+ * Whether a message is an answer to a query: the same id and, but for letters' case, the same question. A server that
+ * cannot read a query may answer with a code alone (RFC 6891 section 7).
+ */
 export function isAnswerTo(query: Uint8Array, message: Uint8Array): boolean {
   const length = nameLength(query, HEADER, query.length);
   const end = HEADER + length + QUESTION;
-  if (length < 0 || message.length < end || query.length < end) return false;
+  if (length < 0 || message.length < HEADER || query.length < end) return false;
   if (message[0] !== query[0] || message[1] !== query[1] || (message[2]! & RESPONSE) === 0) return false;
+  if (message[4] === 0 && message[5] === 0) return (message[3]! & RCODE) !== 0;
+  if (message.length < end) return false;
   // Both have one question.
   if (message[4] !== 0 || message[5] !== 1) return false;
   for (let i = HEADER; i < HEADER + length; i++) {

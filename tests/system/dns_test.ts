@@ -23,6 +23,7 @@ const RECORDS = [
   `--txt-record=long.example,${LONG.join(",")}`,
   `--txt-record=longest.example,${LONGEST.join(",")}`,
   "--dns-rr=odd.example,65399,c0ffee",
+  "--ptr-record=80.113.0.9.in-addr.arpa,www.example",
 ];
 
 /** Starts a script with variables of the environment; what it prints is heard, too. */
@@ -87,7 +88,7 @@ systemTest(
         ["long.example", "TXT"],
         ["nothing.example", "A"],
         ["www.example", "MX"],
-        ["80.2.0.192.in-addr.arpa", "PTR"],
+        ["80.113.0.9.in-addr.arpa", "PTR"],
         ["WwW.eXample", "A"],
       ] as const;
       for (const [name, type] of asked) {

@@ -2,9 +2,9 @@
 
 import assert from "node:assert/strict";
 import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
-import { decodeMessage } from "../../../lib/dns/mod.ts";
+import { decodeMessage, DnsResolver } from "../../../lib/dns/mod.ts";
 import { dohUpstream, parseUpstream, tcpUpstream, udpUpstream } from "../../../runtime/dns/mod.ts";
-import { address, queryOf, reply } from "../../lib/dns/_ask.ts";
+import { address, queryOf, reply, RESOLVER, Rig } from "../../lib/dns/_ask.ts";
 
 const QUERY = queryOf("www.example.com", { id: 0, edns: 1232 });
 const ANSWER = [address("www.example.com")];
@@ -226,4 +226,55 @@ Deno.test({
     }
     assert.throws(() => dohUpstream("https://192.0.2.1/"), Deno.errors.NotCapable);
   },
+});
+
+/** A server that answers queries with EDNS as one that does not know it: with a code, and without the question. */
+function formatError(query: Uint8Array): Uint8Array {
+  if (query[11] === 0) return reply(query, ANSWER);
+  return Uint8Array.of(query[0]!, query[1]!, 0x81, 0x81, ...new Uint8Array(8));
+}
+
+/** A resolver's answer by way of a real upstream. */
+async function resolve(text: string): Promise<string[]> {
+  using upstream = parseUpstream(text);
+  const rig = new Rig(new DnsResolver({ address: RESOLVER, upstream, timeout: 10_000 }));
+  rig.ask("www.example.com", { edns: 1232 });
+  for (let i = 0; i < 1000; i++) {
+    const [answer] = rig.answers();
+    if (answer !== undefined) return answer.records;
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  return [];
+}
+
+Deno.test("Upstreams of every kind are asked without EDNS after FORMERR without a question", async () => {
+  const expected = ["www.example.com 300 A 192.0.2.7"];
+  using udp = await udpServer((query, from, socket) =>
+    socket.send(formatError(query), from.port, from.address)
+  );
+  assert.deepEqual(await resolve(`udp://127.0.0.1:${udp.port}`), expected);
+  await using tcp = tcpServer(formatError);
+  assert.deepEqual(await resolve(`tcp://127.0.0.1:${tcp.port}`), expected);
+  await using http = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, async (request) => {
+    const query = await request.bytes();
+    return new Response(Uint8Array.from(formatError(query)), {
+      headers: { "content-type": "application/dns-message" },
+    });
+  });
+  assert.deepEqual(await resolve(`http://127.0.0.1:${http.addr.port}/dns-query`), expected);
+});
+
+Deno.test("udpUpstream() takes no answer without a question that is no error, or has another id", async () => {
+  using server = await udpServer((query, { port, address: host }, socket) => {
+    const good = formatError(query);
+    const noError = good.slice();
+    noError[3] = 0x80;
+    const wrongId = good.slice();
+    wrongId[0]! ^= 1;
+    for (const bytes of [noError, wrongId, good.subarray(0, 11), reply(query, ANSWER)]) {
+      socket.send(bytes, port, host);
+    }
+  });
+  using upstream = udpUpstream(`127.0.0.1:${server.port}`);
+  assert.deepEqual(records(await upstream.query(QUERY, never())), ["192.0.2.7"]);
 });
