@@ -6,7 +6,7 @@
  *                     └──────────────────────┴─► dropped, with the caller's reason
  */
 
-import { AnswerLimit, type AnswerLimitOptions } from "./_answer_limit.ts";
+import { ErrorRateLimiter, type ErrorRateOptions } from "./_error_rate_limiter.ts";
 import { IPV6_DST, IPV6_HEADER, IPV6_SRC } from "./_header_fields.ts";
 import { isIcmpError } from "./_icmp_queries.ts";
 import { become, namingField } from "./_packet_parts.ts";
@@ -23,7 +23,7 @@ import { checkNames, type OptionNames } from "./options.ts";
 import { Cutter } from "./segment.ts";
 import { Tcp } from "./tcp.ts";
 
-export type { AnswerLimitOptions, AnswerRate } from "./_answer_limit.ts";
+export type { ErrorRate, ErrorRateOptions } from "./_error_rate_limiter.ts";
 
 // Specification: what an error's packet may have in all. RFC 1812 section 4.3.2.3, RFC 4443 section 2.4 c
 const IPV4_LONGEST_ERROR = 576;
@@ -64,7 +64,7 @@ const IPV4_MESSAGES = [0x0300, 0x0301, 0x0302, 0x0303, 0x030d, 0x0304, 0x0b00, 0
 const IPV6_MESSAGES = [0x0100, 0x0103, 0x0401, 0x0104, 0x0101, 0x0200, 0x0300, 0x0301, 0x0400];
 
 /** Options for {@linkcode IcmpErrors}. */
-export interface IcmpErrorsOptions extends AnswerLimitOptions {
+export interface IcmpErrorsOptions extends ErrorRateOptions {
   /** Where errors come from: an address, or one of each version. @default the destination of each packet */
   readonly address?: string | readonly string[];
 }
@@ -74,6 +74,7 @@ const NAMES: OptionNames<IcmpErrorsOptions> = {
   burst: "optional",
   perDestination: "optional",
   hashKey: "optional",
+  random: "optional",
   address: "optional",
 };
 
@@ -85,6 +86,9 @@ const NAMES: OptionNames<IcmpErrorsOptions> = {
  * than the first; packets to multicast and broadcast addresses (but for packet too big over IPv6); and from
  * unspecified, loopback, multicast and broadcast ones (RFC 1122 section 3.2.2, RFC 1812 section 4.3.2.7, RFC
  * 4443 section 2.4 e).
+ *
+ * Errors and resets share one budget, and each destination has its share of it: see {@linkcode ErrorRateOptions}. How
+ * much of it is left cannot be found out from outside.
  *
  * An error quotes as much of the packet as fits 576 bytes over IPv4 and 1280 over IPv6, with finished checksums; of a
  * super-packet, the first segment. It leaves for `from`, whence the packet came. Nothing is allocated.
@@ -118,7 +122,7 @@ export class IcmpErrors {
   /** How many must not be. */
   silent = 0;
 
-  readonly #limit: AnswerLimit;
+  readonly #limiter: ErrorRateLimiter;
   /** Our own addresses; -1 and `undefined`: a packet's destination instead. */
   #address4 = -1;
   #address6: Uint8Array | undefined;
@@ -138,7 +142,7 @@ export class IcmpErrors {
    */
   constructor(options: IcmpErrorsOptions = {}) {
     checkNames("answer by ICMP errors", options, NAMES);
-    this.#limit = new AnswerLimit(options);
+    this.#limiter = new ErrorRateLimiter(options);
     const { address = [] } = options;
     for (const text of typeof address === "string" ? [address] : address) {
       const { family, bytes } = parseAddress(text);
@@ -229,7 +233,7 @@ export class IcmpErrors {
   }
 
   #hasToken(ip: Ip, now: number): boolean {
-    if (this.#limit.take(ip, now)) return true;
+    if (this.#limiter.take(ip, now)) return true;
     this.limited++;
     return false;
   }

@@ -20,7 +20,7 @@ class Answer implements Stage {
   constructor({ error, rest, ...options }: Options) {
     this.#error = error;
     this.#rest = rest;
-    this.#errors = new IcmpErrors(options);
+    this.#errors = new IcmpErrors({ random: () => 1, ...options });
   }
 
   outbound(batch: PacketBatch, context: StageContext): void {

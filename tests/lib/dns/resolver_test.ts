@@ -73,7 +73,8 @@ Deno.test("DnsResolver refuses connections to its port with RST", () => {
 });
 
 Deno.test("DnsResolver refuses no more connections than it is let", () => {
-  const errors = new IcmpErrors({ ratePerSecond: 1, burst: 5 });
+  const rate = { ratePerSecond: 1, burst: 5 };
+  const errors = new IcmpErrors({ ...rate, perDestination: rate, random: () => 1 });
   const rig = new Rig(new DnsResolver({ address: RESOLVER, errors }));
   for (let i = 0; i < 50; i++) {
     rig.test.send(Direction.Outbound, encodePacket(`tcp 10.9.0.1:${5000 + i} > 10.9.0.53:53 S`));
