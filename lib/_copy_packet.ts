@@ -3,8 +3,12 @@
 import { ENDPOINT_LENGTH, type Packet } from "./core/packet.ts";
 import type { PacketPool } from "./core/pool.ts";
 
-/** A copy of a packet as it stands, super-packets and unfinished sums too; `undefined` when the pool has no slot. */
+/**
+ * A copy of a packet as it is, super-packets and partial checksums included; `undefined` when the pool has no slot, or
+ * the packet was moved out of its own.
+ */
 export function copyPacket(packet: Packet, pool: Pick<PacketPool, "take">): Packet | undefined {
+  if (!packet.isInSlot) return undefined;
   const { offset, length } = packet;
   const copy = pool.take(length);
   if (copy === undefined) return undefined;

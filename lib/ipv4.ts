@@ -99,12 +99,13 @@ export class Ipv4 extends HeaderView {
   #end = 0;
 
   /**
-   * The packet's IPv4 header. `undefined` for another version; and for a header that is cut short or lies about
-   * its lengths, and an empty packet, which are then `malformed`.
+   * The packet's IPv4 header. `undefined` for another version; and for a header that is cut short, lies about its
+   * lengths or reaches out of the packet's slot, and an empty packet, which are then `malformed`.
    */
   static of(packet: Packet): Ipv4 | undefined {
-    const { bytes, offset, length } = packet;
-    if (length === 0) {
+    const { bytes, offset } = packet;
+    const length = packet.lengthInSlot;
+    if (length <= 0) {
       packet.malformed = true;
       return undefined;
     }

@@ -112,11 +112,12 @@ export class Ipv6 extends HeaderView {
 
   /**
    * The packet's IPv6 header. `undefined` for another version; and for a header or extension header that is cut
-   * short or lies about its length, and an empty packet, which are then `malformed`.
+   * short, lies about its length or reaches out of the packet's slot, and an empty packet, which are then `malformed`.
    */
   static of(packet: Packet): Ipv6 | undefined {
-    const { bytes, offset, length } = packet;
-    if (length === 0) {
+    const { bytes, offset } = packet;
+    const length = packet.lengthInSlot;
+    if (length <= 0) {
       packet.malformed = true;
       return undefined;
     }

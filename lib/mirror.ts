@@ -17,6 +17,7 @@ import { Cutter } from "./segment.ts";
 // Implementation
 const SLOTS = { small: 512, large: 16 };
 const NO_ROOM = "no room";
+const OUT_OF_SLOT = "moved out of its slot";
 
 /** Options of a {@linkcode Mirror}. */
 export interface MirrorOptions {
@@ -118,6 +119,7 @@ export class Mirror implements Stage {
   }
 
   #copy(packet: Packet): void {
+    if (!packet.isInSlot) return this.#lose(OUT_OF_SLOT);
     const copy = copyPacket(packet, this.#pool);
     if (copy === undefined) return this.#lose(NO_ROOM);
     if (this.#end.offload !== true) copy.finish();

@@ -9,6 +9,10 @@ import {
   type PacketPool,
 } from "../lib/core/mod.ts";
 
+// Implementation
+/** Why a packet is dropped whose bytes would be another slot's. */
+export const OUT_OF_SLOT = "moved out of its slot";
+
 /** Counts the packets of a tunnel that go no further, and gives them back. */
 export class Ledger {
   /** What happened so far. */
@@ -36,6 +40,15 @@ export class Ledger {
   discardAll(batch: PacketBatch, reason: string): void {
     for (let i = 0; i < batch.length; i++) this.discard(batch.packets[i]!, reason);
     batch.clear();
+  }
+
+  /** Throws away the packets of a batch that are not in their slots, and forgets those that left it. */
+  discardOutside(batch: PacketBatch): void {
+    for (let i = 0; i < batch.length; i++) {
+      const packet = batch.packets[i]!;
+      if (packet.owner === batch && !packet.isInSlot) this.discard(packet, OUT_OF_SLOT);
+    }
+    batch.compact();
   }
 
   /** Gives a packet back to the pool, counted if it was malformed. */

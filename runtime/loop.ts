@@ -245,7 +245,7 @@ export class Loop {
       const place = this.heartbeat.current;
       this.heartbeat.cells[1] = 0;
       const message = `Cannot go on with "${member.name}"${this.heartbeat.worker}: ${place} threw: ${
-        said(error)
+        transferMessage(error) ?? said(error)
       }`;
       member.fail(new Error(message, { cause: error }));
       return Breath.More;
@@ -302,6 +302,13 @@ export class Loop {
     this.#turning = undefined;
     this.#lastTurn = this.#clock.now();
   }
+}
+
+/** Our words for V8's and Deno's errors about a buffer that cannot be transferred; `undefined` for other errors. */
+function transferMessage(error: unknown): string | undefined {
+  return error instanceof TypeError && /detachable|transferable/.test(error.message)
+    ? "Cannot transfer a packet's memory: it is the pool's: transfer a copy, packet.data.slice()"
+    : undefined;
 }
 
 function turn(): Promise<void> {

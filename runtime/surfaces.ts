@@ -5,7 +5,16 @@
  * with what it has, the end takes nothing.
  */
 
-import { type EndHost, type Packet, PacketBatch, type TunnelEnd, type Waitable } from "../lib/core/mod.ts";
+import { bytesOf } from "../lib/core/_bytes_of.ts";
+import { LoanedBatch } from "../lib/core/batch.ts";
+import {
+  type EndHost,
+  LARGE_ROOM,
+  Packet,
+  PacketBatch,
+  type TunnelEnd,
+  type Waitable,
+} from "../lib/core/mod.ts";
 
 // Implementation
 /** Packets that wait in each stream. */
@@ -22,9 +31,10 @@ export class BatchSurface implements TunnelEnd {
   /** Never: it ends with its tunnel. */
   readonly failure: Error | undefined = undefined;
 
+  /** The packets that the script has. */
   readonly #batch = new PacketBatch();
-  /** How many packets the script was given, whatever it does to the batch. */
-  #given = 0;
+  /** What it sees of them. */
+  readonly #loan = new LoanedBatch("for await", "send its packets with tunnel.send, or leave them");
   #host: EndHost | undefined;
   #waiting: ((result: IteratorResult<PacketBatch, void>) => void) | undefined;
 
@@ -43,8 +53,9 @@ export class BatchSurface implements TunnelEnd {
     if (this.#waiting === undefined) return 0;
     const count = batch.length;
     batch.moveTo(this.#batch);
-    this.#given = count;
-    this.#waiting({ done: false, value: this.#batch });
+    for (const packet of this.#batch) packet.isLent = true;
+    this.#loan.list(this.#batch);
+    this.#waiting({ done: false, value: this.#loan });
     this.#waiting = undefined;
     return count;
   }
@@ -58,9 +69,10 @@ export class BatchSurface implements TunnelEnd {
     });
   }
 
-  /** Whether a packet is of the batch that the script has. */
-  has(packet: Packet): boolean {
-    return packet.owner === this.#batch;
+  /** Whether this is a packet of the batch that the script has. */
+  has(packet: unknown): packet is Packet {
+    return packet instanceof Packet && packet.pool.packets[packet.slot] === packet &&
+      packet.owner === this.#batch;
   }
 
   /** Ends the iteration. */
@@ -76,11 +88,11 @@ export class BatchSurface implements TunnelEnd {
   }
 
   #giveBack(): void {
-    for (let i = 0; i < this.#given; i++) {
-      const packet = this.#batch.packets[i]!;
-      if (packet.owner === this.#batch) this.#host!.done(packet);
+    for (const packet of this.#batch) {
+      if (packet.owner !== this.#batch) continue;
+      packet.isLent = false;
+      this.#host!.done(packet);
     }
-    this.#given = 0;
     this.#batch.clear();
   }
 }
@@ -140,7 +152,7 @@ export class StreamSurface implements TunnelEnd {
     let taken = 0;
     for (const chunk of this.#incoming) {
       if (batch.full) break;
-      if (chunk.length === 0 || chunk.length > 65_535) {
+      if (chunk.length === 0 || chunk.length > LARGE_ROOM) {
         refuse(chunk.length, "not a packet's length");
       } else {
         const packet = pool.from(chunk);
@@ -173,7 +185,7 @@ export class StreamSurface implements TunnelEnd {
       if (reader.desiredSize! <= 0) break;
       const copies = packet.copy();
       if (copies.length === 0) {
-        this.#host!.drop(packet, "super-packet malformed");
+        this.#host!.drop(packet, packet.isInSlot ? "super-packet malformed" : "moved out of its slot");
         continue;
       }
       for (const bytes of copies) reader.enqueue(bytes);
@@ -200,11 +212,10 @@ export class StreamSurface implements TunnelEnd {
   }
 
   #accept(chunk: unknown): Promise<void> | undefined {
-    if (!(chunk instanceof Uint8Array)) {
-      throw new TypeError("Cannot write to a tunnel: a packet is a Uint8Array");
-    }
+    const bytes = bytesOf(chunk);
+    if (bytes === undefined) throw new TypeError("Cannot write to a tunnel: a packet must be a Uint8Array");
     // The script may use its buffer anew as soon as its write is done.
-    this.#incoming.push(chunk.slice());
+    this.#incoming.push(bytes.slice());
     this.#host?.wake();
     if (this.#incoming.length < STREAM_PACKETS) return undefined;
     return new Promise((resolve) => void (this.#drained = resolve));

@@ -1,10 +1,12 @@
 /** A tunnel: a device joined to a far end through stages, and the three surfaces that a script works with. */
 
 import type { DeviceOptions } from "../driver/mod.ts";
+import { bytesOf } from "../lib/core/_bytes_of.ts";
 import {
   type Device,
   Direction,
   type EndHost,
+  LARGE_ROOM,
   opposite,
   type Packet,
   PacketBatch,
@@ -253,32 +255,44 @@ export class Tunnel implements AsyncDisposable {
    * packet of the batch that `for await` gave moves. Returns whether it was taken: `false` when 1024 packets
    * wait already or the pool is empty, which is counted.
    *
-   * @throws {TypeError} when it is no packet of one's own, or empty or longer than 65,535 bytes.
+   * @throws {TypeError} when it is neither bytes nor a packet of the current batch, is empty or longer than 65,535
+   * bytes, or a packet that was moved out of its slot.
    * @throws {Deno.errors.BadResource} after `close()`.
    */
   send(data: Uint8Array | Packet): boolean {
     if (this.#closing) throw new Deno.errors.BadResource(`Cannot send: the tunnel "${this.name}" is closed`);
     const { pool, counters } = this.#ledger;
-    if (data.length === 0 || data.length > 65_535) {
-      throw new TypeError(`Cannot send a packet of ${data.length} bytes`);
-    }
-    if (!(data instanceof Uint8Array) && !(this.#far instanceof BatchSurface && this.#far.has(data))) {
-      throw new TypeError("Cannot send a packet that is not in the current batch: send packet.data");
+    const bytes = bytesOf(data);
+    const length = bytes === undefined ? this.#lengthOf(data) : bytes.length;
+    if (length === 0 || length > LARGE_ROOM) {
+      throw new TypeError(`Cannot send a packet of ${length} bytes: it must have 1 to ${LARGE_ROOM}`);
     }
     counters.inbound.packetsIn++;
-    counters.inbound.bytesIn += data.length;
+    counters.inbound.bytesIn += length;
     if (this.#arriving >= SEND_LIMIT) {
       counters.drop("send queue full");
       return false;
     }
-    const packet = data instanceof Uint8Array ? pool.from(data) : data;
+    const packet = bytes === undefined ? data as Packet : pool.from(bytes);
     if (packet === undefined) {
       counters.drop("pool empty");
       return false;
     }
+    packet.isLent = false;
     this.#sent.push(packet);
     this.#loop.wake();
     return true;
+  }
+
+  /** The length of a packet that the script sends. @throws {TypeError} when it does not have it, whole. */
+  #lengthOf(packet: unknown): number {
+    if (!(this.#far instanceof BatchSurface && this.#far.has(packet))) {
+      throw new TypeError(
+        "Cannot send: data must be a Uint8Array or a packet of the current batch: send packet.data",
+      );
+    }
+    if (!packet.isInSlot) throw new TypeError("Cannot send a packet that was moved out of its slot");
+    return packet.length;
   }
 
   /** Ends the tunnel and puts back what it changed. Further calls do nothing. */

@@ -121,8 +121,10 @@ export class Capture implements Stage {
       const { now, direction } = context;
       if (this.#filter !== undefined && !this.#filter(packet, direction)) return handler(packet, context);
       const { owner } = packet;
-      const before = copyPacket(packet, this.#copies)!;
+      const before = copyPacket(packet, this.#copies);
       const verdict = handler(packet, context);
+      // Moved out of its slot.
+      if (before === undefined) return verdict;
       const known = packet.owner === owner ? verdict ?? Verdict.Pass : undefined;
       this.#write(before, now, direction, known);
       before.pool.give(before);

@@ -145,7 +145,7 @@ export class PcapngWriter {
 
   /**
    * Writes a packet, whole or cut into what it stands for, with its direction, and with a verdict and a comment where
-   * there are some.
+   * there are some. A packet that was moved out of its slot is left out.
    */
   write(
     packet: Packet,
@@ -155,6 +155,7 @@ export class PcapngWriter {
     verdict?: Verdict,
     comment: Uint8Array = NOTHING,
   ): void {
+    if (!packet.isInSlot) return;
     if (packet.segmentSize === 0 || this.#cutter.start(packet) !== undefined) {
       this.#writePacket(packet, interfaceNumber, time, direction, verdict, comment);
       return;

@@ -1,6 +1,6 @@
 /** A list of packets that move together, bounded by count and bytes. */
 
-import type { Packet } from "./packet.ts";
+import { lentError, type Packet } from "./packet.ts";
 
 // Implementation
 const BATCH_PACKETS = 64;
@@ -18,8 +18,9 @@ export interface PacketBatchOptions {
  * Packets in their order, in `packets[0]` to `packets[length - 1]`; what lies behind is stale. A batch owns
  * its packets: pushing one moves it here. Whoever fills a batch stops at {@linkcode PacketBatch.full}.
  *
- * A stage changes the packets of a batch and never the batch itself: what it drops, holds or emits through its
- * context leaves the batch when it returns.
+ * A stage, and the body of `for await`, gets a batch on loan: it changes the packets and never the batch. What a stage
+ * drops, holds, emits or is done with leaves the batch when it returns; to change the order, it emits its packets in
+ * another one. The methods that move packets throw a `TypeError` then.
  */
 export class PacketBatch {
   /** The handles; only the first `length` count. */
@@ -54,8 +55,14 @@ export class PacketBatch {
     return Math.min(this.#packetLimit - this.length, Math.ceil((this.#byteLimit - this.#bytes) / length));
   }
 
-  /** Appends a packet and becomes its owner. */
+  /**
+   * Appends a packet and becomes its owner.
+   *
+   * @throws {TypeError} when it is in this batch already, free, or on loan to a stage or script.
+   */
   push(packet: Packet): void {
+    const { owner } = packet;
+    if (packet.isLent || owner === this || owner === packet.pool) throw pushError(packet, this);
     packet.owner = this;
     this.packets[this.length++] = packet;
     this.#bytes += packet.length;
@@ -100,5 +107,59 @@ export class PacketBatch {
     this.length = length;
     this.#bytes = 0;
     for (let i = 0; i < length; i++) this.#bytes += this.packets[i]!.length;
+  }
+}
+
+function pushError({ isLent, owner }: Packet, batch: PacketBatch): TypeError {
+  if (isLent) return lentError("add to a batch");
+  return new TypeError(`Cannot add a packet to a batch: it is ${owner === batch ? "in it already" : "free"}`);
+}
+
+/**
+ * A batch on loan: the list of the packets in another batch, which stays their owner. Whatever its borrower does to the
+ * list, the owner's is untouched. For the runtime.
+ */
+export class LoanedBatch extends PacketBatch {
+  readonly #borrower: string;
+  readonly #remedy: string;
+
+  /** An empty one; the texts are for errors: who has it, and what to do in place of changing it. */
+  constructor(borrower: string, remedy: string) {
+    super();
+    this.#borrower = borrower;
+    this.#remedy = remedy;
+  }
+
+  /** Lists another batch's packets, in place of those before. */
+  list(batch: PacketBatch): void {
+    const { packets, length } = batch;
+    const list = this.packets;
+    for (let i = 0; i < length; i++) list[i] = packets[i]!;
+    this.length = length;
+  }
+
+  /** What the borrower is told that changed the list. */
+  get error(): TypeError {
+    return new TypeError(`Cannot change the batch of ${this.#borrower}: ${this.#remedy}`);
+  }
+
+  override push(): void {
+    throw this.error;
+  }
+
+  override shift(): void {
+    throw this.error;
+  }
+
+  override moveTo(): void {
+    throw this.error;
+  }
+
+  override compact(): void {
+    throw this.error;
+  }
+
+  override clear(): void {
+    throw this.error;
   }
 }

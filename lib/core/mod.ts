@@ -5,8 +5,8 @@
  * @module
  */
 
-export { HEADROOM, Packet, type PacketOwner } from "./packet.ts";
-export { LARGE_ROOM, PacketPool, type PacketPoolOptions, SMALL_ROOM } from "./pool.ts";
+export { HEADROOM, LARGE_ROOM, Packet, type PacketOwner } from "./packet.ts";
+export { PacketPool, type PacketPoolOptions, SMALL_ROOM } from "./pool.ts";
 export { PacketBatch, type PacketBatchOptions } from "./batch.ts";
 export { PacketQueue, type PacketQueueOptions } from "./queue.ts";
 export { type Clock, ManualClock } from "./clock.ts";

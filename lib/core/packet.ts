@@ -10,6 +10,9 @@ import type { PacketPool } from "./pool.ts";
  */
 export const HEADROOM = 256;
 
+/** The longest packet, in any slot: an IP packet of 65,535 bytes. */
+export const LARGE_ROOM = 65_535;
+
 /** The bytes at the end of each slot that hold the outer address: a `sockaddr_in6` (28 bytes), padded. */
 export const ENDPOINT_ROOM = 32;
 
@@ -72,6 +75,11 @@ export class Packet {
   malformed = false;
   /** What holds it now. For the runtime; a script never needs it. */
   owner: PacketOwner | undefined;
+  /**
+   * Whether a stage holds it, or a script has it from `for await`: it goes nowhere but by `StageContext` and
+   * `Tunnel.send`. For the runtime.
+   */
+  isLent = false;
   /** The header views made for this handle, by their class's number. For `lib`'s views. */
   readonly views: unknown[] = [];
 
@@ -94,9 +102,14 @@ export class Packet {
     return this.#endpoint ??= this.bytes.subarray(this.slotEnd, this.slotEnd + ENDPOINT_LENGTH);
   }
 
-  /** The packet's bytes, as a fresh view of its slot: allocates, so hot code uses `bytes` and `offset`. */
+  /**
+   * The packet's bytes, as a fresh view of its slot: allocates, so hot code uses `bytes` and `offset`. Empty while
+   * {@linkcode Packet.isInSlot} is `false`. Its buffer is the pool's and cannot be transferred: what a stream, a worker
+   * or anything else is to keep is a copy, `packet.data.slice()`.
+   */
   get data(): Uint8Array {
-    return this.bytes.subarray(this.offset, this.offset + this.length);
+    const length = this.isInSlot ? this.length : 0;
+    return this.bytes.subarray(this.offset, this.offset + length);
   }
 
   /** How many bytes {@linkcode Packet.prepend} can still add. */
@@ -109,11 +122,22 @@ export class Packet {
     return this.slotEnd - this.offset - this.length;
   }
 
-  /** Whether `offset` and `length` say at least one byte, all within the slot. What is not, no end takes. */
+  /**
+   * Whether `offset` and `length` describe 1 to 65,535 bytes within the slot. A packet for which they do not is dropped
+   * behind the stage that made it so, and copied nowhere: the bytes beside the slot are other packets'.
+   */
   get isInSlot(): boolean {
     const { offset, length } = this;
-    return offset >>> 0 === offset && length >>> 0 === length && length > 0 &&
+    return offset >>> 0 === offset && length >>> 0 === length && length > 0 && length <= LARGE_ROOM &&
       offset >= this.slotStart && offset + length <= this.slotEnd;
+  }
+
+  /** How many of the packet's bytes are in its slot; 0 when it starts elsewhere. What reads headers reads no others. */
+  get lengthInSlot(): number {
+    const { offset, length } = this;
+    if (!(offset >= this.slotStart && length > 0)) return 0;
+    const room = this.slotEnd - offset;
+    return length < room ? length : room;
   }
 
   /**
@@ -156,10 +180,15 @@ export class Packet {
 
   /**
    * The packet as bytes of one's own, good for ever and free to change, with a finished sum. A super-packet comes
-   * cut, as the ordinary packets that it stands for; one that cannot be cut as none, and is then `malformed`.
+   * cut, as the ordinary packets that it stands for; one that cannot be cut, or a packet moved out of its slot, as none,
+   * and is then `malformed`.
    */
   copy(): Uint8Array[] {
     if (this.segmentSize !== 0) return copySegments(this);
+    if (!this.isInSlot) {
+      this.malformed = true;
+      return [];
+    }
     const bytes = this.bytes.slice(this.offset, this.offset + this.length);
     if (this.checksumStart !== 0) {
       finishChecksum(bytes, 0, bytes.length, this.checksumStart, this.checksumOffset);
@@ -180,4 +209,11 @@ export class Packet {
     this.time = 0;
     this.malformed = false;
   }
+}
+
+/** The error for code that moves a packet which is on loan to it. */
+export function lentError(verb: string): TypeError {
+  return new TypeError(
+    `Cannot ${verb} a packet that is on loan: a stage uses its context, and for await tunnel.send`,
+  );
 }

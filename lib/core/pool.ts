@@ -1,16 +1,16 @@
 /** The memory that packets live in: slots of two sizes, taken and given back. */
 
-import { ENDPOINT_ROOM, HEADROOM, Packet } from "./packet.ts";
+import { bytesOf } from "./_bytes_of.ts";
+import { ENDPOINT_ROOM, HEADROOM, LARGE_ROOM, lentError, Packet } from "./packet.ts";
 
 // Implementation
 const SMALL_SLOT = 2 * 1024;
 const LARGE_SLOT = 68 * 1024;
+/** WebAssembly Core Specification 2.0, section 4.2.8. */
+const WASM_PAGE = 65_536;
 
 /** The longest packet that a 2 KiB slot holds behind its headroom (bytes). */
 export const SMALL_ROOM: number = SMALL_SLOT - HEADROOM - ENDPOINT_ROOM;
-
-/** The longest packet that any slot holds: an IP packet of 65,535 bytes. */
-export const LARGE_ROOM = 65_535;
 
 /** Options for {@linkcode PacketPool}. */
 export interface PacketPoolOptions {
@@ -37,7 +37,7 @@ export interface PacketPoolOptions {
  * ```
  */
 export class PacketPool {
-  /** All slots, one behind the other. Its address never changes. */
+  /** All slots, one behind the other. Its address never changes, and its buffer cannot be transferred. */
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** The same memory. */
   readonly view: DataView<ArrayBuffer>;
@@ -61,8 +61,9 @@ export class PacketPool {
     ) {
       throw new RangeError(`Cannot make a pool of ${small} small and ${large} large slots`);
     }
-    this.bytes = new Uint8Array(small * SMALL_SLOT + large * LARGE_SLOT);
-    this.view = new DataView(this.bytes.buffer);
+    const size = small * SMALL_SLOT + large * LARGE_SLOT;
+    this.bytes = new Uint8Array(fixedMemory(size), 0, size);
+    this.view = new DataView(this.bytes.buffer, 0, size);
     this.#smallEnd = small;
     const packets: Packet[] = [];
     for (let slot = 0; slot < small; slot++) {
@@ -90,6 +91,12 @@ export class PacketPool {
     return length <= SMALL_ROOM ? this.#small.length : length <= LARGE_ROOM ? this.#large.length : 0;
   }
 
+  /** Whether it has slots for packets of this length at all, free or taken. */
+  holds(length: number): boolean {
+    const count = length <= SMALL_ROOM ? this.#smallEnd : this.packets.length - this.#smallEnd;
+    return length <= LARGE_ROOM && count > 0;
+  }
+
   /**
    * A packet of `length` bytes, whose bytes are whatever was there. `undefined` when all slots of the size
    * that it needs are taken, or it would be longer than {@linkcode LARGE_ROOM}.
@@ -103,21 +110,28 @@ export class PacketPool {
     return packet;
   }
 
-  /** A packet with a copy of these bytes; `undefined` as {@linkcode PacketPool.take}. */
+  /**
+   * A packet with a copy of these bytes; `undefined` as {@linkcode PacketPool.take}.
+   *
+   * @throws {TypeError} when `data` is not a `Uint8Array`.
+   */
   from(data: Uint8Array): Packet | undefined {
-    const packet = this.take(data.length);
-    packet?.bytes.set(data, packet.offset);
+    const plain = bytesOf(data);
+    if (plain === undefined) throw new TypeError("Cannot make a packet: data must be a Uint8Array");
+    const packet = this.take(plain.length);
+    packet?.bytes.set(plain, packet.offset);
     return packet;
   }
 
   /**
    * Takes a packet back. Its handle and bytes belong to whoever takes it next.
    *
-   * @throws {TypeError} when it is free already, or another pool's.
+   * @throws {TypeError} when it is free already, another pool's, or on loan to a stage or script.
    */
   give(packet: Packet): void {
     if (packet.owner === this) throw new TypeError("Cannot give back a packet that is free already");
     if (packet.pool !== this) throw new TypeError("Cannot give back a packet of another pool");
+    if (packet.isLent) throw lentError("give back");
     packet.owner = this;
     if (this.#list(packet.slot).push(packet) === 1) this.onRoom?.();
   }
@@ -125,4 +139,13 @@ export class PacketPool {
   #list(slot: number): Packet[] {
     return slot < this.#smallEnd ? this.#small : this.#large;
   }
+}
+
+/**
+ * Memory whose address drivers keep: it stays where it is and cannot be transferred, so that no script takes it from
+ * under the system's reads. The system backs a page when it is first used.
+ */
+function fixedMemory(size: number): ArrayBuffer {
+  const pages = Math.ceil(size / WASM_PAGE);
+  return new WebAssembly.Memory({ initial: pages, maximum: pages }).buffer as ArrayBuffer;
 }

@@ -45,7 +45,10 @@ export class Outlet {
       if (!packet.isInSlot) outside = true;
       if (packet.segmentSize !== 0 && !(whole && passesWhole(packet))) isSuper = true;
     }
-    if (outside) return this.#expel(batch);
+    if (outside) {
+      this.#ledger.discardOutside(batch);
+      return true;
+    }
     if (!isSuper) return this.#write(end, batch);
     let moved = false;
     do {
@@ -63,16 +66,6 @@ export class Outlet {
   /** Throws away what {@linkcode queued} counts. */
   clear(reason: string): void {
     this.#cutting.clear(reason);
-  }
-
-  /** Throws away the packets of a batch that are not in their slots. */
-  #expel(batch: PacketBatch): boolean {
-    for (let i = 0; i < batch.length; i++) {
-      const packet = batch.packets[i]!;
-      if (!packet.isInSlot) this.#ledger.discard(packet, "moved out of its slot");
-    }
-    batch.compact();
-    return true;
   }
 
   #write(end: TunnelEnd, batch: PacketBatch): boolean {

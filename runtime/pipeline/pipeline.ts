@@ -20,13 +20,14 @@ import {
   type WorkerPlace,
 } from "../../lib/core/mod.ts";
 import type { Heartbeat } from "../heartbeat.ts";
-import type { Ledger } from "../ledger.ts";
+import { type Ledger, OUT_OF_SLOT } from "../ledger.ts";
 import { Outlet } from "./outlet.ts";
 import { StagePlace } from "./stage_place.ts";
 
 // Implementation
 /** The packets that may wait for an end before the end on the other side is no longer read. */
 const TURNED_LIMIT = 256;
+const TAKEN = "taken without a context";
 /** The place of a script that runs once. */
 export const ALONE: WorkerPlace = { index: 0, count: 1 };
 
@@ -225,6 +226,14 @@ export class Pipeline {
     return waiting < TURNED_LIMIT;
   }
 
+  /** Counts a packet that came from another worker and cannot be taken. */
+  refuse(length: number, direction: Direction, reason: string): void {
+    const flow = this.ledger.flow(direction);
+    flow.packetsIn++;
+    flow.bytesIn += length;
+    this.ledger.counters.drop(reason);
+  }
+
   /** Takes a packet that another worker's stage has handed over to the same one here. */
   accept(packet: Packet, stage: number, direction: Direction, now: number): void {
     const isOutbound = direction === Direction.Outbound;
@@ -240,7 +249,7 @@ export class Pipeline {
 
   /** Hands a packet of a stage over to another worker. */
   handOver(packet: Packet, worker: number, stage: number, direction: Direction): void {
-    if (!packet.isInSlot) return this.ledger.discard(packet, "moved out of its slot");
+    if (!packet.isInSlot) return this.ledger.discard(packet, OUT_OF_SLOT);
     if (!this.#host.others!.send(packet, worker, stage, direction)) {
       return this.ledger.discard(packet, "hand-over full");
     }
@@ -250,6 +259,17 @@ export class Pipeline {
     // Counted where it ends.
     packet.malformed = false;
     this.ledger.pool.give(packet);
+  }
+
+  /**
+   * Drops packets that a stage has taken out of its batch otherwise than through its context: those that the pool, this
+   * pipeline and the stage do not have.
+   */
+  recover(batch: PacketBatch, count: number, place: StagePlace): void {
+    const { pool } = this.ledger;
+    const known = new Set<object | undefined>([pool, place, batch, ...this.outbound, ...this.inbound]);
+    for (const packet of batch) if (!known.has(packet.owner)) pool.give(packet);
+    for (let i = 0; i < count; i++) this.ledger.counters.drop(TAKEN);
   }
 
   /** Asks for a breath. */
@@ -271,7 +291,9 @@ export class Pipeline {
     for (const place of this.#places) {
       if (place.held === 0) continue;
       for (const packet of this.ledger.pool.packets) {
-        if (packet.owner === place) this.ledger.discard(packet, "closed");
+        if (packet.owner !== place) continue;
+        packet.isLent = false;
+        this.ledger.discard(packet, "closed");
       }
       place.held = 0;
     }

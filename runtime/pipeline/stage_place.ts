@@ -8,7 +8,8 @@ import {
   type StageContext,
   type WorkerPlace,
 } from "../../lib/core/mod.ts";
-import type { Ledger } from "../ledger.ts";
+import { LoanedBatch } from "../../lib/core/batch.ts";
+import { type Ledger, OUT_OF_SLOT } from "../ledger.ts";
 import type { Pipeline } from "./pipeline.ts";
 
 /** A stage in its place: the context that it sees, and the bookkeeping of what it claims. */
@@ -31,6 +32,9 @@ export class StagePlace implements StageContext {
   /** How many packets of the batch that it looks at are claimed: they leave it when the stage returns. */
   claimed = 0;
   #batch: PacketBatch | undefined;
+  /** What the stage sees of it. */
+  readonly #loan: LoanedBatch;
+  readonly #list: Packet[];
 
   constructor(stage: Stage, index: number, number: number, pipeline: Pipeline) {
     this.stage = stage;
@@ -40,28 +44,60 @@ export class StagePlace implements StageContext {
     this.#ledger = pipeline.ledger;
     this.worker = pipeline.worker;
     this.due = stage.tick === undefined ? Infinity : 0;
+    this.#loan = new LoanedBatch(`stage "${stage.name}"`, "use context.emit, hold, drop, done and handOver");
+    this.#list = this.#loan.packets;
   }
 
-  /** Runs the stage over a batch; what it claims is gone from the batch afterwards. */
+  /**
+   * Runs the stage over a batch; what it claims is gone from the batch afterwards, and what it has moved out of its slot
+   * is dropped.
+   *
+   * @throws {TypeError} when it has changed the batch, or taken packets otherwise than through its context.
+   */
   pass(batch: PacketBatch, direction: Direction, now: number): void {
     const { stage } = this;
     if (direction === Direction.Outbound ? stage.outbound === undefined : stage.inbound === undefined) return;
-    const count = batch.length;
+    const loan = this.#loan;
+    loan.list(batch);
     this.#batch = batch;
     this.direction = direction;
     this.now = now;
+    let fault: TypeError | undefined;
     try {
-      if (direction === Direction.Outbound) stage.outbound!(batch, this);
-      else stage.inbound!(batch, this);
-      if (batch.length !== count) {
-        throw new TypeError("Cannot change a batch's length: use context.drop, hold and emit");
-      }
+      if (direction === Direction.Outbound) stage.outbound!(loan, this);
+      else stage.inbound!(loan, this);
     } finally {
-      // A stage that throws has claimed packets, too: what is left is the batch's alone.
-      this.#batch = undefined;
-      if (this.claimed > 0) batch.compact();
-      this.claimed = 0;
+      // A stage that throws has claimed packets as well: what is left is the batch's alone.
+      fault = this.#takeBack(batch);
     }
+    if (fault !== undefined) throw fault;
+  }
+
+  /** Tells by their owners what the stage has left of a batch; returns what it is to be told. */
+  #takeBack(batch: PacketBatch): TypeError | undefined {
+    const { packets, length } = batch;
+    const list = this.#list;
+    let gone = 0;
+    let outside = false;
+    let isChanged = this.#loan.length !== length || this.#loan.packets !== list;
+    for (let i = 0; i < length; i++) {
+      const packet = packets[i]!;
+      if (packet !== list[i]) isChanged = true;
+      if (packet.owner !== batch) gone++;
+      else if (!packet.isInSlot) outside = true;
+    }
+    const stolen = gone - this.claimed;
+    this.#batch = undefined;
+    this.claimed = 0;
+    if (stolen > 0) this.#pipeline.recover(batch, stolen, this);
+    if (outside) this.#ledger.discardOutside(batch);
+    else if (gone > 0) batch.compact();
+    if (isChanged) return this.#loan.error;
+    return stolen > 0
+      ? new TypeError(
+        `Cannot take packets from the batch of stage "${this.stage.name}": use context.hold or drop`,
+      )
+      : undefined;
   }
 
   tick(now: number): void {
@@ -81,6 +117,7 @@ export class StagePlace implements StageContext {
     const packet = this.#ledger.pool.take(length);
     if (packet === undefined) return undefined;
     packet.owner = this;
+    packet.isLent = true;
     packet.time = this.now;
     this.held++;
     this.#ledger.counters.created++;
@@ -89,6 +126,7 @@ export class StagePlace implements StageContext {
 
   emit(packet: Packet, direction: Direction): void {
     this.#claim(packet, "emit");
+    if (!packet.isInSlot) return this.#ledger.discard(packet, OUT_OF_SLOT);
     const { outbound, inbound } = this.#pipeline;
     if (direction === Direction.Outbound) outbound[this.#index + 1]!.push(packet);
     else inbound[this.#index]!.push(packet);
@@ -97,6 +135,7 @@ export class StagePlace implements StageContext {
   hold(packet: Packet): void {
     this.#claim(packet, "hold");
     packet.owner = this;
+    packet.isLent = true;
     this.held++;
   }
 
@@ -123,8 +162,10 @@ export class StagePlace implements StageContext {
   }
 
   #claim(packet: Packet, verb: string): void {
-    if (packet.owner === this) this.held--;
-    else if (packet.owner !== undefined && packet.owner === this.#batch) this.claimed++;
+    if (packet.owner === this) {
+      packet.isLent = false;
+      this.held--;
+    } else if (packet.owner !== undefined && packet.owner === this.#batch) this.claimed++;
     else {
       throw new TypeError(
         `Cannot ${verb} a packet that stage "${this.stage.name}" does not have: it was dropped, held or emitted before`,

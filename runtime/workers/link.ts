@@ -130,13 +130,15 @@ export class WorkerLink implements OtherWorkers {
     for (const ring of this.#incoming) {
       for (; count < RECEIVED_LIMIT && canTake(ring, pipeline); count++) {
         const { nextLength, nextTag } = ring;
-        const packet = pool.take(nextLength)!;
-        ring.shift(packet);
+        const packet = pool.take(nextLength);
+        if (packet === undefined) ring.skip(nextLength);
+        else ring.shift(packet);
         const direction = directionOf(nextTag);
         const flow = direction === Direction.Outbound ? this.#handed.outbound : this.#handed.inbound;
         flow.packetsIn++;
-        flow.bytesIn += packet.length;
-        pipeline.accept(packet, stageOf(nextTag), direction, now);
+        flow.bytesIn += nextLength;
+        if (packet === undefined) pipeline.refuse(nextLength, direction, "longer than any slot");
+        else pipeline.accept(packet, stageOf(nextTag), direction, now);
       }
     }
     // Not always the same worker's first.
@@ -192,9 +194,10 @@ function directionOf(tag: number): Direction {
   return (tag & 1) as Direction;
 }
 
-/** Whether the next packet of a ring has somewhere to go. */
+/** Whether the next packet of a ring has somewhere to go. One that no slot will ever hold has: it is dropped. */
 function canTake(ring: PacketRing, pipeline: Pipeline): boolean {
   const length = ring.nextLength;
+  const { pool } = pipeline.ledger;
   return length >= 0 && pipeline.takes(directionOf(ring.nextTag)) &&
-    pipeline.ledger.pool.available(length) > 0;
+    (pool.available(length) > 0 || !pool.holds(length));
 }

@@ -63,8 +63,12 @@ export class PacketRing {
     this.#read = Atomics.load(this.#ends, HEAD);
   }
 
-  /** Copies a packet behind the others, with a number of the writer's; returns whether there was room. */
+  /**
+   * Copies a packet behind the others, with a number of the writer's; returns whether there was room. There is none for
+   * a packet that was moved out of its slot: no reader could take it.
+   */
   push(packet: Packet, tag: number): boolean {
+    if (!packet.isInSlot) return false;
     const size = recordSize(packet.length);
     const used = this.#written - Atomics.load(this.#ends, HEAD) | 0;
     let at = this.#written & this.#capacity - 1;
@@ -127,7 +131,12 @@ export class PacketRing {
     endpoint.set(this.#bytes.subarray(at + RECORD.endpoint, at + RECORD.endpoint + endpoint.length));
     const start = at + RECORD.bytes;
     packet.bytes.set(this.#bytes.subarray(start, start + packet.length), packet.offset);
-    this.#read = this.#read + recordSize(packet.length) | 0;
+    this.skip(packet.length);
+  }
+
+  /** Frees the room of the packet whose turn it is, and that has this length. */
+  skip(length: number): void {
+    this.#read = this.#read + recordSize(length) | 0;
     Atomics.store(this.#ends, HEAD, this.#read);
   }
 }

@@ -28,7 +28,7 @@ const VALID = [
 /** A packet, and what a driver with offload may say of it. */
 function mutate(random: Random): Uint8Array {
   const valid = VALID[random.below(VALID.length)]!;
-  const bytes = valid.slice(0, random.below(8) === 0 ? random.below(valid.length) : undefined);
+  const bytes = valid.slice(0, random.below(8) === 0 ? 1 + random.below(valid.length) : undefined);
   for (let count = random.below(4); count > 0 && bytes.length > 0; count--) {
     bytes[random.below(Math.min(bytes.length, 64))] = random.below(256);
   }

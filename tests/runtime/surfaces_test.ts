@@ -1,7 +1,7 @@
 /** The surfaces that a script works with, where they meet its own memory and its own end. */
 
 import assert from "node:assert/strict";
-import { PacketBatch } from "../../lib/core/mod.ts";
+import { type Packet, PacketBatch, PacketQueue } from "../../lib/core/mod.ts";
 import { Ip } from "../../lib/ip.ts";
 import { Ipv4 } from "../../lib/ipv4.ts";
 import { Udp } from "../../lib/udp.ts";
@@ -209,5 +209,169 @@ Deno.test("Tunnel balances while for await has a batch, and after each is given 
     if (got.length === 200) break;
   }
   assert.deepEqual(got, Array.from({ length: 200 }, (_, i) => i));
+  assertNothingLeft(tunnel);
+});
+
+/** What the body of `for await` does to its batch. */
+const OVERSTEPS: Record<string, (batch: PacketBatch) => unknown> = {
+  "calls shift": (batch) => batch.shift(1),
+  "calls clear": (batch) => batch.clear(),
+  "calls compact": (batch) => batch.compact(),
+  "calls moveTo": (batch) => batch.moveTo(new PacketBatch()),
+  "pushes a packet": (batch) => batch.push(batch.packets[0]!),
+  "collects a packet in a batch": ({ packets }) => new PacketBatch().push(packets[0]!),
+  "collects a packet in a queue": ({ packets }) => new PacketQueue({ packets: 9 }).push(packets[0]!),
+  "gives a packet back": ({ packets }) => packets[0]!.pool.give(packets[0]!),
+};
+
+for (const [what, overstep] of Object.entries(OVERSTEPS)) {
+  Deno.test(`Tunnel throws a TypeError in for await that ${what}, and has every slot back`, async () => {
+    const { tunnel, device } = await openManual();
+    device.come(1, 2, 3);
+    await assert.rejects(async () => {
+      for await (const batch of tunnel) overstep(batch);
+    }, TypeError);
+    assert.equal(tunnel.stats.outbound.packetsOut, 3);
+    assertNothingLeft(tunnel);
+  });
+}
+
+Deno.test("Tunnel leaves the list of a batch to for await: its packets are given back all the same", async () => {
+  const { tunnel, device } = await openManual();
+  device.come(...Array.from({ length: 300 }, (_, i) => i & 0xff));
+  const changes: ((batch: PacketBatch) => void)[] = [
+    ({ packets }) => void packets.reverse(),
+    ({ packets }) => void packets.splice(0, 7),
+    (batch) => void (batch.length = 1),
+    (batch) => void (batch.packets.length = batch.length = 0),
+    ({ packets }) => void packets.sort((a, b) => b.offset - a.offset),
+  ];
+  let turns = 0;
+  for await (const batch of tunnel) {
+    changes[turns % changes.length]!(batch);
+    assertBalanced(tunnel);
+    turns++;
+    if (tunnel.stats.outbound.packetsOut === 300) break;
+  }
+  assertNothingLeft(tunnel);
+});
+
+Deno.test("Tunnel.send() sends a packet of the current batch once, in the order of the calls", async () => {
+  const { tunnel, device } = await openManual();
+  device.come(1, 2, 3);
+  const kept: Packet[] = [];
+  for await (const batch of tunnel) {
+    if (kept.length > 0) {
+      // A slot is used again for the next packet.
+      for (const packet of kept) {
+        if (packet !== batch.packets[0]) assert.throws(() => tunnel.send(packet), TypeError);
+      }
+      break;
+    }
+    kept.push(...batch);
+    for (const packet of [...kept].reverse()) assert.ok(tunnel.send(packet));
+    assert.throws(
+      () => tunnel.send(kept[0]!),
+      /^TypeError: Cannot send: data must be a Uint8Array or a packet/,
+    );
+    await device.wrote(3);
+    device.come(4);
+  }
+  assert.deepEqual(device.writtenBytes, [3, 2, 1]);
+  assertNothingLeft(tunnel);
+});
+
+Deno.test("Tunnel.send() refuses a packet that was moved out of its slot, and what is no packet", async () => {
+  const { tunnel, device } = await openManual();
+  device.come(1);
+  for await (const batch of tunnel) {
+    const packet = batch.packets[0]!;
+    const { length } = packet;
+    packet.length = 5000;
+    assert.throws(
+      () => tunnel.send(packet),
+      /^TypeError: Cannot send a packet that was moved out of its slot$/,
+    );
+    packet.length = length;
+    const others = [
+      undefined,
+      null,
+      "text",
+      5,
+      [1],
+      new ArrayBuffer(4),
+      new Uint16Array(4),
+      {
+        owner: packet.owner,
+        length: 40,
+      },
+      Object.create(packet),
+      new Proxy(packet, {}),
+      new Proxy(new Uint8Array(4), {}),
+    ];
+    for (const other of others) {
+      assert.throws(() => tunnel.send(other as Packet), /^TypeError: Cannot send: data must be a Uint8Array/);
+    }
+    break;
+  }
+  assert.equal(tunnel.stats.inbound.packetsIn, 0);
+  assertNothingLeft(tunnel);
+});
+
+/** Arrays whose class says something else than they have. */
+class Liar extends Uint8Array {
+  override get length(): number {
+    return 4;
+  }
+  static get [Symbol.species](): Uint8ArrayConstructor {
+    return new Proxy(Uint8Array, { construct: () => new Uint8Array(70_000) });
+  }
+}
+
+Deno.test("Tunnel.send() and writable take the bytes that an array has, whatever its class says", async () => {
+  const { tunnel, device } = await openManual();
+  const shrunk = new ArrayBuffer(40, { maxByteLength: 80 });
+  const arrays = [
+    new Liar(9).fill(1),
+    Object.defineProperty(new Uint8Array(8).fill(2), "length", { value: 60_000 }),
+    new Uint8Array(new SharedArrayBuffer(7, { maxByteLength: 99 })).fill(3),
+    new Uint8Array(shrunk).fill(4),
+    new Uint8Array(shrunk, 8),
+  ];
+  shrunk.resize(6);
+  const writer = tunnel.writable.getWriter();
+  for (const array of arrays.slice(0, 4)) {
+    assert.ok(tunnel.send(array));
+    await writer.write(array);
+  }
+  await device.wrote(8);
+  assert.deepEqual(device.written.map(({ length }) => length).sort(), [6, 6, 7, 7, 8, 8, 9, 9]);
+  const detached = new Uint8Array(50);
+  structuredClone(detached, { transfer: [detached.buffer] });
+  for (const empty of [arrays[4]!, detached]) {
+    assert.throws(() => tunnel.send(empty), /^TypeError: Cannot send a packet of 0 bytes/);
+  }
+  for (const long of [new Liar(70_000), new Uint8Array(65_536)]) {
+    assert.throws(() => tunnel.send(long), /^TypeError: Cannot send a packet of (70000|65536) bytes/);
+  }
+  await assert.rejects(writer.write(new Proxy(new Uint8Array(4), {})), /must be a Uint8Array/);
+  tunnel.close();
+  await tunnel.closed;
+  assertNothingLeft(tunnel);
+});
+
+Deno.test("Tunnel.run() says what to do when a handler transfers a packet's memory", async () => {
+  const { tunnel, device } = await openManual();
+  const running = tunnel.run(function thief(packet) {
+    void new ReadableStream({
+      type: "bytes",
+      start: (controller) => controller.enqueue(packet.data as Uint8Array<ArrayBuffer>),
+    });
+  });
+  device.come(1);
+  await assert.rejects(
+    running,
+    /stage "thief" threw: Cannot transfer a packet's memory: it is the pool's: transfer a copy, packet.data.slice\(\)$/,
+  );
   assertNothingLeft(tunnel);
 });

@@ -204,7 +204,7 @@ Deno.test("Tunnel.readable and writable carry owned bytes both ways", async () =
 Deno.test("Tunnel.writable refuses what is no packet", async () => {
   const [tunnel, tester] = await openPair();
   const writer = tunnel.writable.getWriter();
-  await assert.rejects(writer.write("text" as unknown as Uint8Array), /a packet is a Uint8Array/);
+  await assert.rejects(writer.write("text" as unknown as Uint8Array), /a packet must be a Uint8Array/);
   tunnel.close();
   tester.close();
 });

@@ -121,3 +121,13 @@ Deno.test("PacketRing refuses what there is no room for, and takes it when there
   reader.shift(packet);
   assert.equal(writer.push(packet, 3), true);
 });
+
+Deno.test("PacketRing takes no packet that no reader could take", () => {
+  const writer = new PacketRing(makeRing());
+  const pool = new PacketPool({ small: 1, large: 1 });
+  const [small, large] = [pool.take(100)!, pool.take(65_535)!];
+  large.offset = large.slotStart;
+  large.length = large.slotEnd - large.slotStart;
+  small.length = 4000;
+  assert.deepEqual([writer.push(large, 0), writer.push(small, 0)], [false, false]);
+});
