@@ -1,4 +1,4 @@
-/** What a socket's callbacks bring, until the loop reads it: bounded, and nothing but IP packets. */
+/** Packets from a socket's callbacks, until the loop reads them: bounded. */
 
 import { type EndHost, LARGE_ROOM, type PacketBatch } from "../../lib/core/mod.ts";
 import { objectionTo } from "./_objection.ts";
@@ -9,7 +9,6 @@ const QUEUE_LENGTH = 1024;
 const MAX_QUEUE_LENGTH = 1_000_000;
 /** Bytes that wait, whatever the options say. */
 const QUEUE_BYTES = 4 * 1024 * 1024;
-const TOO_LONG = `longer than ${LARGE_ROOM} bytes`;
 
 /** @throws {RangeError} when a queue cannot have this length. */
 export function checkQueueLength(length: number = QUEUE_LENGTH): void {
@@ -17,6 +16,12 @@ export function checkQueueLength(length: number = QUEUE_LENGTH): void {
   throw new RangeError(
     `Cannot queue ${length} packets: it is not a whole number from 1 to ${MAX_QUEUE_LENGTH}`,
   );
+}
+
+/** @throws {TypeError} when this is no kind of payload. */
+export function checkPayload(payload: "ip" | "any"): void {
+  if (payload === "ip" || payload === "any") return;
+  throw new TypeError(`Cannot open a transport: payload must be "ip" or "any", got ${String(payload)}`);
 }
 
 /** A bounded queue of messages, in a ring. */
@@ -27,23 +32,33 @@ export class ReceiveQueue {
   #first = 0;
   #length = 0;
   #bytes = 0;
+  readonly #takesAny: boolean;
 
-  /** A queue of `limit` packets. */
-  constructor(limit: number = QUEUE_LENGTH) {
+  /** A queue of `limit` packets: of IP, or of any bytes. */
+  constructor(limit: number = QUEUE_LENGTH, payload: "ip" | "any" = "ip") {
     this.#ring = new Array(limit).fill(undefined);
+    this.#takesAny = payload === "any";
   }
 
-  /** Queues a message, which nobody changes any more, and wakes the loop; or refuses it. */
-  accept(message: Uint8Array): void {
-    const reason = this.#objection(message);
-    if (reason !== undefined) {
-      this.host?.refuse(message.length, reason);
-      return;
+  /** Copies a message and wakes the loop, or refuses it; returns whether it is a packet, for which there may be no room. */
+  accept(bytes: Uint8Array, offset: number, length: number): boolean {
+    const objection = this.#objection(bytes, offset, length);
+    if (objection !== undefined) {
+      this.host?.refuse(length, objection);
+      return false;
+    }
+    if (this.#length === this.#ring.length || this.#bytes + length > QUEUE_BYTES) {
+      this.host?.refuse(length, "receive queue full");
+      return true;
     }
     const place = this.#first + this.#length++;
-    this.#ring[place < this.#ring.length ? place : place - this.#ring.length] = message;
-    this.#bytes += message.length;
+    this.#ring[place < this.#ring.length ? place : place - this.#ring.length] = bytes.slice(
+      offset,
+      offset + length,
+    );
+    this.#bytes += length;
     this.host?.wake();
+    return true;
   }
 
   /** Copies messages into slots, until the batch is full or the pool is empty; returns how many. */
@@ -70,12 +85,8 @@ export class ReceiveQueue {
     this.#bytes = 0;
   }
 
-  #objection(message: Uint8Array): string | undefined {
-    const objection = objectionTo(message, 0, message.length, LARGE_ROOM, TOO_LONG);
-    if (objection !== undefined) return objection;
-    if (this.#length === this.#ring.length || this.#bytes + message.length > QUEUE_BYTES) {
-      return "receive queue full";
-    }
-    return undefined;
+  #objection(bytes: Uint8Array, offset: number, length: number): string | undefined {
+    if (this.#takesAny) return length === 0 ? "empty message" : undefined;
+    return objectionTo(bytes, offset, length, LARGE_ROOM);
   }
 }

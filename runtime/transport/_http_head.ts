@@ -1,0 +1,62 @@
+/** Heads of HTTP requests and responses (RFC 9112), as far as a WebSocket's handshake has them (RFC 6455 section 4). */
+
+// Specification: RFC 9112 sections 2.1 and 5, RFC 9110 section 5.6.2
+const END = "\r\n\r\n";
+const FIELD = /^([!#$%&'*+.^_`|~0-9A-Za-z-]+):(.*)$/;
+// deno-lint-ignore no-control-regex -- these are what a head has not, but for its line ends and tabs.
+const CONTROLS = /[\0-\x08\x0b\x0c\x0e-\x1f\x7f]/;
+
+// Implementation
+/** The longest head (bytes). Cookies of a page are the longest that comes. */
+const MAX_HEAD = 8192;
+
+/** A head, and what came behind it. */
+export interface HttpHead {
+  /** The request line or status line. Every byte is one character; none is a control character but tabs. */
+  readonly start: string;
+  /** The fields by their names in lower case; those with the same name are joined by commas. */
+  readonly fields: ReadonlyMap<string, string>;
+  /** Bytes behind it. */
+  readonly rest: Uint8Array;
+}
+
+/**
+ * Reads a head.
+ *
+ * @throws {SyntaxError} when it is none, {@linkcode RangeError} when it is longer than 8,192 bytes,
+ * `Deno.errors.UnexpectedEof` when the connection ends in it.
+ */
+export async function readHead(socket: Deno.Conn): Promise<HttpHead> {
+  const bytes = new Uint8Array(MAX_HEAD);
+  for (let filled = 0, text = ""; filled < bytes.length;) {
+    const count = await socket.read(bytes.subarray(filled));
+    if (count === null) {
+      throw new Deno.errors.UnexpectedEof("Cannot read an HTTP head: the connection ended");
+    }
+    text += String.fromCharCode(...bytes.subarray(filled, filled + count));
+    filled += count;
+    const end = text.indexOf(END);
+    const head = end < 0 ? text : text.slice(0, end);
+    if (CONTROLS.test(head)) throw new SyntaxError("Cannot read an HTTP head: it has control characters");
+    if (end >= 0) return { ...parse(head), rest: bytes.subarray(end + END.length, filled) };
+  }
+  throw new RangeError(`Cannot read an HTTP head: it is longer than ${MAX_HEAD} bytes`);
+}
+
+function parse(head: string): Omit<HttpHead, "rest"> {
+  const [start, ...lines] = head.split("\r\n") as [string, ...string[]];
+  const fields = new Map<string, string>();
+  for (const line of lines) {
+    const [, name, value] = FIELD.exec(line) ?? [];
+    if (name === undefined) throw new SyntaxError("Cannot read an HTTP head: a line is no field");
+    const key = name.toLowerCase();
+    const before = fields.get(key);
+    fields.set(key, before === undefined ? value!.trim() : `${before}, ${value!.trim()}`);
+  }
+  return { start, fields };
+}
+
+/** Whether a field that is a list has this item, in any case. */
+export function hasToken({ fields }: HttpHead, name: string, token: string): boolean {
+  return fields.get(name)?.toLowerCase().split(",").some((item) => item.trim() === token) ?? false;
+}
