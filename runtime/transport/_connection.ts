@@ -18,9 +18,9 @@ import { SendQueue } from "./_send_queue.ts";
 const CLOSE_TIMEOUT = 1000;
 /** Pings are so many to a timeout; after one less without an answer the peer is gone. */
 const PINGS = 4;
-/** How long a peer is certain to live after its last bytes, and how long it has to answer when that is asked (milliseconds). */
-const FRESH = 1000;
-const PROBE_TIMEOUT = 5000;
+/** How long a peer certainly lives after its last bytes, and has to answer when that is asked, as parts of the timeout. */
+const FRESH = 1 / 30;
+const PROBE = 1 / 6;
 /** A write that takes so long found the system's buffer full: acknowledgements ended it, and the peer lives (milliseconds). */
 const SLOW_WRITE = 100;
 /** What a peer may still send after it broke a rule, until it has read our Close frame (bytes). */
@@ -69,6 +69,7 @@ export class WebSocketConnection {
   readonly #socket: Deno.Conn;
   readonly #queue: SendQueue;
   readonly #reader: FrameReader;
+  readonly #timeout: number;
   readonly #pinging: ReturnType<typeof setInterval>;
   #owner: ConnectionOwner | undefined;
   #isWriting = false;
@@ -98,6 +99,7 @@ export class WebSocketConnection {
    */
   constructor(socket: Deno.Conn, first: Uint8Array, role: Role, timeout: number, owner: ConnectionOwner) {
     this.#socket = socket;
+    this.#timeout = timeout;
     this.#owner = owner;
     this.#queue = new SendQueue(role === "client");
     this.#reader = new FrameReader({
@@ -142,7 +144,7 @@ export class WebSocketConnection {
   /** Asks the peer whether it is there, unless it showed that just now. */
   isAlive(): Promise<boolean> {
     if (this.#owner === undefined) return Promise.resolve(false);
-    if (performance.now() - this.#lastHeard < FRESH) return Promise.resolve(true);
+    if (performance.now() - this.#lastHeard < this.#timeout * FRESH) return Promise.resolve(true);
     if (this.#probe === undefined) {
       const { promise, resolve } = Promise.withResolvers<boolean>();
       const settle = (lives: boolean) => {
@@ -150,7 +152,7 @@ export class WebSocketConnection {
         this.#probe = undefined;
         resolve(lives);
       };
-      const timer = setTimeout(settle, PROBE_TIMEOUT, false);
+      const timer = setTimeout(settle, this.#timeout * PROBE, false);
       this.#probe = { answer: promise, settle };
       this.#ping();
     }

@@ -239,7 +239,7 @@ export class WebSocketTransport implements Transport {
  * Joins the tunnel to another machine by WebSocket (RFC 6455). With `url` it connects, when the tunnel opens and again
  * whenever the connection is lost; packets are dropped as `not connected` meanwhile. The name is looked up each time,
  * and its addresses are tried in turn. With `listen` it accepts one peer at a time: others get status 503, unless the
- * peer does not answer a ping within 5 s, and is replaced. As URLs: `ws://HOST:PORT/PATH`, `wss://…`, and to listen
+ * peer does not answer a ping within a sixth of `timeout` (5 s), and is replaced. As URLs: `ws://HOST:PORT/PATH`, `wss://…`, and to listen
  * `ws://ADDRESS:PORT/PATH?listen`.
  *
  * Both sides send pings, and give a peer up that has been silent for `timeout`. Closing takes one second at the most.
