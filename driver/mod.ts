@@ -29,13 +29,18 @@ export {
 export { MemoryDevice, type MemoryDeviceOptions } from "./memory.ts";
 export {
   addressOf,
+  clearLocal,
   Endpoint,
   type EndpointBytes,
   formatEndpoint,
+  hasLocal,
   isAt,
+  isFromLocal,
+  mapAddress,
   portOf,
   type UdpSocket,
   type UdpSocketOptions,
+  unmapAddress,
 } from "./udp_socket.ts";
 export type { Bell } from "./posix/bell.ts";
 export type { Offload } from "./linux/queue/queue.ts";

@@ -6,7 +6,9 @@ import type { Packet, PacketBatch, PacketPool, Waitable } from "../lib/core/mod.
 // Specification
 /**
  * An endpoint, an address with a port, is the system's own `struct sockaddr_in` or `struct sockaddr_in6`, padded to
- * 28 bytes: what {@linkcode Packet.endpoint} holds. All of a socket's are of the socket's family.
+ * 28 bytes. All of a socket's are of the socket's family. Behind it stand the local address, in network order, to which
+ * a datagram came or from which it is to leave, and the index of its interface, in the system's order, which counts for
+ * link-local addresses. Zeros mean that the system chooses. This is the layout of {@linkcode Packet.endpoint}.
  *
  * ```c
  * struct sockaddr_in  { sa_family_t sin_family;  in_port_t sin_port;  struct in_addr sin_addr; char sin_zero[8]; };
@@ -26,8 +28,12 @@ export const Endpoint = {
   Ipv6Address: 8,
   Ipv6Scope: 24,
   Ipv6Size: 28,
+  /** The local address: 4 bytes of IPv4, or 16. */
+  Local: 28,
+  /** The index of the interface. */
+  Interface: 44,
   /** The room that an endpoint of either family has. */
-  Size: 28,
+  Size: 48,
 } as const;
 
 /** An endpoint's bytes. */
@@ -46,6 +52,17 @@ export interface UdpSocketOptions {
    * out of the tunnel. On Linux and macOS, only packets that arrive by it are received. @default {the routes'}
    */
   interface?: string;
+  /**
+   * Whether endpoints of received datagrams have the local address that each came to, and datagrams leave from the local
+   * address in theirs (RFC 1122 section 4.1.3.5). For a socket that receives on every address. @default {false}
+   */
+  localAddresses?: boolean;
+  /**
+   * Called from `receive` and `send` when an ICMP error about a datagram sent to this endpoint has come, with the name
+   * of the system's error, such as `ECONNREFUSED`. Anyone on the path can forge one. Only Linux reports them to
+   * sockets with many peers. @default {ICMP errors are ignored}
+   */
+  onUnreachable?: (endpoint: EndpointBytes, code: string) => void;
   /** What may wait in the system for `receive` (bytes); the system may have a lower limit. @default {4194304} */
   receiveBuffer?: number;
   /** What may wait in the system to be sent (bytes); the system may have a lower limit. @default {4194304} */
@@ -53,6 +70,8 @@ export interface UdpSocketOptions {
 }
 
 // Implementation
+/** RFC 4291 section 2.5.5.2: what stands before an IPv4 address. */
+const MAPPED = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
 /** Where an address, and with IPv6 its scope, starts and ends. */
 const IPV4_ADDRESS = [Endpoint.Ipv4Address, Endpoint.Ipv4Address + 4] as const;
 const IPV6_ADDRESS = [Endpoint.Ipv6Address, Endpoint.Ipv6Size] as const;
@@ -100,6 +119,19 @@ export function addressOf(endpoint: Uint8Array, family: 4 | 6): Address {
   return { family, bytes: endpoint.slice(start, start + (family === 4 ? 4 : 16)) };
 }
 
+/** An address as a socket of this family has it: an IPv6 socket's IPv4 peers are `::ffff:a.b.c.d` (RFC 4291). */
+export function mapAddress(address: Address, family: 4 | 6): Address {
+  if (address.family === family || family === 4) return address;
+  return { family, bytes: Uint8Array.of(...MAPPED, ...address.bytes) };
+}
+
+/** The IPv4 address behind `::ffff:a.b.c.d`; any other address as it is. */
+export function unmapAddress(address: Address): Address {
+  const { family, bytes } = address;
+  if (family === 4 || !MAPPED.every((byte, i) => bytes[i] === byte)) return address;
+  return { family: 4, bytes: bytes.slice(MAPPED.length) };
+}
+
 /** The port in an endpoint. */
 export function portOf(endpoint: Uint8Array): number {
   return endpoint[Endpoint.Port]! << 8 | endpoint[Endpoint.Port + 1]!;
@@ -122,6 +154,29 @@ export function bindRemedy(code: string): string | undefined {
     case "EADDRNOTAVAIL":
       return "use an address of this machine, or a port alone";
   }
+}
+
+/** Whether a packet is to leave from a local address of its own. */
+export function isFromLocal({ view, slotEnd }: Packet): boolean {
+  for (let at = Endpoint.Local; at < Endpoint.Interface; at += 4) {
+    if (view.getUint32(slotEnd + at) !== 0) return true;
+  }
+  return false;
+}
+
+/** Has the system choose the local address for a packet. */
+export function clearLocal({ view, slotEnd }: Packet): void {
+  for (let at = Endpoint.Local; at < Endpoint.Size; at += 4) view.setUint32(slotEnd + at, 0);
+}
+
+/** Whether a packet is to leave from the same local address as another. */
+export function hasLocal(packet: Packet, view: DataView, start: number, family: 4 | 6): boolean {
+  const from = packet.slotEnd + Endpoint.Local;
+  const end = family === 4 ? Endpoint.Local + 4 : Endpoint.Size;
+  for (let offset = Endpoint.Local, at = from; offset < end; offset += 4, at += 4) {
+    if (packet.view.getUint32(at) !== view.getUint32(start + offset)) return false;
+  }
+  return true;
 }
 
 /** Whether a packet's endpoint is the one that starts here. What IPv6 calls a flow has no part in it. */

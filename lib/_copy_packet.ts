@@ -26,6 +26,7 @@ export function inherit(packet: Packet, from: Packet): void {
   packet.to = from.to;
   packet.mark = from.mark;
   packet.time = from.time;
+  packet.hasEndpoint = from.hasEndpoint;
   for (let i = 0; i < ENDPOINT_LENGTH; i += 4) {
     packet.view.setInt32(packet.slotEnd + i, from.view.getInt32(from.slotEnd + i));
   }

@@ -2,6 +2,7 @@
 
 import type { BsdErrno } from "./errno.ts";
 import { type Posix, POSIX_SYMBOLS } from "../posix/libc.ts";
+import type { LocalControl } from "../posix/local_control.ts";
 import type { SocketSystem } from "../posix/udp_socket.ts";
 
 /** The functions that are called in the same way on both. */
@@ -49,6 +50,8 @@ export interface Bsd extends Posix, Pick<SocketSystem, "errnoName"> {
    * IPV6_BOUND_IF, 125 (bsd/netinet6/in6.h).
    */
   readonly boundInterface: { readonly ipv4: number; readonly ipv6: number } | undefined;
+  /** The control messages for local addresses. */
+  readonly localControl: LocalControl;
   /** Adds an address, by `struct ifaliasreq`. */
   readonly SIOCAIFADDR: bigint;
   /** Adds an IPv6 address, by `struct in6_aliasreq`. */

@@ -2,9 +2,10 @@
 
 import type { Packet, PacketPool } from "../../lib/core/mod.ts";
 import { cString } from "../posix/libc.ts";
+import { LocalControls } from "../posix/local_control.ts";
 import { Messages } from "../posix/messages.ts";
 import { PosixUdpSocket, type SocketSystem } from "../posix/udp_socket.ts";
-import type { UdpSocketOptions } from "../udp_socket.ts";
+import { clearLocal, type UdpSocketOptions } from "../udp_socket.ts";
 import type { Bsd } from "./bsd.ts";
 
 // Specification: the same on both
@@ -20,8 +21,11 @@ export const Socket = {
 
 /** A UDP socket that moves one datagram a call. */
 export class BsdUdpSocket extends PosixUdpSocket {
-  readonly #system: Pick<Bsd, "functions" | "errno">;
+  readonly #system: Pick<Bsd, "functions" | "errno" | "localControl">;
   #message: Messages | undefined;
+  /** Control messages for receiving and sending, if endpoints have local addresses. */
+  #received: LocalControls | undefined;
+  #sent: LocalControls | undefined;
 
   /** Opens and binds it. */
   constructor(system: Pick<Bsd, "functions" | "errno"> & SocketSystem, options: UdpSocketOptions) {
@@ -33,6 +37,9 @@ export class BsdUdpSocket extends PosixUdpSocket {
   override attach(pool: PacketPool, longest: number): void {
     super.attach(pool, longest);
     this.#message = new Messages(1, pool, this.endpointSize);
+    if (!this.localAddresses) return;
+    this.#received = new LocalControls(1, this.#system.localControl, this.family);
+    this.#sent = new LocalControls(1, this.#system.localControl, this.family);
   }
 
   protected override receiveInto(packets: readonly Packet[], count: number): number {
@@ -40,9 +47,13 @@ export class BsdUdpSocket extends PosixUdpSocket {
     const message = this.#message!;
     for (let i = 0; i < count; i++) {
       message.point(0, packets[i]!, this.room);
+      const locals = this.#received;
+      message.setControl(0, locals?.addressOf(0) ?? 0, locals?.space ?? 0);
       const length = functions.recvmsg(this.fd, message.headers, 0);
       if (length < 0) return i > 0 ? i : -errno();
       packets[i]!.length = length;
+      if (locals === undefined) clearLocal(packets[i]!);
+      else locals.read(0, message.controlLengthOf(0), packets[i]!);
     }
     return count;
   }
@@ -52,6 +63,9 @@ export class BsdUdpSocket extends PosixUdpSocket {
     const message = this.#message!;
     for (let i = start; i < end; i++) {
       message.point(0, packets[i]!, packets[i]!.length);
+      const locals = this.#sent;
+      const isFromLocal = locals?.write(0, packets[i]!) === true;
+      message.setControl(0, isFromLocal ? locals!.addressOf(0) : 0, isFromLocal ? locals!.space : 0);
       if (functions.sendmsg(this.fd, message.headers, 0) < 0) return i > start ? i - start : -errno();
     }
     return end - start;

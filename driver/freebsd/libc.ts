@@ -2,6 +2,7 @@
 
 import { libraryError, requestFfi } from "../ffi.ts";
 import { type Bsd, BSD_SYMBOLS } from "../bsd/bsd.ts";
+import { FREEBSD_LOCAL_CONTROL } from "../bsd/local_control.ts";
 import { Errno, errnoName, systemError } from "./errno.ts";
 
 const SYMBOLS = {
@@ -52,6 +53,7 @@ export const FREEBSD = {
   /** sys/socket.h. */
   AF_INET6: 28,
   boundInterface: undefined,
+  localControl: FREEBSD_LOCAL_CONTROL,
   /** sys/sockio.h: _IOW('i', 43, struct ifaliasreq). */
   SIOCAIFADDR: 0x8044_692bn,
   /** netinet6/in6_var.h: _IOW('i', 27, struct in6_aliasreq). */

@@ -3,52 +3,57 @@
  * or the network card cuts (UDP_SEGMENT of udp(7), Linux 4.18). The last one of a message may be shorter.
  *
  *     1400 1400 1400 900 │ 1400 1400 │ 1500 ─► three messages
+ *
+ *     control messages of each:  local address │ segment size      either may be missing
  */
 
 import type { Packet, PacketPool } from "../../lib/core/mod.ts";
-import { addressOf, setAddress } from "../native_memory.ts";
-import { Messages, Mmsghdr } from "../posix/messages.ts";
-import { isAt } from "../udp_socket.ts";
+import { controlSpace, LocalControls } from "../posix/local_control.ts";
+import { Messages } from "../posix/messages.ts";
+import { hasLocal, isAt } from "../udp_socket.ts";
+import { Cmsghdr, LOCAL_CONTROL } from "./local_control.ts";
 
 // Specification
-/**
- * sys/socket.h, with the `__u16` of UDP_SEGMENT behind it, padded:
- *
- * ```c
- * struct cmsghdr { size_t cmsg_len; int cmsg_level; int cmsg_type; };
- * ```
- */
-export const Cmsghdr = { length: 0, level: 8, type: 12, size: 16 } as const;
 /** netinet/udp.h */
 export const Segment = { SOL_UDP: 17, UDP_SEGMENT: 103 } as const;
 /** RFC 791 section 3.1 and RFC 768: what a message has in all; IPv6's could have 20 bytes more. */
 const LONGEST_MESSAGE = 65_507;
 
 // Implementation
-const WORD = 4;
-const CONTROL_SIZE = Cmsghdr.size + 8;
+/** Room for the `__u16` of UDP_SEGMENT behind its header. */
+const SEGMENT_SPACE = controlSpace(LOCAL_CONTROL.layout, 2);
 /** `cmsg_len` counts the value, and not the padding. */
-const CONTROL_LENGTH = Cmsghdr.size + 2;
+const SEGMENT_LENGTH = Cmsghdr.size + 2;
 
 /** What one sendmmsg sends. */
 export class Segments extends Messages {
-  readonly #control: Uint32Array<ArrayBuffer>;
-  readonly #controlAddress: number;
+  readonly #controls: LocalControls;
+  /** Where the control message for the size of segments starts. */
+  readonly #segmentControl: number;
+  readonly #stride: number;
   /** How many datagrams there are up to each message, and with it. */
   readonly #ends: number[];
   readonly #family: 4 | 6;
+  readonly #localAddresses: boolean;
 
-  /** For so many datagrams in slots of this pool. */
-  constructor(count: number, pool: PacketPool, endpointSize: number, family: 4 | 6) {
+  /**
+   * For so many datagrams in slots of this pool.
+   *
+   * @param localAddresses Whether they leave from the local addresses in their endpoints.
+   */
+  constructor(count: number, pool: PacketPool, endpointSize: number, family: 4 | 6, localAddresses = false) {
     super(count, pool, endpointSize);
     this.#family = family;
+    this.#localAddresses = localAddresses;
     this.#ends = new Array(count).fill(0);
-    this.#control = new Uint32Array(count * CONTROL_SIZE / WORD);
-    this.#controlAddress = addressOf(this.#control);
-    for (let i = 0; i < this.#control.length; i += CONTROL_SIZE / WORD) {
-      this.#control[i + Cmsghdr.length / WORD] = CONTROL_LENGTH;
-      this.#control[i + Cmsghdr.level / WORD] = Segment.SOL_UDP;
-      this.#control[i + Cmsghdr.type / WORD] = Segment.UDP_SEGMENT;
+    this.#segmentControl = controlSpace(LOCAL_CONTROL.layout, LOCAL_CONTROL[family].size);
+    this.#stride = this.#segmentControl + SEGMENT_SPACE;
+    this.#controls = new LocalControls(count, LOCAL_CONTROL, family, this.#stride);
+    const { view } = this.#controls;
+    for (let at = this.#segmentControl; at < view.byteLength; at += this.#stride) {
+      view.setUint32(at + Cmsghdr.length, SEGMENT_LENGTH, true);
+      view.setUint32(at + Cmsghdr.level, Segment.SOL_UDP, true);
+      view.setUint32(at + Cmsghdr.type, Segment.UDP_SEGMENT, true);
     }
   }
 
@@ -59,7 +64,7 @@ export class Segments extends Messages {
       const next = this.#endOf(packets, first, end, longest);
       for (let i = first; i < next; i++) this.setVector(i - start, packets[i]!, packets[i]!.length);
       this.setHeader(messages, packets[first]!, first - start, next - first);
-      this.#setControl(messages, next - first > 1 ? packets[first]!.length : 0);
+      this.#setControls(messages, packets[first]!, next - first > 1 ? packets[first]!.length : 0);
       this.#ends[messages] = next - start;
       first = next;
     }
@@ -81,18 +86,23 @@ export class Segments extends Messages {
       bytes += packet.length;
       if (packet.length > length || bytes > LONGEST_MESSAGE) break;
       if (!isAt(packet, view, slotEnd, this.#family)) break;
+      if (this.#localAddresses && !hasLocal(packet, view, slotEnd, this.#family)) break;
       if (packet.length < length) return next + 1;
     }
     return next;
   }
 
-  /** Says how long the segments of a message are; 0: it is one datagram. */
-  #setControl(message: number, segment: number): void {
-    const header = message * (Mmsghdr.size / WORD);
-    const control = message * (CONTROL_SIZE / WORD);
-    const address = segment === 0 ? 0 : this.#controlAddress + message * CONTROL_SIZE;
-    this.#control[control + Cmsghdr.size / WORD] = segment;
-    setAddress(this.headers, header + Mmsghdr.control / WORD, address);
-    this.headers[header + Mmsghdr.controlLength / WORD] = segment === 0 ? 0 : CONTROL_SIZE;
+  /** Gives a message its local address, and the length of its segments; 0: it is one datagram. */
+  #setControls(message: number, packet: Packet, segment: number): void {
+    const segmentControl = this.#segmentControl;
+    const isFromLocal = this.#localAddresses && this.#controls.write(message, packet);
+    const start = isFromLocal ? 0 : segmentControl;
+    const end = segment === 0 ? segmentControl : this.#stride;
+    if (segment !== 0) {
+      const at = message * this.#stride + segmentControl + Cmsghdr.size;
+      this.#controls.view.setUint16(at, segment, true);
+    }
+    const address = start === end ? 0 : this.#controls.addressOf(message) + start;
+    this.setControl(message, address, end - start);
   }
 }

@@ -2,11 +2,14 @@
 
 import { LARGE_ROOM, type Packet, type PacketPool } from "../../lib/core/mod.ts";
 import { cString } from "../posix/libc.ts";
+import { LocalControls } from "../posix/local_control.ts";
 import { Messages } from "../posix/messages.ts";
 import { MOST_DATAGRAMS, PosixUdpSocket, type SocketSystem } from "../posix/udp_socket.ts";
-import type { UdpSocketOptions } from "../udp_socket.ts";
+import { clearLocal, isFromLocal, type UdpSocketOptions } from "../udp_socket.ts";
 import { Errno, errnoName, systemError } from "./errno.ts";
+import { SocketErrors } from "./error_queue.ts";
 import { errno, libc, posix } from "./libc.ts";
+import { LOCAL_CONTROL } from "./local_control.ts";
 import { Segment, Segments } from "./segments.ts";
 
 // Specification
@@ -31,7 +34,11 @@ const ABSENT = "there is no interface of this name";
 export class LinuxUdpSocket extends PosixUdpSocket {
   readonly #libc = libc();
   #incoming: Messages | undefined;
+  /** Where the system writes local addresses, if endpoints have them. */
+  #locals: LocalControls | undefined;
   #outgoing: Segments | undefined;
+  /** ICMP errors, if anyone asks for them. */
+  readonly #errors: SocketErrors | undefined;
   /** The longest datagrams that are sent several in a message (bytes). */
   #longestSegment: number;
 
@@ -42,21 +49,34 @@ export class LinuxUdpSocket extends PosixUdpSocket {
     const { setsockopt } = this.#libc;
     const cuts = setsockopt(this.fd, Segment.SOL_UDP, Segment.UDP_SEGMENT, none, none.byteLength) === 0;
     this.#longestSegment = cuts ? LARGE_ROOM : 0;
+    const { onUnreachable } = options;
+    if (onUnreachable !== undefined) this.#errors = new SocketErrors(this.fd, this.family, onUnreachable);
   }
 
   /** Says whose slots datagrams go into. */
   override attach(pool: PacketPool, longest: number): void {
     super.attach(pool, longest);
     this.#incoming = new Messages(MOST_DATAGRAMS, pool, this.endpointSize);
-    this.#outgoing = new Segments(MOST_DATAGRAMS, pool, this.endpointSize, this.family);
+    const { family, localAddresses } = this;
+    this.#outgoing = new Segments(MOST_DATAGRAMS, pool, this.endpointSize, family, localAddresses);
+    if (localAddresses) this.#locals = new LocalControls(MOST_DATAGRAMS, LOCAL_CONTROL, family);
   }
 
   protected override receiveInto(packets: readonly Packet[], count: number): number {
     const messages = this.#incoming!;
-    for (let i = 0; i < count; i++) messages.point(i, packets[i]!, this.room);
+    const locals = this.#locals;
+    for (let i = 0; i < count; i++) {
+      messages.point(i, packets[i]!, this.room);
+      if (locals !== undefined) messages.setControl(i, locals.addressOf(i), locals.space);
+    }
     const came = this.#libc.recvmmsg(this.fd, messages.headers, count, 0, null);
-    if (came < 0) return -errno();
-    for (let i = 0; i < came; i++) packets[i]!.length = messages.lengthOf(i);
+    if (came < 0) return -this.#ownError(errno());
+    for (let i = 0; i < came; i++) {
+      const packet = packets[i]!;
+      packet.length = messages.lengthOf(i);
+      if (locals === undefined) clearLocal(packet);
+      else locals.read(i, messages.controlLengthOf(i), packet);
+    }
     return came;
   }
 
@@ -64,12 +84,25 @@ export class LinuxUdpSocket extends PosixUdpSocket {
     const segments = this.#outgoing!;
     const count = segments.fill(packets, start, end, this.#longestSegment);
     const sent = this.#libc.sendmmsg(this.fd, segments.headers, count, 0);
+    // An error that ended the call early is lost, but not from its queue.
+    if (sent >= 0 && sent < count) this.#errors?.drain();
     if (sent >= 0) return segments.datagrams(sent);
-    const failed = errno();
+    const failed = this.#ownError(errno());
     if (segments.datagrams(1) === 1 || !isAboutSegments(failed)) return -failed;
+    // It may as well be about the local address, which is then left out and not tried again.
+    if (failed === Errno.EINVAL && this.localAddresses && isFromLocal(packets[start]!)) return -failed;
     // Alone, they are cut into fragments, or sent without the card's help. The road stays as it is.
     this.#longestSegment = failed === Errno.EIO ? 0 : packets[start]!.length - 1;
     return 0;
+  }
+
+  /**
+   * A call's own error. Errors about datagrams sent before fail a call, too: they are taken off their queue, which
+   * would otherwise end every wait, and the call is as if it had been interrupted.
+   */
+  #ownError(failed: number): number {
+    if (this.#errors === undefined || failed === Errno.EAGAIN) return failed;
+    return this.#errors.drain() > 0 ? Errno.EINTR : failed;
   }
 }
 
@@ -90,6 +123,7 @@ function linux(): SocketSystem {
     SEND_BUFFER: [Socket.SO_SNDBUFFORCE, Socket.SO_SNDBUF],
     RECEIVE_BUFFER: [Socket.SO_RCVBUFFORCE, Socket.SO_RCVBUF],
     IPV6_V6ONLY: Socket.IPV6_V6ONLY,
+    localControl: LOCAL_CONTROL,
     hasLength: false,
     Errno,
     errnoName,

@@ -2,6 +2,7 @@
 
 import { libraryError, requestFfi } from "../ffi.ts";
 import { type Bsd, BSD_SYMBOLS } from "../bsd/bsd.ts";
+import { DARWIN_LOCAL_CONTROL } from "../bsd/local_control.ts";
 import { Errno, errnoName, systemError } from "./errno.ts";
 
 const SYMBOLS = {
@@ -98,6 +99,7 @@ export const DARWIN = {
   /** bsd/sys/socket.h 422. */
   AF_INET6: 30,
   boundInterface: { ipv4: 25, ipv6: 125 },
+  localControl: DARWIN_LOCAL_CONTROL,
   /** bsd/sys/sockio.h 95: _IOW('i', 26, struct ifaliasreq). */
   SIOCAIFADDR: 0x8040_691an,
   /** bsd/netinet6/in6_var.h 632: _IOW('i', 26, struct in6_aliasreq). */

@@ -78,6 +78,18 @@ export class Messages {
     this.setHeader(message, packet, message, 1);
   }
 
+  /** Has one of the messages have so many bytes of control messages at this address. */
+  setControl(message: number, address: number, length: number): void {
+    const word = message * MMSGHDR_WORDS;
+    setAddress(this.headers, word + Mmsghdr.control / WORD, address);
+    this.headers[word + Mmsghdr.controlLength / WORD] = length;
+  }
+
+  /** How many bytes of control messages came with one of the messages. */
+  controlLengthOf(message: number): number {
+    return this.headers[message * MMSGHDR_WORDS + Mmsghdr.controlLength / WORD]!;
+  }
+
   /** How long a message is that recvmmsg has received. */
   lengthOf(message: number): number {
     return this.headers[message * MMSGHDR_WORDS + Mmsghdr.length / WORD]!;

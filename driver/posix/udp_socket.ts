@@ -8,6 +8,7 @@
 import type { Address } from "../../lib/address.ts";
 import type { Packet, PacketBatch, PacketPool, Waitable } from "../../lib/core/mod.ts";
 import { guard, type Posix } from "./libc.ts";
+import type { LocalControl } from "./local_control.ts";
 import {
   bindRemedy,
   Endpoint,
@@ -46,6 +47,8 @@ export interface SocketSystem extends Posix {
   readonly RECEIVE_BUFFER: readonly number[];
   /** The number of IPV6_V6ONLY. */
   readonly IPV6_V6ONLY: number;
+  /** The control messages for local addresses. */
+  readonly localControl: LocalControl;
   /** Whether a sockaddr starts with its length, and the family has one byte. */
   readonly hasLength: boolean;
   /** Its error numbers. */
@@ -75,6 +78,8 @@ export abstract class PosixUdpSocket implements UdpSocket {
   protected readonly fd: number;
   /** The bytes of its endpoints, as far as they count. */
   protected readonly endpointSize: number;
+  /** Whether endpoints have local addresses. */
+  protected readonly localAddresses: boolean;
   /** How many bytes of a datagram are taken. */
   protected room = 0;
   readonly #system: SocketSystem;
@@ -84,7 +89,7 @@ export abstract class PosixUdpSocket implements UdpSocket {
 
   /** Opens and binds it. @throws {Error} the system's, such as `Deno.errors.AddrInUse`. */
   constructor(system: SocketSystem, options: UdpSocketOptions) {
-    const { address, port = 0, ipv6Only = false, interface: name } = options;
+    const { address, port = 0, ipv6Only = false, interface: name, localAddresses = false } = options;
     const { functions, errno, systemError, errnoName } = system;
     this.#system = system;
     this.family = address.family;
@@ -100,13 +105,15 @@ export abstract class PosixUdpSocket implements UdpSocket {
     const { receiveBuffer = SOCKET_BUFFER, sendBuffer = SOCKET_BUFFER } = options;
     this.#setBuffer(system.RECEIVE_BUFFER, receiveBuffer);
     this.#setBuffer(system.SEND_BUFFER, sendBuffer);
+    const local = system.localControl[address.family];
+    this.localAddresses = localAddresses && this.#set(local.level, local.option, 1);
     if (name !== undefined) system.keepTo(this.fd, name, address.family);
     if (functions.bind(this.fd, asked, this.endpointSize) < 0) {
       const failed = errno();
       throw systemError(attempt, "bind", failed, bindRemedy(errnoName(failed)));
     }
     this.local = new Uint8Array(Endpoint.Size);
-    if (functions.getsockname(this.fd, this.local, Uint32Array.of(Endpoint.Size)) < 0) {
+    if (functions.getsockname(this.fd, this.local, Uint32Array.of(Endpoint.Ipv6Size)) < 0) {
       throw systemError(attempt, "getsockname", errno());
     }
     undo.move();
@@ -145,7 +152,10 @@ export abstract class PosixUdpSocket implements UdpSocket {
       const count = this.#take(Math.min(most, batch.roomFor(this.room)));
       if (count === 0) break;
       const came = this.receiveInto(slots, count);
-      for (let i = 0; i < came; i++) batch.push(slots[i]!);
+      for (let i = 0; i < came; i++) {
+        slots[i]!.hasEndpoint = true;
+        batch.push(slots[i]!);
+      }
       // Backwards: the slot that was taken first is the first one again.
       for (let i = count - 1; i >= Math.max(came, 0); i--) slots[i]!.pool.give(slots[i]!);
       if (came >= 0) {

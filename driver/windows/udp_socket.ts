@@ -124,7 +124,7 @@ export class WindowsUdpSocket implements UdpSocket {
     );
     check(bind(this.#socket, asked, this.#endpointSize), "bind");
     this.local = new Uint8Array(Endpoint.Size);
-    check(getsockname(this.#socket, this.local, Int32Array.of(Endpoint.Size)), "getsockname");
+    check(getsockname(this.#socket, this.local, Int32Array.of(Endpoint.Ipv6Size)), "getsockname");
     const { CreateEventW, CloseHandle, GetLastError } = this.#kernel32;
     // It resets itself when a wait ends with it.
     this.#event = CreateEventW(null, 0, 0, null);
@@ -169,13 +169,15 @@ export class WindowsUdpSocket implements UdpSocket {
         this.#kernel32.SetEvent(this.#eventHandle);
         break;
       }
-      this.#size[0] = Endpoint.Size;
+      this.#size[0] = Endpoint.Ipv6Size;
       const address = addresses.ofFresh(packet);
       const length = recvfrom(this.#socket, address, room, 0, packet.endpoint, this.#size);
       const failed = length < 0 ? WSAGetLastError() : 0;
       if (failed === 0 || failed === Win32.WSAEMSGSIZE) {
         // A datagram that was longer has filled the room.
         if (failed === 0) packet.length = length;
+        packet.endpoint.fill(0, Endpoint.Local);
+        packet.hasEndpoint = true;
         batch.push(packet);
         count++;
         continue;

@@ -13,11 +13,11 @@ export const HEADROOM = 256;
 /** The longest packet, in any slot: an IP packet of 65,535 bytes. */
 export const LARGE_ROOM = 65_535;
 
-/** The bytes at the end of each slot that hold the outer address: a `sockaddr_in6` (28 bytes), padded. */
-export const ENDPOINT_ROOM = 32;
+/** The bytes at the end of each slot that hold the outer addresses. */
+export const ENDPOINT_ROOM = 48;
 
-/** The bytes of a `sockaddr_in6`. */
-export const ENDPOINT_LENGTH = 28;
+/** The remote side's `sockaddr_in6` (28 bytes), then the local address (16 bytes) and interface index (4 bytes). */
+export const ENDPOINT_LENGTH = 48;
 
 /** What holds a packet at the moment: the pool (it is free), a batch, a stage's context, an end's queue. */
 export type PacketOwner = object;
@@ -71,6 +71,11 @@ export class Packet {
   mark = 0;
   /** When it arrived (monotonic milliseconds). */
   time = 0;
+  /**
+   * Whether {@linkcode Packet.endpoint} is valid: set for what arrives by datagrams, and by
+   * {@linkcode Packet.sendTo}. Only ends that say so send to it.
+   */
+  hasEndpoint = false;
   /** Whether a view found a header cut short or inconsistent; each tunnel counts such packets once. */
   malformed = false;
   /** What holds it now. For the runtime; a script never needs it. */
@@ -97,7 +102,11 @@ export class Packet {
     this.owner = pool;
   }
 
-  /** The outer address that it came from, as a `sockaddr` (28 bytes in the slot); what fills it says so. */
+  /**
+   * The outer addresses: the remote side's `sockaddr` (28 bytes), then the local address that the packet was sent to
+   * (16 bytes, zeros for unknown) and its interface (4 bytes). Valid if {@linkcode Packet.hasEndpoint}. Copy all 48
+   * bytes to remember a peer: replies then leave from the address that the peer wrote to.
+   */
   get endpoint(): Uint8Array {
     return this.#endpoint ??= this.bytes.subarray(this.slotEnd, this.slotEnd + ENDPOINT_LENGTH);
   }
@@ -168,6 +177,12 @@ export class Packet {
     if (this.checksumStart !== 0) this.checksumStart = Math.max(0, this.checksumStart - count);
   }
 
+  /** Addresses the packet to an endpoint: the 48 bytes that {@linkcode Packet.endpoint} had of a received one. */
+  sendTo(endpoint: Uint8Array): void {
+    this.endpoint.set(endpoint);
+    this.hasEndpoint = true;
+  }
+
   /** Finishes the sum that is still to be finished, if there is one: what ends without offload do first. */
   finish(): void {
     const { checksumStart, checksumOffset } = this;
@@ -207,6 +222,7 @@ export class Packet {
     this.to = 0;
     this.mark = 0;
     this.time = 0;
+    this.hasEndpoint = false;
     this.malformed = false;
   }
 }

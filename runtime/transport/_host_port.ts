@@ -16,6 +16,12 @@ export interface HostPort {
   readonly family: 4 | 6 | undefined;
 }
 
+/** A host that is an address, with a port. */
+export interface AddressPort extends HostPort {
+  /** The address's family. */
+  readonly family: 4 | 6;
+}
+
 /**
  * Reads `HOST:PORT`. The port may be 0.
  *

@@ -1,21 +1,27 @@
 /**
  * Packets in UDP datagrams, one each, as they are: no encryption, no handshake, no header of its own.
  *
- *     write() ──► longer than the MTU, no peer: dropped ──► sendmmsg ═══ road ═══ recvmmsg
+ *     write() ──► longer than the MTU, no peer: dropped ──► sendmmsg ═══ path ═══ recvmmsg
  *     read() ◄─── not from the peer, no IP packet, longer than the MTU: refused ◄─────┘
  *
  * Nothing waits here: the system's socket has a queue for each direction.
  */
 
-import { lookup } from "node:dns/promises";
 import {
   addressOf,
+  clearLocal,
+  Endpoint,
   type EndpointBytes,
   formatEndpoint,
+  hasLocal,
   isAt,
+  isFromLocal,
+  mapAddress,
   openUdpSocket,
   portOf,
   type UdpSocket,
+  type UdpSocketOptions,
+  unmapAddress,
 } from "../../driver/mod.ts";
 import { type Address, parseAddress } from "../../lib/address.ts";
 import { checkNames, type OptionNames } from "../../lib/options.ts";
@@ -24,19 +30,15 @@ import {
   type Packet,
   type PacketBatch,
   Refusals,
+  SMALL_ROOM,
   type Transport,
   type Waitable,
 } from "../../lib/core/mod.ts";
-import {
-  formatHostPort,
-  type HostPort,
-  parseHostPort,
-  parseListen,
-  parsePeer,
-  requireNet,
-} from "./_host_port.ts";
+import { type AddressPort, formatHostPort, type HostPort, parseListen, parsePeer } from "./_host_port.ts";
 import { objectionTo } from "./_objection.ts";
 import { type FarEndContext, WITHOUT_TUNNEL } from "./end_opener.ts";
+import { CHECK_INTERVAL, PeerAddresses } from "./peer_addresses.ts";
+import { resolveHost } from "./resolve_host.ts";
 
 // Specification
 /** RFC 791 section 3.1 and RFC 768: 20 and 8 bytes. */
@@ -47,26 +49,50 @@ const IPV6_OVERHEAD = 48;
 const MAX_DATAGRAM = 65_507;
 
 // Implementation
-/** RFC 894: what nearly every road takes (bytes). */
+/** RFC 894: what nearly every path carries (bytes). */
 const ETHERNET_MTU = 1500;
+/** Room for an Ethernet's packet and what a stage adds to it; the longest datagram that a small slot takes (bytes). */
+const ANY_MTU = SMALL_ROOM - 1;
+/** Errors of sending by which this machine says that it has no route, or no source address, for a destination. */
+const UNREACHABLE = new Set([
+  "ENETUNREACH",
+  "EHOSTUNREACH",
+  "EADDRNOTAVAIL",
+  "ENETDOWN",
+  "EAFNOSUPPORT",
+  "EINVAL",
+]);
+/** Errors of sending from a local address that this machine no longer has. */
+const NOT_LOCAL = new Set(["EINVAL", "EADDRNOTAVAIL", "ENODEV", "ENXIO", "ENETUNREACH"]);
 
 /** Options for {@linkcode udp}: `peer`, `listen`, or both. */
 export interface UdpOptions {
   /**
-   * Who is at the other end: `192.0.2.1:4500`, `[2001:db8::1]:4500`, `vpn.example:4500`. A name is resolved once,
-   * when the tunnel opens. @default {whoever sent the last datagram with an IP packet}
+   * The remote side: `192.0.2.1:4500`, `[2001:db8::1]:4500`, `vpn.example:4500`. Of a name's addresses, the next one is
+   * used when one cannot be reached or does not answer; then the name is looked up again.
+   * @default {the sender of the last datagram with an IP packet}
    */
   peer?: string;
-  /** One's own port, or `ADDRESS:PORT`; a port alone is one of all IPv4 addresses. @default {a free one} */
+  /** The local port, or `ADDRESS:PORT`; a port alone is one of all IPv4 addresses. @default {a free one} */
   listen?: string | number;
   /**
-   * The interface that datagrams leave by, whatever the routes say, by its name: `eth0`, `Ethernet 2`. A tunnel that
-   * is this machine's way to everywhere needs it, or its own datagrams go into it. On Linux and macOS, datagrams
-   * that arrive elsewhere are not received. @default {the routes'}
+   * The interface that datagrams leave by, whatever the routes say, by its name: `eth0`, `Ethernet 2`. On Linux and
+   * macOS, datagrams that arrive elsewhere are not received. @default {the routes'}
    */
   interface?: string;
-  /** The longest packet; longer ones are dropped in both directions (bytes). @default {1500} */
+  /**
+   * The longest packet (bytes). Longer ones from this machine are answered with ICMP errors, or fragmented, as
+   * `TunnelEnd.mtu` says; longer ones from the peer are dropped.
+   * @default {1500; 1743 with `payload: "any"`, which leaves room for what a stage adds}
+   */
   mtu?: number;
+  /**
+   * The content of datagrams. `"ip"`: IP packets; anything else is refused. `"any"`: any bytes, but no empty datagrams,
+   * for scripts with a stage that encrypts. Then every received packet has its sender in `packet.endpoint`, packets go
+   * to theirs where a stage has set one by `packet.sendTo()`, and the others to `peer`. Without `peer`, no datagram
+   * makes its sender the peer: that is left to the stage, which can tell whom it trusts. @default {"ip"}
+   */
+  payload?: "ip" | "any";
 }
 
 const NAMES: OptionNames<UdpOptions> = {
@@ -74,50 +100,80 @@ const NAMES: OptionNames<UdpOptions> = {
   listen: "optional",
   interface: "optional",
   mtu: "optional",
+  payload: "optional",
 };
 
-/** What {@linkcode udp} opens: one peer, reached by datagrams; `packet.endpoint` is where they came from and go. */
+/** What a {@linkcode UdpTransport} is made of, besides its socket. */
+export interface UdpTransportParts {
+  /** The remote side's addresses. @default {the sender of the last datagram with an IP packet} */
+  peer?: readonly AddressPort[];
+  /** See {@linkcode UdpOptions}. */
+  mtu?: number;
+  /** See {@linkcode UdpOptions}. */
+  payload?: "ip" | "any";
+  /** Has datagrams to an address leave beside the tunnel. */
+  bypass?: (address: Address) => void;
+  /** Looks the peer's name up again. @default {the peer has no name} */
+  lookUp?: () => Promise<readonly AddressPort[]>;
+}
+
+/** A far end reached by datagrams, which {@linkcode udp} opens: one peer or, with `payload: "any"`, those of a stage. */
 export class UdpTransport implements Transport {
   /** Such as `udp 192.0.2.1:4500`, or `udp listening on 0.0.0.0:4500`. */
   readonly name: string;
-  /** The outer IP and UDP headers (bytes). */
-  readonly overhead: number;
-  /** The longest packet that passes Ethernet in one piece; the system cuts longer ones in fragments (bytes). */
-  readonly pathMtu: number;
-  /** The longest packet; longer ones are dropped in both directions (bytes). */
+  /** The longest packet (bytes). */
   readonly mtu: number;
+  /** What it carries. */
+  readonly payload: "ip" | "any";
   /** None: what it has accepted is the system's. */
   readonly queued = 0;
 
   readonly #socket: UdpSocket;
-  /** Whether the peer is whoever sent last. */
-  readonly #roams: boolean;
-  readonly #peer: EndpointBytes;
-  readonly #peerView: DataView<ArrayBuffer>;
-  /** Has datagrams to a new peer leave beside the tunnel. */
+  /** The peer's addresses; `undefined` if the peer is the one who sent last, or a stage's. */
+  readonly #addresses: PeerAddresses | undefined;
+  /** An endpoint for each of them; or for the peer, whoever that is. */
+  #endpoints: EndpointBytes[] = [];
+  #views: DataView<ArrayBuffer>[] = [];
+  /** Which of them is the peer's; -1 while there is none. */
+  #current: number;
   readonly #bypass: (address: Address) => void;
-  #hasPeer: boolean;
+  readonly #lookUp: (() => Promise<readonly AddressPort[]>) | undefined;
+  #timer: ReturnType<typeof setInterval> | undefined;
+  #isLookingUp = false;
   #host: EndHost | undefined;
   readonly #refusals = new Refusals();
+  /** Reasons for counters, by the name of the ICMP error. */
+  readonly #reported = new Map<string, string>();
 
-  /** For {@linkcode udp}, with a socket that is bound and, unless the peer is whoever sends, where that is. */
-  constructor(
-    socket: UdpSocket,
-    peer: HostPort | undefined,
-    mtu: number = ETHERNET_MTU,
-    bypass: (address: Address) => void = () => {},
-  ) {
+  /** For {@linkcode udp}, with a socket that is bound. */
+  constructor(socket: UdpSocket, parts: UdpTransportParts = {}) {
+    const { peer, payload = "ip", bypass = () => {}, lookUp } = parts;
     const { family, local } = socket;
-    this.mtu = mtu;
-    this.overhead = family === 6 ? IPV6_OVERHEAD : IPV4_OVERHEAD;
-    this.pathMtu = ETHERNET_MTU - this.overhead;
+    this.mtu = parts.mtu ?? (payload === "any" ? ANY_MTU : ETHERNET_MTU);
+    this.payload = payload;
     this.#socket = socket;
     this.#bypass = bypass;
-    this.#roams = peer === undefined;
-    this.#hasPeer = !this.#roams;
-    this.#peer = peer === undefined ? local.slice() : socket.endpoint(parseAddress(peer.host), peer.port);
-    this.#peerView = new DataView(this.#peer.buffer);
-    this.name = `udp${this.#roams ? " listening on" : ""} ${formatEndpoint(this.#peer, family)}`;
+    this.#lookUp = lookUp;
+    this.#addresses = peer === undefined ? undefined : new PeerAddresses(peer);
+    this.#current = peer === undefined ? -1 : 0;
+    this.#setEndpoints(peer);
+    const at = peer === undefined ? formatEndpoint(local, family) : hostPortOf(peer[0]!);
+    this.name = `udp ${peer === undefined ? "listening on " : ""}${at}`;
+    if (lookUp === undefined) return;
+    this.#timer = setInterval(() => this.#check(), CHECK_INTERVAL);
+    Deno.unrefTimer(this.#timer);
+  }
+
+  /** The outer IP and UDP headers (bytes). */
+  get overhead(): number {
+    const { family } = this.#socket;
+    const peer = this.#endpoints[Math.max(this.#current, 0)]!;
+    return unmapAddress(addressOf(peer, family)).family === 6 ? IPV6_OVERHEAD : IPV4_OVERHEAD;
+  }
+
+  /** The longest packet that passes Ethernet in one piece; the system sends longer ones in fragments (bytes). */
+  get pathMtu(): number {
+    return ETHERNET_MTU - this.overhead;
   }
 
   /** The socket's; `undefined` when it is closed. */
@@ -135,9 +191,10 @@ export class UdpTransport implements Transport {
     return this.#socket.closed;
   }
 
-  /** Who is at the other end, such as `192.0.2.1:4500`; `undefined` while nobody is known. */
+  /** The remote side, such as `192.0.2.1:4500`; `undefined` while nobody is known. */
   get peer(): string | undefined {
-    return this.#hasPeer ? formatEndpoint(this.#peer, this.#socket.family) : undefined;
+    if (this.#addresses !== undefined) return hostPortOf(this.#addresses.current);
+    return this.#current < 0 ? undefined : formatEndpoint(this.#endpoints[0]!, this.#socket.family);
   }
 
   /** Where it receives, such as `0.0.0.0:4500`; `undefined` when it is closed. */
@@ -186,14 +243,28 @@ export class UdpTransport implements Transport {
       if (done === length) break;
       const { refusal } = this.#socket;
       if (refusal === undefined) break;
+      if (this.#sendsOtherwise(refusal, packets, done, length)) continue;
       this.#host!.drop(packets[done++]!, this.#refusals.of(refusal));
     }
+    if (done > 0) this.#addresses?.sent();
     batch.shift(done);
     return dropped + done;
   }
 
+  /** Counts an ICMP error about a datagram, and moves on to the peer's next address if it is about the one in use. */
+  unreachable(endpoint: EndpointBytes, code: string): void {
+    const addresses = this.#addresses;
+    const index = this.#endpoints.findIndex((other) => isSameEndpoint(other, endpoint, this.#socket.family));
+    if (addresses === undefined || index < 0) return;
+    let reason = this.#reported.get(code);
+    if (reason === undefined) this.#reported.set(code, reason = `peer unreachable, says ICMP: ${code}`);
+    this.#host?.refuse(0, reason);
+    if (index === this.#current && addresses.unreachable(false)) this.#current = addresses.index;
+  }
+
   /** Closes the socket. What the system has is sent; what was not read is gone. */
   close(): void {
+    clearInterval(this.#timer);
     this.#socket.close();
   }
 
@@ -204,28 +275,60 @@ export class UdpTransport implements Transport {
 
   /** Why a packet may not come in; one that may and whose sender is new makes it the peer, where peers may change. */
   #admit(packet: Packet): string | undefined {
-    const known = this.#hasPeer && isAt(packet, this.#peerView, 0, this.#socket.family);
-    if (!known && !this.#roams) return "not from the peer";
+    const index = this.#indexOf(packet);
+    if (index < 0 && this.#addresses !== undefined) return "not from the peer";
     // RFC 768: nobody can be answered there.
     if (portOf(packet.endpoint) === 0) return "from port 0";
-    const objection = objectionTo(packet.bytes, packet.offset, packet.length, this.mtu);
-    if (objection === undefined && !known) {
-      this.#peer.set(packet.endpoint);
-      this.#hasPeer = true;
-      this.#bypass(addressOf(this.#peer, this.#socket.family));
+    if (this.payload === "any") {
+      if (packet.length === 0) return "empty";
+      if (packet.length > this.mtu) return "longer than the MTU";
+    } else {
+      const objection = objectionTo(packet.bytes, packet.offset, packet.length, this.mtu);
+      if (objection !== undefined) return objection;
     }
-    return objection;
+    if (index >= 0) this.#hear(packet, index);
+    else if (this.payload === "ip") this.#follow(packet);
+    return undefined;
   }
 
-  /** Drops what cannot be sent, and says of the rest where it goes; returns how many were dropped. */
+  /** Which of the peer's addresses a packet came from; -1 for none. */
+  #indexOf(packet: Packet): number {
+    const views = this.#views;
+    const { family } = this.#socket;
+    if (this.#current < 0) return -1;
+    if (isAt(packet, views[this.#current]!, 0, family)) return this.#current;
+    for (let i = 0; i < views.length; i++) if (isAt(packet, views[i]!, 0, family)) return i;
+    return -1;
+  }
+
+  /** Notes that the peer was heard, and at which of this machine's addresses: replies leave from there. */
+  #hear(packet: Packet, index: number): void {
+    if (!hasLocal(packet, this.#views[index]!, 0, this.#socket.family)) {
+      this.#endpoints[index]!.set(packet.endpoint);
+    }
+    const addresses = this.#addresses;
+    if (addresses === undefined) return;
+    addresses.heard(index);
+    this.#current = addresses.index;
+  }
+
+  /** Makes a packet's sender the peer. */
+  #follow(packet: Packet): void {
+    this.#endpoints[0]!.set(packet.endpoint);
+    this.#current = 0;
+    this.#bypass(unmapAddress(addressOf(packet.endpoint, this.#socket.family)));
+  }
+
+  /** Drops what cannot be sent, and addresses the rest; returns how many were dropped. */
   #prepare(batch: PacketBatch): number {
     const { packets, length } = batch;
     let dropped = 0;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (packet.length <= this.mtu && this.#hasPeer) {
+      const isAddressed = this.#isAddressed(packet);
+      if (packet.length <= this.mtu && (isAddressed || this.#current >= 0)) {
         packet.finish();
-        packet.endpoint.set(this.#peer);
+        if (!isAddressed) packet.endpoint.set(this.#endpoints[this.#current]!);
       } else {
         this.#host!.drop(packet, packet.length > this.mtu ? "longer than the MTU" : "no peer");
         dropped++;
@@ -234,6 +337,70 @@ export class UdpTransport implements Transport {
     if (dropped > 0) batch.compact();
     return dropped;
   }
+
+  /** Whether a stage has said where a packet goes. */
+  #isAddressed(packet: Packet): boolean {
+    return this.payload === "any" && packet.hasEndpoint;
+  }
+
+  /**
+   * After the system has refused a packet: whether there is another way for it and those behind it. That is any local
+   * address instead of the one that the peer wrote to, or the next one of the peer's addresses.
+   */
+  #sendsOtherwise(refusal: string, packets: readonly Packet[], start: number, end: number): boolean {
+    const packet = packets[start]!;
+    const code = refusal.replace(/^WSA/, "");
+    if (NOT_LOCAL.has(code) && isFromLocal(packet)) {
+      for (let i = start; i < end; i++) clearLocal(packets[i]!);
+      for (const endpoint of this.#endpoints) endpoint.fill(0, Endpoint.Local);
+      return true;
+    }
+    if (!UNREACHABLE.has(code) || this.#isAddressed(packet)) return false;
+    if (this.#addresses?.unreachable(true) !== true) return false;
+    this.#current = this.#addresses.index;
+    for (let i = start; i < end; i++) {
+      if (!this.#isAddressed(packets[i]!)) packets[i]!.endpoint.set(this.#endpoints[this.#current]!);
+    }
+    return true;
+  }
+
+  /** Looks after the peer's addresses. */
+  #check(): void {
+    const addresses = this.#addresses!;
+    const isLookUpDue = addresses.check();
+    this.#current = addresses.index;
+    if (!isLookUpDue || this.#isLookingUp) return;
+    this.#isLookingUp = true;
+    this.#lookUp!().then((list) => {
+      if (list.length === 0) return;
+      addresses.update(list);
+      this.#setEndpoints(addresses.list);
+      this.#current = addresses.index;
+    }, () => {
+      // The addresses that are known may work again before the name does.
+    }).finally(() => this.#isLookingUp = false);
+  }
+
+  #setEndpoints(peer: readonly AddressPort[] | undefined): void {
+    const { family, local } = this.#socket;
+    this.#endpoints = peer?.map(({ host, port }) => {
+      const address = parseAddress(host);
+      this.#bypass(address);
+      return this.#socket.endpoint(mapAddress(address, family), port);
+    }) ?? [local.slice()];
+    this.#views = this.#endpoints.map((bytes) => new DataView(bytes.buffer));
+  }
+}
+
+function hostPortOf({ host, port }: AddressPort): string {
+  return formatHostPort(host, port);
+}
+
+/** Whether two endpoints have the same address and port. */
+function isSameEndpoint(one: EndpointBytes, other: EndpointBytes, family: 4 | 6): boolean {
+  if (portOf(one) !== portOf(other)) return false;
+  const [a, b] = [addressOf(one, family).bytes, addressOf(other, family).bytes];
+  return a.every((byte, i) => byte === b[i]);
 }
 
 /**
@@ -292,33 +459,43 @@ async function openUdp(
   options: UdpOptions,
   context: FarEndContext,
 ): Promise<UdpTransport> {
-  const peer = asked === undefined
-    ? undefined
-    : await context.lookUp(() => resolvePeer(asked, anywhere ? undefined : local?.family));
-  if (peer !== undefined) context.bypass(parseAddress(peer.host), options.interface);
-  const family = peer?.family ?? local!.family;
-  const host = local === undefined || anywhere ? family === 6 ? "::" : "0.0.0.0" : local.host;
-  const socket = await openUdpSocket({
-    address: parseAddress(host),
-    port: local?.port ?? 0,
-    ipv6Only: peer !== undefined,
-    ...(options.interface === undefined ? {} : { interface: options.interface }),
+  const { interface: name, mtu, payload } = options;
+  const bypass = (address: Address) => context.bypass(address, name);
+  const hasName = asked !== undefined && asked.family === undefined;
+  const family = anywhere || local === undefined ? asked?.family : local.family;
+  // Its name may have addresses of both families, now or later.
+  const isDual = hasName && family === undefined;
+  const lookUp = () => context.lookUp(() => resolveHost(asked!, family));
+  const peer = asked === undefined ? undefined : await lookUp();
+  const isWildcard = local === undefined || anywhere || /^(0\.0\.0\.0|::)$/.test(local.host);
+  let transport: UdpTransport | undefined;
+  const open = (version: 4 | 6) =>
+    openUdpSocket({
+      address: parseAddress(local === undefined || anywhere ? version === 6 ? "::" : "0.0.0.0" : local.host),
+      port: local?.port ?? 0,
+      ipv6Only: asked !== undefined && !isDual,
+      // A client's own address is the routes' choice, which may change.
+      localAddresses: local !== undefined && isWildcard,
+      ...(name === undefined ? {} : { interface: name }),
+      ...(peer === undefined
+        ? {}
+        : { onUnreachable: (endpoint, code) => transport?.unreachable(endpoint, code) } satisfies Partial<
+          UdpSocketOptions
+        >),
+    });
+  const has4 = peer?.some((address) => address.family === 4) === true;
+  // Where there is no IPv6 at all, IPv4 is enough.
+  const socket = isDual
+    ? await open(6).catch((error) => has4 ? open(4) : Promise.reject(error))
+    : await open(family ?? local!.family!);
+  const usable = (list: readonly AddressPort[]) =>
+    socket.family === 4 ? list.filter((address) => address.family === 4) : list;
+  transport = new UdpTransport(socket, {
+    bypass,
+    ...(mtu === undefined ? {} : { mtu }),
+    ...(payload === undefined ? {} : { payload }),
+    ...(peer === undefined ? {} : { peer: usable(peer) }),
+    ...(hasName ? { lookUp: async () => usable(await lookUp()) } : {}),
   });
-  const bypass = (address: Address) => context.bypass(address, options.interface);
-  return new UdpTransport(socket, peer, options.mtu, bypass);
-}
-
-async function resolvePeer(peer: HostPort, family: 4 | 6 | undefined): Promise<HostPort> {
-  if (peer.family !== undefined) return peer;
-  requireNet(peer.host);
-  try {
-    const found = await lookup(peer.host, { family: family ?? 0 });
-    return parseHostPort(formatHostPort(found.address, peer.port), `"${found.address}"`);
-  } catch (cause) {
-    const kind = family === undefined ? "" : `IPv${family} `;
-    throw new Deno.errors.NotFound(
-      `Cannot reach "${peer.host}": it has no ${kind}address: check the name, or write its address`,
-      { cause },
-    );
-  }
+  return transport;
 }

@@ -3,7 +3,7 @@
  *
  *     head ───► record │ record │ record ◄─── tail          what lies behind the tail is not there until `commit`
  *
- *     record:  length, tag, segmentSize, checksumStart, checksumOffset, malformed │ from, to, mark │ endpoint │ bytes
+ *     record:  length, tag, segmentSize, checksumStart, checksumOffset, flags │ from, to, mark │ endpoint │ bytes
  *
  * A record never wraps round: where the rest of the memory is too short for one, a mark there says to go on at its
  * start. Both ends count bytes, modulo 2^32; each is written by one side alone.
@@ -24,13 +24,16 @@ const RECORD = {
   segmentSize: 8,
   checksumStart: 12,
   checksumOffset: 16,
-  malformed: 20,
+  flags: 20,
   from: 24,
   to: 32,
   mark: 40,
   endpoint: 48,
-  bytes: 80,
+  bytes: 96,
 } as const;
+/** Bits of `flags`. */
+const MALFORMED = 1;
+const HAS_ENDPOINT = 2;
 const ALIGNMENT = 8;
 /** In the place of a length: go on at the start. */
 const TURN = 0xffff_ffff;
@@ -85,7 +88,8 @@ export class PacketRing {
     view.setUint32(at + RECORD.segmentSize, packet.segmentSize);
     view.setUint32(at + RECORD.checksumStart, packet.checksumStart);
     view.setUint32(at + RECORD.checksumOffset, packet.checksumOffset);
-    view.setUint32(at + RECORD.malformed, packet.malformed ? 1 : 0);
+    const flags = (packet.malformed ? MALFORMED : 0) | (packet.hasEndpoint ? HAS_ENDPOINT : 0);
+    view.setUint32(at + RECORD.flags, flags);
     view.setFloat64(at + RECORD.from, packet.from);
     view.setFloat64(at + RECORD.to, packet.to);
     view.setFloat64(at + RECORD.mark, packet.mark);
@@ -123,7 +127,9 @@ export class PacketRing {
     packet.segmentSize = view.getUint32(at + RECORD.segmentSize);
     packet.checksumStart = view.getUint32(at + RECORD.checksumStart);
     packet.checksumOffset = view.getUint32(at + RECORD.checksumOffset);
-    packet.malformed = view.getUint32(at + RECORD.malformed) !== 0;
+    const flags = view.getUint32(at + RECORD.flags);
+    packet.malformed = (flags & MALFORMED) !== 0;
+    packet.hasEndpoint = (flags & HAS_ENDPOINT) !== 0;
     packet.from = view.getFloat64(at + RECORD.from);
     packet.to = view.getFloat64(at + RECORD.to);
     packet.mark = view.getFloat64(at + RECORD.mark);

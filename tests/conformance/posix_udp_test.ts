@@ -8,6 +8,7 @@ import { BsdUdpSocket } from "../../driver/bsd/udp_socket.ts";
 import { portOf } from "../../driver/mod.ts";
 import { Errno, errnoName } from "../../driver/linux/errno.ts";
 import { posix } from "../../driver/linux/libc.ts";
+import { LOCAL_CONTROL } from "../../driver/linux/local_control.ts";
 import { Socket } from "../../driver/linux/udp_socket.ts";
 import type { SocketSystem } from "../../driver/posix/udp_socket.ts";
 import { parseAddress } from "../../lib/address.ts";
@@ -29,6 +30,7 @@ function linux() {
     SEND_BUFFER: [Socket.SO_SNDBUF],
     RECEIVE_BUFFER: [Socket.SO_RCVBUF],
     IPV6_V6ONLY: Socket.IPV6_V6ONLY,
+    localControl: LOCAL_CONTROL,
     hasLength: false,
     Errno,
     errnoName,
@@ -42,11 +44,11 @@ if (Deno.build.os === "linux") {
   for (const host of ["127.0.0.1", "::1"]) {
     endConformance(`UdpTransport on a BsdUdpSocket over ${host}`, (): EndPair => {
       const address = parseAddress(host);
-      const sockets = [1, 2].map(() => new BsdUdpSocket(system, { address }));
+      const sockets = [1, 2].map(() => new BsdUdpSocket(system, { address, localAddresses: true }));
       const [near, far] = cable(
         ...sockets.map((socket, i) => {
           const peer = { host, port: portOf(sockets[1 - i]!.local), family: address.family };
-          return new UdpTransport(socket, peer);
+          return new UdpTransport(socket, { peer: [peer] });
         }) as [UdpTransport, UdpTransport],
       );
       return { near, far, mtu: 1500, least: 20, failsWithPeer: false };

@@ -4,9 +4,11 @@ import { deepStrictEqual } from "node:assert/strict";
 import { TunFlag, TunOffload, TunRequest } from "../../driver/linux/device.ts";
 import { Errno } from "../../driver/linux/errno.ts";
 import { VirtioNetHeader } from "../../driver/linux/queue/virtio_net.ts";
-import { Cmsghdr, Segment } from "../../driver/linux/segments.ts";
+import { Cmsghdr, PacketInfo } from "../../driver/linux/local_control.ts";
+import { Segment } from "../../driver/linux/segments.ts";
 import { Socket } from "../../driver/linux/udp_socket.ts";
 import { Iovec } from "../../driver/posix/iovec.ts";
+import { In6Pktinfo, InPktinfo } from "../../driver/posix/local_control.ts";
 import { Mmsghdr } from "../../driver/posix/messages.ts";
 import { Endpoint } from "../../driver/udp_socket.ts";
 import { type Compiler, expressionsOf, numbersOf } from "../kit/c_numbers.ts";
@@ -33,6 +35,8 @@ const STRUCTURES = {
   "struct iovec": Iovec,
   "struct mmsghdr": Mmsghdr,
   "struct cmsghdr": Cmsghdr,
+  "struct in_pktinfo": InPktinfo,
+  "struct in6_pktinfo": In6Pktinfo,
   "struct virtio_net_hdr": VirtioNetHeader,
   "struct sockaddr_in": {
     sin_family: Endpoint.Family,
@@ -85,7 +89,7 @@ systemTest(
   "Linux's structures and constants are where and what the system's headers say",
   { root: false, programs: [CC.compiler, CC.objcopy] },
   async () => {
-    const constants = { ...Socket, ...Segment, ...Errno, ...TUN };
+    const constants = { ...Socket, ...Segment, ...PacketInfo, ...Errno, ...TUN };
     const { expressions, expected } = expressionsOf(STRUCTURES, MEMBERS, constants);
     deepStrictEqual(await numbersOf(CC, expressions), expected);
   },

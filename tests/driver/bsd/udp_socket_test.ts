@@ -35,7 +35,7 @@ Deno.test("openBsdUdpSocket() opens by BSD's structures and numbers, and says wh
   const options = { address: parseAddress("fd00::7"), port: 4500, interface: "en0", ipv6Only: true };
   const socket = openBsdUdpSocket(bsd(darwin, 4), options);
   socket.close();
-  const sockaddr = "1c1e119400000000fd000000000000000000000000000007" + "00000000";
+  const sockaddr = "1c1e119400000000fd000000000000000000000000000007" + "00".repeat(24);
   deepStrictEqual(calls, [
     ["socket", 30, 2, 17],
     ["fcntl", 7, 2, 1],
@@ -46,11 +46,11 @@ Deno.test("openBsdUdpSocket() opens by BSD's structures and numbers, and says wh
     ["if_nametoindex", "656e3000"],
     ["setsockopt", 7, 41, 125, "04000000", 4],
     ["bind", 7, sockaddr, 28],
-    ["getsockname", 7, "00".repeat(28), "1c000000"],
+    ["getsockname", 7, "00".repeat(48), "1c000000"],
     ["close", 7],
   ]);
   const ipv4 = socket.endpoint(parseAddress("192.0.2.1"), 80);
-  strictEqual(ipv4.toHex(), "10020050c0000201" + "00".repeat(20));
+  strictEqual(ipv4.toHex(), "10020050c0000201" + "00".repeat(40));
   strictEqual(formatAddress(addressOf(ipv4, 4)), "192.0.2.1");
   strictEqual(ipv4.length, Endpoint.Size);
   throws(() => openBsdUdpSocket(bsd(undefined, 4), options), { name: "NotSupported" });

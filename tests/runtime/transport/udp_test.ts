@@ -107,7 +107,7 @@ Deno.test("UdpTransport drops what is longer than its MTU, and what the system r
 Deno.test("UdpTransport drops what the system refuses, with the reason, and goes on", () => {
   const socket = new FakeSocket();
   const host = new TestHost();
-  using end = new UdpTransport(socket, PEER);
+  using end = new UdpTransport(socket, { peer: [PEER] });
   end.attach(host);
   socket.answers = ["EMSGSIZE", "ENETUNREACH", "", "EMSGSIZE", ""];
   const batch = new PacketBatch();
@@ -126,7 +126,7 @@ Deno.test("UdpTransport drops what the system refuses, with the reason, and goes
 Deno.test("UdpTransport leaves in the batch what the system has no room for", () => {
   const socket = new FakeSocket();
   const host = new TestHost();
-  using end = new UdpTransport(socket, PEER);
+  using end = new UdpTransport(socket, { peer: [PEER] });
   end.attach(host);
   socket.answers = ["", "", undefined];
   const batch = new PacketBatch();
@@ -151,7 +151,7 @@ Deno.test("UdpTransport leaves in the batch what the system has no room for", ()
 
 Deno.test("UdpTransport fails when its socket does", () => {
   const socket = new FakeSocket();
-  using end = new UdpTransport(socket, PEER);
+  using end = new UdpTransport(socket, { peer: [PEER] });
   end.attach(new TestHost());
   strictEqual(end.failure, undefined);
   socket.failure = new Error("Cannot use UDP");
@@ -275,7 +275,7 @@ Deno.test("udp() says what to do when it cannot open", async () => {
 Deno.test("a tunnel whose UDP socket fails ends with the reason", async () => {
   const [device] = MemoryDevice.pair();
   const socket = await openUdpSocket({ address: parseAddress("127.0.0.1") });
-  const failing = new UdpTransport(socket, PEER);
+  const failing = new UdpTransport(socket, { peer: [PEER] });
   const tunnel = await openTunnel({ device, signals: false, watchdog: 0, far: failing });
   const running = tunnel.run();
   Object.assign(socket, { failure: new Error("Cannot use udp: the test says so") });
@@ -295,7 +295,7 @@ const PEER = { host: "192.0.2.1", port: 4500, family: 4 } as const;
 class FakeSocket implements UdpSocket {
   readonly waitable = 1;
   readonly family = 4;
-  readonly local = new Uint8Array(28);
+  readonly local = new Uint8Array(48);
   readonly closed = Promise.resolve();
   failure: Error | undefined;
   refusal: string | undefined;
@@ -307,7 +307,7 @@ class FakeSocket implements UdpSocket {
   }
 
   endpoint(): Uint8Array<ArrayBuffer> {
-    return new Uint8Array(28);
+    return new Uint8Array(48);
   }
 
   receive(): number {

@@ -14,15 +14,28 @@ interface Properties {
   checksumStart: number;
   checksumOffset: number;
   malformed: boolean;
+  hasEndpoint: boolean;
   from: number;
   to: number;
   mark: number;
 }
 
 function propertiesOf(packet: Packet, tag: number): Properties {
-  const { segmentSize, checksumStart, checksumOffset, malformed, from, to, mark } = packet;
+  const { segmentSize, checksumStart, checksumOffset, malformed, hasEndpoint, from, to, mark } = packet;
   const [bytes, endpoint] = [packet.data.slice(), packet.endpoint.slice()];
-  return { tag, bytes, endpoint, segmentSize, checksumStart, checksumOffset, malformed, from, to, mark };
+  return {
+    tag,
+    bytes,
+    endpoint,
+    segmentSize,
+    checksumStart,
+    checksumOffset,
+    malformed,
+    hasEndpoint,
+    from,
+    to,
+    mark,
+  };
 }
 
 function randomBytes(random: Random, length: number): Uint8Array {
@@ -38,11 +51,12 @@ function makePool(): PacketPool {
 /** A packet with something in every property. */
 function makePacket(pool: PacketPool, random: Random, length: number): Packet {
   const packet = pool.from(randomBytes(random, length))!;
-  packet.endpoint.set(randomBytes(random, 28));
+  packet.endpoint.set(randomBytes(random, 48));
   packet.segmentSize = random.below(0x10000);
   packet.checksumStart = random.below(0x10000);
   packet.checksumOffset = random.below(0x10000);
   packet.malformed = random.below(2) === 1;
+  packet.hasEndpoint = random.below(2) === 1;
   packet.from = random.below(1000);
   packet.to = random.below(1000) - 500;
   packet.mark = random.below(0x7fff_ffff) * 4;

@@ -60,7 +60,9 @@ for (const host of ["127.0.0.1", "::1"]) {
     const address = parseAddress(host);
     const sockets = [1, 2].map(() => openBsdUdpSocket(darwin(), { address }));
     const transports = sockets.map((socket, i) =>
-      new UdpTransport(socket, { host, port: portOf(sockets[1 - i]!.local), family: address.family })
+      new UdpTransport(socket, {
+        peer: [{ host, port: portOf(sockets[1 - i]!.local), family: address.family }],
+      })
     );
     const [near, far] = cable(transports[0]!, transports[1]!);
     return { near, far, mtu: 1500, least: 20, failsWithPeer: false };

@@ -1,0 +1,74 @@
+/** Local addresses of datagrams on macOS and FreeBSD: ip(4), ip6(4). */
+
+import { type CmsgLayout, In6Pktinfo, InPktinfo, type LocalControl } from "../posix/local_control.ts";
+
+// Specification
+/**
+ * sys/socket.h, the same on both.
+ *
+ * ```c
+ * struct cmsghdr { socklen_t cmsg_len; int cmsg_level; int cmsg_type; };
+ * ```
+ */
+export const Cmsghdr = { length: 0, level: 4, type: 8, size: 12 } as const;
+const IPPROTO_IP = 0;
+const IPPROTO_IPV6 = 41;
+/** bsd/netinet/in.h 436: IP_RECVPKTINFO is IP_PKTINFO. */
+const DARWIN_IP_PKTINFO = 26;
+/** bsd/netinet6/in6.h 443, where __APPLE_USE_RFC_3542 is defined. */
+const DARWIN_IPV6_RECVPKTINFO = 61;
+/** netinet/in.h: IP_SENDSRCADDR is IP_RECVDSTADDR. */
+const FREEBSD_IP_RECVDSTADDR = 7;
+/** netinet6/in6.h */
+const FREEBSD_IPV6_RECVPKTINFO = 36;
+/** The same on both. */
+const IPV6_PKTINFO = 46;
+
+const { length, level, type } = Cmsghdr;
+/** bsd/sys/socket.h: CMSG_DATA is __DARWIN_ALIGN32 of the header. */
+const DARWIN_LAYOUT: CmsgLayout = { length, level, type, data: 12, alignment: 4 };
+/** sys/socket.h: CMSG_DATA is _ALIGN of the header, to the size of a register. */
+const FREEBSD_LAYOUT: CmsgLayout = { length, level, type, data: 16, alignment: 8 };
+
+/** macOS's control messages. bsd/netinet/udp_usrreq.c: an interface in them would hide the address. */
+export const DARWIN_LOCAL_CONTROL: LocalControl = {
+  layout: DARWIN_LAYOUT,
+  4: {
+    level: IPPROTO_IP,
+    option: DARWIN_IP_PKTINFO,
+    receivedType: DARWIN_IP_PKTINFO,
+    receivedAddress: InPktinfo.ipi_addr,
+    sentType: DARWIN_IP_PKTINFO,
+    sentAddress: InPktinfo.ipi_spec_dst,
+    size: InPktinfo.size,
+  },
+  6: ipv6(DARWIN_IPV6_RECVPKTINFO),
+};
+
+/** FreeBSD's control messages. */
+export const FREEBSD_LOCAL_CONTROL: LocalControl = {
+  layout: FREEBSD_LAYOUT,
+  4: {
+    level: IPPROTO_IP,
+    option: FREEBSD_IP_RECVDSTADDR,
+    receivedType: FREEBSD_IP_RECVDSTADDR,
+    receivedAddress: 0,
+    sentType: FREEBSD_IP_RECVDSTADDR,
+    sentAddress: 0,
+    size: 4,
+  },
+  6: ipv6(FREEBSD_IPV6_RECVPKTINFO),
+};
+
+function ipv6(option: number): LocalControl[6] {
+  return {
+    level: IPPROTO_IPV6,
+    option,
+    receivedType: IPV6_PKTINFO,
+    receivedAddress: In6Pktinfo.ipi6_addr,
+    sentType: IPV6_PKTINFO,
+    sentAddress: In6Pktinfo.ipi6_addr,
+    interface: In6Pktinfo.ipi6_ifindex,
+    size: In6Pktinfo.size,
+  };
+}

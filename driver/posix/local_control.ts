@@ -1,0 +1,154 @@
+/** Control messages that carry a datagram's local address, by which replies leave from the address that was written to. */
+
+import type { Packet } from "../../lib/core/mod.ts";
+import { addressOf } from "../native_memory.ts";
+import { clearLocal, Endpoint } from "../udp_socket.ts";
+
+// Specification: sys/socket.h
+/**
+ * A system's `struct cmsghdr` and the alignment of control messages, CMSG_DATA(3) and CMSG_SPACE(3). All of
+ * its fields that differ in size are little-endian and below 4 GiB.
+ *
+ * ```c
+ * struct cmsghdr { size_t cmsg_len; int cmsg_level; int cmsg_type; };    // Linux
+ * struct cmsghdr { socklen_t cmsg_len; int cmsg_level; int cmsg_type; }; // macOS, FreeBSD
+ * ```
+ */
+export interface CmsgLayout {
+  /** Where the length stands, of header and value. */
+  readonly length: number;
+  /** Where the level stands. */
+  readonly level: number;
+  /** Where the type stands. */
+  readonly type: number;
+  /** Where the value starts. */
+  readonly data: number;
+  /** What the space of a message is a multiple of. */
+  readonly alignment: number;
+}
+
+/** One family's control message for the local address, with offsets within its value. */
+export interface LocalMessage {
+  /** Its level, and that of the option. */
+  readonly level: number;
+  /** The option of setsockopt(2) that has the system send it. */
+  readonly option: number;
+  /** Its type when it comes from the system. */
+  readonly receivedType: number;
+  /** Where it then has the address of this machine. */
+  readonly receivedAddress: number;
+  /** Its type when it goes to the system. */
+  readonly sentType: number;
+  /** Where it then has the address of this machine. */
+  readonly sentAddress: number;
+  /** Where it has the interface's index, if that is kept; link-local addresses need it. */
+  readonly interface?: number;
+  /** The size of its value. */
+  readonly size: number;
+}
+
+/** A system's control messages for local addresses. */
+export interface LocalControl {
+  /** The header. */
+  readonly layout: CmsgLayout;
+  /** IPv4's message. */
+  readonly 4: LocalMessage;
+  /** IPv6's message. */
+  readonly 6: LocalMessage;
+}
+
+/**
+ * ```c
+ * struct in_pktinfo  { unsigned int ipi_ifindex; struct in_addr ipi_spec_dst; struct in_addr ipi_addr; };
+ * struct in6_pktinfo { struct in6_addr ipi6_addr; unsigned int ipi6_ifindex; };
+ * ```
+ */
+export const InPktinfo = { ipi_ifindex: 0, ipi_spec_dst: 4, ipi_addr: 8, size: 12 } as const;
+/** See {@linkcode InPktinfo}. */
+export const In6Pktinfo = { ipi6_addr: 0, ipi6_ifindex: 16, size: 20 } as const;
+
+// Implementation
+const WORD = 4;
+
+/** The bytes that a control message with a value of this size takes. */
+export function controlSpace({ data, alignment }: CmsgLayout, size: number): number {
+  return Math.ceil((data + size) / alignment) * alignment;
+}
+
+/** Memory for the control messages of several datagrams, each of which has so much room. */
+export class LocalControls {
+  /** The bytes of one message. */
+  readonly space: number;
+  /** All of it. */
+  readonly view: DataView<ArrayBuffer>;
+  readonly #address: number;
+  readonly #stride: number;
+  readonly #layout: CmsgLayout;
+  readonly #message: LocalMessage;
+  readonly #addressSize: number;
+
+  /** @param stride The bytes for each datagram; further control messages may follow the first. */
+  constructor(count: number, control: LocalControl, family: 4 | 6, stride?: number) {
+    this.#layout = control.layout;
+    this.#message = control[family];
+    this.#addressSize = family === 4 ? 4 : 16;
+    this.space = controlSpace(this.#layout, this.#message.size);
+    this.#stride = stride ?? this.space;
+    const memory = new Uint8Array(count * this.#stride);
+    this.view = new DataView(memory.buffer);
+    this.#address = addressOf(memory);
+    const { length, level, type, data } = this.#layout;
+    for (let at = 0; at < memory.length; at += this.#stride) {
+      this.view.setUint32(at + length, data + this.#message.size, true);
+      this.view.setUint32(at + level, this.#message.level, true);
+      this.view.setUint32(at + type, this.#message.sentType, true);
+    }
+  }
+
+  /** Where a datagram's control messages lie. */
+  addressOf(datagram: number): number {
+    return this.#address + datagram * this.#stride;
+  }
+
+  /** Puts the local address of a received datagram into its packet's endpoint; zeros where the system told none. */
+  read(datagram: number, controlLength: number, packet: Packet): void {
+    const { view } = this;
+    const { level, type, data } = this.#layout;
+    const message = this.#message;
+    const at = datagram * this.#stride;
+    const local = packet.slotEnd + Endpoint.Local;
+    clearLocal(packet);
+    const isThere = controlLength >= data + message.size &&
+      view.getUint32(at + level, true) === message.level &&
+      view.getUint32(at + type, true) === message.receivedType;
+    if (!isThere) return;
+    const address = at + data + message.receivedAddress;
+    for (let i = 0; i < this.#addressSize; i += WORD) {
+      packet.view.setUint32(local + i, view.getUint32(address + i));
+    }
+    if (message.interface === undefined) return;
+    // RFC 4291 section 2.5.6: fe80::/10 means something on one link alone.
+    if ((view.getUint16(address) & 0xffc0) !== 0xfe80) return;
+    const index = view.getUint32(at + data + message.interface, true);
+    packet.view.setUint32(packet.slotEnd + Endpoint.Interface, index, true);
+  }
+
+  /** Has a datagram leave from the local address of a packet's endpoint; returns whether there is one. */
+  write(datagram: number, packet: Packet): boolean {
+    const { view } = this;
+    const message = this.#message;
+    const value = datagram * this.#stride + this.#layout.data;
+    const local = packet.slotEnd + Endpoint.Local;
+    let any = 0;
+    for (let i = 0; i < this.#addressSize; i += WORD) {
+      const word = packet.view.getUint32(local + i);
+      view.setUint32(value + message.sentAddress + i, word);
+      any |= word;
+    }
+    if (message.interface !== undefined) {
+      const index = packet.view.getUint32(packet.slotEnd + Endpoint.Interface, true);
+      view.setUint32(value + message.interface, index, true);
+    }
+    return any !== 0;
+  }
+}

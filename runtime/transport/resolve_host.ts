@@ -1,0 +1,44 @@
+/** Names of other machines: all addresses that one has, in the system's order. */
+
+import { lookup } from "node:dns/promises";
+import { said } from "../../driver/error.ts";
+import { formatAddress, parseAddress } from "../../lib/address.ts";
+import { type AddressPort, formatHostPort, type HostPort, requireNet } from "./_host_port.ts";
+
+/**
+ * Finds the addresses of a host: itself if it is an address, or else all that its name has, in getaddrinfo(3)'s order
+ * (RFC 6724), without repetitions.
+ *
+ * @param family The only family that can be used. @default both
+ * @returns at least one.
+ * @throws {Deno.errors.NotFound} if the name has none; {@linkcode Deno.errors.NotCapable} without `--allow-net`.
+ */
+export async function resolveHost(host: HostPort, family?: 4 | 6): Promise<AddressPort[]> {
+  if (isAddress(host)) return [host];
+  const { port } = host;
+  requireNet(formatHostPort(host.host, port));
+  try {
+    const found = await lookup(host.host, { all: true, order: "verbatim", family: family ?? 0 });
+    const addresses = new Map<string, AddressPort>();
+    for (const { address } of found) {
+      // A link-local address has its interface behind "%", which no endpoint here has.
+      if (address.includes("%")) continue;
+      const parsed = parseAddress(address);
+      const text = formatAddress(parsed);
+      addresses.set(text, { host: text, port, family: parsed.family });
+    }
+    if (addresses.size > 0) return [...addresses.values()];
+  } catch (cause) {
+    throw new Deno.errors.NotFound(message(host.host, family, said(cause)), { cause });
+  }
+  throw new Deno.errors.NotFound(message(host.host, family, "all are link-local"));
+}
+
+function message(name: string, family: 4 | 6 | undefined, why: string): string {
+  const kind = family === undefined ? "" : `IPv${family} `;
+  return `Cannot reach "${name}": it has no ${kind}address (${why}): check the name, or write its address`;
+}
+
+function isAddress(host: HostPort): host is AddressPort {
+  return host.family !== undefined;
+}
