@@ -37,6 +37,8 @@ export class PeerAddresses {
   #silenceLimit = FIRST_SILENCE;
   /** How many addresses in a row were given up for their silence. */
   #givenUp = 0;
+  /** Whether an address was given up since the peer was last heard. */
+  #isLost = false;
   /** How long since the name was looked up, and how long to wait. */
   #sinceLookUp = 0;
   #lookUpAfter = FIRST_LOOK_UP;
@@ -98,23 +100,22 @@ export class PeerAddresses {
 
   /** To be called every second. Moves on from a silent address; returns whether to look the name up now. */
   check(): boolean {
-    const isUnreachable = this.#unreachable.size > 0;
+    if (this.#unreachable.size > 0) this.#isLost = true;
     this.#unreachable.clear();
     this.#sinceLookUp += CHECK_INTERVAL;
     if (this.#heard) {
       this.#silence = 0;
       this.#silenceLimit = FIRST_SILENCE;
       this.#givenUp = 0;
+      this.#isLost = false;
       this.#lookUpAfter = FIRST_LOOK_UP;
     } else if (this.#sent) {
       this.#silence += CHECK_INTERVAL;
     }
     this.#heard = false;
     this.#sent = false;
-    const isSilent = this.#silence >= (this.#answered ? SILENCE : this.#silenceLimit);
-    if (!isSilent && !isUnreachable) return false;
-    if (isSilent) this.#moveOn();
-    if (this.#sinceLookUp < this.#lookUpAfter) return false;
+    if (this.#silence >= (this.#answered ? SILENCE : this.#silenceLimit)) this.#moveOn();
+    if (!this.#isLost || this.#sinceLookUp < this.#lookUpAfter) return false;
     this.#sinceLookUp = 0;
     this.#lookUpAfter = Math.min(2 * this.#lookUpAfter, MAX_LOOK_UP);
     return true;
@@ -137,6 +138,7 @@ export class PeerAddresses {
 
   #moveOn(): void {
     this.#silence = 0;
+    this.#isLost = true;
     if (++this.#givenUp % this.#list.length === 0) {
       this.#silenceLimit = Math.min(2 * this.#silenceLimit, MAX_SILENCE);
     }

@@ -53,6 +53,8 @@ const MAX_DATAGRAM = 65_507;
 const ETHERNET_MTU = 1500;
 /** Room for an Ethernet's packet and what a stage adds to it; the longest datagram that a small slot takes (bytes). */
 const ANY_MTU = SMALL_ROOM - 1;
+/** Errors told; further ones are only counted. */
+const MAX_TOLD = 16;
 /** Errors of sending by which this machine says that it has no route, or no source address, for a destination. */
 const UNREACHABLE = new Set([
   "ENETUNREACH",
@@ -113,6 +115,8 @@ export interface UdpTransportParts {
   payload?: "ip" | "any";
   /** Has datagrams to an address leave beside the tunnel. */
   bypass?: (address: Address) => void;
+  /** Tells whoever runs the tunnel, once of each error. @default {nobody} */
+  tell?: (message: string) => void;
   /** Looks the peer's name up again. @default {the peer has no name} */
   lookUp?: () => Promise<readonly AddressPort[]>;
 }
@@ -142,18 +146,22 @@ export class UdpTransport implements Transport {
   #isLookingUp = false;
   #host: EndHost | undefined;
   readonly #refusals = new Refusals();
+  readonly #tell: (message: string) => void;
+  /** Errors that were told. */
+  readonly #told = new Set<string>();
   /** Reasons for counters, by the name of the ICMP error. */
   readonly #reported = new Map<string, string>();
 
   /** For {@linkcode udp}, with a socket that is bound. */
   constructor(socket: UdpSocket, parts: UdpTransportParts = {}) {
-    const { peer, payload = "ip", bypass = () => {}, lookUp } = parts;
+    const { peer, payload = "ip", bypass = () => {}, lookUp, tell = () => {} } = parts;
     const { family, local } = socket;
     this.mtu = parts.mtu ?? (payload === "any" ? ANY_MTU : ETHERNET_MTU);
     this.payload = payload;
     this.#socket = socket;
     this.#bypass = bypass;
     this.#lookUp = lookUp;
+    this.#tell = tell;
     this.#addresses = peer === undefined ? undefined : new PeerAddresses(peer);
     this.#current = peer === undefined ? -1 : 0;
     this.#setEndpoints(peer);
@@ -244,6 +252,7 @@ export class UdpTransport implements Transport {
       const { refusal } = this.#socket;
       if (refusal === undefined) break;
       if (this.#sendsOtherwise(refusal, packets, done, length)) continue;
+      this.#tellOnce(refusal);
       this.#host!.drop(packets[done++]!, this.#refusals.of(refusal));
     }
     if (done > 0) this.#addresses?.sent();
@@ -259,6 +268,7 @@ export class UdpTransport implements Transport {
     let reason = this.#reported.get(code);
     if (reason === undefined) this.#reported.set(code, reason = `peer unreachable, says ICMP: ${code}`);
     this.#host?.refuse(0, reason);
+    this.#tellOnce(code);
     if (index === this.#current && addresses.unreachable(false)) this.#current = addresses.index;
   }
 
@@ -356,12 +366,23 @@ export class UdpTransport implements Transport {
       return true;
     }
     if (!UNREACHABLE.has(code) || this.#isAddressed(packet)) return false;
+    this.#tellOnce(code);
     if (this.#addresses?.unreachable(true) !== true) return false;
     this.#current = this.#addresses.index;
     for (let i = start; i < end; i++) {
       if (!this.#isAddressed(packets[i]!)) packets[i]!.endpoint.set(this.#endpoints[this.#current]!);
     }
     return true;
+  }
+
+  #tellOnce(code: string): void {
+    const at = this.peer ?? this.name;
+    if (this.#told.size >= MAX_TOLD || this.#told.has(`${at} ${code}`)) return;
+    this.#told.add(`${at} ${code}`);
+    const isLast = this.#addresses === undefined || this.#addresses.list.length === 1;
+    this.#tell(
+      `Cannot reach ${at} over UDP: ${code}${isLast ? "" : ": trying the peer's other addresses, too"}`,
+    );
   }
 
   /** Looks after the peer's addresses. */
@@ -492,6 +513,7 @@ async function openUdp(
     socket.family === 4 ? list.filter((address) => address.family === 4) : list;
   transport = new UdpTransport(socket, {
     bypass,
+    tell: (message) => console.error(`warren: ${message}`),
     ...(mtu === undefined ? {} : { mtu }),
     ...(payload === undefined ? {} : { payload }),
     ...(peer === undefined ? {} : { peer: usable(peer) }),

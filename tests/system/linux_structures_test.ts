@@ -3,6 +3,7 @@
 import { deepStrictEqual } from "node:assert/strict";
 import { TunFlag, TunOffload, TunRequest } from "../../driver/linux/device.ts";
 import { Errno } from "../../driver/linux/errno.ts";
+import { ErrorQueue, SockExtendedErr } from "../../driver/linux/error_queue.ts";
 import { VirtioNetHeader } from "../../driver/linux/queue/virtio_net.ts";
 import { Cmsghdr, PacketInfo } from "../../driver/linux/local_control.ts";
 import { Segment } from "../../driver/linux/segments.ts";
@@ -26,6 +27,7 @@ const CC: Compiler = {
     "netinet/udp.h",
     "net/if.h",
     "errno.h",
+    "linux/errqueue.h",
     "linux/if_tun.h",
     "linux/virtio_net.h",
   ],
@@ -36,6 +38,7 @@ const STRUCTURES = {
   "struct mmsghdr": Mmsghdr,
   "struct cmsghdr": Cmsghdr,
   "struct in_pktinfo": InPktinfo,
+  "struct sock_extended_err": SockExtendedErr,
   "struct in6_pktinfo": In6Pktinfo,
   "struct virtio_net_hdr": VirtioNetHeader,
   "struct sockaddr_in": {
@@ -89,7 +92,7 @@ systemTest(
   "Linux's structures and constants are where and what the system's headers say",
   { root: false, programs: [CC.compiler, CC.objcopy] },
   async () => {
-    const constants = { ...Socket, ...Segment, ...PacketInfo, ...Errno, ...TUN };
+    const constants = { ...Socket, ...Segment, ...PacketInfo, ...ErrorQueue, ...Errno, ...TUN };
     const { expressions, expected } = expressionsOf(STRUCTURES, MEMBERS, constants);
     deepStrictEqual(await numbersOf(CC, expressions), expected);
   },

@@ -18,6 +18,7 @@ import { udp, UdpTransport } from "../../../runtime/transport/udp.ts";
 import { empty, numbered, pattern, receive, sequenceOf } from "../../conformance/end.ts";
 import { TestHost, turn, until } from "../../kit/host.ts";
 import { openSockets } from "../../kit/sockets.ts";
+import { type AttachedUdp, attachUdp, writeNumbered } from "../../kit/udp_end.ts";
 
 await openSockets();
 
@@ -39,26 +40,26 @@ Deno.test("two tunnels joined by udp() carry packets both ways, and count them",
 });
 
 Deno.test("udp() without a peer drops packets until someone sends, and follows who sends", async () => {
-  await using server = await attached(udp({ listen: HERE }));
-  await using home = await attached(udp({ peer: server.end.local!, listen: HERE }));
-  await using roaming = await attached(udp({ peer: server.end.local!, listen: HERE }));
+  await using server = await attachUdp(udp({ listen: HERE }));
+  await using home = await attachUdp(udp({ peer: server.end.local!, listen: HERE }));
+  await using roaming = await attachUdp(udp({ peer: server.end.local!, listen: HERE }));
   strictEqual(server.end.peer, undefined);
-  write(server, 1);
+  writeNumbered(server, 1);
   deepStrictEqual(server.host.dropped, { "no peer": 1 });
   for (const [round, client] of [home, roaming, home].entries()) {
-    write(client, round);
+    writeNumbered(client, round);
     deepStrictEqual((await receive(server.end, server.host, 1)).map(sequenceOf), [round]);
     strictEqual(server.end.peer, `127.0.0.1:${client.end.local!.split(":")[1]}`);
-    write(server, 100 + round);
+    writeNumbered(server, 100 + round);
     deepStrictEqual((await receive(client.end, client.host, 1)).map(sequenceOf), [100 + round]);
   }
   deepStrictEqual(server.host.refused, {});
 });
 
 Deno.test("UdpTransport refuses what is no IP packet, and does not take its sender for the peer", async () => {
-  await using server = await attached(udp({ listen: HERE, mtu: 200 }));
-  await using client = await attached(udp({ peer: server.end.local!, listen: HERE }));
-  write(client, 1);
+  await using server = await attachUdp(udp({ listen: HERE, mtu: 200 }));
+  await using client = await attachUdp(udp({ peer: server.end.local!, listen: HERE }));
+  writeNumbered(client, 1);
   await receive(server.end, server.host, 1);
   const { peer } = server.end;
   await using stranger = await rawSocket();
@@ -83,21 +84,21 @@ Deno.test("UdpTransport refuses what is no IP packet, and does not take its send
 });
 
 Deno.test("UdpTransport with a peer refuses datagrams of anyone else", async () => {
-  await using peer = await attached(udp({ listen: HERE }));
-  await using client = await attached(udp({ peer: peer.end.local!, listen: HERE }));
+  await using peer = await attachUdp(udp({ listen: HERE }));
+  await using client = await attachUdp(udp({ peer: peer.end.local!, listen: HERE }));
   await using stranger = await rawSocket();
   await stranger.send(pattern(100), client.end.local!);
   await stranger.send(new Uint8Array(0), client.end.local!);
   await refused(client, 2);
   deepStrictEqual(client.host.refused, { "not from the peer": 2 });
   strictEqual(client.end.read(new PacketBatch()), 0);
-  write(client, 5);
+  writeNumbered(client, 5);
   deepStrictEqual((await receive(peer.end, peer.host, 1)).map(sequenceOf), [5]);
 });
 
 Deno.test("UdpTransport drops what is longer than its MTU, and what the system refuses, with the reason", async () => {
-  await using server = await attached(udp({ listen: HERE }));
-  await using client = await attached(udp({ peer: server.end.local!, listen: HERE, mtu: 100 }));
+  await using server = await attachUdp(udp({ listen: HERE }));
+  await using client = await attachUdp(udp({ peer: server.end.local!, listen: HERE, mtu: 100 }));
   const batch = new PacketBatch();
   batch.push(client.host.pool.from(pattern(101))!);
   strictEqual(client.end.write(batch), 1);
@@ -159,8 +160,8 @@ Deno.test("UdpTransport fails when its socket does", () => {
 });
 
 Deno.test("UdpTransport asks for another breath when it has refused something", async () => {
-  await using peer = await attached(udp({ listen: HERE }));
-  await using client = await attached(udp({ peer: peer.end.local!, listen: HERE }));
+  await using peer = await attachUdp(udp({ listen: HERE }));
+  await using client = await attachUdp(udp({ peer: peer.end.local!, listen: HERE }));
   await using stranger = await rawSocket();
   await stranger.send(pattern(100), client.end.local!);
   await refused(client, 1);
@@ -169,9 +170,9 @@ Deno.test("UdpTransport asks for another breath when it has refused something", 
 
 Deno.test("UdpTransport.read() says in packet.endpoint who sent it", async () => {
   for (const here of [HERE, "[::1]:0"]) {
-    await using server = await attached(udp({ listen: here }));
-    await using client = await attached(udp({ peer: server.end.local!, listen: here }));
-    write(client, 1);
+    await using server = await attachUdp(udp({ listen: here }));
+    await using client = await attachUdp(udp({ peer: server.end.local!, listen: here }));
+    writeNumbered(client, 1);
     const batch = new PacketBatch();
     await until(() => server.end.read(batch) === 1, "it arrived");
     const [packet] = batch as Iterable<Packet>;
@@ -181,35 +182,35 @@ Deno.test("UdpTransport.read() says in packet.endpoint who sent it", async () =>
 });
 
 Deno.test("udp() that listens on [::] has IPv4 peers, too", async () => {
-  await using server = await attached(udp({ listen: "[::]:0" }));
+  await using server = await attachUdp(udp({ listen: "[::]:0" }));
   const port = server.end.local!.split(":").at(-1);
-  await using client = await attached(udp({ peer: `127.0.0.1:${port}`, listen: HERE }));
-  write(client, 1);
+  await using client = await attachUdp(udp({ peer: `127.0.0.1:${port}`, listen: HERE }));
+  writeNumbered(client, 1);
   await receive(server.end, server.host, 1);
   strictEqual(server.end.peer, `[::ffff:127.0.0.1]:${client.end.local!.split(":")[1]}`);
-  write(server, 2);
+  writeNumbered(server, 2);
   deepStrictEqual((await receive(client.end, client.host, 1)).map(sequenceOf), [2]);
 });
 
 Deno.test("UdpTransport goes on when nobody listens at the peer's port", async () => {
-  await using gone = await attached(udp({ listen: HERE }));
+  await using gone = await attachUdp(udp({ listen: HERE }));
   const place = gone.end.local!;
   gone.end.close();
   await gone.end.closed;
-  await using client = await attached(udp({ peer: place, listen: HERE }));
+  await using client = await attachUdp(udp({ peer: place, listen: HERE }));
   for (let i = 0; i < 10; i++) {
-    write(client, i);
+    writeNumbered(client, i);
     await until(() => client.end.queued === 0, "it was sent");
   }
-  await using back = await attached(udp({ listen: place }));
-  write(client, 77);
+  await using back = await attachUdp(udp({ listen: place }));
+  writeNumbered(client, 77);
   deepStrictEqual((await receive(back.end, back.host, 1)).map(sequenceOf), [77]);
   strictEqual(client.end.failure, undefined);
 });
 
 Deno.test("udp() finishes sums that its device left unfinished", async () => {
-  await using server = await attached(udp({ listen: HERE }));
-  await using client = await attached(udp({ peer: server.end.local!, listen: HERE }));
+  await using server = await attachUdp(udp({ listen: HERE }));
+  await using client = await attachUdp(udp({ peer: server.end.local!, listen: HERE }));
   const packet = client.host.pool.from(new Uint8Array(28).fill(0))!;
   packet.bytes[packet.offset] = 0x45;
   packet.view.setUint16(packet.offset + 20, 0x1234);
@@ -223,8 +224,8 @@ Deno.test("udp() finishes sums that its device left unfinished", async () => {
 });
 
 Deno.test("a wait ends for datagrams for which there was no slot when an earlier wait had ended", async () => {
-  await using server = await attached(udp({ listen: HERE }));
-  await using client = await attached(udp({ peer: server.end.local!, listen: HERE }));
+  await using server = await attachUdp(udp({ listen: HERE }));
+  await using client = await attachUdp(udp({ peer: server.end.local!, listen: HERE }));
   using waiter = await openWaiter();
   const wait = () => {
     waiter.clear();
@@ -233,7 +234,7 @@ Deno.test("a wait ends for datagrams for which there was no slot when an earlier
   };
   const { pool } = server.host;
   const hoard = pool.packets.map(() => pool.take(1) ?? pool.take(9000)!);
-  write(client, 5);
+  writeNumbered(client, 5);
   for (let round = 0; round < 3; round++) {
     strictEqual(wait(), true, `wait ${round}`);
     strictEqual(server.end.read(new PacketBatch()), 0);
@@ -244,14 +245,14 @@ Deno.test("a wait ends for datagrams for which there was no slot when an earlier
 });
 
 Deno.test("udp() resolves a peer's name when it opens", async () => {
-  await using server = await attached(udp({ listen: HERE }));
+  await using server = await attachUdp(udp({ listen: HERE }));
   const port = server.end.local!.split(":")[1];
-  await using client = await attached(udp({ peer: `localhost:${port}`, listen: HERE }));
+  await using client = await attachUdp(udp({ peer: `localhost:${port}`, listen: HERE }));
   strictEqual(client.end.name, `udp 127.0.0.1:${port}`);
 });
 
 Deno.test("udp() says what to do when it cannot open", async () => {
-  await using server = await attached(udp({ listen: HERE }));
+  await using server = await attachUdp(udp({ listen: HERE }));
   await rejects(udp({ listen: server.end.local! })(), {
     name: "AddrInUse",
     message:
@@ -374,34 +375,8 @@ async function carry(from: Site, to: Site, count: number): Promise<number[]> {
   return numbers;
 }
 
-interface Attached extends AsyncDisposable {
-  readonly end: UdpTransport;
-  readonly host: TestHost;
-}
-
-async function attached(opener: () => Promise<UdpTransport>): Promise<Attached> {
-  const end = await opener();
-  const host = new TestHost();
-  end.attach(host);
-  return {
-    end,
-    host,
-    async [Symbol.asyncDispose]() {
-      end.close();
-      await end.closed;
-      strictEqual(host.pool.taken, 0);
-    },
-  };
-}
-
-function write({ end, host }: Pick<Attached, "end" | "host">, number: number): void {
-  const batch = new PacketBatch();
-  batch.push(numbered(host.pool, number));
-  strictEqual(end.write(batch), 1);
-}
-
 /** Reads until so many datagrams were refused. */
-async function refused({ end, host }: Attached, count: number): Promise<void> {
+async function refused({ end, host }: AttachedUdp, count: number): Promise<void> {
   await until(() => (end.read(new PacketBatch()), host.lost === count), `${count} datagrams were refused`);
 }
 
