@@ -3,7 +3,7 @@
 import { lookup } from "node:dns/promises";
 import { said } from "../../driver/error.ts";
 import { formatAddress, parseAddress } from "../../lib/address.ts";
-import { type AddressPort, formatHostPort, type HostPort, requireNet } from "./_host_port.ts";
+import { type AddressPort, type HostPort, requireNet } from "./_host_port.ts";
 
 /**
  * Finds the addresses of a host: itself if it is an address, or else all that its name has, in getaddrinfo(3)'s order
@@ -16,7 +16,7 @@ import { type AddressPort, formatHostPort, type HostPort, requireNet } from "./_
 export async function resolveHost(host: HostPort, family?: 4 | 6): Promise<AddressPort[]> {
   if (isAddress(host)) return [host];
   const { port } = host;
-  requireNet(formatHostPort(host.host, port));
+  requireNet(host.host);
   try {
     const found = await lookup(host.host, { all: true, order: "verbatim", family: family ?? 0 });
     const addresses = new Map<string, AddressPort>();

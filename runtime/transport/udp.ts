@@ -489,7 +489,6 @@ async function openUdp(
   const lookUp = () => context.lookUp(() => resolveHost(asked!, family));
   const peer = asked === undefined ? undefined : await lookUp();
   const isWildcard = local === undefined || anywhere || /^(0\.0\.0\.0|::)$/.test(local.host);
-  let transport: UdpTransport | undefined;
   const open = (version: 4 | 6) =>
     openUdpSocket({
       address: parseAddress(local === undefined || anywhere ? version === 6 ? "::" : "0.0.0.0" : local.host),
@@ -500,7 +499,7 @@ async function openUdp(
       ...(name === undefined ? {} : { interface: name }),
       ...(peer === undefined
         ? {}
-        : { onUnreachable: (endpoint, code) => transport?.unreachable(endpoint, code) } satisfies Partial<
+        : { onUnreachable: (endpoint, code) => transport.unreachable(endpoint, code) } satisfies Partial<
           UdpSocketOptions
         >),
     });
@@ -511,7 +510,7 @@ async function openUdp(
     : await open(family ?? local!.family!);
   const usable = (list: readonly AddressPort[]) =>
     socket.family === 4 ? list.filter((address) => address.family === 4) : list;
-  transport = new UdpTransport(socket, {
+  const transport = new UdpTransport(socket, {
     bypass,
     tell: (message) => console.error(`warren: ${message}`),
     ...(mtu === undefined ? {} : { mtu }),
