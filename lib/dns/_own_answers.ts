@@ -94,8 +94,8 @@ export class FakeNames {
     this.#soa = encodeSoa(fakeIp.ttl);
   }
 
-  /** What is said of a name; `undefined` when somebody else knows. */
-  find(asked: Question): Answer | undefined {
+  /** The answer for a name that has synthetic addresses, or gets one for this client; `undefined` for other names. */
+  find(asked: Question, client: string): Answer | undefined {
     const fakeIp = this.#fakeIp;
     const { name, nameLength, type } = asked;
     if (type === Type.Ptr) return this.#findName(asked);
@@ -103,8 +103,11 @@ export class FakeNames {
     // What HTTPS and SVCB say holds real addresses (RFC 9460 section 7.3).
     if (!isAddress && type !== Type.Https && type !== Type.Svcb) return undefined;
     if (!fakeIp.takes(name, nameLength)) return undefined;
-    const address = isAddress ? fakeIp.addressBytes(name, type === Type.A ? 4 : 6) : undefined;
-    if (address === undefined) return Answer.make(asked, Rcode.NoError, [], this.#soa);
+    if (!isAddress || type === Type.Aaaa && !fakeIp.hasIpv6) {
+      return Answer.make(asked, Rcode.NoError, [], this.#soa);
+    }
+    const address = fakeIp.addressBytes(name, type === Type.A ? 4 : 6, client);
+    if (address === undefined) return Answer.make(asked, Rcode.ServFail, []);
     return Answer.make(asked, Rcode.NoError, [encodeRecord(type, fakeIp.ttl, address)]);
   }
 

@@ -1,6 +1,14 @@
-/** Synthetic addresses for names: what a program connects to tells which name it asked for. */
+/**
+ * Synthetic addresses for names: what a program connects to tells which name it asked for.
+ *
+ *     unused ──► given to a client ──► held: its name keeps it ──► TTL and grace are over ──► free: its name keeps it
+ *                      ▲                  ▲     │                                             until it is needed
+ *                      │                  └─────┘ asked for again, or used                            │
+ *                      └──────────────────────────────────────────────────────────────────────────────┘
+ */
 
 import { formatAddress, parseAddress, parseCidr, type Prefix } from "../address.ts";
+import type { Clock } from "../core/clock.ts";
 import type { Packet } from "../core/packet.ts";
 import { Ip } from "../ip.ts";
 import { checkNames, type OptionNames } from "../options.ts";
@@ -20,12 +28,16 @@ const ONION = parseName("onion");
 const CAPACITY = 65_536;
 const MAX_CAPACITY = 2 ** 22;
 const NONE = -1;
+const REUSE_AFTER = 60_000;
 const NAMES: OptionNames<FakeIpOptions> = {
   ipv4: "optional",
   ipv6: "optional",
   capacity: "optional",
   ttl: "optional",
+  reuseAfter: "optional",
   except: "optional",
+  only: "optional",
+  clock: "optional",
 };
 
 /** Options for {@linkcode FakeIp}. */
@@ -38,26 +50,44 @@ export interface FakeIpOptions {
   capacity?: number;
   /** For how long a program may keep an answer (seconds). @default {5} */
   ttl?: number;
+  /**
+   * How long an address that a client was given keeps its name after the answer's TTL, for flows that are still open
+   * (milliseconds). Each answer and each use begins that time anew. @default {60000}
+   */
+  reuseAfter?: number;
   /** Names that get their real answers, with all below them. @default {none} */
   except?: BlockList | Iterable<string>;
+  /** The only names that get synthetic addresses, with all below them, but for those of `except`. @default {all} */
+  only?: BlockList | Iterable<string>;
+  /** The clock by which addresses become free. @default {performance} */
+  clock?: Clock;
 }
 
 /** What {@linkcode FakeIp.save} gives. */
 interface Saved {
   prefixes: (string | null)[];
-  /** From the name used last to the one not used for longest, with its number. */
-  names: [name: string, number: number][];
+  /**
+   * From the name used last to the one not used for longest: its number, for how long it keeps its address (milliseconds),
+   * and the client that has it.
+   */
+  names: [name: string, number: number, left?: number, client?: string][];
 }
 
 /**
  * Addresses for names, the same one each time; a name has one of each family, with the same number in both prefixes.
- * When all are taken, the name that was not used for longest loses its own: used means asked for, or looked up by
- * address. Names in `arpa` and special-use names have none, but for those in `onion`.
+ *
+ * An address that a client was given by a {@linkcode DnsResolver} is held: it goes to no other name before its TTL and
+ * `reuseAfter` have passed since the last answer or the last use, which is a lookup by the address. When all others are
+ * taken, the free name that was not used for longest loses its address; when all are held, the client gets SERVFAIL. A
+ * client, which is an IPv4 address or the /64 of an IPv6 address, may hold as many addresses as are left for others: one
+ * alone half of them. Names that only a script has asked for are not held.
+ *
+ * Names in `arpa` and special-use names have no addresses, but for those in `onion`.
  *
  * The resolver asks it; stages and scripts ask for the name of a packet's destination.
  *
- * **Limits**: a program that keeps an address after its name has lost it reaches another name's. IPv6 prefixes are 96
- * bits or more.
+ * **Limits**: a flow that is idle for longer than `reuseAfter`, or whose packets are not looked up, may find that its
+ * address leads to another name. IPv6 prefixes are 96 bits or more.
  *
  * @example
  * ```ts
@@ -82,11 +112,28 @@ export class FakeIp {
   readonly #ipv6First: number;
   readonly #except: BlockList;
 
+  readonly #only: BlockList | undefined;
+  readonly #clock: Clock;
+  /** How long an address is held (milliseconds). */
+  readonly #holdTime: number;
+
   readonly #numbers = new Map<string, number>();
   readonly #names: string[] = [];
-  /** A ring from the number that was used last to the one not used for longest; `capacity` is its head. */
+  /** The client that each address was given to. */
+  readonly #clients: (string | undefined)[] = [];
+  /** Until when each address is held (milliseconds); 0 when it is free. */
+  readonly #heldUntil: Float64Array;
+  /** How many addresses each client holds. */
+  readonly #holdings = new Map<string, number>();
+  #held = 0;
+  /**
+   * Two rings, of free and of held numbers, from the one that was used last to the one not used for longest; their heads
+   * stand behind the numbers.
+   */
   readonly #newer: Int32Array;
   readonly #older: Int32Array;
+  readonly #free: number;
+  readonly #holding: number;
 
   /**
    * Addresses that no name has yet.
@@ -96,7 +143,8 @@ export class FakeIp {
    */
   constructor(options: FakeIpOptions = {}) {
     checkNames("give synthetic addresses", options, NAMES);
-    const { ipv4 = IPV4_PREFIX, ipv6, capacity = CAPACITY, ttl = 5, except = [] } = options;
+    const { ipv4 = IPV4_PREFIX, ipv6, capacity = CAPACITY, ttl = 5, except = [], only } = options;
+    const { reuseAfter = REUSE_AFTER, clock = performance } = options;
     this.#ipv4 = readPrefix(ipv4, 4, 30);
     this.#ipv4First = viewOf(this.#ipv4.network.bytes).getUint32(0) + 1;
     if (!Number.isInteger(capacity) || capacity < 1 || capacity > MAX_CAPACITY) {
@@ -106,8 +154,14 @@ export class FakeIp {
       throw new RangeError(`Cannot give addresses for ${ttl} s: it is no whole number from 0 on`);
     }
     this.capacity = Math.min(capacity, 2 ** (32 - this.#ipv4.length) - 2);
+    if (!(Number.isFinite(reuseAfter) && reuseAfter >= 0)) {
+      throw new RangeError(`Cannot give addresses: reuseAfter must be 0 or more, got ${reuseAfter}`);
+    }
     this.ttl = ttl;
+    this.#holdTime = ttl * 1000 + reuseAfter;
+    this.#clock = clock;
     this.#except = except instanceof BlockList ? except : new BlockList(except);
+    this.#only = only === undefined || only instanceof BlockList ? only : new BlockList(only);
     this.#ipv6First = 0;
     if (ipv6 !== undefined) {
       this.#ipv6 = readPrefix(ipv6, 6, 126);
@@ -118,8 +172,11 @@ export class FakeIp {
       this.#ipv6First = viewOf(this.#ipv6Network).getUint32(12) + 1;
       this.capacity = Math.min(this.capacity, 2 ** (128 - this.#ipv6.length) - 2);
     }
-    this.#newer = new Int32Array(this.capacity + 1);
-    this.#older = new Int32Array(this.capacity + 1);
+    this.#free = this.capacity;
+    this.#holding = this.capacity + 1;
+    this.#newer = new Int32Array(this.capacity + 2);
+    this.#older = new Int32Array(this.capacity + 2);
+    this.#heldUntil = new Float64Array(this.capacity);
     this.clear();
   }
 
@@ -136,12 +193,13 @@ export class FakeIp {
   /** Whether a name gets a synthetic address; it is in lower case and the bytes of messages. */
   takes(name: Uint8Array, length: number): boolean {
     if (length <= 1 || isWithin(name, length, ARPA) || this.#except.hasName(name)) return false;
+    if (this.#only?.hasName(name) === false) return false;
     return !isSpecialName(name) || isWithin(name, length, ONION);
   }
 
   /**
-   * A name's address, which it keeps from now on; `undefined` for IPv6 without such a prefix, and for a name that gets
-   * real answers.
+   * A name's address; `undefined` for IPv6 without such a prefix, for a name that gets real answers, and when clients
+   * hold all addresses.
    *
    * @throws {SyntaxError} when the name is none.
    */
@@ -152,10 +210,14 @@ export class FakeIp {
     return address && formatAddress({ family, bytes: address });
   }
 
-  /** The bytes of {@linkcode FakeIp.addressOf}, for the bytes of a name. */
-  addressBytes(name: Uint8Array, family: 4 | 6): Uint8Array | undefined {
+  /**
+   * The bytes of {@linkcode FakeIp.addressOf}, for the bytes of a name. A client that is named holds the address;
+   * `undefined` when it may hold no more.
+   */
+  addressBytes(name: Uint8Array, family: 4 | 6, client?: string): Uint8Array | undefined {
     if (family === 6 && this.#ipv6Network === undefined) return undefined;
-    const number = this.#numberOf(formatName(name));
+    const number = this.#numberOf(formatName(name), client);
+    if (number === NONE) return undefined;
     if (family === 4) {
       const bytes = new Uint8Array(4);
       viewOf(bytes).setUint32(0, this.#ipv4First + number);
@@ -215,14 +277,24 @@ export class FakeIp {
   clear(): void {
     this.#numbers.clear();
     this.#names.length = 0;
-    this.#newer[this.capacity] = this.#older[this.capacity] = this.capacity;
+    this.#clients.length = 0;
+    this.#heldUntil.fill(0);
+    this.#holdings.clear();
+    this.#held = 0;
+    for (const head of [this.#free, this.#holding]) this.#newer[head] = this.#older[head] = head;
   }
 
   /** The names and their numbers, as values that JSON can hold. */
   save(): unknown {
     const names: Saved["names"] = [];
-    for (let at = this.#older[this.capacity]!; at !== this.capacity; at = this.#older[at]!) {
-      names.push([this.#names[at]!, at]);
+    const now = this.#clock.now();
+    for (const head of [this.#holding, this.#free]) {
+      for (let at = this.#older[head]!; at !== head; at = this.#older[at]!) {
+        const left = Math.max(0, Math.ceil(this.#heldUntil[at]! - now));
+        const client = this.#clients[at];
+        const name = this.#names[at]!;
+        names.push(client === undefined ? [name, at, left] : [name, at, left, client]);
+      }
     }
     return { prefixes: this.#prefixes, names } satisfies Saved;
   }
@@ -241,16 +313,22 @@ export class FakeIp {
     const isOurs = new Set(numbers).size === names.length &&
       numbers.every((number) => Number.isInteger(number) && number >= 0 && number < names.length) &&
       new Set(names.map(([name]) => name)).size === names.length &&
-      names.every(([name]) => isAsFormatted(name));
+      names.every(([name]) => isAsFormatted(name)) &&
+      names.every(([, , left = 0, client = ""]) =>
+        typeof left === "number" && left >= 0 && typeof client === "string"
+      );
     // Numbers are given one after the other, so that there are no gaps.
     if (!isOurs || names.length > this.capacity) {
       throw new TypeError("Cannot restore synthetic addresses: they are not as they were saved");
     }
     this.clear();
-    for (const [name, number] of names.toReversed()) {
+    const now = this.#clock.now();
+    for (const [name, number, left = 0, client] of names.toReversed()) {
       this.#names[number] = name;
+      this.#clients[number] = client;
       this.#numbers.set(name, number);
-      this.#link(number);
+      this.#link(number, this.#free);
+      if (left > 0) this.#hold(number, now + Math.min(left, this.#holdTime));
     }
   }
 
@@ -260,38 +338,105 @@ export class FakeIp {
     );
   }
 
-  /** A name's number, which it has or gets now. */
-  #numberOf(name: string): number {
+  /** A name's number, which it has or gets now; `NONE` when there is none for this client. */
+  #numberOf(name: string, client: string | undefined): number {
+    const now = this.#clock.now();
+    this.#release(now);
     let number = this.#numbers.get(name);
-    if (number !== undefined) {
-      this.#unlink(number);
-    } else if (this.#names.length < this.capacity) {
-      number = this.#names.length;
-    } else {
-      number = this.#newer[this.capacity]!;
-      this.#numbers.delete(this.#names[number]!);
-      this.#unlink(number);
+    if (number === undefined) {
+      if (client !== undefined && !this.#mayHold(client)) return NONE;
+      number = this.#take();
+      if (number === NONE) return NONE;
+      this.#names[number] = name;
+      this.#clients[number] = undefined;
+      this.#numbers.set(name, number);
+      this.#link(number, this.#free);
     }
-    this.#names[number] = name;
-    this.#numbers.set(name, number);
-    this.#link(number);
+    if (client !== undefined && client !== this.#clients[number]) {
+      const isHeld = this.#heldUntil[number]! > 0;
+      if (this.#mayHold(client)) {
+        if (isHeld) {
+          this.#count(this.#clients[number], -1);
+          this.#count(client, 1);
+        }
+        this.#clients[number] = client;
+      } else if (!isHeld) return NONE;
+    }
+    this.#refresh(number, now);
+    return client === undefined || this.#heldUntil[number]! > 0 || this.#holdTime === 0 ? number : NONE;
+  }
+
+  #count(client: string | undefined, change: number): void {
+    if (client === undefined) return;
+    const count = (this.#holdings.get(client) ?? 0) + change;
+    if (count > 0) this.#holdings.set(client, count);
+    else this.#holdings.delete(client);
+  }
+
+  /** A number that no name has, of those never used or of the free name that was not used for longest. */
+  #take(): number {
+    if (this.#names.length < this.capacity) return this.#names.length;
+    const number = this.#newer[this.#free]!;
+    if (number === this.#free) return NONE;
+    this.#numbers.delete(this.#names[number]!);
+    this.#unlink(number);
     return number;
+  }
+
+  /** Whether a client holds fewer addresses than are left for others. */
+  #mayHold(client: string): boolean {
+    return (this.#holdings.get(client) ?? 0) < this.capacity - this.#held;
   }
 
   #use(number: number): string | undefined {
     if (number < 0 || number >= this.#names.length) return undefined;
-    if (this.#older[this.capacity] !== number) {
-      this.#unlink(number);
-      this.#link(number);
-    }
+    this.#refresh(number, this.#clock.now());
     return this.#names[number];
   }
 
-  /** Puts a number where the one used last is. */
-  #link(number: number): void {
-    const first = this.#older[this.capacity]!;
-    this.#older[this.capacity] = number;
-    this.#newer[number] = this.capacity;
+  /** Marks a number as used last, and holds it from now on if a client has it. */
+  #refresh(number: number, now: number): void {
+    const client = this.#clients[number];
+    const isHeld = this.#heldUntil[number]! > 0;
+    if (isHeld || client !== undefined && this.#mayHold(client)) this.#hold(number, now + this.#holdTime);
+    else this.#relink(number, this.#free);
+  }
+
+  /** Holds a number until then. */
+  #hold(number: number, until: number): void {
+    if (this.#holdTime === 0) return this.#relink(number, this.#free);
+    if (this.#heldUntil[number] === 0) {
+      this.#held++;
+      this.#count(this.#clients[number], 1);
+    }
+    this.#heldUntil[number] = until;
+    this.#relink(number, this.#holding);
+  }
+
+  /** Frees the numbers whose time is over. */
+  #release(now: number): void {
+    for (let number = this.#newer[this.#holding]!; number !== this.#holding;) {
+      if (this.#heldUntil[number]! > now) return;
+      const next = this.#newer[number]!;
+      this.#heldUntil[number] = 0;
+      this.#held--;
+      this.#count(this.#clients[number], -1);
+      this.#relink(number, this.#free);
+      number = next;
+    }
+  }
+
+  /** Makes a number the one that was used last of a ring. */
+  #relink(number: number, head: number): void {
+    if (this.#older[head] === number) return;
+    this.#unlink(number);
+    this.#link(number, head);
+  }
+
+  #link(number: number, head: number): void {
+    const first = this.#older[head]!;
+    this.#older[head] = number;
+    this.#newer[number] = head;
     this.#older[number] = first;
     this.#newer[first] = number;
   }

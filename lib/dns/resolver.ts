@@ -363,21 +363,23 @@ export class DnsResolver implements Stage {
       this.#target.follow(asked, found.target);
       return this.#resolve(this.#target, query, context);
     }
-    const own = this.#ownAnswer(asked);
+    const own = this.#ownAnswer(asked, query.source);
     if (own !== undefined) return this.#send(query, own, 0, OWN_TTLS, context);
     this.#resolve(asked, query, context);
   }
 
   /** The answer for a name that is blocked, or has a synthetic address. */
-  #ownAnswer(asked: Question): Answer | undefined {
+  #ownAnswer(asked: Question, client: string): Answer | undefined {
     const blocked = this.#blocked.find(asked);
     if (blocked !== undefined) {
       this.counters.blocked++;
       return blocked;
     }
     if (this.#fakes === undefined || this.#splitOf(asked) !== undefined) return undefined;
-    const fake = this.#fakes.find(asked);
-    if (fake !== undefined) this.counters.fakes++;
+    const fake = this.#fakes.find(asked, client);
+    if (fake === undefined) return undefined;
+    if (fake.rcode === Rcode.ServFail) this.counters.unanswered++;
+    else this.counters.fakes++;
     return fake;
   }
 

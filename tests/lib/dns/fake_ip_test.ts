@@ -1,10 +1,12 @@
 /** Synthetic addresses: the same for a name, another one for another, and back. */
 
 import assert from "node:assert/strict";
-import { FakeIp } from "@warren/tunnel/dns";
+import { ManualClock } from "@warren/tunnel/core";
+import { DnsResolver, FakeIp } from "@warren/tunnel/dns";
 import { encodePacket } from "../../kit/packet_text.ts";
 import { Random } from "../../../lib/random.ts";
 import { packetOf } from "../_packets.ts";
+import { RESOLVER, RESOLVER6, Rig } from "./_ask.ts";
 
 Deno.test("FakeIp gives a name the same address of each family, and tells the name by it", () => {
   const fakeIp = new FakeIp({ ipv6: "fd09:fa4e::/96" });
@@ -72,6 +74,122 @@ Deno.test("FakeIp takes the address of the name that was not used for longest, a
   }
 });
 
+/** A resolver with synthetic addresses, whose clients ask by their numbers. */
+function clients(options: object) {
+  const clock = new ManualClock();
+  const fakeIp = new FakeIp({ clock, ...options });
+  const resolver = new DnsResolver({ address: [RESOLVER, RESOLVER6], fakeIp });
+  const rig = new Rig(resolver);
+  const ask = (name: string, client: number | string) => {
+    const src = typeof client === "string" ? client : `10.9.1.${client}`;
+    rig.ask(name, { src, dst: src.includes(":") ? RESOLVER6 : RESOLVER });
+    const [{ rcode, records }] = rig.answers() as [ReturnType<Rig["answers"]>[number]];
+    return records[0]?.split(" ").at(-1) ?? rcode;
+  };
+  return { clock, fakeIp, ask, resolver };
+}
+
+Deno.test("FakeIp leaves a name its address until TTL and grace are over, whatever others ask for", () => {
+  const { clock, fakeIp, ask, resolver } = clients({ ipv4: "10.200.0.0/24", ttl: 5, reuseAfter: 60_000 });
+  assert.equal(ask("bank.example", 1), "10.200.0.1");
+  const answered = (client: number | string, count: number) =>
+    Array.from({ length: count }, (_, i) => ask(`x${i}.${client}.example`, client))
+      .filter((answer) => answer !== "SERVFAIL").length;
+  // As many as are left for others: 253 were left.
+  assert.equal(answered(66, 1000), 127);
+  assert.equal(fakeIp.nameOf("10.200.0.1"), "bank.example");
+  for (let client = 67; client < 80; client++) answered(client, 300);
+  clock.advance(64_999);
+  assert.equal(ask("late.example", 90), "SERVFAIL");
+  assert.equal(resolver.counters.unanswered > 1000, true);
+  assert.equal(ask("bank.example", 1), "10.200.0.1");
+  clock.advance(2);
+  assert.notEqual(ask("late.example", 90), "SERVFAIL");
+  for (let client = 91; client < 110; client++) answered(client, 300);
+  assert.equal(fakeIp.nameOf("10.200.0.1"), "bank.example");
+});
+
+Deno.test("FakeIp gives an address to another name when nobody has used it for TTL and grace", () => {
+  const { clock, fakeIp, ask } = clients({ ipv4: "10.200.0.0/30", ttl: 5, reuseAfter: 10_000 });
+  assert.equal(ask("a.example", 1), "10.200.0.1");
+  assert.equal(ask("b.example", 2), "10.200.0.2");
+  for (let second = 0; second < 100; second += 10) {
+    // A packet's lookup is a use; an answer to another client, too.
+    assert.equal(fakeIp.destinationOf(packetOf(encodePacket("udp 10.9.1.1:1 > 10.200.0.1:2"))), "a.example");
+    assert.equal(ask("b.example", 3), "10.200.0.2");
+    assert.equal(ask("c.example", 4), "SERVFAIL");
+    clock.advance(10_000);
+  }
+  assert.equal(ask("b.example", 3), "10.200.0.2");
+  clock.advance(5000);
+  assert.equal(ask("c.example", 4), "10.200.0.1");
+  assert.deepEqual([fakeIp.nameOf("10.200.0.1"), fakeIp.nameOf("10.200.0.2")], ["c.example", "b.example"]);
+});
+
+Deno.test("FakeIp leaves others a share when a client, its /64, or many ask for all addresses", () => {
+  const { ask } = clients({ ipv4: "10.200.0.0/24", ipv6: "fd00::/112" });
+  for (let i = 0; i < 1000; i++) ask(`x${i}.example`, `fd09:0:0:66::${(i + 1).toString(16)}`);
+  assert.notEqual(ask("good.example", 1), "SERVFAIL");
+  for (let client = 2; client < 20; client++) {
+    for (let i = 0; i < 300; i++) ask(`y${i}.${client}.example`, client);
+  }
+  // Who has an address keeps it.
+  assert.equal(ask("good.example", 1), ask("good.example", 1));
+  assert.notEqual(ask("good.example", 1), "SERVFAIL");
+});
+
+Deno.test("FakeIp with a small pool works as long as clients wait for the grace", () => {
+  const { clock, fakeIp, ask } = clients({ ipv4: "10.200.0.0/28", ttl: 1, reuseAfter: 1000 });
+  for (let i = 0; i < 500; i++) {
+    const address = ask(`n${i % 40}.example`, 1);
+    assert.equal(fakeIp.nameOf(address), `n${i % 40}.example`);
+    clock.advance(400);
+  }
+});
+
+Deno.test("FakeIp.restore() holds what was held, for what is left of the time", () => {
+  const first = clients({ ipv4: "10.200.0.0/30", ttl: 5, reuseAfter: 10_000 });
+  first.ask("a.example", 1);
+  first.clock.advance(4000);
+  first.ask("b.example", 2);
+  first.clock.advance(1000);
+  const saved = JSON.parse(JSON.stringify(first.fakeIp.save()));
+  const second = clients({ ipv4: "10.200.0.0/30", ttl: 5, reuseAfter: 10_000 });
+  second.fakeIp.restore(saved);
+  assert.deepEqual(second.fakeIp.save(), saved);
+  second.clock.advance(9999);
+  assert.equal(second.ask("c.example", 3), "SERVFAIL");
+  second.clock.advance(1);
+  assert.equal(second.ask("c.example", 3), "10.200.0.1");
+  assert.equal(second.ask("d.example", 4), "SERVFAIL");
+  for (const left of [-1, NaN, "7", {}]) {
+    const names = [["a.example", 0, left]];
+    assert.throws(() => second.fakeIp.restore({ ...saved, names }), TypeError);
+  }
+  assert.throws(() => second.fakeIp.restore({ ...saved, names: [["a.example", 0, 1, 7]] }), TypeError);
+});
+
+Deno.test("FakeIp gives a script all addresses that clients do not hold, at once", () => {
+  const { fakeIp, ask } = clients({ ipv4: "10.200.0.0/29" });
+  assert.equal(ask("held.example", 1), "10.200.0.1");
+  for (let i = 0; i < 100; i++) {
+    const address = fakeIp.addressOf(`s${i}.example`)!;
+    assert.notEqual(address, "10.200.0.1");
+    assert.equal(fakeIp.nameOf(address), `s${i}.example`);
+  }
+  assert.equal(fakeIp.nameOf("10.200.0.1"), "held.example");
+});
+
+Deno.test("FakeIp with `only` gives addresses to those names alone, but for exceptions", async () => {
+  const fakeIp = new FakeIp({ only: ["example.org"], except: "real.example.org" });
+  assert.equal(fakeIp.addressOf("www.example.org"), "198.18.0.1");
+  for (const name of ["example.com", "notexample.org", "a.real.example.org"]) {
+    assert.equal(fakeIp.addressOf(name), undefined, name);
+  }
+  const rig = new Rig(new DnsResolver({ address: RESOLVER, fakeIp }));
+  assert.equal((await rig.answer("example.com")).rcode, "REFUSED");
+});
+
 Deno.test("FakeIp.restore() takes over names, addresses and their order", () => {
   const first = new FakeIp({ ipv4: "10.200.0.0/29", ipv6: "fd00::/96" });
   for (const name of ["a", "b", "c", "d", "e", "f", "g", "b"]) first.addressOf(name);
@@ -105,6 +223,8 @@ Deno.test("FakeIp refuses options that make no sense", () => {
   assert.throws(() => new FakeIp({ ipv4: "10.0.0.0/31" }), RangeError);
   assert.throws(() => new FakeIp({ capacity: 0 }), RangeError);
   assert.throws(() => new FakeIp({ ttl: -1 }), RangeError);
+  for (const reuseAfter of [-1, NaN, Infinity]) assert.throws(() => new FakeIp({ reuseAfter }), RangeError);
+  assert.throws(() => new FakeIp({ only: ["a..b"] }), SyntaxError);
   assert.throws(() => new FakeIp({ prefix: "10.0.0.0/8" } as object), /there is no option "prefix"/);
   assert.throws(() => new FakeIp().addressOf("a..b"), SyntaxError);
 });
