@@ -8,7 +8,6 @@
  */
 
 import { formatAddress, parseAddress, parseCidr, type Prefix } from "../address.ts";
-import type { Clock } from "../core/clock.ts";
 import type { Packet } from "../core/packet.ts";
 import { Ip } from "../ip.ts";
 import { checkNames, type OptionNames } from "../options.ts";
@@ -37,7 +36,6 @@ const NAMES: OptionNames<FakeIpOptions> = {
   reuseAfter: "optional",
   except: "optional",
   only: "optional",
-  clock: "optional",
 };
 
 /** Options for {@linkcode FakeIp}. */
@@ -59,8 +57,6 @@ export interface FakeIpOptions {
   except?: BlockList | Iterable<string>;
   /** The only names that get synthetic addresses, with all below them, but for those of `except`. @default {all} */
   only?: BlockList | Iterable<string>;
-  /** The clock by which addresses become free. @default {performance} */
-  clock?: Clock;
 }
 
 /** What {@linkcode FakeIp.save} gives. */
@@ -113,7 +109,6 @@ export class FakeIp {
   readonly #except: BlockList;
 
   readonly #only: BlockList | undefined;
-  readonly #clock: Clock;
   /** How long an address is held (milliseconds). */
   readonly #holdTime: number;
 
@@ -126,6 +121,8 @@ export class FakeIp {
   /** How many addresses each client holds. */
   readonly #holdings = new Map<string, number>();
   #held = 0;
+  /** The time (monotonic milliseconds); 0 as long as nobody has told it. */
+  #now = 0;
   /**
    * Two rings, of free and of held numbers, from the one that was used last to the one not used for longest; their heads
    * stand behind the numbers.
@@ -144,7 +141,7 @@ export class FakeIp {
   constructor(options: FakeIpOptions = {}) {
     checkNames("give synthetic addresses", options, NAMES);
     const { ipv4 = IPV4_PREFIX, ipv6, capacity = CAPACITY, ttl = 5, except = [], only } = options;
-    const { reuseAfter = REUSE_AFTER, clock = performance } = options;
+    const { reuseAfter = REUSE_AFTER } = options;
     this.#ipv4 = readPrefix(ipv4, 4, 30);
     this.#ipv4First = viewOf(this.#ipv4.network.bytes).getUint32(0) + 1;
     if (!Number.isInteger(capacity) || capacity < 1 || capacity > MAX_CAPACITY) {
@@ -159,7 +156,6 @@ export class FakeIp {
     }
     this.ttl = ttl;
     this.#holdTime = ttl * 1000 + reuseAfter;
-    this.#clock = clock;
     this.#except = except instanceof BlockList ? except : new BlockList(except);
     this.#only = only === undefined || only instanceof BlockList ? only : new BlockList(only);
     this.#ipv6First = 0;
@@ -273,6 +269,17 @@ export class FakeIp {
     return ip.version === 4 ? this.nameOfIpv4(ip.src) : this.nameOfIpv6(ip.src);
   }
 
+  /** Tells the time (monotonic milliseconds), by which addresses become free. For the resolver, at each breath. */
+  advance(now: number): void {
+    if (this.#now === 0 && this.#held > 0) {
+      // Restored before the first breath.
+      for (let at = this.#older[this.#holding]!; at !== this.#holding; at = this.#older[at]!) {
+        this.#heldUntil[at]! += now;
+      }
+    }
+    this.#now = now;
+  }
+
   /** Takes all addresses back. */
   clear(): void {
     this.#numbers.clear();
@@ -287,10 +294,9 @@ export class FakeIp {
   /** The names and their numbers, as values that JSON can hold. */
   save(): unknown {
     const names: Saved["names"] = [];
-    const now = this.#clock.now();
     for (const head of [this.#holding, this.#free]) {
       for (let at = this.#older[head]!; at !== head; at = this.#older[at]!) {
-        const left = Math.max(0, Math.ceil(this.#heldUntil[at]! - now));
+        const left = Math.max(0, Math.ceil(this.#heldUntil[at]! - this.#now));
         const client = this.#clients[at];
         const name = this.#names[at]!;
         names.push(client === undefined ? [name, at, left] : [name, at, left, client]);
@@ -322,13 +328,12 @@ export class FakeIp {
       throw new TypeError("Cannot restore synthetic addresses: they are not as they were saved");
     }
     this.clear();
-    const now = this.#clock.now();
     for (const [name, number, left = 0, client] of names.toReversed()) {
       this.#names[number] = name;
       this.#clients[number] = client;
       this.#numbers.set(name, number);
       this.#link(number, this.#free);
-      if (left > 0) this.#hold(number, now + Math.min(left, this.#holdTime));
+      if (left > 0) this.#hold(number, this.#now + Math.min(left, this.#holdTime));
     }
   }
 
@@ -340,8 +345,7 @@ export class FakeIp {
 
   /** A name's number, which it has or gets now; `NONE` when there is none for this client. */
   #numberOf(name: string, client: string | undefined): number {
-    const now = this.#clock.now();
-    this.#release(now);
+    this.#release();
     let number = this.#numbers.get(name);
     if (number === undefined) {
       if (client !== undefined && !this.#mayHold(client)) return NONE;
@@ -362,7 +366,7 @@ export class FakeIp {
         this.#clients[number] = client;
       } else if (!isHeld) return NONE;
     }
-    this.#refresh(number, now);
+    this.#refresh(number);
     return client === undefined || this.#heldUntil[number]! > 0 || this.#holdTime === 0 ? number : NONE;
   }
 
@@ -390,16 +394,17 @@ export class FakeIp {
 
   #use(number: number): string | undefined {
     if (number < 0 || number >= this.#names.length) return undefined;
-    this.#refresh(number, this.#clock.now());
+    this.#refresh(number);
     return this.#names[number];
   }
 
   /** Marks a number as used last, and holds it from now on if a client has it. */
-  #refresh(number: number, now: number): void {
+  #refresh(number: number): void {
     const client = this.#clients[number];
     const isHeld = this.#heldUntil[number]! > 0;
-    if (isHeld || client !== undefined && this.#mayHold(client)) this.#hold(number, now + this.#holdTime);
-    else this.#relink(number, this.#free);
+    if (isHeld || client !== undefined && this.#mayHold(client)) {
+      this.#hold(number, this.#now + this.#holdTime);
+    } else this.#relink(number, this.#free);
   }
 
   /** Holds a number until then. */
@@ -414,9 +419,9 @@ export class FakeIp {
   }
 
   /** Frees the numbers whose time is over. */
-  #release(now: number): void {
+  #release(): void {
     for (let number = this.#newer[this.#holding]!; number !== this.#holding;) {
-      if (this.#heldUntil[number]! > now) return;
+      if (this.#heldUntil[number]! > this.#now) return;
       const next = this.#newer[number]!;
       this.#heldUntil[number] = 0;
       this.#held--;

@@ -276,6 +276,7 @@ export class DnsResolver implements Stage {
 
   #serve(batch: PacketBatch, context: StageContext): void {
     this.#now = context.now;
+    this.#fakeIp?.advance(context.now);
     const { packets, length } = batch;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
