@@ -41,6 +41,7 @@ export class OutputStream {
   #linesLeftOut = 0;
   #isWriting = false;
   #isStalled = false;
+  #isLast = false;
   #idle = Promise.resolve();
 
   /** @param maxQueue Characters that wait for a stalled reader. */
@@ -58,7 +59,8 @@ export class OutputStream {
     }
     this.#newer.push(text);
     this.#newerLength += text.length;
-    this.#start();
+    if (this.#isLast) this.flushSync();
+    else this.#start();
   }
 
   /** Shows text that replaces what was shown before, such as counters: a reader that lags gets the newest alone. */
@@ -83,6 +85,13 @@ export class OutputStream {
     } catch {
       // The file's error.
     }
+  }
+
+  /** The thread may be about to end: until it goes on, text is written at once. */
+  expectEnd(): void {
+    this.#isLast = true;
+    this.flushSync();
+    setTimeout(() => this.#isLast = false);
   }
 
   /** Makes room. A reader that has had no chance to read yet, as this thread has not returned, is waited for. */
@@ -172,8 +181,8 @@ export function takeConsole(): void {
   );
   // Where the script itself ends the thread.
   onExit(() => {
-    out.flushSync();
-    stderr().flushSync();
+    out.expectEnd();
+    stderr().expectEnd();
   });
 }
 

@@ -30,6 +30,8 @@ export const POSIX_SYMBOLS = {
   poll: { parameters: ["buffer", "usize", "i32"], result: "i32" },
   // int poll(struct pollfd *fds, nfds_t nfds, int timeout);
   pollElsewhere: { name: "poll", parameters: ["buffer", "usize", "i32"], result: "i32", nonblocking: true },
+  // int execv(const char *path, char *const argv[]);
+  execv: { parameters: ["buffer", "buffer"], result: "i32" },
   // int socket(int domain, int type, int protocol);
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
   // int bind(int fd, const struct sockaddr *addr, socklen_t addrlen);

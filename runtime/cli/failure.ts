@@ -9,9 +9,11 @@ export const ExitCode = { Ended: 0, Failed: 1, WrongCommandLine: 2 } as const;
 
 // Implementation
 /** Where Warren's own code is; a script in `scripts/` is a user's. */
-const OWN_CODE = ["lib/", "driver/", "runtime/"].map((floor) =>
-  new URL(`../../${floor}`, import.meta.url).href
-);
+const OWN_CODE = [
+  ...["lib/", "driver/", "runtime/"].map((floor) => new URL(`../../${floor}`, import.meta.url).href),
+  // The root module of `warren run`, as Deno abbreviates it.
+  "data:text/javascript,import%20%7B%20runLa",
+];
 /** Errors of the engine that begin as ours do. */
 const ENGINE_MESSAGE = /^Cannot ((read|set) properties of|access '|convert |mix |destructure )/;
 /** The longest distance between a word and what it was meant to be. */

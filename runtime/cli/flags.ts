@@ -8,6 +8,7 @@ import { parseFarUrl } from "../transport/far_url.ts";
 import { checkTunnelOptions } from "../open_tunnel.ts";
 import type { TunnelOptions } from "../tunnel.ts";
 import { nearest, UsageError } from "./failure.ts";
+import { isProfileFlag, PROFILE_FLAG, unexpectedWord } from "./profile_flag.ts";
 
 /** What a script's command line said. */
 export interface ScriptFlags {
@@ -27,9 +28,6 @@ export interface ScriptFlags {
   readonly filter: string;
 }
 
-/** How the names of profiles end, by which DevTools knows them. */
-export const PROFILE_SUFFIX = ".cpuprofile";
-
 /** The flags of one tunnel, and what each one sets. */
 const TUNNEL_FLAGS: Readonly<Record<string, (values: string[]) => TunnelOptions>> = {
   "name": ([name]) => ({ name }),
@@ -48,8 +46,6 @@ const REPEATED = ["address", "route"];
 /** Those that say nothing to a device that the script opened itself. */
 const DEVICE_FLAGS = ["name", "address", "route", "mtu", "queue-length", ...SWITCHES];
 const BOOLEAN_FLAGS = ["help", "quiet", "dry-run"];
-/** Its value, if any, stands behind "=": in `--profile my.ts` that is the script. */
-const PROFILE_FLAG = "profile";
 /** For all tunnels: each worker has all of them. */
 const WORKERS = "workers";
 const CAPTURE = "capture";
@@ -159,11 +155,6 @@ export function parseScriptFlags(
   };
 }
 
-/** Whether an argument asks for a profile. */
-export function isProfileFlag(argument: string): boolean {
-  return argument.replace(/=.*/s, "") === `--${PROFILE_FLAG}`;
-}
-
 /** A tunnel's options with its flags, checked: each flag alone, then all of them with what the script says. */
 function merge(name: string, declared: TunnelOptions, parsed: Record<string, unknown>): TunnelOptions {
   check(declared);
@@ -240,13 +231,8 @@ function flagKey(tunnel: string, flag: string): string {
 }
 
 /** What is wrong with an argument that is none of a script's; `keys` are its tunnels' flags. */
-export function unknownArgument(argument: string, keys: readonly string[]): string {
-  if (!argument.startsWith("-")) {
-    const remedy = argument.endsWith(PROFILE_SUFFIX)
-      ? `a profile's file is --${PROFILE_FLAG}=${argument}`
-      : "a script takes only flags";
-    return `"${argument}" is not expected here: ${remedy}`;
-  }
+function unknownArgument(argument: string, keys: readonly string[]): string {
+  if (!argument.startsWith("-")) return unexpectedWord(argument);
   const name = argument.replace(/^-+/, "").replace(/=.*/s, "");
   // What is on by default has a flag that turns it off.
   const near = keys.find((key) => key.endsWith(`.${name}`)) ??

@@ -4,22 +4,24 @@
  * @module
  */
 
-import { doctor } from "./doctor.ts";
-import { driver } from "./driver.ts";
-import { ExitCode, nearest, report, UsageError } from "./failure.ts";
 import { exit, takeConsole } from "../output.ts";
-import { create } from "./new.ts";
-import { run } from "./run.ts";
+import { ExitCode, nearest, report, UsageError } from "./failure.ts";
 import { VERSION } from "./version.ts";
 
 /** A subcommand: it prints, and returns the exit code; what it throws is printed. */
 type Command = (args: readonly string[]) => number | Promise<number>;
 
-const COMMANDS: Readonly<Record<string, Command>> = { run, new: create, doctor, driver };
+/** Each is loaded when it is asked for. */
+const COMMANDS: Readonly<Record<string, Command>> = {
+  run: async (args) => (await import("./run.ts")).run(args),
+  new: async (args) => (await import("./new.ts")).create(args),
+  doctor: async (args) => (await import("./doctor.ts")).doctor(args),
+  driver: async (args) => (await import("./driver.ts")).driver(args),
+};
 
 const USAGE = `Usage: warren COMMAND [flags]
 
-  run SCRIPT [flags]   run a script; its flags: warren run SCRIPT --help
+  run SCRIPT [flags]   run a script with the permissions that it asks for; its flags: warren run SCRIPT --help
   new NAME             write a script, with the deno.json that it needs
   doctor [--repair]    check this machine; put back what a crash left behind
   driver install       get Wintun, which Windows needs

@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { said } from "../../driver/error.ts";
 import { onExit } from "../signals.ts";
 import { fileError, newFileError } from "../file_error.ts";
-import { PROFILE_SUFFIX } from "./flags.ts";
+import { PROFILE_SUFFIX } from "./profile_flag.ts";
 
 // Implementation
 /**

@@ -1,40 +1,73 @@
-/** `warren run`: imports a script, wherever it is, and runs it. */
+/**
+ * `warren run`: a script in a process of Deno's that has the permissions that the script asks for, not Warren's.
+ *
+ *     warren run FLAGS SCRIPT ─► permissions ─► execv: deno run PERMISSIONS, in the place of this process ─► launched.ts
+ */
 
-import { resolve } from "node:path";
-import { pathToFileURL } from "node:url";
-import { stripVTControlCharacters } from "node:util";
-import { isScript, runScript, type TunnelScript, type TunnelsScript } from "../script.ts";
+import { homedir } from "node:os";
+import { join, resolve } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { CAN_REPLACE_PROCESS, replaceProcess } from "../../driver/exec.ts";
+import { flushOutput } from "../output.ts";
+import { SIGNALS } from "../signals.ts";
 import { ExitCode, UsageError } from "./failure.ts";
-import { isProfileFlag, PROFILE_SUFFIX, unknownArgument } from "./flags.ts";
+import { allow, grantsAll, isPermissionFlag, mergeFlags, parseRunLine } from "./permissions.ts";
+import { isProfileFlag, PROFILE_SUFFIX, unexpectedWord } from "./profile_flag.ts";
 
-const USAGE = `Usage: warren run SCRIPT [flags]
+// Implementation
+/** For a script without a run line, and for one from elsewhere, whose author is not asked. */
+const DEFAULT_PERMISSIONS = ["--allow-ffi"];
+/** The hosts from which Deno loads modules unless it is told others, as `deno run --help` lists them. */
+const MODULE_HOSTS =
+  "deno.land:443,jsr.io:443,esm.sh:443,raw.githubusercontent.com:443,gist.githubusercontent.com:443";
+/** More than any run line (bytes). */
+const MAX_RUN_LINE = 4096;
+const SETTINGS = new URL("../../deno.json", import.meta.url);
+const LOCK = new URL("../../deno.lock", import.meta.url);
+
+const USAGE = `Usage: warren run [permissions] SCRIPT [flags]
 
 SCRIPT is a file or a URL whose default export is a script. Its imports of "@warren/tunnel" are this Warren; other
 names resolve by Warren's deno.json, not by its own. Types are not checked: that is what \`deno check\` does.
 
   warren run SCRIPT --help   the script's flags; --profile may come before SCRIPT, too
+  --allow-net=HOST, …        permissions of Deno's for the script, before SCRIPT: more than it asks for, or --deny-net, …
+
+A file runs with the permissions of its first line, "#!/usr/bin/env -S deno run --allow-ffi …", and without one with
+--allow-ffi. A script from a URL gets --allow-ffi and what you grant; it is fetched anew each time. --far, --capture
+and --profile bring the permission for what they name. \`--dry-run\` lists them all. --allow-ffi trusts the script: native
+code does what you may do.
 
 Exit code: 0 when it ended, 1 when it failed, 2 for a wrong command line.`;
 
 /** Runs `warren run` with these arguments, and returns its exit code. */
 export async function run(args: readonly string[]): Promise<number> {
   // As Deno and Node.js have theirs: `warren run --profile my.ts`.
-  const words = args.findIndex((argument) => !isProfileFlag(argument));
-  const profile = words < 0 ? args : args.slice(0, words);
-  const [name, ...flags] = args.slice(profile.length);
+  const isBefore = (argument: string) => isProfileFlag(argument) || isPermissionFlag(argument);
+  const words = args.findIndex((argument) => !isBefore(argument));
+  const before = words < 0 ? args : args.slice(0, words);
+  const [name, ...after] = args.slice(before.length);
   if (name === "--help" || name === "-h") {
     console.log(USAGE);
     return ExitCode.Ended;
   }
   if (name === undefined) {
-    throw new UsageError(`it needs a script: ${["warren run", ...profile, "my.ts"].join(" ")}`);
+    throw new UsageError(`it needs a script: ${["warren run", ...before, "my.ts"].join(" ")}`);
   }
   if (name.startsWith("-")) {
     throw new UsageError(`the script comes before its flags: warren run my.ts ${name}`);
   }
-  if (name.endsWith(PROFILE_SUFFIX)) throw new UsageError(unknownArgument(name, []));
+  if (name.endsWith(PROFILE_SUFFIX)) throw new UsageError(unexpectedWord(name));
   const url = urlOf(name);
-  return await runScript(await load(name), [...profile, ...flags], "warren run", name, url.href);
+  if (url.protocol === "file:") await checkFile(name, url);
+  const flags = await nameProfile([...before.filter(isProfileFlag), ...after], name);
+  const permissions = mergeFlags([
+    ...await permissionsOf(name, url, flags),
+    ...before.filter(isPermissionFlag),
+    ...flagPermissions(flags),
+  ]);
+  if (flags.includes("--dry-run")) console.log(`permissions ${permissions.join(" ")}`);
+  return await launch([...await settings(url), ...permissions], rootModule(name, url), flags);
 }
 
 function urlOf(name: string): URL {
@@ -42,30 +75,7 @@ function urlOf(name: string): URL {
   return /^[a-z][a-z0-9+.-]+:/i.test(name) ? new URL(name) : pathToFileURL(resolve(name));
 }
 
-/**
- * Imports a script by its path or URL.
- *
- * @throws {Deno.errors.NotFound} when there is no such file.
- * @throws {TypeError} when it, or what it imports, does not load, or is no script.
- * @throws what its own code throws.
- */
-export async function load(name: string): Promise<TunnelScript | TunnelsScript> {
-  const url = urlOf(name);
-  if (url.protocol === "file:") await checkFile(name, url);
-  let module: { default?: unknown };
-  try {
-    module = await import(url.href);
-  } catch (error) {
-    throw loadError(name, error);
-  }
-  if (!isScript(module.default)) {
-    throw new TypeError(
-      `Cannot run "${name}": its default export is no script: end it with \`export default script(import.meta, …)\``,
-    );
-  }
-  return module.default;
-}
-
+/** @throws {Deno.errors.NotFound} when there is no such file. */
 async function checkFile(name: string, url: URL): Promise<void> {
   const fail = (what: string): never => {
     throw new Deno.errors.NotFound(`Cannot run "${name}": ${what}`);
@@ -85,14 +95,123 @@ async function isFile(url: URL): Promise<boolean> {
   }
 }
 
-/** Deno's own reports of what does not load, in our words; what the script's code threw stays as it is. */
-function loadError(name: string, error: unknown): unknown {
-  const { code, message } = error as { code?: unknown; message?: unknown };
-  if (code !== "ERR_MODULE_NOT_FOUND" || typeof message !== "string") return error;
-  const lines = stripVTControlCharacters(message).split("\n").filter((line) => !/^\s+hint:/.test(line));
-  const said = lines.join("\n");
-  const remedy = /not a dependency|not prefixed with/.test(said)
-    ? `\n\`warren run\` knows Warren's own imports alone: run it by \`deno run --allow-ffi\`, with its own deno.json`
-    : "";
-  return new TypeError(`Cannot run "${name}": ${said}${remedy}`);
+/** What a script asks for. What is unusual is told. */
+async function permissionsOf(name: string, url: URL, flags: readonly string[]): Promise<readonly string[]> {
+  if (isRemote(url)) return [...DEFAULT_PERMISSIONS, `--allow-import=${hostPort(url)},${MODULE_HOSTS}`];
+  const line = url.protocol === "file:" ? parseRunLine(await firstLine(url)) : undefined;
+  if (line === undefined) return DEFAULT_PERMISSIONS;
+  const isQuiet = flags.includes("--quiet") || flags.includes("-q");
+  if (!isQuiet && line.leftOut.length > 0) {
+    console.error(`warren: left out of the run line of ${name}: ${line.leftOut.join(" ")}`);
+  }
+  if (!isQuiet && grantsAll(line.flags)) {
+    console.error(`warren: ${name} asks for every permission, and gets it`);
+  }
+  return line.flags;
+}
+
+async function firstLine(url: URL): Promise<string> {
+  using file = await Deno.open(url);
+  const bytes = new Uint8Array(MAX_RUN_LINE);
+  const count = await file.read(bytes) ?? 0;
+  return new TextDecoder().decode(bytes.subarray(0, count)).split(/\r?\n/, 1)[0]!;
+}
+
+/** Permissions for what flags name: whoever writes a far end or a file there means that it is used. */
+function flagPermissions(flags: readonly string[]): string[] {
+  return flags.flatMap((flag, i) => {
+    const [, key, inline] = /^--([^=]+)=?(.*)$/s.exec(flag) ?? [];
+    const value = flag.includes("=") ? inline! : flags[i + 1] ?? "";
+    if (key === "capture" && value !== "-") {
+      return [allow("read", resolve(value)), allow("write", resolve(value))];
+    }
+    if (key === "profile") return ["--allow-sys", allow("write", resolve(value))];
+    return key === "far" || key?.endsWith(".far") ? farPermissions(value) : [];
+  });
+}
+
+/** The network for a WebSocket, and for a name that is looked up. */
+function farPermissions(far: string): string[] {
+  if (!URL.canParse(far)) return [];
+  const url = new URL(far);
+  if (url.protocol === "udp:") return /^[\d.]+$|^\[/.test(url.hostname) ? [] : [allow("net", url.hostname)];
+  return /^wss?:$/.test(url.protocol) ? [allow("net", hostPort(url))] : [];
+}
+
+function isRemote(url: URL): boolean {
+  return /^https?:$/.test(url.protocol);
+}
+
+/** A URL's host with its port, as Deno's permissions have it. */
+function hostPort({ protocol, host, port }: URL): string {
+  return port === "" ? `${host}:${/^(?:https|wss):$/.test(protocol) ? 443 : 80}` : host;
+}
+
+/** A profile's name is chosen here, so that the script may write that file alone. */
+async function nameProfile(flags: readonly string[], script: string): Promise<string[]> {
+  const unnamed = flags.filter((flag) => flag === "--profile");
+  if (unnamed.length !== 1) return [...flags];
+  const { profileName } = await import("./profile.ts");
+  return flags.map((flag) => flag === "--profile" ? `--profile=${profileName(script)}` : flag);
+}
+
+/** Deno's settings for a script: this Warren's imports. */
+async function settings(url: URL): Promise<string[]> {
+  return [
+    "--no-check",
+    ...SETTINGS.protocol === "file:" ? ["--config", fileURLToPath(SETTINGS)] : [],
+    ...await lockFlags(),
+    // Deno keeps what it has once fetched until it is told to look again; its author may have changed it.
+    ...isRemote(url) ? [`--reload=${new URL(".", url).href.replace(/\/$/, "")}`] : [],
+  ];
+}
+
+/**
+ * Warren's lock file knows its own packages; Deno adds every module that a script loads from elsewhere, and refuses one
+ * that has changed. So it works on a copy.
+ */
+async function lockFlags(): Promise<string[]> {
+  try {
+    const folder = join(cacheFolder(), "warren");
+    await Deno.mkdir(folder, { recursive: true });
+    const copy = join(folder, "run.lock");
+    const own = `${copy}.${Deno.pid}`;
+    await Deno.copyFile(LOCK, own);
+    await Deno.rename(own, copy);
+    return [`--lock=${copy}`];
+  } catch {
+    // A user without a folder, as services have: the packages' versions are exact without it, too.
+    return ["--no-lock"];
+  }
+}
+
+function cacheFolder(): string {
+  const named = Deno.env.get(Deno.build.os === "windows" ? "LOCALAPPDATA" : "XDG_CACHE_HOME");
+  return named || join(homedir(), ".cache");
+}
+
+/** The root module: its import is a literal, which Deno loads without the script's permissions. */
+function rootModule(name: string, url: URL): string {
+  const [module, script, said] = [new URL("./launched.ts", import.meta.url).href, url.href, name].map((
+    text,
+  ) => JSON.stringify(text));
+  const text =
+    `import { runLaunched } from ${module}; await runLaunched(() => import(${script}), ${said}, ${script});`;
+  return `data:text/javascript,${encodeURIComponent(text)}`;
+}
+
+/** Starts Deno in the place of this process; beside it where the system cannot. */
+async function launch(flags: readonly string[], module: string, args: readonly string[]): Promise<number> {
+  const words = ["run", ...flags, module, ...args];
+  await flushOutput();
+  if (CAN_REPLACE_PROCESS) return await replaceProcess(Deno.execPath(), words);
+  // The console gives Ctrl-C to both: the script ends, and this process after it.
+  for (const signal of SIGNALS) Deno.addSignalListener(signal, () => {});
+  const child = new Deno.Command(Deno.execPath(), {
+    args: words,
+    stdin: "inherit",
+    stdout: "inherit",
+    stderr: "inherit",
+  }).spawn();
+  return (await child.status).code;
 }

@@ -204,12 +204,12 @@ Deno.test("warren new makes a folder whose script runs, type-checks and starts a
   ) {
     const { code, stdout, stderr } = await deno(args, there);
     assert.equal(code, 0, stderr);
-    assert.equal(stdout, planned);
+    assert.equal(stdout.replace(/^permissions --allow-ffi\n/, ""), planned);
   }
   const checked = await deno(["check", "demo.ts"], there);
   assert.equal(checked.code, 0, checked.stderr);
   const url = await warren(["run", new URL(`file://${there}/demo.ts`).href, "--dry-run"], "/");
-  assert.equal(url.stdout, planned, url.stderr);
+  assert.equal(url.stdout, `permissions --allow-ffi\n${planned}`, url.stderr);
 });
 
 Deno.test("warren new overwrites nothing, and tells what a deno.json that is there lacks", async () => {
@@ -247,7 +247,7 @@ Deno.test("warren run finds @warren/tunnel for README.md's script in an empty fo
     folder.path,
   );
   assert.equal(code, 0, stderr);
-  assert.equal(stdout, "device tun%d, address 10.9.0.1/24, MTU 1400\n");
+  assert.equal(stdout, "permissions --allow-ffi\ndevice tun%d, address 10.9.0.1/24, MTU 1400\n");
 });
 
 const PING = { programs: ["ip", "ping"] };
@@ -455,7 +455,7 @@ Deno.test("A script's --profile ends with 1 and the flags of deno that it lacks,
 
 systemTest("warren run --profile ends with 1 where the system refuses the file", {}, async () => {
   const path = "/sys/a.cpuprofile";
-  const { code, stderr } = await warren(["run", `--profile=${path}`, "scripts/icmp_echo.ts"]);
+  const { code, stderr } = await warren(["run", "-A", `--profile=${path}`, "scripts/icmp_echo.ts"]);
   assert.equal(code, 1);
   assert.equal(
     stderr,

@@ -1,0 +1,96 @@
+/** Permissions of Deno's: those that a script's own run line asks for, and those of a command line. */
+
+// Implementation
+/** Deno's short flags. */
+const SHORT: Readonly<Record<string, string>> = {
+  "-A": "--allow-all",
+  "-R": "--allow-read",
+  "-W": "--allow-write",
+  "-N": "--allow-net",
+  "-E": "--allow-env",
+  "-S": "--allow-sys",
+  "-I": "--allow-import",
+};
+const PERMISSION =
+  /^--(?:allow-all|(?:allow|deny|ignore)-(?:read|write|net|env|sys|run|ffi|import)(?:=.+)?)$/s;
+/** Flags of a run line that change nothing of what a script may do, and are passed on. */
+const HARMLESS = /^(?:-q|--(?:quiet|no-prompt|cached-only|no-remote|no-npm|no-code-cache|unstable-[a-z-]+))$/;
+/** Those that say what `warren run` does anyway. */
+const IMPLIED = /^--(?:no-check|no-lock|no-config)$/;
+/** Words that env(1) and shells read otherwise. */
+const QUOTED = /["'\\$]/;
+const ALLOW_ALL = "--allow-all";
+
+/** What a script's first line asks for. */
+export interface RunLine {
+  /** The flags that are taken from it, in Deno's long form. */
+  readonly flags: readonly string[];
+  /** Words that are not: they would change more than permissions. */
+  readonly leftOut: readonly string[];
+}
+
+/** Whether a word is a flag that grants or denies permissions. */
+export function isPermissionFlag(word: string): boolean {
+  return PERMISSION.test(longForm(word));
+}
+
+/**
+ * Reads the run line of a script, its `#!` line; `undefined` when it has none that runs Deno.
+ *
+ * @example
+ * ```ts no-eval
+ * import assert from "node:assert/strict";
+ * import { parseRunLine } from "./permissions.ts";
+ *
+ * const line = parseRunLine("#!/usr/bin/env -S deno run --allow-ffi -N=192.0.2.1");
+ * assert.deepEqual(line, { flags: ["--allow-ffi", "--allow-net=192.0.2.1"], leftOut: [] });
+ * ```
+ */
+export function parseRunLine(line: string): RunLine | undefined {
+  const words = /^\ufeff?#!(.*)/.exec(line)?.[1]?.trim().split(/\s+/) ?? [];
+  const program = words.findIndex((word) => /(?:^|\/)deno$/.test(word));
+  if (program < 0) return undefined;
+  const rest = words.slice(program + 1);
+  if (rest[0] === "run") rest.shift();
+  const flags: string[] = [];
+  const leftOut: string[] = [];
+  for (const word of rest) {
+    if (IMPLIED.test(word)) continue;
+    const isKnown = HARMLESS.test(word) || isPermissionFlag(word);
+    if (isKnown && !QUOTED.test(word)) flags.push(longForm(word));
+    else leftOut.push(word);
+  }
+  return { flags, leftOut };
+}
+
+/** Flags as Deno takes them: it refuses a permission for everything beside one for some things. */
+export function mergeFlags(flags: readonly string[]): string[] {
+  const values = new Map<string, Set<string>>();
+  for (const flag of flags.map(longForm)) {
+    const [, name, value] = /^([^=]*)=?(.*)$/s.exec(flag)!;
+    const found = values.get(name!);
+    // An empty set stands for the flag without a value, which grants or denies all.
+    if (value === "" || found?.size === 0) values.set(name!, new Set());
+    else values.set(name!, (found ?? new Set()).add(value!));
+  }
+  const all = values.has(ALLOW_ALL);
+  return Array.from(values, ([name, parts]) => parts.size === 0 ? name : `${name}=${[...parts].join(",")}`)
+    .filter((flag) => !all || flag === ALLOW_ALL || !flag.startsWith("--allow-"));
+}
+
+/** Whether flags grant everything. */
+export function grantsAll(flags: readonly string[]): boolean {
+  return flags.includes(ALLOW_ALL);
+}
+
+/** A flag that grants the use of one path, or of one host. */
+export function allow(kind: "read" | "write" | "net" | "import", value: string): string {
+  // A comma separates values, two of them are one.
+  return `--allow-${kind}=${value.replaceAll(",", ",,")}`;
+}
+
+function longForm(word: string): string {
+  const [, short, value] = /^(-[A-Z])(?=$|=)(.*)$/s.exec(word) ?? [];
+  const long = short === undefined ? undefined : SHORT[short];
+  return long === undefined ? word : long + value;
+}

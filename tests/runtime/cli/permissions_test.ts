@@ -1,0 +1,82 @@
+/** Permissions of run lines and command lines. */
+
+import assert from "node:assert/strict";
+import {
+  allow,
+  grantsAll,
+  isPermissionFlag,
+  mergeFlags,
+  parseRunLine,
+} from "../../../runtime/cli/permissions.ts";
+
+const LINES: [line: string, flags: string[] | undefined, leftOut?: string[]][] = [
+  ["#!/usr/bin/env -S deno run --allow-ffi", ["--allow-ffi"]],
+  ["#!/usr/bin/env -S deno run --allow-ffi --allow-net=192.0.2.1:80,b.example", [
+    "--allow-ffi",
+    "--allow-net=192.0.2.1:80,b.example",
+  ]],
+  ["#!/usr/bin/env -S deno -A", ["--allow-all"]],
+  ["#!/usr/bin/env -S deno run", []],
+  ["#!/root/.deno/bin/deno run -R=. -N", ["--allow-read=.", "--allow-net"]],
+  ["#!/usr/bin/env -S deno run --deny-net --no-prompt --no-check --quiet", [
+    "--deny-net",
+    "--no-prompt",
+    "--quiet",
+  ]],
+  ["\ufeff#! /usr/bin/env -S  deno\trun  --allow-ffi  ", ["--allow-ffi"]],
+  ["#!/usr/bin/env -S deno run --allow-ffi --config=x.json --v8-flags=--x --env-file", ["--allow-ffi"], [
+    "--config=x.json",
+    "--v8-flags=--x",
+    "--env-file",
+  ]],
+  // Words that env -S would change are not guessed at.
+  [`#!/usr/bin/env -S deno run "--allow-ffi" --allow-read='/a b' --allow-read=$HOME`, [], [
+    `"--allow-ffi"`,
+    "--allow-read='/a",
+    "b'",
+    "--allow-read=$HOME",
+  ]],
+  ["#!/usr/bin/env -S deno run --allow-everything --allow-ffi= --allow-all=x", [], [
+    "--allow-everything",
+    "--allow-ffi=",
+    "--allow-all=x",
+  ]],
+  ["#!/usr/bin/env node", undefined],
+  ["#!/bin/bash", undefined],
+  ["#!", undefined],
+  ["import x from 'y'; // deno run --allow-all", undefined],
+  ["// #!/usr/bin/env -S deno run -A", undefined],
+  ["", undefined],
+];
+
+Deno.test("parseRunLine() takes permissions from a run line, and nothing that does more", () => {
+  for (const [line, flags, leftOut = []] of LINES) {
+    const expected = flags === undefined ? undefined : { flags, leftOut };
+    assert.deepEqual(parseRunLine(line), expected, line);
+  }
+});
+
+Deno.test("isPermissionFlag() knows Deno's long and short flags alone", () => {
+  for (const flag of ["-A", "--allow-all", "-N=a", "--allow-sys", "--deny-run=sh", "--ignore-env", "-I"]) {
+    assert.ok(isPermissionFlag(flag), flag);
+  }
+  for (const flag of ["-q", "--allow", "--allow-", "-AN", "--mtu=5", "my.ts", "-X", "--allow-net=", ""]) {
+    assert.ok(!isPermissionFlag(flag), flag);
+  }
+});
+
+Deno.test("mergeFlags() unites what is granted, keeps what is denied, and says everything once", () => {
+  const merged = (...flags: string[]) => mergeFlags(flags).join(" ");
+  assert.equal(merged("--allow-net=a", "--allow-ffi", "--allow-net=b"), "--allow-net=a,b --allow-ffi");
+  assert.equal(merged("--allow-net=a", "--allow-net"), "--allow-net");
+  assert.equal(merged("--allow-net", "-N=a"), "--allow-net");
+  assert.equal(merged("--allow-ffi", "-A", "--allow-net=a", "--deny-run"), "--allow-all --deny-run");
+  assert.equal(merged("--deny-net=a", "--allow-net"), "--deny-net=a --allow-net");
+  assert.equal(merged(), "");
+  assert.ok(grantsAll(mergeFlags(["-A"])));
+  assert.ok(!grantsAll(mergeFlags(["--deny-all-things", "--allow-ffi"])));
+});
+
+Deno.test("allow() grants one path that has a comma, not two", () => {
+  assert.equal(allow("write", "/tmp/a,b"), "--allow-write=/tmp/a,,b");
+});
