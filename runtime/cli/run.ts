@@ -9,7 +9,7 @@ import { join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { CAN_REPLACE_PROCESS, replaceProcess } from "../../driver/exec.ts";
 import { flushOutput } from "../output.ts";
-import { SIGNALS } from "../signals.ts";
+import { endSignals } from "../signals.ts";
 import { ExitCode, UsageError } from "./failure.ts";
 import { allow, grantsAll, isPermissionFlag, mergeFlags, parseRunLine } from "./permissions.ts";
 import { isProfileFlag, PROFILE_SUFFIX, unexpectedWord } from "./profile_flag.ts";
@@ -206,7 +206,7 @@ async function launch(flags: readonly string[], module: string, args: readonly s
   await flushOutput();
   if (CAN_REPLACE_PROCESS) return await replaceProcess(Deno.execPath(), words);
   // The console gives Ctrl-C to both: the script ends, and this process after it.
-  for (const signal of SIGNALS) Deno.addSignalListener(signal, () => {});
+  for (const signal of endSignals()) Deno.addSignalListener(signal, () => {});
   const child = new Deno.Command(Deno.execPath(), {
     args: words,
     stdin: "inherit",
