@@ -1,13 +1,19 @@
 /** Where captures go: files that take turns, and pipes to programs that show packets as they come. */
 
 import { extname } from "node:path";
+import { said } from "../driver/error.ts";
 import type { CaptureSink } from "../lib/capture/mod.ts";
 import { checkNames, type OptionNames } from "../lib/options.ts";
-import { newFileError } from "./file_error.ts";
+import { fileError, newFileError } from "./file_error.ts";
+import { WallClock } from "./wall_clock.ts";
 
 // Implementation
 /** What waits for a pipe at most (bytes). */
 const PIPE_LIMIT = 8 * 1024 * 1024;
+/** How long the end waits for the reader of a pipe (milliseconds). */
+const DRAIN_TIMEOUT = 500;
+/** What a capture shows is nobody else's to read. */
+const OWNER_READS_AND_WRITES = 0o600;
 const WIRESHARK = ["wireshark", "-k", "-i", "-"] as const;
 
 /** Options of a {@linkcode CaptureFile}. */
@@ -28,7 +34,10 @@ const NAMES: OptionNames<CaptureFileOptions> = {
 
 /**
  * A capture's file, or several that take turns: `trace.pcapng` is then `trace_00001_20261123-101500.pcapng` and so on,
- * by number and time. A file that is there is not overwritten. Needs `--allow-write`.
+ * by number and time. Only this user may read them. A file that is there is not overwritten. Needs `--allow-write`.
+ *
+ * A full disk, or a folder that was removed, ends the capture with a line on standard error; the tunnel goes on. A file
+ * that was removed does, too, with `--allow-read`.
  *
  * @example
  * ```ts no-eval
@@ -40,8 +49,9 @@ const NAMES: OptionNames<CaptureFileOptions> = {
  * ```
  */
 export class CaptureFile implements CaptureSink, Disposable {
-  /** That of the loop's clock. */
-  readonly timeOrigin: number = performance.timeOrigin;
+  /** Why the capture has ended before its tunnel; `undefined` while it goes on. */
+  failure: Error | undefined;
+  readonly #clock = new WallClock();
   readonly #path: string;
   readonly #rotateBytes: number;
   readonly #rotateInterval: number;
@@ -49,6 +59,8 @@ export class CaptureFile implements CaptureSink, Disposable {
   readonly #written: string[] = [];
   #count = 0;
   #file: Deno.FsFile | undefined;
+  /** Whether the file's status may be read, which needs `--allow-read`. */
+  #mayLook = false;
   #bytes = 0;
   #since = 0;
 
@@ -65,23 +77,36 @@ export class CaptureFile implements CaptureSink, Disposable {
     this.#open();
   }
 
+  /** The time since 1970 at which the loop's clock was 0 (milliseconds). */
+  get timeOrigin(): number {
+    return this.#clock.origin;
+  }
+
   /** The files that were written and are kept, from the oldest on. */
   get paths(): readonly string[] {
     return this.#written;
   }
 
-  /** For the capture; throws what the system says of a full disk, which ends the tunnel. */
+  /** Takes a capture's blocks; after a failure they are passed over. */
   write(blocks: Uint8Array): boolean {
-    if (this.#file === undefined) return false;
-    for (let rest = blocks; rest.length > 0;) rest = rest.subarray(this.#file.writeSync(rest));
-    this.#bytes += blocks.length;
-    const isFull = this.#bytes >= this.#rotateBytes ||
-      performance.now() - this.#since >= this.#rotateInterval;
-    if (!isFull) return false;
-    this.#file.close();
-    this.#file = undefined;
-    this.#open();
-    return true;
+    const file = this.#file;
+    if (file === undefined) return false;
+    try {
+      // A file that was removed takes bytes which nobody can read any more.
+      if (this.#mayLook && file.statSync().nlink === 0) throw new Deno.errors.NotFound();
+      for (let rest = blocks; rest.length > 0;) rest = rest.subarray(file.writeSync(rest));
+      this.#bytes += blocks.length;
+      const isFull = this.#bytes >= this.#rotateBytes ||
+        performance.now() - this.#since >= this.#rotateInterval;
+      if (!isFull) return false;
+      file.close();
+      this.#file = undefined;
+      this.#open();
+      return true;
+    } catch (error) {
+      this.#fail(error);
+      return false;
+    }
   }
 
   /** Closes the file; the capture must have ended, which `tunnel.close()` does. */
@@ -90,16 +115,34 @@ export class CaptureFile implements CaptureSink, Disposable {
     this.#file = undefined;
   }
 
+  #fail(error: unknown): void {
+    const file = this.#file;
+    this.#file = undefined;
+    this.failure = file === undefined
+      ? error as Error
+      : fileError(`write capture "${this.#written.at(-1)}"`, error);
+    try {
+      // Without half a block at its end, the file can be read.
+      file?.truncateSync(this.#bytes);
+    } catch {
+      // The disk's error.
+    } finally {
+      file?.close();
+    }
+    console.error(`warren: ${this.failure.message}: the capture ends here`);
+  }
+
   #open(): void {
     const rotates = this.#rotateBytes < Infinity || this.#rotateInterval < Infinity;
     const path = rotates ? numbered(this.#path, ++this.#count) : this.#path;
     try {
-      this.#file = Deno.openSync(path, { write: true, createNew: true });
+      this.#file = Deno.openSync(path, { write: true, createNew: true, mode: OWNER_READS_AND_WRITES });
     } catch (error) {
       throw newFileError("capture", path, error, { AlreadyExists: "choose another name, or remove it" });
     }
+    this.#mayLook = Deno.permissions.querySync({ name: "read", path }).state === "granted";
     this.#written.push(path);
-    if (this.#written.length > this.#files) Deno.removeSync(this.#written.shift()!);
+    if (this.#written.length > this.#files) removeOld(this.#written.shift()!);
     this.#bytes = 0;
     this.#since = performance.now();
   }
@@ -118,22 +161,31 @@ export function openCaptureFile(path: string, options: CaptureFileOptions = {}):
 }
 
 /**
- * A capture's pipe. It never makes packets wait: what is written while 8 MiB are on their way is lost, and counted.
+ * A capture's pipe. It never makes packets wait: what is written while 8 MiB are on their way is lost, and counted. A
+ * reader that has ended ends the capture with a line on standard error; the tunnel goes on.
  */
 export class CapturePipe implements CaptureSink, AsyncDisposable {
-  /** That of the loop's clock. */
-  readonly timeOrigin: number = performance.timeOrigin;
   /** Bytes that were lost, because the reader was slow or has ended. */
   lost = 0;
+  /** Packets that were lost. */
+  lostPackets = 0;
+  readonly #clock = new WallClock();
   readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
   #waiting = 0;
+  #waitingPackets = 0;
   #last: Promise<void> = Promise.resolve();
   #hasEnded = false;
+  #isClosing = false;
 
   /** A pipe into this stream, such as `Deno.stdout.writable`. */
   constructor(stream: WritableStream<Uint8Array>) {
     this.#writer = stream.getWriter();
-    this.#writer.closed.catch(() => {}).then(() => this.#hasEnded = true);
+    this.#writer.closed.catch((error) => this.#end(error));
+  }
+
+  /** The time since 1970 at which the loop's clock was 0 (milliseconds). */
+  get timeOrigin(): number {
+    return this.#clock.origin;
   }
 
   /** Settled when what was written until now has arrived, or is lost. */
@@ -146,26 +198,56 @@ export class CapturePipe implements CaptureSink, AsyncDisposable {
     return this.#hasEnded;
   }
 
-  /** Closes the stream when what is on its way has arrived. */
+  /** Closes the stream when what is on its way has arrived, or is not read within half a second. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#writer.close().catch(() => {});
+    this.#isClosing = true;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, DRAIN_TIMEOUT);
+    const closed = this.#writer.close().catch(() => {});
+    await Promise.race([closed, promise]);
+    clearTimeout(timer);
+    this.lost += this.#waiting;
+    this.lostPackets += this.#waitingPackets;
+    this.#waiting = this.#waitingPackets = 0;
+    if (!this.#hasEnded && this.lost > 0) {
+      console.error(
+        `warren: ${this.lostPackets} packets of the capture were lost (${this.lost} bytes): they were not read in time`,
+      );
+    }
   }
 
-  /** For the capture. */
-  write(blocks: Uint8Array): void {
-    if (this.#hasEnded || this.#waiting + blocks.length > PIPE_LIMIT) {
-      this.lost += blocks.length;
+  /** Takes a capture's blocks. */
+  write(blocks: Uint8Array, packets = 0): void {
+    const { length } = blocks;
+    if (this.#hasEnded || this.#waiting + length > PIPE_LIMIT) {
+      this.lost += length;
+      this.lostPackets += packets;
       return;
     }
-    this.#waiting += blocks.length;
-    const { length } = blocks;
+    this.#waiting += length;
+    this.#waitingPackets += packets;
     this.#last = this.#writer.write(blocks.slice()).then(
-      () => void (this.#waiting -= length),
-      () => {
+      () => this.#settle(length, packets),
+      (error) => {
+        this.#settle(length, packets);
         this.lost += length;
-        this.#hasEnded = true;
+        this.lostPackets += packets;
+        this.#end(error);
       },
     );
+  }
+
+  #settle(length: number, packets: number): void {
+    this.#waiting -= length;
+    this.#waitingPackets -= packets;
+  }
+
+  #end(error: unknown): void {
+    if (this.#hasEnded) return;
+    this.#hasEnded = true;
+    if (this.#isClosing) return;
+    const what = error instanceof Deno.errors.BrokenPipe ? "nobody reads it any more" : said(error);
+    console.error(`warren: Cannot write the capture: ${what}: the capture ends here`);
   }
 }
 
@@ -184,6 +266,15 @@ export function openWireshark(): CapturePipe {
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
     throw new Deno.errors.NotFound("Cannot start wireshark: it is not there: install it", { cause: error });
+  }
+}
+
+function removeOld(path: string): void {
+  try {
+    Deno.removeSync(path);
+  } catch (error) {
+    // Somebody else has.
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
 }
 

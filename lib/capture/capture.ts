@@ -72,7 +72,6 @@ export class Capture implements Stage {
   readonly #interface: number;
   readonly #filter: ((packet: Packet, direction: Direction) => boolean) | undefined;
   readonly #flushInterval: number;
-  readonly #timeOrigin: number;
   #flushed = 0;
   /** For the one packet that a handler is at. */
   readonly #copies = new PacketPool({ small: 1, large: 1 });
@@ -90,7 +89,6 @@ export class Capture implements Stage {
     this.#interface = this.#writer.addInterface(name);
     this.#filter = filter;
     this.#flushInterval = flushInterval;
-    this.#timeOrigin = this.#writer.timeOrigin;
   }
 
   outbound(batch: PacketBatch, context: StageContext): void {
@@ -126,21 +124,24 @@ export class Capture implements Stage {
       // Moved out of its slot.
       if (before === undefined) return verdict;
       const known = packet.owner === owner ? verdict ?? Verdict.Pass : undefined;
-      this.#write(before, now, direction, known);
+      this.#write(before, now, this.#writer.timeOrigin, direction, known);
       before.pool.give(before);
       return verdict;
     };
   }
 
   #writeAll({ packets, length }: PacketBatch, { now }: StageContext, direction: Direction): void {
+    const { timeOrigin } = this.#writer;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (this.#filter === undefined || this.#filter(packet, direction)) this.#write(packet, now, direction);
+      if (this.#filter === undefined || this.#filter(packet, direction)) {
+        this.#write(packet, now, timeOrigin, direction);
+      }
     }
   }
 
-  #write(packet: Packet, now: number, direction: Direction, verdict?: Verdict): void {
-    this.#writer.write(packet, this.#interface, this.#timeOrigin + now, direction, verdict);
+  #write(packet: Packet, now: number, timeOrigin: number, direction: Direction, verdict?: Verdict): void {
+    this.#writer.write(packet, this.#interface, timeOrigin + now, direction, verdict);
     this.packets++;
     if (now - this.#flushed < this.#flushInterval) return;
     this.#flushed = now;

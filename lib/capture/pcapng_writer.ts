@@ -16,6 +16,7 @@ import {
   INTERFACE_DESCRIPTION,
   INTERFACE_DESCRIPTION_TEXT,
   INTERFACE_NAME,
+  INTERFACE_RESOLUTION,
   LINK_RAW,
   MAJOR_VERSION,
   PACKET_BODY,
@@ -40,6 +41,10 @@ const OPTION_HEAD = 4;
 /** Flags, a verdict, and the end of the options. */
 const PACKET_OPTIONS = 8 + 16 + 4;
 const TWO_TO_32 = 2 ** 32;
+const LOW_32 = 0xffff_ffffn;
+/** The option `if_tsresol` with its padding, and its value: 10 to the -9th of a second. */
+const RESOLUTION_OPTION = OPTION_HEAD + 4;
+const NANOSECONDS = 9;
 const XDP = { [Verdict.Pass]: XDP_PASS, [Verdict.Drop]: XDP_DROP, [Verdict.Reply]: XDP_TX } as const;
 /** No comment, and no text. */
 const NOTHING: Uint8Array = new Uint8Array();
@@ -47,11 +52,14 @@ const NOTHING: Uint8Array = new Uint8Array();
 /** Where a capture goes. */
 export interface CaptureSink {
   /**
-   * Takes what was written, whole blocks that are valid until it returns; `true` has what follows start like a file of
-   * its own.
+   * Takes what was written, whole blocks that are valid until it returns, with this many packets in them; `true` has
+   * what follows start like a file of its own.
    */
-  write(blocks: Uint8Array): boolean | void;
-  /** What makes a tunnel's time one since 1970 (milliseconds). @default {0} */
+  write(blocks: Uint8Array, packets: number): boolean | void;
+  /**
+   * The time since 1970 at which the tunnel's clock was 0 (milliseconds). It is read for each batch, since the time may
+   * be set meanwhile. @default {0}
+   */
   readonly timeOrigin?: number;
 }
 
@@ -69,8 +77,8 @@ export interface PcapngWriterOptions {
 
 /**
  * A capture in the making. Blocks are gathered, and given to the sink when there is no room for another one, and by
- * `flush`. Packets are written as an ordinary device would see them: super-packets cut, sums finished. Times are
- * milliseconds since 1970, kept to the microsecond. Nothing is allocated per packet.
+ * `flush`. Packets are written as an ordinary device would see them: super-packets cut, sums finished. Times have a
+ * resolution of nanoseconds (`if_tsresol` 9). Nothing is allocated per packet.
  *
  * @example A capture in memory
  * ```ts
@@ -100,6 +108,8 @@ export class PcapngWriter {
   readonly #comment: Uint8Array;
   readonly #interfaces: { name: Uint8Array; description: Uint8Array }[] = [];
   #length = 0;
+  /** Packets that the sink has not got yet. */
+  #packets = 0;
 
   /**
    * A capture without packets.
@@ -146,11 +156,14 @@ export class PcapngWriter {
   /**
    * Writes a packet, whole or cut into what it stands for, with its direction, and with a verdict and a comment where
    * there are some. A packet that was moved out of its slot is left out.
+   *
+   * @param time Since 1970: a number is milliseconds, kept to the microsecond; a bigint is nanoseconds, such as a
+   * {@linkcode CapturedPacket.timestamp}.
    */
   write(
     packet: Packet,
     interfaceNumber: number,
-    time: number,
+    time: number | bigint,
     direction: Direction,
     verdict?: Verdict,
     comment: Uint8Array = NOTHING,
@@ -171,8 +184,10 @@ export class PcapngWriter {
   flush(): void {
     if (this.#length === 0) return;
     const blocks = this.#chunk.subarray(0, this.#length);
+    const packets = this.#packets;
     this.#length = 0;
-    if (this.#sink.write(blocks) !== true) return;
+    this.#packets = 0;
+    if (this.#sink.write(blocks, packets) !== true) return;
     this.#startSection();
     for (const { name, description } of this.#interfaces) this.#writeInterface(name, description);
   }
@@ -191,18 +206,21 @@ export class PcapngWriter {
   #writeInterface(name: Uint8Array, description: Uint8Array): void {
     let at = this.#begin(
       INTERFACE_DESCRIPTION,
-      INTERFACE_BODY + optionLength(name) + optionLength(description),
+      INTERFACE_BODY + optionLength(name) + optionLength(description) + RESOLUTION_OPTION,
     );
     this.#view.setUint32(at, LINK_RAW, true);
     this.#view.setUint32(at + 4, this.#snapLength, true);
     at = this.#option(at + INTERFACE_BODY, INTERFACE_NAME, name);
-    this.#end(this.#option(at, INTERFACE_DESCRIPTION_TEXT, description));
+    at = this.#option(at, INTERFACE_DESCRIPTION_TEXT, description);
+    this.#view.setUint32(at, INTERFACE_RESOLUTION | 1 << 16, true);
+    this.#view.setUint32(at + OPTION_HEAD, NANOSECONDS, true);
+    this.#end(at + RESOLUTION_OPTION);
   }
 
   #writePacket(
     packet: Packet,
     interfaceNumber: number,
-    time: number,
+    time: number | bigint,
     direction: Direction,
     verdict: Verdict | undefined,
     comment: Uint8Array,
@@ -214,10 +232,18 @@ export class PcapngWriter {
     );
     const view = this.#view;
     const kept = Math.min(length, this.#snapLength);
-    const microseconds = Math.floor(time * 1000);
     view.setUint32(at, interfaceNumber, true);
-    view.setUint32(at + 4, microseconds / TWO_TO_32, true);
-    view.setUint32(at + 8, microseconds, true);
+    if (typeof time === "bigint") {
+      view.setUint32(at + 4, Number(time >> 32n & LOW_32), true);
+      view.setUint32(at + 8, Number(time & LOW_32), true);
+    } else {
+      // Times 1000 in two halves: nanoseconds since 1970 have more bits than a number keeps.
+      const microseconds = Math.floor(time * 1000);
+      const high = Math.floor(microseconds / TWO_TO_32);
+      const low = (microseconds - high * TWO_TO_32) * 1000;
+      view.setUint32(at + 4, high * 1000 + Math.floor(low / TWO_TO_32), true);
+      view.setUint32(at + 8, low, true);
+    }
     view.setUint32(at + 12, kept, true);
     view.setUint32(at + 16, length, true);
     at += PACKET_BODY;
@@ -236,6 +262,7 @@ export class PcapngWriter {
       at += 16;
     }
     this.#end(this.#option(at, COMMENT, comment));
+    this.#packets++;
   }
 
   /** Starts a block whose body has at most so many bytes; returns where the body starts. */

@@ -32,7 +32,9 @@ import {
 // Implementation
 /** The longest block that is read (bytes): Wireshark's own limit. */
 const LONGEST_BLOCK = 16 * 1024 * 1024;
-const TWO_TO_32 = 2 ** 32;
+/** In a second. */
+const NANOSECONDS = 1_000_000_000n;
+const NANOSECONDS_IN_MILLISECOND = 1_000_000n;
 /** A capture's resolution where it says nothing else: 10 to the -6th of a second. */
 const MICROSECONDS = 6;
 
@@ -58,11 +60,13 @@ export interface CaptureInterface {
 export interface CapturedPacket {
   /** Where. */
   readonly interface: CaptureInterface;
-  /** When (milliseconds since 1970); 0 when the capture does not say. */
+  /** When (milliseconds since 1970), to a quarter of a microsecond; 0 when the capture does not say. */
   readonly time: number;
+  /** When (nanoseconds since 1970), rounded where the capture is finer; 0n when it does not. */
+  readonly timestamp: bigint;
   /** Its bytes as far as they were kept, with the header of its link; of one's own. */
   readonly bytes: Uint8Array;
-  /** How many bytes it had. */
+  /** How many bytes it had; never less than `bytes` has, also where the capture says so. */
   readonly originalLength: number;
   /** Which way it went, when the capture says so. */
   readonly direction: Direction | undefined;
@@ -73,9 +77,9 @@ export interface CapturedPacket {
 }
 
 interface Interface extends CaptureInterface {
-  /** Units of time in a millisecond, and what is added to each time (milliseconds). */
-  readonly unitsPerMillisecond: number;
-  readonly timeOffset: number;
+  /** Units of time in a second, and what is added to each time (seconds). */
+  readonly unitsPerSecond: bigint;
+  readonly secondsOffset: bigint;
   readonly snapLength: number;
 }
 
@@ -161,8 +165,8 @@ export class CaptureParser {
         name: "",
         description: "",
         linkType: header.getUint32(20, littleEndian) & PCAP_LINK_BITS,
-        unitsPerMillisecond: magic === PCAP_MICROSECONDS ? 1000 : 1_000_000,
-        timeOffset: 0,
+        unitsPerSecond: magic === PCAP_MICROSECONDS ? 1_000_000n : NANOSECONDS,
+        secondsOffset: 0n,
         snapLength: header.getUint32(16, littleEndian),
       });
       this.#advance(PCAP_HEADER);
@@ -178,14 +182,14 @@ export class CaptureParser {
     const kept = header.getUint32(8, this.#littleEndian);
     if (kept > LONGEST_BLOCK) this.#fail(`a packet of ${kept} bytes`);
     if (this.#left < PCAP_RECORD + kept) return undefined;
-    const seconds = header.getUint32(0, this.#littleEndian);
-    const time = seconds * 1000 + header.getUint32(4, this.#littleEndian) / from.unitsPerMillisecond;
-    const originalLength = header.getUint32(12, this.#littleEndian);
+    const seconds = BigInt(header.getUint32(0, this.#littleEndian));
+    const units = seconds * from.unitsPerSecond + BigInt(header.getUint32(4, this.#littleEndian));
+    const originalLength = Math.max(kept, header.getUint32(12, this.#littleEndian));
     const bytes = this.#slice(PCAP_RECORD, kept);
     this.#advance(PCAP_RECORD + kept);
     return {
       interface: from,
-      time,
+      ...timesOf(units, from),
       bytes,
       originalLength,
       direction: undefined,
@@ -246,14 +250,14 @@ export class CaptureParser {
     const told = values.get(INTERFACE_RESOLUTION);
     const resolution = told?.byteLength === 1 ? told.getUint8(0) : MICROSECONDS;
     const exponent = resolution & 0x7f;
-    const unitsPerSecond = (resolution & 0x80) !== 0 ? 2 ** exponent : 10 ** exponent;
+    const unitsPerSecond = ((resolution & 0x80) !== 0 ? 2n : 10n) ** BigInt(exponent);
     const offset = values.get(INTERFACE_OFFSET);
     this.#interfaces.push({
       name: texts.get(INTERFACE_NAME) ?? "",
       description: texts.get(INTERFACE_DESCRIPTION_TEXT) ?? "",
       linkType: body.getUint16(0, this.#littleEndian),
-      unitsPerMillisecond: unitsPerSecond / 1000,
-      timeOffset: offset?.byteLength === 8 ? Number(offset.getBigInt64(0, this.#littleEndian)) * 1000 : 0,
+      unitsPerSecond,
+      secondsOffset: offset?.byteLength === 8 ? offset.getBigInt64(0, this.#littleEndian) : 0n,
       snapLength: body.getUint32(4, this.#littleEndian),
     });
   }
@@ -267,6 +271,7 @@ export class CaptureParser {
     return {
       interface: from,
       time: 0,
+      timestamp: 0n,
       bytes: bytesOf(body, SIMPLE_PACKET_BODY, kept),
       originalLength,
       direction: undefined,
@@ -277,16 +282,17 @@ export class CaptureParser {
 
   #readPacket(body: DataView): CapturedPacket {
     const from = this.#interface(body.getUint32(0, this.#littleEndian));
-    const units = body.getUint32(4, this.#littleEndian) * TWO_TO_32 + body.getUint32(8, this.#littleEndian);
+    const units = BigInt(body.getUint32(4, this.#littleEndian)) << 32n |
+      BigInt(body.getUint32(8, this.#littleEndian));
     const kept = body.getUint32(12, this.#littleEndian);
     if (PACKET_BODY + kept > body.byteLength) this.#fail("a packet that is longer than its block");
     const { comments, values } = this.#options(body, PACKET_BODY + (kept + 3 & ~3));
     const flags = values.get(PACKET_FLAGS);
     return {
       interface: from,
-      time: units / from.unitsPerMillisecond + from.timeOffset,
+      ...timesOf(units, from),
       bytes: bytesOf(body, PACKET_BODY, kept),
-      originalLength: body.getUint32(16, this.#littleEndian),
+      originalLength: Math.max(kept, body.getUint32(16, this.#littleEndian)),
       direction: flags?.byteLength === 4 ? directionOf(flags.getUint32(0, this.#littleEndian)) : undefined,
       verdict: this.#verdictOf(values.get(PACKET_VERDICT)),
       comments,
@@ -390,6 +396,18 @@ const LEAST_BODY: Readonly<Record<number, number>> = {
   [SIMPLE_PACKET]: SIMPLE_PACKET_BODY,
   [ENHANCED_PACKET]: PACKET_BODY,
 };
+
+/** A time in an interface's units, as milliseconds and as nanoseconds, rounded. */
+function timesOf(units: bigint, { unitsPerSecond, secondsOffset }: Interface): {
+  time: number;
+  timestamp: bigint;
+} {
+  const timestamp = (units * NANOSECONDS + unitsPerSecond / 2n) / unitsPerSecond +
+    secondsOffset * NANOSECONDS;
+  const time = Number(timestamp / NANOSECONDS_IN_MILLISECOND) +
+    Number(timestamp % NANOSECONDS_IN_MILLISECOND) / 1e6;
+  return { time, timestamp };
+}
 
 function directionOf(flags: number): Direction | undefined {
   if ((flags & 3) === FLAG_OUTBOUND) return Direction.Outbound;

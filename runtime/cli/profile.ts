@@ -18,6 +18,8 @@ import { PROFILE_SUFFIX } from "./profile_flag.ts";
 const INTERVAL = 1000;
 /** How long it records (milliseconds): 600,000 samples, which take some 80 MB, and a third of a second to write. */
 const LIMIT = 10 * 60_000;
+/** Names and paths of a script are nobody else's to read. */
+const OWNER_READS_AND_WRITES = 0o600;
 /** Behind the last column of a line. */
 const LINE_END = 2 ** 31 - 1;
 
@@ -48,7 +50,8 @@ export function openProfile(path: string, options: ProfileOptions = {}): Profile
   const session = new Session();
   try {
     session.connect();
-    return new Profile(path, Deno.openSync(path, { write: true, createNew: true }), session, options);
+    const file = Deno.openSync(path, { write: true, createNew: true, mode: OWNER_READS_AND_WRITES });
+    return new Profile(path, file, session, options);
   } catch (error) {
     session.disconnect();
     throw openError(path, error);

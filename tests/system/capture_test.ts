@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { Capture, parseCapture, PcapngWriter, readCapture } from "@warren/tunnel/capture";
 import { CapturePipe, openCaptureFile, openWireshark } from "@warren/tunnel/capture_sink";
 import { Direction, PacketPool, Verdict } from "@warren/tunnel/core";
+import { openProfile } from "../../runtime/cli/profile.ts";
 import { encodePacket } from "../kit/packet_text.ts";
 import { command, openNamespace, systemTest } from "../kit/system.ts";
 import { judge, ping, Running } from "../kit/traffic.ts";
@@ -179,6 +180,22 @@ Deno.test("A capture's pipe loses what is too much for its reader, and counts it
   deepEqual([broken.lost, broken.hasEnded], [2 * blocks.length, true]);
 });
 
+Deno.test("A capture's pipe counts the packets that were lost, and waits half a second for its reader", async () => {
+  const pipe = new CapturePipe(new WritableStream({ write: () => new Promise(() => {}) }));
+  const writer = new PcapngWriter(pipe);
+  const tun = writer.addInterface("tun0");
+  const packet = new PacketPool().from(encodePacket(HELLO))!;
+  const count = 130_000;
+  for (let i = 0; i < count; i++) writer.write(packet, tun, i, Direction.Outbound);
+  writer.flush();
+  const some = pipe.lostPackets;
+  ok(some > 0 && some < count, String(some));
+  const start = performance.now();
+  await pipe[Symbol.asyncDispose]();
+  ok(performance.now() - start < 5000);
+  equal(pipe.lostPackets, count);
+});
+
 Deno.test("Capture files take turns by size, and the oldest is removed", async () => {
   await using folder = new Folder();
   const path = `${folder.path}/trace.pcapng`;
@@ -210,6 +227,173 @@ Deno.test("openCaptureFile() overwrites nothing, and says what is wrong", async 
   throws(() => openCaptureFile(`${folder.path}/b/a.pcapng`), /there is no folder ".*\/b"$/);
   throws(() => openCaptureFile(`${folder.path}/c`, { files: 0 }), RangeError);
   equal(Deno.readTextFileSync(path), "mine");
+});
+
+Deno.test("Files of captures and profiles are this user's alone to read", async () => {
+  await using folder = new Folder();
+  const umask = Deno.build.os === "windows" ? undefined : Deno.umask(0);
+  try {
+    openCaptureFile(`${folder.path}/a.pcapng`)[Symbol.dispose]();
+    openCaptureFile(`${folder.path}/b.pcapng`, { rotateBytes: 300 })[Symbol.dispose]();
+    using profile = openProfile(`${folder.path}/c.cpuprofile`, { quiet: true });
+    profile.start();
+  } finally {
+    if (umask !== undefined) Deno.umask(umask);
+  }
+  equal(folder.names.length, 3);
+  if (umask === undefined) return;
+  for (const name of folder.names) equal(Deno.statSync(`${folder.path}/${name}`).mode! & 0o777, 0o600, name);
+});
+
+/** Runs `step` with `console.error` kept; returns its lines. */
+function errorsOf(step: () => void): string[] {
+  const lines: string[] = [];
+  const { error } = console;
+  console.error = (line: string) => void lines.push(line);
+  try {
+    step();
+  } finally {
+    console.error = error;
+  }
+  return lines;
+}
+
+Deno.test("A file or folder that was removed ends a capture with one line, and throws nothing", {
+  ignore: Deno.build.os === "windows",
+}, async () => {
+  await using folder = new Folder();
+  const packet = new PacketPool().from(encodePacket(HELLO))!;
+  for (const options of [{}, { rotateBytes: 300 }]) {
+    const inside = `${folder.path}/inside`;
+    Deno.mkdirSync(inside);
+    using file = openCaptureFile(`${inside}/a.pcapng`, options);
+    const lines = errorsOf(() => {
+      const writer = new PcapngWriter(file);
+      const tun = writer.addInterface("tun0");
+      for (let i = 0; i < 20; i++) {
+        writer.write(packet, tun, i, Direction.Outbound);
+        writer.flush();
+        if (i === 2) Deno.removeSync(inside, { recursive: true });
+      }
+    });
+    equal(lines.length, 1);
+    match(lines[0]!, /^warren: Cannot write capture ".*a.*\.pcapng": .*: the capture ends here$/);
+    ok(file.failure instanceof Deno.errors.NotFound);
+  }
+});
+
+systemTest("A full disk ends a capture with one line; what is there can be read, and packets pass", {
+  programs: ["unshare", "mount"],
+}, async () => {
+  await using namespace = await openNamespace();
+  await using folder = new Folder();
+  const echo = fileURLToPath(new URL("../../scripts/icmp_echo.ts", import.meta.url));
+  const run = `mount -t tmpfs -o size=64k none "$0" && exec "$@"`;
+  const child = namespace.spawn("unshare", [
+    "-m",
+    "sh",
+    "-c",
+    run,
+    folder.path,
+    Deno.execPath(),
+    ...["run", "-A", "--config", SETTINGS, echo, "--address", "10.9.0.1/24"],
+    ...["--capture", `${folder.path}/a.pcapng`],
+  ]);
+  await using running = new Running(child, child.stdout, child.stderr);
+  await running.said(/is open/);
+  await ping(namespace, "10.9.0.77", "-c", "40", "-i", "0.01", "-s", "1400");
+  await running.said(/warren: Cannot write capture ".*a\.pcapng": No space left.*: the capture ends here/);
+  await ping(namespace, "10.9.0.77", "-c", "3", "-i", "0.05");
+  const bytes = Deno.readFileSync(`/proc/${running.pid}/root${folder.path}/a.pcapng`);
+  ok([...parseCapture([bytes])].length > 10);
+  const { code, heard } = await running.stop("SIGINT");
+  equal(code, 0, heard);
+  equal(heard.match(/the capture ends here/g)?.length, 1);
+});
+
+systemTest("--capture - : a reader that stops, or ends, costs the capture, not packets nor the end", {
+  programs: ["ip", "ping"],
+}, async () => {
+  await using namespace = await openNamespace();
+  const echo = fileURLToPath(new URL("../../scripts/icmp_echo.ts", import.meta.url));
+  const args = ["run", "-A", "--config", SETTINGS, echo, "--address", "10.9.0.1/24", "--capture", "-"];
+  {
+    const child = namespace.spawn(Deno.execPath(), args);
+    await using running = new Running(child, child.stderr);
+    await running.said(/is open/);
+    await child.stdout.cancel();
+    await ping(namespace, "10.9.0.77", "-c", "10", "-i", "0.05");
+    await running.said(/warren: Cannot write the capture: nobody reads it any more: the capture ends here/);
+    await ping(namespace, "10.9.0.77", "-c", "3", "-i", "0.05");
+    equal((await running.stop("SIGINT")).code, 0);
+  }
+  const child = namespace.spawn(Deno.execPath(), args);
+  await using running = new Running(child, child.stderr);
+  await running.said(/is open/);
+  await ping(namespace, "10.9.0.77", "-c", "200", "-i", "0.002", "-s", "1400");
+  const start = performance.now();
+  const { code, heard } = await running.stop("SIGINT");
+  ok(performance.now() - start < 5000);
+  equal(code, 0, heard);
+  match(heard, /warren: \d+ packets of the capture were lost \(\d+ bytes\): they were not read in time/);
+  await child.stdout.cancel();
+});
+
+systemTest("--capture - refuses a terminal, and says where the capture can go", {
+  programs: ["script"],
+}, async () => {
+  const echo = fileURLToPath(new URL("../../scripts/icmp_echo.ts", import.meta.url));
+  for (const flag of ["", "--dry-run"]) {
+    const run = `'${Deno.execPath()}' run -A --config '${SETTINGS}' '${echo}' --capture - ${flag}`;
+    const { code, stdout } = await command("script", ["-qec", run, "/dev/null"], { check: false });
+    match(
+      stdout,
+      /warren: Cannot write the capture: standard output is a terminal: --capture - \| wireshark -k -i -/,
+    );
+    equal(code, 2);
+  }
+});
+
+systemTest("Times of a capture follow the wall clock when it is set", {
+  programs: ["ip", "ping", "faketime"],
+}, async () => {
+  const library = new Deno.Command("sh", { args: ["-c", "faketime -f +0 sh -c 'echo $LD_PRELOAD'"] })
+    .outputSync();
+  const preload = new TextDecoder().decode(library.stdout).trim();
+  await using namespace = await openNamespace();
+  await using folder = new Folder();
+  const echo = fileURLToPath(new URL("../../scripts/icmp_echo.ts", import.meta.url));
+  const offset = `${folder.path}/offset`;
+  Deno.writeTextFileSync(offset, "+0");
+  const path = `${folder.path}/a.pcapng`;
+  const child = namespace.spawn(Deno.execPath(), [
+    ...["run", "-A", "--config", SETTINGS, echo, "--address", "10.9.0.1/24"],
+    ...["--capture", path, "--filter", "icmp"],
+  ], {
+    env: {
+      LD_PRELOAD: preload,
+      FAKETIME_TIMESTAMP_FILE: offset,
+      FAKETIME_NO_CACHE: "1",
+      FAKETIME_DONT_FAKE_MONOTONIC: "1",
+      DONT_FAKE_MONOTONIC: "1",
+    },
+  });
+  await using running = new Running(child, child.stdout, child.stderr);
+  await running.said(/is open/);
+  const start = Date.now();
+  for (const text of ["+0", "+3600", "-3600", "+0"]) {
+    Deno.writeTextFileSync(offset, text);
+    await ping(namespace, "10.9.0.77", "-c", "1");
+  }
+  const end = Date.now();
+  equal((await running.stop("SIGINT")).code, 0);
+  const times = [...parseCapture([Deno.readFileSync(path)])].map(({ time }) => time);
+  equal(times.length, 8);
+  times.forEach((time, i) => {
+    const seconds = [0, 3600, -3600, 0][i >> 1]!;
+    const real = time - seconds * 1000;
+    ok(real >= start - 1000 && real <= end + 1000, `packet ${i}: ${time}, from ${start} to ${end}`);
+  });
 });
 
 Deno.test("openWireshark() says so where it is not installed", {

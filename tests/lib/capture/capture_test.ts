@@ -59,6 +59,109 @@ Deno.test("PcapngWriter writes what parseCapture() reads: names, times, directio
   equal(written.packets[0]!.interface.linkType, 101);
 });
 
+Deno.test("PcapngWriter keeps the nanoseconds of a timestamp, and the microseconds of a time", () => {
+  const written = new Written();
+  const writer = new PcapngWriter(written);
+  const tun = writer.addInterface("tun0");
+  const packet = packetOf(encodePacket(HELLO));
+  const exact = [0n, 999n, 1_573_830_016_444_223_380n, 2n ** 63n + 1n];
+  for (const timestamp of exact) writer.write(packet, tun, timestamp, Direction.Outbound);
+  const times = [0, 0.001, 1_573_830_016_444.223, 1_763_856_000_123.456];
+  for (const time of times) writer.write(packet, tun, time, Direction.Outbound);
+  writer.flush();
+  const { packets } = written;
+  deepEqual(packets.slice(0, 4).map(({ timestamp }) => timestamp), exact);
+  deepEqual(packets.slice(4).map(({ time }) => time), times);
+  deepEqual(packets.slice(4).map(({ timestamp }) => timestamp), [
+    0n,
+    1000n,
+    1_573_830_016_444_223_000n,
+    1_763_856_000_123_456_000n,
+  ]);
+});
+
+/** A pcapng block of numbers of 32 bits and bytes, padded. */
+function block(type: number, ...parts: (number | Uint8Array)[]): Uint8Array {
+  const body = parts.flatMap((part) =>
+    typeof part === "number"
+      ? [...new Uint8Array(Uint32Array.of(part).buffer)]
+      : [...part, ...new Uint8Array(-part.length & 3)]
+  );
+  const frame = (value: number) => new Uint8Array(Uint32Array.of(value).buffer);
+  return Uint8Array.of(...frame(type), ...frame(12 + body.length), ...body, ...frame(12 + body.length));
+}
+
+/** A capture of one packet in an interface with this resolution (`if_tsresol`) and offset (seconds). */
+function captureOf(
+  resolution: number,
+  offset: bigint,
+  units: bigint,
+  lengths?: [number, number],
+): Uint8Array[] {
+  const bytes = encodePacket(HELLO);
+  const [captured, original] = lengths ?? [bytes.length, bytes.length];
+  return [
+    block(0x0a0d0d0a, 0x1a2b3c4d, 1, 0xffffffff, 0xffffffff),
+    block(
+      1,
+      101,
+      65535,
+      9 | 1 << 16,
+      resolution,
+      14 | 8 << 16,
+      new Uint8Array(BigInt64Array.of(offset).buffer),
+    ),
+    block(6, 0, Number(units >> 32n), Number(units & 0xffffffffn), captured, original, bytes),
+  ];
+}
+
+Deno.test("parseCapture() reads times of every resolution to the nanosecond, rounded", () => {
+  const read = (...[resolution, offset, units]: [number, bigint, bigint]) =>
+    [...parseCapture(captureOf(resolution, offset, units))][0]!.timestamp;
+  equal(read(9, 0n, 1_573_830_016_444_223_380n), 1_573_830_016_444_223_380n);
+  equal(read(6, 0n, 1_573_830_016_444_223n), 1_573_830_016_444_223_000n);
+  equal(read(0, 0n, 1_573_830_016n), 1_573_830_016_000_000_000n);
+  // 2 to the -30th of a second.
+  equal(read(0x80 | 30, 1_573_830_016n, 476_981_222n), 1_573_830_016_444_223_380n);
+  equal(read(12, 1_573_830_016n, 444_223_380_499n), 1_573_830_016_444_223_380n);
+  equal(read(9, -1n, 1n), -999_999_999n);
+  equal(read(127, 0n, 2n ** 64n - 1n), 0n);
+});
+
+Deno.test("parseCapture() gives no packet more bytes than it says that it had", () => {
+  const bytes = encodePacket(HELLO);
+  for (const original of [0, 1, bytes.length, 9000]) {
+    const [packet] = parseCapture(captureOf(6, 0n, 0n, [bytes.length, original]));
+    deepEqual([packet!.bytes, packet!.originalLength], [bytes, Math.max(bytes.length, original)]);
+    const record = Uint32Array.of(0xa1b2c3d4, 2 | 4 << 16, 0, 0, 65535, 101, 0, 0, bytes.length, original);
+    const [old] = parseCapture([new Uint8Array(record.buffer), bytes]);
+    deepEqual([old!.bytes, old!.originalLength], [bytes, Math.max(bytes.length, original)]);
+  }
+});
+
+Deno.test("Capture reads the sink's origin of time for each batch", () => {
+  const written = new Written();
+  const test = new TestPipeline(new Capture(written));
+  for (const [origin, now] of [[1000, 1], [3_601_000, 2], [500, 3]] as const) {
+    written.timeOrigin = origin;
+    test.now = now;
+    test.send(Direction.Outbound, encodePacket(HELLO));
+    test.settle();
+  }
+  test.pipeline.close();
+  deepEqual(written.packets.map(({ time }) => time), [1001, 3_601_002, 503]);
+});
+
+Deno.test("PcapngWriter tells its sink how many packets there are in its blocks", () => {
+  const counts: number[] = [];
+  const writer = new PcapngWriter({ write: (_: Uint8Array, packets: number) => void counts.push(packets) });
+  const tun = writer.addInterface("tun0");
+  writer.flush();
+  for (let i = 0; i < 3; i++) writer.write(packetOf(encodePacket(HELLO)), tun, i, Direction.Inbound);
+  writer.flush();
+  deepEqual(counts, [0, 3]);
+});
+
 Deno.test("PcapngWriter keeps snapLength bytes, and says how many there were", () => {
   const written = new Written();
   const writer = new PcapngWriter(written, { snapLength: 21 });
