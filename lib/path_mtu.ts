@@ -7,9 +7,10 @@
  *     inbound ──► such an error, about what was sent? ─ yes ─► the path's MTU is noted ─► onward
  */
 
-import { IPV4_HEADER, IPV4_LONGEST, IPV4_TOTAL_LENGTH, IPV6_HEADER } from "./_header_fields.ts";
+import { IPV4_DST, IPV4_LONGEST, IPV6_DST } from "./_header_fields.ts";
 import { longestLength } from "./_packet_parts.ts";
-import { sipHash } from "./_sip_hash.ts";
+import { SentPackets } from "./_sent_packets.ts";
+import { Shares } from "./_shares.ts";
 import { formatAddress, parseAddress } from "./address.ts";
 import type { Packet, PacketBatch, Stage, StageContext } from "./core/mod.ts";
 import { FlowKey, FlowKind } from "./flow_key.ts";
@@ -17,30 +18,38 @@ import { FlowTable } from "./flow_table.ts";
 import { IcmpError, IcmpErrors } from "./icmp_error.ts";
 import { Icmpv4 } from "./icmpv4.ts";
 import { Icmpv6 } from "./icmpv6.ts";
-import { Ip } from "./ip.ts";
+import { Ip, Protocol } from "./ip.ts";
 import { checkNames, type OptionNames } from "./options.ts";
 
 // Specification
 /** RFC 1191 section 3, RFC 8201 section 4: no path carries less. */
-const IPV4_LEAST = 68;
-const IPV6_LEAST = 1280;
+const MIN_IPV4_MTU = 68;
+const MIN_IPV6_MTU = 1280;
 /** RFC 1191 section 4: the code of fragmentation needed. */
 const FRAGMENTATION_NEEDED = 4;
 /** RFC 1191 section 7.1: MTUs that there are, for routers that do not tell theirs. */
-const PLATEAUS = [32_000, 17_914, 8166, 4352, 2002, 1492, 1006, 508, 296, IPV4_LEAST];
-const IPV6_PAYLOAD_LENGTH = 4;
+const PLATEAUS = [32_000, 17_914, 8166, 4352, 2002, 1492, 1006, 508, 296, MIN_IPV4_MTU];
 
 // Implementation
 const PATHS = 4096;
 /** RFC 1191 section 6.3, RFC 8201 section 4. */
 const AGE = 600_000;
-/** How many flows are noted as sent; a later one may take an earlier one's place. */
-const SENT = 16_384;
+/** Linux's `min_pmtu`: what any path of today's carries. A forged error cannot make packets smaller than that. */
+const MIN_BELIEVED = 552;
 
 /** Options for {@linkcode PathMtu}. */
 export interface PathMtuOptions {
-  /** What every path carries at most (bytes): the tunnel's own MTU. @default {65535} */
+  /**
+   * The most that any path carries (bytes): the tunnel's own MTU, from 68. Longer packets come back from the first one
+   * on, without any error having been seen. IPv6 packets of up to 1280 bytes pass in any case (RFC 8200 section 5).
+   * @default {65535}
+   */
   readonly mtu?: number;
+  /**
+   * The least that is believed of an IPv4 path (bytes), from 68: an error that tells less counts as telling this. Over
+   * IPv6 it is 1280, and an error that tells less is ignored (RFC 8201 section 4). @default {552}
+   */
+  readonly minMtu?: number;
   /** How many destinations there is room for. @default {4096} */
   readonly paths?: number;
   /** How long a path's MTU is believed (milliseconds). @default {600000} */
@@ -51,6 +60,7 @@ export interface PathMtuOptions {
 
 const NAMES: OptionNames<PathMtuOptions> = {
   mtu: "optional",
+  minMtu: "optional",
   paths: "optional",
   age: "optional",
   errors: "optional",
@@ -72,19 +82,20 @@ export interface SavedPath {
  * **Outbound**: what is longer than its path comes back as packet too big, or as fragmentation needed when it must not be
  * divided; so does a super-packet whose segments are.
  *
- * **Inbound**: errors of these kinds are learned from and pass. One is believed when its checksum is right and it is about
- * a flow that was sent, about a packet that is longer than the MTU which it tells, and when that is less than what
- * is known. A router that tells none is believed to have the next lower one of the table in RFC 1191. Over IPv4, less
- * than 68 counts as 68; over IPv6, less than 1280 as a lie.
+ * **Inbound**: errors of these kinds are learned from and pass. One is believed when its checksum is right, it goes to the
+ * sender of what it quotes, quotes a packet that left in the last 10 seconds, and tells an MTU below that packet's length
+ * and below what is known. Of TCP, the quoted sequence number must be in flight: sent and not yet acknowledged (RFC 5927
+ * section 4.1). A router that tells no MTU is believed to have the next lower one of the table in RFC 1191.
  *
- * **Options**: `mtu`: for all paths, 65,535. `paths`: 4096; a new one takes the place of the oldest. `age`: 10 minutes.
- * `errors`: what answers.
+ * **Options**: `mtu`: for all paths, 65,535. `minMtu`: the least over IPv4, 552. `paths`: 4096; a new one takes the place
+ * of the oldest in the IPv6 /64 with the most. `age`: 10 minutes. `errors`: what answers.
  *
  * **Counters**: `learned`, `ignored` in errors. Reason: `longer than the path` for what could not be answered.
  *
- * **Limits**: paths are those of packets from this machine. Flows are noted by hash in 16,384 places, so an error about one
- * may be ignored after others were sent, and the next error is believed. With several workers, an error that comes to another one than its flow is ignored. Errors pass in
- * any case, so senders learn by themselves.
+ * **Limits**: paths are those of packets from this machine. Packets that every path carries are not noted, and flows by
+ * hash in 16,384 places, so an error about one may be ignored after others were sent, and the next error is believed.
+ * With several workers, an error that comes to another one than its flow is ignored. Errors pass in any case, so senders
+ * learn by themselves.
  *
  * @example For a tunnel of 1420 bytes
  * ```ts
@@ -105,16 +116,17 @@ export class PathMtu implements Stage {
   ignored = 0;
 
   readonly #mtu: number;
+  readonly #minMtu: number;
   readonly #age: number;
   readonly #errors: IcmpErrors;
   readonly #paths: FlowTable;
+  /** Paths by the network of their destination. */
+  readonly #shares: Shares;
   readonly #mtus: Uint16Array;
   /** No path carries less. */
   #least: number;
   readonly #key = new FlowKey();
-  /** Hashes of the flows that were sent. */
-  readonly #sent = new Int32Array(SENT);
-  readonly #hashKey = crypto.getRandomValues(new Uint32Array(2));
+  readonly #sent = new SentPackets();
   #now = 0;
   /** What was restored and is not known yet when. */
   #restored: readonly SavedPath[] = [];
@@ -122,19 +134,29 @@ export class PathMtu implements Stage {
   /**
    * Knows nothing yet.
    *
-   * @throws {RangeError} when the MTU is not a whole number from 68 to 65,535, or another option is out of range.
+   * @throws {RangeError} when an MTU is not a whole number from 68 to 65,535, or another option is out of range.
    */
   constructor(options: PathMtuOptions = {}) {
     checkNames("keep path MTUs", options, NAMES);
-    const { mtu = IPV4_LONGEST, paths = PATHS, age = AGE, errors = new IcmpErrors() } = options;
-    if (!(Number.isInteger(mtu) && mtu >= IPV4_LEAST && mtu <= IPV4_LONGEST)) {
-      throw new RangeError(`Cannot keep to an mtu of ${mtu}: it is a whole number from 68 to 65535`);
+    const { mtu = IPV4_LONGEST, minMtu = MIN_BELIEVED, paths = PATHS, age = AGE } = options;
+    const { errors = new IcmpErrors() } = options;
+    for (const [name, value] of Object.entries({ mtu, minMtu })) {
+      if (Number.isInteger(value) && value >= MIN_IPV4_MTU && value <= IPV4_LONGEST) continue;
+      throw new RangeError(
+        `Cannot keep path MTUs: ${name} must be an integer from ${MIN_IPV4_MTU} to ${IPV4_LONGEST}, got ${value}`,
+      );
     }
     this.#mtu = mtu;
+    this.#minMtu = minMtu;
     this.#least = mtu;
     this.#age = age;
     this.#errors = errors;
-    this.#paths = new FlowTable({ timeouts: [age], capacity: paths });
+    this.#paths = new FlowTable({
+      timeouts: [age],
+      capacity: paths,
+      forget: (path) => this.#shares.remove(path),
+    });
+    this.#shares = new Shares(paths);
     this.#mtus = new Uint16Array(paths);
   }
 
@@ -156,15 +178,22 @@ export class PathMtu implements Stage {
         }
       }
       // No error about what every path carries is believed.
-      if (packet.length > IPV4_LEAST && this.#key.read(packet) === FlowKind.Packet) this.#note();
+      if (packet.length > this.#minMtu && this.#key.read(packet) === FlowKind.Packet) this.#note(packet);
     }
   }
 
   /** Learns from errors. */
   inbound({ packets, length }: PacketBatch, context: StageContext): void {
     this.#begin(context);
+    const awaitsAcks = this.#sent.awaits(context.now);
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
+      const ip = Ip.of(packet);
+      if (ip === undefined) continue;
+      if (ip.protocol === Protocol.Tcp) {
+        if (awaitsAcks) this.#noteAck(packet, ip);
+        continue;
+      }
       const icmp = Icmpv4.of(packet) ?? Icmpv6.of(packet);
       if (icmp === undefined || !isTooBig(icmp)) continue;
       if (this.#learn(packet, icmp)) this.learned++;
@@ -200,9 +229,9 @@ export class PathMtu implements Stage {
       throw new TypeError("Cannot restore path MTUs: the state is not a list of address, mtu and age");
     }
     this.#restored = state.map(({ address, mtu, age }) => {
-      const least = parseAddress(address).family === 4 ? IPV4_LEAST : IPV6_LEAST;
+      const least = parseAddress(address).family === 4 ? MIN_IPV4_MTU : MIN_IPV6_MTU;
       if (mtu < least) throw new TypeError(`Cannot restore an mtu of ${mtu} for ${address}`);
-      return { address, mtu, age };
+      return { address, mtu: Math.max(mtu, least === MIN_IPV4_MTU ? this.#minMtu : least), age };
     });
   }
 
@@ -227,37 +256,39 @@ export class PathMtu implements Stage {
     if (ip === undefined || ip.version === 4 && !ip.dontFragment) return 0;
     const length = longestLength(packet, ip);
     if (length <= this.#least) return 0;
-    this.#readPath(packet, ip.start, ip.version);
+    this.#readPath(packet, ip.start + (ip.version === 4 ? IPV4_DST : IPV6_DST), ip.version);
     const path = this.#paths.find(this.#key, this.#now);
     const mtu = path < 0 ? this.#most(ip.version) : Math.min(this.#most(ip.version), this.#mtus[path]!);
     return length > mtu ? mtu : 0;
   }
 
-  /** Notes that the flow in the key was sent. */
-  #note(): void {
-    const hash = this.#hash();
-    this.#sent[hash & SENT - 1] = hash;
+  /** Notes a packet of the flow in the key that leaves. */
+  #note(packet: Packet): void {
+    const ip = Ip.of(packet)!;
+    const length = longestLength(packet, ip);
+    if (length > (ip.version === 4 ? this.#minMtu : MIN_IPV6_MTU)) {
+      this.#sent.note(this.#key, ip, length, this.#now);
+    }
   }
 
-  #hash(): number {
-    return sipHash(this.#key.words, this.#key.length, this.#hashKey[0]!, this.#hashKey[1]!);
+  #noteAck(packet: Packet, ip: Ip): void {
+    if (this.#key.read(packet) !== FlowKind.Packet) return;
+    this.#key.reverse();
+    this.#sent.acknowledge(this.#key, ip);
   }
 
   /** Takes from an error what its path carries; returns whether it was believed. */
   #learn(packet: Packet, icmp: Icmpv4 | Icmpv6): boolean {
-    if (this.#key.read(packet) !== FlowKind.Error || !icmp.checksumValid) return false;
-    const hash = this.#hash();
-    if (this.#sent[hash & SENT - 1] !== hash) return false;
-    const { version } = icmp.ip;
-    const { quotedOffset } = icmp;
-    if (packet.bytes[quotedOffset]! >> 4 !== version) return false;
-    const length = version === 4
-      ? packet.view.getUint16(quotedOffset + IPV4_TOTAL_LENGTH)
-      : IPV6_HEADER + packet.view.getUint16(quotedOffset + IPV6_PAYLOAD_LENGTH);
-    const mtu = version === 4 ? mtuOf(icmp.seq, length) : icmp.rest;
-    if (mtu >= length || mtu < (version === 4 ? IPV4_LEAST : IPV6_LEAST)) return false;
-    this.#readPath(packet, quotedOffset, version);
-    const path = this.#paths.find(this.#key, this.#now);
+    const key = this.#key;
+    if (key.read(packet) !== FlowKind.Error || !icmp.checksumValid) return false;
+    const { version, totalLength, srcOffset, dstOffset } = key.quoted;
+    if (!isSentTo(icmp.ip, srcOffset) || !this.#sent.has(packet, key, this.#now)) return false;
+    const told = version === 4 ? mtuOf(icmp.seq, totalLength) : icmp.rest;
+    if (version === 6 && told < MIN_IPV6_MTU) return false;
+    const mtu = version === 4 ? Math.max(told, this.#minMtu) : told;
+    if (mtu >= totalLength) return false;
+    this.#readPath(packet, dstOffset, version);
+    const path = this.#paths.find(key, this.#now);
     if (mtu >= (path < 0 ? this.#most(version) : this.#mtus[path]!)) return false;
     if (path >= 0) this.#paths.remove(path);
     this.#put(mtu, this.#now);
@@ -266,13 +297,12 @@ export class PathMtu implements Stage {
 
   /** What every path carries at most. */
   #most(version: 4 | 6): number {
-    return version === 4 ? this.#mtu : Math.max(this.#mtu, IPV6_LEAST);
+    return version === 4 ? this.#mtu : Math.max(this.#mtu, MIN_IPV6_MTU);
   }
 
   /** Makes the key that of a packet's destination. */
-  #readPath({ view }: Packet, start: number, version: 4 | 6): void {
+  #readPath({ view }: Packet, dst: number, version: 4 | 6): void {
     const words = version === 4 ? 1 : 4;
-    const dst = start + (version === 4 ? IPV4_HEADER - 4 : IPV6_HEADER - 16);
     this.#key.words[0] = version << 8;
     this.#key.length = 1 + words;
     for (let i = 0; i < words; i++) this.#key.words[1 + i] = view.getUint32(dst + 4 * i);
@@ -280,8 +310,14 @@ export class PathMtu implements Stage {
 
   /** Notes the MTU of the path in the key, which is not known. */
   #put(mtu: number, when: number): void {
+    const { words, version } = this.#key;
     if (this.#paths.expire(this.#now) > 0 && this.#paths.size === 0) this.#least = this.#mtu;
-    this.#mtus[this.#paths.add(this.#key, 0, when)] = mtu;
+    if (this.#paths.size === this.#paths.capacity) {
+      this.#paths.remove(this.#shares.oldestOf(this.#shares.largest()));
+    }
+    const path = this.#paths.add(this.#key, 0, when);
+    this.#shares.add(path, this.#shares.holderIn(words, 1, version));
+    this.#mtus[path] = mtu;
     this.#least = Math.min(this.#least, mtu);
   }
 }
@@ -294,11 +330,20 @@ function isTooBig(icmp: Icmpv4 | Icmpv6): boolean {
     : type === Icmpv4.DestinationUnreachable && icmp.code === FRAGMENTATION_NEEDED;
 }
 
+/** Whether an error goes to the sender of what it quotes, whose address stands at `srcOffset` (RFC 792). */
+function isSentTo({ packet: { view }, version, start }: Ip, srcOffset: number): boolean {
+  const dst = start + (version === 4 ? IPV4_DST : IPV6_DST);
+  for (let i = 0; i < (version === 4 ? 4 : 16); i += 4) {
+    if (view.getUint32(dst + i) !== view.getUint32(srcOffset + i)) return false;
+  }
+  return true;
+}
+
 /** What a router has said, or by its silence (RFC 1191 section 5) about a packet of this length (bytes). */
 function mtuOf(told: number, length: number): number {
-  if (told > 0) return Math.max(told, IPV4_LEAST);
+  if (told > 0) return told;
   for (const plateau of PLATEAUS) if (plateau < length) return plateau;
-  return IPV4_LEAST;
+  return MIN_IPV4_MTU;
 }
 
 function isSavedPath(path: unknown): path is SavedPath {

@@ -163,3 +163,129 @@ Deno.test("PathMtu never throws and loses no packet, whatever bytes come", () =>
   ok(survive(stage, 0x9a71, 20_000) > 10_000);
   ok(stage.learned > 0 && stage.ignored > 0 && stage.size <= 4);
 });
+
+const ENDS = { 4: ["10.9.0.1", "192.0.2.1", "198.51.100.1"], 6: ["fd09::1", "2001:db8::1", "2001:db8:1::1"] };
+
+/** A text's ends with ports, and what is needed to make errors about it. */
+function textsFor(version: 4 | 6) {
+  const [src, dst, router] = ENDS[version];
+  const at = (address: string, port: number) => version === 4 ? `${address}:${port}` : `[${address}]:${port}`;
+  const error = (told: number, quoted: string, to = src) =>
+    encodePacket(
+      `icmp ${router} > ${to} ${version === 4 ? "type 3 code 4" : "type 2"} rest ${told} { ${quoted} cut ${
+        version === 4 ? 28 : 48
+      } }`,
+    );
+  const tcp = (seq: number, payload = 1300) =>
+    `tcp ${at(src!, 5000)} > ${at(dst!, 80)} A seq ${seq >>> 0} ack 1 payload ${payload}`;
+  const ack = (number: number) =>
+    encodePacket(`tcp ${at(dst!, 80)} > ${at(src!, 5000)} A seq 1 ack ${number >>> 0}`);
+  const udp = (port: number, payload: number) =>
+    `udp ${at(src!, 5000)} > ${at(dst!, port)} payload ${payload}`;
+  return { error, tcp, ack, udp };
+}
+
+for (const version of [4, 6] as const) {
+  const { error, tcp, ack, udp } = textsFor(version);
+  const start = () => {
+    const stage = new PathMtu();
+    const test = new TestPipeline(stage);
+    const send = (text: string) => ok(goes(test, encodePacket(text)));
+    const receive = (bytes: Uint8Array) => {
+      test.send(Direction.Inbound, bytes);
+      test.settle();
+      equal(test.receive().device.length, 1);
+    };
+    return { stage, test, send, receive };
+  };
+
+  Deno.test(`PathMtu believes of TCP an error about what is in flight alone, over IPv${version}`, () => {
+    for (const base of [1000, 2 ** 32 - 1500]) {
+      const { stage, send, receive } = start();
+      for (let i = 0; i < 4; i++) send(tcp(base + 1300 * i));
+      receive(ack(base + 2600));
+      // Never sent, sent and acknowledged, not sent yet, of another window.
+      const forged = [
+        0,
+        base - 1,
+        base,
+        base + 1300,
+        base + 2599,
+        base + 5200,
+        base + 10_000,
+        base + 2 ** 31,
+      ];
+      for (const seq of forged) {
+        receive(error(1280, tcp(seq)));
+        equal(stage.learned, 0, `${base} ${seq}`);
+      }
+      deepEqual([stage.learned, stage.ignored, stage.size], [0, forged.length, 0]);
+      receive(error(1280, tcp(base + 2600)));
+      deepEqual([stage.learned, stage.size], [1, 1]);
+      receive(ack(base + 5200));
+      receive(error(1279 + (version === 4 ? 0 : 1), tcp(base + 3900)));
+      equal(stage.learned, 1);
+    }
+  });
+
+  Deno.test(`PathMtu goes on with a new connection between the same ports, and behind a forged acknowledgment, over IPv${version}`, () => {
+    const { stage, send, receive } = start();
+    send(tcp(5_000_000));
+    receive(ack(15_000_000));
+    send(tcp(1000));
+    receive(error(1280, tcp(5_000_000)));
+    equal(stage.learned, 0);
+    receive(error(1280, tcp(1000)));
+    equal(stage.learned, 1);
+  });
+
+  Deno.test(`PathMtu believes of UDP an error about a packet of that length, sent in the last 10 s, over IPv${version}`, () => {
+    const { stage, test, send, receive } = start();
+    send(udp(53, 1300));
+    receive(error(1290, udp(54, 1300)));
+    receive(error(1290, udp(53, 1301)));
+    receive(error(1290, udp(53, 1300), version === 4 ? "10.9.0.2" : "fd09::2"));
+    test.now += 10_000;
+    receive(error(1290, udp(53, 1300)));
+    deepEqual([stage.learned, stage.ignored], [0, 4]);
+    send(udp(53, 1300));
+    test.now += 9999;
+    receive(error(1290, udp(53, 1300)));
+    equal(stage.learned, 1);
+  });
+
+  Deno.test(`PathMtu never believes less than its least of IPv${version}, nor more than it knows`, () => {
+    const least = version === 4 ? 552 : 1280;
+    const { stage, send, receive } = start();
+    send(udp(53, 1300));
+    receive(error(1285, udp(53, 1300)));
+    for (const told of [1286, 1400, 65_535]) receive(error(told, udp(53, 1300)));
+    deepEqual(stage.save().map(({ mtu }) => mtu), [1285]);
+    for (const told of [1, 68, 551]) receive(error(told, udp(53, 1300)));
+    deepEqual(stage.save().map(({ mtu }) => mtu), [version === 4 ? least : 1285]);
+  });
+
+  Deno.test(`PathMtu lets one network fill no more than its share of a full table, over IPv${version}`, () => {
+    const paths = 16;
+    const stage = new PathMtu({ paths });
+    const test = new TestPipeline(stage);
+    const learn = (address: string) => {
+      const src = ENDS[version][0]!;
+      const [from, to] = version === 4 ? [`${src}:1`, `${address}:2`] : [`[${src}]:1`, `[${address}]:2`];
+      const sent = `udp ${from} > ${to} payload 1300`;
+      goes(test, encodePacket(sent));
+      test.send(Direction.Inbound, error(1290, sent));
+      test.settle();
+      test.receive();
+    };
+    const honest = version === 4 ? "192.0.2.200" : "2001:db8:2::1";
+    learn(honest);
+    // One /64; over IPv4, where each address is its own network, as many as there is room beside.
+    const count = version === 4 ? paths - 1 : 1000;
+    for (let i = 1; i <= count; i++) {
+      learn(version === 4 ? `198.18.0.${i}` : `2001:db8:bad::${i.toString(16)}`);
+    }
+    equal(stage.size, paths);
+    ok(stage.save().some(({ address }) => address === honest));
+  });
+}

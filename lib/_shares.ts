@@ -1,0 +1,127 @@
+/** Entries of a bounded table by who made them, so that whoever has the most of them makes room first. */
+
+import { sipHash } from "./_sip_hash.ts";
+
+// Implementation
+const NONE = -1;
+/** Holders are told apart by a hash; those whose hashes agree count as one. */
+const MAX_HOLDERS = 1024;
+
+/**
+ * Lists of entries, one for each holder, from the oldest entry to the newest. A holder is an IPv4 address or an IPv6 /64.
+ * There are at most half as many holders as entries: in a full table, the largest holder has two at least. Nothing is
+ * allocated once it is made; all but {@linkcode Shares.largest} takes constant time.
+ */
+export class Shares {
+  readonly #holders: number;
+  readonly #counts: Int32Array;
+  readonly #oldest: Int32Array;
+  readonly #newest: Int32Array;
+  readonly #holderOf: Int32Array;
+  readonly #older: Int32Array;
+  readonly #newer: Int32Array;
+  readonly #network = new Uint32Array(2);
+  readonly #key: readonly [number, number];
+
+  /**
+   * No entries yet.
+   *
+   * @param capacity How many entries there may be; they have numbers below that.
+   * @param groups Kinds of entries, each with holders of its own.
+   * @param key The key of the hash (two 32-bit numbers): for tests.
+   */
+  constructor(capacity: number, groups = 1, key: readonly [number, number] = randomKey()) {
+    this.#holders = Math.min(MAX_HOLDERS, 2 ** Math.max(0, Math.floor(Math.log2(capacity)) - 1));
+    this.#key = key;
+    const lists = groups * this.#holders;
+    this.#counts = new Int32Array(lists);
+    this.#oldest = new Int32Array(lists).fill(NONE);
+    this.#newest = new Int32Array(lists).fill(NONE);
+    this.#holderOf = new Int32Array(capacity).fill(NONE);
+    this.#older = new Int32Array(capacity).fill(NONE);
+    this.#newer = new Int32Array(capacity).fill(NONE);
+  }
+
+  /** The holder of an address of this version of IP that stands at `at`. */
+  holderOf(view: DataView, at: number, version: number, group = 0): number {
+    const words = this.#network;
+    words[0] = view.getUint32(at);
+    if (version === 6) words[1] = view.getUint32(at + 4);
+    return this.#holder(version === 6 ? 2 : 1, group);
+  }
+
+  /** The same for an address in words, the first of which is at `first`. */
+  holderIn(words: Uint32Array, first: number, version: number, group = 0): number {
+    this.#network[0] = words[first]!;
+    if (version === 6) this.#network[1] = words[first + 1]!;
+    return this.#holder(version === 6 ? 2 : 1, group);
+  }
+
+  /** Adds an entry, which is not there, as its holder's newest. */
+  add(entry: number, holder: number): void {
+    const last = this.#newest[holder]!;
+    this.#holderOf[entry] = holder;
+    this.#older[entry] = last;
+    this.#newer[entry] = NONE;
+    if (last === NONE) this.#oldest[holder] = entry;
+    else this.#newer[last] = entry;
+    this.#newest[holder] = entry;
+    this.#counts[holder]!++;
+  }
+
+  /** Removes an entry, if it is there. */
+  remove(entry: number): void {
+    const holder = this.#holderOf[entry]!;
+    if (holder === NONE) return;
+    const older = this.#older[entry]!;
+    const newer = this.#newer[entry]!;
+    if (older === NONE) this.#oldest[holder] = newer;
+    else this.#newer[older] = newer;
+    if (newer === NONE) this.#newest[holder] = older;
+    else this.#older[newer] = older;
+    this.#holderOf[entry] = NONE;
+    this.#counts[holder]!--;
+  }
+
+  /** The holder of an entry; -1 when it is not there. */
+  holderAt(entry: number): number {
+    return this.#holderOf[entry]!;
+  }
+
+  /** The holder with the most entries in a group; -1 when there are none. */
+  largest(group = 0): number {
+    let found = NONE;
+    let most = 0;
+    for (let holder = group * this.#holders; holder < (group + 1) * this.#holders; holder++) {
+      if (this.#counts[holder]! <= most) continue;
+      most = this.#counts[holder]!;
+      found = holder;
+    }
+    return found;
+  }
+
+  /** A holder's oldest entry; -1 when it has none. */
+  oldestOf(holder: number): number {
+    return this.#oldest[holder]!;
+  }
+
+  /** A holder's newest entry; -1 when it has none. */
+  newestOf(holder: number): number {
+    return this.#newest[holder]!;
+  }
+
+  /** The entry that the same holder added before this one; -1 for none. */
+  before(entry: number): number {
+    return this.#older[entry]!;
+  }
+
+  #holder(words: number, group: number): number {
+    const hash = sipHash(this.#network, words, this.#key[0], this.#key[1]);
+    return group * this.#holders + (hash & this.#holders - 1);
+  }
+}
+
+function randomKey(): [number, number] {
+  const [first, second] = crypto.getRandomValues(new Uint32Array(2));
+  return [first!, second!];
+}
