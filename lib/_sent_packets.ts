@@ -24,8 +24,13 @@ export class SentPackets {
   /** TCP's sequence numbers: of the oldest byte in flight, and behind the newest. */
   readonly #oldest = new Int32Array(FLOWS);
   readonly #ends = new Int32Array(FLOWS);
-  readonly #hashKey = crypto.getRandomValues(new Uint32Array(2));
+  readonly #hashKey: ArrayLike<number>;
   #lastTcp = -Infinity;
+
+  /** @param hashKey The key of the hash (two 32-bit numbers): for tests. */
+  constructor(hashKey: ArrayLike<number> = crypto.getRandomValues(new Uint32Array(2))) {
+    this.#hashKey = hashKey;
+  }
 
   /** Notes a packet of the flow in the key, which has so many bytes or, as a super-packet, segments of as many. */
   note(key: FlowKey, ip: Ip, length: number, now: number): void {

@@ -21,7 +21,7 @@ export class Shares {
   readonly #older: Int32Array;
   readonly #newer: Int32Array;
   readonly #network = new Uint32Array(2);
-  readonly #key: readonly [number, number];
+  readonly #key: ArrayLike<number>;
 
   /**
    * No entries yet.
@@ -30,7 +30,11 @@ export class Shares {
    * @param groups Kinds of entries, each with holders of its own.
    * @param key The key of the hash (two 32-bit numbers): for tests.
    */
-  constructor(capacity: number, groups = 1, key: readonly [number, number] = randomKey()) {
+  constructor(
+    capacity: number,
+    groups = 1,
+    key: ArrayLike<number> = crypto.getRandomValues(new Uint32Array(2)),
+  ) {
     this.#holders = Math.min(MAX_HOLDERS, 2 ** Math.max(0, Math.floor(Math.log2(capacity)) - 1));
     this.#key = key;
     const lists = groups * this.#holders;
@@ -116,12 +120,7 @@ export class Shares {
   }
 
   #holder(words: number, group: number): number {
-    const hash = sipHash(this.#network, words, this.#key[0], this.#key[1]);
+    const hash = sipHash(this.#network, words, this.#key[0]!, this.#key[1]!);
     return group * this.#holders + (hash & this.#holders - 1);
   }
-}
-
-function randomKey(): [number, number] {
-  const [first, second] = crypto.getRandomValues(new Uint32Array(2));
-  return [first!, second!];
 }

@@ -56,6 +56,8 @@ export interface PathMtuOptions {
   readonly age?: number;
   /** What answers what is too long. @default {new IcmpErrors()} */
   readonly errors?: IcmpErrors;
+  /** The key of the tables' hashes (two 32-bit numbers): for tests. @default {random} */
+  readonly hashKey?: readonly [number, number];
 }
 
 const NAMES: OptionNames<PathMtuOptions> = {
@@ -64,6 +66,7 @@ const NAMES: OptionNames<PathMtuOptions> = {
   paths: "optional",
   age: "optional",
   errors: "optional",
+  hashKey: "optional",
 };
 
 /** What {@linkcode PathMtu.save} gives: a path for each destination. */
@@ -126,7 +129,7 @@ export class PathMtu implements Stage {
   /** No path carries less. */
   #least: number;
   readonly #key = new FlowKey();
-  readonly #sent = new SentPackets();
+  readonly #sent: SentPackets;
   #now = 0;
   /** What was restored and is not known yet when. */
   #restored: readonly SavedPath[] = [];
@@ -139,7 +142,7 @@ export class PathMtu implements Stage {
   constructor(options: PathMtuOptions = {}) {
     checkNames("keep path MTUs", options, NAMES);
     const { mtu = IPV4_LONGEST, minMtu = MIN_BELIEVED, paths = PATHS, age = AGE } = options;
-    const { errors = new IcmpErrors() } = options;
+    const { errors = new IcmpErrors(), hashKey } = options;
     for (const [name, value] of Object.entries({ mtu, minMtu })) {
       if (Number.isInteger(value) && value >= MIN_IPV4_MTU && value <= IPV4_LONGEST) continue;
       throw new RangeError(
@@ -156,7 +159,8 @@ export class PathMtu implements Stage {
       capacity: paths,
       forget: (path) => this.#shares.remove(path),
     });
-    this.#shares = new Shares(paths);
+    this.#sent = new SentPackets(hashKey);
+    this.#shares = new Shares(paths, 1, hashKey);
     this.#mtus = new Uint16Array(paths);
   }
 

@@ -267,7 +267,7 @@ for (const version of [4, 6] as const) {
 
   Deno.test(`PathMtu lets one network fill no more than its share of a full table, over IPv${version}`, () => {
     const paths = 16;
-    const stage = new PathMtu({ paths });
+    const stage = new PathMtu({ paths, hashKey: [1, 2] });
     const test = new TestPipeline(stage);
     const learn = (address: string) => {
       const src = ENDS[version][0]!;
