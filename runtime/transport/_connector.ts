@@ -153,7 +153,10 @@ export class Connector implements ConnectionSource {
       running++;
       if (next < hosts.length) timer = setTimeout(start, ATTEMPT_DELAY);
       this.#dialOne(host, rest.signal).then((socket) => {
-        if (rest.signal.aborted) return socket.close();
+        if (rest.signal.aborted) {
+          socket.close();
+          return reject(rest.signal.reason);
+        }
         rest.abort();
         resolve(socket);
       }, (error) => {
