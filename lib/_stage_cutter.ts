@@ -7,12 +7,11 @@ import { Tcp } from "./tcp.ts";
 import { Udp } from "./udp.ts";
 
 // Implementation
-const CUT = "cut into segments";
 const NO_SLOT = "pool empty";
 
 /**
  * `start`, then `next` until there is none. Segments are the stage's, as what it took. A packet that cannot be cut is
- * dropped, and so is what is left of one when the pool has no slot.
+ * dropped, and so is what is left of one when the pool has no slot; one that was cut is consumed.
  */
 export class StageCutter {
   readonly #cutter = new Cutter();
@@ -25,12 +24,13 @@ export class StageCutter {
     if (objection !== undefined) context.drop(packet, objection);
   }
 
-  /** The next segment. After the last one, the super-packet is dropped, and counted as cut into segments. */
+  /** The next segment. After the last one, the stage is done with the super-packet. */
   next(context: StageContext): Packet | undefined {
     if (this.#packet === undefined) return undefined;
     const segment = this.#cutter.next(context);
     if (segment !== undefined) return segment;
-    context.drop(this.#packet, this.#cutter.remaining === 0 ? CUT : NO_SLOT);
+    if (this.#cutter.remaining === 0) context.done(this.#packet);
+    else context.drop(this.#packet, NO_SLOT);
     this.#packet = undefined;
     return undefined;
   }

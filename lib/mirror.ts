@@ -11,6 +11,7 @@ import {
   type TunnelEnd,
 } from "./core/mod.ts";
 import { copyPacket } from "./_copy_packet.ts";
+import { writeTo } from "./core/write_to.ts";
 import { checkNames, type OptionNames } from "./options.ts";
 import { Cutter } from "./segment.ts";
 
@@ -135,7 +136,7 @@ export class Mirror implements Stage {
   }
 
   #write(): void {
-    if (this.#waiting.length > 0) this.mirrored += this.#end.write(this.#waiting);
+    if (this.#waiting.length > 0) this.mirrored += writeTo(this.#end, this.#waiting);
   }
 
   #lose(reason: string, copies = 1): void {

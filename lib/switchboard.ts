@@ -15,6 +15,7 @@ import {
   type TunnelEnd,
   type Waitable,
 } from "./core/mod.ts";
+import { writeTo } from "./core/write_to.ts";
 
 // Implementation
 /** Packets that wait for an end that is full. */
@@ -55,7 +56,7 @@ class Socket implements EndWait {
   flush(): void {
     do {
       while (this.#queue.length > 0 && !this.#batch.full) this.#batch.push(this.#queue.shift());
-    } while (this.#batch.length > 0 && this.end.write(this.#batch) > 0);
+    } while (this.#batch.length > 0 && writeTo(this.end, this.#batch) > 0);
   }
 
   /** Gives up what waits. */

@@ -127,6 +127,10 @@ export class Relay implements LoopMember {
       }
     }
 
+    // Segments may have gone their way without an end.
+    if (!readsOut && pipeline.wantsOutbound || far !== undefined && !readsIn && pipeline.wantsInbound) {
+      more = true;
+    }
     if (pipeline.due <= now && pipeline.tick(now)) more = true;
     if (pipeline.pending || pipeline.waitingForFar > waiting) more = true;
     return more ? Breath.More : moved ? Breath.Moved : Breath.Idle;

@@ -40,11 +40,12 @@ export interface TunnelEnd extends Disposable {
   readonly name: string;
   /** Gives the end its loop, once, before the first read or write. */
   attach(host: EndHost): void;
-  /** Appends the packets that are ready, until the batch is full; returns how many. */
+  /** Appends the packets that are ready, of its host's pool, until the batch is full; returns how many. */
   read(batch: PacketBatch): number;
   /**
-   * Takes packets from the front of the batch, as many as it can; returns how many. They are the end's until
-   * their bytes are free; then it gives them back to their pool.
+   * Takes packets from the front of the batch, as many as it can, and off it by `batch.shift(count)`; returns how many.
+   * They are the end's until their bytes are free; then it gives them back to their pool, once each. An end that does
+   * something else than it returns ends its tunnel, with an error that names it.
    */
   write(batch: PacketBatch): number;
   /** What the loop's one wait waits for; `undefined` when the end calls {@linkcode EndHost.wake} instead. */
@@ -53,7 +54,7 @@ export interface TunnelEnd extends Disposable {
   readonly waits?: readonly EndWait[];
   /** Packets accepted by `write` and not yet delivered or given back. */
   readonly queued: number;
-  /** Whether it takes super-packets; for another end they are cut. @default {false} */
+  /** Whether it takes super-packets; for another end they are segmented. @default {false} */
   readonly offload?: boolean;
   /** Why it is gone; `undefined` while it works. */
   readonly failure: Error | undefined;

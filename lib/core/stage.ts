@@ -56,6 +56,12 @@ export interface Stage {
    */
   tick?(context: StageContext): number | undefined;
   /**
+   * Whether it gets ordinary packets alone, as a stage needs that changes or moves the bytes behind the headers:
+   * super-packets are segmented before it, and partial checksums finished, in each direction that it has a method for.
+   * Towards a device that takes super-packets, segments are put together again. @default {false}
+   */
+  readonly segmented?: boolean;
+  /**
    * Whether it now waits for promises, such as an answer of Deno's own sockets: the loop then has them looked at between
    * packets, and not every 8 to 12 ms. @default {false}
    */
@@ -99,6 +105,11 @@ export interface StageContext {
   hold(packet: Packet): void;
   /** Throws a packet away and counts it under this reason. */
   drop(packet: Packet, reason: string): void;
+  /**
+   * Ends a packet that has served its purpose in the stage, such as a reply to a probe of its own, or one whose content
+   * went out in others. It is counted as `consumed`, not as dropped.
+   */
+  done(packet: Packet): void;
   /**
    * Gives a packet to another worker, where it enters this stage again, in the batch's direction unless another one
    * is given: for a packet that came to this worker's queue and is another one's to know. It is copied once, with

@@ -1,4 +1,4 @@
-/** What a tunnel counts: packets in, packets out, packets dropped by reason, packets queued. */
+/** What a tunnel counts: packets in, out, consumed, dropped by reason, and queued. */
 
 // Implementation
 /** The number of reasons that a tunnel's counters tell apart, {@linkcode OTHER_REASONS} among them. */
@@ -22,7 +22,7 @@ export interface FlowStats {
 
 /**
  * A tunnel's counters at one moment, for which always holds: `outbound.packetsIn + inbound.packetsIn + created`
- * equals `outbound.packetsOut + inbound.packetsOut + queued` and the sum of `dropped`.
+ * equals `outbound.packetsOut + inbound.packetsOut + consumed + queued` and the sum of `dropped`.
  *
  * With several workers, those of the first one are the sums over all; each other one has its own. There, a packet
  * that is handed over has gone out of one worker and come into the other; in the sums it has done neither.
@@ -34,6 +34,8 @@ export interface TunnelStats {
   inbound: FlowStats;
   /** Packets that stages made themselves. */
   created: number;
+  /** Packets that stages were done with: replies to probes of their own, super-packets that they segmented. */
+  consumed: number;
   /** Packets dropped, by reason: 64 reasons of 100 characters at most, of which the last one is `other reasons`. */
   dropped: Record<string, number>;
   /** Packets inside: held by stages, or waiting for an end that is full. */
@@ -50,6 +52,8 @@ export class Counters {
   readonly inbound: FlowStats = { packetsIn: 0, bytesIn: 0, packetsOut: 0, bytesOut: 0 };
   /** Packets that stages made. */
   created = 0;
+  /** Packets that stages were done with. */
+  consumed = 0;
   /** Packets with a header cut short. */
   malformed = 0;
   /** Packets dropped, for all reasons. */
@@ -84,6 +88,7 @@ export class Counters {
       outbound: { ...this.outbound },
       inbound: { ...this.inbound },
       created: this.created,
+      consumed: this.consumed,
       dropped: Object.fromEntries(this.#reasons),
       queued,
       malformed: this.malformed,

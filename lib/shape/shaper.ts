@@ -76,7 +76,7 @@ export interface ShapeStats {
  * it wants; in any time, the burst, that time's bytes and one packet go on at most.
  *
  * Super-packets count as the segments that they stand for. One that is longer than the burst is cut, and each segment
- * waits by itself; the super-packet is then counted as dropped, `cut into segments`.
+ * waits by itself; the super-packet is then counted as consumed.
  *
  * **Limits**: packets wait in the slots of the loop's pool (2048 small ones, for all tunnels), so queues are bounded
  * by that, too. Headers below IP, which a wire has, are not counted. Each of several workers has its part of

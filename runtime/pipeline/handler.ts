@@ -61,5 +61,9 @@ function faultOf(stage: Stage): string | undefined {
   if (typeof stage.name !== "string") return "it has no name";
   const methods = ["outbound", "inbound", "tick", "close"] as const;
   const wrong = methods.find((method) => !["undefined", "function"].includes(typeof stage[method]));
-  return wrong === undefined ? undefined : `its ${wrong} is no function`;
+  if (wrong !== undefined) return `its ${wrong} is no function`;
+  const { segmented } = stage;
+  return segmented === undefined || typeof segmented === "boolean"
+    ? undefined
+    : "its segmented is no boolean";
 }

@@ -1,11 +1,12 @@
 /**
- * Where packets leave a tunnel for one of its ends: what waits is looked at, cut if the end takes no super-packets, and
+ * Where packets leave a tunnel for one of its ends: what waits is looked at, segmented if the end takes no super-packets, and
  * written.
  */
 
 import type { Direction, FlowStats, Packet, PacketBatch, TunnelEnd } from "../../lib/core/mod.ts";
+import { writeTo } from "../../lib/core/write_to.ts";
 import type { Ledger } from "../ledger.ts";
-import { Cutting } from "./cutting.ts";
+import { Segmenting } from "./segmenting.ts";
 
 // Specification: UDP_MAX_SEGMENTS, linux/udp.h; GSO_BY_FRAGS, linux/skbuff.h
 const MOST_SEGMENTS = 128;
@@ -15,18 +16,18 @@ const GSO_BY_FRAGS = 65_535;
 export class Outlet {
   readonly #ledger: Ledger;
   readonly #flow: FlowStats;
-  readonly #cutting: Cutting;
+  readonly #segmenting: Segmenting;
 
   /** The way out where this direction leads. */
   constructor(ledger: Ledger, direction: Direction) {
     this.#ledger = ledger;
     this.#flow = ledger.flow(direction);
-    this.#cutting = new Cutting(ledger);
+    this.#segmenting = new Segmenting(ledger);
   }
 
   /** Packets that have left their batch and are not with the end. */
   get queued(): number {
-    return this.#cutting.queued;
+    return this.#segmenting.queued;
   }
 
   /**
@@ -34,11 +35,11 @@ export class Outlet {
    * that a script has moved out of its slot goes no further than here.
    */
   exhale(end: TunnelEnd, batch: PacketBatch): boolean {
-    const cutting = this.#cutting;
+    const segmenting = this.#segmenting;
     const { packets } = batch;
     let outside = false;
     const whole = end.offload === true;
-    let isSuper = cutting.queued > 0;
+    let isSuper = segmenting.queued > 0;
     for (let i = 0; i < batch.length; i++) {
       const packet = packets[i]!;
       if (packet.malformed) this.#ledger.countMalformed(packet);
@@ -52,30 +53,34 @@ export class Outlet {
     if (!isSuper) return this.#write(end, batch);
     let moved = false;
     do {
-      cutting.fill(batch);
-      if (!this.#write(end, cutting.segments)) return moved;
+      segmenting.fill(batch);
+      if (!this.#write(end, segmenting.segments)) return moved;
       moved = true;
       // An end that has taken everything so far may not call for the rest; the pool does when it has a slot.
     } while (
-      cutting.segments.length === 0 &&
-      (batch.length > 0 || cutting.queued > 0 && this.#ledger.pool.available(1) > 0)
+      segmenting.segments.length === 0 &&
+      (batch.length > 0 || segmenting.queued > 0 && this.#ledger.pool.available(1) > 0)
     );
     return true;
   }
 
   /** Throws away what {@linkcode queued} counts. */
   clear(reason: string): void {
-    this.#cutting.clear(reason);
+    this.#segmenting.clear(reason);
   }
 
   #write(end: TunnelEnd, batch: PacketBatch): boolean {
+    const { length } = batch;
     let bytes = 0;
-    for (let i = 0; i < batch.length; i++) bytes += batch.packets[i]!.length;
-    const taken = end.write(batch);
-    for (let i = 0; i < batch.length; i++) bytes -= batch.packets[i]!.length;
-    this.#flow.packetsOut += taken;
-    this.#flow.bytesOut += bytes;
-    return taken > 0;
+    for (let i = 0; i < length; i++) bytes += batch.packets[i]!.length;
+    try {
+      return writeTo(end, batch) > 0;
+    } finally {
+      // An end that throws has taken packets as well.
+      for (let i = 0; i < batch.length; i++) bytes -= batch.packets[i]!.length;
+      this.#flow.packetsOut += length - batch.length;
+      this.#flow.bytesOut += bytes;
+    }
   }
 }
 

@@ -22,6 +22,7 @@ import {
 import type { Heartbeat } from "../heartbeat.ts";
 import { type Ledger, OUT_OF_SLOT } from "../ledger.ts";
 import { Outlet } from "./outlet.ts";
+import type { Segmenting } from "./segmenting.ts";
 import { StagePlace } from "./stage_place.ts";
 
 // Implementation
@@ -66,6 +67,8 @@ export class Pipeline {
 
   readonly #host: PipelineHost;
   readonly #places: StagePlace[];
+  /** Those that take no super-packets, by their numbers. */
+  readonly #segmented: number[];
   readonly #farOutlet: Outlet;
   readonly #deviceOutlet: Outlet;
 
@@ -77,6 +80,7 @@ export class Pipeline {
     this.#places = stages.map((stage, index) =>
       new StagePlace(stage, index, host.heartbeat.name(stage.name), this)
     );
+    this.#segmented = stages.map((_, index) => index).filter((index) => stages[index]!.segmented === true);
     this.#farOutlet = new Outlet(host.ledger, Direction.Outbound);
     this.#deviceOutlet = new Outlet(host.ledger, Direction.Inbound);
     for (let i = 0; i <= stages.length; i++) {
@@ -104,6 +108,7 @@ export class Pipeline {
   get inboundLength(): number {
     let sum = this.#deviceOutlet.queued;
     for (const batch of this.inbound) sum += batch.length;
+    for (const index of this.#segmented) sum += this.#places[index]!.inlet(Direction.Inbound)?.queued ?? 0;
     return sum;
   }
 
@@ -119,18 +124,21 @@ export class Pipeline {
 
   /** Whether the device may be read: its packets' way out is free, and so is the way back. */
   get wantsOutbound(): boolean {
-    return this.waitingForFar === 0 && this.waitingForDevice < TURNED_LIMIT;
+    return this.waitingForFar === 0 && this.waitingForDevice < TURNED_LIMIT &&
+      !this.#isSegmenting(Direction.Outbound);
   }
 
   /** Whether the far end may be read. */
   get wantsInbound(): boolean {
-    return this.waitingForDevice === 0 && this.waitingForFar < TURNED_LIMIT;
+    return this.waitingForDevice === 0 && this.waitingForFar < TURNED_LIMIT &&
+      !this.#isSegmenting(Direction.Inbound);
   }
 
   /** Packets inside: held by stages, or between them. */
   get queued(): number {
     let sum = this.#farOutlet.queued;
     for (const place of this.#places) sum += place.held - place.claimed;
+    for (const index of this.#segmented) sum += this.#places[index]!.inlet(Direction.Outbound)?.queued ?? 0;
     for (const batch of this.outbound) sum += batch.length;
     return sum + this.inboundLength;
   }
@@ -142,18 +150,45 @@ export class Pipeline {
     return due;
   }
 
-  /** Reads an end into the batch where its direction starts; returns how many packets came. */
+  /**
+   * Reads an end into the batch where its direction starts; returns how many packets came.
+   *
+   * @throws {TypeError} naming the end, when it threw, or gave packets that are not of the loop's pool.
+   */
   inhale(end: TunnelEnd, batch: PacketBatch, flow: FlowStats, now: number): number {
     const first = batch.length;
-    end.read(batch);
+    let fault: TypeError | undefined;
+    try {
+      end.read(batch);
+    } catch (cause) {
+      fault = new TypeError(`Cannot read from "${end.name}": its read threw: ${said(cause)}`, { cause });
+    }
+    const { pool } = this.ledger;
     const { packets, length } = batch;
+    let isForeign = false;
     for (let i = first; i < length; i++) {
       const packet = packets[i]!;
+      if (packet.pool !== pool) isForeign = true;
       packet.time = now;
       flow.bytesIn += packet.length;
     }
     flow.packetsIn += length - first;
+    if (isForeign) fault ??= this.#expelForeign(end, batch);
+    if (fault !== undefined) throw fault;
     return length - first;
+  }
+
+  /** Gives back to their own pools what came from there. */
+  #expelForeign(end: TunnelEnd, batch: PacketBatch): TypeError {
+    for (const packet of batch) {
+      if (packet.pool === this.ledger.pool) continue;
+      packet.pool.give(packet);
+      this.ledger.counters.drop("of another pool");
+    }
+    batch.compact();
+    return new TypeError(
+      `Cannot read from "${end.name}": it gave packets of another pool: take them from its host's pool`,
+    );
   }
 
   /** Whether a stage waits for promises. */
@@ -162,13 +197,21 @@ export class Pipeline {
     return false;
   }
 
-  /** Whether packets stand before a stage on the way out: turned round, or emitted by a tick. */
+  /** Whether packets stand before a stage that can go on: turned round, emitted by a tick, or still to be segmented. */
   get pending(): boolean {
-    for (let i = 0; i < this.#places.length; i++) if (this.outbound[i]!.length > 0) return true;
-    return false;
+    for (let i = 0; i < this.#places.length; i++) {
+      if (this.outbound[i]!.length > 0 && (this.waitingForFar === 0 || !this.#segmented.includes(i))) {
+        return true;
+      }
+    }
+    return this.waitingForFar === 0 && this.#isSegmenting(Direction.Outbound) ||
+      this.waitingForDevice === 0 && this.#isSegmenting(Direction.Inbound);
   }
 
-  /** Passes what stands in one row through its stages; returns whether there was anything. */
+  /**
+   * Passes what stands in one row through its stages; returns whether there was anything. A stage that takes no
+   * super-packets gets one batch of segments a breath, while their way out is free; the rest waits before it.
+   */
   flow(direction: Direction, now: number): boolean {
     const { cells } = this.#host.heartbeat;
     const places = this.#places;
@@ -179,10 +222,15 @@ export class Pipeline {
       const from = direction === Direction.Outbound ? index : index + 1;
       const to = direction === Direction.Outbound ? index + 1 : index;
       const batch = row[from]!;
-      if (batch.length === 0) continue;
-      moved = true;
       const place = places[index]!;
+      const inlet = place.inlet(direction);
+      if (batch.length === 0 && (inlet === undefined || inlet.queued === 0)) continue;
       cells[1] = place.number;
+      if (inlet?.finish(batch) === true) {
+        if (this.#passSegments(place, inlet, from, to, direction, now)) moved = true;
+        continue;
+      }
+      moved = true;
       place.pass(batch, direction, now);
       const onward = row[to]!;
       if (onward.length === 0) {
@@ -194,6 +242,35 @@ export class Pipeline {
     }
     cells[1] = 0;
     return moved;
+  }
+
+  /** Passes one batch of segments through a stage, while their way out is free; returns whether it is. */
+  #passSegments(
+    place: StagePlace,
+    inlet: Segmenting,
+    from: number,
+    to: number,
+    direction: Direction,
+    now: number,
+  ): boolean {
+    const isOutbound = direction === Direction.Outbound;
+    if ((isOutbound ? this.waitingForFar : this.waitingForDevice) > 0) return false;
+    const row = isOutbound ? this.outbound : this.inbound;
+    inlet.fill(row[from]!);
+    place.pass(inlet.segments, direction, now);
+    inlet.segments.moveTo(row[to]!);
+    return true;
+  }
+
+  /** Whether packets wait before a stage to be segmented. */
+  #isSegmenting(direction: Direction): boolean {
+    for (const index of this.#segmented) {
+      const inlet = this.#places[index]!.inlet(direction);
+      if (inlet === undefined) continue;
+      const before = direction === Direction.Outbound ? this.outbound[index]! : this.inbound[index + 1]!;
+      if (inlet.queued > 0 || before.length > 0) return true;
+    }
+    return false;
   }
 
   /** Writes what waits for the far end; returns whether it took anything. */
@@ -288,6 +365,10 @@ export class Pipeline {
     for (const batch of this.inbound) this.ledger.discardAll(batch, "closed");
     this.#farOutlet.clear("closed");
     this.#deviceOutlet.clear("closed");
+    for (const place of this.#places) {
+      place.inlet(Direction.Outbound)?.clear("closed");
+      place.inlet(Direction.Inbound)?.clear("closed");
+    }
     for (const place of this.#places) {
       if (place.held === 0) continue;
       for (const packet of this.ledger.pool.packets) {

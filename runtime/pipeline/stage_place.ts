@@ -11,6 +11,7 @@ import {
 import { LoanedBatch } from "../../lib/core/batch.ts";
 import { type Ledger, OUT_OF_SLOT } from "../ledger.ts";
 import type { Pipeline } from "./pipeline.ts";
+import { Segmenting } from "./segmenting.ts";
 
 /** A stage in its place: the context that it sees, and the bookkeeping of what it claims. */
 export class StagePlace implements StageContext {
@@ -32,7 +33,9 @@ export class StagePlace implements StageContext {
   /** How many packets of the batch that it looks at are claimed: they leave it when the stage returns. */
   claimed = 0;
   #batch: PacketBatch | undefined;
-  /** What the stage sees of it. */
+  /** What it is given once it is segmented, outbound and inbound, where it takes no super-packets. */
+  readonly #inlets: readonly (Segmenting | undefined)[];
+  /** What the stage sees of the batch. */
   readonly #loan: LoanedBatch;
   readonly #list: Packet[];
 
@@ -46,6 +49,15 @@ export class StagePlace implements StageContext {
     this.due = stage.tick === undefined ? Infinity : 0;
     this.#loan = new LoanedBatch(`stage "${stage.name}"`, "use context.emit, hold, drop, done and handOver");
     this.#list = this.#loan.packets;
+    const { segmented, outbound, inbound } = stage;
+    this.#inlets = [outbound, inbound].map((method) =>
+      segmented === true && method !== undefined ? new Segmenting(pipeline.ledger) : undefined
+    );
+  }
+
+  /** Where super-packets of a direction are segmented for it; `undefined` when it takes them as they are. */
+  inlet(direction: Direction): Segmenting | undefined {
+    return this.#inlets[direction];
   }
 
   /**
@@ -142,6 +154,12 @@ export class StagePlace implements StageContext {
   drop(packet: Packet, reason: string): void {
     this.#claim(packet, "drop");
     this.#ledger.discard(packet, reason);
+  }
+
+  done(packet: Packet): void {
+    this.#claim(packet, "be done with");
+    this.#ledger.counters.consumed++;
+    this.#ledger.giveBack(packet);
   }
 
   handOver(packet: Packet, worker: number, direction: Direction = this.direction): void {

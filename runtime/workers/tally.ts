@@ -2,7 +2,7 @@
  * Counters of one worker's tunnel where another worker reads them: in shared memory.
  *
  *     words:    generation, number of reasons      odd while they are written
- *     numbers:  outbound, inbound; handed over outbound, inbound; created, malformed, queued; dropped by reason
+ *     numbers:  outbound, inbound; handed over outbound, inbound; created, malformed, queued, consumed; dropped by reason
  *     texts:    the reasons
  */
 
@@ -20,7 +20,7 @@ const PART = {
   handedOutbound: 8,
   handedInbound: 12,
   rest: 16,
-  dropped: 19,
+  dropped: 20,
 } as const;
 /** The bytes of a reason, with its length in the first one. */
 const TEXT = 256;
@@ -94,6 +94,7 @@ export class Tally {
     numbers[PART.rest] = counters.created;
     numbers[PART.rest + 1] = counters.malformed;
     numbers[PART.rest + 2] = inside;
+    numbers[PART.rest + 3] = counters.consumed;
     if (counters.dropped > 0) this.#putReasons(counters.reasons);
     Atomics.add(this.#words, GENERATION, 1);
   }
@@ -114,6 +115,7 @@ export class Tally {
         outbound: this.#flow(PART.outbound),
         inbound: this.#flow(PART.inbound),
         created: numbers[PART.rest]!,
+        consumed: numbers[PART.rest + 3]!,
         dropped: Object.fromEntries(dropped),
         queued: numbers[PART.rest + 2]!,
         malformed: numbers[PART.rest + 1]!,
@@ -172,7 +174,7 @@ export function readAll(tallies: readonly Tally[]): Told[] {
  */
 export function sum(all: readonly Told[], closed: boolean): TunnelStats {
   const { outbound, inbound } = nothingHanded();
-  const total = { outbound, inbound, created: 0, queued: 0, malformed: 0 };
+  const total = { outbound, inbound, created: 0, consumed: 0, queued: 0, malformed: 0 };
   const dropped = new Map<string, number>();
   for (const { stats, handed } of all) {
     for (const direction of ["outbound", "inbound"] as const) {
@@ -184,6 +186,7 @@ export function sum(all: readonly Told[], closed: boolean): TunnelStats {
       total.queued += handed[direction].packetsOut - handed[direction].packetsIn;
     }
     total.created += stats.created;
+    total.consumed += stats.consumed;
     total.queued += stats.queued;
     total.malformed += stats.malformed;
     for (const [reason, count] of Object.entries(stats.dropped)) addTo(dropped, reason, count);

@@ -56,6 +56,9 @@ class Context implements StageContext {
   drop(_packet: Packet, reason: string): void {
     throw new Error(`Cannot measure: a packet was dropped: ${reason}`);
   }
+  done(): void {
+    this.claimed++;
+  }
   handOver(): void {
     this.claimed++;
   }

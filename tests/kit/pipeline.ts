@@ -69,12 +69,12 @@ export class TestPipeline {
 
   /** Whether packets in are packets out, dropped and queued. */
   get balanced(): boolean {
-    const { outbound, inbound, created, dropped, queued } = this.pipeline.ledger.counters.snapshot(
+    const { outbound, inbound, created, consumed, dropped, queued } = this.pipeline.ledger.counters.snapshot(
       this.pipeline.queued,
     );
     const lost = Object.values(dropped).reduce((sum, count) => sum + count, 0);
     return outbound.packetsIn + inbound.packetsIn + created ===
-        outbound.packetsOut + inbound.packetsOut + lost + queued && this.pool.taken === queued;
+        outbound.packetsOut + inbound.packetsOut + consumed + lost + queued && this.pool.taken === queued;
   }
 
   #empty(batch: PacketBatch, flow: { packetsOut: number; bytesOut: number }): Uint8Array[] {

@@ -23,7 +23,7 @@ export const QUIET = { signals: false, watchdog: 0 } as const;
 export class ManualEnd implements Device {
   readonly name: string;
   readonly mtu = 1500;
-  readonly offload = false;
+  readonly offload: boolean = false;
   readonly waitable: Waitable | undefined = undefined;
   readonly queued = 0;
   failure: Error | undefined;
@@ -177,10 +177,10 @@ export class RestWatch implements LoopMember, Disposable {
 
 /** That what came in went out, was dropped or is inside. */
 export function assertBalanced(tunnel: Tunnel): void {
-  const { outbound, inbound, created, dropped, queued } = tunnel.stats;
+  const { outbound, inbound, created, consumed, dropped, queued } = tunnel.stats;
   const lost = Object.values(dropped).reduce((sum, count) => sum + count, 0);
   const [came, went] = [outbound.packetsIn + inbound.packetsIn, outbound.packetsOut + inbound.packetsOut];
-  assert.equal(came + created, went + lost + queued, JSON.stringify(tunnel.stats));
+  assert.equal(came + created, went + consumed + lost + queued, JSON.stringify(tunnel.stats));
 }
 
 /** That a tunnel that has ended holds nothing: its packets are back, and counted. */

@@ -80,10 +80,10 @@ export interface Received {
   readonly disordered: number;
 }
 
-function isBalanced({ outbound, inbound, created, dropped, queued }: TunnelStats): boolean {
+function isBalanced({ outbound, inbound, created, consumed, dropped, queued }: TunnelStats): boolean {
   const lost = Object.values(dropped).reduce((sum, count) => sum + count, 0);
   return outbound.packetsIn + inbound.packetsIn + created ===
-    outbound.packetsOut + inbound.packetsOut + lost + queued;
+    outbound.packetsOut + inbound.packetsOut + consumed + lost + queued;
 }
 
 /** Holds some packets for a while and drops others. */

@@ -6,11 +6,11 @@ import { makeTally, nothingHanded, readAll, sum, Tally } from "../../../runtime/
 import { Random } from "../../../lib/random.ts";
 
 function assertBalanced(stats: TunnelStats): void {
-  const { outbound, inbound, created, queued, dropped } = stats;
+  const { outbound, inbound, created, consumed, queued, dropped } = stats;
   const lost = Object.values(dropped).reduce((total, count) => total + count, 0);
   assert.equal(
     outbound.packetsIn + inbound.packetsIn + created,
-    outbound.packetsOut + inbound.packetsOut + lost + queued,
+    outbound.packetsOut + inbound.packetsOut + consumed + lost + queued,
     JSON.stringify(stats),
   );
 }
@@ -22,6 +22,7 @@ Deno.test("Tally tells another view what was counted, with reasons of any length
   Object.assign(counters.outbound, { packetsIn: 9, bytesIn: 2 ** 40, packetsOut: 5, bytesOut: 7 });
   Object.assign(counters.inbound, { packetsIn: 1, bytesIn: 2, packetsOut: 3, bytesOut: 4 });
   counters.created = 11;
+  counters.consumed = 13;
   counters.malformed = 12;
   counters.drop("refused by the system: ÄÖÜ");
   counters.drop("x".repeat(300));
@@ -34,6 +35,7 @@ Deno.test("Tally tells another view what was counted, with reasons of any length
       outbound: { packetsIn: 9, bytesIn: 2 ** 40, packetsOut: 3, bytesOut: 7 },
       inbound: { packetsIn: 1, bytesIn: 2, packetsOut: 2, bytesOut: 4 },
       created: 11,
+      consumed: 13,
       dropped: { "refused by the system: ÄÖÜ": 1, ["x".repeat(100)]: 2 },
       queued: 8,
       malformed: 12,
@@ -63,7 +65,7 @@ Deno.test("sum() counts packets that are handed over once, and queued between tw
   for (let step = 0; step < 500; step++) {
     const [one, other] = [random.below(3), random.below(3)];
     const [from, to] = [workers[one]!, workers[other]!];
-    switch (random.below(5)) {
+    switch (random.below(6)) {
       case 0:
         came++;
         from.inside++;
@@ -94,7 +96,12 @@ Deno.test("sum() counts packets that are handed over once, and queued between tw
         to.inside++;
         to.counters.outbound.packetsIn++;
         to.handed.outbound.packetsIn++;
+        break;
       }
+      case 5:
+        if (from.inside === 0) break;
+        from.inside--;
+        from.counters.consumed++;
     }
     for (const { tally, counters, handed, inside } of workers) {
       tally.publish(counters, handed, inside, 0, 0);

@@ -1,40 +1,52 @@
 /**
- * Super-packets on their way to an end that does not take them: cut in their order, as fast as segments are taken. When the
- * pool has no slot for the next segment and none of them waits here, what is left is dropped: the slots may be those of
- * the packets behind it.
+ * Super-packets on their way to an end or a stage that does not take them: segmented in their order, as fast as segments
+ * are taken. When the pool has no slot for the next segment and none of them waits here, what is left is dropped: the
+ * slots may be those of the packets behind it.
  */
 
 import { type Packet, PacketBatch } from "../../lib/core/mod.ts";
 import { Cutter } from "../../lib/segment.ts";
 import type { Ledger } from "../ledger.ts";
 
-/** What waits for one end: ordinary packets, and what is left of the super-packet that is being cut. */
-export class Cutting {
-  /** What the end is to take next. */
+/** What waits for one end or stage: ordinary packets, and what is left of the super-packet that is being segmented. */
+export class Segmenting {
+  /** What is to be taken next. */
   readonly segments: PacketBatch = new PacketBatch();
   readonly #ledger: Ledger;
   readonly #cutter = new Cutter();
   #packet: Packet | undefined;
 
-  /** With nothing to be cut. */
+  /** With nothing to be segmented. */
   constructor(ledger: Ledger) {
     this.#ledger = ledger;
   }
 
-  /** Packets that wait, those that are still to be cut among them. */
+  /** Packets that wait, those that are still to be made among them. */
   get queued(): number {
     return this.segments.length + (this.#packet === undefined ? 0 : this.#cutter.remaining);
   }
 
-  /** Takes packets off the front of a batch, and cuts, until there are enough segments or the pool is empty. */
+  /** Takes packets off the front of a batch, and segments, until there are enough segments or the pool is empty. */
   fill(batch: PacketBatch): void {
     let taken = 0;
-    while (this.#cut() && taken < batch.length && !this.segments.full) {
+    while (this.#segment() && taken < batch.length && !this.segments.full) {
       const packet = batch.packets[taken++]!;
       if (packet.segmentSize === 0) this.segments.push(packet);
       else this.#start(packet);
     }
     batch.shift(taken);
+  }
+
+  /** Finishes the partial checksums of ordinary packets; returns whether there are super-packets, here or in the batch. */
+  finish(batch: PacketBatch): boolean {
+    const { packets, length } = batch;
+    let isSuper = this.queued > 0;
+    for (let i = 0; i < length; i++) {
+      const packet = packets[i]!;
+      if (packet.segmentSize !== 0) isSuper = true;
+      else if (packet.checksumStart !== 0) packet.finish();
+    }
+    return isSuper;
   }
 
   /** Throws everything away. */
@@ -43,7 +55,7 @@ export class Cutting {
     this.#abandon(reason);
   }
 
-  /** Throws away what is left of the super-packet; what was not cut out of it was never made. */
+  /** Throws away what is left of the super-packet; segments that were not made of it never were. */
   #abandon(reason: string): void {
     if (this.#packet === undefined) return;
     this.#ledger.counters.created += 1 - this.#cutter.remaining;
@@ -59,8 +71,8 @@ export class Cutting {
     this.#ledger.counters.created += this.#cutter.remaining - 1;
   }
 
-  /** Goes on with the super-packet; returns whether none is left to be cut. */
-  #cut(): boolean {
+  /** Goes on with the super-packet; returns whether nothing is left of it. */
+  #segment(): boolean {
     if (this.#packet === undefined) return true;
     while (this.#cutter.remaining > 0) {
       if (this.segments.full) return false;

@@ -1,0 +1,33 @@
+/** Writing to an end, and seeing that it does what it says. */
+
+import type { PacketBatch } from "./batch.ts";
+import type { TunnelEnd } from "./end.ts";
+
+/**
+ * Writes a batch to an end; returns how many packets it took. Whatever the end does, what is left in the batch is still
+ * the batch's, and each packet once.
+ *
+ * @throws {TypeError} naming the end, when it threw, or took other packets off the batch than it says.
+ */
+export function writeTo(end: TunnelEnd, batch: PacketBatch): number {
+  const { length } = batch;
+  let taken: number;
+  try {
+    taken = end.write(batch);
+  } catch (cause) {
+    batch.compact();
+    const message = cause instanceof Error ? cause.message : String(cause);
+    throw new TypeError(`Cannot write to "${end.name}": its write threw: ${message}`, { cause });
+  }
+  const left = batch.length;
+  const { packets } = batch;
+  let isWhole = left <= length;
+  for (let i = 0; i < left; i++) if (packets[i]!.owner !== batch) isWhole = false;
+  if (isWhole && taken === length - left) return taken;
+  batch.compact();
+  const gone = length - left;
+  const fault = isWhole
+    ? `its write returned ${taken} and took ${gone} of ${length} packets off the batch: call batch.shift(count)`
+    : "its write gave packets away that it left in the batch: take packets from the front, and call batch.shift(count)";
+  throw new TypeError(`Cannot write to "${end.name}": ${fault}`);
+}
