@@ -16,6 +16,7 @@ import {
   type TunnelStats,
   type WorkerPlace,
 } from "../lib/core/mod.ts";
+import { EndMtu } from "../lib/end_mtu.ts";
 import { Ledger } from "./ledger.ts";
 import { Breath, type Loop } from "./loop.ts";
 import { toStage } from "./pipeline/handler.ts";
@@ -386,7 +387,8 @@ export class Tunnel implements AsyncDisposable {
   #start(last: Stage[]): void {
     const loop = this.#loop;
     const [device, far, link, sent, ledger] = [this.device, this.#far, this.#link, this.#sent, this.#ledger];
-    const pipeline = new Pipeline([...this.#stages, ...last], {
+    const mtu = far !== undefined && EndMtu.isFor(far) ? [new EndMtu(far)] : [];
+    const pipeline = new Pipeline([...this.#stages, ...last, ...mtu], {
       ledger,
       heartbeat: loop.heartbeat,
       others: link,
