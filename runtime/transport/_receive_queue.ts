@@ -86,7 +86,7 @@ export class ReceiveQueue {
   }
 
   #objection(bytes: Uint8Array, offset: number, length: number): string | undefined {
-    if (this.#takesAny) return length === 0 ? "empty message" : undefined;
+    if (this.#takesAny) return length === 0 ? "empty" : undefined;
     return objectionTo(bytes, offset, length, LARGE_ROOM);
   }
 }
