@@ -56,8 +56,15 @@ export class HttpProxy implements HostPort {
   }
 }
 
-/** The proxy that the environment names for a server, as curl(1) reads it, where `--allow-env` lets that be read. */
-export function proxyOf({ protocol, hostname }: URL): HttpProxy | undefined {
+/**
+ * The proxy that the environment names for a server, as curl(1) reads it.
+ *
+ * @param read Returns a variable. @default the process's, where `--allow-env` lets that be read
+ */
+export function proxyOf(
+  { protocol, hostname }: URL,
+  read: (name: string) => string | undefined = readEnvironment,
+): HttpProxy | undefined {
   if (LOOPBACK.test(hostname)) return undefined;
   const excluded = read("NO_PROXY")?.split(",").map((name) => name.trim().replace(/^\*?\./, "")) ?? [];
   const isExcluded = (name: string) => name === "*" || name !== "" && `.${hostname}`.endsWith(`.${name}`);
@@ -66,7 +73,7 @@ export function proxyOf({ protocol, hostname }: URL): HttpProxy | undefined {
   return text === undefined ? undefined : new HttpProxy(text.includes("://") ? text : `http://${text}`);
 }
 
-function read(name: string): string | undefined {
+function readEnvironment(name: string): string | undefined {
   for (const variable of [name.toLowerCase(), name]) {
     if (Deno.permissions.querySync({ name: "env", variable }).state !== "granted") continue;
     const value = Deno.env.get(variable);

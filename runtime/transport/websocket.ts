@@ -34,8 +34,9 @@ const TLS_OVERHEAD = 22;
 // Implementation
 /** How long to wait after the first failure (milliseconds). */
 const RETRY_AFTER = 500;
-/** How long a peer may be silent (milliseconds): it, and what a timer takes. */
+/** How long a peer may be silent (milliseconds); at least so that four pings are no flood, at most what a timer takes. */
 const TIMEOUT = 30_000;
+const MIN_TIMEOUT = 100;
 const MAX_TIMEOUT = 2 ** 31 - 1;
 
 /** Options for {@linkcode websocket}: `url` to connect, or `listen` to be connected to. */
@@ -286,9 +287,9 @@ export function websocket(
   if (!(retryAfter >= 0)) {
     throw new RangeError(`Cannot connect anew after ${retryAfter} ms: it is not at least 0`);
   }
-  if (!(timeout >= 1 && timeout <= MAX_TIMEOUT)) {
+  if (!(timeout >= MIN_TIMEOUT && timeout <= MAX_TIMEOUT)) {
     throw new RangeError(
-      `Cannot open a WebSocket transport: timeout must be 1 to ${MAX_TIMEOUT} ms, got ${timeout}`,
+      `Cannot open a WebSocket transport: timeout must be from ${MIN_TIMEOUT} to ${MAX_TIMEOUT} ms, got ${timeout}`,
     );
   }
   if (options.proxy !== undefined && text === undefined) {
