@@ -168,6 +168,11 @@ export class Tunnel implements AsyncDisposable {
     return this.#surface !== undefined && !this.#closing;
   }
 
+  /** Whether something has held it: `run`, `for await` or a stream. */
+  get hasRun(): boolean {
+    return this.#surface !== undefined;
+  }
+
   /** What happened so far; in the first of several workers, in all of them. */
   get stats(): TunnelStats {
     return this.#link?.stats(this.#ownStats) ?? this.#ownStats;
