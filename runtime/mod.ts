@@ -7,6 +7,7 @@
 export {
   type Device,
   Direction,
+  ENDPOINT_LENGTH,
   type FlowStats,
   type Packet,
   type PacketBatch,

@@ -431,10 +431,10 @@ function isSameEndpoint(one: EndpointBytes, other: EndpointBytes, family: 4 | 6)
  * `udp://ADDRESS:PORT?listen`; `?interface=NAME`, `?mtu=BYTES` and `?payload=any` are the other options.
  *
  * **Encryption**: Packets travel in plain text. Anyone on the path can read and forge them, and without `peer` one
- * datagram to the port takes the tunnel over. For other networks than those that you trust, use `payload: "any"` with a
- * stage that encrypts, as the last one: what it makes of a packet need not be IP, and a forged datagram moves no peer.
- * The stage remembers the endpoint of each peer that it has authenticated, and addresses packets by
- * `packet.sendTo()`. The tunnel's MTU leaves room for what the stage adds.
+ * datagram to the port takes the tunnel over. On networks that you do not trust, use `payload: "any"` with a stage that
+ * encrypts: the last stage, with `segmented`. Its packets need not be IP, and a forged datagram moves no peer: the stage
+ * remembers the endpoint of each peer that it has authenticated, and addresses packets by `packet.sendTo()`. Leave room
+ * for what it adds: the tunnel's `mtu` and those bytes together are at most this transport's `mtu`.
  *
  * **Names**: All addresses of a peer's name are tried, in the system's order (RFC 6724): the next one at once when this
  * machine has no route or an ICMP error comes (Linux), and after three seconds without an answer. The name is looked up
@@ -461,7 +461,8 @@ function isSameEndpoint(one: EndpointBytes, other: EndpointBytes, family: 4 | 6)
  *
  * @example A stage that keeps its peer: only a datagram that `open` accepts moves it
  * ```ts
- * import { type Packet, type PacketBatch, script, type Stage, type StageContext, udp } from "@warren/tunnel";
+ * import { ENDPOINT_LENGTH, type Packet, type PacketBatch, script } from "@warren/tunnel";
+ * import { type Stage, type StageContext, udp } from "@warren/tunnel";
  *
  * // Your cipher. Both change the packet's bytes in place; open() returns whether the packet is genuine.
  * declare function seal(packet: Packet): void;
@@ -469,11 +470,11 @@ function isSameEndpoint(one: EndpointBytes, other: EndpointBytes, family: 4 | 6)
  *
  * class Seal implements Stage {
  *   readonly name = "seal";
+ *   readonly segmented = true;
  *   #peer: Uint8Array | undefined;
  *
  *   outbound(batch: PacketBatch): void {
  *     for (const packet of batch) {
- *       packet.finish();
  *       seal(packet);
  *       if (this.#peer !== undefined) packet.sendTo(this.#peer);
  *     }
@@ -481,7 +482,7 @@ function isSameEndpoint(one: EndpointBytes, other: EndpointBytes, family: 4 | 6)
  *
  *   inbound(batch: PacketBatch, context: StageContext): void {
  *     for (const packet of batch) {
- *       if (open(packet)) (this.#peer ??= new Uint8Array(48)).set(packet.endpoint);
+ *       if (open(packet)) (this.#peer ??= new Uint8Array(ENDPOINT_LENGTH)).set(packet.endpoint);
  *       else context.drop(packet, "seal: forged");
  *     }
  *   }
