@@ -30,7 +30,10 @@ const IPV4_WORDS = 4;
 const IPV6_WORDS = 10;
 
 /** The shortest header by protocol (bytes); 0: it has no ports. */
-const MIN_HEADERS = Uint8Array.from({ length: 256 }, (_, protocol) => HEADERS[protocol] ?? 0);
+export const MIN_HEADERS: Uint8Array = Uint8Array.from(
+  { length: 256 },
+  (_, protocol) => HEADERS[protocol] ?? 0,
+);
 
 /** What a packet is to the flows that are known. */
 export const FlowKind = {
