@@ -55,6 +55,8 @@ export type FlowKind = typeof FlowKind[keyof typeof FlowKind];
  * **Limits**: an error about a later fragment, and one that does not quote the ports, tell no flow. One about a packet
  * on a source route (RFC 8200 section 4.4) tells the flow to the address that it was going to at that point.
  *
+ * **Fields that can be set**: `srcPort` and `dstPort` (16 bits).
+ *
  * @example A reply belongs to its request's flow, reversed
  * ```ts
  * import assert from "node:assert/strict";

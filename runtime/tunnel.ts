@@ -58,7 +58,13 @@ export interface TunnelOptions extends DeviceOptions {
   stages?: (Stage | PacketHandler)[];
   /** Ends the tunnel when it is aborted, also while it opens. */
   signal?: AbortSignal;
-  /** Whether Ctrl-C and `SIGTERM` end the tunnel. @default {true} */
+  /**
+   * Whether SIGINT (Ctrl-C), SIGTERM and SIGHUP end the tunnel; on Windows, Ctrl-C and Ctrl-Break. A script's exit code
+   * is 0 then, and 130 when a second signal comes, or a stage does not return. A signal that was ignored when the
+   * process started, as nohup(1) has SIGHUP, stays ignored.
+   *
+   * @default {true}
+   */
   signals?: boolean;
   /** After how many whole milliseconds a stage that does not return ends the process; 0 for never. @default {5000} */
   watchdog?: number;
