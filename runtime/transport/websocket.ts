@@ -69,7 +69,7 @@ export interface WebSocketOptions {
    * (milliseconds). @default {30000}
    */
   timeout?: number;
-  /** How many packets wait for the loop before further ones are dropped. @default {1024} */
+  /** How many packets wait for the loop; further ones wait in the system, and are dropped if that takes more than a moment. @default {1024} */
   queueLength?: number;
 }
 
@@ -195,6 +195,7 @@ export class WebSocketTransport implements Transport {
   #owner(): ConnectionOwner {
     const host = () => this.#host;
     const connection = () => this.#connection;
+    const incoming = this.#incoming;
     return {
       name: this.name,
       get host() {
@@ -203,8 +204,11 @@ export class WebSocketTransport implements Transport {
       get connection() {
         return connection();
       },
+      get full() {
+        return incoming.full;
+      },
       adopt: (connection) => this.#adopt(connection),
-      receive: (bytes, offset, length) => this.#incoming.accept(bytes, offset, length),
+      receive: (bytes, offset, length) => incoming.accept(bytes, offset, length),
       drained: () => this.#drained(),
       lost: (connection) => this.#lost(connection),
       fail: (error) => this.#fail(error),

@@ -7,6 +7,8 @@ import { BINARY, CONTINUATION, frame, PING, PONG, TEXT } from "../../kit/raw_web
 
 /** What a reader's handler was told, as text. */
 class Heard {
+  /** Whether messages are held. */
+  full = false;
   readonly messages: Uint8Array[] = [];
   readonly texts: number[] = [];
   readonly controls: [Opcode, Uint8Array][] = [];
@@ -35,7 +37,7 @@ function feed(
     ok(reader.room.length > 0, "there is always room");
     reader.room.set(bytes.subarray(at, at + count));
     at += count;
-    const fault = reader.take(count);
+    const fault = reader.take(count, true);
     if (fault !== undefined) return fault;
   }
   return undefined;
@@ -121,6 +123,26 @@ for (const masked of [false, true]) {
     }
   });
 }
+
+Deno.test("FrameReader holds messages while there is no room for them, hands on control frames before, and keeps their order", () => {
+  const heard = new Heard();
+  const reader = new FrameReader(heard, true);
+  const payloads = [1, 2, 3, 4].map((byte) => Uint8Array.of(byte));
+  const stream = [frame(PING), ...payloads.map((payload) => frame(BINARY, payload))];
+  heard.full = true;
+  strictEqual(feed(reader, join(stream), (left) => left), undefined);
+  deepStrictEqual([heard.messages, heard.controls.length, reader.isHeld], [[], 1, true]);
+  heard.full = false;
+  const binary = heard.binary.bind(heard);
+  heard.binary = (bytes, offset, length) => {
+    binary(bytes, offset, length);
+    heard.full = heard.messages.length === 2;
+  };
+  strictEqual(reader.take(0, true), undefined);
+  deepStrictEqual([heard.messages, reader.isHeld], [payloads.slice(0, 2), true]);
+  strictEqual(reader.take(0, false), undefined);
+  deepStrictEqual([heard.messages, reader.isHeld], [payloads, false]);
+});
 
 Deno.test("FrameReader takes any bytes without throwing, and never more than the longest packet", () => {
   const random = new Random(4);

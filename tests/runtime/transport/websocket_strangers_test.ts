@@ -132,6 +132,17 @@ Deno.test("A flood of packets that nobody reads is refused with its reason, and 
   ok(server.end.connected, "it only came at a bad time");
 });
 
+Deno.test("A burst of short packets waits for the loop, and none is lost", async () => {
+  await using server = await listening({ queueLength: 8 });
+  using peer = await RawPeer.open(server.place);
+  const packet = frame(BINARY, pattern(20));
+  const burst = new Uint8Array(packet.length * 500);
+  for (let i = 0; i < 500; i++) burst.set(packet, i * packet.length);
+  await peer.send(burst);
+  strictEqual((await receive(server.end, server.host, 500)).length, 500);
+  strictEqual(server.host.lost, 0);
+});
+
 Deno.test("WebSocketTransport joins fragments, and answers the newest ping between them", async () => {
   await using server = await listening();
   using peer = await RawPeer.open(server.place);
