@@ -28,10 +28,12 @@ const IPV6_MIN_MTU = 1280;
 export class EndMtu implements Stage {
   /** What statistics call it. */
   readonly name = "mtu";
+  readonly #end: TunnelEnd;
   readonly #fragmenter: EndFragmenter;
 
   /** The step before this end. */
   constructor(end: TunnelEnd) {
+    this.#end = end;
     this.#fragmenter = new EndFragmenter(end);
   }
 
@@ -42,8 +44,16 @@ export class EndMtu implements Stage {
 
   /** Passes what the end takes. */
   outbound(batch: PacketBatch, context: StageContext): void {
-    this.#fragmenter.pass(batch, context);
+    if (this.#end.mtuFor !== undefined || !areWithin(batch, this.#end.mtu!)) {
+      this.#fragmenter.pass(batch, context);
+    }
   }
+}
+
+/** Whether all packets have at most so many bytes: nearly always, and quickly seen. */
+function areWithin({ packets, length }: PacketBatch, mtu: number): boolean {
+  for (let i = 0; i < length; i++) if (packets[i]!.length > mtu) return false;
+  return true;
 }
 
 /** A fragmenter that looks at its end's MTU for each packet. */

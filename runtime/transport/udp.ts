@@ -313,7 +313,7 @@ export class UdpTransport implements Transport {
 
   /** Notes that the peer was heard, and at which of this machine's addresses: replies leave from there. */
   #hear(packet: Packet, index: number): void {
-    if (!hasLocal(packet, this.#views[index]!, 0, this.#socket.family)) {
+    if (this.#socket.localAddresses && !hasLocal(packet, this.#views[index]!, 0, this.#socket.family)) {
       this.#endpoints[index]!.set(packet.endpoint);
     }
     const addresses = this.#addresses;
@@ -360,7 +360,7 @@ export class UdpTransport implements Transport {
   #sendsOtherwise(refusal: string, packets: readonly Packet[], start: number, end: number): boolean {
     const packet = packets[start]!;
     const code = refusal.replace(/^WSA/, "");
-    if (NOT_LOCAL.has(code) && isFromLocal(packet)) {
+    if (NOT_LOCAL.has(code) && this.#socket.localAddresses && isFromLocal(packet, this.#socket.family)) {
       for (let i = start; i < end; i++) clearLocal(packets[i]!);
       for (const endpoint of this.#endpoints) endpoint.fill(0, Endpoint.Local);
       return true;
