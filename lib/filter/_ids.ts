@@ -45,7 +45,7 @@ function readAddress(tokens: Tokens, { protocol, side, kind }: Qualifier): Test 
   }
   tokens.skip();
   if (token === "ipv6") {
-    const length = readPrefixLength(tokens, kind, 128) ?? 128;
+    const length = readPrefixLength(tokens, kind, 128, true) ?? 128;
     const words = wordsOf(tokens, start, length);
     return all([{ kind: "version", version: 6 }, { kind: "net6", side, words }]);
   }
@@ -53,7 +53,7 @@ function readAddress(tokens: Tokens, { protocol, side, kind }: Qualifier): Test 
   let mask = -1;
   if (token === "ipv4") {
     [address, mask] = octetsOf(tokens, start);
-    const length = readPrefixLength(tokens, kind, 32);
+    const length = readPrefixLength(tokens, kind, 32, mask === -1);
     if (length !== undefined) mask = length === 0 ? 0 : -1 << 32 - length;
     else if (tokens.accept("mask")) {
       if (kind !== "net") tokens.refuse("a mask behind another word than net");
@@ -74,13 +74,22 @@ function readAddress(tokens: Tokens, { protocol, side, kind }: Qualifier): Test 
   return all([{ kind: "version", version: 4 }, { kind: "net4", side, address: address | 0, mask }]);
 }
 
-function readPrefixLength(tokens: Tokens, kind: string, most: number): number | undefined {
+function readPrefixLength(
+  tokens: Tokens,
+  kind: string,
+  most: number,
+  isWhole: boolean,
+): number | undefined {
   if (!tokens.isSign("/")) return undefined;
-  if (kind !== "net") tokens.refuse("a prefix's length behind another word than net");
+  const slash = tokens.token;
   tokens.skip();
   const token = tokens.token;
   const length = tokens.number();
   if (length > most) tokens.refuse(`a prefix of more than ${most} bits`, token);
+  // All bits are a host's address.
+  if (kind !== "net" && (length < most || !isWhole)) {
+    tokens.refuse("a prefix's length behind another word than net", slash);
+  }
   return length;
 }
 

@@ -19,8 +19,8 @@ export interface Token {
 
 // Implementation
 
-/** The longest text (characters). */
-const MOST_TEXT = 8192;
+/** The longest text (characters): what programs write; its tree is bounded besides. */
+const MAX_TEXT = 65_536;
 /** How much of the text an error shows (characters). */
 const SHOWN = 60;
 
@@ -51,7 +51,7 @@ export function refuse(text: string, what: string, at: number): never {
 
 /** Splits the text; the last token is the end. */
 export function readTokens(text: string): Token[] {
-  if (text.length > MOST_TEXT) refuse(text, `more than ${MOST_TEXT} characters`, MOST_TEXT);
+  if (text.length > MAX_TEXT) refuse(text, `more than ${MAX_TEXT} characters`, MAX_TEXT);
   const tokens: Token[] = [];
   let at = 0;
   const match = (pattern: RegExp) => {

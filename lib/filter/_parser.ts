@@ -4,12 +4,16 @@ import { Direction } from "../core/mod.ts";
 import { type Qualifier, readId } from "./_ids.ts";
 import { isRelation, readRelation } from "./_sums.ts";
 import { Tokens } from "./_tokens.ts";
-import { all, chain, type Link, load, relation, type Side, type Test, type Value } from "./_tree.ts";
+import { all, chain, type Link, load, relation, type Side, sizeOf, type Test, type Value } from "./_tree.ts";
 import { PROTOCOL_WORDS } from "./_words.ts";
 
 // Specification: RFC 791 section 3.1, RFC 8200 section 3
 const IPV4_DST = 16;
 const IPV6_DST = 24;
+
+// Implementation
+/** The largest tree (tests, numbers and operations), which bounds the time that a packet takes. */
+const MAX_SIZE = 32_768;
 
 /** The words that tell what an address or a number is. */
 const KINDS: ReadonlySet<string> = new Set(["host", "net", "port", "portrange", "proto", "protochain"]);
@@ -39,6 +43,7 @@ class Parser {
     if (this.#tokens.isEnd()) return { kind: "true" };
     const { test } = this.#chain(undefined, 0);
     if (!this.#tokens.isEnd()) this.#tokens.unexpected();
+    if (sizeOf(test) > MAX_SIZE) this.#tokens.refuse(`more than ${MAX_SIZE} instructions`);
     return test;
   }
 

@@ -1,7 +1,7 @@
 /** The part of a filter that compares numbers. */
 
 import type { Token } from "./_lexer.ts";
-import { MOST_DEPTH, type Tokens } from "./_tokens.ts";
+import { MAX_DEPTH, type Tokens } from "./_tokens.ts";
 import { all, load, type Operator, type Relation, relation, type Test, type Value } from "./_tree.ts";
 import { PROTOCOL_WORDS } from "./_words.ts";
 
@@ -83,7 +83,7 @@ function joinSums(tokens: Tokens, operator: Operator, left: Sum, right: Sum, at:
     }
   }
   const depth = Math.max(left.depth, right.depth) + 1;
-  if (depth > MOST_DEPTH) tokens.refuse(`more than ${MOST_DEPTH} operations on each other`, at);
+  if (depth > MAX_DEPTH) tokens.refuse(`more than ${MAX_DEPTH} operations on each other`, at);
   const value: Value = { kind: "operation", operator, left: left.value, right: right.value };
   // As libpcap has it, only the left operand's protocol is asked for.
   return { value, checks: left.checks, depth };

@@ -6,7 +6,7 @@ import { LINK_WORDS } from "./_words.ts";
 // Implementation
 
 /** How deep parentheses, indices and operations nest. */
-export const MOST_DEPTH = 64;
+export const MAX_DEPTH = 64;
 
 /** Tokens, read one by one. */
 export class Tokens {
@@ -28,7 +28,7 @@ export class Tokens {
     this.#tokens.forEach((token, index) => {
       if (token.kind !== "sign") return;
       if (token.text === "(") {
-        if (open.push(index) > MOST_DEPTH) this.refuse(`more than ${MOST_DEPTH} levels`, token);
+        if (open.push(index) > MAX_DEPTH) this.refuse(`more than ${MAX_DEPTH} levels`, token);
       } else if (token.text === ")") {
         const opening = open.pop();
         if (opening === undefined) this.refuse("a ) without its (", token);
@@ -106,7 +106,7 @@ export class Tokens {
 
   /** One level more, if there may be. */
   deeper(depth: number): number {
-    if (depth >= MOST_DEPTH) this.refuse(`more than ${MOST_DEPTH} levels`);
+    if (depth >= MAX_DEPTH) this.refuse(`more than ${MAX_DEPTH} levels`);
     return depth + 1;
   }
 }

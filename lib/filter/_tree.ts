@@ -78,3 +78,30 @@ export function chain(first: Test, rest: readonly Link[]): Test {
 export function all([first, ...rest]: readonly Test[]): Test {
   return chain(first!, rest.map((test) => ({ operator: "and", test })));
 }
+
+/** How many instructions a test takes: each test, number and operation is one. */
+export function sizeOf(test: Test): number {
+  switch (test.kind) {
+    case "chain":
+      return test.rest.reduce((sum, { test }) => sum + sizeOf(test), sizeOf(test.first));
+    case "not":
+      return 1 + sizeOf(test.test);
+    case "relation":
+      return 1 + valueSize(test.left) + valueSize(test.right);
+    default:
+      return 1;
+  }
+}
+
+function valueSize(value: Value): number {
+  switch (value.kind) {
+    case "load":
+      return 1 + valueSize(value.index);
+    case "operation":
+      return 1 + valueSize(value.left) + valueSize(value.right);
+    case "negation":
+      return 1 + valueSize(value.value);
+    default:
+      return 1;
+  }
+}

@@ -68,7 +68,9 @@ and and or bind alike, from left to right; not binds tighter.
  * protocol is asked for by the leftmost operand alone, and `%` and `^` take all that follows as their right operand;
  * both as libpcap does. A super-packet and a partly summed one are asked about as they are: `len` is the whole, a sum
  * is what is stored. Host and network names are not looked up; of ports and protocols, the usual names are known. At
- * most 8,192 characters and 64 levels.
+ * most 65,536 characters, 64 levels, and 32,768 instructions (tests, numbers and operations).
+ *
+ * A prefix of all bits is an address, so it may stand behind `host`; libpcap takes it over IPv6 alone.
  *
  * libpcap's optimizer may leave out, or put elsewhere, what reads behind a packet's end or divides by zero, and takes
  * `tcp[- 1]` for a read behind the end; here all is read in the order of the text, once it is needed, as `tcpdump -O`

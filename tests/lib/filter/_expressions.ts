@@ -258,7 +258,7 @@ tcp and 80
 tcp or http
 src or src host 1.2.3.4
 host
-host 10.0.0.1/32
+host 10.0.0.1/31
 host fd00::/8
 dst 10.0.0.0/8
 net 10/8

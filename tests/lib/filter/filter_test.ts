@@ -9,8 +9,9 @@ import { EXPRESSIONS, randomExpression, REFUSED } from "./_expressions.ts";
 import { filterPackets } from "./_packets.ts";
 
 const SEED = 0xf117;
-const MOST_TEXT = 8192;
-const MOST_DEPTH = 64;
+const MAX_TEXT = 65_536;
+const MAX_SIZE = 32_768;
+const MAX_DEPTH = 64;
 
 const PACKETS = {
   web: "tcp 10.9.0.1:5000 > 192.0.2.1:80 S seq 7 mss 1460",
@@ -213,14 +214,14 @@ Deno.test("compileFilter() refuses what libpcap refuses", () => {
 });
 
 Deno.test("compileFilter() bounds the text's length and depth", () => {
-  const long = "ip or ".repeat(MOST_TEXT / 6 - 1) + "ip";
+  const long = "ip or ".repeat(Math.floor(MAX_TEXT / 6) - 1) + "ip";
   ok(compileFilter(long)(packetOf(encodePacket(PACKETS.web))));
-  refuses(long + " ".repeat(MOST_TEXT), `more than ${MOST_TEXT} characters`, MOST_TEXT + 1);
+  refuses(long + " ".repeat(MAX_TEXT), `more than ${MAX_TEXT} characters`, MAX_TEXT + 1);
   const nested = (levels: number) => "(".repeat(levels) + "ip" + ")".repeat(levels);
-  ok(compileFilter(nested(MOST_DEPTH))(packetOf(encodePacket(PACKETS.web))));
+  ok(compileFilter(nested(MAX_DEPTH))(packetOf(encodePacket(PACKETS.web))));
   for (
     const deep of [
-      nested(MOST_DEPTH + 1),
+      nested(MAX_DEPTH + 1),
       "- ".repeat(4000) + "1 = 1",
       "1 + ".repeat(2000) + "1 = 1",
       "1 % ".repeat(2000) + "1 = 1",
@@ -229,6 +230,80 @@ Deno.test("compileFilter() bounds the text's length and depth", () => {
     ]
   ) throws(() => compileFilter(deep), SyntaxError, deep.slice(0, 40));
   ok(compileFilter("not ".repeat(2000) + "ip")(packetOf(encodePacket(PACKETS.web))));
+});
+
+Deno.test("compileFilter() takes an address with all its bits as prefix for the address, and no shorter one", () => {
+  const packets = ["tcp [fd09::1]:5000 > [2001:db8::1]:80 S", "udp 10.9.0.1:5000 > 192.0.2.53:53"].map((
+    text,
+  ) => packetOf(encodePacket(text)));
+  for (
+    const [prefixed, plain] of [
+      ["host fd09::1/128", "host fd09::1"],
+      ["src host fd09::1/128", "src host fd09::1"],
+      ["dst host 2001:db8::1/128", "dst host 2001:db8::1"],
+      ["src fd09::1/128", "src fd09::1"],
+      ["ip6 host fd09::1/128", "ip6 host fd09::1"],
+      ["host ::2 or fd09::1/128", "host ::2 or fd09::1"],
+      ["net fd09::1/128", "host fd09::1"],
+      ["host 10.9.0.1/32", "host 10.9.0.1"],
+      ["src host 10.9.0.1/32", "src host 10.9.0.1"],
+      ["dst 192.0.2.53/32", "dst 192.0.2.53"],
+      ["host 10.9.0.2 or 10.9.0.1/32", "host 10.9.0.2 or 10.9.0.1"],
+      ["not host 10.9.0.1/32", "not host 10.9.0.1"],
+    ] as const
+  ) {
+    const [one, other] = [compileFilter(prefixed), compileFilter(plain)];
+    deepEqual(packets.map((packet) => one(packet)), packets.map((packet) => other(packet)), prefixed);
+  }
+  refuses("host fd09::/127", "a prefix's length behind another word than net", 12);
+  refuses("host 10.9.0.0/31", "a prefix's length behind another word than net", 14);
+  refuses("host 10.9.0/32", "a prefix's length behind another word than net", 12);
+  refuses("host fd09::1/129", "a prefix of more than 128 bits", 14);
+});
+
+Deno.test("compileFilter() takes what programs write, and bounds its own time by the tree's size", () => {
+  // A walk through the options of TCP, as pflua generates it.
+  const place = (n: number): string => n === 0 ? "20" : `${place(n - 1)} + tcp[${place(n - 1)} + 1]`;
+  const walk = Array.from({ length: 6 }, (_, n) => `(tcp[${place(n)}] = 2 and tcp[${place(n)} + 1] = 4)`)
+    .join(" or ");
+  const padded = Array.from({ length: 8 }, () => walk).join(" or ");
+  ok(padded.length > 8192, `${padded.length}`);
+  ok(compileFilter(padded)(packetOf(encodePacket(PACKETS.web))));
+  const fill = (piece: string, joint: string) =>
+    piece + (joint + piece).repeat(Math.floor((MAX_TEXT - piece.length) / (joint.length + piece.length)));
+  const nested = (n: number): string => n === 0 ? "0" : `tcp[${nested(n - 1)}]`;
+  for (
+    const text of [
+      fill("ip", " or "),
+      fill("host 1.1.1.1", " or "),
+      fill("1=1", "||"),
+      fill(`${nested(60)}=0`, " or "),
+      fill("tcp[0]=tcp[0]", "||"),
+      fill("(ip or ip6)", "&&"),
+      fill("tcp[1 + 1 * 1 - 1 & 1]=0", "||"),
+      "(".repeat(64) + fill("ip", " or ").slice(0, MAX_TEXT - 130) + ")".repeat(64),
+      "a".repeat(MAX_TEXT),
+      ":".repeat(MAX_TEXT),
+      "1:".repeat(MAX_TEXT / 2),
+      "1.".repeat(MAX_TEXT / 2),
+      "-".repeat(MAX_TEXT),
+      "\\".repeat(MAX_TEXT),
+    ]
+  ) {
+    const packet = packetOf(encodePacket(PACKETS.web));
+    const start = performance.now();
+    try {
+      compileFilter(text)(packet);
+    } catch (error) {
+      ok(error instanceof SyntaxError, `${error}`);
+    }
+    const took = performance.now() - start;
+    ok(took < 2000, `${text.slice(0, 30)}: ${took} ms`);
+  }
+  const relations = (count: number) => Array.from({ length: count }, () => "1=1").join("||");
+  ok(compileFilter(relations(Math.floor(MAX_SIZE / 3)))(packetOf(encodePacket(PACKETS.web))));
+  const large = relations(MAX_SIZE / 3 + 1);
+  refuses(large, `more than ${MAX_SIZE} instructions`, large.length + 1);
 });
 
 Deno.test("compileFilter() throws nothing but a SyntaxError, whatever the text", () => {
