@@ -7,6 +7,7 @@
 import type { Device } from "../lib/core/mod.ts";
 import { checkNames } from "../lib/options.ts";
 import { WITHOUT_DRIVER } from "./error.ts";
+import { Bypass, coveringRoutes } from "./bypass.ts";
 import { checkDeviceOptions, DEVICE_OPTIONS, type DeviceOptions } from "./options.ts";
 import type { Bell } from "./posix/bell.ts";
 import type { Posix } from "./posix/libc.ts";
@@ -26,6 +27,7 @@ export {
   type RouteOptions,
   type RuleOptions,
 } from "./options.ts";
+export type { Bypass } from "./bypass.ts";
 export { MemoryDevice, type MemoryDeviceOptions } from "./memory.ts";
 export {
   addressOf,
@@ -96,6 +98,18 @@ function onlyForScripts(queues: number): TypeError {
     `Cannot open a device with ${queues} queues: each takes a worker, and only a script's module runs in several: ` +
       "write `export default script(import.meta, …)`",
   );
+}
+
+/**
+ * Opens the bypass of a tunnel whose device is about to have these options: host routes for its far end's own packets.
+ * `undefined` on a system that has none yet.
+ */
+export async function openBypass(options: DeviceOptions): Promise<Bypass | undefined> {
+  if (Deno.build.os !== "linux") return undefined;
+  const checked = checkDeviceOptions(options);
+  const { LinuxHostRoutes } = await import("./linux/host_routes.ts");
+  const { MAIN_TABLE } = await import("./linux/netlink/routes.ts");
+  return new Bypass(new LinuxHostRoutes(checked.name), coveringRoutes(checked, MAIN_TABLE));
 }
 
 /**

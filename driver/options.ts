@@ -1,11 +1,15 @@
 /** What a device is asked to be: options as people write them, checked before the system is touched. */
 
-import { type Address, parseAddress, parseCidr, type Prefix } from "../lib/address.ts";
+import { type Address, parseAddress, parseCidr, Prefix } from "../lib/address.ts";
 import { checkNames, type OptionNames } from "../lib/options.ts";
 
 /** A route through a device. */
 export interface RouteOptions {
-  /** Where it leads, such as `10.0.0.0/8` or `::/0`. */
+  /**
+   * Where it leads, such as `10.0.0.0/8` or `::/0`. `default` by itself is everywhere, by IPv4 and IPv6; with any of the
+   * other fields it is `0.0.0.0/0`, or `::/0` with an IPv6 next hop. On Linux, macOS and FreeBSD, a route to everywhere
+   * without metric and table is made of two halves, beside the default route that is there.
+   */
   to: string;
   /** The next hop, where there is one. */
   via?: string;
@@ -86,6 +90,8 @@ export interface CheckedRoute {
   readonly metric: number | undefined;
   /** The routing table. */
   readonly table: number | undefined;
+  /** Whether it is `default`: to everywhere by IPv4 and IPv6, as far as the system has both. */
+  readonly isDefault?: boolean;
 }
 
 /** A policy rule, parsed. */
@@ -185,6 +191,8 @@ const MAX_QUEUES = 256;
 const MIN_RING = 0x2_0000;
 const MAX_RING = 0x400_0000;
 
+const EVERYWHERE = { 4: parseCidr("0.0.0.0/0"), 6: parseCidr("::/0") } as const;
+
 // Implementation
 /** At 1 Gbit/s, what comes in 134 ms. */
 const RING = 0x100_0000;
@@ -220,7 +228,7 @@ const NAME_RULES = {
 } as const satisfies Record<string, NameRule>;
 
 /**
- * A route as text: `PREFIX [via ADDRESS] [metric N] [table N]`; `default` is `0.0.0.0/0`.
+ * A route as text: `PREFIX [via ADDRESS] [metric N] [table N]`, or `default` for the prefix.
  *
  * @throws {SyntaxError} when it is anything else.
  *
@@ -234,7 +242,7 @@ const NAME_RULES = {
  */
 export function parseRoute(text: string): RouteOptions {
   const [to = "", ...words] = text.trim().split(/\s+/);
-  const route: RouteOptions = { to: to === "default" ? "0.0.0.0/0" : to };
+  const route: RouteOptions = { to: to === "default" && words.length > 0 ? "0.0.0.0/0" : to };
   for (let i = 0; i < words.length; i += 2) {
     const [key, value] = [words[i], words[i + 1]];
     if (value === undefined) throw new SyntaxError(`Cannot parse route "${text}": "${key}" has no value`);
@@ -295,7 +303,7 @@ export function checkDeviceOptions(
   return {
     name,
     addresses,
-    routes: list(options.route).map(checkRoute),
+    routes: withoutRepetition(list(options.route).flatMap(checkRoute)),
     rules: list(options.rule).map(checkRule),
     mtu,
     up,
@@ -320,18 +328,40 @@ function checkName(name: string, { most, unit, count, forbidden, said }: NameRul
   }
 }
 
-function checkRoute(option: string | RouteOptions): CheckedRoute {
+function checkRoute(option: string | RouteOptions): CheckedRoute[] {
   const route = typeof option === "string" ? parseRoute(option) : option;
   checkNames("route through a device", route, ROUTE_OPTIONS);
   const { metric, table } = route;
-  const to = parsePrefix(route.to, "route");
   const via = route.via === undefined ? undefined : parseAddress(route.via);
-  if (via !== undefined && via.family !== to.address.family) {
-    throw new TypeError(`Cannot route ${route.to} via ${route.via}: they are IPv4 and IPv6`);
-  }
   if (metric !== undefined) checkNumber(metric, 0, MAX_U32, "metric");
   if (table !== undefined) checkNumber(table, 1, MAX_U32, "table");
-  return { to, via, metric, table };
+  const isDefault = route.to === "default" && via === undefined && metric === undefined &&
+    table === undefined;
+  const tos = isDefault
+    ? [EVERYWHERE[4], EVERYWHERE[6]]
+    : [route.to === "default" ? EVERYWHERE[via?.family ?? 4] : parsePrefix(route.to, "route")];
+  return tos.map((to) => {
+    if (via !== undefined && via.family !== to.address.family) {
+      throw new TypeError(`Cannot route ${route.to} via ${route.via}: they are IPv4 and IPv6`);
+    }
+    return { to, via, metric, table, ...(isDefault ? { isDefault } : {}) };
+  });
+}
+
+/** Routes without a family of `default` that is among them by itself, too. */
+function withoutRepetition(routes: CheckedRoute[]): CheckedRoute[] {
+  const isSame = (one: CheckedRoute, other: CheckedRoute) =>
+    one !== other && one.to.length === 0 && one.to.address.family === other.to.address.family;
+  return routes.filter((one) => one.isDefault !== true || !routes.some((other) => isSame(other, one)));
+}
+
+/** The two halves of everywhere: routes to them come before the default route that is there, which stays as it is. */
+export function halvesOf({ address: { family, bytes } }: Prefix): Prefix[] {
+  return [0, 0x80].map((first) => {
+    const half = new Uint8Array(bytes.length);
+    half[0] = first;
+    return new Prefix({ family, bytes: half }, 1);
+  });
 }
 
 function checkRule(rule: RuleOptions): CheckedRule {

@@ -1,10 +1,12 @@
 /** What opens a tunnel: its ends, one after the other, or nothing. */
 
 import {
+  type Bypass,
   checkDeviceOptions,
   type CheckedDeviceOptions,
   DEVICE_OPTIONS,
   type DeviceOptions,
+  openBypass,
   openDevice,
 } from "../driver/mod.ts";
 import type { Device, TunnelEnd } from "../lib/core/mod.ts";
@@ -109,6 +111,7 @@ export class TunnelStart implements AsyncDisposable {
   readonly #opened: TunnelEnd[] = [];
   readonly #cleanups: (() => void)[] = [];
   #far: TunnelEnd | undefined;
+  #bypass: Bypass | undefined;
   #interrupted = false;
 
   private constructor(options: TunnelOptions) {
@@ -138,7 +141,16 @@ export class TunnelStart implements AsyncDisposable {
 
   /** Opens the far end. */
   async openFar(open: (context: FarEndContext) => Promise<TunnelEnd | undefined>): Promise<void> {
-    const context: FarEndContext = { ...WITHOUT_TUNNEL, signal: this.#ending.signal };
+    const { signal } = this.#ending;
+    const bypass = this.#options.device === undefined
+      ? await openBypass(deviceOptions(this.#options))
+      : undefined;
+    this.#bypass = bypass;
+    const context: FarEndContext = bypass === undefined ? { ...WITHOUT_TUNNEL, signal } : {
+      signal,
+      bypass: (address, interfaceName) => bypass.keep(address, interfaceName),
+      lookUp: (look) => bypass.lookUp(look),
+    };
     this.#far = await this.#attempt(() => open(context));
   }
 
@@ -149,6 +161,7 @@ export class TunnelStart implements AsyncDisposable {
     link?: WorkerLink,
   ): Promise<Tunnel> {
     const device = this.#options.device ?? await this.#attempt(open);
+    this.#bypass?.opened();
     const far = openFarDevice === undefined ? this.#far : await this.#attempt(openFarDevice);
     const loop = currentLoop();
     const farWaits = far?.waits?.some(({ waitable }) => waitable !== undefined) ??
@@ -156,8 +169,10 @@ export class TunnelStart implements AsyncDisposable {
     await loop.acquire(device.waitable !== undefined || farWaits);
     try {
       if (this.#interrupted) this.#ending.signal.throwIfAborted();
-      const tunnel = new Tunnel(device, far, this.#options, loop, this.#ending, link);
+      const [ending, bypass] = [this.#ending, this.#bypass];
+      const tunnel = new Tunnel(device, far, this.#options, loop, { ending, bypass }, link);
       this.#opened.length = 0;
+      this.#bypass = undefined;
       return tunnel;
     } catch (error) {
       await loop.release([]);
@@ -172,6 +187,7 @@ export class TunnelStart implements AsyncDisposable {
     this.#stopListening();
     const opened = this.#opened.splice(0).reverse();
     for (const end of opened) end.close();
+    this.#bypass?.close();
     await Promise.all(opened.map(({ closed }) => closedInTime(closed)));
   }
 
@@ -201,6 +217,7 @@ export class TunnelStart implements AsyncDisposable {
     this.#interrupted = true;
     this.#ending.abort(reason);
     for (const end of this.#opened.toReversed()) end.close();
+    this.#bypass?.close();
   }
 
   #stopListening(): void {

@@ -1,6 +1,6 @@
 /** A tunnel: a device joined to a far end through stages, and the three surfaces that a script works with. */
 
-import type { DeviceOptions } from "../driver/mod.ts";
+import type { Bypass, DeviceOptions } from "../driver/mod.ts";
 import { bytesOf } from "../lib/core/_bytes_of.ts";
 import {
   type Device,
@@ -16,7 +16,6 @@ import {
   type TunnelStats,
   type WorkerPlace,
 } from "../lib/core/mod.ts";
-import { EndMtu } from "../lib/end_mtu.ts";
 import { Ledger } from "./ledger.ts";
 import { Breath, type Loop } from "./loop.ts";
 import { toStage } from "./pipeline/handler.ts";
@@ -58,16 +57,18 @@ export interface TunnelOptions extends DeviceOptions {
   stages?: (Stage | PacketHandler)[];
   /** Ends the tunnel when it is aborted, also while it opens. */
   signal?: AbortSignal;
-  /**
-   * Whether SIGINT (Ctrl-C), SIGTERM and SIGHUP end the tunnel; on Windows, Ctrl-C and Ctrl-Break. A script's exit code
-   * is 0 then, and 130 when a second signal comes, or a stage does not return. A signal that was ignored when the
-   * process started, as nohup(1) has SIGHUP, stays ignored.
-   *
-   * @default {true}
-   */
+  /** Whether Ctrl-C and `SIGTERM` end the tunnel. @default {true} */
   signals?: boolean;
   /** After how many whole milliseconds a stage that does not return ends the process; 0 for never. @default {5000} */
   watchdog?: number;
+}
+
+/** A tunnel's surroundings, from before it was open. */
+export interface TunnelPlace {
+  /** Aborted by the tunnel's end: for what its far end still waits for. */
+  readonly ending: AbortController;
+  /** Has the far end's own packets leave beside the tunnel. */
+  readonly bypass: Bypass | undefined;
 }
 
 /**
@@ -92,6 +93,7 @@ export class Tunnel implements AsyncDisposable {
   readonly #loop: Loop;
   /** To the same tunnel of the other workers. */
   readonly #link: WorkerLink | undefined;
+  readonly #bypass: Bypass | undefined;
   readonly #stages: Stage[];
   readonly #ledger: Ledger;
   /** What the script has sent since the last breath. */
@@ -116,7 +118,7 @@ export class Tunnel implements AsyncDisposable {
     far: TunnelEnd | undefined,
     options: TunnelOptions,
     loop: Loop,
-    ending: AbortController,
+    { ending, bypass }: TunnelPlace,
     link?: WorkerLink,
   ) {
     this.device = device;
@@ -141,8 +143,15 @@ export class Tunnel implements AsyncDisposable {
     this.#cleanups.push(watch(loop.heartbeat, {
       limit: checkLimit(options.watchdog),
       signals,
-      rescue: () => device.rescue(),
+      rescue: () => {
+        const own = device.rescue();
+        return own && { ...own, data: [...own.data, ...bypass?.rescueData ?? []] };
+      },
     }));
+    this.#bypass = bypass;
+    if (bypass?.descriptor !== undefined) {
+      this.#cleanups.push(loop.watch(bypass.descriptor, () => bypass.hear()));
+    }
     // The first worker's hears signals for all.
     if (signals && this.worker.index === 0) this.#cleanups.push(onInterrupt(() => this.close()));
     if (link !== undefined) {
@@ -172,11 +181,6 @@ export class Tunnel implements AsyncDisposable {
   /** Whether something holds it and it is not closed: packets move. */
   get isRunning(): boolean {
     return this.#surface !== undefined && !this.#closing;
-  }
-
-  /** Whether something has held it: `run`, `for await` or a stream. */
-  get hasRun(): boolean {
-    return this.#surface !== undefined;
   }
 
   /** What happened so far; in the first of several workers, in all of them. */
@@ -398,8 +402,7 @@ export class Tunnel implements AsyncDisposable {
   #start(last: Stage[]): void {
     const loop = this.#loop;
     const [device, far, link, sent, ledger] = [this.device, this.#far, this.#link, this.#sent, this.#ledger];
-    const mtu = far !== undefined && EndMtu.isFor(far) ? [new EndMtu(far)] : [];
-    const pipeline = new Pipeline([...this.#stages, ...last, ...mtu], {
+    const pipeline = new Pipeline([...this.#stages, ...last], {
       ledger,
       heartbeat: loop.heartbeat,
       others: link,
@@ -433,6 +436,7 @@ export class Tunnel implements AsyncDisposable {
       () => this.#streams?.close(this.#failure),
       // Its routes go first: the far end's last words, and whatever else this machine sends, pass beside it again.
       () => this.device.close(),
+      () => this.#bypass?.close(),
       () => this.#far?.close(),
     ];
     for (const attempt of attempts) {

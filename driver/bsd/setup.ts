@@ -5,8 +5,8 @@
  * macOS the interface goes, too. Still the routes are taken back before it is closed.
  */
 
-import { Prefix } from "../../lib/address.ts";
-import type { CheckedDeviceOptions, CheckedRoute } from "../options.ts";
+import type { Prefix } from "../../lib/address.ts";
+import { type CheckedDeviceOptions, type CheckedRoute, halvesOf } from "../options.ts";
 import type { Bsd } from "./bsd.ts";
 import type { Interface } from "./interface.ts";
 import { type InterfaceRoute, RouteSocket } from "./route_socket.ts";
@@ -25,17 +25,9 @@ export function checkSupported(system: string, { name, rules, routes }: CheckedD
   if (routes.some(({ metric }) => metric !== undefined)) throw refuse("metrics of routes");
 }
 
-/**
- * The routes that stand for one of the options. One to everywhere is two to a half each: they come before the default
- * route that is there, which stays as it is.
- */
+/** The routes that stand for one of the options: one to everywhere is two to a half each. */
 export function halves({ to, via }: CheckedRoute): InterfaceRoute[] {
-  if (to.length > 0) return [{ to, via }];
-  return [0, 0x80].map((first) => {
-    const bytes = new Uint8Array(to.address.bytes.length);
-    bytes[0] = first;
-    return { to: new Prefix({ family: to.address.family, bytes }, 1), via };
-  });
+  return (to.length > 0 ? [to] : halvesOf(to)).map((to) => ({ to, via }));
 }
 
 /** What was made of an interface, and how it is taken back. */
@@ -66,7 +58,15 @@ export class Setup {
     if (this.#pointToPoint) {
       addresses.filter(lacksNetwork).forEach((to) => this.#add(socket, { to, via: undefined }));
     }
-    routes.flatMap(halves).forEach((route) => this.#add(socket, route));
+    for (const route of routes) {
+      try {
+        for (const half of halves(route)) this.#add(socket, half);
+      } catch (error) {
+        // `default` covers IPv6 as far as the system has it.
+        if (route.isDefault !== true || route.to.address.family === 4) throw error;
+        console.warn(`warren: ${(error as Error).message}: IPv6 may pass beside "${own.name}"`);
+      }
+    }
   }
 
   /**

@@ -29,6 +29,7 @@ import type { DeviceQueue, Offload } from "./queue/queue.ts";
 import { TunQueue } from "./queue/tun_queue.ts";
 import { UringQueue } from "./queue/uring_queue.ts";
 import { VNET_HEADER } from "./queue/virtio_net.ts";
+import { ownLinks } from "./own_links.ts";
 import { rescue } from "./rescue.ts";
 import { Setup } from "./setup.ts";
 
@@ -184,6 +185,7 @@ export class TunDevice implements Device {
     try {
       this.#setup?.undo();
     } finally {
+      if (this.#setup !== undefined) ownLinks.delete(this.#index);
       this.#netlink.close();
       this.#libc.close(this.#fd);
     }
@@ -257,6 +259,8 @@ export function openTunQueues(options: CheckedDeviceOptions): { device: TunDevic
   refuseShared(name, queues);
   const link = netlink.linkByName(name);
   if (link === undefined) throw systemError(`use "${name}"`, "RTM_GETLINK", Errno.ENODEV);
+  ownLinks.add(link.index);
+  undo.defer(() => ownLinks.delete(link.index));
   const setup = new Setup(netlink, link.name);
   undo.defer(() => setup.undo());
   setup.apply(link, options);

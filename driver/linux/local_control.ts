@@ -37,7 +37,6 @@ export const LOCAL_CONTROL: LocalControl = {
     receivedAddress: InPktinfo.ipi_spec_dst,
     sentType: PacketInfo.IP_PKTINFO,
     sentAddress: InPktinfo.ipi_spec_dst,
-    interface: InPktinfo.ipi_ifindex,
     size: InPktinfo.size,
   },
   6: {

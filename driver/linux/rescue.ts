@@ -1,13 +1,13 @@
 /** Puts a device back from another thread, when the one that it belongs to hangs. */
 
 /**
- * Takes back what a journal has, newest first, removes it, and ends the process. `path` is the journal's
- * {@linkcode Journal.sharedPath}; where it cannot be read, the next start puts back what it has.
+ * Takes back what journals have, newest first, removes them, and ends the process. `paths` are the journals'
+ * {@linkcode Journal.sharedPath}; where one cannot be read, the next start puts back what it has.
  *
  * Its text is what runs, in the watchdog's thread: it uses nothing from outside of itself, so it opens the C library
  * anew and has its constants itself.
  */
-export function rescue([path]: Uint8Array[], status: number): void {
+export function rescue(paths: Uint8Array[], status: number): void {
   const symbols = {
     // int open(const char *path, int flags, ... /* mode_t mode */);
     open: { parameters: ["buffer", "i32", "u32"], result: "i32" },
@@ -28,32 +28,34 @@ export function rescue([path]: Uint8Array[], status: number): void {
   for (const soname of ["libc.so.6", "libc.musl-x86_64.so.1", "libc.musl-aarch64.so.1"]) {
     try {
       const libc = Deno.dlopen(soname, symbols).symbols;
-      const file = path![0] === 0 ? -1 : libc.open(path as BufferSource, O_RDONLY, 0);
-      if (file < 0) libc._exit(status);
-      let text = "";
-      const decoder = new TextDecoder();
-      const chunk = new Uint8Array(65536);
-      for (;;) {
-        const length = libc.read(file, chunk, BigInt(chunk.length));
-        if (length <= 0) break;
-        text += decoder.decode(chunk.subarray(0, length), { stream: true });
+      for (const path of paths) {
+        const file = path[0] === 0 ? -1 : libc.open(path as BufferSource, O_RDONLY, 0);
+        if (file < 0) continue;
+        let text = "";
+        const decoder = new TextDecoder();
+        const chunk = new Uint8Array(65536);
+        for (;;) {
+          const length = libc.read(file, chunk, BigInt(chunk.length));
+          if (length <= 0) break;
+          text += decoder.decode(chunk.subarray(0, length), { stream: true });
+        }
+        const undos: (Uint8Array<ArrayBuffer> | undefined)[] = [];
+        // The first line is not a change, and what follows the last line's end was cut short.
+        for (const line of text.split("\n").slice(1, -1)) {
+          const { undo, forget } = JSON.parse(line) as { undo?: string; forget?: number };
+          if (undo !== undefined) undos.push(Uint8Array.fromHex(undo));
+          else if (forget !== undefined) undos[forget] = undefined;
+        }
+        const socket = libc.socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+        // rtnetlink does what a message asks for before send returns.
+        for (const undo of undos.reverse()) {
+          if (undo === undefined) continue;
+          // Nobody reads acknowledgements.
+          undo[NLMSG_FLAGS]! &= ~NLM_F_ACK;
+          libc.send(socket, undo, BigInt(undo.length), 0);
+        }
+        libc.unlink(path as BufferSource);
       }
-      const undos: (Uint8Array<ArrayBuffer> | undefined)[] = [];
-      // The first line is not a change, and what follows the last line's end was cut short.
-      for (const line of text.split("\n").slice(1, -1)) {
-        const { undo, forget } = JSON.parse(line) as { undo?: string; forget?: number };
-        if (undo !== undefined) undos.push(Uint8Array.fromHex(undo));
-        else if (forget !== undefined) undos[forget] = undefined;
-      }
-      const socket = libc.socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
-      // rtnetlink does what a message asks for before send returns.
-      for (const undo of undos.reverse()) {
-        if (undo === undefined) continue;
-        // Nobody reads acknowledgements.
-        undo[NLMSG_FLAGS]! &= ~NLM_F_ACK;
-        libc.send(socket, undo, BigInt(undo.length), 0);
-      }
-      libc.unlink(path as BufferSource);
       libc._exit(status);
     } catch {
       // The other C library.

@@ -6,14 +6,15 @@
  * `warren doctor --repair`, puts it back.
  */
 
-import type { Prefix } from "../../lib/address.ts";
-import type { CheckedDeviceOptions, CheckedRoute, CheckedRule } from "../options.ts";
+import { formatCidr, type Prefix } from "../../lib/address.ts";
+import { type CheckedDeviceOptions, type CheckedRoute, type CheckedRule, halvesOf } from "../options.ts";
+import { readSystemFile } from "./files.ts";
 import { Journal, type JournalEntry } from "./journal.ts";
 import { addAddress, type Link, setLink } from "./netlink/links.ts";
 import type { Netlink } from "./netlink/netlink.ts";
 import type { Change } from "./netlink/message.ts";
 import { Family, type RawPrefix } from "./netlink/prefix.ts";
-import { addRoute, addRule, type Route, type RouteOptions } from "./netlink/routes.ts";
+import { addRoute, addRule, type Route, type RouteOptions, RouteType } from "./netlink/routes.ts";
 
 // Implementation
 /** Packets that wait in the kernel for the script; TUN's own 500 overflow in a breath's time. */
@@ -52,7 +53,7 @@ export class Setup {
     if (txQueueLength !== link.txQueueLength) this.#make([setLink(link, { txQueueLength })], stays);
     this.#addAddresses(link, options.addresses, stays);
     if (up !== link.up) this.#make([setLink(link, { up })], stays);
-    this.#addRoutes(link, options.routes, stays);
+    this.#addRoutes(link, options, stays);
     this.#addRules(options.rules);
   }
 
@@ -77,22 +78,63 @@ export class Setup {
     if (addresses.length === 0) return;
     const present = new Set((stays ? this.#netlink.addresses(link.index) : []).map(prefixKey));
     const wanted = addresses.map(raw).filter((prefix) => !present.has(prefixKey(prefix)));
-    this.#make(wanted.map((prefix) => addAddress(link, prefix)), stays);
+    try {
+      this.#make(wanted.map((prefix) => addAddress(link, prefix)), stays);
+    } catch (cause) {
+      const six = addresses.find(({ address }) => address.family === 6);
+      if (six === undefined || !isIpv6Off(link.name)) throw cause;
+      throw new Deno.errors.NotSupported(
+        `Cannot add the address ${
+          formatCidr(six)
+        } to ${link.name}: IPv6 is off here: turn it on by \`sysctl ` +
+          "net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0`, or leave the IPv6 address out",
+        { cause },
+      );
+    }
   }
 
-  #addRoutes(link: Link, routes: readonly CheckedRoute[], stays: boolean): void {
+  #addRoutes(link: Link, { addresses, routes }: CheckedDeviceOptions, stays: boolean): void {
     if (routes.length === 0) return;
     const present = Map.groupBy(
       stays ? this.#netlink.routes(link.index) : [],
       ({ destination }) => prefixKey(destination),
     );
-    const wanted = routes.map(({ to, via, metric, table }): RouteOptions => ({
-      destination: raw(to),
-      ...(via === undefined ? {} : { gateway: via.bytes }),
-      ...(metric === undefined ? {} : { metric }),
-      ...(table === undefined ? {} : { table }),
-    })).filter((route) => !present.get(prefixKey(route.destination))?.some((one) => isRoute(one, route)));
-    this.#make(wanted.map((route) => addRoute(link, route)), stays);
+    const isPresent = (route: RouteOptions) =>
+      present.get(prefixKey(route.destination))?.some((one) => isRoute(one, route));
+    const wanted = routes.flatMap((route) => {
+      const whole = routeOptions(route, route.to);
+      if (isPresent(whole)) return [];
+      const { to, metric, table } = route;
+      return to.length > 0 || metric !== undefined || table !== undefined
+        ? [{ route, made: whole }]
+        : halvesOf(to).map((half) => ({ route, made: routeOptions(route, half) })).filter(({ made }) =>
+          !isPresent(made)
+        );
+    });
+    const families = new Set(addresses.map(({ address }) => address.family));
+    const linkAddresses = stays ? this.#netlink.addresses(link.index) : [];
+    for (const { address } of linkAddresses) if (!isLinkLocal(address)) families.add(familyNumber(address));
+    const hasNo = (family: 4 | 6) => families.size > 0 && !families.has(family);
+    const hasNoIpv6 = isIpv6Off(link.name);
+    const isBlocked = ({ isDefault = false, to: { address: { family } } }: CheckedRoute) =>
+      isDefault && (hasNo(family) || family === 6 && hasNoIpv6);
+    const ofDevice = wanted.filter(({ route }) => !isBlocked(route));
+    this.#make(ofDevice.map(({ made }) => addRoute(link, made)), stays);
+    // What the tunnel cannot carry is not to pass beside it (RFC 7359).
+    const blocked = wanted.filter(({ route }) => isBlocked(route)).map(({ made }) =>
+      addRoute(undefined, { ...made, type: RouteType.Unreachable })
+    );
+    try {
+      this.#make(blocked, true);
+    } catch (error) {
+      // Where there is no IPv6, nothing leaks; and another tunnel may have made the same routes.
+      if (!isIpv6Off("lo") && (error as { code?: string }).code !== "EEXIST") {
+        console.warn(`warren: ${(error as Error).message}: such packets may pass beside "${link.name}"`);
+      }
+    }
+    if (hasNoIpv6 && blocked.length > 0) {
+      console.warn(`warren: IPv6 is off here: "${link.name}" is the way to everywhere by IPv4 alone`);
+    }
   }
 
   #addRules(rules: readonly CheckedRule[]): void {
@@ -133,6 +175,29 @@ export class Setup {
 
 function raw({ address, length }: Prefix): RawPrefix {
   return { address: address.bytes, length };
+}
+
+function routeOptions({ via, metric, table }: CheckedRoute, to: Prefix): RouteOptions {
+  return {
+    destination: raw(to),
+    ...(via === undefined ? {} : { gateway: via.bytes }),
+    ...(metric === undefined ? {} : { metric }),
+    ...(table === undefined ? {} : { table }),
+  };
+}
+
+function familyNumber(address: Uint8Array): 4 | 6 {
+  return address.length === 4 ? 4 : 6;
+}
+
+/** RFC 4291 section 2.5.6: every link has one. */
+function isLinkLocal(address: Uint8Array): boolean {
+  return address.length === 16 && address[0] === 0xfe && (address[1]! & 0xc0) === 0x80;
+}
+
+/** Whether a link has no IPv6, by sysctl or as the kernel was started (Documentation/networking/ip-sysctl.rst). */
+function isIpv6Off(name: string): boolean {
+  return readSystemFile(`/proc/sys/net/ipv6/conf/${name}/disable_ipv6`)?.trim() !== "0";
 }
 
 function prefixKey({ address, length }: RawPrefix): string {

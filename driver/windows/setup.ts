@@ -38,6 +38,8 @@ const MTU = 1500;
 /** Windows shows a new interface's row to each protocol some time after the adapter is there (milliseconds). */
 const ROW_LIMIT = 15_000;
 const ROW_AGAIN = 50;
+/** How long IPv6's row is waited for, where nothing but `default` asks for it (milliseconds). */
+const DEFAULT_ROW_LIMIT = 2000;
 
 /**
  * Refuses what Windows has no counterpart for, before anything is touched.
@@ -87,22 +89,30 @@ export class Setup {
   async apply(options: CheckedDeviceOptions): Promise<void> {
     const { addresses, routes, dns } = options;
     this.mtu = options.mtu ?? MTU;
-    const needs = new Set<Family>(
-      [...addresses, ...routes.map(({ to }) => to)].map(({ address }) => familyOf(address)),
-    );
+    // `default` covers IPv6 as far as the system has it.
+    const isOptional = ({ isDefault = false, to }: CheckedRoute) => isDefault && to.address.family === 6;
+    const needed = [...addresses, ...routes.filter((route) => !isOptional(route)).map(({ to }) => to)];
+    const needs = new Set<Family>(needed.map(({ address }) => familyOf(address)));
+    const wants = routes.some(isOptional) ? DEFAULT_ROW_LIMIT : 0;
+    const has = new Set<Family>();
     // Where a system does without one protocol, its row never comes: it is waited for only when it is needed.
     const first = needs.has(Family.Ipv4) || needs.size === 0 ? Family.Ipv4 : Family.Ipv6;
     const second = first === Family.Ipv4 ? Family.Ipv6 : Family.Ipv4;
     for (const family of [first, second]) {
-      const row = await this.#awaitRow(family, needs.has(family) || family === first);
+      const isNeeded = needs.has(family) || family === first;
+      const row = await this.#awaitRow(family, isNeeded, family === Family.Ipv6 ? wants : 0);
       if (row === undefined) continue;
+      has.add(family);
       if (family === first && this.#keepsMtu(options)) {
         this.mtu = viewOf(row).getUint32(InterfaceRow.NlMtu, true);
       }
       this.#setInterface(family, row, options);
     }
     for (const prefix of addresses) this.#addAddress(prefix);
-    for (const route of routes) this.#addRoute(route);
+    for (const route of routes) {
+      if (has.has(familyOf(route.to.address))) this.#addRoute(route);
+      else console.warn(`warren: IPv6 is off here: "${this.#name}" is the way to everywhere by IPv4 alone`);
+    }
     this.#setDns(Family.Ipv4, dns);
     this.#setDns(Family.Ipv6, dns);
   }
@@ -151,8 +161,11 @@ export class Setup {
     return `set up ${family === Family.Ipv4 ? "IPv4" : "IPv6"} on "${this.#name}"`;
   }
 
-  /** A protocol's row of the interface, as soon as there is one; where it is not needed, `undefined` if it is not there. */
-  async #awaitRow(family: Family, needed: boolean): Promise<Row | undefined> {
+  /**
+   * A protocol's row of the interface, as soon as there is one. Where it is not needed, `undefined` if it is not there
+   * within so many milliseconds.
+   */
+  async #awaitRow(family: Family, needed: boolean, limit: number): Promise<Row | undefined> {
     const { GetIpInterfaceEntry, InitializeIpInterfaceEntry } = this.#iphlpapi;
     const row = interfaceRow(this.#luid, family, InitializeIpInterfaceEntry);
     const start = performance.now();
@@ -160,7 +173,7 @@ export class Setup {
       const failed = GetIpInterfaceEntry(row);
       if (failed === Win32.NO_ERROR) return row;
       const absent = failed === Win32.ERROR_NOT_FOUND || failed === Win32.ERROR_FILE_NOT_FOUND;
-      if (absent && !needed) return undefined;
+      if (absent && !needed && performance.now() - start >= limit) return undefined;
       if (!absent || performance.now() - start > ROW_LIMIT) {
         const remedy = absent ? "the interface did not appear" : undefined;
         throw refused(this.#attempt(family), "GetIpInterfaceEntry", failed, remedy);

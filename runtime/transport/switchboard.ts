@@ -3,7 +3,8 @@
 import type { TunnelEnd } from "../../lib/core/mod.ts";
 import { Switchboard } from "../../lib/switchboard.ts";
 import type { EndOpener } from "./end_opener.ts";
-import { openFarEnd } from "./mod.ts";
+import { deviceOptionsOf } from "./device.ts";
+import { openerOf, openFarEnd } from "./mod.ts";
 
 /**
  * A far end made of several, such as devices, transports and URLs, which are opened with their tunnel. A stage, such as
@@ -13,16 +14,21 @@ export function switchboard(ends: readonly (TunnelEnd | EndOpener | string)[]): 
   return async (context) => {
     await using undo = new AsyncDisposableStack();
     const opened: TunnelEnd[] = [];
-    for (const far of ends) {
+    // Devices last: the routes of one may lead other ends' look-ups of names into it.
+    for (const [index, far] of [...ends.entries()].sort(([, a], [, b]) => +isDevice(a) - +isDevice(b))) {
       const end = (await openFarEnd(far, context))!;
       undo.defer(async () => {
         end.close();
         await end.closed;
       });
-      opened.push(end);
+      opened[index] = end;
     }
     const made = new Switchboard(opened);
     undo.move();
     return made;
   };
+}
+
+function isDevice(far: TunnelEnd | EndOpener | string): boolean {
+  return deviceOptionsOf(openerOf(far)) !== undefined;
 }

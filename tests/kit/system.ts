@@ -1,10 +1,9 @@
 /** Tests against the real kernel: what they need, and network namespaces that they make and remove. */
 
-import { fileURLToPath } from "node:url";
-import { Unavailable, unusable } from "./tools.ts";
-
 const WARREN = "warren";
 const STOP_SIGNALS: readonly Deno.Signal[] = ["SIGTERM", "SIGKILL"];
+/** proc_pid_status(5): the bits of signals 1 and 2. */
+const SIGHUP_AND_SIGINT = 0b11n;
 const STOP_ATTEMPTS = 50;
 const STOP_MILLISECONDS = 20;
 
@@ -12,20 +11,31 @@ const STOP_MILLISECONDS = 20;
 export interface SystemTestOptions {
   /** Whether it must run as root. @default true */
   root?: boolean;
-  /** Programs that must be on `PATH` and work. @default [] */
+  /** Programs that must be on `PATH`. @default [] */
   programs?: string[];
 }
 
 function missing(options: SystemTestOptions): string | undefined {
   if (Deno.build.os !== "linux") return `this is ${Deno.build.os}, not linux`;
   if ((options.root ?? true) && Deno.uid() !== 0) return "not root";
-  const reasons = (options.programs ?? []).map(unusable).filter((reason) => reason !== undefined);
-  return reasons.length === 0 ? undefined : reasons.join("; ");
+  const absent = (options.programs ?? []).filter((program) => !isProgram(program));
+  return absent.length === 0 ? undefined : `no ${absent.join(", ")} on PATH`;
+}
+
+function isProgram(name: string): boolean {
+  const folders = (Deno.env.get("PATH") ?? "").split(":");
+  return folders.some((folder) => {
+    try {
+      return Deno.statSync(`${folder}/${name}`).isFile;
+    } catch {
+      return false;
+    }
+  });
 }
 
 /**
- * Registers a test that needs a real system. Where something is missing or does not work, it is ignored and
- * `skipped: <name>: <reason>` is printed; so it is when the test throws {@linkcode Unavailable}.
+ * Registers a test that needs a real system. Where something is missing, it is ignored and
+ * `skipped: <name>: <reason>` is printed.
  *
  * @example
  * ```ts no-eval
@@ -45,21 +55,7 @@ export function systemTest(
 ): void {
   const reason = missing(options);
   if (reason !== undefined) console.log(`skipped: ${name}: ${reason}`);
-  Deno.test({
-    name,
-    ignore: reason !== undefined,
-    fn: (context) => skipUnavailable(name, () => fn(context)),
-  });
-}
-
-/** Does what a test does; when that throws {@linkcode Unavailable}, prints `skipped: <name>: <reason>`. */
-export async function skipUnavailable(name: string, test: () => void | Promise<void>): Promise<void> {
-  try {
-    await test();
-  } catch (error) {
-    if (!(error instanceof Unavailable)) throw error;
-    console.log(`skipped: ${name}: ${error.message.replaceAll("\n", " ")}`);
-  }
+  Deno.test({ name, ignore: reason !== undefined, fn });
 }
 
 /** How a command ended, and what it wrote. */
@@ -157,7 +153,7 @@ export class Namespace implements AsyncDisposable {
     options: Pick<Deno.CommandOptions, "env" | "stdin" | "stdout" | "stderr"> = {},
   ): Deno.ChildProcess {
     return new Deno.Command("ip", {
-      args: ["netns", "exec", this.name, program, ...args],
+      args: ["netns", "exec", this.name, ...withDefaultSignals(), program, ...args],
       stdin: "null",
       stdout: "piped",
       stderr: "piped",
@@ -187,6 +183,13 @@ export class Namespace implements AsyncDisposable {
       }
     }
   }
+}
+
+/** What starts a program with the signals that end it, where a shell has these tests ignore them in its background. */
+function withDefaultSignals(): string[] {
+  const [, ignored] = /^SigIgn:\s*([0-9a-f]+)$/m.exec(Deno.readTextFileSync("/proc/self/status"))!;
+  const isIgnored = (BigInt(`0x${ignored}`) & SIGHUP_AND_SIGINT) !== 0n;
+  return isIgnored ? ["env", "--default-signal=HUP,INT"] : [];
 }
 
 function kill(pid: number, signal: Deno.Signal): void {
@@ -239,7 +242,7 @@ export async function runModule<Result>(
 ): Promise<Result> {
   const { stdout } = await namespace.command(
     Deno.execPath(),
-    ["run", "--quiet", "--no-prompt", ...permissions, fileURLToPath(module), ...args],
+    ["run", "--quiet", "--no-prompt", ...permissions, module.pathname, ...args],
   );
   return JSON.parse(stdout);
 }

@@ -5,10 +5,7 @@ import { Errno, systemError } from "../errno.ts";
 import { type Link, linkIndexOf, readLink } from "./links.ts";
 import { Netlink } from "./netlink.ts";
 import { type Message, MessageType } from "./message.ts";
-import { NetlinkSocket, SOCK_NONBLOCK } from "./socket.ts";
-
-// Specification: include/uapi/linux/rtnetlink.h
-const RTMGRP_LINK = 1;
+import { NetlinkSocket, RTMGRP, SOCK_NONBLOCK } from "./socket.ts";
 
 /**
  * News of one link, from the moment of opening. None is lost: when the kernel's queue of news was too short, the
@@ -34,7 +31,7 @@ export class LinkMonitor implements Disposable {
    * @throws {Deno.errors.NotFound} when there is no such link.
    */
   static open(index: number): LinkMonitor {
-    const socket = new NetlinkSocket(RTMGRP_LINK, SOCK_NONBLOCK);
+    const socket = new NetlinkSocket(RTMGRP.Link, SOCK_NONBLOCK);
     try {
       using netlink = Netlink.open();
       const link = netlink.link(index);

@@ -65,6 +65,7 @@ const UNDONE: readonly number[] = [
   Errno.EEXIST,
 ];
 const REMEDY = "run as root, or grant CAP_NET_ADMIN to deno";
+const EXISTS = "there is the same already: remove it, or give this one another metric or priority";
 
 /**
  * The network settings of the namespace that this thread is in. Every call sends a request and reads the
@@ -143,13 +144,13 @@ export class Netlink implements Disposable {
   }
 
   /**
-   * The route that a packet of this machine to `address` takes now, with this mark; `undefined` when there is
-   * none. Its destination is the address alone.
+   * The route that a packet of this machine to `address` takes now, with this mark, by the link with this index;
+   * `undefined` when there is none. Its destination is the address alone.
    */
-  routeTo(address: Uint8Array, mark?: number): Route | undefined {
+  routeTo(address: Uint8Array, mark?: number, index?: number): Route | undefined {
     const attempt = `find the route to ${formatRawAddress(address)}`;
     const absent = [Errno.ENETUNREACH, Errno.EHOSTUNREACH, Errno.EACCES, Errno.EINVAL];
-    const body = this.#get(getRoute(address, mark), MessageType.RTM_NEWROUTE, attempt, absent);
+    const body = this.#get(getRoute(address, mark, index), MessageType.RTM_NEWROUTE, attempt, absent);
     return body === undefined ? undefined : readRoute(body);
   }
 
@@ -324,6 +325,7 @@ function failed(attempt: string, request: Uint8Array, errno: number, text?: stri
   const operation = messageTypeName(viewOf(request).getUint16(NLMSGHDR.type, true));
   const remedies: Record<number, string> = {
     [Errno.EPERM]: REMEDY,
+    [Errno.EEXIST]: EXISTS,
     [Errno.EAGAIN]: "the kernel does not answer",
   };
   return systemError(attempt, operation, errno, text ?? remedies[errno]);

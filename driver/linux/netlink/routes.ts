@@ -72,7 +72,10 @@ const RTA_PRIORITY = 6;
 const RTA_PREFSRC = 7;
 const RTA_TABLE = 15;
 const RTA_MARK = 16;
+const RTA_VIA = 18;
 const RTM_F_CLONED = 0x200;
+// In rtm_flags, too: a gateway is on the link itself, though no other route says so.
+const RTNH_F_ONLINK = 4;
 const RT_SCOPE_UNIVERSE = 0;
 const RT_SCOPE_LINK = 253;
 const FRA_DST = 1;
@@ -124,6 +127,10 @@ export interface RouteOptions {
   readonly gateway?: Uint8Array;
   /** The address that packets of this machine get. @default the kernel chooses */
   readonly source?: Uint8Array;
+  /** The next router by an address of another family, as `struct rtvia` has it (RFC 5549). */
+  readonly via?: Uint8Array;
+  /** Whether the next router is on the link itself, though no other route may say so. @default {false} */
+  readonly onLink?: boolean;
   /** Lower goes first. @default 0, and 1024 for IPv6 */
   readonly metric?: number;
   /** The table that it is in. @default {MAIN_TABLE} */
@@ -180,7 +187,7 @@ function fitsHeader(table: number): boolean {
 }
 
 function encodeRoute(link: LinkId | undefined, route: RouteOptions): Uint8Array<ArrayBuffer> {
-  const { destination, gateway, source, metric } = route;
+  const { destination, gateway, via, source, metric } = route;
   const family = prefixFamily(destination);
   for (const address of [gateway, source]) {
     if (address !== undefined && familyOf(address) !== family) {
@@ -193,17 +200,20 @@ function encodeRoute(link: LinkId | undefined, route: RouteOptions): Uint8Array<
   }
   const type = route.type ?? RouteType.Unicast;
   const table = route.table ?? MAIN_TABLE;
-  const onLink = family === Family.Ipv4 && type === RouteType.Unicast && gateway === undefined;
+  const isDirect = family === Family.Ipv4 && type === RouteType.Unicast && gateway === undefined &&
+    via === undefined;
   const bytes = new Uint8Array(RTMSG.size);
   bytes[RTMSG.family] = family;
   bytes[RTMSG.dst_len] = destination.length;
   bytes[RTMSG.table] = fitsHeader(table) ? table : RT_TABLE_UNSPEC;
   bytes[RTMSG.protocol] = route.protocol ?? ROUTE_PROTOCOL;
-  bytes[RTMSG.scope] = onLink ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE;
+  bytes[RTMSG.scope] = isDirect ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE;
   bytes[RTMSG.type] = type;
+  if (route.onLink === true) viewOf(bytes).setUint32(RTMSG.flags, RTNH_F_ONLINK, true);
   return encodeMessage(MessageType.RTM_NEWROUTE, CREATE, bytes, [
     ...(destination.length === 0 ? [] : [[RTA_DST, destination.address] as const]),
     ...(gateway === undefined ? [] : [[RTA_GATEWAY, gateway] as const]),
+    ...(via === undefined ? [] : [[RTA_VIA, via] as const]),
     ...(source === undefined ? [] : [[RTA_PREFSRC, source] as const]),
     ...optional(RTA_PRIORITY, metric),
     ...optional(RTA_TABLE, fitsHeader(table) ? undefined : table),
@@ -213,7 +223,8 @@ function encodeRoute(link: LinkId | undefined, route: RouteOptions): Uint8Array<
 
 function formatRoute(route: RouteOptions): string {
   const { destination, gateway, metric, table } = route;
-  return `route ${formatRawPrefix(destination)}` +
+  const kind = route.type === RouteType.Unreachable ? "unreachable " : "";
+  return `${kind}route ${formatRawPrefix(destination)}` +
     (gateway === undefined ? "" : ` via ${formatRawAddress(gateway)}`) +
     (metric === undefined ? "" : ` metric ${metric}`) +
     (table === undefined || table === MAIN_TABLE ? "" : ` in table ${table}`);
@@ -307,14 +318,19 @@ export function dumpRoutes(family: Family, index: number | undefined): Uint8Arra
   return encodeMessage(MessageType.RTM_GETROUTE, DUMP, bytes, optional(RTA_OIF, index));
 }
 
-/** The request for the route that a packet of this machine to `address` takes. */
-export function getRoute(address: Uint8Array, mark: number | undefined): Uint8Array<ArrayBuffer> {
+/** The request for the route that a packet of this machine to `address` takes, by this link where one is given. */
+export function getRoute(
+  address: Uint8Array,
+  mark: number | undefined,
+  index: number | undefined,
+): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(RTMSG.size);
   bytes[RTMSG.family] = familyOf(address);
   bytes[RTMSG.dst_len] = address.length * 8;
   return encodeMessage(MessageType.RTM_GETROUTE, GET, bytes, [
     [RTA_DST, address],
     ...optional(RTA_MARK, mark),
+    ...optional(RTA_OIF, index),
   ]);
 }
 
@@ -341,11 +357,13 @@ export function readRoute(body: Uint8Array): Route | undefined {
   const destination = readPrefix(family, body[RTMSG.dst_len]!, attributes.bytes(RTA_DST));
   if (destination === undefined) return undefined;
   const gateway = attributes.bytes(RTA_GATEWAY);
+  const via = attributes.bytes(RTA_VIA);
   const source = attributes.bytes(RTA_PREFSRC);
   return {
     destination,
     type: body[RTMSG.type]! as RouteType,
     gateway: gateway === undefined ? undefined : new Uint8Array(gateway),
+    ...(via === undefined ? {} : { via: new Uint8Array(via) }),
     source: source === undefined ? undefined : new Uint8Array(source),
     metric: attributes.u32(RTA_PRIORITY),
     table: attributes.u32(RTA_TABLE) ?? body[RTMSG.table]!,

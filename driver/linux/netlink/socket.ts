@@ -20,6 +20,16 @@ const NETLINK_ROUTE = 0;
 const SOCK_RAW = 3;
 const SOCK_CLOEXEC = 0o2000000;
 const MSG_TRUNC = 0x20;
+/** Groups of news (include/uapi/linux/rtnetlink.h); the one of IPv6's rules is RTNLGRP_IPV6_RULE, 19. */
+export const RTMGRP = {
+  Link: 0x1,
+  Ipv4Address: 0x10,
+  Ipv4Route: 0x40,
+  Ipv4Rule: 0x80,
+  Ipv6Address: 0x100,
+  Ipv6Route: 0x400,
+  Ipv6Rule: 0x4_0000,
+} as const;
 /** The flag of a socket that never waits (include/uapi/asm-generic/fcntl.h). */
 export const SOCK_NONBLOCK = 0o4000;
 

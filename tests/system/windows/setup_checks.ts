@@ -201,7 +201,7 @@ setupTest(
   "a route to everywhere makes the interface preferred, for its protocol alone; IPv6 gets 1280 at least",
   async () => {
     const at = nextIndex();
-    const options = { address: "10.6.7.7/24", route: "default", mtu: 600 };
+    const options = { address: "10.6.7.7/24", route: "0.0.0.0/0", mtu: 600 };
     await opened({ name: "default", windows: { ringCapacity: LEAST_RING }, ...options }, () => {
       deepStrictEqual(changes().slice(0, 2), [
         call("SetIpInterfaceEntry", INTERFACE(at, "0200", "00", "00000000", "58020000")),
@@ -212,6 +212,20 @@ setupTest(
     assertBare();
   },
 );
+
+setupTest("default is a route to everywhere by IPv4 and IPv6", async () => {
+  const at = nextIndex();
+  const options = { address: "10.6.7.7/24", route: "default" };
+  await opened({ name: "default", windows: { ringCapacity: LEAST_RING }, ...options }, () => {
+    const said = changes();
+    deepStrictEqual(said.slice(0, 2), [
+      call("SetIpInterfaceEntry", INTERFACE(at, "0200", "00", "00000000", "dc050000")),
+      call("SetIpInterfaceEntry", INTERFACE(at, "1700", "00", "00000000", "dc050000")),
+    ]);
+    strictEqual(said.filter(({ name }) => name === "CreateIpForwardEntry2").length, 2);
+  });
+  assertBare();
+});
 
 /** What a call is refused with, of which Windows has its own meanings. */
 const Refusal = { Denied: 5, NotSupported: 50, InvalidParameter: 87, Exists: 5010 } as const;

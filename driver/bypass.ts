@@ -1,0 +1,232 @@
+/**
+ * Has a far end's own packets leave beside the tunnel, whose routes may cover their addresses: by a host route to each,
+ * by the way that the system would take without the tunnel. A tunnel that is the way to everywhere needs it, or its
+ * packets go into itself; and with reverse path filtering (rp_filter=1), what comes from the far end is accepted by it.
+ */
+
+import { type Address, formatAddress } from "../lib/address.ts";
+import type { CheckedDeviceOptions } from "./options.ts";
+
+// Implementation
+/** The most addresses of one far end; the one that was used the longest ago gives way. */
+const MAX_ADDRESSES = 16;
+const IPV4_MAPPED = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff);
+
+/** A host route beside the tunnel. */
+export interface HostRoute {
+  /** Follows the system's routes, which changed. */
+  refresh(): void;
+  /** Removes it. */
+  remove(): void;
+}
+
+/** A system's host routes. */
+export interface HostRoutes {
+  /** What can be read when the system's routes change; `undefined` where nothing tells. */
+  readonly descriptor: number | undefined;
+  /** What the watchdog's thread needs to remove them, behind the device's own. */
+  readonly rescueData: Uint8Array[];
+  /** Adds one, in these routing tables (Linux); by one interface alone where its name is given. */
+  add(address: Address, tables: readonly number[], interfaceName: string | undefined): HostRoute;
+  /** The addresses of the name servers that the system asks. */
+  nameServers(): Address[];
+  /** Reads what the descriptor has; returns whether the system's routes changed. */
+  hear(): boolean;
+  /** Frees what it holds; the host routes are removed before. */
+  close(): void;
+}
+
+/** Routes of a tunnel that cover addresses. */
+export interface Covering {
+  readonly family: 4 | 6;
+  readonly bytes: Uint8Array;
+  readonly length: number;
+  readonly table: number;
+}
+
+/** An address that a far end uses. */
+interface Kept {
+  readonly address: Address;
+  readonly interfaceName: string | undefined;
+  /** Look-ups that need it now; 0 for the far end's own. */
+  lookUps: number;
+  /** Its routing tables, and the route in them. */
+  tables: string;
+  route: HostRoute | undefined;
+}
+
+/** The bypass of one tunnel. */
+export class Bypass implements Disposable {
+  static readonly #all = new Set<Bypass>();
+  readonly #system: HostRoutes;
+  readonly #covering: readonly Covering[];
+  readonly #kept = new Map<string, Kept>();
+  #isOpen = false;
+
+  /** For a tunnel with these routes, which the device is about to get. */
+  constructor(system: HostRoutes, covering: readonly Covering[]) {
+    this.#system = system;
+    this.#covering = covering;
+    Bypass.#all.add(this);
+    Bypass.#update();
+  }
+
+  /** What can be read when the system's routes change. */
+  get descriptor(): number | undefined {
+    return this.#system.descriptor;
+  }
+
+  /** What the watchdog's thread needs to remove its routes. */
+  get rescueData(): Uint8Array[] {
+    return this.#system.rescueData;
+  }
+
+  /** The tunnel's device has its routes. */
+  opened(): void {
+    this.#isOpen = true;
+  }
+
+  /** Has packets to an address leave beside the tunnel; by one interface alone where its name is given. */
+  keep(address: Address, interfaceName?: string): void {
+    const plain = unmapped(address);
+    const key = formatAddress(plain);
+    const known = this.#kept.get(key);
+    if (known !== undefined && known.lookUps === 0) {
+      this.#kept.delete(key);
+      this.#kept.set(key, known);
+      return;
+    }
+    known?.route?.remove();
+    this.#kept.delete(key);
+    this.#add(key, { address: plain, interfaceName, lookUps: 0, tables: "", route: undefined });
+    const oldest = [...this.#kept].find(([, { lookUps }]) => lookUps === 0)!;
+    const count = this.#kept.values().filter(({ lookUps }) => lookUps === 0).reduce((sum) => sum + 1, 0);
+    if (count > MAX_ADDRESSES) this.#remove(...oldest);
+  }
+
+  /**
+   * Looks names up. Where a tunnel's default route stands already, packets to the system's name servers leave beside
+   * it for as long as that takes: those of other programs, too.
+   */
+  async lookUp<Result>(look: () => Promise<Result>): Promise<Result> {
+    if (!Bypass.#all.values().some((bypass) => bypass.#isOpen)) return await look();
+    const held: [string, Kept][] = [];
+    for (const address of this.#system.nameServers()) {
+      // What a narrower route covers is a server of the tunnel's own.
+      if (isLoopback(address) || this.#covering.some((one) => one.length > 0 && covers(one, address))) {
+        continue;
+      }
+      const key = formatAddress(address);
+      let kept = this.#kept.get(key);
+      if (kept !== undefined && kept.lookUps === 0) continue;
+      if (kept === undefined) {
+        kept = { address, interfaceName: undefined, lookUps: 0, tables: "", route: undefined };
+        this.#add(key, kept);
+      }
+      kept.lookUps++;
+      held.push([key, kept]);
+    }
+    try {
+      return await look();
+    } finally {
+      for (const [key, kept] of held) {
+        if (--kept.lookUps === 0 && this.#kept.get(key) === kept) this.#remove(key, kept);
+      }
+    }
+  }
+
+  /** Follows the system's routes. To be called when the descriptor has something to read. */
+  hear(): void {
+    if (!this.#system.hear()) return;
+    for (const kept of this.#kept.values()) attempt(() => kept.route?.refresh());
+  }
+
+  /** Removes the host routes; further calls do nothing. */
+  close(): void {
+    if (!Bypass.#all.delete(this)) return;
+    for (const [key, kept] of this.#kept) this.#remove(key, kept);
+    this.#system.close();
+    Bypass.#update();
+  }
+
+  /** {@linkcode Bypass.close}. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  /** A default route covers the far ends of the process's other tunnels, too. */
+  static #update(): void {
+    for (const bypass of Bypass.#all) for (const kept of bypass.#kept.values()) bypass.#apply(kept);
+  }
+
+  #add(key: string, kept: Kept): void {
+    this.#kept.set(key, kept);
+    this.#apply(kept);
+  }
+
+  #remove(key: string, kept: Kept): void {
+    this.#kept.delete(key);
+    attempt(() => kept.route?.remove());
+  }
+
+  /** Makes the host route, or removes it, as the tunnels' routes cover the address or do not. */
+  #apply(kept: Kept): void {
+    const tables = new Set<number>();
+    for (const bypass of Bypass.#all) {
+      for (const one of bypass.#covering) {
+        if ((bypass === this || one.length === 0) && covers(one, kept.address)) tables.add(one.table);
+      }
+    }
+    const key = [...tables].sort().join();
+    if (key === kept.tables) return;
+    kept.tables = key;
+    attempt(() => {
+      kept.route?.remove();
+      kept.route = undefined;
+      if (tables.size > 0) kept.route = this.#system.add(kept.address, [...tables], kept.interfaceName);
+    });
+  }
+}
+
+/** The prefixes for which a device with these options is the way. */
+export function coveringRoutes(
+  { addresses, routes }: CheckedDeviceOptions,
+  mainTable: number,
+): Covering[] {
+  return [...addresses.map((to) => ({ to, table: undefined })), ...routes].map((
+    { to, table = mainTable },
+  ) => ({
+    family: to.address.family,
+    bytes: to.address.bytes,
+    length: to.length,
+    table,
+  }));
+}
+
+function covers({ family, bytes, length }: Covering, address: Address): boolean {
+  if (family !== address.family) return false;
+  for (let i = 0, left = length; left > 0; i++, left -= 8) {
+    const mask = left >= 8 ? 0xff : 0xff << 8 - left;
+    if (((bytes[i]! ^ address.bytes[i]!) & mask) !== 0) return false;
+  }
+  return true;
+}
+
+/** An IPv4 address that is written as an IPv6 one is that IPv4 address (RFC 4291 section 2.5.5.2). */
+function unmapped(address: Address): Address {
+  const isMapped = address.family === 6 && IPV4_MAPPED.every((byte, i) => address.bytes[i] === byte);
+  return isMapped ? { family: 4, bytes: address.bytes.slice(IPV4_MAPPED.length) } : address;
+}
+
+function isLoopback({ family, bytes }: Address): boolean {
+  return family === 4 ? bytes[0] === 127 : bytes.every((byte, i) => byte === (i === 15 ? 1 : 0));
+}
+
+/** A far end goes on without its host route: it may do without, as one does whose device was prepared by root. */
+function attempt(step: () => void): void {
+  try {
+    step();
+  } catch (error) {
+    console.warn(`warren: ${(error as Error).message}: the tunnel's own packets may go into it`);
+  }
+}
