@@ -10,8 +10,11 @@ import { WallClock } from "./wall_clock.ts";
 // Implementation
 /** What waits for a pipe at most (bytes). */
 const PIPE_LIMIT = 8 * 1024 * 1024;
-/** How long the end waits for the reader of a pipe (milliseconds). */
-const DRAIN_TIMEOUT = 500;
+/** What is written at once (bytes): a reader that takes so much in half a second is not stalled. */
+const PIECE = 16 * 1024;
+/** How long the end waits for a reader of a pipe that takes nothing, and for one that takes a little (milliseconds). */
+const STALLED_AFTER = 500;
+const DRAIN_TIMEOUT = 5000;
 /** What a capture shows is nobody else's to read. */
 const OWNER_READS_AND_WRITES = 0o600;
 const WIRESHARK = ["wireshark", "-k", "-i", "-"] as const;
@@ -198,14 +201,20 @@ export class CapturePipe implements CaptureSink, AsyncDisposable {
     return this.#hasEnded;
   }
 
-  /** Closes the stream when what is on its way has arrived, or is not read within half a second. */
+  /** Closes the stream when what is on its way has arrived, or when its reader takes nothing for half a second. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosing = true;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, DRAIN_TIMEOUT);
     const closed = this.#writer.close().catch(() => {});
-    await Promise.race([closed, promise]);
-    clearTimeout(timer);
+    const isOver = Promise.withResolvers<void>();
+    const limit = setTimeout(isOver.resolve, DRAIN_TIMEOUT);
+    let waiting = this.#waiting;
+    const look = setInterval(() => {
+      if (this.#waiting === waiting) isOver.resolve();
+      waiting = this.#waiting;
+    }, STALLED_AFTER);
+    await Promise.race([closed, isOver.promise]);
+    clearTimeout(limit);
+    clearInterval(look);
     this.lost += this.#waiting;
     this.lostPackets += this.#waitingPackets;
     this.#waiting = this.#waitingPackets = 0;
@@ -226,7 +235,16 @@ export class CapturePipe implements CaptureSink, AsyncDisposable {
     }
     this.#waiting += length;
     this.#waitingPackets += packets;
-    this.#last = this.#writer.write(blocks.slice()).then(
+    const kept = blocks.slice();
+    for (let start = 0; start < length; start += PIECE) {
+      const end = Math.min(start + PIECE, length);
+      this.#send(kept.subarray(start, end), end === length ? packets : 0);
+    }
+  }
+
+  #send(piece: Uint8Array, packets: number): void {
+    const { length } = piece;
+    this.#last = this.#writer.write(piece).then(
       () => this.#settle(length, packets),
       (error) => {
         this.#settle(length, packets);

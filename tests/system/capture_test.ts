@@ -339,6 +339,42 @@ systemTest("--capture - : a reader that stops, or ends, costs the capture, not p
   await child.stdout.cancel();
 });
 
+systemTest("--capture - writes everything to a slow reader", {
+  programs: ["ip", "ping", "python3"],
+}, async () => {
+  await using namespace = await openNamespace();
+  await using folder = new Folder();
+  const echo = fileURLToPath(new URL("../../scripts/icmp_echo.ts", import.meta.url));
+  const run = [Deno.execPath(), "run", "-A", "--config", SETTINGS, echo, "--address", "10.9.0.1/24"];
+  const path = `${folder.path}/a.pcapng`;
+  // A pipe of one page, whose reader takes 4 KiB each 20 ms: more than a second.
+  const python = `import fcntl, os, subprocess, sys, time
+r, w = os.pipe()
+fcntl.fcntl(w, 1031, 4096)
+child = subprocess.Popen(sys.argv[2:], stdout=w)
+os.close(w)
+with open(sys.argv[1], "wb") as out:
+    while True:
+        part = os.read(r, 4096)
+        if not part: break
+        out.write(part)
+        time.sleep(0.02)
+sys.exit(child.wait())`;
+  const child = namespace.spawn("python3", ["-c", python, path, ...run, "--capture", "-"], {
+    stdout: "null",
+  });
+  await using running = new Running(child, child.stderr);
+  await running.said(/is open/);
+  await ping(namespace, "10.9.0.77", "-c", "100", "-i", "0.002", "-s", "1400");
+  await namespace.command("sh", ["-c", "kill -INT $(cat /proc/$0/task/$0/children)", String(child.pid)]);
+  const { code, heard } = await running.ended();
+  equal(code, 0, heard);
+  equal(
+    [...parseCapture([Deno.readFileSync(path)])].filter(({ bytes }) => bytes.length === 1428).length,
+    200,
+  );
+});
+
 systemTest("--capture - refuses a terminal, and says where the capture can go", {
   programs: ["script"],
 }, async () => {

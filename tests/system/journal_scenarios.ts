@@ -11,6 +11,7 @@ import { setLink } from "../../driver/linux/netlink/links.ts";
 import { Netlink } from "../../driver/linux/netlink/netlink.ts";
 import { Family } from "../../driver/linux/netlink/prefix.ts";
 import { addRoute, addRule, dumpRules, ROUTE_PROTOCOL } from "../../driver/linux/netlink/routes.ts";
+import { rescue } from "../../driver/linux/rescue.ts";
 import { Setup } from "../../driver/linux/setup.ts";
 import { checkDeviceOptions } from "../../driver/options.ts";
 import type { Change } from "../../driver/linux/netlink/message.ts";
@@ -160,6 +161,12 @@ const SCENARIOS: Record<string, () => unknown> = {
     const middle = performance.now();
     setup.undo();
     return { opened: middle - start, undone: performance.now() - middle, path: pathOf(setup) };
+  },
+
+  /** The same, put back by what the watchdog runs, which ends the process. */
+  crowdRescued: () => {
+    const setup = openCrowd();
+    rescue([setup.sharedJournalPath], 70);
   },
 
   /** How long repair() takes (milliseconds), and what it says. */

@@ -448,6 +448,17 @@ systemTest(
   },
 );
 
+systemTest("the watchdog's rescue puts back what the journal has, and removes it", NEEDS, async () => {
+  await using machine = await Machine.open();
+  await machine.namespace.command("ip", ["tuntap", "add", "d0", "mode", "tun"]);
+  const { code } = await machine.namespace.command("unshare", machine.arguments("crowdRescued"), {
+    check: false,
+  });
+  strictEqual(code, 70);
+  deepStrictEqual(await countsOf(machine.namespace), NONE);
+  deepStrictEqual([...Deno.readDirSync(machine.path(FOLDER))], []);
+});
+
 systemTest("repair() puts back thousands of changes in 2 s", NEEDS, async () => {
   await using machine = await Machine.open();
   await machine.namespace.command("ip", ["tuntap", "add", "d0", "mode", "tun"]);
