@@ -8,7 +8,8 @@ import type { Packet, PacketBatch, PacketPool, Waitable } from "../lib/core/mod.
  * An endpoint, an address with a port, is the system's own `struct sockaddr_in` or `struct sockaddr_in6`, padded to
  * 28 bytes. All of a socket's are of the socket's family. Behind it stand the local address, in network order, to which
  * a datagram came or from which it is to leave, and the index of its interface, in the system's order, which counts for
- * link-local addresses. Zeros mean that the system chooses. This is the layout of {@linkcode Packet.endpoint}.
+ * link-local addresses. Zeros mean that the system chooses. Both count only with
+ * {@linkcode UdpSocketOptions.localAddresses}; else they are whatever was there. This is the layout of {@linkcode Packet.endpoint}.
  *
  * ```c
  * struct sockaddr_in  { sa_family_t sin_family;  in_port_t sin_port;  struct in_addr sin_addr; char sin_zero[8]; };
@@ -86,6 +87,8 @@ export interface UdpSocket extends Disposable {
   readonly local: EndpointBytes;
   /** 4 or 6: of all its endpoints. */
   readonly family: 4 | 6;
+  /** Whether endpoints have local addresses: it was asked for, and the system has such a thing. */
+  readonly localAddresses: boolean;
   /** Why it can be used no longer; `undefined` while it can. ICMP errors are no such reason. */
   readonly failure: Error | undefined;
   /** What the system said when {@linkcode UdpSocket.send} stopped; `undefined` for "no room now". */
@@ -157,8 +160,9 @@ export function bindRemedy(code: string): string | undefined {
 }
 
 /** Whether a packet is to leave from a local address of its own. */
-export function isFromLocal({ view, slotEnd }: Packet): boolean {
-  for (let at = Endpoint.Local; at < Endpoint.Interface; at += 4) {
+export function isFromLocal({ view, slotEnd }: Packet, family: 4 | 6): boolean {
+  const end = family === 4 ? Endpoint.Local + 4 : Endpoint.Interface;
+  for (let at = Endpoint.Local; at < end; at += 4) {
     if (view.getUint32(slotEnd + at) !== 0) return true;
   }
   return false;

@@ -37,7 +37,8 @@ const TOO_LONG = "fragment beyond the longest packet";
 
 /** Divides for one MTU. */
 export class Divider {
-  readonly #mtu: number;
+  /** The longest piece (bytes). */
+  mtu: number;
   readonly #cutter = new Cutter();
   /** What a packet becomes, in order. */
   readonly #pieces: Packet[] = [];
@@ -46,7 +47,7 @@ export class Divider {
 
   /** @param mtu The longest piece (bytes). */
   constructor(mtu: number) {
-    this.#mtu = mtu;
+    this.mtu = mtu;
   }
 
   /** Divides a packet of IP, whatever it says of that, and emits the pieces onward; drops it where that cannot be. */
@@ -90,7 +91,7 @@ export class Divider {
     const ip = Ip.of(packet);
     // A sum may have been to be finished anywhere.
     if (ip === undefined) return "malformed";
-    if (ip.totalLength <= this.#mtu) {
+    if (ip.totalLength <= this.mtu) {
       const piece = first ?? context.take(packet.length);
       if (piece === undefined) return NO_ROOM;
       if (piece !== packet) {
@@ -112,8 +113,8 @@ export class Divider {
     }
     const flags = packet.view.getUint16(start + IPV4_FLAGS) & ~DONT_FRAGMENT;
     const laterHeader = IPV4_HEADER + copiedOptions(packet, start, headerLength, -1);
-    const size = this.#mtu - headerLength & ~7;
-    const laterSize = this.#mtu - laterHeader & ~7;
+    const size = this.mtu - headerLength & ~7;
+    const laterSize = this.mtu - laterHeader & ~7;
     const piece = first ?? context.take(headerLength + size);
     if (piece === undefined) return NO_ROOM;
     this.#pieces[this.#count++] = piece;
@@ -148,7 +149,7 @@ export class Divider {
     // What stands before the Fragment header, and is in every piece.
     const headerLength = (existing >= 0 ? existing : endOf(bytes, start, field)) - start;
     const from = start + headerLength + (existing >= 0 ? FRAGMENT_HEADER : 0);
-    const size = this.#mtu - headerLength - FRAGMENT_HEADER & ~7;
+    const size = this.mtu - headerLength - FRAGMENT_HEADER & ~7;
     if (size < 8) return "headers longer than the mtu";
     const next = bytes[existing >= 0 ? existing : field]!;
     const word = existing >= 0 ? view.getUint16(existing + FRAGMENT_WORD) : 0;

@@ -92,13 +92,18 @@ export class Shares {
     return this.#holderOf[entry]!;
   }
 
-  /** The holder with the most entries in a group; -1 when there are none. */
-  largest(group = 0): number {
+  /** How many holders there can be, in all groups: they have numbers below that. */
+  get holders(): number {
+    return this.#counts.length;
+  }
+
+  /** The holder with the most entries in a group, or with the most of what the caller counts; -1 when none has any. */
+  largest(group = 0, counts: Int32Array = this.#counts): number {
     let found = NONE;
     let most = 0;
     for (let holder = group * this.#holders; holder < (group + 1) * this.#holders; holder++) {
-      if (this.#counts[holder]! <= most) continue;
-      most = this.#counts[holder]!;
+      if (counts[holder]! <= most) continue;
+      most = counts[holder]!;
       found = holder;
     }
     return found;

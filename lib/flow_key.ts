@@ -30,7 +30,10 @@ const IPV4_WORDS = 4;
 const IPV6_WORDS = 10;
 
 /** The shortest header by protocol (bytes); 0: it has no ports. */
-const MIN_HEADERS = Uint8Array.from({ length: 256 }, (_, protocol) => HEADERS[protocol] ?? 0);
+export const MIN_HEADERS: Uint8Array = Uint8Array.from(
+  { length: 256 },
+  (_, protocol) => HEADERS[protocol] ?? 0,
+);
 
 /** What a packet is to the flows that are known. */
 export const FlowKind = {
@@ -51,6 +54,8 @@ export type FlowKind = typeof FlowKind[keyof typeof FlowKind];
  *
  * **Limits**: an error about a later fragment, and one that does not quote the ports, tell no flow. One about a packet
  * on a source route (RFC 8200 section 4.4) tells the flow to the address that it was going to at that point.
+ *
+ * **Fields that can be set**: `srcPort` and `dstPort` (16 bits).
  *
  * @example A reply belongs to its request's flow, reversed
  * ```ts

@@ -195,6 +195,11 @@ export class FlowTable {
     this.#size--;
   }
 
+  /** The flow that makes room for the next one in a full table; -1 for none. */
+  get victim(): number {
+    return this.#leastWorth();
+  }
+
   /** The flow that has been idle for longest among those in this state; -1 for none. */
   oldestIn(state: number): number {
     const flow = this.#newer[this.capacity + state]!;

@@ -9,11 +9,9 @@
  */
 
 import { IPV4_LONGEST } from "./_header_fields.ts";
-import { Divider } from "./_divider.ts";
-import { longestLength } from "./_packet_parts.ts";
-import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "./core/mod.ts";
-import { IcmpError, IcmpErrors } from "./icmp_error.ts";
-import { Ip } from "./ip.ts";
+import { Fragmenter } from "./_fragmenter.ts";
+import { Direction, type PacketBatch, type Stage, type StageContext } from "./core/mod.ts";
+import type { IcmpErrors } from "./icmp_error.ts";
 import { checkNames, type OptionNames } from "./options.ts";
 
 // Specification: RFC 791 section 3.2
@@ -78,46 +76,4 @@ export function fragment(mtu: number, options: FragmentOptions = {}): Stage {
   return direction === Direction.Outbound
     ? { name: "fragment", outbound: pass }
     : { name: "fragment", inbound: pass };
-}
-
-class Fragmenter {
-  readonly #mtu: number;
-  readonly #ignoreDontFragment: boolean;
-  readonly #divideIpv6: boolean;
-  readonly #errors: IcmpErrors;
-  readonly #divider: Divider;
-
-  constructor(mtu: number, options: FragmentOptions) {
-    const { ignoreDontFragment = false, divideIpv6 = false, errors = new IcmpErrors() } = options;
-    this.#mtu = mtu;
-    this.#ignoreDontFragment = ignoreDontFragment;
-    this.#divideIpv6 = divideIpv6;
-    this.#errors = errors;
-    this.#divider = new Divider(mtu);
-  }
-
-  pass({ packets, length }: PacketBatch, context: StageContext): void {
-    let fitting = 0;
-    while (fitting < length && this.#fits(packets[fitting]!)) fitting++;
-    if (fitting === length) return;
-    // What is emitted goes ahead of what is left in the batch, so all of them are, in their order.
-    for (let i = 0; i < length; i++) {
-      const packet = packets[i]!;
-      if (i < fitting || this.#fits(packet)) context.emit(packet, context.direction);
-      else this.#divide(packet, context);
-    }
-  }
-
-  #fits(packet: Packet): boolean {
-    if (packet.length <= this.#mtu) return true;
-    const ip = Ip.of(packet);
-    return ip === undefined || longestLength(packet, ip) <= this.#mtu;
-  }
-
-  #divide(packet: Packet, context: StageContext): void {
-    const ip = Ip.of(packet)!;
-    const may = ip.version === 4 ? !ip.dontFragment || this.#ignoreDontFragment : this.#divideIpv6;
-    if (may) this.#divider.divide(packet, context);
-    else this.#errors.answer(packet, IcmpError.PacketTooBig, context, "longer than the mtu", this.#mtu);
-  }
 }

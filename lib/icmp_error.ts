@@ -55,13 +55,15 @@ export const IcmpError = {
   ReassemblyTimeExceeded: 7,
   /** A field is wrong; where it stands (bytes from the packet's start) goes with it. Type 12, type 4 */
   ParameterProblem: 8,
+  /** A first fragment has not all headers. Type 12 code 2, RFC 7112 type 4 code 3 */
+  IncompleteHeaders: 9,
 } as const;
 /** One of {@linkcode IcmpError}'s values. */
 export type IcmpError = typeof IcmpError[keyof typeof IcmpError];
 
 /** Type and code, by {@linkcode IcmpError}. */
-const IPV4_MESSAGES = [0x0300, 0x0301, 0x0302, 0x0303, 0x030d, 0x0304, 0x0b00, 0x0b01, 0x0c00];
-const IPV6_MESSAGES = [0x0100, 0x0103, 0x0401, 0x0104, 0x0101, 0x0200, 0x0300, 0x0301, 0x0400];
+const IPV4_MESSAGES = [0x0300, 0x0301, 0x0302, 0x0303, 0x030d, 0x0304, 0x0b00, 0x0b01, 0x0c00, 0x0c02];
+const IPV6_MESSAGES = [0x0100, 0x0103, 0x0401, 0x0104, 0x0101, 0x0200, 0x0300, 0x0301, 0x0400, 0x0403];
 
 /** Options for {@linkcode IcmpErrors}. */
 export interface IcmpErrorsOptions extends ErrorRateOptions {
@@ -83,7 +85,7 @@ const NAMES: OptionNames<IcmpErrorsOptions> = {
  * round where it stands, or dropped with the caller's reason, when it may not be answered or too many were.
  *
  * Never answered: what is malformed or has a wrong IPv4 header checksum; ICMP errors and redirects; fragments other
- * than the first; packets to multicast and broadcast addresses (but for packet too big over IPv6); and from
+ * than the first, but for IPv6 ones that are wrong themselves; packets to multicast and broadcast addresses (but for packet too big over IPv6); and from
  * unspecified, loopback, multicast and broadcast ones (RFC 1122 section 3.2.2, RFC 1812 section 4.3.2.7, RFC
  * 4443 section 2.4 e).
  *
@@ -93,7 +95,7 @@ const NAMES: OptionNames<IcmpErrorsOptions> = {
  * An error quotes as much of the packet as fits 576 bytes over IPv4 and 1280 over IPv6, with finished checksums; of a
  * super-packet, the first segment. It leaves for `from`, whence the packet came. Nothing is allocated.
  *
- * **Limits**: a subnet's own broadcast address is not known and is taken for a host's. IPv6 would allow errors about
+ * **Limits**: a subnet's own broadcast address is not known and is taken for a host's. IPv6 would allow more errors about
  * later fragments. There are no extensions (RFC 4884).
  *
  * @example A stage that lets nothing through
@@ -240,7 +242,11 @@ export class IcmpErrors {
 
   /** Whether the packet's sender may be answered; with a reset when no error is given. */
   #mayAnswer(ip: Ip, error?: IcmpError): boolean {
-    if (ip.fragmentOffset !== 0 || isError(ip)) return false;
+    if (ip.fragmentOffset !== 0) {
+      // RFC 8200 section 4.5 asks for it. A later fragment of ICMP may be one of an error.
+      const isWrong = ip.version === 6 && error === IcmpError.ParameterProblem;
+      if (!isWrong || ip.protocol === Protocol.Icmpv6) return false;
+    } else if (isError(ip)) return false;
     if (ip.version === 6) return this.#mayAnswerIpv6(ip, error);
     // RFC 1812 section 4.2.2.5: what is damaged may have another's address.
     return isUnicast4(ip.src) && isUnicast4(ip.dst) &&

@@ -30,6 +30,9 @@ const VIEW = nextViewNumber();
  * An ICMP message over IPv4. Every setter keeps the checksum. A number that does not fit its field loses its high
  * bits.
  *
+ * **Fields that can be set**: `type` and `code` (8 bits), `id` and `seq` (16 bits), `rest`, which is both of them
+ * (unsigned 32 bits).
+ *
  * **Limits**: a message shorter than 8 bytes is malformed: RFC 792 has none. The packet that an error quotes is
  * shown as bytes, not as views.
  *

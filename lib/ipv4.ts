@@ -75,6 +75,9 @@ export interface Ipv4Fields {
  * An IPv4 header. Every setter keeps the header checksum, and an address also the checksum of the transport
  * header behind it: UDP, UDP-Lite, TCP and DCCP. A number that does not fit its field loses its high bits.
  *
+ * **Fields that can be set**: `src` and `dst` (unsigned 32 bits), `ttl` (8 bits), `dscp` (6 bits), `ecn` (2 bits), `id`
+ * (16 bits), `dontFragment` and `moreFragments` (booleans), `fragmentOffset` (bytes, a multiple of 8).
+ *
  * **Limits**: the header checksum is kept, not verified. A source route's final destination (RFC 791
  * section 3.1) is not looked for: transport checksums are taken to cover `dst`.
  *

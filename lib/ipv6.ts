@@ -78,6 +78,9 @@ export interface Ipv6Fields {
  * number is the upper layer. Setting an address keeps the checksum of the transport header behind it: UDP,
  * UDP-Lite, TCP, DCCP and ICMPv6. A number that does not fit its field loses its high bits.
  *
+ * **Fields that can be set**: `src` and `dst` (16 bytes each), `hopLimit`, which is also `ttl` (8 bits), `trafficClass`
+ * (8 bits), `dscp` (its upper 6 bits), `ecn` (its lower 2 bits), `flowLabel` (20 bits).
+ *
  * **Limits**: a packet with more than 16 extension headers, a fragment inside a fragment (two Fragment headers that both
  * say so; atomic ones may stand beside, RFC 6946), and a jumbogram (RFC 2675) are malformed. The home
  * address of a mobile node (RFC 6275 section 6.3) is not looked for: transport checksums are taken to cover

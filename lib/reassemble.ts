@@ -19,25 +19,27 @@ import {
   IPV6_PAYLOAD_LENGTH,
   IPV6_SRC,
 } from "./_header_fields.ts";
+import { type Fault, FAULTS } from "./_fragment_faults.ts";
 import { Fit, type Fragment, FragmentLists } from "./_fragment_lists.ts";
 import { FRAGMENT_HEADER, FRAGMENT_ID } from "./_ipv6_extensions.ts";
 import { inherit } from "./_copy_packet.ts";
 import { namingField } from "./_packet_parts.ts";
+import { Shares } from "./_shares.ts";
 import { sipHash } from "./_sip_hash.ts";
 import { checksum, sum } from "./checksum.ts";
 import type { Direction, Packet, PacketBatch, Stage, StageContext } from "./core/mod.ts";
-import { FlowKey } from "./flow_key.ts";
+import { FlowKey, MIN_HEADERS } from "./flow_key.ts";
 import { FlowTable } from "./flow_table.ts";
 import { IcmpError, IcmpErrors } from "./icmp_error.ts";
 import { Ip, Protocol } from "./ip.ts";
-import type { Ipv6 } from "./ipv6.ts";
+import { Ipv6 } from "./ipv6.ts";
 import { checkNames, type OptionNames } from "./options.ts";
 
 // Specification
 /** RFC 1122 section 3.3.2, RFC 8200 section 4.5. */
 const TIMEOUT = 60_000;
-/** RFC 9293 section 3.1. */
-const TCP_HEADER = 20;
+/** RFC 792, RFC 4443 section 2.1. */
+const ICMP_HEADER = 8;
 /** RFC 3168 section 5, as a bit of each of the four marks: not capable, and congestion met. */
 const NOT_CAPABLE = 1 << 0;
 const CONGESTION = 1 << 3;
@@ -52,9 +54,8 @@ const BYTES = 1024 * 1024;
 const REFUSED = 0;
 const OPEN = 1;
 const TIMED_OUT = "reassembly timeout";
-const OVERFLOW = "reassembly overflow";
-const ODD_LENGTH = "fragment of odd length";
-const TOO_LONG = "too long when whole";
+/** How long a datagram is protected from being driven out by other sources (milliseconds). */
+const PROTECTED_FOR = 5000;
 
 /** Options for {@linkcode Reassemble}. */
 export interface ReassembleOptions {
@@ -68,8 +69,10 @@ export interface ReassembleOptions {
   readonly bytes?: number;
   /** How long a datagram waits for its fragments, from the first that came (milliseconds). @default {60000} */
   readonly timeout?: number;
-  /** What answers when that time is over. @default {new IcmpErrors()} */
+  /** What answers when that time is over, and to fragments that are wrong. @default {new IcmpErrors()} */
   readonly errors?: IcmpErrors;
+  /** The key of the tables' hashes (two 32-bit numbers): for tests. @default {random} */
+  readonly hashKey?: readonly [number, number];
 }
 
 const NAMES: OptionNames<ReassembleOptions> = {
@@ -79,6 +82,7 @@ const NAMES: OptionNames<ReassembleOptions> = {
   bytes: "optional",
   timeout: "optional",
   errors: "optional",
+  hashKey: "optional",
 };
 
 /**
@@ -89,10 +93,15 @@ const NAMES: OptionNames<ReassembleOptions> = {
  * that is whole loses its Fragment header (RFC 6946). All else passes as it is.
  *
  * A datagram is refused, with all that still comes of it, when fragments overlap (RFC 5722, for IPv4, too), disagree on
- * its end, are more than allowed, or hide the TCP header (RFC 1858, RFC 3128). The same fragment twice counts once.
+ * its end, are more than allowed, or hide the transport header (RFC 1858, RFC 3128, RFC 7112). The same fragment twice counts once.
  *
  * **Options**: `datagrams`: 128. `fragments`: 512, and 64 for `fragmentsPerDatagram`. `bytes`: 1 MiB. When one is used
- * up, the datagram that has waited for longest makes room. `timeout`: 60 s. `errors`: what answers.
+ * up, the source (an IPv4 address, an IPv6 /64) that holds the most of it makes room: by its oldest datagram for one of
+ * its own; for others by its newest, or by one that has waited for more than 5 s. `timeout`: 60 s. `errors`: what answers.
+ *
+ * **Errors**: time exceeded about a first fragment whose others did not come. Over IPv6 (RFC 8200 section 4.5), parameter
+ * problem about a fragment that ends beyond 65,535 bytes, or of a length that is no multiple of 8 with more to come, and
+ * about a first one without all headers.
  *
  * **Counters**: `reassembled`, `refused`, `timedOut`, in datagrams. Fragments that were joined are dropped as
  * `reassembled`, all but one. Other reasons: `reassembly timeout`, `reassembly overflow`, `overlapping fragments`,
@@ -100,8 +109,8 @@ const NAMES: OptionNames<ReassembleOptions> = {
  * fragment`, `fragment of odd length`, `too long when whole`, `fragment marks disagree`, `no room to reassemble`,
  * `wrong header checksum`, `offloaded fragment`.
  *
- * **Limits**: `save` has nothing: fragments are not kept over a restart, and their senders send again. A parameter
- * problem is said of a first fragment alone. With several workers, each datagram has one, by its addresses and number, to
+ * **Limits**: `save` has nothing: fragments are not kept over a restart, and their senders send again. A first fragment
+ * whose extension headers are cut off is malformed, and passes as all that is. With several workers, each datagram has one, by its addresses and number, to
  * which the others hand its fragments over.
  *
  * @example In front of a stage that looks at ports
@@ -128,10 +137,16 @@ export class Reassemble implements Stage {
   readonly #errors: IcmpErrors;
   readonly #datagrams: FlowTable;
   readonly #lists: FragmentLists;
+  /** Datagrams by their source, which are not refused. */
+  readonly #shares: Shares;
+  /** By source: how many fragments and bytes are held. */
+  readonly #fragmentsOf: Int32Array;
+  readonly #bytesOf: Int32Array;
   readonly #directions: Uint8Array;
   /** The congestion marks that a datagram's fragments had. */
   readonly #marks: Uint8Array;
   readonly #key = new FlowKey();
+  readonly #otherKey = new FlowKey();
   readonly #fragment: Fragment = { start: 0, end: 0, more: false, payload: 0 };
   #context: StageContext | undefined;
   /** Why a datagram is forgotten. */
@@ -145,7 +160,7 @@ export class Reassemble implements Stage {
   constructor(options: ReassembleOptions = {}) {
     checkNames("reassemble", options, NAMES);
     const { datagrams = DATAGRAMS, fragments = FRAGMENTS, bytes = BYTES, timeout = TIMEOUT } = options;
-    const { fragmentsPerDatagram = FRAGMENTS_PER_DATAGRAM, errors = new IcmpErrors() } = options;
+    const { fragmentsPerDatagram = FRAGMENTS_PER_DATAGRAM, errors = new IcmpErrors(), hashKey } = options;
     for (const [name, value] of Object.entries({ datagrams, fragments, fragmentsPerDatagram, bytes })) {
       if (Number.isInteger(value) && value >= 1 && value <= 0x7fffffff) continue;
       throw new RangeError(`Cannot reassemble with ${value} for ${name}: it is a whole number from 1 on`);
@@ -157,8 +172,12 @@ export class Reassemble implements Stage {
       timeouts: [timeout, timeout],
       capacity: datagrams,
       forget: (datagram) => this.#forget(datagram),
+      ...hashKey && { hashKey },
     });
     this.#lists = new FragmentLists(datagrams, fragments);
+    this.#shares = new Shares(datagrams, 1, hashKey);
+    this.#fragmentsOf = new Int32Array(this.#shares.holders);
+    this.#bytesOf = new Int32Array(this.#shares.holders);
     this.#directions = new Uint8Array(datagrams);
     this.#marks = new Uint8Array(datagrams);
   }
@@ -203,19 +222,26 @@ export class Reassemble implements Stage {
     this.#readKey(ip, context.direction);
     if (this.#handsOver(packet, context)) return;
     const fault = this.#readFragment(ip);
-    if (fault === ODD_LENGTH && ip.version === 6) {
-      // RFC 8200 section 4.5
-      return this.#errors.answer(packet, IcmpError.ParameterProblem, context, fault, IPV6_PAYLOAD_LENGTH);
-    }
-    if (fault !== undefined) return context.drop(packet, fault);
-    const datagram = this.#find(context);
+    if (fault !== undefined) return this.#report(packet, ip, fault, context);
+    const datagram = this.#find(ip, context);
     if (this.#datagrams.stateOf(datagram) === REFUSED) return context.drop(packet, "refused datagram");
-    const reason = this.#add(datagram, packet, ip, context);
-    if (reason !== undefined) return this.#refuse(datagram, packet, reason, context);
+    const refusal = this.#add(datagram, packet, ip, context);
+    if (refusal !== undefined) {
+      this.#refuse(datagram, refusal.reason, context);
+      return this.#report(packet, ip, refusal, context);
+    }
     const total = this.#lists.whole(datagram);
     if (total < 0) return;
     const failure = this.#join(datagram, total, context);
-    if (failure !== undefined) this.#refuse(datagram, undefined, failure, context);
+    if (failure !== undefined) this.#refuse(datagram, failure, context);
+  }
+
+  /** Drops a fragment that is wrong, or sends it back as the error about it. */
+  #report(packet: Packet, ip: Ip, fault: Fault, context: StageContext): void {
+    const { reason, error, field = 0, isInFragmentHeader = false } = fault;
+    if (error === undefined || ip.version === 4) return context.drop(packet, reason);
+    const pointer = isInFragmentHeader ? ip.fragmentHeader - ip.start + field : field;
+    this.#errors.answer(packet, error, context, reason, pointer);
   }
 
   /** Fills in what a fragment's datagram is known by (RFC 791 section 3.2, RFC 8200 section 4.5). */
@@ -248,10 +274,10 @@ export class Reassemble implements Stage {
   }
 
   /** Fills in where a fragment belongs; returns what is wrong with it alone. */
-  #readFragment(ip: Ip): string | undefined {
+  #readFragment(ip: Ip): Fault | undefined {
     const { packet, start } = ip;
     const isIpv4 = ip.version === 4;
-    if (isIpv4 && sum(packet.bytes, start, ip.headerLength) !== 0xffff) return "wrong header checksum";
+    if (isIpv4 && sum(packet.bytes, start, ip.headerLength) !== 0xffff) return FAULTS.Checksum;
     const payload = isIpv4 ? ip.payloadOffset : ip.fragmentHeader + FRAGMENT_HEADER;
     const length = start + ip.totalLength - payload;
     const fragment = this.#fragment;
@@ -259,39 +285,42 @@ export class Reassemble implements Stage {
     fragment.start = ip.fragmentOffset;
     fragment.end = fragment.start + length;
     fragment.more = ip.moreFragments;
-    if (length === 0) return "empty fragment";
-    if (fragment.more && length % 8 !== 0) return ODD_LENGTH;
+    if (length === 0) return FAULTS.Empty;
+    if (fragment.more && length % 8 !== 0) return FAULTS.OddLength;
     const header = isIpv4 ? ip.headerLength : payload - FRAGMENT_HEADER - start - IPV6_HEADER;
-    return header + fragment.end > IPV4_LONGEST ? TOO_LONG : undefined;
+    return header + fragment.end > IPV4_LONGEST ? FAULTS.TooLong : undefined;
   }
 
   /** The fragment's datagram; a new one, when it is the first that comes of it. */
-  #find(context: StageContext): number {
+  #find(ip: Ip, context: StageContext): number {
     const { now } = context;
     this.#why = TIMED_OUT;
     const known = this.#datagrams.find(this.#key, now);
     if (known >= 0) return known;
     if (this.#datagrams.size === 0) context.wake();
-    this.#why = OVERFLOW;
+    this.#why = FAULTS.Overflow.reason;
+    if (this.#datagrams.size === this.#datagrams.capacity) {
+      const refused = this.#datagrams.oldestIn(REFUSED);
+      this.#datagrams.remove(refused >= 0 ? refused : this.#victim(this.#shares.largest(), -1, now));
+    }
     const datagram = this.#datagrams.add(this.#key, OPEN, now);
+    this.#shares.add(datagram, this.#shares.holderIn(this.#key.words, 1, ip.version));
     this.#directions[datagram] = context.direction;
     this.#marks[datagram] = 0;
     return datagram;
   }
 
   /** Adds a fragment to its datagram and holds it, unless it is a duplicate; returns why the datagram is refused. */
-  #add(datagram: number, packet: Packet, ip: Ip, context: StageContext): string | undefined {
+  #add(datagram: number, packet: Packet, ip: Ip, context: StageContext): Fault | undefined {
     const { start, more } = this.#fragment;
-    if (ip.protocol === Protocol.Tcp) {
-      // RFC 1858 section 3.2.1, RFC 3128 section 4: a header in pieces is there to deceive who reads the first one.
-      const isTiny = start === 0 ? more && ip.payloadLength < TCP_HEADER : start === 8;
-      if (isTiny) return "tiny fragment";
-    }
-    if (this.#lists.count(datagram) === this.#perDatagram) return "too many fragments";
+    if (start === 0 && more && ip.payloadLength < minHeader(ip)) return FAULTS.Tiny;
+    if (start === 8 && ip.protocol === Protocol.Tcp) return FAULTS.Rewriting;
+    if (this.#lists.count(datagram) === this.#perDatagram) return FAULTS.TooMany;
     while (this.#lists.full || this.#lists.bytes + packet.length > this.#bytes) {
-      const other = this.#oldest(datagram);
-      if (other < 0) return OVERFLOW;
-      this.#why = OVERFLOW;
+      const counts = this.#lists.full ? this.#fragmentsOf : this.#bytesOf;
+      const other = this.#victim(this.#shares.largest(0, counts), datagram, context.now);
+      if (other < 0) return FAULTS.Overflow;
+      this.#why = FAULTS.Overflow.reason;
       this.#datagrams.remove(other);
     }
     const mark = 1 << ip.ecn;
@@ -300,32 +329,54 @@ export class Reassemble implements Stage {
         context.drop(packet, "duplicate fragment");
         return undefined;
       case Fit.Overlaps:
-        return "overlapping fragments";
+        return FAULTS.Overlap;
       case Fit.Disagrees:
-        return "fragments disagree";
-      case Fit.Fits:
+        return FAULTS.Disagreement;
+      case Fit.Fits: {
+        const holder = this.#shares.holderAt(datagram);
+        this.#fragmentsOf[holder]!++;
+        this.#bytesOf[holder]! += packet.length;
         this.#marks[datagram]! |= mark;
         context.hold(packet);
         return undefined;
+      }
     }
   }
 
-  /** The datagram that has waited for longest with fragments held, but for this one; -1 when there is none. */
-  #oldest(but: number): number {
-    const { capacity } = this.#datagrams;
-    let found = -1;
-    for (let i = 0; i < capacity; i++) {
-      if (i === but || this.#lists.count(i) === 0) continue;
-      if (found < 0 || this.#datagrams.seenAt(i) < this.#datagrams.seenAt(found)) found = i;
-    }
-    return found;
+  /** A datagram of this holder that makes room for a fragment of the one in the key, `but`; -1 when there is no other. */
+  #victim(holder: number, but: number, now: number): number {
+    if (holder < 0) return -1;
+    const oldest = this.#shares.oldestOf(holder);
+    const isOld = now - this.#datagrams.seenAt(oldest) >= PROTECTED_FOR;
+    if (oldest !== but && (isOld || this.#isOfSameSource(oldest))) return oldest;
+    const newest = this.#shares.newestOf(holder);
+    return newest === but ? this.#shares.before(newest) : newest;
   }
 
-  /** Drops all that there is of a datagram, and what still comes. */
-  #refuse(datagram: number, packet: Packet | undefined, reason: string, context: StageContext): void {
+  /** Whether a datagram comes from the network of the one in the key. */
+  #isOfSameSource(datagram: number): boolean {
+    this.#datagrams.readKey(datagram, this.#otherKey);
+    const { words: one } = this.#key;
+    const { words: other, length } = this.#otherKey;
+    return length === this.#key.length && one[1] === other[1] && (length === 4 || one[2] === other[2]);
+  }
+
+  /** Takes the first fragment off a datagram's list, as {@linkcode FragmentLists.shift} does. */
+  #shift(datagram: number, whole?: Packet, payload?: number): Packet | undefined {
+    const packet = this.#lists.shift(datagram, whole, payload);
+    const holder = this.#shares.holderAt(datagram);
+    if (packet !== undefined && holder >= 0) {
+      this.#fragmentsOf[holder]!--;
+      this.#bytesOf[holder]! -= packet.length;
+    }
+    return packet;
+  }
+
+  /** Drops all that is held of a datagram, and what still comes. */
+  #refuse(datagram: number, reason: string, context: StageContext): void {
     this.refused++;
-    if (packet !== undefined) context.drop(packet, reason);
-    for (let held; (held = this.#lists.shift(datagram)) !== undefined;) context.drop(held, reason);
+    for (let held; (held = this.#shift(datagram)) !== undefined;) context.drop(held, reason);
+    this.#shares.remove(datagram);
     this.#datagrams.touch(datagram, context.now, REFUSED);
   }
 
@@ -335,13 +386,14 @@ export class Reassemble implements Stage {
     const isLate = this.#why === TIMED_OUT && this.#lists.count(datagram) > 0;
     if (isLate) this.timedOut++;
     const beginning = isLate ? this.#lists.beginning(datagram) : undefined;
-    for (let held; (held = this.#lists.shift(datagram)) !== undefined;) {
+    for (let held; (held = this.#shift(datagram)) !== undefined;) {
       if (held !== beginning) context.drop(held, this.#why);
       else {
         const direction = this.#directions[datagram] as Direction;
         this.#errors.answer(held, IcmpError.ReassemblyTimeExceeded, context, TIMED_OUT, 0, direction);
       }
     }
+    this.#shares.remove(datagram);
   }
 
   /** Makes one packet of a datagram's fragments, in the first one's slot or a larger one; returns why it cannot. */
@@ -354,7 +406,9 @@ export class Reassemble implements Stage {
     const { start } = ip;
     const at = ip.version === 4 ? ip.payloadOffset : ip.fragmentHeader;
     const headerLength = at - start;
-    if (headerLength + total - (ip.version === 4 ? 0 : IPV6_HEADER) > IPV4_LONGEST) return TOO_LONG;
+    if (headerLength + total - (ip.version === 4 ? 0 : IPV6_HEADER) > IPV4_LONGEST) {
+      return FAULTS.TooLong.reason;
+    }
     const payload = ip.version === 4 ? at : at + FRAGMENT_HEADER;
     let whole = first;
     if (payload + total > first.slotEnd) {
@@ -365,7 +419,7 @@ export class Reassemble implements Stage {
     } else if (ip.version === 6) whole.offset += FRAGMENT_HEADER;
     if (ip.version === 6) ip.packet.bytes[namingField(ip, at)] = ip.packet.bytes[at]!;
     whole.bytes.copyWithin(whole.offset, start, at);
-    for (let held; (held = this.#lists.shift(datagram, whole, whole.offset + headerLength)) !== undefined;) {
+    for (let held; (held = this.#shift(datagram, whole, whole.offset + headerLength)) !== undefined;) {
       if (held !== whole) context.drop(held, "reassembled");
     }
     whole.length = headerLength + total;
@@ -380,19 +434,29 @@ export class Reassemble implements Stage {
   }
 }
 
+/** The shortest header of what a first fragment carries (bytes). */
+function minHeader({ version, protocol }: Ip): number {
+  return protocol === (version === 4 ? Protocol.Icmp : Protocol.Icmpv6)
+    ? ICMP_HEADER
+    : MIN_HEADERS[protocol]!;
+}
+
 /** Whether it is to be joined with others. A packet that is whole loses its Fragment header on the way. */
 function isFragment(packet: Packet): boolean {
   const ip = Ip.of(packet);
   if (ip === undefined) return false;
   if (ip.isFragment) return true;
-  if (ip.version === 6 && ip.headerLength > IPV6_HEADER) stripFragmentHeader(ip);
+  if (ip.version === 4) return false;
+  for (let rest: Ipv6 | undefined = ip; rest !== undefined && rest.fragmentHeader >= 0;) {
+    stripFragmentHeader(rest);
+    rest = Ipv6.of(packet);
+  }
   return false;
 }
 
 /** RFC 6946 section 4: a fragment that is all there is has nothing to do with others of its number. */
 function stripFragmentHeader(ip: Ipv6): void {
   const at = ip.fragmentHeader;
-  if (at < 0) return;
   const { packet, packet: { bytes, view }, start } = ip;
   bytes[namingField(ip, at)] = bytes[at]!;
   view.setUint16(start + IPV6_PAYLOAD_LENGTH, ip.totalLength - IPV6_HEADER - FRAGMENT_HEADER);

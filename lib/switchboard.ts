@@ -123,6 +123,13 @@ export class Switchboard implements TunnelEnd {
     return this.#sockets;
   }
 
+  /** That of the end which the packet is for; `Infinity` where it has none. */
+  mtuFor(packet: Packet): number {
+    const end = this.ends[packet.to - 1];
+    if (end === undefined || end.payload === "any") return Infinity;
+    return end.mtuFor?.(packet) ?? end.mtu ?? Infinity;
+  }
+
   get queued(): number {
     let sum = 0;
     for (const { queued } of this.#sockets) sum += queued;

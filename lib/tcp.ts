@@ -92,6 +92,10 @@ export interface TcpFields {
  * A TCP header. Every setter keeps the checksum. A number that does not fit its field loses its high bits. Options
  * are looked up anew by each getter: an option that is malformed, or behind one that is, is not found.
  *
+ * **Fields that can be set**: `srcPort` and `dstPort` (16 bits), `seq` and `ack` (unsigned 32 bits), `flags` (a sum of
+ * {@linkcode Tcp.Fin} and the others), `window` (16 bits, not scaled), `urgentPointer` (16 bits, from `seq` on); in
+ * options that are there, `mss` (bytes), `tsval` and `tsecr` (unsigned 32 bits).
+ *
  * **Limits**: options can be read and changed, not added or removed.
  *
  * @example Clamping the MSS, as a tunnel's router does

@@ -39,6 +39,8 @@ export interface UdpFields {
  * A UDP header. Every setter keeps the checksum; a zero one, which says that there is none, stays zero. A number
  * that does not fit its field loses its high bits.
  *
+ * **Fields that can be set**: `srcPort` and `dstPort` (16 bits).
+ *
  * **Limits**: a length of 0, as jumbograms have it (RFC 2675 section 4), is malformed. What an IP payload has
  * beyond the datagram, such as UDP options (RFC 9868), is no part of the payload.
  *

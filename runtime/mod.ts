@@ -7,6 +7,7 @@
 export {
   type Device,
   Direction,
+  ENDPOINT_LENGTH,
   type FlowStats,
   type Packet,
   type PacketBatch,
@@ -21,7 +22,25 @@ export {
 export type { DeviceOptions, RouteOptions, RuleOptions } from "../driver/mod.ts";
 export { openTunnel } from "./open_tunnel.ts";
 export { Tunnel, type TunnelOptions } from "./tunnel.ts";
-export { script, type TunnelScript, type TunnelsOptions, type TunnelsScript } from "./script.ts";
+export type {
+  BooleanFlag,
+  FlagValue,
+  FlagValues,
+  GivenArguments,
+  ListFlag,
+  NumberFlag,
+  ScriptArguments,
+  ScriptFlag,
+  ScriptFlags,
+  StringFlag,
+} from "./cli/own_flags.ts";
+export {
+  script,
+  type ScriptOptions,
+  type TunnelScript,
+  type TunnelsOptions,
+  type TunnelsScript,
+} from "./script.ts";
 export type { EndOpener, FarEndContext } from "./transport/end_opener.ts";
 export { device } from "./transport/device.ts";
 export { switchboard } from "./transport/switchboard.ts";

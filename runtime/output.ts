@@ -18,6 +18,8 @@ const STALLED_AFTER = 100;
 const RETRY_INTERVAL = 20;
 /** How long the end of the process waits for a reader (milliseconds). */
 const FLUSH_TIMEOUT = 500;
+/** Deno's exit code after an error that nobody caught. */
+const UNCAUGHT = 1;
 /** The least severe level of Deno's console that goes to standard error. */
 const WARNING_LEVEL = 2;
 
@@ -48,6 +50,11 @@ export class OutputStream {
   constructor(file: OutputFile, maxQueue: number = MAX_QUEUE) {
     this.#file = file;
     this.#maxQueue = maxQueue;
+  }
+
+  /** Whether a write has been under way for so long that its reader seems to have stopped. */
+  get isStalled(): boolean {
+    return this.#isStalled;
   }
 
   /** Adds text, which is one line or several. */
@@ -180,9 +187,11 @@ export function takeConsole(): void {
     new Console((text, level) => (level < WARNING_LEVEL ? out : stderr()).write(text)),
   );
   // Where the script itself ends the thread.
-  onExit(() => {
+  onExit((event) => {
     out.expectEnd();
     stderr().expectEnd();
+    // Deno would print the error, and wait for a reader that does not read.
+    if (event.type !== "unload" && !event.defaultPrevented && stderr().isStalled) Deno.exit(UNCAUGHT);
   });
 }
 

@@ -2,7 +2,13 @@
 
 import { checkNames } from "../lib/options.ts";
 import { ExitCode, report } from "./cli/failure.ts";
-import { parseScriptFlags, type ScriptFlags, usage } from "./cli/flags.ts";
+import { checkOwnFlags, parseScriptFlags, type ScriptCommandLine, usage } from "./cli/flags.ts";
+import {
+  completeArguments,
+  type GivenArguments,
+  type ScriptArguments,
+  type ScriptFlags,
+} from "./cli/own_flags.ts";
 import type { ScriptCapture } from "./cli/capture.ts";
 import type { Profile } from "./cli/profile.ts";
 import { describe, greet, showCounters, summarize, tellLoading } from "./cli/progress.ts";
@@ -22,44 +28,39 @@ const TYPED_IN = /\/\$deno\$(?:stdin|eval)\.\w+$/;
 /** How long `main` may take to return when a signal has closed its tunnels (milliseconds). */
 const MAIN_TIMEOUT = 3000;
 
-/** What a script with several tunnels needs: the options of each, by its name in the script. */
-export interface TunnelsOptions<Name extends string = string> {
+/** The flags that a script with these options has. */
+interface OwnOptions<Flags extends ScriptFlags> {
+  /** Flags of the script's own, whose values `main` gets. @default {{}} */
+  flags?: Flags;
+}
+
+/** Options of a script with one tunnel: the tunnel's, and the script's own flags. */
+export interface ScriptOptions<Flags extends ScriptFlags = ScriptFlags>
+  extends TunnelOptions, OwnOptions<Flags> {}
+
+/** Options of a script with several tunnels: those of each, by its name in the script, and the script's own flags. */
+export interface TunnelsOptions<Name extends string = string, Flags extends ScriptFlags = ScriptFlags>
+  extends OwnOptions<Flags> {
   /** Each tunnel's options. */
   tunnels: Record<Name, TunnelOptions>;
 }
 
 /** A script with one tunnel. */
-export interface TunnelScript {
-  /** What it needs. */
-  readonly options: TunnelOptions;
-  /** What it does; the tunnel is closed when it returns. */
-  readonly main: (tunnel: Tunnel) => Promise<void> | void;
+export interface TunnelScript<Flags extends ScriptFlags = ScriptFlags> {
+  /** Its options. */
+  readonly options: ScriptOptions<Flags>;
+  /** Runs it on a tunnel, which is closed when it returns. Flags that are not given have their defaults. */
+  main(tunnel: Tunnel, given?: GivenArguments<Flags>): Promise<void> | void;
 }
 
 /** A script with several tunnels. */
-export interface TunnelsScript<Name extends string = string> {
-  /** What it needs. */
-  readonly options: TunnelsOptions<Name>;
-  /** What it does; the tunnels are closed when it returns. */
-  readonly main: (tunnels: Record<Name, Tunnel>) => Promise<void> | void;
+export interface TunnelsScript<Name extends string = string, Flags extends ScriptFlags = ScriptFlags> {
+  /** Its options. */
+  readonly options: TunnelsOptions<Name, Flags>;
+  /** Runs it on its tunnels, which are closed when it returns. Flags that are not given have their defaults. */
+  main(tunnels: Record<Name, Tunnel>, given?: GivenArguments<Flags>): Promise<void> | void;
 }
 
-/**
- * A script: the default export of its module. When the module is the one that was started, it also runs, once
- * the module has been evaluated: with the flags of its command line, until `main` returns, which ends the process.
- *
- * @example
- * ```ts
- * import { script, Verdict } from "@warren/tunnel";
- *
- * export default script(import.meta, { address: "10.9.0.1/24" }, (tunnel) => tunnel.run(() => Verdict.Reply));
- * ```
- */
-export function script(
-  meta: ImportMeta,
-  options: TunnelOptions,
-  main: (tunnel: Tunnel) => Promise<void> | void,
-): TunnelScript;
 /**
  * A script with several tunnels, which `main` gets by their names.
  *
@@ -74,17 +75,52 @@ export function script(
  * );
  * ```
  */
-export function script<Name extends string>(
+export function script<Name extends string, const Flags extends ScriptFlags = Record<never, never>>(
   meta: ImportMeta,
-  options: TunnelsOptions<Name>,
-  main: (tunnels: Record<Name, Tunnel>) => Promise<void> | void,
-): TunnelsScript<Name>;
+  options: TunnelsOptions<Name, Flags>,
+  main: (tunnels: Record<Name, Tunnel>, given: ScriptArguments<Flags>) => Promise<void> | void,
+): TunnelsScript<Name, Flags>;
+/**
+ * A script: the default export of its module. When the module is the one that was started, it also runs, once
+ * the module has been evaluated: with the flags of its command line, until `main` returns, which ends the process.
+ *
+ * @example
+ * ```ts
+ * import { script, Verdict } from "@warren/tunnel";
+ *
+ * export default script(import.meta, { address: "10.9.0.1/24" }, (tunnel) => tunnel.run(() => Verdict.Reply));
+ * ```
+ *
+ * @example A script with a flag of its own: `deno run --allow-ffi my.ts --max-length 100`
+ * ```ts
+ * import { script, Verdict } from "@warren/tunnel";
+ *
+ * export default script(import.meta, {
+ *   address: "10.9.0.1/24",
+ *   flags: { maxLength: { type: "number", default: 1500, value: "BYTES", description: "longer packets are dropped" } },
+ * }, (tunnel, { flags }) =>
+ *   tunnel.run((packet) => packet.length > flags.maxLength ? Verdict.Drop : Verdict.Reply));
+ * ```
+ *
+ * @throws {TypeError} when a flag is declared wrongly, or has the name of one that every script has.
+ */
+export function script<const Flags extends ScriptFlags = Record<never, never>>(
+  meta: ImportMeta,
+  options: ScriptOptions<Flags>,
+  main: (tunnel: Tunnel, given: ScriptArguments<Flags>) => Promise<void> | void,
+): TunnelScript<Flags>;
 export function script(
   meta: ImportMeta,
-  options: TunnelOptions | TunnelsOptions,
-  main: TunnelScript["main"] | TunnelsScript["main"],
+  options: ScriptOptions | TunnelsOptions,
+  main: (opened: Tunnel & Record<string, Tunnel>, given: ScriptArguments) => Promise<void> | void,
 ): TunnelScript | TunnelsScript {
-  const made = { options, main } as TunnelScript | TunnelsScript;
+  const { flags = {} } = options;
+  checkOwnFlags(flags, "tunnels" in options ? Object.keys(options.tunnels) : []);
+  const made: TunnelScript | TunnelsScript = {
+    options,
+    main: (opened: Tunnel & Record<string, Tunnel>, given: GivenArguments = {}) =>
+      main(opened, completeArguments(flags, given)),
+  };
   if (meta.main) {
     takeConsole();
     // A module's own import resolves when it has been evaluated, whatever it waits for; where that fails, Deno says so.
@@ -104,9 +140,12 @@ export function isScript(value: unknown): value is TunnelScript | TunnelsScript 
 
 /** What a script says of each of its tunnels, by its name; the name is `""` in a script with one. */
 export function declaredTunnels({ options }: TunnelScript | TunnelsScript): Record<string, TunnelOptions> {
-  if (!("tunnels" in options)) return { "": options };
-  checkNames("run the script", options, { tunnels: "needed" });
-  return options.tunnels;
+  if ("tunnels" in options) {
+    checkNames("run the script", options, { tunnels: "needed", flags: "optional" });
+    return options.tunnels;
+  }
+  const { flags: _, ...tunnel } = options;
+  return { "": tunnel };
 }
 
 /**
@@ -127,10 +166,10 @@ export async function runScript(
   const command = `${launcher} ${name}`;
   try {
     const declared = declaredTunnels(made);
-    const flags = parseScriptFlags(args, declared);
+    const flags = parseScriptFlags(args, declared, made.options.flags);
     const tunnels = Object.entries(flags.tunnels);
     if (flags.help) {
-      console.log(usage(command, Object.keys(declared)));
+      console.log(usage(command, Object.keys(declared), made.options.flags));
       return ExitCode.Ended;
     }
     const crew = await openCrew(tunnels, url, args);
@@ -181,7 +220,7 @@ async function openCrew(
 /** A dry run: says what would be opened. */
 async function tell(
   tunnels: NamedOptions[],
-  { profile, capture, quiet }: ScriptFlags,
+  { profile, capture, quiet }: ScriptCommandLine,
   script: string,
 ): Promise<void> {
   // A profile that is not started is removed again.
@@ -193,7 +232,7 @@ async function tell(
 async function open(
   made: TunnelScript | TunnelsScript,
   tunnels: NamedOptions[],
-  { quiet, profile, capture, filter }: ScriptFlags,
+  { quiet, profile, capture, filter, given }: ScriptCommandLine,
   script: string,
   crew: Crew | undefined,
 ): Promise<void> {
@@ -233,7 +272,7 @@ async function open(
   if (!quiet) closing.defer(showCounters(Object.values(opened)));
   profiling?.start();
   crew?.go();
-  await end.orSoonAfter(runMain(made, opened), Object.values(opened));
+  await end.orSoonAfter(runMain(made, opened, given), Object.values(opened));
 }
 
 /** The end of a script by signals: the first one closes its tunnels, and a second one ends the process at once. */
@@ -271,18 +310,32 @@ class EndOfScript implements Disposable {
   }
 }
 
-/** Calls a script's main with its tunnels. */
+/**
+ * Calls a script's main with its tunnels.
+ *
+ * @throws {TypeError} when main returns while a tunnel runs, or at once without having run any: it has forgotten to
+ * wait. One that waits for something else, and returns then, may have its reasons.
+ */
 export async function runMain(
   made: TunnelScript | TunnelsScript,
   opened: Record<string, Tunnel>,
+  given: ScriptArguments,
 ): Promise<void> {
+  const tunnels = Object.values(opened);
   try {
-    if ("tunnels" in made.options) await (made as TunnelsScript).main(opened);
-    else await (made as TunnelScript).main(opened[""]!);
+    const running = "tunnels" in made.options
+      ? (made as TunnelsScript).main(opened, given)
+      : (made as TunnelScript).main(opened[""]!, given);
+    if (running === undefined && !tunnels.some(({ hasRun }) => hasRun)) {
+      throw new TypeError(
+        "Cannot run the script: main returned without running a tunnel: return tunnel.run()",
+      );
+    }
+    await running;
   } catch (error) {
-    await passIfClosed(error, Object.values(opened));
+    await passIfClosed(error, tunnels);
   }
-  const forgotten = Object.values(opened).find(({ isRunning }) => isRunning);
+  const forgotten = tunnels.find(({ isRunning }) => isRunning);
   if (forgotten !== undefined) {
     throw new TypeError(
       `Cannot end: the script returned while "${forgotten.name}" runs: return or await tunnel.run()`,

@@ -16,6 +16,7 @@ import {
   type TunnelStats,
   type WorkerPlace,
 } from "../lib/core/mod.ts";
+import { EndMtu } from "../lib/end_mtu.ts";
 import { Ledger } from "./ledger.ts";
 import { Breath, type Loop } from "./loop.ts";
 import { toStage } from "./pipeline/handler.ts";
@@ -57,7 +58,13 @@ export interface TunnelOptions extends DeviceOptions {
   stages?: (Stage | PacketHandler)[];
   /** Ends the tunnel when it is aborted, also while it opens. */
   signal?: AbortSignal;
-  /** Whether Ctrl-C and `SIGTERM` end the tunnel. @default {true} */
+  /**
+   * Whether SIGINT (Ctrl-C), SIGTERM and SIGHUP end the tunnel; on Windows, Ctrl-C and Ctrl-Break. A script's exit code
+   * is 0 then, and 130 when a second signal comes, or a stage does not return. A signal that was ignored when the
+   * process started, as nohup(1) has SIGHUP, stays ignored.
+   *
+   * @default {true}
+   */
   signals?: boolean;
   /** After how many whole milliseconds a stage that does not return ends the process; 0 for never. @default {5000} */
   watchdog?: number;
@@ -181,6 +188,11 @@ export class Tunnel implements AsyncDisposable {
   /** Whether something holds it and it is not closed: packets move. */
   get isRunning(): boolean {
     return this.#surface !== undefined && !this.#closing;
+  }
+
+  /** Whether something has held it: `run`, `for await` or a stream. */
+  get hasRun(): boolean {
+    return this.#surface !== undefined;
   }
 
   /** What happened so far; in the first of several workers, in all of them. */
@@ -402,7 +414,8 @@ export class Tunnel implements AsyncDisposable {
   #start(last: Stage[]): void {
     const loop = this.#loop;
     const [device, far, link, sent, ledger] = [this.device, this.#far, this.#link, this.#sent, this.#ledger];
-    const pipeline = new Pipeline([...this.#stages, ...last], {
+    const mtu = far !== undefined && EndMtu.isFor(far) ? [new EndMtu(far)] : [];
+    const pipeline = new Pipeline([...this.#stages, ...last, ...mtu], {
       ledger,
       heartbeat: loop.heartbeat,
       others: link,

@@ -140,6 +140,16 @@ export class Report {
       const reason = this.#reasons.find((reason) => reason.startsWith(`${ignored}: `));
       skips.push(reason ?? `${ignored}: it does not say why`);
     }
+    // It found out on the way that it could not do what it is for.
+    const ended = /^(\S.*) \.\.\. ok \(/.exec(line)?.[1];
+    const late = ended === undefined
+      ? undefined
+      : this.#reasons.find((reason) => reason.startsWith(`${ended}: `));
+    if (late !== undefined) {
+      skips.push(late);
+      this.#outcome.passed--;
+      this.#outcome.skipped++;
+    }
     const failed = /^(\S.*) \.\.\. FAILED \(/.exec(line) ?? /^Uncaught error from (.+) FAILED$/.exec(line);
     if (failed !== null) failures.push(failed[1]!);
 

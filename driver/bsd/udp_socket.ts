@@ -5,7 +5,7 @@ import { cString } from "../posix/libc.ts";
 import { LocalControls } from "../posix/local_control.ts";
 import { Messages } from "../posix/messages.ts";
 import { PosixUdpSocket, type SocketSystem } from "../posix/udp_socket.ts";
-import { clearLocal, type UdpSocketOptions } from "../udp_socket.ts";
+import type { UdpSocketOptions } from "../udp_socket.ts";
 import type { Bsd } from "./bsd.ts";
 
 // Specification: the same on both
@@ -52,8 +52,7 @@ export class BsdUdpSocket extends PosixUdpSocket {
       const length = functions.recvmsg(this.fd, message.headers, 0);
       if (length < 0) return i > 0 ? i : -errno();
       packets[i]!.length = length;
-      if (locals === undefined) clearLocal(packets[i]!);
-      else locals.read(0, message.controlLengthOf(0), packets[i]!);
+      locals?.read(0, message.controlLengthOf(0), packets[i]!);
     }
     return count;
   }

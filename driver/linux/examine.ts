@@ -113,11 +113,13 @@ function checkLeftovers(repairs: boolean): Check[] {
 
 /** What was left, when, and by which process; of many changes the first ones. */
 function describe({ device, pid, path, since, entries }: Leftover): string {
-  const by = `process ${pid} with device ${device}${since === undefined ? "" : `, since ${since}`}`;
-  if (entries.length === 0) return `${by}: its file ${path} alone`;
   const named = entries.slice(0, NAMED_CHANGES).map(({ description }) => description);
   const others = entries.length - named.length;
-  return `${by}: ${named.join("; ")}${others === 0 ? "" : `; and ${others} more changes (${path})`}`;
+  if (others > 0) named.push(`and ${others} more changes (${path})`);
+  if (entries.length === 0) named.push(`its file ${path} alone`);
+  return `process ${pid} with device ${device}: ${named.join("; ")}${
+    since === undefined ? "" : ` (since ${since})`
+  }`;
 }
 
 async function checkPersistentDevices(): Promise<Check[]> {

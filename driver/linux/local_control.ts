@@ -37,6 +37,7 @@ export const LOCAL_CONTROL: LocalControl = {
     receivedAddress: InPktinfo.ipi_spec_dst,
     sentType: PacketInfo.IP_PKTINFO,
     sentAddress: InPktinfo.ipi_spec_dst,
+    interface: InPktinfo.ipi_ifindex,
     size: InPktinfo.size,
   },
   6: {

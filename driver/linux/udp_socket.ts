@@ -5,7 +5,7 @@ import { cString } from "../posix/libc.ts";
 import { LocalControls } from "../posix/local_control.ts";
 import { Messages } from "../posix/messages.ts";
 import { MOST_DATAGRAMS, PosixUdpSocket, type SocketSystem } from "../posix/udp_socket.ts";
-import { clearLocal, isFromLocal, type UdpSocketOptions } from "../udp_socket.ts";
+import { isFromLocal, type UdpSocketOptions } from "../udp_socket.ts";
 import { Errno, errnoName, systemError } from "./errno.ts";
 import { SocketErrors } from "./error_queue.ts";
 import { errno, libc, posix } from "./libc.ts";
@@ -59,7 +59,9 @@ export class LinuxUdpSocket extends PosixUdpSocket {
     this.#incoming = new Messages(MOST_DATAGRAMS, pool, this.endpointSize);
     const { family, localAddresses } = this;
     this.#outgoing = new Segments(MOST_DATAGRAMS, pool, this.endpointSize, family, localAddresses);
-    if (localAddresses) this.#locals = new LocalControls(MOST_DATAGRAMS, LOCAL_CONTROL, family);
+    if (!localAddresses) return;
+    const locals = this.#locals = new LocalControls(MOST_DATAGRAMS, LOCAL_CONTROL, family);
+    for (let i = 0; i < MOST_DATAGRAMS; i++) this.#incoming.setControl(i, locals.addressOf(i), locals.space);
   }
 
   protected override receiveInto(packets: readonly Packet[], count: number): number {
@@ -67,15 +69,14 @@ export class LinuxUdpSocket extends PosixUdpSocket {
     const locals = this.#locals;
     for (let i = 0; i < count; i++) {
       messages.point(i, packets[i]!, this.room);
-      if (locals !== undefined) messages.setControl(i, locals.addressOf(i), locals.space);
+      if (locals !== undefined) messages.resetControl(i, locals.space);
     }
     const came = this.#libc.recvmmsg(this.fd, messages.headers, count, 0, null);
     if (came < 0) return -this.#ownError(errno());
     for (let i = 0; i < came; i++) {
       const packet = packets[i]!;
       packet.length = messages.lengthOf(i);
-      if (locals === undefined) clearLocal(packet);
-      else locals.read(i, messages.controlLengthOf(i), packet);
+      locals?.read(i, messages.controlLengthOf(i), packet);
     }
     return came;
   }
@@ -90,7 +91,9 @@ export class LinuxUdpSocket extends PosixUdpSocket {
     const failed = this.#ownError(errno());
     if (segments.datagrams(1) === 1 || !isAboutSegments(failed)) return -failed;
     // It may as well be about the local address, which is then left out and not tried again.
-    if (failed === Errno.EINVAL && this.localAddresses && isFromLocal(packets[start]!)) return -failed;
+    if (failed === Errno.EINVAL && this.localAddresses && isFromLocal(packets[start]!, this.family)) {
+      return -failed;
+    }
     // Alone, they are cut into fragments, or sent without the card's help. The road stays as it is.
     this.#longestSegment = failed === Errno.EIO ? 0 : packets[start]!.length - 1;
     return 0;

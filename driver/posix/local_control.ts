@@ -41,8 +41,8 @@ export interface LocalMessage {
   readonly sentType: number;
   /** Where it then has the address of this machine. */
   readonly sentAddress: number;
-  /** Where it has the interface's index, if that is kept; link-local addresses need it. */
-  readonly interface?: number;
+  /** Where IPv6's has the interface's index, which link-local addresses need. */
+  readonly interface: number;
   /** The size of its value. */
   readonly size: number;
 }
@@ -69,6 +69,7 @@ export const In6Pktinfo = { ipi6_addr: 0, ipi6_ifindex: 16, size: 20 } as const;
 
 // Implementation
 const WORD = 4;
+const IPV6_SIZE = 16;
 
 /** The bytes that a control message with a value of this size takes. */
 export function controlSpace({ data, alignment }: CmsgLayout, size: number): number {
@@ -83,25 +84,39 @@ export class LocalControls {
   readonly view: DataView<ArrayBuffer>;
   readonly #address: number;
   readonly #stride: number;
-  readonly #layout: CmsgLayout;
-  readonly #message: LocalMessage;
-  readonly #addressSize: number;
+  readonly #isIpv4: boolean;
+  readonly #level: number;
+  readonly #type: number;
+  /** What a whole message has, of header and value. */
+  readonly #length: number;
+  readonly #levelAt: number;
+  readonly #typeAt: number;
+  readonly #receivedAt: number;
+  readonly #sentAt: number;
+  readonly #interfaceAt: number;
 
   /** @param stride The bytes for each datagram; further control messages may follow the first. */
   constructor(count: number, control: LocalControl, family: 4 | 6, stride?: number) {
-    this.#layout = control.layout;
-    this.#message = control[family];
-    this.#addressSize = family === 4 ? 4 : 16;
-    this.space = controlSpace(this.#layout, this.#message.size);
+    const { layout, [family]: message } = control;
+    const { data } = layout;
+    this.#isIpv4 = family === 4;
+    this.#level = message.level;
+    this.#type = message.receivedType;
+    this.#length = data + message.size;
+    this.#levelAt = layout.level;
+    this.#typeAt = layout.type;
+    this.#receivedAt = data + message.receivedAddress;
+    this.#sentAt = data + message.sentAddress;
+    this.#interfaceAt = data + message.interface;
+    this.space = controlSpace(layout, message.size);
     this.#stride = stride ?? this.space;
     const memory = new Uint8Array(count * this.#stride);
     this.view = new DataView(memory.buffer);
     this.#address = addressOf(memory);
-    const { length, level, type, data } = this.#layout;
     for (let at = 0; at < memory.length; at += this.#stride) {
-      this.view.setUint32(at + length, data + this.#message.size, true);
-      this.view.setUint32(at + level, this.#message.level, true);
-      this.view.setUint32(at + type, this.#message.sentType, true);
+      this.view.setUint32(at + layout.length, this.#length, true);
+      this.view.setUint32(at + layout.level, message.level, true);
+      this.view.setUint32(at + layout.type, message.sentType, true);
     }
   }
 
@@ -113,42 +128,38 @@ export class LocalControls {
   /** Puts the local address of a received datagram into its packet's endpoint; zeros where the system told none. */
   read(datagram: number, controlLength: number, packet: Packet): void {
     const { view } = this;
-    const { level, type, data } = this.#layout;
-    const message = this.#message;
     const at = datagram * this.#stride;
+    const isThere = controlLength >= this.#length && view.getUint32(at + this.#typeAt, true) === this.#type &&
+      view.getUint32(at + this.#levelAt, true) === this.#level;
+    if (!isThere) return clearLocal(packet);
     const local = packet.slotEnd + Endpoint.Local;
-    clearLocal(packet);
-    const isThere = controlLength >= data + message.size &&
-      view.getUint32(at + level, true) === message.level &&
-      view.getUint32(at + type, true) === message.receivedType;
-    if (!isThere) return;
-    const address = at + data + message.receivedAddress;
-    for (let i = 0; i < this.#addressSize; i += WORD) {
+    const address = at + this.#receivedAt;
+    packet.view.setUint32(local, view.getUint32(address));
+    if (this.#isIpv4) return;
+    for (let i = WORD; i < IPV6_SIZE; i += WORD) {
       packet.view.setUint32(local + i, view.getUint32(address + i));
     }
-    if (message.interface === undefined) return;
     // RFC 4291 section 2.5.6: fe80::/10 means something on one link alone.
-    if ((view.getUint16(address) & 0xffc0) !== 0xfe80) return;
-    const index = view.getUint32(at + data + message.interface, true);
+    const isLinkLocal = (view.getUint16(address) & 0xffc0) === 0xfe80;
+    const index = isLinkLocal ? view.getUint32(at + this.#interfaceAt, true) : 0;
     packet.view.setUint32(packet.slotEnd + Endpoint.Interface, index, true);
   }
 
   /** Has a datagram leave from the local address of a packet's endpoint; returns whether there is one. */
   write(datagram: number, packet: Packet): boolean {
     const { view } = this;
-    const message = this.#message;
-    const value = datagram * this.#stride + this.#layout.data;
+    const at = datagram * this.#stride;
     const local = packet.slotEnd + Endpoint.Local;
-    let any = 0;
-    for (let i = 0; i < this.#addressSize; i += WORD) {
+    let any = packet.view.getUint32(local);
+    view.setUint32(at + this.#sentAt, any);
+    if (this.#isIpv4) return any !== 0;
+    for (let i = WORD; i < IPV6_SIZE; i += WORD) {
       const word = packet.view.getUint32(local + i);
-      view.setUint32(value + message.sentAddress + i, word);
+      view.setUint32(at + this.#sentAt + i, word);
       any |= word;
     }
-    if (message.interface !== undefined) {
-      const index = packet.view.getUint32(packet.slotEnd + Endpoint.Interface, true);
-      view.setUint32(value + message.interface, index, true);
-    }
+    const index = packet.view.getUint32(packet.slotEnd + Endpoint.Interface, true);
+    view.setUint32(at + this.#interfaceAt, index, true);
     return any !== 0;
   }
 }

@@ -85,6 +85,11 @@ export class Messages {
     this.headers[word + Mmsghdr.controlLength / WORD] = length;
   }
 
+  /** Says again how much room one of the messages has for control messages, which a call has overwritten. */
+  resetControl(message: number, length: number): void {
+    this.headers[message * MMSGHDR_WORDS + Mmsghdr.controlLength / WORD] = length;
+  }
+
   /** How many bytes of control messages came with one of the messages. */
   controlLengthOf(message: number): number {
     return this.headers[message * MMSGHDR_WORDS + Mmsghdr.controlLength / WORD]!;

@@ -79,7 +79,7 @@ export abstract class PosixUdpSocket implements UdpSocket {
   /** The bytes of its endpoints, as far as they count. */
   protected readonly endpointSize: number;
   /** Whether endpoints have local addresses. */
-  protected readonly localAddresses: boolean;
+  readonly localAddresses: boolean;
   /** How many bytes of a datagram are taken. */
   protected room = 0;
   readonly #system: SocketSystem;

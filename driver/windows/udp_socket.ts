@@ -57,6 +57,8 @@ export class WindowsUdpSocket implements UdpSocket {
   readonly local: EndpointBytes;
   /** Settled when no wait looks at its event any more. */
   readonly closed: Promise<void>;
+  /** None: recvfrom tells no local address. */
+  readonly localAddresses = false;
   /** Why it can be used no longer. */
   failure: Error | undefined;
   /** What the system said when `send` stopped. */
@@ -176,7 +178,6 @@ export class WindowsUdpSocket implements UdpSocket {
       if (failed === 0 || failed === Win32.WSAEMSGSIZE) {
         // A datagram that was longer has filled the room.
         if (failed === 0) packet.length = length;
-        packet.endpoint.fill(0, Endpoint.Local);
         packet.hasEndpoint = true;
         batch.push(packet);
         count++;

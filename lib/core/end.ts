@@ -54,6 +54,15 @@ export interface TunnelEnd extends Disposable {
   readonly waits?: readonly EndWait[];
   /** Packets accepted by `write` and not yet delivered or given back. */
   readonly queued: number;
+  /**
+   * The longest packet that it takes (bytes). Longer ones from a tunnel's device do not come to it: they are fragmented,
+   * or answered with ICMP errors that tell this MTU. It may change. @default {no limit}
+   */
+  readonly mtu?: number;
+  /** The same for one packet, in place of `mtu`, for an end that is made of several; `Infinity` for no limit. */
+  mtuFor?(packet: Packet): number;
+  /** What it carries: IP packets, or bytes of any kind, which are neither fragmented nor answered. @default {"ip"} */
+  readonly payload?: "ip" | "any";
   /** Whether it takes super-packets; for another end they are segmented. @default {false} */
   readonly offload?: boolean;
   /** Why it is gone; `undefined` while it works. */

@@ -5,7 +5,7 @@
  * @module
  */
 
-export { HEADROOM, LARGE_ROOM, Packet, type PacketOwner } from "./packet.ts";
+export { ENDPOINT_LENGTH, HEADROOM, LARGE_ROOM, Packet, type PacketOwner } from "./packet.ts";
 export { PacketPool, type PacketPoolOptions, SMALL_ROOM } from "./pool.ts";
 export { PacketBatch, type PacketBatchOptions } from "./batch.ts";
 export { PacketQueue, type PacketQueueOptions } from "./queue.ts";

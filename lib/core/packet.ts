@@ -29,6 +29,11 @@ export type PacketOwner = object;
  * The packet is `length` bytes of `bytes`, from `offset` on. Offsets are into the pool's whole memory; both
  * are unsigned and big-endian accessors of `view` take them as they are.
  *
+ * **Fields that can be set**: `offset` and `length` (bytes, within the slot), `segmentSize` (bytes; 0 for none),
+ * `checksumStart` and `checksumOffset` (bytes; 0 for none), `from`, `to` and `mark` (numbers), `time` (monotonic
+ * milliseconds), `hasEndpoint`, with `endpoint`'s bytes, and `malformed` (booleans). Headers have fields of their own:
+ * `Ipv4`, `Ipv6`, `Tcp`, `Udp`, `Icmpv4`, `Icmpv6`.
+ *
  * @example Reading the IP version
  * ```ts
  * import assert from "node:assert/strict";

@@ -75,7 +75,7 @@ export class Explanation {
       const opener = tracker.openerOf(tracker.flow);
       this.flow = {
         opened: opener === Direction.Outbound ? "outbound" : "inbound",
-        state: STATE_NAMES[tracker.flows.stateOf(tracker.flow)]!,
+        state: STATE_NAMES[tracker.stateOf(tracker.flow)]!,
         letThrough: letThrough!,
       };
     }

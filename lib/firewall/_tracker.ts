@@ -10,13 +10,14 @@
 import { IPV4_DST, IPV4_ID, IPV4_LONGEST, IPV4_SRC, IPV6_DST, IPV6_SRC, TCP_SEQ } from "../_header_fields.ts";
 import { isAnswer, isQuestion } from "../_icmp_queries.ts";
 import { FRAGMENT_HEADER, FRAGMENT_ID } from "../_ipv6_extensions.ts";
+import { Shares } from "../_shares.ts";
 import { Direction, opposite, type Packet } from "../core/mod.ts";
 import { FlowKey, FlowKind } from "../flow_key.ts";
 import { FlowTable } from "../flow_table.ts";
 import { Icmpv4 } from "../icmpv4.ts";
 import { Ip, Protocol } from "../ip.ts";
 import { Segment, TcpTracker } from "./_tcp_tracker.ts";
-import { FlowState, TIMEOUTS, WORTH } from "./flow_state.ts";
+import { FlowState, isUnanswered, PRIORITIES, TIMEOUTS } from "./flow_state.ts";
 
 // Specification: RFC 791 section 2.3, RFC 8200 section 4.5
 const FRAGMENT_TIMEOUT = 30_000;
@@ -25,6 +26,8 @@ const STREAM_AGE = 2000;
 
 // Implementation
 const FRAGMENTS = 1024;
+/** In the flow table, the states of flows that were opened inbound are so much higher. */
+const OPENED_INBOUND = TIMEOUTS.length;
 /** Beside the version in the first word of a key: fragments of packets that come in. */
 const INBOUND_FRAGMENT = 1 << 16;
 /** In the place of an ICMP key's second port: which question, and who asks. */
@@ -92,6 +95,10 @@ export class Tracker {
   readonly #openers: Uint8Array;
   readonly #opened: Float64Array;
   readonly #midStream: boolean;
+  /** Unanswered flows by their opener, those opened outbound and those opened inbound. */
+  readonly #newFlows: Shares;
+  /** First fragments by their source. */
+  readonly #firstShares: Shares;
   // What was found of the last packet.
   #next: FlowState = FlowState.OtherUnreplied;
   #isTcp = false;
@@ -103,12 +110,21 @@ export class Tracker {
   readonly #firstEnds = new Uint16Array(FRAGMENTS);
 
   constructor({ capacity, midStream, hashKey }: TrackerOptions) {
-    this.flows = new FlowTable({ timeouts: TIMEOUTS, worth: WORTH, capacity, ...hashKey && { hashKey } });
+    this.flows = new FlowTable({
+      timeouts: [...TIMEOUTS, ...TIMEOUTS],
+      worth: [...PRIORITIES.outbound, ...PRIORITIES.inbound],
+      capacity,
+      forget: (flow) => this.#newFlows.remove(flow),
+      ...hashKey && { hashKey },
+    });
     this.fragments = new FlowTable({
       timeouts: [FRAGMENT_TIMEOUT],
       capacity: FRAGMENTS,
+      forget: (first) => this.#firstShares.remove(first),
       ...hashKey && { hashKey },
     });
+    this.#newFlows = new Shares(capacity, 2, hashKey);
+    this.#firstShares = new Shares(FRAGMENTS, 1, hashKey);
     this.notes = new Int32Array(capacity);
     this.#tcp = new TcpTracker(capacity);
     this.#openers = new Uint8Array(capacity);
@@ -143,7 +159,7 @@ export class Tracker {
       this.#next = isUdp ? FlowState.UdpUnreplied : FlowState.OtherUnreplied;
       return Finding.New;
     }
-    const state = this.#next = this.flows.stateOf(flow) as FlowState;
+    const state = this.#next = this.stateOf(flow);
     const isReply = direction !== this.#openers[flow];
     if (!isUdp) {
       if (isReply) this.#next = FlowState.OtherReplied;
@@ -162,12 +178,13 @@ export class Tracker {
         return;
       }
       if (this.#isTcp) this.#tcp.commit(packet, this.flow, direction);
-      this.flows.touch(this.flow, now, this.#next);
+      const next = this.#next;
+      if (!isUnanswered(next) && next !== this.stateOf(this.flow)) this.#newFlows.remove(this.flow);
+      this.flows.touch(this.flow, now, next + OPENED_INBOUND * this.#openers[this.flow]!);
     } else if (finding === Finding.New && this.isTracked) {
       if (this.flow >= 0) this.flows.remove(this.flow);
-      if (this.flows.size === this.flows.capacity) this.#countEvicted(now);
-      const flow = this.flow = this.flows.add(this.#key, this.#next, now);
-      this.#openers[flow] = direction;
+      if (this.flows.size === this.flows.capacity) this.#makeRoom(now);
+      const flow = this.flow = this.#add(this.#next, direction, now);
       this.#opened[flow] = now;
       this.notes[flow] = note;
       if (this.#isTcp) this.#tcp.open(packet, flow, direction);
@@ -193,6 +210,11 @@ export class Tracker {
     return ((hash ^ hash >>> 15) >>> 0) % count;
   }
 
+  /** A flow's state. */
+  stateOf(flow: number): FlowState {
+    return this.flows.stateOf(flow) % OPENED_INBOUND as FlowState;
+  }
+
   /** Which way the first packet of a flow went. */
   openerOf(flow: number): Direction {
     return this.#openers[flow] as Direction;
@@ -209,7 +231,7 @@ export class Tracker {
     const key = this.keyOf(flow);
     return {
       key: Array.from(key.words.subarray(0, key.length)),
-      state: this.flows.stateOf(flow) as FlowState,
+      state: this.stateOf(flow),
       opener: this.openerOf(flow),
       note: this.notes[flow]!,
       idle: now - this.flows.seenAt(flow),
@@ -223,25 +245,53 @@ export class Tracker {
     this.#key.length = key.length;
     this.#key.words.set(key);
     if (this.flows.find(this.#key, now) >= 0) return;
-    const flow = this.flows.add(this.#key, state, now - idle);
-    this.#openers[flow] = opener;
+    const flow = this.#add(state, opener, now - idle);
     this.#opened[flow] = now - age;
     this.notes[flow] = note;
     if (tcp !== undefined) this.#tcp.restore(flow, tcp);
   }
 
-  /** A full table: one that is over under the same key makes room itself. */
-  #countEvicted(now: number): void {
+  /** Makes room in a full table: by what is over under the same key, else by the flow of the lowest priority. */
+  #makeRoom(now: number): void {
     this.flows.find(this.#key, now);
-    if (this.flows.size === this.flows.capacity) this.evicted++;
+    if (this.flows.size < this.flows.capacity) return;
+    this.evicted++;
+    let { victim } = this.flows;
+    if (isUnanswered(this.stateOf(victim))) {
+      // Whoever has the most of them: neither a stranger nor an inside host that scans takes all the room.
+      const opener = this.#newFlows.largest(this.#openers[victim]);
+      if (opener >= 0) victim = this.#newFlows.oldestOf(opener);
+    }
+    this.flows.remove(victim);
+  }
+
+  /** Adds a flow with the key. */
+  #add(state: FlowState, opener: Direction, seen: number): number {
+    const { words, version, length } = this.#key;
+    const flow = this.flows.add(this.#key, state + OPENED_INBOUND * opener, seen);
+    this.#openers[flow] = opener;
+    if (isUnanswered(state)) {
+      const address = opener === Direction.Outbound ? 1 : length >> 1;
+      this.#newFlows.add(flow, this.#newFlows.holderIn(words, address, version, opener));
+    }
+    return flow;
   }
 
   #noteFirst(packet: Packet, direction: Direction, now: number): void {
     if (!this.#readFragment(packet, direction)) return;
     const known = this.fragments.find(this.#fragmentKey, now);
-    const first = known < 0 ? this.fragments.add(this.#fragmentKey, 0, now) : known;
+    const first = known < 0 ? this.#addFirst(now) : known;
     this.fragments.touch(first, now);
     this.#firstEnds[first] = known < 0 ? this.#firstEnd : Math.max(this.#firstEnd, this.#firstEnds[first]!);
+  }
+
+  #addFirst(now: number): number {
+    const { words, length } = this.#fragmentKey;
+    const shares = this.#firstShares;
+    if (this.fragments.size === FRAGMENTS) this.fragments.remove(shares.oldestOf(shares.largest()));
+    const first = this.fragments.add(this.#fragmentKey, 0, now);
+    shares.add(first, shares.holderIn(words, 1, length === 4 ? 4 : 6));
+    return first;
   }
 
   #lookAtTcp(packet: Packet, ip: Ip, direction: Direction, now: number): Finding {
@@ -252,7 +302,7 @@ export class Tracker {
       return Finding.Invalid;
     }
     if (flow >= 0) {
-      const state = this.flows.stateOf(flow) as FlowState;
+      const state = this.stateOf(flow);
       const segment = this.#tcp.judge(flow, direction, this.#openers[flow]!, state);
       this.#next = this.#tcp.next;
       this.#isIgnored = segment === Segment.Ignored;
@@ -281,7 +331,7 @@ export class Tracker {
     const asker = isRequest === (direction === Direction.Outbound) ? Direction.Outbound : Direction.Inbound;
     const flow = this.flow = this.#findIcmp(ip.version, type, asker, now);
     if (flow >= 0) {
-      const wasAnswered = this.flows.stateOf(flow) === FlowState.IcmpReplied;
+      const wasAnswered = this.stateOf(flow) === FlowState.IcmpReplied;
       this.#next = wasAnswered || !isRequest ? FlowState.IcmpReplied : FlowState.IcmpUnreplied;
       return Finding.Established;
     }

@@ -55,7 +55,7 @@ export interface FirewallOptions {
     readonly outbound?: FirewallVerdict;
     readonly inbound?: FirewallVerdict;
   };
-  /** How many flows there is room for: about 170 bytes each. @default {65536} */
+  /** Flows that there is room for: about 180 bytes each. @default {65536} */
   readonly capacity?: number;
   /** Whether TCP connections are taken up whose beginning was not seen, with unknown windows. @default {false} */
   readonly midStream?: boolean;
@@ -107,8 +107,9 @@ export interface RuleReport extends RuleCounters {
  * from `fe80::/10` or `::`). Redirects need a rule. A rule that matches comes first.
  *
  * **Options**: `rules`: none. `default`: outbound allow, inbound drop. `capacity`: 65,536 flows; a full table forgets
- * the longest idle of those that were not answered or are over, then of those that were, and of open connections and
- * streams last. `midStream`: off. `neighbors`: on. `errors`: those of its own.
+ * what came inbound and was not answered first, then other unanswered flows and those that are over, then answered ones,
+ * and open connections and streams last; of unanswered ones the oldest of the opener (an IPv4 address, an IPv6 /64) with
+ * the most, else the longest idle. `midStream`: off. `neighbors`: on. `errors`: those of its own.
  * Timers are Linux': SYN 120 s, handshake 60 s, connections 5 days, FIN 120 s, half-closed 60 s, last ACK 30 s, after
  * the end 120 s, after a reset 10 s; UDP 30 s, streams 120 s; ICMP 30 s; others 600 s.
  *

@@ -65,5 +65,16 @@ export const TIMEOUTS: readonly number[] = [
 ];
 
 // Implementation
-/** What a flow is worth when the table is full: 0 unanswered or over, 1 answered, 2 surely open. */
-export const WORTH: readonly number[] = [0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2];
+/**
+ * Eviction priority by state, the lowest first: 0 unanswered or over, 1 answered, 2 surely open. What was opened inbound has
+ * one less until it is open, since strangers can make any number of such flows from addresses that are not theirs.
+ */
+export const PRIORITIES: { readonly outbound: readonly number[]; readonly inbound: readonly number[] } = {
+  outbound: [0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2],
+  inbound: [-1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 1, 2, 2, 2, 2, 2],
+};
+
+/** Whether nobody has answered the opener of a flow in this state, or the opener has not shown that it got the answer. */
+export function isUnanswered(state: FlowState): boolean {
+  return state <= FlowState.SynReceived;
+}

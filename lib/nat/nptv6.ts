@@ -1,6 +1,6 @@
 /** One IPv6 prefix for another, without state and without a change of any checksum (RFC 6296). */
 
-import { IPV6_DST, IPV6_HEADER, IPV6_NEXT_HEADER, IPV6_SRC } from "../_header_fields.ts";
+import { IPV6_DST, IPV6_SRC } from "../_header_fields.ts";
 import { parseCidr, type Prefix } from "../address.ts";
 import { sum } from "../checksum.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
@@ -10,6 +10,8 @@ import { Ipv6 } from "../ipv6.ts";
 import { checkNames, type OptionNames } from "../options.ts";
 import { Protocol } from "../protocol.ts";
 import { drop } from "../_drop.ts";
+import { isIcmpError } from "../_icmp_queries.ts";
+import { QuotedPacket } from "../_quoted_packet.ts";
 
 // Specification: RFC 6296 sections 3.1, 3.4 and 3.5
 const SHORTEST = 1;
@@ -22,11 +24,11 @@ const FIRST_IDENTIFIER_WORD = 4;
 const WORDS = 8;
 /** One of the two zeros of one's complement. */
 const MINUS_ZERO = 0xffff;
-/** RFC 4443 section 2.1: smaller types are errors, and none is about another one (section 2.4 e.1). */
-const FIRST_INFORMATIONAL = 128;
 
 // Implementation
 const NAMES: OptionNames<Nptv6Options> = { inside: "needed", outside: "needed" };
+/** The packet that the error at hand quotes. */
+const quoted = new QuotedPacket();
 
 /** What an {@linkcode Nptv6} is made of. */
 export interface Nptv6Options {
@@ -217,8 +219,9 @@ function errorOf(packet: Packet, ip: Ipv6): Icmpv6 | undefined {
 }
 
 /** Whether an error quotes a whole IPv6 header, and is not about another error, whose quotation nobody translates. */
-function quotesIpv6({ packet: { bytes }, quotedOffset: start, quotedLength }: Icmpv6): boolean {
-  if (quotedLength < IPV6_HEADER || bytes[start]! >> 4 !== 6) return false;
-  return bytes[start + IPV6_NEXT_HEADER] !== Protocol.Icmpv6 || quotedLength === IPV6_HEADER ||
-    bytes[start + IPV6_HEADER]! >= FIRST_INFORMATIONAL;
+function quotesIpv6(icmp: Icmpv6): boolean {
+  if (!quoted.read(icmp)) return false;
+  const { protocol, upperOffset, end, fragmentOffset } = quoted;
+  return protocol !== Protocol.Icmpv6 || fragmentOffset !== 0 || upperOffset >= end ||
+    !isIcmpError(6, icmp.packet.bytes[upperOffset]!);
 }

@@ -1,6 +1,6 @@
 /** Addresses exchanged one for one: NAT of IPv4 addresses that leaves ports alone and keeps no state. */
 
-import { IPV4_DST, IPV4_HEADER, IPV4_PROTOCOL, IPV4_SRC } from "../_header_fields.ts";
+import { IPV4_DST, IPV4_SRC } from "../_header_fields.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
 import { Icmpv4 } from "../icmpv4.ts";
 import { versionOf } from "../ip.ts";
@@ -10,21 +10,14 @@ import { Protocol } from "../protocol.ts";
 import { firstAddress, readIpv4Prefix } from "./_napt_options.ts";
 import { setQuoted } from "./_quoted.ts";
 import { drop } from "../_drop.ts";
-
-// Specification: RFC 791 section 3.1
-const IPV4 = 4;
-/** RFC 1122 section 3.2.2: there is no error about one of these. */
-const ERRORS: readonly number[] = [
-  Icmpv4.DestinationUnreachable,
-  Icmpv4.SourceQuench,
-  Icmpv4.Redirect,
-  Icmpv4.TimeExceeded,
-  Icmpv4.ParameterProblem,
-];
+import { isIcmpError } from "../_icmp_queries.ts";
+import { QuotedPacket } from "../_quoted_packet.ts";
 
 // Implementation
 const NAMES: OptionNames<StaticNatOptions> = { rules: "needed" };
 const RULE: OptionNames<StaticNatRule> = { inside: "needed", outside: "needed" };
+/** The packet that the error at hand quotes. */
+const quoted = new QuotedPacket();
 
 /** An inside address and its outside one, or prefixes of equal length, whose addresses go by their places in them. */
 export interface StaticNatRule {
@@ -198,9 +191,9 @@ function errorOf(packet: Packet, ip: Ipv4): Icmpv4 | undefined {
 }
 
 /** Whether an error quotes a whole IPv4 header, and is not about another error, whose quotation nobody translates. */
-function quotesIpv4({ packet: { bytes }, quotedOffset: start, quotedLength }: Icmpv4): boolean {
-  if (quotedLength < IPV4_HEADER || bytes[start]! >> 4 !== IPV4) return false;
-  const upper = (bytes[start]! & 0x0f) << 2;
-  return bytes[start + IPV4_PROTOCOL] !== Protocol.Icmp || upper >= quotedLength ||
-    !ERRORS.includes(bytes[start + upper]!);
+function quotesIpv4(icmp: Icmpv4): boolean {
+  if (!quoted.read(icmp)) return false;
+  const { protocol, upperOffset, end, fragmentOffset } = quoted;
+  return protocol !== Protocol.Icmp || fragmentOffset !== 0 || upperOffset >= end ||
+    !isIcmpError(4, icmp.packet.bytes[upperOffset]!);
 }

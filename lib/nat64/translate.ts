@@ -11,7 +11,6 @@
 import {
   DONT_FRAGMENT,
   FRAGMENT_BITS,
-  FRAGMENT_OFFSET,
   ICMP_CHECKSUM,
   IPV4_CHECKSUM,
   IPV4_DST,
@@ -19,7 +18,6 @@ import {
   IPV4_HEADER,
   IPV4_ID,
   IPV4_LONGEST,
-  IPV4_PROTOCOL,
   IPV4_SRC,
   IPV4_TOTAL_LENGTH,
   IPV4_TTL,
@@ -32,6 +30,7 @@ import {
   UDP_HEADER,
 } from "../_header_fields.ts";
 import { longestLength } from "../_packet_parts.ts";
+import { QuotedPacket } from "../_quoted_packet.ts";
 import {
   adjustPseudoHeader,
   adjustTransport,
@@ -55,6 +54,7 @@ import { messageToIpv4, messageToIpv6, NONE, restToIpv4, restToIpv6 } from "./_i
 // Specification
 const MORE_FRAGMENTS = 0x2000;
 const ICMP_HEADER = 8;
+const IPV6_HOP_LIMIT = 7; // RFC 8200 section 3
 const FRAGMENT_HEADER = 8; // RFC 8200 section 4.5
 const FRAGMENT_WORD = 2;
 const FRAGMENT_ID = 4;
@@ -76,7 +76,6 @@ const LOOSE_SOURCE_ROUTE = 131;
 const STRICT_SOURCE_ROUTE = 137;
 
 // Implementation
-const MOST_EXTENSIONS = 16;
 
 /** Why a packet cannot be translated, for `drop`. */
 export const Untranslatable = {
@@ -126,15 +125,16 @@ export interface Ipv6Addresses {
   readonly quotedDst: Uint8Array;
 }
 
-/** What of a quoted packet's headers is read before others stand in their place. */
-const quoted = {
-  upper: 0,
+/** The packet that an ICMP error quotes, and what else is read of it before other headers stand in its place. */
+const quoted = new QuotedPacket();
+const quotedFields = {
+  /** Where the quotation ends, padding left out. */
   end: 0,
+  /** The length that its header states, after translation to IPv6 (bytes). */
   length: 0,
-  protocol: 0,
-  offset: 0,
-  more: false,
+  /** Its identification; -1 for a packet that is no fragment and may not become one. */
   id: -1,
+  /** Its traffic class, and its hop limit. */
   service: 0,
   ttl: 0,
 };
@@ -195,7 +195,7 @@ export function toIpv4(packet: Packet, addresses: Ipv4Addresses, id: number): Un
       readExtensions(icmp);
       const reason = quotedToIpv4(packet, icmp, addresses);
       if (reason !== undefined) return reason;
-      at = quoted.upper - IPV4_HEADER - ICMP_HEADER;
+      at = quoted.upperOffset - IPV4_HEADER - ICMP_HEADER;
       finishError(packet, at, at + MAX_ICMPV4_ERROR - IPV4_HEADER, message, rest, LengthField.Ipv4);
       writeTransportChecksum(packet, at, packet.offset + packet.length, Protocol.Icmp, 0);
       if (fragment < 0) {
@@ -255,9 +255,9 @@ export function toIpv6(packet: Packet, addresses: Ipv6Addresses): Untranslatable
       readExtensions(icmp);
       const reason = quotedToIpv6(packet, icmp, addresses);
       if (reason !== undefined) return reason;
-      const told = restToIpv6(message, rest, quoted.length - IPV6_HEADER + IPV4_HEADER);
+      const told = restToIpv6(message, rest, quotedFields.length - IPV6_HEADER + IPV4_HEADER);
       if (told === NONE) return Untranslatable.Message;
-      at = quoted.upper - headersLength(quoted.id) - ICMP_HEADER;
+      at = quoted.upperOffset - headersLength(quotedFields.id) - ICMP_HEADER;
       const isExtensible = message >> 8 === Icmpv6.DestinationUnreachable ||
         message >> 8 === Icmpv6.TimeExceeded;
       if (!isExtensible) extensions.length = 0;
@@ -338,13 +338,13 @@ function finishError(
   const start = at + ICMP_HEADER;
   const { start: from, length } = extensions;
   // The quoted packet in whole units, as long as it may be; what is missing is zeros.
-  const wanted = Math.max(MIN_EXTENDED_QUOTE, quoted.end - start + unit - 1);
+  const wanted = Math.max(MIN_EXTENDED_QUOTE, quotedFields.end - start + unit - 1);
   const padded = Math.min(wanted, limit - start - length, packet.slotEnd - start - length) & -unit;
-  let end = Math.min(quoted.end, limit);
+  let end = Math.min(quotedFields.end, limit);
   if (length > 0 && padded >= MIN_EXTENDED_QUOTE) {
     const to = start + padded;
     bytes.copyWithin(to, from, from + length);
-    if (quoted.end < to) bytes.fill(0, quoted.end, to);
+    if (quotedFields.end < to) bytes.fill(0, quotedFields.end, to);
     end = to + length;
     rest |= padded / unit << shift;
   }
@@ -393,8 +393,10 @@ function echoToIpv6(
 function quotedToIpv4(packet: Packet, icmp: Icmpv6, addresses: Ipv4Addresses): Untranslatable | undefined {
   const { bytes } = packet;
   const start = icmp.quotedOffset;
-  if (!readQuotedIpv6(packet, start, start + icmp.quotedLength)) return Untranslatable.Malformed;
-  const { upper, end, length, service, ttl, offset, more, id } = quoted;
+  if (!quoted.read(icmp)) return Untranslatable.Malformed;
+  readQuotedFields(packet);
+  const { upperOffset: upper, totalLength: length, fragmentOffset: offset, moreFragments: more } = quoted;
+  const { end, service, ttl, id } = quotedFields;
   let { protocol } = quoted;
   const upperLength = length - (upper - start);
   const total = upperLength + IPV4_HEADER;
@@ -423,8 +425,10 @@ function quotedToIpv4(packet: Packet, icmp: Icmpv6, addresses: Ipv4Addresses): U
 function quotedToIpv6(packet: Packet, icmp: Icmpv4, addresses: Ipv6Addresses): Untranslatable | undefined {
   const { bytes, view } = packet;
   const start = icmp.quotedOffset;
-  if (!readQuotedIpv4(packet, start, start + icmp.quotedLength)) return Untranslatable.Malformed;
-  const { upper, end, length, service, ttl, offset, more, id } = quoted;
+  if (!quoted.read(icmp) || quoted.totalLength < quoted.upperOffset - start) return Untranslatable.Malformed;
+  readQuotedFields(packet);
+  const { upperOffset: upper, totalLength: length, fragmentOffset: offset, moreFragments: more } = quoted;
+  const { end, service, ttl, id } = quotedFields;
   let { protocol } = quoted;
   const upperLength = length - (upper - start);
   const { quotedSrc, quotedDst } = addresses;
@@ -444,7 +448,7 @@ function quotedToIpv6(packet: Packet, icmp: Icmpv4, addresses: Ipv6Addresses): U
     );
     adjustPseudoHeader(packet, upper, end, protocol, difference(before, sumOf(quotedSrc, quotedDst)));
   }
-  quoted.length = upperLength + IPV6_HEADER;
+  quotedFields.length = upperLength + IPV6_HEADER;
   const total = upperLength + headers;
   writeIpv6(packet, upper - headers, total, service, ttl, protocol, quotedSrc, quotedDst, id, offset, more);
   return undefined;
@@ -458,55 +462,19 @@ function echoMessage(message: number): number {
   return isEcho ? message : NONE;
 }
 
-function readQuotedIpv6({ bytes, view }: Packet, start: number, end: number): boolean {
-  if (start + IPV6_HEADER > end || bytes[start]! >> 4 !== 6) return false;
-  quoted.service = view.getUint16(start) >> 4 & 0xff;
-  quoted.ttl = bytes[start + 7]!;
-  quoted.length = IPV6_HEADER + view.getUint16(start + IPV6_PAYLOAD_LENGTH);
-  quoted.end = Math.min(end, start + quoted.length);
-  quoted.id = -1;
-  quoted.offset = 0;
-  quoted.more = false;
-  let protocol = bytes[start + IPV6_NEXT_HEADER]!;
-  let at = start + IPV6_HEADER;
-  for (let i = 0; isSkipped(protocol); i++) {
-    if (i === MOST_EXTENSIONS || at + FRAGMENT_HEADER > quoted.end) return false;
-    const next = bytes[at]!;
-    if (protocol === Protocol.Fragment) {
-      const word = view.getUint16(at + FRAGMENT_WORD);
-      quoted.offset = word & 0xfff8;
-      quoted.more = (word & 1) !== 0;
-      quoted.id = view.getUint32(at + FRAGMENT_ID);
-      at += FRAGMENT_HEADER;
-    } else at += (bytes[at + 1]! + 1) << 3;
-    protocol = next;
-    if (quoted.offset !== 0) break;
+function readQuotedFields({ bytes, view }: Packet): void {
+  const { version, start, totalLength, fragmentHeader } = quoted;
+  quotedFields.end = Math.min(quoted.end, start + totalLength);
+  if (version === 4) {
+    const isFragment = (view.getUint16(start + IPV4_FLAGS) & FRAGMENT_BITS) !== 0;
+    quotedFields.service = bytes[start + 1]!;
+    quotedFields.ttl = bytes[start + IPV4_TTL]!;
+    quotedFields.id = isFragment ? view.getUint16(start + IPV4_ID) : -1;
+  } else {
+    quotedFields.service = view.getUint16(start) >> 4 & 0xff;
+    quotedFields.ttl = bytes[start + IPV6_HOP_LIMIT]!;
+    quotedFields.id = fragmentHeader < 0 ? -1 : view.getUint32(fragmentHeader + FRAGMENT_ID);
   }
-  quoted.protocol = protocol;
-  quoted.upper = at;
-  return at <= quoted.end;
-}
-
-function isSkipped(protocol: number): boolean {
-  return protocol === Protocol.HopByHop || protocol === Protocol.Routing || protocol === Protocol.Fragment ||
-    protocol === Protocol.DestinationOptions;
-}
-
-function readQuotedIpv4({ bytes, view }: Packet, start: number, end: number): boolean {
-  if (start + IPV4_HEADER > end || bytes[start]! >> 4 !== 4) return false;
-  const headerLength = (bytes[start]! & 0x0f) << 2;
-  quoted.length = view.getUint16(start + IPV4_TOTAL_LENGTH);
-  if (headerLength < IPV4_HEADER || quoted.length < headerLength) return false;
-  quoted.end = Math.min(end, start + quoted.length);
-  quoted.upper = start + headerLength;
-  quoted.service = bytes[start + 1]!;
-  quoted.ttl = bytes[start + IPV4_TTL]!;
-  quoted.protocol = bytes[start + IPV4_PROTOCOL]!;
-  const word = view.getUint16(start + IPV4_FLAGS);
-  quoted.offset = (word & FRAGMENT_OFFSET) << 3;
-  quoted.more = (word & MORE_FRAGMENTS) !== 0;
-  quoted.id = (word & FRAGMENT_BITS) === 0 ? -1 : view.getUint16(start + IPV4_ID);
-  return quoted.upper <= quoted.end;
 }
 
 /** Whether the options have a route with addresses that are still to be visited. */

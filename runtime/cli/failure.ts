@@ -10,7 +10,7 @@ export const ExitCode = { Ended: 0, Failed: 1, WrongCommandLine: 2 } as const;
 // Implementation
 /** Where Warren's own code is; a script in `scripts/` is a user's. */
 const OWN_CODE = [
-  ...["lib/", "driver/", "runtime/"].map((floor) => new URL(`../../${floor}`, import.meta.url).href),
+  ...["lib/", "driver/", "runtime/"].flatMap((floor) => ownCode(new URL(`../../${floor}`, import.meta.url))),
   // The root module of `warren run`, as Deno abbreviates it.
   "data:text/javascript,import%20%7B%20runLa",
 ];
@@ -89,6 +89,11 @@ function isExpected({ message }: Error): boolean {
 function frames({ stack = "", message }: Error): string[] {
   const start = Math.max(0, stack.indexOf(message)) + message.length;
   return stack.slice(start).split("\n").filter((line) => /^ {4}at /.test(line));
+}
+
+/** How files of a folder begin in a stack: Deno decodes what a URL encodes, such as the spaces of a path. */
+export function ownCode({ href }: URL): string[] {
+  return [href, decodeURIComponent(href)];
 }
 
 function isScriptFrame(frame: string): boolean {

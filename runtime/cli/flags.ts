@@ -8,10 +8,18 @@ import { parseFarUrl } from "../transport/far_url.ts";
 import { checkTunnelOptions } from "../open_tunnel.ts";
 import type { TunnelOptions } from "../tunnel.ts";
 import { nearest, UsageError } from "./failure.ts";
+import {
+  checkScriptFlags,
+  describeScriptFlags,
+  flagName,
+  readScriptFlags,
+  type ScriptArguments,
+  type ScriptFlags,
+} from "./own_flags.ts";
 import { isProfileFlag, PROFILE_FLAG, unexpectedWord } from "./profile_flag.ts";
 
 /** What a script's command line said. */
-export interface ScriptFlags {
+export interface ScriptCommandLine {
   /** Each tunnel's options, by its name in the script: the script's own, with what the flags replace. */
   readonly tunnels: Readonly<Record<string, TunnelOptions>>;
   /** Whether to print the usage and end. */
@@ -26,6 +34,8 @@ export interface ScriptFlags {
   readonly capture: string | undefined;
   /** What is captured, as pcap-filter has it; `""` is all. */
   readonly filter: string;
+  /** What is the script's own. */
+  readonly given: ScriptArguments;
 }
 
 /** The flags of one tunnel, and what each one sets. */
@@ -50,15 +60,38 @@ const BOOLEAN_FLAGS = ["help", "quiet", "dry-run"];
 const WORKERS = "workers";
 const CAPTURE = "capture";
 const FILTER = "filter";
+const LETTERS: Readonly<Record<string, string>> = { h: "help", q: "quiet" };
+/** The column in which a usage text says what a flag does. */
+const TEXT_COLUMN = 21;
 
-/** The usage text of a script with tunnels of these names; `[""]` for a script with one. */
-export function usage(command: string, tunnels: readonly string[]): string {
+/**
+ * Checks the flags that a script declares for itself.
+ *
+ * @param tunnels The names of its tunnels.
+ * @throws {TypeError} when one is declared wrongly, or has the name of another flag or of a tunnel.
+ */
+export function checkOwnFlags(flags: ScriptFlags, tunnels: readonly string[]): void {
+  const shared = [...BOOLEAN_FLAGS, PROFILE_FLAG, WORKERS, CAPTURE, FILTER];
+  checkScriptFlags(flags, [...Object.keys(TUNNEL_FLAGS), ...shared, ...Object.keys(LETTERS), ...tunnels]);
+}
+
+/**
+ * The usage text of a script.
+ *
+ * @param tunnels The names of its tunnels; `[""]` for a script with one.
+ * @param own The flags that it declares for itself.
+ */
+export function usage(command: string, tunnels: readonly string[], own: ScriptFlags = {}): string {
   const several = tunnels.length === 1 && tunnels[0] === ""
     ? ""
     : `\nThis script's tunnels are ${tunnels.join(", ")}. Say which: --${tunnels[0]}.mtu 1400\n`;
-  return `Usage: ${command} [flags]
+  const ownFlags = describeScriptFlags(own, TEXT_COLUMN);
+  const ownText = ownFlags.length === 0
+    ? ""
+    : `This script's own:\n${ownFlags.join("\n")}\n\nEvery script's:\n`;
+  return `Usage: ${command} [flags] [-- WORDS]
 
-  --name NAME        the device's name: 15 bytes on Linux, on Windows 127 characters; "%d" in it becomes a number
+${ownText}  --name NAME        the device's name: 15 bytes on Linux, on Windows 127 characters; "%d" in it becomes a number
   --address PREFIX   an address of this machine, such as 10.9.0.1/24 or fd00::1/64; may be repeated
   --route ROUTE      such as 10.0.0.0/8 or "10.0.0.0/8 via 10.9.0.2 metric 5 table 100"; may be repeated
   --mtu BYTES        the longest packet that the system sends through the device
@@ -79,7 +112,7 @@ export function usage(command: string, tunnels: readonly string[]): string {
   -q, --quiet        say nothing but errors
   -h, --help         this text
 ${several}
-A flag replaces what the script says. Exit code: 0 when it ended, 1 when it failed, 2 for a wrong command line.
+A flag replaces what the script says; WORDS are for the script. Exit code: 0 when it ended, 1 when it failed, 2 for a wrong command line.
 `;
 }
 
@@ -87,30 +120,34 @@ A flag replaces what the script says. Exit code: 0 when it ended, 1 when it fail
  * Reads a script's flags.
  *
  * @param declared What the script says of each tunnel, by its name; the name is `""` in a script with one.
+ * @param own The flags that it declares for itself.
  * @throws {UsageError} for an unknown flag, a bad value, or one that does not fit what the script says.
  * @throws {Error} when what the script says is wrong by itself.
  */
 export function parseScriptFlags(
-  args: readonly string[],
+  words: readonly string[],
   declared: Readonly<Record<string, TunnelOptions>>,
-): ScriptFlags {
+  own: ScriptFlags = {},
+): ScriptCommandLine {
   const names = Object.keys(declared);
   const keys = names.flatMap((name) => Object.keys(TUNNEL_FLAGS).map((flag) => flagKey(name, flag)));
   const switches = names.flatMap((name) => SWITCHES.map((flag) => flagKey(name, flag)));
-  const valued = keys.filter((key) => !switches.includes(key));
-  const end = args.indexOf("--");
-  if (end >= 0 && end + 1 < args.length) {
-    throw new UsageError(
-      `"${args[end + 1]}" is not expected here: a script takes only flags, before "--"`,
-    );
-  }
+  const ownSwitches = Object.keys(own).filter((name) => own[name]!.type === "boolean").map(flagName);
+  const ownValued = Object.keys(own).map(flagName).filter((flag) => !ownSwitches.includes(flag));
+  const valued = [...keys.filter((key) => !switches.includes(key)), WORKERS, CAPTURE, FILTER, ...ownValued];
+  const booleans = [...BOOLEAN_FLAGS, ...switches, ...ownSwitches];
+  const known = [...keys, ...ownSwitches, ...ownValued];
+  const end = words.indexOf("--");
+  const args = end < 0 ? words : words.slice(0, end);
   // To the parser, these words would be a flag's value.
   const odd = args.findIndex((word) => word === "true" || word === "false");
   const before = args[odd - 1]?.replace(/^--?/, "");
-  if (before !== undefined && [...BOOLEAN_FLAGS, ...switches, "h", "q"].includes(before)) {
-    throw new UsageError(unknownArgument(args[odd]!, keys));
+  if (before !== undefined && [...booleans, ...Object.keys(LETTERS)].includes(before)) {
+    throw new UsageError(unknownArgument(args[odd]!, known));
   }
-  const told = args.find((argument) => BOOLEAN_FLAGS.some((flag) => argument.startsWith(`--${flag}=`)));
+  const told = args.find((argument) =>
+    [...BOOLEAN_FLAGS, ...ownSwitches].some((flag) => argument.startsWith(`--${flag}=`))
+  );
   if (told !== undefined) throw new UsageError(`${told} has a value: ${told.replace(/=.*/s, "")} takes none`);
   const profiles = args.filter(isProfileFlag);
   if (profiles.length > 1) throw new UsageError(`--${PROFILE_FLAG} is given twice`);
@@ -120,12 +157,12 @@ export function parseScriptFlags(
   const pipe = rest.findIndex((argument, i) => argument === `--${CAPTURE}` && rest[i + 1] === "-");
   if (pipe >= 0) rest.splice(pipe, 2, `--${CAPTURE}=-`);
   const parsed = parseArgs(rest, {
-    string: [...valued, WORKERS, CAPTURE, FILTER],
-    boolean: [...BOOLEAN_FLAGS, ...switches],
-    collect: [...valued, WORKERS, CAPTURE, FILTER],
-    alias: { h: "help", q: "quiet" },
+    string: valued,
+    boolean: booleans,
+    collect: valued,
+    alias: LETTERS,
     unknown: (argument) => {
-      throw new UsageError(unknownArgument(argument, keys));
+      throw new UsageError(unknownArgument(argument, known));
     },
   });
   const help = parsed.help === true;
@@ -152,6 +189,10 @@ export function parseScriptFlags(
     profile: profiles[0]?.replace(/^[^=]*=?/, ""),
     capture: captures[0],
     filter: filters[0] ?? "",
+    given: {
+      flags: help ? {} : readScriptFlags(own, (flag) => parsed[flag] as string[] | boolean | undefined),
+      args: end < 0 ? [] : words.slice(end + 1),
+    },
   };
 }
 

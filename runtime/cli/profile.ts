@@ -6,6 +6,7 @@ import { basename, resolve } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { said } from "../../driver/error.ts";
+import { stderr } from "../output.ts";
 import { onExit } from "../signals.ts";
 import { fileError, newFileError } from "../file_error.ts";
 import { PROFILE_SUFFIX } from "./profile_flag.ts";
@@ -131,6 +132,8 @@ export class Profile implements Disposable {
     } catch (error) {
       console.error(`warren: ${said(error)}`);
     }
+    // The thread may not live to write it.
+    stderr().flushSync();
   }
 
   #write(): void {

@@ -53,6 +53,12 @@ export function greet(tunnel: Tunnel, options: TunnelOptions): void {
     ...workers(options),
   ];
   console.error(`${device.name} is open: ${facts.join(", ")}. Ctrl-C ends it.`);
+  if (far?.mtu !== undefined && far.mtu < device.mtu) {
+    const fate = far.payload === "any" ? "are dropped" : "are fragmented, or answered with ICMP errors";
+    console.error(
+      `${far.name} takes packets up to ${far.mtu} bytes: longer ones ${fate}. --mtu ${far.mtu} avoids them`,
+    );
+  }
   const prefixes = own.map(parseCidr).filter(({ address, length }) => length < address.bytes.length * 8 - 1);
   if (prefixes.length === 0) return;
   const networks = prefixes.map((prefix) => formatCidr(new Prefix(prefix.network, prefix.length)));

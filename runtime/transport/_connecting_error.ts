@@ -17,6 +17,14 @@ export class StatusError extends Error {
   }
 }
 
+/** A proxy that does not connect. */
+export class ProxyError extends Error {
+  /** An error for what the proxy answered. */
+  constructor(place: string, line: string) {
+    super(`the proxy ${place} answered ${printable(line)}`);
+  }
+}
+
 /** How rustls says that it does not accept a certificate, or that the server speaks no TLS. */
 const TLS: readonly (readonly [RegExp, ...Explanation])[] = [
   [
@@ -68,8 +76,13 @@ function explain(name: string, cause: unknown): Explanation {
       name.startsWith("ws:") ? "check the port, and write wss:// if it speaks TLS" : "check the port",
     ];
   }
-  if (/getaddrinfo|failed to lookup address/.test(text)) {
-    return [`its name has no address (${text})`, "check the name, or write its address"];
+  const [, nowhere, remedy] = /: (it has no .*): (check the name.*)$/.exec(text) ?? [];
+  if (nowhere !== undefined) return [nowhere, remedy!];
+  if (/failed to lookup address/.test(text)) {
+    return [`it has no address (${text})`, "check the name, or write its address"];
+  }
+  if (cause instanceof ProxyError) {
+    return [text, "check the proxy, and whether it lets connections to this port pass"];
   }
   if (cause instanceof Deno.errors.UnexpectedEof || cause instanceof Deno.errors.ConnectionReset) {
     return ["the server ended the connection before it answered", "check the address, the port and the path"];

@@ -23,6 +23,9 @@ const FRESH = 1 / 30;
 const PROBE = 1 / 6;
 /** A write that takes so long found the system's buffer full: acknowledgements ended it, and the peer lives (milliseconds). */
 const SLOW_WRITE = 100;
+/** How long messages wait for a loop without room before they are dropped: turns of the event loop, then milliseconds. */
+const HOLD_TURNS = 8;
+const HOLD_TIME = 10;
 /** What a peer may still send after it broke a rule, until it has read our Close frame (bytes). */
 const LINGER_BYTES = 1024 * 1024;
 /** What a peer may send in a second that is no message, and in a row that is no packet. */
@@ -39,6 +42,8 @@ export interface ConnectionOwner {
   readonly connection: WebSocketConnection | undefined;
   /** Uses a connection from now on, instead of the one in use. */
   adopt(connection: WebSocketConnection): void;
+  /** Whether it has no room for a message. */
+  readonly full: boolean;
   /** A message came; returns whether it was a packet. Its bytes are only valid during the call. */
   receive(bytes: Uint8Array, offset: number, length: number): boolean;
   /** There is room for packets again. */
@@ -103,6 +108,9 @@ export class WebSocketConnection {
     this.#owner = owner;
     this.#queue = new SendQueue(role === "client");
     this.#reader = new FrameReader({
+      get full() {
+        return owner.full;
+      },
       binary: (bytes, offset, length) => this.#count(this.#owner?.receive(bytes, offset, length) ?? true),
       text: (length) => {
         this.#owner?.host?.refuse(length, "not a binary message");
@@ -180,7 +188,7 @@ export class WebSocketConnection {
       let unread = 0;
       for (let read: number | null = count; read !== null && unread < LINGER_BYTES && !this.#isEnded;) {
         if (this.#isDeaf) unread += read;
-        else if (read > 0) this.#take(read);
+        else await this.#take(read);
         read = await this.#socket.read(this.#reader.room);
         this.#hear();
         await turn();
@@ -192,8 +200,14 @@ export class WebSocketConnection {
     await this.#writing;
   }
 
-  #take(count: number): void {
-    const fault = this.#reader.take(count);
+  /** Hands on what came; while the loop has no room for it, it stays here for a moment, and what follows in the system. */
+  async #take(count: number): Promise<void> {
+    let fault = this.#reader.take(count, true);
+    while (fault === undefined && this.#reader.isHeld && !this.#isDeaf && !this.#isEnded) {
+      for (let turns = 0; turns < HOLD_TURNS && this.#owner?.full; turns++) await turn();
+      if (this.#owner?.full) await new Promise((resolve) => setTimeout(resolve, HOLD_TIME));
+      fault = this.#reader.take(0, !this.#owner?.full);
+    }
     if (fault !== undefined) this.#fail(fault);
   }
 

@@ -1,25 +1,23 @@
 /**
  * The connecting side of a WebSocket transport: makes a connection, and another one when that has ended.
  *
- *     look up ──► TCP to the addresses in turn ──► TLS ──► handshake ──► connected ──► lost
- *        ▲ 10 s in all                                                                  │
- *        └──────────────── 0.5 s, doubled up to 30 s, less up to a half by chance ◄─────┘
+ *     look up ──► TCP to the addresses in turn ──► proxy ──► TLS ──► handshake ──► connected ──► lost
+ *        ▲ 10 s in all                                                                            │
+ *        └───────────────── 0.5 s, doubled up to 30 s, less up to a half by chance ◄──────────────┘
  */
 
-import { lookup } from "node:dns/promises";
-import { parseAddress } from "../../lib/address.ts";
 import { type ConnectionOwner, type ConnectionSource, WebSocketConnection } from "./_connection.ts";
 import { connectingError, StatusError } from "./_connecting_error.ts";
-import { isAcceptance, newKey, requestText, statusOf } from "./_handshake.ts";
-import { readHead } from "./_http_head.ts";
-import { formatHostPort, requireNet } from "./_host_port.ts";
+import { dial, hostOf, step } from "./_dial.ts";
+import { isAcceptance, newKey, requestText } from "./_handshake.ts";
+import { readHead, statusOf, writeText } from "./_http_head.ts";
+import type { HttpProxy } from "./_http_proxy.ts";
+import { formatHostPort, type HostPort, requireNet } from "./_host_port.ts";
 import type { FarEndContext } from "./end_opener.ts";
 
 // Implementation
 /** How long a connection may take to open (milliseconds). */
 const CONNECT_TIMEOUT = 10_000;
-/** RFC 8305 section 5: how long the next address waits for the one before it (milliseconds). */
-const ATTEMPT_DELAY = 250;
 /** The longest that a connection is waited for before the next one is tried (milliseconds). */
 const MAX_RETRY = 30_000;
 
@@ -29,6 +27,8 @@ export interface ConnectorOptions {
   readonly retryAfter: number;
   /** How long the peer may be silent (milliseconds). */
   readonly timeout: number;
+  /** A proxy between this machine and the server. */
+  readonly proxy: HttpProxy | undefined;
   /** How long a connection may take to open (milliseconds). @default {10000} */
   readonly connectTimeout?: number;
 }
@@ -36,6 +36,8 @@ export interface ConnectorOptions {
 /** Keeps one connection to a server. */
 export class Connector implements ConnectionSource {
   readonly #url: URL;
+  readonly #server: HostPort;
+  readonly #proxy: HttpProxy | undefined;
   readonly #options: ConnectorOptions;
   readonly #context: FarEndContext;
   readonly #owner: ConnectionOwner;
@@ -48,6 +50,9 @@ export class Connector implements ConnectionSource {
   /** For a transport; {@linkcode Connector.open} makes the first connection. */
   constructor(url: URL, options: ConnectorOptions, context: FarEndContext, owner: ConnectionOwner) {
     this.#url = url;
+    const port = Number(url.port) || (url.protocol === "wss:" ? 443 : 80);
+    this.#server = { ...hostOf(url.hostname), port };
+    this.#proxy = options.proxy;
     this.#options = options;
     this.#context = context;
     this.#retry = options.retryAfter;
@@ -61,7 +66,9 @@ export class Connector implements ConnectionSource {
     signal.addEventListener("abort", stop);
     try {
       signal.throwIfAborted();
-      requireNet(formatHostPort(this.#host, this.#port));
+      for (const { host, port } of [this.#server, this.#proxy ?? this.#server]) {
+        requireNet(formatHostPort(host, port));
+      }
       await this.#connect();
     } catch (error) {
       signal.throwIfAborted();
@@ -101,15 +108,6 @@ export class Connector implements ConnectionSource {
     }
   }
 
-  /** An address without brackets, or a name. */
-  get #host(): string {
-    return this.#url.hostname.replace(/^\[(.*)\]$/, "$1");
-  }
-
-  get #port(): number {
-    return Number(this.#url.port) || (this.#url.protocol === "wss:" ? 443 : 80);
-  }
-
   async #connect(): Promise<void> {
     const limit = this.#options.connectTimeout ?? CONNECT_TIMEOUT;
     const late = new AbortController();
@@ -117,9 +115,7 @@ export class Connector implements ConnectionSource {
     const timer = setTimeout(() => late.abort(error), limit);
     const signal = AbortSignal.any([late.signal, this.#closing.signal]);
     try {
-      signal.throwIfAborted();
-      const hosts = await unlessAborted(signal, this.#lookUp());
-      const socket = await this.#secure(await this.#dial(hosts, signal), signal);
+      const socket = await this.#secure(await this.#reach(signal), signal);
       const rest = await step(socket, signal, () => this.#shakeHands(socket));
       const { timeout } = this.#options;
       this.#owner.adopt(new WebSocketConnection(socket, rest, "client", timeout, this.#owner));
@@ -128,60 +124,12 @@ export class Connector implements ConnectionSource {
     }
   }
 
-  /** The server's addresses, in getaddrinfo(3)'s order; or its name, where `--allow-net` has that alone in its list. */
-  async #lookUp(): Promise<string[]> {
-    const host = this.#host;
-    if (isAddress(host) || !mayConnect(host)) return [host];
-    const found = await this.#context.lookUp(() => lookup(host, { all: true, order: "verbatim" }));
-    const addresses = [...new Set(found.map(({ address }) => address))];
-    return addresses.every((address) => mayConnect(formatHostPort(address, this.#port))) ? addresses : [host];
-  }
-
-  /** Connects to one after the other, each when those before it failed or take long; the first that answers is used. */
-  async #dial(hosts: readonly string[], signal: AbortSignal): Promise<Deno.TcpConn> {
-    const { promise, resolve, reject } = Promise.withResolvers<Deno.TcpConn>();
-    const rest = new AbortController();
-    const stop = () => rest.abort(signal.reason);
-    signal.addEventListener("abort", stop);
-    let failure: unknown;
-    let next = 0;
-    let running = 0;
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const start = () => {
-      clearTimeout(timer);
-      const host = hosts[next++]!;
-      running++;
-      if (next < hosts.length) timer = setTimeout(start, ATTEMPT_DELAY);
-      this.#dialOne(host, rest.signal).then((socket) => {
-        if (rest.signal.aborted) {
-          socket.close();
-          return reject(rest.signal.reason);
-        }
-        rest.abort();
-        resolve(socket);
-      }, (error) => {
-        failure ??= error;
-        running--;
-        if (rest.signal.aborted) reject(rest.signal.reason);
-        else if (next < hosts.length) start();
-        else if (running === 0) reject(failure);
-      });
-    };
-    start();
-    try {
-      const socket = await promise;
-      socket.setNoDelay();
-      return socket;
-    } finally {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", stop);
-    }
-  }
-
-  async #dialOne(hostname: string, signal: AbortSignal): Promise<Deno.TcpConn> {
-    // A name is here only if the addresses that it has may not be used.
-    if (isAddress(hostname)) this.#context.bypass(parseAddress(hostname));
-    return await Deno.connect({ hostname, port: this.#port, signal });
+  /** Makes a TCP connection to the server, through the proxy if there is one. */
+  async #reach(signal: AbortSignal): Promise<Deno.TcpConn> {
+    const proxy = this.#proxy;
+    const socket = await dial(proxy ?? this.#server, this.#context, signal);
+    if (proxy !== undefined) await step(socket, signal, () => proxy.connect(socket, this.#server));
+    return socket;
   }
 
   /** Has a connection speak TLS, where the URL says so. */
@@ -191,7 +139,7 @@ export class Connector implements ConnectionSource {
       socket,
       signal,
       // RFC 7301: a server that prefers HTTP/2 must not choose it.
-      () => Deno.startTls(socket, { hostname: this.#host, alpnProtocols: ["http/1.1"] }),
+      () => Deno.startTls(socket, { hostname: this.#server.host, alpnProtocols: ["http/1.1"] }),
     );
     await step(secured, signal, () => secured.handshake());
     return secured;
@@ -200,64 +148,12 @@ export class Connector implements ConnectionSource {
   /** Returns the bytes that came behind the handshake. */
   async #shakeHands(socket: Deno.Conn): Promise<Uint8Array> {
     const key = newKey();
-    const request = new TextEncoder().encode(requestText(this.#url, key));
-    for (let at = 0; at < request.length;) at += await socket.write(request.subarray(at));
+    await writeText(socket, requestText(this.#url, key));
     const head = await readHead(socket);
     const status = statusOf(head);
     if (status === undefined) throw new SyntaxError("the server answers no HTTP");
     if (status !== 101) throw new StatusError(status, head.start);
     if (await isAcceptance(head, key)) return head.rest;
     throw new SyntaxError("the server's handshake is not that of a WebSocket");
-  }
-}
-
-function isAddress(host: string): boolean {
-  // WHATWG URL section 3.5: a host that ends in a number is an IPv4 address.
-  return host.includes(":") || /(^|\.)\d+$/.test(host);
-}
-
-function mayConnect(host: string): boolean {
-  return Deno.permissions.querySync({ name: "net", host }).state === "granted";
-}
-
-/** One step with a socket, which is closed if the step fails or takes too long. */
-async function step<Result>(
-  socket: Deno.Conn,
-  signal: AbortSignal,
-  work: () => Promise<Result>,
-): Promise<Result> {
-  const close = () => closeQuietly(socket);
-  signal.addEventListener("abort", close);
-  try {
-    signal.throwIfAborted();
-    const result = await work();
-    signal.throwIfAborted();
-    return result;
-  } catch (error) {
-    closeQuietly(socket);
-    signal.throwIfAborted();
-    throw error;
-  } finally {
-    signal.removeEventListener("abort", close);
-  }
-}
-
-function closeQuietly(socket: Deno.Conn): void {
-  try {
-    socket.close();
-  } catch {
-    // It is closed already, or another one has been made of it.
-  }
-}
-
-/** What a promise settles to, or the signal's reason. */
-async function unlessAborted<Result>(signal: AbortSignal, work: Promise<Result>): Promise<Result> {
-  const { promise, reject } = Promise.withResolvers<never>();
-  const stop = () => reject(signal.reason);
-  signal.addEventListener("abort", stop);
-  try {
-    return await Promise.race([work, promise]);
-  } finally {
-    signal.removeEventListener("abort", stop);
   }
 }

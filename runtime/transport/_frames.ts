@@ -57,6 +57,8 @@ export interface FrameFault {
 
 /** The receiver of what frames contain. Bytes are only valid during the call. */
 export interface FrameHandler {
+  /** Whether it has no room for a message. */
+  readonly full: boolean;
   /** A whole binary message. */
   binary(bytes: Uint8Array, offset: number, length: number): void;
   /** A whole text message of this length, whose bytes are not kept. */
@@ -72,6 +74,7 @@ export class FrameReader {
   readonly #bytes = new Uint8Array(READ_BYTES);
   readonly #words = new Uint32Array(this.#bytes.buffer);
   #filled = 0;
+  #isHeld = false;
   /** The fragments of a binary message, from the first fragmented one on. */
   #fragments: Uint8Array | undefined;
   #opcode = 0;
@@ -89,8 +92,19 @@ export class FrameReader {
     return this.#bytes.subarray(this.#filled);
   }
 
-  /** Reads the bytes that were put into {@linkcode FrameReader.room}; returns why there can be no more. */
-  take(count: number): FrameFault | undefined {
+  /** Whether there are frames that wait for the handler to have room. */
+  get isHeld(): boolean {
+    return this.#isHeld;
+  }
+
+  /**
+   * Reads the bytes that were put into {@linkcode FrameReader.room}, and those that were held before; returns why there
+   * can be no more.
+   *
+   * @param holds Whether messages wait while the handler is full.
+   */
+  take(count: number, holds: boolean): FrameFault | undefined {
+    this.#isHeld = false;
     const bytes = this.#bytes;
     const end = this.#filled + count;
     let at = 0;
@@ -118,6 +132,10 @@ export class FrameReader {
       }
       if (this.#masked) header += KEY_BYTES;
       if (end - at < header + length) break;
+      if (holds && opcode < CONTROL && this.#handler.full) {
+        this.#isHeld = true;
+        break;
+      }
       if (this.#masked) xor(bytes, this.#words, at + header, length, bytes, at + header - KEY_BYTES);
       at += header;
       if (opcode >= CONTROL) this.#handler.control(opcode as Opcode, bytes.subarray(at, at + length));

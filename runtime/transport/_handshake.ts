@@ -82,12 +82,6 @@ export function requestText(url: URL, key: string): string {
     `Connection: Upgrade\r\nSec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: ${VERSION}\r\n\r\n`;
 }
 
-/** The status of a response; `undefined`: it is none. */
-export function statusOf({ start }: HttpHead): number | undefined {
-  const status = /^HTTP\/1\.[01] ([1-5]\d\d)(?: |$)/.exec(start)?.[1];
-  return status === undefined ? undefined : Number(status);
-}
-
 /** Whether a response with status 101 makes a connection of the request with this key. */
 export async function isAcceptance(head: HttpHead, key: string): Promise<boolean> {
   const { fields } = head;

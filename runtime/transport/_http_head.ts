@@ -60,3 +60,15 @@ function parse(head: string): Omit<HttpHead, "rest"> {
 export function hasToken({ fields }: HttpHead, name: string, token: string): boolean {
   return fields.get(name)?.toLowerCase().split(",").some((item) => item.trim() === token) ?? false;
 }
+
+/** Writes a head, and the text behind it. */
+export async function writeText(socket: Deno.Conn, text: string): Promise<void> {
+  const bytes = new TextEncoder().encode(text);
+  for (let at = 0; at < bytes.length;) at += await socket.write(bytes.subarray(at));
+}
+
+/** The status of a response; `undefined`: it is none. */
+export function statusOf({ start }: HttpHead): number | undefined {
+  const status = /^HTTP\/1\.[01] ([1-5]\d\d)(?: |$)/.exec(start)?.[1];
+  return status === undefined ? undefined : Number(status);
+}

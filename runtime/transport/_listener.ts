@@ -11,7 +11,7 @@ import { setImmediate } from "node:timers";
 import { type Address, parseAddress } from "../../lib/address.ts";
 import { type ConnectionOwner, type ConnectionSource, WebSocketConnection } from "./_connection.ts";
 import { acceptanceText, type HandshakeRules, type Refusal, refusalOf, refusalText } from "./_handshake.ts";
-import { type HttpHead, readHead } from "./_http_head.ts";
+import { type HttpHead, readHead, writeText } from "./_http_head.ts";
 import type { FarEndContext } from "./end_opener.ts";
 
 // Implementation
@@ -150,7 +150,7 @@ export class Listener implements ConnectionSource {
     const refusal = "status" in head ? head : refusalOf(head, this.#options) ?? await this.#taken(handshake);
     if (refusal !== undefined) return await this.#refuse(handshake, refusal);
     this.#context.bypass(remoteAddress(socket));
-    await write(socket, await acceptanceText(head as HttpHead));
+    await writeText(socket, await acceptanceText(head as HttpHead));
     // Closed, or out of time meanwhile.
     if (!this.#handshakes.delete(handshake)) return;
     const { timeout } = this.#options;
@@ -172,7 +172,7 @@ export class Listener implements ConnectionSource {
   /** Says why, and waits until that was read: closing with bytes unread would reset the connection. */
   async #refuse(handshake: Handshake, refusal: Refusal): Promise<void> {
     const { socket } = handshake;
-    await write(socket, refusalText(refusal));
+    await writeText(socket, refusalText(refusal));
     await socket.closeWrite();
     const timer = setTimeout(() => this.#end(handshake), LINGER_TIMEOUT);
     try {
@@ -189,11 +189,6 @@ export class Listener implements ConnectionSource {
 }
 
 const TAKEN: Refusal = { status: 503, text: "the tunnel has a peer" };
-
-async function write(socket: Deno.Conn, text: string): Promise<void> {
-  const bytes = new TextEncoder().encode(text);
-  for (let at = 0; at < bytes.length;) at += await socket.write(bytes.subarray(at));
-}
 
 function remoteAddress(socket: Deno.Conn): Address {
   // RFC 4291 section 2.5.5.2: a socket of both families has IPv4 addresses so.

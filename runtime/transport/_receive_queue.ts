@@ -40,6 +40,11 @@ export class ReceiveQueue {
     this.#takesAny = payload === "any";
   }
 
+  /** Whether there may be no room for a message. */
+  get full(): boolean {
+    return this.#length === this.#ring.length || this.#bytes + LARGE_ROOM > QUEUE_BYTES;
+  }
+
   /** Copies a message and wakes the loop, or refuses it; returns whether it is a packet, for which there may be no room. */
   accept(bytes: Uint8Array, offset: number, length: number): boolean {
     const objection = this.#objection(bytes, offset, length);
@@ -86,7 +91,7 @@ export class ReceiveQueue {
   }
 
   #objection(bytes: Uint8Array, offset: number, length: number): string | undefined {
-    if (this.#takesAny) return length === 0 ? "empty message" : undefined;
+    if (this.#takesAny) return length === 0 ? "empty" : undefined;
     return objectionTo(bytes, offset, length, LARGE_ROOM);
   }
 }

@@ -4,7 +4,7 @@ import { checkDeviceOptions, type DeviceOptions } from "../../driver/mod.ts";
 import { fail, parseHostPort, parseListen, parsePeer } from "./_host_port.ts";
 import { device } from "./device.ts";
 import type { EndOpener } from "./end_opener.ts";
-import { udp } from "./udp.ts";
+import { MAX_DATAGRAM, udp } from "./udp.ts";
 import { websocket } from "./websocket.ts";
 
 /**
@@ -16,6 +16,8 @@ import { websocket } from "./websocket.ts";
  * | `udp://HOST:PORT?listen=PORT` | the same, from this port, or from `ADDRESS:PORT` |
  * | `udp://ADDRESS:PORT?listen` | to whoever sent the last datagram to this address |
  * | `…?interface=NAME`, `…&interface=NAME` | the same, by this interface alone, whatever the routes say |
+ * | `…?mtu=BYTES` | the same, with packets up to this length |
+ * | `…?payload=any` | the same, with datagrams of any bytes, for a stage that encrypts |
  * | `ws://HOST:PORT/PATH`, `wss://…` | {@linkcode websocket}, to this server |
  * | `ws://ADDRESS:PORT/PATH?listen` | as the server |
  * | `tun:NAME` | another TUN {@linkcode device} |
@@ -68,7 +70,12 @@ function parseTun(text: string, subject: string): EndOpener {
 
 function parseUdp(place: string, path: string, query: string | undefined, subject: string): EndOpener {
   if (path !== "/") fail(subject, `it has a path, "${path}"`, "leave it out");
-  const { listen, ...rest } = parseUdpQuery(query, subject);
+  const { listen, mtu, payload, ...others } = parseUdpQuery(query, subject);
+  const rest = {
+    ...others,
+    ...(mtu === undefined ? {} : { mtu: parseMtu(mtu, subject) }),
+    ...(payload === undefined ? {} : { payload: parsePayload(payload, subject) }),
+  };
   if (listen === "") {
     parseOwn(place, subject);
     return udp({ listen: place, ...rest });
@@ -82,18 +89,32 @@ function parseUdp(place: string, path: string, query: string | undefined, subjec
   return udp({ peer: place, listen, ...rest });
 }
 
-type UdpQuery = "listen" | "interface";
+type UdpQuery = "listen" | "interface" | "mtu" | "payload";
 
-/** `listen`, `listen=PORT`, `interface=NAME`, or two of them; a name's odd characters are written as `%20`. */
+function parseMtu(text: string, subject: string): number {
+  if (/^[1-9]\d{0,4}$/.test(text) && Number(text) <= MAX_DATAGRAM) return Number(text);
+  fail(
+    subject,
+    `its mtu "${text}" is not an integer from 1 to ${MAX_DATAGRAM}`,
+    "write one such as ?mtu=1400",
+  );
+}
+
+function parsePayload(text: string, subject: string): "ip" | "any" {
+  if (text === "ip" || text === "any") return text;
+  fail(subject, `its payload "${text}" is neither ip nor any`, "write ?payload=any, or leave it out");
+}
+
+/** Each at most once: `listen`, `listen=PORT`, `interface=NAME`, `mtu=BYTES`, `payload=any`; %20 is a space. */
 function parseUdpQuery(query: string | undefined, subject: string): Partial<Record<UdpQuery, string>> {
   const found: Partial<Record<UdpQuery, string>> = {};
   for (const part of query?.split("&") ?? []) {
     const [key, value] =
-      /^(listen|interface)(?:=(.+))?$/.exec(part)?.slice(1) as [UdpQuery, string?] | undefined ??
+      /^(listen|interface|mtu|payload)(?:=(.+))?$/.exec(part)?.slice(1) as [UdpQuery, string?] | undefined ??
         fail(
           subject,
           `"${part}" in "?${query}" is not understood`,
-          'write "?listen" when the address is your own, "?listen=PORT", or "?interface=NAME"',
+          'write "?listen" when the address is your own, "?listen=PORT", "?interface=NAME", "?mtu=BYTES" or "?payload=any"',
         );
     if (found[key] !== undefined) fail(subject, `${key} is in "?${query}" twice`, "leave one out");
     const text = value === undefined ? "" : decode(value);

@@ -46,7 +46,7 @@ const IPV4_OVERHEAD = 28;
 /** RFC 8200 section 3 and RFC 768: 40 and 8 bytes. */
 const IPV6_OVERHEAD = 48;
 /** The longest payload of a UDP datagram over IPv4 (bytes). */
-const MAX_DATAGRAM = 65_507;
+export const MAX_DATAGRAM = 65_507;
 
 // Implementation
 /** RFC 894: what nearly every path carries (bytes). */
@@ -313,7 +313,7 @@ export class UdpTransport implements Transport {
 
   /** Notes that the peer was heard, and at which of this machine's addresses: replies leave from there. */
   #hear(packet: Packet, index: number): void {
-    if (!hasLocal(packet, this.#views[index]!, 0, this.#socket.family)) {
+    if (this.#socket.localAddresses && !hasLocal(packet, this.#views[index]!, 0, this.#socket.family)) {
       this.#endpoints[index]!.set(packet.endpoint);
     }
     const addresses = this.#addresses;
@@ -360,7 +360,7 @@ export class UdpTransport implements Transport {
   #sendsOtherwise(refusal: string, packets: readonly Packet[], start: number, end: number): boolean {
     const packet = packets[start]!;
     const code = refusal.replace(/^WSA/, "");
-    if (NOT_LOCAL.has(code) && isFromLocal(packet)) {
+    if (NOT_LOCAL.has(code) && this.#socket.localAddresses && isFromLocal(packet, this.#socket.family)) {
       for (let i = start; i < end; i++) clearLocal(packets[i]!);
       for (const endpoint of this.#endpoints) endpoint.fill(0, Endpoint.Local);
       return true;
@@ -425,15 +425,25 @@ function isSameEndpoint(one: EndpointBytes, other: EndpointBytes, family: 4 | 6)
 }
 
 /**
- * Joins the tunnel to another machine by UDP. With `peer`, that machine: datagrams from elsewhere are refused.
- * Without, whoever sends an IP packet to the port is the peer from then on, so that it may change its address.
- * As URLs: `udp://HOST:PORT`, `udp://HOST:PORT?listen=PORT` and, without a peer, `udp://ADDRESS:PORT?listen`; with
- * `?interface=NAME` or `&interface=NAME`, by this interface alone.
+ * Joins the tunnel to another machine by UDP. With `peer`, datagrams from elsewhere are refused. Without, the sender of
+ * the last IP packet is the peer, so that its address may change. A listener on all addresses replies from the one that
+ * the peer wrote to. As URLs: `udp://HOST:PORT`, `udp://HOST:PORT?listen=PORT` and, without a peer,
+ * `udp://ADDRESS:PORT?listen`; `?interface=NAME`, `?mtu=BYTES` and `?payload=any` are the other options.
  *
- * **Limits**: Packets travel in plain text, and whoever is on the road reads and forges them. Without `peer`,
- * anyone who can send to the port takes the tunnel over with one datagram. Put a stage that encrypts before it, or
- * keep it to networks that you trust. Link-local IPv6 peers (`fe80::…%eth0`) are not supported. An `interface` that is
- * removed does not come back under its name: open the tunnel anew.
+ * **Encryption**: Packets travel in plain text. Anyone on the path can read and forge them, and without `peer` one
+ * datagram to the port takes the tunnel over. On networks that you do not trust, use `payload: "any"` with a stage that
+ * encrypts: the last stage, with `segmented`. Its packets need not be IP, and a forged datagram moves no peer: the stage
+ * remembers the endpoint of each peer that it has authenticated, and addresses packets by `packet.sendTo()`. Leave room
+ * for what it adds: the tunnel's `mtu` and those bytes together are at most this transport's `mtu`.
+ *
+ * **Names**: All addresses of a peer's name are tried, in the system's order (RFC 6724): the next one at once when this
+ * machine has no route or an ICMP error comes (Linux), and after three seconds without an answer. The name is looked up
+ * again, at longer and longer intervals up to five minutes, while nothing is heard. Traffic that is never answered looks
+ * like a silent peer: give such a peer's address, or a name with one.
+ *
+ * **Limits**: On Windows, replies leave from the address that the routes choose. Link-local IPv6 peers
+ * (`fe80::…%eth0`) are not supported. An `interface` that is removed does not come back under its name: open the
+ * tunnel anew.
  *
  * @throws {SyntaxError} when `peer` or `listen` does not parse; {@linkcode TypeError} with neither, or when one is
  * IPv4 and one IPv6; {@linkcode RangeError} for an MTU out of range. What it returns rejects with
@@ -448,10 +458,43 @@ function isSameEndpoint(one: EndpointBytes, other: EndpointBytes, family: 4 | 6)
  * const far = udp({ peer: "192.0.2.1:4500", listen: 4500 });
  * export default script(import.meta, { address: "10.9.0.2/24", mtu: 1452, far }, (tunnel) => tunnel.run());
  * ```
+ *
+ * @example A stage that keeps its peer: only a datagram that `open` accepts moves it
+ * ```ts
+ * import { ENDPOINT_LENGTH, type Packet, type PacketBatch, script } from "@warren/tunnel";
+ * import { type Stage, type StageContext, udp } from "@warren/tunnel";
+ *
+ * // Your cipher. Both change the packet's bytes in place; open() returns whether the packet is genuine.
+ * declare function seal(packet: Packet): void;
+ * declare function open(packet: Packet): boolean;
+ *
+ * class Seal implements Stage {
+ *   readonly name = "seal";
+ *   readonly segmented = true;
+ *   #peer: Uint8Array | undefined;
+ *
+ *   outbound(batch: PacketBatch): void {
+ *     for (const packet of batch) {
+ *       seal(packet);
+ *       if (this.#peer !== undefined) packet.sendTo(this.#peer);
+ *     }
+ *   }
+ *
+ *   inbound(batch: PacketBatch, context: StageContext): void {
+ *     for (const packet of batch) {
+ *       if (open(packet)) (this.#peer ??= new Uint8Array(ENDPOINT_LENGTH)).set(packet.endpoint);
+ *       else context.drop(packet, "seal: forged");
+ *     }
+ *   }
+ * }
+ *
+ * const far = udp({ listen: 4500, payload: "any" });
+ * export default script(import.meta, { address: "10.9.0.1/24", mtu: 1400, far }, (tunnel) => tunnel.use(new Seal()).run());
+ * ```
  */
 export function udp(options: UdpOptions): (context?: FarEndContext) => Promise<UdpTransport> {
   checkNames("open a UDP transport", options, NAMES);
-  const { peer: peerText, listen, mtu = ETHERNET_MTU } = options;
+  const { peer: peerText, listen, mtu = ETHERNET_MTU, payload } = options;
   if (peerText === undefined && listen === undefined) {
     throw new TypeError("Cannot use udp(): it has no peer and no port: give peer, listen or both");
   }
@@ -459,7 +502,14 @@ export function udp(options: UdpOptions): (context?: FarEndContext) => Promise<U
   const local = listen === undefined ? undefined : parseListen(listen, `listen "${listen}"`);
   if (!Number.isInteger(mtu) || mtu < 1 || mtu > MAX_DATAGRAM) {
     throw new RangeError(
-      `Cannot use MTU ${mtu} over UDP: it is not a whole number from 1 to ${MAX_DATAGRAM}`,
+      `Cannot open a UDP transport: mtu must be an integer from 1 to ${MAX_DATAGRAM}, got ${
+        Deno.inspect(mtu)
+      }`,
+    );
+  }
+  if (payload !== undefined && payload !== "ip" && payload !== "any") {
+    throw new TypeError(
+      `Cannot open a UDP transport: payload must be "ip" or "any", got ${Deno.inspect(payload)}`,
     );
   }
   if (options.interface !== undefined && !/^[^\0]+$/.test(options.interface)) {

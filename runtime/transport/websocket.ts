@@ -18,6 +18,7 @@ import { checkNames, type OptionNames } from "../../lib/options.ts";
 import type { ConnectionOwner, ConnectionSource, WebSocketConnection } from "./_connection.ts";
 import { Connector, type ConnectorOptions } from "./_connector.ts";
 import { fail, formatHostPort, type HostPort, parseListen, requireNet } from "./_host_port.ts";
+import { HttpProxy, proxyOf } from "./_http_proxy.ts";
 import { Listener } from "./_listener.ts";
 import { checkPayload, checkQueueLength, ReceiveQueue } from "./_receive_queue.ts";
 import { type FarEndContext, WITHOUT_TUNNEL } from "./end_opener.ts";
@@ -33,8 +34,9 @@ const TLS_OVERHEAD = 22;
 // Implementation
 /** How long to wait after the first failure (milliseconds). */
 const RETRY_AFTER = 500;
-/** How long a peer may be silent (milliseconds): it, and what a timer takes. */
+/** How long a peer may be silent (milliseconds); at least so that four pings are no flood, at most what a timer takes. */
 const TIMEOUT = 30_000;
+const MIN_TIMEOUT = 100;
 const MAX_TIMEOUT = 2 ** 31 - 1;
 
 /** Options for {@linkcode websocket}: `url` to connect, or `listen` to be connected to. */
@@ -43,6 +45,11 @@ export interface WebSocketOptions {
   url?: string;
   /** The address to listen on: `ADDRESS:PORT`; a port alone is one of all IPv4 addresses. */
   listen?: string | number;
+  /**
+   * The proxy that connects to the server: `http://HOST:PORT`, or `http://USER:PASSWORD@HOST:PORT`.
+   * @default {what `HTTPS_PROXY` (for `wss:`), `HTTP_PROXY` or `ALL_PROXY`, and `NO_PROXY` say, with `--allow-env`}
+   */
+  proxy?: string;
   /** The only path that the listening side answers. @default {"/"} */
   path?: string;
   /** Web pages that may connect, by their origin, such as `https://vpn.example`. @default {[]} */
@@ -62,13 +69,14 @@ export interface WebSocketOptions {
    * (milliseconds). @default {30000}
    */
   timeout?: number;
-  /** How many packets wait for the loop before further ones are dropped. @default {1024} */
+  /** How many packets wait for the loop; further ones wait in the system, and are dropped if that takes more than a moment. @default {1024} */
   queueLength?: number;
 }
 
 const NAMES: OptionNames<WebSocketOptions> = {
   url: "optional",
   listen: "optional",
+  proxy: "optional",
   path: "optional",
   origins: "optional",
   payload: "optional",
@@ -187,6 +195,7 @@ export class WebSocketTransport implements Transport {
   #owner(): ConnectionOwner {
     const host = () => this.#host;
     const connection = () => this.#connection;
+    const incoming = this.#incoming;
     return {
       name: this.name,
       get host() {
@@ -195,8 +204,11 @@ export class WebSocketTransport implements Transport {
       get connection() {
         return connection();
       },
+      get full() {
+        return incoming.full;
+      },
       adopt: (connection) => this.#adopt(connection),
-      receive: (bytes, offset, length) => this.#incoming.accept(bytes, offset, length),
+      receive: (bytes, offset, length) => incoming.accept(bytes, offset, length),
       drained: () => this.#drained(),
       lost: (connection) => this.#lost(connection),
       fail: (error) => this.#fail(error),
@@ -253,7 +265,7 @@ export class WebSocketTransport implements Transport {
  * speaks no TLS: put a proxy before it. Packets travel in plain text without TLS. TCP within TCP stalls on a path that
  * loses packets. Where `--allow-net` has a list, the server's addresses are tried in turn only if they are in it.
  *
- * @throws {SyntaxError} when `url` or `listen` does not parse; {@linkcode TypeError} with neither or both;
+ * @throws {SyntaxError} when `url`, `listen` or `proxy` does not parse; {@linkcode TypeError} with neither or both;
  * {@linkcode RangeError} for a bound out of range. What it returns rejects with `Deno.errors.NotCapable` without
  * `--allow-net`, with `AddrInUse` or `PermissionDenied` for a port that it cannot have, and when the first connection
  * fails with the error of the step that failed as `cause`, such as `ConnectionRefused` or, for TLS, `InvalidData`.
@@ -279,14 +291,18 @@ export function websocket(
   if (!(retryAfter >= 0)) {
     throw new RangeError(`Cannot connect anew after ${retryAfter} ms: it is not at least 0`);
   }
-  if (!(timeout >= 1 && timeout <= MAX_TIMEOUT)) {
+  if (!(timeout >= MIN_TIMEOUT && timeout <= MAX_TIMEOUT)) {
     throw new RangeError(
-      `Cannot open a WebSocket transport: timeout must be 1 to ${MAX_TIMEOUT} ms, got ${timeout}`,
+      `Cannot open a WebSocket transport: timeout must be from ${MIN_TIMEOUT} to ${MAX_TIMEOUT} ms, got ${timeout}`,
     );
+  }
+  if (options.proxy !== undefined && text === undefined) {
+    throw new TypeError("Cannot use websocket(): proxy is for connecting: leave it out beside listen");
   }
   if (text !== undefined) {
     const url = parseUrl(text);
-    return (context = WITHOUT_TUNNEL) => connect(url, { ...options, retryAfter, timeout }, context);
+    const proxy = options.proxy === undefined ? undefined : new HttpProxy(options.proxy);
+    return (context = WITHOUT_TUNNEL) => connect(url, options, { retryAfter, timeout, proxy }, context);
   }
   const local = parseListen(listen!, `listen "${listen}"`);
   return (context = WITHOUT_TUNNEL) => listenOn(local, { ...options, timeout }, context);
@@ -305,9 +321,11 @@ function parseUrl(text: string): URL {
 
 async function connect(
   url: URL,
-  options: WebSocketOptions & ConnectorOptions,
+  options: WebSocketOptions,
+  given: ConnectorOptions,
   context: FarEndContext,
 ): Promise<WebSocketTransport> {
+  const connecting = { ...given, proxy: given.proxy ?? proxyOf(url) };
   let connector: Connector;
   // A query may be a secret, and names are shown.
   const name = `${url.origin}${url.pathname}`;
@@ -315,7 +333,7 @@ async function connect(
     name,
     undefined,
     options,
-    (owner) => connector = new Connector(url, options, context, owner),
+    (owner) => connector = new Connector(url, connecting, context, owner),
   );
   try {
     await connector!.open();

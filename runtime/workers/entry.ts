@@ -87,7 +87,7 @@ async function serve(order: Order & { kind: "open" }): Promise<void> {
     for (const share of left) await dropShare(share);
   });
   const made = await load(script);
-  const flags = parseScriptFlags(args, declaredTunnels(made));
+  const flags = parseScriptFlags(args, declaredTunnels(made), made.options.flags);
   for (const [name, part] of Object.entries(tunnels)) {
     const options = flags.tunnels[name];
     if (options === undefined) {
@@ -96,7 +96,7 @@ async function serve(order: Order & { kind: "open" }): Promise<void> {
     opened[name] = closing.use(await openPart(name, part, options, { index, count }, join));
   }
   say({ kind: "opened" });
-  if (await going.promise) await runMain(made, opened);
+  if (await going.promise) await runMain(made, opened, flags.given);
 }
 
 async function run(order: Order & { kind: "open" }): Promise<void> {

@@ -8,7 +8,7 @@ export async function runPure<Figures>(
 ): Promise<Figures> {
   const flags = ["--quiet", "--no-prompt", "--v8-flags=--expose-gc"];
   const process = new Deno.Command(Deno.execPath(), {
-    args: ["run", ...flags, module.pathname, ...args.map(String)],
+    args: ["run", ...flags, decodeURI(module.pathname), ...args.map(String)],
     stdout: "piped",
     stderr: "inherit",
     signal,

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { fileURLToPath } from "node:url";
 import { setImmediate } from "node:timers/promises";
 import { PacketPool } from "../../lib/core/mod.ts";
 import { Errno, systemError } from "../../driver/linux/errno.ts";
@@ -66,7 +67,7 @@ class ScriptProcess implements AsyncDisposable {
   readonly failed: Promise<never>;
 
   constructor() {
-    const args = ["run", "--allow-ffi", SCRIPT.pathname, "--name", DEVICE];
+    const args = ["run", "--allow-ffi", fileURLToPath(SCRIPT), "--name", DEVICE];
     const command = new Deno.Command(Deno.execPath(), {
       args,
       stdin: "null",

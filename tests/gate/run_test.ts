@@ -43,6 +43,25 @@ Deno.test("Report joins a skipped test to its reason, which may stand in a test'
   strictEqual(complete, false);
 });
 
+Deno.test("Report counts a test as skipped that says so on the way", async () => {
+  const { outcome } = await read(
+    "a ...",
+    "------- output -------",
+    "skipped: a: Wine does not start",
+    "----- output end -----",
+    "a ... ok (1ms)",
+    "b ... ok (1ms)",
+    "ok | 2 passed | 0 failed (1ms)",
+  );
+  deepStrictEqual(outcome, {
+    passed: 1,
+    failed: 0,
+    skipped: 1,
+    failures: [],
+    skips: ["a: Wine does not start"],
+  });
+});
+
 Deno.test("Report does not take what a test prints for a result", async () => {
   const { outcome, complete } = await read(
     "------- output -------",

@@ -73,7 +73,11 @@ export class RawPeer implements Disposable {
   /** Does a server's part of the handshake on a connection. */
   static async accept(listener: Deno.Listener): Promise<RawPeer> {
     const peer = new RawPeer(await listener.accept());
-    const key = /sec-websocket-key: (.*)\r/i.exec(await peer.head())![1];
+    const key = /sec-websocket-key: (.*)\r/i.exec(await peer.head())?.[1];
+    if (key === undefined) {
+      peer[Symbol.dispose]();
+      throw new Error("Cannot accept a peer: it sent no handshake");
+    }
     const text = new TextEncoder().encode(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`);
     const accept = new Uint8Array(await crypto.subtle.digest("SHA-1", text)).toBase64();
     await peer.send(

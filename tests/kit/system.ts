@@ -1,5 +1,8 @@
 /** Tests against the real kernel: what they need, and network namespaces that they make and remove. */
 
+import { fileURLToPath } from "node:url";
+import { Unavailable, unusable } from "./tools.ts";
+
 const WARREN = "warren";
 const STOP_SIGNALS: readonly Deno.Signal[] = ["SIGTERM", "SIGKILL"];
 /** proc_pid_status(5): the bits of signals 1 and 2. */
@@ -11,31 +14,20 @@ const STOP_MILLISECONDS = 20;
 export interface SystemTestOptions {
   /** Whether it must run as root. @default true */
   root?: boolean;
-  /** Programs that must be on `PATH`. @default [] */
+  /** Programs that must be on `PATH` and work. @default [] */
   programs?: string[];
 }
 
 function missing(options: SystemTestOptions): string | undefined {
   if (Deno.build.os !== "linux") return `this is ${Deno.build.os}, not linux`;
   if ((options.root ?? true) && Deno.uid() !== 0) return "not root";
-  const absent = (options.programs ?? []).filter((program) => !isProgram(program));
-  return absent.length === 0 ? undefined : `no ${absent.join(", ")} on PATH`;
-}
-
-function isProgram(name: string): boolean {
-  const folders = (Deno.env.get("PATH") ?? "").split(":");
-  return folders.some((folder) => {
-    try {
-      return Deno.statSync(`${folder}/${name}`).isFile;
-    } catch {
-      return false;
-    }
-  });
+  const reasons = (options.programs ?? []).map(unusable).filter((reason) => reason !== undefined);
+  return reasons.length === 0 ? undefined : reasons.join("; ");
 }
 
 /**
- * Registers a test that needs a real system. Where something is missing, it is ignored and
- * `skipped: <name>: <reason>` is printed.
+ * Registers a test that needs a real system. Where something is missing or does not work, it is ignored and
+ * `skipped: <name>: <reason>` is printed; so it is when the test throws {@linkcode Unavailable}.
  *
  * @example
  * ```ts no-eval
@@ -55,7 +47,21 @@ export function systemTest(
 ): void {
   const reason = missing(options);
   if (reason !== undefined) console.log(`skipped: ${name}: ${reason}`);
-  Deno.test({ name, ignore: reason !== undefined, fn });
+  Deno.test({
+    name,
+    ignore: reason !== undefined,
+    fn: (context) => skipUnavailable(name, () => fn(context)),
+  });
+}
+
+/** Does what a test does; when that throws {@linkcode Unavailable}, prints `skipped: <name>: <reason>`. */
+export async function skipUnavailable(name: string, test: () => void | Promise<void>): Promise<void> {
+  try {
+    await test();
+  } catch (error) {
+    if (!(error instanceof Unavailable)) throw error;
+    console.log(`skipped: ${name}: ${error.message.replaceAll("\n", " ")}`);
+  }
 }
 
 /** How a command ended, and what it wrote. */
@@ -242,7 +248,7 @@ export async function runModule<Result>(
 ): Promise<Result> {
   const { stdout } = await namespace.command(
     Deno.execPath(),
-    ["run", "--quiet", "--no-prompt", ...permissions, module.pathname, ...args],
+    ["run", "--quiet", "--no-prompt", ...permissions, fileURLToPath(module), ...args],
   );
   return JSON.parse(stdout);
 }

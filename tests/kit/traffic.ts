@@ -1,5 +1,6 @@
 /** Traffic for system tests: scripts at work, ping, iperf3, and what passed a device, judged by tshark. */
 
+import { fileURLToPath } from "node:url";
 import { command, type CommandResult, link, type Namespace, openNamespace } from "./system.ts";
 
 const SCRIPTS = new URL("../../scripts/", import.meta.url);
@@ -125,7 +126,7 @@ export async function scriptCommand(script: string): Promise<string[]> {
   const url = new URL(script, SCRIPTS);
   const [first] = (await Deno.readTextFile(url)).split("\n");
   const flags = /^#!\/usr\/bin\/env -S deno run (.*)$/.exec(first!)?.[1]?.split(" ") ?? [];
-  return ["run", "--quiet", "--no-prompt", ...flags, url.pathname];
+  return ["run", "--quiet", "--no-prompt", ...flags, fileURLToPath(url)];
 }
 
 /** Starts one of `scripts/` in a namespace; returns when its device is up and has its addresses. */
@@ -154,7 +155,7 @@ export async function startModule(
   args: string[],
   permissions: string[],
 ): Promise<Running> {
-  const words = ["run", "--quiet", "--no-prompt", ...permissions, module.pathname, ...args];
+  const words = ["run", "--quiet", "--no-prompt", ...permissions, fileURLToPath(module), ...args];
   const child = namespace.spawn(Deno.execPath(), words);
   const running = new Running(child, child.stdout, child.stderr);
   try {

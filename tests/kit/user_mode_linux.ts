@@ -1,6 +1,7 @@
 /** A Linux of its own as a process: its kernel has what the machine's may lack, such as netem. */
 
 import { command } from "./system.ts";
+import { Unavailable } from "./tools.ts";
 
 /** The programs that {@linkcode userModeLinux} needs. */
 export const USER_MODE_LINUX = ["linux.uml", "modprobe", "ip", "mount", "sh"];
@@ -17,7 +18,7 @@ const ROOT = "/mnt";
  * Runs a shell script as the only program of a new machine, which sees this one's files but cannot write to them;
  * returns what the script wrote.
  *
- * @throws {Deno.errors.NotSupported} when this machine does not let it start (a container without ptrace, say).
+ * @throws {Unavailable} when this machine does not let it start (a container without ptrace, say).
  * @throws {Error} with what was written, when a command of the script fails or it lasts longer than `limit`
  * milliseconds.
  */
@@ -56,7 +57,7 @@ sleep infinity
       ...["con=null", "con0=null,fd:1", "quiet"],
     ], { signal: AbortSignal.timeout(limit), check: false });
     if (!/^started$/m.test(stdout)) {
-      throw new Deno.errors.NotSupported(`Cannot start User-mode Linux: ${stdout}${stderr}`);
+      throw new Unavailable(`Cannot start User-mode Linux: ${stdout}${stderr}`);
     }
     if (!/^done$/m.test(stdout)) throw new Error(`User-mode Linux did not finish: ${stdout}${stderr}`);
     return stdout;

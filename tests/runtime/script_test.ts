@@ -5,7 +5,7 @@ import { mock } from "node:test";
 import { setImmediate } from "node:timers";
 import { MemoryDevice } from "../../driver/memory.ts";
 import { script, type Tunnel, type TunnelOptions } from "../../runtime/mod.ts";
-import { isScript, runScript, type TunnelScript } from "../../runtime/script.ts";
+import { isScript, runScript, type TunnelScript, type TunnelsScript } from "../../runtime/script.ts";
 
 /** What these tests' options have in common: no signals and no thread, for which they lack permissions. */
 function quiet(): TunnelOptions {
@@ -22,7 +22,7 @@ function turn(): Promise<void> {
 }
 
 /** Runs a script, and returns its exit code and what it printed. */
-async function run(made: TunnelScript | ReturnType<typeof script>, args: string[] = []): Promise<{
+async function run(made: TunnelScript | TunnelsScript, args: string[] = []): Promise<{
   code: number;
   out: string[];
   err: string[];
@@ -58,7 +58,8 @@ Deno.test("script() returns its options and main, and runs nothing when its modu
   const options = quiet();
   const main = mock.fn();
   const made = script(meta(false), options, main);
-  assert.deepEqual(made, { options, main });
+  assert.equal(made.options, options);
+  assert.ok(isScript(made));
   await turn();
   assert.equal(main.mock.callCount(), 0);
 });
@@ -66,7 +67,10 @@ Deno.test("script() returns its options and main, and runs nothing when its modu
 Deno.test("script() runs its main when its module was started, and ends the process when that returns", async () => {
   using exit = catchExit();
   const names: string[] = [];
-  script(meta(true), quiet(), (tunnel) => void names.push(tunnel.name));
+  script(meta(true), quiet(), async (tunnel) => {
+    names.push(tunnel.name);
+    await turn();
+  });
   assert.equal(await exit.code, 0);
   assert.deepEqual(names, ["memory"]);
 });
@@ -75,7 +79,7 @@ Deno.test("script() waits until its module has been evaluated, with its top-leve
   using exit = catchExit();
   const { promise, resolve } = Promise.withResolvers<void>();
   Object.assign(globalThis, { warrenGate: promise });
-  const main = mock.fn();
+  const main = mock.fn(async () => await turn());
   script(meta(true, "data:text/javascript,await globalThis.warrenGate"), quiet(), main);
   // By when a module that waits for nothing has been evaluated.
   await import("data:text/javascript,export const other = 1");
@@ -107,7 +111,10 @@ Deno.test("isScript() knows what script() makes, and nothing else", () => {
 
 Deno.test("runScript() opens the tunnel, and closes it when main returns", async () => {
   let seen: Tunnel | undefined;
-  const { code, err } = await run(script(meta(false), quiet(), (tunnel) => void (seen = tunnel)));
+  const { code, err } = await run(script(meta(false), quiet(), async (tunnel) => {
+    seen = tunnel;
+    await turn();
+  }));
   assert.equal(code, 0);
   await seen!.closed;
   assert.match(err[0]!, /^memory is open: MTU 1500\. Ctrl-C ends it\.$/);
@@ -125,7 +132,7 @@ Deno.test("runScript() gives several tunnels by their names", async () => {
 });
 
 Deno.test("runScript() says nothing with --quiet", async () => {
-  assert.deepEqual(await run(script(meta(false), quiet(), () => {}), ["--quiet"]), {
+  assert.deepEqual(await run(script(meta(false), quiet(), async () => await turn()), ["--quiet"]), {
     code: 0,
     out: [],
     err: [],
@@ -172,4 +179,69 @@ Deno.test("runScript() closes the tunnels that are open when one cannot be opene
   assert.equal(code, 1);
   assert.match(err.at(-1)!, /nobody there/);
   assert.ok(err.some((line) => line.startsWith("memory is closed")));
+});
+
+const FLAGS = { peers: { type: "number", default: 2 }, key: { type: "string", required: true } } as const;
+
+Deno.test("script() gives main its flags, typed, and the words behind --, with one tunnel and with several", async () => {
+  const seen: unknown[] = [];
+  const one = script(meta(false), { ...quiet(), flags: FLAGS }, async (tunnel, { flags, args }) => {
+    const peers: number = flags.peers;
+    const key: string = flags.key;
+    seen.push(tunnel.name, peers, key, args);
+    await turn();
+  });
+  assert.deepEqual(await run(one, ["-q", "--key", "k", "--", "a"]), { code: 0, out: [], err: [] });
+  const several = script(
+    meta(false),
+    {
+      tunnels: { left: quiet() },
+      flags: { list: { type: "list" }, on: { type: "boolean" }, text: { type: "string" } },
+    },
+    async ({ left }, { flags: { list, on, text } }) => {
+      const types: [readonly string[], boolean, string | undefined] = [list, on, text];
+      seen.push(left.name, ...types);
+      await turn();
+    },
+  );
+  assert.deepEqual(await run(several, ["-q", "--on", "--list", "x"]), { code: 0, out: [], err: [] });
+  assert.deepEqual(seen, ["memory", 2, "k", ["a"], "memory", ["x"], true, undefined]);
+  assert.match((await run(one)).err[0]!, /^warren: --key is missing\nTry: warren run my\.ts --help$/);
+  assert.match((await run(one, ["--help"])).out[0]!, /^ {2}--key TEXT +\(required\)$/m);
+});
+
+Deno.test("script() completes the flags of a main that another program calls", async () => {
+  const made = script(meta(false), { ...quiet(), flags: FLAGS }, (_, { flags, args }) => {
+    throw new Error(`${flags.peers} ${flags.key} ${args.length}`);
+  });
+  const tunnel = {} as Tunnel;
+  assert.throws(() => made.main(tunnel, { flags: { key: "k" } }), { message: "2 k 0" });
+  assert.throws(() => made.main(tunnel), { name: "TypeError", message: /flag "key" is missing$/ });
+  await turn();
+});
+
+Deno.test("script() refuses a flag that every script has", () => {
+  const flags = { mtu: { type: "number" } } as const;
+  assert.throws(() => script(meta(false), { ...quiet(), flags }, () => {}), {
+    name: "TypeError",
+    message: /--mtu/,
+  });
+});
+
+Deno.test("runScript() refuses a main that returns without running a tunnel, and takes one that waited", async () => {
+  for (
+    const made of [
+      script(meta(false), quiet(), () => {}),
+      script(meta(false), { tunnels: { left: quiet(), right: quiet() } }, () => {}),
+    ]
+  ) {
+    const { code, err } = await run(made);
+    assert.equal(code, 1);
+    assert.match(
+      err.at(-1)!,
+      /^warren: Cannot run the script: main returned without running a tunnel: return tunnel\.run\(\)/,
+    );
+  }
+  const waited = script(meta(false), quiet(), async () => await turn());
+  assert.equal((await run(waited)).code, 0);
 });

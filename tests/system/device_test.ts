@@ -1,5 +1,6 @@
 /** TUN devices of the real kernel: set up and put back, and every way to get them wrong. */
 
+import { fileURLToPath } from "node:url";
 import assert from "node:assert/strict";
 import { command, type Namespace, openNamespace, runModule, systemTest } from "../kit/system.ts";
 import type { Datagram } from "./plain_reader_scenario.ts";
@@ -33,7 +34,7 @@ async function start(namespace: Namespace, scenario: string, options: unknown): 
     "run",
     "--quiet",
     "--allow-ffi",
-    SCENARIO.pathname,
+    fileURLToPath(SCENARIO),
     scenario,
     JSON.stringify(options),
   ]);
@@ -202,7 +203,7 @@ systemTest("openDevice() attaches to a device prepared for a user without CAP_NE
   // The dynamic loader and the module cache must be readable for that user: the bounding set alone is dropped.
   const drop = ["--inh-caps=-all", "--bounding-set=-net_admin", "--ambient-caps=-all"];
   const tried = async (options: unknown) => {
-    const args = [...drop, Deno.execPath(), "run", "--quiet", "--allow-ffi", SCENARIO.pathname, "open"];
+    const args = [...drop, Deno.execPath(), "run", "--quiet", "--allow-ffi", fileURLToPath(SCENARIO), "open"];
     const { stdout } = await namespace.command("setpriv", [...args, JSON.stringify(options)]);
     return JSON.parse(stdout) as { name?: string; thrown?: Thrown };
   };

@@ -1,10 +1,11 @@
 /** Signals: they end a script at every step in bounded time, with everything put back, unless they were ignored. */
 
+import { fileURLToPath } from "node:url";
 import assert from "node:assert/strict";
 import { link, type Namespace, openNamespace, systemTest } from "../kit/system.ts";
 
 const NEEDS = { programs: ["ip"] };
-const SETTINGS = new URL("../../deno.json", import.meta.url).pathname;
+const SETTINGS = fileURLToPath(new URL("../../deno.json", import.meta.url));
 /** How long an end may take here, where several tests share a processor (milliseconds). */
 const END_LIMIT = 5000;
 /** A device that was made beforehand: what is set on it has to be put back. */

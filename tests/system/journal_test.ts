@@ -590,7 +590,7 @@ systemTest("warren doctor tells what was left, when, and by which process", NEED
     })).stdout.split("\n").find((line) => line.includes("leftovers")) ?? "";
   match(
     await doctor(),
-    /^fail {2}leftovers: process \d+ with device d0, since \d{4}-.*Z: add the address 10\.9\.0\.0\/16 to d0; .*; and \d+ more changes \(\/run\/warren\/.*\): warren doctor --repair$/,
+    /^fail {2}leftovers: process \d+ with device d0: add the address 10\.9\.0\.0\/16 to d0; .*; and \d+ more changes \(\/run\/warren\/.*\) \(since \d{4}-.*Z\): warren doctor --repair$/,
   );
   match(await doctor("--repair"), /^ok {4}leftovers: put back: process \d+ with device d0/);
   deepStrictEqual(await countsOf(machine.namespace), NONE);

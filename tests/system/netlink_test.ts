@@ -1,5 +1,6 @@
 /** rtnetlink against the kernel, in namespaces of its own; `ip` says what is really there. */
 
+import { fileURLToPath } from "node:url";
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { link, type Namespace, openNamespace, runModule, systemTest } from "../kit/system.ts";
 
@@ -312,7 +313,7 @@ systemTest("without CAP_NET_ADMIN Netlink looks, and says what to do about a cha
     "--quiet",
     "--no-prompt",
     "--allow-ffi",
-    SCENARIOS.pathname,
+    fileURLToPath(SCENARIOS),
     "unprivileged",
   ];
   const { stdout } = await namespace.command("setpriv", [

@@ -66,7 +66,7 @@ refuses(
 refuses(
   "warren new, as root, refuses a folder below one of another user",
   ({ path }) => Deno.chownSync(path, NOBODY, NOBODY),
-  /^warren: Cannot make "my\.ts": \S+ belongs to the user 65534/m,
+  /^warren: Cannot make "my\.ts": .+ belongs to the user 65534/m,
 );
 refuses(
   "warren new, as root, refuses a folder that others may write to",

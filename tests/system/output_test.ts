@@ -93,6 +93,14 @@ async function ended(child: Deno.ChildProcess): Promise<number> {
   return code;
 }
 
+/** Tries several things at once. */
+async function each<Thing>(
+  things: readonly Thing[],
+  attempt: (thing: Thing) => Promise<void>,
+): Promise<void> {
+  await Promise.all(things.map(attempt));
+}
+
 async function text(stream: ReadableStream<Uint8Array>): Promise<string> {
   return await new Response(stream).text();
 }
@@ -101,14 +109,14 @@ systemTest(
   "A script that prints 10,000 lines a second into a pipe that nobody reads goes on and ends",
   NEEDS,
   async () => {
-    for (const print of ["console.log(line);", "console.error(line);", "console.table([line]);"]) {
+    await each(["console.log(line);", "console.error(line);", "console.table([line]);"], async (print) => {
       await using folder = new Folder(busyScript(print));
       const child = folder.start(folder.command(), { stdout: "piped", stderr: "piped" });
       assert.equal(await ended(child), 0, print);
       assert.equal(await folder.packets(), PACKETS);
       await child.stdout.cancel();
       await child.stderr.cancel();
-    }
+    });
   },
 );
 
@@ -116,26 +124,19 @@ systemTest(
   "A script whose reader has ended, or whose disk is full, goes on and ends as with a reader",
   NEEDS,
   async () => {
-    await using folder = new Folder(busyScript("console.log(line); console.error(line);", 2000));
-    const command = folder.command();
-    for (
-      const shell of [
-        `(${command}) > >(true) 2> >(true)`,
-        `(${command}) > /dev/full 2>&1`,
-        `(${command}) >&- 2>&- <&-`,
-        `set -o pipefail; (${command}) 2>&1 | head -n 1`,
-      ]
-    ) {
-      assert.equal(await ended(folder.start(shell)), 0, shell);
-      assert.equal(await folder.packets(), 2000, shell);
-      await Deno.remove(`${folder.path}/packets`);
-    }
+    const shells = ["> >(true) 2> >(true)", "> /dev/full 2>&1", ">&- 2>&- <&-", "2>&1 | head -n 1"];
+    await each(shells, async (streams) => {
+      await using folder = new Folder(busyScript("console.log(line); console.error(line);", 2000));
+      const shell = `set -o pipefail; (${folder.command()}) ${streams}`;
+      assert.equal(await ended(folder.start(shell)), 0, streams);
+      assert.equal(await folder.packets(), 2000, streams);
+    });
   },
 );
 
 systemTest(
   "What Warren's commands print does not change how they end, read or not",
-  { ...NEEDS },
+  NEEDS,
   async () => {
     await using folder = new Folder("");
     const warren = `exec '${Deno.execPath()}' run -A --quiet '${CLI}'`;
@@ -182,7 +183,7 @@ systemTest(
   "A stopped terminal holds neither packets nor the end, and shows the newest when it goes on",
   NEEDS,
   async () => {
-    for (const streams of ["", "> /dev/null"]) {
+    await each(["", "> /dev/null"], async (streams) => {
       await using folder = new Folder(busyScript("console.log(line);", 2 * PACKETS));
       const child = folder.start(
         `exec script -qefc "${folder.command().replaceAll('"', '\\"')} ${streams}" /dev/null`,
@@ -214,7 +215,7 @@ systemTest(
       assert.equal(await ended(child), 0);
       await keys.close().catch(() => {});
       await reading;
-    }
+    });
   },
 );
 
@@ -239,6 +240,22 @@ systemTest("A script whose terminal vanishes ends in order", NEEDS, async () => 
   terminal.kill("SIGKILL");
   await terminal.status;
   assert.ok(await appears(`${folder.path}/packets`));
+});
+
+systemTest("A script that throws outside of main ends with 1 though nobody reads why", NEEDS, async () => {
+  for (const wrong of [`throw new Error("wrong");`, `Promise.reject(new Error("wrong"));`]) {
+    await using folder = new Folder(`import { script } from "@warren/tunnel";
+      import { MemoryDevice } from "@warren/tunnel/memory";
+      const [device] = MemoryDevice.pair();
+      export default script(import.meta, { device }, async (tunnel) => {
+        console.error("x".repeat(1_000_000));
+        setTimeout(() => { ${wrong} }, 300);
+        await tunnel.run();
+      });`);
+    const child = folder.start(folder.command(), { stderr: "piped" });
+    assert.equal(await ended(child), 1);
+    await child.stderr.cancel();
+  }
 });
 
 systemTest("The watchdog ends a script that hangs though nobody reads why", NEEDS, async () => {

@@ -17,7 +17,7 @@ const state = (name: "ffi" | "net" | "read" | "write" | "run") =>
   name + " " + Deno.permissions.querySync({ name } as Deno.PermissionDescriptor).state;
 let shadow = "read";
 try { Deno.readTextFileSync("/etc/passwd"); } catch (error) { shadow = (error as Error).name; }
-export default script(import.meta, { device }, () => {
+export default script(import.meta, { device }, async () => {
   console.log([word, shadow, ...(["ffi", "net", "read", "write", "run"] as const).map(state)].join(", "));
 });`;
 const FFI_ONLY = "part, NotCapable, ffi granted, net prompt, read denied, write prompt, run prompt\n";
@@ -141,7 +141,7 @@ Deno.test("deno.lock knows no module from elsewhere", async () => {
 
 systemTest("warren run leaves no process behind, whatever ends it", { root: false }, async () => {
   await using folder = new Folder({
-    "wait.ts": SCRIPT.replace("{ device }, () => {", "{ device }, async (tunnel) => {").replace(
+    "wait.ts": SCRIPT.replace("{ device }, async () => {", "{ device }, async (tunnel) => {").replace(
       /\n\}\);$/,
       "\n  console.log(Deno.pid); await tunnel.run();\n});",
     ),

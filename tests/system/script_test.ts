@@ -1,10 +1,11 @@
 /** How scripts end: as programs of their own, in namespaces, with what a person sees. */
 
+import { fileURLToPath } from "node:url";
 import assert from "node:assert/strict";
 import { type Namespace, openNamespace, systemTest } from "../kit/system.ts";
 
 const NEEDS = { programs: ["ip"] };
-const SETTINGS = new URL("../../deno.json", import.meta.url).pathname;
+const SETTINGS = fileURLToPath(new URL("../../deno.json", import.meta.url));
 const RULE = `{ address: "10.9.0.1/24", rule: { table: 77, from: "10.9.0.0/24" } }`;
 
 /** What became of a script. */

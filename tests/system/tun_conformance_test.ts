@@ -1,5 +1,6 @@
 /** TUN devices keep what every end promises. */
 
+import { fileURLToPath } from "node:url";
 import assert from "node:assert/strict";
 import { openNamespace, systemTest } from "../kit/system.ts";
 
@@ -13,7 +14,7 @@ systemTest(
     await using namespace = await openNamespace();
     // The kernel's own packets (RFC 4861 section 6.3.7) would come among the suite's.
     await namespace.command("sysctl", ["-qw", "net.ipv6.conf.default.disable_ipv6=1"]);
-    const args = ["test", "--no-check", "--no-prompt", "--allow-all", SUITE.pathname];
+    const args = ["test", "--no-check", "--no-prompt", "--allow-all", fileURLToPath(SUITE)];
     const { code, stdout, stderr } = await namespace.command(Deno.execPath(), args, {
       check: false,
       env: { NO_COLOR: "1" },

@@ -1,5 +1,6 @@
 /** A UDP transport's peers in namespaces: with several addresses, and with names that have several. */
 
+import { fileURLToPath } from "node:url";
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { link, type Namespace, openNamespace, runModule, systemTest } from "../kit/system.ts";
 import { Running } from "../kit/traffic.ts";
@@ -31,7 +32,7 @@ async function pair(): Promise<AsyncDisposable & { left: Namespace; right: Names
 
 /** An echo in a namespace. */
 async function echo(namespace: Namespace, listen: string): Promise<Running> {
-  const words = ["run", "--quiet", "--no-prompt", "--allow-ffi", SCENARIO.pathname, "echo", listen];
+  const words = ["run", "--quiet", "--no-prompt", "--allow-ffi", fileURLToPath(SCENARIO), "echo", listen];
   const child = namespace.spawn(Deno.execPath(), words);
   const running = new Running(child, child.stdout, child.stderr);
   await running.said(/^ready$/m);

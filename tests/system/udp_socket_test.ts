@@ -1,5 +1,6 @@
 /** UDP sockets of the driver against the real kernel's network: a slow link, and two of them. */
 
+import { fileURLToPath } from "node:url";
 import assert from "node:assert/strict";
 import { until } from "../kit/host.ts";
 import { link, openNamespace, runModule, systemTest } from "../kit/system.ts";
@@ -51,7 +52,7 @@ for (const [family, left, right, mtu] of ROADS) {
     for (const namespace of [one, other]) {
       await namespace.command("ip", ["link", "set", "veth", "mtu", String(mtu)]);
     }
-    const words = ["run", "--quiet", "--no-prompt", "--allow-ffi", SCENARIO.pathname, "receive", right];
+    const words = ["run", "--quiet", "--no-prompt", "--allow-ffi", fileURLToPath(SCENARIO), "receive", right];
     const child = other.spawn(Deno.execPath(), words);
     await using running = new Running(child, child.stdout, child.stderr);
     await running.said(/^ready$/m);
@@ -78,7 +79,7 @@ systemTest(
         { namespace: right, name, addresses: [`10.${i}.0.2/24`] },
       );
     }
-    const words = ["run", "--quiet", "--no-prompt", "--allow-ffi", SCENARIO.pathname, "kept", "two"];
+    const words = ["run", "--quiet", "--no-prompt", "--allow-ffi", fileURLToPath(SCENARIO), "kept", "two"];
     const child = right.spawn(Deno.execPath(), words);
     await using running = new Running(child, child.stdout, child.stderr);
     await running.said(/^ready$/m);

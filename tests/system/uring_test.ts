@@ -1,11 +1,12 @@
 /** TUN devices with io_uring, and without it where the kernel forbids it. */
 
+import { fileURLToPath } from "node:url";
 import assert from "node:assert/strict";
 import { command, openNamespace, systemTest } from "../kit/system.ts";
 
 const NEEDS = { programs: ["ip", "tc", "cc"] };
-const SUITE = new URL("./uring_scenario.ts", import.meta.url).pathname;
-const WRAPPER = new URL("./refuse_uring.c", import.meta.url).pathname;
+const SUITE = fileURLToPath(new URL("./uring_scenario.ts", import.meta.url));
+const WRAPPER = fileURLToPath(new URL("./refuse_uring.c", import.meta.url));
 /** Documentation/admin-guide/sysctl/kernel.rst: 2 is "disabled for all processes". */
 const DISABLED = "/proc/sys/kernel/io_uring_disabled";
 // errno.h

@@ -1,5 +1,6 @@
 /** The watchdog's thread: whom it lets live, whom it ends, and whose Ctrl-C is whose. */
 
+import { fileURLToPath } from "node:url";
 import assert from "node:assert/strict";
 import { MemoryDevice } from "../../driver/memory.ts";
 import { openTunnel, type TunnelOptions } from "../../runtime/mod.ts";
@@ -21,7 +22,15 @@ const AGAIN = 100;
 /** Runs a scenario to its end; with a signal, that is sent when it says that it is ready, and again until it ends. */
 async function end(mode: string, options: TunnelOptions, signal?: Deno.Signal): Promise<End> {
   await using child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "--quiet", "--no-prompt", "--allow-ffi", SCENARIO.pathname, mode, JSON.stringify(options)],
+    args: [
+      "run",
+      "--quiet",
+      "--no-prompt",
+      "--allow-ffi",
+      fileURLToPath(SCENARIO),
+      mode,
+      JSON.stringify(options),
+    ],
     stdin: "null",
     stdout: "piped",
     stderr: "piped",

@@ -1,5 +1,6 @@
 /** Scripts in several workers, a queue of their devices each: order, counters, ends, hand-over. */
 
+import { fileURLToPath } from "node:url";
 import assert from "node:assert/strict";
 import type { TunnelStats } from "../../lib/core/mod.ts";
 import { openTunnel } from "../../runtime/mod.ts";
@@ -19,7 +20,7 @@ import { COUNT, FLOWS, type Seen } from "./workers_scenario.ts";
 const SOCKETS = ["--allow-net", "--unstable-net"];
 const NEEDS = { programs: ["ip", "ping", "sysctl"] };
 const SCENARIO = new URL("./workers_scenario.ts", import.meta.url);
-const SETTINGS = new URL("../../deno.json", import.meta.url).pathname;
+const SETTINGS = fileURLToPath(new URL("../../deno.json", import.meta.url));
 /** What both devices of a crossing are joined by. */
 function relay(linux: string): string {
   return `{ name: "left", far: device({ name: "right", linux: ${linux} }), linux: ${linux} }`;
@@ -157,7 +158,7 @@ async function passFlows(
   { left, right }: Crossing,
   idle: number,
 ): Promise<{ received: Seen; answered: Seen }> {
-  const words = ["run", "--quiet", "--no-prompt", ...SOCKETS, SCENARIO.pathname, "receive"];
+  const words = ["run", "--quiet", "--no-prompt", ...SOCKETS, fileURLToPath(SCENARIO), "receive"];
   const child = right.spawn(Deno.execPath(), words);
   await using receiver = new Running(child, child.stdout, child.stderr);
   await receiver.said(/^ready$/m);

@@ -11,7 +11,9 @@ const IPV4 = "c0000202";
 const IPV6 = "20010db8000000000000000000000002";
 const LINK_LOCAL = "fe800000000000000000000000000002";
 const INDEX = "07000000";
-const [NONE4, NONE] = ["00".repeat(12), "00".repeat(4)];
+const NONE = "00".repeat(4);
+/** Of an IPv4 endpoint, nothing but 4 bytes counts. */
+const UNTOUCHED = "a5".repeat(16);
 
 /** What the system says of a datagram, what an endpoint then has, and what the system is told for the answer. */
 const CASES: [string, LocalControl, 4 | 6, received: string, local: string, sent: string][] = [
@@ -21,7 +23,7 @@ const CASES: [string, LocalControl, 4 | 6, received: string, local: string, sent
     4,
     // struct in_pktinfo: an interface, the address of this machine, the one in the header.
     "1c00000000000000" + "00000000" + "08000000" + INDEX + IPV4 + "c00002ff" + NONE,
-    IPV4 + NONE4 + NONE,
+    IPV4 + UNTOUCHED,
     "1c00000000000000" + "00000000" + "08000000" + NONE + IPV4 + NONE + NONE,
   ],
   [
@@ -45,7 +47,7 @@ const CASES: [string, LocalControl, 4 | 6, received: string, local: string, sent
     DARWIN_LOCAL_CONTROL,
     4,
     "18000000" + "00000000" + "1a000000" + INDEX + NONE + IPV4,
-    IPV4 + NONE4 + NONE,
+    IPV4 + UNTOUCHED,
     "18000000" + "00000000" + "1a000000" + NONE + IPV4 + NONE,
   ],
   [
@@ -61,7 +63,7 @@ const CASES: [string, LocalControl, 4 | 6, received: string, local: string, sent
     FREEBSD_LOCAL_CONTROL,
     4,
     "14000000" + "00000000" + "07000000" + NONE + IPV4 + NONE,
-    IPV4 + NONE4 + NONE,
+    IPV4 + UNTOUCHED,
     "14000000" + "00000000" + "07000000" + NONE + IPV4 + NONE,
   ],
   [
@@ -82,7 +84,7 @@ for (const [system, control, family, received, local, sent] of CASES) {
     put(controls, 1, received);
     controls.read(1, controls.space, packet);
     strictEqual(localOf(packet), local);
-    strictEqual(isFromLocal(packet), true);
+    strictEqual(isFromLocal(packet, family), true);
     const outgoing = new LocalControls(2, control, family);
     strictEqual(outgoing.write(1, packet), true);
     strictEqual(bytesOf(outgoing, 1), sent);
@@ -101,7 +103,7 @@ for (const [system, control, family, received, local, sent] of CASES) {
       put(controls, 0, received);
       controls.view.setUint32(at, 99, true);
       controls.read(0, controls.space, packet);
-      deepStrictEqual([localOf(packet), isFromLocal(packet)], ["00".repeat(20), false]);
+      deepStrictEqual([localOf(packet), isFromLocal(packet, family)], ["00".repeat(20), false]);
       strictEqual(controls.write(0, packet), false);
     }
   });

@@ -1,10 +1,11 @@
 /** What is printed for failures. */
 
 import assert from "node:assert/strict";
+import { pathToFileURL } from "node:url";
 import { mock } from "node:test";
 import { DriverError } from "../../../driver/mod.ts";
 import { parseRoute } from "../../../driver/options.ts";
-import { ExitCode, explain, nearest, report, UsageError } from "../../../runtime/cli/failure.ts";
+import { ExitCode, explain, nearest, ownCode, report, UsageError } from "../../../runtime/cli/failure.ts";
 
 function thrown(act: () => unknown): Error {
   try {
@@ -28,6 +29,22 @@ Deno.test("explain() gives an expected failure without a stack", () => {
     explain(ours(new DriverError(message, { operation: "open", code: "EPERM", errno: 1 }))),
     message,
   );
+});
+
+Deno.test("ownCode() knows a checkout whose path has spaces as Deno's stacks have it", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "a b#ü " });
+  try {
+    await Deno.writeTextFile(`${folder}/x.ts`, 'throw new Error("here");');
+    const { stderr } = await new Deno.Command(Deno.execPath(), {
+      args: ["run", `${folder}/x.ts`],
+      env: { NO_COLOR: "1" },
+    })
+      .output();
+    const frame = new TextDecoder().decode(stderr).split("\n").find((line) => line.startsWith("    at "))!;
+    assert.ok(ownCode(pathToFileURL(`${folder}/`)).some((start) => frame.includes(start)), frame);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
 });
 
 Deno.test("explain() shows where the script is in the stack of an expected failure", () => {

@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { MemoryDevice } from "../../../driver/memory.ts";
 import { UsageError } from "../../../runtime/cli/failure.ts";
-import { parseScriptFlags, usage } from "../../../runtime/cli/flags.ts";
+import { checkOwnFlags, parseScriptFlags, usage } from "../../../runtime/cli/flags.ts";
+import type { ScriptFlags } from "../../../runtime/cli/own_flags.ts";
 import type { TunnelOptions } from "../../../runtime/tunnel.ts";
 
 function one(args: string[], declared: TunnelOptions = {}): TunnelOptions {
@@ -116,8 +117,6 @@ const REFUSED: [args: string[], message: RegExp][] = [
   [["--no-quiet"], /^--no-quiet is no flag of this script/],
   [["--__proto__.mtu", "9"], /is no flag of this script/],
   [["my.ts"], /^"my\.ts" is not expected here/],
-  [["--", "my.ts"], /^"my\.ts" is not expected here/],
-  [["--", "--profile"], /^"--profile" is not expected here: a script takes only flags, before "--"$/],
   [["--dry-run=no"], /^--dry-run=no has a value: --dry-run takes none$/],
   [["--help=false"], /^--help=false has a value/],
   [["--offload"], /^--offload is no flag of this script: did you mean --no-offload\?$/],
@@ -166,4 +165,138 @@ Deno.test("usage() names every flag that parseScriptFlags() takes, and each tunn
   }
   assert.match(text, /^Usage: deno run my\.ts \[flags\]/);
   assert.match(usage("x", ["left", "right"]), /left, right.*--left\.mtu/);
+});
+
+const OWN = {
+  key: { type: "string", required: true, value: "FILE", description: "the shared key's file" },
+  maxPeers: { type: "number", default: 4, description: "more are refused" },
+  ratio: { type: "number" },
+  mode: { type: "string", default: "fast" },
+  allow: { type: "list" },
+  block: { type: "list", default: ["a", "b"] },
+  verbose: { type: "boolean" },
+} as const satisfies ScriptFlags;
+
+Deno.test("parseScriptFlags() gives a script its own flags by type, with defaults, and the words behind --", () => {
+  const given = (...args: string[]) => parseScriptFlags(args, { "": {} }, OWN).given;
+  assert.deepEqual(given("--key", "k"), {
+    flags: {
+      key: "k",
+      maxPeers: 4,
+      ratio: undefined,
+      mode: "fast",
+      allow: [],
+      block: ["a", "b"],
+      verbose: false,
+    },
+    args: [],
+  });
+  const args = [
+    "--key=k",
+    "--max-peers",
+    "12",
+    "--ratio=-0.5",
+    "--mode",
+    "slow",
+    "--allow",
+    "x",
+    "--allow=y",
+  ];
+  assert.deepEqual(given(...args, "--block", "c", "--verbose", "--", "--mtu", "9", "--", "a b", ""), {
+    flags: {
+      key: "k",
+      maxPeers: 12,
+      ratio: -0.5,
+      mode: "slow",
+      allow: ["x", "y"],
+      block: ["c"],
+      verbose: true,
+    },
+    args: ["--mtu", "9", "--", "a b", ""],
+  });
+  const both = parseScriptFlags(["--key", "k", "--left.mtu", "1400", "--mtu-like", "5"], {
+    left: {},
+    right: {},
+  }, {
+    ...OWN,
+    mtuLike: { type: "string" },
+  });
+  assert.deepEqual(both.tunnels, { left: { mtu: 1400 }, right: {} });
+  assert.equal(both.given.flags["mtuLike"], "5");
+});
+
+Deno.test("parseScriptFlags() refuses what a script's own flags cannot be", () => {
+  const own: [args: string[], message: RegExp][] = [
+    [[], /^--key is missing: the shared key's file$/],
+    [["--key="], /^--key needs a value$/],
+    [["--key", "a", "--key", "b"], /^--key is given twice$/],
+    [["--key", "k", "--max-peers", "many"], /^--max-peers: "many" is no number$/],
+    [["--key", "k", "--max-peers", "Infinity"], /is no number$/],
+    [["--key", "k", "--verbose=yes"], /^--verbose=yes has a value: --verbose takes none$/],
+    [["--key", "k", "--verbose", "true"], /^"true" is not expected here/],
+    [["--key", "k", "--maxPeers", "4"], /^--maxPeers is no flag of this script: did you mean --max-peers\?$/],
+    [["--kee", "k"], /^--kee is no flag of this script: did you mean --key\?$/],
+  ];
+  for (const [args, message] of own) {
+    assert.throws(() => parseScriptFlags(args, { "": {} }, OWN), (error) => {
+      assert.ok(error instanceof UsageError);
+      assert.match(error.message, message);
+      return true;
+    });
+  }
+  assert.ok(parseScriptFlags(["--help"], { "": {} }, OWN).help);
+});
+
+Deno.test("checkOwnFlags() refuses names that are taken, and declarations that make no sense", () => {
+  const declare = (flags: unknown, tunnels: string[] = []) => () =>
+    checkOwnFlags(flags as ScriptFlags, tunnels);
+  for (
+    const name of [
+      "mtu",
+      "help",
+      "quiet",
+      "dryRun",
+      "noOffload",
+      "queueLength",
+      "profile",
+      "workers",
+      "capture",
+    ]
+  ) {
+    assert.throws(declare({ [name]: { type: "string" } }), {
+      name: "TypeError",
+      message: /is one of every script's flags: choose another name$/,
+    });
+  }
+  assert.throws(declare({ home: { type: "string" } }, ["home"]), { name: "TypeError" });
+  const wrong: [flag: unknown, message: RegExp][] = [
+    [undefined, /type must be string, number, boolean, list, got undefined$/],
+    [{ type: "text" }, /type must be string, number, boolean, list, got "text"$/],
+    [{ type: "string", defualt: "x" }, /there is no option "defualt"/],
+    [{ type: "boolean", default: true }, /there is no option "default"/],
+    [{ type: "number", default: "4" }, /default must be a number, got "4"$/],
+    [{ type: "list", default: [4] }, /default must be a list/],
+    [{ type: "string", default: "x", required: true }, /one that is required has no default$/],
+  ];
+  for (const [flag, message] of wrong) assert.throws(declare({ some: flag }), { name: "TypeError", message });
+  for (const name of ["a", "max-peers", "Max", "__proto__x", "5x", "a.b", ""]) {
+    assert.throws(declare({ [name]: { type: "string" } }), {
+      name: "TypeError",
+      message: /its name must be/,
+    });
+  }
+  declare(OWN, ["home"])();
+  assert.throws(declare({ constructor: { type: "string" } }), {
+    message: /every object has something of this name/,
+  });
+});
+
+Deno.test("usage() explains a script's own flags before every script's", () => {
+  const text = usage("x", [""], OWN);
+  assert.match(text, /^This script's own:\n {2}--key FILE +the shared key's file \(required\)$/m);
+  assert.match(text, /^ {2}--max-peers N +more are refused \(4 unless given\)$/m);
+  assert.match(text, /^ {2}--allow TEXT +\(may be repeated\)$/m);
+  assert.match(text, /^ {2}--verbose$/m);
+  assert.match(text, /^Every script's:\n {2}--name/m);
+  assert.doesNotMatch(usage("x", [""]), /own:/);
 });

@@ -164,6 +164,7 @@ Deno.test("runScript() with --profile writes one of main, and says so last", asy
     let sum = 0;
     for (let i = 0; i < ROUNDS; i++) sum += Math.sqrt(i);
     assert.ok(sum > 0);
+    return Promise.resolve();
   });
   const args = [`--profile=${place.path}`];
   assert.equal(await runScript(made, args, "warren run", "my.ts"), 0);

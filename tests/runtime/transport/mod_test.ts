@@ -25,6 +25,9 @@ const GOOD = [
   "udp://192.0.2.1:4500?listen=4500&interface=eth0",
   "udp://192.0.2.1:4500?interface=eth0&listen=127.0.0.1:4500",
   "udp://0.0.0.0:4500?listen&interface=Ethernet%202",
+  "udp://192.0.2.1:4500?mtu=9000",
+  "udp://0.0.0.0:4500?listen&payload=any&mtu=65507",
+  "udp://192.0.2.1:4500?payload=ip",
   "ws://192.0.2.1:8080/",
   "ws://vpn.example",
   "wss://vpn.example/tunnel?token=1",
@@ -62,9 +65,16 @@ const BAD: [url: string, said: RegExp][] = [
   ["udp://192.0.2.1:4500/path", /it has a path, "\/path"/],
   ["udp://192.0.2.1:4500?", /is not understood/],
   ["udp://192.0.2.1:4500?listen=", /is not understood/],
-  ["udp://192.0.2.1:4500?mtu=9000", /"mtu=9000" in "\?mtu=9000" is not understood: write "\?listen"/],
   ["udp://192.0.2.1:4500?interface", /interface has no name/],
   ["udp://192.0.2.1:4500?interface=", /is not understood/],
+  ["udp://192.0.2.1:4500?MTU=9000", /"MTU=9000" in "\?MTU=9000" is not understood: write "\?listen"/],
+  ["udp://192.0.2.1:4500?mtu=65508", /its mtu "65508" is not an integer from 1 to 65507/],
+  ["udp://192.0.2.1:4500?mtu=0", /its mtu "0" is not/],
+  ["udp://192.0.2.1:4500?mtu", /its mtu "" is not/],
+  ["udp://192.0.2.1:4500?mtu=1e3", /its mtu "1e3" is not/],
+  ["udp://192.0.2.1:4500?mtu=1400&mtu=1400", /mtu is in .* twice/],
+  ["udp://192.0.2.1:4500?payload=all", /its payload "all" is neither ip nor any/],
+  ["udp://192.0.2.1:4500?payload", /its payload "" is neither/],
   ["udp://192.0.2.1:4500?interface=%zz", /is no percent-encoded text: write a space as %20/],
   ["udp://192.0.2.1:4500?listen=1&listen=2", /listen is in "\?listen=1&listen=2" twice/],
   ["udp://192.0.2.1:4500&interface=eth0", /its port "4500&interface=eth0" has "&" in it/],
@@ -166,6 +176,7 @@ Deno.test("udp() refuses options that make no sense", () => {
   throws(() => udp({ listen: -1 }), RangeError);
   throws(() => udp({ listen: 4500.5 }), RangeError);
   throws(() => udp({ peer: "192.0.2.1:1", listen: "[::]:1" }), TypeError);
+  throws(() => udp({ listen: 1, payload: "all" as "any" }), TypeError);
   throws(() => udp({ listen: 1, mtu: 0 }), RangeError);
   throws(() => udp({ listen: 1, mtu: 65_508 }), RangeError);
   throws(() => udp({ listen: 1, interface: "" }), TypeError);

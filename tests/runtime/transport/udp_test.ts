@@ -296,6 +296,7 @@ const PEER = { host: "192.0.2.1", port: 4500, family: 4 } as const;
 class FakeSocket implements UdpSocket {
   readonly waitable = 1;
   readonly family = 4;
+  readonly localAddresses = false;
   readonly local = new Uint8Array(48);
   readonly closed = Promise.resolve();
   failure: Error | undefined;

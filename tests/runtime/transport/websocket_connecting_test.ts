@@ -130,7 +130,7 @@ Deno.test("websocket() tells a port without TLS, one with TLS, one that is close
   }
   await rejects(websocket({ url: "ws://warren.invalid/" })(), {
     message:
-      /^Cannot connect to ws:\/\/warren\.invalid\/: its name has no address \(.*\): check the name, or write its address$/,
+      /^Cannot connect to ws:\/\/warren\.invalid\/: it has no address \(.*\): check the name, or write its address$/,
   });
 });
 
@@ -184,8 +184,8 @@ Deno.test("WebSocketTransport tries all addresses of a name in their order, each
     bypass: (address) => bypassed.push(formatAddress(address)),
     lookUp: <Result>() => {
       lookUps++;
-      const addresses = ["::1", "127.0.0.2", "127.0.0.1", "127.0.0.1"];
-      return Promise.resolve(addresses.map((address) => ({ address, family: 4 })) as Result);
+      const addresses = ["::1", "127.0.0.2", "127.0.0.1"];
+      return Promise.resolve(addresses.map((host) => ({ host, port: Number(port), family: 4 })) as Result);
     },
   };
   const client = await websocket({ url: `ws://warren.invalid:${port}/`, retryAfter: 1 })(context);
@@ -226,7 +226,7 @@ Deno.test("An address that does not answer holds up the next one for a moment on
   );
   const accepted = RawPeer.accept(good);
   const lookUp = <Result>() =>
-    Promise.resolve(["127.0.0.2", "127.0.0.1"].map((address) => ({ address })) as Result);
+    Promise.resolve(["127.0.0.2", "127.0.0.1"].map((host) => ({ host, port, family: 4 })) as Result);
   await using client = connecting(`ws://warren.invalid:${port}/`, {}, lookUp);
   await client.connector.open();
   using _peer = await accepted;
@@ -381,7 +381,7 @@ function closedPort(): number {
 /** A connector with times of its own. */
 function connecting(url: string, options: Partial<ConnectorOptions>, lookUp = WITHOUT_TUNNEL.lookUp) {
   let connector: Connector;
-  const all = { retryAfter: 1, timeout: 30_000, ...options };
+  const all = { retryAfter: 1, timeout: 30_000, proxy: undefined, ...options };
   const context = { ...WITHOUT_TUNNEL, lookUp };
   const end = new WebSocketTransport(
     url,

@@ -1,8 +1,9 @@
 /** The stand-in for macOS's libSystem: built by cc, loaded in place of the library, and asked what it was told. */
 
+import { fileURLToPath } from "node:url";
 import { command } from "../../kit/system.ts";
 
-const SOURCE = new URL("./libsystem.c", import.meta.url).pathname;
+const SOURCE = fileURLToPath(new URL("./libsystem.c", import.meta.url));
 const FLAGS = [
   "-std=gnu11",
   "-O2",

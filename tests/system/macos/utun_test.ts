@@ -1,11 +1,12 @@
 /** utun devices over a stand-in for libSystem: the suite of every end, what the system is told, and what fails. */
 
+import { fileURLToPath } from "node:url";
 import assert from "node:assert/strict";
 import { withStandIn } from "./stand_in.ts";
 import { command, systemTest } from "../../kit/system.ts";
 
 const NEEDS = { root: false, programs: ["cc"] };
-const CHECKS = new URL("./utun_checks.ts", import.meta.url).pathname;
+const CHECKS = fileURLToPath(new URL("./utun_checks.ts", import.meta.url));
 
 async function check(defines: string[]): Promise<void> {
   await withStandIn(defines, async (path) => {

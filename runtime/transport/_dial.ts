@@ -1,0 +1,140 @@
+/** TCP connections to a host, by whichever of its addresses answers first. */
+
+import { formatAddress, parseAddress } from "../../lib/address.ts";
+import { formatHostPort, type HostPort } from "./_host_port.ts";
+import type { FarEndContext } from "./end_opener.ts";
+import { resolveHost } from "./resolve_host.ts";
+
+// Implementation
+/** RFC 8305 section 5: how long the next address waits for the one before it (milliseconds). */
+const ATTEMPT_DELAY = 250;
+
+/**
+ * Connects to a host's addresses in getaddrinfo(3)'s order, each beside the tunnel: to the next one when those before
+ * it failed or take long.
+ *
+ * @throws the error of the first address; the signal's reason.
+ */
+export async function dial(
+  place: HostPort,
+  context: FarEndContext,
+  signal: AbortSignal,
+): Promise<Deno.TcpConn> {
+  signal.throwIfAborted();
+  const hosts = await unlessAborted(signal, hostsOf(place, context));
+  const { promise, resolve, reject } = Promise.withResolvers<Deno.TcpConn>();
+  const attempts = new AbortController();
+  const stop = () => attempts.abort(signal.reason);
+  signal.addEventListener("abort", stop);
+  let failure: unknown;
+  let next = 0;
+  let running = 0;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const start = () => {
+    clearTimeout(timer);
+    const host = hosts[next++]!;
+    running++;
+    if (next < hosts.length) timer = setTimeout(start, ATTEMPT_DELAY);
+    connect(host, place.port, context, attempts.signal).then((socket) => {
+      if (attempts.signal.aborted) {
+        socket.close();
+        return reject(attempts.signal.reason);
+      }
+      attempts.abort();
+      resolve(socket);
+    }, (error) => {
+      failure ??= error;
+      running--;
+      if (attempts.signal.aborted) reject(attempts.signal.reason);
+      else if (next < hosts.length) start();
+      else if (running === 0) reject(failure);
+    });
+  };
+  start();
+  try {
+    const socket = await promise;
+    socket.setNoDelay();
+    return socket;
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener("abort", stop);
+  }
+}
+
+/** A host's addresses; or its name, where `--allow-net` has a list that names it but not them. */
+async function hostsOf(place: HostPort, context: FarEndContext): Promise<string[]> {
+  if (place.family === undefined && !mayConnect(place.host)) return [place.host];
+  const found = await context.lookUp(() => resolveHost(place));
+  const usable = found.every(({ host, port }) => mayConnect(formatHostPort(host, port)));
+  return usable ? found.map(({ host }) => host) : [place.host];
+}
+
+function mayConnect(host: string): boolean {
+  return Deno.permissions.querySync({ name: "net", host }).state === "granted";
+}
+
+async function connect(
+  hostname: string,
+  port: number,
+  context: FarEndContext,
+  signal: AbortSignal,
+): Promise<Deno.TcpConn> {
+  if (hostOf(hostname).family !== undefined) context.bypass(parseAddress(hostname));
+  return await Deno.connect({ hostname, port, signal });
+}
+
+/** What a URL's host is: an address, perhaps in brackets, or a name. */
+export function hostOf(hostname: string): Pick<HostPort, "host" | "family"> {
+  if (hostname.includes(":")) {
+    const host = formatAddress(parseAddress(hostname.replace(/^\[(.*)\]$/, "$1")));
+    return { host, family: 6 };
+  }
+  // WHATWG URL section 3.5: a host that ends in a number is an IPv4 address, of which URL makes four numbers.
+  return { host: hostname, family: /(^|\.)\d+$/.test(hostname) ? 4 : undefined };
+}
+
+/**
+ * One step with a socket, which is closed if the step fails.
+ *
+ * @throws what the step throws; the signal's reason, as soon as there is one.
+ */
+export async function step<Result>(
+  socket: Deno.Conn,
+  signal: AbortSignal,
+  work: () => Promise<Result>,
+): Promise<Result> {
+  const close = () => closeQuietly(socket);
+  signal.addEventListener("abort", close);
+  try {
+    signal.throwIfAborted();
+    const result = await work();
+    signal.throwIfAborted();
+    return result;
+  } catch (error) {
+    closeQuietly(socket);
+    signal.throwIfAborted();
+    throw error;
+  } finally {
+    signal.removeEventListener("abort", close);
+  }
+}
+
+function closeQuietly(socket: Deno.Conn): void {
+  try {
+    socket.close();
+  } catch {
+    // It is closed already, or another one has been made of it.
+  }
+}
+
+/** What a promise settles to, or the signal's reason. */
+async function unlessAborted<Result>(signal: AbortSignal, work: Promise<Result>): Promise<Result> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  const stop = () => reject(signal.reason);
+  signal.addEventListener("abort", stop);
+  try {
+    return await Promise.race([work, promise]);
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
+}

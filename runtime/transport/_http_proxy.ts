@@ -1,0 +1,83 @@
+/** HTTP proxies that connect to servers (CONNECT, RFC 9110 section 9.3.6): often the only way out of a network. */
+
+import { ProxyError } from "./_connecting_error.ts";
+import { hostOf } from "./_dial.ts";
+import { formatHostPort, type HostPort } from "./_host_port.ts";
+import { readHead, statusOf, writeText } from "./_http_head.ts";
+
+// Implementation
+/** Hosts that are this machine. */
+const LOOPBACK = /^(localhost|.*\.localhost|127\..*|\[::1\])$/;
+
+/** One proxy. */
+export class HttpProxy implements HostPort {
+  /** An address or a name. */
+  readonly host: string;
+  /** What `host` is. */
+  readonly family: 4 | 6 | undefined;
+  /** The port. */
+  readonly port: number;
+  readonly #credentials: string | undefined;
+
+  /**
+   * A proxy at `http://HOST:PORT`, or `http://USER:PASSWORD@HOST:PORT`.
+   *
+   * @throws {SyntaxError} when it is at anything else.
+   */
+  constructor(text: string) {
+    const url = URL.parse(text);
+    // A password may be in it.
+    if (url?.protocol !== "http:" || url.hostname === "") {
+      throw new SyntaxError(
+        "Cannot parse proxy: it must be http://HOST:PORT: HTTPS and SOCKS are not supported",
+      );
+    }
+    ({ host: this.host, family: this.family } = hostOf(url.hostname));
+    this.port = Number(url.port) || 80;
+    const { username, password } = url;
+    if (username !== "") {
+      const text = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
+      this.#credentials = new TextEncoder().encode(text).toBase64();
+    }
+  }
+
+  /** Has a connection to the proxy lead to a server from then on. */
+  async connect(socket: Deno.Conn, server: HostPort): Promise<void> {
+    const place = formatHostPort(server.host, server.port);
+    const authorization = this.#credentials === undefined
+      ? ""
+      : `Proxy-Authorization: Basic ${this.#credentials}\r\n`;
+    await writeText(socket, `CONNECT ${place} HTTP/1.1\r\nHost: ${place}\r\n${authorization}\r\n`);
+    const head = await readHead(socket);
+    const status = statusOf(head) ?? 0;
+    // The server says nothing before it is asked: what follows the head would be the proxy's.
+    if (status >= 200 && status < 300 && head.rest.length === 0) return;
+    throw new ProxyError(formatHostPort(this.host, this.port), head.start);
+  }
+}
+
+/**
+ * The proxy that the environment names for a server, as curl(1) reads it.
+ *
+ * @param read Returns a variable. @default the process's, where `--allow-env` lets that be read
+ */
+export function proxyOf(
+  { protocol, hostname }: URL,
+  read: (name: string) => string | undefined = readEnvironment,
+): HttpProxy | undefined {
+  if (LOOPBACK.test(hostname)) return undefined;
+  const excluded = read("NO_PROXY")?.split(",").map((name) => name.trim().replace(/^\*?\./, "")) ?? [];
+  const isExcluded = (name: string) => name === "*" || name !== "" && `.${hostname}`.endsWith(`.${name}`);
+  if (excluded.some(isExcluded)) return undefined;
+  const text = read(protocol === "wss:" ? "HTTPS_PROXY" : "HTTP_PROXY") ?? read("ALL_PROXY");
+  return text === undefined ? undefined : new HttpProxy(text.includes("://") ? text : `http://${text}`);
+}
+
+function readEnvironment(name: string): string | undefined {
+  for (const variable of [name.toLowerCase(), name]) {
+    if (Deno.permissions.querySync({ name: "env", variable }).state !== "granted") continue;
+    const value = Deno.env.get(variable);
+    if (value !== undefined && value !== "") return value;
+  }
+  return undefined;
+}
