@@ -59,7 +59,7 @@ function busyScript(print: string, packets = PACKETS): string {
     import { MemoryDevice } from "@warren/tunnel/memory";
     const [device, far] = MemoryDevice.pair();
     const line = "x".repeat(${LINE});
-    const tunnels = { busy: { device, watchdog: 1000 }, source: { device: far, watchdog: 1000 } };
+    const tunnels = { busy: { device }, source: { device: far } };
     export default script(import.meta, { tunnels }, async ({ busy, source }) => {
       let packets = 0;
       const { promise: handled, resolve } = Promise.withResolvers<void>();
