@@ -4,7 +4,7 @@
  * Asks for the permission to use FFI, on a terminal by Deno's prompt. All of it: a grant of one library's path keeps
  * Deno from finding the system's libraries by their names, and its pointers from use.
  *
- * @param library What is about to be opened, for the message.
+ * @param library The library that is about to be opened, for the message.
  * @throws {Deno.errors.NotCapable} when it is not granted.
  */
 export function requestFfi(library: string): void {
@@ -21,7 +21,7 @@ export function requestFfi(library: string): void {
   }
 }
 
-/** What `Deno.dlopen` threw for a library, as our error. */
+/** Makes an error of ours from the one that `Deno.dlopen` threw for a library. */
 export function libraryError(library: string, error: unknown, remedy?: string): Error {
   const reason = libraryErrorReason(error);
   const message = `Cannot open ${library}: ${reason}${remedy === undefined ? "" : `: ${remedy}`}`;

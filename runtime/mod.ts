@@ -27,12 +27,10 @@ export type {
   FlagValue,
   FlagValues,
   GivenArguments,
-  ListFlag,
-  NumberFlag,
   ScriptArguments,
   ScriptFlag,
   ScriptFlags,
-  StringFlag,
+  ValueFlag,
 } from "./cli/own_flags.ts";
 export {
   script,

@@ -84,7 +84,7 @@ export class OutputStream {
     clearTimeout(timer);
   }
 
-  /** Writes what is left on this thread, unless the reader is stalled: for the moment when nothing can wait. */
+  /** Writes the queue on this thread, unless the reader is stalled: for the end of the thread, which waits for nothing. */
   flushSync(): void {
     if (this.#isStalled) return;
     try {
@@ -176,7 +176,7 @@ export function stderr(): OutputStream {
   return standardError ??= new OutputStream(Deno.stderr);
 }
 
-/** Has this thread's `console` write without holding the thread. What it prints stays the same. */
+/** Makes this thread's `console` write without holding the thread. The text that it prints stays the same. */
 export function takeConsole(): void {
   if (standardOutput !== undefined) return;
   const out = standardOutput = new OutputStream(Deno.stdout);

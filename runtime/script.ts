@@ -28,21 +28,18 @@ const TYPED_IN = /\/\$deno\$(?:stdin|eval)\.\w+$/;
 /** How long `main` may take to return when a signal has closed its tunnels (milliseconds). */
 const MAIN_TIMEOUT = 3000;
 
-/** The flags that a script with these options has. */
-interface OwnOptions<Flags extends ScriptFlags> {
+/** Options of a script with one tunnel: the tunnel's, and the script's own flags. */
+export interface ScriptOptions<Flags extends ScriptFlags = ScriptFlags> extends TunnelOptions {
   /** Flags of the script's own, whose values `main` gets. @default {{}} */
   flags?: Flags;
 }
 
-/** Options of a script with one tunnel: the tunnel's, and the script's own flags. */
-export interface ScriptOptions<Flags extends ScriptFlags = ScriptFlags>
-  extends TunnelOptions, OwnOptions<Flags> {}
-
 /** Options of a script with several tunnels: those of each, by its name in the script, and the script's own flags. */
-export interface TunnelsOptions<Name extends string = string, Flags extends ScriptFlags = ScriptFlags>
-  extends OwnOptions<Flags> {
+export interface TunnelsOptions<Name extends string = string, Flags extends ScriptFlags = ScriptFlags> {
   /** Each tunnel's options. */
   tunnels: Record<Name, TunnelOptions>;
+  /** Flags of the script's own, whose values `main` gets. @default {{}} */
+  flags?: Flags;
 }
 
 /** A script with one tunnel. */

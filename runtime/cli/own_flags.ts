@@ -3,48 +3,34 @@
 import { checkNames, type OptionNames } from "../../lib/options.ts";
 import { UsageError } from "./failure.ts";
 
-/** What every kind of flag has. */
-interface FlagBase {
-  /** What `--help` says of it. */
+/** A flag with a value. One of type `list` may be repeated, with a text each time. */
+export interface ValueFlag<Type extends "string" | "number" | "list", Value> {
+  /** The kind of its value. */
+  readonly type: Type;
+  /** Its text in `--help`. */
   readonly description?: string;
-}
-
-/** A flag with a value. */
-interface ValueFlag<Value> extends FlagBase {
-  /** What `--help` calls its value, such as `FILE`. @default {"TEXT"}, or `"N"` for a number */
+  /** A name for its value in `--help`, such as `FILE`. @default {"TEXT"}, or `"N"` for a number */
   readonly value?: string;
   /** Whether the script cannot run without it. @default {false} */
   readonly required?: boolean;
-  /** Its value where the command line has none. */
+  /** Its value where the command line has none; a list is empty then. */
   readonly default?: Value;
 }
 
-/** A flag with a text. */
-export interface StringFlag extends ValueFlag<string> {
-  /** The kind of its value. */
-  readonly type: "string";
-}
-
-/** A flag with a number. */
-export interface NumberFlag extends ValueFlag<number> {
-  /** The kind of its value. */
-  readonly type: "number";
-}
-
-/** A flag that may be repeated, with a text each time; without any, and without a default, its list is empty. */
-export interface ListFlag extends ValueFlag<readonly string[]> {
-  /** The kind of its value. */
-  readonly type: "list";
-}
-
 /** A flag without a value: `true` where it is given, `false` where it is not. */
-export interface BooleanFlag extends FlagBase {
+export interface BooleanFlag {
   /** The kind of its value. */
   readonly type: "boolean";
+  /** Its text in `--help`. */
+  readonly description?: string;
 }
 
 /** A flag of a script's own. Its name in the script, `maxPeers`, is `--max-peers` on the command line. */
-export type ScriptFlag = StringFlag | NumberFlag | ListFlag | BooleanFlag;
+export type ScriptFlag =
+  | ValueFlag<"string", string>
+  | ValueFlag<"number", number>
+  | ValueFlag<"list", readonly string[]>
+  | BooleanFlag;
 
 /** A script's own flags, by their names in the script. */
 export type ScriptFlags = Readonly<Record<string, ScriptFlag>>;
@@ -61,7 +47,7 @@ export type FlagValues<Flags extends ScriptFlags> = {
   readonly [Name in keyof Flags]: FlagValue<Flags[Name]>;
 };
 
-/** What a script's command line gave to the script itself. */
+/** The part of a script's command line that is for the script itself. */
 export interface ScriptArguments<Flags extends ScriptFlags = ScriptFlags> {
   /** The values of its own flags. */
   readonly flags: FlagValues<Flags>;
@@ -78,7 +64,7 @@ export interface GivenArguments<Flags extends ScriptFlags = ScriptFlags> {
 }
 
 const BOOLEAN_NAMES: OptionNames<BooleanFlag> = { type: "needed", description: "optional" };
-const VALUE_NAMES: OptionNames<StringFlag> = {
+const VALUE_NAMES: OptionNames<ValueFlag<"string", string>> = {
   ...BOOLEAN_NAMES,
   value: "optional",
   required: "optional",
@@ -132,7 +118,7 @@ export function checkScriptFlags(flags: ScriptFlags, taken: readonly string[]): 
 /**
  * The values of a script's own flags.
  *
- * @param given What the command line had for a flag: its values, or `true` for a boolean.
+ * @param given Looks a flag up in the command line: its values, or `true` for a boolean.
  * @throws {UsageError} when one that is required is missing, is given twice, or has no value of its kind.
  */
 export function readScriptFlags(

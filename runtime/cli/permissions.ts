@@ -15,13 +15,13 @@ const PERMISSION =
   /^--(?:allow-all|(?:allow|deny|ignore)-(?:read|write|net|env|sys|run|ffi|import)(?:=.+)?)$/s;
 /** Flags of a run line that change nothing of what a script may do, and are passed on. */
 const HARMLESS = /^(?:-q|--(?:quiet|no-prompt|cached-only|no-remote|no-npm|no-code-cache|unstable-[a-z-]+))$/;
-/** Those that say what `warren run` does anyway. */
+/** Flags that `warren run` has in any case. */
 const IMPLIED = /^--(?:no-check|no-lock|no-config)$/;
 /** Words that env(1) and shells read otherwise. */
 const QUOTED = /["'\\$]/;
 const ALLOW_ALL = "--allow-all";
 
-/** What a script's first line asks for. */
+/** The flags of a script's first line. */
 export interface RunLine {
   /** The flags that are taken from it, in Deno's long form. */
   readonly flags: readonly string[];

@@ -17,7 +17,7 @@ import { isProfileFlag, PROFILE_SUFFIX, unexpectedWord } from "./profile_flag.ts
 // Implementation
 /** For a script without a run line, and for one from elsewhere, whose author is not asked. */
 const DEFAULT_PERMISSIONS = ["--allow-ffi"];
-/** The hosts from which Deno loads modules unless it is told others, as `deno run --help` lists them. */
+/** The hosts from which Deno loads modules by default, as `deno run --help` lists them. */
 const MODULE_HOSTS =
   "deno.land:443,jsr.io:443,esm.sh:443,raw.githubusercontent.com:443,gist.githubusercontent.com:443";
 /** More than any run line (bytes). */
@@ -95,7 +95,7 @@ async function isFile(url: URL): Promise<boolean> {
   }
 }
 
-/** What a script asks for. What is unusual is told. */
+/** The permissions that a script asks for. Prints a line about anything unusual. */
 async function permissionsOf(name: string, url: URL, flags: readonly string[]): Promise<readonly string[]> {
   if (isRemote(url)) return [...DEFAULT_PERMISSIONS, `--allow-import=${hostPort(url)},${MODULE_HOSTS}`];
   const line = url.protocol === "file:" ? parseRunLine(await firstLine(url)) : undefined;
@@ -117,7 +117,7 @@ async function firstLine(url: URL): Promise<string> {
   return new TextDecoder().decode(bytes.subarray(0, count)).split(/\r?\n/, 1)[0]!;
 }
 
-/** Permissions for what flags name: whoever writes a far end or a file there means that it is used. */
+/** Permissions for the far ends and files that flags name: the user wrote them there to be used. */
 function flagPermissions(flags: readonly string[]): string[] {
   return flags.flatMap((flag, i) => {
     const [, key, inline] = /^--([^=]+)=?(.*)$/s.exec(flag) ?? [];
@@ -161,7 +161,7 @@ async function settings(url: URL): Promise<string[]> {
     "--no-check",
     ...SETTINGS.protocol === "file:" ? ["--config", fileURLToPath(SETTINGS)] : [],
     ...await lockFlags(),
-    // Deno keeps what it has once fetched until it is told to look again; its author may have changed it.
+    // Deno keeps a module that it has fetched once; the author may have changed it since.
     ...isRemote(url) ? [`--reload=${new URL(".", url).href.replace(/\/$/, "")}`] : [],
   ];
 }

@@ -135,7 +135,7 @@ systemTest(
 );
 
 systemTest(
-  "What Warren's commands print does not change how they end, read or not",
+  "Warren's commands end with the same exit code whether their output is read or not",
   NEEDS,
   async () => {
     await using folder = new Folder("");

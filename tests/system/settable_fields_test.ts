@@ -1,10 +1,10 @@
-/** What can be set stands in each class's comment: `deno doc` prints no accessor that has a setter. */
+/** Settable fields are listed in each class's comment: `deno doc` prints no accessor that has a setter. */
 
 import assert from "node:assert/strict";
 import config from "../../deno.json" with { type: "json" };
 import { PacketPool } from "../../lib/core/mod.ts";
 
-/** Of a packet, what is the runtime's. */
+/** Fields of a packet that belong to the runtime. */
 const OF_THE_RUNTIME = ["bytes", "view", "slotStart", "slotEnd", "pool", "slot", "owner", "isLent", "views"];
 
 /** The names of the accessors that have a setter, inherited ones too. */
