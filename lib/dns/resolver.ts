@@ -25,6 +25,7 @@ import { BlockedNames, FakeNames } from "./_own_answers.ts";
 import { type Query, UdpQuery } from "./_query.ts";
 import { Route } from "./_route.ts";
 import { SpecialNames } from "./_special_names.ts";
+import { TcpServer } from "./_tcp_server.ts";
 import {
   checkRange,
   type DnsCounters,
@@ -59,12 +60,17 @@ const NAMES: OptionNames<DnsResolverOptions> = {
   timeout: "optional",
   inFlight: "optional",
   waiting: "optional",
+  connections: "optional",
+  idleTimeout: "optional",
   answerLimit: "optional",
   errors: "optional",
 };
 const TIMEOUT = 2000;
 const IN_FLIGHT = 256;
 const WAITING = 512;
+const CONNECTIONS = 256;
+/** RFC 7766 section 6.2.3: a few seconds (milliseconds). */
+const IDLE_TIMEOUT = 10_000;
 /** That an answer's records keep the TTLs that they have. */
 const OWN_TTLS = -1;
 /** How often the time is read while there are answers whose age `save` has to tell (milliseconds). */
@@ -76,8 +82,8 @@ const PREFETCH_PART = 0.1;
  * Answers DNS queries to addresses of the tunnel.
  *
  * **Outbound**: a query over UDP to port 53 of an address becomes its answer, which turns round; while an upstream is
- * asked, it is held. A TCP connection to that port is refused with RST, at the rate of `errors`. Everything else passes
- * untouched.
+ * asked, it is held. Over TCP, the resolver accepts connections, answers the queries in them and closes them when they
+ * are idle (RFC 7766). Everything else passes untouched.
  *
  * **Inbound**: the same, for queries from the far end.
  *
@@ -85,13 +91,23 @@ const PREFETCH_PART = 0.1;
  * addresses, special-use names, cache, upstreams.
  *
  * **Counters**: {@linkcode DnsResolver.counters}; drops: `not a query`, `repeated query`, `fragment of a query`,
- * `from port 0`, `from no host`, `bad checksum`, `no DNS over TCP`, `super-packet of queries`, `pool empty`.
+ * `from port 0`, `from no host`, `bad checksum`, `no such connection`, `too many connections`, `no DNS over TCP`,
+ * `super-packet of queries`, `pool empty`.
  *
- * **Limits**: queries over TCP are refused, so an answer whose own records are beyond the client's EDNS size or
- * `answerLimit` cannot be had. Nothing is validated: DNSSEC's records and AD are passed on as the upstream says. EDNS
- * options go no further than here (RFC 6891 section 6.1.1). An alias of `records` leads to the real addresses of its
- * target, not to synthetic ones. Upstreams must not be reached through the tunnel. Each worker has a cache of its own;
- * with synthetic addresses, worker 0 answers all queries and alone knows the names.
+ * **Memory**: up to `inFlight` questions, `waiting` queries, `connections` TCP connections with 8 KiB of queries each and
+ * 8 MiB of answers in all, and the cache. A half-open connection takes none (RFC 4987 section 3.6). Clients share the
+ * places: one that has more than others loses first, so none can take them all.
+ *
+ * **Limits**: nothing is validated: DNSSEC's records and AD are passed on as the upstream says. EDNS options go no further
+ * than here (RFC 6891 section 6.1.1). An alias of `records` leads to the real addresses of its target, not to synthetic
+ * ones; behind one, an answer of more than 256 records is SERVFAIL. Only the resolver's own addresses are served: programs
+ * that ask other name servers are not caught. Each worker has a cache of its own; with synthetic addresses, worker 0
+ * answers all queries and alone knows the names. Over TCP there is neither window scaling nor selective acknowledgment,
+ * a query has 4,096 bytes at most, and connections are not kept over a reload.
+ *
+ * An upstream must not be reached through this tunnel: the resolver would wait for answers whose way leads through the
+ * tunnel's own peer or name, which may need this resolver first; after a start or a loss of the link no name resolves and
+ * nothing comes up. Where the far end is an address and the upstream is beyond it, the queries work as any other traffic.
  *
  * @example
  * ```ts
@@ -141,7 +157,7 @@ export class DnsResolver implements Stage {
   readonly #cache: Cache;
   readonly #special: SpecialNames;
   readonly #limit: number;
-  readonly #errors: IcmpErrors;
+  readonly #tcp: TcpServer;
   readonly #inFlight: InFlight;
   /** The numbers of upstreams, for their shares of the cache. */
   readonly #upstreamNumbers = new Map<DnsUpstream, number>();
@@ -192,7 +208,14 @@ export class DnsResolver implements Stage {
     this.#fakes = fakeIp && new FakeNames(fakeIp);
     this.#cache = new Cache(cache === false ? { entries: 0 } : cache);
     this.#special = new SpecialNames(options.forwardSpecial ?? []);
-    this.#errors = options.errors ?? new IcmpErrors();
+    this.#tcp = new TcpServer(
+      {
+        connections: checkRange("connections", options.connections ?? CONNECTIONS, 0, 65_536),
+        idleTimeout: checkRange("idleTimeout", options.idleTimeout ?? IDLE_TIMEOUT, 1, MAX_TTL),
+      },
+      options.errors ?? new IcmpErrors(),
+      (query, context) => this.#answerTcp(query, context),
+    );
     this.#limit = checkRange("answerLimit", options.answerLimit ?? EDNS_SIZE, 512, 1452);
     this.#inFlight = new InFlight(
       {
@@ -226,6 +249,11 @@ export class DnsResolver implements Stage {
     return this.#inFlight.size;
   }
 
+  /** How many TCP connections clients have. */
+  get connections(): number {
+    return this.#tcp.size;
+  }
+
   /** Whether an upstream has yet to answer. */
   get isWaiting(): boolean {
     return this.inFlight > 0;
@@ -244,7 +272,7 @@ export class DnsResolver implements Stage {
   /** Passes on answers of upstreams, and turns to the next upstream where one is too late. */
   tick(context: StageContext): number | undefined {
     this.#now = context.now;
-    const due = this.#inFlight.tick(context);
+    const due = Math.min(this.#inFlight.tick(context), this.#tcp.tick(context));
     const wait = this.#cache.size > 0 ? CLOCK : undefined;
     return due === Infinity ? wait : Math.min(wait ?? Infinity, Math.max(0, due - context.now));
   }
@@ -272,6 +300,7 @@ export class DnsResolver implements Stage {
   /** Aborts what is being asked. */
   close(): void {
     this.#inFlight.close();
+    this.#tcp.close();
   }
 
   #serve(batch: PacketBatch, context: StageContext): void {
@@ -287,7 +316,7 @@ export class DnsResolver implements Stage {
         if (udp?.dstPort === DNS_PORT) this.#admit(packet, udp, context);
       } else if (ip.protocol === Protocol.Tcp) {
         const tcp = Tcp.of(packet);
-        if (tcp?.dstPort === DNS_PORT) this.#errors.reset(packet, context, "no DNS over TCP");
+        if (tcp?.dstPort === DNS_PORT) this.#admitTcp(packet, tcp, context);
       }
     }
   }
@@ -338,6 +367,17 @@ export class DnsResolver implements Stage {
       this.#answerUdp(query, Udp.of(query)!, context);
       if (isLast) return;
     }
+  }
+
+  #admitTcp(packet: Packet, tcp: Tcp, context: StageContext): void {
+    if (this.#fakeIp !== undefined && context.worker.index !== 0) return context.handOver(packet, 0);
+    this.#tcp.receive(packet, tcp, context);
+  }
+
+  #answerTcp(query: Query, context: StageContext): void {
+    const refusal = query.read(this.#asked);
+    if (refusal === SILENCE) return query.drop("not a query", context);
+    this.#answer(query, refusal, context);
   }
 
   #answerUdp(packet: Packet, udp: Udp, context: StageContext): void {

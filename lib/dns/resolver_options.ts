@@ -70,11 +70,18 @@ export interface DnsResolverOptions {
   /** How many queries wait for upstreams, shared in the same way. @default {512} */
   waiting?: number;
   /**
+   * How many TCP connections clients may have; 0 refuses all. When all places are taken, a client with fewer connections
+   * than another takes the place of one of that client's; a client with as many or more is refused. @default {256}
+   */
+  connections?: number;
+  /** How long a TCP connection may be idle before it is closed (milliseconds). @default {10000} */
+  idleTimeout?: number;
+  /**
    * The longest answer over UDP (bytes of DNS from 512 to 1452). Of a longer one, additional records are left out, then
    * authority records that it does not need; TC says that its own records do not fit. @default {1232}
    */
   answerLimit?: number;
-  /** Refuses TCP connections, and limits how often. @default {new IcmpErrors()} */
+  /** Answers TCP packets that belong to no connection with resets, and limits how often. @default {new IcmpErrors()} */
   errors?: IcmpErrors;
 }
 

@@ -4,7 +4,7 @@ import { BlockList, DnsResolver, type DnsResolverOptions, FakeIp, type FakeIpOpt
 import { goldenTests } from "../kit/golden.ts";
 
 /** The resolver's options that JSON can hold. */
-interface Options extends Pick<DnsResolverOptions, "records" | "zones" | "blockAnswer"> {
+interface Options extends Pick<DnsResolverOptions, "records" | "zones" | "blockAnswer" | "connections"> {
   block?: string[];
   fakeIp?: FakeIpOptions;
 }

@@ -9,6 +9,8 @@ const NEEDS = { programs: ["ip", "dig", "dnsmasq", "ping", "tcpdump", "tshark"] 
 const RESOLVERS = ["10.9.0.53", "fd09::53"];
 const SERVER = "192.0.2.53";
 const LONG = Array.from({ length: 3 }, (_, i) => String(i).repeat(250));
+/** 20 KB. */
+const HUGE = Array.from({ length: 80 }, (_, i) => `${i}`.padEnd(250, "x"));
 const LONGEST = Array.from({ length: 8 }, (_, i) => String(i).repeat(250));
 
 const RECORDS = [
@@ -22,6 +24,7 @@ const RECORDS = [
   "--txt-record=example,some text",
   `--txt-record=long.example,${LONG.join(",")}`,
   `--txt-record=longest.example,${LONGEST.join(",")}`,
+  `--txt-record=huge.example,${HUGE.join(",")}`,
   "--dns-rr=odd.example,65399,c0ffee",
   "--ptr-record=80.113.0.9.in-addr.arpa,www.example",
 ];
@@ -110,8 +113,10 @@ systemTest(
       assert.deepEqual([plain.flags.includes("tc"), plain.answers], [true, []]);
       const longest = await dig(client, RESOLVERS[1]!, "longest.example", "TXT", "+bufsize=4096", "+ignore");
       assert.deepEqual([longest.flags.includes("tc"), longest.answers], [true, []]);
-      const refused = await dig(client, RESOLVERS[0]!, "www.example", "+tcp");
-      assert.match(refused.text, /connection refused/);
+      // dig asks again over TCP.
+      const whole = await dig(client, RESOLVERS[0]!, "longest.example", "TXT", "+bufsize=512");
+      assert.match(whole.text, /Truncated, retrying in TCP mode/);
+      assert.deepEqual([whole.flags.includes("tc"), whole.answers.length], [false, 1]);
 
       for (const name of ["hosts.example", "cdn.ads", "ads", "x.below.example"]) {
         assert.equal((await dig(client, RESOLVERS[0]!, name)).status, "NXDOMAIN", name);
@@ -138,6 +143,50 @@ systemTest(
     } finally {
       await Deno.remove(list);
     }
+  },
+);
+
+systemTest(
+  "dns_sinkhole.ts answers dig over TCP, beside many connections of another client",
+  { programs: [...NEEDS.programs, "python3"] },
+  async () => {
+    await using client = await openNamespace();
+    await using server = await openNamespace();
+    await link(
+      { namespace: client, name: "veth", addresses: ["192.0.2.1/24"] },
+      { namespace: server, name: "veth", addresses: [`${SERVER}/24`] },
+    );
+    await using _upstream = await nameServer(server, SERVER, ...RECORDS);
+    await using script = await start(client, "dns_sinkhole.ts", { UPSTREAM: SERVER });
+    await using capture = await Capture.open(client, "tun0", "udp or tcp", 65_535);
+    for (const resolver of RESOLVERS) {
+      const plain = await dig(client, resolver, "www.example", "+tcp");
+      assert.deepEqual(plain.answers.map((line) => line.split(" ").at(-1)), ["192.0.2.80"], plain.text);
+      const huge = await dig(client, resolver, "huge.example", "TXT", "+tcp");
+      assert.equal(huge.answers.length, 1, huge.text);
+      assert.equal(HUGE.every((text) => huge.text.includes(text)), true);
+    }
+    const several = ["www.example", "mail.example", "example", "MX", "huge.example", "TXT", "router.lan"];
+    const { text } = await dig(client, RESOLVERS[0]!, "+tcp", "+keepopen", ...several);
+    assert.equal(text.match(/status: (NOERROR|NXDOMAIN)/g)?.length, 5, text);
+
+    await client.command("ip", ["addr", "add", "10.9.0.2/32", "dev", "tun0"]);
+    const open = [
+      "import socket, time",
+      "sockets, refused = [], 0",
+      "for _ in range(300):",
+      "  try: sockets.append(socket.create_connection(('10.9.0.53', 53)))",
+      "  except ConnectionError: refused += 1",
+      "print('open', flush=True)",
+      "time.sleep(60)",
+    ].join("\n");
+    const child = client.spawn("python3", ["-c", open]);
+    await using flood = new Running(child, child.stderr, child.stdout);
+    await flood.said(/open/);
+    const other = await dig(client, RESOLVERS[0]!, "-b", "10.9.0.2", "www.example", "+tcp");
+    assert.deepEqual(other.answers.map((line) => line.split(" ").at(-1)), ["192.0.2.80"], other.text);
+    await assertFaultless(capture, client);
+    assert.equal((await script.stop()).code, 0);
   },
 );
 
