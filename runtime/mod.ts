@@ -42,5 +42,6 @@ export {
 export type { EndOpener, FarEndContext } from "./transport/end_opener.ts";
 export { device } from "./transport/device.ts";
 export { switchboard } from "./transport/switchboard.ts";
-export { udp, type UdpOptions, UdpTransport } from "./transport/udp.ts";
+export { udp, type UdpOptions } from "./transport/udp.ts";
+export { UdpTransport } from "./transport/udp_transport.ts";
 export { websocket, type WebSocketOptions, WebSocketTransport } from "./transport/websocket.ts";

@@ -4,7 +4,8 @@ import { checkDeviceOptions, type DeviceOptions } from "../../driver/mod.ts";
 import { fail, parseHostPort, parseListen, parsePeer } from "./_host_port.ts";
 import { device } from "./device.ts";
 import type { EndOpener } from "./end_opener.ts";
-import { MAX_DATAGRAM, udp } from "./udp.ts";
+import { udp } from "./udp.ts";
+import { MAX_DATAGRAM } from "./udp_transport.ts";
 import { websocket } from "./websocket.ts";
 
 /**

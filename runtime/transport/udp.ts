@@ -1,71 +1,12 @@
-/**
- * Packets in UDP datagrams, one each, as they are: no encryption, no handshake, no header of its own.
- *
- *     write() ──► longer than the MTU, no peer: dropped ──► sendmmsg ═══ path ═══ recvmmsg
- *     read() ◄─── not from the peer, no IP packet, longer than the MTU: refused ◄─────┘
- *
- * Nothing waits here: the system's socket has a queue for each direction.
- */
+/** Far ends over UDP: their options, and what opens them. */
 
-import {
-  addressOf,
-  clearLocal,
-  Endpoint,
-  type EndpointBytes,
-  formatEndpoint,
-  hasLocal,
-  isAt,
-  isFromLocal,
-  mapAddress,
-  openUdpSocket,
-  portOf,
-  type UdpSocket,
-  type UdpSocketOptions,
-  unmapAddress,
-} from "../../driver/mod.ts";
+import { openUdpSocket, type UdpSocketOptions } from "../../driver/mod.ts";
 import { type Address, parseAddress } from "../../lib/address.ts";
 import { checkNames, type OptionNames } from "../../lib/options.ts";
-import {
-  type EndHost,
-  type Packet,
-  type PacketBatch,
-  Refusals,
-  SMALL_ROOM,
-  type Transport,
-  type Waitable,
-} from "../../lib/core/mod.ts";
-import { type AddressPort, formatHostPort, type HostPort, parseListen, parsePeer } from "./_host_port.ts";
-import { objectionTo } from "./_objection.ts";
+import { type AddressPort, type HostPort, parseListen, parsePeer } from "./_host_port.ts";
 import { type FarEndContext, WITHOUT_TUNNEL } from "./end_opener.ts";
-import { CHECK_INTERVAL, PeerAddresses } from "./peer_addresses.ts";
 import { resolveHost } from "./resolve_host.ts";
-
-// Specification
-/** RFC 791 section 3.1 and RFC 768: 20 and 8 bytes. */
-const IPV4_OVERHEAD = 28;
-/** RFC 8200 section 3 and RFC 768: 40 and 8 bytes. */
-const IPV6_OVERHEAD = 48;
-/** The longest payload of a UDP datagram over IPv4 (bytes). */
-export const MAX_DATAGRAM = 65_507;
-
-// Implementation
-/** RFC 894: what nearly every path carries (bytes). */
-const ETHERNET_MTU = 1500;
-/** Room for an Ethernet's packet and what a stage adds to it; the longest datagram that a small slot takes (bytes). */
-const ANY_MTU = SMALL_ROOM - 1;
-/** Errors told; further ones are only counted. */
-const MAX_TOLD = 16;
-/** Errors of sending by which this machine says that it has no route, or no source address, for a destination. */
-const UNREACHABLE = new Set([
-  "ENETUNREACH",
-  "EHOSTUNREACH",
-  "EADDRNOTAVAIL",
-  "ENETDOWN",
-  "EAFNOSUPPORT",
-  "EINVAL",
-]);
-/** Errors of sending from a local address that this machine no longer has. */
-const NOT_LOCAL = new Set(["EINVAL", "EADDRNOTAVAIL", "ENODEV", "ENXIO", "ENETUNREACH"]);
+import { MAX_DATAGRAM, UdpTransport } from "./udp_transport.ts";
 
 /** Options for {@linkcode udp}: `peer`, `listen`, or both. */
 export interface UdpOptions {
@@ -104,325 +45,6 @@ const NAMES: OptionNames<UdpOptions> = {
   mtu: "optional",
   payload: "optional",
 };
-
-/** What a {@linkcode UdpTransport} is made of, besides its socket. */
-export interface UdpTransportParts {
-  /** The remote side's addresses. @default {the sender of the last datagram with an IP packet} */
-  peer?: readonly AddressPort[];
-  /** See {@linkcode UdpOptions}. */
-  mtu?: number;
-  /** See {@linkcode UdpOptions}. */
-  payload?: "ip" | "any";
-  /** Has datagrams to an address leave beside the tunnel. */
-  bypass?: (address: Address) => void;
-  /** Tells whoever runs the tunnel, once of each error. @default {nobody} */
-  tell?: (message: string) => void;
-  /** Looks the peer's name up again. @default {the peer has no name} */
-  lookUp?: () => Promise<readonly AddressPort[]>;
-}
-
-/** A far end reached by datagrams, which {@linkcode udp} opens: one peer or, with `payload: "any"`, those of a stage. */
-export class UdpTransport implements Transport {
-  /** Such as `udp 192.0.2.1:4500`, or `udp listening on 0.0.0.0:4500`. */
-  readonly name: string;
-  /** The longest packet (bytes). */
-  readonly mtu: number;
-  /** What it carries. */
-  readonly payload: "ip" | "any";
-  /** None: what it has accepted is the system's. */
-  readonly queued = 0;
-
-  readonly #socket: UdpSocket;
-  /** The peer's addresses; `undefined` if the peer is the one who sent last, or a stage's. */
-  readonly #addresses: PeerAddresses | undefined;
-  /** An endpoint for each of them; or for the peer, whoever that is. */
-  #endpoints: EndpointBytes[] = [];
-  #views: DataView<ArrayBuffer>[] = [];
-  /** Which of them is the peer's; -1 while there is none. */
-  #current: number;
-  readonly #bypass: (address: Address) => void;
-  readonly #lookUp: (() => Promise<readonly AddressPort[]>) | undefined;
-  #timer: ReturnType<typeof setInterval> | undefined;
-  #isLookingUp = false;
-  #host: EndHost | undefined;
-  readonly #refusals = new Refusals();
-  readonly #tell: (message: string) => void;
-  /** Errors that were told. */
-  readonly #told = new Set<string>();
-  /** Reasons for counters, by the name of the ICMP error. */
-  readonly #reported = new Map<string, string>();
-
-  /** For {@linkcode udp}, with a socket that is bound. */
-  constructor(socket: UdpSocket, parts: UdpTransportParts = {}) {
-    const { peer, payload = "ip", bypass = () => {}, lookUp, tell = () => {} } = parts;
-    const { family, local } = socket;
-    this.mtu = parts.mtu ?? (payload === "any" ? ANY_MTU : ETHERNET_MTU);
-    this.payload = payload;
-    this.#socket = socket;
-    this.#bypass = bypass;
-    this.#lookUp = lookUp;
-    this.#tell = tell;
-    this.#addresses = peer === undefined ? undefined : new PeerAddresses(peer);
-    this.#current = peer === undefined ? -1 : 0;
-    this.#setEndpoints(peer);
-    const at = peer === undefined ? formatEndpoint(local, family) : hostPortOf(peer[0]!);
-    this.name = `udp ${peer === undefined ? "listening on " : ""}${at}`;
-    if (lookUp === undefined) return;
-    this.#timer = setInterval(() => this.#check(), CHECK_INTERVAL);
-    Deno.unrefTimer(this.#timer);
-  }
-
-  /** The outer IP and UDP headers (bytes). */
-  get overhead(): number {
-    const { family } = this.#socket;
-    const peer = this.#endpoints[Math.max(this.#current, 0)]!;
-    return unmapAddress(addressOf(peer, family)).family === 6 ? IPV6_OVERHEAD : IPV4_OVERHEAD;
-  }
-
-  /** The longest packet that passes Ethernet in one piece; the system sends longer ones in fragments (bytes). */
-  get pathMtu(): number {
-    return ETHERNET_MTU - this.overhead;
-  }
-
-  /** The socket's; `undefined` when it is closed. */
-  get waitable(): Waitable | undefined {
-    return this.#socket.waitable;
-  }
-
-  /** Why it is gone: the socket failed. */
-  get failure(): Error | undefined {
-    return this.#socket.failure;
-  }
-
-  /** Settled when the system has the socket back. */
-  get closed(): Promise<void> {
-    return this.#socket.closed;
-  }
-
-  /** The remote side, such as `192.0.2.1:4500`; `undefined` while nobody is known. */
-  get peer(): string | undefined {
-    if (this.#addresses !== undefined) return hostPortOf(this.#addresses.current);
-    return this.#current < 0 ? undefined : formatEndpoint(this.#endpoints[0]!, this.#socket.family);
-  }
-
-  /** Where it receives, such as `0.0.0.0:4500`; `undefined` when it is closed. */
-  get local(): string | undefined {
-    const { waitable, local, family } = this.#socket;
-    return waitable === undefined ? undefined : formatEndpoint(local, family);
-  }
-
-  /** Gives it its loop. */
-  attach(host: EndHost): void {
-    this.#host = host;
-    this.#socket.attach(host.pool, this.mtu);
-  }
-
-  /** Appends what arrived. */
-  read(batch: PacketBatch): number {
-    const first = batch.length;
-    const count = this.#socket.receive(batch);
-    const host = this.#host!;
-    let refused = 0;
-    for (let i = first; i < first + count; i++) {
-      const packet = batch.packets[i]!;
-      const objection = this.#admit(packet);
-      if (objection === undefined) continue;
-      host.refuse(packet.length, objection);
-      packet.pool.give(packet);
-      refused++;
-    }
-    if (refused > 0) {
-      batch.compact();
-      // More may be there than a breath has shown that moved nothing.
-      host.wake();
-    }
-    return count - refused;
-  }
-
-  /** Hands packets to the system until it has no room; what it refuses is dropped with its reason. */
-  write(batch: PacketBatch): number {
-    if (this.#socket.waitable === undefined) return 0;
-    const dropped = this.#prepare(batch);
-    const { packets, length } = batch;
-    let done = 0;
-    while (done < length) {
-      const sent = this.#socket.send(packets, done, length);
-      for (const end = done + sent; done < end; done++) packets[done]!.pool.give(packets[done]!);
-      if (done === length) break;
-      const { refusal } = this.#socket;
-      if (refusal === undefined) break;
-      if (this.#sendsOtherwise(refusal, packets, done, length)) continue;
-      this.#tellOnce(refusal);
-      this.#host!.drop(packets[done++]!, this.#refusals.of(refusal));
-    }
-    if (done > 0) this.#addresses?.sent();
-    batch.shift(done);
-    return dropped + done;
-  }
-
-  /** Counts an ICMP error about a datagram, and moves on to the peer's next address if it is about the one in use. */
-  unreachable(endpoint: EndpointBytes, code: string): void {
-    const addresses = this.#addresses;
-    const index = this.#endpoints.findIndex((other) => isSameEndpoint(other, endpoint, this.#socket.family));
-    if (addresses === undefined || index < 0) return;
-    let reason = this.#reported.get(code);
-    if (reason === undefined) this.#reported.set(code, reason = `peer unreachable, says ICMP: ${code}`);
-    this.#host?.refuse(0, reason);
-    this.#tellOnce(code);
-    if (index === this.#current && addresses.unreachable(false)) this.#current = addresses.index;
-  }
-
-  /** Closes the socket. What the system has is sent; what was not read is gone. */
-  close(): void {
-    clearInterval(this.#timer);
-    this.#socket.close();
-  }
-
-  /** The same as {@linkcode UdpTransport.close}. */
-  [Symbol.dispose](): void {
-    this.close();
-  }
-
-  /** Why a packet may not come in; one that may and whose sender is new makes it the peer, where peers may change. */
-  #admit(packet: Packet): string | undefined {
-    const index = this.#indexOf(packet);
-    if (index < 0 && this.#addresses !== undefined) return "not from the peer";
-    // RFC 768: nobody can be answered there.
-    if (portOf(packet.endpoint) === 0) return "from port 0";
-    if (this.payload === "any") {
-      if (packet.length === 0) return "empty";
-      if (packet.length > this.mtu) return "longer than the MTU";
-    } else {
-      const objection = objectionTo(packet.bytes, packet.offset, packet.length, this.mtu);
-      if (objection !== undefined) return objection;
-    }
-    if (index >= 0) this.#hear(packet, index);
-    else if (this.payload === "ip") this.#follow(packet);
-    return undefined;
-  }
-
-  /** Which of the peer's addresses a packet came from; -1 for none. */
-  #indexOf(packet: Packet): number {
-    const views = this.#views;
-    const { family } = this.#socket;
-    if (this.#current < 0) return -1;
-    if (isAt(packet, views[this.#current]!, 0, family)) return this.#current;
-    for (let i = 0; i < views.length; i++) if (isAt(packet, views[i]!, 0, family)) return i;
-    return -1;
-  }
-
-  /** Notes that the peer was heard, and at which of this machine's addresses: replies leave from there. */
-  #hear(packet: Packet, index: number): void {
-    if (this.#socket.localAddresses && !hasLocal(packet, this.#views[index]!, 0, this.#socket.family)) {
-      this.#endpoints[index]!.set(packet.endpoint);
-    }
-    const addresses = this.#addresses;
-    if (addresses === undefined) return;
-    addresses.heard(index);
-    this.#current = addresses.index;
-  }
-
-  /** Makes a packet's sender the peer. */
-  #follow(packet: Packet): void {
-    this.#endpoints[0]!.set(packet.endpoint);
-    this.#current = 0;
-    this.#bypass(unmapAddress(addressOf(packet.endpoint, this.#socket.family)));
-  }
-
-  /** Drops what cannot be sent, and addresses the rest; returns how many were dropped. */
-  #prepare(batch: PacketBatch): number {
-    const { packets, length } = batch;
-    let dropped = 0;
-    for (let i = 0; i < length; i++) {
-      const packet = packets[i]!;
-      const isAddressed = this.#isAddressed(packet);
-      if (packet.length <= this.mtu && (isAddressed || this.#current >= 0)) {
-        packet.finish();
-        if (!isAddressed) packet.endpoint.set(this.#endpoints[this.#current]!);
-      } else {
-        this.#host!.drop(packet, packet.length > this.mtu ? "longer than the MTU" : "no peer");
-        dropped++;
-      }
-    }
-    if (dropped > 0) batch.compact();
-    return dropped;
-  }
-
-  /** Whether a stage has said where a packet goes. */
-  #isAddressed(packet: Packet): boolean {
-    return this.payload === "any" && packet.hasEndpoint;
-  }
-
-  /**
-   * After the system has refused a packet: whether there is another way for it and those behind it. That is any local
-   * address instead of the one that the peer wrote to, or the next one of the peer's addresses.
-   */
-  #sendsOtherwise(refusal: string, packets: readonly Packet[], start: number, end: number): boolean {
-    const packet = packets[start]!;
-    const code = refusal.replace(/^WSA/, "");
-    if (NOT_LOCAL.has(code) && this.#socket.localAddresses && isFromLocal(packet, this.#socket.family)) {
-      for (let i = start; i < end; i++) clearLocal(packets[i]!);
-      for (const endpoint of this.#endpoints) endpoint.fill(0, Endpoint.Local);
-      return true;
-    }
-    if (!UNREACHABLE.has(code) || this.#isAddressed(packet)) return false;
-    this.#tellOnce(code);
-    if (this.#addresses?.unreachable(true) !== true) return false;
-    this.#current = this.#addresses.index;
-    for (let i = start; i < end; i++) {
-      if (!this.#isAddressed(packets[i]!)) packets[i]!.endpoint.set(this.#endpoints[this.#current]!);
-    }
-    return true;
-  }
-
-  #tellOnce(code: string): void {
-    const at = this.peer ?? this.name;
-    if (this.#told.size >= MAX_TOLD || this.#told.has(`${at} ${code}`)) return;
-    this.#told.add(`${at} ${code}`);
-    const isLast = this.#addresses === undefined || this.#addresses.list.length === 1;
-    this.#tell(
-      `Cannot reach ${at} over UDP: ${code}${isLast ? "" : ": trying the peer's other addresses, too"}`,
-    );
-  }
-
-  /** Looks after the peer's addresses. */
-  #check(): void {
-    const addresses = this.#addresses!;
-    const isLookUpDue = addresses.check();
-    this.#current = addresses.index;
-    if (!isLookUpDue || this.#isLookingUp) return;
-    this.#isLookingUp = true;
-    this.#lookUp!().then((list) => {
-      if (list.length === 0) return;
-      addresses.update(list);
-      this.#setEndpoints(addresses.list);
-      this.#current = addresses.index;
-    }, () => {
-      // The addresses that are known may work again before the name does.
-    }).finally(() => this.#isLookingUp = false);
-  }
-
-  #setEndpoints(peer: readonly AddressPort[] | undefined): void {
-    const { family, local } = this.#socket;
-    this.#endpoints = peer?.map(({ host, port }) => {
-      const address = parseAddress(host);
-      this.#bypass(address);
-      return this.#socket.endpoint(mapAddress(address, family), port);
-    }) ?? [local.slice()];
-    this.#views = this.#endpoints.map((bytes) => new DataView(bytes.buffer));
-  }
-}
-
-function hostPortOf({ host, port }: AddressPort): string {
-  return formatHostPort(host, port);
-}
-
-/** Whether two endpoints have the same address and port. */
-function isSameEndpoint(one: EndpointBytes, other: EndpointBytes, family: 4 | 6): boolean {
-  if (portOf(one) !== portOf(other)) return false;
-  const [a, b] = [addressOf(one, family).bytes, addressOf(other, family).bytes];
-  return a.every((byte, i) => byte === b[i]);
-}
 
 /**
  * Joins the tunnel to another machine by UDP. With `peer`, datagrams from elsewhere are refused. Without, the sender of
@@ -464,43 +86,52 @@ function isSameEndpoint(one: EndpointBytes, other: EndpointBytes, family: 4 | 6)
  * import { ENDPOINT_LENGTH, type Packet, type PacketBatch, script } from "@warren/tunnel";
  * import { type Stage, type StageContext, udp } from "@warren/tunnel";
  *
- * // Your cipher. Both change the packet's bytes in place; open() returns whether the packet is genuine.
- * declare function seal(packet: Packet): void;
- * declare function open(packet: Packet): boolean;
+ * // Changes the packet's bytes in place; open() returns whether the packet is genuine.
+ * interface Cipher {
+ *   seal(packet: Packet): void;
+ *   open(packet: Packet): boolean;
+ * }
  *
  * class Seal implements Stage {
  *   readonly name = "seal";
  *   readonly segmented = true;
+ *   readonly #cipher: Cipher;
  *   #peer: Uint8Array | undefined;
+ *
+ *   constructor(cipher: Cipher) {
+ *     this.#cipher = cipher;
+ *   }
  *
  *   outbound(batch: PacketBatch): void {
  *     for (const packet of batch) {
- *       seal(packet);
+ *       this.#cipher.seal(packet);
  *       if (this.#peer !== undefined) packet.sendTo(this.#peer);
  *     }
  *   }
  *
  *   inbound(batch: PacketBatch, context: StageContext): void {
  *     for (const packet of batch) {
- *       if (open(packet)) (this.#peer ??= new Uint8Array(ENDPOINT_LENGTH)).set(packet.endpoint);
- *       else context.drop(packet, "seal: forged");
+ *       if (!this.#cipher.open(packet)) context.drop(packet, "seal: forged");
+ *       else (this.#peer ??= new Uint8Array(ENDPOINT_LENGTH)).set(packet.endpoint);
  *     }
  *   }
  * }
  *
  * const far = udp({ listen: 4500, payload: "any" });
- * export default script(import.meta, { address: "10.9.0.1/24", mtu: 1400, far }, (tunnel) => tunnel.use(new Seal()).run());
+ * const options = { address: "10.9.0.1/24", mtu: 1400, far };
+ * export const sealed = (cipher: Cipher) =>
+ *   script(import.meta, options, (tunnel) => tunnel.use(new Seal(cipher)).run());
  * ```
  */
 export function udp(options: UdpOptions): (context?: FarEndContext) => Promise<UdpTransport> {
   checkNames("open a UDP transport", options, NAMES);
-  const { peer: peerText, listen, mtu = ETHERNET_MTU, payload } = options;
+  const { peer: peerText, listen, mtu, payload } = options;
   if (peerText === undefined && listen === undefined) {
     throw new TypeError("Cannot use udp(): it has no peer and no port: give peer, listen or both");
   }
   const peer = peerText === undefined ? undefined : parsePeer(peerText, `peer "${peerText}"`);
   const local = listen === undefined ? undefined : parseListen(listen, `listen "${listen}"`);
-  if (!Number.isInteger(mtu) || mtu < 1 || mtu > MAX_DATAGRAM) {
+  if (mtu !== undefined && !(Number.isInteger(mtu) && mtu >= 1 && mtu <= MAX_DATAGRAM)) {
     throw new RangeError(
       `Cannot open a UDP transport: mtu must be an integer from 1 to ${MAX_DATAGRAM}, got ${
         Deno.inspect(mtu)

@@ -2,7 +2,7 @@
 
 import { strictEqual } from "node:assert/strict";
 import { PacketBatch } from "../../lib/core/mod.ts";
-import type { UdpTransport } from "../../runtime/transport/udp.ts";
+import type { UdpTransport } from "../../runtime/transport/udp_transport.ts";
 import { numbered } from "../conformance/end.ts";
 import { TestHost } from "./host.ts";
 

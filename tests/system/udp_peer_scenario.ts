@@ -2,7 +2,8 @@
 
 import { openWaiter } from "../../driver/mod.ts";
 import { PacketBatch } from "../../lib/core/mod.ts";
-import { udp, type UdpTransport } from "../../runtime/transport/udp.ts";
+import { udp } from "../../runtime/transport/udp.ts";
+import type { UdpTransport } from "../../runtime/transport/udp_transport.ts";
 import { numbered } from "../conformance/end.ts";
 import { TestHost } from "../kit/host.ts";
 

@@ -3,10 +3,13 @@
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { createSocket } from "node:dgram";
 import { formatEndpoint, MemoryDevice } from "../../../driver/mod.ts";
+import { type Address, formatAddress } from "../../../lib/address.ts";
 import { type Packet, PacketBatch, SMALL_ROOM, type Stage, Verdict } from "../../../lib/core/mod.ts";
 import { openTunnel } from "../../../runtime/open_tunnel.ts";
 import type { Tunnel } from "../../../runtime/tunnel.ts";
-import { udp, type UdpTransport } from "../../../runtime/transport/udp.ts";
+import { WITHOUT_TUNNEL } from "../../../runtime/transport/end_opener.ts";
+import { udp } from "../../../runtime/transport/udp.ts";
+import type { UdpTransport } from "../../../runtime/transport/udp_transport.ts";
 import { numbered, pattern, receive, sequenceOf } from "../../conformance/end.ts";
 import { TestHost, until } from "../../kit/host.ts";
 import { encodePacket, formatPacket } from "../../kit/packet_text.ts";
@@ -112,6 +115,27 @@ Deno.test("udp() with IP packets sends to its peer, whatever endpoint a stage ha
   batch.push(reply);
   server.end.write(batch);
   deepStrictEqual((await receive(client.end, client.host, 1)).map(sequenceOf), [3]);
+});
+
+Deno.test("udp() has packets to each peer that a stage chooses leave beside the tunnel, and says so once", async () => {
+  const bypassed: string[] = [];
+  const context = {
+    ...WITHOUT_TUNNEL,
+    bypass: (address: Address) => void bypassed.push(formatAddress(address)),
+  };
+  await using server = await attachUdp(() => udp({ listen: "[::]:0", payload: "any" })(context));
+  await using one = await attachUdp(udp({ peer: `127.0.0.1:${udpPort(server)}`, payload: "any" }));
+  await using other = await attachUdp(udp({ peer: `[::1]:${udpPort(server)}`, payload: "any" }));
+  for (let round = 0; round < 3; round++) {
+    for (const client of [one, other]) {
+      writeNumbered(client, round);
+      const batch = new PacketBatch();
+      await until(() => server.end.read(batch) === 1, "it arrived");
+      server.end.write(batch);
+      await receive(client.end, client.host, 1);
+    }
+  }
+  deepStrictEqual(bypassed, ["127.0.0.1", "::1"]);
 });
 
 Deno.test("a packet that a stage turns round goes back to its sender, with payload any", async () => {

@@ -16,7 +16,7 @@ import { parseAddress } from "../../../lib/address.ts";
 import { type DeviceEvent, PacketBatch } from "../../../lib/core/mod.ts";
 import icmpEcho from "../../../scripts/icmp_echo.ts";
 import { openTunnel } from "../../../runtime/mod.ts";
-import { UdpTransport } from "../../../runtime/transport/udp.ts";
+import { UdpTransport } from "../../../runtime/transport/udp_transport.ts";
 import {
   carryLengths,
   endConformance,

@@ -1,0 +1,38 @@
+/** Endpoints that packets were sent to lately: a bounded memory without allocation, which may forget. */
+
+import { Endpoint, isAt } from "../../driver/mod.ts";
+import type { Packet } from "../../lib/core/mod.ts";
+
+// Implementation
+/** A power of two. An endpoint has one place, and takes it from another one. */
+const PLACES = 256;
+const SIZE = Endpoint.Ipv6Size;
+const WORD = 4;
+/** Knuth's multiplicative hash: 2^32 by the golden ratio. */
+const MULTIPLIER = 0x9e3779b1;
+
+/** The endpoints of one family that were noted. */
+export class KnownEndpoints {
+  readonly #view = new DataView(new ArrayBuffer(PLACES * SIZE));
+  readonly #family: 4 | 6;
+
+  /** Knows none. */
+  constructor(family: 4 | 6) {
+    this.#family = family;
+  }
+
+  /** Notes the endpoint of a packet; returns whether it was known. */
+  note(packet: Packet): boolean {
+    const { view, slotEnd } = packet;
+    let hash = view.getUint32(slotEnd);
+    for (let at = WORD; at < (this.#family === 4 ? Endpoint.Ipv4Address + WORD : SIZE); at += WORD) {
+      hash = Math.imul(hash ^ view.getUint32(slotEnd + at), MULTIPLIER);
+    }
+    const place = (hash >>> 16 & PLACES - 1) * SIZE;
+    if (isAt(packet, this.#view, place, this.#family)) return true;
+    for (let at = 0; at < SIZE; at += WORD) {
+      this.#view.setUint32(place + at, view.getUint32(slotEnd + at));
+    }
+    return false;
+  }
+}
