@@ -23,9 +23,10 @@ const FRESH = 1 / 30;
 const PROBE = 1 / 6;
 /** A write that takes so long found the system's buffer full: acknowledgements ended it, and the peer lives (milliseconds). */
 const SLOW_WRITE = 100;
-/** How long messages wait for a loop without room before they are dropped: turns of the event loop, then milliseconds. */
+/** How long messages wait for a loop without room before they are dropped: turns of the event loop, some of which sleep (milliseconds). */
 const HOLD_TURNS = 8;
-const HOLD_TIME = 10;
+const HOLD_SLEEPS = 5;
+const HOLD_SLEEP = 10;
 /** What a peer may still send after it broke a rule, until it has read our Close frame (bytes). */
 const LINGER_BYTES = 1024 * 1024;
 /** What a peer may send in a second that is no message, and in a row that is no packet. */
@@ -204,8 +205,9 @@ export class WebSocketConnection {
   async #take(count: number): Promise<void> {
     let fault = this.#reader.take(count, true);
     while (fault === undefined && this.#reader.isHeld && !this.#isDeaf && !this.#isEnded) {
-      for (let turns = 0; turns < HOLD_TURNS && this.#owner?.full; turns++) await turn();
-      if (this.#owner?.full) await new Promise((resolve) => setTimeout(resolve, HOLD_TIME));
+      for (let turns = 0; turns < HOLD_TURNS + HOLD_SLEEPS && this.#owner?.full; turns++) {
+        await (turns < HOLD_TURNS ? turn() : new Promise((resolve) => setTimeout(resolve, HOLD_SLEEP)));
+      }
       fault = this.#reader.take(0, !this.#owner?.full);
     }
     if (fault !== undefined) this.#fail(fault);

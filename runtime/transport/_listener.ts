@@ -2,7 +2,7 @@
  * The listening side of a WebSocket transport.
  *
  *     accept ──► at most 16 handshakes, 4 of one source, 10 s each ──► 400, 403, 404, 426, 431 ──► closed
- *       ▲ 100 ms when the system has no descriptor                │
+ *       ▲ a moment later when the system has no descriptor       │
  *                                                                 ├─► 503: the peer answers its ping
  *                                                                 └─► 101: the peer from now on
  */
@@ -97,7 +97,9 @@ export class Listener implements ConnectionSource {
         if (this.#isClosed) return;
         if (cause instanceof Deno.errors.BadResource) return this.#fail(cause);
         // accept(2): no descriptor, no memory, a connection that is gone again: none of them ends the listener.
-        await this.#pause();
+        const [oldest] = this.#handshakes;
+        if (oldest === undefined) await this.#pause();
+        else this.#end(oldest);
       }
     }
   }
@@ -132,7 +134,7 @@ export class Listener implements ConnectionSource {
   #makeRoom(source: string): void {
     const same = [...this.#handshakes].filter((handshake) => handshake.source === source);
     if (same.length >= MAX_HANDSHAKES_OF_SOURCE) this.#end(same[0]!);
-    else if (this.#handshakes.size >= MAX_HANDSHAKES) this.#end(this.#handshakes.values().next().value!);
+    else if (this.#handshakes.size >= MAX_HANDSHAKES) this.#end([...this.#handshakes][0]!);
   }
 
   /** Closes a connection, unless it is the tunnel's now. */

@@ -4,6 +4,8 @@ import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { websocket } from "../../runtime/transport/websocket.ts";
 import { AUTHORITY, CERTIFICATE, EXPIRED_CERTIFICATE, KEY } from "../kit/certificates.ts";
 import { RawPeer } from "../kit/raw_websocket.ts";
+import { systemTest } from "../kit/system.ts";
+import { Running } from "../kit/traffic.ts";
 
 const MODULE = new URL("../../runtime/transport/websocket.ts", import.meta.url);
 
@@ -22,6 +24,36 @@ for (const url of Deno.args) {
   }
 }
 console.log(JSON.stringify(results));
+`;
+
+/** Listens, uses up its own descriptors until strangers meet that, and gives them back when told. */
+const SERVER = `
+const { websocket } = await import(${JSON.stringify(MODULE.href)});
+const end = await websocket({ listen: "127.0.0.1:0" })();
+const files = [];
+try {
+  while (true) files.push(await Deno.open("/dev/null"));
+} catch {
+  files.pop().close();
+  files.pop().close();
+}
+console.log("listening on " + end.local);
+const full = async () => {
+  try {
+    (await Deno.open("/dev/null")).close();
+    return false;
+  } catch {
+    return true;
+  }
+};
+while (!await full()) await new Promise((resolve) => setTimeout(resolve, 10));
+console.log("no descriptor");
+await Deno.stdin.read(new Uint8Array(1));
+for (const file of files) file.close();
+console.log("descriptors again");
+while (await Deno.stdin.read(new Uint8Array(1)) !== null);
+end.close();
+await end.closed;
 `;
 
 Deno.test("wss:// connects to a server of an authority from --cert, by the names in its certificate alone", async () => {
@@ -62,6 +94,47 @@ Deno.test("ws:// needs --allow-net alone, or its host in that list, and says so"
   server.close();
   await server.closed;
 });
+
+systemTest(
+  "ws:// listens on though strangers use up all descriptors",
+  { root: false, programs: ["bash"] },
+  async () => {
+    const script = await Deno.makeTempFile({ suffix: ".ts" });
+    await Deno.writeTextFile(script, SERVER);
+    // Descriptors that nobody closes leave less than what the listening side takes for strangers.
+    const command = new Deno.Command("bash", {
+      args: ["-c", 'ulimit -n 60 && exec "$@"', "bash", Deno.execPath(), "run", "-A", "--no-config", script],
+      env: { NO_COLOR: "1" },
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "piped",
+    });
+    const child = command.spawn();
+    await using server = new Running(child, child.stdout, child.stderr);
+    const writer = child.stdin.getWriter();
+    await server.said(/listening on .*\n/);
+    const place = /listening on (.*)\n/.exec(server.heard)![1]!;
+    {
+      await using held = new AsyncDisposableStack();
+      for (let i = 0; i < 100; i++) held.use(await RawPeer.connect(place));
+      await server.said(/no descriptor/);
+      await writer.write(Uint8Array.of(0));
+      await server.said(/descriptors again/);
+    }
+    const client = await websocket({ url: `ws://${place}/` })();
+    client.close();
+    await client.closed;
+    await writer.close();
+    strictEqual((await server.ended()).code, 0);
+    await Deno.remove(script);
+  },
+);
+
+async function connect(place: string): Promise<void> {
+  const client = await websocket({ url: `ws://${place}/` })();
+  client.close();
+  await client.closed;
+}
 
 async function client(flags: string[], urls: string[]): Promise<string[]> {
   const script = await Deno.makeTempFile({ suffix: ".ts" });
