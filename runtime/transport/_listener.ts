@@ -23,8 +23,9 @@ const HANDSHAKE_TIMEOUT = 10_000;
 /** How long a refused peer has to read why, and how much it may still send meanwhile (milliseconds, bytes). */
 const LINGER_TIMEOUT = 1000;
 const LINGER_BYTES = 65_536;
-/** How long the system has to find descriptors and memory again (milliseconds). */
-const ACCEPT_PAUSE = 100;
+/** How long the system has to find descriptors and memory again, and how long a handshake is not ended for that (milliseconds). */
+const ACCEPT_PAUSE = 50;
+const SLOW_HANDSHAKE = 250;
 
 /** Options for {@linkcode Listener}. */
 export interface ListenerOptions extends HandshakeRules {
@@ -38,6 +39,7 @@ export interface ListenerOptions extends HandshakeRules {
 interface Handshake {
   readonly socket: Deno.Conn;
   readonly source: string;
+  readonly since: number;
 }
 
 /** Takes one peer at a time. */
@@ -98,8 +100,8 @@ export class Listener implements ConnectionSource {
         if (cause instanceof Deno.errors.BadResource) return this.#fail(cause);
         // accept(2): no descriptor, no memory, a connection that is gone again: none of them ends the listener.
         const [oldest] = this.#handshakes;
-        if (oldest === undefined) await this.#pause();
-        else this.#end(oldest);
+        if (oldest !== undefined && performance.now() - oldest.since > SLOW_HANDSHAKE) this.#end(oldest);
+        await this.#pause();
       }
     }
   }
@@ -117,7 +119,7 @@ export class Listener implements ConnectionSource {
   }
 
   async #serve(socket: Deno.Conn): Promise<void> {
-    const handshake = { socket, source: sourceOf(socket) };
+    const handshake = { socket, source: sourceOf(socket), since: performance.now() };
     this.#makeRoom(handshake.source);
     this.#handshakes.add(handshake);
     const timer = setTimeout(() => this.#end(handshake), this.#options.handshakeTimeout ?? HANDSHAKE_TIMEOUT);

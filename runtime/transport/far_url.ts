@@ -21,6 +21,7 @@ import { websocket } from "./websocket.ts";
  * | `…?payload=any` | the same, with datagrams of any bytes, for a stage that encrypts |
  * | `ws://HOST:PORT/PATH`, `wss://…` | {@linkcode websocket}, to this server |
  * | `ws://ADDRESS:PORT/PATH?listen` | as the server |
+ * | `ws://…?payload=any` | the same, with messages of any bytes, for a stage that encrypts; the server does not see this part of the query |
  * | `tun:NAME` | another TUN {@linkcode device} |
  * | `tun:NAME?offload=no`, `?uring=no` | the same, without super-packets or io_uring (Linux) |
  *
@@ -145,17 +146,25 @@ function parseWebSocket(
   query: string | undefined,
   subject: string,
 ): EndOpener {
-  if (query === "listen") {
+  const parts = query?.split("&") ?? [];
+  const [given, twice] = parts.filter((part) => /^payload(=|$)/.test(part));
+  if (twice !== undefined) fail(subject, `payload is in "?${query}" twice`, "leave one out");
+  const rest = parts.filter((part) => part !== given).join("&");
+  const options = given === undefined
+    ? {}
+    : { payload: parsePayload(given.slice("payload=".length), subject) };
+  if (rest === "listen") {
     if (scheme === "wss") {
       fail(subject, "the listening side has no certificate", "write ws:// behind a proxy with TLS");
     }
     parseOwn(place, subject);
-    return websocket({ listen: place, path });
+    return websocket({ listen: place, path, ...options });
   }
   if (place.includes("@")) fail(subject, "it has a user name", "leave it out");
   // A port may be left out here: 80 or 443.
   parseHostPort(/:\d*$/.test(place) ? place : `${place}:80`, subject);
-  return websocket({ url: text });
+  const url = given === undefined ? text : `${scheme}://${place}${path}${rest && `?${rest}`}`;
+  return websocket({ url, ...options });
 }
 
 function parseOwn(place: string, subject: string): void {

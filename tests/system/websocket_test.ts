@@ -130,12 +130,6 @@ systemTest(
   },
 );
 
-async function connect(place: string): Promise<void> {
-  const client = await websocket({ url: `ws://${place}/` })();
-  client.close();
-  await client.closed;
-}
-
 async function client(flags: string[], urls: string[]): Promise<string[]> {
   const script = await Deno.makeTempFile({ suffix: ".ts" });
   await Deno.writeTextFile(script, CLIENT);

@@ -5,6 +5,7 @@ import { formatAddress } from "../../../lib/address.ts";
 import { PacketBatch } from "../../../lib/core/mod.ts";
 import { Connector, type ConnectorOptions } from "../../../runtime/transport/_connector.ts";
 import { type FarEndContext, WITHOUT_TUNNEL } from "../../../runtime/transport/end_opener.ts";
+import { parseFarUrl } from "../../../runtime/transport/far_url.ts";
 import { websocket, WebSocketTransport } from "../../../runtime/transport/websocket.ts";
 import { numbered, pattern, receive, sequenceOf } from "../../conformance/end.ts";
 import { CERTIFICATE, EXPIRED_CERTIFICATE, KEY } from "../../kit/certificates.ts";
@@ -339,6 +340,20 @@ Deno.test("WebSocketTransport speaks with Deno's own server, in messages of ever
   await client.closed;
   strictEqual(host.pool.taken, 0);
   await until(() => socket!.readyState === WebSocket.CLOSED, "the server saw the end");
+});
+
+Deno.test("parseFarUrl() keeps payload=any from the server, and the rest of the query for it", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  for (
+    const [query, sent] of [["?token=1&payload=any", "?token=1"], ["?payload=any", ""], ["?a&b", "?a&b"]]
+  ) {
+    const accepted = listener.accept();
+    const opening = parseFarUrl(`ws://127.0.0.1:${listener.addr.port}/tunnel${query}`)();
+    using peer = new RawPeer(await accepted);
+    ok((await peer.head()).startsWith(`GET /tunnel${sent} HTTP/1.1\r\n`));
+    await peer.send("HTTP/1.1 404 Not Found\r\n\r\n");
+    await rejects(async () => await opening);
+  }
 });
 
 /** The response to a request, with another key than the right one, or further lines. */

@@ -292,6 +292,20 @@ Deno.test("A listener without descriptors waits, and takes the next connection",
   strictEqual(server.end.failure, undefined);
 });
 
+Deno.test("A listener without descriptors gives up a slow handshake for the next connection", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const accept = listener.accept.bind(listener);
+  let isHeld = true;
+  let calls = 0;
+  listener.accept = () =>
+    calls++ === 0 || !isHeld ? accept() : Promise.reject(new Error("Too many open files"));
+  await using server = listeningOn(listener);
+  using slow = await RawPeer.connect(server.place);
+  const ended = slow.ended().then(() => isHeld = false);
+  await server.takesAnotherPeer();
+  await ended;
+});
+
 Deno.test("A listener that was closed by others is a failure", async () => {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const accept = listener.accept.bind(listener);
