@@ -94,8 +94,18 @@ function checkUring(): Check[] {
 
 function checkLeftovers(repairs: boolean): Check[] {
   const what = "leftovers";
-  const { found, refused } = leftovers();
+  const { found, refused, elsewhere } = leftovers();
   const checks: Check[] = refused.map(({ message }) => ({ what, state: "warn", says: message }));
+  if (elsewhere.length > 0) {
+    checks.push({
+      what,
+      state: "warn",
+      says: `${elsewhere.length} crashed processes have left files about other network namespaces: ${
+        elsewhere[0]
+      }`,
+      remedy: "a start in those puts everything back; remove files of namespaces that are gone",
+    });
+  }
   for (const leftover of found) {
     const left = describe(leftover);
     if (!repairs) {

@@ -96,6 +96,11 @@ export interface Leftovers {
   readonly found: Leftover[];
   /** Why other files were left alone: errors that name the file and what to do about it. */
   readonly refused: Error[];
+  /**
+   * Journals about other network namespaces, by processes that are gone: a start in those puts back what they have. Where
+   * the namespace is gone, so is what was changed.
+   */
+  readonly elsewhere: string[];
 }
 
 /** The system that a journal was written on: its start, and the network namespace. */
@@ -363,6 +368,7 @@ export function leftovers(): Leftovers {
   const place = here();
   const found: Leftover[] = [];
   const refused: Error[] = [];
+  const elsewhere: string[] = [];
   const attempt = <Result>(step: () => Result): Result | undefined => {
     try {
       return step();
@@ -374,11 +380,13 @@ export function leftovers(): Leftovers {
   for (const folder of folders()) {
     const names = attempt(() => listJournals(folder)) ?? [];
     for (const name of names) {
-      const leftover = attempt(() => readLeftover(`${folder}/${name}`, name, place));
-      if (leftover !== undefined) found.push(leftover);
+      const path = `${folder}/${name}`;
+      const leftover = attempt(() => readLeftover(path, name, place));
+      if (leftover === "elsewhere") elsewhere.push(path);
+      else if (leftover !== undefined) found.push(leftover);
     }
   }
-  return { found, refused };
+  return { found, refused, elsewhere };
 }
 
 function listJournals(folder: string): string[] {
@@ -391,8 +399,8 @@ function listJournals(folder: string): string[] {
   return listFolder(folder, MAX_FILES);
 }
 
-/** What a journal says; `undefined` while its writer lives, or when it is about another network namespace. */
-function readLeftover(path: string, name: string, place: Place): Leftover | undefined {
+/** What a journal says; `undefined` while its writer lives, `"elsewhere"` when it is about another network namespace. */
+function readLeftover(path: string, name: string, place: Place): Leftover | "elsewhere" | undefined {
   const match = FILE_NAME.exec(name);
   if (match === null) throw new SyntaxError(`Cannot read "${path}": its name is not a journal's: remove it`);
   using file = LockedFile.open(path);
@@ -401,7 +409,7 @@ function readLeftover(path: string, name: string, place: Place): Leftover | unde
   const left = { path, pid: Number(match[1]), device: match[2]!, since };
   // Nothing was done yet, or the system forgot it.
   if (written === undefined || written.boot !== place.boot) return { ...left, entries: [] };
-  return written.network === place.network ? { ...left, entries } : undefined;
+  return written.network === place.network ? { ...left, entries } : "elsewhere";
 }
 
 /** What a journal's text says. */

@@ -15,10 +15,10 @@ export async function webServer(namespace: Namespace, ...lines: string[]): Promi
   const folder = await Deno.makeTempDir({ prefix: "warren-nginx-" });
   undo.defer(() => Deno.remove(folder, { recursive: true }));
   const places = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
-  const configuration = `daemon off; master_process off; pid ${folder}/pid; error_log stderr notice;
+  const configuration = `daemon off; master_process off; pid "${folder}/pid"; error_log stderr notice;
     events {}
     http {
-      access_log off; ${places.map((name) => `${name}_temp_path ${folder}/${name};`).join(" ")}
+      access_log off; ${places.map((name) => `${name}_temp_path "${folder}/${name}";`).join(" ")}
       server { ${lines.join(" ")} }
     }`;
   await Deno.writeTextFile(`${folder}/nginx.conf`, configuration);

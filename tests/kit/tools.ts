@@ -45,12 +45,17 @@ function probe(program: string): string | undefined {
   if (!isThere(program)) return `no ${program}${program.includes("/") ? "" : " on PATH"}`;
   const words = PROBES[program] ?? ["--version"];
   const bounded = isThere("timeout") ? ["timeout", "-k", "1", PROBE_LIMIT, program] : [program];
-  return run([...bounded, ...words], program) ?? (program === "ip" ? probeNamespaces() : undefined);
+  return run([...bounded, ...words], program) ?? (program === "ip" ? probeNetwork() : undefined);
 }
 
-/** Network namespaces are what `ip` is for: a container's root may not make any. */
-function probeNamespaces(): string | undefined {
+/** Devices and network namespaces are what `ip` is for: a container's root may have none. */
+function probeNetwork(): string | undefined {
   if (Deno.uid() !== 0) return undefined;
+  try {
+    Deno.openSync("/dev/net/tun", { read: true, write: true }).close();
+  } catch (error) {
+    return `/dev/net/tun cannot be opened: ${(error as Error).message}`;
+  }
   const name = `warren-probe-${Deno.pid}-${crypto.randomUUID().slice(0, 8)}`;
   const reason = run(["ip", "netns", "add", name], "ip netns") ??
     run(["ip", "netns", "exec", name, "true"], "ip netns");
