@@ -1,5 +1,8 @@
 /** A packet in one line, as `tcpdump -n` says it. */
 
+import { icmpv6Text, portText } from "./_inspect_icmpv6.ts";
+import { tcpOptionsText } from "./_inspect_tcp.ts";
+import { TCP_FLAGS } from "./_header_fields.ts";
 import { formatIpv4, formatIpv6 } from "./address.ts";
 import type { Packet } from "./core/packet.ts";
 import { Icmpv4 } from "./icmpv4.ts";
@@ -15,18 +18,13 @@ import { Udp } from "./udp.ts";
 const IPV4_PROTOCOL = 9;
 const IPV4_DST = 16;
 const IPV4_LENGTH = 20;
-const IPV6_NEXT_HEADER = 6;
-const IPV6_SRC = 8;
-const IPV6_DST = 24;
 const IPV6_LENGTH = 40;
 const UDP_LENGTH = 8;
 const DST_PORT = 2;
-const END_OF_OPTIONS = 0;
-const NO_OPERATION = 1;
 
 // Implementation: tcpdump's words (its print-icmp.c, print-icmp6.c and print-tcp.c)
 const SHOWN_BYTES = 16;
-const FLAG_LETTERS = "FSRP.UEW";
+const FLAG_LETTERS = "FSRP.UEWe"; // the last one is AE, of Accurate ECN
 const ICMPV4_TYPES: Record<number, string> = {
   4: "source quench",
   10: "router solicitation",
@@ -56,45 +54,10 @@ const ICMPV4_REDIRECT = [
   "redirect-tos % to net",
   "redirect-tos % to host",
 ];
-const ICMPV6_TYPES: Record<number, string> = {
-  1: "destination unreachable",
-  2: "packet too big",
-  3: "time exceeded in-transit",
-  4: "parameter problem",
-  128: "echo request",
-  129: "echo reply",
-  130: "multicast listener query",
-  131: "multicast listener report",
-  132: "multicast listener done",
-  133: "router solicitation",
-  134: "router advertisement",
-  135: "neighbor solicitation",
-  136: "neighbor advertisement",
-  137: "redirect",
-  143: "multicast listener report v2",
-};
-const ICMPV6_UNREACHABLE: Record<number, string> = {
-  0: "unreachable route",
-  1: "unreachable prohibited",
-  2: "beyond scope",
-  3: "unreachable address",
-  4: "unreachable port",
-};
-const ICMPV6_PROBLEM = ["erroneous", "next header", "option", "incomplete header chain"];
-const TCP_OPTIONS: Record<number, string> = {
-  0: "eol",
-  1: "nop",
-  2: "mss",
-  3: "wscale",
-  4: "sackOK",
-  5: "sack",
-  8: "TS",
-  19: "md5",
-  28: "uto",
-  29: "tcp-ao",
-  30: "mptcp",
-  34: "tfo",
-};
+/** Types of Routing header whose addresses are shown (RFC 2460 section 4.4, RFC 6275 section 6.4, RFC 8754). */
+const ROUTING_SOURCE = 0;
+const ROUTING_MOBILE = 2;
+const ROUTING_SEGMENTS = 4;
 
 /** Options for {@linkcode inspect}. */
 export interface InspectOptions {
@@ -106,10 +69,17 @@ export interface InspectOptions {
  * A packet in one line, the way `tcpdump -nS` says it: addresses, ports and numbers as they are. For logs and
  * tests: it allocates. It never throws and changes nothing, {@linkcode Packet.malformed} included.
  *
- * Different from tcpdump: what UDP, TCP and protocols other than these and ICMP carry is not looked into, nor
- * what router advertisements and time stamp replies hold; an IPv4 fragment ends in `(frag id:length@offset+)`,
- * the `+` meaning that more follow; a packet or header that is cut short or lies about its length ends in
- * `malformed`, with its first 16 bytes.
+ * Different from tcpdump 4.99:
+ * - What UDP, TCP and protocols other than these and ICMP carry is not looked into, nor what router advertisements, time
+ *   stamp replies, router renumbering commands and ICMPv6 types from 148 on hold, nor the names in node information.
+ * - An IPv4 fragment ends in `(frag id:length@offset+)`, the `+` meaning that more follow.
+ * - A packet or header that is cut short, lies about its length or has a fragment inside a fragment ends in `malformed`,
+ *   with its first 16 bytes. A TCP
+ *   option of a wrong length is shown in hexadecimal or as `bad opt`, and the line goes on.
+ * - A Routing header of an unknown type or of an odd length is stepped over, without addresses.
+ * - Extension headers behind an Authentication header are shown, and the ports in ICMPv6 errors are found behind any.
+ * - TCP's AE flag (Accurate ECN) is an `e`, as in tcpdump 5.
+ * - There is one space before `max resp delay` of multicast listeners and before `unreachable prohibited`.
  *
  * @example
  * ```ts
@@ -185,20 +155,36 @@ function extensionHeaders(ip: Ipv6): string {
         text += "DSTOPT ";
         break;
       case Protocol.Routing:
-        text += `RT6 (len=${units}, type=${bytes[at + 2]!}, segleft=${bytes[at + 3]!}) `;
+        text += `RT6 (len=${units}, type=${routingText(ip, at)}) `;
         break;
       case Protocol.Fragment:
         length = 8;
-        text += `frag (${view.getUint16(at + 2) & 0xfff8}|${ip.payloadLength}) `;
+        text += `frag (${view.getUint16(at + 2) & 0xfff8}|${ip.start + ip.totalLength - at - 8}) `;
         break;
       case Protocol.Ah:
         length = (units + 2) << 2;
-        text += "AH ";
+        text += `AH(spi=0x${hex(view.getUint32(at + 4), 8)},seq=0x${view.getUint32(at + 8).toString(16)},` +
+          `icv=0x${hexBytes(bytes, at + 12, Math.max(0, length - 12), "")}): `;
         break;
     }
     next = bytes[at]!;
     at += length;
   }
+  return text;
+}
+
+/** A Routing header from its type on, with the addresses of the kinds that are known. */
+function routingText({ packet: { bytes, view } }: Ipv6, at: number): string {
+  const units = bytes[at + 1]!;
+  const type = bytes[at + 2]!;
+  let text = `${type}${type === ROUTING_SOURCE ? " [Deprecated]" : ""}, segleft=${bytes[at + 3]!}`;
+  if (type === ROUTING_SEGMENTS) {
+    const flags = bytes[at + 5]!;
+    text += `, last-entry=${bytes[at + 4]!}${flags === 0 ? "" : `, flags=0x${flags.toString(16)}`}`;
+    text += `, tag=${view.getUint16(at + 6).toString(16)}`;
+  } else if (type !== ROUTING_SOURCE && type !== ROUTING_MOBILE) return text;
+  if (units % 2 !== 0) return text;
+  for (let i = 0; i < units / 2; i++) text += `, [${i}]${formatIpv6(bytes, at + 8 + 16 * i)}`;
   return text;
 }
 
@@ -248,54 +234,20 @@ function upperLayer(
 }
 
 function tcpText(tcp: Tcp): string {
-  const { flags, payloadLength } = tcp;
+  const { payloadLength } = tcp;
+  const flags = tcp.packet.view.getUint16(tcp.start + TCP_FLAGS);
   let letters = "";
-  for (let bit = 0; bit < 8; bit++) if ((flags & 1 << bit) !== 0) letters += FLAG_LETTERS[bit];
+  for (let bit = 0; bit < FLAG_LETTERS.length; bit++) {
+    if ((flags & 1 << bit) !== 0) letters += FLAG_LETTERS[bit];
+  }
   let text = `Flags [${letters || "none"}]`;
   if (payloadLength > 0) text += `, seq ${tcp.seq}:${(tcp.seq + payloadLength) % 2 ** 32}`;
   else if ((flags & (Tcp.Syn | Tcp.Fin | Tcp.Rst)) !== 0) text += `, seq ${tcp.seq}`;
   if (tcp.isAck) text += `, ack ${tcp.ack}`;
   text += `, win ${tcp.window}`;
   if (tcp.isUrg) text += `, urg ${tcp.urgentPointer}`;
-  if (tcp.payloadOffset > tcp.optionsOffset) text += `, options [${tcpOptions(tcp)}]`;
+  if (tcp.payloadOffset > tcp.optionsOffset) text += `, options [${tcpOptionsText(tcp)}]`;
   return `${text}, length ${payloadLength}`;
-}
-
-function tcpOptions(tcp: Tcp): string {
-  const { bytes, view } = tcp.packet;
-  const end = tcp.payloadOffset;
-  const texts: string[] = [];
-  for (let at = tcp.optionsOffset; at < end;) {
-    const kind = bytes[at]!;
-    if (kind === END_OF_OPTIONS || kind === NO_OPERATION) {
-      texts.push(TCP_OPTIONS[kind]!);
-      if (kind === END_OF_OPTIONS) break;
-      at++;
-      continue;
-    }
-    const length = at + 1 < end ? bytes[at + 1]! : 0;
-    if (length < 2 || at + length > end) {
-      texts.push("bad opt");
-      break;
-    }
-    texts.push(tcpOption(view, bytes, kind, at + 2, length - 2));
-    at += length;
-  }
-  return texts.join(",");
-}
-
-function tcpOption(view: DataView, bytes: Uint8Array, kind: number, at: number, length: number): string {
-  const name = TCP_OPTIONS[kind] ?? `unknown-${kind}`;
-  if (kind === 2 && length === 2) return `${name} ${view.getUint16(at)}`;
-  if (kind === 3 && length === 1) return `${name} ${bytes[at]!}`;
-  if (kind === 4 && length === 0) return name;
-  if (kind === 8 && length === 8) return `${name} val ${view.getUint32(at)} ecr ${view.getUint32(at + 4)}`;
-  if (kind === 5 && length % 8 === 0) {
-    let blocks = "";
-    for (let i = 0; i < length; i += 8) blocks += `{${view.getUint32(at + i)}:${view.getUint32(at + i + 4)}}`;
-    return `${name} ${length / 8} ${blocks}`;
-  }
-  return length === 0 ? name : `${name} 0x${hexBytes(bytes, at, length, "")}`;
 }
 
 function icmpv4Text(icmp: Icmpv4): string {
@@ -338,56 +290,6 @@ function icmpv4Text(icmp: Icmpv4): string {
   }
   if (code === 4) return `${dst} unreachable - need to frag${icmp.seq === 0 ? "" : ` (mtu ${icmp.seq})`}`;
   return ICMPV4_UNREACHABLE[code]?.replace("%", dst) ?? `${dst} unreachable - #${code}`;
-}
-
-function portText(protocol: number, port: number): string {
-  const name = protocol === Protocol.Udp ? "udp" : protocol === Protocol.Tcp ? "tcp" : `protocol ${protocol}`;
-  return port < 0 ? name : `${name} port ${port}`;
-}
-
-function icmpv6Text(icmp: Icmpv6): string {
-  const { type, code, payloadOffset, payloadLength } = icmp;
-  const { bytes } = icmp.packet;
-  const name = ICMPV6_TYPES[type] ?? `unknown icmp6 type (${type})`;
-  const quoted = icmp.quotedLength >= IPV6_LENGTH;
-  const dst = quoted ? formatIpv6(bytes, payloadOffset + IPV6_DST) : "";
-  switch (type) {
-    case Icmpv6.EchoRequest:
-    case Icmpv6.EchoReply:
-      return `${name}, id ${icmp.id}, seq ${icmp.seq}`;
-    case Icmpv6.PacketTooBig:
-      return `${name}, mtu ${icmp.rest}`;
-    case Icmpv6.ParameterProblem: {
-      const problem = ICMPV6_PROBLEM[code];
-      return problem === undefined ? `${name}, code-#${code}` : `${name}, ${problem} - octet ${icmp.rest}`;
-    }
-    case Icmpv6.TimeExceeded:
-      if (code === 0) return quoted ? `${name} for ${dst}` : name;
-      return code === 1 ? `${name} (reassembly)` : `${name}, unknown code (${code})`;
-    case Icmpv6.DestinationUnreachable: {
-      const reason = `${name}, ${ICMPV6_UNREACHABLE[code] ?? `unknown unreach code (${code})`}`;
-      if (!quoted || code > 4) return reason;
-      if (code === 2) {
-        return `${reason} ${dst}, source address ${formatIpv6(bytes, payloadOffset + IPV6_SRC)}`;
-      }
-      if (code !== 4) return `${reason} ${dst}`;
-      const protocol = bytes[payloadOffset + IPV6_NEXT_HEADER]!;
-      const known = protocol === Protocol.Udp || protocol === Protocol.Tcp;
-      const port = known && icmp.quotedLength >= IPV6_LENGTH + 4
-        ? icmp.packet.view.getUint16(payloadOffset + IPV6_LENGTH + DST_PORT)
-        : -1;
-      return `${reason}, ${dst} ${portText(protocol, port)}`;
-    }
-    case Icmpv6.NeighborSolicitation:
-      return payloadLength < 16 ? name : `${name}, who has ${formatIpv6(bytes, payloadOffset)}`;
-    case Icmpv6.NeighborAdvertisement:
-      return payloadLength < 16 ? name : `${name}, tgt is ${formatIpv6(bytes, payloadOffset)}`;
-    case Icmpv6.Redirect:
-      if (payloadLength < 32) return name;
-      return `${name}, ${formatIpv6(bytes, payloadOffset + 16)} to ${formatIpv6(bytes, payloadOffset)}`;
-    default:
-      return name;
-  }
 }
 
 function malformedUpper(ip: Ip, name: string): string {

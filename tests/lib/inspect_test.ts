@@ -84,6 +84,59 @@ Deno.test("inspect() says TCP as tcpdump does", () => {
   );
 });
 
+Deno.test("inspect() shows AE beside CWR and ECE, as tcpdump 5 does", () => {
+  const packet = tcp(4, { flags: Tcp.Syn | Tcp.Ece | Tcp.Cwr });
+  packet.bytes[packet.offset + 32]! |= 1;
+  equal(inspect(packet), "IP 10.9.0.1.5000 > 10.9.0.77.5001: Flags [SEWe], seq 1, win 65535, length 0");
+});
+
+Deno.test("inspect() shows the options of TCP that it knows in words, and others in hexadecimal", () => {
+  const line = (options: number[], flags: number = Tcp.Ack): string =>
+    /options \[(.*)\]/.exec(inspect(tcp(4, { flags, options: Uint8Array.from(options) })))![1]!;
+  const eight = [0, 1, 2, 3, 4, 5, 6, 7];
+  equal(line([29, 8, 1, 2, 10, 11, 12, 13]), "tcp-ao keyid 1 rnextkeyid 2 mac 0x0a0b0c0d");
+  equal(line([20, 4, 1, 2]), "scps cap 01 id 2");
+  equal(line([34, 2, 1, 1]), "tfo  cookiereq,nop,nop");
+  equal(line([254, 12, 0xf9, 0x89, ...eight]), "exp-tfo cookie 0001020304050607");
+  equal(line([254, 4, 0x12, 0x34]), "exp-1234");
+  equal(line([30, 12, 1, 1, ...eight], Tcp.Syn), "mptcp 12 capable v1 {0x1020304050607}");
+  equal(line([30, 12, 0x10, 3, ...eight], Tcp.Syn), "mptcp 12 join id 3 token 0x10203 nonce 0x4050607");
+  equal(line([30, 8, 0x20, 1, 0, 1, 2, 3]), "mptcp 8 dss ack 66051");
+  equal(line([30, 8, 0x34, 2, 10, 0, 0, 1]), "mptcp 8 add-addr v0-ip4 id 2 10.0.0.1");
+  equal(line([30, 4, 0x40, 1]), "mptcp 4 rem-addr id 1");
+  // What has a wrong length.
+  equal(line([2, 3, 1, 1]), "mss 0x01,nop");
+  equal(line([30, 8, 0x20, 3, 0, 1, 2, 3]), "mptcp 0x200300010203");
+  equal(line([254, 3, 1, 1]), "exp 0x01,nop");
+});
+
+Deno.test("inspect() tells of multicast listeners, node information and Routing headers what tcpdump does", () => {
+  const group = [0xff, 2, ...new Array(13).fill(0), 0xfb];
+  const address = [0x20, 1, 0xd, 0xb8, ...new Array(11).fill(0), 9];
+  const says = (type: number, rest: number, body: number[], code = 0): string =>
+    /ICMP6, (.*), length/.exec(inspect(icmp6({ type, code, rest }, Uint8Array.from(body))))![1]!;
+  equal(says(143, 2, new Array(40).fill(0)), "multicast listener report v2, 2 group record(s)");
+  equal(says(130, 65_536, group), "multicast listener query max resp delay: 1 addr: ff02::fb");
+  equal(
+    says(130, 65_536, [...group, 2, 125, 0, 1, ...address]),
+    "multicast listener query v2 [gaddr ff02::fb, 1 source(s)]",
+  );
+  equal(says(138, 5, [], 255), "router renumbering, sequence number reset, seq=5");
+  equal(
+    says(139, 3 * 65_536, [...new Array(8).fill(0), ...address]),
+    "who-are-you request node information query (node addresses, subject=2001:db8::9)",
+  );
+  equal(
+    says(140, 65_536, new Array(8).fill(0)),
+    "who-are-you reply node information reply (supported qtypes)",
+  );
+  const routed = extended(43, [17, 2, 0, 1, 0, 0, 0, 0, ...address]);
+  equal(
+    inspect(routed),
+    `${IPV6} RT6 (len=2, type=0 [Deprecated], segleft=1, [0]2001:db8::9) 1234 > 9999: UDP, length 64`,
+  );
+});
+
 Deno.test("inspect() says where TCP options are malformed, in its own words", () => {
   equal(
     inspect(tcp(4, { flags: Tcp.Ece | Tcp.Cwr | Tcp.Fin, options: Uint8Array.of(2, 4, 1, 2, 99, 40, 1, 2) })),

@@ -5,6 +5,7 @@ import { existsSync } from "node:fs";
 import { PacketPool } from "@warren/tunnel/core";
 import { compileFilter } from "@warren/tunnel/filter";
 import { Protocol } from "@warren/tunnel/ip";
+import { pcapOf } from "../kit/pcap.ts";
 import { command, systemTest } from "../kit/system.ts";
 import { PORT_NAMES, PROTOCOL_NAMES } from "../../lib/filter/_words.ts";
 import { Random } from "../../lib/random.ts";
@@ -24,7 +25,6 @@ const RANDOM_EXPRESSIONS = 150;
 const PCAP_MAGIC = 0xa1b2c3d4;
 const PCAP_HEADER = 24;
 const RECORD_HEADER = 16;
-const LINK_TYPE_RAW = 101;
 /** libpcap's word for an expression of which it sees that it is false for each packet. */
 const NEVER = "expression rejects all packets";
 /** Where the C library has the names that tcpdump looks up. */
@@ -43,27 +43,6 @@ const LIMITS = ["too many registers", ...FOLDED];
 const PACKETS_OF_ALL = filterPackets(new Random(SEED), PACKETS);
 /** Those without the number of an authentication header, at which libpcap's `protochain` loses its place. */
 const UNSIGNED = PACKETS_OF_ALL.filter((packet) => !packet.includes(Protocol.Ah));
-
-/** A capture in which each packet's time is its number. */
-function pcap(packets: readonly Uint8Array[]): Uint8Array {
-  const size = packets.reduce((sum, { length }) => sum + RECORD_HEADER + length, PCAP_HEADER);
-  const bytes = new Uint8Array(size);
-  const view = new DataView(bytes.buffer);
-  view.setUint32(0, PCAP_MAGIC);
-  view.setUint16(4, 2);
-  view.setUint16(6, 4);
-  view.setUint32(16, 65_535);
-  view.setUint32(20, LINK_TYPE_RAW);
-  let at = PCAP_HEADER;
-  packets.forEach((packet, number) => {
-    view.setUint32(at, number);
-    view.setUint32(at + 8, packet.length);
-    view.setUint32(at + 12, packet.length);
-    bytes.set(packet, at + RECORD_HEADER);
-    at += RECORD_HEADER + packet.length;
-  });
-  return bytes;
-}
 
 /** The numbers in a capture that tcpdump wrote, or what it said instead. */
 async function tcpdump(file: string, expression: string, optimize: boolean): Promise<Set<number> | string> {
@@ -140,7 +119,7 @@ async function assertSame(file: string, expression: string): Promise<boolean> {
 async function withCapture(use: (file: string) => Promise<void>, packets = PACKETS_OF_ALL): Promise<void> {
   const file = await Deno.makeTempFile({ suffix: ".pcap" });
   try {
-    await Deno.writeFile(file, pcap(packets));
+    await Deno.writeFile(file, pcapOf(packets));
     await use(file);
   } finally {
     await Deno.remove(file);
