@@ -4,6 +4,8 @@ import { fileURLToPath } from "node:url";
 import { Unavailable, unusable } from "./tools.ts";
 
 const WARREN = "warren";
+/** The longest reason for a skip that is found out on the way (characters). */
+const MAX_REASON = 300;
 const STOP_SIGNALS: readonly Deno.Signal[] = ["SIGTERM", "SIGKILL"];
 /** proc_pid_status(5): the bits of signals 1 and 2. */
 const SIGHUP_AND_SIGINT = 0b11n;
@@ -60,7 +62,7 @@ export async function skipUnavailable(name: string, test: () => void | Promise<v
     await test();
   } catch (error) {
     if (!(error instanceof Unavailable)) throw error;
-    console.log(`skipped: ${name}: ${error.message.replaceAll("\n", " ")}`);
+    console.log(`skipped: ${name}: ${error.message.replaceAll("\n", " ").slice(0, MAX_REASON)}`);
   }
 }
 

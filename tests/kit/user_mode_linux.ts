@@ -23,7 +23,8 @@ const ROOT = "/mnt";
  * milliseconds.
  */
 export async function userModeLinux(modules: string[], script: string, limit: number): Promise<string> {
-  const folder = await Deno.makeTempDir();
+  // The kernel's command line takes no spaces.
+  const folder = await Deno.makeTempDir({ dir: "/tmp" });
   try {
     const init = `${folder}/init.sh`;
     await Deno.writeTextFile(

@@ -53,7 +53,7 @@ class Lab implements AsyncDisposable {
     const page = `${folder}/page`;
     await Deno.writeFile(page, Uint8Array.from({ length: PAGE }, (_, i) => i * 7 + (i >> 8)));
     await Deno.chmod(folder, 0o755);
-    undo.use(await webServer(server, "listen 192.0.2.1:80;", `root ${folder};`));
+    undo.use(await webServer(server, "listen 192.0.2.1:80;", `root "${folder}";`));
     await firstAnswer(client, SERVER);
     return new Lab(client, middle, page, undo.move());
   }
