@@ -10,7 +10,8 @@ const MAX_MESSAGE = 0xffff;
 /**
  * Asks a name server over HTTPS, by POST. Queries share connections as `fetch` has them.
  *
- * **Limits**: a name in the URL is resolved by the system: where that asks this resolver, write an address.
+ * **Limits**: A name in the URL is resolved by the system: where that asks this resolver, write an address. `fetch` takes
+ * the name's next address when one refuses, and waits when one is silent.
  *
  * @param url Such as `https://192.0.2.1/dns-query`.
  * @throws {SyntaxError} when it is no URL of HTTP; `Deno.errors.NotCapable` without `--allow-net`.

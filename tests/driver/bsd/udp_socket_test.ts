@@ -3,6 +3,7 @@
 import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
 import type { Bsd } from "../../../driver/bsd/bsd.ts";
 import { openBsdUdpSocket } from "../../../driver/bsd/udp_socket.ts";
+import { FREEBSD } from "../../../driver/freebsd/libc.ts";
 import { DARWIN } from "../../../driver/macos/libsystem.ts";
 import { addressOf, Endpoint } from "../../../driver/mod.ts";
 import { formatAddress, parseAddress } from "../../../lib/address.ts";
@@ -59,3 +60,35 @@ Deno.test("openBsdUdpSocket() opens by BSD's structures and numbers, and says wh
   });
   deepStrictEqual(calls.at(-1), ["close", 7]);
 });
+
+for (
+  const [system, numbers, ipv4, ipv6] of [
+    ["macOS", DARWIN, [0, 26], [41, 61]],
+    ["FreeBSD", FREEBSD, [0, 7], [41, 36]],
+  ] as const
+) {
+  Deno.test(`openBsdUdpSocket() on ${system} asks for local addresses, and does without if it has to`, () => {
+    for (const [address, option] of [["0.0.0.0", ipv4], ["::", ipv6]] as const) {
+      for (const isRefused of [false, true]) {
+        const asked: number[][] = [];
+        const functions = {
+          socket: () => 7,
+          setsockopt: (_fd: number, level: number, name: number) => {
+            const isLocal = level === option[0] && name === option[1];
+            if (isLocal) asked.push([level, name]);
+            return isLocal && isRefused ? -1 : 0;
+          },
+          bind: () => 0,
+          getsockname: () => 0,
+          close: () => 0,
+        } as unknown as Bsd["functions"];
+        const bsd: Bsd = { ...numbers, errno: () => 0, fcntl: () => 0, ioctl: () => 0, functions };
+        const parsed = parseAddress(address);
+        using plain = openBsdUdpSocket(bsd, { address: parsed });
+        deepStrictEqual([plain.localAddresses, asked], [false, []]);
+        using socket = openBsdUdpSocket(bsd, { address: parsed, localAddresses: true });
+        deepStrictEqual([socket.localAddresses, asked], [!isRefused, [[...option]]]);
+      }
+    }
+  });
+}
