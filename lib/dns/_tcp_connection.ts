@@ -9,9 +9,9 @@
  * Congestion control is NewReno (RFC 6582, RFC 6928), the timer RFC 6298's. Data out of order is left to be sent again.
  */
 
+import { LENGTH, SendBuffer } from "./_send_buffer.ts";
+
 // Specification
-/** RFC 1035 section 4.2.2: a message has its length in front. */
-const LENGTH = 2;
 /** RFC 6928 section 2. */
 const INITIAL_WINDOW = 10; // segments
 /** RFC 5681 section 3.2. */
@@ -109,9 +109,8 @@ export class Connection {
   #window: number;
   #windowSeq: number;
   #windowAck: number;
-  #buffer: Uint8Array[] = [];
-  #bufferStart = 0;
-  #buffered = 0;
+  /** Answers that the client has not acknowledged. */
+  readonly answers = new SendBuffer();
   #wantsFin = false;
   /** The number of our FIN, once it was sent. */
   #finSeq = -1;
@@ -157,7 +156,7 @@ export class Connection {
 
   /** Bytes that wait to be acknowledged. */
   get buffered(): number {
-    return this.#buffered;
+    return this.answers.length;
   }
 
   /** The bytes that it takes now. */
@@ -177,7 +176,7 @@ export class Connection {
 
   /** Whether nothing is being answered or sent: it can be closed for another one. */
   get isIdle(): boolean {
-    return this.pending === 0 && this.#buffered === 0;
+    return this.pending === 0 && this.buffered === 0;
   }
 
   /** Takes a segment (RFC 9293 section 3.10.7.4, RFC 5961). */
@@ -219,7 +218,7 @@ export class Connection {
   readQueries(now: number, writer: SegmentWriter): boolean {
     let at = 0;
     let isStarved = false;
-    while (this.pending < MAX_PIPELINED && this.#buffered < SEND_BUFFER) {
+    while (this.pending < MAX_PIPELINED && this.buffered < SEND_BUFFER) {
       isStarved = this.#receivedLength - at < LENGTH;
       if (isStarved) break;
       const length = this.#received[at]! << 8 | this.#received[at + 1]!;
@@ -247,12 +246,7 @@ export class Connection {
   send(message: Uint8Array, now: number): void {
     this.pending--;
     if (this.isClosed || this.#wantsFin) return;
-    const framed = new Uint8Array(LENGTH + message.length);
-    framed[0] = message.length >> 8;
-    framed[1] = message.length;
-    framed.set(message, LENGTH);
-    this.#buffer.push(framed);
-    this.#buffered += framed.length;
+    this.answers.push(message);
     this.idleAt = now + this.#idleTime;
     if (this.#stalledAt === Infinity) this.#stalledAt = now + STALL_TIME;
   }
@@ -267,7 +261,7 @@ export class Connection {
     let hasSent = false;
     for (;;) {
       const from = this.#next - this.#unacknowledged | 0;
-      const unsent = this.#buffered - from;
+      const unsent = this.buffered - from;
       if (unsent <= 0) break;
       const room = Math.min(this.#window, this.#congestionWindow) - from;
       const length = Math.min(unsent, this.#segmentSize, room);
@@ -276,9 +270,9 @@ export class Connection {
       if (!this.#transmit(from, length, now, writer)) break;
       hasSent = true;
     }
-    const isAllSent = (this.#next - this.#unacknowledged | 0) === this.#buffered;
+    const isAllSent = (this.#next - this.#unacknowledged | 0) === this.buffered;
     if (this.#wantsFin && this.pending === 0 && isAllSent && !this.#finIsSent) {
-      if (writer.write(this, this.#next, this.#buffered, 0, true)) {
+      if (writer.write(this, this.#next, this.buffered, 0, true)) {
         if (this.#finSeq < 0) this.idleAt = now + LINGER_TIME;
         this.#finSeq = this.#next;
         this.#finIsSent = true;
@@ -286,7 +280,7 @@ export class Connection {
         hasSent = true;
       }
     }
-    if (this.#buffered === 0 && (this.#finSeq < 0 || this.#finIsKnown)) this.resendAt = Infinity;
+    if (this.buffered === 0 && (this.#finSeq < 0 || this.#finIsKnown)) this.resendAt = Infinity;
     else if (this.resendAt === Infinity) this.resendAt = now + this.#timeout;
     return hasSent;
   }
@@ -298,7 +292,7 @@ export class Connection {
       if (++this.#timeouts > MAX_TIMEOUTS) return Received.Reset;
       this.#timeout = Math.min(this.#timeout * 2, MAX_TIMEOUT);
       this.#resendAll();
-      const probe = this.#window === 0 && this.#buffered > 0;
+      const probe = this.#window === 0 && this.buffered > 0;
       // RFC 9293 section 3.8.6.1: a closed window is probed by a byte.
       if (probe) this.#transmit(0, 1, now, writer);
       this.resendAt = Infinity;
@@ -314,23 +308,6 @@ export class Connection {
       }
     }
     return Received.Quiet;
-  }
-
-  /** Copies buffered bytes, from that many behind the first one that is not acknowledged. */
-  copy(from: number, length: number, target: Uint8Array, at: number): void {
-    let skip = this.#bufferStart + from;
-    for (const chunk of this.#buffer) {
-      if (skip >= chunk.length) {
-        skip -= chunk.length;
-        continue;
-      }
-      const count = Math.min(length, chunk.length - skip);
-      target.set(chunk.subarray(skip, skip + count), at);
-      at += count;
-      length -= count;
-      skip = 0;
-      if (length === 0) return;
-    }
   }
 
   /** Whether the client has acknowledged our FIN. */
@@ -383,10 +360,12 @@ export class Connection {
     if (this.#timedSeq >= 0 && (ack - this.#timedSeq | 0) > 0) this.#measure(now - this.#timedAt);
     this.#timeouts = 0;
     this.resendAt = Infinity;
-    this.#release(Math.min(count, this.#buffered), now);
+    // A whole answer is progress; a client that takes a few bytes at a time makes none.
+    if (this.answers.release(Math.min(count, this.buffered))) this.#stalledAt = now + STALL_TIME;
+    if (this.buffered === 0) this.#stalledAt = Infinity;
     this.#unacknowledged = ack;
     if ((this.#next - ack | 0) < 0) this.#next = ack;
-    if (this.#buffered === 0 && this.#finSeq < 0) this.idleAt = now + this.#idleTime;
+    if (this.buffered === 0 && this.#finSeq < 0) this.idleAt = now + this.#idleTime;
     // RFC 9293 section 3.6: our end and the client's are known to both.
     if (this.#finIsKnown) {
       this.#finIsSent = true;
@@ -395,7 +374,7 @@ export class Connection {
     if (this.#duplicates >= DUPLICATE_ACKS) {
       if ((ack - this.#recover | 0) < 0) {
         // RFC 6582 section 3.2: the next gap.
-        this.#transmit(0, Math.min(this.#segmentSize, this.#buffered), now, writer);
+        this.#transmit(0, Math.min(this.#segmentSize, this.buffered), now, writer);
         return;
       }
       this.#congestionWindow = this.#threshold;
@@ -411,12 +390,12 @@ export class Connection {
   #countDuplicate(now: number, writer: SegmentWriter): void {
     this.#duplicates++;
     if (this.#duplicates > DUPLICATE_ACKS) this.#congestionWindow += this.#segmentSize;
-    if (this.#duplicates !== DUPLICATE_ACKS || this.#buffered === 0) return;
+    if (this.#duplicates !== DUPLICATE_ACKS || this.buffered === 0) return;
     const inFlight = this.#furthest - this.#unacknowledged | 0;
     this.#threshold = Math.max(inFlight / 2, 2 * this.#segmentSize);
     this.#congestionWindow = this.#threshold + DUPLICATE_ACKS * this.#segmentSize;
     this.#recover = this.#furthest;
-    this.#transmit(0, Math.min(this.#segmentSize, this.#buffered), now, writer);
+    this.#transmit(0, Math.min(this.#segmentSize, this.buffered), now, writer);
   }
 
   /** Goes back to the first byte that is not acknowledged (RFC 6298 section 5, RFC 5681 section 3.1). */
@@ -443,17 +422,6 @@ export class Connection {
       this.#smoothed += (time - this.#smoothed) / 8;
     }
     this.#timeout = Math.min(Math.max(this.#smoothed + 4 * this.#variation, MIN_TIMEOUT), MAX_TIMEOUT);
-  }
-
-  #release(count: number, now: number): void {
-    this.#buffered -= count;
-    this.#bufferStart += count;
-    while (this.#buffer.length > 0 && this.#bufferStart >= this.#buffer[0]!.length) {
-      this.#bufferStart -= this.#buffer.shift()!.length;
-      // A whole answer is progress; a client that takes a few bytes at a time makes none.
-      this.#stalledAt = now + STALL_TIME;
-    }
-    if (this.#buffered === 0) this.#stalledAt = Infinity;
   }
 
   #store(bytes: Uint8Array, start: number, count: number): void {

@@ -207,7 +207,7 @@ export class TcpServer implements SegmentWriter {
     const context = this.#context!;
     const packet = context.take(length);
     if (packet === undefined) return false;
-    connection.copy(from, length, packet.bytes, packet.offset);
+    connection.answers.copy(from, length, packet.bytes, packet.offset);
     const flags = Tcp.Ack | (isFin ? Tcp.Fin : length > 0 ? Tcp.Psh : 0);
     this.#paths.get(connection)!.send(
       packet,

@@ -12,6 +12,7 @@ import type { Packet } from "../core/packet.ts";
 import { Ip } from "../ip.ts";
 import { checkNames, type OptionNames } from "../options.ts";
 import { BlockList } from "./block_list.ts";
+import { HeldNumbers } from "./_held_numbers.ts";
 import { formatName, isWithin, parseName } from "./_name.ts";
 import { isSpecialName } from "./_special_names.ts";
 
@@ -109,28 +110,9 @@ export class FakeIp {
   readonly #except: BlockList;
 
   readonly #only: BlockList | undefined;
-  /** How long an address is held (milliseconds). */
-  readonly #holdTime: number;
-
   readonly #numbers = new Map<string, number>();
   readonly #names: string[] = [];
-  /** The client that each address was given to. */
-  readonly #clients: (string | undefined)[] = [];
-  /** Until when each address is held (milliseconds); 0 when it is free. */
-  readonly #heldUntil: Float64Array;
-  /** How many addresses each client holds. */
-  readonly #holdings = new Map<string, number>();
-  #held = 0;
-  /** The time (monotonic milliseconds); 0 as long as nobody has told it. */
-  #now = 0;
-  /**
-   * Two rings, of free and of held numbers, from the one that was used last to the one not used for longest; their heads
-   * stand behind the numbers.
-   */
-  readonly #newer: Int32Array;
-  readonly #older: Int32Array;
-  readonly #free: number;
-  readonly #holding: number;
+  readonly #uses: HeldNumbers;
 
   /**
    * Addresses that no name has yet.
@@ -155,7 +137,6 @@ export class FakeIp {
       throw new RangeError(`Cannot give addresses: reuseAfter must be 0 or more, got ${reuseAfter}`);
     }
     this.ttl = ttl;
-    this.#holdTime = ttl * 1000 + reuseAfter;
     this.#except = except instanceof BlockList ? except : new BlockList(except);
     this.#only = only === undefined || only instanceof BlockList ? only : new BlockList(only);
     this.#ipv6First = 0;
@@ -168,12 +149,7 @@ export class FakeIp {
       this.#ipv6First = viewOf(this.#ipv6Network).getUint32(12) + 1;
       this.capacity = Math.min(this.capacity, 2 ** (128 - this.#ipv6.length) - 2);
     }
-    this.#free = this.capacity;
-    this.#holding = this.capacity + 1;
-    this.#newer = new Int32Array(this.capacity + 2);
-    this.#older = new Int32Array(this.capacity + 2);
-    this.#heldUntil = new Float64Array(this.capacity);
-    this.clear();
+    this.#uses = new HeldNumbers(this.capacity, ttl * 1000 + reuseAfter);
   }
 
   /** How many names have addresses. */
@@ -271,36 +247,22 @@ export class FakeIp {
 
   /** Tells the time (monotonic milliseconds), by which addresses become free. For the resolver, at each breath. */
   advance(now: number): void {
-    if (this.#now === 0 && this.#held > 0) {
-      // Restored before the first breath.
-      for (let at = this.#older[this.#holding]!; at !== this.#holding; at = this.#older[at]!) {
-        this.#heldUntil[at]! += now;
-      }
-    }
-    this.#now = now;
+    this.#uses.advance(now);
   }
 
   /** Takes all addresses back. */
   clear(): void {
     this.#numbers.clear();
     this.#names.length = 0;
-    this.#clients.length = 0;
-    this.#heldUntil.fill(0);
-    this.#holdings.clear();
-    this.#held = 0;
-    for (const head of [this.#free, this.#holding]) this.#newer[head] = this.#older[head] = head;
+    this.#uses.clear();
   }
 
   /** The names and their numbers, as values that JSON can hold. */
   save(): unknown {
     const names: Saved["names"] = [];
-    for (const head of [this.#holding, this.#free]) {
-      for (let at = this.#older[head]!; at !== head; at = this.#older[at]!) {
-        const left = Math.max(0, Math.ceil(this.#heldUntil[at]! - this.#now));
-        const client = this.#clients[at];
-        const name = this.#names[at]!;
-        names.push(client === undefined ? [name, at, left] : [name, at, left, client]);
-      }
+    for (const [number, left, client] of this.#uses.entries()) {
+      const name = this.#names[number]!;
+      names.push(client === undefined ? [name, number, left] : [name, number, left, client]);
     }
     return { prefixes: this.#prefixes, names } satisfies Saved;
   }
@@ -330,10 +292,8 @@ export class FakeIp {
     this.clear();
     for (const [name, number, left = 0, client] of names.toReversed()) {
       this.#names[number] = name;
-      this.#clients[number] = client;
       this.#numbers.set(name, number);
-      this.#link(number, this.#free);
-      if (left > 0) this.#hold(number, this.#now + Math.min(left, this.#holdTime));
+      this.#uses.restore(number, left, client);
     }
   }
 
@@ -345,110 +305,33 @@ export class FakeIp {
 
   /** A name's number, which it has or gets now; `NONE` when there is none for this client. */
   #numberOf(name: string, client: string | undefined): number {
-    this.#release();
+    this.#uses.release();
     let number = this.#numbers.get(name);
     if (number === undefined) {
-      if (client !== undefined && !this.#mayHold(client)) return NONE;
+      if (client !== undefined && !this.#uses.mayHold(client)) return NONE;
       number = this.#take();
       if (number === NONE) return NONE;
       this.#names[number] = name;
-      this.#clients[number] = undefined;
       this.#numbers.set(name, number);
-      this.#link(number, this.#free);
+      this.#uses.add(number);
     }
-    if (client !== undefined && client !== this.#clients[number]) {
-      const isHeld = this.#heldUntil[number]! > 0;
-      if (this.#mayHold(client)) {
-        if (isHeld) {
-          this.#count(this.#clients[number], -1);
-          this.#count(client, 1);
-        }
-        this.#clients[number] = client;
-      } else if (!isHeld) return NONE;
-    }
-    this.#refresh(number);
-    return client === undefined || this.#heldUntil[number]! > 0 || this.#holdTime === 0 ? number : NONE;
-  }
-
-  #count(client: string | undefined, change: number): void {
-    if (client === undefined) return;
-    const count = (this.#holdings.get(client) ?? 0) + change;
-    if (count > 0) this.#holdings.set(client, count);
-    else this.#holdings.delete(client);
-  }
-
-  /** A number that no name has, of those never used or of the free name that was not used for longest. */
-  #take(): number {
-    if (this.#names.length < this.capacity) return this.#names.length;
-    const number = this.#newer[this.#free]!;
-    if (number === this.#free) return NONE;
-    this.#numbers.delete(this.#names[number]!);
-    this.#unlink(number);
+    if (client !== undefined) return this.#uses.give(number, client) ? number : NONE;
+    this.#uses.use(number);
     return number;
   }
 
-  /** Whether a client holds fewer addresses than are left for others. */
-  #mayHold(client: string): boolean {
-    return (this.#holdings.get(client) ?? 0) < this.capacity - this.#held;
+  /** A number that no name has: one that was never used, or the free one that was not used for longest. */
+  #take(): number {
+    if (this.#names.length < this.capacity) return this.#names.length;
+    const number = this.#uses.take();
+    if (number !== NONE) this.#numbers.delete(this.#names[number]!);
+    return number;
   }
 
   #use(number: number): string | undefined {
     if (number < 0 || number >= this.#names.length) return undefined;
-    this.#refresh(number);
+    this.#uses.use(number);
     return this.#names[number];
-  }
-
-  /** Marks a number as used last, and holds it from now on if a client has it. */
-  #refresh(number: number): void {
-    const client = this.#clients[number];
-    const isHeld = this.#heldUntil[number]! > 0;
-    if (isHeld || client !== undefined && this.#mayHold(client)) {
-      this.#hold(number, this.#now + this.#holdTime);
-    } else this.#relink(number, this.#free);
-  }
-
-  /** Holds a number until then. */
-  #hold(number: number, until: number): void {
-    if (this.#holdTime === 0) return this.#relink(number, this.#free);
-    if (this.#heldUntil[number] === 0) {
-      this.#held++;
-      this.#count(this.#clients[number], 1);
-    }
-    this.#heldUntil[number] = until;
-    this.#relink(number, this.#holding);
-  }
-
-  /** Frees the numbers whose time is over. */
-  #release(): void {
-    for (let number = this.#newer[this.#holding]!; number !== this.#holding;) {
-      if (this.#heldUntil[number]! > this.#now) return;
-      const next = this.#newer[number]!;
-      this.#heldUntil[number] = 0;
-      this.#held--;
-      this.#count(this.#clients[number], -1);
-      this.#relink(number, this.#free);
-      number = next;
-    }
-  }
-
-  /** Makes a number the one that was used last of a ring. */
-  #relink(number: number, head: number): void {
-    if (this.#older[head] === number) return;
-    this.#unlink(number);
-    this.#link(number, head);
-  }
-
-  #link(number: number, head: number): void {
-    const first = this.#older[head]!;
-    this.#older[head] = number;
-    this.#newer[number] = head;
-    this.#older[number] = first;
-    this.#newer[first] = number;
-  }
-
-  #unlink(number: number): void {
-    this.#older[this.#newer[number]!] = this.#older[number]!;
-    this.#newer[this.#older[number]!] = this.#newer[number]!;
   }
 }
 

@@ -8,17 +8,16 @@
  * A name of a split domain gets no synthetic address, and has upstreams of its own.
  */
 
-import { parseAddress } from "../address.ts";
 import type { Packet, PacketBatch, Stage, StageContext } from "../core/mod.ts";
 import { isFromHost } from "../_unicast.ts";
 import { IcmpErrors } from "../icmp_error.ts";
 import { Ip } from "../ip.ts";
-import { checkNames, type OptionNames } from "../options.ts";
 import { Protocol } from "../protocol.ts";
 import { Tcp } from "../tcp.ts";
 import { Udp } from "../udp.ts";
 import { Answer } from "./_answer.ts";
 import { Cache } from "./_cache.ts";
+import { checkOptions, type SplitDomain } from "./_checked_options.ts";
 import { FakeIp } from "./fake_ip.ts";
 import { InFlight } from "./_in_flight.ts";
 import { BlockedNames, FakeNames } from "./_own_answers.ts";
@@ -26,51 +25,17 @@ import { type Query, UdpQuery } from "./_query.ts";
 import { Route } from "./_route.ts";
 import { SpecialNames } from "./_special_names.ts";
 import { TcpServer } from "./_tcp_server.ts";
-import {
-  checkRange,
-  type DnsCounters,
-  type DnsResolverOptions,
-  type DnsUpstream,
-  list,
-} from "./resolver_options.ts";
-import { EDNS_SIZE, Question, Rcode, SILENCE } from "./_message.ts";
-import { isWithin, parseName } from "./_name.ts";
+import { type DnsCounters, type DnsResolverOptions, type DnsUpstream, list } from "./resolver_options.ts";
+import { Question, Rcode, SILENCE } from "./_message.ts";
+import { isWithin } from "./_name.ts";
 import { type FoundRecords, joinAliases, Records } from "./_records.ts";
 
 // Specification
 const DNS_PORT = 53;
 /** RFC 8767 section 4: the TTL of an answer that is too old (seconds). */
 const STALE_TTL = 30;
-const MAX_TTL = 0x7fffffff;
 
 // Implementation
-const NAMES: OptionNames<DnsResolverOptions> = {
-  address: "needed",
-  upstream: "optional",
-  split: "optional",
-  records: "optional",
-  zones: "optional",
-  block: "optional",
-  allow: "optional",
-  blockAnswer: "optional",
-  blockTtl: "optional",
-  fakeIp: "optional",
-  forwardSpecial: "optional",
-  cache: "optional",
-  timeout: "optional",
-  inFlight: "optional",
-  waiting: "optional",
-  connections: "optional",
-  idleTimeout: "optional",
-  answerLimit: "optional",
-  errors: "optional",
-};
-const TIMEOUT = 2000;
-const IN_FLIGHT = 256;
-const WAITING = 512;
-const CONNECTIONS = 256;
-/** RFC 7766 section 6.2.3: a few seconds (milliseconds). */
-const IDLE_TIMEOUT = 10_000;
 /** That an answer's records keep the TTLs that they have. */
 const OWN_TTLS = -1;
 /** How often the time is read while there are answers whose age `save` has to tell (milliseconds). */
@@ -149,7 +114,7 @@ export class DnsResolver implements Stage {
   readonly #ipv4: readonly number[];
   readonly #ipv6: readonly Uint8Array[];
   readonly #upstreams: readonly DnsUpstream[];
-  readonly #split: readonly { domain: Uint8Array; upstreams: readonly DnsUpstream[] }[];
+  readonly #split: readonly SplitDomain[];
   readonly #records: Records;
   readonly #blocked: BlockedNames;
   readonly #fakeIp: FakeIp | undefined;
@@ -179,26 +144,15 @@ export class DnsResolver implements Stage {
    * address, for records that cannot be, and for what is not what an option takes; {@linkcode RangeError} when a number is out of its range.
    */
   constructor(options: DnsResolverOptions) {
-    checkNames("resolve names", options, NAMES);
-    const {
-      address,
-      upstream = [],
-      split = {},
-      records = [],
-      zones = [],
-      fakeIp,
-      cache = {},
-    } = options;
-    const addresses = list(address).map(parseAddress);
-    if (addresses.length === 0) throw new TypeError("Cannot answer queries: the resolver has no address");
+    const { addresses, upstreams, split, answerLimit, places, tcp } = checkOptions(options);
+    const { records = [], zones = [], fakeIp, cache = {} } = options;
     this.#ipv4 = addresses.filter(({ family }) => family === 4).map(({ bytes }) =>
       new DataView(bytes.buffer).getUint32(0)
     );
     this.#ipv6 = addresses.filter(({ family }) => family === 6).map(({ bytes }) => bytes);
-    this.#upstreams = upstreamsOf(upstream);
-    this.#split = Object.entries(split)
-      .map(([domain, upstreams]) => ({ domain: parseName(domain), upstreams: upstreamsOf(upstreams) }))
-      .sort((a, b) => b.domain.length - a.domain.length);
+    this.#upstreams = upstreams;
+    this.#split = split;
+    this.#limit = answerLimit;
     this.#records = new Records(typeof records === "string" ? [records] : records, list(zones));
     if (fakeIp !== undefined && !(fakeIp instanceof FakeIp)) {
       throw new TypeError("Cannot give synthetic addresses: fakeIp is no FakeIp: make one with new FakeIp()");
@@ -208,34 +162,18 @@ export class DnsResolver implements Stage {
     this.#fakes = fakeIp && new FakeNames(fakeIp);
     this.#cache = new Cache(cache === false ? { entries: 0 } : cache);
     this.#special = new SpecialNames(options.forwardSpecial ?? []);
-    this.#tcp = new TcpServer(
-      {
-        connections: checkRange("connections", options.connections ?? CONNECTIONS, 0, 65_536),
-        idleTimeout: checkRange("idleTimeout", options.idleTimeout ?? IDLE_TIMEOUT, 1, MAX_TTL),
+    this.#tcp = new TcpServer(tcp, options.errors ?? new IcmpErrors(), this.#answerTcp);
+    this.#inFlight = new InFlight(places, this.counters, {
+      answered: (pending, answer, now) =>
+        this.#cache.put(pending.key, answer, now, this.#ownerOf(pending.source, pending.upstream)),
+      deliver: (query, answer, context) => {
+        this.#read(query);
+        this.#finish(query, answer, 0, OWN_TTLS, context);
       },
-      options.errors ?? new IcmpErrors(),
-      (query, context) => this.#answerTcp(query, context),
-    );
-    this.#limit = checkRange("answerLimit", options.answerLimit ?? EDNS_SIZE, 512, 1452);
-    this.#inFlight = new InFlight(
-      {
-        timeout: checkRange("timeout", options.timeout ?? TIMEOUT, 1, MAX_TTL),
-        questions: checkRange("inFlight", options.inFlight ?? IN_FLIGHT, 1, 65_536),
-        queries: checkRange("waiting", options.waiting ?? WAITING, 1, 65_536),
-      },
-      this.counters,
-      {
-        answered: (pending, answer, now) =>
-          this.#cache.put(pending.key, answer, now, this.#ownerOf(pending.source, pending.upstream)),
-        deliver: (query, answer, context) => {
-          this.#read(query);
-          this.#finish(query, answer, 0, OWN_TTLS, context);
-        },
-        giveUp: (query, key, refusal, context) => this.#giveUp(query, key, refusal, context),
-      },
-    );
-    for (const upstreams of [this.#upstreams, ...this.#split.map(({ upstreams }) => upstreams)]) {
-      for (const upstream of upstreams) this.#upstreamNumbers.set(upstream, this.#upstreamNumbers.size);
+      giveUp: (query, key, refusal, context) => this.#giveUp(query, key, refusal, context),
+    });
+    for (const upstream of [...upstreams, ...split.flatMap(({ upstreams }) => upstreams)]) {
+      this.#upstreamNumbers.set(upstream, this.#upstreamNumbers.size);
     }
   }
 
@@ -374,11 +312,11 @@ export class DnsResolver implements Stage {
     this.#tcp.receive(packet, tcp, context);
   }
 
-  #answerTcp(query: Query, context: StageContext): void {
+  readonly #answerTcp = (query: Query, context: StageContext): void => {
     const refusal = query.read(this.#asked);
     if (refusal === SILENCE) return query.drop("not a query", context);
     this.#answer(query, refusal, context);
-  }
+  };
 
   #answerUdp(packet: Packet, udp: Udp, context: StageContext): void {
     const refusal = this.#asked.read(packet.bytes, udp.payloadOffset, udp.payloadLength);
@@ -424,24 +362,24 @@ export class DnsResolver implements Stage {
     return fake;
   }
 
-  #splitOf(asked: Question): readonly DnsUpstream[] | undefined {
-    for (const { domain, upstreams } of this.#split) {
-      if (isWithin(asked.name, asked.nameLength, domain)) return upstreams;
-    }
-    return undefined;
+  #splitOf(asked: Question): SplitDomain | undefined {
+    return this.#split.find(({ domain }) => isWithin(asked.name, asked.nameLength, domain));
   }
 
   /** Answers from what is known, or asks upstreams and holds the query. */
   #resolve(question: Question, query: Query, context: StageContext): void {
     const split = this.#splitOf(question);
-    const special = split === undefined ? this.#special.find(question) : undefined;
+    // Who names an upstream for all names has not named these.
+    const special = split === undefined || split.domain.length === 1
+      ? this.#special.find(question)
+      : undefined;
     if (special !== undefined) {
       this.counters.special++;
       return this.#finish(query, special, 0, OWN_TTLS, context);
     }
     const { now } = context;
     const { key } = question;
-    const upstreams = split ?? this.#upstreams;
+    const upstreams = split?.upstreams ?? this.#upstreams;
     const entry = this.#cache.get(key, now);
     if (entry !== undefined && now < entry.until) {
       this.counters.cached++;
@@ -537,17 +475,4 @@ export class DnsResolver implements Stage {
 /** In seconds. */
 function ageOf(since: number, now: number): number {
   return Math.floor((now - since) / 1000);
-}
-
-function upstreamsOf(given: DnsUpstream | readonly DnsUpstream[]): readonly DnsUpstream[] {
-  const upstreams = list(given);
-  for (const upstream of upstreams) {
-    if (typeof upstream?.query === "function") continue;
-    throw new TypeError(
-      `Cannot ask ${
-        JSON.stringify(upstream)
-      }: it has no query(): give an upstream such as parseUpstream("192.0.2.1")`,
-    );
-  }
-  return upstreams;
 }

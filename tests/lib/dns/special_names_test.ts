@@ -91,6 +91,7 @@ Deno.test("DnsResolver's records, zones and split domains go before special name
   assert.equal(await answer("a.corp.local", "A", { split }), "a.corp.local 300 A 192.0.2.7");
   assert.equal(await answer("a.local", "A", { split }), "NXDOMAIN local");
   assert.equal(await answer(reverse, "A", { split }), `${reverse} 300 A 192.0.2.7`);
+  assert.equal(await answer("x.onion", "A", { split: { ".": upstream } }), "NXDOMAIN onion");
   const rig = new Rig(new DnsResolver({ address: RESOLVER, zones: "test" }));
   assert.equal((await rig.answer("x.test")).message.authorities![0]!.ttl, 60);
 });
