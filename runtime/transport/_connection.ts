@@ -108,9 +108,10 @@ export class WebSocketConnection {
     this.#timeout = timeout;
     this.#owner = owner;
     this.#queue = new SendQueue(role === "client");
+    const full = () => this.#owner?.full ?? false;
     this.#reader = new FrameReader({
       get full() {
-        return owner.full;
+        return full();
       },
       binary: (bytes, offset, length) => this.#count(this.#owner?.receive(bytes, offset, length) ?? true),
       text: (length) => {
@@ -191,7 +192,7 @@ export class WebSocketConnection {
         if (this.#isDeaf) unread += read;
         else await this.#take(read);
         read = await this.#socket.read(this.#reader.room);
-        this.#hear();
+        if (read !== null) this.#hear();
         await turn();
       }
     } catch {

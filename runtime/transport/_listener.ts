@@ -18,6 +18,8 @@ import type { FarEndContext } from "./end_opener.ts";
 /** Connections that are not the tunnel's: in all, and of one IPv4 address or IPv6 /64. The oldest makes room for a new one. */
 const MAX_HANDSHAKES = 16;
 const MAX_HANDSHAKES_OF_SOURCE = 4;
+/** The tunnel's connection, and those before it that have not ended: each has buffers of 0.8 MiB. */
+const MAX_CONNECTIONS = 8;
 /** How long a connection may take to become the tunnel's (milliseconds). */
 const HANDSHAKE_TIMEOUT = 10_000;
 /** How long a refused peer has to read why, and how much it may still send meanwhile (milliseconds, bytes). */
@@ -50,6 +52,8 @@ export class Listener implements ConnectionSource {
   readonly #owner: ConnectionOwner;
   /** From the oldest to the newest. */
   readonly #handshakes = new Set<Handshake>();
+  /** The tunnel's, which is the newest, and those before it that have a moment to end. */
+  readonly #connections = new Set<WebSocketConnection>();
   readonly #running = new Set<Promise<void>>();
   /** The one that is being answered with 101. */
   #accepted: Handshake | undefined;
@@ -159,7 +163,12 @@ export class Listener implements ConnectionSource {
     if (!this.#handshakes.delete(handshake)) return;
     const { timeout } = this.#options;
     const { rest } = head as HttpHead;
-    this.#owner.adopt(new WebSocketConnection(socket, rest, "server", timeout, this.#owner));
+    const connection = new WebSocketConnection(socket, rest, "server", timeout, this.#owner);
+    this.#owner.adopt(connection);
+    this.#connections.add(connection);
+    connection.ended.then(() => this.#connections.delete(connection));
+    const [oldest] = this.#connections;
+    if (this.#connections.size > MAX_CONNECTIONS) oldest!.abort();
   }
 
   /** Why a valid handshake comes at a bad time. Otherwise the place is taken from then on. */

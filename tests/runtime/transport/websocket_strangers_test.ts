@@ -183,6 +183,21 @@ Deno.test("A half-closed peer and one that resets its connection are gone", asyn
   await server.takesAnotherPeer();
 });
 
+Deno.test("Peers that break the rules and stay have no more than a few connections between them", async () => {
+  await using server = await listening();
+  await using held = new AsyncDisposableStack();
+  let ended = 0;
+  for (let i = 0; i < 30; i++) {
+    const peer = held.use(await until101(server.place));
+    await peer.send(frame(3));
+    peer.ended().then(() => ended++);
+  }
+  await turn();
+  // By themselves, they would have ended a second later.
+  ok(ended >= 15, `${ended} have ended`);
+  await until(() => ended === 30, "all had ended");
+});
+
 Deno.test("Connections that say nothing keep no peer out, and newer ones take their room", async () => {
   await using server = await listening();
   await using held = new AsyncDisposableStack();
