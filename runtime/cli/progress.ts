@@ -88,7 +88,10 @@ export function showCounters(tunnels: readonly Tunnel[]): () => void {
 
 /** Says what a tunnel did. */
 export function summarize(tunnel: Tunnel): void {
-  console.error(`${tunnel.name} is closed: ${formatSummary(tunnel.stats, tunnel.far !== undefined)}`);
+  const neverRan = tunnel.hasRun ? "" : "it never ran; ";
+  console.error(
+    `${tunnel.name} is closed: ${neverRan}${formatSummary(tunnel.stats, tunnel.far !== undefined)}`,
+  );
 }
 
 /** Counters, and how fast they grew since a second ago. */

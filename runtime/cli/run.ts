@@ -175,8 +175,9 @@ async function lockFlags(): Promise<string[]> {
     const folder = join(cacheFolder(), "warren");
     await Deno.mkdir(folder, { recursive: true });
     const copy = join(folder, "run.lock");
-    const own = `${copy}.${Deno.pid}`;
-    await Deno.copyFile(LOCK, own);
+    const own = `${copy}.${crypto.randomUUID()}`;
+    // A new file, so that no link of another user's leads the write elsewhere.
+    await Deno.writeFile(own, await Deno.readFile(LOCK), { createNew: true });
     await Deno.rename(own, copy);
     return [`--lock=${copy}`];
   } catch {
