@@ -15,6 +15,9 @@ const IPV6_DST = 24;
 /** The largest tree (tests, numbers and operations), which bounds the time that a packet takes. */
 const MAX_SIZE = 32_768;
 
+/** What an address with all its bits as prefix means without a word. */
+const HOST: Qualifier = { protocol: "", side: "or", kind: "host" };
+
 /** The words that tell what an address or a number is. */
 const KINDS: ReadonlySet<string> = new Set(["host", "net", "port", "portrange", "proto", "protochain"]);
 
@@ -79,10 +82,13 @@ class Parser {
     const { kind, text } = this.#tokens.token;
     if (kind === "end") this.#tokens.unexpected("an expression");
     if (kind !== "sign") {
-      if (inherited === undefined) {
+      // The prefix of all bits says by itself that it is a host.
+      const isPrefixed = (kind === "ipv4" || kind === "ipv6") && this.#tokens.isSign("/", 1);
+      const qualifier = inherited ?? (isPrefixed ? HOST : undefined);
+      if (qualifier === undefined) {
         this.#tokens.refuse(`no word such as host, net or port says what ${text} is`);
       }
-      return { test: readId(this.#tokens, inherited), qualifier: inherited, isBare: true };
+      return { test: readId(this.#tokens, qualifier), qualifier, isBare: inherited !== undefined };
     }
     if (text === "(") {
       this.#tokens.skip();

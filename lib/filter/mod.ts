@@ -70,7 +70,7 @@ and and or bind alike, from left to right; not binds tighter.
  * is what is stored. Host and network names are not looked up; of ports and protocols, the usual names are known. At
  * most 65,536 characters, 64 levels, and 32,768 instructions (tests, numbers and operations).
  *
- * A prefix of all bits is an address, so it may stand behind `host`; libpcap takes it over IPv6 alone.
+ * A prefix of all bits is an address, so it may stand behind `host`, or alone; libpcap takes it behind `host` over IPv6.
  *
  * libpcap's optimizer may leave out, or put elsewhere, what reads behind a packet's end or divides by zero, and takes
  * `tcp[- 1]` for a read behind the end; here all is read in the order of the text, once it is needed, as `tcpdump -O`

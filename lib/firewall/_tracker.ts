@@ -375,6 +375,10 @@ export class Tracker {
       flow = this.#findIcmp(version, quotedType, isRequest ? quotedDirection : direction, now);
     } else flow = this.flows.peek(key, now);
     if (flow < 0) return Finding.Invalid;
+    if (this.stateOf(flow) <= FlowState.IcmpUnreplied && quotedDirection !== this.#openers[flow]) {
+      this.why = "it is an error about a packet of a side that has sent none";
+      return Finding.Invalid;
+    }
     // RFC 5927 section 4.1: who does not see the connection does not know its numbers.
     const seq = protocol === Protocol.Tcp ? view.getUint32(quoted.upperOffset + TCP_SEQ) : 0;
     if (protocol === Protocol.Tcp && !this.#tcp.hasInFlight(flow, quotedDirection, seq)) {

@@ -250,11 +250,18 @@ Deno.test("compileFilter() takes an address with all its bits as prefix for the 
       ["dst 192.0.2.53/32", "dst 192.0.2.53"],
       ["host 10.9.0.2 or 10.9.0.1/32", "host 10.9.0.2 or 10.9.0.1"],
       ["not host 10.9.0.1/32", "not host 10.9.0.1"],
+      ["fd09::1/128", "host fd09::1"],
+      ["10.9.0.1/32", "host 10.9.0.1"],
+      ["tcp and fd09::1/128", "tcp and host fd09::1"],
+      ["not 10.9.0.1/32", "not host 10.9.0.1"],
+      ["(fd09::1/128 or udp)", "(host fd09::1 or udp)"],
     ] as const
   ) {
     const [one, other] = [compileFilter(prefixed), compileFilter(plain)];
     deepEqual(packets.map((packet) => one(packet)), packets.map((packet) => other(packet)), prefixed);
   }
+  refuses("fd09::/127", "a prefix's length behind another word than net", 7);
+  refuses("10.9/16", "a prefix's length behind another word than net", 5);
   refuses("host fd09::/127", "a prefix's length behind another word than net", 12);
   refuses("host 10.9.0.0/31", "a prefix's length behind another word than net", 14);
   refuses("host 10.9.0/32", "a prefix's length behind another word than net", 12);

@@ -59,6 +59,20 @@ for (const version of [4, 6] as const) {
     }
   });
 
+  Deno.test(`Firewall passes no error about a reply that was not sent, over IPv${version}`, () => {
+    const { pass } = start();
+    const [query, reply] = [
+      `udp ${at(inside, 5000)} > ${at(outside, 53)} payload 8`,
+      `udp ${at(outside, 53)} > ${at(inside, 5000)} payload 8`,
+    ];
+    const forged = encodePacket(`icmp ${inside} > ${outside} ${errors[0]} { ${reply} }`);
+    equal(pass(0, encodePacket(query)), true);
+    equal(pass(0, forged), false);
+    equal(pass(1, encodePacket(`icmp ${router} > ${inside} ${errors[0]} { ${query} }`)), true);
+    equal(pass(1, encodePacket(reply)), true);
+    equal(pass(0, forged), true);
+  });
+
   Deno.test(`Firewall passes no error about a side that has sent nothing in a connection met midway, over IPv${version}`, () => {
     const test = new TestPipeline(new Firewall({ midStream: true, default: "allow" }));
     const pass = (direction: Direction, bytes: Uint8Array) => {
