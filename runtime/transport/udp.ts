@@ -31,9 +31,10 @@ export interface UdpOptions {
   mtu?: number;
   /**
    * The content of datagrams. `"ip"`: IP packets; anything else is refused. `"any"`: any bytes, but no empty datagrams,
-   * for scripts with a stage that encrypts. Then every received packet has its sender in `packet.endpoint`, packets go
-   * to theirs where a stage has set one by `packet.sendTo()`, and the others to `peer`. Without `peer`, no datagram
-   * makes its sender the peer: that is left to the stage, which can tell whom it trusts. @default {"ip"}
+   * for scripts with a stage that encrypts. Then a received packet has its sender in `packet.endpoint`. A packet goes to
+   * its endpoint, if it has one: a stage sets it by `packet.sendTo()`, and a packet that a stage turns round goes back
+   * to its sender. Any other goes to `peer`. Without `peer`, no datagram makes its sender the peer: that is left to the
+   * stage, which can tell whom it trusts. @default {"ip"}
    */
   payload?: "ip" | "any";
 }
