@@ -20,7 +20,7 @@ import type { DeviceShare } from "../share.ts";
 import { Errno, errnoName, systemError } from "./errno.ts";
 import { O_CLOEXEC, O_NONBLOCK, O_RDWR } from "./fcntl.ts";
 import { readSystemFile } from "./files.ts";
-import { leftovers, repair } from "./journal.ts";
+import { recover } from "./journal.ts";
 import { errno, libc } from "./libc.ts";
 import { LinkMonitor } from "./netlink/link_monitor.ts";
 import type { Link } from "./netlink/links.ts";
@@ -238,8 +238,7 @@ export function openTunDevice(options: CheckedDeviceOptions): TunDevice {
  */
 export function openTunQueues(options: CheckedDeviceOptions): { device: TunDevice; shares: DeviceShare[] } {
   const { uring, queues } = options;
-  // What cannot be repaired stays in the journal, and `warren doctor` says why.
-  for (const leftover of leftovers().found) repair(leftover);
+  recover();
   using undo = new DisposableStack();
   const netlink = undo.use(Netlink.open());
   // The kernel lets any program have a queue of such a device, and with it a part of the flows.

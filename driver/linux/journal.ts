@@ -45,6 +45,10 @@ const REWRITE_BYTES = 256 * 1024;
 const REWRITE_RATIO = 4;
 /** Journals and other files in a folder. */
 const MAX_FILES = 4096;
+/** Journals about other network namespaces that are kept: a container that crashes again and again has a new one each time. */
+const MAX_ELSEWHERE = 256;
+/** Failures that are told one by one. */
+const MAX_FAILURES = 4;
 const NAME_ATTEMPTS = 8;
 const PATH_BYTES = 4096;
 const FILE_NAME = /^([1-9]\d{0,9})-[0-9a-f]{16}-([^/\s]{1,15})\.jsonl$/;
@@ -97,10 +101,10 @@ export interface Leftovers {
   /** Why other files were left alone: errors that name the file and what to do about it. */
   readonly refused: Error[];
   /**
-   * Journals about other network namespaces, by processes that are gone: a start in those puts back what they have. Where
-   * the namespace is gone, so is what was changed.
+   * What was left in other network namespaces: a start in those puts it back. Where the namespace is gone, so is what was
+   * changed, which cannot be told from here.
    */
-  readonly elsewhere: string[];
+  readonly elsewhere: Leftover[];
 }
 
 /** The system that a journal was written on: its start, and the network namespace. */
@@ -368,7 +372,7 @@ export function leftovers(): Leftovers {
   const place = here();
   const found: Leftover[] = [];
   const refused: Error[] = [];
-  const elsewhere: string[] = [];
+  const elsewhere: Leftover[] = [];
   const attempt = <Result>(step: () => Result): Result | undefined => {
     try {
       return step();
@@ -380,10 +384,8 @@ export function leftovers(): Leftovers {
   for (const folder of folders()) {
     const names = attempt(() => listJournals(folder)) ?? [];
     for (const name of names) {
-      const path = `${folder}/${name}`;
-      const leftover = attempt(() => readLeftover(path, name, place));
-      if (leftover === "elsewhere") elsewhere.push(path);
-      else if (leftover !== undefined) found.push(leftover);
+      const read = attempt(() => readLeftover(`${folder}/${name}`, name, place));
+      if (read !== undefined) (read.isHere ? found : elsewhere).push(read.leftover);
     }
   }
   return { found, refused, elsewhere };
@@ -399,17 +401,23 @@ function listJournals(folder: string): string[] {
   return listFolder(folder, MAX_FILES);
 }
 
-/** What a journal says; `undefined` while its writer lives, `"elsewhere"` when it is about another network namespace. */
-function readLeftover(path: string, name: string, place: Place): Leftover | "elsewhere" | undefined {
+/** What a journal says, and whether it is about this network namespace; `undefined` while its writer lives. */
+function readLeftover(
+  path: string,
+  name: string,
+  place: Place,
+): { leftover: Leftover; isHere: boolean } | undefined {
   const match = FILE_NAME.exec(name);
   if (match === null) throw new SyntaxError(`Cannot read "${path}": its name is not a journal's: remove it`);
   using file = LockedFile.open(path);
   if (file === undefined) return undefined;
   const { written, since, entries } = parse(path, file.read(MAX_BYTES));
-  const left = { path, pid: Number(match[1]), device: match[2]!, since };
   // Nothing was done yet, or the system forgot it.
-  if (written === undefined || written.boot !== place.boot) return { ...left, entries: [] };
-  return written.network === place.network ? { ...left, entries } : "elsewhere";
+  const isOver = written === undefined || written.boot !== place.boot;
+  return {
+    leftover: { path, pid: Number(match[1]), device: match[2]!, since, entries: isOver ? [] : entries },
+    isHere: isOver || written.network === place.network,
+  };
 }
 
 /** What a journal's text says. */
@@ -513,8 +521,33 @@ export function repair({ path, device, entries }: Leftover): Error[] {
       })),
     );
     if (failures.size === 0) file.remove();
-    return [...failures.values()];
+    return summarize([...failures.values()]);
   } catch (error) {
     return [error as Error];
+  }
+}
+
+/** The first ones of many failures, and how many others there are. */
+export function summarize(failures: readonly Error[]): Error[] {
+  const others = failures.length - MAX_FAILURES;
+  if (others <= 0) return [...failures];
+  return [...failures.slice(0, MAX_FAILURES), new Error(`Cannot take back ${others} other changes`)];
+}
+
+/**
+ * Does what a start does about earlier crashes: repairs what was left here, and removes all but the newest 256 journals
+ * about other network namespaces. What fails stays, and `warren doctor` tells why.
+ */
+export function recover(): void {
+  const { found, elsewhere } = leftovers();
+  for (const leftover of found) repair(leftover);
+  elsewhere.sort((a, b) => a.since! < b.since! ? 1 : -1);
+  for (const { path } of elsewhere.slice(MAX_ELSEWHERE)) {
+    try {
+      using file = LockedFile.open(path);
+      file?.remove();
+    } catch {
+      // The file system is read-only.
+    }
   }
 }

@@ -9,7 +9,7 @@
 import { formatCidr, type Prefix } from "../../lib/address.ts";
 import { type CheckedDeviceOptions, type CheckedRoute, type CheckedRule, halvesOf } from "../options.ts";
 import { readSystemFile } from "./files.ts";
-import { Journal, type JournalEntry } from "./journal.ts";
+import { Journal, type JournalEntry, summarize } from "./journal.ts";
 import { addAddress, type Link, setLink } from "./netlink/links.ts";
 import type { Netlink } from "./netlink/netlink.ts";
 import type { Change } from "./netlink/message.ts";
@@ -71,7 +71,7 @@ export class Setup {
     const left = new Set([...failures.keys()].map(({ undo }) => undo));
     this.#journal.forget(made.map(({ undo }) => undo).filter((undo) => !left.has(undo)));
     this.#journal.abandon();
-    throw new AggregateError(failures.values(), `Cannot put "${this.#name}" back as it was`);
+    throw new AggregateError(summarize([...failures.values()]), `Cannot put "${this.#name}" back as it was`);
   }
 
   #addAddresses(link: Link, addresses: readonly Prefix[], stays: boolean): void {

@@ -6,7 +6,7 @@
 import { readAll } from "../../driver/linux/files.ts";
 import { libc } from "../../driver/linux/libc.ts";
 import { cString } from "../../driver/posix/libc.ts";
-import { Journal, type JournalEntry, leftovers, repair } from "../../driver/linux/journal.ts";
+import { Journal, type JournalEntry, leftovers, recover, repair } from "../../driver/linux/journal.ts";
 import { setLink } from "../../driver/linux/netlink/links.ts";
 import { Netlink } from "../../driver/linux/netlink/netlink.ts";
 import { Family } from "../../driver/linux/netlink/prefix.ts";
@@ -103,6 +103,12 @@ const SCENARIOS: Record<string, () => unknown> = {
   repair: () => {
     const failures = leftovers().found.flatMap(repair);
     return { failures: failures.map(String), after: summary() };
+  },
+
+  /** What a start does about crashes. */
+  recover: () => {
+    recover();
+    return summary();
   },
 
   /** Two find the same; the first to begin does it. */

@@ -516,6 +516,48 @@ systemTest(
   },
 );
 
+systemTest(
+  "recover() repairs what is here, and keeps the newest 256 journals of other namespaces",
+  NEEDS,
+  async () => {
+    await using machine = await Machine.open();
+    const path = machine.path(await machine.crash());
+    const [head, ...rest] = Deno.readTextFileSync(path).split("\n");
+    for (let i = 0; i < 260; i++) {
+      const since = new Date(i * 60_000).toISOString();
+      const text = [JSON.stringify({ ...JSON.parse(head!), network: "cookie:00", since }), ...rest].join(
+        "\n",
+      );
+      const name = `1-${i.toString(16).padStart(16, "0")}-tun0.jsonl`;
+      Deno.writeTextFileSync(`${machine.path(FOLDER)}/${name}`, text, { mode: 0o600 });
+    }
+    deepStrictEqual(await machine.run("recover"), { ...CLEAN, elsewhere: 256 });
+    deepStrictEqual(await rulesOf(machine.namespace), []);
+    const names = Array.from(Deno.readDirSync(machine.path(FOLDER)), ({ name }) => name).sort();
+    strictEqual(names[0], "1-0000000000000004-tun0.jsonl");
+  },
+);
+
+systemTest("repair() tells the first of many failures, and keeps the journal", NEEDS, async () => {
+  await using machine = await Machine.open();
+  await machine.namespace.command("ip", ["tuntap", "add", "d0", "mode", "tun"]);
+  await machine.crash("crowd");
+  const withoutRights = [
+    "-m",
+    "sh",
+    "-c",
+    `mount --bind "$0" /run && exec setpriv --bounding-set -net_admin "$@"`,
+  ];
+  const [, , , , ...words] = machine.arguments("repair");
+  const { stdout } = await machine.namespace.command("unshare", [...withoutRights, ...words]);
+  const { failures, after } = JSON.parse(stdout) as { failures: string[]; after: Summary };
+  strictEqual(failures.length, 5);
+  match(failures[0]!, /EPERM \(1\)/);
+  match(failures[4]!, /^Error: Cannot take back 6\d{3} other changes$/);
+  strictEqual(after.found.length, 1);
+  deepStrictEqual(await countsOf(machine.namespace), CROWD);
+});
+
 systemTest("Journal.record() refuses what could not be read back, before the change", NEEDS, async () => {
   await using machine = await Machine.open();
   const { thrown, lines, path } = await machine.run<Record<string, unknown>>("limit");
