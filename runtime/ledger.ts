@@ -53,6 +53,7 @@ export class Ledger {
 
   /** Gives a packet back to the pool, counted if it was malformed. */
   giveBack(packet: Packet): void {
+    packet.isLent = false;
     if (packet.malformed) this.countMalformed(packet);
     this.pool.give(packet);
   }

@@ -6,17 +6,21 @@
  */
 
 import { bytesOf } from "../lib/core/_bytes_of.ts";
-import { LoanedBatch } from "../lib/core/batch.ts";
+import { type Borrower, LendingBatch } from "../lib/core/batch.ts";
 import {
   type EndHost,
   LARGE_ROOM,
   Packet,
-  PacketBatch,
+  type PacketBatch,
   type TunnelEnd,
   type Waitable,
 } from "../lib/core/mod.ts";
 
 // Implementation
+const SCRIPT: Borrower = {
+  title: "for await",
+  remedy: "send its packets with tunnel.send, or leave them",
+};
 /** Packets that wait in each stream. */
 const STREAM_PACKETS = 64;
 
@@ -32,9 +36,7 @@ export class BatchSurface implements TunnelEnd {
   readonly failure: Error | undefined = undefined;
 
   /** The packets that the script has. */
-  readonly #batch = new PacketBatch();
-  /** What it sees of them. */
-  readonly #loan = new LoanedBatch("for await", "send its packets with tunnel.send, or leave them");
+  readonly #batch = new LendingBatch();
   #host: EndHost | undefined;
   #waiting: ((result: IteratorResult<PacketBatch, void>) => void) | undefined;
 
@@ -53,9 +55,9 @@ export class BatchSurface implements TunnelEnd {
     if (this.#waiting === undefined) return 0;
     const count = batch.length;
     batch.moveTo(this.#batch);
-    for (const packet of this.#batch) packet.isLent = true;
-    this.#loan.list(this.#batch);
-    this.#waiting({ done: false, value: this.#loan });
+    const { packets, length } = this.#batch;
+    for (let i = 0; i < length; i++) packets[i]!.isLent = true;
+    this.#waiting({ done: false, value: this.#batch.lend(SCRIPT) });
     this.#waiting = undefined;
     return count;
   }
@@ -88,7 +90,9 @@ export class BatchSurface implements TunnelEnd {
   }
 
   #giveBack(): void {
-    for (const packet of this.#batch) {
+    const { packets, length } = this.#batch;
+    for (let i = 0; i < length; i++) {
+      const packet = packets[i]!;
       if (packet.owner !== this.#batch) continue;
       packet.isLent = false;
       this.#host!.done(packet);

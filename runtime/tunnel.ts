@@ -8,7 +8,7 @@ import {
   type EndHost,
   LARGE_ROOM,
   opposite,
-  type Packet,
+  Packet,
   PacketBatch,
   type PacketHandler,
   type Stage,
@@ -290,7 +290,7 @@ export class Tunnel implements AsyncDisposable {
   send(data: Uint8Array | Packet): boolean {
     if (this.#closing) throw new Deno.errors.BadResource(`Cannot send: the tunnel "${this.name}" is closed`);
     const { pool, counters } = this.#ledger;
-    const bytes = bytesOf(data);
+    const bytes = data instanceof Packet ? undefined : bytesOf(data);
     const length = bytes === undefined ? this.#lengthOf(data) : bytes.length;
     if (length === 0 || length > LARGE_ROOM) {
       throw new TypeError(`Cannot send a packet of ${length} bytes: it must have 1 to ${LARGE_ROOM}`);

@@ -29,7 +29,8 @@ export class PacketBatch {
   length = 0;
   readonly #packetLimit: number;
   readonly #byteLimit: number;
-  #bytes = 0;
+  /** The bytes of its packets. */
+  protected bytes = 0;
 
   /**
    * An empty batch.
@@ -47,12 +48,12 @@ export class PacketBatch {
 
   /** Whether what reads into it should stop. */
   get full(): boolean {
-    return this.length >= this.#packetLimit || this.#bytes >= this.#byteLimit;
+    return this.length >= this.#packetLimit || this.bytes >= this.#byteLimit;
   }
 
   /** How many more packets of this length make it full. */
   roomFor(length: number): number {
-    return Math.min(this.#packetLimit - this.length, Math.ceil((this.#byteLimit - this.#bytes) / length));
+    return Math.min(this.#packetLimit - this.length, Math.ceil((this.#byteLimit - this.bytes) / length));
   }
 
   /**
@@ -65,7 +66,7 @@ export class PacketBatch {
     if (packet.isLent || owner === this || owner === packet.pool) throw pushError(packet, this);
     packet.owner = this;
     this.packets[this.length++] = packet;
-    this.#bytes += packet.length;
+    this.bytes += packet.length;
   }
 
   /** Takes `count` packets off the front, which their new owner has claimed already. */
@@ -95,7 +96,7 @@ export class PacketBatch {
   /** Forgets all packets; whoever calls it has seen to them. */
   clear(): void {
     this.length = 0;
-    this.#bytes = 0;
+    this.bytes = 0;
   }
 
   /** The packets in their order. */
@@ -105,42 +106,40 @@ export class PacketBatch {
 
   #cut(length: number): void {
     this.length = length;
-    this.#bytes = 0;
-    for (let i = 0; i < length; i++) this.#bytes += this.packets[i]!.length;
+    this.bytes = 0;
+    for (let i = 0; i < length; i++) this.bytes += this.packets[i]!.length;
   }
 }
 
-function pushError({ isLent, owner }: Packet, batch: PacketBatch): TypeError {
-  if (isLent) return lentError("add to a batch");
-  return new TypeError(`Cannot add a packet to a batch: it is ${owner === batch ? "in it already" : "free"}`);
+function pushError({ owner, pool }: Packet, batch: PacketBatch): TypeError {
+  return owner === pool
+    ? new TypeError("Cannot add a packet to a batch: it is free")
+    : owner === batch
+    ? new TypeError("Cannot add a packet to a batch: it is in it already")
+    : lentError("add to a batch");
+}
+
+/** Whoever has a batch on loan, as errors call it, and what it does in place of changing the batch. */
+export interface Borrower {
+  /** Such as `stage "nat"`. */
+  readonly title: string;
+  /** Such as `use context.emit`. */
+  readonly remedy: string;
 }
 
 /**
- * A batch on loan: the list of the packets in another batch, which stays their owner. Whatever its borrower does to the
- * list, the owner's is untouched. For the runtime.
+ * What a borrower sees of a {@linkcode LendingBatch}: a list of the same packets, and no way to move them. For the runtime.
  */
 export class LoanedBatch extends PacketBatch {
-  readonly #borrower: string;
-  readonly #remedy: string;
-
-  /** An empty one; the texts are for errors: who has it, and what to do in place of changing it. */
-  constructor(borrower: string, remedy: string) {
-    super();
-    this.#borrower = borrower;
-    this.#remedy = remedy;
-  }
-
-  /** Lists another batch's packets, in place of those before. */
-  list(batch: PacketBatch): void {
-    const { packets, length } = batch;
-    const list = this.packets;
-    for (let i = 0; i < length; i++) list[i] = packets[i]!;
-    this.length = length;
-  }
+  /** See {@linkcode PacketBatch.packets}; a borrower may have put another array there. */
+  declare packets: Packet[];
+  /** Who has it. */
+  borrower: Borrower = { title: "nobody", remedy: "" };
 
   /** What the borrower is told that changed the list. */
   get error(): TypeError {
-    return new TypeError(`Cannot change the batch of ${this.#borrower}: ${this.#remedy}`);
+    const { title, remedy } = this.borrower;
+    return new TypeError(`Cannot change the batch of ${title}: ${remedy}`);
   }
 
   override push(): void {
@@ -161,5 +160,53 @@ export class LoanedBatch extends PacketBatch {
 
   override clear(): void {
     throw this.error;
+  }
+}
+
+/**
+ * A batch that is lent to code which may change its list: that gets a list of its own, which is copied once for all of
+ * those who have the batch one after the other. For the runtime.
+ */
+export class LendingBatch extends PacketBatch {
+  readonly #loan = new LoanedBatch();
+  /** The list that is lent; as long as this batch while it is on loan. */
+  readonly list: Packet[] = this.#loan.packets;
+  /** How many packets are in the list. */
+  #listed = 0;
+
+  /** Lends the list, until it is lent anew. */
+  lend(borrower: Borrower): LoanedBatch {
+    const { length } = this;
+    for (let i = this.#listed; i < length; i++) this.list[i] = this.packets[i]!;
+    this.#listed = length;
+    const loan = this.#loan;
+    loan.borrower = borrower;
+    loan.packets = this.list;
+    loan.length = length;
+    return loan;
+  }
+
+  /** Appends a packet, on loan or not, and becomes its owner. */
+  override push(packet: Packet): void {
+    const { owner } = packet;
+    if (owner === this || owner === packet.pool) throw pushError(packet, this);
+    packet.owner = this;
+    this.packets[this.length++] = packet;
+    this.bytes += packet.length;
+  }
+
+  override shift(count: number): void {
+    this.#listed = 0;
+    super.shift(count);
+  }
+
+  override compact(): void {
+    this.#listed = 0;
+    super.compact();
+  }
+
+  override clear(): void {
+    this.#listed = 0;
+    super.clear();
   }
 }

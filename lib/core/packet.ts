@@ -53,15 +53,22 @@ export class Packet {
   readonly slotStart: number;
   /** Where this packet's room ends in {@linkcode Packet.bytes}; the endpoint follows. */
   readonly slotEnd: number;
+  /** Where the packet starts in {@linkcode Packet.bytes}. */
+  offset: number;
+  /** The packet's bytes. */
+  length = 0;
+  /** What holds it now. For the runtime; a script never needs it. */
+  owner: PacketOwner | undefined;
+  /**
+   * Whether a stage holds it, or a script has it from `for await`: it goes nowhere but by `StageContext` and
+   * `Tunnel.send`. For the runtime.
+   */
+  isLent = false;
   /** The pool that this packet belongs to. */
   readonly pool: PacketPool;
   /** This slot's number in its pool, from 0. */
   readonly slot: number;
 
-  /** Where the packet starts in {@linkcode Packet.bytes}. */
-  offset: number;
-  /** The packet's bytes. */
-  length = 0;
   /** 0: an ordinary packet. Else a super-packet, to be cut into segments with this many payload bytes. */
   segmentSize = 0;
   /** Where a transport sum that is still to be finished starts, from the packet's start; 0 with none. */
@@ -83,13 +90,6 @@ export class Packet {
   hasEndpoint = false;
   /** Whether a view found a header cut short or inconsistent; each tunnel counts such packets once. */
   malformed = false;
-  /** What holds it now. For the runtime; a script never needs it. */
-  owner: PacketOwner | undefined;
-  /**
-   * Whether a stage holds it, or a script has it from `for await`: it goes nowhere but by `StageContext` and
-   * `Tunnel.send`. For the runtime.
-   */
-  isLent = false;
   /** The header views made for this handle, by their class's number. For `lib`'s views. */
   readonly views: unknown[] = [];
 
@@ -137,8 +137,8 @@ export class Packet {
   }
 
   /**
-   * Whether `offset` and `length` describe 1 to 65,535 bytes within the slot. A packet for which they do not is dropped
-   * behind the stage that made it so, and copied nowhere: the bytes beside the slot are other packets'.
+   * Whether `offset` and `length` describe 1 to 65,535 bytes within the slot. A packet for which they do not is copied
+   * nowhere, since the bytes beside the slot are other packets', and is dropped where it leaves the stages.
    */
   get isInSlot(): boolean {
     const { offset, length } = this;

@@ -74,13 +74,22 @@ export class Outlet {
     let bytes = 0;
     for (let i = 0; i < length; i++) bytes += batch.packets[i]!.length;
     try {
-      return writeTo(end, batch) > 0;
-    } finally {
-      // An end that throws has taken packets as well.
-      for (let i = 0; i < batch.length; i++) bytes -= batch.packets[i]!.length;
-      this.#flow.packetsOut += length - batch.length;
-      this.#flow.bytesOut += bytes;
+      writeTo(end, batch);
+    } catch (error) {
+      // It has taken packets all the same.
+      this.#count(length, bytes, batch);
+      throw error;
     }
+    this.#count(length, bytes, batch);
+    return batch.length < length;
+  }
+
+  /** Counts what is no longer in a batch of which that was the length, and those its bytes. */
+  #count(length: number, bytes: number, batch: PacketBatch): void {
+    let left = 0;
+    for (let i = 0; i < batch.length; i++) left += batch.packets[i]!.length;
+    this.#flow.packetsOut += length - batch.length;
+    this.#flow.bytesOut += bytes - left;
   }
 }
 

@@ -10,11 +10,12 @@
  */
 
 import { said } from "../../driver/error.ts";
+import { LendingBatch } from "../../lib/core/batch.ts";
 import {
   Direction,
   type FlowStats,
   type Packet,
-  PacketBatch,
+  type PacketBatch,
   type Stage,
   type TunnelEnd,
   type WorkerPlace,
@@ -55,9 +56,9 @@ export interface OtherWorkers {
 /** The row of stages of one tunnel. */
 export class Pipeline {
   /** Batches about to enter each stage on the way out; the last waits for the far end. */
-  readonly outbound: PacketBatch[] = [];
+  readonly outbound: LendingBatch[] = [];
   /** Batches about to leave each stage on the way in; the first waits for the device. */
-  readonly inbound: PacketBatch[] = [];
+  readonly inbound: LendingBatch[] = [];
   /** The tunnel's books. */
   readonly ledger: Ledger;
   /** Which worker this one is. */
@@ -84,8 +85,8 @@ export class Pipeline {
     this.#farOutlet = new Outlet(host.ledger, Direction.Outbound);
     this.#deviceOutlet = new Outlet(host.ledger, Direction.Inbound);
     for (let i = 0; i <= stages.length; i++) {
-      this.outbound.push(new PacketBatch());
-      this.inbound.push(new PacketBatch());
+      this.outbound.push(new LendingBatch());
+      this.inbound.push(new LendingBatch());
     }
   }
 
@@ -163,17 +164,15 @@ export class Pipeline {
     } catch (cause) {
       fault = new TypeError(`Cannot read from "${end.name}": its read threw: ${said(cause)}`, { cause });
     }
-    const { pool } = this.ledger;
     const { packets, length } = batch;
-    let isForeign = false;
     for (let i = first; i < length; i++) {
       const packet = packets[i]!;
-      if (packet.pool !== pool) isForeign = true;
       packet.time = now;
       flow.bytesIn += packet.length;
     }
     flow.packetsIn += length - first;
-    if (isForeign) fault ??= this.#expelForeign(end, batch);
+    // An end that has a pool of its own takes all of its packets from there.
+    if (length > first && packets[first]!.pool !== this.ledger.pool) fault ??= this.#expelForeign(end, batch);
     if (fault !== undefined) throw fault;
     return length - first;
   }
@@ -335,17 +334,17 @@ export class Pipeline {
     flow.bytesOut += packet.length;
     // Counted where it ends.
     packet.malformed = false;
-    this.ledger.pool.give(packet);
+    this.ledger.giveBack(packet);
   }
 
   /**
-   * Drops packets that a stage has taken out of its batch otherwise than through its context: those that the pool, this
-   * pipeline and the stage do not have.
+   * Drops packets that a stage has taken out of its batch otherwise than through its context: those that neither the
+   * pool nor this pipeline nor the stage has.
    */
   recover(batch: PacketBatch, count: number, place: StagePlace): void {
     const { pool } = this.ledger;
     const known = new Set<object | undefined>([pool, place, batch, ...this.outbound, ...this.inbound]);
-    for (const packet of batch) if (!known.has(packet.owner)) pool.give(packet);
+    for (const packet of batch) if (!known.has(packet.owner)) this.ledger.giveBack(packet);
     for (let i = 0; i < count; i++) this.ledger.counters.drop(TAKEN);
   }
 
@@ -372,9 +371,7 @@ export class Pipeline {
     for (const place of this.#places) {
       if (place.held === 0) continue;
       for (const packet of this.ledger.pool.packets) {
-        if (packet.owner !== place) continue;
-        packet.isLent = false;
-        this.ledger.discard(packet, "closed");
+        if (packet.owner === place) this.ledger.discard(packet, "closed");
       }
       place.held = 0;
     }

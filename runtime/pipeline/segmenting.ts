@@ -4,14 +4,15 @@
  * slots may be those of the packets behind it.
  */
 
-import { type Packet, PacketBatch } from "../../lib/core/mod.ts";
+import { LendingBatch } from "../../lib/core/batch.ts";
+import type { Packet, PacketBatch } from "../../lib/core/mod.ts";
 import { Cutter } from "../../lib/segment.ts";
 import type { Ledger } from "../ledger.ts";
 
 /** What waits for one end or stage: ordinary packets, and what is left of the super-packet that is being segmented. */
 export class Segmenting {
   /** What is to be taken next. */
-  readonly segments: PacketBatch = new PacketBatch();
+  readonly segments: LendingBatch = new LendingBatch();
   readonly #ledger: Ledger;
   readonly #cutter = new Cutter();
   #packet: Packet | undefined;

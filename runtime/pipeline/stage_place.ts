@@ -8,18 +8,20 @@ import {
   type StageContext,
   type WorkerPlace,
 } from "../../lib/core/mod.ts";
-import { LoanedBatch } from "../../lib/core/batch.ts";
-import { type Ledger, OUT_OF_SLOT } from "../ledger.ts";
+import type { Borrower, LendingBatch, LoanedBatch } from "../../lib/core/batch.ts";
+import type { Ledger } from "../ledger.ts";
 import type { Pipeline } from "./pipeline.ts";
 import { Segmenting } from "./segmenting.ts";
 
 /** A stage in its place: the context that it sees, and the bookkeeping of what it claims. */
-export class StagePlace implements StageContext {
+export class StagePlace implements StageContext, Borrower {
   readonly stage: Stage;
   /** Which worker it runs in. */
   readonly worker: WorkerPlace;
   /** Its number for the watchdog. */
   readonly number: number;
+  readonly title: string;
+  readonly remedy = "use context.emit, hold, drop, done and handOver";
   now = 0;
   direction: Direction = Direction.Outbound;
   /** When it wants its next tick (monotonic milliseconds). */
@@ -35,9 +37,6 @@ export class StagePlace implements StageContext {
   #batch: PacketBatch | undefined;
   /** What it is given once it is segmented, outbound and inbound, where it takes no super-packets. */
   readonly #inlets: readonly (Segmenting | undefined)[];
-  /** What the stage sees of the batch. */
-  readonly #loan: LoanedBatch;
-  readonly #list: Packet[];
 
   constructor(stage: Stage, index: number, number: number, pipeline: Pipeline) {
     this.stage = stage;
@@ -47,8 +46,7 @@ export class StagePlace implements StageContext {
     this.#ledger = pipeline.ledger;
     this.worker = pipeline.worker;
     this.due = stage.tick === undefined ? Infinity : 0;
-    this.#loan = new LoanedBatch(`stage "${stage.name}"`, "use context.emit, hold, drop, done and handOver");
-    this.#list = this.#loan.packets;
+    this.title = `stage "${stage.name}"`;
     const { segmented, outbound, inbound } = stage;
     this.#inlets = [outbound, inbound].map((method) =>
       segmented === true && method !== undefined ? new Segmenting(pipeline.ledger) : undefined
@@ -61,16 +59,15 @@ export class StagePlace implements StageContext {
   }
 
   /**
-   * Runs the stage over a batch; what it claims is gone from the batch afterwards, and what it has moved out of its slot
-   * is dropped.
+   * Runs the stage over a batch; what it claims is gone from the batch afterwards. The stage has a list of its own, so
+   * that the batch is as it was whatever becomes of that.
    *
    * @throws {TypeError} when it has changed the batch, or taken packets otherwise than through its context.
    */
-  pass(batch: PacketBatch, direction: Direction, now: number): void {
+  pass(batch: LendingBatch, direction: Direction, now: number): void {
     const { stage } = this;
     if (direction === Direction.Outbound ? stage.outbound === undefined : stage.inbound === undefined) return;
-    const loan = this.#loan;
-    loan.list(batch);
+    const loan = batch.lend(this);
     this.#batch = batch;
     this.direction = direction;
     this.now = now;
@@ -80,35 +77,29 @@ export class StagePlace implements StageContext {
       else stage.inbound!(loan, this);
     } finally {
       // A stage that throws has claimed packets as well: what is left is the batch's alone.
-      fault = this.#takeBack(batch);
+      fault = this.#takeBack(batch, loan);
     }
     if (fault !== undefined) throw fault;
   }
 
-  /** Tells by their owners what the stage has left of a batch; returns what it is to be told. */
-  #takeBack(batch: PacketBatch): TypeError | undefined {
-    const { packets, length } = batch;
-    const list = this.#list;
+  /** Takes what the stage has left of its batch; returns what it is to be told. */
+  #takeBack(batch: LendingBatch, loan: LoanedBatch): TypeError | undefined {
+    const { packets, list, length } = batch;
     let gone = 0;
-    let outside = false;
-    let isChanged = this.#loan.length !== length || this.#loan.packets !== list;
+    let isChanged = loan.length !== length || loan.packets !== list;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
       if (packet !== list[i]) isChanged = true;
       if (packet.owner !== batch) gone++;
-      else if (!packet.isInSlot) outside = true;
     }
     const stolen = gone - this.claimed;
     this.#batch = undefined;
     this.claimed = 0;
     if (stolen > 0) this.#pipeline.recover(batch, stolen, this);
-    if (outside) this.#ledger.discardOutside(batch);
-    else if (gone > 0) batch.compact();
-    if (isChanged) return this.#loan.error;
+    if (gone > 0) batch.compact();
+    if (isChanged) return loan.error;
     return stolen > 0
-      ? new TypeError(
-        `Cannot take packets from the batch of stage "${this.stage.name}": use context.hold or drop`,
-      )
+      ? new TypeError(`Cannot take packets from the batch of ${this.title}: use context.hold or drop`)
       : undefined;
   }
 
@@ -138,7 +129,6 @@ export class StagePlace implements StageContext {
 
   emit(packet: Packet, direction: Direction): void {
     this.#claim(packet, "emit");
-    if (!packet.isInSlot) return this.#ledger.discard(packet, OUT_OF_SLOT);
     const { outbound, inbound } = this.#pipeline;
     if (direction === Direction.Outbound) outbound[this.#index + 1]!.push(packet);
     else inbound[this.#index]!.push(packet);
