@@ -31,7 +31,8 @@ import { UringQueue } from "./queue/uring_queue.ts";
 import { VNET_HEADER } from "./queue/virtio_net.ts";
 import { ownLinks } from "./own_links.ts";
 import { rescue } from "./rescue.ts";
-import { Setup } from "./setup.ts";
+import { checkRoutes, Setup } from "./setup.ts";
+import { StateKeeper } from "./state_keeper.ts";
 
 // Specification
 /** linux/if_tun.h: requests of ioctl(2). */
@@ -77,12 +78,14 @@ interface TunParts {
   /** `undefined` for a queue of a device that another thread has set up. */
   readonly setup: Setup | undefined;
   readonly monitor: LinkMonitor;
+  /** Of the queue that has set the device up. */
+  readonly keeper: StateKeeper | undefined;
+  /** The MTU that was asked for. */
+  readonly wantedMtu: number | undefined;
 }
 
 /** A TUN device, or one queue of it. */
 export class TunDevice implements Device {
-  /** The name that the kernel knows it by. */
-  readonly name: string;
   /** Whether it takes and gives super-packets and unfinished sums. */
   readonly offload: boolean;
   /** Why it is gone. */
@@ -94,6 +97,8 @@ export class TunDevice implements Device {
   readonly #netlink: Netlink;
   readonly #setup: Setup | undefined;
   readonly #monitor: LinkMonitor;
+  readonly #keeper: StateKeeper | undefined;
+  readonly #wantedMtu: number | undefined;
   readonly #events = new DeviceEvents();
   readonly #queue: DeviceQueue;
   readonly #refusals = new Refusals();
@@ -102,7 +107,7 @@ export class TunDevice implements Device {
   #closed = false;
 
   /** For {@linkcode openTunDevice}. */
-  constructor({ fd, offload, uring, link, netlink, setup, monitor }: TunParts) {
+  constructor({ fd, offload, uring, link, netlink, setup, monitor, keeper, wantedMtu }: TunParts) {
     this.#fd = fd;
     this.offload = offload.tcp;
     const queue = {
@@ -114,11 +119,17 @@ export class TunDevice implements Device {
     this.#queue = (uring !== false && !offload.tcp ? UringQueue.open(queue, uring === true) : undefined) ??
       new TunQueue(queue);
     this.#index = link.index;
-    this.name = link.name;
+    this.#keeper = keeper;
+    this.#wantedMtu = wantedMtu;
     this.#mtu = link.mtu;
     this.#netlink = netlink;
     this.#setup = setup;
     this.#monitor = monitor;
+  }
+
+  /** The name that the kernel knows it by; it may be renamed while it is open. */
+  get name(): string {
+    return this.#monitor.name;
   }
 
   /** The longest packet that the kernel sends through it (bytes). */
@@ -141,6 +152,8 @@ export class TunDevice implements Device {
     this.#host = host;
     this.#queue.attach(host);
     host.watch(this.#monitor.descriptor, () => this.#hear());
+    const keeper = this.#keeper;
+    if (keeper !== undefined) host.watch(keeper.descriptor, () => this.#keep(keeper));
   }
 
   /** Reads packets until the kernel has no more, the batch is full, or the pool is empty. */
@@ -177,6 +190,7 @@ export class TunDevice implements Device {
     this.#closed = true;
     this.#events.end();
     this.#monitor.close();
+    this.#keeper?.close();
     this.#queue.close();
     // A persistent device keeps it, and whoever opens it next may know no super-packets.
     if (this.offload && this.#setup !== undefined) {
@@ -202,7 +216,21 @@ export class TunDevice implements Device {
       if (event.kind === "gone") continue;
       this.#mtu = event.mtu;
       this.#events.publish(event);
+      // These are left as somebody else has set them.
+      if (this.#keeper === undefined) continue;
+      if (event.kind === "down") {
+        console.warn(`warren: "${this.name}" was set down: no packet passes until it is up again`);
+      } else if (event.kind === "mtu" && this.#wantedMtu !== undefined && event.mtu !== this.#wantedMtu) {
+        console.warn(
+          `warren: the MTU of "${this.name}" was set to ${event.mtu}: ${this.#wantedMtu} was asked for`,
+        );
+      }
     }
+  }
+
+  #keep(keeper: StateKeeper): void {
+    const event = keeper.hear();
+    if (event !== undefined) this.#events.publish({ ...event, mtu: this.#mtu });
   }
 
   #refuse(packet: Packet, failed: number): void {
@@ -238,6 +266,7 @@ export function openTunDevice(options: CheckedDeviceOptions): TunDevice {
  */
 export function openTunQueues(options: CheckedDeviceOptions): { device: TunDevice; shares: DeviceShare[] } {
   const { uring, queues } = options;
+  checkRoutes(options.routes);
   recover();
   using undo = new DisposableStack();
   const netlink = undo.use(Netlink.open());
@@ -263,9 +292,10 @@ export function openTunQueues(options: CheckedDeviceOptions): { device: TunDevic
   const setup = new Setup(netlink, link.name);
   undo.defer(() => setup.undo());
   setup.apply(link, options);
-  const monitor = LinkMonitor.open(link.index);
-  undo.move();
   const { index } = link;
+  const keeper = undo.use(new StateKeeper(setup, netlink, index));
+  const monitor = LinkMonitor.open(index);
+  undo.move();
   return {
     device: new TunDevice({
       fd,
@@ -275,6 +305,8 @@ export function openTunQueues(options: CheckedDeviceOptions): { device: TunDevic
       netlink,
       setup,
       monitor,
+      keeper,
+      wantedMtu: options.mtu,
     }),
     shares: others.map(({ fd }) => ({ fd, index, name, offload, uring })),
   };
@@ -289,7 +321,8 @@ export function joinTunDevice({ fd, index, name, offload, uring }: DeviceShare):
   const link = netlink.link(index);
   if (link === undefined) throw systemError(`use "${name}"`, "RTM_GETLINK", Errno.ENODEV);
   undo.move();
-  return new TunDevice({ fd, offload, uring, link, netlink, setup: undefined, monitor });
+  const none = { setup: undefined, keeper: undefined, wantedMtu: undefined };
+  return new TunDevice({ fd, offload, uring, link, netlink, monitor, ...none });
 }
 
 /** A queue of a device. */

@@ -6,7 +6,7 @@
  * `warren doctor --repair`, puts it back.
  */
 
-import { formatCidr, type Prefix } from "../../lib/address.ts";
+import { formatCidr, Prefix } from "../../lib/address.ts";
 import { type CheckedDeviceOptions, type CheckedRoute, type CheckedRule, halvesOf } from "../options.ts";
 import { readSystemFile } from "./files.ts";
 import { Journal, type JournalEntry, summarize } from "./journal.ts";
@@ -14,11 +14,73 @@ import { addAddress, type Link, setLink } from "./netlink/links.ts";
 import type { Netlink } from "./netlink/netlink.ts";
 import type { Change } from "./netlink/message.ts";
 import { Family, type RawPrefix } from "./netlink/prefix.ts";
-import { addRoute, addRule, type Route, type RouteOptions, RouteType } from "./netlink/routes.ts";
+import {
+  addRoute,
+  addRule,
+  MAIN_TABLE,
+  type Route,
+  type RouteOptions,
+  RouteType,
+  type Rule,
+} from "./netlink/routes.ts";
 
 // Implementation
 /** Packets that wait in the kernel for the script; TUN's own 500 overflow in a breath's time. */
 const TX_QUEUE_LENGTH = 1000;
+
+/** An address, route or rule that a device is to have. */
+interface Wanted {
+  readonly change: Change;
+  /** Whether it outlives the device. */
+  readonly stays: boolean;
+  /** Whether a link that is down cannot have it. */
+  readonly needsUp: boolean;
+  readonly isPresent: (present: Present) => boolean;
+}
+
+/** What the kernel has: for one look at it. */
+class Present {
+  readonly #netlink: Netlink;
+  readonly #index: number;
+  readonly #rules = new Map<Family, Rule[]>();
+  #addresses: Set<string> | undefined;
+  #routes: Map<string, Route[]> | undefined;
+
+  constructor(netlink: Netlink, index: number) {
+    this.#netlink = netlink;
+    this.#index = index;
+  }
+
+  hasAddress(prefix: RawPrefix): boolean {
+    this.#addresses ??= new Set(this.#netlink.addresses(this.#index).map(prefixKey));
+    return this.#addresses.has(prefixKey(prefix));
+  }
+
+  hasRoute(route: RouteOptions): boolean {
+    this.#routes ??= Map.groupBy(
+      this.#netlink.routes().filter(({ index, type }) =>
+        index === this.#index || type === RouteType.Unreachable
+      ),
+      ({ destination }) => prefixKey(destination),
+    );
+    const { type = RouteType.Unicast } = route;
+    return this.#routes.get(prefixKey(route.destination))?.some((one) =>
+      one.type === type && isRoute(one, { table: MAIN_TABLE, ...route })
+    ) ?? false;
+  }
+
+  hasRule(rule: Rule): boolean {
+    const { family, priority, table, from, to, fwmark } = rule;
+    const rules = this.#rules.get(family) ?? this.#netlink.rules(family);
+    this.#rules.set(family, rules);
+    const key = (prefix: RawPrefix | undefined) =>
+      prefix === undefined || prefix.length === 0 ? "" : prefixKey(prefix);
+    return rules.some((one) =>
+      one.priority === priority && one.table === table && (one.fwmark ?? 0) === (fwmark ?? 0) &&
+      key(one.from) === key(from) && key(one.to) === key(to)
+    );
+  }
+}
 
 /** What was changed on a device, and how it is put back. */
 export class Setup {
@@ -26,6 +88,8 @@ export class Setup {
   readonly #name: string;
   /** What the kernel would not remove by itself, in the order in which it was made. */
   readonly #made: JournalEntry[] = [];
+  /** The addresses, routes and rules that the device is to have, in the order in which they are made. */
+  readonly #wanted: Wanted[] = [];
   readonly #journal: Journal;
 
   /** For a device of this name. */
@@ -74,12 +138,44 @@ export class Setup {
     throw new AggregateError(summarize([...failures.values()]), `Cannot put "${this.#name}" back as it was`);
   }
 
+  /** The addresses, routes and rules that something else has removed, as far as the link can have them now. */
+  missing(link: Link): string[] {
+    return this.#missing(link).map(({ change }) => change.description.replace(/^add the /, ""));
+  }
+
+  /**
+   * Makes them again.
+   *
+   * @throws {Error} the kernel's, with its own words.
+   */
+  restore(link: Link): void {
+    const missing = this.#missing(link);
+    const noted = new Set(this.#made.map(({ undo }) => undo));
+    const isNoted = ({ change, stays }: Wanted) =>
+      !stays || change.undo !== undefined && noted.has(change.undo);
+    // What the journal has already is not written again.
+    this.#make(missing.filter(isNoted).map(({ change }) => change), false);
+    this.#make(missing.filter((one) => !isNoted(one)).map(({ change }) => change), true);
+  }
+
+  #missing(link: Link): Wanted[] {
+    const present = new Present(this.#netlink, link.index);
+    return this.#wanted.filter(({ needsUp, isPresent }) => (link.up || !needsUp) && !isPresent(present));
+  }
+
   #addAddresses(link: Link, addresses: readonly Prefix[], stays: boolean): void {
     if (addresses.length === 0) return;
     const present = new Set((stays ? this.#netlink.addresses(link.index) : []).map(prefixKey));
-    const wanted = addresses.map(raw).filter((prefix) => !present.has(prefixKey(prefix)));
+    const changes = addresses.map(raw).map((prefix) => {
+      const change = addAddress(link, prefix);
+      this.#wanted.push({ change, stays, needsUp: true, isPresent: (present) => present.hasAddress(prefix) });
+      return { prefix, change };
+    });
     try {
-      this.#make(wanted.map((prefix) => addAddress(link, prefix)), stays);
+      this.#make(
+        changes.filter(({ prefix }) => !present.has(prefixKey(prefix))).map(({ change }) => change),
+        stays,
+      );
     } catch (cause) {
       const six = addresses.find(({ address }) => address.family === 6);
       if (six === undefined || !isIpv6Off(link.name)) throw cause;
@@ -102,14 +198,12 @@ export class Setup {
     const isPresent = (route: RouteOptions) =>
       present.get(prefixKey(route.destination))?.some((one) => isRoute(one, route));
     const wanted = routes.flatMap((route) => {
-      const whole = routeOptions(route, route.to);
-      if (isPresent(whole)) return [];
       const { to, metric, table } = route;
-      return to.length > 0 || metric !== undefined || table !== undefined
+      const whole = routeOptions(route, to);
+      // Who prepared the device may have one for both halves.
+      return to.length > 0 || metric !== undefined || table !== undefined || isPresent(whole)
         ? [{ route, made: whole }]
-        : halvesOf(to).map((half) => ({ route, made: routeOptions(route, half) })).filter(({ made }) =>
-          !isPresent(made)
-        );
+        : halvesOf(to).map((half) => ({ route, made: routeOptions(route, half) }));
     });
     const families = new Set(addresses.map(({ address }) => address.family));
     const linkAddresses = stays ? this.#netlink.addresses(link.index) : [];
@@ -119,14 +213,20 @@ export class Setup {
     const isBlocked = ({ isDefault = false, to: { address: { family } } }: CheckedRoute) =>
       isDefault && (hasNo(family) || family === 6 && hasNoIpv6);
     const ofDevice = wanted.filter(({ route }) => !isBlocked(route));
-    this.#make(ofDevice.map(({ made }) => addRoute(link, made)), stays);
+    const changes = ofDevice.map(({ made }) => ({
+      made,
+      change: this.#want(addRoute(link, made), made, stays),
+    }));
+    this.#make(changes.filter(({ made }) => !isPresent(made)).map(({ change }) => change), stays);
     // What the tunnel cannot carry is not to pass beside it (RFC 7359).
-    const blocked = wanted.filter(({ route }) => isBlocked(route)).map(({ made }) =>
-      addRoute(undefined, { ...made, type: RouteType.Unreachable })
-    );
+    const blocked = wanted.filter(({ route }) => isBlocked(route)).map(({ made }) => {
+      const route = { ...made, type: RouteType.Unreachable };
+      return this.#want(addRoute(undefined, route), route, true);
+    });
     try {
       this.#make(blocked, true);
     } catch (error) {
+      this.#wanted.splice(0, Infinity, ...this.#wanted.filter(({ change }) => !blocked.includes(change)));
       // Where there is no IPv6, nothing leaks; and another tunnel may have made the same routes.
       if (!isIpv6Off("lo") && (error as { code?: string }).code !== "EEXIST") {
         console.warn(`warren: ${(error as Error).message}: such packets may pass beside "${link.name}"`);
@@ -137,6 +237,13 @@ export class Setup {
     }
   }
 
+  /** Has a route be made again when it is removed. */
+  #want(change: Change, route: RouteOptions, stays: boolean): Change {
+    const needsUp = route.type !== RouteType.Unreachable;
+    this.#wanted.push({ change, stays, needsUp, isPresent: (present) => present.hasRoute(route) });
+    return change;
+  }
+
   #addRules(rules: readonly CheckedRule[]): void {
     const lowest = new Map<Family, number>();
     const changes = rules.map((rule) => {
@@ -144,14 +251,22 @@ export class Setup {
       const { priority = lowest.get(family) ?? this.#netlink.freePriority(family) } = rule;
       // The next rule without a priority goes before this one, as if the kernel had it already.
       lowest.set(family, Math.max(1, Math.min(priority - 1, lowest.get(family) ?? priority - 1)));
-      return addRule({
+      const wanted: Rule = {
         family,
         priority,
         table: rule.table,
         ...(rule.from === undefined ? {} : { from: raw(rule.from) }),
         ...(rule.to === undefined ? {} : { to: raw(rule.to) }),
         ...(rule.mark === undefined ? {} : { fwmark: rule.mark }),
+      };
+      const change = addRule(wanted);
+      this.#wanted.push({
+        change,
+        stays: true,
+        needsUp: false,
+        isPresent: (present) => present.hasRule(wanted),
       });
+      return change;
     });
     this.#make(changes, true);
   }
@@ -175,6 +290,23 @@ export class Setup {
 
 function raw({ address, length }: Prefix): RawPrefix {
   return { address: address.bytes, length };
+}
+
+/**
+ * Refuses routes that the kernel has no words for, before anything is touched.
+ *
+ * @throws {SyntaxError} for one whose address goes beyond its prefix length.
+ */
+export function checkRoutes(routes: readonly CheckedRoute[]): void {
+  for (const { to } of routes) {
+    const whole = new Prefix(to.network, to.length);
+    const host = new Prefix(to.address, to.address.bytes.length * 8);
+    if (formatCidr(to) === formatCidr(whole)) continue;
+    throw new SyntaxError(
+      `Cannot route ${formatCidr(to)} through a device: the address must end with its prefix: write ` +
+        `${formatCidr(whole)}, or ${formatCidr(host)} for the one host`,
+    );
+  }
 }
 
 function routeOptions({ via, metric, table }: CheckedRoute, to: Prefix): RouteOptions {

@@ -75,8 +75,13 @@ export interface TunnelEnd extends Disposable {
 
 /** What happened to a device: `up`, `down`, `mtu` (it changed) or `gone`. */
 export interface DeviceEvent {
-  /** The change. */
-  readonly kind: "up" | "down" | "mtu" | "gone";
+  /**
+   * The change. `restored`: something else had removed an address, route or rule of the device, which was made again;
+   * `lost`: it was not, since that came too often or failed.
+   */
+  readonly kind: "up" | "down" | "mtu" | "gone" | "restored" | "lost";
+  /** The addresses, routes and rules that were restored or lost. */
+  readonly what?: readonly string[];
   /** The device's MTU after it (bytes). */
   readonly mtu: number;
 }

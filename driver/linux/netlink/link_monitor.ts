@@ -16,6 +16,7 @@ export class LinkMonitor implements Disposable {
   readonly #index: number;
   #up: boolean;
   #mtu: number;
+  #name: string;
   #gone = false;
 
   private constructor(socket: NetlinkSocket, link: Link) {
@@ -23,6 +24,12 @@ export class LinkMonitor implements Disposable {
     this.#index = link.index;
     this.#up = link.up;
     this.#mtu = link.mtu;
+    this.#name = link.name;
+  }
+
+  /** The link's name; the last one, when it is gone. */
+  get name(): string {
+    return this.#name;
   }
 
   /**
@@ -92,10 +99,11 @@ export class LinkMonitor implements Disposable {
     else this.#compare(link, events);
   }
 
-  #compare({ mtu, up }: Link, events: DeviceEvent[]): void {
+  #compare({ name, mtu, up }: Link, events: DeviceEvent[]): void {
     if (this.#gone) return;
     if (mtu !== this.#mtu) events.push({ kind: "mtu", mtu });
     if (up !== this.#up) events.push({ kind: up ? "up" : "down", mtu });
+    this.#name = name;
     this.#mtu = mtu;
     this.#up = up;
   }

@@ -65,7 +65,6 @@ const UNDONE: readonly number[] = [
   Errno.EEXIST,
 ];
 const REMEDY = "run as root, or grant CAP_NET_ADMIN to deno";
-const EXISTS = "there is the same already: remove it, or give this one another metric or priority";
 
 /**
  * The network settings of the namespace that this thread is in. Every call sends a request and reads the
@@ -325,7 +324,6 @@ function failed(attempt: string, request: Uint8Array, errno: number, text?: stri
   const operation = messageTypeName(viewOf(request).getUint16(NLMSGHDR.type, true));
   const remedies: Record<number, string> = {
     [Errno.EPERM]: REMEDY,
-    [Errno.EEXIST]: EXISTS,
     [Errno.EAGAIN]: "the kernel does not answer",
   };
   return systemError(attempt, operation, errno, text ?? remedies[errno]);
