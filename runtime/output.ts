@@ -16,8 +16,12 @@ const MAX_QUEUE = 4 * 1024 * 1024;
 const STALLED_AFTER = 100;
 /** How often a write is tried again that would have blocked, on a descriptor in non-blocking mode (milliseconds). */
 const RETRY_INTERVAL = 20;
-/** How long the end of the process waits for a reader (milliseconds). */
+/** The most bytes of a write, so that it shows whether the reader takes something. */
+const MAX_WRITE = 65_536;
+/** How long the end of the process waits for a reader that takes nothing (milliseconds). */
 const FLUSH_TIMEOUT = 500;
+/** How long it waits for one that is slow (milliseconds). */
+const MAX_FLUSH = 3000;
 /** Deno's exit code after an error that nobody caught. */
 const UNCAUGHT = 1;
 /** The least severe level of Deno's console that goes to standard error. */
@@ -40,10 +44,13 @@ export class OutputStream {
   #newer: string[] = [];
   #newerLength = 0;
   #status = "";
+  /** Taken from the queue, and not yet given to the file. */
+  #rest = new Uint8Array();
   #linesLeftOut = 0;
   #isWriting = false;
   #isStalled = false;
   #isLast = false;
+  #writes = 0;
   #idle = Promise.resolve();
 
   /** @param maxQueue Characters that wait for a stalled reader. */
@@ -76,19 +83,27 @@ export class OutputStream {
     this.#start();
   }
 
-  /** Waits until everything is written, or for half a second. */
+  /** Waits until everything is written: for half a second while nothing is taken, and for three altogether. */
   async flush(): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, FLUSH_TIMEOUT);
-    await Promise.race([promise, this.#whenIdle()]);
-    clearTimeout(timer);
+    for (let waited = 0, before = -1; this.#isWriting && waited < MAX_FLUSH; waited += FLUSH_TIMEOUT) {
+      if (this.#writes === before) return;
+      before = this.#writes;
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const timer = setTimeout(resolve, FLUSH_TIMEOUT);
+      await Promise.race([promise, this.#idle]);
+      clearTimeout(timer);
+    }
   }
 
   /** Writes the queue on this thread, unless the reader is stalled: for the end of the thread, which waits for nothing. */
   flushSync(): void {
     if (this.#isStalled) return;
+    const rest = this.#rest;
+    this.#rest = new Uint8Array();
     try {
-      for (let rest = this.#take(); rest.length > 0;) rest = rest.subarray(this.#file.writeSync(rest));
+      for (let bytes of [rest, this.#take()]) {
+        while (bytes.length > 0) bytes = bytes.subarray(this.#file.writeSync(bytes));
+      }
     } catch {
       // The file's error.
     }
@@ -117,20 +132,35 @@ export class OutputStream {
 
   async #writeAll(): Promise<void> {
     this.#isWriting = true;
-    for (let rest = this.#take(); rest.length > 0; rest = this.#take()) {
-      const timer = setTimeout(() => this.#isStalled = true, STALLED_AFTER);
+    while (this.#rest.length > 0 || (this.#rest = this.#take()).length > 0) {
+      let part = this.#rest.subarray(0, MAX_WRITE);
+      this.#rest = this.#rest.subarray(part.length);
       try {
-        while (rest.length > 0) rest = rest.subarray(await this.#writeSome(rest));
+        while (part.length > 0) part = part.subarray(await this.#writeSome(part));
       } catch {
         // The file's error.
       }
-      clearTimeout(timer);
-      this.#isStalled = false;
     }
     this.#isWriting = false;
   }
 
   async #writeSome(bytes: Uint8Array): Promise<number> {
+    const timer = setTimeout(() => this.#isStalled = true, STALLED_AFTER);
+    try {
+      for (;;) {
+        const count = await this.#tryToWrite(bytes);
+        if (count === undefined) continue;
+        this.#writes++;
+        return count;
+      }
+    } finally {
+      clearTimeout(timer);
+      this.#isStalled = false;
+    }
+  }
+
+  /** Returns `undefined` a moment later when the write would have blocked. */
+  async #tryToWrite(bytes: Uint8Array): Promise<number | undefined> {
     try {
       return await this.#file.write(bytes);
     } catch (error) {
@@ -138,16 +168,12 @@ export class OutputStream {
       const { promise, resolve } = Promise.withResolvers<void>();
       setTimeout(resolve, RETRY_INTERVAL);
       await promise;
-      return 0;
+      return undefined;
     }
   }
 
-  async #whenIdle(): Promise<void> {
-    while (this.#isWriting) await this.#idle;
-  }
-
   /** Takes everything from the queue, as bytes. */
-  #take(): Uint8Array {
+  #take(): Uint8Array<ArrayBuffer> {
     const leftOut = this.#linesLeftOut === 0
       ? ""
       : `warren: ${this.#linesLeftOut} lines left out: they were not read in time\n`;
@@ -195,7 +221,7 @@ export function takeConsole(): void {
   });
 }
 
-/** Waits until this thread's output is written, or for half a second: a reader that is stalled holds no end. */
+/** Waits until this thread's output is written, or not read any more: a reader that is stalled holds no end. */
 export async function flushOutput(): Promise<void> {
   await Promise.all([standardOutput?.flush(), standardError?.flush()]);
 }

@@ -132,6 +132,29 @@ Deno.test("OutputStream.show() replaces what a stalled reader has not seen", () 
     assert.equal(reader.text, "1 999 ");
   }));
 
+Deno.test("OutputStream.flush() waits for a reader that is slow, for three seconds at most", () =>
+  withTimers(async (tick) => {
+    const slices: PromiseWithResolvers<number>[] = [];
+    const stream = new OutputStream({
+      write: () => {
+        slices.push(Promise.withResolvers<number>());
+        return slices.at(-1)!.promise;
+      },
+      writeSync: (bytes) => bytes.length,
+    });
+    stream.write("x".repeat(10_000));
+    let hasFlushed = false;
+    const flushed = stream.flush().then(() => hasFlushed = true);
+    for (let i = 0; i < 5; i++) {
+      slices.at(-1)!.resolve(100);
+      await tick(550);
+      assert.equal(hasFlushed, false, `${i}`);
+    }
+    slices.at(-1)!.resolve(100);
+    await tick(550);
+    await flushed;
+  }));
+
 Deno.test("OutputStream.flush() waits for half a second at most, and flushSync() not for a stalled reader", () =>
   withTimers(async (tick) => {
     const reader = new Reader();
