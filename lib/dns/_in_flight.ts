@@ -1,6 +1,7 @@
 /**
- * Questions in flight, and the queries that wait for them. Both are bounded, and the sources share the places: when there
- * is none left, the source with the most loses its oldest one to a source with fewer.
+ * Questions in flight, and the queries that wait for them. Both are bounded, and the sources share the places. When there
+ * is none left, the source with the most loses its oldest one to a source with fewer. Where no source has many, as when
+ * each query has a forged address of its own, the oldest one of all makes room.
  *
  *     query ──► wait() ──► is there a place? ──► held ····· upstream's answer ──► delivered
  *                              │ no                  └····· too late, or displaced ──► given up
@@ -18,6 +19,10 @@ import type { DnsCounters, DnsUpstream } from "./resolver_options.ts";
 /** A question that failed is not asked again so soon (RFC 9520 section 3.2: a second at least; milliseconds). */
 const FAILURE_TIME = 1000;
 const MAX_FAILURES = 1000;
+/** The part of all places that a source may have without losing them to sources with fewer. */
+const SMALL_SHARE = 1 / 16;
+/** No question makes room for that of a source with as many before it has waited so long (milliseconds). */
+const MIN_WAIT = 50;
 /** How long an upstream that refused EDNS is asked without it (milliseconds). */
 const PLAIN_TIME = 600_000;
 
@@ -97,6 +102,7 @@ export class InFlight {
     if (!this.#makeRoomForQuestion(source, context)) return undefined;
     this.#pending.set(key, pending);
     this.#sourceOf(source).questions.add(pending);
+    pending.since = context.now;
     this.#askNext(pending, context);
     return pending;
   }
@@ -220,18 +226,18 @@ export class InFlight {
 
   #makeRoomForQuestion(source: string, context: StageContext): boolean {
     while (this.#pending.size >= this.#limits.questions) {
-      const most = this.#heaviest("questions");
-      if (most.questions.size <= (this.#sources.get(source)?.questions.size ?? 0)) return false;
-      this.#displace(most.questions.values().next().value!, most, context);
+      const loser = this.#loser("questions", this.#limits.questions, source, context.now);
+      if (loser === undefined) return false;
+      this.#displace(loser.questions.values().next().value!, loser, context);
     }
     return true;
   }
 
   #makeRoomForQuery(source: string, context: StageContext): boolean {
     while (this.#waiting >= this.#limits.queries) {
-      const most = this.#heaviest("queries");
-      if (most.queries.size <= (this.#sources.get(source)?.queries.size ?? 0)) return false;
-      const [query, pending] = most.queries.entries().next().value!;
+      const loser = this.#loser("queries", this.#limits.queries, source, context.now);
+      if (loser === undefined) return false;
+      const [query, pending] = loser.queries.entries().next().value!;
       this.#counters.displaced++;
       this.#release(pending, query);
       this.#outcome.giveUp(query, pending.key, undefined, context);
@@ -239,13 +245,24 @@ export class InFlight {
     return true;
   }
 
-  /** The source with the most; among equals, the one that came first. */
-  #heaviest(kind: "questions" | "queries"): Source {
+  /** The source that loses its oldest place to another one; `undefined` when that one has no claim to it. */
+  #loser(kind: "questions" | "queries", places: number, source: string, now: number): Source | undefined {
+    const own = this.#sources.get(source)?.[kind].size ?? 0;
     let most: Source | undefined;
-    for (const source of this.#sources.values()) {
-      if (most === undefined || source[kind].size > most[kind].size) most = source;
+    let oldest: Source | undefined;
+    let since = Infinity;
+    for (const other of this.#sources.values()) {
+      const [first] = kind === "questions" ? other.questions : other.queries.values();
+      if (first === undefined) continue;
+      if (most === undefined || other[kind].size > most[kind].size) most = other;
+      if (first.since >= since) continue;
+      oldest = other;
+      since = first.since;
     }
-    return most!;
+    const small = Math.max(1, places * SMALL_SHARE);
+    const greatest = most![kind].size;
+    if (greatest > small) return greatest > own ? most : undefined;
+    return now - since >= MIN_WAIT ? oldest : undefined;
   }
 
   /** Takes a question's place, unless a source with fewer waits for it: that source has it from then on. */

@@ -12,6 +12,8 @@ export class Pending {
   source: string;
   /** The queries that wait for it, the oldest first. */
   readonly waiting = new Set<Query>();
+  /** When it was first asked (monotonic milliseconds). */
+  since = 0;
   /** When the upstream that is being asked is too late (monotonic milliseconds). */
   deadline = 0;
   /** An upstream's refusal. */

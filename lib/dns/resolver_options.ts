@@ -62,9 +62,9 @@ export interface DnsResolverOptions {
   /** How long an upstream has to answer (milliseconds). @default {2000} */
   timeout?: number;
   /**
-   * How many different questions are asked at a time. When all places are taken, a client with fewer questions than
-   * another takes the place of that one's oldest, which gets SERVFAIL; a client with as many or more gets SERVFAIL itself.
-   * A client is an IPv4 address or the /64 of an IPv6 address. @default {256}
+   * How many different questions are asked at a time. When all places are taken, the client with the most loses its oldest
+   * question, which gets SERVFAIL, to a client with fewer. Where none has more than a sixteenth of them, the oldest of all
+   * makes room. A client is an IPv4 address or the /64 of an IPv6 address. @default {256}
    */
   inFlight?: number;
   /** How many queries wait for upstreams, shared in the same way. @default {512} */

@@ -79,6 +79,32 @@ Deno.test("DnsResolver answers other clients while one fills the places of waiti
   assert.deepEqual(new Set(codes), new Set(["NOERROR"]));
 });
 
+Deno.test("DnsResolver answers several questions at a time while forged addresses ask slow names", async () => {
+  const resolver = new DnsResolver({
+    address: RESOLVER,
+    upstream: new SlowUpstream(),
+    inFlight: 64,
+    waiting: 128,
+  });
+  const rig = new Rig(resolver);
+  const codes = new Set<string>();
+  for (let round = 0; round < 100; round++) {
+    // 200 a second, which have their places for 320 ms.
+    for (let i = 0; i < 8; i++) rig.ask(`x${round}.${i}.slow`, { src: `10.10.${round}.${i + 1}` });
+    rig.after(40);
+    rig.answers();
+    for (const type of ["A", "AAAA", "TXT"]) {
+      rig.ask(`n${round}.example`, { src: "10.9.0.2", type, srcPort: 999 });
+    }
+    await rig.turns();
+    const answers = rig.answers().filter(({ route }) => route.endsWith(":999"));
+    assert.equal(answers.length, 3);
+    for (const { rcode } of answers) codes.add(rcode);
+  }
+  assert.deepEqual(codes, new Set(["NOERROR"]));
+  assert.ok(resolver.counters.displaced > 100);
+});
+
 Deno.test("DnsResolver gives the greatest client's oldest question up, and aborts it", async () => {
   const upstream = new SlowUpstream();
   const resolver = new DnsResolver({ address: RESOLVER, upstream, inFlight: 3 });
