@@ -45,7 +45,9 @@ function checkTun(): Check[] {
   const remedies: Record<number, string> = {
     [Errno.ENOENT]: "modprobe tun; for a container: --device /dev/net/tun",
     [Errno.ENODEV]: "modprobe tun, outside of a container",
-    [Errno.EACCES]: `run as root, or chmod 666 ${TUN_PATH}`,
+    [Errno.EACCES]: libc().geteuid() === 0
+      ? "its file system is mounted with nodev: mount it without"
+      : `run as root, or chmod 666 ${TUN_PATH}`,
     [Errno.EPERM]: "for a container: --device /dev/net/tun",
   };
   const remedy = remedies[failed];

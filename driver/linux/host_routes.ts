@@ -10,7 +10,7 @@ import { type Address, parseAddress } from "../../lib/address.ts";
 import type { HostRoute, HostRoutes } from "../bypass.ts";
 import { Errno } from "./errno.ts";
 import { readSystemFile } from "./files.ts";
-import { Journal } from "./journal.ts";
+import { Journal, recover } from "./journal.ts";
 import { linkIndexOf } from "./netlink/links.ts";
 import { type Change, type Message, MessageType } from "./netlink/message.ts";
 import { Netlink } from "./netlink/netlink.ts";
@@ -48,6 +48,8 @@ export class LinuxHostRoutes implements HostRoutes {
   /** For a tunnel whose device is called so; it may be there already. */
   constructor(deviceName: string) {
     this.#deviceName = deviceName;
+    // The same routes may be left of a process that crashed: they would be gone when the device opens.
+    recover();
     this.#journal = new Journal(deviceName);
     using undo = new DisposableStack();
     this.#netlink = undo.use(Netlink.open());

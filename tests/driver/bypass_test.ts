@@ -1,0 +1,140 @@
+/** Which addresses a tunnel's bypass has host routes for, and how long. */
+
+import assert from "node:assert/strict";
+import { Bypass, coveringRoutes, type HostRoutes } from "../../driver/bypass.ts";
+import { checkDeviceOptions, type DeviceOptions } from "../../driver/options.ts";
+import { type Address, formatAddress, parseAddress } from "../../lib/address.ts";
+
+const MAIN_TABLE = 254;
+
+/** A system whose host routes are a list of text. */
+class ListedRoutes implements HostRoutes {
+  readonly descriptor = undefined;
+  readonly rescueData: Uint8Array[] = [];
+  readonly routes = new Set<string>();
+  servers: string[] = [];
+  refreshed = 0;
+  fails = false;
+
+  add(address: Address, tables: readonly number[], interfaceName: string | undefined) {
+    if (this.fails) throw new Error("Cannot add it");
+    const text = `${formatAddress(address)} ${tables.join()}${
+      interfaceName === undefined ? "" : ` ${interfaceName}`
+    }`;
+    this.routes.add(text);
+    return { refresh: () => void this.refreshed++, remove: () => void this.routes.delete(text) };
+  }
+
+  nameServers(): Address[] {
+    return this.servers.map(parseAddress);
+  }
+
+  hear(): boolean {
+    return true;
+  }
+
+  close(): void {
+    assert.equal(this.routes.size, 0, "every host route is removed before");
+  }
+}
+
+function open(options: DeviceOptions): { bypass: Bypass; system: ListedRoutes } {
+  const system = new ListedRoutes();
+  return { system, bypass: new Bypass(system, coveringRoutes(checkDeviceOptions(options), MAIN_TABLE)) };
+}
+
+Deno.test("Bypass.keep() makes host routes for addresses that the tunnel's routes or addresses cover, in their tables", () => {
+  const { bypass, system } = open({
+    address: "10.9.0.2/24",
+    route: ["198.51.100.0/25", "0.0.0.0/0 table 7", "2001:db8::/33"],
+  });
+  using _bypass = bypass;
+  for (
+    const address of ["10.9.0.1", "198.51.100.127", "198.51.100.128", "2001:db8:7fff::1", "2001:db8:8000::1"]
+  ) bypass.keep(parseAddress(address));
+  bypass.keep(parseAddress("192.0.2.1"), "eth0");
+  assert.deepEqual([...system.routes], [
+    "10.9.0.1 254,7",
+    "198.51.100.127 254,7",
+    "198.51.100.128 7",
+    "2001:db8:7fff::1 254",
+    "192.0.2.1 7 eth0",
+  ]);
+});
+
+Deno.test("Bypass.keep() takes an IPv4-mapped address as the IPv4 one, and each address once", () => {
+  const { bypass, system } = open({ route: "0.0.0.0/0" });
+  using _bypass = bypass;
+  bypass.keep(parseAddress("::ffff:192.0.2.1"));
+  bypass.keep(parseAddress("192.0.2.1"));
+  assert.deepEqual([...system.routes], ["192.0.2.1 254"]);
+});
+
+Deno.test("Bypass.keep() forgets the address that was used the longest ago, beyond 16", () => {
+  const { bypass, system } = open({ route: "default" });
+  using _bypass = bypass;
+  for (let i = 1; i <= 16; i++) bypass.keep(parseAddress(`192.0.2.${i}`));
+  bypass.keep(parseAddress("192.0.2.1"));
+  bypass.keep(parseAddress("2001:db8::1"));
+  assert.equal(system.routes.size, 16);
+  assert.ok(system.routes.has("192.0.2.1 254"));
+  assert.ok(!system.routes.has("192.0.2.2 254"));
+  assert.ok(system.routes.has("2001:db8::1 254"));
+});
+
+Deno.test("A default route covers the far ends of other tunnels while it is there; a narrower one its own alone", () => {
+  const lab = open({ address: "10.8.0.2/24" });
+  lab.bypass.keep(parseAddress("192.0.2.6"));
+  assert.deepEqual([...lab.system.routes], []);
+  const narrow = open({ route: "192.0.2.0/24" });
+  assert.deepEqual([...lab.system.routes], []);
+  const all = open({ route: "default" });
+  assert.deepEqual([...lab.system.routes], ["192.0.2.6 254"]);
+  all.bypass.close();
+  assert.deepEqual([...lab.system.routes], []);
+  narrow.bypass.close();
+  lab.bypass.close();
+});
+
+Deno.test("Bypass.lookUp() reaches name servers beside a tunnel that is open, for as long as it takes", async () => {
+  const { bypass, system } = open({ address: "10.9.0.2/24", route: ["default", "198.51.100.0/24"] });
+  using _bypass = bypass;
+  system.servers = ["127.0.0.53", "::1", "192.0.2.53", "10.9.0.1", "198.51.100.53", "2001:db8::53"];
+  const seen = () => Promise.resolve([...system.routes]);
+  assert.deepEqual(await bypass.lookUp(seen), [], "no route of a tunnel stands yet");
+  bypass.opened();
+  assert.deepEqual(await bypass.lookUp(seen), ["192.0.2.53 254", "2001:db8::53 254"]);
+  assert.deepEqual([...system.routes], []);
+  const first = Promise.withResolvers<void>();
+  const slow = bypass.lookUp(() => first.promise);
+  await assert.rejects(bypass.lookUp(() => Promise.reject(new Error("no such name"))), /no such name/);
+  assert.equal(system.routes.size, 2, "another look-up still needs them");
+  bypass.keep(parseAddress("192.0.2.53"));
+  first.resolve();
+  await slow;
+  assert.deepEqual([...system.routes], ["192.0.2.53 254"], "a far end of this address keeps its route");
+});
+
+Deno.test("Bypass.hear() has every host route follow the system's routes", () => {
+  const { bypass, system } = open({ route: "default" });
+  using _bypass = bypass;
+  bypass.keep(parseAddress("192.0.2.1"));
+  bypass.keep(parseAddress("192.0.2.2"));
+  bypass.hear();
+  assert.equal(system.refreshed, 2);
+});
+
+Deno.test("Bypass.keep() goes on, and says so, where a host route cannot be made", () => {
+  const { bypass, system } = open({ route: "default" });
+  using _bypass = bypass;
+  system.fails = true;
+  const { warn } = console;
+  const said: string[] = [];
+  console.warn = (text: string) => said.push(text);
+  try {
+    bypass.keep(parseAddress("192.0.2.1"));
+  } finally {
+    console.warn = warn;
+  }
+  assert.deepEqual(said, ["warren: Cannot add it: the tunnel's own packets may go into it"]);
+});
