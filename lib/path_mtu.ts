@@ -194,11 +194,10 @@ export class PathMtu implements Stage {
       const packet = packets[i]!;
       const ip = Ip.of(packet);
       if (ip === undefined) continue;
-      if (ip.protocol === Protocol.Tcp) {
-        if (awaitsAcks) this.#noteAck(packet, ip);
-        continue;
-      }
-      const icmp = Icmpv4.of(packet) ?? Icmpv6.of(packet);
+      const { protocol } = ip;
+      if (protocol === Protocol.Tcp && awaitsAcks) this.#noteAck(packet, ip);
+      if (protocol !== Protocol.Icmp && protocol !== Protocol.Icmpv6) continue;
+      const icmp = ip.version === 4 ? Icmpv4.of(packet) : Icmpv6.of(packet);
       if (icmp === undefined || !isTooBig(icmp)) continue;
       if (this.#learn(packet, icmp)) this.learned++;
       else this.ignored++;

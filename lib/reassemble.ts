@@ -424,7 +424,10 @@ export class Reassemble implements Stage {
     }
     whole.length = headerLength + total;
     if (ip.version === 4) finishIpv4(whole, headerLength);
-    else whole.view.setUint16(whole.offset + IPV6_PAYLOAD_LENGTH, whole.length - IPV6_HEADER);
+    else {
+      whole.view.setUint16(whole.offset + IPV6_PAYLOAD_LENGTH, whole.length - IPV6_HEADER);
+      stripAtomicHeaders(whole);
+    }
     const joined = (marks & CONGESTION) !== 0 ? Ip.of(whole) : undefined;
     if (joined !== undefined) joined.ecn = CONGESTION_MET;
     this.reassembled++;
@@ -446,15 +449,17 @@ function isFragment(packet: Packet): boolean {
   const ip = Ip.of(packet);
   if (ip === undefined) return false;
   if (ip.isFragment) return true;
-  if (ip.version === 4) return false;
-  for (let rest: Ipv6 | undefined = ip; rest !== undefined && rest.fragmentHeader >= 0;) {
-    stripFragmentHeader(rest);
-    rest = Ipv6.of(packet);
-  }
+  if (ip.version === 6 && ip.fragmentHeader >= 0) stripAtomicHeaders(packet);
   return false;
 }
 
 /** RFC 6946 section 4: a fragment that is all there is has nothing to do with others of its number. */
+function stripAtomicHeaders(packet: Packet): void {
+  for (let ip = Ipv6.of(packet); ip !== undefined && ip.fragmentHeader >= 0; ip = Ipv6.of(packet)) {
+    stripFragmentHeader(ip);
+  }
+}
+
 function stripFragmentHeader(ip: Ipv6): void {
   const at = ip.fragmentHeader;
   const { packet, packet: { bytes, view }, start } = ip;

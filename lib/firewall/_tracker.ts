@@ -26,8 +26,8 @@ const STREAM_AGE = 2000;
 
 // Implementation
 const FRAGMENTS = 1024;
-/** In the flow table, the states of flows that were opened inbound are so much higher. */
-const OPENED_INBOUND = TIMEOUTS.length;
+/** In the flow table, the states of flows that were opened inbound are so much higher: there are 16 states. */
+const OPENED_INBOUND = 16;
 /** Beside the version in the first word of a key: fragments of packets that come in. */
 const INBOUND_FRAGMENT = 1 << 16;
 /** In the place of an ICMP key's second port: which question, and who asks. */
@@ -178,9 +178,11 @@ export class Tracker {
         return;
       }
       if (this.#isTcp) this.#tcp.commit(packet, this.flow, direction);
-      const next = this.#next;
-      if (!isUnanswered(next) && next !== this.stateOf(this.flow)) this.#newFlows.remove(this.flow);
-      this.flows.touch(this.flow, now, next + OPENED_INBOUND * this.#openers[this.flow]!);
+      const next = this.#next + OPENED_INBOUND * this.#openers[this.flow]!;
+      if (next !== this.flows.stateOf(this.flow) && !isUnanswered(this.#next)) {
+        this.#newFlows.remove(this.flow);
+      }
+      this.flows.touch(this.flow, now, next);
     } else if (finding === Finding.New && this.isTracked) {
       if (this.flow >= 0) this.flows.remove(this.flow);
       if (this.flows.size === this.flows.capacity) this.#makeRoom(now);
@@ -212,7 +214,7 @@ export class Tracker {
 
   /** A flow's state. */
   stateOf(flow: number): FlowState {
-    return this.flows.stateOf(flow) % OPENED_INBOUND as FlowState;
+    return (this.flows.stateOf(flow) & OPENED_INBOUND - 1) as FlowState;
   }
 
   /** Which way the first packet of a flow went. */

@@ -3,6 +3,7 @@
 import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import { Direction, type Packet, type Stage } from "@warren/tunnel/core";
 import { fragment } from "@warren/tunnel/fragment";
+import { Reassemble } from "@warren/tunnel/reassemble";
 import { Ipv4 } from "@warren/tunnel/ipv4";
 import { Tcp } from "@warren/tunnel/tcp";
 import { Udp } from "@warren/tunnel/udp";
@@ -11,6 +12,7 @@ import { TestPipeline } from "../kit/pipeline.ts";
 import { Random } from "../../lib/random.ts";
 import { survive } from "./_hostile.ts";
 import { join, readPiece } from "./_join.ts";
+import { chained, EXTENSIONS as CHAINS, randomChain, upperOf } from "./_ipv6_chains.ts";
 import { encodeIp, hex, packetOf, wrongChecksum } from "./_packets.ts";
 
 const EXTENSIONS = [[], [0, 0, 5, 2, 0, 0, 1, 0], [43, 0, 1, 0, 0, 0, 0, 0], [
@@ -164,4 +166,34 @@ Deno.test("fragment() never throws and loses no packet, whatever bytes come", ()
   ok(survive(fragment(500, { divideIpv6: true, ignoreDontFragment: true }), 0xf4a1, 20_000) > 10_000);
   ok(survive(fragment(68, { direction: Direction.Inbound, divideIpv6: true }), 0xf4a2, 5000) > 2000);
   ok(survive(fragment(300), 0xf4a3, 5000) > 2000);
+});
+
+Deno.test("fragment() and Reassemble make the same packet again, whatever extension headers it has, atomic ones gone", () => {
+  const random = new Random(0xf4a6);
+  const upper = upperOf("udp [fd09::1]:5000 > [2001:db8::1]:53 payload 1500");
+  let divided = 0;
+  for (let i = 0; i < 500; i++) {
+    const chain = randomChain(random).filter((extension) => extension !== CHAINS.first);
+    const sent = chained(chain, upper);
+    const wanted = chained(chain.filter((extension) => extension !== CHAINS.atomic), upper);
+    const out = new TestPipeline(fragment(600 + random.below(1200), { divideIpv6: true }));
+    out.send(Direction.Outbound, sent);
+    out.settle();
+    const pieces = out.receive().far;
+    if (pieces.length > 1) divided++;
+    // Divided once more on the way, by one that may.
+    const again = new TestPipeline(fragment(500, { divideIpv6: true }));
+    for (const piece of pieces) again.send(Direction.Outbound, piece);
+    again.settle();
+    const smaller = again.receive().far;
+    for (const received of [pieces, smaller, smaller.toReversed()]) {
+      const back = new TestPipeline(new Reassemble());
+      for (const piece of received) back.send(Direction.Inbound, piece);
+      back.settle();
+      const { device } = back.receive();
+      deepEqual(device.map(hex), [hex(wanted)], chain.map(({ type }) => type).join());
+      ok(back.balanced);
+    }
+  }
+  ok(divided > 200);
 });
