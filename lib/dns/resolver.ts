@@ -70,9 +70,9 @@ const PREFETCH_PART = 0.1;
  * answers all queries and alone knows the names. Over TCP there is neither window scaling nor selective acknowledgment,
  * a query has 4,096 bytes at most, and connections are not kept over a reload.
  *
- * An upstream must not be reached through this tunnel: the resolver would wait for answers whose way leads through the
- * tunnel's own peer or name, which may need this resolver first; after a start or a loss of the link no name resolves and
- * nothing comes up. Where the far end is an address and the upstream is beyond it, the queries work as any other traffic.
+ * **Upstreams behind the tunnel** work where the far end is an address, and fail when the tunnel does. Where the far end is
+ * a name that the system asks this resolver for, nothing comes up: the name needs the upstream, which needs the tunnel. An
+ * upstream that is the resolver itself never answers.
  *
  * @example
  * ```ts

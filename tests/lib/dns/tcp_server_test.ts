@@ -265,6 +265,26 @@ Deno.test("DnsResolver leaves TCP connections for others when a client, or many,
   assert.ok(rig.test.balanced);
 });
 
+Deno.test("DnsResolver keeps no more than 8 MiB of answers that clients do not take", async () => {
+  const { rig, resolver } = rigOf();
+  const query = framed(queryOf("t250.example", { type: "TXT" }));
+  let resets = 0;
+  for (let i = 0; i < 200; i++) {
+    const options = { src: `10.9.1.${i}` };
+    const ack = await open(rig, 100, options);
+    const sent = await exchange(rig, { seq: 101, ack, flags: "PA", payload: query }, options);
+    sent.push(...(await exchange(rig, { seq: 0, flags: "R" }, options)));
+    resets += sent.filter(({ flags }) => flags.includes("R")).length;
+  }
+  // 63,000 bytes each.
+  assert.ok(resolver.connections * 63_000 <= 8 * 1024 * 1024, `${resolver.connections}`);
+  assert.equal(resolver.connections + resets, 200);
+  const client = new TcpClient(rig, { src: "10.9.0.2" });
+  client.ask(queryOf("a.example"));
+  assert.ok(await client.until(() => client.answers.length === 1, 1000));
+  assert.ok(rig.test.balanced);
+});
+
 Deno.test("DnsResolver's limits of questions are for TCP and UDP together", async () => {
   const upstream = new PlayedUpstream();
   const { rig, resolver } = rigOf({ upstream, inFlight: 4 });
