@@ -10,6 +10,8 @@ import { Icmpv6 } from "./icmpv6.ts";
 import { Ip } from "./ip.ts";
 import { Protocol } from "./protocol.ts";
 
+export type { QuotedPacket } from "./_quoted_packet.ts";
+
 // Specification: the shortest header of what has ports, RFC 9293, RFC 768, RFC 3828, RFC 4340, RFC 9260
 const HEADERS: Readonly<Record<number, number>> = {
   [Protocol.Tcp]: 20,
