@@ -22,7 +22,7 @@ const PINGS = 4;
 const FRESH = 1 / 30;
 const PROBE = 1 / 6;
 /** A write that takes so long found the system's buffer full: acknowledgements ended it, and the peer lives (milliseconds). */
-const SLOW_WRITE = 100;
+const SLOW_WRITE = 10;
 /** How long messages wait for a loop without room before they are dropped: turns of the event loop, some of which sleep (milliseconds). */
 const HOLD_TURNS = 8;
 const HOLD_SLEEPS = 5;

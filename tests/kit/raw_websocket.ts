@@ -136,6 +136,14 @@ export class RawPeer implements Disposable {
     return undefined;
   }
 
+  /** Throws away so many bytes, as they come. */
+  async skip(count: number): Promise<void> {
+    const bytes = new Uint8Array(65_536);
+    while (count > 0) {
+      count -= await this.#socket.read(bytes.subarray(0, Math.min(count, bytes.length))) ?? count;
+    }
+  }
+
   /** Settled when the other side has ended the connection. */
   async ended(): Promise<void> {
     while ((await this.#read(1)).length > 0);

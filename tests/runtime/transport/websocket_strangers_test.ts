@@ -355,6 +355,31 @@ Deno.test("A peer that answers pings is not replaced, however long it has nothin
   await peer.closed;
 });
 
+Deno.test("A peer that takes what is sent to it is there, however late its answers to pings come", async () => {
+  await using server = await listening({ timeout: 2000 });
+  using peer = await RawPeer.open(server.place);
+  await until(() => server.end.connected, "it was connected");
+  const batch = new PacketBatch();
+  const bytes = pattern(60_000);
+  const stop = performance.now() + 3000;
+  const reading = (async () => {
+    while (performance.now() < stop) {
+      await peer.skip(500_000).catch(() => {});
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  })();
+  while (performance.now() < stop && server.end.connected) {
+    for (let packet; batch.length < 16 && (packet = server.host.pool.from(bytes)) !== undefined;) {
+      batch.push(packet);
+    }
+    server.end.write(batch);
+    await turn();
+  }
+  for (const packet of batch.packets.slice(0, batch.length)) packet.pool.give(packet);
+  ok(server.end.connected, "it was not given up");
+  await reading;
+});
+
 Deno.test("WebSocketTransport closes within two seconds though its peer answers nothing and reads nothing", async () => {
   const server = await listening();
   using _peer = await RawPeer.open(server.place);
