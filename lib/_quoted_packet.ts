@@ -46,7 +46,7 @@ export class QuotedPacket {
   /** Where the upper layer starts; `end` at most. */
   upperOffset = 0;
   /** Where its IPv6 Fragment header stands; -1 for none, and in IPv4. */
-  fragmentHeader = -1;
+  fragmentHeader: number = -1;
   /** Where the fragment belongs in its datagram (bytes). A later fragment has no transport header. */
   fragmentOffset = 0;
   /** Whether more fragments followed it. */
