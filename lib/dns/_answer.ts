@@ -55,8 +55,8 @@ const ALWAYS_FITS = 512 - OPT_LENGTH;
 
 const scratch = new Uint8Array(MAX_NAME + 1);
 
-/** The part of an answer that fits: up to `end` of the message, and an SOA behind that. */
-interface Part {
+/** The part of an answer that a client gets: up to `end` of the message, and an SOA behind that. */
+export interface Part {
   end: number;
   answers: number;
   authorities: number;
@@ -64,7 +64,7 @@ interface Part {
   soa: Uint8Array | undefined;
 }
 
-/** Filled for each answer that is written. */
+/** Filled for each answer. */
 const part: Part = { end: 0, answers: 0, authorities: 0, additionals: 0, soa: undefined };
 
 /** The records of an answer. EDNS is left out, since it speaks of one hop (RFC 6891 section 6.1.1). */
@@ -203,24 +203,46 @@ export class Answer {
     return new Answer(bytes.subarray(0, at), [], 0, soa !== undefined, []);
   }
 
-  /** Whether a client gets all that it needs of it in `room` bytes, and not TC. */
-  fits(asked: Question, room: number): boolean {
-    return this.#choose(asked, room);
+  /**
+   * The longest part that fits a client's room (bytes); `undefined` when that is less than it needs, and TC is to be
+   * said. It is good until the next call.
+   */
+  choose(asked: Question, room: number): Part | undefined {
+    const { bytes } = this;
+    const space = room - (asked.hasEdns ? OPT_LENGTH : 0);
+    const answers = part.answers = word(bytes, COUNTS + 2);
+    const authorities = part.authorities = word(bytes, COUNTS + 4);
+    part.additionals = word(bytes, COUNTS + 6);
+    part.end = bytes.length;
+    part.soa = undefined;
+    if (bytes.length <= space) return part;
+    const layout = this.#layout ??= new Layout(bytes);
+    const needed = this.#needed(layout, asked.dnssecOk);
+    for (let i = layout.counts.length - 1; i >= 0 && layout.counts[i]! >= needed; i--) {
+      if (layout.ends[i]! > space) continue;
+      const count = layout.counts[i]!;
+      part.end = layout.ends[i]!;
+      part.additionals = Math.max(0, count - answers - authorities);
+      part.authorities = Math.min(authorities, Math.max(0, count - answers));
+      return part;
+    }
+    // An SOA behind other authority records goes alone.
+    const { soa, answersEnd } = layout;
+    if (!this.isNegative || asked.dnssecOk || soa === undefined || answersEnd + soa.length > space) {
+      return undefined;
+    }
+    part.end = answersEnd;
+    part.authorities = 1;
+    part.additionals = 0;
+    part.soa = soa;
+    return part;
   }
 
   /**
-   * Writes it for a client, and returns its length: with the client's id, case and EDNS, with TTLs that are `age` seconds
-   * further, or all `ttl` unless that is negative. What does not fit in `room` is left out.
+   * Writes the part that {@linkcode Answer.choose} gave for a client, and returns its length: with the client's id, case
+   * and EDNS, with TTLs that are `age` seconds further, or all `ttl` unless that is negative.
    */
-  write(
-    asked: Question,
-    bytes: Uint8Array,
-    start: number,
-    room: number,
-    age: number,
-    ttl: number,
-  ): number {
-    if (!this.#choose(asked, room)) return asked.writeEmpty(this.rcode, bytes, start, true);
+  write(asked: Question, part: Part, bytes: Uint8Array, start: number, age: number, ttl: number): number {
     const stored = this.bytes;
     const { end, soa } = part;
     for (let i = HEADER + asked.rawLength; i < end; i++) bytes[start + i] = stored[i]!;
@@ -248,38 +270,6 @@ export class Answer {
       writeTime(bytes, start + end + at, timeAt(soa, at), age, ttl);
     }
     return asked.hasEdns ? writeOpt(bytes, start + length, asked.dnssecOk, 0) - start : length;
-  }
-
-  /** Finds the longest part that fits; `false` when that is less than the client needs. */
-  #choose(asked: Question, room: number): boolean {
-    const { bytes } = this;
-    const space = room - (asked.hasEdns ? OPT_LENGTH : 0);
-    const answers = part.answers = word(bytes, COUNTS + 2);
-    const authorities = part.authorities = word(bytes, COUNTS + 4);
-    part.additionals = word(bytes, COUNTS + 6);
-    part.end = bytes.length;
-    part.soa = undefined;
-    if (bytes.length <= space) return true;
-    const layout = this.#layout ??= new Layout(bytes);
-    const needed = this.#needed(layout, asked.dnssecOk);
-    for (let i = layout.counts.length - 1; i >= 0 && layout.counts[i]! >= needed; i--) {
-      if (layout.ends[i]! > space) continue;
-      const count = layout.counts[i]!;
-      part.end = layout.ends[i]!;
-      part.additionals = Math.max(0, count - answers - authorities);
-      part.authorities = Math.min(authorities, Math.max(0, count - answers));
-      return true;
-    }
-    // An SOA behind other authority records goes alone.
-    const { soa, answersEnd } = layout;
-    if (!this.isNegative || asked.dnssecOk || soa === undefined || answersEnd + soa.length > space) {
-      return false;
-    }
-    part.end = answersEnd;
-    part.authorities = 1;
-    part.additionals = 0;
-    part.soa = soa;
-    return true;
   }
 
   /** How many records a client needs: the answers; of a negative answer the SOA too; with DNSSEC the proofs too. */

@@ -38,7 +38,7 @@ export function sourceOf(ip: Ip): string {
 
 /** A query over UDP, whose packet becomes its answer. */
 export class UdpQuery implements Query {
-  readonly source: string;
+  #source: string | undefined;
   readonly #packet: Packet;
   readonly #direction: Direction;
   readonly #limit: number;
@@ -47,10 +47,13 @@ export class UdpQuery implements Query {
   /** @param limit The longest answer (bytes). */
   constructor(udp: Udp, direction: Direction, limit: number, route: Route) {
     this.#packet = udp.packet;
-    this.source = sourceOf(udp.ip);
     this.#direction = direction;
     this.#limit = limit;
     this.#route = route;
+  }
+
+  get source(): string {
+    return this.#source ??= sourceOf(Udp.of(this.#packet)!.ip);
   }
 
   read(asked: Question): number {
@@ -59,7 +62,7 @@ export class UdpQuery implements Query {
   }
 
   repeats(other: Query): boolean {
-    if (!(other instanceof UdpQuery) || this.source !== other.source) return false;
+    if (!(other instanceof UdpQuery)) return false;
     const [packet, before] = [this.#packet, other.#packet];
     const udp = Udp.of(packet)!;
     const held = Udp.of(before)!;

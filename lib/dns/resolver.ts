@@ -342,20 +342,20 @@ export class DnsResolver implements Stage {
       this.#target.follow(asked, found.target);
       return this.#resolve(this.#target, query, context);
     }
-    const own = this.#ownAnswer(asked, query.source);
+    const own = this.#ownAnswer(asked, query);
     if (own !== undefined) return this.#send(query, own, 0, OWN_TTLS, context);
     this.#resolve(asked, query, context);
   }
 
   /** The answer for a name that is blocked, or has a synthetic address. */
-  #ownAnswer(asked: Question, client: string): Answer | undefined {
+  #ownAnswer(asked: Question, query: Query): Answer | undefined {
     const blocked = this.#blocked.find(asked);
     if (blocked !== undefined) {
       this.counters.blocked++;
       return blocked;
     }
     if (this.#fakes === undefined || this.#splitOf(asked) !== undefined) return undefined;
-    const fake = this.#fakes.find(asked, client);
+    const fake = this.#fakes.find(asked, query.source);
     if (fake === undefined) return undefined;
     if (fake.rcode === Rcode.ServFail) this.counters.unanswered++;
     else this.counters.fakes++;
@@ -368,28 +368,29 @@ export class DnsResolver implements Stage {
 
   /** Answers from what is known, or asks upstreams and holds the query. */
   #resolve(question: Question, query: Query, context: StageContext): void {
-    const split = this.#splitOf(question);
-    // Who names an upstream for all names has not named these.
-    const special = split === undefined || split.domain.length === 1
-      ? this.#special.find(question)
-      : undefined;
-    if (special !== undefined) {
-      this.counters.special++;
-      return this.#finish(query, special, 0, OWN_TTLS, context);
-    }
     const { now } = context;
     const { key } = question;
-    const upstreams = split?.upstreams ?? this.#upstreams;
     const entry = this.#cache.get(key, now);
+    const split = this.#splitOf(question);
+    const upstreams = split?.upstreams ?? this.#upstreams;
     if (entry !== undefined && now < entry.until) {
       this.counters.cached++;
       const wantsMore = this.#cache.prefetches &&
         entry.until - now < (entry.until - entry.since) * PREFETCH_PART;
+      // The query is gone when it is answered.
+      const source = wantsMore ? query.source : "";
       this.#finish(query, entry.answer, ageOf(entry.since, now), OWN_TTLS, context);
       if (wantsMore && this.#inFlight.get(key) === undefined && !this.#inFlight.hasFailed(key, now)) {
-        this.#inFlight.ask(key, question, upstreams, query.source, context);
+        this.#inFlight.ask(key, question, upstreams, source, context);
       }
       return;
+    }
+    // Who names an upstream for all names has not named these.
+    const isNamed = split !== undefined && split.domain.length > 1;
+    const special = isNamed ? undefined : this.#special.find(question);
+    if (special !== undefined) {
+      this.counters.special++;
+      return this.#finish(query, special, 0, OWN_TTLS, context);
     }
     let pending = this.#inFlight.get(key);
     if (pending?.isRepeatedBy(query)) {
@@ -447,7 +448,7 @@ export class DnsResolver implements Stage {
     const aliases = this.#aliases;
     if (aliases === undefined) return this.#send(query, answer, age, ttl, context);
     // It takes milliseconds to join a long answer, which would not fit behind its aliases.
-    if (!answer.fits(asked, query.room(asked))) {
+    if (answer.choose(asked, query.room(asked)) === undefined) {
       this.counters.truncated++;
       return this.#sendEmpty(query, answer.rcode, context, true);
     }
@@ -460,10 +461,13 @@ export class DnsResolver implements Stage {
   /** Sends an answer to the query at hand. */
   #send(query: Query, answer: Answer, age: number, ttl: number, context: StageContext): void {
     const asked = this.#asked;
-    const room = query.room(asked);
-    if (!answer.fits(asked, room)) this.counters.truncated++;
+    const part = answer.choose(asked, query.room(asked));
+    if (part === undefined) {
+      this.counters.truncated++;
+      return this.#sendEmpty(query, answer.rcode, context, true);
+    }
     const { bytes, start } = query.open();
-    query.send(answer.write(asked, bytes, start, room, age, ttl), context);
+    query.send(answer.write(asked, part, bytes, start, age, ttl), context);
   }
 
   #sendEmpty(query: Query, rcode: number, context: StageContext, isTruncated = false): void {
