@@ -12,15 +12,13 @@ import type { StageContext } from "../core/mod.ts";
 import { Answer } from "./_answer.ts";
 import { type Question, Rcode } from "./_message.ts";
 import { Pending } from "./_pending.ts";
-import type { Query } from "./_query.ts";
+import { type Query, SMALL_SHARE } from "./_query.ts";
 import type { DnsCounters, DnsUpstream } from "./resolver_options.ts";
 
 // Implementation
 /** A question that failed is not asked again so soon (RFC 9520 section 3.2: a second at least; milliseconds). */
 const FAILURE_TIME = 1000;
 const MAX_FAILURES = 1000;
-/** The part of all places that a source may have without losing them to sources with fewer. */
-const SMALL_SHARE = 1 / 16;
 /** No question makes room for that of a source with as many before it has waited so long (milliseconds). */
 const MIN_WAIT = 50;
 /** How long an upstream that refused EDNS is asked without it (milliseconds). */

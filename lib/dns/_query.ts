@@ -7,6 +7,8 @@ import type { Question } from "./_message.ts";
 import type { Route } from "./_route.ts";
 
 // Implementation
+/** The part of all places that a client may have without losing them to clients with fewer. */
+export const SMALL_SHARE = 1 / 16;
 /** RFC 4291 section 2.5.4: a host has all addresses of a /64. */
 const IPV6_SUBNET = 8; // bytes
 

@@ -17,7 +17,7 @@ import { Protocol } from "../protocol.ts";
 import { Tcp, type TcpOptions } from "../tcp.ts";
 import { isFromHost } from "../_unicast.ts";
 import type { Question } from "./_message.ts";
-import { type Query, sourceOf } from "./_query.ts";
+import { type Query, SMALL_SHARE, sourceOf } from "./_query.ts";
 import { Cookie, SynCookies } from "./_syn_cookie.ts";
 import {
   Connection,
@@ -313,23 +313,27 @@ export class TcpServer implements SegmentWriter {
     else this.#counts.delete(path.source);
   }
 
-  /** Makes room for a client's connection; `false` when no client has more. */
+  /**
+   * Makes room for a client's connection: one of the client with the most, or any one where none has many; an idle one
+   * if there is one. `false` when this client has the most.
+   */
   #makeRoom(source: string, context: StageContext): boolean {
-    if (this.#connections.size < this.#limits.connections) return true;
+    const { connections } = this.#limits;
+    if (this.#connections.size < connections) return true;
     let most = source;
     for (const [other, count] of this.#counts) {
       if (count > (this.#counts.get(most) ?? 0)) most = other;
     }
-    if (most === source) return false;
-    let victim: Connection | undefined;
+    const isAny = this.#counts.get(most)! <= Math.max(1, connections * SMALL_SHARE);
+    if (most === source && !isAny) return false;
+    let loser: Connection | undefined;
     for (const connection of this.#connections.values()) {
-      if (connection.peer.source !== most) continue;
-      victim ??= connection;
-      if (!connection.isIdle) continue;
-      victim = connection;
-      break;
+      if (!isAny && connection.peer.source !== most) continue;
+      // The one that has been idle for longest, or the oldest one.
+      const isBetter = connection.isIdle && (!loser?.isIdle || connection.idleAt < loser.idleAt);
+      if (loser === undefined || isBetter) loser = connection;
     }
-    this.#settle(victim!, Received.Reset, context);
+    this.#settle(loser!, Received.Reset, context);
     return true;
   }
 

@@ -70,8 +70,9 @@ export interface DnsResolverOptions {
   /** How many queries wait for upstreams, shared in the same way. @default {512} */
   waiting?: number;
   /**
-   * How many TCP connections clients may have; 0 refuses all. When all places are taken, a client with fewer connections
-   * than another takes the place of one of that client's; a client with as many or more is refused. @default {256}
+   * How many TCP connections clients may have; 0 refuses all. When all places are taken, the client with the most loses one,
+   * an idle one if it has one, to a client with fewer. Where none has more than a sixteenth of them, the one that has been
+   * idle for longest makes room. @default {256}
    */
   connections?: number;
   /** How long a TCP connection may be idle before it is closed (milliseconds). @default {10000} */

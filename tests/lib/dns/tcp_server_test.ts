@@ -36,7 +36,8 @@ async function open(rig: Rig, seq: number, options: ClientOptions = {}): Promise
   const [synAck] = await exchange(rig, { seq, flags: "S" }, { mss: 1460, ...options });
   assert.equal(synAck!.flags, "SA");
   const ack = synAck!.seq + 1 >>> 0;
-  assert.deepEqual(await exchange(rig, { seq: seq + 1, ack, flags: "A" }, options), []);
+  const sent = await exchange(rig, { seq: seq + 1, ack, flags: "A" }, options);
+  assert.deepEqual(sent.filter(({ dst }) => dst === (options.src ?? "10.9.0.1")), []);
   return ack;
 }
 
@@ -263,6 +264,24 @@ Deno.test("DnsResolver leaves TCP connections for others when a client, or many,
   assert.equal(resolver.connections, 20);
   assert.ok(await asks("10.9.0.3"));
   assert.ok(rig.test.balanced);
+});
+
+Deno.test("DnsResolver leaves a client its few TCP connections while many others come and stay", async () => {
+  const { rig, resolver } = rigOf({ connections: 64 });
+  const clients = Array.from(
+    { length: 3 },
+    (_, i) => new TcpClient(rig, { src: "10.9.0.2", srcPort: 700 + i }),
+  );
+  for (let round = 0; round < 10; round++) {
+    for (let i = 0; i < 20; i++) await open(rig, 1, { src: `10.9.${1 + round}.${i}` });
+    rig.after(10);
+    for (const client of clients) client.ask(queryOf(`t90.r${round}.example`, { type: "TXT" }));
+    for (const client of clients) {
+      assert.ok(await client.until(() => client.answers.length === round + 1, 2000));
+    }
+  }
+  assert.equal(resolver.connections, 64);
+  assert.equal(clients.some(({ isReset }) => isReset), false);
 });
 
 Deno.test("DnsResolver keeps no more than 8 MiB of answers that clients do not take", async () => {
