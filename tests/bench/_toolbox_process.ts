@@ -93,6 +93,7 @@ class Feed {
       const packet = this.#packets[i]!;
       const words = this.#words[first + i]!;
       packet.reset(this.#lengths[first + i]!);
+      packet.owner = undefined;
       const { view, offset } = packet;
       for (let j = 0; j < words.length; j++) view.setUint32(offset + 4 * j, words[j]!, true);
       batch.push(packet);
