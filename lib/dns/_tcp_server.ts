@@ -129,8 +129,10 @@ export class TcpServer implements SegmentWriter {
   };
   /** For packets of no connection. */
   readonly #path = new Path();
-  /** The connection whose segment is being read. */
+  /** The connection whose queries are being read. */
   #current: Connection | undefined;
+  /** Connections with answers to be sent in the next tick: an answer may come while another connection's queries are read. */
+  readonly #answered = new Set<Connection>();
   /** The breath at hand. */
   #context: StageContext | undefined;
   /** Where answers are written. */
@@ -165,6 +167,10 @@ export class TcpServer implements SegmentWriter {
   /** Does what is due; returns when something is due next (monotonic milliseconds). */
   tick(context: StageContext): number {
     this.#context = context;
+    for (const connection of this.#answered) {
+      this.#answered.delete(connection);
+      this.#readOn(connection, context);
+    }
     let due = Infinity;
     for (const connection of this.#connections.values()) {
       if (connection.due <= context.now) {
@@ -181,6 +187,7 @@ export class TcpServer implements SegmentWriter {
     this.#connections.clear();
     this.#paths.clear();
     this.#counts.clear();
+    this.#answered.clear();
   }
 
   /** Sends the answer to a query, or leaves it without one. */
@@ -191,9 +198,7 @@ export class TcpServer implements SegmentWriter {
     connection.send(message, context.now);
     this.#bound(context);
     if (connection === this.#current || connection.isClosed) return;
-    const isGood = connection.readQueries(context.now, this);
-    if (!isGood) return this.#settle(connection, Received.Reset, context);
-    connection.output(context.now, this);
+    this.#answered.add(connection);
     context.wake();
   }
 
@@ -294,6 +299,16 @@ export class TcpServer implements SegmentWriter {
     context.wake();
   }
 
+  /** Sends answers, and reads the queries that there is room for now. */
+  #readOn(connection: Connection, context: StageContext): void {
+    this.#current = connection;
+    const isGood = connection.readQueries(context.now, this);
+    this.#current = undefined;
+    if (connection.isClosed) return;
+    if (isGood) connection.output(context.now, this);
+    else this.#settle(connection, Received.Reset, context);
+  }
+
   /** Forgets a connection that is over. */
   #settle(connection: Connection, received: Received, context: StageContext): void {
     if (received !== Received.Closed && received !== Received.Reset) return;
@@ -306,6 +321,7 @@ export class TcpServer implements SegmentWriter {
       }
     }
     connection.isClosed = true;
+    this.#answered.delete(connection);
     this.#connections.delete(path.key);
     this.#paths.delete(connection);
     const count = this.#counts.get(path.source)! - 1;

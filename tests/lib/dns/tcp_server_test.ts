@@ -101,6 +101,42 @@ Deno.test("DnsResolver answers pipelined queries over TCP as their answers come"
   );
 });
 
+Deno.test("DnsResolver answers each pipelined query once, those that waited behind slow ones as well", async () => {
+  const upstream = new PlayedUpstream();
+  const { rig } = rigOf({ upstream, records: ["router.lan A 10.9.0.1"] });
+  const client = new TcpClient(rig);
+  client.ask(...Array.from({ length: 16 }, (_, i) => queryOf(`slow${i}.example`, { id: i })));
+  // They wait until a slow one is answered, and are known at once.
+  client.ask(...Array.from({ length: 40 }, (_, i) => queryOf("router.lan", { id: 16 + i })));
+  await client.until(() => upstream.queries.length === 16, 1000);
+  assert.equal(client.answers.length, 0);
+  for (let i = 0; i < 16; i++) upstream.answer([address(`slow${i}.example`)]);
+  assert.ok(await client.until(() => client.answers.length >= 56, 10_000));
+  await client.until(() => false, 1000);
+  assert.deepEqual(
+    client.answers.map((answer) => read(answer).id!).sort((a, b) => a - b),
+    Array.from({ length: 56 }, (_, i) => i),
+  );
+  assert.equal(client.isReset, false);
+});
+
+Deno.test("DnsResolver resets a connection whose queries are followed by none, when it comes to that", async () => {
+  for (const message of [new Uint8Array(), new Uint8Array(5000), Uint8Array.of(1, 2, 3)]) {
+    const upstream = new PlayedUpstream();
+    const { rig, resolver } = rigOf({ upstream });
+    const client = new TcpClient(rig);
+    client.ask(...Array.from({ length: 16 }, (_, i) => queryOf(`slow${i}.example`, { id: i })), message);
+    await client.until(() => upstream.queries.length === 16, 1000);
+    upstream.answer([address("slow0.example")]);
+    assert.ok(await client.until(() => client.isReset, 1000));
+    assert.equal(resolver.connections, 0);
+    assert.ok(rig.test.balanced);
+    for (let i = 1; i < 16; i++) upstream.answer([address(`slow${i}.example`)]);
+    await rig.turns();
+    assert.ok(rig.test.balanced);
+  }
+});
+
 Deno.test("DnsResolver answers over TCP whatever the network loses, repeats and reorders", async () => {
   for (let seed = 1; seed <= 12; seed++) {
     const random = new Random(seed);
