@@ -180,7 +180,7 @@ export class Relay implements LoopMember {
 
   /** With no slot for an end's packets, what is ready cannot be read: the pool wakes the loop when there is one. */
   #hasRoom(end: TunnelEnd): boolean {
-    const mtu = (end as Partial<Device>).mtu ?? this.#device.mtu;
-    return this.#pipeline.ledger.pool.available(mtu) > 0;
+    const longest = end.longestRead ?? (end as Partial<Device>).mtu ?? this.#device.mtu;
+    return this.#pipeline.ledger.pool.available(longest) > 0;
   }
 }

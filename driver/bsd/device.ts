@@ -80,6 +80,11 @@ export class BsdDevice implements Device {
     return this.#mtu;
   }
 
+  /** More than the MTU, so that a packet of before a change of it is not cut. */
+  get longestRead(): number {
+    return this.#mtu <= SMALL_ROOM ? SMALL_ROOM : LARGE_ROOM;
+  }
+
   /** Its descriptor. */
   get waitable(): Waitable | undefined {
     return this.#closed ? undefined : this.#fd;
@@ -96,8 +101,7 @@ export class BsdDevice implements Device {
   read(batch: PacketBatch): number {
     if (this.#closed) return 0;
     const io = this.#io;
-    // A slot takes more than the MTU, so that a packet of before a change of it is not cut.
-    const room = this.#mtu <= SMALL_ROOM ? SMALL_ROOM : LARGE_ROOM;
+    const room = this.longestRead;
     let count = 0;
     while (!batch.full) {
       const asked = this.#takeSlots(Math.min(this.#ask, io.most, batch.roomFor(room)), room);

@@ -142,6 +142,11 @@ export class TunDevice implements Device {
     return this.#closed ? undefined : this.#queue.waitable;
   }
 
+  /** With offload, any packet may be a super-packet. */
+  get longestRead(): number {
+    return this.offload ? LARGE_ROOM : this.#room;
+  }
+
   /** Packets that it has taken, and that the kernel has not written yet. */
   get queued(): number {
     return this.#queue.queued;
@@ -159,8 +164,7 @@ export class TunDevice implements Device {
   /** Reads packets until the kernel has no more, the batch is full, or the pool is empty. */
   read(batch: PacketBatch): number {
     if (this.#closed) return 0;
-    // A slot takes more than the MTU: what fills it has been cut, since the MTU was raised a moment ago.
-    return this.#queue.read(batch, this.#mtu < SMALL_ROOM ? SMALL_ROOM : LARGE_ROOM);
+    return this.#queue.read(batch, this.#room);
   }
 
   /** Writes packets until the kernel takes no more; those that it refuses are dropped with its reason. */
@@ -208,6 +212,11 @@ export class TunDevice implements Device {
   /** The same as {@linkcode TunDevice.close}. */
   [Symbol.dispose](): void {
     this.close();
+  }
+
+  /** What a slot has to take: more than the MTU. What fills it has been cut, since the MTU was raised a moment ago. */
+  get #room(): number {
+    return this.#mtu < SMALL_ROOM ? SMALL_ROOM : LARGE_ROOM;
   }
 
   #hear(): void {

@@ -136,6 +136,11 @@ export class WintunDevice implements Device {
     return this.#mtu;
   }
 
+  /** The packet that waits in the ring for a slot, if there is one. */
+  get longestRead(): number {
+    return this.#waiting === 0n ? this.#mtu : this.#size[0]!;
+  }
+
   /** The event that says that a packet came. */
   get waitable(): Waitable | undefined {
     return this.#session?.readEvent;

@@ -52,6 +52,11 @@ export interface TunnelEnd extends Disposable {
   readonly waitable: Waitable | undefined;
   /** The same for an end with several descriptors, in place of `waitable`. */
   readonly waits?: readonly EndWait[];
+  /**
+   * The longest packet that its next read may bring (bytes): while the pool has no slot for that, the end is not read,
+   * and what comes waits where it is. @default {the tunnel's MTU}
+   */
+  readonly longestRead?: number;
   /** Packets accepted by `write` and not yet delivered or given back. */
   readonly queued: number;
   /**

@@ -43,8 +43,11 @@ export class PacketPool {
   readonly view: DataView<ArrayBuffer>;
   /** Every handle, by its slot's number. */
   readonly packets: readonly Packet[];
-  /** Called when a slot comes back where there was none of its size. For the loop. */
+  /** Called when a slot comes back after one of its size was asked for in vain. For the loop. */
   onRoom: (() => void) | undefined;
+  /** Whether a small slot, or a large one, was asked for in vain since the last one came back. */
+  #wantsSmall = false;
+  #wantsLarge = false;
   readonly #small: Packet[] = [];
   readonly #large: Packet[] = [];
   readonly #smallEnd: number;
@@ -86,9 +89,13 @@ export class PacketPool {
     return this.packets.length - this.free;
   }
 
-  /** How many packets of this length {@linkcode PacketPool.take} could give now. */
+  /** How many packets of this length {@linkcode PacketPool.take} could give now. None is asked for in vain. */
   available(length: number): number {
-    return length <= SMALL_ROOM ? this.#small.length : length <= LARGE_ROOM ? this.#large.length : 0;
+    if (length > LARGE_ROOM) return 0;
+    const isSmall = length <= SMALL_ROOM;
+    const count = isSmall ? this.#small.length : this.#large.length;
+    if (count === 0) this.#miss(isSmall);
+    return count;
   }
 
   /** Whether it has slots for packets of this length at all, free or taken. */
@@ -102,9 +109,14 @@ export class PacketPool {
    * that it needs are taken, or it would be longer than {@linkcode LARGE_ROOM}.
    */
   take(length: number): Packet | undefined {
-    const list = length <= SMALL_ROOM ? this.#small : this.#large;
-    if (length > LARGE_ROOM || list.length === 0) return undefined;
-    const packet = list.pop()!;
+    const isSmall = length <= SMALL_ROOM;
+    const list = isSmall ? this.#small : this.#large;
+    if (length > LARGE_ROOM) return undefined;
+    const packet = list.pop();
+    if (packet === undefined) {
+      this.#miss(isSmall);
+      return undefined;
+    }
     packet.reset(length);
     packet.owner = undefined;
     return packet;
@@ -133,7 +145,21 @@ export class PacketPool {
     if (packet.pool !== this) throw new TypeError("Cannot give back a packet of another pool");
     if (packet.isLent) throw lentError("give back");
     packet.owner = this;
-    if (this.#list(packet.slot).push(packet) === 1) this.onRoom?.();
+    if (packet.slot < this.#smallEnd) {
+      this.#small.push(packet);
+      if (!this.#wantsSmall) return;
+      this.#wantsSmall = false;
+    } else {
+      this.#large.push(packet);
+      if (!this.#wantsLarge) return;
+      this.#wantsLarge = false;
+    }
+    this.onRoom?.();
+  }
+
+  #miss(isSmall: boolean): void {
+    if (isSmall) this.#wantsSmall = true;
+    else this.#wantsLarge = true;
   }
 
   #list(slot: number): Packet[] {

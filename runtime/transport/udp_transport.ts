@@ -178,6 +178,11 @@ export class UdpTransport implements Transport {
     this.#socket.attach(host.pool, this.mtu);
   }
 
+  /** A byte more than its MTU, so that a datagram that is longer is seen to be. */
+  get longestRead(): number {
+    return this.mtu + 1;
+  }
+
   /** Appends what arrived. */
   read(batch: PacketBatch): number {
     const first = batch.length;

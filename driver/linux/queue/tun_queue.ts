@@ -12,7 +12,6 @@ import {
   LARGE_ROOM,
   type Packet,
   type PacketBatch,
-  type PacketPool,
   SMALL_ROOM,
   type Waitable,
 } from "../../../lib/core/mod.ts";
@@ -37,11 +36,6 @@ function length64(length: number): bigint {
   return length < LENGTHS.length ? LENGTHS[length]! : BigInt(length);
 }
 
-/** A large slot; not the last one, whose coming back would wake the loop after every read. */
-function takeLarge(pool: PacketPool): Packet | undefined {
-  return pool.available(LARGE_ROOM) > 1 ? pool.take(LARGE_ROOM) : undefined;
-}
-
 /** Moves packets between a descriptor and the loop's pool, one a call. */
 export class TunQueue implements DeviceQueue {
   /** Nothing waits here: a write hands the packet to the kernel. */
@@ -62,9 +56,6 @@ export class TunQueue implements DeviceQueue {
   /** The header of what does not start where its slot's packets do, or is of several packets. */
   readonly #scratch = new DataView(new ArrayBuffer(VNET_HEADER));
   readonly #scratchAddress = addressOf(this.#scratch);
-  /** Where the rest of a long packet goes when there is no large slot: nobody reads it. */
-  readonly #overflow = new Uint8Array(LARGE_ROOM);
-  readonly #overflowAddress = addressOf(this.#overflow);
 
   /** A queue over this descriptor. */
   constructor({ fd, offload, refused, lose }: QueueOptions) {
@@ -120,8 +111,8 @@ export class TunQueue implements DeviceQueue {
   }
 
   /**
-   * Reads packets of which some may not fit a small slot: super-packets, or those of a large MTU. Where large slots run
-   * out, ordinary packets still come, and long ones are lost.
+   * Reads packets of which some may not fit a small slot: super-packets, or those of a large MTU. Each read has a small
+   * and a large slot; where either runs out, the next packet stays in the kernel's queue, however long it is.
    */
   #readLong(batch: PacketBatch): number {
     const { pool } = this.#host!;
@@ -129,15 +120,14 @@ export class TunQueue implements DeviceQueue {
     const fd = this.#fd;
     const iovecs = this.#iovecs;
     const header = this.#header;
-    let large = takeLarge(pool);
+    let large = pool.take(LARGE_ROOM);
     let count = 0;
-    while (!batch.full) {
+    while (large !== undefined && !batch.full) {
       const small = pool.take(SMALL_ROOM);
       if (small === undefined) break;
       const at = small.offset - header;
       setIovec(iovecs, 0, this.#base + at, header + SMALL_ROOM);
-      const rest = large === undefined ? this.#overflowAddress : this.#base + large.offset + SMALL_ROOM;
-      setIovec(iovecs, 1, rest, LARGE_ROOM - SMALL_ROOM);
+      setIovec(iovecs, 1, this.#base + large.offset + SMALL_ROOM, LARGE_ROOM - SMALL_ROOM);
       const length = readv(fd, iovecs, 2) - header;
       if (length <= 0) {
         const failed = errno();
@@ -147,15 +137,10 @@ export class TunQueue implements DeviceQueue {
       }
       let packet = small;
       if (length > SMALL_ROOM) {
-        if (large === undefined) {
-          pool.give(small);
-          this.#host!.refuse(length, "pool empty");
-          continue;
-        }
         packet = large;
         packet.bytes.copyWithin(large.offset - header, at, small.offset + SMALL_ROOM);
         pool.give(small);
-        large = takeLarge(pool);
+        large = pool.take(LARGE_ROOM);
       }
       packet.length = length;
       if (header !== 0) readVnetHeader(packet, packet.offset - VNET_HEADER);
