@@ -6,11 +6,11 @@
 
 import { type Address, formatAddress } from "../lib/address.ts";
 import type { CheckedDeviceOptions } from "./options.ts";
+import { unmapAddress } from "./udp_socket.ts";
 
 // Implementation
 /** The most addresses of one far end; the one that was used the longest ago gives way. */
 const MAX_ADDRESSES = 16;
-const IPV4_MAPPED = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff);
 
 /** A host route beside the tunnel. */
 export interface HostRoute {
@@ -31,14 +31,13 @@ export interface HostRoutes {
   /** The addresses of the name servers that the system asks. */
   nameServers(): Address[];
   /** Reads what the descriptor has; returns whether the system's routes changed. */
-  hear(): boolean;
+  drain(): boolean;
   /** Frees what it holds; the host routes are removed before. */
   close(): void;
 }
 
 /** Routes of a tunnel that cover addresses. */
 export interface Covering {
-  readonly family: 4 | 6;
   readonly bytes: Uint8Array;
   readonly length: number;
   readonly table: number;
@@ -88,7 +87,7 @@ export class Bypass implements Disposable {
 
   /** Has packets to an address leave beside the tunnel; by one interface alone where its name is given. */
   keep(address: Address, interfaceName?: string): void {
-    const plain = unmapped(address);
+    const plain = unmapAddress(address);
     const key = formatAddress(plain);
     const known = this.#kept.get(key);
     if (known !== undefined && known.lookUps === 0) {
@@ -135,9 +134,9 @@ export class Bypass implements Disposable {
     }
   }
 
-  /** Follows the system's routes. To be called when the descriptor has something to read. */
-  hear(): void {
-    if (!this.#system.hear()) return;
+  /** Follows the system's routes. To be called when the descriptor is readable. */
+  drain(): void {
+    if (!this.#system.drain()) return;
     for (const kept of this.#kept.values()) attempt(() => kept.route?.refresh());
   }
 
@@ -196,26 +195,24 @@ export function coveringRoutes(
   return [...addresses.map((to) => ({ to, table: undefined })), ...routes].map((
     { to, table = mainTable },
   ) => ({
-    family: to.address.family,
     bytes: to.address.bytes,
     length: to.length,
     table,
   }));
 }
 
-function covers({ family, bytes, length }: Covering, address: Address): boolean {
-  if (family !== address.family) return false;
+/** Tells whether an address has the first bits of another one of its family. */
+export function startsWith(bytes: Uint8Array, prefix: Uint8Array, length: number): boolean {
+  if (bytes.length !== prefix.length) return false;
   for (let i = 0, left = length; left > 0; i++, left -= 8) {
     const mask = left >= 8 ? 0xff : 0xff << 8 - left;
-    if (((bytes[i]! ^ address.bytes[i]!) & mask) !== 0) return false;
+    if (((bytes[i]! ^ prefix[i]!) & mask) !== 0) return false;
   }
   return true;
 }
 
-/** An IPv4 address that is written as an IPv6 one is that IPv4 address (RFC 4291 section 2.5.5.2). */
-function unmapped(address: Address): Address {
-  const isMapped = address.family === 6 && IPV4_MAPPED.every((byte, i) => address.bytes[i] === byte);
-  return isMapped ? { family: 4, bytes: address.bytes.slice(IPV4_MAPPED.length) } : address;
+function covers({ bytes, length }: Covering, address: Address): boolean {
+  return startsWith(address.bytes, bytes, length);
 }
 
 function isLoopback({ family, bytes }: Address): boolean {

@@ -157,7 +157,7 @@ export class Tunnel implements AsyncDisposable {
     }));
     this.#bypass = bypass;
     if (bypass?.descriptor !== undefined) {
-      this.#cleanups.push(loop.watch(bypass.descriptor, () => bypass.hear()));
+      this.#cleanups.push(loop.watch(bypass.descriptor, () => bypass.drain()));
     }
     // The first worker's hears signals for all.
     if (signals && this.worker.index === 0) this.#cleanups.push(onInterrupt(() => this.close()));

@@ -238,7 +238,7 @@ export class TunDevice implements Device {
   }
 
   #keep(keeper: StateKeeper): void {
-    const event = keeper.hear();
+    const event = keeper.drain();
     if (event !== undefined) this.#events.publish({ ...event, mtu: this.#mtu });
   }
 

@@ -7,8 +7,7 @@
  */
 
 import { type Address, parseAddress } from "../../lib/address.ts";
-import type { HostRoute, HostRoutes } from "../bypass.ts";
-import { Errno } from "./errno.ts";
+import { type HostRoute, type HostRoutes, startsWith } from "../bypass.ts";
 import { readSystemFile } from "./files.ts";
 import { Journal, recover } from "./journal.ts";
 import { linkIndexOf } from "./netlink/links.ts";
@@ -87,14 +86,8 @@ export class LinuxHostRoutes implements HostRoutes {
     });
   }
 
-  hear(): boolean {
-    let changed = false;
-    for (;;) {
-      const messages = this.#news.receive();
-      if (messages === Errno.ENOBUFS) changed = true;
-      else if (typeof messages === "number") break;
-      else if (messages.some((message) => this.#concerns(message))) changed = true;
-    }
+  drain(): boolean {
+    const changed = this.#news.drain((message) => this.#concerns(message));
     if (changed) this.#routes = undefined;
     return changed;
   }
@@ -255,13 +248,4 @@ function isSame(a: Path | "local" | undefined, b: Path | "local" | undefined): b
   if (a === undefined || b === undefined || a === "local" || b === "local") return a === b;
   return a.index === b.index && a.gateway?.toHex() === b.gateway?.toHex() &&
     a.via?.toHex() === b.via?.toHex();
-}
-
-function startsWith(bytes: Uint8Array, prefix: Uint8Array, length: number): boolean {
-  if (bytes.length !== prefix.length) return false;
-  for (let i = 0, left = length; left > 0; i++, left -= 8) {
-    const mask = left >= 8 ? 0xff : 0xff << 8 - left;
-    if (((bytes[i]! ^ prefix[i]!) & mask) !== 0) return false;
-  }
-  return true;
 }

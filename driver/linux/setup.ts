@@ -340,11 +340,5 @@ function prefixKey({ address, length }: RawPrefix): string {
 function isRoute(present: Route, wanted: RouteOptions): boolean {
   return (wanted.metric === undefined || wanted.metric === (present.metric ?? 0)) &&
     (wanted.table === undefined || wanted.table === present.table) &&
-    (wanted.gateway === undefined
-      ? present.gateway === undefined
-      : sameBytes(present.gateway, wanted.gateway));
-}
-
-function sameBytes(a: Uint8Array | undefined, b: Uint8Array): boolean {
-  return a !== undefined && a.length === b.length && a.every((byte, i) => byte === b[i]);
+    wanted.gateway?.toHex() === present.gateway?.toHex();
 }

@@ -4,7 +4,6 @@
  */
 
 import type { DeviceEvent } from "../../lib/core/mod.ts";
-import { Errno } from "./errno.ts";
 import { linkIndexOf } from "./netlink/links.ts";
 import { type Message, MessageType } from "./netlink/message.ts";
 import type { Netlink } from "./netlink/netlink.ts";
@@ -13,7 +12,7 @@ import { NetlinkSocket, RTMGRP, SOCK_NONBLOCK } from "./netlink/socket.ts";
 import type { Setup } from "./setup.ts";
 
 // Implementation
-/** How often things are made again within a period (milliseconds): whoever removes them again is not to be fought. */
+/** Restorations within a period (milliseconds): a program that goes on removing things is not fought. */
 const MAX_RESTORATIONS = 10;
 const PERIOD = 60_000;
 
@@ -37,20 +36,14 @@ export class StateKeeper implements Disposable {
     this.#news = new NetlinkSocket(groups, SOCK_NONBLOCK);
   }
 
-  /** What can be read when there is news. */
+  /** Readable when there is news. */
   get descriptor(): number {
     return this.#news.descriptor;
   }
 
-  /** Reads the news, and makes again what is gone. To be called when the descriptor has something to read. */
-  hear(now: number = performance.now()): Pick<DeviceEvent, "kind" | "what"> | undefined {
-    let concerned = false;
-    for (;;) {
-      const messages = this.#news.receive();
-      if (messages === Errno.ENOBUFS) concerned = true;
-      else if (typeof messages === "number") break;
-      else if (messages.some((message) => this.#concerns(message))) concerned = true;
-    }
+  /** Reads the news, and makes again what is gone. To be called when the descriptor is readable. */
+  drain(now: number = performance.now()): Pick<DeviceEvent, "kind" | "what"> | undefined {
+    const concerned = this.#news.drain((message) => this.#concerns(message));
     return concerned && !this.#hasGivenUp ? this.#restore(now) : undefined;
   }
 

@@ -8,6 +8,7 @@
  */
 
 import { setImmediate } from "node:timers";
+import { unmapAddress } from "../../driver/mod.ts";
 import { type Address, parseAddress } from "../../lib/address.ts";
 import { type ConnectionOwner, type ConnectionSource, WebSocketConnection } from "./_connection.ts";
 import { acceptanceText, type HandshakeRules, type Refusal, refusalOf, refusalText } from "./_handshake.ts";
@@ -204,8 +205,7 @@ export class Listener implements ConnectionSource {
 const TAKEN: Refusal = { status: 503, text: "the tunnel has a peer" };
 
 function remoteAddress(socket: Deno.Conn): Address {
-  // RFC 4291 section 2.5.5.2: a socket of both families has IPv4 addresses so.
-  return parseAddress((socket.remoteAddr as Deno.NetAddr).hostname.replace(/^::ffff:(?=\d+\.)/, ""));
+  return unmapAddress(parseAddress((socket.remoteAddr as Deno.NetAddr).hostname));
 }
 
 /** The unit in which strangers have addresses: an IPv4 address, or an IPv6 /64. */

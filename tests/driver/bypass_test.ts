@@ -29,7 +29,7 @@ class ListedRoutes implements HostRoutes {
     return this.servers.map(parseAddress);
   }
 
-  hear(): boolean {
+  drain(): boolean {
     return true;
   }
 
@@ -115,12 +115,12 @@ Deno.test("Bypass.lookUp() reaches name servers beside a tunnel that is open, fo
   assert.deepEqual([...system.routes], ["192.0.2.53 254"], "a far end of this address keeps its route");
 });
 
-Deno.test("Bypass.hear() has every host route follow the system's routes", () => {
+Deno.test("Bypass.drain() has every host route follow the system's routes", () => {
   const { bypass, system } = open({ route: "default" });
   using _bypass = bypass;
   bypass.keep(parseAddress("192.0.2.1"));
   bypass.keep(parseAddress("192.0.2.2"));
-  bypass.hear();
+  bypass.drain();
   assert.equal(system.refreshed, 2);
 });
 

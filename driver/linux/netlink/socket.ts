@@ -104,6 +104,20 @@ export class NetlinkSocket {
     }
   }
 
+  /**
+   * Takes all messages that have come; returns whether one concerns the caller. Messages that the kernel had no room for
+   * may have.
+   */
+  drain(concerns: (message: Message) => boolean): boolean {
+    let concerned = false;
+    for (;;) {
+      const messages = this.receive();
+      if (messages === Errno.ENOBUFS) concerned = true;
+      else if (typeof messages === "number") return concerned;
+      else if (messages.some(concerns)) concerned = true;
+    }
+  }
+
   /** Closes it; further calls do nothing. */
   close(): void {
     if (this.#descriptor < 0) return;
