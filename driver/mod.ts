@@ -39,6 +39,7 @@ export {
   isAt,
   isFromLocal,
   mapAddress,
+  MAX_DATAGRAM,
   portOf,
   type UdpSocket,
   type UdpSocketOptions,

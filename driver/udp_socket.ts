@@ -37,6 +37,9 @@ export const Endpoint = {
   Size: 48,
 } as const;
 
+/** RFC 791 section 3.1 and RFC 768: the longest payload of a datagram over IPv4; IPv6's is 20 bytes longer. */
+export const MAX_DATAGRAM = 65_507;
+
 /** An endpoint's bytes. */
 export type EndpointBytes = Uint8Array<ArrayBuffer>;
 

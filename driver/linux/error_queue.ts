@@ -5,7 +5,7 @@ import { Mmsghdr } from "../posix/messages.ts";
 import { Endpoint, type EndpointBytes } from "../udp_socket.ts";
 import { Errno, errnoName } from "./errno.ts";
 import { libc } from "./libc.ts";
-import { Cmsghdr } from "./local_control.ts";
+import { Cmsghdr, PacketInfo } from "./local_control.ts";
 
 // Specification
 /** linux/in.h, linux/in6.h, linux/socket.h, linux/errqueue.h */
@@ -32,8 +32,8 @@ export const ErrorQueue = {
  * ```
  */
 export const SockExtendedErr = { ee_errno: 0, ee_origin: 4, size: 16 } as const;
-const IPPROTO_IP = 0;
-const IPPROTO_IPV6 = 41;
+
+const { IPPROTO_IP, IPPROTO_IPV6 } = PacketInfo;
 
 // Implementation
 const WORD = 4;

@@ -1,6 +1,6 @@
 /**
  * Datagrams to send, as sendmmsg(2) takes them: those of one length to one endpoint are one message, which the system
- * or the network card cuts (UDP_SEGMENT of udp(7), Linux 4.18). The last one of a message may be shorter.
+ * or the network card segments (UDP_SEGMENT of udp(7), Linux 4.18). The last one of a message may be shorter.
  *
  *     1400 1400 1400 900 │ 1400 1400 │ 1500 ─► three messages
  *
@@ -10,14 +10,12 @@
 import type { Packet, PacketPool } from "../../lib/core/mod.ts";
 import { controlSpace, LocalControls } from "../posix/local_control.ts";
 import { Messages } from "../posix/messages.ts";
-import { hasLocal, isAt } from "../udp_socket.ts";
+import { hasLocal, isAt, MAX_DATAGRAM } from "../udp_socket.ts";
 import { Cmsghdr, LOCAL_CONTROL } from "./local_control.ts";
 
 // Specification
 /** netinet/udp.h */
 export const Segment = { SOL_UDP: 17, UDP_SEGMENT: 103 } as const;
-/** RFC 791 section 3.1 and RFC 768: what a message has in all; IPv6's could have 20 bytes more. */
-const LONGEST_MESSAGE = 65_507;
 
 // Implementation
 /** Room for the `__u16` of UDP_SEGMENT behind its header. */
@@ -84,7 +82,7 @@ export class Segments extends Messages {
     for (let bytes = length; next < end; next++) {
       const packet = packets[next]!;
       bytes += packet.length;
-      if (packet.length > length || bytes > LONGEST_MESSAGE) break;
+      if (packet.length > length || bytes > MAX_DATAGRAM) break;
       if (!isAt(packet, view, slotEnd, this.#family)) break;
       if (this.#localAddresses && !hasLocal(packet, view, slotEnd, this.#family)) break;
       if (packet.length < length) return next + 1;

@@ -24,7 +24,7 @@ const LENGTH_64 = 127;
 const CONTROL = 0x08;
 const KEY_BYTES = 4;
 /** RFC 6455 section 5.5: the longest payload of a control frame (bytes). */
-const MAX_CONTROL = 125;
+export const MAX_CONTROL = 125;
 const MAX_HEADER = 14;
 
 /** RFC 6455 section 11.8. */

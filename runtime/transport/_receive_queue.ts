@@ -1,7 +1,7 @@
 /** Packets from a socket's callbacks, until the loop reads them: bounded. */
 
 import { type EndHost, LARGE_ROOM, type PacketBatch } from "../../lib/core/mod.ts";
-import { objectionTo } from "./_objection.ts";
+import { type Payload, refusalReason } from "./_payload.ts";
 
 // Implementation
 /** Packets that wait, where the options say nothing else. */
@@ -18,12 +18,6 @@ export function checkQueueLength(length: number = QUEUE_LENGTH): void {
   );
 }
 
-/** @throws {TypeError} when this is no kind of payload. */
-export function checkPayload(payload: "ip" | "any"): void {
-  if (payload === "ip" || payload === "any") return;
-  throw new TypeError(`Cannot open a transport: payload must be "ip" or "any", got ${String(payload)}`);
-}
-
 /** A bounded queue of messages, in a ring. */
 export class ReceiveQueue {
   /** The loop, from `attach` on; what is refused before is counted nowhere. */
@@ -32,12 +26,12 @@ export class ReceiveQueue {
   #first = 0;
   #length = 0;
   #bytes = 0;
-  readonly #takesAny: boolean;
+  readonly #payload: Payload;
 
   /** A queue of `limit` packets: of IP, or of any bytes. */
-  constructor(limit: number = QUEUE_LENGTH, payload: "ip" | "any" = "ip") {
+  constructor(limit: number = QUEUE_LENGTH, payload: Payload = "ip") {
     this.#ring = new Array(limit).fill(undefined);
-    this.#takesAny = payload === "any";
+    this.#payload = payload;
   }
 
   /** Whether there may be no room for a message. */
@@ -47,9 +41,9 @@ export class ReceiveQueue {
 
   /** Copies a message and wakes the loop, or refuses it; returns whether it is a packet, for which there may be no room. */
   accept(bytes: Uint8Array, offset: number, length: number): boolean {
-    const objection = this.#objection(bytes, offset, length);
-    if (objection !== undefined) {
-      this.host?.refuse(length, objection);
+    const reason = refusalReason(this.#payload, bytes, offset, length, LARGE_ROOM);
+    if (reason !== undefined) {
+      this.host?.refuse(length, reason);
       return false;
     }
     if (this.#length === this.#ring.length || this.#bytes + length > QUEUE_BYTES) {
@@ -88,10 +82,5 @@ export class ReceiveQueue {
     this.#ring.fill(undefined);
     this.#length = 0;
     this.#bytes = 0;
-  }
-
-  #objection(bytes: Uint8Array, offset: number, length: number): string | undefined {
-    if (this.#takesAny) return length === 0 ? "empty" : undefined;
-    return objectionTo(bytes, offset, length, LARGE_ROOM);
   }
 }

@@ -1,20 +1,14 @@
 /** The packets that a connection has taken, with their frames, until the system has them: bounded, in order. */
 
-import { type EndHost, type Packet, PacketQueue } from "../../lib/core/mod.ts";
-import { FRAME_HEADER, FrameWriter, Opcode } from "./_frames.ts";
-
-// Specification
-/** The longest packet (bytes). */
-const MAX_PACKET = 65_535;
-/** RFC 6455 section 5.5: the longest payload of a control frame (bytes). */
-const MAX_CONTROL = 125;
+import { type EndHost, LARGE_ROOM, type Packet, PacketQueue } from "../../lib/core/mod.ts";
+import { FRAME_HEADER, FrameWriter, MAX_CONTROL, Opcode } from "./_frames.ts";
 
 // Implementation
 const PACKETS = 256;
 const BYTES = 256 * 1024;
 /** The room before the packets, for one frame of each kind. */
 const CONTROL_ROOM = 3 * (MAX_CONTROL + FRAME_HEADER);
-const BUFFER = CONTROL_ROOM + BYTES + MAX_PACKET + PACKETS * FRAME_HEADER;
+const BUFFER = CONTROL_ROOM + BYTES + LARGE_ROOM + PACKETS * FRAME_HEADER;
 const NOTHING = new Uint8Array(0);
 
 /** Frames for one connection: while one buffer is being written, the next one is filled. */

@@ -1,11 +1,11 @@
 /** Far ends as text: `udp://192.0.2.1:4500`, `ws://192.0.2.1:80/`, `tun:tun1`. */
 
-import { checkDeviceOptions, type DeviceOptions } from "../../driver/mod.ts";
+import { checkDeviceOptions, type DeviceOptions, MAX_DATAGRAM } from "../../driver/mod.ts";
 import { fail, parseHostPort, parseListen, parsePeer } from "./_host_port.ts";
+import type { Payload } from "./_payload.ts";
 import { device } from "./device.ts";
 import type { EndOpener } from "./end_opener.ts";
 import { udp } from "./udp.ts";
-import { MAX_DATAGRAM } from "./udp_transport.ts";
 import { websocket } from "./websocket.ts";
 
 /**
@@ -102,7 +102,7 @@ function parseMtu(text: string, subject: string): number {
   );
 }
 
-function parsePayload(text: string, subject: string): "ip" | "any" {
+function parsePayload(text: string, subject: string): Payload {
   if (text === "ip" || text === "any") return text;
   fail(subject, `its payload "${text}" is neither ip nor any`, "write ?payload=any, or leave it out");
 }

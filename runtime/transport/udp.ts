@@ -1,12 +1,13 @@
 /** Far ends over UDP: their options, and what opens them. */
 
-import { openUdpSocket, type UdpSocketOptions } from "../../driver/mod.ts";
+import { MAX_DATAGRAM, openUdpSocket, type UdpSocketOptions } from "../../driver/mod.ts";
 import { type Address, parseAddress } from "../../lib/address.ts";
 import { checkNames, type OptionNames } from "../../lib/options.ts";
 import { type AddressPort, type HostPort, parseListen, parsePeer } from "./_host_port.ts";
 import { type FarEndContext, WITHOUT_TUNNEL } from "./end_opener.ts";
+import { checkPayload } from "./_payload.ts";
 import { resolveHost } from "./resolve_host.ts";
-import { MAX_DATAGRAM, UdpTransport } from "./udp_transport.ts";
+import { UdpTransport } from "./udp_transport.ts";
 
 /** Options for {@linkcode udp}: `peer`, `listen`, or both. */
 export interface UdpOptions {
@@ -139,11 +140,7 @@ export function udp(options: UdpOptions): (context?: FarEndContext) => Promise<U
       }`,
     );
   }
-  if (payload !== undefined && payload !== "ip" && payload !== "any") {
-    throw new TypeError(
-      `Cannot open a UDP transport: payload must be "ip" or "any", got ${Deno.inspect(payload)}`,
-    );
-  }
+  if (payload !== undefined) checkPayload("UDP", payload);
   if (options.interface !== undefined && !/^[^\0]+$/.test(options.interface)) {
     throw new TypeError(`Cannot use interface ${JSON.stringify(options.interface)}: it is no name`);
   }

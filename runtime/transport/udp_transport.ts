@@ -32,7 +32,7 @@ import {
   type Waitable,
 } from "../../lib/core/mod.ts";
 import { type AddressPort, formatHostPort } from "./_host_port.ts";
-import { objectionTo } from "./_objection.ts";
+import { type Payload, refusalReason } from "./_payload.ts";
 import { KnownEndpoints } from "./known_endpoints.ts";
 import { CHECK_INTERVAL, PeerAddresses } from "./peer_addresses.ts";
 
@@ -41,8 +41,6 @@ import { CHECK_INTERVAL, PeerAddresses } from "./peer_addresses.ts";
 const IPV4_OVERHEAD = 28;
 /** RFC 8200 section 3 and RFC 768: 40 and 8 bytes. */
 const IPV6_OVERHEAD = 48;
-/** The longest payload of a UDP datagram over IPv4 (bytes). */
-export const MAX_DATAGRAM = 65_507;
 
 // Implementation
 /** RFC 894: what nearly every path carries (bytes). */
@@ -70,7 +68,7 @@ export interface UdpTransportParts {
   /** See {@linkcode UdpOptions}. */
   mtu?: number;
   /** See {@linkcode UdpOptions}. */
-  payload?: "ip" | "any";
+  payload?: Payload;
   /** Has datagrams to an address leave beside the tunnel. */
   bypass?: (address: Address) => void;
   /** Tells whoever runs the tunnel, once of each error. @default {nobody} */
@@ -191,9 +189,9 @@ export class UdpTransport implements Transport {
     let refused = 0;
     for (let i = first; i < first + count; i++) {
       const packet = batch.packets[i]!;
-      const objection = this.#admit(packet);
-      if (objection === undefined) continue;
-      host.refuse(packet.length, objection);
+      const reason = this.#admit(packet);
+      if (reason === undefined) continue;
+      host.refuse(packet.length, reason);
       packet.pool.give(packet);
       refused++;
     }
@@ -255,13 +253,8 @@ export class UdpTransport implements Transport {
     if (index < 0 && this.#addresses !== undefined) return "not from the peer";
     // RFC 768: nobody can be answered there.
     if (portOf(packet.endpoint) === 0) return "from port 0";
-    if (this.payload === "any") {
-      if (packet.length === 0) return "empty";
-      if (packet.length > this.mtu) return "longer than the MTU";
-    } else {
-      const objection = objectionTo(packet.bytes, packet.offset, packet.length, this.mtu);
-      if (objection !== undefined) return objection;
-    }
+    const reason = refusalReason(this.payload, packet.bytes, packet.offset, packet.length, this.mtu);
+    if (reason !== undefined) return reason;
     if (index >= 0) this.#hear(packet, index);
     else if (this.payload === "ip") this.#follow(packet);
     return undefined;

@@ -20,7 +20,8 @@ import { Connector, type ConnectorOptions } from "./_connector.ts";
 import { fail, formatHostPort, type HostPort, parseListen, requireNet } from "./_host_port.ts";
 import { HttpProxy, proxyOf } from "./_http_proxy.ts";
 import { Listener } from "./_listener.ts";
-import { checkPayload, checkQueueLength, ReceiveQueue } from "./_receive_queue.ts";
+import { checkPayload } from "./_payload.ts";
+import { checkQueueLength, ReceiveQueue } from "./_receive_queue.ts";
 import { type FarEndContext, WITHOUT_TUNNEL } from "./end_opener.ts";
 
 // Specification
@@ -287,7 +288,7 @@ export function websocket(
     throw new TypeError("Cannot use websocket(): it connects or it listens: give either url or listen");
   }
   checkQueueLength(options.queueLength);
-  checkPayload(payload);
+  checkPayload("WebSocket", payload);
   if (!(retryAfter >= 0)) {
     throw new RangeError(`Cannot connect anew after ${retryAfter} ms: it is not at least 0`);
   }

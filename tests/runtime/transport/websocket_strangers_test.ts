@@ -431,7 +431,7 @@ Deno.test("websocket() names the option that makes no sense", async () => {
   const wrong = { listen: 0, payload: "all" } as unknown as WebSocketOptions;
   await rejects(async () => await websocket(wrong)(), {
     name: "TypeError",
-    message: 'Cannot open a transport: payload must be "ip" or "any", got all',
+    message: 'Cannot open a WebSocket transport: payload must be "ip" or "any", got "all"',
   });
   for (const timeout of [0, 99, NaN, 2 ** 31]) {
     await rejects(async () => await websocket({ listen: 0, timeout })(), RangeError);
