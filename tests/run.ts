@@ -32,6 +32,7 @@ const GROUPS: readonly Group[] = [
       "conformance/transport_test.ts",
       "conformance/posix_udp_test.ts",
       "driver/freebsd",
+      "driver/posix/local_control_test.ts",
     ],
     permissions: ["--allow-ffi", "--allow-net"],
   },
