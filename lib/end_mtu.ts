@@ -42,18 +42,18 @@ export class EndMtu implements Stage {
     return end.payload !== "any" && (end.mtu !== undefined || end.mtuFor !== undefined);
   }
 
+  /** Whether no packet is longer than the end takes: nearly always so, and quickly seen, unless the end has several MTUs. */
+  fits({ packets, length }: PacketBatch): boolean {
+    const { mtu, mtuFor } = this.#end;
+    if (mtuFor !== undefined) return false;
+    for (let i = 0; i < length; i++) if (packets[i]!.length > mtu!) return false;
+    return true;
+  }
+
   /** Passes what the end takes. */
   outbound(batch: PacketBatch, context: StageContext): void {
-    if (this.#end.mtuFor !== undefined || !areWithin(batch, this.#end.mtu!)) {
-      this.#fragmenter.pass(batch, context);
-    }
+    this.#fragmenter.pass(batch, context);
   }
-}
-
-/** Whether all packets have at most so many bytes: nearly always, and quickly seen. */
-function areWithin({ packets, length }: PacketBatch, mtu: number): boolean {
-  for (let i = 0; i < length; i++) if (packets[i]!.length > mtu) return false;
-  return true;
 }
 
 /** A fragmenter that looks at its end's MTU for each packet. */
