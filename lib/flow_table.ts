@@ -206,6 +206,12 @@ export class FlowTable {
     return flow < this.capacity ? flow : NONE;
   }
 
+  /** The flow of the same state that was seen next after this one; -1 for none. */
+  newerThan(flow: number): number {
+    const newer = this.#newer[flow]!;
+    return newer < this.capacity ? newer : NONE;
+  }
+
   /** Forgets flows that have been idle for too long, 1024 at most, and returns how many. */
   expire(now: number): number {
     let count = 0;

@@ -88,7 +88,7 @@ export interface Napt44Options {
   readonly timeouts?: NaptTimeouts;
   /** How many flows there is room for, of each protocol; up to 2 to the 20th. @default {65536} */
   readonly capacity?: number;
-  /** How many flows one inside address may have. @default {Infinity} */
+  /** The most flows that one inside address may open; those opened from outside do not count. @default {Infinity} */
   readonly flowsPerHost?: number;
   /** How many fragmented packets are known at once. @default {1024} */
   readonly fragments?: number;

@@ -18,15 +18,17 @@ import { PortPool } from "../_port_pool.ts";
 
 // Implementation
 const PORTS = 65_536;
-/** How many flows of each state make room for one that finds no free port. */
+/** How many flows of each state make room for one that finds no free port, and among how many they are looked for. */
 const MAX_EVICTIONS = 16;
+const MAX_CANDIDATES = 256;
 /** No mapping, contact or host. */
 const NONE = -1;
-/** A flow's states. A surplus flow was opened by a host that had its share already. */
+/**
+ * A flow's states. A surplus flow was opened by a host that had its share already. A foreign one was opened from outside,
+ * and its sender has not followed up on an answer: the address may be forged.
+ */
 const State = {
-  /** Opened from outside, unanswered, surplus. */
   ForeignSurplus: 0,
-  /** Opened from outside, unanswered. */
   Foreign: 1,
   Surplus: 2,
   SurplusEstablished: 3,
@@ -60,7 +62,7 @@ export type SavedFlow = [
   idle: number,
 ];
 
-/** The flows that each inside address has, of all protocols; none are counted without a limit. */
+/** The flows that each inside address has opened, of all protocols; none are counted without a limit. */
 export class Hosts {
   readonly limit: number;
   readonly keys: CountedKeys | undefined;
@@ -198,7 +200,6 @@ export class NaptTable {
 
   /** Opens the session of a packet from outside to a forwarded port, by the key of its answers. */
   accept(key: FlowKey, address: number, port: number, now: number): number {
-    if (this.#isTooMany(key.words[1]!)) return Refusal.TooMany;
     const isSurplus = this.#shares.isUsed(this.#remoteKey(key.words[2]!));
     return this.#add(key, NONE, address, port, isSurplus ? State.ForeignSurplus : State.Foreign, now);
   }
@@ -238,12 +239,12 @@ export class NaptTable {
       }
     }
     this.#seen[session] = seen;
-    const isForeign = state <= State.Foreign && way === Seen.Inbound;
-    this.sessions.touch(session, now, isForeign ? state : this.#answered(session, isEstablished));
+    const isForeign = state <= State.Foreign && !(isEstablished && way === Seen.Inbound);
+    this.sessions.touch(session, now, isForeign ? state : this.#ownState(session, isEstablished));
   }
 
-  /** The state of a session that the inside host has opened or answered. */
-  #answered(session: number, isEstablished: boolean): number {
+  /** The state of a session that is not foreign. */
+  #ownState(session: number, isEstablished: boolean): number {
     if (this.#share[session] === NONE) return isEstablished ? State.SurplusEstablished : State.Surplus;
     return isEstablished ? State.Established : State.Transitory;
   }
@@ -273,7 +274,8 @@ export class NaptTable {
     const key = new FlowKey();
     key.length = 4;
     key.words.set([4 << 8 | this.protocol, inside, remote, insidePort << 16 | remotePort]);
-    if (this.sessions.find(key, now) >= 0 || this.#isTooMany(inside)) return;
+    const isOpenedInside = state > State.Foreign;
+    if (this.sessions.find(key, now) >= 0 || isOpenedInside && this.#isTooMany(inside)) return;
     let mapping = this.#mappings.find(this.#endpointKey(inside, insidePort));
     if (mapping >= 0) {
       if (this.#mappingAt[mapping] !== address * PORTS + port) return;
@@ -313,11 +315,15 @@ export class NaptTable {
     let port = pool.takeLike(insidePort, this.#random());
     for (let i = 0; port < 0 && i < GIVES_PORT.length; i++) {
       if (isSurplus && GIVES_PORT[i] === State.Transitory) break;
-      for (let evicted = 0; port < 0 && evicted < MAX_EVICTIONS; evicted++) {
-        const session = this.sessions.oldestIn(GIVES_PORT[i]!);
-        if (session < 0) break;
-        this.sessions.remove(session);
+      let session = this.sessions.oldestIn(GIVES_PORT[i]!);
+      for (let seen = 0, evicted = 0; port < 0 && session >= 0 && seen < MAX_CANDIDATES; seen++) {
+        const candidate = session;
+        session = this.sessions.newerThan(session);
+        // No other address's port is of use, and what came to a forwarded port has none to give.
+        if (this.address[candidate] !== address || this.#mapping[candidate]! < 0) continue;
+        this.sessions.remove(candidate);
         port = pool.takeLike(insidePort, this.#random());
+        if (++evicted === MAX_EVICTIONS) break;
       }
     }
     return port;
@@ -337,7 +343,7 @@ export class NaptTable {
     const inside = key.words[1]!;
     const remote = key.words[2]!;
     const contact = this.#contacts?.take(this.#contactKey(inside, key.words[3]! >>> 16, remote)) ?? NONE;
-    const host = this.#hosts.keys?.take(this.#hostKey(inside)) ?? NONE;
+    const host = state <= State.Foreign ? NONE : this.#hosts.keys?.take(this.#hostKey(inside)) ?? NONE;
     const share = this.#takeShare(state, inside, remote);
     const session = this.sessions.add(key, state, now);
     this.#share[session] = share;
@@ -362,7 +368,8 @@ export class NaptTable {
     const share = this.#share[session]!;
     if (share >= 0) this.#shares.release(share);
     if (this.#contacts !== undefined) this.#contacts.release(this.#contact[session]!);
-    this.#hosts.keys?.release(this.#host[session]!);
+    const host = this.#host[session]!;
+    if (host >= 0) this.#hosts.keys!.release(host);
     if (mapping < 0 || !this.#mappings.release(mapping)) return;
     const at = this.#mappingAt[mapping]!;
     this.index[at] = 0;

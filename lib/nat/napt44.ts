@@ -72,9 +72,9 @@ const DST_PORT = 2;
  * none, and an ICMP error keeps none alive. It takes 1.5 MiB an outside address, and up to 0.9 KiB for each of `capacity`.
  *
  * **Shares**: a host may have everything while nobody else needs it. What it opens beyond an eighth of the flows or ports
- * of a protocol is surplus. Room for a new flow comes first from flows that were opened from outside and not answered, then
- * from surplus ones, then from those that are not established, then from the others; among equals from the one that has been
- * idle for longest. `flowsPerHost` is a fixed limit on top of that.
+ * of a protocol is surplus. Room for a new flow comes first from flows that were opened from outside and whose sender has not
+ * followed up on an answer, then from surplus ones, then from those that are not established, then from the others; among
+ * equals from the one that has been idle for longest. `flowsPerHost` is a fixed limit on what an inside host opens.
  *
  * In several workers, a mapping belongs to worker `(port >>> 1) % count` by its inside port, and gets a port of which
  * the same is true; what comes to another worker is handed over.
@@ -320,7 +320,6 @@ export class Napt44 implements Stage {
     let session = table.sessions.find(key, this.#now);
     if (session < 0 && forward !== undefined) {
       session = table.accept(key, address, port, this.#now);
-      if (session < 0) return drop(packet, "too many flows", context);
       this.#watch(context);
     }
     if (session >= 0) {

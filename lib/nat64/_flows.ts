@@ -20,11 +20,12 @@ import { PortPool } from "../_port_pool.ts";
 // Implementation
 const PORTS = 65_536;
 const PROTOCOLS: readonly number[] = [Protocol.Tcp, Protocol.Udp, Protocol.Icmpv6];
-/** A session's states. A surplus session was opened by a host, or from a network, that had its share already. */
+/**
+ * A session's states. A surplus session was opened by a host, or from a network, that had its share already. A foreign one
+ * was opened from outside, and its sender has not followed up on an answer: the address may be forged.
+ */
 const State = {
-  /** Opened from outside, unanswered, surplus. */
   ForeignSurplus: 0,
-  /** Opened from outside, unanswered. */
   Foreign: 1,
   SurplusTcp: 2,
   SurplusIcmp: 3,
@@ -51,8 +52,9 @@ const GIVES_PORT: readonly number[] = [
   State.Icmp,
   State.Udp,
 ];
-/** How many sessions of each state make room for one that finds no free port. */
+/** How many sessions of each state make room for one that finds no free port, and among how many they are looked for. */
 const MAX_EVICTIONS = 16;
+const MAX_CANDIDATES = 256;
 /** The share of an inside /64, as a multiple of that of a host. */
 const NETWORK = 4;
 /** No session, binding, contact or share. */
@@ -62,14 +64,14 @@ const TCP_TRANSITORY = 240_000;
 const ICMP_TIMEOUT = 60_000;
 const UDP_TIMEOUT = 300_000;
 const TCP_ESTABLISHED = 7_440_000;
-/** Of what was opened from outside, until it is answered: TCP_TRANS, and above UDP_MIN. */
+/** Of what was opened from outside, until its sender follows up on an answer: TCP_TRANS, and above UDP_MIN. */
 const FOREIGN_TIMEOUT = 240_000;
 const TIMEOUTS: readonly number[] = [
   ...[FOREIGN_TIMEOUT, FOREIGN_TIMEOUT],
   ...[TCP_TRANSITORY, ICMP_TIMEOUT, UDP_TIMEOUT, TCP_ESTABLISHED],
   ...[TCP_TRANSITORY, ICMP_TIMEOUT, UDP_TIMEOUT, TCP_ESTABLISHED],
 ];
-/** What a TCP session has seen (RFC 6146 section 3.5.2.2); 0: it is established. */
+/** What a TCP session has seen (RFC 6146 section 3.5.2.2); 0: it is established. Others have the first two alone. */
 const V6_INIT = 1;
 const V4_INIT = 2;
 const V6_FIN = 4;
@@ -213,7 +215,7 @@ export class Flows {
     const isSurplus = this.#isSurplus(key, fromInside);
     let port = 0;
     if (this.#bindings.find(this.#part(key, 0)) < 0) {
-      port = this.#takePort(this.#ports[place / PORTS]!, srcPort, isSurplus);
+      port = this.#takePort(place / PORTS, srcPort, isSurplus);
       if (port < 0) return NONE;
     }
     const state = fromInside
@@ -231,16 +233,21 @@ export class Flows {
   }
 
   /** A free port, the inside one if that can be; sessions that are not established, and surplus ones, make room. */
-  #takePort(ports: PortPool, insidePort: number, isSurplus: boolean): number {
+  #takePort(pool: number, insidePort: number, isSurplus: boolean): number {
+    const ports = this.#ports[pool]!;
     if (ports.take(insidePort)) return insidePort;
     let port = ports.takeLike(insidePort, this.#random());
     for (let i = 0; port < 0 && i < GIVES_PORT.length; i++) {
       if (isSurplus && GIVES_PORT[i]! >= State.Tcp) break;
-      for (let evicted = 0; port < 0 && evicted < MAX_EVICTIONS; evicted++) {
-        const session = this.sessions.oldestIn(GIVES_PORT[i]!);
-        if (session < 0) break;
-        this.sessions.remove(session);
+      let session = this.sessions.oldestIn(GIVES_PORT[i]!);
+      for (let seen = 0, evicted = 0; port < 0 && session >= 0 && seen < MAX_CANDIDATES; seen++) {
+        const candidate = session;
+        session = this.sessions.newerThan(session);
+        // The port of another protocol or outside address is of no use.
+        if ((this.#place[this.#bindingOf[candidate]!]! / PORTS | 0) !== pool) continue;
+        this.sessions.remove(candidate);
         port = ports.takeLike(insidePort, this.#random());
+        if (++evicted === MAX_EVICTIONS) break;
       }
     }
     return port;
@@ -249,13 +256,8 @@ export class Flows {
   /** Says that a packet of a session passed, with these TCP flags. */
   note(session: number, protocol: number, fromInside: boolean, flags: number, now: number): void {
     if (protocol !== Protocol.Tcp) {
-      const state = this.sessions.stateOf(session);
-      const isForeign = !fromInside && state <= State.Foreign;
-      return this.sessions.touch(
-        session,
-        now,
-        isForeign ? state : this.#answered(session, stateOf(protocol)),
-      );
+      if (fromInside) this.#tcp[session]! &= ~V4_INIT;
+      return this.#touch(session, fromInside, stateOf(protocol), now);
     }
     const seen = this.#tcp[session]!;
     if ((seen & CLOSED) === CLOSED) {
@@ -268,23 +270,27 @@ export class Flows {
       if ((flags & Tcp.Syn) === 0) return;
       if ((seen === V6_INIT) === fromInside) return this.sessions.touch(session, now);
       this.#tcp[session] = 0;
-      return this.sessions.touch(session, now, this.#answered(session, State.Established));
+      return this.#touch(session, fromInside, State.Established, now);
     }
     if ((flags & Tcp.Rst) !== 0) {
       if ((seen & RESET) !== 0) return;
       this.#tcp[session] = seen | RESET;
-      return this.sessions.touch(session, now, this.#answered(session, State.Tcp));
+      return this.#touch(session, fromInside, State.Tcp, now);
     }
     let next = seen & ~RESET;
     if ((flags & Tcp.Fin) !== 0) next |= fromInside ? V6_FIN : V4_FIN;
     this.#tcp[session] = next;
     const state = (next & CLOSED) === CLOSED ? State.Tcp : State.Established;
-    this.sessions.touch(session, now, this.#answered(session, state));
+    this.#touch(session, fromInside, state, now);
   }
 
-  /** The state of a session that an inside host has opened or answered. */
-  #answered(session: number, state: number): number {
-    return this.#hostOf[session] === NONE ? state + SURPLUS : state;
+  /** Notes that a session was seen; a foreign one stays that until its sender follows up on an answer. */
+  #touch(session: number, fromInside: boolean, state: number, now: number): void {
+    const before = this.sessions.stateOf(session);
+    const isForeign = before <= State.Foreign &&
+      (fromInside || (this.#tcp[session]! & (V4_INIT | RESET)) !== 0);
+    const own = this.#hostOf[session] === NONE ? state + SURPLUS : state;
+    this.sessions.touch(session, now, isForeign ? before : own);
   }
 
   /** All sessions, the longest idle of each state first. */

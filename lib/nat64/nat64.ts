@@ -72,12 +72,12 @@ const ALONE: WorkerPlace = { index: 0, count: 1 };
  * and the reasons of {@linkcode Untranslatable}.
  *
  * Idle sessions end after 5 minutes (UDP), 2 hours and 4 minutes (TCP), 4 minutes (TCP that opens or closes, and what was
- * opened from outside and not answered), 60 s (ICMP).
+ * opened from outside, until its sender follows up on an answer), 60 s (ICMP).
  *
  * **Shares**: a host may have everything while nobody else needs it. What it opens beyond an eighth of the sessions or
  * ports, or its /64 beyond a half, is surplus. Room for a new session comes first from those that were opened from outside
- * and not answered, then from surplus ones, then from all but open TCP connections, then from these; among equals from the
- * one that has been idle for longest.
+ * and whose sender has not followed up on an answer, then from surplus ones, then from all but open TCP connections, then
+ * from these; among equals from the one that has been idle for longest.
  *
  * In several workers, a binding belongs to worker `(port >>> 1) % count`, on both sides; what comes to another worker is
  * handed over.

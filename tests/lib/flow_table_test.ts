@@ -196,6 +196,18 @@ Deno.test("FlowTable.oldestIn() tells the longest idle flow of a state", () => {
   equal(flows.oldestIn(1), -1);
 });
 
+Deno.test("FlowTable.newerThan() goes through the flows of a state from the longest idle one on", () => {
+  const flows = table({ timeouts: [100, 100] });
+  const [first, , second] = [
+    flows.add(keyOf(1), 0, 0),
+    flows.add(keyOf(2), 1, 1),
+    flows.add(keyOf(3), 0, 2),
+  ] as const;
+  deepEqual([flows.newerThan(first), flows.newerThan(second)], [second, -1]);
+  flows.touch(first, 3);
+  deepEqual([flows.newerThan(second), flows.newerThan(first)], [first, -1]);
+});
+
 Deno.test("FlowTable.clear() leaves room for all", () => {
   const flows = table({ forget: () => ok(false, "forgotten") });
   for (let i = 0; i < 4; i++) flows.add(keyOf(i), 0, 0);

@@ -518,3 +518,88 @@ Deno.test("Napt44 lets no source take all places of fragments that wait for thei
   const sent = pass(test, "outbound", fragment(5, 0, true, "138800350018aaaa0001020304050607"));
   equal([...sent, ...pass(test, "outbound")].length, 2);
 });
+
+Deno.test("Napt44 keeps the flows of inside hosts when forged senders open flows that a server answers", () => {
+  const forwards = [
+    { protocol: "udp", port: 53, to: "10.9.0.9" },
+    { protocol: "tcp", port: 80, to: "10.9.0.9" },
+  ] as const;
+  const stage = nat({ capacity: 256, forwards });
+  const test = new TestPipeline(stage);
+  pass(test, "outbound", "udp 10.9.0.5:5000 > 192.0.2.1:53");
+  pass(test, "inbound", `udp 192.0.2.1:53 > ${OUTSIDE}:5000`);
+  pass(test, "outbound", "tcp 10.9.0.5:5000 > 192.0.2.1:80 S seq 1");
+  // A client that has heard the server's answer is no forged one.
+  pass(test, "inbound", `tcp 192.0.2.7:4000 > ${OUTSIDE}:80 S seq 5`);
+  pass(test, "outbound", "tcp 10.9.0.9:80 > 192.0.2.7:4000 SA seq 9 ack 6");
+  pass(test, "inbound", `tcp 192.0.2.7:4000 > ${OUTSIDE}:80 A seq 6 ack 10`);
+  pass(test, "inbound", `udp 192.0.2.7:4000 > ${OUTSIDE}:53`);
+  pass(test, "outbound", "udp 10.9.0.9:53 > 192.0.2.7:4000");
+  pass(test, "inbound", `udp 192.0.2.7:4000 > ${OUTSIDE}:53`);
+  for (let i = 0; i < 1000; i++) {
+    const forged = `203.0.${113 + (i >> 8)}.${i & 255}:9`;
+    pass(test, "inbound", `udp ${forged} > ${OUTSIDE}:53`, `tcp ${forged} > ${OUTSIDE}:80 S seq 1`);
+    pass(test, "outbound", `udp 10.9.0.9:53 > ${forged}`, `tcp 10.9.0.9:80 > ${forged} SA seq 7 ack 2`);
+    test.now++;
+  }
+  deepEqual(pass(test, "inbound", `udp 192.0.2.1:53 > ${OUTSIDE}:5000`), [
+    "udp 192.0.2.1:53 > 10.9.0.5:5000",
+  ]);
+  deepEqual(pass(test, "inbound", `tcp 192.0.2.1:80 > ${OUTSIDE}:5000 SA seq 7 ack 2`), [
+    "tcp 192.0.2.1:80 > 10.9.0.5:5000 SA seq 7 ack 2",
+  ]);
+  const saved = JSON.stringify(stage.save());
+  const client = parseIpv4("192.0.2.7");
+  for (const port of [53, 80]) ok(saved.includes(`,${port},${client},4000,`), `the client of port ${port}`);
+});
+
+Deno.test("Napt44 does not count what strangers open to a forwarded port by flowsPerHost, also when restored", () => {
+  const options: Partial<Napt44Options> = {
+    flowsPerHost: 2,
+    forwards: [{ protocol: "tcp", port: 80, to: "10.9.0.9" }],
+  };
+  let stage = nat(options);
+  let test = new TestPipeline(stage);
+  const syn = (host: number) => `tcp 203.0.113.${host}:9 > ${OUTSIDE}:80 S seq 1`;
+  for (let host = 1; host < 9; host++) equal(pass(test, "inbound", syn(host)).length, 1);
+  const state = stage.save();
+  for (const restored of [false, true]) {
+    if (restored) {
+      stage = nat(options);
+      stage.restore(state);
+      test = new TestPipeline(stage);
+    }
+    equal(pass(test, "outbound", "tcp 10.9.0.9:5000 > 192.0.2.1:443 S seq 1").length, 1);
+    equal(pass(test, "outbound", "tcp 10.9.0.9:5002 > 192.0.2.1:443 S seq 1").length, 1);
+    equal(pass(test, "outbound", "tcp 10.9.0.9:5004 > 192.0.2.1:443 S seq 1").length, 0);
+    equal(pass(test, "inbound", syn(99)).length, 1);
+  }
+});
+
+Deno.test("Napt44 ends no flow of another outside address for a port that this would not free", () => {
+  const stage = nat({
+    outside: [OUTSIDE, "198.51.100.2"],
+    ports: "2000-2063",
+    forwards: [{ protocol: "udp", port: 53, to: "10.9.0.9", address: OUTSIDE }],
+  });
+  const test = new TestPipeline(stage);
+  const byOutside = new Map<string, string[]>();
+  for (let host = 1; host < 200; host++) {
+    const [sent] = pass(test, "outbound", `icmp 10.9.1.${host} > 192.0.2.1 type 8 id ${host} seq 1`);
+    const outside = sent?.split(" ")[1] ?? "";
+    byOutside.set(outside, [...byOutside.get(outside) ?? [], `10.9.1.${host}`]);
+  }
+  const [ours, others] = [byOutside.get(OUTSIDE)!, byOutside.get("198.51.100.2")!];
+  for (const host of others.slice(0, 40)) pass(test, "outbound", `udp ${host}:3000 > 192.0.2.1:53`);
+  // Its answer to a client has no port to give.
+  pass(test, "inbound", `udp 192.0.2.7:4000 > ${OUTSIDE}:53`);
+  pass(test, "outbound", "udp 10.9.0.9:53 > 192.0.2.7:4000");
+  for (let i = 0; i < 64; i++) {
+    const [sent] = pass(test, "outbound", `udp ${ours[i]}:3000 > 192.0.2.1:53`);
+    const port = /:(\d+) >/.exec(sent!)![1];
+    equal(pass(test, "inbound", `udp 192.0.2.1:53 > ${OUTSIDE}:${port}`).length, 1);
+  }
+  const before = stage.flows;
+  deepEqual(pass(test, "outbound", `udp ${ours[65]}:3000 > 192.0.2.1:53`), []);
+  deepEqual([dropped(test), stage.flows], [{ "no port": 1 }, before]);
+});

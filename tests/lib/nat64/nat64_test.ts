@@ -258,8 +258,9 @@ Deno.test("Nat64 lets no UDP drive out a younger connection that opens, and no o
   // The first one from outside has driven out the oldest, and then each one the one before.
   const answers = [6002, 6004, 6006].map((port) => `udp 192.0.2.1:53 > 198.51.100.1:${port} "x"`);
   equal(send(test, Direction.Inbound, ...answers).length, 2);
-  // What is answered is as good as any other.
+  // What is answered, and followed up by its sender, is as good as any other.
   send(test, Direction.Outbound, `udp [fd64:0:0:6006::6]:6006 > [64:ff9b::c000:201]:1099 "x"`);
+  send(test, Direction.Inbound, `udp 192.0.2.1:1099 > 198.51.100.1:6006 "x"`);
   test.now = 2000 + 250_000;
   test.settle();
   equal(send(test, Direction.Inbound, `udp 192.0.2.1:1099 > 198.51.100.1:6006 "x"`).length, 1);
@@ -575,4 +576,81 @@ Deno.test("toIpv4() cuts ICMP errors to 576 bytes, which routers may fragment, a
     ok(packet.length <= 576 && icmp.checksumValid && !icmp.ip.dontFragment && icmp.ip.id === 7);
     equal(extension === EXTENSION, icmp.quotedLength < packet.length - 28);
   }
+});
+
+Deno.test("Nat64 keeps the sessions of inside hosts when forged senders open sessions that a server answers", () => {
+  const nat = make({ capacity: 256, filtering: "endpoint-independent" });
+  const test = new TestPipeline(nat);
+  const [remote, outside] = ["[64:ff9b::c000:201]", "198.51.100.1"];
+  send(test, Direction.Outbound, `tcp [fd64::5]:5000 > ${remote}:80 S`);
+  send(test, Direction.Inbound, `tcp 192.0.2.1:80 > ${outside}:5000 SA`);
+  send(test, Direction.Outbound, `udp [fd64::5]:5000 > ${remote}:53 "x"`);
+  // A server that has a binding of each protocol, and a client that has heard it.
+  send(
+    test,
+    Direction.Outbound,
+    `udp [fd64::9]:6000 > ${remote}:53 "x"`,
+    `tcp [fd64::9]:6000 > ${remote}:80 S`,
+  );
+  const client = "[64:ff9b::c000:207]";
+  send(
+    test,
+    Direction.Inbound,
+    `tcp 192.0.2.7:9 > ${outside}:6000 S`,
+    `udp 192.0.2.7:9 > ${outside}:6000 "x"`,
+  );
+  send(
+    test,
+    Direction.Outbound,
+    `tcp [fd64::9]:6000 > ${client}:9 SA`,
+    `udp [fd64::9]:6000 > ${client}:9 "x"`,
+  );
+  send(
+    test,
+    Direction.Inbound,
+    `tcp 192.0.2.7:9 > ${outside}:6000 A`,
+    `udp 192.0.2.7:9 > ${outside}:6000 "x"`,
+  );
+  for (let i = 0; i < 1000; i++) {
+    const forged = `203.0.${113 + (i >> 8)}.${i & 255}:9`;
+    const embedded = `[64:ff9b::cb00:${(0x7100 + i).toString(16)}]:9`;
+    send(test, Direction.Inbound, `tcp ${forged} > ${outside}:6000 S`, `udp ${forged} > ${outside}:6000 "x"`);
+    send(
+      test,
+      Direction.Outbound,
+      `tcp [fd64::9]:6000 > ${embedded} SA`,
+      `udp [fd64::9]:6000 > ${embedded} "x"`,
+    );
+    // A host whose address was forged resets what it has not opened.
+    if (i % 2 === 0) send(test, Direction.Inbound, `tcp ${forged} > ${outside}:6000 R`);
+    test.now++;
+  }
+  equal(send(test, Direction.Inbound, `tcp 192.0.2.1:80 > ${outside}:5000 A`).length, 1);
+  equal(send(test, Direction.Inbound, `udp 192.0.2.1:53 > ${outside}:5000 "x"`).length, 1);
+  const known = JSON.stringify(nat.save());
+  for (const protocol of [6, 17]) {
+    ok(known.includes(`[${protocol},"fd64::9",6000,${parseIpv4("192.0.2.7")},9,`), `client of ${protocol}`);
+  }
+  ok(test.balanced);
+});
+
+Deno.test("Nat64 ends no session of another protocol or outside address for a port that this would not free", () => {
+  const worker: OtherWorkers = { place: { index: 1, count: 16_384 }, send: () => true };
+  const nat = make({ outside: ["198.51.100.1", "198.51.100.2"] });
+  const test = new TestPipeline(nat, { others: worker });
+  // This worker has four ports of each address and protocol: 2, 3, 32770 and 32771.
+  for (let i = 0; i < 8; i++) {
+    send(test, Direction.Outbound, `icmp fd64:0:${i}::6 > 64:ff9b::c000:201 type 128 id 2 seq 1`);
+    send(test, Direction.Outbound, `udp [fd64:0:${i}::6]:2 > [64:ff9b::c000:201]:53 "x"`);
+  }
+  const before = nat.flows;
+  ok(before > 8);
+  for (let i = 0; i < 64; i++) {
+    const [sent] = send(test, Direction.Outbound, `tcp [fd64:1:${i}::5]:2 > [64:ff9b::c000:201]:80 S`);
+    if (sent === undefined) continue;
+    const [, outside] = /^tcp (\S+) >/.exec(sent)!;
+    send(test, Direction.Inbound, `tcp 192.0.2.1:80 > ${outside} SA`);
+  }
+  equal(nat.flows, before + 8);
+  ok(test.balanced);
 });
