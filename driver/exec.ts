@@ -1,6 +1,7 @@
 /** Another program in the place of this process. */
 
-import type { Posix } from "./posix/libc.ts";
+import { openPosix } from "./open_posix.ts";
+import { cString } from "./posix/libc.ts";
 
 /** Whether {@linkcode replaceProcess} works: Windows has no such call. */
 export const CAN_REPLACE_PROCESS: boolean = Deno.build.os !== "windows";
@@ -13,27 +14,12 @@ export const CAN_REPLACE_PROCESS: boolean = Deno.build.os !== "windows";
  * @throws {Deno.errors.NotCapable} without `--allow-ffi`; {@linkcode DriverError} and the like for what the system says.
  */
 export async function replaceProcess(path: string, args: readonly string[]): Promise<never> {
-  const { functions, errno, systemError } = await posix();
+  const posix = await openPosix();
+  if (posix === undefined) {
+    throw new Deno.errors.NotSupported(`Cannot replace this process: ${Deno.build.os} has no execv`);
+  }
   const strings = [path, ...args].map(cString);
   const addresses = strings.map((string) => Deno.UnsafePointer.value(Deno.UnsafePointer.of(string)));
-  functions.execv(strings[0]!, BigUint64Array.of(...addresses, 0n));
-  throw systemError(`start "${path}"`, "execv", errno());
-}
-
-async function posix(): Promise<Posix> {
-  switch (Deno.build.os) {
-    case "linux":
-      return (await import("./linux/libc.ts")).posix();
-    case "darwin":
-      return (await import("./macos/libsystem.ts")).darwin();
-    case "freebsd":
-      return (await import("./freebsd/libc.ts")).freebsd();
-    default:
-      throw new Deno.errors.NotSupported(`Cannot replace this process: ${Deno.build.os} has no execv`);
-  }
-}
-
-function cString(text: string): Uint8Array<ArrayBuffer> {
-  if (text.includes("\0")) throw new TypeError(`Cannot start a program: an argument has a zero character`);
-  return new TextEncoder().encode(`${text}\0`);
+  posix.functions.execv(strings[0]!, BigUint64Array.of(...addresses, 0n));
+  throw posix.systemError(`start "${path}"`, "execv", posix.errno());
 }

@@ -8,9 +8,9 @@ import type { Device } from "../lib/core/mod.ts";
 import { checkNames } from "../lib/options.ts";
 import { WITHOUT_DRIVER } from "./error.ts";
 import { Bypass, coveringRoutes } from "./bypass.ts";
+import { openPosix } from "./open_posix.ts";
 import { checkDeviceOptions, DEVICE_OPTIONS, type DeviceOptions } from "./options.ts";
 import type { Bell } from "./posix/bell.ts";
-import type { Posix } from "./posix/libc.ts";
 import type { BellEnds, DeviceShare } from "./share.ts";
 import type { UdpSocket, UdpSocketOptions } from "./udp_socket.ts";
 import type { Waiter } from "./waiter.ts";
@@ -196,20 +196,6 @@ export async function openUdpSocket(options: UdpSocketOptions): Promise<UdpSocke
       return new (await import("./windows/udp_socket.ts")).WindowsUdpSocket(options);
     default:
       throw noDriver();
-  }
-}
-
-/** This system's C library; `undefined` where it is not POSIX's. */
-async function openPosix(): Promise<Posix | undefined> {
-  switch (Deno.build.os) {
-    case "linux":
-      return (await import("./linux/libc.ts")).posix();
-    case "darwin":
-      return (await import("./macos/libsystem.ts")).darwin();
-    case "freebsd":
-      return (await import("./freebsd/libc.ts")).freebsd();
-    default:
-      return undefined;
   }
 }
 

@@ -8,7 +8,7 @@
  * It owns its socket, and reads no more of it than one buffer in each turn of the event loop.
  */
 
-import { setImmediate } from "node:timers";
+import { setImmediate, setTimeout as sleep } from "node:timers/promises";
 import type { EndHost, Packet } from "../../lib/core/mod.ts";
 import { CloseCode, type FrameFault, FrameReader, Opcode } from "./_frames.ts";
 import { SendQueue } from "./_send_queue.ts";
@@ -185,7 +185,7 @@ export class WebSocketConnection {
   /** Reads until the connection has ended. */
   async #receive(count: number): Promise<void> {
     // The first bytes come when the owner knows of the connection.
-    await turn();
+    await setImmediate();
     try {
       let unread = 0;
       for (let read: number | null = count; read !== null && unread < LINGER_BYTES && !this.#isEnded;) {
@@ -193,7 +193,8 @@ export class WebSocketConnection {
         else await this.#take(read);
         read = await this.#socket.read(this.#reader.room);
         if (read !== null) this.#hear();
-        await turn();
+        // The loop breathes, and timers and signals come: reads of what is there already would go on without end.
+        await setImmediate();
       }
     } catch {
       // Reset by the peer, or closed here: it has ended.
@@ -207,7 +208,7 @@ export class WebSocketConnection {
     let fault = this.#reader.take(count, true);
     while (fault === undefined && this.#reader.isHeld && !this.#isDeaf && !this.#isEnded) {
       for (let turns = 0; turns < HOLD_TURNS + HOLD_SLEEPS && this.#owner?.full; turns++) {
-        await (turns < HOLD_TURNS ? turn() : new Promise((resolve) => setTimeout(resolve, HOLD_SLEEP)));
+        await (turns < HOLD_TURNS ? setImmediate() : sleep(HOLD_SLEEP));
       }
       fault = this.#reader.take(0, !this.#owner?.full);
     }
@@ -322,9 +323,4 @@ export class WebSocketConnection {
     this.#wasHeard = true;
     this.#probe?.settle(true);
   }
-}
-
-/** Lets the loop breathe, and timers and signals come: reads of what is there already would go on without end. */
-function turn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
 }

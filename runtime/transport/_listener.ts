@@ -7,7 +7,7 @@
  *                                                                 └─► 101: the peer from now on
  */
 
-import { setImmediate } from "node:timers";
+import { setImmediate } from "node:timers/promises";
 import { unmapAddress } from "../../driver/mod.ts";
 import { type Address, parseAddress } from "../../lib/address.ts";
 import { type ConnectionOwner, type ConnectionSource, WebSocketConnection } from "./_connection.ts";
@@ -99,7 +99,7 @@ export class Listener implements ConnectionSource {
         const socket = await this.#listener.accept();
         this.#keep(this.#serve(socket));
         // A flood of connections is always ready: the loop breathes in between.
-        await new Promise((resolve) => setImmediate(resolve));
+        await setImmediate();
       } catch (cause) {
         if (this.#isClosed) return;
         if (cause instanceof Deno.errors.BadResource) return this.#fail(cause);
