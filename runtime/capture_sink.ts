@@ -4,7 +4,8 @@ import { extname } from "node:path";
 import { said } from "../driver/error.ts";
 import type { CaptureSink } from "../lib/capture/mod.ts";
 import { checkNames, type OptionNames } from "../lib/options.ts";
-import { fileError, newFileError } from "./file_error.ts";
+import { fileError } from "./file_error.ts";
+import { fileTime, openNewFile } from "./new_file.ts";
 import { WallClock } from "./wall_clock.ts";
 
 // Implementation
@@ -15,8 +16,6 @@ const PIECE = 16 * 1024;
 /** How long the end waits for a reader of a pipe that takes nothing, and for one that takes a little (milliseconds). */
 const STALLED_AFTER = 500;
 const DRAIN_TIMEOUT = 5000;
-/** What a capture shows is nobody else's to read. */
-const OWNER_READS_AND_WRITES = 0o600;
 const WIRESHARK = ["wireshark", "-k", "-i", "-"] as const;
 
 /** Options of a {@linkcode CaptureFile}. */
@@ -138,11 +137,7 @@ export class CaptureFile implements CaptureSink, Disposable {
   #open(): void {
     const rotates = this.#rotateBytes < Infinity || this.#rotateInterval < Infinity;
     const path = rotates ? numbered(this.#path, ++this.#count) : this.#path;
-    try {
-      this.#file = Deno.openSync(path, { write: true, createNew: true, mode: OWNER_READS_AND_WRITES });
-    } catch (error) {
-      throw newFileError("capture", path, error, { AlreadyExists: "choose another name, or remove it" });
-    }
+    this.#file = openNewFile("capture", path, { AlreadyExists: "choose another name, or remove it" });
     this.#mayLook = Deno.permissions.querySync({ name: "read", path }).state === "granted";
     this.#written.push(path);
     if (this.#written.length > this.#files) removeOld(this.#written.shift()!);
@@ -298,9 +293,6 @@ function removeOld(path: string): void {
 
 function numbered(path: string, number: number): string {
   const extension = extname(path);
-  const time = Temporal.Now.plainDateTimeISO().toString({ smallestUnit: "second" });
-  const digits = time.replace(/[-:]/g, "").replace("T", "-");
-  return `${path.slice(0, path.length - extension.length)}_${
-    String(number).padStart(5, "0")
-  }_${digits}${extension}`;
+  const base = path.slice(0, path.length - extension.length);
+  return `${base}_${String(number).padStart(5, "0")}_${fileTime()}${extension}`;
 }

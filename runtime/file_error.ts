@@ -1,6 +1,5 @@
 /** What the system refuses to do with files, in our words. */
 
-import { dirname } from "node:path";
 import { said } from "../driver/error.ts";
 
 /** What the system says of a file, in our words. */
@@ -28,18 +27,4 @@ export function fileError(
   const [kind, what] = FILE_FAILURES.find(([kind]) => error instanceof kind) ?? [Error, said(error)];
   const remedy = error instanceof Error ? remedies[error.name] : undefined;
   return new kind(`Cannot ${attempt}: ${what}${remedy === undefined ? "" : `: ${remedy}`}`, { cause: error });
-}
-
-/** What the system refused to do with a file that was to be made, such as a `capture`; see {@linkcode fileError}. */
-export function newFileError(
-  what: string,
-  path: string,
-  error: unknown,
-  remedies?: Readonly<Record<string, string>>,
-): Error {
-  const attempt = `write ${what} "${path}"`;
-  if (!(error instanceof Deno.errors.NotFound)) return fileError(attempt, error, remedies);
-  return new Deno.errors.NotFound(`Cannot ${attempt}: there is no folder "${dirname(path)}"`, {
-    cause: error,
-  });
 }

@@ -8,7 +8,8 @@ import { fileURLToPath } from "node:url";
 import { said } from "../../driver/error.ts";
 import { stderr } from "../output.ts";
 import { onExit } from "../signals.ts";
-import { fileError, newFileError } from "../file_error.ts";
+import { fileError } from "../file_error.ts";
+import { fileTime, openNewFile } from "../new_file.ts";
 import { PROFILE_SUFFIX } from "./profile_flag.ts";
 
 // Implementation
@@ -19,8 +20,6 @@ import { PROFILE_SUFFIX } from "./profile_flag.ts";
 const INTERVAL = 1000;
 /** How long it records (milliseconds): 600,000 samples, which take some 80 MB, and a third of a second to write. */
 const LIMIT = 10 * 60_000;
-/** Names and paths of a script are nobody else's to read. */
-const OWNER_READS_AND_WRITES = 0o600;
 /** Behind the last column of a line. */
 const LINE_END = 2 ** 31 - 1;
 
@@ -36,8 +35,7 @@ export interface ProfileOptions {
 export function profileName(script: string, time = Temporal.Now.plainDateTimeISO()): string {
   const file = basename(script.replace(/[?#].*/s, "")).replace(/\.\w+$/, "");
   const name = file.replace(/[^\p{L}\p{N}._-]/gu, "_");
-  const digits = time.toString({ smallestUnit: "second" }).replace(/[-:]/g, "").replace("T", "-");
-  return `${name}-${digits}${PROFILE_SUFFIX}`;
+  return `${name}-${fileTime(time)}${PROFILE_SUFFIX}`;
 }
 
 /**
@@ -51,21 +49,15 @@ export function openProfile(path: string, options: ProfileOptions = {}): Profile
   const session = new Session();
   try {
     session.connect();
-    const file = Deno.openSync(path, { write: true, createNew: true, mode: OWNER_READS_AND_WRITES });
+    const other = "choose another by --profile=FILE";
+    const file = openNewFile("profile", path, { AlreadyExists: other, PermissionDenied: other });
     return new Profile(path, file, session, options);
   } catch (error) {
     session.disconnect();
-    throw openError(path, error);
-  }
-}
-
-function openError(path: string, error: unknown): Error {
-  if (error instanceof Deno.errors.NotCapable) {
+    if (!(error instanceof Deno.errors.NotCapable)) throw error;
     const message = `Cannot write profile "${path}": deno may not: run it with --allow-sys and --allow-write`;
-    return new Deno.errors.NotCapable(message, { cause: error });
+    throw new Deno.errors.NotCapable(message, { cause: error });
   }
-  const other = "choose another by --profile=FILE";
-  return newFileError("profile", path, error, { AlreadyExists: other, PermissionDenied: other });
 }
 
 /**
