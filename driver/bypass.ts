@@ -85,8 +85,12 @@ export class Bypass implements Disposable {
     this.#isOpen = true;
   }
 
-  /** Has packets to an address leave beside the tunnel; by one interface alone where its name is given. */
+  /**
+   * Has packets to an address leave beside the tunnel; by one interface alone where its name is given. Once closed, it
+   * does nothing.
+   */
   keep(address: Address, interfaceName?: string): void {
+    if (!Bypass.#all.has(this)) return;
     const plain = unmapAddress(address);
     const key = formatAddress(plain);
     const known = this.#kept.get(key);
@@ -108,7 +112,8 @@ export class Bypass implements Disposable {
    * it for as long as that takes: those of other programs, too.
    */
   async lookUp<Result>(look: () => Promise<Result>): Promise<Result> {
-    if (!Bypass.#all.values().some((bypass) => bypass.#isOpen)) return await look();
+    const isCovered = Bypass.#all.has(this) && Bypass.#all.values().some((bypass) => bypass.#isOpen);
+    if (!isCovered) return await look();
     const held: [string, Kept][] = [];
     for (const address of this.#system.nameServers()) {
       // What a narrower route covers is a server of the tunnel's own.

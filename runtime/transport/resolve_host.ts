@@ -1,13 +1,17 @@
-/** Names of other machines: all addresses that one has, in the system's order. */
+/** Names of other machines: the addresses that one has, in the system's order. */
 
 import { lookup } from "node:dns/promises";
 import { said } from "../../driver/error.ts";
 import { formatAddress, parseAddress } from "../../lib/address.ts";
 import { type AddressPort, type HostPort, requireNet } from "./_host_port.ts";
 
+// Implementation
+/** Addresses of each family that are used: a tunnel keeps host routes for twice as many. */
+const MAX_ADDRESSES = 8;
+
 /**
- * Finds the addresses of a host: itself if it is an address, or else all that its name has, in getaddrinfo(3)'s order
- * (RFC 6724), without repetitions.
+ * Finds the addresses of a host: itself if it is an address, or else those that its name has, up to eight of each family,
+ * in getaddrinfo(3)'s order (RFC 6724), without repetitions.
  *
  * @param family The only family that can be used. @default both
  * @returns at least one.
@@ -20,11 +24,14 @@ export async function resolveHost(host: HostPort, family?: 4 | 6): Promise<Addre
   try {
     const found = await lookup(host.host, { all: true, order: "verbatim", family: family ?? 0 });
     const addresses = new Map<string, AddressPort>();
+    const counts = { 4: 0, 6: 0 };
     for (const { address } of found) {
       // A link-local address has its interface behind "%", which no endpoint here has.
       if (address.includes("%")) continue;
       const parsed = parseAddress(address);
       const text = formatAddress(parsed);
+      if (addresses.has(text) || counts[parsed.family] === MAX_ADDRESSES) continue;
+      counts[parsed.family]++;
       addresses.set(text, { host: text, port, family: parsed.family });
     }
     if (addresses.size > 0) return [...addresses.values()];

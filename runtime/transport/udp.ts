@@ -60,7 +60,7 @@ const NAMES: OptionNames<UdpOptions> = {
  * remembers the endpoint of each peer that it has authenticated, and addresses packets by `packet.sendTo()`. Leave room
  * for what it adds: the tunnel's `mtu` and those bytes together are at most this transport's `mtu`.
  *
- * **Names**: All addresses of a peer's name are tried, in the system's order (RFC 6724): the next one at once when this
+ * **Names**: Up to eight IPv4 and eight IPv6 addresses of a peer's name are tried, in the system's order (RFC 6724): the next one at once when this
  * machine has no route or an ICMP error comes (Linux), and after three seconds without an answer. The name is looked up
  * again, at longer and longer intervals up to five minutes, while nothing is heard. Traffic that is never answered looks
  * like a silent peer: give such a peer's address, or a name with one.

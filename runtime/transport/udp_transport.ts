@@ -233,7 +233,7 @@ export class UdpTransport implements Transport {
     if (reason === undefined) this.#reported.set(code, reason = `peer unreachable, says ICMP: ${code}`);
     this.#host?.refuse(0, reason);
     this.#tellOnce(code);
-    if (index === this.#current && addresses.unreachable(false)) this.#current = addresses.index;
+    if (index === this.#current && addresses.unreachable(false)) this.#use(addresses.index);
   }
 
   /** Closes the socket. What the system has is sent; what was not read is gone. */
@@ -278,7 +278,14 @@ export class UdpTransport implements Transport {
     const addresses = this.#addresses;
     if (addresses === undefined) return;
     addresses.heard(index);
-    this.#current = addresses.index;
+    this.#use(addresses.index);
+  }
+
+  /** Sends to this address of the peer's from now on. */
+  #use(index: number): void {
+    if (index === this.#current) return;
+    this.#current = index;
+    this.#bypassEndpoint(this.#endpoints[index]!);
   }
 
   /** Makes a packet's sender the peer. */
@@ -332,7 +339,7 @@ export class UdpTransport implements Transport {
     if (!UNREACHABLE.has(code) || this.#isAddressed(packet)) return false;
     this.#tellOnce(code);
     if (this.#addresses?.unreachable(true) !== true) return false;
-    this.#current = this.#addresses.index;
+    this.#use(this.#addresses.index);
     for (let i = start; i < end; i++) {
       if (!this.#isAddressed(packets[i]!)) packets[i]!.endpoint.set(this.#endpoints[this.#current]!);
     }
@@ -353,14 +360,16 @@ export class UdpTransport implements Transport {
   #check(): void {
     const addresses = this.#addresses!;
     const isLookUpDue = addresses.check();
-    this.#current = addresses.index;
+    this.#use(addresses.index);
     if (!isLookUpDue || this.#isLookingUp) return;
     this.#isLookingUp = true;
     this.#lookUp!().then((list) => {
-      if (list.length === 0) return;
+      // Once closed, nothing is to leave beside the tunnel any more.
+      if (list.length === 0 || this.#socket.waitable === undefined) return;
       addresses.update(list);
       this.#setEndpoints(addresses.list);
-      this.#current = addresses.index;
+      this.#current = -1;
+      this.#use(addresses.index);
     }, () => {
       // The addresses that are known may work again before the name does.
     }).finally(() => this.#isLookingUp = false);

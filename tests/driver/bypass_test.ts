@@ -115,6 +115,18 @@ Deno.test("Bypass.lookUp() reaches name servers beside a tunnel that is open, fo
   assert.deepEqual([...system.routes], ["192.0.2.53 254"], "a far end of this address keeps its route");
 });
 
+Deno.test("Bypass that is closed makes no host routes, for addresses or look-ups that come late", async () => {
+  const open7 = open({ route: "default table 7" });
+  using _other = open7.bypass;
+  open7.bypass.opened();
+  const { bypass, system } = open({ route: "198.51.100.0/24" });
+  system.servers = ["192.0.2.53"];
+  bypass.close();
+  bypass.keep(parseAddress("192.0.2.1"));
+  assert.deepEqual(await bypass.lookUp(() => Promise.resolve([...system.routes])), []);
+  assert.deepEqual([...system.routes], []);
+});
+
 Deno.test("Bypass.drain() has every host route follow the system's routes", () => {
   const { bypass, system } = open({ route: "default" });
   using _bypass = bypass;
