@@ -23,22 +23,28 @@ export async function resolveHost(host: HostPort, family?: 4 | 6): Promise<Addre
   requireNet(host.host);
   try {
     const found = await lookup(host.host, { all: true, order: "verbatim", family: family ?? 0 });
-    const addresses = new Map<string, AddressPort>();
-    const counts = { 4: 0, 6: 0 };
-    for (const { address } of found) {
-      // A link-local address has its interface behind "%", which no endpoint here has.
-      if (address.includes("%")) continue;
-      const parsed = parseAddress(address);
-      const text = formatAddress(parsed);
-      if (addresses.has(text) || counts[parsed.family] === MAX_ADDRESSES) continue;
-      counts[parsed.family]++;
-      addresses.set(text, { host: text, port, family: parsed.family });
-    }
-    if (addresses.size > 0) return [...addresses.values()];
+    const addresses = selectAddresses(found.map(({ address }) => address), port);
+    if (addresses.length > 0) return addresses;
   } catch (cause) {
     throw new Deno.errors.NotFound(message(host.host, family, said(cause)), { cause });
   }
   throw new Deno.errors.NotFound(message(host.host, family, "all are link-local"));
+}
+
+/** What is used of the addresses that a name has, with a port. */
+export function selectAddresses(found: readonly string[], port: number): AddressPort[] {
+  const addresses = new Map<string, AddressPort>();
+  const counts = { 4: 0, 6: 0 };
+  for (const address of found) {
+    // A link-local address has its interface behind "%", which no endpoint here has.
+    if (address.includes("%")) continue;
+    const { family, bytes } = parseAddress(address);
+    const host = formatAddress({ family, bytes });
+    if (addresses.has(host) || counts[family] === MAX_ADDRESSES) continue;
+    counts[family]++;
+    addresses.set(host, { host, port, family });
+  }
+  return [...addresses.values()];
 }
 
 function message(name: string, family: 4 | 6 | undefined, why: string): string {
