@@ -15,6 +15,10 @@ import { acceptanceText, type HandshakeRules, type Refusal, refusalOf, refusalTe
 import { type HttpHead, readHead, writeText } from "./_http_head.ts";
 import type { FarEndContext } from "./end_opener.ts";
 
+// Specification
+/** accept(2): errors of the system; others are those of a connection that is gone again. */
+const EXHAUSTED = ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"];
+
 // Implementation
 /** Connections that are not the tunnel's: in all, and of one IPv4 address or IPv6 /64. The oldest makes room for a new one. */
 const MAX_HANDSHAKES = 16;
@@ -95,15 +99,17 @@ export class Listener implements ConnectionSource {
 
   async #accept(): Promise<void> {
     while (!this.#isClosed) {
+      // A flood of connections is always ready: the loop breathes in between.
+      await setImmediate();
       try {
         const socket = await this.#listener.accept();
         this.#keep(this.#serve(socket));
-        // A flood of connections is always ready: the loop breathes in between.
-        await setImmediate();
       } catch (cause) {
         if (this.#isClosed) return;
         if (cause instanceof Deno.errors.BadResource) return this.#fail(cause);
-        // accept(2): no descriptor, no memory, a connection that is gone again: none of them ends the listener.
+        const { code } = cause as { code?: string };
+        // Pauses for connections that were reset would let a few of them a second keep everybody out.
+        if (code !== undefined && !EXHAUSTED.includes(code)) continue;
         const [oldest] = this.#handshakes;
         if (oldest !== undefined && performance.now() - oldest.since > SLOW_HANDSHAKE) this.#end(oldest);
         await this.#pause();

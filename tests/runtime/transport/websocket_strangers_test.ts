@@ -321,6 +321,26 @@ Deno.test("A listener without descriptors gives up a slow handshake for the next
   await ended;
 });
 
+Deno.test("Connections that are reset before they are accepted cost the listener no time", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const accept = listener.accept.bind(listener);
+  const gone = [
+    () =>
+      Object.assign(new Deno.errors.NotConnected("Transport endpoint is not connected"), {
+        code: "ENOTCONN",
+      }),
+    () => Object.assign(new Deno.errors.ConnectionAborted("aborted"), { code: "ECONNABORTED" }),
+    () => Object.assign(new TypeError("Invalid argument"), { code: "EINVAL" }),
+  ];
+  let calls = 0;
+  listener.accept = () => calls < 3000 ? Promise.reject(gone[calls++ % gone.length]!()) : accept();
+  const start = performance.now();
+  await using server = listeningOn(listener);
+  await server.takesAnotherPeer();
+  ok(performance.now() - start < 10_000, "pauses would make it two minutes");
+  strictEqual(server.end.failure, undefined);
+});
+
 Deno.test("A listener that was closed by others is a failure", async () => {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const accept = listener.accept.bind(listener);
