@@ -19,9 +19,9 @@ export class StatusError extends Error {
 
 /** A proxy that does not connect. */
 export class ProxyError extends Error {
-  /** An error for what the proxy answered. */
-  constructor(place: string, line: string) {
-    super(`the proxy ${place} answered ${printable(line)}`);
+  /** An error for what the proxy does instead, such as `answered HTTP/1.1 403 Forbidden`. */
+  constructor(place: string, what: string, options?: ErrorOptions) {
+    super(`the proxy ${place} ${printable(what)}`, options);
   }
 }
 

@@ -6,6 +6,7 @@
  *        └───────────────── 0.5 s, doubled up to 30 s, less up to a half by chance ◄──────────────┘
  */
 
+import { said } from "../../driver/error.ts";
 import { type ConnectionOwner, type ConnectionSource, WebSocketConnection } from "./_connection.ts";
 import { connectingError, StatusError } from "./_connecting_error.ts";
 import { dial, hostOf, step } from "./_dial.ts";
@@ -127,7 +128,10 @@ export class Connector implements ConnectionSource {
   /** Makes a TCP connection to the server, through the proxy if there is one. */
   async #reach(signal: AbortSignal): Promise<Deno.TcpConn> {
     const proxy = this.#proxy;
-    const socket = await dial(proxy ?? this.#server, this.#context, signal);
+    const socket = await dial(proxy ?? this.#server, this.#context, signal).catch((error) => {
+      if (proxy === undefined || error instanceof Deno.errors.NotCapable) throw error;
+      throw proxy.error(`cannot be reached (${said(error)})`, { cause: error });
+    });
     if (proxy !== undefined) await step(socket, signal, () => proxy.connect(socket, this.#server));
     return socket;
   }

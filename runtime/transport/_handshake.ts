@@ -26,6 +26,26 @@ export interface HandshakeRules {
   readonly origins: readonly string[];
 }
 
+/** @throws {SyntaxError} for a path or an origin that no request has. */
+export function handshakeRules(path: string = "/", origins: readonly string[] = []): HandshakeRules {
+  if (!/^\/(?!\/)[^?#]*$/.test(path)) {
+    throw new SyntaxError(
+      `Cannot parse path ${JSON.stringify(path)}: it must begin with one "/" and have no "?" and no "#"`,
+    );
+  }
+  const wrong = Array.isArray(origins)
+    ? origins.find((origin) => URL.parse(origin)?.origin !== origin)
+    : origins;
+  if (wrong !== undefined) {
+    throw new SyntaxError(
+      `Cannot parse origins: each must be the origin of a page, such as "https://vpn.example", got ${
+        JSON.stringify(wrong)
+      }`,
+    );
+  }
+  return { path: new URL(path, "http://host").pathname, origins };
+}
+
 /** A status other than 101, and the line that explains it. */
 export interface Refusal {
   /** The status. */

@@ -22,21 +22,22 @@ export class HttpProxy implements HostPort {
   /**
    * A proxy at `http://HOST:PORT`, or `http://USER:PASSWORD@HOST:PORT`.
    *
+   * @param subject The option or variable that says so.
    * @throws {SyntaxError} when it is at anything else.
    */
-  constructor(text: string) {
+  constructor(text: string, subject = "proxy") {
     const url = URL.parse(text);
     // A password may be in it.
-    if (url?.protocol !== "http:" || url.hostname === "") {
+    if (url?.protocol !== "http:" || url.hostname === "" || url.port === "0") {
       throw new SyntaxError(
-        "Cannot parse proxy: it must be http://HOST:PORT: HTTPS and SOCKS are not supported",
+        `Cannot parse ${subject}: it must be http://HOST:PORT: HTTPS and SOCKS are not supported`,
       );
     }
     ({ host: this.host, family: this.family } = hostOf(url.hostname));
     this.port = Number(url.port) || 80;
     const { username, password } = url;
     if (username !== "") {
-      const text = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
+      const text = `${decode(username, subject)}:${decode(password, subject)}`;
       this.#credentials = new TextEncoder().encode(text).toBase64();
     }
   }
@@ -52,7 +53,23 @@ export class HttpProxy implements HostPort {
     const status = statusOf(head) ?? 0;
     // The server says nothing before it is asked: what follows the head would be the proxy's.
     if (status >= 200 && status < 300 && head.rest.length === 0) return;
-    throw new ProxyError(formatHostPort(this.host, this.port), head.start);
+    throw this.error(`answered ${head.start}`);
+  }
+
+  /** The error for what it does instead of connecting. */
+  error(what: string, options?: ErrorOptions): ProxyError {
+    return new ProxyError(formatHostPort(this.host, this.port), what, options);
+  }
+}
+
+function decode(text: string, subject: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    // Without the text, which may be a password.
+    throw new SyntaxError(
+      `Cannot parse ${subject}: its user name or password has a "%" that encodes nothing: write "%25" for "%"`,
+    );
   }
 }
 
@@ -69,8 +86,11 @@ export function proxyOf(
   const excluded = read("NO_PROXY")?.split(",").map((name) => name.trim().replace(/^\*?\./, "")) ?? [];
   const isExcluded = (name: string) => name === "*" || name !== "" && `.${hostname}`.endsWith(`.${name}`);
   if (excluded.some(isExcluded)) return undefined;
-  const text = read(protocol === "wss:" ? "HTTPS_PROXY" : "HTTP_PROXY") ?? read("ALL_PROXY");
-  return text === undefined ? undefined : new HttpProxy(text.includes("://") ? text : `http://${text}`);
+  for (const variable of [protocol === "wss:" ? "HTTPS_PROXY" : "HTTP_PROXY", "ALL_PROXY"]) {
+    const text = read(variable);
+    if (text !== undefined) return new HttpProxy(text.includes("://") ? text : `http://${text}`, variable);
+  }
+  return undefined;
 }
 
 function readEnvironment(name: string): string | undefined {

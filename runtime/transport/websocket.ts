@@ -19,7 +19,8 @@ import type { ConnectionOwner, ConnectionSource, WebSocketConnection } from "./_
 import { Connector, type ConnectorOptions } from "./_connector.ts";
 import { fail, formatHostPort, type HostPort, parseListen, requireNet } from "./_host_port.ts";
 import { HttpProxy, proxyOf } from "./_http_proxy.ts";
-import { Listener } from "./_listener.ts";
+import { handshakeRules } from "./_handshake.ts";
+import { Listener, type ListenerOptions } from "./_listener.ts";
 import { checkPayload } from "./_payload.ts";
 import { checkQueueLength, ReceiveQueue } from "./_receive_queue.ts";
 import { type FarEndContext, WITHOUT_TUNNEL } from "./end_opener.ts";
@@ -266,9 +267,9 @@ export class WebSocketTransport implements Transport {
  * speaks no TLS: put a proxy before it. Packets travel in plain text without TLS. TCP within TCP stalls on a path that
  * loses packets. Where `--allow-net` has a list, the server's addresses are tried in turn only if they are in it.
  *
- * @throws {SyntaxError} when `url`, `listen` or `proxy` does not parse; {@linkcode TypeError} with neither or both;
+ * @throws {SyntaxError} when `url`, `listen`, `proxy`, `path` or one of `origins` does not parse; {@linkcode TypeError} with neither or both;
  * {@linkcode RangeError} for a bound out of range. What it returns rejects with `Deno.errors.NotCapable` without
- * `--allow-net`, with `AddrInUse` or `PermissionDenied` for a port that it cannot have, and when the first connection
+ * `--allow-net`, with `AddrInUse`, `AddrNotAvailable` or `PermissionDenied` for a port that it cannot have, and when the first connection
  * fails with the error of the step that failed as `cause`, such as `ConnectionRefused` or, for TLS, `InvalidData`.
  *
  * @example
@@ -289,14 +290,8 @@ export function websocket(
   }
   checkQueueLength(options.queueLength);
   checkPayload("WebSocket", payload);
-  if (!(retryAfter >= 0)) {
-    throw new RangeError(`Cannot connect anew after ${retryAfter} ms: it is not at least 0`);
-  }
-  if (!(timeout >= MIN_TIMEOUT && timeout <= MAX_TIMEOUT)) {
-    throw new RangeError(
-      `Cannot open a WebSocket transport: timeout must be from ${MIN_TIMEOUT} to ${MAX_TIMEOUT} ms, got ${timeout}`,
-    );
-  }
+  checkTime("retryAfter", retryAfter, 0);
+  checkTime("timeout", timeout, MIN_TIMEOUT);
   if (options.proxy !== undefined && text === undefined) {
     throw new TypeError("Cannot use websocket(): proxy is for connecting: leave it out beside listen");
   }
@@ -306,7 +301,16 @@ export function websocket(
     return (context = WITHOUT_TUNNEL) => connect(url, options, { retryAfter, timeout, proxy }, context);
   }
   const local = parseListen(listen!, `listen "${listen}"`);
-  return (context = WITHOUT_TUNNEL) => listenOn(local, { ...options, timeout }, context);
+  const rules = handshakeRules(options.path, options.origins);
+  return (context = WITHOUT_TUNNEL) => listenOn(local, options, { ...rules, timeout }, context);
+}
+
+/** A longer time than a timer takes would be none. */
+function checkTime(name: string, time: number, least: number): void {
+  if (typeof time === "number" && time >= least && time <= MAX_TIMEOUT) return;
+  throw new RangeError(
+    `Cannot open a WebSocket transport: ${name} must be from ${least} to ${MAX_TIMEOUT} ms, got ${time}`,
+  );
 }
 
 function parseUrl(text: string): URL {
@@ -315,6 +319,7 @@ function parseUrl(text: string): URL {
   if (url === null || !/^wss?:$/.test(url.protocol)) {
     fail(subject, "it is no WebSocket's", "write one such as wss://vpn.example/tunnel");
   }
+  if (url.port === "0") fail(subject, "its port is 0", "write the port that the server listens on");
   if (url.hash !== "") fail(subject, "it has a fragment", `leave ${url.hash} out`);
   if (url.username !== "" || url.password !== "") fail(subject, "it has a user name", "leave it out");
   return url;
@@ -348,16 +353,15 @@ async function connect(
 // deno-lint-ignore require-await -- what goes wrong is a rejection, as with every opener.
 async function listenOn(
   local: HostPort,
-  options: WebSocketOptions & { timeout: number },
+  options: WebSocketOptions,
+  rules: ListenerOptions,
   context: FarEndContext,
 ): Promise<WebSocketTransport> {
-  const { path = "/", origins = [] } = options;
   const where = formatHostPort(local.host, local.port);
   requireNet(where);
   const listener = listenTcp(local, where);
   const { hostname, port } = listener.addr as Deno.NetAddr;
   const bound = formatHostPort(hostname, port);
-  const rules = { ...options, path: new URL(path, "http://host/").pathname, origins };
   return new WebSocketTransport(
     `ws listening on ${bound}`,
     bound,
@@ -373,6 +377,12 @@ function listenTcp({ host, port }: HostPort, where: string): Deno.Listener {
     if (cause instanceof Deno.errors.AddrInUse) {
       throw new Deno.errors.AddrInUse(
         `Cannot listen on ${where}: another program has this port: use another one`,
+        { cause },
+      );
+    }
+    if (cause instanceof Deno.errors.AddrNotAvailable) {
+      throw new Deno.errors.AddrNotAvailable(
+        `Cannot listen on ${where}: this machine does not have that address: write one that it has, or 0.0.0.0 for all`,
         { cause },
       );
     }

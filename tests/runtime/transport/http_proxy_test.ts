@@ -62,6 +62,31 @@ Deno.test("websocket() says that it is the proxy that does not let it through", 
   await serving;
 });
 
+Deno.test("websocket() says that it is the proxy that cannot be reached", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  listener.close();
+  await rejects(websocket({ url: "ws://warren.invalid/", proxy: `http://127.0.0.1:${port}` })(), {
+    message:
+      `Cannot connect to ws://warren.invalid/: the proxy 127.0.0.1:${port} cannot be reached (Connection refused ` +
+      "(os error 111)): check the proxy, and whether it lets connections to this port pass",
+  });
+});
+
+Deno.test("proxyOf() names the variable that makes no sense", () => {
+  const found = (value: string) =>
+    proxyOf(new URL("wss://a/"), (name) => name === "ALL_PROXY" ? value : undefined);
+  throws(() => found("socks5://127.0.0.1:1080"), {
+    name: "SyntaxError",
+    message: "Cannot parse ALL_PROXY: it must be http://HOST:PORT: HTTPS and SOCKS are not supported",
+  });
+  throws(() => found("http://user:100%@host:3128"), {
+    name: "SyntaxError",
+    message:
+      'Cannot parse ALL_PROXY: its user name or password has a "%" that encodes nothing: write "%25" for "%"',
+  });
+});
+
 Deno.test("proxyOf() reads the environment as curl does, and leaves this machine out", () => {
   const environment: Record<string, string> = {
     HTTPS_PROXY: "http://secure.example:3128",
@@ -87,7 +112,15 @@ Deno.test("proxyOf() reads the environment as curl does, and leaves this machine
 });
 
 Deno.test("HttpProxy takes http: alone, and shows no password", () => {
-  for (const text of ["socks5://user:secret@host:1080", "https://user:secret@host", "host:3128", ""]) {
+  for (
+    const text of [
+      "socks5://user:secret@host:1080",
+      "https://user:secret@host",
+      "host:3128",
+      "http://host:0",
+      "",
+    ]
+  ) {
     throws(() => new HttpProxy(text), {
       name: "SyntaxError",
       message: "Cannot parse proxy: it must be http://HOST:PORT: HTTPS and SOCKS are not supported",

@@ -1,6 +1,6 @@
 /** Strangers and odd peers of a listening WebSocket transport. Needs --allow-net. */
 
-import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
+import { deepStrictEqual, ok, rejects, strictEqual, throws } from "node:assert/strict";
 import { PacketBatch } from "../../../lib/core/mod.ts";
 import { Listener } from "../../../runtime/transport/_listener.ts";
 import { WITHOUT_TUNNEL } from "../../../runtime/transport/end_opener.ts";
@@ -456,6 +456,27 @@ Deno.test("websocket() names the option that makes no sense", async () => {
   for (const timeout of [0, 99, NaN, 2 ** 31]) {
     await rejects(async () => await websocket({ listen: 0, timeout })(), RangeError);
   }
+  // A timer would take these as "at once".
+  for (const retryAfter of [Infinity, 2 ** 31, "5" as unknown as number]) {
+    throws(() => websocket({ listen: 0, retryAfter }), RangeError);
+  }
+  for (const path of ["", "tunnel", "//tunnel", "/a?b", "/a#b", "http://host/"]) {
+    throws(() => websocket({ listen: 0, path }), { name: "SyntaxError", message: /^Cannot parse path / });
+  }
+  // In a text, any piece of it would be an origin.
+  for (
+    const origins of ["https://a.example", ["https://a.example/"], ["a.example"], ["HTTPS://a.example"], [7]]
+  ) {
+    throws(() => websocket({ listen: 0, origins: origins as string[] }), {
+      name: "SyntaxError",
+      message: /^Cannot parse origins: /,
+    });
+  }
+  throws(() => websocket({ url: "ws://host:0/" }), SyntaxError);
+  await rejects(async () => await websocket({ listen: "192.0.2.77:0" })(), {
+    name: "AddrNotAvailable",
+    message: /^Cannot listen on 192\.0\.2\.77:0: this machine does not have that address: /,
+  });
 });
 
 interface Listening extends AsyncDisposable {
