@@ -3,8 +3,8 @@
 import { IPV4_SRC } from "../_header_fields.ts";
 import { Direction, type Packet } from "../core/mod.ts";
 import { FlowKey } from "../flow_key.ts";
-import { FlowTable } from "../flow_table.ts";
 import { Ipv4 } from "../ipv4.ts";
+import { FirstFragments } from "../_first_fragments.ts";
 
 // Implementation
 /** How long fragments may come after each other (ms): what Linux gives a reassembly. */
@@ -20,7 +20,7 @@ const MAX_EARLY_INBOUND = 48;
 export class Fragments {
   /** The identification of the packet that {@linkcode Fragments.find} has found. */
   id = 0;
-  readonly #table: FlowTable;
+  readonly #table: FirstFragments;
   readonly #addresses: Uint32Array;
   readonly #ids: Uint16Array;
   readonly #key = new FlowKey();
@@ -29,7 +29,7 @@ export class Fragments {
   readonly #since = new Float64Array(MAX_EARLY);
 
   constructor(capacity: number) {
-    this.#table = new FlowTable({ timeouts: [PATIENCE], capacity });
+    this.#table = new FirstFragments(capacity, PATIENCE);
     this.#addresses = new Uint32Array(capacity);
     this.#ids = new Uint16Array(capacity);
     this.#key.length = 4;
@@ -42,9 +42,7 @@ export class Fragments {
 
   /** Notes that the first fragment, still untranslated, gets this address and identification. */
   note(ip: Ipv4, direction: Direction, address: number, id: number, now: number): void {
-    const key = this.#fill(ip, direction);
-    let packet = this.#table.find(key, now);
-    if (packet < 0) packet = this.#table.add(key, 0, now);
+    const packet = this.#table.note(this.#fill(ip, direction), now);
     this.#addresses[packet] = address;
     this.#ids[packet] = id;
     this.#table.touch(packet, now);

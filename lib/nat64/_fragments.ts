@@ -2,8 +2,8 @@
 
 import { IPV6_SRC } from "../_header_fields.ts";
 import { FlowKey } from "../flow_key.ts";
-import { FlowTable } from "../flow_table.ts";
 import type { Ip } from "../ip.ts";
+import { FirstFragments } from "../_first_fragments.ts";
 
 // Specification: RFC 6146 section 4 (milliseconds), RFC 8200 section 4.5
 const TIMEOUT = 2000;
@@ -17,7 +17,7 @@ const WORDS = 4;
 export class Fragments {
   /** The address at hand: of IPv6 in all words, of IPv4 in the first. */
   readonly address = new Uint32Array(WORDS);
-  readonly #table = new FlowTable({ timeouts: [TIMEOUT], capacity: CAPACITY });
+  readonly #table = new FirstFragments(CAPACITY, TIMEOUT);
   readonly #addresses = new Uint32Array(WORDS * CAPACITY);
   readonly #key = new FlowKey();
 
@@ -28,9 +28,7 @@ export class Fragments {
 
   /** Says that a first fragment, still untranslated, gets the address at hand. */
   note(ip: Ip, now: number): void {
-    const key = this.#fill(ip);
-    let packet = this.#table.find(key, now);
-    if (packet < 0) packet = this.#table.add(key, 0, now);
+    const packet = this.#table.note(this.#fill(ip), now);
     this.#addresses.set(this.address, WORDS * packet);
   }
 

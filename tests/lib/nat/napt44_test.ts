@@ -603,3 +603,20 @@ Deno.test("Napt44 ends no flow of another outside address for a port that this w
   deepEqual(pass(test, "outbound", `udp ${ours[65]}:3000 > 192.0.2.1:53`), []);
   deepEqual([dropped(test), stage.flows], [{ "no port": 1 }, before]);
 });
+
+Deno.test("Napt44 knows the first fragments of a host still after another one's flood of them, either way", () => {
+  for (const direction of ["outbound", "inbound"] as const) {
+    const test = new TestPipeline(nat({ fragments: 64, filtering: "endpoint-independent" }));
+    pass(test, "outbound", "udp 10.9.0.5:5000 > 192.0.2.1:53");
+    const [victim, flooder] = direction === "outbound"
+      ? ["10.9.0.6", "10.9.0.7"]
+      : ["192.0.2.6", "192.0.2.7"];
+    const to = direction === "outbound" ? "192.0.2.1" : OUTSIDE;
+    const first = (host: string, ident: number) =>
+      `ip ${host} > ${to} protocol 17 ident ${ident} more bytes 003513880018000000010203040506070809101112131415`;
+    equal(pass(test, direction, first(victim, 1)).length, 1);
+    for (let i = 0; i < 500; i++) equal(pass(test, direction, first(flooder, i)).length, 1);
+    const later = `ip ${victim} > ${to} protocol 17 ident 1 offset 24 bytes 0a0b0c`;
+    equal(pass(test, direction, later).length, 1, direction);
+  }
+});

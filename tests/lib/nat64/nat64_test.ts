@@ -654,3 +654,19 @@ Deno.test("Nat64 ends no session of another protocol or outside address for a po
   equal(nat.flows, before + 8);
   ok(test.balanced);
 });
+
+Deno.test("Nat64 knows the first fragments of a network still after another one's flood of them, either way", () => {
+  for (const direction of [Direction.Outbound, Direction.Inbound]) {
+    const test = new TestPipeline(make({ filtering: "endpoint-independent" }));
+    send(test, Direction.Outbound, 'udp [fd64::5]:5000 > [64:ff9b::c000:201]:53 "x"');
+    const [victim, flooder, to] = direction === Direction.Outbound
+      ? ["fd64:0:0:6::6", "fd64:0:0:7::7", "64:ff9b::c000:201"]
+      : ["192.0.2.6", "192.0.2.7", "198.51.100.1"];
+    const first = (host: string, ident: number) =>
+      `ip ${host} > ${to} protocol 17 ident ${ident} more bytes 003513880018123400010203040506070809101112131415`;
+    equal(send(test, direction, first(victim, 1)).length, 1);
+    for (let i = 0; i < 2000; i++) equal(send(test, direction, first(flooder, i)).length, 1);
+    const later = `ip ${victim} > ${to} protocol 17 ident 1 offset 24 bytes 0a0b0c`;
+    equal(send(test, direction, later).length, 1);
+  }
+});
