@@ -61,6 +61,7 @@ const WORKERS = "workers";
 const CAPTURE = "capture";
 const FILTER = "filter";
 const LETTERS: Readonly<Record<string, string>> = { h: "help", q: "quiet" };
+const LETTERS_WITH_VALUE = new RegExp(`^-[${Object.keys(LETTERS).join("")}]+[^a-z]`);
 /** The column in which a usage text says what a flag does. */
 const TEXT_COLUMN = 21;
 
@@ -146,12 +147,21 @@ export function parseScriptFlags(
     throw new UsageError(unknownArgument(args[odd]!, known));
   }
   const told = args.find((argument) =>
-    [...BOOLEAN_FLAGS, ...ownSwitches].some((flag) => argument.startsWith(`--${flag}=`))
+    [...BOOLEAN_FLAGS, ...ownSwitches].some((flag) => argument.startsWith(`--${flag}=`)) ||
+    LETTERS_WITH_VALUE.test(argument)
   );
-  if (told !== undefined) throw new UsageError(`${told} has a value: ${told.replace(/=.*/s, "")} takes none`);
+  if (told !== undefined) {
+    throw new UsageError(`${told} has a value: ${told.match(/^(?:--[^=]*|-[a-z]*)/)![0]} takes none`);
+  }
   const profiles = args.filter(isProfileFlag);
   if (profiles.length > 1) throw new UsageError(`--${PROFILE_FLAG} is given twice`);
   if (profiles[0]?.endsWith("=")) throw new UsageError(`${profiles[0]} needs a file's name behind it`);
+  // To the parser, an empty word and one that starts with "-" are no values.
+  const flagBefore = (word: string) => {
+    const flag = args[args.indexOf(word) - 1] ?? "";
+    return flag.startsWith("--") && valued.includes(flag.slice(2)) ? flag : undefined;
+  };
+  if (flagBefore("") !== undefined) throw new UsageError(`${flagBefore("")} needs a value`);
   const rest = args.filter((argument) => !isProfileFlag(argument));
   // To the parser, "-" is no value.
   const pipe = rest.findIndex((argument, i) => argument === `--${CAPTURE}` && rest[i + 1] === "-");
@@ -162,7 +172,9 @@ export function parseScriptFlags(
     collect: valued,
     alias: LETTERS,
     unknown: (argument) => {
-      throw new UsageError(unknownArgument(argument, known));
+      const flag = argument.startsWith("-") ? flagBefore(argument) : undefined;
+      const remedy = flag === undefined ? "" : `: as the value of ${flag}, write ${flag}=${argument}`;
+      throw new UsageError(unknownArgument(argument, known) + remedy);
     },
   });
   const help = parsed.help === true;

@@ -50,7 +50,10 @@ async function loadScript(load: () => Promise<unknown>, name: string): Promise<T
 function loadError(name: string, error: unknown): unknown {
   const { code, message } = error as { code?: unknown; message?: unknown };
   if (code !== "ERR_MODULE_NOT_FOUND" || typeof message !== "string") return error;
-  const lines = stripVTControlCharacters(message).split("\n").filter((line) => !/^\s+hint:/.test(line));
+  // The root module of this process means nothing to the user.
+  const lines = stripVTControlCharacters(message).split("\n").filter((line) =>
+    !/^\s+(?:hint:|at data:)/.test(line)
+  );
   const said = lines.join("\n");
   const remedy = /not a dependency|not prefixed with/.test(said)
     ? `\n\`warren run\` knows Warren's own imports alone: run it by \`deno run --allow-ffi\`, with its own deno.json`

@@ -19,6 +19,9 @@ const HARMLESS = /^(?:-q|--(?:quiet|no-prompt|cached-only|no-remote|no-npm|no-co
 const IMPLIED = /^--(?:no-check|no-lock|no-config)$/;
 /** Words that env(1) and shells read otherwise. */
 const QUOTED = /["'\\$]/;
+/** Comments, and what follows the end of the line, as env(1) has them behind -S. */
+const COMMENT = /\s(?:#|\\c).*/s;
+const DENIAL = /--(?:deny|ignore)-/;
 const ALLOW_ALL = "--allow-all";
 
 /** The flags of a script's first line. */
@@ -45,9 +48,11 @@ export function isPermissionFlag(word: string): boolean {
  * const line = parseRunLine("#!/usr/bin/env -S deno run --allow-ffi -N=192.0.2.1");
  * assert.deepEqual(line, { flags: ["--allow-ffi", "--allow-net=192.0.2.1"], leftOut: [] });
  * ```
+ *
+ * @throws {SyntaxError} when it denies something in words that cannot be taken from it.
  */
 export function parseRunLine(line: string): RunLine | undefined {
-  const words = /^\ufeff?#!(.*)/.exec(line)?.[1]?.trim().split(/\s+/) ?? [];
+  const words = /^\ufeff?#!(.*)/.exec(line)?.[1]?.replace(COMMENT, "").trim().split(/\s+/) ?? [];
   const program = words.findIndex((word) => /(?:^|\/)deno$/.test(word));
   if (program < 0) return undefined;
   const rest = words.slice(program + 1);
@@ -59,6 +64,13 @@ export function parseRunLine(line: string): RunLine | undefined {
     const isKnown = HARMLESS.test(word) || isPermissionFlag(word);
     if (isKnown && !QUOTED.test(word)) flags.push(longForm(word));
     else leftOut.push(word);
+  }
+  // Without it, the script would have more than it asks for.
+  const lostDenial = leftOut.find((word) => DENIAL.test(word));
+  if (lostDenial !== undefined) {
+    throw new SyntaxError(
+      `Cannot read the script's run line: ${lostDenial} must be a flag of Deno's without quotes, backslashes and $`,
+    );
   }
   return { flags, leftOut };
 }

@@ -60,14 +60,19 @@ export async function run(args: readonly string[]): Promise<number> {
   if (name.endsWith(PROFILE_SUFFIX)) throw new UsageError(unexpectedWord(name));
   const url = urlOf(name);
   if (url.protocol === "file:") await checkFile(name, url);
-  const flags = await nameProfile([...before.filter(isProfileFlag), ...after], name);
+  // What follows is for the script alone.
+  const end = after.includes("--") ? after.indexOf("--") : after.length;
+  const flags = await nameProfile([...before.filter(isProfileFlag), ...after.slice(0, end)], name);
   const permissions = mergeFlags([
     ...await permissionsOf(name, url, flags),
     ...before.filter(isPermissionFlag),
     ...flagPermissions(flags),
   ]);
   if (flags.includes("--dry-run")) console.log(`permissions ${permissions.join(" ")}`);
-  return await launch([...await settings(url), ...permissions], rootModule(name, url), flags);
+  return await launch([...await settings(url), ...permissions], rootModule(name, url), [
+    ...flags,
+    ...after.slice(end),
+  ]);
 }
 
 function urlOf(name: string): URL {
@@ -122,6 +127,7 @@ function flagPermissions(flags: readonly string[]): string[] {
   return flags.flatMap((flag, i) => {
     const [, key, inline] = /^--([^=]+)=?(.*)$/s.exec(flag) ?? [];
     const value = flag.includes("=") ? inline! : flags[i + 1] ?? "";
+    if (value === "") return [];
     if (key === "capture" && value !== "-") {
       return [allow("read", resolve(value)), allow("write", resolve(value))];
     }

@@ -96,10 +96,22 @@ Deno.test("warren run --dry-run lists the permissions, those that flags bring to
     `--allow-ffi --allow-read=${trace} --allow-write=${trace}`,
   );
   assert.equal(await permissions("plain.ts", "--capture", "-"), "--allow-ffi");
+  // Without a value, it names no file: not the working folder.
+  assert.equal(await permissions("plain.ts", "--capture="), "--allow-ffi");
   assert.match(
     await permissions("plain.ts", "--profile") ?? "",
     /^--allow-ffi --allow-sys --allow-write=.*\.cpuprofile$/,
   );
+});
+
+Deno.test("warren run leaves the words behind -- to the script: they grant nothing, and stay as they are", async () => {
+  await using folder = new Folder({
+    "words.ts": SCRIPT.replace("async () => {", "async (_, { args }) => {\n  console.log(args.join(' '));"),
+  });
+  const words = ["--profile", "--far", "ws://192.0.2.1/", "--capture", "x.pcapng", "--dry-run"];
+  const { code, stdout, stderr } = await folder.warren("words.ts", "-q", "--", ...words);
+  assert.equal(code, 0, stderr);
+  assert.equal(stdout, `${words.join(" ")}\n${FFI_ONLY}`);
 });
 
 Deno.test("warren run takes a script from a URL anew each time, with FFI alone, and leaves deno.lock as it is", async () => {
@@ -130,7 +142,7 @@ Deno.test("warren run takes a script from a URL anew each time, with FFI alone, 
   assert.equal(await Deno.readTextFile(join(ROOT, "deno.lock")), before);
   assert.match(
     (await folder.warren(`${url}x`)).stderr,
-    /^warren: Cannot run "http.*s\.tsx": Module not found/m,
+    /^warren: Cannot run "http.*s\.tsx": Module not found "http[^ ]*"\.\n$/m,
   );
 });
 

@@ -41,6 +41,8 @@ const LINES: [line: string, flags: string[] | undefined, leftOut?: string[]][] =
     "--allow-ffi=",
     "--allow-all=x",
   ]],
+  ["#!/usr/bin/env -S deno run --allow-ffi # --allow-read", ["--allow-ffi"]],
+  ["#!/usr/bin/env -S deno run --allow-ffi \\c -A", ["--allow-ffi"]],
   ["#!/usr/bin/env node", undefined],
   ["#!/bin/bash", undefined],
   ["#!", undefined],
@@ -53,6 +55,25 @@ Deno.test("parseRunLine() takes permissions from a run line, and nothing that do
   for (const [line, flags, leftOut = []] of LINES) {
     const expected = flags === undefined ? undefined : { flags, leftOut };
     assert.deepEqual(parseRunLine(line), expected, line);
+  }
+});
+
+Deno.test("parseRunLine() refuses a run line whose denial it cannot take", () => {
+  for (
+    const denial of [
+      `--deny-read="/etc"`,
+      "--deny-read='/a b'",
+      `"--deny-net"`,
+      "--deny-read=$HOME/.ssh",
+      "--ignore-read=/a\\_b",
+      "--deny-read=",
+      "--deny-everything",
+    ]
+  ) {
+    assert.throws(() => parseRunLine(`#!/usr/bin/env -S deno run -A ${denial}`), {
+      name: "SyntaxError",
+      message: /^Cannot read the script's run line: \S+ must be a flag of Deno's without quotes/,
+    }, denial);
   }
 });
 
