@@ -38,7 +38,11 @@ export function parseHostPort(text: string, subject: string): HostPort {
     fail(subject, "it has no port", `write ${text.replace(/:$/, "") || "192.0.2.1"}:4500`);
   }
   if (port.includes("&")) {
-    fail(subject, `its port "${port}" has "&" in it`, 'what follows the first "?" has "&"');
+    fail(
+      subject,
+      `its port "${port}" has "&" in it`,
+      'write "?" before the first option, "&" between others',
+    );
   }
   if (!/^\d{1,5}$/.test(port) || Number(port) > 65_535) {
     fail(subject, `its port "${port}" is not a number up to 65535`, "write one such as 4500");
@@ -49,10 +53,10 @@ export function parseHostPort(text: string, subject: string): HostPort {
   const host = plain!;
   if (host === "") fail(subject, "it has no host", `write one, as 192.0.2.1:${port}`);
   // WHATWG URL section 3.5: a host that ends in a number is an IPv4 address; getaddrinfo takes odd ones as such.
-  if (/(^|\.)(\d+|0x[0-9a-f]*)$/i.test(host)) {
+  if (/(^|\.)(\d+|0x[0-9a-f]*)\.?$/i.test(host)) {
     return { host: canonical(host, subject, "IPv4"), port: Number(port), family: 4 };
   }
-  if (!/^(?!-)[a-z0-9_-]+(\.[a-z0-9_-]+)*$/i.test(host)) {
+  if (!/^(?!-)[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?$/i.test(host)) {
     fail(subject, `its host "${host}" is no address and no name`, "write one such as 192.0.2.1");
   }
   return { host, port: Number(port), family: undefined };
@@ -110,6 +114,13 @@ function canonical(text: string, subject: string, kind: "IPv4" | "IPv6"): string
     if (address.family === (kind === "IPv4" ? 4 : 6)) return formatAddress(address);
   } catch {
     // Said below, about the whole.
+  }
+  if (kind === "IPv6" && text.includes("%")) {
+    fail(
+      subject,
+      `its host "${text}" has an interface`,
+      "write the address alone; a link-local one cannot be used",
+    );
   }
   fail(
     subject,

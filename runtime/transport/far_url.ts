@@ -97,33 +97,39 @@ function parseMtu(text: string, subject: string): number {
   if (/^[1-9]\d{0,4}$/.test(text) && Number(text) <= MAX_DATAGRAM) return Number(text);
   fail(
     subject,
-    `its mtu "${text}" is not an integer from 1 to ${MAX_DATAGRAM}`,
+    `its mtu must be an integer from 1 to ${MAX_DATAGRAM}, got "${text}"`,
     "write one such as ?mtu=1400",
   );
 }
 
 function parsePayload(text: string, subject: string): Payload {
   if (text === "ip" || text === "any") return text;
-  fail(subject, `its payload "${text}" is neither ip nor any`, "write ?payload=any, or leave it out");
+  fail(subject, `its payload must be ip or any, got "${text}"`, "write ?payload=any, or leave it out");
 }
 
 /** Each at most once: `listen`, `listen=PORT`, `interface=NAME`, `mtu=BYTES`, `payload=any`; %20 is a space. */
 function parseUdpQuery(query: string | undefined, subject: string): Partial<Record<UdpQuery, string>> {
   const found: Partial<Record<UdpQuery, string>> = {};
   for (const part of query?.split("&") ?? []) {
-    const [key, value] =
-      /^(listen|interface|mtu|payload)(?:=(.+))?$/.exec(part)?.slice(1) as [UdpQuery, string?] | undefined ??
-        fail(
-          subject,
-          `"${part}" in "?${query}" is not understood`,
-          'write "?listen" when the address is your own, "?listen=PORT", "?interface=NAME", "?mtu=BYTES" or "?payload=any"',
-        );
+    const [key, value] = /^(listen|interface|mtu|payload)(?:=([^?]*))?$/.exec(part)?.slice(1) as
+      | [UdpQuery, string?]
+      | undefined ??
+      fail(
+        subject,
+        `"${part}" in "?${query}" is not understood`,
+        part.includes("?")
+          ? 'write "&" between options, "?" before the first one alone'
+          : 'write "?listen" when the address is your own, "?listen=PORT", "?interface=NAME", "?mtu=BYTES" or "?payload=any"',
+      );
     if (found[key] !== undefined) fail(subject, `${key} is in "?${query}" twice`, "leave one out");
     const text = value === undefined ? "" : decode(value);
     if (text === undefined) {
       fail(subject, `"${part}" is no percent-encoded text`, "write a space as %20, % as %25");
     }
     if (key === "interface" && text === "") fail(subject, "interface has no name", "write ?interface=eth0");
+    if (key === "listen" && value === "") {
+      fail(subject, "listen= has no port", "write ?listen=4500, or ?listen when the address is your own");
+    }
     found[key] = text;
   }
   return found;

@@ -127,7 +127,10 @@ const NAMES: OptionNames<UdpOptions> = {
  */
 export function udp(options: UdpOptions): (context?: FarEndContext) => Promise<UdpTransport> {
   checkNames("open a UDP transport", options, NAMES);
-  const { peer: peerText, listen, mtu, payload } = options;
+  const { peer: peerText, listen, interface: name, mtu, payload } = options;
+  requireType("peer", peerText, 'text such as "192.0.2.1:4500"', "string");
+  requireType("listen", listen, 'a port, or text such as "192.0.2.1:4500"', "string", "number");
+  requireType("interface", name, 'text such as "eth0"', "string");
   if (peerText === undefined && listen === undefined) {
     throw new TypeError("Cannot use udp(): it has no peer and no port: give peer, listen or both");
   }
@@ -141,8 +144,8 @@ export function udp(options: UdpOptions): (context?: FarEndContext) => Promise<U
     );
   }
   if (payload !== undefined) checkPayload("UDP", payload);
-  if (options.interface !== undefined && !/^[^\0]+$/.test(options.interface)) {
-    throw new TypeError(`Cannot use interface ${JSON.stringify(options.interface)}: it is no name`);
+  if (name !== undefined && !/^[^\0]+$/.test(name)) {
+    throw new TypeError(`Cannot use interface ${JSON.stringify(name)}: it is no name`);
   }
   // Alone, a port listens on the addresses of the peer's family.
   const anywhere = local !== undefined && !String(listen).includes(":");
@@ -150,6 +153,12 @@ export function udp(options: UdpOptions): (context?: FarEndContext) => Promise<U
     throw new TypeError(`Cannot reach "${peerText}" from "${listen}": one is IPv4 and one is IPv6`);
   }
   return (context = WITHOUT_TUNNEL) => openUdp(peer, local, anywhere, options, context);
+}
+
+/** Refuses an option of another type, for scripts whose types nobody has checked. */
+function requireType(name: string, value: unknown, rule: string, ...types: string[]): void {
+  if (value === undefined || types.includes(typeof value)) return;
+  throw new TypeError(`Cannot open a UDP transport: ${name} must be ${rule}, got ${Deno.inspect(value)}`);
 }
 
 async function openUdp(

@@ -14,6 +14,7 @@ const GOOD = [
   "udp://192.0.2.1:4500/",
   "udp://[2001:db8::1]:4500",
   "udp://vpn.example:4500",
+  "udp://vpn.example.:4500",
   "udp://192.0.2.1:4500?listen=4500",
   "udp://192.0.2.1:4500?listen=127.0.0.1:4500",
   "udp://[2001:db8::1]:4500?listen=[::]:4500",
@@ -56,7 +57,8 @@ const BAD: [url: string, said: RegExp][] = [
   ["udp://192.0.2.1:4500a", /its port "4500a"/],
   ["udp://:4500", /it has no host/],
   ["udp://2001:db8::1:4500", /its host has colons: write an IPv6 address in brackets/],
-  ["udp://[2001:db8::1%eth0]:4500", /no IPv6 address/],
+  ["udp://[fe80::1%eth0]:4500", /its host "fe80::1%eth0" has an interface: write the address alone/],
+  ["udp://[2001:db8::g]:4500", /no IPv6 address/],
   ["udp://[192.0.2.1]:4500", /no IPv6 address/],
   ["udp://192.0.2.256:4500", /no IPv4 address/],
   ["udp://192.0.2:4500", /no IPv4 address/],
@@ -66,23 +68,27 @@ const BAD: [url: string, said: RegExp][] = [
   ["udp://user@host:4500", /no address and no name/],
   ["udp://192.0.2.1:4500/path", /it has a path, "\/path"/],
   ["udp://192.0.2.1:4500?", /is not understood/],
-  ["udp://192.0.2.1:4500?listen=", /is not understood/],
+  ["udp://192.0.2.1:4500?listen=", /listen= has no port: write \?listen=4500, or \?listen when/],
   ["udp://192.0.2.1:4500?interface", /interface has no name/],
-  ["udp://192.0.2.1:4500?interface=", /is not understood/],
+  ["udp://192.0.2.1:4500?interface=", /interface has no name: write \?interface=eth0/],
   ["udp://192.0.2.1:4500?MTU=9000", /"MTU=9000" in "\?MTU=9000" is not understood: write "\?listen"/],
-  ["udp://192.0.2.1:4500?mtu=65508", /its mtu "65508" is not an integer from 1 to 65507/],
-  ["udp://192.0.2.1:4500?mtu=0", /its mtu "0" is not/],
-  ["udp://192.0.2.1:4500?mtu", /its mtu "" is not/],
-  ["udp://192.0.2.1:4500?mtu=1e3", /its mtu "1e3" is not/],
+  ["udp://192.0.2.1:4500?mtu=65508", /its mtu must be an integer from 1 to 65507, got "65508": write one/],
+  ["udp://192.0.2.1:4500?mtu=0", /its mtu must be .* got "0"/],
+  ["udp://192.0.2.1:4500?mtu", /its mtu must be .* got ""/],
+  ["udp://192.0.2.1:4500?mtu=", /its mtu must be .* got ""/],
+  ["udp://192.0.2.1:4500?mtu=1e3", /its mtu must be .* got "1e3"/],
   ["udp://192.0.2.1:4500?mtu=1400&mtu=1400", /mtu is in .* twice/],
-  ["udp://192.0.2.1:4500?payload=all", /its payload "all" is neither ip nor any/],
-  ["udp://192.0.2.1:4500?payload", /its payload "" is neither/],
-  ["ws://vpn.example/?payload=all", /its payload "all" is neither ip nor any/],
-  ["ws://0.0.0.0:80/?payload&listen", /its payload "" is neither/],
+  ["udp://192.0.2.1:4500?payload=all", /its payload must be ip or any, got "all": write \?payload=any/],
+  ["udp://192.0.2.1:4500?payload", /its payload must be ip or any, got ""/],
+  ["ws://vpn.example/?payload=all", /its payload must be ip or any, got "all": write \?payload=any/],
+  ["ws://0.0.0.0:80/?payload&listen", /its payload must be ip or any, got ""/],
   ["ws://vpn.example/?payload=ip&payload=any", /payload is in .* twice/],
   ["udp://192.0.2.1:4500?interface=%zz", /is no percent-encoded text: write a space as %20/],
   ["udp://192.0.2.1:4500?listen=1&listen=2", /listen is in "\?listen=1&listen=2" twice/],
-  ["udp://192.0.2.1:4500&interface=eth0", /its port "4500&interface=eth0" has "&" in it/],
+  ["udp://192.0.2.1:4500&interface=eth0", /has "&" in it: write "\?" before the first option, "&" between/],
+  ["udp://192.0.2.1:4500?listen=1?mtu=1400", /is not understood: write "&" between options, "\?" before/],
+  ["udp://192.0.2.1.:4500", /no IPv4 address/],
+  ["udp://vpn.example..:4500", /no address and no name/],
   ["udp://0.0.0.0:4500", /no one machine's address/],
   ["udp://[::]:4500", /no one machine's address/],
   ["udp://239.1.1.1:4500", /no one machine's address/],
@@ -120,6 +126,23 @@ Deno.test("parseFarUrl() says what is wrong and what to do", () => {
       ok(said.test(error.message), error.message);
       return true;
     }, url);
+  }
+});
+
+Deno.test("udp() names the option that is of a wrong type", () => {
+  const wrong: [options: object, message: RegExp][] = [
+    [
+      { peer: 4500 },
+      /^Cannot open a UDP transport: peer must be text such as "192\.0\.2\.1:4500", got 4500$/,
+    ],
+    [{ peer: null }, /peer must be text .* got null$/],
+    [{ listen: true }, /listen must be a port, or text .* got true$/],
+    [{ listen: {} }, /listen must be a port, or text .* got {}$/],
+    [{ listen: 4500, interface: 2 }, /interface must be text such as "eth0", got 2$/],
+    [{ listen: Symbol("x") }, /got Symbol\(x\)$/],
+  ];
+  for (const [options, message] of wrong) {
+    throws(() => udp(options), (error) => error instanceof TypeError && message.test(error.message));
   }
 });
 
