@@ -14,6 +14,8 @@ import { onExit } from "./signals.ts";
 const MAX_QUEUE = 4 * 1024 * 1024;
 /** A reader is stalled when a write has taken longer (milliseconds). */
 const STALLED_AFTER = 100;
+/** The time that a thread which was busy for so long has to hear that the write has ended (milliseconds). */
+const HEARING_TIME = 20;
 /** How often a write is tried again that would have blocked, on a descriptor in non-blocking mode (milliseconds). */
 const RETRY_INTERVAL = 20;
 /** The most bytes of a write, so that it shows whether the reader takes something. */
@@ -145,7 +147,9 @@ export class OutputStream {
   }
 
   async #writeSome(bytes: Uint8Array): Promise<number> {
-    const timer = setTimeout(() => this.#isStalled = true, STALLED_AFTER);
+    let timer = setTimeout(() => {
+      timer = setTimeout(() => this.#isStalled = true, HEARING_TIME);
+    }, STALLED_AFTER);
     try {
       for (;;) {
         const count = await this.#tryToWrite(bytes);

@@ -104,6 +104,20 @@ Deno.test("OutputStream leaves out the oldest lines while its reader is stalled,
     assert.ok(reader.text.endsWith(`${line(99_999)}last\n`));
   }));
 
+Deno.test("OutputStream does not take its reader for stalled when its own thread was busy", () =>
+  withTimers((tick) => {
+    const reader = new Reader();
+    const stream = new OutputStream(reader);
+    stream.write("first\n");
+    stream.write("last words\n");
+    // Longer than a write may take, and it has not been heard that the first one has ended.
+    mock.timers.tick(110);
+    assert.equal(stream.isStalled, false);
+    stream.expectEnd();
+    assert.match(reader.text, /last words/);
+    return tick(0);
+  }));
+
 Deno.test("OutputStream leaves out one text that is longer than its queue while its reader is stalled", () =>
   withTimers(async (tick) => {
     const reader = new Reader();
