@@ -65,7 +65,7 @@ function busyScript(print: string, packets = PACKETS): string {
       const { promise: handled, resolve } = Promise.withResolvers<void>();
       const running = [source.run(() => Verdict.Pass), busy.run(() => {
         ${print}
-        if (++packets === ${packets}) resolve();
+        if (packets < ${packets} && ++packets === ${packets}) resolve();
         return Verdict.Drop;
       })];
       const timer = setInterval(() => {
