@@ -5,7 +5,7 @@
  * with what it has, the end takes nothing.
  */
 
-import { bytesOf } from "../lib/core/_bytes_of.ts";
+import { bytesOf } from "../lib/core/bytes_of.ts";
 import { type Borrower, LendingBatch } from "../lib/core/batch.ts";
 import {
   type EndHost,

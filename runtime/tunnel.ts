@@ -1,7 +1,7 @@
 /** A tunnel: a device joined to a far end through stages, and the three surfaces that a script works with. */
 
 import type { Bypass, DeviceOptions } from "../driver/mod.ts";
-import { bytesOf } from "../lib/core/_bytes_of.ts";
+import { bytesOf } from "../lib/core/bytes_of.ts";
 import {
   type Device,
   Direction,

@@ -1,5 +1,6 @@
 /** A list of packets that move together, bounded by count and bytes. */
 
+import { OneLine } from "./one_line.ts";
 import { lentError, type Packet } from "./packet.ts";
 
 // Implementation
@@ -22,7 +23,7 @@ export interface PacketBatchOptions {
  * drops, holds, emits or is done with leaves the batch when it returns; to change the order, it emits its packets in
  * another one. The methods that move packets throw a `TypeError` then.
  */
-export class PacketBatch {
+export class PacketBatch extends OneLine {
   /** The handles; only the first `length` count. */
   readonly packets: Packet[] = [];
   /** How many packets are in it. */
@@ -38,6 +39,7 @@ export class PacketBatch {
    * @throws {RangeError} when a bound is not at least 1.
    */
   constructor(options: PacketBatchOptions = {}) {
+    super();
     const { packets = BATCH_PACKETS, bytes = BATCH_BYTES } = options;
     if (!(packets >= 1) || !(bytes >= 1)) {
       throw new RangeError(`Cannot bound a batch at ${packets} packets and ${bytes} bytes`);
@@ -97,6 +99,11 @@ export class PacketBatch {
   clear(): void {
     this.length = 0;
     this.bytes = 0;
+  }
+
+  /** How many packets: `PacketBatch(3 packets)`. */
+  override toString(): string {
+    return `PacketBatch(${this.length} packets)`;
   }
 
   /** The packets in their order. */

@@ -2,6 +2,7 @@
 
 import { finishChecksum } from "../checksum.ts";
 import { copySegments } from "../segment.ts";
+import { OneLine } from "./one_line.ts";
 import type { PacketPool } from "./pool.ts";
 
 /**
@@ -18,6 +19,9 @@ export const ENDPOINT_ROOM = 48;
 
 /** The remote side's `sockaddr_in6` (28 bytes), then the local address (16 bytes) and interface index (4 bytes). */
 export const ENDPOINT_LENGTH = 48;
+
+/** The bytes that a packet's line shows: IPv4's header and the ports behind it. */
+const SHOWN_BYTES = 24;
 
 /** What holds a packet at the moment: the pool (it is free), a batch, a stage's context, an end's queue. */
 export type PacketOwner = object;
@@ -44,7 +48,7 @@ export type PacketOwner = object;
  * assert(packet !== undefined && packet.bytes[packet.offset]! >> 4 === 4);
  * ```
  */
-export class Packet {
+export class Packet extends OneLine {
   /** The pool's memory. */
   readonly bytes: Uint8Array;
   /** The pool's memory, for fields of several bytes; out of bounds throws `RangeError`. */
@@ -97,6 +101,7 @@ export class Packet {
 
   /** For {@linkcode PacketPool} alone. */
   constructor(pool: PacketPool, slot: number, slotStart: number, slotLength: number) {
+    super();
     this.pool = pool;
     this.bytes = pool.bytes;
     this.view = pool.view;
@@ -214,6 +219,20 @@ export class Packet {
       finishChecksum(bytes, 0, bytes.length, this.checksumStart, this.checksumOffset);
     }
     return [bytes];
+  }
+
+  /** Its length, where it starts in its slot, and its first bytes: `Packet(28 bytes at 256: 45 00 00 1c ...)`. */
+  override toString(): string {
+    const { length, segmentSize } = this;
+    const at = this.offset - this.slotStart;
+    if (!this.isInSlot) return `Packet(${length} bytes at ${at}, moved out of its slot)`;
+    const shown = Array.from(
+      this.data.subarray(0, SHOWN_BYTES),
+      (byte) => byte.toString(16).padStart(2, "0"),
+    );
+    if (length > SHOWN_BYTES) shown.push("...");
+    const segments = segmentSize === 0 ? "" : `, segments of ${segmentSize}`;
+    return `Packet(${length} bytes at ${at}${segments}: ${shown.join(" ")})`;
   }
 
   /** Back to an ordinary packet of `length` bytes at the default offset, as {@linkcode PacketPool.take} gives it. */

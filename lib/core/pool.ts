@@ -1,6 +1,7 @@
 /** The memory that packets live in: slots of two sizes, taken and given back. */
 
-import { bytesOf } from "./_bytes_of.ts";
+import { bytesOf } from "./bytes_of.ts";
+import { OneLine } from "./one_line.ts";
 import { ENDPOINT_ROOM, HEADROOM, LARGE_ROOM, lentError, Packet } from "./packet.ts";
 
 // Implementation
@@ -36,7 +37,7 @@ export interface PacketPoolOptions {
  * pool.give(packet);
  * ```
  */
-export class PacketPool {
+export class PacketPool extends OneLine {
   /** All slots, one behind the other. Its address never changes, and its buffer cannot be transferred. */
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** The same memory. */
@@ -58,6 +59,7 @@ export class PacketPool {
    * @throws {RangeError} when a count is negative, not whole, or both are 0.
    */
   constructor(options: PacketPoolOptions = {}) {
+    super();
     const { small = 2048, large = 64 } = options;
     if (
       !Number.isInteger(small) || !Number.isInteger(large) || small < 0 || large < 0 || small + large === 0
@@ -155,6 +157,11 @@ export class PacketPool {
       this.#wantsLarge = false;
     }
     this.onRoom?.();
+  }
+
+  /** Its slots: `PacketPool(12 of 2112 slots taken)`. */
+  override toString(): string {
+    return `PacketPool(${this.taken} of ${this.packets.length} slots taken)`;
   }
 
   #miss(isSmall: boolean): void {
