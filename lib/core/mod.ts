@@ -7,6 +7,7 @@
 
 export { ENDPOINT_LENGTH, HEADROOM, LARGE_ROOM, Packet, type PacketOwner } from "./packet.ts";
 export { PacketPool, type PacketPoolOptions, SMALL_ROOM } from "./pool.ts";
+export { OneLine } from "./one_line.ts";
 export { PacketBatch, type PacketBatchOptions } from "./batch.ts";
 export { PacketQueue, type PacketQueueOptions } from "./queue.ts";
 export { type Clock, ManualClock } from "./clock.ts";
