@@ -64,6 +64,9 @@ export function connectingError(name: string, cause: unknown): Error {
 function explain(name: string, cause: unknown): Explanation {
   const text = printable(said(cause));
   if (cause instanceof StatusError) return [text, statusRemedy(name, cause.status)];
+  if (cause instanceof ProxyError) {
+    return [text, "check the proxy, and whether it lets connections to this port pass"];
+  }
   const tls = TLS.find(([pattern]) => pattern.test(text));
   if (tls !== undefined) {
     const [, reason, remedy] = tls;
@@ -80,9 +83,6 @@ function explain(name: string, cause: unknown): Explanation {
   if (nowhere !== undefined) return [nowhere, remedy!];
   if (/failed to lookup address/.test(text)) {
     return [`it has no address (${text})`, "check the name, or write its address"];
-  }
-  if (cause instanceof ProxyError) {
-    return [text, "check the proxy, and whether it lets connections to this port pass"];
   }
   if (cause instanceof Deno.errors.UnexpectedEof || cause instanceof Deno.errors.ConnectionReset) {
     return ["the server ended the connection before it answered", "check the address, the port and the path"];

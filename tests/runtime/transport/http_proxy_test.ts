@@ -71,6 +71,9 @@ Deno.test("websocket() says that it is the proxy that cannot be reached", async 
       `Cannot connect to ws://warren.invalid/: the proxy 127.0.0.1:${port} cannot be reached (Connection refused ` +
       "(os error 111)): check the proxy, and whether it lets connections to this port pass",
   });
+  await rejects(websocket({ url: "ws://127.0.0.1:1/", proxy: "http://warren.invalid:3128" })(), {
+    message: /^Cannot connect to ws:\/\/127\.0\.0\.1:1\/: the proxy warren\.invalid:3128 cannot be reached /,
+  });
 });
 
 Deno.test("proxyOf() names the variable that makes no sense", () => {
