@@ -70,7 +70,7 @@ export function parseHostPort(text: string, subject: string): HostPort {
 export function parsePeer(text: string, subject: string): HostPort {
   const peer = parseHostPort(text, subject);
   if (peer.port === 0) fail(subject, "its port is 0", "write the port that the other side listens on");
-  if (NOBODY.test(peer.host)) {
+  if (!isMachine(peer.host)) {
     fail(
       subject,
       `${peer.host} is no one machine's address`,
@@ -78,6 +78,11 @@ export function parsePeer(text: string, subject: string): HostPort {
     );
   }
   return peer;
+}
+
+/** Whether an address in its one form, or a name, can be one machine's. */
+export function isMachine(host: string): boolean {
+  return !NOBODY.test(host);
 }
 
 /**

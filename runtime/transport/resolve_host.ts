@@ -3,7 +3,7 @@
 import { lookup } from "node:dns/promises";
 import { said } from "../../driver/error.ts";
 import { formatAddress, parseAddress } from "../../lib/address.ts";
-import { type AddressPort, type HostPort, requireNet } from "./_host_port.ts";
+import { type AddressPort, type HostPort, isMachine, requireNet } from "./_host_port.ts";
 
 // Implementation
 /** Addresses of each family that are used: a tunnel keeps host routes for twice as many. */
@@ -28,7 +28,7 @@ export async function resolveHost(host: HostPort, family?: 4 | 6): Promise<Addre
   } catch (cause) {
     throw new Deno.errors.NotFound(message(host.host, family, said(cause)), { cause });
   }
-  throw new Deno.errors.NotFound(message(host.host, family, "all are link-local"));
+  throw new Deno.errors.NotFound(message(host.host, family, "those found are link-local, or no machine's"));
 }
 
 /** What is used of the addresses that a name has, with a port. */
@@ -40,6 +40,8 @@ export function selectAddresses(found: readonly string[], port: number): Address
     if (address.includes("%")) continue;
     const { family, bytes } = parseAddress(address);
     const host = formatAddress({ family, bytes });
+    // Name servers that block a name answer with 0.0.0.0, which Linux takes for this machine.
+    if (!isMachine(host)) continue;
     if (addresses.has(host) || counts[family] === MAX_ADDRESSES) continue;
     counts[family]++;
     addresses.set(host, { host, port, family });

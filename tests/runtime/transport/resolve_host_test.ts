@@ -11,3 +11,8 @@ Deno.test("selectAddresses() takes eight addresses of each family at most, in th
   deepStrictEqual(taken.map(({ host }) => host), [...ipv6.slice(0, 8), ...ipv4.slice(0, 8)]);
   deepStrictEqual(taken[8], { host: "192.0.2.1", port: 4500, family: 4 });
 });
+
+Deno.test("selectAddresses() leaves out addresses that are no machine's, as parsePeer() does", () => {
+  const found = ["0.0.0.0", "::", "255.255.255.255", "239.1.1.1", "ff02::1", "fe80::1%2", "192.0.2.1"];
+  deepStrictEqual(selectAddresses(found, 4500).map(({ host }) => host), ["192.0.2.1"]);
+});
