@@ -2,6 +2,12 @@
 
 import { formatAddress, parseAddress } from "../../lib/address.ts";
 
+// Specification
+/** RFC 1035 section 2.3.4: the longest name (characters), with a dot at its end. */
+const MAX_NAME = 254;
+/** RFC 4291 section 2.5.5.2: an IPv4 address in an IPv6 one. */
+const MAPPED = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/;
+
 // Implementation
 /** Addresses in their one form that are unspecified, broadcast or multicast (RFC 1122 section 3.2.1.3, RFC 4291). */
 const NOBODY = /^(0\.0\.0\.0|::|255\.255\.255\.255|(22[4-9]|23\d)\..*|ff[0-9a-f]{2}:.*)$/;
@@ -56,7 +62,7 @@ export function parseHostPort(text: string, subject: string): HostPort {
   if (/(^|\.)(\d+|0x[0-9a-f]*)\.?$/i.test(host)) {
     return { host: canonical(host, subject, "IPv4"), port: Number(port), family: 4 };
   }
-  if (!/^(?!-)[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?$/i.test(host)) {
+  if (host.length > MAX_NAME || !/^(?!-)[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?$/i.test(host)) {
     fail(subject, `its host "${host}" is no address and no name`, "write one such as 192.0.2.1");
   }
   return { host, port: Number(port), family: undefined };
@@ -70,6 +76,8 @@ export function parseHostPort(text: string, subject: string): HostPort {
 export function parsePeer(text: string, subject: string): HostPort {
   const peer = parseHostPort(text, subject);
   if (peer.port === 0) fail(subject, "its port is 0", "write the port that the other side listens on");
+  const [, mapped] = MAPPED.exec(peer.host) ?? [];
+  if (mapped !== undefined) fail(subject, `${peer.host} is an IPv4 address`, `write ${mapped}:${peer.port}`);
   if (!isMachine(peer.host)) {
     fail(
       subject,

@@ -89,6 +89,8 @@ const BAD: [url: string, said: RegExp][] = [
   ["udp://192.0.2.1:4500?listen=1?mtu=1400", /is not understood: write "&" between options, "\?" before/],
   ["udp://192.0.2.1.:4500", /no IPv4 address/],
   ["udp://vpn.example..:4500", /no address and no name/],
+  [`udp://${"a.".repeat(128)}:4500`, /no address and no name/],
+  ["udp://[::ffff:192.0.2.1]:4500", /::ffff:192\.0\.2\.1 is an IPv4 address: write 192\.0\.2\.1:4500/],
   ["udp://0.0.0.0:4500", /no one machine's address/],
   ["udp://[::]:4500", /no one machine's address/],
   ["udp://239.1.1.1:4500", /no one machine's address/],
