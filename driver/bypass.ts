@@ -22,9 +22,9 @@ export interface HostRoute {
 
 /** A system's host routes. */
 export interface HostRoutes {
-  /** What can be read when the system's routes change; `undefined` where nothing tells. */
+  /** Readable when the system's routes change; `undefined` where nothing tells. */
   readonly descriptor: number | undefined;
-  /** What the watchdog's thread needs to remove them, behind the device's own. */
+  /** The part of the watchdog's rescue data that removes them, behind the device's own. */
   readonly rescueData: Uint8Array[];
   /** Adds one, in these routing tables (Linux); by one interface alone where its name is given. */
   add(address: Address, tables: readonly number[], interfaceName: string | undefined): HostRoute;
@@ -70,12 +70,12 @@ export class Bypass implements Disposable {
     Bypass.#update();
   }
 
-  /** What can be read when the system's routes change. */
+  /** Readable when the system's routes change. */
   get descriptor(): number | undefined {
     return this.#system.descriptor;
   }
 
-  /** What the watchdog's thread needs to remove its routes. */
+  /** The part of the watchdog's rescue data that removes its routes. */
   get rescueData(): Uint8Array[] {
     return this.#system.rescueData;
   }

@@ -3,7 +3,7 @@
 import { openPosix } from "./open_posix.ts";
 import { cString } from "./posix/libc.ts";
 
-/** Whether {@linkcode replaceProcess} works: Windows has no such call. */
+/** Tells whether {@linkcode replaceProcess} works: Windows has no such call. */
 export const CAN_REPLACE_PROCESS: boolean = Deno.build.os !== "windows";
 
 /**

@@ -90,7 +90,7 @@ export interface CheckedRoute {
   readonly metric: number | undefined;
   /** The routing table. */
   readonly table: number | undefined;
-  /** Whether it is `default`: to everywhere by IPv4 and IPv6, as far as the system has both. */
+  /** True for `default`: to everywhere by IPv4 and IPv6, as far as the system has both. */
   readonly isDefault?: boolean;
 }
 

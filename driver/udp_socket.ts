@@ -90,7 +90,7 @@ export interface UdpSocket extends Disposable {
   readonly local: EndpointBytes;
   /** 4 or 6: of all its endpoints. */
   readonly family: 4 | 6;
-  /** Whether endpoints have local addresses: it was asked for, and the system has such a thing. */
+  /** True if endpoints have local addresses: it was asked for, and the system has such a thing. */
   readonly localAddresses: boolean;
   /** Why it can be used no longer; `undefined` while it can. ICMP errors are no such reason. */
   readonly failure: Error | undefined;
@@ -162,7 +162,7 @@ export function bindRemedy(code: string): string | undefined {
   }
 }
 
-/** Whether a packet is to leave from a local address of its own. */
+/** Tells whether a packet is to leave from a local address of its own. */
 export function isFromLocal({ view, slotEnd }: Packet, family: 4 | 6): boolean {
   const end = family === 4 ? Endpoint.Local + 4 : Endpoint.Interface;
   for (let at = Endpoint.Local; at < end; at += 4) {
@@ -176,7 +176,7 @@ export function clearLocal({ view, slotEnd }: Packet): void {
   for (let at = Endpoint.Local; at < Endpoint.Size; at += 4) view.setUint32(slotEnd + at, 0);
 }
 
-/** Whether a packet is to leave from the same local address as another. */
+/** Tells whether a packet is to leave from the same local address as another. */
 export function hasLocal(packet: Packet, view: DataView, start: number, family: 4 | 6): boolean {
   const from = packet.slotEnd + Endpoint.Local;
   const end = family === 4 ? Endpoint.Local + 4 : Endpoint.Size;

@@ -11,9 +11,12 @@ import { WallClock } from "./wall_clock.ts";
 // Implementation
 /** What waits for a pipe at most (bytes). */
 const PIPE_LIMIT = 8 * 1024 * 1024;
-/** What is written at once (bytes): a reader that takes so much in half a second is not stalled. */
+/** The longest write (bytes): a reader that takes so much in half a second is not stalled. */
 const PIECE = 16 * 1024;
-/** How long the end waits for a reader of a pipe that takes nothing, and for one that takes a little (milliseconds). */
+/**
+ * The time that the end waits for a reader of a pipe that takes nothing, and for one that takes a little
+ * (milliseconds).
+ */
 const STALLED_AFTER = 500;
 const DRAIN_TIMEOUT = 5000;
 const WIRESHARK = ["wireshark", "-k", "-i", "-"] as const;
@@ -51,7 +54,7 @@ const NAMES: OptionNames<CaptureFileOptions> = {
  * ```
  */
 export class CaptureFile implements CaptureSink, Disposable {
-  /** Why the capture has ended before its tunnel; `undefined` while it goes on. */
+  /** The reason for a capture's end before its tunnel's; `undefined` while it goes on. */
   failure: Error | undefined;
   readonly #clock = new WallClock();
   readonly #path: string;
@@ -61,7 +64,7 @@ export class CaptureFile implements CaptureSink, Disposable {
   readonly #written: string[] = [];
   #count = 0;
   #file: Deno.FsFile | undefined;
-  /** Whether the file's status may be read, which needs `--allow-read`. */
+  /** True if the file's status may be read, which needs `--allow-read`. */
   #mayLook = false;
   #bytes = 0;
   #since = 0;

@@ -10,7 +10,7 @@ import {
 } from "../lib/core/mod.ts";
 
 // Implementation
-/** Why a packet is dropped whose bytes would be another slot's. */
+/** The drop reason of a packet whose bytes would be another slot's. */
 export const OUT_OF_SLOT = "moved out of its slot";
 
 /** Counts the packets of a tunnel that go no further, and gives them back. */

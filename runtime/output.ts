@@ -16,13 +16,15 @@ const MAX_QUEUE = 4 * 1024 * 1024;
 const STALLED_AFTER = 100;
 /** The time that a thread which was busy for so long has to hear that the write has ended (milliseconds). */
 const HEARING_TIME = 20;
-/** How often a write is tried again that would have blocked, on a descriptor in non-blocking mode (milliseconds). */
+/**
+ * The pause before a write that would have blocked is tried again, on a descriptor in non-blocking mode (milliseconds).
+ */
 const RETRY_INTERVAL = 20;
 /** The most bytes of a write, so that it shows whether the reader takes something. */
 const MAX_WRITE = 65_536;
-/** How long the end of the process waits for a reader that takes nothing (milliseconds). */
+/** The time that the end of the process waits for a reader that takes nothing (milliseconds). */
 const FLUSH_TIMEOUT = 500;
-/** How long it waits for one that is slow (milliseconds). */
+/** The time that it waits for one that is slow (milliseconds). */
 const MAX_FLUSH = 3000;
 /** Deno's exit code after an error that nobody caught. */
 const UNCAUGHT = 1;
@@ -61,7 +63,7 @@ export class OutputStream {
     this.#maxQueue = maxQueue;
   }
 
-  /** Whether a write has been under way for so long that its reader seems to have stopped. */
+  /** True while a write has been under way for so long that its reader seems to have stopped. */
   get isStalled(): boolean {
     return this.#isStalled;
   }

@@ -25,7 +25,7 @@ const INTERRUPTED = 130;
 // Implementation
 /** The modules that `deno run -` and `deno eval` make. */
 const TYPED_IN = /\/\$deno\$(?:stdin|eval)\.\w+$/;
-/** How long `main` may take to return when a signal has closed its tunnels (milliseconds). */
+/** The time that `main` has to return when a signal has closed its tunnels (milliseconds). */
 const MAIN_TIMEOUT = 3000;
 
 /** Options of a script with one tunnel: the tunnel's, and the script's own flags. */

@@ -71,7 +71,7 @@ export class BatchSurface implements TunnelEnd {
     });
   }
 
-  /** Whether this is a packet of the batch that the script has. */
+  /** Tells whether this is a packet of the batch that the script has. */
   has(packet: unknown): packet is Packet {
     return packet instanceof Packet && packet.pool.packets[packet.slot] === packet &&
       packet.owner === this.#batch;

@@ -190,7 +190,7 @@ export class Tunnel implements AsyncDisposable {
     return this.#surface !== undefined && !this.#closing;
   }
 
-  /** Whether something has held it: `run`, `for await` or a stream. */
+  /** True once something has held it: `run`, `for await` or a stream. */
   get hasRun(): boolean {
     return this.#surface !== undefined;
   }

@@ -3,10 +3,13 @@
 // Implementation
 /** `Date.now()` has whole milliseconds; more than this apart, a clock was set, or the machine was suspended. */
 const TOLERANCE = 2;
-/** How often the clocks are compared to the microsecond: NTP lets them drift by 500 µs a second at most. */
+/**
+ * The interval at which the clocks are compared to the microsecond (milliseconds): NTP lets them drift by 500 µs a
+ * second at most.
+ */
 const COMPARE_INTERVAL = 1000;
 
-/** Where a {@linkcode WallClock} reads the time (milliseconds). */
+/** The clocks that a {@linkcode WallClock} reads (milliseconds). */
 export interface Clocks {
   /** The loop's clock, which nobody sets and which stands still while the machine is suspended. */
   monotonic(): number;

@@ -21,7 +21,7 @@ const LOOKS = 5;
 const PULSES = 2 * LOOKS;
 /** How long Ctrl-C waits for the script to end by itself (milliseconds). */
 const PATIENCE = 1000;
-/** How long the end waits for its message to be read (milliseconds). */
+/** The time that the end waits for its message to be read (milliseconds). */
 const LAST_WORDS_TIMEOUT = 500;
 
 /** One thread's loop: values that can be posted. */

@@ -214,7 +214,10 @@ export class TunDevice implements Device {
     this.close();
   }
 
-  /** What a slot has to take: more than the MTU. What fills it has been cut, since the MTU was raised a moment ago. */
+  /**
+   * The length of a read: longer than the MTU. A packet that fills it was truncated, as the MTU was raised a moment
+   * ago.
+   */
   get #room(): number {
     return this.#mtu < SMALL_ROOM ? SMALL_ROOM : LARGE_ROOM;
   }

@@ -120,7 +120,7 @@ function checkLeftovers(repairs: boolean): Check[] {
   return checks;
 }
 
-/** What was left, when, and by which process; of many changes the first ones. */
+/** Describes a leftover: its changes, of many the first ones, its process and its time. */
 function describe({ device, pid, path, since, entries }: Leftover): string {
   const named = entries.slice(0, NAMED_CHANGES).map(({ description }) => description);
   const others = entries.length - named.length;

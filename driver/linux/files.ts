@@ -44,7 +44,7 @@ const OTHERS = 0o077;
 const OTHERS_WRITE = 0o022;
 const STICKY = 0o1000;
 
-/** What the system says of an open file. */
+/** The system's record of an open file. */
 interface Status {
   readonly kind: number;
   readonly mode: number;

@@ -41,7 +41,7 @@ export class LinuxHostRoutes implements HostRoutes {
   readonly #netlink: Netlink;
   readonly #journal: Journal;
   readonly #news: NetlinkSocket;
-  /** What the kernel has, while one event is looked into. */
+  /** The kernel's routes, while one event is handled. */
   #routes: Route[] | undefined;
 
   /** For a tunnel whose device is called so; it may be there already. */
@@ -155,13 +155,13 @@ export class LinuxHostRoutes implements HostRoutes {
     return interfaceName === undefined ? undefined : this.#netlink.linkByName(interfaceName)?.index;
   }
 
-  /** Whether a link is a tunnel's device. */
+  /** Tells whether a link is a tunnel's device. */
   #isOwn(index: number | undefined): boolean {
     return index === undefined || ownLinks.has(index) ||
       index === this.#netlink.linkByName(this.#deviceName)?.index;
   }
 
-  /** Whether news may change the way to an address. */
+  /** Tells whether news may change the way to an address. */
   #concerns({ type, body }: Message): boolean {
     if (type !== MessageType.RTM_NEWROUTE && type !== MessageType.RTM_DELROUTE) {
       return !ownLinks.has(linkIndexOf(body) ?? 0);
@@ -178,7 +178,7 @@ class LinuxHostRoute implements HostRoute {
   readonly #address: Address;
   readonly #tables: readonly number[];
   readonly #interfaceName: string | undefined;
-  /** Whether the main table decides about the way, and no policy rule of somebody else. */
+  /** True if the main table decides about the way, and no other program's policy rule. */
   readonly #isListed: boolean;
   #path: Path | "local" | undefined;
   #made: Change[] = [];
@@ -211,7 +211,7 @@ class LinuxHostRoute implements HostRoute {
     for (const change of this.#made.splice(0)) this.#system.unmake(change);
   }
 
-  /** Whether the kernel still has the routes: those through a link go with it. */
+  /** Tells whether the kernel still has the routes: those through a link go with it. */
   get #isPresent(): boolean {
     const { bytes } = this.#address;
     return this.#tables.every((wanted) =>
@@ -243,7 +243,7 @@ class LinuxHostRoute implements HostRoute {
   }
 }
 
-/** Whether two ways are the same; the source is what the kernel chose, and says nothing. */
+/** Tells whether two ways are the same. Their sources are the kernel's choice, and may differ. */
 function isSame(a: Path | "local" | undefined, b: Path | "local" | undefined): boolean {
   if (a === undefined || b === undefined || a === "local" || b === "local") return a === b;
   return a.index === b.index && a.gateway?.toHex() === b.gateway?.toHex() &&

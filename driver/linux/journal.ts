@@ -80,7 +80,7 @@ export interface JournalEntry {
   readonly undo: Uint8Array<ArrayBuffer>;
 }
 
-/** What a process that is gone left behind. */
+/** A dead process's changes. */
 export interface Leftover {
   /** Its journal. */
   readonly path: string;
@@ -88,7 +88,7 @@ export interface Leftover {
   readonly pid: number;
   /** The device for which it was done. */
   readonly device: string;
-  /** When it began, as ISO 8601 has it; `undefined` when the journal ends before it says so. */
+  /** The start of the journal, in ISO 8601; `undefined` when it ends before it says so. */
   readonly since: string | undefined;
   /** What it did, oldest first; none when the system was started anew since. */
   readonly entries: readonly JournalEntry[];
@@ -120,7 +120,7 @@ function here(): Place {
   };
 }
 
-/** What tells this thread's network namespace from others. */
+/** Returns an identifier of this thread's network namespace. */
 function networkNamespace(): string {
   const { socket, getsockopt, close } = libc();
   const descriptor = socket(AF_UNIX, SOCK_DGRAM, 0);
@@ -401,7 +401,7 @@ function listJournals(folder: string): string[] {
   return listFolder(folder, MAX_FILES);
 }
 
-/** What a journal says, and whether it is about this network namespace; `undefined` while its writer lives. */
+/** Reads a journal, and tells whether it is about this network namespace; `undefined` while its writer lives. */
 function readLeftover(
   path: string,
   name: string,
@@ -420,9 +420,9 @@ function readLeftover(
   };
 }
 
-/** What a journal's text says. */
+/** A journal's content. */
 interface Content {
-  /** Where it was written; `undefined` when its writer ended before it said so. */
+  /** The system that it was written on; `undefined` when its writer ended before it said so. */
   readonly written: Place | undefined;
   readonly since: string | undefined;
   readonly entries: JournalEntry[];

@@ -26,7 +26,7 @@ const SEGMENT_LENGTH = Cmsghdr.size + 2;
 /** What one sendmmsg sends. */
 export class Segments extends Messages {
   readonly #controls: LocalControls;
-  /** Where the control message for the size of segments starts. */
+  /** The start of the control message for the size of segments. */
   readonly #segmentControl: number;
   readonly #stride: number;
   /** How many datagrams there are up to each message, and with it. */

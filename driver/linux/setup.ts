@@ -31,14 +31,14 @@ const TX_QUEUE_LENGTH = 1000;
 /** An address, route or rule that a device is to have. */
 interface Wanted {
   readonly change: Change;
-  /** Whether it outlives the device. */
+  /** True if it outlives the device. */
   readonly stays: boolean;
-  /** Whether a link that is down cannot have it. */
+  /** True if a link that is down cannot have it. */
   readonly needsUp: boolean;
   readonly isPresent: (present: Present) => boolean;
 }
 
-/** What the kernel has: for one look at it. */
+/** The kernel's addresses, routes and rules, each read once. */
 class Present {
   readonly #netlink: Netlink;
   readonly #index: number;
@@ -327,7 +327,9 @@ function isLinkLocal(address: Uint8Array): boolean {
   return address.length === 16 && address[0] === 0xfe && (address[1]! & 0xc0) === 0x80;
 }
 
-/** Whether a link has no IPv6, by sysctl or as the kernel was started (Documentation/networking/ip-sysctl.rst). */
+/**
+ * Tells whether a link has no IPv6, by sysctl or as the kernel was started (Documentation/networking/ip-sysctl.rst).
+ */
 function isIpv6Off(name: string): boolean {
   return readSystemFile(`/proc/sys/net/ipv6/conf/${name}/disable_ipv6`)?.trim() !== "0";
 }
@@ -336,7 +338,7 @@ function prefixKey({ address, length }: RawPrefix): string {
   return `${address.toHex()}/${length}`;
 }
 
-/** Whether a route to the same prefix is the wanted one. */
+/** Tells whether a route to the same prefix is the wanted one. */
 function isRoute(present: Route, wanted: RouteOptions): boolean {
   return (wanted.metric === undefined || wanted.metric === (present.metric ?? 0)) &&
     (wanted.table === undefined || wanted.table === present.table) &&

@@ -22,7 +22,7 @@ export class StateKeeper implements Disposable {
   readonly #netlink: Netlink;
   readonly #index: number;
   readonly #news: NetlinkSocket;
-  /** When things were made again, the latest last (monotonic milliseconds). */
+  /** The times of restorations, the latest last (monotonic milliseconds). */
   readonly #restorations: number[] = [];
   #hasGivenUp = false;
 
@@ -89,7 +89,7 @@ export class StateKeeper implements Disposable {
     }
   }
 
-  /** Whether news may be about something that the device was asked to have. */
+  /** Tells whether news may be about something that the device was asked to have. */
   #concerns({ type, body }: Message): boolean {
     switch (type) {
       case MessageType.RTM_NEWLINK:

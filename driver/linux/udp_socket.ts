@@ -34,7 +34,7 @@ const ABSENT = "there is no interface of this name";
 export class LinuxUdpSocket extends PosixUdpSocket {
   readonly #libc = libc();
   #incoming: Messages | undefined;
-  /** Where the system writes local addresses, if endpoints have them. */
+  /** The system's memory for local addresses, if endpoints have them. */
   #locals: LocalControls | undefined;
   #outgoing: Segments | undefined;
   /** ICMP errors, if anyone asks for them. */

@@ -15,15 +15,15 @@ import { clearLocal, Endpoint } from "../udp_socket.ts";
  * ```
  */
 export interface CmsgLayout {
-  /** Where the length stands, of header and value. */
+  /** The offset of the length, which is that of header and value. */
   readonly length: number;
-  /** Where the level stands. */
+  /** The offset of the level. */
   readonly level: number;
-  /** Where the type stands. */
+  /** The offset of the type. */
   readonly type: number;
-  /** Where the value starts. */
+  /** The offset of the value. */
   readonly data: number;
-  /** What the space of a message is a multiple of. */
+  /** The alignment of a message (bytes). */
   readonly alignment: number;
 }
 
@@ -35,13 +35,13 @@ export interface LocalMessage {
   readonly option: number;
   /** Its type when it comes from the system. */
   readonly receivedType: number;
-  /** Where it then has the address of this machine. */
+  /** The offset of this machine's address in it. */
   readonly receivedAddress: number;
   /** Its type when it goes to the system. */
   readonly sentType: number;
-  /** Where it then has the address of this machine. */
+  /** The offset of this machine's address in it. */
   readonly sentAddress: number;
-  /** Where IPv6's has the interface's index, which link-local addresses need. */
+  /** The offset of the interface's index in IPv6's, which link-local addresses need. */
   readonly interface: number;
   /** The size of its value. */
   readonly size: number;
@@ -87,7 +87,7 @@ export class LocalControls {
   readonly #isIpv4: boolean;
   readonly #level: number;
   readonly #type: number;
-  /** What a whole message has, of header and value. */
+  /** The length of a whole message: header and value. */
   readonly #length: number;
   readonly #levelAt: number;
   readonly #typeAt: number;
@@ -120,7 +120,7 @@ export class LocalControls {
     }
   }
 
-  /** Where a datagram's control messages lie. */
+  /** The address of a datagram's control messages. */
   addressOf(datagram: number): number {
     return this.#address + datagram * this.#stride;
   }

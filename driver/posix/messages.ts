@@ -90,7 +90,7 @@ export class Messages {
     this.headers[message * MMSGHDR_WORDS + Mmsghdr.controlLength / WORD] = length;
   }
 
-  /** How many bytes of control messages came with one of the messages. */
+  /** The bytes of control messages that came with one of the messages. */
   controlLengthOf(message: number): number {
     return this.headers[message * MMSGHDR_WORDS + Mmsghdr.controlLength / WORD]!;
   }

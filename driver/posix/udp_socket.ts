@@ -78,7 +78,7 @@ export abstract class PosixUdpSocket implements UdpSocket {
   protected readonly fd: number;
   /** The bytes of its endpoints, as far as they count. */
   protected readonly endpointSize: number;
-  /** Whether endpoints have local addresses. */
+  /** True if endpoints have local addresses. */
   readonly localAddresses: boolean;
   /** How many bytes of a datagram are taken. */
   protected room = 0;

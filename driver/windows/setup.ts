@@ -38,7 +38,7 @@ const MTU = 1500;
 /** Windows shows a new interface's row to each protocol some time after the adapter is there (milliseconds). */
 const ROW_LIMIT = 15_000;
 const ROW_AGAIN = 50;
-/** How long IPv6's row is waited for, where nothing but `default` asks for it (milliseconds). */
+/** The longest wait for IPv6's row, where nothing but `default` asks for it (milliseconds). */
 const DEFAULT_ROW_LIMIT = 2000;
 
 /**

@@ -91,7 +91,7 @@ function frames({ stack = "", message }: Error): string[] {
   return stack.slice(start).split("\n").filter((line) => /^ {4}at /.test(line));
 }
 
-/** How files of a folder begin in a stack: Deno decodes what a URL encodes, such as the spaces of a path. */
+/** The beginnings of a folder's files in a stack: Deno decodes what a URL encodes, such as the spaces of a path. */
 export function ownCode({ href }: URL): string[] {
   return [href, decodeURIComponent(href)];
 }

@@ -34,7 +34,7 @@ export interface ScriptCommandLine {
   readonly capture: string | undefined;
   /** What is captured, as pcap-filter has it; `""` is all. */
   readonly filter: string;
-  /** What is the script's own. */
+  /** The script's own part. */
   readonly given: ScriptArguments;
 }
 

@@ -128,7 +128,7 @@ function status(path: string): Promise<Deno.FileInfo | undefined> {
   return Deno.lstat(path).catch(() => undefined);
 }
 
-/** Why others control a file or folder; `undefined` when they do not. */
+/** Returns the reason why others control a file or folder; `undefined` when they do not. */
 function control({ uid, gid, mode, isDirectory }: Deno.FileInfo): string | undefined {
   if (uid === null || mode === null) return undefined;
   const sudo = Deno.uid() === 0 ? Number(Deno.env.get("SUDO_UID")) : NaN;

@@ -11,7 +11,7 @@ export interface ValueFlag<Type extends "string" | "number" | "list", Value> {
   readonly description?: string;
   /** A name for its value in `--help`, such as `FILE`. @default {"TEXT"}, or `"N"` for a number */
   readonly value?: string;
-  /** Whether the script cannot run without it. @default {false} */
+  /** True if the script cannot run without it. @default {false} */
   readonly required?: boolean;
   /** Its value where the command line has none; a list is empty then. */
   readonly default?: Value;

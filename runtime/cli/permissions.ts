@@ -32,7 +32,7 @@ export interface RunLine {
   readonly leftOut: readonly string[];
 }
 
-/** Whether a word is a flag that grants or denies permissions. */
+/** Tells whether a word is a flag that grants or denies permissions. */
 export function isPermissionFlag(word: string): boolean {
   return PERMISSION.test(longForm(word));
 }
@@ -90,7 +90,7 @@ export function mergeFlags(flags: readonly string[]): string[] {
     .filter((flag) => !all || flag === ALLOW_ALL || !flag.startsWith("--allow-"));
 }
 
-/** Whether flags grant everything. */
+/** Tells whether flags grant everything. */
 export function grantsAll(flags: readonly string[]): boolean {
   return flags.includes(ALLOW_ALL);
 }

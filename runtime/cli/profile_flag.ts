@@ -1,11 +1,11 @@
 /** The flag `--profile`, which stands before or after a script's name; it has its own file, as it is read before much is loaded. */
 
-/** How the names of profiles end, by which DevTools knows them. */
+/** The end of a profile's name, by which DevTools knows it. */
 export const PROFILE_SUFFIX = ".cpuprofile";
 /** Its value, if any, stands behind "=": in `--profile my.ts` that is the script. */
 export const PROFILE_FLAG = "profile";
 
-/** Whether an argument asks for a profile. */
+/** Tells whether an argument asks for a profile. */
 export function isProfileFlag(argument: string): boolean {
   return argument.replace(/=.*/s, "") === `--${PROFILE_FLAG}`;
 }

@@ -1,4 +1,4 @@
-/** Why a connecting side has no connection, in one line, and what to do about it. */
+/** Errors of the connecting side: the reason in one line, and what to do about it. */
 
 import { said } from "../../driver/error.ts";
 
@@ -25,7 +25,7 @@ export class ProxyError extends Error {
   }
 }
 
-/** How rustls says that it does not accept a certificate, or that the server speaks no TLS. */
+/** The words of rustls for a certificate that it does not accept, and for a server that speaks no TLS. */
 const TLS: readonly (readonly [RegExp, ...Explanation])[] = [
   [
     /UnknownIssuer/,

@@ -14,22 +14,28 @@ import { CloseCode, type FrameFault, FrameReader, Opcode } from "./_frames.ts";
 import { SendQueue } from "./_send_queue.ts";
 
 // Implementation
-/** How long the peer has for its part of the closing handshake (milliseconds). */
+/** The time that the peer has for its part of the closing handshake (milliseconds). */
 const CLOSE_TIMEOUT = 1000;
 /** Pings are so many to a timeout; after one less without an answer the peer is gone. */
 const PINGS = 4;
-/** How long a peer certainly lives after its last bytes, and has to answer when that is asked, as parts of the timeout. */
+/**
+ * The time for which a peer counts as alive after its last bytes, and the time that it has to answer a probe, as parts
+ * of the timeout.
+ */
 const FRESH = 1 / 30;
 const PROBE = 1 / 6;
 /** A write that takes so long found the system's buffer full: acknowledgements ended it, and the peer lives (milliseconds). */
 const SLOW_WRITE = 10;
-/** How long messages wait for a loop without room before they are dropped: turns of the event loop, some of which sleep (milliseconds). */
+/**
+ * The wait of messages for a loop without room, before they are dropped: turns of the event loop, then sleeps of so
+ * many milliseconds.
+ */
 const HOLD_TURNS = 8;
 const HOLD_SLEEPS = 5;
 const HOLD_SLEEP = 10;
-/** What a peer may still send after it broke a rule, until it has read our Close frame (bytes). */
+/** The bytes that a peer may still send after it broke a rule, until it has read our Close frame. */
 const LINGER_BYTES = 1024 * 1024;
-/** What a peer may send in a second that is no message, and in a row that is no packet. */
+/** The most control frames in a second, and the most messages in a row that are no packets. */
 const MAX_CONTROL_FRAMES = 1000;
 const MAX_REFUSED = 10_000;
 
@@ -43,7 +49,7 @@ export interface ConnectionOwner {
   readonly connection: WebSocketConnection | undefined;
   /** Uses a connection from now on, instead of the one in use. */
   adopt(connection: WebSocketConnection): void;
-  /** Whether it has no room for a message. */
+  /** True while it has no room for a message. */
   readonly full: boolean;
   /** A message came; returns whether it was a packet. Its bytes are only valid during the call. */
   receive(bytes: Uint8Array, offset: number, length: number): boolean;
@@ -81,11 +87,11 @@ export class WebSocketConnection {
   #isWriting = false;
   #writing: Promise<void> | undefined;
   #closeTimer: ReturnType<typeof setTimeout> | undefined;
-  /** What our Close frame says, from the moment that there is to be one; whether it was written; whether the peer's came. */
+  /** Our Close frame's code, once there is to be one; whether it was written; whether the peer's came. */
   #closeCode: CloseCode | undefined;
   #sentClose = false;
   #gotClose = false;
-  /** Whether what the peer sends is thrown away. */
+  /** True if the peer's bytes are thrown away. */
   #isDeaf = false;
   #isEnded = false;
   #isProven = false;
@@ -126,17 +132,17 @@ export class WebSocketConnection {
     this.ended = this.#receive(first.length);
   }
 
-  /** How many packets have not been handed to the system. */
+  /** The number of packets that have not been handed to the system. */
   get queued(): number {
     return this.#queue.length;
   }
 
-  /** Whether it takes no packet at present. */
+  /** True while it takes no packet. */
   get full(): boolean {
     return this.#queue.full;
   }
 
-  /** Whether its peer has answered a ping: it speaks WebSocket, and the path works in both directions. */
+  /** True once its peer has answered a ping: it speaks WebSocket, and the path works in both directions. */
   get isProven(): boolean {
     return this.#isProven;
   }

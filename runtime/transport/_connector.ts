@@ -17,20 +17,20 @@ import { formatHostPort, type HostPort, requireNet } from "./_host_port.ts";
 import type { FarEndContext } from "./end_opener.ts";
 
 // Implementation
-/** How long a connection may take to open (milliseconds). */
+/** The time that a connection may take to open (milliseconds). */
 const CONNECT_TIMEOUT = 10_000;
 /** The longest that a connection is waited for before the next one is tried (milliseconds). */
 const MAX_RETRY = 30_000;
 
 /** Options for {@linkcode Connector}. */
 export interface ConnectorOptions {
-  /** How long to wait before connecting again (milliseconds). */
+  /** The wait before connecting again (milliseconds). */
   readonly retryAfter: number;
-  /** How long the peer may be silent (milliseconds). */
+  /** The time that the peer may be silent (milliseconds). */
   readonly timeout: number;
   /** A proxy between this machine and the server. */
   readonly proxy: HttpProxy | undefined;
-  /** How long a connection may take to open (milliseconds). @default {10000} */
+  /** The time that a connection may take to open (milliseconds). @default {10000} */
   readonly connectTimeout?: number;
 }
 

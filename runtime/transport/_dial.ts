@@ -83,7 +83,7 @@ async function connect(
   return await Deno.connect({ hostname, port, signal });
 }
 
-/** What a URL's host is: an address, perhaps in brackets, or a name. */
+/** Reads a URL's host: an address, perhaps in brackets, or a name. */
 export function hostOf(hostname: string): Pick<HostPort, "host" | "family"> {
   if (hostname.includes(":")) {
     const host = formatAddress(parseAddress(hostname.replace(/^\[(.*)\]$/, "$1")));
@@ -127,7 +127,7 @@ function closeQuietly(socket: Deno.Conn): void {
   }
 }
 
-/** What a promise settles to, or the signal's reason. */
+/** Waits for a promise, unless the signal is aborted. Throws the signal's reason then. */
 async function unlessAborted<Result>(signal: AbortSignal, work: Promise<Result>): Promise<Result> {
   const { promise, reject } = Promise.withResolvers<never>();
   const stop = () => reject(signal.reason);

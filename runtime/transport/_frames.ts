@@ -45,19 +45,19 @@ const MAX_FRAGMENTS = 1024;
 /** Masking keys that are made at once. */
 const KEYS = 1024;
 
-/** Why a connection cannot go on. */
+/** A fault that ends the connection. */
 export interface FrameFault {
   /** The code that the peer is told. */
   readonly code: CloseCode;
   /** The reason for counters. */
   readonly reason: string;
-  /** How much of its message has arrived (bytes). */
+  /** The bytes of its message that have arrived. */
   readonly length: number;
 }
 
 /** The receiver of what frames contain. Bytes are only valid during the call. */
 export interface FrameHandler {
-  /** Whether it has no room for a message. */
+  /** True while it has no room for a message. */
   readonly full: boolean;
   /** A whole binary message. */
   binary(bytes: Uint8Array, offset: number, length: number): void;
@@ -87,12 +87,12 @@ export class FrameReader {
     this.#masked = masked;
   }
 
-  /** Where the next bytes go; never empty. */
+  /** The room for the next bytes; never empty. */
   get room(): Uint8Array<ArrayBuffer> {
     return this.#bytes.subarray(this.#filled);
   }
 
-  /** Whether there are frames that wait for the handler to have room. */
+  /** True while frames wait for the handler to have room. */
   get isHeld(): boolean {
     return this.#isHeld;
   }
@@ -149,7 +149,7 @@ export class FrameReader {
     return undefined;
   }
 
-  /** Why a frame may not come here. */
+  /** Returns the reason why a frame may not come here. */
   #objection(first: number, second: number): string | undefined {
     const opcode = first & OPCODE;
     if ((first & RESERVED) !== 0) return "reserved bits in a frame";

@@ -18,7 +18,7 @@ const STATUS_TEXT: Readonly<Record<number, string>> = {
   503: "Service Unavailable",
 };
 
-/** What a listening side answers, and whom. */
+/** A listening side's rules for the requests that it accepts. */
 export interface HandshakeRules {
   /** The path, as {@linkcode URL} writes it. */
   readonly path: string;
@@ -54,7 +54,7 @@ export interface Refusal {
   readonly text: string;
 }
 
-/** Why a request is not answered with 101; `undefined`: it may be. */
+/** Returns the refusal of a request; `undefined` if it may be answered with 101. */
 export function refusalOf(head: HttpHead, { path, origins }: HandshakeRules): Refusal | undefined {
   const target = /^([A-Z]+) (\S+) HTTP\/1\.[01]$/.exec(head.start)?.slice(1);
   if (target === undefined) return { status: 400, text: "not an HTTP request" };
@@ -102,7 +102,7 @@ export function requestText(url: URL, key: string): string {
     `Connection: Upgrade\r\nSec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: ${VERSION}\r\n\r\n`;
 }
 
-/** Whether a response with status 101 makes a connection of the request with this key. */
+/** Tells whether a response with status 101 makes a connection of the request with this key. */
 export async function isAcceptance(head: HttpHead, key: string): Promise<boolean> {
   const { fields } = head;
   return hasToken(head, "upgrade", "websocket") && hasToken(head, "connection", "upgrade") &&

@@ -56,7 +56,7 @@ function parse(head: string): Omit<HttpHead, "rest"> {
   return { start, fields };
 }
 
-/** Whether a field that is a list has this item, in any case. */
+/** Tells whether a field that is a list has this item, in upper or lower case. */
 export function hasToken({ fields }: HttpHead, name: string, token: string): boolean {
   return fields.get(name)?.toLowerCase().split(",").some((item) => item.trim() === token) ?? false;
 }

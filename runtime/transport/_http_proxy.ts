@@ -13,7 +13,7 @@ const LOOPBACK = /^(localhost|.*\.localhost|127\..*|\[::1\])$/;
 export class HttpProxy implements HostPort {
   /** An address or a name. */
   readonly host: string;
-  /** What `host` is. */
+  /** The address family of `host`; `undefined` for a name. */
   readonly family: 4 | 6 | undefined;
   /** The port. */
   readonly port: number;

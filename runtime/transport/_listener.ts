@@ -25,20 +25,23 @@ const MAX_HANDSHAKES = 16;
 const MAX_HANDSHAKES_OF_SOURCE = 4;
 /** The tunnel's connection, and those before it that have not ended: each has buffers of 0.8 MiB. */
 const MAX_CONNECTIONS = 8;
-/** How long a connection may take to become the tunnel's (milliseconds). */
+/** The time that a connection may take to become the tunnel's (milliseconds). */
 const HANDSHAKE_TIMEOUT = 10_000;
-/** How long a refused peer has to read why, and how much it may still send meanwhile (milliseconds, bytes). */
+/** The time that a refused peer has to read the reason (milliseconds), and what it may still send meanwhile (bytes). */
 const LINGER_TIMEOUT = 1000;
 const LINGER_BYTES = 65_536;
-/** How long the system has to find descriptors and memory again, and how long a handshake is not ended for that (milliseconds). */
+/**
+ * The time that the system has to find descriptors and memory again, and the age from which a handshake is ended for
+ * that (milliseconds).
+ */
 const ACCEPT_PAUSE = 50;
 const SLOW_HANDSHAKE = 250;
 
 /** Options for {@linkcode Listener}. */
 export interface ListenerOptions extends HandshakeRules {
-  /** How long the peer may be silent (milliseconds). */
+  /** The time that the peer may be silent (milliseconds). */
   readonly timeout: number;
-  /** How long a connection may take to become the tunnel's (milliseconds). @default {10000} */
+  /** The time that a connection may take to become the tunnel's (milliseconds). @default {10000} */
   readonly handshakeTimeout?: number;
 }
 
@@ -178,7 +181,7 @@ export class Listener implements ConnectionSource {
     if (this.#connections.size > MAX_CONNECTIONS) oldest!.abort();
   }
 
-  /** Why a valid handshake comes at a bad time. Otherwise the place is taken from then on. */
+  /** Takes the place of the tunnel's peer for a valid handshake, or returns the refusal when it is taken. */
   async #taken(handshake: Handshake): Promise<Refusal | undefined> {
     for (let current; (current = this.#owner.connection) !== undefined;) {
       if (this.#accepted !== undefined || await current.isAlive()) return TAKEN;

@@ -34,7 +34,7 @@ export class ReceiveQueue {
     this.#payload = payload;
   }
 
-  /** Whether there may be no room for a message. */
+  /** True while there may be no room for a message. */
   get full(): boolean {
     return this.#length === this.#ring.length || this.#bytes + LARGE_ROOM > QUEUE_BYTES;
   }

@@ -17,7 +17,10 @@ export class SendQueue extends PacketQueue {
   #filling: Uint8Array<ArrayBuffer>;
   #spare: Uint8Array<ArrayBuffer>;
   #end = CONTROL_ROOM;
-  /** What precedes the packets in the buffer that is being written, and what of them was written (bytes). */
+  /**
+   * The control frames before the packets in the buffer that is being written, and the part of the packets that was
+   * written (bytes).
+   */
   #ahead = 0;
   #written = 0;
   readonly #waiting = new Map<Opcode, Uint8Array>();

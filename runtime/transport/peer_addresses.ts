@@ -10,14 +10,14 @@
 import type { AddressPort } from "./_host_port.ts";
 
 // Implementation
-/** How often {@linkcode PeerAddresses.check} is to be called (milliseconds). */
+/** The interval between calls of {@linkcode PeerAddresses.check} (milliseconds). */
 export const CHECK_INTERVAL = 1000;
 /** Silence after which an address is given up that has never answered, doubled after each round up to the limit. */
 const FIRST_SILENCE = 3000;
 const MAX_SILENCE = 60_000;
 /** The same for an address that has answered: some traffic goes one way. */
 const SILENCE = 15_000;
-/** How long to wait before the name is looked up again, doubled each time up to the limit. */
+/** The wait before the name is looked up again, doubled each time up to the limit. */
 const FIRST_LOOK_UP = 5000;
 const MAX_LOOK_UP = 300_000;
 
@@ -25,21 +25,21 @@ const MAX_LOOK_UP = 300_000;
 export class PeerAddresses {
   #list: readonly AddressPort[];
   #index = 0;
-  /** Whether the address in use has answered. */
+  /** True if the address in use has answered. */
   #answered = false;
-  /** What happened since the last check. */
+  /** Events since the last check. */
   #heard = false;
   #sent = false;
   /** Addresses that were unreachable since the last check. */
   readonly #unreachable = new Set<number>();
-  /** How long packets have been sent and nothing heard. */
+  /** The time for which packets have been sent and nothing was heard. */
   #silence = 0;
   #silenceLimit = FIRST_SILENCE;
-  /** How many addresses in a row were given up for their silence. */
+  /** The number of addresses in a row that were given up for their silence. */
   #givenUp = 0;
-  /** Whether an address was given up since the peer was last heard. */
+  /** True if an address was given up since the peer was last heard. */
   #isLost = false;
-  /** How long since the name was looked up, and how long to wait. */
+  /** The time since the name was looked up, and the time to wait. */
   #sinceLookUp = 0;
   #lookUpAfter = FIRST_LOOK_UP;
 
@@ -53,7 +53,7 @@ export class PeerAddresses {
     return this.#list;
   }
 
-  /** Which one is in use. */
+  /** The index of the one in use. */
   get index(): number {
     return this.#index;
   }

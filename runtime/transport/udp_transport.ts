@@ -61,7 +61,7 @@ const UNREACHABLE = new Set([
 /** Errors of sending from a local address that this machine no longer has. */
 const NOT_LOCAL = new Set(["EINVAL", "EADDRNOTAVAIL", "ENODEV", "ENXIO", "ENETUNREACH"]);
 
-/** What a {@linkcode UdpTransport} is made of, besides its socket. */
+/** The parts of a {@linkcode UdpTransport}, besides its socket. */
 export interface UdpTransportParts {
   /** The remote side's addresses. @default {the sender of the last datagram with an IP packet} */
   peer?: readonly AddressPort[];
@@ -83,7 +83,7 @@ export class UdpTransport implements Transport {
   readonly name: string;
   /** The longest packet (bytes). */
   readonly mtu: number;
-  /** What it carries. */
+  /** The content of its datagrams: IP packets, or any bytes. */
   readonly payload: "ip" | "any";
   /** None: what it has accepted is the system's. */
   readonly queued = 0;
@@ -94,7 +94,7 @@ export class UdpTransport implements Transport {
   /** An endpoint for each of them; or for the peer, whoever that is. */
   #endpoints: EndpointBytes[] = [];
   #views: DataView<ArrayBuffer>[] = [];
-  /** Which of them is the peer's; -1 while there is none. */
+  /** The index of the peer's; -1 while there is none. */
   #current: number;
   readonly #bypass: (address: Address) => void;
   /** Endpoints of new peers and of stages, lately: each has been bypassed. */
@@ -148,7 +148,7 @@ export class UdpTransport implements Transport {
     return this.#socket.waitable;
   }
 
-  /** Why it is gone: the socket failed. */
+  /** The socket's failure, after which it is gone. */
   get failure(): Error | undefined {
     return this.#socket.failure;
   }
@@ -164,7 +164,7 @@ export class UdpTransport implements Transport {
     return this.#current < 0 ? undefined : formatEndpoint(this.#endpoints[0]!, this.#socket.family);
   }
 
-  /** Where it receives, such as `0.0.0.0:4500`; `undefined` when it is closed. */
+  /** The address that it receives at, such as `0.0.0.0:4500`; `undefined` when it is closed. */
   get local(): string | undefined {
     const { waitable, local, family } = this.#socket;
     return waitable === undefined ? undefined : formatEndpoint(local, family);
@@ -247,7 +247,7 @@ export class UdpTransport implements Transport {
     this.close();
   }
 
-  /** Why a packet may not come in; one that may and whose sender is new makes it the peer, where peers may change. */
+  /** Returns the reason to refuse a packet. Otherwise, where peers may change, a new sender becomes the peer. */
   #admit(packet: Packet): string | undefined {
     const index = this.#indexOf(packet);
     if (index < 0 && this.#addresses !== undefined) return "not from the peer";
@@ -260,7 +260,7 @@ export class UdpTransport implements Transport {
     return undefined;
   }
 
-  /** Which of the peer's addresses a packet came from; -1 for none. */
+  /** The index of the peer's address that a packet came from; -1 for none. */
   #indexOf(packet: Packet): number {
     const views = this.#views;
     const { family } = this.#socket;
@@ -319,7 +319,7 @@ export class UdpTransport implements Transport {
     return dropped;
   }
 
-  /** Whether a stage has said where a packet goes. */
+  /** Tells whether a stage has said where a packet goes. */
   #isAddressed(packet: Packet): boolean {
     return this.payload === "any" && packet.hasEndpoint;
   }
@@ -390,7 +390,7 @@ function hostPortOf({ host, port }: AddressPort): string {
   return formatHostPort(host, port);
 }
 
-/** Whether two endpoints have the same address and port. */
+/** Tells whether two endpoints have the same address and port. */
 function isSameEndpoint(one: EndpointBytes, other: EndpointBytes, family: 4 | 6): boolean {
   if (portOf(one) !== portOf(other)) return false;
   const [a, b] = [addressOf(one, family).bytes, addressOf(other, family).bytes];

@@ -34,9 +34,12 @@ const FRAME_OVERHEAD = 8;
 const TLS_OVERHEAD = 22;
 
 // Implementation
-/** How long to wait after the first failure (milliseconds). */
+/** The wait after the first failure (milliseconds). */
 const RETRY_AFTER = 500;
-/** How long a peer may be silent (milliseconds); at least so that four pings are no flood, at most what a timer takes. */
+/**
+ * The time that a peer may be silent (milliseconds); at least so that four pings are no flood, at most what a timer
+ * takes.
+ */
 const TIMEOUT = 30_000;
 const MIN_TIMEOUT = 100;
 const MAX_TIMEOUT = 2 ** 31 - 1;
@@ -71,7 +74,11 @@ export interface WebSocketOptions {
    * (milliseconds). @default {30000}
    */
   timeout?: number;
-  /** How many packets wait for the loop; further ones wait in the system, and are dropped if that takes more than a moment. @default {1024} */
+  /**
+   * The most packets that wait for the loop; further ones wait in the system, and are dropped if that takes more than a
+   * moment.
+   * @default {1024}
+   */
   queueLength?: number;
 }
 
@@ -103,7 +110,7 @@ export class WebSocketTransport implements Transport {
   readonly closed: Promise<void>;
   /** Why it is gone: the listening side can listen no longer. */
   failure: Error | undefined;
-  /** Why the connecting side has not come to a connection since the last one was lost. */
+  /** The reason why the connecting side has found no connection since the last one was lost. */
   lastError: Error | undefined;
 
   readonly #source: ConnectionSource;

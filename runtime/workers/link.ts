@@ -194,7 +194,7 @@ function directionOf(tag: number): Direction {
   return (tag & 1) as Direction;
 }
 
-/** Whether the next packet of a ring has somewhere to go. One that no slot will ever hold has: it is dropped. */
+/** Tells whether the next packet of a ring has somewhere to go. One that no slot will ever hold has: it is dropped. */
 function canTake(ring: PacketRing, pipeline: Pipeline): boolean {
   const length = ring.nextLength;
   const { pool } = pipeline.ledger;

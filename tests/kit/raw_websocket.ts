@@ -38,7 +38,7 @@ export function frame(
   return bytes;
 }
 
-/** What a peer hears: a frame without extensions. */
+/** A received frame, without extensions. */
 export interface HeardFrame {
   /** The opcode. */
   readonly opcode: number;

@@ -14,11 +14,11 @@ const MAGIC = 0x01020304;
 
 /** Seals outbound packets, and opens inbound ones; with `remembers`, its peer is who last sent a genuine one. */
 export class Seal implements Stage {
-  /** What statistics call it. */
+  /** Its name in statistics. */
   readonly name = "seal";
   /** A super-packet's bytes cannot be sealed as one packet. */
   readonly segmented = true;
-  /** Where the peer is. */
+  /** The peer's endpoint. */
   peer: Uint8Array | undefined;
   readonly #key: number;
   readonly #remembers: boolean;

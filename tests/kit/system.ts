@@ -193,7 +193,7 @@ export class Namespace implements AsyncDisposable {
   }
 }
 
-/** What starts a program with the signals that end it, where a shell has these tests ignore them in its background. */
+/** Words before a program by which signals end it, where a shell has these tests ignore them in its background. */
 function withDefaultSignals(): string[] {
   const [, ignored] = /^SigIgn:\s*([0-9a-f]+)$/m.exec(Deno.readTextFileSync("/proc/self/status"))!;
   const isIgnored = (BigInt(`0x${ignored}`) & SIGHUP_AND_SIGINT) !== 0n;

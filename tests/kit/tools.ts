@@ -1,4 +1,4 @@
-/** Whether the programs that tests use work here: a program may be there and still be of no use. */
+/** Probes of the programs that tests use: a program may be there and still not work. */
 
 /** Thrown by a test that finds out on the way that this machine lacks what it needs: the test is then skipped. */
 export class Unavailable extends Error {
@@ -9,10 +9,10 @@ export class Unavailable extends Error {
 // Implementation
 /** A program that does nothing for so long does not work (seconds). */
 const PROBE_LIMIT = "20";
-/** What `timeout` ends with for a program that it had to end. */
+/** The exit codes of `timeout` for a program that it had to end. */
 const TIMED_OUT = [124, 137];
 const COMPILES = ["-x", "c", "-include", "stdio.h", "-fsyntax-only", "/dev/null"];
-/** What each program has to do, as near as possible to what tests have it do; others print their version. */
+/** A probe of each program, as near as possible to its use in tests; others print their version. */
 const PROBES: Readonly<Record<string, readonly string[]>> = {
   bash: ["-c", "true"],
   cc: COMPILES,
@@ -35,7 +35,9 @@ const PROBES: Readonly<Record<string, readonly string[]>> = {
 
 const reasons = new Map<string, string | undefined>();
 
-/** Why a program, by name or path, cannot be used here; `undefined` when it works. It is run once. */
+/**
+ * Returns the reason why a program, by name or path, cannot be used here; `undefined` when it works. It is run once.
+ */
 export function unusable(program: string): string | undefined {
   if (!reasons.has(program)) reasons.set(program, probe(program));
   return reasons.get(program);
@@ -63,7 +65,7 @@ function probeNetwork(): string | undefined {
   return reason;
 }
 
-/** Why a command fails; `undefined` when it does not. */
+/** Runs a command; returns the reason why it fails, `undefined` when it does not. */
 function run([file, ...args]: string[], what: string): string | undefined {
   try {
     const { code, stderr } = new Deno.Command(file!, { args, stdin: "null", stdout: "null", stderr: "piped" })

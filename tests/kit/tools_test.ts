@@ -1,4 +1,4 @@
-/** What the kit says of programs that are there and do not work, and what tests make of that. */
+/** Programs that are there and do not work: the kit's words about them, and tests that need them. */
 
 import { deepEqual, equal, match, rejects } from "node:assert/strict";
 import { fileURLToPath } from "node:url";
@@ -15,7 +15,7 @@ class Stubs implements Disposable {
     Deno.writeTextFileSync(`${this.path}/${name}`, `#!/bin/sh\n${script}\n`, { mode: 0o755 });
   }
 
-  /** What `unusable()` says of a program when the stubs come first, or alone, on PATH. */
+  /** The answer of `unusable()` about a program when the stubs come first, or alone, on PATH. */
   ask(program: string, alone = false): string | undefined {
     const code = `import { unusable } from ${JSON.stringify(new URL("./tools.ts", import.meta.url).href)};
       console.log(JSON.stringify({ reason: unusable(${JSON.stringify(program)}) }))`;

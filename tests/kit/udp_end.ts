@@ -10,7 +10,7 @@ import { TestHost } from "./host.ts";
 export interface AttachedUdp extends AsyncDisposable {
   /** The transport. */
   readonly end: UdpTransport;
-  /** What it is attached to. */
+  /** The host that it is attached to. */
   readonly host: TestHost;
 }
 

@@ -129,7 +129,7 @@ export interface RouteOptions {
   readonly source?: Uint8Array;
   /** The next router by an address of another family, as `struct rtvia` has it (RFC 5549). */
   readonly via?: Uint8Array;
-  /** Whether the next router is on the link itself, though no other route may say so. @default {false} */
+  /** True if the next router is on the link itself, though no other route may say so. @default {false} */
   readonly onLink?: boolean;
   /** Lower goes first. @default 0, and 1024 for IPv6 */
   readonly metric?: number;
