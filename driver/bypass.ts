@@ -117,7 +117,7 @@ export class Bypass implements Disposable {
     const held: [string, Kept][] = [];
     for (const address of this.#system.nameServers()) {
       // What a narrower route covers is a server of the tunnel's own.
-      if (isLoopback(address) || this.#covering.some((one) => one.length > 0 && covers(one, address))) {
+      if (isLoopback(address) || this.#covering.some((one) => !isDefault(one) && covers(one, address))) {
         continue;
       }
       const key = formatAddress(address);
@@ -178,7 +178,7 @@ export class Bypass implements Disposable {
     const tables = new Set<number>();
     for (const bypass of Bypass.#all) {
       for (const one of bypass.#covering) {
-        if ((bypass === this || one.length === 0) && covers(one, kept.address)) tables.add(one.table);
+        if ((bypass === this || isDefault(one)) && covers(one, kept.address)) tables.add(one.table);
       }
     }
     const key = [...tables].sort().join();
@@ -214,6 +214,11 @@ export function startsWith(bytes: Uint8Array, prefix: Uint8Array, length: number
     if (((bytes[i]! ^ prefix[i]!) & mask) !== 0) return false;
   }
   return true;
+}
+
+/** Whether a route is one to everywhere, or half of one, as 0.0.0.0/1 is. */
+function isDefault({ length }: Covering): boolean {
+  return length <= 1;
 }
 
 function covers({ bytes, length }: Covering, address: Address): boolean {

@@ -11,6 +11,7 @@ import {
 } from "../driver/mod.ts";
 import type { Device, TunnelEnd } from "../lib/core/mod.ts";
 import { checkNames, type OptionNames } from "../lib/options.ts";
+import { explain } from "./cli/failure.ts";
 import { currentLoop } from "./loop.ts";
 import { learnSignals, onInterrupt } from "./signals.ts";
 import { deviceOptionsOf } from "./transport/device.ts";
@@ -72,7 +73,17 @@ function isDevice(far: NonNullable<TunnelOptions["far"]>): boolean {
 /** Checks what a tunnel is asked to be, without asking the system; returns what its device is. */
 export function checkTunnelOptions(options: TunnelOptions): CheckedDeviceOptions {
   checkNames("open a tunnel", options, TUNNEL_OPTIONS);
-  const { stages } = options;
+  const { device, signal, stages } = options;
+  if (device !== undefined && typeof (device as Partial<Device> | null)?.attach !== "function") {
+    throw new TypeError(
+      `Cannot use ${Deno.inspect(device, { depth: 0 })} as a device: it must be an open device`,
+    );
+  }
+  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+    throw new TypeError(
+      `Cannot open a tunnel: signal must be an AbortSignal, got ${Deno.inspect(signal, { depth: 0 })}`,
+    );
+  }
   if (stages !== undefined && !Array.isArray(stages)) {
     throw new TypeError(`Cannot use stages ${Deno.inspect(stages, { depth: 0 })}: they are no array`);
   }
@@ -185,10 +196,8 @@ export class TunnelStart implements AsyncDisposable {
   /** Closes what was opened, unless it is a tunnel by now, until the system has it back, within a bounded time. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopListening();
-    const opened = this.#opened.splice(0).reverse();
-    for (const end of opened) end.close();
-    this.#bypass?.close();
-    await Promise.all(opened.map(({ closed }) => closedInTime(closed)));
+    this.#close();
+    await Promise.allSettled(this.#opened.splice(0).map(({ closed }) => closedInTime(closed)));
   }
 
   /** Waits for an end to open, or for the end of it all. */
@@ -205,7 +214,7 @@ export class TunnelStart implements AsyncDisposable {
       return end;
     } catch (error) {
       // It may open all the same.
-      if (signal.aborted) opening.then((end) => end?.close(), () => {});
+      if (signal.aborted) opening.then((end) => end && close(end), () => {});
       throw error;
     } finally {
       signal.removeEventListener("abort", abort);
@@ -216,12 +225,26 @@ export class TunnelStart implements AsyncDisposable {
   #abort(reason: unknown): void {
     this.#interrupted = true;
     this.#ending.abort(reason);
-    for (const end of this.#opened.toReversed()) end.close();
+    this.#close();
+  }
+
+  /** Closes what is open, newest first. */
+  #close(): void {
+    for (const end of this.#opened.toReversed()) close(end);
     this.#bypass?.close();
   }
 
   #stopListening(): void {
     for (const cleanup of this.#cleanups.splice(0)) cleanup();
+  }
+}
+
+/** Closes an end of a tunnel that does not open: why it does not is told by an error of its own. */
+function close(end: TunnelEnd): void {
+  try {
+    end.close();
+  } catch (error) {
+    console.warn(`warren: ${explain(error)}`);
   }
 }
 

@@ -51,7 +51,8 @@ export function onInterrupt(callback: OnInterrupt): () => void {
       listeners.set(signal, listener);
       Deno.addSignalListener(signal, listener);
     }
-    forgetExit = onExit(() => interrupt());
+    // An error that the program catches by a listener of its own ends nothing.
+    forgetExit = onExit(({ defaultPrevented }) => defaultPrevented || interrupt());
   }
   callbacks.add(callback);
   return () => {

@@ -15,6 +15,8 @@ import type { Setup } from "./setup.ts";
 /** Restorations within a period (milliseconds): a program that goes on removing things is not fought. */
 const MAX_RESTORATIONS = 10;
 const PERIOD = 60_000;
+/** The things that a line of text names. */
+const MAX_NAMED = 8;
 
 /** Watches over a device's addresses, routes and rules. */
 export class StateKeeper implements Disposable {
@@ -67,7 +69,7 @@ export class StateKeeper implements Disposable {
     if (this.#restorations.length >= MAX_RESTORATIONS) {
       this.#hasGivenUp = true;
       console.warn(
-        `warren: Cannot keep ${missing.join(", ")} on "${link.name}": it was removed ${
+        `warren: Cannot keep ${listed(missing)} on "${link.name}": it was removed ${
           MAX_RESTORATIONS + 1
         } times ` +
           "within a minute: it stays removed, and nothing more is put back",
@@ -78,7 +80,7 @@ export class StateKeeper implements Disposable {
     try {
       this.#setup.restore(link);
       console.warn(
-        `warren: put back on "${link.name}", where something had removed it: ${missing.join(", ")}`,
+        `warren: put back on "${link.name}", where something had removed it: ${listed(missing)}`,
       );
       return { kind: "restored", what: missing };
     } catch (error) {
@@ -105,4 +107,9 @@ export class StateKeeper implements Disposable {
         return false;
     }
   }
+}
+
+function listed(things: readonly string[]): string {
+  const others = things.length - MAX_NAMED;
+  return things.slice(0, MAX_NAMED).join(", ") + (others > 0 ? ` and ${others} others` : "");
 }

@@ -16,7 +16,9 @@ export async function openFarEnd(
 ): Promise<TunnelEnd | undefined> {
   const opener = openerOf(far);
   const end = typeof opener === "function" ? await opener(context) : opener;
-  if (end === undefined || typeof (end as Partial<TunnelEnd> | null)?.attach === "function") return end;
+  if (far === undefined || typeof (end as Partial<TunnelEnd> | null | undefined)?.attach === "function") {
+    return end;
+  }
   throw new TypeError(
     `Cannot use ${
       Deno.inspect(end, { depth: 0 })

@@ -88,10 +88,12 @@ Deno.test("A default route covers the far ends of other tunnels while it is ther
   assert.deepEqual([...lab.system.routes], []);
   const narrow = open({ route: "192.0.2.0/24" });
   assert.deepEqual([...lab.system.routes], []);
-  const all = open({ route: "default" });
-  assert.deepEqual([...lab.system.routes], ["192.0.2.6 254"]);
-  all.bypass.close();
-  assert.deepEqual([...lab.system.routes], []);
+  for (const route of [["default"], ["0.0.0.0/1", "128.0.0.0/1"]]) {
+    const all = open({ route });
+    assert.deepEqual([...lab.system.routes], ["192.0.2.6 254"], route.join());
+    all.bypass.close();
+    assert.deepEqual([...lab.system.routes], []);
+  }
   narrow.bypass.close();
   lab.bypass.close();
 });
@@ -113,6 +115,17 @@ Deno.test("Bypass.lookUp() reaches name servers beside a tunnel that is open, fo
   first.resolve();
   await slow;
   assert.deepEqual([...system.routes], ["192.0.2.53 254"], "a far end of this address keeps its route");
+});
+
+Deno.test("Bypass.lookUp() reaches name servers beside two halves of a default route", async () => {
+  const { bypass, system } = open({ route: ["0.0.0.0/1", "128.0.0.0/1", "198.51.100.0/24"] });
+  using _bypass = bypass;
+  system.servers = ["192.0.2.53", "8.8.8.8", "198.51.100.53"];
+  bypass.opened();
+  assert.deepEqual(await bypass.lookUp(() => Promise.resolve([...system.routes])), [
+    "192.0.2.53 254",
+    "8.8.8.8 254",
+  ]);
 });
 
 Deno.test("Bypass that is closed makes no host routes, for addresses or look-ups that come late", async () => {

@@ -35,6 +35,20 @@ class Closing implements Stage {
   }
 }
 
+/** What is said by `console.warn` meanwhile. */
+class Warnings implements Disposable {
+  readonly said: string[] = [];
+  readonly #warn = console.warn;
+
+  constructor() {
+    console.warn = (text: string) => void this.said.push(text);
+  }
+
+  [Symbol.dispose](): void {
+    console.warn = this.#warn;
+  }
+}
+
 /** The messages of an error and of all that it is made of. */
 function messagesOf(error: unknown): string[] {
   const { message, errors = [] } = error as Error & { errors?: unknown[] };
@@ -298,6 +312,66 @@ Deno.test("openTunnel() closes the device when the far end does not open, and la
   await next.wrote(1);
   later.close();
   await run;
+});
+
+Deno.test("openTunnel() that fails closes every end, and rejects with its own error, whatever closing them throws", async () => {
+  using warnings = new Warnings();
+  const [device, far] = [new ManualEnd("manual"), new ManualEnd("far")];
+  const close = far.close.bind(far);
+  far.close = () => {
+    close();
+    throw new Error("Cannot close far: it is stuck");
+  };
+  const stages = [5 as unknown as Stage];
+  await assert.rejects(
+    openTunnel({ device, far: () => far, stages, ...QUIET }),
+    /^TypeError: Cannot use 5 as a stage/,
+  );
+  assert.deepEqual([device.closes, far.closes], [1, 1]);
+  assert.match(warnings.said.join(), /^warren: Error: Cannot close far: it is stuck\n/);
+});
+
+Deno.test("openTunnel() that was aborted closes a far end that opens later, whatever closing it throws", async () => {
+  using warnings = new Warnings();
+  const far = new ManualEnd("far");
+  const late = Promise.withResolvers<ManualEnd>();
+  const closed = Promise.withResolvers<void>();
+  far.close = () => {
+    closed.resolve();
+    throw new Error("Cannot close far: it is stuck");
+  };
+  const abort = new AbortController();
+  const opening = openTunnel({
+    device: new ManualEnd(),
+    far: () => late.promise,
+    signal: abort.signal,
+    ...QUIET,
+  });
+  const rejected = assert.rejects(opening, /^Error: no more$/);
+  await Promise.resolve();
+  abort.abort(new Error("no more"));
+  await rejected;
+  late.resolve(far);
+  await closed.promise;
+  assert.match(warnings.said.join(), /^warren: Error: Cannot close far: it is stuck\n/);
+});
+
+Deno.test("Tunnel goes on after an error that the program's own listener catches, and ends by one that it does not", async () => {
+  let catches = true;
+  const listener = (event: Event) => catches && event.preventDefault();
+  addEventListener("error", listener);
+  try {
+    const device = new ManualEnd();
+    const tunnel = await openTunnel({ device });
+    dispatchEvent(new ErrorEvent("error", { cancelable: true }));
+    assert.equal(device.closes, 0);
+    catches = false;
+    dispatchEvent(new ErrorEvent("error", { cancelable: true }));
+    assert.equal(device.closes, 1);
+    await tunnel.closed;
+  } finally {
+    removeEventListener("error", listener);
+  }
 });
 
 Deno.test("Tunnel.stats keep what was counted before run()", async () => {

@@ -290,7 +290,7 @@ Deno.test("Tunnel.send() works from inside a handler, in both directions", async
   assertBalanced(tunnel);
 });
 
-Deno.test("openTunnel() refuses a device that is another tunnel's, stages and ends that are none, mistyped names, and watchdogs out of range", async () => {
+Deno.test("openTunnel() refuses a device that is another tunnel's, stages, ends and signals that are none, mistyped names, and watchdogs out of range", async () => {
   const [device, outside] = MemoryDevice.pair();
   const tunnel = await openTunnel({ device, ...QUIET });
   const opening = (options: object) => openTunnel({ device: MemoryDevice.pair()[0], ...QUIET, ...options });
@@ -302,10 +302,22 @@ Deno.test("openTunnel() refuses a device that is another tunnel's, stages and en
   await assert.rejects(opening({ stages: [{ name: "s", outbound: 5 }] }), /its outbound is no function$/);
   await assert.rejects(opening({ stages: [{ nmae: "s" }] }), /it has no name$/);
   await assert.rejects(opening({ stages: {} }), /^TypeError: Cannot use stages \{\}: they are no array$/);
-  for (const far of [5, null, { url: "udp://192.0.2.1:4500" }, () => 5]) {
+  for (const far of [5, null, { url: "udp://192.0.2.1:4500" }, () => 5, () => undefined]) {
     await assert.rejects(
       opening({ far }),
       /^TypeError: Cannot use .* as a far end: it is neither a URL, nor/,
+    );
+  }
+  for (const device of [null, {}, "tun0"]) {
+    await assert.rejects(
+      opening({ device }),
+      /^TypeError: Cannot use .* as a device: it must be an open device$/,
+    );
+  }
+  for (const signal of [null, {}, new AbortController()]) {
+    await assert.rejects(
+      opening({ signal }),
+      /^TypeError: Cannot open a tunnel: signal must be an AbortSignal, got /,
     );
   }
   await assert.rejects(

@@ -109,6 +109,15 @@ systemTest(
   },
 );
 
+systemTest("A report of many things that were put back names the first ones alone", NEEDS, async () => {
+  await using namespace = await openNamespace();
+  const route = Array.from({ length: 300 }, (_, i) => `10.${100 + (i >> 8)}.${i & 255}.0/24`);
+  await using device = await open(namespace, { ...OPTIONS, route });
+  await namespace.command("ip", ["link", "set", "t0", "down"]);
+  await namespace.command("ip", ["link", "set", "t0", "up"]);
+  await device.said(/put back on "t0", .*: .*10\.100\.\d+\.0\/24 to t0 and 29\d others\n/);
+});
+
 systemTest(
   "The rules of a device that is down are kept, and what an up link needs comes with it",
   NEEDS,
