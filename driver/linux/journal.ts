@@ -435,9 +435,8 @@ function parse(path: string, text: string): Content {
   };
   const isRecord = (value: unknown): value is Record<string, unknown> =>
     typeof value === "object" && value !== null && !Array.isArray(value);
-  // What follows the last line's end was cut short, and its change was not made.
-  const whole = text.slice(0, text.lastIndexOf("\n") + 1);
-  const lines = whole.split("\n").slice(0, -1).map((text, i) => {
+  // A line that was cut short is not among them: its change was not made.
+  const lines = text.split("\n").slice(0, -1).map((text, i) => {
     let value: unknown;
     try {
       value = JSON.parse(text);

@@ -17,6 +17,7 @@ const LOCK_NB = 4;
 
 // Implementation
 const OWNER_READS_AND_WRITES = 0o600;
+const LINE_FEED = 0x0a;
 
 /** Takes a file's lock; returns whether it was free. */
 function lock(descriptor: number, path: string): boolean {
@@ -94,7 +95,7 @@ export class LockedFile implements Disposable {
   }
 
   /**
-   * Its content as text.
+   * Its lines as text. What follows the last one's end was cut short, perhaps within a letter, and is left out.
    *
    * @throws {RangeError} when it is longer than `limit` bytes.
    * @throws {SyntaxError} when it is not UTF-8.
@@ -106,7 +107,8 @@ export class LockedFile implements Disposable {
         `Cannot read "${this.path}": it must have at most ${limit} bytes, got ${length}: remove it`,
       );
     }
-    return decode(readAll(this.#descriptor, this.path, limit), this.path);
+    const bytes = readAll(this.#descriptor, this.path, limit);
+    return decode(bytes.subarray(0, bytes.lastIndexOf(LINE_FEED) + 1), this.path);
   }
 
   /**

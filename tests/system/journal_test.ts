@@ -340,6 +340,14 @@ systemTest("leftovers() refuses forged files with what to do about them", NEEDS,
   await found("a last line that is cut short says nothing", `${head}\n${first}\n${rest[0]!.slice(0, -1)}`, [
     ["forged", description],
   ]);
+  await context.step("a last line that is cut short within a letter says nothing", async () => {
+    using forgery = new Forgery(machine, name);
+    const bytes = new TextEncoder().encode(`${head}\n${first}\n{"description":"ü`);
+    Deno.writeFileSync(forgery.path, bytes.subarray(0, -1), { mode: 0o600 });
+    const { found, refused } = await machine.run<Summary>("leftovers");
+    deepStrictEqual(refused, []);
+    deepStrictEqual(found.filter(([device]) => device === "forged"), [["forged", description]]);
+  });
   await found("a first line that is cut short has nothing to repair", head!.slice(0, 30), [["forged"]]);
   await found("an empty file has nothing to repair", "", [["forged"]]);
   await found("what was struck out is not repaired", `${text}{"forget":0}\n{"forget":1}\n`, [["forged"]]);
