@@ -9,8 +9,8 @@ import type { CheckedDeviceOptions } from "./options.ts";
 import { unmapAddress } from "./udp_socket.ts";
 
 // Implementation
-/** The most addresses of one far end; the one that was used the longest ago gives way. */
-const MAX_ADDRESSES = 16;
+/** The most addresses of one far end; the one that was told the longest ago gives way. */
+export const MAX_BYPASSED = 64;
 
 /** A host route beside the tunnel. */
 export interface HostRoute {
@@ -104,7 +104,7 @@ export class Bypass implements Disposable {
     this.#add(key, { address: plain, interfaceName, lookUps: 0, tables: "", route: undefined });
     const oldest = [...this.#kept].find(([, { lookUps }]) => lookUps === 0)!;
     const count = this.#kept.values().filter(({ lookUps }) => lookUps === 0).reduce((sum) => sum + 1, 0);
-    if (count > MAX_ADDRESSES) this.#remove(...oldest);
+    if (count > MAX_BYPASSED) this.#remove(...oldest);
   }
 
   /**

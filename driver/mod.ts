@@ -27,7 +27,7 @@ export {
   type RouteOptions,
   type RuleOptions,
 } from "./options.ts";
-export type { Bypass } from "./bypass.ts";
+export { type Bypass, MAX_BYPASSED } from "./bypass.ts";
 export { MemoryDevice, type MemoryDeviceOptions } from "./memory.ts";
 export {
   addressOf,

@@ -1,6 +1,6 @@
 /** Endpoints that packets were sent to lately: a bounded memory without allocation, which may forget. */
 
-import { Endpoint, isAt } from "../../driver/mod.ts";
+import { Endpoint, isAt, MAX_BYPASSED } from "../../driver/mod.ts";
 import type { Packet } from "../../lib/core/mod.ts";
 
 // Implementation
@@ -8,12 +8,16 @@ import type { Packet } from "../../lib/core/mod.ts";
 const PLACES = 256;
 const SIZE = Endpoint.Ipv6Size;
 const WORD = 4;
+/** Endpoints that are noted before all are forgotten: the bypass remembers more addresses, and none for longer. */
+const MAX_NOTED = MAX_BYPASSED / 2;
 /** Knuth's multiplicative hash: 2^32 by the golden ratio. */
 const MULTIPLIER = 0x9e3779b1;
 
 /** The endpoints of one family that were noted. */
 export class KnownEndpoints {
-  readonly #view = new DataView(new ArrayBuffer(PLACES * SIZE));
+  readonly #bytes = new Uint8Array(PLACES * SIZE);
+  readonly #view = new DataView(this.#bytes.buffer);
+  #noted = 0;
   readonly #family: 4 | 6;
 
   /** Knows none. */
@@ -30,6 +34,10 @@ export class KnownEndpoints {
     }
     const place = (hash >>> 16 & PLACES - 1) * SIZE;
     if (isAt(packet, this.#view, place, this.#family)) return true;
+    if (++this.#noted > MAX_NOTED) {
+      this.#bytes.fill(0);
+      this.#noted = 1;
+    }
     for (let at = 0; at < SIZE; at += WORD) {
       this.#view.setUint32(place + at, view.getUint32(slotEnd + at));
     }

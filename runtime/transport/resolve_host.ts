@@ -6,7 +6,7 @@ import { formatAddress, parseAddress } from "../../lib/address.ts";
 import { type AddressPort, type HostPort, isMachine, requireNet } from "./_host_port.ts";
 
 // Implementation
-/** Addresses of each family that are used: a tunnel keeps host routes for twice as many. */
+/** Addresses of each family that are used: less than a tunnel keeps host routes for. */
 const MAX_ADDRESSES = 8;
 
 /**
