@@ -109,7 +109,7 @@ export class Bypass implements Disposable {
 
   /**
    * Looks names up. Where a tunnel's default route stands already, packets to the system's name servers leave beside
-   * it for as long as that takes: those of other programs, too.
+   * it for as long as that takes, including those of other programs.
    */
   async lookUp<Result>(look: () => Promise<Result>): Promise<Result> {
     const isCovered = Bypass.#all.has(this) && Bypass.#all.values().some((bypass) => bypass.#isOpen);
@@ -158,7 +158,7 @@ export class Bypass implements Disposable {
     this.close();
   }
 
-  /** A default route covers the far ends of the process's other tunnels, too. */
+  /** Applies every bypass again: a default route also covers the far ends of the process's other tunnels. */
   static #update(): void {
     for (const bypass of Bypass.#all) for (const kept of bypass.#kept.values()) bypass.#apply(kept);
   }
@@ -229,7 +229,7 @@ function isLoopback({ family, bytes }: Address): boolean {
   return family === 4 ? bytes[0] === 127 : bytes.every((byte, i) => byte === (i === 15 ? 1 : 0));
 }
 
-/** A far end goes on without its host route: it may do without, as one does whose device was prepared by root. */
+/** Warns of a failure, and goes on: a far end may not need its host route, as with a device that root prepared. */
 function attempt(step: () => void): void {
   try {
     step();

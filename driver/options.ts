@@ -6,7 +6,7 @@ import { checkNames, type OptionNames } from "../lib/options.ts";
 /** A route through a device. */
 export interface RouteOptions {
   /**
-   * Where it leads, such as `10.0.0.0/8` or `::/0`. `default` by itself is everywhere, by IPv4 and IPv6; with any of the
+   * The destination, such as `10.0.0.0/8` or `::/0`. `default` by itself is everywhere, by IPv4 and IPv6; with any of the
    * other fields it is `0.0.0.0/0`, or `::/0` with an IPv6 next hop. On Linux, macOS and FreeBSD, a route to everywhere
    * without metric and table is made of two halves, beside the default route that is there.
    */
@@ -348,7 +348,7 @@ function checkRoute(option: string | RouteOptions): CheckedRoute[] {
   });
 }
 
-/** Routes without a family of `default` that is among them by itself, too. */
+/** Leaves out a family of `default` for which there is a route of its own. */
 function withoutRepetition(routes: CheckedRoute[]): CheckedRoute[] {
   const isSame = (one: CheckedRoute, other: CheckedRoute) =>
     one !== other && one.to.length === 0 && one.to.address.family === other.to.address.family;

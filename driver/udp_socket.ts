@@ -57,7 +57,7 @@ export interface UdpSocketOptions {
    */
   interface?: string;
   /**
-   * Whether endpoints of received datagrams have the local address that each came to, and datagrams leave from the local
+   * Has endpoints of received datagrams include the local address that each came to, and datagrams leave from the local
    * address in theirs (RFC 1122 section 4.1.3.5). For a socket that receives on every address. @default {false}
    */
   localAddresses?: boolean;

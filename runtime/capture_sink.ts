@@ -73,7 +73,9 @@ export class CaptureFile implements CaptureSink, Disposable {
   constructor(path: string, options: CaptureFileOptions) {
     const { rotateBytes = Infinity, rotateInterval = Infinity, files = Infinity } = options;
     for (const [name, value] of Object.entries({ rotateBytes, rotateInterval, files })) {
-      if (!(value >= 1)) throw new RangeError(`Cannot rotate captures by ${name} ${value}: 1 is the least`);
+      if (!(value >= 1)) {
+        throw new RangeError(`Cannot write a capture: ${name} must be at least 1, got ${value}`);
+      }
     }
     this.#path = path;
     this.#rotateBytes = rotateBytes;
@@ -276,7 +278,7 @@ export function openWireshark(): CapturePipe {
   const [program, ...args] = WIRESHARK;
   try {
     const child = new Deno.Command(program, { args, stdin: "piped", stdout: "null", stderr: "null" }).spawn();
-    // Whoever closes the window ends the capture, not the tunnel.
+    // Closing its window ends the capture, not the tunnel.
     child.unref();
     return new CapturePipe(child.stdin);
   } catch (error) {
@@ -289,7 +291,7 @@ function removeOld(path: string): void {
   try {
     Deno.removeSync(path);
   } catch (error) {
-    // Somebody else has.
+    // Another program has removed it.
     if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
 }

@@ -1,4 +1,4 @@
-/** What opens a tunnel: its ends, one after the other, or nothing. */
+/** Opens tunnels: their ends, one after the other, or nothing. */
 
 import {
   type Bypass,
@@ -96,7 +96,7 @@ export function workerCount(options: TunnelOptions): number {
   return Deno.build.os === "linux" ? queues : 1;
 }
 
-/** Those that are the device's. */
+/** The options that are the device's. */
 function deviceOptions(options: TunnelOptions): DeviceOptions {
   return Object.fromEntries(Object.entries(options).filter(([name]) => Object.hasOwn(DEVICE_OPTIONS, name)));
 }

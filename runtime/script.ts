@@ -129,7 +129,7 @@ export function script(
   return made;
 }
 
-/** Whether a module's default export is what {@linkcode script} makes; of another copy of Warren, too. */
+/** Tells whether a module's default export is what {@linkcode script} makes, also that of another copy of Warren. */
 export function isScript(value: unknown): value is TunnelScript | TunnelsScript {
   const made = value as Partial<TunnelScript> | null | undefined;
   return typeof made?.options === "object" && made.options !== null && typeof made.main === "function";

@@ -35,8 +35,8 @@ const SEND_LIMIT = 1024;
 const held = new WeakSet<TunnelEnd>();
 
 /**
- * How long a far end may take to close (milliseconds): it may wait for an answer from a network that is gone, and is then
- * left to end by itself.
+ * The time that a far end may take to close (milliseconds): it may wait for an answer from a network that is gone, and is
+ * then left to end by itself.
  */
 const CLOSE_TIMEOUT = 1000;
 
@@ -59,7 +59,7 @@ export interface TunnelOptions extends DeviceOptions {
   /** Ends the tunnel when it is aborted, also while it opens. */
   signal?: AbortSignal;
   /**
-   * Whether SIGINT (Ctrl-C), SIGTERM and SIGHUP end the tunnel; on Windows, Ctrl-C and Ctrl-Break. A script's exit code
+   * Has SIGINT (Ctrl-C), SIGTERM and SIGHUP end the tunnel; on Windows, Ctrl-C and Ctrl-Break. A script's exit code
    * is 0 then, and 130 when a second signal comes, or a stage does not return. A signal that was ignored when the
    * process started, as nohup(1) has SIGHUP, stays ignored.
    *
@@ -312,7 +312,7 @@ export class Tunnel implements AsyncDisposable {
     return true;
   }
 
-  /** The length of a packet that the script sends. @throws {TypeError} when it does not have it, whole. */
+  /** The length of a packet that the script sends. @throws {TypeError} unless the script has that packet, within its slot. */
   #lengthOf(packet: unknown): number {
     if (!(this.#far instanceof BatchSurface && this.#far.has(packet))) {
       throw new TypeError(

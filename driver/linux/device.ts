@@ -388,7 +388,7 @@ function openError(failed: number): Error {
   const remedies: Record<number, string> = {
     [Errno.ENOENT]: "load the kernel module by `modprobe tun`, or give the container this device",
     [Errno.ENODEV]: "load the kernel module by `modprobe tun`",
-    // path_mayopen(), fs/namei.c: a mount's nodev refuses root, too.
+    // path_mayopen(), fs/namei.c: a mount's nodev also refuses root.
     [Errno.EACCES]: isRoot
       ? "its file system is mounted with nodev: mount it without, or make the node elsewhere and mount that here"
       : "run as root, or let this user read and write it",

@@ -1,9 +1,9 @@
 /**
  * Host routes of Linux that lead beside the tunnels, and follow the system's own routes.
  *
- * The way to an address is the kernel's answer (RTM_GETROUTE). When it leads into a tunnel by now, it is the best route
- * of the main table that is no tunnel's; where the two agree at first, that is followed later, too. While there is no
- * way, the host route is `unreachable`: own packets fail, and do not enter the tunnel.
+ * The way to an address is the kernel's answer (RTM_GETROUTE). If that already leads into a tunnel, it is the best route of
+ * the main table that is no tunnel's; if the two agree at first, changes of that table are followed. While there is no way,
+ * the host route is `unreachable`: the far end's packets fail, and do not enter the tunnel.
  */
 
 import { type Address, parseAddress } from "../../lib/address.ts";

@@ -101,7 +101,7 @@ export interface Leftovers {
   /** Why other files were left alone: errors that name the file and what to do about it. */
   readonly refused: Error[];
   /**
-   * What was left in other network namespaces: a start in those puts it back. Where the namespace is gone, so is what was
+   * Leftovers of other network namespaces: a start in those puts them back. Where the namespace is gone, so is what was
    * changed, which cannot be told from here.
    */
   readonly elsewhere: Leftover[];
@@ -365,7 +365,7 @@ function createIn(folder: string, device: string, content: Uint8Array<ArrayBuffe
 }
 
 /**
- * What processes that are gone left behind in this network namespace. It changes nothing; files that cannot be
+ * Finds what dead processes left behind, in this network namespace and in others. It changes nothing; files that cannot be
  * trusted or read are reported and left where they are.
  */
 export function leftovers(): Leftovers {

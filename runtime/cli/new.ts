@@ -138,7 +138,7 @@ function control({ uid, gid, mode, isDirectory }: Deno.FileInfo): string | undef
   return writable && !kept ? `is writable to others (mode ${(mode & 0o7777).toString(8)})` : undefined;
 }
 
-/** Root goes no further; any other user is told. */
+/** Fails for root; warns any other user. */
 function tell(name: string, what: string, remedy: string): void {
   if (Deno.uid() === 0) throw new Deno.errors.PermissionDenied(`Cannot make "${name}": ${what}: ${remedy}`);
   console.error(`warren: Others may change what "${name}" does: ${what}`);

@@ -150,7 +150,7 @@ function remove(path: string): void {
   try {
     Deno.removeSync(path);
   } catch {
-    // Somebody else has, or its folder is gone.
+    // Another program has removed it, or its folder.
   }
 }
 

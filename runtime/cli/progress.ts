@@ -10,7 +10,7 @@ import type { Crew } from "../workers/crew.ts";
 // Implementation
 /** How often the counters are shown (milliseconds). */
 const INTERVAL = 1000;
-/** After how long it is said that the script is still being loaded (milliseconds). */
+/** The time after which a line says that the script is still being loaded (milliseconds). */
 const LOADING = 3000;
 /** The width of a terminal that does not tell its own. */
 const COLUMNS = 80;
@@ -137,7 +137,7 @@ function addresses(options: TunnelOptions): string[] {
   return [options.address ?? []].flat();
 }
 
-/** The first address of a network that is not one's own. */
+/** The first address of a network that is not this machine's. */
 function otherHost(own: Prefix): Prefix {
   const { family, bytes } = own.network;
   bytes[bytes.length - 1]! += 1;

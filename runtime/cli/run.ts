@@ -15,12 +15,12 @@ import { allow, grantsAll, isPermissionFlag, mergeFlags, parseRunLine } from "./
 import { isProfileFlag, PROFILE_SUFFIX, unexpectedWord } from "./profile_flag.ts";
 
 // Implementation
-/** For a script without a run line, and for one from elsewhere, whose author is not asked. */
+/** Permissions of a script without a run line, and of one from a URL, whatever its run line asks for. */
 const DEFAULT_PERMISSIONS = ["--allow-ffi"];
 /** The hosts from which Deno loads modules by default, as `deno run --help` lists them. */
 const MODULE_HOSTS =
   "deno.land:443,jsr.io:443,esm.sh:443,raw.githubusercontent.com:443,gist.githubusercontent.com:443";
-/** More than any run line (bytes). */
+/** The longest run line (bytes). */
 const MAX_RUN_LINE = 4096;
 const SETTINGS = new URL("../../deno.json", import.meta.url);
 const LOCK = new URL("../../deno.lock", import.meta.url);
@@ -187,7 +187,7 @@ async function lockFlags(): Promise<string[]> {
     await Deno.rename(own, copy);
     return [`--lock=${copy}`];
   } catch {
-    // A user without a folder, as services have: the packages' versions are exact without it, too.
+    // A user without a folder, as services have. Without the lock file, the packages' versions are exact all the same.
     return ["--no-lock"];
   }
 }

@@ -60,7 +60,7 @@ export function parseServer(text: string): HostPort & { family: 4 | 6 } {
 }
 
 /**
- * Whether a message is an answer to a query: the same id and, but for letters' case, the same question. A server that
+ * Tells whether a message is an answer to a query: the same id and, but for letters' case, the same question. A server that
  * cannot read a query may answer with a code alone (RFC 6891 section 7).
  */
 export function isAnswerTo(query: Uint8Array, message: Uint8Array): boolean {

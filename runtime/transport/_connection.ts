@@ -16,7 +16,7 @@ import { SendQueue } from "./_send_queue.ts";
 // Implementation
 /** The time that the peer has for its part of the closing handshake (milliseconds). */
 const CLOSE_TIMEOUT = 1000;
-/** Pings are so many to a timeout; after one less without an answer the peer is gone. */
+/** Pings in a timeout; after all but one of them without an answer, the peer is gone. */
 const PINGS = 4;
 /**
  * The time for which a peer counts as alive after its last bytes, and the time that it has to answer a probe, as parts

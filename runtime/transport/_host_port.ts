@@ -101,7 +101,7 @@ export function isMachine(host: string): boolean {
  */
 export function parseListen(listen: string | number, subject: string): HostPort {
   if (typeof listen === "number" && !(Number.isInteger(listen) && listen >= 0 && listen <= 65_535)) {
-    throw new RangeError(`Cannot listen on port ${listen}: it is not a whole number from 0 to 65535`);
+    throw new RangeError(`Cannot listen: port must be an integer from 0 to 65535, got ${listen}`);
   }
   const text = /^\d+$/.test(String(listen)) ? `0.0.0.0:${listen}` : String(listen);
   const local = parseHostPort(text, subject);

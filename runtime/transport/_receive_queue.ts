@@ -14,7 +14,7 @@ const QUEUE_BYTES = 4 * 1024 * 1024;
 export function checkQueueLength(length: number = QUEUE_LENGTH): void {
   if (Number.isInteger(length) && length >= 1 && length <= MAX_QUEUE_LENGTH) return;
   throw new RangeError(
-    `Cannot queue ${length} packets: it is not a whole number from 1 to ${MAX_QUEUE_LENGTH}`,
+    `Cannot open a transport: queueLength must be an integer from 1 to ${MAX_QUEUE_LENGTH}, got ${length}`,
   );
 }
 

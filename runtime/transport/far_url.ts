@@ -9,13 +9,13 @@ import { udp } from "./udp.ts";
 import { websocket } from "./websocket.ts";
 
 /**
- * What a far end's URL says, as what opens it. The address in it is the other side's, or with `?listen` one's own:
+ * Reads a far end's URL; returns its opener. The address in it is the other side's, or with `?listen` this machine's:
  *
  * | URL | means |
  * |---|---|
  * | `udp://HOST:PORT` | {@linkcode udp}, to this peer, from a free port |
  * | `udp://HOST:PORT?listen=PORT` | the same, from this port, or from `ADDRESS:PORT` |
- * | `udp://ADDRESS:PORT?listen` | to whoever sent the last datagram to this address |
+ * | `udp://ADDRESS:PORT?listen` | to the sender of the last datagram to this address |
  * | `…?interface=NAME`, `…&interface=NAME` | the same, by this interface alone, whatever the routes say |
  * | `…?mtu=BYTES` | the same, with packets up to this length |
  * | `…?payload=any` | the same, with datagrams of any bytes, for a stage that encrypts |

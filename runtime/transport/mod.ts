@@ -5,8 +5,8 @@ import { type EndOpener, type FarEndContext, WITHOUT_TUNNEL } from "./end_opener
 import { parseFarUrl } from "./far_url.ts";
 
 /**
- * Opens what a tunnel's `far` option says: an end is open already, an opener is called, a URL is parsed as
- * {@linkcode parseFarUrl} says.
+ * Opens a tunnel's `far` option: an end is open already, an opener is called, a URL is read by
+ * {@linkcode parseFarUrl}.
  *
  * @throws {SyntaxError} when it is text that does not parse; what its opener throws.
  */
@@ -26,7 +26,7 @@ export async function openFarEnd(
   );
 }
 
-/** What opens a far end that is told by its URL. */
+/** The opener of a far end that is given by its URL; any other far end as it is. */
 export function openerOf<Far>(far: Far | string): Far | EndOpener {
   return typeof far === "string" ? parseFarUrl(far) : far;
 }

@@ -71,7 +71,7 @@ export interface UdpTransportParts {
   payload?: Payload;
   /** Has datagrams to an address leave beside the tunnel. */
   bypass?: (address: Address) => void;
-  /** Tells whoever runs the tunnel, once of each error. @default {nobody} */
+  /** Tells the user of the tunnel, once of each error. @default {nobody} */
   tell?: (message: string) => void;
   /** Looks the peer's name up again. @default {the peer has no name} */
   lookUp?: () => Promise<readonly AddressPort[]>;
@@ -91,13 +91,13 @@ export class UdpTransport implements Transport {
   readonly #socket: UdpSocket;
   /** The peer's addresses; `undefined` if the peer is the one who sent last, or a stage's. */
   readonly #addresses: PeerAddresses | undefined;
-  /** An endpoint for each of them; or for the peer, whoever that is. */
+  /** An endpoint for each of them; without addresses, one for the peer. */
   #endpoints: EndpointBytes[] = [];
   #views: DataView<ArrayBuffer>[] = [];
   /** The index of the peer's; -1 while there is none. */
   #current: number;
   readonly #bypass: (address: Address) => void;
-  /** Endpoints of new peers and of stages, lately: each has been bypassed. */
+  /** Recent endpoints of new peers and of stages: each has been bypassed. */
   readonly #known: KnownEndpoints;
   readonly #lookUp: (() => Promise<readonly AddressPort[]>) | undefined;
   #timer: ReturnType<typeof setInterval> | undefined;
@@ -352,7 +352,7 @@ export class UdpTransport implements Transport {
     this.#told.add(`${at} ${code}`);
     const isLast = this.#addresses === undefined || this.#addresses.list.length === 1;
     this.#tell(
-      `Cannot reach ${at} over UDP: ${code}${isLast ? "" : ": trying the peer's other addresses, too"}`,
+      `Cannot reach ${at} over UDP: ${code}${isLast ? "" : ": trying the peer's other addresses"}`,
     );
   }
 

@@ -106,7 +106,7 @@ export class WebSocketTransport implements Transport {
   readonly pathMtu: number = LARGE_ROOM;
   /** Where the listening side listens, such as `0.0.0.0:8080`; `undefined` on the connecting side. */
   readonly local: string | undefined;
-  /** Settled when `close` has come to its end, at the latest one second later. */
+  /** Settled when `close` has come to its end, one second later at most. */
   readonly closed: Promise<void>;
   /** Why it is gone: the listening side can listen no longer. */
   failure: Error | undefined;
@@ -260,8 +260,8 @@ export class WebSocketTransport implements Transport {
  * Joins the tunnel to another machine by WebSocket (RFC 6455). With `url` it connects, when the tunnel opens and again
  * whenever the connection is lost; packets are dropped as `not connected` meanwhile. The name is looked up each time,
  * and its addresses are tried in turn. With `listen` it accepts one peer at a time: others get status 503, unless the
- * peer does not answer a ping within a sixth of `timeout` (5 s), and is replaced. As URLs: `ws://HOST:PORT/PATH`, `wss://…`, and to listen
- * `ws://ADDRESS:PORT/PATH?listen`.
+ * peer does not answer a ping within a sixth of `timeout` (5 s), and is replaced. As URLs: `ws://HOST:PORT/PATH`,
+ * `wss://…`, and to listen `ws://ADDRESS:PORT/PATH?listen`; `?payload=any` is the other option.
  *
  * Both sides send pings, and give a peer up that has been silent for `timeout`. Closing takes one second at the most.
  *
