@@ -1,5 +1,7 @@
 /** Permissions of Deno's: those that a script's own run line asks for, and those of a command line. */
 
+import { UsageError } from "./failure.ts";
+
 // Implementation
 /** Deno's short flags. */
 const SHORT: Readonly<Record<string, string>> = {
@@ -95,10 +97,18 @@ export function grantsAll(flags: readonly string[]): boolean {
   return flags.includes(ALLOW_ALL);
 }
 
-/** A flag that grants the use of one path, or of one host. */
+/**
+ * A flag that grants the use of one path, or of one host.
+ *
+ * @throws {UsageError} for a value with a comma: to Deno, it would be two.
+ */
 export function allow(kind: "read" | "write" | "net" | "import", value: string): string {
-  // A comma separates values, two of them are one.
-  return `--allow-${kind}=${value.replaceAll(",", ",,")}`;
+  if (!value.includes(",")) return `--allow-${kind}=${value}`;
+  throw new UsageError(
+    `Cannot grant --allow-${kind}: a path or host must have no comma, which separates them, got ${
+      JSON.stringify(value)
+    }: choose another one, or grant all by --allow-all before the script`,
+  );
 }
 
 function longForm(word: string): string {

@@ -63,11 +63,8 @@ export async function run(args: readonly string[]): Promise<number> {
   // What follows is for the script alone.
   const end = after.includes("--") ? after.indexOf("--") : after.length;
   const flags = await nameProfile([...before.filter(isProfileFlag), ...after.slice(0, end)], name);
-  const permissions = mergeFlags([
-    ...await permissionsOf(name, url, flags),
-    ...before.filter(isPermissionFlag),
-    ...flagPermissions(flags),
-  ]);
+  const asked = mergeFlags([...await permissionsOf(name, url, flags), ...before.filter(isPermissionFlag)]);
+  const permissions = grantsAll(asked) ? asked : mergeFlags([...asked, ...flagPermissions(flags)]);
   if (flags.includes("--dry-run")) console.log(`permissions ${permissions.join(" ")}`);
   return await launch([...await settings(url), ...permissions], rootModule(name, url), [
     ...flags,

@@ -96,6 +96,9 @@ Deno.test("warren run --dry-run lists the permissions, those that flags bring to
     `--allow-ffi --allow-read=${trace} --allow-write=${trace}`,
   );
   assert.equal(await permissions("plain.ts", "--capture", "-"), "--allow-ffi");
+  const comma = await folder.warren("plain.ts", "--capture", "a,b");
+  assert.deepEqual([comma.code, comma.stdout], [2, ""], comma.stderr);
+  assert.equal((await folder.warren("-A", "plain.ts", "--capture", "a,b", "--dry-run")).code, 0);
   // Without a value, it names no file: not the working folder.
   assert.equal(await permissions("plain.ts", "--capture="), "--allow-ffi");
   assert.match(

@@ -98,6 +98,10 @@ Deno.test("mergeFlags() unites what is granted, keeps what is denied, and says e
   assert.ok(!grantsAll(mergeFlags(["--deny-all-things", "--allow-ffi"])));
 });
 
-Deno.test("allow() grants one path that has a comma, not two", () => {
-  assert.equal(allow("write", "/tmp/a,b"), "--allow-write=/tmp/a,,b");
+Deno.test("allow() refuses a path with a comma, which would be two", () => {
+  assert.equal(allow("write", "/tmp/a b"), "--allow-write=/tmp/a b");
+  assert.throws(
+    () => allow("write", "/tmp/a,b"),
+    /^UsageError: Cannot grant --allow-write: a path or host must have no comma, .* got "\/tmp\/a,b"/,
+  );
 });
