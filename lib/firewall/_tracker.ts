@@ -8,6 +8,7 @@
  */
 
 import { IPV4_DST, IPV4_ID, IPV4_LONGEST, IPV4_SRC, IPV6_DST, IPV6_SRC, TCP_SEQ } from "../_header_fields.ts";
+import { FirstFragments } from "../_first_fragments.ts";
 import { isAnswer, isQuestion } from "../_icmp_queries.ts";
 import { FRAGMENT_HEADER, FRAGMENT_ID } from "../_ipv6_extensions.ts";
 import { Shares } from "../_shares.ts";
@@ -77,7 +78,7 @@ export class Tracker {
   /** The flows. */
   readonly flows: FlowTable;
   /** First fragments that have passed. */
-  readonly fragments: FlowTable;
+  readonly fragments: FirstFragments;
   /** The flow that the last packet belongs to, or is about; -1 for none. */
   flow = -1;
   /** Whether the last packet is one of which a flow can be kept. */
@@ -97,8 +98,6 @@ export class Tracker {
   readonly #midStream: boolean;
   /** Unanswered flows by their opener, those opened outbound and those opened inbound. */
   readonly #newFlows: Shares;
-  /** First fragments by their source. */
-  readonly #firstShares: Shares;
   // What was found of the last packet.
   #next: FlowState = FlowState.OtherUnreplied;
   #isTcp = false;
@@ -117,14 +116,8 @@ export class Tracker {
       forget: (flow) => this.#newFlows.remove(flow),
       ...hashKey && { hashKey },
     });
-    this.fragments = new FlowTable({
-      timeouts: [FRAGMENT_TIMEOUT],
-      capacity: FRAGMENTS,
-      forget: (first) => this.#firstShares.remove(first),
-      ...hashKey && { hashKey },
-    });
+    this.fragments = new FirstFragments(FRAGMENTS, FRAGMENT_TIMEOUT, hashKey);
     this.#newFlows = new Shares(capacity, 2, hashKey);
-    this.#firstShares = new Shares(FRAGMENTS, 1, hashKey);
     this.notes = new Int32Array(capacity);
     this.#tcp = new TcpTracker(capacity);
     this.#openers = new Uint8Array(capacity);
@@ -282,18 +275,9 @@ export class Tracker {
   #noteFirst(packet: Packet, direction: Direction, now: number): void {
     if (!this.#readFragment(packet, direction)) return;
     const known = this.fragments.find(this.#fragmentKey, now);
-    const first = known < 0 ? this.#addFirst(now) : known;
+    const first = known < 0 ? this.fragments.note(this.#fragmentKey, now) : known;
     this.fragments.touch(first, now);
     this.#firstEnds[first] = known < 0 ? this.#firstEnd : Math.max(this.#firstEnd, this.#firstEnds[first]!);
-  }
-
-  #addFirst(now: number): number {
-    const { words, length } = this.#fragmentKey;
-    const shares = this.#firstShares;
-    if (this.fragments.size === FRAGMENTS) this.fragments.remove(shares.oldestOf(shares.largest()));
-    const first = this.fragments.add(this.#fragmentKey, 0, now);
-    shares.add(first, shares.holderIn(words, 1, length === 4 ? 4 : 6));
-    return first;
   }
 
   #lookAtTcp(packet: Packet, ip: Ip, direction: Direction, now: number): Finding {

@@ -42,7 +42,9 @@ export class Fragments {
 
   /** Notes that the first fragment, still untranslated, gets this address and identification. */
   note(ip: Ipv4, direction: Direction, address: number, id: number, now: number): void {
-    const packet = this.#table.note(this.#fill(ip, direction), now);
+    const key = this.#fill(ip, direction);
+    let packet = this.#table.find(key, now);
+    if (packet < 0) packet = this.#table.note(key, now);
     this.#addresses[packet] = address;
     this.#ids[packet] = id;
     this.#table.touch(packet, now);

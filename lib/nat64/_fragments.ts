@@ -28,7 +28,9 @@ export class Fragments {
 
   /** Says that a first fragment, still untranslated, gets the address at hand. */
   note(ip: Ip, now: number): void {
-    const packet = this.#table.note(this.#fill(ip), now);
+    const key = this.#fill(ip);
+    let packet = this.#table.find(key, now);
+    if (packet < 0) packet = this.#table.note(key, now);
     this.#addresses.set(this.address, WORDS * packet);
   }
 
