@@ -20,7 +20,7 @@ import type { DeviceShare } from "../share.ts";
 import { Errno, errnoName, systemError } from "./errno.ts";
 import { O_CLOEXEC, O_NONBLOCK, O_RDWR } from "./fcntl.ts";
 import { readSystemFile } from "./files.ts";
-import { recover } from "./journal.ts";
+import { recover } from "./leftovers.ts";
 import { errno, libc } from "./libc.ts";
 import { LinkMonitor } from "./netlink/link_monitor.ts";
 import type { Link } from "./netlink/links.ts";

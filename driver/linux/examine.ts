@@ -6,7 +6,7 @@ import { TUN_PATH } from "./device.ts";
 import { Errno, errnoName } from "./errno.ts";
 import { O_CLOEXEC, O_RDWR } from "./fcntl.ts";
 import { readSystemFile } from "./files.ts";
-import { type Leftover, leftovers, repair } from "./journal.ts";
+import { type Leftover, leftovers, repair } from "./leftovers.ts";
 import { errno, libc } from "./libc.ts";
 import { Netlink } from "./netlink/netlink.ts";
 import { Uring } from "./queue/uring.ts";

@@ -9,7 +9,8 @@
 import { type Address, parseAddress } from "../../lib/address.ts";
 import { type HostRoute, type HostRoutes, startsWith } from "../bypass.ts";
 import { readSystemFile } from "./files.ts";
-import { Journal, recover } from "./journal.ts";
+import { Journal } from "./journal.ts";
+import { recover } from "./leftovers.ts";
 import { linkIndexOf } from "./netlink/links.ts";
 import { type Change, type Message, MessageType } from "./netlink/message.ts";
 import { Netlink } from "./netlink/netlink.ts";

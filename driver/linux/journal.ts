@@ -12,148 +12,26 @@
  * line that a crash or a full disk cut short says nothing: its change was not made yet.
  */
 
-import { errno, libc } from "./libc.ts";
-import { checkFolder, environment, listFolder, makeFolder, readLinkText, readSystemFile } from "./files.ts";
-import { LockedFile } from "./locked_file.ts";
-import { systemError } from "./errno.ts";
-import { linkIndexOf, onlySettings } from "./netlink/links.ts";
-import { Netlink } from "./netlink/netlink.ts";
+import { makeFolder } from "./files.ts";
 import {
-  Attributes,
-  Flag,
-  type Message,
-  MessageType,
-  messageTypeName,
-  NLMSGHDR,
-  readMessages,
-  viewOf,
-} from "./netlink/message.ts";
-
-// Specification: asm-generic/socket.h
-const AF_UNIX = 1;
-const SOCK_DGRAM = 2;
-const SOL_SOCKET = 1;
-/** A number that no other network namespace has until the system starts anew (Linux 5.14). */
-const SO_NETNS_COOKIE = 71;
+  checkUndo,
+  folders,
+  here,
+  type JournalEntry,
+  line,
+  MAX_BYTES,
+  type Place,
+  VERSION,
+} from "./journal_format.ts";
+import { LockedFile } from "./locked_file.ts";
 
 // Implementation
-const VERSION = 2;
-/** The most that is written to a journal, and the most that is read from one: about 80,000 changes. */
-const MAX_BYTES = 16 * 1024 * 1024;
 /** A journal that is longer than this, and for the most part struck out, is written anew. */
 const REWRITE_BYTES = 256 * 1024;
 const REWRITE_RATIO = 4;
-/** Journals and other files in a folder. */
-const MAX_FILES = 4096;
-/** Journals about other network namespaces that are kept: a container that crashes again and again has a new one each time. */
-const MAX_ELSEWHERE = 256;
-/** Failures that are told one by one. */
-const MAX_FAILURES = 4;
 const NAME_ATTEMPTS = 8;
 const PATH_BYTES = 4096;
-const FILE_NAME = /^([1-9]\d{0,9})-[0-9a-f]{16}-([^/\s]{1,15})\.jsonl$/;
 const DEVICE_NAME = /^[^/\s\0]{1,15}$/;
-// What an undo may be, and the length of its fixed structure.
-const FIXED_BYTES = new Map<number, number>([
-  [MessageType.RTM_NEWLINK, 16],
-  [MessageType.RTM_DELLINK, 16],
-  [MessageType.RTM_NEWADDR, 8],
-  [MessageType.RTM_DELADDR, 8],
-  [MessageType.RTM_NEWROUTE, 12],
-  [MessageType.RTM_DELROUTE, 12],
-  [MessageType.RTM_NEWRULE, 12],
-  [MessageType.RTM_DELRULE, 12],
-]);
-// Those that name a link by its index, which may by now be another link's.
-const OF_LINK: readonly number[] = [
-  MessageType.RTM_NEWLINK,
-  MessageType.RTM_DELLINK,
-  MessageType.RTM_NEWADDR,
-  MessageType.RTM_DELADDR,
-];
-
-/** One change that was to be taken back. */
-export interface JournalEntry {
-  /** What was done, such as `add the IPv4 rule 100: from all lookup 51820`. */
-  readonly description: string;
-  /** The netlink message that takes it back. */
-  readonly undo: Uint8Array<ArrayBuffer>;
-}
-
-/** A dead process's changes. */
-export interface Leftover {
-  /** Its journal. */
-  readonly path: string;
-  /** The process's number, in its own namespace. */
-  readonly pid: number;
-  /** The device for which it was done. */
-  readonly device: string;
-  /** The start of the journal, in ISO 8601; `undefined` when it ends before it says so. */
-  readonly since: string | undefined;
-  /** What it did, oldest first; none when the system was started anew since. */
-  readonly entries: readonly JournalEntry[];
-}
-
-/** What {@linkcode leftovers} found. */
-export interface Leftovers {
-  /** What can be repaired. */
-  readonly found: Leftover[];
-  /** Why other files were left alone: errors that name the file and what to do about it. */
-  readonly refused: Error[];
-  /**
-   * Leftovers of other network namespaces: a start in those puts them back. Where the namespace is gone, so is what was
-   * changed, which cannot be told from here.
-   */
-  readonly elsewhere: Leftover[];
-}
-
-/** The system that a journal was written on: its start, and the network namespace. */
-interface Place {
-  readonly boot: string;
-  readonly network: string;
-}
-
-function here(): Place {
-  return {
-    boot: readSystemFile("/proc/sys/kernel/random/boot_id")?.trim() ?? "",
-    network: networkNamespace(),
-  };
-}
-
-/** Returns an identifier of this thread's network namespace. */
-function networkNamespace(): string {
-  const { socket, getsockopt, close } = libc();
-  const descriptor = socket(AF_UNIX, SOCK_DGRAM, 0);
-  if (descriptor < 0) throw systemError("open a socket", "socket", errno());
-  const cookie = new Uint8Array(8);
-  const known = getsockopt(descriptor, SOL_SOCKET, SO_NETNS_COOKIE, cookie, Uint32Array.of(8)) === 0;
-  close(descriptor);
-  // The number of the namespace's file is used again after the namespace is gone.
-  return known ? `cookie:${cookie.toHex()}` : readLinkText("/proc/thread-self/ns/net") ?? "";
-}
-
-/** The folders that may hold journals, in the order in which they are tried. */
-function folders(): string[] {
-  const user = libc().geteuid();
-  const runtime = environment("XDG_RUNTIME_DIR");
-  return [
-    ...(user === 0 ? ["/run/warren"] : []),
-    ...(runtime?.startsWith("/") === true ? [`${runtime}/warren`] : []),
-    `/tmp/warren-${user}`,
-    // Writable in a container whose file system is not.
-    `/dev/shm/warren-${user}`,
-  ];
-}
-
-function line(content: unknown): Uint8Array<ArrayBuffer> {
-  return new TextEncoder().encode(`${JSON.stringify(content)}\n`);
-}
-
-function concat(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
-  const whole = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
-  parts.reduce((offset, part) => (whole.set(part, offset), offset + part.length), 0);
-  return whole;
-}
 
 /**
  * The journal of one device of this process. Its file is there while it has entries, and locked.
@@ -364,189 +242,8 @@ function createIn(folder: string, device: string, content: Uint8Array<ArrayBuffe
   throw new Deno.errors.Busy(`Cannot lock a journal in "${folder}": other processes take it first`);
 }
 
-/**
- * Finds what dead processes left behind, in this network namespace and in others. It changes nothing; files that cannot be
- * trusted or read are reported and left where they are.
- */
-export function leftovers(): Leftovers {
-  const place = here();
-  const found: Leftover[] = [];
-  const refused: Error[] = [];
-  const elsewhere: Leftover[] = [];
-  const attempt = <Result>(step: () => Result): Result | undefined => {
-    try {
-      return step();
-    } catch (error) {
-      refused.push(error as Error);
-      return undefined;
-    }
-  };
-  for (const folder of folders()) {
-    const names = attempt(() => listJournals(folder)) ?? [];
-    for (const name of names) {
-      const read = attempt(() => readLeftover(`${folder}/${name}`, name, place));
-      if (read !== undefined) (read.isHere ? found : elsewhere).push(read.leftover);
-    }
-  }
-  return { found, refused, elsewhere };
-}
-
-function listJournals(folder: string): string[] {
-  try {
-    checkFolder(folder);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return [];
-    throw error;
-  }
-  return listFolder(folder, MAX_FILES);
-}
-
-/** Reads a journal, and tells whether it is about this network namespace; `undefined` while its writer lives. */
-function readLeftover(
-  path: string,
-  name: string,
-  place: Place,
-): { leftover: Leftover; isHere: boolean } | undefined {
-  const match = FILE_NAME.exec(name);
-  if (match === null) throw new SyntaxError(`Cannot read "${path}": its name is not a journal's: remove it`);
-  using file = LockedFile.open(path);
-  if (file === undefined) return undefined;
-  const { written, since, entries } = parse(path, file.read(MAX_BYTES));
-  // Nothing was done yet, or the system forgot it.
-  const isOver = written === undefined || written.boot !== place.boot;
-  return {
-    leftover: { path, pid: Number(match[1]), device: match[2]!, since, entries: isOver ? [] : entries },
-    isHere: isOver || written.network === place.network,
-  };
-}
-
-/** A journal's content. */
-interface Content {
-  /** The system that it was written on; `undefined` when its writer ended before it said so. */
-  readonly written: Place | undefined;
-  readonly since: string | undefined;
-  readonly entries: JournalEntry[];
-}
-
-/** @throws {SyntaxError} for text that no journal has. */
-function parse(path: string, text: string): Content {
-  const fail = (number: number, what: string, cause?: unknown): never => {
-    throw new SyntaxError(`Cannot read the journal "${path}": line ${number}: ${what}: remove it`, { cause });
-  };
-  const isRecord = (value: unknown): value is Record<string, unknown> =>
-    typeof value === "object" && value !== null && !Array.isArray(value);
-  // A line that was cut short is not among them: its change was not made.
-  const lines = text.split("\n").slice(0, -1).map((text, i) => {
-    let value: unknown;
-    try {
-      value = JSON.parse(text);
-    } catch (error) {
-      return fail(i + 1, "it is not JSON", error);
-    }
-    return isRecord(value) ? value : fail(i + 1, "it is not an object");
-  });
-  const [head, ...rest] = lines;
-  if (head === undefined) return { written: undefined, since: undefined, entries: [] };
-  const { version, boot, network, since } = head;
-  if (version !== VERSION) fail(1, `version must be ${VERSION}, got ${JSON.stringify(version)}`);
-  if (typeof boot !== "string" || typeof network !== "string" || typeof since !== "string") {
-    return fail(1, "it does not say where and when it was written");
-  }
-  const entries: (JournalEntry | undefined)[] = [];
-  rest.forEach(({ description, undo, forget }, i) => {
-    if (typeof forget === "number" && forget in entries) {
-      entries[forget] = undefined;
-    } else if (typeof description === "string" && typeof undo === "string") {
-      try {
-        const bytes = Uint8Array.fromHex(undo);
-        checkUndo(bytes, description);
-        entries.push({ description, undo: bytes });
-      } catch (error) {
-        fail(i + 2, (error as Error).message, error);
-      }
-    } else fail(i + 2, "it has neither a description with its undo nor the number of one to forget");
-  });
-  return { written: { boot, network }, since, entries: entries.filter((entry) => entry !== undefined) };
-}
-
-/** @throws {TypeError} for bytes that are not one whole message of a kind that takes a change back. */
-function checkUndo(undo: Uint8Array, description: string): Message {
-  const fail = (what: string): never => {
-    // From a file, a description may be anything.
-    throw new TypeError(`Cannot undo ${JSON.stringify(description.slice(0, 100))}: ${what}`);
-  };
-  const [message] = readMessages(undo);
-  if (message === undefined || viewOf(undo).getUint32(NLMSGHDR.len, true) !== undo.length) {
-    return fail("it is not one whole message");
-  }
-  const { type, flags, body } = message;
-  const fixed = FIXED_BYTES.get(type);
-  if (fixed === undefined) return fail(`${messageTypeName(type)} takes no change back`);
-  if (body.length < fixed || !new Attributes(body, fixed).whole) return fail("its lengths do not fit");
-  const creates = type !== MessageType.RTM_NEWLINK && messageTypeName(type).startsWith("RTM_NEW");
-  const allowed = Flag.Request | Flag.Ack | (creates ? Flag.Create | Flag.Exclusive : 0);
-  if ((flags & Flag.Ack) === 0 || (flags & ~allowed) !== 0) return fail("its flags are not an undo's");
-  if (type === MessageType.RTM_NEWLINK && !onlySettings(body)) {
-    return fail("it sets more of a link than Warren does");
-  }
-  return message;
-}
-
-/**
- * Takes back what a process left behind, newest first, and removes its journal; what is gone already is passed
- * over. When something fails, the journal stays for a later attempt. Only one process repairs a leftover; for
- * others, it is done.
- *
- * @returns what failed.
- */
-export function repair({ path, device, entries }: Leftover): Error[] {
-  try {
-    using file = LockedFile.open(path);
-    if (file === undefined) return [];
-    using netlink = Netlink.open();
-    const ours = (index: number) => netlink.link(index)?.name === device;
-    const links = new Map<number, boolean>();
-    const undos = entries.toReversed().filter(({ description, undo }) => {
-      const { type, body } = checkUndo(undo, description);
-      if (!OF_LINK.includes(type)) return true;
-      const index = linkIndexOf(body)!;
-      if (!links.has(index)) links.set(index, ours(index));
-      return links.get(index);
-    });
-    const failures = netlink.undoAll(
-      undos.map(({ description, undo }) => ({
-        description: `take back what ${device} had to "${description}"`,
-        undo,
-      })),
-    );
-    if (failures.size === 0) file.remove();
-    return summarize([...failures.values()]);
-  } catch (error) {
-    return [error as Error];
-  }
-}
-
-/** The first ones of many failures, and how many others there are. */
-export function summarize(failures: readonly Error[]): Error[] {
-  const others = failures.length - MAX_FAILURES;
-  if (others <= 0) return [...failures];
-  return [...failures.slice(0, MAX_FAILURES), new Error(`Cannot take back ${others} other changes`)];
-}
-
-/**
- * Does what a start does about earlier crashes: repairs what was left here, and removes all but the newest 256 journals
- * about other network namespaces. What fails stays, and `warren doctor` tells why.
- */
-export function recover(): void {
-  const { found, elsewhere } = leftovers();
-  for (const leftover of found) repair(leftover);
-  elsewhere.sort((a, b) => a.since! < b.since! ? 1 : -1);
-  for (const { path } of elsewhere.slice(MAX_ELSEWHERE)) {
-    try {
-      using file = LockedFile.open(path);
-      file?.remove();
-    } catch {
-      // The file system is read-only.
-    }
-  }
+function concat(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const whole = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
+  parts.reduce((offset, part) => (whole.set(part, offset), offset + part.length), 0);
+  return whole;
 }

@@ -9,7 +9,9 @@
 import { formatCidr, Prefix } from "../../lib/address.ts";
 import { type CheckedDeviceOptions, type CheckedRoute, type CheckedRule, halvesOf } from "../options.ts";
 import { readSystemFile } from "./files.ts";
-import { Journal, type JournalEntry, summarize } from "./journal.ts";
+import { Journal } from "./journal.ts";
+import type { JournalEntry } from "./journal_format.ts";
+import { summarize } from "./leftovers.ts";
 import { addAddress, type Link, setLink } from "./netlink/links.ts";
 import type { Netlink } from "./netlink/netlink.ts";
 import type { Change } from "./netlink/message.ts";

@@ -6,7 +6,9 @@
 import { readAll } from "../../driver/linux/files.ts";
 import { libc } from "../../driver/linux/libc.ts";
 import { cString } from "../../driver/posix/libc.ts";
-import { Journal, type JournalEntry, leftovers, recover, repair } from "../../driver/linux/journal.ts";
+import { Journal } from "../../driver/linux/journal.ts";
+import type { JournalEntry } from "../../driver/linux/journal_format.ts";
+import { leftovers, recover, repair } from "../../driver/linux/leftovers.ts";
 import { setLink } from "../../driver/linux/netlink/links.ts";
 import { Netlink } from "../../driver/linux/netlink/netlink.ts";
 import { Family } from "../../driver/linux/netlink/prefix.ts";

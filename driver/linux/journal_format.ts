@@ -1,0 +1,165 @@
+/** The text of journals: a first line about the system, then one line for each change, or for one that is struck out. */
+
+import { systemError } from "./errno.ts";
+import { environment, readLinkText, readSystemFile } from "./files.ts";
+import { errno, libc } from "./libc.ts";
+import { onlySettings } from "./netlink/links.ts";
+import {
+  Attributes,
+  Flag,
+  type Message,
+  MessageType,
+  messageTypeName,
+  NLMSGHDR,
+  readMessages,
+  viewOf,
+} from "./netlink/message.ts";
+
+// Specification: asm-generic/socket.h
+const AF_UNIX = 1;
+const SOCK_DGRAM = 2;
+const SOL_SOCKET = 1;
+/** A number that no other network namespace has until the system starts anew (Linux 5.14). */
+const SO_NETNS_COOKIE = 71;
+
+// Implementation
+/** The format's version. */
+export const VERSION = 2;
+/** The longest journal that is written or read: about 80,000 changes (bytes). */
+export const MAX_BYTES = 16 * 1024 * 1024;
+
+/** The messages that an undo may be, and the length of each one's fixed structure. */
+const FIXED_BYTES = new Map<number, number>([
+  [MessageType.RTM_NEWLINK, 16],
+  [MessageType.RTM_DELLINK, 16],
+  [MessageType.RTM_NEWADDR, 8],
+  [MessageType.RTM_DELADDR, 8],
+  [MessageType.RTM_NEWROUTE, 12],
+  [MessageType.RTM_DELROUTE, 12],
+  [MessageType.RTM_NEWRULE, 12],
+  [MessageType.RTM_DELRULE, 12],
+]);
+
+/** One change that was to be taken back. */
+export interface JournalEntry {
+  /** What was done, such as `add the IPv4 rule 100: from all lookup 51820`. */
+  readonly description: string;
+  /** The netlink message that takes it back. */
+  readonly undo: Uint8Array<ArrayBuffer>;
+}
+
+/** The system that a journal was written on: its start, and the network namespace. */
+export interface Place {
+  readonly boot: string;
+  readonly network: string;
+}
+
+/** A journal's content. */
+export interface Content {
+  /** The system that it was written on; `undefined` when its writer ended before it said so. */
+  readonly written: Place | undefined;
+  readonly since: string | undefined;
+  readonly entries: JournalEntry[];
+}
+
+/** The system that this process is on. */
+export function here(): Place {
+  return {
+    boot: readSystemFile("/proc/sys/kernel/random/boot_id")?.trim() ?? "",
+    network: networkNamespace(),
+  };
+}
+
+/** Returns an identifier of this thread's network namespace. */
+function networkNamespace(): string {
+  const { socket, getsockopt, close } = libc();
+  const descriptor = socket(AF_UNIX, SOCK_DGRAM, 0);
+  if (descriptor < 0) throw systemError("open a socket", "socket", errno());
+  const cookie = new Uint8Array(8);
+  const known = getsockopt(descriptor, SOL_SOCKET, SO_NETNS_COOKIE, cookie, Uint32Array.of(8)) === 0;
+  close(descriptor);
+  // The number of the namespace's file is used again after the namespace is gone.
+  return known ? `cookie:${cookie.toHex()}` : readLinkText("/proc/thread-self/ns/net") ?? "";
+}
+
+/** The folders that may hold journals, in the order in which they are tried. */
+export function folders(): string[] {
+  const user = libc().geteuid();
+  const runtime = environment("XDG_RUNTIME_DIR");
+  return [
+    ...(user === 0 ? ["/run/warren"] : []),
+    ...(runtime?.startsWith("/") === true ? [`${runtime}/warren`] : []),
+    `/tmp/warren-${user}`,
+    // Writable in a container whose file system is not.
+    `/dev/shm/warren-${user}`,
+  ];
+}
+
+/** A line of a journal. */
+export function line(content: unknown): Uint8Array<ArrayBuffer> {
+  return new TextEncoder().encode(`${JSON.stringify(content)}\n`);
+}
+
+/** @throws {SyntaxError} for text that no journal has. */
+export function parseJournal(path: string, text: string): Content {
+  const fail = (number: number, what: string, cause?: unknown): never => {
+    throw new SyntaxError(`Cannot read the journal "${path}": line ${number}: ${what}: remove it`, { cause });
+  };
+  const isRecord = (value: unknown): value is Record<string, unknown> =>
+    typeof value === "object" && value !== null && !Array.isArray(value);
+  // A line that was cut short is not among them: its change was not made.
+  const lines = text.split("\n").slice(0, -1).map((text, i) => {
+    let value: unknown;
+    try {
+      value = JSON.parse(text);
+    } catch (error) {
+      return fail(i + 1, "it is not JSON", error);
+    }
+    return isRecord(value) ? value : fail(i + 1, "it is not an object");
+  });
+  const [head, ...rest] = lines;
+  if (head === undefined) return { written: undefined, since: undefined, entries: [] };
+  const { version, boot, network, since } = head;
+  if (version !== VERSION) fail(1, `version must be ${VERSION}, got ${JSON.stringify(version)}`);
+  if (typeof boot !== "string" || typeof network !== "string" || typeof since !== "string") {
+    return fail(1, "it does not say where and when it was written");
+  }
+  const entries: (JournalEntry | undefined)[] = [];
+  rest.forEach(({ description, undo, forget }, i) => {
+    if (typeof forget === "number" && forget in entries) {
+      entries[forget] = undefined;
+    } else if (typeof description === "string" && typeof undo === "string") {
+      try {
+        const bytes = Uint8Array.fromHex(undo);
+        checkUndo(bytes, description);
+        entries.push({ description, undo: bytes });
+      } catch (error) {
+        fail(i + 2, (error as Error).message, error);
+      }
+    } else fail(i + 2, "it has neither a description with its undo nor the number of one to forget");
+  });
+  return { written: { boot, network }, since, entries: entries.filter((entry) => entry !== undefined) };
+}
+
+/** @throws {TypeError} for bytes that are not one whole message of a kind that takes a change back. */
+export function checkUndo(undo: Uint8Array, description: string): Message {
+  const fail = (what: string): never => {
+    // From a file, a description may be anything.
+    throw new TypeError(`Cannot undo ${JSON.stringify(description.slice(0, 100))}: ${what}`);
+  };
+  const [message] = readMessages(undo);
+  if (message === undefined || viewOf(undo).getUint32(NLMSGHDR.len, true) !== undo.length) {
+    return fail("it is not one whole message");
+  }
+  const { type, flags, body } = message;
+  const fixed = FIXED_BYTES.get(type);
+  if (fixed === undefined) return fail(`${messageTypeName(type)} takes no change back`);
+  if (body.length < fixed || !new Attributes(body, fixed).whole) return fail("its lengths do not fit");
+  const creates = type !== MessageType.RTM_NEWLINK && messageTypeName(type).startsWith("RTM_NEW");
+  const allowed = Flag.Request | Flag.Ack | (creates ? Flag.Create | Flag.Exclusive : 0);
+  if ((flags & Flag.Ack) === 0 || (flags & ~allowed) !== 0) return fail("its flags are not an undo's");
+  if (type === MessageType.RTM_NEWLINK && !onlySettings(body)) {
+    return fail("it sets more of a link than Warren does");
+  }
+  return message;
+}
