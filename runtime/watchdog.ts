@@ -111,10 +111,15 @@ class Watchdog {
     }
     // A device that is closed has nothing to put back; its driver still knows how to end the process.
     const asked = this.#watches.size > 0 || this.#last === undefined ? [...this.#watches] : [this.#last];
-    const rescues = asked.flatMap(({ rescue }) => {
+    // One call takes back everything of a kind of device: it ends the process.
+    const data = new Map<string, Uint8Array[]>();
+    for (const { rescue } of asked) {
       const found = rescue();
-      return found === undefined ? [] : [{ code: String(found.code), data: found.data }];
-    });
+      if (found === undefined) continue;
+      const code = String(found.code);
+      data.set(code, [...data.get(code) ?? [], ...found.data]);
+    }
+    const rescues = Array.from(data, ([code, data]) => ({ code, data }));
     const limit = Math.min(...hearts.map((heart) => heart.limit));
     const signals = hearts.some((heart) => heart.signals) ? endSignals() : [];
     const watched: Watched = {

@@ -83,6 +83,24 @@ systemTest(
   },
 );
 
+systemTest(
+  "A script that hangs with several tunnels puts back what each of them changed",
+  NEEDS,
+  async () => {
+    await using namespace = await openNamespace();
+    const before = await rules(namespace);
+    const tunnels = [1, 2, 3].map((i) =>
+      `t${i}: { address: "10.9.${i}.1/24", watchdog: 400, rule: { table: ${
+        76 + i
+      }, from: "10.9.${i}.0/24" } }`
+    );
+    const hang = "await new Promise((resolve) => setTimeout(resolve, 500)); for (;;);";
+    const { code } = await run(namespace, `{ tunnels: { ${tunnels.join(", ")} } }`, hang);
+    assert.equal(code, 70);
+    assert.equal(await rules(namespace), before);
+  },
+);
+
 systemTest("A script that forgets to wait for run() is told so", NEEDS, async () => {
   await using namespace = await openNamespace();
   const { code, said } = await run(namespace, `{ name: "tun7" }`, "tunnel.run();");
