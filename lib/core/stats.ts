@@ -7,6 +7,8 @@ export const MAX_REASONS = 64;
 export const OTHER_REASONS = "other reasons";
 /** The longest text of a reason (characters). */
 const MAX_REASON_LENGTH = 100;
+/** Control characters, what turns the direction of text or breaks lines, and halves of characters (Unicode chapter 4.5). */
+const ACTS_ON_TERMINALS = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
 /** The packets that entered and left a tunnel in one direction. */
 export interface FlowStats {
@@ -69,8 +71,7 @@ export class Counters {
   }
 
   #dropForNewReason(reason: string): void {
-    // deno-lint-ignore no-control-regex -- these would act on a terminal that shows the reason
-    const text = String(reason).slice(0, MAX_REASON_LENGTH).replace(/[\x00-\x1f\x7f-\x9f]/g, "?");
+    const text = String(reason).slice(0, MAX_REASON_LENGTH).replace(ACTS_ON_TERMINALS, "?");
     const count = this.#reasons.get(text);
     const isNew = count === undefined && text !== OTHER_REASONS;
     const known = isNew && this.#reasons.size >= MAX_REASONS - 1 ? OTHER_REASONS : text;

@@ -22,7 +22,15 @@ Deno.test("Counters keep 100 characters of a reason, none of which acts on a ter
   counters.drop("\x1b[2Jname\u009b\n");
   counters.drop("x".repeat(1_000_000));
   counters.drop(7 as unknown as string);
-  deepEqual(counters.snapshot(0).dropped, { "?[2Jname??": 2, ["x".repeat(100)]: 1, "7": 1 });
+  counters.drop("right\u202e to\u2066 left\u2028, ü and 漢");
+  counters.drop("y".repeat(99) + "😀");
+  deepEqual(counters.snapshot(0).dropped, {
+    "?[2Jname??": 2,
+    ["x".repeat(100)]: 1,
+    "7": 1,
+    "right? to? left?, ü and 漢": 1,
+    ["y".repeat(99) + "?"]: 1,
+  });
 });
 
 Deno.test("Counters count a reason that is called as the others are", () => {
