@@ -1,5 +1,6 @@
 /** How a command fails: its exit code, and what it prints. */
 
+import { stripVTControlCharacters } from "node:util";
 // @ts-types="./levenshtein_distance.d.ts"
 import { levenshteinDistance } from "@std/text/levenshtein-distance";
 
@@ -28,11 +29,19 @@ export class UsageError extends Error {
 /** Prints why a command failed, and returns its exit code. */
 export function report(error: unknown, command: string): number {
   if (error instanceof UsageError) {
-    console.error(`warren: ${error.message}\nTry: ${command} --help`);
+    console.error(`warren: ${printable(error.message)}\nTry: ${command} --help`);
     return ExitCode.WrongCommandLine;
   }
-  console.error(`warren: ${explain(error)}`);
+  console.error(`warren: ${printable(explain(error))}`);
   return ExitCode.Failed;
+}
+
+/** Text that does nothing to a terminal: words of a command line, files and strangers are in it. */
+function printable(text: string): string {
+  return stripVTControlCharacters(text).replace(
+    /[^\P{Cc}\t\n]/gu,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
 }
 
 /**

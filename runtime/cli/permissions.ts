@@ -23,6 +23,8 @@ const IMPLIED = /^--(?:no-check|no-lock|no-config)$/;
 const QUOTED = /["'\\$]/;
 /** Comments, and what follows the end of the line, as env(1) has them behind -S. */
 const COMMENT = /\s(?:#|\\c).*/s;
+/** Characters that a terminal does not show as they are, and with which a line would hide what it asks for. */
+const UNSEEN = /[^\P{C}\t]/u;
 const DENIAL = /--(?:deny|ignore)-/;
 const ALLOW_ALL = "--allow-all";
 
@@ -51,12 +53,18 @@ export function isPermissionFlag(word: string): boolean {
  * assert.deepEqual(line, { flags: ["--allow-ffi", "--allow-net=192.0.2.1"], leftOut: [] });
  * ```
  *
- * @throws {SyntaxError} when it denies something in words that cannot be taken from it.
+ * @throws {SyntaxError} when it denies something in words that cannot be taken from it, and when it has characters that a
+ * terminal does not show.
  */
 export function parseRunLine(line: string): RunLine | undefined {
   const words = /^\ufeff?#!(.*)/.exec(line)?.[1]?.replace(COMMENT, "").trim().split(/\s+/) ?? [];
   const program = words.findIndex((word) => /(?:^|\/)deno$/.test(word));
   if (program < 0) return undefined;
+  if (UNSEEN.test(line.replace(/^\ufeff/, ""))) {
+    throw new SyntaxError(
+      "Cannot read the script's run line: it has characters that a terminal does not show: remove them",
+    );
+  }
   const rest = words.slice(program + 1);
   if (rest[0] === "run") rest.shift();
   const flags: string[] = [];

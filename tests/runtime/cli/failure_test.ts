@@ -96,6 +96,20 @@ Deno.test("report() prints a hint and returns 2 for a UsageError, and 1 for othe
   }
 });
 
+Deno.test("report() does nothing to a terminal, whatever is in words and messages", () => {
+  const said = mock.method(console, "error", () => {});
+  try {
+    report(new UsageError('"a\x1b[2J\x07\r\u009bb\n" is no flag'), "warren");
+    report(ours(new Error("Cannot a: \x1b]0;title\x07\x08")), "warren");
+    assert.deepEqual(said.mock.calls.map((call) => (call.arguments as unknown[])[0]), [
+      'warren: "a\\u000d\\u009bb\n" is no flag\nTry: warren --help',
+      "warren: Cannot a: \\u0008",
+    ]);
+  } finally {
+    said.mock.restore();
+  }
+});
+
 Deno.test("nearest() finds a word two letters away or begun, and no other", () => {
   const words = ["run", "new", "doctor", "queue-length"];
   assert.equal(nearest("docter", words), "doctor");
