@@ -9,11 +9,11 @@
 import { said } from "../../driver/error.ts";
 import { type ConnectionOwner, type ConnectionSource, WebSocketConnection } from "./_connection.ts";
 import { connectingError, StatusError } from "./_connecting_error.ts";
-import { dial, hostOf, step } from "./_dial.ts";
+import { dial, step } from "./_dial.ts";
 import { isAcceptance, newKey, requestText } from "./_handshake.ts";
 import { readHead, statusOf, writeText } from "./_http_head.ts";
 import type { HttpProxy } from "./_http_proxy.ts";
-import { formatHostPort, type HostPort, requireNet } from "./_host_port.ts";
+import { formatHostPort, type HostPort, requireNet, urlHostPort } from "./_host_port.ts";
 import type { FarEndContext } from "./end_opener.ts";
 
 // Implementation
@@ -51,8 +51,7 @@ export class Connector implements ConnectionSource {
   /** For a transport; {@linkcode Connector.open} makes the first connection. */
   constructor(url: URL, options: ConnectorOptions, context: FarEndContext, owner: ConnectionOwner) {
     this.#url = url;
-    const port = Number(url.port) || (url.protocol === "wss:" ? 443 : 80);
-    this.#server = { ...hostOf(url.hostname), port };
+    this.#server = urlHostPort(url, url.protocol === "wss:" ? 443 : 80);
     this.#proxy = options.proxy;
     this.#options = options;
     this.#context = context;

@@ -1,6 +1,6 @@
 /** TCP connections to a host, by whichever of its addresses answers first. */
 
-import { formatAddress, parseAddress } from "../../lib/address.ts";
+import { parseAddress } from "../../lib/address.ts";
 import { formatHostPort, type HostPort } from "./_host_port.ts";
 import type { FarEndContext } from "./end_opener.ts";
 import { resolveHost } from "./resolve_host.ts";
@@ -21,7 +21,7 @@ export async function dial(
   signal: AbortSignal,
 ): Promise<Deno.TcpConn> {
   signal.throwIfAborted();
-  const hosts = await unlessAborted(signal, hostsOf(place, context));
+  const places = await unlessAborted(signal, placesOf(place, context));
   const { promise, resolve, reject } = Promise.withResolvers<Deno.TcpConn>();
   const attempts = new AbortController();
   const stop = () => attempts.abort(signal.reason);
@@ -32,10 +32,10 @@ export async function dial(
   let timer: ReturnType<typeof setTimeout> | undefined;
   const start = () => {
     clearTimeout(timer);
-    const host = hosts[next++]!;
+    const place = places[next++]!;
     running++;
-    if (next < hosts.length) timer = setTimeout(start, ATTEMPT_DELAY);
-    connect(host, place.port, context, attempts.signal).then((socket) => {
+    if (next < places.length) timer = setTimeout(start, ATTEMPT_DELAY);
+    connect(place, context, attempts.signal).then((socket) => {
       if (attempts.signal.aborted) {
         socket.close();
         return reject(attempts.signal.reason);
@@ -46,7 +46,7 @@ export async function dial(
       failure ??= error;
       running--;
       if (attempts.signal.aborted) reject(attempts.signal.reason);
-      else if (next < hosts.length) start();
+      else if (next < places.length) start();
       else if (running === 0) reject(failure);
     });
   };
@@ -62,11 +62,10 @@ export async function dial(
 }
 
 /** A host's addresses; or its name, where `--allow-net` has a list that names it but not them. */
-async function hostsOf(place: HostPort, context: FarEndContext): Promise<string[]> {
-  if (place.family === undefined && !mayConnect(place.host)) return [place.host];
+async function placesOf(place: HostPort, context: FarEndContext): Promise<readonly HostPort[]> {
+  if (place.family === undefined && !mayConnect(place.host)) return [place];
   const found = await context.lookUp(() => resolveHost(place));
-  const usable = found.every(({ host, port }) => mayConnect(formatHostPort(host, port)));
-  return usable ? found.map(({ host }) => host) : [place.host];
+  return found.every(({ host, port }) => mayConnect(formatHostPort(host, port))) ? found : [place];
 }
 
 function mayConnect(host: string): boolean {
@@ -74,23 +73,12 @@ function mayConnect(host: string): boolean {
 }
 
 async function connect(
-  hostname: string,
-  port: number,
+  { host, port, family }: HostPort,
   context: FarEndContext,
   signal: AbortSignal,
 ): Promise<Deno.TcpConn> {
-  if (hostOf(hostname).family !== undefined) context.bypass(parseAddress(hostname));
-  return await Deno.connect({ hostname, port, signal });
-}
-
-/** Reads a URL's host: an address, perhaps in brackets, or a name. */
-export function hostOf(hostname: string): Pick<HostPort, "host" | "family"> {
-  if (hostname.includes(":")) {
-    const host = formatAddress(parseAddress(hostname.replace(/^\[(.*)\]$/, "$1")));
-    return { host, family: 6 };
-  }
-  // WHATWG URL section 3.5: a host that ends in a number is an IPv4 address, of which URL makes four numbers.
-  return { host: hostname, family: /(^|\.)\d+$/.test(hostname) ? 4 : undefined };
+  if (family !== undefined) context.bypass(parseAddress(host));
+  return await Deno.connect({ hostname: host, port, signal });
 }
 
 /**

@@ -111,6 +111,16 @@ export function parseListen(listen: string | number, subject: string): HostPort 
   return local;
 }
 
+/** A URL's host, and its port, which is `defaultPort` where it has none. */
+export function urlHostPort({ hostname, port: text }: URL, defaultPort: number): HostPort {
+  const port = Number(text) || defaultPort;
+  if (hostname.startsWith("[")) {
+    return { host: formatAddress(parseAddress(hostname.slice(1, -1))), port, family: 6 };
+  }
+  // WHATWG URL section 3.5: a host that ends in a number is an IPv4 address, of which URL makes four numbers.
+  return { host: hostname, port, family: /(^|\.)\d+$/.test(hostname) ? 4 : undefined };
+}
+
 /** The text that {@linkcode parseHostPort} reads. */
 export function formatHostPort(host: string, port: number): string {
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;

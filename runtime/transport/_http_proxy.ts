@@ -1,8 +1,7 @@
 /** HTTP proxies that connect to servers (CONNECT, RFC 9110 section 9.3.6): often the only way out of a network. */
 
 import { ProxyError } from "./_connecting_error.ts";
-import { hostOf } from "./_dial.ts";
-import { formatHostPort, type HostPort } from "./_host_port.ts";
+import { formatHostPort, type HostPort, urlHostPort } from "./_host_port.ts";
 import { readHead, statusOf, writeText } from "./_http_head.ts";
 
 // Implementation
@@ -33,8 +32,7 @@ export class HttpProxy implements HostPort {
         `Cannot parse ${subject}: it must be http://HOST:PORT: HTTPS and SOCKS are not supported`,
       );
     }
-    ({ host: this.host, family: this.family } = hostOf(url.hostname));
-    this.port = Number(url.port) || 80;
+    ({ host: this.host, port: this.port, family: this.family } = urlHostPort(url, 80));
     const { username, password } = url;
     if (username !== "") {
       const text = `${decode(username, subject)}:${decode(password, subject)}`;
