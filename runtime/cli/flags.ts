@@ -98,8 +98,8 @@ ${ownText}  --name NAME        the device's name: 15 bytes on Linux, on Windows 
   --mtu BYTES        the longest packet that the system sends through the device
   --queue-length N   packets that wait in the kernel for the script (Linux)
   --far URL          what the tunnel leads to: udp://HOST:PORT, ws://HOST:PORT/, tun:NAME; as the listening
-                     side udp://ADDRESS:PORT?listen, ws://ADDRESS:PORT/?listen; udp: ones leave by one
-                     interface alone with ?interface=NAME
+                     side udp://ADDRESS:PORT?listen, ws://ADDRESS:PORT/?listen; with ?interface=NAME
+                     and ?mtu=BYTES for udp:, and ?payload=any for a stage that encrypts
   --no-offload       no super-packets: every packet is at most as long as the MTU (Linux)
   --no-uring         one packet a system call, without io_uring (Linux)
   --watchdog MS      end the process when a stage has not returned for so long; 0 for never
