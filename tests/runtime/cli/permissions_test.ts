@@ -79,15 +79,11 @@ Deno.test("parseRunLine() refuses a run line whose denial it cannot take", () =>
 
 Deno.test("parseRunLine() refuses a run line that would hide from a terminal what it asks for", () => {
   for (const hidden of ["\x1b[2K", "\x1b[1A", "\b\b", "\u202e", "\u200b", "\u009b2K", "\0", "\r"]) {
-    for (
-      const line of [`#!/usr/bin/env -S deno run --allow-run=sh${hidden}`, `#!${hidden}/bin/deno run -A`]
-    ) {
-      assert.throws(() => parseRunLine(line), {
-        name: "SyntaxError",
-        message:
-          "Cannot read the script's run line: it has characters that a terminal does not show: remove them",
-      }, JSON.stringify(line));
-    }
+    assert.throws(() => parseRunLine(`#!/usr/bin/env -S deno run --allow-run=sh${hidden}`), {
+      name: "SyntaxError",
+      message:
+        "Cannot read the script's run line: it has characters that a terminal does not show: remove them",
+    }, JSON.stringify(hidden));
   }
   assert.deepEqual(parseRunLine("\ufeff#!/usr/bin/env\t-S deno run\t-R=/über"), {
     flags: ["--allow-read=/über"],
