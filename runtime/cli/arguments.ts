@@ -34,6 +34,7 @@ export interface CommandLine {
 export function parseCommand(args: readonly string[], form: CommandForm): CommandLine | undefined {
   const { usage, strings = [], most = 1 } = form;
   const booleans = ["help", ...form.booleans ?? []];
+  refuseValues(args, booleans, ["h"]);
   const parsed = parseArgs([...args], {
     string: ["_", ...strings],
     boolean: booleans,
@@ -56,4 +57,22 @@ export function parseCommand(args: readonly string[], form: CommandForm): Comman
   const empty = strings.find((flag) => values[flag] === "");
   if (empty !== undefined) throw new UsageError(`--${empty} needs a value`);
   return { words, values, flags: new Set(booleans.filter((flag) => parsed[flag] === true)) };
+}
+
+/**
+ * Refuses values of flags that take none, which the parser takes as a flag that was not given.
+ *
+ * @throws {UsageError} for the first one.
+ */
+export function refuseValues(
+  args: readonly string[],
+  flags: readonly string[],
+  letters: readonly string[],
+): void {
+  const ofLetters = new RegExp(`^-[${letters.join("")}]+[^a-z]`);
+  const found = args.find((argument) =>
+    flags.some((flag) => argument.startsWith(`--${flag}=`)) || ofLetters.test(argument)
+  );
+  if (found === undefined) return;
+  throw new UsageError(`${found} has a value: ${found.match(/^(?:--[^=]*|-[a-z]*)/)![0]} takes none`);
 }

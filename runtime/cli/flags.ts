@@ -7,6 +7,7 @@ import { compileFilter } from "../../lib/filter/mod.ts";
 import { parseFarUrl } from "../transport/far_url.ts";
 import { checkTunnelOptions } from "../open_tunnel.ts";
 import type { TunnelOptions } from "../tunnel.ts";
+import { refuseValues } from "./arguments.ts";
 import { nearest, UsageError } from "./failure.ts";
 import {
   checkScriptFlags,
@@ -61,7 +62,6 @@ const WORKERS = "workers";
 const CAPTURE = "capture";
 const FILTER = "filter";
 const LETTERS: Readonly<Record<string, string>> = { h: "help", q: "quiet" };
-const LETTERS_WITH_VALUE = new RegExp(`^-[${Object.keys(LETTERS).join("")}]+[^a-z]`);
 /** The column in which a usage text says what a flag does. */
 const TEXT_COLUMN = 21;
 
@@ -146,13 +146,7 @@ export function parseScriptFlags(
   if (before !== undefined && [...booleans, ...Object.keys(LETTERS)].includes(before)) {
     throw new UsageError(unknownArgument(args[odd]!, known));
   }
-  const told = args.find((argument) =>
-    [...BOOLEAN_FLAGS, ...ownSwitches].some((flag) => argument.startsWith(`--${flag}=`)) ||
-    LETTERS_WITH_VALUE.test(argument)
-  );
-  if (told !== undefined) {
-    throw new UsageError(`${told} has a value: ${told.match(/^(?:--[^=]*|-[a-z]*)/)![0]} takes none`);
-  }
+  refuseValues(args, booleans, Object.keys(LETTERS));
   const profiles = args.filter(isProfileFlag);
   if (profiles.length > 1) throw new UsageError(`--${PROFILE_FLAG} is given twice`);
   if (profiles[0]?.endsWith("=")) throw new UsageError(`${profiles[0]} needs a file's name behind it`);

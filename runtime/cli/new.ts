@@ -45,7 +45,7 @@ export async function create(args: readonly string[]): Promise<number> {
   const line = parseCommand(args, { usage: USAGE });
   if (line === undefined) return ExitCode.Ended;
   const [name] = line.words;
-  if (name === undefined) throw new UsageError("it needs one name: warren new my.ts");
+  if (name === undefined || name === "") throw new UsageError("it needs one name: warren new my.ts");
   // It becomes part of a task's command.
   if (!/^\w[\w.-]*$/.test(basename(name))) {
     throw new UsageError(`"${basename(name)}" has more in it than letters, digits, "_", "-" and "."`);

@@ -72,9 +72,15 @@ export async function run(args: readonly string[]): Promise<number> {
   ]);
 }
 
+/** @throws {SyntaxError} for a URL that does not parse. */
 function urlOf(name: string): URL {
   // One letter before a colon is a drive.
-  return /^[a-z][a-z0-9+.-]+:/i.test(name) ? new URL(name) : pathToFileURL(resolve(name));
+  if (!/^[a-z][a-z0-9+.-]+:/i.test(name)) return pathToFileURL(resolve(name));
+  const url = URL.parse(name);
+  if (url !== null) return url;
+  throw new SyntaxError(
+    `Cannot run ${JSON.stringify(name)}: SCRIPT must be a file or a whole URL, such as https://HOST/my.ts`,
+  );
 }
 
 /** @throws {Deno.errors.NotFound} when there is no such file. */

@@ -184,6 +184,8 @@ Deno.test("warren run ends with 1 and one message when a script does not load", 
   }
   const absent = await warren(["run", "absent.ts"], folder.path);
   assert.match(absent.stderr, /^warren: Cannot run "absent\.ts": there is no such file\n$/);
+  const half = await warren(["run", "http://"]);
+  assert.match(half.stderr, /^warren: Cannot run "http:\/\/": SCRIPT must be a file or a whole URL, .*\n$/);
   const shorter = await warren(["run", "plain"], folder.path);
   assert.match(shorter.stderr, /did you mean plain\.ts\?/);
 });

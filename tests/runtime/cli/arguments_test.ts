@@ -19,6 +19,9 @@ Deno.test("parseCommand() refuses what it does not know, with what may have been
     [["--jsno=1"], "--jsno=1 is no flag: did you mean --json?"],
     [["-x"], "-x is no flag"],
     [["--from"], "--from needs a value"],
+    [["--json=yes"], "--json=yes has a value: --json takes none"],
+    [["--json=false"], "--json=false has a value: --json takes none"],
+    [["-h=1"], "-h=1 has a value: -h takes none"],
     [["a", "b"], '"b" is not expected here'],
   ];
   for (const [args, message] of refusals) {

@@ -122,6 +122,7 @@ const REFUSED: [args: string[], message: RegExp][] = [
   [["my.ts"], /^"my\.ts" is not expected here/],
   [["--dry-run=no"], /^--dry-run=no has a value: --dry-run takes none$/],
   [["--help=false"], /^--help=false has a value/],
+  [["--no-offload=1"], /^--no-offload=1 has a value: --no-offload takes none$/],
   [["-q=no"], /^-q=no has a value: -q takes none$/],
   [["-h5"], /^-h5 has a value: -h takes none$/],
   [["-qh="], /^-qh= has a value: -qh takes none$/],
