@@ -22,9 +22,15 @@ export function openNewFile(
     return Deno.openSync(path, { write: true, createNew: true, mode: OWNER_READS_AND_WRITES });
   } catch (error) {
     const attempt = `write ${what} "${path}"`;
-    if (!(error instanceof Deno.errors.NotFound)) throw fileError(attempt, error, remedies);
-    const message = `Cannot ${attempt}: there is no folder "${dirname(path)}"`;
-    throw new Deno.errors.NotFound(message, { cause: error });
+    if (error instanceof Deno.errors.NotFound) {
+      const message = `Cannot ${attempt}: there is no folder "${dirname(path)}"`;
+      throw new Deno.errors.NotFound(message, { cause: error });
+    }
+    if (error instanceof Deno.errors.NotCapable) {
+      const message = `Cannot ${attempt}: deno may not: run it with --allow-write`;
+      throw new Deno.errors.NotCapable(message, { cause: error });
+    }
+    throw fileError(attempt, error, remedies);
   }
 }
 

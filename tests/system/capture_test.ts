@@ -229,6 +229,13 @@ Deno.test("openCaptureFile() overwrites nothing, and says what is wrong", async 
   equal(Deno.readTextFileSync(path), "mine");
 });
 
+Deno.test("openCaptureFile() names the permission that it lacks", { permissions: { write: false } }, () => {
+  throws(
+    () => openCaptureFile("a.pcapng"),
+    /^NotCapable: Cannot write capture "a\.pcapng": deno may not: run it with --allow-write$/,
+  );
+});
+
 Deno.test("Files of captures and profiles are this user's alone to read", async () => {
   await using folder = new Folder();
   const umask = Deno.build.os === "windows" ? undefined : Deno.umask(0);
