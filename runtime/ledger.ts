@@ -53,7 +53,7 @@ export class Ledger {
 
   /** Gives a packet back to the pool, counted if it was malformed. */
   giveBack(packet: Packet): void {
-    packet.isLent = false;
+    packet.isFixed = false;
     if (packet.malformed) this.countMalformed(packet);
     this.pool.give(packet);
   }

@@ -56,7 +56,7 @@ export class BatchSurface implements TunnelEnd {
     const count = batch.length;
     batch.moveTo(this.#batch);
     const { packets, length } = this.#batch;
-    for (let i = 0; i < length; i++) packets[i]!.isLent = true;
+    for (let i = 0; i < length; i++) packets[i]!.isFixed = true;
     this.#waiting({ done: false, value: this.#batch.lend(SCRIPT) });
     this.#waiting = undefined;
     return count;
@@ -94,7 +94,7 @@ export class BatchSurface implements TunnelEnd {
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
       if (packet.owner !== this.#batch) continue;
-      packet.isLent = false;
+      packet.isFixed = false;
       this.#host!.done(packet);
     }
     this.#batch.clear();

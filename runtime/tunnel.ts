@@ -306,7 +306,7 @@ export class Tunnel implements AsyncDisposable {
       counters.drop("pool empty");
       return false;
     }
-    packet.isLent = false;
+    packet.isFixed = false;
     this.#sent.push(packet);
     this.#loop.wake();
     return true;

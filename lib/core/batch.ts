@@ -1,7 +1,7 @@
 /** A list of packets that move together, bounded by count and bytes. */
 
 import { OneLine } from "./one_line.ts";
-import { lentError, type Packet } from "./packet.ts";
+import { fixedError, type Packet } from "./packet.ts";
 
 // Implementation
 const BATCH_PACKETS = 64;
@@ -64,8 +64,7 @@ export class PacketBatch extends OneLine {
    * @throws {TypeError} when it is in this batch already, free, or on loan to a stage or script.
    */
   push(packet: Packet): void {
-    const { owner } = packet;
-    if (packet.isLent || owner === this || owner === packet.pool) throw pushError(packet, this);
+    if (packet.isFixed || packet.owner === this) throw pushError(packet, this);
     packet.owner = this;
     this.packets[this.length++] = packet;
     this.bytes += packet.length;
@@ -118,12 +117,10 @@ export class PacketBatch extends OneLine {
   }
 }
 
-function pushError({ owner, pool }: Packet, batch: PacketBatch): TypeError {
-  return owner === pool
-    ? new TypeError("Cannot add a packet to a batch: it is free")
-    : owner === batch
+function pushError(packet: Packet, batch: PacketBatch): TypeError {
+  return packet.owner === batch
     ? new TypeError("Cannot add a packet to a batch: it is in it already")
-    : lentError("add to a batch");
+    : fixedError("add to a batch", packet);
 }
 
 /** Whoever has a batch on loan, as errors call it, and what it does in place of changing the batch. */
@@ -191,15 +188,6 @@ export class LendingBatch extends PacketBatch {
     loan.packets = this.list;
     loan.length = length;
     return loan;
-  }
-
-  /** Appends a packet, on loan or not, and becomes its owner. */
-  override push(packet: Packet): void {
-    const { owner } = packet;
-    if (owner === this || owner === packet.pool) throw pushError(packet, this);
-    packet.owner = this;
-    this.packets[this.length++] = packet;
-    this.bytes += packet.length;
   }
 
   override shift(count: number): void {

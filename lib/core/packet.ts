@@ -64,10 +64,10 @@ export class Packet extends OneLine {
   /** What holds it now. For the runtime; a script never needs it. */
   owner: PacketOwner | undefined;
   /**
-   * Whether a stage holds it, or a script has it from `for await`: it goes nowhere but by `StageContext` and
-   * `Tunnel.send`. For the runtime.
+   * Whether nobody may add it to a batch or give it back: it is free, or a stage holds it, or a script has it from
+   * `for await` and moves it by `StageContext` and `Tunnel.send`. For the runtime.
    */
-  isLent = false;
+  isFixed = true;
   /** The pool that this packet belongs to. */
   readonly pool: PacketPool;
   /** This slot's number in its pool, from 0. */
@@ -251,9 +251,11 @@ export class Packet extends OneLine {
   }
 }
 
-/** The error for code that moves a packet which is on loan to it. */
-export function lentError(verb: string): TypeError {
+/** The error for code that moves a packet which is free, or on loan to it. */
+export function fixedError(verb: string, { owner, pool }: Packet): TypeError {
   return new TypeError(
-    `Cannot ${verb} a packet that is on loan: a stage uses its context, and for await tunnel.send`,
+    owner === pool
+      ? `Cannot ${verb} a packet that is free already`
+      : `Cannot ${verb} a packet that is on loan: a stage uses its context, and for await tunnel.send`,
   );
 }

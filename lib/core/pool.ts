@@ -2,7 +2,7 @@
 
 import { bytesOf } from "./bytes_of.ts";
 import { OneLine } from "./one_line.ts";
-import { ENDPOINT_ROOM, HEADROOM, LARGE_ROOM, lentError, Packet } from "./packet.ts";
+import { ENDPOINT_ROOM, fixedError, HEADROOM, LARGE_ROOM, Packet } from "./packet.ts";
 
 // Implementation
 const SMALL_SLOT = 2 * 1024;
@@ -121,6 +121,7 @@ export class PacketPool extends OneLine {
     }
     packet.reset(length);
     packet.owner = undefined;
+    packet.isFixed = false;
     return packet;
   }
 
@@ -143,10 +144,10 @@ export class PacketPool extends OneLine {
    * @throws {TypeError} when it is free already, another pool's, or on loan to a stage or script.
    */
   give(packet: Packet): void {
-    if (packet.owner === this) throw new TypeError("Cannot give back a packet that is free already");
+    if (packet.isFixed) throw fixedError("give back", packet);
     if (packet.pool !== this) throw new TypeError("Cannot give back a packet of another pool");
-    if (packet.isLent) throw lentError("give back");
     packet.owner = this;
+    packet.isFixed = true;
     if (packet.slot < this.#smallEnd) {
       this.#small.push(packet);
       if (!this.#wantsSmall) return;

@@ -1,6 +1,6 @@
 /** Packets that wait for their turn: bounded, first in, first out, in a ring. */
 
-import { lentError, type Packet } from "./packet.ts";
+import { fixedError, type Packet } from "./packet.ts";
 
 /** Options for {@linkcode PacketQueue}. */
 export interface PacketQueueOptions {
@@ -54,10 +54,10 @@ export class PacketQueue {
   /**
    * Appends a packet and becomes its owner; whoever calls it has looked at {@linkcode PacketQueue.full}.
    *
-   * @throws {TypeError} when the packet is on loan to a stage or script.
+   * @throws {TypeError} when the packet is free, or on loan to a stage or script.
    */
   push(packet: Packet): void {
-    if (packet.isLent) throw lentError("queue");
+    if (packet.isFixed) throw fixedError("queue", packet);
     let slot = this.#first + this.#length++;
     if (slot >= this.#ring.length) slot -= this.#ring.length;
     this.#ring[slot] = packet;

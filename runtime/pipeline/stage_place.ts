@@ -126,7 +126,7 @@ export class StagePlace implements StageContext, Borrower {
     const packet = this.#ledger.pool.take(length);
     if (packet === undefined) return undefined;
     packet.owner = this;
-    packet.isLent = true;
+    packet.isFixed = true;
     packet.time = this.now;
     this.held++;
     this.#ledger.counters.created++;
@@ -143,7 +143,7 @@ export class StagePlace implements StageContext, Borrower {
   hold(packet: Packet): void {
     this.#claim(packet, "hold");
     packet.owner = this;
-    packet.isLent = true;
+    packet.isFixed = true;
     this.held++;
   }
 
@@ -177,7 +177,7 @@ export class StagePlace implements StageContext, Borrower {
 
   #claim(packet: Packet, verb: string): void {
     if (packet.owner === this) {
-      packet.isLent = false;
+      packet.isFixed = false;
       this.held--;
     } else if (packet.owner !== undefined && packet.owner === this.#batch) this.claimed++;
     else {

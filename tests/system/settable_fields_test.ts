@@ -5,7 +5,7 @@ import config from "../../deno.json" with { type: "json" };
 import { PacketPool } from "../../lib/core/mod.ts";
 
 /** Fields of a packet that belong to the runtime. */
-const OF_THE_RUNTIME = ["bytes", "view", "slotStart", "slotEnd", "pool", "slot", "owner", "isLent", "views"];
+const OF_THE_RUNTIME = ["bytes", "view", "slotStart", "slotEnd", "pool", "slot", "owner", "isFixed", "views"];
 
 /** The names of the accessors that have a setter, inherited ones too. */
 function setters({ prototype }: { prototype: object }): string[] {
