@@ -10,7 +10,7 @@ import { type Borrower, LendingBatch } from "../lib/core/batch.ts";
 import {
   type EndHost,
   LARGE_ROOM,
-  Packet,
+  type Packet,
   type PacketBatch,
   type TunnelEnd,
   type Waitable,
@@ -55,9 +55,7 @@ export class BatchSurface implements TunnelEnd {
     if (this.#waiting === undefined) return 0;
     const count = batch.length;
     batch.moveTo(this.#batch);
-    const { packets, length } = this.#batch;
-    for (let i = 0; i < length; i++) packets[i]!.isFixed = true;
-    this.#waiting({ done: false, value: this.#batch.lend(SCRIPT) });
+    this.#waiting({ done: false, value: this.#batch.lend(SCRIPT, true) });
     this.#waiting = undefined;
     return count;
   }
@@ -72,9 +70,8 @@ export class BatchSurface implements TunnelEnd {
   }
 
   /** Tells whether this is a packet of the batch that the script has. */
-  has(packet: unknown): packet is Packet {
-    return packet instanceof Packet && packet.pool.packets[packet.slot] === packet &&
-      packet.owner === this.#batch;
+  has(packet: Packet): boolean {
+    return packet.owner === this.#batch;
   }
 
   /** Ends the iteration. */

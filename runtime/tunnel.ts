@@ -105,6 +105,8 @@ export class Tunnel implements AsyncDisposable {
   readonly #ledger: Ledger;
   /** What the script has sent since the last breath. */
   readonly #sent = new PacketBatch();
+  /** How many packets were on their way in after that breath. */
+  #leftInside = 0;
   #far: TunnelEnd | undefined;
   /** Its stages and what moves packets through them, from when something holds it. */
   #pipeline: Pipeline | undefined;
@@ -289,38 +291,44 @@ export class Tunnel implements AsyncDisposable {
    */
   send(data: Uint8Array | Packet): boolean {
     if (this.#closing) throw new Deno.errors.BadResource(`Cannot send: the tunnel "${this.name}" is closed`);
-    const { pool, counters } = this.#ledger;
-    const bytes = data instanceof Packet ? undefined : bytesOf(data);
-    const length = bytes === undefined ? this.#lengthOf(data) : bytes.length;
+    if (Packet.isPacket(data)) return this.#sendPacket(data);
+    const bytes = bytesOf(data);
+    if (bytes === undefined) throw sendError();
+    const { length } = bytes;
     if (length === 0 || length > LARGE_ROOM) {
       throw new TypeError(`Cannot send a packet of ${length} bytes: it must have 1 to ${LARGE_ROOM}`);
     }
-    counters.inbound.packetsIn++;
-    counters.inbound.bytesIn += length;
-    if (this.#arriving >= SEND_LIMIT) {
-      counters.drop("send queue full");
-      return false;
-    }
-    const packet = bytes === undefined ? data as Packet : pool.from(bytes);
+    if (!this.#admits(length)) return false;
+    const { pool, counters } = this.#ledger;
+    const packet = pool.from(bytes);
     if (packet === undefined) {
       counters.drop("pool empty");
       return false;
     }
+    this.#sent.push(packet);
+    this.#loop.wake();
+    return true;
+  }
+
+  /** Sends a packet of the batch that the script has. */
+  #sendPacket(packet: Packet): boolean {
+    if (!(this.#far instanceof BatchSurface && this.#far.has(packet))) throw sendError();
+    if (!packet.isInSlot) throw new TypeError("Cannot send a packet that was moved out of its slot");
+    if (!this.#admits(packet.length)) return false;
     packet.isFixed = false;
     this.#sent.push(packet);
     this.#loop.wake();
     return true;
   }
 
-  /** The length of a packet that the script sends. @throws {TypeError} unless the script has that packet, within its slot. */
-  #lengthOf(packet: unknown): number {
-    if (!(this.#far instanceof BatchSurface && this.#far.has(packet))) {
-      throw new TypeError(
-        "Cannot send: data must be a Uint8Array or a packet of the current batch: send packet.data",
-      );
-    }
-    if (!packet.isInSlot) throw new TypeError("Cannot send a packet that was moved out of its slot");
-    return packet.length;
+  /** Counts a packet that the script sends; returns whether there is room for it. */
+  #admits(length: number): boolean {
+    const { counters } = this.#ledger;
+    counters.inbound.packetsIn++;
+    counters.inbound.bytesIn += length;
+    if (this.#leftInside + this.#sent.length < SEND_LIMIT) return true;
+    counters.drop("send queue full");
+    return false;
   }
 
   /** Ends the tunnel and puts back what it changed. Further calls do nothing. */
@@ -337,6 +345,7 @@ export class Tunnel implements AsyncDisposable {
   }
 
   #breathed(came: Breath): void {
+    this.#leftInside = this.#pipeline!.inboundLength;
     if (came > Breath.Idle) this.#publish();
     const failure = this.device.failure ?? this.#far?.failure;
     if (failure !== undefined) this.#failure ??= failure;
@@ -472,4 +481,10 @@ export class Tunnel implements AsyncDisposable {
       else this.#settleClosed.reject(problems.length === 1 ? problems[0] : new AggregateError(problems));
     });
   }
+}
+
+function sendError(): TypeError {
+  return new TypeError(
+    "Cannot send: data must be a Uint8Array or a packet of the current batch: send packet.data",
+  );
 }

@@ -77,10 +77,22 @@ export class PacketBatch extends OneLine {
     this.#cut(this.length - count);
   }
 
-  /** Moves all packets to the end of another batch. */
+  /** Moves all packets to the end of another batch, but for those that have got another owner since they were pushed. */
   moveTo(batch: PacketBatch): void {
-    for (let i = 0; i < this.length; i++) batch.push(this.packets[i]!);
+    batch.adopt(this);
     this.clear();
+  }
+
+  /** Appends the packets of another batch. */
+  protected adopt(other: PacketBatch): void {
+    const { packets, length } = other;
+    for (let i = 0; i < length; i++) {
+      const packet = packets[i]!;
+      if (packet.owner !== other) continue;
+      packet.owner = this;
+      this.packets[this.length++] = packet;
+      this.bytes += packet.length;
+    }
   }
 
   /** Removes the packets that have got another owner since they were pushed, keeping the order. */
@@ -158,6 +170,10 @@ export class LoanedBatch extends PacketBatch {
     throw this.error;
   }
 
+  protected override adopt(): void {
+    throw this.error;
+  }
+
   override compact(): void {
     throw this.error;
   }
@@ -178,10 +194,14 @@ export class LendingBatch extends PacketBatch {
   /** How many packets are in the list. */
   #listed = 0;
 
-  /** Lends the list, until it is lent anew. */
-  lend(borrower: Borrower): LoanedBatch {
-    const { length } = this;
-    for (let i = this.#listed; i < length; i++) this.list[i] = this.packets[i]!;
+  /** Lends the list, until it is lent anew. With `fixed`, the packets are fixed, too: see {@linkcode Packet.isFixed}. */
+  lend(borrower: Borrower, fixed = false): LoanedBatch {
+    const { length, packets, list } = this;
+    for (let i = this.#listed; i < length; i++) {
+      const packet = packets[i]!;
+      list[i] = packet;
+      if (fixed) packet.isFixed = true;
+    }
     this.#listed = length;
     const loan = this.#loan;
     loan.borrower = borrower;

@@ -99,6 +99,11 @@ export class Packet extends OneLine {
 
   #endpoint: Uint8Array | undefined;
 
+  /** Tells whether a value is a packet itself, and not an object that a script has made to look like one. */
+  static isPacket(value: unknown): value is Packet {
+    return typeof value === "object" && value !== null && #endpoint in value;
+  }
+
   /** For {@linkcode PacketPool} alone. */
   constructor(pool: PacketPool, slot: number, slotStart: number, slotLength: number) {
     super();
