@@ -166,6 +166,9 @@ function parseWebSocket(
     parseOwn(place, subject);
     return websocket({ listen: place, path, ...options });
   }
+  if (parts.some((part) => /^listen(=|$)/.test(part))) {
+    fail(subject, `"?${query}" is not understood`, 'write "?listen" alone, or with "&payload=any"');
+  }
   if (place.includes("@")) fail(subject, "it has a user name", "leave it out");
   // A port may be left out here: 80 or 443.
   parseHostPort(/:\d*$/.test(place) ? place : `${place}:80`, subject);

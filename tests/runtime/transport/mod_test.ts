@@ -105,6 +105,12 @@ const BAD: [url: string, said: RegExp][] = [
   ["ws://user:secret@host/", /it has a user name/],
   ["ws://host:99999/", /its port "99999"/],
   ["ws://host/?listen", /it has no port/],
+  [
+    "ws://0.0.0.0:80/?listen=1",
+    /"\?listen=1" is not understood: write "\?listen" alone, or with "&payload=any"/,
+  ],
+  ["ws://0.0.0.0:80/?listen&path=/x", /"\?listen&path=\/x" is not understood/],
+  ["ws://0.0.0.0:80/?payload=any&listen&listen", /is not understood/],
   ["ws://host:80/?listen", /no address of this machine/],
   ["wss://0.0.0.0:443/?listen", /no certificate: write ws:\/\/ behind a proxy/],
   ["tun:a?offload=maybe", /write "\?offload=no" or "\?uring=no"/],
