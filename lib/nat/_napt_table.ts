@@ -195,13 +195,13 @@ export class NaptTable {
         mapping = this.#map(inside, insidePort, address, port);
       }
     }
-    return this.#add(key, mapping, address, port, isSurplus ? State.Surplus : State.Transitory, now);
+    return this.#add(key, mapping, address, port, isSurplus ? State.Surplus : State.Transitory, true, now);
   }
 
   /** Opens the session of a packet from outside to a forwarded port, by the key of its answers. */
   accept(key: FlowKey, address: number, port: number, now: number): number {
     const isSurplus = this.#shares.isUsed(this.#remoteKey(key.words[2]!));
-    return this.#add(key, NONE, address, port, isSurplus ? State.ForeignSurplus : State.Foreign, now);
+    return this.#add(key, NONE, address, port, isSurplus ? State.ForeignSurplus : State.Foreign, false, now);
   }
 
   /** Where the index has the mapping of an inside endpoint, for an error about a stranger's packet; -1 for nowhere. */
@@ -274,23 +274,24 @@ export class NaptTable {
     const key = new FlowKey();
     key.length = 4;
     key.words.set([4 << 8 | this.protocol, inside, remote, insidePort << 16 | remotePort]);
-    const isOpenedInside = state > State.Foreign;
-    if (this.sessions.find(key, now) >= 0 || isOpenedInside && this.#isTooMany(inside)) return;
+    if (this.sessions.find(key, now) >= 0) return;
     let mapping = this.#mappings.find(this.#endpointKey(inside, insidePort));
+    const entry = this.entry(address, port);
+    const forward = mapping < 0 && entry < 0 ? this.forward(entry) : undefined;
+    const isForward = forward !== undefined && forward.inside === inside &&
+      forward.insidePort + port - forward.firstPort === insidePort;
+    // Which side opened a flow of a forwarded port is not saved.
+    const isOpenedInside = state > State.Foreign && !isForward;
+    if (isOpenedInside && this.#isTooMany(inside)) return;
     if (mapping >= 0) {
       if (this.#mappingAt[mapping] !== address * PORTS + port) return;
       this.#mappings.hold(mapping);
-    } else {
-      const entry = this.entry(address, port);
-      const forward = entry < 0 ? this.forward(entry) : undefined;
-      const isForward = forward !== undefined && forward.inside === inside &&
-        forward.insidePort + port - forward.firstPort === insidePort;
-      if (!isForward) {
-        if (!this.#pools[address]!.take(port)) return;
-        mapping = this.#map(inside, insidePort, address, port);
-      }
+    } else if (!isForward) {
+      if (!this.#pools[address]!.take(port)) return;
+      mapping = this.#map(inside, insidePort, address, port);
     }
-    this.#seen[this.#add(key, mapping, address, port, state, now - idle)] = seen;
+    const session = this.#add(key, mapping, address, port, state, isOpenedInside, now - idle);
+    this.#seen[session] = seen;
   }
 
   #isTooMany(inside: number): boolean {
@@ -339,11 +340,19 @@ export class NaptTable {
     return mapping;
   }
 
-  #add(key: FlowKey, mapping: number, address: number, port: number, state: number, now: number): number {
+  #add(
+    key: FlowKey,
+    mapping: number,
+    address: number,
+    port: number,
+    state: number,
+    isOpenedInside: boolean,
+    now: number,
+  ): number {
     const inside = key.words[1]!;
     const remote = key.words[2]!;
     const contact = this.#contacts?.take(this.#contactKey(inside, key.words[3]! >>> 16, remote)) ?? NONE;
-    const host = state <= State.Foreign ? NONE : this.#hosts.keys?.take(this.#hostKey(inside)) ?? NONE;
+    const host = isOpenedInside ? this.#hosts.keys?.take(this.#hostKey(inside)) ?? NONE : NONE;
     const share = this.#takeShare(state, inside, remote);
     const session = this.sessions.add(key, state, now);
     this.#share[session] = share;

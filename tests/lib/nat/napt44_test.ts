@@ -562,12 +562,18 @@ Deno.test("Napt44 does not count what strangers open to a forwarded port by flow
   let test = new TestPipeline(stage);
   const syn = (host: number) => `tcp 203.0.113.${host}:9 > ${OUTSIDE}:80 S seq 1`;
   for (let host = 1; host < 9; host++) equal(pass(test, "inbound", syn(host)).length, 1);
-  const state = stage.save();
+  for (let host = 1; host < 5; host++) {
+    pass(test, "outbound", `tcp 10.9.0.9:80 > 203.0.113.${host}:9 SA seq 7 ack 2`);
+    pass(test, "inbound", `tcp 203.0.113.${host}:9 > ${OUTSIDE}:80 A seq 2 ack 8`);
+  }
+  const state = JSON.parse(JSON.stringify(stage.save()));
   for (const restored of [false, true]) {
     if (restored) {
       stage = nat(options);
       stage.restore(state);
       test = new TestPipeline(stage);
+      test.settle();
+      equal(stage.flows, 8);
     }
     equal(pass(test, "outbound", "tcp 10.9.0.9:5000 > 192.0.2.1:443 S seq 1").length, 1);
     equal(pass(test, "outbound", "tcp 10.9.0.9:5002 > 192.0.2.1:443 S seq 1").length, 1);
