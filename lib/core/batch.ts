@@ -143,6 +143,11 @@ export interface Borrower {
   readonly remedy: string;
 }
 
+/** The error for a borrower that has changed its batch. */
+export function changedError({ title, remedy }: Borrower): TypeError {
+  return new TypeError(`Cannot change the batch of ${title}: ${remedy}`);
+}
+
 /**
  * What a borrower sees of a {@linkcode LendingBatch}: a list of the same packets, and no way to move them. For the runtime.
  */
@@ -152,10 +157,9 @@ export class LoanedBatch extends PacketBatch {
   /** Who has it. */
   borrower: Borrower = { title: "nobody", remedy: "" };
 
-  /** What the borrower is told that changed the list. */
+  /** The error for a borrower that calls a method which would change the batch. */
   get error(): TypeError {
-    const { title, remedy } = this.borrower;
-    return new TypeError(`Cannot change the batch of ${title}: ${remedy}`);
+    return changedError(this.borrower);
   }
 
   override push(): void {
@@ -208,6 +212,15 @@ export class LendingBatch extends PacketBatch {
     loan.packets = this.list;
     loan.length = length;
     return loan;
+  }
+
+  /** Tells whether the borrower has left the list as it was lent. */
+  isIntact(): boolean {
+    const { length, packets, list } = this;
+    const loan = this.#loan;
+    if (loan.length !== length || loan.packets !== list) return false;
+    for (let i = 0; i < length; i++) if (list[i] !== packets[i]) return false;
+    return true;
   }
 
   override shift(count: number): void {

@@ -10,8 +10,8 @@ import {
   Verdict,
 } from "../../lib/core/mod.ts";
 
-/** A handler as a stage: one verdict a packet. */
-class HandlerStage implements Stage {
+/** A handler as a stage: one verdict a packet. The handler never sees the batch. */
+export class HandlerStage implements Stage {
   readonly name: string;
   readonly #handler: PacketHandler;
 

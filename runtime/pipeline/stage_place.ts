@@ -8,9 +8,10 @@ import {
   type StageContext,
   type WorkerPlace,
 } from "../../lib/core/mod.ts";
-import type { Borrower, LendingBatch, LoanedBatch } from "../../lib/core/batch.ts";
+import { type Borrower, changedError, type LendingBatch } from "../../lib/core/batch.ts";
 import { EndMtu } from "../../lib/end_mtu.ts";
 import type { Ledger } from "../ledger.ts";
+import { HandlerStage } from "./handler.ts";
 import type { Pipeline } from "./pipeline.ts";
 import { Segmenting } from "./segmenting.ts";
 
@@ -40,6 +41,8 @@ export class StagePlace implements StageContext, Borrower {
   readonly #inlets: readonly (Segmenting | undefined)[];
   /** The stage, where it is the last step before a far end with an MTU. */
   readonly #endMtu: EndMtu | undefined;
+  /** Whether it has batches in its hands: a handler has their packets alone. */
+  readonly #borrows: boolean;
 
   constructor(stage: Stage, index: number, number: number, pipeline: Pipeline) {
     this.stage = stage;
@@ -51,6 +54,7 @@ export class StagePlace implements StageContext, Borrower {
     this.due = stage.tick === undefined ? Infinity : 0;
     this.title = `stage "${stage.name}"`;
     this.#endMtu = stage instanceof EndMtu ? stage : undefined;
+    this.#borrows = !(stage instanceof HandlerStage);
     const { segmented, outbound, inbound } = stage;
     this.#inlets = [outbound, inbound].map((method) =>
       segmented === true && method !== undefined ? new Segmenting(pipeline.ledger) : undefined
@@ -73,7 +77,7 @@ export class StagePlace implements StageContext, Borrower {
     if (direction === Direction.Outbound ? stage.outbound === undefined : stage.inbound === undefined) return;
     // Lending a batch costs 10 ns a packet (`deno task bench stages`), and nearly all packets fit.
     if (this.#endMtu?.fits(batch) === true) return;
-    const loan = batch.lend(this);
+    const loan = this.#borrows ? batch.lend(this) : batch;
     this.#batch = batch;
     this.direction = direction;
     this.now = now;
@@ -83,27 +87,23 @@ export class StagePlace implements StageContext, Borrower {
       else stage.inbound!(loan, this);
     } finally {
       // A stage that throws has claimed packets as well: what is left is the batch's alone.
-      fault = this.#takeBack(batch, loan);
+      fault = this.#takeBack(batch);
     }
     if (fault !== undefined) throw fault;
   }
 
   /** Takes what the stage has left of its batch; returns what it is to be told. */
-  #takeBack(batch: LendingBatch, loan: LoanedBatch): TypeError | undefined {
-    const { packets, list, length } = batch;
+  #takeBack(batch: LendingBatch): TypeError | undefined {
+    const { packets, length } = batch;
     let gone = 0;
-    let isChanged = loan.length !== length || loan.packets !== list;
-    for (let i = 0; i < length; i++) {
-      const packet = packets[i]!;
-      if (packet !== list[i]) isChanged = true;
-      if (packet.owner !== batch) gone++;
-    }
+    for (let i = 0; i < length; i++) if (packets[i]!.owner !== batch) gone++;
+    const isChanged = this.#borrows && !batch.isIntact();
     const stolen = gone - this.claimed;
     this.#batch = undefined;
     this.claimed = 0;
     if (stolen > 0) this.#pipeline.recover(batch, stolen, this);
     if (gone > 0) batch.compact();
-    if (isChanged) return loan.error;
+    if (isChanged) return changedError(this);
     return stolen > 0
       ? new TypeError(`Cannot take packets from the batch of ${this.title}: use context.hold or drop`)
       : undefined;
