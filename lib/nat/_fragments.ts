@@ -1,7 +1,7 @@
 /** The addresses and identifications of later fragments, which have no ports, by those of their packets' first ones. */
 
 import { IPV4_SRC } from "../_header_fields.ts";
-import { Direction, type Packet } from "../core/mod.ts";
+import type { Direction, Packet } from "../core/mod.ts";
 import { FlowKey } from "../flow_key.ts";
 import { Ipv4 } from "../ipv4.ts";
 import { FirstFragments } from "../_first_fragments.ts";
@@ -12,9 +12,9 @@ const PATIENCE = 30_000;
 /** How long later fragments wait for their first one (ms), and how many do at most. */
 const EARLY = 1000;
 const MAX_EARLY = 64;
-/** How many of those one source has, and how many those from outside. */
+/** How many of those one source has, and how many one direction. */
 const MAX_EARLY_OF_SOURCE = 16;
-const MAX_EARLY_INBOUND = 48;
+const MAX_EARLY_OF_DIRECTION = 48;
 
 /** Fragmented packets whose first fragment was translated, and later fragments that have overtaken theirs. */
 export class Fragments {
@@ -64,14 +64,13 @@ export class Fragments {
     if (this.#early.length === MAX_EARLY) return false;
     const { src } = ip;
     let ofSource = 0;
-    let inbound = 0;
+    let ofDirection = 0;
     for (let i = 0; i < this.#early.length; i++) {
       const early = this.#early[i]!;
       if (early.view.getUint32(early.offset + IPV4_SRC) === src) ofSource++;
-      inbound += this.#directions[i]!;
+      if (this.#directions[i] === direction) ofDirection++;
     }
-    if (ofSource >= MAX_EARLY_OF_SOURCE) return false;
-    if (direction === Direction.Inbound && inbound >= MAX_EARLY_INBOUND) return false;
+    if (ofSource >= MAX_EARLY_OF_SOURCE || ofDirection >= MAX_EARLY_OF_DIRECTION) return false;
     this.#directions[this.#early.length] = direction;
     this.#since[this.#early.length] = now;
     this.#early.push(packet);

@@ -80,7 +80,7 @@ const DST_PORT = 2;
  * the same is true; what comes to another worker is handed over.
  *
  * **Limits**: other protocols, such as GRE, ESP and SCTP, are dropped: without ports, two inside hosts could not be
- * told apart. Of later fragments that overtake their first one, 64 wait for a second, 16 of them from one source; the first
+ * told apart. Of later fragments that overtake their first one, 64 wait for a second, 16 of them from one source and 48 of one direction; the first
  * one must come to the same worker. What leaves in fragments gets another identification (RFC 6864 section 5.3.1); what a
  * router fragments later keeps its sender's. Addresses in payloads and in IP options are not looked for; there are no helpers for FTP, SIP and their like. Packets from outside that say that they
  * come from inside, or from an outside address, pass: a firewall keeps them out. ICMP queries from outside are dropped,

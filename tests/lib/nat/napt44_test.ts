@@ -626,3 +626,13 @@ Deno.test("Napt44 knows the first fragments of a host still after another one's 
     equal(pass(test, direction, later).length, 1, direction);
   }
 });
+
+Deno.test("Napt44 has places for early fragments from outside when forged inside sources send many", () => {
+  const test = new TestPipeline(nat({ forwards: [{ protocol: "udp", port: 53, to: "10.9.0.9" }] }));
+  const later = (src: string, dst: string) =>
+    `ip ${src} > ${dst} protocol 17 ident 9 offset 16 bytes 0808080808080808`;
+  for (let host = 1; host < 101; host++) pass(test, "outbound", later(`10.9.0.${host}`, "192.0.2.1"));
+  pass(test, "inbound", later("203.0.113.9", OUTSIDE));
+  const first = `ip 203.0.113.9 > ${OUTSIDE} protocol 17 ident 9 more bytes 138800350018aaaa0001020304050607`;
+  equal([...pass(test, "inbound", first), ...pass(test, "inbound")].length, 2);
+});
