@@ -42,6 +42,8 @@ export class LinuxHostRoutes implements HostRoutes {
   readonly #netlink: Netlink;
   readonly #journal: Journal;
   readonly #news: NetlinkSocket;
+  /** The addresses of the host routes, in hexadecimal. */
+  readonly wanted = new Set<string>();
   /** The kernel's routes, while one event is handled. */
   #routes: Route[] | undefined;
 
@@ -105,7 +107,8 @@ export class LinuxHostRoutes implements HostRoutes {
     if (interfaceName !== undefined && only === undefined) return undefined;
     const route = this.#netlink.routeTo(address.bytes, undefined, only);
     if (route?.type === RouteType.Local) return "local";
-    return route?.type === RouteType.Unicast && !this.#isOwn(route.index) ? route : undefined;
+    if (route?.type !== RouteType.Unicast) return undefined;
+    return isOwn(route.index, this.#indexOf(this.#deviceName)) ? undefined : route;
   }
 
   /** The best route of the main table that is no tunnel's and no host route of ours. */
@@ -113,10 +116,12 @@ export class LinuxHostRoutes implements HostRoutes {
     const only = this.#indexOf(interfaceName);
     if (interfaceName !== undefined && only === undefined) return undefined;
     let best: Route | undefined;
+    // Asked for once: there may be thousands of routes.
+    const device = this.#indexOf(this.#deviceName);
     for (const route of this.routes) {
       const { destination: { address, length }, type, table, index, protocol, metric = 0 } = route;
       if (type !== RouteType.Unicast || (table !== MAIN_TABLE && table !== RT_TABLE_DEFAULT)) continue;
-      if (index === undefined || this.#isOwn(index) || only !== undefined && index !== only) continue;
+      if (isOwn(index, device) || only !== undefined && index !== only) continue;
       if (protocol === ROUTE_PROTOCOL && length === bytes.length * 8) continue;
       if (!startsWith(bytes, address, length)) continue;
       const longer = length - (best?.destination.length ?? -1);
@@ -156,21 +161,23 @@ export class LinuxHostRoutes implements HostRoutes {
     return interfaceName === undefined ? undefined : this.#netlink.linkByName(interfaceName)?.index;
   }
 
-  /** Tells whether a link is a tunnel's device. */
-  #isOwn(index: number | undefined): boolean {
-    return index === undefined || ownLinks.has(index) ||
-      index === this.#netlink.linkByName(this.#deviceName)?.index;
-  }
-
   /** Tells whether news may change the way to an address. */
   #concerns({ type, body }: Message): boolean {
     if (type !== MessageType.RTM_NEWROUTE && type !== MessageType.RTM_DELROUTE) {
       return !ownLinks.has(linkIndexOf(body) ?? 0);
     }
     const route = readRoute(body);
-    // Routes that are added by Warren lead into tunnels, or are these.
-    return route !== undefined && !(route.protocol === ROUTE_PROTOCOL && type === MessageType.RTM_NEWROUTE);
+    if (route?.protocol !== ROUTE_PROTOCOL) return route !== undefined;
+    // Routes that are added by Warren lead into tunnels, or are these; so are those that it removes itself.
+    if (type === MessageType.RTM_NEWROUTE) return false;
+    const { address, length } = route.destination;
+    return length < address.length * 8 || this.wanted.has(address.toHex());
   }
+}
+
+/** Tells whether a route's link is a tunnel's device, this one's or another's, or it has none. */
+function isOwn(index: number | undefined, device: number | undefined): boolean {
+  return index === undefined || ownLinks.has(index) || index === device;
 }
 
 /** The host route to one address. */
@@ -209,6 +216,7 @@ class LinuxHostRoute implements HostRoute {
   }
 
   remove(): void {
+    this.#system.wanted.delete(this.#address.bytes.toHex());
     for (const change of this.#made.splice(0)) this.#system.unmake(change);
   }
 
@@ -226,6 +234,7 @@ class LinuxHostRoute implements HostRoute {
     this.#path = path;
     if (path === "local") return;
     const { bytes } = this.#address;
+    this.#system.wanted.add(bytes.toHex());
     const destination = { address: bytes, length: bytes.length * 8 };
     for (const table of this.#tables) {
       const { index, gateway, via, source } = path ?? {};

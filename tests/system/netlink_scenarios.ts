@@ -4,6 +4,7 @@
  */
 
 import { parseAddress, parseCidr } from "../../lib/address.ts";
+import { LinuxHostRoutes } from "../../driver/linux/host_routes.ts";
 import { LinkMonitor } from "../../driver/linux/netlink/link_monitor.ts";
 import {
   addAddress,
@@ -22,10 +23,12 @@ import {
 import {
   addRoute,
   addRule,
+  MAIN_TABLE,
   removeRoute,
   type RouteOptions,
   RouteType,
 } from "../../driver/linux/netlink/routes.ts";
+import { NetlinkSocket } from "../../driver/linux/netlink/socket.ts";
 
 const RULES = 200;
 const FLOOD = 4000;
@@ -229,6 +232,40 @@ const SCENARIOS: Record<string, (netlink: Netlink, link: Link) => unknown> = {
     const events = monitor.drain();
     netlink.apply(setLink(link, { mtu: 1111 }));
     return { count: events.length, last: events.slice(-2), after: monitor.drain() };
+  },
+
+  hostRoutes: (netlink, link) => {
+    netlink.apply(setLink(link, { up: true }));
+    netlink.apply(addAddress(link, prefix("10.8.0.1/24")));
+    netlink.applyAll(
+      Array.from(
+        { length: 500 },
+        (_, i) => addRoute(link, { destination: prefix(`10.9.${i >> 8}.${i & 255}/32`) }),
+      ),
+    );
+    const system = new LinuxHostRoutes("t0");
+    const { send } = NetlinkSocket.prototype;
+    let requests = 0;
+    NetlinkSocket.prototype.send = function (message) {
+      requests++;
+      return send.call(this, message);
+    };
+    const [mine, theirs] = ["10.8.0.7", "10.8.0.8"].map((text) =>
+      system.add(parseAddress(text), [MAIN_TABLE], undefined)
+    );
+    const added = requests;
+    system.drain();
+    mine!.remove();
+    const afterOwn = system.drain();
+    netlink.apply(removeRoute(link, { destination: prefix("10.8.0.8/32") }));
+    const afterOther = system.drain();
+    theirs!.refresh();
+    const present = netlink.routes(link.index).some(({ destination }) =>
+      formatRawPrefix(destination) === "10.8.0.8/32"
+    );
+    theirs!.remove();
+    system.close();
+    return { added, afterOwn, afterOther, present };
   },
 
   unprivileged: (netlink, link) => ({

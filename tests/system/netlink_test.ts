@@ -332,3 +332,16 @@ systemTest("Netlink is a bad resource after close()", NEEDS, async () => {
   await using namespace = await openWithDevice();
   strictEqual(await run(namespace, "closed"), "BadResource: Cannot use netlink: it was closed");
 });
+
+systemTest(
+  "LinuxHostRoutes take few requests among many routes, and tell others' removals from their own",
+  NEEDS,
+  async () => {
+    await using namespace = await openWithDevice();
+    const { added, afterOwn, afterOther, present } = await run<
+      { added: number; afterOwn: boolean; afterOther: boolean; present: boolean }
+    >(namespace, "hostRoutes");
+    ok(added < 50, `${added} requests for two host routes among 500 routes`);
+    deepStrictEqual({ afterOwn, afterOther, present }, { afterOwn: false, afterOther: true, present: true });
+  },
+);
