@@ -34,7 +34,7 @@ const SCENARIOS: Record<string, (options: string) => Promise<unknown>> = {
     const listening = (async () => {
       for await (const event of tunnel.device.events()) {
         events.push(event);
-        console.error(event.kind);
+        console.error(`event ${event.kind}`);
       }
     })();
     console.error("ready");

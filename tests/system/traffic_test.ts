@@ -424,8 +424,8 @@ const OUTER = {
 } as const;
 
 /**
- * Two machines of which the left one sends everything into its tunnel, its datagrams by the routes or by an
- * interface; what its device has sent after some pings, and how many were answered.
+ * Two machines of which the left one sends everything into its tunnel, its datagrams by an interface, or by a host route
+ * of Warren's; the packets that its device has sent after some pings, and how many were answered.
  */
 async function everywhereByTunnel(
   outer: typeof OUTER[keyof typeof OUTER],
@@ -457,17 +457,16 @@ async function everywhereByTunnel(
 
 for (const [family, outer] of Object.entries(OUTER)) {
   systemTest(
-    `udp_tunnel.ts with an interface keeps its own ${family} datagrams out of the tunnel that leads to everywhere`,
+    `udp_tunnel.ts keeps its own ${family} datagrams out of the tunnel that leads to everywhere, with and without an interface`,
     NEEDS,
     async () => {
-      const kept = await everywhereByTunnel(outer, "&interface=veth");
-      // The first ones may be lost while the kernel makes its links known.
-      assert.ok(kept.answered >= 5, `${kept.answered} of 20 answered`);
-      // The kernel's own, such as router solicitations, are among them.
-      assert.ok(kept.sent < 40, `${kept.sent} packets`);
-      const looped = await everywhereByTunnel(outer, "");
-      assert.equal(looped.answered, 0);
-      assert.ok(looped.sent > 100, `${looped.sent} packets`);
+      for (const query of ["&interface=veth", ""]) {
+        const { answered, sent } = await everywhereByTunnel(outer, query);
+        // The first ones may be lost while the kernel makes its links known.
+        assert.ok(answered >= 5, `${answered} of 20 answered`);
+        // The kernel's own, such as router solicitations, are among them.
+        assert.ok(sent < 40, `${sent} packets`);
+      }
     },
   );
 }
