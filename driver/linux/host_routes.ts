@@ -42,8 +42,8 @@ export class LinuxHostRoutes implements HostRoutes {
   readonly #netlink: Netlink;
   readonly #journal: Journal;
   readonly #news: NetlinkSocket;
-  /** The addresses of the host routes, in hexadecimal. */
-  readonly wanted = new Set<string>();
+  /** The addresses of the host routes. */
+  readonly wanted = new Set<Uint8Array>();
   /** The kernel's routes, while one event is handled. */
   #routes: Route[] | undefined;
 
@@ -167,11 +167,12 @@ export class LinuxHostRoutes implements HostRoutes {
       return !ownLinks.has(linkIndexOf(body) ?? 0);
     }
     const route = readRoute(body);
-    if (route?.protocol !== ROUTE_PROTOCOL) return route !== undefined;
-    // Routes that are added by Warren lead into tunnels, or are these; so are those that it removes itself.
-    if (type === MessageType.RTM_NEWROUTE) return false;
+    // Routes that are added by Warren lead into tunnels, or are these.
+    if (route === undefined || route.protocol === ROUTE_PROTOCOL && type === MessageType.RTM_NEWROUTE) {
+      return false;
+    }
     const { address, length } = route.destination;
-    return length < address.length * 8 || this.wanted.has(address.toHex());
+    return this.wanted.values().some((wanted) => startsWith(wanted, address, length));
   }
 }
 
@@ -216,7 +217,7 @@ class LinuxHostRoute implements HostRoute {
   }
 
   remove(): void {
-    this.#system.wanted.delete(this.#address.bytes.toHex());
+    this.#system.wanted.delete(this.#address.bytes);
     for (const change of this.#made.splice(0)) this.#system.unmake(change);
   }
 
@@ -234,7 +235,7 @@ class LinuxHostRoute implements HostRoute {
     this.#path = path;
     if (path === "local") return;
     const { bytes } = this.#address;
-    this.#system.wanted.add(bytes.toHex());
+    this.#system.wanted.add(bytes);
     const destination = { address: bytes, length: bytes.length * 8 };
     for (const table of this.#tables) {
       const { index, gateway, via, source } = path ?? {};

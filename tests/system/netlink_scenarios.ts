@@ -257,6 +257,10 @@ const SCENARIOS: Record<string, (netlink: Netlink, link: Link) => unknown> = {
     system.drain();
     mine!.remove();
     const afterOwn = system.drain();
+    const afterRoute = ["10.20.0.0/16", "10.8.0.0/16"].map((text) => {
+      netlink.apply(addRoute(link, { destination: prefix(text), protocol: 3 }));
+      return system.drain();
+    });
     netlink.apply(removeRoute(link, { destination: prefix("10.8.0.8/32") }));
     const afterOther = system.drain();
     theirs!.refresh();
@@ -265,7 +269,7 @@ const SCENARIOS: Record<string, (netlink: Netlink, link: Link) => unknown> = {
     );
     theirs!.remove();
     system.close();
-    return { added, afterOwn, afterOther, present };
+    return { added, afterOwn, afterRoute, afterOther, present };
   },
 
   unprivileged: (netlink, link) => ({
