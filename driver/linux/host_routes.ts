@@ -111,7 +111,12 @@ export class LinuxHostRoutes implements HostRoutes {
     return isOwn(route.index, this.#indexOf(this.#deviceName)) ? undefined : route;
   }
 
-  /** The best route of the main table that is no tunnel's and no host route of ours. */
+  /** Tells whether there is such a link. */
+  hasLink(index: number): boolean {
+    return this.#netlink.link(index) !== undefined;
+  }
+
+  /** The best route of the main table that was not made by Warren and leads into no tunnel. */
   listedPath({ bytes }: Address, interfaceName: string | undefined): Path | undefined {
     const only = this.#indexOf(interfaceName);
     if (interfaceName !== undefined && only === undefined) return undefined;
@@ -122,7 +127,8 @@ export class LinuxHostRoutes implements HostRoutes {
       const { destination: { address, length }, type, table, index, protocol, metric = 0 } = route;
       if (type !== RouteType.Unicast || (table !== MAIN_TABLE && table !== RT_TABLE_DEFAULT)) continue;
       if (isOwn(index, device) || only !== undefined && index !== only) continue;
-      if (protocol === ROUTE_PROTOCOL && length === bytes.length * 8) continue;
+      // Those of other processes' tunnels, which go around this one's far end, and host routes.
+      if (protocol === ROUTE_PROTOCOL) continue;
       if (!startsWith(bytes, address, length)) continue;
       const longer = length - (best?.destination.length ?? -1);
       if (longer > 0 || longer === 0 && metric < (best!.metric ?? 0)) best = route;
@@ -188,7 +194,7 @@ class LinuxHostRoute implements HostRoute {
   readonly #tables: readonly number[];
   readonly #interfaceName: string | undefined;
   /** True if the main table decides about the way, and no other program's policy rule. */
-  readonly #isListed: boolean;
+  #isListed = true;
   #path: Path | "local" | undefined;
   #made: Change[] = [];
 
@@ -202,15 +208,15 @@ class LinuxHostRoute implements HostRoute {
     this.#address = address;
     this.#tables = tables;
     this.#interfaceName = interfaceName;
-    const asked = system.askedPath(address, interfaceName);
-    const listed = asked === "local" ? undefined : system.listedPath(address, interfaceName);
-    this.#isListed = asked !== "local" &&
-      (asked === undefined || listed !== undefined && isSame(asked, listed));
-    this.#use(asked ?? listed);
+    this.#use(this.#choose());
   }
 
   refresh(): void {
-    const path = this.#isListed ? this.#system.listedPath(this.#address, this.#interfaceName) : this.#path;
+    const path = this.#isListed
+      ? this.#system.listedPath(this.#address, this.#interfaceName)
+      : this.#isLinkGone
+      ? this.#choose()
+      : this.#path;
     if (path === "local" || isSame(path, this.#path) && this.#isPresent) return;
     this.remove();
     this.#use(path);
@@ -219,6 +225,21 @@ class LinuxHostRoute implements HostRoute {
   remove(): void {
     this.#system.wanted.delete(this.#address.bytes);
     for (const change of this.#made.splice(0)) this.#system.unmake(change);
+  }
+
+  #choose(): Path | "local" | undefined {
+    const asked = this.#system.askedPath(this.#address, this.#interfaceName);
+    const listed = asked === "local"
+      ? undefined
+      : this.#system.listedPath(this.#address, this.#interfaceName);
+    this.#isListed = asked !== "local" &&
+      (asked === undefined || listed !== undefined && isSame(asked, listed));
+    return asked ?? listed;
+  }
+
+  get #isLinkGone(): boolean {
+    const path = this.#path;
+    return path !== undefined && path !== "local" && !this.#system.hasLink(path.index!);
   }
 
   /** Tells whether the kernel still has the routes: those through a link go with it. */

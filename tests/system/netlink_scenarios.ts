@@ -272,6 +272,38 @@ const SCENARIOS: Record<string, (netlink: Netlink, link: Link) => unknown> = {
     return { added, afterOwn, afterRoute, afterOther, present };
   },
 
+  otherTunnels: (netlink, link) => {
+    const other = netlink.linkByName("d1")!;
+    for (const one of [link, other]) netlink.apply(setLink(one, { up: true }));
+    netlink.apply(addRoute(link, { destination: prefix("10.0.0.0/8"), protocol: 3 }));
+    const system = new LinuxHostRoutes("t0");
+    const links = (...hosts: string[]) => {
+      system.drain();
+      const routes = netlink.routes();
+      return hosts.map((host) =>
+        routes.find(({ destination }) => formatRawPrefix(destination) === `${host}/32`)?.index === other.index
+      );
+    };
+    const [first, second] = ["10.8.0.7", "10.8.0.8"];
+    const before = system.add(parseAddress(first!), [MAIN_TABLE], undefined);
+    system.drain();
+    netlink.apply(addRoute(other, { destination: prefix("10.8.0.0/16") }));
+    // As a link's news comes when a tunnel opens.
+    netlink.apply(setLink(other, { mtu: 1400 }));
+    system.drain();
+    before.refresh();
+    const after = system.add(parseAddress(second!), [MAIN_TABLE], undefined);
+    after.refresh();
+    const intoOther = links(first!, second!);
+    netlink.apply(deleteLink(other));
+    system.drain();
+    after.refresh();
+    const left = netlink.routes(link.index).map(({ destination }) => formatRawPrefix(destination));
+    for (const route of [before, after]) route.remove();
+    system.close();
+    return { intoOther, left: left.filter((text) => text.endsWith("/32")) };
+  },
+
   unprivileged: (netlink, link) => ({
     seen: netlink.link(link.index)?.name,
     refused: thrownBy(() => netlink.apply(setLink(link, { mtu: 1400 }))),

@@ -348,3 +348,16 @@ systemTest(
     });
   },
 );
+
+systemTest(
+  "LinuxHostRoutes go around a tunnel of another process that comes later, and leave one that ends",
+  NEEDS,
+  async () => {
+    await using namespace = await openWithDevice();
+    await namespace.command("ip", ["tuntap", "add", "d1", "mode", "tun"]);
+    deepStrictEqual(await run(namespace, "otherTunnels"), {
+      intoOther: [false, true],
+      left: ["10.8.0.7/32", "10.8.0.8/32"],
+    });
+  },
+);
