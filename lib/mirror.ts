@@ -11,6 +11,7 @@ import {
   type TunnelEnd,
 } from "./core/mod.ts";
 import { copyPacket } from "./_copy_packet.ts";
+import { OUT_OF_SLOT } from "./core/packet.ts";
 import { writeTo } from "./core/write_to.ts";
 import { checkNames, type OptionNames } from "./options.ts";
 import { Cutter } from "./segment.ts";
@@ -18,7 +19,6 @@ import { Cutter } from "./segment.ts";
 // Implementation
 const SLOTS = { small: 512, large: 16 };
 const NO_ROOM = "no room";
-const OUT_OF_SLOT = "moved out of its slot";
 
 /** Options of a {@linkcode Mirror}. */
 export interface MirrorOptions {

@@ -8,10 +8,7 @@ import {
   type PacketBatch,
   type PacketPool,
 } from "../lib/core/mod.ts";
-
-// Implementation
-/** The drop reason of a packet whose bytes would be another slot's. */
-export const OUT_OF_SLOT = "moved out of its slot";
+import { OUT_OF_SLOT } from "../lib/core/packet.ts";
 
 /** Counts the packets of a tunnel that go no further, and gives them back. */
 export class Ledger {

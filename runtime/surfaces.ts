@@ -15,6 +15,7 @@ import {
   type TunnelEnd,
   type Waitable,
 } from "../lib/core/mod.ts";
+import { OUT_OF_SLOT } from "../lib/core/packet.ts";
 
 // Implementation
 const SCRIPT: Borrower = {
@@ -186,7 +187,7 @@ export class StreamSurface implements TunnelEnd {
       if (reader.desiredSize! <= 0) break;
       const copies = packet.copy();
       if (copies.length === 0) {
-        this.#host!.drop(packet, packet.isInSlot ? "super-packet malformed" : "moved out of its slot");
+        this.#host!.drop(packet, packet.isInSlot ? "super-packet malformed" : OUT_OF_SLOT);
         continue;
       }
       for (const bytes of copies) reader.enqueue(bytes);

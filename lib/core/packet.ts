@@ -20,6 +20,9 @@ export const ENDPOINT_ROOM = 48;
 /** The remote side's `sockaddr_in6` (28 bytes), then the local address (16 bytes) and interface index (4 bytes). */
 export const ENDPOINT_LENGTH = 48;
 
+/** The drop reason of a packet that is not within its slot: its bytes may be other packets'. */
+export const OUT_OF_SLOT = "moved out of its slot";
+
 /** The bytes that a packet's line shows: IPv4's header and the ports behind it. */
 const SHOWN_BYTES = 24;
 
@@ -230,7 +233,7 @@ export class Packet extends OneLine {
   override toString(): string {
     const { length, segmentSize } = this;
     const at = this.offset - this.slotStart;
-    if (!this.isInSlot) return `Packet(${length} bytes at ${at}, moved out of its slot)`;
+    if (!this.isInSlot) return `Packet(${length} bytes at ${at}, ${OUT_OF_SLOT})`;
     const shown = Array.from(
       this.data.subarray(0, SHOWN_BYTES),
       (byte) => byte.toString(16).padStart(2, "0"),

@@ -20,8 +20,9 @@ import {
   type TunnelEnd,
   type WorkerPlace,
 } from "../../lib/core/mod.ts";
+import { OUT_OF_SLOT } from "../../lib/core/packet.ts";
 import type { Heartbeat } from "../heartbeat.ts";
-import { type Ledger, OUT_OF_SLOT } from "../ledger.ts";
+import type { Ledger } from "../ledger.ts";
 import { Outlet } from "./outlet.ts";
 import type { Segmenting } from "./segmenting.ts";
 import { StagePlace } from "./stage_place.ts";
