@@ -1,4 +1,4 @@
-/** Packets divided into fragments: each first piece in its packet's slot, the others in new ones. */
+/** IP packets in fragments: the first one in its packet's slot, the others in new slots. */
 
 import {
   DONT_FRAGMENT,
@@ -31,13 +31,13 @@ const END_OF_OPTIONS = 0;
 const NO_OPERATION = 1;
 const COPIED = 0x80;
 
-// Implementation: why a packet that must be divided cannot be
+// Implementation: why a packet cannot be fragmented
 const NO_ROOM = "no room for fragments";
 const TOO_LONG = "fragment beyond the longest packet";
 
-/** Divides for one MTU. */
-export class Divider {
-  /** The longest piece (bytes). */
+/** Fragments packets for one MTU. */
+export class Fragmenter {
+  /** The longest fragment (bytes). */
   mtu: number;
   readonly #cutter = new Cutter();
   /** What a packet becomes, in order. */
@@ -45,13 +45,13 @@ export class Divider {
   #count = 0;
   readonly #ids = new FragmentIds();
 
-  /** @param mtu The longest piece (bytes). */
+  /** @param mtu The longest fragment (bytes). */
   constructor(mtu: number) {
     this.mtu = mtu;
   }
 
-  /** Divides a packet of IP, whatever it says of that, and emits the pieces onward; drops it where that cannot be. */
-  divide(packet: Packet, context: StageContext): void {
+  /** Fragments an IP packet, even one that forbids it, and emits the fragments onward; drops it where that cannot be. */
+  fragment(packet: Packet, context: StageContext): void {
     this.#count = 0;
     const reason = packet.segmentSize === 0
       ? this.#split(packet, packet, context)

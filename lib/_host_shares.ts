@@ -1,4 +1,4 @@
-/** Each host's share of a table of flows: what a host opens beyond it makes room for other hosts' flows first. */
+/** Fairness by quota, for NAT, where a flow holds a port: a host's flows beyond its fixed share are evicted first. */
 
 import { CountedKeys } from "./_counted_keys.ts";
 import type { FlowKey } from "./flow_key.ts";

@@ -1,48 +1,48 @@
-/** What is done with packets that are longer than an MTU: fragments, or an error that tells the MTU. */
+/** Packets longer than an MTU: fragmented, or answered with an ICMP error that tells the MTU. */
 
-import { Divider } from "./_divider.ts";
+import { Fragmenter } from "./_fragmenter.ts";
 import { longestLength } from "./_packet_parts.ts";
 import type { Packet, PacketBatch, StageContext } from "./core/mod.ts";
 import { IcmpError, IcmpErrors } from "./icmp_error.ts";
 import { Ip } from "./ip.ts";
 
-/** Options for {@linkcode Fragmenter}; `fragment()` has the same, and explains them. */
-export interface FragmenterOptions {
-  /** Whether IPv4 packets that forbid it are fragmented, too. @default {false} */
+/** Options for {@linkcode MtuLimiter}; `fragment()` has the same, and explains them. */
+export interface MtuLimiterOptions {
+  /** Fragments IPv4 packets that forbid it as well. @default {false} */
   readonly ignoreDontFragment?: boolean;
-  /** Whether IPv6 packets are fragmented. @default {false} */
+  /** Fragments IPv6 packets. @default {false} */
   readonly divideIpv6?: boolean;
   /** Answers packets that must not be fragmented. @default {new IcmpErrors()} */
   readonly errors?: IcmpErrors;
 }
 
-/** Passes a batch on, packets that are too long in fragments, or back as errors. */
-export class Fragmenter {
-  /** Whether IPv6 packets are fragmented. */
+/** Keeps the packets of a batch within an MTU: longer ones go on in fragments, or are answered with ICMP errors. */
+export class MtuLimiter {
+  /** Tells whether IPv6 packets are fragmented. */
   divideIpv6: boolean;
   readonly #ignoreDontFragment: boolean;
   readonly #errors: IcmpErrors;
-  readonly #divider: Divider;
+  readonly #fragmenter: Fragmenter;
 
   /** @param mtu The longest packet (bytes). */
-  constructor(mtu: number, options: FragmenterOptions = {}) {
+  constructor(mtu: number, options: MtuLimiterOptions = {}) {
     const { ignoreDontFragment = false, divideIpv6 = false, errors = new IcmpErrors() } = options;
     this.divideIpv6 = divideIpv6;
     this.#ignoreDontFragment = ignoreDontFragment;
     this.#errors = errors;
-    this.#divider = new Divider(mtu);
+    this.#fragmenter = new Fragmenter(mtu);
   }
 
   /** The longest packet (bytes). */
   get mtu(): number {
-    return this.#divider.mtu;
+    return this.#fragmenter.mtu;
   }
 
   set mtu(mtu: number) {
-    this.#divider.mtu = mtu;
+    this.#fragmenter.mtu = mtu;
   }
 
-  /** Passes a batch on. */
+  /** Passes a batch on. Packets keep their order. */
   pass({ packets, length }: PacketBatch, context: StageContext): void {
     let fitting = 0;
     while (fitting < length && this.fits(packets[fitting]!)) fitting++;
@@ -51,11 +51,11 @@ export class Fragmenter {
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
       if (i < fitting || this.fits(packet)) context.emit(packet, context.direction);
-      else this.divide(packet, context);
+      else this.limit(packet, context);
     }
   }
 
-  /** Whether a packet, or each segment of a super-packet, is no longer than the MTU. What is no IP packet is. */
+  /** Tells whether a packet, or each segment of a super-packet, is within the MTU. Anything but an IP packet is. */
   fits(packet: Packet): boolean {
     if (packet.length <= this.mtu) return true;
     const ip = Ip.of(packet);
@@ -63,10 +63,10 @@ export class Fragmenter {
   }
 
   /** Fragments a packet that does not fit, or answers it. */
-  divide(packet: Packet, context: StageContext): void {
+  limit(packet: Packet, context: StageContext): void {
     const ip = Ip.of(packet)!;
     const may = ip.version === 4 ? !ip.dontFragment || this.#ignoreDontFragment : this.divideIpv6;
-    if (may) this.#divider.divide(packet, context);
+    if (may) this.#fragmenter.fragment(packet, context);
     else this.#errors.answer(packet, IcmpError.PacketTooBig, context, "longer than the mtu", this.mtu);
   }
 }

@@ -1,4 +1,4 @@
-/** Entries of a bounded table by who made them, so that whoever has the most of them makes room first. */
+/** Fairness by count, for tables that any sender can fill: in a full one, the holder with the most entries loses one. */
 
 import { sipHash } from "./_sip_hash.ts";
 

@@ -6,7 +6,7 @@
  *                                         └─ no ─► fragmentation needed, packet too big ─► back
  */
 
-import { Fragmenter } from "./_fragmenter.ts";
+import { MtuLimiter } from "./_mtu_limiter.ts";
 import type { Packet, PacketBatch, Stage, StageContext, TunnelEnd } from "./core/mod.ts";
 
 // Specification: RFC 791 section 3.2, RFC 8200 section 5
@@ -29,12 +29,12 @@ export class EndMtu implements Stage {
   /** What statistics call it. */
   readonly name = "mtu";
   readonly #end: TunnelEnd;
-  readonly #fragmenter: EndFragmenter;
+  readonly #limiter: EndMtuLimiter;
 
   /** The step before this end. */
   constructor(end: TunnelEnd) {
     this.#end = end;
-    this.#fragmenter = new EndFragmenter(end);
+    this.#limiter = new EndMtuLimiter(end);
   }
 
   /** Whether an end needs the step: it carries IP packets up to some length. */
@@ -52,12 +52,12 @@ export class EndMtu implements Stage {
 
   /** Passes what the end takes. */
   outbound(batch: PacketBatch, context: StageContext): void {
-    this.#fragmenter.pass(batch, context);
+    this.#limiter.pass(batch, context);
   }
 }
 
-/** A fragmenter that looks at its end's MTU for each packet. */
-class EndFragmenter extends Fragmenter {
+/** A limiter that reads its end's MTU for each packet. */
+class EndMtuLimiter extends MtuLimiter {
   readonly #end: TunnelEnd;
 
   constructor(end: TunnelEnd) {

@@ -9,7 +9,7 @@
  */
 
 import { IPV4_LONGEST } from "./_header_fields.ts";
-import { Fragmenter } from "./_fragmenter.ts";
+import { MtuLimiter } from "./_mtu_limiter.ts";
 import { Direction, type PacketBatch, type Stage, type StageContext } from "./core/mod.ts";
 import type { IcmpErrors } from "./icmp_error.ts";
 import { checkNames, type OptionNames } from "./options.ts";
@@ -67,12 +67,12 @@ const NAMES: OptionNames<FragmentOptions> = {
  */
 export function fragment(mtu: number, options: FragmentOptions = {}): Stage {
   if (!(Number.isInteger(mtu) && mtu >= LEAST_MTU && mtu <= IPV4_LONGEST)) {
-    throw new RangeError(`Cannot fragment for an mtu of ${mtu}: it is a whole number from 68 to 65535`);
+    throw new RangeError(`Cannot fragment packets: mtu must be an integer from 68 to 65535, got ${mtu}`);
   }
   checkNames("fragment", options, NAMES);
   const { direction = Direction.Outbound } = options;
-  const fragmenter = new Fragmenter(mtu, options);
-  const pass = (batch: PacketBatch, context: StageContext): void => fragmenter.pass(batch, context);
+  const limiter = new MtuLimiter(mtu, options);
+  const pass = (batch: PacketBatch, context: StageContext): void => limiter.pass(batch, context);
   return direction === Direction.Outbound
     ? { name: "fragment", outbound: pass }
     : { name: "fragment", inbound: pass };

@@ -6,7 +6,7 @@
  *     hairpin   [fd64::5]:5000 > [64:ff9b::c633:6401]:6000 ─► outbound ─► inbound ─► [64:ff9b::c633:6401]:5000 > [fd64::6]:6000
  */
 
-import { Divider } from "../_divider.ts";
+import { Fragmenter } from "../_fragmenter.ts";
 import { drop } from "../_drop.ts";
 import { FragmentIds } from "../_fragment_ids.ts";
 import { DONT_FRAGMENT, IPV4_FLAGS, IPV6_DST, IPV6_SRC } from "../_header_fields.ts";
@@ -119,7 +119,7 @@ export class Nat64 implements Stage {
   readonly #ids: FragmentIds;
   /** Where the identifications of the session at hand start. */
   #idStart = 0;
-  readonly #divider = new Divider(IPV6_LEAST_MTU);
+  readonly #fragmenter = new Fragmenter(IPV6_LEAST_MTU);
   #flows: Flows;
   #worker = ALONE;
   #now = 0;
@@ -367,7 +367,7 @@ export class Nat64 implements Stage {
   /** Emits a packet; divides what has a Fragment header and is too long (RFC 7915 section 4.1). */
   #emit(packet: Packet, context: StageContext): void {
     const ip = packet.length > IPV6_LEAST_MTU && packet.segmentSize === 0 ? Ipv6.of(packet) : undefined;
-    if (ip !== undefined && ip.fragmentHeader >= 0) this.#divider.divide(packet, context);
+    if (ip !== undefined && ip.fragmentHeader >= 0) this.#fragmenter.fragment(packet, context);
     else context.emit(packet, context.direction);
   }
 
