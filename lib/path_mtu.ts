@@ -9,6 +9,7 @@
 
 import { IPV4_DST, IPV4_LONGEST, IPV6_DST } from "./_header_fields.ts";
 import { longestLength } from "./_packet_parts.ts";
+import { reportedMtu } from "./_reported_mtu.ts";
 import { SentPackets } from "./_sent_packets.ts";
 import { Shares } from "./_shares.ts";
 import { formatAddress, parseAddress } from "./address.ts";
@@ -27,8 +28,6 @@ const MIN_IPV4_MTU = 68;
 const MIN_IPV6_MTU = 1280;
 /** RFC 1191 section 4: the code of fragmentation needed. */
 const FRAGMENTATION_NEEDED = 4;
-/** RFC 1191 section 7.1: MTUs that there are, for routers that do not tell theirs. */
-const PLATEAUS = [32_000, 17_914, 8166, 4352, 2002, 1492, 1006, 508, 296, MIN_IPV4_MTU];
 
 // Implementation
 const PATHS = 4096;
@@ -286,7 +285,7 @@ export class PathMtu implements Stage {
     if (key.read(packet) !== FlowKind.Error || !icmp.checksumValid) return false;
     const { version, totalLength, srcOffset, dstOffset } = key.quoted;
     if (!isSentTo(icmp.ip, srcOffset) || !this.#sent.has(packet, key, this.#now)) return false;
-    const told = version === 4 ? mtuOf(icmp.seq, totalLength) : icmp.rest;
+    const told = version === 4 ? reportedMtu(icmp.seq, totalLength) : icmp.rest;
     if (version === 6 && told < MIN_IPV6_MTU) return false;
     const mtu = version === 4 ? Math.max(told, this.#minMtu) : told;
     if (mtu >= totalLength) return false;
@@ -340,13 +339,6 @@ function isSentTo({ packet: { view }, version, start }: Ip, srcOffset: number): 
     if (view.getUint32(dst + i) !== view.getUint32(srcOffset + i)) return false;
   }
   return true;
-}
-
-/** What a router has said, or by its silence (RFC 1191 section 5) about a packet of this length (bytes). */
-function mtuOf(told: number, length: number): number {
-  if (told > 0) return told;
-  for (const plateau of PLATEAUS) if (plateau < length) return plateau;
-  return MIN_IPV4_MTU;
 }
 
 function isSavedPath(path: unknown): path is SavedPath {

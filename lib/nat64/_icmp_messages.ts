@@ -1,5 +1,6 @@
 /** What ICMPv4 messages are in ICMPv6, and the other way round (RFC 7915 sections 4.2 and 5.2). */
 
+import { reportedMtu } from "../_reported_mtu.ts";
 import { Icmpv4 } from "../icmpv4.ts";
 import { Icmpv6 } from "../icmpv6.ts";
 
@@ -38,8 +39,6 @@ const POINTER_TO_4: readonly number[] = [
   ...Array<number>(16).fill(12),
   ...Array<number>(16).fill(16),
 ];
-/** RFC 1191 section 7.1: MTUs that there are, for routers that do not tell theirs. */
-const PLATEAUS: readonly number[] = [65_535, 32_000, 17_914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68];
 const IPV6_LEAST_MTU = 1280;
 /** An IPv6 header is so much longer than an IPv4 header. */
 const LONGER = 20;
@@ -85,11 +84,8 @@ export function messageToIpv4(type: number, code: number): number {
 /** The second four bytes of an ICMPv6 error for this one; `length` is that of the packet which is too long. */
 export function restToIpv6(message: number, rest: number, length: number): number {
   switch (message) {
-    case 0x0200: {
-      const told = rest & 0xffff;
-      const mtu = told > 0 ? told : PLATEAUS.find((plateau) => plateau < length) ?? 0;
-      return Math.max(IPV6_LEAST_MTU, mtu + LONGER);
-    }
+    case 0x0200:
+      return Math.max(IPV6_LEAST_MTU, reportedMtu(rest & 0xffff, length) + LONGER);
     case 0x0400:
       return POINTER_TO_6[rest >>> 24] ?? NONE;
     case 0x0401:
