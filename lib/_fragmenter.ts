@@ -13,6 +13,7 @@ import {
   IPV6_NEXT_HEADER,
   IPV6_PAYLOAD_LENGTH,
   IPV6_SRC,
+  MORE_FRAGMENTS,
 } from "./_header_fields.ts";
 import { FragmentIds } from "./_fragment_ids.ts";
 import { FRAGMENT_HEADER, FRAGMENT_ID, FRAGMENT_WORD, MORE_FRAGMENTS_IPV6 } from "./_ipv6_extensions.ts";
@@ -25,8 +26,7 @@ import type { Ipv4 } from "./ipv4.ts";
 import type { Ipv6 } from "./ipv6.ts";
 import { Cutter } from "./segment.ts";
 
-// Specification: IPv4, RFC 791 section 3.1
-const MORE_FRAGMENTS = 0x2000;
+// Specification: options, RFC 791 section 3.1
 const END_OF_OPTIONS = 0;
 const NO_OPERATION = 1;
 const COPIED = 0x80;

@@ -13,6 +13,7 @@ export const IPV4_DST = 16;
 export const IPV4_HEADER = 20; // without options
 export const IPV4_PLAIN = 0x45; // the first byte without options
 export const DONT_FRAGMENT = 0x4000;
+export const MORE_FRAGMENTS = 0x2000;
 export const FRAGMENT_BITS = 0x3fff; // more fragments, and the offset
 export const FRAGMENT_OFFSET = 0x1fff; // in units of 8 bytes
 

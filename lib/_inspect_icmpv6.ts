@@ -1,6 +1,8 @@
 /** ICMPv6 messages in tcpdump's words (its print-icmp6.c). */
 
+import { IPV6_HEADER } from "./_header_fields.ts";
 import { formatIpv4, formatIpv6 } from "./address.ts";
+import { DST_PORT } from "./_ports_view.ts";
 import { QuotedPacket } from "./_quoted_packet.ts";
 import { Icmpv6 } from "./icmpv6.ts";
 import { Protocol } from "./protocol.ts";
@@ -59,8 +61,6 @@ const NODE_QUESTIONS = ["noop", "supported qtypes", "DNS name", "node addresses"
 /** RFC 2710 section 3, RFC 3810 section 5.1: bytes behind the first 8, in both versions. */
 const QUERY_1 = 16;
 const QUERY_2 = 20;
-const IPV6_HEADER = 40;
-const DST_PORT = 2;
 
 const quoted = new QuotedPacket();
 

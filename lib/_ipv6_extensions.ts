@@ -20,6 +20,10 @@ export const FRAGMENT_WORD = 2; // the word of offset, reserved bits and more fr
 export const FRAGMENT_ID = 4;
 export const FRAGMENT_OFFSET_IPV6 = 0xfff8;
 export const MORE_FRAGMENTS_IPV6 = 0x0001;
+/** Types of Routing header with addresses. */
+export const ROUTING_SOURCE = 0; // RFC 2460 section 4.4, deprecated by RFC 5095
+export const ROUTING_MOBILE = 2; // RFC 6275 section 6.4
+export const ROUTING_SEGMENTS = 4; // RFC 8754 section 2
 
 // Implementation
 const MAX_EXTENSIONS = 16;

@@ -13,6 +13,7 @@ import {
   IPV6_NEXT_HEADER,
   IPV6_PAYLOAD_LENGTH,
   IPV6_SRC,
+  MORE_FRAGMENTS,
 } from "./_header_fields.ts";
 import {
   chain,
@@ -24,9 +25,6 @@ import {
 import type { Packet } from "./core/packet.ts";
 import type { Icmpv4 } from "./icmpv4.ts";
 import type { Icmpv6 } from "./icmpv6.ts";
-
-// Specification: RFC 791 section 3.1
-const MORE_FRAGMENTS = 0x2000;
 
 /**
  * A quoted packet, read in place. Made once and filled for each error. Everything that acts on ICMP errors reads

@@ -3,6 +3,8 @@
 import { icmpv6Text, portText } from "./_inspect_icmpv6.ts";
 import { tcpOptionsText } from "./_inspect_tcp.ts";
 import { TCP_FLAGS } from "./_header_fields.ts";
+import { ROUTING_MOBILE, ROUTING_SEGMENTS, ROUTING_SOURCE } from "./_ipv6_extensions.ts";
+import { DST_PORT } from "./_ports_view.ts";
 import { formatIpv4, formatIpv6 } from "./address.ts";
 import type { Packet } from "./core/packet.ts";
 import { Icmpv4 } from "./icmpv4.ts";
@@ -20,7 +22,6 @@ const IPV4_DST = 16;
 const IPV4_LENGTH = 20;
 const IPV6_LENGTH = 40;
 const UDP_LENGTH = 8;
-const DST_PORT = 2;
 
 // Implementation: tcpdump's words (its print-icmp.c, print-icmp6.c and print-tcp.c)
 const SHOWN_BYTES = 16;
@@ -54,10 +55,6 @@ const ICMPV4_REDIRECT = [
   "redirect-tos % to net",
   "redirect-tos % to host",
 ];
-/** Types of Routing header whose addresses are shown (RFC 2460 section 4.4, RFC 6275 section 6.4, RFC 8754). */
-const ROUTING_SOURCE = 0;
-const ROUTING_MOBILE = 2;
-const ROUTING_SEGMENTS = 4;
 
 /** Options for {@linkcode inspect}. */
 export interface InspectOptions {

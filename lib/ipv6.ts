@@ -8,6 +8,9 @@ import {
   FRAGMENT_WORD,
   isExtension,
   MORE_FRAGMENTS_IPV6,
+  ROUTING_MOBILE,
+  ROUTING_SEGMENTS,
+  ROUTING_SOURCE,
   walkExtensions,
 } from "./_ipv6_extensions.ts";
 import { formatIpv6 } from "./address.ts";
@@ -48,9 +51,6 @@ const MAX_PAYLOAD = 65_535;
 const ROUTING_TYPE = 2;
 const SEGMENTS_LEFT = 3;
 const SEGMENTS = 8;
-const ROUTING_SOURCE = 0; // RFC 2460 section 4.4, deprecated by RFC 5095
-const ROUTING_MOBILE = 2; // RFC 6275 section 6.4
-const ROUTING_SEGMENTS = 4; // RFC 8754 section 2
 
 // Implementation
 const DEFAULT_HOP_LIMIT = 64;

@@ -34,7 +34,7 @@ import {
   word,
   writeOpt,
 } from "./_message.ts";
-import { expandName, lowerCase, skipName } from "./_name.ts";
+import { expandName, lowerCase, MAX_NAME, skipName } from "./_name.ts";
 
 // Specification
 /** RFC 1035 section 4.1.4: a pointer to the question's name. */
@@ -43,7 +43,6 @@ const TO_QUESTION = 0xc0_0c;
 const SOA_TIMES = 20;
 /** RFC 9460 section 2.2: a priority stands before the target of SVCB and HTTPS. */
 const SVCB_TARGET = 2;
-const MAX_NAME = 255;
 
 // Implementation
 /** More than any honest answer has; they take 60 us to look at. */

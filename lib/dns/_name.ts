@@ -3,7 +3,7 @@
 // Specification: RFC 1035 section 2.3.4
 const MAX_LABEL = 63;
 /** With the length bytes and the root's. */
-const MAX_NAME = 255;
+export const MAX_NAME = 255;
 
 // Implementation
 const DOT = 0x2e;

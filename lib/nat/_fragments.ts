@@ -8,7 +8,7 @@ import { FirstFragments } from "../_first_fragments.ts";
 
 // Implementation
 /** How long fragments may come after each other (ms): what Linux gives a reassembly. */
-const PATIENCE = 30_000;
+const TIMEOUT = 30_000;
 /** How long later fragments wait for their first one (ms), and how many do at most. */
 const EARLY = 1000;
 const MAX_EARLY = 64;
@@ -29,7 +29,7 @@ export class Fragments {
   readonly #since = new Float64Array(MAX_EARLY);
 
   constructor(capacity: number) {
-    this.#table = new FirstFragments(capacity, PATIENCE);
+    this.#table = new FirstFragments(capacity, TIMEOUT);
     this.#addresses = new Uint32Array(capacity);
     this.#ids = new Uint16Array(capacity);
     this.#key.length = 4;

@@ -1,13 +1,13 @@
 /** The addresses of later fragments, which have no ports, by those of their packets' first ones. */
 
 import { IPV6_SRC } from "../_header_fields.ts";
+import { FRAGMENT_ID } from "../_ipv6_extensions.ts";
 import { FlowKey } from "../flow_key.ts";
 import type { Ip } from "../ip.ts";
 import { FirstFragments } from "../_first_fragments.ts";
 
-// Specification: RFC 6146 section 4 (milliseconds), RFC 8200 section 4.5
+// Specification: RFC 6146 section 4 (milliseconds)
 const TIMEOUT = 2000;
-const FRAGMENT_ID = 4;
 
 // Implementation
 const CAPACITY = 1024;

@@ -7,6 +7,7 @@
  */
 
 import { Fragmenter } from "../_fragmenter.ts";
+import { FRAGMENT_HEADER, FRAGMENT_ID } from "../_ipv6_extensions.ts";
 import { drop } from "../_drop.ts";
 import { FragmentIds } from "../_fragment_ids.ts";
 import { DONT_FRAGMENT, IPV4_FLAGS, IPV6_DST, IPV6_SRC } from "../_header_fields.ts";
@@ -39,8 +40,6 @@ import { type Ipv4Addresses, type Ipv6Addresses, toIpv4, toIpv6, Untranslatable 
 const TCP_FLAGS = 13;
 const TCP_HEADER = 20;
 const PORTS_HEADER = 8;
-const FRAGMENT_HEADER = 8;
-const FRAGMENT_ID = 4;
 /** RFC 7915 section 4: what may be divided is made no longer than this, and up to this IPv4 length it is not. */
 const IPV6_LEAST_MTU = 1280;
 const LONGEST_IPV4 = 1260;

@@ -26,9 +26,11 @@ import {
   IPV6_NEXT_HEADER,
   IPV6_PAYLOAD_LENGTH,
   IPV6_SRC,
+  MORE_FRAGMENTS,
   UDP_CHECKSUM,
   UDP_HEADER,
 } from "../_header_fields.ts";
+import { FRAGMENT_HEADER, FRAGMENT_ID, FRAGMENT_WORD } from "../_ipv6_extensions.ts";
 import { longestLength } from "../_packet_parts.ts";
 import { QuotedPacket } from "../_quoted_packet.ts";
 import {
@@ -52,12 +54,8 @@ import { Protocol } from "../protocol.ts";
 import { messageToIpv4, messageToIpv6, NONE, restToIpv4, restToIpv6 } from "./_icmp_messages.ts";
 
 // Specification
-const MORE_FRAGMENTS = 0x2000;
 const ICMP_HEADER = 8;
 const IPV6_HOP_LIMIT = 7; // RFC 8200 section 3
-const FRAGMENT_HEADER = 8; // RFC 8200 section 4.5
-const FRAGMENT_WORD = 2;
-const FRAGMENT_ID = 4;
 const SEGMENTS_LEFT = 3; // RFC 8200 section 4.4
 const IPV6_LEAST_MTU = 1280;
 /** RFC 1812 section 4.3.2.3: an ICMPv4 error has no more bytes. */
