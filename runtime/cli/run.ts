@@ -10,6 +10,7 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 import { CAN_REPLACE_PROCESS, replaceProcess } from "../../driver/exec.ts";
 import { flushOutput } from "../output.ts";
 import { endSignals } from "../signals.ts";
+import { isDenoFlag, ownDenoFlags } from "./deno_flags.ts";
 import { ExitCode, UsageError } from "./failure.ts";
 import { allow, grantsAll, isPermissionFlag, mergeFlags, parseRunLine } from "./permissions.ts";
 import { isProfileFlag, PROFILE_SUFFIX, unexpectedWord } from "./profile_flag.ts";
@@ -32,6 +33,7 @@ names resolve by Warren's deno.json, not by its own. Types are not checked: that
 
   warren run SCRIPT --help   the script's flags; --profile may come before SCRIPT, too
   --allow-net=HOST, …        permissions of Deno's for the script, before SCRIPT: more than it asks for, or --deny-net, …
+  --cert=FILE, --inspect, …  other flags of Deno's for the script, before SCRIPT
 
 A file runs with the permissions of its first line, "#!/usr/bin/env -S deno run --allow-ffi …", and without one with
 --allow-ffi. A script from a URL gets --allow-ffi and what you grant; it is fetched anew each time. --far, --capture
@@ -43,7 +45,8 @@ Exit code: 0 when it ended, 1 when it failed, 2 for a wrong command line.`;
 /** Runs `warren run` with these arguments, and returns its exit code. */
 export async function run(args: readonly string[]): Promise<number> {
   // As Deno and Node.js have theirs: `warren run --profile my.ts`.
-  const isBefore = (argument: string) => isProfileFlag(argument) || isPermissionFlag(argument);
+  const isBefore = (argument: string) =>
+    isProfileFlag(argument) || isPermissionFlag(argument) || isDenoFlag(argument);
   const words = args.findIndex((argument) => !isBefore(argument));
   const before = words < 0 ? args : args.slice(0, words);
   const [name, ...after] = args.slice(before.length);
@@ -66,7 +69,8 @@ export async function run(args: readonly string[]): Promise<number> {
   const asked = mergeFlags([...await permissionsOf(name, url, flags), ...before.filter(isPermissionFlag)]);
   const permissions = grantsAll(asked) ? asked : mergeFlags([...asked, ...flagPermissions(flags)]);
   if (flags.includes("--dry-run")) console.log(`permissions ${permissions.join(" ")}`);
-  return await launch([...await settings(url), ...permissions], rootModule(name, url), [
+  const denoFlags = [...await ownDenoFlags(), ...before.filter(isDenoFlag)];
+  return await launch([...await settings(url), ...denoFlags, ...permissions], rootModule(name, url), [
     ...flags,
     ...after.slice(end),
   ]);

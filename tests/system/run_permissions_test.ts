@@ -182,3 +182,18 @@ systemTest("warren run leaves no process behind, whatever ends it", { root: fals
     clearTimeout(timer);
   }
 });
+
+Deno.test("warren run hands on Deno's own flags, those before the script and those before Warren", async () => {
+  const script = SCRIPT.replace("[word, shadow,", "[word, typeof (globalThis as { gc?: unknown }).gc,");
+  await using folder = new Folder({ "gc.ts": script });
+  const flag = "--v8-flags=--expose-gc";
+  const before = await folder.warren(flag, "gc.ts", "-q");
+  assert.match(before.stdout, /^part, function, /, before.stderr);
+  if (Deno.build.os !== "linux") return;
+  const { stdout } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", flag, join(ROOT, "runtime/cli/main.ts"), "run", "gc.ts", "-q"],
+    cwd: folder.path,
+    stdin: "null",
+  }).output();
+  assert.match(new TextDecoder().decode(stdout), /^part, function, /);
+});
