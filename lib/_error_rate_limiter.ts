@@ -19,7 +19,7 @@ const DESTINATION_RATE = 1 / 10;
 const DESTINATION_BURST = 2 / 5;
 /** Buckets of destinations: those whose hashes agree share one. */
 const DESTINATIONS = 1024;
-/** What an error takes: 0, 1 or 2 tokens, as Linux's since 5.10. */
+/** The number of costs of an error: 0, 1 or 2 tokens, as in Linux since 5.10. */
 const COSTS = 3;
 
 /** A token bucket's figures. */

@@ -5,11 +5,14 @@ import { FlowTable } from "./flow_table.ts";
 import { Shares } from "./_shares.ts";
 
 // Implementation
-/** Where the source address starts in a key, and how many words a key of IPv4 has. */
+/** The first word of the source address in a key, and the number of words in a key of IPv4. */
 const SRC = 1;
 const IPV4_WORDS = 4;
 
-/** Fragmented packets, by keys in which the source stands first. A full table forgets the oldest of the source with the most. */
+/**
+ * Fragmented packets, by keys in which the source stands first. A full table forgets the oldest of the source with the
+ * most.
+ */
 export class FirstFragments extends FlowTable {
   readonly #shares: Shares;
 

@@ -4,11 +4,11 @@ import { IPV6_PAYLOAD_LENGTH } from "./_header_fields.ts";
 import { FRAGMENT_WORD } from "./_ipv6_extensions.ts";
 import { IcmpError } from "./icmp_error.ts";
 
-/** What is wrong with a fragment: the reason of its drop, and the error that its sender gets over IPv6, if any. */
+/** A fault of a fragment: the drop reason, and the ICMPv6 error that its sender gets over IPv6, if any. */
 export interface Fault {
   readonly reason: string;
   readonly error?: IcmpError;
-  /** Where the wrong field stands, in the IPv6 header or in the Fragment header. */
+  /** The offset of the wrong field in the IPv6 header or the Fragment header. */
   readonly field?: number;
   readonly isInFragmentHeader?: boolean;
 }

@@ -19,7 +19,7 @@ export class HostShares {
     this.#keys = new CountedKeys(capacity + 1);
   }
 
-  /** Whether a host has its share already. */
+  /** Tells whether a host has its share already. */
   isUsed(key: FlowKey): boolean {
     const host = this.#keys.find(key);
     return host >= 0 && this.#keys.countOf(host) >= this.#share;

@@ -9,7 +9,7 @@ const IPV4_QUERIES: ReadonlySet<number> = new Set([0, 8, 9, 10, 13, 14, 15, 16, 
 /** RFC 4443 section 2.1: types below this are errors. */
 const IPV6_FIRST_QUERY = 128;
 
-/** Whether a message of this type, in this version of IP, is an error or a redirect, or may be one. */
+/** Tells whether a message of this type, in this version of IP, is an error or a redirect, or may be one. */
 export function isIcmpError(version: number, type: number): boolean {
   return version === 4 ? !IPV4_QUERIES.has(type) : type < IPV6_FIRST_QUERY || type === Icmpv6.Redirect;
 }

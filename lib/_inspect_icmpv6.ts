@@ -159,7 +159,7 @@ function queryText(icmp: Icmpv6, name: string): string {
   return `${name} v2 [gaddr ${formatIpv6(bytes, payloadOffset)}${text}]`;
 }
 
-/** What a node is asked about itself (RFC 4620); names are left out. */
+/** The subject of a node information query (RFC 4620); names are left out. */
 function nodeText(icmp: Icmpv6, name: string): string {
   const { type, code, rest, payloadOffset, payloadLength, packet: { bytes, view } } = icmp;
   if (payloadLength < 8) return name;

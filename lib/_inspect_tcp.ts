@@ -198,7 +198,7 @@ function joinText(content: Content, flags: number): string | undefined {
     : `${path} token ${number(2)} nonce ${number(6)}`;
 }
 
-/** What is acknowledged of the whole connection, and where in it this segment's bytes belong. */
+/** The acknowledgment for the whole connection, and the place of this segment's bytes in it. */
 function sequenceText({ bytes, view, at, length }: Content): string | undefined {
   const bits = bytes[at + 1]!;
   let place = at + 2;

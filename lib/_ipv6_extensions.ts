@@ -32,15 +32,15 @@ const MAX_EXTENSIONS = 16;
 export const chain = {
   /** The upper layer's protocol; in a later fragment, what its Fragment header names. */
   protocol: 0,
-  /** Where the upper layer starts. */
+  /** Offset of the upper layer. */
   upperOffset: 0,
-  /** Where the Fragment header stands that makes this a fragment, else an atomic one; -1 for none. */
+  /** Offset of the Fragment header that makes this a fragment, else of an atomic fragment's; -1 for none. */
   fragment: -1,
-  /** Where the last Routing header stands; -1 for none. */
+  /** Offset of the last Routing header; -1 for none. */
   routing: -1,
 };
 
-/** Whether a next header names an extension header that can be walked. */
+/** Tells whether a next header names an extension header that can be walked. */
 export function isExtension(type: number): boolean {
   return type === Protocol.HopByHop || type === Protocol.Routing || type === Protocol.Fragment ||
     type === Protocol.Ah || type === Protocol.DestinationOptions;

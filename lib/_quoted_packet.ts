@@ -33,21 +33,21 @@ import type { Icmpv6 } from "./icmpv6.ts";
 export class QuotedPacket {
   /** 4 or 6, as the error's own. */
   version: 4 | 6 = 4;
-  /** Where the quoted packet starts in the error's `packet.bytes`. */
+  /** Offset of the quoted packet in the error's `packet.bytes`. */
   start = 0;
-  /** Where the quotation ends, which may be in the middle of any header but those before `upperOffset`. */
+  /** The end of the quotation, which may be in the middle of any header but those before `upperOffset`. */
   end = 0;
   /** The length that the quoted header states (bytes): more than is quoted, as a rule. */
   totalLength = 0;
   /** The upper layer's protocol; of a later IPv6 fragment, what its Fragment header names. */
   protocol = 0;
-  /** Where the upper layer starts; `end` at most. */
+  /** Offset of the upper layer; `end` at most. */
   upperOffset = 0;
-  /** Where its IPv6 Fragment header stands; -1 for none, and in IPv4. */
+  /** Offset of its IPv6 Fragment header; -1 for none, and in IPv4. */
   fragmentHeader: number = -1;
-  /** Where the fragment belongs in its datagram (bytes). A later fragment has no transport header. */
+  /** The fragment's offset in its datagram (bytes). A later fragment has no transport header. */
   fragmentOffset = 0;
-  /** Whether more fragments followed it. */
+  /** Tells whether more fragments followed it. */
   moreFragments = false;
 
   /**
@@ -64,12 +64,12 @@ export class QuotedPacket {
     return ip.version === 4 ? this.#readIpv4(packet) : this.#readIpv6(packet);
   }
 
-  /** Where the source address stands. */
+  /** Offset of the source address. */
   get srcOffset(): number {
     return this.start + (this.version === 4 ? IPV4_SRC : IPV6_SRC);
   }
 
-  /** Where the destination address stands. */
+  /** Offset of the destination address. */
   get dstOffset(): number {
     return this.start + (this.version === 4 ? IPV4_DST : IPV6_DST);
   }

@@ -1,4 +1,4 @@
-/** Packets that have left lately, by flow: an ICMP error is believed about one of them alone (RFC 5927 section 4). */
+/** Recently sent packets, by flow: an ICMP error is believed only about one of them (RFC 5927 section 4). */
 
 import { TCP_ACK, TCP_FLAGS, TCP_SEQ } from "./_header_fields.ts";
 import { sipHash } from "./_sip_hash.ts";
@@ -13,7 +13,7 @@ import { Tcp } from "./tcp.ts";
 const FLOWS = 16_384;
 /** Time in which a router's error about a packet arrives (milliseconds). */
 const RECENT = 10_000;
-/** How far behind the oldest byte in flight a segment is of an earlier connection, not late (bytes). */
+/** The farthest that a late segment may be behind the oldest byte in flight (bytes); beyond, it is of a new connection. */
 const MAX_REORDERING = 2 ** 20;
 
 /** Flows by hash, with the longest packet of each, and of TCP what is sent and not acknowledged. */
@@ -53,7 +53,7 @@ export class SentPackets {
     } else if (ahead > 0) this.#ends[flow] = end;
   }
 
-  /** Whether any TCP segment may be in flight, so that acknowledgments matter. */
+  /** Tells whether any TCP segment may be in flight, so that acknowledgments matter. */
   awaits(now: number): boolean {
     return now - this.#lastTcp < RECENT;
   }
@@ -70,7 +70,7 @@ export class SentPackets {
     if ((ack - this.#ends[flow]! | 0) > 0) this.#ends[flow] = ack;
   }
 
-  /** Whether the packet that an error quotes, whose flow is in the key, was sent lately, and is not acknowledged. */
+  /** Tells whether the packet that an error quotes, whose flow is in the key, was sent recently and is not acknowledged. */
   has({ view }: Packet, key: FlowKey, now: number): boolean {
     const { quoted } = key;
     const hash = this.#hash(key);

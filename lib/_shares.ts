@@ -92,7 +92,7 @@ export class Shares {
     return this.#holderOf[entry]!;
   }
 
-  /** How many holders there can be, in all groups: they have numbers below that. */
+  /** The most holders that there can be, in all groups; they have numbers below that. */
   get holders(): number {
     return this.#counts.length;
   }

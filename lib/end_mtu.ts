@@ -26,7 +26,7 @@ const IPV6_MIN_MTU = 1280;
  * packet, nothing is fragmented or answered: the end counts what it does not take.
  */
 export class EndMtu implements Stage {
-  /** What statistics call it. */
+  /** Its name in statistics. */
   readonly name = "mtu";
   readonly #end: TunnelEnd;
   readonly #limiter: EndMtuLimiter;
@@ -37,12 +37,14 @@ export class EndMtu implements Stage {
     this.#limiter = new EndMtuLimiter(end);
   }
 
-  /** Whether an end needs the step: it carries IP packets up to some length. */
+  /** Tells whether an end needs the step: it carries IP packets up to some length. */
   static isFor(end: TunnelEnd): boolean {
     return end.payload !== "any" && (end.mtu !== undefined || end.mtuFor !== undefined);
   }
 
-  /** Whether no packet is longer than the end takes: nearly always so, and quickly seen, unless the end has several MTUs. */
+  /**
+   * Tells whether no packet is longer than the end's MTU: the fast path. Always `false` for an end with several MTUs.
+   */
   fits({ packets, length }: PacketBatch): boolean {
     const { mtu, mtuFor } = this.#end;
     if (mtuFor !== undefined) return false;

@@ -82,7 +82,7 @@ export class FlowKey {
   readonly words: Uint32Array = new Uint32Array(IPV6_WORDS);
   /** How many words count. */
   length = 0;
-  /** What the last error that was read quotes: valid after {@linkcode FlowKind.Error}. */
+  /** The packet quoted by the last error that was read: valid after {@linkcode FlowKind.Error}. */
   readonly quoted: QuotedPacket = new QuotedPacket();
 
   /** 4 or 6. */

@@ -332,7 +332,7 @@ function isTooBig(icmp: Icmpv4 | Icmpv6): boolean {
     : type === Icmpv4.DestinationUnreachable && icmp.code === FRAGMENTATION_NEEDED;
 }
 
-/** Whether an error goes to the sender of what it quotes, whose address stands at `srcOffset` (RFC 792). */
+/** Tells whether an error goes to the sender of what it quotes, whose address stands at `srcOffset` (RFC 792). */
 function isSentTo({ packet: { view }, version, start }: Ip, srcOffset: number): boolean {
   const dst = start + (version === 4 ? IPV4_DST : IPV6_DST);
   for (let i = 0; i < (version === 4 ? 4 : 16); i += 4) {

@@ -54,7 +54,7 @@ const BYTES = 1024 * 1024;
 const REFUSED = 0;
 const OPEN = 1;
 const TIMED_OUT = "reassembly timeout";
-/** How long a datagram is protected from being driven out by other sources (milliseconds). */
+/** Time for which other sources cannot evict a datagram (milliseconds). */
 const PROTECTED_FOR = 5000;
 
 /** Options for {@linkcode Reassemble}. */
@@ -69,7 +69,7 @@ export interface ReassembleOptions {
   readonly bytes?: number;
   /** How long a datagram waits for its fragments, from the first that came (milliseconds). @default {60000} */
   readonly timeout?: number;
-  /** What answers when that time is over, and to fragments that are wrong. @default {new IcmpErrors()} */
+  /** Answers when that time is over, and to faulty fragments. @default {new IcmpErrors()} */
   readonly errors?: IcmpErrors;
   /** The key of the tables' hashes (two 32-bit numbers): for tests. @default {random} */
   readonly hashKey?: readonly [number, number];
@@ -353,7 +353,7 @@ export class Reassemble implements Stage {
     return newest === but ? this.#shares.before(newest) : newest;
   }
 
-  /** Whether a datagram comes from the network of the one in the key. */
+  /** Tells whether a datagram comes from the network of the one in the key. */
   #isOfSameSource(datagram: number): boolean {
     this.#datagrams.readKey(datagram, this.#otherKey);
     const { words: one } = this.#key;

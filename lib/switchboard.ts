@@ -123,7 +123,7 @@ export class Switchboard implements TunnelEnd {
     return this.#sockets;
   }
 
-  /** That of the end which the packet is for; `Infinity` where it has none. */
+  /** The MTU of the packet's end; `Infinity` where it has none. */
   mtuFor(packet: Packet): number {
     const end = this.ends[packet.to - 1];
     if (end === undefined || end.payload === "any") return Infinity;

@@ -60,13 +60,16 @@ export interface CaptureInterface {
 export interface CapturedPacket {
   /** Where. */
   readonly interface: CaptureInterface;
-  /** When (milliseconds since 1970), to a quarter of a microsecond; 0 when the capture does not say. */
+  /** Time of capture (milliseconds since 1970), to a quarter of a microsecond; 0 when the capture does not say. */
   readonly time: number;
-  /** When (nanoseconds since 1970), rounded where the capture is finer; 0n when it does not. */
+  /** Time of capture (nanoseconds since 1970), rounded where the capture is finer; 0n when it does not. */
   readonly timestamp: bigint;
   /** Its bytes as far as they were kept, with the header of its link; of one's own. */
   readonly bytes: Uint8Array;
-  /** How many bytes it had; never less than `bytes` has, also where the capture says so. */
+  /**
+   * The packet's length before it was captured (bytes); never less than that of `bytes`, even where the capture says
+   * so.
+   */
   readonly originalLength: number;
   /** Which way it went, when the capture says so. */
   readonly direction: Direction | undefined;

@@ -112,7 +112,7 @@ export class PacketBatch extends OneLine {
     this.bytes = 0;
   }
 
-  /** How many packets: `PacketBatch(3 packets)`. */
+  /** The number of packets: `PacketBatch(3 packets)`. */
   override toString(): string {
     return `PacketBatch(${this.length} packets)`;
   }
@@ -135,11 +135,11 @@ function pushError(packet: Packet, batch: PacketBatch): TypeError {
     : fixedError("add to a batch", packet);
 }
 
-/** Whoever has a batch on loan, as errors call it, and what it does in place of changing the batch. */
+/** A stage or script that has a batch on loan, as errors name it. */
 export interface Borrower {
   /** Such as `stage "nat"`. */
   readonly title: string;
-  /** Such as `use context.emit`. */
+  /** Advice for one that changes the batch, such as `use context.emit`. */
   readonly remedy: string;
 }
 
@@ -149,12 +149,13 @@ export function changedError({ title, remedy }: Borrower): TypeError {
 }
 
 /**
- * What a borrower sees of a {@linkcode LendingBatch}: a list of the same packets, and no way to move them. For the runtime.
+ * A borrower's view of a {@linkcode LendingBatch}: a list of the same packets, with no way to move them. For the
+ * runtime.
  */
 export class LoanedBatch extends PacketBatch {
   /** See {@linkcode PacketBatch.packets}; a borrower may have put another array there. */
   declare packets: Packet[];
-  /** Who has it. */
+  /** The current borrower. */
   borrower: Borrower = { title: "nobody", remedy: "" };
 
   /** The error for a borrower that calls a method which would change the batch. */
@@ -188,17 +189,19 @@ export class LoanedBatch extends PacketBatch {
 }
 
 /**
- * A batch that is lent to code which may change its list: that gets a list of its own, which is copied once for all of
- * those who have the batch one after the other. For the runtime.
+ * A batch that is lent to code which may change its list. The borrower gets a copy of the list, made once for all
+ * borrowers that get the batch in turn. For the runtime.
  */
 export class LendingBatch extends PacketBatch {
   readonly #loan = new LoanedBatch();
   /** The list that is lent; as long as this batch while it is on loan. */
   readonly list: Packet[] = this.#loan.packets;
-  /** How many packets are in the list. */
+  /** The number of packets already in the list. */
   #listed = 0;
 
-  /** Lends the list, until it is lent anew. With `fixed`, the packets are fixed, too: see {@linkcode Packet.isFixed}. */
+  /**
+   * Lends the list, until it is lent anew. With `fixed`, the packets are fixed as well: see {@linkcode Packet.isFixed}.
+   */
   lend(borrower: Borrower, fixed = false): LoanedBatch {
     const { length, packets, list } = this;
     for (let i = this.#listed; i < length; i++) {

@@ -1,4 +1,4 @@
-/** The bytes of an array that a script gave, whatever it made of the class. */
+/** The bytes of an array from a script, safe from subclasses and changed prototypes. */
 
 const prototype = Object.getPrototypeOf(Uint8Array.prototype) as object;
 const tag = getterOf<string | undefined>(Symbol.toStringTag);
@@ -7,9 +7,9 @@ const offsetOf = getterOf<number>("byteOffset");
 const lengthOf = getterOf<number>("length");
 
 /**
- * A view of the array's bytes whose length stays as it is. It asks the array itself, so that getters of a subclass, a
- * changed constructor or a buffer that another thread grows cannot make it tell two lengths. A detached array is empty.
- * `undefined` for what is not a `Uint8Array`, a `Proxy` of one included.
+ * A view of the array's bytes, of fixed length. It reads the array's own slots, so getters of a subclass, a
+ * changed constructor or a buffer that another thread grows cannot make its length change. A detached array is empty.
+ * `undefined` for anything but a `Uint8Array`, such as a `Proxy` of one.
  */
 export function bytesOf(value: unknown): Uint8Array | undefined {
   if (tag.call(value) !== "Uint8Array") return undefined;
@@ -20,7 +20,7 @@ export function bytesOf(value: unknown): Uint8Array | undefined {
 
 const EMPTY = new Uint8Array(0);
 
-/** A getter of all typed arrays; the one of the tag gives `undefined` for what is not one. */
+/** A getter that all typed arrays share; the tag's returns `undefined` for any other value. */
 function getterOf<T>(name: PropertyKey): (this: unknown) => T {
   return Object.getOwnPropertyDescriptor(prototype, name)!.get as (this: unknown) => T;
 }

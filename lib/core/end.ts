@@ -66,9 +66,12 @@ export interface TunnelEnd extends Disposable {
   readonly mtu?: number;
   /** The same for one packet, in place of `mtu`, for an end that is made of several; `Infinity` for no limit. */
   mtuFor?(packet: Packet): number;
-  /** What it carries: IP packets, or bytes of any kind, which are neither fragmented nor answered. @default {"ip"} */
+  /**
+   * Its payload: IP packets, or bytes of any kind, which are neither fragmented nor answered with ICMP errors.
+   * @default {"ip"}
+   */
   readonly payload?: "ip" | "any";
-  /** Whether it takes super-packets; for another end they are segmented. @default {false} */
+  /** Tells whether it takes super-packets; for another end they are segmented. @default {false} */
   readonly offload?: boolean;
   /** Why it is gone; `undefined` while it works. */
   readonly failure: Error | undefined;

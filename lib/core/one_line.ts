@@ -1,4 +1,4 @@
-/** Objects that a console shows as one line, in place of all that they hold. */
+/** Objects that a console shows as one line instead of all their fields. */
 
 const DENO_INSPECT: unique symbol = Symbol.for("Deno.customInspect");
 const NODE_INSPECT: unique symbol = Symbol.for("nodejs.util.inspect.custom");

@@ -60,15 +60,15 @@ export class Packet extends OneLine {
   readonly slotStart: number;
   /** Where this packet's room ends in {@linkcode Packet.bytes}; the endpoint follows. */
   readonly slotEnd: number;
-  /** Where the packet starts in {@linkcode Packet.bytes}. */
+  /** Offset of the packet in {@linkcode Packet.bytes}. */
   offset: number;
   /** The packet's bytes. */
   length = 0;
-  /** What holds it now. For the runtime; a script never needs it. */
+  /** Its present holder. For the runtime; a script never needs it. */
   owner: PacketOwner | undefined;
   /**
-   * Whether nobody may add it to a batch or give it back: it is free, or a stage holds it, or a script has it from
-   * `for await` and moves it by `StageContext` and `Tunnel.send`. For the runtime.
+   * Tells whether nobody may add it to a batch or give it back: it is free, or a stage holds it, or a script has it
+   * from `for await` and moves it by `StageContext` and `Tunnel.send`. For the runtime.
    */
   isFixed = true;
   /** The pool that this packet belongs to. */
@@ -91,7 +91,7 @@ export class Packet extends OneLine {
   /** When it arrived (monotonic milliseconds). */
   time = 0;
   /**
-   * Whether {@linkcode Packet.endpoint} is valid: set for what arrives by datagrams, and by
+   * Tells whether {@linkcode Packet.endpoint} is valid: set for what arrives by datagrams, and by
    * {@linkcode Packet.sendTo}. Only ends that say so send to it.
    */
   hasEndpoint = false;
@@ -150,8 +150,8 @@ export class Packet extends OneLine {
   }
 
   /**
-   * Whether `offset` and `length` describe 1 to 65,535 bytes within the slot. A packet for which they do not is copied
-   * nowhere, since the bytes beside the slot are other packets', and is dropped where it leaves the stages.
+   * Tells whether `offset` and `length` describe 1 to 65,535 bytes within the slot. A packet for which they do not is
+   * copied nowhere, since the bytes beside the slot are other packets', and is dropped where it leaves the stages.
    */
   get isInSlot(): boolean {
     const { offset, length } = this;
@@ -159,7 +159,7 @@ export class Packet extends OneLine {
       offset >= this.slotStart && offset + length <= this.slotEnd;
   }
 
-  /** How many of the packet's bytes are in its slot; 0 when it starts elsewhere. What reads headers reads no others. */
+  /** The number of the packet's bytes within its slot; 0 when it starts outside. Header views read these bytes only. */
   get lengthInSlot(): number {
     const { offset, length } = this;
     if (!(offset >= this.slotStart && length > 0)) return 0;

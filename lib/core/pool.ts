@@ -46,7 +46,7 @@ export class PacketPool extends OneLine {
   readonly packets: readonly Packet[];
   /** Called when a slot comes back after one of its size was asked for in vain. For the loop. */
   onRoom: (() => void) | undefined;
-  /** Whether a small slot, or a large one, was asked for in vain since the last one came back. */
+  /** Tells whether a small slot, or a large one, was asked for in vain since the last one came back. */
   #wantsSmall = false;
   #wantsLarge = false;
   readonly #small: Packet[] = [];
@@ -91,7 +91,9 @@ export class PacketPool extends OneLine {
     return this.packets.length - this.free;
   }
 
-  /** How many packets of this length {@linkcode PacketPool.take} could give now. None is asked for in vain. */
+  /**
+   * The number of packets of this length that {@linkcode PacketPool.take} could give now. With none, `onRoom` follows.
+   */
   available(length: number): number {
     if (length > LARGE_ROOM) return 0;
     const isSmall = length <= SMALL_ROOM;
@@ -100,7 +102,7 @@ export class PacketPool extends OneLine {
     return count;
   }
 
-  /** Whether it has slots for packets of this length at all, free or taken. */
+  /** Tells whether it has slots for packets of this length at all, free or taken. */
   holds(length: number): boolean {
     const count = length <= SMALL_ROOM ? this.#smallEnd : this.packets.length - this.#smallEnd;
     return length <= LARGE_ROOM && count > 0;

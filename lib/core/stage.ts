@@ -56,7 +56,7 @@ export interface Stage {
    */
   tick?(context: StageContext): number | undefined;
   /**
-   * Whether it gets ordinary packets alone, as a stage needs that changes or moves the bytes behind the headers:
+   * Tells whether it gets ordinary packets only, which a stage needs if it changes or moves the bytes behind the headers:
    * super-packets are segmented before it, and partial checksums finished, in each direction that it has a method for.
    * Towards a device that takes super-packets, segments are put together again. @default {false}
    */

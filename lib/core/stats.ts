@@ -1,4 +1,4 @@
-/** What a tunnel counts: packets in, out, consumed, dropped by reason, and queued. */
+/** A tunnel's counters: packets in, out, consumed, dropped by reason, and queued. */
 
 // Implementation
 /** The number of reasons that a tunnel's counters tell apart, {@linkcode OTHER_REASONS} among them. */

@@ -1,13 +1,13 @@
-/** Writing to an end, and seeing that it does what it says. */
+/** Writes to an end, with a check that it took the packets it says it took. */
 
 import type { PacketBatch } from "./batch.ts";
 import type { TunnelEnd } from "./end.ts";
 
 /**
- * Writes a batch to an end; returns how many packets it took. Whatever the end does, what is left in the batch is still
- * the batch's, and each packet once.
+ * Writes a batch to an end; returns how many packets it took. Whatever the end does, each packet left in the batch is
+ * still the batch's, and there once.
  *
- * @throws {TypeError} naming the end, when it threw, or took other packets off the batch than it says.
+ * @throws {TypeError} naming the end, when it threw, or took other packets than it says.
  */
 export function writeTo(end: TunnelEnd, batch: PacketBatch): number {
   const { length } = batch;

@@ -49,7 +49,7 @@ const SVCB_TARGET = 2;
 const MAX_RECORDS = 2048;
 /** The most names that an answer may lead to. */
 const MAX_ALIASES = 64;
-/** What always fits: an answer for a client without EDNS, or the least that it can ask for with EDNS. */
+/** The length that always fits: for a client without EDNS, or the least that one can ask for with EDNS. */
 const ALWAYS_FITS = 512 - OPT_LENGTH;
 
 const scratch = new Uint8Array(MAX_NAME + 1);
@@ -70,13 +70,13 @@ const part: Part = { end: 0, answers: 0, authorities: 0, additionals: 0, soa: un
 export class Answer {
   /** The whole message. */
   readonly bytes: Uint8Array;
-  /** How long it is good (seconds); 0: for this client alone. */
+  /** Lifetime in a cache (seconds); 0: for this client alone. */
   readonly ttl: number;
-  /** Whether it says that there is no such name or no such record (RFC 2308). */
+  /** Tells whether it says that there is no such name or no such record (RFC 2308). */
   readonly isNegative: boolean;
   /** Names that its records lead to: targets of CNAME, DNAME, HTTPS and SVCB. */
   readonly aliases: readonly Uint8Array[];
-  /** Where TTLs stand. */
+  /** Offsets of TTLs. */
   readonly #times: Uint16Array;
   #layout: Layout | undefined;
 
@@ -271,7 +271,7 @@ export class Answer {
     return asked.hasEdns ? writeOpt(bytes, start + length, asked.dnssecOk, 0) - start : length;
   }
 
-  /** How many records a client needs: the answers; of a negative answer the SOA too; with DNSSEC the proofs too. */
+  /** The number of records that a client needs: the answers; the SOA of a negative answer; with DNSSEC, the proofs. */
   #needed({ soaCount, hasProofs }: Layout, dnssecOk: boolean): number {
     const answers = word(this.bytes, COUNTS + 2);
     const all = answers + word(this.bytes, COUNTS + 4);
@@ -282,7 +282,7 @@ export class Answer {
   }
 }
 
-/** Where a long answer may end: behind each record that completes all RRsets before it. */
+/** The places where a long answer may end: behind each record that completes all RRsets before it. */
 class Layout {
   /** The bytes and the records before each such place. */
   readonly ends: Uint16Array;
@@ -292,7 +292,7 @@ class Layout {
   readonly soaCount: number = 0;
   /** The SOA with names of its own, unless it stands first in the authority section. */
   readonly soa: Uint8Array | undefined;
-  /** Whether the authority section proves something (RFC 4034, RFC 5155). */
+  /** Tells whether the authority section proves something (RFC 4034, RFC 5155). */
   readonly hasProofs: boolean = false;
 
   constructor(bytes: Uint8Array) {
@@ -359,7 +359,7 @@ function expandSoa(bytes: Uint8Array, owner: number, fields: number, next: numbe
   return encodeRecord(Type.Soa, timeAt(bytes, fields + 4), data, ownName);
 }
 
-/** Where a target stands in the data of a record that leads to another name; -1 for other types. */
+/** The offset of a target in the data of a record that leads to another name; -1 for other types. */
 function targetAt(type: number): number {
   if (type === Type.Cname || type === Type.Dname) return 0;
   return type === Type.Https || type === Type.Svcb ? SVCB_TARGET : -1;

@@ -10,7 +10,10 @@ import type { TcpServerLimits } from "./_tcp_server.ts";
 
 // Specification
 const MAX_TIME = 0x7fffffff;
-/** What every host takes over UDP (RFC 1035 section 4.2.1), and what an Ethernet frame has room for over IPv6 (bytes). */
+/**
+ * The longest message that every host takes over UDP (RFC 1035 section 4.2.1), and that fits an Ethernet frame over
+ * IPv6 (bytes).
+ */
 const MIN_ANSWER = 512;
 const MAX_ANSWER = 1452;
 
@@ -50,7 +53,7 @@ export interface SplitDomain {
   readonly upstreams: readonly DnsUpstream[];
 }
 
-/** What the resolver is made of. */
+/** The resolver's options, checked, with defaults filled in. */
 export interface CheckedOptions {
   readonly addresses: readonly Address[];
   readonly upstreams: readonly DnsUpstream[];

@@ -14,7 +14,7 @@ export class HeldNumbers {
   readonly #clients: (string | undefined)[] = [];
   /** Until when each number is held (milliseconds); 0 when it is free. */
   readonly #heldUntil: Float64Array;
-  /** How many numbers each client holds. */
+  /** The count of numbers that each client holds. */
   readonly #holdings = new Map<string, number>();
   #held = 0;
   /** The time (monotonic milliseconds); 0 as long as nobody has told it. */
@@ -83,7 +83,7 @@ export class HeldNumbers {
     return number;
   }
 
-  /** Whether a client holds fewer numbers than are left for others. */
+  /** Tells whether a client holds fewer numbers than are left for others. */
   mayHold(client: string): boolean {
     return (this.#holdings.get(client) ?? 0) < this.#capacity - this.#held;
   }

@@ -21,10 +21,10 @@ const FAILURE_TIME = 1000;
 const MAX_FAILURES = 1000;
 /** No question makes room for that of a source with as many before it has waited so long (milliseconds). */
 const MIN_WAIT = 50;
-/** How long an upstream that refused EDNS is asked without it (milliseconds). */
+/** Time for which an upstream that refused EDNS is asked without it (milliseconds). */
 const PLAIN_TIME = 600_000;
 
-/** What becomes of questions and queries. */
+/** Callbacks for the outcome of questions and queries. */
 export interface Outcome {
   /** An upstream has answered; the queries are delivered next. */
   answered(pending: Pending, answer: Answer, now: number): void;
@@ -36,7 +36,7 @@ export interface Outcome {
 
 /** Limits of {@linkcode InFlight}. */
 export interface InFlightLimits {
-  /** How long an upstream has to answer (milliseconds). */
+  /** Time that an upstream has to answer (milliseconds). */
   readonly timeout: number;
   readonly questions: number;
   readonly queries: number;
@@ -58,7 +58,7 @@ export class InFlight {
   readonly #sources = new Map<string, Source>();
   #arrivals: Pending[] = [];
   #waiting = 0;
-  /** When a question failed, by its key. */
+  /** Time at which a question failed, by its key. */
   readonly #failures = new Map<string, number>();
   /** Until when upstreams are asked without EDNS. */
   readonly #plain = new Map<DnsUpstream, number>();
@@ -71,7 +71,7 @@ export class InFlight {
     this.#outcome = outcome;
   }
 
-  /** How many questions are being asked. */
+  /** The number of questions in flight. */
   get size(): number {
     return this.#pending.size;
   }
@@ -81,7 +81,7 @@ export class InFlight {
     return this.#pending.get(key);
   }
 
-  /** Whether a question has failed just now. */
+  /** Tells whether a question has failed just now. */
   hasFailed(key: string, now: number): boolean {
     return now - (this.#failures.get(key) ?? -Infinity) < FAILURE_TIME;
   }

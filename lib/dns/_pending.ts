@@ -12,15 +12,15 @@ export class Pending {
   source: string;
   /** The queries that wait for it, the oldest first. */
   readonly waiting = new Set<Query>();
-  /** When it was first asked (monotonic milliseconds). */
+  /** Time at which it was first asked (monotonic milliseconds). */
   since = 0;
-  /** When the upstream that is being asked is too late (monotonic milliseconds). */
+  /** Deadline of the upstream that is being asked (monotonic milliseconds). */
   deadline = 0;
   /** An upstream's refusal. */
   refusal: Answer | undefined;
-  /** Whether a message has arrived, or word of a failure, that nobody has looked at. */
+  /** Tells whether a message has arrived, or word of a failure, that nobody has looked at. */
   hasArrived = false;
-  /** Whether the upstream has refused EDNS, and was asked again without it. */
+  /** Tells whether the upstream has refused EDNS, and was asked again without it. */
   isAskedAgain = false;
 
   readonly #question = new Question();
@@ -74,7 +74,7 @@ export class Pending {
     return await upstream.query(this.#question.toUpstream(false), signal);
   }
 
-  /** What has arrived: an answer, a message that is none, or nothing since the upstream failed. */
+  /** Takes the arrival: an answer, `"bad"` for any other message, or `undefined` when the upstream failed. */
   look(): Answer | "bad" | undefined {
     const message = this.#message;
     this.#message = undefined;
@@ -91,7 +91,7 @@ export class Pending {
     this.isAskedAgain = false;
   }
 
-  /** Whether one of the waiting queries is this one, sent before. */
+  /** Tells whether one of the waiting queries is this one, sent before. */
   isRepeatedBy(query: Query): boolean {
     for (const other of this.waiting) if (query.repeats(other)) return true;
     return false;

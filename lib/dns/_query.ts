@@ -18,13 +18,13 @@ export interface Query {
   readonly source: string;
   /** Reads its question; returns what {@linkcode Question.read} does. */
   read(asked: Question): number;
-  /** Whether the same client has sent this query before. */
+  /** Tells whether the same client has sent this query before. */
   repeats(other: Query): boolean;
   /** Keeps it until it is answered. */
   hold(context: StageContext): void;
   /** Ends it without an answer. */
   drop(reason: string, context: StageContext): void;
-  /** How many bytes of an answer its client takes. */
+  /** The longest answer that its client takes (bytes). */
   room(asked: Question): number;
   /** Gives the memory for its answer: of {@linkcode Query.room} bytes, from `start` on. The query's bytes are gone then. */
   open(): { readonly bytes: Uint8Array; readonly start: number };

@@ -7,11 +7,11 @@ export const LENGTH = 2;
 /** Messages with their lengths in front, as a row of bytes that shrinks at its start. */
 export class SendBuffer {
   readonly #messages: Uint8Array[] = [];
-  /** How many bytes of the first message are gone. */
+  /** The number of bytes of the first message that are gone. */
   #start = 0;
   #length = 0;
 
-  /** How many bytes there are. */
+  /** The number of bytes that wait. */
   get length(): number {
     return this.#length;
   }

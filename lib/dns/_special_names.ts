@@ -46,7 +46,7 @@ const LOOPBACK_IPV4 = Uint8Array.of(127, 0, 0, 1);
 const LOOPBACK_IPV6 = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1);
 
 // Implementation
-/** How the names of a zone are answered. */
+/** The kind of answer for the names of a zone. */
 type Kind = "missing" | "localhost" | "no records" | "empty";
 
 interface Zone {
@@ -68,7 +68,7 @@ function zone(text: string, kind: Kind): Zone {
   return { name, kind, soa: encodeSoa(TTL, name) };
 }
 
-/** Whether a name is special, or below one that is; it is in lower case and the bytes of messages. */
+/** Tells whether a name is special, or below one that is; it is in lower case and the bytes of messages. */
 export function isSpecialName(name: Uint8Array): boolean {
   return NAMES.hasName(name);
 }

@@ -12,7 +12,7 @@ import { sipHash } from "../_sip_hash.ts";
 const DEFAULT_MSS = 536;
 
 // Implementation
-/** What a cookie can keep of a client's MSS: of the least MTUs, of tunnels, of Ethernet (bytes). */
+/** The MSS values that a cookie can hold: for the least MTUs, for tunnels, for Ethernet (bytes). */
 const SEGMENT_SIZES = [88, 256, DEFAULT_MSS, 1220, 1300, 1360, 1440, 1460];
 /** A cookie is good in the period in which it was made, and in the next one (milliseconds). */
 const PERIOD = 64_000;

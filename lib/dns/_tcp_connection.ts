@@ -28,14 +28,14 @@ const MAX_TIMEOUT = 10_000;
 /** After so many timeouts in a row, segments are as short as every path carries them (RFC 8899). */
 const SHORTER_AFTER = 2;
 const MAX_TIMEOUTS = 6;
-/** How long a client may take for an answer (milliseconds). */
+/** Time that a client may take for an answer (milliseconds). */
 const STALL_TIME = 30_000;
-/** How long the client's FIN is waited for behind ours (milliseconds). */
+/** Time for the client's FIN after ours (milliseconds). */
 const LINGER_TIME = 5000;
 /** The longest query, and the bytes of received data that are kept. */
 const MAX_QUERY = 4096;
 export const RECEIVE_BUFFER = 8192;
-/** How many queries of a connection are answered at a time; others wait in the window. */
+/** The most queries of a connection that are answered at a time; others wait in the window. */
 const MAX_PIPELINED = 16;
 /** No more queries are read while so many bytes of answers wait. */
 const SEND_BUFFER = 65_537;
@@ -64,7 +64,7 @@ export interface SegmentWriter {
   query(connection: Connection, message: Uint8Array): void;
 }
 
-/** What became of a segment. */
+/** The outcome of a segment. */
 export const Received = {
   /** Nothing is to be said. */
   Quiet: 0,
@@ -78,7 +78,7 @@ export const Received = {
 /** One of {@linkcode Received}'s values. */
 export type Received = typeof Received[keyof typeof Received];
 
-/** What the server knows of a connection's client. */
+/** The client of a connection, as the server knows it. */
 export interface Peer {
   readonly version: 4 | 6;
   readonly key: string;
@@ -93,7 +93,7 @@ export class Connection {
   expected: number;
   /** Until when something has to happen (monotonic milliseconds). */
   idleAt: number;
-  /** When segments are sent again; Infinity while none are in flight. */
+  /** Time of the next retransmission (monotonic milliseconds); Infinity while nothing is in flight. */
   resendAt = Infinity;
   isClosed = false;
   /** Queries that are being answered. */
@@ -169,12 +169,12 @@ export class Connection {
     return this.#next;
   }
 
-  /** When its next timer is due (monotonic milliseconds). */
+  /** Time at which its next timer is due (monotonic milliseconds). */
   get due(): number {
     return Math.min(this.idleAt, this.resendAt, this.#stalledAt);
   }
 
-  /** Whether nothing is being answered or sent: it can be closed for another one. */
+  /** Tells whether nothing is being answered or sent: it can be closed for another one. */
   get isIdle(): boolean {
     return this.pending === 0 && this.buffered === 0;
   }
@@ -310,7 +310,7 @@ export class Connection {
     return Received.Quiet;
   }
 
-  /** Whether the client has acknowledged our FIN. */
+  /** Tells whether the client has acknowledged our FIN. */
   get #finIsKnown(): boolean {
     return this.#finSeq >= 0 && this.#unacknowledged === (this.#finSeq + 1 >>> 0);
   }

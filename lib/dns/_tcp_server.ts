@@ -32,7 +32,7 @@ import {
 const MAX_MESSAGE = 0xffff;
 
 // Implementation
-/** What our SYN offers: IPv6's least MTU, which every path carries (bytes). */
+/** The MSS in our SYN: for IPv6's least MTU, which every path carries (bytes). */
 const SEGMENT_SIZE = 1220;
 /** Answers that wait in all connections; beyond this, the connection with the most is reset (bytes). */
 const MAX_BUFFERED = 8 * 1024 * 1024;
@@ -40,14 +40,14 @@ const MAX_BUFFERED = 8 * 1024 * 1024;
 /** Limits of {@linkcode TcpServer}. */
 export interface TcpServerLimits {
   readonly connections: number;
-  /** How long a connection may be idle (milliseconds). */
+  /** Time that a connection may be idle (milliseconds). */
   readonly idleTimeout: number;
 }
 
 /** Answers a query; called while a segment is read. */
 export type QueryHandler = (query: Query, context: StageContext) => void;
 
-/** Where a connection's packets go, and the numbers that name it. */
+/** The route of a connection's packets, and the numbers that name it. */
 class Path implements Peer {
   version: 4 | 6 = 4;
   key = "";
@@ -113,7 +113,7 @@ export class TcpServer implements SegmentWriter {
   readonly #cookies = new SynCookies();
   readonly #connections = new Map<string, Connection>();
   readonly #paths = new Map<Connection, Path>();
-  /** How many connections each client has. */
+  /** The number of connections of each client. */
   readonly #counts = new Map<string, number>();
   readonly #segment: Segment = {
     seq: 0,
@@ -135,7 +135,7 @@ export class TcpServer implements SegmentWriter {
   readonly #answered = new Set<Connection>();
   /** The breath at hand. */
   #context: StageContext | undefined;
-  /** Where answers are written. */
+  /** Buffer for answers. */
   readonly answer = new Uint8Array(MAX_MESSAGE);
 
   constructor(limits: TcpServerLimits, errors: IcmpErrors, handle: QueryHandler) {
@@ -144,7 +144,7 @@ export class TcpServer implements SegmentWriter {
     this.#handle = handle;
   }
 
-  /** How many connections there are. */
+  /** The number of connections. */
   get size(): number {
     return this.#connections.size;
   }

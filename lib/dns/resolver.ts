@@ -187,7 +187,7 @@ export class DnsResolver implements Stage {
     return this.#inFlight.size;
   }
 
-  /** How many TCP connections clients have. */
+  /** The number of TCP connections of clients. */
   get connections(): number {
     return this.#tcp.size;
   }

@@ -67,7 +67,7 @@ export interface DnsResolverOptions {
    * makes room. A client is an IPv4 address or the /64 of an IPv6 address. @default {256}
    */
   inFlight?: number;
-  /** How many queries wait for upstreams, shared in the same way. @default {512} */
+  /** The most queries that wait for upstreams, shared in the same way. @default {512} */
   waiting?: number;
   /**
    * How many TCP connections clients may have; 0 refuses all. When all places are taken, the client with the most loses one,
@@ -75,7 +75,7 @@ export interface DnsResolverOptions {
    * idle for longest makes room. @default {256}
    */
   connections?: number;
-  /** How long a TCP connection may be idle before it is closed (milliseconds). @default {10000} */
+  /** Time that a TCP connection may be idle before it is closed (milliseconds). @default {10000} */
   idleTimeout?: number;
   /**
    * The longest answer over UDP (bytes of DNS from 512 to 1452). Of a longer one, additional records are left out, then

@@ -15,7 +15,7 @@ const IPV6_DST = 24;
 /** The largest tree (tests, numbers and operations), which bounds the time that a packet takes. */
 const MAX_SIZE = 32_768;
 
-/** What an address with all its bits as prefix means without a word. */
+/** The qualifier of an address with a full-length prefix and no word before it. */
 const HOST: Qualifier = { protocol: "", side: "or", kind: "host" };
 
 /** The words that tell what an address or a number is. */

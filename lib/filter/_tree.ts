@@ -79,7 +79,7 @@ export function all([first, ...rest]: readonly Test[]): Test {
   return chain(first!, rest.map((test) => ({ operator: "and", test })));
 }
 
-/** How many instructions a test takes: each test, number and operation is one. */
+/** The number of instructions that a test takes: each test, number and operation is one. */
 export function sizeOf(test: Test): number {
   switch (test.kind) {
     case "chain":

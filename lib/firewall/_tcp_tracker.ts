@@ -169,8 +169,8 @@ export class TcpTracker {
   }
 
   /**
-   * Whether a segment with this number may be one that this side has sent and the other one has not acknowledged, an ACK
-   * without data included: only then is an ICMP error about it believed (RFC 5927 section 4.1).
+   * Tells whether a segment with this number may be one that this side has sent and the other one has not acknowledged,
+   * an ACK without data included: only then is an ICMP error about it believed (RFC 5927 section 4.1).
    */
   hasInFlight(flow: number, side: number, seq: number): boolean {
     const words = this.#words;

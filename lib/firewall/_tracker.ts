@@ -103,7 +103,7 @@ export class Tracker {
   #isTcp = false;
   #isIgnored = false;
   #startsFragments = false;
-  /** How much of the divided packet the fragment at hand holds (bytes). */
+  /** The number of bytes of the fragmented packet in the fragment at hand. */
   #firstEnd = 0;
   /** By first fragment. */
   readonly #firstEnds = new Uint16Array(FRAGMENTS);

@@ -74,7 +74,10 @@ export const PRIORITIES: { readonly outbound: readonly number[]; readonly inboun
   inbound: [-1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 1, 2, 2, 2, 2, 2],
 };
 
-/** Whether nobody has answered the opener of a flow in this state, or the opener has not shown that it got the answer. */
+/**
+ * Tells whether nobody has answered the opener of a flow in this state, or the opener has not shown that it got the
+ * answer.
+ */
 export function isUnanswered(state: FlowState): boolean {
   return state <= FlowState.SynReceived;
 }

@@ -7,12 +7,12 @@ import { Ipv4 } from "../ipv4.ts";
 import { FirstFragments } from "../_first_fragments.ts";
 
 // Implementation
-/** How long fragments may come after each other (ms): what Linux gives a reassembly. */
+/** Time within which the next fragment must come (ms): Linux's reassembly timeout. */
 const TIMEOUT = 30_000;
 /** How long later fragments wait for their first one (ms), and how many do at most. */
 const EARLY = 1000;
 const MAX_EARLY = 64;
-/** How many of those one source has, and how many one direction. */
+/** The most of those from one source, and in one direction. */
 const MAX_EARLY_OF_SOURCE = 16;
 const MAX_EARLY_OF_DIRECTION = 48;
 

@@ -90,7 +90,7 @@ export interface Napt44Options {
   readonly capacity?: number;
   /** The most flows that one inside address may open; those opened from outside do not count. @default {Infinity} */
   readonly flowsPerHost?: number;
-  /** How many fragmented packets are known at once; of the source with the most, the oldest makes room. @default {1024} */
+  /** The most fragmented packets known at once; of the source with the most, the oldest makes room. @default {1024} */
   readonly fragments?: number;
   /** A whole number from 0 to 2 to the 32nd, less 1, by which ports are chosen: for tests. @default {random} */
   readonly random?: () => number;

@@ -18,7 +18,7 @@ import { PortPool } from "../_port_pool.ts";
 
 // Implementation
 const PORTS = 65_536;
-/** How many flows of each state make room for one that finds no free port, and among how many they are looked for. */
+/** The most flows of each state that are evicted for one that finds no free port, and the most that are considered. */
 const MAX_EVICTIONS = 16;
 const MAX_CANDIDATES = 256;
 /** No mapping, contact or host. */

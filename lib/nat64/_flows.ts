@@ -36,7 +36,7 @@ const State = {
   Udp: 8,
   Established: 9,
 } as const;
-/** What makes a state of a session within its host's share one of a surplus session. */
+/** The distance from a session's state to the one beyond its host's share. */
 const SURPLUS = State.SurplusTcp - State.Tcp;
 /** By state: sessions of a lower priority make room sooner. */
 const EVICTION_PRIORITIES: readonly number[] = [0, 1, 2, 2, 2, 2, 3, 3, 3, 4];
@@ -52,7 +52,9 @@ const GIVES_PORT: readonly number[] = [
   State.Icmp,
   State.Udp,
 ];
-/** How many sessions of each state make room for one that finds no free port, and among how many they are looked for. */
+/**
+ * The most sessions of each state that are evicted for one that finds no free port, and the most that are considered.
+ */
 const MAX_EVICTIONS = 16;
 const MAX_CANDIDATES = 256;
 /** The share of an inside /64, as a multiple of that of a host. */
@@ -71,7 +73,9 @@ const TIMEOUTS: readonly number[] = [
   ...[TCP_TRANSITORY, ICMP_TIMEOUT, UDP_TIMEOUT, TCP_ESTABLISHED],
   ...[TCP_TRANSITORY, ICMP_TIMEOUT, UDP_TIMEOUT, TCP_ESTABLISHED],
 ];
-/** What a TCP session has seen (RFC 6146 section 3.5.2.2); 0: it is established. Others have the first two alone. */
+/**
+ * Flags of events in a TCP session (RFC 6146 section 3.5.2.2); 0: it is established. Others have the first two alone.
+ */
 const V6_INIT = 1;
 const V4_INIT = 2;
 const V6_FIN = 4;
@@ -198,7 +202,7 @@ export class Flows {
     return this.#place[this.#bindingOf[session]!]! % PORTS;
   }
 
-  /** Where the identifications of its packets to IPv4 start, see {@linkcode FragmentIds.next}. */
+  /** The start of the identifications of its packets to IPv4, see {@linkcode FragmentIds.next}. */
   idStartOf(session: number): number {
     return this.#idStart[session]!;
   }
@@ -226,7 +230,7 @@ export class Flows {
     return this.#add(key, place + port, fromInside ? V6_INIT : V4_INIT, state, now);
   }
 
-  /** Whether the host that opens this session, or its network, has its share already. */
+  /** Tells whether the host that opens this session, or its network, has its share already. */
   #isSurplus(key: FlowKey, fromInside: boolean): boolean {
     if (!fromInside) return this.#hosts.isUsed(this.#remoteOf(key));
     return this.#hosts.isUsed(this.#insideOf(key)) || this.#networks.isUsed(this.#networkKey(key));

@@ -116,7 +116,7 @@ export class Nat64 implements Stage {
   };
   readonly #fragments = new Fragments();
   readonly #ids: FragmentIds;
-  /** Where the identifications of the session at hand start. */
+  /** The start of the identifications of the session at hand. */
   #idStart = 0;
   readonly #fragmenter = new Fragmenter(IPV6_LEAST_MTU);
   #flows: Flows;

@@ -126,7 +126,7 @@ export interface Ipv6Addresses {
 /** The packet that an ICMP error quotes, and what else is read of it before other headers stand in its place. */
 const quoted = new QuotedPacket();
 const quotedFields = {
-  /** Where the quotation ends, padding left out. */
+  /** The end of the quotation without padding. */
   end: 0,
   /** The length that its header states, after translation to IPv6 (bytes). */
   length: 0,
@@ -137,7 +137,7 @@ const quotedFields = {
   ttl: 0,
 };
 
-/** Where the extensions of an ICMP error are, before others stand in their place; of length 0 when there are none. */
+/** The extensions of an ICMP error, before others stand in their place; of length 0 when there are none. */
 const extensions = { start: 0, length: 0 };
 
 /** RFC 4884 section 4: the length of the quoted packet in an ICMP error's second word: its unit (bytes), and its place. */

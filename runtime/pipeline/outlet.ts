@@ -1,5 +1,5 @@
 /**
- * Where packets leave a tunnel for one of its ends: what waits is looked at, segmented if the end takes no super-packets, and
+ * The exit of a tunnel to one of its ends: packets are checked, segmented if the end takes no super-packets, and
  * written.
  */
 
@@ -84,7 +84,7 @@ export class Outlet {
     return batch.length < length;
   }
 
-  /** Counts what is no longer in a batch of which that was the length, and those its bytes. */
+  /** Counts the packets that have left a batch since it had this length and these bytes. */
   #count(length: number, bytes: number, batch: PacketBatch): void {
     let left = 0;
     for (let i = 0; i < batch.length; i++) left += batch.packets[i]!.length;

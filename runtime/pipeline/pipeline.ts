@@ -197,7 +197,10 @@ export class Pipeline {
     return false;
   }
 
-  /** Whether packets stand before a stage that can go on: turned round, emitted by a tick, or still to be segmented. */
+  /**
+   * Tells whether packets stand before a stage that can go on: turned round, emitted by a tick, or still to be
+   * segmented.
+   */
   get pending(): boolean {
     for (let i = 0; i < this.#places.length; i++) {
       if (this.outbound[i]!.length > 0 && (this.waitingForFar === 0 || !this.#segmented.includes(i))) {
@@ -262,7 +265,7 @@ export class Pipeline {
     return true;
   }
 
-  /** Whether packets wait before a stage to be segmented. */
+  /** Tells whether packets wait before a stage to be segmented. */
   #isSegmenting(direction: Direction): boolean {
     for (const index of this.#segmented) {
       const inlet = this.#places[index]!.inlet(direction);

@@ -9,9 +9,9 @@ import type { Packet, PacketBatch } from "../../lib/core/mod.ts";
 import { Cutter } from "../../lib/segment.ts";
 import type { Ledger } from "../ledger.ts";
 
-/** What waits for one end or stage: ordinary packets, and what is left of the super-packet that is being segmented. */
+/** Packets that wait for one end or stage: ordinary ones, and the rest of the super-packet that is being segmented. */
 export class Segmenting {
-  /** What is to be taken next. */
+  /** The packets to be taken next. */
   readonly segments: LendingBatch = new LendingBatch();
   readonly #ledger: Ledger;
   readonly #cutter = new Cutter();

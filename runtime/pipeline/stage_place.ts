@@ -37,11 +37,11 @@ export class StagePlace implements StageContext, Borrower {
   /** How many packets of the batch that it looks at are claimed: they leave it when the stage returns. */
   claimed = 0;
   #batch: PacketBatch | undefined;
-  /** What it is given once it is segmented, outbound and inbound, where it takes no super-packets. */
+  /** Segments for a stage that takes no super-packets, outbound and inbound. */
   readonly #inlets: readonly (Segmenting | undefined)[];
   /** The stage, where it is the last step before a far end with an MTU. */
   readonly #endMtu: EndMtu | undefined;
-  /** Whether it has batches in its hands: a handler has their packets alone. */
+  /** Tells whether it sees batches: a handler sees their packets only. */
   readonly #borrows: boolean;
 
   constructor(stage: Stage, index: number, number: number, pipeline: Pipeline) {
@@ -61,7 +61,7 @@ export class StagePlace implements StageContext, Borrower {
     );
   }
 
-  /** Where super-packets of a direction are segmented for it; `undefined` when it takes them as they are. */
+  /** The place where a direction's super-packets are segmented for it; `undefined` when it takes them as they are. */
   inlet(direction: Direction): Segmenting | undefined {
     return this.#inlets[direction];
   }
@@ -92,7 +92,7 @@ export class StagePlace implements StageContext, Borrower {
     if (fault !== undefined) throw fault;
   }
 
-  /** Takes what the stage has left of its batch; returns what it is to be told. */
+  /** Takes back the batch; returns the error for a stage that changed it or took packets. */
   #takeBack(batch: LendingBatch): TypeError | undefined {
     const { packets, length } = batch;
     let gone = 0;
