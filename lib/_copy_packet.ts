@@ -1,4 +1,4 @@
-/** Copying packets without allocating, and what packets inherit that are made of others. */
+/** Copies of packets, and of their metadata, without allocation. */
 
 import { ENDPOINT_LENGTH, type Packet } from "./core/packet.ts";
 import type { PacketPool } from "./core/pool.ts";
@@ -16,12 +16,12 @@ export function copyPacket(packet: Packet, pool: Pick<PacketPool, "take">): Pack
   copy.segmentSize = packet.segmentSize;
   copy.checksumStart = packet.checksumStart;
   copy.checksumOffset = packet.checksumOffset;
-  inherit(copy, packet);
+  copyMetadata(copy, packet);
   return copy;
 }
 
-/** Gives a new packet the properties of the one that it is a part of, or is made of. */
-export function inherit(packet: Packet, from: Packet): void {
+/** Copies the metadata (ends, mark, time and endpoint) of the packet that a new one is made of. */
+export function copyMetadata(packet: Packet, from: Packet): void {
   packet.from = from.from;
   packet.to = from.to;
   packet.mark = from.mark;

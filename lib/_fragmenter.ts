@@ -17,8 +17,8 @@ import {
 } from "./_header_fields.ts";
 import { FragmentIds } from "./_fragment_ids.ts";
 import { FRAGMENT_HEADER, FRAGMENT_ID, FRAGMENT_WORD, MORE_FRAGMENTS_IPV6 } from "./_ipv6_extensions.ts";
-import { inherit } from "./_copy_packet.ts";
-import { become } from "./_packet_parts.ts";
+import { copyMetadata } from "./_copy_packet.ts";
+import { replaceWithSegment } from "./_packet_parts.ts";
 import { checksum, sum } from "./checksum.ts";
 import type { Packet, StageContext } from "./core/mod.ts";
 import { Ip, Protocol } from "./ip.ts";
@@ -73,7 +73,7 @@ export class Fragmenter {
       const segment = cutter.next(packet.pool);
       if (segment === undefined) return NO_ROOM;
       if (cutter.remaining === 0) {
-        become(packet, segment);
+        replaceWithSegment(packet, segment);
         return this.#split(packet, packet, context);
       }
       const reason = this.#split(segment, undefined, context);
@@ -95,7 +95,7 @@ export class Fragmenter {
       const piece = first ?? context.take(packet.length);
       if (piece === undefined) return NO_ROOM;
       if (piece !== packet) {
-        inherit(piece, packet);
+        copyMetadata(piece, packet);
         piece.bytes.copyWithin(piece.offset, ip.start, ip.start + packet.length);
       }
       this.#pieces[this.#count++] = piece;
@@ -123,7 +123,7 @@ export class Fragmenter {
       const later = context.take(laterHeader + length);
       if (later === undefined) return NO_ROOM;
       this.#pieces[this.#count++] = later;
-      inherit(later, packet);
+      copyMetadata(later, packet);
       later.bytes.copyWithin(later.offset, start, start + IPV4_HEADER);
       copiedOptions(packet, start, headerLength, later.offset + IPV4_HEADER);
       later.bytes[later.offset] = 4 << 4 | laterHeader >> 2;
@@ -133,7 +133,7 @@ export class Fragmenter {
       finishIpv4(later, laterHeader, more | offset);
     }
     if (piece !== packet) {
-      inherit(piece, packet);
+      copyMetadata(piece, packet);
       piece.bytes.copyWithin(piece.offset, start, start + headerLength + size);
     }
     piece.length = headerLength + size;
@@ -170,12 +170,12 @@ export class Fragmenter {
       const later = context.take(whole + part);
       if (later === undefined) return NO_ROOM;
       this.#pieces[this.#count++] = later;
-      inherit(later, packet);
+      copyMetadata(later, packet);
       later.bytes.copyWithin(later.offset, start, start + headerLength);
       later.bytes.copyWithin(later.offset + whole, from + at, from + at + part);
       finishIpv6(later, headerLength, next, word + at | (at + part < length ? MORE_FRAGMENTS_IPV6 : 0), id);
     }
-    if (piece !== packet) inherit(piece, packet);
+    if (piece !== packet) copyMetadata(piece, packet);
     else if (existing < 0) packet.offset -= FRAGMENT_HEADER;
     piece.bytes.copyWithin(piece.offset, start, start + headerLength);
     piece.bytes.copyWithin(piece.offset + whole, from, from + size);

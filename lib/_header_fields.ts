@@ -2,6 +2,7 @@
 
 // Specification: IPv4, RFC 791 section 3.1
 export const IPV4_LONGEST = 65_535;
+export const IPV4_MIN_MTU = 68; // section 3.2: every link carries so many bytes
 export const IPV4_TOTAL_LENGTH = 2;
 export const IPV4_ID = 4;
 export const IPV4_FLAGS = 6; // the word of flags and fragment offset
@@ -18,6 +19,7 @@ export const FRAGMENT_BITS = 0x3fff; // more fragments, and the offset
 export const FRAGMENT_OFFSET = 0x1fff; // in units of 8 bytes
 
 // Specification: IPv6, RFC 8200 section 3
+export const IPV6_MIN_MTU = 1280; // section 5
 export const IPV6_PAYLOAD_LENGTH = 4;
 export const IPV6_NEXT_HEADER = 6; // the word of next header and hop limit
 export const IPV6_SRC = 8;

@@ -14,15 +14,15 @@ export function isIcmpError(version: number, type: number): boolean {
   return version === 4 ? !IPV4_QUERIES.has(type) : type < IPV6_FIRST_QUERY || type === Icmpv6.Redirect;
 }
 
-/** Whether a message of this type, in this version of IP, asks for an answer. */
-export function isQuestion(version: number, type: number): boolean {
+/** Tells whether a message of this type, in this version of IP, is a query. */
+export function isQuery(version: number, type: number): boolean {
   return version === 4
     ? type === Icmpv4.EchoRequest || type === Icmpv4.TimestampRequest
     : type === Icmpv6.EchoRequest;
 }
 
-/** Whether it is the answer to one. */
-export function isAnswer(version: number, type: number): boolean {
+/** Tells whether it is the reply to one. */
+export function isReply(version: number, type: number): boolean {
   return version === 4
     ? type === Icmpv4.EchoReply || type === Icmpv4.TimestampReply
     : type === Icmpv6.EchoReply;

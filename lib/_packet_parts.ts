@@ -1,4 +1,4 @@
-/** What packets and the parts share that they are cut into or made of: lengths, properties, extension headers. */
+/** Lengths of packets and of their segments, and the fields that change when headers or bytes are replaced. */
 
 import type { Packet } from "./core/packet.ts";
 import { IPV6_HEADER, IPV6_NEXT_HEADER } from "./_header_fields.ts";
@@ -17,8 +17,8 @@ export function longestLength(packet: Packet, ip: Ip): number {
   return Math.min(ip.totalLength, upper.payloadOffset - ip.start + segmentSize);
 }
 
-/** Makes a super-packet one of its segments, which is given back. */
-export function become(packet: Packet, segment: Packet): void {
+/** Puts one of its segments in a super-packet's place, and gives the segment back. */
+export function replaceWithSegment(packet: Packet, segment: Packet): void {
   packet.bytes.copyWithin(packet.offset, segment.offset, segment.offset + segment.length);
   packet.length = segment.length;
   packet.segmentSize = 0;
@@ -27,8 +27,8 @@ export function become(packet: Packet, segment: Packet): void {
   packet.pool.give(segment);
 }
 
-/** Where the field stands that says what the header, extension or upper layer, at this place is. */
-export function namingField({ packet: { bytes }, start, nextHeader }: Ipv6, place: number): number {
+/** The offset of the Next Header field that names the extension header or upper layer at `place`. */
+export function nextHeaderField({ packet: { bytes }, start, nextHeader }: Ipv6, place: number): number {
   let field = start + IPV6_NEXT_HEADER;
   let at = start + IPV6_HEADER;
   for (let type = nextHeader; at < place;) {

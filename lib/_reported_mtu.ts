@@ -1,8 +1,8 @@
 /** The MTU that an ICMP error reports, or leaves to be guessed. */
 
+import { IPV4_MIN_MTU } from "./_header_fields.ts";
+
 // Specification
-/** RFC 791 section 3.2: every IPv4 link carries so many bytes. */
-const MIN_MTU = 68;
 /** RFC 1191 section 7.1: common MTUs, in descending order, for routers that do not tell theirs. */
 const PLATEAUS = [32_000, 17_914, 8166, 4352, 2002, 1492, 1006, 508, 296];
 
@@ -13,5 +13,5 @@ const PLATEAUS = [32_000, 17_914, 8166, 4352, 2002, 1492, 1006, 508, 296];
 export function reportedMtu(told: number, length: number): number {
   if (told > 0) return told;
   for (const plateau of PLATEAUS) if (plateau < length) return plateau;
-  return MIN_MTU;
+  return IPV4_MIN_MTU;
 }

@@ -6,12 +6,9 @@
  *                                         └─ no ─► fragmentation needed, packet too big ─► back
  */
 
+import { IPV4_MIN_MTU, IPV6_MIN_MTU } from "./_header_fields.ts";
 import { MtuLimiter } from "./_mtu_limiter.ts";
 import type { Packet, PacketBatch, Stage, StageContext, TunnelEnd } from "./core/mod.ts";
-
-// Specification: RFC 791 section 3.2, RFC 8200 section 5
-const IPV4_MIN_MTU = 68;
-const IPV6_MIN_MTU = 1280;
 
 /**
  * Keeps packets to the MTU that a far end has at the time, as a router does before a link.

@@ -1,7 +1,7 @@
 /** What tells one flow from another: the protocol, both addresses and both ports, as 32-bit words. */
 
 import { IPV4_DST, IPV4_SRC, IPV6_SRC } from "./_header_fields.ts";
-import { isAnswer, isQuestion } from "./_icmp_queries.ts";
+import { isQuery, isReply } from "./_icmp_queries.ts";
 import { QuotedPacket } from "./_quoted_packet.ts";
 import type { Address } from "./address.ts";
 import type { Packet } from "./core/packet.ts";
@@ -202,5 +202,5 @@ export class FlowKey {
 
 /** Whether an ICMP message has an identifier by which its answer is known. */
 function hasId(version: number, type: number): boolean {
-  return isQuestion(version, type) || isAnswer(version, type);
+  return isQuery(version, type) || isReply(version, type);
 }

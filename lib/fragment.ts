@@ -8,14 +8,11 @@
  *                          └─► cut super-packets ─► divide ─► first piece in its slot, the others in new ones ─► onward
  */
 
-import { IPV4_LONGEST } from "./_header_fields.ts";
+import { IPV4_LONGEST, IPV4_MIN_MTU } from "./_header_fields.ts";
 import { MtuLimiter } from "./_mtu_limiter.ts";
 import { Direction, type PacketBatch, type Stage, type StageContext } from "./core/mod.ts";
 import type { IcmpErrors } from "./icmp_error.ts";
 import { checkNames, type OptionNames } from "./options.ts";
-
-// Specification: RFC 791 section 3.2
-const LEAST_MTU = 68;
 
 /** Options for {@linkcode fragment}. */
 export interface FragmentOptions {
@@ -66,7 +63,7 @@ const NAMES: OptionNames<FragmentOptions> = {
  * ```
  */
 export function fragment(mtu: number, options: FragmentOptions = {}): Stage {
-  if (!(Number.isInteger(mtu) && mtu >= LEAST_MTU && mtu <= IPV4_LONGEST)) {
+  if (!(Number.isInteger(mtu) && mtu >= IPV4_MIN_MTU && mtu <= IPV4_LONGEST)) {
     throw new RangeError(`Cannot fragment packets: mtu must be an integer from 68 to 65535, got ${mtu}`);
   }
   checkNames("fragment", options, NAMES);

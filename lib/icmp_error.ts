@@ -7,9 +7,9 @@
  */
 
 import { ErrorRateLimiter, type ErrorRateOptions } from "./_error_rate_limiter.ts";
-import { IPV6_DST, IPV6_HEADER, IPV6_SRC } from "./_header_fields.ts";
+import { IPV4_MIN_MTU, IPV6_DST, IPV6_HEADER, IPV6_MIN_MTU, IPV6_SRC } from "./_header_fields.ts";
 import { isIcmpError } from "./_icmp_queries.ts";
-import { become, namingField } from "./_packet_parts.ts";
+import { nextHeaderField, replaceWithSegment } from "./_packet_parts.ts";
 import { isUnicast4, isUnicast6 } from "./_unicast.ts";
 import { parseAddress } from "./address.ts";
 import { sum } from "./checksum.ts";
@@ -28,9 +28,6 @@ export type { ErrorRate, ErrorRateOptions } from "./_error_rate_limiter.ts";
 // Specification: what an error's packet may have in all. RFC 1812 section 4.3.2.3, RFC 4443 section 2.4 c
 const IPV4_LONGEST_ERROR = 576;
 const IPV6_LONGEST_ERROR = 1280;
-// Specification: the least MTU that there is, RFC 791 section 3.2 and RFC 8200 section 5
-const IPV4_LEAST_MTU = 68;
-const IPV6_LEAST_MTU = 1280;
 const IPV4_HEADER = 20;
 const ICMP_HEADER = 8;
 /** RFC 1812 section 4.3.2.5: precedence 6, which is the class selector CS6. */
@@ -263,7 +260,7 @@ export class IcmpErrors {
   #cut(packet: Packet): boolean {
     const segment = this.#cutter.start(packet) === undefined ? this.#cutter.next(packet.pool) : undefined;
     if (segment === undefined) return false;
-    become(packet, segment);
+    replaceWithSegment(packet, segment);
     return true;
   }
 
@@ -272,7 +269,7 @@ export class IcmpErrors {
     // The pointer is the first of four bytes, the MTU the last two (RFC 792, RFC 1191 section 4).
     let word = 0;
     if (error === IcmpError.ParameterProblem) word = (rest & 0xff) * 0x1000000;
-    if (error === IcmpError.PacketTooBig) word = Math.min(Math.max(rest, IPV4_LEAST_MTU), 0xffff);
+    if (error === IcmpError.PacketTooBig) word = Math.min(Math.max(rest, IPV4_MIN_MTU), 0xffff);
     this.#readAddresses(ip, true);
     shorten(packet, IPV4_LONGEST_ERROR - IPV4_HEADER - ICMP_HEADER);
     Icmpv4.encode(packet, this.#message(IPV4_MESSAGES[error]!, word));
@@ -282,8 +279,8 @@ export class IcmpErrors {
   #quoteIpv6(ip: Ipv6, error: IcmpError, rest: number): void {
     const { packet } = ip;
     let word = error === IcmpError.ParameterProblem ? rest : 0;
-    if (error === IcmpError.PacketTooBig) word = Math.max(rest, IPV6_LEAST_MTU);
-    if (error === IcmpError.ProtocolUnreachable) word = namingField(ip, ip.payloadOffset) - ip.start;
+    if (error === IcmpError.PacketTooBig) word = Math.max(rest, IPV6_MIN_MTU);
+    if (error === IcmpError.ProtocolUnreachable) word = nextHeaderField(ip, ip.payloadOffset) - ip.start;
     this.#readAddresses(ip, true);
     shorten(packet, IPV6_LONGEST_ERROR - IPV6_HEADER - ICMP_HEADER);
     Icmpv6.encode(packet, this.#message(IPV6_MESSAGES[error]!, word));

@@ -1,5 +1,6 @@
 /** The maximum segment size that both sides of a TCP connection offer, brought down to what a tunnel carries. */
 
+import { IPV4_MIN_MTU } from "./_header_fields.ts";
 import type { PacketBatch, Stage } from "./core/mod.ts";
 import { checkNames, type OptionNames } from "./options.ts";
 import { Tcp } from "./tcp.ts";
@@ -7,8 +8,6 @@ import { Tcp } from "./tcp.ts";
 // Specification: what an MTU holds beside a segment, options not counted (RFC 6691 section 2)
 const IPV4_HEADERS = 40;
 const IPV6_HEADERS = 60;
-/** RFC 791 section 3.2: what every link carries. */
-const LEAST_MTU = 68;
 const MOST = 65_535;
 
 /** What segments have to fit: one of the two. */
@@ -52,7 +51,7 @@ export function mssClamp(options: MssClampOptions): Stage {
     throw new TypeError("Cannot clamp the MSS: say either an mss or an mtu");
   }
   check("an mss", mss ?? 1, 1);
-  check("an mtu", mtu ?? LEAST_MTU, LEAST_MTU);
+  check("an mtu", mtu ?? IPV4_MIN_MTU, IPV4_MIN_MTU);
   const most4 = mss ?? mtu! - IPV4_HEADERS;
   const most6 = mss ?? mtu! - IPV6_HEADERS;
   const clamp = ({ packets, length }: PacketBatch): void => {

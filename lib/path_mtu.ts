@@ -7,7 +7,7 @@
  *     inbound ──► such an error, about what was sent? ─ yes ─► the path's MTU is noted ─► onward
  */
 
-import { IPV4_DST, IPV4_LONGEST, IPV6_DST } from "./_header_fields.ts";
+import { IPV4_DST, IPV4_LONGEST, IPV4_MIN_MTU, IPV6_DST, IPV6_MIN_MTU } from "./_header_fields.ts";
 import { longestLength } from "./_packet_parts.ts";
 import { reportedMtu } from "./_reported_mtu.ts";
 import { SentPackets } from "./_sent_packets.ts";
@@ -23,9 +23,6 @@ import { Ip, Protocol } from "./ip.ts";
 import { checkNames, type OptionNames } from "./options.ts";
 
 // Specification
-/** RFC 1191 section 3, RFC 8201 section 4: no path carries less. */
-const MIN_IPV4_MTU = 68;
-const MIN_IPV6_MTU = 1280;
 /** RFC 1191 section 4: the code of fragmentation needed. */
 const FRAGMENTATION_NEEDED = 4;
 
@@ -143,9 +140,9 @@ export class PathMtu implements Stage {
     const { mtu = IPV4_LONGEST, minMtu = MIN_BELIEVED, paths = PATHS, age = AGE } = options;
     const { errors = new IcmpErrors(), hashKey } = options;
     for (const [name, value] of Object.entries({ mtu, minMtu })) {
-      if (Number.isInteger(value) && value >= MIN_IPV4_MTU && value <= IPV4_LONGEST) continue;
+      if (Number.isInteger(value) && value >= IPV4_MIN_MTU && value <= IPV4_LONGEST) continue;
       throw new RangeError(
-        `Cannot keep path MTUs: ${name} must be an integer from ${MIN_IPV4_MTU} to ${IPV4_LONGEST}, got ${value}`,
+        `Cannot keep path MTUs: ${name} must be an integer from ${IPV4_MIN_MTU} to ${IPV4_LONGEST}, got ${value}`,
       );
     }
     this.#mtu = mtu;
@@ -231,9 +228,9 @@ export class PathMtu implements Stage {
       throw new TypeError("Cannot restore path MTUs: the state is not a list of address, mtu and age");
     }
     this.#restored = state.map(({ address, mtu, age }) => {
-      const least = parseAddress(address).family === 4 ? MIN_IPV4_MTU : MIN_IPV6_MTU;
+      const least = parseAddress(address).family === 4 ? IPV4_MIN_MTU : IPV6_MIN_MTU;
       if (mtu < least) throw new TypeError(`Cannot restore an mtu of ${mtu} for ${address}`);
-      return { address, mtu: Math.max(mtu, least === MIN_IPV4_MTU ? this.#minMtu : least), age };
+      return { address, mtu: Math.max(mtu, least === IPV4_MIN_MTU ? this.#minMtu : least), age };
     });
   }
 
@@ -268,7 +265,7 @@ export class PathMtu implements Stage {
   #note(packet: Packet): void {
     const ip = Ip.of(packet)!;
     const length = longestLength(packet, ip);
-    if (length > (ip.version === 4 ? this.#minMtu : MIN_IPV6_MTU)) {
+    if (length > (ip.version === 4 ? this.#minMtu : IPV6_MIN_MTU)) {
       this.#sent.note(this.#key, ip, length, this.#now);
     }
   }
@@ -286,7 +283,7 @@ export class PathMtu implements Stage {
     const { version, totalLength, srcOffset, dstOffset } = key.quoted;
     if (!isSentTo(icmp.ip, srcOffset) || !this.#sent.has(packet, key, this.#now)) return false;
     const told = version === 4 ? reportedMtu(icmp.seq, totalLength) : icmp.rest;
-    if (version === 6 && told < MIN_IPV6_MTU) return false;
+    if (version === 6 && told < IPV6_MIN_MTU) return false;
     const mtu = version === 4 ? Math.max(told, this.#minMtu) : told;
     if (mtu >= totalLength) return false;
     this.#readPath(packet, dstOffset, version);
@@ -299,7 +296,7 @@ export class PathMtu implements Stage {
 
   /** What every path carries at most. */
   #most(version: 4 | 6): number {
-    return version === 4 ? this.#mtu : Math.max(this.#mtu, MIN_IPV6_MTU);
+    return version === 4 ? this.#mtu : Math.max(this.#mtu, IPV6_MIN_MTU);
   }
 
   /** Makes the key that of a packet's destination. */

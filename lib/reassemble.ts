@@ -22,8 +22,8 @@ import {
 import { type Fault, FAULTS } from "./_fragment_faults.ts";
 import { Fit, type Fragment, FragmentLists } from "./_fragment_lists.ts";
 import { FRAGMENT_HEADER, FRAGMENT_ID } from "./_ipv6_extensions.ts";
-import { inherit } from "./_copy_packet.ts";
-import { namingField } from "./_packet_parts.ts";
+import { copyMetadata } from "./_copy_packet.ts";
+import { nextHeaderField } from "./_packet_parts.ts";
 import { Shares } from "./_shares.ts";
 import { sipHash } from "./_sip_hash.ts";
 import { checksum, sum } from "./checksum.ts";
@@ -414,10 +414,10 @@ export class Reassemble implements Stage {
     if (payload + total > first.slotEnd) {
       const larger = context.take(headerLength + total);
       if (larger === undefined) return "no room to reassemble";
-      inherit(larger, first);
+      copyMetadata(larger, first);
       whole = larger;
     } else if (ip.version === 6) whole.offset += FRAGMENT_HEADER;
-    if (ip.version === 6) ip.packet.bytes[namingField(ip, at)] = ip.packet.bytes[at]!;
+    if (ip.version === 6) ip.packet.bytes[nextHeaderField(ip, at)] = ip.packet.bytes[at]!;
     whole.bytes.copyWithin(whole.offset, start, at);
     for (let held; (held = this.#shift(datagram, whole, whole.offset + headerLength)) !== undefined;) {
       if (held !== whole) context.drop(held, "reassembled");
@@ -463,7 +463,7 @@ function stripAtomicHeaders(packet: Packet): void {
 function stripFragmentHeader(ip: Ipv6): void {
   const at = ip.fragmentHeader;
   const { packet, packet: { bytes, view }, start } = ip;
-  bytes[namingField(ip, at)] = bytes[at]!;
+  bytes[nextHeaderField(ip, at)] = bytes[at]!;
   view.setUint16(start + IPV6_PAYLOAD_LENGTH, ip.totalLength - IPV6_HEADER - FRAGMENT_HEADER);
   bytes.copyWithin(start + FRAGMENT_HEADER, start, at);
   packet.strip(FRAGMENT_HEADER);

@@ -26,7 +26,7 @@ import {
   UDP_LENGTH,
 } from "./_header_fields.ts";
 import { adjust, checksum, difference, isPartial, sum } from "./checksum.ts";
-import { inherit } from "./_copy_packet.ts";
+import { copyMetadata } from "./_copy_packet.ts";
 import type { Packet } from "./core/packet.ts";
 import type { PacketPool } from "./core/pool.ts";
 import { Ip } from "./ip.ts";
@@ -144,7 +144,7 @@ export class Cutter {
     if (this.#remaining === 0) return undefined;
     const segment = pool.take(this.#length);
     if (segment === undefined) return undefined;
-    inherit(segment, this.#packet!);
+    copyMetadata(segment, this.#packet!);
     this.#write(segment.bytes, segment.view, segment.offset);
     return segment;
   }

@@ -9,7 +9,7 @@
 
 import { IPV4_DST, IPV4_ID, IPV4_LONGEST, IPV4_SRC, IPV6_DST, IPV6_SRC, TCP_SEQ } from "../_header_fields.ts";
 import { FirstFragments } from "../_first_fragments.ts";
-import { isAnswer, isQuestion } from "../_icmp_queries.ts";
+import { isQuery, isReply } from "../_icmp_queries.ts";
 import { FRAGMENT_HEADER, FRAGMENT_ID } from "../_ipv6_extensions.ts";
 import { Shares } from "../_shares.ts";
 import { Direction, opposite, type Packet } from "../core/mod.ts";
@@ -31,9 +31,9 @@ const FRAGMENTS = 1024;
 const OPENED_INBOUND = 16;
 /** Beside the version in the first word of a key: fragments of packets that come in. */
 const INBOUND_FRAGMENT = 1 << 16;
-/** In the place of an ICMP key's second port: which question, and who asks. */
+/** In the place of an ICMP key's second port: the kind of query, and the side of its client. */
 const TIMESTAMP = 2;
-const ASKED_OUTSIDE = 1;
+const CLIENT_OUTSIDE = 1;
 
 /** What a packet is to the flows that are known. The first four are what rules call `state`. */
 export const Finding = {
@@ -310,9 +310,9 @@ export class Tracker {
 
   #lookAtIcmp(packet: Packet, ip: Ip, direction: Direction, now: number): Finding {
     const type = packet.bytes[ip.payloadOffset]!;
-    const isRequest = isQuestion(ip.version, type);
+    const isRequest = isQuery(ip.version, type);
     // Messages that ask nothing have no flow, and rules decide about each.
-    if (!isRequest && !isAnswer(ip.version, type)) return Finding.New;
+    if (!isRequest && !isReply(ip.version, type)) return Finding.New;
     this.isTracked = true;
     const asker = isRequest === (direction === Direction.Outbound) ? Direction.Outbound : Direction.Inbound;
     const flow = this.flow = this.#findIcmp(ip.version, type, asker, now);
@@ -331,7 +331,7 @@ export class Tracker {
   #findIcmp(version: number, type: number, asker: Direction, now: number): number {
     const isTimestamp = version === 4 &&
       (type === Icmpv4.TimestampRequest || type === Icmpv4.TimestampReply);
-    this.#key.dstPort = (isTimestamp ? TIMESTAMP : 0) | (asker === Direction.Inbound ? ASKED_OUTSIDE : 0);
+    this.#key.dstPort = (isTimestamp ? TIMESTAMP : 0) | (asker === Direction.Inbound ? CLIENT_OUTSIDE : 0);
     return this.flows.peek(this.#key, now);
   }
 
@@ -356,8 +356,8 @@ export class Tracker {
     let flow: number;
     if (protocol === (version === 4 ? Protocol.Icmp : Protocol.Icmpv6)) {
       const quotedType = bytes[quoted.upperOffset]!;
-      const isRequest = isQuestion(version, quotedType);
-      if (!isRequest && !isAnswer(version, quotedType)) return Finding.Invalid;
+      const isRequest = isQuery(version, quotedType);
+      if (!isRequest && !isReply(version, quotedType)) return Finding.Invalid;
       flow = this.#findIcmp(version, quotedType, isRequest ? quotedDirection : direction, now);
     } else flow = this.flows.peek(key, now);
     if (flow < 0) return Finding.Invalid;

@@ -36,7 +36,7 @@ import { Ports } from "./_ports.ts";
 import { setQuoted } from "./_quoted.ts";
 import { drop } from "../_drop.ts";
 import { FragmentIds } from "../_fragment_ids.ts";
-import { isAnswer, isQuestion } from "../_icmp_queries.ts";
+import { isQuery, isReply } from "../_icmp_queries.ts";
 
 // Implementation
 /** How often idle flows are looked for while there are any (ms). */
@@ -269,7 +269,7 @@ export class Napt44 implements Stage {
     if (table === undefined) return drop(packet, "protocol not translated", context);
     const ports = this.#ports;
     if (!ports.read(ip)) return drop(packet, "malformed", context);
-    if (protocol === Protocol.Icmp && !isQuestion(4, ports.type) && !isAnswer(4, ports.type)) {
+    if (protocol === Protocol.Icmp && !isQuery(4, ports.type) && !isReply(4, ports.type)) {
       return this.#translateErrorOutbound(packet, context);
     }
     const port = ports.src;
@@ -281,7 +281,7 @@ export class Napt44 implements Stage {
     const key = this.#fill(protocol, ip.src, ip.dst, port, ports.dst);
     let session = table.sessions.find(key, this.#now);
     if (session < 0) {
-      if (protocol === Protocol.Icmp && isAnswer(4, ports.type)) return drop(packet, "no mapping", context);
+      if (protocol === Protocol.Icmp && isReply(4, ports.type)) return drop(packet, "no mapping", context);
       session = table.open(key, this.#poolOf(ip.src), this.#now);
       if (session === Refusal.NoPort) return drop(packet, "no port", context);
       if (session === Refusal.TooMany) return drop(packet, "too many flows", context);
@@ -307,8 +307,8 @@ export class Napt44 implements Stage {
     if (table === undefined) return drop(packet, "protocol not translated", context);
     const ports = this.#ports;
     if (!ports.read(ip)) return drop(packet, "malformed", context);
-    if (protocol === Protocol.Icmp && !isAnswer(4, ports.type)) {
-      if (isQuestion(4, ports.type)) return drop(packet, "no mapping", context);
+    if (protocol === Protocol.Icmp && !isReply(4, ports.type)) {
+      if (isQuery(4, ports.type)) return drop(packet, "no mapping", context);
       return this.#translateErrorInbound(packet, address, context);
     }
     const port = ports.dst;
@@ -541,5 +541,5 @@ export class Napt44 implements Stage {
 function isQuoteOfQuery({ packet, quotedOffset }: Icmpv4): boolean {
   const { bytes } = packet;
   const type = bytes[quotedOffset + ((bytes[quotedOffset]! & 0x0f) << 2)]!;
-  return isQuestion(4, type) || isAnswer(4, type);
+  return isQuery(4, type) || isReply(4, type);
 }

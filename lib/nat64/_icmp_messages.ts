@@ -1,5 +1,6 @@
 /** What ICMPv4 messages are in ICMPv6, and the other way round (RFC 7915 sections 4.2 and 5.2). */
 
+import { IPV6_MIN_MTU } from "../_header_fields.ts";
 import { reportedMtu } from "../_reported_mtu.ts";
 import { Icmpv4 } from "../icmpv4.ts";
 import { Icmpv6 } from "../icmpv6.ts";
@@ -39,7 +40,6 @@ const POINTER_TO_4: readonly number[] = [
   ...Array<number>(16).fill(12),
   ...Array<number>(16).fill(16),
 ];
-const IPV6_LEAST_MTU = 1280;
 /** An IPv6 header is so much longer than an IPv4 header. */
 const LONGER = 20;
 
@@ -85,7 +85,7 @@ export function messageToIpv4(type: number, code: number): number {
 export function restToIpv6(message: number, rest: number, length: number): number {
   switch (message) {
     case 0x0200:
-      return Math.max(IPV6_LEAST_MTU, reportedMtu(rest & 0xffff, length) + LONGER);
+      return Math.max(IPV6_MIN_MTU, reportedMtu(rest & 0xffff, length) + LONGER);
     case 0x0400:
       return POINTER_TO_6[rest >>> 24] ?? NONE;
     case 0x0401:
@@ -97,7 +97,7 @@ export function restToIpv6(message: number, rest: number, length: number): numbe
 
 /** The second four bytes of an ICMPv4 error for this one. */
 export function restToIpv4(message: number, rest: number): number {
-  if (message === 0x0304) return Math.min(0xffff, Math.max(rest, IPV6_LEAST_MTU) - LONGER);
+  if (message === 0x0304) return Math.min(0xffff, Math.max(rest, IPV6_MIN_MTU) - LONGER);
   if (message !== Icmpv4.ParameterProblem << 8) return 0;
   const pointer = POINTER_TO_4[rest] ?? NONE;
   return pointer === NONE ? NONE : pointer << 24;

@@ -10,7 +10,7 @@ import { Fragmenter } from "../_fragmenter.ts";
 import { FRAGMENT_HEADER, FRAGMENT_ID } from "../_ipv6_extensions.ts";
 import { drop } from "../_drop.ts";
 import { FragmentIds } from "../_fragment_ids.ts";
-import { DONT_FRAGMENT, IPV4_FLAGS, IPV6_DST, IPV6_SRC } from "../_header_fields.ts";
+import { DONT_FRAGMENT, IPV4_FLAGS, IPV6_DST, IPV6_MIN_MTU, IPV6_SRC } from "../_header_fields.ts";
 import { isUnicast4, isUnicast6 } from "../_unicast.ts";
 import { adjustTransport, difference } from "../checksum.ts";
 import {
@@ -40,8 +40,7 @@ import { type Ipv4Addresses, type Ipv6Addresses, toIpv4, toIpv6, Untranslatable 
 const TCP_FLAGS = 13;
 const TCP_HEADER = 20;
 const PORTS_HEADER = 8;
-/** RFC 7915 section 4: what may be divided is made no longer than this, and up to this IPv4 length it is not. */
-const IPV6_LEAST_MTU = 1280;
+/** RFC 7915 section 4: the longest IPv4 packet that fits the least IPv6 MTU without fragmentation. */
 const LONGEST_IPV4 = 1260;
 
 // Implementation
@@ -118,7 +117,7 @@ export class Nat64 implements Stage {
   readonly #ids: FragmentIds;
   /** The start of the identifications of the session at hand. */
   #idStart = 0;
-  readonly #fragmenter = new Fragmenter(IPV6_LEAST_MTU);
+  readonly #fragmenter = new Fragmenter(IPV6_MIN_MTU);
   #flows: Flows;
   #worker = ALONE;
   #now = 0;
@@ -365,7 +364,7 @@ export class Nat64 implements Stage {
 
   /** Emits a packet; divides what has a Fragment header and is too long (RFC 7915 section 4.1). */
   #emit(packet: Packet, context: StageContext): void {
-    const ip = packet.length > IPV6_LEAST_MTU && packet.segmentSize === 0 ? Ipv6.of(packet) : undefined;
+    const ip = packet.length > IPV6_MIN_MTU && packet.segmentSize === 0 ? Ipv6.of(packet) : undefined;
     if (ip !== undefined && ip.fragmentHeader >= 0) this.#fragmenter.fragment(packet, context);
     else context.emit(packet, context.direction);
   }

@@ -23,6 +23,7 @@ import {
   IPV4_TTL,
   IPV6_DST,
   IPV6_HEADER,
+  IPV6_MIN_MTU,
   IPV6_NEXT_HEADER,
   IPV6_PAYLOAD_LENGTH,
   IPV6_SRC,
@@ -57,7 +58,6 @@ import { messageToIpv4, messageToIpv6, NONE, restToIpv4, restToIpv6 } from "./_i
 const ICMP_HEADER = 8;
 const IPV6_HOP_LIMIT = 7; // RFC 8200 section 3
 const SEGMENTS_LEFT = 3; // RFC 8200 section 4.4
-const IPV6_LEAST_MTU = 1280;
 /** RFC 1812 section 4.3.2.3: an ICMPv4 error has no more bytes. */
 const MAX_ICMPV4_ERROR = 576;
 /** RFC 4884 section 4: the least length of the quoted packet, with padding, in front of extensions (bytes). */
@@ -259,7 +259,7 @@ export function toIpv6(packet: Packet, addresses: Ipv6Addresses): Untranslatable
       const isExtensible = message >> 8 === Icmpv6.DestinationUnreachable ||
         message >> 8 === Icmpv6.TimeExceeded;
       if (!isExtensible) extensions.length = 0;
-      finishError(packet, at, at + IPV6_LEAST_MTU - IPV6_HEADER, message, told, LengthField.Ipv6);
+      finishError(packet, at, at + IPV6_MIN_MTU - IPV6_HEADER, message, told, LengthField.Ipv6);
     }
     protocol = Protocol.Icmpv6;
   } else if (fragmentOffset === 0) {
@@ -271,7 +271,7 @@ export function toIpv6(packet: Packet, addresses: Ipv6Addresses): Untranslatable
     } else if (isFragment) return Untranslatable.NoChecksum;
     else sumUp(packet, upper, end, src, dst);
   }
-  const isTooLong = packet.offset + packet.length - at + IPV6_HEADER > IPV6_LEAST_MTU;
+  const isTooLong = packet.offset + packet.length - at + IPV6_HEADER > IPV6_MIN_MTU;
   const fragmentId = isFragment || isDivisible && isTooLong ? id : -1;
   if (at - packet.offset + packet.headroom < headersLength(fragmentId)) return Untranslatable.TooLong;
   replaceHeaders(packet, at, headersLength(fragmentId));
