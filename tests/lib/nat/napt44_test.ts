@@ -4,6 +4,7 @@ import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import { parseCidr, parseIpv4 } from "@warren/tunnel/address";
 import { Direction, type Packet } from "@warren/tunnel/core";
 import { Napt44, type Napt44Options } from "@warren/tunnel/nat";
+import { fixHashes } from "../../kit/fixed_hashes.ts";
 import { encodePacket, formatPacket } from "../../kit/packet_text.ts";
 import { TestPipeline } from "../../kit/pipeline.ts";
 import { Random } from "../../../lib/random.ts";
@@ -611,6 +612,7 @@ Deno.test("Napt44 ends no flow of another outside address for a port that this w
 });
 
 Deno.test("Napt44 knows the first fragments of a host still after another one's flood of them, either way", () => {
+  using _hashes = fixHashes();
   for (const direction of ["outbound", "inbound"] as const) {
     const test = new TestPipeline(nat({ fragments: 64, filtering: "endpoint-independent" }));
     pass(test, "outbound", "udp 10.9.0.5:5000 > 192.0.2.1:53");

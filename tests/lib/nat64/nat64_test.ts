@@ -13,6 +13,7 @@ import { Reassemble } from "@warren/tunnel/reassemble";
 import { Tcp } from "@warren/tunnel/tcp";
 import { Udp } from "@warren/tunnel/udp";
 import type { OtherWorkers } from "../../../runtime/pipeline/pipeline.ts";
+import { fixHashes } from "../../kit/fixed_hashes.ts";
 import { encodePacket, formatPacket } from "../../kit/packet_text.ts";
 import { TestPipeline } from "../../kit/pipeline.ts";
 import { Random } from "../../../lib/random.ts";
@@ -656,6 +657,7 @@ Deno.test("Nat64 ends no session of another protocol or outside address for a po
 });
 
 Deno.test("Nat64 knows the first fragments of a network still after another one's flood of them, either way", () => {
+  using _hashes = fixHashes();
   for (const direction of [Direction.Outbound, Direction.Inbound]) {
     const test = new TestPipeline(make({ filtering: "endpoint-independent" }));
     send(test, Direction.Outbound, 'udp [fd64::5]:5000 > [64:ff9b::c000:201]:53 "x"');
