@@ -77,7 +77,7 @@ export class PacketBatch extends OneLine {
     this.#cut(this.length - count);
   }
 
-  /** Moves all packets to the end of another batch, but for those that have got another owner since they were pushed. */
+  /** Moves all packets to the end of another batch, except those that have another owner by now. */
   moveTo(batch: PacketBatch): void {
     batch.adopt(this);
     this.clear();
@@ -95,7 +95,7 @@ export class PacketBatch extends OneLine {
     }
   }
 
-  /** Removes the packets that have got another owner since they were pushed, keeping the order. */
+  /** Removes the packets that have another owner by now, keeping the order. */
   compact(): void {
     const { packets } = this;
     let kept = 0;
@@ -106,7 +106,7 @@ export class PacketBatch extends OneLine {
     this.#cut(kept);
   }
 
-  /** Forgets all packets; whoever calls it has seen to them. */
+  /** Forgets all packets; the caller has given them back or passed them on. */
   clear(): void {
     this.length = 0;
     this.bytes = 0;
@@ -131,8 +131,8 @@ export class PacketBatch extends OneLine {
 
 function pushError(packet: Packet, batch: PacketBatch): TypeError {
   return packet.owner === batch
-    ? new TypeError("Cannot add a packet to a batch: it is in it already")
-    : fixedError("add to a batch", packet);
+    ? new TypeError("Cannot add a packet to a batch: it is in the batch already")
+    : fixedError("add a packet to a batch", packet);
 }
 
 /** A stage or script that has a batch on loan, as errors name it. */
@@ -145,7 +145,7 @@ export interface Borrower {
 
 /** The error for a borrower that has changed its batch. */
 export function changedError({ title, remedy }: Borrower): TypeError {
-  return new TypeError(`Cannot change the batch of ${title}: ${remedy}`);
+  return new TypeError(`Cannot change the batch of ${title}: it is on loan: ${remedy}`);
 }
 
 /**

@@ -259,11 +259,11 @@ export class Packet extends OneLine {
   }
 }
 
-/** The error for code that moves a packet which is free, or on loan to it. */
-export function fixedError(verb: string, { owner, pool }: Packet): TypeError {
+/** The error for code that moves a free packet, or one that it has on loan. */
+export function fixedError(action: string, { owner, pool }: Packet): TypeError {
   return new TypeError(
     owner === pool
-      ? `Cannot ${verb} a packet that is free already`
-      : `Cannot ${verb} a packet that is on loan: a stage uses its context, and for await tunnel.send`,
+      ? `Cannot ${action}: it is free already`
+      : `Cannot ${action}: it is on loan: use the context in a stage, and tunnel.send in for await`,
   );
 }

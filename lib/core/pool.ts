@@ -146,7 +146,7 @@ export class PacketPool extends OneLine {
    * @throws {TypeError} when it is free already, another pool's, or on loan to a stage or script.
    */
   give(packet: Packet): void {
-    if (packet.isFixed) throw fixedError("give back", packet);
+    if (packet.isFixed) throw fixedError("give back a packet", packet);
     if (packet.pool !== this) throw new TypeError("Cannot give back a packet of another pool");
     packet.owner = this;
     packet.isFixed = true;

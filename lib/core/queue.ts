@@ -52,12 +52,12 @@ export class PacketQueue {
   }
 
   /**
-   * Appends a packet and becomes its owner; whoever calls it has looked at {@linkcode PacketQueue.full}.
+   * Appends a packet and becomes its owner; the caller has checked {@linkcode PacketQueue.full}.
    *
    * @throws {TypeError} when the packet is free, or on loan to a stage or script.
    */
   push(packet: Packet): void {
-    if (packet.isFixed) throw fixedError("queue", packet);
+    if (packet.isFixed) throw fixedError("queue a packet", packet);
     let slot = this.#first + this.#length++;
     if (slot >= this.#ring.length) slot -= this.#ring.length;
     this.#ring[slot] = packet;

@@ -70,7 +70,7 @@ export class StagePlace implements StageContext, Borrower {
    * Runs the stage over a batch; what it claims is gone from the batch afterwards. The stage has a list of its own, so
    * that the batch is as it was whatever becomes of that.
    *
-   * @throws {TypeError} when it has changed the batch, or taken packets otherwise than through its context.
+   * @throws {TypeError} when it has changed the batch, or taken packets without its context.
    */
   pass(batch: LendingBatch, direction: Direction, now: number): void {
     const { stage } = this;
@@ -105,7 +105,9 @@ export class StagePlace implements StageContext, Borrower {
     if (gone > 0) batch.compact();
     if (isChanged) return changedError(this);
     return stolen > 0
-      ? new TypeError(`Cannot take packets from the batch of ${this.title}: use context.hold or drop`)
+      ? new TypeError(
+        `Cannot take packets from the batch of ${this.title}: it is on loan: use context.hold or drop`,
+      )
       : undefined;
   }
 

@@ -51,7 +51,7 @@ const WRITES: Record<string, [write: Write, told: RegExp]> = {
       give([packet, packet]);
       return 1;
     },
-    /its write threw: Cannot give back a packet that is free already/,
+    /its write threw: Cannot give back a packet: it is free already/,
   ],
   "puts packets into the batch": [
     (batch) => (batch.push(batch.packets[0]!.pool.take(1)!), -1),
@@ -136,7 +136,7 @@ const READS: Record<string, [read: (end: LyingEnd, batch: PacketBatch) => number
       batch.push(packet);
       return 2;
     },
-    /Cannot read from "liar": its read threw: Cannot add a packet to a batch: it is in it already/,
+    /Cannot read from "liar": its read threw: Cannot add a packet to a batch: it is in the batch already/,
   ],
   "gives a packet that it gave back": [
     (end, batch) => {

@@ -97,7 +97,7 @@ Deno.test("A stage that changes its batch is named, and told what to use", () =>
   test.put(Outbound, [1, 2]);
   assert.throws(
     () => test.settle(),
-    /^TypeError: Cannot change the batch of stage "sorter": use context.emit, hold, drop, done and handOver$/,
+    /^TypeError: Cannot change the batch of stage "sorter": it is on loan: use context.emit, hold, drop, done and handOver$/,
   );
 });
 
