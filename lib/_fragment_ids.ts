@@ -39,7 +39,7 @@ export class FragmentIds {
     return sipHash(words, 3, this.#key0, this.#key1);
   }
 
-  /** The next identification (32 bits) from a start; the `count - 1` ones behind it are taken, too. */
+  /** The next identification (32 bits) from a start; the `count - 1` after it are taken as well. */
   next(start: number, count = 1): number {
     const counter = start >>> 32 - COUNTER_BITS;
     const id = start + this.#counters[counter]! >>> 0;

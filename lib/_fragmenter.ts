@@ -39,7 +39,7 @@ const TOO_LONG = "fragment beyond the longest packet";
 export class Fragmenter {
   /** The longest fragment (bytes). */
   mtu: number;
-  readonly #cutter = new Cutter();
+  readonly #segments = new Cutter();
   /** What a packet becomes, in order. */
   readonly #pieces: Packet[] = [];
   #count = 0;
@@ -55,7 +55,7 @@ export class Fragmenter {
     this.#count = 0;
     const reason = packet.segmentSize === 0
       ? this.#split(packet, packet, context)
-      : this.#cutAndSplit(packet, context);
+      : this.#splitSegments(packet, context);
     for (let i = 0; i < this.#count; i++) {
       const piece = this.#pieces[i]!;
       if (reason === undefined) context.emit(piece, context.direction);
@@ -65,14 +65,14 @@ export class Fragmenter {
   }
 
   /** Splits each segment of a super-packet; the last one takes its slot. */
-  #cutAndSplit(packet: Packet, context: StageContext): string | undefined {
-    const cutter = this.#cutter;
-    const uncuttable = cutter.start(packet);
-    if (uncuttable !== undefined) return uncuttable;
-    while (cutter.remaining > 0) {
-      const segment = cutter.next(packet.pool);
+  #splitSegments(packet: Packet, context: StageContext): string | undefined {
+    const segments = this.#segments;
+    const malformed = segments.start(packet);
+    if (malformed !== undefined) return malformed;
+    while (segments.remaining > 0) {
+      const segment = segments.next(packet.pool);
       if (segment === undefined) return NO_ROOM;
-      if (cutter.remaining === 0) {
+      if (segments.remaining === 0) {
         replaceWithSegment(packet, segment);
         return this.#split(packet, packet, context);
       }
@@ -89,7 +89,7 @@ export class Fragmenter {
     packet.length = Ip.of(packet)!.totalLength;
     packet.finish();
     const ip = Ip.of(packet);
-    // A sum may have been to be finished anywhere.
+    // The partial checksum may have stood in the IP header, which then is another one.
     if (ip === undefined) return "malformed";
     if (ip.totalLength <= this.mtu) {
       const piece = first ?? context.take(packet.length);

@@ -1,4 +1,4 @@
-/** Kinds of ICMP messages: errors, queries and replies, the latter with an identifier in common (RFC 792, RFC 4443). */
+/** Kinds of ICMP messages: errors, and queries and replies that share an identifier (RFC 792, RFC 4443). */
 
 import { Icmpv4 } from "./icmpv4.ts";
 import { Icmpv6 } from "./icmpv6.ts";
@@ -8,6 +8,11 @@ import { Icmpv6 } from "./icmpv6.ts";
 const IPV4_QUERIES: ReadonlySet<number> = new Set([0, 8, 9, 10, 13, 14, 15, 16, 17, 18, 42, 43]);
 /** RFC 4443 section 2.1: types below this are errors. */
 const IPV6_FIRST_QUERY = 128;
+/** Multicast Listener Discovery: RFC 2710 section 3, RFC 3810 section 5. */
+export const LISTENER_QUERY = 130;
+export const LISTENER_REPORT = 131;
+export const LISTENER_DONE = 132;
+export const LISTENER_REPORT_2 = 143;
 
 /** Tells whether a message of this type, in this version of IP, is an error or a redirect, or may be one. */
 export function isIcmpError(version: number, type: number): boolean {

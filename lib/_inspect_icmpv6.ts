@@ -2,19 +2,16 @@
 
 import { IPV6_HEADER } from "./_header_fields.ts";
 import { formatIpv4, formatIpv6 } from "./address.ts";
+import { LISTENER_DONE, LISTENER_QUERY, LISTENER_REPORT, LISTENER_REPORT_2 } from "./_icmp_queries.ts";
 import { DST_PORT } from "./_ports_view.ts";
 import { QuotedPacket } from "./_quoted_packet.ts";
 import { Icmpv6 } from "./icmpv6.ts";
 import { Protocol } from "./protocol.ts";
 
 // Specification: IANA "ICMPv6 Parameters"
-const LISTENER_QUERY = 130;
-const LISTENER_REPORT = 131;
-const LISTENER_DONE = 132;
 const ROUTER_RENUMBERING = 138;
 const NODE_QUERY = 139;
 const NODE_REPLY = 140;
-const LISTENER_REPORT_2 = 143;
 const HOME_AGENT_REQUEST = 144;
 const MOBILE_PREFIX_REQUEST = 146;
 const TYPES: Readonly<Record<number, string>> = {

@@ -1,4 +1,4 @@
-/** Cuts super-packets inside of a stage, for which each segment is a packet of its own. */
+/** Segments super-packets within a stage, for which each segment is a packet of its own. */
 
 import type { Packet } from "./core/packet.ts";
 import type { StageContext } from "./core/stage.ts";
@@ -10,8 +10,8 @@ import { Udp } from "./udp.ts";
 const NO_SLOT = "pool empty";
 
 /**
- * `start`, then `next` until there is none. Segments are the stage's, as what it took. A packet that cannot be cut is
- * dropped, and so is what is left of one when the pool has no slot; one that was cut is consumed.
+ * `start`, then `next` until there is none. Segments belong to the stage, as a packet from `take` does. A super-packet that
+ * cannot be segmented is dropped, and so is the rest of one when the pool has no slot; one that was segmented is consumed.
  */
 export class StageCutter {
   readonly #cutter = new Cutter();

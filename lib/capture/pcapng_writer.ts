@@ -77,7 +77,7 @@ export interface PcapngWriterOptions {
 
 /**
  * A capture in the making. Blocks are gathered, and given to the sink when there is no room for another one, and by
- * `flush`. Packets are written as an ordinary device would see them: super-packets cut, sums finished. Times have a
+ * `flush`. Packets are written as an ordinary device would see them: super-packets segmented, checksums finished. Times have a
  * resolution of nanoseconds (`if_tsresol` 9). Nothing is allocated per packet.
  *
  * @example A capture in memory

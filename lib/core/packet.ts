@@ -212,9 +212,9 @@ export class Packet extends OneLine {
   }
 
   /**
-   * The packet as bytes of one's own, good for ever and free to change, with a finished sum. A super-packet comes
-   * cut, as the ordinary packets that it stands for; one that cannot be cut, or a packet moved out of its slot, as none,
-   * and is then `malformed`.
+   * Copies of the packet's bytes, with a finished checksum; the caller may keep and change them. A super-packet gives its
+   * segments. One that cannot be segmented, or a packet that was moved out of its slot, gives none and is then
+   * `malformed`.
    */
   copy(): Uint8Array[] {
     if (this.segmentSize !== 0) return copySegments(this);

@@ -65,7 +65,7 @@ export class PacketQueue {
     packet.owner = this;
   }
 
-  /** Takes the packet whose turn it is; its owner is now whoever calls this. There must be one. */
+  /** Takes the packet whose turn it is; the caller owns it. There must be one. */
   shift(): Packet {
     const packet = this.#ring[this.#first]!;
     this.#ring[this.#first] = undefined;

@@ -42,7 +42,7 @@ export interface TunnelStats {
   dropped: Record<string, number>;
   /** Packets inside: held by stages, or waiting for an end that is full. */
   queued: number;
-  /** Packets in which a view found a header cut short; they are among the others, too. */
+  /** Packets in which a view found a header cut short; they are counted among the others as well. */
   malformed: number;
 }
 

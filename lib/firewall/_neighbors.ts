@@ -1,14 +1,11 @@
 /** What neighbors alone may say to each other over IPv6: neighbor discovery, and who listens to which multicast. */
 
+import { LISTENER_DONE, LISTENER_QUERY, LISTENER_REPORT, LISTENER_REPORT_2 } from "../_icmp_queries.ts";
 import { Direction, type Packet } from "../core/mod.ts";
 import { Icmpv6 } from "../icmpv6.ts";
 import { type Ip, Protocol } from "../ip.ts";
 
 // Specification: Multicast Listener Discovery, RFC 2710 section 3 and RFC 3810 section 5
-const LISTENER_QUERY = 130;
-const LISTENER_REPORT = 131;
-const LISTENER_DONE = 132;
-const LISTENER_REPORT_2 = 143;
 const LISTENER_HOP_LIMIT = 1;
 /** RFC 4861 section 6.1: no router has passed it on. */
 const NEIGHBOR_HOP_LIMIT = 255;

@@ -9,7 +9,7 @@ import type { Ledger } from "../ledger.ts";
 import { Segmenting } from "./segmenting.ts";
 
 // Specification: UDP_MAX_SEGMENTS, linux/udp.h; GSO_BY_FRAGS, linux/skbuff.h
-const MOST_SEGMENTS = 128;
+const MAX_SEGMENTS = 128;
 const GSO_BY_FRAGS = 65_535;
 
 /** The way out to one end. */
@@ -96,5 +96,5 @@ export class Outlet {
 /** Whether every end with offload takes a super-packet: Linux takes those of 128 datagrams, and no segments of 65,535 bytes. */
 function passesWhole({ segmentSize, length }: Packet): boolean {
   return segmentSize >>> 0 === segmentSize && segmentSize < GSO_BY_FRAGS &&
-    length <= segmentSize * MOST_SEGMENTS;
+    length <= segmentSize * MAX_SEGMENTS;
 }
