@@ -195,7 +195,7 @@ export class LoanedBatch extends PacketBatch {
 export class LendingBatch extends PacketBatch {
   readonly #loan = new LoanedBatch();
   /** The list that is lent; as long as this batch while it is on loan. */
-  readonly list: Packet[] = this.#loan.packets;
+  readonly #list: Packet[] = this.#loan.packets;
   /** The number of packets already in the list. */
   #listed = 0;
 
@@ -203,7 +203,8 @@ export class LendingBatch extends PacketBatch {
    * Lends the list, until it is lent anew. With `fixed`, the packets are fixed as well: see {@linkcode Packet.isFixed}.
    */
   lend(borrower: Borrower, fixed = false): LoanedBatch {
-    const { length, packets, list } = this;
+    const { length, packets } = this;
+    const list = this.#list;
     for (let i = this.#listed; i < length; i++) {
       const packet = packets[i]!;
       list[i] = packet;
@@ -212,14 +213,15 @@ export class LendingBatch extends PacketBatch {
     this.#listed = length;
     const loan = this.#loan;
     loan.borrower = borrower;
-    loan.packets = this.list;
+    loan.packets = list;
     loan.length = length;
     return loan;
   }
 
   /** Tells whether the borrower has left the list as it was lent. */
   isIntact(): boolean {
-    const { length, packets, list } = this;
+    const { length, packets } = this;
+    const list = this.#list;
     const loan = this.#loan;
     if (loan.length !== length || loan.packets !== list) return false;
     for (let i = 0; i < length; i++) if (list[i] !== packets[i]) return false;

@@ -76,11 +76,11 @@ export class Packet extends OneLine {
   /** This slot's number in its pool, from 0. */
   readonly slot: number;
 
-  /** 0: an ordinary packet. Else a super-packet, to be cut into segments with this many payload bytes. */
+  /** 0: an ordinary packet. Else a super-packet, of segments with this many payload bytes. */
   segmentSize = 0;
-  /** Where a transport sum that is still to be finished starts, from the packet's start; 0 with none. */
+  /** Where a partial checksum's bytes start, from the packet's start; 0 for none: the checksum is complete. */
   checksumStart = 0;
-  /** Where that sum is stored, from {@linkcode Packet.checksumStart}; 0 with none. */
+  /** Where the partial checksum is stored, from {@linkcode Packet.checksumStart}; 0 for none. */
   checksumOffset = 0;
   /** Which end or peer it came from; 0 unless the end has several. */
   from = 0;
@@ -201,7 +201,7 @@ export class Packet extends OneLine {
     this.hasEndpoint = true;
   }
 
-  /** Finishes the sum that is still to be finished, if there is one: what ends without offload do first. */
+  /** Finishes the partial checksum, if there is one; ends without offload do so first. */
   finish(): void {
     const { checksumStart, checksumOffset } = this;
     if (checksumStart === 0) return;

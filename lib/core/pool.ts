@@ -78,7 +78,9 @@ export class PacketPool extends OneLine {
       packets.push(new Packet(this, small + slot, small * SMALL_SLOT + slot * LARGE_SLOT, LARGE_SLOT));
     }
     this.packets = packets;
-    for (let slot = packets.length - 1; slot >= 0; slot--) this.#list(slot).push(packets[slot]!);
+    for (let slot = packets.length - 1; slot >= 0; slot--) {
+      (slot < small ? this.#small : this.#large).push(packets[slot]!);
+    }
   }
 
   /** How many slots are free, of both sizes. */
@@ -170,10 +172,6 @@ export class PacketPool extends OneLine {
   #miss(isSmall: boolean): void {
     if (isSmall) this.#wantsSmall = true;
     else this.#wantsLarge = true;
-  }
-
-  #list(slot: number): Packet[] {
-    return slot < this.#smallEnd ? this.#small : this.#large;
   }
 }
 

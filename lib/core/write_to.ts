@@ -19,10 +19,10 @@ export function writeTo(end: TunnelEnd, batch: PacketBatch): number {
     const message = cause instanceof Error ? cause.message : String(cause);
     throw new TypeError(`Cannot write to "${end.name}": its write threw: ${message}`, { cause });
   }
-  return batch.length === 0 && taken === length ? taken : check(end, batch, length, taken);
+  return batch.length === 0 && taken === length ? taken : checkTaken(end, batch, length, taken);
 }
 
-function check(end: TunnelEnd, batch: PacketBatch, length: number, taken: number): number {
+function checkTaken(end: TunnelEnd, batch: PacketBatch, length: number, taken: number): number {
   const left = batch.length;
   const { packets } = batch;
   let isWhole = left <= length;
