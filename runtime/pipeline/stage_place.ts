@@ -102,7 +102,8 @@ export class StagePlace implements StageContext, Borrower {
     this.#batch = undefined;
     this.claimed = 0;
     if (stolen > 0) this.#pipeline.recover(batch, stolen, this);
-    if (gone > 0) batch.compact();
+    if (gone === length) batch.clear();
+    else if (gone > 0) batch.compact();
     if (isChanged) return changedError(this);
     return stolen > 0
       ? new TypeError(
