@@ -56,7 +56,7 @@ Exit code: 0 when all passed, 1 when one failed or none ran, 2 for a wrong comma
 // Implementation
 const ROOT = new URL("../", import.meta.url);
 /** After this, a group hangs (milliseconds). */
-const GROUP_LIMIT = 15 * 60_000;
+const GROUP_LIMIT = 20 * 60_000;
 // deno-lint-ignore no-control-regex
 const COLOURS = /\x1b\[[0-9;]*m/g;
 
