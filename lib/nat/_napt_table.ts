@@ -15,12 +15,10 @@ import { CountedKeys } from "../_counted_keys.ts";
 import type { CheckedNaptOptions, Forward } from "./_napt_options.ts";
 import { HostShares } from "../_host_shares.ts";
 import { PortPool } from "../_port_pool.ts";
+import { PortTaker } from "../_port_taker.ts";
 
 // Implementation
 const PORTS = 65_536;
-/** The most flows of each state that are evicted for one that finds no free port, and the most that are considered. */
-const MAX_EVICTIONS = 16;
-const MAX_CANDIDATES = 256;
 /** No mapping, contact or host. */
 const NONE = -1;
 /**
@@ -90,7 +88,6 @@ export class NaptTable {
 
   readonly #isTcp: boolean;
   readonly #forwards: readonly Forward[];
-  readonly #random: () => number;
   readonly #seen: Uint8Array;
   readonly #mapping: Int32Array;
   readonly #contact: Int32Array;
@@ -104,13 +101,13 @@ export class NaptTable {
   /** By session: what releases it from its host's share; `NONE` for a surplus one. */
   readonly #share: Int32Array;
   readonly #pools: PortPool[];
+  readonly #taker: PortTaker;
   readonly #key = new FlowKey();
 
   constructor(protocol: number, options: CheckedNaptOptions, hosts: Hosts, worker: WorkerPlace) {
     const { capacity, filtering, forwards, firstPort, lastPort, timeouts, outside } = options;
     this.protocol = protocol;
     this.#isTcp = protocol === Protocol.Tcp;
-    this.#random = options.random;
     this.#forwards = forwards.filter((forward) => forward.protocol === protocol);
     const [transitory, established] = {
       [Protocol.Tcp]: [timeouts.tcpTransitory, timeouts.tcpEstablished],
@@ -149,6 +146,15 @@ export class NaptTable {
         port >= firstPort && port <= lastPort && (port >>> 1) % worker.count === worker.index &&
         this.index[address * PORTS + port] === 0
       );
+    });
+    this.#taker = new PortTaker({
+      flows: this.sessions,
+      pools: this.#pools,
+      givesPort: GIVES_PORT,
+      firstWithinShare: State.Transitory,
+      // A session of a forwarded port has none to give.
+      poolOf: (session) => this.#mapping[session]! < 0 ? NONE : this.address[session]!,
+      random: options.random,
     });
     this.#key.length = 4;
   }
@@ -190,7 +196,7 @@ export class NaptTable {
         if (forward.address >= 0) address = forward.address;
         port = forward.firstPort + insidePort - forward.insidePort;
       } else {
-        port = this.#takePort(address, insidePort, isSurplus);
+        port = this.#taker.take(address, insidePort, isSurplus);
         if (port < 0) return Refusal.NoPort;
         mapping = this.#map(inside, insidePort, address, port);
       }
@@ -307,27 +313,6 @@ export class NaptTable {
       if (forward.inside === inside && port >= forward.firstPort && port <= forward.lastPort) return forward;
     }
     return undefined;
-  }
-
-  /** A free port, the inside one if that can be (RFC 4787 section 4.2.1); surplus and transitory flows make room. */
-  #takePort(address: number, insidePort: number, isSurplus: boolean): number {
-    const pool = this.#pools[address]!;
-    if (pool.take(insidePort)) return insidePort;
-    let port = pool.takeLike(insidePort, this.#random());
-    for (let i = 0; port < 0 && i < GIVES_PORT.length; i++) {
-      if (isSurplus && GIVES_PORT[i] === State.Transitory) break;
-      let session = this.sessions.oldestIn(GIVES_PORT[i]!);
-      for (let seen = 0, evicted = 0; port < 0 && session >= 0 && seen < MAX_CANDIDATES; seen++) {
-        const candidate = session;
-        session = this.sessions.newerThan(session);
-        // No other address's port is of use, and what came to a forwarded port has none to give.
-        if (this.address[candidate] !== address || this.#mapping[candidate]! < 0) continue;
-        this.sessions.remove(candidate);
-        port = pool.takeLike(insidePort, this.#random());
-        if (++evicted === MAX_EVICTIONS) break;
-      }
-    }
-    return port;
   }
 
   #map(inside: number, insidePort: number, address: number, port: number): number {

@@ -16,6 +16,7 @@ import { CountedKeys } from "../_counted_keys.ts";
 import type { FragmentIds } from "../_fragment_ids.ts";
 import { HostShares } from "../_host_shares.ts";
 import { PortPool } from "../_port_pool.ts";
+import { PortTaker } from "../_port_taker.ts";
 
 // Implementation
 const PORTS = 65_536;
@@ -52,11 +53,6 @@ const GIVES_PORT: readonly number[] = [
   State.Icmp,
   State.Udp,
 ];
-/**
- * The most sessions of each state that are evicted for one that finds no free port, and the most that are considered.
- */
-const MAX_EVICTIONS = 16;
-const MAX_CANDIDATES = 256;
 /** The share of an inside /64, as a multiple of that of a host. */
 const NETWORK = 4;
 /** No session, binding, contact or share. */
@@ -113,7 +109,6 @@ export class Flows {
   readonly #contacts: CountedKeys;
   readonly #outside: Uint32Array;
   readonly #ids: FragmentIds;
-  readonly #random: () => number;
   /** The shares of inside and remote hosts, and of inside networks. */
   readonly #hosts: HostShares;
   readonly #networks: HostShares;
@@ -133,13 +128,13 @@ export class Flows {
   readonly #index: Int32Array;
   /** By protocol and outside address (RFC 6146 section 3.5.1.1). */
   readonly #ports: readonly PortPool[];
+  readonly #taker: PortTaker;
   readonly #key = new FlowKey();
 
   constructor({ outside, capacity, ids, random }: FlowsOptions, worker: WorkerPlace) {
     this.#outside = outside;
     this.#ids = ids;
     this.#idStart = new Int32Array(capacity);
-    this.#random = random;
     const room = Math.min(capacity, PORTS / worker.count);
     this.#hosts = new HostShares(room, capacity);
     this.#networks = new HostShares(room, capacity, NETWORK);
@@ -170,6 +165,14 @@ export class Flows {
           ),
       )
     );
+    this.#taker = new PortTaker({
+      flows: this.sessions,
+      pools: this.#ports,
+      givesPort: GIVES_PORT,
+      firstWithinShare: State.Tcp,
+      poolOf: (session) => this.#place[this.#bindingOf[session]!]! / PORTS | 0,
+      random,
+    });
   }
 
   /** How many inside endpoints have an outside one. */
@@ -219,7 +222,7 @@ export class Flows {
     const isSurplus = this.#isSurplus(key, fromInside);
     let port = 0;
     if (this.#bindings.find(this.#part(key, 0)) < 0) {
-      port = this.#takePort(place / PORTS, srcPort, isSurplus);
+      port = this.#taker.take(place / PORTS, srcPort, isSurplus);
       if (port < 0) return NONE;
     }
     const state = fromInside
@@ -234,27 +237,6 @@ export class Flows {
   #isSurplus(key: FlowKey, fromInside: boolean): boolean {
     if (!fromInside) return this.#hosts.isUsed(this.#remoteOf(key));
     return this.#hosts.isUsed(this.#insideOf(key)) || this.#networks.isUsed(this.#networkKey(key));
-  }
-
-  /** A free port, the inside one if that can be; sessions that are not established, and surplus ones, make room. */
-  #takePort(pool: number, insidePort: number, isSurplus: boolean): number {
-    const ports = this.#ports[pool]!;
-    if (ports.take(insidePort)) return insidePort;
-    let port = ports.takeLike(insidePort, this.#random());
-    for (let i = 0; port < 0 && i < GIVES_PORT.length; i++) {
-      if (isSurplus && GIVES_PORT[i]! >= State.Tcp) break;
-      let session = this.sessions.oldestIn(GIVES_PORT[i]!);
-      for (let seen = 0, evicted = 0; port < 0 && session >= 0 && seen < MAX_CANDIDATES; seen++) {
-        const candidate = session;
-        session = this.sessions.newerThan(session);
-        // The port of another protocol or outside address is of no use.
-        if ((this.#place[this.#bindingOf[candidate]!]! / PORTS | 0) !== pool) continue;
-        this.sessions.remove(candidate);
-        port = ports.takeLike(insidePort, this.#random());
-        if (++evicted === MAX_EVICTIONS) break;
-      }
-    }
-    return port;
   }
 
   /** Says that a packet of a session passed, with these TCP flags. */
