@@ -43,3 +43,7 @@ export const UDP_HEADER = 8;
 
 // Specification: ICMP, RFC 792; ICMPv6, RFC 4443 section 2.1
 export const ICMP_CHECKSUM = 2;
+/** The identifier of a query or reply. */
+export const ICMP_ID = 4;
+/** The header's length. */
+export const ICMP_HEADER = 8;

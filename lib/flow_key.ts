@@ -1,6 +1,6 @@
 /** What tells one flow from another: the protocol, both addresses and both ports, as 32-bit words. */
 
-import { IPV4_DST, IPV4_SRC, IPV6_SRC } from "./_header_fields.ts";
+import { ICMP_ID, IPV4_DST, IPV4_SRC, IPV6_SRC } from "./_header_fields.ts";
 import { isQuery, isReply } from "./_icmp_queries.ts";
 import { QuotedPacket } from "./_quoted_packet.ts";
 import type { Address } from "./address.ts";
@@ -22,7 +22,6 @@ const HEADERS: Readonly<Record<number, number>> = {
 };
 /** The bytes of a transport header that an error quotes at least, RFC 792. */
 const QUOTED_HEADER = 8;
-const ICMP_ID = 4;
 
 // Implementation: the words. The first says how many there are, so no key is the beginning of another.
 //

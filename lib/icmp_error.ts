@@ -7,7 +7,15 @@
  */
 
 import { ErrorRateLimiter, type ErrorRateOptions } from "./_error_rate_limiter.ts";
-import { IPV4_MIN_MTU, IPV6_DST, IPV6_HEADER, IPV6_MIN_MTU, IPV6_SRC } from "./_header_fields.ts";
+import {
+  ICMP_HEADER,
+  IPV4_HEADER,
+  IPV4_MIN_MTU,
+  IPV6_DST,
+  IPV6_HEADER,
+  IPV6_MIN_MTU,
+  IPV6_SRC,
+} from "./_header_fields.ts";
 import { isIcmpError } from "./_icmp_queries.ts";
 import { nextHeaderField, replaceWithSegment } from "./_packet_parts.ts";
 import { isUnicast4, isUnicast6 } from "./_unicast.ts";
@@ -28,8 +36,6 @@ export type { ErrorRate, ErrorRateOptions } from "./_error_rate_limiter.ts";
 // Specification: what an error's packet may have in all. RFC 1812 section 4.3.2.3, RFC 4443 section 2.4 c
 const IPV4_LONGEST_ERROR = 576;
 const IPV6_LONGEST_ERROR = 1280;
-const IPV4_HEADER = 20;
-const ICMP_HEADER = 8;
 /** RFC 1812 section 4.3.2.5: precedence 6, which is the class selector CS6. */
 const CLASS_SELECTOR_6 = 48;
 /** What an error says; each is one in both versions of ICMP. */

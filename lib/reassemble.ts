@@ -9,6 +9,7 @@
  */
 
 import {
+  ICMP_HEADER,
   IPV4_CHECKSUM,
   IPV4_DST,
   IPV4_FLAGS,
@@ -38,8 +39,6 @@ import { checkNames, type OptionNames } from "./options.ts";
 // Specification
 /** RFC 1122 section 3.3.2, RFC 8200 section 4.5. */
 const TIMEOUT = 60_000;
-/** RFC 792, RFC 4443 section 2.1. */
-const ICMP_HEADER = 8;
 /** RFC 3168 section 5, as a bit of each of the four marks: not capable, and congestion met. */
 const NOT_CAPABLE = 1 << 0;
 const CONGESTION = 1 << 3;

@@ -1,6 +1,6 @@
 /** The ports of TCP and UDP, and the identifier of ICMP queries, read and replaced where an IPv4 header ends. */
 
-import { ICMP_CHECKSUM, UDP_HEADER, UDP_LENGTH } from "../_header_fields.ts";
+import { ICMP_CHECKSUM, ICMP_HEADER, ICMP_ID, UDP_HEADER, UDP_LENGTH } from "../_header_fields.ts";
 import { adjustTransport, difference, isPartial } from "../checksum.ts";
 import type { Ipv4 } from "../ipv4.ts";
 import { Protocol } from "../protocol.ts";
@@ -11,8 +11,6 @@ const DST_PORT = 2;
 const TCP_DATA_OFFSET = 12;
 const TCP_FLAGS = 13;
 const TCP_HEADER = 20;
-const ICMP_ID = 4;
-const ICMP_HEADER = 8;
 
 /**
  * What tells flows apart behind an IPv4 header. `Tcp.of` and its like would parse that header once more: without them a

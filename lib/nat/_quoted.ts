@@ -1,12 +1,16 @@
 /** The packet that an ICMP error quotes, translated within the error; every checksum is kept. */
 
-import { FRAGMENT_OFFSET, IPV4_CHECKSUM, IPV4_FLAGS, IPV4_HEADER, IPV4_PROTOCOL } from "../_header_fields.ts";
+import {
+  FRAGMENT_OFFSET,
+  ICMP_ID,
+  IPV4_CHECKSUM,
+  IPV4_FLAGS,
+  IPV4_HEADER,
+  IPV4_PROTOCOL,
+} from "../_header_fields.ts";
 import { adjust, adjustTransport, checksumField, difference, difference32 } from "../checksum.ts";
 import type { Icmpv4 } from "../icmpv4.ts";
 import { Protocol } from "../protocol.ts";
-
-// Specification: RFC 792
-const ICMP_ID = 4;
 
 /**
  * Replaces an address of the quoted IPv4 header, `at` bytes into it, and the checksums over it as far as they are

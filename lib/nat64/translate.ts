@@ -12,6 +12,7 @@ import {
   DONT_FRAGMENT,
   FRAGMENT_BITS,
   ICMP_CHECKSUM,
+  ICMP_HEADER,
   IPV4_CHECKSUM,
   IPV4_DST,
   IPV4_FLAGS,
@@ -55,7 +56,6 @@ import { Protocol } from "../protocol.ts";
 import { messageToIpv4, messageToIpv6, NONE, restToIpv4, restToIpv6 } from "./_icmp_messages.ts";
 
 // Specification
-const ICMP_HEADER = 8;
 const IPV6_HOP_LIMIT = 7; // RFC 8200 section 3
 const SEGMENTS_LEFT = 3; // RFC 8200 section 4.4
 /** RFC 1812 section 4.3.2.3: an ICMPv4 error has no more bytes. */
