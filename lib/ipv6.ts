@@ -118,8 +118,7 @@ export class Ipv6 extends HeaderView {
    * short, lies about its length or reaches out of the packet's slot, and an empty packet, which are then `malformed`.
    */
   static of(packet: Packet): Ipv6 | undefined {
-    const { bytes, offset } = packet;
-    const length = packet.lengthInSlot;
+    const { bytes, offset, lengthInSlot: length } = packet;
     if (length <= 0) {
       packet.malformed = true;
       return undefined;

@@ -48,9 +48,13 @@ export class Ledger {
     batch.compact();
   }
 
-  /** Gives a packet back to the pool, counted if it was malformed. */
+  /**
+   * Gives a packet back to the pool, counted if it was malformed.
+   *
+   * @throws {TypeError} when it is free already.
+   */
   giveBack(packet: Packet): void {
-    packet.isFixed = false;
+    packet.isFixed = packet.owner === this.pool;
     if (packet.malformed) this.countMalformed(packet);
     this.pool.give(packet);
   }

@@ -56,7 +56,7 @@ export class BatchSurface implements TunnelEnd {
     if (this.#waiting === undefined) return 0;
     const count = batch.length;
     batch.moveTo(this.#batch);
-    this.#waiting({ done: false, value: this.#batch.lend(SCRIPT, true) });
+    this.#waiting({ done: false, value: this.#batch.lend(SCRIPT) });
     this.#waiting = undefined;
     return count;
   }
@@ -91,9 +91,7 @@ export class BatchSurface implements TunnelEnd {
     const { packets, length } = this.#batch;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (packet.owner !== this.#batch) continue;
-      packet.isFixed = false;
-      this.#host!.done(packet);
+      if (packet.owner === this.#batch) this.#host!.done(packet);
     }
     this.#batch.clear();
   }
@@ -157,8 +155,9 @@ export class StreamSurface implements TunnelEnd {
       if (chunk.length === 0 || chunk.length > LARGE_ROOM) {
         refuse(chunk.length, "not a packet's length");
       } else {
-        const packet = pool.from(chunk);
+        const packet = pool.take(chunk.length);
         if (packet === undefined) break;
+        packet.bytes.set(chunk, packet.offset);
         batch.push(packet);
         count++;
       }

@@ -8,7 +8,7 @@ import {
   type EndHost,
   LARGE_ROOM,
   opposite,
-  Packet,
+  type Packet,
   PacketBatch,
   type PacketHandler,
   type Stage,
@@ -112,6 +112,7 @@ export class Tunnel implements AsyncDisposable {
   #pipeline: Pipeline | undefined;
   #relay: Relay | undefined;
   #surface: "run" | "for await" | "streams" | undefined;
+  #batches: BatchSurface | undefined;
   #streams: StreamSurface | undefined;
   /** Whether it closes as soon as what the script has sent is with the device. */
   #finishing = false;
@@ -258,6 +259,7 @@ export class Tunnel implements AsyncDisposable {
   async *[Symbol.asyncIterator](): AsyncGenerator<PacketBatch, void, void> {
     const surface = new BatchSurface();
     this.#takeAsFar("for await", surface);
+    this.#batches = surface;
     try {
       for (;;) {
         const { done, value } = await surface.next();
@@ -291,7 +293,8 @@ export class Tunnel implements AsyncDisposable {
    */
   send(data: Uint8Array | Packet): boolean {
     if (this.#closing) throw new Deno.errors.BadResource(`Cannot send: the tunnel "${this.name}" is closed`);
-    if (Packet.isPacket(data)) return this.#sendPacket(data);
+    const { pool, counters } = this.#ledger;
+    if (pool.owns(data)) return this.#sendPacket(data);
     const bytes = bytesOf(data);
     if (bytes === undefined) throw sendError();
     const { length } = bytes;
@@ -299,12 +302,12 @@ export class Tunnel implements AsyncDisposable {
       throw new TypeError(`Cannot send a packet of ${length} bytes: it must have 1 to ${LARGE_ROOM}`);
     }
     if (!this.#admits(length)) return false;
-    const { pool, counters } = this.#ledger;
-    const packet = pool.from(bytes);
+    const packet = pool.take(length);
     if (packet === undefined) {
       counters.drop("pool empty");
       return false;
     }
+    packet.bytes.set(bytes, packet.offset);
     this.#sent.push(packet);
     this.#loop.wake();
     return true;
@@ -312,7 +315,7 @@ export class Tunnel implements AsyncDisposable {
 
   /** Sends a packet of the batch that the script has. */
   #sendPacket(packet: Packet): boolean {
-    if (!(this.#far instanceof BatchSurface && this.#far.has(packet))) throw sendError();
+    if (this.#batches?.has(packet) !== true) throw sendError();
     if (!packet.isInSlot) throw new TypeError("Cannot send a packet that was moved out of its slot");
     if (!this.#admits(packet.length)) return false;
     packet.isFixed = false;

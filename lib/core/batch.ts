@@ -65,9 +65,7 @@ export class PacketBatch extends OneLine {
    */
   push(packet: Packet): void {
     if (packet.isFixed || packet.owner === this) throw pushError(packet, this);
-    packet.owner = this;
-    this.packets[this.length++] = packet;
-    this.bytes += packet.length;
+    this.append(packet);
   }
 
   /** Takes `count` packets off the front, which their new owner has claimed already. */
@@ -88,11 +86,15 @@ export class PacketBatch extends OneLine {
     const { packets, length } = other;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (packet.owner !== other) continue;
-      packet.owner = this;
-      this.packets[this.length++] = packet;
-      this.bytes += packet.length;
+      if (packet.owner === other) this.append(packet);
     }
+  }
+
+  /** Appends a packet that its former owner has let go. */
+  protected append(packet: Packet): void {
+    packet.owner = this;
+    this.packets[this.length++] = packet;
+    this.bytes += packet.length;
   }
 
   /** Removes the packets that have another owner by now, keeping the order. */
@@ -118,14 +120,31 @@ export class PacketBatch extends OneLine {
   }
 
   /** The packets in their order. */
-  *[Symbol.iterator](): Generator<Packet, void, void> {
-    for (let i = 0; i < this.length; i++) yield this.packets[i]!;
+  [Symbol.iterator](): Iterator<Packet, void, void> {
+    return new PacketIterator(this);
   }
 
   #cut(length: number): void {
     this.length = length;
     this.bytes = 0;
     for (let i = 0; i < length; i++) this.bytes += this.packets[i]!.length;
+  }
+}
+
+/** Goes through a batch in order, as a generator would; one of those costs twice as much a packet. */
+class PacketIterator implements Iterator<Packet, void, void> {
+  readonly #batch: PacketBatch;
+  #index = 0;
+
+  constructor(batch: PacketBatch) {
+    this.#batch = batch;
+  }
+
+  next(): IteratorResult<Packet, void> {
+    const { packets, length } = this.#batch;
+    return this.#index < length
+      ? { done: false, value: packets[this.#index++]! }
+      : { done: true, value: undefined };
   }
 }
 
@@ -190,7 +209,8 @@ export class LoanedBatch extends PacketBatch {
 
 /**
  * A batch that is lent to code which may change its list. The borrower gets a copy of the list, made once for all
- * borrowers that get the batch in turn. For the runtime.
+ * borrowers that get the batch in turn; the packets are fixed while they are here (see {@linkcode Packet.isFixed}), so
+ * that nobody else becomes their owner. For the runtime.
  */
 export class LendingBatch extends PacketBatch {
   readonly #loan = new LoanedBatch();
@@ -199,17 +219,11 @@ export class LendingBatch extends PacketBatch {
   /** The number of packets already in the list. */
   #listed = 0;
 
-  /**
-   * Lends the list, until it is lent anew. With `fixed`, the packets are fixed as well: see {@linkcode Packet.isFixed}.
-   */
-  lend(borrower: Borrower, fixed = false): LoanedBatch {
+  /** Lends the list, until it is lent anew. */
+  lend(borrower: Borrower): LoanedBatch {
     const { length, packets } = this;
     const list = this.#list;
-    for (let i = this.#listed; i < length; i++) {
-      const packet = packets[i]!;
-      list[i] = packet;
-      if (fixed) packet.isFixed = true;
-    }
+    for (let i = this.#listed; i < length; i++) list[i] = packets[i]!;
     this.#listed = length;
     const loan = this.#loan;
     loan.borrower = borrower;
@@ -226,6 +240,18 @@ export class LendingBatch extends PacketBatch {
     if (loan.length !== length || loan.packets !== list) return false;
     for (let i = 0; i < length; i++) if (list[i] !== packets[i]) return false;
     return true;
+  }
+
+  /** See {@linkcode PacketBatch.push}: what is in this batch already is fixed. */
+  override push(packet: Packet): void {
+    if (packet.isFixed) throw pushError(packet, this);
+    this.append(packet);
+  }
+
+  /** Appends a packet that its former owner has let go, and fixes it. */
+  override append(packet: Packet): void {
+    super.append(packet);
+    packet.isFixed = true;
   }
 
   override shift(count: number): void {

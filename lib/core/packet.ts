@@ -64,11 +64,11 @@ export class Packet extends OneLine {
   offset: number;
   /** The packet's bytes. */
   length = 0;
-  /** Its present holder. For the runtime; a script never needs it. */
+  /** Its present holder; `undefined` while an end has it. For the runtime; a script never needs it. */
   owner: PacketOwner | undefined;
   /**
-   * Tells whether nobody may add it to a batch or give it back: it is free, or a stage holds it, or a script has it
-   * from `for await` and moves it by `StageContext` and `Tunnel.send`. For the runtime.
+   * Tells whether nobody may add it to a batch or give it back: it is free, or stages or `for await` have it and move it
+   * by `StageContext` and `Tunnel.send` alone. For the runtime.
    */
   isFixed = true;
   /** The pool that this packet belongs to. */
@@ -101,11 +101,6 @@ export class Packet extends OneLine {
   readonly views: unknown[] = [];
 
   #endpoint: Uint8Array | undefined;
-
-  /** Tells whether a value is a packet itself, and not an object that a script has made to look like one. */
-  static isPacket(value: unknown): value is Packet {
-    return typeof value === "object" && value !== null && #endpoint in value;
-  }
 
   /** For {@linkcode PacketPool} alone. */
   constructor(pool: PacketPool, slot: number, slotStart: number, slotLength: number) {

@@ -110,6 +110,12 @@ export class PacketPool extends OneLine {
     return length <= LARGE_ROOM && count > 0;
   }
 
+  /** Tells whether a value is one of its packets, and not an object that a script has made to look like one. */
+  owns(value: unknown): value is Packet {
+    const slot = (value as Packet | null | undefined)?.slot;
+    return slot !== undefined && this.packets[slot] === value;
+  }
+
   /**
    * A packet of `length` bytes, whose bytes are whatever was there. `undefined` when all slots of the size
    * that it needs are taken, or it would be longer than {@linkcode LARGE_ROOM}.

@@ -10,7 +10,7 @@ export interface PacketQueueOptions {
   bytes?: number;
 }
 
-/** A queue of handles, which it owns: what ends keep between two breaths. */
+/** A queue of handles: what ends keep between two breaths. */
 export class PacketQueue {
   readonly #ring: (Packet | undefined)[];
   readonly #byteLimit: number;
@@ -52,7 +52,7 @@ export class PacketQueue {
   }
 
   /**
-   * Appends a packet and becomes its owner; the caller has checked {@linkcode PacketQueue.full}.
+   * Appends a packet; the caller has checked {@linkcode PacketQueue.full}.
    *
    * @throws {TypeError} when the packet is free, or on loan to a stage or script.
    */
@@ -62,7 +62,8 @@ export class PacketQueue {
     if (slot >= this.#ring.length) slot -= this.#ring.length;
     this.#ring[slot] = packet;
     this.#bytes += packet.length;
-    packet.owner = this;
+    // Nothing asks whose they are, and to store a short-lived queue in a long-lived packet takes V8 3 ns.
+    packet.owner = undefined;
   }
 
   /** Takes the packet whose turn it is; the caller owns it. There must be one. */

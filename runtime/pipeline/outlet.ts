@@ -36,25 +36,28 @@ export class Outlet {
    */
   exhale(end: TunnelEnd, batch: PacketBatch): boolean {
     const segmenting = this.#segmenting;
-    const { packets } = batch;
+    const { packets, length } = batch;
+    let bytes = 0;
     let outside = false;
     const whole = end.offload === true;
     let isSuper = segmenting.queued > 0;
-    for (let i = 0; i < batch.length; i++) {
+    for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
       if (packet.malformed) this.#ledger.countMalformed(packet);
       if (!packet.isInSlot) outside = true;
       if (packet.segmentSize !== 0 && !(whole && passesWhole(packet))) isSuper = true;
+      bytes += packet.length;
+      packet.isFixed = false;
     }
     if (outside) {
       this.#ledger.discardOutside(batch);
       return true;
     }
-    if (!isSuper) return this.#write(end, batch);
+    if (!isSuper) return this.#write(end, batch, bytes);
     let moved = false;
     do {
       segmenting.fill(batch);
-      if (!this.#write(end, segmenting.segments)) return moved;
+      if (!this.#writeSegments(end)) return moved;
       moved = true;
       // An end that has taken everything so far may not call for the rest; the pool does when it has a slot.
     } while (
@@ -69,10 +72,20 @@ export class Outlet {
     this.#segmenting.clear(reason);
   }
 
-  #write(end: TunnelEnd, batch: PacketBatch): boolean {
-    const { length } = batch;
+  #writeSegments(end: TunnelEnd): boolean {
+    const { segments } = this.#segmenting;
     let bytes = 0;
-    for (let i = 0; i < length; i++) bytes += batch.packets[i]!.length;
+    for (let i = 0; i < segments.length; i++) {
+      const packet = segments.packets[i]!;
+      bytes += packet.length;
+      packet.isFixed = false;
+    }
+    return this.#write(end, segments, bytes);
+  }
+
+  /** Writes packets of so many bytes, which are the end's to take; returns whether it took any. */
+  #write(end: TunnelEnd, batch: PacketBatch, bytes: number): boolean {
+    const { length } = batch;
     try {
       writeTo(end, batch);
     } catch (error) {

@@ -30,7 +30,6 @@ import { StagePlace } from "./stage_place.ts";
 // Implementation
 /** The packets that may wait for an end before the end on the other side is no longer read. */
 const TURNED_LIMIT = 256;
-const TAKEN = "taken without a context";
 /** The place of a script that runs once. */
 export const ALONE: WorkerPlace = { index: 0, count: 1 };
 
@@ -182,6 +181,7 @@ export class Pipeline {
   #expelForeign(end: TunnelEnd, batch: PacketBatch): TypeError {
     for (const packet of batch) {
       if (packet.pool === this.ledger.pool) continue;
+      packet.isFixed = false;
       packet.pool.give(packet);
       this.ledger.counters.drop("of another pool");
     }
@@ -339,17 +339,6 @@ export class Pipeline {
     // Counted where it ends.
     packet.malformed = false;
     this.ledger.giveBack(packet);
-  }
-
-  /**
-   * Drops packets that a stage has taken out of its batch otherwise than through its context: those that neither the
-   * pool nor this pipeline nor the stage has.
-   */
-  recover(batch: PacketBatch, count: number, place: StagePlace): void {
-    const { pool } = this.ledger;
-    const known = new Set<object | undefined>([pool, place, batch, ...this.outbound, ...this.inbound]);
-    for (const packet of batch) if (!known.has(packet.owner)) this.ledger.giveBack(packet);
-    for (let i = 0; i < count; i++) this.ledger.counters.drop(TAKEN);
   }
 
   /** Asks for a breath. */

@@ -32,7 +32,7 @@ export class Segmenting {
     let taken = 0;
     while (this.#segment() && taken < batch.length && !this.segments.full) {
       const packet = batch.packets[taken++]!;
-      if (packet.segmentSize === 0) this.segments.push(packet);
+      if (packet.segmentSize === 0) this.segments.append(packet);
       else this.#start(packet);
     }
     batch.shift(taken);
@@ -68,6 +68,7 @@ export class Segmenting {
     const objection = this.#cutter.start(packet);
     if (objection !== undefined) return this.#ledger.discard(packet, objection);
     packet.owner = this;
+    packet.isFixed = false;
     this.#packet = packet;
     this.#ledger.counters.created += this.#cutter.remaining - 1;
   }

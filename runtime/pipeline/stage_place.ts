@@ -70,7 +70,7 @@ export class StagePlace implements StageContext, Borrower {
    * Runs the stage over a batch; what it claims is gone from the batch afterwards. The stage has a list of its own, so
    * that the batch is as it was whatever becomes of that.
    *
-   * @throws {TypeError} when it has changed the batch, or taken packets without its context.
+   * @throws {TypeError} when it has changed the batch.
    */
   pass(batch: LendingBatch, direction: Direction, now: number): void {
     const { stage } = this;
@@ -81,35 +81,17 @@ export class StagePlace implements StageContext, Borrower {
     this.#batch = batch;
     this.direction = direction;
     this.now = now;
-    let fault: TypeError | undefined;
     try {
       if (direction === Direction.Outbound) stage.outbound!(loan, this);
       else stage.inbound!(loan, this);
+      if (loan !== batch && !batch.isIntact()) throw changedError(this);
     } finally {
       // A stage that throws has claimed packets as well: what is left is the batch's alone.
-      fault = this.#takeBack(batch);
+      this.#batch = undefined;
+      if (this.claimed === batch.length) batch.clear();
+      else if (this.claimed > 0) batch.compact();
+      this.claimed = 0;
     }
-    if (fault !== undefined) throw fault;
-  }
-
-  /** Takes back the batch; returns the error for a stage that changed it or took packets. */
-  #takeBack(batch: LendingBatch): TypeError | undefined {
-    const { packets, length } = batch;
-    let gone = 0;
-    for (let i = 0; i < length; i++) if (packets[i]!.owner !== batch) gone++;
-    const isChanged = this.#borrows && !batch.isIntact();
-    const stolen = gone - this.claimed;
-    this.#batch = undefined;
-    this.claimed = 0;
-    if (stolen > 0) this.#pipeline.recover(batch, stolen, this);
-    if (gone === length) batch.clear();
-    else if (gone > 0) batch.compact();
-    if (isChanged) return changedError(this);
-    return stolen > 0
-      ? new TypeError(
-        `Cannot take packets from the batch of ${this.title}: it is on loan: use context.hold or drop`,
-      )
-      : undefined;
   }
 
   tick(now: number): void {
@@ -139,14 +121,13 @@ export class StagePlace implements StageContext, Borrower {
   emit(packet: Packet, direction: Direction): void {
     this.#claim(packet, "emit");
     const { outbound, inbound } = this.#pipeline;
-    if (direction === Direction.Outbound) outbound[this.#index + 1]!.push(packet);
-    else inbound[this.#index]!.push(packet);
+    if (direction === Direction.Outbound) outbound[this.#index + 1]!.append(packet);
+    else inbound[this.#index]!.append(packet);
   }
 
   hold(packet: Packet): void {
     this.#claim(packet, "hold");
     packet.owner = this;
-    packet.isFixed = true;
     this.held++;
   }
 
@@ -179,10 +160,8 @@ export class StagePlace implements StageContext, Borrower {
   }
 
   #claim(packet: Packet, verb: string): void {
-    if (packet.owner === this) {
-      packet.isFixed = false;
-      this.held--;
-    } else if (packet.owner !== undefined && packet.owner === this.#batch) this.claimed++;
+    if (packet.owner === this) this.held--;
+    else if (packet.owner !== undefined && packet.owner === this.#batch) this.claimed++;
     else {
       throw new TypeError(
         `Cannot ${verb} a packet that stage "${this.stage.name}" does not have: it was dropped, held or emitted before`,

@@ -83,7 +83,7 @@ export class TestPipeline {
       packets.push(...packet.copy());
       flow.packetsOut++;
       flow.bytesOut += packet.length;
-      this.pool.give(packet);
+      this.pipeline.ledger.giveBack(packet);
     }
     batch.clear();
     return packets;

@@ -104,7 +104,7 @@ function pass(stage: Stage, packets: readonly Uint8Array[], large: number): Uint
   for (const packet of pipeline.forFar) {
     equal(packet.mark, 9);
     ok(packet.endpoint.every((byte) => byte === 7));
-    pool.give(packet);
+    pipeline.ledger.giveBack(packet);
   }
   equal(pool.taken, 0);
   return passed;

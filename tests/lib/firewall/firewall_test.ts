@@ -186,10 +186,10 @@ Deno.test("Firewall keeps what is open through a flood of 1,000,000 flows, in bo
       test.send(Inbound, bytes);
     }
     test.settle();
-    const { pipeline, pool } = test;
+    const { pipeline } = test;
     for (const packet of pipeline.forDevice) {
       pipeline.ledger.counters.inbound.packetsOut++;
-      pool.give(packet);
+      pipeline.ledger.giveBack(packet);
     }
     pipeline.forDevice.clear();
   }
