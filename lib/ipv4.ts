@@ -106,17 +106,22 @@ export class Ipv4 extends HeaderView {
    * lengths or reaches out of the packet's slot, and an empty packet, which are then `malformed`.
    */
   static of(packet: Packet): Ipv4 | undefined {
-    const { bytes, offset, lengthInSlot: length } = packet;
-    if (length <= 0) {
+    const { bytes, offset, length, slotEnd } = packet;
+    if (length === 0) {
       packet.malformed = true;
       return undefined;
     }
     const first = bytes[offset]!;
     if (first >> 4 !== VERSION) return undefined;
     const headerLength = (first & 0x0f) << 2;
-    const totalLength = length < OPTIONS ? 0 : packet.view.getUint16(offset + TOTAL_LENGTH);
+    const totalLength = length < OPTIONS || offset + OPTIONS > slotEnd
+      ? 0
+      : packet.view.getUint16(offset + TOTAL_LENGTH);
     // Section 3.1: IHL is at least 5, and the total length includes the header. What follows it is padding.
-    if (headerLength < OPTIONS || totalLength < headerLength || totalLength > length) {
+    if (
+      headerLength < OPTIONS || totalLength < headerLength || !(totalLength <= length) ||
+      offset + totalLength > slotEnd || offset < packet.slotStart
+    ) {
       packet.malformed = true;
       return undefined;
     }
