@@ -32,6 +32,8 @@ export class PacketBatch extends OneLine {
   readonly #byteLimit: number;
   /** The bytes of its packets. */
   protected bytes = 0;
+  /** Tells whether its packets are fixed: see {@linkcode Packet.isFixed}. */
+  protected readonly fixes: boolean = false;
 
   /**
    * An empty batch.
@@ -65,7 +67,9 @@ export class PacketBatch extends OneLine {
    */
   push(packet: Packet): void {
     if (packet.isFixed || packet.owner === this) throw pushError(packet, this);
-    this.append(packet);
+    packet.owner = this;
+    this.packets[this.length++] = packet;
+    this.bytes += packet.length;
   }
 
   /** Takes `count` packets off the front, which their new owner has claimed already. */
@@ -84,17 +88,18 @@ export class PacketBatch extends OneLine {
   /** Appends the packets of another batch. */
   protected adopt(other: PacketBatch): void {
     const { packets, length } = other;
+    let kept = this.length;
+    let bytes = this.bytes;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (packet.owner === other) this.append(packet);
+      if (packet.owner !== other) continue;
+      packet.owner = this;
+      packet.isFixed = this.fixes;
+      this.packets[kept++] = packet;
+      bytes += packet.length;
     }
-  }
-
-  /** Appends a packet that its former owner has let go. */
-  protected append(packet: Packet): void {
-    packet.owner = this;
-    this.packets[this.length++] = packet;
-    this.bytes += packet.length;
+    this.length = kept;
+    this.bytes = bytes;
   }
 
   /** Removes the packets that have another owner by now, keeping the order. */
@@ -218,6 +223,7 @@ export class LendingBatch extends PacketBatch {
   readonly #list: Packet[] = this.#loan.packets;
   /** The number of packets already in the list. */
   #listed = 0;
+  protected override readonly fixes: boolean = true;
 
   /** Lends the list, until it is lent anew. */
   lend(borrower: Borrower): LoanedBatch {
@@ -249,9 +255,11 @@ export class LendingBatch extends PacketBatch {
   }
 
   /** Appends a packet that its former owner has let go, and fixes it. */
-  override append(packet: Packet): void {
-    super.append(packet);
+  append(packet: Packet): void {
+    packet.owner = this;
     packet.isFixed = true;
+    this.packets[this.length++] = packet;
+    this.bytes += packet.length;
   }
 
   override shift(count: number): void {
