@@ -10,7 +10,7 @@ import {
   PacketQueue,
   type Waitable,
 } from "../lib/core/mod.ts";
-import { checkNames, type OptionNames } from "../lib/options.ts";
+import { checkNames, type OptionNames } from "../lib/core/options.ts";
 
 /** Options for {@linkcode MemoryDevice.pair}. */
 export interface MemoryDeviceOptions {

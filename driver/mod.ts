@@ -5,7 +5,7 @@
  */
 
 import type { Device } from "../lib/core/mod.ts";
-import { checkNames } from "../lib/options.ts";
+import { checkNames } from "../lib/core/options.ts";
 import { WITHOUT_DRIVER } from "./error.ts";
 import { Bypass, coveringRoutes } from "./bypass.ts";
 import { openPosix } from "./open_posix.ts";

@@ -5,10 +5,10 @@
  */
 
 import { IPV4_SRC, IPV6_SRC } from "./_header_fields.ts";
-import { sipHash } from "./_sip_hash.ts";
+import { sipHash } from "./core/sip_hash.ts";
 import type { Ip } from "./ip.ts";
-import { checkNames, type OptionNames } from "./options.ts";
-import { Random } from "./random.ts";
+import { checkNames, type OptionNames } from "./core/options.ts";
+import { Random } from "./core/random.ts";
 
 // Implementation
 /** Linux's `icmp_msgs_per_sec` and `icmp_msgs_burst`. */

@@ -17,7 +17,7 @@ import {
 } from "./_header_fields.ts";
 import { FragmentIds } from "./_fragment_ids.ts";
 import { FRAGMENT_HEADER, FRAGMENT_ID, FRAGMENT_WORD, MORE_FRAGMENTS_IPV6 } from "./_ipv6_extensions.ts";
-import { copyMetadata } from "./_copy_packet.ts";
+import { copyMetadata } from "./core/copy_packet.ts";
 import { replaceWithSegment } from "./_packet_parts.ts";
 import { checksum, sum } from "./checksum.ts";
 import type { Packet, StageContext } from "./core/mod.ts";

@@ -1,7 +1,7 @@
 /** Recently sent packets, by flow: an ICMP error is believed only about one of them (RFC 5927 section 4). */
 
 import { TCP_ACK, TCP_FLAGS, TCP_SEQ } from "./_header_fields.ts";
-import { sipHash } from "./_sip_hash.ts";
+import { sipHash } from "./core/sip_hash.ts";
 import type { Packet } from "./core/packet.ts";
 import type { FlowKey } from "./flow_key.ts";
 import type { Ip } from "./ip.ts";

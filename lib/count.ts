@@ -1,7 +1,7 @@
 /** A stage that counts what passes. */
 
 import { Direction, type Packet, type PacketBatch, type Stage } from "./core/mod.ts";
-import { checkNames, type OptionNames } from "./options.ts";
+import { checkNames, type OptionNames } from "./core/options.ts";
 
 /** Options of a {@linkcode Count}. */
 export interface CountOptions {

@@ -12,7 +12,7 @@ import { IPV4_LONGEST, IPV4_MIN_MTU } from "./_header_fields.ts";
 import { MtuLimiter } from "./_mtu_limiter.ts";
 import { Direction, type PacketBatch, type Stage, type StageContext } from "./core/mod.ts";
 import type { IcmpErrors } from "./icmp_error.ts";
-import { checkNames, type OptionNames } from "./options.ts";
+import { checkNames, type OptionNames } from "./core/options.ts";
 
 /** Options for {@linkcode fragment}. */
 export interface FragmentOptions {

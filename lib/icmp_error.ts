@@ -27,7 +27,7 @@ import { Icmpv6 } from "./icmpv6.ts";
 import { Ip, Protocol } from "./ip.ts";
 import { Ipv4 } from "./ipv4.ts";
 import { Ipv6 } from "./ipv6.ts";
-import { checkNames, type OptionNames } from "./options.ts";
+import { checkNames, type OptionNames } from "./core/options.ts";
 import { Cutter } from "./segment.ts";
 import { Tcp } from "./tcp.ts";
 

@@ -4,7 +4,7 @@ import { type Address, Prefix } from "./address.ts";
 import type { PacketBatch, Stage, StageContext } from "./core/mod.ts";
 import { FlowKey, FlowKind } from "./flow_key.ts";
 import { FlowTable } from "./flow_table.ts";
-import { checkNames, type OptionNames } from "./options.ts";
+import { checkNames, type OptionNames } from "./core/options.ts";
 import { Protocol } from "./protocol.ts";
 
 // Implementation

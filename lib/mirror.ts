@@ -10,10 +10,10 @@ import {
   type StageContext,
   type TunnelEnd,
 } from "./core/mod.ts";
-import { copyPacket } from "./_copy_packet.ts";
+import { copyPacket } from "./core/copy_packet.ts";
 import { OUT_OF_SLOT } from "./core/packet.ts";
 import { writeTo } from "./core/write_to.ts";
-import { checkNames, type OptionNames } from "./options.ts";
+import { checkNames, type OptionNames } from "./core/options.ts";
 import { Cutter } from "./segment.ts";
 
 // Implementation

@@ -2,7 +2,7 @@
 
 import { IPV4_MIN_MTU } from "./_header_fields.ts";
 import type { PacketBatch, Stage } from "./core/mod.ts";
-import { checkNames, type OptionNames } from "./options.ts";
+import { checkNames, type OptionNames } from "./core/options.ts";
 import { Tcp } from "./tcp.ts";
 
 // Specification: what an MTU holds beside a segment, options not counted (RFC 6691 section 2)

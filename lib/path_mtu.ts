@@ -20,7 +20,7 @@ import { IcmpError, IcmpErrors } from "./icmp_error.ts";
 import { Icmpv4 } from "./icmpv4.ts";
 import { Icmpv6 } from "./icmpv6.ts";
 import { Ip, Protocol } from "./ip.ts";
-import { checkNames, type OptionNames } from "./options.ts";
+import { checkNames, type OptionNames } from "./core/options.ts";
 
 // Specification
 /** RFC 1191 section 4: the code of fragmentation needed. */

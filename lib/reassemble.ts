@@ -23,10 +23,10 @@ import {
 import { type Fault, FAULTS } from "./_fragment_faults.ts";
 import { Fit, type Fragment, FragmentLists } from "./_fragment_lists.ts";
 import { FRAGMENT_HEADER, FRAGMENT_ID } from "./_ipv6_extensions.ts";
-import { copyMetadata } from "./_copy_packet.ts";
+import { copyMetadata } from "./core/copy_packet.ts";
 import { nextHeaderField } from "./_packet_parts.ts";
 import { Shares } from "./_shares.ts";
-import { sipHash } from "./_sip_hash.ts";
+import { sipHash } from "./core/sip_hash.ts";
 import { checksum, sum } from "./checksum.ts";
 import type { Direction, Packet, PacketBatch, Stage, StageContext } from "./core/mod.ts";
 import { FlowKey, MIN_HEADERS } from "./flow_key.ts";
@@ -34,7 +34,7 @@ import { FlowTable } from "./flow_table.ts";
 import { IcmpError, IcmpErrors } from "./icmp_error.ts";
 import { Ip, Protocol } from "./ip.ts";
 import { Ipv6 } from "./ipv6.ts";
-import { checkNames, type OptionNames } from "./options.ts";
+import { checkNames, type OptionNames } from "./core/options.ts";
 
 // Specification
 /** RFC 1122 section 3.3.2, RFC 8200 section 4.5. */

@@ -6,7 +6,7 @@ import { Direction, type Packet, type PacketBatch, type Stage, type StageContext
 import { FlowKey, FlowKind } from "./flow_key.ts";
 import { IcmpError, type IcmpErrors } from "./icmp_error.ts";
 import { Ip, Protocol } from "./ip.ts";
-import { checkNames, type OptionNames } from "./options.ts";
+import { checkNames, type OptionNames } from "./core/options.ts";
 import { RouteTable } from "./route_table.ts";
 
 // Implementation

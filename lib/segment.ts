@@ -26,7 +26,7 @@ import {
   UDP_LENGTH,
 } from "./_header_fields.ts";
 import { adjust, checksum, difference, isPartial, sum } from "./checksum.ts";
-import { copyMetadata } from "./_copy_packet.ts";
+import { copyMetadata } from "./core/copy_packet.ts";
 import type { Packet } from "./core/packet.ts";
 import type { PacketPool } from "./core/pool.ts";
 import { Ip } from "./ip.ts";

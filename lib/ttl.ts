@@ -3,7 +3,7 @@
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "./core/mod.ts";
 import { IcmpError, IcmpErrors } from "./icmp_error.ts";
 import { Ip } from "./ip.ts";
-import { checkNames, type OptionNames } from "./options.ts";
+import { checkNames, type OptionNames } from "./core/options.ts";
 
 // Implementation
 const NAMES: OptionNames<TtlOptions> = { outbound: "optional", inbound: "optional", errors: "optional" };

@@ -10,7 +10,7 @@ import {
   openDevice,
 } from "../driver/mod.ts";
 import type { Device, TunnelEnd } from "../lib/core/mod.ts";
-import { checkNames, type OptionNames } from "../lib/options.ts";
+import { checkNames, type OptionNames } from "../lib/core/options.ts";
 import { explain } from "./cli/failure.ts";
 import { currentLoop } from "./loop.ts";
 import { learnSignals, onInterrupt } from "./signals.ts";

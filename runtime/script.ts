@@ -1,6 +1,6 @@
 /** The one form of a script: what it needs, and what it does; one file for every way to run it. */
 
-import { checkNames } from "../lib/options.ts";
+import { checkNames } from "../lib/core/options.ts";
 import { ExitCode, report } from "./cli/failure.ts";
 import { checkOwnFlags, parseScriptFlags, type ScriptCommandLine, usage } from "./cli/flags.ts";
 import {

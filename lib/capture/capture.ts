@@ -1,6 +1,6 @@
 /** A stage that writes what passes it to a capture. */
 
-import { checkNames, type OptionNames } from "../options.ts";
+import { checkNames, type OptionNames } from "../core/options.ts";
 import {
   Direction,
   type Packet,
@@ -11,7 +11,7 @@ import {
   type StageContext,
   Verdict,
 } from "../core/mod.ts";
-import { copyPacket } from "../_copy_packet.ts";
+import { copyPacket } from "../core/copy_packet.ts";
 import { type CaptureSink, PcapngWriter, type PcapngWriterOptions } from "./pcapng_writer.ts";
 
 // Implementation

@@ -3,7 +3,7 @@
 import { finishChecksum } from "../checksum.ts";
 import { Direction, type Packet, PacketPool, Verdict } from "../core/mod.ts";
 import { Cutter } from "../segment.ts";
-import { copyBytes } from "../_copy_packet.ts";
+import { copyBytes } from "../core/copy_packet.ts";
 import {
   BLOCK_FRAME,
   BYTE_ORDER_MAGIC,

@@ -5,8 +5,8 @@
  *     put ──► good until its TTL is over ──► stale, if that is wanted ──► gone
  */
 
-import { sipHash } from "../_sip_hash.ts";
-import { checkNames, type OptionNames } from "../options.ts";
+import { sipHash } from "../core/sip_hash.ts";
+import { checkNames, type OptionNames } from "../core/options.ts";
 import { Answer } from "./_answer.ts";
 import { HEADER, Question, Rcode } from "./_message.ts";
 

@@ -1,7 +1,7 @@
 /** The resolver's options in the form that it works with. */
 
 import { type Address, parseAddress } from "../address.ts";
-import { checkNames, type OptionNames } from "../options.ts";
+import { checkNames, type OptionNames } from "../core/options.ts";
 import type { InFlightLimits } from "./_in_flight.ts";
 import { EDNS_SIZE } from "./_message.ts";
 import { parseName } from "./_name.ts";

@@ -5,7 +5,7 @@
  *     | flow and time: 16 bits | flow, time and the client's number: 13 bits | MSS: 3 bits |
  */
 
-import { sipHash } from "../_sip_hash.ts";
+import { sipHash } from "../core/sip_hash.ts";
 
 // Specification
 /** RFC 9293 section 3.7.1: the MSS of a client that names none (bytes). */

@@ -10,7 +10,7 @@
 import { formatAddress, parseAddress, parseCidr, type Prefix } from "../address.ts";
 import type { Packet } from "../core/packet.ts";
 import { Ip } from "../ip.ts";
-import { checkNames, type OptionNames } from "../options.ts";
+import { checkNames, type OptionNames } from "../core/options.ts";
 import { BlockList } from "./block_list.ts";
 import { HeldNumbers } from "./_held_numbers.ts";
 import { formatName, isWithin, parseName } from "./_name.ts";

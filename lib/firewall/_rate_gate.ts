@@ -4,7 +4,7 @@ import { IPV4_SRC, IPV6_SRC } from "../_header_fields.ts";
 import { FlowKey } from "../flow_key.ts";
 import { FlowTable } from "../flow_table.ts";
 import type { Ip } from "../ip.ts";
-import { checkNames, type OptionNames } from "../options.ts";
+import { checkNames, type OptionNames } from "../core/options.ts";
 import type { RuleRate } from "./rule.ts";
 
 // Implementation

@@ -11,7 +11,7 @@
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
 import { IcmpError, IcmpErrors } from "../icmp_error.ts";
 import { Ip, Protocol } from "../ip.ts";
-import { checkNames, type OptionNames } from "../options.ts";
+import { checkNames, type OptionNames } from "../core/options.ts";
 import { type Decision, Explanation } from "./_explanation.ts";
 import { isNeighborTalk } from "./_neighbors.ts";
 import { type CompiledRule, RuleSet } from "./_rule_set.ts";

@@ -1,7 +1,7 @@
 /** Random numbers that resemble the one before, as netem's, and what happens by them. */
 
-import { checkNames, type OptionNames } from "../options.ts";
-import { Random } from "../random.ts";
+import { checkNames, type OptionNames } from "../core/options.ts";
+import { Random } from "../core/random.ts";
 
 /** How likely something is: 0 to 1, and how much each decision resembles the one before. */
 export type Likelihood = number | {

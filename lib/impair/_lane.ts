@@ -5,8 +5,8 @@
  *                 └─► the copy: lost? ...
  */
 
-import { copyPacket } from "../_copy_packet.ts";
-import { checkNames, type OptionNames } from "../options.ts";
+import { copyPacket } from "../core/copy_packet.ts";
+import { checkNames, type OptionNames } from "../core/options.ts";
 import type { Direction, Packet, StageContext } from "../core/mod.ts";
 import { Chance, checkProbability, type Likelihood } from "./_chance.ts";
 import { type DelayDistribution, delayTable } from "./_distribution.ts";

@@ -1,7 +1,7 @@
 /** A stage that makes a road bad: packets come late, in another order, twice, with wrong bits, or not at all. */
 
 import { Direction, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
-import { checkNames, type OptionNames } from "../options.ts";
+import { checkNames, type OptionNames } from "../core/options.ts";
 import { StageCutter } from "../_stage_cutter.ts";
 import { type Impairments, type ImpairStats, Lane } from "./_lane.ts";
 

@@ -2,7 +2,7 @@
 
 import { parseIpv4, parsePrefix, type Prefix } from "../address.ts";
 import { isUnicast4 } from "../_unicast.ts";
-import { checkNames, type OptionNames } from "../options.ts";
+import { checkNames, type OptionNames } from "../core/options.ts";
 import { Protocol } from "../protocol.ts";
 
 // Implementation

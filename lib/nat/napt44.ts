@@ -34,7 +34,7 @@ import { checkState, type SavedState, stateOf } from "./_napt_state.ts";
 import { Hosts, NaptTable, Refusal, Seen } from "./_napt_table.ts";
 import { Ports } from "./_ports.ts";
 import { setQuoted } from "./_quoted.ts";
-import { drop } from "../_drop.ts";
+import { drop } from "../core/drop.ts";
 import { FragmentIds } from "../_fragment_ids.ts";
 import { isQuery, isReply } from "../_icmp_queries.ts";
 

@@ -7,9 +7,9 @@ import { Direction, type Packet, type PacketBatch, type Stage, type StageContext
 import { Icmpv6 } from "../icmpv6.ts";
 import { versionOf } from "../ip.ts";
 import { Ipv6 } from "../ipv6.ts";
-import { checkNames, type OptionNames } from "../options.ts";
+import { checkNames, type OptionNames } from "../core/options.ts";
 import { Protocol } from "../protocol.ts";
-import { drop } from "../_drop.ts";
+import { drop } from "../core/drop.ts";
 import { isIcmpError } from "../_icmp_queries.ts";
 import { QuotedPacket } from "../_quoted_packet.ts";
 

@@ -5,11 +5,11 @@ import { Direction, type Packet, type PacketBatch, type Stage, type StageContext
 import { Icmpv4 } from "../icmpv4.ts";
 import { versionOf } from "../ip.ts";
 import { Ipv4 } from "../ipv4.ts";
-import { checkNames, type OptionNames } from "../options.ts";
+import { checkNames, type OptionNames } from "../core/options.ts";
 import { Protocol } from "../protocol.ts";
 import { firstAddress, readIpv4Prefix } from "./_napt_options.ts";
 import { setQuoted } from "./_quoted.ts";
-import { drop } from "../_drop.ts";
+import { drop } from "../core/drop.ts";
 import { isIcmpError } from "../_icmp_queries.ts";
 import { QuotedPacket } from "../_quoted_packet.ts";
 

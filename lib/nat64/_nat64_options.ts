@@ -3,7 +3,7 @@
 import { formatIpv4, parseIpv4 } from "../address.ts";
 import { isUnicast4 } from "../_unicast.ts";
 import { IcmpErrors } from "../icmp_error.ts";
-import { checkNames, type OptionNames } from "../options.ts";
+import { checkNames, type OptionNames } from "../core/options.ts";
 import { EmbeddingPrefix } from "./embedded_address.ts";
 
 // Specification: RFC 6052 section 2.1

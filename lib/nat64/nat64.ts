@@ -8,7 +8,7 @@
 
 import { Fragmenter } from "../_fragmenter.ts";
 import { FRAGMENT_HEADER, FRAGMENT_ID } from "../_ipv6_extensions.ts";
-import { drop } from "../_drop.ts";
+import { drop } from "../core/drop.ts";
 import { FragmentIds } from "../_fragment_ids.ts";
 import { DONT_FRAGMENT, IPV4_FLAGS, IPV6_DST, IPV6_MIN_MTU, IPV6_SRC } from "../_header_fields.ts";
 import { isUnicast4, isUnicast6 } from "../_unicast.ts";

@@ -2,7 +2,7 @@
 
 import type { Packet } from "../core/packet.ts";
 import type { StageContext } from "../core/stage.ts";
-import { checkNames, type OptionNames } from "../options.ts";
+import { checkNames, type OptionNames } from "../core/options.ts";
 import { PacketLists } from "./_packet_lists.ts";
 import type { Scheduler } from "./scheduler.ts";
 

@@ -5,7 +5,7 @@
  *             └─► queue (Fifo, FqCodel, Priority) ─► when the bucket has something ─► onward
  */
 
-import { checkNames, type OptionNames } from "../options.ts";
+import { checkNames, type OptionNames } from "../core/options.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
 import { StageCutter, wireLength } from "../_stage_cutter.ts";
 import { Fifo } from "./fifo.ts";

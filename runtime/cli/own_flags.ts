@@ -1,6 +1,6 @@
 /** A script's own flags: what it declares, and what its command line gave. */
 
-import { checkNames, type OptionNames } from "../../lib/options.ts";
+import { checkNames, type OptionNames } from "../../lib/core/options.ts";
 import { UsageError } from "./failure.ts";
 
 /** A flag with a value. One of type `list` may be repeated, with a text each time. */

@@ -2,7 +2,7 @@
 
 import { checkDeviceOptions, DEVICE_OPTIONS, type DeviceOptions, openDevice } from "../../driver/mod.ts";
 import type { Device } from "../../lib/core/mod.ts";
-import { checkNames } from "../../lib/options.ts";
+import { checkNames } from "../../lib/core/options.ts";
 
 /** What {@linkcode device} was given: several workers open a queue each. */
 const optionsOf = new WeakMap<object, DeviceOptions>();

@@ -14,7 +14,7 @@ import {
   type Transport,
   type Waitable,
 } from "../../lib/core/mod.ts";
-import { checkNames, type OptionNames } from "../../lib/options.ts";
+import { checkNames, type OptionNames } from "../../lib/core/options.ts";
 import type { ConnectionOwner, ConnectionSource, WebSocketConnection } from "./_connection.ts";
 import { Connector, type ConnectorOptions } from "./_connector.ts";
 import { fail, formatHostPort, type HostPort, parseListen, requireNet } from "./_host_port.ts";

@@ -19,7 +19,7 @@ import { Shaper } from "../../lib/shape/mod.ts";
 import { ttl } from "../../lib/ttl.ts";
 import { encodePacket } from "../kit/packet_text.ts";
 import { fullTable } from "../kit/prefixes.ts";
-import { Random } from "../../lib/random.ts";
+import { Random } from "../../lib/core/random.ts";
 
 // Implementation
 const FLOWS = 1000;

@@ -17,7 +17,7 @@ import {
   type Stage,
   type StageContext,
 } from "../../lib/core/mod.ts";
-import { Random } from "../../lib/random.ts";
+import { Random } from "../../lib/core/random.ts";
 import { type Part, parts, type Traffic } from "./_toolbox_parts.ts";
 
 // Implementation

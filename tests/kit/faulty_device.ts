@@ -9,7 +9,7 @@ import type {
   Rescue,
   Waitable,
 } from "../../lib/core/mod.ts";
-import type { Random } from "../../lib/random.ts";
+import type { Random } from "../../lib/core/random.ts";
 
 /** What a {@linkcode FaultyDevice} has counted, which is not the tunnel's count. */
 export interface FaultyCounts {

@@ -1,7 +1,7 @@
 /** Prefixes as the Internet's full table has them, from a seed. */
 
 import { Prefix } from "../../lib/address.ts";
-import { Random } from "../../lib/random.ts";
+import { Random } from "../../lib/core/random.ts";
 
 /**
  * How many prefixes of each length the IPv4 table has, in thousandths (CIDR report, 2025): /24 are three of five,

@@ -4,7 +4,7 @@ import { ok } from "node:assert/strict";
 import { Direction, type Packet, type PacketBatch, type Stage } from "@warren/tunnel/core";
 import { encodePacket } from "../kit/packet_text.ts";
 import { TestPipeline } from "../kit/pipeline.ts";
-import { Random } from "../../lib/random.ts";
+import { Random } from "../../lib/core/random.ts";
 import { hex } from "./_packets.ts";
 
 const VALID = [

@@ -2,7 +2,7 @@
 
 import { parseIpv6 } from "@warren/tunnel/address";
 import { encodePacket } from "../kit/packet_text.ts";
-import type { Random } from "../../lib/random.ts";
+import type { Random } from "../../lib/core/random.ts";
 
 /** An extension header, whose first byte (the next header) is filled in. */
 export interface Extension {

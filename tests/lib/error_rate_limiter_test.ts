@@ -4,7 +4,7 @@ import { equal, ok } from "node:assert/strict";
 import { Direction, type Stage } from "@warren/tunnel/core";
 import { Firewall } from "@warren/tunnel/firewall";
 import { IcmpError, IcmpErrors } from "@warren/tunnel/icmp_error";
-import { Random } from "../../lib/random.ts";
+import { Random } from "../../lib/core/random.ts";
 import { encodePacket } from "../kit/packet_text.ts";
 import { TestPipeline } from "../kit/pipeline.ts";
 

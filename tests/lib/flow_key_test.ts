@@ -9,7 +9,7 @@ import { Icmpv6 } from "@warren/tunnel/icmpv6";
 import { Protocol } from "@warren/tunnel/ip";
 import { Tcp } from "@warren/tunnel/tcp";
 import { Udp } from "@warren/tunnel/udp";
-import { Random } from "../../lib/random.ts";
+import { Random } from "../../lib/core/random.ts";
 import { encodeIp, packetOf } from "./_packets.ts";
 
 const VERSIONS = [4, 6] as const;

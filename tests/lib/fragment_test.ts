@@ -9,7 +9,7 @@ import { Tcp } from "@warren/tunnel/tcp";
 import { Udp } from "@warren/tunnel/udp";
 import { encodePacket, formatPacket } from "../kit/packet_text.ts";
 import { TestPipeline } from "../kit/pipeline.ts";
-import { Random } from "../../lib/random.ts";
+import { Random } from "../../lib/core/random.ts";
 import { survive } from "./_hostile.ts";
 import { join, readPiece } from "./_join.ts";
 import { chained, EXTENSIONS as CHAINS, randomChain, upperOf } from "./_ipv6_chains.ts";

@@ -6,7 +6,7 @@ import { Direction } from "@warren/tunnel/core";
 import { Meter, type MeterOptions } from "@warren/tunnel/meter";
 import { encodePacket } from "../kit/packet_text.ts";
 import { TestPipeline } from "../kit/pipeline.ts";
-import { Random } from "../../lib/random.ts";
+import { Random } from "../../lib/core/random.ts";
 
 class Rig {
   readonly meter: Meter;

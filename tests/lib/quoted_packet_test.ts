@@ -9,7 +9,7 @@ import { Icmpv6 } from "@warren/tunnel/icmpv6";
 import { Ip } from "@warren/tunnel/ip";
 import { Nat64 } from "@warren/tunnel/nat64";
 import { PathMtu } from "@warren/tunnel/path_mtu";
-import { Random } from "../../lib/random.ts";
+import { Random } from "../../lib/core/random.ts";
 import { encodePacket, formatPacket } from "../kit/packet_text.ts";
 import { TestPipeline } from "../kit/pipeline.ts";
 import { chained, type Extension, EXTENSIONS, randomChain, upperOf } from "./_ipv6_chains.ts";

@@ -10,7 +10,7 @@ import { Ledger } from "../../runtime/ledger.ts";
 import { type OtherWorkers, Pipeline } from "../../runtime/pipeline/pipeline.ts";
 import { encodePacket } from "../kit/packet_text.ts";
 import { TestPipeline } from "../kit/pipeline.ts";
-import { Random } from "../../lib/random.ts";
+import { Random } from "../../lib/core/random.ts";
 import { survive } from "./_hostile.ts";
 import { join, type Piece, readPiece } from "./_join.ts";
 import { encodeIp, hex, wrongChecksum } from "./_packets.ts";

@@ -4,7 +4,7 @@ import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import { formatCidr, parseAddress, parseIpv4, Prefix } from "@warren/tunnel/address";
 import { RouteTable } from "@warren/tunnel/route_table";
 import { fullTable } from "../kit/prefixes.ts";
-import { Random } from "../../lib/random.ts";
+import { Random } from "../../lib/core/random.ts";
 
 /** What a table should say: every prefix is looked at. */
 class Scan {

@@ -7,7 +7,7 @@ import { type Policy, route } from "@warren/tunnel/route";
 import { RouteTable } from "@warren/tunnel/route_table";
 import { encodePacket, formatPacket } from "../kit/packet_text.ts";
 import { TestPipeline } from "../kit/pipeline.ts";
-import { Random } from "../../lib/random.ts";
+import { Random } from "../../lib/core/random.ts";
 
 const WEB = "tcp 10.1.0.2:5000 > 192.0.2.1:80 S";
 const DNS = "udp 10.1.0.2:5000 > 192.0.2.1:53";

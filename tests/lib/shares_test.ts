@@ -1,7 +1,7 @@
 /** Shares of a bounded table, beside a plain list. */
 
 import { deepEqual, equal, ok } from "node:assert/strict";
-import { Random } from "../../lib/random.ts";
+import { Random } from "../../lib/core/random.ts";
 import { Shares } from "../../lib/_shares.ts";
 
 const CAPACITY = 16;

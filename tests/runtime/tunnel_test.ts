@@ -5,7 +5,7 @@ import { MemoryDevice } from "../../driver/memory.ts";
 import type { PacketHandler, Stage } from "../../lib/core/mod.ts";
 import { openTunnel, type Tunnel, Verdict } from "../../runtime/mod.ts";
 import { FaultyDevice } from "../kit/faulty_device.ts";
-import { Random } from "../../lib/random.ts";
+import { Random } from "../../lib/core/random.ts";
 
 /** The runtime's own signals and thread need no test here, and permissions that these tests lack. */
 const QUIET = { signals: false, watchdog: 0 };

@@ -8,7 +8,7 @@ import { Protocol } from "@warren/tunnel/ip";
 import { pcapOf } from "../kit/pcap.ts";
 import { command, systemTest } from "../kit/system.ts";
 import { PORT_NAMES, PROTOCOL_NAMES } from "../../lib/filter/_words.ts";
-import { Random } from "../../lib/random.ts";
+import { Random } from "../../lib/core/random.ts";
 import {
   BACKWARD,
   CHAINED,

@@ -8,7 +8,7 @@ import { Firewall } from "../../lib/firewall/mod.ts";
 import { Napt44 } from "../../lib/nat/mod.ts";
 import { encodePacket } from "../kit/packet_text.ts";
 import { TestPipeline } from "../kit/pipeline.ts";
-import { Random } from "../../lib/random.ts";
+import { Random } from "../../lib/core/random.ts";
 
 const FLOWS = 1_000_000;
 /** Between two packets of the connection that has to live. */

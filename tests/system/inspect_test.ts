@@ -8,7 +8,7 @@ import { Tcp } from "@warren/tunnel/tcp";
 import { encodePacket } from "../kit/packet_text.ts";
 import { pcapOf } from "../kit/pcap.ts";
 import { systemTest } from "../kit/system.ts";
-import { Random } from "../../lib/random.ts";
+import { Random } from "../../lib/core/random.ts";
 import { chained, EXTENSIONS, randomChain, upperOf } from "../lib/_ipv6_chains.ts";
 import { encodeIp, packetOf } from "../lib/_packets.ts";
 

@@ -6,7 +6,7 @@ import { Direction, PacketPool, Verdict } from "@warren/tunnel/core";
 import { Tcp } from "@warren/tunnel/tcp";
 import { encodePacket, formatPacket } from "../../kit/packet_text.ts";
 import { TestPipeline } from "../../kit/pipeline.ts";
-import { Random } from "../../../lib/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 import { encodeIp, makePartial, packetOf, wrongChecksum } from "../_packets.ts";
 
 const HELLO = 'udp 10.9.0.1:5000 > 192.0.2.1:53 "hello"';

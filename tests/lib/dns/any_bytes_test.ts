@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import { Direction } from "@warren/tunnel/core";
 import { BlockList, decodeMessage, DnsResolver, FakeIp } from "@warren/tunnel/dns";
-import { Random } from "../../../lib/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 import { TestPipeline } from "../../kit/pipeline.ts";
 import { address, packetTo, queryOf, readAnswer, reply, RESOLVER, soa } from "./_ask.ts";
 

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { BlockList } from "@warren/tunnel/dns";
-import { Random } from "../../../lib/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 
 Deno.test("BlockList.parse() reads names, wildcards, hosts files and ad blockers' lines", () => {
   const list = BlockList.parse(

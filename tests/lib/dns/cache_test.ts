@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { decodeMessage, DnsResolver, type DnsUpstream } from "@warren/tunnel/dns";
-import { Random } from "../../../lib/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 import { address, answering, reply, RESOLVER, Rig, soa } from "./_ask.ts";
 
 /** What the model knows of an answer. */

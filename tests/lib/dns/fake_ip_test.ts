@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { DnsResolver, FakeIp } from "@warren/tunnel/dns";
 import { encodePacket } from "../../kit/packet_text.ts";
-import { Random } from "../../../lib/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 import { packetOf } from "../_packets.ts";
 import { RESOLVER, RESOLVER6, Rig } from "./_ask.ts";
 

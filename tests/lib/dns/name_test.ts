@@ -13,7 +13,7 @@ import {
   toAscii,
 } from "../../../lib/dns/_name.ts";
 import { parseAddress } from "../../../lib/address.ts";
-import { Random } from "../../../lib/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 
 /** A name of any bytes, in lower case. */
 function anyName(random: Random): Uint8Array {

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { Direction } from "@warren/tunnel/core";
 import { decodeMessage, DnsResolver, type DnsResolverOptions, FakeIp } from "@warren/tunnel/dns";
-import { Random } from "../../../lib/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 import { address, answering, PlayedUpstream, queryOf, RESOLVER, RESOLVER6, Rig } from "./_ask.ts";
 import { type ClientOptions, readSegment, segmentTo, TcpClient } from "./_tcp_client.ts";
 

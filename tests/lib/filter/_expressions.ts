@@ -1,6 +1,6 @@
 /** Filters as text: listed ones, and random ones from a seed. */
 
-import type { Random } from "../../../lib/random.ts";
+import type { Random } from "../../../lib/core/random.ts";
 
 /** Each way to ask, at least once. */
 export const EXPRESSIONS: readonly string[] = `

@@ -1,6 +1,6 @@
 /** Packets of all kinds for filters to be asked about, from a seed: whole, fragmented, cut short, and none at all. */
 
-import type { Random } from "../../../lib/random.ts";
+import type { Random } from "../../../lib/core/random.ts";
 
 /** Packets at least this long have every byte that the tests' filters read. */
 export const WHOLE = 160;

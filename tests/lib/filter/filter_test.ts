@@ -4,7 +4,7 @@ import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import { Direction, type Packet, PacketPool } from "@warren/tunnel/core";
 import { compileFilter, FILTER_HELP } from "@warren/tunnel/filter";
 import { encodePacket } from "../../kit/packet_text.ts";
-import { Random } from "../../../lib/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 import { EXPRESSIONS, randomExpression, REFUSED } from "./_expressions.ts";
 import { filterPackets } from "./_packets.ts";
 

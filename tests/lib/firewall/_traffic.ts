@@ -1,7 +1,7 @@
 /** Random rules and packets for the firewall, from few values, so that they meet. */
 
 import type { FirewallRule } from "@warren/tunnel/firewall";
-import type { Random } from "../../../lib/random.ts";
+import type { Random } from "../../../lib/core/random.ts";
 import { encodePacket } from "../../kit/packet_text.ts";
 
 const INSIDE = ["10.9.0.1", "10.9.0.2", "fd09::1"];

@@ -5,7 +5,7 @@ import { Direction, PacketPool } from "@warren/tunnel/core";
 import { Firewall } from "@warren/tunnel/firewall";
 import { encodePacket, formatPacket } from "../../kit/packet_text.ts";
 import { TestPipeline } from "../../kit/pipeline.ts";
-import { Random } from "../../../lib/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 import { randomBytes, randomRule } from "./_traffic.ts";
 
 const { Outbound, Inbound } = Direction;

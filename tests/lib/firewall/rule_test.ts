@@ -4,7 +4,7 @@ import { deepEqual, equal, match, throws } from "node:assert/strict";
 import { parseAddress, parseCidr } from "@warren/tunnel/address";
 import { Direction, PacketPool } from "@warren/tunnel/core";
 import { Firewall, type FirewallRule, formatRules } from "@warren/tunnel/firewall";
-import { Random } from "../../../lib/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 import { encodePacket } from "../../kit/packet_text.ts";
 import { randomPacket, randomRule } from "./_traffic.ts";
 

@@ -10,7 +10,7 @@ import { Direction } from "@warren/tunnel/core";
 import { Firewall } from "@warren/tunnel/firewall";
 import { encodePacket } from "../../kit/packet_text.ts";
 import { TestPipeline } from "../../kit/pipeline.ts";
-import { Random } from "../../../lib/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 
 const SCALE = 3;
 const ENDS = ["10.9.0.1:5000", "192.0.2.1:80"];

@@ -5,7 +5,7 @@ import { Impairment, type Impairments } from "@warren/tunnel/impair";
 import { deepEqual, equal, notDeepEqual, ok, throws } from "node:assert/strict";
 import { encodePacket } from "../../kit/packet_text.ts";
 import { TestPipeline } from "../../kit/pipeline.ts";
-import { Random } from "../../../lib/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 import { makePartial, wrongChecksum } from "../_packets.ts";
 
 const { Outbound, Inbound } = Direction;

@@ -7,7 +7,7 @@ import { Napt44, type Napt44Options } from "@warren/tunnel/nat";
 import { fixHashes } from "../../kit/fixed_hashes.ts";
 import { encodePacket, formatPacket } from "../../kit/packet_text.ts";
 import { TestPipeline } from "../../kit/pipeline.ts";
-import { Random } from "../../../lib/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 import { makePartial, wrongChecksum } from "../_packets.ts";
 
 const OUTSIDE = "198.51.100.1";

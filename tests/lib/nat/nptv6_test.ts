@@ -6,7 +6,7 @@ import type { Direction } from "@warren/tunnel/core";
 import { Nptv6 } from "@warren/tunnel/nat";
 import { encodePacket } from "../../kit/packet_text.ts";
 import { TestPipeline } from "../../kit/pipeline.ts";
-import { Random } from "../../../lib/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 import { wrongChecksum } from "../_packets.ts";
 
 /** The one's complement sum of an address's words, by division: 0 and 0xffff are one. */

@@ -6,7 +6,7 @@ import type { Direction } from "@warren/tunnel/core";
 import { StaticNat } from "@warren/tunnel/nat";
 import { encodePacket } from "../../kit/packet_text.ts";
 import { TestPipeline } from "../../kit/pipeline.ts";
-import { Random } from "../../../lib/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 import { makePartial, wrongChecksum } from "../_packets.ts";
 
 const RULES = { rules: [{ inside: "10.9.0.0/16", outside: "203.0.0.0/16" }] };

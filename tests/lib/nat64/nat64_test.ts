@@ -16,7 +16,7 @@ import type { OtherWorkers } from "../../../runtime/pipeline/pipeline.ts";
 import { fixHashes } from "../../kit/fixed_hashes.ts";
 import { encodePacket, formatPacket } from "../../kit/packet_text.ts";
 import { TestPipeline } from "../../kit/pipeline.ts";
-import { Random } from "../../../lib/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 import { survive } from "../_hostile.ts";
 import { makePartial, packetOf, wrongChecksum } from "../_packets.ts";
 

@@ -3,7 +3,7 @@
 import { FqCodel } from "@warren/tunnel/shape";
 import { Ip } from "@warren/tunnel/ip";
 import { deepEqual, equal, ok, throws } from "node:assert/strict";
-import { Random } from "../../../lib/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 import { wrongChecksum } from "../_packets.ts";
 import { QueueContext } from "./_queue_context.ts";
 

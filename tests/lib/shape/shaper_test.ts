@@ -5,7 +5,7 @@ import { Fifo, FqCodel, Priority, type Scheduler, Shaper, TokenBucket } from "@w
 import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import { encodePacket } from "../../kit/packet_text.ts";
 import { TestPipeline } from "../../kit/pipeline.ts";
-import { Random } from "../../../lib/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 
 const { Outbound, Inbound } = Direction;
 

@@ -9,7 +9,7 @@ import {
   type Stage,
   type StageContext,
 } from "../../../lib/core/mod.ts";
-import { Random } from "../../../lib/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 import { TestPipeline } from "../../kit/pipeline.ts";
 
 const { Outbound, Inbound } = Direction;

@@ -1,7 +1,7 @@
 /** WebSocket frames, in memory. */
 
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
-import { Random } from "../../../lib/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 import { type FrameFault, FrameReader, FrameWriter, Opcode } from "../../../runtime/transport/_frames.ts";
 import { BINARY, CONTINUATION, frame, PING, PONG, TEXT } from "../../kit/raw_websocket.ts";
 

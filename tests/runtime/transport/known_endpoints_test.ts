@@ -2,7 +2,7 @@
 
 import { ok, strictEqual } from "node:assert/strict";
 import { Endpoint, MAX_BYPASSED } from "../../../driver/mod.ts";
-import { Random } from "../../../lib/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 import { KnownEndpoints } from "../../../runtime/transport/known_endpoints.ts";
 import { TestHost } from "../../kit/host.ts";
 

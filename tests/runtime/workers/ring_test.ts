@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { type Packet, PacketPool } from "../../../lib/core/mod.ts";
 import { makeRing, PacketRing } from "../../../runtime/workers/ring.ts";
-import { Random } from "../../../lib/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 
 /** All that crosses with a packet. */
 interface Properties {

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { Counters, type TunnelStats } from "../../../lib/core/mod.ts";
 import { makeTally, nothingHanded, readAll, sum, Tally } from "../../../runtime/workers/tally.ts";
-import { Random } from "../../../lib/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 
 function assertBalanced(stats: TunnelStats): void {
   const { outbound, inbound, created, consumed, queued, dropped } = stats;

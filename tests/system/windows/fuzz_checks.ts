@@ -5,7 +5,7 @@ import { type Packet, PacketBatch, PacketPool } from "../../../lib/core/mod.ts";
 import type { WintunDevice } from "../../../driver/windows/device.ts";
 import { openTunnel, Verdict } from "../../../runtime/mod.ts";
 import { turn, until } from "../../kit/host.ts";
-import { Random } from "../../../lib/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 import { assertAccounted, countersSince, driverTest, LEAST_RING, Rig, standIn, writtenSince } from "./rig.ts";
 import { type Counters, countersOf, wide } from "./stand_in.ts";
 

@@ -1,7 +1,7 @@
 /** Copies of packets, and of their metadata, without allocation. */
 
-import { ENDPOINT_LENGTH, type Packet } from "./core/packet.ts";
-import type { PacketPool } from "./core/pool.ts";
+import { ENDPOINT_LENGTH, type Packet } from "./packet.ts";
+import type { PacketPool } from "./pool.ts";
 
 /**
  * A copy of a packet as it is, super-packets and partial checksums included; `undefined` when the pool has no slot, or

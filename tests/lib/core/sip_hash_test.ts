@@ -1,7 +1,7 @@
 /** The hash beside the kernel's vectors. */
 
 import { equal } from "node:assert/strict";
-import { sipHash } from "../../lib/_sip_hash.ts";
+import { sipHash } from "../../../lib/core/sip_hash.ts";
 
 Deno.test("sipHash() gives Linux's test vectors (lib/tests/siphash_kunit.c)", () => {
   const words = new Uint32Array(Uint8Array.from({ length: 64 }, (_, i) => i).buffer);

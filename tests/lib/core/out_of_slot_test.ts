@@ -10,10 +10,10 @@ import { Ipv4 } from "@warren/tunnel/ipv4";
 import { Ipv6 } from "@warren/tunnel/ipv6";
 import { Mirror } from "@warren/tunnel/mirror";
 import { Udp } from "@warren/tunnel/udp";
-import { copyPacket } from "../../lib/_copy_packet.ts";
-import { makeRing, PacketRing } from "../../runtime/workers/ring.ts";
-import { TestPipeline } from "../kit/pipeline.ts";
-import { ManualEnd } from "../kit/tunnel.ts";
+import { copyPacket } from "../../../lib/core/copy_packet.ts";
+import { makeRing, PacketRing } from "../../../runtime/workers/ring.ts";
+import { TestPipeline } from "../../kit/pipeline.ts";
+import { ManualEnd } from "../../kit/tunnel.ts";
 
 const SECRET = 0x5e;
 const ADDRESS = Uint8Array.of(0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1);
