@@ -4,7 +4,7 @@
  * packets go into itself; and with reverse path filtering (rp_filter=1), what comes from the far end is accepted by it.
  */
 
-import { type Address, formatAddress } from "../lib/address.ts";
+import { type Address, formatAddress } from "../lib/wire/address.ts";
 import type { CheckedDeviceOptions } from "./options.ts";
 import { unmapAddress } from "./udp_socket.ts";
 

@@ -1,6 +1,6 @@
 /** What a device is asked to be: options as people write them, checked before the system is touched. */
 
-import { type Address, parseAddress, parseCidr, Prefix } from "../lib/address.ts";
+import { type Address, parseAddress, parseCidr, Prefix } from "../lib/wire/address.ts";
 import { checkNames, type OptionNames } from "../lib/core/options.ts";
 
 /** A route through a device. */

@@ -1,6 +1,6 @@
 /** A UDP socket of the operating system: datagrams straight into slots of the pool, and out of them. */
 
-import { type Address, formatAddress } from "../lib/address.ts";
+import { type Address, formatAddress } from "../lib/wire/address.ts";
 import type { Packet, PacketBatch, PacketPool, Waitable } from "../lib/core/mod.ts";
 
 // Specification

@@ -1,7 +1,7 @@
 /** The faults that a fragment can have, and what its sender is told. */
 
-import { IPV6_PAYLOAD_LENGTH } from "./_header_fields.ts";
-import { FRAGMENT_WORD } from "./_ipv6_extensions.ts";
+import { IPV6_PAYLOAD_LENGTH } from "./wire/header_fields.ts";
+import { FRAGMENT_WORD } from "./wire/ipv6_extensions.ts";
 import { IcmpError } from "./icmp_error.ts";
 
 /** A fault of a fragment: the drop reason, and the ICMPv6 error that its sender gets over IPv6, if any. */

@@ -14,16 +14,16 @@ import {
   IPV6_PAYLOAD_LENGTH,
   IPV6_SRC,
   MORE_FRAGMENTS,
-} from "./_header_fields.ts";
+} from "./wire/header_fields.ts";
 import { FragmentIds } from "./_fragment_ids.ts";
-import { FRAGMENT_HEADER, FRAGMENT_ID, FRAGMENT_WORD, MORE_FRAGMENTS_IPV6 } from "./_ipv6_extensions.ts";
+import { FRAGMENT_HEADER, FRAGMENT_ID, FRAGMENT_WORD, MORE_FRAGMENTS_IPV6 } from "./wire/ipv6_extensions.ts";
 import { copyMetadata } from "./core/copy_packet.ts";
-import { replaceWithSegment } from "./_packet_parts.ts";
-import { checksum, sum } from "./checksum.ts";
+import { replaceWithSegment } from "./wire/packet_parts.ts";
+import { checksum, sum } from "./wire/transport_checksum.ts";
 import type { Packet, StageContext } from "./core/mod.ts";
-import { Ip, Protocol } from "./ip.ts";
-import type { Ipv4 } from "./ipv4.ts";
-import type { Ipv6 } from "./ipv6.ts";
+import { Ip, Protocol } from "./wire/ip.ts";
+import type { Ipv4 } from "./wire/ipv4.ts";
+import type { Ipv6 } from "./wire/ipv6.ts";
 import { Cutter } from "./segment.ts";
 
 // Specification: options, RFC 791 section 3.1

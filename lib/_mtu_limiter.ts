@@ -1,10 +1,10 @@
 /** Packets longer than an MTU: fragmented, or answered with an ICMP error that tells the MTU. */
 
 import { Fragmenter } from "./_fragmenter.ts";
-import { longestLength } from "./_packet_parts.ts";
+import { longestLength } from "./wire/packet_parts.ts";
 import type { Packet, PacketBatch, StageContext } from "./core/mod.ts";
 import { IcmpError, IcmpErrors } from "./icmp_error.ts";
-import { Ip } from "./ip.ts";
+import { Ip } from "./wire/ip.ts";
 
 /** Options for {@linkcode MtuLimiter}; `fragment()` has the same, and explains them. */
 export interface MtuLimiterOptions {

@@ -1,12 +1,12 @@
 /** Recently sent packets, by flow: an ICMP error is believed only about one of them (RFC 5927 section 4). */
 
-import { TCP_ACK, TCP_FLAGS, TCP_SEQ } from "./_header_fields.ts";
+import { TCP_ACK, TCP_FLAGS, TCP_SEQ } from "./wire/header_fields.ts";
 import { sipHash } from "./core/sip_hash.ts";
 import type { Packet } from "./core/packet.ts";
 import type { FlowKey } from "./flow_key.ts";
-import type { Ip } from "./ip.ts";
-import { Protocol } from "./protocol.ts";
-import { Tcp } from "./tcp.ts";
+import type { Ip } from "./wire/ip.ts";
+import { Protocol } from "./wire/protocol.ts";
+import { Tcp } from "./wire/tcp.ts";
 
 // Implementation
 /** Flows that are noted; a later one may take an earlier one's place. */

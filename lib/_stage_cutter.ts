@@ -3,8 +3,8 @@
 import type { Packet } from "./core/packet.ts";
 import type { StageContext } from "./core/stage.ts";
 import { Cutter } from "./segment.ts";
-import { Tcp } from "./tcp.ts";
-import { Udp } from "./udp.ts";
+import { Tcp } from "./wire/tcp.ts";
+import { Udp } from "./wire/udp.ts";
 
 // Implementation
 const NO_SLOT = "pool empty";

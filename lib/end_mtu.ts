@@ -6,7 +6,7 @@
  *                                         └─ no ─► fragmentation needed, packet too big ─► back
  */
 
-import { IPV4_MIN_MTU, IPV6_MIN_MTU } from "./_header_fields.ts";
+import { IPV4_MIN_MTU, IPV6_MIN_MTU } from "./wire/header_fields.ts";
 import { MtuLimiter } from "./_mtu_limiter.ts";
 import type { Packet, PacketBatch, Stage, StageContext, TunnelEnd } from "./core/mod.ts";
 

@@ -8,7 +8,7 @@
  *                          └─► cut super-packets ─► divide ─► first piece in its slot, the others in new ones ─► onward
  */
 
-import { IPV4_LONGEST, IPV4_MIN_MTU } from "./_header_fields.ts";
+import { IPV4_LONGEST, IPV4_MIN_MTU } from "./wire/header_fields.ts";
 import { MtuLimiter } from "./_mtu_limiter.ts";
 import { Direction, type PacketBatch, type Stage, type StageContext } from "./core/mod.ts";
 import type { IcmpErrors } from "./icmp_error.ts";

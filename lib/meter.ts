@@ -1,11 +1,11 @@
 /** A stage that knows who talks most: by flow, by prefix, by protocol. */
 
-import { type Address, Prefix } from "./address.ts";
+import { type Address, Prefix } from "./wire/address.ts";
 import type { PacketBatch, Stage, StageContext } from "./core/mod.ts";
 import { FlowKey, FlowKind } from "./flow_key.ts";
 import { FlowTable } from "./flow_table.ts";
 import { checkNames, type OptionNames } from "./core/options.ts";
-import { Protocol } from "./protocol.ts";
+import { Protocol } from "./wire/protocol.ts";
 
 // Implementation
 const NAMES_OF_OPTIONS: OptionNames<MeterOptions> = {

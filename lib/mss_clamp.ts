@@ -1,9 +1,9 @@
 /** The maximum segment size that both sides of a TCP connection offer, brought down to what a tunnel carries. */
 
-import { IPV4_MIN_MTU } from "./_header_fields.ts";
+import { IPV4_MIN_MTU } from "./wire/header_fields.ts";
 import type { PacketBatch, Stage } from "./core/mod.ts";
 import { checkNames, type OptionNames } from "./core/options.ts";
-import { Tcp } from "./tcp.ts";
+import { Tcp } from "./wire/tcp.ts";
 
 // Specification: what an MTU holds beside a segment, options not counted (RFC 6691 section 2)
 const IPV4_HEADERS = 40;

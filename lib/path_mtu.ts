@@ -7,19 +7,19 @@
  *     inbound ──► such an error, about what was sent? ─ yes ─► the path's MTU is noted ─► onward
  */
 
-import { IPV4_DST, IPV4_LONGEST, IPV4_MIN_MTU, IPV6_DST, IPV6_MIN_MTU } from "./_header_fields.ts";
-import { longestLength } from "./_packet_parts.ts";
-import { reportedMtu } from "./_reported_mtu.ts";
+import { IPV4_DST, IPV4_LONGEST, IPV4_MIN_MTU, IPV6_DST, IPV6_MIN_MTU } from "./wire/header_fields.ts";
+import { longestLength } from "./wire/packet_parts.ts";
+import { reportedMtu } from "./wire/reported_mtu.ts";
 import { SentPackets } from "./_sent_packets.ts";
 import { Shares } from "./_shares.ts";
-import { formatAddress, parseAddress } from "./address.ts";
+import { formatAddress, parseAddress } from "./wire/address.ts";
 import type { Packet, PacketBatch, Stage, StageContext } from "./core/mod.ts";
 import { FlowKey, FlowKind } from "./flow_key.ts";
 import { FlowTable } from "./flow_table.ts";
 import { IcmpError, IcmpErrors } from "./icmp_error.ts";
-import { Icmpv4 } from "./icmpv4.ts";
-import { Icmpv6 } from "./icmpv6.ts";
-import { Ip, Protocol } from "./ip.ts";
+import { Icmpv4 } from "./wire/icmpv4.ts";
+import { Icmpv6 } from "./wire/icmpv6.ts";
+import { Ip, Protocol } from "./wire/ip.ts";
 import { checkNames, type OptionNames } from "./core/options.ts";
 
 // Specification

@@ -19,21 +19,21 @@ import {
   IPV6_HEADER,
   IPV6_PAYLOAD_LENGTH,
   IPV6_SRC,
-} from "./_header_fields.ts";
+} from "./wire/header_fields.ts";
 import { type Fault, FAULTS } from "./_fragment_faults.ts";
 import { Fit, type Fragment, FragmentLists } from "./_fragment_lists.ts";
-import { FRAGMENT_HEADER, FRAGMENT_ID } from "./_ipv6_extensions.ts";
+import { FRAGMENT_HEADER, FRAGMENT_ID } from "./wire/ipv6_extensions.ts";
 import { copyMetadata } from "./core/copy_packet.ts";
-import { nextHeaderField } from "./_packet_parts.ts";
+import { nextHeaderField } from "./wire/packet_parts.ts";
 import { Shares } from "./_shares.ts";
 import { sipHash } from "./core/sip_hash.ts";
-import { checksum, sum } from "./checksum.ts";
+import { checksum, sum } from "./wire/transport_checksum.ts";
 import type { Direction, Packet, PacketBatch, Stage, StageContext } from "./core/mod.ts";
 import { FlowKey, MIN_HEADERS } from "./flow_key.ts";
 import { FlowTable } from "./flow_table.ts";
 import { IcmpError, IcmpErrors } from "./icmp_error.ts";
-import { Ip, Protocol } from "./ip.ts";
-import { Ipv6 } from "./ipv6.ts";
+import { Ip, Protocol } from "./wire/ip.ts";
+import { Ipv6 } from "./wire/ipv6.ts";
 import { checkNames, type OptionNames } from "./core/options.ts";
 
 // Specification

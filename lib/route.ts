@@ -1,11 +1,11 @@
 /** A stage that chooses the end that each packet goes to. */
 
-import { IPV6_DST, IPV6_SRC } from "./_header_fields.ts";
-import { parsePrefix, type Prefix } from "./address.ts";
+import { IPV6_DST, IPV6_SRC } from "./wire/header_fields.ts";
+import { parsePrefix, type Prefix } from "./wire/address.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "./core/mod.ts";
 import { FlowKey, FlowKind } from "./flow_key.ts";
 import { IcmpError, type IcmpErrors } from "./icmp_error.ts";
-import { Ip, Protocol } from "./ip.ts";
+import { Ip, Protocol } from "./wire/ip.ts";
 import { checkNames, type OptionNames } from "./core/options.ts";
 import { RouteTable } from "./route_table.ts";
 

@@ -24,15 +24,15 @@ import {
   TCP_WINDOW,
   UDP_CHECKSUM,
   UDP_LENGTH,
-} from "./_header_fields.ts";
-import { adjust, checksum, difference, isPartial, sum } from "./checksum.ts";
+} from "./wire/header_fields.ts";
+import { adjust, checksum, difference, isPartial, sum } from "./wire/transport_checksum.ts";
 import { copyMetadata } from "./core/copy_packet.ts";
 import type { Packet } from "./core/packet.ts";
 import type { PacketPool } from "./core/pool.ts";
-import { Ip } from "./ip.ts";
-import { Protocol } from "./protocol.ts";
-import { Tcp } from "./tcp.ts";
-import { Udp } from "./udp.ts";
+import { Ip } from "./wire/ip.ts";
+import { Protocol } from "./wire/protocol.ts";
+import { Tcp } from "./wire/tcp.ts";
+import { Udp } from "./wire/udp.ts";
 
 export { Coalescer, type CoalescerOptions, MOST_GROUPED, type SegmentGroup } from "./_coalescer.ts";
 

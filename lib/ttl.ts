@@ -2,7 +2,7 @@
 
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "./core/mod.ts";
 import { IcmpError, IcmpErrors } from "./icmp_error.ts";
-import { Ip } from "./ip.ts";
+import { Ip } from "./wire/ip.ts";
 import { checkNames, type OptionNames } from "./core/options.ts";
 
 // Implementation

@@ -1,6 +1,6 @@
 /** One network interface: its MTU, whether it is up, its addresses, its counters. */
 
-import { formatCidr, type Prefix } from "../../lib/address.ts";
+import { formatCidr, type Prefix } from "../../lib/wire/address.ts";
 import type { DeviceStatistics } from "../../lib/core/mod.ts";
 import { cString } from "../posix/libc.ts";
 import { AF_INET, AF_ROUTE, type Bsd, SOCK_DGRAM, viewOf } from "./bsd.ts";

@@ -1,6 +1,6 @@
 /** A routing socket (route(4)): routes are asked for and changed by messages, and changes of interfaces are told. */
 
-import { type Address, formatCidr, Prefix } from "../../lib/address.ts";
+import { type Address, formatCidr, Prefix } from "../../lib/wire/address.ts";
 import { guard } from "../posix/libc.ts";
 import { AF_ROUTE, type Bsd, SOCK_RAW, viewOf } from "./bsd.ts";
 import { bitsOf, linkSockaddr, netmask, sockaddr } from "./sockaddr.ts";

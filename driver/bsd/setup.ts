@@ -5,7 +5,7 @@
  * macOS the interface goes, too. Still the routes are taken back before it is closed.
  */
 
-import type { Prefix } from "../../lib/address.ts";
+import type { Prefix } from "../../lib/wire/address.ts";
 import { type CheckedDeviceOptions, type CheckedRoute, halvesOf } from "../options.ts";
 import type { Bsd } from "./bsd.ts";
 import type { Interface } from "./interface.ts";

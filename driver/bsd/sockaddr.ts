@@ -1,6 +1,6 @@
 /** Addresses as BSD's structures have them: a length and a family of a byte each come first. */
 
-import type { Address, Prefix } from "../../lib/address.ts";
+import type { Address, Prefix } from "../../lib/wire/address.ts";
 import { AF_INET, AF_LINK, type Bsd, viewOf } from "./bsd.ts";
 
 // Specification

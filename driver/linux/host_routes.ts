@@ -6,7 +6,7 @@
  * the host route is `unreachable`: the far end's packets fail, and do not enter the tunnel.
  */
 
-import { type Address, parseAddress } from "../../lib/address.ts";
+import { type Address, parseAddress } from "../../lib/wire/address.ts";
 import { type HostRoute, type HostRoutes, startsWith } from "../bypass.ts";
 import { readSystemFile } from "./files.ts";
 import { Journal } from "./journal.ts";

@@ -6,7 +6,7 @@
  * `warren doctor --repair`, puts it back.
  */
 
-import { formatCidr, Prefix } from "../../lib/address.ts";
+import { formatCidr, Prefix } from "../../lib/wire/address.ts";
 import { type CheckedDeviceOptions, type CheckedRoute, type CheckedRule, halvesOf } from "../options.ts";
 import { readSystemFile } from "./files.ts";
 import { Journal } from "./journal.ts";

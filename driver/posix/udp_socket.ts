@@ -5,7 +5,7 @@
  *     send()    ─► packets ─────► sendFrom() ───► what the system refuses ─► refusal
  */
 
-import type { Address } from "../../lib/address.ts";
+import type { Address } from "../../lib/wire/address.ts";
 import type { Packet, PacketBatch, PacketPool, Waitable } from "../../lib/core/mod.ts";
 import { guard, type Posix } from "./libc.ts";
 import type { LocalControl } from "./local_control.ts";

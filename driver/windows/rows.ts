@@ -1,6 +1,6 @@
 /** IP Helper's rows, as bytes: addresses, routes and DNS settings as Windows takes them. */
 
-import type { Address, Prefix } from "../../lib/address.ts";
+import type { Address, Prefix } from "../../lib/wire/address.ts";
 import {
   DAD_STATE_PREFERRED,
   DNS_INTERFACE_SETTINGS_VERSION1,

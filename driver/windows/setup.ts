@@ -7,7 +7,7 @@
  * that has routes. On an adapter that was there before, what it had is put back; its name servers alone are cleared.
  */
 
-import { type Address, formatAddress, formatCidr, type Prefix } from "../../lib/address.ts";
+import { type Address, formatAddress, formatCidr, type Prefix } from "../../lib/wire/address.ts";
 import type { DeviceStatistics } from "../../lib/core/mod.ts";
 import { addressOf } from "../native_memory.ts";
 import type { CheckedDeviceOptions, CheckedRoute } from "../options.ts";

@@ -1,6 +1,6 @@
 /** UDP sockets of Windows: one datagram a call, by recvfrom and sendto. */
 
-import type { Address } from "../../lib/address.ts";
+import type { Address } from "../../lib/wire/address.ts";
 import type { Packet, PacketBatch, PacketPool, Waitable } from "../../lib/core/mod.ts";
 import {
   bindRemedy,

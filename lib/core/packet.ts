@@ -1,6 +1,6 @@
 /** A network packet in its slot of the pool's memory. */
 
-import { finishChecksum } from "../checksum.ts";
+import { finishChecksum } from "../wire/transport_checksum.ts";
 import { copySegments } from "../segment.ts";
 import { OneLine } from "./one_line.ts";
 import type { PacketPool } from "./pool.ts";

@@ -1,6 +1,6 @@
 /** The resolver's options in the form that it works with. */
 
-import { type Address, parseAddress } from "../address.ts";
+import { type Address, parseAddress } from "../wire/address.ts";
 import { checkNames, type OptionNames } from "../core/options.ts";
 import type { InFlightLimits } from "./_in_flight.ts";
 import { EDNS_SIZE } from "./_message.ts";

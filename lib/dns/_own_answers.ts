@@ -1,6 +1,6 @@
 /** What the resolver says of names that are blocked, and of names that have synthetic addresses. */
 
-import { parseAddress } from "../address.ts";
+import { parseAddress } from "../wire/address.ts";
 import { BlockList } from "./block_list.ts";
 import type { FakeIp } from "./fake_ip.ts";
 import { Answer, encodeRecord } from "./_answer.ts";

@@ -1,8 +1,8 @@
 /** A client's query, wherever it came from, and the way back for its answer. */
 
 import { type Direction, opposite, type Packet, type StageContext } from "../core/mod.ts";
-import type { Ip } from "../ip.ts";
-import { Udp } from "../udp.ts";
+import type { Ip } from "../wire/ip.ts";
+import { Udp } from "../wire/udp.ts";
 import type { Question } from "./_message.ts";
 import type { Route } from "./_route.ts";
 

@@ -3,7 +3,7 @@
  * DATA`, as in a zone file (RFC 1035 section 5.1) with whole names; or an object of any type, as `dns-packet` has it.
  */
 
-import { parseAddress } from "../address.ts";
+import { parseAddress } from "../wire/address.ts";
 import { decodeMessage, type DnsRecord, encodeAnswer } from "./codec.ts";
 import { Answer, encodeRecord } from "./_answer.ts";
 import { keyOf, type Question, Rcode, Type } from "./_message.ts";

@@ -1,10 +1,10 @@
 /** Where a packet came from and went to, kept while its bytes are replaced. */
 
 import type { Packet } from "../core/mod.ts";
-import { Ipv4 } from "../ipv4.ts";
-import { Ipv6 } from "../ipv6.ts";
-import { Protocol } from "../protocol.ts";
-import { Udp } from "../udp.ts";
+import { Ipv4 } from "../wire/ipv4.ts";
+import { Ipv6 } from "../wire/ipv6.ts";
+import { Protocol } from "../wire/protocol.ts";
+import { Udp } from "../wire/udp.ts";
 
 /** Addresses and ports of the packet at hand. */
 export class Route {

@@ -11,11 +11,11 @@
 import type { Direction, Packet, StageContext } from "../core/mod.ts";
 import { opposite } from "../core/mod.ts";
 import type { IcmpErrors } from "../icmp_error.ts";
-import { Ipv4 } from "../ipv4.ts";
-import { Ipv6 } from "../ipv6.ts";
-import { Protocol } from "../protocol.ts";
-import { Tcp, type TcpOptions } from "../tcp.ts";
-import { isFromHost } from "../_unicast.ts";
+import { Ipv4 } from "../wire/ipv4.ts";
+import { Ipv6 } from "../wire/ipv6.ts";
+import { Protocol } from "../wire/protocol.ts";
+import { Tcp, type TcpOptions } from "../wire/tcp.ts";
+import { isFromHost } from "../wire/unicast.ts";
 import type { Question } from "./_message.ts";
 import { type Query, SMALL_SHARE, sourceOf } from "./_query.ts";
 import { Cookie, SynCookies } from "./_syn_cookie.ts";

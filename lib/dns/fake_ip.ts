@@ -7,9 +7,9 @@
  *                      └──────────────────────────────────────────────────────────────────────────────┘
  */
 
-import { formatAddress, parseAddress, parseCidr, type Prefix } from "../address.ts";
+import { formatAddress, parseAddress, parseCidr, type Prefix } from "../wire/address.ts";
 import type { Packet } from "../core/packet.ts";
-import { Ip } from "../ip.ts";
+import { Ip } from "../wire/ip.ts";
 import { checkNames, type OptionNames } from "../core/options.ts";
 import { BlockList } from "./block_list.ts";
 import { HeldNumbers } from "./_held_numbers.ts";

@@ -9,12 +9,12 @@
  */
 
 import type { Packet, PacketBatch, Stage, StageContext } from "../core/mod.ts";
-import { isFromHost } from "../_unicast.ts";
+import { isFromHost } from "../wire/unicast.ts";
 import { IcmpErrors } from "../icmp_error.ts";
-import { Ip } from "../ip.ts";
-import { Protocol } from "../protocol.ts";
-import { Tcp } from "../tcp.ts";
-import { Udp } from "../udp.ts";
+import { Ip } from "../wire/ip.ts";
+import { Protocol } from "../wire/protocol.ts";
+import { Tcp } from "../wire/tcp.ts";
+import { Udp } from "../wire/udp.ts";
 import { Answer } from "./_answer.ts";
 import { Cache } from "./_cache.ts";
 import { checkOptions, type SplitDomain } from "./_checked_options.ts";

@@ -2,7 +2,7 @@
 
 import type { Direction } from "../core/mod.ts";
 import type { Packet } from "../core/packet.ts";
-import { Protocol } from "../protocol.ts";
+import { Protocol } from "../wire/protocol.ts";
 import type { Link, Operator, Relation, Side, Test, Value, Word } from "./_tree.ts";
 
 type Ask = (packet: Packet) => boolean;

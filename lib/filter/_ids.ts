@@ -1,7 +1,7 @@
 /** The part of a filter that names addresses, ports and protocols. */
 
-import { parseIpv6 } from "../address.ts";
-import { Protocol } from "../protocol.ts";
+import { parseIpv6 } from "../wire/address.ts";
+import { Protocol } from "../wire/protocol.ts";
 import type { Token } from "./_lexer.ts";
 import type { Tokens } from "./_tokens.ts";
 import { all, type Side, type Test, type Word } from "./_tree.ts";

@@ -1,6 +1,6 @@
 /** The words of filter expressions that stand for numbers, and those that have no meaning for IP packets. */
 
-import { Protocol } from "../protocol.ts";
+import { Protocol } from "../wire/protocol.ts";
 
 // Specification: pcap-filter(7)
 

@@ -1,7 +1,7 @@
 /** Why a firewall decides as it does. */
 
 import { Direction, type Packet } from "../core/mod.ts";
-import { inspect } from "../inspect.ts";
+import { inspect } from "../wire/inspect.ts";
 import type { CompiledRule } from "./_rule_set.ts";
 import type { Finding, Tracker } from "./_tracker.ts";
 import { STATE_NAMES } from "./flow_state.ts";

@@ -1,9 +1,9 @@
 /** What neighbors alone may say to each other over IPv6: neighbor discovery, and who listens to which multicast. */
 
-import { LISTENER_DONE, LISTENER_QUERY, LISTENER_REPORT, LISTENER_REPORT_2 } from "../_icmp_queries.ts";
+import { LISTENER_DONE, LISTENER_QUERY, LISTENER_REPORT, LISTENER_REPORT_2 } from "../wire/icmp_query.ts";
 import { Direction, type Packet } from "../core/mod.ts";
-import { Icmpv6 } from "../icmpv6.ts";
-import { type Ip, Protocol } from "../ip.ts";
+import { Icmpv6 } from "../wire/icmpv6.ts";
+import { type Ip, Protocol } from "../wire/ip.ts";
 
 // Specification: Multicast Listener Discovery, RFC 2710 section 3 and RFC 3810 section 5
 const LISTENER_HOP_LIMIT = 1;

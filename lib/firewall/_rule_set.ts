@@ -4,10 +4,10 @@
  *     state, direction, version, protocol ──► the rules for these, in order ──► ports, flags, prefixes, rate, match
  */
 
-import { IPV4_DST, IPV4_SRC, IPV6_DST, IPV6_SRC } from "../_header_fields.ts";
-import { parsePrefix, type Prefix } from "../address.ts";
+import { IPV4_DST, IPV4_SRC, IPV6_DST, IPV6_SRC } from "../wire/header_fields.ts";
+import { parsePrefix, type Prefix } from "../wire/address.ts";
 import { Direction, type Packet } from "../core/mod.ts";
-import { type Ip, Protocol } from "../ip.ts";
+import { type Ip, Protocol } from "../wire/ip.ts";
 import { RateGate } from "./_rate_gate.ts";
 import type { Finding } from "./_tracker.ts";
 import { asList, type FirewallRule, formatRule, type PortRange, unknownField } from "./rule.ts";

@@ -12,9 +12,9 @@
  * told by what the other one has acknowledged and offered.
  */
 
-import { TCP_ACK, TCP_SEQ, TCP_WINDOW } from "../_header_fields.ts";
+import { TCP_ACK, TCP_SEQ, TCP_WINDOW } from "../wire/header_fields.ts";
 import type { Packet } from "../core/packet.ts";
-import { Tcp } from "../tcp.ts";
+import { Tcp } from "../wire/tcp.ts";
 import { FlowState } from "./flow_state.ts";
 
 // Specification: RFC 9293 section 3.1

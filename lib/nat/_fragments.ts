@@ -1,9 +1,9 @@
 /** The addresses and identifications of later fragments, which have no ports, by those of their packets' first ones. */
 
-import { IPV4_SRC } from "../_header_fields.ts";
+import { IPV4_SRC } from "../wire/header_fields.ts";
 import type { Direction, Packet } from "../core/mod.ts";
 import { FlowKey } from "../flow_key.ts";
-import { Ipv4 } from "../ipv4.ts";
+import { Ipv4 } from "../wire/ipv4.ts";
 import { FirstFragments } from "../_first_fragments.ts";
 
 // Implementation

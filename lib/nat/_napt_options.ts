@@ -1,9 +1,9 @@
 /** What a NAPT is told, and what it makes of that. */
 
-import { parseIpv4, parsePrefix, type Prefix } from "../address.ts";
-import { isUnicast4 } from "../_unicast.ts";
+import { parseIpv4, parsePrefix, type Prefix } from "../wire/address.ts";
+import { isUnicast4 } from "../wire/unicast.ts";
 import { checkNames, type OptionNames } from "../core/options.ts";
-import { Protocol } from "../protocol.ts";
+import { Protocol } from "../wire/protocol.ts";
 
 // Implementation
 const NAMES: OptionNames<Napt44Options> = {

@@ -1,9 +1,9 @@
 /** The ports of TCP and UDP, and the identifier of ICMP queries, read and replaced where an IPv4 header ends. */
 
-import { ICMP_CHECKSUM, ICMP_HEADER, ICMP_ID, UDP_HEADER, UDP_LENGTH } from "../_header_fields.ts";
-import { adjustTransport, difference, isPartial } from "../checksum.ts";
-import type { Ipv4 } from "../ipv4.ts";
-import { Protocol } from "../protocol.ts";
+import { ICMP_CHECKSUM, ICMP_HEADER, ICMP_ID, UDP_HEADER, UDP_LENGTH } from "../wire/header_fields.ts";
+import { adjustTransport, difference, isPartial } from "../wire/transport_checksum.ts";
+import type { Ipv4 } from "../wire/ipv4.ts";
+import { Protocol } from "../wire/protocol.ts";
 
 // Specification: RFC 9293 section 3.1, RFC 768, RFC 792
 const SRC_PORT = 0;

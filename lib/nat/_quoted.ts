@@ -7,10 +7,10 @@ import {
   IPV4_FLAGS,
   IPV4_HEADER,
   IPV4_PROTOCOL,
-} from "../_header_fields.ts";
-import { adjust, adjustTransport, checksumField, difference, difference32 } from "../checksum.ts";
-import type { Icmpv4 } from "../icmpv4.ts";
-import { Protocol } from "../protocol.ts";
+} from "../wire/header_fields.ts";
+import { adjust, adjustTransport, checksumField, difference, difference32 } from "../wire/transport_checksum.ts";
+import type { Icmpv4 } from "../wire/icmpv4.ts";
+import { Protocol } from "../wire/protocol.ts";
 
 /**
  * Replaces an address of the quoted IPv4 header, `at` bytes into it, and the checksums over it as far as they are

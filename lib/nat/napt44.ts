@@ -8,8 +8,8 @@
  * An ICMP error goes the way of the packet that it quotes, backwards.
  */
 
-import { IPV4_DST, IPV4_SRC } from "../_header_fields.ts";
-import type { Prefix } from "../address.ts";
+import { IPV4_DST, IPV4_SRC } from "../wire/header_fields.ts";
+import type { Prefix } from "../wire/address.ts";
 import {
   Direction,
   type Packet,
@@ -19,10 +19,10 @@ import {
   type WorkerPlace,
 } from "../core/mod.ts";
 import { FlowKey, FlowKind } from "../flow_key.ts";
-import { Icmpv4 } from "../icmpv4.ts";
-import { versionOf } from "../ip.ts";
-import { Ipv4 } from "../ipv4.ts";
-import { Protocol } from "../protocol.ts";
+import { Icmpv4 } from "../wire/icmpv4.ts";
+import { versionOf } from "../wire/ip.ts";
+import { Ipv4 } from "../wire/ipv4.ts";
+import { Protocol } from "../wire/protocol.ts";
 import { Fragments } from "./_fragments.ts";
 import {
   type CheckedNaptOptions,
@@ -36,7 +36,7 @@ import { Ports } from "./_ports.ts";
 import { setQuoted } from "./_quoted.ts";
 import { drop } from "../core/drop.ts";
 import { FragmentIds } from "../_fragment_ids.ts";
-import { isQuery, isReply } from "../_icmp_queries.ts";
+import { isQuery, isReply } from "../wire/icmp_query.ts";
 
 // Implementation
 /** How often idle flows are looked for while there are any (ms). */

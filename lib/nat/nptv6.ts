@@ -1,17 +1,17 @@
 /** One IPv6 prefix for another, without state and without a change of any checksum (RFC 6296). */
 
-import { IPV6_DST, IPV6_SRC } from "../_header_fields.ts";
-import { parseCidr, type Prefix } from "../address.ts";
-import { sum } from "../checksum.ts";
+import { IPV6_DST, IPV6_SRC } from "../wire/header_fields.ts";
+import { parseCidr, type Prefix } from "../wire/address.ts";
+import { sum } from "../wire/transport_checksum.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
-import { Icmpv6 } from "../icmpv6.ts";
-import { versionOf } from "../ip.ts";
-import { Ipv6 } from "../ipv6.ts";
+import { Icmpv6 } from "../wire/icmpv6.ts";
+import { versionOf } from "../wire/ip.ts";
+import { Ipv6 } from "../wire/ipv6.ts";
 import { checkNames, type OptionNames } from "../core/options.ts";
-import { Protocol } from "../protocol.ts";
+import { Protocol } from "../wire/protocol.ts";
 import { drop } from "../core/drop.ts";
-import { isIcmpError } from "../_icmp_queries.ts";
-import { QuotedPacket } from "../_quoted_packet.ts";
+import { isIcmpError } from "../wire/icmp_query.ts";
+import { QuotedPacket } from "../wire/quoted_packet.ts";
 
 // Specification: RFC 6296 sections 3.1, 3.4 and 3.5
 const SHORTEST = 1;

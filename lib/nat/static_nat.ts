@@ -1,17 +1,17 @@
 /** Addresses exchanged one for one: NAT of IPv4 addresses that leaves ports alone and keeps no state. */
 
-import { IPV4_DST, IPV4_SRC } from "../_header_fields.ts";
+import { IPV4_DST, IPV4_SRC } from "../wire/header_fields.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
-import { Icmpv4 } from "../icmpv4.ts";
-import { versionOf } from "../ip.ts";
-import { Ipv4 } from "../ipv4.ts";
+import { Icmpv4 } from "../wire/icmpv4.ts";
+import { versionOf } from "../wire/ip.ts";
+import { Ipv4 } from "../wire/ipv4.ts";
 import { checkNames, type OptionNames } from "../core/options.ts";
-import { Protocol } from "../protocol.ts";
+import { Protocol } from "../wire/protocol.ts";
 import { firstAddress, readIpv4Prefix } from "./_napt_options.ts";
 import { setQuoted } from "./_quoted.ts";
 import { drop } from "../core/drop.ts";
-import { isIcmpError } from "../_icmp_queries.ts";
-import { QuotedPacket } from "../_quoted_packet.ts";
+import { isIcmpError } from "../wire/icmp_query.ts";
+import { QuotedPacket } from "../wire/quoted_packet.ts";
 
 // Implementation
 const NAMES: OptionNames<StaticNatOptions> = { rules: "needed" };

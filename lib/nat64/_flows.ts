@@ -6,12 +6,12 @@
  *     contact   inside address and port, remote address            (for the filter)
  */
 
-import { formatIpv6, parseIpv6 } from "../address.ts";
+import { formatIpv6, parseIpv6 } from "../wire/address.ts";
 import type { WorkerPlace } from "../core/mod.ts";
 import { FlowKey } from "../flow_key.ts";
 import { FlowTable } from "../flow_table.ts";
-import { Protocol } from "../protocol.ts";
-import { Tcp } from "../tcp.ts";
+import { Protocol } from "../wire/protocol.ts";
+import { Tcp } from "../wire/tcp.ts";
 import { CountedKeys } from "../_counted_keys.ts";
 import type { FragmentIds } from "../_fragment_ids.ts";
 import { HostShares } from "../_host_shares.ts";

@@ -1,9 +1,9 @@
 /** The addresses of later fragments, which have no ports, by those of their packets' first ones. */
 
-import { IPV6_SRC } from "../_header_fields.ts";
-import { FRAGMENT_ID } from "../_ipv6_extensions.ts";
+import { IPV6_SRC } from "../wire/header_fields.ts";
+import { FRAGMENT_ID } from "../wire/ipv6_extensions.ts";
 import { FlowKey } from "../flow_key.ts";
-import type { Ip } from "../ip.ts";
+import type { Ip } from "../wire/ip.ts";
 import { FirstFragments } from "../_first_fragments.ts";
 
 // Specification: RFC 6146 section 4 (milliseconds)

@@ -1,9 +1,9 @@
 /** What ICMPv4 messages are in ICMPv6, and the other way round (RFC 7915 sections 4.2 and 5.2). */
 
-import { IPV6_MIN_MTU } from "../_header_fields.ts";
-import { reportedMtu } from "../_reported_mtu.ts";
-import { Icmpv4 } from "../icmpv4.ts";
-import { Icmpv6 } from "../icmpv6.ts";
+import { IPV6_MIN_MTU } from "../wire/header_fields.ts";
+import { reportedMtu } from "../wire/reported_mtu.ts";
+import { Icmpv4 } from "../wire/icmpv4.ts";
+import { Icmpv6 } from "../wire/icmpv6.ts";
 
 /** No such message in the other version. */
 export const NONE = -1;

@@ -1,7 +1,7 @@
 /** What a NAT64 is asked to be: options as people write them, checked. */
 
-import { formatIpv4, parseIpv4 } from "../address.ts";
-import { isUnicast4 } from "../_unicast.ts";
+import { formatIpv4, parseIpv4 } from "../wire/address.ts";
+import { isUnicast4 } from "../wire/unicast.ts";
 import { IcmpErrors } from "../icmp_error.ts";
 import { checkNames, type OptionNames } from "../core/options.ts";
 import { EmbeddingPrefix } from "./embedded_address.ts";

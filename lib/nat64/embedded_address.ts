@@ -1,6 +1,6 @@
 /** IPv4 addresses inside of IPv6 addresses (RFC 6052). */
 
-import { parseCidr, type Prefix } from "../address.ts";
+import { parseCidr, type Prefix } from "../wire/address.ts";
 
 // Specification: RFC 6052 section 2.2
 //

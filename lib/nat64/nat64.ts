@@ -7,12 +7,12 @@
  */
 
 import { Fragmenter } from "../_fragmenter.ts";
-import { FRAGMENT_HEADER, FRAGMENT_ID } from "../_ipv6_extensions.ts";
+import { FRAGMENT_HEADER, FRAGMENT_ID } from "../wire/ipv6_extensions.ts";
 import { drop } from "../core/drop.ts";
 import { FragmentIds } from "../_fragment_ids.ts";
-import { DONT_FRAGMENT, IPV4_FLAGS, IPV6_DST, IPV6_MIN_MTU, IPV6_SRC } from "../_header_fields.ts";
-import { isUnicast4, isUnicast6 } from "../_unicast.ts";
-import { adjustTransport, difference } from "../checksum.ts";
+import { DONT_FRAGMENT, IPV4_FLAGS, IPV6_DST, IPV6_MIN_MTU, IPV6_SRC } from "../wire/header_fields.ts";
+import { isUnicast4, isUnicast6 } from "../wire/unicast.ts";
+import { adjustTransport, difference } from "../wire/transport_checksum.ts";
 import {
   Direction,
   type Packet,
@@ -23,13 +23,13 @@ import {
 } from "../core/mod.ts";
 import { FlowKey, FlowKind } from "../flow_key.ts";
 import { IcmpError, type IcmpErrors } from "../icmp_error.ts";
-import { Icmpv4 } from "../icmpv4.ts";
-import { Icmpv6 } from "../icmpv6.ts";
-import { type Ip, versionOf } from "../ip.ts";
-import { Ipv4 } from "../ipv4.ts";
-import { Ipv6 } from "../ipv6.ts";
-import { Protocol } from "../protocol.ts";
-import { Tcp } from "../tcp.ts";
+import { Icmpv4 } from "../wire/icmpv4.ts";
+import { Icmpv6 } from "../wire/icmpv6.ts";
+import { type Ip, versionOf } from "../wire/ip.ts";
+import { Ipv4 } from "../wire/ipv4.ts";
+import { Ipv6 } from "../wire/ipv6.ts";
+import { Protocol } from "../wire/protocol.ts";
+import { Tcp } from "../wire/tcp.ts";
 import { Flows, isSaved, type SavedSession } from "./_flows.ts";
 import { Fragments } from "./_fragments.ts";
 import { checkNat64Options, type Nat64Options } from "./_nat64_options.ts";

@@ -31,10 +31,10 @@ import {
   MORE_FRAGMENTS,
   UDP_CHECKSUM,
   UDP_HEADER,
-} from "../_header_fields.ts";
-import { FRAGMENT_HEADER, FRAGMENT_ID, FRAGMENT_WORD } from "../_ipv6_extensions.ts";
-import { longestLength } from "../_packet_parts.ts";
-import { QuotedPacket } from "../_quoted_packet.ts";
+} from "../wire/header_fields.ts";
+import { FRAGMENT_HEADER, FRAGMENT_ID, FRAGMENT_WORD } from "../wire/ipv6_extensions.ts";
+import { longestLength } from "../wire/packet_parts.ts";
+import { QuotedPacket } from "../wire/quoted_packet.ts";
 import {
   adjustPseudoHeader,
   adjustTransport,
@@ -46,13 +46,13 @@ import {
   pseudoHeaderSumIpv6,
   sum,
   writeTransportChecksum,
-} from "../checksum.ts";
+} from "../wire/transport_checksum.ts";
 import type { Packet } from "../core/mod.ts";
-import { Icmpv4 } from "../icmpv4.ts";
-import { Icmpv6 } from "../icmpv6.ts";
-import { Ipv4 } from "../ipv4.ts";
-import { Ipv6 } from "../ipv6.ts";
-import { Protocol } from "../protocol.ts";
+import { Icmpv4 } from "../wire/icmpv4.ts";
+import { Icmpv6 } from "../wire/icmpv6.ts";
+import { Ipv4 } from "../wire/ipv4.ts";
+import { Ipv6 } from "../wire/ipv6.ts";
+import { Protocol } from "../wire/protocol.ts";
 import { messageToIpv4, messageToIpv6, NONE, restToIpv4, restToIpv6 } from "./_icmp_messages.ts";
 
 // Specification

@@ -2,7 +2,7 @@
 
 import type { Packet } from "../core/packet.ts";
 import type { StageContext } from "../core/stage.ts";
-import { Ip } from "../ip.ts";
+import { Ip } from "../wire/ip.ts";
 import type { PacketLists } from "./_packet_lists.ts";
 
 // Specification: RFC 8289 section 4.4: after so many intervals without drops, the next ones begin slowly again

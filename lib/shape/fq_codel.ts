@@ -11,7 +11,7 @@
 import { FlowKey, FlowKind } from "../flow_key.ts";
 import type { Packet } from "../core/packet.ts";
 import type { StageContext } from "../core/stage.ts";
-import { Ip } from "../ip.ts";
+import { Ip } from "../wire/ip.ts";
 import { checkNames, type OptionNames } from "../core/options.ts";
 import { sipHash } from "../core/sip_hash.ts";
 import { Codel } from "./_codel.ts";

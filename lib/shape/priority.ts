@@ -2,7 +2,7 @@
 
 import type { Packet } from "../core/packet.ts";
 import type { Direction, StageContext } from "../core/stage.ts";
-import { Ip } from "../ip.ts";
+import { Ip } from "../wire/ip.ts";
 import { checkNames, type OptionNames } from "../core/options.ts";
 import { wireLength } from "../_stage_cutter.ts";
 import type { Scheduler } from "./scheduler.ts";

@@ -1,6 +1,6 @@
 /** What a running script shows on standard error: a greeting, counters on a terminal, and a summary. */
 
-import { formatCidr, parseCidr, Prefix } from "../../lib/address.ts";
+import { formatCidr, parseCidr, Prefix } from "../../lib/wire/address.ts";
 import type { TunnelStats } from "../../lib/core/mod.ts";
 import { workerCount } from "../open_tunnel.ts";
 import { stderr } from "../output.ts";

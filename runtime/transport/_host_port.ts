@@ -1,6 +1,6 @@
 /** A host and a port as text: `192.0.2.1:4500`, `[2001:db8::1]:4500`, `vpn.example:4500`. */
 
-import { formatAddress, parseAddress } from "../../lib/address.ts";
+import { formatAddress, parseAddress } from "../../lib/wire/address.ts";
 
 // Specification
 /** RFC 1035 section 2.3.4: the longest name (characters), with a dot at its end. */

@@ -1,6 +1,6 @@
 /** Openers of far ends, and what a tunnel does for them. */
 
-import type { Address } from "../../lib/address.ts";
+import type { Address } from "../../lib/wire/address.ts";
 import type { TunnelEnd } from "../../lib/core/mod.ts";
 
 /** A tunnel's services for its far end, while that opens and as long as it is open. */

@@ -2,7 +2,7 @@
 
 import { lookup } from "node:dns/promises";
 import { said } from "../../driver/error.ts";
-import { formatAddress, parseAddress } from "../../lib/address.ts";
+import { formatAddress, parseAddress } from "../../lib/wire/address.ts";
 import { type AddressPort, type HostPort, isMachine, requireNet } from "./_host_port.ts";
 
 // Implementation

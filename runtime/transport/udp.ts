@@ -1,7 +1,7 @@
 /** Far ends over UDP: their options, and what opens them. */
 
 import { MAX_DATAGRAM, openUdpSocket, type UdpSocketOptions } from "../../driver/mod.ts";
-import { type Address, parseAddress } from "../../lib/address.ts";
+import { type Address, parseAddress } from "../../lib/wire/address.ts";
 import { checkNames, type OptionNames } from "../../lib/core/options.ts";
 import { type AddressPort, type HostPort, parseListen, parsePeer } from "./_host_port.ts";
 import { type FarEndContext, WITHOUT_TUNNEL } from "./end_opener.ts";

@@ -21,7 +21,7 @@ import {
   type UdpSocket,
   unmapAddress,
 } from "../../driver/mod.ts";
-import { type Address, parseAddress } from "../../lib/address.ts";
+import { type Address, parseAddress } from "../../lib/wire/address.ts";
 import {
   type EndHost,
   type Packet,

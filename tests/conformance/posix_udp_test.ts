@@ -11,7 +11,7 @@ import { posix } from "../../driver/linux/libc.ts";
 import { LOCAL_CONTROL } from "../../driver/linux/local_control.ts";
 import { Socket } from "../../driver/linux/udp_socket.ts";
 import type { SocketSystem } from "../../driver/posix/udp_socket.ts";
-import { parseAddress } from "../../lib/address.ts";
+import { parseAddress } from "../../lib/wire/address.ts";
 import { UdpTransport } from "../../runtime/transport/udp_transport.ts";
 import { cable } from "../kit/cable.ts";
 import { endConformance, type EndPair } from "./end.ts";

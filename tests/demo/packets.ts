@@ -1,13 +1,13 @@
 /** The demo's packets: echo requests and datagrams to whoever `scripts/icmp_echo.ts` answers for. */
 
-import { parseIpv4, parseIpv6 } from "../../lib/address.ts";
+import { parseIpv4, parseIpv6 } from "../../lib/wire/address.ts";
 import { type Packet, PacketPool } from "../../lib/core/mod.ts";
-import { Icmpv4 } from "../../lib/icmpv4.ts";
-import { Icmpv6 } from "../../lib/icmpv6.ts";
-import { Protocol } from "../../lib/ip.ts";
-import { Ipv4 } from "../../lib/ipv4.ts";
-import { Ipv6 } from "../../lib/ipv6.ts";
-import { Udp } from "../../lib/udp.ts";
+import { Icmpv4 } from "../../lib/wire/icmpv4.ts";
+import { Icmpv6 } from "../../lib/wire/icmpv6.ts";
+import { Protocol } from "../../lib/wire/ip.ts";
+import { Ipv4 } from "../../lib/wire/ipv4.ts";
+import { Ipv6 } from "../../lib/wire/ipv6.ts";
+import { Udp } from "../../lib/wire/udp.ts";
 import type { Reply, Version } from "./measure.ts";
 
 /** Two addresses that the script answers for. */

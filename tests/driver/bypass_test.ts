@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { Bypass, coveringRoutes, type HostRoutes } from "../../driver/bypass.ts";
 import { checkDeviceOptions, type DeviceOptions } from "../../driver/options.ts";
-import { type Address, formatAddress, parseAddress } from "../../lib/address.ts";
+import { type Address, formatAddress, parseAddress } from "../../lib/wire/address.ts";
 
 const MAIN_TABLE = 254;
 

@@ -13,16 +13,16 @@
  * where one is not, the formatted text ends in what is wrong, and what the words cannot say is `hex`.
  */
 
-import { parseIpv4, parseIpv6 } from "../../lib/address.ts";
-import { checksum } from "../../lib/checksum.ts";
+import { parseIpv4, parseIpv6 } from "../../lib/wire/address.ts";
+import { checksum } from "../../lib/wire/transport_checksum.ts";
 import { type Packet, PacketPool } from "../../lib/core/mod.ts";
-import { Icmpv4 } from "../../lib/icmpv4.ts";
-import { Icmpv6 } from "../../lib/icmpv6.ts";
-import { Ip, Protocol } from "../../lib/ip.ts";
-import { Ipv4 } from "../../lib/ipv4.ts";
-import { Ipv6 } from "../../lib/ipv6.ts";
-import { Tcp } from "../../lib/tcp.ts";
-import { Udp } from "../../lib/udp.ts";
+import { Icmpv4 } from "../../lib/wire/icmpv4.ts";
+import { Icmpv6 } from "../../lib/wire/icmpv6.ts";
+import { Ip, Protocol } from "../../lib/wire/ip.ts";
+import { Ipv4 } from "../../lib/wire/ipv4.ts";
+import { Ipv6 } from "../../lib/wire/ipv6.ts";
+import { Tcp } from "../../lib/wire/tcp.ts";
+import { Udp } from "../../lib/wire/udp.ts";
 import { hex, wrongChecksum } from "../lib/_packets.ts";
 
 const IPV4_HEADER = 20;

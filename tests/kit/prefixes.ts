@@ -1,6 +1,6 @@
 /** Prefixes as the Internet's full table has them, from a seed. */
 
-import { Prefix } from "../../lib/address.ts";
+import { Prefix } from "../../lib/wire/address.ts";
 import { Random } from "../../lib/core/random.ts";
 
 /**

@@ -1,7 +1,7 @@
 /** The system's libraries of sockets, for tests: opened for good, so not within a test. */
 
 import { openUdpSocket } from "../../driver/mod.ts";
-import { parseAddress } from "../../lib/address.ts";
+import { parseAddress } from "../../lib/wire/address.ts";
 
 /** Has the libraries be open from now on. To be called outside of tests. */
 export async function openSockets(): Promise<void> {

@@ -18,7 +18,7 @@ import {
   transportChecksum,
   update,
   writeTransportChecksum,
-} from "../../lib/checksum.ts";
+} from "../../lib/wire/transport_checksum.ts";
 import { type Packet, PacketPool } from "../../lib/core/mod.ts";
 
 const SEED = { seed: 1071, numRuns: 2000 };

@@ -2,9 +2,9 @@
 
 import assert from "node:assert/strict";
 import { type Packet, PacketBatch, PacketQueue } from "../../lib/core/mod.ts";
-import { Ip } from "../../lib/ip.ts";
-import { Ipv4 } from "../../lib/ipv4.ts";
-import { Udp } from "../../lib/udp.ts";
+import { Ip } from "../../lib/wire/ip.ts";
+import { Ipv4 } from "../../lib/wire/ipv4.ts";
+import { Udp } from "../../lib/wire/udp.ts";
 import { openTunnel, type Tunnel } from "../../runtime/mod.ts";
 import { StreamSurface } from "../../runtime/surfaces.ts";
 import { TestHost } from "../kit/host.ts";

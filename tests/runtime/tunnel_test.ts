@@ -330,7 +330,7 @@ Deno.test("openTunnel() refuses a device that is another tunnel's, stages, ends 
 });
 
 Deno.test("Tunnel counts a packet with a header cut short once", async () => {
-  const { Ip } = await import("../../lib/ip.ts");
+  const { Ip } = await import("../../lib/wire/ip.ts");
   const [tunnel, tester] = await openPair();
   const run = tunnel.run((packet) => {
     Ip.of(packet);

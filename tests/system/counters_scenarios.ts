@@ -10,7 +10,7 @@ import { Buffer } from "node:buffer";
 import { createSocket, type Socket } from "node:dgram";
 import type { DeviceStatistics, Packet, PacketBatch, Stage, StageContext } from "../../lib/core/mod.ts";
 import { Direction, type TunnelStats } from "../../lib/core/mod.ts";
-import { Udp } from "../../lib/udp.ts";
+import { Udp } from "../../lib/wire/udp.ts";
 import { device, openTunnel, type Tunnel, Verdict } from "../../runtime/mod.ts";
 
 /** What becomes of a datagram: its number modulo 5. */

@@ -3,7 +3,7 @@
  * alone, on the device `d0`. It prints what it saw as JSON; addresses are text.
  */
 
-import { parseAddress, parseCidr } from "../../lib/address.ts";
+import { parseAddress, parseCidr } from "../../lib/wire/address.ts";
 import { LinuxHostRoutes } from "../../driver/linux/host_routes.ts";
 import { LinkMonitor } from "../../driver/linux/netlink/link_monitor.ts";
 import {

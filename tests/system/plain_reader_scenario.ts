@@ -5,9 +5,9 @@
 
 import { libc } from "../../driver/linux/libc.ts";
 import { openUdpSocket, openWaiter } from "../../driver/mod.ts";
-import { parseAddress } from "../../lib/address.ts";
+import { parseAddress } from "../../lib/wire/address.ts";
 import { type Packet, PacketPool } from "../../lib/core/mod.ts";
-import { Udp } from "../../lib/udp.ts";
+import { Udp } from "../../lib/wire/udp.ts";
 import { openPlainTun } from "../kit/plain_tun.ts";
 
 // Implementation

@@ -1,7 +1,7 @@
 /** Tunnels that are closed and opened anew beside others that go on, in a process and a namespace of their own. */
 
 import { setImmediate } from "node:timers";
-import { Icmpv4 } from "../../lib/icmpv4.ts";
+import { Icmpv4 } from "../../lib/wire/icmpv4.ts";
 import type { Packet } from "../../lib/core/mod.ts";
 import { openTunnel, type Tunnel, Verdict } from "../../runtime/mod.ts";
 import { command } from "../kit/system.ts";

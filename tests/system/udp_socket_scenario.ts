@@ -1,7 +1,7 @@
 /** What tests of UDP sockets do in a namespace: a scenario by its name, whose result is printed as JSON. */
 
 import { openUdpSocket, openWaiter, type UdpSocket } from "../../driver/mod.ts";
-import { parseAddress } from "../../lib/address.ts";
+import { parseAddress } from "../../lib/wire/address.ts";
 import { PacketBatch, PacketPool } from "../../lib/core/mod.ts";
 
 /** Where the scenarios send to, and which port receives. */

@@ -1,6 +1,6 @@
 /** Addresses as rtnetlink has them, four or sixteen bytes, with the length of a prefix. */
 
-import { formatAddress } from "../../../lib/address.ts";
+import { formatAddress } from "../../../lib/wire/address.ts";
 
 // Specification: include/linux/socket.h
 /** Address families. */

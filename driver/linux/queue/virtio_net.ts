@@ -1,8 +1,8 @@
 /** The header that a TUN device has before each packet with IFF_VNET_HDR: what is still to be cut and summed. */
 
-import { checksum } from "../../../lib/checksum.ts";
+import { checksum } from "../../../lib/wire/transport_checksum.ts";
 import type { Packet } from "../../../lib/core/mod.ts";
-import { Ip, Protocol } from "../../../lib/ip.ts";
+import { Ip, Protocol } from "../../../lib/wire/ip.ts";
 
 // Specification: linux/virtio_net.h; virtio 1.2 section 5.1.6. In this machine's byte order, which is little-endian.
 // struct virtio_net_hdr { __u8 flags; __u8 gso_type; __u16 hdr_len; __u16 gso_size; __u16 csum_start; __u16 csum_offset; };

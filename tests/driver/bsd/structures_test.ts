@@ -31,7 +31,7 @@ import {
   UTUN_CONTROL_NAME,
 } from "../../../driver/macos/utun.ts";
 import { checkDeviceOptions } from "../../../driver/mod.ts";
-import { formatAddress, formatCidr, parseAddress, parseCidr } from "../../../lib/address.ts";
+import { formatAddress, formatCidr, parseAddress, parseCidr } from "../../../lib/wire/address.ts";
 
 /** What a system is told, in place of the system. */
 class FakeSystem {

@@ -6,7 +6,7 @@ import { openBsdUdpSocket } from "../../../driver/bsd/udp_socket.ts";
 import { FREEBSD } from "../../../driver/freebsd/libc.ts";
 import { DARWIN } from "../../../driver/macos/libsystem.ts";
 import { addressOf, Endpoint } from "../../../driver/mod.ts";
-import { formatAddress, parseAddress } from "../../../lib/address.ts";
+import { formatAddress, parseAddress } from "../../../lib/wire/address.ts";
 
 Deno.test("openBsdUdpSocket() opens by BSD's structures and numbers, and says why it cannot", () => {
   const calls: unknown[][] = [];

@@ -5,7 +5,7 @@
 
 import { deepStrictEqual, match, notStrictEqual, strictEqual, throws } from "node:assert/strict";
 import fc from "fast-check";
-import { parseAddress, parseCidr } from "../../../lib/address.ts";
+import { parseAddress, parseCidr } from "../../../lib/wire/address.ts";
 import {
   addAddress,
   deleteLink,

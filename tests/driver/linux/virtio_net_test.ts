@@ -2,12 +2,12 @@
 
 import assert from "node:assert/strict";
 import { VNET_HEADER, writeVnetHeader } from "../../../driver/linux/queue/virtio_net.ts";
-import { checksum, pseudoHeaderSumIpv4 } from "../../../lib/checksum.ts";
+import { checksum, pseudoHeaderSumIpv4 } from "../../../lib/wire/transport_checksum.ts";
 import { type Packet, PacketPool } from "../../../lib/core/mod.ts";
-import { Ipv4 } from "../../../lib/ipv4.ts";
-import { Protocol } from "../../../lib/protocol.ts";
-import { Tcp } from "../../../lib/tcp.ts";
-import { Udp } from "../../../lib/udp.ts";
+import { Ipv4 } from "../../../lib/wire/ipv4.ts";
+import { Protocol } from "../../../lib/wire/protocol.ts";
+import { Tcp } from "../../../lib/wire/tcp.ts";
+import { Udp } from "../../../lib/wire/udp.ts";
 
 // Specification: linux/virtio_net.h
 const NEEDS_CSUM = 1;

@@ -1,7 +1,7 @@
 /** Windows' structures as bytes, against those that a C compiler made of mingw's headers. */
 
 import { ok, strictEqual } from "node:assert/strict";
-import { parseAddress, parseCidr } from "../../../lib/address.ts";
+import { parseAddress, parseCidr } from "../../../lib/wire/address.ts";
 import {
   buildFor,
   cacheFolder,

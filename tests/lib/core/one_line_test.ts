@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { inspect } from "node:util";
 import { PacketBatch, PacketPool } from "../../../lib/core/mod.ts";
-import { Ipv4 } from "../../../lib/ipv4.ts";
-import { Udp } from "../../../lib/udp.ts";
+import { Ipv4 } from "../../../lib/wire/ipv4.ts";
+import { Udp } from "../../../lib/wire/udp.ts";
 
 Deno.test("console.log() shows a packet, its batch, its pool and its headers as one line each", () => {
   const pool = new PacketPool({ small: 2, large: 1 });

@@ -12,7 +12,7 @@ import {
   skipName,
   toAscii,
 } from "../../../lib/dns/_name.ts";
-import { parseAddress } from "../../../lib/address.ts";
+import { parseAddress } from "../../../lib/wire/address.ts";
 import { Random } from "../../../lib/core/random.ts";
 
 /** A name of any bytes, in lower case. */

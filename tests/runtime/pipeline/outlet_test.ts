@@ -2,8 +2,8 @@
 
 import assert from "node:assert/strict";
 import { Direction, type Packet, PacketBatch, PacketPool, type TunnelEnd } from "../../../lib/core/mod.ts";
-import { Ipv4 } from "../../../lib/ipv4.ts";
-import { Udp } from "../../../lib/udp.ts";
+import { Ipv4 } from "../../../lib/wire/ipv4.ts";
+import { Udp } from "../../../lib/wire/udp.ts";
 import { Ledger } from "../../../runtime/ledger.ts";
 import { Outlet } from "../../../runtime/pipeline/outlet.ts";
 

@@ -8,9 +8,9 @@ import {
   type Stage,
   type StageContext,
 } from "../../../lib/core/mod.ts";
-import { Ipv4 } from "../../../lib/ipv4.ts";
-import { Tcp } from "../../../lib/tcp.ts";
-import { Udp } from "../../../lib/udp.ts";
+import { Ipv4 } from "../../../lib/wire/ipv4.ts";
+import { Tcp } from "../../../lib/wire/tcp.ts";
+import { Udp } from "../../../lib/wire/udp.ts";
 import { openTunnel } from "../../../runtime/mod.ts";
 import { TestPipeline } from "../../kit/pipeline.ts";
 import { assertBalanced, assertNothingLeft, ManualEnd, QUIET } from "../../kit/tunnel.ts";

@@ -2,7 +2,7 @@
 
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { clearLocal, Endpoint, hasLocal, isFromLocal, openUdpSocket } from "../../../driver/mod.ts";
-import { parseAddress } from "../../../lib/address.ts";
+import { parseAddress } from "../../../lib/wire/address.ts";
 import { PacketBatch } from "../../../lib/core/mod.ts";
 import { udp } from "../../../runtime/transport/udp.ts";
 import { UdpTransport } from "../../../runtime/transport/udp_transport.ts";

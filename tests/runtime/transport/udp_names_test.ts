@@ -2,7 +2,7 @@
 
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { Endpoint, type UdpSocket } from "../../../driver/mod.ts";
-import { type Address, formatAddress } from "../../../lib/address.ts";
+import { type Address, formatAddress } from "../../../lib/wire/address.ts";
 import { UdpTransport } from "../../../runtime/transport/udp_transport.ts";
 
 /** A socket that sends nothing. */

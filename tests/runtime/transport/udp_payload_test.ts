@@ -3,7 +3,7 @@
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { createSocket } from "node:dgram";
 import { formatEndpoint, MemoryDevice } from "../../../driver/mod.ts";
-import { type Address, formatAddress } from "../../../lib/address.ts";
+import { type Address, formatAddress } from "../../../lib/wire/address.ts";
 import { type Packet, PacketBatch, SMALL_ROOM, type Stage, Verdict } from "../../../lib/core/mod.ts";
 import { openTunnel } from "../../../runtime/open_tunnel.ts";
 import type { Tunnel } from "../../../runtime/tunnel.ts";

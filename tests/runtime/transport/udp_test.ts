@@ -10,7 +10,7 @@ import {
   openWaiter,
   type UdpSocket,
 } from "../../../driver/mod.ts";
-import { parseAddress } from "../../../lib/address.ts";
+import { parseAddress } from "../../../lib/wire/address.ts";
 import { type Packet, PacketBatch } from "../../../lib/core/mod.ts";
 import { openTunnel } from "../../../runtime/open_tunnel.ts";
 import type { Tunnel, TunnelOptions } from "../../../runtime/tunnel.ts";

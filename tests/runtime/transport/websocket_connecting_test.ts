@@ -1,7 +1,7 @@
 /** A connecting WebSocket transport: its errors, hostile servers, addresses, and ends at any time. Needs --allow-net. */
 
 import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
-import { formatAddress } from "../../../lib/address.ts";
+import { formatAddress } from "../../../lib/wire/address.ts";
 import { PacketBatch } from "../../../lib/core/mod.ts";
 import { Connector, type ConnectorOptions } from "../../../runtime/transport/_connector.ts";
 import { type FarEndContext, WITHOUT_TUNNEL } from "../../../runtime/transport/end_opener.ts";

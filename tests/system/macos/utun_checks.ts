@@ -12,7 +12,7 @@ import { examine } from "../../../driver/macos/examine.ts";
 import { darwin } from "../../../driver/macos/libsystem.ts";
 import { checkDeviceOptions, type DeviceOptions, DriverError, portOf } from "../../../driver/mod.ts";
 import { PollWaiter } from "../../../driver/posix/waiter.ts";
-import { parseAddress } from "../../../lib/address.ts";
+import { parseAddress } from "../../../lib/wire/address.ts";
 import { type DeviceEvent, PacketBatch } from "../../../lib/core/mod.ts";
 import icmpEcho from "../../../scripts/icmp_echo.ts";
 import { openTunnel } from "../../../runtime/mod.ts";

@@ -8,8 +8,8 @@ import {
   isPartial,
   transportChecksum,
   writeTransportChecksum,
-} from "./checksum.ts";
-import type { Packet } from "./core/packet.ts";
+} from "./transport_checksum.ts";
+import type { Packet } from "../core/packet.ts";
 import { HeaderView } from "./header_view.ts";
 import type { Ip } from "./ip.ts";
 import { Protocol } from "./protocol.ts";

@@ -13,7 +13,7 @@ import {
   parseIpv4,
   parseIpv6,
   Prefix,
-} from "../../lib/address.ts";
+} from "../../../lib/wire/address.ts";
 
 const SEED = { seed: 791, numRuns: 2000 };
 

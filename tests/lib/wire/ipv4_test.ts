@@ -2,13 +2,13 @@
 
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { writeTransport } from "../../lib/_encode.ts";
-import { parseIpv4 } from "../../lib/address.ts";
-import { type Packet, PacketPool } from "../../lib/core/mod.ts";
-import { Ip, Protocol, transport } from "../../lib/ip.ts";
-import { Ipv4, type Ipv4Fields } from "../../lib/ipv4.ts";
-import { Ipv6 } from "../../lib/ipv6.ts";
-import { Tcp } from "../../lib/tcp.ts";
+import { writeTransport } from "../../../lib/wire/_encode.ts";
+import { parseIpv4 } from "../../../lib/wire/address.ts";
+import { type Packet, PacketPool } from "../../../lib/core/mod.ts";
+import { Ip, Protocol, transport } from "../../../lib/wire/ip.ts";
+import { Ipv4, type Ipv4Fields } from "../../../lib/wire/ipv4.ts";
+import { Ipv6 } from "../../../lib/wire/ipv6.ts";
+import { Tcp } from "../../../lib/wire/tcp.ts";
 
 const SEED = { seed: 791, numRuns: 1000 };
 const CHECKSUM_FIELDS = new Map<number, number>([[6, 16], [17, 6], [33, 6], [136, 6], [1, 2]]);

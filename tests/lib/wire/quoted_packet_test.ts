@@ -9,11 +9,11 @@ import { Icmpv6 } from "@warren/tunnel/icmpv6";
 import { Ip } from "@warren/tunnel/ip";
 import { Nat64 } from "@warren/tunnel/nat64";
 import { PathMtu } from "@warren/tunnel/path_mtu";
-import { Random } from "../../lib/core/random.ts";
-import { encodePacket, formatPacket } from "../kit/packet_text.ts";
-import { TestPipeline } from "../kit/pipeline.ts";
-import { chained, type Extension, EXTENSIONS, randomChain, upperOf } from "./_ipv6_chains.ts";
-import { encodeIp, hex, packetOf } from "./_packets.ts";
+import { Random } from "../../../lib/core/random.ts";
+import { encodePacket, formatPacket } from "../../kit/packet_text.ts";
+import { TestPipeline } from "../../kit/pipeline.ts";
+import { chained, type Extension, EXTENSIONS, randomChain, upperOf } from "../_ipv6_chains.ts";
+import { encodeIp, hex, packetOf } from "../_packets.ts";
 
 const UDP = upperOf("udp [fd09::1]:5000 > [2001:db8::1]:53 payload 1300");
 

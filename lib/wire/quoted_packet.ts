@@ -14,15 +14,15 @@ import {
   IPV6_PAYLOAD_LENGTH,
   IPV6_SRC,
   MORE_FRAGMENTS,
-} from "./_header_fields.ts";
+} from "./header_fields.ts";
 import {
   chain,
   FRAGMENT_OFFSET_IPV6,
   FRAGMENT_WORD,
   MORE_FRAGMENTS_IPV6,
   walkExtensions,
-} from "./_ipv6_extensions.ts";
-import type { Packet } from "./core/packet.ts";
+} from "./ipv6_extensions.ts";
+import type { Packet } from "../core/packet.ts";
 import type { Icmpv4 } from "./icmpv4.ts";
 import type { Icmpv6 } from "./icmpv6.ts";
 

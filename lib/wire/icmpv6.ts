@@ -1,7 +1,7 @@
 /** The ICMPv6 header, in place (RFC 4443), and the types of Neighbor Discovery (RFC 4861). */
 
 import { encodeIcmp, HEADER_LENGTH, type IcmpFields, IcmpView } from "./_icmp_view.ts";
-import type { Packet } from "./core/packet.ts";
+import type { Packet } from "../core/packet.ts";
 import { nextViewNumber } from "./header_view.ts";
 import { Ipv6 } from "./ipv6.ts";
 import { Protocol } from "./protocol.ts";

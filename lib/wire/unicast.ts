@@ -1,6 +1,6 @@
 /** Which addresses can be one host's: nobody is answered elsewhere (RFC 1122 section 3.2.2, RFC 4443 section 2.4 e). */
 
-import { IPV6_SRC } from "./_header_fields.ts";
+import { IPV6_SRC } from "./header_fields.ts";
 import type { Ip } from "./ip.ts";
 
 /** Whether an IPv4 address can be a host's elsewhere: not of 0/8, 127/8, multicast or reserved. */

@@ -1,6 +1,6 @@
 /** The MTU that an ICMP error reports, or leaves to be guessed. */
 
-import { IPV4_MIN_MTU } from "./_header_fields.ts";
+import { IPV4_MIN_MTU } from "./header_fields.ts";
 
 // Specification
 /** RFC 1191 section 7.1: common MTUs, in descending order, for routers that do not tell theirs. */

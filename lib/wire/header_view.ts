@@ -1,7 +1,7 @@
 /** What the views of all protocols share: they belong to a packet's handle, and are reused. */
 
-import { OneLine } from "./core/one_line.ts";
-import type { Packet } from "./core/packet.ts";
+import { OneLine } from "../core/one_line.ts";
+import type { Packet } from "../core/packet.ts";
 
 let views = 0;
 

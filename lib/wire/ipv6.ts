@@ -12,10 +12,10 @@ import {
   ROUTING_SEGMENTS,
   ROUTING_SOURCE,
   walkExtensions,
-} from "./_ipv6_extensions.ts";
+} from "./ipv6_extensions.ts";
 import { formatIpv6 } from "./address.ts";
-import { adjustPseudoHeader, difference32, pseudoHeaderSumIpv6 } from "./checksum.ts";
-import type { Packet } from "./core/packet.ts";
+import { adjustPseudoHeader, difference32, pseudoHeaderSumIpv6 } from "./transport_checksum.ts";
+import type { Packet } from "../core/packet.ts";
 import { HeaderView, nextViewNumber } from "./header_view.ts";
 import { Protocol } from "./protocol.ts";
 

@@ -9,8 +9,8 @@ import {
   difference,
   difference32,
   pseudoHeaderSumIpv4,
-} from "./checksum.ts";
-import type { Packet } from "./core/packet.ts";
+} from "./transport_checksum.ts";
+import type { Packet } from "../core/packet.ts";
 import { HeaderView, nextViewNumber } from "./header_view.ts";
 import { Protocol } from "./protocol.ts";
 

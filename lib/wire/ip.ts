@@ -1,6 +1,6 @@
 /** An IP packet of either version, and what it carries. */
 
-import type { Packet } from "./core/packet.ts";
+import type { Packet } from "../core/packet.ts";
 import { Ipv4 } from "./ipv4.ts";
 import { Ipv6 } from "./ipv6.ts";
 

@@ -1,6 +1,6 @@
 /** The chain of IPv6 extension headers, walked from the first one to the upper layer (RFC 8200 section 4). */
 
-import type { Packet } from "./core/packet.ts";
+import type { Packet } from "../core/packet.ts";
 import { Protocol } from "./protocol.ts";
 
 // Specification: RFC 8200 sections 4.3, 4.4, 4.5 and 4.6, RFC 4302 section 2

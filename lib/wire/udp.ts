@@ -2,7 +2,7 @@
 
 import { checkField } from "./_encode.ts";
 import { DST_PORT, PortsView, SRC_PORT } from "./_ports_view.ts";
-import type { Packet } from "./core/packet.ts";
+import type { Packet } from "../core/packet.ts";
 import { nextViewNumber } from "./header_view.ts";
 import { transport } from "./ip.ts";
 import { Protocol } from "./protocol.ts";

@@ -1,9 +1,9 @@
 /** Lengths of packets and of their segments, and the fields that change when headers or bytes are replaced. */
 
-import type { Packet } from "./core/packet.ts";
-import { IPV6_HEADER, IPV6_NEXT_HEADER } from "./_header_fields.ts";
+import type { Packet } from "../core/packet.ts";
+import { IPV6_HEADER, IPV6_NEXT_HEADER } from "./header_fields.ts";
 import type { Ip } from "./ip.ts";
-import { extensionLength } from "./_ipv6_extensions.ts";
+import { extensionLength } from "./ipv6_extensions.ts";
 import type { Ipv6 } from "./ipv6.ts";
 import { Tcp } from "./tcp.ts";
 import { Udp } from "./udp.ts";

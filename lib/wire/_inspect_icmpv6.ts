@@ -1,10 +1,10 @@
 /** ICMPv6 messages in tcpdump's words (its print-icmp6.c). */
 
-import { IPV6_HEADER } from "./_header_fields.ts";
+import { IPV6_HEADER } from "./header_fields.ts";
 import { formatIpv4, formatIpv6 } from "./address.ts";
-import { LISTENER_DONE, LISTENER_QUERY, LISTENER_REPORT, LISTENER_REPORT_2 } from "./_icmp_queries.ts";
+import { LISTENER_DONE, LISTENER_QUERY, LISTENER_REPORT, LISTENER_REPORT_2 } from "./icmp_query.ts";
 import { DST_PORT } from "./_ports_view.ts";
-import { QuotedPacket } from "./_quoted_packet.ts";
+import { QuotedPacket } from "./quoted_packet.ts";
 import { Icmpv6 } from "./icmpv6.ts";
 import { Protocol } from "./protocol.ts";
 

@@ -1,7 +1,7 @@
 /** The Internet checksum: the sum of RFC 1071, its incremental update of RFC 1624, and which fields it guards. */
 
-import { ICMP_CHECKSUM, TCP_CHECKSUM, UDP_CHECKSUM, UDP_HEADER, UDP_LENGTH } from "./_header_fields.ts";
-import type { Packet } from "./core/packet.ts";
+import { ICMP_CHECKSUM, TCP_CHECKSUM, UDP_CHECKSUM, UDP_HEADER, UDP_LENGTH } from "./header_fields.ts";
+import type { Packet } from "../core/packet.ts";
 import { Protocol } from "./protocol.ts";
 
 // Implementation

@@ -1,7 +1,7 @@
 /** What ICMP over IPv4 and over IPv6 share: the layout of the header, but not what its numbers mean. */
 
 import { checkField } from "./_encode.ts";
-import type { Packet } from "./core/packet.ts";
+import type { Packet } from "../core/packet.ts";
 import type { Ip } from "./ip.ts";
 import { TransportView } from "./transport_view.ts";
 

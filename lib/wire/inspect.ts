@@ -2,11 +2,11 @@
 
 import { icmpv6Text, portText } from "./_inspect_icmpv6.ts";
 import { tcpOptionsText } from "./_inspect_tcp.ts";
-import { TCP_FLAGS } from "./_header_fields.ts";
-import { ROUTING_MOBILE, ROUTING_SEGMENTS, ROUTING_SOURCE } from "./_ipv6_extensions.ts";
+import { TCP_FLAGS } from "./header_fields.ts";
+import { ROUTING_MOBILE, ROUTING_SEGMENTS, ROUTING_SOURCE } from "./ipv6_extensions.ts";
 import { DST_PORT } from "./_ports_view.ts";
 import { formatIpv4, formatIpv6 } from "./address.ts";
-import type { Packet } from "./core/packet.ts";
+import type { Packet } from "../core/packet.ts";
 import { Icmpv4 } from "./icmpv4.ts";
 import { Icmpv6 } from "./icmpv6.ts";
 import { Ip } from "./ip.ts";

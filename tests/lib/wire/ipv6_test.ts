@@ -2,11 +2,11 @@
 
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { writeTransport } from "../../lib/_encode.ts";
-import { parseIpv6 } from "../../lib/address.ts";
-import { type Packet, PacketPool } from "../../lib/core/mod.ts";
-import { Protocol, transport } from "../../lib/ip.ts";
-import { Ipv6, type Ipv6Fields } from "../../lib/ipv6.ts";
+import { writeTransport } from "../../../lib/wire/_encode.ts";
+import { parseIpv6 } from "../../../lib/wire/address.ts";
+import { type Packet, PacketPool } from "../../../lib/core/mod.ts";
+import { Protocol, transport } from "../../../lib/wire/ip.ts";
+import { Ipv6, type Ipv6Fields } from "../../../lib/wire/ipv6.ts";
 
 const SEED = { seed: 8200, numRuns: 1000 };
 const CHECKSUM_FIELDS = new Map<number, number>([[6, 16], [17, 6], [33, 6], [136, 6], [58, 2]]);

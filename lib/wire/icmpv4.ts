@@ -1,7 +1,7 @@
 /** The ICMP header, in place (RFC 792). */
 
 import { encodeIcmp, HEADER_LENGTH, type IcmpFields, IcmpView } from "./_icmp_view.ts";
-import type { Packet } from "./core/packet.ts";
+import type { Packet } from "../core/packet.ts";
 import { nextViewNumber } from "./header_view.ts";
 import { Ipv4 } from "./ipv4.ts";
 import { Protocol } from "./protocol.ts";

@@ -1,6 +1,6 @@
 /** What the `encode` of several protocols shares: numbers that fit their fields, and the sum behind an IP header. */
 
-import { coveredLength, writeTransportChecksum } from "./checksum.ts";
+import { coveredLength, writeTransportChecksum } from "./transport_checksum.ts";
 import type { Ip } from "./ip.ts";
 
 /** @throws {RangeError} unless the value is a whole number from 0 to `most`. */
