@@ -1,6 +1,6 @@
 /** Packets longer than an MTU: fragmented, or answered with an ICMP error that tells the MTU. */
 
-import { Fragmenter } from "./_fragmenter.ts";
+import { Fragmenter } from "./split/fragmenter.ts";
 import { longestLength } from "./wire/packet_parts.ts";
 import type { Packet, PacketBatch, StageContext } from "./core/mod.ts";
 import { IcmpError, IcmpErrors } from "./icmp_error.ts";

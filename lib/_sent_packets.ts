@@ -3,7 +3,7 @@
 import { TCP_ACK, TCP_FLAGS, TCP_SEQ } from "./wire/header_fields.ts";
 import { sipHash } from "./core/sip_hash.ts";
 import type { Packet } from "./core/packet.ts";
-import type { FlowKey } from "./flow_key.ts";
+import type { FlowKey } from "./table/flow_key.ts";
 import type { Ip } from "./wire/ip.ts";
 import { Protocol } from "./wire/protocol.ts";
 import { Tcp } from "./wire/tcp.ts";

@@ -28,7 +28,7 @@ import { Ip, Protocol } from "./wire/ip.ts";
 import { Ipv4 } from "./wire/ipv4.ts";
 import { Ipv6 } from "./wire/ipv6.ts";
 import { checkNames, type OptionNames } from "./core/options.ts";
-import { Cutter } from "./segment.ts";
+import { Cutter } from "./split/segmenter.ts";
 import { Tcp } from "./wire/tcp.ts";
 
 export type { ErrorRate, ErrorRateOptions } from "./_error_rate_limiter.ts";

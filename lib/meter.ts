@@ -2,8 +2,8 @@
 
 import { type Address, Prefix } from "./wire/address.ts";
 import type { PacketBatch, Stage, StageContext } from "./core/mod.ts";
-import { FlowKey, FlowKind } from "./flow_key.ts";
-import { FlowTable } from "./flow_table.ts";
+import { FlowKey, FlowKind } from "./table/flow_key.ts";
+import { FlowTable } from "./table/flow_table.ts";
 import { checkNames, type OptionNames } from "./core/options.ts";
 import { Protocol } from "./wire/protocol.ts";
 

@@ -14,7 +14,7 @@ import { copyPacket } from "./core/copy_packet.ts";
 import { OUT_OF_SLOT } from "./core/packet.ts";
 import { writeTo } from "./core/write_to.ts";
 import { checkNames, type OptionNames } from "./core/options.ts";
-import { Cutter } from "./segment.ts";
+import { Cutter } from "./split/segmenter.ts";
 
 // Implementation
 const SLOTS = { small: 512, large: 16 };

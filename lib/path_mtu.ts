@@ -11,11 +11,11 @@ import { IPV4_DST, IPV4_LONGEST, IPV4_MIN_MTU, IPV6_DST, IPV6_MIN_MTU } from "./
 import { longestLength } from "./wire/packet_parts.ts";
 import { reportedMtu } from "./wire/reported_mtu.ts";
 import { SentPackets } from "./_sent_packets.ts";
-import { Shares } from "./_shares.ts";
+import { Shares } from "./table/shares.ts";
 import { formatAddress, parseAddress } from "./wire/address.ts";
 import type { Packet, PacketBatch, Stage, StageContext } from "./core/mod.ts";
-import { FlowKey, FlowKind } from "./flow_key.ts";
-import { FlowTable } from "./flow_table.ts";
+import { FlowKey, FlowKind } from "./table/flow_key.ts";
+import { FlowTable } from "./table/flow_table.ts";
 import { IcmpError, IcmpErrors } from "./icmp_error.ts";
 import { Icmpv4 } from "./wire/icmpv4.ts";
 import { Icmpv6 } from "./wire/icmpv6.ts";

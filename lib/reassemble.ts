@@ -21,16 +21,16 @@ import {
   IPV6_SRC,
 } from "./wire/header_fields.ts";
 import { type Fault, FAULTS } from "./_fragment_faults.ts";
-import { Fit, type Fragment, FragmentLists } from "./_fragment_lists.ts";
+import { Fit, type Fragment, FragmentLists } from "./split/fragment_lists.ts";
 import { FRAGMENT_HEADER, FRAGMENT_ID } from "./wire/ipv6_extensions.ts";
 import { copyMetadata } from "./core/copy_packet.ts";
 import { nextHeaderField } from "./wire/packet_parts.ts";
-import { Shares } from "./_shares.ts";
+import { Shares } from "./table/shares.ts";
 import { sipHash } from "./core/sip_hash.ts";
 import { checksum, sum } from "./wire/transport_checksum.ts";
 import type { Direction, Packet, PacketBatch, Stage, StageContext } from "./core/mod.ts";
-import { FlowKey, MIN_HEADERS } from "./flow_key.ts";
-import { FlowTable } from "./flow_table.ts";
+import { FlowKey, MIN_HEADERS } from "./table/flow_key.ts";
+import { FlowTable } from "./table/flow_table.ts";
 import { IcmpError, IcmpErrors } from "./icmp_error.ts";
 import { Ip, Protocol } from "./wire/ip.ts";
 import { Ipv6 } from "./wire/ipv6.ts";

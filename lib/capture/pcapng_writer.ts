@@ -2,7 +2,7 @@
 
 import { finishChecksum } from "../wire/transport_checksum.ts";
 import { Direction, type Packet, PacketPool, Verdict } from "../core/mod.ts";
-import { Cutter } from "../segment.ts";
+import { Cutter } from "../split/segmenter.ts";
 import { copyBytes } from "../core/copy_packet.ts";
 import {
   BLOCK_FRAME,

@@ -1,7 +1,7 @@
 /** A network packet in its slot of the pool's memory. */
 
 import { finishChecksum } from "../wire/transport_checksum.ts";
-import { copySegments } from "../segment.ts";
+import { copySegments } from "../split/segmenter.ts";
 import { OneLine } from "./one_line.ts";
 import type { PacketPool } from "./pool.ts";
 

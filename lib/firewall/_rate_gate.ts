@@ -1,8 +1,8 @@
 /** How often a rule may match: a token bucket, or one for each source. */
 
 import { IPV4_SRC, IPV6_SRC } from "../wire/header_fields.ts";
-import { FlowKey } from "../flow_key.ts";
-import { FlowTable } from "../flow_table.ts";
+import { FlowKey } from "../table/flow_key.ts";
+import { FlowTable } from "../table/flow_table.ts";
 import type { Ip } from "../wire/ip.ts";
 import { checkNames, type OptionNames } from "../core/options.ts";
 import type { RuleRate } from "./rule.ts";

@@ -8,13 +8,13 @@
  */
 
 import { IPV4_DST, IPV4_ID, IPV4_LONGEST, IPV4_SRC, IPV6_DST, IPV6_SRC, TCP_SEQ } from "../wire/header_fields.ts";
-import { FirstFragments } from "../_first_fragments.ts";
+import { FirstFragments } from "../table/first_fragments.ts";
 import { isQuery, isReply } from "../wire/icmp_query.ts";
 import { FRAGMENT_HEADER, FRAGMENT_ID } from "../wire/ipv6_extensions.ts";
-import { Shares } from "../_shares.ts";
+import { Shares } from "../table/shares.ts";
 import { Direction, opposite, type Packet } from "../core/mod.ts";
-import { FlowKey, FlowKind } from "../flow_key.ts";
-import { FlowTable } from "../flow_table.ts";
+import { FlowKey, FlowKind } from "../table/flow_key.ts";
+import { FlowTable } from "../table/flow_table.ts";
 import { Icmpv4 } from "../wire/icmpv4.ts";
 import { Ip, Protocol } from "../wire/ip.ts";
 import { Segment, TcpTracker } from "./_tcp_tracker.ts";

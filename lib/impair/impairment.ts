@@ -2,7 +2,7 @@
 
 import { Direction, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
 import { checkNames, type OptionNames } from "../core/options.ts";
-import { StageCutter } from "../_stage_cutter.ts";
+import { StageCutter } from "../split/stage_segmenter.ts";
 import { type Impairments, type ImpairStats, Lane } from "./_lane.ts";
 
 /** What happens in each direction. */

@@ -2,9 +2,9 @@
 
 import { IPV4_SRC } from "../wire/header_fields.ts";
 import type { Direction, Packet } from "../core/mod.ts";
-import { FlowKey } from "../flow_key.ts";
+import { FlowKey } from "../table/flow_key.ts";
 import { Ipv4 } from "../wire/ipv4.ts";
-import { FirstFragments } from "../_first_fragments.ts";
+import { FirstFragments } from "../table/first_fragments.ts";
 
 // Implementation
 /** Time within which the next fragment must come (ms): Linux's reassembly timeout. */

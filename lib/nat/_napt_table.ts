@@ -7,15 +7,15 @@
  */
 
 import type { WorkerPlace } from "../core/mod.ts";
-import { FlowKey } from "../flow_key.ts";
-import { FlowTable } from "../flow_table.ts";
+import { FlowKey } from "../table/flow_key.ts";
+import { FlowTable } from "../table/flow_table.ts";
 import { Protocol } from "../wire/protocol.ts";
 import { Tcp } from "../wire/tcp.ts";
-import { CountedKeys } from "../_counted_keys.ts";
+import { CountedKeys } from "../table/counted_keys.ts";
 import type { CheckedNaptOptions, Forward } from "./_napt_options.ts";
-import { HostShares } from "../_host_shares.ts";
-import { PortPool } from "../_port_pool.ts";
-import { PortTaker } from "../_port_taker.ts";
+import { HostShares } from "../table/host_shares.ts";
+import { PortPool } from "../table/port_pool.ts";
+import { PortTaker } from "../table/worker_ports.ts";
 
 // Implementation
 const PORTS = 65_536;

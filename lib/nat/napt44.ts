@@ -18,7 +18,7 @@ import {
   type StageContext,
   type WorkerPlace,
 } from "../core/mod.ts";
-import { FlowKey, FlowKind } from "../flow_key.ts";
+import { FlowKey, FlowKind } from "../table/flow_key.ts";
 import { Icmpv4 } from "../wire/icmpv4.ts";
 import { versionOf } from "../wire/ip.ts";
 import { Ipv4 } from "../wire/ipv4.ts";
@@ -35,7 +35,7 @@ import { Hosts, NaptTable, Refusal, Seen } from "./_napt_table.ts";
 import { Ports } from "./_ports.ts";
 import { setQuoted } from "./_quoted.ts";
 import { drop } from "../core/drop.ts";
-import { FragmentIds } from "../_fragment_ids.ts";
+import { FragmentIds } from "../split/fragment_ids.ts";
 import { isQuery, isReply } from "../wire/icmp_query.ts";
 
 // Implementation

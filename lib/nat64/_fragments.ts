@@ -2,9 +2,9 @@
 
 import { IPV6_SRC } from "../wire/header_fields.ts";
 import { FRAGMENT_ID } from "../wire/ipv6_extensions.ts";
-import { FlowKey } from "../flow_key.ts";
+import { FlowKey } from "../table/flow_key.ts";
 import type { Ip } from "../wire/ip.ts";
-import { FirstFragments } from "../_first_fragments.ts";
+import { FirstFragments } from "../table/first_fragments.ts";
 
 // Specification: RFC 6146 section 4 (milliseconds)
 const TIMEOUT = 2000;

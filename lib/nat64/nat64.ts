@@ -6,10 +6,10 @@
  *     hairpin   [fd64::5]:5000 > [64:ff9b::c633:6401]:6000 ─► outbound ─► inbound ─► [64:ff9b::c633:6401]:5000 > [fd64::6]:6000
  */
 
-import { Fragmenter } from "../_fragmenter.ts";
+import { Fragmenter } from "../split/fragmenter.ts";
 import { FRAGMENT_HEADER, FRAGMENT_ID } from "../wire/ipv6_extensions.ts";
 import { drop } from "../core/drop.ts";
-import { FragmentIds } from "../_fragment_ids.ts";
+import { FragmentIds } from "../split/fragment_ids.ts";
 import { DONT_FRAGMENT, IPV4_FLAGS, IPV6_DST, IPV6_MIN_MTU, IPV6_SRC } from "../wire/header_fields.ts";
 import { isUnicast4, isUnicast6 } from "../wire/unicast.ts";
 import { adjustTransport, difference } from "../wire/transport_checksum.ts";
@@ -21,7 +21,7 @@ import {
   type StageContext,
   type WorkerPlace,
 } from "../core/mod.ts";
-import { FlowKey, FlowKind } from "../flow_key.ts";
+import { FlowKey, FlowKind } from "../table/flow_key.ts";
 import { IcmpError, type IcmpErrors } from "../icmp_error.ts";
 import { Icmpv4 } from "../wire/icmpv4.ts";
 import { Icmpv6 } from "../wire/icmpv6.ts";

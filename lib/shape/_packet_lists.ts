@@ -1,7 +1,7 @@
 /** Packets that wait in lists, first in, first out: linked by the numbers of their slots, so that nothing is allocated. */
 
 import { ENDPOINT_ROOM, type Packet } from "../core/packet.ts";
-import { wireLength } from "../_stage_cutter.ts";
+import { wireLength } from "../split/stage_segmenter.ts";
 
 // Implementation
 const NONE = -1;

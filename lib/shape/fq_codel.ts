@@ -8,7 +8,7 @@
  *                        empty: a new one to the end of the old ones, an old one out
  */
 
-import { FlowKey, FlowKind } from "../flow_key.ts";
+import { FlowKey, FlowKind } from "../table/flow_key.ts";
 import type { Packet } from "../core/packet.ts";
 import type { StageContext } from "../core/stage.ts";
 import { Ip } from "../wire/ip.ts";

@@ -4,7 +4,7 @@ import type { Packet } from "../core/packet.ts";
 import type { Direction, StageContext } from "../core/stage.ts";
 import { Ip } from "../wire/ip.ts";
 import { checkNames, type OptionNames } from "../core/options.ts";
-import { wireLength } from "../_stage_cutter.ts";
+import { wireLength } from "../split/stage_segmenter.ts";
 import type { Scheduler } from "./scheduler.ts";
 
 // Specification: RFC 2474 section 3

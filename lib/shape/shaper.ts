@@ -7,7 +7,7 @@
 
 import { checkNames, type OptionNames } from "../core/options.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
-import { StageCutter, wireLength } from "../_stage_cutter.ts";
+import { StageCutter, wireLength } from "../split/stage_segmenter.ts";
 import { Fifo } from "./fifo.ts";
 import { FqCodel } from "./fq_codel.ts";
 import type { Scheduler } from "./scheduler.ts";

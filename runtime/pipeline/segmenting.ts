@@ -6,7 +6,7 @@
 
 import { LendingBatch } from "../../lib/core/batch.ts";
 import type { Packet, PacketBatch } from "../../lib/core/mod.ts";
-import { Cutter } from "../../lib/segment.ts";
+import { Cutter } from "../../lib/split/segmenter.ts";
 import type { Ledger } from "../ledger.ts";
 
 /** Packets that wait for one end or stage: ordinary ones, and the rest of the super-packet that is being segmented. */

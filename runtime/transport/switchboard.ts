@@ -1,7 +1,7 @@
 /** A far end made of several. */
 
 import type { TunnelEnd } from "../../lib/core/mod.ts";
-import { Switchboard } from "../../lib/switchboard.ts";
+import { Switchboard } from "../../lib/end/switchboard.ts";
 import type { EndOpener } from "./end_opener.ts";
 import { deviceOptionsOf } from "./device.ts";
 import { openerOf, openFarEnd } from "./mod.ts";

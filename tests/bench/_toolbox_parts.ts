@@ -14,7 +14,7 @@ import { Nat64 } from "../../lib/nat64/mod.ts";
 import { PathMtu } from "../../lib/path_mtu.ts";
 import { Reassemble } from "../../lib/reassemble.ts";
 import { route } from "../../lib/route.ts";
-import { RouteTable } from "../../lib/route_table.ts";
+import { RouteTable } from "../../lib/table/route_table.ts";
 import { Shaper } from "../../lib/shape/mod.ts";
 import { ttl } from "../../lib/ttl.ts";
 import { encodePacket } from "../kit/packet_text.ts";

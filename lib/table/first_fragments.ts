@@ -2,7 +2,7 @@
 
 import type { FlowKey } from "./flow_key.ts";
 import { FlowTable } from "./flow_table.ts";
-import { Shares } from "./_shares.ts";
+import { Shares } from "./shares.ts";
 
 // Implementation
 /** The first word of the source address in a key, and the number of words in a key of IPv4. */

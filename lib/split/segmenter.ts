@@ -24,17 +24,17 @@ import {
   TCP_WINDOW,
   UDP_CHECKSUM,
   UDP_LENGTH,
-} from "./wire/header_fields.ts";
-import { adjust, checksum, difference, isPartial, sum } from "./wire/transport_checksum.ts";
-import { copyMetadata } from "./core/copy_packet.ts";
-import type { Packet } from "./core/packet.ts";
-import type { PacketPool } from "./core/pool.ts";
-import { Ip } from "./wire/ip.ts";
-import { Protocol } from "./wire/protocol.ts";
-import { Tcp } from "./wire/tcp.ts";
-import { Udp } from "./wire/udp.ts";
+} from "../wire/header_fields.ts";
+import { adjust, checksum, difference, isPartial, sum } from "../wire/transport_checksum.ts";
+import { copyMetadata } from "../core/copy_packet.ts";
+import type { Packet } from "../core/packet.ts";
+import type { PacketPool } from "../core/pool.ts";
+import { Ip } from "../wire/ip.ts";
+import { Protocol } from "../wire/protocol.ts";
+import { Tcp } from "../wire/tcp.ts";
+import { Udp } from "../wire/udp.ts";
 
-export { Coalescer, type CoalescerOptions, MOST_GROUPED, type SegmentGroup } from "./_coalescer.ts";
+export { Coalescer, type CoalescerOptions, MOST_GROUPED, type SegmentGroup } from "./coalescer.ts";
 
 // Implementation
 /** Linux makes no segments below 8 bytes (`TCP_MIN_GSO_SIZE` in `net/tcp.h`). */

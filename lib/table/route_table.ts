@@ -2,8 +2,8 @@
 
 import { MOST_NUMBER, PrefixTrie } from "./_prefix_trie.ts";
 import { PrefixStore } from "./_prefix_store.ts";
-import { formatCidr, parseCidr, Prefix } from "./wire/address.ts";
-import { checkNames, type OptionNames } from "./core/options.ts";
+import { formatCidr, parseCidr, Prefix } from "../wire/address.ts";
+import { checkNames, type OptionNames } from "../core/options.ts";
 
 // Implementation
 const CAPACITY = 2 ** 20;

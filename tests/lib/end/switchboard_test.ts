@@ -5,8 +5,8 @@ import { PacketBatch } from "@warren/tunnel/core";
 import { openTunnel } from "@warren/tunnel";
 import { MemoryDevice } from "@warren/tunnel/memory";
 import { Switchboard } from "@warren/tunnel/switchboard";
-import { TestHost } from "../kit/host.ts";
-import { assertBalanced, ManualEnd, QUIET } from "../kit/tunnel.ts";
+import { TestHost } from "../../kit/host.ts";
+import { assertBalanced, ManualEnd, QUIET } from "../../kit/tunnel.ts";
 
 function rig(count: number): { ends: ManualEnd[]; board: Switchboard; host: TestHost } {
   const ends = Array.from({ length: count }, (_, i) => new ManualEnd(`end ${i + 1}`));

@@ -1,7 +1,7 @@
 /** Ports for new flows of a NAT: free ones, else those of flows that make room. */
 
 import type { FlowTable } from "./flow_table.ts";
-import type { PortPool } from "./_port_pool.ts";
+import type { PortPool } from "./port_pool.ts";
 
 // Implementation
 /** The most flows of each state that are evicted for one that finds no free port, and the most that are considered. */

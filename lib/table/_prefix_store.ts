@@ -1,6 +1,6 @@
 /** Prefixes of one family and what belongs to each, by exact match, in typed arrays. */
 
-import { sipHash } from "./core/sip_hash.ts";
+import { sipHash } from "../core/sip_hash.ts";
 
 // Implementation
 const FIRST_PLACES = 1024;

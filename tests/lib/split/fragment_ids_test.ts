@@ -1,7 +1,7 @@
 /** Identifications of fragmented packets. */
 
 import { deepEqual, equal, ok } from "node:assert/strict";
-import { FragmentIds } from "../../lib/_fragment_ids.ts";
+import { FragmentIds } from "../../../lib/split/fragment_ids.ts";
 
 const SRC = 0xc6336401;
 const UDP = 17;

@@ -14,17 +14,17 @@ import {
   IPV6_PAYLOAD_LENGTH,
   IPV6_SRC,
   MORE_FRAGMENTS,
-} from "./wire/header_fields.ts";
-import { FragmentIds } from "./_fragment_ids.ts";
-import { FRAGMENT_HEADER, FRAGMENT_ID, FRAGMENT_WORD, MORE_FRAGMENTS_IPV6 } from "./wire/ipv6_extensions.ts";
-import { copyMetadata } from "./core/copy_packet.ts";
-import { replaceWithSegment } from "./wire/packet_parts.ts";
-import { checksum, sum } from "./wire/transport_checksum.ts";
-import type { Packet, StageContext } from "./core/mod.ts";
-import { Ip, Protocol } from "./wire/ip.ts";
-import type { Ipv4 } from "./wire/ipv4.ts";
-import type { Ipv6 } from "./wire/ipv6.ts";
-import { Cutter } from "./segment.ts";
+} from "../wire/header_fields.ts";
+import { FragmentIds } from "./fragment_ids.ts";
+import { FRAGMENT_HEADER, FRAGMENT_ID, FRAGMENT_WORD, MORE_FRAGMENTS_IPV6 } from "../wire/ipv6_extensions.ts";
+import { copyMetadata } from "../core/copy_packet.ts";
+import { replaceWithSegment } from "../wire/packet_parts.ts";
+import { checksum, sum } from "../wire/transport_checksum.ts";
+import type { Packet, StageContext } from "../core/mod.ts";
+import { Ip, Protocol } from "../wire/ip.ts";
+import type { Ipv4 } from "../wire/ipv4.ts";
+import type { Ipv6 } from "../wire/ipv6.ts";
+import { Cutter } from "./segmenter.ts";
 
 // Specification: options, RFC 791 section 3.1
 const END_OF_OPTIONS = 0;

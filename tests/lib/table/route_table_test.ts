@@ -3,8 +3,8 @@
 import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import { formatCidr, parseAddress, parseIpv4, Prefix } from "@warren/tunnel/address";
 import { RouteTable } from "@warren/tunnel/route_table";
-import { fullTable } from "../kit/prefixes.ts";
-import { Random } from "../../lib/core/random.ts";
+import { fullTable } from "../../kit/prefixes.ts";
+import { Random } from "../../../lib/core/random.ts";
 
 /** What a table should say: every prefix is looked at. */
 class Scan {

@@ -1,16 +1,16 @@
 /** What tells one flow from another: the protocol, both addresses and both ports, as 32-bit words. */
 
-import { ICMP_ID, IPV4_DST, IPV4_SRC, IPV6_SRC } from "./wire/header_fields.ts";
-import { isQuery, isReply } from "./wire/icmp_query.ts";
-import { QuotedPacket } from "./wire/quoted_packet.ts";
-import type { Address } from "./wire/address.ts";
-import type { Packet } from "./core/packet.ts";
-import { Icmpv4 } from "./wire/icmpv4.ts";
-import { Icmpv6 } from "./wire/icmpv6.ts";
-import { Ip } from "./wire/ip.ts";
-import { Protocol } from "./wire/protocol.ts";
+import { ICMP_ID, IPV4_DST, IPV4_SRC, IPV6_SRC } from "../wire/header_fields.ts";
+import { isQuery, isReply } from "../wire/icmp_query.ts";
+import { QuotedPacket } from "../wire/quoted_packet.ts";
+import type { Address } from "../wire/address.ts";
+import type { Packet } from "../core/packet.ts";
+import { Icmpv4 } from "../wire/icmpv4.ts";
+import { Icmpv6 } from "../wire/icmpv6.ts";
+import { Ip } from "../wire/ip.ts";
+import { Protocol } from "../wire/protocol.ts";
 
-export type { QuotedPacket } from "./wire/quoted_packet.ts";
+export type { QuotedPacket } from "../wire/quoted_packet.ts";
 
 // Specification: the shortest header of what has ports, RFC 9293, RFC 768, RFC 3828, RFC 4340, RFC 9260
 const HEADERS: Readonly<Record<number, number>> = {

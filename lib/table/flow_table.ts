@@ -1,8 +1,8 @@
 /** What is known of flows, by their keys: bounded in number and in time, in memory that is taken once. */
 
-import { sipHash } from "./core/sip_hash.ts";
+import { sipHash } from "../core/sip_hash.ts";
 import { FlowKey } from "./flow_key.ts";
-import { checkNames, type OptionNames } from "./core/options.ts";
+import { checkNames, type OptionNames } from "../core/options.ts";
 
 // Implementation
 const CAPACITY = 65_536;

@@ -1,10 +1,10 @@
 /** Segments super-packets within a stage, for which each segment is a packet of its own. */
 
-import type { Packet } from "./core/packet.ts";
-import type { StageContext } from "./core/stage.ts";
-import { Cutter } from "./segment.ts";
-import { Tcp } from "./wire/tcp.ts";
-import { Udp } from "./wire/udp.ts";
+import type { Packet } from "../core/packet.ts";
+import type { StageContext } from "../core/stage.ts";
+import { Cutter } from "./segmenter.ts";
+import { Tcp } from "../wire/tcp.ts";
+import { Udp } from "../wire/udp.ts";
 
 // Implementation
 const NO_SLOT = "pool empty";

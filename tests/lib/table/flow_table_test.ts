@@ -3,7 +3,7 @@
 import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import { FlowKey } from "@warren/tunnel/flow_key";
 import { FlowTable, type FlowTableOptions } from "@warren/tunnel/flow_table";
-import { Random } from "../../lib/core/random.ts";
+import { Random } from "../../../lib/core/random.ts";
 
 const HASH_KEY = [1, 2] as const;
 

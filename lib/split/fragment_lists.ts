@@ -1,6 +1,6 @@
 /** Fragments by datagram, each list in the order of what they hold: bounded, in memory that is taken once. */
 
-import type { Packet } from "./core/packet.ts";
+import type { Packet } from "../core/packet.ts";
 
 // Implementation
 const NONE = -1;

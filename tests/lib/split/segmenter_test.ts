@@ -11,8 +11,8 @@ import { Tcp } from "@warren/tunnel/tcp";
 import { Udp } from "@warren/tunnel/udp";
 import fc from "fast-check";
 import { deepEqual, equal, notEqual } from "node:assert/strict";
-import { Random } from "../../lib/core/random.ts";
-import { hex, IPV4_DST, IPV4_SRC, IPV6_DST, IPV6_SRC, makePartial, wrongChecksum } from "./_packets.ts";
+import { Random } from "../../../lib/core/random.ts";
+import { hex, IPV4_DST, IPV4_SRC, IPV6_DST, IPV6_SRC, makePartial, wrongChecksum } from "../_packets.ts";
 
 const TCP = 6;
 const UDP = 17;

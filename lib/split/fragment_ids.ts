@@ -1,6 +1,6 @@
 /** Identifications of packets that are, or may be, fragmented: unique for a destination, and telling nothing of others. */
 
-import { sipHash } from "./core/sip_hash.ts";
+import { sipHash } from "../core/sip_hash.ts";
 
 // Implementation
 /** The top bits of a hash choose a counter. */

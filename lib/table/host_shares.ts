@@ -1,6 +1,6 @@
 /** Fairness by quota, for NAT, where a flow holds a port: a host's flows beyond its fixed share are evicted first. */
 
-import { CountedKeys } from "./_counted_keys.ts";
+import { CountedKeys } from "./counted_keys.ts";
 import type { FlowKey } from "./flow_key.ts";
 
 // Implementation

@@ -1,6 +1,6 @@
 /** Fairness by count, for tables that any sender can fill: in a full one, the holder with the most entries loses one. */
 
-import { sipHash } from "./core/sip_hash.ts";
+import { sipHash } from "../core/sip_hash.ts";
 
 // Implementation
 const NONE = -1;

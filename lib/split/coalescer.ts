@@ -30,12 +30,12 @@ import {
   UDP_CHECKSUM,
   UDP_HEADER,
   UDP_LENGTH,
-} from "./wire/header_fields.ts";
-import { adjust, difference, pseudoHeaderSumIpv4, pseudoHeaderSumIpv6, sum } from "./wire/transport_checksum.ts";
-import type { PacketBatch } from "./core/batch.ts";
-import type { Packet } from "./core/packet.ts";
-import { Protocol } from "./wire/protocol.ts";
-import { Tcp } from "./wire/tcp.ts";
+} from "../wire/header_fields.ts";
+import { adjust, difference, pseudoHeaderSumIpv4, pseudoHeaderSumIpv6, sum } from "../wire/transport_checksum.ts";
+import type { PacketBatch } from "../core/batch.ts";
+import type { Packet } from "../core/packet.ts";
+import { Protocol } from "../wire/protocol.ts";
+import { Tcp } from "../wire/tcp.ts";
 
 // Implementation
 /**

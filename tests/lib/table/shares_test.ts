@@ -1,8 +1,8 @@
 /** Shares of a bounded table, beside a plain list. */
 
 import { deepEqual, equal, ok } from "node:assert/strict";
-import { Random } from "../../lib/core/random.ts";
-import { Shares } from "../../lib/_shares.ts";
+import { Random } from "../../../lib/core/random.ts";
+import { Shares } from "../../../lib/table/shares.ts";
 
 const CAPACITY = 16;
 

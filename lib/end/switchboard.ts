@@ -14,8 +14,8 @@ import {
   PacketQueue,
   type TunnelEnd,
   type Waitable,
-} from "./core/mod.ts";
-import { writeTo } from "./core/write_to.ts";
+} from "../core/mod.ts";
+import { writeTo } from "../core/write_to.ts";
 
 // Implementation
 /** Packets that wait for an end that is full. */
