@@ -2,7 +2,7 @@
 
 import { IPV6_PAYLOAD_LENGTH } from "./wire/header_fields.ts";
 import { FRAGMENT_WORD } from "./wire/ipv6_extensions.ts";
-import { IcmpError } from "./icmp_error.ts";
+import { IcmpError } from "./icmp/icmp_error.ts";
 
 /** A fault of a fragment: the drop reason, and the ICMPv6 error that its sender gets over IPv6, if any. */
 export interface Fault {

@@ -3,7 +3,7 @@
 import { Fragmenter } from "./split/fragmenter.ts";
 import { longestLength } from "./wire/packet_parts.ts";
 import type { Packet, PacketBatch, StageContext } from "./core/mod.ts";
-import { IcmpError, IcmpErrors } from "./icmp_error.ts";
+import { IcmpError, IcmpErrors } from "./icmp/icmp_error.ts";
 import { Ip } from "./wire/ip.ts";
 
 /** Options for {@linkcode MtuLimiter}; `fragment()` has the same, and explains them. */

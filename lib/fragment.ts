@@ -11,7 +11,7 @@
 import { IPV4_LONGEST, IPV4_MIN_MTU } from "./wire/header_fields.ts";
 import { MtuLimiter } from "./_mtu_limiter.ts";
 import { Direction, type PacketBatch, type Stage, type StageContext } from "./core/mod.ts";
-import type { IcmpErrors } from "./icmp_error.ts";
+import type { IcmpErrors } from "./icmp/icmp_error.ts";
 import { checkNames, type OptionNames } from "./core/options.ts";
 
 /** Options for {@linkcode fragment}. */

@@ -16,7 +16,7 @@ import { formatAddress, parseAddress } from "./wire/address.ts";
 import type { Packet, PacketBatch, Stage, StageContext } from "./core/mod.ts";
 import { FlowKey, FlowKind } from "./table/flow_key.ts";
 import { FlowTable } from "./table/flow_table.ts";
-import { IcmpError, IcmpErrors } from "./icmp_error.ts";
+import { IcmpError, IcmpErrors } from "./icmp/icmp_error.ts";
 import { Icmpv4 } from "./wire/icmpv4.ts";
 import { Icmpv6 } from "./wire/icmpv6.ts";
 import { Ip, Protocol } from "./wire/ip.ts";

@@ -31,7 +31,7 @@ import { checksum, sum } from "./wire/transport_checksum.ts";
 import type { Direction, Packet, PacketBatch, Stage, StageContext } from "./core/mod.ts";
 import { FlowKey, MIN_HEADERS } from "./table/flow_key.ts";
 import { FlowTable } from "./table/flow_table.ts";
-import { IcmpError, IcmpErrors } from "./icmp_error.ts";
+import { IcmpError, IcmpErrors } from "./icmp/icmp_error.ts";
 import { Ip, Protocol } from "./wire/ip.ts";
 import { Ipv6 } from "./wire/ipv6.ts";
 import { checkNames, type OptionNames } from "./core/options.ts";

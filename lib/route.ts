@@ -4,7 +4,7 @@ import { IPV6_DST, IPV6_SRC } from "./wire/header_fields.ts";
 import { parsePrefix, type Prefix } from "./wire/address.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "./core/mod.ts";
 import { FlowKey, FlowKind } from "./table/flow_key.ts";
-import { IcmpError, type IcmpErrors } from "./icmp_error.ts";
+import { IcmpError, type IcmpErrors } from "./icmp/icmp_error.ts";
 import { Ip, Protocol } from "./wire/ip.ts";
 import { checkNames, type OptionNames } from "./core/options.ts";
 import { RouteTable } from "./table/route_table.ts";

@@ -1,7 +1,7 @@
 /** The time to live, as routers count it down, or as one wants it to be. */
 
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "./core/mod.ts";
-import { IcmpError, IcmpErrors } from "./icmp_error.ts";
+import { IcmpError, IcmpErrors } from "./icmp/icmp_error.ts";
 import { Ip } from "./wire/ip.ts";
 import { checkNames, type OptionNames } from "./core/options.ts";
 

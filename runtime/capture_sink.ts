@@ -2,7 +2,7 @@
 
 import { extname } from "node:path";
 import { said } from "../driver/error.ts";
-import type { CaptureSink } from "../lib/capture/mod.ts";
+import type { CaptureSink } from "../lib/pcap/mod.ts";
 import { checkNames, type OptionNames } from "../lib/core/options.ts";
 import { fileError } from "./file_error.ts";
 import { fileTime, openNewFile } from "./new_file.ts";

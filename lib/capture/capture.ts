@@ -12,7 +12,7 @@ import {
   Verdict,
 } from "../core/mod.ts";
 import { copyPacket } from "../core/copy_packet.ts";
-import { type CaptureSink, PcapngWriter, type PcapngWriterOptions } from "./pcapng_writer.ts";
+import { type CaptureSink, PcapngWriter, type PcapngWriterOptions } from "../pcap/pcapng_writer.ts";
 
 // Implementation
 const NAMES: OptionNames<CaptureOptions> = {

@@ -10,7 +10,7 @@
 
 import type { Direction, Packet, StageContext } from "../core/mod.ts";
 import { opposite } from "../core/mod.ts";
-import type { IcmpErrors } from "../icmp_error.ts";
+import type { IcmpErrors } from "../icmp/icmp_error.ts";
 import { Ipv4 } from "../wire/ipv4.ts";
 import { Ipv6 } from "../wire/ipv6.ts";
 import { Protocol } from "../wire/protocol.ts";

@@ -10,7 +10,7 @@
 
 import type { Packet, PacketBatch, Stage, StageContext } from "../core/mod.ts";
 import { isFromHost } from "../wire/unicast.ts";
-import { IcmpErrors } from "../icmp_error.ts";
+import { IcmpErrors } from "../icmp/icmp_error.ts";
 import { Ip } from "../wire/ip.ts";
 import { Protocol } from "../wire/protocol.ts";
 import { Tcp } from "../wire/tcp.ts";

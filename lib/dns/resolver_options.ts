@@ -1,6 +1,6 @@
 /** What a resolver is made of, whom it asks, and what it counts. */
 
-import type { IcmpErrors } from "../icmp_error.ts";
+import type { IcmpErrors } from "../icmp/icmp_error.ts";
 import type { DnsCacheOptions } from "./_cache.ts";
 import type { BlockList } from "./block_list.ts";
 import type { DnsRecord } from "./codec.ts";

@@ -9,7 +9,7 @@
  */
 
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../core/mod.ts";
-import { IcmpError, IcmpErrors } from "../icmp_error.ts";
+import { IcmpError, IcmpErrors } from "../icmp/icmp_error.ts";
 import { Ip, Protocol } from "../wire/ip.ts";
 import { checkNames, type OptionNames } from "../core/options.ts";
 import { type Decision, Explanation } from "./_explanation.ts";

@@ -2,7 +2,7 @@
 
 import { formatIpv4, parseIpv4 } from "../wire/address.ts";
 import { isUnicast4 } from "../wire/unicast.ts";
-import { IcmpErrors } from "../icmp_error.ts";
+import { IcmpErrors } from "../icmp/icmp_error.ts";
 import { checkNames, type OptionNames } from "../core/options.ts";
 import { EmbeddingPrefix } from "./embedded_address.ts";
 

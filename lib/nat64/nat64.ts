@@ -22,7 +22,7 @@ import {
   type WorkerPlace,
 } from "../core/mod.ts";
 import { FlowKey, FlowKind } from "../table/flow_key.ts";
-import { IcmpError, type IcmpErrors } from "../icmp_error.ts";
+import { IcmpError, type IcmpErrors } from "../icmp/icmp_error.ts";
 import { Icmpv4 } from "../wire/icmpv4.ts";
 import { Icmpv6 } from "../wire/icmpv6.ts";
 import { type Ip, versionOf } from "../wire/ip.ts";

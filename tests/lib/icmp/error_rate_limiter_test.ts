@@ -4,9 +4,9 @@ import { equal, ok } from "node:assert/strict";
 import { Direction, type Stage } from "@warren/tunnel/core";
 import { Firewall } from "@warren/tunnel/firewall";
 import { IcmpError, IcmpErrors } from "@warren/tunnel/icmp_error";
-import { Random } from "../../lib/core/random.ts";
-import { encodePacket } from "../kit/packet_text.ts";
-import { TestPipeline } from "../kit/pipeline.ts";
+import { Random } from "../../../lib/core/random.ts";
+import { encodePacket } from "../../kit/packet_text.ts";
+import { TestPipeline } from "../../kit/pipeline.ts";
 
 const OPEN_PORT = 5353;
 /** Long enough for every bucket to be full again (ms). */

@@ -7,10 +7,10 @@ import { Icmpv6 } from "@warren/tunnel/icmpv6";
 import { IcmpError, IcmpErrors, type IcmpErrorsOptions } from "@warren/tunnel/icmp_error";
 import { Tcp } from "@warren/tunnel/tcp";
 import { Udp } from "@warren/tunnel/udp";
-import { encodePacket, formatPacket } from "../kit/packet_text.ts";
-import { TestPipeline } from "../kit/pipeline.ts";
-import { Random } from "../../lib/core/random.ts";
-import { encodeIp, hex, makePartial, packetOf, wrongChecksum } from "./_packets.ts";
+import { encodePacket, formatPacket } from "../../kit/packet_text.ts";
+import { TestPipeline } from "../../kit/pipeline.ts";
+import { Random } from "../../../lib/core/random.ts";
+import { encodeIp, hex, makePartial, packetOf, wrongChecksum } from "../_packets.ts";
 
 /** Answers each packet with what is asked for; -1: a reset. */
 class Answer implements Stage {

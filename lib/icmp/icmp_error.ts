@@ -15,21 +15,21 @@ import {
   IPV6_HEADER,
   IPV6_MIN_MTU,
   IPV6_SRC,
-} from "./wire/header_fields.ts";
-import { isIcmpError } from "./wire/icmp_query.ts";
-import { nextHeaderField, replaceWithSegment } from "./wire/packet_parts.ts";
-import { isUnicast4, isUnicast6 } from "./wire/unicast.ts";
-import { parseAddress } from "./wire/address.ts";
-import { sum } from "./wire/transport_checksum.ts";
-import { type Direction, HEADROOM, opposite, type Packet, type StageContext } from "./core/mod.ts";
-import { Icmpv4 } from "./wire/icmpv4.ts";
-import { Icmpv6 } from "./wire/icmpv6.ts";
-import { Ip, Protocol } from "./wire/ip.ts";
-import { Ipv4 } from "./wire/ipv4.ts";
-import { Ipv6 } from "./wire/ipv6.ts";
-import { checkNames, type OptionNames } from "./core/options.ts";
-import { Cutter } from "./split/segmenter.ts";
-import { Tcp } from "./wire/tcp.ts";
+} from "../wire/header_fields.ts";
+import { isIcmpError } from "../wire/icmp_query.ts";
+import { nextHeaderField, replaceWithSegment } from "../wire/packet_parts.ts";
+import { isUnicast4, isUnicast6 } from "../wire/unicast.ts";
+import { parseAddress } from "../wire/address.ts";
+import { sum } from "../wire/transport_checksum.ts";
+import { type Direction, HEADROOM, opposite, type Packet, type StageContext } from "../core/mod.ts";
+import { Icmpv4 } from "../wire/icmpv4.ts";
+import { Icmpv6 } from "../wire/icmpv6.ts";
+import { Ip, Protocol } from "../wire/ip.ts";
+import { Ipv4 } from "../wire/ipv4.ts";
+import { Ipv6 } from "../wire/ipv6.ts";
+import { checkNames, type OptionNames } from "../core/options.ts";
+import { Cutter } from "../split/segmenter.ts";
+import { Tcp } from "../wire/tcp.ts";
 
 export type { ErrorRate, ErrorRateOptions } from "./_error_rate_limiter.ts";
 

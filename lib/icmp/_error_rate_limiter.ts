@@ -4,11 +4,11 @@
  * (CVE-2020-25705: "SAD DNS" found open ports by 50 spoofed packets and one of its own).
  */
 
-import { IPV4_SRC, IPV6_SRC } from "./wire/header_fields.ts";
-import { sipHash } from "./core/sip_hash.ts";
-import type { Ip } from "./wire/ip.ts";
-import { checkNames, type OptionNames } from "./core/options.ts";
-import { Random } from "./core/random.ts";
+import { IPV4_SRC, IPV6_SRC } from "../wire/header_fields.ts";
+import { sipHash } from "../core/sip_hash.ts";
+import type { Ip } from "../wire/ip.ts";
+import { checkNames, type OptionNames } from "../core/options.ts";
+import { Random } from "../core/random.ts";
 
 // Implementation
 /** Linux's `icmp_msgs_per_sec` and `icmp_msgs_burst`. */
