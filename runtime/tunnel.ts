@@ -16,7 +16,7 @@ import {
   type TunnelStats,
   type WorkerPlace,
 } from "../lib/core/mod.ts";
-import { EndMtu } from "../lib/end_mtu.ts";
+import { EndMtu } from "../lib/stage/mtu/end_mtu.ts";
 import { Ledger } from "./ledger.ts";
 import { Breath, type Loop } from "./loop.ts";
 import { toStage } from "./pipeline/handler.ts";

@@ -1,7 +1,7 @@
 /** What the upstreams of every kind share. */
 
-import { lowerCase, nameLength } from "../../lib/dns/_name.ts";
-import type { DnsUpstream } from "../../lib/dns/mod.ts";
+import { lowerCase, nameLength } from "../../lib/stage/dns/_name.ts";
+import type { DnsUpstream } from "../../lib/stage/dns/mod.ts";
 import { type HostPort, parsePeer } from "../transport/_host_port.ts";
 
 // Specification: RFC 1035 section 4.1.1

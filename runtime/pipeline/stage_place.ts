@@ -9,7 +9,7 @@ import {
   type WorkerPlace,
 } from "../../lib/core/mod.ts";
 import { type Borrower, changedError, type LendingBatch } from "../../lib/core/batch.ts";
-import { EndMtu } from "../../lib/end_mtu.ts";
+import { EndMtu } from "../../lib/stage/mtu/end_mtu.ts";
 import type { Ledger } from "../ledger.ts";
 import { HandlerStage } from "./handler.ts";
 import type { Pipeline } from "./pipeline.ts";

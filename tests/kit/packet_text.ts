@@ -23,7 +23,7 @@ import { Ipv4 } from "../../lib/wire/ipv4.ts";
 import { Ipv6 } from "../../lib/wire/ipv6.ts";
 import { Tcp } from "../../lib/wire/tcp.ts";
 import { Udp } from "../../lib/wire/udp.ts";
-import { hex, wrongChecksum } from "../lib/_packets.ts";
+import { hex, wrongChecksum } from "./packets.ts";
 
 const IPV4_HEADER = 20;
 const IPV4_FLAGS = 6;

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { type EndHost, type Packet, PacketBatch, PacketPool, type TunnelEnd } from "../../lib/core/mod.ts";
-import { Mirror } from "../../lib/mirror.ts";
+import { Mirror } from "../../lib/stage/observe/mirror.ts";
 import { Switchboard } from "../../lib/end/switchboard.ts";
 import { currentLoop } from "../../runtime/loop.ts";
 import { openTunnel } from "../../runtime/mod.ts";

@@ -4,8 +4,8 @@
  */
 
 import { Direction } from "../../lib/core/mod.ts";
-import { Firewall } from "../../lib/firewall/mod.ts";
-import { Napt44 } from "../../lib/nat/mod.ts";
+import { Firewall } from "../../lib/stage/firewall/mod.ts";
+import { Napt44 } from "../../lib/stage/nat/mod.ts";
 import { encodePacket } from "../kit/packet_text.ts";
 import { TestPipeline } from "../kit/pipeline.ts";
 import { Random } from "../../lib/core/random.ts";

@@ -1,7 +1,7 @@
 /** Real programs through impair.ts: the delay, jitter and loss that it says, beside those of Linux' netem. */
 
 import assert from "node:assert/strict";
-import { delayTable } from "../../lib/impair/_distribution.ts";
+import { delayTable } from "../../lib/stage/impair/_distribution.ts";
 import { command, type Namespace, systemTest } from "../kit/system.ts";
 import {
   CROSSING,

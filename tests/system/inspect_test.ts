@@ -9,8 +9,8 @@ import { encodePacket } from "../kit/packet_text.ts";
 import { pcapOf } from "../kit/pcap.ts";
 import { systemTest } from "../kit/system.ts";
 import { Random } from "../../lib/core/random.ts";
-import { chained, EXTENSIONS, randomChain, upperOf } from "../lib/_ipv6_chains.ts";
-import { encodeIp, packetOf } from "../lib/_packets.ts";
+import { chained, EXTENSIONS, randomChain, upperOf } from "../kit/ipv6_chains.ts";
+import { encodeIp, packetOf } from "../kit/packets.ts";
 
 /** The differences that the documentation of inspect() lists, as changes to tcpdump's line that make it ours. */
 const LISTED: readonly [what: string, from: RegExp, to: string][] = [

@@ -10,7 +10,7 @@ import { Udp } from "@warren/tunnel/udp";
 import { encodePacket, formatPacket } from "../../kit/packet_text.ts";
 import { TestPipeline } from "../../kit/pipeline.ts";
 import { Random } from "../../../lib/core/random.ts";
-import { encodeIp, hex, makePartial, packetOf, wrongChecksum } from "../_packets.ts";
+import { encodeIp, hex, makePartial, packetOf, wrongChecksum } from "../../kit/packets.ts";
 
 /** Answers each packet with what is asked for; -1: a reset. */
 class Answer implements Stage {

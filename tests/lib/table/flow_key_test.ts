@@ -10,7 +10,7 @@ import { Protocol } from "@warren/tunnel/ip";
 import { Tcp } from "@warren/tunnel/tcp";
 import { Udp } from "@warren/tunnel/udp";
 import { Random } from "../../../lib/core/random.ts";
-import { encodeIp, packetOf } from "../_packets.ts";
+import { encodeIp, packetOf } from "../../kit/packets.ts";
 
 const VERSIONS = [4, 6] as const;
 const TEXTS = { 4: ["10.9.0.1", "10.9.0.77"], 6: ["fe80::1", "2001:db8::2"] };

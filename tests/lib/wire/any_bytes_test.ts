@@ -15,7 +15,7 @@ import { Ipv6 } from "@warren/tunnel/ipv6";
 import { Tcp } from "@warren/tunnel/tcp";
 import { Udp } from "@warren/tunnel/udp";
 import { equal } from "node:assert/strict";
-import { encodeIp, hex, packetOf } from "../_packets.ts";
+import { encodeIp, hex, packetOf } from "../../kit/packets.ts";
 
 const PACKETS = 1_000_000;
 const SEED = 0x5eed;

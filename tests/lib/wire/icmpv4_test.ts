@@ -5,7 +5,7 @@ import { Ipv4 } from "@warren/tunnel/ipv4";
 import { Udp } from "@warren/tunnel/udp";
 import fc from "fast-check";
 import { deepEqual, equal, throws } from "node:assert/strict";
-import { encodeIp, hex, packetOf, wrongChecksum } from "../_packets.ts";
+import { encodeIp, hex, packetOf, wrongChecksum } from "../../kit/packets.ts";
 
 const ICMP = 1;
 

@@ -4,7 +4,7 @@ import { Icmpv6 } from "@warren/tunnel/icmpv6";
 import { Ipv6 } from "@warren/tunnel/ipv6";
 import fc from "fast-check";
 import { deepEqual, equal, throws } from "node:assert/strict";
-import { encodeIp, hex, makePartial, packetOf, wrongChecksum } from "../_packets.ts";
+import { encodeIp, hex, makePartial, packetOf, wrongChecksum } from "../../kit/packets.ts";
 
 const ICMPV6 = 58;
 const CHECKSUM = 2;

@@ -8,7 +8,7 @@ import { Ipv4 } from "@warren/tunnel/ipv4";
 import { Tcp, type TcpFields } from "@warren/tunnel/tcp";
 import { Udp } from "@warren/tunnel/udp";
 import { equal } from "node:assert/strict";
-import { encodeIp, packetOf } from "../_packets.ts";
+import { encodeIp, packetOf } from "../../kit/packets.ts";
 
 const IPV4 = "IP 10.9.0.1 > 10.9.0.77:";
 const IPV6 = "IP6 fe80::1 > 2001:db8::2:";

@@ -12,8 +12,8 @@ import { PathMtu } from "@warren/tunnel/path_mtu";
 import { Random } from "../../../lib/core/random.ts";
 import { encodePacket, formatPacket } from "../../kit/packet_text.ts";
 import { TestPipeline } from "../../kit/pipeline.ts";
-import { chained, type Extension, EXTENSIONS, randomChain, upperOf } from "../_ipv6_chains.ts";
-import { encodeIp, hex, packetOf } from "../_packets.ts";
+import { chained, type Extension, EXTENSIONS, randomChain, upperOf } from "../../kit/ipv6_chains.ts";
+import { encodeIp, hex, packetOf } from "../../kit/packets.ts";
 
 const UDP = upperOf("udp [fd09::1]:5000 > [2001:db8::1]:53 payload 1300");
 

@@ -4,7 +4,7 @@ import { Ipv4 } from "@warren/tunnel/ipv4";
 import { Tcp, type TcpFields } from "@warren/tunnel/tcp";
 import fc from "fast-check";
 import { deepEqual, equal, throws } from "node:assert/strict";
-import { encodeIp, hex, makePartial, packetOf, wrongChecksum } from "../_packets.ts";
+import { encodeIp, hex, makePartial, packetOf, wrongChecksum } from "../../kit/packets.ts";
 
 const TCP = 6;
 const CHECKSUM = 16;

@@ -15,7 +15,7 @@ import {
   makePartial,
   packetOf,
   wrongChecksum,
-} from "../_packets.ts";
+} from "../../kit/packets.ts";
 
 const UDP = 17;
 const CHECKSUM = 6;

@@ -2,9 +2,9 @@
 
 import assert from "node:assert/strict";
 import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
-import { decodeMessage, DnsResolver } from "../../../lib/dns/mod.ts";
+import { decodeMessage, DnsResolver } from "../../../lib/stage/dns/mod.ts";
 import { dohUpstream, parseUpstream, tcpUpstream, udpUpstream } from "../../../runtime/dns/mod.ts";
-import { address, queryOf, reply, RESOLVER, Rig } from "../../lib/dns/_ask.ts";
+import { address, queryOf, reply, RESOLVER, Rig } from "../../lib/stage/dns/_ask.ts";
 
 const QUERY = queryOf("www.example.com", { id: 0, edns: 1232 });
 const ANSWER = [address("www.example.com")];

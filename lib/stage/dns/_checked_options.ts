@@ -1,0 +1,107 @@
+/** The resolver's options in the form that it works with. */
+
+import { type Address, parseAddress } from "../../wire/address.ts";
+import { checkNames, type OptionNames } from "../../core/options.ts";
+import type { InFlightLimits } from "./_in_flight.ts";
+import { EDNS_SIZE } from "./_message.ts";
+import { parseName } from "./_name.ts";
+import { checkRange, type DnsResolverOptions, type DnsUpstream, list } from "./resolver_options.ts";
+import type { TcpServerLimits } from "./_tcp_server.ts";
+
+// Specification
+const MAX_TIME = 0x7fffffff;
+/**
+ * The longest message that every host takes over UDP (RFC 1035 section 4.2.1), and that fits an Ethernet frame over
+ * IPv6 (bytes).
+ */
+const MIN_ANSWER = 512;
+const MAX_ANSWER = 1452;
+
+// Implementation
+const NAMES: OptionNames<DnsResolverOptions> = {
+  address: "needed",
+  upstream: "optional",
+  split: "optional",
+  records: "optional",
+  zones: "optional",
+  block: "optional",
+  allow: "optional",
+  blockAnswer: "optional",
+  blockTtl: "optional",
+  fakeIp: "optional",
+  forwardSpecial: "optional",
+  cache: "optional",
+  timeout: "optional",
+  inFlight: "optional",
+  waiting: "optional",
+  connections: "optional",
+  idleTimeout: "optional",
+  answerLimit: "optional",
+  errors: "optional",
+};
+const TIMEOUT = 2000;
+const IN_FLIGHT = 256;
+const WAITING = 512;
+const CONNECTIONS = 256;
+/** RFC 7766 section 6.2.3: a few seconds (milliseconds). */
+const IDLE_TIMEOUT = 10_000;
+const MAX_PLACES = 65_536;
+
+/** A domain with upstreams of its own. */
+export interface SplitDomain {
+  readonly domain: Uint8Array;
+  readonly upstreams: readonly DnsUpstream[];
+}
+
+/** The resolver's options, checked, with defaults filled in. */
+export interface CheckedOptions {
+  readonly addresses: readonly Address[];
+  readonly upstreams: readonly DnsUpstream[];
+  /** The longest domain first. */
+  readonly split: readonly SplitDomain[];
+  /** The longest answer over UDP (bytes). */
+  readonly answerLimit: number;
+  readonly places: InFlightLimits;
+  readonly tcp: TcpServerLimits;
+}
+
+/**
+ * Checks the options that have no class of their own.
+ *
+ * @throws what the constructor of {@linkcode DnsResolver} throws.
+ */
+export function checkOptions(options: DnsResolverOptions): CheckedOptions {
+  checkNames("resolve names", options, NAMES);
+  const addresses = list(options.address).map(parseAddress);
+  if (addresses.length === 0) throw new TypeError("Cannot answer queries: the resolver has no address");
+  return {
+    addresses,
+    upstreams: upstreamsOf(options.upstream ?? []),
+    split: Object.entries(options.split ?? {})
+      .map(([domain, upstreams]) => ({ domain: parseName(domain), upstreams: upstreamsOf(upstreams) }))
+      .sort((a, b) => b.domain.length - a.domain.length),
+    answerLimit: checkRange("answerLimit", options.answerLimit ?? EDNS_SIZE, MIN_ANSWER, MAX_ANSWER),
+    places: {
+      timeout: checkRange("timeout", options.timeout ?? TIMEOUT, 1, MAX_TIME),
+      questions: checkRange("inFlight", options.inFlight ?? IN_FLIGHT, 1, MAX_PLACES),
+      queries: checkRange("waiting", options.waiting ?? WAITING, 1, MAX_PLACES),
+    },
+    tcp: {
+      connections: checkRange("connections", options.connections ?? CONNECTIONS, 0, MAX_PLACES),
+      idleTimeout: checkRange("idleTimeout", options.idleTimeout ?? IDLE_TIMEOUT, 1, MAX_TIME),
+    },
+  };
+}
+
+function upstreamsOf(given: DnsUpstream | readonly DnsUpstream[]): readonly DnsUpstream[] {
+  const upstreams = list(given);
+  for (const upstream of upstreams) {
+    if (typeof upstream?.query === "function") continue;
+    throw new TypeError(
+      `Cannot ask ${
+        JSON.stringify(upstream)
+      }: it has no query(): give an upstream such as parseUpstream("192.0.2.1")`,
+    );
+  }
+  return upstreams;
+}

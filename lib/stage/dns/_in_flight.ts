@@ -1,0 +1,279 @@
+/**
+ * Questions in flight, and the queries that wait for them. Both are bounded, and the sources share the places. When there
+ * is none left, the source with the most loses its oldest one to a source with fewer. Where no source has many, as when
+ * each query has a forged address of its own, the oldest one of all makes room.
+ *
+ *     query ──► wait() ──► is there a place? ──► held ····· upstream's answer ──► delivered
+ *                              │ no                  └····· too late, or displaced ──► given up
+ *                              └──► the source that has the most gives one up, or this one does
+ */
+
+import type { StageContext } from "../../core/mod.ts";
+import { Answer } from "./_answer.ts";
+import { type Question, Rcode } from "./_message.ts";
+import { Pending } from "./_pending.ts";
+import { type Query, SMALL_SHARE } from "./_query.ts";
+import type { DnsCounters, DnsUpstream } from "./resolver_options.ts";
+
+// Implementation
+/** A question that failed is not asked again so soon (RFC 9520 section 3.2: a second at least; milliseconds). */
+const FAILURE_TIME = 1000;
+const MAX_FAILURES = 1000;
+/** No question makes room for that of a source with as many before it has waited so long (milliseconds). */
+const MIN_WAIT = 50;
+/** Time for which an upstream that refused EDNS is asked without it (milliseconds). */
+const PLAIN_TIME = 600_000;
+
+/** Callbacks for the outcome of questions and queries. */
+export interface Outcome {
+  /** An upstream has answered; the queries are delivered next. */
+  answered(pending: Pending, answer: Answer, now: number): void;
+  /** Answers a query that waited. */
+  deliver(query: Query, answer: Answer, context: StageContext): void;
+  /** Ends a query that has no answer, but perhaps an upstream's refusal. */
+  giveUp(query: Query, key: string, refusal: Answer | undefined, context: StageContext): void;
+}
+
+/** Limits of {@linkcode InFlight}. */
+export interface InFlightLimits {
+  /** Time that an upstream has to answer (milliseconds). */
+  readonly timeout: number;
+  readonly questions: number;
+  readonly queries: number;
+}
+
+/** A client with questions in flight or queries that wait; the oldest of each comes first. */
+interface Source {
+  readonly key: string;
+  readonly questions: Set<Pending>;
+  readonly queries: Map<Query, Pending>;
+}
+
+/** Questions by their keys. */
+export class InFlight {
+  readonly #limits: InFlightLimits;
+  readonly #counters: DnsCounters;
+  readonly #outcome: Outcome;
+  readonly #pending = new Map<string, Pending>();
+  readonly #sources = new Map<string, Source>();
+  #arrivals: Pending[] = [];
+  #waiting = 0;
+  /** Time at which a question failed, by its key. */
+  readonly #failures = new Map<string, number>();
+  /** Until when upstreams are asked without EDNS. */
+  readonly #plain = new Map<DnsUpstream, number>();
+  #context: StageContext | undefined;
+  #isClosed = false;
+
+  constructor(limits: InFlightLimits, counters: DnsCounters, outcome: Outcome) {
+    this.#limits = limits;
+    this.#counters = counters;
+    this.#outcome = outcome;
+  }
+
+  /** The number of questions in flight. */
+  get size(): number {
+    return this.#pending.size;
+  }
+
+  /** A question that is being asked. */
+  get(key: string): Pending | undefined {
+    return this.#pending.get(key);
+  }
+
+  /** Tells whether a question has failed just now. */
+  hasFailed(key: string, now: number): boolean {
+    return now - (this.#failures.get(key) ?? -Infinity) < FAILURE_TIME;
+  }
+
+  /** Begins to ask a question for a source; `undefined` when there is no place for it, and after the end. */
+  ask(
+    key: string,
+    question: Question,
+    upstreams: readonly DnsUpstream[],
+    source: string,
+    context: StageContext,
+  ): Pending | undefined {
+    if (this.#isClosed) return undefined;
+    // Made first: to give up another one's query reads its question over this one.
+    const pending = new Pending(key, question, upstreams, source);
+    if (!this.#makeRoomForQuestion(source, context)) return undefined;
+    this.#pending.set(key, pending);
+    this.#sourceOf(source).questions.add(pending);
+    pending.since = context.now;
+    this.#askNext(pending, context);
+    return pending;
+  }
+
+  /** Holds a query until its question is answered; `false` when there is no place for it. */
+  wait(pending: Pending, query: Query, context: StageContext): boolean {
+    if (!this.#makeRoomForQuery(query.source, context)) return false;
+    this.#waiting++;
+    pending.waiting.add(query);
+    this.#sourceOf(query.source).queries.set(query, pending);
+    query.hold(context);
+    return true;
+  }
+
+  /** Looks at what has arrived, and turns from upstreams that are too late; returns when the next one is. */
+  tick(context: StageContext): number {
+    this.#context = context;
+    const arrivals = this.#arrivals;
+    this.#arrivals = [];
+    for (const pending of arrivals) this.#look(pending, context);
+    let due = Infinity;
+    for (const pending of this.#pending.values()) {
+      if (pending.deadline <= context.now) this.#fail(pending, context);
+      if (pending.deadline < due) due = pending.deadline;
+    }
+    return due;
+  }
+
+  /** Aborts what is being asked. */
+  close(): void {
+    this.#isClosed = true;
+    for (const pending of this.#pending.values()) pending.abort();
+    this.#pending.clear();
+    this.#sources.clear();
+    this.#arrivals = [];
+  }
+
+  /** Asks the next upstream of a question; returns whether there is one. */
+  #askNext(pending: Pending, context: StageContext): boolean {
+    const upstream = pending.turn();
+    if (upstream === undefined) return false;
+    const isPlain = (this.#plain.get(upstream) ?? -Infinity) > context.now;
+    this.#context = context;
+    this.#counters.asked++;
+    pending.ask(!isPlain, context.now + this.#limits.timeout, this.#arrive);
+    // For the deadline.
+    context.wake();
+    return true;
+  }
+
+  readonly #arrive = (pending: Pending): void => {
+    if (this.#isClosed) return;
+    this.#arrivals.push(pending);
+    this.#context?.wake();
+  };
+
+  #look(pending: Pending, context: StageContext): void {
+    // It may have been too late, or displaced.
+    if (!pending.hasArrived || this.#pending.get(pending.key) !== pending) return;
+    const answer = pending.look();
+    if (pending.isAskedAgain) this.#counters.asked++;
+    if (answer === "bad") this.#counters.badAnswers++;
+    if (!(answer instanceof Answer)) return this.#fail(pending, context);
+    const { rcode } = answer;
+    if (rcode !== Rcode.NoError && rcode !== Rcode.NxDomain) {
+      // These speak of our query to the upstream, and not of the client's.
+      if (rcode !== Rcode.FormErr && rcode !== Rcode.NotImp) pending.refusal = answer;
+      return this.#fail(pending, context);
+    }
+    if (pending.isAskedAgain) this.#plain.set(pending.upstream!, context.now + PLAIN_TIME);
+    this.#failures.delete(pending.key);
+    this.#outcome.answered(pending, answer, context.now);
+    for (const query of this.#end(pending)) this.#outcome.deliver(query, answer, context);
+  }
+
+  /** Turns to the next upstream, or gives up. */
+  #fail(pending: Pending, context: StageContext): void {
+    this.#counters.failures++;
+    if (this.#askNext(pending, context)) return;
+    pending.deadline = Infinity;
+    this.#failures.delete(pending.key);
+    this.#failures.set(pending.key, context.now);
+    if (this.#failures.size > MAX_FAILURES) this.#failures.delete(this.#failures.keys().next().value!);
+    for (const query of this.#end(pending)) {
+      this.#outcome.giveUp(query, pending.key, pending.refusal, context);
+    }
+  }
+
+  /** Takes a question out, and returns the queries that waited for it. */
+  #end(pending: Pending): Query[] {
+    pending.abort();
+    this.#pending.delete(pending.key);
+    const owner = this.#sources.get(pending.source);
+    owner?.questions.delete(pending);
+    this.#forget(owner);
+    const queries = Array.from(pending.waiting);
+    for (const query of queries) this.#release(pending, query);
+    return queries;
+  }
+
+  #release(pending: Pending, query: Query): void {
+    this.#waiting--;
+    pending.waiting.delete(query);
+    const source = this.#sources.get(query.source);
+    source?.queries.delete(query);
+    this.#forget(source);
+  }
+
+  #sourceOf(key: string): Source {
+    let source = this.#sources.get(key);
+    if (source === undefined) {
+      source = { key, questions: new Set(), queries: new Map() };
+      this.#sources.set(key, source);
+    }
+    return source;
+  }
+
+  #forget(source: Source | undefined): void {
+    if (source?.questions.size === 0 && source.queries.size === 0) this.#sources.delete(source.key);
+  }
+
+  #makeRoomForQuestion(source: string, context: StageContext): boolean {
+    while (this.#pending.size >= this.#limits.questions) {
+      const loser = this.#loser("questions", this.#limits.questions, source, context.now);
+      if (loser === undefined) return false;
+      this.#displace(loser.questions.values().next().value!, loser, context);
+    }
+    return true;
+  }
+
+  #makeRoomForQuery(source: string, context: StageContext): boolean {
+    while (this.#waiting >= this.#limits.queries) {
+      const loser = this.#loser("queries", this.#limits.queries, source, context.now);
+      if (loser === undefined) return false;
+      const [query, pending] = loser.queries.entries().next().value!;
+      this.#counters.displaced++;
+      this.#release(pending, query);
+      this.#outcome.giveUp(query, pending.key, undefined, context);
+    }
+    return true;
+  }
+
+  /** The source that loses its oldest place to another one; `undefined` when that one has no claim to it. */
+  #loser(kind: "questions" | "queries", places: number, source: string, now: number): Source | undefined {
+    const own = this.#sources.get(source)?.[kind].size ?? 0;
+    let most: Source | undefined;
+    let oldest: Source | undefined;
+    let since = Infinity;
+    for (const other of this.#sources.values()) {
+      const [first] = kind === "questions" ? other.questions : other.queries.values();
+      if (first === undefined) continue;
+      if (most === undefined || other[kind].size > most[kind].size) most = other;
+      if (first.since >= since) continue;
+      oldest = other;
+      since = first.since;
+    }
+    const small = Math.max(1, places * SMALL_SHARE);
+    const greatest = most![kind].size;
+    if (greatest > small) return greatest > own ? most : undefined;
+    return now - since >= MIN_WAIT ? oldest : undefined;
+  }
+
+  /** Takes a question's place, unless a source with fewer waits for it: that source has it from then on. */
+  #displace(pending: Pending, owner: Source, context: StageContext): void {
+    for (const query of pending.waiting) {
+      const other = this.#sources.get(query.source)!;
+      if (other.questions.size + 1 >= owner.questions.size) continue;
+      owner.questions.delete(pending);
+      pending.source = other.key;
+      other.questions.add(pending);
+      return;
+    }
+    this.#counters.displaced++;
+    for (const query of this.#end(pending)) this.#outcome.giveUp(query, pending.key, undefined, context);
+  }
+}

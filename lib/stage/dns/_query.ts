@@ -1,0 +1,107 @@
+/** A client's query, wherever it came from, and the way back for its answer. */
+
+import { type Direction, opposite, type Packet, type StageContext } from "../../core/mod.ts";
+import type { Ip } from "../../wire/ip.ts";
+import { Udp } from "../../wire/udp.ts";
+import type { Question } from "./_message.ts";
+import type { Route } from "./_route.ts";
+
+// Implementation
+/** The part of all places that a client may have without losing them to clients with fewer. */
+export const SMALL_SHARE = 1 / 16;
+/** RFC 4291 section 2.5.4: a host has all addresses of a /64. */
+const IPV6_SUBNET = 8; // bytes
+
+/** A query that is being answered. */
+export interface Query {
+  /** The client that it is counted for, as {@linkcode sourceOf} names it. */
+  readonly source: string;
+  /** Reads its question; returns what {@linkcode Question.read} does. */
+  read(asked: Question): number;
+  /** Tells whether the same client has sent this query before. */
+  repeats(other: Query): boolean;
+  /** Keeps it until it is answered. */
+  hold(context: StageContext): void;
+  /** Ends it without an answer. */
+  drop(reason: string, context: StageContext): void;
+  /** The longest answer that its client takes (bytes). */
+  room(asked: Question): number;
+  /** Gives the memory for its answer: of {@linkcode Query.room} bytes, from `start` on. The query's bytes are gone then. */
+  open(): { readonly bytes: Uint8Array; readonly start: number };
+  /** Sends the answer, of so many bytes. */
+  send(length: number, context: StageContext): void;
+}
+
+/** The client that a packet comes from: an IPv4 address, or the /64 of an IPv6 address. */
+export function sourceOf(ip: Ip): string {
+  if (ip.version === 4) return String.fromCharCode(ip.src >>> 16, ip.src & 0xffff);
+  return String.fromCharCode(...ip.src.subarray(0, IPV6_SUBNET));
+}
+
+/** A query over UDP, whose packet becomes its answer. */
+export class UdpQuery implements Query {
+  #source: string | undefined;
+  readonly #packet: Packet;
+  readonly #direction: Direction;
+  readonly #limit: number;
+  readonly #route: Route;
+
+  /** @param limit The longest answer (bytes). */
+  constructor(udp: Udp, direction: Direction, limit: number, route: Route) {
+    this.#packet = udp.packet;
+    this.#direction = direction;
+    this.#limit = limit;
+    this.#route = route;
+  }
+
+  get source(): string {
+    return this.#source ??= sourceOf(Udp.of(this.#packet)!.ip);
+  }
+
+  read(asked: Question): number {
+    const udp = Udp.of(this.#packet)!;
+    return asked.read(this.#packet.bytes, udp.payloadOffset, udp.payloadLength);
+  }
+
+  repeats(other: Query): boolean {
+    if (!(other instanceof UdpQuery)) return false;
+    const [packet, before] = [this.#packet, other.#packet];
+    const udp = Udp.of(packet)!;
+    const held = Udp.of(before)!;
+    return held.srcPort === udp.srcPort &&
+      packet.view.getUint16(udp.payloadOffset) === before.view.getUint16(held.payloadOffset) &&
+      isSame(held.ip.src, udp.ip.src);
+  }
+
+  hold(context: StageContext): void {
+    context.hold(this.#packet);
+  }
+
+  drop(reason: string, context: StageContext): void {
+    context.drop(this.#packet, reason);
+  }
+
+  room(asked: Question): number {
+    return Math.min(asked.limit, this.#limit);
+  }
+
+  open(): { bytes: Uint8Array; start: number } {
+    const packet = this.#packet;
+    this.#route.read(Udp.of(packet)!);
+    this.#route.turn(packet);
+    return { bytes: packet.bytes, start: packet.offset };
+  }
+
+  send(length: number, context: StageContext): void {
+    this.#packet.length = length;
+    this.#route.wrap(this.#packet);
+    context.emit(this.#packet, opposite(this.#direction));
+  }
+}
+
+function isSame(a: number | Uint8Array, b: number | Uint8Array): boolean {
+  if (typeof a === "number" || typeof b === "number") return a === b;
+  let i = 0;
+  while (i < a.length && a[i] === b[i]) i++;
+  return i === a.length;
+}

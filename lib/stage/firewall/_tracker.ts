@@ -1,0 +1,436 @@
+/**
+ * Which flow a packet belongs to, and what it means to it. A flow's key is the one of its packets that go out, so
+ * that both directions find it.
+ *
+ *     packet ─► key ─┬─ a flow's packet ──► its flow ─► its protocol's rules ─► New, Established or Invalid
+ *                    ├─ an ICMP error ────► the quoted packet's flow ─────────► Related or Invalid
+ *                    └─ a later fragment ─► its first fragment ───────────────► Fragment or Orphan
+ */
+
+import { IPV4_DST, IPV4_ID, IPV4_LONGEST, IPV4_SRC, IPV6_DST, IPV6_SRC, TCP_SEQ } from "../../wire/header_fields.ts";
+import { FirstFragments } from "../../table/first_fragments.ts";
+import { isQuery, isReply } from "../../wire/icmp_query.ts";
+import { FRAGMENT_HEADER, FRAGMENT_ID } from "../../wire/ipv6_extensions.ts";
+import { Shares } from "../../table/shares.ts";
+import { Direction, opposite, type Packet } from "../../core/mod.ts";
+import { FlowKey, FlowKind } from "../../table/flow_key.ts";
+import { FlowTable } from "../../table/flow_table.ts";
+import { Icmpv4 } from "../../wire/icmpv4.ts";
+import { Ip, Protocol } from "../../wire/ip.ts";
+import { Segment, TcpTracker } from "./_tcp_tracker.ts";
+import { FlowState, isUnanswered, PRIORITIES, TIMEOUTS } from "./flow_state.ts";
+
+// Specification: RFC 791 section 2.3, RFC 8200 section 4.5
+const FRAGMENT_TIMEOUT = 30_000;
+/** Linux' nf_conntrack_proto_udp: from when on an answered flow is a stream (ms). */
+const STREAM_AGE = 2000;
+
+// Implementation
+const FRAGMENTS = 1024;
+/** In the flow table, the states of flows that were opened inbound are so much higher: there are 16 states. */
+const OPENED_INBOUND = 16;
+/** Beside the version in the first word of a key: fragments of packets that come in. */
+const INBOUND_FRAGMENT = 1 << 16;
+/** In the place of an ICMP key's second port: the kind of query, and the side of its client. */
+const TIMESTAMP = 2;
+const CLIENT_OUTSIDE = 1;
+
+/** What a packet is to the flows that are known. The first four are what rules call `state`. */
+export const Finding = {
+  New: 0,
+  Established: 1,
+  Related: 2,
+  Invalid: 3,
+  Fragment: 4,
+  Orphan: 5,
+  Malformed: 6,
+} as const;
+/** One of {@linkcode Finding}'s values. */
+export type Finding = typeof Finding[keyof typeof Finding];
+
+/** What a {@linkcode Tracker} is made of. */
+export interface TrackerOptions {
+  readonly capacity: number;
+  readonly midStream: boolean;
+  readonly hashKey: readonly [number, number] | undefined;
+}
+
+/** One flow, as JSON holds it. */
+export interface SavedFlow {
+  /** The key's words. */
+  readonly key: number[];
+  /** Its state. */
+  readonly state: FlowState;
+  /** Which way its first packet went. */
+  readonly opener: Direction;
+  /** What let it through: a place in the saved labels. */
+  readonly note: number;
+  /** For how long it has been idle (milliseconds). */
+  readonly idle: number;
+  /** For how long it has been known (milliseconds). */
+  readonly age: number;
+  /** The numbers and windows of both sides, when it is a TCP connection. */
+  readonly tcp?: number[];
+}
+
+/** The flows of a firewall. */
+export class Tracker {
+  /** The flows. */
+  readonly flows: FlowTable;
+  /** First fragments that have passed. */
+  readonly fragments: FirstFragments;
+  /** The flow that the last packet belongs to, or is about; -1 for none. */
+  flow = -1;
+  /** Whether the last packet is one of which a flow can be kept. */
+  isTracked = false;
+  /** Why the last packet was found invalid. */
+  why = "";
+  /** How many flows made room for others. */
+  evicted = 0;
+  /** A number of the caller's for each flow. */
+  readonly notes: Int32Array;
+
+  readonly #key = new FlowKey();
+  readonly #fragmentKey = new FlowKey();
+  readonly #tcp: TcpTracker;
+  readonly #openers: Uint8Array;
+  readonly #opened: Float64Array;
+  readonly #midStream: boolean;
+  /** Unanswered flows by their opener, those opened outbound and those opened inbound. */
+  readonly #newFlows: Shares;
+  // What was found of the last packet.
+  #next: FlowState = FlowState.OtherUnreplied;
+  #isTcp = false;
+  #isIgnored = false;
+  #startsFragments = false;
+  /** The number of bytes of the fragmented packet in the fragment at hand. */
+  #firstEnd = 0;
+  /** By first fragment. */
+  readonly #firstEnds = new Uint16Array(FRAGMENTS);
+
+  constructor({ capacity, midStream, hashKey }: TrackerOptions) {
+    this.flows = new FlowTable({
+      timeouts: [...TIMEOUTS, ...TIMEOUTS],
+      worth: [...PRIORITIES.outbound, ...PRIORITIES.inbound],
+      capacity,
+      forget: (flow) => this.#newFlows.remove(flow),
+      ...hashKey && { hashKey },
+    });
+    this.fragments = new FirstFragments(FRAGMENTS, FRAGMENT_TIMEOUT, hashKey);
+    this.#newFlows = new Shares(capacity, 2, hashKey);
+    this.notes = new Int32Array(capacity);
+    this.#tcp = new TcpTracker(capacity);
+    this.#openers = new Uint8Array(capacity);
+    this.#opened = new Float64Array(capacity);
+    this.#midStream = midStream;
+  }
+
+  /** Finds what a packet is, and notes nothing of it. */
+  look(packet: Packet, direction: Direction, now: number): Finding {
+    this.flow = -1;
+    this.isTracked = false;
+    this.#isTcp = false;
+    this.#isIgnored = false;
+    this.#startsFragments = false;
+    const key = this.#key;
+    const kind = key.read(packet);
+    const ip = Ip.of(packet);
+    if (ip === undefined) return Finding.Malformed;
+    if (kind === FlowKind.None) return this.#lookAtRest(packet, ip, direction, now);
+    if (kind === FlowKind.Error) return this.#lookAtError(packet, ip, direction, now);
+    this.#startsFragments = ip.isFragment;
+    if (direction === Direction.Inbound) key.reverse();
+    const { protocol } = key;
+    if (protocol === Protocol.Tcp) return this.#lookAtTcp(packet, ip, direction, now);
+    if (protocol === (ip.version === 4 ? Protocol.Icmp : Protocol.Icmpv6)) {
+      return this.#lookAtIcmp(packet, ip, direction, now);
+    }
+    this.isTracked = true;
+    const isUdp = protocol === Protocol.Udp || protocol === Protocol.UdpLite;
+    const flow = this.flow = this.flows.peek(key, now);
+    if (flow < 0) {
+      this.#next = isUdp ? FlowState.UdpUnreplied : FlowState.OtherUnreplied;
+      return Finding.New;
+    }
+    const state = this.#next = this.stateOf(flow);
+    const isReply = direction !== this.#openers[flow];
+    if (!isUdp) {
+      if (isReply) this.#next = FlowState.OtherReplied;
+    } else if (state === FlowState.UdpUnreplied) {
+      if (isReply) this.#next = FlowState.UdpReplied;
+    } else if (now - this.#opened[flow]! > STREAM_AGE) this.#next = FlowState.UdpStream;
+    return Finding.Established;
+  }
+
+  /** Notes that the packet that was looked at last has passed; `note` is for the flow that it begins. */
+  commit(packet: Packet, finding: Finding, direction: Direction, now: number, note: number): void {
+    if (this.#startsFragments) this.#noteFirst(packet, direction, now);
+    if (finding === Finding.Established) {
+      if (this.#isIgnored) {
+        if (this.#isTcp) this.#tcp.ignore(this.flow, direction);
+        return;
+      }
+      if (this.#isTcp) this.#tcp.commit(packet, this.flow, direction);
+      const next = this.#next + OPENED_INBOUND * this.#openers[this.flow]!;
+      if (next !== this.flows.stateOf(this.flow) && !isUnanswered(this.#next)) {
+        this.#newFlows.remove(this.flow);
+      }
+      this.flows.touch(this.flow, now, next);
+    } else if (finding === Finding.New && this.isTracked) {
+      if (this.flow >= 0) this.flows.remove(this.flow);
+      if (this.flows.size === this.flows.capacity) this.#makeRoom(now);
+      const flow = this.flow = this.#add(this.#next, direction, now);
+      this.#opened[flow] = now;
+      this.notes[flow] = note;
+      if (this.#isTcp) this.#tcp.open(packet, flow, direction);
+    }
+  }
+
+  /** Notes that the packet that was looked at last has not passed: fragments of it do not, either. */
+  refuse(packet: Packet, direction: Direction, now: number): void {
+    if (!this.#startsFragments || !this.#readFragment(packet, direction)) return;
+    const known = this.fragments.find(this.#fragmentKey, now);
+    if (known >= 0) this.fragments.remove(known);
+  }
+
+  /**
+   * Which of so many workers knows the packet that was looked at last: the same one for all packets between two
+   * addresses, in both directions, and for errors about them.
+   */
+  owner(count: number): number {
+    const { words, length } = this.#key;
+    let hash = 0;
+    for (let i = 1; i < length - 1; i++) hash ^= words[i]!;
+    hash = Math.imul(hash ^ hash >>> 16, 0x45d9f3b);
+    return ((hash ^ hash >>> 15) >>> 0) % count;
+  }
+
+  /** A flow's state. */
+  stateOf(flow: number): FlowState {
+    return (this.flows.stateOf(flow) & OPENED_INBOUND - 1) as FlowState;
+  }
+
+  /** Which way the first packet of a flow went. */
+  openerOf(flow: number): Direction {
+    return this.#openers[flow] as Direction;
+  }
+
+  /** The flow that a key of an outbound packet tells; for the caller to read. */
+  keyOf(flow: number): FlowKey {
+    this.flows.readKey(flow, this.#key);
+    return this.#key;
+  }
+
+  /** A flow as JSON holds it. */
+  save(flow: number, now: number): SavedFlow {
+    const key = this.keyOf(flow);
+    return {
+      key: Array.from(key.words.subarray(0, key.length)),
+      state: this.stateOf(flow),
+      opener: this.openerOf(flow),
+      note: this.notes[flow]!,
+      idle: now - this.flows.seenAt(flow),
+      age: now - this.#opened[flow]!,
+      ...key.protocol === Protocol.Tcp && { tcp: this.#tcp.save(flow) },
+    };
+  }
+
+  /** Takes over a flow that {@linkcode Tracker.save} gave; one that is known already stays. */
+  restore({ key, state, opener, note, idle, age, tcp }: SavedFlow, now: number): void {
+    this.#key.length = key.length;
+    this.#key.words.set(key);
+    if (this.flows.find(this.#key, now) >= 0) return;
+    const flow = this.#add(state, opener, now - idle);
+    this.#opened[flow] = now - age;
+    this.notes[flow] = note;
+    if (tcp !== undefined) this.#tcp.restore(flow, tcp);
+  }
+
+  /** Makes room in a full table: by what is over under the same key, else by the flow of the lowest priority. */
+  #makeRoom(now: number): void {
+    this.flows.find(this.#key, now);
+    if (this.flows.size < this.flows.capacity) return;
+    this.evicted++;
+    let { victim } = this.flows;
+    if (isUnanswered(this.stateOf(victim))) {
+      // Whoever has the most of them: neither a stranger nor an inside host that scans takes all the room.
+      const opener = this.#newFlows.largest(this.#openers[victim]);
+      if (opener >= 0) victim = this.#newFlows.oldestOf(opener);
+    }
+    this.flows.remove(victim);
+  }
+
+  /** Adds a flow with the key. */
+  #add(state: FlowState, opener: Direction, seen: number): number {
+    const { words, version, length } = this.#key;
+    const flow = this.flows.add(this.#key, state + OPENED_INBOUND * opener, seen);
+    this.#openers[flow] = opener;
+    if (isUnanswered(state)) {
+      const address = opener === Direction.Outbound ? 1 : length >> 1;
+      this.#newFlows.add(flow, this.#newFlows.holderIn(words, address, version, opener));
+    }
+    return flow;
+  }
+
+  #noteFirst(packet: Packet, direction: Direction, now: number): void {
+    if (!this.#readFragment(packet, direction)) return;
+    const known = this.fragments.find(this.#fragmentKey, now);
+    const first = known < 0 ? this.fragments.note(this.#fragmentKey, now) : known;
+    this.fragments.touch(first, now);
+    this.#firstEnds[first] = known < 0 ? this.#firstEnd : Math.max(this.#firstEnd, this.#firstEnds[first]!);
+  }
+
+  #lookAtTcp(packet: Packet, ip: Ip, direction: Direction, now: number): Finding {
+    this.#isTcp = true;
+    const flow = this.flow = this.flows.peek(this.#key, now);
+    if (!this.#tcp.read(packet, ip.payloadOffset, ip.payloadLength, !ip.isFragment)) {
+      this.why = "its TCP header makes no sense";
+      return Finding.Invalid;
+    }
+    if (flow >= 0) {
+      const state = this.stateOf(flow);
+      const segment = this.#tcp.judge(flow, direction, this.#openers[flow]!, state);
+      this.#next = this.#tcp.next;
+      this.#isIgnored = segment === Segment.Ignored;
+      this.isTracked = true;
+      if (segment === Segment.Invalid) {
+        this.why = "it is outside of its connection's window, or not of its state";
+        return Finding.Invalid;
+      }
+      if (segment !== Segment.Opens) return Finding.Established;
+    }
+    if (!this.#tcp.opens(this.#midStream)) {
+      this.why = "it begins no connection, and is of none";
+      return Finding.Invalid;
+    }
+    this.isTracked = true;
+    this.#next = this.#tcp.next;
+    return Finding.New;
+  }
+
+  #lookAtIcmp(packet: Packet, ip: Ip, direction: Direction, now: number): Finding {
+    const type = packet.bytes[ip.payloadOffset]!;
+    const isRequest = isQuery(ip.version, type);
+    // Messages that ask nothing have no flow, and rules decide about each.
+    if (!isRequest && !isReply(ip.version, type)) return Finding.New;
+    this.isTracked = true;
+    const asker = isRequest === (direction === Direction.Outbound) ? Direction.Outbound : Direction.Inbound;
+    const flow = this.flow = this.#findIcmp(ip.version, type, asker, now);
+    if (flow >= 0) {
+      const wasAnswered = this.stateOf(flow) === FlowState.IcmpReplied;
+      this.#next = wasAnswered || !isRequest ? FlowState.IcmpReplied : FlowState.IcmpUnreplied;
+      return Finding.Established;
+    }
+    this.#next = FlowState.IcmpUnreplied;
+    if (isRequest) return Finding.New;
+    this.isTracked = false;
+    this.why = "it answers no request that is known";
+    return Finding.Invalid;
+  }
+
+  #findIcmp(version: number, type: number, asker: Direction, now: number): number {
+    const isTimestamp = version === 4 &&
+      (type === Icmpv4.TimestampRequest || type === Icmpv4.TimestampReply);
+    this.#key.dstPort = (isTimestamp ? TIMESTAMP : 0) | (asker === Direction.Inbound ? CLIENT_OUTSIDE : 0);
+    return this.flows.peek(this.#key, now);
+  }
+
+  /** An error goes against the packet that it is about. */
+  #lookAtError(packet: Packet, ip: Ip, direction: Direction, now: number): Finding {
+    const { bytes, view } = packet;
+    const { version } = ip;
+    const type = bytes[ip.payloadOffset]!;
+    // These change where packets go, and RFC 6633 and RFC 1122 let a host ignore them: rules decide about each.
+    if (version === 4 && (type === Icmpv4.Redirect || type === Icmpv4.SourceQuench)) return Finding.New;
+    this.why = "it is an error about no flow that is known";
+    const key = this.#key;
+    if (direction === Direction.Outbound) key.reverse();
+    const { quoted } = key;
+    const quotedDirection = opposite(direction);
+    const { protocol } = key;
+    // RFC 792: it goes to the sender of what it quotes. To others, a flow of one host would let errors in for all.
+    if (!this.#isQuotedSender(view, ip, quoted.srcOffset)) {
+      this.why = "it is an error about another host's packet";
+      return Finding.Invalid;
+    }
+    let flow: number;
+    if (protocol === (version === 4 ? Protocol.Icmp : Protocol.Icmpv6)) {
+      const quotedType = bytes[quoted.upperOffset]!;
+      const isRequest = isQuery(version, quotedType);
+      if (!isRequest && !isReply(version, quotedType)) return Finding.Invalid;
+      flow = this.#findIcmp(version, quotedType, isRequest ? quotedDirection : direction, now);
+    } else flow = this.flows.peek(key, now);
+    if (flow < 0) return Finding.Invalid;
+    if (this.stateOf(flow) <= FlowState.IcmpUnreplied && quotedDirection !== this.#openers[flow]) {
+      this.why = "it is an error about a packet of a side that has sent none";
+      return Finding.Invalid;
+    }
+    // RFC 5927 section 4.1: who does not see the connection does not know its numbers.
+    const seq = protocol === Protocol.Tcp ? view.getUint32(quoted.upperOffset + TCP_SEQ) : 0;
+    if (protocol === Protocol.Tcp && !this.#tcp.hasInFlight(flow, quotedDirection, seq)) {
+      this.why = "it is an error about a segment that was not sent";
+      return Finding.Invalid;
+    }
+    this.flow = flow;
+    return Finding.Related;
+  }
+
+  #isQuotedSender(view: DataView, { version, start }: Ip, quotedSrc: number): boolean {
+    if (version === 4) return view.getUint32(start + IPV4_DST) === view.getUint32(quotedSrc);
+    for (let i = 0; i < 16; i += 4) {
+      if (view.getUint32(start + IPV6_DST + i) !== view.getUint32(quotedSrc + i)) return false;
+    }
+    return true;
+  }
+
+  /** What has no ports of its own: a later fragment, an error whose quotation is too short, a header cut short. */
+  #lookAtRest(packet: Packet, ip: Ip, direction: Direction, now: number): Finding {
+    if (ip.fragmentOffset === 0) {
+      const isIcmp = ip.protocol === (ip.version === 4 ? Protocol.Icmp : Protocol.Icmpv6);
+      if (!isIcmp || packet.malformed) return Finding.Malformed;
+      // No addresses tell who knows it: the first worker does.
+      this.#key.length = 0;
+      this.why = "it is an error about a packet that it does not quote";
+      return Finding.Invalid;
+    }
+    if (!this.#readFragment(packet, direction)) return Finding.Malformed;
+    if (ip.fragmentOffset + this.#firstEnd > IPV4_LONGEST) return Finding.Malformed;
+    this.#key.length = this.#fragmentKey.length;
+    this.#key.words.set(this.#fragmentKey.words);
+    const first = this.fragments.peek(this.#fragmentKey, now);
+    if (first < 0) return Finding.Orphan;
+    // RFC 5722, and RFC 1858 section 4.2: what was decided about is not written over.
+    return ip.fragmentOffset < this.#firstEnds[first]! ? Finding.Malformed : Finding.Fragment;
+  }
+
+  /** Fills in what the fragments of a packet share (RFC 791 section 2.3, RFC 8200 section 4.5). */
+  #readFragment(packet: Packet, direction: Direction): boolean {
+    const { view } = packet;
+    const ip = Ip.of(packet);
+    if (ip === undefined) return false;
+    const key = this.#fragmentKey;
+    const { words } = key;
+    const inbound = direction === Direction.Inbound ? INBOUND_FRAGMENT : 0;
+    if (ip.version === 4) {
+      this.#firstEnd = ip.payloadLength;
+      key.length = 4;
+      words[0] = inbound | 4 << 8 | ip.protocol;
+      words[1] = view.getUint32(ip.start + IPV4_SRC);
+      words[2] = view.getUint32(ip.start + IPV4_DST);
+      words[3] = view.getUint16(ip.start + IPV4_ID);
+      return true;
+    }
+    const header = ip.fragmentHeader;
+    if (header < 0) return false;
+    this.#firstEnd = ip.payloadOffset + ip.payloadLength - header - FRAGMENT_HEADER;
+    key.length = 10;
+    // Behind the first fragment's header there may be others before the upper layer.
+    words[0] = inbound | 6 << 8;
+    for (let i = 0; i < 4; i++) {
+      words[1 + i] = view.getUint32(ip.start + IPV6_SRC + 4 * i);
+      words[5 + i] = view.getUint32(ip.start + IPV6_DST + 4 * i);
+    }
+    words[9] = view.getUint32(header + FRAGMENT_ID);
+    return true;
+  }
+}

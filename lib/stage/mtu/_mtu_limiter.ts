@@ -1,0 +1,72 @@
+/** Packets longer than an MTU: fragmented, or answered with an ICMP error that tells the MTU. */
+
+import { Fragmenter } from "../../split/fragmenter.ts";
+import { longestLength } from "../../wire/packet_parts.ts";
+import type { Packet, PacketBatch, StageContext } from "../../core/mod.ts";
+import { IcmpError, IcmpErrors } from "../../icmp/icmp_error.ts";
+import { Ip } from "../../wire/ip.ts";
+
+/** Options for {@linkcode MtuLimiter}; `fragment()` has the same, and explains them. */
+export interface MtuLimiterOptions {
+  /** Fragments IPv4 packets that forbid it as well. @default {false} */
+  readonly ignoreDontFragment?: boolean;
+  /** Fragments IPv6 packets. @default {false} */
+  readonly divideIpv6?: boolean;
+  /** Answers packets that must not be fragmented. @default {new IcmpErrors()} */
+  readonly errors?: IcmpErrors;
+}
+
+/** Keeps the packets of a batch within an MTU: longer ones go on in fragments, or are answered with ICMP errors. */
+export class MtuLimiter {
+  /** Tells whether IPv6 packets are fragmented. */
+  divideIpv6: boolean;
+  readonly #ignoreDontFragment: boolean;
+  readonly #errors: IcmpErrors;
+  readonly #fragmenter: Fragmenter;
+
+  /** @param mtu The longest packet (bytes). */
+  constructor(mtu: number, options: MtuLimiterOptions = {}) {
+    const { ignoreDontFragment = false, divideIpv6 = false, errors = new IcmpErrors() } = options;
+    this.divideIpv6 = divideIpv6;
+    this.#ignoreDontFragment = ignoreDontFragment;
+    this.#errors = errors;
+    this.#fragmenter = new Fragmenter(mtu);
+  }
+
+  /** The longest packet (bytes). */
+  get mtu(): number {
+    return this.#fragmenter.mtu;
+  }
+
+  set mtu(mtu: number) {
+    this.#fragmenter.mtu = mtu;
+  }
+
+  /** Passes a batch on. Packets keep their order. */
+  pass({ packets, length }: PacketBatch, context: StageContext): void {
+    let fitting = 0;
+    while (fitting < length && this.fits(packets[fitting]!)) fitting++;
+    if (fitting === length) return;
+    // What is emitted goes ahead of what is left in the batch, so all of them are, in their order.
+    for (let i = 0; i < length; i++) {
+      const packet = packets[i]!;
+      if (i < fitting || this.fits(packet)) context.emit(packet, context.direction);
+      else this.limit(packet, context);
+    }
+  }
+
+  /** Tells whether a packet, or each segment of a super-packet, is within the MTU. Anything but an IP packet is. */
+  fits(packet: Packet): boolean {
+    if (packet.length <= this.mtu) return true;
+    const ip = Ip.of(packet);
+    return ip === undefined || longestLength(packet, ip) <= this.mtu;
+  }
+
+  /** Fragments a packet that does not fit, or answers it. */
+  limit(packet: Packet, context: StageContext): void {
+    const ip = Ip.of(packet)!;
+    const may = ip.version === 4 ? !ip.dontFragment || this.#ignoreDontFragment : this.divideIpv6;
+    if (may) this.#fragmenter.fragment(packet, context);
+    else this.#errors.answer(packet, IcmpError.PacketTooBig, context, "longer than the mtu", this.mtu);
+  }
+}

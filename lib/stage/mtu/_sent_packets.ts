@@ -1,0 +1,88 @@
+/** Recently sent packets, by flow: an ICMP error is believed only about one of them (RFC 5927 section 4). */
+
+import { TCP_ACK, TCP_FLAGS, TCP_SEQ } from "../../wire/header_fields.ts";
+import { sipHash } from "../../core/sip_hash.ts";
+import type { Packet } from "../../core/packet.ts";
+import type { FlowKey } from "../../table/flow_key.ts";
+import type { Ip } from "../../wire/ip.ts";
+import { Protocol } from "../../wire/protocol.ts";
+import { Tcp } from "../../wire/tcp.ts";
+
+// Implementation
+/** Flows that are noted; a later one may take an earlier one's place. */
+const FLOWS = 16_384;
+/** Time in which a router's error about a packet arrives (milliseconds). */
+const RECENT = 10_000;
+/** The farthest that a late segment may be behind the oldest byte in flight (bytes); beyond, it is of a new connection. */
+const MAX_REORDERING = 2 ** 20;
+
+/** Flows by hash, with the longest packet of each, and of TCP what is sent and not acknowledged. */
+export class SentPackets {
+  readonly #hashes = new Int32Array(FLOWS);
+  readonly #times = new Float64Array(FLOWS).fill(-Infinity);
+  readonly #longest = new Uint16Array(FLOWS);
+  /** TCP's sequence numbers: of the oldest byte in flight, and behind the newest. */
+  readonly #oldest = new Int32Array(FLOWS);
+  readonly #ends = new Int32Array(FLOWS);
+  readonly #hashKey: ArrayLike<number>;
+  #lastTcp = -Infinity;
+
+  /** @param hashKey The key of the hash (two 32-bit numbers): for tests. */
+  constructor(hashKey: ArrayLike<number> = crypto.getRandomValues(new Uint32Array(2))) {
+    this.#hashKey = hashKey;
+  }
+
+  /** Notes a packet of the flow in the key, which has so many bytes or, as a super-packet, segments of as many. */
+  note(key: FlowKey, ip: Ip, length: number, now: number): void {
+    const hash = this.#hash(key);
+    const flow = hash & FLOWS - 1;
+    const isNew = this.#hashes[flow] !== hash || now - this.#times[flow]! >= RECENT;
+    this.#hashes[flow] = hash;
+    this.#times[flow] = now;
+    if (isNew || length > this.#longest[flow]!) this.#longest[flow] = length;
+    if (key.protocol !== Protocol.Tcp) return;
+    this.#lastTcp = now;
+    const { packet, payloadOffset } = ip;
+    const headerLength = packet.bytes[payloadOffset + TCP_FLAGS]! >> 4 << 2;
+    const seq = packet.view.getInt32(payloadOffset + TCP_SEQ);
+    const end = seq + ip.payloadLength - headerLength | 0;
+    const ahead = end - this.#ends[flow]! | 0;
+    if (isNew || (this.#oldest[flow]! - end | 0) > MAX_REORDERING || ahead > 2 ** 30) {
+      this.#oldest[flow] = seq;
+      this.#ends[flow] = end;
+    } else if (ahead > 0) this.#ends[flow] = end;
+  }
+
+  /** Tells whether any TCP segment may be in flight, so that acknowledgments matter. */
+  awaits(now: number): boolean {
+    return now - this.#lastTcp < RECENT;
+  }
+
+  /** Notes what a TCP segment acknowledges; the key is its flow's, reversed. */
+  acknowledge(key: FlowKey, { packet, payloadOffset }: Ip): void {
+    if ((packet.view.getUint16(payloadOffset + TCP_FLAGS) & Tcp.Ack) === 0) return;
+    const hash = this.#hash(key);
+    const flow = hash & FLOWS - 1;
+    if (this.#hashes[flow] !== hash) return;
+    const ack = packet.view.getInt32(payloadOffset + TCP_ACK);
+    if ((ack - this.#oldest[flow]! | 0) <= 0) return;
+    this.#oldest[flow] = ack;
+    if ((ack - this.#ends[flow]! | 0) > 0) this.#ends[flow] = ack;
+  }
+
+  /** Tells whether the packet that an error quotes, whose flow is in the key, was sent recently and is not acknowledged. */
+  has({ view }: Packet, key: FlowKey, now: number): boolean {
+    const { quoted } = key;
+    const hash = this.#hash(key);
+    const flow = hash & FLOWS - 1;
+    if (this.#hashes[flow] !== hash || now - this.#times[flow]! >= RECENT) return false;
+    if (quoted.totalLength > this.#longest[flow]!) return false;
+    if (key.protocol !== Protocol.Tcp) return true;
+    const seq = view.getInt32(quoted.upperOffset + TCP_SEQ);
+    return (seq - this.#oldest[flow]! | 0) >= 0 && (this.#ends[flow]! - seq | 0) > 0;
+  }
+
+  #hash(key: FlowKey): number {
+    return sipHash(key.words, key.length, this.#hashKey[0]!, this.#hashKey[1]!);
+  }
+}

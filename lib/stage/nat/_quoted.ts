@@ -1,0 +1,58 @@
+/** The packet that an ICMP error quotes, translated within the error; every checksum is kept. */
+
+import {
+  FRAGMENT_OFFSET,
+  ICMP_ID,
+  IPV4_CHECKSUM,
+  IPV4_FLAGS,
+  IPV4_HEADER,
+  IPV4_PROTOCOL,
+} from "../../wire/header_fields.ts";
+import { adjust, adjustTransport, checksumField, difference, difference32 } from "../../wire/transport_checksum.ts";
+import type { Icmpv4 } from "../../wire/icmpv4.ts";
+import { Protocol } from "../../wire/protocol.ts";
+
+/**
+ * Replaces an address of the quoted IPv4 header, `at` bytes into it, and the checksums over it as far as they are
+ * quoted. Where `port` is not negative, also the port at `portAt` of the transport header behind it, or the identifier
+ * of an ICMP query. The caller has seen that the header, and what is replaced, is there.
+ */
+export function setQuoted(icmp: Icmpv4, at: number, address: number, portAt: number, port: number): void {
+  const { packet, quotedOffset: start } = icmp;
+  const { bytes, view } = packet;
+  const end = start + icmp.quotedLength;
+  const protocol = bytes[start + IPV4_PROTOCOL]!;
+  const headerLength = (bytes[start]! & 0x0f) << 2;
+  const transport = start + headerLength;
+
+  const addressChange = difference32(view.getUint32(start + at), address);
+  view.setUint32(start + at, address);
+  let change = addressChange;
+  const header = view.getUint16(start + IPV4_CHECKSUM);
+  const headerAfter = adjust(header, addressChange);
+  view.setUint16(start + IPV4_CHECKSUM, headerAfter);
+  change += difference(header, headerAfter);
+
+  let covered = protocol === Protocol.Icmp ? 0 : addressChange;
+  if (port >= 0) {
+    const where = transport + (protocol === Protocol.Icmp ? ICMP_ID : portAt);
+    const portChange = difference(view.getUint16(where), port);
+    view.setUint16(where, port);
+    change += portChange;
+    covered += portChange;
+  }
+  const hasTransport = headerLength >= IPV4_HEADER &&
+    (view.getUint16(start + IPV4_FLAGS) & FRAGMENT_OFFSET) === 0;
+  const field = transport + checksumField(protocol);
+  if (hasTransport && field >= transport && field + 2 <= end && covered !== 0) {
+    const before = view.getUint16(field);
+    // RFC 768: zero says that there is none.
+    if (before !== 0 || protocol !== Protocol.Udp) {
+      let after = adjust(before, covered);
+      if (after === 0 && protocol === Protocol.Udp) after = 0xffff;
+      view.setUint16(field, after);
+      change += difference(before, after);
+    }
+  }
+  adjustTransport(packet, icmp.start, icmp.ip.payloadOffset + icmp.ip.payloadLength, Protocol.Icmp, change);
+}

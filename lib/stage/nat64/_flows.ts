@@ -1,0 +1,428 @@
+/**
+ * What {@linkcode Nat64} knows: sessions, and the bindings that they hold (RFC 6146 section 3.1).
+ *
+ *     session   inside address and port, remote address and port  ─► binding, TCP state
+ *     binding   inside address and port                           ◄─► outside address and port
+ *     contact   inside address and port, remote address            (for the filter)
+ */
+
+import { formatIpv6, parseIpv6 } from "../../wire/address.ts";
+import type { WorkerPlace } from "../../core/mod.ts";
+import { FlowKey } from "../../table/flow_key.ts";
+import { FlowTable } from "../../table/flow_table.ts";
+import { Protocol } from "../../wire/protocol.ts";
+import { Tcp } from "../../wire/tcp.ts";
+import { CountedKeys } from "../../table/counted_keys.ts";
+import type { FragmentIds } from "../../split/fragment_ids.ts";
+import { HostShares } from "../../table/host_shares.ts";
+import { PortPool } from "../../table/port_pool.ts";
+import { PortTaker } from "../../table/worker_ports.ts";
+
+// Implementation
+const PORTS = 65_536;
+const PROTOCOLS: readonly number[] = [Protocol.Tcp, Protocol.Udp, Protocol.Icmpv6];
+/**
+ * A session's states. A surplus session was opened by a host, or from a network, that had its share already. A foreign one
+ * was opened from outside, and its sender has not followed up on an answer: the address may be forged.
+ */
+const State = {
+  ForeignSurplus: 0,
+  Foreign: 1,
+  SurplusTcp: 2,
+  SurplusIcmp: 3,
+  SurplusUdp: 4,
+  SurplusEstablished: 5,
+  Tcp: 6,
+  Icmp: 7,
+  Udp: 8,
+  Established: 9,
+} as const;
+/** The distance from a session's state to the one beyond its host's share. */
+const SURPLUS = State.SurplusTcp - State.Tcp;
+/** By state: sessions of a lower priority make room sooner. */
+const EVICTION_PRIORITIES: readonly number[] = [0, 1, 2, 2, 2, 2, 3, 3, 3, 4];
+/** The states of sessions that give their port to a new one, in the order in which they do. */
+const GIVES_PORT: readonly number[] = [
+  State.ForeignSurplus,
+  State.Foreign,
+  State.SurplusTcp,
+  State.SurplusIcmp,
+  State.SurplusUdp,
+  State.SurplusEstablished,
+  State.Tcp,
+  State.Icmp,
+  State.Udp,
+];
+/** The share of an inside /64, as a multiple of that of a host. */
+const NETWORK = 4;
+/** No session, binding, contact or share. */
+const NONE = -1;
+// Specification: RFC 6146 section 4 (milliseconds)
+const TCP_TRANSITORY = 240_000;
+const ICMP_TIMEOUT = 60_000;
+const UDP_TIMEOUT = 300_000;
+const TCP_ESTABLISHED = 7_440_000;
+/** Of what was opened from outside, until its sender follows up on an answer: TCP_TRANS, and above UDP_MIN. */
+const FOREIGN_TIMEOUT = 240_000;
+const TIMEOUTS: readonly number[] = [
+  ...[FOREIGN_TIMEOUT, FOREIGN_TIMEOUT],
+  ...[TCP_TRANSITORY, ICMP_TIMEOUT, UDP_TIMEOUT, TCP_ESTABLISHED],
+  ...[TCP_TRANSITORY, ICMP_TIMEOUT, UDP_TIMEOUT, TCP_ESTABLISHED],
+];
+/**
+ * Flags of events in a TCP session (RFC 6146 section 3.5.2.2); 0: it is established. Others have the first two alone.
+ */
+const V6_INIT = 1;
+const V4_INIT = 2;
+const V6_FIN = 4;
+const V4_FIN = 8;
+const RESET = 16;
+const INIT = V6_INIT | V4_INIT;
+const CLOSED = V6_FIN | V4_FIN;
+
+/** A session as JSON has it; `idle` in milliseconds. */
+export type SavedSession = [
+  protocol: number,
+  inside: string,
+  insidePort: number,
+  remote: number,
+  remotePort: number,
+  outside: number,
+  outsidePort: number,
+  tcp: number,
+  state: number,
+  idle: number,
+];
+
+/** What it needs of the stage's options. */
+export interface FlowsOptions {
+  readonly outside: Uint32Array;
+  readonly capacity: number;
+  readonly ids: FragmentIds;
+  readonly random: () => number;
+}
+
+/** Sessions and bindings of all protocols. */
+export class Flows {
+  readonly sessions: FlowTable;
+  readonly #bindings: CountedKeys;
+  readonly #contacts: CountedKeys;
+  readonly #outside: Uint32Array;
+  readonly #ids: FragmentIds;
+  /** The shares of inside and remote hosts, and of inside networks. */
+  readonly #hosts: HostShares;
+  readonly #networks: HostShares;
+  /** By session: what releases it from the shares; `NONE` for a surplus one. */
+  readonly #hostOf: Int32Array;
+  readonly #networkOf: Int32Array;
+  /** By session. */
+  readonly #bindingOf: Int32Array;
+  readonly #contactOf: Int32Array;
+  readonly #idStart: Int32Array;
+  readonly #tcp: Uint8Array;
+  /** By binding: who has it, and where it stands in the index. */
+  readonly #inside: Uint32Array;
+  readonly #insidePort: Uint16Array;
+  readonly #place: Uint32Array;
+  /** By protocol, outside address and port: a binding's number and 1. */
+  readonly #index: Int32Array;
+  /** By protocol and outside address (RFC 6146 section 3.5.1.1). */
+  readonly #ports: readonly PortPool[];
+  readonly #taker: PortTaker;
+  readonly #key = new FlowKey();
+
+  constructor({ outside, capacity, ids, random }: FlowsOptions, worker: WorkerPlace) {
+    this.#outside = outside;
+    this.#ids = ids;
+    this.#idStart = new Int32Array(capacity);
+    const room = Math.min(capacity, PORTS / worker.count);
+    this.#hosts = new HostShares(room, capacity);
+    this.#networks = new HostShares(room, capacity, NETWORK);
+    this.#hostOf = new Int32Array(capacity);
+    this.#networkOf = new Int32Array(capacity);
+    this.sessions = new FlowTable({
+      timeouts: TIMEOUTS,
+      worth: EVICTION_PRIORITIES,
+      capacity,
+      forget: (session) => this.#forget(session),
+    });
+    // A session takes what it shares with others before another one makes room for it.
+    this.#bindings = new CountedKeys(capacity + 1);
+    this.#contacts = new CountedKeys(capacity + 1);
+    this.#bindingOf = new Int32Array(capacity);
+    this.#contactOf = new Int32Array(capacity);
+    this.#tcp = new Uint8Array(capacity);
+    this.#inside = new Uint32Array(4 * (capacity + 1));
+    this.#insidePort = new Uint16Array(capacity + 1);
+    this.#place = new Uint32Array(capacity + 1);
+    this.#index = new Int32Array(PROTOCOLS.length * outside.length * PORTS);
+    this.#ports = PROTOCOLS.flatMap((protocol) =>
+      Array.from(
+        outside,
+        () =>
+          new PortPool((port) =>
+            (port > 0 || protocol === Protocol.Icmpv6) && (port >>> 1) % worker.count === worker.index
+          ),
+      )
+    );
+    this.#taker = new PortTaker({
+      flows: this.sessions,
+      pools: this.#ports,
+      givesPort: GIVES_PORT,
+      firstWithinShare: State.Tcp,
+      poolOf: (session) => this.#place[this.#bindingOf[session]!]! / PORTS | 0,
+      random,
+    });
+  }
+
+  /** How many inside endpoints have an outside one. */
+  get bindings(): number {
+    return this.#bindings.size;
+  }
+
+  /** The binding of an outside endpoint; -1 for none. */
+  bindingAt(protocol: number, outside: number, port: number): number {
+    return this.#index[this.#placeOf(protocol, outside) + port]! - 1;
+  }
+
+  /** The inside port of a binding. */
+  insidePortOf(binding: number): number {
+    return this.#insidePort[binding]!;
+  }
+
+  /** Fills in the inside address of a binding: words 1 to 4 of a key. */
+  readInside(binding: number, words: Uint32Array): void {
+    for (let i = 0; i < 4; i++) words[1 + i] = this.#inside[4 * binding + i]!;
+  }
+
+  /** Which outside address a session has, by its number. */
+  outsideOf(session: number): number {
+    return (this.#place[this.#bindingOf[session]!]! / PORTS | 0) % this.#outside.length;
+  }
+
+  /** Which outside port it has. */
+  outsidePortOf(session: number): number {
+    return this.#place[this.#bindingOf[session]!]! % PORTS;
+  }
+
+  /** The start of the identifications of its packets to IPv4, see {@linkcode FragmentIds.next}. */
+  idStartOf(session: number): number {
+    return this.#idStart[session]!;
+  }
+
+  /** Whether an inside endpoint has a session with this address: by the key of such a session. */
+  knows(key: FlowKey): boolean {
+    return this.#contacts.find(this.#part(key, key.words[5]!)) >= 0;
+  }
+
+  /** Opens a session; `outside` is the number of the address that its host has. -1 when there is no port. */
+  open(key: FlowKey, outside: number, fromInside: boolean, now: number): number {
+    const { protocol, srcPort } = key;
+    const place = this.#placeOf(protocol, outside);
+    const isSurplus = this.#isSurplus(key, fromInside);
+    let port = 0;
+    if (this.#bindings.find(this.#part(key, 0)) < 0) {
+      port = this.#taker.take(place / PORTS, srcPort, isSurplus);
+      if (port < 0) return NONE;
+    }
+    const state = fromInside
+      ? stateOf(protocol) + (isSurplus ? SURPLUS : 0)
+      : isSurplus
+      ? State.ForeignSurplus
+      : State.Foreign;
+    return this.#add(key, place + port, fromInside ? V6_INIT : V4_INIT, state, now);
+  }
+
+  /** Tells whether the host that opens this session, or its network, has its share already. */
+  #isSurplus(key: FlowKey, fromInside: boolean): boolean {
+    if (!fromInside) return this.#hosts.isUsed(this.#remoteOf(key));
+    return this.#hosts.isUsed(this.#insideOf(key)) || this.#networks.isUsed(this.#networkKey(key));
+  }
+
+  /** Says that a packet of a session passed, with these TCP flags. */
+  note(session: number, protocol: number, fromInside: boolean, flags: number, now: number): void {
+    if (protocol !== Protocol.Tcp) {
+      if (fromInside) this.#tcp[session]! &= ~V4_INIT;
+      return this.#touch(session, fromInside, stateOf(protocol), now);
+    }
+    const seen = this.#tcp[session]!;
+    if ((seen & CLOSED) === CLOSED) {
+      // A new connection of the same ports, which the RFC would let die of the old one's timer.
+      if ((flags & Tcp.Syn) === 0) return;
+      this.#tcp[session] = fromInside ? V6_INIT : V4_INIT;
+      return this.sessions.touch(session, now);
+    }
+    if ((seen & INIT) !== 0) {
+      if ((flags & Tcp.Syn) === 0) return;
+      if ((seen === V6_INIT) === fromInside) return this.sessions.touch(session, now);
+      this.#tcp[session] = 0;
+      return this.#touch(session, fromInside, State.Established, now);
+    }
+    if ((flags & Tcp.Rst) !== 0) {
+      if ((seen & RESET) !== 0) return;
+      this.#tcp[session] = seen | RESET;
+      return this.#touch(session, fromInside, State.Tcp, now);
+    }
+    let next = seen & ~RESET;
+    if ((flags & Tcp.Fin) !== 0) next |= fromInside ? V6_FIN : V4_FIN;
+    this.#tcp[session] = next;
+    const state = (next & CLOSED) === CLOSED ? State.Tcp : State.Established;
+    this.#touch(session, fromInside, state, now);
+  }
+
+  /** Notes that a session was seen; a foreign one stays that until its sender follows up on an answer. */
+  #touch(session: number, fromInside: boolean, state: number, now: number): void {
+    const before = this.sessions.stateOf(session);
+    const isForeign = before <= State.Foreign &&
+      (fromInside || (this.#tcp[session]! & (V4_INIT | RESET)) !== 0);
+    const own = this.#hostOf[session] === NONE ? state + SURPLUS : state;
+    this.sessions.touch(session, now, isForeign ? before : own);
+  }
+
+  /** All sessions, the longest idle of each state first. */
+  *save(now: number): Generator<SavedSession> {
+    const key = new FlowKey();
+    for (const session of this.sessions) {
+      this.sessions.readKey(session, key);
+      yield [
+        key.protocol,
+        formatIpv6(key.src.bytes),
+        key.srcPort,
+        key.words[5]!,
+        key.dstPort,
+        this.#outside[this.outsideOf(session)]!,
+        this.outsidePortOf(session),
+        this.#tcp[session]!,
+        this.sessions.stateOf(session),
+        now - this.sessions.seenAt(session),
+      ];
+    }
+  }
+
+  /** Takes a session over, unless its outside endpoint is another one's. */
+  restore(saved: SavedSession, now: number): void {
+    const [protocol, inside, insidePort, remote, remotePort, address, port, tcp, state, idle] = saved;
+    const outside = this.#outside.indexOf(address);
+    if (outside < 0) return;
+    const key = new FlowKey();
+    const bytes = new DataView(parseIpv6(inside).buffer);
+    key.length = key.words.length;
+    key.words.set([6 << 8 | protocol, 0, 0, 0, 0, remote, 0, 0, 0, insidePort << 16 | remotePort]);
+    for (let i = 0; i < 4; i++) key.words[1 + i] = bytes.getUint32(4 * i);
+    if (this.sessions.find(key, now) >= 0) return;
+    const place = this.#placeOf(protocol, outside) + port;
+    const binding = this.#bindings.find(this.#part(key, 0));
+    const isOurs = binding < 0 ? this.#ports[place / PORTS | 0]!.take(port) : this.#place[binding] === place;
+    if (isOurs) this.#add(key, place, tcp, state, now - idle);
+  }
+
+  #add(key: FlowKey, place: number, tcp: number, state: number, now: number): number {
+    const isNew = this.#bindings.find(this.#part(key, 0)) < 0;
+    const binding = this.#bindings.take(this.#part(key, 0));
+    if (isNew) {
+      for (let i = 0; i < 4; i++) this.#inside[4 * binding + i] = key.words[1 + i]!;
+      this.#insidePort[binding] = key.srcPort;
+      this.#place[binding] = place;
+      this.#index[place] = binding + 1;
+    }
+    const contact = this.#contacts.take(this.#part(key, key.words[5]!));
+    const isForeign = state === State.Foreign;
+    const isInside = state >= State.Tcp;
+    const host = isForeign || isInside
+      ? this.#hosts.take(isForeign ? this.#remoteOf(key) : this.#insideOf(key))
+      : NONE;
+    const network = isInside ? this.#networks.take(this.#networkKey(key)) : NONE;
+    const session = this.sessions.add(key, state, now);
+    this.#hostOf[session] = host;
+    this.#networkOf[session] = network;
+    this.#bindingOf[session] = binding;
+    const outside = this.#outside[this.outsideOf(session)]!;
+    this.#idStart[session] = this.#ids.startOfIpv4(outside, key.words[5]!, key.protocol);
+    this.#contactOf[session] = contact;
+    this.#tcp[session] = tcp;
+    return session;
+  }
+
+  #forget(session: number): void {
+    this.#contacts.release(this.#contactOf[session]!);
+    const host = this.#hostOf[session]!;
+    const network = this.#networkOf[session]!;
+    if (host >= 0) this.#hosts.release(host);
+    if (network >= 0) this.#networks.release(network);
+    const binding = this.#bindingOf[session]!;
+    if (!this.#bindings.release(binding)) return;
+    const place = this.#place[binding]!;
+    this.#index[place] = 0;
+    this.#ports[place / PORTS | 0]!.give(place % PORTS);
+  }
+
+  #placeOf(protocol: number, outside: number): number {
+    const number = PROTOCOLS.indexOf(protocol);
+    return (number * this.#outside.length + outside) * PORTS;
+  }
+
+  /** The key of what sessions share: without the remote port, and with this remote address. */
+  #part({ words, length }: FlowKey, remote: number): FlowKey {
+    const key = this.#key;
+    key.length = length;
+    for (let i = 0; i < 5; i++) key.words[i] = words[i]!;
+    key.words[5] = remote;
+    key.words[9] = words[9]! & 0xffff0000;
+    return key;
+  }
+
+  /** The key of a session's inside host. */
+  #insideOf(session: FlowKey): FlowKey {
+    const key = this.#part(session, 0);
+    key.words[0] = key.words[9] = 0;
+    return key;
+  }
+
+  /** The key of its inside host's /64. */
+  #networkKey(session: FlowKey): FlowKey {
+    const key = this.#insideOf(session);
+    key.words[3] = key.words[4] = 0;
+    return key;
+  }
+
+  /** The key of its remote host. */
+  #remoteOf(session: FlowKey): FlowKey {
+    const key = this.#networkKey(session);
+    key.words[1] = key.words[2] = 0;
+    key.words[5] = session.words[5]!;
+    return key;
+  }
+}
+
+/** The state of a session that is not established and within its host's share. */
+function stateOf(protocol: number): number {
+  return protocol === Protocol.Tcp ? State.Tcp : protocol === Protocol.Udp ? State.Udp : State.Icmp;
+}
+
+/** Whether a value is what {@linkcode Flows.save} gave. */
+export function isSaved(value: unknown): value is SavedSession {
+  if (!Array.isArray(value) || value.length !== 10 || typeof value[1] !== "string") return false;
+  const most = [
+    0xff,
+    0,
+    0xffff,
+    0xffffffff,
+    0xffff,
+    0xffffffff,
+    0xffff,
+    0x1f,
+    EVICTION_PRIORITIES.length - 1,
+    Infinity,
+  ];
+  const numbersFit = value.every((number, i) =>
+    i === 1 ||
+    typeof number === "number" && number >= 0 && number <= most[i]! && (i === 9 || Number.isInteger(number))
+  );
+  if (!numbersFit || ![Protocol.Tcp, Protocol.Udp, Protocol.Icmpv6].includes(value[0])) return false;
+  try {
+    parseIpv6(value[1]);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,68 @@
+/** The addresses of later fragments, which have no ports, by those of their packets' first ones. */
+
+import { IPV6_SRC } from "../../wire/header_fields.ts";
+import { FRAGMENT_ID } from "../../wire/ipv6_extensions.ts";
+import { FlowKey } from "../../table/flow_key.ts";
+import type { Ip } from "../../wire/ip.ts";
+import { FirstFragments } from "../../table/first_fragments.ts";
+
+// Specification: RFC 6146 section 4 (milliseconds)
+const TIMEOUT = 2000;
+
+// Implementation
+const CAPACITY = 1024;
+const WORDS = 4;
+
+/** Fragmented packets whose first fragment was translated. */
+export class Fragments {
+  /** The address at hand: of IPv6 in all words, of IPv4 in the first. */
+  readonly address = new Uint32Array(WORDS);
+  readonly #table = new FirstFragments(CAPACITY, TIMEOUT);
+  readonly #addresses = new Uint32Array(WORDS * CAPACITY);
+  readonly #key = new FlowKey();
+
+  /** How many are known. */
+  get size(): number {
+    return this.#table.size;
+  }
+
+  /** Says that a first fragment, still untranslated, gets the address at hand. */
+  note(ip: Ip, now: number): void {
+    const key = this.#fill(ip);
+    let packet = this.#table.find(key, now);
+    if (packet < 0) packet = this.#table.note(key, now);
+    this.#addresses.set(this.address, WORDS * packet);
+  }
+
+  /** Makes the address of a later fragment that at hand; returns whether its first one is known. */
+  find(ip: Ip, now: number): boolean {
+    const packet = this.#table.find(this.#fill(ip), now);
+    if (packet < 0) return false;
+    for (let i = 0; i < WORDS; i++) this.address[i] = this.#addresses[WORDS * packet + i]!;
+    return true;
+  }
+
+  /** Forgets some that are too old. */
+  expire(now: number): void {
+    this.#table.expire(now);
+  }
+
+  #fill(ip: Ip): FlowKey {
+    const key = this.#key;
+    const { words } = key;
+    if (ip.version === 4) {
+      key.length = 4;
+      words[0] = 4 << 8 | ip.protocol;
+      words[1] = ip.src;
+      words[2] = ip.dst;
+      words[3] = ip.id;
+      return key;
+    }
+    key.length = words.length;
+    // RFC 8200 section 4.5: the type that a fragment claims is no part of it.
+    words[0] = 6 << 8;
+    for (let i = 0; i < 8; i++) words[1 + i] = ip.packet.view.getUint32(ip.start + IPV6_SRC + 4 * i);
+    words[9] = ip.packet.view.getUint32(ip.fragmentHeader + FRAGMENT_ID);
+    return key;
+  }
+}

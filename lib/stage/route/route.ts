@@ -1,0 +1,246 @@
+/** A stage that chooses the end that each packet goes to. */
+
+import { IPV6_DST, IPV6_SRC } from "../../wire/header_fields.ts";
+import { parsePrefix, type Prefix } from "../../wire/address.ts";
+import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
+import { FlowKey, FlowKind } from "../../table/flow_key.ts";
+import { IcmpError, type IcmpErrors } from "../../icmp/icmp_error.ts";
+import { Ip, Protocol } from "../../wire/ip.ts";
+import { checkNames, type OptionNames } from "../../core/options.ts";
+import { RouteTable } from "../../table/route_table.ts";
+
+// Implementation
+const NAMES: OptionNames<RouteOptions> = { errors: "optional" };
+const POLICY: OptionNames<Policy> = {
+  to: "needed",
+  src: "optional",
+  protocol: "optional",
+  srcPort: "optional",
+  dstPort: "optional",
+  mark: "optional",
+  end: "optional",
+  match: "optional",
+};
+const PROTOCOLS: Readonly<Record<string, readonly number[]>> = {
+  tcp: [Protocol.Tcp],
+  udp: [Protocol.Udp],
+  icmp: [Protocol.Icmp, Protocol.Icmpv6],
+};
+const NO_ROUTE = "no route";
+
+/** Where packets go: 0 is this machine, others are a switchboard's ends by their numbers. */
+export type EndNumber = number;
+
+/** Which packets go by which routes. All that is said must be so; a policy that says nothing is for all packets. */
+export interface Policy {
+  /** Prefixes of the source, or addresses. */
+  readonly src?: string | readonly string[];
+  /** `tcp`, `udp`, `icmp` (of either version), or a number. */
+  readonly protocol?: "tcp" | "udp" | "icmp" | number;
+  /** The sender's port, or a range such as `"1024-65535"`. */
+  readonly srcPort?: number | string;
+  /** The receiver's port, or a range. */
+  readonly dstPort?: number | string;
+  /** The mark that a stage has given the packet. */
+  readonly mark?: number;
+  /** The end that the packet came from; 0 is this machine. */
+  readonly end?: EndNumber;
+  /** Any other condition. */
+  readonly match?: (packet: Packet, direction: Direction) => boolean;
+  /** Routes, by prefix; where none fits, later policies are asked. A number: all packets go there. */
+  readonly to: Readonly<Record<string, EndNumber>> | RouteTable<EndNumber> | EndNumber;
+}
+
+/** Options of {@linkcode route}. */
+export interface RouteOptions {
+  /** Answers what has no route, such as `new IcmpErrors()`. @default {none: it is dropped} */
+  readonly errors?: IcmpErrors;
+}
+
+/**
+ * Routes packets among this machine and the ends of a switchboard, by policies: the first that has a route decides.
+ *
+ * **Outbound**: goes to the end that a policy says, as `packet.to`; what is routed to 0 turns round to this machine.
+ *
+ * **Inbound**: the same; what is routed to 0 goes on, what is routed to an end turns round to that one.
+ *
+ * **Options**: `errors` (what has no route is dropped).
+ *
+ * **Counters**: drops are counted as `no route` and `malformed`; with `errors`, those are its own.
+ *
+ * **Limits**: what turns round here passes the stages between here and the far end again, and no others. TTLs are
+ * another stage's: `ttl({ outbound: "keep" })` behind this one. Later fragments have no ports: policies that ask for ports do not see them.
+ *
+ * @throws {SyntaxError} when a prefix does not parse.
+ * @throws {TypeError} when a protocol is none.
+ * @throws {RangeError} when a port or an end is none.
+ *
+ * @example Two ends, and everything from one prefix to the second
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { route } from "@warren/tunnel/route";
+ *
+ * const stage = route([
+ *   { src: "10.9.7.0/24", to: 2 },
+ *   { to: { "10.9.0.1/32": 0, "10.9.0.0/16": 1, "0.0.0.0/0": 2 } },
+ * ]);
+ * assert.equal(stage.name, "route"); // then: tunnel.use(stage)
+ * ```
+ */
+export function route(policies: readonly Policy[], options: RouteOptions = {}): Stage {
+  return new Route(policies, options);
+}
+
+class Route implements Stage {
+  readonly name = "route";
+  readonly #policies: readonly CheckedPolicy[];
+  readonly #asksPorts: boolean;
+  readonly #errors: IcmpErrors | undefined;
+  readonly #key = new FlowKey();
+
+  constructor(policies: readonly Policy[], options: RouteOptions) {
+    checkNames("route", options, NAMES);
+    const { errors } = options;
+    this.#policies = policies.map((policy, i) => new CheckedPolicy(policy, i + 1));
+    this.#asksPorts = this.#policies.some(({ asksPorts }) => asksPorts);
+    this.#errors = errors;
+  }
+
+  outbound(batch: PacketBatch, context: StageContext): void {
+    this.#route(batch, context, Direction.Outbound);
+  }
+
+  inbound(batch: PacketBatch, context: StageContext): void {
+    this.#route(batch, context, Direction.Inbound);
+  }
+
+  #route({ packets, length }: PacketBatch, context: StageContext, direction: Direction): void {
+    for (let i = 0; i < length; i++) {
+      const packet = packets[i]!;
+      const ip = Ip.of(packet);
+      if (ip === undefined) {
+        context.drop(packet, "malformed");
+        continue;
+      }
+      const end = this.#find(packet, ip, direction);
+      if (end === undefined) {
+        if (this.#errors === undefined) context.drop(packet, NO_ROUTE);
+        else this.#errors.answer(packet, IcmpError.NetUnreachable, context, NO_ROUTE);
+        continue;
+      }
+      packet.to = end;
+      // In order: what turns round, and what goes on.
+      context.emit(packet, end === 0 ? Direction.Inbound : Direction.Outbound);
+    }
+  }
+
+  #find(packet: Packet, ip: Ip, direction: Direction): EndNumber | undefined {
+    const from = direction === Direction.Outbound ? 0 : packet.from;
+    let key: FlowKey | undefined;
+    if (this.#asksPorts && this.#key.read(packet) === FlowKind.Packet) key = this.#key;
+    const policies = this.#policies;
+    for (let i = 0; i < policies.length; i++) {
+      const end = policies[i]!.find(packet, ip, key, from, direction);
+      if (end !== undefined) return end;
+    }
+    return undefined;
+  }
+}
+
+/** A policy that was read. */
+class CheckedPolicy {
+  readonly #src: readonly Prefix[] | undefined;
+  readonly #protocols: readonly number[] | undefined;
+  readonly #srcPorts: readonly [first: number, last: number] | undefined;
+  readonly #dstPorts: readonly [first: number, last: number] | undefined;
+  readonly #policy: Policy;
+  readonly #table: RouteTable<EndNumber> | undefined;
+  readonly #end: EndNumber;
+  /** Whether it asks for the ports, which takes reading the transport header. */
+  readonly asksPorts: boolean;
+
+  constructor(policy: Policy, number: number) {
+    checkNames(`route by policy ${number}`, policy, POLICY);
+    const { src, protocol, srcPort, dstPort, to } = policy;
+    this.#policy = policy;
+    this.#src = src === undefined ? undefined : [src].flat().map(parsePrefix);
+    if (protocol !== undefined) {
+      const protocols = typeof protocol === "number" ? [protocol] : PROTOCOLS[protocol];
+      if (protocols === undefined) {
+        throw new TypeError(
+          `Cannot route by policy ${number}: "${protocol}" is no protocol: tcp, udp, icmp or a number`,
+        );
+      }
+      this.#protocols = protocols;
+    }
+    this.#srcPorts = portsOf(srcPort, number);
+    this.#dstPorts = portsOf(dstPort, number);
+    this.asksPorts = srcPort !== undefined || dstPort !== undefined;
+    this.#end = typeof to === "number" ? endOf(to, number) : 0;
+    if (to instanceof RouteTable) this.#table = to;
+    else if (typeof to !== "number") {
+      this.#table = new RouteTable();
+      for (const [prefix, end] of Object.entries(to)) this.#table.set(prefix, endOf(end, number));
+    }
+  }
+
+  /** Where a packet goes by it; `undefined` when it says nothing of this one. */
+  find(
+    packet: Packet,
+    ip: Ip,
+    key: FlowKey | undefined,
+    from: EndNumber,
+    direction: Direction,
+  ): EndNumber | undefined {
+    const { mark, end, match } = this.#policy;
+    if (mark !== undefined && packet.mark !== mark || end !== undefined && from !== end) return undefined;
+    if (this.#protocols !== undefined && !this.#protocols.includes(ip.protocol)) return undefined;
+    if (this.#srcPorts !== undefined && !(key !== undefined && isIn(this.#srcPorts, key.srcPort))) {
+      return undefined;
+    }
+    if (this.#dstPorts !== undefined && !(key !== undefined && isIn(this.#dstPorts, key.dstPort))) {
+      return undefined;
+    }
+    if (this.#src !== undefined && !contains(this.#src, packet, ip)) return undefined;
+    if (match !== undefined && !match(packet, direction)) return undefined;
+    const table = this.#table;
+    if (table === undefined) return this.#end;
+    return ip.version === 4 ? table.findIpv4(ip.dst) : table.findIpv6(packet.bytes, ip.start + IPV6_DST);
+  }
+}
+
+function endOf(end: unknown, policy: number): EndNumber {
+  if (Number.isInteger(end) && (end as number) >= 0) return end as number;
+  throw new RangeError(
+    `Cannot route by policy ${policy}: ${end} is no end: 0 is this machine, others count from 1`,
+  );
+}
+
+function portsOf(
+  ports: number | string | undefined,
+  policy: number,
+): [first: number, last: number] | undefined {
+  if (ports === undefined) return undefined;
+  const [, first, last = first] = /^(\d+)(?:-(\d+))?$/.exec(String(ports)) ?? [];
+  const range: [number, number] = [Number(first), Number(last)];
+  if (!(range[0] <= range[1] && range[1] <= 0xffff)) {
+    throw new RangeError(`Cannot route by policy ${policy}: "${ports}" is no port and no range of ports`);
+  }
+  return range;
+}
+
+function isIn([first, last]: readonly [number, number], port: number): boolean {
+  return port >= first && port <= last;
+}
+
+function contains(prefixes: readonly Prefix[], packet: Packet, ip: Ip): boolean {
+  for (let i = 0; i < prefixes.length; i++) {
+    const prefix = prefixes[i]!;
+    if (
+      ip.version === 4 ? prefix.containsIpv4(ip.src) : prefix.containsIpv6(packet.bytes, ip.start + IPV6_SRC)
+    ) {
+      return true;
+    }
+  }
+  return false;
+}
