@@ -19,6 +19,7 @@ export {
   Verdict,
   type WorkerPlace,
 } from "../lib/core/mod.ts";
+export { copy } from "../lib/split/copy.ts";
 export type { DeviceOptions, RouteOptions, RuleOptions } from "../driver/mod.ts";
 export { openTunnel } from "./open_tunnel.ts";
 export { Tunnel, type TunnelOptions } from "./tunnel.ts";

@@ -16,6 +16,7 @@ import {
   type Waitable,
 } from "../lib/core/mod.ts";
 import { OUT_OF_SLOT } from "../lib/core/packet.ts";
+import { copy } from "../lib/split/copy.ts";
 
 // Implementation
 const SCRIPT: Borrower = {
@@ -184,7 +185,7 @@ export class StreamSurface implements TunnelEnd {
         continue;
       }
       if (reader.desiredSize! <= 0) break;
-      const copies = packet.copy();
+      const copies = copy(packet);
       if (copies.length === 0) {
         this.#host!.drop(packet, packet.isInSlot ? "super-packet malformed" : OUT_OF_SLOT);
         continue;

@@ -1,9 +1,7 @@
 /** A network packet in its slot of the pool's memory. */
 
-import { finishChecksum } from "../wire/transport_checksum.ts";
-import { copySegments } from "../split/segmenter.ts";
+import { finishChecksum } from "./checksum.ts";
 import { OneLine } from "./one_line.ts";
-import type { PacketPool } from "./pool.ts";
 
 /**
  * The bytes kept free before a packet, so that a header is added by moving a number (bytes).
@@ -26,12 +24,26 @@ export const OUT_OF_SLOT = "moved out of its slot";
 /** The bytes that a packet's line shows: IPv4's header and the ports behind it. */
 const SHOWN_BYTES = 24;
 
+/** The memory that packets live in, as a packet sees its pool. */
+export interface PacketMemory {
+  /** All slots, one behind the other. */
+  readonly bytes: Uint8Array;
+  /** The same memory. */
+  readonly view: DataView;
+  /** Every handle, by its slot's number. */
+  readonly packets: readonly Packet[];
+  /** A packet of `length` bytes, whose bytes are whatever was there; `undefined` when no slot is free. */
+  take(length: number): Packet | undefined;
+  /** Takes a packet back. */
+  give(packet: Packet): void;
+}
+
 /** What holds a packet at the moment: the pool (it is free), a batch, a stage's context, an end's queue. */
 export type PacketOwner = object;
 
 /**
  * A handle to one packet. Handles are made once, with the pool, and reused: a packet is only yours until you
- * return from the handler or stage that got it. Keep one with {@linkcode Packet.copy} or `context.hold`.
+ * return from the handler or stage that got it. Keep one with `copy(packet)` or `context.hold`.
  *
  * The packet is `length` bytes of `bytes`, from `offset` on. Offsets are into the pool's whole memory; both
  * are unsigned and big-endian accessors of `view` take them as they are.
@@ -72,7 +84,7 @@ export class Packet extends OneLine {
    */
   isFixed = true;
   /** The pool that this packet belongs to. */
-  readonly pool: PacketPool;
+  readonly pool: PacketMemory;
   /** This slot's number in its pool, from 0. */
   readonly slot: number;
 
@@ -102,8 +114,8 @@ export class Packet extends OneLine {
 
   #endpoint: Uint8Array | undefined;
 
-  /** For {@linkcode PacketPool} alone. */
-  constructor(pool: PacketPool, slot: number, slotStart: number, slotLength: number) {
+  /** For `PacketPool` alone. */
+  constructor(pool: PacketMemory, slot: number, slotStart: number, slotLength: number) {
     super();
     this.pool = pool;
     this.bytes = pool.bytes;
@@ -206,24 +218,6 @@ export class Packet extends OneLine {
     finishChecksum(this.bytes, this.offset, this.length, checksumStart, checksumOffset);
   }
 
-  /**
-   * Copies of the packet's bytes, with a finished checksum; the caller may keep and change them. A super-packet gives its
-   * segments. One that cannot be segmented, or a packet that was moved out of its slot, gives none and is then
-   * `malformed`.
-   */
-  copy(): Uint8Array[] {
-    if (this.segmentSize !== 0) return copySegments(this);
-    if (!this.isInSlot) {
-      this.malformed = true;
-      return [];
-    }
-    const bytes = this.bytes.slice(this.offset, this.offset + this.length);
-    if (this.checksumStart !== 0) {
-      finishChecksum(bytes, 0, bytes.length, this.checksumStart, this.checksumOffset);
-    }
-    return [bytes];
-  }
-
   /** Its length, where it starts in its slot, and its first bytes: `Packet(28 bytes at 256: 45 00 00 1c ...)`. */
   override toString(): string {
     const { length, segmentSize } = this;
@@ -238,7 +232,7 @@ export class Packet extends OneLine {
     return `Packet(${length} bytes at ${at}${segments}: ${shown.join(" ")})`;
   }
 
-  /** Back to an ordinary packet of `length` bytes at the default offset, as {@linkcode PacketPool.take} gives it. */
+  /** Back to an ordinary packet of `length` bytes at the default offset, as `PacketPool.take` gives it. */
   reset(length: number): void {
     this.offset = this.slotStart + HEADROOM;
     this.length = length;

@@ -20,7 +20,7 @@ import { isIcmpError } from "../wire/icmp_query.ts";
 import { nextHeaderField, replaceWithSegment } from "../wire/packet_parts.ts";
 import { isUnicast4, isUnicast6 } from "../wire/unicast.ts";
 import { parseAddress } from "../wire/address.ts";
-import { sum } from "../wire/transport_checksum.ts";
+import { sum } from "../core/checksum.ts";
 import { type Direction, HEADROOM, opposite, type Packet, type StageContext } from "../core/mod.ts";
 import { Icmpv4 } from "../wire/icmpv4.ts";
 import { Icmpv6 } from "../wire/icmpv6.ts";

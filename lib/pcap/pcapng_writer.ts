@@ -1,6 +1,6 @@
 /** Writes captures as pcapng, which Wireshark and tcpdump read. */
 
-import { finishChecksum } from "../wire/transport_checksum.ts";
+import { finishChecksum } from "../core/checksum.ts";
 import { Direction, type Packet, PacketPool, Verdict } from "../core/mod.ts";
 import { Cutter } from "../split/segmenter.ts";
 import { copyBytes } from "../core/copy_packet.ts";

@@ -31,7 +31,7 @@ import {
   UDP_HEADER,
   UDP_LENGTH,
 } from "../wire/header_fields.ts";
-import { adjust, difference, pseudoHeaderSumIpv4, pseudoHeaderSumIpv6, sum } from "../wire/transport_checksum.ts";
+import { adjust, difference, pseudoHeaderSumIpv4, pseudoHeaderSumIpv6, sum } from "../core/checksum.ts";
 import type { PacketBatch } from "../core/batch.ts";
 import type { Packet } from "../core/packet.ts";
 import { Protocol } from "../wire/protocol.ts";

@@ -19,7 +19,7 @@ import { FragmentIds } from "./fragment_ids.ts";
 import { FRAGMENT_HEADER, FRAGMENT_ID, FRAGMENT_WORD, MORE_FRAGMENTS_IPV6 } from "../wire/ipv6_extensions.ts";
 import { copyMetadata } from "../core/copy_packet.ts";
 import { replaceWithSegment } from "../wire/packet_parts.ts";
-import { checksum, sum } from "../wire/transport_checksum.ts";
+import { checksum, sum } from "../core/checksum.ts";
 import type { Packet, StageContext } from "../core/mod.ts";
 import { Ip, Protocol } from "../wire/ip.ts";
 import type { Ipv4 } from "../wire/ipv4.ts";

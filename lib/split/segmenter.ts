@@ -25,7 +25,8 @@ import {
   UDP_CHECKSUM,
   UDP_LENGTH,
 } from "../wire/header_fields.ts";
-import { adjust, checksum, difference, isPartial, sum } from "../wire/transport_checksum.ts";
+import { adjust, checksum, difference, sum } from "../core/checksum.ts";
+import { isPartial } from "../wire/transport_checksum.ts";
 import { copyMetadata } from "../core/copy_packet.ts";
 import type { Packet } from "../core/packet.ts";
 import type { PacketPool } from "../core/pool.ts";
@@ -282,14 +283,4 @@ function tcpSum(packet: Packet, start: number, end: number, initial: number): nu
 
 function portsSum(packet: Packet, start: number, initial: number): number {
   return sum(packet.bytes, start, 4, initial);
-}
-
-const copier = new Cutter();
-
-/** The segments of a super-packet as arrays of one's own; none when it cannot be cut. For `Packet.copy`. */
-export function copySegments(packet: Packet): Uint8Array[] {
-  const copies: Uint8Array[] = [];
-  copier.start(packet);
-  while (copier.remaining > 0) copies.push(copier.nextCopy()!);
-  return copies;
 }

@@ -38,7 +38,7 @@ export const TCP_RESERVED = 0x0f00;
 
 // Specification: UDP, RFC 768
 export const UDP_LENGTH = 4;
-export const UDP_CHECKSUM = 6; // UDP-Lite's (RFC 3828 section 3.1) and DCCP's (RFC 4340 section 5.1), too
+export { UDP_CHECKSUM } from "../core/checksum.ts";
 export const UDP_HEADER = 8;
 
 // Specification: ICMP, RFC 792; ICMPv6, RFC 4443 section 2.1

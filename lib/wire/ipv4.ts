@@ -2,14 +2,8 @@
 
 import { checkField, writeTransport } from "./_encode.ts";
 import { formatIpv4 } from "./address.ts";
-import {
-  adjust,
-  adjustPseudoHeader,
-  checksum,
-  difference,
-  difference32,
-  pseudoHeaderSumIpv4,
-} from "./transport_checksum.ts";
+import { adjust, checksum, difference, difference32, pseudoHeaderSumIpv4 } from "../core/checksum.ts";
+import { adjustPseudoHeader } from "./transport_checksum.ts";
 import type { Packet } from "../core/packet.ts";
 import { HeaderView, nextViewNumber } from "./header_view.ts";
 import { Protocol } from "./protocol.ts";

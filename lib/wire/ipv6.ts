@@ -14,7 +14,8 @@ import {
   walkExtensions,
 } from "./ipv6_extensions.ts";
 import { formatIpv6 } from "./address.ts";
-import { adjustPseudoHeader, difference32, pseudoHeaderSumIpv6 } from "./transport_checksum.ts";
+import { difference32, pseudoHeaderSumIpv6 } from "../core/checksum.ts";
+import { adjustPseudoHeader } from "./transport_checksum.ts";
 import type { Packet } from "../core/packet.ts";
 import { HeaderView, nextViewNumber } from "./header_view.ts";
 import { Protocol } from "./protocol.ts";

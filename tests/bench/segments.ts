@@ -7,6 +7,7 @@ import { Coalescer, Cutter } from "@warren/tunnel/segment";
 import { Tcp } from "@warren/tunnel/tcp";
 import { ratio, summarize } from "./measure.ts";
 import { atMost, type Contender, type Report } from "./report.ts";
+import { copy } from "../../lib/split/copy.ts";
 
 // Implementation
 const FULL = { rounds: 25, turns: 1500 };
@@ -90,7 +91,7 @@ function variants(): Record<string, () => void> {
       coalescer.groups[0]!.unseal();
     },
     "Packet.copy"() {
-      whole.copy();
+      copy(whole);
     },
   };
 }

@@ -14,7 +14,7 @@
  */
 
 import { parseIpv4, parseIpv6 } from "../../lib/wire/address.ts";
-import { checksum } from "../../lib/wire/transport_checksum.ts";
+import { checksum } from "../../lib/core/checksum.ts";
 import { type Packet, PacketPool } from "../../lib/core/mod.ts";
 import { Icmpv4 } from "../../lib/wire/icmpv4.ts";
 import { Icmpv6 } from "../../lib/wire/icmpv6.ts";

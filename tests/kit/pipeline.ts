@@ -4,6 +4,7 @@ import { Direction, type PacketBatch, PacketPool, type Stage } from "../../lib/c
 import { Heartbeat } from "../../runtime/heartbeat.ts";
 import { Ledger } from "../../runtime/ledger.ts";
 import { type OtherWorkers, Pipeline } from "../../runtime/pipeline/pipeline.ts";
+import { copy } from "../../lib/split/copy.ts";
 
 /** What a test drives. */
 export class TestPipeline {
@@ -80,7 +81,7 @@ export class TestPipeline {
   #empty(batch: PacketBatch, flow: { packetsOut: number; bytesOut: number }): Uint8Array[] {
     const packets: Uint8Array[] = [];
     for (const packet of batch) {
-      packets.push(...packet.copy());
+      packets.push(...copy(packet));
       flow.packetsOut++;
       flow.bytesOut += packet.length;
       this.pipeline.ledger.giveBack(packet);

@@ -4,6 +4,7 @@
  */
 
 import { Direction, openTunnel, Verdict } from "../../runtime/mod.ts";
+import { copy } from "../../lib/split/copy.ts";
 
 /** How long the kernel may take for a packet (ms); what it has dropped does not come. */
 const PATIENCE = 2000;
@@ -21,7 +22,7 @@ let came: (packet: string) => void = () => {};
 const running = [inside, outside].map((tunnel) =>
   tunnel.run((packet, { direction }) => {
     if (direction === Direction.Inbound) return Verdict.Pass;
-    const [bytes] = packet.copy();
+    const [bytes] = copy(packet);
     // The kernel's own reports (IGMP) have options.
     if (bytes?.[0] === 0x45) came(bytes.toHex());
     return Verdict.Drop;

@@ -1,6 +1,6 @@
 /** The header that a TUN device has before each packet with IFF_VNET_HDR: what is still to be cut and summed. */
 
-import { checksum } from "../../../lib/wire/transport_checksum.ts";
+import { checksum } from "../../../lib/core/checksum.ts";
 import type { Packet } from "../../../lib/core/mod.ts";
 import { Ip, Protocol } from "../../../lib/wire/ip.ts";
 

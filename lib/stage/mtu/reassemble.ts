@@ -27,7 +27,7 @@ import { copyMetadata } from "../../core/copy_packet.ts";
 import { nextHeaderField } from "../../wire/packet_parts.ts";
 import { Shares } from "../../table/shares.ts";
 import { sipHash } from "../../core/sip_hash.ts";
-import { checksum, sum } from "../../wire/transport_checksum.ts";
+import { checksum, sum } from "../../core/checksum.ts";
 import type { Direction, Packet, PacketBatch, Stage, StageContext } from "../../core/mod.ts";
 import { FlowKey, MIN_HEADERS } from "../../table/flow_key.ts";
 import { FlowTable } from "../../table/flow_table.ts";

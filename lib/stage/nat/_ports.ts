@@ -1,7 +1,8 @@
 /** The ports of TCP and UDP, and the identifier of ICMP queries, read and replaced where an IPv4 header ends. */
 
 import { ICMP_CHECKSUM, ICMP_HEADER, ICMP_ID, UDP_HEADER, UDP_LENGTH } from "../../wire/header_fields.ts";
-import { adjustTransport, difference, isPartial } from "../../wire/transport_checksum.ts";
+import { difference } from "../../core/checksum.ts";
+import { adjustTransport, isPartial } from "../../wire/transport_checksum.ts";
 import type { Ipv4 } from "../../wire/ipv4.ts";
 import { Protocol } from "../../wire/protocol.ts";
 

@@ -8,7 +8,8 @@ import {
   IPV4_HEADER,
   IPV4_PROTOCOL,
 } from "../../wire/header_fields.ts";
-import { adjust, adjustTransport, checksumField, difference, difference32 } from "../../wire/transport_checksum.ts";
+import { adjust, difference, difference32 } from "../../core/checksum.ts";
+import { adjustTransport, checksumField } from "../../wire/transport_checksum.ts";
 import type { Icmpv4 } from "../../wire/icmpv4.ts";
 import { Protocol } from "../../wire/protocol.ts";
 

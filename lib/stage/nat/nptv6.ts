@@ -2,7 +2,7 @@
 
 import { IPV6_DST, IPV6_SRC } from "../../wire/header_fields.ts";
 import { parseCidr, type Prefix } from "../../wire/address.ts";
-import { sum } from "../../wire/transport_checksum.ts";
+import { sum } from "../../core/checksum.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
 import { Icmpv6 } from "../../wire/icmpv6.ts";
 import { versionOf } from "../../wire/ip.ts";

@@ -12,7 +12,8 @@ import { drop } from "../../core/drop.ts";
 import { FragmentIds } from "../../split/fragment_ids.ts";
 import { DONT_FRAGMENT, IPV4_FLAGS, IPV6_DST, IPV6_MIN_MTU, IPV6_SRC } from "../../wire/header_fields.ts";
 import { isUnicast4, isUnicast6 } from "../../wire/unicast.ts";
-import { adjustTransport, difference } from "../../wire/transport_checksum.ts";
+import { difference } from "../../core/checksum.ts";
+import { adjustTransport } from "../../wire/transport_checksum.ts";
 import {
   Direction,
   type Packet,

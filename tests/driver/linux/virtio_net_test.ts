@@ -2,12 +2,13 @@
 
 import assert from "node:assert/strict";
 import { VNET_HEADER, writeVnetHeader } from "../../../driver/linux/queue/virtio_net.ts";
-import { checksum, pseudoHeaderSumIpv4 } from "../../../lib/wire/transport_checksum.ts";
+import { checksum, pseudoHeaderSumIpv4 } from "../../../lib/core/checksum.ts";
 import { type Packet, PacketPool } from "../../../lib/core/mod.ts";
 import { Ipv4 } from "../../../lib/wire/ipv4.ts";
 import { Protocol } from "../../../lib/wire/protocol.ts";
 import { Tcp } from "../../../lib/wire/tcp.ts";
 import { Udp } from "../../../lib/wire/udp.ts";
+import { copy } from "../../../lib/split/copy.ts";
 
 // Specification: linux/virtio_net.h
 const NEEDS_CSUM = 1;
@@ -39,9 +40,9 @@ Deno.test("writeVnetHeader() has the kernel sum a super-packet whose sum a scrip
     const [protocol, type, offset] of [[Protocol.Tcp, GSO_TCPV4, 16], [Protocol.Udp, GSO_UDP_L4, 6]] as const
   ) {
     const packet = superPacket(protocol);
-    const finished = packet.copy();
+    const finished = copy(packet);
     assert.deepEqual(header(packet), { flags: NEEDS_CSUM, type, start: 20, offset });
-    assert.deepEqual(packet.copy(), finished);
+    assert.deepEqual(copy(packet), finished);
   }
 });
 

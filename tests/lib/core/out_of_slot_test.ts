@@ -14,6 +14,7 @@ import { copyPacket } from "../../../lib/core/copy_packet.ts";
 import { makeRing, PacketRing } from "../../../runtime/workers/ring.ts";
 import { TestPipeline } from "../../kit/pipeline.ts";
 import { ManualEnd } from "../../kit/tunnel.ts";
+import { copy } from "../../../lib/split/copy.ts";
 
 const SECRET = 0x5e;
 const ADDRESS = Uint8Array.of(0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1);
@@ -119,7 +120,7 @@ for (const [what, slip] of Object.entries(SLIPS)) {
       const free = pool.free;
       equal(copyPacket(packet, pool), undefined);
       equal(pool.free, free);
-      deepEqual(packet.copy(), []);
+      deepEqual(copy(packet), []);
       equal(packet.data.length, 0);
       equal(new PacketRing(makeRing()).push(packet, 0), false);
       // A header that is whole and true is read, whatever is said to be behind it.

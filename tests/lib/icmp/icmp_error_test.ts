@@ -11,6 +11,7 @@ import { encodePacket, formatPacket } from "../../kit/packet_text.ts";
 import { TestPipeline } from "../../kit/pipeline.ts";
 import { Random } from "../../../lib/core/random.ts";
 import { encodeIp, hex, makePartial, packetOf, wrongChecksum } from "../../kit/packets.ts";
+import { copy } from "../../../lib/split/copy.ts";
 
 /** Answers each packet with what is asked for; -1: a reset. */
 class Answer implements Stage {
@@ -68,7 +69,7 @@ for (const version of [4, 6] as const) {
     Udp.encode(packet, { srcPort: 5000, dstPort: 53 });
     encodeIp(packet, version, 17);
     packet.segmentSize = 300;
-    const [first] = packet.copy();
+    const [first] = copy(packet);
     const stage = new Answer();
     stage.before = (given) => void (given.segmentSize = 300);
     const [answer] = answersTo(stage, packet.data);

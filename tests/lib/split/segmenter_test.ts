@@ -13,6 +13,7 @@ import fc from "fast-check";
 import { deepEqual, equal, notEqual } from "node:assert/strict";
 import { Random } from "../../../lib/core/random.ts";
 import { hex, IPV4_DST, IPV4_SRC, IPV6_DST, IPV6_SRC, makePartial, wrongChecksum } from "../../kit/packets.ts";
+import { copy } from "../../../lib/split/copy.ts";
 
 const TCP = 6;
 const UDP = 17;
@@ -223,7 +224,7 @@ Deno.test("Cutter.next() makes the segments that a cutter written out of the RFC
       deepEqual(segments, expected);
       for (const segment of segments) equal(wrongChecksum(segment), "");
       deepEqual(packet.data, before); // only read
-      deepEqual(packet.copy(), expected);
+      deepEqual(copy(packet), expected);
     }),
     { numRuns: 500 },
   );
@@ -292,7 +293,7 @@ Deno.test("Cutter.next() writes a UDP sum that comes out as 0 as 0xffff", () => 
   for (let word = 0; word < 0x10000; word++) {
     const packet = packetOf(pool, { version: 4, protocol: UDP, size: 8, segmentSize: 4 });
     packet.view.setUint16(packet.offset + 28, word);
-    const [segment] = packet.copy();
+    const [segment] = copy(packet);
     if (segment![26] === 0xff && segment![27] === 0xff) found++;
     notEqual(segment![26]! + segment![27]!, 0);
     pool.give(packet);
@@ -409,7 +410,7 @@ Deno.test("Cutter.start() names why a super-packet makes no sense, and marks it"
     equal(cutter.start(packet), reason);
     deepEqual([cutter.remaining, cutter.next(pool), cutter.nextCopy()], [0, undefined, undefined], reason);
     equal(packet.malformed, true);
-    if (packet.segmentSize !== 0) deepEqual(packet.copy(), []);
+    if (packet.segmentSize !== 0) deepEqual(copy(packet), []);
   }
 });
 
@@ -417,26 +418,26 @@ Deno.test("Cutter.start() cuts 65,535 bytes into 8192 segments at most", () => {
   const pool = poolOf(9000, 2);
   const packet = packetOf(pool, { version: 4, protocol: TCP, size: 65_495, segmentSize: 8 });
   equal(packet.length, LARGE_ROOM);
-  const segments = packet.copy();
+  const segments = copy(packet);
   equal(segments.length, 8187);
   for (const segment of [segments[0]!, segments[8186]!]) equal(wrongChecksum(segment), "");
   packet.segmentSize = 7;
   equal(new Cutter().start(packet), Uncuttable.SegmentSize);
 });
 
-Deno.test("Packet.copy() gives a super-packet's segments, of which a partial sum is finished", () => {
+Deno.test("copy() gives a super-packet's segments, of which a partial sum is finished", () => {
   const packet = packetOf(poolOf(), { version: 6, protocol: TCP, size: 3000, segmentSize: 1448 });
-  const copies = packet.copy();
+  const copies = copy(packet);
   deepEqual(copies.map(({ length }) => length), [1508, 1508, 164]);
   for (const bytes of copies) equal(wrongChecksum(bytes), "");
   copies[0]!.fill(0);
-  equal(wrongChecksum(packet.copy()[0]!), "");
+  equal(wrongChecksum(copy(packet)[0]!), "");
 });
 
-Deno.test("Packet.finish() writes an ordinary packet's sum in its slot, as Packet.copy() does", () => {
+Deno.test("Packet.finish() writes an ordinary packet's sum in its slot, as copy() does", () => {
   fc.assert(fc.property(shapes, (shape) => {
     const packet = packetOf(poolOf(), { ...shape, size: shape.size % 1500, segmentSize: 0, sum: "partial" });
-    const [expected] = packet.copy();
+    const [expected] = copy(packet);
     packet.finish();
     deepEqual([packet.checksumStart, packet.checksumOffset], [0, 0]);
     deepEqual(packet.data, expected);
@@ -537,7 +538,7 @@ Deno.test("Coalescer.group() makes of a super-packet's segments the super-packet
         [joined.segmentSize, joined.checksumStart, joined.checksumOffset],
         [packet.segmentSize, packet.checksumStart, packet.checksumOffset],
       );
-      deepEqual(joined.copy(), before);
+      deepEqual(copy(joined), before);
       group.unseal();
       group.unseal();
       deepEqual(segments.map(({ data }) => data), before);
@@ -562,7 +563,7 @@ Deno.test("Coalescer.group() takes partly summed packets, and SegmentGroup.unsea
     const coalescer = new Coalescer({ udp: true });
     coalescer.group(batchOf(packets));
     coalescer.groups[0]!.seal();
-    for (const bytes of written(coalescer.groups[0]!).copy()) equal(wrongChecksum(bytes), "");
+    for (const bytes of copy(written(coalescer.groups[0]!))) equal(wrongChecksum(bytes), "");
     coalescer.groups[0]!.unseal();
     deepEqual(packets.map(({ data }) => data), before);
     const { segmentSize, checksumStart, checksumOffset } = packets[0]!;
@@ -834,7 +835,7 @@ Deno.test("Coalescer.group() makes groups of 65,535 bytes at most", () => {
     equal(coalescer.group(batchOf(packets)), 1);
     equal(coalescer.groups[0]!.bytes, 65_535);
     coalescer.groups[0]!.seal();
-    equal(written(coalescer.groups[0]!).copy().length, whole + 1);
+    equal(copy(written(coalescer.groups[0]!)).length, whole + 1);
     coalescer.groups[0]!.unseal();
     // One byte more is another group.
     packets[whole] = packetOf(pool, {
@@ -905,7 +906,7 @@ Deno.test("Cutter and Coalescer never throw on any bytes, and write only where t
       group.seal();
       if (group.length > 1) {
         joined++;
-        for (const bytes of written(group).copy()) equal(wrongChecksum(bytes), "");
+        for (const bytes of copy(written(group))) equal(wrongChecksum(bytes), "");
       }
       group.unseal();
     }

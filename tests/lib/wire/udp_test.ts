@@ -16,6 +16,7 @@ import {
   packetOf,
   wrongChecksum,
 } from "../../kit/packets.ts";
+import { copy } from "../../../lib/split/copy.ts";
 
 const UDP = 17;
 const CHECKSUM = 6;
@@ -220,7 +221,7 @@ Deno.test("Udp setters leave a right checksum after any sequence of them, full a
         if (partial) makePartial(udp.packet, udp.start, CHECKSUM);
         for (const [setter, value] of steps) {
           setters[setter]!(udp, value);
-          const finished = udp.packet.copy()[0]!;
+          const finished = copy(udp.packet)[0]!;
           equal(wrongChecksum(finished), "");
           const field = udp.start - udp.packet.offset + CHECKSUM;
           equal(udp.checksum, finished[field]! * 256 + finished[field + 1]!);
@@ -288,13 +289,13 @@ Deno.test("Udp.checksumValid counts an inner packet's unfinished sum as finished
     packet.bytes.fill(0x11, packet.offset, packet.offset + header - 8);
     Udp.encode(packet, { srcPort: 1, dstPort: 2 });
     const outer = Udp.of(encodeIp(packet, 4, UDP))!;
-    equal(wrongChecksum(packet.copy()[0]!), "");
+    equal(wrongChecksum(copy(packet)[0]!), "");
     equal(outer.checksumValid, true);
     outer.srcPort = 9;
     equal(outer.checksumValid, true);
-    equal(wrongChecksum(packet.copy()[0]!), "");
+    equal(wrongChecksum(copy(packet)[0]!), "");
     outer.refreshChecksum();
-    equal(wrongChecksum(packet.copy()[0]!), "");
+    equal(wrongChecksum(copy(packet)[0]!), "");
     packet.bytes[outer.start] ^= 1;
     equal(outer.checksumValid, false);
   }

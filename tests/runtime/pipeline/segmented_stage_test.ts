@@ -14,6 +14,7 @@ import { Udp } from "../../../lib/wire/udp.ts";
 import { openTunnel } from "../../../runtime/mod.ts";
 import { TestPipeline } from "../../kit/pipeline.ts";
 import { assertBalanced, assertNothingLeft, ManualEnd, QUIET } from "../../kit/tunnel.ts";
+import { copy } from "../../../lib/split/copy.ts";
 
 const { Outbound, Inbound } = Direction;
 const KEY = 0x5a;
@@ -102,7 +103,7 @@ for (const direction of [Outbound, Inbound]) {
     const expected: Uint8Array[] = [];
     for (let i = 0; i < sizes.length; i++) {
       const packet = makeSuper(reference.pool.take(SMALL)!, 1000 * i, 1200, sizes[i]!);
-      expected.push(...packet.copy(), Uint8Array.of(i));
+      expected.push(...copy(packet), Uint8Array.of(i));
     }
     assert.deepEqual(through, expected);
     assert.equal(seal.met.length, expected.length);
@@ -123,7 +124,7 @@ Deno.test("A segmented stage meets a partial checksum finished, and other stages
   packet.length = 50;
   Udp.encode(packet, { srcPort: 1, dstPort: 2 });
   Ipv4.encode(packet, { src: 1, dst: 2, protocol: 17 });
-  const [whole] = packet.copy();
+  const [whole] = copy(packet);
   const udp = Udp.of(packet)!;
   packet.view.setUint16(udp.start + 6, udp.ip.pseudoHeaderSum(17, 58));
   packet.checksumStart = 20;

@@ -17,6 +17,7 @@ import { Seal } from "../../kit/seal.ts";
 import { openSockets } from "../../kit/sockets.ts";
 import { assertBalanced, QUIET } from "../../kit/tunnel.ts";
 import { type AttachedUdp, attachUdp, udpPort, writeNumbered } from "../../kit/udp_end.ts";
+import { copy } from "../../../lib/split/copy.ts";
 
 await openSockets();
 
@@ -225,7 +226,7 @@ async function open(
       const batch = new PacketBatch();
       await until(() => (system.read(batch), batch.length >= count), `${count} packets came`);
       return Array.from(batch, (packet) => {
-        const [bytes] = packet.copy();
+        const [bytes] = copy(packet);
         packet.pool.give(packet);
         return formatPacket(bytes!);
       });

@@ -7,6 +7,7 @@ import { encodePacket, formatPacket } from "../../../kit/packet_text.ts";
 import { TestPipeline } from "../../../kit/pipeline.ts";
 import { Random } from "../../../../lib/core/random.ts";
 import { randomBytes, randomRule } from "./_traffic.ts";
+import { copy } from "../../../../lib/split/copy.ts";
 
 const { Outbound, Inbound } = Direction;
 
@@ -270,7 +271,7 @@ Deno.test("Firewall hands packets over to the one worker that knows both address
       others: {
         place,
         send(packet, worker, _stage, direction) {
-          handed.push({ bytes: packet.copy()[0]!, worker, direction });
+          handed.push({ bytes: copy(packet)[0]!, worker, direction });
           return true;
         },
       },

@@ -14,6 +14,7 @@ import { survive } from "../../../kit/hostile.ts";
 import { join, readPiece } from "./_join.ts";
 import { chained, EXTENSIONS as CHAINS, randomChain, upperOf } from "../../../kit/ipv6_chains.ts";
 import { encodeIp, hex, packetOf, wrongChecksum } from "../../../kit/packets.ts";
+import { copy } from "../../../../lib/split/copy.ts";
 
 const EXTENSIONS = [[], [0, 0, 5, 2, 0, 0, 1, 0], [43, 0, 1, 0, 0, 0, 0, 0], [
   60,
@@ -91,7 +92,7 @@ for (const version of [4, 6] as const) {
     encodeIp(packet, version, 6);
     for (const [segmentSize, mtu] of [[400, 300], [400, 460], [1000, 700]] as const) {
       packet.segmentSize = segmentSize;
-      const segments = packet.copy();
+      const segments = copy(packet);
       const test = new TestPipeline(
         before((given) => void (given.segmentSize = segmentSize)),
         fragment(mtu, { divideIpv6: true, ignoreDontFragment: true }),

@@ -14,6 +14,7 @@ import { Random } from "../../../../lib/core/random.ts";
 import { survive } from "../../../kit/hostile.ts";
 import { join, type Piece, readPiece } from "./_join.ts";
 import { encodeIp, hex, wrongChecksum } from "../../../kit/packets.ts";
+import { copy } from "../../../../lib/split/copy.ts";
 
 /** What RFC 815, 5722 and 8200 say, word by word. */
 class Slow {
@@ -100,7 +101,7 @@ function pass(stage: Stage, packets: readonly Uint8Array[], large: number): Uint
     pipeline.outbound[0]!.push(packet);
   }
   pipeline.flow(Direction.Outbound, 0);
-  const passed = Array.from(pipeline.forFar, (packet) => packet.copy()).flat();
+  const passed = Array.from(pipeline.forFar, (packet) => copy(packet)).flat();
   for (const packet of pipeline.forFar) {
     equal(packet.mark, 9);
     ok(packet.endpoint.every((byte) => byte === 7));

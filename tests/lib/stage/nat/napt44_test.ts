@@ -9,6 +9,7 @@ import { encodePacket, formatPacket } from "../../../kit/packet_text.ts";
 import { TestPipeline } from "../../../kit/pipeline.ts";
 import { Random } from "../../../../lib/core/random.ts";
 import { makePartial, wrongChecksum } from "../../../kit/packets.ts";
+import { copy } from "../../../../lib/split/copy.ts";
 
 const OUTSIDE = "198.51.100.1";
 const INSIDE = parseCidr("10.9.0.0/16");
@@ -288,7 +289,7 @@ Deno.test("Napt44 in several workers: each has ports of its own, and strays reac
   const tests: TestPipeline[] = [];
   for (let index = 0; index < count; index++) {
     const send = (packet: Packet, worker: number, _stage: number, direction: Direction) => {
-      tests[worker]!.send(direction, packet.copy()[0]!);
+      tests[worker]!.send(direction, copy(packet)[0]!);
       return true;
     };
     tests.push(new TestPipeline(nat(), { others: { place: { index, count }, send } }));

@@ -19,6 +19,7 @@ import { TestPipeline } from "../../../kit/pipeline.ts";
 import { Random } from "../../../../lib/core/random.ts";
 import { survive } from "../../../kit/hostile.ts";
 import { makePartial, packetOf, wrongChecksum } from "../../../kit/packets.ts";
+import { copy } from "../../../../lib/split/copy.ts";
 
 const FOUR = { src: parseIpv4("198.51.100.1"), dst: parseIpv4("192.0.2.1"), quotedSrc: 0, quotedDst: 0 };
 const SIX = {
@@ -97,7 +98,7 @@ for (
     packet.segmentSize = 600;
     equal(toIpv4(packet, FOUR, 7), undefined);
     ok(packet.checksumStart === 20 && packet.segmentSize === 600);
-    const cut = packet.copy();
+    const cut = copy(packet);
     ok(cut.length > 1);
     for (const segment of cut) equal(wrongChecksum(segment), "");
   });
@@ -115,7 +116,7 @@ for (
     packet.segmentSize = 600;
     equal(toIpv6(packet, SIX), undefined);
     ok(packet.checksumStart === 40 && packet.segmentSize === 600);
-    const cut = packet.copy();
+    const cut = copy(packet);
     ok(cut.length > 1);
     for (const segment of cut) equal(wrongChecksum(segment), "");
   });
@@ -127,7 +128,7 @@ Deno.test("toIpv6() gives the segments of a UDP super-packet without a checksum 
   const packet = packetOf(bytes);
   packet.segmentSize = 600;
   equal(toIpv6(packet, SIX), undefined);
-  deepEqual(packet.copy().map(wrongChecksum), ["", "", ""]);
+  deepEqual(copy(packet).map(wrongChecksum), ["", "", ""]);
 });
 
 Deno.test("Translation keeps right checksums right and wrong ones wrong, for any length and bytes", () => {
@@ -318,7 +319,7 @@ Deno.test("Nat64 of several workers turns packets round between hosts of differe
     const others: OtherWorkers = {
       place: { index, count: 2 },
       send: (packet, worker, _stage, direction) => {
-        for (const bytes of packet.copy()) tests[worker]!.send(direction, bytes);
+        for (const bytes of copy(packet)) tests[worker]!.send(direction, bytes);
         return true;
       },
     };

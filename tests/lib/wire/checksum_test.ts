@@ -2,24 +2,10 @@
 
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import {
-  adjust,
-  adjustPseudoHeader,
-  adjustTransport,
-  checksum,
-  coveredLength,
-  difference,
-  difference32,
-  finishChecksum,
-  isPartial,
-  pseudoHeaderSumIpv4,
-  pseudoHeaderSumIpv6,
-  sum,
-  transportChecksum,
-  update,
-  writeTransportChecksum,
-} from "../../lib/wire/transport_checksum.ts";
-import { type Packet, PacketPool } from "../../lib/core/mod.ts";
+import { adjust, checksum, difference, difference32, finishChecksum, pseudoHeaderSumIpv4, pseudoHeaderSumIpv6, sum, update } from "../../../lib/core/checksum.ts";
+import { adjustPseudoHeader, adjustTransport, coveredLength, isPartial, transportChecksum, writeTransportChecksum } from "../../../lib/wire/transport_checksum.ts";
+import { type Packet, PacketPool } from "../../../lib/core/mod.ts";
+import { copy } from "../../../lib/split/copy.ts";
 
 const SEED = { seed: 1071, numRuns: 2000 };
 const TCP = 6;
@@ -214,11 +200,11 @@ Deno.test("finishChecksum() leaves a field beyond the end alone", () => {
   }
 });
 
-Deno.test("Packet.copy() gives finished sums", () => {
+Deno.test("copy() gives finished sums", () => {
   const bytes = Uint8Array.from({ length: 40 }, (_, i) => i);
   const packet = partialPacketOf(bytes, 20, UDP);
-  const [copy] = packet.copy();
-  assert.equal(new DataView(copy!.buffer).getUint16(26), ~plainSum(bytes.subarray(20)) & 0xffff);
+  const [bytes] = copy(packet);
+  assert.equal(new DataView(bytes!.buffer).getUint16(26), ~plainSum(bytes.subarray(20)) & 0xffff);
   assert.deepEqual(packet.data, bytes);
 });
 
@@ -275,7 +261,7 @@ Deno.test("transportChecksum() gives the finished value of a partial sum, and ot
       const end = packet.offset + bytes.length;
       const stored = packet.view.getUint16(at + checksumField(protocol));
       if (start > 0) {
-        const [finished] = packet.copy();
+        const [finished] = copy(packet);
         const field = start + checksumField(protocol);
         const value = new DataView(finished!.buffer).getUint16(field);
         assert.equal(transportChecksum(packet, at, end, protocol), value);
@@ -315,7 +301,7 @@ Deno.test("writeTransportChecksum() sums an inner packet whose sum is unfinished
         const packet = partialPacketOf(bytes, inner, protocol);
         writeTransportChecksum(packet, packet.offset, packet.offset + bytes.length, UDP, 0x1234);
         assert.equal(packet.checksumStart, inner);
-        const [finished] = packet.copy();
+        const [finished] = copy(packet);
         assert.equal(plainSum([0x12, 0x34, ...finished!]), 0xffff);
       },
     ),
@@ -362,7 +348,7 @@ Deno.test("what keeps transport checksums never throws, and writes nothing but t
           }
           assert.deepEqual(pool.bytes, memory);
         }
-        packet.copy();
+        copy(packet);
       },
     ),
     { ...SEED, numRuns: 500 },

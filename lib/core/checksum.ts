@@ -1,0 +1,158 @@
+/** The Internet checksum of bytes: the sum of RFC 1071 and its incremental update of RFC 1624. */
+
+// Specification: UDP, RFC 768; UDP-Lite, RFC 3828 section 3.1; DCCP, RFC 4340 section 5.1
+/** Offset of the checksum in a UDP header, where a checksum of 0 is stored as 0xffff. */
+export const UDP_CHECKSUM = 6;
+
+// Implementation
+let viewed: ArrayBufferLike = new ArrayBuffer(0);
+let view: DataView = new DataView(viewed);
+
+/** A view of the memory behind the bytes, kept since the last call: one pool is what a loop sums over. */
+function viewOf(bytes: Uint8Array): DataView {
+  if (bytes.buffer !== viewed) {
+    viewed = bytes.buffer;
+    view = new DataView(viewed);
+  }
+  return view;
+}
+
+/** A sum folded to 16 bits (RFC 1071 section 1). */
+export function fold(sum: number): number {
+  sum = (sum & 0xffff) + (sum >>> 16);
+  return (sum & 0xffff) + (sum >>> 16);
+}
+
+/**
+ * The one's complement sum of `length` bytes from `start` on, as big-endian 16-bit words, an odd last byte
+ * padded with zero; folded to 16 bits and not complemented (RFC 1071 section 1). `initial` is a sum to go on
+ * from, below 2 to the 32nd. At most 256 KiB at once. An odd `start` is as good as an even one.
+ *
+ * @throws {RangeError} when the bytes are not in the memory behind `bytes`.
+ */
+export function sum(bytes: Uint8Array, start: number, length: number, initial = 0): number {
+  const words = viewOf(bytes);
+  let at = bytes.byteOffset + start;
+  const end = at + length;
+  // Both halves of eight 32-bit words at a time, in the machine's order, which is turned at the end (RFC 1071
+  // section 2 B): 1448 bytes take a third of the time that the RFC's loop takes (measured: 0.18 us and 0.6 us).
+  // A half's sum stays below 2 to the 32nd.
+  let high = 0;
+  let low = 0;
+  for (; at + 32 <= end; at += 32) {
+    const a = words.getInt32(at, true);
+    const b = words.getInt32(at + 4, true);
+    const c = words.getInt32(at + 8, true);
+    const d = words.getInt32(at + 12, true);
+    const e = words.getInt32(at + 16, true);
+    const f = words.getInt32(at + 20, true);
+    const g = words.getInt32(at + 24, true);
+    const h = words.getInt32(at + 28, true);
+    high = high + (a >>> 16) + (b >>> 16) + (c >>> 16) + (d >>> 16) + (e >>> 16) + (f >>> 16) + (g >>> 16) +
+        (h >>> 16) | 0;
+    low = low + (a & 0xffff) + (b & 0xffff) + (c & 0xffff) + (d & 0xffff) + (e & 0xffff) + (f & 0xffff) +
+        (g & 0xffff) + (h & 0xffff) | 0;
+  }
+  const turned = fold(fold(high) + fold(low));
+  let total = (turned << 8 & 0xff00 | turned >> 8) + fold(initial);
+  for (; at + 2 <= end; at += 2) total += words.getUint16(at);
+  if (at < end) total += words.getUint8(at) << 8;
+  return fold(total);
+}
+
+/**
+ * The complement of {@linkcode sum}: what a header stores, when the field itself counts as zero.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { checksum } from "@warren/tunnel/checksum";
+ *
+ * // RFC 1071 section 3
+ * const bytes = Uint8Array.of(0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7);
+ * assert.equal(checksum(bytes, 0, bytes.length), 0x220d);
+ * ```
+ *
+ * @throws {RangeError} when the bytes are not there.
+ */
+export function checksum(bytes: Uint8Array, start: number, length: number, initial = 0): number {
+  return ~sum(bytes, start, length, initial) & 0xffff;
+}
+
+/**
+ * What takes a 16-bit word's old value out of a sum and puts the new one in, for {@linkcode adjust}. The
+ * differences of several words are added.
+ */
+export function difference(before: number, after: number): number {
+  return (~before & 0xffff) + (after & 0xffff);
+}
+
+/** The {@linkcode difference} of two words at once, as one 32-bit number. */
+export function difference32(before: number, after: number): number {
+  return (~before >>> 16) + (~before & 0xffff) + (after >>> 16) + (after & 0xffff);
+}
+
+/** A stored checksum after a {@linkcode difference} in what it covers (RFC 1624 section 3, equation 3). */
+export function adjust(field: number, difference: number): number {
+  return ~fold((~field & 0xffff) + difference) & 0xffff;
+}
+
+/**
+ * A stored checksum after one of the 16-bit words that it covers has changed (RFC 1624 section 3, equation 3).
+ * A right sum stays right, a wrong one wrong. UDP writes a result of 0 as 0xffff; that is the caller's affair.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { update } from "@warren/tunnel/checksum";
+ *
+ * assert.equal(update(0xdd2f, 0x5555, 0x3285), 0x0000); // RFC 1624 section 4
+ * ```
+ */
+export function update(field: number, before: number, after: number): number {
+  return adjust(field, difference(before, after));
+}
+
+/** The sum of IPv4's pseudo-header (RFC 9293 section 3.1), to be gone on from; `length` is the transport's. */
+export function pseudoHeaderSumIpv4(src: number, dst: number, protocol: number, length: number): number {
+  return fold((src >>> 16) + (src & 0xffff) + (dst >>> 16) + (dst & 0xffff) + protocol + length);
+}
+
+/**
+ * The sum of IPv6's pseudo-header (RFC 8200 section 8.1), to be gone on from. The addresses stand at offsets
+ * of `bytes`; `length` is the upper layer's.
+ *
+ * @throws {RangeError} when an address is not there.
+ */
+export function pseudoHeaderSumIpv6(
+  bytes: Uint8Array,
+  srcStart: number,
+  dstStart: number,
+  protocol: number,
+  length: number,
+): number {
+  const lengthWords = (length >>> 16) + (length & 0xffff);
+  return sum(bytes, dstStart, 16, sum(bytes, srcStart, 16, protocol + lengthWords));
+}
+
+/**
+ * Finishes a packet's sum, in the `length` bytes from `at` on: the one that starts `start` bytes into the packet and is
+ * stored `offset` bytes behind that, where the uncomplemented sum of its pseudo-header stands (virtio 1.2 section
+ * 5.1.6.2). It is taken to the packet's end. A result of 0 is stored as 0xffff where the field is UDP's (RFC 768). A
+ * field that lies beyond the end is left alone.
+ */
+export function finishChecksum(
+  bytes: Uint8Array,
+  at: number,
+  length: number,
+  start: number,
+  offset: number,
+): void {
+  // Written so that NaN is beyond it, too.
+  if (!(start >= 0 && offset >= 0 && start + offset + 2 <= length)) return;
+  let finished = checksum(bytes, at + start, length - start);
+  if (finished === 0 && offset === UDP_CHECKSUM) finished = 0xffff;
+  const field = at + start + offset;
+  bytes[field] = finished >> 8;
+  bytes[field + 1] = finished;
+}

@@ -1,0 +1,45 @@
+/** Copies of packets for callers that keep or change their bytes. */
+
+import { finishChecksum } from "../core/checksum.ts";
+import type { Packet } from "../core/packet.ts";
+import { Cutter } from "./segmenter.ts";
+
+const segmenter = new Cutter();
+
+/**
+ * Copies of a packet's bytes, with a finished checksum; the caller may keep and change them. A super-packet gives its
+ * segments. One that cannot be segmented, or a packet that was moved out of its slot, gives none and is then
+ * `malformed`.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { copy } from "@warren/tunnel";
+ * import { PacketPool } from "@warren/tunnel/core";
+ *
+ * const pool = new PacketPool({ small: 1, large: 0 });
+ * const packet = pool.from(Uint8Array.of(0x45, 0, 0, 20))!;
+ * const [bytes] = copy(packet);
+ * pool.give(packet);
+ * assert.deepEqual(bytes, Uint8Array.of(0x45, 0, 0, 20));
+ * ```
+ */
+export function copy(packet: Packet): Uint8Array[] {
+  if (packet.segmentSize !== 0) return copySegments(packet);
+  if (!packet.isInSlot) {
+    packet.malformed = true;
+    return [];
+  }
+  const bytes = packet.bytes.slice(packet.offset, packet.offset + packet.length);
+  if (packet.checksumStart !== 0) {
+    finishChecksum(bytes, 0, bytes.length, packet.checksumStart, packet.checksumOffset);
+  }
+  return [bytes];
+}
+
+function copySegments(packet: Packet): Uint8Array[] {
+  const copies: Uint8Array[] = [];
+  segmenter.start(packet);
+  while (segmenter.remaining > 0) copies.push(segmenter.nextCopy()!);
+  return copies;
+}
