@@ -21,8 +21,8 @@ export {
 } from "../lib/core/mod.ts";
 export { copy } from "../lib/split/copy.ts";
 export type { DeviceOptions, RouteOptions, RuleOptions } from "../driver/mod.ts";
-export { openTunnel } from "./open_tunnel.ts";
-export { Tunnel, type TunnelOptions } from "./tunnel.ts";
+export { openTunnel } from "./tunnel/open_tunnel.ts";
+export { Tunnel, type TunnelOptions } from "./tunnel/tunnel.ts";
 export type {
   BooleanFlag,
   FlagValue,
@@ -32,14 +32,14 @@ export type {
   ScriptFlag,
   ScriptFlags,
   ValueFlag,
-} from "./cli/own_flags.ts";
+} from "./script/own_flags.ts";
 export {
   script,
   type ScriptOptions,
   type TunnelScript,
   type TunnelsOptions,
   type TunnelsScript,
-} from "./script.ts";
+} from "./script/script.ts";
 export type { EndOpener, FarEndContext } from "./transport/end_opener.ts";
 export { device } from "./transport/device.ts";
 export { switchboard } from "./transport/switchboard.ts";

@@ -1,8 +1,8 @@
 /** The arguments of a subcommand: its words, and its flags. */
 
-// @ts-types="./parse_args.d.ts"
+// @ts-types="../script/parse_args.d.ts"
 import { parseArgs } from "@std/cli/parse-args";
-import { nearest, UsageError } from "./failure.ts";
+import { nearest, UsageError } from "../script/failure.ts";
 
 /** What a subcommand takes. */
 export interface CommandForm {

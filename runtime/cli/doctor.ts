@@ -3,7 +3,7 @@
 import { dirname, join, resolve } from "node:path";
 import { type Check, check, examineSystem } from "../../driver/examine.ts";
 import { parseCommand } from "./arguments.ts";
-import { ExitCode } from "./failure.ts";
+import { ExitCode } from "../script/failure.ts";
 import { DENO_VERSION } from "./version.ts";
 
 const USAGE = `Usage: warren doctor [SCRIPT] [flags]

@@ -5,8 +5,8 @@ import { join } from "node:path";
 import { unzipSync } from "fflate";
 import { said } from "../../driver/error.ts";
 import { parseCommand } from "./arguments.ts";
-import { fileError } from "../file_error.ts";
-import { ExitCode, UsageError } from "./failure.ts";
+import { fileError } from "../script/file_error.ts";
+import { ExitCode, UsageError } from "../script/failure.ts";
 
 const USAGE = `Usage: warren driver install [--from FILE]
 

@@ -1,9 +1,9 @@
 /** `warren run`'s other half: runs a script in the process that has the script's permissions. */
 
 import { stripVTControlCharacters } from "node:util";
-import { exit, takeConsole } from "../output.ts";
-import { isScript, runScript, type TunnelScript, type TunnelsScript } from "../script.ts";
-import { report } from "./failure.ts";
+import { exit, takeConsole } from "../script/output.ts";
+import { isScript, runScript, type TunnelScript, type TunnelsScript } from "../script/script.ts";
+import { report } from "../script/failure.ts";
 
 /**
  * Runs the script of this process, and ends the process.

@@ -4,8 +4,8 @@
  * @module
  */
 
-import { exit, takeConsole } from "../output.ts";
-import { ExitCode, nearest, report, UsageError } from "./failure.ts";
+import { exit, takeConsole } from "../script/output.ts";
+import { ExitCode, nearest, report, UsageError } from "../script/failure.ts";
 import { VERSION } from "./version.ts";
 
 /** A subcommand: it prints, and returns the exit code; what it throws is printed. */

@@ -3,8 +3,8 @@
 import { basename, dirname, join, parse, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseCommand } from "./arguments.ts";
-import { fileError } from "../file_error.ts";
-import { ExitCode, UsageError } from "./failure.ts";
+import { fileError } from "../script/file_error.ts";
+import { ExitCode, UsageError } from "../script/failure.ts";
 import { NAME, VERSION } from "./version.ts";
 
 const USAGE = `Usage: warren new NAME

@@ -1,6 +1,6 @@
 /** Permissions of Deno's: those that a script's own run line asks for, and those of a command line. */
 
-import { UsageError } from "./failure.ts";
+import { UsageError } from "../script/failure.ts";
 
 // Implementation
 /** Deno's short flags. */

@@ -8,12 +8,12 @@ import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { CAN_REPLACE_PROCESS, replaceProcess } from "../../driver/exec.ts";
-import { flushOutput } from "../output.ts";
-import { endSignals } from "../signals.ts";
+import { flushOutput } from "../script/output.ts";
+import { endSignals } from "../engine/signals.ts";
 import { isDenoFlag, ownDenoFlags } from "./deno_flags.ts";
-import { ExitCode, UsageError } from "./failure.ts";
+import { ExitCode, UsageError } from "../script/failure.ts";
 import { allow, grantsAll, isPermissionFlag, mergeFlags, parseRunLine } from "./permissions.ts";
-import { isProfileFlag, PROFILE_SUFFIX, unexpectedWord } from "./profile_flag.ts";
+import { isProfileFlag, PROFILE_SUFFIX, unexpectedWord } from "../script/profile_flag.ts";
 
 // Implementation
 /** Permissions of a script without a run line, and of one from a URL, whatever its run line asks for. */
@@ -164,7 +164,7 @@ function hostPort({ protocol, host, port }: URL): string {
 async function nameProfile(flags: readonly string[], script: string): Promise<string[]> {
   const unnamed = flags.filter((flag) => flag === "--profile");
   if (unnamed.length !== 1) return [...flags];
-  const { profileName } = await import("./profile.ts");
+  const { profileName } = await import("../script/profile.ts");
   return flags.map((flag) => flag === "--profile" ? `--profile=${profileName(script)}` : flag);
 }
 

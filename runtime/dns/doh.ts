@@ -1,6 +1,6 @@
 /** A name server over HTTPS (RFC 8484). */
 
-import { requireNet } from "../transport/_host_port.ts";
+import { requireNet } from "../transport/host_port.ts";
 import { Life, type Upstream } from "./upstream.ts";
 
 // Specification: RFC 8484 section 6

@@ -1,6 +1,6 @@
 /** A name server over TCP: a connection for each query, which has its length in front (RFC 1035 section 4.2.2). */
 
-import { formatHostPort, requireNet } from "../transport/_host_port.ts";
+import { formatHostPort, requireNet } from "../transport/host_port.ts";
 import { isAnswerTo, Life, parseServer, type Upstream, withRandomId } from "./upstream.ts";
 
 // Specification

@@ -7,7 +7,7 @@
  */
 
 import { createSocket, type Socket } from "node:dgram";
-import { formatHostPort, requireNet } from "../transport/_host_port.ts";
+import { formatHostPort, requireNet } from "../transport/host_port.ts";
 import { tcpUpstream } from "./tcp.ts";
 import { isAnswerTo, isTruncated, Life, parseServer, type Upstream, withRandomId } from "./upstream.ts";
 

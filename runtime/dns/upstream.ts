@@ -2,7 +2,7 @@
 
 import { lowerCase, nameLength } from "../../lib/stage/dns/_name.ts";
 import type { DnsUpstream } from "../../lib/stage/dns/mod.ts";
-import { type HostPort, parsePeer } from "../transport/_host_port.ts";
+import { type HostPort, parsePeer } from "../transport/host_port.ts";
 
 // Specification: RFC 1035 section 4.1.1
 const HEADER = 12;

@@ -13,7 +13,7 @@ import { dial, step } from "./_dial.ts";
 import { isAcceptance, newKey, requestText } from "./_handshake.ts";
 import { readHead, statusOf, writeText } from "./_http_head.ts";
 import type { HttpProxy } from "./_http_proxy.ts";
-import { formatHostPort, type HostPort, requireNet, urlHostPort } from "./_host_port.ts";
+import { formatHostPort, type HostPort, requireNet, urlHostPort } from "./host_port.ts";
 import type { FarEndContext } from "./end_opener.ts";
 
 // Implementation

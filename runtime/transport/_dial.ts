@@ -1,7 +1,7 @@
 /** TCP connections to a host, by whichever of its addresses answers first. */
 
 import { parseAddress } from "../../lib/wire/address.ts";
-import { formatHostPort, type HostPort } from "./_host_port.ts";
+import { formatHostPort, type HostPort } from "./host_port.ts";
 import type { FarEndContext } from "./end_opener.ts";
 import { resolveHost } from "./resolve_host.ts";
 

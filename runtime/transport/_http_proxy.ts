@@ -1,7 +1,7 @@
 /** HTTP proxies that connect to servers (CONNECT, RFC 9110 section 9.3.6): often the only way out of a network. */
 
 import { ProxyError } from "./_connecting_error.ts";
-import { formatHostPort, type HostPort, urlHostPort } from "./_host_port.ts";
+import { formatHostPort, type HostPort, urlHostPort } from "./host_port.ts";
 import { readHead, statusOf, writeText } from "./_http_head.ts";
 
 // Implementation

@@ -1,7 +1,7 @@
 /** Far ends as text: `udp://192.0.2.1:4500`, `ws://192.0.2.1:80/`, `tun:tun1`. */
 
 import { checkDeviceOptions, type DeviceOptions, MAX_DATAGRAM } from "../../driver/mod.ts";
-import { fail, parseHostPort, parseListen, parsePeer } from "./_host_port.ts";
+import { fail, parseHostPort, parseListen, parsePeer } from "./host_port.ts";
 import type { Payload } from "./_payload.ts";
 import { device } from "./device.ts";
 import type { EndOpener } from "./end_opener.ts";

@@ -7,7 +7,7 @@
  *     heard ───────────────────► nothing changes
  */
 
-import type { AddressPort } from "./_host_port.ts";
+import type { AddressPort } from "./host_port.ts";
 
 // Implementation
 /** The interval between calls of {@linkcode PeerAddresses.check} (milliseconds). */

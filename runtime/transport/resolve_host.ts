@@ -3,7 +3,7 @@
 import { lookup } from "node:dns/promises";
 import { said } from "../../driver/error.ts";
 import { formatAddress, parseAddress } from "../../lib/wire/address.ts";
-import { type AddressPort, type HostPort, isMachine, requireNet } from "./_host_port.ts";
+import { type AddressPort, type HostPort, isMachine, requireNet } from "./host_port.ts";
 
 // Implementation
 /** Addresses of each family that are used: less than a tunnel keeps host routes for. */

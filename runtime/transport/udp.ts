@@ -3,7 +3,7 @@
 import { MAX_DATAGRAM, openUdpSocket, type UdpSocketOptions } from "../../driver/mod.ts";
 import { type Address, parseAddress } from "../../lib/wire/address.ts";
 import { checkNames, type OptionNames } from "../../lib/core/options.ts";
-import { type AddressPort, type HostPort, parseListen, parsePeer } from "./_host_port.ts";
+import { type AddressPort, type HostPort, parseListen, parsePeer } from "./host_port.ts";
 import { type FarEndContext, WITHOUT_TUNNEL } from "./end_opener.ts";
 import { checkPayload } from "./_payload.ts";
 import { resolveHost } from "./resolve_host.ts";

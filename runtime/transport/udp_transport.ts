@@ -31,7 +31,7 @@ import {
   type Transport,
   type Waitable,
 } from "../../lib/core/mod.ts";
-import { type AddressPort, formatHostPort } from "./_host_port.ts";
+import { type AddressPort, formatHostPort } from "./host_port.ts";
 import { type Payload, refusalReason } from "./_payload.ts";
 import { KnownEndpoints } from "./known_endpoints.ts";
 import { CHECK_INTERVAL, PeerAddresses } from "./peer_addresses.ts";

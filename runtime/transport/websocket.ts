@@ -17,7 +17,7 @@ import {
 import { checkNames, type OptionNames } from "../../lib/core/options.ts";
 import type { ConnectionOwner, ConnectionSource, WebSocketConnection } from "./_connection.ts";
 import { Connector, type ConnectorOptions } from "./_connector.ts";
-import { fail, formatHostPort, type HostPort, parseListen, requireNet } from "./_host_port.ts";
+import { fail, formatHostPort, type HostPort, parseListen, requireNet } from "./host_port.ts";
 import { HttpProxy, proxyOf } from "./_http_proxy.ts";
 import { handshakeRules } from "./_handshake.ts";
 import { Listener, type ListenerOptions } from "./_listener.ts";

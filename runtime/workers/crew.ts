@@ -11,14 +11,14 @@
 
 import { type DeviceOptions, type DeviceShare, dropShare, openDeviceQueues } from "../../driver/mod.ts";
 import type { Device } from "../../lib/core/mod.ts";
-import { currentLoop } from "../loop.ts";
-import type { TunnelStart } from "../open_tunnel.ts";
+import { currentLoop } from "../engine/loop.ts";
+import type { TunnelStart } from "../tunnel/open_tunnel.ts";
 import { deviceOptionsOf } from "../transport/device.ts";
 import { openerOf } from "../transport/mod.ts";
-import type { Tunnel, TunnelOptions } from "../tunnel.ts";
-import { watchWorker } from "../watchdog.ts";
+import type { Tunnel, TunnelOptions } from "../tunnel/tunnel.ts";
+import { watchWorker } from "../engine/watchdog.ts";
 import { startWorker } from "./boot.ts";
-import { closeLinkParts, type LinkParts, makeLinkParts, WorkerLink } from "./link.ts";
+import { closeLinkParts, type LinkParts, makeLinkParts, WorkerLink } from "../ring/link.ts";
 import type { Order, Report } from "./messages.ts";
 
 // Implementation
@@ -27,7 +27,7 @@ import type { Order, Report } from "./messages.ts";
  * the watchdog waits, which says what it hangs in.
  */
 const PATIENCE = 10_000;
-const ENTRY = new URL("./entry.ts", import.meta.url);
+const ENTRY = new URL("../script/worker_entry.ts", import.meta.url);
 
 /** One of the others. */
 class Colleague {

@@ -4,8 +4,8 @@
  */
 
 import type { DeviceShare } from "../../driver/mod.ts";
-import type { Heart } from "../watchdog.ts";
-import type { LinkParts } from "./link.ts";
+import type { Heart } from "../engine/watchdog.ts";
+import type { LinkParts } from "../ring/link.ts";
 
 /** What a worker needs for one of the script's tunnels. */
 export interface TunnelPart {

@@ -12,7 +12,7 @@ import { Uring } from "../../driver/linux/queue/uring.ts";
 import { addressOf } from "../../driver/native_memory.ts";
 import { openBellEnds } from "../../driver/posix/bell.ts";
 import { PollWaiter } from "../../driver/posix/waiter.ts";
-import { Breath, Loop } from "../../runtime/loop.ts";
+import { Breath, Loop } from "../../runtime/engine/loop.ts";
 import type { Order } from "./_parking_worker.ts";
 import { Cell } from "./_parking_worker.ts";
 import { monotonicTime, processorTime } from "./measure.ts";

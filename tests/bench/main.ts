@@ -1,6 +1,6 @@
 /** The benches: `deno task bench NAME [--json] [--quick] [--write]`. */
 
-// @ts-types="../../runtime/cli/parse_args.d.ts"
+// @ts-types="../../runtime/script/parse_args.d.ts"
 import { parseArgs } from "@std/cli/parse-args";
 import { buildPeers } from "./peers.ts";
 import { benchLatency } from "./latency.ts";

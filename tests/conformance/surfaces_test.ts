@@ -1,7 +1,7 @@
 /** The streams that a script works with keep what every end promises. */
 
 import type { EndHost, Packet, PacketBatch, TunnelEnd, Waitable } from "../../lib/core/mod.ts";
-import { StreamSurface } from "../../runtime/surfaces.ts";
+import { StreamSurface } from "../../runtime/tunnel/surfaces.ts";
 import { endConformance } from "./end.ts";
 
 // Implementation

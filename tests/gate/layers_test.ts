@@ -40,11 +40,11 @@ Deno.test("a lower floor never imports a higher one, in whatever form", () => {
   );
   for (
     const form of [
-      'export * from "../../runtime/loop.ts";',
-      'export { a } from "../../runtime/loop.ts";',
-      'import type { A } from "../../runtime/loop.ts"; export const a: A = 1;',
-      'export type A = import("../../runtime/loop.ts").A;',
-      'await import("../../runtime/loop.ts");',
+      'export * from "../../runtime/engine/loop.ts";',
+      'export { a } from "../../runtime/engine/loop.ts";',
+      'import type { A } from "../../runtime/engine/loop.ts"; export const a: A = 1;',
+      'export type A = import("../../runtime/engine/loop.ts").A;',
+      'await import("../../runtime/engine/loop.ts");',
     ]
   ) breaks("driver/linux/device.ts", form, `warren/floors: driver/ imports runtime/loop.ts: ${UPWARD}`);
   breaks(

@@ -1,9 +1,9 @@
 /** A pipeline without ends or a loop: packets are put in and taken out by hand. */
 
 import { Direction, type PacketBatch, PacketPool, type Stage } from "../../lib/core/mod.ts";
-import { Heartbeat } from "../../runtime/heartbeat.ts";
-import { Ledger } from "../../runtime/ledger.ts";
-import { type OtherWorkers, Pipeline } from "../../runtime/pipeline/pipeline.ts";
+import { Heartbeat } from "../../runtime/engine/heartbeat.ts";
+import { Ledger } from "../../runtime/engine/ledger.ts";
+import { type OtherWorkers, Pipeline } from "../../runtime/engine/pipeline.ts";
 import { copy } from "../../lib/split/copy.ts";
 
 /** What a test drives. */

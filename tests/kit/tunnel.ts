@@ -10,7 +10,7 @@ import type {
   Rescue,
   Waitable,
 } from "../../lib/core/mod.ts";
-import { Breath, currentLoop, type LoopMember } from "../../runtime/loop.ts";
+import { Breath, currentLoop, type LoopMember } from "../../runtime/engine/loop.ts";
 import type { Tunnel } from "../../runtime/mod.ts";
 
 /** The runtime's own signals and thread, for which tests without permissions have none. */

@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 import { mock } from "node:test";
 import { MemoryDevice } from "../../driver/memory.ts";
 import { openTunnel, type Tunnel, type TunnelOptions } from "../../runtime/mod.ts";
-import { isScript, type TunnelScript, type TunnelsScript } from "../../runtime/script.ts";
+import { isScript, type TunnelScript, type TunnelsScript } from "../../runtime/script/script.ts";
 import { until } from "../kit/host.ts";
 
 const FOLDER = new URL("../../scripts/", import.meta.url);

@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 import { Capture, parseCapture, PcapngWriter, readCapture } from "@warren/tunnel/capture";
 import { CapturePipe, openCaptureFile, openWireshark } from "@warren/tunnel/capture_sink";
 import { Direction, PacketPool, Verdict } from "@warren/tunnel/core";
-import { openProfile } from "../../runtime/cli/profile.ts";
+import { openProfile } from "../../runtime/script/profile.ts";
 import { encodePacket } from "../kit/packet_text.ts";
 import { command, openNamespace, systemTest } from "../kit/system.ts";
 import { judge, ping, Running } from "../kit/traffic.ts";

@@ -3,7 +3,7 @@
 import type { Tunnel } from "@warren/tunnel";
 import type { Device, DeviceStatistics, TunnelStats } from "@warren/tunnel/core";
 import { addressOf } from "../../../driver/native_memory.ts";
-import { currentLoop } from "../../../runtime/loop.ts";
+import { currentLoop } from "../../../runtime/engine/loop.ts";
 
 /** What is told, as JSON behind `told `. */
 export interface Told {

@@ -11,7 +11,7 @@ import { Ipv6 } from "@warren/tunnel/ipv6";
 import { Mirror } from "@warren/tunnel/mirror";
 import { Udp } from "@warren/tunnel/udp";
 import { copyPacket } from "../../../lib/core/copy_packet.ts";
-import { makeRing, PacketRing } from "../../../runtime/workers/ring.ts";
+import { makeRing, PacketRing } from "../../../runtime/ring/ring.ts";
 import { TestPipeline } from "../../kit/pipeline.ts";
 import { ManualEnd } from "../../kit/tunnel.ts";
 import { copy } from "../../../lib/split/copy.ts";

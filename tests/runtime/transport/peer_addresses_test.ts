@@ -1,7 +1,7 @@
 /** Which of a peer's addresses is in use, second by second. */
 
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
-import type { AddressPort } from "../../../runtime/transport/_host_port.ts";
+import type { AddressPort } from "../../../runtime/transport/host_port.ts";
 import { PeerAddresses } from "../../../runtime/transport/peer_addresses.ts";
 
 const [A, B, C]: AddressPort[] = ["2001:db8::1", "192.0.2.1", "192.0.2.2"].map((host, i) => ({

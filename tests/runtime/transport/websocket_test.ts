@@ -3,7 +3,7 @@
 import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
 import { MemoryDevice } from "../../../driver/memory.ts";
 import { PacketBatch } from "../../../lib/core/mod.ts";
-import { openTunnel } from "../../../runtime/open_tunnel.ts";
+import { openTunnel } from "../../../runtime/tunnel/open_tunnel.ts";
 import {
   websocket,
   type WebSocketOptions,

@@ -6,7 +6,7 @@ import { DriverError, openDevice } from "../../../driver/mod.ts";
 import type { WintunDevice } from "../../../driver/windows/device.ts";
 import { EventWaiter } from "../../../driver/windows/waiter.ts";
 import { Direction, type Packet, PacketBatch, PacketPool } from "../../../lib/core/mod.ts";
-import { currentLoop } from "../../../runtime/loop.ts";
+import { currentLoop } from "../../../runtime/engine/loop.ts";
 import { openTunnel, type Tunnel, type TunnelOptions, Verdict } from "../../../runtime/mod.ts";
 import { empty, numbered } from "../../conformance/end.ts";
 import { turn, until } from "../../kit/host.ts";

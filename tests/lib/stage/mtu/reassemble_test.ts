@@ -5,9 +5,9 @@ import { Direction, type Packet, PacketPool, type Stage } from "@warren/tunnel/c
 import { fragment } from "@warren/tunnel/fragment";
 import { Reassemble } from "@warren/tunnel/reassemble";
 import { Udp } from "@warren/tunnel/udp";
-import { Heartbeat } from "../../../../runtime/heartbeat.ts";
-import { Ledger } from "../../../../runtime/ledger.ts";
-import { type OtherWorkers, Pipeline } from "../../../../runtime/pipeline/pipeline.ts";
+import { Heartbeat } from "../../../../runtime/engine/heartbeat.ts";
+import { Ledger } from "../../../../runtime/engine/ledger.ts";
+import { type OtherWorkers, Pipeline } from "../../../../runtime/engine/pipeline.ts";
 import { encodePacket } from "../../../kit/packet_text.ts";
 import { TestPipeline } from "../../../kit/pipeline.ts";
 import { Random } from "../../../../lib/core/random.ts";

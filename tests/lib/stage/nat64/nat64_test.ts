@@ -12,7 +12,7 @@ import { Ipv6 } from "@warren/tunnel/ipv6";
 import { Reassemble } from "@warren/tunnel/reassemble";
 import { Tcp } from "@warren/tunnel/tcp";
 import { Udp } from "@warren/tunnel/udp";
-import type { OtherWorkers } from "../../../../runtime/pipeline/pipeline.ts";
+import type { OtherWorkers } from "../../../../runtime/engine/pipeline.ts";
 import { fixHashes } from "../../../kit/fixed_hashes.ts";
 import { encodePacket, formatPacket } from "../../../kit/packet_text.ts";
 import { TestPipeline } from "../../../kit/pipeline.ts";

@@ -1,0 +1,391 @@
+/**
+ * The stages of one tunnel, between its two ends.
+ *
+ *     device ─► outbound[0] ─ stage 0 ─► outbound[1] ─ stage 1 ─► outbound[2] ─► far end
+ *     device ◄─ inbound[0] ◄─ stage 0 ── inbound[1] ◄─ stage 1 ── inbound[2] ◄── far end
+ *
+ * Batches stand between the stages; a stage's output is swapped into the next place, so that handles are not
+ * moved one by one. To turn a packet round at stage `i` is to push it into the other row, at the same stage:
+ * it then passes, backwards, the stages that it has passed.
+ */
+
+import { said } from "../../driver/error.ts";
+import { LendingBatch } from "../../lib/core/batch.ts";
+import {
+  Direction,
+  type FlowStats,
+  type Packet,
+  type PacketBatch,
+  type Stage,
+  type TunnelEnd,
+  type WorkerPlace,
+} from "../../lib/core/mod.ts";
+import { OUT_OF_SLOT } from "../../lib/core/packet.ts";
+import type { Heartbeat } from "./heartbeat.ts";
+import type { Ledger } from "./ledger.ts";
+import { Outlet } from "./outlet.ts";
+import type { Segmenting } from "./segmenting.ts";
+import { StagePlace } from "./stage_place.ts";
+
+// Implementation
+/** The packets that may wait for an end before the end on the other side is no longer read. */
+const TURNED_LIMIT = 256;
+/** The place of a script that runs once. */
+export const ALONE: WorkerPlace = { index: 0, count: 1 };
+
+/** What a pipeline gets from its tunnel. */
+export interface PipelineHost {
+  /** Where packets come from and go to, counted. */
+  readonly ledger: Ledger;
+  /** What the watchdog reads. */
+  readonly heartbeat: Heartbeat;
+  /** The other workers; `undefined` without any. */
+  readonly others: OtherWorkers | undefined;
+  /** Asks for a breath. */
+  wake(): void;
+}
+
+/** What takes packets to other workers. */
+export interface OtherWorkers {
+  /** Which worker this one is. */
+  readonly place: WorkerPlace;
+  /** Copies a packet for the same stage of another worker; returns whether there was room. */
+  send(packet: Packet, worker: number, stage: number, direction: Direction): boolean;
+}
+
+/** The row of stages of one tunnel. */
+export class Pipeline {
+  /** Batches about to enter each stage on the way out; the last waits for the far end. */
+  readonly outbound: LendingBatch[] = [];
+  /** Batches about to leave each stage on the way in; the first waits for the device. */
+  readonly inbound: LendingBatch[] = [];
+  /** The tunnel's books. */
+  readonly ledger: Ledger;
+  /** Which worker this one is. */
+  readonly worker: WorkerPlace;
+  /** Whether nothing moves any more. */
+  closed = false;
+
+  readonly #host: PipelineHost;
+  readonly #places: StagePlace[];
+  /** Those that take no super-packets, by their numbers. */
+  readonly #segmented: number[];
+  readonly #farOutlet: Outlet;
+  readonly #deviceOutlet: Outlet;
+
+  /** A row of stages that packets pass in this order on their way out. */
+  constructor(stages: readonly Stage[], host: PipelineHost) {
+    this.#host = host;
+    this.ledger = host.ledger;
+    this.worker = host.others?.place ?? ALONE;
+    this.#places = stages.map((stage, index) =>
+      new StagePlace(stage, index, host.heartbeat.name(stage.name), this)
+    );
+    this.#segmented = stages.map((_, index) => index).filter((index) => stages[index]!.segmented === true);
+    this.#farOutlet = new Outlet(host.ledger, Direction.Outbound);
+    this.#deviceOutlet = new Outlet(host.ledger, Direction.Inbound);
+    for (let i = 0; i <= stages.length; i++) {
+      this.outbound.push(new LendingBatch());
+      this.inbound.push(new LendingBatch());
+    }
+  }
+
+  /** What waits for the far end. */
+  get forFar(): PacketBatch {
+    return this.outbound[this.#places.length]!;
+  }
+
+  /** What waits for the device. */
+  get forDevice(): PacketBatch {
+    return this.inbound[0]!;
+  }
+
+  /** What has come from the far end and waits for the last stage. */
+  get fromFar(): PacketBatch {
+    return this.inbound[this.#places.length]!;
+  }
+
+  /** How many packets are on their way in. */
+  get inboundLength(): number {
+    let sum = this.#deviceOutlet.queued;
+    for (const batch of this.inbound) sum += batch.length;
+    for (const index of this.#segmented) sum += this.#places[index]!.inlet(Direction.Inbound)?.queued ?? 0;
+    return sum;
+  }
+
+  /** How many packets wait for the far end. */
+  get waitingForFar(): number {
+    return this.forFar.length + this.#farOutlet.queued;
+  }
+
+  /** How many packets wait for the device. */
+  get waitingForDevice(): number {
+    return this.forDevice.length + this.#deviceOutlet.queued;
+  }
+
+  /** Whether the device may be read: its packets' way out is free, and so is the way back. */
+  get wantsOutbound(): boolean {
+    return this.waitingForFar === 0 && this.waitingForDevice < TURNED_LIMIT &&
+      !this.#isSegmenting(Direction.Outbound);
+  }
+
+  /** Whether the far end may be read. */
+  get wantsInbound(): boolean {
+    return this.waitingForDevice === 0 && this.waitingForFar < TURNED_LIMIT &&
+      !this.#isSegmenting(Direction.Inbound);
+  }
+
+  /** Packets inside: held by stages, or between them. */
+  get queued(): number {
+    let sum = this.#farOutlet.queued;
+    for (const place of this.#places) sum += place.held - place.claimed;
+    for (const index of this.#segmented) sum += this.#places[index]!.inlet(Direction.Outbound)?.queued ?? 0;
+    for (const batch of this.outbound) sum += batch.length;
+    return sum + this.inboundLength;
+  }
+
+  /** When the next tick is due (monotonic milliseconds); `Infinity` for none. */
+  get due(): number {
+    let due = Infinity;
+    for (const place of this.#places) if (place.due < due) due = place.due;
+    return due;
+  }
+
+  /**
+   * Reads an end into the batch where its direction starts; returns how many packets came.
+   *
+   * @throws {TypeError} naming the end, when it threw, or gave packets that are not of the loop's pool.
+   */
+  inhale(end: TunnelEnd, batch: PacketBatch, flow: FlowStats, now: number): number {
+    const first = batch.length;
+    let fault: TypeError | undefined;
+    try {
+      end.read(batch);
+    } catch (cause) {
+      fault = new TypeError(`Cannot read from "${end.name}": its read threw: ${said(cause)}`, { cause });
+    }
+    const { packets, length } = batch;
+    for (let i = first; i < length; i++) {
+      const packet = packets[i]!;
+      packet.time = now;
+      flow.bytesIn += packet.length;
+    }
+    flow.packetsIn += length - first;
+    // An end that has a pool of its own takes all of its packets from there.
+    if (length > first && packets[first]!.pool !== this.ledger.pool) fault ??= this.#expelForeign(end, batch);
+    if (fault !== undefined) throw fault;
+    return length - first;
+  }
+
+  /** Gives back to their own pools what came from there. */
+  #expelForeign(end: TunnelEnd, batch: PacketBatch): TypeError {
+    for (const packet of batch) {
+      if (packet.pool === this.ledger.pool) continue;
+      packet.isFixed = false;
+      packet.pool.give(packet);
+      this.ledger.counters.drop("of another pool");
+    }
+    batch.compact();
+    return new TypeError(
+      `Cannot read from "${end.name}": it gave packets of another pool: take them from its host's pool`,
+    );
+  }
+
+  /** Whether a stage waits for promises. */
+  get isWaiting(): boolean {
+    for (const { stage } of this.#places) if (stage.isWaiting === true) return true;
+    return false;
+  }
+
+  /**
+   * Tells whether packets stand before a stage that can go on: turned round, emitted by a tick, or still to be
+   * segmented.
+   */
+  get pending(): boolean {
+    for (let i = 0; i < this.#places.length; i++) {
+      if (this.outbound[i]!.length > 0 && (this.waitingForFar === 0 || !this.#segmented.includes(i))) {
+        return true;
+      }
+    }
+    return this.waitingForFar === 0 && this.#isSegmenting(Direction.Outbound) ||
+      this.waitingForDevice === 0 && this.#isSegmenting(Direction.Inbound);
+  }
+
+  /**
+   * Passes what stands in one row through its stages; returns whether there was anything. A stage that takes no
+   * super-packets gets one batch of segments a breath, while their way out is free; the rest waits before it.
+   */
+  flow(direction: Direction, now: number): boolean {
+    const { cells } = this.#host.heartbeat;
+    const places = this.#places;
+    const row = direction === Direction.Outbound ? this.outbound : this.inbound;
+    let moved = false;
+    for (let step = 0; step < places.length; step++) {
+      const index = direction === Direction.Outbound ? step : places.length - 1 - step;
+      const from = direction === Direction.Outbound ? index : index + 1;
+      const to = direction === Direction.Outbound ? index + 1 : index;
+      const batch = row[from]!;
+      const place = places[index]!;
+      const inlet = place.inlet(direction);
+      if (batch.length === 0 && (inlet === undefined || inlet.queued === 0)) continue;
+      cells[1] = place.number;
+      if (inlet?.finish(batch) === true) {
+        if (this.#passSegments(place, inlet, from, to, direction, now)) moved = true;
+        continue;
+      }
+      moved = true;
+      place.pass(batch, direction, now);
+      const onward = row[to]!;
+      if (onward.length === 0) {
+        row[to] = batch;
+        row[from] = onward;
+      } else {
+        batch.moveTo(onward);
+      }
+    }
+    cells[1] = 0;
+    return moved;
+  }
+
+  /** Passes one batch of segments through a stage, while their way out is free; returns whether it is. */
+  #passSegments(
+    place: StagePlace,
+    inlet: Segmenting,
+    from: number,
+    to: number,
+    direction: Direction,
+    now: number,
+  ): boolean {
+    const isOutbound = direction === Direction.Outbound;
+    if ((isOutbound ? this.waitingForFar : this.waitingForDevice) > 0) return false;
+    const row = isOutbound ? this.outbound : this.inbound;
+    inlet.fill(row[from]!);
+    place.pass(inlet.segments, direction, now);
+    inlet.segments.moveTo(row[to]!);
+    return true;
+  }
+
+  /** Tells whether packets wait before a stage to be segmented. */
+  #isSegmenting(direction: Direction): boolean {
+    for (const index of this.#segmented) {
+      const inlet = this.#places[index]!.inlet(direction);
+      if (inlet === undefined) continue;
+      const before = direction === Direction.Outbound ? this.outbound[index]! : this.inbound[index + 1]!;
+      if (inlet.queued > 0 || before.length > 0) return true;
+    }
+    return false;
+  }
+
+  /** Writes what waits for the far end; returns whether it took anything. */
+  exhaleToFar(end: TunnelEnd): boolean {
+    return this.#farOutlet.exhale(end, this.forFar);
+  }
+
+  /** Writes what waits for the device; returns whether it took anything. */
+  exhaleToDevice(end: TunnelEnd): boolean {
+    return this.#deviceOutlet.exhale(end, this.forDevice);
+  }
+
+  /** Calls the ticks that are due; returns whether there were any. */
+  tick(now: number): boolean {
+    let ticked = false;
+    const { cells } = this.#host.heartbeat;
+    for (const place of this.#places) {
+      if (place.due > now) continue;
+      cells[1] = place.number;
+      place.tick(now);
+      ticked = true;
+    }
+    cells[1] = 0;
+    return ticked;
+  }
+
+  /** Whether packets of another worker may come in this direction. */
+  takes(direction: Direction): boolean {
+    const waiting = direction === Direction.Outbound ? this.waitingForFar : this.waitingForDevice;
+    return waiting < TURNED_LIMIT;
+  }
+
+  /** Counts a packet that came from another worker and cannot be taken. */
+  refuse(length: number, direction: Direction, reason: string): void {
+    const flow = this.ledger.flow(direction);
+    flow.packetsIn++;
+    flow.bytesIn += length;
+    this.ledger.counters.drop(reason);
+  }
+
+  /** Takes a packet that another worker's stage has handed over to the same one here. */
+  accept(packet: Packet, stage: number, direction: Direction, now: number): void {
+    const isOutbound = direction === Direction.Outbound;
+    const flow = this.ledger.flow(direction);
+    flow.packetsIn++;
+    flow.bytesIn += packet.length;
+    packet.time = now;
+    // A script may give its workers different stages.
+    if (stage >= this.#places.length) return this.ledger.discard(packet, "handed over to no stage");
+    if (isOutbound) this.outbound[stage]!.push(packet);
+    else this.inbound[stage + 1]!.push(packet);
+  }
+
+  /** Hands a packet of a stage over to another worker. */
+  handOver(packet: Packet, worker: number, stage: number, direction: Direction): void {
+    if (!packet.isInSlot) return this.ledger.discard(packet, OUT_OF_SLOT);
+    if (!this.#host.others!.send(packet, worker, stage, direction)) {
+      return this.ledger.discard(packet, "hand-over full");
+    }
+    const flow = this.ledger.flow(direction);
+    flow.packetsOut++;
+    flow.bytesOut += packet.length;
+    // Counted where it ends.
+    packet.malformed = false;
+    this.ledger.giveBack(packet);
+  }
+
+  /** Asks for a breath. */
+  wake(): void {
+    this.#host.wake();
+  }
+
+  /**
+   * Closes the stages and gives back every packet inside, counted as `closed`.
+   *
+   * @throws {AggregateError} when stages threw; all were closed.
+   */
+  close(): void {
+    this.closed = true;
+    for (const batch of this.outbound) this.ledger.discardAll(batch, "closed");
+    for (const batch of this.inbound) this.ledger.discardAll(batch, "closed");
+    this.#farOutlet.clear("closed");
+    this.#deviceOutlet.clear("closed");
+    for (const place of this.#places) {
+      place.inlet(Direction.Outbound)?.clear("closed");
+      place.inlet(Direction.Inbound)?.clear("closed");
+    }
+    for (const place of this.#places) {
+      if (place.held === 0) continue;
+      for (const packet of this.ledger.pool.packets) {
+        if (packet.owner === place) this.ledger.discard(packet, "closed");
+      }
+      place.held = 0;
+    }
+    for (const { number } of this.#places) this.#host.heartbeat.forget(number);
+    closeStages(this.#places.map(({ stage }) => stage));
+  }
+}
+
+/**
+ * Closes stages, one after the other.
+ *
+ * @throws {AggregateError} when some threw; all were closed.
+ */
+export function closeStages(stages: readonly Stage[]): void {
+  const failures: unknown[] = [];
+  for (const stage of stages) {
+    try {
+      stage.close?.();
+    } catch (cause) {
+      failures.push(new Error(`Cannot close stage "${stage.name}": ${said(cause)}`, { cause }));
+    }
+  }
+  if (failures.length > 0) throw new AggregateError(failures, "Cannot close every stage");
+}

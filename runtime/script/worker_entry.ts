@@ -1,0 +1,154 @@
+/**
+ * A worker of a script: the module that its thread starts with.
+ *
+ *     here ─► port ─► open: load the script, join its devices ─► opened ─► go: main ─► ended
+ *
+ * It does what the program does with its first queue, but for what is done once: setting devices up, signals, flags
+ * that print, and what is shown.
+ */
+
+import { type DeviceShare, dropShare, joinDevice } from "../../driver/mod.ts";
+import type { Device, WorkerPlace } from "../../lib/core/mod.ts";
+import { parseScriptFlags } from "./flags.ts";
+import { currentLoop } from "../engine/loop.ts";
+import { TunnelStart } from "../tunnel/open_tunnel.ts";
+import { flushOutput, takeConsole } from "./output.ts";
+import { declaredTunnels, isScript, runMain, type TunnelScript, type TunnelsScript } from "./script.ts";
+import type { Tunnel, TunnelOptions } from "../tunnel/tunnel.ts";
+import { onExit } from "../engine/signals.ts";
+import { watchElsewhere } from "../engine/watchdog.ts";
+import { WorkerLink } from "../ring/link.ts";
+import { type Order, postable, type Report, type TunnelPart } from "../workers/messages.ts";
+
+const links = new Map<string, WorkerLink>();
+const opened: Record<string, Tunnel> = {};
+/** Tunnels that have ended in another worker; one may do so before it is open here. */
+const endedElsewhere = new Set<string>();
+/** Failures that the first worker knows as a tunnel's. */
+const told = new Set<unknown>();
+const going = Promise.withResolvers<boolean>();
+
+// A worker's global scope; the library's types are the window's.
+const scope = globalThis as unknown as { postMessage(message: unknown): void; close(): void };
+const close = scope.close.bind(scope);
+let port: MessagePort;
+
+function say(report: Report): void {
+  port.postMessage(report);
+}
+
+async function load(url: string): Promise<TunnelScript | TunnelsScript> {
+  const { default: made } = await import(url) as { default: unknown };
+  if (!isScript(made)) {
+    throw new TypeError(`Cannot run in a worker: the default export of ${url} is no script`);
+  }
+  return made;
+}
+
+async function openPart(
+  name: string,
+  { device, far, link: parts }: TunnelPart,
+  options: TunnelOptions,
+  place: WorkerPlace,
+  join: (share: DeviceShare) => Promise<Device>,
+): Promise<Tunnel> {
+  const link = await WorkerLink.open(place, parts, {
+    bring: (ring, to) => say({ kind: "ring", tunnel: name, to, ring }),
+    leave: () => Promise.resolve(),
+  });
+  const openFar = async () => far === undefined ? undefined : await join(far);
+  await using start = await TunnelStart.begin(options, false);
+  const tunnel = await start.openNear(() => join(device), openFar, link);
+  links.set(name, link);
+  tunnel.closed.then(
+    () => say({ kind: "closed", tunnel: name, failed: false, error: undefined }),
+    (error) => {
+      told.add(error);
+      say({ kind: "closed", tunnel: name, failed: true, error: postable(error) });
+    },
+  );
+  if (endedElsewhere.has(name)) tunnel.close();
+  return tunnel;
+}
+
+async function serve(order: Order & { kind: "open" }): Promise<void> {
+  const { script, args, index, count, tunnels } = order;
+  const left = new Set(
+    Object.values(tunnels).flatMap(({ device, far }) => far === undefined ? device : [device, far]),
+  );
+  const join = (share: DeviceShare): Promise<Device> => {
+    left.delete(share);
+    return joinDevice(share);
+  };
+  currentLoop().heartbeat.worker = ` in worker ${index}`;
+  watchElsewhere((heart) => say({ kind: "heart", heart }));
+  await using closing = new AsyncDisposableStack();
+  closing.defer(async () => {
+    for (const share of left) await dropShare(share);
+  });
+  const made = await load(script);
+  const flags = parseScriptFlags(args, declaredTunnels(made), made.options.flags);
+  for (const [name, part] of Object.entries(tunnels)) {
+    const options = flags.tunnels[name];
+    if (options === undefined) {
+      throw new TypeError(`Cannot run in a worker: it has no tunnel "${name}" there`);
+    }
+    opened[name] = closing.use(await openPart(name, part, options, { index, count }, join));
+  }
+  say({ kind: "opened" });
+  if (await going.promise) await runMain(made, opened, flags.given);
+}
+
+async function run(order: Order & { kind: "open" }): Promise<void> {
+  let failure: { error: unknown } | undefined;
+  try {
+    await serve(order);
+  } catch (error) {
+    failure = { error };
+  }
+  const failed = failure !== undefined && !told.has(failure.error);
+  forgetExit();
+  await flushOutput();
+  say({ kind: "ended", failed, error: failed ? postable(failure!.error) : undefined, exit: undefined });
+  close();
+}
+
+/** The thread is about to end: what is open is closed, and the program is told. */
+function end(event: Event): void {
+  for (const tunnel of Object.values(opened)) tunnel.close();
+  if (event.type === "unload") say({ kind: "ended", failed: false, error: undefined, exit: Deno.exitCode });
+}
+
+takeConsole();
+const forgetExit = onExit(end);
+// The script's own close() would end the thread without a word.
+scope.close = () => Deno.exit();
+
+function hear({ data: order }: MessageEvent<Order>): void {
+  switch (order.kind) {
+    case "open":
+      run(order);
+      break;
+    case "go":
+      going.resolve(true);
+      break;
+    case "ring":
+      links.get(order.tunnel)?.accept(order.ring);
+      break;
+    case "close":
+      endedElsewhere.add(order.tunnel);
+      links.get(order.tunnel)?.onEnd?.(undefined);
+      break;
+    case "stop":
+      going.resolve(false);
+      for (const tunnel of Object.values(opened)) tunnel.close();
+      break;
+  }
+}
+
+addEventListener("message", (event) => {
+  event.stopImmediatePropagation();
+  [port] = (event as MessageEvent).ports as unknown as [MessagePort];
+  port.onmessage = hear;
+}, { once: true });
+scope.postMessage("here");
