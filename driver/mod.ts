@@ -46,8 +46,7 @@ export {
   unmapAddress,
 } from "./udp_socket.ts";
 export type { Bell } from "./posix/bell.ts";
-export type { Offload } from "./linux/queue/queue.ts";
-export type { BellEnds, DeviceShare } from "./share.ts";
+export type { BellEnds, DeviceShare, Offload } from "./share.ts";
 export type { Waiter } from "./waiter.ts";
 
 /**

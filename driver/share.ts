@@ -1,6 +1,12 @@
 /** What a thread hands to another one, so that it serves a queue of a device: values that can be posted. */
 
-import type { Offload } from "./linux/queue/queue.ts";
+/** What a device takes and gives besides ordinary packets. */
+export interface Offload {
+  /** Whether it takes super-packets of TCP, and unfinished sums; each packet has virtio's header in front. */
+  readonly tcp: boolean;
+  /** Whether it takes super-packets of UDP, too. */
+  readonly udp: boolean;
+}
 
 /** A queue of a device that is open. */
 export interface DeviceShare {

@@ -38,7 +38,18 @@ const GROUPS: readonly Group[] = [
   },
   {
     name: "machine",
-    paths: ["runtime/cli", "scripts", "system", "kit", "bench"],
+    paths: [
+      "runtime/cli",
+      "runtime/script/failure_test.ts",
+      "runtime/script/flags_test.ts",
+      "runtime/script/profile_test.ts",
+      "runtime/script/progress_test.ts",
+      "scripts",
+      "system",
+      "kit",
+      "bench",
+      "gate/cycles_test.ts",
+    ],
     permissions: ["--allow-all"],
   },
 ];

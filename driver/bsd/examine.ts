@@ -1,6 +1,6 @@
 /** What `warren doctor` looks at on every BSD. */
 
-import type { Check } from "../examine.ts";
+import type { Check } from "../check.ts";
 import type { Bsd } from "./bsd.ts";
 
 /** Looks whether this process may make interfaces. */

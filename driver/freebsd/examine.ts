@@ -1,7 +1,7 @@
 /** What `warren doctor` looks at on FreeBSD. */
 
 import { checkRoot } from "../bsd/examine.ts";
-import { type Check, check, checkLibrary } from "../examine.ts";
+import { type Check, check, checkLibrary } from "../check.ts";
 import { freebsd } from "./libc.ts";
 
 /** Makes the checks. A crash leaves an interface without addresses, which the next device uses. */

@@ -16,7 +16,7 @@ import {
 import { DeviceEvents } from "../events.ts";
 import type { CheckedDeviceOptions } from "../options.ts";
 import { cString } from "../posix/libc.ts";
-import type { DeviceShare } from "../share.ts";
+import type { DeviceShare, Offload } from "../share.ts";
 import { Errno, errnoName, systemError } from "./errno.ts";
 import { O_CLOEXEC, O_NONBLOCK, O_RDWR } from "./fcntl.ts";
 import { readSystemFile } from "./files.ts";
@@ -25,7 +25,7 @@ import { errno, libc } from "./libc.ts";
 import { LinkMonitor } from "./netlink/link_monitor.ts";
 import type { Link } from "./netlink/links.ts";
 import { Netlink } from "./netlink/netlink.ts";
-import type { DeviceQueue, Offload } from "./queue/queue.ts";
+import type { DeviceQueue } from "./queue/queue.ts";
 import { TunQueue } from "./queue/tun_queue.ts";
 import { UringQueue } from "./queue/uring_queue.ts";
 import { VNET_HEADER } from "./queue/virtio_net.ts";

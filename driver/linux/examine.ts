@@ -1,6 +1,6 @@
 /** What `warren doctor` looks at on Linux. */
 
-import { type Check, check, checkLibrary } from "../examine.ts";
+import { type Check, check, checkLibrary } from "../check.ts";
 import { cString } from "../posix/libc.ts";
 import { TUN_PATH } from "./device.ts";
 import { Errno, errnoName } from "./errno.ts";

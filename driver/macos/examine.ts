@@ -1,7 +1,7 @@
 /** What `warren doctor` looks at on macOS. */
 
 import { checkRoot } from "../bsd/examine.ts";
-import { type Check, check, checkLibrary } from "../examine.ts";
+import { type Check, check, checkLibrary } from "../check.ts";
 import { darwin } from "./libsystem.ts";
 import { hasUtun } from "./utun.ts";
 

@@ -1,7 +1,7 @@
 /** What `warren doctor` looks at on Windows. */
 
 import { said } from "../error.ts";
-import { type Check, check } from "../examine.ts";
+import { type Check, check } from "../check.ts";
 import { iphlpapi } from "./iphlpapi.ts";
 import { ADMINISTRATOR_REMEDY, isAdministrator } from "./shell32.ts";
 import { findWintun } from "./wintun.ts";

@@ -5,7 +5,14 @@
  * @module
  */
 
-export { ENDPOINT_LENGTH, HEADROOM, LARGE_ROOM, Packet, type PacketOwner } from "./packet.ts";
+export {
+  ENDPOINT_LENGTH,
+  HEADROOM,
+  LARGE_ROOM,
+  Packet,
+  type PacketMemory,
+  type PacketOwner,
+} from "./packet.ts";
 export { PacketPool, type PacketPoolOptions, SMALL_ROOM } from "./pool.ts";
 export { OneLine } from "./one_line.ts";
 export { PacketBatch, type PacketBatchOptions } from "./batch.ts";

@@ -1,7 +1,13 @@
 /** What the views of UDP, TCP and ICMP share: the IP header in front, the payload behind, one checksum over all. */
 
 import { difference, difference32 } from "../core/checksum.ts";
-import { adjustTransport, finishedSum, isPartial, transportChecksum, writeTransportChecksum } from "./transport_checksum.ts";
+import {
+  adjustTransport,
+  finishedSum,
+  isPartial,
+  transportChecksum,
+  writeTransportChecksum,
+} from "./transport_checksum.ts";
 import type { Packet } from "../core/packet.ts";
 import { HeaderView } from "./header_view.ts";
 import type { Ip } from "./ip.ts";

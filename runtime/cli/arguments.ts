@@ -3,6 +3,7 @@
 // @ts-types="../script/parse_args.d.ts"
 import { parseArgs } from "@std/cli/parse-args";
 import { nearest, UsageError } from "../script/failure.ts";
+import { refuseValues } from "../script/flags.ts";
 
 /** What a subcommand takes. */
 export interface CommandForm {
@@ -57,22 +58,4 @@ export function parseCommand(args: readonly string[], form: CommandForm): Comman
   const empty = strings.find((flag) => values[flag] === "");
   if (empty !== undefined) throw new UsageError(`--${empty} needs a value`);
   return { words, values, flags: new Set(booleans.filter((flag) => parsed[flag] === true)) };
-}
-
-/**
- * Refuses values of flags that take none, which the parser takes as a flag that was not given.
- *
- * @throws {UsageError} for the first one.
- */
-export function refuseValues(
-  args: readonly string[],
-  flags: readonly string[],
-  letters: readonly string[],
-): void {
-  const ofLetters = new RegExp(`^-[${letters.join("")}]+[^a-z]`);
-  const found = args.find((argument) =>
-    flags.some((flag) => argument.startsWith(`--${flag}=`)) || ofLetters.test(argument)
-  );
-  if (found === undefined) return;
-  throw new UsageError(`${found} has a value: ${found.match(/^(?:--[^=]*|-[a-z]*)/)![0]} takes none`);
 }

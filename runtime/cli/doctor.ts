@@ -1,7 +1,8 @@
 /** `warren doctor`: checks whether Warren can work on this machine, and says what to do where it cannot. */
 
 import { dirname, join, resolve } from "node:path";
-import { type Check, check, examineSystem } from "../../driver/examine.ts";
+import { type Check, check } from "../../driver/check.ts";
+import { examineSystem } from "../../driver/examine.ts";
 import { parseCommand } from "./arguments.ts";
 import { ExitCode } from "../script/failure.ts";
 import { DENO_VERSION } from "./version.ts";

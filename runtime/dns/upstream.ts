@@ -1,6 +1,6 @@
 /** What the upstreams of every kind share. */
 
-import { lowerCase, nameLength } from "../../lib/stage/dns/_name.ts";
+import { lowerCase, nameLength } from "../../lib/stage/dns/name.ts";
 import type { DnsUpstream } from "../../lib/stage/dns/mod.ts";
 import { type HostPort, parsePeer } from "../transport/host_port.ts";
 

@@ -25,7 +25,7 @@ import type { Heartbeat } from "./heartbeat.ts";
 import type { Ledger } from "./ledger.ts";
 import { Outlet } from "./outlet.ts";
 import type { Segmenting } from "./segmenting.ts";
-import { StagePlace } from "./stage_place.ts";
+import { StagePlace, type StageRow } from "./stage_place.ts";
 
 // Implementation
 /** The packets that may wait for an end before the end on the other side is no longer read. */
@@ -54,7 +54,7 @@ export interface OtherWorkers {
 }
 
 /** The row of stages of one tunnel. */
-export class Pipeline {
+export class Pipeline implements StageRow {
   /** Batches about to enter each stage on the way out; the last waits for the far end. */
   readonly outbound: LendingBatch[] = [];
   /** Batches about to leave each stage on the way in; the first waits for the device. */

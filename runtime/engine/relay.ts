@@ -6,10 +6,23 @@
  */
 
 import type { Waiter } from "../../driver/mod.ts";
-import { type Device, Direction, type PacketBatch, type TunnelEnd, type Waitable } from "../../lib/core/mod.ts";
+import {
+  type Device,
+  Direction,
+  type PacketBatch,
+  type TunnelEnd,
+  type Waitable,
+} from "../../lib/core/mod.ts";
 import { Breath, type LoopMember } from "./loop.ts";
 import type { Pipeline } from "./pipeline.ts";
-import type { WorkerLink } from "../ring/link.ts";
+
+/** Packets that other workers hand over. */
+export interface PacketSource {
+  /** Takes what was handed over, as far as there is room; returns whether anything came. */
+  receive(pipeline: Pipeline, now: number, waited: Waiter | undefined): boolean;
+  /** Has the loop's wait end when something is handed over. */
+  arm(waiter: Waiter, pipeline: Pipeline): void;
+}
 
 /** What a relay moves packets between. */
 export interface RelayParts {
@@ -22,7 +35,7 @@ export interface RelayParts {
   /** What the script has sent since the last breath; a handler may send while the pipeline is at work. */
   readonly sent: PacketBatch;
   /** To the same tunnel of the other workers. */
-  readonly link: WorkerLink | undefined;
+  readonly link: PacketSource | undefined;
 }
 
 /** Whom a relay tells. */
@@ -44,7 +57,7 @@ export class Relay implements LoopMember {
   readonly #far: TunnelEnd | undefined;
   readonly #pipeline: Pipeline;
   readonly #sent: PacketBatch;
-  readonly #link: WorkerLink | undefined;
+  readonly #link: PacketSource | undefined;
   readonly #host: RelayHost;
   /** Where the ends stand in the loop's wait; the far end may stand there several times, one behind the other. */
   #devicePlace = 0;

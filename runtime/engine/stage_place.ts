@@ -12,8 +12,25 @@ import { type Borrower, changedError, type LendingBatch } from "../../lib/core/b
 import { EndMtu } from "../../lib/stage/mtu/end_mtu.ts";
 import type { Ledger } from "./ledger.ts";
 import { HandlerStage } from "./handler.ts";
-import type { Pipeline } from "./pipeline.ts";
 import { Segmenting } from "./segmenting.ts";
+
+/** What a stage in its place uses of its row. */
+export interface StageRow {
+  /** Counts the packets of the tunnel. */
+  readonly ledger: Ledger;
+  /** Which worker it runs in. */
+  readonly worker: WorkerPlace;
+  /** Whether nothing moves any more. */
+  readonly closed: boolean;
+  /** Batches about to enter each stage on the way out; the last waits for the far end. */
+  readonly outbound: readonly LendingBatch[];
+  /** Batches about to leave each stage on the way in; the first waits for the device. */
+  readonly inbound: readonly LendingBatch[];
+  /** Hands a packet of a stage over to another worker. */
+  handOver(packet: Packet, worker: number, stage: number, direction: Direction): void;
+  /** Asks for a breath. */
+  wake(): void;
+}
 
 /** A stage in its place: the context that it sees, and the bookkeeping of what it claims. */
 export class StagePlace implements StageContext, Borrower {
@@ -31,7 +48,7 @@ export class StagePlace implements StageContext, Borrower {
   /** How many packets it holds or has taken. */
   held = 0;
 
-  readonly #pipeline: Pipeline;
+  readonly #row: StageRow;
   readonly #ledger: Ledger;
   readonly #index: number;
   /** How many packets of the batch that it looks at are claimed: they leave it when the stage returns. */
@@ -44,20 +61,20 @@ export class StagePlace implements StageContext, Borrower {
   /** Tells whether it sees batches: a handler sees their packets only. */
   readonly #borrows: boolean;
 
-  constructor(stage: Stage, index: number, number: number, pipeline: Pipeline) {
+  constructor(stage: Stage, index: number, number: number, row: StageRow) {
     this.stage = stage;
     this.number = number;
     this.#index = index;
-    this.#pipeline = pipeline;
-    this.#ledger = pipeline.ledger;
-    this.worker = pipeline.worker;
+    this.#row = row;
+    this.#ledger = row.ledger;
+    this.worker = row.worker;
     this.due = stage.tick === undefined ? Infinity : 0;
     this.title = `stage "${stage.name}"`;
     this.#endMtu = stage instanceof EndMtu ? stage : undefined;
     this.#borrows = !(stage instanceof HandlerStage);
     const { segmented, outbound, inbound } = stage;
     this.#inlets = [outbound, inbound].map((method) =>
-      segmented === true && method !== undefined ? new Segmenting(pipeline.ledger) : undefined
+      segmented === true && method !== undefined ? new Segmenting(row.ledger) : undefined
     );
   }
 
@@ -107,7 +124,7 @@ export class StagePlace implements StageContext, Borrower {
   }
 
   take(length: number): Packet | undefined {
-    if (this.#pipeline.closed) return undefined;
+    if (this.#row.closed) return undefined;
     const packet = this.#ledger.pool.take(length);
     if (packet === undefined) return undefined;
     packet.owner = this;
@@ -120,7 +137,7 @@ export class StagePlace implements StageContext, Borrower {
 
   emit(packet: Packet, direction: Direction): void {
     this.#claim(packet, "emit");
-    const { outbound, inbound } = this.#pipeline;
+    const { outbound, inbound } = this.#row;
     if (direction === Direction.Outbound) outbound[this.#index + 1]!.append(packet);
     else inbound[this.#index]!.append(packet);
   }
@@ -151,12 +168,12 @@ export class StagePlace implements StageContext, Borrower {
     }
     if (worker === index) throw new TypeError(`Cannot hand over to worker ${worker}: it is this one`);
     this.#claim(packet, "hand over");
-    this.#pipeline.handOver(packet, worker, this.#index, direction);
+    this.#row.handOver(packet, worker, this.#index, direction);
   }
 
   wake(): void {
     if (this.stage.tick !== undefined) this.due = 0;
-    this.#pipeline.wake();
+    this.#row.wake();
   }
 
   #claim(packet: Packet, verb: string): void {

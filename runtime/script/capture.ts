@@ -1,6 +1,6 @@
 /** `--capture`: what passes next to the devices of a script, in one file or a pipe. */
 
-import { Capture, PcapngWriter } from "../../lib/pcap/mod.ts";
+import { Capture, PcapngWriter } from "../../lib/stage/observe/capture.ts";
 import { compileFilter } from "../../lib/filter/mod.ts";
 import { CapturePipe, openCaptureFile } from "./capture_sink.ts";
 import { UsageError } from "./failure.ts";

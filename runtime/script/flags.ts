@@ -7,7 +7,6 @@ import { compileFilter } from "../../lib/filter/mod.ts";
 import { parseFarUrl } from "../transport/far_url.ts";
 import { checkTunnelOptions } from "../tunnel/open_tunnel.ts";
 import type { TunnelOptions } from "../tunnel/tunnel.ts";
-import { refuseValues } from "../cli/arguments.ts";
 import { nearest, UsageError } from "./failure.ts";
 import {
   checkScriptFlags,
@@ -290,4 +289,22 @@ function unknownArgument(argument: string, keys: readonly string[]): string {
     // That is what Deno and Node.js call it.
     (name.startsWith("cpu-prof") ? PROFILE_FLAG : undefined);
   return `${argument} is no flag of this script${near === undefined ? "" : `: did you mean --${near}?`}`;
+}
+
+/**
+ * Refuses values of flags that take none, which the parser takes as a flag that was not given.
+ *
+ * @throws {UsageError} for the first one.
+ */
+export function refuseValues(
+  args: readonly string[],
+  flags: readonly string[],
+  letters: readonly string[],
+): void {
+  const ofLetters = new RegExp(`^-[${letters.join("")}]+[^a-z]`);
+  const found = args.find((argument) =>
+    flags.some((flag) => argument.startsWith(`--${flag}=`)) || ofLetters.test(argument)
+  );
+  if (found === undefined) return;
+  throw new UsageError(`${found} has a value: ${found.match(/^(?:--[^=]*|-[a-z]*)/)![0]} takes none`);
 }

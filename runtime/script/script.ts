@@ -25,6 +25,8 @@ const INTERRUPTED = 130;
 // Implementation
 /** The modules that `deno run -` and `deno eval` make. */
 const TYPED_IN = /\/\$deno\$(?:stdin|eval)\.\w+$/;
+/** Runs in each further worker of a script. */
+const WORKER_MODULE = new URL("./worker_entry.ts", import.meta.url);
 /** The time that `main` has to return when a signal has closed its tunnels (milliseconds). */
 const MAIN_TIMEOUT = 3000;
 
@@ -211,7 +213,7 @@ async function openCrew(
       `Cannot run ${most} workers: each loads the default export of ${fileName(url)}, which is no script`,
     );
   }
-  return new Crew(most, url, args, tunnels);
+  return new Crew(WORKER_MODULE, most, url, args, tunnels);
 }
 
 /** A dry run: says what would be opened. */

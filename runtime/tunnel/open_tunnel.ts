@@ -11,7 +11,7 @@ import {
 } from "../../driver/mod.ts";
 import type { Device, TunnelEnd } from "../../lib/core/mod.ts";
 import { checkNames, type OptionNames } from "../../lib/core/options.ts";
-import { explain } from "../script/failure.ts";
+import { explain } from "./explain.ts";
 import { currentLoop } from "../engine/loop.ts";
 import { learnSignals, onInterrupt } from "../engine/signals.ts";
 import { deviceOptionsOf } from "../transport/device.ts";

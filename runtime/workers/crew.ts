@@ -27,7 +27,6 @@ import type { Order, Report } from "./messages.ts";
  * the watchdog waits, which says what it hangs in.
  */
 const PATIENCE = 10_000;
-const ENTRY = new URL("../script/worker_entry.ts", import.meta.url);
 
 /** One of the others. */
 class Colleague {
@@ -85,6 +84,7 @@ interface Shared {
 
 /** All workers of a script. */
 export class Crew implements AsyncDisposable {
+  readonly #module: URL;
   readonly #count: number;
   readonly #script: string;
   readonly #args: readonly string[];
@@ -95,16 +95,18 @@ export class Crew implements AsyncDisposable {
   #exitCode: number | undefined;
 
   /**
-   * The workers of a script with this command line; none is started yet.
+   * The workers of a script with this command line, each of which runs a module; none is started yet.
    *
    * @throws {TypeError} when a tunnel has an end of which there is only one.
    */
   constructor(
+    module: URL,
     count: number,
     script: string,
     args: readonly string[],
     tunnels: readonly (readonly [name: string, options: TunnelOptions])[],
   ) {
+    this.#module = module;
     this.#count = count;
     this.#script = script;
     this.#args = args;
@@ -191,7 +193,7 @@ export class Crew implements AsyncDisposable {
   }
 
   async #add(index: number): Promise<void> {
-    const worker = await startWorker(ENTRY, `warren worker ${index}`);
+    const worker = await startWorker(this.#module, `warren worker ${index}`);
     const colleague = new Colleague(index, worker, this.#tunnels.keys(), (...heard) => this.#hear(...heard));
     this.#colleagues.push(colleague);
     // What nobody in it catches: Deno has printed it.

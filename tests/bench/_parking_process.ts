@@ -24,7 +24,7 @@ const Message = { Seconds: 0, Nanoseconds: 2, Words: 4 } as const;
 // Implementation
 /** Messages that are taken at once. */
 const BATCH = 64;
-/** Milliseconds between two turns of the event loop: runtime/loop.ts's burst. */
+/** Milliseconds between two turns of the event loop: runtime/engine/loop.ts's burst. */
 const SLICE = 8;
 /** How long "spin 50 us, poll" spins (milliseconds). */
 const BRIEFLY = 0.05;

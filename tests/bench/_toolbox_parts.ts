@@ -1,7 +1,7 @@
 /** What `toolbox` measures: stages with their traffic, and tables. */
 
 import type { PacketBatch, Stage } from "../../lib/core/mod.ts";
-import { Capture } from "../../lib/pcap/mod.ts";
+import { Capture } from "../../lib/stage/observe/capture.ts";
 import { Count } from "../../lib/stage/observe/count.ts";
 import { DnsResolver } from "../../lib/stage/dns/mod.ts";
 import { compileFilter, type PacketFilter } from "../../lib/filter/mod.ts";

@@ -54,7 +54,7 @@ const NOTES = [
   "spin: reads again and again. poll: PollWaiter.wait. These two, spin 50 us, poll; worker, Atomics.wait; and the loop",
   "while packets come, give the event loop a turn every 8 ms. io_uring: a multishot read, and io_uring_enter(2) without",
   "a limit of time. poll beside the thread: PollWaiter.park. worker: a thread that polls, and what the loop's thread",
-  "waits for. the loop: runtime/loop.ts. PollWaiter.wake() and its pipe: from the call to the end of a park; the first",
+  "waits for. the loop: runtime/engine/loop.ts. PollWaiter.wake() and its pipe: from the call to the end of a park; the first",
   "leaves the poll under way, the second ends it, for other descriptors.",
   "Why the loop polls on its thread while packets come, and beside it later: on the thread, poll wakes soonest of all",
   "that leave the processor to others, but slices cost 1 to 2 % of it while nothing comes; beside it, poll costs nothing",

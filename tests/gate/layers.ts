@@ -1,5 +1,6 @@
 /**
- * The order of the house as a plugin of `deno lint`: scripts → runtime → driver → lib, and what each floor may use.
+ * The layers of the code as a plugin of `deno lint`: scripts → runtime → driver → lib, the order of the folders inside
+ * each, and what each may use. Import cycles, which need all files at once, are found by `cycles_test.ts`.
  *
  * @module
  */
@@ -7,6 +8,17 @@
 /** The floors from the ground up. What is in none of these folders stands above them all and may import any. */
 const FLOORS = ["lib", "driver", "runtime", "scripts"];
 const SCRIPTS = FLOORS.indexOf("scripts");
+/**
+ * The folders inside a layer, lowest first: each imports those before it, and none that stands beside it. A folder that
+ * is not named here is refused.
+ */
+const ORDER: Record<string, readonly (readonly string[])[]> = {
+  lib: [["core"], ["wire"], ["end", "split", "table", "filter"], ["icmp", "pcap"], ["stage"]],
+  driver: [["posix", "windows"], ["bsd", "linux"], ["freebsd", "macos"]],
+  runtime: [["engine", "transport"], ["dns", "ring"], ["tunnel"], ["workers"], ["script"], ["cli"]],
+};
+/** A folder each of whose folders stands by itself: a stage never imports another one. */
+const ROOMS = "lib/stage/";
 const PACKAGE = "@warren/tunnel";
 /** A folder of the driver that belongs to one system. */
 const PLATFORM = /^driver\/(linux|windows|macos|freebsd)\//;
@@ -60,6 +72,35 @@ function folder(place: string): string {
   return place.slice(0, place.indexOf("/"));
 }
 
+/** A file's folder, such as `lib/stage/nat`. */
+function folderOf(place: string): string {
+  return place.slice(0, place.lastIndexOf("/"));
+}
+
+/** What is wrong with an import inside a layer: the order of its folders; `undefined`: nothing. */
+function orderFault(place: string, target: string): string | undefined {
+  const layer = folder(place);
+  const [own, other] = [place, target].map((file) => roomOf(layer, file));
+  // A layer's own files, such as `runtime/mod.ts`, are its front: they import any folder, and any folder imports them.
+  if (own === undefined || other === undefined || own === other) return undefined;
+  const [ownRank, otherRank] = [own, other].map((room) => rankOf(layer, room));
+  if (ownRank! < 0) return `${layer}/${own}/ has no place in the order of tests/gate/layers.ts`;
+  if (otherRank! < ownRank!) return undefined;
+  const order = ORDER[layer]!.map((rooms) => rooms.join(", ")).join(" < ");
+  return `${layer}/${own}/ imports ${target}: inside ${layer}/, ${order}`;
+}
+
+/** The folder of a layer that a file is in, or of {@linkcode ROOMS}: `wire`, `stage/nat`; `undefined`: in none. */
+function roomOf(layer: string, file: string): string | undefined {
+  const path = file.slice(layer.length + 1).split("/");
+  if (path.length < 2) return undefined;
+  return file.startsWith(ROOMS) ? `${path[0]}/${path[1]}` : path[0];
+}
+
+function rankOf(layer: string, room: string): number {
+  return ORDER[layer]!.findIndex((rooms) => rooms.includes(room.split("/")[0]!));
+}
+
 /** What is wrong with an import; `undefined`: nothing. `late`: it is dynamic, or of types alone. */
 function fault(place: string, specifier: string, late: boolean): string | undefined {
   const floor = floorOf(place);
@@ -80,6 +121,16 @@ function fault(place: string, specifier: string, late: boolean): string | undefi
   const platform = PLATFORM.exec(target)?.[0];
   if (platform !== undefined && !late && floor < SCRIPTS && !place.startsWith(platform)) {
     return `${platform} is for one system: import it dynamically, or its types alone`;
+  }
+  if (floorOf(target) < SCRIPTS) {
+    const [own, other] = [folderOf(place), folderOf(target)];
+    if (/(^|\/)_[^/]*$/.test(target) && own !== other && floor < SCRIPTS) {
+      return `${target} is private to ${other}/: move it, or what needs it`;
+    }
+    if (floorOf(target) === floor && floor < SCRIPTS) {
+      const message = orderFault(place, target);
+      if (message !== undefined) return message;
+    }
   }
 }
 

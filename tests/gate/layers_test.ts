@@ -46,7 +46,13 @@ Deno.test("a lower floor never imports a higher one, in whatever form", () => {
       'export type A = import("../../runtime/engine/loop.ts").A;',
       'await import("../../runtime/engine/loop.ts");',
     ]
-  ) breaks("driver/linux/device.ts", form, `warren/floors: driver/ imports runtime/loop.ts: ${UPWARD}`);
+  ) {
+    breaks(
+      "driver/linux/device.ts",
+      form,
+      `warren/floors: driver/ imports runtime/engine/loop.ts: ${UPWARD}`,
+    );
+  }
   breaks(
     "runtime/a.ts",
     'import "../tests/kit/system.ts";',
@@ -64,6 +70,56 @@ Deno.test("a system's folder of the driver is imported dynamically, or as types"
   breaks("runtime/loop.ts", 'export * from "../driver/linux/waiter.ts";', `warren/floors: ${message}`);
   breaks("driver/windows/device.ts", 'import "../linux/errno.ts";', `warren/floors: ${message}`);
   isClean("driver/macos/device.ts", 'import "../bsd/device.ts";');
+});
+
+Deno.test("inside a layer, a folder imports those before it alone", () => {
+  isClean("lib/stage/nat/napt44.ts", 'import "../../table/flow_table.ts"; import "../../core/mod.ts";');
+  isClean("runtime/mod.ts", 'export * from "./cli/main.ts";');
+  isClean("runtime/cli/run.ts", 'import "../mod.ts";');
+  const lib = "inside lib/, core < wire < end, split, table, filter < icmp, pcap < stage";
+  breaks(
+    "lib/core/packet.ts",
+    'import type { Ipv4 } from "../wire/ipv4.ts"; export type A = Ipv4;',
+    `warren/floors: lib/core/ imports lib/wire/ipv4.ts: ${lib}`,
+  );
+  breaks(
+    "lib/filter/mod.ts",
+    'await import("../table/flow_key.ts");',
+    `warren/floors: lib/filter/ imports lib/table/flow_key.ts: ${lib}`,
+  );
+  breaks(
+    "lib/stage/nat/napt44.ts",
+    'export * from "../firewall/mod.ts";',
+    `warren/floors: lib/stage/nat/ imports lib/stage/firewall/mod.ts: ${lib}`,
+  );
+  breaks(
+    "runtime/engine/relay.ts",
+    'import type { WorkerLink } from "../ring/link.ts"; export type A = WorkerLink;',
+    "warren/floors: runtime/engine/ imports runtime/ring/link.ts: inside runtime/, engine, transport < dns, ring" +
+      " < tunnel < workers < script < cli",
+  );
+  breaks(
+    "lib/misc_folder/a.ts",
+    'import "../core/mod.ts";',
+    "warren/floors: lib/misc_folder/ has no place in the order of tests/gate/layers.ts",
+  );
+});
+
+Deno.test("what starts with _ is imported from its own folder alone", () => {
+  isClean("lib/wire/udp.ts", 'import "./_encode.ts";');
+  isClean("tests/lib/wire/udp_test.ts", 'import "../../../lib/wire/_encode.ts";');
+  for (const form of ['import "../wire/_encode.ts";', 'export type A = import("../wire/_encode.ts").A;']) {
+    breaks(
+      "lib/split/copy.ts",
+      form,
+      "warren/floors: lib/wire/_encode.ts is private to lib/wire/: move it, or what needs it",
+    );
+  }
+  breaks(
+    "runtime/dns/udp.ts",
+    'import "../../lib/stage/dns/_cache.ts";',
+    "warren/floors: lib/stage/dns/_cache.ts is private to lib/stage/dns/: move it, or what needs it",
+  );
 });
 
 Deno.test("a script imports by name; what is in the package does not", () => {

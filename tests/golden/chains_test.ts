@@ -17,7 +17,7 @@ import { route } from "@warren/tunnel/route";
 import { FqCodel, Shaper } from "@warren/tunnel/shape";
 import { ttl } from "@warren/tunnel/ttl";
 import { TestPipeline } from "../kit/pipeline.ts";
-import { Random } from "../../lib/random.ts";
+import { Random } from "../../lib/core/random.ts";
 import { goldenPackets } from "./_packets.ts";
 
 const ROWS = 400;

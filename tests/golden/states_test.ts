@@ -14,7 +14,7 @@ import { route } from "@warren/tunnel/route";
 import { RouteTable } from "@warren/tunnel/route_table";
 import { Shaper } from "@warren/tunnel/shape";
 import { TestPipeline } from "../kit/pipeline.ts";
-import { Random } from "../../lib/random.ts";
+import { Random } from "../../lib/core/random.ts";
 import { goldenPackets } from "./_packets.ts";
 
 const STATES = 300;

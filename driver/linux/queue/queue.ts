@@ -1,17 +1,10 @@
 /** What a device asks of its queue, however that speaks with the kernel. */
 
 import type { EndHost, Packet, PacketBatch, Waitable } from "../../../lib/core/mod.ts";
+import type { Offload } from "../../share.ts";
 
 /** Why a packet is lost that fills its slot: the kernel has cut it, since the MTU was raised a moment ago. */
 export const CUT = "longer than the MTU";
-
-/** What a device takes and gives besides ordinary packets. */
-export interface Offload {
-  /** Whether it takes super-packets of TCP, and unfinished sums; each packet has virtio's header in front. */
-  readonly tcp: boolean;
-  /** Whether it takes super-packets of UDP, too. */
-  readonly udp: boolean;
-}
 
 /** What a queue is made of. */
 export interface QueueOptions {

@@ -34,7 +34,7 @@ import {
   word,
   writeOpt,
 } from "./_message.ts";
-import { expandName, lowerCase, MAX_NAME, skipName } from "./_name.ts";
+import { expandName, lowerCase, MAX_NAME, skipName } from "./name.ts";
 
 // Specification
 /** RFC 1035 section 4.1.4: a pointer to the question's name. */

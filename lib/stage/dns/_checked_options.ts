@@ -4,7 +4,7 @@ import { type Address, parseAddress } from "../../wire/address.ts";
 import { checkNames, type OptionNames } from "../../core/options.ts";
 import type { InFlightLimits } from "./_in_flight.ts";
 import { EDNS_SIZE } from "./_message.ts";
-import { parseName } from "./_name.ts";
+import { parseName } from "./name.ts";
 import { checkRange, type DnsResolverOptions, type DnsUpstream, list } from "./resolver_options.ts";
 import type { TcpServerLimits } from "./_tcp_server.ts";
 

@@ -4,7 +4,7 @@
  *     client's bytes ──► Question.read() ──► source ──► Answer ──► Answer.write() ──► bytes for the client
  */
 
-import { lowerCase, nameLength, skipName } from "./_name.ts";
+import { lowerCase, nameLength, skipName } from "./name.ts";
 
 // Specification: RFC 1035 section 4.1.1
 //

@@ -5,7 +5,7 @@ import { BlockList } from "./block_list.ts";
 import type { FakeIp } from "./fake_ip.ts";
 import { Answer, encodeRecord } from "./_answer.ts";
 import { type Question, Rcode, Type } from "./_message.ts";
-import { formatName, parseName, reversedAddress } from "./_name.ts";
+import { formatName, parseName, reversedAddress } from "./name.ts";
 import { encodeSoa } from "./_records.ts";
 import { checkRange, type DnsResolverOptions, list } from "./resolver_options.ts";
 

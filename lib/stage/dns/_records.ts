@@ -7,7 +7,7 @@ import { parseAddress } from "../../wire/address.ts";
 import { decodeMessage, type DnsRecord, encodeAnswer } from "./codec.ts";
 import { Answer, encodeRecord } from "./_answer.ts";
 import { keyOf, type Question, Rcode, Type } from "./_message.ts";
-import { formatName, isWithin, parseName, reverseName } from "./_name.ts";
+import { formatName, isWithin, parseName, reverseName } from "./name.ts";
 
 // Specification: RFC 1035 section 3.2.1: behind a record's name of one byte
 const RECORD_TYPE = 1;

@@ -9,7 +9,7 @@
 import { Answer, encodeRecord } from "./_answer.ts";
 import { BlockList } from "./block_list.ts";
 import { type Question, Rcode, Type } from "./_message.ts";
-import { formatName, isWithin, parseName } from "./_name.ts";
+import { formatName, isWithin, parseName } from "./name.ts";
 import { encodeSoa } from "./_records.ts";
 
 // Specification

@@ -1,7 +1,7 @@
 /** Names, a million of them if need be, and whether a name is one of them or below one. */
 
 import { checkNames, type OptionNames } from "../../core/options.ts";
-import { formatName, isPlainName, MAX_NAME, nameFault, toAscii, writeName } from "./_name.ts";
+import { formatName, isPlainName, MAX_NAME, nameFault, toAscii, writeName } from "./name.ts";
 
 // Specification: RFC 1035 section 2.3.4
 const MAX_LABELS = 128;

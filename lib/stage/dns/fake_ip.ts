@@ -13,7 +13,7 @@ import { Ip } from "../../wire/ip.ts";
 import { checkNames, type OptionNames } from "../../core/options.ts";
 import { BlockList } from "./block_list.ts";
 import { HeldNumbers } from "./_held_numbers.ts";
-import { formatName, isWithin, parseName } from "./_name.ts";
+import { formatName, isWithin, parseName } from "./name.ts";
 import { isSpecialName } from "./_special_names.ts";
 
 // Specification

@@ -27,7 +27,7 @@ import { SpecialNames } from "./_special_names.ts";
 import { TcpServer } from "./_tcp_server.ts";
 import { type DnsCounters, type DnsResolverOptions, type DnsUpstream, list } from "./resolver_options.ts";
 import { Question, Rcode, SILENCE } from "./_message.ts";
-import { isWithin } from "./_name.ts";
+import { isWithin } from "./name.ts";
 import { type FoundRecords, joinAliases, Records } from "./_records.ts";
 
 // Specification

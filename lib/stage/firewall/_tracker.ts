@@ -7,7 +7,15 @@
  *                    └─ a later fragment ─► its first fragment ───────────────► Fragment or Orphan
  */
 
-import { IPV4_DST, IPV4_ID, IPV4_LONGEST, IPV4_SRC, IPV6_DST, IPV6_SRC, TCP_SEQ } from "../../wire/header_fields.ts";
+import {
+  IPV4_DST,
+  IPV4_ID,
+  IPV4_LONGEST,
+  IPV4_SRC,
+  IPV6_DST,
+  IPV6_SRC,
+  TCP_SEQ,
+} from "../../wire/header_fields.ts";
 import { FirstFragments } from "../../table/first_fragments.ts";
 import { isQuery, isReply } from "../../wire/icmp_query.ts";
 import { FRAGMENT_HEADER, FRAGMENT_ID } from "../../wire/ipv6_extensions.ts";

@@ -36,7 +36,13 @@ import { FRAGMENT_HEADER, FRAGMENT_ID, FRAGMENT_WORD } from "../../wire/ipv6_ext
 import { longestLength } from "../../wire/packet_parts.ts";
 import { QuotedPacket } from "../../wire/quoted_packet.ts";
 import { checksum, difference, pseudoHeaderSumIpv4, pseudoHeaderSumIpv6, sum } from "../../core/checksum.ts";
-import { adjustPseudoHeader, adjustTransport, coveredLength, isPartial, writeTransportChecksum } from "../../wire/transport_checksum.ts";
+import {
+  adjustPseudoHeader,
+  adjustTransport,
+  coveredLength,
+  isPartial,
+  writeTransportChecksum,
+} from "../../wire/transport_checksum.ts";
 import type { Packet } from "../../core/mod.ts";
 import { Icmpv4 } from "../../wire/icmpv4.ts";
 import { Icmpv6 } from "../../wire/icmpv6.ts";

@@ -14,6 +14,8 @@ import {
 import { copyPacket } from "../../core/copy_packet.ts";
 import { type CaptureSink, PcapngWriter, type PcapngWriterOptions } from "../../pcap/pcapng_writer.ts";
 
+export * from "../../pcap/mod.ts";
+
 // Implementation
 const NAMES: OptionNames<CaptureOptions> = {
   filter: "optional",

@@ -12,7 +12,15 @@ import { Udp } from "@warren/tunnel/udp";
 import fc from "fast-check";
 import { deepEqual, equal, notEqual } from "node:assert/strict";
 import { Random } from "../../../lib/core/random.ts";
-import { hex, IPV4_DST, IPV4_SRC, IPV6_DST, IPV6_SRC, makePartial, wrongChecksum } from "../../kit/packets.ts";
+import {
+  hex,
+  IPV4_DST,
+  IPV4_SRC,
+  IPV6_DST,
+  IPV6_SRC,
+  makePartial,
+  wrongChecksum,
+} from "../../kit/packets.ts";
 import { copy } from "../../../lib/split/copy.ts";
 
 const TCP = 6;

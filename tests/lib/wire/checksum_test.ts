@@ -2,8 +2,25 @@
 
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { adjust, checksum, difference, difference32, finishChecksum, pseudoHeaderSumIpv4, pseudoHeaderSumIpv6, sum, update } from "../../../lib/core/checksum.ts";
-import { adjustPseudoHeader, adjustTransport, coveredLength, isPartial, transportChecksum, writeTransportChecksum } from "../../../lib/wire/transport_checksum.ts";
+import {
+  adjust,
+  checksum,
+  difference,
+  difference32,
+  finishChecksum,
+  pseudoHeaderSumIpv4,
+  pseudoHeaderSumIpv6,
+  sum,
+  update,
+} from "../../../lib/core/checksum.ts";
+import {
+  adjustPseudoHeader,
+  adjustTransport,
+  coveredLength,
+  isPartial,
+  transportChecksum,
+  writeTransportChecksum,
+} from "../../../lib/wire/transport_checksum.ts";
 import { type Packet, PacketPool } from "../../../lib/core/mod.ts";
 import { copy } from "../../../lib/split/copy.ts";
 
@@ -203,8 +220,8 @@ Deno.test("finishChecksum() leaves a field beyond the end alone", () => {
 Deno.test("copy() gives finished sums", () => {
   const bytes = Uint8Array.from({ length: 40 }, (_, i) => i);
   const packet = partialPacketOf(bytes, 20, UDP);
-  const [bytes] = copy(packet);
-  assert.equal(new DataView(bytes!.buffer).getUint16(26), ~plainSum(bytes.subarray(20)) & 0xffff);
+  const [finished] = copy(packet);
+  assert.equal(new DataView(finished!.buffer).getUint16(26), ~plainSum(bytes.subarray(20)) & 0xffff);
   assert.deepEqual(packet.data, bytes);
 });
 

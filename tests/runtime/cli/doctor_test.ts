@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import type { Check } from "../../../driver/examine.ts";
+import type { Check } from "../../../driver/check.ts";
 import { checkPackageJson, formatCheck } from "../../../runtime/cli/doctor.ts";
 
 Deno.test("formatCheck() is one line with the remedy behind", () => {

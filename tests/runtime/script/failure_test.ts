@@ -5,7 +5,8 @@ import { pathToFileURL } from "node:url";
 import { mock } from "node:test";
 import { DriverError } from "../../../driver/mod.ts";
 import { parseRoute } from "../../../driver/options.ts";
-import { ExitCode, explain, nearest, ownCode, report, UsageError } from "../../../runtime/script/failure.ts";
+import { ExitCode, nearest, report, UsageError } from "../../../runtime/script/failure.ts";
+import { explain, ownCode } from "../../../runtime/tunnel/explain.ts";
 
 function thrown(act: () => unknown): Error {
   try {

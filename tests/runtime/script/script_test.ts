@@ -5,7 +5,12 @@ import { mock } from "node:test";
 import { setImmediate } from "node:timers";
 import { MemoryDevice } from "../../../driver/memory.ts";
 import { script, type Tunnel, type TunnelOptions } from "../../../runtime/mod.ts";
-import { isScript, runScript, type TunnelScript, type TunnelsScript } from "../../../runtime/script/script.ts";
+import {
+  isScript,
+  runScript,
+  type TunnelScript,
+  type TunnelsScript,
+} from "../../../runtime/script/script.ts";
 
 /** What these tests' options have in common: no signals and no thread, for which they lack permissions. */
 function quiet(): TunnelOptions {

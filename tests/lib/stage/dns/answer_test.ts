@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { BlockList, type DnsMessage, DnsResolver, type DnsUpstream } from "@warren/tunnel/dns";
-import { parseName } from "../../../../lib/stage/dns/_name.ts";
+import { parseName } from "../../../../lib/stage/dns/name.ts";
 import { address, type Answered, type Asking, reply, RESOLVER, Rig, soa } from "./_ask.ts";
 
 const MX = { name: "big.example", type: "MX", ttl: 60, data: { preference: 1, exchange: "mx0.example" } };

@@ -11,7 +11,7 @@ import {
   reverseName,
   skipName,
   toAscii,
-} from "../../../../lib/stage/dns/_name.ts";
+} from "../../../../lib/stage/dns/name.ts";
 import { parseAddress } from "../../../../lib/wire/address.ts";
 import { Random } from "../../../../lib/core/random.ts";
 
