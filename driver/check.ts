@@ -1,6 +1,6 @@
 /** One finding of `warren doctor`, and how it is made. */
 
-import { said } from "./error.ts";
+import { errorMessage } from "./error.ts";
 
 /** What was found. */
 export interface Check {
@@ -19,7 +19,7 @@ export async function check(what: string, look: () => Check[] | Promise<Check[]>
   try {
     return await look();
   } catch (error) {
-    return [{ what, state: "warn", says: `it cannot be told: ${said(error)}` }];
+    return [{ what, state: "warn", says: `it cannot be told: ${errorMessage(error)}` }];
   }
 }
 
@@ -29,6 +29,6 @@ export function checkLibrary(what: string, open: () => unknown): Check[] {
     open();
     return [{ what, state: "ok", says: "it loads, with every function that Warren calls" }];
   } catch (error) {
-    return [{ what, state: "fail", says: said(error) }];
+    return [{ what, state: "fail", says: errorMessage(error) }];
   }
 }

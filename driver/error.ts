@@ -34,6 +34,6 @@ export class DriverError extends Error {
 export const WITHOUT_DRIVER = "use MemoryDevice.pair(), Linux, macOS, FreeBSD or Windows";
 
 /** What was thrown, in words: somebody else's code throws anything. */
-export function said(thrown: unknown): string {
+export function errorMessage(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);
 }

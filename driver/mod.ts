@@ -10,8 +10,8 @@ import { WITHOUT_DRIVER } from "./error.ts";
 import { Bypass, coveringRoutes } from "./bypass.ts";
 import { openPosix } from "./open_posix.ts";
 import { checkDeviceOptions, DEVICE_OPTIONS, type DeviceOptions } from "./options.ts";
-import type { Bell } from "./posix/bell.ts";
-import type { BellEnds, DeviceShare } from "./share.ts";
+import type { Wakeup } from "./posix/wakeup.ts";
+import type { WakeupEnds, DeviceShare } from "./share.ts";
 import type { UdpSocket, UdpSocketOptions } from "./udp_socket.ts";
 import type { Waiter } from "./waiter.ts";
 
@@ -45,8 +45,8 @@ export {
   type UdpSocketOptions,
   unmapAddress,
 } from "./udp_socket.ts";
-export type { Bell } from "./posix/bell.ts";
-export type { BellEnds, DeviceShare, Offload } from "./share.ts";
+export type { Wakeup } from "./posix/wakeup.ts";
+export type { WakeupEnds, DeviceShare, Offload } from "./share.ts";
 export type { Waiter } from "./waiter.ts";
 
 /**
@@ -140,12 +140,12 @@ export async function dropShare({ fd }: DeviceShare): Promise<void> {
   (await import("./linux/libc.ts")).libc().close(fd);
 }
 
-/** Makes a bell, which any thread can ring; or takes this thread's side of one that is there. */
-export async function openBell(ends?: BellEnds): Promise<{ bell: Bell; ends: BellEnds }> {
-  const { Bell, openBellEnds } = await import("./posix/bell.ts");
+/** Makes a wakeup, which any thread can ring; or takes this thread's side of one that is there. */
+export async function openWakeup(ends?: WakeupEnds): Promise<{ wakeup: Wakeup; ends: WakeupEnds }> {
+  const { Wakeup, openWakeupEnds } = await import("./posix/wakeup.ts");
   const posix = (await import("./linux/libc.ts")).posix();
-  const both = ends ?? openBellEnds(posix);
-  return { bell: new Bell(posix, both), ends: both };
+  const both = ends ?? openWakeupEnds(posix);
+  return { wakeup: new Wakeup(posix, both), ends: both };
 }
 
 /** The function by which a worker without `--allow-read` gets the text of modules; see its file. */

@@ -23,7 +23,7 @@ export interface DeviceShare {
 }
 
 /** The two ends of a pipe that wakes another thread. */
-export interface BellEnds {
+export interface WakeupEnds {
   /** What can be read when it was rung. */
   readonly from: number;
   /** What is written to. */

@@ -20,7 +20,7 @@ export default script(import.meta, options, (tunnel) => {
     inside: "10.9.0.0/16",
     // From outside, http://198.51.100.1:8080/ is the web server of 10.9.1.2.
     forwards: [{ protocol: "tcp", port: 8080, to: "10.9.1.2:80" }],
-    elsewhere: "drop",
+    unmatched: "drop",
   });
   return tunnel.use(nat).run();
 });

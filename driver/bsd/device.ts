@@ -8,7 +8,7 @@ import {
   LARGE_ROOM,
   type Packet,
   type PacketBatch,
-  Refusals,
+  ErrorReasons,
   SMALL_ROOM,
   type Waitable,
 } from "../../lib/core/mod.ts";
@@ -52,7 +52,7 @@ export class BsdDevice implements Device {
   readonly #fd: number;
   readonly #headers: FamilyHeaders;
   readonly #events = new DeviceEvents();
-  readonly #refusals = new Refusals();
+  readonly #errorReasons = new ErrorReasons();
   /** Slots of a call of `receive`. */
   readonly #slots: Packet[] = [];
   #host: EndHost | undefined;
@@ -248,7 +248,7 @@ export class BsdDevice implements Device {
         this.#lose("write to", "write", failed);
         return false;
       default:
-        this.#host!.drop(packet, this.#refusals.of(errnoName(failed)));
+        this.#host!.drop(packet, this.#errorReasons.of(errnoName(failed)));
         return true;
     }
   }

@@ -8,7 +8,7 @@ import {
   LARGE_ROOM,
   type Packet,
   type PacketBatch,
-  Refusals,
+  ErrorReasons,
   type Rescue,
   SMALL_ROOM,
   type Waitable,
@@ -101,7 +101,7 @@ export class TunDevice implements Device {
   readonly #wantedMtu: number | undefined;
   readonly #events = new DeviceEvents();
   readonly #queue: DeviceQueue;
-  readonly #refusals = new Refusals();
+  readonly #errorReasons = new ErrorReasons();
   #mtu: number;
   #host: EndHost | undefined;
   #closed = false;
@@ -246,7 +246,7 @@ export class TunDevice implements Device {
   }
 
   #refuse(packet: Packet, failed: number): void {
-    this.#host!.drop(packet, failed === Errno.EIO ? "device down" : this.#refusals.of(errnoName(failed)));
+    this.#host!.drop(packet, failed === Errno.EIO ? "device down" : this.#errorReasons.of(errnoName(failed)));
   }
 
   #lose(verb: string, operation: string, failed: number): void {

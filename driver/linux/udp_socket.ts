@@ -4,7 +4,7 @@ import { LARGE_ROOM, type Packet, type PacketPool } from "../../lib/core/mod.ts"
 import { cString } from "../posix/libc.ts";
 import { LocalControls } from "../posix/local_control.ts";
 import { Messages } from "../posix/messages.ts";
-import { MOST_DATAGRAMS, PosixUdpSocket, type SocketSystem } from "../posix/udp_socket.ts";
+import { MAX_DATAGRAMS, PosixUdpSocket, type SocketSystem } from "../posix/udp_socket.ts";
 import { isFromLocal, type UdpSocketOptions } from "../udp_socket.ts";
 import { Errno, errnoName, systemError } from "./errno.ts";
 import { SocketErrors } from "./error_queue.ts";
@@ -56,12 +56,12 @@ export class LinuxUdpSocket extends PosixUdpSocket {
   /** Says whose slots datagrams go into. */
   override attach(pool: PacketPool, longest: number): void {
     super.attach(pool, longest);
-    this.#incoming = new Messages(MOST_DATAGRAMS, pool, this.endpointSize);
+    this.#incoming = new Messages(MAX_DATAGRAMS, pool, this.endpointSize);
     const { family, localAddresses } = this;
-    this.#outgoing = new Segments(MOST_DATAGRAMS, pool, this.endpointSize, family, localAddresses);
+    this.#outgoing = new Segments(MAX_DATAGRAMS, pool, this.endpointSize, family, localAddresses);
     if (!localAddresses) return;
-    const locals = this.#locals = new LocalControls(MOST_DATAGRAMS, LOCAL_CONTROL, family);
-    for (let i = 0; i < MOST_DATAGRAMS; i++) this.#incoming.setControl(i, locals.addressOf(i), locals.space);
+    const locals = this.#locals = new LocalControls(MAX_DATAGRAMS, LOCAL_CONTROL, family);
+    for (let i = 0; i < MAX_DATAGRAMS; i++) this.#incoming.setControl(i, locals.addressOf(i), locals.space);
   }
 
   protected override receiveInto(packets: readonly Packet[], count: number): number {

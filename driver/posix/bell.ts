@@ -1,6 +1,6 @@
 /** A pipe that ends a wait: another thread's, or one beside this thread. */
 
-import type { BellEnds } from "../share.ts";
+import type { WakeupEnds } from "../share.ts";
 import { guard, type Posix } from "./libc.ts";
 
 // Implementation
@@ -8,8 +8,8 @@ import { guard, type Posix } from "./libc.ts";
 const MAX_RINGS = 64;
 const MAX_RINGS_64 = BigInt(MAX_RINGS);
 
-/** Either side of a bell. */
-export class Bell {
+/** Either side of a wakeup. */
+export class Wakeup {
   /** What a wait looks at. */
   readonly waitable: number;
   readonly #functions: Posix["functions"];
@@ -17,7 +17,7 @@ export class Bell {
   readonly #rings = new Uint8Array(MAX_RINGS);
 
   /** For these ends. */
-  constructor(posix: Posix, { from, to }: BellEnds) {
+  constructor(posix: Posix, { from, to }: WakeupEnds) {
     this.#functions = posix.functions;
     this.waitable = from;
     this.#to = to;
@@ -42,11 +42,11 @@ export class Bell {
 }
 
 /**
- * Makes the ends of a bell.
+ * Makes the ends of a wakeup.
  *
  * @throws {DriverError} when the process has no descriptor left.
  */
-export function openBellEnds(posix: Posix): BellEnds {
+export function openWakeupEnds(posix: Posix): WakeupEnds {
   const ends = new Int32Array(2);
   if (posix.functions.pipe(ends) < 0) {
     throw posix.systemError("make a pipe that ends waits", "pipe", posix.errno());

@@ -27,13 +27,13 @@ const IPPROTO_IPV6 = 41;
 
 // Implementation
 /** The most datagrams that move in one call. */
-export const MOST_DATAGRAMS = 64;
+export const MAX_DATAGRAMS = 64;
 /** How many slots the first call of several gets: pings, and their answers, come one by one. */
 const FIRST_DATAGRAMS = 8;
 /** What every system has for a buffer anyway (bytes). */
-const LEAST_BUFFER = 64 * 1024;
+const MIN_BUFFER = 64 * 1024;
 /** Errors of datagrams sent before (ICMP) that one call passes over. */
-const MOST_ERRORS = 8;
+const MAX_ERRORS = 8;
 
 /** A system's part of a socket: its library, its numbers and its words. */
 export interface SocketSystem extends Posix {
@@ -161,10 +161,10 @@ export abstract class PosixUdpSocket implements UdpSocket {
       if (came >= 0) {
         total += came;
         if (came < count) break;
-        most = MOST_DATAGRAMS;
+        most = MAX_DATAGRAMS;
       } else {
         if (came === -EAGAIN || came !== -EINTR && !this.#survives(-came, "recv")) break;
-        if (++errors === MOST_ERRORS) break;
+        if (++errors === MAX_ERRORS) break;
       }
     }
     return total;
@@ -177,10 +177,10 @@ export abstract class PosixUdpSocket implements UdpSocket {
     let at = start;
     let errors = 0;
     while (at < end && !this.#closed) {
-      const sent = this.sendFrom(packets, at, Math.min(end, at + MOST_DATAGRAMS));
+      const sent = this.sendFrom(packets, at, Math.min(end, at + MAX_DATAGRAMS));
       if (sent >= 0) at += sent;
       else if (sent === -EAGAIN || sent === -ENOBUFS || !this.#survives(-sent, "send")) break;
-      else if (sent !== -EINTR && sent !== -ECONNREFUSED || ++errors === MOST_ERRORS) {
+      else if (sent !== -EINTR && sent !== -ECONNREFUSED || ++errors === MAX_ERRORS) {
         this.refusal = this.#system.errnoName(-sent);
         break;
       }
@@ -232,7 +232,7 @@ export abstract class PosixUdpSocket implements UdpSocket {
   #setBuffer(options: readonly number[], size: number): void {
     const set = (bytes: number) =>
       options.some((option) => this.#set(this.#system.SOL_SOCKET, option, bytes));
-    for (let bytes = size; !set(bytes) && bytes > LEAST_BUFFER;) bytes >>>= 1;
+    for (let bytes = size; !set(bytes) && bytes > MIN_BUFFER;) bytes >>>= 1;
   }
 
   /** Sets an option, where the system allows it; returns whether it does. */

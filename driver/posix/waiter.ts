@@ -2,7 +2,7 @@
 
 import type { Waitable } from "../../lib/core/mod.ts";
 import type { Waiter } from "../waiter.ts";
-import { Bell, openBellEnds } from "./bell.ts";
+import { Wakeup, openWakeupEnds } from "./wakeup.ts";
 import type { Posix } from "./libc.ts";
 
 // Specification
@@ -26,7 +26,7 @@ interface Watch {
 export class PollWaiter implements Waiter {
   readonly #functions: Posix["functions"];
   /** Ends a poll. */
-  readonly #bell: Bell;
+  readonly #wakeup: Wakeup;
   readonly #watches = new Set<Watch>();
   /** Descriptors asked for, as `struct pollfd`s; what `wait` uses. */
   readonly #wanted = new Int32Array(MAX_DESCRIPTORS * POLLFD_WORDS);
@@ -44,7 +44,7 @@ export class PollWaiter implements Waiter {
   /** @throws {DriverError} when the process has no descriptor left. */
   constructor(posix: Posix) {
     this.#functions = posix.functions;
-    this.#bell = new Bell(posix, openBellEnds(posix));
+    this.#wakeup = new Wakeup(posix, openWakeupEnds(posix));
   }
 
   /** Forgets which descriptors to look at. */
@@ -82,7 +82,7 @@ export class PollWaiter implements Waiter {
       if (this.#parked[word] === waitable) this.#stale = true;
     }
     if (!this.#stale) return;
-    this.#bell.ring();
+    this.#wakeup.signal();
     await this.#parking;
   }
 
@@ -105,7 +105,7 @@ export class PollWaiter implements Waiter {
     for (const { waitable } of this.#watches) this.add(waitable, true, false);
     // A poll that still looks at the same descriptors goes on; another set has to replace it.
     if (this.#parking !== undefined && !this.#sameSet()) {
-      this.#bell.ring();
+      this.#wakeup.signal();
       await this.#parking;
     }
     this.#parking ??= this.#poll();
@@ -132,9 +132,9 @@ export class PollWaiter implements Waiter {
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;
-    if (this.#parking === undefined) return this.#bell.close();
-    this.#bell.ring();
-    this.#parking.then(() => this.#bell.close());
+    if (this.#parking === undefined) return this.#wakeup.close();
+    this.#wakeup.signal();
+    this.#parking.then(() => this.#wakeup.close());
   }
 
   #sameSet(): boolean {
@@ -151,12 +151,12 @@ export class PollWaiter implements Waiter {
     this.#parkedCount = this.#wantedCount;
     this.#stale = false;
     const word = this.#parkedCount * POLLFD_WORDS;
-    this.#parked[word] = this.#bell.waitable;
+    this.#parked[word] = this.#wakeup.waitable;
     this.#parked[word + 1] = POLLIN;
     await this.#functions.pollElsewhere(this.#parked, COUNTS[this.#parkedCount + 1]!, -1);
     this.#parking = undefined;
     const rang = this.#parked[word + 1]! >>> 16 !== 0;
-    if (rang && !this.#closed) this.#bell.hear();
+    if (rang && !this.#closed) this.#wakeup.drain();
     this.#callWatches(this.#parked, this.#parkedCount);
   }
 

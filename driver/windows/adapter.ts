@@ -13,7 +13,7 @@ import { codeOf, listening, runningDriverVersion, type Wintun, wintun } from "./
 // Specification
 const GUID_SIZE = 16;
 /** MAX_ADAPTER_NAME (ipexport.h), without its zero (WCHARs). */
-const LONGEST_NAME = 127;
+const MAX_NAME_LENGTH = 127;
 /** RFC 9562 sections 4.1 and 5.8, for a GUID whose first three fields are little-endian. */
 const GuidBits = { VersionByte: 7, Version: 0x80, VariantByte: 8, Variant: 0x80 } as const;
 
@@ -27,7 +27,7 @@ const RETRY_AFTER = 1000;
 /** When someone who waits is told so (milliseconds); a first installation of the driver may take more than a minute. */
 const SLOW = 20_000;
 /** Names tried for `%d`. */
-const MOST_NUMBERS = 256;
+const MAX_NUMBERS = 256;
 
 /** An adapter that this process has open. */
 export interface Adapter {
@@ -69,9 +69,9 @@ export function adapterGuid(name: string): Uint8Array<ArrayBuffer> {
 export async function openAdapter(name: string): Promise<Adapter> {
   const plain = name.includes("%d") ? freeName(name) : name;
   // A number may have made it longer.
-  if (plain.length > LONGEST_NAME) {
+  if (plain.length > MAX_NAME_LENGTH) {
     throw new RangeError(
-      `Cannot open device "${plain}": its name has ${plain.length} units: at most ${LONGEST_NAME}`,
+      `Cannot open device "${plain}": its name has ${plain.length} units: at most ${MAX_NAME_LENGTH}`,
     );
   }
   if (!isAdministrator()) {
@@ -113,7 +113,7 @@ function isTaken(name: string): boolean {
 }
 
 function freeName(pattern: string): string {
-  for (let number = 0; number < MOST_NUMBERS; number++) {
+  for (let number = 0; number < MAX_NUMBERS; number++) {
     const name = pattern.replace("%d", String(number));
     if (!isTaken(name)) return name;
   }

@@ -31,21 +31,21 @@ import { codeOf, lastError, listening, wintun } from "./wintun.ts";
 
 // Specification
 /** RFC 791 section 3.1, RFC 8200 section 3: the shortest header by the version in the first four bits. */
-const SHORTEST_IPV4 = 20;
-const SHORTEST_IPV6 = 40;
+const MIN_IPV4_LENGTH = 20;
+const MIN_IPV6_LENGTH = 40;
 
 // Implementation
 /** How long a ring may stay full before packets for it are dropped (milliseconds). */
 const PATIENCE = 250;
 /** How soon a ring that could not be started again is tried once more (milliseconds). */
 const RESTART_AFTER = 100;
-const MOST_RESTARTS = 20;
+const MAX_RESTARTS = 20;
 /** When the first session, which a device that is just coming up may refuse, is tried once more (milliseconds). */
 const START_AFTER = 1000;
 /** After so long without a write, Windows is nudged (milliseconds). */
 const NUDGE_AFTER = 20;
 /** No IP packet: Windows' side counts it as discarded, and passes it on to nobody. */
-const NUDGE = new Uint8Array(SHORTEST_IPV4);
+const NUDGE = new Uint8Array(MIN_IPV4_LENGTH);
 /** Lengths as the size_t that copying takes: a bigint made once, not once a packet. */
 const LENGTHS: bigint[] = [];
 
@@ -367,7 +367,7 @@ export class WintunDevice implements Device {
         else this.#session = session;
         break;
       } catch (error) {
-        if (attempt === MOST_RESTARTS) {
+        if (attempt === MAX_RESTARTS) {
           this.#lose(error as Error);
           break;
         }
@@ -400,9 +400,9 @@ function unfitness(packet: Packet): string | undefined {
   if (length > LARGE_ROOM) return "longer than 65535 bytes";
   switch (length === 0 ? 0 : packet.bytes[packet.offset]! >>> 4) {
     case 4:
-      return length < SHORTEST_IPV4 ? "shorter than its header" : undefined;
+      return length < MIN_IPV4_LENGTH ? "shorter than its header" : undefined;
     case 6:
-      return length < SHORTEST_IPV6 ? "shorter than its header" : undefined;
+      return length < MIN_IPV6_LENGTH ? "shorter than its header" : undefined;
     default:
       return "neither IPv4 nor IPv6";
   }

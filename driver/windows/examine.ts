@@ -1,6 +1,6 @@
 /** What `warren doctor` looks at on Windows. */
 
-import { said } from "../error.ts";
+import { errorMessage } from "../error.ts";
 import { type Check, check } from "../check.ts";
 import { iphlpapi } from "./iphlpapi.ts";
 import { ADMINISTRATOR_REMEDY, isAdministrator } from "./shell32.ts";
@@ -29,7 +29,7 @@ function checkWintun(): Check[] {
       },
     ];
   } catch (error) {
-    return [{ what, state: "fail", says: said(error) }];
+    return [{ what, state: "fail", says: errorMessage(error) }];
   }
 }
 
@@ -43,7 +43,7 @@ function checkIphlpapi(): Check[] {
         : { what, state: "ok", says: "it loads, with every function that Warren calls" },
     ];
   } catch (error) {
-    return [{ what, state: "fail", says: said(error) }];
+    return [{ what, state: "fail", says: errorMessage(error) }];
   }
 }
 

@@ -61,13 +61,13 @@ const FILE_ATTRIBUTE_NORMAL = 0x80;
 /** (HANDLE)-1, of which the lower half is declared. */
 const INVALID_HANDLE_VALUE = -1;
 /** The longest path that Windows has, and the longest environment variable (WCHARs). */
-const LONGEST_TEXT = 32_768;
+const MAX_TEXT_LENGTH = 32_768;
 /** minwindef.h: the longest path that needs no prefix (WCHARs). */
 export const MAX_PATH = 260;
 
 // Implementation
 /** More than any library that Warren loads (bytes). */
-const LONGEST_FILE = 64 * 1024 * 1024;
+const MAX_FILE_LENGTH = 64 * 1024 * 1024;
 
 /** The functions of kernel32.dll that Warren calls. */
 export type Kernel32 = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
@@ -109,14 +109,14 @@ export function fromWide(units: Uint16Array): string {
 
 /** An environment variable, without `--allow-env`; `undefined` when it is not set or empty. */
 export function environment(name: string): string | undefined {
-  const units = new Uint16Array(LONGEST_TEXT);
+  const units = new Uint16Array(MAX_TEXT_LENGTH);
   const length = kernel32().GetEnvironmentVariableW(wideString(name), units, units.length);
   return length === 0 || length >= units.length ? undefined : fromWide(units.subarray(0, length));
 }
 
 /** The path of the running program, without `--allow-read`. */
 export function programPath(): string {
-  const units = new Uint16Array(LONGEST_TEXT);
+  const units = new Uint16Array(MAX_TEXT_LENGTH);
   const length = kernel32().GetModuleFileNameW(0n, units, units.length);
   return fromWide(units.subarray(0, length));
 }
@@ -173,7 +173,7 @@ export function openFile(path: string): HeldFile {
   undo.defer(() => CloseHandle(handle));
   const size = new BigUint64Array(1);
   if (GetFileSizeEx(handle, size) === 0) throw fail("GetFileSizeEx", GetLastError());
-  if (size[0]! > LONGEST_FILE) throw fail("GetFileSizeEx", Win32.ERROR_NOT_SUPPORTED);
+  if (size[0]! > MAX_FILE_LENGTH) throw fail("GetFileSizeEx", Win32.ERROR_NOT_SUPPORTED);
   const bytes = new Uint8Array(Number(size[0]));
   const count = new Uint32Array(1);
   for (let done = 0; done < bytes.length; done += count[0]!) {
@@ -181,7 +181,7 @@ export function openFile(path: string): HeldFile {
     if (ReadFile(handle, rest, rest.length, count, null) === 0) throw fail("ReadFile", GetLastError());
     if (count[0] === 0) throw fail("ReadFile", Win32.ERROR_HANDLE_EOF);
   }
-  const units = new Uint16Array(LONGEST_TEXT);
+  const units = new Uint16Array(MAX_TEXT_LENGTH);
   const length = GetFinalPathNameByHandleW(handle, units, units.length, 0);
   if (length === 0) throw fail("GetFinalPathNameByHandleW", GetLastError());
   const held = undo.move();

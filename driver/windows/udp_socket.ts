@@ -45,7 +45,7 @@ const INVALID_SOCKET = -1;
 
 // Implementation
 /** Errors of datagrams sent before (ICMP) that one call passes over. */
-const MOST_ERRORS = 8;
+const MAX_ERRORS = 8;
 /** What WSAEACCES means here: Windows has no ports that need rights. */
 const TAKEN_REMEDY = "another program has this port for itself, or Windows has reserved it: use another one";
 
@@ -165,7 +165,7 @@ export class WindowsUdpSocket implements UdpSocket {
     const room = this.#room;
     let count = 0;
     for (let errors = 0; !this.#closed && !batch.full;) {
-      const packet = errors < MOST_ERRORS ? pool.take(room) : undefined;
+      const packet = errors < MAX_ERRORS ? pool.take(room) : undefined;
       if (packet === undefined) {
         // The wait that ended took the event's signal, and only a call that receives would have it set again.
         this.#kernel32.SetEvent(this.#eventHandle);

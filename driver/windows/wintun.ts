@@ -63,7 +63,7 @@ const WINTUN_LOG_ERR = 2;
 
 // Implementation
 /** The longest message that is read (WCHARs). */
-const LONGEST_MESSAGE = 0x400;
+const MAX_MESSAGE_LENGTH = 0x400;
 /** The variable that names another DLL. */
 const VARIABLE = "WARREN_WINTUN";
 const INSTALL = "run `warren driver install`";
@@ -185,7 +185,7 @@ function load(): Loaded {
 function readWide(pointer: Deno.PointerObject): string {
   const view = new Deno.UnsafePointerView(pointer);
   const units: number[] = [];
-  for (let unit; units.length < LONGEST_MESSAGE && (unit = view.getUint16(units.length * 2)) !== 0;) {
+  for (let unit; units.length < MAX_MESSAGE_LENGTH && (unit = view.getUint16(units.length * 2)) !== 0;) {
     units.push(unit);
   }
   return fromWide(Uint16Array.from(units));

@@ -6,12 +6,12 @@
  * @example
  * ```ts
  * import assert from "node:assert/strict";
- * import { Refusals } from "@warren/tunnel/core";
+ * import { ErrorReasons } from "@warren/tunnel/core";
  *
- * assert.equal(new Refusals().of("EMSGSIZE"), "refused by the system: EMSGSIZE");
+ * assert.equal(new ErrorReasons().of("EMSGSIZE"), "refused by the system: EMSGSIZE");
  * ```
  */
-export class Refusals {
+export class ErrorReasons {
   readonly #reasons = new Map<string, string>();
 
   /** The reason for an error with this name. */

@@ -7,8 +7,8 @@ import type { Tokens } from "./_tokens.ts";
 import { all, type Side, type Test, type Word } from "./_tree.ts";
 import { PORT_NAMES, PROTOCOL_NAMES, PROTOCOL_WORDS } from "./_words.ts";
 
-const MOST_PORT = 0xffff;
-const MOST_PROTOCOL = 0xff;
+const MAX_PORT = 0xffff;
+const MAX_PROTOCOL = 0xff;
 
 /** The words before an address, a port or a protocol; those that are left out are taken from the one before. */
 export interface Qualifier {
@@ -137,7 +137,7 @@ function readPorts(tokens: Tokens, { protocol, side, kind }: Qualifier): Test {
   const ends: [number, number][] = range === null
     ? [token === "number" ? [value, 0] : portOf(tokens, text)]
     : [portOf(tokens, range[1]!), portOf(tokens, range[2]!)];
-  for (const [port] of ends) if (port > MOST_PORT) tokens.refuse(`a port above ${MOST_PORT}`);
+  for (const [port] of ends) if (port > MAX_PORT) tokens.refuse(`a port above ${MAX_PORT}`);
   const only = ends[0]![1] === ends.at(-1)![1] ? ends[0]![1] : 0;
   if (asked !== 0 && only !== 0 && only !== asked) tokens.refuse(`${text} is no port of ${protocol}`);
   tokens.skip();
@@ -163,7 +163,7 @@ function readProtocol(tokens: Tokens, { protocol: word, kind }: Qualifier): Test
   if (token !== "number" && token !== "name") tokens.unexpected("a protocol");
   const protocol = token === "number" ? value : PROTOCOL_NAMES.get(text);
   if (protocol === undefined) tokens.refuse(`unknown protocol ${JSON.stringify(text)}`);
-  if (protocol > MOST_PROTOCOL) tokens.refuse(`a protocol above ${MOST_PROTOCOL}`);
+  if (protocol > MAX_PROTOCOL) tokens.refuse(`a protocol above ${MAX_PROTOCOL}`);
   tokens.skip();
   const version = word === "ip" ? 4 : word === "ip6" ? 6 : 0;
   return { kind: kind === "proto" ? "protocol" : "chained", version, protocol };

@@ -28,7 +28,7 @@ import { Ip, Protocol } from "../wire/ip.ts";
 import { Ipv4 } from "../wire/ipv4.ts";
 import { Ipv6 } from "../wire/ipv6.ts";
 import { checkNames, type OptionNames } from "../core/options.ts";
-import { Cutter } from "../split/segmenter.ts";
+import { Segmenter } from "../split/segmenter.ts";
 import { Tcp } from "../wire/tcp.ts";
 
 export type { ErrorRate, ErrorRateOptions } from "./_error_rate_limiter.ts";
@@ -131,7 +131,7 @@ export class IcmpErrors {
   /** Our own addresses; -1 and `undefined`: a packet's destination instead. */
   #address4 = -1;
   #address6: Uint8Array | undefined;
-  readonly #cutter = new Cutter();
+  readonly #segmenter = new Segmenter();
   // Written again for each answer, so that none is made.
   readonly #ipv4 = { src: 0, dst: 0, protocol: 0, dscp: 0 };
   readonly #ipv6 = { src: new Uint8Array(16), dst: new Uint8Array(16), nextHeader: 0 };
@@ -264,7 +264,7 @@ export class IcmpErrors {
 
   /** Makes a super-packet its first segment. */
   #cut(packet: Packet): boolean {
-    const segment = this.#cutter.start(packet) === undefined ? this.#cutter.next(packet.pool) : undefined;
+    const segment = this.#segmenter.start(packet) === undefined ? this.#segmenter.next(packet.pool) : undefined;
     if (segment === undefined) return false;
     replaceWithSegment(packet, segment);
     return true;

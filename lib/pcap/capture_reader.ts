@@ -31,7 +31,7 @@ import {
 
 // Implementation
 /** The longest block that is read (bytes): Wireshark's own limit. */
-const LONGEST_BLOCK = 16 * 1024 * 1024;
+const MAX_BLOCK_LENGTH = 16 * 1024 * 1024;
 /** In a second. */
 const NANOSECONDS = 1_000_000_000n;
 const NANOSECONDS_IN_MILLISECOND = 1_000_000n;
@@ -183,7 +183,7 @@ export class CaptureParser {
     const [from] = this.#interfaces as [Interface];
     const header = this.#view(0, PCAP_RECORD);
     const kept = header.getUint32(8, this.#littleEndian);
-    if (kept > LONGEST_BLOCK) this.#fail(`a packet of ${kept} bytes`);
+    if (kept > MAX_BLOCK_LENGTH) this.#fail(`a packet of ${kept} bytes`);
     if (this.#left < PCAP_RECORD + kept) return undefined;
     const seconds = BigInt(header.getUint32(0, this.#littleEndian));
     const units = seconds * from.unitsPerSecond + BigInt(header.getUint32(4, this.#littleEndian));
@@ -214,7 +214,7 @@ export class CaptureParser {
     }
     const type = head.getUint32(0, this.#littleEndian);
     const length = head.getUint32(4, this.#littleEndian);
-    if (length < BLOCK_FRAME || length > LONGEST_BLOCK || length % 4 !== 0) {
+    if (length < BLOCK_FRAME || length > MAX_BLOCK_LENGTH || length % 4 !== 0) {
       this.#fail(`a block of ${length} bytes`);
     }
     if (this.#left < length) return undefined;
@@ -228,7 +228,7 @@ export class CaptureParser {
   }
 
   #read({ type, body }: { type: number; body: DataView }): CapturedPacket | undefined {
-    const least = LEAST_BODY[type];
+    const least = MIN_BODY[type];
     if (least === undefined) return undefined;
     if (body.byteLength < least) this.#fail(`a block of type ${type} that is cut short`);
     switch (type) {
@@ -393,7 +393,7 @@ export async function* readCapture(
 }
 
 /** The bytes that a block has at least, by its type; blocks of other types are passed over. */
-const LEAST_BODY: Readonly<Record<number, number>> = {
+const MIN_BODY: Readonly<Record<number, number>> = {
   [SECTION_HEADER]: SECTION_BODY,
   [INTERFACE_DESCRIPTION]: INTERFACE_BODY,
   [SIMPLE_PACKET]: SIMPLE_PACKET_BODY,

@@ -2,7 +2,7 @@
 
 import { finishChecksum } from "../core/checksum.ts";
 import { Direction, type Packet, PacketPool, Verdict } from "../core/mod.ts";
-import { Cutter } from "../split/segmenter.ts";
+import { Segmenter } from "../split/segmenter.ts";
 import { copyBytes } from "../core/copy_packet.ts";
 import {
   BLOCK_FRAME,
@@ -34,8 +34,8 @@ import {
 // Implementation
 const CHUNK = 256 * 1024;
 /** Room for a packet of 65,535 bytes with a comment of as many. */
-const LEAST_CHUNK = CHUNK;
-const LONGEST_TEXT = 65_535;
+const MIN_CHUNK = CHUNK;
+const MAX_TEXT_LENGTH = 65_535;
 const APPLICATION = "Warren";
 const OPTION_HEAD = 4;
 /** Flags, a verdict, and the end of the options. */
@@ -101,7 +101,7 @@ export class PcapngWriter {
   readonly #snapLength: number;
   readonly #chunk: Uint8Array<ArrayBuffer>;
   readonly #view: DataView;
-  readonly #cutter = new Cutter();
+  readonly #segmenter = new Segmenter();
   readonly #segments = new PacketPool({ small: 1, large: 1 });
   /** What a new section starts with. */
   readonly #application: Uint8Array;
@@ -117,15 +117,15 @@ export class PcapngWriter {
    * @throws {RangeError} when an option is out of its range.
    */
   constructor(sink: CaptureSink, options: PcapngWriterOptions = {}) {
-    const { snapLength = LONGEST_TEXT, chunkLength = CHUNK, application = APPLICATION, comment = "" } =
+    const { snapLength = MAX_TEXT_LENGTH, chunkLength = CHUNK, application = APPLICATION, comment = "" } =
       options;
-    if (!Number.isInteger(snapLength) || snapLength < 1 || snapLength > LONGEST_TEXT) {
+    if (!Number.isInteger(snapLength) || snapLength < 1 || snapLength > MAX_TEXT_LENGTH) {
       throw new RangeError(
-        `Cannot keep ${snapLength} bytes of each packet: 1 to ${LONGEST_TEXT} are possible`,
+        `Cannot keep ${snapLength} bytes of each packet: 1 to ${MAX_TEXT_LENGTH} are possible`,
       );
     }
-    if (!Number.isInteger(chunkLength) || chunkLength < LEAST_CHUNK) {
-      throw new RangeError(`Cannot write chunks of ${chunkLength} bytes: ${LEAST_CHUNK} are the least`);
+    if (!Number.isInteger(chunkLength) || chunkLength < MIN_CHUNK) {
+      throw new RangeError(`Cannot write chunks of ${chunkLength} bytes: ${MIN_CHUNK} are the least`);
     }
     this.#sink = sink;
     this.#snapLength = snapLength;
@@ -169,12 +169,12 @@ export class PcapngWriter {
     comment: Uint8Array = NOTHING,
   ): void {
     if (!packet.isInSlot) return;
-    if (packet.segmentSize === 0 || this.#cutter.start(packet) !== undefined) {
+    if (packet.segmentSize === 0 || this.#segmenter.start(packet) !== undefined) {
       this.#writePacket(packet, interfaceNumber, time, direction, verdict, comment);
       return;
     }
-    while (this.#cutter.remaining > 0) {
-      const segment = this.#cutter.next(this.#segments)!;
+    while (this.#segmenter.remaining > 0) {
+      const segment = this.#segmenter.next(this.#segments)!;
       this.#writePacket(segment, interfaceNumber, time, direction, verdict, comment);
       this.#segments.give(segment);
     }
@@ -298,7 +298,7 @@ export class PcapngWriter {
 
 /** A text's bytes, cut to what an option holds. */
 function text(value: string): Uint8Array {
-  return new TextEncoder().encode(value).subarray(0, LONGEST_TEXT);
+  return new TextEncoder().encode(value).subarray(0, MAX_TEXT_LENGTH);
 }
 
 function padded(length: number): number {

@@ -8,7 +8,7 @@ import {
   IPV4_FLAGS,
   IPV4_HEADER,
   IPV4_ID,
-  IPV4_LONGEST,
+  IPV4_MAX_LENGTH,
   IPV4_PLAIN,
   IPV4_PROTOCOL,
   IPV4_SRC,
@@ -42,9 +42,9 @@ import { Tcp } from "../wire/tcp.ts";
  * How many packets a group has at most: as many as Linux makes one of datagrams (`UDP_GRO_CNT_MAX` in
  * `net/ipv4/udp_offload.c`), and fewer than the 1024 pieces that a `writev` takes.
  */
-export const MOST_GROUPED = 64;
+export const MAX_GROUPED = 64;
 const SMALLEST_TABLE = 256;
-const MOST_PROBES = 16;
+const MAX_PROBES = 16;
 const EMPTY = -1;
 
 /** Options for {@linkcode Coalescer}. */
@@ -122,10 +122,10 @@ class Group implements SegmentGroup {
 
   /** Adds the flow's next packet, if it is the next segment; says whether it was. */
   join(packet: Packet, payloadLength: number): boolean {
-    if (!this.open || payloadLength > this.#segmentSize || this.length === MOST_GROUPED) return false;
+    if (!this.open || payloadLength > this.#segmentSize || this.length === MAX_GROUPED) return false;
     const first = this.packets[0]!;
     const bytes = this.bytes + payloadLength;
-    if (bytes > IPV4_LONGEST || packet.to !== first.to) return false;
+    if (bytes > IPV4_MAX_LENGTH || packet.to !== first.to) return false;
     if (packet.pool !== first.pool || !this.#isNext(first, packet)) return false;
     if (!this.#checked && !isRight(first, this.#transport, this.#isTcp)) return false;
     this.#checked = true;
@@ -253,7 +253,7 @@ class Group implements SegmentGroup {
  * Whatever else comes in a flow ends its group, so that the order within it is kept: fragments and packets
  * whose ports cannot be found end every group. A packet that was summed in part joins, too.
  *
- * Groups stand in the order of their first packets, and take at most {@linkcode MOST_GROUPED} packets and 65,535 bytes.
+ * Groups stand in the order of their first packets, and take at most {@linkcode MAX_GROUPED} packets and 65,535 bytes.
  *
  * **Limits**: IPv4 options, IPv6 extension headers, padding, UDP without a checksum, and packets in a tunnel's packet
  * pass as they are. A segment that comes before an earlier one starts a group of its own. Among very many
@@ -392,7 +392,7 @@ export class Coalescer {
     const transport = this.#transport;
     const last = table.length - 1;
     let slot = flowHash(packet, transport) & last;
-    for (let probe = 0; probe < MOST_PROBES; probe++) {
+    for (let probe = 0; probe < MAX_PROBES; probe++) {
       const index = table[slot]!;
       if (index === EMPTY || this.#groups[index]!.isOf(packet, transport)) return slot;
       slot = slot + 1 & last;

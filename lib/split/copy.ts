@@ -2,9 +2,9 @@
 
 import { finishChecksum } from "../core/checksum.ts";
 import type { Packet } from "../core/packet.ts";
-import { Cutter } from "./segmenter.ts";
+import { Segmenter } from "./segmenter.ts";
 
-const segmenter = new Cutter();
+const segmenter = new Segmenter();
 
 /**
  * Copies of a packet's bytes, with a finished checksum; the caller may keep and change them. A super-packet gives its

@@ -6,7 +6,7 @@ import {
   IPV4_CHECKSUM,
   IPV4_FLAGS,
   IPV4_HEADER,
-  IPV4_LONGEST,
+  IPV4_MAX_LENGTH,
   IPV4_SRC,
   IPV4_TOTAL_LENGTH,
   IPV6_HEADER,
@@ -24,7 +24,7 @@ import type { Packet, StageContext } from "../core/mod.ts";
 import { Ip, Protocol } from "../wire/ip.ts";
 import type { Ipv4 } from "../wire/ipv4.ts";
 import type { Ipv6 } from "../wire/ipv6.ts";
-import { Cutter } from "./segmenter.ts";
+import { Segmenter } from "./segmenter.ts";
 
 // Specification: options, RFC 791 section 3.1
 const END_OF_OPTIONS = 0;
@@ -39,7 +39,7 @@ const TOO_LONG = "fragment beyond the longest packet";
 export class Fragmenter {
   /** The longest fragment (bytes). */
   mtu: number;
-  readonly #segments = new Cutter();
+  readonly #segments = new Segmenter();
   /** What a packet becomes, in order. */
   readonly #pieces: Packet[] = [];
   #count = 0;
@@ -107,7 +107,7 @@ export class Fragmenter {
   #splitIpv4(ip: Ipv4, first: Packet | undefined, context: StageContext): string | undefined {
     const { packet, start, headerLength, payloadOffset, payloadLength } = ip;
     if (sum(packet.bytes, start, headerLength) !== 0xffff) return "wrong header checksum";
-    if (ip.fragmentOffset + payloadLength > IPV4_LONGEST) return TOO_LONG;
+    if (ip.fragmentOffset + payloadLength > IPV4_MAX_LENGTH) return TOO_LONG;
     if (ip.dontFragment && !ip.isFragment) {
       ip.id = this.#ids.next(this.#ids.startOf(packet.view, start + IPV4_SRC, 2, ip.protocol));
     }
@@ -158,7 +158,7 @@ export class Fragmenter {
       ? view.getUint32(existing + FRAGMENT_ID)
       : this.#ids.next(this.#ids.startOf(view, start + IPV6_SRC, 8, 0));
     const length = start + ip.totalLength - from;
-    if (ip.fragmentOffset + length > IPV4_LONGEST) return TOO_LONG;
+    if (ip.fragmentOffset + length > IPV4_MAX_LENGTH) return TOO_LONG;
     const whole = headerLength + FRAGMENT_HEADER;
     if (first !== undefined && existing < 0 && packet.headroom < FRAGMENT_HEADER) return "no headroom";
     const piece = first ?? context.take(whole + size);

@@ -1,7 +1,7 @@
 /**
  * Super-packets: cutting one into ordinary packets, and finding the packets of a batch that make one.
  *
- *     device with offload ──► super-packet ──► Cutter ──► segments ──► an end without offload, or copies
+ *     device with offload ──► super-packet ──► Segmenter ──► segments ──► an end without offload, or copies
  *     device with offload ◄── groups ◄── Coalescer ◄── a batch of segments
  *
  * A super-packet is one TCP or UDP packet of up to 65,535 bytes with a payload for several; each segment gets
@@ -11,7 +11,7 @@
 import {
   IPV4_CHECKSUM,
   IPV4_ID,
-  IPV4_LONGEST,
+  IPV4_MAX_LENGTH,
   IPV4_TOTAL_LENGTH,
   IPV6_HEADER,
   IPV6_PAYLOAD_LENGTH,
@@ -35,13 +35,13 @@ import { Protocol } from "../wire/protocol.ts";
 import { Tcp } from "../wire/tcp.ts";
 import { Udp } from "../wire/udp.ts";
 
-export { Coalescer, type CoalescerOptions, MOST_GROUPED, type SegmentGroup } from "./coalescer.ts";
+export { Coalescer, type CoalescerOptions, MAX_GROUPED, type SegmentGroup } from "./coalescer.ts";
 
 // Implementation
 /** Linux makes no segments below 8 bytes (`TCP_MIN_GSO_SIZE` in `net/tcp.h`). */
-const MOST_CUTS = 8192;
+const MAX_REFRAGMENTATIONS = 8192;
 
-/** Why a super-packet cannot be cut: what {@linkcode Cutter.start} returns, for `drop`. */
+/** Why a super-packet cannot be cut: what {@linkcode Segmenter.start} returns, for `drop`. */
 export const Uncuttable = {
   /** `offset` and `length` are not in the slot. */
   OutOfSlot: "super-packet moved out of its slot",
@@ -82,7 +82,7 @@ export type Uncuttable = typeof Uncuttable[keyof typeof Uncuttable];
  * import assert from "node:assert/strict";
  * import { PacketBatch, PacketPool } from "@warren/tunnel/core";
  * import { Ipv4 } from "@warren/tunnel/ipv4";
- * import { Cutter } from "@warren/tunnel/segment";
+ * import { Segmenter } from "@warren/tunnel/segment";
  * import { Udp } from "@warren/tunnel/udp";
  *
  * const pool = new PacketPool();
@@ -92,20 +92,20 @@ export type Uncuttable = typeof Uncuttable[keyof typeof Uncuttable];
  * packet.segmentSize = 1000;
  *
  * const batch = new PacketBatch();
- * const cutter = new Cutter();
- * const reason = cutter.start(packet);
+ * const segmenter = new Segmenter();
+ * const reason = segmenter.start(packet);
  * assert.equal(reason, undefined);
- * while (cutter.remaining > 0 && !batch.full) {
- *   const segment = cutter.next(pool);
+ * while (segmenter.remaining > 0 && !batch.full) {
+ *   const segment = segmenter.next(pool);
  *   if (segment === undefined) break; // the pool is empty: later
  *   batch.push(segment);
  * }
- * if (cutter.remaining === 0) pool.give(packet);
+ * if (segmenter.remaining === 0) pool.give(packet);
  *
  * assert.deepEqual([...batch].map(({ length }) => length), [1028, 1028, 528]);
  * ```
  */
-export class Cutter {
+export class Segmenter {
   #packet: Packet | undefined;
   #remaining = 0;
   #version = 4;
@@ -183,10 +183,10 @@ export class Cutter {
     const transportLength = ip.payloadLength;
     // What a datagram does not count as its own (RFC 9868) has no place in a segment.
     if (header.payloadOffset + payloadLength !== start + transportLength) return Uncuttable.Malformed;
-    if (segmentSize >>> 0 !== segmentSize || segmentSize === 0 || segmentSize > IPV4_LONGEST) {
+    if (segmentSize >>> 0 !== segmentSize || segmentSize === 0 || segmentSize > IPV4_MAX_LENGTH) {
       return Uncuttable.SegmentSize;
     }
-    if (payloadLength > segmentSize * MOST_CUTS) return Uncuttable.SegmentSize;
+    if (payloadLength > segmentSize * MAX_REFRAGMENTATIONS) return Uncuttable.SegmentSize;
     if (isTcp && (packet.bytes[start + TCP_FLAGS + 1]! & (Tcp.Syn | Tcp.Rst)) !== 0) return Uncuttable.Flags;
     const field = isTcp ? TCP_CHECKSUM : UDP_CHECKSUM;
     const partial = isPartial(packet, start);

@@ -2,7 +2,7 @@
 
 import type { Packet } from "../core/packet.ts";
 import type { StageContext } from "../core/stage.ts";
-import { Cutter } from "./segmenter.ts";
+import { Segmenter } from "./segmenter.ts";
 import { Tcp } from "../wire/tcp.ts";
 import { Udp } from "../wire/udp.ts";
 
@@ -13,13 +13,13 @@ const NO_SLOT = "pool empty";
  * `start`, then `next` until there is none. Segments belong to the stage, as a packet from `take` does. A super-packet that
  * cannot be segmented is dropped, and so is the rest of one when the pool has no slot; one that was segmented is consumed.
  */
-export class StageCutter {
-  readonly #cutter = new Cutter();
+export class StageSegmenter {
+  readonly #segmenter = new Segmenter();
   #packet: Packet | undefined;
 
   /** Looks at a super-packet of the stage's. */
   start(packet: Packet, context: StageContext): void {
-    const objection = this.#cutter.start(packet);
+    const objection = this.#segmenter.start(packet);
     this.#packet = objection === undefined ? packet : undefined;
     if (objection !== undefined) context.drop(packet, objection);
   }
@@ -27,9 +27,9 @@ export class StageCutter {
   /** The next segment. After the last one, the stage is done with the super-packet. */
   next(context: StageContext): Packet | undefined {
     if (this.#packet === undefined) return undefined;
-    const segment = this.#cutter.next(context);
+    const segment = this.#segmenter.next(context);
     if (segment !== undefined) return segment;
-    if (this.#cutter.remaining === 0) context.done(this.#packet);
+    if (this.#segmenter.remaining === 0) context.done(this.#packet);
     else context.drop(this.#packet, NO_SLOT);
     this.#packet = undefined;
     return undefined;

@@ -5,7 +5,7 @@ import { sipHash } from "../core/sip_hash.ts";
 // Implementation
 const FIRST_PLACES = 1024;
 /** How full the places may be. */
-const MOST_LOAD = 0.7;
+const MAX_LOAD = 0.7;
 /** No prefix stands here; one that was removed leaves none, either. */
 const EMPTY = -1;
 
@@ -52,7 +52,7 @@ export class PrefixStore {
   set(address: Uint32Array, length: number, number: number): void {
     let place = this.#place(address, length);
     if (this.#lengths[place] === EMPTY) {
-      if (++this.#size > this.#lengths.length * MOST_LOAD) {
+      if (++this.#size > this.#lengths.length * MAX_LOAD) {
         this.#grow();
         place = this.#place(address, length);
       }

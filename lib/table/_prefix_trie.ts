@@ -32,7 +32,7 @@ const GROWTH = 1.5;
 /** An entry that is no block: the prefix's length above its number. A block is the complement of where it stands. */
 const NUMBER_BITS = 23;
 /** The greatest number that an entry holds; 0 is none. */
-export const MOST_NUMBER: number = (1 << NUMBER_BITS) - 1;
+export const MAX_NUMBER: number = (1 << NUMBER_BITS) - 1;
 const NONE = -1;
 
 /** A trie for addresses of up to 128 bits. */
@@ -58,7 +58,7 @@ export class PrefixTrie {
       entry = memory[placeOf(memory, ~entry, address >>> 8 & 255)]!;
       if (entry < 0) entry = memory[placeOf(memory, ~entry, address & 255)]!;
     }
-    return entry & MOST_NUMBER;
+    return entry & MAX_NUMBER;
   }
 
   /** The same for an address of 16 bytes. */
@@ -66,7 +66,7 @@ export class PrefixTrie {
     let entry = this.#root[bytes[start]! << 8 | bytes[start + 1]!]!;
     const memory = this.#memory;
     for (let at = start + 2; entry < 0; at++) entry = memory[placeOf(memory, ~entry, bytes[at]!)]!;
-    return entry & MOST_NUMBER;
+    return entry & MAX_NUMBER;
   }
 
   /** Adds a prefix that was not there, or gives one another number; `isNew` says which. */

@@ -1,6 +1,6 @@
 /** Routes: what belongs to the longest prefix that an address is in. */
 
-import { MOST_NUMBER, PrefixTrie } from "./_prefix_trie.ts";
+import { MAX_NUMBER, PrefixTrie } from "./_prefix_trie.ts";
 import { PrefixStore } from "./_prefix_store.ts";
 import { formatCidr, parseCidr, Prefix } from "../wire/address.ts";
 import { checkNames, type OptionNames } from "../core/options.ts";
@@ -204,7 +204,7 @@ export class RouteTable<Value> {
     let number = this.#numbers.get(value);
     if (number !== undefined) return number;
     number = this.#free.pop() ?? this.#values.length;
-    if (number > MOST_NUMBER) throw new RangeError(`Cannot keep more than ${MOST_NUMBER} different values`);
+    if (number > MAX_NUMBER) throw new RangeError(`Cannot keep more than ${MAX_NUMBER} different values`);
     this.#numbers.set(value, number);
     this.#values[number] = value;
     this.#uses[number] = 0;

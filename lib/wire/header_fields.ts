@@ -1,7 +1,7 @@
 /** Where header fields stand: those that checksums guard, and that segments of one super-packet differ in or share. */
 
 // Specification: IPv4, RFC 791 section 3.1
-export const IPV4_LONGEST = 65_535;
+export const IPV4_MAX_LENGTH = 65_535;
 export const IPV4_MIN_MTU = 68; // section 3.2: every link carries so many bytes
 export const IPV4_TOTAL_LENGTH = 2;
 export const IPV4_ID = 4;

@@ -3,7 +3,7 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { unzipSync } from "fflate";
-import { said } from "../../driver/error.ts";
+import { errorMessage } from "../../driver/error.ts";
 import { parseCommand } from "./arguments.ts";
 import { fileError } from "../script/file_error.ts";
 import { ExitCode, UsageError } from "../script/failure.ts";
@@ -81,7 +81,7 @@ async function download(builds: Builds): Promise<Uint8Array> {
     response = await fetch(WINTUN_ZIP);
     bytes = await response.bytes();
   } catch (error) {
-    throw fail(said(error), error);
+    throw fail(errorMessage(error), error);
   }
   if (!response.ok) throw fail(`the server says ${response.status}`);
   checkHash(builds, WINTUN_ZIP, bytes, WINTUN_ZIP_SHA256);
@@ -111,7 +111,7 @@ export function extract(
       filter: ({ name }) => wanted.some(({ path }) => isAt(name, path)),
     });
   } catch (error) {
-    throw new SyntaxError(`Cannot install Wintun: this is no zip file: ${said(error)}`, { cause: error });
+    throw new SyntaxError(`Cannot install Wintun: this is no zip file: ${errorMessage(error)}`, { cause: error });
   }
   return wanted.map(({ name, path, sha256 }) => {
     const bytes = Object.entries(entries).find(([entry]) => isAt(entry, path))?.[1];

@@ -11,7 +11,7 @@
  */
 
 import { setImmediate } from "node:timers";
-import { said } from "../../driver/error.ts";
+import { errorMessage } from "../../driver/error.ts";
 import { openWaiter, type Waiter } from "../../driver/mod.ts";
 import { type Clock, PacketPool, type Waitable } from "../../lib/core/mod.ts";
 import { Heartbeat } from "./heartbeat.ts";
@@ -245,7 +245,7 @@ export class Loop {
       const place = this.heartbeat.current;
       this.heartbeat.cells[1] = 0;
       const message = `Cannot go on with "${member.name}"${this.heartbeat.worker}: ${place} threw: ${
-        transferMessage(error) ?? said(error)
+        transferMessage(error) ?? errorMessage(error)
       }`;
       member.fail(new Error(message, { cause: error }));
       return Breath.More;

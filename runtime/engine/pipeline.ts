@@ -9,7 +9,7 @@
  * it then passes, backwards, the stages that it has passed.
  */
 
-import { said } from "../../driver/error.ts";
+import { errorMessage } from "../../driver/error.ts";
 import { LendingBatch } from "../../lib/core/batch.ts";
 import {
   Direction,
@@ -162,7 +162,7 @@ export class Pipeline implements StageRow {
     try {
       end.read(batch);
     } catch (cause) {
-      fault = new TypeError(`Cannot read from "${end.name}": its read threw: ${said(cause)}`, { cause });
+      fault = new TypeError(`Cannot read from "${end.name}": its read threw: ${errorMessage(cause)}`, { cause });
     }
     const { packets, length } = batch;
     for (let i = first; i < length; i++) {
@@ -384,7 +384,7 @@ export function closeStages(stages: readonly Stage[]): void {
     try {
       stage.close?.();
     } catch (cause) {
-      failures.push(new Error(`Cannot close stage "${stage.name}": ${said(cause)}`, { cause }));
+      failures.push(new Error(`Cannot close stage "${stage.name}": ${errorMessage(cause)}`, { cause }));
     }
   }
   if (failures.length > 0) throw new AggregateError(failures, "Cannot close every stage");

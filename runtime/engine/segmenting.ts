@@ -6,7 +6,7 @@
 
 import { LendingBatch } from "../../lib/core/batch.ts";
 import type { Packet, PacketBatch } from "../../lib/core/mod.ts";
-import { Cutter } from "../../lib/split/segmenter.ts";
+import { Segmenter } from "../../lib/split/segmenter.ts";
 import type { Ledger } from "./ledger.ts";
 
 /** Packets that wait for one end or stage: ordinary ones, and the rest of the super-packet that is being segmented. */
@@ -14,7 +14,7 @@ export class Segmenting {
   /** The packets to be taken next. */
   readonly segments: LendingBatch = new LendingBatch();
   readonly #ledger: Ledger;
-  readonly #cutter = new Cutter();
+  readonly #segmenter = new Segmenter();
   #packet: Packet | undefined;
 
   /** With nothing to be segmented. */
@@ -24,7 +24,7 @@ export class Segmenting {
 
   /** Packets that wait, those that are still to be made among them. */
   get queued(): number {
-    return this.segments.length + (this.#packet === undefined ? 0 : this.#cutter.remaining);
+    return this.segments.length + (this.#packet === undefined ? 0 : this.#segmenter.remaining);
   }
 
   /** Takes packets off the front of a batch, and segments, until there are enough segments or the pool is empty. */
@@ -59,26 +59,26 @@ export class Segmenting {
   /** Throws away what is left of the super-packet; segments that were not made of it never were. */
   #abandon(reason: string): void {
     if (this.#packet === undefined) return;
-    this.#ledger.counters.created += 1 - this.#cutter.remaining;
+    this.#ledger.counters.created += 1 - this.#segmenter.remaining;
     this.#ledger.discard(this.#packet, reason);
     this.#packet = undefined;
   }
 
   #start(packet: Packet): void {
-    const objection = this.#cutter.start(packet);
+    const objection = this.#segmenter.start(packet);
     if (objection !== undefined) return this.#ledger.discard(packet, objection);
     packet.owner = this;
     packet.isFixed = false;
     this.#packet = packet;
-    this.#ledger.counters.created += this.#cutter.remaining - 1;
+    this.#ledger.counters.created += this.#segmenter.remaining - 1;
   }
 
   /** Goes on with the super-packet; returns whether nothing is left of it. */
   #segment(): boolean {
     if (this.#packet === undefined) return true;
-    while (this.#cutter.remaining > 0) {
+    while (this.#segmenter.remaining > 0) {
       if (this.segments.full) return false;
-      const segment = this.#cutter.next(this.#ledger.pool);
+      const segment = this.#segmenter.next(this.#ledger.pool);
       if (segment === undefined) {
         if (this.segments.length > 0) return false;
         this.#abandon("pool empty");

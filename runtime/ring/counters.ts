@@ -51,19 +51,19 @@ export function nothingHanded(): Handed {
 }
 
 /** The memory of one worker's counters. */
-export function makeTally(): SharedArrayBuffer {
+export function makeSharedCounters(): SharedArrayBuffer {
   return new SharedArrayBuffer(TEXTS + MAX_REASONS * TEXT);
 }
 
 /** One side's view of a worker's counters. */
-export class Tally {
+export class SharedCounters {
   readonly #words: Int32Array;
   readonly #numbers: Float64Array;
   readonly #texts: Uint8Array;
   /** The reasons, by their places: the writer's. */
   readonly #places = new Map<string, number>();
 
-  /** A view of what {@linkcode makeTally} made. */
+  /** A view of what {@linkcode makeSharedCounters} made. */
   constructor(memory: SharedArrayBuffer) {
     this.#words = new Int32Array(memory, 0, NUMBERS / 4);
     this.#numbers = new Float64Array(memory, NUMBERS, PART.dropped + MAX_REASONS);
@@ -157,15 +157,15 @@ export class Tally {
 }
 
 /** What all have told at one moment; where they go on telling too fast, at moments next to each other. */
-export function readAll(tallies: readonly Tally[]): Told[] {
+export function readAll(counters: readonly SharedCounters[]): Told[] {
   let told: Told[] = [];
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-    const before = tallies.map(({ generation }) => generation);
+    const before = counters.map(({ generation }) => generation);
     if (before.some((generation) => generation % 2 !== 0)) continue;
-    told = tallies.map((tally) => tally.read());
-    if (tallies.every(({ generation }, i) => generation === before[i])) return told;
+    told = counters.map((tally) => tally.read());
+    if (counters.every(({ generation }, i) => generation === before[i])) return told;
   }
-  return told.length === tallies.length ? told : tallies.map((tally) => tally.read());
+  return told.length === counters.length ? told : counters.map((tally) => tally.read());
 }
 
 /**

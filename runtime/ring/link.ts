@@ -2,11 +2,11 @@
  * What joins a tunnel with the same tunnel of the other workers: packets handed over, and counters.
  *
  *     this worker                                      another worker
- *     stage ─► send ─► ring ─ commit, bell ─────────►  its wait ends ─► receive ─► the same stage
+ *     stage ─► send ─► ring ─ commit, wakeup ─────────►  its wait ends ─► receive ─► the same stage
  *     breath ─► publish ────────────────────────────►  stats
  */
 
-import { type Bell, type BellEnds, openBell, type Waiter } from "../../driver/mod.ts";
+import { type Wakeup, type WakeupEnds, openWakeup, type Waiter } from "../../driver/mod.ts";
 import {
   type Counters,
   Direction,
@@ -16,7 +16,7 @@ import {
 } from "../../lib/core/mod.ts";
 import type { OtherWorkers, Pipeline } from "../engine/pipeline.ts";
 import { makeRing, PacketRing } from "./ring.ts";
-import { type Handed, makeTally, nothingHanded, readAll, sum, Tally, type Told } from "./counters.ts";
+import { type Handed, makeSharedCounters, nothingHanded, readAll, sum, SharedCounters, type Told } from "./counters.ts";
 
 // Implementation
 /** Packets that one breath takes over from others. */
@@ -25,11 +25,11 @@ const RECEIVED_LIMIT = 64;
 /** What all workers of a tunnel have in common: values that can be posted. */
 export interface LinkParts {
   /** Each one's counters. */
-  readonly tallies: readonly SharedArrayBuffer[];
+  readonly counters: readonly SharedArrayBuffer[];
   /** A word for each one: whether it waits, and is to be woken. */
   readonly waiting: SharedArrayBuffer;
-  /** Each one's bell. */
-  readonly bells: readonly BellEnds[];
+  /** Each one's wakeup. */
+  readonly wakeups: readonly WakeupEnds[];
 }
 
 /** What a link needs of the thread that it is in. */
@@ -40,20 +40,20 @@ export interface LinkHost {
   leave(): Promise<void>;
 }
 
-/** Makes what a tunnel of so many workers has in common. Its bells are closed when the last worker has ended. */
+/** Makes what a tunnel of so many workers has in common. Its wakeups are closed when the last worker has ended. */
 export async function makeLinkParts(count: number): Promise<LinkParts> {
-  const bells: BellEnds[] = [];
-  for (let i = 0; i < count; i++) bells.push((await openBell()).ends);
+  const wakeups: WakeupEnds[] = [];
+  for (let i = 0; i < count; i++) wakeups.push((await openWakeup()).ends);
   return {
-    tallies: Array.from({ length: count }, makeTally),
+    counters: Array.from({ length: count }, makeSharedCounters),
     waiting: new SharedArrayBuffer(4 * count),
-    bells,
+    wakeups,
   };
 }
 
 /** Frees what {@linkcode makeLinkParts} took of the system. */
-export async function closeLinkParts({ bells }: LinkParts): Promise<void> {
-  for (const ends of bells) (await openBell(ends)).bell.close();
+export async function closeLinkParts({ wakeups }: LinkParts): Promise<void> {
+  for (const ends of wakeups) (await openWakeup(ends)).wakeup.close();
 }
 
 /** A tunnel's link to the other workers. */
@@ -65,34 +65,34 @@ export class WorkerLink implements OtherWorkers {
   onRing: (() => void) | undefined;
 
   readonly #host: LinkHost;
-  readonly #tallies: readonly Tally[];
+  readonly #counters: readonly SharedCounters[];
   readonly #waiting: Int32Array;
-  readonly #bells: readonly Bell[];
+  readonly #wakeups: readonly Wakeup[];
   /** Rings by their readers and by their writers; made when they are needed. */
   readonly #outgoing = new Map<number, PacketRing>();
   readonly #incoming: PacketRing[] = [];
   /** Those that have packets to be shown. */
   readonly #pushed = new Set<number>();
   readonly #handed: Handed = nothingHanded();
-  /** Where the bell stands in the loop's wait, and whether the loop is about to wait. */
-  #bellPlace = 0;
+  /** Where the wakeup stands in the loop's wait, and whether the loop is about to wait. */
+  #wakeupPlace = 0;
   #armed = false;
   /** Whether no worker has anything open. */
   #ended = false;
 
-  private constructor(place: WorkerPlace, parts: LinkParts, bells: readonly Bell[], host: LinkHost) {
+  private constructor(place: WorkerPlace, parts: LinkParts, wakeups: readonly Wakeup[], host: LinkHost) {
     this.place = place;
     this.#host = host;
-    this.#tallies = parts.tallies.map((memory) => new Tally(memory));
+    this.#counters = parts.counters.map((memory) => new SharedCounters(memory));
     this.#waiting = new Int32Array(parts.waiting);
-    this.#bells = bells;
+    this.#wakeups = wakeups;
   }
 
   /** The side of one worker. */
   static async open(place: WorkerPlace, parts: LinkParts, host: LinkHost): Promise<WorkerLink> {
-    const bells: Bell[] = [];
-    for (const ends of parts.bells) bells.push((await openBell(ends)).bell);
-    return new WorkerLink(place, parts, bells, host);
+    const wakeups: Wakeup[] = [];
+    for (const ends of parts.wakeups) wakeups.push((await openWakeup(ends)).wakeup);
+    return new WorkerLink(place, parts, wakeups, host);
   }
 
   /** Copies a packet for the same stage of another worker, which sees it after `commit`. */
@@ -123,7 +123,7 @@ export class WorkerLink implements OtherWorkers {
     if (this.#armed) {
       this.#armed = false;
       Atomics.store(this.#waiting, this.place.index, 0);
-      if (waited === undefined || waited.isReady(this.#bellPlace)) this.#bells[this.place.index]!.hear();
+      if (waited === undefined || waited.isReady(this.#wakeupPlace)) this.#wakeups[this.place.index]!.drain();
     }
     const { pool } = pipeline.ledger;
     let count = 0;
@@ -148,20 +148,20 @@ export class WorkerLink implements OtherWorkers {
 
   /** Has the loop's wait end when something is handed over. */
   arm(waiter: Waiter, pipeline: Pipeline): void {
-    const bell = this.#bells[this.place.index]!;
-    this.#bellPlace = waiter.add(bell.waitable, true, false);
+    const wakeup = this.#wakeups[this.place.index]!;
+    this.#wakeupPlace = waiter.add(wakeup.waitable, true, false);
     this.#armed = true;
     Atomics.store(this.#waiting, this.place.index, 1);
     // Whoever shows a packet after this line rings; what was shown before is seen here.
-    if (this.#incoming.some((ring) => canTake(ring, pipeline))) bell.ring();
+    if (this.#incoming.some((ring) => canTake(ring, pipeline))) wakeup.signal();
   }
 
   /** Tells the counters, and then shows what was handed over, so that nobody has taken more than is told. */
   publish(counters: Counters, inside: number, forFar: number, forDevice: number): void {
-    this.#tallies[this.place.index]!.publish(counters, this.#handed, inside, forFar, forDevice);
+    this.#counters[this.place.index]!.publish(counters, this.#handed, inside, forFar, forDevice);
     for (const worker of this.#pushed) {
       this.#outgoing.get(worker)!.commit();
-      if (Atomics.exchange(this.#waiting, worker, 0) === 1) this.#bells[worker]!.ring();
+      if (Atomics.exchange(this.#waiting, worker, 0) === 1) this.#wakeups[worker]!.signal();
     }
     this.#pushed.clear();
   }
@@ -169,7 +169,7 @@ export class WorkerLink implements OtherWorkers {
   /** This worker's counters, or in the first one, whose are given, the sums over all. */
   stats(own: TunnelStats): TunnelStats {
     if (this.place.index !== 0) return own;
-    const others = readAll(this.#tallies.slice(1));
+    const others = readAll(this.#counters.slice(1));
     const first: Told = { stats: own, handed: this.#handed };
     return sum([first, ...others], this.#ended);
   }

@@ -1,7 +1,7 @@
 /** Where captures go: files that take turns, and pipes to programs that show packets as they come. */
 
 import { extname } from "node:path";
-import { said } from "../../driver/error.ts";
+import { errorMessage } from "../../driver/error.ts";
 import type { CaptureSink } from "../../lib/pcap/mod.ts";
 import { checkNames, type OptionNames } from "../../lib/core/options.ts";
 import { fileError } from "./file_error.ts";
@@ -264,7 +264,7 @@ export class CapturePipe implements CaptureSink, AsyncDisposable {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
     if (this.#isClosing) return;
-    const what = error instanceof Deno.errors.BrokenPipe ? "nobody reads it any more" : said(error);
+    const what = error instanceof Deno.errors.BrokenPipe ? "nobody reads it any more" : errorMessage(error);
     console.error(`warren: Cannot write the capture: ${what}: the capture ends here`);
   }
 }

@@ -11,7 +11,7 @@ export const ExitCode = { Ended: 0, Failed: 1, WrongCommandLine: 2 } as const;
 
 // Implementation
 /** The longest distance between a word and what it was meant to be. */
-const MOST_EDITS = 2;
+const MAX_EDITS = 2;
 
 /** The command line makes no sense: shown with a hint at `--help`, exit code 2. */
 export class UsageError extends Error {
@@ -54,7 +54,7 @@ export function nearest(word: string, candidates: readonly string[]): string | u
       candidate,
       edits: candidate.startsWith(word) ? 1 : levenshteinDistance(word, candidate),
     }))
-    .filter(({ candidate, edits }) => edits <= MOST_EDITS && edits < candidate.length)
+    .filter(({ candidate, edits }) => edits <= MAX_EDITS && edits < candidate.length)
     .sort((a, b) => a.edits - b.edits);
   return word === "" ? undefined : ranked[0]?.candidate;
 }

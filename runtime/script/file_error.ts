@@ -1,6 +1,6 @@
 /** What the system refuses to do with files, in our words. */
 
-import { said } from "../../driver/error.ts";
+import { errorMessage } from "../../driver/error.ts";
 
 /** What the system says of a file, in our words. */
 const FILE_FAILURES: readonly (readonly [new (message: string, options: ErrorOptions) => Error, string])[] = [
@@ -24,7 +24,7 @@ export function fileError(
   error: unknown,
   remedies: Readonly<Record<string, string>> = {},
 ): Error {
-  const [kind, what] = FILE_FAILURES.find(([kind]) => error instanceof kind) ?? [Error, said(error)];
+  const [kind, what] = FILE_FAILURES.find(([kind]) => error instanceof kind) ?? [Error, errorMessage(error)];
   const remedy = error instanceof Error ? remedies[error.name] : undefined;
   return new kind(`Cannot ${attempt}: ${what}${remedy === undefined ? "" : `: ${remedy}`}`, { cause: error });
 }

@@ -5,7 +5,7 @@ import { findSourceMap, type SourceMap, type SourceMapping } from "node:module";
 import { basename, resolve } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { said } from "../../driver/error.ts";
+import { errorMessage } from "../../driver/error.ts";
 import { stderr } from "./output.ts";
 import { onExit } from "../engine/signals.ts";
 import { fileError } from "./file_error.ts";
@@ -122,7 +122,7 @@ export class Profile implements Disposable {
     try {
       this[Symbol.dispose]();
     } catch (error) {
-      console.error(`warren: ${said(error)}`);
+      console.error(`warren: ${errorMessage(error)}`);
     }
     // The thread may not live to write it.
     stderr().flushSync();

@@ -5,7 +5,7 @@ import type { TunnelStats } from "../../lib/core/mod.ts";
 import { workerCount } from "../tunnel/open_tunnel.ts";
 import { stderr } from "./output.ts";
 import type { Tunnel, TunnelOptions } from "../tunnel/tunnel.ts";
-import type { Crew } from "../workers/crew.ts";
+import type { WorkerPool } from "../workers/crew.ts";
 
 // Implementation
 /** How often the counters are shown (milliseconds). */
@@ -33,7 +33,7 @@ export function describe(options: TunnelOptions): string {
 }
 
 /** Says so when other workers take long to load the script. Returns what ends it. */
-export function tellLoading(crew: Crew): () => void {
+export function tellLoading(crew: WorkerPool): () => void {
   const timer = setTimeout(() => {
     const workers = crew.loading;
     const [noun, verb] = workers.length === 1 ? ["Worker", "loads"] : ["Workers", "load"];

@@ -16,7 +16,7 @@ import { Interruption, openOwnFar, openOwnNear, TunnelStart, workerCount } from 
 import { exit, takeConsole } from "./output.ts";
 import { learnSignals, onInterrupt } from "../engine/signals.ts";
 import type { Tunnel, TunnelOptions } from "../tunnel/tunnel.ts";
-import { Crew } from "../workers/crew.ts";
+import { WorkerPool } from "../workers/crew.ts";
 
 // Specification
 /** The exit code of a process that SIGINT ends, as shells have it: 128 and the signal's number. */
@@ -171,7 +171,7 @@ export async function runScript(
       console.log(usage(command, Object.keys(declared), made.options.flags));
       return ExitCode.Ended;
     }
-    const crew = await openCrew(tunnels, url, args);
+    const crew = await openWorkerPool(tunnels, url, args);
     if (flags.dryRun) await tell(tunnels, flags, name);
     else await open(made, tunnels, flags, name, crew);
     return ExitCode.Ended;
@@ -188,11 +188,11 @@ type NamedOptions = [name: string, options: TunnelOptions];
  *
  * @throws {TypeError} when the tunnels differ in it, or no module exports the script.
  */
-async function openCrew(
+async function openWorkerPool(
   tunnels: NamedOptions[],
   url: string | undefined,
   args: readonly string[],
-): Promise<Crew | undefined> {
+): Promise<WorkerPool | undefined> {
   const counts = tunnels.map(([, options]) => workerCount(options));
   const most = Math.max(...counts);
   if (most === 1) return undefined;
@@ -213,7 +213,7 @@ async function openCrew(
       `Cannot run ${most} workers: each loads the default export of ${fileName(url)}, which is no script`,
     );
   }
-  return new Crew(WORKER_MODULE, most, url, args, tunnels);
+  return new WorkerPool(WORKER_MODULE, most, url, args, tunnels);
 }
 
 /** A dry run: says what would be opened. */
@@ -233,7 +233,7 @@ async function open(
   tunnels: NamedOptions[],
   { quiet, profile, capture, filter, given }: ScriptCommandLine,
   script: string,
-  crew: Crew | undefined,
+  crew: WorkerPool | undefined,
 ): Promise<void> {
   const opened: Record<string, Tunnel> = {};
   const hearsSignals = tunnels.some(([, { signals = true }]) => signals);
@@ -349,7 +349,7 @@ async function openProfile(path: string, script: string, quiet: boolean): Promis
 }
 
 /** Loaded when it is asked for. */
-async function openCapture(path: string, filter: string, crew: Crew | undefined): Promise<ScriptCapture> {
+async function openCapture(path: string, filter: string, crew: WorkerPool | undefined): Promise<ScriptCapture> {
   if (crew !== undefined) {
     throw new TypeError(
       "Cannot capture: each worker sees packets of its own: leave out --workers, or --capture",

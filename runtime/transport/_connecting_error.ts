@@ -1,6 +1,6 @@
 /** Errors of the connecting side: the reason in one line, and what to do about it. */
 
-import { said } from "../../driver/error.ts";
+import { errorMessage } from "../../driver/error.ts";
 
 // Implementation
 /** The longest text of a server in a message (characters). */
@@ -62,7 +62,7 @@ export function connectingError(name: string, cause: unknown): Error {
 }
 
 function explain(name: string, cause: unknown): Explanation {
-  const text = printable(said(cause));
+  const text = printable(errorMessage(cause));
   if (cause instanceof StatusError) return [text, statusRemedy(name, cause.status)];
   if (cause instanceof ProxyError) {
     return [text, "check the proxy, and whether it lets connections to this port pass"];

@@ -6,7 +6,7 @@
  *        └───────────────── 0.5 s, doubled up to 30 s, less up to a half by chance ◄──────────────┘
  */
 
-import { said } from "../../driver/error.ts";
+import { errorMessage } from "../../driver/error.ts";
 import { type ConnectionOwner, type ConnectionSource, WebSocketConnection } from "./_connection.ts";
 import { connectingError, StatusError } from "./_connecting_error.ts";
 import { dial, step } from "./_dial.ts";
@@ -129,7 +129,7 @@ export class Connector implements ConnectionSource {
     const proxy = this.#proxy;
     const socket = await dial(proxy ?? this.#server, this.#context, signal).catch((error) => {
       if (proxy === undefined || error instanceof Deno.errors.NotCapable) throw error;
-      throw proxy.error(`cannot be reached (${said(error)})`, { cause: error });
+      throw proxy.error(`cannot be reached (${errorMessage(error)})`, { cause: error });
     });
     if (proxy !== undefined) await step(socket, signal, () => proxy.connect(socket, this.#server));
     return socket;

@@ -1,7 +1,7 @@
 /** Names of other machines: the addresses that one has, in the system's order. */
 
 import { lookup } from "node:dns/promises";
-import { said } from "../../driver/error.ts";
+import { errorMessage } from "../../driver/error.ts";
 import { formatAddress, parseAddress } from "../../lib/wire/address.ts";
 import { type AddressPort, type HostPort, isMachine, requireNet } from "./host_port.ts";
 
@@ -26,7 +26,7 @@ export async function resolveHost(host: HostPort, family?: 4 | 6): Promise<Addre
     const addresses = selectAddresses(found.map(({ address }) => address), port);
     if (addresses.length > 0) return addresses;
   } catch (cause) {
-    throw new Deno.errors.NotFound(message(host.host, family, said(cause)), { cause });
+    throw new Deno.errors.NotFound(message(host.host, family, errorMessage(cause)), { cause });
   }
   throw new Deno.errors.NotFound(message(host.host, family, "those found are link-local, or no machine's"));
 }

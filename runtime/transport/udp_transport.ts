@@ -26,7 +26,7 @@ import {
   type EndHost,
   type Packet,
   type PacketBatch,
-  Refusals,
+  ErrorReasons,
   SMALL_ROOM,
   type Transport,
   type Waitable,
@@ -103,7 +103,7 @@ export class UdpTransport implements Transport {
   #timer: ReturnType<typeof setInterval> | undefined;
   #isLookingUp = false;
   #host: EndHost | undefined;
-  readonly #refusals = new Refusals();
+  readonly #errorReasons = new ErrorReasons();
   readonly #tell: (message: string) => void;
   /** Errors that were told. */
   readonly #told = new Set<string>();
@@ -217,7 +217,7 @@ export class UdpTransport implements Transport {
       if (refusal === undefined) break;
       if (this.#sendsOtherwise(refusal, packets, done, length)) continue;
       this.#tellOnce(refusal);
-      this.#host!.drop(packets[done++]!, this.#refusals.of(refusal));
+      this.#host!.drop(packets[done++]!, this.#errorReasons.of(refusal));
     }
     if (done > 0) this.#addresses?.sent();
     batch.shift(done);

@@ -29,7 +29,7 @@ import type { Order, Report } from "./messages.ts";
 const PATIENCE = 10_000;
 
 /** One of the others. */
-class Colleague {
+class PoolWorker {
   readonly index: number;
   /** Settled when its tunnels are open, or it has failed to open them, and when it has ended. */
   readonly opened: PromiseWithResolvers<void> = Promise.withResolvers();
@@ -45,7 +45,7 @@ class Colleague {
     index: number,
     worker: Worker,
     tunnels: Iterable<string>,
-    hear: (colleague: Colleague, report: Report) => void,
+    hear: (member: PoolWorker, report: Report) => void,
   ) {
     this.index = index;
     this.#worker = worker;
@@ -83,13 +83,13 @@ interface Shared {
 }
 
 /** All workers of a script. */
-export class Crew implements AsyncDisposable {
+export class WorkerPool implements AsyncDisposable {
   readonly #module: URL;
   readonly #count: number;
   readonly #script: string;
   readonly #args: readonly string[];
   readonly #tunnels = new Map<string, Shared>();
-  readonly #colleagues: Colleague[] = [];
+  readonly #members: PoolWorker[] = [];
   /** Why workers ended that should not have; each is said once. */
   readonly #failures: unknown[] = [];
   #exitCode: number | undefined;
@@ -117,7 +117,7 @@ export class Crew implements AsyncDisposable {
   async openTunnel(name: string, options: TunnelOptions, start: TunnelStart): Promise<Tunnel> {
     const parts = await makeLinkParts(this.#count);
     const link = await WorkerLink.open({ index: 0, count: this.#count }, parts, {
-      bring: (ring, to) => this.#colleagues[to - 1]!.tell({ kind: "ring", tunnel: name, ring }),
+      bring: (ring, to) => this.#members[to - 1]!.tell({ kind: "ring", tunnel: name, ring }),
       leave: () => this.#leave(name),
     });
     const shares: Shared["shares"] = [];
@@ -141,7 +141,7 @@ export class Crew implements AsyncDisposable {
 
   /** Those that still load the script. */
   get loading(): number[] {
-    return this.#colleagues.filter(({ hasOpened, hasEnded }) => !hasOpened && !hasEnded).map(({ index }) =>
+    return this.#members.filter(({ hasOpened, hasEnded }) => !hasOpened && !hasEnded).map(({ index }) =>
       index
     );
   }
@@ -154,21 +154,21 @@ export class Crew implements AsyncDisposable {
    */
   async start(): Promise<boolean> {
     for (let index = 1; index < this.#count; index++) await this.#add(index);
-    for (const colleague of this.#colleagues) {
+    for (const member of this.#members) {
       const tunnels = Object.fromEntries(
         Array.from(this.#tunnels, ([name, { parts, shares }]) => [name, { ...shares.shift()!, link: parts }]),
       );
-      const { index } = colleague;
+      const { index } = member;
       const [script, args, count] = [this.#script, this.#args, this.#count];
-      colleague.tell({ kind: "open", script, args, index, count, tunnels });
+      member.tell({ kind: "open", script, args, index, count, tunnels });
     }
-    await Promise.all(this.#colleagues.map(({ opened }) => opened.promise));
-    return this.#colleagues.every(({ hasEnded }) => !hasEnded);
+    await Promise.all(this.#members.map(({ opened }) => opened.promise));
+    return this.#members.every(({ hasEnded }) => !hasEnded);
   }
 
   /** Has the others call the script's main. */
   go(): void {
-    for (const colleague of this.#colleagues) colleague.tell({ kind: "go" });
+    for (const member of this.#members) member.tell({ kind: "go" });
   }
 
   /**
@@ -178,7 +178,7 @@ export class Crew implements AsyncDisposable {
    */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#endLoading();
-    for (const colleague of this.#colleagues) colleague.tell({ kind: "stop" });
+    for (const member of this.#members) member.tell({ kind: "stop" });
     await this.#patiently("end", ({ ended }) => ended);
     for (const { parts, shares } of this.#tunnels.values()) {
       await closeLinkParts(parts);
@@ -194,68 +194,68 @@ export class Crew implements AsyncDisposable {
 
   async #add(index: number): Promise<void> {
     const worker = await startWorker(this.#module, `warren worker ${index}`);
-    const colleague = new Colleague(index, worker, this.#tunnels.keys(), (...heard) => this.#hear(...heard));
-    this.#colleagues.push(colleague);
+    const member = new PoolWorker(index, worker, this.#tunnels.keys(), (...heard) => this.#hear(...heard));
+    this.#members.push(member);
     // What nobody in it catches: Deno has printed it.
     worker.addEventListener("error", (event) => {
       event.preventDefault();
-      this.#lose(colleague, new Error(`Cannot go on: worker ${index} ended: ${event.message}`));
+      this.#lose(member, new Error(`Cannot go on: worker ${index} ended: ${event.message}`));
     });
   }
 
-  #hear(colleague: Colleague, report: Report): void {
+  #hear(member: PoolWorker, report: Report): void {
     switch (report.kind) {
       case "heart":
-        return watchWorker(currentLoop().heartbeat, colleague.index, report.heart);
+        return watchWorker(currentLoop().heartbeat, member.index, report.heart);
       case "opened":
-        colleague.hasOpened = true;
-        return colleague.opened.resolve();
+        member.hasOpened = true;
+        return member.opened.resolve();
       case "ring": {
         const { tunnel, to, ring } = report;
         if (to === 0) this.#tunnels.get(tunnel)!.link.accept(ring);
-        else this.#colleagues[to - 1]!.tell({ kind: "ring", tunnel, ring });
+        else this.#members[to - 1]!.tell({ kind: "ring", tunnel, ring });
         return;
       }
       case "closed":
-        colleague.closed.get(report.tunnel)!.resolve();
+        member.closed.get(report.tunnel)!.resolve();
         this.#tunnels.get(report.tunnel)!.link.onEnd?.(report.failed ? report.error : undefined);
         return;
       case "ended":
         if (report.exit !== undefined) this.#exitCode ??= report.exit;
-        if (report.failed) this.#lose(colleague, report.error);
-        else this.#lose(colleague);
+        if (report.failed) this.#lose(member, report.error);
+        else this.#lose(member);
     }
   }
 
   /** A worker has ended, and so does everything. */
-  #lose(colleague: Colleague, ...failures: unknown[]): void {
-    if (colleague.hasEnded) return;
+  #lose(member: PoolWorker, ...failures: unknown[]): void {
+    if (member.hasEnded) return;
     this.#failures.push(...failures);
-    colleague.end(...failures);
-    watchWorker(currentLoop().heartbeat, colleague.index, undefined);
+    member.end(...failures);
+    watchWorker(currentLoop().heartbeat, member.index, undefined);
     for (const { link } of this.#tunnels.values()) link.onEnd?.(undefined);
   }
 
   async #leave(name: string): Promise<void> {
     this.#endLoading();
-    for (const colleague of this.#colleagues) colleague.tell({ kind: "close", tunnel: name });
+    for (const member of this.#members) member.tell({ kind: "close", tunnel: name });
     await this.#patiently("close", ({ closed }) => closed.get(name)!);
   }
 
   /** Ends those that have nothing to close: the script may take for ever to load. */
   #endLoading(): void {
-    for (const colleague of this.#colleagues) {
-      if (!colleague.hasOpened) this.#lose(colleague);
+    for (const member of this.#members) {
+      if (!member.hasOpened) this.#lose(member);
     }
   }
 
   /** Waits for something of every worker, and ends those that let it wait. */
-  async #patiently(verb: string, what: (colleague: Colleague) => PromiseWithResolvers<void>): Promise<void> {
-    await Promise.all(this.#colleagues.map(async (colleague) => {
-      const { promise } = what(colleague);
+  async #patiently(verb: string, what: (member: PoolWorker) => PromiseWithResolvers<void>): Promise<void> {
+    await Promise.all(this.#members.map(async (member) => {
+      const { promise } = what(member);
       const timer = setTimeout(() => {
-        const message = `Cannot ${verb} worker ${colleague.index}: it has not done so within ${PATIENCE} ms`;
-        this.#lose(colleague, new Error(message));
+        const message = `Cannot ${verb} worker ${member.index}: it has not done so within ${PATIENCE} ms`;
+        this.#lose(member, new Error(message));
       }, PATIENCE);
       await promise;
       clearTimeout(timer);

@@ -10,7 +10,7 @@ import { setImmediate } from "node:timers";
 import { libc, posix } from "../../driver/linux/libc.ts";
 import { Uring } from "../../driver/linux/queue/uring.ts";
 import { addressOf } from "../../driver/native_memory.ts";
-import { openBellEnds } from "../../driver/posix/bell.ts";
+import { openWakeupEnds } from "../../driver/posix/wakeup.ts";
 import { PollWaiter } from "../../driver/posix/waiter.ts";
 import { Breath, Loop } from "../../runtime/engine/loop.ts";
 import type { Order } from "./_parking_worker.ts";
@@ -49,7 +49,7 @@ class Inbox {
   #start = 0;
 
   constructor() {
-    const { from, to } = openBellEnds(posix());
+    const { from, to } = openWakeupEnds(posix());
     this.descriptor = from;
     console.log(`/proc/${Deno.pid}/fd/${to}`);
   }
@@ -214,7 +214,7 @@ async function timeEnd(
   inbox: Inbox,
   finish: (waiter: PollWaiter, end: Promise<boolean>, descriptor: number) => Promise<void>,
 ): Promise<never> {
-  const { from: never } = openBellEnds(posix());
+  const { from: never } = openWakeupEnds(posix());
   const waiter = new PollWaiter(posix());
   const messages = new PollWaiter(posix());
   for (;;) {

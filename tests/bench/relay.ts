@@ -44,7 +44,7 @@ export async function benchRelay(quick: boolean, signal: AbortSignal): Promise<R
   await contest.atOnce(async (runner) => {
     await flood(runner, warmUp, DATAGRAMS_PER_SECOND);
   });
-  const tallies = new Map<Runner, HeapTally>();
+  const counters = new Map<Runner, HeapTally>();
   await contest.takeTurns(rounds, METRICS, async (runner) => {
     const before = await tally(runner);
     const costOf = (perSecond: number) =>
@@ -55,13 +55,13 @@ export async function benchRelay(quick: boolean, signal: AbortSignal): Promise<R
     runner.note({ [FULL_COST.key]: fullCost?.perPacket });
     const after = await tally(runner);
     if (before === undefined || after === undefined) return;
-    const total = tallies.get(runner) ?? { packets: 0, allocated: 0, collections: 0 };
+    const total = counters.get(runner) ?? { packets: 0, allocated: 0, collections: 0 };
     for (const key of ["packets", "allocated", "collections"] as const) {
       total[key] += after[key] - before[key];
     }
-    tallies.set(runner, total);
+    counters.set(runner, total);
   });
-  for (const [runner, { packets, allocated, collections }] of tallies) {
+  for (const [runner, { packets, allocated, collections }] of counters) {
     runner.note({ [HEAP.key]: allocated / packets, [COLLECTIONS.key]: collections / packets * 1e6 });
   }
   const ratios = ratiosOf(contest.runners, { [COST_RATIO]: COST, [FULL_COST_RATIO]: FULL_COST }, [
@@ -78,7 +78,7 @@ export async function benchRelay(quick: boolean, signal: AbortSignal): Promise<R
     const name = `${ratio} ${Name.Rewrite}/${peer}`;
     return atMost(name, ratios[name] ?? NaN, limit);
   };
-  const packets = Math.min(...Array.from(tallies.values(), ({ packets }) => packets));
+  const packets = Math.min(...Array.from(counters.values(), ({ packets }) => packets));
   return {
     bench: "relay",
     metrics: METRICS,

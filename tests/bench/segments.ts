@@ -3,7 +3,7 @@
 import { type Packet, PacketBatch, PacketPool } from "@warren/tunnel/core";
 import { sum } from "@warren/tunnel/checksum";
 import { Ipv4 } from "@warren/tunnel/ipv4";
-import { Coalescer, Cutter } from "@warren/tunnel/segment";
+import { Coalescer, Segmenter } from "@warren/tunnel/segment";
 import { Tcp } from "@warren/tunnel/tcp";
 import { ratio, summarize } from "./measure.ts";
 import { atMost, type Contender, type Report } from "./report.ts";
@@ -50,7 +50,7 @@ export async function benchSegments(quick: boolean, signal: AbortSignal): Promis
     notes: [
       `A TCP super-packet of ${SEGMENTS} segments with ${SEGMENT_BYTES} bytes of payload and 12 of options, over IPv4.`,
       "copy: the payload of each into a slot. sum: the checksum of each payload, which must be read once.",
-      "cut: Cutter.start and next. group: Coalescer.group, seal and unseal. Packet.copy: into arrays of one's own.",
+      "cut: Segmenter.start and next. group: Coalescer.group, seal and unseal. Packet.copy: into arrays of one's own.",
     ],
   };
 }
@@ -58,7 +58,7 @@ export async function benchSegments(quick: boolean, signal: AbortSignal): Promis
 function variants(): Record<string, () => void> {
   const pool = new PacketPool();
   const whole = superPacket(pool);
-  const cutter = new Cutter();
+  const segmenter = new Segmenter();
   const coalescer = new Coalescer();
   const payload = whole.offset + whole.length - SEGMENTS * SEGMENT_BYTES;
   const segments: Packet[] = [];
@@ -66,8 +66,8 @@ function variants(): Record<string, () => void> {
     for (let i = 0; i < SEGMENTS; i++) pool.give(segments[i]!);
   };
   const batch = new PacketBatch();
-  cutter.start(whole);
-  while (cutter.remaining > 0) batch.push(cutter.next(pool)!);
+  segmenter.start(whole);
+  while (segmenter.remaining > 0) batch.push(segmenter.next(pool)!);
   return {
     copy() {
       for (let i = 0; i < SEGMENTS; i++) {
@@ -81,8 +81,8 @@ function variants(): Record<string, () => void> {
       for (let i = 0; i < SEGMENTS; i++) sum(whole.bytes, payload + i * SEGMENT_BYTES, SEGMENT_BYTES);
     },
     cut() {
-      cutter.start(whole);
-      for (let i = 0; i < SEGMENTS; i++) segments[i] = cutter.next(pool)!;
+      segmenter.start(whole);
+      for (let i = 0; i < SEGMENTS; i++) segments[i] = segmenter.next(pool)!;
       giveAll();
     },
     group() {

@@ -9,7 +9,7 @@ import { isScript, type TunnelScript, type TunnelsScript } from "../../runtime/s
 import { until } from "../kit/host.ts";
 
 const FOLDER = new URL("../../scripts/", import.meta.url);
-const MOST_LINES = 40;
+const MAX_LINES = 40;
 /** An ICMP echo request from 10.9.0.2 to 10.9.0.77, with right sums. */
 const ECHO_REQUEST = Uint8Array.fromHex("4500001c00010000400166800a0900020a09004d0800f7fd00010001");
 
@@ -61,7 +61,7 @@ for (const name of names) {
     assert.match(shebang!, /^#!\/usr\/bin\/env -S deno run (--allow-\w+(=\S+)? ?)+$/);
     assert.match(doc!, /^\/\*\*(?: |$)/);
     assert.match(text.slice(0, text.indexOf("*/")), /\bTry: /);
-    assert.ok(text.trimEnd().split("\n").length <= MOST_LINES, `it is longer than ${MOST_LINES} lines`);
+    assert.ok(text.trimEnd().split("\n").length <= MAX_LINES, `it is longer than ${MAX_LINES} lines`);
   });
 
   Deno.test(`scripts/${name} is a script whose main runs on a device in memory until the tunnel closes`, async () => {

@@ -7,10 +7,10 @@ import { measureIdle } from "./idle_scenario.ts";
 
 const NEEDS = { programs: ["ip", "ping"] };
 const IDLE_SECONDS = 60;
-const MOST_PROCESSOR_PERCENT = 1;
-const MOST_GROWTH_PERCENT = 5;
+const MAX_PROCESSOR_PERCENT = 1;
+const MAX_GROWTH_PERCENT = 5;
 const STARTS = 5;
-const MOST_START_MILLISECONDS = 400;
+const MAX_START_MILLISECONDS = 400;
 
 systemTest(
   "Scripts without packets cost less than 1 % of a processor, and no more memory",
@@ -21,9 +21,9 @@ systemTest(
       const figures = `${script}: ${processorPercent.toFixed(2)} % of a processor, memory ` +
         `${(memoryBefore / 1024).toFixed(1)} MiB, ${growth.toFixed(2)} % growth in ${IDLE_SECONDS} s`;
       console.log(figures);
-      assert.ok(processorPercent < MOST_PROCESSOR_PERCENT, figures);
+      assert.ok(processorPercent < MAX_PROCESSOR_PERCENT, figures);
       // V8 gives memory back after a while: less is well.
-      assert.ok(growth <= MOST_GROWTH_PERCENT, figures);
+      assert.ok(growth <= MAX_GROWTH_PERCENT, figures);
     }
   },
 );
@@ -55,5 +55,5 @@ systemTest("icmp_echo.ts answers a ping within 400 ms after its start", NEEDS, a
   const figures = times.map((time) => time.toFixed(0)).join(", ");
   console.log(`from start to the first answer: ${figures} ms`);
   const median = times.toSorted((a, b) => a - b)[STARTS >> 1]!;
-  assert.ok(median <= MOST_START_MILLISECONDS, `median of ${figures} ms`);
+  assert.ok(median <= MAX_START_MILLISECONDS, `median of ${figures} ms`);
 });

@@ -36,12 +36,12 @@ const pathMtu = new PathMtu({ errors });
 
 /** The stages of each scenario, from the device on the left on. */
 const SCENARIOS: Readonly<Record<string, () => Stage[]>> = {
-  fragment: () => [fragment(600, { divideIpv6: true, ignoreDontFragment: true, errors })],
+  fragment: () => [fragment(600, { fragmentIpv6: true, ignoreDontFragment: true, errors })],
   // What the kernel divided is joined, and divided again for the kernel to join.
   reassemble: () => [
-    fragment(1400, { direction: Direction.Inbound, divideIpv6: true, errors }),
+    fragment(1400, { direction: Direction.Inbound, fragmentIpv6: true, errors }),
     reassemble,
-    fragment(1400, { divideIpv6: true, errors }),
+    fragment(1400, { fragmentIpv6: true, errors }),
   ],
   ttl: () => [ttl({ errors })],
   mtu: () => [new PathMtu({ mtu: 1300, errors })],

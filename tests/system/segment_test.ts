@@ -3,7 +3,7 @@
 import { PacketBatch, PacketPool } from "@warren/tunnel/core";
 import { Ipv4 } from "@warren/tunnel/ipv4";
 import { Ipv6 } from "@warren/tunnel/ipv6";
-import { Coalescer, Cutter } from "@warren/tunnel/segment";
+import { Coalescer, Segmenter } from "@warren/tunnel/segment";
 import { Tcp } from "@warren/tunnel/tcp";
 import { Udp } from "@warren/tunnel/udp";
 import { deepEqual, equal } from "node:assert/strict";
@@ -19,7 +19,7 @@ systemTest(
   { programs: ["tshark"] },
   async () => {
     const pool = new PacketPool();
-    const cutter = new Cutter();
+    const segmenter = new Segmenter();
     const coalescer = new Coalescer({ udp: true });
     const segments: Uint8Array[] = [];
     const joined: Uint8Array[] = [];
@@ -48,8 +48,8 @@ systemTest(
           }
           packet.segmentSize = segmentSize;
           const batch = new PacketBatch({ packets: 200, bytes: 1 << 20 });
-          equal(cutter.start(packet), undefined);
-          while (cutter.remaining > 0) batch.push(cutter.next(pool)!);
+          equal(segmenter.start(packet), undefined);
+          while (segmenter.remaining > 0) batch.push(segmenter.next(pool)!);
           for (const segment of batch) segments.push(segment.data.slice());
           const count = coalescer.group(batch);
           for (const group of coalescer.groups.slice(0, count)) {

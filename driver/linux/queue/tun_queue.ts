@@ -15,7 +15,7 @@ import {
   SMALL_ROOM,
   type Waitable,
 } from "../../../lib/core/mod.ts";
-import { Coalescer, MOST_GROUPED, type SegmentGroup } from "../../../lib/split/segmenter.ts";
+import { Coalescer, MAX_GROUPED, type SegmentGroup } from "../../../lib/split/segmenter.ts";
 import { addressOf } from "../../native_memory.ts";
 import { IOVEC_WORDS, setIovec } from "../../posix/iovec.ts";
 import { Errno } from "../errno.ts";
@@ -25,7 +25,7 @@ import { readVnetHeader, VNET_HEADER, writeVnetHeader } from "./virtio_net.ts";
 
 // Implementation
 /** A header, and a group's packets. */
-const MOST_VECTORS = 1 + MOST_GROUPED;
+const MAX_VECTORS = 1 + MAX_GROUPED;
 /** Lengths as the size_t that read and write take: made once, not once a packet. Those of large slots are rare. */
 const LENGTHS: readonly bigint[] = Array.from(
   { length: VNET_HEADER + SMALL_ROOM + 1 },
@@ -51,7 +51,7 @@ export class TunQueue implements DeviceQueue {
   #addresses: bigint[] = [];
   /** The pool's address. */
   #base = 0;
-  readonly #iovecs = new Uint32Array(MOST_VECTORS * IOVEC_WORDS);
+  readonly #iovecs = new Uint32Array(MAX_VECTORS * IOVEC_WORDS);
   readonly #coalescer: Coalescer;
   /** The header of what does not start where its slot's packets do, or is of several packets. */
   readonly #scratch = new DataView(new ArrayBuffer(VNET_HEADER));

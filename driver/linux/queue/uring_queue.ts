@@ -35,9 +35,9 @@ const LENT = 256;
 /** Reads in a chain, where a read brings one packet. */
 const CHAIN = 64;
 /** Calls that end what is under way: one, or one for each read, and as many as signals interrupt. */
-const MOST_TURNS = 1000;
+const MAX_TURNS = 1000;
 /** Packets that have come or may come, until the loop takes them. */
-const MOST_ARRIVED = 512;
+const MAX_ARRIVED = 512;
 
 /** Moves packets between a descriptor and the loop's pool, by the rings of io_uring. */
 export class UringQueue implements DeviceQueue, Completions {
@@ -47,7 +47,7 @@ export class UringQueue implements DeviceQueue, Completions {
   readonly #lose: QueueOptions["lose"];
   readonly #uring: Uring;
   /** Packets that have come, and that nobody has read yet. */
-  readonly #arrived = new PacketQueue({ packets: MOST_ARRIVED });
+  readonly #arrived = new PacketQueue({ packets: MAX_ARRIVED });
   #host: EndHost | undefined;
   #base = 0;
   #lent = 0;
@@ -156,7 +156,7 @@ export class UringQueue implements DeviceQueue, Completions {
   /** Ends what is under way, and waits for that, which is soon: the descriptor does not block. */
   #settle(): void {
     const uring = this.#uring;
-    for (let turn = 0; this.#reads + this.#writing > 0 && turn < MOST_TURNS; turn++) {
+    for (let turn = 0; this.#reads + this.#writing > 0 && turn < MAX_TURNS; turn++) {
       // The next one of a chain waits where one is cancelled.
       uring.cancel();
       uring.enter(1);
@@ -232,7 +232,7 @@ export class UringQueue implements DeviceQueue, Completions {
 
   /** Whether another packet may be on its way here. */
   get #hasRoom(): boolean {
-    return this.#arrived.length + this.#lent < MOST_ARRIVED;
+    return this.#arrived.length + this.#lent < MAX_ARRIVED;
   }
 
   /** Lends slots, and reads on. */

@@ -16,9 +16,9 @@ const FIRST_NAMES = 1024; // bytes
 const FIRST_INDEX = 256;
 /** FNV-1a, over the bytes from the last to the first, so that a name's hash goes on from its suffix's. */
 const PRIME = 0x01000193;
-const MOST_WARNINGS = 100;
+const MAX_WARNINGS = 100;
 /** How much of a line is said again (characters). */
-const MOST_SAID = 80;
+const MAX_REPORTED = 80;
 /** Addresses that say "nowhere" in a hosts file. */
 const NOWHERE = /^(0\.0\.0\.0|127(\.\d{1,3}){3}|::|::1|0)$/;
 const ADDRESS = /^(\d{1,3}(\.\d{1,3}){3}|[0-9a-f.]*:[0-9a-f:.]*(%\w+)?)$/i;
@@ -88,7 +88,7 @@ export class BlockList {
     this.#seed = crypto.getRandomValues(new Int32Array(1))[0]!;
     for (const name of typeof names === "string" ? [names] : names) {
       const fault = this.#readLine(name, match);
-      if (fault !== undefined) throw new SyntaxError(`Cannot use ${said(name)} in a list of names: ${fault}`);
+      if (fault !== undefined) throw new SyntaxError(`Cannot use ${errorMessage(name)} in a list of names: ${fault}`);
     }
   }
 
@@ -110,7 +110,7 @@ export class BlockList {
       const fault = list.#readLine(text.slice(start, end), match);
       if (fault !== undefined) {
         list.#skipped++;
-        if (list.#warnings.length < MOST_WARNINGS) list.#warnings.push({ line, message: fault });
+        if (list.#warnings.length < MAX_WARNINGS) list.#warnings.push({ line, message: fault });
       }
       start = end + 1;
     }
@@ -144,7 +144,7 @@ export class BlockList {
    */
   add(name: string, match: NameMatch = "suffix"): void {
     const fault = this.#add(name, matchOf({ match }));
-    if (fault !== undefined) throw new SyntaxError(`Cannot use ${said(name)} in a list of names: ${fault}`);
+    if (fault !== undefined) throw new SyntaxError(`Cannot use ${errorMessage(name)} in a list of names: ${fault}`);
   }
 
   /** Whether a name is one of them, or below one that means those, too; `false` for what is no name. */
@@ -177,13 +177,13 @@ export class BlockList {
     const blocker = /^\|\|([^\^/*]+)\^$/.exec(text);
     if (blocker !== null) return this.#add(blocker[1]!, "suffix");
     if (!/\s/.test(text)) {
-      if (ADDRESS.test(text)) return `${said(text)} is an address without a name`;
+      if (ADDRESS.test(text)) return `${errorMessage(text)} is an address without a name`;
       if (text.startsWith("*.")) return this.#add(text.slice(2), "below");
       return this.#add(text, match);
     }
     const [address, ...names] = text.split(/\s+/) as [string, ...string[]];
     if (!ADDRESS.test(address) && address !== "0") {
-      return `${said(text)} is neither a name nor a line of hosts`;
+      return `${errorMessage(text)} is neither a name nor a line of hosts`;
     }
     // The lines of a hosts file for this machine and its network block nothing.
     if (names.every((name) => OWN_NAMES.test(name))) return undefined;
@@ -196,12 +196,12 @@ export class BlockList {
   #add(text: string, match: NameMatch): string | undefined {
     const ascii = toAscii(text);
     if (!isPlainName(ascii) && ascii !== ".") {
-      return `${said(text)} has what is no letter, digit, hyphen or underscore`;
+      return `${errorMessage(text)} has what is no letter, digit, hyphen or underscore`;
     }
     const name = this.#scratch;
     const length = writeName(ascii, name) - 1;
     if (length < 1) {
-      return length < 0 ? `${said(text)} is no name: ${nameFault(ascii)}` : "the root is everything";
+      return length < 0 ? `${errorMessage(text)} is no name: ${nameFault(ascii)}` : "the root is everything";
     }
     const flags = FLAGS[match];
     if (this.#size * 3 >= this.#index.length * 2) this.#growIndex();
@@ -285,8 +285,8 @@ function matchOf(options: BlockListOptions): NameMatch {
 }
 
 /** A stranger's text as a terminal may have it. */
-function said(text: string): string {
-  const short = text.length > MOST_SAID ? `${text.slice(0, MOST_SAID)}…` : text;
+function errorMessage(text: string): string {
+  const short = text.length > MAX_REPORTED ? `${text.slice(0, MAX_REPORTED)}…` : text;
   return JSON.stringify(short).replaceAll(
     /[\x7f-\x9f]/g,
     (letter) => `\\u00${letter.charCodeAt(0).toString(16)}`,

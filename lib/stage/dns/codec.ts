@@ -77,7 +77,7 @@ export function encodeMessage(message: DnsMessage): Uint8Array {
       additionals: additionals.map(toLibrary),
     }));
   } catch (cause) {
-    throw new TypeError(`Cannot encode a DNS message: ${said(cause)}`, { cause });
+    throw new TypeError(`Cannot encode a DNS message: ${errorMessage(cause)}`, { cause });
   }
 }
 
@@ -107,7 +107,7 @@ export function encodeAnswer(record: DnsRecord): Uint8Array {
   try {
     return Uint8Array.from(dnsPacket.answer.encode(toLibrary({ class: "IN", ...record })));
   } catch (cause) {
-    throw new TypeError(`Cannot encode ${record.type} of "${record.name}": ${said(cause)}`, { cause });
+    throw new TypeError(`Cannot encode ${record.type} of "${record.name}": ${errorMessage(cause)}`, { cause });
   }
 }
 
@@ -126,6 +126,6 @@ function libraryBytes(bytes: Uint8Array): Uint8Array {
   return LibraryBytes.from(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
-function said(cause: unknown): string {
+function errorMessage(cause: unknown): string {
   return cause instanceof Error ? cause.message : String(cause);
 }

@@ -20,9 +20,9 @@ import { FlowState } from "./flow_state.ts";
 // Specification: RFC 9293 section 3.1
 const DATA_OFFSET = 12;
 const FLAGS = 13;
-const SHORTEST_HEADER = 20;
+const MIN_HEADER_LENGTH = 20;
 /** RFC 7323 section 2.3 */
-const MOST_SCALE = 14;
+const MAX_SCALE = 14;
 
 // Implementation
 /** How far an acknowledgment may lie behind what was sent, at least (bytes): the largest unscaled window. */
@@ -85,7 +85,7 @@ export class TcpTracker {
    */
   read({ bytes, view }: Packet, start: number, length: number, isWhole: boolean): boolean {
     const headerLength = bytes[start + DATA_OFFSET]! >> 4 << 2;
-    if (headerLength < SHORTEST_HEADER || headerLength > length) return false;
+    if (headerLength < MIN_HEADER_LENGTH || headerLength > length) return false;
     const kind = bytes[start + FLAGS]! & KIND;
     this.#kind = kind;
     const isSyn = (kind & Tcp.Syn) !== 0;
@@ -203,7 +203,7 @@ export class TcpTracker {
     const start = 2 * SIDE * flow;
     this.#words.set(saved, start);
     for (const side of [start, start + SIDE]) {
-      this.#words[side + SCALE] = Math.min(Math.max(this.#words[side + SCALE]!, 0), MOST_SCALE);
+      this.#words[side + SCALE] = Math.min(Math.max(this.#words[side + SCALE]!, 0), MAX_SCALE);
       this.#words[side + WINDOW] = Math.max(this.#words[side + WINDOW]!, 0);
     }
   }
@@ -315,7 +315,7 @@ export class TcpTracker {
   #begin(packet: Packet, sender: number): void {
     const scale = Tcp.of(packet)?.windowScale;
     this.#words[sender + KNOWN] = SEEN | (scale === undefined ? 0 : SCALED);
-    this.#words[sender + SCALE] = Math.min(scale ?? 0, MOST_SCALE);
+    this.#words[sender + SCALE] = Math.min(scale ?? 0, MAX_SCALE);
     this.#words[sender + END] = this.#seqEnd;
     this.#words[sender + ACK] = this.#seqStart;
     // RFC 7323 section 2.2: the window of a SYN is never scaled.

@@ -10,7 +10,7 @@
 import {
   IPV4_DST,
   IPV4_ID,
-  IPV4_LONGEST,
+  IPV4_MAX_LENGTH,
   IPV4_SRC,
   IPV6_DST,
   IPV6_SRC,
@@ -119,7 +119,7 @@ export class Tracker {
   constructor({ capacity, midStream, hashKey }: TrackerOptions) {
     this.flows = new FlowTable({
       timeouts: [...TIMEOUTS, ...TIMEOUTS],
-      worth: [...PRIORITIES.outbound, ...PRIORITIES.inbound],
+      evictionPriorities: [...PRIORITIES.outbound, ...PRIORITIES.inbound],
       capacity,
       forget: (flow) => this.#newFlows.remove(flow),
       ...hashKey && { hashKey },
@@ -402,7 +402,7 @@ export class Tracker {
       return Finding.Invalid;
     }
     if (!this.#readFragment(packet, direction)) return Finding.Malformed;
-    if (ip.fragmentOffset + this.#firstEnd > IPV4_LONGEST) return Finding.Malformed;
+    if (ip.fragmentOffset + this.#firstEnd > IPV4_MAX_LENGTH) return Finding.Malformed;
     this.#key.length = this.#fragmentKey.length;
     this.#key.words.set(this.#fragmentKey.words);
     const first = this.fragments.peek(this.#fragmentKey, now);

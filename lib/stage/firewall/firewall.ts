@@ -37,7 +37,7 @@ const DEFAULT_NAMES: OptionNames<Exclude<FirewallOptions["default"], string | un
 const CAPACITY = 65_536;
 /** The shortest and the longest time from one tick to the next, as long as there are flows (ms). */
 const TICK = 1000;
-const LONGEST_TICK = 10_000;
+const MAX_TICK = 10_000;
 /** Flows that one call of `expire` forgets at most, after which there may be more. */
 const EXPIRED_LIMIT = 1024;
 /** What else than rules lets packets pass, behind the rules in the counters. */
@@ -251,7 +251,7 @@ export class Firewall implements Stage {
     if (expired >= EXPIRED_LIMIT) return 0;
     const due = Math.min(flows.due(this.#now), fragments.due(this.#now));
     this.#isTicking = due < Infinity;
-    return this.#isTicking ? Math.min(Math.max(TICK, due), LONGEST_TICK) : undefined;
+    return this.#isTicking ? Math.min(Math.max(TICK, due), MAX_TICK) : undefined;
   }
 
   /**

@@ -2,7 +2,7 @@
 
 import { Direction, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
 import { checkNames, type OptionNames } from "../../core/options.ts";
-import { StageCutter } from "../../split/stage_segmenter.ts";
+import { StageSegmenter } from "../../split/stage_segmenter.ts";
 import { type Impairments, type ImpairStats, Lane } from "./_lane.ts";
 
 /** What happens in each direction. */
@@ -69,7 +69,7 @@ export class Impairment implements Stage {
   readonly #lanes: readonly [outbound: Lane, inbound: Lane];
   /** Whether anything happens in each direction: there is nothing to do else. */
   readonly #isOn = [false, false];
-  readonly #cutter = new StageCutter();
+  readonly #segmenter = new StageSegmenter();
   /** When `tick` will be called (monotonic milliseconds). */
   #tickAt = Infinity;
 
@@ -146,7 +146,7 @@ export class Impairment implements Stage {
   #pass(direction: Direction, batch: PacketBatch, context: StageContext): void {
     if (!this.#isOn[direction]) return;
     const lane = this.#lanes[direction];
-    const cutter = this.#cutter;
+    const segmenter = this.#segmenter;
     lane.release(context);
     for (let i = 0; i < batch.length; i++) {
       const packet = batch.packets[i]!;
@@ -154,8 +154,8 @@ export class Impairment implements Stage {
         lane.enter(packet, context);
         continue;
       }
-      cutter.start(packet, context);
-      for (let segment = cutter.next(context); segment !== undefined; segment = cutter.next(context)) {
+      segmenter.start(packet, context);
+      for (let segment = segmenter.next(context); segment !== undefined; segment = segmenter.next(context)) {
         lane.enter(segment, context);
       }
     }

@@ -11,7 +11,7 @@ export interface MtuLimiterOptions {
   /** Fragments IPv4 packets that forbid it as well. @default {false} */
   readonly ignoreDontFragment?: boolean;
   /** Fragments IPv6 packets. @default {false} */
-  readonly divideIpv6?: boolean;
+  readonly fragmentIpv6?: boolean;
   /** Answers packets that must not be fragmented. @default {new IcmpErrors()} */
   readonly errors?: IcmpErrors;
 }
@@ -19,15 +19,15 @@ export interface MtuLimiterOptions {
 /** Keeps the packets of a batch within an MTU: longer ones go on in fragments, or are answered with ICMP errors. */
 export class MtuLimiter {
   /** Tells whether IPv6 packets are fragmented. */
-  divideIpv6: boolean;
+  fragmentIpv6: boolean;
   readonly #ignoreDontFragment: boolean;
   readonly #errors: IcmpErrors;
   readonly #fragmenter: Fragmenter;
 
   /** @param mtu The longest packet (bytes). */
   constructor(mtu: number, options: MtuLimiterOptions = {}) {
-    const { ignoreDontFragment = false, divideIpv6 = false, errors = new IcmpErrors() } = options;
-    this.divideIpv6 = divideIpv6;
+    const { ignoreDontFragment = false, fragmentIpv6 = false, errors = new IcmpErrors() } = options;
+    this.fragmentIpv6 = fragmentIpv6;
     this.#ignoreDontFragment = ignoreDontFragment;
     this.#errors = errors;
     this.#fragmenter = new Fragmenter(mtu);
@@ -65,7 +65,7 @@ export class MtuLimiter {
   /** Fragments a packet that does not fit, or answers it. */
   limit(packet: Packet, context: StageContext): void {
     const ip = Ip.of(packet)!;
-    const may = ip.version === 4 ? !ip.dontFragment || this.#ignoreDontFragment : this.divideIpv6;
+    const may = ip.version === 4 ? !ip.dontFragment || this.#ignoreDontFragment : this.fragmentIpv6;
     if (may) this.#fragmenter.fragment(packet, context);
     else this.#errors.answer(packet, IcmpError.PacketTooBig, context, "longer than the mtu", this.mtu);
   }

@@ -69,7 +69,7 @@ class EndMtuLimiter extends MtuLimiter {
     const mtu = end.mtuFor === undefined ? end.mtu! : end.mtuFor(packet);
     if (packet.length <= mtu || !(mtu >= IPV4_MIN_MTU)) return true;
     this.mtu = mtu;
-    this.divideIpv6 = mtu < IPV6_MIN_MTU;
+    this.fragmentIpv6 = mtu < IPV6_MIN_MTU;
     return super.fits(packet);
   }
 }

@@ -8,7 +8,7 @@
  *                          └─► cut super-packets ─► divide ─► first piece in its slot, the others in new ones ─► onward
  */
 
-import { IPV4_LONGEST, IPV4_MIN_MTU } from "../../wire/header_fields.ts";
+import { IPV4_MAX_LENGTH, IPV4_MIN_MTU } from "../../wire/header_fields.ts";
 import { MtuLimiter } from "./_mtu_limiter.ts";
 import { Direction, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
 import type { IcmpErrors } from "../../icmp/icmp_error.ts";
@@ -21,7 +21,7 @@ export interface FragmentOptions {
   /** Whether IPv4 packets that forbid it are divided, too. @default {false} */
   readonly ignoreDontFragment?: boolean;
   /** Whether IPv6 packets are divided, which their source alone may do. @default {false} */
-  readonly divideIpv6?: boolean;
+  readonly fragmentIpv6?: boolean;
   /** What answers packets that must not be divided. @default {new IcmpErrors()} */
   readonly errors?: IcmpErrors;
 }
@@ -29,7 +29,7 @@ export interface FragmentOptions {
 const NAMES: OptionNames<FragmentOptions> = {
   direction: "optional",
   ignoreDontFragment: "optional",
-  divideIpv6: "optional",
+  fragmentIpv6: "optional",
   errors: "optional",
 };
 
@@ -43,14 +43,14 @@ const NAMES: OptionNames<FragmentOptions> = {
  * **Inbound**: nothing; with `direction` the two change places.
  *
  * **Options**: `direction`: outbound. `ignoreDontFragment`: off; such packets get an identification of their own, since
- * theirs may mean nothing (RFC 6864 section 4.1). `divideIpv6`: off; for a packet's source (RFC 8200 section 5).
+ * theirs may mean nothing (RFC 6864 section 4.1). `fragmentIpv6`: off; for a packet's source (RFC 8200 section 5).
  * `errors`: what answers.
  *
  * **Counters**: those of `errors`. Reasons: `longer than the mtu` for what could not be answered, `no room for fragments`
  * when the pool is empty, `wrong header checksum`, `headers longer than the mtu`, `no headroom`, `fragment beyond the
  * longest packet`, and those of super-packets that cannot be cut.
  *
- * **Limits**: below an MTU of 1280, IPv6 needs `divideIpv6`. What is no IP packet passes at any length.
+ * **Limits**: below an MTU of 1280, IPv6 needs `fragmentIpv6`. What is no IP packet passes at any length.
  *
  * @throws {RangeError} when the MTU is not a whole number from 68 to 65,535.
  *
@@ -63,7 +63,7 @@ const NAMES: OptionNames<FragmentOptions> = {
  * ```
  */
 export function fragment(mtu: number, options: FragmentOptions = {}): Stage {
-  if (!(Number.isInteger(mtu) && mtu >= IPV4_MIN_MTU && mtu <= IPV4_LONGEST)) {
+  if (!(Number.isInteger(mtu) && mtu >= IPV4_MIN_MTU && mtu <= IPV4_MAX_LENGTH)) {
     throw new RangeError(`Cannot fragment packets: mtu must be an integer from 68 to 65535, got ${mtu}`);
   }
   checkNames("fragment", options, NAMES);

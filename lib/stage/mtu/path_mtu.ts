@@ -7,7 +7,7 @@
  *     inbound ──► such an error, about what was sent? ─ yes ─► the path's MTU is noted ─► onward
  */
 
-import { IPV4_DST, IPV4_LONGEST, IPV4_MIN_MTU, IPV6_DST, IPV6_MIN_MTU } from "../../wire/header_fields.ts";
+import { IPV4_DST, IPV4_MAX_LENGTH, IPV4_MIN_MTU, IPV6_DST, IPV6_MIN_MTU } from "../../wire/header_fields.ts";
 import { longestLength } from "../../wire/packet_parts.ts";
 import { reportedMtu } from "../../wire/reported_mtu.ts";
 import { SentPackets } from "./_sent_packets.ts";
@@ -137,12 +137,12 @@ export class PathMtu implements Stage {
    */
   constructor(options: PathMtuOptions = {}) {
     checkNames("keep path MTUs", options, NAMES);
-    const { mtu = IPV4_LONGEST, minMtu = MIN_BELIEVED, paths = PATHS, age = AGE } = options;
+    const { mtu = IPV4_MAX_LENGTH, minMtu = MIN_BELIEVED, paths = PATHS, age = AGE } = options;
     const { errors = new IcmpErrors(), hashKey } = options;
     for (const [name, value] of Object.entries({ mtu, minMtu })) {
-      if (Number.isInteger(value) && value >= IPV4_MIN_MTU && value <= IPV4_LONGEST) continue;
+      if (Number.isInteger(value) && value >= IPV4_MIN_MTU && value <= IPV4_MAX_LENGTH) continue;
       throw new RangeError(
-        `Cannot keep path MTUs: ${name} must be an integer from ${IPV4_MIN_MTU} to ${IPV4_LONGEST}, got ${value}`,
+        `Cannot keep path MTUs: ${name} must be an integer from ${IPV4_MIN_MTU} to ${IPV4_MAX_LENGTH}, got ${value}`,
       );
     }
     this.#mtu = mtu;
@@ -341,6 +341,6 @@ function isSentTo({ packet: { view }, version, start }: Ip, srcOffset: number): 
 function isSavedPath(path: unknown): path is SavedPath {
   if (typeof path !== "object" || path === null) return false;
   const { address, mtu, age } = path as Partial<SavedPath>;
-  return typeof address === "string" && Number.isInteger(mtu) && mtu! <= IPV4_LONGEST &&
+  return typeof address === "string" && Number.isInteger(mtu) && mtu! <= IPV4_MAX_LENGTH &&
     typeof age === "number" && age >= 0 && age < Infinity;
 }

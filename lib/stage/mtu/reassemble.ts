@@ -13,7 +13,7 @@ import {
   IPV4_CHECKSUM,
   IPV4_DST,
   IPV4_FLAGS,
-  IPV4_LONGEST,
+  IPV4_MAX_LENGTH,
   IPV4_SRC,
   IPV4_TOTAL_LENGTH,
   IPV6_HEADER,
@@ -287,7 +287,7 @@ export class Reassemble implements Stage {
     if (length === 0) return FAULTS.Empty;
     if (fragment.more && length % 8 !== 0) return FAULTS.OddLength;
     const header = isIpv4 ? ip.headerLength : payload - FRAGMENT_HEADER - start - IPV6_HEADER;
-    return header + fragment.end > IPV4_LONGEST ? FAULTS.TooLong : undefined;
+    return header + fragment.end > IPV4_MAX_LENGTH ? FAULTS.TooLong : undefined;
   }
 
   /** The fragment's datagram; a new one, when it is the first that comes of it. */
@@ -405,7 +405,7 @@ export class Reassemble implements Stage {
     const { start } = ip;
     const at = ip.version === 4 ? ip.payloadOffset : ip.fragmentHeader;
     const headerLength = at - start;
-    if (headerLength + total - (ip.version === 4 ? 0 : IPV6_HEADER) > IPV4_LONGEST) {
+    if (headerLength + total - (ip.version === 4 ? 0 : IPV6_HEADER) > IPV4_MAX_LENGTH) {
       return FAULTS.TooLong.reason;
     }
     const payload = ip.version === 4 ? at : at + FRAGMENT_HEADER;

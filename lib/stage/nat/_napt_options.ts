@@ -12,7 +12,7 @@ const NAMES: OptionNames<Napt44Options> = {
   ports: "optional",
   filtering: "optional",
   forwards: "optional",
-  elsewhere: "optional",
+  unmatched: "optional",
   timeouts: "optional",
   capacity: "optional",
   flowsPerHost: "optional",
@@ -83,7 +83,7 @@ export interface Napt44Options {
   /** Ports that are always mapped to inside hosts. @default {none} */
   readonly forwards?: readonly PortForward[];
   /** What becomes of packets from outside that are not for an outside address. @default {"pass"} */
-  readonly elsewhere?: "pass" | "drop";
+  readonly unmatched?: "pass" | "drop";
   /** How long flows may be idle. */
   readonly timeouts?: NaptTimeouts;
   /** How many flows there is room for, of each protocol; up to 2 to the 20th. @default {65536} */
@@ -116,7 +116,7 @@ export interface CheckedNaptOptions {
   readonly lastPort: number;
   readonly filtering: Filtering;
   readonly forwards: readonly Forward[];
-  readonly elsewhere: "pass" | "drop";
+  readonly unmatched: "pass" | "drop";
   readonly timeouts: Required<NaptTimeouts>;
   readonly capacity: number;
   readonly flowsPerHost: number;
@@ -129,7 +129,7 @@ export function checkNaptOptions(options: Napt44Options): CheckedNaptOptions {
   checkNames("make a NAT", options, NAMES);
   checkNames("make a NAT with these timeouts", options.timeouts ?? {}, TIMEOUTS);
   const { inside = "0.0.0.0/0", ports = `1-${MAX_PORT}`, filtering = "address-dependent" } = options;
-  const { elsewhere = "pass", capacity = CAPACITY, flowsPerHost = Infinity, fragments = FRAGMENTS } = options;
+  const { unmatched = "pass", capacity = CAPACITY, flowsPerHost = Infinity, fragments = FRAGMENTS } = options;
   const { random = chance(), forwards = [] } = options;
   const {
     tcpEstablished = 7_440_000,
@@ -145,8 +145,8 @@ export function checkNaptOptions(options: Napt44Options): CheckedNaptOptions {
       `Cannot filter ${JSON.stringify(filtering)}: it is one of ${FILTERINGS.join(", ")}`,
     );
   }
-  if (elsewhere !== "pass" && elsewhere !== "drop") {
-    throw new TypeError(`Cannot ${JSON.stringify(elsewhere)} packets for elsewhere: "pass" or "drop"`);
+  if (unmatched !== "pass" && unmatched !== "drop") {
+    throw new TypeError(`Cannot ${JSON.stringify(unmatched)} packets for unmatched: "pass" or "drop"`);
   }
   checkCount("capacity", capacity, MAX_CAPACITY);
   checkCount("fragments", fragments, MAX_CAPACITY);
@@ -171,7 +171,7 @@ export function checkNaptOptions(options: Napt44Options): CheckedNaptOptions {
     lastPort,
     filtering,
     forwards: rules,
-    elsewhere,
+    unmatched,
     timeouts,
     capacity,
     flowsPerHost,

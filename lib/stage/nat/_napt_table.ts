@@ -116,7 +116,7 @@ export class NaptTable {
     }[protocol] as [number, number];
     this.sessions = new FlowTable({
       timeouts: [transitory, transitory, transitory, established, transitory, established],
-      worth: EVICTION_PRIORITIES,
+      evictionPriorities: EVICTION_PRIORITIES,
       capacity,
       forget: (session) => this.#forget(session),
     });

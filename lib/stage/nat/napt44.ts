@@ -57,7 +57,7 @@ const DST_PORT = 2;
  * errors are translated with what they quote. Sources that are not inside, and IPv6, pass.
  *
  * **Inbound**: a packet for an outside address goes to the inside host that has the port, if the filter lets it.
- * Packets for other addresses pass, as in Linux, whose masquerading is no firewall; `elsewhere: "drop"` drops them.
+ * Packets for other addresses pass, as in Linux, whose masquerading is no firewall; `unmatched: "drop"` drops them.
  *
  * **Options**: see {@linkcode Napt44Options}; only `outside` is needed. The filter is address-dependent unless said
  * otherwise: peers that both send reach each other, strangers do not (RFC 4787 REQ-8 leaves the choice between that and
@@ -181,7 +181,7 @@ export class Napt44 implements Stage {
       }
       const address = this.#addressOf(ip.dst);
       if (address >= 0) this.#translateInbound(packet, ip, address, context);
-      else if (this.#options.elsewhere === "drop") context.drop(packet, "not inside");
+      else if (this.#options.unmatched === "drop") context.drop(packet, "not inside");
     }
   }
 

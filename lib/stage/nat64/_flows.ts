@@ -142,7 +142,7 @@ export class Flows {
     this.#networkOf = new Int32Array(capacity);
     this.sessions = new FlowTable({
       timeouts: TIMEOUTS,
-      worth: EVICTION_PRIORITIES,
+      evictionPriorities: EVICTION_PRIORITIES,
       capacity,
       forget: (session) => this.#forget(session),
     });

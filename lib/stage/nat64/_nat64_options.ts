@@ -11,7 +11,7 @@ const WELL_KNOWN = "64:ff9b::/96";
 
 // Implementation
 const CAPACITY = 65_536;
-const MOST_OUTSIDE = 64;
+const MAX_OUTSIDE = 64;
 
 /** Options for {@linkcode Nat64}. */
 export interface Nat64Options {
@@ -62,7 +62,7 @@ export function checkNat64Options(options: Nat64Options): CheckedNat64Options {
   const { random = () => crypto.getRandomValues(new Uint32Array(1))[0]! } = options;
   const addresses = new Set([outside].flat().map((text) => parseIpv4(text as string)));
   if (addresses.size === 0) throw new TypeError("Cannot make a NAT64: there is no outside address");
-  if (addresses.size > MOST_OUTSIDE) {
+  if (addresses.size > MAX_OUTSIDE) {
     throw new RangeError(`Cannot make a NAT64 with ${addresses.size} outside addresses: 64 is the most`);
   }
   for (const address of addresses) {

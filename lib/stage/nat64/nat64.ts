@@ -42,7 +42,7 @@ const TCP_FLAGS = 13;
 const TCP_HEADER = 20;
 const PORTS_HEADER = 8;
 /** RFC 7915 section 4: the longest IPv4 packet that fits the least IPv6 MTU without fragmentation. */
-const LONGEST_IPV4 = 1260;
+const MAX_IPV4_LENGTH = 1260;
 
 // Implementation
 /** The flags that tell a SYN that opens a connection. */
@@ -569,7 +569,7 @@ function refuse(packet: Packet, reason: string, context: StageContext): -1 {
 /** Whether it is an IPv4 packet that routers may divide, and that IPv6 ones may not pass at its length. */
 function mayBeDivided(packet: Packet): boolean {
   const { view, offset, length } = packet;
-  return length > LONGEST_IPV4 && versionOf(packet) === 4 &&
+  return length > MAX_IPV4_LENGTH && versionOf(packet) === 4 &&
     (view.getUint16(offset + IPV4_FLAGS) & DONT_FRAGMENT) === 0;
 }
 

@@ -18,7 +18,7 @@ import {
   IPV4_FLAGS,
   IPV4_HEADER,
   IPV4_ID,
-  IPV4_LONGEST,
+  IPV4_MAX_LENGTH,
   IPV4_SRC,
   IPV4_TOTAL_LENGTH,
   IPV4_TTL,
@@ -157,7 +157,7 @@ export function toIpv4(packet: Packet, addresses: Ipv4Addresses, id: number): Un
   if (protocol === Protocol.Icmp || ip.extension(Protocol.Ah) >= 0) return Untranslatable.Protocol;
   const routing = ip.extension(Protocol.Routing);
   if (routing >= 0 && bytes[routing + SEGMENTS_LEFT] !== 0) return Untranslatable.SourceRoute;
-  if (length + IPV4_HEADER > IPV4_LONGEST) return Untranslatable.TooLong;
+  if (length + IPV4_HEADER > IPV4_MAX_LENGTH) return Untranslatable.TooLong;
   packet.length = upper + length - packet.offset;
   const { src, dst } = addresses;
   const ownId = id;
@@ -394,7 +394,7 @@ function quotedToIpv4(packet: Packet, icmp: Icmpv6, addresses: Ipv4Addresses): U
   let { protocol } = quoted;
   const upperLength = length - (upper - start);
   const total = upperLength + IPV4_HEADER;
-  if (total > IPV4_LONGEST) return Untranslatable.TooLong;
+  if (total > IPV4_MAX_LENGTH) return Untranslatable.TooLong;
   const { quotedSrc, quotedDst } = addresses;
   if (protocol === Protocol.Icmpv6) {
     const message = upper + 4 <= end && offset === 0 ? echoMessage(messageToIpv4(bytes[upper]!, 0)) : NONE;

@@ -14,7 +14,7 @@ import { copyPacket } from "../../core/copy_packet.ts";
 import { OUT_OF_SLOT } from "../../core/packet.ts";
 import { writeTo } from "../../core/write_to.ts";
 import { checkNames, type OptionNames } from "../../core/options.ts";
-import { Cutter } from "../../split/segmenter.ts";
+import { Segmenter } from "../../split/segmenter.ts";
 
 // Implementation
 const SLOTS = { small: 512, large: 16 };
@@ -67,7 +67,7 @@ export class Mirror implements Stage {
   readonly #direction: Direction | undefined;
   readonly #pool = new PacketPool(SLOTS);
   readonly #waiting = new PacketBatch();
-  readonly #cutter = new Cutter();
+  readonly #segmenter = new Segmenter();
   #context: StageContext | undefined;
 
   /** Takes the end over: it is closed with the stage. */
@@ -110,11 +110,11 @@ export class Mirror implements Stage {
   }
 
   #cut(packet: Packet): void {
-    const refusal = this.#cutter.start(packet);
+    const refusal = this.#segmenter.start(packet);
     if (refusal !== undefined) return this.#lose(refusal);
-    while (this.#cutter.remaining > 0) {
-      const segment = this.#cutter.next(this.#pool);
-      if (segment === undefined) return this.#lose(NO_ROOM, this.#cutter.remaining);
+    while (this.#segmenter.remaining > 0) {
+      const segment = this.#segmenter.next(this.#pool);
+      if (segment === undefined) return this.#lose(NO_ROOM, this.#segmenter.remaining);
       this.#push(segment);
     }
   }

@@ -9,7 +9,7 @@ import { checkNames, type OptionNames } from "../../core/options.ts";
 const NAMES: OptionNames<TtlOptions> = { outbound: "optional", inbound: "optional", errors: "optional" };
 
 // Specification: RFC 791 section 3.1
-const MOST_TTL = 255;
+const MAX_TTL = 255;
 
 /**
  * What becomes of a packet's time to live: one less, as routers do (RFC 1812 section 5.3.1, RFC 8200 section 3); what it
@@ -83,8 +83,8 @@ function decrement(batch: PacketBatch, context: StageContext, errors: IcmpErrors
 function setter(rule: Exclude<TtlRule, string>): (batch: PacketBatch) => void {
   const isLeast = typeof rule !== "number";
   const value = isLeast ? rule.least : rule;
-  if (!(Number.isInteger(value) && value >= 1 && value <= MOST_TTL)) {
-    throw new RangeError(`Cannot set a ttl of ${value}: it is a whole number from 1 to ${MOST_TTL}`);
+  if (!(Number.isInteger(value) && value >= 1 && value <= MAX_TTL)) {
+    throw new RangeError(`Cannot set a ttl of ${value}: it is a whole number from 1 to ${MAX_TTL}`);
   }
   const set = (packet: Packet): void => {
     const ip = Ip.of(packet);

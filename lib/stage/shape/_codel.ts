@@ -14,7 +14,7 @@ const CONGESTION_EXPERIENCED = 3;
 
 // Implementation
 /** A list that is no longer than a packet is never too long: of that many bytes. */
-const LONGEST_PACKET = 1514;
+const MAX_PACKET_LENGTH = 1514;
 const REASON = "codel";
 
 /** Options of CoDel. */
@@ -95,7 +95,7 @@ export class Codel {
     this.#isTooLong = false;
     if (
       packet === undefined || now - this.#lists.timeOf(packet) < this.#target ||
-      this.#lists.bytesOf(list) <= LONGEST_PACKET
+      this.#lists.bytesOf(list) <= MAX_PACKET_LENGTH
     ) {
       this.#tooLongAt[list] = Infinity;
     } else if (this.#tooLongAt[list] === Infinity) this.#tooLongAt[list] = now + this.#interval;

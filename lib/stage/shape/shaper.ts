@@ -7,7 +7,7 @@
 
 import { checkNames, type OptionNames } from "../../core/options.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
-import { StageCutter, wireLength } from "../../split/stage_segmenter.ts";
+import { StageSegmenter, wireLength } from "../../split/stage_segmenter.ts";
 import { Fifo } from "./fifo.ts";
 import { FqCodel } from "./fq_codel.ts";
 import type { Scheduler } from "./scheduler.ts";
@@ -212,7 +212,7 @@ class Lane {
   #rate: TokenBucketOptions;
   readonly #queue: Scheduler;
   readonly #police: boolean;
-  readonly #cutter = new StageCutter();
+  readonly #segmenter = new StageSegmenter();
   #workers = 1;
 
   constructor(direction: Direction, options: ShapeOptions) {
@@ -266,9 +266,9 @@ class Lane {
   /** Takes a packet, or the segments of one. */
   #take(packet: Packet, context: StageContext): void {
     if (!this.#isTooLong(packet, wireLength(packet))) return this.#admit(packet, context);
-    const cutter = this.#cutter;
-    cutter.start(packet, context);
-    for (let segment = cutter.next(context); segment !== undefined; segment = cutter.next(context)) {
+    const segmenter = this.#segmenter;
+    segmenter.start(packet, context);
+    for (let segment = segmenter.next(context); segment !== undefined; segment = segmenter.next(context)) {
       this.#admit(segment, context);
     }
   }

@@ -2,10 +2,10 @@
 
 // Implementation
 /** Shorter waits than a microsecond may not move a clock of milliseconds in a double. */
-const SHORTEST_WAIT = 0.001;
+const MIN_WAIT = 0.001;
 /** The default burst: so many milliseconds of the rate, which is how late a loop may be; and two packets. */
 const BURST_MILLISECONDS = 10;
-const BURST_LEAST = 3028;
+const MIN_BURST = 3028;
 const BITS_PER_BYTE = 8;
 const MILLISECONDS = 1000;
 
@@ -63,7 +63,7 @@ export class TokenBucket {
       throw new RangeError(`Cannot save ${burst} bytes: 1 is the least`);
     }
     this.#bytesPerMillisecond = rateBitsPerSecond / BITS_PER_BYTE / MILLISECONDS;
-    this.#burst = burst ?? Math.max(BURST_LEAST, this.#bytesPerMillisecond * BURST_MILLISECONDS);
+    this.#burst = burst ?? Math.max(MIN_BURST, this.#bytesPerMillisecond * BURST_MILLISECONDS);
     this.#tokens = Math.min(this.#tokens, this.#burst);
   }
 
@@ -81,7 +81,7 @@ export class TokenBucket {
   wait(now: number): number {
     this.#refill(now);
     if (this.#tokens > 0) return 0;
-    return Math.max(SHORTEST_WAIT, -this.#tokens / this.#bytesPerMillisecond);
+    return Math.max(MIN_WAIT, -this.#tokens / this.#bytesPerMillisecond);
   }
 
   /** Takes as many bytes out as were sent. */

@@ -1,12 +1,12 @@
 /**
- * Tests of lib/segment.ts. The oracles share no code with it: a cutter written out of the RFCs, byte by byte, and
+ * Tests of lib/segment.ts. The oracles share no code with it: a segmenter written out of the RFCs, byte by byte, and
  * RFC 1071's loop.
  */
 
 import { HEADROOM, LARGE_ROOM, type Packet, PacketBatch, PacketPool } from "@warren/tunnel/core";
 import { Ipv4 } from "@warren/tunnel/ipv4";
 import { Ipv6 } from "@warren/tunnel/ipv6";
-import { Coalescer, Cutter, type SegmentGroup, Uncuttable } from "@warren/tunnel/segment";
+import { Coalescer, Segmenter, type SegmentGroup, Uncuttable } from "@warren/tunnel/segment";
 import { Tcp } from "@warren/tunnel/tcp";
 import { Udp } from "@warren/tunnel/udp";
 import fc from "fast-check";
@@ -191,11 +191,11 @@ function slowlyCut(whole: Uint8Array, segmentSize: number, withSum: boolean): Ui
 
 /** All segments, cut in one go. */
 function cutAll(packet: Packet, pool: PacketPool = poolOf(9000, 0)): Packet[] {
-  const cutter = new Cutter();
-  equal(cutter.start(packet), undefined);
-  const count = cutter.remaining;
+  const segmenter = new Segmenter();
+  equal(segmenter.start(packet), undefined);
+  const count = segmenter.remaining;
   const segments: Packet[] = [];
-  while (cutter.remaining > 0) segments.push(cutter.next(pool)!);
+  while (segmenter.remaining > 0) segments.push(segmenter.next(pool)!);
   equal(segments.length, count);
   return segments;
 }
@@ -216,7 +216,7 @@ const shapes: fc.Arbitrary<Shape> = fc.record({
   sum: fc.constantFrom("partial" as const, "finished" as const),
 });
 
-Deno.test("Cutter.next() makes the segments that a cutter written out of the RFCs makes", () => {
+Deno.test("Segmenter.next() makes the segments that a segmenter written out of the RFCs makes", () => {
   fc.assert(
     fc.property(shapes, (shape) => {
       const pool = poolOf(100, 4);
@@ -238,18 +238,18 @@ Deno.test("Cutter.next() makes the segments that a cutter written out of the RFC
   );
 });
 
-Deno.test("Cutter.next() numbers IPv4 segments from the first id on, past 65,535 (RFC 6864 section 4.2)", () => {
+Deno.test("Segmenter.next() numbers IPv4 segments from the first id on, past 65,535 (RFC 6864 section 4.2)", () => {
   const packet = packetOf(poolOf(), { version: 4, protocol: TCP, size: 3000, segmentSize: 1000, id: 0xfffe });
   deepEqual(cutAll(packet).map((segment) => Ipv4.of(segment)!.id), [0xfffe, 0xffff, 0]);
 });
 
-Deno.test("Cutter.next() counts sequence numbers past 2 to the 32nd", () => {
+Deno.test("Segmenter.next() counts sequence numbers past 2 to the 32nd", () => {
   const seq = 0xffffff00;
   const packet = packetOf(poolOf(), { version: 6, protocol: TCP, size: 2500, segmentSize: 1000, seq });
   deepEqual(cutAll(packet).map((segment) => Tcp.of(segment)!.seq), [seq, 744, 1744]);
 });
 
-Deno.test("Cutter.next() puts FIN and PSH in the last segment only, and CWR in the first", () => {
+Deno.test("Segmenter.next() puts FIN and PSH in the last segment only, and CWR in the first", () => {
   const flags = Tcp.Fin | Tcp.Psh | Tcp.Cwr | Tcp.Ece | Tcp.Ack;
   const packet = packetOf(poolOf(), { version: 4, protocol: TCP, size: 3000, segmentSize: 1000, flags });
   deepEqual(cutAll(packet).map((segment) => Tcp.of(segment)!.flags), [
@@ -259,7 +259,7 @@ Deno.test("Cutter.next() puts FIN and PSH in the last segment only, and CWR in t
   ]);
 });
 
-Deno.test("Cutter.next() lets the urgent pointer count from each segment's own sequence number", () => {
+Deno.test("Segmenter.next() lets the urgent pointer count from each segment's own sequence number", () => {
   const flags = Tcp.Urg | Tcp.Ack;
   const packet = packetOf(poolOf(), {
     ...{ version: 4, protocol: TCP, size: 3000, segmentSize: 1000, flags, urgentPointer: 1500 },
@@ -271,7 +271,7 @@ Deno.test("Cutter.next() lets the urgent pointer count from each segment's own s
   deepEqual(found, [[true, 1500], [true, 500], [false, 0]]);
 });
 
-Deno.test("Cutter.next() makes one segment of a payload that fits one, and of none", () => {
+Deno.test("Segmenter.next() makes one segment of a payload that fits one, and of none", () => {
   for (const [size, segmentSize] of [[1000, 1000], [999, 1000], [0, 1000], [1, 65_535]] as const) {
     for (const protocol of [TCP, UDP] as const) {
       const packet = packetOf(poolOf(), { version: 4, protocol, size, segmentSize });
@@ -283,7 +283,7 @@ Deno.test("Cutter.next() makes one segment of a payload that fits one, and of no
   }
 });
 
-Deno.test("Cutter.next() leaves a wrong checksum wrong, and UDP without one without", () => {
+Deno.test("Segmenter.next() leaves a wrong checksum wrong, and UDP without one without", () => {
   for (const version of [4, 6] as const) {
     for (const protocol of [TCP, UDP] as const) {
       const wrong = packetOf(poolOf(), { version, protocol, size: 2500, segmentSize: 1000, sum: "wrong" });
@@ -295,7 +295,7 @@ Deno.test("Cutter.next() leaves a wrong checksum wrong, and UDP without one with
   }
 });
 
-Deno.test("Cutter.next() writes a UDP sum that comes out as 0 as 0xffff", () => {
+Deno.test("Segmenter.next() writes a UDP sum that comes out as 0 as 0xffff", () => {
   const pool = poolOf();
   let found = 0;
   for (let word = 0; word < 0x10000; word++) {
@@ -309,13 +309,13 @@ Deno.test("Cutter.next() writes a UDP sum that comes out as 0 as 0xffff", () => 
   equal(found, 1);
 });
 
-Deno.test("Cutter.next() finishes a partial UDP sum of 0, which is no sum left out", () => {
+Deno.test("Segmenter.next() finishes a partial UDP sum of 0, which is no sum left out", () => {
   const packet = packetOf(poolOf(), { version: 4, protocol: UDP, size: 2500, segmentSize: 1000 });
   packet.view.setUint16(packet.offset + 26, 0);
   for (const segment of cutAll(packet)) notEqual(Udp.of(segment)!.checksum, 0);
 });
 
-Deno.test("Cutter.next() leaves out padding behind the IP packet", () => {
+Deno.test("Segmenter.next() leaves out padding behind the IP packet", () => {
   const packet = packetOf(poolOf(), {
     ...{ version: 4, protocol: TCP, size: 2500, segmentSize: 1000, sum: "finished" },
   });
@@ -324,7 +324,7 @@ Deno.test("Cutter.next() leaves out padding behind the IP packet", () => {
   deepEqual(cutAll(packet).map(({ data }) => data), expected);
 });
 
-Deno.test("Cutter.next() gives each segment the super-packet's metadata and endpoint", () => {
+Deno.test("Segmenter.next() gives each segment the super-packet's metadata and endpoint", () => {
   const packet = packetOf(poolOf(), { version: 6, protocol: UDP, size: 2500, segmentSize: 1000 });
   Object.assign(packet, { from: 3, to: 4, mark: 5, time: 6.5, hasEndpoint: true });
   packet.endpoint.forEach((_, i) => packet.endpoint[i] = i + 1);
@@ -336,7 +336,7 @@ Deno.test("Cutter.next() gives each segment the super-packet's metadata and endp
   }
 });
 
-Deno.test("Cutter.next() returns undefined while the pool is empty, and goes on later where it was", () => {
+Deno.test("Segmenter.next() returns undefined while the pool is empty, and goes on later where it was", () => {
   fc.assert(
     fc.property(shapes, fc.array(fc.integer({ min: 1, max: 5 }), { minLength: 1 }), (shape, turns) => {
       const packet = packetOf(poolOf(), shape);
@@ -345,13 +345,13 @@ Deno.test("Cutter.next() returns undefined while the pool is empty, and goes on 
       const pool = new PacketPool({ small: 5, large: size > 1700 ? 5 : 0 });
       const taken: Packet[] = [];
       const found: Uint8Array[] = [];
-      const cutter = new Cutter();
-      equal(cutter.start(packet), undefined);
-      for (let turn = 0; cutter.remaining > 0; turn++) {
+      const segmenter = new Segmenter();
+      equal(segmenter.start(packet), undefined);
+      for (let turn = 0; segmenter.remaining > 0; turn++) {
         const room = turns[turn % turns.length]!;
         const batch = new PacketBatch({ packets: room });
-        while (cutter.remaining > 0 && !batch.full) {
-          const segment = cutter.next(pool);
+        while (segmenter.remaining > 0 && !batch.full) {
+          const segment = segmenter.next(pool);
           if (segment === undefined) break;
           batch.push(segment);
         }
@@ -359,29 +359,29 @@ Deno.test("Cutter.next() returns undefined while the pool is empty, and goes on 
           found.push(segment.data.slice());
           taken.push(segment);
         }
-        equal(found.length + cutter.remaining, expected.length);
+        equal(found.length + segmenter.remaining, expected.length);
         if (turn % 2 === 0 && pool.available(size) > 0) continue;
         for (const segment of taken.splice(0)) pool.give(segment);
       }
-      equal(cutter.next(pool), undefined);
+      equal(segmenter.next(pool), undefined);
       deepEqual(found, expected);
     }),
     { numRuns: 200 },
   );
 });
 
-Deno.test("Cutter.start() takes the place of a super-packet that is cut half-way", () => {
+Deno.test("Segmenter.start() takes the place of a super-packet that is cut half-way", () => {
   const pool = poolOf();
-  const cutter = new Cutter();
-  cutter.start(packetOf(pool, { version: 4, protocol: TCP, size: 5000, segmentSize: 1000 }));
-  cutter.next(pool);
+  const segmenter = new Segmenter();
+  segmenter.start(packetOf(pool, { version: 4, protocol: TCP, size: 5000, segmentSize: 1000 }));
+  segmenter.next(pool);
   const second = packetOf(pool, { version: 6, protocol: UDP, size: 300, segmentSize: 200 });
-  cutter.start(second);
-  equal(cutter.remaining, 2);
-  deepEqual(cutter.nextCopy(), slowlyCut(second.data, 200, true)[0]);
+  segmenter.start(second);
+  equal(segmenter.remaining, 2);
+  deepEqual(segmenter.nextCopy(), slowlyCut(second.data, 200, true)[0]);
 });
 
-Deno.test("Cutter.start() names why a super-packet makes no sense, and marks it", () => {
+Deno.test("Segmenter.start() names why a super-packet makes no sense, and marks it", () => {
   const good: Shape = { version: 4, protocol: TCP, size: 3000, segmentSize: 1000 };
   const tcp = 20;
   const cases: [string, Partial<Shape>, (packet: Packet) => void][] = [
@@ -414,15 +414,15 @@ Deno.test("Cutter.start() names why a super-packet makes no sense, and marks it"
     const pool = poolOf();
     const packet = packetOf(pool, { ...good, ...changes });
     spoil(packet);
-    const cutter = new Cutter();
-    equal(cutter.start(packet), reason);
-    deepEqual([cutter.remaining, cutter.next(pool), cutter.nextCopy()], [0, undefined, undefined], reason);
+    const segmenter = new Segmenter();
+    equal(segmenter.start(packet), reason);
+    deepEqual([segmenter.remaining, segmenter.next(pool), segmenter.nextCopy()], [0, undefined, undefined], reason);
     equal(packet.malformed, true);
     if (packet.segmentSize !== 0) deepEqual(copy(packet), []);
   }
 });
 
-Deno.test("Cutter.start() cuts 65,535 bytes into 8192 segments at most", () => {
+Deno.test("Segmenter.start() cuts 65,535 bytes into 8192 segments at most", () => {
   const pool = poolOf(9000, 2);
   const packet = packetOf(pool, { version: 4, protocol: TCP, size: 65_495, segmentSize: 8 });
   equal(packet.length, LARGE_ROOM);
@@ -430,7 +430,7 @@ Deno.test("Cutter.start() cuts 65,535 bytes into 8192 segments at most", () => {
   equal(segments.length, 8187);
   for (const segment of [segments[0]!, segments[8186]!]) equal(wrongChecksum(segment), "");
   packet.segmentSize = 7;
-  equal(new Cutter().start(packet), Uncuttable.SegmentSize);
+  equal(new Segmenter().start(packet), Uncuttable.SegmentSize);
 });
 
 Deno.test("copy() gives a super-packet's segments, of which a partial sum is finished", () => {
@@ -877,9 +877,9 @@ Deno.test("Coalescer.group() takes batches of every length and of a thousand flo
   deepEqual(grouping(packets.slice(0, 1), coalescer), [[0]]);
 });
 
-Deno.test("Cutter and Coalescer never throw on any bytes, and write only where they should", () => {
+Deno.test("Segmenter and Coalescer never throw on any bytes, and write only where they should", () => {
   const random = new Random(0x5e9);
-  const cutter = new Cutter();
+  const segmenter = new Segmenter();
   const coalescer = new Coalescer({ udp: true });
   let cut = 0;
   let joined = 0;
@@ -920,10 +920,10 @@ Deno.test("Cutter and Coalescer never throw on any bytes, and write only where t
     }
     deepEqual(pool.bytes, before);
     for (const packet of packets) {
-      if (packet.segmentSize === 0 || cutter.start(packet) !== undefined) continue;
+      if (packet.segmentSize === 0 || segmenter.start(packet) !== undefined) continue;
       cut++;
-      while (cutter.remaining > 0) {
-        const segment = cutter.next(pool)!;
+      while (segmenter.remaining > 0) {
+        const segment = segmenter.next(pool)!;
         equal(segment.length <= packet.length, true);
         pool.give(segment);
       }

@@ -241,7 +241,7 @@ Deno.test("FlowTable refuses capacities and timeouts that make no sense", () => 
 });
 
 Deno.test("FlowTable.add() makes room among states of the lowest worth by age alone", () => {
-  const flows = table({ timeouts: [100, 100, 100], worth: [0, 1, 0] });
+  const flows = table({ timeouts: [100, 100, 100], evictionPriorities: [0, 1, 0] });
   const first = flows.add(keyOf(0), 2, 0);
   flows.add(keyOf(1), 0, 1);
   flows.add(keyOf(2), 1, 0);
@@ -255,6 +255,6 @@ Deno.test("FlowTable.add() makes room among states of the lowest worth by age al
     ...[false, true, false, true, true, true],
   ]);
   ok(last >= 0);
-  throws(() => table({ timeouts: [1, 2], worth: [1] }), RangeError);
-  throws(() => table({ timeouts: [1], worth: [NaN] }), RangeError);
+  throws(() => table({ timeouts: [1, 2], evictionPriorities: [1] }), RangeError);
+  throws(() => table({ timeouts: [1], evictionPriorities: [NaN] }), RangeError);
 });

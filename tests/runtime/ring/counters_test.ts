@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { Counters, type TunnelStats } from "../../../lib/core/mod.ts";
-import { makeTally, nothingHanded, readAll, sum, Tally } from "../../../runtime/ring/counters.ts";
+import { makeSharedCounters, nothingHanded, readAll, sum, SharedCounters } from "../../../runtime/ring/counters.ts";
 import { Random } from "../../../lib/core/random.ts";
 
 function assertBalanced(stats: TunnelStats): void {
@@ -15,9 +15,9 @@ function assertBalanced(stats: TunnelStats): void {
   );
 }
 
-Deno.test("Tally tells another view what was counted, with reasons of any length", () => {
-  const memory = makeTally();
-  const [writer, reader] = [new Tally(memory), new Tally(memory)];
+Deno.test("SharedCounters tells another view what was counted, with reasons of any length", () => {
+  const memory = makeSharedCounters();
+  const [writer, reader] = [new SharedCounters(memory), new SharedCounters(memory)];
   const counters = new Counters();
   Object.assign(counters.outbound, { packetsIn: 9, bytesIn: 2 ** 40, packetsOut: 5, bytesOut: 7 });
   Object.assign(counters.inbound, { packetsIn: 1, bytesIn: 2, packetsOut: 3, bytesOut: 4 });
@@ -45,12 +45,12 @@ Deno.test("Tally tells another view what was counted, with reasons of any length
   assert.equal(reader.generation % 2, 0);
 });
 
-Deno.test("Tally keeps the sum of more reasons than it tells apart", () => {
-  const memory = makeTally();
+Deno.test("SharedCounters keeps the sum of more reasons than it tells apart", () => {
+  const memory = makeSharedCounters();
   const counters = new Counters();
   for (let i = 0; i < 200; i++) counters.drop(`reason ${i}`);
-  new Tally(memory).publish(counters, nothingHanded(), 0, 0, 0);
-  const { dropped } = new Tally(memory).read().stats;
+  new SharedCounters(memory).publish(counters, nothingHanded(), 0, 0, 0);
+  const { dropped } = new SharedCounters(memory).read().stats;
   assert.equal(Object.values(dropped).reduce((total, count) => total + count, 0), 200);
   assert.equal(dropped["other reasons"], 200 - 63);
 });
@@ -58,8 +58,8 @@ Deno.test("Tally keeps the sum of more reasons than it tells apart", () => {
 Deno.test("sum() counts packets that are handed over once, and queued between two workers", () => {
   const random = new Random(42);
   const workers = Array.from({ length: 3 }, () => {
-    const memory = makeTally();
-    return { counters: new Counters(), handed: nothingHanded(), inside: 0, tally: new Tally(memory), memory };
+    const memory = makeSharedCounters();
+    return { counters: new Counters(), handed: nothingHanded(), inside: 0, tally: new SharedCounters(memory), memory };
   });
   let came = 0;
   for (let step = 0; step < 500; step++) {
@@ -107,7 +107,7 @@ Deno.test("sum() counts packets that are handed over once, and queued between tw
       tally.publish(counters, handed, inside, 0, 0);
       assertBalanced(tally.read().stats);
     }
-    const told = readAll(workers.map(({ memory }) => new Tally(memory)));
+    const told = readAll(workers.map(({ memory }) => new SharedCounters(memory)));
     const total = sum(told, false);
     assertBalanced(total);
     assert.equal(total.outbound.packetsIn, came);
@@ -120,10 +120,10 @@ Deno.test("sum() counts packets that are handed over once, and queued between tw
 
 Deno.test("sum() adds reasons that are named like what every object has", () => {
   const counters = new Counters();
-  const memory = makeTally();
+  const memory = makeSharedCounters();
   for (const reason of ["constructor", "__proto__", "toString", "constructor"]) counters.drop(reason);
-  new Tally(memory).publish(counters, nothingHanded(), 0, 0, 0);
-  const told = readAll([new Tally(memory), new Tally(memory)]);
+  new SharedCounters(memory).publish(counters, nothingHanded(), 0, 0, 0);
+  const told = readAll([new SharedCounters(memory), new SharedCounters(memory)]);
   assert.deepEqual(Object.entries(sum(told, false).dropped), [["constructor", 4], ["__proto__", 2], [
     "toString",
     2,

@@ -6,14 +6,14 @@ import { Heartbeat } from "../../../runtime/engine/heartbeat.ts";
 import { Ledger } from "../../../runtime/engine/ledger.ts";
 import { Pipeline } from "../../../runtime/engine/pipeline.ts";
 import { WorkerLink } from "../../../runtime/ring/link.ts";
-import { makeTally } from "../../../runtime/ring/counters.ts";
+import { makeSharedCounters } from "../../../runtime/ring/counters.ts";
 
 const { Outbound } = Direction;
 
-/** Two workers of one tunnel, without bells: the test moves everything itself. */
+/** Two workers of one tunnel, without wakeups: the test moves everything itself. */
 async function openLinks(pool: PacketPool): Promise<{ near: Pipeline; far: Pipeline; move: () => void }> {
   const links: WorkerLink[] = [];
-  const parts = { tallies: [makeTally(), makeTally()], waiting: new SharedArrayBuffer(8), bells: [] };
+  const parts = { counters: [makeSharedCounters(), makeSharedCounters()], waiting: new SharedArrayBuffer(8), wakeups: [] };
   for (const index of [0, 1]) {
     links.push(
       await WorkerLink.open({ index, count: 2 }, parts, {

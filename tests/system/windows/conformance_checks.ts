@@ -13,7 +13,7 @@ import { endConformance } from "../../conformance/end.ts";
 /** near0=47201:47202,far0=47202:47201,near1=47203:47204,far1=47204:47203 */
 const PAIRS = 2;
 const MTU = 9000;
-const LEAST_CAPACITY = 0x2_0000;
+const MIN_CAPACITY = 0x2_0000;
 /** More than both rings hold of the suite's packets, and the socket between them. */
 const OVERLOAD = 50_000;
 
@@ -25,7 +25,7 @@ await listening(() => Promise.resolve());
 const inUse = new Set<number>();
 
 function open(name: string): Promise<WintunDevice> {
-  return openWintunDevice(checkDeviceOptions({ name, mtu: MTU, windows: { ringCapacity: LEAST_CAPACITY } }));
+  return openWintunDevice(checkDeviceOptions({ name, mtu: MTU, windows: { ringCapacity: MIN_CAPACITY } }));
 }
 
 endConformance("WintunDevice", async () => {

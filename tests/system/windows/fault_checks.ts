@@ -15,7 +15,7 @@ import {
   countersSince,
   driverTest,
   Far,
-  LEAST_RING,
+  MIN_RING,
   Rig,
   standIn,
   writtenSince,
@@ -29,7 +29,7 @@ const PATIENCE = 250 - 20;
 /** For what must come (milliseconds). */
 const DEADLINE = 20_000;
 /** How often the driver tries to start a session again. */
-const MOST_RESTARTS = 20;
+const MAX_RESTARTS = 20;
 /** Slots that a pool has left; packets that come then; and packets that are sent, more than a tunnel bears to wait. */
 const SPARE = 50;
 const FLOOD = 160;
@@ -40,7 +40,7 @@ const MOMENTS = 16;
 function open(name: string, options: TunnelOptions = {}): Promise<Tunnel> {
   return openTunnel({
     name,
-    windows: { ringCapacity: LEAST_RING },
+    windows: { ringCapacity: MIN_RING },
     signals: false,
     watchdog: 0,
     ...options,
@@ -401,7 +401,7 @@ driverTest("a session that can never be started again ends run() with Wintun's w
   assertAccounted(tunnel.stats);
   deepStrictEqual(tunnel.stats.dropped, { "corrupt ring": 1 });
   const { sessionsRefused, sessionsStarted } = countersSince(before);
-  deepStrictEqual([sessionsRefused, sessionsStarted], [MOST_RESTARTS, 1]);
+  deepStrictEqual([sessionsRefused, sessionsStarted], [MAX_RESTARTS, 1]);
 });
 
 driverTest("a device may be closed at any moment while its session starts again", async () => {
@@ -505,7 +505,7 @@ driverTest(
 driverTest("two devices that a tunnel joins are closed while packets fly between them", async () => {
   for (let round = 0; round < ROUNDS / 2; round++) {
     const before = countersOf(standIn);
-    const far = await openDevice({ name: LOOPS[1], windows: { ringCapacity: LEAST_RING } }) as WintunDevice;
+    const far = await openDevice({ name: LOOPS[1], windows: { ringCapacity: MIN_RING } }) as WintunDevice;
     const tunnel = await open(LOOPS[0], { far });
     const running = tunnel.run();
     for (const name of LOOPS) {

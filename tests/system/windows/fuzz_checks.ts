@@ -6,7 +6,7 @@ import type { WintunDevice } from "../../../driver/windows/device.ts";
 import { openTunnel, Verdict } from "../../../runtime/mod.ts";
 import { turn, until } from "../../kit/host.ts";
 import { Random } from "../../../lib/core/random.ts";
-import { assertAccounted, countersSince, driverTest, LEAST_RING, Rig, standIn, writtenSince } from "./rig.ts";
+import { assertAccounted, countersSince, driverTest, MIN_RING, Rig, standIn, writtenSince } from "./rig.ts";
 import { type Counters, countersOf, wide } from "./stand_in.ts";
 
 /** What the system does, in all. */
@@ -14,9 +14,9 @@ const OPERATIONS = 1_000_000;
 /** Of these, with a tunnel's loop. */
 const OPERATIONS_OF_LOOP = 100_000;
 /** The most that it does between two turns of the script. */
-const MOST_AT_ONCE = 96;
+const MAX_AT_ONCE = 96;
 /** The same, when there is a loop, which does more in a turn. */
-const MOST_IN_LOOP = 400;
+const MAX_IN_LOOP = 400;
 /** In how many turns the system takes nothing for once, until packets are dropped. */
 const STALL = 1500;
 const NAME = "fuzz";
@@ -128,7 +128,7 @@ fuzzTest(
       const { device, host } = rig;
       const script = new Script(rig, random);
       while (operations < OPERATIONS && device.failure === undefined) {
-        const some = random.below(MOST_AT_ONCE);
+        const some = random.below(MAX_AT_ONCE);
         standIn.StandInFuzz(SYSTEM, some);
         operations += some;
         script.turn();
@@ -178,7 +178,7 @@ fuzzTest(
       const before = countersOf(standIn);
       const tunnel = await openTunnel({
         name: NAME,
-        windows: { ringCapacity: LEAST_RING },
+        windows: { ringCapacity: MIN_RING },
         signals: false,
         watchdog: 0,
       });
@@ -186,7 +186,7 @@ fuzzTest(
       const running = tunnel.run(() => [Verdict.Reply, Verdict.Drop, Verdict.Pass][random.below(3)]!)
         .catch(() => {}).finally(() => ended = true);
       while (operations < OPERATIONS_OF_LOOP && !ended) {
-        const some = random.below(MOST_IN_LOOP);
+        const some = random.below(MAX_IN_LOOP);
         standIn.StandInFuzz(SYSTEM, some);
         operations += some;
         await turn();

@@ -37,7 +37,7 @@ export class RunningScript {
   }
 
   /** Waits until it has written this. */
-  async said(words: string): Promise<void> {
+  async errorMessage(words: string): Promise<void> {
     const over = Promise.withResolvers<void>();
     const timer = setTimeout(over.resolve, PATIENCE);
     let late = false;
@@ -164,7 +164,7 @@ export class WindowsLab implements AsyncDisposable {
     const running = new RunningScript(
       this.wine.spawnDeno(all, { env: { ...await this.environment(), ...env } }),
     );
-    await running.said(ready);
+    await running.errorMessage(ready);
     return running;
   }
 

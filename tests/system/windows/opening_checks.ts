@@ -5,7 +5,7 @@ import { type DeviceOptions, DriverError, openDevice } from "../../../driver/mod
 import { type Device, PacketBatch } from "../../../lib/core/mod.ts";
 import { openTunnel } from "../../../runtime/mod.ts";
 import { TestHost, turn } from "../../kit/host.ts";
-import { countersSince, driverTest, Far, LEAST_RING, standIn } from "./rig.ts";
+import { countersSince, driverTest, Far, MIN_RING, standIn } from "./rig.ts";
 import { countersOf } from "./stand_in.ts";
 
 /** How often a device is opened and closed, and how often before that, for what stays. */
@@ -19,7 +19,7 @@ const SYSTEM_PROCESS_INFORMATION = 5;
 const ROOM = 1024 * 1024;
 
 function open(name: string, options: DeviceOptions = {}): Promise<Device> {
-  return openDevice({ name, windows: { ringCapacity: LEAST_RING }, ...options });
+  return openDevice({ name, windows: { ringCapacity: MIN_RING }, ...options });
 }
 
 async function close(device: Device): Promise<void> {
@@ -177,7 +177,7 @@ driverTest(`${ROUNDS} rounds of opening and closing leave no handle`, async () =
       name: "round",
       address: "10.9.0.1/24",
       route: "10.8.0.0/16",
-      windows: { ringCapacity: LEAST_RING },
+      windows: { ringCapacity: MIN_RING },
       signals: false,
       watchdog: 0,
     });

@@ -15,7 +15,7 @@ import { TestHost } from "../../kit/host.ts";
 import { type Counters, countersOf, openStandIn, type StandIn, wide } from "./stand_in.ts";
 
 /** The least that Wintun's rings have (bytes). */
-export const LEAST_RING = 0x2_0000;
+export const MIN_RING = 0x2_0000;
 const LONGEST = 0xffff;
 
 /** The driver's own stand-in. */
@@ -116,7 +116,7 @@ export class Rig implements AsyncDisposable {
     const { windows, ...rest } = options;
     return new Rig(
       await openWintunDevice(
-        checkDeviceOptions({ name, windows: { ringCapacity: LEAST_RING, ...windows }, ...rest }),
+        checkDeviceOptions({ name, windows: { ringCapacity: MIN_RING, ...windows }, ...rest }),
       ),
       pool,
     );

@@ -7,7 +7,7 @@ import { adapterGuid } from "../../../driver/windows/adapter.ts";
 import { Family, iphlpapi } from "../../../driver/windows/iphlpapi.ts";
 import { dnsSettings } from "../../../driver/windows/rows.ts";
 import type { Device } from "../../../lib/core/mod.ts";
-import { countersSince, driverTest, LEAST_RING, standIn } from "./rig.ts";
+import { countersSince, driverTest, MIN_RING, standIn } from "./rig.ts";
 import { countersOf, readNetwork, wide } from "./stand_in.ts";
 
 /** The number of the next adapter: the stand-in counts from Wintun's seventh interface on. */
@@ -120,7 +120,7 @@ const OPTIONS: DeviceOptions = {
   address: ["10.6.7.7/24", "fd00::1/64"],
   route: ["10.1.0.0/16 metric 5", "default via 10.6.7.1 metric 9", "fd01:2::/32", "::/0 via fd00::2"],
   mtu: 1420,
-  windows: { ringCapacity: LEAST_RING, metric: 7, dns: ["10.6.7.53", "10.6.7.54", "fd00::53"] },
+  windows: { ringCapacity: MIN_RING, metric: 7, dns: ["10.6.7.53", "10.6.7.54", "fd00::53"] },
 };
 
 const MADE = (at: number): Call[] => [
@@ -184,7 +184,7 @@ setupTest(
     );
     deepStrictEqual(changes(), [call("SetInterfaceDnsSettings", dns("2|10.6.7.53|"))]);
     strictEqual(readNetwork(NETWORK).dns.length, 1);
-    await opened({ name: "bare", windows: { ringCapacity: LEAST_RING } }, () => {
+    await opened({ name: "bare", windows: { ringCapacity: MIN_RING } }, () => {
       deepStrictEqual(changes(), [
         call("SetIpInterfaceEntry", INTERFACE(at, "0200", "01", "05000000", "dc050000")),
         call("SetIpInterfaceEntry", INTERFACE(at, "1700", "01", "05000000", "dc050000")),
@@ -202,7 +202,7 @@ setupTest(
   async () => {
     const at = nextIndex();
     const options = { address: "10.6.7.7/24", route: "0.0.0.0/0", mtu: 600 };
-    await opened({ name: "default", windows: { ringCapacity: LEAST_RING }, ...options }, () => {
+    await opened({ name: "default", windows: { ringCapacity: MIN_RING }, ...options }, () => {
       deepStrictEqual(changes().slice(0, 2), [
         call("SetIpInterfaceEntry", INTERFACE(at, "0200", "00", "00000000", "58020000")),
         call("SetIpInterfaceEntry", INTERFACE(at, "1700", "01", "05000000", "00050000")),
@@ -216,7 +216,7 @@ setupTest(
 setupTest("default is a route to everywhere by IPv4 and IPv6", async () => {
   const at = nextIndex();
   const options = { address: "10.6.7.7/24", route: "default" };
-  await opened({ name: "default", windows: { ringCapacity: LEAST_RING }, ...options }, () => {
+  await opened({ name: "default", windows: { ringCapacity: MIN_RING }, ...options }, () => {
     const said = changes();
     deepStrictEqual(said.slice(0, 2), [
       call("SetIpInterfaceEntry", INTERFACE(at, "0200", "00", "00000000", "dc050000")),
@@ -317,7 +317,7 @@ setupTest("an adapter that was there keeps what it had, and gets its interface's
       call("SetIpInterfaceEntry", original("0200", "02", "03")),
     ]);
     assertBare();
-    const options = { name: "theirs", windows: { ringCapacity: LEAST_RING } };
+    const options = { name: "theirs", windows: { ringCapacity: MIN_RING } };
     await opened(options, ({ mtu }) => {
       strictEqual(mtu, DEFAULT_MTU, "without an MTU it keeps its own");
       deepStrictEqual(changes(), [

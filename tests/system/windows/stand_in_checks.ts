@@ -18,7 +18,7 @@ const Code = {
 } as const;
 const WAIT_OBJECT_0 = 0;
 const WAIT_TIMEOUT = 258;
-const LEAST_CAPACITY = 0x2_0000;
+const MIN_CAPACITY = 0x2_0000;
 const LONGEST = 0xffff;
 
 const standIn: StandIn = openStandIn();
@@ -43,7 +43,7 @@ class Rig implements Disposable {
   readonly session: Pointer;
   readonly #size = new Uint32Array(1);
 
-  constructor(name: string, capacity: number = LEAST_CAPACITY) {
+  constructor(name: string, capacity: number = MIN_CAPACITY) {
     this.name = wide(name);
     this.adapter = standIn.WintunCreateAdapter(this.name, wide("Test"), null)!;
     this.session = standIn.WintunStartSession(this.adapter, capacity)!;
@@ -166,7 +166,7 @@ check("a session's capacity is a power of two in bounds, and an adapter has one 
     strictEqual(standIn.WintunStartSession(rig.adapter, capacity), null);
     strictEqual(GetLastError(), Code.ERROR_INVALID_PARAMETER, String(capacity));
   }
-  strictEqual(standIn.WintunStartSession(rig.adapter, LEAST_CAPACITY), null);
+  strictEqual(standIn.WintunStartSession(rig.adapter, MIN_CAPACITY), null);
   strictEqual(GetLastError(), Code.ERROR_ALREADY_INITIALIZED);
 });
 
@@ -187,7 +187,7 @@ check("the ring holds its capacity, less a word, and a packet of any length runs
   // 1020 and the size's 4 bytes: 128 of them would be the capacity to the byte.
   let held = 0;
   while (rig.inject(packet(1020))) held++;
-  strictEqual(held, LEAST_CAPACITY / 1024 - 1);
+  strictEqual(held, MIN_CAPACITY / 1024 - 1);
   strictEqual(rig.inject(packet(1016)), true);
   strictEqual(rig.inject(packet(1)), false);
   for (; held >= 0; held--) rig.release(received(rig).pointer);
@@ -235,7 +235,7 @@ check("a full ring is ERROR_BUFFER_OVERFLOW until the system has taken something
   using rig = new Rig("overflow");
   let sent = 0;
   for (let got; typeof (got = rig.allocate(packet(1020))) !== "number"; sent++) rig.send(got);
-  strictEqual(sent, LEAST_CAPACITY / 1024 - 1);
+  strictEqual(sent, MIN_CAPACITY / 1024 - 1);
   strictEqual(rig.allocate(packet(1020)), Code.ERROR_BUFFER_OVERFLOW);
   standIn.StandInStall(1);
   strictEqual(rig.take(), 0);
@@ -281,7 +281,7 @@ check("a ring that makes no sense is ERROR_INVALID_DATA until the session starts
   strictEqual(rig.receive(), Code.ERROR_INVALID_DATA);
   strictEqual(rig.receive(), Code.ERROR_INVALID_DATA);
   standIn.WintunEndSession(rig.session);
-  const session = standIn.WintunStartSession(rig.adapter, LEAST_CAPACITY)!;
+  const session = standIn.WintunStartSession(rig.adapter, MIN_CAPACITY)!;
   strictEqual(standIn.WintunReceivePacket(session, new Uint32Array(1)), null);
   strictEqual(GetLastError(), Code.ERROR_NO_MORE_ITEMS);
   standIn.WintunEndSession(session);

@@ -67,7 +67,7 @@ Deno.test("fragment() makes pieces of packets that are the packet when they are 
       packet.bytes.set([17, ...header], packet.offset);
     }
     encodeIp(packet, version, first ?? 17);
-    const test = new TestPipeline(fragment(mtu, { divideIpv6: true, ignoreDontFragment: true }));
+    const test = new TestPipeline(fragment(mtu, { fragmentIpv6: true, ignoreDontFragment: true }));
     test.send(Direction.Outbound, packet.data);
     test.settle();
     const { far } = test.receive();
@@ -95,7 +95,7 @@ for (const version of [4, 6] as const) {
       const segments = copy(packet);
       const test = new TestPipeline(
         before((given) => void (given.segmentSize = segmentSize)),
-        fragment(mtu, { divideIpv6: true, ignoreDontFragment: true }),
+        fragment(mtu, { fragmentIpv6: true, ignoreDontFragment: true }),
       );
       test.send(Direction.Outbound, packet.data);
       test.settle();
@@ -164,8 +164,8 @@ Deno.test("fragment() refuses an MTU that is none", () => {
 });
 
 Deno.test("fragment() never throws and loses no packet, whatever bytes come", () => {
-  ok(survive(fragment(500, { divideIpv6: true, ignoreDontFragment: true }), 0xf4a1, 20_000) > 10_000);
-  ok(survive(fragment(68, { direction: Direction.Inbound, divideIpv6: true }), 0xf4a2, 5000) > 2000);
+  ok(survive(fragment(500, { fragmentIpv6: true, ignoreDontFragment: true }), 0xf4a1, 20_000) > 10_000);
+  ok(survive(fragment(68, { direction: Direction.Inbound, fragmentIpv6: true }), 0xf4a2, 5000) > 2000);
   ok(survive(fragment(300), 0xf4a3, 5000) > 2000);
 });
 
@@ -177,13 +177,13 @@ Deno.test("fragment() and Reassemble make the same packet again, whatever extens
     const chain = randomChain(random).filter((extension) => extension !== CHAINS.first);
     const sent = chained(chain, upper);
     const wanted = chained(chain.filter((extension) => extension !== CHAINS.atomic), upper);
-    const out = new TestPipeline(fragment(600 + random.below(1200), { divideIpv6: true }));
+    const out = new TestPipeline(fragment(600 + random.below(1200), { fragmentIpv6: true }));
     out.send(Direction.Outbound, sent);
     out.settle();
     const pieces = out.receive().far;
     if (pieces.length > 1) divided++;
     // Divided once more on the way, by one that may.
-    const again = new TestPipeline(fragment(500, { divideIpv6: true }));
+    const again = new TestPipeline(fragment(500, { fragmentIpv6: true }));
     for (const piece of pieces) again.send(Direction.Outbound, piece);
     again.settle();
     const smaller = again.receive().far;

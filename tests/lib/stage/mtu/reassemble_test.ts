@@ -118,7 +118,7 @@ for (const version of [4, 6] as const) {
     )!;
     Udp.encode(packet, { srcPort: 5000, dstPort: 53 });
     encodeIp(packet, version, 17);
-    const divide = fragment(1500, { ignoreDontFragment: true, divideIpv6: true });
+    const divide = fragment(1500, { ignoreDontFragment: true, fragmentIpv6: true });
     const pieces = pass(divide, [packet.data], 1);
     equal(pieces.length, version === 4 ? 41 : 42);
     const [whole, ...others] = pass(new Reassemble(), pieces, 1);

@@ -340,7 +340,7 @@ Deno.test("Napt44 refuses options that make no sense", () => {
     [{ ports: "7-6" }, RangeError],
     [{ ports: "many" }, SyntaxError],
     [{ filtering: "none" as "address-dependent" }, TypeError],
-    [{ elsewhere: "keep" as "pass" }, TypeError],
+    [{ unmatched: "keep" as "pass" }, TypeError],
     [{ capacity: 0 }, RangeError],
     [{ flowsPerHost: 0.5 }, RangeError],
     [{ fragments: 0 }, RangeError],
