@@ -11,7 +11,7 @@ import { Bypass, coveringRoutes } from "./bypass.ts";
 import { openPosix } from "./open_posix.ts";
 import { checkDeviceOptions, DEVICE_OPTIONS, type DeviceOptions } from "./options.ts";
 import type { Wakeup } from "./posix/wakeup.ts";
-import type { WakeupEnds, DeviceShare } from "./share.ts";
+import type { DeviceShare, WakeupEnds } from "./share.ts";
 import type { UdpSocket, UdpSocketOptions } from "./udp_socket.ts";
 import type { Waiter } from "./waiter.ts";
 
@@ -46,7 +46,7 @@ export {
   unmapAddress,
 } from "./udp_socket.ts";
 export type { Wakeup } from "./posix/wakeup.ts";
-export type { WakeupEnds, DeviceShare, Offload } from "./share.ts";
+export type { DeviceShare, Offload, WakeupEnds } from "./share.ts";
 export type { Waiter } from "./waiter.ts";
 
 /**

@@ -5,10 +5,10 @@ import {
   type DeviceEvent,
   type DeviceStatistics,
   type EndHost,
+  ErrorReasons,
   LARGE_ROOM,
   type Packet,
   type PacketBatch,
-  ErrorReasons,
   SMALL_ROOM,
   type Waitable,
 } from "../../lib/core/mod.ts";

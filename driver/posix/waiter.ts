@@ -2,7 +2,7 @@
 
 import type { Waitable } from "../../lib/core/mod.ts";
 import type { Waiter } from "../waiter.ts";
-import { Wakeup, openWakeupEnds } from "./wakeup.ts";
+import { openWakeupEnds, Wakeup } from "./wakeup.ts";
 import type { Posix } from "./libc.ts";
 
 // Specification

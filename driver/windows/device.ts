@@ -36,7 +36,7 @@ const MIN_IPV6_LENGTH = 40;
 
 // Implementation
 /** How long a ring may stay full before packets for it are dropped (milliseconds). */
-const PATIENCE = 250;
+const FULL_RING_TIMEOUT = 250;
 /** How soon a ring that could not be started again is tried once more (milliseconds). */
 const RESTART_AFTER = 100;
 const MAX_RESTARTS = 20;
@@ -320,7 +320,7 @@ export class WintunDevice implements Device {
     }
     const now = performance.now();
     if (sent > 0 || this.#fullSince === 0) this.#fullSince = now;
-    return now - this.#fullSince >= PATIENCE;
+    return now - this.#fullSince >= FULL_RING_TIMEOUT;
   }
 
   #hear(): void {

@@ -38,5 +38,5 @@ export type {
   TunnelEnd,
   Waitable,
 } from "./end.ts";
-export { ErrorReasons } from "./refusals.ts";
+export { ErrorReasons } from "./error_reasons.ts";
 export { Counters, type FlowStats, MAX_REASONS, type TunnelStats } from "./stats.ts";

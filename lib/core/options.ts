@@ -1,17 +1,17 @@
-/** Options by their names: what a mistyped one would leave unsaid is an error. */
+/** Checks of options and arguments, with errors that state the rule and the value. */
 
-/** The names of all options, whose completeness the type holds; `"needed"` for those that have no default. */
+/** The names of all options, complete by type; `"needed"` for those without a default. */
 export type OptionNames<Options> = { readonly [Name in keyof Required<Options>]: "needed" | "optional" };
 
 /**
- * Looks at the names that an object of options has.
+ * Checks the names in an object of options.
  *
- * @param attempt What the options are for, behind "Cannot".
- * @throws {TypeError} for an option that there is not, and one that is missing.
+ * @param attempt The purpose of the options, which follows "Cannot".
+ * @throws {TypeError} for an unknown option, and for a needed one that is missing.
  */
 export function checkNames<Options>(attempt: string, options: Options, names: OptionNames<Options>): void {
   if (typeof options !== "object" || options === null) {
-    throw new TypeError(`Cannot ${attempt}: ${String(options)} is no object of options`);
+    throw new TypeError(`Cannot ${attempt}: options must be an object, ${gotValue(options)}`);
   }
   for (const name of Object.keys(options)) {
     if (Object.hasOwn(names, name)) continue;
@@ -23,5 +23,35 @@ export function checkNames<Options>(attempt: string, options: Options, names: Op
     if (kind === "needed" && (options as Record<string, unknown>)[name] === undefined) {
       throw new TypeError(`Cannot ${attempt}: ${name} is missing`);
     }
+  }
+}
+
+/**
+ * Checks an integer.
+ *
+ * @throws {TypeError} when it is not a number.
+ * @throws {RangeError} when it is not an integer from `min` to `max`.
+ */
+export function checkInteger(attempt: string, name: string, value: unknown, min: number, max: number): void {
+  if (Number.isInteger(value) && value as number >= min && value as number <= max) return;
+  const bounds = max === Infinity || max === Number.MAX_SAFE_INTEGER
+    ? `of at least ${min}`
+    : `from ${min} to ${max}`;
+  const message = `Cannot ${attempt}: ${name} must be an integer ${bounds}, ${gotValue(value)}`;
+  throw typeof value === "number" ? new RangeError(message) : new TypeError(message);
+}
+
+/** The end of an error message about a value: `got 40`, `got "x"`, `got an array`. */
+export function gotValue(value: unknown): string {
+  switch (typeof value) {
+    case "string":
+      return `got ${JSON.stringify(value)}`;
+    case "object":
+      return value === null ? "got null" : Array.isArray(value) ? "got an array" : "got an object";
+    case "function":
+    case "symbol":
+      return `got a ${typeof value}`;
+    default:
+      return `got ${value}`;
   }
 }

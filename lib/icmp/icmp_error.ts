@@ -264,7 +264,9 @@ export class IcmpErrors {
 
   /** Makes a super-packet its first segment. */
   #cut(packet: Packet): boolean {
-    const segment = this.#segmenter.start(packet) === undefined ? this.#segmenter.next(packet.pool) : undefined;
+    const segment = this.#segmenter.start(packet) === undefined
+      ? this.#segmenter.next(packet.pool)
+      : undefined;
     if (segment === undefined) return false;
     replaceWithSegment(packet, segment);
     return true;

@@ -22,10 +22,10 @@ export interface FlowTableOptions {
    */
   readonly timeouts: readonly number[];
   /**
-   * What a flow is worth, by its state: the lower, the sooner it makes room for another one, and of equal ones
+   * Eviction priority of a flow by its state: the lower, the sooner it makes room for another one, and of equal ones
    * the one that has been idle for longest. @default {each state's own number}
    */
-  readonly worth?: readonly number[];
+  readonly evictionPriorities?: readonly number[];
   /** How many flows there is room for, up to 2 to the 24th. @default {65536} */
   readonly capacity?: number;
   /** Called with the number of each flow that is about to be forgotten, whyever. */
@@ -36,7 +36,7 @@ export interface FlowTableOptions {
 
 const NAMES: OptionNames<FlowTableOptions> = {
   timeouts: "needed",
-  worth: "optional",
+  evictionPriorities: "optional",
   capacity: "optional",
   forget: "optional",
   hashKey: "optional",
@@ -45,7 +45,7 @@ const NAMES: OptionNames<FlowTableOptions> = {
 /**
  * Flows by their keys. Each one has a number below {@linkcode FlowTable.capacity} while it is known, for the caller's
  * own arrays; a state, which has a timeout; and the time when it was last seen. A full table forgets the flow that
- * has been idle for longest among those in the lowest state, or in those of the lowest worth. Nothing is allocated once
+ * has been idle for longest among those in the lowest state, or in those of the lowest eviction priority. Nothing is allocated once
  * it is made: 90 bytes a flow.
  *
  * @example Counting packets by flow
@@ -76,7 +76,7 @@ export class FlowTable {
   /** How many flows there is room for. */
   readonly capacity: number;
   readonly #timeouts: Float64Array;
-  readonly #worth: Float64Array;
+  readonly #evictionPriorities: Float64Array;
   readonly #forget: ((flow: number) => void) | undefined;
   readonly #key0: number;
   readonly #key1: number;
@@ -105,7 +105,7 @@ export class FlowTable {
     checkNames("make a table of flows", options, NAMES);
     const { timeouts, capacity = CAPACITY, forget, hashKey = crypto.getRandomValues(new Uint32Array(2)) } =
       options;
-    const { worth = timeouts.map((_, state) => state) } = options;
+    const { evictionPriorities = timeouts.map((_, state) => state) } = options;
     if (!Number.isInteger(capacity) || capacity < 1 || capacity > MAX_CAPACITY) {
       throw new RangeError(`Cannot make a table of ${capacity} flows: 1 to ${MAX_CAPACITY} are possible`);
     }
@@ -114,14 +114,19 @@ export class FlowTable {
         `Cannot make a table with timeouts of ${timeouts.join(", ")} ms: 1 to 256 above 0 are`,
       );
     }
-    if (worth.length !== timeouts.length || !worth.every((value) => Number.isFinite(value))) {
+    if (
+      evictionPriorities.length !== timeouts.length ||
+      !evictionPriorities.every((value) => Number.isFinite(value))
+    ) {
       throw new RangeError(
-        `Cannot make a table with worths of ${worth.join(", ")}: ${timeouts.length} numbers are needed`,
+        `Cannot make a table with evictionPriorities of ${
+          evictionPriorities.join(", ")
+        }: ${timeouts.length} numbers are needed`,
       );
     }
     this.capacity = capacity;
     this.#timeouts = Float64Array.from(timeouts);
-    this.#worth = Float64Array.from(worth);
+    this.#evictionPriorities = Float64Array.from(evictionPriorities);
     this.#forget = forget;
     [this.#key0, this.#key1] = hashKey as [number, number];
     const { length } = scratch.words;
@@ -160,7 +165,7 @@ export class FlowTable {
   add(key: FlowKey, state: number, now: number): number {
     const known = this.#index[2 * this.#place(key, this.#hash(key))]!;
     if (known !== NONE) this.remove(known);
-    if (this.#free === NONE) this.remove(this.#leastWorth());
+    if (this.#free === NONE) this.remove(this.#leastPriority());
     const flow = this.#free;
     this.#free = this.#older[flow]!;
     const hash = this.#hash(key);
@@ -197,7 +202,7 @@ export class FlowTable {
 
   /** The flow that makes room for the next one in a full table; -1 for none. */
   get victim(): number {
-    return this.#leastWorth();
+    return this.#leastPriority();
   }
 
   /** The flow that has been idle for longest among those in this state; -1 for none. */
@@ -330,16 +335,16 @@ export class FlowTable {
     return now - this.#seen[flow]! >= this.#timeouts[this.#states[flow]!]!;
   }
 
-  #leastWorth(): number {
+  #leastPriority(): number {
     let least = NONE;
-    let leastWorth = Infinity;
-    for (let state = 0; state < this.#worth.length; state++) {
+    let leastPriority = Infinity;
+    for (let state = 0; state < this.#evictionPriorities.length; state++) {
       const flow = this.#newer[this.capacity + state]!;
-      const worth = this.#worth[state]!;
-      if (flow >= this.capacity || worth > leastWorth) continue;
-      if (worth === leastWorth && this.#seen[flow]! >= this.#seen[least]!) continue;
+      const priority = this.#evictionPriorities[state]!;
+      if (flow >= this.capacity || priority > leastPriority) continue;
+      if (priority === leastPriority && this.#seen[flow]! >= this.#seen[least]!) continue;
       least = flow;
-      leastWorth = worth;
+      leastPriority = priority;
     }
     return least;
   }

@@ -111,7 +111,9 @@ export function extract(
       filter: ({ name }) => wanted.some(({ path }) => isAt(name, path)),
     });
   } catch (error) {
-    throw new SyntaxError(`Cannot install Wintun: this is no zip file: ${errorMessage(error)}`, { cause: error });
+    throw new SyntaxError(`Cannot install Wintun: this is no zip file: ${errorMessage(error)}`, {
+      cause: error,
+    });
   }
   return wanted.map(({ name, path, sha256 }) => {
     const bytes = Object.entries(entries).find(([entry]) => isAt(entry, path))?.[1];

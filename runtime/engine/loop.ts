@@ -27,18 +27,18 @@ const BURST = { breaths: 1024, milliseconds: 8 } as const;
  * A turn that is due waits for a moment without packets, for so long at the most (milliseconds): what answers the last
  * packet comes within `ANSWER`, and would wait for the turn. With pings and turns in step, pings took twice as long.
  */
-const GRACE = 4;
+const MAX_TURN_DELAY = 4;
 const ANSWER = 1;
 /** The same with an end that is made of Deno's sockets: packets come and go in those turns. */
 const SOCKET_BURST = { breaths: 16, milliseconds: 1 } as const;
 /** How often the watches are looked at while packets come (milliseconds). */
-const LOOK = 10;
+const WATCH_INTERVAL = 10;
 /**
  * Waits that end at once though no packet can move: after so many in a row, as with a device that was removed
  * while its far end is full, the loop waits for a while (milliseconds) instead of spinning.
  */
 const EMPTY_WAITS = 4;
-const PATIENCE = 10;
+const EMPTY_WAIT_PAUSE = 10;
 /**
  * Turns after which Deno looks at its sockets, while the loop is busy and an end is made of one; and how often it looks at
  * all, for signals and the script's own sockets (milliseconds).
@@ -54,7 +54,7 @@ const SOCKET_LOOK = 16;
  * 75 us. Spinning takes 10 to 20 us and a whole processor; 50 us of it before each wait took four times the processor
  * time at 5,000 packets a second, and shortened no wait.
  */
-const LATELY = 1500;
+const IDLE_AFTER = 1500;
 
 const NOTHING = new Uint8Array(0);
 
@@ -203,16 +203,16 @@ export class Loop {
       waited = undefined;
       if (came < Breath.More && !this.#woken) {
         // The last breath may have asked for what comes another way.
-        if (!this.#waitable || now - this.#lastWork >= LATELY) return now < end ? After.Rest : After.Turn;
+        if (!this.#waitable || now - this.#lastWork >= IDLE_AFTER) return now < end ? After.Rest : After.Turn;
         const due = this.#arm();
-        const until = Math.max(end, Math.min(this.#lastWork + ANSWER, end + GRACE));
+        const until = Math.max(end, Math.min(this.#lastWork + ANSWER, end + MAX_TURN_DELAY));
         if (this.#waiter.wait(Math.max(0, Math.min(until, due) - now))) {
           if (++this.#emptyWaits > EMPTY_WAITS) return After.Pause;
           waited = this.#waiter;
         } else if (due > until) return After.Turn;
       }
       now = this.#clock.now();
-      if (now >= end && (came === Breath.More || !waitable || now >= end + GRACE)) break;
+      if (now >= end && (came === Breath.More || !waitable || now >= end + MAX_TURN_DELAY)) break;
     }
     return After.BusyTurn;
   }
@@ -282,7 +282,7 @@ export class Loop {
         this.#endPause = undefined;
         resolve();
       };
-      const timer = setTimeout(end, PATIENCE);
+      const timer = setTimeout(end, EMPTY_WAIT_PAUSE);
       this.#endPause = end;
     });
   }
@@ -290,7 +290,7 @@ export class Loop {
   /** Lets everything else on this thread run. */
   async #turn(busy: boolean): Promise<void> {
     const now = this.#clock.now();
-    if (now - this.#lastLook >= LOOK) {
+    if (now - this.#lastLook >= WATCH_INTERVAL) {
       this.#waiter.look();
       this.#lastLook = now;
     }

@@ -162,7 +162,9 @@ export class Pipeline implements StageRow {
     try {
       end.read(batch);
     } catch (cause) {
-      fault = new TypeError(`Cannot read from "${end.name}": its read threw: ${errorMessage(cause)}`, { cause });
+      fault = new TypeError(`Cannot read from "${end.name}": its read threw: ${errorMessage(cause)}`, {
+        cause,
+      });
     }
     const { packets, length } = batch;
     for (let i = first; i < length; i++) {

@@ -20,7 +20,7 @@ const LOOKS = 5;
 /** How often the loop's thread shows that it lives while it has no packets, as a part of the limit. */
 const PULSES = 2 * LOOKS;
 /** How long Ctrl-C waits for the script to end by itself (milliseconds). */
-const PATIENCE = 1000;
+const REACTION_TIMEOUT = 1000;
 /** The time that the end waits for its message to be read (milliseconds). */
 const LAST_WORDS_TIMEOUT = 500;
 
@@ -128,7 +128,7 @@ class Watchdog {
       limit,
       signals,
       looks: LOOKS,
-      patience: PATIENCE,
+      patience: REACTION_TIMEOUT,
       lastWords: LAST_WORDS_TIMEOUT,
     };
     this.#worker ??= startGuard();

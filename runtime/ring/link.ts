@@ -6,7 +6,7 @@
  *     breath ─► publish ────────────────────────────►  stats
  */
 
-import { type Wakeup, type WakeupEnds, openWakeup, type Waiter } from "../../driver/mod.ts";
+import { openWakeup, type Waiter, type Wakeup, type WakeupEnds } from "../../driver/mod.ts";
 import {
   type Counters,
   Direction,
@@ -16,7 +16,15 @@ import {
 } from "../../lib/core/mod.ts";
 import type { OtherWorkers, Pipeline } from "../engine/pipeline.ts";
 import { makeRing, PacketRing } from "./ring.ts";
-import { type Handed, makeSharedCounters, nothingHanded, readAll, sum, SharedCounters, type Told } from "./counters.ts";
+import {
+  type Handed,
+  makeSharedCounters,
+  nothingHanded,
+  readAll,
+  SharedCounters,
+  sum,
+  type Told,
+} from "./counters.ts";
 
 // Implementation
 /** Packets that one breath takes over from others. */

@@ -5,7 +5,7 @@ import type { TunnelStats } from "../../lib/core/mod.ts";
 import { workerCount } from "../tunnel/open_tunnel.ts";
 import { stderr } from "./output.ts";
 import type { Tunnel, TunnelOptions } from "../tunnel/tunnel.ts";
-import type { WorkerPool } from "../workers/crew.ts";
+import type { WorkerPool } from "../workers/worker_pool.ts";
 
 // Implementation
 /** How often the counters are shown (milliseconds). */

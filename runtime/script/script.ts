@@ -16,7 +16,7 @@ import { Interruption, openOwnFar, openOwnNear, TunnelStart, workerCount } from 
 import { exit, takeConsole } from "./output.ts";
 import { learnSignals, onInterrupt } from "../engine/signals.ts";
 import type { Tunnel, TunnelOptions } from "../tunnel/tunnel.ts";
-import { WorkerPool } from "../workers/crew.ts";
+import { WorkerPool } from "../workers/worker_pool.ts";
 
 // Specification
 /** The exit code of a process that SIGINT ends, as shells have it: 128 and the signal's number. */
@@ -349,7 +349,11 @@ async function openProfile(path: string, script: string, quiet: boolean): Promis
 }
 
 /** Loaded when it is asked for. */
-async function openCapture(path: string, filter: string, crew: WorkerPool | undefined): Promise<ScriptCapture> {
+async function openCapture(
+  path: string,
+  filter: string,
+  crew: WorkerPool | undefined,
+): Promise<ScriptCapture> {
   if (crew !== undefined) {
     throw new TypeError(
       "Cannot capture: each worker sees packets of its own: leave out --workers, or --capture",

@@ -24,9 +24,9 @@ import {
 import { type Address, parseAddress } from "../../lib/wire/address.ts";
 import {
   type EndHost,
+  ErrorReasons,
   type Packet,
   type PacketBatch,
-  ErrorReasons,
   SMALL_ROOM,
   type Transport,
   type Waitable,

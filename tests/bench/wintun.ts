@@ -96,7 +96,7 @@ async function idle(wine: Wine, seconds: number, signal: AbortSignal): Promise<n
     signal,
   });
   const script = new RunningScript(child);
-  await script.errorMessage("is open");
+  await script.said("is open");
   await delay(SETTLE, signal);
   const [before, start] = [processorTime(child.pid), performance.now()];
   await delay(seconds * 1000, signal);

@@ -59,7 +59,7 @@ export interface Part {
 // Implementation
 const PINGS = 200;
 const PING_INTERVAL = 8;
-const PATIENCE = 1000;
+const TIMEOUT = 1000;
 const FLOOD = 2500;
 /** Echo requests under way in a flood. */
 const WINDOW = 64;
@@ -72,7 +72,7 @@ const TURN = 20;
 export async function firstAnswer(road: Road): Promise<number | undefined> {
   for (let seq = 0; seq < 50; seq++) {
     road.ping(4, seq);
-    if (await road.reply(PATIENCE / 10) !== undefined) return performance.now();
+    if (await road.reply(TIMEOUT / 10) !== undefined) return performance.now();
   }
 }
 
@@ -134,7 +134,7 @@ async function pings(road: Road, version: Version): Promise<Done> {
     const start = performance.now();
     road.ping(version, seq);
     for (;;) {
-      const reply = await road.reply(PATIENCE);
+      const reply = await road.reply(TIMEOUT);
       if (reply === undefined) break;
       if (reply.version !== version || reply.seq !== seq) continue;
       trips.push(performance.now() - start);
@@ -158,7 +158,7 @@ async function echoFlood(road: Road): Promise<Done> {
       road.ping(4, seq);
       underWay++;
     }
-    const reply = await road.reply(PATIENCE);
+    const reply = await road.reply(TIMEOUT);
     if (reply === undefined) {
       lost += underWay;
       underWay = 0;

@@ -25,7 +25,7 @@ export async function webServer(namespace: Namespace, ...lines: string[]): Promi
   const words = ["-c", `${folder}/nginx.conf`, "-p", folder, "-e", "stderr"];
   const child = namespace.spawn("nginx", words, { stdout: "null" });
   const running = undo.use(new Running(child, child.stderr));
-  await running.errorMessage(/using the "epoll"/);
+  await running.said(/using the "epoll"/);
   const all = undo.move();
   return { running, [Symbol.asyncDispose]: () => all.disposeAsync() };
 }
@@ -44,7 +44,7 @@ export async function nameServer(
   const child = namespace.spawn("dnsmasq", [...words, ...flags], { stdout: "null" });
   const running = new Running(child, child.stderr);
   try {
-    await running.errorMessage(/started, version/);
+    await running.said(/started, version/);
     return running;
   } catch (error) {
     await running[Symbol.asyncDispose]();

@@ -58,7 +58,7 @@ export class Running implements AsyncDisposable {
    *
    * @throws {Error} when it ends before, or after 30 s, with what it said.
    */
-  async errorMessage(pattern: RegExp): Promise<void> {
+  async said(pattern: RegExp): Promise<void> {
     using alarm = new Alarm(`"${pattern.source}" was not said: ${this.#heard}`);
     while (!pattern.test(this.#heard)) {
       if (this.#isOver) throw new Error(`It ended without "${pattern.source}": ${this.#heard}`);
@@ -140,7 +140,7 @@ export async function startScript(
   });
   const running = new Running(child, child.stderr);
   try {
-    await running.errorMessage(/ is open: /);
+    await running.said(/ is open: /);
     return running;
   } catch (error) {
     await running[Symbol.asyncDispose]();
@@ -159,7 +159,7 @@ export async function startModule(
   const child = namespace.spawn(Deno.execPath(), words);
   const running = new Running(child, child.stdout, child.stderr);
   try {
-    await running.errorMessage(/^ready$/m);
+    await running.said(/^ready$/m);
     return running;
   } catch (error) {
     await running[Symbol.asyncDispose]();
@@ -234,7 +234,7 @@ export async function iperf(
 ): Promise<IperfReport> {
   const child = to.spawn("iperf3", ["-s", "-1", "--forceflush"]);
   await using server = new Running(child, child.stdout, child.stderr);
-  await server.errorMessage(/Server listening/);
+  await server.said(/Server listening/);
   const { stdout } = await bounded(from, "iperf3", [
     "-c",
     address,
@@ -313,7 +313,7 @@ export class Capture implements AsyncDisposable {
     const flags = ["-i", device, "-n", "-U", "--immediate-mode", ...buffer, "-w", "-"];
     const capture = new Capture(device, namespace.spawn("tcpdump", [...flags, filter]));
     try {
-      await capture.#running.errorMessage(/listening on/);
+      await capture.#running.said(/listening on/);
       return capture;
     } catch (error) {
       await capture[Symbol.asyncDispose]();

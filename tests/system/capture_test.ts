@@ -97,7 +97,7 @@ systemTest(
     const shell = ["-c", 'cd "$0" && exec "$@"', folder.path, Deno.execPath(), ...args];
     const child = namespace.spawn("sh", shell);
     await using running = new Running(child, child.stdout, child.stderr);
-    await running.errorMessage(/is open/);
+    await running.said(/is open/);
     await ping(namespace, "10.9.0.77", "-c", "5", "-i", "0.05");
     const { code, heard } = await running.stop("SIGINT");
     equal(code, 0, heard);
@@ -124,7 +124,7 @@ systemTest("--capture writes what passes a script's device, to a file and to a p
   for (const where of [`--capture "${path}" --filter "icmp[0] = 8 or inbound"`, `--capture - > "${path}"`]) {
     const child = namespace.spawn("sh", ["-c", `exec ${run} ${where}`]);
     await using running = new Running(child, child.stdout, child.stderr);
-    await running.errorMessage(/is open/);
+    await running.said(/is open/);
     await ping(namespace, "10.9.0.77", "-c", "3", "-i", "0.05");
     const { code, heard } = await running.stop("SIGINT");
     equal(code, 0, heard);
@@ -159,7 +159,7 @@ systemTest("A capture in a pipe is read as it comes", { programs: ["tshark"] }, 
     await pipe.drained;
     equal(pipe.lost, 0);
   }
-  await running.errorMessage(/(5300\n){3}/);
+  await running.said(/(5300\n){3}/);
 });
 
 Deno.test("A capture's pipe loses what is too much for its reader, and counts it; packets never wait", async () => {
@@ -307,9 +307,11 @@ systemTest("A full disk ends a capture with one line; what is there can be read,
     ...["--capture", `${folder.path}/a.pcapng`],
   ]);
   await using running = new Running(child, child.stdout, child.stderr);
-  await running.errorMessage(/is open/);
+  await running.said(/is open/);
   await ping(namespace, "10.9.0.77", "-c", "40", "-i", "0.01", "-s", "1400");
-  await running.errorMessage(/warren: Cannot write capture ".*a\.pcapng": No space left.*: the capture ends here/);
+  await running.said(
+    /warren: Cannot write capture ".*a\.pcapng": No space left.*: the capture ends here/,
+  );
   await ping(namespace, "10.9.0.77", "-c", "3", "-i", "0.05");
   const bytes = Deno.readFileSync(`/proc/${running.pid}/root${folder.path}/a.pcapng`);
   ok([...parseCapture([bytes])].length > 10);
@@ -327,16 +329,18 @@ systemTest("--capture - : a reader that stops, or ends, costs the capture, not p
   {
     const child = namespace.spawn(Deno.execPath(), args);
     await using running = new Running(child, child.stderr);
-    await running.errorMessage(/is open/);
+    await running.said(/is open/);
     await child.stdout.cancel();
     await ping(namespace, "10.9.0.77", "-c", "10", "-i", "0.05");
-    await running.errorMessage(/warren: Cannot write the capture: nobody reads it any more: the capture ends here/);
+    await running.said(
+      /warren: Cannot write the capture: nobody reads it any more: the capture ends here/,
+    );
     await ping(namespace, "10.9.0.77", "-c", "3", "-i", "0.05");
     equal((await running.stop("SIGINT")).code, 0);
   }
   const child = namespace.spawn(Deno.execPath(), args);
   await using running = new Running(child, child.stderr);
-  await running.errorMessage(/is open/);
+  await running.said(/is open/);
   await ping(namespace, "10.9.0.77", "-c", "200", "-i", "0.002", "-s", "1400");
   const start = performance.now();
   const { code, heard } = await running.stop("SIGINT");
@@ -371,7 +375,7 @@ sys.exit(child.wait())`;
     stdout: "null",
   });
   await using running = new Running(child, child.stderr);
-  await running.errorMessage(/is open/);
+  await running.said(/is open/);
   await ping(namespace, "10.9.0.77", "-c", "100", "-i", "0.002", "-s", "1400");
   await namespace.command("sh", ["-c", "kill -INT $(cat /proc/$0/task/$0/children)", String(child.pid)]);
   const { code, heard } = await running.ended();
@@ -422,7 +426,7 @@ systemTest("Times of a capture follow the wall clock when it is set", {
     },
   });
   await using running = new Running(child, child.stdout, child.stderr);
-  await running.errorMessage(/is open/);
+  await running.said(/is open/);
   const start = Date.now();
   for (const text of ["+0", "+3600", "-3600", "+0"]) {
     Deno.writeTextFileSync(offset, text);
@@ -459,7 +463,7 @@ systemTest("readCapture() reads tcpdump's captures as tshark does", {
   const path = `${folder.path}/a.pcap`;
   const child = namespace.spawn("tcpdump", ["-Z", "root", "-i", "lo", "-U", "-w", path, "-c", "6", "icmp"]);
   await using running = new Running(child, child.stdout, child.stderr);
-  await running.errorMessage(/listening on/);
+  await running.said(/listening on/);
   await ping(namespace, "127.0.0.1", "-c", "3", "-i", "0.05");
   await running.ended();
   const lines = await tshark(path, "frame.time_epoch", "frame.len");

@@ -20,7 +20,7 @@ const COUNT = 50_000;
 /** What a scenario has said behind this word. */
 async function told<Result>(running: Running, word: string): Promise<Result> {
   const line = new RegExp(`^${word} (.*)\n`, "m");
-  await running.errorMessage(line);
+  await running.said(line);
   return JSON.parse(line.exec(running.heard)![1]!);
 }
 

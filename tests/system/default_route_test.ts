@@ -127,7 +127,7 @@ function run(namespace: Namespace, script: string, ...flags: string[]): Running 
 
 async function serve(place: Place, script: string, far: string): Promise<Running> {
   const server = run(place.server, `${SCRIPTS}${script}`, "--far", far);
-  await server.errorMessage(/is open/);
+  await server.said(/is open/);
   return server;
 }
 
@@ -143,7 +143,7 @@ async function connect(place: Place, script: string, far: string, ...flags: stri
     far,
     ...flags,
   );
-  await client.errorMessage(/is open/);
+  await client.said(/is open/);
   return client;
 }
 
@@ -199,7 +199,7 @@ systemTest(
       ...["--address", "10.9.0.2/24", "--route", "0.0.0.0/0", "--far", far],
     );
     await using _four = four;
-    await four.errorMessage(/is open/);
+    await four.said(/is open/);
     assert.equal(await place.wayTo("8.8.8.8"), "t0");
     assert.equal(await place.wayTo("2606:4700::1"), "eth0");
     await place.passes();
@@ -220,7 +220,7 @@ systemTest(
     await client.stop("SIGTERM");
     await using dual = run(place.client, `${SCRIPTS}icmp_echo.ts`);
     await assert.rejects(
-      dual.errorMessage(/is open/),
+      dual.said(/is open/),
       /Cannot add the address fd\S+ to t0: IPv6 is off here: turn it on by `sysctl net\.ipv6/,
     );
   },
@@ -236,7 +236,7 @@ systemTest(
     for (const route of ["203.0.113.0/24", "203.0.113.0/24 metric 7", "0.0.0.0/0 table 77"]) {
       const flags = ["--address", "10.9.0.2/24", "--route", route, "--far", "udp://203.0.113.5:4500"];
       await using client = run(place.client, `${SCRIPTS}udp_tunnel.ts`, ...flags);
-      await client.errorMessage(/is open/);
+      await client.said(/is open/);
       if (route.includes("table")) {
         await place.client.command("ip", ["rule", "add", "priority", "100", "table", "77"]);
       }
@@ -318,13 +318,13 @@ systemTest("A listening far end answers a peer that its tunnel's routes cover", 
     `${SCRIPTS}udp_tunnel.ts`,
     ...["--far", "udp://0.0.0.0:4500?listen", "--address", "10.9.0.1/24", "--route", "default"],
   );
-  await server.errorMessage(/is open/);
+  await server.said(/is open/);
   await using client = run(
     place.client,
     `${SCRIPTS}udp_tunnel.ts`,
     ...["--address", "10.9.0.2/24", "--far", "udp://203.0.113.5:4500"],
   );
-  await client.errorMessage(/is open/);
+  await client.said(/is open/);
   await place.passes();
 });
 
@@ -348,7 +348,7 @@ systemTest(
       const args = ["run", "--quiet", "--no-check", "--allow-ffi", "--config", SETTINGS, path];
       const child = place.client.spawn(Deno.execPath(), args, { stdout: "null" });
       await using client = new Running(child, child.stderr);
-      await client.errorMessage(/lab is open/);
+      await client.said(/lab is open/);
       await place.passes();
       assert.equal(await place.wayTo("203.0.113.5"), "eth0");
       assert.equal(await place.wayTo("203.0.113.6"), "eth0");
@@ -373,7 +373,7 @@ systemTest(
     await killed.stop("SIGKILL");
     assert.notDeepEqual(await place.state(), before);
     await using next = run(place.client, `${SCRIPTS}icmp_echo.ts`);
-    await next.errorMessage(/is open/);
+    await next.said(/is open/);
     await next.stop("SIGTERM");
     assert.deepEqual(await place.state(), before);
   },

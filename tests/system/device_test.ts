@@ -39,7 +39,7 @@ async function start(namespace: Namespace, scenario: string, options: unknown): 
     JSON.stringify(options),
   ]);
   const started = new Scenario(child);
-  await started.errorMessage("ready");
+  await started.said("ready");
   return started;
 }
 
@@ -54,7 +54,7 @@ class Scenario {
   }
 
   /** Waits for a word on its standard error. */
-  async errorMessage(word: string): Promise<void> {
+  async said(word: string): Promise<void> {
     while (!this.heard.includes(word)) {
       const { done, value } = await this.#errors.read();
       if (done) throw new Error(`It ended without "${word}": ${this.heard}`);
@@ -311,7 +311,7 @@ systemTest("Device.events() tells of up, down, a new MTU and the end", NEEDS, as
   ];
   for (const [kind, words] of steps) {
     await namespace.command("ip", words);
-    await scenario.errorMessage(`event ${kind}`);
+    await scenario.said(`event ${kind}`);
   }
   const { events } = JSON.parse((await scenario.ended()).printed) as {
     events: { kind: string; mtu: number }[];

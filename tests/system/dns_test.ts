@@ -38,7 +38,7 @@ async function start(
   const child = namespace.spawn(Deno.execPath(), await scriptCommand(script), { env });
   const running = new Running(child, child.stderr, child.stdout);
   try {
-    await running.errorMessage(/ is open: /);
+    await running.said(/ is open: /);
     return running;
   } catch (error) {
     await running[Symbol.asyncDispose]();
@@ -77,7 +77,7 @@ systemTest(
     try {
       await Deno.writeTextFile(list, "# a list\n0.0.0.0 hosts.example\nads\n*.below.example\nnot a name\n");
       await using script = await start(client, "dns_sinkhole.ts", { UPSTREAM: SERVER, BLOCK_LIST: list });
-      await script.errorMessage(/:5: left out: /);
+      await script.said(/:5: left out: /);
       await using capture = await Capture.open(client, "tun0", "udp or tcp", 65_535);
 
       const asked = [
@@ -182,7 +182,7 @@ systemTest(
     ].join("\n");
     const child = client.spawn("python3", ["-c", open]);
     await using flood = new Running(child, child.stderr, child.stdout);
-    await flood.errorMessage(/open/);
+    await flood.said(/open/);
     const other = await dig(client, RESOLVERS[0]!, "-b", "10.9.0.2", "www.example", "+tcp");
     assert.deepEqual(other.answers.map((line) => line.split(" ").at(-1)), ["192.0.2.80"], other.text);
     await assertFaultless(capture, client);
@@ -228,8 +228,8 @@ systemTest("fake_ip.ts gives names addresses, which ping reaches, and tells the 
     const { answered } = await ping(client, "-c", "2", "-i", "0.1", "-w", "10", address);
     assert.deepEqual(answered, [1, 2]);
   }
-  await script.errorMessage(/^to mail\.example\.com: .*10\.9\.0\.1.*198\.18\.0\.2/m);
-  await script.errorMessage(/^to www\.example\.com: .*fd09:fa4e::1/m);
+  await script.said(/^to mail\.example\.com: .*10\.9\.0\.1.*198\.18\.0\.2/m);
+  await script.said(/^to www\.example\.com: .*fd09:fa4e::1/m);
   for (let i = 0; i < 4; i++) await dig(client, RESOLVERS[0]!, `n${i}.example`);
   await assertFaultless(capture, client);
   assert.equal((await script.stop()).code, 0);

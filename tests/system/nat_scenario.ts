@@ -7,7 +7,7 @@ import { Direction, openTunnel, Verdict } from "../../runtime/mod.ts";
 import { copy } from "../../lib/split/copy.ts";
 
 /** How long the kernel may take for a packet (ms); what it has dropped does not come. */
-const PATIENCE = 2000;
+const TIMEOUT = 2000;
 
 const settings = { signals: false, watchdog: 0, linux: { offload: false } } as const;
 const inside = await openTunnel({ ...settings, name: "in0", address: "10.9.0.254/24" });
@@ -32,7 +32,7 @@ const running = [inside, outside].map((tunnel) =>
 const results: string[] = [];
 for (const [direction, packet] of JSON.parse(Deno.args[0]!) as [string, string][]) {
   const { promise, resolve } = Promise.withResolvers<string>();
-  const timer = setTimeout(() => resolve(""), PATIENCE);
+  const timer = setTimeout(() => resolve(""), TIMEOUT);
   came = resolve;
   (direction === "outbound" ? inside : outside).send(Uint8Array.fromHex(packet));
   results.push(await promise);

@@ -24,7 +24,7 @@ systemTest("scripts/router.ts routes among three networks, by source and by port
   const args = ["run", "--no-prompt", "--allow-ffi", "--config", SETTINGS, SCRIPT];
   const child = router.spawn(Deno.execPath(), args);
   await using running = new Running(child, child.stdout, child.stderr);
-  await running.errorMessage(/is open/);
+  await running.said(/is open/);
   await give(router, lan, "lan", "10.1.0.2/16", "10.1.200.2/16");
   await give(router, dmz, "dmz", "10.2.0.2/16");
 
@@ -49,9 +49,9 @@ systemTest("scripts/router.ts routes among three networks, by source and by port
 
   const sniffer = dmz.spawn("tcpdump", ["-n", "-i", "dmz", "-c", "1", "--immediate-mode", "tcp dst port 25"]);
   await using sniffing = new Running(sniffer, sniffer.stdout, sniffer.stderr);
-  await sniffing.errorMessage(/listening on/);
+  await sniffing.said(/listening on/);
   await lan.command("curl", ["-s", "--connect-timeout", "0.5", "telnet://10.0.0.1:25"], { check: false });
-  await sniffing.errorMessage(/10\.1\.0\.2\.\d+ > 10\.0\.0\.1\.25: Flags \[S\]/);
+  await sniffing.said(/10\.1\.0\.2\.\d+ > 10\.0\.0\.1\.25: Flags \[S\]/);
 
   const unreachable = await ping(router, "10.1.77.1", "-c", "1", "-W", "1");
   equal(unreachable.answered.length, 0);
@@ -77,7 +77,7 @@ systemTest("scripts/split_tunnel.ts sends the office's packets to the office, an
     const args = ["run", "--no-prompt", "--allow-ffi", "--config", SETTINGS, ...words];
     const child = namespace.spawn(Deno.execPath(), args);
     const running = new Running(child, child.stdout, child.stderr);
-    await running.errorMessage(/is open/);
+    await running.said(/is open/);
     return running;
   };
   await using there = await start(office, OFFICE, "--name", "vpn", "--address", "10.20.0.1/16");
@@ -99,9 +99,9 @@ systemTest("scripts/split_tunnel.ts sends the office's packets to the office, an
     "udp dst port 53",
   ]);
   await using sniffing = new Running(sniffer, sniffer.stdout, sniffer.stderr);
-  await sniffing.errorMessage(/listening on/);
+  await sniffing.said(/listening on/);
   await here.command("dig", ["+time=1", "+tries=1", "@198.51.100.1", "example.org"], { check: false });
-  await sniffing.errorMessage(/10\.20\.255\.1\.\d+ > 198\.51\.100\.1\.53: /);
+  await sniffing.said(/10\.20\.255\.1\.\d+ > 198\.51\.100\.1\.53: /);
   for (const running of [splitting, there]) {
     const { code, heard } = await running.stop("SIGINT");
     equal(code, 0, heard);

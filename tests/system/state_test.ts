@@ -22,7 +22,7 @@ async function open(namespace: Namespace, options: unknown): Promise<Running> {
     ["run", "--quiet", "--no-check", "--allow-ffi", SCENARIO, "events", JSON.stringify(options)],
   );
   const running = new Running(child, child.stderr, child.stdout);
-  await running.errorMessage(/ready/);
+  await running.said(/ready/);
   return running;
 }
 
@@ -79,7 +79,7 @@ for (const kind of ["made", "prepared"]) {
       for (const words of commands) await ip(...words);
       await isAgain(namespace, before, what);
     }
-    await device.errorMessage(/put back on "t0", where something had removed it: .*IPv4 rule/);
+    await device.said(/put back on "t0", where something had removed it: .*IPv4 rule/);
     const { heard } = await device.stop("SIGTERM");
     assert.match(heard, /"kind":"restored"/);
     assert.match(heard, /"t0" was set down: no packet passes/);
@@ -101,7 +101,7 @@ systemTest(
       await namespace.command("ip", ["route", "del", "10.20.0.0/16"], { check: false });
       await new Promise((resolve) => setTimeout(resolve, INTERVAL));
     }
-    await device.errorMessage(
+    await device.said(
       /Cannot keep route 10\.20\.0\.0\/16 to t0 on "t0": it was removed 11 times within a minute/,
     );
     const { stdout } = await namespace.command("ip", ["route", "show", "10.20.0.0/16"]);
@@ -115,7 +115,7 @@ systemTest("A report of many things that were put back names the first ones alon
   await using device = await open(namespace, { ...OPTIONS, route });
   await namespace.command("ip", ["link", "set", "t0", "down"]);
   await namespace.command("ip", ["link", "set", "t0", "up"]);
-  await device.errorMessage(/put back on "t0", .*: .*10\.100\.\d+\.0\/24 to t0 and 29\d others\n/);
+  await device.said(/put back on "t0", .*: .*10\.100\.\d+\.0\/24 to t0 and 29\d others\n/);
 });
 
 systemTest(
@@ -127,7 +127,7 @@ systemTest(
     const before = await state(namespace);
     await namespace.command("ip", ["link", "set", "t0", "down"]);
     await namespace.command("ip", ["rule", "del", "table", "77"]);
-    await device.errorMessage(/put back .* IPv4 rule/);
+    await device.said(/put back .* IPv4 rule/);
     const [link] = await namespace.ip<{ flags: string[] }>("link", "show", "t0");
     assert.equal(link!.flags.includes("UP"), false, "it stays down");
     await namespace.command("ip", ["link", "set", "t0", "up"]);
@@ -142,11 +142,11 @@ systemTest(
     await using namespace = await openNamespace();
     await using device = await open(namespace, { ...OPTIONS, mtu: 1400 });
     await namespace.command("ip", ["link", "set", "t0", "mtu", "1300"]);
-    await device.errorMessage(/the MTU of "t0" was set to 1300: 1400 was asked for/);
+    await device.said(/the MTU of "t0" was set to 1300: 1400 was asked for/);
     await namespace.command("ip", ["link", "set", "t0", "down"]);
     await namespace.command("ip", ["link", "set", "t0", "name", "other"]);
     await namespace.command("ip", ["link", "set", "other", "up"]);
-    await device.errorMessage(/put back on "other"/);
+    await device.said(/put back on "other"/);
   },
 );
 

@@ -8,7 +8,7 @@ import { numbered } from "../conformance/end.ts";
 import { TestHost } from "../kit/host.ts";
 
 /** How long to wait for one reply (milliseconds). */
-const PATIENCE = 400;
+const TIMEOUT = 400;
 
 /** What `ask` saw. */
 export interface Asked {
@@ -24,7 +24,7 @@ export interface Asked {
 
 /** Reads what comes within some time. */
 function read(end: UdpTransport, waiter: Awaited<ReturnType<typeof openWaiter>>, batch: PacketBatch): number {
-  const deadline = performance.now() + PATIENCE;
+  const deadline = performance.now() + TIMEOUT;
   for (let count = 0;;) {
     count += end.read(batch);
     const rest = deadline - performance.now();

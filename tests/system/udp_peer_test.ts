@@ -35,7 +35,7 @@ async function echo(namespace: Namespace, listen: string): Promise<Running> {
   const words = ["run", "--quiet", "--no-prompt", "--allow-ffi", fileURLToPath(SCENARIO), "echo", listen];
   const child = namespace.spawn(Deno.execPath(), words);
   const running = new Running(child, child.stdout, child.stderr);
-  await running.errorMessage(/^ready$/m);
+  await running.said(/^ready$/m);
   return running;
 }
 

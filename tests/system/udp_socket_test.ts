@@ -55,7 +55,7 @@ for (const [family, left, right, mtu] of ROADS) {
     const words = ["run", "--quiet", "--no-prompt", "--allow-ffi", fileURLToPath(SCENARIO), "receive", right];
     const child = other.spawn(Deno.execPath(), words);
     await using running = new Running(child, child.stdout, child.stderr);
-    await running.errorMessage(/^ready$/m);
+    await running.said(/^ready$/m);
     const before = (await kernelCounters(one, "veth")).tx.packets;
     assert.equal(await runModule<number>(one, SCENARIO, ["send", right]), LENGTHS.length);
     const { heard } = await running.ended();
@@ -82,7 +82,7 @@ systemTest(
     const words = ["run", "--quiet", "--no-prompt", "--allow-ffi", fileURLToPath(SCENARIO), "kept", "two"];
     const child = right.spawn(Deno.execPath(), words);
     await using running = new Running(child, child.stdout, child.stderr);
-    await running.errorMessage(/^ready$/m);
+    await running.said(/^ready$/m);
     // By the first link twice, then by the second one.
     const send = (address: string) =>
       left.command("bash", ["-c", `echo datagram > /dev/udp/${address}/4500`]);

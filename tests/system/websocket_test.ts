@@ -112,14 +112,14 @@ systemTest(
     const child = command.spawn();
     await using server = new Running(child, child.stdout, child.stderr);
     const writer = child.stdin.getWriter();
-    await server.errorMessage(/listening on .*\n/);
+    await server.said(/listening on .*\n/);
     const place = /listening on (.*)\n/.exec(server.heard)![1]!;
     {
       await using held = new AsyncDisposableStack();
       for (let i = 0; i < 100; i++) held.use(await RawPeer.connect(place));
-      await server.errorMessage(/no descriptor/);
+      await server.said(/no descriptor/);
       await writer.write(Uint8Array.of(0));
-      await server.errorMessage(/descriptors again/);
+      await server.said(/descriptors again/);
     }
     const client = await websocket({ url: `ws://${place}/` })();
     client.close();

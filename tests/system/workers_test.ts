@@ -74,11 +74,11 @@ class Program implements AsyncDisposable {
 
   /** Waits until so many workers have said that they are ready. */
   async ready(workers = 2): Promise<void> {
-    await this.#running.errorMessage(new RegExp(`(^ready$[^]*){${workers}}`, "m"));
+    await this.#running.said(new RegExp(`(^ready$[^]*){${workers}}`, "m"));
   }
 
-  async errorMessage(pattern: RegExp): Promise<void> {
-    await this.#running.errorMessage(pattern);
+  async said(pattern: RegExp): Promise<void> {
+    await this.#running.said(pattern);
   }
 
   signal(signal: Deno.Signal): void {
@@ -161,7 +161,7 @@ async function passFlows(
   const words = ["run", "--quiet", "--no-prompt", ...SOCKETS, fileURLToPath(SCENARIO), "receive"];
   const child = right.spawn(Deno.execPath(), words);
   await using receiver = new Running(child, child.stdout, child.stderr);
-  await receiver.errorMessage(/^ready$/m);
+  await receiver.said(/^ready$/m);
   const sending = ["send", String(idle), CROSSING.right.ipv4];
   const answered = await runModule<Seen>(left, SCENARIO, sending, SOCKETS);
   const { heard } = await receiver.stop();
@@ -290,8 +290,10 @@ systemTest(
       const options =
         `await (async () => { if (self.name) { console.log("loading"); ${load} } return { name: "tun7" }; })()`;
       await using program = await Program.start(namespace, options, `console.log("main"); ${WAIT}`);
-      await program.errorMessage(/^loading$/m);
-      if (load === "for (;;);") await program.errorMessage(/^Worker 1 still loads the script\. Ctrl-C ends it\.$/m);
+      await program.said(/^loading$/m);
+      if (load === "for (;;);") {
+        await program.said(/^Worker 1 still loads the script\. Ctrl-C ends it\.$/m);
+      }
       const start = performance.now();
       program.signal("SIGINT");
       const { code, heard } = await program.ended();
@@ -426,7 +428,7 @@ systemTest(
     ];
     for (const [more, code, pattern, signal] of ways) {
       await using program = await Program.start(namespace, options(more), body);
-      await program.errorMessage(/^spins$/m);
+      await program.said(/^spins$/m);
       if (signal !== undefined) program.signal(signal);
       const ended = await program.ended();
       assert.equal(ended.code, code, ended.heard);

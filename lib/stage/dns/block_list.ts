@@ -88,7 +88,9 @@ export class BlockList {
     this.#seed = crypto.getRandomValues(new Int32Array(1))[0]!;
     for (const name of typeof names === "string" ? [names] : names) {
       const fault = this.#readLine(name, match);
-      if (fault !== undefined) throw new SyntaxError(`Cannot use ${errorMessage(name)} in a list of names: ${fault}`);
+      if (fault !== undefined) {
+        throw new SyntaxError(`Cannot use ${errorMessage(name)} in a list of names: ${fault}`);
+      }
     }
   }
 
@@ -144,7 +146,9 @@ export class BlockList {
    */
   add(name: string, match: NameMatch = "suffix"): void {
     const fault = this.#add(name, matchOf({ match }));
-    if (fault !== undefined) throw new SyntaxError(`Cannot use ${errorMessage(name)} in a list of names: ${fault}`);
+    if (fault !== undefined) {
+      throw new SyntaxError(`Cannot use ${errorMessage(name)} in a list of names: ${fault}`);
+    }
   }
 
   /** Whether a name is one of them, or below one that means those, too; `false` for what is no name. */

@@ -107,7 +107,9 @@ export function encodeAnswer(record: DnsRecord): Uint8Array {
   try {
     return Uint8Array.from(dnsPacket.answer.encode(toLibrary({ class: "IN", ...record })));
   } catch (cause) {
-    throw new TypeError(`Cannot encode ${record.type} of "${record.name}": ${errorMessage(cause)}`, { cause });
+    throw new TypeError(`Cannot encode ${record.type} of "${record.name}": ${errorMessage(cause)}`, {
+      cause,
+    });
   }
 }
 

@@ -416,7 +416,11 @@ Deno.test("Segmenter.start() names why a super-packet makes no sense, and marks 
     spoil(packet);
     const segmenter = new Segmenter();
     equal(segmenter.start(packet), reason);
-    deepEqual([segmenter.remaining, segmenter.next(pool), segmenter.nextCopy()], [0, undefined, undefined], reason);
+    deepEqual(
+      [segmenter.remaining, segmenter.next(pool), segmenter.nextCopy()],
+      [0, undefined, undefined],
+      reason,
+    );
     equal(packet.malformed, true);
     if (packet.segmentSize !== 0) deepEqual(copy(packet), []);
   }

@@ -2,7 +2,13 @@
 
 import assert from "node:assert/strict";
 import { Counters, type TunnelStats } from "../../../lib/core/mod.ts";
-import { makeSharedCounters, nothingHanded, readAll, sum, SharedCounters } from "../../../runtime/ring/counters.ts";
+import {
+  makeSharedCounters,
+  nothingHanded,
+  readAll,
+  SharedCounters,
+  sum,
+} from "../../../runtime/ring/counters.ts";
 import { Random } from "../../../lib/core/random.ts";
 
 function assertBalanced(stats: TunnelStats): void {
@@ -59,7 +65,13 @@ Deno.test("sum() counts packets that are handed over once, and queued between tw
   const random = new Random(42);
   const workers = Array.from({ length: 3 }, () => {
     const memory = makeSharedCounters();
-    return { counters: new Counters(), handed: nothingHanded(), inside: 0, tally: new SharedCounters(memory), memory };
+    return {
+      counters: new Counters(),
+      handed: nothingHanded(),
+      inside: 0,
+      tally: new SharedCounters(memory),
+      memory,
+    };
   });
   let came = 0;
   for (let step = 0; step < 500; step++) {

@@ -13,7 +13,11 @@ const { Outbound } = Direction;
 /** Two workers of one tunnel, without wakeups: the test moves everything itself. */
 async function openLinks(pool: PacketPool): Promise<{ near: Pipeline; far: Pipeline; move: () => void }> {
   const links: WorkerLink[] = [];
-  const parts = { counters: [makeSharedCounters(), makeSharedCounters()], waiting: new SharedArrayBuffer(8), wakeups: [] };
+  const parts = {
+    counters: [makeSharedCounters(), makeSharedCounters()],
+    waiting: new SharedArrayBuffer(8),
+    wakeups: [],
+  };
   for (const index of [0, 1]) {
     links.push(
       await WorkerLink.open({ index, count: 2 }, parts, {

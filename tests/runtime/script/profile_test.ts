@@ -34,7 +34,7 @@ class Place implements Disposable {
   readonly path = join(this.folder, "my.cpuprofile");
   readonly #error = mock.method(console, "error", () => {});
 
-  get errorMessage(): string[] {
+  get said(): string[] {
     return this.#error.mock.calls.map(({ arguments: [text] }) => String(text));
   }
 

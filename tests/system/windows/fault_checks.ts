@@ -25,7 +25,7 @@ import { countersOf, wide } from "./stand_in.ts";
 const ERROR_HANDLE_EOF = 38;
 const ERROR_NO_SYSTEM_RESOURCES = 1450;
 /** What the driver promises (milliseconds); less the clock's grain. */
-const PATIENCE = 250 - 20;
+const TIMEOUT = 250 - 20;
 /** For what must come (milliseconds). */
 const DEADLINE = 20_000;
 /** How often the driver tries to start a session again. */
@@ -135,7 +135,7 @@ driverTest(
     deepStrictEqual(host.dropped, {}, "none is dropped at once");
     await until(() => device.write(batch) > 0, "it gave up");
     const took = performance.now() - start;
-    ok(took >= PATIENCE, `it gave up after ${took} ms`);
+    ok(took >= TIMEOUT, `it gave up after ${took} ms`);
     deepStrictEqual(host.dropped, { "ring full": 64 });
     strictEqual(batch.length, 0);
     // Still full: what comes now is not tried for as long again.

@@ -10,7 +10,7 @@ import { type Counters, type NetworkState, readNetwork, StandInReport } from "./
 
 const FIRST_PORT = 40_001;
 /** The most that a script takes to say something (milliseconds). */
-const PATIENCE = 30_000;
+const TIMEOUT = 30_000;
 
 /** A script that runs. */
 export class RunningScript {
@@ -37,9 +37,9 @@ export class RunningScript {
   }
 
   /** Waits until it has written this. */
-  async errorMessage(words: string): Promise<void> {
+  async said(words: string): Promise<void> {
     const over = Promise.withResolvers<void>();
-    const timer = setTimeout(over.resolve, PATIENCE);
+    const timer = setTimeout(over.resolve, TIMEOUT);
     let late = false;
     const end = Promise.race([over.promise, this.ended]).then(() => late = true);
     try {
@@ -55,7 +55,7 @@ export class RunningScript {
   /** Ends it by Ctrl-C; its exit code. */
   async interrupt(): Promise<number> {
     this.#child.kill("SIGINT");
-    const timer = setTimeout(() => this.kill(), PATIENCE);
+    const timer = setTimeout(() => this.kill(), TIMEOUT);
     try {
       return await this.ended;
     } finally {
@@ -164,7 +164,7 @@ export class WindowsLab implements AsyncDisposable {
     const running = new RunningScript(
       this.wine.spawnDeno(all, { env: { ...await this.environment(), ...env } }),
     );
-    await running.errorMessage(ready);
+    await running.said(ready);
     return running;
   }
 

@@ -7,7 +7,7 @@ import { countersOf, openStandIn, wide } from "./stand_in.ts";
 
 const standIn = openStandIn();
 const PACKET = Uint8Array.of(0x45, 0, 0, 20, ...new Uint8Array(16));
-const PATIENCE = 5000;
+const TIMEOUT = 5000;
 /** Many times what it takes to be nudged. */
 const AFTERWARDS = 200;
 
@@ -18,7 +18,7 @@ function delay(milliseconds: number): Promise<void> {
 /** Waits until the system has a packet from the script. */
 async function taken(name: string): Promise<void> {
   const bytes = new Uint8Array(PACKET.length);
-  for (const start = performance.now(); performance.now() - start < PATIENCE; await delay(1)) {
+  for (const start = performance.now(); performance.now() - start < TIMEOUT; await delay(1)) {
     if (standIn.StandInTake(wide(name), bytes, bytes.length) === PACKET.length) return;
   }
   throw new Error("The packet stays in the ring");

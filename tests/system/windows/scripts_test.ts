@@ -68,7 +68,7 @@ wineTest("scripts/watch.ts under Wine prints what passes", async () => {
   await lab.join("*", lab.namespace, ["10.9.0.2/24"]);
   const script = await lab.start("watch.ts");
   await lab.namespace.command("ping", ["-c", "1", "-W", "1", "10.9.0.77"], { check: false });
-  await script.errorMessage("10.9.0.2");
+  await script.said("10.9.0.2");
   assert.match(script.heard, /> .*10\.9\.0\.2.*10\.9\.0\.77/);
   assert.equal(await script.interrupt(), 0, script.heard);
   assertClean(lab);

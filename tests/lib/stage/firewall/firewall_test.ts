@@ -94,26 +94,29 @@ Deno.test("Firewall.explain() names the rule, or the flow and what let it throug
     return firewall.explain(pool.from(encodePacket(text))!, direction).why;
   };
   const syn = "tcp 192.0.2.1:5000 > 10.9.0.1:80 S seq 1";
-  equal(errorMessage(Inbound, syn), 'rule 1 "web" matches this new packet: allow inbound tcp to port 80');
+  equal(said(Inbound, syn), 'rule 1 "web" matches this new packet: allow inbound tcp to port 80');
   equal(
-    errorMessage(Inbound, "tcp 192.0.2.1:5000 > 10.9.0.1:81 S seq 1"),
+    said(Inbound, "tcp 192.0.2.1:5000 > 10.9.0.1:81 S seq 1"),
     "rule 2 matches this new packet: reject inbound tcp",
   );
-  equal(errorMessage(Inbound, "udp 192.0.2.1:5000 > 10.9.0.1:81"), "no rule matches");
+  equal(said(Inbound, "udp 192.0.2.1:5000 > 10.9.0.1:81"), "no rule matches");
   send(test, Inbound, syn);
   send(test, Outbound, "udp 10.9.0.1:5000 > 192.0.2.1:53");
-  equal(errorMessage(Inbound, syn), 'it is of a flow opened inbound by rule 1 "web", now SynSent');
+  equal(said(Inbound, syn), 'it is of a flow opened inbound by rule 1 "web", now SynSent');
   equal(
-    errorMessage(Inbound, "icmp 192.0.2.1 > 10.9.0.1 type 3 code 3 { udp 10.9.0.1:5000 > 192.0.2.1:53 }"),
+    said(Inbound, "icmp 192.0.2.1 > 10.9.0.1 type 3 code 3 { udp 10.9.0.1:5000 > 192.0.2.1:53 }"),
     "it is an error about a flow opened outbound by default outbound allow, now UdpUnreplied",
   );
   equal(
-    errorMessage(Inbound, "tcp 192.0.2.1:5000 > 10.9.0.1:80 A seq 1"),
+    said(Inbound, "tcp 192.0.2.1:5000 > 10.9.0.1:80 A seq 1"),
     "it is outside of its connection's window, or not of its state",
   );
-  equal(errorMessage(Inbound, "tcp 192.0.2.9:5000 > 10.9.0.1:80 A seq 1"), "it begins no connection, and is of none");
   equal(
-    errorMessage(Inbound, 'ip 192.0.2.9 > 10.9.0.1 protocol 17 ident 1 offset 8 "x"'),
+    said(Inbound, "tcp 192.0.2.9:5000 > 10.9.0.1:80 A seq 1"),
+    "it begins no connection, and is of none",
+  );
+  equal(
+    said(Inbound, 'ip 192.0.2.9 > 10.9.0.1 protocol 17 ident 1 offset 8 "x"'),
     "its first fragment has not passed",
   );
   equal(firewall.rules[0]!.packets, 1);

@@ -4,17 +4,17 @@ import type { WakeupEnds } from "../share.ts";
 import { guard, type Posix } from "./libc.ts";
 
 // Implementation
-/** Rings that are heard at once; what is left is heard next time. */
-const MAX_RINGS = 64;
-const MAX_RINGS_64 = BigInt(MAX_RINGS);
+/** Signals that one drain takes; the rest is drained next time. */
+const MAX_SIGNALS = 64;
+const MAX_SIGNALS_64 = BigInt(MAX_SIGNALS);
 
-/** Either side of a wakeup. */
+/** One side of a wakeup: a pipe that any thread signals, and that a wait looks at. */
 export class Wakeup {
   /** What a wait looks at. */
   readonly waitable: number;
   readonly #functions: Posix["functions"];
   readonly #to: number;
-  readonly #rings = new Uint8Array(MAX_RINGS);
+  readonly #bytes = new Uint8Array(MAX_SIGNALS);
 
   /** For these ends. */
   constructor(posix: Posix, { from, to }: WakeupEnds) {
@@ -23,15 +23,15 @@ export class Wakeup {
     this.#to = to;
   }
 
-  /** The waitable can be read now. */
-  ring(): void {
-    // When the pipe is full, it rings already.
-    this.#functions.writeFrom(this.#to, this.#rings, 1n);
+  /** Makes the waitable readable. */
+  signal(): void {
+    // A full pipe is readable already.
+    this.#functions.writeFrom(this.#to, this.#bytes, 1n);
   }
 
-  /** It can be read no longer, unless it is rung again. */
-  hear(): void {
-    this.#functions.readInto(this.waitable, this.#rings, MAX_RINGS_64);
+  /** Makes the waitable unreadable, until the next signal. */
+  drain(): void {
+    this.#functions.readInto(this.waitable, this.#bytes, MAX_SIGNALS_64);
   }
 
   /** Frees both ends: for every thread. */

@@ -26,7 +26,7 @@ import type { Order, Report } from "./messages.ts";
  * How long a worker may take to close its tunnels, and then to end, before it is ended (milliseconds): longer than
  * the watchdog waits, which says what it hangs in.
  */
-const PATIENCE = 10_000;
+const WORKER_TIMEOUT = 10_000;
 
 /** One of the others. */
 class PoolWorker {
@@ -254,9 +254,10 @@ export class WorkerPool implements AsyncDisposable {
     await Promise.all(this.#members.map(async (member) => {
       const { promise } = what(member);
       const timer = setTimeout(() => {
-        const message = `Cannot ${verb} worker ${member.index}: it has not done so within ${PATIENCE} ms`;
+        const message =
+          `Cannot ${verb} worker ${member.index}: it has not done so within ${WORKER_TIMEOUT} ms`;
         this.#lose(member, new Error(message));
-      }, PATIENCE);
+      }, WORKER_TIMEOUT);
       await promise;
       clearTimeout(timer);
     }));
