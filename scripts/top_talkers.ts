@@ -7,12 +7,12 @@ import { device, script } from "@warren/tunnel";
 import { formatAddress, formatCidr } from "@warren/tunnel/address";
 import { Count } from "@warren/tunnel/count";
 import { compileFilter } from "@warren/tunnel/filter";
-import { Meter, type Talk } from "@warren/tunnel/meter";
+import { Meter, type Traffic } from "@warren/tunnel/meter";
 
 const MOST = 5;
 const options = { name: "left", address: "10.9.0.1/24", far: device({ name: "right" }) };
 
-const say = ({ rateBitsPerSecond, bytesOut, bytesIn }: Talk) => ({
+const say = ({ rateBitsPerSecond, bytesOut, bytesIn }: Traffic) => ({
   "Mbit/s": Number((rateBitsPerSecond / 1e6).toFixed(3)),
   "bytes out": bytesOut,
   "bytes in": bytesIn,
@@ -32,7 +32,8 @@ export default script(import.meta, options, async (tunnel) => {
       meter.prefixes(MOST).map(({ prefix, ...talk }) => ({ far: formatCidr(prefix), ...say(talk) })),
     );
     console.table(meter.protocols().map(({ protocol, ...talk }) => ({ protocol, ...say(talk) })));
-    console.log(`${opened.out.packets} connections opened there, ${opened.in.packets} here`);
+    const { outbound, inbound } = opened.counted;
+    console.log(`${outbound.packets} connections opened there, ${inbound.packets} here`);
   };
   const timer = setInterval(print, 2000);
   await tunnel.use(meter).use(opened).run().finally(() => clearInterval(timer));

@@ -1,4 +1,4 @@
-/** The time to live, as text. */
+/** The `ttl` stage, as text. */
 
 import { IcmpErrors } from "@warren/tunnel/icmp_error";
 import { ttl, type TtlOptions } from "@warren/tunnel/ttl";

@@ -1,6 +1,6 @@
-/** A stage that writes what passes it to a capture. */
+/** A stage that writes packets to a pcapng capture. */
 
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkNames, gotValue, type OptionNames } from "../../core/options.ts";
 import {
   Direction,
   type Packet,
@@ -28,46 +28,43 @@ const NAMES: OptionNames<CaptureOptions> = {
 };
 const FLUSH_INTERVAL = 200;
 
-/** Options of a {@linkcode Capture}. */
+/** Options of {@linkcode Capture}. */
 export interface CaptureOptions extends PcapngWriterOptions {
-  /** Which packets are written, such as what `compileFilter` gives. @default {all} */
+  /** Selects the packets to write, such as a filter of `compileFilter`. @default {all} */
   readonly filter?: (packet: Packet, direction: Direction) => boolean;
-  /** What the capture calls the place where they pass. @default {"warren"} */
+  /** Name of the interface in the capture. @default {"warren"} */
   readonly interface?: string;
-  /** How long packets wait for the sink at most (milliseconds). @default {200} */
+  /** Maximum delay from a packet to the write to the sink (milliseconds). @default {200} */
   readonly flushInterval?: number;
 }
 
 /**
- * Writes the packets that pass to a pcapng capture, as they are at its place among the stages.
+ * Writes packets to a pcapng capture, as they are at this position among the stages.
  *
- * **Outbound** and **inbound**: written, and passed on untouched.
+ * **Outbound** and **inbound**: writes each packet that the filter selects; passes all packets unchanged.
+ * **Options**: {@linkcode CaptureOptions}. **Counters**: `packets`, written; a super-packet counts once.
+ * **Limits**: packets that an earlier stage drops are not seen; only {@linkcode Capture.handler} records verdicts.
  *
- * Several captures may have one writer, each with an interface of its own.
+ * Several captures may share a writer; each adds an interface.
  *
- * **Options**: `filter` (all), `interface` (`warren`), `flushInterval` (200 ms); `snapLength`, `chunkLength`,
- * `application` and `comment` of {@linkcode PcapngWriter}.
- *
- * **Counters**: `packets`, those that were written; a super-packet is one.
- *
- * **Limits**: a packet that an earlier stage drops does not come by. What becomes of a packet is known for a handler's
- * packets alone, which {@linkcode Capture.handler} writes.
- *
- * @example
+ * @example Capturing one packet
  * ```ts
  * import assert from "node:assert/strict";
  * import { Capture } from "@warren/tunnel/capture";
+ * import { PacketBatch, PacketPool, type StageContext } from "@warren/tunnel/core";
  *
  * const chunks: Uint8Array[] = [];
  * const capture = new Capture({ write: (blocks: Uint8Array) => void chunks.push(blocks.slice()) }, { interface: "tun0" });
- * // tunnel.use(capture);
+ * const batch = new PacketBatch();
+ * batch.push(new PacketPool().from(Uint8Array.of(0x45, 0, 0, 20))!);
+ * capture.outbound(batch, { now: 0 } as StageContext); // the tunnel does this
  * capture.close();
- * assert(chunks.length === 1 && capture.packets === 0);
+ * assert(capture.packets === 1 && chunks.length === 1);
  * ```
  */
 export class Capture implements Stage {
   readonly name = "capture";
-  /** Packets that were written. */
+  /** Packets written. */
   packets = 0;
 
   readonly #writer: PcapngWriter;
@@ -75,18 +72,20 @@ export class Capture implements Stage {
   readonly #filter: ((packet: Packet, direction: Direction) => boolean) | undefined;
   readonly #flushInterval: number;
   #flushed = 0;
-  /** For the one packet that a handler is at. */
+  /** Holds the packet that the handler of {@linkcode Capture.handler} works on. */
   readonly #copies = new PacketPool({ small: 1, large: 1 });
 
   /**
-   * Writes to a sink, or with others by one writer, which has its options already.
+   * Writes to a sink, or adds an interface to a writer, whose own options then apply.
    *
-   * @throws {RangeError} when an option is out of its range.
+   * @throws {RangeError} when an option is out of range.
    */
   constructor(sink: CaptureSink | PcapngWriter, options: CaptureOptions = {}) {
     checkNames("capture", options, NAMES);
     const { filter, interface: name = "warren", flushInterval = FLUSH_INTERVAL } = options;
-    if (!(flushInterval >= 0)) throw new RangeError(`Cannot flush each ${flushInterval} ms: 0 is the least`);
+    if (!(flushInterval >= 0)) {
+      throw new RangeError(`Cannot capture: flushInterval must be at least 0 ms, ${gotValue(flushInterval)}`);
+    }
     this.#writer = sink instanceof PcapngWriter ? sink : new PcapngWriter(sink, options);
     this.#interface = this.#writer.addInterface(name);
     this.#filter = filter;
@@ -101,7 +100,7 @@ export class Capture implements Stage {
     this.#writeAll(batch, context, Direction.Inbound);
   }
 
-  /** Writes what came before a silence. */
+  /** Flushes packets that wait while no others arrive. */
   tick(): number {
     this.#writer.flush();
     return this.#flushInterval;
@@ -112,9 +111,9 @@ export class Capture implements Stage {
   }
 
   /**
-   * A handler that does what another one does, and writes each packet as it was before, with the verdict; with none
-   * where the handler itself said through its context what becomes of it. For a capture that is no stage: `close()` writes
-   * what is left.
+   * Wraps a handler: writes each packet as it was before the handler, with the verdict. There is no verdict when the
+   * handler dropped, held or emitted the packet through its context. A capture that is not used as a stage must be
+   * flushed with `close()`.
    */
   handler(handler: PacketHandler): PacketHandler {
     return (packet, context) => {
@@ -123,7 +122,7 @@ export class Capture implements Stage {
       const { owner } = packet;
       const before = copyPacket(packet, this.#copies);
       const verdict = handler(packet, context);
-      // Moved out of its slot.
+      // It lies outside of its slot and cannot be copied.
       if (before === undefined) return verdict;
       const known = packet.owner === owner ? verdict ?? Verdict.Pass : undefined;
       this.#write(before, now, this.#writer.timeOrigin, direction, known);

@@ -1,57 +1,63 @@
-/** A stage that counts what passes. */
+/** A stage that counts packets and bytes. */
 
 import { Direction, type Packet, type PacketBatch, type Stage } from "../../core/mod.ts";
 import { checkNames, type OptionNames } from "../../core/options.ts";
 
-/** Options of a {@linkcode Count}. */
+/** Options of {@linkcode Count}. */
 export interface CountOptions {
-  /** What the stage is called. @default {"count"} */
+  /** Name of the stage in statistics and errors. @default {"count"} */
   readonly name?: string;
-  /** Which packets count. @default {all} */
+  /** Selects the packets to count. @default {all} */
   readonly filter?: (packet: Packet, direction: Direction) => boolean;
 }
 
 const NAMES: OptionNames<CountOptions> = { name: "optional", filter: "optional" };
 
-/** Packets and their bytes. */
+/** Packets and bytes of one direction. */
 export interface Counted {
-  /** A super-packet is one. */
+  /** Packets; a super-packet counts once. */
   packets: number;
-  /** From the IP header on. */
+  /** Bytes, IP headers included. */
   bytes: number;
 }
 
 /**
- * Counts packets and bytes.
+ * Counts packets and bytes by direction.
  *
- * **Outbound** and **inbound**: counted, and passed on untouched.
+ * **Outbound** and **inbound**: counts each packet that the filter selects; passes all packets unchanged.
+ * **Options**: {@linkcode CountOptions}. **Counters**: `counted.outbound` and `counted.inbound`, exact up to 2^53.
  *
- * **Options**: `name` (`count`), `filter` (all).
- *
- * **Counters**: `out` and `in`.
- *
- * **Limits**: counters are exact up to 2 to the 53rd.
- *
- * @example Counting pings
+ * @example Counting the packets to one port
  * ```ts
  * import assert from "node:assert/strict";
+ * import { PacketBatch, PacketPool } from "@warren/tunnel/core";
  * import { Count } from "@warren/tunnel/count";
- * import { Icmpv4 } from "@warren/tunnel/icmpv4";
+ * import { Ipv4 } from "@warren/tunnel/ipv4";
+ * import { Udp } from "@warren/tunnel/udp";
  *
- * const pings = new Count({ name: "pings", filter: (packet) => Icmpv4.of(packet) !== undefined });
- * // tunnel.use(pings);
- * assert(pings.out.packets === 0);
+ * const count = new Count({ name: "dns", filter: (packet) => Udp.of(packet)?.dstPort === 53 });
+ * const pool = new PacketPool();
+ * const batch = new PacketBatch();
+ * for (const dstPort of [53, 80, 53]) {
+ *   const packet = pool.from(new Uint8Array(12))!;
+ *   Udp.encode(packet, { srcPort: 5000, dstPort });
+ *   Ipv4.encode(packet, { src: 0x0a090001, dst: 0xc0000201, protocol: 17 });
+ *   batch.push(packet);
+ * }
+ * count.outbound(batch);
+ * assert.deepEqual(count.counted.outbound, { packets: 2, bytes: 80 });
  * ```
  */
 export class Count implements Stage {
   readonly name: string;
-  /** Outbound ones. */
-  readonly out: Counted = { packets: 0, bytes: 0 };
-  /** Inbound ones. */
-  readonly in: Counted = { packets: 0, bytes: 0 };
+  /** Totals by direction. */
+  readonly counted: { readonly outbound: Counted; readonly inbound: Counted } = {
+    outbound: { packets: 0, bytes: 0 },
+    inbound: { packets: 0, bytes: 0 },
+  };
   readonly #filter: CountOptions["filter"];
 
-  /** Counts from 0 on. */
+  /** Starts at zero. */
   constructor(options: CountOptions = {}) {
     checkNames("count", options, NAMES);
     const { name = "count", filter } = options;
@@ -60,33 +66,33 @@ export class Count implements Stage {
   }
 
   outbound(batch: PacketBatch): void {
-    this.#count(batch, Direction.Outbound, this.out);
+    this.#count(batch, Direction.Outbound, this.counted.outbound);
   }
 
   inbound(batch: PacketBatch): void {
-    this.#count(batch, Direction.Inbound, this.in);
+    this.#count(batch, Direction.Inbound, this.counted.inbound);
   }
 
-  /** Both counters. */
+  /** Returns a copy of {@linkcode Count.counted}. */
   save(): unknown {
-    return { out: { ...this.out }, in: { ...this.in } };
+    return { outbound: { ...this.counted.outbound }, inbound: { ...this.counted.inbound } };
   }
 
   /**
-   * Goes on from counters that were saved.
+   * Replaces the totals with those of {@linkcode Count.save}.
    *
-   * @throws {TypeError} when it is no state of a `Count`.
+   * @throws {TypeError} when `state` does not come from a `Count`; the totals are unchanged.
    */
   restore(state: unknown): void {
-    const saved = state as Partial<Record<"out" | "in", Partial<Counted>>> | null;
-    for (const way of ["out", "in"] as const) {
+    const saved = state as Partial<Record<"outbound" | "inbound", Partial<Counted>>> | null;
+    for (const way of ["outbound", "inbound"] as const) {
       const { packets, bytes } = saved?.[way] ?? {};
       if (!Number.isSafeInteger(packets) || !Number.isSafeInteger(bytes)) {
-        throw new TypeError(`Cannot restore "${this.name}": its state has no counters "${way}"`);
+        throw new TypeError(`Cannot restore "${this.name}": the state has no counters "${way}"`);
       }
     }
-    Object.assign(this.out, saved!.out);
-    Object.assign(this.in, saved!.in);
+    Object.assign(this.counted.outbound, saved!.outbound);
+    Object.assign(this.counted.inbound, saved!.inbound);
   }
 
   #count({ packets, length }: PacketBatch, direction: Direction, counted: Counted): void {

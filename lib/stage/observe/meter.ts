@@ -1,10 +1,10 @@
-/** A stage that knows who talks most: by flow, by prefix, by protocol. */
+/** A stage that measures traffic by flow, by prefix and by protocol: the top talkers. */
 
 import { type Address, Prefix } from "../../wire/address.ts";
 import type { PacketBatch, Stage, StageContext } from "../../core/mod.ts";
 import { FlowKey, FlowKind } from "../../table/flow_key.ts";
 import { FlowTable } from "../../table/flow_table.ts";
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkNames, gotValue, type OptionNames } from "../../core/options.ts";
 import { Protocol } from "../../wire/protocol.ts";
 
 // Implementation
@@ -19,82 +19,81 @@ const NAMES_OF_OPTIONS: OptionNames<MeterOptions> = {
 const CAPACITY = 16_384;
 const PREFIXES = 4096;
 const HALF_LIFE = 10_000;
-/** How long a talker is remembered after its last packet (milliseconds). */
 const TIMEOUT = 10 * 60_000;
 const LENGTHS = { 4: 24, 6: 48 } as const;
-/** The lengths of keys: of a protocol, and of flows over IPv4 and IPv6. */
+/** Lengths of saved keys (words): of a protocol, and of flows over IPv4 and IPv6. */
 const KEY_LENGTHS = [1, 4, 10];
-/** Packets and bytes, both ways. */
+/** Packets and bytes in each direction. */
 const COUNTERS = 4;
-/** How often those are forgotten that are silent (milliseconds). */
+/** Interval at which idle flows and prefixes are removed (milliseconds). */
 const INTERVAL = 1000;
 const NAMES: Readonly<Record<number, string>> = Object.fromEntries(
   Object.entries(Protocol).map(([name, protocol]) => [protocol, name]),
 );
 
-/** Options of a {@linkcode Meter}. */
+/** Options of {@linkcode Meter}. */
 export interface MeterOptions {
-  /** How many flows are known at most; the longest silent one makes room. @default {16384} */
+  /** Maximum number of flows; the longest idle one is evicted. @default {16384} */
   readonly flows?: number;
-  /** How many prefixes. @default {4096} */
+  /** Maximum number of prefixes; the longest idle one is evicted. @default {4096} */
   readonly prefixes?: number;
-  /** How many first bits of an IPv4 address make a prefix. @default {24} */
+  /** Prefix length of IPv4 addresses (bits). @default {24} */
   readonly prefixLength4?: number;
-  /** How many of an IPv6 address. @default {48} */
+  /** Prefix length of IPv6 addresses (bits). @default {48} */
   readonly prefixLength6?: number;
-  /** After how long a burst counts half in a rate (milliseconds). @default {10000} */
+  /** Half-life of traffic in the moving average of rates (milliseconds). @default {10000} */
   readonly halfLife?: number;
-  /** How long a flow or a prefix may be silent (milliseconds). @default {600000} */
+  /** Idle time after which a flow or prefix is removed (milliseconds). @default {600000} */
   readonly timeout?: number;
 }
 
-/** What somebody said and heard. A super-packet is one packet. */
-export interface Talk {
+/** Traffic of a flow, prefix or protocol. A super-packet counts as one packet. */
+export interface Traffic {
   /** Outbound packets. */
   readonly packetsOut: number;
-  /** Their bytes, from the IP header on. */
+  /** Outbound bytes, IP headers included. */
   readonly bytesOut: number;
   /** Inbound packets. */
   readonly packetsIn: number;
-  /** Their bytes. */
+  /** Inbound bytes, IP headers included. */
   readonly bytesIn: number;
-  /** Both ways, lately. */
+  /** Current rate of both directions together, as an exponential moving average. */
   readonly rateBitsPerSecond: number;
 }
 
-/** A flow, seen from this machine's side: both directions are one. */
-export interface FlowTalk extends Talk {
-  /** Its protocol, such as `Tcp`, or its number. */
+/** Traffic of a flow, as seen from this machine; both directions are one flow. */
+export interface FlowTraffic extends Traffic {
+  /** Protocol name, such as `Tcp`, or number. */
   readonly protocol: string;
-  /** This machine's side. */
+  /** Address on this machine's side. */
   readonly near: Address;
-  /** The other side. */
+  /** Address on the far side. */
   readonly far: Address;
-  /** The port on this machine's side; 0 without one. */
+  /** Port on this machine's side; 0 for protocols without ports. */
   readonly nearPort: number;
-  /** The port on the other side. */
+  /** Port on the far side. */
   readonly farPort: number;
 }
 
-/** A prefix on the far side. */
-export interface PrefixTalk extends Talk {
-  /** The prefix. */
+/** Traffic of a prefix on the far side. */
+export interface PrefixTraffic extends Traffic {
+  /** The prefix that the far addresses share. */
   readonly prefix: Prefix;
 }
 
-/** A protocol. */
-export interface ProtocolTalk extends Talk {
-  /** Its name, or its number. */
+/** Traffic of a protocol. */
+export interface ProtocolTraffic extends Traffic {
+  /** Protocol name, such as `Tcp`, or number. */
   readonly protocol: string;
 }
 
-/** Counters of many talkers, by their numbers. */
+/** Counters by number of the flow, prefix or protocol, one typed array per counter. */
 class Columns {
   readonly #packetsOut: Float64Array;
   readonly #bytesOut: Float64Array;
   readonly #packetsIn: Float64Array;
   readonly #bytesIn: Float64Array;
-  /** Bits, each of which counts half after a half-life; as of a time. */
+  /** Bits, decayed by the half-life until the time in `#times`. */
   readonly #weights: Float64Array;
   readonly #times: Float64Array;
   readonly #halfLife: number;
@@ -128,7 +127,7 @@ class Columns {
     this.#times[number] = now;
   }
 
-  talkOf(number: number, now: number): Talk {
+  trafficOf(number: number, now: number): Traffic {
     const [packetsOut, bytesOut, packetsIn, bytesIn] = this.#counters.map((column) => column[number]!);
     // The weight of a steady rate is the rate times the half-life over ln 2.
     const rateBitsPerSecond = this.#weightAt(number, now) * Math.LN2 / this.#halfLife * 1000;
@@ -165,38 +164,38 @@ class Columns {
 }
 
 /**
- * Measures who talks how much through the tunnel.
+ * Measures packets, bytes and rates by flow, by far prefix and by protocol, and ranks them by bytes.
  *
- * **Outbound**: counted, and passed on untouched. **Inbound**: the same, under the same flow.
+ * **Outbound** and **inbound**: counts each packet; passes all packets unchanged. Both directions count for one flow.
+ * **Options**: {@linkcode MeterOptions}. **Counters**: `evicted`, `unknown`.
+ * **Limits**: an evicted flow or prefix loses its counts and starts again at zero.
  *
- * **Options**: `flows` (16,384), `prefixes` (4096), `prefixLength4` (24), `prefixLength6` (48), `halfLife` (10 s), `timeout`
- * (10 min).
- *
- * **Counters**: `flows()`, `prefixes()` and `protocols()` give the top talkers; `evicted` counts flows and prefixes that
- * were forgotten for want of room; `unknown` packets that belong to no flow, such as later fragments, ICMP errors
- * and what is malformed.
- *
- * **Limits**: with more talkers than there is room for, small ones lose their counts, and may count anew.
- *
- * @example
+ * @example The flow with the most bytes
  * ```ts
  * import assert from "node:assert/strict";
  * import { formatAddress } from "@warren/tunnel/address";
+ * import { PacketBatch, PacketPool, type StageContext } from "@warren/tunnel/core";
+ * import { Ipv4 } from "@warren/tunnel/ipv4";
  * import { Meter } from "@warren/tunnel/meter";
+ * import { Udp } from "@warren/tunnel/udp";
  *
  * const meter = new Meter();
- * // tunnel.use(meter), and once in a while:
- * for (const { protocol, far, farPort, rateBitsPerSecond } of meter.flows(10)) {
- *   console.log(protocol, formatAddress(far), farPort, rateBitsPerSecond);
- * }
- * assert(meter.flows(10).length === 0);
+ * const packet = new PacketPool().from(new TextEncoder().encode("hello"))!;
+ * Udp.encode(packet, { srcPort: 5000, dstPort: 53 });
+ * Ipv4.encode(packet, { src: 0x0a090001, dst: 0xc0000201, protocol: 17 });
+ * const batch = new PacketBatch();
+ * batch.push(packet);
+ * meter.outbound(batch, { now: 0 } as StageContext); // the tunnel does this
+ *
+ * const [{ protocol, far, farPort, bytesOut }] = meter.flows(1);
+ * assert.deepEqual([protocol, formatAddress(far), farPort, bytesOut], ["Udp", "192.0.2.1", 53, 33]);
  * ```
  */
 export class Meter implements Stage {
   readonly name = "meter";
-  /** Flows and prefixes that were forgotten for want of room. */
+  /** Flows and prefixes evicted because their table was full. */
   evicted = 0;
-  /** Packets of no flow. */
+  /** Packets without a flow: fragments other than the first, ICMP errors and malformed packets. */
   unknown = 0;
 
   readonly #key = new FlowKey();
@@ -210,20 +209,19 @@ export class Meter implements Stage {
   #now = 0;
 
   /**
-   * Has seen nobody.
+   * Starts empty.
    *
-   * @throws {RangeError} when an option is out of its range.
+   * @throws {RangeError} when an option is out of range.
    */
   constructor(options: MeterOptions = {}) {
     checkNames("measure", options, NAMES_OF_OPTIONS);
     const { flows = CAPACITY, prefixes = PREFIXES, halfLife = HALF_LIFE, timeout = TIMEOUT } = options;
     const { prefixLength4 = LENGTHS[4], prefixLength6 = LENGTHS[6] } = options;
-    if (!(halfLife > 0)) throw new RangeError(`Cannot measure rates with a half-life of ${halfLife} ms`);
-    for (const [length, most] of [[prefixLength4, 32], [prefixLength6, 128]] as const) {
-      if (!Number.isInteger(length) || length < 0 || length > most) {
-        throw new RangeError(`Cannot measure prefixes of ${length} bits: 0 to ${most} are possible`);
-      }
+    if (!(halfLife > 0)) {
+      throw new RangeError(`Cannot measure: halfLife must be above 0 ms, ${gotValue(halfLife)}`);
     }
+    checkInteger("measure", "prefixLength4", prefixLength4, 0, 32);
+    checkInteger("measure", "prefixLength6", prefixLength6, 0, 128);
     this.#flows = new FlowTable({ timeouts: [timeout], capacity: flows });
     this.#flowColumns = new Columns(flows, halfLife);
     this.#prefixes = new FlowTable({ timeouts: [timeout], capacity: prefixes });
@@ -241,13 +239,13 @@ export class Meter implements Stage {
     this.#measure(batch, context.now, false);
   }
 
-  /** Forgets those that have been silent for too long. */
+  /** Removes idle flows and prefixes. */
   tick({ now }: StageContext): number {
     this.#now = now;
     return this.#flows.expire(now) + this.#prefixes.expire(now) > 0 ? 0 : INTERVAL;
   }
 
-  /** All counters; rates start anew. */
+  /** Returns all counters; rates are not saved. */
   save(): unknown {
     const protocols = Array.from({ length: 256 }, (_, protocol) => this.#protocolColumns.save(protocol));
     return {
@@ -260,9 +258,9 @@ export class Meter implements Stage {
   }
 
   /**
-   * Goes on from counters that were saved, in place of its own.
+   * Replaces all counters with those of {@linkcode Meter.save}; rates start at zero.
    *
-   * @throws {TypeError} when it is no state of a `Meter`.
+   * @throws {TypeError} when `state` does not come from a `Meter`; the counters are unchanged.
    */
   restore(state: unknown): void {
     const saved = state as Partial<Record<"flows" | "prefixes" | "protocols", unknown>> | null;
@@ -274,34 +272,34 @@ export class Meter implements Stage {
     }
   }
 
-  /** The flows with the most bytes, the greatest first. */
-  flows(most: number): FlowTalk[] {
+  /** Returns up to `limit` flows, those with the most bytes first. */
+  flows(limit: number): FlowTraffic[] {
     const key = new FlowKey();
-    return top([...this.#flows], this.#flowColumns, most).map((flow) => {
+    return top([...this.#flows], this.#flowColumns, limit).map((flow) => {
       this.#flows.readKey(flow, key);
       const { src: near, dst: far, srcPort: nearPort, dstPort: farPort, protocol } = key;
       const ends = { near, far, nearPort, farPort };
-      return { protocol: nameOf(protocol), ...ends, ...this.#flowColumns.talkOf(flow, this.#now) };
+      return { protocol: nameOf(protocol), ...ends, ...this.#flowColumns.trafficOf(flow, this.#now) };
     });
   }
 
-  /** The far side's prefixes with the most bytes, the greatest first. */
-  prefixes(most: number): PrefixTalk[] {
+  /** Returns up to `limit` prefixes of the far side, those with the most bytes first. */
+  prefixes(limit: number): PrefixTraffic[] {
     const key = new FlowKey();
-    return top([...this.#prefixes], this.#prefixColumns, most).map((number) => {
+    return top([...this.#prefixes], this.#prefixColumns, limit).map((number) => {
       this.#prefixes.readKey(number, key);
       const length = key.version === 4 ? this.#prefixLength4 : this.#prefixLength6;
-      return { prefix: new Prefix(key.dst, length), ...this.#prefixColumns.talkOf(number, this.#now) };
+      return { prefix: new Prefix(key.dst, length), ...this.#prefixColumns.trafficOf(number, this.#now) };
     });
   }
 
-  /** The protocols with the most bytes, the greatest first. */
-  protocols(most = 256): ProtocolTalk[] {
+  /** Returns up to `limit` protocols, those with the most bytes first. */
+  protocols(limit = 256): ProtocolTraffic[] {
     const seen = Array.from({ length: 256 }, (_, protocol) => protocol)
       .filter((protocol) => this.#protocolColumns.bytesOf(protocol) > 0);
-    return top(seen, this.#protocolColumns, most).map((protocol) => ({
+    return top(seen, this.#protocolColumns, limit).map((protocol) => ({
       protocol: nameOf(protocol),
-      ...this.#protocolColumns.talkOf(protocol, this.#now),
+      ...this.#protocolColumns.trafficOf(protocol, this.#now),
     }));
   }
 
@@ -342,7 +340,7 @@ export class Meter implements Stage {
     columns.count(number, bytes, isOutbound, now);
   }
 
-  /** Leaves the key nothing but the prefix of the far address. */
+  /** Reduces the key to the IP version and the far address's prefix. */
   #toPrefix(): void {
     const { words, length } = this.#key;
     const is4 = length === 4;
@@ -358,11 +356,11 @@ export class Meter implements Stage {
   }
 }
 
-/** What is saved of a talker. */
+/** Saved counters of one flow, prefix or protocol. */
 interface Row {
   readonly key: readonly number[];
   readonly counters: readonly number[];
-  /** When it was last seen, from the time of saving on (milliseconds, 0 or less). */
+  /** Time of its last packet, relative to the time of saving (milliseconds, 0 or less). */
   readonly seen: number;
 }
 
@@ -373,7 +371,7 @@ function checkRows(rows: unknown): Row[] {
   if (Array.isArray(rows) && rows.every((row) => typeof row === "object" && row !== null && isRow(row))) {
     return rows;
   }
-  throw new TypeError('Cannot restore "meter": it is no state of a meter');
+  throw new TypeError('Cannot restore "meter": the state does not come from a meter');
 }
 
 function restoreTable(table: FlowTable, columns: Columns, rows: readonly Row[]): void {
@@ -386,8 +384,8 @@ function restoreTable(table: FlowTable, columns: Columns, rows: readonly Row[]):
   }
 }
 
-function top(numbers: number[], columns: Columns, most: number): number[] {
-  return numbers.sort((a, b) => columns.bytesOf(b) - columns.bytesOf(a)).slice(0, most);
+function top(numbers: number[], columns: Columns, limit: number): number[] {
+  return numbers.sort((a, b) => columns.bytesOf(b) - columns.bytesOf(a)).slice(0, limit);
 }
 
 function nameOf(protocol: number): string {

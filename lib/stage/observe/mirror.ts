@@ -1,4 +1,4 @@
-/** A stage that copies what passes to another end. */
+/** A stage that copies packets to another end. */
 
 import {
   Direction,
@@ -20,46 +20,46 @@ import { Segmenter } from "../../split/segmenter.ts";
 const SLOTS = { small: 512, large: 16 };
 const NO_ROOM = "no room";
 
-/** Options of a {@linkcode Mirror}. */
+/** Options of {@linkcode Mirror}. */
 export interface MirrorOptions {
-  /** Which packets are copied. @default {all} */
+  /** Selects the packets to copy. @default {all} */
   readonly filter?: (packet: Packet, direction: Direction) => boolean;
-  /** Which way they go. @default {both} */
+  /** Direction to copy. @default {both} */
   readonly direction?: Direction;
 }
 
 const NAMES: OptionNames<MirrorOptions> = { filter: "optional", direction: "optional" };
 
 /**
- * Copies packets to an end of its own, such as a device that a sniffer reads, or a transport to a collector.
+ * Copies packets to another end, such as a device that a packet analyzer reads or a transport to a collector.
  *
- * **Outbound** and **inbound**: copied, and passed on untouched.
+ * **Outbound** and **inbound**: copies each packet that the filter selects; passes all packets unchanged. Super-packets are
+ * segmented and partial checksums finished for an end without offload.
+ * **Options**: {@linkcode MirrorOptions}. **Counters**: `mirrored`; `lost`, by reason. Copies do not appear in the
+ * tunnel's statistics.
+ * **Limits**: packets that the end receives are not read; at most 512 ordinary packets and 16 super-packets wait for it.
  *
- * **Options**: `filter` (all), `direction` (both).
- *
- * **Counters**: `mirrored`, copies that the end took; `lost`, those that it did not, by reason. The tunnel's own counters
- * know nothing of copies.
- *
- * **Limits**: what comes from the end is not read. 512 ordinary copies and 16 super-packets wait for it at most.
- *
- * @example
+ * @example Mirroring one packet to a device
  * ```ts
  * import assert from "node:assert/strict";
+ * import { PacketBatch, PacketPool, type StageContext } from "@warren/tunnel/core";
  * import { MemoryDevice } from "@warren/tunnel/memory";
  * import { Mirror } from "@warren/tunnel/mirror";
  *
  * const [end] = MemoryDevice.pair();
  * const mirror = new Mirror(end);
- * // tunnel.use(mirror);
- * assert(mirror.mirrored === 0);
+ * const batch = new PacketBatch();
+ * batch.push(new PacketPool().from(Uint8Array.of(0x45, 0, 0, 20))!);
+ * mirror.outbound(batch, { now: 0 } as StageContext); // the tunnel does this
+ * assert(mirror.mirrored === 1 && batch.length === 1);
  * mirror.close();
  * ```
  */
 export class Mirror implements Stage {
   readonly name = "mirror";
-  /** Copies that the end took. */
+  /** Copies that the end accepted. */
   mirrored = 0;
-  /** Copies that were lost, by reason. */
+  /** Copies that were lost, by drop reason. */
   readonly lost: Map<string, number> = new Map();
 
   readonly #end: TunnelEnd;
@@ -70,7 +70,7 @@ export class Mirror implements Stage {
   readonly #segmenter = new Segmenter();
   #context: StageContext | undefined;
 
-  /** Takes the end over: it is closed with the stage. */
+  /** Attaches to the end, and closes it with the stage. */
   constructor(end: TunnelEnd, options: MirrorOptions = {}) {
     checkNames("mirror", options, NAMES);
     const { filter, direction } = options;
@@ -88,7 +88,7 @@ export class Mirror implements Stage {
     if (this.#direction !== Direction.Outbound) this.#copyAll(batch, Direction.Inbound, context);
   }
 
-  /** Tries again what the end had no room for, when it asks for that. */
+  /** Retries copies that the end had no room for, when the end asks for it. */
   tick(context: StageContext): undefined {
     this.#context = context;
     this.#write();
@@ -103,15 +103,15 @@ export class Mirror implements Stage {
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
       if (this.#filter !== undefined && !this.#filter(packet, direction)) continue;
-      if (packet.segmentSize !== 0 && this.#end.offload !== true) this.#cut(packet);
+      if (packet.segmentSize !== 0 && this.#end.offload !== true) this.#copySegments(packet);
       else this.#copy(packet);
     }
     this.#write();
   }
 
-  #cut(packet: Packet): void {
-    const refusal = this.#segmenter.start(packet);
-    if (refusal !== undefined) return this.#lose(refusal);
+  #copySegments(packet: Packet): void {
+    const reason = this.#segmenter.start(packet);
+    if (reason !== undefined) return this.#lose(reason);
     while (this.#segmenter.remaining > 0) {
       const segment = this.#segmenter.next(this.#pool);
       if (segment === undefined) return this.#lose(NO_ROOM, this.#segmenter.remaining);

@@ -1,4 +1,4 @@
-/** A stage that chooses the end that each packet goes to. */
+/** A stage that routes packets among this machine and the ends of a switchboard. */
 
 import { IPV6_DST, IPV6_SRC } from "../../wire/header_fields.ts";
 import { parsePrefix, type Prefix } from "../../wire/address.ts";
@@ -6,7 +6,7 @@ import { Direction, type Packet, type PacketBatch, type Stage, type StageContext
 import { FlowKey, FlowKind } from "../../table/flow_key.ts";
 import { IcmpError, type IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Ip, Protocol } from "../../wire/ip.ts";
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkNames, gotValue, type OptionNames } from "../../core/options.ts";
 import { RouteTable } from "../../table/route_table.ts";
 
 // Implementation
@@ -28,63 +28,65 @@ const PROTOCOLS: Readonly<Record<string, readonly number[]>> = {
 };
 const NO_ROUTE = "no route";
 
-/** Where packets go: 0 is this machine, others are a switchboard's ends by their numbers. */
+/** Destination of packets: 0 is this machine, 1 and up are the ends of a switchboard. */
 export type EndNumber = number;
 
-/** Which packets go by which routes. All that is said must be so; a policy that says nothing is for all packets. */
+/** Routes for the packets that meet every given condition; without conditions, for all packets. */
 export interface Policy {
-  /** Prefixes of the source, or addresses. */
+  /** Source prefixes or addresses. */
   readonly src?: string | readonly string[];
-  /** `tcp`, `udp`, `icmp` (of either version), or a number. */
+  /** `tcp`, `udp`, `icmp` (ICMPv4 and ICMPv6), or a protocol number. */
   readonly protocol?: "tcp" | "udp" | "icmp" | number;
-  /** The sender's port, or a range such as `"1024-65535"`. */
+  /** Source port, or a range such as `"1024-65535"`. */
   readonly srcPort?: number | string;
-  /** The receiver's port, or a range. */
+  /** Destination port, or a range. */
   readonly dstPort?: number | string;
-  /** The mark that a stage has given the packet. */
+  /** Mark that a stage has set on the packet. */
   readonly mark?: number;
-  /** The end that the packet came from; 0 is this machine. */
+  /** End that the packet came from; 0 is this machine. */
   readonly end?: EndNumber;
-  /** Any other condition. */
+  /** Further condition, called after all others; must be fast and change nothing. */
   readonly match?: (packet: Packet, direction: Direction) => boolean;
-  /** Routes, by prefix; where none fits, later policies are asked. A number: all packets go there. */
+  /** Routes by destination prefix; without a matching one the next policy decides. A number is a route for all packets. */
   readonly to: Readonly<Record<string, EndNumber>> | RouteTable<EndNumber> | EndNumber;
 }
 
 /** Options of {@linkcode route}. */
 export interface RouteOptions {
-  /** Answers what has no route, such as `new IcmpErrors()`. @default {none: it is dropped} */
+  /** Sends net unreachable for packets without a route, such as `new IcmpErrors()`. @default {none: they are dropped} */
   readonly errors?: IcmpErrors;
 }
 
 /**
- * Routes packets among this machine and the ends of a switchboard, by policies: the first that has a route decides.
+ * Routes packets among this machine and the ends of a switchboard by policy; the first policy with a route decides.
  *
- * **Outbound**: goes to the end that a policy says, as `packet.to`; what is routed to 0 turns round to this machine.
- *
- * **Inbound**: the same; what is routed to 0 goes on, what is routed to an end turns round to that one.
- *
- * **Options**: `errors` (what has no route is dropped).
- *
- * **Counters**: drops are counted as `no route` and `malformed`; with `errors`, those are its own.
- *
- * **Limits**: what turns round here passes the stages between here and the far end again, and no others. TTLs are
- * another stage's: `ttl({ outbound: "keep" })` behind this one. Later fragments have no ports: policies that ask for ports do not see them.
+ * **Outbound** and **inbound**: sets `packet.to`. Packets to 0 go inbound, all others outbound. A packet that turns round
+ * here passes the stages again that it came through, and no others.
+ * **Options**: {@linkcode RouteOptions}. **Drops**: `no route`, `malformed`.
+ * **Limits**: does not decrement TTL (add `ttl({ outbound: "keep" })`); fragments other than the first match no ports.
  *
  * @throws {SyntaxError} when a prefix does not parse.
- * @throws {TypeError} when a protocol is none.
- * @throws {RangeError} when a port or an end is none.
+ * @throws {TypeError} when a protocol is unknown.
+ * @throws {RangeError} when a port or an end is out of range.
  *
- * @example Two ends, and everything from one prefix to the second
+ * @example Two ends, and all packets from one prefix to the second
  * ```ts
  * import assert from "node:assert/strict";
+ * import { PacketBatch, PacketPool, type StageContext } from "@warren/tunnel/core";
+ * import { Ipv4 } from "@warren/tunnel/ipv4";
  * import { route } from "@warren/tunnel/route";
  *
  * const stage = route([
  *   { src: "10.9.7.0/24", to: 2 },
  *   { to: { "10.9.0.1/32": 0, "10.9.0.0/16": 1, "0.0.0.0/0": 2 } },
  * ]);
- * assert.equal(stage.name, "route"); // then: tunnel.use(stage)
+ * const packet = new PacketPool().take(0)!;
+ * Ipv4.encode(packet, { src: 0x0a090001, dst: 0x0a090707, protocol: 17 });
+ * const batch = new PacketBatch();
+ * batch.push(packet);
+ * const context: Partial<StageContext> = { emit() {} };
+ * stage.outbound!(batch, context as StageContext); // the tunnel does this
+ * assert.equal(packet.to, 1);
  * ```
  */
 export function route(policies: readonly Policy[], options: RouteOptions = {}): Stage {
@@ -129,7 +131,7 @@ class Route implements Stage {
         continue;
       }
       packet.to = end;
-      // In order: what turns round, and what goes on.
+      // Emits all packets, so that they keep their order.
       context.emit(packet, end === 0 ? Direction.Inbound : Direction.Outbound);
     }
   }
@@ -147,7 +149,7 @@ class Route implements Stage {
   }
 }
 
-/** A policy that was read. */
+/** A policy with its prefixes, protocols and ports parsed. */
 class CheckedPolicy {
   readonly #src: readonly Prefix[] | undefined;
   readonly #protocols: readonly number[] | undefined;
@@ -156,7 +158,7 @@ class CheckedPolicy {
   readonly #policy: Policy;
   readonly #table: RouteTable<EndNumber> | undefined;
   readonly #end: EndNumber;
-  /** Whether it asks for the ports, which takes reading the transport header. */
+  /** True when it has a condition on ports, so the transport header must be read. */
   readonly asksPorts: boolean;
 
   constructor(policy: Policy, number: number) {
@@ -168,13 +170,15 @@ class CheckedPolicy {
       const protocols = typeof protocol === "number" ? [protocol] : PROTOCOLS[protocol];
       if (protocols === undefined) {
         throw new TypeError(
-          `Cannot route by policy ${number}: "${protocol}" is no protocol: tcp, udp, icmp or a number`,
+          `Cannot route by policy ${number}: protocol must be tcp, udp, icmp or a number, ${
+            gotValue(protocol)
+          }`,
         );
       }
       this.#protocols = protocols;
     }
-    this.#srcPorts = portsOf(srcPort, number);
-    this.#dstPorts = portsOf(dstPort, number);
+    this.#srcPorts = portsOf("srcPort", srcPort, number);
+    this.#dstPorts = portsOf("dstPort", dstPort, number);
     this.asksPorts = srcPort !== undefined || dstPort !== undefined;
     this.#end = typeof to === "number" ? endOf(to, number) : 0;
     if (to instanceof RouteTable) this.#table = to;
@@ -184,7 +188,7 @@ class CheckedPolicy {
     }
   }
 
-  /** Where a packet goes by it; `undefined` when it says nothing of this one. */
+  /** The end for a packet; `undefined` when a condition is not met or no route matches. */
   find(
     packet: Packet,
     ip: Ip,
@@ -212,11 +216,12 @@ class CheckedPolicy {
 function endOf(end: unknown, policy: number): EndNumber {
   if (Number.isInteger(end) && (end as number) >= 0) return end as number;
   throw new RangeError(
-    `Cannot route by policy ${policy}: ${end} is no end: 0 is this machine, others count from 1`,
+    `Cannot route by policy ${policy}: to must be 0 (this machine) or the number of an end, ${gotValue(end)}`,
   );
 }
 
 function portsOf(
+  name: string,
   ports: number | string | undefined,
   policy: number,
 ): [first: number, last: number] | undefined {
@@ -224,7 +229,11 @@ function portsOf(
   const [, first, last = first] = /^(\d+)(?:-(\d+))?$/.exec(String(ports)) ?? [];
   const range: [number, number] = [Number(first), Number(last)];
   if (!(range[0] <= range[1] && range[1] <= 0xffff)) {
-    throw new RangeError(`Cannot route by policy ${policy}: "${ports}" is no port and no range of ports`);
+    throw new RangeError(
+      `Cannot route by policy ${policy}: ${name} must be a port or a range such as "80-443", ${
+        gotValue(ports)
+      }`,
+    );
   }
   return range;
 }

@@ -1,9 +1,9 @@
-/** The time to live, as routers count it down, or as one wants it to be. */
+/** A stage that decrements TTL and hop limit as a router does, or sets them. */
 
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
 import { IcmpError, IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Ip } from "../../wire/ip.ts";
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkNames, type OptionNames } from "../../core/options.ts";
 
 // Implementation
 const NAMES: OptionNames<TtlOptions> = { outbound: "optional", inbound: "optional", errors: "optional" };
@@ -12,50 +12,48 @@ const NAMES: OptionNames<TtlOptions> = { outbound: "optional", inbound: "optiona
 const MAX_TTL = 255;
 
 /**
- * What becomes of a packet's time to live: one less, as routers do (RFC 1812 section 5.3.1, RFC 8200 section 3); what it
- * is; this number; or this number where it is less.
+ * Change to the TTL (IPv4) or hop limit (IPv6): decrement as routers do (RFC 1812 section 5.3.1, RFC 8200 section 3), keep,
+ * set to a number, or raise to at least `min`.
  */
-export type TtlRule = "decrement" | "keep" | number | { readonly least: number };
+export type TtlRule = "decrement" | "keep" | number | { readonly min: number };
 
 /** Options for {@linkcode ttl}. */
 export interface TtlOptions {
-  /** For packets from this machine. @default {"decrement"} */
+  /** Rule for packets from this machine. @default {"decrement"} */
   readonly outbound?: TtlRule;
-  /** For packets to this machine. @default {"decrement"} */
+  /** Rule for packets to this machine. @default {"decrement"} */
   readonly inbound?: TtlRule;
-  /** What answers packets whose time is over. @default {new IcmpErrors()} */
+  /** Sends time exceeded for packets that would leave with TTL 0. @default {new IcmpErrors()} */
   readonly errors?: IcmpErrors;
 }
 
 /**
- * Counts down each packet's time to live (IPv4) or hop limit (IPv6), as a router does, or sets it.
+ * Decrements TTL (IPv4) or hop limit (IPv6) as a router does, or sets it. `traceroute` shows a stage that decrements.
  *
- * **Outbound** and **inbound**: each by its own rule. A packet that would leave with 0 is answered with time exceeded,
- * so `traceroute` shows this stage; one without a right IP header is dropped as `malformed` where it would be counted
- * down.
+ * **Outbound** and **inbound**: applies the direction's rule; `decrement` answers time exceeded in place of sending 0.
+ * **Options**: {@linkcode TtlOptions}. **Drops**, by `decrement` only: `ttl exceeded` without an ICMP error, `malformed`.
+ * **Limits**: with a number or `min`, packets in a routing loop never expire. Neighbor Discovery, which requires a hop
+ * limit of 255 (RFC 4861 section 7.1), is not exempt.
  *
- * **Options**: `outbound`, `inbound`: `"decrement"`, `"keep"`, a number to set, or `{ least }` to raise to; both count
- * down. `errors`: what answers, with its source address and rate.
+ * @throws {RangeError} when a number is not an integer from 1 to 255.
  *
- * **Counters**: those of `errors`.
- *
- * **Limits**: a number that is set, or raised to, lets packets go round for ever where routes make a ring. Neighbor
- * Discovery wants a hop limit of 255 (RFC 4861 section 7.1) and is not spared.
- *
- * @throws {RangeError} when a number is not a whole one from 1 to 255.
- *
- * @example A hop of its own, and all answers alike
+ * @example
  * ```ts
  * import assert from "node:assert/strict";
- * import { IcmpErrors } from "@warren/tunnel/icmp_error";
+ * import { PacketBatch, PacketPool, type StageContext } from "@warren/tunnel/core";
+ * import { Ipv4 } from "@warren/tunnel/ipv4";
  * import { ttl } from "@warren/tunnel/ttl";
  *
- * const stage = ttl({ errors: new IcmpErrors({ address: "10.9.0.254" }), inbound: 64 });
- * assert.equal(stage.name, "ttl");
+ * const packet = new PacketPool().take(0)!;
+ * Ipv4.encode(packet, { src: 0x0a090001, dst: 0xc0000201, protocol: 17, ttl: 64 });
+ * const batch = new PacketBatch();
+ * batch.push(packet);
+ * ttl().outbound!(batch, { now: 0 } as StageContext); // the tunnel does this
+ * assert.equal(Ipv4.of(packet)!.ttl, 63);
  * ```
  */
 export function ttl(options: TtlOptions = {}): Stage {
-  checkNames("count down", options, NAMES);
+  checkNames("set the ttl", options, NAMES);
   const { outbound = "decrement", inbound = "decrement", errors = new IcmpErrors() } = options;
   const stage: Stage = { name: "ttl" };
   for (const [direction, rule] of [[Direction.Outbound, outbound], [Direction.Inbound, inbound]] as const) {
@@ -81,14 +79,12 @@ function decrement(batch: PacketBatch, context: StageContext, errors: IcmpErrors
 }
 
 function setter(rule: Exclude<TtlRule, string>): (batch: PacketBatch) => void {
-  const isLeast = typeof rule !== "number";
-  const value = isLeast ? rule.least : rule;
-  if (!(Number.isInteger(value) && value >= 1 && value <= MAX_TTL)) {
-    throw new RangeError(`Cannot set a ttl of ${value}: it is a whole number from 1 to ${MAX_TTL}`);
-  }
+  const isMin = typeof rule !== "number";
+  const value = isMin ? rule.min : rule;
+  checkInteger("set the ttl", isMin ? "min" : "ttl", value, 1, MAX_TTL);
   const set = (packet: Packet): void => {
     const ip = Ip.of(packet);
-    if (ip !== undefined && !(isLeast && ip.ttl >= value)) ip.ttl = value;
+    if (ip !== undefined && !(isMin && ip.ttl >= value)) ip.ttl = value;
   };
   return ({ packets, length }) => {
     for (let i = 0; i < length; i++) set(packets[i]!);

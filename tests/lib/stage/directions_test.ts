@@ -28,7 +28,7 @@ function pass(stage: Stage): [far: number, device: number] {
 Deno.test("Count counts by a filter of one direction", () => {
   const count = new Count({ filter: OUTBOUND });
   pass(count);
-  deepEqual([count.out.packets, count.in.packets], [1, 0]);
+  deepEqual([count.counted.outbound.packets, count.counted.inbound.packets], [1, 0]);
 });
 
 Deno.test("Mirror copies by a filter of one direction", () => {

@@ -1,11 +1,11 @@
-/** What a count counts. */
+/** Counters of `Count`. */
 
 import { deepEqual, equal, throws } from "node:assert/strict";
 import { Direction } from "@warren/tunnel/core";
 import { Count } from "@warren/tunnel/count";
 import { TestPipeline } from "../../../kit/pipeline.ts";
 
-Deno.test("Count counts what its filter likes, each way, and passes everything", () => {
+Deno.test("Count counts the packets that its filter selects, by direction, and passes all", () => {
   const count = new Count({ name: "odd", filter: (packet) => packet.data[0]! % 2 === 1 });
   equal(count.name, "odd");
   const test = new TestPipeline(count);
@@ -13,20 +13,23 @@ Deno.test("Count counts what its filter likes, each way, and passes everything",
   test.put(Direction.Inbound, [4, 5]);
   test.settle();
   deepEqual(test.take(), { far: [1, 2, 3], device: [4, 5] });
-  deepEqual([count.out, count.in], [{ packets: 2, bytes: 2 }, { packets: 1, bytes: 1 }]);
+  deepEqual(count.counted, { outbound: { packets: 2, bytes: 2 }, inbound: { packets: 1, bytes: 1 } });
 });
 
-Deno.test("Count goes on from a state that it saved, and refuses another", () => {
+Deno.test("Count restores a state that it saved, and rejects any other", () => {
   const count = new Count();
-  count.out.packets = 5;
-  count.out.bytes = 500;
+  count.counted.outbound.packets = 5;
+  count.counted.outbound.bytes = 500;
   const restored = new Count();
   restored.restore(JSON.parse(JSON.stringify(count.save())));
-  deepEqual([restored.out, restored.in], [count.out, count.in]);
+  deepEqual(restored.counted, count.counted);
   for (
-    const state of [null, {}, { out: { packets: 1, bytes: 1 } }, { out: { packets: "1", bytes: 1 }, in: {} }]
+    const state of [null, {}, { outbound: { packets: 1, bytes: 1 } }, {
+      outbound: { packets: "1", bytes: 1 },
+      inbound: {},
+    }]
   ) {
     throws(() => restored.restore(state), TypeError);
   }
-  equal(restored.out.packets, 5);
+  equal(restored.counted.outbound.packets, 5);
 });

@@ -1,4 +1,4 @@
-/** Who talks most, beside a plain count. */
+/** Top talkers, against a plain count. */
 
 import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import { formatAddress, formatCidr } from "@warren/tunnel/address";
@@ -24,23 +24,23 @@ class Rig {
   }
 }
 
-Deno.test("Meter has both directions of a flow as one, and tells the greatest first", () => {
+Deno.test("Meter counts both directions as one flow, and ranks by bytes", () => {
   const rig = new Rig();
   const { meter } = rig;
   rig.pass(Direction.Outbound, "udp 10.9.0.1:5000 > 192.0.2.1:53 payload 10");
   rig.pass(Direction.Inbound, "udp 192.0.2.1:53 > 10.9.0.1:5000 payload 100");
   rig.pass(Direction.Outbound, "tcp [fd00::1]:5000 > [2001:db8:1:2::1]:80 A payload 1000");
   rig.pass(Direction.Outbound, "udp 10.9.0.1:5000 > 192.0.2.9:99 payload 10");
-  const flows = meter.flows(2).map(({ protocol, near, far, nearPort, farPort, ...talk }) => [
+  const flows = meter.flows(2).map(({ protocol, near, far, nearPort, farPort, ...traffic }) => [
     protocol,
     formatAddress(near),
     nearPort,
     formatAddress(far),
     farPort,
-    talk.packetsOut,
-    talk.bytesOut,
-    talk.packetsIn,
-    talk.bytesIn,
+    traffic.packetsOut,
+    traffic.bytesOut,
+    traffic.packetsIn,
+    traffic.bytesIn,
   ]);
   deepEqual(flows, [
     ["Tcp", "fd00::1", 5000, "2001:db8:1:2::1", 80, 1, 1060, 0, 0],
@@ -88,9 +88,11 @@ Deno.test("Meter's totals are a plain count's, with room for all and for few", (
       all += length + 28;
     }
     const flows = rig.meter.flows(1000);
-    const told = new Map(flows.map(({ far, bytesIn, bytesOut }) => [formatAddress(far), bytesIn + bytesOut]));
+    const measured = new Map(
+      flows.map(({ far, bytesIn, bytesOut }) => [formatAddress(far), bytesIn + bytesOut]),
+    );
     if (capacity === 1000) {
-      deepEqual(new Map([...told].sort()), new Map([...expected].sort()));
+      deepEqual(new Map([...measured].sort()), new Map([...expected].sort()));
       equal(rig.meter.evicted, 0);
     } else {
       equal(flows.length, 8);
@@ -101,7 +103,7 @@ Deno.test("Meter's totals are a plain count's, with room for all and for few", (
   }
 });
 
-Deno.test("Meter forgets who is silent, and counts what belongs to no flow", () => {
+Deno.test("Meter removes idle flows, and counts packets without a flow", () => {
   const rig = new Rig({ timeout: 100 });
   rig.pass(Direction.Outbound, "udp 10.9.0.1:5000 > 192.0.2.1:53");
   rig.pass(Direction.Outbound, "ip 10.9.0.1 > 192.0.2.1 protocol 17 offset 800 payload 8");
@@ -112,7 +114,7 @@ Deno.test("Meter forgets who is silent, and counts what belongs to no flow", () 
   deepEqual([rig.meter.flows(9), rig.meter.prefixes(9)], [[], []]);
 });
 
-Deno.test("Meter goes on from a state that it saved, and refuses another", () => {
+Deno.test("Meter restores a state that it saved, and rejects any other", () => {
   const rig = new Rig();
   rig.test.now = 500;
   rig.pass(Direction.Outbound, "udp 10.9.0.1:5000 > 192.0.2.1:53 payload 10");
@@ -120,11 +122,11 @@ Deno.test("Meter goes on from a state that it saved, and refuses another", () =>
   const state = JSON.parse(JSON.stringify(rig.meter.save()));
   const restored = new Rig();
   restored.meter.restore(state);
-  const told = ({ meter }: Rig) =>
+  const totals = ({ meter }: Rig) =>
     [meter.flows(9), meter.prefixes(9), meter.protocols()].map((list) =>
-      list.map((talk) => ({ ...talk, rateBitsPerSecond: 0 }))
+      list.map((traffic) => ({ ...traffic, rateBitsPerSecond: 0 }))
     );
-  deepEqual(told(restored), told(rig));
+  deepEqual(totals(restored), totals(rig));
   restored.pass(Direction.Outbound, "udp 10.9.0.1:5000 > 192.0.2.1:53 payload 10");
   equal(restored.meter.flows(9).find(({ farPort }) => farPort === 53)!.packetsOut, 2);
   for (
@@ -137,7 +139,7 @@ Deno.test("Meter goes on from a state that it saved, and refuses another", () =>
   }
 });
 
-Deno.test("Meter refuses options that make no sense", () => {
+Deno.test("Meter rejects options that are out of range", () => {
   for (
     const options of [{ halfLife: 0 }, { prefixLength4: 33 }, { prefixLength6: -1 }, { flows: 0 }, {
       timeout: NaN,

@@ -1,4 +1,4 @@
-/** Policies, one by one, and what becomes of packets by them. */
+/** Policies one by one, and where packets go by them. */
 
 import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import { Direction } from "@warren/tunnel/core";
@@ -65,7 +65,7 @@ for (const [policy, yes, no] of ASKED) {
   });
 }
 
-Deno.test("route() goes by the mark, and by the end that a packet comes from", () => {
+Deno.test("route() matches the mark, and the end that a packet comes from", () => {
   equal(goesTo([{ mark: 7, to: 1 }], WEB, 0, 7), 1);
   equal(goesTo([{ mark: 7, to: 1 }], WEB, 0, 8), undefined);
   equal(goesTo([{ end: 2, to: 1 }], WEB, 2), 1);
@@ -73,7 +73,7 @@ Deno.test("route() goes by the mark, and by the end that a packet comes from", (
   equal(goesTo([{ end: 0, to: 1 }], WEB), 1);
 });
 
-Deno.test("route() asks one policy after the other, until one has a route", () => {
+Deno.test("route() tries policies in order until one has a route", () => {
   const table = new RouteTable<number>();
   table.set("10.0.0.0/8", 3);
   const policies: Policy[] = [{ protocol: "tcp", to: table }, { dstPort: 80, to: 2 }, { to: 4 }];
@@ -82,13 +82,13 @@ Deno.test("route() asks one policy after the other, until one has a route", () =
   deepEqual([WEB, DNS].map((text) => goesTo(policies, text)), [3, 4]);
 });
 
-Deno.test("route() turns packets round: from end to end, and from this machine to itself", () => {
+Deno.test("route() forwards from end to end, and from this machine to itself", () => {
   equal(goesTo([{ to: { "192.0.2.1/32": 2 } }], WEB, 1), 2);
   equal(goesTo([{ to: { "192.0.2.1/32": 0 } }], WEB), 0);
   equal(goesTo([{ to: { "192.0.2.1/32": 0 } }], WEB, 1), 0);
 });
 
-Deno.test("route() answers what has no route, when it is asked to", () => {
+Deno.test("route() sends net unreachable for packets without a route, with errors", () => {
   const errors = new IcmpErrors({ address: "10.1.0.254" });
   const test = new TestPipeline(route([], { errors }));
   test.send(Direction.Outbound, encodePacket(DNS));
@@ -98,16 +98,22 @@ Deno.test("route() answers what has no route, when it is asked to", () => {
   ]);
 });
 
-Deno.test("route() refuses what is no prefix, no port, no end and no protocol", () => {
+Deno.test("route() rejects invalid prefixes, ports, ends and protocols", () => {
   throws(() => route([{ src: "10.0.0", to: 1 }]), SyntaxError);
   throws(() => route([{ to: { "10.0.0.0/33": 1 } }]), SyntaxError);
   for (const dstPort of ["x", "5-4", 65_536, -1]) {
-    throws(() => route([{ dstPort, to: 1 }]), /^RangeError: Cannot route by policy 1: ".*" is no port/);
+    throws(
+      () => route([{ dstPort, to: 1 }]),
+      /^RangeError: Cannot route by policy 1: dstPort must be a port or .*, got /,
+    );
   }
   for (const to of [-1, 0.5, NaN, { "0.0.0.0/0": -1 }, { "0.0.0.0/0": "lan" as never }]) {
-    throws(() => route([{ to }]), /^RangeError: Cannot route by policy 1: .* is no end/);
+    throws(() => route([{ to }]), /^RangeError: Cannot route by policy 1: to must be 0 .*, got /);
   }
-  throws(() => route([{ to: 1 }, { protocol: "gre" as never, to: 1 }]), /policy 2: "gre" is no protocol/);
+  throws(
+    () => route([{ to: 1 }, { protocol: "gre" as never, to: 1 }]),
+    /policy 2: protocol must be tcp, udp, icmp or a number, got "gre"/,
+  );
 });
 
 Deno.test("route() never throws, whatever the bytes, and loses nothing", () => {

@@ -1,4 +1,4 @@
-/** The time to live: wrong options, and any bytes at all. */
+/** The `ttl` stage: wrong options, and any bytes at all. */
 
 import { equal, ok, throws } from "node:assert/strict";
 import { Direction } from "@warren/tunnel/core";
@@ -8,10 +8,10 @@ import { TestPipeline } from "../../../kit/pipeline.ts";
 import { survive } from "../../../kit/hostile.ts";
 import { wrongChecksum } from "../../../kit/packets.ts";
 
-Deno.test("ttl() refuses what is no time to live", () => {
+Deno.test("ttl() rejects a value that is out of range", () => {
   for (const value of [0, 256, 1.5, NaN]) {
     throws(() => ttl({ outbound: value }), RangeError);
-    throws(() => ttl({ inbound: { least: value } }), RangeError);
+    throws(() => ttl({ inbound: { min: value } }), RangeError);
   }
 });
 
@@ -28,5 +28,5 @@ Deno.test("ttl() keeps the header checksum at each number", () => {
 
 Deno.test("ttl() never throws and loses no packet, whatever bytes come", () => {
   ok(survive(ttl(), 0x771, 20_000) > 10_000);
-  ok(survive(ttl({ outbound: 64, inbound: { least: 64 } }), 0x772, 5000) >= 5000);
+  ok(survive(ttl({ outbound: 64, inbound: { min: 64 } }), 0x772, 5000) >= 5000);
 });
