@@ -32,8 +32,7 @@ export default script(import.meta, options, async (tunnel) => {
       meter.prefixes(MOST).map(({ prefix, ...talk }) => ({ far: formatCidr(prefix), ...say(talk) })),
     );
     console.table(meter.protocols().map(({ protocol, ...talk }) => ({ protocol, ...say(talk) })));
-    const { outbound, inbound } = opened.counted;
-    console.log(`${outbound.packets} connections opened there, ${inbound.packets} here`);
+    console.log(`Connections: ${opened.counted.outbound.packets} out, ${opened.counted.inbound.packets} in`);
   };
   const timer = setInterval(print, 2000);
   await tunnel.use(meter).use(opened).run().finally(() => clearInterval(timer));
