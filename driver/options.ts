@@ -1,146 +1,146 @@
-/** What a device is asked to be: options as people write them, checked before the system is touched. */
+/** Options of a device, checked before the system is touched. */
 
 import { type Address, parseAddress, parseCidr, Prefix } from "../lib/wire/address.ts";
-import { checkNames, type OptionNames } from "../lib/core/options.ts";
+import { checkInteger, checkNames, gotValue, type OptionNames } from "../lib/core/options.ts";
 
 /** A route through a device. */
 export interface RouteOptions {
   /**
-   * The destination, such as `10.0.0.0/8` or `::/0`. `default` by itself is everywhere, by IPv4 and IPv6; with any of the
-   * other fields it is `0.0.0.0/0`, or `::/0` with an IPv6 next hop. On Linux, macOS and FreeBSD, a route to everywhere
-   * without metric and table is made of two halves, beside the default route that is there.
+   * Destination prefix, such as `10.0.0.0/8` or `::/0`. `default` alone means both `0.0.0.0/0` and `::/0`; with any other
+   * field it means `0.0.0.0/0`, or `::/0` if the next hop is IPv6. On Linux, macOS and FreeBSD, a default route without
+   * metric and table is installed as two halves (`0.0.0.0/1`, `128.0.0.0/1`), which leave the existing one in place.
    */
   to: string;
-  /** The next hop, where there is one. */
+  /** Next hop. @default {none: the prefix is on-link} */
   via?: string;
-  /** Its preference; lower wins (Linux, Windows). @default {the system's} */
+  /** Route metric; lower wins (Linux, Windows). @default {chosen by the system} */
   metric?: number;
-  /** The routing table (Linux). @default {254, the main table} */
+  /** Routing table (Linux). @default {254, the main table} */
   table?: number;
 }
 
-/** A policy rule (Linux, ip-rule(8)): which packets look into which routing table. */
+/** A policy routing rule (Linux, ip-rule(8)): packets that match it use its routing table. */
 export interface RuleOptions {
-  /** The routing table. */
+  /** Routing table. */
   table: number;
-  /** Only packets from this prefix. */
+  /** Source prefix to match. @default {any} */
   from?: string;
-  /** Only packets to this prefix. */
+  /** Destination prefix to match. @default {any} */
   to?: string;
-  /** Only packets with this mark. */
+  /** Firewall mark to match. @default {any} */
   mark?: number;
-  /** Its place among the rules; lower is looked at first. @default {the system's} */
+  /** Priority of the rule; lower is evaluated first. @default {chosen by the system} */
   priority?: number;
-  /** For a rule without prefixes: IPv4 or IPv6. @default {4} */
+  /** IP version of a rule without prefixes. @default {4} */
   family?: 4 | 6;
 }
 
-/** What a device is asked to be. */
+/** Options for {@linkcode openDevice}. */
 export interface DeviceOptions {
   /**
-   * Its name; a `%d` in it is replaced with the first number that is free. On Linux it has at most 15 bytes, none of
-   * them a space; on Windows at most 127 units of UTF-16; macOS has `utunN` alone. @default {"tun%d"}
+   * Name; `%d` stands for the first free number. At most 15 bytes without spaces on Linux, 127 UTF-16 code units on
+   * Windows; `utunN` on macOS, `tunN` on FreeBSD. @default {"tun%d"}
    */
   name?: string;
-  /** Its addresses, each with the length of its network's prefix: `10.9.0.1/24`, `fd00::1/64`. */
+  /** Addresses with their prefix length: `10.9.0.1/24`, `fd00::1/64`. */
   address?: string | string[];
-  /** Routes through it: `10.0.0.0/8`, `10.0.0.0/8 via 10.9.0.2 metric 5 table 100`, or as objects. */
+  /** Routes through the device: `10.0.0.0/8`, `10.0.0.0/8 via 10.9.0.2 metric 5 table 100`, or objects. */
   route?: string | RouteOptions | (string | RouteOptions)[];
-  /** Policy rules that live as long as the device (Linux). */
+  /** Policy routing rules, removed when the device is closed (Linux). */
   rule?: RuleOptions | RuleOptions[];
-  /** The longest packet that the system sends through it (bytes). @default {1500, or what an existing one has} */
+  /** MTU (bytes). @default {1500; an existing device keeps its own} */
   mtu?: number;
-  /** Whether it is set up at once. @default {true} */
+  /** Brings the interface up. @default {true} */
   up?: boolean;
-  /** Options of Linux alone; other systems pass them over. */
+  /** Linux options, ignored on other systems. */
   linux?: {
-    /** Packets that wait in the kernel for the script. @default {1000} */
+    /** Length of the kernel's transmit queue (packets). @default {1000} */
     txQueueLength?: number;
-    /** Whether the kernel hands over and takes super-packets and unfinished sums. @default {true} */
+    /** GSO and GRO: super-packets and partial checksums pass between kernel and script. @default {true} */
     offload?: boolean;
     /**
-     * Whether io_uring reads and writes while many packets come, on a device without offload, where the kernel has what
-     * that needs: since 5.19 a read for each packet (`"oneshot"`), since 6.7 one for many. @default {true}
+     * io_uring under load, on a device without offload. Linux 6.7 and later read many packets with one request
+     * (multishot); 5.19 and later need one request per packet (`"oneshot"`). @default {true}
      */
     uring?: boolean | "oneshot";
     /**
-     * How many queues the device has, 1 to 256. Each is served by a worker of its own, which runs the same script:
-     * so several are for a script's module alone. @default {1}
+     * Queues of the device, 1 to 256. Each is served by a worker that runs the same script, so more than one needs a
+     * script module. @default {1}
      */
     queues?: number;
   };
-  /** Options of Windows alone; other systems pass them over. */
+  /** Windows options, ignored on other systems. */
   windows?: {
-    /** The bytes of each of Wintun's two rings, which stay in memory: a power of two, 128 KiB to 64 MiB. @default {16777216} */
+    /** Size of each of Wintun's two rings (bytes): a power of two, 128 KiB to 64 MiB. @default {16777216} */
     ringCapacity?: number;
-    /** Name servers while the device is open. */
+    /** DNS servers while the device is open. @default {none} */
     dns?: string | string[];
-    /** The interface's own preference, added to its routes'; lower wins. @default {the system's; 0 with a route to everywhere} */
+    /** Interface metric, added to each route's; lower wins. @default {chosen by Windows; 0 with a default route} */
     metric?: number;
   };
 }
 
 /** A route, parsed. */
 export interface CheckedRoute {
-  /** Where it leads. */
+  /** Destination. */
   readonly to: Prefix;
-  /** The next hop. */
+  /** Next hop. */
   readonly via: Address | undefined;
-  /** Its preference. */
+  /** Metric. */
   readonly metric: number | undefined;
-  /** The routing table. */
+  /** Routing table. */
   readonly table: number | undefined;
-  /** True for `default`: to everywhere by IPv4 and IPv6, as far as the system has both. */
+  /** True for one of the two routes of `default`; the IPv6 one is skipped on a system without IPv6. */
   readonly isDefault?: boolean;
 }
 
-/** A policy rule, parsed. */
+/** A policy routing rule, parsed. */
 export interface CheckedRule {
-  /** The routing table. */
+  /** Routing table. */
   readonly table: number;
-  /** 4 or 6. */
+  /** IP version. */
   readonly family: 4 | 6;
-  /** The prefix that it comes from. */
+  /** Source prefix. */
   readonly from: Prefix | undefined;
-  /** The prefix that it goes to. */
+  /** Destination prefix. */
   readonly to: Prefix | undefined;
-  /** The mark. */
+  /** Firewall mark. */
   readonly mark: number | undefined;
-  /** Its place. */
+  /** Priority. */
   readonly priority: number | undefined;
 }
 
-/** Options that make sense: whatever is wrong with them now is up to the system. */
+/** Device options, checked and parsed; only the system can still refuse them. */
 export interface CheckedDeviceOptions {
-  /** The name asked for. */
+  /** Requested name. */
   readonly name: string;
-  /** Its addresses. */
+  /** Addresses. */
   readonly addresses: readonly Prefix[];
-  /** Its routes. */
+  /** Routes. */
   readonly routes: readonly CheckedRoute[];
-  /** Its rules. */
+  /** Policy routing rules (Linux). */
   readonly rules: readonly CheckedRule[];
-  /** The longest packet (bytes). */
+  /** MTU (bytes). */
   readonly mtu: number | undefined;
-  /** Whether it is set up. */
+  /** True to bring the interface up. */
   readonly up: boolean;
-  /** The kernel's queue (packets). */
+  /** Length of the kernel's transmit queue (packets, Linux). */
   readonly txQueueLength: number | undefined;
-  /** Whether super-packets and unfinished sums pass (Linux). */
+  /** True for super-packets and partial checksums (Linux). */
   readonly offload: boolean;
-  /** Whether io_uring is tried (Linux). */
+  /** Use of io_uring (Linux). */
   readonly uring: boolean | "oneshot";
-  /** How many queues it has (Linux). */
+  /** Number of queues (Linux). */
   readonly queues: number;
-  /** Wintun's rings (bytes each). */
+  /** Size of each Wintun ring (bytes, Windows). */
   readonly ringCapacity: number;
-  /** Name servers (Windows). */
+  /** DNS servers (Windows). */
   readonly dns: readonly Address[];
-  /** The interface's preference (Windows). */
+  /** Interface metric (Windows). */
   readonly interfaceMetric: number | undefined;
 }
 
-/** The names of all of them. */
+/** Names of the device options. */
 export const DEVICE_OPTIONS: Readonly<Record<keyof DeviceOptions, "optional">> = {
   name: "optional",
   address: "optional",
@@ -178,9 +178,9 @@ const RULE_OPTIONS: OptionNames<RuleOptions> = {
 };
 
 // Specification
-/** The longest packet that IP has. */
+/** RFC 791 section 3.1: maximum total length. */
 const MAX_MTU = 65_535;
-/** RFC 791 section 3.2: every module must forward 68 bytes. */
+/** RFC 791 section 3.2: every module must forward 68 bytes unfragmented. */
 const MIN_MTU = 68;
 /** RFC 8200 section 5. */
 const MIN_MTU_IPV6 = 1280;
@@ -188,56 +188,59 @@ const MAX_U32 = 0xffff_ffff;
 /** drivers/net/tun.c: MAX_TAP_QUEUES. */
 const MAX_QUEUES = 256;
 /** wintun.h: WINTUN_MIN_RING_CAPACITY, WINTUN_MAX_RING_CAPACITY. */
-const MIN_RING = 0x2_0000;
-const MAX_RING = 0x400_0000;
+const MIN_RING_CAPACITY = 0x2_0000;
+const MAX_RING_CAPACITY = 0x400_0000;
 
-const EVERYWHERE = { 4: parseCidr("0.0.0.0/0"), 6: parseCidr("::/0") } as const;
+const DEFAULT_PREFIX = { 4: parseCidr("0.0.0.0/0"), 6: parseCidr("::/0") } as const;
 
 // Implementation
-/** At 1 Gbit/s, what comes in 134 ms. */
-const RING = 0x100_0000;
+const OPEN = "open a device";
+const CANNOT_OPEN = `Cannot ${OPEN}`;
+/** 134 ms of traffic at 1 Gbit/s. */
+const DEFAULT_RING_CAPACITY = 0x100_0000;
 
-/** What a system takes for a device's name. */
+/** Names of devices that a system accepts. */
 interface NameRule {
-  readonly most: number;
+  readonly max: number;
   readonly unit: string;
   readonly count: (name: string) => number;
   readonly forbidden: RegExp;
-  readonly said: string;
+  readonly rule: string;
 }
 
 const NAME_RULES = {
   /** IFNAMSIZ, and dev_valid_name() of net/core/dev.c. */
   linux: {
-    most: 15,
+    max: 15,
     unit: "bytes",
     count: (name) => new TextEncoder().encode(name).length,
     // deno-lint-ignore no-control-regex
     forbidden: /^\.{0,2}$|[\s/:\x00-\x1f\x7f-\x9f]/,
-    said: 'a name has no space, "/", ":" or control character in it',
+    rule: 'not be empty, "." or "..", and not contain spaces, "/", ":" or control characters',
   },
-  /** MAX_ADAPTER_NAME of wintun.h, less its zero; what Windows refuses in the name of a connection. */
+  /** MAX_ADAPTER_NAME of wintun.h, without its zero; characters that Windows refuses in a connection's name. */
   windows: {
-    most: 127,
-    unit: "units",
+    max: 127,
+    unit: "UTF-16 code units",
     count: (name) => name.length,
     // deno-lint-ignore no-control-regex
     forbidden: /^$|^\s|\s$|[\\/:*?"<>|\x00-\x1f\x7f-\x9f]|\p{Cs}/u,
-    said: 'a name has none of \\ / : * ? " < > | or control characters in it, and no space at its ends',
+    rule: 'not be empty, contain \\ / : * ? " < > | or control characters, or start or end with a space',
   },
 } as const satisfies Record<string, NameRule>;
 
 /**
- * A route as text: `PREFIX [via ADDRESS] [metric N] [table N]`, or `default` for the prefix.
+ * Parses a route: `PREFIX [via ADDRESS] [metric N] [table N]`, with `default` for the prefix or a prefix.
  *
- * @throws {SyntaxError} when it is anything else.
+ * @throws {SyntaxError} when the text has another form.
  *
  * @example
  * ```ts
  * import assert from "node:assert/strict";
  * import { parseRoute } from "@warren/tunnel/driver";
  *
- * assert(parseRoute("10.0.0.0/8 metric 5").metric === 5);
+ * const route = parseRoute("10.0.0.0/8 via 10.9.0.2 metric 5");
+ * assert.deepEqual(route, { to: "10.0.0.0/8", via: "10.9.0.2", metric: 5 });
  * ```
  */
 export function parseRoute(text: string): RouteOptions {
@@ -249,7 +252,7 @@ export function parseRoute(text: string): RouteOptions {
     if (key === "via") route.via = value;
     else if (key === "metric" || key === "table") route[key] = wholeNumber(value, text, key);
     else {
-      throw new SyntaxError(`Cannot parse route "${text}": "${key}" is none of via, metric, table`);
+      throw new SyntaxError(`Cannot parse route "${text}": "${key}" must be via, metric or table`);
     }
   }
   return route;
@@ -257,49 +260,49 @@ export function parseRoute(text: string): RouteOptions {
 
 function wholeNumber(text: string, route: string, key: string): number {
   if (!/^\d+$/.test(text)) {
-    throw new SyntaxError(`Cannot parse route "${route}": ${key} "${text}" is no number`);
+    throw new SyntaxError(`Cannot parse route "${route}": ${key} must be a number, got "${text}"`);
   }
   return Number(text);
 }
 
 /**
- * Checks options, without asking the system; what is none of {@linkcode DEVICE_OPTIONS} is another's to check.
+ * Checks and parses options without touching the system. Names outside {@linkcode DEVICE_OPTIONS} are not checked.
  *
- * @param os Whose names are meant: Windows' rules differ from everybody else's.
+ * @param os System whose rules for names apply: Windows', or else Linux's.
  */
 export function checkDeviceOptions(
   options: DeviceOptions,
   os: typeof Deno.build.os = Deno.build.os,
 ): CheckedDeviceOptions {
   const { name = "tun%d", mtu, up = true } = options;
-  if (typeof name !== "string") throw new TypeError(`Cannot use name ${Deno.inspect(name)}: it is no text`);
-  if (typeof up !== "boolean") throw new TypeError(`Cannot use up ${Deno.inspect(up)}: it is true or false`);
+  if (typeof name !== "string") {
+    throw new TypeError(`${CANNOT_OPEN}: name must be a string, ${gotValue(name)}`);
+  }
+  checkBoolean("up", up);
   checkName(name, NAME_RULES[os === "windows" ? "windows" : "linux"]);
   const addresses = list(options.address).map((text) => parsePrefix(text, "address"));
   if (mtu !== undefined) {
-    checkNumber(mtu, MIN_MTU, MAX_MTU, "MTU");
-    const six = addresses.some((prefix) => prefix.address.family === 6);
-    if (six && mtu < MIN_MTU_IPV6) {
-      throw new RangeError(`Cannot use MTU ${mtu} with an IPv6 address: it must be at least ${MIN_MTU_IPV6}`);
+    checkInteger(OPEN, "mtu", mtu, MIN_MTU, MAX_MTU);
+    const hasIpv6 = addresses.some((prefix) => prefix.address.family === 6);
+    if (hasIpv6 && mtu < MIN_MTU_IPV6) {
+      throw new RangeError(
+        `${CANNOT_OPEN}: mtu must be at least ${MIN_MTU_IPV6} with an IPv6 address, got ${mtu}`,
+      );
     }
   }
   const { txQueueLength, offload = true, uring = true, queues = 1 } = options.linux ?? {};
   checkNames("open a device on Linux", options.linux ?? {}, LINUX_OPTIONS);
   checkNames("open a device on Windows", options.windows ?? {}, WINDOWS_OPTIONS);
-  if (typeof offload !== "boolean") {
-    throw new TypeError(`Cannot use linux.offload ${Deno.inspect(offload)}: it is true or false`);
-  }
-  if (typeof uring !== "boolean" && uring !== "oneshot") {
-    throw new TypeError(`Cannot use linux.uring ${Deno.inspect(uring)}: it is true, false or "oneshot"`);
-  }
-  checkNumber(queues, 1, MAX_QUEUES, "number of queues");
-  if (txQueueLength !== undefined) checkNumber(txQueueLength, 1, MAX_U32, "queue length");
-  const { ringCapacity = RING, dns, metric } = options.windows ?? {};
-  checkNumber(ringCapacity, MIN_RING, MAX_RING, "ring capacity");
+  checkBoolean("linux.offload", offload);
+  if (uring !== "oneshot") checkBoolean("linux.uring", uring, 'true, false or "oneshot"');
+  checkInteger(OPEN, "linux.queues", queues, 1, MAX_QUEUES);
+  if (txQueueLength !== undefined) checkInteger(OPEN, "linux.txQueueLength", txQueueLength, 1, MAX_U32);
+  const { ringCapacity = DEFAULT_RING_CAPACITY, dns, metric } = options.windows ?? {};
+  checkInteger(OPEN, "windows.ringCapacity", ringCapacity, MIN_RING_CAPACITY, MAX_RING_CAPACITY);
   if ((ringCapacity & ringCapacity - 1) !== 0) {
-    throw new RangeError(`Cannot use ring capacity ${ringCapacity}: it is no power of two`);
+    throw new RangeError(`${CANNOT_OPEN}: windows.ringCapacity must be a power of two, got ${ringCapacity}`);
   }
-  if (metric !== undefined) checkNumber(metric, 0, MAX_U32, "metric");
+  if (metric !== undefined) checkInteger(OPEN, "windows.metric", metric, 0, MAX_U32);
   return {
     name,
     addresses,
@@ -317,45 +320,55 @@ export function checkDeviceOptions(
   };
 }
 
-function checkName(name: string, { most, unit, count, forbidden, said }: NameRule): void {
+function checkName(name: string, { max, unit, count, forbidden, rule }: NameRule): void {
   const length = count(name);
-  if (length > most) {
-    throw new RangeError(`Cannot open device "${name}": its name has ${length} ${unit}: at most ${most}`);
+  if (length > max) {
+    throw new RangeError(
+      `Cannot open device "${name}": name must have at most ${max} ${unit}, got ${length}`,
+    );
   }
-  if (forbidden.test(name)) throw new TypeError(`Cannot open device ${JSON.stringify(name)}: ${said}`);
+  if (forbidden.test(name)) {
+    throw new TypeError(`Cannot open device ${JSON.stringify(name)}: name must ${rule}`);
+  }
   if (/%(?!d)|%.*%/.test(name)) {
-    throw new TypeError(`Cannot open device "${name}": "%" stands only in one "%d", for a number`);
+    throw new TypeError(`Cannot open device "${name}": name must contain "%" only once, in "%d"`);
   }
+}
+
+function checkBoolean(name: string, value: unknown, rule = "true or false"): void {
+  if (typeof value === "boolean") return;
+  throw new TypeError(`${CANNOT_OPEN}: ${name} must be ${rule}, ${gotValue(value)}`);
 }
 
 function checkRoute(option: string | RouteOptions): CheckedRoute[] {
   const route = typeof option === "string" ? parseRoute(option) : option;
-  checkNames("route through a device", route, ROUTE_OPTIONS);
+  const attempt = "route through a device";
+  checkNames(attempt, route, ROUTE_OPTIONS);
   const { metric, table } = route;
   const via = route.via === undefined ? undefined : parseAddress(route.via);
-  if (metric !== undefined) checkNumber(metric, 0, MAX_U32, "metric");
-  if (table !== undefined) checkNumber(table, 1, MAX_U32, "table");
+  if (metric !== undefined) checkInteger(attempt, "metric", metric, 0, MAX_U32);
+  if (table !== undefined) checkInteger(attempt, "table", table, 1, MAX_U32);
   const isDefault = route.to === "default" && via === undefined && metric === undefined &&
     table === undefined;
   const tos = isDefault
-    ? [EVERYWHERE[4], EVERYWHERE[6]]
-    : [route.to === "default" ? EVERYWHERE[via?.family ?? 4] : parsePrefix(route.to, "route")];
+    ? [DEFAULT_PREFIX[4], DEFAULT_PREFIX[6]]
+    : [route.to === "default" ? DEFAULT_PREFIX[via?.family ?? 4] : parsePrefix(route.to, "route")];
   return tos.map((to) => {
     if (via !== undefined && via.family !== to.address.family) {
-      throw new TypeError(`Cannot route ${route.to} via ${route.via}: they are IPv4 and IPv6`);
+      throw new TypeError(`Cannot route ${route.to} via ${route.via}: both must be IPv4, or both IPv6`);
     }
     return { to, via, metric, table, ...(isDefault ? { isDefault } : {}) };
   });
 }
 
-/** Leaves out a family of `default` for which there is a route of its own. */
+/** Removes a route of `default` if another route covers all of its IP version. */
 function withoutRepetition(routes: CheckedRoute[]): CheckedRoute[] {
   const isSame = (one: CheckedRoute, other: CheckedRoute) =>
     one !== other && one.to.length === 0 && one.to.address.family === other.to.address.family;
   return routes.filter((one) => one.isDefault !== true || !routes.some((other) => isSame(other, one)));
 }
 
-/** The two halves of everywhere: routes to them come before the default route that is there, which stays as it is. */
+/** Halves of a default prefix: more specific than the existing default route, which stays in place. */
 export function halvesOf({ address: { family, bytes } }: Prefix): Prefix[] {
   return [0, 0x80].map((first) => {
     const half = new Uint8Array(bytes.length);
@@ -365,18 +378,19 @@ export function halvesOf({ address: { family, bytes } }: Prefix): Prefix[] {
 }
 
 function checkRule(rule: RuleOptions): CheckedRule {
-  checkNames("add a rule", rule, RULE_OPTIONS);
+  const attempt = "add a rule";
+  checkNames(attempt, rule, RULE_OPTIONS);
   const from = rule.from === undefined ? undefined : parsePrefix(rule.from, "rule");
   const to = rule.to === undefined ? undefined : parsePrefix(rule.to, "rule");
   const family = (from ?? to)?.address.family ?? rule.family ?? 4;
   if (
     to !== undefined && to.address.family !== family || rule.family !== undefined && rule.family !== family
   ) {
-    throw new TypeError(`Cannot add the rule: its prefixes and family mix IPv4 and IPv6`);
+    throw new TypeError("Cannot add a rule: from, to and family must be of the same IP version");
   }
-  checkNumber(rule.table, 1, MAX_U32, "table");
-  if (rule.mark !== undefined) checkNumber(rule.mark, 0, MAX_U32, "mark");
-  if (rule.priority !== undefined) checkNumber(rule.priority, 0, MAX_U32, "priority");
+  checkInteger(attempt, "table", rule.table, 1, MAX_U32);
+  if (rule.mark !== undefined) checkInteger(attempt, "mark", rule.mark, 0, MAX_U32);
+  if (rule.priority !== undefined) checkInteger(attempt, "priority", rule.priority, 0, MAX_U32);
   return { table: rule.table, family, from, to, mark: rule.mark, priority: rule.priority };
 }
 
@@ -389,12 +403,6 @@ function parsePrefix(text: string, what: string): Prefix {
     );
   }
   return parseCidr(text);
-}
-
-function checkNumber(value: number, least: number, most: number, what: string): void {
-  if (!Number.isInteger(value) || value < least || value > most) {
-    throw new RangeError(`Cannot use ${what} ${value}: it is not a whole number from ${least} to ${most}`);
-  }
 }
 
 function list<T>(value: T | T[] | undefined): T[] {

@@ -1,11 +1,11 @@
-/** Device options as people write them. */
+/** Device options: accepted forms, and the errors of those refused. */
 
 import assert from "node:assert/strict";
 import { openDevice } from "../../driver/mod.ts";
 import { checkDeviceOptions, parseRoute } from "../../driver/options.ts";
 import { device } from "../../runtime/mod.ts";
 
-Deno.test("parseRoute() reads a prefix and what follows it, in any order", () => {
+Deno.test("parseRoute() reads a prefix and its attributes, in any order", () => {
   assert.deepEqual(parseRoute("10.0.0.0/8"), { to: "10.0.0.0/8" });
   assert.deepEqual(parseRoute("  default   table 7 metric 5  via 10.9.0.2 "), {
     to: "0.0.0.0/0",
@@ -23,7 +23,7 @@ Deno.test("parseRoute() throws SyntaxError for anything else", () => {
   }
 });
 
-Deno.test("checkDeviceOptions() takes one or several of each", () => {
+Deno.test("checkDeviceOptions() accepts one or several addresses, routes and rules", () => {
   const { name, addresses, routes, rules, up } = checkDeviceOptions({
     address: "10.9.0.1/24",
     route: ["10.0.0.0/8", { to: "fd00::/8" }],
@@ -40,7 +40,7 @@ Deno.test("checkDeviceOptions() takes 1 to 256 queues", () => {
   for (const queues of [0, 257, 1.5, NaN]) {
     assert.throws(
       () => checkDeviceOptions({ linux: { queues } }),
-      /^RangeError: Cannot use number of queues /,
+      /^RangeError: Cannot open a device: linux\.queues must be an integer from 1 to 256, got /,
     );
   }
 });
@@ -49,7 +49,7 @@ Deno.test("checkDeviceOptions() takes the names that Linux takes, and counts the
   const check = (name: string) => checkDeviceOptions({ name }, "linux").name;
   assert.equal(check("fifteen-bytes-x"), "fifteen-bytes-x");
   assert.equal(check('?*\\"<>|'), '?*\\"<>|');
-  assert.throws(() => check("tünnel-für-alle"), /its name has 17 bytes: at most 15/);
+  assert.throws(() => check("tünnel-für-alle"), /name must have at most 15 bytes, got 17$/);
   for (const name of ["", ".", "..", "a b", "a/b", "a:b", "a\u0000", "%s", "%d%d"]) {
     assert.throws(() => check(name), TypeError, name);
   }
@@ -62,7 +62,7 @@ Deno.test("checkDeviceOptions() takes the names that Windows takes, and counts t
   ) {
     assert.equal(check(name), name);
   }
-  assert.throws(() => check("x".repeat(128)), /its name has 128 units: at most 127/);
+  assert.throws(() => check("x".repeat(128)), /name must have at most 127 UTF-16 code units, got 128$/);
   for (const character of '\\/:*?"<>|\0\t') {
     assert.throws(() => check(`a${character}b`), TypeError, character);
   }
@@ -71,7 +71,7 @@ Deno.test("checkDeviceOptions() takes the names that Windows takes, and counts t
   }
 });
 
-Deno.test("checkDeviceOptions() refuses mistyped names of routes and rules, and what is of another kind", () => {
+Deno.test("checkDeviceOptions() refuses mistyped names of routes and rules, and values of another type", () => {
   const refuses = (options: object, message: RegExp) =>
     assert.throws(() => checkDeviceOptions(options), message);
   refuses(
@@ -82,8 +82,8 @@ Deno.test("checkDeviceOptions() refuses mistyped names of routes and rules, and 
   refuses({ rule: { table: 5, prio: 1 } }, /^TypeError: Cannot add a rule: there is no option "prio"/);
   refuses({ windows: { ring: 1 } }, /^TypeError: Cannot open a device on Windows: there is no option "ring"/);
   refuses({ address: 10.9 }, /^TypeError: Cannot parse prefix 10.9: it is no text$/);
-  refuses({ name: 5 }, /^TypeError: Cannot use name 5: it is no text$/);
-  refuses({ up: "no" }, /^TypeError: Cannot use up "no": it is true or false$/);
+  refuses({ name: 5 }, /^TypeError: Cannot open a device: name must be a string, got 5$/);
+  refuses({ up: "no" }, /^TypeError: Cannot open a device: up must be true or false, got "no"$/);
 });
 
 Deno.test("openDevice() and device() refuse a mistyped name", async () => {
@@ -92,16 +92,16 @@ Deno.test("openDevice() and device() refuse a mistyped name", async () => {
   assert.throws(() => device(mistyped), /^TypeError: Cannot open a device: there is no option "adress"/);
 });
 
-Deno.test("checkDeviceOptions() refuses options of a system that it does not know, and what is neither true nor false", () => {
+Deno.test("checkDeviceOptions() refuses unknown options of a system, and switches that are not boolean", () => {
   for (
     const [linux, message] of [
       [
         { offlaod: false },
         'Cannot open a device on Linux: there is no option "offlaod": txQueueLength, offload, uring, queues are',
       ],
-      [{ offload: "no" }, 'Cannot use linux.offload "no": it is true or false'],
-      [{ uring: 0 }, 'Cannot use linux.uring 0: it is true, false or "oneshot"'],
-      [{ offload: null }, "Cannot use linux.offload null: it is true or false"],
+      [{ offload: "no" }, 'Cannot open a device: linux.offload must be true or false, got "no"'],
+      [{ uring: 0 }, 'Cannot open a device: linux.uring must be true, false or "oneshot", got 0'],
+      [{ offload: null }, "Cannot open a device: linux.offload must be true or false, got null"],
     ] as const
   ) {
     assert.throws(() => checkDeviceOptions({ linux: linux as object }), {

@@ -226,12 +226,12 @@ systemTest("openDevice() attaches to a device prepared for a user without CAP_NE
 systemTest("openDevice() says what is wrong with a name, address, MTU, route or rule", NEEDS, async () => {
   await using namespace = await openNamespace();
   const wrong: [unknown, string, RegExp][] = [
-    [{ name: "a-name-of-16-byt" }, "RangeError", /its name has 16 bytes: at most 15$/],
-    [{ name: "a/b" }, "TypeError", /^Cannot open device "a\/b": a name has no space/],
+    [{ name: "a-name-of-16-byt" }, "RangeError", /name must have at most 15 bytes, got 16$/],
+    [{ name: "a/b" }, "TypeError", /^Cannot open device "a\/b": name must not be empty, /],
     [{ name: "a b" }, "TypeError", /^Cannot open device "a b"/],
     [{ name: "" }, "TypeError", /^Cannot open device ""/],
     [{ name: ".." }, "TypeError", /^Cannot open device "\.\."/],
-    [{ name: "a%s" }, "TypeError", /"%" stands only in one "%d"/],
+    [{ name: "a%s" }, "TypeError", /name must contain "%" only once, in "%d"$/],
     [
       { name: "lo" },
       "DriverError",
@@ -241,22 +241,38 @@ systemTest("openDevice() says what is wrong with a name, address, MTU, route or 
     [{ address: "10.9.0.256/24" }, "SyntaxError", /10\.9\.0\.256/],
     [{ address: "10.9.0.1/33" }, "SyntaxError", /10\.9\.0\.1\/33/],
     [{ address: "fd09::g/64" }, "SyntaxError", /fd09::g/],
-    [{ mtu: 67 }, "RangeError", /^Cannot use MTU 67: it is not a whole number from 68 to 65535$/],
-    [{ mtu: 65_536 }, "RangeError", /MTU 65536/],
-    [{ mtu: 1400.5 }, "RangeError", /MTU 1400\.5/],
-    [{ mtu: 1279, address: "fd09::1/64" }, "RangeError", /MTU 1279 with an IPv6 address/],
-    [{ route: "10.0.0.0/8 over there" }, "SyntaxError", /"over" is none of via, metric, table$/],
+    [{ mtu: 67 }, "RangeError", /^Cannot open a device: mtu must be an integer from 68 to 65535, got 67$/],
+    [{ mtu: 65_536 }, "RangeError", /mtu must .*, got 65536$/],
+    [{ mtu: 1400.5 }, "RangeError", /mtu must .*, got 1400\.5$/],
+    [
+      { mtu: 1279, address: "fd09::1/64" },
+      "RangeError",
+      /mtu must be at least 1280 with an IPv6 address, got 1279$/,
+    ],
+    [{ route: "10.0.0.0/8 over there" }, "SyntaxError", /"over" must be via, metric or table$/],
     [{ route: "10.0.0.0/8 metric" }, "SyntaxError", /"metric" has no value$/],
-    [{ route: "10.0.0.0/8 metric x" }, "SyntaxError", /metric "x" is no number$/],
-    [{ route: "10.0.0.0/8 via fd09::1" }, "TypeError", /they are IPv4 and IPv6$/],
+    [{ route: "10.0.0.0/8 metric x" }, "SyntaxError", /metric must be a number, got "x"$/],
+    [{ route: "10.0.0.0/8 via fd09::1" }, "TypeError", /both must be IPv4, or both IPv6$/],
     [
       { route: "10.0.0.1/8" },
       "SyntaxError",
       /10\.0\.0\.1\/8.*10\.0\.0\.0\/8/,
     ],
-    [{ rule: { table: 0 } }, "RangeError", /^Cannot use table 0/],
-    [{ rule: { table: 5, from: "10.0.0.0/8", to: "::/0" } }, "TypeError", /mix IPv4 and IPv6/],
-    [{ linux: { txQueueLength: -1 } }, "RangeError", /^Cannot use queue length -1/],
+    [
+      { rule: { table: 0 } },
+      "RangeError",
+      /^Cannot add a rule: table must be an integer from 1 to 4294967295, got 0$/,
+    ],
+    [
+      { rule: { table: 5, from: "10.0.0.0/8", to: "::/0" } },
+      "TypeError",
+      /from, to and family must be of the same IP version$/,
+    ],
+    [
+      { linux: { txQueueLength: -1 } },
+      "RangeError",
+      /^Cannot open a device: linux\.txQueueLength must be .*, got -1$/,
+    ],
   ];
   for (const [options, name, message] of wrong) {
     const thrown = await opening(namespace, options);

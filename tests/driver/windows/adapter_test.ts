@@ -45,7 +45,7 @@ Deno.test("checkSupported() refuses what Windows has no counterpart for", () => 
   throws(() => check({ mtu: 500 }), RangeError);
 });
 
-Deno.test("checkDeviceOptions() takes rings of Wintun's sizes alone", () => {
+Deno.test("checkDeviceOptions() accepts only the ring sizes of Wintun", () => {
   strictEqual(checkDeviceOptions({}).ringCapacity, 0x100_0000);
   for (let capacity = 0x2_0000; capacity <= 0x400_0000; capacity *= 2) {
     strictEqual(checkDeviceOptions({ windows: { ringCapacity: capacity } }).ringCapacity, capacity);
