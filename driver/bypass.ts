@@ -1,7 +1,7 @@
 /**
- * Has a far end's own packets leave beside the tunnel, whose routes may cover their addresses: by a host route to each,
- * by the way that the system would take without the tunnel. A tunnel that is the way to everywhere needs it, or its
- * packets go into itself; and with reverse path filtering (rp_filter=1), what comes from the far end is accepted by it.
+ * Host routes that keep a far end's own packets out of the tunnel: one to each of its addresses, by the path that the
+ * system would use without the tunnel. A tunnel with a default route needs them, or its packets would loop into itself;
+ * reverse path filtering (rp_filter=1) needs them to accept packets from the far end.
  */
 
 import { type Address, formatAddress } from "../lib/wire/address.ts";
@@ -9,47 +9,47 @@ import type { CheckedDeviceOptions } from "./options.ts";
 import { unmapAddress } from "./udp_socket.ts";
 
 // Implementation
-/** The most addresses of one far end; the one that was told the longest ago gives way. */
+/** Maximum addresses of one far end; the least recently used one is removed first. */
 export const MAX_BYPASSED = 64;
 
 /** A host route beside the tunnel. */
 export interface HostRoute {
-  /** Follows the system's routes, which changed. */
+  /** Updates the route after a change of the system's routes. */
   refresh(): void;
-  /** Removes it. */
+  /** Removes the route. */
   remove(): void;
 }
 
-/** A system's host routes. */
+/** Host routes of a system. */
 export interface HostRoutes {
-  /** Readable when the system's routes change; `undefined` where nothing tells. */
+  /** Readable when the system's routes change; `undefined` where the system does not report changes. */
   readonly descriptor: number | undefined;
-  /** The part of the watchdog's rescue data that removes them, behind the device's own. */
+  /** Watchdog rescue data that removes the routes; it follows the device's own. */
   readonly rescueData: Uint8Array[];
-  /** Adds one, in these routing tables (Linux); by one interface alone where its name is given. */
+  /** Adds a route, in these routing tables (Linux); `interfaceName` restricts it to one interface. */
   add(address: Address, tables: readonly number[], interfaceName: string | undefined): HostRoute;
-  /** The addresses of the name servers that the system asks. */
+  /** Returns the addresses of the system's DNS servers. */
   nameServers(): Address[];
-  /** Reads what the descriptor has; returns whether the system's routes changed. */
+  /** Reads the descriptor; returns true if the system's routes changed. */
   drain(): boolean;
-  /** Frees what it holds; the host routes are removed before. */
+  /** Frees resources, after all host routes are removed. */
   close(): void;
 }
 
-/** Routes of a tunnel that cover addresses. */
-export interface Covering {
+/** A prefix that the tunnel's routes cover, with its routing table. */
+export interface CoveringRoute {
   readonly bytes: Uint8Array;
   readonly length: number;
   readonly table: number;
 }
 
-/** An address that a far end uses. */
-interface Kept {
+/** An address kept out of the tunnel. */
+interface BypassedAddress {
   readonly address: Address;
   readonly interfaceName: string | undefined;
-  /** Look-ups that need it now; 0 for the far end's own. */
+  /** DNS look-ups that need it now; 0 for an address of the far end. */
   lookUps: number;
-  /** Its routing tables, and the route in them. */
+  /** Routing tables of its host route, as text. */
   tables: string;
   route: HostRoute | undefined;
 }
@@ -58,36 +58,36 @@ interface Kept {
 export class Bypass implements Disposable {
   static readonly #all = new Set<Bypass>();
   readonly #system: HostRoutes;
-  readonly #covering: readonly Covering[];
-  readonly #kept = new Map<string, Kept>();
+  readonly #covering: readonly CoveringRoute[];
+  readonly #kept = new Map<string, BypassedAddress>();
   #isOpen = false;
 
-  /** For a tunnel with these routes, which the device is about to get. */
-  constructor(system: HostRoutes, covering: readonly Covering[]) {
+  /** Creates the bypass of a tunnel whose device is about to get these routes. */
+  constructor(system: HostRoutes, covering: readonly CoveringRoute[]) {
     this.#system = system;
     this.#covering = covering;
     Bypass.#all.add(this);
     Bypass.#update();
   }
 
-  /** Readable when the system's routes change. */
+  /** Descriptor that is readable when the system's routes change. */
   get descriptor(): number | undefined {
     return this.#system.descriptor;
   }
 
-  /** The part of the watchdog's rescue data that removes its routes. */
+  /** Watchdog rescue data that removes the host routes. */
   get rescueData(): Uint8Array[] {
     return this.#system.rescueData;
   }
 
-  /** The tunnel's device has its routes. */
+  /** Reports that the tunnel's device has its routes. */
   opened(): void {
     this.#isOpen = true;
   }
 
   /**
-   * Has packets to an address leave beside the tunnel; by one interface alone where its name is given. Once closed, it
-   * does nothing.
+   * Keeps packets to an address out of the tunnel; `interfaceName` restricts them to one interface. Does nothing after
+   * `close`.
    */
   keep(address: Address, interfaceName?: string): void {
     if (!Bypass.#all.has(this)) return;
@@ -108,15 +108,15 @@ export class Bypass implements Disposable {
   }
 
   /**
-   * Looks names up. Where a tunnel's default route stands already, packets to the system's name servers leave beside
-   * it for as long as that takes, including those of other programs.
+   * Runs a DNS look-up. If a tunnel's default route is already installed, packets to the system's DNS servers bypass it
+   * meanwhile, including those of other programs.
    */
   async lookUp<Result>(look: () => Promise<Result>): Promise<Result> {
     const isCovered = Bypass.#all.has(this) && Bypass.#all.values().some((bypass) => bypass.#isOpen);
     if (!isCovered) return await look();
-    const held: [string, Kept][] = [];
+    const held: [string, BypassedAddress][] = [];
     for (const address of this.#system.nameServers()) {
-      // What a narrower route covers is a server of the tunnel's own.
+      // A server covered by a more specific route is reached through the tunnel.
       if (isLoopback(address) || this.#covering.some((one) => !isDefault(one) && covers(one, address))) {
         continue;
       }
@@ -139,13 +139,13 @@ export class Bypass implements Disposable {
     }
   }
 
-  /** Follows the system's routes. To be called when the descriptor is readable. */
+  /** Updates the host routes after a change of the system's routes; called when the descriptor is readable. */
   drain(): void {
     if (!this.#system.drain()) return;
-    for (const kept of this.#kept.values()) attempt(() => kept.route?.refresh());
+    for (const kept of this.#kept.values()) warnOnFailure(() => kept.route?.refresh());
   }
 
-  /** Removes the host routes; further calls do nothing. */
+  /** Removes the host routes. Further calls do nothing. */
   close(): void {
     if (!Bypass.#all.delete(this)) return;
     for (const [key, kept] of this.#kept) this.#remove(key, kept);
@@ -153,28 +153,28 @@ export class Bypass implements Disposable {
     Bypass.#update();
   }
 
-  /** {@linkcode Bypass.close}. */
+  /** Calls {@linkcode Bypass.close}. */
   [Symbol.dispose](): void {
     this.close();
   }
 
-  /** Applies every bypass again: a default route also covers the far ends of the process's other tunnels. */
+  /** Applies every bypass again: a default route also covers the far ends of other tunnels in this process. */
   static #update(): void {
     for (const bypass of Bypass.#all) for (const kept of bypass.#kept.values()) bypass.#apply(kept);
   }
 
-  #add(key: string, kept: Kept): void {
+  #add(key: string, kept: BypassedAddress): void {
     this.#kept.set(key, kept);
     this.#apply(kept);
   }
 
-  #remove(key: string, kept: Kept): void {
+  #remove(key: string, kept: BypassedAddress): void {
     this.#kept.delete(key);
-    attempt(() => kept.route?.remove());
+    warnOnFailure(() => kept.route?.remove());
   }
 
-  /** Makes the host route, or removes it, as the tunnels' routes cover the address or do not. */
-  #apply(kept: Kept): void {
+  /** Adds the host route if a tunnel's routes cover the address, or else removes it. */
+  #apply(kept: BypassedAddress): void {
     const tables = new Set<number>();
     for (const bypass of Bypass.#all) {
       for (const one of bypass.#covering) {
@@ -184,7 +184,7 @@ export class Bypass implements Disposable {
     const key = [...tables].sort().join();
     if (key === kept.tables) return;
     kept.tables = key;
-    attempt(() => {
+    warnOnFailure(() => {
       kept.route?.remove();
       kept.route = undefined;
       if (tables.size > 0) kept.route = this.#system.add(kept.address, [...tables], kept.interfaceName);
@@ -192,11 +192,11 @@ export class Bypass implements Disposable {
   }
 }
 
-/** The prefixes for which a device with these options is the way. */
+/** Returns the prefixes that a device with these options routes. */
 export function coveringRoutes(
   { addresses, routes }: CheckedDeviceOptions,
   mainTable: number,
-): Covering[] {
+): CoveringRoute[] {
   return [...addresses.map((to) => ({ to, table: undefined })), ...routes].map((
     { to, table = mainTable },
   ) => ({
@@ -206,7 +206,7 @@ export function coveringRoutes(
   }));
 }
 
-/** Tells whether an address has the first bits of another one of its family. */
+/** Returns true if the first `length` bits of an address equal those of a prefix of its family. */
 export function startsWith(bytes: Uint8Array, prefix: Uint8Array, length: number): boolean {
   if (bytes.length !== prefix.length) return false;
   for (let i = 0, left = length; left > 0; i++, left -= 8) {
@@ -216,12 +216,12 @@ export function startsWith(bytes: Uint8Array, prefix: Uint8Array, length: number
   return true;
 }
 
-/** Whether a route is one to everywhere, or half of one, as 0.0.0.0/1 is. */
-function isDefault({ length }: Covering): boolean {
+/** True for a default route or one of its halves, such as 0.0.0.0/1. */
+function isDefault({ length }: CoveringRoute): boolean {
   return length <= 1;
 }
 
-function covers({ bytes, length }: Covering, address: Address): boolean {
+function covers({ bytes, length }: CoveringRoute, address: Address): boolean {
   return startsWith(address.bytes, bytes, length);
 }
 
@@ -229,8 +229,8 @@ function isLoopback({ family, bytes }: Address): boolean {
   return family === 4 ? bytes[0] === 127 : bytes.every((byte, i) => byte === (i === 15 ? 1 : 0));
 }
 
-/** Warns of a failure, and goes on: a far end may not need its host route, as with a device that root prepared. */
-function attempt(step: () => void): void {
+/** Warns of a failure and continues: a far end may not need its host route, as with a device prepared by root. */
+function warnOnFailure(step: () => void): void {
   try {
     step();
   } catch (error) {

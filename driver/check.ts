@@ -1,29 +1,29 @@
-/** One finding of `warren doctor`, and how it is made. */
+/** Findings of `warren doctor`. */
 
 import { errorMessage } from "./error.ts";
 
-/** What was found. */
+/** One finding. */
 export interface Check {
-  /** What was looked at. */
+  /** Subject of the check. */
   readonly what: string;
-  /** `fail`: Warren does not work so. `warn`: something does not, or may not. */
+  /** `fail`: Warren cannot work. `warn`: a part of it cannot, or may not. */
   readonly state: "ok" | "warn" | "fail";
-  /** What is so. */
+  /** Result as a sentence. */
   readonly says: string;
-  /** What to do about it. */
+  /** Remedy, if there is one. */
   readonly remedy?: string;
 }
 
-/** Makes a check; what goes wrong in it is told as its result. */
+/** Runs a check; an error thrown by it becomes a warning. */
 export async function check(what: string, look: () => Check[] | Promise<Check[]>): Promise<Check[]> {
   try {
     return await look();
   } catch (error) {
-    return [{ what, state: "warn", says: `it cannot be told: ${errorMessage(error)}` }];
+    return [{ what, state: "warn", says: `the check failed: ${errorMessage(error)}` }];
   }
 }
 
-/** Opens a system's library: whether it is here, with every function that Warren calls. */
+/** Opens a library of the system and reports whether it has every function that Warren calls. */
 export function checkLibrary(what: string, open: () => unknown): Check[] {
   try {
     open();

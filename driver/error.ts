@@ -1,27 +1,27 @@
-/** The one error class of ours, a system call that failed, with its code; and what errors say. */
+/** Error of a failed system call, with its code; texts shared by error messages. */
 
-/** What a {@linkcode DriverError} carries. */
+/** Fields of a {@linkcode DriverError}. */
 export interface DriverErrorOptions extends ErrorOptions {
-  /** The system call or library function, such as `TUNSETIFF` or `RTM_NEWADDR`. */
+  /** System call, request or library function, such as `TUNSETIFF` or `RTM_NEWADDR`. */
   operation: string;
-  /** The system's name for the error, such as `EBUSY`. */
+  /** Name of the error, such as `EBUSY`. */
   code: string;
-  /** The system's number for it. */
+  /** Number of the error. */
   errno: number;
 }
 
-/** A system call failed in a way that no built-in error class says better. */
+/** Failure of a system call, where no error class of Deno fits. */
 export class DriverError extends Error {
   /** @ignore */
   override readonly name = "DriverError";
-  /** The system call or library function that failed. */
+  /** System call, request or library function that failed. */
   readonly operation: string;
-  /** The system's name for the error, such as `EBUSY`. */
+  /** Name of the error, such as `EBUSY`. */
   readonly code: string;
-  /** The system's number for it. */
+  /** Number of the error. */
   readonly errno: number;
 
-  /** A message of the form *Cannot verb thing: what is so: what to do*, and what the system said. */
+  /** Creates an error; `message` has the form *Cannot verb thing: cause: remedy*. */
   constructor(message: string, options: DriverErrorOptions) {
     super(message, { cause: options.cause });
     this.operation = options.operation;
@@ -30,10 +30,10 @@ export class DriverError extends Error {
   }
 }
 
-/** What to do on a system that Warren has no driver for. */
+/** Remedy on a system without a driver. */
 export const WITHOUT_DRIVER = "use MemoryDevice.pair(), Linux, macOS, FreeBSD or Windows";
 
-/** What was thrown, in words: somebody else's code throws anything. */
+/** Message of a thrown value, which need not be an `Error`. */
 export function errorMessage(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);
 }

@@ -1,12 +1,12 @@
-/** What happens to a device, for whoever asked to hear of it. */
+/** Delivery of device events to their readers. */
 
 import type { DeviceEvent } from "../lib/core/mod.ts";
 
 // Implementation
-/** Events that wait for a slow reader; older ones give way. */
-const WAITING = 64;
+/** Maximum events that wait for a slow reader; the oldest is dropped first. */
+const MAX_WAITING = 64;
 
-/** One reader's events, in their order. */
+/** Events of one reader, in order. */
 class EventQueue implements AsyncIterable<DeviceEvent> {
   readonly #readers: Set<EventQueue>;
   readonly #waiting: DeviceEvent[] = [];
@@ -19,7 +19,7 @@ class EventQueue implements AsyncIterable<DeviceEvent> {
   }
 
   push(event: DeviceEvent): void {
-    if (this.#waiting.push(event) > WAITING) this.#waiting.shift();
+    if (this.#waiting.push(event) > MAX_WAITING) this.#waiting.shift();
     this.#wanted?.();
   }
 
@@ -42,24 +42,24 @@ class EventQueue implements AsyncIterable<DeviceEvent> {
   }
 }
 
-/** Hands a device's events to its readers. For drivers. */
+/** Delivers a device's events to all readers; used by the drivers. */
 export class DeviceEvents {
   readonly #readers = new Set<EventQueue>();
   #ended = false;
 
-  /** Events from now on. */
+  /** Returns the events from now on. */
   listen(): AsyncIterable<DeviceEvent> {
     const reader = new EventQueue(this.#readers);
     if (this.#ended) reader.end();
     return reader;
   }
 
-  /** Tells every reader. */
+  /** Delivers an event to every reader. */
   publish(event: DeviceEvent): void {
     for (const reader of this.#readers) reader.push(event);
   }
 
-  /** Nothing more will happen. */
+  /** Ends the iteration of every reader after its waiting events. */
   end(): void {
     this.#ended = true;
     for (const reader of this.#readers) reader.end();

@@ -1,9 +1,9 @@
-/** What `warren doctor` asks of a system: whether a device can be opened on it, and what to do where it cannot. */
+/** System checks of `warren doctor`: can a device be opened here, and if not, what to do. */
 
 import type { Check } from "./check.ts";
 import { WITHOUT_DRIVER } from "./error.ts";
 
-/** Makes every check of this system; with `repair`, what a crashed process left behind is put back. */
+/** Runs every check of this system; with `repair`, cleans up after a crashed process (Linux). */
 export async function examineSystem(repair: boolean): Promise<Check[]> {
   const { os, arch } = Deno.build;
   const system: Check = { what: "system", state: "ok", says: `${os} ${arch}` };

@@ -1,17 +1,17 @@
-/** Another program in the place of this process. */
+/** Replacement of this process by another program. */
 
 import { openPosix } from "./open_posix.ts";
 import { cString } from "./posix/libc.ts";
 
-/** Tells whether {@linkcode replaceProcess} works: Windows has no such call. */
+/** True where {@linkcode replaceProcess} works: everywhere but on Windows. */
 export const CAN_REPLACE_PROCESS: boolean = Deno.build.os !== "windows";
 
 /**
- * Replaces this process by another program, which keeps its number, its streams, its environment and its terminal
- * (execv(3)). Returns only by throwing.
+ * Replaces this process by another program, which keeps the process ID, the standard streams, the environment and the
+ * terminal (execv(3)). Does not return.
  *
- * @param path The program's file.
- * @throws {Deno.errors.NotCapable} without `--allow-ffi`; {@linkcode DriverError} and the like for what the system says.
+ * @param path File of the program.
+ * @throws {Deno.errors.NotCapable} without `--allow-ffi`; {@linkcode DriverError} when the system refuses.
  */
 export async function replaceProcess(path: string, args: readonly string[]): Promise<never> {
   const posix = await openPosix();

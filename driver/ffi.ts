@@ -1,34 +1,34 @@
-/** The permission for native libraries, and why one did not open. */
+/** Permission for native libraries, and the errors of opening them. */
 
 /**
- * Asks for the permission to use FFI, on a terminal by Deno's prompt. All of it: a grant of one library's path keeps
- * Deno from finding the system's libraries by their names, and its pointers from use.
+ * Requests the FFI permission, on a terminal with Deno's prompt. A permission for a single path does not suffice: with
+ * it, Deno finds no system library by name and allows no pointers.
  *
- * @param library The library that is about to be opened, for the message.
- * @throws {Deno.errors.NotCapable} when it is not granted.
+ * @param library Name of the library, for the message.
+ * @throws {Deno.errors.NotCapable} when the permission is not granted.
  */
 export function requestFfi(library: string): void {
   const { state, partial } = Deno.permissions.requestSync({ name: "ffi" });
   if (state !== "granted") {
     throw new Deno.errors.NotCapable(
-      `Cannot open ${library}: deno has no permission for FFI: run it with --allow-ffi, not --allow-ffi=PATH`,
+      `Cannot open ${library}: FFI is not allowed: run deno with --allow-ffi, not --allow-ffi=PATH`,
     );
   }
   if (partial) {
     throw new Deno.errors.NotCapable(
-      `Cannot open ${library}: --deny-ffi=PATH keeps deno from finding the system's libraries: run it without`,
+      `Cannot open ${library}: with --deny-ffi=PATH, deno finds no system library: run it without`,
     );
   }
 }
 
-/** Makes an error of ours from the one that `Deno.dlopen` threw for a library. */
+/** Converts an error of `Deno.dlopen`. */
 export function libraryError(library: string, error: unknown, remedy?: string): Error {
   const reason = libraryErrorReason(error);
   const message = `Cannot open ${library}: ${reason}${remedy === undefined ? "" : `: ${remedy}`}`;
   return new Deno.errors.NotSupported(message, { cause: error });
 }
 
-/** The reason that the system gave, without Deno's words in front of it. */
+/** Reason given by the system, without Deno's prefix. */
 export function libraryErrorReason(error: unknown): string {
   return (error as Error).message.trim().replace(
     /^(Could not open library: |Failed to register symbol \w+: )+/,

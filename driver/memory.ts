@@ -1,4 +1,4 @@
-/** A pair of devices in memory: what one writes, the other reads. Needs no permission and no system. */
+/** A pair of connected devices in memory, for tests and examples. Needs no permissions. */
 
 import {
   type Device,
@@ -10,15 +10,15 @@ import {
   PacketQueue,
   type Waitable,
 } from "../lib/core/mod.ts";
-import { checkNames, type OptionNames } from "../lib/core/options.ts";
+import { checkInteger, checkNames, type OptionNames } from "../lib/core/options.ts";
 
 /** Options for {@linkcode MemoryDevice.pair}. */
 export interface MemoryDeviceOptions {
-  /** What messages call the first device; the second is called the same with `-far`. @default {"memory"} */
+  /** Name of the first device; the second one's ends in `-far`. @default {"memory"} */
   name?: string;
-  /** The longest packet (bytes). @default {1500} */
+  /** MTU (bytes). @default {1500} */
   mtu?: number;
-  /** How many packets wait in each direction before `write` takes no more. @default {500} */
+  /** Maximum packets that wait in each direction; `write` then takes no more. @default {500} */
   queueLength?: number;
 }
 
@@ -29,10 +29,10 @@ const NAMES: OptionNames<MemoryDeviceOptions> = {
 };
 
 /**
- * One of two joined devices. Handles move from one to the other as they are while both have the same loop;
- * between pools, the bytes are copied once.
+ * One of two connected devices: a packet written to one is read from the other. Two devices of the same loop pass the
+ * packet itself; between pools, its bytes are copied once.
  *
- * @example A tunnel that needs no privileges
+ * @example A tunnel without privileges
  * ```ts
  * import assert from "node:assert/strict";
  * import { MemoryDevice } from "@warren/tunnel/memory";
@@ -43,35 +43,35 @@ const NAMES: OptionNames<MemoryDeviceOptions> = {
  * await using tester = await openTunnel({ device: outside });
  * const running = echo.run(() => Verdict.Reply);
  * tester.send(Uint8Array.of(0x45, 0, 0, 20));
- * for await (const batch of tester) {
- *   assert(batch.length === 1);
+ * for await (const [packet] of tester) {
+ *   assert.deepEqual(packet!.data, Uint8Array.of(0x45, 0, 0, 20));
  *   break;
  * }
- * // Leaving the loop closed the tester, and so its device; the other one fails, as one does that is pulled away.
+ * // Leaving the loop closes the tester and its device; the other device fails, as if it had been removed.
  * await assert.rejects(running, Deno.errors.NotFound);
  * ```
  */
 export class MemoryDevice implements Device {
-  /** What messages call it. */
+  /** Name in messages. */
   readonly name: string;
-  /** The longest packet that passes; `write` drops longer ones (bytes). */
+  /** MTU (bytes); `write` drops longer packets. */
   readonly mtu: number;
-  /** Packets pass as they are, super-packets too. */
+  /** True: super-packets and partial checksums pass unchanged. */
   readonly offload = true;
-  /** None: it calls `wake`. */
+  /** Always `undefined`: the device wakes its loop itself. */
   readonly waitable: Waitable | undefined = undefined;
-  /** None: what it has accepted can be read by the other device. */
+  /** Always 0: packets wait in the queue of the other device. */
   readonly queued = 0;
-  /** Why it is gone: the other device was closed. */
+  /** Set when the other device was closed. */
   failure: Error | undefined;
 
   readonly #incoming: PacketQueue;
   #partner!: MemoryDevice;
   #host: EndHost | undefined;
   #closed = false;
-  #wrotePackets = 0;
-  #wroteBytes = 0;
-  #refused = 0;
+  #writtenPackets = 0;
+  #writtenBytes = 0;
+  #dropped = 0;
 
   private constructor(name: string, mtu: number, queueLength: number) {
     this.name = name;
@@ -80,19 +80,16 @@ export class MemoryDevice implements Device {
   }
 
   /**
-   * Two devices, joined.
+   * Creates two connected devices.
    *
-   * @throws {RangeError} when the MTU or the queue length is not at least 1.
+   * @throws {RangeError} when `mtu` is not an integer from 1 to 65535, or `queueLength` is not a positive integer.
    */
   static pair(options: MemoryDeviceOptions = {}): [MemoryDevice, MemoryDevice] {
-    checkNames("make devices in memory", options, NAMES);
+    const attempt = "create memory devices";
+    checkNames(attempt, options, NAMES);
     const { name = "memory", mtu = 1500, queueLength = 500 } = options;
-    if (!(mtu >= 1) || mtu > 65_535) {
-      throw new RangeError(`Cannot make "${name}": MTU ${mtu} is not 1 to 65535`);
-    }
-    if (!Number.isInteger(queueLength) || queueLength < 1) {
-      throw new RangeError(`Cannot make "${name}": a queue of ${queueLength} packets is not at least 1`);
-    }
+    checkInteger(attempt, "mtu", mtu, 1, 65_535);
+    checkInteger(attempt, "queueLength", queueLength, 1, Number.MAX_SAFE_INTEGER);
     const near = new MemoryDevice(name, mtu, queueLength);
     const far = new MemoryDevice(`${name}-far`, mtu, queueLength);
     near.#partner = far;
@@ -100,12 +97,12 @@ export class MemoryDevice implements Device {
     return [near, far];
   }
 
-  /** Gives it its loop. */
+  /** Attaches the device to its loop. */
   attach(host: EndHost): void {
     this.#host = host;
   }
 
-  /** Appends what the other device wrote. */
+  /** Appends packets written by the other device. */
   read(batch: PacketBatch): number {
     const host = this.#host!;
     const incoming = this.#incoming;
@@ -131,7 +128,7 @@ export class MemoryDevice implements Device {
     return count;
   }
 
-  /** Hands packets to the other device until its queue is full. */
+  /** Moves packets to the other device until its queue is full. */
   write(batch: PacketBatch): number {
     const { packets, length } = batch;
     const queue = this.#partner.#incoming;
@@ -140,12 +137,12 @@ export class MemoryDevice implements Device {
     for (; count < length && !queue.full; count++) {
       const packet = packets[count]!;
       if (packet.length > this.mtu && packet.segmentSize === 0) {
-        this.#refused++;
+        this.#dropped++;
         this.#host!.drop(packet, "longer than the MTU");
         continue;
       }
-      this.#wrotePackets++;
-      this.#wroteBytes += packet.length;
+      this.#writtenPackets++;
+      this.#writtenBytes += packet.length;
       queue.push(packet);
     }
     batch.shift(count);
@@ -153,27 +150,27 @@ export class MemoryDevice implements Device {
     return count;
   }
 
-  /** Nothing changes on a device in memory; the iteration is over at once. */
+  /** Always empty: nothing changes on a device in memory. */
   async *events(): AsyncGenerator<DeviceEvent, void, void> {
   }
 
-  /** Its counters, seen from the other device as the system. */
+  /** Counters, with the other device in the role of the system. */
   statistics(): DeviceStatistics {
     return {
-      rxPackets: this.#wrotePackets,
-      rxBytes: this.#wroteBytes,
-      rxDropped: this.#refused,
-      txPackets: this.#partner.#wrotePackets,
-      txBytes: this.#partner.#wroteBytes,
+      rxPackets: this.#writtenPackets,
+      rxBytes: this.#writtenBytes,
+      rxDropped: this.#dropped,
+      txPackets: this.#partner.#writtenPackets,
+      txBytes: this.#partner.#writtenBytes,
       txDropped: 0,
     };
   }
 
-  /** Nothing: what it holds dies with the process. */
+  /** Always `undefined`: there is nothing to restore. */
   rescue(): undefined {
   }
 
-  /** Gives back what it has not read; the other device fails, as a device does that is pulled away. */
+  /** Frees the unread packets; the other device fails, as if it had been removed. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -188,7 +185,7 @@ export class MemoryDevice implements Device {
     this.#partner.#host?.wake();
   }
 
-  /** The same as {@linkcode MemoryDevice.close}. */
+  /** Calls {@linkcode MemoryDevice.close}. */
   [Symbol.dispose](): void {
     this.close();
   }

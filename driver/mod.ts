@@ -1,5 +1,5 @@
 /**
- * The operating system's devices, through FFI; a platform's code is imported when a device is opened.
+ * Devices and sockets of the operating system, through FFI. The code of a platform is imported on first use.
  *
  * @module
  */
@@ -50,29 +50,25 @@ export type { DeviceShare, Offload, WakeupEnds } from "./share.ts";
 export type { Waiter } from "./waiter.ts";
 
 /**
- * Opens this machine's side of a tunnel: creates a TUN device (macOS: a utun; Windows: a Wintun adapter), or attaches
- * to one of that name that was made beforehand (Linux, FreeBSD), and sets it up as the options say. Closing it puts
- * everything back.
+ * Opens the local side of a tunnel: creates a TUN device (macOS: utun, Windows: Wintun adapter), or attaches to an
+ * existing one of that name (Linux, FreeBSD, Windows), and configures it. Closing it undoes the configuration.
  *
- * On macOS a device is called `utunN`: the default name, or `utun%d`, has the system choose the number. Routes are
- * through the device alone; one to everywhere is made of two halves, beside the default route that is there.
+ * **macOS**: devices are called `utunN`; with `utun%d` or the default name, the system chooses the number. A default
+ * route is installed as two halves, which leave the existing one in place.
+ * **FreeBSD**: devices are called `tunN`; routes as on macOS. After a crash the interface remains, without addresses and
+ * routes. An existing interface loses its addresses and routes on close.
+ * **Windows**: the first device loads wintun.dll, which removes adapters of Wintun before 0.14, even those of other
+ * products.
  *
- * On FreeBSD it is called `tunN`, and routes are as on macOS. A crash leaves the interface, without addresses and
- * routes. One that was made beforehand loses its addresses and routes with the close, as FreeBSD has it.
- *
- * On Windows the first device loads wintun.dll, which then removes adapters of Wintun's generations before 0.14 that
- * other products may have installed.
- *
- * @throws {SyntaxError} when an address, route or rule does not parse; {@linkcode RangeError} for a name, MTU
- * or queue length out of range; {@linkcode TypeError} for an option that there is not, and for several queues, which are
- * a script's alone; nothing was touched.
- * @throws {Deno.errors.PermissionDenied} without root, `CAP_NET_ADMIN` or a device prepared for this user (Linux); on
- * macOS and FreeBSD, without root; on Windows, without an administrator's rights.
+ * @throws {SyntaxError} when an address, route or rule does not parse; {@linkcode RangeError} for a name, MTU or queue
+ * length out of range; {@linkcode TypeError} for an unknown option, and for several queues, which need a script module.
+ * These errors leave the system untouched.
+ * @throws {Deno.errors.PermissionDenied} on Linux without root, `CAP_NET_ADMIN` or a device prepared for this user; on
+ * macOS and FreeBSD without root; on Windows without administrator rights.
  * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
- * @throws {Deno.errors.NotSupported} on a system that Warren has no driver for, and for options that a system has
- * no counterpart for.
- * @throws {Deno.errors.NotFound} on Windows, without wintun.dll: `warren driver install`.
- * @throws {DriverError} when the system refuses for another reason, in its own words.
+ * @throws {Deno.errors.NotSupported} on a system without a driver, and for options that the system does not support.
+ * @throws {Deno.errors.NotFound} on Windows without wintun.dll; `warren driver install` installs it.
+ * @throws {DriverError} when the system refuses for another reason.
  */
 export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
   checkNames("open a device", options, DEVICE_OPTIONS);
@@ -92,17 +88,17 @@ export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
   }
 }
 
-/** Several queues asked for where nothing but one thread is. */
+/** Error of several queues without a script module. */
 function onlyForScripts(queues: number): TypeError {
   return new TypeError(
-    `Cannot open a device with ${queues} queues: each takes a worker, and only a script's module runs in several: ` +
+    `Cannot open a device with ${queues} queues: each needs a worker, and only a script module runs in workers: ` +
       "write `export default script(import.meta, …)`",
   );
 }
 
 /**
- * Opens the bypass of a tunnel whose device is about to have these options: host routes for its far end's own packets.
- * `undefined` on a system that has none yet.
+ * Opens the bypass of a tunnel whose device is about to get these options: host routes for its far end's own packets.
+ * `undefined` on systems other than Linux.
  */
 export async function openBypass(options: DeviceOptions): Promise<Bypass | undefined> {
   if (Deno.build.os !== "linux") return undefined;
@@ -113,10 +109,9 @@ export async function openBypass(options: DeviceOptions): Promise<Bypass | undef
 }
 
 /**
- * Opens a device of several queues: the first one's side of it, and a share of each other one for another thread. For
- * the runtime.
+ * Opens a device with several queues: a device for the first queue, and a share of each other queue for another thread.
  *
- * @throws {Deno.errors.NotSupported} on other systems than Linux; else as {@linkcode openDevice}.
+ * @throws {Deno.errors.NotSupported} on systems other than Linux; otherwise like {@linkcode openDevice}.
  */
 export async function openDeviceQueues(
   options: DeviceOptions,
@@ -124,23 +119,23 @@ export async function openDeviceQueues(
   const checked = checkDeviceOptions(options);
   if (Deno.build.os !== "linux") {
     throw new Deno.errors.NotSupported(
-      `Cannot open a device with ${checked.queues} queues: ${Deno.build.os} has none of several`,
+      `Cannot open a device with ${checked.queues} queues: only Linux has devices with several queues`,
     );
   }
   return (await import("./linux/device.ts")).openTunQueues(checked);
 }
 
-/** Serves a queue of a device that another thread has opened. What fails gives the share's descriptor back. */
+/** Opens a queue of a device that another thread has opened. A failure closes the share's descriptor. */
 export async function joinDevice(share: DeviceShare): Promise<Device> {
   return (await import("./linux/device.ts")).joinTunDevice(share);
 }
 
-/** Gives up a share that nobody has joined. */
+/** Closes a share that no thread has joined. */
 export async function dropShare({ fd }: DeviceShare): Promise<void> {
   (await import("./linux/libc.ts")).libc().close(fd);
 }
 
-/** Makes a wakeup, which any thread can ring; or takes this thread's side of one that is there. */
+/** Creates a wakeup, which any thread can signal, or opens an existing one from its two ends. */
 export async function openWakeup(ends?: WakeupEnds): Promise<{ wakeup: Wakeup; ends: WakeupEnds }> {
   const { Wakeup, openWakeupEnds } = await import("./posix/wakeup.ts");
   const posix = (await import("./linux/libc.ts")).posix();
@@ -148,15 +143,15 @@ export async function openWakeup(ends?: WakeupEnds): Promise<{ wakeup: Wakeup; e
   return { wakeup: new Wakeup(posix, both), ends: both };
 }
 
-/** The function by which a worker without `--allow-read` gets the text of modules; see its file. */
+/** Returns a function that reads the text of modules for a worker without `--allow-read`. */
 export async function moduleReader(): Promise<(path: string) => string> {
   return (await import("./linux/module_text.ts")).readModuleText;
 }
 
 /**
- * Opens the wait of a loop.
+ * Opens the waiter of a loop.
  *
- * @throws {Deno.errors.NotSupported} on a system that Warren has no driver for.
+ * @throws {Deno.errors.NotSupported} on a system without a driver.
  */
 export async function openWaiter(): Promise<Waiter> {
   if (Deno.build.os === "windows") return new (await import("./windows/waiter.ts")).EventWaiter();
@@ -165,7 +160,7 @@ export async function openWaiter(): Promise<Waiter> {
   return new (await import("./posix/waiter.ts")).PollWaiter(posix);
 }
 
-/** The signals that are ignored now; none where a system has no such thing. */
+/** Returns the signals that this process ignores; none on Windows. */
 export async function ignoredSignals(): Promise<Deno.Signal[]> {
   const posix = await openPosix();
   return posix === undefined ? [] : (await import("./posix/signals.ts")).ignoredSignals(posix);
@@ -174,10 +169,10 @@ export async function ignoredSignals(): Promise<Deno.Signal[]> {
 /**
  * Opens a UDP socket of the operating system.
  *
- * @throws {Deno.errors.AddrInUse} for a port that is taken; {@linkcode Deno.errors.PermissionDenied} for one that is
- * not allowed; {@linkcode Deno.errors.NotFound} for an interface that is not there; {@linkcode DriverError} otherwise.
+ * @throws {Deno.errors.AddrInUse} when the port is in use; {@linkcode Deno.errors.PermissionDenied} when it is not
+ * allowed; {@linkcode Deno.errors.NotFound} when the interface does not exist; {@linkcode DriverError} otherwise.
  * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
- * @throws {Deno.errors.NotSupported} on a system that Warren has no driver for.
+ * @throws {Deno.errors.NotSupported} on a system without a driver.
  */
 export async function openUdpSocket(options: UdpSocketOptions): Promise<UdpSocket> {
   switch (Deno.build.os) {

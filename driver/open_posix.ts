@@ -1,8 +1,8 @@
-/** This system's C library, where it is a POSIX one. */
+/** The C library of a POSIX system. */
 
 import type { Posix } from "./posix/libc.ts";
 
-/** Opens the C library; returns `undefined` on other systems. */
+/** Opens the C library; `undefined` on a system that is not POSIX. */
 export async function openPosix(): Promise<Posix | undefined> {
   switch (Deno.build.os) {
     case "linux":

@@ -1,31 +1,31 @@
-/** What a thread hands to another one, so that it serves a queue of a device: values that can be posted. */
+/** Values posted to another thread so that it can serve a queue of an open device. */
 
-/** What a device takes and gives besides ordinary packets. */
+/** Offloads of a device. */
 export interface Offload {
-  /** Whether it takes super-packets of TCP, and unfinished sums; each packet has virtio's header in front. */
+  /** True for TCP super-packets and partial checksums; a virtio-net header precedes each packet. */
   readonly tcp: boolean;
-  /** Whether it takes super-packets of UDP, too. */
+  /** True for UDP super-packets as well. */
   readonly udp: boolean;
 }
 
-/** A queue of a device that is open. */
+/** A queue of an open device. */
 export interface DeviceShare {
-  /** Its descriptor, which is whoever's who has the share. */
+  /** Descriptor of the queue, owned by the holder of the share. */
   readonly fd: number;
-  /** The device's number. */
+  /** Interface index. */
   readonly index: number;
-  /** The device's name. */
+  /** Interface name. */
   readonly name: string;
-  /** Which super-packets and unfinished sums pass. */
+  /** Offloads of the device. */
   readonly offload: Offload;
-  /** Whether io_uring is tried. */
+  /** Use of io_uring. */
   readonly uring: boolean | "oneshot";
 }
 
 /** The two ends of a pipe that wakes another thread. */
 export interface WakeupEnds {
-  /** What can be read when it was rung. */
+  /** Read end, readable after a signal. */
   readonly from: number;
-  /** What is written to. */
+  /** Write end. */
   readonly to: number;
 }

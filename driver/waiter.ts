@@ -1,31 +1,31 @@
-/** The loop's one wait, over all descriptors of all its ends. */
+/** The single wait of a loop, over the descriptors of all its ends. */
 
 import type { Waitable } from "../lib/core/mod.ts";
 
-/** Waits until a descriptor can be read or written, on this thread or beside it. */
+/** Waits until a descriptor is readable or writable, on this thread or on another one. */
 export interface Waiter extends Disposable {
-  /** Forgets which descriptors to look at. */
+  /** Clears the set of descriptors. */
   clear(): void;
-  /** Looks at a descriptor in the next wait; with neither wish, only for its end. Returns its place. */
+  /** Adds a descriptor to the next wait; with neither `read` nor `write`, only for its end. Returns its place. */
   add(waitable: Waitable, read: boolean, write: boolean): number;
-  /** Whether the last `wait` found what stands at a place ready; where the system does not tell, it may be. */
+  /** True if the last `wait` found the descriptor at a place ready, or if the system cannot tell. */
   isReady(place: number): boolean;
   /**
-   * Looks at a descriptor no longer, since it is about to be closed. Settled when no wait has it any more: until
-   * then the system keeps what it stands for.
+   * Removes a descriptor that is about to be closed. Resolves when no wait holds it any more; until then the system
+   * keeps its object alive.
    */
   forget(waitable: Waitable): Promise<void>;
-  /** Looks at a descriptor in every `park` and `look`, and calls back when it can be read. Returns what ends it. */
+  /** Calls back from `park` and `look` when a descriptor is readable. Returns a function that ends the watch. */
   watch(waitable: Waitable, readable: () => void): () => void;
-  /** Blocks the thread; returns whether something is ready before so many milliseconds are over. */
+  /** Blocks the thread until a descriptor is ready (returns true) or the time is over (false). */
   wait(milliseconds: number): boolean;
   /**
-   * Waits beside the thread, until something is ready, the time is over (`Infinity`: never), or `wake`; returns
-   * whether something is ready.
+   * Waits without blocking the thread until a descriptor is ready (resolves to true), the time is over (`Infinity`:
+   * never), or `wake` is called (both false).
    */
   park(milliseconds: number): Promise<boolean>;
   /** Ends a `park`. */
   wake(): void;
-  /** Calls back the watches that are ready, without waiting: for a loop to which packets come. */
+  /** Calls back the watches that are ready, without waiting: for a loop that is busy with packets. */
   look(): void;
 }

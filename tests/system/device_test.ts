@@ -303,7 +303,7 @@ systemTest("openDevice() says what to do without --allow-ffi", NEEDS, async () =
   assert.deepEqual(thrown.name, "NotCapable");
   assert.match(
     thrown.message,
-    /^Cannot open the C library: deno has no permission for FFI: run it with --allow-ffi, not --allow-ffi=PATH$/,
+    /^Cannot open the C library: FFI is not allowed: run deno with --allow-ffi, not --allow-ffi=PATH$/,
   );
 });
 

@@ -75,7 +75,7 @@ systemTest("Deno's prompt for a name's lookup is asked once", NEEDS, async () =>
 
 systemTest("A permission that is not granted is one line that says how to grant it", NEEDS, async () => {
   const noFfi =
-    /^warren: Cannot open the C library: deno has no permission for FFI: run it with --allow-ffi, not --allow-ffi=PATH\r?$/m;
+    /^warren: Cannot open the C library: FFI is not allowed: run deno with --allow-ffi, not --allow-ffi=PATH\r?$/m;
   const ways: [flags: string, answers: string[], prompts: number, message: RegExp][] = [
     ["test.ts", ["n"], 1, noFfi],
     ["--no-prompt test.ts", [], 0, noFfi],
@@ -85,7 +85,7 @@ systemTest("A permission that is not granted is one line that says how to grant 
       "--allow-ffi --deny-ffi=/lib/other.so test.ts",
       [],
       0,
-      /^warren: Cannot open the C library: --deny-ffi=PATH keeps deno from finding the system's libraries: run it without\r?$/m,
+      /^warren: Cannot open the C library: with --deny-ffi=PATH, deno finds no system library: run it without\r?$/m,
     ],
     [
       "--allow-ffi test.ts --far udp://localhost:4500",
