@@ -1,6 +1,7 @@
-/** A list of packets that move together, bounded by count and bytes. */
+/** Lists of packets that move together, limited in packets and bytes. */
 
 import { OneLine } from "./one_line.ts";
+import { checkMin } from "./options.ts";
 import { fixedError, type Packet } from "./packet.ts";
 
 // Implementation
@@ -9,53 +10,63 @@ const BATCH_BYTES = 512 * 1024;
 
 /** Options for {@linkcode PacketBatch}. */
 export interface PacketBatchOptions {
-  /** How many packets fill it. @default {64} */
+  /** Number of packets that fill it. @default {64} */
   packets?: number;
-  /** How many bytes fill it. @default {524288} */
+  /** Number of bytes that fill it. @default {524288} */
   bytes?: number;
 }
 
 /**
- * Packets in their order, in `packets[0]` to `packets[length - 1]`; what lies behind is stale. A batch owns
- * its packets: pushing one moves it here. Whoever fills a batch stops at {@linkcode PacketBatch.full}.
+ * A list of packets in order, `packets[0]` to `packets[length - 1]`; entries after those are stale. A batch owns its
+ * packets: `push` moves one here. Code that fills a batch stops at {@linkcode PacketBatch.full}.
  *
- * A stage, and the body of `for await`, gets a batch on loan: it changes the packets and never the batch. What a stage
- * drops, holds, emits or is done with leaves the batch when it returns; to change the order, it emits its packets in
- * another one. The methods that move packets throw a `TypeError` then.
+ * A stage and the body of `for await` get a batch on loan: they change the packets and never the list, and the methods
+ * that move packets throw a `TypeError`. Packets that a stage drops, holds, emits, ends or hands over leave the batch
+ * when the stage returns; to change the order, it emits all packets in the new order.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { PacketBatch, PacketPool } from "@warren/tunnel/core";
+ *
+ * const pool = new PacketPool();
+ * const batch = new PacketBatch({ packets: 2 });
+ * while (!batch.full) batch.push(pool.take(100)!);
+ * assert.deepEqual([...batch].map(({ length }) => length), [100, 100]);
+ * ```
  */
 export class PacketBatch extends OneLine {
-  /** The handles; only the first `length` count. */
+  /** Packets; only the first `length` count. */
   readonly packets: Packet[] = [];
-  /** How many packets are in it. */
+  /** Number of packets in it. */
   length = 0;
   readonly #packetLimit: number;
   readonly #byteLimit: number;
-  /** The bytes of its packets. */
+  /** Bytes of its packets. */
   protected bytes = 0;
-  /** Tells whether its packets are fixed: see {@linkcode Packet.isFixed}. */
+  /** Value of {@linkcode Packet.isFixed} for its packets. */
   protected readonly fixes: boolean = false;
 
   /**
-   * An empty batch.
+   * Makes an empty batch.
    *
-   * @throws {RangeError} when a bound is not at least 1.
+   * @throws {RangeError} when a limit is below 1.
    */
   constructor(options: PacketBatchOptions = {}) {
     super();
     const { packets = BATCH_PACKETS, bytes = BATCH_BYTES } = options;
-    if (!(packets >= 1) || !(bytes >= 1)) {
-      throw new RangeError(`Cannot bound a batch at ${packets} packets and ${bytes} bytes`);
-    }
+    checkMin("make a packet batch", "packets", packets, 1);
+    checkMin("make a packet batch", "bytes", bytes, 1);
     this.#packetLimit = packets;
     this.#byteLimit = bytes;
   }
 
-  /** Whether what reads into it should stop. */
+  /** Reports whether it has reached a limit. */
   get full(): boolean {
     return this.length >= this.#packetLimit || this.bytes >= this.#byteLimit;
   }
 
-  /** How many more packets of this length make it full. */
+  /** Returns the number of packets of this length that would fill it. */
   roomFor(length: number): number {
     return Math.min(this.#packetLimit - this.length, Math.ceil((this.#byteLimit - this.bytes) / length));
   }
@@ -72,14 +83,14 @@ export class PacketBatch extends OneLine {
     this.bytes += packet.length;
   }
 
-  /** Takes `count` packets off the front, which their new owner has claimed already. */
+  /** Removes `count` packets from the front; their new owner has claimed them already. */
   shift(count: number): void {
     if (count >= this.length) return this.clear();
     this.packets.copyWithin(0, count, this.length);
-    this.#cut(this.length - count);
+    this.#truncate(this.length - count);
   }
 
-  /** Moves all packets to the end of another batch, except those that have another owner by now. */
+  /** Moves all packets to the end of another batch, except those that now have another owner. */
   moveTo(batch: PacketBatch): void {
     batch.adopt(this);
     this.clear();
@@ -102,7 +113,7 @@ export class PacketBatch extends OneLine {
     this.bytes = bytes;
   }
 
-  /** Removes the packets that have another owner by now, keeping the order. */
+  /** Removes packets that now have another owner and keeps the order. */
   compact(): void {
     const { packets } = this;
     let kept = 0;
@@ -110,33 +121,33 @@ export class PacketBatch extends OneLine {
       const packet = packets[i]!;
       if (packet.owner === this) packets[kept++] = packet;
     }
-    this.#cut(kept);
+    this.#truncate(kept);
   }
 
-  /** Forgets all packets; the caller has given them back or passed them on. */
+  /** Removes all packets; the caller has given them back or passed them on. */
   clear(): void {
     this.length = 0;
     this.bytes = 0;
   }
 
-  /** The number of packets: `PacketBatch(3 packets)`. */
+  /** Formats the number of packets: `PacketBatch(3 packets)`. */
   override toString(): string {
     return `PacketBatch(${this.length} packets)`;
   }
 
-  /** The packets in their order. */
+  /** Iterates over the packets in order. */
   [Symbol.iterator](): Iterator<Packet, void, void> {
     return new PacketIterator(this);
   }
 
-  #cut(length: number): void {
+  #truncate(length: number): void {
     this.length = length;
     this.bytes = 0;
     for (let i = 0; i < length; i++) this.bytes += this.packets[i]!.length;
   }
 }
 
-/** Goes through a batch in order, as a generator would; one of those costs twice as much a packet. */
+/** Iterates over a batch; a generator takes twice the time per packet. */
 class PacketIterator implements Iterator<Packet, void, void> {
   readonly #batch: PacketBatch;
   #index = 0;
@@ -159,30 +170,30 @@ function pushError(packet: Packet, batch: PacketBatch): TypeError {
     : fixedError("add a packet to a batch", packet);
 }
 
-/** A stage or script that has a batch on loan, as errors name it. */
+/** A stage or script that has a batch on loan, as named in errors. */
 export interface Borrower {
-  /** Such as `stage "nat"`. */
+  /** Name, such as `stage "nat"`. */
   readonly title: string;
-  /** Advice for one that changes the batch, such as `use context.emit`. */
+  /** Advice in errors, such as `use context.emit`. */
   readonly remedy: string;
 }
 
-/** The error for a borrower that has changed its batch. */
+/** Returns the error for a borrower that changed its batch. */
 export function changedError({ title, remedy }: Borrower): TypeError {
   return new TypeError(`Cannot change the batch of ${title}: it is on loan: ${remedy}`);
 }
 
 /**
- * A borrower's view of a {@linkcode LendingBatch}: a list of the same packets, with no way to move them. For the
- * runtime.
+ * A borrower's view of a {@linkcode LendingBatch}: a list of the same packets, without the methods that move them. For
+ * the runtime.
  */
 export class LoanedBatch extends PacketBatch {
-  /** See {@linkcode PacketBatch.packets}; a borrower may have put another array there. */
+  /** See {@linkcode PacketBatch.packets}; a borrower may have assigned another array. */
   declare packets: Packet[];
-  /** The current borrower. */
+  /** Current borrower. */
   borrower: Borrower = { title: "nobody", remedy: "" };
 
-  /** The error for a borrower that calls a method which would change the batch. */
+  /** Error of the methods that would change the batch. */
   get error(): TypeError {
     return changedError(this.borrower);
   }
@@ -213,19 +224,19 @@ export class LoanedBatch extends PacketBatch {
 }
 
 /**
- * A batch that is lent to code which may change its list. The borrower gets a copy of the list, made once for all
- * borrowers that get the batch in turn; the packets are fixed while they are here (see {@linkcode Packet.isFixed}), so
- * that nobody else becomes their owner. For the runtime.
+ * A batch that is lent to code which might change its list. The borrower gets a copy of the list, made once for all
+ * borrowers in turn. The packets are fixed while they are here (see {@linkcode Packet.isFixed}), so that no other code
+ * becomes their owner. For the runtime.
  */
 export class LendingBatch extends PacketBatch {
   readonly #loan = new LoanedBatch();
-  /** The list that is lent; as long as this batch while it is on loan. */
+  /** List that is lent; as long as this batch while it is on loan. */
   readonly #list: Packet[] = this.#loan.packets;
-  /** The number of packets already in the list. */
+  /** Number of packets already in the list. */
   #listed = 0;
   protected override readonly fixes: boolean = true;
 
-  /** Lends the list, until it is lent anew. */
+  /** Lends the list, until it is lent again. */
   lend(borrower: Borrower): LoanedBatch {
     const { length, packets } = this;
     const list = this.#list;
@@ -238,7 +249,7 @@ export class LendingBatch extends PacketBatch {
     return loan;
   }
 
-  /** Tells whether the borrower has left the list as it was lent. */
+  /** Reports whether the borrower left the list as it was lent. */
   isIntact(): boolean {
     const { length, packets } = this;
     const list = this.#list;
@@ -248,13 +259,13 @@ export class LendingBatch extends PacketBatch {
     return true;
   }
 
-  /** See {@linkcode PacketBatch.push}: what is in this batch already is fixed. */
+  /** See {@linkcode PacketBatch.push}; packets already in this batch are fixed. */
   override push(packet: Packet): void {
     if (packet.isFixed) throw pushError(packet, this);
     this.append(packet);
   }
 
-  /** Appends a packet that its former owner has let go, and fixes it. */
+  /** Appends a packet that its former owner has released, and fixes it. */
   append(packet: Packet): void {
     packet.owner = this;
     packet.isFixed = true;

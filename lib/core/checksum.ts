@@ -1,4 +1,4 @@
-/** The Internet checksum of bytes: the sum of RFC 1071 and its incremental update of RFC 1624. */
+/** The Internet checksum of bytes (RFC 1071) and its incremental update (RFC 1624). */
 
 // Specification: UDP, RFC 768; UDP-Lite, RFC 3828 section 3.1; DCCP, RFC 4340 section 5.1
 /** Offset of the checksum in a UDP header, where a checksum of 0 is stored as 0xffff. */
@@ -8,7 +8,7 @@ export const UDP_CHECKSUM = 6;
 let viewed: ArrayBufferLike = new ArrayBuffer(0);
 let view: DataView = new DataView(viewed);
 
-/** A view of the memory behind the bytes, kept since the last call: one pool is what a loop sums over. */
+/** Returns a view of the memory of the bytes, kept since the last call: a loop has one pool. */
 function viewOf(bytes: Uint8Array): DataView {
   if (bytes.buffer !== viewed) {
     viewed = bytes.buffer;
@@ -17,26 +17,25 @@ function viewOf(bytes: Uint8Array): DataView {
   return view;
 }
 
-/** A sum folded to 16 bits (RFC 1071 section 1). */
+/** Folds a sum to 16 bits (RFC 1071 section 1). */
 export function fold(sum: number): number {
   sum = (sum & 0xffff) + (sum >>> 16);
   return (sum & 0xffff) + (sum >>> 16);
 }
 
 /**
- * The one's complement sum of `length` bytes from `start` on, as big-endian 16-bit words, an odd last byte
- * padded with zero; folded to 16 bits and not complemented (RFC 1071 section 1). `initial` is a sum to go on
- * from, below 2 to the 32nd. At most 256 KiB at once. An odd `start` is as good as an even one.
+ * Returns the one's complement sum of `length` bytes from `start`, as big-endian 16-bit words with an odd last byte
+ * padded with zero: folded to 16 bits, not complemented (RFC 1071 section 1). At most 256 KiB; `start` may be odd.
  *
- * @throws {RangeError} when the bytes are not in the memory behind `bytes`.
+ * @param initial A sum to continue from, below 2^32.
+ * @throws {RangeError} when the bytes are not in the memory of `bytes`.
  */
 export function sum(bytes: Uint8Array, start: number, length: number, initial = 0): number {
   const words = viewOf(bytes);
   let at = bytes.byteOffset + start;
   const end = at + length;
-  // Both halves of eight 32-bit words at a time, in the machine's order, which is turned at the end (RFC 1071
-  // section 2 B): 1448 bytes take a third of the time that the RFC's loop takes (measured: 0.18 us and 0.6 us).
-  // A half's sum stays below 2 to the 32nd.
+  // Sums both halves of eight 32-bit words at a time in little-endian order, and swaps the result (RFC 1071 section
+  // 2 B): 1448 bytes take 0.18 us instead of the 0.6 us of the RFC's loop. A half's sum stays below 2^32.
   let high = 0;
   let low = 0;
   for (; at + 32 <= end; at += 32) {
@@ -61,7 +60,7 @@ export function sum(bytes: Uint8Array, start: number, length: number, initial = 
 }
 
 /**
- * The complement of {@linkcode sum}: what a header stores, when the field itself counts as zero.
+ * Returns the complement of {@linkcode sum}: the checksum that a header stores. Its field counts as zero.
  *
  * @example
  * ```ts
@@ -73,33 +72,33 @@ export function sum(bytes: Uint8Array, start: number, length: number, initial = 
  * assert.equal(checksum(bytes, 0, bytes.length), 0x220d);
  * ```
  *
- * @throws {RangeError} when the bytes are not there.
+ * @throws {RangeError} when the bytes are not in the memory of `bytes`.
  */
 export function checksum(bytes: Uint8Array, start: number, length: number, initial = 0): number {
   return ~sum(bytes, start, length, initial) & 0xffff;
 }
 
 /**
- * What takes a 16-bit word's old value out of a sum and puts the new one in, for {@linkcode adjust}. The
- * differences of several words are added.
+ * Returns the difference that a changed 16-bit word makes to a sum, for {@linkcode adjust}. Differences of several words
+ * are added.
  */
 export function difference(before: number, after: number): number {
   return (~before & 0xffff) + (after & 0xffff);
 }
 
-/** The {@linkcode difference} of two words at once, as one 32-bit number. */
+/** Returns the {@linkcode difference} of two words at once, as one 32-bit number. */
 export function difference32(before: number, after: number): number {
   return (~before >>> 16) + (~before & 0xffff) + (after >>> 16) + (after & 0xffff);
 }
 
-/** A stored checksum after a {@linkcode difference} in what it covers (RFC 1624 section 3, equation 3). */
+/** Returns a stored checksum after a {@linkcode difference} in the words it covers (RFC 1624 section 3, equation 3). */
 export function adjust(field: number, difference: number): number {
   return ~fold((~field & 0xffff) + difference) & 0xffff;
 }
 
 /**
- * A stored checksum after one of the 16-bit words that it covers has changed (RFC 1624 section 3, equation 3).
- * A right sum stays right, a wrong one wrong. UDP writes a result of 0 as 0xffff; that is the caller's affair.
+ * Returns a stored checksum after a change of one 16-bit word that it covers (RFC 1624 section 3, equation 3). A wrong
+ * checksum stays wrong. For UDP, the caller stores a result of 0 as 0xffff.
  *
  * @example
  * ```ts
@@ -113,16 +112,16 @@ export function update(field: number, before: number, after: number): number {
   return adjust(field, difference(before, after));
 }
 
-/** The sum of IPv4's pseudo-header (RFC 9293 section 3.1), to be gone on from; `length` is the transport's. */
+/** Returns the sum of an IPv4 pseudo-header (RFC 9293 section 3.1); `length` covers transport header and payload. */
 export function pseudoHeaderSumIpv4(src: number, dst: number, protocol: number, length: number): number {
   return fold((src >>> 16) + (src & 0xffff) + (dst >>> 16) + (dst & 0xffff) + protocol + length);
 }
 
 /**
- * The sum of IPv6's pseudo-header (RFC 8200 section 8.1), to be gone on from. The addresses stand at offsets
- * of `bytes`; `length` is the upper layer's.
+ * Returns the sum of an IPv6 pseudo-header (RFC 8200 section 8.1); `length` covers transport header and payload.
  *
- * @throws {RangeError} when an address is not there.
+ * @param srcStart Offset of the source address in `bytes`; `dstStart` likewise.
+ * @throws {RangeError} when an address is not in the memory of `bytes`.
  */
 export function pseudoHeaderSumIpv6(
   bytes: Uint8Array,
@@ -136,10 +135,9 @@ export function pseudoHeaderSumIpv6(
 }
 
 /**
- * Finishes a packet's sum, in the `length` bytes from `at` on: the one that starts `start` bytes into the packet and is
- * stored `offset` bytes behind that, where the uncomplemented sum of its pseudo-header stands (virtio 1.2 section
- * 5.1.6.2). It is taken to the packet's end. A result of 0 is stored as 0xffff where the field is UDP's (RFC 768). A
- * field that lies beyond the end is left alone.
+ * Completes the partial checksum of a packet, `length` bytes from `at` (virtio 1.2 section 5.1.6.2). It covers the bytes
+ * from `start` in the packet to its end; its field, `offset` bytes after `start`, holds the sum of the pseudo-header. In
+ * a UDP header, a result of 0 is stored as 0xffff (RFC 768). A field beyond the packet's end is not written.
  */
 export function finishChecksum(
   bytes: Uint8Array,
@@ -148,11 +146,11 @@ export function finishChecksum(
   start: number,
   offset: number,
 ): void {
-  // Written so that NaN is beyond it, too.
+  // Negated so that NaN is beyond the end.
   if (!(start >= 0 && offset >= 0 && start + offset + 2 <= length)) return;
-  let finished = checksum(bytes, at + start, length - start);
-  if (finished === 0 && offset === UDP_CHECKSUM) finished = 0xffff;
+  let complete = checksum(bytes, at + start, length - start);
+  if (complete === 0 && offset === UDP_CHECKSUM) complete = 0xffff;
   const field = at + start + offset;
-  bytes[field] = finished >> 8;
-  bytes[field + 1] = finished;
+  bytes[field] = complete >> 8;
+  bytes[field + 1] = complete;
 }

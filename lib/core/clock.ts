@@ -1,13 +1,15 @@
-/** Time as the loop sees it: monotonic milliseconds, handed in, so that tests own it. */
+/** The loop's clock, which is passed in so that tests control time. */
+
+import { checkMin } from "./options.ts";
 
 /** A source of monotonic time. */
 export interface Clock {
-  /** Milliseconds since an arbitrary moment; never goes back. */
+  /** Returns milliseconds since an arbitrary moment; never decreases. */
   now(): number;
 }
 
 /**
- * A clock that moves only when it is told to.
+ * A clock that only {@linkcode ManualClock.advance} moves.
  *
  * @example
  * ```ts
@@ -22,18 +24,18 @@ export interface Clock {
 export class ManualClock implements Clock {
   #now = 0;
 
-  /** Milliseconds advanced so far. */
+  /** Returns the milliseconds advanced so far. */
   now(): number {
     return this.#now;
   }
 
   /**
-   * Moves time on (milliseconds).
+   * Moves time forward (milliseconds).
    *
-   * @throws {RangeError} when asked to go back.
+   * @throws {RangeError} when `milliseconds` is negative.
    */
   advance(milliseconds: number): void {
-    if (!(milliseconds >= 0)) throw new RangeError(`Cannot advance a clock by ${milliseconds} ms`);
+    checkMin("advance a clock", "milliseconds", milliseconds, 0);
     this.#now += milliseconds;
   }
 }

@@ -1,11 +1,11 @@
-/** Copies of packets, and of their metadata, without allocation. */
+/** Copies packets and their metadata without allocation. */
 
 import { ENDPOINT_LENGTH, type Packet } from "./packet.ts";
 import type { PacketPool } from "./pool.ts";
 
 /**
- * A copy of a packet as it is, super-packets and partial checksums included; `undefined` when the pool has no slot, or
- * the packet was moved out of its own.
+ * Copies a packet unchanged, including super-packets and partial checksums; `undefined` when the pool has no slot, or
+ * the packet is outside its slot.
  */
 export function copyPacket(packet: Packet, pool: Pick<PacketPool, "take">): Packet | undefined {
   if (!packet.isInSlot) return undefined;
@@ -20,7 +20,7 @@ export function copyPacket(packet: Packet, pool: Pick<PacketPool, "take">): Pack
   return copy;
 }
 
-/** Copies the metadata (ends, mark, time and endpoint) of the packet that a new one is made of. */
+/** Copies `from`, `to`, `mark`, `time` and the endpoint. */
 export function copyMetadata(packet: Packet, from: Packet): void {
   packet.from = from.from;
   packet.to = from.to;
@@ -32,7 +32,7 @@ export function copyMetadata(packet: Packet, from: Packet): void {
   }
 }
 
-/** Copies without a view of the source, which would be allocated: words, and the bytes behind them. */
+/** Copies bytes in words, since `Uint8Array.set` needs a view of the source, an allocation. */
 export function copyBytes(from: DataView, start: number, length: number, to: DataView, at: number): void {
   let i = 0;
   for (; i + 4 <= length; i += 4) to.setUint32(at + i, from.getUint32(start + i));

@@ -1,8 +1,8 @@
-/** Dropping a packet, for functions that say whether it goes on. */
+/** Drops a packet in functions that return whether it goes on. */
 
 import type { Packet, StageContext } from "./mod.ts";
 
-/** Drops a packet: it does not go on. */
+/** Drops a packet and returns `false`. */
 export function drop(packet: Packet, reason: string, context: StageContext): false {
   context.drop(packet, reason);
   return false;

@@ -1,144 +1,141 @@
-/** What packets come from and go to: a device, a transport, a piece of a script. */
+/** The interfaces of a tunnel's two ends: the device on this machine, and the transport to other machines. */
 
 import type { PacketBatch } from "./batch.ts";
 import type { Packet } from "./packet.ts";
 import type { PacketPool } from "./pool.ts";
 
-/** What the loop can wait for: a file descriptor, or a Windows `HANDLE`. */
+/** Handle that the loop can wait for: a file descriptor, or a Windows `HANDLE`. */
 export type Waitable = number;
 
-/** What an end gets from the loop that it joins. */
+/** Services that the loop gives an end. */
 export interface EndHost {
-  /** Where packets live. */
+  /** Pool that the end's packets come from. */
   readonly pool: PacketPool;
-  /** Asks for a breath. Safe from any callback of the loop's thread. */
+  /** Requests a breath (turn of the packet loop). Safe in any callback on the loop's thread. */
   wake(): void;
-  /** Throws away a packet that `write` took, now or later, and counts it under this reason. */
+  /** Drops a packet that `write` took, now or later, and counts it under this reason. */
   drop(packet: Packet, reason: string): void;
-  /** Gives back a packet that `write` took and a script has looked at since. */
+  /** Returns a delivered packet that a script has had access to since `write` took it. */
   done(packet: Packet): void;
-  /** Counts a packet of so many bytes that arrived and could not be taken in. */
+  /** Counts a packet of `bytes` that arrived and could not be read. */
   refuse(bytes: number, reason: string): void;
-  /** Has the loop's wait look at another descriptor, and calls back when it can be read. Returns what ends it. */
+  /** Adds a descriptor to the loop's wait; `readable` runs when it has input. Returns a function that removes it. */
   watch(waitable: Waitable, readable: () => void): () => void;
 }
 
-/** What the loop waits for at one of an end's descriptors. */
+/** One descriptor of an end with several. */
 export interface EndWait {
-  /** The descriptor; `undefined` where there is none, and {@linkcode EndHost.wake} is called instead. */
+  /** Descriptor; `undefined` where there is none, and the end calls {@linkcode EndHost.wake} instead. */
   readonly waitable: Waitable | undefined;
-  /** Whether packets wait for it that it did not take. */
+  /** Reports whether packets wait for it that it has not taken. */
   readonly isFull: boolean;
 }
 
 /**
- * One side of a tunnel. `read` and `write` never wait and never throw: what goes wrong with one packet is
- * counted through {@linkcode EndHost}, and what goes wrong with the end is its `failure`.
+ * One side of a tunnel. `read` and `write` never wait and never throw: an error of one packet is counted through
+ * {@linkcode EndHost}, and an error of the end itself becomes its `failure`.
  */
 export interface TunnelEnd extends Disposable {
-  /** What messages call it, such as `tun0` or `udp 192.0.2.1:4500`. */
+  /** Name in messages, such as `tun0` or `udp 192.0.2.1:4500`. */
   readonly name: string;
-  /** Gives the end its loop, once, before the first read or write. */
+  /** Connects the end to its loop: once, before the first read or write. */
   attach(host: EndHost): void;
-  /** Appends the packets that are ready, of its host's pool, until the batch is full; returns how many. */
+  /** Appends packets from the host's pool that are ready, until the batch is full; returns their number. */
   read(batch: PacketBatch): number;
   /**
-   * Takes packets from the front of the batch, as many as it can, and off it by `batch.shift(count)`; returns how many.
-   * They are the end's until their bytes are free; then it gives them back to their pool, once each. An end that does
-   * something else than it returns ends its tunnel, with an error that names it.
+   * Takes as many packets as it can from the front of the batch, removes them with `batch.shift(count)`, and returns
+   * their number. The end owns them until it has sent their bytes, then gives each back to its pool once. If the number
+   * and the batch disagree, the tunnel closes with an error that names the end.
    */
   write(batch: PacketBatch): number;
-  /** What the loop's one wait waits for; `undefined` when the end calls {@linkcode EndHost.wake} instead. */
+  /** Descriptor that the loop waits for; `undefined` when the end calls {@linkcode EndHost.wake} instead. */
   readonly waitable: Waitable | undefined;
-  /** The same for an end with several descriptors, in place of `waitable`. */
+  /** Descriptors of an end with several, in place of `waitable`. */
   readonly waits?: readonly EndWait[];
   /**
-   * The longest packet that its next read may bring (bytes): while the pool has no slot for that, the end is not read,
-   * and what comes waits where it is. @default {the tunnel's MTU}
+   * Maximum length of a packet in the next read (bytes). While the pool has no slot for it, the end is not read and its
+   * input waits in the system. @default {the tunnel's MTU}
    */
   readonly longestRead?: number;
-  /** Packets accepted by `write` and not yet delivered or given back. */
+  /** Number of packets that `write` took and that are neither delivered nor given back. */
   readonly queued: number;
   /**
-   * The longest packet that it takes (bytes). Longer ones from a tunnel's device do not come to it: they are fragmented,
-   * or answered with ICMP errors that tell this MTU. It may change. @default {no limit}
+   * Maximum packet length (bytes). Longer packets from a tunnel's device are fragmented, or answered with ICMP errors
+   * that report this MTU. It may change. @default {no limit}
    */
   readonly mtu?: number;
-  /** The same for one packet, in place of `mtu`, for an end that is made of several; `Infinity` for no limit. */
+  /** Maximum length of this packet, in place of `mtu`, for an end made of several; `Infinity` for no limit. */
   mtuFor?(packet: Packet): number;
-  /**
-   * Its payload: IP packets, or bytes of any kind, which are neither fragmented nor answered with ICMP errors.
-   * @default {"ip"}
-   */
+  /** Kind of payload: IP packets, or any bytes, which get no fragmentation and no ICMP errors. @default {"ip"} */
   readonly payload?: "ip" | "any";
-  /** Tells whether it takes super-packets; for another end they are segmented. @default {false} */
+  /** Accepts super-packets; for an end without offload they are segmented. @default {false} */
   readonly offload?: boolean;
-  /** Why it is gone; `undefined` while it works. */
+  /** Error that ended it; `undefined` while it works. */
   readonly failure: Error | undefined;
-  /** Settled when the system has everything back after `close`; for an end whose `close` does not do that at once. */
+  /** Resolves when the system has released everything, for an end whose `close` does not do so at once. */
   readonly closed?: Promise<void>;
-  /** Frees what it holds. Further calls do nothing; reads and writes after it take nothing. */
+  /** Releases all resources. Further calls do nothing; later reads and writes take nothing. */
   close(): void;
 }
 
-/** What happened to a device: `up`, `down`, `mtu` (it changed) or `gone`. */
+/** Change of a device's state. */
 export interface DeviceEvent {
   /**
-   * The change. `restored`: something else had removed an address, route or rule of the device, which was made again;
-   * `lost`: it was not, since that came too often or failed.
+   * Kind of change. `restored`: another program removed an address, route or rule of the device, which was added again;
+   * `lost`: it was not, since that happened too often or failed.
    */
   readonly kind: "up" | "down" | "mtu" | "gone" | "restored" | "lost";
-  /** The addresses, routes and rules that were restored or lost. */
+  /** Addresses, routes and rules that were restored or lost. */
   readonly what?: readonly string[];
-  /** The device's MTU after it (bytes). */
+  /** MTU of the device after the change (bytes). */
   readonly mtu: number;
 }
 
-/** The operating system's own counters of a device, seen from the system: `tx` is what it sent to the script. */
+/** Operating system's counters of a device, from the system's side: `tx` is sent to the script. */
 export interface DeviceStatistics {
   /** Packets that the system got from the script. */
   readonly rxPackets: number;
-  /** Bytes of those. */
+  /** Bytes of those packets. */
   readonly rxBytes: number;
   /** Packets from the script that the system dropped. */
   readonly rxDropped: number;
-  /** Packets that the system handed to the script. */
+  /** Packets that the system sent to the script. */
   readonly txPackets: number;
-  /** Bytes of those. */
+  /** Bytes of those packets. */
   readonly txBytes: number;
-  /** Packets that its queue dropped before the script could read them. */
+  /** Packets that the device's queue dropped before the script read them. */
   readonly txDropped: number;
 }
 
-/** How another thread puts back what a device changed, when the device's own thread no longer can. */
+/** Code and data with which another thread undoes a device's changes when the device's own thread hangs. */
 export interface Rescue {
   /**
-   * A function that uses nothing from outside of itself: its text goes to the other thread. It undoes what
-   * `data` says and ends the process with `status`, if it can.
+   * Undoes the changes described by `data` and ends the process with `status` if it can. Its source text goes to the
+   * other thread, so it uses nothing outside itself.
    */
   readonly code: (data: Uint8Array[], status: number) => void;
-  /** What it needs. */
+  /** Argument of `code`. */
   readonly data: Uint8Array[];
 }
 
 /** This machine's side of a tunnel. */
 export interface Device extends TunnelEnd {
-  /** The longest packet that the system sends through it (bytes). */
+  /** Maximum packet length that the system sends through it (bytes). */
   readonly mtu: number;
-  /** Whether it takes and gives super-packets. */
+  /** Accepts and delivers super-packets. */
   readonly offload: boolean;
-  /** Changes, from the moment of asking; the newest 64 wait for a slow reader. Ends when the device is gone. */
+  /** Iterates over changes from now on; the newest 64 wait for a slow reader. Ends when the device is gone. */
   events(): AsyncIterable<DeviceEvent>;
-  /** The system's counters, or `undefined` where it keeps none. */
+  /** Returns the system's counters, or `undefined` where it keeps none. */
   statistics(): DeviceStatistics | undefined;
-  /** What the watchdog does for it when a script hangs; `undefined` when there is nothing to put back. */
+  /** Returns the watchdog's task for when a script hangs; `undefined` when there is nothing to undo. */
   rescue(): Rescue | undefined;
 }
 
-/** A road to other machines. */
+/** A tunnel's link to other machines. */
 export interface Transport extends TunnelEnd {
-  /** The bytes that it adds to each packet on the wire, outer headers included. */
+  /** Bytes that it adds to each packet on the wire, including outer headers. */
   readonly overhead: number;
-  /** The longest packet that now passes in one piece (bytes). */
+  /** Maximum length of a packet that currently passes unfragmented (bytes). */
   readonly pathMtu: number;
 }

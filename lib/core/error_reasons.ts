@@ -1,20 +1,21 @@
-/** Why the system did not take a packet, as a reason for counters. */
+/** Drop reasons for system errors. */
 
 /**
- * The reasons of one end, each text made once.
+ * Drop reasons of one end for packets that the system refused; each text is made once.
  *
  * @example
  * ```ts
  * import assert from "node:assert/strict";
  * import { ErrorReasons } from "@warren/tunnel/core";
  *
- * assert.equal(new ErrorReasons().of("EMSGSIZE"), "refused by the system: EMSGSIZE");
+ * const reasons = new ErrorReasons();
+ * assert.equal(reasons.of("EMSGSIZE"), "refused by the system: EMSGSIZE");
  * ```
  */
 export class ErrorReasons {
   readonly #reasons = new Map<string, string>();
 
-  /** The reason for an error with this name. */
+  /** Returns the drop reason for an error name. */
   of(code: string): string {
     let reason = this.#reasons.get(code);
     if (reason === undefined) {

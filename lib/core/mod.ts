@@ -1,6 +1,6 @@
 /**
- * The vocabulary of a tunnel: packets in their slots, batches of them, the ends that they come from and go to,
- * and the stages in between.
+ * The basic types of a tunnel: packets and their pool, batches, queues, the ends that packets come from and go to, the
+ * stages between them, and counters.
  *
  * @module
  */

@@ -1,19 +1,19 @@
-/** Objects that a console shows as one line instead of all their fields. */
+/** A base class of objects that `console.log` prints as one line. */
 
 const DENO_INSPECT: unique symbol = Symbol.for("Deno.customInspect");
 const NODE_INSPECT: unique symbol = Symbol.for("nodejs.util.inspect.custom");
 
-/** An object whose text is what `console.log` shows. */
+/** An object that `console.log` prints as its text instead of its fields. */
 export abstract class OneLine {
-  /** The line. */
+  /** Returns the line. */
   abstract toString(): string;
 
-  /** For `console.log` and `Deno.inspect`. */
+  /** Returns the line for `console.log` and `Deno.inspect`. */
   [DENO_INSPECT](): string {
     return this.toString();
   }
 
-  /** The same for `node:util`. */
+  /** Returns the line for `node:util`. */
   [NODE_INSPECT](): string {
     return this.toString();
   }

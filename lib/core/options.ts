@@ -1,12 +1,12 @@
-/** Checks of options and arguments, with errors that state the rule and the value. */
+/** Checks of options and arguments. Errors state the rule and the value. */
 
-/** The names of all options, complete by type; `"needed"` for those without a default. */
+/** Names of all options of an interface; `"needed"` for those without a default. */
 export type OptionNames<Options> = { readonly [Name in keyof Required<Options>]: "needed" | "optional" };
 
 /**
- * Checks the names in an object of options.
+ * Checks the names of the options in an object.
  *
- * @param attempt The purpose of the options, which follows "Cannot".
+ * @param attempt Text after "Cannot", such as `open a device`.
  * @throws {TypeError} for an unknown option, and for a needed one that is missing.
  */
 export function checkNames<Options>(attempt: string, options: Options, names: OptionNames<Options>): void {
@@ -16,7 +16,7 @@ export function checkNames<Options>(attempt: string, options: Options, names: Op
   for (const name of Object.keys(options)) {
     if (Object.hasOwn(names, name)) continue;
     throw new TypeError(
-      `Cannot ${attempt}: there is no option "${name}": ${Object.keys(names).join(", ")} are`,
+      `Cannot ${attempt}: there is no option "${name}": options are ${Object.keys(names).join(", ")}`,
     );
   }
   for (const [name, kind] of Object.entries(names)) {
@@ -34,14 +34,24 @@ export function checkNames<Options>(attempt: string, options: Options, names: Op
  */
 export function checkInteger(attempt: string, name: string, value: unknown, min: number, max: number): void {
   if (Number.isInteger(value) && value as number >= min && value as number <= max) return;
-  const bounds = max === Infinity || max === Number.MAX_SAFE_INTEGER
-    ? `of at least ${min}`
-    : `from ${min} to ${max}`;
-  const message = `Cannot ${attempt}: ${name} must be an integer ${bounds}, ${gotValue(value)}`;
+  let bounds = ` from ${min} to ${max}`;
+  if (max === Infinity || max === Number.MAX_SAFE_INTEGER) bounds = ` of at least ${min}`;
+  if (min === Number.MIN_SAFE_INTEGER) bounds = "";
+  const message = `Cannot ${attempt}: ${name} must be an integer${bounds}, ${gotValue(value)}`;
   throw typeof value === "number" ? new RangeError(message) : new TypeError(message);
 }
 
-/** The end of an error message about a value: `got 40`, `got "x"`, `got an array`. */
+/**
+ * Checks a number that need not be an integer, such as a limit of `Infinity`.
+ *
+ * @throws {RangeError} when it is below `min`, or not a number.
+ */
+export function checkMin(attempt: string, name: string, value: number, min: number): void {
+  if (value >= min) return;
+  throw new RangeError(`Cannot ${attempt}: ${name} must be at least ${min}, ${gotValue(value)}`);
+}
+
+/** Formats the end of an error message about a value: `got 40`, `got "x"`, `got an array`. */
 export function gotValue(value: unknown): string {
   switch (typeof value) {
     case "string":

@@ -1,120 +1,127 @@
-/** A network packet in its slot of the pool's memory. */
+/**
+ * A handle to a packet in its slot of the pool's memory.
+ *
+ *     slotStart             offset                      slotEnd
+ *         │ headroom, 256 bytes │ packet, length bytes │ tailroom │ endpoint, 48 bytes │
+ */
 
 import { finishChecksum } from "./checksum.ts";
 import { OneLine } from "./one_line.ts";
+import { gotValue } from "./options.ts";
 
 /**
- * The bytes kept free before a packet, so that a header is added by moving a number (bytes).
- * Room for an outer IPv6, UDP and WireGuard header, and a driver's own prefix, several times over.
+ * Free space before a new packet, so that a header is added without a copy (bytes). It fits an outer IPv6, UDP and
+ * WireGuard header and a driver's prefix several times over.
  */
 export const HEADROOM = 256;
 
-/** The longest packet, in any slot: an IP packet of 65,535 bytes. */
+/** Maximum packet length, that of an IP packet (bytes). */
 export const LARGE_ROOM = 65_535;
 
-/** The bytes at the end of each slot that hold the outer addresses. */
+/** Space at the end of each slot for the outer addresses (bytes). */
 export const ENDPOINT_ROOM = 48;
 
-/** The remote side's `sockaddr_in6` (28 bytes), then the local address (16 bytes) and interface index (4 bytes). */
+/** Remote `sockaddr_in6` (28 bytes), then the local address (16 bytes) and interface index (4 bytes). */
 export const ENDPOINT_LENGTH = 48;
 
-/** The drop reason of a packet that is not within its slot: its bytes may be other packets'. */
+/** Drop reason of a packet that is not within its slot: its bytes may belong to other packets. */
 export const OUT_OF_SLOT = "moved out of its slot";
 
-/** The bytes that a packet's line shows: IPv4's header and the ports behind it. */
+/** Bytes in the text of a packet: an IPv4 header and the ports after it. */
 const SHOWN_BYTES = 24;
 
-/** The memory that packets live in, as a packet sees its pool. */
+/** Memory of packets; implemented by `PacketPool`. */
 export interface PacketMemory {
-  /** All slots, one behind the other. */
+  /** All slots, one after the other. */
   readonly bytes: Uint8Array;
-  /** The same memory. */
+  /** View of the same memory. */
   readonly view: DataView;
-  /** Every handle, by its slot's number. */
+  /** All handles, by slot number. */
   readonly packets: readonly Packet[];
-  /** A packet of `length` bytes, whose bytes are whatever was there; `undefined` when no slot is free. */
+  /** Returns a packet of `length` undefined bytes; `undefined` when no slot is free. */
   take(length: number): Packet | undefined;
   /** Takes a packet back. */
   give(packet: Packet): void;
 }
 
-/** What holds a packet at the moment: the pool (it is free), a batch, a stage's context, an end's queue. */
+/** Current holder of a packet: the pool (the packet is free), a batch, or a stage's context. */
 export type PacketOwner = object;
 
 /**
- * A handle to one packet. Handles are made once, with the pool, and reused: a packet is only yours until you
- * return from the handler or stage that got it. Keep one with `copy(packet)` or `context.hold`.
+ * A handle to one packet: `length` bytes of the pool's memory `bytes`, from `offset`. Handles are made with the pool and
+ * reused. A packet belongs to a handler or stage until that returns; `copy(packet)` or `context.hold` keep it longer.
  *
- * The packet is `length` bytes of `bytes`, from `offset` on. Offsets are into the pool's whole memory; both
- * are unsigned and big-endian accessors of `view` take them as they are.
+ * A *super-packet* is a GSO/TSO packet, received by GRO: one TCP or UDP packet of up to 65,535 bytes that stands for
+ * several, with `segmentSize` payload bytes each. A *partial checksum* is a transport checksum left to the device, as
+ * in virtio: its field holds only the pseudo-header's sum.
  *
  * **Fields that can be set**: `offset` and `length` (bytes, within the slot), `segmentSize` (bytes; 0 for none),
  * `checksumStart` and `checksumOffset` (bytes; 0 for none), `from`, `to` and `mark` (numbers), `time` (monotonic
- * milliseconds), `hasEndpoint`, with `endpoint`'s bytes, and `malformed` (booleans). Headers have fields of their own:
- * `Ipv4`, `Ipv6`, `Tcp`, `Udp`, `Icmpv4`, `Icmpv6`.
+ * milliseconds), `hasEndpoint`, with `endpoint`'s bytes, and `malformed` (booleans). Header fields are set through
+ * `Ipv4`, `Ipv6`, `Tcp`, `Udp`, `Icmpv4` and `Icmpv6`.
  *
- * @example Reading the IP version
+ * @example Adding and removing a header
  * ```ts
  * import assert from "node:assert/strict";
  * import { PacketPool } from "@warren/tunnel/core";
  *
- * const pool = new PacketPool();
- * const packet = pool.from(Uint8Array.of(0x45, 0, 0, 20));
- * assert(packet !== undefined && packet.bytes[packet.offset]! >> 4 === 4);
+ * const packet = new PacketPool().from(Uint8Array.of(7, 8, 9))!;
+ * packet.prepend(2);
+ * packet.view.setUint16(packet.offset, 0x0102);
+ * assert.deepEqual([...packet.data], [1, 2, 7, 8, 9]);
+ * packet.strip(3);
+ * assert.deepEqual([...packet.data], [8, 9]);
  * ```
  */
 export class Packet extends OneLine {
-  /** The pool's memory. */
+  /** Memory of the whole pool. */
   readonly bytes: Uint8Array;
-  /** The pool's memory, for fields of several bytes; out of bounds throws `RangeError`. */
+  /** View of the same memory, for fields of several bytes (big-endian); out of bounds throws `RangeError`. */
   readonly view: DataView;
-  /** Where this packet's slot starts in {@linkcode Packet.bytes}. */
+  /** Offset of the packet's slot in {@linkcode Packet.bytes}. */
   readonly slotStart: number;
-  /** Where this packet's room ends in {@linkcode Packet.bytes}; the endpoint follows. */
+  /** Offset of the end of the packet's space in {@linkcode Packet.bytes}; the endpoint follows. */
   readonly slotEnd: number;
   /** Offset of the packet in {@linkcode Packet.bytes}. */
   offset: number;
-  /** The packet's bytes. */
+  /** Length of the packet (bytes). */
   length = 0;
-  /** Its present holder; `undefined` while an end has it. For the runtime; a script never needs it. */
+  /** Current holder; `undefined` while an end has it. For the runtime. */
   owner: PacketOwner | undefined;
   /**
-   * Tells whether nobody may add it to a batch or give it back: it is free, or stages or `for await` have it and move it
-   * by `StageContext` and `Tunnel.send` alone. For the runtime.
+   * Prevents code from adding the packet to a batch or giving it back: it is free, or it is on loan to a stage or a
+   * `for await` loop, which move it with `StageContext` and `Tunnel.send`. For the runtime.
    */
   isFixed = true;
-  /** The pool that this packet belongs to. */
+  /** Pool of this packet. */
   readonly pool: PacketMemory;
-  /** This slot's number in its pool, from 0. */
+  /** Number of the slot in its pool, from 0. */
   readonly slot: number;
 
-  /** 0: an ordinary packet. Else a super-packet, of segments with this many payload bytes. */
+  /** Payload bytes of each segment of a super-packet; 0 for an ordinary packet. */
   segmentSize = 0;
-  /** Where a partial checksum's bytes start, from the packet's start; 0 for none: the checksum is complete. */
+  /** Start of the bytes that a partial checksum covers, from the packet's start; 0 for a complete checksum. */
   checksumStart = 0;
-  /** Where the partial checksum is stored, from {@linkcode Packet.checksumStart}; 0 for none. */
+  /** Offset of the partial checksum's field, from {@linkcode Packet.checksumStart}; 0 for none. */
   checksumOffset = 0;
-  /** Which end or peer it came from; 0 unless the end has several. */
+  /** Number of the end or peer that it came from; 0 unless there are several. */
   from = 0;
-  /** Which end or peer it is meant for; 0 unless a stage chose one. */
+  /** Number of the end or peer that it goes to; 0 unless a stage chose one. */
   to = 0;
-  /** A policy mark for stages, as `fwmark` is in Linux. */
+  /** Policy mark for stages, like `fwmark` in Linux. */
   mark = 0;
-  /** When it arrived (monotonic milliseconds). */
+  /** Time of arrival (monotonic milliseconds). */
   time = 0;
-  /**
-   * Tells whether {@linkcode Packet.endpoint} is valid: set for what arrives by datagrams, and by
-   * {@linkcode Packet.sendTo}. Only ends that say so send to it.
-   */
+  /** Validity of {@linkcode Packet.endpoint}; set by ends that receive datagrams, and by {@linkcode Packet.sendTo}. */
   hasEndpoint = false;
-  /** Whether a view found a header cut short or inconsistent; each tunnel counts such packets once. */
+  /** Set by a header view that finds a truncated or inconsistent header; each tunnel counts such packets once. */
   malformed = false;
-  /** The header views made for this handle, by their class's number. For `lib`'s views. */
+  /** Header views of this handle, by the number of their class. For `lib/wire`. */
   readonly views: unknown[] = [];
 
   #endpoint: Uint8Array | undefined;
 
-  /** For `PacketPool` alone. */
+  /** Makes the handle of a slot. For `PacketPool`. */
   constructor(pool: PacketMemory, slot: number, slotStart: number, slotLength: number) {
     super();
     this.pool = pool;
@@ -128,37 +135,37 @@ export class Packet extends OneLine {
   }
 
   /**
-   * The outer addresses: the remote side's `sockaddr` (28 bytes), then the local address that the packet was sent to
-   * (16 bytes, zeros for unknown) and its interface (4 bytes). Valid if {@linkcode Packet.hasEndpoint}. Copy all 48
-   * bytes to remember a peer: replies then leave from the address that the peer wrote to.
+   * Outer addresses: the remote `sockaddr` (28 bytes), the local address that the packet was sent to (16 bytes, zeros for
+   * unknown), and its interface (4 bytes). Valid if {@linkcode Packet.hasEndpoint}. A copy of all 48 bytes identifies a
+   * peer: replies then leave from the address that the peer wrote to.
    */
   get endpoint(): Uint8Array {
     return this.#endpoint ??= this.bytes.subarray(this.slotEnd, this.slotEnd + ENDPOINT_LENGTH);
   }
 
   /**
-   * The packet's bytes, as a fresh view of its slot: allocates, so hot code uses `bytes` and `offset`. Empty while
-   * {@linkcode Packet.isInSlot} is `false`. Its buffer is the pool's and cannot be transferred: what a stream, a worker
-   * or anything else is to keep is a copy, `packet.data.slice()`.
+   * The packet's bytes as a new view of its slot; empty if {@linkcode Packet.isInSlot} is `false`. Allocates: per-packet
+   * code uses `bytes` and `offset`. The buffer is the pool's and cannot be transferred: keep or send a copy,
+   * `packet.data.slice()`.
    */
   get data(): Uint8Array {
     const length = this.isInSlot ? this.length : 0;
     return this.bytes.subarray(this.offset, this.offset + length);
   }
 
-  /** How many bytes {@linkcode Packet.prepend} can still add. */
+  /** Bytes that {@linkcode Packet.prepend} can still add. */
   get headroom(): number {
     return this.offset - this.slotStart;
   }
 
-  /** How many bytes the packet can still grow at its end, by raising `length`. */
+  /** Bytes that the packet can still grow at its end, by increasing `length`. */
   get tailroom(): number {
     return this.slotEnd - this.offset - this.length;
   }
 
   /**
-   * Tells whether `offset` and `length` describe 1 to 65,535 bytes within the slot. A packet for which they do not is
-   * copied nowhere, since the bytes beside the slot are other packets', and is dropped where it leaves the stages.
+   * Reports whether `offset` and `length` describe 1 to 65,535 bytes within the slot. Otherwise the packet is never
+   * copied, since bytes outside its slot belong to other packets, and it is dropped when it leaves the stages.
    */
   get isInSlot(): boolean {
     const { offset, length } = this;
@@ -166,7 +173,7 @@ export class Packet extends OneLine {
       offset >= this.slotStart && offset + length <= this.slotEnd;
   }
 
-  /** The number of the packet's bytes within its slot; 0 when it starts outside. Header views read these bytes only. */
+  /** Number of the packet's bytes within its slot; 0 if it starts outside. Header views read only these bytes. */
   get lengthInSlot(): number {
     const { offset, length } = this;
     if (!(offset >= this.slotStart && length > 0)) return 0;
@@ -175,13 +182,13 @@ export class Packet extends OneLine {
   }
 
   /**
-   * Makes room for a header in front; its bytes are whatever was there.
+   * Adds `count` undefined bytes at the front, for a header.
    *
-   * @throws {RangeError} when the headroom is used up.
+   * @throws {RangeError} when the headroom is shorter.
    */
   prepend(count: number): void {
     if (count < 0 || count > this.headroom) {
-      throw new RangeError(`Cannot prepend ${count} bytes: the headroom is ${this.headroom}`);
+      throw countError("prepend", "headroom", this.headroom, count);
     }
     this.offset -= count;
     this.length += count;
@@ -189,26 +196,26 @@ export class Packet extends OneLine {
   }
 
   /**
-   * Takes a header off the front.
+   * Removes `count` bytes from the front.
    *
    * @throws {RangeError} when the packet is shorter.
    */
   strip(count: number): void {
     if (count < 0 || count > this.length) {
-      throw new RangeError(`Cannot strip ${count} bytes: the packet has ${this.length}`);
+      throw countError("strip", "packet's length", this.length, count);
     }
     this.offset += count;
     this.length -= count;
     if (this.checksumStart !== 0) this.checksumStart = Math.max(0, this.checksumStart - count);
   }
 
-  /** Addresses the packet to an endpoint: the 48 bytes that {@linkcode Packet.endpoint} had of a received one. */
+  /** Addresses the packet to an endpoint, the 48 bytes of {@linkcode Packet.endpoint} of a received packet. */
   sendTo(endpoint: Uint8Array): void {
     this.endpoint.set(endpoint);
     this.hasEndpoint = true;
   }
 
-  /** Finishes the partial checksum, if there is one; ends without offload do so first. */
+  /** Completes a partial checksum, as ends without offload do before they send. */
   finish(): void {
     const { checksumStart, checksumOffset } = this;
     if (checksumStart === 0) return;
@@ -218,7 +225,7 @@ export class Packet extends OneLine {
     finishChecksum(this.bytes, this.offset, this.length, checksumStart, checksumOffset);
   }
 
-  /** Its length, where it starts in its slot, and its first bytes: `Packet(28 bytes at 256: 45 00 00 1c ...)`. */
+  /** Formats its length, offset in the slot, and first bytes: `Packet(28 bytes at 256: 45 00 00 1c ...)`. */
   override toString(): string {
     const { length, segmentSize } = this;
     const at = this.offset - this.slotStart;
@@ -232,7 +239,7 @@ export class Packet extends OneLine {
     return `Packet(${length} bytes at ${at}${segments}: ${shown.join(" ")})`;
   }
 
-  /** Back to an ordinary packet of `length` bytes at the default offset, as `PacketPool.take` gives it. */
+  /** Resets all fields to those of an ordinary packet of `length` bytes behind the default headroom. */
   reset(length: number): void {
     this.offset = this.slotStart + HEADROOM;
     this.length = length;
@@ -248,7 +255,13 @@ export class Packet extends OneLine {
   }
 }
 
-/** The error for code that moves a free packet, or one that it has on loan. */
+function countError(action: string, limit: string, max: number, count: unknown): RangeError {
+  return new RangeError(
+    `Cannot ${action} bytes: count must be from 0 to the ${limit}, ${max}, ${gotValue(count)}`,
+  );
+}
+
+/** Returns the error for code that moves a packet that is free, or that it has on loan. */
 export function fixedError(action: string, { owner, pool }: Packet): TypeError {
   return new TypeError(
     owner === pool

@@ -1,7 +1,8 @@
-/** The memory that packets live in: slots of two sizes, taken and given back. */
+/** Memory of packets: slots of two sizes, taken and given back. */
 
 import { bytesOf } from "./bytes_of.ts";
 import { OneLine } from "./one_line.ts";
+import { checkInteger, gotValue } from "./options.ts";
 import { ENDPOINT_ROOM, fixedError, HEADROOM, LARGE_ROOM, Packet } from "./packet.ts";
 
 // Implementation
@@ -10,21 +11,21 @@ const LARGE_SLOT = 68 * 1024;
 /** WebAssembly Core Specification 2.0, section 4.2.8. */
 const WASM_PAGE = 65_536;
 
-/** The longest packet that a 2 KiB slot holds behind its headroom (bytes). */
+/** Maximum length of a packet in a 2 KiB slot (bytes). */
 export const SMALL_ROOM: number = SMALL_SLOT - HEADROOM - ENDPOINT_ROOM;
 
 /** Options for {@linkcode PacketPool}. */
 export interface PacketPoolOptions {
-  /** How many 2 KiB slots. @default {2048} */
+  /** Number of 2 KiB slots. @default {2048} */
   small?: number;
-  /** How many 68 KiB slots. @default {64} */
+  /** Number of 68 KiB slots. @default {64} */
   large?: number;
 }
 
 /**
- * Slots of 2 KiB and 68 KiB in one memory, with a handle each, all made at once; the default pool reserves
- * 8.25 MiB, of which the system backs the pages that were used. Free slots are last in, first out, so that a
- * light load stays in the processor's cache. One loop has one pool.
+ * Slots of 2 KiB and 68 KiB in one memory, with a {@linkcode Packet} each, all made at once. The default pool reserves
+ * 8.25 MiB, of which the system backs the pages that were used. Slots are reused last in, first out, so that a light
+ * load stays in the processor's cache. One loop has one pool.
  *
  * @example Taking a slot and giving it back
  * ```ts
@@ -38,15 +39,15 @@ export interface PacketPoolOptions {
  * ```
  */
 export class PacketPool extends OneLine {
-  /** All slots, one behind the other. Its address never changes, and its buffer cannot be transferred. */
+  /** All slots, one after the other. The address never changes, and the buffer cannot be transferred. */
   readonly bytes: Uint8Array<ArrayBuffer>;
-  /** The same memory. */
+  /** View of the same memory. */
   readonly view: DataView<ArrayBuffer>;
-  /** Every handle, by its slot's number. */
+  /** All handles, by slot number. */
   readonly packets: readonly Packet[];
-  /** Called when a slot comes back after one of its size was asked for in vain. For the loop. */
+  /** Called when a slot of a size that ran out is given back. For the loop. */
   onRoom: (() => void) | undefined;
-  /** Tells whether a small slot, or a large one, was asked for in vain since the last one came back. */
+  /** Set when a request for a small slot fails, until one is given back. */
   #wantsSmall = false;
   #wantsLarge = false;
   readonly #small: Packet[] = [];
@@ -54,18 +55,16 @@ export class PacketPool extends OneLine {
   readonly #smallEnd: number;
 
   /**
-   * A pool with all its slots free.
+   * Makes a pool with all its slots free.
    *
-   * @throws {RangeError} when a count is negative, not whole, or both are 0.
+   * @throws {RangeError} when a count is not an integer from 0, or both are 0.
    */
   constructor(options: PacketPoolOptions = {}) {
     super();
     const { small = 2048, large = 64 } = options;
-    if (
-      !Number.isInteger(small) || !Number.isInteger(large) || small < 0 || large < 0 || small + large === 0
-    ) {
-      throw new RangeError(`Cannot make a pool of ${small} small and ${large} large slots`);
-    }
+    checkInteger("make a packet pool", "small", small, 0, Infinity);
+    checkInteger("make a packet pool", "large", large, 0, Infinity);
+    if (small + large === 0) throw new RangeError("Cannot make a packet pool: small and large are both 0");
     const size = small * SMALL_SLOT + large * LARGE_SLOT;
     this.bytes = new Uint8Array(fixedMemory(size), 0, size);
     this.view = new DataView(this.bytes.buffer, 0, size);
@@ -83,19 +82,17 @@ export class PacketPool extends OneLine {
     }
   }
 
-  /** How many slots are free, of both sizes. */
+  /** Number of free slots of both sizes. */
   get free(): number {
     return this.#small.length + this.#large.length;
   }
 
-  /** How many packets are somewhere else: in batches, held by stages, queued in ends. */
+  /** Number of taken slots: packets in batches, held by stages, and queued in ends. */
   get taken(): number {
     return this.packets.length - this.free;
   }
 
-  /**
-   * The number of packets of this length that {@linkcode PacketPool.take} could give now. With none, `onRoom` follows.
-   */
+  /** Number of packets of this length that `take` could return now. If it is 0, `onRoom` is called later. */
   available(length: number): number {
     if (length > LARGE_ROOM) return 0;
     const isSmall = length <= SMALL_ROOM;
@@ -104,21 +101,21 @@ export class PacketPool extends OneLine {
     return count;
   }
 
-  /** Tells whether it has slots for packets of this length at all, free or taken. */
+  /** Reports whether the pool has slots for packets of this length, free or taken. */
   holds(length: number): boolean {
     const count = length <= SMALL_ROOM ? this.#smallEnd : this.packets.length - this.#smallEnd;
     return length <= LARGE_ROOM && count > 0;
   }
 
-  /** Tells whether a value is one of its packets, and not an object that a script has made to look like one. */
+  /** Reports whether a value is one of the pool's packets, and not an imitation made by a script. */
   owns(value: unknown): value is Packet {
     const slot = (value as Packet | null | undefined)?.slot;
     return slot !== undefined && this.packets[slot] === value;
   }
 
   /**
-   * A packet of `length` bytes, whose bytes are whatever was there. `undefined` when all slots of the size
-   * that it needs are taken, or it would be longer than {@linkcode LARGE_ROOM}.
+   * Returns a packet of `length` undefined bytes; `undefined` when all slots of its size are taken, or `length` exceeds
+   * {@linkcode LARGE_ROOM}.
    */
   take(length: number): Packet | undefined {
     const isSmall = length <= SMALL_ROOM;
@@ -136,26 +133,28 @@ export class PacketPool extends OneLine {
   }
 
   /**
-   * A packet with a copy of these bytes; `undefined` as {@linkcode PacketPool.take}.
+   * Returns a packet with a copy of these bytes; `undefined` as {@linkcode PacketPool.take}.
    *
    * @throws {TypeError} when `data` is not a `Uint8Array`.
    */
   from(data: Uint8Array): Packet | undefined {
     const plain = bytesOf(data);
-    if (plain === undefined) throw new TypeError("Cannot make a packet: data must be a Uint8Array");
+    if (plain === undefined) {
+      throw new TypeError(`Cannot make a packet: data must be a Uint8Array, ${gotValue(data)}`);
+    }
     const packet = this.take(plain.length);
     packet?.bytes.set(plain, packet.offset);
     return packet;
   }
 
   /**
-   * Takes a packet back. Its handle and bytes belong to whoever takes it next.
+   * Takes a packet back. Its handle and bytes are reused by the next {@linkcode PacketPool.take}.
    *
-   * @throws {TypeError} when it is free already, another pool's, or on loan to a stage or script.
+   * @throws {TypeError} when it is free already, of another pool, or on loan to a stage or script.
    */
   give(packet: Packet): void {
     if (packet.isFixed) throw fixedError("give back a packet", packet);
-    if (packet.pool !== this) throw new TypeError("Cannot give back a packet of another pool");
+    if (packet.pool !== this) throw new TypeError("Cannot give back a packet: it belongs to another pool");
     packet.owner = this;
     packet.isFixed = true;
     if (packet.slot < this.#smallEnd) {
@@ -170,7 +169,7 @@ export class PacketPool extends OneLine {
     this.onRoom?.();
   }
 
-  /** Its slots: `PacketPool(12 of 2112 slots taken)`. */
+  /** Formats its use: `PacketPool(12 of 2112 slots taken)`. */
   override toString(): string {
     return `PacketPool(${this.taken} of ${this.packets.length} slots taken)`;
   }
@@ -182,8 +181,8 @@ export class PacketPool extends OneLine {
 }
 
 /**
- * Memory whose address drivers keep: it stays where it is and cannot be transferred, so that no script takes it from
- * under the system's reads. The system backs a page when it is first used.
+ * Allocates memory that never moves and cannot be transferred, so that no script detaches it while the system reads into
+ * it. The system backs a page when it is first used.
  */
 function fixedMemory(size: number): ArrayBuffer {
   const pages = Math.ceil(size / WASM_PAGE);

@@ -1,16 +1,17 @@
-/** Packets that wait for their turn: bounded, first in, first out, in a ring. */
+/** A bounded first-in-first-out queue of packets, in a ring. */
 
+import { checkInteger, checkMin } from "./options.ts";
 import { fixedError, type Packet } from "./packet.ts";
 
 /** Options for {@linkcode PacketQueue}. */
 export interface PacketQueueOptions {
-  /** How many packets fill it. */
+  /** Number of packets that fill it. */
   packets: number;
-  /** How many bytes fill it. @default {Infinity} */
+  /** Number of bytes that fill it. @default {Infinity} */
   bytes?: number;
 }
 
-/** A queue of handles: what ends keep between two breaths. */
+/** A first-in-first-out queue, in which ends keep packets between two breaths (turns of the packet loop). */
 export class PacketQueue {
   readonly #ring: (Packet | undefined)[];
   readonly #byteLimit: number;
@@ -19,34 +20,33 @@ export class PacketQueue {
   #bytes = 0;
 
   /**
-   * An empty queue.
+   * Makes an empty queue.
    *
-   * @throws {RangeError} when a bound is not at least 1.
+   * @throws {RangeError} when a limit is below 1.
    */
   constructor({ packets, bytes = Infinity }: PacketQueueOptions) {
-    if (!Number.isInteger(packets) || packets < 1 || !(bytes >= 1)) {
-      throw new RangeError(`Cannot bound a queue at ${packets} packets and ${bytes} bytes`);
-    }
+    checkInteger("make a packet queue", "packets", packets, 1, Infinity);
+    checkMin("make a packet queue", "bytes", bytes, 1);
     this.#ring = new Array(packets).fill(undefined);
     this.#byteLimit = bytes;
   }
 
-  /** How many packets are in it. */
+  /** Number of packets in it. */
   get length(): number {
     return this.#length;
   }
 
-  /** Their bytes. */
+  /** Bytes of those packets. */
   get bytes(): number {
     return this.#bytes;
   }
 
-  /** Whether it takes no more. */
+  /** Reports whether it has reached a limit. */
   get full(): boolean {
     return this.#length === this.#ring.length || this.#bytes >= this.#byteLimit;
   }
 
-  /** The packet whose turn it is. */
+  /** Packet at the front; `undefined` if the queue is empty. */
   get first(): Packet | undefined {
     return this.#ring[this.#first];
   }
@@ -62,11 +62,11 @@ export class PacketQueue {
     if (slot >= this.#ring.length) slot -= this.#ring.length;
     this.#ring[slot] = packet;
     this.#bytes += packet.length;
-    // Nothing asks whose they are, and to store a short-lived queue in a long-lived packet takes V8 3 ns.
+    // No code reads the owner of a queued packet; storing a short-lived queue in a long-lived packet takes V8 3 ns.
     packet.owner = undefined;
   }
 
-  /** Takes the packet whose turn it is; the caller owns it. There must be one. */
+  /** Removes the packet at the front, of which the caller becomes the owner. The queue must not be empty. */
   shift(): Packet {
     const packet = this.#ring[this.#first]!;
     this.#ring[this.#first] = undefined;

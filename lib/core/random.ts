@@ -1,4 +1,6 @@
-/** Random numbers from a seed: the same ones in every run, on every machine. */
+/** Random numbers from a seed, the same in every run and on every machine. */
+
+import { checkInteger, gotValue } from "./options.ts";
 
 // Specification: xoshiro128** 1.1, D. Blackman, S. Vigna, "Scrambled linear pseudorandom number generators", 2021
 const WORDS = 4;
@@ -11,11 +13,14 @@ const GOLDEN = 0x9e3779b9;
 const MIX1 = 0x85ebca6b;
 const MIX2 = 0xc2b2ae35;
 
+// Implementation
 const TWO_TO_32 = 2 ** 32;
+const MIN_SEED = Number.MIN_SAFE_INTEGER;
+const MAX_SEED = Number.MAX_SAFE_INTEGER;
 
 /**
- * Blackman's and Vigna's xoshiro128**: 32 bits a call in a few nanoseconds, a period of 2 to the 128th, good in the tests
- * that people use, and its state is four words. Who sees its numbers can tell the next ones: it is no generator of keys.
+ * The xoshiro128** generator of Blackman and Vigna: 32 bits per call in a few nanoseconds, a period of 2^128 - 1, and a
+ * state of four words. Its output is predictable from earlier output: not for keys.
  *
  * @example The same seed, the same numbers
  * ```ts
@@ -32,23 +37,22 @@ export class Random {
   readonly #state = new Int32Array(WORDS);
 
   /**
-   * A row of numbers at its beginning.
+   * Makes a generator at the start of its sequence.
    *
-   * @param seed Any whole number.
-   * @param stream Which of the independent rows of numbers of that seed.
-   * @throws {RangeError} when one of them is no whole number.
+   * @param seed Any integer.
+   * @param stream Number of an independent sequence of that seed.
+   * @throws {RangeError} when one of them is not an integer.
    */
   constructor(seed: number, stream = 0) {
-    if (!Number.isSafeInteger(seed) || !Number.isSafeInteger(stream)) {
-      throw new RangeError(`Cannot seed by ${seed} and ${stream}: whole numbers can`);
-    }
+    checkInteger("seed random numbers", "seed", seed, MIN_SEED, MAX_SEED);
+    checkInteger("seed random numbers", "stream", stream, MIN_SEED, MAX_SEED);
     let mixed = mix(mix(seed | 0) + Math.floor(seed / TWO_TO_32) | 0);
     mixed = mix(mixed + stream | 0);
-    // SplitMix visits each word once in its period: never four zeros, in which xoshiro would stay.
+    // SplitMix visits each word once in its period: never four zeros, which xoshiro would never leave.
     for (let i = 0; i < WORDS; i++) this.#state[i] = mix(mixed = mixed + GOLDEN | 0);
   }
 
-  /** The next 32 bits: a whole number from 0 to 4,294,967,295. */
+  /** Returns the next 32 bits: an integer from 0 to 4,294,967,295. */
   next(): number {
     const state = this.#state;
     let s0 = state[0]!;
@@ -69,31 +73,35 @@ export class Random {
     return result;
   }
 
-  /** A number from 0 up to 1, which it never is, in steps of 2 to the -32nd. */
+  /** Returns a number from 0 to below 1, in steps of 2^-32. */
   fraction(): number {
     return this.next() / TWO_TO_32;
   }
 
-  /** A whole number from 0 to `limit - 1`; `limit` is up to 2 to the 32nd. */
+  /** Returns an integer from 0 to `limit - 1`; `limit` is at most 2^32. */
   below(limit: number): number {
     return Math.floor(this.fraction() * limit);
   }
 
-  /** Its state, as four numbers. */
+  /** Returns the state as four numbers. */
   save(): number[] {
     return Array.from(this.#state);
   }
 
   /**
-   * Goes on where another one was.
+   * Continues from a state that {@linkcode Random.save} returned.
    *
-   * @throws {TypeError} when it is not what {@linkcode Random.save} gave.
+   * @throws {TypeError} when `state` is anything else.
    */
   restore(state: unknown): void {
     const isState = Array.isArray(state) && state.length === WORDS &&
       state.every((word) => Number.isInteger(word) && (word | 0) === word) &&
       state.some((word) => word !== 0);
-    if (!isState) throw new TypeError(`Cannot restore random numbers from ${JSON.stringify(state)}`);
+    if (!isState) {
+      throw new TypeError(
+        `Cannot restore random numbers: state must be four 32-bit integers, not all 0, ${gotValue(state)}`,
+      );
+    }
     this.#state.set(state);
   }
 }

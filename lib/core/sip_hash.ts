@@ -1,4 +1,4 @@
-/** A keyed hash of 32-bit words, which nobody who lacks the key can make collide. */
+/** A keyed hash of 32-bit words; without the key, collisions cannot be chosen. */
 
 // Specification: HalfSipHash with one round a word and three at the end, the `hsiphash` of Linux
 // (Documentation/security/siphash.rst); J.-P. Aumasson, D. J. Bernstein, "SipHash: a fast short-input PRF", 2012
@@ -6,13 +6,13 @@ const V2 = 0x6c796765;
 const V3 = 0x74656462;
 const FINAL = 0xff;
 
-/** Hashes the first `length` words, as the bytes that they are in little-endian order, to 32 bits (signed). */
+/** Hashes the first `length` words, as little-endian bytes, to 32 bits (signed). */
 export function sipHash(words: Uint32Array, length: number, key0: number, key1: number): number {
   let v0 = key0 | 0;
   let v1 = key1 | 0;
   let v2 = V2 ^ key0;
   let v3 = V3 ^ key1;
-  // A word is one round; the length in bytes is the last word, and three rounds follow it.
+  // One round per word; the last word holds the length in bytes, and three rounds follow it.
   for (let i = 0; i < length + 4; i++) {
     const word = i < length ? words[i]! | 0 : i === length ? length << 26 : 0;
     v3 ^= word;

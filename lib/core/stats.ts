@@ -1,62 +1,62 @@
-/** A tunnel's counters: packets in, out, consumed, dropped by reason, and queued. */
+/** Counters of a tunnel: packets in, out, created, consumed, dropped by reason, and queued. */
 
 // Implementation
-/** The number of reasons that a tunnel's counters tell apart, {@linkcode OTHER_REASONS} among them. */
+/** Maximum number of drop reasons of a tunnel, including {@linkcode OTHER_REASONS}. */
 export const MAX_REASONS = 64;
-/** The reason under which drops are counted once there are too many others: a script may take them from packets. */
+/** Drop reason once there are too many others, since a script may take reasons from packets. */
 export const OTHER_REASONS = "other reasons";
-/** The longest text of a reason (characters). */
+/** Maximum length of a reason (characters). */
 const MAX_REASON_LENGTH = 100;
-/** Control characters, what turns the direction of text or breaks lines, and halves of characters (Unicode chapter 4.5). */
+/** Control and format characters, lone surrogates, and line separators, which terminals act on (Unicode chapter 4.5). */
 const ACTS_ON_TERMINALS = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
-/** The packets that entered and left a tunnel in one direction. */
+/** Packets that entered and left a tunnel in one direction. */
 export interface FlowStats {
-  /** Packets read from the end where this direction starts. */
+  /** Packets read from the source end. */
   packetsIn: number;
-  /** Their bytes. */
+  /** Bytes of those packets. */
   bytesIn: number;
-  /** Packets that the end where this direction leads delivered. */
+  /** Packets delivered by the destination end. */
   packetsOut: number;
-  /** Their bytes, and those of packets that the end has taken and still queues. */
+  /** Bytes of those packets, and of packets that the end still queues. */
   bytesOut: number;
 }
 
 /**
- * A tunnel's counters at one moment, for which always holds: `outbound.packetsIn + inbound.packetsIn + created`
- * equals `outbound.packetsOut + inbound.packetsOut + consumed + queued` and the sum of `dropped`.
+ * Counters of a tunnel at one moment. `outbound.packetsIn + inbound.packetsIn + created` always equals
+ * `outbound.packetsOut + inbound.packetsOut + consumed + queued` plus the total of `dropped`.
  *
- * With several workers, those of the first one are the sums over all; each other one has its own. There, a packet
- * that is handed over has gone out of one worker and come into the other; in the sums it has done neither.
+ * With several workers, the first one's counters are the totals, and each other worker has its own. A packet that is
+ * handed over leaves one worker and enters another; the totals count neither.
  */
 export interface TunnelStats {
-  /** From this machine. */
+  /** Packets from this machine. */
   outbound: FlowStats;
-  /** To this machine. */
+  /** Packets to this machine. */
   inbound: FlowStats;
-  /** Packets that stages made themselves. */
+  /** Packets created by stages. */
   created: number;
-  /** Packets that stages were done with: replies to probes of their own, super-packets that they segmented. */
+  /** Packets that stages ended without a drop, such as replies to their probes and super-packets that they segmented. */
   consumed: number;
-  /** Packets dropped, by reason: 64 reasons of 100 characters at most, of which the last one is `other reasons`. */
+  /** Packets dropped, by reason: at most 64 reasons of 100 characters, the last of which is `other reasons`. */
   dropped: Record<string, number>;
-  /** Packets inside: held by stages, or waiting for an end that is full. */
+  /** Packets held by stages or waiting for an end that is full. */
   queued: number;
-  /** Packets in which a view found a header cut short; they are counted among the others as well. */
+  /** Packets with a truncated or inconsistent header, as far as views found it; the other counters include them. */
   malformed: number;
 }
 
-/** The counters behind a {@linkcode TunnelStats}. For the runtime. */
+/** Counters of which {@linkcode TunnelStats} is a copy. For the runtime. */
 export class Counters {
-  /** From this machine. */
+  /** Packets from this machine. */
   readonly outbound: FlowStats = { packetsIn: 0, bytesIn: 0, packetsOut: 0, bytesOut: 0 };
-  /** To this machine. */
+  /** Packets to this machine. */
   readonly inbound: FlowStats = { packetsIn: 0, bytesIn: 0, packetsOut: 0, bytesOut: 0 };
-  /** Packets that stages made. */
+  /** Packets created by stages. */
   created = 0;
-  /** Packets that stages were done with. */
+  /** Packets ended by stages without a drop. */
   consumed = 0;
-  /** Packets with a header cut short. */
+  /** Packets with a truncated or inconsistent header. */
   malformed = 0;
   /** Packets dropped, for all reasons. */
   dropped = 0;
@@ -78,12 +78,12 @@ export class Counters {
     this.#reasons.set(known, (this.#reasons.get(known) ?? 0) + 1);
   }
 
-  /** How many were dropped for each reason. */
+  /** Number of drops by reason. */
   get reasons(): ReadonlyMap<string, number> {
     return this.#reasons;
   }
 
-  /** A copy of the counters, with how many packets are queued. */
+  /** Returns a copy of the counters, with the number of queued packets. */
   snapshot(queued: number): TunnelStats {
     return {
       outbound: { ...this.outbound },

@@ -1,13 +1,13 @@
-/** Writes to an end, with a check that it took the packets it says it took. */
+/** Writes to an end and checks that it took as many packets as it reports. */
 
 import type { PacketBatch } from "./batch.ts";
 import type { TunnelEnd } from "./end.ts";
 
 /**
- * Writes a batch to an end; returns how many packets it took. Whatever the end does, each packet left in the batch is
- * still the batch's, and there once.
+ * Writes a batch to an end and returns the number of packets taken. Whatever the end does, the packets left in the batch
+ * belong to it, and each is there once.
  *
- * @throws {TypeError} naming the end, when it threw, or took other packets than it says.
+ * @throws {TypeError} naming the end, when it threw, or did not take the packets it reports.
  */
 export function writeTo(end: TunnelEnd, batch: PacketBatch): number {
   const { length } = batch;

@@ -97,7 +97,7 @@ Deno.test("checkDeviceOptions() refuses unknown options of a system, and switche
     const [linux, message] of [
       [
         { offlaod: false },
-        'Cannot open a device on Linux: there is no option "offlaod": txQueueLength, offload, uring, queues are',
+        'Cannot open a device on Linux: there is no option "offlaod": options are txQueueLength, offload, uring, queues',
       ],
       [{ offload: "no" }, 'Cannot open a device: linux.offload must be true or false, got "no"'],
       [{ uring: 0 }, 'Cannot open a device: linux.uring must be true, false or "oneshot", got 0'],

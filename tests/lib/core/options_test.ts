@@ -70,7 +70,10 @@ const MAKE: Record<string, (options: never) => unknown> = {
 
 for (const [what, make] of Object.entries(MAKE)) {
   Deno.test(`${what} refuses an option that there is not, and names those that there are`, () => {
-    throws(() => make({ outsde: 1 } as never), /^TypeError: Cannot .*: there is no option "outsde": .* are$/);
+    throws(
+      () => make({ outsde: 1 } as never),
+      /^TypeError: Cannot .*: there is no option "outsde": options are .*$/,
+    );
     throws(() => make(7 as never), /^TypeError: Cannot .*: options must be an object, got 7$/);
   });
 }

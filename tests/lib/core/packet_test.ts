@@ -88,7 +88,7 @@ Deno.test("Packet.prepend() and strip() move the start and keep an unfinished su
   assert.deepEqual([packet.length, packet.checksumStart], [60, 20]);
   assert.throws(
     () => packet.prepend(HEADROOM + 1),
-    /^RangeError: Cannot prepend 257 bytes: the headroom is 256$/,
+    /^RangeError: Cannot prepend bytes: count must be from 0 to the headroom, 256, got 257$/,
   );
   assert.throws(() => packet.strip(61), RangeError);
   assert.throws(() => packet.prepend(-1), RangeError);

@@ -322,7 +322,7 @@ Deno.test("openTunnel() refuses a device that is another tunnel's, stages, ends 
   }
   await assert.rejects(
     opening({ routes: [] }),
-    /^TypeError: Cannot open a tunnel: there is no option "routes": name,/,
+    /^TypeError: Cannot open a tunnel: there is no option "routes": options are name,/,
   );
   for (const watchdog of [-1, 1.5, NaN, 2 ** 31]) await assert.rejects(opening({ watchdog }), RangeError);
   tunnel.close();
