@@ -1,6 +1,7 @@
 /** Options of a device, checked before the system is touched. */
 
 import { type Address, parseAddress, parseCidr, Prefix } from "../lib/wire/address.ts";
+import { IPV4_MAX_LENGTH, IPV4_MIN_MTU, IPV6_MIN_MTU } from "../lib/wire/header_fields.ts";
 import { checkInteger, checkNames, gotValue, type OptionNames } from "../lib/core/options.ts";
 
 /** A route through a device. */
@@ -178,12 +179,6 @@ const RULE_OPTIONS: OptionNames<RuleOptions> = {
 };
 
 // Specification
-/** RFC 791 section 3.1: maximum total length. */
-const MAX_MTU = 65_535;
-/** RFC 791 section 3.2: every module must forward 68 bytes unfragmented. */
-const MIN_MTU = 68;
-/** RFC 8200 section 5. */
-const MIN_MTU_IPV6 = 1280;
 const MAX_U32 = 0xffff_ffff;
 /** drivers/net/tun.c: MAX_TAP_QUEUES. */
 const MAX_QUEUES = 256;
@@ -282,11 +277,11 @@ export function checkDeviceOptions(
   checkName(name, NAME_RULES[os === "windows" ? "windows" : "linux"]);
   const addresses = list(options.address).map((text) => parsePrefix(text, "address"));
   if (mtu !== undefined) {
-    checkInteger(OPEN, "mtu", mtu, MIN_MTU, MAX_MTU);
+    checkInteger(OPEN, "mtu", mtu, IPV4_MIN_MTU, IPV4_MAX_LENGTH);
     const hasIpv6 = addresses.some((prefix) => prefix.address.family === 6);
-    if (hasIpv6 && mtu < MIN_MTU_IPV6) {
+    if (hasIpv6 && mtu < IPV6_MIN_MTU) {
       throw new RangeError(
-        `${CANNOT_OPEN}: mtu must be at least ${MIN_MTU_IPV6} with an IPv6 address, got ${mtu}`,
+        `${CANNOT_OPEN}: mtu must be at least ${IPV6_MIN_MTU} with an IPv6 address, got ${mtu}`,
       );
     }
   }

@@ -8,6 +8,7 @@
  */
 
 import { type Address, formatAddress, formatCidr, type Prefix } from "../../lib/wire/address.ts";
+import { IPV6_MIN_MTU } from "../../lib/wire/header_fields.ts";
 import type { DeviceStatistics } from "../../lib/core/mod.ts";
 import { addressOf } from "../native_memory.ts";
 import type { CheckedDeviceOptions, CheckedRoute } from "../options.ts";
@@ -28,8 +29,6 @@ import { ADMINISTRATOR_REMEDY } from "./shell32.ts";
 import { Win32, win32Error } from "./win32_error.ts";
 
 // Specification
-/** RFC 8200 section 5. */
-const MIN_MTU_IPV6 = 1280;
 /** RFC 791 section 3.2: what every host accepts, and Windows' least. */
 const MIN_MTU_IPV4 = 576;
 
@@ -196,7 +195,7 @@ export class Setup {
       view.setUint32(InterfaceRow.Metric, metric, true);
     }
     if (!this.#keepsMtu(options)) {
-      const least = family === Family.Ipv6 ? MIN_MTU_IPV6 : MIN_MTU_IPV4;
+      const least = family === Family.Ipv6 ? IPV6_MIN_MTU : MIN_MTU_IPV4;
       view.setUint32(InterfaceRow.NlMtu, Math.max(this.mtu, least), true);
     }
     view.setUint32(InterfaceRow.DadTransmits, 0, true);

@@ -2,23 +2,16 @@
 
 import type { Direction } from "../core/mod.ts";
 import type { Packet } from "../core/packet.ts";
+import * as field from "../wire/header_fields.ts";
 import { Protocol } from "../wire/protocol.ts";
 import type { Link, Operator, Relation, Side, Test, Value, Word } from "./_tree.ts";
 
 type Ask = (packet: Packet) => boolean;
 type Read = (packet: Packet) => number;
 
-// Specification: RFC 791 section 3.1, RFC 8200 section 3, RFC 4302 section 2.2
-const IPV4_FRAGMENT = 6;
-const FRAGMENT_OFFSET = 0x1fff;
-const IPV4_PROTOCOL = 9;
-const IPV4_SRC = 12;
-const IPV4_DST = 16;
-const IPV6_NEXT_HEADER = 6;
-const IPV6_SRC = 8;
-const IPV6_DST = 24;
-const IPV6_HEADER = 40;
-const DST_PORT = 2;
+// Specification
+const { IPV4_FLAGS, IPV4_PROTOCOL, IPV4_SRC, IPV4_DST, FRAGMENT_OFFSET } = field;
+const { IPV6_NEXT_HEADER, IPV6_SRC, IPV6_DST, IPV6_HEADER, DST_PORT } = field;
 
 const NO_DIRECTION = -1;
 
@@ -136,7 +129,7 @@ function isIpv6(packet: Packet): boolean {
 }
 
 function isFirstFragment(packet: Packet): boolean {
-  return (shortAt(packet, IPV4_FRAGMENT) & FRAGMENT_OFFSET) === 0;
+  return (shortAt(packet, IPV4_FLAGS) & FRAGMENT_OFFSET) === 0;
 }
 
 function ipv4HeaderLength(packet: Packet): number {

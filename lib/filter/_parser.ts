@@ -1,15 +1,12 @@
 /** The grammar of filters: tokens to a tree. */
 
 import { Direction } from "../core/mod.ts";
+import { IPV4_DST, IPV6_DST } from "../wire/header_fields.ts";
 import { type Qualifier, readId } from "./_ids.ts";
 import { isRelation, readRelation } from "./_sums.ts";
 import { Tokens } from "./_tokens.ts";
 import { all, chain, type Link, load, relation, type Side, sizeOf, type Test, type Value } from "./_tree.ts";
 import { PROTOCOL_WORDS } from "./_words.ts";
-
-// Specification: RFC 791 section 3.1, RFC 8200 section 3
-const IPV4_DST = 16;
-const IPV6_DST = 24;
 
 // Implementation
 /** The largest tree (tests, numbers and operations), which bounds the time that a packet takes. */

@@ -9,6 +9,7 @@
 import { ErrorRateLimiter, type ErrorRateOptions } from "./_error_rate_limiter.ts";
 import {
   ICMP_HEADER,
+  ICMPV4_MAX_ERROR,
   IPV4_HEADER,
   IPV4_MIN_MTU,
   IPV6_DST,
@@ -33,9 +34,7 @@ import { Tcp } from "../wire/tcp.ts";
 
 export type { ErrorRate, ErrorRateOptions } from "./_error_rate_limiter.ts";
 
-// Specification: what an error's packet may have in all. RFC 1812 section 4.3.2.3, RFC 4443 section 2.4 c
-const IPV4_LONGEST_ERROR = 576;
-const IPV6_LONGEST_ERROR = 1280;
+// Specification
 /** RFC 1812 section 4.3.2.5: precedence 6, which is the class selector CS6. */
 const CLASS_SELECTOR_6 = 48;
 /** What an error says; each is one in both versions of ICMP. */
@@ -279,7 +278,7 @@ export class IcmpErrors {
     if (error === IcmpError.ParameterProblem) word = (rest & 0xff) * 0x1000000;
     if (error === IcmpError.PacketTooBig) word = Math.min(Math.max(rest, IPV4_MIN_MTU), 0xffff);
     this.#readAddresses(ip, true);
-    shorten(packet, IPV4_LONGEST_ERROR - IPV4_HEADER - ICMP_HEADER);
+    shorten(packet, ICMPV4_MAX_ERROR - IPV4_HEADER - ICMP_HEADER);
     Icmpv4.encode(packet, this.#message(IPV4_MESSAGES[error]!, word));
     this.#encodeIp(packet, 4, Protocol.Icmp, CLASS_SELECTOR_6);
   }
@@ -290,7 +289,7 @@ export class IcmpErrors {
     if (error === IcmpError.PacketTooBig) word = Math.max(rest, IPV6_MIN_MTU);
     if (error === IcmpError.ProtocolUnreachable) word = nextHeaderField(ip, ip.payloadOffset) - ip.start;
     this.#readAddresses(ip, true);
-    shorten(packet, IPV6_LONGEST_ERROR - IPV6_HEADER - ICMP_HEADER);
+    shorten(packet, IPV6_MIN_MTU - IPV6_HEADER - ICMP_HEADER); // RFC 4443 section 2.4 c
     Icmpv6.encode(packet, this.#message(IPV6_MESSAGES[error]!, word));
     this.#encodeIp(packet, 6, Protocol.Icmpv6, 0);
   }

@@ -2,7 +2,11 @@
 
 import {
   DONT_FRAGMENT,
+  END_OF_OPTIONS,
+  FRAGMENT_HEADER,
+  FRAGMENT_ID,
   FRAGMENT_OFFSET,
+  FRAGMENT_WORD,
   IPV4_CHECKSUM,
   IPV4_FLAGS,
   IPV4_HEADER,
@@ -14,9 +18,10 @@ import {
   IPV6_PAYLOAD_LENGTH,
   IPV6_SRC,
   MORE_FRAGMENTS,
+  MORE_FRAGMENTS_IPV6,
+  NO_OPERATION,
 } from "../wire/header_fields.ts";
 import { FragmentIds } from "./fragment_ids.ts";
-import { FRAGMENT_HEADER, FRAGMENT_ID, FRAGMENT_WORD, MORE_FRAGMENTS_IPV6 } from "../wire/ipv6_extensions.ts";
 import { copyMetadata } from "../core/copy_packet.ts";
 import { replaceWithSegment } from "../wire/packet_parts.ts";
 import { checksum, sum } from "../core/checksum.ts";
@@ -27,8 +32,6 @@ import type { Ipv6 } from "../wire/ipv6.ts";
 import { Segmenter } from "./segmenter.ts";
 
 // Specification: options, RFC 791 section 3.1
-const END_OF_OPTIONS = 0;
-const NO_OPERATION = 1;
 const COPIED = 0x80;
 
 // Implementation: why a packet cannot be fragmented

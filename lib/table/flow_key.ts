@@ -1,6 +1,6 @@
 /** What tells one flow from another: the protocol, both addresses and both ports, as 32-bit words. */
 
-import { ICMP_ID, IPV4_DST, IPV4_SRC, IPV6_SRC } from "../wire/header_fields.ts";
+import * as field from "../wire/header_fields.ts";
 import { isQuery, isReply } from "../wire/icmp_query.ts";
 import { QuotedPacket } from "../wire/quoted_packet.ts";
 import type { Address } from "../wire/address.ts";
@@ -12,11 +12,13 @@ import { Protocol } from "../wire/protocol.ts";
 
 export type { QuotedPacket } from "../wire/quoted_packet.ts";
 
-// Specification: the shortest header of what has ports, RFC 9293, RFC 768, RFC 3828, RFC 4340, RFC 9260
+// Specification
+const { ICMP_ID, IPV4_DST, IPV4_SRC, IPV6_SRC, TCP_HEADER, UDP_HEADER } = field;
+/** Least header lengths of protocols with ports (RFC 9293, RFC 768, RFC 3828, RFC 4340, RFC 9260). */
 const HEADERS: Readonly<Record<number, number>> = {
-  [Protocol.Tcp]: 20,
-  [Protocol.Udp]: 8,
-  [Protocol.UdpLite]: 8,
+  [Protocol.Tcp]: TCP_HEADER,
+  [Protocol.Udp]: UDP_HEADER,
+  [Protocol.UdpLite]: UDP_HEADER,
   [Protocol.Dccp]: 12,
   [Protocol.Sctp]: 12,
 };

@@ -2,17 +2,13 @@
 
 import { checkField } from "./_encode.ts";
 import type { Packet } from "../core/packet.ts";
+import * as field from "./header_fields.ts";
 import type { Ip } from "./ip.ts";
 import { TransportView } from "./transport_view.ts";
 
 // Specification: RFC 792, RFC 4443 section 2.1
-const TYPE = 0; // the word of type and code
-const CODE = 1;
-const CHECKSUM = 2;
-const REST = 4;
-const ID = 4;
-const SEQ = 6;
-export const HEADER_LENGTH = 8;
+const { ICMP_TYPE: TYPE, ICMP_CODE: CODE, ICMP_CHECKSUM: CHECKSUM, ICMP_HEADER: HEADER } = field;
+const { ICMP_REST: REST, ICMP_ID: ID, ICMP_SEQ: SEQ } = field;
 
 /** What the `encode` of either version writes. */
 export interface IcmpFields {
@@ -37,7 +33,7 @@ export function encodeIcmp(packet: Packet, name: string, fields: IcmpFields): vo
   checkField(name, "seq", seq, 0xffff);
   const rest = fields.rest ?? id * 0x10000 + seq;
   checkField(name, "rest", rest, 0xffffffff);
-  packet.prepend(HEADER_LENGTH);
+  packet.prepend(HEADER);
   const { view, offset } = packet;
   view.setUint16(offset + TYPE, type << 8 | code);
   view.setUint16(offset + CHECKSUM, 0);

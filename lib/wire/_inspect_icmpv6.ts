@@ -1,9 +1,8 @@
 /** ICMPv6 messages in tcpdump's words (its print-icmp6.c). */
 
-import { IPV6_HEADER } from "./header_fields.ts";
+import { DST_PORT, IPV6_DST, IPV6_HEADER, IPV6_NEXT_HEADER, IPV6_SRC } from "./header_fields.ts";
 import { formatIpv4, formatIpv6 } from "./address.ts";
 import { LISTENER_DONE, LISTENER_QUERY, LISTENER_REPORT, LISTENER_REPORT_2 } from "./icmp_query.ts";
-import { DST_PORT } from "./_ports_view.ts";
 import { QuotedPacket } from "./quoted_packet.ts";
 import { Icmpv6 } from "./icmpv6.ts";
 import { Protocol } from "./protocol.ts";
@@ -106,7 +105,7 @@ function errorText(icmp: Icmpv6, name: string): string {
   const { type, code, payloadOffset, rest } = icmp;
   const { bytes } = icmp.packet;
   const hasQuote = icmp.quotedLength >= IPV6_HEADER;
-  const dst = hasQuote ? formatIpv6(bytes, payloadOffset + 24) : "";
+  const dst = hasQuote ? formatIpv6(bytes, payloadOffset + IPV6_DST) : "";
   switch (type) {
     case Icmpv6.PacketTooBig:
       return `${name}, mtu ${rest}`;
@@ -120,14 +119,14 @@ function errorText(icmp: Icmpv6, name: string): string {
   }
   const reason = `${name}, ${UNREACHABLE[code] ?? `unknown unreach code (${code})`}`;
   if (!hasQuote || code > 4) return reason;
-  if (code === 2) return `${reason} ${dst}, source address ${formatIpv6(bytes, payloadOffset + 8)}`;
+  if (code === 2) return `${reason} ${dst}, source address ${formatIpv6(bytes, payloadOffset + IPV6_SRC)}`;
   return code === 4 ? `${reason}, ${dst} ${quotedPort(icmp)}` : `${reason} ${dst}`;
 }
 
 /** The port that the quoted packet went to, behind its extension headers. */
 function quotedPort(icmp: Icmpv6): string {
   const { bytes, view } = icmp.packet;
-  if (!quoted.read(icmp)) return portText(bytes[icmp.quotedOffset + 6]!, -1);
+  if (!quoted.read(icmp)) return portText(bytes[icmp.quotedOffset + IPV6_NEXT_HEADER]!, -1);
   const { protocol, upperOffset, end, fragmentOffset } = quoted;
   const isKnown = protocol === Protocol.Udp || protocol === Protocol.Tcp;
   const hasPort = isKnown && fragmentOffset === 0 && upperOffset + DST_PORT + 2 <= end;

@@ -1,11 +1,10 @@
 /** The options of TCP in tcpdump's words (its print-tcp.c and print-mptcp.c). */
 
 import { formatIpv4, formatIpv6 } from "./address.ts";
+import { END_OF_OPTIONS, NO_OPERATION } from "./header_fields.ts";
 import { Tcp } from "./tcp.ts";
 
 // Specification: IANA "TCP Option Kind Numbers"
-const END_OF_OPTIONS = 0;
-const NO_OPERATION = 1;
 const NAMES: Readonly<Record<number, string>> = {
   0: "eol",
   1: "nop",

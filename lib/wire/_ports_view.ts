@@ -1,10 +1,10 @@
 /** What the views of UDP and TCP share: both headers start with the ports. */
 
+import * as field from "./header_fields.ts";
 import { TransportView } from "./transport_view.ts";
 
 // Specification: RFC 768, RFC 9293 section 3.1
-export const SRC_PORT = 0;
-export const DST_PORT = 2;
+const { SRC_PORT, DST_PORT } = field;
 
 /** A transport header that starts with two ports, seen in place. */
 export abstract class PortsView extends TransportView {

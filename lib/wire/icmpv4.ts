@@ -1,7 +1,8 @@
 /** The ICMP header, in place (RFC 792). */
 
-import { encodeIcmp, HEADER_LENGTH, type IcmpFields, IcmpView } from "./_icmp_view.ts";
+import { encodeIcmp, type IcmpFields, IcmpView } from "./_icmp_view.ts";
 import type { Packet } from "../core/packet.ts";
+import * as field from "./header_fields.ts";
 import { nextViewNumber } from "./header_view.ts";
 import { Ipv4 } from "./ipv4.ts";
 import { Protocol } from "./protocol.ts";
@@ -21,6 +22,7 @@ export type { IcmpFields as Icmpv4Fields, IcmpView } from "./_icmp_view.ts";
 //    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //    |      Internet Header + leading octets of original datagram    |
 //    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+const { ICMP_HEADER } = field;
 const QUOTED_LENGTH = 5; // in units of 4 bytes; 0: all that follows
 
 // Implementation
@@ -86,12 +88,12 @@ export class Icmpv4 extends IcmpView<Ipv4> {
     if (ip === undefined || ip.protocol !== Protocol.Icmp || ip.fragmentOffset !== 0) return undefined;
     const start = ip.payloadOffset;
     const length = ip.payloadLength;
-    if (length < HEADER_LENGTH) {
+    if (length < ICMP_HEADER) {
       packet.malformed = true;
       return undefined;
     }
     const icmp = (packet.views[VIEW] ??= new Icmpv4(packet, ip, Protocol.Icmp)) as Icmpv4;
-    icmp.place(ip, start, start + HEADER_LENGTH, start + length);
+    icmp.place(ip, start, start + ICMP_HEADER, start + length);
     return icmp;
   }
 

@@ -1,7 +1,8 @@
 /** The ICMPv6 header, in place (RFC 4443), and the types of Neighbor Discovery (RFC 4861). */
 
-import { encodeIcmp, HEADER_LENGTH, type IcmpFields, IcmpView } from "./_icmp_view.ts";
+import { encodeIcmp, type IcmpFields, IcmpView } from "./_icmp_view.ts";
 import type { Packet } from "../core/packet.ts";
+import * as field from "./header_fields.ts";
 import { nextViewNumber } from "./header_view.ts";
 import { Ipv6 } from "./ipv6.ts";
 import { Protocol } from "./protocol.ts";
@@ -21,6 +22,7 @@ export type { IcmpFields as Icmpv6Fields, IcmpView } from "./_icmp_view.ts";
 //    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //    |                    As much of invoking packet                 |
 //    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+const { ICMP_HEADER } = field;
 const QUOTED_LENGTH = 4; // in units of 8 bytes; 0: all that follows
 
 // Implementation
@@ -87,12 +89,12 @@ export class Icmpv6 extends IcmpView<Ipv6> {
     if (ip === undefined || ip.protocol !== Protocol.Icmpv6 || ip.fragmentOffset !== 0) return undefined;
     const start = ip.payloadOffset;
     const length = ip.payloadLength;
-    if (length < HEADER_LENGTH) {
+    if (length < ICMP_HEADER) {
       packet.malformed = true;
       return undefined;
     }
     const icmp = (packet.views[VIEW] ??= new Icmpv6(packet, ip, Protocol.Icmpv6)) as Icmpv6;
-    icmp.place(ip, start, start + HEADER_LENGTH, start + length);
+    icmp.place(ip, start, start + ICMP_HEADER, start + length);
     return icmp;
   }
 

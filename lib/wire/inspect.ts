@@ -2,9 +2,8 @@
 
 import { icmpv6Text, portText } from "./_inspect_icmpv6.ts";
 import { tcpOptionsText } from "./_inspect_tcp.ts";
-import { TCP_FLAGS } from "./header_fields.ts";
-import { ROUTING_MOBILE, ROUTING_SEGMENTS, ROUTING_SOURCE } from "./ipv6_extensions.ts";
-import { DST_PORT } from "./_ports_view.ts";
+import * as field from "./header_fields.ts";
+import { extensionLength } from "./ipv6_extensions.ts";
 import { formatIpv4, formatIpv6 } from "./address.ts";
 import type { Packet } from "../core/packet.ts";
 import { Icmpv4 } from "./icmpv4.ts";
@@ -16,12 +15,11 @@ import { Protocol } from "./protocol.ts";
 import { Tcp } from "./tcp.ts";
 import { Udp } from "./udp.ts";
 
-// Specification: where the addresses stand in the packet that an ICMP error quotes (RFC 791, RFC 8200)
-const IPV4_PROTOCOL = 9;
-const IPV4_DST = 16;
-const IPV4_LENGTH = 20;
-const IPV6_LENGTH = 40;
-const UDP_LENGTH = 8;
+// Specification
+const { IPV4_PROTOCOL, IPV4_DST, IPV4_HEADER, IPV6_HEADER, DST_PORT, TCP_FLAGS, UDP_HEADER } = field;
+const { EXTENSION_LENGTH, FRAGMENT_HEADER, FRAGMENT_WORD, FRAGMENT_OFFSET_IPV6 } = field;
+const { ROUTING_TYPE, ROUTING_SEGMENTS_LEFT, ROUTING_ADDRESSES } = field;
+const { ROUTING_MOBILE, ROUTING_SEGMENTS, ROUTING_SOURCE } = field;
 
 // Implementation: tcpdump's words (its print-icmp.c, print-icmp6.c and print-tcp.c)
 const SHOWN_BYTES = 16;
@@ -129,7 +127,7 @@ function ipv6Details(ip: Ipv6): string {
   const trafficClass = ip.trafficClass === 0 ? "" : `class 0x${hex(ip.trafficClass, 2)}, `;
   const flowLabel = ip.flowLabel === 0 ? "" : `flowlabel 0x${hex(ip.flowLabel, 5)}, `;
   return `(${trafficClass}${flowLabel}hlim ${ip.hopLimit}, next-header ${ip.nextHeader}, ` +
-    `payload length: ${ip.totalLength - IPV6_LENGTH}) `;
+    `payload length: ${ip.totalLength - IPV6_HEADER}) `;
 }
 
 function ipv4Fragment(ip: Ipv4): string {
@@ -140,10 +138,10 @@ function extensionHeaders(ip: Ipv6): string {
   const { bytes, view } = ip.packet;
   let text = "";
   let next = ip.nextHeader;
-  let at = ip.start + IPV6_LENGTH;
+  let at = ip.start + IPV6_HEADER;
   while (at < ip.payloadOffset) {
-    const units = bytes[at + 1]!;
-    let length = (units + 1) << 3;
+    const units = bytes[at + EXTENSION_LENGTH]!;
+    const length = extensionLength(bytes, at, next);
     switch (next) {
       case Protocol.HopByHop:
         text += "HBH ";
@@ -155,11 +153,10 @@ function extensionHeaders(ip: Ipv6): string {
         text += `RT6 (len=${units}, type=${routingText(ip, at)}) `;
         break;
       case Protocol.Fragment:
-        length = 8;
-        text += `frag (${view.getUint16(at + 2) & 0xfff8}|${ip.start + ip.totalLength - at - 8}) `;
+        text += `frag (${view.getUint16(at + FRAGMENT_WORD) & FRAGMENT_OFFSET_IPV6}|` +
+          `${ip.start + ip.totalLength - at - FRAGMENT_HEADER}) `;
         break;
       case Protocol.Ah:
-        length = (units + 2) << 2;
         text += `AH(spi=0x${hex(view.getUint32(at + 4), 8)},seq=0x${view.getUint32(at + 8).toString(16)},` +
           `icv=0x${hexBytes(bytes, at + 12, Math.max(0, length - 12), "")}): `;
         break;
@@ -172,16 +169,18 @@ function extensionHeaders(ip: Ipv6): string {
 
 /** A Routing header from its type on, with the addresses of the kinds that are known. */
 function routingText({ packet: { bytes, view } }: Ipv6, at: number): string {
-  const units = bytes[at + 1]!;
-  const type = bytes[at + 2]!;
-  let text = `${type}${type === ROUTING_SOURCE ? " [Deprecated]" : ""}, segleft=${bytes[at + 3]!}`;
+  const units = bytes[at + EXTENSION_LENGTH]!;
+  const type = bytes[at + ROUTING_TYPE]!;
+  let text = `${type}${
+    type === ROUTING_SOURCE ? " [Deprecated]" : ""
+  }, segleft=${bytes[at + ROUTING_SEGMENTS_LEFT]!}`;
   if (type === ROUTING_SEGMENTS) {
     const flags = bytes[at + 5]!;
     text += `, last-entry=${bytes[at + 4]!}${flags === 0 ? "" : `, flags=0x${flags.toString(16)}`}`;
     text += `, tag=${view.getUint16(at + 6).toString(16)}`;
   } else if (type !== ROUTING_SOURCE && type !== ROUTING_MOBILE) return text;
   if (units % 2 !== 0) return text;
-  for (let i = 0; i < units / 2; i++) text += `, [${i}]${formatIpv6(bytes, at + 8 + 16 * i)}`;
+  for (let i = 0; i < units / 2; i++) text += `, [${i}]${formatIpv6(bytes, at + ROUTING_ADDRESSES + 16 * i)}`;
   return text;
 }
 
@@ -199,7 +198,7 @@ function upperLayer(
       const udp = Udp.of(packet);
       if (udp === undefined) return [undefined, malformedUpper(ip, "UDP")];
       const ports = { src: udp.srcPort, dst: udp.dstPort };
-      return [ports, `${warning(udp.checksumValid)}UDP, length ${udp.udpLength - UDP_LENGTH}`];
+      return [ports, `${warning(udp.checksumValid)}UDP, length ${udp.udpLength - UDP_HEADER}`];
     }
     case Protocol.Tcp: {
       const tcp = Tcp.of(packet);
@@ -273,7 +272,7 @@ function icmpv4Text(icmp: Icmpv4): string {
   }
   const quoted = icmp.quotedOffset;
   const name = type === Icmpv4.Redirect ? "redirect" : "unreachable";
-  if (icmp.quotedLength < IPV4_LENGTH) return `${name} - #${code}`;
+  if (icmp.quotedLength < IPV4_HEADER) return `${name} - #${code}`;
   const dst = formatIpv4(icmp.packet.view.getUint32(quoted + IPV4_DST));
   if (type === Icmpv4.Redirect) {
     return `${(ICMPV4_REDIRECT[code] ?? `redirect-#${code} % to`).replace("%", dst)} ${formatIpv4(rest)}`;

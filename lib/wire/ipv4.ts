@@ -5,6 +5,7 @@ import { formatIpv4 } from "./address.ts";
 import { adjust, checksum, difference, difference32, pseudoHeaderSumIpv4 } from "../core/checksum.ts";
 import { adjustPseudoHeader } from "./transport_checksum.ts";
 import type { Packet } from "../core/packet.ts";
+import * as field from "./header_fields.ts";
 import { HeaderView, nextViewNumber } from "./header_view.ts";
 import { Protocol } from "./protocol.ts";
 
@@ -26,20 +27,10 @@ import { Protocol } from "./protocol.ts";
 //    |                    Options                    |    Padding    |
 //    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 const VERSION = 4;
-const SERVICE = 0; // the word of version, IHL, DSCP and ECN
-const TOTAL_LENGTH = 2;
-const ID = 4;
-const FLAGS = 6; // the word of flags and fragment offset
-const TTL = 8; // the word of TTL and protocol
-const PROTOCOL = 9;
-const CHECKSUM = 10;
-const SRC = 12;
-const DST = 16;
-const OPTIONS = 20;
-const DONT_FRAGMENT = 0x4000;
-const MORE_FRAGMENTS = 0x2000;
-const FRAGMENT_OFFSET = 0x1fff; // in units of 8 bytes
-const MAX_LENGTH = 65_535;
+const { IPV4_SERVICE: SERVICE, IPV4_TOTAL_LENGTH: TOTAL_LENGTH, IPV4_ID: ID, IPV4_FLAGS: FLAGS } = field;
+const { IPV4_TTL: TTL, IPV4_PROTOCOL: PROTOCOL, IPV4_CHECKSUM: CHECKSUM } = field;
+const { IPV4_SRC: SRC, IPV4_DST: DST, IPV4_HEADER: HEADER, IPV4_MAX_LENGTH: MAX_LENGTH } = field;
+const { DONT_FRAGMENT, MORE_FRAGMENTS, FRAGMENT_OFFSET } = field;
 
 // Implementation
 const DEFAULT_TTL = 64; // RFC 1700
@@ -108,12 +99,12 @@ export class Ipv4 extends HeaderView {
     const first = bytes[offset]!;
     if (first >> 4 !== VERSION) return undefined;
     const headerLength = (first & 0x0f) << 2;
-    const totalLength = length < OPTIONS || offset + OPTIONS > slotEnd
+    const totalLength = length < HEADER || offset + HEADER > slotEnd
       ? 0
       : packet.view.getUint16(offset + TOTAL_LENGTH);
     // Section 3.1: IHL is at least 5, and the total length includes the header. What follows it is padding.
     if (
-      headerLength < OPTIONS || totalLength < headerLength || !(totalLength <= length) ||
+      headerLength < HEADER || totalLength < headerLength || !(totalLength <= length) ||
       offset + totalLength > slotEnd || offset < packet.slotStart
     ) {
       packet.malformed = true;
@@ -135,7 +126,7 @@ export class Ipv4 extends HeaderView {
    */
   static encode(packet: Packet, fields: Ipv4Fields): void {
     const { src, dst, protocol, ttl = DEFAULT_TTL, id = 0, dontFragment = true, dscp = 0, ecn = 0 } = fields;
-    const totalLength = packet.length + OPTIONS;
+    const totalLength = packet.length + HEADER;
     if (totalLength > MAX_LENGTH) {
       throw new RangeError(`Cannot encode an IPv4 packet of ${totalLength} bytes: 65535 is the most`);
     }
@@ -146,9 +137,9 @@ export class Ipv4 extends HeaderView {
     checkField("an IPv4", "id", id, 0xffff);
     checkField("an IPv4", "dscp", dscp, 0x3f);
     checkField("an IPv4", "ecn", ecn, 0x03);
-    packet.prepend(OPTIONS);
+    packet.prepend(HEADER);
     const { view, offset } = packet;
-    view.setUint16(offset + SERVICE, VERSION << 12 | OPTIONS >> 2 << 8 | dscp << 2 | ecn);
+    view.setUint16(offset + SERVICE, VERSION << 12 | HEADER >> 2 << 8 | dscp << 2 | ecn);
     view.setUint16(offset + TOTAL_LENGTH, totalLength);
     view.setUint16(offset + ID, id);
     view.setUint16(offset + FLAGS, dontFragment ? DONT_FRAGMENT : 0);
@@ -156,7 +147,7 @@ export class Ipv4 extends HeaderView {
     view.setUint16(offset + CHECKSUM, 0);
     view.setUint32(offset + SRC, src);
     view.setUint32(offset + DST, dst);
-    view.setUint16(offset + CHECKSUM, checksum(packet.bytes, offset, OPTIONS));
+    view.setUint16(offset + CHECKSUM, checksum(packet.bytes, offset, HEADER));
     const ip = Ipv4.of(packet);
     if (ip !== undefined) writeTransport(ip);
   }
@@ -189,12 +180,12 @@ export class Ipv4 extends HeaderView {
 
   /** The bytes of the options, padding included: 0 to 40. */
   get optionsLength(): number {
-    return this.#payloadOffset - this.start - OPTIONS;
+    return this.#payloadOffset - this.start - HEADER;
   }
 
   /** Where the options start in `packet.bytes`; there may be none. */
   get optionsOffset(): number {
-    return this.start + OPTIONS;
+    return this.start + HEADER;
   }
 
   /** What the fragments of one packet have in common, together with addresses and protocol. */

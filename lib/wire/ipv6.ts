@@ -1,22 +1,12 @@
 /** The IPv6 header and its extension headers, in place (RFC 8200). */
 
 import { checkField, writeTransport } from "./_encode.ts";
-import {
-  chain,
-  extensionLength,
-  FRAGMENT_OFFSET_IPV6,
-  FRAGMENT_WORD,
-  isExtension,
-  MORE_FRAGMENTS_IPV6,
-  ROUTING_MOBILE,
-  ROUTING_SEGMENTS,
-  ROUTING_SOURCE,
-  walkExtensions,
-} from "./ipv6_extensions.ts";
+import { chain, findExtension, isExtension, lastAddress, walkExtensions } from "./ipv6_extensions.ts";
 import { formatIpv6 } from "./address.ts";
 import { difference32, pseudoHeaderSumIpv6 } from "../core/checksum.ts";
 import { adjustPseudoHeader } from "./transport_checksum.ts";
 import type { Packet } from "../core/packet.ts";
+import * as field from "./header_fields.ts";
 import { HeaderView, nextViewNumber } from "./header_view.ts";
 import { Protocol } from "./protocol.ts";
 
@@ -38,20 +28,10 @@ import { Protocol } from "./protocol.ts";
 //    |                           (16 bytes)                          |
 //    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 const VERSION = 6;
-const TRAFFIC_CLASS = 0; // the word of version, traffic class and a part of the flow label
-const FLOW_LABEL = 0; // the double word of all three
-const PAYLOAD_LENGTH = 4;
-const NEXT_HEADER = 6;
-const HOP_LIMIT = 7;
-const SRC = 8;
-const DST = 24;
-const HEADER_LENGTH = 40;
-const MAX_PAYLOAD = 65_535;
-
-// Specification: the Routing header, RFC 8200 section 4.4
-const ROUTING_TYPE = 2;
-const SEGMENTS_LEFT = 3;
-const SEGMENTS = 8;
+const { IPV6_TRAFFIC_CLASS: TRAFFIC_CLASS, IPV6_FLOW_LABEL: FLOW_LABEL, IPV6_HEADER: HEADER } = field;
+const { IPV6_PAYLOAD_LENGTH: PAYLOAD_LENGTH, IPV6_MAX_PAYLOAD: MAX_PAYLOAD } = field;
+const { IPV6_NEXT_HEADER: NEXT_HEADER, IPV6_HOP_LIMIT: HOP_LIMIT, IPV6_SRC: SRC, IPV6_DST: DST } = field;
+const { FRAGMENT_WORD, FRAGMENT_OFFSET_IPV6, MORE_FRAGMENTS_IPV6, ROUTING_SEGMENTS_LEFT } = field;
 
 // Implementation
 const DEFAULT_HOP_LIMIT = 64;
@@ -125,11 +105,11 @@ export class Ipv6 extends HeaderView {
       return undefined;
     }
     if (bytes[offset]! >> 4 !== VERSION) return undefined;
-    if (length < HEADER_LENGTH) {
+    if (length < HEADER) {
       packet.malformed = true;
       return undefined;
     }
-    const end = offset + HEADER_LENGTH + packet.view.getUint16(offset + PAYLOAD_LENGTH);
+    const end = offset + HEADER + packet.view.getUint16(offset + PAYLOAD_LENGTH);
     const ip = (packet.views[VIEW] ??= new Ipv6(packet)) as Ipv6;
     if (end > offset + length || !ip.#walk(offset, end)) {
       packet.malformed = true;
@@ -157,7 +137,7 @@ export class Ipv6 extends HeaderView {
     checkField("an IPv6", "hopLimit", hopLimit, 0xff);
     checkField("an IPv6", "trafficClass", trafficClass, 0xff);
     checkField("an IPv6", "flowLabel", flowLabel, 0xfffff);
-    packet.prepend(HEADER_LENGTH);
+    packet.prepend(HEADER);
     const { bytes, view, offset } = packet;
     view.setUint32(offset, VERSION << 28 | trafficClass << 20 | flowLabel);
     view.setUint16(offset + PAYLOAD_LENGTH, payloadLength);
@@ -323,15 +303,8 @@ export class Ipv6 extends HeaderView {
   /** Where the first extension header of this type starts in `packet.bytes`; -1 when there is none. */
   extension(type: number): number {
     const { bytes } = this.packet;
-    let next = bytes[this.start + NEXT_HEADER]!;
-    let at = this.start + HEADER_LENGTH;
-    while (at < this.#payloadOffset) {
-      if (next === type) return at;
-      const length = extensionLength(bytes, at, next);
-      next = bytes[at]!;
-      at += length;
-    }
-    return -1;
+    const next = bytes[this.start + NEXT_HEADER]!;
+    return findExtension(bytes, next, this.start + HEADER, this.#payloadOffset, type);
   }
 
   /**
@@ -341,7 +314,7 @@ export class Ipv6 extends HeaderView {
    */
   setNextHeader(nextHeader: number): void {
     this.packet.bytes[this.start + NEXT_HEADER] = nextHeader;
-    if (this.#payloadOffset === this.start + HEADER_LENGTH) this.#protocol = nextHeader & 0xff;
+    if (this.#payloadOffset === this.start + HEADER) this.#protocol = nextHeader & 0xff;
   }
 
   /**
@@ -379,12 +352,12 @@ export class Ipv6 extends HeaderView {
     this.#end = end;
     if (!isExtension(next)) {
       this.#protocol = next;
-      this.#payloadOffset = start + HEADER_LENGTH;
+      this.#payloadOffset = start + HEADER;
       this.#fragment = -1;
       this.#routing = -1;
       return true;
     }
-    if (!walkExtensions(packet, next, start + HEADER_LENGTH, end)) return false;
+    if (!walkExtensions(packet, next, start + HEADER, end)) return false;
     this.#protocol = chain.protocol;
     this.#payloadOffset = chain.upperOffset;
     this.#fragment = chain.fragment;
@@ -398,24 +371,13 @@ export class Ipv6 extends HeaderView {
 
   /** Whether the packet is on its way to another address than its last. */
   get #routed(): boolean {
-    return this.#routing >= 0 && this.packet.bytes[this.#routing + SEGMENTS_LEFT] !== 0;
+    return this.#routing >= 0 && this.packet.bytes[this.#routing + ROUTING_SEGMENTS_LEFT] !== 0;
   }
 
   /** Where the address stands that transport checksums cover; -1 when it cannot be told. */
   #finalDestination(): number {
     if (!this.#routed) return this.start + DST;
-    const { bytes } = this.packet;
-    const length = extensionLength(bytes, this.#routing, Protocol.Routing);
-    if (length < SEGMENTS + 16) return -1;
-    switch (bytes[this.#routing + ROUTING_TYPE]) {
-      case ROUTING_SOURCE:
-        return this.#routing + length - 16;
-      case ROUTING_MOBILE:
-      case ROUTING_SEGMENTS: // RFC 8754 section 2: the segments stand in reverse order
-        return this.#routing + SEGMENTS;
-      default:
-        return -1;
-    }
+    return lastAddress(this.packet.bytes, this.#routing);
   }
 
   #read(at: number, into: Uint8Array): Uint8Array {

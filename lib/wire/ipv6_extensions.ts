@@ -1,6 +1,7 @@
 /** The chain of IPv6 extension headers, walked from the first one to the upper layer (RFC 8200 section 4). */
 
 import type { Packet } from "../core/packet.ts";
+import * as field from "./header_fields.ts";
 import { Protocol } from "./protocol.ts";
 
 // Specification: RFC 8200 sections 4.3, 4.4, 4.5 and 4.6, RFC 4302 section 2
@@ -12,18 +13,9 @@ import { Protocol } from "./protocol.ts";
 //    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //    |                         Identification                        |
 //    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
-const EXTENSION_LENGTH = 1; // behind the first 8 bytes, in units of 8 bytes
-const MIN_EXTENSION = 8;
-/** The Fragment header: its length, and where its fields stand. */
-export const FRAGMENT_HEADER = 8;
-export const FRAGMENT_WORD = 2; // the word of offset, reserved bits and more fragments
-export const FRAGMENT_ID = 4;
-export const FRAGMENT_OFFSET_IPV6 = 0xfff8;
-export const MORE_FRAGMENTS_IPV6 = 0x0001;
-/** Types of Routing header with addresses. */
-export const ROUTING_SOURCE = 0; // RFC 2460 section 4.4, deprecated by RFC 5095
-export const ROUTING_MOBILE = 2; // RFC 6275 section 6.4
-export const ROUTING_SEGMENTS = 4; // RFC 8754 section 2
+const { EXTENSION_LENGTH, EXTENSION_MIN_LENGTH, FRAGMENT_HEADER, FRAGMENT_WORD } = field;
+const { FRAGMENT_OFFSET_IPV6, MORE_FRAGMENTS_IPV6, ROUTING_TYPE, ROUTING_ADDRESSES } = field;
+const { ROUTING_SOURCE, ROUTING_MOBILE, ROUTING_SEGMENTS } = field;
 
 // Implementation
 const MAX_EXTENSIONS = 16;
@@ -71,7 +63,7 @@ export function walkExtensions(
   for (let count = 0; isExtension(next); count++) {
     // Section 4.1: Hop-by-Hop Options come first or not at all. RFC 8504 section 5.3: hosts may bound the rest.
     if (count === MAX_EXTENSIONS || next === Protocol.HopByHop && count > 0) return false;
-    if (at + MIN_EXTENSION > end) return false;
+    if (at + EXTENSION_MIN_LENGTH > end) return false;
     const length = extensionLength(bytes, at, next);
     if (at + length > end) return false;
     const type = next;
@@ -95,4 +87,36 @@ export function walkExtensions(
   chain.fragment = fragment;
   chain.routing = routing;
   return true;
+}
+
+/** Offset of the first extension header of a type between `at` and `end`, of which the first is `next`; -1 for none. */
+export function findExtension(
+  bytes: Uint8Array,
+  next: number,
+  at: number,
+  end: number,
+  type: number,
+): number {
+  while (at < end) {
+    if (next === type) return at;
+    const length = extensionLength(bytes, at, next);
+    next = bytes[at]!;
+    at += length;
+  }
+  return -1;
+}
+
+/** Offset of the last address of the route in the Routing header at `routing`; -1 for a type that is not known. */
+export function lastAddress(bytes: Uint8Array, routing: number): number {
+  const length = extensionLength(bytes, routing, Protocol.Routing);
+  if (length < ROUTING_ADDRESSES + 16) return -1;
+  switch (bytes[routing + ROUTING_TYPE]) {
+    case ROUTING_SOURCE:
+      return routing + length - 16;
+    case ROUTING_MOBILE:
+    case ROUTING_SEGMENTS: // RFC 8754 section 2: the segments stand in reverse order
+      return routing + ROUTING_ADDRESSES;
+    default:
+      return -1;
+  }
 }

@@ -1,30 +1,15 @@
 /** The packet that an ICMP error quotes: its header and extension headers, as far as they are quoted. */
 
-import {
-  FRAGMENT_OFFSET,
-  IPV4_DST,
-  IPV4_FLAGS,
-  IPV4_HEADER,
-  IPV4_PROTOCOL,
-  IPV4_SRC,
-  IPV4_TOTAL_LENGTH,
-  IPV6_DST,
-  IPV6_HEADER,
-  IPV6_NEXT_HEADER,
-  IPV6_PAYLOAD_LENGTH,
-  IPV6_SRC,
-  MORE_FRAGMENTS,
-} from "./header_fields.ts";
-import {
-  chain,
-  FRAGMENT_OFFSET_IPV6,
-  FRAGMENT_WORD,
-  MORE_FRAGMENTS_IPV6,
-  walkExtensions,
-} from "./ipv6_extensions.ts";
+import * as field from "./header_fields.ts";
+import { chain, walkExtensions } from "./ipv6_extensions.ts";
 import type { Packet } from "../core/packet.ts";
 import type { Icmpv4 } from "./icmpv4.ts";
 import type { Icmpv6 } from "./icmpv6.ts";
+
+// Specification
+const { IPV4_SRC, IPV4_DST, IPV4_FLAGS, IPV4_HEADER, IPV4_PROTOCOL, IPV4_TOTAL_LENGTH } = field;
+const { MORE_FRAGMENTS, FRAGMENT_OFFSET, FRAGMENT_WORD, FRAGMENT_OFFSET_IPV6, MORE_FRAGMENTS_IPV6 } = field;
+const { IPV6_SRC, IPV6_DST, IPV6_HEADER, IPV6_NEXT_HEADER, IPV6_PAYLOAD_LENGTH } = field;
 
 /**
  * A quoted packet, read in place. Made once and filled for each error. Everything that acts on ICMP errors reads

@@ -1,8 +1,9 @@
 /** The TCP header with its options, in place (RFC 9293). */
 
 import { checkField } from "./_encode.ts";
-import { DST_PORT, PortsView, SRC_PORT } from "./_ports_view.ts";
+import { PortsView } from "./_ports_view.ts";
 import type { Packet } from "../core/packet.ts";
+import * as field from "./header_fields.ts";
 import { nextViewNumber } from "./header_view.ts";
 import { transport } from "./ip.ts";
 import { Protocol } from "./protocol.ts";
@@ -28,19 +29,13 @@ export type { PortsView } from "./_ports_view.ts";
 //    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //    |                           [Options]                           |
 //    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
-const SEQ = 4;
-const ACK = 8;
-const DATA_OFFSET = 12; // the word of data offset, reserved bits and flags
-const FLAGS = 13;
-const WINDOW = 14;
-const CHECKSUM = 16;
-const URGENT_POINTER = 18;
-const OPTIONS = 20;
-const MAX_OPTIONS = 40;
+const { SRC_PORT, DST_PORT, TCP_SEQ: SEQ, TCP_ACK: ACK, TCP_FLAGS: FLAGS, TCP_FLAGS_BYTE: FLAGS_BYTE } =
+  field;
+const { TCP_WINDOW: WINDOW, TCP_CHECKSUM: CHECKSUM, TCP_URGENT: URGENT_POINTER } = field;
+const { TCP_HEADER: HEADER, TCP_MAX_OPTIONS: MAX_OPTIONS, TCP_MAX_WINDOW_SCALE: MAX_WINDOW_SCALE } = field;
+const { END_OF_OPTIONS, NO_OPERATION } = field;
 
 // Specification: options, as kind, length, data. RFC 9293 section 3.2, RFC 7323 sections 2.2 and 3.2, RFC 2018
-const END = 0;
-const NO_OPERATION = 1;
 const MSS = 2;
 const MSS_LENGTH = 4;
 const WINDOW_SCALE = 3;
@@ -141,9 +136,9 @@ export class Tcp extends PortsView {
     if (ip === undefined) return undefined;
     const start = ip.payloadOffset;
     const room = ip.payloadLength;
-    const headerLength = room < OPTIONS ? 0 : packet.bytes[start + DATA_OFFSET]! >> 4 << 2;
+    const headerLength = room < HEADER ? 0 : packet.bytes[start + FLAGS]! >> 4 << 2;
     // Section 3.1: the data offset is at least 5.
-    if (headerLength < OPTIONS || headerLength > room) {
+    if (headerLength < HEADER || headerLength > room) {
       packet.malformed = true;
       return undefined;
     }
@@ -169,7 +164,7 @@ export class Tcp extends PortsView {
     checkField("a TCP", "window", window, 0xffff);
     checkField("a TCP", "urgentPointer", urgentPointer, 0xffff);
     const options = optionBytes(fields.options ?? {});
-    const headerLength = OPTIONS + (options.length + 3 & ~3);
+    const headerLength = HEADER + (options.length + 3 & ~3);
     if (options.length > MAX_OPTIONS) {
       throw new RangeError(
         `Cannot encode ${options.length} bytes of TCP options: ${MAX_OPTIONS} is the most`,
@@ -181,12 +176,12 @@ export class Tcp extends PortsView {
     view.setUint16(offset + DST_PORT, dstPort);
     view.setUint32(offset + SEQ, seq);
     view.setUint32(offset + ACK, ack);
-    view.setUint16(offset + DATA_OFFSET, headerLength >> 2 << 12 | flags);
+    view.setUint16(offset + FLAGS, headerLength >> 2 << 12 | flags);
     view.setUint16(offset + WINDOW, window);
     view.setUint16(offset + CHECKSUM, 0);
     view.setUint16(offset + URGENT_POINTER, urgentPointer);
-    bytes.set(options, offset + OPTIONS);
-    bytes.fill(END, offset + OPTIONS + options.length, offset + headerLength);
+    bytes.set(options, offset + HEADER);
+    bytes.fill(END_OF_OPTIONS, offset + HEADER + options.length, offset + headerLength);
   }
 
   /** The number of the first byte of the payload, or of the SYN or FIN (unsigned 32 bits). */
@@ -212,11 +207,11 @@ export class Tcp extends PortsView {
 
   /** All flags, a sum of {@linkcode Tcp.Fin} to {@linkcode Tcp.Cwr}. */
   get flags(): number {
-    return this.packet.bytes[this.start + FLAGS]!;
+    return this.packet.bytes[this.start + FLAGS_BYTE]!;
   }
   set flags(value: number) {
-    const word = this.packet.view.getUint16(this.start + DATA_OFFSET);
-    this.setWord(DATA_OFFSET, word & 0xff00 | value & 0xff);
+    const word = this.packet.view.getUint16(this.start + FLAGS);
+    this.setWord(FLAGS, word & 0xff00 | value & 0xff);
   }
 
   /** Whether {@linkcode Tcp.Fin} is set. */
@@ -318,7 +313,7 @@ export class Tcp extends PortsView {
 
   /** Where the options start in `packet.bytes`; they end at `payloadOffset`, and there may be none. */
   get optionsOffset(): number {
-    return this.start + OPTIONS;
+    return this.start + HEADER;
   }
 
   /**
@@ -329,12 +324,12 @@ export class Tcp extends PortsView {
   option(kind: number): number {
     const { bytes } = this.packet;
     const end = this.payloadOffset;
-    let at = this.start + OPTIONS;
+    let at = this.start + HEADER;
     while (at < end) {
       const found = bytes[at]!;
-      if (found === END || found === NO_OPERATION) {
+      if (found === END_OF_OPTIONS || found === NO_OPERATION) {
         if (found === kind) return at;
-        if (found === END) return -1;
+        if (found === END_OF_OPTIONS) return -1;
         at++;
         continue;
       }
@@ -376,7 +371,7 @@ function optionBytes(options: TcpOptions | Uint8Array): Uint8Array {
     }
   }
   if (windowScale !== undefined) {
-    checkField("a TCP", "windowScale", windowScale, 14);
+    checkField("a TCP", "windowScale", windowScale, MAX_WINDOW_SCALE);
     bytes.push(NO_OPERATION, WINDOW_SCALE, WINDOW_SCALE_LENGTH, windowScale);
   }
   return Uint8Array.from(bytes);

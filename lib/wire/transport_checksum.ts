@@ -2,8 +2,11 @@
 
 import { adjust, checksum, fold, sum } from "../core/checksum.ts";
 import type { Packet } from "../core/packet.ts";
-import { ICMP_CHECKSUM, TCP_CHECKSUM, UDP_CHECKSUM, UDP_HEADER, UDP_LENGTH } from "./header_fields.ts";
+import * as field from "./header_fields.ts";
 import { Protocol } from "./protocol.ts";
+
+// Specification
+const { ICMP_CHECKSUM, TCP_CHECKSUM, UDP_CHECKSUM, UDP_HEADER, UDP_LENGTH } = field;
 
 /** Where a protocol's header stores its checksum, from the header's start; -1 for a protocol not known here. */
 export function checksumField(protocol: number): number {

@@ -9,12 +9,13 @@ import {
   writeTransportChecksum,
 } from "./transport_checksum.ts";
 import type { Packet } from "../core/packet.ts";
+import * as field from "./header_fields.ts";
 import { HeaderView } from "./header_view.ts";
 import type { Ip } from "./ip.ts";
 import { Protocol } from "./protocol.ts";
 
 // Specification: RFC 792
-const ICMP_CHECKSUM = 2;
+const { ICMP_CHECKSUM } = field;
 
 /** A transport header, seen in place. */
 export abstract class TransportView<Header extends Ip = Ip> extends HeaderView {

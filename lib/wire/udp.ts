@@ -1,8 +1,9 @@
 /** The UDP header, in place (RFC 768). */
 
 import { checkField } from "./_encode.ts";
-import { DST_PORT, PortsView, SRC_PORT } from "./_ports_view.ts";
+import { PortsView } from "./_ports_view.ts";
 import type { Packet } from "../core/packet.ts";
+import * as field from "./header_fields.ts";
 import { nextViewNumber } from "./header_view.ts";
 import { transport } from "./ip.ts";
 import { Protocol } from "./protocol.ts";
@@ -19,10 +20,8 @@ export type { PortsView } from "./_ports_view.ts";
 //    |                 |                 |
 //    |     Length      |    Checksum     |
 //    +--------+--------+--------+--------+
-const LENGTH = 4;
-const CHECKSUM = 6;
-const HEADER_LENGTH = 8;
-const MAX_LENGTH = 65_535;
+const { SRC_PORT, DST_PORT, UDP_LENGTH: LENGTH, UDP_CHECKSUM: CHECKSUM } = field;
+const { UDP_HEADER: HEADER, UDP_MAX_LENGTH: MAX_LENGTH } = field;
 
 // Implementation
 const VIEW = nextViewNumber();
@@ -71,15 +70,15 @@ export class Udp extends PortsView {
     if (ip === undefined) return undefined;
     const start = ip.payloadOffset;
     const room = ip.payloadLength;
-    let length = room < HEADER_LENGTH ? 0 : packet.view.getUint16(start + LENGTH);
+    let length = room < HEADER ? 0 : packet.view.getUint16(start + LENGTH);
     // A first fragment has the length of the whole datagram.
     if (length > room && ip.isFragment) length = room;
-    if (length < HEADER_LENGTH || length > room) {
+    if (length < HEADER || length > room) {
       packet.malformed = true;
       return undefined;
     }
     const udp = (packet.views[VIEW] ??= new Udp(packet, ip, Protocol.Udp)) as Udp;
-    udp.place(ip, start, start + HEADER_LENGTH, start + length);
+    udp.place(ip, start, start + HEADER, start + length);
     return udp;
   }
 
@@ -92,13 +91,13 @@ export class Udp extends PortsView {
    */
   static encode(packet: Packet, fields: UdpFields): void {
     const { srcPort, dstPort } = fields;
-    const length = packet.length + HEADER_LENGTH;
+    const length = packet.length + HEADER;
     if (length > MAX_LENGTH) {
       throw new RangeError(`Cannot encode a UDP datagram of ${length} bytes: ${MAX_LENGTH} is the most`);
     }
     checkField("a UDP", "srcPort", srcPort, 0xffff);
     checkField("a UDP", "dstPort", dstPort, 0xffff);
-    packet.prepend(HEADER_LENGTH);
+    packet.prepend(HEADER);
     const { view, offset } = packet;
     view.setUint16(offset + SRC_PORT, srcPort);
     view.setUint16(offset + DST_PORT, dstPort);

@@ -1,10 +1,10 @@
 /** Payloads of transports: what may come into a tunnel from outside. Stages check the rest. */
 
 import type { TunnelEnd } from "../../lib/core/mod.ts";
+import * as field from "../../lib/wire/header_fields.ts";
 
-// Specification: RFC 791 section 3.1, RFC 8200 section 3
-const IPV4_HEADER = 20;
-const IPV6_HEADER = 40;
+// Specification
+const { IPV4_HEADER, IPV6_HEADER } = field;
 
 /** IP packets, or any bytes. */
 export type Payload = NonNullable<TunnelEnd["payload"]>;

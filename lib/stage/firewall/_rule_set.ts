@@ -4,7 +4,7 @@
  *     state, direction, version, protocol ──► the rules for these, in order ──► ports, flags, prefixes, rate, match
  */
 
-import { IPV4_DST, IPV4_SRC, IPV6_DST, IPV6_SRC } from "../../wire/header_fields.ts";
+import * as field from "../../wire/header_fields.ts";
 import { parsePrefix, type Prefix } from "../../wire/address.ts";
 import { Direction, type Packet } from "../../core/mod.ts";
 import { type Ip, Protocol } from "../../wire/ip.ts";
@@ -13,7 +13,7 @@ import type { Finding } from "./_tracker.ts";
 import { asList, type FirewallRule, formatRule, type PortRange, unknownField } from "./rule.ts";
 
 // Specification
-const TCP_FLAGS_AT = 13; // RFC 9293 section 3.1
+const { IPV4_DST, IPV4_SRC, IPV6_DST, IPV6_SRC, DST_PORT, TCP_FLAGS_BYTE } = field;
 const FLAG_LETTERS = "FSRPAUEW";
 const WITH_PORTS: readonly number[] = [
   ...[Protocol.Tcp, Protocol.Udp, Protocol.UdpLite, Protocol.Dccp, Protocol.Sctp],
@@ -131,14 +131,14 @@ export class CompiledRule {
   matches(packet: Packet, ip: Ip, direction: Direction, now: number): boolean {
     const { bytes, view } = packet;
     const { start, payloadOffset } = ip;
-    if (this.#dstPorts !== undefined && !isWithin(this.#dstPorts, view.getUint16(payloadOffset + 2))) {
+    if (this.#dstPorts !== undefined && !isWithin(this.#dstPorts, view.getUint16(payloadOffset + DST_PORT))) {
       return false;
     }
     if (this.#srcPorts !== undefined && !isWithin(this.#srcPorts, view.getUint16(payloadOffset))) {
       return false;
     }
     if (this.#icmpTypes !== undefined && this.#icmpTypes[bytes[payloadOffset]!] === 0) return false;
-    if (this.#flagMask !== 0 && (bytes[payloadOffset + TCP_FLAGS_AT]! & this.#flagMask) !== this.#flags) {
+    if (this.#flagMask !== 0 && (bytes[payloadOffset + TCP_FLAGS_BYTE]! & this.#flagMask) !== this.#flags) {
       return false;
     }
     if (ip.version === 4) {

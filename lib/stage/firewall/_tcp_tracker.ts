@@ -12,17 +12,14 @@
  * told by what the other one has acknowledged and offered.
  */
 
-import { TCP_ACK, TCP_SEQ, TCP_WINDOW } from "../../wire/header_fields.ts";
+import * as field from "../../wire/header_fields.ts";
 import type { Packet } from "../../core/packet.ts";
 import { Tcp } from "../../wire/tcp.ts";
 import { FlowState } from "./flow_state.ts";
 
-// Specification: RFC 9293 section 3.1
-const DATA_OFFSET = 12;
-const FLAGS = 13;
-const MIN_HEADER_LENGTH = 20;
-/** RFC 7323 section 2.3 */
-const MAX_SCALE = 14;
+// Specification: RFC 9293 section 3.1, RFC 7323 section 2.3
+const { TCP_ACK, TCP_FLAGS, TCP_FLAGS_BYTE, TCP_HEADER, TCP_SEQ, TCP_WINDOW } = field;
+const { TCP_MAX_WINDOW_SCALE: MAX_SCALE } = field;
 
 // Implementation
 /** How far an acknowledgment may lie behind what was sent, at least (bytes): the largest unscaled window. */
@@ -84,9 +81,9 @@ export class TcpTracker {
    * flags are a combination that RFC 9293 knows.
    */
   read({ bytes, view }: Packet, start: number, length: number, isWhole: boolean): boolean {
-    const headerLength = bytes[start + DATA_OFFSET]! >> 4 << 2;
-    if (headerLength < MIN_HEADER_LENGTH || headerLength > length) return false;
-    const kind = bytes[start + FLAGS]! & KIND;
+    const headerLength = bytes[start + TCP_FLAGS]! >> 4 << 2;
+    if (headerLength < TCP_HEADER || headerLength > length) return false;
+    const kind = bytes[start + TCP_FLAGS_BYTE]! & KIND;
     this.#kind = kind;
     const isSyn = (kind & Tcp.Syn) !== 0;
     const isFin = (kind & Tcp.Fin) !== 0;

@@ -8,6 +8,8 @@
  */
 
 import {
+  FRAGMENT_HEADER,
+  FRAGMENT_ID,
   IPV4_DST,
   IPV4_ID,
   IPV4_MAX_LENGTH,
@@ -18,7 +20,6 @@ import {
 } from "../../wire/header_fields.ts";
 import { FirstFragments } from "../../table/first_fragments.ts";
 import { isQuery, isReply } from "../../wire/icmp_query.ts";
-import { FRAGMENT_HEADER, FRAGMENT_ID } from "../../wire/ipv6_extensions.ts";
 import { Shares } from "../../table/shares.ts";
 import { Direction, opposite, type Packet } from "../../core/mod.ts";
 import { FlowKey, FlowKind } from "../../table/flow_key.ts";

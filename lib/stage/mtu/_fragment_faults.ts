@@ -1,7 +1,6 @@
 /** The faults that a fragment can have, and what its sender is told. */
 
-import { IPV6_PAYLOAD_LENGTH } from "../../wire/header_fields.ts";
-import { FRAGMENT_WORD } from "../../wire/ipv6_extensions.ts";
+import { FRAGMENT_WORD, IPV6_PAYLOAD_LENGTH } from "../../wire/header_fields.ts";
 import { IcmpError } from "../../icmp/icmp_error.ts";
 
 /** A fault of a fragment: the drop reason, and the ICMPv6 error that its sender gets over IPv6, if any. */

@@ -1,13 +1,13 @@
 /** The maximum segment size that both sides of a TCP connection offer, brought down to what a tunnel carries. */
 
-import { IPV4_MIN_MTU } from "../../wire/header_fields.ts";
+import { IPV4_HEADER, IPV4_MIN_MTU, IPV6_HEADER, TCP_HEADER } from "../../wire/header_fields.ts";
 import type { PacketBatch, Stage } from "../../core/mod.ts";
 import { checkNames, type OptionNames } from "../../core/options.ts";
 import { Tcp } from "../../wire/tcp.ts";
 
 // Specification: what an MTU holds beside a segment, options not counted (RFC 6691 section 2)
-const IPV4_HEADERS = 40;
-const IPV6_HEADERS = 60;
+const IPV4_HEADERS = IPV4_HEADER + TCP_HEADER;
+const IPV6_HEADERS = IPV6_HEADER + TCP_HEADER;
 const MOST = 65_535;
 
 /** What segments have to fit: one of the two. */

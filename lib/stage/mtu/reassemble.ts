@@ -9,6 +9,10 @@
  */
 
 import {
+  ECN_CONGESTION_EXPERIENCED,
+  ECN_NOT_CAPABLE,
+  FRAGMENT_HEADER,
+  FRAGMENT_ID,
   ICMP_HEADER,
   IPV4_CHECKSUM,
   IPV4_DST,
@@ -22,7 +26,6 @@ import {
 } from "../../wire/header_fields.ts";
 import { type Fault, FAULTS } from "./_fragment_faults.ts";
 import { Fit, type Fragment, FragmentLists } from "../../split/fragment_lists.ts";
-import { FRAGMENT_HEADER, FRAGMENT_ID } from "../../wire/ipv6_extensions.ts";
 import { copyMetadata } from "../../core/copy_packet.ts";
 import { nextHeaderField } from "../../wire/packet_parts.ts";
 import { Shares } from "../../table/shares.ts";
@@ -40,9 +43,8 @@ import { checkNames, type OptionNames } from "../../core/options.ts";
 /** RFC 1122 section 3.3.2, RFC 8200 section 4.5. */
 const TIMEOUT = 60_000;
 /** RFC 3168 section 5, as a bit of each of the four marks: not capable, and congestion met. */
-const NOT_CAPABLE = 1 << 0;
-const CONGESTION = 1 << 3;
-const CONGESTION_MET = 3;
+const NOT_CAPABLE = 1 << ECN_NOT_CAPABLE;
+const CONGESTION = 1 << ECN_CONGESTION_EXPERIENCED;
 
 // Implementation
 const DATAGRAMS = 128;
@@ -428,7 +430,7 @@ export class Reassemble implements Stage {
       stripAtomicHeaders(whole);
     }
     const joined = (marks & CONGESTION) !== 0 ? Ip.of(whole) : undefined;
-    if (joined !== undefined) joined.ecn = CONGESTION_MET;
+    if (joined !== undefined) joined.ecn = ECN_CONGESTION_EXPERIENCED;
     this.reassembled++;
     this.#datagrams.remove(datagram);
     context.emit(whole, context.direction);

@@ -1,17 +1,14 @@
 /** The ports of TCP and UDP, and the identifier of ICMP queries, read and replaced where an IPv4 header ends. */
 
-import { ICMP_CHECKSUM, ICMP_HEADER, ICMP_ID, UDP_HEADER, UDP_LENGTH } from "../../wire/header_fields.ts";
+import * as field from "../../wire/header_fields.ts";
 import { difference } from "../../core/checksum.ts";
 import { adjustTransport, isPartial } from "../../wire/transport_checksum.ts";
 import type { Ipv4 } from "../../wire/ipv4.ts";
 import { Protocol } from "../../wire/protocol.ts";
 
-// Specification: RFC 9293 section 3.1, RFC 768, RFC 792
-const SRC_PORT = 0;
-const DST_PORT = 2;
-const TCP_DATA_OFFSET = 12;
-const TCP_FLAGS = 13;
-const TCP_HEADER = 20;
+// Specification
+const { SRC_PORT, DST_PORT, TCP_FLAGS, TCP_FLAGS_BYTE, TCP_HEADER } = field;
+const { ICMP_CHECKSUM, ICMP_HEADER, ICMP_ID, UDP_HEADER, UDP_LENGTH } = field;
 
 /**
  * What tells flows apart behind an IPv4 header. `Tcp.of` and its like would parse that header once more: without them a
@@ -35,9 +32,9 @@ export class Ports {
     this.flags = 0;
     switch (ip.protocol) {
       case Protocol.Tcp: {
-        const headerLength = room < TCP_HEADER ? 0 : bytes[start + TCP_DATA_OFFSET]! >> 4 << 2;
+        const headerLength = room < TCP_HEADER ? 0 : bytes[start + TCP_FLAGS]! >> 4 << 2;
         if (headerLength < TCP_HEADER || headerLength > room) return false;
-        this.flags = bytes[start + TCP_FLAGS]!;
+        this.flags = bytes[start + TCP_FLAGS_BYTE]!;
         break;
       }
       case Protocol.Udp: {

@@ -8,7 +8,7 @@
  * An ICMP error goes the way of the packet that it quotes, backwards.
  */
 
-import { IPV4_DST, IPV4_SRC } from "../../wire/header_fields.ts";
+import { DST_PORT, IPV4_DST, IPV4_SRC, SRC_PORT } from "../../wire/header_fields.ts";
 import type { Prefix } from "../../wire/address.ts";
 import {
   Direction,
@@ -44,8 +44,6 @@ const EXPIRY = 1000;
 const EXPIRY_LIMIT = 1024;
 const ALONE: WorkerPlace = { index: 0, count: 1 };
 const PORTS = 65_536;
-const SRC_PORT = 0;
-const DST_PORT = 2;
 
 /**
  * NAT of IPv4 addresses and ports with endpoint-independent mapping (RFC 4787, RFC 5382, RFC 5508): an inside address

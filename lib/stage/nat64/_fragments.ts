@@ -1,7 +1,6 @@
 /** The addresses of later fragments, which have no ports, by those of their packets' first ones. */
 
-import { IPV6_SRC } from "../../wire/header_fields.ts";
-import { FRAGMENT_ID } from "../../wire/ipv6_extensions.ts";
+import { FRAGMENT_ID, IPV6_SRC } from "../../wire/header_fields.ts";
 import { FlowKey } from "../../table/flow_key.ts";
 import type { Ip } from "../../wire/ip.ts";
 import { FirstFragments } from "../../table/first_fragments.ts";

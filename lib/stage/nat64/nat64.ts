@@ -7,10 +7,19 @@
  */
 
 import { Fragmenter } from "../../split/fragmenter.ts";
-import { FRAGMENT_HEADER, FRAGMENT_ID } from "../../wire/ipv6_extensions.ts";
 import { drop } from "../../core/drop.ts";
 import { FragmentIds } from "../../split/fragment_ids.ts";
-import { DONT_FRAGMENT, IPV4_FLAGS, IPV6_DST, IPV6_MIN_MTU, IPV6_SRC } from "../../wire/header_fields.ts";
+import {
+  DONT_FRAGMENT,
+  FRAGMENT_HEADER,
+  FRAGMENT_ID,
+  IPV4_FLAGS,
+  IPV6_DST,
+  IPV6_MIN_MTU,
+  IPV6_SRC,
+  TCP_FLAGS_BYTE,
+  TCP_HEADER,
+} from "../../wire/header_fields.ts";
 import { isUnicast4, isUnicast6 } from "../../wire/unicast.ts";
 import { difference } from "../../core/checksum.ts";
 import { adjustTransport } from "../../wire/transport_checksum.ts";
@@ -38,8 +47,6 @@ import type { EmbeddingPrefix } from "./embedded_address.ts";
 import { type Ipv4Addresses, type Ipv6Addresses, toIpv4, toIpv6, Untranslatable } from "./translate.ts";
 
 // Specification
-const TCP_FLAGS = 13;
-const TCP_HEADER = 20;
 const PORTS_HEADER = 8;
 /** RFC 7915 section 4: the longest IPv4 packet that fits the least IPv6 MTU without fragmentation. */
 const MAX_IPV4_LENGTH = 1260;
@@ -574,7 +581,7 @@ function mayBeDivided(packet: Packet): boolean {
 }
 
 function flagsOf({ bytes }: Packet, { protocol, payloadOffset }: Ip): number {
-  return protocol === Protocol.Tcp ? bytes[payloadOffset + TCP_FLAGS]! : 0;
+  return protocol === Protocol.Tcp ? bytes[payloadOffset + TCP_FLAGS_BYTE]! : 0;
 }
 
 /** Sets a port, and keeps the checksum. */

@@ -10,9 +10,14 @@
 
 import {
   DONT_FRAGMENT,
+  END_OF_OPTIONS,
   FRAGMENT_BITS,
+  FRAGMENT_HEADER,
+  FRAGMENT_ID,
+  FRAGMENT_WORD,
   ICMP_CHECKSUM,
   ICMP_HEADER,
+  ICMPV4_MAX_ERROR,
   IPV4_CHECKSUM,
   IPV4_DST,
   IPV4_FLAGS,
@@ -24,15 +29,17 @@ import {
   IPV4_TTL,
   IPV6_DST,
   IPV6_HEADER,
+  IPV6_HOP_LIMIT,
   IPV6_MIN_MTU,
   IPV6_NEXT_HEADER,
   IPV6_PAYLOAD_LENGTH,
   IPV6_SRC,
   MORE_FRAGMENTS,
+  NO_OPERATION,
+  ROUTING_SEGMENTS_LEFT,
   UDP_CHECKSUM,
   UDP_HEADER,
 } from "../../wire/header_fields.ts";
-import { FRAGMENT_HEADER, FRAGMENT_ID, FRAGMENT_WORD } from "../../wire/ipv6_extensions.ts";
 import { longestLength } from "../../wire/packet_parts.ts";
 import { QuotedPacket } from "../../wire/quoted_packet.ts";
 import { checksum, difference, pseudoHeaderSumIpv4, pseudoHeaderSumIpv6, sum } from "../../core/checksum.ts";
@@ -52,10 +59,6 @@ import { Protocol } from "../../wire/protocol.ts";
 import { messageToIpv4, messageToIpv6, NONE, restToIpv4, restToIpv6 } from "./_icmp_messages.ts";
 
 // Specification
-const IPV6_HOP_LIMIT = 7; // RFC 8200 section 3
-const SEGMENTS_LEFT = 3; // RFC 8200 section 4.4
-/** RFC 1812 section 4.3.2.3: an ICMPv4 error has no more bytes. */
-const MAX_ICMPV4_ERROR = 576;
 /** RFC 4884 section 4: the least length of the quoted packet, with padding, in front of extensions (bytes). */
 const MIN_EXTENDED_QUOTE = 128;
 /** RFC 4884 section 7: the version of extensions, and the length of their header (bytes). */
@@ -64,8 +67,6 @@ const EXTENSION_HEADER = 4;
 /** RFC 7915 section 5.1: up to this length, routers may divide what was translated. */
 const MAY_BE_DIVIDED = 1260;
 // Specification: options, RFC 791 section 3.1
-const END_OF_OPTIONS = 0;
-const NO_OPERATION = 1;
 const LOOSE_SOURCE_ROUTE = 131;
 const STRICT_SOURCE_ROUTE = 137;
 
@@ -156,7 +157,7 @@ export function toIpv4(packet: Packet, addresses: Ipv4Addresses, id: number): Un
   let { protocol } = ip;
   if (protocol === Protocol.Icmp || ip.extension(Protocol.Ah) >= 0) return Untranslatable.Protocol;
   const routing = ip.extension(Protocol.Routing);
-  if (routing >= 0 && bytes[routing + SEGMENTS_LEFT] !== 0) return Untranslatable.SourceRoute;
+  if (routing >= 0 && bytes[routing + ROUTING_SEGMENTS_LEFT] !== 0) return Untranslatable.SourceRoute;
   if (length + IPV4_HEADER > IPV4_MAX_LENGTH) return Untranslatable.TooLong;
   packet.length = upper + length - packet.offset;
   const { src, dst } = addresses;
@@ -190,7 +191,7 @@ export function toIpv4(packet: Packet, addresses: Ipv4Addresses, id: number): Un
       const reason = quotedToIpv4(packet, icmp, addresses);
       if (reason !== undefined) return reason;
       at = quoted.upperOffset - IPV4_HEADER - ICMP_HEADER;
-      finishError(packet, at, at + MAX_ICMPV4_ERROR - IPV4_HEADER, message, rest, LengthField.Ipv4);
+      finishError(packet, at, at + ICMPV4_MAX_ERROR - IPV4_HEADER, message, rest, LengthField.Ipv4);
       writeTransportChecksum(packet, at, packet.offset + packet.length, Protocol.Icmp, 0);
       if (fragment < 0) {
         flags = 0;

@@ -2,15 +2,12 @@
 
 import type { Packet } from "../../core/packet.ts";
 import type { StageContext } from "../../core/stage.ts";
+import { ECN_CONGESTION_EXPERIENCED, ECN_NOT_CAPABLE } from "../../wire/header_fields.ts";
 import { Ip } from "../../wire/ip.ts";
 import type { PacketLists } from "./_packet_lists.ts";
 
 // Specification: RFC 8289 section 4.4: after so many intervals without drops, the next ones begin slowly again
 const FORGOTTEN = 16;
-
-// Specification: RFC 3168 section 5
-const NOT_CAPABLE = 0;
-const CONGESTION_EXPERIENCED = 3;
 
 // Implementation
 /** A list that is no longer than a packet is never too long: of that many bytes. */
@@ -111,8 +108,8 @@ export class Codel {
   #mark(packet: Packet): boolean {
     if (!this.#ecn) return false;
     const ip = Ip.of(packet);
-    if (ip === undefined || ip.ecn === NOT_CAPABLE) return false;
-    ip.ecn = CONGESTION_EXPERIENCED;
+    if (ip === undefined || ip.ecn === ECN_NOT_CAPABLE) return false;
+    ip.ecn = ECN_CONGESTION_EXPERIENCED;
     this.marked++;
     return true;
   }

@@ -11,6 +11,7 @@
 import { FlowKey, FlowKind } from "../../table/flow_key.ts";
 import type { Packet } from "../../core/packet.ts";
 import type { StageContext } from "../../core/stage.ts";
+import { IPV4_SRC, IPV6_SRC } from "../../wire/header_fields.ts";
 import { Ip } from "../../wire/ip.ts";
 import { checkNames, type OptionNames } from "../../core/options.ts";
 import { sipHash } from "../../core/sip_hash.ts";
@@ -25,9 +26,9 @@ const TARGET = 5;
 const INTERVAL = 100;
 const DROP_BATCH = 64;
 
-// Specification: where addresses stand, and their words, RFC 791 section 3.1 and RFC 8200 section 3
-const IPV4_ADDRESSES = { at: 12, words: 2 } as const;
-const IPV6_ADDRESSES = { at: 8, words: 8 } as const;
+// Specification: offsets of addresses, and their words
+const IPV4_ADDRESSES = { at: IPV4_SRC, words: 2 } as const;
+const IPV6_ADDRESSES = { at: IPV6_SRC, words: 8 } as const;
 
 // Implementation
 /** All of a pool's small slots serve both directions of every tunnel: half of them are enough here. */
