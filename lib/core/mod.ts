@@ -39,4 +39,11 @@ export type {
   Waitable,
 } from "./end.ts";
 export { ErrorReasons } from "./error_reasons.ts";
-export { Counters, type FlowStats, MAX_REASONS, type TunnelStats } from "./stats.ts";
+export {
+  Counters,
+  DropCounts,
+  type FlowStats,
+  MAX_REASONS,
+  type StageStats,
+  type TunnelStats,
+} from "./stats.ts";

@@ -69,6 +69,8 @@ export interface Stage {
    * instead of every 8 to 12 ms. @default {false}
    */
   readonly isWaiting?: boolean;
+  /** Counters by name, shown in `Tunnel.stats`: numbers that only grow, or present sizes. */
+  readonly counters?: object;
   /** Returns the stage's state as JSON values. */
   save?(): unknown;
   /** Continues with a state that {@linkcode Stage.save} returned. */

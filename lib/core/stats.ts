@@ -10,6 +10,16 @@ const MAX_REASON_LENGTH = 100;
 /** Control and format characters, lone surrogates, and line separators, which terminals act on (Unicode chapter 4.5). */
 const ACTS_ON_TERMINALS = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
+/** Counters of one stage of a tunnel. */
+export interface StageStats {
+  /** Name of the stage. */
+  readonly name: string;
+  /** Packets dropped by the stage, by reason; bounded as {@linkcode TunnelStats.dropped} is. */
+  readonly dropped: Record<string, number>;
+  /** The stage's own counters: `Stage.counters`. */
+  readonly counters: Record<string, number>;
+}
+
 /** Packets that entered and left a tunnel in one direction. */
 export interface FlowStats {
   /** Packets read from the source end. */
@@ -44,6 +54,36 @@ export interface TunnelStats {
   queued: number;
   /** Packets with a truncated or inconsistent header, as far as views found it; the other counters include them. */
   malformed: number;
+  /** Stages in order; with several workers, those of this worker. */
+  stages: StageStats[];
+}
+
+/** Counts of dropped packets by reason. For the runtime. */
+export class DropCounts {
+  /** Dropped packets, for all reasons. */
+  total = 0;
+  readonly #reasons = new Map<string, number>();
+
+  /** Counts a packet. */
+  count(reason: string): void {
+    this.total++;
+    const count = this.#reasons.get(reason);
+    if (count !== undefined) this.#reasons.set(reason, count + 1);
+    else this.#countNew(reason);
+  }
+
+  #countNew(reason: string): void {
+    const text = String(reason).slice(0, MAX_REASON_LENGTH).replace(ACTS_ON_TERMINALS, "?");
+    const count = this.#reasons.get(text);
+    const isNew = count === undefined && text !== OTHER_REASONS;
+    const known = isNew && this.#reasons.size >= MAX_REASONS - 1 ? OTHER_REASONS : text;
+    this.#reasons.set(known, (this.#reasons.get(known) ?? 0) + 1);
+  }
+
+  /** Number of drops by reason. */
+  get reasons(): ReadonlyMap<string, number> {
+    return this.#reasons;
+  }
 }
 
 /** Counters of which {@linkcode TunnelStats} is a copy. For the runtime. */
@@ -58,41 +98,25 @@ export class Counters {
   consumed = 0;
   /** Packets with a truncated or inconsistent header. */
   malformed = 0;
-  /** Packets dropped, for all reasons. */
-  dropped = 0;
-  readonly #reasons = new Map<string, number>();
+  /** Packets dropped. */
+  readonly dropped: DropCounts = new DropCounts();
 
   /** Counts a dropped packet. */
   drop(reason: string): void {
-    this.dropped++;
-    const count = this.#reasons.get(reason);
-    if (count !== undefined) this.#reasons.set(reason, count + 1);
-    else this.#dropForNewReason(reason);
+    this.dropped.count(reason);
   }
 
-  #dropForNewReason(reason: string): void {
-    const text = String(reason).slice(0, MAX_REASON_LENGTH).replace(ACTS_ON_TERMINALS, "?");
-    const count = this.#reasons.get(text);
-    const isNew = count === undefined && text !== OTHER_REASONS;
-    const known = isNew && this.#reasons.size >= MAX_REASONS - 1 ? OTHER_REASONS : text;
-    this.#reasons.set(known, (this.#reasons.get(known) ?? 0) + 1);
-  }
-
-  /** Number of drops by reason. */
-  get reasons(): ReadonlyMap<string, number> {
-    return this.#reasons;
-  }
-
-  /** Returns a copy of the counters, with the number of queued packets. */
-  snapshot(queued: number): TunnelStats {
+  /** Returns a copy of the counters, with the number of queued packets and the counters of the stages. */
+  snapshot(queued: number, stages: StageStats[] = []): TunnelStats {
     return {
       outbound: { ...this.outbound },
       inbound: { ...this.inbound },
       created: this.created,
       consumed: this.consumed,
-      dropped: Object.fromEntries(this.#reasons),
+      dropped: Object.fromEntries(this.dropped.reasons),
       queued,
       malformed: this.malformed,
+      stages,
     };
   }
 }

@@ -17,6 +17,7 @@ import {
   type Packet,
   type PacketBatch,
   type Stage,
+  type StageStats,
   type TunnelEnd,
   type WorkerPlace,
 } from "../../lib/core/mod.ts";
@@ -142,6 +143,11 @@ export class Pipeline implements StageRow {
     for (const index of this.#segmented) sum += this.#places[index]!.inlet(Direction.Outbound)?.queued ?? 0;
     for (const batch of this.outbound) sum += batch.length;
     return sum + this.inboundLength;
+  }
+
+  /** The stages' parts in the tunnel's counters, in their order. */
+  get stageStats(): StageStats[] {
+    return this.#places.map(({ stats }) => stats);
   }
 
   /** When the next tick is due (monotonic milliseconds); `Infinity` for none. */

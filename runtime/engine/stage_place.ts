@@ -2,10 +2,12 @@
 
 import {
   Direction,
+  DropCounts,
   type Packet,
   type PacketBatch,
   type Stage,
   type StageContext,
+  type StageStats,
   type WorkerPlace,
 } from "../../lib/core/mod.ts";
 import { type Borrower, changedError, type LendingBatch } from "../../lib/core/batch.ts";
@@ -50,6 +52,7 @@ export class StagePlace implements StageContext, Borrower {
 
   readonly #row: StageRow;
   readonly #ledger: Ledger;
+  readonly #dropped = new DropCounts();
   readonly #index: number;
   /** How many packets of the batch that it looks at are claimed: they leave it when the stage returns. */
   claimed = 0;
@@ -76,6 +79,17 @@ export class StagePlace implements StageContext, Borrower {
     this.#inlets = [outbound, inbound].map((method) =>
       segmented === true && method !== undefined ? new Segmenting(row.ledger) : undefined
     );
+  }
+
+  /** Its part in the tunnel's counters. */
+  get stats(): StageStats {
+    const { name, counters = {} } = this.stage;
+    const numbers = Object.entries(counters).filter(([, value]) => typeof value === "number");
+    return {
+      name,
+      dropped: Object.fromEntries(this.#dropped.reasons),
+      counters: Object.fromEntries(numbers),
+    };
   }
 
   /** The place where a direction's super-packets are segmented for it; `undefined` when it takes them as they are. */
@@ -150,6 +164,7 @@ export class StagePlace implements StageContext, Borrower {
 
   drop(packet: Packet, reason: string): void {
     this.#claim(packet, "drop");
+    this.#dropped.count(reason);
     this.#ledger.discard(packet, reason);
   }
 

@@ -95,7 +95,7 @@ export class SharedCounters {
     numbers[PART.rest + 1] = counters.malformed;
     numbers[PART.rest + 2] = inside;
     numbers[PART.rest + 3] = counters.consumed;
-    if (counters.dropped > 0) this.#putReasons(counters.reasons);
+    if (counters.dropped.total > 0) this.#putReasons(counters.dropped.reasons);
     Atomics.add(this.#words, GENERATION, 1);
   }
 
@@ -119,6 +119,7 @@ export class SharedCounters {
         dropped: Object.fromEntries(dropped),
         queued: numbers[PART.rest + 2]!,
         malformed: numbers[PART.rest + 1]!,
+        stages: [],
       },
       handed: { outbound: this.#flow(PART.handedOutbound), inbound: this.#flow(PART.handedInbound) },
     };
@@ -162,10 +163,10 @@ export function readAll(counters: readonly SharedCounters[]): Told[] {
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     const before = counters.map(({ generation }) => generation);
     if (before.some((generation) => generation % 2 !== 0)) continue;
-    told = counters.map((tally) => tally.read());
+    told = counters.map((each) => each.read());
     if (counters.every(({ generation }, i) => generation === before[i])) return told;
   }
-  return told.length === counters.length ? told : counters.map((tally) => tally.read());
+  return told.length === counters.length ? told : counters.map((each) => each.read());
 }
 
 /**
@@ -174,7 +175,8 @@ export function readAll(counters: readonly SharedCounters[]): Told[] {
  */
 export function sum(all: readonly Told[], closed: boolean): TunnelStats {
   const { outbound, inbound } = nothingHanded();
-  const total = { outbound, inbound, created: 0, consumed: 0, queued: 0, malformed: 0 };
+  const stages = all[0]?.stats.stages ?? [];
+  const total = { outbound, inbound, created: 0, consumed: 0, queued: 0, malformed: 0, stages };
   const dropped = new Map<string, number>();
   for (const { stats, handed } of all) {
     for (const direction of ["outbound", "inbound"] as const) {

@@ -204,7 +204,7 @@ export class Tunnel implements AsyncDisposable {
   }
 
   get #ownStats(): TunnelStats {
-    const stats = this.#ledger.counters.snapshot(this.#inside);
+    const stats = this.#ledger.counters.snapshot(this.#inside, this.#pipeline?.stageStats);
     // What an end has accepted and not delivered is still inside.
     const waiting = [[stats.outbound, this.#far], [stats.inbound, this.device]] as const;
     for (const [flow, end] of waiting) {

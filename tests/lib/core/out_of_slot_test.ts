@@ -92,7 +92,9 @@ for (const [what, slip] of Object.entries(SLIPS)) {
         pipeline.exhaleToFar(out);
         pipeline.exhaleToDevice(out);
         deepEqual([out.written.length, end.written.length], [0, 0]);
-        deepEqual(Object.fromEntries(pipeline.ledger.counters.reasons), { "moved out of its slot": 1 });
+        deepEqual(Object.fromEntries(pipeline.ledger.counters.dropped.reasons), {
+          "moved out of its slot": 1,
+        });
         pipeline.close();
         equal(leaked(written), 0);
         ok(test.balanced);
@@ -140,7 +142,9 @@ for (const [what, slip] of Object.entries(SLIPS)) {
       test.pipeline.exhaleToFar(out);
       test.pipeline.exhaleToDevice(out);
       equal(out.written.length, 0);
-      deepEqual(Object.fromEntries(test.pipeline.ledger.counters.reasons), { "moved out of its slot": 1 });
+      deepEqual(Object.fromEntries(test.pipeline.ledger.counters.dropped.reasons), {
+        "moved out of its slot": 1,
+      });
       ok(test.balanced);
     }
   });

@@ -13,7 +13,7 @@ Deno.test("Counters keep a bounded number of reasons, whatever a stage takes the
   equal(dropped.known, 2);
   equal(dropped["other reasons"], 100_000 - 62);
   equal(Object.values(dropped).reduce((sum, count) => sum + count, 0), 100_002);
-  equal(counters.dropped, 100_002);
+  equal(counters.dropped.total, 100_002);
 });
 
 Deno.test("Counters keep 100 characters of a reason, none of which acts on a terminal", () => {

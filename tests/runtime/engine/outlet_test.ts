@@ -77,7 +77,7 @@ class TestOutlet {
   assertBalanced(): void {
     const { counters: { outbound, created, dropped } } = this.ledger;
     const queued = this.outlet.queued + this.batch.length;
-    assert.equal(outbound.packetsIn + created, outbound.packetsOut + dropped + queued);
+    assert.equal(outbound.packetsIn + created, outbound.packetsOut + dropped.total + queued);
     assert.equal(outbound.packetsOut, this.end.taken.length);
     assert.equal(outbound.bytesOut, this.end.taken.reduce((sum, [, length]) => sum + length, 0));
   }
@@ -85,7 +85,7 @@ class TestOutlet {
   /** What was dropped; nothing is anywhere any more. */
   get dropped(): Record<string, number> {
     assert.deepEqual([this.outlet.queued, this.batch.length, this.ledger.pool.taken], [0, 0, 0]);
-    return Object.fromEntries(this.ledger.counters.reasons);
+    return Object.fromEntries(this.ledger.counters.dropped.reasons);
   }
 }
 

@@ -285,3 +285,21 @@ Deno.test("Pipeline loses and doubles no packet, whatever its stages do", () => 
     assert.equal(test.pool.taken, 0);
   }));
 });
+
+Deno.test("Pipeline.stageStats has each stage's drops by reason, and its own counters", () => {
+  const first = { name: "first", counters: { packets: 3, label: "not a number" } };
+  const second: Stage = {
+    name: "second",
+    outbound: (batch, context) => {
+      for (const packet of batch) context.drop(packet, packet.bytes[packet.offset] === 1 ? "one" : "other");
+    },
+  };
+  const test = new TestPipeline(first, second);
+  test.put(Direction.Outbound, [1, 2, 3]);
+  test.settle();
+  assert.deepEqual(test.pipeline.stageStats, [
+    { name: "first", dropped: {}, counters: { packets: 3 } },
+    { name: "second", dropped: { one: 1, other: 2 }, counters: {} },
+  ]);
+  assert.deepEqual(test.pipeline.ledger.counters.snapshot(0).dropped, { one: 1, other: 2 });
+});

@@ -177,7 +177,7 @@ Deno.test("Pipeline.close() counts a super-packet whose segments a stage has not
   test.pipeline.close();
   assert.ok(test.balanced);
   assert.equal(test.pool.taken, 0);
-  assert.deepEqual(Object.fromEntries(test.pipeline.ledger.counters.reasons), { closed: 64 + 1 });
+  assert.deepEqual(Object.fromEntries(test.pipeline.ledger.counters.dropped.reasons), { closed: 64 + 1 });
 });
 
 Deno.test("A segmented stage drops a super-packet that cannot be segmented", () => {
@@ -188,7 +188,7 @@ Deno.test("A segmented stage drops a super-packet that cannot be segmented", () 
   put(test, Outbound, packet);
   drain(test);
   assert.deepEqual(seal.met, []);
-  assert.deepEqual(Object.fromEntries(test.pipeline.ledger.counters.reasons), {
+  assert.deepEqual(Object.fromEntries(test.pipeline.ledger.counters.dropped.reasons), {
     "super-packet malformed": 1,
   });
 });

@@ -63,7 +63,7 @@ Deno.test("A packet longer than any slot is dropped where it is handed over, and
   }
   move();
   assert.deepEqual([...far.forFar].map(({ length }) => length), [65_535, 1, 1, 65_535, 1]);
-  assert.deepEqual(Object.fromEntries(near.ledger.counters.reasons), { "moved out of its slot": 1 });
+  assert.deepEqual(Object.fromEntries(near.ledger.counters.dropped.reasons), { "moved out of its slot": 1 });
   assert.equal(near.ledger.pool.taken, 0);
 });
 
@@ -73,6 +73,6 @@ Deno.test("A packet that no slot of the other worker holds is dropped there, and
   near.outbound[0]!.push(near.ledger.pool.from(Uint8Array.of(7))!);
   move();
   assert.deepEqual([...far.forFar].map(({ length }) => length), [1]);
-  assert.deepEqual(Object.fromEntries(far.ledger.counters.reasons), { "longer than any slot": 1 });
+  assert.deepEqual(Object.fromEntries(far.ledger.counters.dropped.reasons), { "longer than any slot": 1 });
   assert.equal(far.ledger.counters.outbound.packetsIn, 2);
 });
