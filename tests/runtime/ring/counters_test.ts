@@ -45,6 +45,7 @@ Deno.test("SharedCounters tells another view what was counted, with reasons of a
       dropped: { "refused by the system: ÄÖÜ": 1, ["x".repeat(100)]: 2 },
       queued: 8,
       malformed: 12,
+      stages: [],
     },
     handed,
   });
