@@ -1,5 +1,5 @@
 /**
- * Warren: a scriptable layer-3 tunnel. A script gets a tunnel, and says what becomes of its packets.
+ * Warren: a scriptable layer-3 tunnel. A script opens a tunnel and decides what happens to each packet.
  *
  * @module
  */

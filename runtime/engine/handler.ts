@@ -1,4 +1,4 @@
-/** A function of one packet as a stage. */
+/** Stages made of handlers: functions that return a verdict for each packet. */
 
 import {
   opposite,
@@ -9,8 +9,9 @@ import {
   type StageContext,
   Verdict,
 } from "../../lib/core/mod.ts";
+import { gotValue } from "../../lib/core/options.ts";
 
-/** A handler as a stage: one verdict a packet. The handler never sees the batch. */
+/** A handler as a stage. It is called once per packet and never sees the batch. */
 export class HandlerStage implements Stage {
   readonly name: string;
   readonly #handler: PacketHandler;
@@ -40,30 +41,33 @@ export class HandlerStage implements Stage {
     else if (verdict === Verdict.Reply) {
       context.emit(packet, opposite(context.direction));
     } else {
-      const said = (verdict as unknown) instanceof Promise
-        ? "a promise: a handler cannot wait"
-        : String(verdict);
-      throw new TypeError(`Cannot take a handler's verdict: it returned ${said}`);
+      const got = (verdict as unknown) instanceof Promise
+        ? "got a promise: a handler cannot wait"
+        : gotValue(verdict);
+      throw new TypeError(`Cannot use a handler's result: it must be a Verdict or undefined, ${got}`);
     }
   }
 }
 
-/** A stage as it is; a handler as the stage that asks it about each packet. */
+/**
+ * Returns a stage unchanged, and wraps a handler in one.
+ *
+ * @throws {TypeError} for anything else.
+ */
 export function toStage(stage: Stage | PacketHandler): Stage {
   if (typeof stage === "function") return new HandlerStage(stage);
-  const fault = faultOf(stage);
-  if (fault === undefined) return stage;
-  throw new TypeError(`Cannot use ${Deno.inspect(stage, { depth: 0 })} as a stage: ${fault}`);
-}
-
-function faultOf(stage: Stage): string | undefined {
-  if (stage === null || typeof stage !== "object") return "it is neither a function nor an object";
-  if (typeof stage.name !== "string") return "it has no name";
-  const methods = ["outbound", "inbound", "tick", "close"] as const;
-  const wrong = methods.find((method) => !["undefined", "function"].includes(typeof stage[method]));
-  if (wrong !== undefined) return `its ${wrong} is no function`;
-  const { segmented } = stage;
-  return segmented === undefined || typeof segmented === "boolean"
-    ? undefined
-    : "its segmented is no boolean";
+  if (stage === null || typeof stage !== "object") {
+    throw new TypeError(`Cannot use a stage: it must be a function or an object, ${gotValue(stage)}`);
+  }
+  const { name, segmented } = stage;
+  if (typeof name !== "string") {
+    throw new TypeError(`Cannot use a stage: its name must be a string, ${gotValue(name)}`);
+  }
+  for (const method of ["outbound", "inbound", "tick", "close"] as const) {
+    const value = stage[method];
+    if (value === undefined || typeof value === "function") continue;
+    throw new TypeError(`Cannot use stage "${name}": ${method} must be a function, ${gotValue(value)}`);
+  }
+  if (segmented === undefined || typeof segmented === "boolean") return stage;
+  throw new TypeError(`Cannot use stage "${name}": segmented must be a boolean, ${gotValue(segmented)}`);
 }

@@ -1,19 +1,19 @@
-/** What the loop tells the watchdog: that it goes on, and which stage it is in. */
+/** The loop's signs of life, which the watchdog reads from its own thread. */
 
-/** Two numbers in shared memory, and the names behind the second. */
+/** Two numbers in shared memory, and the names of the stages that the second one counts. */
 export class Heartbeat {
-  /** `[0]`: grows while the loop goes on. `[1]`: the stage that runs, 0 for none. */
+  /** `[0]`: a counter that grows while the loop runs. `[1]`: the number of the running stage, 0 for none. */
   readonly cells: Int32Array<SharedArrayBuffer> = new Int32Array(new SharedArrayBuffer(8));
-  /** The stages' names, by number. */
+  /** Names of stages, by number. */
   readonly names: string[] = ["code outside of its stages"];
-  /** Which worker's it is, for messages: `" in worker 1"`, or nothing. */
+  /** The worker, for messages: `" in worker 1"`; empty in a script that runs once. */
   worker = "";
-  /** Called when a name was added. */
+  /** Called after a name was added. */
   onName: (() => void) | undefined;
 
   readonly #free: number[] = [];
 
-  /** A number for a stage, until it is given back. */
+  /** Returns a number for a stage, valid until {@linkcode Heartbeat.forget}. */
   name(stage: string): number {
     const number = this.#free.pop() ?? this.names.length;
     this.names[number] = `stage "${stage}"`;
@@ -21,17 +21,17 @@ export class Heartbeat {
     return number;
   }
 
-  /** Takes a number back. */
+  /** Frees the number of a stage. */
   forget(number: number): void {
     this.#free.push(number);
   }
 
-  /** The name of the stage that runs, for messages. */
+  /** Name of the running stage, for messages. */
   get current(): string {
     return this.names[this.cells[1]!]!;
   }
 
-  /** The loop goes on. */
+  /** Shows that the loop runs. */
   beat(): void {
     this.cells[0]!++;
   }

@@ -1,4 +1,4 @@
-/** The books of one tunnel: what it counts, and where packets go that it is done with. */
+/** Accounting of one tunnel: its counters, and the return of its packets to the pool. */
 
 import {
   Counters,
@@ -10,36 +10,36 @@ import {
 } from "../../lib/core/mod.ts";
 import { OUT_OF_SLOT } from "../../lib/core/packet.ts";
 
-/** Counts the packets of a tunnel that go no further, and gives them back. */
+/** Counts packets that leave a tunnel other than through its ends, and gives them back to the pool. */
 export class Ledger {
-  /** What happened so far. */
+  /** Counters of the tunnel. */
   readonly counters: Counters = new Counters();
-  /** Where packets live. */
+  /** The pool of all packets of the loop. */
   readonly pool: PacketPool;
 
-  /** Nothing has happened yet. */
+  /** Makes a ledger whose counters are zero. */
   constructor(pool: PacketPool) {
     this.pool = pool;
   }
 
-  /** The counters of one direction. */
+  /** Counters of one direction. */
   flow(direction: Direction): FlowStats {
     return direction === Direction.Outbound ? this.counters.outbound : this.counters.inbound;
   }
 
-  /** Throws a packet away and counts it. */
+  /** Drops a packet and counts it under `reason`. */
   discard(packet: Packet, reason: string): void {
     this.counters.drop(reason);
     this.giveBack(packet);
   }
 
-  /** Throws away all packets of a batch. */
+  /** Drops all packets of a batch. */
   discardAll(batch: PacketBatch, reason: string): void {
     for (let i = 0; i < batch.length; i++) this.discard(batch.packets[i]!, reason);
     batch.clear();
   }
 
-  /** Throws away the packets of a batch that are not in their slots, and forgets those that left it. */
+  /** Drops the packets of a batch that were moved out of their slots, and compacts the batch. */
   discardOutside(batch: PacketBatch): void {
     for (let i = 0; i < batch.length; i++) {
       const packet = batch.packets[i]!;
@@ -49,9 +49,9 @@ export class Ledger {
   }
 
   /**
-   * Gives a packet back to the pool, counted if it was malformed.
+   * Gives a packet back to the pool, and counts it if it is malformed.
    *
-   * @throws {TypeError} when it is free already.
+   * @throws {TypeError} when the packet is free already.
    */
   giveBack(packet: Packet): void {
     packet.isFixed = packet.owner === this.pool;

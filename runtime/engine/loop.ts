@@ -1,13 +1,13 @@
 /**
- * The loop: one a thread, for every open tunnel.
+ * The loop that moves the packets of all tunnels of a thread; each thread has one.
  *
- *     burst ── breathe every tunnel, again while there is more, and wait on this thread while packets came lately
- *       │        a breath: inhale a bounded batch, stages, exhale; the other direction; due ticks
+ *     burst ── breathes every tunnel, again while there is more to do; waits on this thread while traffic is recent
+ *       │        a breath: read a bounded batch, run the stages, write; the other direction; due ticks
  *       ▼
  *     turn ─── of Deno's event loop, every 8 to 12 ms: signals, timers, other code of the script;
- *       │      every 1 ms or 16 breaths with an end that is made of Deno's sockets
+ *       │      every 1 ms or 16 breaths if an end uses Deno's sockets
  *       ▼
- *     rest ─── no packets lately, or such an end: one wait over all ends beside the thread, until the next tick is due
+ *     rest ─── no recent traffic, or an end on Deno's sockets: one asynchronous wait for all ends, until the next tick
  */
 
 import { setImmediate } from "node:timers";
@@ -19,81 +19,81 @@ import { WakeWaiter } from "./wake_waiter.ts";
 
 // Implementation
 /**
- * The longest that everything else on the thread waits while packets come: signals, timers. A turn of the event loop
- * costs 40 to 130 us in between: with 20,000 packets a second, one each millisecond was a third of the loop's time.
+ * Maximum time that signals and timers wait under load. A turn of the event loop costs 40 to 130 us: at 20,000 packets
+ * a second, one turn each millisecond took a third of the loop's time.
  */
 const BURST = { breaths: 1024, milliseconds: 8 } as const;
 /**
- * A turn that is due waits for a moment without packets, for so long at the most (milliseconds): what answers the last
- * packet comes within `ANSWER`, and would wait for the turn. With pings and turns in step, pings took twice as long.
+ * Maximum delay of a due turn, which waits for a gap in the traffic (milliseconds). A reply to the last packet arrives
+ * within `REPLY_TIME` and would wait for the turn: with pings in step with turns, round trips doubled.
  */
 const MAX_TURN_DELAY = 4;
-const ANSWER = 1;
-/** The same with an end that is made of Deno's sockets: packets come and go in those turns. */
+const REPLY_TIME = 1;
+/** Burst of a loop with an end on Deno's sockets, whose packets move in turns. */
 const SOCKET_BURST = { breaths: 16, milliseconds: 1 } as const;
-/** How often the watches are looked at while packets come (milliseconds). */
+/** Interval at which watched descriptors are polled under load (milliseconds). */
 const WATCH_INTERVAL = 10;
 /**
- * Waits that end at once though no packet can move: after so many in a row, as with a device that was removed
- * while its far end is full, the loop waits for a while (milliseconds) instead of spinning.
+ * Waits in a row that end at once although no packet can move, as with a removed device whose far end is full; after
+ * these, the loop pauses (milliseconds) instead of spinning.
  */
 const EMPTY_WAITS = 4;
 const EMPTY_WAIT_PAUSE = 10;
 /**
- * Turns after which Deno looks at its sockets, while the loop is busy and an end is made of one; and how often it looks at
- * all, for signals and the script's own sockets (milliseconds).
+ * Turns between polls of Deno's sockets, while the loop is busy and an end uses one; and the interval of polls in every
+ * case, for signals and the script's own sockets (milliseconds).
  */
 const SOCKET_TURNS = 4;
-const SOCKET_LOOK = 16;
+const SOCKET_POLL_INTERVAL = 16;
 /**
- * How long after the last packet the loop waits on this thread (milliseconds). At 10 ms apart, packets wake it there in
- * 55 to 65 us, beside it, where two threads and Deno's event loop have a part in it, in 185 us: a ping each second took
- * 194 us instead of 370 us (`deno task bench latency`). Bursts of waiting take 1 to 2 % of a processor, a wait beside
- * the thread nothing. The other ways were no better (`deno task bench parking`): a worker that polls takes 90 to 165 us
- * by Atomics.wait, for the same bursts, 145 to 240 us by Atomics.waitAsync, 235 to 330 us by postMessage; io_uring 55 to
- * 75 us. Spinning takes 10 to 20 us and a whole processor; 50 us of it before each wait took four times the processor
- * time at 5,000 packets a second, and shortened no wait.
+ * Time after the last packet for which the loop waits on this thread (milliseconds). With packets 10 ms apart, it wakes
+ * on the thread in 55 to 65 us; an asynchronous wait, which takes two threads and Deno's event loop, wakes in 185 us: a
+ * ping each second took 194 us instead of 370 us (`deno task bench latency`). Waiting on the thread takes 1 to 2 % of a
+ * processor, an asynchronous wait nothing. The alternatives were no better (`deno task bench parking`): a polling worker
+ * takes 90 to 165 us by Atomics.wait, 145 to 240 us by Atomics.waitAsync, 235 to 330 us by postMessage; io_uring takes
+ * 55 to 75 us. Spinning takes 10 to 20 us and a whole processor; 50 us of it before each wait quadrupled the processor
+ * time at 5,000 packets a second and shortened no wait.
  */
 const IDLE_AFTER = 1500;
 
 const NOTHING = new Uint8Array(0);
 
-/** What ends a burst: a turn is due, and packets may be waiting or none is; nothing more came; what is ready brings nothing. */
+/** Reasons why a burst ends: a turn is due, with packets waiting or without; no traffic; descriptors ready but no packets. */
 const After = { BusyTurn: 0, Turn: 1, Rest: 2, Pause: 3 } as const;
 type After = typeof After[keyof typeof After];
 
-/** What a breath came to: nothing, something, or something and there may be more at once. */
+/** Result of a breath: no packet moved; packets moved; packets moved and there may be more to do at once. */
 export const Breath = { Idle: 0, Moved: 1, More: 2 } as const;
-/** One of {@linkcode Breath}'s values. */
+/** One of the values of {@linkcode Breath}. */
 export type Breath = typeof Breath[keyof typeof Breath];
 
-/** What the loop serves. */
+/** A tunnel as the loop sees it. */
 export interface LoopMember {
-  /** What messages call it. */
+  /** The name in messages. */
   readonly name: string;
-  /** When its next tick is due (monotonic milliseconds). */
+  /** Time of its next tick (monotonic milliseconds). */
   readonly due: number;
-  /** Whether all of its ends have a descriptor that can be waited for on this thread. */
+  /** True if each of its ends has a descriptor that this thread can wait for. */
   readonly waitable: boolean;
-  /** Moves packets, once; after a wait only from the ends that it found ready. */
+  /** Moves packets once; after a wait, only from the ends that were found ready. */
   breathe(now: number, waited: Waiter | undefined): Breath;
-  /** Says what to wait for. */
+  /** Adds the descriptors to wait for. */
   arm(waiter: Waiter): void;
-  /** Ends it: its breath threw. */
+  /** Ends it, after its breath threw. */
   fail(error: unknown): void;
 }
 
-/** The loop of a thread. */
+/** The loop of one thread. */
 export class Loop {
-  /** Where the packets of all its tunnels live. */
+  /** The pool of the packets of all its tunnels. */
   readonly pool: PacketPool = new PacketPool();
-  /** What the watchdog reads. */
+  /** Signs of life for the watchdog. */
   readonly heartbeat: Heartbeat = new Heartbeat();
 
   readonly #clock: Clock;
   readonly #members: LoopMember[] = [];
   #waiter: Waiter = new WakeWaiter();
-  /** Whether the waiter is the system's. */
+  /** True while the waiter is the system's, for descriptors. */
   #waits = false;
   #tunnels = 0;
   #running: Promise<void> | undefined;
@@ -101,19 +101,19 @@ export class Loop {
   #lastWork = -Infinity;
   #turning: Promise<void> | undefined;
   #lastTurn = 0;
-  #lastLook = 0;
+  #lastPoll = 0;
   #lastSockets = 0;
   #turns = 0;
   #emptyWaits = 0;
   #endPause: (() => void) | undefined;
 
-  /** A loop that reads this clock, once a breath. */
+  /** Makes a loop that reads `clock` once a breath. */
   constructor(clock: Clock = performance) {
     this.#clock = clock;
     this.pool.onRoom = () => this.wake();
   }
 
-  /** Counts a tunnel that is open; with a descriptor among its ends, the loop needs the system's wait. */
+  /** Counts an open tunnel. One with a descriptor among its ends (`needsWait`) makes the loop use the system's wait. */
   async acquire(needsWait: boolean): Promise<void> {
     if (needsWait && !this.#waits) {
       const waiter = await openWaiter();
@@ -128,8 +128,8 @@ export class Loop {
   }
 
   /**
-   * A tunnel is closed, with these descriptors; the last one takes the system's wait with it. Settled when nothing
-   * waits for the descriptors any more, and nothing is under way.
+   * Forgets a closed tunnel and its descriptors; with the last tunnel, the system's wait is closed. Settled when no wait
+   * refers to the descriptors and no turn is in progress.
    */
   async release(waitables: readonly Waitable[]): Promise<void> {
     const waiter = this.#waiter;
@@ -143,26 +143,26 @@ export class Loop {
     await Promise.all([...forgotten, this.#turning]);
   }
 
-  /** Has the loop's wait look at one more descriptor. */
+  /** Adds a descriptor to the loop's wait, with a callback for when it is readable. Returns what removes it. */
   watch(waitable: Waitable, readable: () => void): () => void {
     return this.#waiter.watch(waitable, readable);
   }
 
-  /** Serves a tunnel from now on. */
+  /** Starts to serve a tunnel. */
   join(member: LoopMember): void {
     this.#members.push(member);
     this.wake();
     this.#running ??= this.#run();
   }
 
-  /** Serves a tunnel no longer. */
+  /** Stops serving a tunnel. */
   leave(member: LoopMember): void {
     const index = this.#members.indexOf(member);
     if (index >= 0) this.#members.splice(index, 1);
     this.wake();
   }
 
-  /** Asks for a breath. */
+  /** Requests a breath. */
   wake(): void {
     if (this.#woken) return;
     this.#woken = true;
@@ -171,41 +171,41 @@ export class Loop {
   }
 
   async #run(): Promise<void> {
-    // Whoever joined may have more to do before its first packet.
+    // The caller of join() may have more to do before the first packet.
     await turn();
     try {
       while (this.#members.length > 0) {
         const after = this.#burst();
-        // The last tunnel may have ended in it.
+        // The burst may have ended the last tunnel.
         if (this.#members.length === 0) break;
         if (after === After.Rest) await this.#rest();
         else if (after === After.Pause) await this.#pause();
         else await this.#turn(after === After.BusyTurn);
       }
     } catch (error) {
-      // Neither a breath nor a turn throws: the wait did. No tunnel can go on without it.
+      // Breaths and turns do not throw, so the wait did: no tunnel can continue.
       for (const member of [...this.#members]) member.fail(error);
     } finally {
       this.#running = undefined;
     }
   }
 
-  /** Breathes while there is more to do, and waits for more; returns why it stopped. */
+  /** Breathes while there is more to do, and waits for packets; returns why it stopped. */
   #burst(): After {
     const waitable = this.#waitable;
     const { breaths, milliseconds } = waitable ? BURST : SOCKET_BURST;
     let now = this.#clock.now();
-    // A rest may be no turn: what wakes the loop may come without one, again and again.
+    // A rest is not always a turn: the loop can be woken again and again without one.
     const end = this.#lastTurn + milliseconds;
     let waited: Waiter | undefined;
     for (let breath = 0; breath < breaths; breath++) {
       const came = this.#breatheAll(now, waited);
       waited = undefined;
       if (came < Breath.More && !this.#woken) {
-        // The last breath may have asked for what comes another way.
+        // The last breath may have made a stage wait, which no descriptor shows.
         if (!this.#waitable || now - this.#lastWork >= IDLE_AFTER) return now < end ? After.Rest : After.Turn;
         const due = this.#arm();
-        const until = Math.max(end, Math.min(this.#lastWork + ANSWER, end + MAX_TURN_DELAY));
+        const until = Math.max(end, Math.min(this.#lastWork + REPLY_TIME, end + MAX_TURN_DELAY));
         if (this.#waiter.wait(Math.max(0, Math.min(until, due) - now))) {
           if (++this.#emptyWaits > EMPTY_WAITS) return After.Pause;
           waited = this.#waiter;
@@ -217,7 +217,7 @@ export class Loop {
     return After.BusyTurn;
   }
 
-  /** One breath of every tunnel. */
+  /** Breathes every tunnel once. */
   #breatheAll(now: number, waited: Waiter | undefined): Breath {
     this.#woken = false;
     this.heartbeat.beat();
@@ -233,7 +233,7 @@ export class Loop {
       this.#lastWork = now;
       this.#emptyWaits = 0;
     }
-    // What only refused packets was no empty wait: it says so by asking for another breath.
+    // An end that only refused packets requests another breath: the wait was not empty.
     if (this.#woken) this.#emptyWaits = 0;
     return most;
   }
@@ -252,12 +252,12 @@ export class Loop {
     }
   }
 
-  /** Whether nothing but descriptors can bring packets. */
+  /** True if packets can arrive through descriptors only. */
   get #waitable(): boolean {
     return this.#waits && this.#members.every((member) => member.waitable);
   }
 
-  /** Tells the waiter what to wait for; returns when the next tick is due. */
+  /** Adds all descriptors to the waiter; returns the time of the next tick. */
   #arm(): number {
     let due = Infinity;
     this.#waiter.clear();
@@ -274,7 +274,7 @@ export class Loop {
     if (ready && ++this.#emptyWaits > EMPTY_WAITS && !this.#woken) await this.#pause();
   }
 
-  /** What is ready brings nothing: the thread is for others a while, unless somebody asks for a breath. */
+  /** Leaves the thread to other code for a while, or until a breath is requested: ready descriptors bring no packets. */
   #pause(): Promise<void> {
     return new Promise((resolve) => {
       const end = () => {
@@ -287,14 +287,14 @@ export class Loop {
     });
   }
 
-  /** Lets everything else on this thread run. */
+  /** Runs one turn of the event loop. */
   async #turn(busy: boolean): Promise<void> {
     const now = this.#clock.now();
-    if (now - this.#lastLook >= WATCH_INTERVAL) {
+    if (now - this.#lastPoll >= WATCH_INTERVAL) {
       this.#waiter.look();
-      this.#lastLook = now;
+      this.#lastPoll = now;
     }
-    const sockets = now - this.#lastSockets >= SOCKET_LOOK ||
+    const sockets = now - this.#lastSockets >= SOCKET_POLL_INTERVAL ||
       busy && ++this.#turns % SOCKET_TURNS === 0 && !this.#waitable;
     if (sockets) this.#lastSockets = now;
     this.#turning = sockets ? turnWithSockets() : turn();
@@ -304,10 +304,10 @@ export class Loop {
   }
 }
 
-/** Our words for V8's and Deno's errors about a buffer that cannot be transferred; `undefined` for other errors. */
+/** Message for V8's and Deno's errors about a buffer that cannot be transferred; `undefined` for other errors. */
 function transferMessage(error: unknown): string | undefined {
   return error instanceof TypeError && /detachable|transferable/.test(error.message)
-    ? "Cannot transfer a packet's memory: it is the pool's: transfer a copy, packet.data.slice()"
+    ? "Cannot transfer a packet's memory: the pool owns it: transfer a copy, packet.data.slice()"
     : undefined;
 }
 
@@ -316,10 +316,9 @@ function turn(): Promise<void> {
 }
 
 /**
- * A turn in which Deno also looks at its sockets. A thread that always has something to run does that in every
- * 61st turn only (tokio's event interval): packets then wait for 60 ms. While a task of Deno's thread pool is
- * under way, it has nothing to run and looks; a digest of nothing is the shortest one that needs no permission
- * (70 to 350 us).
+ * Runs a turn in which Deno also polls its sockets. A thread that always has work polls them only in every 61st turn
+ * (tokio's event interval), so packets would wait for 60 ms. While a task runs in Deno's thread pool, the thread is idle
+ * and polls; a digest of no bytes is the shortest such task that needs no permission (70 to 350 us).
  */
 async function turnWithSockets(): Promise<void> {
   await crypto.subtle.digest("SHA-256", NOTHING);
@@ -327,7 +326,7 @@ async function turnWithSockets(): Promise<void> {
 
 let threadLoop: Loop | undefined;
 
-/** This thread's loop. */
+/** Returns the loop of this thread. */
 export function currentLoop(): Loop {
   return threadLoop ??= new Loop();
 }

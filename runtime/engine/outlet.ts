@@ -1,6 +1,6 @@
 /**
- * The exit of a tunnel to one of its ends: packets are checked, segmented if the end takes no super-packets, and
- * written.
+ * The exit of a tunnel to one of its ends. It checks packets, segments super-packets if the end does not take them, and
+ * writes.
  */
 
 import type { Direction, FlowStats, Packet, PacketBatch, TunnelEnd } from "../../lib/core/mod.ts";
@@ -12,27 +12,27 @@ import { Segmenting } from "./segmenting.ts";
 const MAX_SEGMENTS = 128;
 const GSO_BY_FRAGS = 65_535;
 
-/** The way out to one end. */
+/** The exit to one end. */
 export class Outlet {
   readonly #ledger: Ledger;
   readonly #flow: FlowStats;
   readonly #segmenting: Segmenting;
 
-  /** The way out where this direction leads. */
+  /** Makes the exit of a direction. */
   constructor(ledger: Ledger, direction: Direction) {
     this.#ledger = ledger;
     this.#flow = ledger.flow(direction);
     this.#segmenting = new Segmenting(ledger);
   }
 
-  /** Packets that have left their batch and are not with the end. */
+  /** Number of packets that have left their batch and have not reached the end. */
   get queued(): number {
     return this.#segmenting.queued;
   }
 
   /**
-   * Writes a batch to the end; returns whether it took anything. Ends hand the bytes to the system by address: a packet
-   * that a script has moved out of its slot goes no further than here.
+   * Writes a batch to the end; returns whether the end took any packet. Ends pass bytes to the system by address, so
+   * packets that a script has moved out of their slots are dropped here.
    */
   exhale(end: TunnelEnd, batch: PacketBatch): boolean {
     const segmenting = this.#segmenting;
@@ -59,7 +59,7 @@ export class Outlet {
       segmenting.fill(batch);
       if (!this.#writeSegments(end)) return moved;
       moved = true;
-      // An end that has taken everything so far may not call for the rest; the pool does when it has a slot.
+      // An end that has taken everything so far may not request the rest; the pool wakes the loop when it has a slot.
     } while (
       segmenting.segments.length === 0 &&
       (batch.length > 0 || segmenting.queued > 0 && this.#ledger.pool.available(1) > 0)
@@ -67,7 +67,7 @@ export class Outlet {
     return true;
   }
 
-  /** Throws away what {@linkcode queued} counts. */
+  /** Drops the packets that {@linkcode queued} counts. */
   clear(reason: string): void {
     this.#segmenting.clear(reason);
   }
@@ -83,13 +83,13 @@ export class Outlet {
     return this.#write(end, segments, bytes);
   }
 
-  /** Writes packets of so many bytes, which are the end's to take; returns whether it took any. */
+  /** Writes packets, `bytes` long in all; returns whether the end took any. */
   #write(end: TunnelEnd, batch: PacketBatch, bytes: number): boolean {
     const { length } = batch;
     try {
       writeTo(end, batch);
     } catch (error) {
-      // It has taken packets all the same.
+      // The end may have taken packets before it threw.
       this.#count(length, bytes, batch);
       throw error;
     }
@@ -97,7 +97,7 @@ export class Outlet {
     return batch.length < length;
   }
 
-  /** Counts the packets that have left a batch since it had this length and these bytes. */
+  /** Counts the packets that have left a batch since it had `length` packets and `bytes` bytes. */
   #count(length: number, bytes: number, batch: PacketBatch): void {
     let left = 0;
     for (let i = 0; i < batch.length; i++) left += batch.packets[i]!.length;
@@ -106,7 +106,7 @@ export class Outlet {
   }
 }
 
-/** Whether every end with offload takes a super-packet: Linux takes those of 128 datagrams, and no segments of 65,535 bytes. */
+/** Tells whether Linux takes a super-packet: it takes at most 128 segments, each shorter than 65,535 bytes. */
 function passesWhole({ segmentSize, length }: Packet): boolean {
   return segmentSize >>> 0 === segmentSize && segmentSize < GSO_BY_FRAGS &&
     length <= segmentSize * MAX_SEGMENTS;

@@ -1,12 +1,12 @@
 /**
- * The stages of one tunnel, between its two ends.
+ * The stages of one tunnel, in a row between its two ends.
  *
  *     device ─► outbound[0] ─ stage 0 ─► outbound[1] ─ stage 1 ─► outbound[2] ─► far end
  *     device ◄─ inbound[0] ◄─ stage 0 ── inbound[1] ◄─ stage 1 ── inbound[2] ◄── far end
  *
- * Batches stand between the stages; a stage's output is swapped into the next place, so that handles are not
- * moved one by one. To turn a packet round at stage `i` is to push it into the other row, at the same stage:
- * it then passes, backwards, the stages that it has passed.
+ * Batches stand between the stages. A batch is swapped into the next place as a whole, so packets are not moved one by
+ * one. A packet that stage `i` turns round is pushed into the other row beside stage `i`: it passes back through the
+ * stages that it has come through.
  */
 
 import { errorMessage } from "../../driver/error.ts";
@@ -29,26 +29,26 @@ import type { Segmenting } from "./segmenting.ts";
 import { StagePlace, type StageRow } from "./stage_place.ts";
 
 // Implementation
-/** The packets that may wait for an end before the end on the other side is no longer read. */
+/** Packets that may wait for an end while the other end is still read. */
 const TURNED_LIMIT = 256;
-/** The place of a script that runs once. */
+/** Worker place of a script that runs once. */
 export const ALONE: WorkerPlace = { index: 0, count: 1 };
 
-/** What a pipeline gets from its tunnel. */
+/** The tunnel, as its pipeline sees it. */
 export interface PipelineHost {
-  /** Where packets come from and go to, counted. */
+  /** Accounting of the tunnel. */
   readonly ledger: Ledger;
-  /** What the watchdog reads. */
+  /** Signs of life for the watchdog. */
   readonly heartbeat: Heartbeat;
-  /** The other workers; `undefined` without any. */
+  /** Link to the other workers; `undefined` in a script that runs once. */
   readonly others: OtherWorkers | undefined;
-  /** Asks for a breath. */
+  /** Requests a breath. */
   wake(): void;
 }
 
-/** What takes packets to other workers. */
+/** Link to the other workers. */
 export interface OtherWorkers {
-  /** Which worker this one is. */
+  /** This worker. */
   readonly place: WorkerPlace;
   /** Copies a packet for the same stage of another worker; returns whether there was room. */
   send(packet: Packet, worker: number, stage: number, direction: Direction): boolean;
@@ -56,25 +56,25 @@ export interface OtherWorkers {
 
 /** The row of stages of one tunnel. */
 export class Pipeline implements StageRow {
-  /** Batches about to enter each stage on the way out; the last waits for the far end. */
+  /** Outbound batches before each stage; the last one waits for the far end. */
   readonly outbound: LendingBatch[] = [];
-  /** Batches about to leave each stage on the way in; the first waits for the device. */
+  /** Inbound batches behind each stage; the first one waits for the device. */
   readonly inbound: LendingBatch[] = [];
-  /** The tunnel's books. */
+  /** Accounting of the tunnel. */
   readonly ledger: Ledger;
-  /** Which worker this one is. */
+  /** This worker. */
   readonly worker: WorkerPlace;
-  /** Whether nothing moves any more. */
+  /** True after {@linkcode Pipeline.close}. */
   closed = false;
 
   readonly #host: PipelineHost;
   readonly #places: StagePlace[];
-  /** Those that take no super-packets, by their numbers. */
+  /** Indexes of the stages with `segmented`, which take no super-packets. */
   readonly #segmented: number[];
   readonly #farOutlet: Outlet;
   readonly #deviceOutlet: Outlet;
 
-  /** A row of stages that packets pass in this order on their way out. */
+  /** Makes a pipeline of stages in outbound order. */
   constructor(stages: readonly Stage[], host: PipelineHost) {
     this.#host = host;
     this.ledger = host.ledger;
@@ -91,22 +91,22 @@ export class Pipeline implements StageRow {
     }
   }
 
-  /** What waits for the far end. */
+  /** Packets that wait for the far end. */
   get forFar(): PacketBatch {
     return this.outbound[this.#places.length]!;
   }
 
-  /** What waits for the device. */
+  /** Packets that wait for the device. */
   get forDevice(): PacketBatch {
     return this.inbound[0]!;
   }
 
-  /** What has come from the far end and waits for the last stage. */
+  /** Packets from the far end that wait for the last stage. */
   get fromFar(): PacketBatch {
     return this.inbound[this.#places.length]!;
   }
 
-  /** How many packets are on their way in. */
+  /** Number of inbound packets inside. */
   get inboundLength(): number {
     let sum = this.#deviceOutlet.queued;
     for (const batch of this.inbound) sum += batch.length;
@@ -114,29 +114,29 @@ export class Pipeline implements StageRow {
     return sum;
   }
 
-  /** How many packets wait for the far end. */
+  /** Number of packets that wait for the far end. */
   get waitingForFar(): number {
     return this.forFar.length + this.#farOutlet.queued;
   }
 
-  /** How many packets wait for the device. */
+  /** Number of packets that wait for the device. */
   get waitingForDevice(): number {
     return this.forDevice.length + this.#deviceOutlet.queued;
   }
 
-  /** Whether the device may be read: its packets' way out is free, and so is the way back. */
+  /** True if the device may be read: there is room towards the far end and back. */
   get wantsOutbound(): boolean {
     return this.waitingForFar === 0 && this.waitingForDevice < TURNED_LIMIT &&
       !this.#isSegmenting(Direction.Outbound);
   }
 
-  /** Whether the far end may be read. */
+  /** True if the far end may be read: there is room towards the device and back. */
   get wantsInbound(): boolean {
     return this.waitingForDevice === 0 && this.waitingForFar < TURNED_LIMIT &&
       !this.#isSegmenting(Direction.Inbound);
   }
 
-  /** Packets inside: held by stages, or between them. */
+  /** Number of packets inside: held by stages, or between them. */
   get queued(): number {
     let sum = this.#farOutlet.queued;
     for (const place of this.#places) sum += place.held - place.claimed;
@@ -145,12 +145,12 @@ export class Pipeline implements StageRow {
     return sum + this.inboundLength;
   }
 
-  /** The stages' parts in the tunnel's counters, in their order. */
+  /** Counters of the stages, in outbound order. */
   get stageStats(): StageStats[] {
     return this.#places.map(({ stats }) => stats);
   }
 
-  /** When the next tick is due (monotonic milliseconds); `Infinity` for none. */
+  /** Time of the next tick (monotonic milliseconds); `Infinity` for none. */
   get due(): number {
     let due = Infinity;
     for (const place of this.#places) if (place.due < due) due = place.due;
@@ -158,9 +158,9 @@ export class Pipeline implements StageRow {
   }
 
   /**
-   * Reads an end into the batch where its direction starts; returns how many packets came.
+   * Reads an end into the first batch of its direction; returns the number of packets.
    *
-   * @throws {TypeError} naming the end, when it threw, or gave packets that are not of the loop's pool.
+   * @throws {TypeError} with the end's name, when the end threw or returned packets of another pool.
    */
   inhale(end: TunnelEnd, batch: PacketBatch, flow: FlowStats, now: number): number {
     const first = batch.length;
@@ -179,13 +179,13 @@ export class Pipeline implements StageRow {
       flow.bytesIn += packet.length;
     }
     flow.packetsIn += length - first;
-    // An end that has a pool of its own takes all of its packets from there.
+    // An end with a pool of its own takes all of its packets from that pool.
     if (length > first && packets[first]!.pool !== this.ledger.pool) fault ??= this.#expelForeign(end, batch);
     if (fault !== undefined) throw fault;
     return length - first;
   }
 
-  /** Gives back to their own pools what came from there. */
+  /** Gives packets of other pools back to those. */
   #expelForeign(end: TunnelEnd, batch: PacketBatch): TypeError {
     for (const packet of batch) {
       if (packet.pool === this.ledger.pool) continue;
@@ -195,20 +195,17 @@ export class Pipeline implements StageRow {
     }
     batch.compact();
     return new TypeError(
-      `Cannot read from "${end.name}": it gave packets of another pool: take them from its host's pool`,
+      `Cannot read from "${end.name}": it returned packets of another pool: take packets from host.pool`,
     );
   }
 
-  /** Whether a stage waits for promises. */
+  /** True if a stage waits for promises. */
   get isWaiting(): boolean {
     for (const { stage } of this.#places) if (stage.isWaiting === true) return true;
     return false;
   }
 
-  /**
-   * Tells whether packets stand before a stage that can go on: turned round, emitted by a tick, or still to be
-   * segmented.
-   */
+  /** True if packets wait before a stage that can run: turned round, emitted by a tick, or still to be segmented. */
   get pending(): boolean {
     for (let i = 0; i < this.#places.length; i++) {
       if (this.outbound[i]!.length > 0 && (this.waitingForFar === 0 || !this.#segmented.includes(i))) {
@@ -220,8 +217,8 @@ export class Pipeline implements StageRow {
   }
 
   /**
-   * Passes what stands in one row through its stages; returns whether there was anything. A stage that takes no
-   * super-packets gets one batch of segments a breath, while their way out is free; the rest waits before it.
+   * Passes the packets of one direction through the stages; returns whether any moved. A stage with `segmented` gets one
+   * batch of segments a breath, and only if no packet waits for the end that they go to; the rest waits before it.
    */
   flow(direction: Direction, now: number): boolean {
     const { cells } = this.#host.heartbeat;
@@ -255,7 +252,7 @@ export class Pipeline implements StageRow {
     return moved;
   }
 
-  /** Passes one batch of segments through a stage, while their way out is free; returns whether it is. */
+  /** Passes one batch of segments through a stage, if no packet waits for the end that they go to; returns whether it did. */
   #passSegments(
     place: StagePlace,
     inlet: Segmenting,
@@ -273,7 +270,7 @@ export class Pipeline implements StageRow {
     return true;
   }
 
-  /** Tells whether packets wait before a stage to be segmented. */
+  /** Tells whether packets wait before a stage with `segmented`. */
   #isSegmenting(direction: Direction): boolean {
     for (const index of this.#segmented) {
       const inlet = this.#places[index]!.inlet(direction);
@@ -284,17 +281,17 @@ export class Pipeline implements StageRow {
     return false;
   }
 
-  /** Writes what waits for the far end; returns whether it took anything. */
+  /** Writes the packets that wait for the far end; returns whether it took any. */
   exhaleToFar(end: TunnelEnd): boolean {
     return this.#farOutlet.exhale(end, this.forFar);
   }
 
-  /** Writes what waits for the device; returns whether it took anything. */
+  /** Writes the packets that wait for the device; returns whether it took any. */
   exhaleToDevice(end: TunnelEnd): boolean {
     return this.#deviceOutlet.exhale(end, this.forDevice);
   }
 
-  /** Calls the ticks that are due; returns whether there were any. */
+  /** Runs the ticks that are due; returns whether there were any. */
   tick(now: number): boolean {
     let ticked = false;
     const { cells } = this.#host.heartbeat;
@@ -308,13 +305,13 @@ export class Pipeline implements StageRow {
     return ticked;
   }
 
-  /** Whether packets of another worker may come in this direction. */
+  /** Tells whether there is room for packets of other workers in a direction. */
   takes(direction: Direction): boolean {
     const waiting = direction === Direction.Outbound ? this.waitingForFar : this.waitingForDevice;
     return waiting < TURNED_LIMIT;
   }
 
-  /** Counts a packet that came from another worker and cannot be taken. */
+  /** Counts a dropped packet of another worker. */
   refuse(length: number, direction: Direction, reason: string): void {
     const flow = this.ledger.flow(direction);
     flow.packetsIn++;
@@ -322,15 +319,15 @@ export class Pipeline implements StageRow {
     this.ledger.counters.drop(reason);
   }
 
-  /** Takes a packet that another worker's stage has handed over to the same one here. */
+  /** Takes a packet that a stage of another worker has handed over to the same stage here. */
   accept(packet: Packet, stage: number, direction: Direction, now: number): void {
     const isOutbound = direction === Direction.Outbound;
     const flow = this.ledger.flow(direction);
     flow.packetsIn++;
     flow.bytesIn += packet.length;
     packet.time = now;
-    // A script may give its workers different stages.
-    if (stage >= this.#places.length) return this.ledger.discard(packet, "handed over to no stage");
+    // A script may use different stages in its workers.
+    if (stage >= this.#places.length) return this.ledger.discard(packet, "hand-over to a missing stage");
     if (isOutbound) this.outbound[stage]!.push(packet);
     else this.inbound[stage + 1]!.push(packet);
   }
@@ -344,20 +341,20 @@ export class Pipeline implements StageRow {
     const flow = this.ledger.flow(direction);
     flow.packetsOut++;
     flow.bytesOut += packet.length;
-    // Counted where it ends.
+    // The other worker counts it.
     packet.malformed = false;
     this.ledger.giveBack(packet);
   }
 
-  /** Asks for a breath. */
+  /** Requests a breath. */
   wake(): void {
     this.#host.wake();
   }
 
   /**
-   * Closes the stages and gives back every packet inside, counted as `closed`.
+   * Closes the stages, and drops all packets inside as `closed`.
    *
-   * @throws {AggregateError} when stages threw; all were closed.
+   * @throws {AggregateError} when stages threw; all are closed nevertheless.
    */
   close(): void {
     this.closed = true;
@@ -382,9 +379,9 @@ export class Pipeline implements StageRow {
 }
 
 /**
- * Closes stages, one after the other.
+ * Closes stages in order.
  *
- * @throws {AggregateError} when some threw; all were closed.
+ * @throws {AggregateError} when stages threw; all are closed nevertheless.
  */
 export function closeStages(stages: readonly Stage[]): void {
   const failures: unknown[] = [];

@@ -1,8 +1,10 @@
 /**
- * What moves the packets of a running tunnel, a breath at a time:
+ * Relay of a running tunnel, which moves its packets one breath at a time:
  *
- *     device ─ inhale ─► stages ─ exhale ─► far end    packets of the script, and of other workers, join on the way
- *     device ◄─ exhale ─ stages ◄─ inhale ─ far end    then ticks that are due
+ *     other workers ─► stages                            first, packets handed over by other workers
+ *     device ─ inhale ─► stages ─ exhale ─► far end
+ *     device ◄─ exhale ─ stages ◄─ inhale ─ far end      with the packets that the script sends
+ *     due ticks                                          last
  */
 
 import type { Waiter } from "../../driver/mod.ts";
@@ -16,41 +18,41 @@ import {
 import { Breath, type LoopMember } from "./loop.ts";
 import type { Pipeline } from "./pipeline.ts";
 
-/** Packets that other workers hand over. */
+/** Source of packets that other workers hand over. */
 export interface PacketSource {
-  /** Takes what was handed over, as far as there is room; returns whether anything came. */
+  /** Moves packets into the pipeline while there is room; returns whether there were any. */
   receive(pipeline: Pipeline, now: number, waited: Waiter | undefined): boolean;
-  /** Has the loop's wait end when something is handed over. */
+  /** Makes the loop's wait end when a packet is handed over. */
   arm(waiter: Waiter, pipeline: Pipeline): void;
 }
 
-/** What a relay moves packets between. */
+/** Parts of a {@linkcode Relay}. */
 export interface RelayParts {
   /** This machine's side. */
   readonly device: Device;
-  /** The other side; without one, what comes to it is dropped as `no far end`. */
+  /** The other side; without one, packets that reach it are dropped as `no far end`. */
   readonly far: TunnelEnd | undefined;
   /** The stages. */
   readonly pipeline: Pipeline;
-  /** What the script has sent since the last breath; a handler may send while the pipeline is at work. */
+  /** Packets that the script has sent since the last breath; a handler may send during a breath. */
   readonly sent: PacketBatch;
-  /** To the same tunnel of the other workers. */
+  /** Link to the same tunnel in the other workers. */
   readonly link: PacketSource | undefined;
 }
 
-/** Whom a relay tells. */
+/** Receiver of a relay's events. */
 export interface RelayHost {
-  /** A breath is over. */
+  /** Called after each breath. */
   breathed(came: Breath): void;
-  /** A breath threw. */
+  /** Called when a breath threw. */
   fail(error: unknown): void;
 }
 
-/** A tunnel as its loop sees it. */
+/** A running tunnel, as the loop sees it. */
 export class Relay implements LoopMember {
-  /** The device's. */
+  /** Name of the device. */
   readonly name: string;
-  /** Whether a breath is under way. */
+  /** True during a breath. */
   isBreathing = false;
 
   readonly #device: Device;
@@ -59,12 +61,12 @@ export class Relay implements LoopMember {
   readonly #sent: PacketBatch;
   readonly #link: PacketSource | undefined;
   readonly #host: RelayHost;
-  /** Where the ends stand in the loop's wait; the far end may stand there several times, one behind the other. */
+  /** Places of the ends in the loop's wait; a far end with several descriptors has several in a row. */
   #devicePlace = 0;
   #farPlace = 0;
   #farPlaces = 0;
 
-  /** Between these ends. */
+  /** Makes a relay between two ends. */
   constructor({ device, far, pipeline, sent, link }: RelayParts, host: RelayHost) {
     this.name = device.name;
     this.#device = device;
@@ -80,7 +82,7 @@ export class Relay implements LoopMember {
     return this.#pipeline.due;
   }
 
-  /** Whether nothing but both ends' descriptors brings it packets. */
+  /** True if packets can arrive through descriptors only. */
   get waitable(): boolean {
     const far = this.#far;
     if (this.#device.waitable === undefined || this.#pipeline.isWaiting) return false;
@@ -88,7 +90,7 @@ export class Relay implements LoopMember {
     return far === undefined || far.waitable !== undefined;
   }
 
-  /** Moves packets, once. */
+  /** Moves packets once. */
   breathe(now: number, waited: Waiter | undefined): Breath {
     this.isBreathing = true;
     const came = this.#move(now, waited);
@@ -98,8 +100,8 @@ export class Relay implements LoopMember {
   }
 
   /**
-   * One breath. There is more to do at once when a batch was filled, when packets stand before a stage that this
-   * breath has passed already, or when a way is free that was not when its reader was due.
+   * Performs one breath. There is more to do at once when a batch was filled, when packets wait before a stage that this
+   * breath has passed already, or when an end that was not read can be read now.
    */
   #move(now: number, waited: Waiter | undefined): Breath {
     const device = this.#device;
@@ -108,7 +110,7 @@ export class Relay implements LoopMember {
     const { ledger } = pipeline;
     const { counters } = ledger;
     let moved = this.#link?.receive(pipeline, now, waited) === true;
-    // The others may have handed over more than one breath takes.
+    // There may be more than one breath takes over.
     let more = moved;
 
     const readsOut = pipeline.wantsOutbound;
@@ -140,7 +142,7 @@ export class Relay implements LoopMember {
       }
     }
 
-    // Segments may have gone their way without an end.
+    // Segments may have left without a write to an end.
     if (!readsOut && pipeline.wantsOutbound || far !== undefined && !readsIn && pipeline.wantsInbound) {
       more = true;
     }
@@ -149,7 +151,7 @@ export class Relay implements LoopMember {
     return more ? Breath.More : moved ? Breath.Moved : Breath.Idle;
   }
 
-  /** Says what to wait for. */
+  /** Adds the ends' descriptors to the wait. */
   arm(waiter: Waiter): void {
     const pipeline = this.#pipeline;
     const far = this.#far;
@@ -191,7 +193,7 @@ export class Relay implements LoopMember {
     this.#host.fail(error);
   }
 
-  /** With no slot for an end's packets, what is ready cannot be read: the pool wakes the loop when there is one. */
+  /** Tells whether the pool has a slot for an end's packets. If not, it wakes the loop when there is one. */
   #hasRoom(end: TunnelEnd): boolean {
     const longest = end.longestRead ?? (end as Partial<Device>).mtu ?? this.#device.mtu;
     return this.#pipeline.ledger.pool.available(longest) > 0;

@@ -1,7 +1,7 @@
 /**
- * Super-packets on their way to an end or a stage that does not take them: segmented in their order, as fast as segments
- * are taken. When the pool has no slot for the next segment and none of them waits here, what is left is dropped: the
- * slots may be those of the packets behind it.
+ * Segmentation of super-packets before an end or a stage that does not take them: in order, and as fast as the segments
+ * are taken. When the pool has no slot for the next segment and no segment waits here, the rest of the super-packet is
+ * dropped: the packets behind it may hold the slots.
  */
 
 import { LendingBatch } from "../../lib/core/batch.ts";
@@ -9,25 +9,25 @@ import type { Packet, PacketBatch } from "../../lib/core/mod.ts";
 import { Segmenter } from "../../lib/split/segmenter.ts";
 import type { Ledger } from "./ledger.ts";
 
-/** Packets that wait for one end or stage: ordinary ones, and the rest of the super-packet that is being segmented. */
+/** Queue before one end or stage: ordinary packets, and the rest of the super-packet that is being segmented. */
 export class Segmenting {
-  /** The packets to be taken next. */
+  /** Packets to be taken next. */
   readonly segments: LendingBatch = new LendingBatch();
   readonly #ledger: Ledger;
   readonly #segmenter = new Segmenter();
   #packet: Packet | undefined;
 
-  /** With nothing to be segmented. */
+  /** Makes an empty queue. */
   constructor(ledger: Ledger) {
     this.#ledger = ledger;
   }
 
-  /** Packets that wait, those that are still to be made among them. */
+  /** Number of packets that wait, including segments that are still to be made. */
   get queued(): number {
     return this.segments.length + (this.#packet === undefined ? 0 : this.#segmenter.remaining);
   }
 
-  /** Takes packets off the front of a batch, and segments, until there are enough segments or the pool is empty. */
+  /** Takes packets from the front of a batch and segments them, until the queue is full or the pool is empty. */
   fill(batch: PacketBatch): void {
     let taken = 0;
     while (this.#segment() && taken < batch.length && !this.segments.full) {
@@ -38,7 +38,7 @@ export class Segmenting {
     batch.shift(taken);
   }
 
-  /** Finishes the partial checksums of ordinary packets; returns whether there are super-packets, here or in the batch. */
+  /** Completes partial checksums of ordinary packets; returns whether there are super-packets, here or in the batch. */
   finish(batch: PacketBatch): boolean {
     const { packets, length } = batch;
     let isSuper = this.queued > 0;
@@ -50,13 +50,13 @@ export class Segmenting {
     return isSuper;
   }
 
-  /** Throws everything away. */
+  /** Drops all packets. */
   clear(reason: string): void {
     this.#ledger.discardAll(this.segments, reason);
     this.#abandon(reason);
   }
 
-  /** Throws away what is left of the super-packet; segments that were not made of it never were. */
+  /** Drops the rest of the super-packet, which counts as one packet: its remaining segments were counted as created. */
   #abandon(reason: string): void {
     if (this.#packet === undefined) return;
     this.#ledger.counters.created += 1 - this.#segmenter.remaining;
@@ -65,15 +65,15 @@ export class Segmenting {
   }
 
   #start(packet: Packet): void {
-    const objection = this.#segmenter.start(packet);
-    if (objection !== undefined) return this.#ledger.discard(packet, objection);
+    const reason = this.#segmenter.start(packet);
+    if (reason !== undefined) return this.#ledger.discard(packet, reason);
     packet.owner = this;
     packet.isFixed = false;
     this.#packet = packet;
     this.#ledger.counters.created += this.#segmenter.remaining - 1;
   }
 
-  /** Goes on with the super-packet; returns whether nothing is left of it. */
+  /** Makes segments of the super-packet; returns whether none are left. */
   #segment(): boolean {
     if (this.#packet === undefined) return true;
     while (this.#segmenter.remaining > 0) {

@@ -1,15 +1,15 @@
-/** The end of the process: signals, `Deno.exit` and errors that nobody catches. What is open is closed first. */
+/** Events that end the process, before which tunnels are closed: signals, `Deno.exit` and uncaught errors. */
 
 import { ignoredSignals } from "../../driver/mod.ts";
 
-/** The signals that end a tunnel, unless the process was started with them ignored. */
+/** Signals that end a tunnel, unless the process was started with them ignored. */
 const END_SIGNALS: readonly Deno.Signal[] = Deno.build.os === "windows"
   ? ["SIGINT", "SIGBREAK"]
   : ["SIGINT", "SIGTERM", "SIGHUP"];
-/** `Deno.exit`, and errors that nobody catches. They end the thread whatever the callbacks do. */
+/** `Deno.exit` and uncaught errors, which end the thread whatever the callbacks do. */
 const EVENTS = ["unload", "error", "unhandledrejection"] as const;
 
-/** Called when the process is asked to end by this signal, or ends without one. */
+/** Callback for the signal that is to end the process; `undefined` when the process ends without one. */
 type OnInterrupt = (signal: Deno.Signal | undefined) => void;
 
 const callbacks = new Set<OnInterrupt>();
@@ -19,22 +19,22 @@ let signals: readonly Deno.Signal[] = END_SIGNALS;
 let learning: Promise<void> | undefined;
 
 /**
- * Learns which signals were ignored when the process started, as nohup(1) has SIGHUP and a shell SIGINT of a command
- * in its background: they stay ignored. To be awaited before the first {@linkcode onInterrupt}, whose listeners hide
- * it. Without `--allow-ffi` it stays unknown.
+ * Finds the signals that were ignored when the process started, which stay ignored: SIGHUP under nohup(1), SIGINT of a
+ * shell's background command. Must be awaited before the first {@linkcode onInterrupt}, whose listeners change what can
+ * be read. Does nothing without `--allow-ffi`.
  */
 export function learnSignals(): Promise<void> {
   return learning ??= (async () => {
     if (Deno.permissions.querySync({ name: "ffi" }).state !== "granted") return;
     const ignored = await ignoredSignals();
     signals = END_SIGNALS.filter((signal) => !ignored.includes(signal));
-    // With the first listener for any signal, Deno takes SIGHUP, SIGINT and SIGTERM over and ends the process by those
-    // that have none, for as long as it lives.
+    // From the first listener for any signal on, Deno handles SIGHUP, SIGINT and SIGTERM and ends the process on those
+    // without a listener.
     for (const signal of ignored) Deno.addSignalListener(signal, () => {});
   })();
 }
 
-/** The signals that end a tunnel. */
+/** Returns the signals that end a tunnel. */
 export function endSignals(): readonly Deno.Signal[] {
   return signals;
 }
@@ -43,7 +43,7 @@ function interrupt(signal?: Deno.Signal): void {
   for (const callback of [...callbacks]) callback(signal);
 }
 
-/** Calls back when the process is asked to end, or ends. Returns what ends the waiting. */
+/** Calls back on a signal that ends the process, or when the process ends. Returns a function that removes the callback. */
 export function onInterrupt(callback: OnInterrupt): () => void {
   if (callbacks.size === 0) {
     for (const signal of signals) {
@@ -51,7 +51,7 @@ export function onInterrupt(callback: OnInterrupt): () => void {
       listeners.set(signal, listener);
       Deno.addSignalListener(signal, listener);
     }
-    // An error that the program catches by a listener of its own ends nothing.
+    // An error that a listener of the program catches does not end the process.
     forgetExit = onExit(({ defaultPrevented }) => defaultPrevented || interrupt());
   }
   callbacks.add(callback);
@@ -63,7 +63,7 @@ export function onInterrupt(callback: OnInterrupt): () => void {
   };
 }
 
-/** Calls back when the thread ends by `Deno.exit` or by an error that nobody catches. Returns what ends the waiting. */
+/** Calls back when the thread ends by `Deno.exit` or an uncaught error. Returns a function that removes the callback. */
 export function onExit(callback: (event: Event) => void): () => void {
   for (const event of EVENTS) addEventListener(event, callback);
   return () => {

@@ -1,4 +1,4 @@
-/** A stage in its place among the others: the context that it sees, and the bookkeeping of what it claims. */
+/** A stage at its place in a pipeline: its {@linkcode StageContext}, and the record of the packets that it claims. */
 
 import {
   Direction,
@@ -11,57 +11,58 @@ import {
   type WorkerPlace,
 } from "../../lib/core/mod.ts";
 import { type Borrower, changedError, type LendingBatch } from "../../lib/core/batch.ts";
+import { gotValue } from "../../lib/core/options.ts";
 import { EndMtu } from "../../lib/stage/mtu/end_mtu.ts";
 import type { Ledger } from "./ledger.ts";
 import { HandlerStage } from "./handler.ts";
 import { Segmenting } from "./segmenting.ts";
 
-/** What a stage in its place uses of its row. */
+/** The pipeline, as a stage's place sees it. */
 export interface StageRow {
-  /** Counts the packets of the tunnel. */
+  /** Accounting of the tunnel. */
   readonly ledger: Ledger;
-  /** Which worker it runs in. */
+  /** The worker that runs it. */
   readonly worker: WorkerPlace;
-  /** Whether nothing moves any more. */
+  /** True after `close`. */
   readonly closed: boolean;
-  /** Batches about to enter each stage on the way out; the last waits for the far end. */
+  /** Outbound batches before each stage; the last one waits for the far end. */
   readonly outbound: readonly LendingBatch[];
-  /** Batches about to leave each stage on the way in; the first waits for the device. */
+  /** Inbound batches behind each stage; the first one waits for the device. */
   readonly inbound: readonly LendingBatch[];
   /** Hands a packet of a stage over to another worker. */
   handOver(packet: Packet, worker: number, stage: number, direction: Direction): void;
-  /** Asks for a breath. */
+  /** Requests a breath. */
   wake(): void;
 }
 
-/** A stage in its place: the context that it sees, and the bookkeeping of what it claims. */
+/** A stage at its place: the context that the stage sees, and the record of the packets that it claims. */
 export class StagePlace implements StageContext, Borrower {
   readonly stage: Stage;
-  /** Which worker it runs in. */
+  /** The worker that runs the stage. */
   readonly worker: WorkerPlace;
-  /** Its number for the watchdog. */
+  /** Number of the stage for the watchdog. */
   readonly number: number;
   readonly title: string;
   readonly remedy = "use context.emit, hold, drop, done and handOver";
   now = 0;
   direction: Direction = Direction.Outbound;
-  /** When it wants its next tick (monotonic milliseconds). */
+  /** Time of the next tick (monotonic milliseconds); `Infinity` for none. */
   due: number;
-  /** How many packets it holds or has taken. */
+  /** Number of packets that the stage holds or has made. */
   held = 0;
 
   readonly #row: StageRow;
   readonly #ledger: Ledger;
   readonly #dropped = new DropCounts();
   readonly #index: number;
-  /** How many packets of the batch that it looks at are claimed: they leave it when the stage returns. */
+  /** Number of packets of the current batch that the stage has claimed; they leave the batch when the stage returns. */
   claimed = 0;
   #batch: PacketBatch | undefined;
-  /** Segments for a stage that takes no super-packets, outbound and inbound. */
+  /** Segmentation before a stage with `segmented`, outbound and inbound. */
   readonly #inlets: readonly (Segmenting | undefined)[];
-  /** The stage, where it is the last step before a far end with an MTU. */
+  /** The stage, if it is the one that enforces the far end's MTU. */
   readonly #endMtu: EndMtu | undefined;
-  /** Tells whether it sees batches: a handler sees their packets only. */
+  /** True if the stage sees batches; a handler sees their packets only. */
   readonly #borrows: boolean;
 
   constructor(stage: Stage, index: number, number: number, row: StageRow) {
@@ -81,7 +82,7 @@ export class StagePlace implements StageContext, Borrower {
     );
   }
 
-  /** Its part in the tunnel's counters. */
+  /** Counters of the stage: its drops by reason, and its own. */
   get stats(): StageStats {
     const { name, counters = {} } = this.stage;
     const numbers = Object.entries(counters).filter(([, value]) => typeof value === "number");
@@ -92,16 +93,16 @@ export class StagePlace implements StageContext, Borrower {
     };
   }
 
-  /** The place where a direction's super-packets are segmented for it; `undefined` when it takes them as they are. */
+  /** Segmentation before the stage in a direction; `undefined` if the stage takes super-packets. */
   inlet(direction: Direction): Segmenting | undefined {
     return this.#inlets[direction];
   }
 
   /**
-   * Runs the stage over a batch; what it claims is gone from the batch afterwards. The stage has a list of its own, so
-   * that the batch is as it was whatever becomes of that.
+   * Runs the stage over a batch, and then removes the packets that the stage has claimed. The stage gets a copy of the
+   * list of packets, so its changes to the list do not reach the batch.
    *
-   * @throws {TypeError} when it has changed the batch.
+   * @throws {TypeError} when the stage has changed that list.
    */
   pass(batch: LendingBatch, direction: Direction, now: number): void {
     const { stage } = this;
@@ -117,7 +118,7 @@ export class StagePlace implements StageContext, Borrower {
       else stage.inbound!(loan, this);
       if (loan !== batch && !batch.isIntact()) throw changedError(this);
     } finally {
-      // A stage that throws has claimed packets as well: what is left is the batch's alone.
+      // Also when the stage throws: it may have claimed packets before.
       this.#batch = undefined;
       if (this.claimed === batch.length) batch.clear();
       else if (this.claimed > 0) batch.compact();
@@ -131,7 +132,7 @@ export class StagePlace implements StageContext, Borrower {
     const wait = this.stage.tick!(this);
     if (wait !== undefined && !(typeof wait === "number" && wait >= 0)) {
       throw new TypeError(
-        `Cannot tick again in ${wait} ms: a tick returns milliseconds from 0 on, or undefined`,
+        `Cannot schedule a tick: tick must return milliseconds of at least 0 or undefined, ${gotValue(wait)}`,
       );
     }
     this.due = wait === undefined ? Infinity : now + wait;
@@ -169,7 +170,7 @@ export class StagePlace implements StageContext, Borrower {
   }
 
   done(packet: Packet): void {
-    this.#claim(packet, "be done with");
+    this.#claim(packet, "consume");
     this.#ledger.counters.consumed++;
     this.#ledger.giveBack(packet);
   }
@@ -178,10 +179,10 @@ export class StagePlace implements StageContext, Borrower {
     const { index, count } = this.worker;
     if (!Number.isInteger(worker) || worker < 0 || worker >= count) {
       throw new RangeError(
-        `Cannot hand over to worker ${Deno.inspect(worker)}: there are ${count}, from 0 on`,
+        `Cannot hand over a packet: worker must be an integer from 0 to ${count - 1}, ${gotValue(worker)}`,
       );
     }
-    if (worker === index) throw new TypeError(`Cannot hand over to worker ${worker}: it is this one`);
+    if (worker === index) throw new TypeError(`Cannot hand over to worker ${worker}: it is this worker`);
     this.#claim(packet, "hand over");
     this.#row.handOver(packet, worker, this.#index, direction);
   }
@@ -196,7 +197,7 @@ export class StagePlace implements StageContext, Borrower {
     else if (packet.owner !== undefined && packet.owner === this.#batch) this.claimed++;
     else {
       throw new TypeError(
-        `Cannot ${verb} a packet that stage "${this.stage.name}" does not have: it was dropped, held or emitted before`,
+        `Cannot ${verb} a packet that stage "${this.stage.name}" does not own: it was dropped, held or emitted before`,
       );
     }
   }

@@ -1,10 +1,10 @@
-/** The wait of a loop whose ends all call `wake`: made of promises, without the system. */
+/** The wait of a loop without descriptors, made of promises: all its ends call `wake`. */
 
 import type { Waiter } from "../../driver/mod.ts";
 import type { Waitable } from "../../lib/core/mod.ts";
 
 // Implementation
-/** What a timer takes (milliseconds); a tick that is due later comes with the next packet. */
+/** Maximum delay of a timer (milliseconds); a tick that is due later runs with the next packet. */
 const MAX_TIMEOUT = 2 ** 31 - 1;
 
 /** A waiter without descriptors. */
@@ -26,7 +26,7 @@ export class WakeWaiter implements Waiter {
   }
 
   watch(waitable: Waitable): never {
-    throw new TypeError(`Cannot wait for descriptor ${waitable}: the loop has no end with one`);
+    throw new TypeError(`Cannot wait for descriptor ${waitable}: no end of the loop has a descriptor`);
   }
 
   look(): void {

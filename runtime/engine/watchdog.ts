@@ -1,30 +1,31 @@
 /**
- * A thread that watches the loop. A script that never returns stops its own thread, and with it Ctrl-C; this
- * one then says which stage it was, puts back what the drivers changed, and ends the process.
+ * A thread that watches the loop. A stage that does not return blocks its thread, including Ctrl-C. The watchdog then
+ * names the stage, restores what the drivers have changed, and ends the process.
  *
- * The thread's code is the text of one function, {@linkcode guard}: a worker of its own file would need
- * `--allow-read`, and a device needs `--allow-ffi` alone.
+ * The thread runs the text of one function, {@linkcode guard}: a worker with its own file would need `--allow-read`,
+ * while a device needs `--allow-ffi` only.
  */
 
 import type { Rescue } from "../../lib/core/mod.ts";
+import { checkInteger } from "../../lib/core/options.ts";
 import type { Heartbeat } from "./heartbeat.ts";
 import { endSignals } from "./signals.ts";
 
 // Implementation
-/** How long a stage may take, where the options say nothing else (milliseconds). */
+/** Default time that a stage may take (milliseconds). */
 const LIMIT = 5000;
-/** What a timer takes. */
+/** Maximum delay of a timer. */
 const MAX_LIMIT = 2 ** 31 - 1;
-/** How often the thread looks, as a part of the limit. */
-const LOOKS = 5;
-/** How often the loop's thread shows that it lives while it has no packets, as a part of the limit. */
-const PULSES = 2 * LOOKS;
-/** How long Ctrl-C waits for the script to end by itself (milliseconds). */
-const REACTION_TIMEOUT = 1000;
-/** The time that the end waits for its message to be read (milliseconds). */
-const LAST_WORDS_TIMEOUT = 500;
+/** Checks per limit. */
+const CHECKS = 5;
+/** Heartbeats of an idle loop per limit. */
+const PULSES = 2 * CHECKS;
+/** Time after a signal for the script to end by itself (milliseconds). */
+const SIGNAL_TIMEOUT = 1000;
+/** Maximum time to print a message (milliseconds). */
+const PRINT_TIMEOUT = 500;
 
-/** One thread's loop: values that can be posted. */
+/** Heartbeat of one thread's loop, as values that can be posted. */
 export interface Heart {
   /** See {@linkcode Heartbeat.cells}. */
   readonly cells: Int32Array<SharedArrayBuffer>;
@@ -32,37 +33,37 @@ export interface Heart {
   readonly names: readonly string[];
   /** See {@linkcode Heartbeat.worker}. */
   readonly worker: string;
-  /** After how many milliseconds it hangs. */
+  /** Time without a beat after which the loop hangs (milliseconds). */
   readonly limit: number;
-  /** Whether Ctrl-C ends the process though it hangs. */
+  /** True if signals end the process even if the loop hangs. */
   readonly signals: boolean;
 }
 
-/** What the thread is told, whenever it changes. */
+/** Message to the thread, posted on each change. */
 interface Watched {
   hearts: Heart[];
   rescues: { code: string; data: Uint8Array[] }[];
   limit: number;
-  /** Those to listen to, from now on. */
+  /** Signals to listen for. */
   signals: readonly Deno.Signal[];
-  looks: number;
-  patience: number;
-  lastWords: number;
+  checks: number;
+  signalTimeout: number;
+  printTimeout: number;
 }
 
-/** What a tunnel asks of the thread. */
+/** A tunnel, as its watchdog sees it. */
 export interface Watch {
-  /** How long a stage may take (milliseconds); 0 for ever. */
+  /** Time that a stage may take (milliseconds); 0 for no limit. */
   readonly limit: number;
-  /** Whether Ctrl-C and SIGTERM end the process though the script hangs. */
+  /** True if signals end the process even if the script hangs. */
   readonly signals: boolean;
-  /** What puts a device back from the other thread, asked for anew when anything changes. */
+  /** Returns the way to restore a device from another thread; called on each change. */
   readonly rescue: () => Rescue | undefined;
 }
 
 /**
- * One guard thread for all tunnels of a loop, and for the loops of a script's other workers: Deno takes a second to
- * start a worker's worker.
+ * The watchdog thread of all tunnels of a loop, and of the loops of a script's other workers: a worker takes a second to
+ * start one of its own.
  */
 class Watchdog {
   readonly #heartbeat: Heartbeat;
@@ -74,46 +75,46 @@ class Watchdog {
 
   constructor(heartbeat: Heartbeat) {
     this.#heartbeat = heartbeat;
-    heartbeat.onName = () => this.#tell();
+    heartbeat.onName = () => this.#update();
   }
 
   add(watch: Watch): void {
     this.#watches.add(watch);
-    this.#tell();
+    this.#update();
   }
 
   remove(watch: Watch): void {
     if (!this.#watches.delete(watch)) return;
     this.#last = watch;
-    this.#tell();
+    this.#update();
   }
 
-  /** Watches a worker's loop, too; without a heart, no longer. */
+  /** Starts to watch the loop of a worker; without a heart, stops. */
   setOther(worker: number, heart: Heart | undefined): void {
     if (heart === undefined) this.#others.delete(worker);
     else this.#others.set(worker, heart);
-    this.#tell();
+    this.#update();
   }
 
-  #tell(): void {
+  #update(): void {
     clearInterval(this.#pulse);
     const own = this.#ownHeart();
     if (own !== undefined) {
       this.#pulse = setInterval(() => this.#heartbeat.beat(), own.limit / PULSES);
       this.#pulse.unref();
     }
-    if (tellElsewhere !== undefined) return tellElsewhere(own);
+    if (reportHeart !== undefined) return reportHeart(own);
     const hearts = [...own === undefined ? [] : [own], ...this.#others.values()];
     if (hearts.length === 0) {
       this.#worker?.terminate();
       this.#worker = undefined;
       return;
     }
-    // A device that is closed has nothing to put back; its driver still knows how to end the process.
-    const asked = this.#watches.size > 0 || this.#last === undefined ? [...this.#watches] : [this.#last];
-    // One call takes back everything of a kind of device: it ends the process.
+    // A closed device has nothing to restore; its driver still knows how to end the process.
+    const watches = this.#watches.size > 0 || this.#last === undefined ? [...this.#watches] : [this.#last];
+    // One call restores all devices of a kind, because the call ends the process.
     const data = new Map<string, Uint8Array[]>();
-    for (const { rescue } of asked) {
+    for (const { rescue } of watches) {
       const found = rescue();
       if (found === undefined) continue;
       const code = String(found.code);
@@ -127,9 +128,9 @@ class Watchdog {
       rescues,
       limit,
       signals,
-      looks: LOOKS,
-      patience: REACTION_TIMEOUT,
-      lastWords: LAST_WORDS_TIMEOUT,
+      checks: CHECKS,
+      signalTimeout: SIGNAL_TIMEOUT,
+      printTimeout: PRINT_TIMEOUT,
     };
     this.#worker ??= startGuard();
     this.#worker.postMessage(watched);
@@ -151,18 +152,18 @@ function startGuard(): Worker {
   return worker;
 }
 
-/** The thread. Its text is the worker's whole program, so it uses nothing from outside of itself. */
+/** The watchdog thread. Its text is the whole program of the worker, so it refers to nothing outside. */
 function guard(): void {
   let watched: Watched | undefined;
   let timer: ReturnType<typeof setTimeout> | undefined;
   let isEnding = false;
-  /** What each loop's heart showed, and how often it was the same. */
+  /** Last counter of each loop, and the number of checks that found it unchanged. */
   const seen = new Map<string, { last: number; unchanged: number }>();
 
-  /** Prints a line, if it is read in time: a stopped terminal does not keep the process. */
-  async function say(text: string): Promise<void> {
+  /** Prints a line, within a bounded time: a stopped terminal does not keep the process alive. */
+  async function print(text: string): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
-    setTimeout(resolve, watched!.lastWords);
+    setTimeout(resolve, watched!.printTimeout);
     const written = Deno.stderr.write(new TextEncoder().encode(`warren: ${text}\n`));
     await Promise.race([promise, written.catch(() => {})]);
   }
@@ -170,13 +171,13 @@ function guard(): void {
   async function end(why: string, status: number): Promise<void> {
     if (isEnding) return;
     isEnding = true;
-    await say(`${why}: ending the process`);
+    await print(`${why}: ending the process`);
     for (const { code, data } of watched!.rescues) {
       try {
-        // The driver's rescue function, as text; the last thing that it may do is to end the process.
+        // The driver's rescue function, as text; it may end the process.
         (0, eval)(`(${code})`)(data, status);
       } catch (error) {
-        await say(`Cannot put everything back: ${error}`);
+        await print(`Cannot restore the devices: ${error}`);
       }
     }
     Deno.kill(Deno.pid, "SIGKILL");
@@ -186,13 +187,13 @@ function guard(): void {
     return names[cells[1]!] ?? "a stage";
   }
 
-  function look(): void {
+  function check(): void {
     for (const heart of watched!.hearts) {
       const now = heart.cells[0]!;
       const before = seen.get(heart.worker);
       const unchanged = now === before?.last ? before.unchanged + 1 : 0;
       seen.set(heart.worker, { last: now, unchanged });
-      if (unchanged >= watched!.looks) {
+      if (unchanged >= watched!.checks) {
         end(`Cannot go on${heart.worker}: ${where(heart)} has not returned for ${watched!.limit} ms`, 70);
       }
     }
@@ -202,23 +203,23 @@ function guard(): void {
     for (const { worker, cells } of watched?.hearts ?? []) {
       const before = cells[0];
       setTimeout(() => {
-        // It may have ended meanwhile.
+        // The worker may have ended meanwhile.
         const heart = watched!.hearts.find((one) => one.worker === worker);
         if (heart === undefined || cells[0] !== before) return;
         end(`Interrupted while ${where(heart)}${worker} does not return`, 130);
-      }, watched!.patience);
+      }, watched!.signalTimeout);
     }
   }
 
-  const heard = new Set<Deno.Signal>();
+  const listening = new Set<Deno.Signal>();
   addEventListener("message", (event) => {
     watched = (event as MessageEvent<Watched>).data;
     for (const signal of watched.signals) {
-      if (!heard.has(signal)) Deno.addSignalListener(signal, interrupt);
-      heard.add(signal);
+      if (!listening.has(signal)) Deno.addSignalListener(signal, interrupt);
+      listening.add(signal);
     }
     clearInterval(timer);
-    timer = setInterval(look, watched.limit / watched.looks);
+    timer = setInterval(check, watched.limit / watched.checks);
   });
 }
 
@@ -231,16 +232,17 @@ function watchdogOf(heartbeat: Heartbeat): Watchdog {
 }
 
 /**
- * How long a stage may take (milliseconds); 0 for ever.
+ * Checks the time that a stage may take (milliseconds), and returns it; 0 for no limit.
  *
- * @throws {RangeError} when it is no whole number, negative, or longer than a timer takes.
+ * @throws {RangeError} when it is not an integer from 0 to the maximum of a timer; {@linkcode TypeError} when it is not
+ * a number.
  */
 export function checkLimit(limit: number = LIMIT): number {
-  if (Number.isInteger(limit) && limit >= 0 && limit <= MAX_LIMIT) return limit;
-  throw new RangeError(`Cannot set the watchdog to ${limit}: it takes whole milliseconds up to ${MAX_LIMIT}`);
+  checkInteger("open a tunnel", "watchdog", limit, 0, MAX_LIMIT);
+  return limit;
 }
 
-/** Watches a loop, from now until the returned function is called. */
+/** Watches a loop until the returned function is called. */
 export function watch(heartbeat: Heartbeat, watch: Watch): () => void {
   if (watch.limit === 0) return () => {};
   const watchdog = watchdogOf(heartbeat);
@@ -248,14 +250,14 @@ export function watch(heartbeat: Heartbeat, watch: Watch): () => void {
   return () => watchdog.remove(watch);
 }
 
-/** Watches the loop of another worker beside this thread's; `undefined`: no longer. */
+/** Watches the loop of another worker beside that of this thread, until it is called with `undefined`. */
 export function watchWorker(heartbeat: Heartbeat, worker: number, heart: Heart | undefined): void {
   watchdogOf(heartbeat).setOther(worker, heart);
 }
 
-let tellElsewhere: ((heart: Heart | undefined) => void) | undefined;
+let reportHeart: ((heart: Heart | undefined) => void) | undefined;
 
-/** Has another thread's watchdog watch this thread's loop. */
-export function watchElsewhere(tell: (heart: Heart | undefined) => void): void {
-  tellElsewhere = tell;
+/** Leaves this thread's loop to the watchdog of another thread, to which `report` passes changes. */
+export function watchElsewhere(report: (heart: Heart | undefined) => void): void {
+  reportHeart = report;
 }

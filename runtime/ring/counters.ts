@@ -1,5 +1,5 @@
 /**
- * Counters of one worker's tunnel where another worker reads them: in shared memory.
+ * Counters of one worker's tunnel in shared memory, where another worker reads them.
  *
  *     words:    generation, number of reasons      odd while they are written
  *     numbers:  outbound, inbound; handed over outbound, inbound; created, malformed, queued, consumed; dropped by reason
@@ -11,9 +11,9 @@ import { type Counters, type FlowStats, MAX_REASONS, type TunnelStats } from "..
 // Implementation
 const GENERATION = 0;
 const REASONS = 1;
-/** Where the numbers start (bytes). */
+/** Offset of the numbers (bytes). */
 const NUMBERS = 8;
-/** The number where each part starts. */
+/** Index of the first number of each part. */
 const PART = {
   outbound: 0,
   inbound: 4,
@@ -22,35 +22,35 @@ const PART = {
   rest: 16,
   dropped: 20,
 } as const;
-/** The bytes of a reason, with its length in the first one. */
+/** Size of a reason, with its length in the first byte (bytes). */
 const TEXT = 256;
 const TEXTS = NUMBERS + 8 * (PART.dropped + MAX_REASONS);
-/** How often counters are read anew that change meanwhile. */
+/** Maximum attempts to read counters that change meanwhile. */
 const ATTEMPTS = 1000;
 
-/** The packets that came from other workers (`packetsIn`) and went to them, in each direction. */
-export interface Handed {
+/** Counters of packets handed over from other workers (`packetsIn`) and to them (`packetsOut`), by direction. */
+export interface HandOverStats {
   /** From this machine. */
   readonly outbound: FlowStats;
   /** To this machine. */
   readonly inbound: FlowStats;
 }
 
-/** A tunnel's counters, and which of them are of packets handed over. */
-export interface Told {
-  /** The counters. */
+/** Counters of one worker's tunnel. */
+export interface WorkerStats {
+  /** All packets. */
   readonly stats: TunnelStats;
-  /** Those handed over, which are among them. */
-  readonly handed: Handed;
+  /** The packets handed over, which `stats` includes. */
+  readonly handed: HandOverStats;
 }
 
-/** Nothing, handed over. */
-export function nothingHanded(): Handed {
+/** Returns counters that are zero. */
+export function noHandOvers(): HandOverStats {
   const none = () => ({ packetsIn: 0, bytesIn: 0, packetsOut: 0, bytesOut: 0 });
   return { outbound: none(), inbound: none() };
 }
 
-/** The memory of one worker's counters. */
+/** Allocates the memory of one worker's counters. */
 export function makeSharedCounters(): SharedArrayBuffer {
   return new SharedArrayBuffer(TEXTS + MAX_REASONS * TEXT);
 }
@@ -60,29 +60,36 @@ export class SharedCounters {
   readonly #words: Int32Array;
   readonly #numbers: Float64Array;
   readonly #texts: Uint8Array;
-  /** The reasons, by their places: the writer's. */
+  /** Places of the reasons, for the writer. */
   readonly #places = new Map<string, number>();
 
-  /** A view of what {@linkcode makeSharedCounters} made. */
+  /** Makes a view of the memory that {@linkcode makeSharedCounters} allocates. */
   constructor(memory: SharedArrayBuffer) {
     this.#words = new Int32Array(memory, 0, NUMBERS / 4);
     this.#numbers = new Float64Array(memory, NUMBERS, PART.dropped + MAX_REASONS);
     this.#texts = new Uint8Array(memory, TEXTS);
   }
 
-  /** What is read belongs together while this stays the same, and even. */
+  /** Generation of the counters. A read is consistent if the generation is even and the same before and after it. */
   get generation(): number {
-    // An addition of nothing, so that no earlier read comes after it.
+    // An addition of 0 is a full barrier: no earlier read moves behind it.
     return Atomics.add(this.#words, GENERATION, 0);
   }
 
   /**
-   * Tells the counters.
+   * Writes the counters.
    *
-   * @param inside The packets inside of the tunnel, those that its ends have taken and not delivered among them.
-   * @param forFar Those that the far end has; and `forDevice`, the device.
+   * @param inside Packets inside the tunnel, including those that its ends have taken and not delivered.
+   * @param forFar Packets that the far end has taken and not delivered.
+   * @param forDevice Packets that the device has taken and not delivered.
    */
-  publish(counters: Counters, handed: Handed, inside: number, forFar: number, forDevice: number): void {
+  publish(
+    counters: Counters,
+    handed: HandOverStats,
+    inside: number,
+    forFar: number,
+    forDevice: number,
+  ): void {
     const numbers = this.#numbers;
     Atomics.add(this.#words, GENERATION, 1);
     this.#putFlow(PART.outbound, counters.outbound);
@@ -99,15 +106,15 @@ export class SharedCounters {
     Atomics.add(this.#words, GENERATION, 1);
   }
 
-  /** What was told last; while it is written, it may be half of one and half of another. */
-  read(): Told {
+  /** Reads the counters, which are inconsistent if they are being written; see {@linkcode SharedCounters.generation}. */
+  read(): WorkerStats {
     const numbers = this.#numbers;
     const dropped = new Map<string, number>();
     const decoder = new TextDecoder();
     for (let place = 0; place < this.#words[REASONS]!; place++) {
       const start = place * TEXT + 1;
       const text = decoder.decode(this.#texts.slice(start, start + this.#texts[start - 1]!));
-      // Of long ones, the beginnings may be the same.
+      // Long reasons are truncated and may then be equal.
       addTo(dropped, text, numbers[PART.dropped + place]!);
     }
     return {
@@ -144,7 +151,7 @@ export class SharedCounters {
     }
   }
 
-  /** A place for a reason that is new. */
+  /** Returns a place for a new reason. */
   #name(reason: string): number {
     const place = this.#places.size;
     this.#places.set(reason, place);
@@ -157,24 +164,24 @@ export class SharedCounters {
   }
 }
 
-/** What all have told at one moment; where they go on telling too fast, at moments next to each other. */
-export function readAll(counters: readonly SharedCounters[]): Told[] {
-  let told: Told[] = [];
+/** Reads the counters of all workers at one moment; after 1,000 failed attempts, at moments close together. */
+export function readAll(counters: readonly SharedCounters[]): WorkerStats[] {
+  let read: WorkerStats[] = [];
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     const before = counters.map(({ generation }) => generation);
     if (before.some((generation) => generation % 2 !== 0)) continue;
-    told = counters.map((each) => each.read());
-    if (counters.every(({ generation }, i) => generation === before[i])) return told;
+    read = counters.map((shared) => shared.read());
+    if (counters.every(({ generation }, i) => generation === before[i])) return read;
   }
-  return told.length === counters.length ? told : counters.map((each) => each.read());
+  return read.length === counters.length ? read : counters.map((shared) => shared.read());
 }
 
 /**
- * The counters of all workers as those of one tunnel: a packet that was handed over came and went once, and is queued
- * while it is between two workers. When all are closed, what is still inside is lost.
+ * Adds up the counters of all workers. A packet that was handed over counts once, and is queued while it is between two
+ * workers. When all workers are closed, packets still inside count as dropped.
  */
-export function sum(all: readonly Told[], closed: boolean): TunnelStats {
-  const { outbound, inbound } = nothingHanded();
+export function sum(all: readonly WorkerStats[], closed: boolean): TunnelStats {
+  const { outbound, inbound } = noHandOvers();
   const stages = all[0]?.stats.stages ?? [];
   const total = { outbound, inbound, created: 0, consumed: 0, queued: 0, malformed: 0, stages };
   const dropped = new Map<string, number>();

@@ -1,5 +1,5 @@
 /**
- * What joins a tunnel with the same tunnel of the other workers: packets handed over, and counters.
+ * Link between the same tunnel in several workers: packets handed over, and counters.
  *
  *     this worker                                      another worker
  *     stage ─► send ─► ring ─ commit, wakeup ─────────►  its wait ends ─► receive ─► the same stage
@@ -17,38 +17,38 @@ import {
 import type { OtherWorkers, Pipeline } from "../engine/pipeline.ts";
 import { makeRing, PacketRing } from "./ring.ts";
 import {
-  type Handed,
+  type HandOverStats,
   makeSharedCounters,
-  nothingHanded,
+  noHandOvers,
   readAll,
   SharedCounters,
   sum,
-  type Told,
+  type WorkerStats,
 } from "./counters.ts";
 
 // Implementation
-/** Packets that one breath takes over from others. */
+/** Maximum packets that one breath takes over. */
 const RECEIVED_LIMIT = 64;
 
-/** What all workers of a tunnel have in common: values that can be posted. */
+/** Memory and descriptors that the workers of a tunnel share, as values that can be posted. */
 export interface LinkParts {
-  /** Each one's counters. */
+  /** Counters of each worker. */
   readonly counters: readonly SharedArrayBuffer[];
-  /** A word for each one: whether it waits, and is to be woken. */
+  /** A word for each worker: 1 while it waits and must be woken. */
   readonly waiting: SharedArrayBuffer;
-  /** Each one's wakeup. */
+  /** Wakeup of each worker. */
   readonly wakeups: readonly WakeupEnds[];
 }
 
-/** What a link needs of the thread that it is in. */
+/** The worker, as its link sees it. */
 export interface LinkHost {
-  /** Brings a ring that this worker writes to another worker. */
-  bring(ring: SharedArrayBuffer, to: number): void;
-  /** Ends the tunnel in the other workers, too; settled when it has ended there. */
+  /** Sends a ring that this worker writes to the worker that reads it. */
+  sendRing(ring: SharedArrayBuffer, to: number): void;
+  /** Closes the tunnel in the other workers; settled when it is closed there. */
   leave(): Promise<void>;
 }
 
-/** Makes what a tunnel of so many workers has in common. Its wakeups are closed when the last worker has ended. */
+/** Makes the shared parts of a tunnel with `count` workers; {@linkcode closeLinkParts} frees them. */
 export async function makeLinkParts(count: number): Promise<LinkParts> {
   const wakeups: WakeupEnds[] = [];
   for (let i = 0; i < count; i++) wakeups.push((await openWakeup()).ends);
@@ -59,33 +59,33 @@ export async function makeLinkParts(count: number): Promise<LinkParts> {
   };
 }
 
-/** Frees what {@linkcode makeLinkParts} took of the system. */
+/** Closes the wakeups of shared parts, after the last worker has ended. */
 export async function closeLinkParts({ wakeups }: LinkParts): Promise<void> {
   for (const ends of wakeups) (await openWakeup(ends)).wakeup.close();
 }
 
-/** A tunnel's link to the other workers. */
+/** One worker's side of a link. */
 export class WorkerLink implements OtherWorkers {
   readonly place: WorkerPlace;
-  /** Called when another worker has ended the tunnel: with why, when it failed. */
+  /** Called when another worker has closed the tunnel, with the error if it failed. */
   onEnd: ((error: unknown) => void) | undefined;
-  /** Called when a ring came. */
+  /** Called after a ring was received. */
   onRing: (() => void) | undefined;
 
   readonly #host: LinkHost;
   readonly #counters: readonly SharedCounters[];
   readonly #waiting: Int32Array;
   readonly #wakeups: readonly Wakeup[];
-  /** Rings by their readers and by their writers; made when they are needed. */
+  /** Rings to other workers, by reader, made on first use; and rings from other workers. */
   readonly #outgoing = new Map<number, PacketRing>();
   readonly #incoming: PacketRing[] = [];
-  /** Those that have packets to be shown. */
+  /** Workers whose rings have packets to be committed. */
   readonly #pushed = new Set<number>();
-  readonly #handed: Handed = nothingHanded();
-  /** Where the wakeup stands in the loop's wait, and whether the loop is about to wait. */
+  readonly #handed: HandOverStats = noHandOvers();
+  /** Place of the wakeup in the loop's wait; true if the loop is about to wait. */
   #wakeupPlace = 0;
   #armed = false;
-  /** Whether no worker has anything open. */
+  /** True if the tunnel is closed in all workers. */
   #ended = false;
 
   private constructor(place: WorkerPlace, parts: LinkParts, wakeups: readonly Wakeup[], host: LinkHost) {
@@ -96,21 +96,21 @@ export class WorkerLink implements OtherWorkers {
     this.#wakeups = wakeups;
   }
 
-  /** The side of one worker. */
+  /** Opens the side of one worker. */
   static async open(place: WorkerPlace, parts: LinkParts, host: LinkHost): Promise<WorkerLink> {
     const wakeups: Wakeup[] = [];
     for (const ends of parts.wakeups) wakeups.push((await openWakeup(ends)).wakeup);
     return new WorkerLink(place, parts, wakeups, host);
   }
 
-  /** Copies a packet for the same stage of another worker, which sees it after `commit`. */
+  /** Copies a packet for the same stage of another worker, which sees it after {@linkcode WorkerLink.publish}. */
   send(packet: Packet, worker: number, stage: number, direction: Direction): boolean {
     let ring = this.#outgoing.get(worker);
     if (ring === undefined) {
       const memory = makeRing();
       ring = new PacketRing(memory);
       this.#outgoing.set(worker, ring);
-      this.#host.bring(memory, worker);
+      this.#host.sendRing(memory, worker);
     }
     if (!ring.push(packet, tagOf(stage, direction))) return false;
     const flow = direction === Direction.Outbound ? this.#handed.outbound : this.#handed.inbound;
@@ -120,13 +120,13 @@ export class WorkerLink implements OtherWorkers {
     return true;
   }
 
-  /** A ring that another worker writes. */
+  /** Adds a ring that another worker writes. */
   accept(memory: SharedArrayBuffer): void {
     this.#incoming.push(new PacketRing(memory));
     this.onRing?.();
   }
 
-  /** Takes what others have handed over, as far as there is room; returns whether anything came. */
+  /** Takes packets that other workers have handed over, while there is room; returns whether there were any. */
   receive(pipeline: Pipeline, now: number, waited: Waiter | undefined): boolean {
     if (this.#armed) {
       this.#armed = false;
@@ -149,22 +149,22 @@ export class WorkerLink implements OtherWorkers {
         else pipeline.accept(packet, stageOf(nextTag), direction, now);
       }
     }
-    // Not always the same worker's first.
+    // Another worker's ring comes first next time.
     if (this.#incoming.length > 1 && count > 0) this.#incoming.push(this.#incoming.shift()!);
     return count > 0;
   }
 
-  /** Has the loop's wait end when something is handed over. */
+  /** Makes the loop's wait end when a packet is handed over. */
   arm(waiter: Waiter, pipeline: Pipeline): void {
     const wakeup = this.#wakeups[this.place.index]!;
     this.#wakeupPlace = waiter.add(wakeup.waitable, true, false);
     this.#armed = true;
     Atomics.store(this.#waiting, this.place.index, 1);
-    // Whoever shows a packet after this line rings; what was shown before is seen here.
+    // A worker that commits a packet after the store signals; packets committed before it are seen here.
     if (this.#incoming.some((ring) => canTake(ring, pipeline))) wakeup.signal();
   }
 
-  /** Tells the counters, and then shows what was handed over, so that nobody has taken more than is told. */
+  /** Publishes the counters and then the packets handed over, so that no worker counts a packet before it was sent. */
   publish(counters: Counters, inside: number, forFar: number, forDevice: number): void {
     this.#counters[this.place.index]!.publish(counters, this.#handed, inside, forFar, forDevice);
     for (const worker of this.#pushed) {
@@ -174,22 +174,22 @@ export class WorkerLink implements OtherWorkers {
     this.#pushed.clear();
   }
 
-  /** This worker's counters, or in the first one, whose are given, the sums over all. */
+  /** Returns the sums over all workers in the first one, and a worker's own counters in the others. */
   stats(own: TunnelStats): TunnelStats {
     if (this.place.index !== 0) return own;
     const others = readAll(this.#counters.slice(1));
-    const first: Told = { stats: own, handed: this.#handed };
+    const first: WorkerStats = { stats: own, handed: this.#handed };
     return sum([first, ...others], this.#ended);
   }
 
-  /** The tunnel has ended here: so it does elsewhere. */
+  /** Closes the tunnel in the other workers. */
   async leave(): Promise<void> {
     await this.#host.leave();
     this.#ended = true;
   }
 }
 
-/** What a ring keeps with a packet: the stage's number, and the direction in the lowest bit. */
+/** Tag of a packet in a ring: the stage's index, and the direction in the lowest bit. */
 function tagOf(stage: number, direction: Direction): number {
   return stage << 1 | direction;
 }
@@ -202,7 +202,7 @@ function directionOf(tag: number): Direction {
   return (tag & 1) as Direction;
 }
 
-/** Tells whether the next packet of a ring has somewhere to go. One that no slot will ever hold has: it is dropped. */
+/** Tells whether the next packet of a ring can be taken. One that is longer than any slot can: it is dropped. */
 function canTake(ring: PacketRing, pipeline: Pipeline): boolean {
   const length = ring.nextLength;
   const { pool } = pipeline.ledger;

@@ -1,23 +1,23 @@
 /**
- * Packets on their way from one worker to another: a ring of records in shared memory, one writer, one reader.
+ * Ring of packets in shared memory, from one worker to another: one writer, one reader.
  *
- *     head ───► record │ record │ record ◄─── tail          what lies behind the tail is not there until `commit`
+ *     head ───► record │ record │ record ◄─── tail          records behind the tail are invisible until `commit`
  *
  *     record:  length, tag, segmentSize, checksumStart, checksumOffset, flags │ from, to, mark │ endpoint │ bytes
  *
- * A record never wraps round: where the rest of the memory is too short for one, a mark there says to go on at its
- * start. Both ends count bytes, modulo 2^32; each is written by one side alone.
+ * A record does not wrap round: where the rest of the memory is too short, a mark tells the reader to continue at the
+ * start. Head and tail count bytes modulo 2^32; each is written by one side only.
  */
 
 import type { Packet } from "../../lib/core/mod.ts";
 
 // Implementation
-/** The ends, as words of 32 bits: in cache lines of their own. */
+/** Indexes of head and tail (words of 32 bits), in different cache lines. */
 const HEAD = 0;
 const TAIL = 16;
-/** Where the records start (bytes). */
+/** Offset of the records (bytes). */
 const START = 128;
-/** What a record has before its bytes. */
+/** Offsets of the fields of a record; `bytes` is the packet. */
 const RECORD = {
   length: 0,
   tag: 4,
@@ -35,12 +35,12 @@ const RECORD = {
 const MALFORMED = 1;
 const HAS_ENDPOINT = 2;
 const ALIGNMENT = 8;
-/** In the place of a length: go on at the start. */
-const TURN = 0xffff_ffff;
+/** Mark in place of a length: continue at the start. */
+const WRAP = 0xffff_ffff;
 /** Room for 15 super-packets, or 650 packets of 1,500 bytes. */
 const CAPACITY = 1 << 20;
 
-/** The memory of a ring with room for so many bytes, a power of two. */
+/** Allocates the memory of a ring with room for `capacity` bytes, a power of two. */
 export function makeRing(capacity: number = CAPACITY): SharedArrayBuffer {
   return new SharedArrayBuffer(START + capacity);
 }
@@ -51,12 +51,12 @@ export class PacketRing {
   readonly #view: DataView;
   readonly #bytes: Uint8Array;
   readonly #capacity: number;
-  /** Where the writer is; beyond the tail that the reader sees. */
+  /** Position of the writer; beyond the tail that the reader sees. */
   #written: number;
-  /** Where the reader is. */
+  /** Position of the reader. */
   #read: number;
 
-  /** A view of what {@linkcode makeRing} made. */
+  /** Makes a view of the memory that {@linkcode makeRing} allocates. */
   constructor(memory: SharedArrayBuffer) {
     this.#ends = new Int32Array(memory, 0, START / 4);
     this.#view = new DataView(memory, START);
@@ -67,8 +67,8 @@ export class PacketRing {
   }
 
   /**
-   * Copies a packet behind the others, with a number of the writer's; returns whether there was room. There is none for
-   * a packet that was moved out of its slot: no reader could take it.
+   * Copies a packet into the ring, with a number of the writer's; returns whether there was room. A packet that was moved
+   * out of its slot is refused: no reader could take it.
    */
   push(packet: Packet, tag: number): boolean {
     if (!packet.isInSlot) return false;
@@ -79,7 +79,7 @@ export class PacketRing {
     const skipped = rest < size ? rest : 0;
     if (used + skipped + size > this.#capacity) return false;
     if (skipped > 0) {
-      this.#view.setUint32(at, TURN);
+      this.#view.setUint32(at, WRAP);
       at = 0;
     }
     const view = this.#view;
@@ -99,28 +99,28 @@ export class PacketRing {
     return true;
   }
 
-  /** Shows the reader what was pushed. */
+  /** Makes pushed packets visible to the reader. */
   commit(): void {
     Atomics.store(this.#ends, TAIL, this.#written);
   }
 
-  /** The length of the packet whose turn it is; -1 when there is none. */
+  /** Length of the next packet (bytes); -1 for none. */
   get nextLength(): number {
     if (Atomics.load(this.#ends, TAIL) === this.#read) return -1;
     let at = this.#read & this.#capacity - 1;
-    if (this.#view.getUint32(at) === TURN) {
+    if (this.#view.getUint32(at) === WRAP) {
       this.#read = this.#read + this.#capacity - at | 0;
       at = 0;
     }
     return this.#view.getUint32(at + RECORD.length);
   }
 
-  /** The number that was pushed with it; `nextLength` was asked for before, and there is one. */
+  /** Number that was pushed with the next packet; valid after `nextLength` has returned a length. */
   get nextTag(): number {
     return this.#view.getUint32((this.#read & this.#capacity - 1) + RECORD.tag);
   }
 
-  /** Copies it into a packet of its length, and frees its room. */
+  /** Moves the next packet into a packet of the same length. */
   shift(packet: Packet): void {
     const at = this.#read & this.#capacity - 1;
     const view = this.#view;
@@ -140,7 +140,7 @@ export class PacketRing {
     this.skip(packet.length);
   }
 
-  /** Frees the room of the packet whose turn it is, and that has this length. */
+  /** Removes the next packet, which has this length. */
   skip(length: number): void {
     this.#read = this.#read + recordSize(length) | 0;
     Atomics.store(this.#ends, HEAD, this.#read);

@@ -53,7 +53,7 @@ async function openPart(
   join: (share: DeviceShare) => Promise<Device>,
 ): Promise<Tunnel> {
   const link = await WorkerLink.open(place, parts, {
-    bring: (ring, to) => say({ kind: "ring", tunnel: name, to, ring }),
+    sendRing: (ring, to) => say({ kind: "ring", tunnel: name, to, ring }),
     leave: () => Promise.resolve(),
   });
   const openFar = async () => far === undefined ? undefined : await join(far);

@@ -1,25 +1,25 @@
-/** What to print for an error: its message, where in a script it came from, or all of its stack. */
+/** Errors as text for the terminal: the message, the place in the script, or the whole stack. */
 
 // Implementation
-/** Where Warren's own code is; a script in `scripts/` is a user's. */
+/** Places of Warren's code; a script in `scripts/` counts as a user's. */
 const OWN_CODE = [
   ...["lib/", "driver/", "runtime/"].flatMap((floor) => ownCode(new URL(`../../${floor}`, import.meta.url))),
   // The root module of `warren run`, as Deno abbreviates it.
   "data:text/javascript,import%20%7B%20runLa",
 ];
-/** Errors of the engine that begin as ours do. */
+/** Messages of the JavaScript engine that begin as Warren's do. */
 const ENGINE_MESSAGE = /^Cannot ((read|set) properties of|access '|convert |mix |destructure )/;
 
 /**
- * What to print for an error. What Warren expects is its message; with the script's own code in the stack, where
- * that is, too; anything else, all of its stack.
+ * Returns the text of an error for the terminal: the message of an error that Warren throws; the message and the lines
+ * of the script if the stack has such lines; the whole stack of any other error.
  */
 export function explain(error: unknown): string {
   const lines = new Set(parts(error).map(explainOne));
   return [...lines].join("\n");
 }
 
-/** The errors that an error is made of; one that came up twice, as a tunnel's does, comes once. */
+/** Returns the errors that an error consists of, without duplicates. */
 function parts(error: unknown): unknown[] {
   const found = error instanceof SuppressedError
     ? [error.suppressed, error.error].flatMap(parts)
@@ -37,7 +37,7 @@ function explainOne(error: unknown): string {
     length > 0
   );
   if (scriptFrames !== undefined) return [text, ...scriptFrames].join("\n");
-  // A stage of ours that threw what none should.
+  // A bug in a stage of Warren's: its stack is of use.
   const { cause } = error;
   const bug = !isOurs
     ? error
@@ -47,7 +47,7 @@ function explainOne(error: unknown): string {
   return bug === undefined ? text : [text, ...frames(bug)].join("\n");
 }
 
-/** An error and its causes. */
+/** Returns an error and its causes. */
 function chain(error: Error): Error[] {
   const found = [error];
   for (let { cause } = error; cause instanceof Error && !found.includes(cause); { cause } = cause) {
@@ -60,13 +60,13 @@ function isExpected({ message }: Error): boolean {
   return message.startsWith("Cannot ") && !ENGINE_MESSAGE.test(message);
 }
 
-/** Where an error came from; its message may hold lines that look the same. */
+/** Returns the frames of an error's stack, without its message, which may have lines that look like frames. */
 function frames({ stack = "", message }: Error): string[] {
   const start = Math.max(0, stack.indexOf(message)) + message.length;
   return stack.slice(start).split("\n").filter((line) => /^ {4}at /.test(line));
 }
 
-/** The beginnings of a folder's files in a stack: Deno decodes what a URL encodes, such as the spaces of a path. */
+/** Returns the prefixes that a folder's files have in a stack: Deno decodes what a URL encodes, such as spaces. */
 export function ownCode({ href }: URL): string[] {
   return [href, decodeURIComponent(href)];
 }

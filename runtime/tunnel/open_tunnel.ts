@@ -1,4 +1,4 @@
-/** Opens tunnels: their ends, one after the other, or nothing. */
+/** Opens tunnels: the far end, then the device; after a failure, nothing stays open. */
 
 import {
   type Bypass,
@@ -10,7 +10,7 @@ import {
   openDevice,
 } from "../../driver/mod.ts";
 import type { Device, TunnelEnd } from "../../lib/core/mod.ts";
-import { checkNames, type OptionNames } from "../../lib/core/options.ts";
+import { checkNames, gotValue, type OptionNames } from "../../lib/core/options.ts";
 import { explain } from "./explain.ts";
 import { currentLoop } from "../engine/loop.ts";
 import { learnSignals, onInterrupt } from "../engine/signals.ts";
@@ -33,19 +33,21 @@ const TUNNEL_OPTIONS: OptionNames<TunnelOptions> = {
 };
 
 /**
- * Opens a tunnel's device and far end. For programs that embed Warren; a script says `script()`.
+ * Opens a tunnel: its far end, then its device. For programs that embed Warren; scripts use `script()`.
  *
- * @throws {RangeError} when `watchdog` is no whole number, or negative.
- * @throws {TypeError} for an option that there is not, and for several queues, each of which takes a worker that runs a
- * script's module.
- * @throws {Error} as {@linkcode openDevice} does, and as the far end's opener does; the reason of `signal` when it is
- * aborted, and an `Interruption` for SIGINT, SIGTERM or SIGHUP, while an end opens: nothing is left open then.
+ * After an error, nothing stays open.
+ *
+ * @throws {TypeError} for an unknown option or one of the wrong type, and for several queues: each queue needs a worker
+ * that runs the module of a script.
+ * @throws {RangeError} when `watchdog` is not an integer from 0 to 2^31 - 1.
+ * @throws {Error} the errors of {@linkcode openDevice} and of the far end's opener; while the ends open, the reason of
+ * `signal` when it is aborted, and an `Interruption` on SIGINT, SIGTERM or SIGHUP.
  */
 export async function openTunnel(options: TunnelOptions = {}): Promise<Tunnel> {
   const count = workerCount(options);
   if (count > 1) {
     throw new TypeError(
-      `Cannot open a tunnel with ${count} queues: each takes a worker, and only a script's module runs in several: ` +
+      `Cannot open a tunnel with ${count} queues: each needs a worker, and only the module of a script runs in workers: ` +
         "write `export default script(import.meta, …)`",
     );
   }
@@ -54,12 +56,12 @@ export async function openTunnel(options: TunnelOptions = {}): Promise<Tunnel> {
   return await openOwnNear(start, options);
 }
 
-/** Opens a tunnel's far end, unless it is a device, which is opened with the tunnel's own. */
+/** Opens a tunnel's far end, unless that is a device, which opens after the tunnel's own device. */
 export async function openOwnFar(start: TunnelStart, { far }: TunnelOptions): Promise<void> {
   if (far !== undefined && !isDevice(far)) await start.openFar((context) => openFarEnd(far, context));
 }
 
-/** Opens a tunnel's device, and with it the tunnel. */
+/** Opens a tunnel's device, and then the tunnel. */
 export function openOwnNear(start: TunnelStart, options: TunnelOptions): Promise<Tunnel> {
   const { far } = options;
   const openFarDevice = far !== undefined && isDevice(far) ? () => openFarEnd(far) : undefined;
@@ -70,55 +72,51 @@ function isDevice(far: NonNullable<TunnelOptions["far"]>): boolean {
   return deviceOptionsOf(openerOf(far)) !== undefined;
 }
 
-/** Checks what a tunnel is asked to be, without asking the system; returns what its device is. */
+/** Checks the options of a tunnel without a system call; returns the checked options of its device. */
 export function checkTunnelOptions(options: TunnelOptions): CheckedDeviceOptions {
   checkNames("open a tunnel", options, TUNNEL_OPTIONS);
   const { device, signal, stages } = options;
   if (device !== undefined && typeof (device as Partial<Device> | null)?.attach !== "function") {
-    throw new TypeError(
-      `Cannot use ${Deno.inspect(device, { depth: 0 })} as a device: it must be an open device`,
-    );
+    throw new TypeError(`Cannot open a tunnel: device must be an open device, ${gotValue(device)}`);
   }
   if (signal !== undefined && !(signal instanceof AbortSignal)) {
-    throw new TypeError(
-      `Cannot open a tunnel: signal must be an AbortSignal, got ${Deno.inspect(signal, { depth: 0 })}`,
-    );
+    throw new TypeError(`Cannot open a tunnel: signal must be an AbortSignal, ${gotValue(signal)}`);
   }
   if (stages !== undefined && !Array.isArray(stages)) {
-    throw new TypeError(`Cannot use stages ${Deno.inspect(stages, { depth: 0 })}: they are no array`);
+    throw new TypeError(`Cannot open a tunnel: stages must be an array, ${gotValue(stages)}`);
   }
   return checkDeviceOptions(options);
 }
 
-/** How many workers a tunnel takes: one for each queue, where there are several. */
+/** Returns the number of workers of a tunnel: one for each queue on Linux, otherwise one. */
 export function workerCount(options: TunnelOptions): number {
   const { queues } = checkTunnelOptions(options);
   return Deno.build.os === "linux" ? queues : 1;
 }
 
-/** The options that are the device's. */
+/** Returns the options of the device among those of a tunnel. */
 function deviceOptions(options: TunnelOptions): DeviceOptions {
   return Object.fromEntries(Object.entries(options).filter(([name]) => Object.hasOwn(DEVICE_OPTIONS, name)));
 }
 
-/** The process was asked to end while a tunnel opened. */
+/** Error of a tunnel that a signal, or the end of the process, stopped from opening. */
 export class Interruption extends Error {
   /** @ignore */
   override readonly name = "Interruption";
 }
 
 /**
- * A tunnel that opens: first its far end, while the system's routes are as they were, then its device. Until it is open,
- * signals and `options.signal` end every step, and what was opened is closed again.
+ * A tunnel that is being opened: first its far end, before the tunnel's routes exist, then its device. Until it is open,
+ * signals and `options.signal` end every step and close the ends that are open.
  *
  *     far end: names, connection ─► device: addresses, routes, rules ─► tunnel
- *                    └── an interruption ───────────┴──► closed, newest first
+ *                    └── signal, abort ──────────────┴──► ends closed, newest first
  */
 export class TunnelStart implements AsyncDisposable {
   readonly #options: TunnelOptions;
-  /** Aborted when the tunnel ends, also before it is open. */
+  /** Aborted when the tunnel ends, even before it is open. */
   readonly #ending = new AbortController();
-  /** Ends that are open, in their order. */
+  /** Open ends, oldest first. */
   readonly #opened: TunnelEnd[] = [];
   readonly #cleanups: (() => void)[] = [];
   #far: TunnelEnd | undefined;
@@ -131,15 +129,15 @@ export class TunnelStart implements AsyncDisposable {
   }
 
   /**
-   * Begins to open a tunnel: listens for what ends it.
+   * Begins to open a tunnel: listens for signals and `options.signal`.
    *
-   * @param hearsSignals Whether signals may end it; those of a script with several workers come to the first one.
+   * @param takesSignals True in the first worker of a script, which receives the signals for all.
    */
-  static async begin(options: TunnelOptions, hearsSignals: boolean): Promise<TunnelStart> {
+  static async begin(options: TunnelOptions, takesSignals: boolean): Promise<TunnelStart> {
     checkLimit(options.watchdog);
     const start = new TunnelStart(options);
     const { signal, signals = true } = options;
-    if (hearsSignals && signals) {
+    if (takesSignals && signals) {
       await learnSignals();
       start.#cleanups.push(onInterrupt((signal) => start.#abort(new Interruption(interruptedBy(signal)))));
     }
@@ -165,7 +163,7 @@ export class TunnelStart implements AsyncDisposable {
     this.#far = await this.#attempt(() => open(context));
   }
 
-  /** Opens the device, and with it the tunnel; for a script in several workers, with its link. */
+  /** Opens the device, and then the tunnel; in a script with several workers, with the link between them. */
   async openNear(
     open: () => Promise<Device>,
     openFarDevice?: () => Promise<TunnelEnd | undefined>,
@@ -193,14 +191,14 @@ export class TunnelStart implements AsyncDisposable {
     }
   }
 
-  /** Closes what was opened, unless it is a tunnel by now, until the system has it back, within a bounded time. */
+  /** Closes the open ends unless the tunnel is open, and waits for that, for a bounded time. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopListening();
     this.#close();
     await Promise.allSettled(this.#opened.splice(0).map(({ closed }) => closedInTime(closed)));
   }
 
-  /** Waits for an end to open, or for the end of it all. */
+  /** Waits for an end to open, or for the abort. */
   async #attempt<End extends TunnelEnd | undefined>(open: () => Promise<End>): Promise<End> {
     const { signal } = this.#ending;
     const { promise: aborted, reject } = Promise.withResolvers<never>();
@@ -213,7 +211,7 @@ export class TunnelStart implements AsyncDisposable {
       if (end !== undefined) this.#opened.push(end);
       return end;
     } catch (error) {
-      // It may open all the same.
+      // It may still open.
       if (signal.aborted) opening.then((end) => end && close(end), () => {});
       throw error;
     } finally {
@@ -221,14 +219,14 @@ export class TunnelStart implements AsyncDisposable {
     }
   }
 
-  /** Closes what is open at once: the process may be about to end. */
+  /** Closes the open ends at once: the process may be about to end. */
   #abort(reason: unknown): void {
     this.#interrupted = true;
     this.#ending.abort(reason);
     this.#close();
   }
 
-  /** Closes what is open, newest first. */
+  /** Closes the open ends, newest first. */
   #close(): void {
     for (const end of this.#opened.toReversed()) close(end);
     this.#bypass?.close();
@@ -239,7 +237,7 @@ export class TunnelStart implements AsyncDisposable {
   }
 }
 
-/** Closes an end of a tunnel that does not open: why it does not is told by an error of its own. */
+/** Closes an end of a tunnel that failed to open; an error of `close` is printed, since the failure is thrown. */
 function close(end: TunnelEnd): void {
   try {
     end.close();

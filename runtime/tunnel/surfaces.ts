@@ -1,8 +1,8 @@
 /**
- * A script's own far ends: batches for `for await`, and byte streams.
+ * Far ends that a script reads itself: batches for `for await`, and byte streams.
  *
- * Each is an end like any other, so that back-pressure and counting are the tunnel's: while the script is busy
- * with what it has, the end takes nothing.
+ * Each is an end like any other, with the tunnel's back-pressure and counters: while the script works on its packets,
+ * the end takes no others.
  */
 
 import { bytesOf } from "../../lib/core/bytes_of.ts";
@@ -15,44 +15,45 @@ import {
   type TunnelEnd,
   type Waitable,
 } from "../../lib/core/mod.ts";
+import { gotValue } from "../../lib/core/options.ts";
 import { OUT_OF_SLOT } from "../../lib/core/packet.ts";
 import { copy } from "../../lib/split/copy.ts";
 
 // Implementation
 const SCRIPT: Borrower = {
   title: "for await",
-  remedy: "send its packets with tunnel.send, or leave them",
+  remedy: "send packets with tunnel.send",
 };
-/** Packets that wait in each stream. */
+/** Maximum packets that wait in each stream. */
 const STREAM_PACKETS = 64;
 
-/** The far end of a tunnel that a script reads with `for await`. */
+/** Far end that a script reads with `for await`. */
 export class BatchSurface implements TunnelEnd {
-  /** What messages call it. */
+  /** The name in messages. */
   readonly name = "for await";
-  /** None: it calls `wake`. */
+  /** Always `undefined`: it calls `wake`. */
   readonly waitable: Waitable | undefined = undefined;
-  /** None: what it takes is the script's. */
+  /** Always 0: packets that it takes are delivered. */
   readonly queued = 0;
-  /** Never: it ends with its tunnel. */
+  /** Always `undefined`: it ends with its tunnel. */
   readonly failure: Error | undefined = undefined;
 
-  /** The packets that the script has. */
+  /** The current batch of the script. */
   readonly #batch = new LendingBatch();
   #host: EndHost | undefined;
   #waiting: ((result: IteratorResult<PacketBatch, void>) => void) | undefined;
 
-  /** Gives it its loop. */
+  /** Attaches the end to its loop. */
   attach(host: EndHost): void {
     this.#host = host;
   }
 
-  /** Nothing: what the script sends, it sends through its tunnel. */
+  /** Returns 0: the script sends through its tunnel. */
   read(): number {
     return 0;
   }
 
-  /** Hands a batch to the script when it waits for one. */
+  /** Passes a batch to the script if it waits for one. */
   write(batch: PacketBatch): number {
     if (this.#waiting === undefined) return 0;
     const count = batch.length;
@@ -62,7 +63,7 @@ export class BatchSurface implements TunnelEnd {
     return count;
   }
 
-  /** Takes back the batch that the script had, and gives it the next one. */
+  /** Takes the current batch back from the script, and returns the next one. */
   next(): Promise<IteratorResult<PacketBatch, void>> {
     this.#giveBack();
     return new Promise((resolve) => {
@@ -71,7 +72,7 @@ export class BatchSurface implements TunnelEnd {
     });
   }
 
-  /** Tells whether this is a packet of the batch that the script has. */
+  /** Tells whether a packet belongs to the current batch. */
   has(packet: Packet): boolean {
     return packet.owner === this.#batch;
   }
@@ -98,15 +99,15 @@ export class BatchSurface implements TunnelEnd {
   }
 }
 
-/** The far end of a tunnel that a script reads and writes as streams, one owned `Uint8Array` a packet. */
+/** Far end that a script reads and writes as streams, one `Uint8Array` a packet. */
 export class StreamSurface implements TunnelEnd {
-  /** What messages call it. */
+  /** The name in messages. */
   readonly name = "streams";
-  /** None: it calls `wake`. */
+  /** Always `undefined`: it calls `wake`. */
   readonly waitable: Waitable | undefined = undefined;
-  /** None: what it takes is in the stream. */
+  /** Always 0: packets that it takes are delivered. */
   readonly queued = 0;
-  /** Never: it ends with its tunnel. */
+  /** Always `undefined`: it ends with its tunnel. */
   readonly failure: Error | undefined = undefined;
   /** Packets from this machine. */
   readonly readable: ReadableStream<Uint8Array>;
@@ -121,7 +122,7 @@ export class StreamSurface implements TunnelEnd {
   #drained: (() => void) | undefined;
   #closed = false;
 
-  /** Streams; `end` is called when the script has finished with both: cancelled the one, closed the other. */
+  /** Makes both streams; `end` is called when the script has cancelled `readable` and closed `writable`. */
   constructor(end: () => void) {
     this.#end = end;
     this.readable = new ReadableStream({
@@ -140,12 +141,12 @@ export class StreamSurface implements TunnelEnd {
     }, { highWaterMark: STREAM_PACKETS });
   }
 
-  /** Gives it its loop. */
+  /** Attaches the end to its loop. */
   attach(host: EndHost): void {
     this.#host = host;
   }
 
-  /** Appends what the script wrote. */
+  /** Appends packets that the script has written. */
   read(batch: PacketBatch): number {
     if (this.#closed) return 0;
     const { pool, refuse } = this.#host!;
@@ -154,7 +155,7 @@ export class StreamSurface implements TunnelEnd {
     for (const chunk of this.#incoming) {
       if (batch.full) break;
       if (chunk.length === 0 || chunk.length > LARGE_ROOM) {
-        refuse(chunk.length, "not a packet's length");
+        refuse(chunk.length, "invalid length");
       } else {
         const packet = pool.take(chunk.length);
         if (packet === undefined) break;
@@ -172,7 +173,7 @@ export class StreamSurface implements TunnelEnd {
     return count;
   }
 
-  /** Copies packets into the readable stream while it wants some. */
+  /** Copies packets into the readable stream while it has room. */
   write(batch: PacketBatch): number {
     if (this.#closed) return 0;
     const reader = this.#reader;
@@ -197,7 +198,7 @@ export class StreamSurface implements TunnelEnd {
     return count;
   }
 
-  /** Ends both streams; with an error, they fail. */
+  /** Closes both streams; with an error, both fail. */
   close(error?: unknown): void {
     this.#closed = true;
     if (error === undefined) this.#reader?.close();
@@ -215,15 +216,17 @@ export class StreamSurface implements TunnelEnd {
 
   #accept(chunk: unknown): Promise<void> | undefined {
     const bytes = bytesOf(chunk);
-    if (bytes === undefined) throw new TypeError("Cannot write to a tunnel: a packet must be a Uint8Array");
-    // The script may use its buffer anew as soon as its write is done.
+    if (bytes === undefined) {
+      throw new TypeError(`Cannot write to a tunnel: a packet must be a Uint8Array, ${gotValue(chunk)}`);
+    }
+    // The script may reuse its buffer after the write.
     this.#incoming.push(bytes.slice());
     this.#host?.wake();
     if (this.#incoming.length < STREAM_PACKETS) return undefined;
     return new Promise((resolve) => void (this.#drained = resolve));
   }
 
-  /** What the script has written goes out first. */
+  /** Finishes after the packets that the script has written are out. */
   async #closeWriter(): Promise<void> {
     while (this.#incoming.length > 0 && this.#writer !== undefined) {
       this.#host?.wake();

@@ -1,4 +1,4 @@
-/** A tunnel: a device joined to a far end through stages, and the three surfaces that a script works with. */
+/** The tunnel: a device joined to a far end through stages, held by one of three surfaces. */
 
 import type { Bypass, DeviceOptions } from "../../driver/mod.ts";
 import { bytesOf } from "../../lib/core/bytes_of.ts";
@@ -29,15 +29,11 @@ import { checkLimit, watch } from "../engine/watchdog.ts";
 import type { WorkerLink } from "../ring/link.ts";
 
 // Implementation
-/** Packets on their way in, after which the script can send no more. */
+/** Maximum inbound packets inside; further ones that the script sends are dropped. */
 const SEND_LIMIT = 1024;
-/** Ends that are a tunnel's: each has one loop, for good. */
+/** Ends that belong to a tunnel, or did: an end is attached once. */
 const held = new WeakSet<TunnelEnd>();
-
-/**
- * The time that a far end may take to close (milliseconds): it may wait for an answer from a network that is gone, and is
- * then left to end by itself.
- */
+/** Maximum time to wait for a far end to close (milliseconds): its network may be gone. It then ends by itself. */
 const CLOSE_TIMEOUT = 1000;
 
 /** Waits until an end is closed, for a bounded time. */
@@ -48,40 +44,51 @@ export async function closedInTime(closed: Promise<void> | undefined): Promise<v
   await Promise.race([closed, timeout]).finally(() => clearTimeout(timer));
 }
 
-/** What a tunnel is made of. */
+/** Options of {@linkcode openTunnel}: those of the device, and those below. */
 export interface TunnelOptions extends DeviceOptions {
-  /** A device that is open already, in place of one that the other options describe. */
+  /** An open device, in place of the one that the device options describe. The tunnel closes it. */
   device?: Device;
-  /** What the tunnel leads to: an end, what opens one, or a URL such as `udp://192.0.2.1:4500`. */
+  /**
+   * The far end: an open end, an opener such as `udp({ peer: "192.0.2.1:4500" })`, or a URL such as
+   * `udp://192.0.2.1:4500`. @default {none: packets that pass all stages outbound are dropped as `no far end`}
+   */
   far?: TunnelEnd | EndOpener | string;
-  /** Steps that every packet passes, on the way out in this order. */
+  /** Stages and handlers in outbound order; inbound packets pass them in reverse. @default {[]} */
   stages?: (Stage | PacketHandler)[];
-  /** Ends the tunnel when it is aborted, also while it opens. */
+  /** Closes the tunnel when it is aborted, or stops opening it. @default {none} */
   signal?: AbortSignal;
   /**
-   * Has SIGINT (Ctrl-C), SIGTERM and SIGHUP end the tunnel; on Windows, Ctrl-C and Ctrl-Break. A script's exit code
-   * is 0 then, and 130 when a second signal comes, or a stage does not return. A signal that was ignored when the
-   * process started, as nohup(1) has SIGHUP, stays ignored.
-   *
-   * @default {true}
+   * Closes the tunnel on SIGINT (Ctrl-C), SIGTERM and SIGHUP; on Windows, on Ctrl-C and Ctrl-Break. The exit code of a
+   * script is then 0, or 130 after a second signal or if a stage does not return. A signal that was ignored when the
+   * process started, such as SIGHUP under nohup(1), stays ignored. @default {true}
    */
   signals?: boolean;
-  /** After how many whole milliseconds a stage that does not return ends the process; 0 for never. @default {5000} */
+  /**
+   * Time after which a stage that does not return ends the process (milliseconds); 0 for no limit.
+   * @default {5000}
+   */
   watchdog?: number;
 }
 
-/** A tunnel's surroundings, from before it was open. */
+/** Parts of a tunnel that exist before it is open. */
 export interface TunnelPlace {
-  /** Aborted by the tunnel's end: for what its far end still waits for. */
+  /** Aborted when the tunnel ends, for work of the far end that is in progress. */
   readonly ending: AbortController;
-  /** Has the far end's own packets leave beside the tunnel. */
+  /** Routes the far end's own packets past the tunnel. */
   readonly bypass: Bypass | undefined;
 }
 
 /**
- * A device joined to a far end. One surface holds a tunnel: `run`, `for await`, or `readable` and `writable`.
+ * A device joined to a far end through stages. {@linkcode openTunnel} opens it, and `script()` passes it to `main`.
  *
- * @example Answer everything (needs root)
+ * One surface holds a tunnel for its lifetime: `run` calls a handler for each packet; `for await` yields batches; the
+ * streams `readable` and `writable` carry one `Uint8Array` a packet. No packet moves before a surface holds it. Only
+ * `run` works with a far end; with the other surfaces the script is the far end.
+ *
+ * **Back-pressure**: While an end is full, the other end is not read, so the kernel's queue fills and drops.
+ * **Errors**: A stage that throws and an end that fails close the tunnel; `closed` and the surface reject.
+ *
+ * @example Return every packet to its sender (needs root)
  * ```ts no-eval
  * import { openTunnel, Verdict } from "@warren/tunnel";
  *
@@ -92,29 +99,29 @@ export interface TunnelPlace {
 export class Tunnel implements AsyncDisposable {
   /** This machine's side. */
   readonly device: Device;
-  /** Which of the script's workers it is in. */
+  /** Index of the worker that runs it, and the number of workers. */
   readonly worker: WorkerPlace;
-  /** Ends when the tunnel is closed and everything is put back; rejects when it failed. */
+  /** Resolves when the tunnel is closed and its changes to the system are undone; rejects if it failed. */
   readonly closed: Promise<void>;
 
   readonly #loop: Loop;
-  /** To the same tunnel of the other workers. */
+  /** Link to the same tunnel in the other workers. */
   readonly #link: WorkerLink | undefined;
   readonly #bypass: Bypass | undefined;
   readonly #stages: Stage[];
   readonly #ledger: Ledger;
-  /** What the script has sent since the last breath. */
+  /** Packets that the script has sent since the last breath. */
   readonly #sent = new PacketBatch();
-  /** How many packets were on their way in after that breath. */
+  /** Number of inbound packets inside after that breath. */
   #leftInside = 0;
   #far: TunnelEnd | undefined;
-  /** Its stages and what moves packets through them, from when something holds it. */
+  /** Made when a surface takes the tunnel, as is the relay. */
   #pipeline: Pipeline | undefined;
   #relay: Relay | undefined;
   #surface: "run" | "for await" | "streams" | undefined;
   #batches: BatchSurface | undefined;
   #streams: StreamSurface | undefined;
-  /** Whether it closes as soon as what the script has sent is with the device. */
+  /** True if the tunnel closes as soon as the device has all that the script has sent. */
   #finishing = false;
   #closing = false;
   #isClosed = false;
@@ -145,7 +152,7 @@ export class Tunnel implements AsyncDisposable {
     promise.catch(() => {});
     for (const end of [device, far]) {
       if (end === undefined) continue;
-      if (held.has(end)) throw new TypeError(`Cannot open a tunnel: "${end.name}" is another tunnel's`);
+      if (held.has(end)) throw new TypeError(`Cannot open a tunnel: "${end.name}" belongs to another tunnel`);
       held.add(end);
     }
     device.attach(this.#host(Direction.Inbound));
@@ -162,7 +169,7 @@ export class Tunnel implements AsyncDisposable {
     if (bypass?.descriptor !== undefined) {
       this.#cleanups.push(loop.watch(bypass.descriptor, () => bypass.drain()));
     }
-    // The first worker's hears signals for all.
+    // Signals come to the first worker, for all.
     if (signals && this.worker.index === 0) this.#cleanups.push(onInterrupt(() => this.close()));
     if (link !== undefined) {
       link.onEnd = (error) => error === undefined ? this.close() : this.#fail(error);
@@ -171,41 +178,44 @@ export class Tunnel implements AsyncDisposable {
     const abort = () => this.close();
     options.signal?.addEventListener("abort", abort);
     this.#cleanups.push(() => options.signal?.removeEventListener("abort", abort));
-    // What the far end still waits for, such as a name, ends with the tunnel.
+    // Work of the far end that is in progress, such as a look-up, ends with the tunnel.
     this.#cleanups.push(() =>
       ending.abort(new Deno.errors.BadResource(`The tunnel "${device.name}" is closed`))
     );
     if (options.signal?.aborted) this.close();
   }
 
-  /** The device's name. */
+  /** Name of the device, such as `tun0`. */
   get name(): string {
     return this.device.name;
   }
 
-  /** The far end, where there is one besides the script. */
+  /** The far end; `undefined` without one. With `for await` and streams, it is the surface. */
   get far(): TunnelEnd | undefined {
     return this.#far;
   }
 
-  /** Whether something holds it and it is not closed: packets move. */
+  /** True while packets move: a surface holds the tunnel, and it is not closed. */
   get isRunning(): boolean {
     return this.#surface !== undefined && !this.#closing;
   }
 
-  /** True once something has held it: `run`, `for await` or a stream. */
+  /** True once a surface has held the tunnel. */
   get hasRun(): boolean {
     return this.#surface !== undefined;
   }
 
-  /** What happened so far; in the first of several workers, in all of them. */
+  /**
+   * A snapshot of the counters; in the first of several workers, the sums over all. At every moment the packets add up:
+   * all `packetsIn` and `created` equal all `packetsOut`, `consumed`, `queued` and `dropped`.
+   */
   get stats(): TunnelStats {
     return this.#link?.stats(this.#ownStats) ?? this.#ownStats;
   }
 
   get #ownStats(): TunnelStats {
     const stats = this.#ledger.counters.snapshot(this.#inside, this.#pipeline?.stageStats);
-    // What an end has accepted and not delivered is still inside.
+    // Packets that an end has accepted and not delivered are still inside.
     const waiting = [[stats.outbound, this.#far], [stats.inbound, this.device]] as const;
     for (const [flow, end] of waiting) {
       const queued = end?.queued ?? 0;
@@ -215,46 +225,47 @@ export class Tunnel implements AsyncDisposable {
     return stats;
   }
 
-  /** Packets inside, but for those that the ends have taken. */
+  /** Number of packets inside, except those that the ends have taken. */
   get #inside(): number {
     return (this.#pipeline?.queued ?? 0) + this.#sent.length;
   }
 
-  /** Packets on their way in. */
+  /** Number of inbound packets inside. */
   get #arriving(): number {
     return (this.#pipeline?.inboundLength ?? 0) + this.#sent.length;
   }
 
   /**
-   * Adds a stage behind those that it has: the last one added is nearest to the far end.
+   * Adds a stage. The last stage added is the nearest to the far end.
    *
-   * @throws {TypeError} when the tunnel runs already.
+   * @throws {TypeError} when a surface holds the tunnel already, or `stage` is not a stage or handler.
    */
   use(stage: Stage | PacketHandler): this {
-    if (this.#surface !== undefined) throw new TypeError(`Cannot add a stage: "${this.name}" runs already`);
+    if (this.#surface !== undefined) throw new TypeError(`Cannot add a stage: "${this.name}" is running`);
     this.#stages.push(toStage(stage));
     return this;
   }
 
   /**
-   * Moves packets until Ctrl-C, an abort or `close()`. The handler, if there is one, is the last stage before
-   * the far end and sees both directions; without a far end, what it passes is dropped as `no far end`.
+   * Moves packets until a signal, an abort or `close()`. The handler is the last stage before the far end and sees both
+   * directions; without a far end, outbound packets that it passes are dropped as `no far end`.
    *
-   * @throws {TypeError} when something else holds the tunnel.
-   * @throws {Error} when a stage threw, with its name; when an end failed, its failure.
+   * @throws {TypeError} when another surface holds the tunnel.
+   * @throws {Deno.errors.BadResource} when the tunnel is closed.
+   * @throws {Error} by rejection: the failure of an end, or an error with the name of the stage that threw.
    */
   run(handler?: PacketHandler): Promise<void> {
     this.#take("run");
     this.#start(handler === undefined ? [] : [toStage(handler)]);
-    // A promise of its own: when nobody looks at it, its failure is not lost in silence.
+    // A new promise: if the script ignores it, its rejection is reported as uncaught.
     return this.closed.then(() => {});
   }
 
   /**
-   * The packets from this machine, in batches; each is the script's until it asks for the next one. Packets
-   * that it does not send on are done with. Leaving the loop closes the tunnel.
+   * Yields the packets from this machine, in batches of at most 64. A batch is valid until the script requests the next
+   * one; packets that the script has not sent by then count as delivered. Leaving the loop closes the tunnel.
    *
-   * @throws {TypeError} when the tunnel has a far end, or something else holds it.
+   * @throws {TypeError} when the tunnel has a far end, or another surface holds it.
    */
   async *[Symbol.asyncIterator](): AsyncGenerator<PacketBatch, void, void> {
     const surface = new BatchSurface();
@@ -272,23 +283,23 @@ export class Tunnel implements AsyncDisposable {
     }
   }
 
-  /** Packets from this machine, one owned `Uint8Array` each. Holds the tunnel, together with `writable`. */
+  /** Stream of packets from this machine, one `Uint8Array` each, owned by the reader. Holds the tunnel with `writable`. */
   get readable(): ReadableStream<Uint8Array> {
     return this.#openStreams().readable;
   }
 
-  /** Packets to this machine, one `Uint8Array` each. Holds the tunnel, together with `readable`. */
+  /** Stream of packets to this machine, one `Uint8Array` each, copied by the write. Holds the tunnel with `readable`. */
   get writable(): WritableStream<Uint8Array> {
     return this.#openStreams().writable;
   }
 
   /**
-   * Sends a packet to this machine as if the far end had: it passes the stages inbound. Bytes are copied; a
-   * packet of the batch that `for await` gave moves. Returns whether it was taken: `false` when 1024 packets
-   * wait already or the pool is empty, which is counted.
+   * Sends a packet to this machine, through the stages inbound. Bytes are copied; a packet of the current `for await`
+   * batch is moved. Returns false if the packet was dropped: as `send queue full` when 1,024 inbound packets are inside,
+   * or as `pool empty`.
    *
-   * @throws {TypeError} when it is neither bytes nor a packet of the current batch, is empty or longer than 65,535
-   * bytes, or a packet that was moved out of its slot.
+   * @throws {TypeError} when `data` is neither bytes nor a packet of the current batch, is empty or longer than 65,535
+   * bytes, or is a packet that was moved out of its slot.
    * @throws {Deno.errors.BadResource} after `close()`.
    */
   send(data: Uint8Array | Packet): boolean {
@@ -299,7 +310,7 @@ export class Tunnel implements AsyncDisposable {
     if (bytes === undefined) throw sendError();
     const { length } = bytes;
     if (length === 0 || length > LARGE_ROOM) {
-      throw new TypeError(`Cannot send a packet of ${length} bytes: it must have 1 to ${LARGE_ROOM}`);
+      throw new TypeError(`Cannot send a packet: its length must be from 1 to ${LARGE_ROOM}, got ${length}`);
     }
     if (!this.#admits(length)) return false;
     const packet = pool.take(length);
@@ -313,7 +324,7 @@ export class Tunnel implements AsyncDisposable {
     return true;
   }
 
-  /** Sends a packet of the batch that the script has. */
+  /** Sends a packet of the current batch. */
   #sendPacket(packet: Packet): boolean {
     if (this.#batches?.has(packet) !== true) throw sendError();
     if (!packet.isInSlot) throw new TypeError("Cannot send a packet that was moved out of its slot");
@@ -324,7 +335,7 @@ export class Tunnel implements AsyncDisposable {
     return true;
   }
 
-  /** Counts a packet that the script sends; returns whether there is room for it. */
+  /** Counts a packet that the script sends; returns whether there is room. */
   #admits(length: number): boolean {
     const { counters } = this.#ledger;
     counters.inbound.packetsIn++;
@@ -334,14 +345,14 @@ export class Tunnel implements AsyncDisposable {
     return false;
   }
 
-  /** Ends the tunnel and puts back what it changed. Further calls do nothing. */
+  /** Closes the tunnel and undoes its changes to the system; `closed` resolves then. Further calls do nothing. */
   close(): void {
     if (this.#closing) return;
     this.#closing = true;
     if (this.#relay?.isBreathing !== true) this.#end();
   }
 
-  /** Closes the tunnel. It never throws: what went wrong is told by `run`, the surface, or `closed`. */
+  /** Closes the tunnel and waits for that. Never throws: `closed` and the surface carry the error. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.close();
     await this.closed.catch(() => {});
@@ -356,7 +367,7 @@ export class Tunnel implements AsyncDisposable {
     if (this.#closing || failure !== undefined) this.#end();
   }
 
-  /** Tells the other workers what there is to tell. */
+  /** Publishes the counters and the packets handed over, for the other workers. */
   #publish(): void {
     if (this.#link === undefined) return;
     const forFar = this.#far?.queued ?? 0;
@@ -364,7 +375,7 @@ export class Tunnel implements AsyncDisposable {
     this.#link.publish(this.#ledger.counters, this.#inside + forFar + forDevice, forFar, forDevice);
   }
 
-  /** What the end gets where this direction leads. */
+  /** Returns the host of the end that a direction leads to. */
   #host(direction: Direction): EndHost {
     const ledger = this.#ledger;
     const leaving = ledger.flow(direction);
@@ -393,16 +404,18 @@ export class Tunnel implements AsyncDisposable {
 
   #take(surface: "run" | "for await" | "streams"): void {
     if (this.#surface !== undefined) {
-      throw new TypeError(`Cannot hold "${this.name}" by ${surface}: ${this.#surface} holds it already`);
+      throw new TypeError(`Cannot use ${surface} on "${this.name}": ${this.#surface} holds the tunnel`);
     }
-    if (this.#closing) throw new Deno.errors.BadResource(`Cannot ${surface}: "${this.name}" is closed`);
+    if (this.#closing) {
+      throw new Deno.errors.BadResource(`Cannot use ${surface} on "${this.name}": the tunnel is closed`);
+    }
     this.#surface = surface;
   }
 
   #takeAsFar(surface: "for await" | "streams", end: TunnelEnd): void {
     if (this.#far !== undefined) {
       throw new TypeError(
-        `Cannot hold "${this.name}" by ${surface}: its far end is ${this.#far.name}: use run()`,
+        `Cannot use ${surface} on "${this.name}": its far end is ${this.#far.name}: use run()`,
       );
     }
     this.#take(surface);
@@ -459,7 +472,7 @@ export class Tunnel implements AsyncDisposable {
       () => this.#ledger.discardAll(this.#sent, "closed"),
       () => this.#pipeline === undefined ? closeStages(this.#stages) : this.#pipeline.close(),
       () => this.#streams?.close(this.#failure),
-      // Its routes go first: the far end's last words, and whatever else this machine sends, pass beside it again.
+      // The device's routes go first, so that the far end's last packets do not enter the tunnel.
       () => this.device.close(),
       () => this.#bypass?.close(),
       () => this.#far?.close(),
@@ -488,6 +501,6 @@ export class Tunnel implements AsyncDisposable {
 
 function sendError(): TypeError {
   return new TypeError(
-    "Cannot send: data must be a Uint8Array or a packet of the current batch: send packet.data",
+    "Cannot send: data must be a Uint8Array or a packet of the current batch: send a copy, packet.data",
   );
 }

@@ -1,10 +1,10 @@
 /**
- * Starts a worker with a module of its own, though the program may have `--allow-ffi` alone.
+ * Start of a worker with a module, in a program that has `--allow-ffi` only.
  *
- * Deno lets a program load its own modules, and asks for `--allow-read` when a worker loads the same ones. So the
- * worker starts from a text, {@linkcode boot}, and has its modules' text read as everything else here is, through
- * FFI: by hooks of `node:module`, for files that Deno refuses to the worker. What may load code by FFI anyway gets
- * nothing new by that. Where the program may read, Deno loads the modules itself.
+ * Deno loads the modules of a program without a permission, but requires `--allow-read` when a worker loads the same
+ * modules. So the worker starts from a text, {@linkcode boot}, and hooks of `node:module` read the files that Deno
+ * refuses through FFI. This grants nothing new: code with FFI can load any code. With `--allow-read`, Deno loads the
+ * modules itself.
  */
 
 import { moduleReader } from "../../driver/mod.ts";
@@ -14,17 +14,17 @@ export async function startWorker(module: URL, name: string): Promise<Worker> {
   const text = `(${boot})(${await moduleReader()}, ${JSON.stringify(module.href)})`;
   const url = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
   const worker = new Worker(url, { type: "module", name });
-  // The worker fetches it later than this returns.
+  // The worker fetches the URL after this function has returned.
   worker.addEventListener("message", () => URL.revokeObjectURL(url), { once: true });
   return worker;
 }
 
-/** The worker's first program: its text is all that there is, so it uses nothing from outside of itself. */
+/** First program of the worker. Its text is the whole program, so it refers to nothing outside. */
 async function boot(readText: (path: string) => string, module: string): Promise<void> {
   const { registerHooks, stripTypeScriptTypes } = await import("node:module");
   const mayRead = (path: string) => Deno.permissions.querySync({ name: "read", path }).state === "granted";
 
-  /** A module as JavaScript, whose errors name the lines of its file. */
+  /** Compiles a module to JavaScript, with a source map, so that errors name the lines of its file. */
   function compile(url: string, text: string): string {
     const code = stripTypeScriptTypes(text, { mode: "transform", sourceMap: true, sourceUrl: url });
     const marker = "//# sourceMappingURL=data:application/json;base64,";
@@ -40,7 +40,7 @@ async function boot(readText: (path: string) => string, module: string): Promise
   registerHooks({
     load(url, context, next) {
       const kind = /^file:.*\.(?:(m?ts)|m?js|(json))$/.exec(url);
-      // Packages are Deno's own to load, and it lets everybody have them.
+      // Deno loads packages itself, without a permission.
       if (kind === null || url.includes("/node_modules/")) return next(url, context);
       const path = decodeURIComponent(new URL(url).pathname);
       if (mayRead(path)) return next(url, context);

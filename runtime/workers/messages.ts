@@ -1,25 +1,25 @@
 /**
- * What the first worker, which is the program itself, and the others say to each other: over a port of their own, for
- * the worker's scope is the script's.
+ * Messages between the first worker, which is the program itself, and the others. They use a port of their own: the
+ * worker's global scope belongs to the script.
  */
 
 import type { DeviceShare } from "../../driver/mod.ts";
 import type { Heart } from "../engine/watchdog.ts";
 import type { LinkParts } from "../ring/link.ts";
 
-/** What a worker needs for one of the script's tunnels. */
+/** One worker's part of a tunnel. */
 export interface TunnelPart {
   /** Its queue of the device. */
   readonly device: DeviceShare;
-  /** Its queue of the far end, where that is a device. */
+  /** Its queue of the far end; `undefined` if that is not a device. */
   readonly far: DeviceShare | undefined;
-  /** What joins it with the others. */
+  /** Link to the other workers. */
   readonly link: LinkParts;
 }
 
-/** To a worker. */
+/** Message to a worker. */
 export type Order =
-  /** Load the script, with this command line, and open these tunnels. What is shared is the worker's from now on. */
+  /** Load the script with these arguments, and open these tunnels. The worker owns the shares from then on. */
   | {
     readonly kind: "open";
     readonly script: string;
@@ -28,31 +28,31 @@ export type Order =
     readonly count: number;
     readonly tunnels: Readonly<Record<string, TunnelPart>>;
   }
-  /** Every worker is ready: call the script's main. */
+  /** All workers are ready: call the script's main. */
   | { readonly kind: "go" }
-  /** A ring that another worker writes, for a tunnel. */
+  /** Read a ring that another worker writes, for a tunnel. */
   | { readonly kind: "ring"; readonly tunnel: string; readonly ring: SharedArrayBuffer }
-  /** End a tunnel. */
+  /** Close a tunnel. */
   | { readonly kind: "close"; readonly tunnel: string }
   /** End. */
   | { readonly kind: "stop" };
 
-/** From a worker. */
+/** Message from a worker. */
 export type Report =
-  /** What the watchdog is to watch in it; nothing any more. */
+  /** Heartbeat for the watchdog; `undefined` to stop watching. */
   | { readonly kind: "heart"; readonly heart: Heart | undefined }
   /** Its tunnels are open. */
   | { readonly kind: "opened" }
-  /** A ring for another worker. */
+  /** Pass a ring to another worker. */
   | {
     readonly kind: "ring";
     readonly tunnel: string;
     readonly to: number;
     readonly ring: SharedArrayBuffer;
   }
-  /** One of its tunnels has ended: with why, when it failed. */
+  /** One of its tunnels has ended, with the error if it failed. */
   | { readonly kind: "closed"; readonly tunnel: string; readonly failed: boolean; readonly error: unknown }
-  /** The script has ended: by an error, or by `Deno.exit()` with this code. */
+  /** The script has ended, with the error if it failed, or the code of `Deno.exit()`. */
   | {
     readonly kind: "ended";
     readonly failed: boolean;
@@ -60,7 +60,7 @@ export type Report =
     readonly exit: number | undefined;
   };
 
-/** A value of a script's that can be posted: errors as they are, and what cannot be posted as its text. */
+/** Returns a value of a script as one that can be posted; one that cannot be cloned becomes an error or text. */
 export function postable(value: unknown): unknown {
   try {
     return structuredClone(value);

@@ -1,12 +1,12 @@
 /**
- * The workers of a script whose devices have several queues. The program is the first one: it sets the devices up,
- * hears signals and shows what is to be shown; each other one serves a queue of its own.
+ * The workers of a script whose devices have several queues. The program is the first worker: it opens the devices,
+ * receives signals and prints; each other worker serves one queue.
  *
  *     program ── openTunnel ── start ──────────────────────── go ── main ── all close ── end
  *                                │ here, open       opened ▲   │            ▲ closed, ended ▲
  *     worker 1 …                 └─► load, join ───────────┘   └─► main ────┘───────────────┘
  *
- * What ends a tunnel in one of them ends it in all.
+ * A tunnel that ends in one worker ends in all.
  */
 
 import { type DeviceOptions, type DeviceShare, dropShare, openDeviceQueues } from "../../driver/mod.ts";
@@ -23,18 +23,18 @@ import type { Order, Report } from "./messages.ts";
 
 // Implementation
 /**
- * How long a worker may take to close its tunnels, and then to end, before it is ended (milliseconds): longer than
- * the watchdog waits, which says what it hangs in.
+ * Time for a worker to close its tunnels, and then to end, before it is terminated (milliseconds): longer than the limit
+ * of the watchdog, which names the stage that hangs.
  */
 const WORKER_TIMEOUT = 10_000;
 
-/** One of the others. */
+/** A worker other than the first. */
 class PoolWorker {
   readonly index: number;
-  /** Settled when its tunnels are open, or it has failed to open them, and when it has ended. */
+  /** Settled when its tunnels are open, or have failed to open, and when it has ended. */
   readonly opened: PromiseWithResolvers<void> = Promise.withResolvers();
   readonly ended: PromiseWithResolvers<void> = Promise.withResolvers();
-  /** Tunnels that have ended there. */
+  /** Settled when a tunnel has ended there, by name. */
   readonly closed = new Map<string, PromiseWithResolvers<void>>();
   hasOpened = false;
   hasEnded = false;
@@ -45,7 +45,7 @@ class PoolWorker {
     index: number,
     worker: Worker,
     tunnels: Iterable<string>,
-    hear: (member: PoolWorker, report: Report) => void,
+    receive: (member: PoolWorker, report: Report) => void,
   ) {
     this.index = index;
     this.#worker = worker;
@@ -53,16 +53,16 @@ class PoolWorker {
     this.opened.promise.catch(() => {});
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
-    port1.onmessage = (event) => hear(this, event.data);
-    // Its first word; whatever else the scope posts is the script's.
+    port1.onmessage = (event) => receive(this, event.data);
+    // The first message is the worker's; later ones of its global scope are the script's.
     worker.addEventListener("message", () => worker.postMessage("port", [port2]), { once: true });
   }
 
-  tell(order: Order): void {
+  send(order: Order): void {
     if (!this.hasEnded) this.#port.postMessage(order);
   }
 
-  /** It does nothing any more. */
+  /** Terminates the worker. */
   end(...failures: unknown[]): void {
     this.hasEnded = true;
     if (failures.length > 0) this.opened.reject(failures[0]);
@@ -74,11 +74,11 @@ class PoolWorker {
   }
 }
 
-/** A tunnel of the first worker, and what the others need to join it. */
+/** A tunnel of the first worker, and the shares of the others. */
 interface Shared {
   readonly parts: LinkParts;
   readonly link: WorkerLink;
-  /** By worker, from the second one on; whatever is still here is nobody's. */
+  /** By worker, from the second one on; those still here belong to no worker yet. */
   readonly shares: { readonly device: DeviceShare; far: DeviceShare | undefined }[];
 }
 
@@ -90,14 +90,14 @@ export class WorkerPool implements AsyncDisposable {
   readonly #args: readonly string[];
   readonly #tunnels = new Map<string, Shared>();
   readonly #members: PoolWorker[] = [];
-  /** Why workers ended that should not have; each is said once. */
+  /** Errors of workers that failed, for the end of the script. */
   readonly #failures: unknown[] = [];
   #exitCode: number | undefined;
 
   /**
-   * The workers of a script with this command line, each of which runs a module; none is started yet.
+   * Makes a pool for a script with these arguments; each worker will run `module`. Starts none.
    *
-   * @throws {TypeError} when a tunnel has an end of which there is only one.
+   * @throws {TypeError} when a tunnel has an end that cannot be opened once for each worker.
    */
   constructor(
     module: URL,
@@ -113,11 +113,11 @@ export class WorkerPool implements AsyncDisposable {
     for (const [, options] of tunnels) checkEnds(count, options);
   }
 
-  /** Opens the first worker's side of a tunnel, and the other queues for the other workers. */
+  /** Opens the first worker's side of a tunnel, and the queues of the other workers. */
   async openTunnel(name: string, options: TunnelOptions, start: TunnelStart): Promise<Tunnel> {
     const parts = await makeLinkParts(this.#count);
     const link = await WorkerLink.open({ index: 0, count: this.#count }, parts, {
-      bring: (ring, to) => this.#members[to - 1]!.tell({ kind: "ring", tunnel: name, ring }),
+      sendRing: (ring, to) => this.#members[to - 1]!.send({ kind: "ring", tunnel: name, ring }),
       leave: () => this.#leave(name),
     });
     const shares: Shared["shares"] = [];
@@ -139,7 +139,7 @@ export class WorkerPool implements AsyncDisposable {
     return await start.openNear(openNear, openFar, link);
   }
 
-  /** Those that still load the script. */
+  /** Indexes of the workers that still load the script. */
   get loading(): number[] {
     return this.#members.filter(({ hasOpened, hasEnded }) => !hasOpened && !hasEnded).map(({ index }) =>
       index
@@ -147,10 +147,10 @@ export class WorkerPool implements AsyncDisposable {
   }
 
   /**
-   * Starts the other workers, and has each open its side of every tunnel. Returns whether all have: otherwise, what
-   * was open has been closed.
+   * Starts the other workers, which open their sides of all tunnels. Returns whether all have; if not, the tunnels are
+   * closed.
    *
-   * @throws what a worker could not do.
+   * @throws the error of the first worker that failed.
    */
   async start(): Promise<boolean> {
     for (let index = 1; index < this.#count; index++) await this.#add(index);
@@ -160,26 +160,26 @@ export class WorkerPool implements AsyncDisposable {
       );
       const { index } = member;
       const [script, args, count] = [this.#script, this.#args, this.#count];
-      member.tell({ kind: "open", script, args, index, count, tunnels });
+      member.send({ kind: "open", script, args, index, count, tunnels });
     }
     await Promise.all(this.#members.map(({ opened }) => opened.promise));
     return this.#members.every(({ hasEnded }) => !hasEnded);
   }
 
-  /** Has the others call the script's main. */
+  /** Makes the other workers call the script's main. */
   go(): void {
-    for (const member of this.#members) member.tell({ kind: "go" });
+    for (const member of this.#members) member.send({ kind: "go" });
   }
 
   /**
-   * Waits until every worker has ended, and ends those that do not.
+   * Waits until every worker has ended, and terminates those that do not end in time.
    *
-   * @throws what went wrong in them, unless it ended a tunnel, which has said it.
+   * @throws the errors of workers, except those that a tunnel has reported.
    */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#endLoading();
-    for (const member of this.#members) member.tell({ kind: "stop" });
-    await this.#patiently("end", ({ ended }) => ended);
+    for (const member of this.#members) member.send({ kind: "stop" });
+    await this.#waitForAll("end", ({ ended }) => ended);
     for (const { parts, shares } of this.#tunnels.values()) {
       await closeLinkParts(parts);
       for (const { device, far } of shares) {
@@ -194,16 +194,21 @@ export class WorkerPool implements AsyncDisposable {
 
   async #add(index: number): Promise<void> {
     const worker = await startWorker(this.#module, `warren worker ${index}`);
-    const member = new PoolWorker(index, worker, this.#tunnels.keys(), (...heard) => this.#hear(...heard));
+    const member = new PoolWorker(
+      index,
+      worker,
+      this.#tunnels.keys(),
+      (...report) => this.#receive(...report),
+    );
     this.#members.push(member);
-    // What nobody in it catches: Deno has printed it.
+    // An uncaught error, which Deno has printed.
     worker.addEventListener("error", (event) => {
       event.preventDefault();
       this.#lose(member, new Error(`Cannot go on: worker ${index} ended: ${event.message}`));
     });
   }
 
-  #hear(member: PoolWorker, report: Report): void {
+  #receive(member: PoolWorker, report: Report): void {
     switch (report.kind) {
       case "heart":
         return watchWorker(currentLoop().heartbeat, member.index, report.heart);
@@ -213,7 +218,7 @@ export class WorkerPool implements AsyncDisposable {
       case "ring": {
         const { tunnel, to, ring } = report;
         if (to === 0) this.#tunnels.get(tunnel)!.link.accept(ring);
-        else this.#members[to - 1]!.tell({ kind: "ring", tunnel, ring });
+        else this.#members[to - 1]!.send({ kind: "ring", tunnel, ring });
         return;
       }
       case "closed":
@@ -227,7 +232,7 @@ export class WorkerPool implements AsyncDisposable {
     }
   }
 
-  /** A worker has ended, and so does everything. */
+  /** Ends all tunnels, after a worker has ended. */
   #lose(member: PoolWorker, ...failures: unknown[]): void {
     if (member.hasEnded) return;
     this.#failures.push(...failures);
@@ -238,24 +243,23 @@ export class WorkerPool implements AsyncDisposable {
 
   async #leave(name: string): Promise<void> {
     this.#endLoading();
-    for (const member of this.#members) member.tell({ kind: "close", tunnel: name });
-    await this.#patiently("close", ({ closed }) => closed.get(name)!);
+    for (const member of this.#members) member.send({ kind: "close", tunnel: name });
+    await this.#waitForAll("close", ({ closed }) => closed.get(name)!);
   }
 
-  /** Ends those that have nothing to close: the script may take for ever to load. */
+  /** Terminates workers without open tunnels: their script may never finish loading. */
   #endLoading(): void {
     for (const member of this.#members) {
       if (!member.hasOpened) this.#lose(member);
     }
   }
 
-  /** Waits for something of every worker, and ends those that let it wait. */
-  async #patiently(verb: string, what: (member: PoolWorker) => PromiseWithResolvers<void>): Promise<void> {
+  /** Waits for a promise of every worker, and terminates those that take too long. */
+  async #waitForAll(verb: string, step: (member: PoolWorker) => PromiseWithResolvers<void>): Promise<void> {
     await Promise.all(this.#members.map(async (member) => {
-      const { promise } = what(member);
+      const { promise } = step(member);
       const timer = setTimeout(() => {
-        const message =
-          `Cannot ${verb} worker ${member.index}: it has not done so within ${WORKER_TIMEOUT} ms`;
+        const message = `Cannot ${verb} worker ${member.index}: it takes longer than ${WORKER_TIMEOUT} ms`;
         this.#lose(member, new Error(message));
       }, WORKER_TIMEOUT);
       await promise;
@@ -264,22 +268,22 @@ export class WorkerPool implements AsyncDisposable {
   }
 }
 
-/** Refuses ends of which each worker would need one of its own. */
+/** Refuses ends that cannot be opened once for each worker. */
 function checkEnds(count: number, { device, far }: TunnelOptions): void {
   const attempt = `Cannot use ${count} queues`;
   if (device !== undefined) {
-    throw new TypeError(`${attempt} of "${device.name}": the script opens it itself, with one`);
+    throw new TypeError(`${attempt} of "${device.name}": the script has opened it with one queue`);
   }
   if (far === undefined) return;
   const options = deviceOptionsOf(openerOf(far));
   if (options === undefined) {
-    const name = typeof far === "string" ? far : typeof far === "function" ? "of the script's own" : far.name;
+    const name = typeof far === "string" ? far : typeof far === "function" ? "of the script" : far.name;
     throw new TypeError(
-      `${attempt} with far end ${name}: only a device has several: use tun:NAME, or a handler without a far end`,
+      `${attempt} with far end ${name}: only a device has queues: use tun:NAME, or a handler without a far end`,
     );
   }
   const { queues = count } = options.linux ?? {};
   if (queues !== count) {
-    throw new TypeError(`${attempt} with a far end that has ${queues}: both have the same number`);
+    throw new TypeError(`${attempt} with a far end that has ${queues}: use the same number for both`);
   }
 }

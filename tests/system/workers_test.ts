@@ -488,10 +488,13 @@ systemTest(
     const ways: [options: string, message: RegExp][] = [
       [
         `{ far: "udp://192.0.2.1:4500" }`,
-        /with far end udp:\/\/192\.0\.2\.1:4500: only a device has several/,
+        /with far end udp:\/\/192\.0\.2\.1:4500: only a device has queues/,
       ],
-      [`{ far: "ws://192.0.2.1:80/" }`, /with far end ws:\/\/192\.0\.2\.1:80\/: only a device has several/],
-      [`{ far: device({ linux: { queues: 3 } }) }`, /with a far end that has 3: both have the same number/],
+      [`{ far: "ws://192.0.2.1:80/" }`, /with far end ws:\/\/192\.0\.2\.1:80\/: only a device has queues/],
+      [
+        `{ far: device({ linux: { queues: 3 } }) }`,
+        /with a far end that has 3: use the same number for both/,
+      ],
       [
         `{ tunnels: { a: { linux: { queues: 2 } }, b: { linux: { queues: 3 } } } }`,
         /Cannot run 3 workers: tunnel "a" has 2 of the queues: give each 3/,

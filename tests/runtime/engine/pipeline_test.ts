@@ -98,18 +98,21 @@ Deno.test("Pipeline.accept() has a packet enter its stage, in its direction", ()
   test.pipeline.accept(packet(0), 3, Outbound, 0);
   test.settle();
   assert.deepEqual(test.take(), { far: [23], device: [21] });
-  assert.deepEqual(test.pipeline.ledger.counters.snapshot(0).dropped, { "handed over to no stage": 1 });
+  assert.deepEqual(test.pipeline.ledger.counters.snapshot(0).dropped, { "hand-over to a missing stage": 1 });
   assert.equal(test.balanced, true);
 });
 
 Deno.test("StageContext.handOver() throws for a worker that is not there, and for its own", () => {
   for (const place of [undefined, { index: 1, count: 2 }]) {
     const wrong: [worker: number, error: RegExp][] = place === undefined
-      ? [[0, /^TypeError: Cannot hand over to worker 0: it is this one$/], [
+      ? [[0, /^TypeError: Cannot hand over to worker 0: it is this worker$/], [
         1,
-        /^RangeError: .*there are 1, from 0 on$/,
+        /^RangeError: Cannot hand over a packet: worker must be an integer from 0 to 0, got 1$/,
       ]]
-      : [[1, /^TypeError: .*it is this one$/], [2, /^RangeError/], [-1, /^RangeError/], [0.5, /^RangeError/]];
+      : [[1, /^TypeError: .*it is this worker$/], [2, /^RangeError/], [-1, /^RangeError/], [
+        0.5,
+        /^RangeError/,
+      ]];
     for (const [worker, error] of wrong) {
       const stage = on(1, (packet, context) => {
         assert.throws(() => context.handOver(packet, worker), error);
@@ -175,7 +178,7 @@ Deno.test("StageContext.take() makes a packet of the stage's own, until the pool
   assert.equal(test.balanced, true);
 });
 
-Deno.test("StageContext refuses a packet that the stage does not have", () => {
+Deno.test("StageContext refuses a packet that the stage does not own", () => {
   const twice: [string, (packet: Packet, context: StageContext) => void][] = [
     ["drop", (packet, context) => context.drop(packet, "again")],
     ["emit", (packet, context) => context.emit(packet, Outbound)],
@@ -189,7 +192,7 @@ Deno.test("StageContext refuses a packet that the stage does not have", () => {
     test.put(Outbound, [1]);
     assert.throws(
       () => test.settle(),
-      new RegExp(`^TypeError: Cannot ${verb} a packet that stage "on 1" does not have`),
+      new RegExp(`^TypeError: Cannot ${verb} a packet that stage "on 1" does not own`),
     );
   }
 });
@@ -216,7 +219,10 @@ Deno.test("Stage.tick is called in the first breath, when it asked to be, and af
 Deno.test("Stage.tick returns milliseconds from 0 on, or undefined", () => {
   for (const wait of [-1, NaN, "5", Promise.resolve()]) {
     const test = new TestPipeline({ name: "ticker", tick: () => wait as number });
-    assert.throws(() => test.settle(), /^TypeError: Cannot tick again in /);
+    assert.throws(
+      () => test.settle(),
+      /^TypeError: Cannot schedule a tick: tick must return milliseconds of at least 0 or undefined, got /,
+    );
   }
 });
 

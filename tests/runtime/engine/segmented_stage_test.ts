@@ -249,7 +249,7 @@ Deno.test("StageContext.done() ends a packet without a drop, and the books balan
             context.done(packet);
             assert.throws(
               () => context.done(packet),
-              /^TypeError: Cannot be done with a packet that stage "probe"/,
+              /^TypeError: Cannot consume a packet that stage "probe"/,
             );
             break;
           case 2:

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { Counters, type TunnelStats } from "../../../lib/core/mod.ts";
 import {
   makeSharedCounters,
-  nothingHanded,
+  noHandOvers,
   readAll,
   SharedCounters,
   sum,
@@ -33,7 +33,7 @@ Deno.test("SharedCounters tells another view what was counted, with reasons of a
   counters.drop("refused by the system: ÄÖÜ");
   counters.drop("x".repeat(300));
   counters.drop("x".repeat(300));
-  const handed = nothingHanded();
+  const handed = noHandOvers();
   handed.inbound.packetsOut = 6;
   writer.publish(counters, handed, 8, 2, 1);
   assert.deepEqual(reader.read(), {
@@ -56,7 +56,7 @@ Deno.test("SharedCounters keeps the sum of more reasons than it tells apart", ()
   const memory = makeSharedCounters();
   const counters = new Counters();
   for (let i = 0; i < 200; i++) counters.drop(`reason ${i}`);
-  new SharedCounters(memory).publish(counters, nothingHanded(), 0, 0, 0);
+  new SharedCounters(memory).publish(counters, noHandOvers(), 0, 0, 0);
   const { dropped } = new SharedCounters(memory).read().stats;
   assert.equal(Object.values(dropped).reduce((total, count) => total + count, 0), 200);
   assert.equal(dropped["other reasons"], 200 - 63);
@@ -68,7 +68,7 @@ Deno.test("sum() counts packets that are handed over once, and queued between tw
     const memory = makeSharedCounters();
     return {
       counters: new Counters(),
-      handed: nothingHanded(),
+      handed: noHandOvers(),
       inside: 0,
       tally: new SharedCounters(memory),
       memory,
@@ -135,7 +135,7 @@ Deno.test("sum() adds reasons that are named like what every object has", () => 
   const counters = new Counters();
   const memory = makeSharedCounters();
   for (const reason of ["constructor", "__proto__", "toString", "constructor"]) counters.drop(reason);
-  new SharedCounters(memory).publish(counters, nothingHanded(), 0, 0, 0);
+  new SharedCounters(memory).publish(counters, noHandOvers(), 0, 0, 0);
   const told = readAll([new SharedCounters(memory), new SharedCounters(memory)]);
   assert.deepEqual(Object.entries(sum(told, false).dropped), [["constructor", 4], ["__proto__", 2], [
     "toString",

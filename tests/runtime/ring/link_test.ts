@@ -21,7 +21,7 @@ async function openLinks(pool: PacketPool): Promise<{ near: Pipeline; far: Pipel
   for (const index of [0, 1]) {
     links.push(
       await WorkerLink.open({ index, count: 2 }, parts, {
-        bring: (ring, to) => links[to]!.accept(ring),
+        sendRing: (ring, to) => links[to]!.accept(ring),
         leave: () => Promise.resolve(),
       }),
     );

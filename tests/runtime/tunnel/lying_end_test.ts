@@ -127,7 +127,7 @@ const foreign = new PacketPool({ small: 3, large: 0 });
 const READS: Record<string, [read: (end: LyingEnd, batch: PacketBatch) => number, told: RegExp]> = {
   "gives packets of another pool": [
     (_, batch) => (batch.push(foreign.take(20)!), 1),
-    /^.*Cannot read from "liar": it gave packets of another pool/,
+    /^.*Cannot read from "liar": it returned packets of another pool/,
   ],
   "gives a packet twice": [
     (end, batch) => {

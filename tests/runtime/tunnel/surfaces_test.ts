@@ -352,7 +352,10 @@ Deno.test("Tunnel.send() and writable take the bytes that an array has, whatever
   const detached = new Uint8Array(50);
   structuredClone(detached, { transfer: [detached.buffer] });
   for (const empty of [arrays[4]!, detached]) {
-    assert.throws(() => tunnel.send(empty), /^TypeError: Cannot send a packet of 0 bytes/);
+    assert.throws(
+      () => tunnel.send(empty),
+      /^TypeError: Cannot send a packet: its length must be from 1 to 65535, got 0$/,
+    );
   }
   for (const long of [new Liar(70_000), new Uint8Array(65_536)]) {
     assert.throws(() => tunnel.send(long), /^TypeError: Cannot send a packet of (70000|65536) bytes/);
@@ -374,7 +377,7 @@ Deno.test("Tunnel.run() says what to do when a handler transfers a packet's memo
   device.come(1);
   await assert.rejects(
     running,
-    /stage "thief" threw: Cannot transfer a packet's memory: it is the pool's: transfer a copy, packet.data.slice\(\)$/,
+    /stage "thief" threw: Cannot transfer a packet's memory: the pool owns it: transfer a copy, packet.data.slice\(\)$/,
   );
   assertNothingLeft(tunnel);
 });

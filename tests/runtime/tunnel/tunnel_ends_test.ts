@@ -325,7 +325,7 @@ Deno.test("openTunnel() that fails closes every end, and rejects with its own er
   const stages = [5 as unknown as Stage];
   await assert.rejects(
     openTunnel({ device, far: () => far, stages, ...QUIET }),
-    /^TypeError: Cannot use 5 as a stage/,
+    /^TypeError: Cannot use a stage: it must be a function or an object, got 5$/,
   );
   assert.deepEqual([device.closes, far.closes], [1, 1]);
   assert.match(warnings.said.join(), /^warren: Error: Cannot close far: it is stuck\n/);

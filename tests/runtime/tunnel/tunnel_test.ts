@@ -79,15 +79,21 @@ Deno.test("Tunnel.run() rejects with the stage's name when a handler throws", as
   await assert.rejects(watching, /"memory" was closed/);
 });
 
-Deno.test("Tunnel.run() refuses verdicts that are none, and promises", async () => {
+Deno.test("Tunnel.run() refuses promises and other results that are not verdicts", async () => {
   for (
-    const [verdict, said] of [[7, "7"], [Promise.resolve(), "a promise: a handler cannot wait"]] as const
+    const [verdict, got] of [[7, "got 7"], [
+      Promise.resolve(),
+      "got a promise: a handler cannot wait",
+    ]] as const
   ) {
     const [tunnel, tester] = await openPair();
     const run = tunnel.run((() => verdict) as unknown as PacketHandler);
     tester.send(Uint8Array.of(1));
     tester.run().catch(() => {});
-    await assert.rejects(run, new RegExp(`Cannot take a handler's verdict: it returned ${said}`));
+    await assert.rejects(
+      run,
+      new RegExp(`Cannot use a handler's result: it must be a Verdict or undefined, ${got}`),
+    );
     tester.close();
   }
 });
@@ -95,7 +101,7 @@ Deno.test("Tunnel.run() refuses verdicts that are none, and promises", async () 
 Deno.test("Tunnel is held by one surface at a time", async () => {
   const [tunnel, tester] = await openPair();
   const run = tunnel.run();
-  assert.throws(() => tunnel.run(), /^TypeError: Cannot hold "memory" by run: run holds it already$/);
+  assert.throws(() => tunnel.run(), /^TypeError: Cannot use run on "memory": run holds the tunnel$/);
   assert.throws(() => tunnel.readable, TypeError);
   assert.throws(() => tunnel.use(() => Verdict.Pass), TypeError);
   await assert.rejects(async () => {
@@ -290,18 +296,30 @@ Deno.test("Tunnel.send() works from inside a handler, in both directions", async
   assertBalanced(tunnel);
 });
 
-Deno.test("openTunnel() refuses a device that is another tunnel's, stages, ends and signals that are none, mistyped names, and watchdogs out of range", async () => {
+Deno.test("openTunnel() refuses a device of another tunnel, options of the wrong type, mistyped names, and watchdogs out of range", async () => {
   const [device, outside] = MemoryDevice.pair();
   const tunnel = await openTunnel({ device, ...QUIET });
   const opening = (options: object) => openTunnel({ device: MemoryDevice.pair()[0], ...QUIET, ...options });
   await assert.rejects(
     opening({ device }),
-    /^TypeError: Cannot open a tunnel: "memory" is another tunnel's$/,
+    /^TypeError: Cannot open a tunnel: "memory" belongs to another tunnel$/,
   );
-  await assert.rejects(opening({ stages: [null] }), /^TypeError: Cannot use null as a stage/);
-  await assert.rejects(opening({ stages: [{ name: "s", outbound: 5 }] }), /its outbound is no function$/);
-  await assert.rejects(opening({ stages: [{ nmae: "s" }] }), /it has no name$/);
-  await assert.rejects(opening({ stages: {} }), /^TypeError: Cannot use stages \{\}: they are no array$/);
+  await assert.rejects(
+    opening({ stages: [null] }),
+    /^TypeError: Cannot use a stage: it must be a function or an object, got null$/,
+  );
+  await assert.rejects(
+    opening({ stages: [{ name: "s", outbound: 5 }] }),
+    /Cannot use stage "s": outbound must be a function, got 5$/,
+  );
+  await assert.rejects(
+    opening({ stages: [{ nmae: "s" }] }),
+    /Cannot use a stage: its name must be a string, got undefined$/,
+  );
+  await assert.rejects(
+    opening({ stages: {} }),
+    /^TypeError: Cannot open a tunnel: stages must be an array, got an object$/,
+  );
   for (const far of [5, null, { url: "udp://192.0.2.1:4500" }, () => 5, () => undefined]) {
     await assert.rejects(
       opening({ far }),
@@ -311,7 +329,7 @@ Deno.test("openTunnel() refuses a device that is another tunnel's, stages, ends 
   for (const device of [null, {}, "tun0"]) {
     await assert.rejects(
       opening({ device }),
-      /^TypeError: Cannot use .* as a device: it must be an open device$/,
+      /^TypeError: Cannot open a tunnel: device must be an open device, got .*$/,
     );
   }
   for (const signal of [null, {}, new AbortController()]) {
