@@ -1,20 +1,21 @@
-/** The faults that a fragment can have, and what its sender is told. */
+/** Faults of fragments: drop reasons, and the ICMPv6 errors about them. */
 
 import { FRAGMENT_WORD, IPV6_PAYLOAD_LENGTH } from "../../wire/header_fields.ts";
 import { IcmpError } from "../../icmp/icmp_error.ts";
 
-/** A fault of a fragment: the drop reason, and the ICMPv6 error that its sender gets over IPv6, if any. */
+/** A fault of a fragment. */
 export interface Fault {
   readonly reason: string;
+  /** ICMPv6 error to the sender; none over IPv4. */
   readonly error?: IcmpError;
-  /** The offset of the wrong field in the IPv6 header or the Fragment header. */
+  /** Offset of the wrong field in the IPv6 header or the Fragment header. */
   readonly field?: number;
   readonly isInFragmentHeader?: boolean;
 }
 
 /**
- * The faults of fragments, with what RFC 8200 section 4.5 has their senders told. Over IPv4, RFC 792 leaves that open, and
- * hosts do not; most of these fragments are later ones, about which nothing may be said (RFC 1122 section 3.2.2).
+ * All faults, with the ICMPv6 errors of RFC 8200 section 4.5. Over IPv4, RFC 792 leaves errors open and hosts send none;
+ * most faults are in fragments other than the first, about which no error may be sent (RFC 1122 section 3.2.2).
  */
 export const FAULTS = {
   Checksum: { reason: "wrong header checksum" },
@@ -25,17 +26,17 @@ export const FAULTS = {
     field: IPV6_PAYLOAD_LENGTH,
   },
   TooLong: {
-    reason: "too long when whole",
+    reason: "datagram too long",
     error: IcmpError.ParameterProblem,
     field: FRAGMENT_WORD,
     isInFragmentHeader: true,
   },
-  /** RFC 7112 section 5: without all headers in its first fragment, nobody can tell what the datagram is. */
+  /** RFC 7112 section 5: the first fragment does not hold all headers. */
   Tiny: { reason: "tiny fragment", error: IcmpError.IncompleteHeaders },
-  /** RFC 3128 section 4: it would write over the TCP header. */
-  Rewriting: { reason: "tiny fragment" },
+  /** RFC 3128 section 4: the fragment would overwrite the TCP header. */
+  TcpOverwrite: { reason: "tiny fragment" },
   TooMany: { reason: "too many fragments" },
   Overflow: { reason: "reassembly overflow" },
   Overlap: { reason: "overlapping fragments" },
-  Disagreement: { reason: "fragments disagree" },
+  EndMismatch: { reason: "fragments disagree on length" },
 } as const satisfies Record<string, Fault>;

@@ -1,4 +1,4 @@
-/** Packets longer than an MTU: fragmented, or answered with an ICMP error that tells the MTU. */
+/** Fragments packets longer than an MTU, or answers them with an ICMP error that reports the MTU. */
 
 import { Fragmenter } from "../../split/fragmenter.ts";
 import { longestLength } from "../../wire/packet_parts.ts";
@@ -6,25 +6,25 @@ import type { Packet, PacketBatch, StageContext } from "../../core/mod.ts";
 import { IcmpError, IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Ip } from "../../wire/ip.ts";
 
-/** Options for {@linkcode MtuLimiter}; `fragment()` has the same, and explains them. */
+/** Options of {@linkcode MtuLimiter}; see `FragmentOptions`. */
 export interface MtuLimiterOptions {
-  /** Fragments IPv4 packets that forbid it as well. @default {false} */
+  /** Fragments IPv4 packets with Don't Fragment set. @default {false} */
   readonly ignoreDontFragment?: boolean;
   /** Fragments IPv6 packets. @default {false} */
   readonly fragmentIpv6?: boolean;
-  /** Answers packets that must not be fragmented. @default {new IcmpErrors()} */
+  /** Sends errors about packets that must not be fragmented. @default {new IcmpErrors()} */
   readonly errors?: IcmpErrors;
 }
 
-/** Keeps the packets of a batch within an MTU: longer ones go on in fragments, or are answered with ICMP errors. */
+/** Keeps the packets of a batch within an MTU. */
 export class MtuLimiter {
-  /** Tells whether IPv6 packets are fragmented. */
+  /** True when IPv6 packets are fragmented. */
   fragmentIpv6: boolean;
   readonly #ignoreDontFragment: boolean;
   readonly #errors: IcmpErrors;
   readonly #fragmenter: Fragmenter;
 
-  /** @param mtu The longest packet (bytes). */
+  /** @param mtu The maximum packet length (bytes). */
   constructor(mtu: number, options: MtuLimiterOptions = {}) {
     const { ignoreDontFragment = false, fragmentIpv6 = false, errors = new IcmpErrors() } = options;
     this.fragmentIpv6 = fragmentIpv6;
@@ -33,7 +33,7 @@ export class MtuLimiter {
     this.#fragmenter = new Fragmenter(mtu);
   }
 
-  /** The longest packet (bytes). */
+  /** Maximum packet length (bytes). */
   get mtu(): number {
     return this.#fragmenter.mtu;
   }
@@ -42,12 +42,12 @@ export class MtuLimiter {
     this.#fragmenter.mtu = mtu;
   }
 
-  /** Passes a batch on. Packets keep their order. */
+  /** Passes on, fragments or answers the packets of a batch, in order. */
   pass({ packets, length }: PacketBatch, context: StageContext): void {
     let fitting = 0;
     while (fitting < length && this.fits(packets[fitting]!)) fitting++;
     if (fitting === length) return;
-    // What is emitted goes ahead of what is left in the batch, so all of them are, in their order.
+    // Emitted packets go ahead of those left in the batch: to keep the order, all are emitted.
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
       if (i < fitting || this.fits(packet)) context.emit(packet, context.direction);
@@ -55,14 +55,14 @@ export class MtuLimiter {
     }
   }
 
-  /** Tells whether a packet, or each segment of a super-packet, is within the MTU. Anything but an IP packet is. */
+  /** Tells whether a packet, or each segment of a super-packet, is within the MTU. Packets that are not IP always are. */
   fits(packet: Packet): boolean {
     if (packet.length <= this.mtu) return true;
     const ip = Ip.of(packet);
     return ip === undefined || longestLength(packet, ip) <= this.mtu;
   }
 
-  /** Fragments a packet that does not fit, or answers it. */
+  /** Fragments a packet that does not fit, or answers it with an error. */
   limit(packet: Packet, context: StageContext): void {
     const ip = Ip.of(packet)!;
     const may = ip.version === 4 ? !ip.dontFragment || this.#ignoreDontFragment : this.fragmentIpv6;

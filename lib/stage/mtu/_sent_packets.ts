@@ -1,4 +1,4 @@
-/** Recently sent packets, by flow: an ICMP error is believed only about one of them (RFC 5927 section 4). */
+/** Recently sent packets by flow, to validate the ICMP errors about them (RFC 5927 section 4). */
 
 import { TCP_ACK, TCP_FLAGS, TCP_SEQ } from "../../wire/header_fields.ts";
 import { sipHash } from "../../core/sip_hash.ts";
@@ -9,30 +9,30 @@ import { Protocol } from "../../wire/protocol.ts";
 import { Tcp } from "../../wire/tcp.ts";
 
 // Implementation
-/** Flows that are noted; a later one may take an earlier one's place. */
+/** Number of flows; a new flow replaces one with the same hash. */
 const FLOWS = 16_384;
-/** Time in which a router's error about a packet arrives (milliseconds). */
+/** Maximum time from a packet to the error about it (milliseconds). */
 const RECENT = 10_000;
-/** The farthest that a late segment may be behind the oldest byte in flight (bytes); beyond, it is of a new connection. */
+/** Maximum distance of a late segment behind the oldest byte in flight (bytes); beyond, it starts a new connection. */
 const MAX_REORDERING = 2 ** 20;
 
-/** Flows by hash, with the longest packet of each, and of TCP what is sent and not acknowledged. */
+/** Flows by hash: the longest packet of each, and the sequence numbers in flight of TCP. */
 export class SentPackets {
   readonly #hashes = new Int32Array(FLOWS);
   readonly #times = new Float64Array(FLOWS).fill(-Infinity);
   readonly #longest = new Uint16Array(FLOWS);
-  /** TCP's sequence numbers: of the oldest byte in flight, and behind the newest. */
+  /** TCP sequence numbers of the oldest byte in flight, and after the newest. */
   readonly #oldest = new Int32Array(FLOWS);
   readonly #ends = new Int32Array(FLOWS);
   readonly #hashKey: ArrayLike<number>;
   #lastTcp = -Infinity;
 
-  /** @param hashKey The key of the hash (two 32-bit numbers): for tests. */
+  /** @param hashKey Key of the hash (two 32-bit numbers), for tests. */
   constructor(hashKey: ArrayLike<number> = crypto.getRandomValues(new Uint32Array(2))) {
     this.#hashKey = hashKey;
   }
 
-  /** Notes a packet of the flow in the key, which has so many bytes or, as a super-packet, segments of as many. */
+  /** Notes a packet of the key's flow; `length` is that of the packet, or of a super-packet's longest segment. */
   note(key: FlowKey, ip: Ip, length: number, now: number): void {
     const hash = this.#hash(key);
     const flow = hash & FLOWS - 1;
@@ -53,12 +53,12 @@ export class SentPackets {
     } else if (ahead > 0) this.#ends[flow] = end;
   }
 
-  /** Tells whether any TCP segment may be in flight, so that acknowledgments matter. */
+  /** Tells whether any TCP segment may be in flight, so that acknowledgments must be noted. */
   awaits(now: number): boolean {
     return now - this.#lastTcp < RECENT;
   }
 
-  /** Notes what a TCP segment acknowledges; the key is its flow's, reversed. */
+  /** Notes the acknowledgment of a TCP segment; the key is that of its flow, reversed. */
   acknowledge(key: FlowKey, { packet, payloadOffset }: Ip): void {
     if ((packet.view.getUint16(payloadOffset + TCP_FLAGS) & Tcp.Ack) === 0) return;
     const hash = this.#hash(key);
@@ -70,7 +70,7 @@ export class SentPackets {
     if ((ack - this.#ends[flow]! | 0) > 0) this.#ends[flow] = ack;
   }
 
-  /** Tells whether the packet that an error quotes, whose flow is in the key, was sent recently and is not acknowledged. */
+  /** Tells whether the packet that an error quotes, of the key's flow, was sent recently and is not acknowledged. */
   has({ view }: Packet, key: FlowKey, now: number): boolean {
     const { quoted } = key;
     const hash = this.#hash(key);

@@ -1,9 +1,9 @@
 /**
- * The last step before a far end whose longest packet may be shorter than the device's: no packet vanishes for its length.
+ * The last step before the far end, whose MTU may be lower than the device's: no packet is lost silently for its length.
  *
  *     outbound ─► longer than the far end's MTU? ─ no ──► far end
  *                        └─ yes ─► may be fragmented? ─ yes ─► fragments ─► far end
- *                                         └─ no ─► fragmentation needed, packet too big ─► back
+ *                                         └─ no ─► fragmentation needed, packet too big ─► back to the sender
  */
 
 import { IPV4_MIN_MTU, IPV6_MIN_MTU } from "../../wire/header_fields.ts";
@@ -11,36 +11,34 @@ import { MtuLimiter } from "./_mtu_limiter.ts";
 import type { Packet, PacketBatch, Stage, StageContext, TunnelEnd } from "../../core/mod.ts";
 
 /**
- * Keeps packets to the MTU that a far end has at the time, as a router does before a link.
+ * Enforces the far end's current MTU, as a router does before a link. A tunnel adds this stage itself.
  *
- * **Outbound**: IPv4 packets that are too long and allow it are fragmented (RFC 791 section 3.2). Those that do not are
- * answered with fragmentation needed (RFC 1191), IPv6 packets with packet too big (RFC 4443 section 3.2), at a limited
- * rate. Of a super-packet, the length of its segments counts.
- *
- * **Reasons**: those of `fragment()`, such as `longer than the mtu` for what could not be answered.
- *
- * **Limits**: below an MTU of 1280, which IPv6 does not know, IPv6 packets are fragmented. Below 68, and of what is no IP
- * packet, nothing is fragmented or answered: the end counts what it does not take.
+ * **Outbound**: fragments IPv4 packets that are too long and allow it (RFC 791 section 3.2). Answers others with
+ * fragmentation needed (RFC 1191) or packet too big (RFC 4443 section 3.2), at a limited rate. The length of a super-packet
+ * is that of its segments.
+ * **Drops**: those of `fragment()`, such as `longer than the mtu` when no error could be sent.
+ * **Limits**: below 1280, the minimum of IPv6, IPv6 packets are fragmented. Below 68, and for packets that are not IP, the
+ * stage passes everything and the end refuses what it cannot send.
  */
 export class EndMtu implements Stage {
-  /** Its name in statistics. */
+  /** Name in statistics: `mtu`. */
   readonly name = "mtu";
   readonly #end: TunnelEnd;
   readonly #limiter: EndMtuLimiter;
 
-  /** The step before this end. */
+  /** Reads the MTU of this end. */
   constructor(end: TunnelEnd) {
     this.#end = end;
     this.#limiter = new EndMtuLimiter(end);
   }
 
-  /** Tells whether an end needs the step: it carries IP packets up to some length. */
+  /** Tells whether an end needs this stage: it carries IP packets and has an MTU. */
   static isFor(end: TunnelEnd): boolean {
     return end.payload !== "any" && (end.mtu !== undefined || end.mtuFor !== undefined);
   }
 
   /**
-   * Tells whether no packet is longer than the end's MTU: the fast path. Always `false` for an end with several MTUs.
+   * Tells whether all packets are within the end's MTU: the fast path. Always `false` for an end with several MTUs.
    */
   fits({ packets, length }: PacketBatch): boolean {
     const { mtu, mtuFor } = this.#end;
@@ -49,13 +47,13 @@ export class EndMtu implements Stage {
     return true;
   }
 
-  /** Passes what the end takes. */
+  /** Fragments or answers packets longer than the end's MTU. */
   outbound(batch: PacketBatch, context: StageContext): void {
     this.#limiter.pass(batch, context);
   }
 }
 
-/** A limiter that reads its end's MTU for each packet. */
+/** A limiter that reads the end's MTU for each packet. */
 class EndMtuLimiter extends MtuLimiter {
   readonly #end: TunnelEnd;
 

@@ -1,28 +1,28 @@
 /**
- * Fragmentation: packets longer than an MTU leave in pieces, or come back as an error that tells the MTU.
+ * A stage that fragments packets longer than an MTU, or answers them with an ICMP error that reports the MTU.
  *
- *     batch ─► fits? ─ yes ───────────────────────────────────────────────► onward
+ *     batch ─► fits? ─ yes ─────────────────────────────────────────────────────► onward
  *                │ no
- *                └─► may be divided? ─ no ─► fragmentation needed, packet too big ─► back
+ *                └─► may be fragmented? ─ no ─► fragmentation needed, packet too big ─► back to the sender
  *                          │ yes
- *                          └─► cut super-packets ─► divide ─► first piece in its slot, the others in new ones ─► onward
+ *                          └─► segment super-packets ─► fragment: the first in its slot, others in new ones ─► onward
  */
 
 import { IPV4_MAX_LENGTH, IPV4_MIN_MTU } from "../../wire/header_fields.ts";
 import { MtuLimiter } from "./_mtu_limiter.ts";
 import { Direction, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
 import type { IcmpErrors } from "../../icmp/icmp_error.ts";
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkNames, type OptionNames } from "../../core/options.ts";
 
-/** Options for {@linkcode fragment}. */
+/** Options of {@linkcode fragment}. */
 export interface FragmentOptions {
-  /** Which way packets go that are divided. @default {Direction.Outbound} */
+  /** Direction to fragment. @default {Direction.Outbound} */
   readonly direction?: Direction;
-  /** Whether IPv4 packets that forbid it are divided, too. @default {false} */
+  /** Fragments IPv4 packets with Don't Fragment set. @default {false} */
   readonly ignoreDontFragment?: boolean;
-  /** Whether IPv6 packets are divided, which their source alone may do. @default {false} */
+  /** Fragments IPv6 packets, which only their source may do. @default {false} */
   readonly fragmentIpv6?: boolean;
-  /** What answers packets that must not be divided. @default {new IcmpErrors()} */
+  /** Sends errors about packets that must not be fragmented. @default {new IcmpErrors()} */
   readonly errors?: IcmpErrors;
 }
 
@@ -34,38 +34,40 @@ const NAMES: OptionNames<FragmentOptions> = {
 };
 
 /**
- * Divides packets that are longer than an MTU (bytes) into fragments, as a router does (RFC 791 section 3.2). Further
- * fragments stand behind the first, and the order of all packets is kept.
+ * Fragments packets longer than an MTU (bytes), as a router does (RFC 791 section 3.2). The order of packets is kept.
  *
- * **Outbound**: IPv4 packets are divided, those of super-packets after they are cut; those that forbid it are
- * answered by fragmentation needed with the MTU (RFC 1191). IPv6 packets are answered by packet too big.
+ * **Outbound**: fragments IPv4 packets, super-packets after segmentation. Answers packets with Don't Fragment with
+ * fragmentation needed (RFC 1191), IPv6 packets with packet too big.
+ * **Inbound**: passes all packets; the option `direction` swaps the two.
+ * **Options**: {@linkcode FragmentOptions}. **Drops**: `longer than the mtu` when no error could be sent,
+ * `no room for fragments`, `wrong header checksum`, `headers longer than the mtu` and others, see the README.
+ * **Limits**: below an MTU of 1280, IPv6 needs `fragmentIpv6`. Packets that are not IP pass at any length.
  *
- * **Inbound**: nothing; with `direction` the two change places.
+ * @throws {RangeError} when the MTU is not an integer from 68 to 65,535.
  *
- * **Options**: `direction`: outbound. `ignoreDontFragment`: off; such packets get an identification of their own, since
- * theirs may mean nothing (RFC 6864 section 4.1). `fragmentIpv6`: off; for a packet's source (RFC 8200 section 5).
- * `errors`: what answers.
- *
- * **Counters**: those of `errors`. Reasons: `longer than the mtu` for what could not be answered, `no room for fragments`
- * when the pool is empty, `wrong header checksum`, `headers longer than the mtu`, `no headroom`, `fragment beyond the
- * longest packet`, and those of super-packets that cannot be cut.
- *
- * **Limits**: below an MTU of 1280, IPv6 needs `fragmentIpv6`. What is no IP packet passes at any length.
- *
- * @throws {RangeError} when the MTU is not a whole number from 68 to 65,535.
- *
- * @example Through a tunnel that carries 1400 bytes
+ * @example A packet of 1500 bytes before a link that carries 1400
  * ```ts
  * import assert from "node:assert/strict";
+ * import { PacketBatch, PacketPool, type StageContext } from "@warren/tunnel/core";
  * import { fragment } from "@warren/tunnel/fragment";
+ * import { Ipv4 } from "@warren/tunnel/ipv4";
  *
- * assert.equal(fragment(1400).name, "fragment");
+ * const pool = new PacketPool();
+ * const packet = pool.from(new Uint8Array(1480))!;
+ * Ipv4.encode(packet, { src: 0x0a090001, dst: 0xc0000201, protocol: 17, dontFragment: false });
+ * const batch = new PacketBatch();
+ * batch.push(packet);
+ * const lengths: number[] = [];
+ * const context: Partial<StageContext> = {
+ *   take: (length) => pool.take(length),
+ *   emit: (fragment) => void lengths.push(fragment.length),
+ * };
+ * fragment(1400).outbound!(batch, context as StageContext); // the tunnel does this
+ * assert.deepEqual(lengths, [1396, 124]);
  * ```
  */
 export function fragment(mtu: number, options: FragmentOptions = {}): Stage {
-  if (!(Number.isInteger(mtu) && mtu >= IPV4_MIN_MTU && mtu <= IPV4_MAX_LENGTH)) {
-    throw new RangeError(`Cannot fragment packets: mtu must be an integer from 68 to 65535, got ${mtu}`);
-  }
+  checkInteger("fragment", "mtu", mtu, IPV4_MIN_MTU, IPV4_MAX_LENGTH);
   checkNames("fragment", options, NAMES);
   const { direction = Direction.Outbound } = options;
   const limiter = new MtuLimiter(mtu, options);

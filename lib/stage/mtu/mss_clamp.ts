@@ -1,72 +1,77 @@
-/** The maximum segment size that both sides of a TCP connection offer, brought down to what a tunnel carries. */
+/** A stage that lowers the MSS of TCP connections to what a tunnel carries. */
 
-import { IPV4_HEADER, IPV4_MIN_MTU, IPV6_HEADER, TCP_HEADER } from "../../wire/header_fields.ts";
+import {
+  IPV4_HEADER,
+  IPV4_MAX_LENGTH,
+  IPV4_MIN_MTU,
+  IPV6_HEADER,
+  TCP_HEADER,
+} from "../../wire/header_fields.ts";
 import type { PacketBatch, Stage } from "../../core/mod.ts";
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkNames, type OptionNames } from "../../core/options.ts";
 import { Tcp } from "../../wire/tcp.ts";
 
-// Specification: what an MTU holds beside a segment, options not counted (RFC 6691 section 2)
+// Specification: IP and TCP headers without options (RFC 6691 section 2)
 const IPV4_HEADERS = IPV4_HEADER + TCP_HEADER;
 const IPV6_HEADERS = IPV6_HEADER + TCP_HEADER;
-const MOST = 65_535;
 
-/** What segments have to fit: one of the two. */
+/** Maximum length of segments, given as an MSS or an MTU. */
 export type MssClampOptions =
-  /** A segment's payload (bytes), in both versions. */
+  /** MSS over IPv4 and IPv6 (bytes). */
   | { readonly mss: number }
-  /** A packet (bytes): 40 more than a segment's payload over IPv4, 60 over IPv6. */
+  /** MTU (bytes): the MSS is 40 less over IPv4, 60 less over IPv6. */
   | { readonly mtu: number };
 
 const NAMES: OptionNames<{ mss?: number; mtu?: number }> = { mss: "optional", mtu: "optional" };
 
 /**
- * Lowers the maximum segment size in connections' first segments, so that neither side sends what is too long for a
- * tunnel. It needs no ICMP errors to come through, as path MTU discovery does (RFC 2923 section 2.1).
+ * Clamps the MSS of TCP connections, so that neither side sends segments too long for the tunnel. In contrast to path MTU
+ * discovery, it works where ICMP errors are filtered (RFC 2923 section 2.1).
  *
- * **Outbound** and **inbound**: the option of each segment with SYN, over IPv4 and IPv6, is lowered where it is more.
- * All else passes as it is.
+ * **Outbound** and **inbound**: lowers the MSS option of segments with SYN where it is higher; passes all packets.
+ * **Options**: {@linkcode MssClampOptions}, one of the two. **Counters**, **drops**: none.
+ * **Limits**: a SYN without the option stays as it is: it means 536 bytes over IPv4 and 1220 over IPv6 (RFC 9293 section
+ * 3.7.1). TCP inside IPsec or another tunnel is not seen.
  *
- * **Options**: `mss`, or `mtu` to take the headers off (RFC 6691). No default: one of them must be told.
+ * @throws {TypeError} unless exactly one option is given.
+ * @throws {RangeError} when `mtu` is not an integer from 68 to 65,535, or `mss` not one from 1 to 65,535.
  *
- * **Counters**: none.
- *
- * **Limits**: a SYN without the option offers 536 bytes over IPv4 and 1220 over IPv6 (RFC 9293 section 3.7.1), and is left
- * so: an option is not added. What IPsec or another tunnel hides is not seen.
- *
- * @throws {TypeError} unless either is told.
- * @throws {RangeError} when the MTU is not a whole number from 68 to 65,535, or the MSS one from 1 on.
- *
- * @example For a tunnel that carries 1420 bytes
+ * @example A SYN on its way to a tunnel that carries 1420 bytes
  * ```ts
  * import assert from "node:assert/strict";
+ * import { PacketBatch, PacketPool, type StageContext } from "@warren/tunnel/core";
+ * import { Ipv4 } from "@warren/tunnel/ipv4";
  * import { mssClamp } from "@warren/tunnel/mss_clamp";
+ * import { Tcp } from "@warren/tunnel/tcp";
  *
- * assert.equal(mssClamp({ mtu: 1420 }).name, "mss clamp");
+ * const packet = new PacketPool().take(0)!;
+ * const options = Uint8Array.of(2, 4, 1460 >> 8, 1460 & 0xff);
+ * Tcp.encode(packet, { srcPort: 5000, dstPort: 80, seq: 7, flags: Tcp.Syn, options });
+ * Ipv4.encode(packet, { src: 0x0a090001, dst: 0xc0000201, protocol: 6 });
+ * const batch = new PacketBatch();
+ * batch.push(packet);
+ * mssClamp({ mtu: 1420 }).outbound!(batch, { now: 0 } as StageContext); // the tunnel does this
+ * assert.equal(Tcp.of(packet)!.mss, 1380);
  * ```
  */
 export function mssClamp(options: MssClampOptions): Stage {
   checkNames("clamp the MSS", options, NAMES);
   const { mss, mtu } = options as { mss?: number; mtu?: number };
   if ((mss === undefined) === (mtu === undefined)) {
-    throw new TypeError("Cannot clamp the MSS: say either an mss or an mtu");
+    throw new TypeError("Cannot clamp the MSS: give either mss or mtu");
   }
-  check("an mss", mss ?? 1, 1);
-  check("an mtu", mtu ?? IPV4_MIN_MTU, IPV4_MIN_MTU);
-  const most4 = mss ?? mtu! - IPV4_HEADERS;
-  const most6 = mss ?? mtu! - IPV6_HEADERS;
+  checkInteger("clamp the MSS", "mss", mss ?? 1, 1, IPV4_MAX_LENGTH);
+  checkInteger("clamp the MSS", "mtu", mtu ?? IPV4_MIN_MTU, IPV4_MIN_MTU, IPV4_MAX_LENGTH);
+  const max4 = mss ?? mtu! - IPV4_HEADERS;
+  const max6 = mss ?? mtu! - IPV6_HEADERS;
   const clamp = ({ packets, length }: PacketBatch): void => {
     for (let i = 0; i < length; i++) {
       const tcp = Tcp.of(packets[i]!);
       if (tcp === undefined || !tcp.isSyn) continue;
-      const most = tcp.ip.version === 4 ? most4 : most6;
+      const max = tcp.ip.version === 4 ? max4 : max6;
       const offered = tcp.mss;
-      if (offered !== undefined && offered > most) tcp.mss = most;
+      if (offered !== undefined && offered > max) tcp.mss = max;
     }
   };
   return { name: "mss clamp", outbound: clamp, inbound: clamp };
-}
-
-function check(name: string, value: number, least: number): void {
-  if (Number.isInteger(value) && value >= least && value <= MOST) return;
-  throw new RangeError(`Cannot clamp to ${name} of ${value}: it is a whole number from ${least} to ${MOST}`);
 }

@@ -1,10 +1,10 @@
 /**
- * Path MTUs, learned from the errors that pass: what is too long for its path comes back before it goes.
+ * A stage that learns path MTUs from ICMP errors, and answers packets that are too long for their path.
  *
- *     outbound ─► longer than its path? ─ no ──► noted as sent ─► onward
+ *     outbound ─► longer than the path MTU? ─ no ──► noted as sent ─► onward
  *                          │ yes
- *                          └─► fragmentation needed, packet too big ─► back
- *     inbound ──► such an error, about what was sent? ─ yes ─► the path's MTU is noted ─► onward
+ *                          └─► fragmentation needed, packet too big ─► back to the sender
+ *     inbound ──► such an error, about a packet that was sent? ─ yes ─► the path MTU is noted ─► onward
  */
 
 import { IPV4_DST, IPV4_MAX_LENGTH, IPV4_MIN_MTU, IPV6_DST, IPV6_MIN_MTU } from "../../wire/header_fields.ts";
@@ -20,39 +20,39 @@ import { IcmpError, IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Icmpv4 } from "../../wire/icmpv4.ts";
 import { Icmpv6 } from "../../wire/icmpv6.ts";
 import { Ip, Protocol } from "../../wire/ip.ts";
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkNames, type OptionNames } from "../../core/options.ts";
 
 // Specification
-/** RFC 1191 section 4: the code of fragmentation needed. */
+/** Code of fragmentation needed (RFC 1191 section 4). */
 const FRAGMENTATION_NEEDED = 4;
 
 // Implementation
 const PATHS = 4096;
 /** RFC 1191 section 6.3, RFC 8201 section 4. */
 const AGE = 600_000;
-/** Linux's `min_pmtu`: what any path of today's carries. A forged error cannot make packets smaller than that. */
-const MIN_BELIEVED = 552;
+/** Linux's `min_pmtu`, which any current path carries: a forged error cannot make packets smaller. */
+const MIN_MTU = 552;
 
-/** Options for {@linkcode PathMtu}. */
+/** Options of {@linkcode PathMtu}. */
 export interface PathMtuOptions {
   /**
-   * The most that any path carries (bytes): the tunnel's own MTU, from 68. Longer packets come back from the first one
-   * on, without any error having been seen. IPv6 packets of up to 1280 bytes pass in any case (RFC 8200 section 5).
+   * Maximum MTU of all paths (bytes), from 68: the tunnel's own MTU. Longer packets are answered even before an error has
+   * been seen. IPv6 packets of up to 1280 bytes always pass (RFC 8200 section 5).
    * @default {65535}
    */
   readonly mtu?: number;
   /**
-   * The least that is believed of an IPv4 path (bytes), from 68: an error that tells less counts as telling this. Over
-   * IPv6 it is 1280, and an error that tells less is ignored (RFC 8201 section 4). @default {552}
+   * Minimum MTU of IPv4 paths (bytes), from 68: an error that reports less counts as reporting this. Over IPv6 it is 1280,
+   * and an error that reports less is ignored (RFC 8201 section 4). @default {552}
    */
   readonly minMtu?: number;
-  /** How many destinations there is room for. @default {4096} */
+  /** Maximum number of destinations. @default {4096} */
   readonly paths?: number;
-  /** How long a path's MTU is believed (milliseconds). @default {600000} */
+  /** Time after which a path MTU is forgotten (milliseconds). @default {600000} */
   readonly age?: number;
-  /** What answers what is too long. @default {new IcmpErrors()} */
+  /** Sends errors about packets longer than their path MTU. @default {new IcmpErrors()} */
   readonly errors?: IcmpErrors;
-  /** The key of the tables' hashes (two 32-bit numbers): for tests. @default {random} */
+  /** Key of the hash tables (two 32-bit numbers), for tests. @default {random} */
   readonly hashKey?: readonly [number, number];
 }
 
@@ -65,53 +65,57 @@ const NAMES: OptionNames<PathMtuOptions> = {
   hashKey: "optional",
 };
 
-/** What {@linkcode PathMtu.save} gives: a path for each destination. */
+/** A path MTU, as {@linkcode PathMtu.save} returns it. */
 export interface SavedPath {
-  /** The destination. */
+  /** Destination address. */
   readonly address: string;
-  /** What its path carries (bytes). */
+  /** Path MTU (bytes). */
   readonly mtu: number;
-  /** How long that has been known (milliseconds). */
+  /** Time since it was learned (milliseconds). */
   readonly age: number;
 }
 
 /**
- * Learns path MTUs by destination, and tells senders at once (RFC 1191, RFC 8201).
+ * Learns path MTUs by destination (RFC 1191, RFC 8201), and answers packets that are longer.
  *
- * **Outbound**: what is longer than its path comes back as packet too big, or as fragmentation needed when it must not be
- * divided; so does a super-packet whose segments are.
+ * **Outbound**: answers packets longer than their path MTU with packet too big (IPv6) or fragmentation needed (IPv4 with
+ * Don't Fragment). The length of a super-packet is that of its segments.
+ * **Inbound**: learns from such errors, and passes all packets. An error must be about a packet that was sent in the last 10
+ * seconds; for TCP its sequence number must be in flight (RFC 5927 section 4.1).
+ * **Options**: {@linkcode PathMtuOptions}. **Counters**: `learned`, `ignored`, `size`.
+ * **Drops**: `longer than the path mtu` when no error could be sent.
+ * **Limits**: learns only the paths of packets from this machine; with several workers, only from errors that arrive at the
+ * worker of their flow.
  *
- * **Inbound**: errors of these kinds are learned from and pass. One is believed when its checksum is right, it goes to the
- * sender of what it quotes, quotes a packet that left in the last 10 seconds, and tells an MTU below that packet's length
- * and below what is known. Of TCP, the quoted sequence number must be in flight: sent and not yet acknowledged (RFC 5927
- * section 4.1). A router that tells no MTU is believed to have the next lower one of the table in RFC 1191.
- *
- * **Options**: `mtu`: for all paths, 65,535. `minMtu`: the least over IPv4, 552. `paths`: 4096; a new one takes the place
- * of the oldest in the IPv6 /64 with the most. `age`: 10 minutes. `errors`: what answers.
- *
- * **Counters**: `learned`, `ignored` in errors. Reason: `longer than the path` for what could not be answered.
- *
- * **Limits**: paths are those of packets from this machine. Packets that every path carries are not noted, and flows by
- * hash in 16,384 places, so an error about one may be ignored after others were sent, and the next error is believed.
- * With several workers, an error that comes to another one than its flow is ignored. Errors pass in any case, so senders
- * learn by themselves.
- *
- * @example For a tunnel of 1420 bytes
+ * @example Packets of 1280 and 1281 bytes on a path of 1280
  * ```ts
  * import assert from "node:assert/strict";
+ * import { PacketBatch, PacketPool, type StageContext } from "@warren/tunnel/core";
+ * import { Icmpv4 } from "@warren/tunnel/icmpv4";
+ * import { Ipv4 } from "@warren/tunnel/ipv4";
  * import { PathMtu } from "@warren/tunnel/path_mtu";
  *
- * const stage = new PathMtu({ mtu: 1420 });
+ * const stage = new PathMtu();
  * stage.restore([{ address: "192.0.2.1", mtu: 1280, age: 0 }]);
- * assert.deepEqual(stage.save(), [{ address: "192.0.2.1", mtu: 1280, age: 0 }]);
+ * const pool = new PacketPool();
+ * const batch = new PacketBatch();
+ * for (const length of [1260, 1261]) {
+ *   const packet = pool.from(new Uint8Array(length))!;
+ *   Ipv4.encode(packet, { src: 0x0a090001, dst: 0xc0000201, protocol: 17 });
+ *   batch.push(packet);
+ * }
+ * const mtus: number[] = [];
+ * const context: Partial<StageContext> = { now: 0, emit: (error) => void mtus.push(Icmpv4.of(error)!.seq) };
+ * stage.outbound(batch, context as StageContext); // the tunnel does this
+ * assert.deepEqual(mtus, [1280]); // an error about the second packet
  * ```
  */
 export class PathMtu implements Stage {
-  /** What statistics call it. */
+  /** Name in statistics: `path mtu`. */
   readonly name = "path mtu";
-  /** How many errors told a path's MTU. */
+  /** Errors from which a path MTU was learned. */
   learned = 0;
-  /** How many errors were not believed. */
+  /** Errors that were ignored. */
   ignored = 0;
 
   readonly #mtu: number;
@@ -119,35 +123,31 @@ export class PathMtu implements Stage {
   readonly #age: number;
   readonly #errors: IcmpErrors;
   readonly #paths: FlowTable;
-  /** Paths by the network of their destination. */
+  /** Paths by network of the destination. */
   readonly #shares: Shares;
   readonly #mtus: Uint16Array;
-  /** No path carries less. */
-  #least: number;
+  /** Lowest MTU of all paths. */
+  #lowest: number;
   readonly #key = new FlowKey();
   readonly #sent: SentPackets;
   #now = 0;
-  /** What was restored and is not known yet when. */
+  /** Restored paths, kept until the first packet tells the time. */
   #restored: readonly SavedPath[] = [];
 
   /**
-   * Knows nothing yet.
+   * Starts without paths.
    *
-   * @throws {RangeError} when an MTU is not a whole number from 68 to 65,535, or another option is out of range.
+   * @throws {RangeError} when an MTU is not an integer from 68 to 65,535, or another option is out of range.
    */
   constructor(options: PathMtuOptions = {}) {
     checkNames("keep path MTUs", options, NAMES);
-    const { mtu = IPV4_MAX_LENGTH, minMtu = MIN_BELIEVED, paths = PATHS, age = AGE } = options;
+    const { mtu = IPV4_MAX_LENGTH, minMtu = MIN_MTU, paths = PATHS, age = AGE } = options;
     const { errors = new IcmpErrors(), hashKey } = options;
-    for (const [name, value] of Object.entries({ mtu, minMtu })) {
-      if (Number.isInteger(value) && value >= IPV4_MIN_MTU && value <= IPV4_MAX_LENGTH) continue;
-      throw new RangeError(
-        `Cannot keep path MTUs: ${name} must be an integer from ${IPV4_MIN_MTU} to ${IPV4_MAX_LENGTH}, got ${value}`,
-      );
-    }
+    checkInteger("keep path MTUs", "mtu", mtu, IPV4_MIN_MTU, IPV4_MAX_LENGTH);
+    checkInteger("keep path MTUs", "minMtu", minMtu, IPV4_MIN_MTU, IPV4_MAX_LENGTH);
     this.#mtu = mtu;
     this.#minMtu = minMtu;
-    this.#least = mtu;
+    this.#lowest = mtu;
     this.#age = age;
     this.#errors = errors;
     this.#paths = new FlowTable({
@@ -160,29 +160,29 @@ export class PathMtu implements Stage {
     this.#mtus = new Uint16Array(paths);
   }
 
-  /** How many destinations' paths are known. */
+  /** Number of known path MTUs. */
   get size(): number {
     return this.#paths.size;
   }
 
-  /** Answers what is too long, and notes what goes. */
+  /** Answers packets longer than their path MTU, and notes the others as sent. */
   outbound({ packets, length }: PacketBatch, context: StageContext): void {
     this.#begin(context);
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (packet.length > this.#least) {
+      if (packet.length > this.#lowest) {
         const mtu = this.#tooLongFor(packet);
         if (mtu > 0) {
-          this.#errors.answer(packet, IcmpError.PacketTooBig, context, "longer than the path", mtu);
+          this.#errors.answer(packet, IcmpError.PacketTooBig, context, "longer than the path mtu", mtu);
           continue;
         }
       }
-      // No error about what every path carries is believed.
+      // Errors about packets that every path carries are ignored, so these are not noted.
       if (packet.length > this.#minMtu && this.#key.read(packet) === FlowKind.Packet) this.#note(packet);
     }
   }
 
-  /** Learns from errors. */
+  /** Learns from ICMP errors. */
   inbound({ packets, length }: PacketBatch, context: StageContext): void {
     this.#begin(context);
     const awaitsAcks = this.#sent.awaits(context.now);
@@ -200,7 +200,7 @@ export class PathMtu implements Stage {
     }
   }
 
-  /** The paths that are known, as {@linkcode PathMtu.restore} takes them. */
+  /** Returns the known path MTUs, for {@linkcode PathMtu.restore}. */
   save(): SavedPath[] {
     if (this.#restored.length > 0) return [...this.#restored];
     const saved: SavedPath[] = [];
@@ -218,26 +218,30 @@ export class PathMtu implements Stage {
   }
 
   /**
-   * Takes paths over, which go on ageing from the first packet on.
+   * Replaces the path MTUs by saved ones, which continue to age from the first packet on.
    *
-   * @throws {TypeError} when it is not what {@linkcode PathMtu.save} gave.
+   * @throws {TypeError} when `state` does not come from {@linkcode PathMtu.save}.
    * @throws {SyntaxError} when an address does not parse.
    */
   restore(state: unknown): void {
     if (!Array.isArray(state) || !state.every(isSavedPath)) {
-      throw new TypeError("Cannot restore path MTUs: the state is not a list of address, mtu and age");
+      throw new TypeError("Cannot restore path MTUs: the state must be a list of address, mtu and age");
     }
     this.#restored = state.map(({ address, mtu, age }) => {
-      const least = parseAddress(address).family === 4 ? IPV4_MIN_MTU : IPV6_MIN_MTU;
-      if (mtu < least) throw new TypeError(`Cannot restore an mtu of ${mtu} for ${address}`);
-      return { address, mtu: Math.max(mtu, least === IPV4_MIN_MTU ? this.#minMtu : least), age };
+      const min = parseAddress(address).family === 4 ? IPV4_MIN_MTU : IPV6_MIN_MTU;
+      if (mtu < min) {
+        throw new TypeError(
+          `Cannot restore path MTUs: mtu of ${address} must be at least ${min}, got ${mtu}`,
+        );
+      }
+      return { address, mtu: Math.max(mtu, min === IPV4_MIN_MTU ? this.#minMtu : min), age };
     });
   }
 
   #begin({ now }: StageContext): void {
     this.#now = now;
     if (this.#restored.length === 0) return;
-    // From the oldest on, as they came.
+    // The oldest first, as they were learned.
     for (const { address, mtu, age } of this.#restored.toSorted((a, b) => b.age - a.age)) {
       const { family, bytes } = parseAddress(address);
       const view = new DataView(bytes.buffer);
@@ -249,19 +253,20 @@ export class PathMtu implements Stage {
     this.#restored = [];
   }
 
-  /** The MTU that a packet is too long for; 0 when it is not, or may be divided. */
+  /** The MTU that a packet exceeds; 0 when it fits, or may be fragmented. */
   #tooLongFor(packet: Packet): number {
     const ip = Ip.of(packet);
     if (ip === undefined || ip.version === 4 && !ip.dontFragment) return 0;
     const length = longestLength(packet, ip);
-    if (length <= this.#least) return 0;
+    if (length <= this.#lowest) return 0;
     this.#readPath(packet, ip.start + (ip.version === 4 ? IPV4_DST : IPV6_DST), ip.version);
     const path = this.#paths.find(this.#key, this.#now);
-    const mtu = path < 0 ? this.#most(ip.version) : Math.min(this.#most(ip.version), this.#mtus[path]!);
+    const max = this.#maxMtu(ip.version);
+    const mtu = path < 0 ? max : Math.min(max, this.#mtus[path]!);
     return length > mtu ? mtu : 0;
   }
 
-  /** Notes a packet of the flow in the key that leaves. */
+  /** Notes an outbound packet of the key's flow as sent. */
   #note(packet: Packet): void {
     const ip = Ip.of(packet)!;
     const length = longestLength(packet, ip);
@@ -276,30 +281,30 @@ export class PathMtu implements Stage {
     this.#sent.acknowledge(this.#key, ip);
   }
 
-  /** Takes from an error what its path carries; returns whether it was believed. */
+  /** Learns a path MTU from an error; returns whether the error was valid. */
   #learn(packet: Packet, icmp: Icmpv4 | Icmpv6): boolean {
     const key = this.#key;
     if (key.read(packet) !== FlowKind.Error || !icmp.checksumValid) return false;
     const { version, totalLength, srcOffset, dstOffset } = key.quoted;
     if (!isSentTo(icmp.ip, srcOffset) || !this.#sent.has(packet, key, this.#now)) return false;
-    const told = version === 4 ? reportedMtu(icmp.seq, totalLength) : icmp.rest;
-    if (version === 6 && told < IPV6_MIN_MTU) return false;
-    const mtu = version === 4 ? Math.max(told, this.#minMtu) : told;
+    const reported = version === 4 ? reportedMtu(icmp.seq, totalLength) : icmp.rest;
+    if (version === 6 && reported < IPV6_MIN_MTU) return false;
+    const mtu = version === 4 ? Math.max(reported, this.#minMtu) : reported;
     if (mtu >= totalLength) return false;
     this.#readPath(packet, dstOffset, version);
     const path = this.#paths.find(key, this.#now);
-    if (mtu >= (path < 0 ? this.#most(version) : this.#mtus[path]!)) return false;
+    if (mtu >= (path < 0 ? this.#maxMtu(version) : this.#mtus[path]!)) return false;
     if (path >= 0) this.#paths.remove(path);
     this.#put(mtu, this.#now);
     return true;
   }
 
-  /** What every path carries at most. */
-  #most(version: 4 | 6): number {
+  /** Maximum MTU of all paths. */
+  #maxMtu(version: 4 | 6): number {
     return version === 4 ? this.#mtu : Math.max(this.#mtu, IPV6_MIN_MTU);
   }
 
-  /** Makes the key that of a packet's destination. */
+  /** Sets the key to a packet's destination. */
   #readPath({ view }: Packet, dst: number, version: 4 | 6): void {
     const words = version === 4 ? 1 : 4;
     this.#key.words[0] = version << 8;
@@ -307,21 +312,21 @@ export class PathMtu implements Stage {
     for (let i = 0; i < words; i++) this.#key.words[1 + i] = view.getUint32(dst + 4 * i);
   }
 
-  /** Notes the MTU of the path in the key, which is not known. */
+  /** Adds the path of the key, which must not be known, with its MTU. */
   #put(mtu: number, when: number): void {
     const { words, version } = this.#key;
-    if (this.#paths.expire(this.#now) > 0 && this.#paths.size === 0) this.#least = this.#mtu;
+    if (this.#paths.expire(this.#now) > 0 && this.#paths.size === 0) this.#lowest = this.#mtu;
     if (this.#paths.size === this.#paths.capacity) {
       this.#paths.remove(this.#shares.oldestOf(this.#shares.largest()));
     }
     const path = this.#paths.add(this.#key, 0, when);
     this.#shares.add(path, this.#shares.holderIn(words, 1, version));
     this.#mtus[path] = mtu;
-    this.#least = Math.min(this.#least, mtu);
+    this.#lowest = Math.min(this.#lowest, mtu);
   }
 }
 
-/** Whether a message says that a packet is too long. */
+/** Tells whether a message is packet too big or fragmentation needed. */
 function isTooBig(icmp: Icmpv4 | Icmpv6): boolean {
   const { type } = icmp;
   return icmp instanceof Icmpv6
@@ -329,7 +334,7 @@ function isTooBig(icmp: Icmpv4 | Icmpv6): boolean {
     : type === Icmpv4.DestinationUnreachable && icmp.code === FRAGMENTATION_NEEDED;
 }
 
-/** Tells whether an error goes to the sender of what it quotes, whose address stands at `srcOffset` (RFC 792). */
+/** Tells whether an error goes to the sender of the quoted packet, whose address is at `srcOffset` (RFC 792). */
 function isSentTo({ packet: { view }, version, start }: Ip, srcOffset: number): boolean {
   const dst = start + (version === 4 ? IPV4_DST : IPV6_DST);
   for (let i = 0; i < (version === 4 ? 4 : 16); i += 4) {

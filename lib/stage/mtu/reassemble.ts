@@ -1,11 +1,11 @@
 /**
- * Reassembly: the fragments of a datagram wait for each other, and leave as one packet.
+ * A stage that holds the fragments of a datagram until all have arrived, and passes on one packet.
  *
  *     batch ─► fragment? ─ no ─────────────────────────────────────────────────────► onward
  *                  │ yes
  *                  └─► fits the others? ─ yes ─► held ─► nothing missing? ─ yes ─► joined ─► onward
- *                              │ no                             │ time is over
- *                              └─► the datagram is refused      └─► dropped, and the first one answered
+ *                              │ no                             │ timeout
+ *                              └─► datagram refused             └─► dropped, time exceeded about the first
  */
 
 import {
@@ -37,42 +37,39 @@ import { FlowTable } from "../../table/flow_table.ts";
 import { IcmpError, IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Ip, Protocol } from "../../wire/ip.ts";
 import { Ipv6 } from "../../wire/ipv6.ts";
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkNames, type OptionNames } from "../../core/options.ts";
 
 // Specification
 /** RFC 1122 section 3.3.2, RFC 8200 section 4.5. */
 const TIMEOUT = 60_000;
-/** RFC 3168 section 5, as a bit of each of the four marks: not capable, and congestion met. */
-const NOT_CAPABLE = 1 << ECN_NOT_CAPABLE;
-const CONGESTION = 1 << ECN_CONGESTION_EXPERIENCED;
 
 // Implementation
 const DATAGRAMS = 128;
 const FRAGMENTS = 512;
 const FRAGMENTS_PER_DATAGRAM = 64;
 const BYTES = 1024 * 1024;
-/** What a datagram is; the lower makes room first. */
+/** States of datagrams; the lower is evicted first. */
 const REFUSED = 0;
 const OPEN = 1;
 const TIMED_OUT = "reassembly timeout";
 /** Time for which other sources cannot evict a datagram (milliseconds). */
 const PROTECTED_FOR = 5000;
 
-/** Options for {@linkcode Reassemble}. */
+/** Options of {@linkcode Reassemble}. */
 export interface ReassembleOptions {
-  /** How many datagrams may wait for fragments. @default {128} */
+  /** Maximum number of incomplete datagrams. @default {128} */
   readonly datagrams?: number;
-  /** How many fragments may be held, of all datagrams. @default {512} */
+  /** Maximum number of fragments held, of all datagrams. @default {512} */
   readonly fragments?: number;
-  /** How many fragments one datagram may have. @default {64} */
+  /** Maximum number of fragments of one datagram. @default {64} */
   readonly fragmentsPerDatagram?: number;
-  /** How many bytes may be held. @default {1048576} */
+  /** Maximum number of bytes held. @default {1048576} */
   readonly bytes?: number;
-  /** How long a datagram waits for its fragments, from the first that came (milliseconds). @default {60000} */
+  /** Time for all fragments to arrive, from the first one to arrive (milliseconds). @default {60000} */
   readonly timeout?: number;
-  /** Answers when that time is over, and to faulty fragments. @default {new IcmpErrors()} */
+  /** Sends errors about timeouts and faulty fragments. @default {new IcmpErrors()} */
   readonly errors?: IcmpErrors;
-  /** The key of the tables' hashes (two 32-bit numbers): for tests. @default {random} */
+  /** Key of the hash tables (two 32-bit numbers), for tests. @default {random} */
   readonly hashKey?: readonly [number, number];
 }
 
@@ -87,50 +84,53 @@ const NAMES: OptionNames<ReassembleOptions> = {
 };
 
 /**
- * Joins fragments, so that all stages behind it see whole packets (RFC 791 section 3.2, RFC 8200 section 4.5). A packet
- * leaves in the place of its last fragment to come.
+ * Reassembles fragments, so that the stages behind see whole packets (RFC 791 section 3.2, RFC 8200 section 4.5).
  *
- * **Outbound** and **inbound**: fragments are held until none is missing, each direction for itself. An IPv6 packet
- * that is whole loses its Fragment header (RFC 6946). All else passes as it is.
+ * **Outbound** and **inbound**: holds fragments until none is missing, then passes on the packet in place of the last one.
+ * Removes the Fragment header of whole IPv6 packets (RFC 6946). Passes all other packets.
+ * **Options**: {@linkcode ReassembleOptions}. **Counters**: `reassembled`, `refused`, `timedOut`.
+ * **Drops**: `reassembled` for all but one fragment of a packet, `reassembly timeout`, `reassembly overflow`,
+ * `overlapping fragments` (RFC 5722), `tiny fragment` (RFC 1858, RFC 3128, RFC 7112) and others, see the README.
+ * **Memory**: up to the option `bytes`; when full, the source that holds most makes room.
+ * **Limits**: `save` has no state: fragments are not kept over a restart.
  *
- * A datagram is refused, with all that still comes of it, when fragments overlap (RFC 5722, for IPv4, too), disagree on
- * its end, are more than allowed, or hide the transport header (RFC 1858, RFC 3128, RFC 7112). The same fragment twice counts once.
- *
- * **Options**: `datagrams`: 128. `fragments`: 512, and 64 for `fragmentsPerDatagram`. `bytes`: 1 MiB. When one is used
- * up, the source (an IPv4 address, an IPv6 /64) that holds the most of it makes room: by its oldest datagram for one of
- * its own; for others by its newest, or by one that has waited for more than 5 s. `timeout`: 60 s. `errors`: what answers.
- *
- * **Errors**: time exceeded about a first fragment whose others did not come. Over IPv6 (RFC 8200 section 4.5), parameter
- * problem about a fragment that ends beyond 65,535 bytes, or of a length that is no multiple of 8 with more to come, and
- * about a first one without all headers.
- *
- * **Counters**: `reassembled`, `refused`, `timedOut`, in datagrams. Fragments that were joined are dropped as
- * `reassembled`, all but one. Other reasons: `reassembly timeout`, `reassembly overflow`, `overlapping fragments`,
- * `fragments disagree`, `too many fragments`, `tiny fragment`, `refused datagram`, `duplicate fragment`, `empty
- * fragment`, `fragment of odd length`, `too long when whole`, `fragment marks disagree`, `no room to reassemble`,
- * `wrong header checksum`, `offloaded fragment`.
- *
- * **Limits**: `save` has nothing: fragments are not kept over a restart, and their senders send again. A first fragment
- * whose extension headers are cut off is malformed, and passes as all that is. With several workers, each datagram has one, by its addresses and number, to
- * which the others hand its fragments over.
- *
- * @example In front of a stage that looks at ports
+ * @example Two fragments in, one packet out
  * ```ts
  * import assert from "node:assert/strict";
+ * import { PacketBatch, PacketPool, type StageContext } from "@warren/tunnel/core";
+ * import { Ipv4 } from "@warren/tunnel/ipv4";
  * import { Reassemble } from "@warren/tunnel/reassemble";
  *
- * const stage = new Reassemble({ datagrams: 32, fragments: 128 });
- * assert.equal(stage.reassembled, 0);
+ * const stage = new Reassemble();
+ * const pool = new PacketPool();
+ * const lengths: number[] = [];
+ * const context: Partial<StageContext> = {
+ *   now: 0,
+ *   worker: { index: 0, count: 1 },
+ *   wake() {},
+ *   hold() {},
+ *   drop() {},
+ *   emit: (packet) => void lengths.push(packet.length),
+ * };
+ * for (const [fragmentOffset, moreFragments] of [[0, true], [800, false]] as const) {
+ *   const packet = pool.from(new Uint8Array(800))!;
+ *   Ipv4.encode(packet, { src: 0x0a090001, dst: 0xc0000201, protocol: 253, id: 7 });
+ *   Object.assign(Ipv4.of(packet)!, { fragmentOffset, moreFragments, dontFragment: false });
+ *   const batch = new PacketBatch();
+ *   batch.push(packet);
+ *   stage.inbound(batch, context as StageContext); // the tunnel does this
+ * }
+ * assert.deepEqual(lengths, [1620]);
  * ```
  */
 export class Reassemble implements Stage {
-  /** What statistics call it. */
+  /** Name in statistics: `reassemble`. */
   readonly name = "reassemble";
-  /** How many datagrams were joined. */
+  /** Datagrams that were reassembled. */
   reassembled = 0;
-  /** How many were refused. */
+  /** Datagrams that were refused, with all fragments that follow. */
   refused = 0;
-  /** How many did not come whole in time. */
+  /** Datagrams that were incomplete when their time was up. */
   timedOut = 0;
 
   readonly #perDatagram: number;
@@ -138,33 +138,32 @@ export class Reassemble implements Stage {
   readonly #errors: IcmpErrors;
   readonly #datagrams: FlowTable;
   readonly #lists: FragmentLists;
-  /** Datagrams by their source, which are not refused. */
+  /** Datagrams that are not refused, by source. */
   readonly #shares: Shares;
-  /** By source: how many fragments and bytes are held. */
+  /** Fragments and bytes held, by source. */
   readonly #fragmentsOf: Int32Array;
   readonly #bytesOf: Int32Array;
   readonly #directions: Uint8Array;
-  /** The congestion marks that a datagram's fragments had. */
-  readonly #marks: Uint8Array;
+  /** ECN codepoints of a datagram's fragments, a bit each. */
+  readonly #ecns: Uint8Array;
   readonly #key = new FlowKey();
   readonly #otherKey = new FlowKey();
   readonly #fragment: Fragment = { start: 0, end: 0, more: false, payload: 0 };
   #context: StageContext | undefined;
-  /** Why a datagram is forgotten. */
-  #why = TIMED_OUT;
+  /** Drop reason for the fragments of a datagram that is removed. */
+  #reason = TIMED_OUT;
 
   /**
-   * Holds nothing yet.
+   * Starts without fragments.
    *
-   * @throws {RangeError} when an option is not a whole number from 1 on, or too large a number.
+   * @throws {RangeError} when an option is out of range.
    */
   constructor(options: ReassembleOptions = {}) {
     checkNames("reassemble", options, NAMES);
     const { datagrams = DATAGRAMS, fragments = FRAGMENTS, bytes = BYTES, timeout = TIMEOUT } = options;
     const { fragmentsPerDatagram = FRAGMENTS_PER_DATAGRAM, errors = new IcmpErrors(), hashKey } = options;
     for (const [name, value] of Object.entries({ datagrams, fragments, fragmentsPerDatagram, bytes })) {
-      if (Number.isInteger(value) && value >= 1 && value <= 0x7fffffff) continue;
-      throw new RangeError(`Cannot reassemble with ${value} for ${name}: it is a whole number from 1 on`);
+      checkInteger("reassemble", name, value, 1, 0x7fffffff);
     }
     this.#perDatagram = fragmentsPerDatagram;
     this.#bytes = bytes;
@@ -180,23 +179,23 @@ export class Reassemble implements Stage {
     this.#fragmentsOf = new Int32Array(this.#shares.holders);
     this.#bytesOf = new Int32Array(this.#shares.holders);
     this.#directions = new Uint8Array(datagrams);
-    this.#marks = new Uint8Array(datagrams);
+    this.#ecns = new Uint8Array(datagrams);
   }
 
-  /** Joins what this machine sends. */
+  /** Reassembles packets from this machine. */
   outbound(batch: PacketBatch, context: StageContext): void {
     this.#pass(batch, context);
   }
 
-  /** Joins what comes to this machine. */
+  /** Reassembles packets to this machine. */
   inbound(batch: PacketBatch, context: StageContext): void {
     this.#pass(batch, context);
   }
 
-  /** Ends the datagrams whose time is over. */
+  /** Removes datagrams whose time is up. */
   tick(context: StageContext): number {
     this.#context = context;
-    this.#why = TIMED_OUT;
+    this.#reason = TIMED_OUT;
     this.#datagrams.expire(context.now);
     return this.#datagrams.due(context.now);
   }
@@ -206,7 +205,7 @@ export class Reassemble implements Stage {
     let whole = 0;
     while (whole < length && !isFragment(packets[whole]!)) whole++;
     if (whole === length) return;
-    // What is emitted goes ahead of what is left in the batch, so all that passes is, in its order.
+    // Emitted packets go ahead of those left in the batch: to keep the order, all are emitted.
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
       if (i < whole || !isFragment(packet)) context.emit(packet, context.direction);
@@ -215,7 +214,7 @@ export class Reassemble implements Stage {
   }
 
   #collect(packet: Packet, context: StageContext): void {
-    // What has a sum to be finished was not divided by anyone who knows how.
+    // A fragment cannot be a super-packet, nor have a partial checksum.
     if (packet.segmentSize !== 0 || packet.checksumStart !== 0) {
       return context.drop(packet, "offloaded fragment");
     }
@@ -237,7 +236,7 @@ export class Reassemble implements Stage {
     if (failure !== undefined) this.#refuse(datagram, failure, context);
   }
 
-  /** Drops a fragment that is wrong, or sends it back as the error about it. */
+  /** Drops a faulty fragment, or answers it with the ICMPv6 error about its fault. */
   #report(packet: Packet, ip: Ip, fault: Fault, context: StageContext): void {
     const { reason, error, field = 0, isInFragmentHeader = false } = fault;
     if (error === undefined || ip.version === 4) return context.drop(packet, reason);
@@ -245,7 +244,7 @@ export class Reassemble implements Stage {
     this.#errors.answer(packet, error, context, reason, pointer);
   }
 
-  /** Fills in what a fragment's datagram is known by (RFC 791 section 3.2, RFC 8200 section 4.5). */
+  /** Reads the key of a fragment's datagram (RFC 791 section 3.2, RFC 8200 section 4.5). */
   #readKey(ip: Ip, direction: Direction): void {
     const { packet: { view }, start } = ip;
     const { words } = this.#key;
@@ -263,18 +262,18 @@ export class Reassemble implements Stage {
     }
   }
 
-  /** Gives a packet to the worker that collects its datagram, if that is another one. */
+  /** Hands a packet over to the worker of its datagram, unless it is this one. */
   #handsOver(packet: Packet, context: StageContext): boolean {
     const { index, count } = context.worker;
     if (count === 1) return false;
-    // All workers have to agree, so there is no secret in it.
+    // All workers must agree, so the hash has no secret key.
     const owner = (sipHash(this.#key.words, this.#key.length, 0, 0) >>> 0) % count;
     if (owner === index) return false;
     context.handOver(packet, owner);
     return true;
   }
 
-  /** Fills in where a fragment belongs; returns what is wrong with it alone. */
+  /** Reads the position of a fragment; returns the fault that it has by itself. */
   #readFragment(ip: Ip): Fault | undefined {
     const { packet, start } = ip;
     const isIpv4 = ip.version === 4;
@@ -292,14 +291,14 @@ export class Reassemble implements Stage {
     return header + fragment.end > IPV4_MAX_LENGTH ? FAULTS.TooLong : undefined;
   }
 
-  /** The fragment's datagram; a new one, when it is the first that comes of it. */
+  /** Finds or adds the datagram of a fragment. */
   #find(ip: Ip, context: StageContext): number {
     const { now } = context;
-    this.#why = TIMED_OUT;
+    this.#reason = TIMED_OUT;
     const known = this.#datagrams.find(this.#key, now);
     if (known >= 0) return known;
     if (this.#datagrams.size === 0) context.wake();
-    this.#why = FAULTS.Overflow.reason;
+    this.#reason = FAULTS.Overflow.reason;
     if (this.#datagrams.size === this.#datagrams.capacity) {
       const refused = this.#datagrams.oldestIn(REFUSED);
       this.#datagrams.remove(refused >= 0 ? refused : this.#victim(this.#shares.largest(), -1, now));
@@ -307,24 +306,24 @@ export class Reassemble implements Stage {
     const datagram = this.#datagrams.add(this.#key, OPEN, now);
     this.#shares.add(datagram, this.#shares.holderIn(this.#key.words, 1, ip.version));
     this.#directions[datagram] = context.direction;
-    this.#marks[datagram] = 0;
+    this.#ecns[datagram] = 0;
     return datagram;
   }
 
-  /** Adds a fragment to its datagram and holds it, unless it is a duplicate; returns why the datagram is refused. */
+  /** Holds a fragment unless it is a duplicate; returns the fault for which its datagram is refused. */
   #add(datagram: number, packet: Packet, ip: Ip, context: StageContext): Fault | undefined {
     const { start, more } = this.#fragment;
     if (start === 0 && more && ip.payloadLength < minHeader(ip)) return FAULTS.Tiny;
-    if (start === 8 && ip.protocol === Protocol.Tcp) return FAULTS.Rewriting;
+    if (start === 8 && ip.protocol === Protocol.Tcp) return FAULTS.TcpOverwrite;
     if (this.#lists.count(datagram) === this.#perDatagram) return FAULTS.TooMany;
     while (this.#lists.full || this.#lists.bytes + packet.length > this.#bytes) {
       const counts = this.#lists.full ? this.#fragmentsOf : this.#bytesOf;
       const other = this.#victim(this.#shares.largest(0, counts), datagram, context.now);
       if (other < 0) return FAULTS.Overflow;
-      this.#why = FAULTS.Overflow.reason;
+      this.#reason = FAULTS.Overflow.reason;
       this.#datagrams.remove(other);
     }
-    const mark = 1 << ip.ecn;
+    const ecn = 1 << ip.ecn;
     switch (this.#lists.add(datagram, packet, this.#fragment)) {
       case Fit.Duplicate:
         context.drop(packet, "duplicate fragment");
@@ -332,19 +331,19 @@ export class Reassemble implements Stage {
       case Fit.Overlaps:
         return FAULTS.Overlap;
       case Fit.Disagrees:
-        return FAULTS.Disagreement;
+        return FAULTS.EndMismatch;
       case Fit.Fits: {
         const holder = this.#shares.holderAt(datagram);
         this.#fragmentsOf[holder]!++;
         this.#bytesOf[holder]! += packet.length;
-        this.#marks[datagram]! |= mark;
+        this.#ecns[datagram]! |= ecn;
         context.hold(packet);
         return undefined;
       }
     }
   }
 
-  /** A datagram of this holder that makes room for a fragment of the one in the key, `but`; -1 when there is no other. */
+  /** The datagram of this holder to evict for a fragment of datagram `but`, which is in the key; -1 when there is no other. */
   #victim(holder: number, but: number, now: number): number {
     if (holder < 0) return -1;
     const oldest = this.#shares.oldestOf(holder);
@@ -354,7 +353,7 @@ export class Reassemble implements Stage {
     return newest === but ? this.#shares.before(newest) : newest;
   }
 
-  /** Tells whether a datagram comes from the network of the one in the key. */
+  /** Tells whether a datagram is from the same source (IPv4 address, IPv6 /64) as the one in the key. */
   #isOfSameSource(datagram: number): boolean {
     this.#datagrams.readKey(datagram, this.#otherKey);
     const { words: one } = this.#key;
@@ -362,7 +361,7 @@ export class Reassemble implements Stage {
     return length === this.#key.length && one[1] === other[1] && (length === 4 || one[2] === other[2]);
   }
 
-  /** Takes the first fragment off a datagram's list, as {@linkcode FragmentLists.shift} does. */
+  /** Takes the first fragment off a datagram's list: see {@linkcode FragmentLists.shift}. */
   #shift(datagram: number, whole?: Packet, payload?: number): Packet | undefined {
     const packet = this.#lists.shift(datagram, whole, payload);
     const holder = this.#shares.holderAt(datagram);
@@ -373,7 +372,7 @@ export class Reassemble implements Stage {
     return packet;
   }
 
-  /** Drops all that is held of a datagram, and what still comes. */
+  /** Drops the held fragments of a datagram, and those that follow. */
   #refuse(datagram: number, reason: string, context: StageContext): void {
     this.refused++;
     for (let held; (held = this.#shift(datagram)) !== undefined;) context.drop(held, reason);
@@ -381,14 +380,14 @@ export class Reassemble implements Stage {
     this.#datagrams.touch(datagram, context.now, REFUSED);
   }
 
-  /** Drops what there is of a datagram that is forgotten, and answers it when its time is over. */
+  /** Drops the fragments of a datagram that is removed; after a timeout, answers the first one with time exceeded. */
   #forget(datagram: number): void {
     const context = this.#context!;
-    const isLate = this.#why === TIMED_OUT && this.#lists.count(datagram) > 0;
+    const isLate = this.#reason === TIMED_OUT && this.#lists.count(datagram) > 0;
     if (isLate) this.timedOut++;
     const beginning = isLate ? this.#lists.beginning(datagram) : undefined;
     for (let held; (held = this.#shift(datagram)) !== undefined;) {
-      if (held !== beginning) context.drop(held, this.#why);
+      if (held !== beginning) context.drop(held, this.#reason);
       else {
         const direction = this.#directions[datagram] as Direction;
         this.#errors.answer(held, IcmpError.ReassemblyTimeExceeded, context, TIMED_OUT, 0, direction);
@@ -397,11 +396,13 @@ export class Reassemble implements Stage {
     this.#shares.remove(datagram);
   }
 
-  /** Makes one packet of a datagram's fragments, in the first one's slot or a larger one; returns why it cannot. */
+  /** Joins a datagram's fragments in the slot of the first, or a larger one; returns the reason when it cannot. */
   #join(datagram: number, total: number, context: StageContext): string | undefined {
-    const marks = this.#marks[datagram]!;
+    const ecns = this.#ecns[datagram]!;
     // RFC 3168 section 5.3
-    if ((marks & CONGESTION) !== 0 && (marks & NOT_CAPABLE) !== 0) return "fragment marks disagree";
+    if ((ecns & 1 << ECN_CONGESTION_EXPERIENCED) !== 0 && (ecns & 1 << ECN_NOT_CAPABLE) !== 0) {
+      return "fragments disagree on ecn";
+    }
     const first = this.#lists.beginning(datagram)!;
     const ip = Ip.of(first)!;
     const { start } = ip;
@@ -429,7 +430,7 @@ export class Reassemble implements Stage {
       whole.view.setUint16(whole.offset + IPV6_PAYLOAD_LENGTH, whole.length - IPV6_HEADER);
       stripAtomicHeaders(whole);
     }
-    const joined = (marks & CONGESTION) !== 0 ? Ip.of(whole) : undefined;
+    const joined = (ecns & 1 << ECN_CONGESTION_EXPERIENCED) !== 0 ? Ip.of(whole) : undefined;
     if (joined !== undefined) joined.ecn = ECN_CONGESTION_EXPERIENCED;
     this.reassembled++;
     this.#datagrams.remove(datagram);
@@ -438,14 +439,14 @@ export class Reassemble implements Stage {
   }
 }
 
-/** The shortest header of what a first fragment carries (bytes). */
+/** Minimum length of the upper-layer header of a first fragment (bytes). */
 function minHeader({ version, protocol }: Ip): number {
   return protocol === (version === 4 ? Protocol.Icmp : Protocol.Icmpv6)
     ? ICMP_HEADER
     : MIN_HEADERS[protocol]!;
 }
 
-/** Whether it is to be joined with others. A packet that is whole loses its Fragment header on the way. */
+/** Tells whether a packet must be joined with others. Removes the Fragment headers of a whole packet. */
 function isFragment(packet: Packet): boolean {
   const ip = Ip.of(packet);
   if (ip === undefined) return false;
@@ -454,7 +455,7 @@ function isFragment(packet: Packet): boolean {
   return false;
 }
 
-/** RFC 6946 section 4: a fragment that is all there is has nothing to do with others of its number. */
+/** Removes the headers of atomic fragments: packets with a Fragment header that are whole (RFC 6946 section 4). */
 function stripAtomicHeaders(packet: Packet): void {
   for (let ip = Ipv6.of(packet); ip !== undefined && ip.fragmentHeader >= 0; ip = Ipv6.of(packet)) {
     stripFragmentHeader(ip);

@@ -1,6 +1,6 @@
-/** The slow way to join fragments, which shares no code with lib: for the tests of those who divide and who join. */
+/** A slow reassembly that shares no code with lib, for the tests of fragmentation and reassembly. */
 
-/** What a fragment says of itself. */
+/** Header fields of a fragment. */
 export interface Piece {
   /** Version, addresses, number, and over IPv4 the protocol: what it has in common with others. */
   readonly key: string;
@@ -12,7 +12,7 @@ export interface Piece {
   readonly header: Uint8Array;
 }
 
-/** Reads a fragment; `undefined` for any other packet. For right headers alone. */
+/** Reads a fragment with valid headers; `undefined` for any other packet. */
 export function readPiece(bytes: Uint8Array): Piece | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   if (bytes[0]! >> 4 === 4) {
@@ -48,7 +48,7 @@ export function readPiece(bytes: Uint8Array): Piece | undefined {
   };
 }
 
-/** The packet of which these are all fragments, with right lengths and IPv4 header checksum. */
+/** Joins all fragments of a packet, with correct lengths and IPv4 header checksum. */
 export function join(pieces: readonly Piece[]): Uint8Array {
   const sorted = pieces.toSorted((a, b) => a.offset - b.offset);
   const { header } = sorted[0]!;

@@ -1,4 +1,4 @@
-/** What is longer than a far end's MTU: fragments, ICMP errors, or what fits after all. */
+/** Packets longer than a far end's MTU: fragments, ICMP errors, and super-packets that fit. */
 
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { Direction, type Packet, type Stage, type TunnelEnd } from "@warren/tunnel/core";
@@ -100,7 +100,7 @@ Deno.test("EndMtu fragments IPv6 packets below the MTU that every IPv6 link has"
   deepEqual(device, [tooBig4(1000, 1001)]);
 });
 
-Deno.test("EndMtu passes what is no IP packet, and everything of an end whose MTU makes no sense", () => {
+Deno.test("EndMtu passes packets that are not IP, and everything to an end with an invalid MTU", () => {
   const bytes = Array.from({ length: 700 }, () => "a5").join(" ");
   deepEqual(pass([new EndMtu(endOf({ mtu: 600 }))], `hex ${bytes}`).far, [`hex ${bytes}`]);
   for (const mtu of [67, 0, -1, NaN, Infinity]) {

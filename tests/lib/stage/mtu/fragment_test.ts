@@ -1,4 +1,4 @@
-/** Fragments: what is joined again is what was divided, for all kinds of packets, lengths and MTUs. */
+/** Fragments of packets of all kinds and lengths, for all MTUs: joined again they are the packet. */
 
 import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import { Direction, type Packet, type Stage } from "@warren/tunnel/core";
@@ -32,7 +32,7 @@ function before(change: (packet: Packet) => void): Stage {
   return { name: "before", outbound: (batch) => Array.from(batch).forEach(change) };
 }
 
-/** What leaves, joined again where it came in pieces. */
+/** The packets that leave; fragments are joined. */
 function joined(packets: readonly Uint8Array[], mtu: number): Uint8Array[] {
   const whole: Uint8Array[] = [];
   let pieces = [];
@@ -53,7 +53,7 @@ function joined(packets: readonly Uint8Array[], mtu: number): Uint8Array[] {
   return whole;
 }
 
-Deno.test("fragment() makes pieces of packets that are the packet when they are joined", () => {
+Deno.test("fragment() makes fragments that are the packet when they are joined", () => {
   const seed = 0xf4a6;
   const random = new Random(seed);
   for (let i = 0; i < 500; i++) {
@@ -86,7 +86,7 @@ Deno.test("fragment() makes pieces of packets that are the packet when they are 
 });
 
 for (const version of [4, 6] as const) {
-  Deno.test(`fragment() cuts an IPv${version} super-packet first, and leaves one alone whose segments fit`, () => {
+  Deno.test(`fragment() segments an IPv${version} super-packet first, and passes one whose segments fit`, () => {
     const packet = packetOf(new Uint8Array(1500).map((_, i) => i * 7));
     Tcp.encode(packet, { srcPort: 5000, dstPort: 80, seq: 1, flags: Tcp.Ack });
     encodeIp(packet, version, 6);
@@ -111,7 +111,7 @@ for (const version of [4, 6] as const) {
   });
 }
 
-Deno.test("fragment() keeps the order of what is divided and what is not", () => {
+Deno.test("fragment() keeps the order of packets, fragmented or not", () => {
   const test = new TestPipeline(fragment(100));
   for (const [ident, length] of [[1, 10], [2, 150], [3, 10], [4, 90], [5, 1]]) {
     const text = `udp 10.9.0.1:5000 > 192.0.2.1:53 nodf ident ${ident} payload ${length}`;
@@ -121,7 +121,7 @@ Deno.test("fragment() keeps the order of what is divided and what is not", () =>
   deepEqual(test.receive().far.map((bytes) => bytes[5]), [1, 2, 2, 3, 4, 4, 5]);
 });
 
-Deno.test("fragment() drops a packet whole when there is no room for its pieces", () => {
+Deno.test("fragment() drops a packet whole when there is no room for its fragments", () => {
   const test = new TestPipeline(fragment(100));
   test.send(Direction.Outbound, encodePacket("udp 10.9.0.1:5000 > 192.0.2.1:53 nodf payload 500"));
   const taken: Packet[] = [];
@@ -134,7 +134,7 @@ Deno.test("fragment() drops a packet whole when there is no room for its pieces"
   ok(test.balanced);
 });
 
-Deno.test("fragment() gives packets that forbade it another identification each", () => {
+Deno.test("fragment() gives each packet with Don't Fragment a new identification", () => {
   const test = new TestPipeline(fragment(100, { ignoreDontFragment: true }));
   for (let i = 0; i < 3; i++) {
     test.send(Direction.Outbound, encodePacket("udp 10.9.0.1:5000 > 192.0.2.1:53 payload 100"));
@@ -145,7 +145,7 @@ Deno.test("fragment() gives packets that forbade it another identification each"
   equal(new Set(keys).size, 3);
 });
 
-Deno.test("fragment() leaves a fragment its identification, whatever it forbids", () => {
+Deno.test("fragment() keeps the identification of a fragment, even with Don't Fragment", () => {
   const packet = packetOf(
     encodePacket("ip 10.9.0.1 > 192.0.2.1 protocol 17 ident 7 more offset 80 payload 80"),
   );
@@ -159,7 +159,7 @@ Deno.test("fragment() leaves a fragment its identification, whatever it forbids"
   ]);
 });
 
-Deno.test("fragment() refuses an MTU that is none", () => {
+Deno.test("fragment() rejects an invalid MTU", () => {
   for (const mtu of [67, 65_536, 1400.5, NaN]) throws(() => fragment(mtu), RangeError);
 });
 

@@ -1,4 +1,4 @@
-/** The clamped MSS: wrong options, partly summed packets, and any bytes at all. */
+/** The clamped MSS: wrong options, partial checksums, and any bytes at all. */
 
 import { equal, ok, throws } from "node:assert/strict";
 import { Direction, type Stage } from "@warren/tunnel/core";
@@ -8,7 +8,7 @@ import { TestPipeline } from "../../../kit/pipeline.ts";
 import { survive } from "../../../kit/hostile.ts";
 import { encodeIp, makePartial, packetOf, wrongChecksum } from "../../../kit/packets.ts";
 
-Deno.test("mssClamp() refuses wrong options", () => {
+Deno.test("mssClamp() rejects wrong options", () => {
   throws(() => mssClamp({} as MssClampOptions), TypeError);
   throws(() => mssClamp({ mss: 1200, mtu: 1240 }), TypeError);
   for (const mtu of [67, 65_536, 1400.5, NaN]) throws(() => mssClamp({ mtu }), RangeError);
@@ -16,7 +16,7 @@ Deno.test("mssClamp() refuses wrong options", () => {
 });
 
 for (const version of [4, 6] as const) {
-  Deno.test(`mssClamp() lowers the MSS of an IPv${version} SYN whose sum is still to be finished`, () => {
+  Deno.test(`mssClamp() lowers the MSS of an IPv${version} SYN with a partial checksum`, () => {
     const packet = packetOf([]);
     // The option starts at an odd place.
     const options = Uint8Array.of(1, 2, 4, 5, 180, 0);

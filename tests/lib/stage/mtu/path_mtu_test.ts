@@ -31,7 +31,7 @@ function goes(test: TestPipeline, bytes: Uint8Array): boolean {
   return far.length === 1;
 }
 
-Deno.test("PathMtu knows after save, JSON and restore what it knew, and for as long", () => {
+Deno.test("PathMtu keeps path MTUs and their ages through save, JSON and restore", () => {
   const before = new PathMtu();
   const test = new TestPipeline(before);
   for (const version of [4, 6] as const) {
@@ -63,7 +63,7 @@ Deno.test("PathMtu knows after save, JSON and restore what it knew, and for as l
   deepEqual(behind.save(), []);
 });
 
-Deno.test("PathMtu refuses what is not its own state", () => {
+Deno.test("PathMtu rejects a state that is not its own", () => {
   const stage = new PathMtu();
   const right = { address: "192.0.2.1", mtu: 1300, age: 0 };
   for (
@@ -82,7 +82,7 @@ Deno.test("PathMtu refuses what is not its own state", () => {
 });
 
 for (const version of [4, 6] as const) {
-  Deno.test(`PathMtu answers an IPv${version} super-packet whose segments are too long, and lets others go`, () => {
+  Deno.test(`PathMtu answers an IPv${version} super-packet whose segments are too long, and passes others`, () => {
     const packet = packetOf(new Uint8Array(1600));
     Tcp.encode(packet, { srcPort: 5000, dstPort: 80, seq: 1, flags: Tcp.Ack });
     encodeIp(packet, version, 6);
@@ -106,7 +106,7 @@ for (const version of [4, 6] as const) {
   });
 }
 
-Deno.test("PathMtu does not believe an error with a wrong checksum", () => {
+Deno.test("PathMtu ignores an error with a wrong checksum", () => {
   const stage = new PathMtu();
   const test = new TestPipeline(stage);
   ok(goes(test, LONG[4]));
@@ -118,7 +118,7 @@ Deno.test("PathMtu does not believe an error with a wrong checksum", () => {
   deepEqual([stage.learned, stage.ignored, stage.size], [0, 1, 0]);
 });
 
-Deno.test("PathMtu does not believe an error that quotes a packet of the other version", () => {
+Deno.test("PathMtu ignores an error that quotes a packet of the other version", () => {
   const stage = new PathMtu();
   const test = new TestPipeline(stage);
   ok(goes(test, LONG[6]));
@@ -152,7 +152,7 @@ Deno.test("PathMtu has one entry of a path whose MTU goes down, and ages it from
   equal(stage.size, 0);
 });
 
-Deno.test("PathMtu refuses wrong options", () => {
+Deno.test("PathMtu rejects wrong options", () => {
   for (const mtu of [67, 65_536, 1400.5, NaN]) throws(() => new PathMtu({ mtu }), RangeError);
   throws(() => new PathMtu({ paths: 0 }), RangeError);
   throws(() => new PathMtu({ age: 0 }), RangeError);
@@ -199,7 +199,7 @@ for (const version of [4, 6] as const) {
     return { stage, test, send, receive };
   };
 
-  Deno.test(`PathMtu believes of TCP an error about what is in flight alone, over IPv${version}`, () => {
+  Deno.test(`PathMtu accepts an error about TCP only for bytes in flight, over IPv${version}`, () => {
     for (const base of [1000, 2 ** 32 - 1500]) {
       const { stage, send, receive } = start();
       for (let i = 0; i < 4; i++) send(tcp(base + 1300 * i));
@@ -228,7 +228,7 @@ for (const version of [4, 6] as const) {
     }
   });
 
-  Deno.test(`PathMtu goes on with a new connection between the same ports, and behind a forged acknowledgment, over IPv${version}`, () => {
+  Deno.test(`PathMtu follows a new connection between the same ports, and one after a forged acknowledgment, over IPv${version}`, () => {
     const { stage, send, receive } = start();
     send(tcp(5_000_000));
     receive(ack(15_000_000));
@@ -239,7 +239,7 @@ for (const version of [4, 6] as const) {
     equal(stage.learned, 1);
   });
 
-  Deno.test(`PathMtu believes of UDP an error about a packet of that length, sent in the last 10 s, over IPv${version}`, () => {
+  Deno.test(`PathMtu accepts an error about UDP only for a packet of that length, sent in the last 10 s, over IPv${version}`, () => {
     const { stage, test, send, receive } = start();
     send(udp(53, 1300));
     receive(error(1290, udp(54, 1300)));
@@ -254,7 +254,7 @@ for (const version of [4, 6] as const) {
     equal(stage.learned, 1);
   });
 
-  Deno.test(`PathMtu never believes less than its least of IPv${version}, nor more than it knows`, () => {
+  Deno.test(`PathMtu never learns less than the minimum of IPv${version}, nor more than it knows`, () => {
     const least = version === 4 ? 552 : 1280;
     const { stage, send, receive } = start();
     send(udp(53, 1300));

@@ -1,4 +1,4 @@
-/** Reassembly beside strangers who send fragments that nothing comes of. */
+/** Reassembly under a flood of fragments of datagrams that never complete. */
 
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { Direction } from "@warren/tunnel/core";
@@ -68,7 +68,7 @@ for (const version of VERSIONS) {
     }
   }
 
-  Deno.test(`Reassemble has one source's many fragments and bytes make room for another's, over IPv${version}`, () => {
+  Deno.test(`Reassemble evicts the fragments of the source that holds most, over IPv${version}`, () => {
     for (const options of [{ fragments: 64 }, { bytes: 4096 }]) {
       const receiver = new Receiver(options);
       receiver.send(HONEST[version], 1, [0, 3], 4);
@@ -79,7 +79,7 @@ for (const version of VERSIONS) {
     }
   });
 
-  Deno.test(`Reassemble forgets the oldest datagram of a source that fills the table itself, over IPv${version}`, () => {
+  Deno.test(`Reassemble evicts the oldest datagram of a source that fills the table itself, over IPv${version}`, () => {
     const receiver = new Receiver({ datagrams: 4 });
     for (let ident = 1; ident <= 5; ident++) receiver.send(HONEST[version], ident, [0, 1], 2);
     for (let ident = 5; ident >= 1; ident--) receiver.send(HONEST[version], ident, [1, 2], 2);
@@ -97,7 +97,7 @@ for (const version of VERSIONS) {
   });
 }
 
-Deno.test("Reassemble keeps its time for each fragment of a flood, whatever the table's size", () => {
+Deno.test("Reassemble takes constant time for each fragment of a flood, whatever the table's size", () => {
   const timeOf = (datagrams: number): number => {
     const receiver = new Receiver({ datagrams, fragments: 200 });
     const start = performance.now();
@@ -109,7 +109,7 @@ Deno.test("Reassemble keeps its time for each fragment of a flood, whatever the 
   ok(large < 20 * small + 200, `${small} ms, ${large} ms`);
 });
 
-Deno.test("Reassemble tells senders over IPv6 what is wrong with a fragment, as RFC 8200 has it", () => {
+Deno.test("Reassemble answers faulty IPv6 fragments with the errors of RFC 8200", () => {
   const payload = (length: number) => new Uint8Array(length).fill(7);
   const fragment = (offset: number, more: boolean) => ({
     type: 44,
@@ -166,7 +166,7 @@ Deno.test("Reassemble tells senders over IPv6 what is wrong with a fragment, as 
   }
 });
 
-Deno.test("Reassemble takes off every atomic Fragment header", () => {
+Deno.test("Reassemble removes every atomic Fragment header", () => {
   const test = new TestPipeline(new Reassemble());
   const upper = [253, Uint8Array.of(1, 2, 3)] as const;
   const { atomic, destination } = EXTENSIONS;

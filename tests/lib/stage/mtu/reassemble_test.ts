@@ -1,4 +1,4 @@
-/** Reassembly: against a slow way to do it, for random fragments that overlap, too; sizes, workers, and any bytes. */
+/** Reassembly: against a slow one, for random and overlapping fragments; sizes, workers, and any bytes. */
 
 import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import { Direction, type Packet, PacketPool, type Stage } from "@warren/tunnel/core";
@@ -16,7 +16,7 @@ import { join, type Piece, readPiece } from "./_join.ts";
 import { encodeIp, hex, wrongChecksum } from "../../../kit/packets.ts";
 import { copy } from "../../../../lib/split/copy.ts";
 
-/** What RFC 815, 5722 and 8200 say, word by word. */
+/** RFC 815, RFC 5722 and RFC 8200, word by word. */
 class Slow {
   readonly #pieces = new Map<string, Piece[]>();
   readonly #refused = new Set<string>();
@@ -131,7 +131,7 @@ for (const version of [4, 6] as const) {
   });
 }
 
-Deno.test("Reassemble keeps the order of what is joined and what passes", () => {
+Deno.test("Reassemble keeps the order of packets, reassembled or not", () => {
   const test = new TestPipeline(new Reassemble());
   const lines = [
     'udp 10.9.0.1:5000 > 192.0.2.1:53 ident 1 "hello"',
@@ -145,7 +145,7 @@ Deno.test("Reassemble keeps the order of what is joined and what passes", () => 
   deepEqual(test.receive().far.map((bytes) => bytes[5]), [1, 3, 2, 4]);
 });
 
-Deno.test("Reassemble keeps properties and takes Fragment headers off partly summed packets", () => {
+Deno.test("Reassemble keeps properties, and removes Fragment headers of packets with partial checksums", () => {
   const bytes = encodePacket("ip fd09::1 > 2001:db8::1 protocol 253 ident 7 payload 32");
   let seen: Packet | undefined;
   const before: Stage = {
@@ -187,7 +187,7 @@ Deno.test("Reassemble hands each datagram's fragments to one worker, the same fr
   for (let ident = 0; ident < 64; ident++) equal(handed[0]!.has(ident), !handed[1]!.has(ident));
 });
 
-Deno.test("Reassemble holds no more than its bounds in a flood, and joins what comes together", () => {
+Deno.test("Reassemble stays within its bounds in a flood, and reassembles datagrams that complete", () => {
   const random = new Random(0xf100d);
   const stage = new Reassemble({ datagrams: 32, fragments: 48, bytes: 4000, fragmentsPerDatagram: 4 });
   const test = new TestPipeline(stage);
@@ -211,7 +211,7 @@ Deno.test("Reassemble holds no more than its bounds in a flood, and joins what c
   equal(stage.reassembled, 50);
 });
 
-Deno.test("Reassemble refuses wrong options", () => {
+Deno.test("Reassemble rejects wrong options", () => {
   throws(() => new Reassemble({ datagrams: 0 }), RangeError);
   throws(() => new Reassemble({ fragments: 1.5 }), RangeError);
   throws(() => new Reassemble({ bytes: NaN }), RangeError);
