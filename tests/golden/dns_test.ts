@@ -1,4 +1,4 @@
-/** Golden tests of the resolver: what it answers without asking anybody. */
+/** Golden tests of the resolver: answers without upstreams. */
 
 import { BlockList, DnsResolver, type DnsResolverOptions, FakeIp, type FakeIpOptions } from "@warren/tunnel/dns";
 import { goldenTests } from "../kit/golden.ts";

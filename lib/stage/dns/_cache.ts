@@ -1,19 +1,19 @@
 /**
- * Answers that are still good, bounded by entries and bytes. Each is counted in a share, by the client that asked first
- * and the upstream that answered; a full cache forgets what the greatest share has not used for longest.
+ * Cache of answers, bounded in entries and bytes. Each entry is counted in a share, chosen by the client that asked first
+ * and the upstream that answered; a full cache evicts the least recently used entry of the largest share.
  *
- *     put ──► good until its TTL is over ──► stale, if that is wanted ──► gone
+ *     put ──► fresh until its TTL expires ──► stale, if enabled ──► removed
  */
 
 import { sipHash } from "../../core/sip_hash.ts";
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkNames, gotValue, type OptionNames } from "../../core/options.ts";
 import { Answer } from "./_answer.ts";
 import { HEADER, Question, Rcode } from "./_message.ts";
 
 // Implementation
-/** What a `Map`'s entry, its key and the objects take beside an answer's bytes, about. */
+/** Approximate memory of an entry's objects besides key and message (bytes). */
 const ENTRY_BYTES = 250;
-/** Shares of answers, and as many of negative ones: owners whose hashes agree have one together. */
+/** Number of shares, for positive and for negative answers each; owners with the same hash have one in common. */
 const SHARES = 32;
 const NAMES: OptionNames<DnsCacheOptions> = {
   entries: "optional",
@@ -28,54 +28,52 @@ const NAMES: OptionNames<DnsCacheOptions> = {
 /** Options of the resolver's cache. */
 export interface DnsCacheOptions {
   /**
-   * How many answers it keeps. Clients and upstreams have shares: a full cache forgets what the greatest share has not
-   * used for longest, and answers that there is nothing have shares of their own. @default {10000}
+   * Maximum answers. A full cache evicts the least recently used answer of the client and upstream with the most; negative
+   * answers are counted separately. @default {10000}
    */
   entries?: number;
-  /** How much memory they take (bytes). @default {8388608} */
+  /** Maximum memory (bytes). @default {8388608} */
   bytes?: number;
-  /**
-   * An answer is good for at least so long (milliseconds), unless it says itself that it is for nobody else: with a TTL of
-   * 0. @default {0}
-   */
+  /** Minimum lifetime of an answer (milliseconds); an answer with a TTL of 0 is never cached. @default {0} */
   minTtl?: number;
-  /** An answer is good for at most so long (milliseconds). @default {86400000, a day} */
+  /** Maximum lifetime of an answer (milliseconds). @default {86400000, a day} */
   maxTtl?: number;
-  /** One that says that there is nothing, for at most so long (milliseconds; RFC 2308). @default {3600000, an hour} */
+  /** Maximum lifetime of a negative answer (milliseconds; RFC 2308). @default {3600000, an hour} */
   maxNegativeTtl?: number;
   /**
-   * For how long an old answer is given when nobody can be asked (milliseconds; RFC 8767): with a TTL of 30 s.
+   * Time for which an expired answer is served, with a TTL of 30 s, while no upstream answers (milliseconds; RFC 8767).
    * @default {0, never}
    */
   stale?: number;
-  /** Whether names that are asked for in the last tenth of their answer's time are asked again then. @default {false} */
+  /** True to refresh an answer that is queried in the last tenth of its lifetime. @default {false} */
   prefetch?: boolean;
 }
 
-/** An answer, and when it was given. */
+/** Cached answer. */
 export interface CacheEntry {
   readonly answer: Answer;
-  /** When it came (monotonic milliseconds). */
+  /** Time of its arrival (monotonic milliseconds). */
   readonly since: number;
-  /** Until when it is good (monotonic milliseconds). */
+  /** Time of its expiry (monotonic milliseconds). */
   readonly until: number;
-  /** The share that it is counted in. */
+  /** Share that it is counted in. */
   readonly share: number;
 }
 
-/** The keys of a share's entries, the one not used for longest first. */
+/** Keys of a share's entries, the least recently used first. */
 interface Share {
   readonly keys: Set<string>;
   bytes: number;
 }
 
-/** An entry that JSON can hold: key and message in hexadecimal digits, its age and what is left (milliseconds). */
+/** Entry for JSON: key and message in hexadecimal digits, age and remaining lifetime (milliseconds). */
 type SavedEntry = [key: string, message: string, age: number, left: number, share?: number];
 
 /** Answers by the keys of their questions. */
 export class Cache {
+  /** True if answers are refreshed before they expire. */
   readonly prefetches: boolean;
-  /** For how long after its time an answer is kept (milliseconds). */
+  /** Time that an answer is kept after its expiry (milliseconds). */
   readonly stale: number;
   readonly #entries = new Map<string, CacheEntry>();
   readonly #most: number;
@@ -90,7 +88,7 @@ export class Cache {
   readonly #hashKey = crypto.getRandomValues(new Uint32Array(2));
   #bytes = 0;
 
-  /** @throws {RangeError} when an option is out of its range; {@linkcode TypeError} for one that there is not. */
+  /** @throws {RangeError} when an option is out of range; {@linkcode TypeError} for an unknown option. */
   constructor(options: DnsCacheOptions = {}) {
     checkNames("cache answers", options, NAMES);
     const { entries = 10_000, bytes = 8 * 1024 * 1024, minTtl = 0, maxTtl = 86_400_000 } = options;
@@ -98,7 +96,9 @@ export class Cache {
     const given = { entries, bytes, minTtl, maxTtl, maxNegativeTtl, stale };
     for (const [name, value] of Object.entries(given)) {
       if (!(typeof value === "number" && value >= 0)) {
-        throw new RangeError(`Cannot cache answers: ${name} is ${value}, not 0 or more`);
+        throw new RangeError(
+          `Cannot cache answers: ${name} must be a number of at least 0, ${gotValue(value)}`,
+        );
       }
     }
     this.#most = entries;
@@ -110,17 +110,17 @@ export class Cache {
     this.prefetches = prefetch;
   }
 
-  /** How many answers there are. */
+  /** Number of answers. */
   get size(): number {
     return this.#entries.size;
   }
 
-  /** What they take, about (bytes). */
+  /** Approximate memory of all answers (bytes). */
   get bytes(): number {
     return this.#bytes;
   }
 
-  /** The answer to a question, good or stale; `undefined` when there is none. */
+  /** Returns the answer to a question, fresh or stale; `undefined` if there is none. */
   get(key: string, now: number): CacheEntry | undefined {
     const entry = this.#entries.get(key);
     if (entry === undefined) return undefined;
@@ -128,14 +128,14 @@ export class Cache {
       this.#remove(key, entry);
       return undefined;
     }
-    // Last in the order of a set's keys: used last.
+    // Moved to the end of the set: most recently used.
     const { keys } = this.#shares[entry.share]!;
     keys.delete(key);
     keys.add(key);
     return entry;
   }
 
-  /** Keeps an answer for as long as it is good. `owner` names whose share it is counted in. */
+  /** Adds an answer for its lifetime. `owner` determines the share that it is counted in. */
   put(key: string, answer: Answer, now: number, owner: string): void {
     if (answer.ttl === 0) return;
     const most = answer.isNegative ? Math.min(this.#maxTtl, this.#maxNegativeTtl) : this.#maxTtl;
@@ -147,7 +147,7 @@ export class Cache {
     });
   }
 
-  /** Forgets everything. */
+  /** Removes all answers. */
   clear(): void {
     this.#entries.clear();
     this.#bytes = 0;
@@ -157,6 +157,7 @@ export class Cache {
     }
   }
 
+  /** Returns the fresh answers, for {@linkcode Cache.read}. */
   save(now: number): SavedEntry[] {
     const saved: SavedEntry[] = [];
     for (const [share, { keys }] of this.#shares.entries()) {
@@ -169,17 +170,17 @@ export class Cache {
   }
 
   /**
-   * Reads what {@linkcode Cache.save} gave; calling what it returns takes that over. An answer is good no longer than
-   * these options let it be.
+   * Parses the result of {@linkcode Cache.save}; the returned function replaces the contents by it. The limits of these
+   * options apply.
    *
-   * @throws {TypeError} when it is something else.
+   * @throws {TypeError} for any other value.
    */
   read(state: unknown, now: number): () => void {
     const entries = Array.isArray(state)
       ? state.map((saved) => readEntry(saved, now, this.#maxTtl))
       : [undefined];
     if (!entries.every((entry) => entry !== undefined)) {
-      throw new TypeError("Cannot restore a resolver: its cache is not one that was saved");
+      throw new TypeError("Cannot restore a resolver: its cache must be as it was saved");
     }
     return () => {
       this.clear();
@@ -191,7 +192,7 @@ export class Cache {
     const known = this.#entries.get(key);
     if (known !== undefined) this.#remove(key, known);
     const size = sizeOf(key, entry);
-    // One that would drive out all others, and then itself.
+    // A larger entry would evict all others and then itself.
     if (entry.until <= entry.since || size > this.#mostBytes) return;
     const share = this.#shares[entry.share]!;
     this.#entries.set(key, entry);
@@ -214,7 +215,7 @@ export class Cache {
     share.bytes -= size;
   }
 
-  /** The share with the most entries, or the most bytes; among equals, `first`. */
+  /** Returns the share with the most entries or bytes; `first` in a tie. */
   #greatest(first: Share, isByCount: boolean): Share {
     let greatest = first;
     for (const share of this.#shares) {
@@ -237,7 +238,7 @@ function toHex(key: string): string {
   return Array.from(key, (letter) => letter.charCodeAt(0).toString(16).padStart(4, "0")).join("");
 }
 
-const asked = new Question();
+const question = new Question();
 
 function readEntry(saved: unknown, now: number, maxTtl: number): [string, CacheEntry] | undefined {
   if (!Array.isArray(saved) || saved.length !== 4 && saved.length !== 5) return undefined;
@@ -248,12 +249,12 @@ function readEntry(saved: unknown, now: number, maxTtl: number): [string, CacheE
   if (!(Number.isFinite(age) && age >= 0 && Number.isFinite(left) && left >= 0)) return undefined;
   const bytes = Uint8Array.fromHex(message);
   const letters = key.match(/.{4}/g)!.map((digits) => String.fromCharCode(parseInt(digits, 16))).join("");
-  // Its question alone is a query.
+  // Header and question alone form a query.
   const query = bytes.slice();
   query.fill(0, 2, HEADER);
   query[5] = 1;
-  if (asked.read(query, 0, query.length) !== Rcode.NoError) return undefined;
-  if (letters.slice(0, -1) !== asked.nameKey + String.fromCharCode(asked.type)) return undefined;
-  const answer = Answer.of(bytes, asked);
+  if (question.read(query, 0, query.length) !== Rcode.NoError) return undefined;
+  if (letters.slice(0, -1) !== question.nameKey + String.fromCharCode(question.type)) return undefined;
+  const answer = Answer.of(bytes, question);
   return answer && [letters, { answer, since: now - age, until: now + Math.min(left, maxTtl - age), share }];
 }

@@ -1,7 +1,7 @@
-/** The resolver's options in the form that it works with. */
+/** Checks a resolver's options and fills in defaults. */
 
 import { type Address, parseAddress } from "../../wire/address.ts";
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkNames, gotValue, type OptionNames } from "../../core/options.ts";
 import type { InFlightLimits } from "./_in_flight.ts";
 import { EDNS_SIZE } from "./_message.ts";
 import { parseName } from "./name.ts";
@@ -10,11 +10,9 @@ import type { TcpServerLimits } from "./_tcp_server.ts";
 
 // Specification
 const MAX_TIME = 0x7fffffff;
-/**
- * The longest message that every host takes over UDP (RFC 1035 section 4.2.1), and that fits an Ethernet frame over
- * IPv6 (bytes).
- */
+/** Message size that every host accepts over UDP (bytes; RFC 1035 section 4.2.1). */
 const MIN_ANSWER = 512;
+/** Largest message in an Ethernet frame over IPv6 (bytes). */
 const MAX_ANSWER = 1452;
 
 // Implementation
@@ -47,33 +45,33 @@ const CONNECTIONS = 256;
 const IDLE_TIMEOUT = 10_000;
 const MAX_PLACES = 65_536;
 
-/** A domain with upstreams of its own. */
+/** Domain with its own upstreams. */
 export interface SplitDomain {
   readonly domain: Uint8Array;
   readonly upstreams: readonly DnsUpstream[];
 }
 
-/** The resolver's options, checked, with defaults filled in. */
+/** Options of a resolver, checked and with defaults filled in. */
 export interface CheckedOptions {
   readonly addresses: readonly Address[];
   readonly upstreams: readonly DnsUpstream[];
-  /** The longest domain first. */
+  /** Split domains, the longest first. */
   readonly split: readonly SplitDomain[];
-  /** The longest answer over UDP (bytes). */
+  /** Maximum length of an answer over UDP (bytes). */
   readonly answerLimit: number;
   readonly places: InFlightLimits;
   readonly tcp: TcpServerLimits;
 }
 
 /**
- * Checks the options that have no class of their own.
+ * Checks all options but those that records, block lists, `fakeIp`, special names and the cache check themselves.
  *
  * @throws what the constructor of {@linkcode DnsResolver} throws.
  */
 export function checkOptions(options: DnsResolverOptions): CheckedOptions {
   checkNames("resolve names", options, NAMES);
   const addresses = list(options.address).map(parseAddress);
-  if (addresses.length === 0) throw new TypeError("Cannot answer queries: the resolver has no address");
+  if (addresses.length === 0) throw new TypeError("Cannot resolve names: address must not be empty");
   return {
     addresses,
     upstreams: upstreamsOf(options.upstream ?? []),
@@ -98,9 +96,8 @@ function upstreamsOf(given: DnsUpstream | readonly DnsUpstream[]): readonly DnsU
   for (const upstream of upstreams) {
     if (typeof upstream?.query === "function") continue;
     throw new TypeError(
-      `Cannot ask ${
-        JSON.stringify(upstream)
-      }: it has no query(): give an upstream such as parseUpstream("192.0.2.1")`,
+      `Cannot resolve names: upstream must be an object with query(), ${gotValue(upstream)}: ` +
+        'write parseUpstream("192.0.2.1")',
     );
   }
   return upstreams;

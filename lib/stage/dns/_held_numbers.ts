@@ -1,30 +1,30 @@
-/** Numbers in the order of their use, and which of them clients hold: for how long, and in which shares. */
+/** Allocation of numbers in order of use, with hold times and a fair share for each client. */
 
 const NONE = -1;
 
 /**
- * Numbers from 0 on in two rings: those that are free to be given to somebody else, and those that are held. Each ring
- * goes from the number that was used last to the one not used for longest; its head stands behind the numbers. Nothing
- * is allocated but for a client's first number.
+ * Numbers from 0 in two linked rings: free numbers, and numbers that clients hold. Each ring goes from the most to the
+ * least recently used number; its head is an index after the last number. Memory is allocated only for a client's first
+ * number.
  */
 export class HeldNumbers {
   readonly #capacity: number;
   readonly #holdTime: number;
-  /** The client that each number was given to. */
+  /** Client that each number was given to. */
   readonly #clients: (string | undefined)[] = [];
-  /** Until when each number is held (milliseconds); 0 when it is free. */
+  /** End of each number's hold time (milliseconds); 0 when it is free. */
   readonly #heldUntil: Float64Array;
-  /** The count of numbers that each client holds. */
+  /** Count of numbers that each client holds. */
   readonly #holdings = new Map<string, number>();
   #held = 0;
-  /** The time (monotonic milliseconds); 0 as long as nobody has told it. */
+  /** Current time (monotonic milliseconds); 0 before the first `advance`. */
   #now = 0;
   readonly #newer: Int32Array;
   readonly #older: Int32Array;
   readonly #free: number;
   readonly #holding: number;
 
-  /** @param holdTime For how long a number is held after each use (milliseconds). */
+  /** @param holdTime Time that a number is held after each use (milliseconds). */
   constructor(capacity: number, holdTime: number) {
     this.#capacity = capacity;
     this.#holdTime = holdTime;
@@ -36,7 +36,7 @@ export class HeldNumbers {
     this.clear();
   }
 
-  /** Forgets all numbers. */
+  /** Removes all numbers. */
   clear(): void {
     this.#clients.length = 0;
     this.#heldUntil.fill(0);
@@ -45,10 +45,10 @@ export class HeldNumbers {
     for (const head of [this.#free, this.#holding]) this.#newer[head] = this.#older[head] = head;
   }
 
-  /** Tells the time. */
+  /** Sets the current time (monotonic milliseconds). */
   advance(now: number): void {
     if (this.#now === 0 && this.#held > 0) {
-      // Restored before the first breath.
+      // The numbers were restored before the first breath.
       for (let at = this.#older[this.#holding]!; at !== this.#holding; at = this.#older[at]!) {
         this.#heldUntil[at]! += now;
       }
@@ -56,7 +56,7 @@ export class HeldNumbers {
     this.#now = now;
   }
 
-  /** Frees the numbers whose time is over. */
+  /** Frees the numbers whose hold time has ended. */
   release(): void {
     for (let number = this.#newer[this.#holding]!; number !== this.#holding;) {
       if (this.#heldUntil[number]! > this.#now) return;
@@ -69,13 +69,13 @@ export class HeldNumbers {
     }
   }
 
-  /** Adds a number that is free. */
+  /** Adds a free number. */
   add(number: number): void {
     this.#clients[number] = undefined;
     this.#link(number, this.#free);
   }
 
-  /** Takes out the free number that was not used for longest; -1 when none is free. */
+  /** Removes the least recently used free number and returns it; -1 if none is free. */
   take(): number {
     const number = this.#newer[this.#free]!;
     if (number === this.#free) return NONE;
@@ -83,12 +83,12 @@ export class HeldNumbers {
     return number;
   }
 
-  /** Tells whether a client holds fewer numbers than are left for others. */
+  /** Returns true if a client holds fewer numbers than are left for others. */
   mayHold(client: string): boolean {
     return (this.#holdings.get(client) ?? 0) < this.#capacity - this.#held;
   }
 
-  /** Gives a number to a client, which holds it from now on; `false` when it may not. */
+  /** Gives a number to a client, which holds it from now on; returns false if it may not. */
   give(number: number, client: string): boolean {
     if (client !== this.#clients[number] && this.mayHold(client)) {
       if (this.#heldUntil[number]! > 0) {
@@ -97,13 +97,13 @@ export class HeldNumbers {
       }
       this.#clients[number] = client;
     }
-    // Another client may hold it in its share.
+    // Another client may hold it as part of its share.
     if (this.#heldUntil[number] === 0 && client !== this.#clients[number]) return false;
     this.use(number);
     return this.#holdTime === 0 || this.#heldUntil[number]! > 0;
   }
 
-  /** Marks a number as used last, and holds it anew if a client has it. */
+  /** Marks a number as most recently used, and restarts its hold time if a client has it. */
   use(number: number): void {
     const client = this.#clients[number];
     const isHeld = this.#heldUntil[number]! > 0;
@@ -112,14 +112,14 @@ export class HeldNumbers {
     } else this.#relink(number, this.#free);
   }
 
-  /** Adds a number as it was: with how much of its time is left (milliseconds), and its client. */
+  /** Adds a number with its remaining hold time (milliseconds) and client. */
   restore(number: number, left: number, client: string | undefined): void {
     this.add(number);
     this.#clients[number] = client;
     if (left > 0) this.#hold(number, this.#now + Math.min(left, this.#holdTime));
   }
 
-  /** The numbers with the time that is left and the client, from the one that was used last on; the held ones first. */
+  /** Iterates numbers, remaining hold times and clients: held numbers first, the most recently used first. */
   *entries(): Generator<[number: number, left: number, client: string | undefined], void, void> {
     for (const head of [this.#holding, this.#free]) {
       for (let at = this.#older[head]!; at !== head; at = this.#older[at]!) {
@@ -145,7 +145,7 @@ export class HeldNumbers {
     else this.#holdings.delete(client);
   }
 
-  /** Makes a number the one that was used last of a ring. */
+  /** Moves a number to the most recently used place of a ring. */
   #relink(number: number, head: number): void {
     if (this.#older[head] === number) return;
     this.#unlink(number);

@@ -1,11 +1,11 @@
 /**
- * Questions in flight, and the queries that wait for them. Both are bounded, and the sources share the places. When there
- * is none left, the source with the most loses its oldest one to a source with fewer. Where no source has many, as when
- * each query has a forged address of its own, the oldest one of all makes room.
+ * Questions in flight and the queries that wait for them. Both are bounded, and clients share the places. When none is
+ * free, the client with the most loses its oldest one to a client with fewer. If no client has many, as with queries from
+ * forged addresses, the oldest of all makes room.
  *
- *     query ──► wait() ──► is there a place? ──► held ····· upstream's answer ──► delivered
- *                              │ no                  └····· too late, or displaced ──► given up
- *                              └──► the source that has the most gives one up, or this one does
+ *     query ──► wait() ──► free place? ──► held ····· upstream's answer ──► delivered
+ *                              │ no           └····· timeout, or displaced ──► given up
+ *                              └──► the client with the most gives one up, or this query does
  */
 
 import type { StageContext } from "../../core/mod.ts";
@@ -16,40 +16,42 @@ import { type Query, SMALL_SHARE } from "./_query.ts";
 import type { DnsCounters, DnsUpstream } from "./resolver_options.ts";
 
 // Implementation
-/** A question that failed is not asked again so soon (RFC 9520 section 3.2: a second at least; milliseconds). */
+/** Time for which a failed question is not asked again (milliseconds; RFC 9520 section 3.2: at least a second). */
 const FAILURE_TIME = 1000;
 const MAX_FAILURES = 1000;
-/** No question makes room for that of a source with as many before it has waited so long (milliseconds). */
+/** Time that a question keeps its place against clients with as many (milliseconds). */
 const MIN_WAIT = 50;
-/** Time for which an upstream that refused EDNS is asked without it (milliseconds). */
+/** Time for which an upstream that refused EDNS gets queries without it (milliseconds). */
 const PLAIN_TIME = 600_000;
 
 /** Callbacks for the outcome of questions and queries. */
 export interface Outcome {
-  /** An upstream has answered; the queries are delivered next. */
+  /** Takes the answer of an upstream, before its queries are delivered. */
   answered(pending: Pending, answer: Answer, now: number): void;
   /** Answers a query that waited. */
   deliver(query: Query, answer: Answer, context: StageContext): void;
-  /** Ends a query that has no answer, but perhaps an upstream's refusal. */
-  giveUp(query: Query, key: string, refusal: Answer | undefined, context: StageContext): void;
+  /** Ends a query that no upstream answered; `error` is the last error response of an upstream. */
+  giveUp(query: Query, key: string, error: Answer | undefined, context: StageContext): void;
 }
 
 /** Limits of {@linkcode InFlight}. */
 export interface InFlightLimits {
-  /** Time that an upstream has to answer (milliseconds). */
+  /** Time that an upstream has to respond (milliseconds). */
   readonly timeout: number;
+  /** Maximum questions in flight. */
   readonly questions: number;
+  /** Maximum queries that wait. */
   readonly queries: number;
 }
 
-/** A client with questions in flight or queries that wait; the oldest of each comes first. */
+/** Client with questions in flight or waiting queries, the oldest first. */
 interface Source {
   readonly key: string;
   readonly questions: Set<Pending>;
   readonly queries: Map<Query, Pending>;
 }
 
-/** Questions by their keys. */
+/** Questions in flight, by their keys. */
 export class InFlight {
   readonly #limits: InFlightLimits;
   readonly #counters: DnsCounters;
@@ -58,9 +60,9 @@ export class InFlight {
   readonly #sources = new Map<string, Source>();
   #arrivals: Pending[] = [];
   #waiting = 0;
-  /** Time at which a question failed, by its key. */
+  /** Time of failure of each question, by its key. */
   readonly #failures = new Map<string, number>();
-  /** Until when upstreams are asked without EDNS. */
+  /** End of the time without EDNS for each upstream. */
   readonly #plain = new Map<DnsUpstream, number>();
   #context: StageContext | undefined;
   #isClosed = false;
@@ -71,22 +73,22 @@ export class InFlight {
     this.#outcome = outcome;
   }
 
-  /** The number of questions in flight. */
+  /** Number of questions in flight. */
   get size(): number {
     return this.#pending.size;
   }
 
-  /** A question that is being asked. */
+  /** Returns a question in flight. */
   get(key: string): Pending | undefined {
     return this.#pending.get(key);
   }
 
-  /** Tells whether a question has failed just now. */
+  /** Returns true if a question failed less than a second ago. */
   hasFailed(key: string, now: number): boolean {
     return now - (this.#failures.get(key) ?? -Infinity) < FAILURE_TIME;
   }
 
-  /** Begins to ask a question for a source; `undefined` when there is no place for it, and after the end. */
+  /** Asks a question for a client; returns `undefined` if it has no place for it, or after `close()`. */
   ask(
     key: string,
     question: Question,
@@ -95,7 +97,7 @@ export class InFlight {
     context: StageContext,
   ): Pending | undefined {
     if (this.#isClosed) return undefined;
-    // Made first: to give up another one's query reads its question over this one.
+    // Created first: giving up another query overwrites this question.
     const pending = new Pending(key, question, upstreams, source);
     if (!this.#makeRoomForQuestion(source, context)) return undefined;
     this.#pending.set(key, pending);
@@ -105,7 +107,7 @@ export class InFlight {
     return pending;
   }
 
-  /** Holds a query until its question is answered; `false` when there is no place for it. */
+  /** Holds a query until its question is answered; returns false if it has no place for it. */
   wait(pending: Pending, query: Query, context: StageContext): boolean {
     if (!this.#makeRoomForQuery(query.source, context)) return false;
     this.#waiting++;
@@ -115,12 +117,12 @@ export class InFlight {
     return true;
   }
 
-  /** Looks at what has arrived, and turns from upstreams that are too late; returns when the next one is. */
+  /** Handles arrivals and timeouts of upstreams; returns the next deadline. */
   tick(context: StageContext): number {
     this.#context = context;
     const arrivals = this.#arrivals;
     this.#arrivals = [];
-    for (const pending of arrivals) this.#look(pending, context);
+    for (const pending of arrivals) this.#handle(pending, context);
     let due = Infinity;
     for (const pending of this.#pending.values()) {
       if (pending.deadline <= context.now) this.#fail(pending, context);
@@ -129,7 +131,7 @@ export class InFlight {
     return due;
   }
 
-  /** Aborts what is being asked. */
+  /** Aborts all questions. */
   close(): void {
     this.#isClosed = true;
     for (const pending of this.#pending.values()) pending.abort();
@@ -138,15 +140,15 @@ export class InFlight {
     this.#arrivals = [];
   }
 
-  /** Asks the next upstream of a question; returns whether there is one. */
+  /** Asks the next upstream of a question; returns false after the last one. */
   #askNext(pending: Pending, context: StageContext): boolean {
-    const upstream = pending.turn();
+    const upstream = pending.nextUpstream();
     if (upstream === undefined) return false;
     const isPlain = (this.#plain.get(upstream) ?? -Infinity) > context.now;
     this.#context = context;
-    this.#counters.asked++;
+    this.#counters.upstreamQueries++;
     pending.ask(!isPlain, context.now + this.#limits.timeout, this.#arrive);
-    // For the deadline.
+    // The loop has to know the new deadline.
     context.wake();
     return true;
   }
@@ -157,17 +159,17 @@ export class InFlight {
     this.#context?.wake();
   };
 
-  #look(pending: Pending, context: StageContext): void {
-    // It may have been too late, or displaced.
+  #handle(pending: Pending, context: StageContext): void {
+    // The question may have timed out or been displaced since.
     if (!pending.hasArrived || this.#pending.get(pending.key) !== pending) return;
-    const answer = pending.look();
-    if (pending.isAskedAgain) this.#counters.asked++;
+    const answer = pending.takeArrival();
+    if (pending.isAskedAgain) this.#counters.upstreamQueries++;
     if (answer === "bad") this.#counters.badAnswers++;
     if (!(answer instanceof Answer)) return this.#fail(pending, context);
     const { rcode } = answer;
     if (rcode !== Rcode.NoError && rcode !== Rcode.NxDomain) {
-      // These speak of our query to the upstream, and not of the client's.
-      if (rcode !== Rcode.FormErr && rcode !== Rcode.NotImp) pending.refusal = answer;
+      // FORMERR and NOTIMP are about our query, not the client's.
+      if (rcode !== Rcode.FormErr && rcode !== Rcode.NotImp) pending.error = answer;
       return this.#fail(pending, context);
     }
     if (pending.isAskedAgain) this.#plain.set(pending.upstream!, context.now + PLAIN_TIME);
@@ -176,20 +178,20 @@ export class InFlight {
     for (const query of this.#end(pending)) this.#outcome.deliver(query, answer, context);
   }
 
-  /** Turns to the next upstream, or gives up. */
+  /** Asks the next upstream, or gives up. */
   #fail(pending: Pending, context: StageContext): void {
-    this.#counters.failures++;
+    this.#counters.upstreamFailures++;
     if (this.#askNext(pending, context)) return;
     pending.deadline = Infinity;
     this.#failures.delete(pending.key);
     this.#failures.set(pending.key, context.now);
     if (this.#failures.size > MAX_FAILURES) this.#failures.delete(this.#failures.keys().next().value!);
     for (const query of this.#end(pending)) {
-      this.#outcome.giveUp(query, pending.key, pending.refusal, context);
+      this.#outcome.giveUp(query, pending.key, pending.error, context);
     }
   }
 
-  /** Takes a question out, and returns the queries that waited for it. */
+  /** Removes a question; returns the queries that waited for it. */
   #end(pending: Pending): Query[] {
     pending.abort();
     this.#pending.delete(pending.key);
@@ -243,7 +245,7 @@ export class InFlight {
     return true;
   }
 
-  /** The source that loses its oldest place to another one; `undefined` when that one has no claim to it. */
+  /** Returns the client that loses its oldest place to `source`; `undefined` if none has to. */
   #loser(kind: "questions" | "queries", places: number, source: string, now: number): Source | undefined {
     const own = this.#sources.get(source)?.[kind].size ?? 0;
     let most: Source | undefined;
@@ -263,7 +265,7 @@ export class InFlight {
     return now - since >= MIN_WAIT ? oldest : undefined;
   }
 
-  /** Takes a question's place, unless a source with fewer waits for it: that source has it from then on. */
+  /** Frees a question's place, or counts it for another client that waits for it and has fewer. */
   #displace(pending: Pending, owner: Source, context: StageContext): void {
     for (const query of pending.waiting) {
       const other = this.#sources.get(query.source)!;

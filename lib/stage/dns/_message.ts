@@ -1,5 +1,5 @@
 /**
- * A message's header, its question and its EDNS option, read and written in place.
+ * Header, question and EDNS option of a message, read and written in place.
  *
  *     client's bytes ──► Question.read() ──► source ──► Answer ──► Answer.write() ──► bytes for the client
  */
@@ -29,14 +29,14 @@ export const RECURSION_AVAILABLE = 0x0080;
 export const AUTHENTIC = 0x0020;
 export const CHECKING_DISABLED = 0x0010;
 export const RCODE = 0x000f;
-/** Behind a record's name: type, class, TTL (4 bytes), length of the data. */
+/** Length of type, class, TTL and data length after a record's name (bytes). */
 export const RECORD = 10;
-/** Behind a question's name: type, class. */
+/** Length of type and class after a question's name (bytes). */
 export const QUESTION = 4;
 export const CLASS_IN = 1;
-/** RFC 1035 section 4.2.1: what everybody takes. */
+/** Message size that every client accepts over UDP (bytes; RFC 1035 section 4.2.1). */
 const PLAIN_LIMIT = 512;
-/** RFC 6891 section 6.1.2: a root name, type 41, the payload size, rcode, version and flags, options. */
+/** Length of an OPT record without options (bytes; RFC 6891 section 6.1.2). */
 export const OPT_LENGTH = 11;
 const DNSSEC_OK = 0x8000;
 const MAX_QUESTION = 255 + QUESTION;
@@ -44,12 +44,12 @@ const MAX_QUESTION = 255 + QUESTION;
 const MAX_TTL = 0x7fffffff;
 
 // Implementation
-/** What we say that we take: it passes every road in one piece (DNS flag day 2020). */
+/** UDP payload size in our OPT, which avoids fragmentation on every path (bytes; DNS flag day 2020). */
 export const EDNS_SIZE = 1232;
-/** How many records a query may have behind its question: OPT, TSIG, and some that nobody uses. */
+/** Maximum records after the question of a query: OPT, TSIG and a few rare ones. */
 const MAX_QUERY_RECORDS = 8;
 
-/** What became of a query (RFC 1035 section 4.1.1, RFC 6891 section 9). */
+/** Response codes (RFC 1035 section 4.1.1, RFC 6891 section 9). */
 export const Rcode = {
   NoError: 0,
   FormErr: 1,
@@ -60,7 +60,7 @@ export const Rcode = {
   BadVers: 16,
 } as const;
 
-/** Types of records that the resolver knows by number (IANA "Resource Record (RR) TYPEs"). */
+/** Record types that the resolver handles (IANA "Resource Record (RR) TYPEs"). */
 export const Type = {
   A: 1,
   Ns: 2,
@@ -81,30 +81,30 @@ export const Type = {
   Any: 255,
 } as const;
 
-/** A query is not to be answered. */
+/** In place of a response code: the message gets no answer. */
 export const SILENCE = -1;
 
-/** A query, as far as it matters; made once and filled for each. */
+/** Parsed query: question, header fields and EDNS. Created once and filled for each query. */
 export class Question {
-  /** The question as it stands, with the asker's case: name, type, class. */
+  /** Name, type and class in the client's letter case. */
   readonly raw: Uint8Array = new Uint8Array(MAX_QUESTION);
-  /** The bytes of {@linkcode Question.raw}; 0 when the query has no whole question. */
+  /** Length of {@linkcode Question.raw} (bytes); 0 if the query has no complete question. */
   rawLength = 0;
-  /** The name in lower case. */
+  /** Name in lower case. */
   readonly name: Uint8Array = new Uint8Array(MAX_QUESTION);
-  /** Its bytes, with the root's. */
+  /** Length of the name including the root (bytes). */
   nameLength = 0;
   type = 0;
   id = 0;
   flags = 0;
-  /** Whether the asker knows EDNS (RFC 6891). */
+  /** True if the client uses EDNS (RFC 6891). */
   hasEdns = false;
-  /** How many bytes of an answer the asker takes. */
+  /** Maximum length of an answer that the client accepts (bytes). */
   limit = PLAIN_LIMIT;
-  /** Whether the asker wants DNSSEC's records (RFC 3225). */
+  /** True if the client wants DNSSEC records (RFC 3225). */
   dnssecOk = false;
 
-  /** Reads a query; returns 0, the code to answer it with at once, or {@linkcode SILENCE}. */
+  /** Reads a query; returns `Rcode.NoError`, the code to answer with at once, or {@linkcode SILENCE}. */
   read(bytes: Uint8Array, start: number, length: number): number {
     this.rawLength = 0;
     this.hasEdns = false;
@@ -117,7 +117,7 @@ export class Question {
     if ((this.flags & OPCODE) !== 0) return Rcode.NotImp;
     const end = start + length;
     const nameStart = start + HEADER;
-    // RFC 9619: a query has one question. Nothing that is asked over UDP has records in the middle sections.
+    // RFC 9619: a query has one question. Answer and authority sections of a standard query are empty.
     if (word(bytes, start + COUNTS) !== 1 || word(bytes, start + COUNTS + 2) !== 0) return Rcode.FormErr;
     if (word(bytes, start + COUNTS + 4) !== 0) return Rcode.FormErr;
     const count = nameLength(bytes, nameStart, end);
@@ -138,7 +138,7 @@ export class Question {
     return this.type === Type.Axfr || this.type === Type.Ixfr ? Rcode.Refused : Rcode.NoError;
   }
 
-  /** Becomes the same question about another name, which is in lower case. */
+  /** Copies a question with another name in lower case. */
   follow(from: Question, name: Uint8Array): void {
     this.name.set(name);
     this.raw.set(name);
@@ -151,23 +151,23 @@ export class Question {
     this.dnssecOk = from.dnssecOk;
   }
 
-  /** The asker's name in lower case, in the bytes of messages: a `Map`'s key. */
+  /** Name in lower case and wire format, as a key of a `Map`. */
   get nameKey(): string {
     return keyOf(this.name, this.nameLength);
   }
 
-  /** What makes two questions have the same answer: name, type, and whether DNSSEC is looked at. */
+  /** Key of the answer: name, type, CD and DO. */
   get key(): string {
     const checking = (this.flags & CHECKING_DISABLED) === 0 ? 0 : 2;
     return this.nameKey + String.fromCharCode(this.type, checking | (this.dnssecOk ? 1 : 0));
   }
 
-  /** Whether the asker wants somebody asked (RFC 1035 section 4.1.1). */
+  /** True if the client wants recursion (RFC 1035 section 4.1.1). */
   get recursionDesired(): boolean {
     return (this.flags & RECURSION_DESIRED) !== 0;
   }
 
-  /** The query for an upstream: a fresh message with id 0 (RFC 8484 section 4.1), and EDNS if it is wanted. */
+  /** Encodes the query for an upstream, with id 0 (RFC 8484 section 4.1). */
   toUpstream(withEdns: boolean): Uint8Array {
     const message = new Uint8Array(HEADER + this.rawLength + (withEdns ? OPT_LENGTH : 0));
     setWord(message, FLAGS, RECURSION_DESIRED | this.flags & CHECKING_DISABLED | AUTHENTIC);
@@ -181,8 +181,8 @@ export class Question {
   }
 
   /**
-   * Writes an answer without records, and returns its length: at most 286 bytes. For queries that are refused, and
-   * answers that do not fit, which say TC.
+   * Writes an answer without records and returns its length, at most 286 bytes: for errors, and with TC for answers that
+   * do not fit.
    */
   writeEmpty(rcode: number, bytes: Uint8Array, start: number, isTruncated = false): number {
     bytes.fill(0, start, start + HEADER);
@@ -200,7 +200,7 @@ export class Question {
     return at - start;
   }
 
-  /** Looks for EDNS behind the question. */
+  /** Reads EDNS after the question. */
   #readRecords(bytes: Uint8Array, start: number, from: number, end: number): number {
     const count = word(bytes, start + COUNTS + 6);
     if (count > MAX_QUERY_RECORDS) return Rcode.FormErr;
@@ -213,7 +213,7 @@ export class Question {
       const next = at + RECORD + word(bytes, at + 8);
       if (next > end) return Rcode.FormErr;
       if (word(bytes, at) === Type.Opt) {
-        // RFC 6891 section 6.1.1: one, at the root.
+        // RFC 6891 section 6.1.1: at most one OPT, with the root as its name.
         if (this.hasEdns || !isRoot) return Rcode.FormErr;
         this.hasEdns = true;
         this.limit = Math.max(PLAIN_LIMIT, word(bytes, at + 2));
@@ -226,7 +226,7 @@ export class Question {
   }
 }
 
-/** Tells whether an upstream does not know EDNS, or not our version of it (RFC 6891 sections 6.1.3 and 7). */
+/** Returns true for an upstream's response that rejects EDNS or our version of it (RFC 6891 sections 6.1.3 and 7). */
 export function refusesEdns(message: Uint8Array): boolean {
   const end = message.length;
   if (end < HEADER || (word(message, FLAGS) & RESPONSE) === 0) return false;
@@ -235,7 +235,7 @@ export function refusesEdns(message: Uint8Array): boolean {
   let at = HEADER;
   if (word(message, COUNTS) === 1) at = skipName(message, at, end) + QUESTION;
   const records = word(message, COUNTS + 2) + word(message, COUNTS + 4) + word(message, COUNTS + 6);
-  // A refusal has no other records than OPT.
+  // A rejection has no records but OPT.
   for (let i = 0; i < Math.min(records, MAX_QUERY_RECORDS) && at >= HEADER; i++) {
     at = skipName(message, at, end);
     if (at < 0 || at + RECORD > end) return false;
@@ -245,15 +245,16 @@ export function refusesEdns(message: Uint8Array): boolean {
   return false;
 }
 
-/** A `Map`'s key of a name in lower case and the bytes of messages. */
+/** Returns a key of a `Map` for a name in lower case and wire format. */
 export function keyOf(name: Uint8Array, length: number = name.length): string {
-  // An array is read three times as fast as bytes are.
+  // `apply` takes an array three times as fast as a `Uint8Array`.
   letters.length = length;
   for (let i = 0; i < length; i++) letters[i] = name[i]!;
   return String.fromCharCode.apply(null, letters);
 }
 const letters: number[] = [];
 
+/** Writes an OPT record (RFC 6891 section 6.1.2); returns its end. */
 export function writeOpt(bytes: Uint8Array, start: number, dnssecOk: boolean, extendedRcode: number): number {
   bytes[start] = 0;
   setWord(bytes, start + 1, Type.Opt);
@@ -264,15 +265,18 @@ export function writeOpt(bytes: Uint8Array, start: number, dnssecOk: boolean, ex
   return start + OPT_LENGTH;
 }
 
+/** Reads a TTL (seconds). */
 export function timeAt(bytes: Uint8Array, at: number): number {
   const ttl = word(bytes, at) * 0x10000 + word(bytes, at + 2);
   return ttl > MAX_TTL ? 0 : ttl;
 }
 
+/** Reads a 16-bit word. */
 export function word(bytes: Uint8Array, at: number): number {
   return bytes[at]! << 8 | bytes[at + 1]!;
 }
 
+/** Writes a 16-bit word. */
 export function setWord(bytes: Uint8Array, at: number, value: number): void {
   bytes[at] = value >> 8;
   bytes[at + 1] = value;

@@ -1,5 +1,6 @@
-/** What the resolver says of names that are blocked, and of names that have synthetic addresses. */
+/** Answers for blocked names and for names with synthetic addresses. */
 
+import { gotValue } from "../../core/options.ts";
 import { parseAddress } from "../../wire/address.ts";
 import { BlockList } from "./block_list.ts";
 import type { FakeIp } from "./fake_ip.ts";
@@ -15,7 +16,7 @@ const MAX_TTL = 0x7fffffff;
 // Implementation
 const BLOCK_TTL = 60;
 
-/** Names that are blocked, and what is said of them. */
+/** Blocked names and the answer for them. */
 export class BlockedNames {
   readonly #lists: readonly BlockList[];
   readonly #allowed: BlockList;
@@ -24,7 +25,7 @@ export class BlockedNames {
   readonly #soa: Uint8Array;
 
   /**
-   * @throws {SyntaxError} when an address or a name does not parse; {@linkcode TypeError} for what is no list or no answer;
+   * @throws {SyntaxError} when an address or a name does not parse; {@linkcode TypeError} for an option of the wrong type;
    * {@linkcode RangeError} for a TTL out of range.
    */
   constructor(options: DnsResolverOptions) {
@@ -32,7 +33,9 @@ export class BlockedNames {
     this.#lists = list(block);
     for (const names of this.#lists) {
       if (names instanceof BlockList) continue;
-      throw new TypeError(`Cannot block ${JSON.stringify(names)}: it is no BlockList: make one of the names`);
+      throw new TypeError(
+        `Cannot resolve names: block must be a BlockList, ${gotValue(names)}: write new BlockList([...])`,
+      );
     }
     this.#allowed = allow instanceof BlockList ? allow : new BlockList(allow);
     this.#rcode = blockAnswer === "nxdomain" ? Rcode.NxDomain : Rcode.NoError;
@@ -44,19 +47,21 @@ export class BlockedNames {
     }
   }
 
-  /** The answer for a blocked name; `undefined` for other names. */
-  find(asked: Question): Answer | undefined {
-    return this.#has(asked.name) && !this.#allowed.hasName(asked.name) ? this.#answer(asked) : undefined;
+  /** Returns the answer for a blocked name; `undefined` for other names. */
+  find(question: Question): Answer | undefined {
+    return this.#has(question.name) && !this.#allowed.hasName(question.name)
+      ? this.#answer(question)
+      : undefined;
   }
 
   /**
-   * The answer instead of one that leads to a blocked name; `undefined` when it leads to none, and for a name that is
-   * allowed itself.
+   * Returns the replacement for an answer that leads to a blocked name; `undefined` for other answers, and if the name
+   * itself is allowed.
    */
-  findAlias(asked: Question, { aliases }: Answer): Answer | undefined {
+  findAlias(question: Question, { aliases }: Answer): Answer | undefined {
     for (const name of aliases) {
       if (!this.#has(name) || this.#allowed.hasName(name)) continue;
-      return this.#allowed.hasName(asked.name) ? undefined : this.#answer(asked);
+      return this.#allowed.hasName(question.name) ? undefined : this.#answer(question);
     }
     return undefined;
   }
@@ -66,25 +71,25 @@ export class BlockedNames {
     return false;
   }
 
-  #answer(asked: Question): Answer {
-    const records = this.#records.get(asked.type) ?? [];
-    return Answer.make(asked, this.#rcode, records, records.length === 0 ? this.#soa : undefined);
+  #answer(question: Question): Answer {
+    const records = this.#records.get(question.type) ?? [];
+    return Answer.make(question, this.#rcode, records, records.length === 0 ? this.#soa : undefined);
   }
 }
 
-/** The addresses that are said of a blocked name. */
+/** Returns the addresses in the answer for a blocked name. */
 function answerAddresses(answer: NonNullable<DnsResolverOptions["blockAnswer"]>): readonly string[] {
   if (answer === "nxdomain") return [];
   if (answer === "null") return ["0.0.0.0", "::"];
   if (Array.isArray(answer)) return answer;
   throw new TypeError(
-    `Cannot answer ${
-      JSON.stringify(answer)
-    } for blocked names: write "nxdomain", "null" or a list of addresses`,
+    `Cannot resolve names: blockAnswer must be "nxdomain", "null" or an array of addresses, ${
+      gotValue(answer)
+    }`,
   );
 }
 
-/** Names that have synthetic addresses, and the names of those addresses. */
+/** Answers from synthetic addresses, in both directions. */
 export class FakeNames {
   readonly #fakeIp: FakeIp;
   readonly #soa: Uint8Array;
@@ -94,29 +99,29 @@ export class FakeNames {
     this.#soa = encodeSoa(fakeIp.ttl);
   }
 
-  /** The answer for a name that has synthetic addresses, or gets one for this client; `undefined` for other names. */
-  find(asked: Question, client: string): Answer | undefined {
+  /** Returns the answer for a name that has a synthetic address or gets one for this client; `undefined` for others. */
+  find(question: Question, client: string): Answer | undefined {
     const fakeIp = this.#fakeIp;
-    const { name, nameLength, type } = asked;
-    if (type === Type.Ptr) return this.#findName(asked);
+    const { name, nameLength, type } = question;
+    if (type === Type.Ptr) return this.#findName(question);
     const isAddress = type === Type.A || type === Type.Aaaa;
-    // What HTTPS and SVCB say holds real addresses (RFC 9460 section 7.3).
+    // HTTPS and SVCB records contain real addresses (RFC 9460 section 7.3).
     if (!isAddress && type !== Type.Https && type !== Type.Svcb) return undefined;
     if (!fakeIp.takes(name, nameLength)) return undefined;
     if (!isAddress || type === Type.Aaaa && !fakeIp.hasIpv6) {
-      return Answer.make(asked, Rcode.NoError, [], this.#soa);
+      return Answer.make(question, Rcode.NoError, [], this.#soa);
     }
     const address = fakeIp.addressBytes(name, type === Type.A ? 4 : 6, client);
-    if (address === undefined) return Answer.make(asked, Rcode.ServFail, []);
-    return Answer.make(asked, Rcode.NoError, [encodeRecord(type, fakeIp.ttl, address)]);
+    if (address === undefined) return Answer.make(question, Rcode.ServFail, []);
+    return Answer.make(question, Rcode.NoError, [encodeRecord(type, fakeIp.ttl, address)]);
   }
 
-  /** What is said of an address, by the name that it is asked by. */
-  #findName(asked: Question): Answer | undefined {
-    const address = reversedAddress(formatName(asked.name));
+  /** Returns the PTR answer for a synthetic address; `undefined` for other names. */
+  #findName(question: Question): Answer | undefined {
+    const address = reversedAddress(formatName(question.name));
     if (address === undefined || !this.#fakeIp.contains(address)) return undefined;
     const owner = this.#fakeIp.nameOf(address);
-    if (owner === undefined) return Answer.make(asked, Rcode.NxDomain, [], this.#soa);
-    return Answer.make(asked, Rcode.NoError, [encodeRecord(Type.Ptr, this.#fakeIp.ttl, parseName(owner))]);
+    if (owner === undefined) return Answer.make(question, Rcode.NxDomain, [], this.#soa);
+    return Answer.make(question, Rcode.NoError, [encodeRecord(Type.Ptr, this.#fakeIp.ttl, parseName(owner))]);
   }
 }

@@ -1,31 +1,32 @@
-/** A question in flight: asked of one upstream after the other, while queries wait for the answer. */
+/** Question in flight: sent to one upstream after the other while queries wait for the answer. */
 
 import { Answer } from "./_answer.ts";
 import { Question, refusesEdns } from "./_message.ts";
 import type { Query } from "./_query.ts";
 import type { DnsUpstream } from "./resolver_options.ts";
 
-/** A question that is being asked. */
+/** Question in flight. */
 export class Pending {
+  /** Key of its name, type and DNSSEC flags. */
   readonly key: string;
-  /** The client whose share it is counted in. */
+  /** Client whose share it is counted in. */
   source: string;
-  /** The queries that wait for it, the oldest first. */
+  /** Queries that wait for it, the oldest first. */
   readonly waiting = new Set<Query>();
-  /** Time at which it was first asked (monotonic milliseconds). */
+  /** Time of the first query to an upstream (monotonic milliseconds). */
   since = 0;
-  /** Deadline of the upstream that is being asked (monotonic milliseconds). */
+  /** Deadline of the current upstream (monotonic milliseconds). */
   deadline = 0;
-  /** An upstream's refusal. */
-  refusal: Answer | undefined;
-  /** Tells whether a message has arrived, or word of a failure, that nobody has looked at. */
+  /** Last error response of an upstream. */
+  error: Answer | undefined;
+  /** True if a response or a failure has arrived that was not taken yet. */
   hasArrived = false;
-  /** Tells whether the upstream has refused EDNS, and was asked again without it. */
+  /** True if the upstream refused EDNS and was asked again without it. */
   isAskedAgain = false;
 
   readonly #question = new Question();
   readonly #upstreams: readonly DnsUpstream[];
-  #turn = -1;
+  #current = -1;
   #controller: AbortController | undefined;
   #message: Uint8Array | undefined;
 
@@ -36,25 +37,25 @@ export class Pending {
     this.source = source;
   }
 
-  /** The upstream that is being asked. */
+  /** Current upstream. */
   get upstream(): DnsUpstream | undefined {
-    return this.#upstreams[this.#turn];
+    return this.#upstreams[this.#current];
   }
 
-  /** Turns to the next upstream, which is `undefined` behind the last one. */
-  turn(): DnsUpstream | undefined {
+  /** Moves to the next upstream, `undefined` after the last one. */
+  nextUpstream(): DnsUpstream | undefined {
     this.abort();
-    this.#turn++;
+    this.#current++;
     return this.upstream;
   }
 
-  /** Asks the upstream, and calls back when it has answered or failed. */
+  /** Sends the question to the current upstream; calls back when it has responded or failed. */
   ask(withEdns: boolean, deadline: number, arrive: (pending: Pending) => void): void {
     const controller = new AbortController();
     this.#controller = controller;
     this.deadline = deadline;
     const take = (message: unknown): void => {
-      // Another upstream is being asked, or the resolver is closed.
+      // Another upstream is current, or the resolver is closed.
       if (this.#controller !== controller || this.hasArrived) return;
       this.#message = message instanceof Uint8Array ? message : undefined;
       this.hasArrived = true;
@@ -63,7 +64,7 @@ export class Pending {
     this.#exchange(withEdns, controller.signal).then(take, () => take(undefined));
   }
 
-  /** Asks again without EDNS where the upstream refuses that (RFC 6891 section 7). */
+  /** Sends it again without EDNS if the upstream refuses that (RFC 6891 section 7). */
   async #exchange(withEdns: boolean, signal: AbortSignal): Promise<unknown> {
     const upstream = this.upstream!;
     const message: unknown = await upstream.query(this.#question.toUpstream(withEdns), signal);
@@ -74,15 +75,15 @@ export class Pending {
     return await upstream.query(this.#question.toUpstream(false), signal);
   }
 
-  /** Takes the arrival: an answer, `"bad"` for any other message, or `undefined` when the upstream failed. */
-  look(): Answer | "bad" | undefined {
+  /** Takes the arrival: an answer, `"bad"` for any other message, or `undefined` if the upstream failed. */
+  takeArrival(): Answer | "bad" | undefined {
     const message = this.#message;
     this.#message = undefined;
     this.hasArrived = false;
     return message && (Answer.of(message, this.#question) ?? "bad");
   }
 
-  /** Ends what the upstream is doing. */
+  /** Aborts the current upstream. */
   abort(): void {
     this.#controller?.abort();
     this.#controller = undefined;
@@ -91,7 +92,7 @@ export class Pending {
     this.isAskedAgain = false;
   }
 
-  /** Tells whether one of the waiting queries is this one, sent before. */
+  /** Returns true if the query is a retransmission of a waiting one. */
   isRepeatedBy(query: Query): boolean {
     for (const other of this.waiting) if (query.repeats(other)) return true;
     return false;

@@ -1,4 +1,4 @@
-/** A client's query, wherever it came from, and the way back for its answer. */
+/** Queries of clients over either transport, and the return path of their answers. */
 
 import { type Direction, opposite, type Packet, type StageContext } from "../../core/mod.ts";
 import type { Ip } from "../../wire/ip.ts";
@@ -7,38 +7,38 @@ import type { Question } from "./_message.ts";
 import type { Route } from "./_route.ts";
 
 // Implementation
-/** The part of all places that a client may have without losing them to clients with fewer. */
+/** Share of all places that a client keeps even if others have fewer. */
 export const SMALL_SHARE = 1 / 16;
-/** RFC 4291 section 2.5.4: a host has all addresses of a /64. */
+/** RFC 4291 section 2.5.4: a host may use all addresses of a /64. */
 const IPV6_SUBNET = 8; // bytes
 
-/** A query that is being answered. */
+/** Query that is being answered. */
 export interface Query {
-  /** The client that it is counted for, as {@linkcode sourceOf} names it. */
+  /** Client that it is counted for, from {@linkcode sourceOf}. */
   readonly source: string;
-  /** Reads its question; returns what {@linkcode Question.read} does. */
-  read(asked: Question): number;
-  /** Tells whether the same client has sent this query before. */
+  /** Reads its question; returns the result of {@linkcode Question.read}. */
+  read(question: Question): number;
+  /** Returns true if it is a retransmission of the other query. */
   repeats(other: Query): boolean;
-  /** Keeps it until it is answered. */
+  /** Holds it until it is answered. */
   hold(context: StageContext): void;
   /** Ends it without an answer. */
   drop(reason: string, context: StageContext): void;
-  /** The longest answer that its client takes (bytes). */
-  room(asked: Question): number;
-  /** Gives the memory for its answer: of {@linkcode Query.room} bytes, from `start` on. The query's bytes are gone then. */
+  /** Returns the maximum length of an answer to its client (bytes). */
+  room(question: Question): number;
+  /** Returns memory for {@linkcode Query.room} bytes of answer at `start`; it overwrites the query. */
   open(): { readonly bytes: Uint8Array; readonly start: number };
-  /** Sends the answer, of so many bytes. */
+  /** Sends the answer of this length. */
   send(length: number, context: StageContext): void;
 }
 
-/** The client that a packet comes from: an IPv4 address, or the /64 of an IPv6 address. */
+/** Returns the client that a packet comes from: an IPv4 address, or the /64 of an IPv6 address. */
 export function sourceOf(ip: Ip): string {
   if (ip.version === 4) return String.fromCharCode(ip.src >>> 16, ip.src & 0xffff);
   return String.fromCharCode(...ip.src.subarray(0, IPV6_SUBNET));
 }
 
-/** A query over UDP, whose packet becomes its answer. */
+/** Query over UDP; its packet becomes the answer. */
 export class UdpQuery implements Query {
   #source: string | undefined;
   readonly #packet: Packet;
@@ -46,7 +46,7 @@ export class UdpQuery implements Query {
   readonly #limit: number;
   readonly #route: Route;
 
-  /** @param limit The longest answer (bytes). */
+  /** @param limit Maximum length of the answer (bytes). */
   constructor(udp: Udp, direction: Direction, limit: number, route: Route) {
     this.#packet = udp.packet;
     this.#direction = direction;
@@ -58,9 +58,9 @@ export class UdpQuery implements Query {
     return this.#source ??= sourceOf(Udp.of(this.#packet)!.ip);
   }
 
-  read(asked: Question): number {
+  read(question: Question): number {
     const udp = Udp.of(this.#packet)!;
-    return asked.read(this.#packet.bytes, udp.payloadOffset, udp.payloadLength);
+    return question.read(this.#packet.bytes, udp.payloadOffset, udp.payloadLength);
   }
 
   repeats(other: Query): boolean {
@@ -81,8 +81,8 @@ export class UdpQuery implements Query {
     context.drop(this.#packet, reason);
   }
 
-  room(asked: Question): number {
-    return Math.min(asked.limit, this.#limit);
+  room(question: Question): number {
+    return Math.min(question.limit, this.#limit);
   }
 
   open(): { bytes: Uint8Array; start: number } {

@@ -1,49 +1,50 @@
 /**
- * Names with records of one's own: what the resolver knows without asking anybody. A record is a line, `NAME [TTL] TYPE
- * DATA`, as in a zone file (RFC 1035 section 5.1) with whole names; or an object of any type, as `dns-packet` has it.
+ * Local records and authoritative zones. A record is a line `NAME [TTL] TYPE DATA`, as in a zone file with absolute names
+ * (RFC 1035 section 5.1), or an object of `dns-packet`, which covers all types.
  */
 
+import { checkInteger } from "../../core/options.ts";
 import { parseAddress } from "../../wire/address.ts";
 import { decodeMessage, type DnsRecord, encodeAnswer } from "./codec.ts";
 import { Answer, encodeRecord } from "./_answer.ts";
 import { keyOf, type Question, Rcode, Type } from "./_message.ts";
 import { formatName, isWithin, parseName, reverseName } from "./name.ts";
 
-// Specification: RFC 1035 section 3.2.1: behind a record's name of one byte
+// Specification: RFC 1035 section 3.2.1: offsets in a record whose name is the root
 const RECORD_TYPE = 1;
 const RECORD_TTL = 5;
 const RECORD_DATA = 11;
 const MAX_TTL = 0x7fffffff;
 
 // Implementation
-/** Of records that have none of their own (seconds). */
+/** TTL of records without one (seconds). */
 const TTL = 60;
-/** The longest way from alias to alias. */
+/** Maximum length of a chain of aliases. */
 const MAX_ALIASES = 8;
 
-/** What is known of a name: a code, and the records that say so. */
+/** Local answer to a question: response code and records. */
 export interface FoundRecords {
   readonly rcode: number;
-  /** In the bytes of messages. */
+  /** Records in wire format. */
   readonly records: readonly Uint8Array[];
-  /** Says that there is nothing, and for how long. */
+  /** SOA of a negative answer. */
   readonly soa: Uint8Array | undefined;
-  /** Where the last alias leads, when that is for somebody else to know. */
+  /** Target of the last alias, if other sources have to resolve it. */
   readonly target: Uint8Array | undefined;
 }
 
-/** One name's records by their type. */
+/** Records of a name by type. */
 type Node = Map<number, { ttl: number; data: Uint8Array }[]>;
 
-/** Records by name, and the zones in which there is nothing else. */
+/** Local records by name, and authoritative zones. */
 export class Records {
   readonly #nodes = new Map<string, Node>();
   readonly #zones: { name: Uint8Array; soa: Uint8Array }[];
   #hasWildcards = false;
 
   /**
-   * @throws {SyntaxError} when a line or a name does not parse; {@linkcode TypeError} for data that its type does not
-   * have, or a CNAME beside other records; {@linkcode RangeError} for a TTL out of range.
+   * @throws {SyntaxError} when a line or a name does not parse; {@linkcode TypeError} for data that does not fit its type,
+   * or a CNAME with other records; {@linkcode RangeError} for a TTL out of range.
    */
   constructor(records: Iterable<string | DnsRecord>, zones: readonly string[]) {
     this.#zones = zones.map((zone) => {
@@ -67,14 +68,14 @@ export class Records {
     for (const [key, node] of this.#nodes) {
       if (node.has(Type.Cname) && (node.size > 1 || node.get(Type.Cname)!.length > 1)) {
         const name = formatName(Uint8Array.from(key, (letter) => letter.charCodeAt(0)));
-        throw new TypeError(`Cannot have a CNAME of "${name}": it has other records`);
+        throw new TypeError(`Cannot add a CNAME record of "${name}": the name has other records`);
       }
     }
   }
 
-  /** What is known of a question; `undefined`: somebody else knows. */
-  find(asked: Question): FoundRecords | undefined {
-    let name = asked.name.subarray(0, asked.nameLength);
+  /** Returns the local answer to a question; `undefined` if other sources have to answer. */
+  find(question: Question): FoundRecords | undefined {
+    let name = question.name.subarray(0, question.nameLength);
     let owner: Uint8Array | undefined;
     const records: Uint8Array[] = [];
     for (let aliases = 0;; aliases++) {
@@ -86,10 +87,10 @@ export class Records {
       }
       const soa = zone?.soa ?? encodeSoa(TTL, name);
       if (node === undefined) return { rcode: Rcode.NxDomain, records, soa, target: undefined };
-      const found = asked.type === Type.Any
+      const found = question.type === Type.Any
         ? Array.from(node.keys())
-        : node.has(asked.type)
-        ? [asked.type]
+        : node.has(question.type)
+        ? [question.type]
         : [];
       for (const type of found) {
         for (const { ttl, data } of node.get(type)!) records.push(encodeRecord(type, ttl, data, owner));
@@ -97,7 +98,7 @@ export class Records {
       if (found.length > 0) return { rcode: Rcode.NoError, records, soa: undefined, target: undefined };
       const alias = node.get(Type.Cname)?.[0];
       if (alias === undefined) return { rcode: Rcode.NoError, records, soa, target: undefined };
-      // Aliases that lead in a circle: whoever asked gets the beginning.
+      // A chain of aliases that is too long or a loop.
       if (aliases === MAX_ALIASES) {
         return { rcode: Rcode.ServFail, records: [], soa: undefined, target: undefined };
       }
@@ -106,13 +107,13 @@ export class Records {
     }
   }
 
-  /** A name's own records, or those of the wildcard that stands for it (RFC 4592 section 3.3.1). */
+  /** Returns the records of a name, or of the wildcard that matches it (RFC 4592 section 3.3.1). */
   #node(name: Uint8Array): Node | undefined {
     const own = this.#nodes.get(keyOf(name));
     if (own !== undefined || !this.#hasWildcards) return own;
     for (let at = name[0]! + 1; at < name.length; at += name[at]! + 1) {
       const encloser = keyOf(name.subarray(at));
-      // The wildcard next to the closest name that is there, and to no other one.
+      // Only the wildcard below the closest existing name matches.
       const wildcard = this.#nodes.get(`\x01*${encloser}`);
       if (wildcard !== undefined) return wildcard;
       if (this.#nodes.has(encloser)) return undefined;
@@ -122,13 +123,15 @@ export class Records {
 
   #add(record: DnsRecord): void {
     const name = parseName(record.name);
-    const ttl = checkTtl(record.ttl ?? TTL);
+    const { ttl = TTL } = record;
+    checkInteger(`add a record of "${record.name}"`, "ttl", ttl, 0, MAX_TTL);
     const isName = /^(CNAME|DNAME|NS|PTR)$/i.test(record.type);
     const data = isName ? plainName(String(record.data)) : record.data;
     if (/^(A|AAAA)$/i.test(record.type)) {
       const { family } = parseAddress(String(record.data));
       if (family !== (record.type.length === 1 ? 4 : 6)) {
-        throw new TypeError(`Cannot have ${record.type} of "${record.name}": ${record.data} is IPv${family}`);
+        const what = `${record.type} record of "${record.name}"`;
+        throw new TypeError(`Cannot add ${what}: ${record.data} is an IPv${family} address`);
       }
     }
     const bytes = encodeAnswer({ ...record, name: ".", ttl, data });
@@ -140,7 +143,7 @@ export class Records {
     this.#nodes.set(key, node);
     if (!node.has(type)) node.set(type, []);
     node.get(type)!.push({ ttl: view.getUint32(RECORD_TTL), data: bytes.slice(RECORD_DATA) });
-    // Names on the way to it are there, too, with nothing (RFC 4592 section 2.2.2): up to the zone, or its parent.
+    // Empty non-terminals above it exist as well, up to the zone (RFC 4592 section 2.2.2).
     const zone = this.#zones.find((zone) => isWithin(name, name.length, zone.name));
     if (zone === undefined) return;
     for (let at = name[0]! + 1; name.length - at >= zone.name.length; at += name[at]! + 1) {
@@ -151,36 +154,37 @@ export class Records {
   }
 }
 
-/** An SOA that says for how long there is nothing (seconds); its name is the question's unless one is given. */
+/** Encodes the SOA of a negative answer with this TTL (seconds); its name is the question's unless one is given. */
 export function encodeSoa(ttl: number, name?: Uint8Array): Uint8Array {
   const data = { mname: ".", rname: ".", serial: 1, refresh: 3600, retry: 600, expire: 86_400, minimum: ttl };
   const record = encodeAnswer({ name: ".", type: "SOA", ttl, data });
   return encodeRecord(Type.Soa, ttl, record.subarray(RECORD_DATA), name);
 }
 
-/** Reads a line. */
+/** Parses a line. */
 function parseLine(line: string): DnsRecord {
   const words = line.match(/"(?:\\.|[^"\\])*"|\S+/g) ?? [];
-  const fail = (what: string): never => {
-    throw new SyntaxError(`Cannot parse record ${JSON.stringify(line)}: ${what}`);
+  const fail = (reason: string): never => {
+    throw new SyntaxError(`Cannot parse record ${JSON.stringify(line)}: ${reason}`);
   };
   const [name, ...rest] = words;
-  if (name === undefined || rest.length < 2) fail("write NAME [TTL] TYPE DATA");
+  if (name === undefined || rest.length < 2) fail("a record must be NAME [TTL] TYPE DATA");
   const ownTtl = /^\d+$/.test(rest[0]!) ? Number(rest.shift()) : TTL;
   if (rest[0]?.toUpperCase() === "IN") rest.shift();
   const type = (rest.shift() ?? "").toUpperCase();
-  const number = (at: number, most: number): number => {
+  const number = (at: number, max: number): number => {
     const word = rest[at] ?? "";
-    return /^\d{1,5}$/.test(word) && Number(word) <= most
+    return /^\d{1,5}$/.test(word) && Number(word) <= max
       ? Number(word)
-      : fail(`"${word}" is no number up to ${most}`);
+      : fail(`word ${at + 1} of the data must be an integer from 0 to ${max}, got "${word}"`);
   };
   const host = (at: number): string => {
     const text = rest[at] ?? fail("a name is missing");
     return plainName(text);
   };
   const expect = (count: number): void => {
-    if (rest.length !== count) fail(`${type} has ${count} ${count === 1 ? "word" : "words"} of data`);
+    if (rest.length === count) return;
+    fail(`${type} data must have ${count} ${count === 1 ? "word" : "words"}, got ${rest.length}`);
   };
   const record = { name: name!, type, ttl: ownTtl };
   switch (type) {
@@ -207,21 +211,23 @@ function parseLine(line: string): DnsRecord {
     case "TXT": {
       const texts = rest.map(unquote);
       if (texts.some((text) => new TextEncoder().encode(text).length > 255)) {
-        fail("a text has more than 255 bytes");
+        fail("a text of TXT must have at most 255 bytes");
       }
       return { ...record, data: texts };
     }
     default:
-      return fail(`no type "${type}" is read from a line: give an object`);
+      return fail(
+        `lines must have type A, AAAA, CAA, CNAME, MX, NS, PTR, SRV or TXT, got "${type}": use an object`,
+      );
   }
 }
 
-/** A name as the library takes it: it knows no `\\.` in a label. */
+/** Returns a name in the form of the library, which does not support `\\.` in a label. */
 function plainName(text: string): string {
   const name = formatName(parseName(text));
   if (!name.includes("\\")) return name;
   throw new SyntaxError(
-    `Cannot parse name ${JSON.stringify(text)}: there are only plain letters in a record's data`,
+    `Cannot parse name ${JSON.stringify(text)}: a name in a record's data must have no escapes`,
   );
 }
 
@@ -229,17 +235,11 @@ function unquote(word: string): string {
   return word.startsWith('"') ? word.slice(1, -1).replace(/\\(.)/g, "$1") : word;
 }
 
-function checkTtl(ttl: number): number {
-  if (Number.isInteger(ttl) && ttl >= 0 && ttl <= MAX_TTL) return ttl;
-  throw new RangeError(`Cannot use a TTL of ${ttl} s: it is no whole number from 0 to ${MAX_TTL}`);
-}
-
 /**
- * An answer behind aliases, which stand before its records; `undefined` when it cannot be decoded, or has names that the
- * library cannot write.
+ * Prepends aliases to an answer; returns `undefined` if it cannot be decoded, or has names that the library cannot encode.
  */
 export function joinAliases(
-  asked: Question,
+  question: Question,
   { records }: FoundRecords,
   answer: Answer,
   age: number,
@@ -248,20 +248,20 @@ export function joinAliases(
   const message = decodeMessage(answer.bytes);
   if (message === undefined) return undefined;
   const encode = (record: DnsRecord): Uint8Array => {
-    // A label with a dot in it is decoded as two.
-    if (hasOddDot(record.name) || hasOddDot(record.data)) throw new SyntaxError("Cannot write this name");
+    // The library decodes a label with a dot as two labels.
+    if (hasOddDot(record.name) || hasOddDot(record.data)) throw new SyntaxError("Cannot encode this name");
     return encodeAnswer({ ...record, ttl: ttl < 0 ? Math.max(0, (record.ttl ?? 0) - age) : ttl });
   };
   let joined: Answer;
   try {
     const own = message.answers!.map(encode);
-    // For how long a name is not there (RFC 2308 section 3).
+    // Lifetime of a negative answer (RFC 2308 section 3).
     const soa = message.authorities!.find(({ type }) => type === "SOA");
-    joined = Answer.make(asked, answer.rcode, [...records, ...own], soa && encode(soa));
+    joined = Answer.make(question, answer.rcode, [...records, ...own], soa && encode(soa));
   } catch {
     return undefined;
   }
-  return Answer.of(joined.bytes, asked) === undefined ? undefined : joined;
+  return Answer.of(joined.bytes, question) === undefined ? undefined : joined;
 }
 
 function hasOddDot(text: unknown): boolean {

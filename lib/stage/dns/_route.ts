@@ -1,4 +1,4 @@
-/** Where a packet came from and went to, kept while its bytes are replaced. */
+/** Addresses and ports of a UDP packet, kept while its bytes are replaced. */
 
 import type { Packet } from "../../core/mod.ts";
 import { Ipv4 } from "../../wire/ipv4.ts";
@@ -6,13 +6,14 @@ import { Ipv6 } from "../../wire/ipv6.ts";
 import { Protocol } from "../../wire/protocol.ts";
 import { Udp } from "../../wire/udp.ts";
 
-/** Addresses and ports of the packet at hand. */
+/** Source and destination of the packet that was read last. */
 export class Route {
   #version = 4;
   readonly #ipv4 = { src: 0, dst: 0, protocol: Protocol.Udp };
   readonly #ipv6 = { src: new Uint8Array(16), dst: new Uint8Array(16), nextHeader: Protocol.Udp };
   readonly #ports = { srcPort: 0, dstPort: 0 };
 
+  /** Reads addresses and ports. */
   read({ ip, srcPort, dstPort }: Udp): void {
     this.#version = ip.version;
     this.#ports.srcPort = srcPort;
@@ -26,7 +27,7 @@ export class Route {
     }
   }
 
-  /** Empties the packet for what goes back to where it came from. */
+  /** Empties the packet and swaps source and destination, for the answer. */
   turn(packet: Packet): void {
     const { from, mark } = packet;
     packet.reset(0);
@@ -46,7 +47,7 @@ export class Route {
     }
   }
 
-  /** Puts the headers in front. */
+  /** Prepends UDP and IP headers. */
   wrap(packet: Packet): void {
     Udp.encode(packet, this.#ports);
     if (this.#version === 4) Ipv4.encode(packet, this.#ipv4);

@@ -1,17 +1,17 @@
-/** Answers that wait to be sent over TCP, and to be acknowledged. */
+/** Send buffer of a TCP connection: answers from their arrival to their acknowledgment. */
 
 // Specification
-/** RFC 1035 section 4.2.2: a message has its length in front (bytes). */
+/** Bytes of the length before each message (RFC 1035 section 4.2.2). */
 export const LENGTH = 2;
 
-/** Messages with their lengths in front, as a row of bytes that shrinks at its start. */
+/** Messages with their length prefixes, as a byte queue. */
 export class SendBuffer {
   readonly #messages: Uint8Array[] = [];
-  /** The number of bytes of the first message that are gone. */
+  /** Bytes of the first message that were released. */
   #start = 0;
   #length = 0;
 
-  /** The number of bytes that wait. */
+  /** Number of buffered bytes. */
   get length(): number {
     return this.#length;
   }
@@ -26,7 +26,7 @@ export class SendBuffer {
     this.#length += framed.length;
   }
 
-  /** Copies `length` bytes from `from` on to a place in `target`. */
+  /** Copies `length` bytes at offset `from` to `target` at offset `at`. */
   copy(from: number, length: number, target: Uint8Array, at: number): void {
     let skip = this.#start + from;
     for (const message of this.#messages) {
@@ -43,7 +43,7 @@ export class SendBuffer {
     }
   }
 
-  /** Takes bytes off the start; returns whether a message has gone with its last one. */
+  /** Removes bytes from the start; returns true if they complete a message. */
   release(count: number): boolean {
     this.#length -= count;
     this.#start += count;

@@ -1,9 +1,9 @@
 /**
- * Names that have no meaning in the public DNS, or none outside of their network. A resolver answers them itself, since
- * a query for one tells a stranger about this network and gets no useful answer.
+ * Special-use names, which mean nothing in the public DNS. A resolver answers them itself: an upstream has no useful
+ * answer, and the query would reveal details of this network.
  *
  * IANA "Special-Use Domain Names" and "Locally-Served DNS Zones". The names of RFC 6761 section 6.5 (`example`) and RFC
- * 8880 (`ipv4only.arpa`) are resolved as any other name.
+ * 8880 (`ipv4only.arpa`) are resolved normally.
  */
 
 import { Answer, encodeRecord } from "./_answer.ts";
@@ -17,9 +17,9 @@ import { encodeSoa } from "./_records.ts";
 const MISSING = ["alt", "invalid", "local", "onion", "test"];
 /** RFC 6761 section 6.3. */
 const LOCALHOST = "localhost";
-/** RFC 9462 section 6.4: a resolver that offers no encrypted DNS says that there is no record. */
+/** RFC 9462 section 6.4: NODATA from a resolver without encrypted DNS. */
 const NO_RECORDS = "resolver.arpa";
-/** Zones with nothing in them. */
+/** Empty zones. */
 const EMPTY = [
   // RFC 8375 section 4, RFC 9665 section 10.1.1
   ...["home.arpa", "service.arpa"],
@@ -34,19 +34,19 @@ const EMPTY = [
   ...[`${"0.".repeat(32)}ip6.arpa`, `1.${"0.".repeat(31)}ip6.arpa`],
   ...["d.f", "8.e.f", "9.e.f", "a.e.f", "b.e.f", "8.b.d.0.1.0.0.2"].map((prefix) => `${prefix}.ip6.arpa`),
 ];
-/** The reverse names of 127.0.0.1 and ::1. */
+/** Reverse names of 127.0.0.1 and ::1. */
 const LOOPBACK = ["1.0.0.127.in-addr.arpa", `1.${"0.".repeat(31)}ip6.arpa`].map(parseName);
 const ARPA = parseName("arpa");
 /** RFC 6303 section 3. */
 const TTL = 10_800; // seconds
-/** The data of an SOA whose names are the root. */
+/** Length of the data of an SOA whose names are the root (bytes). */
 const SOA_DATA = 22;
 
 const LOOPBACK_IPV4 = Uint8Array.of(127, 0, 0, 1);
 const LOOPBACK_IPV6 = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1);
 
 // Implementation
-/** The kind of answer for the names of a zone. */
+/** Kind of answer for the names of a zone. */
 type Kind = "missing" | "localhost" | "no records" | "empty";
 
 interface Zone {
@@ -68,18 +68,18 @@ function zone(text: string, kind: Kind): Zone {
   return { name, kind, soa: encodeSoa(TTL, name) };
 }
 
-/** Tells whether a name is special, or below one that is; it is in lower case and the bytes of messages. */
+/** Returns true if a name in lower case and wire format is a special-use name or below one. */
 export function isSpecialName(name: Uint8Array): boolean {
   return NAMES.hasName(name);
 }
 
-/** The special names that a resolver answers. */
+/** Special-use names that a resolver answers itself. */
 export class SpecialNames {
   readonly #forwarded: BlockList | true;
 
   /**
-   * @param forwarded The names that are left to upstreams.
-   * @throws {SyntaxError} when one is no name; {@linkcode TypeError} for one that is not special.
+   * @param forwarded Names that go to upstreams.
+   * @throws {SyntaxError} when a name does not parse; {@linkcode TypeError} for one that is not special-use.
    */
   constructor(forwarded: true | string | readonly string[]) {
     if (forwarded === true) {
@@ -94,25 +94,25 @@ export class SpecialNames {
     this.#forwarded = new BlockList(names);
   }
 
-  /** The answer for a special name; `undefined` for other names, and those that are left to upstreams. */
-  find(asked: Question): Answer | undefined {
-    const { name, nameLength, type } = asked;
+  /** Returns the answer for a special-use name; `undefined` for other and for forwarded names. */
+  find(question: Question): Answer | undefined {
+    const { name, nameLength, type } = question;
     if (!isSpecialName(name) || this.#forwarded === true || this.#forwarded.hasName(name)) return undefined;
     const zone = ZONES.find((zone) => isWithin(name, nameLength, zone.name))!;
     const isApex = zone.name.length === nameLength;
-    // RFC 8375 section 4: whether a zone is signed is for its parent to say.
+    // RFC 8375 section 4: DS records belong to the parent zone.
     if (isApex && type === Type.Ds && isWithin(name, nameLength, ARPA)) return undefined;
-    const record = recordOf(zone, isApex, asked);
-    if (record !== undefined) return Answer.make(asked, Rcode.NoError, [encodeRecord(type, TTL, record)]);
+    const record = recordOf(zone, isApex, question);
+    if (record !== undefined) return Answer.make(question, Rcode.NoError, [encodeRecord(type, TTL, record)]);
     const exists = zone.kind === "empty"
       ? isApex ||
         LOOPBACK.some((loopback) => isWithin(loopback, loopback.length, name.subarray(0, nameLength)))
       : zone.kind !== "missing";
-    return Answer.make(asked, exists ? Rcode.NoError : Rcode.NxDomain, [], zone.soa);
+    return Answer.make(question, exists ? Rcode.NoError : Rcode.NxDomain, [], zone.soa);
   }
 }
 
-/** The data of the one record that a special name may have. */
+/** Returns the data of the single record of a special-use name, if it has one of this type. */
 function recordOf(zone: Zone, isApex: boolean, { name, nameLength, type }: Question): Uint8Array | undefined {
   if (zone.kind === "localhost") {
     if (type === Type.A) return LOOPBACK_IPV4;
@@ -126,7 +126,7 @@ function recordOf(zone: Zone, isApex: boolean, { name, nameLength, type }: Quest
     return isLoopback ? parseName(LOCALHOST) : undefined;
   }
   if (!isApex) return undefined;
-  // RFC 6303 section 3: a zone has an SOA, and is its own name server.
+  // RFC 6303 section 3: a zone has an SOA and is its own name server.
   if (type === Type.Ns) return zone.name;
   return type === Type.Soa ? zone.soa.subarray(zone.soa.length - SOA_DATA) : undefined;
 }

@@ -1,39 +1,39 @@
 /**
- * SYN cookies (RFC 4987 section 3.6): a half-open connection takes no memory, since the number that the client has to
- * acknowledge proves by a keyed hash that it got our SYN.
+ * SYN cookies (RFC 4987 section 3.6): a half-open connection takes no memory, since the sequence number of our SYN is a
+ * keyed hash that the client's ACK returns.
  *
- *     | flow and time: 16 bits | flow, time and the client's number: 13 bits | MSS: 3 bits |
+ *     | flow and time: 16 bits | flow, time and client's sequence number: 13 bits | MSS: 3 bits |
  */
 
 import { sipHash } from "../../core/sip_hash.ts";
 
 // Specification
-/** RFC 9293 section 3.7.1: the MSS of a client that names none (bytes). */
+/** MSS of a client whose SYN has no MSS option (bytes; RFC 9293 section 3.7.1). */
 const DEFAULT_MSS = 536;
 
 // Implementation
-/** The MSS values that a cookie can hold: for the least MTUs, for tunnels, for Ethernet (bytes). */
+/** MSS values that a cookie can encode: for minimum MTUs, tunnels and Ethernet (bytes). */
 const SEGMENT_SIZES = [88, 256, DEFAULT_MSS, 1220, 1300, 1360, 1440, 1460];
-/** A cookie is good in the period in which it was made, and in the next one (milliseconds). */
+/** Length of a period; a cookie is valid in its own period and the next (milliseconds). */
 const PERIOD = 64_000;
 const FLOW_BITS = 0xffff0000;
 const CLIENT_BITS = 0x0000fff8;
 const MSS_BITS = 0x00000007;
 
-/** A cookie that a client has brought back. */
+/** Results of {@linkcode SynCookies.read} other than an MSS. */
 export const Cookie = {
-  /** It is none of ours for this flow. */
+  /** Not a valid cookie for this flow. */
   Wrong: -1,
-  /** It is ours, but the segment is not the first one behind the SYN: that one is on its way. */
+  /** Valid cookie, but in a segment that overtook the first one after the SYN. */
   Early: -2,
 } as const;
 
-/** Makes cookies, and knows them again. */
+/** Generates and verifies cookies. */
 export class SynCookies {
   readonly #key = crypto.getRandomValues(new Uint32Array(2));
   readonly #words = new Uint32Array(12);
 
-  /** The number of our SYN to a client whose SYN has this number. */
+  /** Returns the sequence number of our SYN in response to a client's. */
   make(flow: Uint32Array, clientSeq: number, mss: number | undefined, now: number): number {
     const period = Math.floor(now / PERIOD);
     const wanted = mss ?? DEFAULT_MSS;
@@ -42,7 +42,7 @@ export class SynCookies {
     return (this.#flowBits(flow, period) | this.#clientBits(flow, period, clientSeq) | size) >>> 0;
   }
 
-  /** The MSS in the number of our SYN, once a client has acknowledged it; or one of {@linkcode Cookie}. */
+  /** Returns the MSS that an acknowledged sequence number encodes, or one of {@linkcode Cookie}. */
   read(flow: Uint32Array, seq: number, clientSeq: number, now: number): number {
     const newest = Math.floor(now / PERIOD);
     for (const period of [newest, newest - 1]) {

@@ -1,12 +1,13 @@
 /**
- * One connection of the resolver's TCP endpoint, from the handshake's end on (RFC 9293): what has arrived, what is to be
- * sent, and its timers. It knows no packets: its server reads segments into it and writes what it wants to send.
+ * One TCP connection of the resolver after the handshake (RFC 9293): receive buffer, send buffer and timers. It is
+ * independent of packets: the server passes segments in and writes the segments to send.
  *
- *     segment ──► receive() ──► acknowledged data leaves the buffer
- *                     └───────► data in order ──► messages with their length in front ──► queries
- *     answer ──► send() ──► buffer ──► output() ──► segments, again when they are not acknowledged in time
+ *     segment ──► receive() ──► acknowledged data leaves the send buffer
+ *                     └───────► in-order data ──► messages with length prefix ──► queries
+ *     answer ──► send() ──► send buffer ──► output() ──► segments, retransmitted after a timeout
  *
- * Congestion control is NewReno (RFC 6582, RFC 6928), the timer RFC 6298's. Data out of order is left to be sent again.
+ * Congestion control is NewReno (RFC 6582, RFC 6928) with the timer of RFC 6298. Out-of-order data is dropped and has to
+ * be retransmitted.
  */
 
 import { LENGTH, SendBuffer } from "./_send_buffer.ts";
@@ -18,31 +19,32 @@ const INITIAL_WINDOW = 10; // segments
 const DUPLICATE_ACKS = 3;
 /** RFC 6298 section 2 (milliseconds). */
 const INITIAL_TIMEOUT = 1000;
-/** RFC 9293 section 3.7.1 and RFC 8200 section 5: what every path carries (bytes of data). */
+/** Segment size that every path carries (bytes of data; RFC 9293 section 3.7.1, RFC 8200 section 5). */
 const SAFE_SEGMENT_SIZE = { 4: 536, 6: 1220 } as const;
 
 // Implementation
-/** Less than RFC 6298's second, as in other stacks (milliseconds). */
+/** Minimum retransmission timeout; below RFC 6298's second, as in other stacks (milliseconds). */
 const MIN_TIMEOUT = 300;
 const MAX_TIMEOUT = 10_000;
-/** After so many timeouts in a row, segments are as short as every path carries them (RFC 8899). */
+/** Consecutive timeouts after which segments shrink to the safe size (RFC 8899). */
 const SHORTER_AFTER = 2;
 const MAX_TIMEOUTS = 6;
-/** Time that a client may take for an answer (milliseconds). */
+/** Time within which a client must acknowledge an answer (milliseconds). */
 const STALL_TIME = 30_000;
-/** Time for the client's FIN after ours (milliseconds). */
+/** Time to wait for the client's FIN after ours (milliseconds). */
 const LINGER_TIME = 5000;
-/** The longest query, and the bytes of received data that are kept. */
+/** Maximum length of a query (bytes). */
 const MAX_QUERY = 4096;
+/** Maximum window and buffered received data (bytes). */
 export const RECEIVE_BUFFER = 8192;
-/** The most queries of a connection that are answered at a time; others wait in the window. */
+/** Maximum queries of a connection that are answered at a time; further ones wait in the receive buffer. */
 const MAX_PIPELINED = 16;
-/** No more queries are read while so many bytes of answers wait. */
+/** Buffered answers above which no further queries are read (bytes). */
 const SEND_BUFFER = 65_537;
-/** One challenge in so long (RFC 5961 section 7; milliseconds). */
+/** Minimum interval of challenge ACKs (milliseconds; RFC 5961 section 7). */
 const CHALLENGE_INTERVAL = 500;
 
-/** A segment as it arrived; its payload is in `bytes`. */
+/** Received segment; its payload is in `bytes`. */
 export interface Segment {
   seq: number;
   ack: number;
@@ -58,61 +60,61 @@ export interface Segment {
 
 /** Writes a connection's segments. */
 export interface SegmentWriter {
-  /** Sends `length` bytes of the buffer from `from` on; `false` when that is not possible now. */
+  /** Sends `length` bytes of the send buffer at offset `from`; returns false if no packet is free. */
   write(connection: Connection, seq: number, from: number, length: number, isFin: boolean): boolean;
   /** Answers a query. */
   query(connection: Connection, message: Uint8Array): void;
 }
 
-/** The outcome of a segment. */
+/** Result of a segment or a timer. */
 export const Received = {
-  /** Nothing is to be said. */
+  /** Nothing to send. */
   Quiet: 0,
-  /** It is to be acknowledged. */
+  /** Send an ACK. */
   Acknowledge: 1,
-  /** The connection is over. */
+  /** The connection has ended. */
   Closed: 2,
-  /** The connection is over, and the client is told by a reset. */
+  /** The connection has ended; send RST. */
   Reset: 3,
 } as const;
-/** One of {@linkcode Received}'s values. */
+/** Value of {@linkcode Received}. */
 export type Received = typeof Received[keyof typeof Received];
 
-/** The client of a connection, as the server knows it. */
+/** Client of a connection. */
 export interface Peer {
   readonly version: 4 | 6;
   readonly key: string;
-  /** The client whose share it is counted in. */
+  /** Client whose share it is counted in. */
   readonly source: string;
 }
 
-/** A connection that is open. */
+/** Open connection. */
 export class Connection {
   readonly peer: Peer;
-  /** The number that is expected next. */
+  /** Next expected sequence number (RCV.NXT). */
   expected: number;
-  /** Until when something has to happen (monotonic milliseconds). */
+  /** Deadline of the idle timer (monotonic milliseconds). */
   idleAt: number;
   /** Time of the next retransmission (monotonic milliseconds); Infinity while nothing is in flight. */
   resendAt = Infinity;
   isClosed = false;
-  /** Queries that are being answered. */
+  /** Number of queries that are being answered. */
   pending = 0;
 
   readonly #idleTime: number;
   #segmentSize: number;
 
-  // Sending: numbers of the first byte that is not acknowledged, of the next one, and of the furthest one.
+  // Sequence numbers of sending: first unacknowledged (SND.UNA), next to send, and the highest that was sent.
   #unacknowledged: number;
   #next: number;
   #furthest: number;
   #window: number;
   #windowSeq: number;
   #windowAck: number;
-  /** Answers that the client has not acknowledged. */
+  /** Send buffer: answers that the client has not acknowledged. */
   readonly answers = new SendBuffer();
   #wantsFin = false;
-  /** The number of our FIN, once it was sent. */
+  /** Sequence number of our FIN once it was sent; -1 before. */
   #finSeq = -1;
   #finIsSent = false;
   #clientIsDone = false;
@@ -136,7 +138,7 @@ export class Connection {
   #received = new Uint8Array(0);
   #receivedLength = 0;
 
-  /** @param seq The number of the first byte to be sent. */
+  /** @param seq Sequence number of the first byte to send. */
   constructor(peer: Peer, seq: number, first: Segment, segmentSize: number, now: number, idleTime: number) {
     this.peer = peer;
     this.expected = first.seq;
@@ -154,32 +156,32 @@ export class Connection {
     this.idleAt = now + idleTime;
   }
 
-  /** Bytes that wait to be acknowledged. */
+  /** Number of bytes in the send buffer. */
   get buffered(): number {
     return this.answers.length;
   }
 
-  /** The bytes that it takes now. */
+  /** Window to advertise (bytes). */
   get receiveWindow(): number {
     return RECEIVE_BUFFER - this.#receivedLength;
   }
 
-  /** The number of the next byte to be sent. */
+  /** Sequence number of the next byte to send. */
   get nextSeq(): number {
     return this.#next;
   }
 
-  /** Time at which its next timer is due (monotonic milliseconds). */
+  /** Time of the next timer (monotonic milliseconds). */
   get due(): number {
     return Math.min(this.idleAt, this.resendAt, this.#stalledAt);
   }
 
-  /** Tells whether nothing is being answered or sent: it can be closed for another one. */
+  /** True if no query or answer is pending, so that it may make room for another connection. */
   get isIdle(): boolean {
     return this.pending === 0 && this.buffered === 0;
   }
 
-  /** Takes a segment (RFC 9293 section 3.10.7.4, RFC 5961). */
+  /** Handles a segment (RFC 9293 section 3.10.7.4, RFC 5961). */
   receive(segment: Segment, now: number, writer: SegmentWriter): Received {
     const { length } = segment;
     const offset = segment.seq - this.expected | 0;
@@ -190,19 +192,19 @@ export class Connection {
       return offset > 0 && offset < window ? this.#challenge(now) : Received.Quiet;
     }
     if (segment.isSyn || !segment.isAck) return segment.isSyn ? this.#challenge(now) : Received.Quiet;
-    // Beyond the window, or before it, as a keep-alive probe and what was sent again.
+    // Outside the window: a retransmission, a keep-alive probe, or data too far ahead.
     if (offset > window || end < 0 || end === 0 && offset < 0) {
       return length > 0 || segment.isFin ? Received.Acknowledge : this.#challenge(now);
     }
     if (!this.#acknowledge(segment, now, writer)) return this.#challenge(now);
     if (this.isClosed) return Received.Closed;
     if (length === 0 && !segment.isFin) {
-      // There may be room for more answers now.
+      // The send buffer may have room for more answers now.
       return this.#receivedLength === 0 || this.readQueries(now, writer) ? Received.Quiet : Received.Reset;
     }
-    // Data behind a gap: the acknowledgment says where the gap is.
+    // Data after a gap: the ACK shows the gap.
     if (offset > 0) return Received.Acknowledge;
-    // Nobody reads on behind our own end.
+    // After our FIN, further data is not read.
     if (this.#wantsFin && end > 0 && length + offset > 0 && !this.#clientIsDone) return Received.Reset;
     const taken = Math.min(length + offset, window);
     if (taken > 0 && !this.#clientIsDone) this.#store(segment.bytes, segment.start - offset, taken);
@@ -214,7 +216,7 @@ export class Connection {
     return this.readQueries(now, writer) ? Received.Acknowledge : Received.Reset;
   }
 
-  /** Reads queries as far as they may be answered now; `false` for what is none. */
+  /** Reads as many queries as may be answered now; returns false for a malformed one. */
   readQueries(now: number, writer: SegmentWriter): boolean {
     let at = 0;
     let isStarved = false;
@@ -237,12 +239,12 @@ export class Connection {
       this.#receivedLength -= at;
       if (this.#receivedLength === 0) this.#received = new Uint8Array(0);
     }
-    // The client has said all: so do we, when all is answered.
+    // After the client's FIN, ours follows the last answer.
     if (this.#clientIsDone && this.pending === 0 && isStarved) this.#wantsFin = true;
     return true;
   }
 
-  /** Takes an answer to be sent: a message without its length. */
+  /** Buffers an answer, a message without length prefix. */
   send(message: Uint8Array, now: number): void {
     this.pending--;
     if (this.isClosed || this.#wantsFin) return;
@@ -251,12 +253,12 @@ export class Connection {
     if (this.#stalledAt === Infinity) this.#stalledAt = now + STALL_TIME;
   }
 
-  /** Ends the connection when what is buffered has been sent. */
+  /** Closes the connection after the buffered answers. */
   finish(): void {
     this.#wantsFin = true;
   }
 
-  /** Sends what the windows allow; returns whether anything was sent. */
+  /** Sends what the windows allow; returns true if anything was sent. */
   output(now: number, writer: SegmentWriter): boolean {
     let hasSent = false;
     for (;;) {
@@ -265,7 +267,7 @@ export class Connection {
       if (unsent <= 0) break;
       const room = Math.min(this.#window, this.#congestionWindow) - from;
       const length = Math.min(unsent, this.#segmentSize, room);
-      // RFC 9293 section 3.8.6.2.1: no short segments while others are in flight.
+      // RFC 9293 section 3.8.6.2.1: no short segments while data is in flight.
       if (length <= 0 || length < Math.min(this.#segmentSize, unsent) && from > 0) break;
       if (!this.#transmit(from, length, now, writer)) break;
       hasSent = true;
@@ -285,7 +287,7 @@ export class Connection {
     return hasSent;
   }
 
-  /** Does what is due; returns what became of the connection. */
+  /** Runs expired timers; returns the outcome. */
   tick(now: number, writer: SegmentWriter): Received {
     if (now >= this.#stalledAt) return Received.Reset;
     if (now >= this.resendAt) {
@@ -293,7 +295,7 @@ export class Connection {
       this.#timeout = Math.min(this.#timeout * 2, MAX_TIMEOUT);
       this.#resendAll();
       const probe = this.#window === 0 && this.buffered > 0;
-      // RFC 9293 section 3.8.6.1: a closed window is probed by a byte.
+      // RFC 9293 section 3.8.6.1: one byte probes a closed window.
       if (probe) this.#transmit(0, 1, now, writer);
       this.resendAt = Infinity;
       this.output(now, writer);
@@ -310,7 +312,7 @@ export class Connection {
     return Received.Quiet;
   }
 
-  /** Tells whether the client has acknowledged our FIN. */
+  /** True if the client has acknowledged our FIN. */
   get #finIsKnown(): boolean {
     return this.#finSeq >= 0 && this.#unacknowledged === (this.#finSeq + 1 >>> 0);
   }
@@ -319,7 +321,7 @@ export class Connection {
     const seq = this.#unacknowledged + from >>> 0;
     if (!writer.write(this, seq, from, length, false)) return false;
     const isNew = (seq - this.#furthest | 0) >= 0;
-    // RFC 6298 section 3: only what is sent once is timed.
+    // RFC 6298 section 3: retransmissions are not timed.
     if (isNew && this.#timedSeq < 0) {
       this.#timedSeq = seq;
       this.#timedAt = now;
@@ -335,7 +337,7 @@ export class Connection {
     if ((this.#next - this.#furthest | 0) > 0) this.#furthest = this.#next;
   }
 
-  /** Takes an acknowledgment and a window; `false` for one of what was never sent (RFC 5961 section 5). */
+  /** Handles ACK and window; returns false for an ACK of data that was never sent (RFC 5961 section 5). */
   #acknowledge(segment: Segment, now: number, writer: SegmentWriter): boolean {
     const { ack, seq } = segment;
     const count = ack - this.#unacknowledged | 0;
@@ -360,20 +362,20 @@ export class Connection {
     if (this.#timedSeq >= 0 && (ack - this.#timedSeq | 0) > 0) this.#measure(now - this.#timedAt);
     this.#timeouts = 0;
     this.resendAt = Infinity;
-    // A whole answer is progress; a client that takes a few bytes at a time makes none.
+    // Only a complete answer counts as progress, not a few bytes at a time.
     if (this.answers.release(Math.min(count, this.buffered))) this.#stalledAt = now + STALL_TIME;
     if (this.buffered === 0) this.#stalledAt = Infinity;
     this.#unacknowledged = ack;
     if ((this.#next - ack | 0) < 0) this.#next = ack;
     if (this.buffered === 0 && this.#finSeq < 0) this.idleAt = now + this.#idleTime;
-    // RFC 9293 section 3.6: our end and the client's are known to both.
+    // RFC 9293 section 3.6: both FINs are acknowledged.
     if (this.#finIsKnown) {
       this.#finIsSent = true;
       this.isClosed = this.#clientIsDone;
     }
     if (this.#duplicates >= DUPLICATE_ACKS) {
       if ((ack - this.#recover | 0) < 0) {
-        // RFC 6582 section 3.2: the next gap.
+        // RFC 6582 section 3.2: partial ACK, retransmit the next gap.
         this.#transmit(0, Math.min(this.#segmentSize, this.buffered), now, writer);
         return;
       }
@@ -398,7 +400,7 @@ export class Connection {
     this.#transmit(0, Math.min(this.#segmentSize, this.buffered), now, writer);
   }
 
-  /** Goes back to the first byte that is not acknowledged (RFC 6298 section 5, RFC 5681 section 3.1). */
+  /** Restarts from the first unacknowledged byte (RFC 6298 section 5, RFC 5681 section 3.1). */
   #resendAll(): void {
     const inFlight = this.#furthest - this.#unacknowledged | 0;
     this.#threshold = Math.max(inFlight / 2, 2 * this.#segmentSize);

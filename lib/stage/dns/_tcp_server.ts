@@ -1,11 +1,10 @@
 /**
- * DNS over TCP towards clients (RFC 7766): an endpoint for one port that takes queries and gives answers, and no more of
- * TCP than that needs (RFC 9293).
+ * DNS over TCP from clients (RFC 7766): a TCP endpoint with the part of RFC 9293 that queries and answers need.
  *
- *     SYN ──► SYN cookie, nothing is kept ──► ACK with the cookie ──► a place? ──► connection ──► queries
- *                                                                        │ no         ┊
- *                                                      the client with the most       └··· answers, in segments
- *                                                      loses a connection, or it is refused
+ *     SYN ──► SYN cookie, no state ──► ACK with the cookie ──► free place? ──► connection ──► queries
+ *                                                                 │ no             ┊
+ *                                               the client with the most           └··· answers, in segments
+ *                                               loses a connection, or this one is refused
  */
 
 import type { Direction, Packet, StageContext } from "../../core/mod.ts";
@@ -32,22 +31,23 @@ import {
 const MAX_MESSAGE = 0xffff;
 
 // Implementation
-/** The MSS in our SYN: for IPv6's least MTU, which every path carries (bytes). */
+/** MSS in our SYN: for the minimum MTU of IPv6, which every path carries (bytes). */
 const SEGMENT_SIZE = 1220;
-/** Answers that wait in all connections; beyond this, the connection with the most is reset (bytes). */
+/** Buffered answers of all connections above which the connection with the most is reset (bytes). */
 const MAX_BUFFERED = 8 * 1024 * 1024;
 
 /** Limits of {@linkcode TcpServer}. */
 export interface TcpServerLimits {
+  /** Maximum connections. */
   readonly connections: number;
   /** Time that a connection may be idle (milliseconds). */
   readonly idleTimeout: number;
 }
 
-/** Answers a query; called while a segment is read. */
+/** Answers a query; called while a segment is handled. */
 export type QueryHandler = (query: Query, context: StageContext) => void;
 
-/** The route of a connection's packets, and the numbers that name it. */
+/** Return path of a connection's packets, and its key. */
 class Path implements Peer {
   version: 4 | 6 = 4;
   key = "";
@@ -62,7 +62,7 @@ class Path implements Peer {
   #srcPort = 0;
   #dstPort = 0;
 
-  /** The way back for a packet. */
+  /** Reads the return path of a packet. */
   read({ ip, srcPort, dstPort, packet }: Tcp, direction: Direction): void {
     this.version = ip.version;
     this.source = sourceOf(ip);
@@ -86,7 +86,7 @@ class Path implements Peer {
     this.key = this.flow.join();
   }
 
-  /** Puts headers in front of the payload, and sends the packet. */
+  /** Prepends headers to the payload and sends the packet. */
   send(
     packet: Packet,
     seq: number,
@@ -105,7 +105,7 @@ class Path implements Peer {
   }
 }
 
-/** Connections to the resolver's port. */
+/** TCP endpoint of the resolver. */
 export class TcpServer implements SegmentWriter {
   readonly #limits: TcpServerLimits;
   readonly #errors: IcmpErrors;
@@ -113,7 +113,7 @@ export class TcpServer implements SegmentWriter {
   readonly #cookies = new SynCookies();
   readonly #connections = new Map<string, Connection>();
   readonly #paths = new Map<Connection, Path>();
-  /** The number of connections of each client. */
+  /** Number of connections of each client. */
   readonly #counts = new Map<string, number>();
   readonly #segment: Segment = {
     seq: 0,
@@ -127,13 +127,13 @@ export class TcpServer implements SegmentWriter {
     start: 0,
     length: 0,
   };
-  /** For packets of no connection. */
+  /** Return path of the current packet. */
   readonly #path = new Path();
-  /** The connection whose queries are being read. */
+  /** Connection whose queries are being read. */
   #current: Connection | undefined;
-  /** Connections with answers to be sent in the next tick: an answer may come while another connection's queries are read. */
+  /** Connections with answers for the next tick: answers may come while queries of another connection are read. */
   readonly #answered = new Set<Connection>();
-  /** The breath at hand. */
+  /** Context of the current breath. */
   #context: StageContext | undefined;
   /** Buffer for answers. */
   readonly answer = new Uint8Array(MAX_MESSAGE);
@@ -144,12 +144,12 @@ export class TcpServer implements SegmentWriter {
     this.#handle = handle;
   }
 
-  /** The number of connections. */
+  /** Number of connections. */
   get size(): number {
     return this.#connections.size;
   }
 
-  /** Takes a packet to the port. */
+  /** Takes a packet to port 53. */
   receive(packet: Packet, tcp: Tcp, context: StageContext): void {
     if (!isFromHost(tcp.ip)) return context.drop(packet, "from no host");
     if (tcp.ip.isFragment) return context.drop(packet, "fragment of a query");
@@ -164,7 +164,7 @@ export class TcpServer implements SegmentWriter {
     if (connection !== undefined) this.#deliver(connection, packet, segment, context);
   }
 
-  /** Does what is due; returns when something is due next (monotonic milliseconds). */
+  /** Sends pending answers and runs timers; returns the time of the next timer (monotonic milliseconds). */
   tick(context: StageContext): number {
     this.#context = context;
     for (const connection of this.#answered) {
@@ -181,7 +181,7 @@ export class TcpServer implements SegmentWriter {
     return due;
   }
 
-  /** Forgets all connections. */
+  /** Closes all connections without RST. */
   close(): void {
     for (const connection of this.#connections.values()) connection.isClosed = true;
     this.#connections.clear();
@@ -190,7 +190,7 @@ export class TcpServer implements SegmentWriter {
     this.#answered.clear();
   }
 
-  /** Sends the answer to a query, or leaves it without one. */
+  /** Ends a query with its answer; without one, resets the connection. */
   finish(connection: Connection, message: Uint8Array | undefined, context: StageContext): void {
     if (connection.isClosed) return;
     this.#context = context;
@@ -240,7 +240,7 @@ export class TcpServer implements SegmentWriter {
     return segment;
   }
 
-  /** Opens a connection, or answers or ends a packet that belongs to none. */
+  /** Opens a connection; answers a SYN, and resets any other packet without a connection. */
   #accept(packet: Packet, segment: Segment, context: StageContext): Connection | undefined {
     const { now } = context;
     const path = this.#path;
@@ -281,7 +281,7 @@ export class TcpServer implements SegmentWriter {
 
   #deliver(connection: Connection, packet: Packet, segment: Segment, context: StageContext): void {
     const path = this.#paths.get(connection)!;
-    // The client may have moved to another peer of the tunnel, as its address has.
+    // The client's address may have moved to another peer of the tunnel.
     path.from = packet.from;
     path.mark = packet.mark;
     path.direction = context.direction;
@@ -290,7 +290,7 @@ export class TcpServer implements SegmentWriter {
     this.#current = undefined;
     const isOpen = received !== Received.Closed && received !== Received.Reset && !connection.isClosed;
     const hasSent = isOpen && connection.output(context.now, this);
-    // A query may have ended the connection.
+    // Handling a query may have ended the connection.
     if (received === Received.Acknowledge && !hasSent && this.#paths.has(connection)) {
       packet.reset(0);
       path.send(packet, connection.nextSeq, connection.expected, Tcp.Ack, connection.receiveWindow, context);
@@ -299,7 +299,7 @@ export class TcpServer implements SegmentWriter {
     context.wake();
   }
 
-  /** Sends answers, and reads the queries that there is room for now. */
+  /** Sends answers, and reads the queries that fit now. */
   #readOn(connection: Connection, context: StageContext): void {
     this.#current = connection;
     const isGood = connection.readQueries(context.now, this);
@@ -309,7 +309,7 @@ export class TcpServer implements SegmentWriter {
     else this.#settle(connection, Received.Reset, context);
   }
 
-  /** Forgets a connection that is over. */
+  /** Removes a connection that has ended. */
   #settle(connection: Connection, received: Received, context: StageContext): void {
     if (received !== Received.Closed && received !== Received.Reset) return;
     const path = this.#paths.get(connection);
@@ -330,8 +330,8 @@ export class TcpServer implements SegmentWriter {
   }
 
   /**
-   * Makes room for a client's connection: one of the client with the most, or any one where none has many; an idle one
-   * if there is one. `false` when this client has the most.
+   * Makes room for a connection: ends one of the client with the most, or of any client if none has many; preferably an
+   * idle one. Returns false if this client has the most.
    */
   #makeRoom(source: string, context: StageContext): boolean {
     const { connections } = this.#limits;
@@ -345,7 +345,7 @@ export class TcpServer implements SegmentWriter {
     let loser: Connection | undefined;
     for (const connection of this.#connections.values()) {
       if (!isAny && connection.peer.source !== most) continue;
-      // The one that has been idle for longest, or the oldest one.
+      // The longest idle connection, or the oldest one.
       const isBetter = connection.isIdle && (!loser?.isIdle || connection.idleAt < loser.idleAt);
       if (loser === undefined || isBetter) loser = connection;
     }
@@ -353,19 +353,19 @@ export class TcpServer implements SegmentWriter {
     return true;
   }
 
-  /** Resets the connection with the most bytes when all have too many. */
+  /** Resets the connection with the most buffered answers if all together exceed the limit. */
   #bound(context: StageContext): void {
-    let sum = 0;
+    let total = 0;
     let most: Connection | undefined;
     for (const connection of this.#connections.values()) {
-      sum += connection.buffered;
+      total += connection.buffered;
       if (connection.buffered > (most?.buffered ?? 0)) most = connection;
     }
-    if (sum > MAX_BUFFERED) this.#settle(most!, Received.Reset, context);
+    if (total > MAX_BUFFERED) this.#settle(most!, Received.Reset, context);
   }
 }
 
-/** A query over TCP. */
+/** Query over TCP. */
 class TcpQuery implements Query {
   readonly source: string;
   readonly #server: TcpServer;
@@ -379,8 +379,8 @@ class TcpQuery implements Query {
     this.source = connection.peer.source;
   }
 
-  read(asked: Question): number {
-    return asked.read(this.#message, 0, this.#message.length);
+  read(question: Question): number {
+    return question.read(this.#message, 0, this.#message.length);
   }
 
   repeats(): boolean {
@@ -388,7 +388,7 @@ class TcpQuery implements Query {
   }
 
   hold(): void {
-    // Its bytes are its own.
+    // Its bytes are a copy already.
   }
 
   drop(_reason: string, context: StageContext): void {

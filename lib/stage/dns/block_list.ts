@@ -1,6 +1,6 @@
-/** Names, a million of them if need be, and whether a name is one of them or below one. */
+/** Compact set of domain names and suffixes, for up to millions of names. */
 
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkNames, gotValue, type OptionNames } from "../../core/options.ts";
 import { formatName, isPlainName, MAX_NAME, nameFault, toAscii, writeName } from "./name.ts";
 
 // Specification: RFC 1035 section 2.3.4
@@ -8,29 +8,29 @@ const MAX_LABELS = 128;
 
 // Implementation
 //
-//     names   flags │ length │ the name's bytes, without the root's │ flags │ length │ ...
-//     index   where a name starts, by its hash; open addressing with linear probing
+//     names   flags │ length │ name in wire format without the root │ flags │ length │ ...
+//     index   offset of a name by its hash; open addressing with linear probing
 const NAME_ITSELF = 1;
 const NAMES_BELOW = 2;
 const FIRST_NAMES = 1024; // bytes
 const FIRST_INDEX = 256;
-/** FNV-1a, over the bytes from the last to the first, so that a name's hash goes on from its suffix's. */
+/** Prime of FNV-1a, applied from the last byte to the first, so that a name's hash extends its suffix's. */
 const PRIME = 0x01000193;
 const MAX_WARNINGS = 100;
-/** How much of a line is said again (characters). */
+/** Maximum characters of a line in a message. */
 const MAX_REPORTED = 80;
-/** Addresses that say "nowhere" in a hosts file. */
+/** Addresses that mean "blocked" in a hosts file. */
 const NOWHERE = /^(0\.0\.0\.0|127(\.\d{1,3}){3}|::|::1|0)$/;
 const ADDRESS = /^(\d{1,3}(\.\d{1,3}){3}|[0-9a-f.]*:[0-9a-f:.]*(%\w+)?)$/i;
-/** What hosts files name for the machine's own sake. */
+/** Names in hosts files for the machine itself. */
 const OWN_NAMES = /^(localhost|localhost\.localdomain|local|broadcasthost|ip6-\w+|0\.0\.0\.0)$/i;
 
-/** Which names one of a {@linkcode BlockList} means: itself alone, itself and all below it, or all below it. */
+/** Names that an entry of a {@linkcode BlockList} matches: itself, itself and all names below it, or those below it. */
 export type NameMatch = "exact" | "suffix" | "below";
 
 /** Options for {@linkcode BlockList.parse}. */
 export interface BlockListOptions {
-  /** What a line with a name alone means. Names of a hosts file are always meant alone. @default {"suffix"} */
+  /** Match of lines with a bare name; lines of a hosts file always match `"exact"`. @default {"suffix"} */
   match?: NameMatch;
 }
 
@@ -41,20 +41,19 @@ const FLAGS: Readonly<Record<NameMatch, number>> = {
   below: NAMES_BELOW,
 };
 
-/** A line that was left out. */
+/** Line that was skipped. */
 export interface BlockListWarning {
-  /** From 1. */
+  /** Line number, from 1. */
   readonly line: number;
-  /** Why. */
+  /** Reason. */
   readonly message: string;
 }
 
 /**
- * A set of names and suffixes of names. Letters are the same in upper and lower case; those beyond ASCII are kept as
- * Punycode. A name takes its own bytes and about 10 more; looking one up takes a hash for each of its labels and
- * allocates nothing.
+ * Set of domain names and suffixes, case-insensitive; non-ASCII names are stored as Punycode. A name takes its length plus
+ * about 10 bytes; a lookup hashes each label once and allocates nothing.
  *
- * **Limits**: names cannot be taken out again: make a new list.
+ * **Limits**: names cannot be removed: create a new list.
  *
  * @example
  * ```ts
@@ -78,28 +77,26 @@ export class BlockList {
   readonly #labels = new Uint8Array(MAX_LABELS);
 
   /**
-   * A list of these names, or of one, each as a line of {@linkcode BlockList.parse}.
+   * Creates a list of one or several names in the syntax of {@linkcode BlockList.parse}.
    *
-   * @throws {SyntaxError} when one is none; {@linkcode TypeError} for an option that there is not.
+   * @throws {SyntaxError} when a name does not parse; {@linkcode TypeError} for an unknown option.
    */
   constructor(names: Iterable<string> = [], options: BlockListOptions = {}) {
     const match = matchOf(options);
-    // Without a seed, whoever writes a list could make its names collide.
+    // The seed prevents lists whose names are chosen to collide.
     this.#seed = crypto.getRandomValues(new Int32Array(1))[0]!;
     for (const name of typeof names === "string" ? [names] : names) {
       const fault = this.#readLine(name, match);
-      if (fault !== undefined) {
-        throw new SyntaxError(`Cannot use ${errorMessage(name)} in a list of names: ${fault}`);
-      }
+      if (fault !== undefined) throw new SyntaxError(`Cannot add a name to a list: ${fault}`);
     }
   }
 
   /**
-   * Reads a list: a line is a name, `*.name` for those below it, `||name^` as ad blockers write it, or an address that
-   * leads nowhere with names behind it, as hosts(5) has it. `#` and `!` start comments. What a line cannot mean is left
-   * out, and among {@linkcode BlockList.warnings}.
+   * Parses a list. A line is a name, `*.name` for the names below it, `||name^` (ad blockers), or an unroutable address
+   * followed by names (hosts(5)). `#` and `!` start comments. Other lines are skipped, with a warning in
+   * {@linkcode BlockList.warnings}.
    *
-   * @throws {TypeError} for an option that there is not.
+   * @throws {TypeError} for an unknown option.
    */
   static parse(text: string, options: BlockListOptions = {}): BlockList {
     const match = matchOf(options);
@@ -119,22 +116,22 @@ export class BlockList {
     return list;
   }
 
-  /** How many names it has. */
+  /** Number of names. */
   get size(): number {
     return this.#size;
   }
 
-  /** The memory that its names and their index take (bytes). */
+  /** Memory of names and index (bytes). */
   get bytes(): number {
     return this.#names.byteLength + this.#index.byteLength;
   }
 
-  /** How many lines were left out. */
+  /** Number of skipped lines. */
   get skipped(): number {
     return this.#skipped;
   }
 
-  /** The first 100 lines that were left out, and why. */
+  /** First 100 skipped lines, with reasons. */
   get warnings(): readonly BlockListWarning[] {
     return this.#warnings;
   }
@@ -142,22 +139,20 @@ export class BlockList {
   /**
    * Adds a name.
    *
-   * @throws {SyntaxError} when it is none; {@linkcode TypeError} when there is no such `match`.
+   * @throws {SyntaxError} when it is not a name; {@linkcode TypeError} for an unknown `match`.
    */
   add(name: string, match: NameMatch = "suffix"): void {
     const fault = this.#add(name, matchOf({ match }));
-    if (fault !== undefined) {
-      throw new SyntaxError(`Cannot use ${errorMessage(name)} in a list of names: ${fault}`);
-    }
+    if (fault !== undefined) throw new SyntaxError(`Cannot add a name to a list: ${fault}`);
   }
 
-  /** Whether a name is one of them, or below one that means those, too; `false` for what is no name. */
+  /** Returns true if an entry matches the name; false for text that is not a name. */
   has(name: string): boolean {
     const length = writeName(toAscii(name), this.#scratch);
     return length > 0 && this.hasName(this.#scratch);
   }
 
-  /** {@linkcode BlockList.has} of a whole name in lower case and the bytes of messages, at the start of `name`. */
+  /** {@linkcode BlockList.has} for a complete name in lower case and wire format at the start of `name`. */
   hasName(name: Uint8Array): boolean {
     const labels = this.#labels;
     let count = 0;
@@ -173,7 +168,7 @@ export class BlockList {
     return false;
   }
 
-  /** Reads a line; returns what is wrong with it, if something is. */
+  /** Parses a line; returns the reason if it is invalid. */
   #readLine(line: string, match: NameMatch): string | undefined {
     const comment = line.search(/#|^\s*!/);
     const text = (comment < 0 ? line : line.slice(0, comment)).trim();
@@ -181,17 +176,17 @@ export class BlockList {
     const blocker = /^\|\|([^\^/*]+)\^$/.exec(text);
     if (blocker !== null) return this.#add(blocker[1]!, "suffix");
     if (!/\s/.test(text)) {
-      if (ADDRESS.test(text)) return `${errorMessage(text)} is an address without a name`;
+      if (ADDRESS.test(text)) return `${printable(text)} is an address without a name`;
       if (text.startsWith("*.")) return this.#add(text.slice(2), "below");
       return this.#add(text, match);
     }
     const [address, ...names] = text.split(/\s+/) as [string, ...string[]];
     if (!ADDRESS.test(address) && address !== "0") {
-      return `${errorMessage(text)} is neither a name nor a line of hosts`;
+      return `${printable(text)} is neither a name nor a line of a hosts file`;
     }
-    // The lines of a hosts file for this machine and its network block nothing.
+    // Lines of a hosts file for this machine and its network block nothing.
     if (names.every((name) => OWN_NAMES.test(name))) return undefined;
-    if (!NOWHERE.test(address)) return `${address} leads somewhere: such a line blocks nothing`;
+    if (!NOWHERE.test(address)) return `a blocked name must have an address such as 0.0.0.0, got ${address}`;
     let fault: string | undefined;
     for (const name of names) if (!OWN_NAMES.test(name)) fault = this.#add(name, "exact") ?? fault;
     return fault;
@@ -200,12 +195,14 @@ export class BlockList {
   #add(text: string, match: NameMatch): string | undefined {
     const ascii = toAscii(text);
     if (!isPlainName(ascii) && ascii !== ".") {
-      return `${errorMessage(text)} has what is no letter, digit, hyphen or underscore`;
+      return `${printable(text)} must consist of letters, digits, hyphens and underscores`;
     }
     const name = this.#scratch;
     const length = writeName(ascii, name) - 1;
     if (length < 1) {
-      return length < 0 ? `${errorMessage(text)} is no name: ${nameFault(ascii)}` : "the root is everything";
+      return length < 0
+        ? `${printable(text)} is not a name: ${nameFault(ascii)}`
+        : "the root domain would match every name";
     }
     const flags = FLAGS[match];
     if (this.#size * 3 >= this.#index.length * 2) this.#growIndex();
@@ -230,14 +227,14 @@ export class BlockList {
     return undefined;
   }
 
-  /** Goes on from the root's hash, from the last label to the first, as {@linkcode BlockList.hasName} does. */
+  /** Hashes from the last byte to the first, as {@linkcode BlockList.hasName} does. */
   #hash(bytes: Uint8Array, start: number, end: number): number {
     let hash = this.#seed;
     for (let at = end - 1; at >= start; at--) hash = Math.imul(hash ^ bytes[at]!, PRIME);
     return hash;
   }
 
-  /** Where a name's place in the index is, or would be. */
+  /** Returns the place of a name in the index, or the place where it would be added. */
   #place(name: Uint8Array, start: number, end: number, hash: number): number {
     const names = this.#names;
     const length = end - start;
@@ -264,7 +261,7 @@ export class BlockList {
     this.#index = index;
   }
 
-  /** The names, in the order in which they were added; those that mean only what is below them as `*.name`. */
+  /** Iterates the names in the order of their addition; names that match `"below"` as `*.name`. */
   *[Symbol.iterator](): Generator<string, void, void> {
     const name = new Uint8Array(MAX_NAME + 1);
     for (let at = 1; at < this.#namesEnd;) {
@@ -281,15 +278,12 @@ function matchOf(options: BlockListOptions): NameMatch {
   checkNames("read a list of names", options, NAMES);
   const { match = "suffix" } = options;
   if (Object.hasOwn(FLAGS, match)) return match;
-  throw new TypeError(
-    `Cannot read a list of names: match is ${JSON.stringify(match)}: write one of ${
-      Object.keys(FLAGS).join(", ")
-    }`,
-  );
+  const matches = Object.keys(FLAGS).join(", ");
+  throw new TypeError(`Cannot read a list of names: match must be one of ${matches}, ${gotValue(match)}`);
 }
 
-/** A stranger's text as a terminal may have it. */
-function errorMessage(text: string): string {
+/** Quotes untrusted text, without control characters. */
+function printable(text: string): string {
   const short = text.length > MAX_REPORTED ? `${text.slice(0, MAX_REPORTED)}…` : text;
   return JSON.stringify(short).replaceAll(
     /[\x7f-\x9f]/g,

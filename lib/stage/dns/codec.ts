@@ -1,6 +1,6 @@
 /**
- * Whole messages with all that is in them, by the library `dns-packet`: for records of one's own, and for scripts that
- * look into answers. It works on Node's `Buffer`, of which nothing is seen outside of this file.
+ * Codec of complete DNS messages, for local records and for scripts that inspect answers. It wraps the library
+ * `dns-packet`, whose Node.js `Buffer`s stay inside this file.
  */
 
 // @ts-types="./dns_packet.d.ts"
@@ -11,51 +11,51 @@ const HEADER = 12;
 const MAX_MESSAGE = 0xffff;
 
 // Implementation
-/** The library takes 6 ms for so many records with the longest names. */
+/** Maximum records of a message; with the longest names, the library takes 6 ms for them. */
 const MAX_RECORDS = 256;
-/** The class of what the library makes is what it reads: a `Uint8Array` with methods for its words. */
+/** Class of the library's buffers, a `Uint8Array` with methods, which it also needs as input. */
 const LibraryBytes = dnsPacket.encode({}).constructor as unknown as {
   from(memory: ArrayBufferLike, start: number, length: number): Uint8Array;
 };
 
-/** A record: who has it, its type, and what it says in the form that `dns-packet` has for the type. */
+/** Resource record in the form of `dns-packet`. */
 export interface DnsRecord {
-  /** Without a trailing dot; `.` is the root. */
+  /** Owner name without a trailing dot; `.` is the root. */
   name: string;
-  /** Such as `A`; `UNKNOWN_99` for those that the library does not know. */
+  /** Type such as `A`; `UNKNOWN_99` for types that the library does not know. */
   type: string;
-  /** Nearly always that of the Internet. @default {"IN"} */
+  /** Class. @default {"IN"} */
   class?: string;
-  /** For how long it is good (seconds). @default {0} */
+  /** Time to live (seconds). @default {0} */
   ttl?: number;
-  /** An address of A and AAAA, a name of CNAME, bytes of what is not known; see `dns-packet` for the others. */
+  /** Address of A and AAAA, name of CNAME, bytes of unknown types; `dns-packet` documents the others. */
   data?: unknown;
 }
 
-/** A message. Of a decoded one, all lists are there. */
+/** DNS message. A decoded message has all four lists. */
 export interface DnsMessage {
   /** `query` or `response`. @default {"query"} */
   type?: string;
-  /** What an answer is known by. @default {0} */
+  /** Id that matches a response to its query. @default {0} */
   id?: number;
-  /** The word of flags, without QR, opcode and code. @default {0} */
+  /** Flags without QR, opcode and response code. @default {0} */
   flags?: number;
-  /** The answer's code, such as `NXDOMAIN`. */
+  /** Response code, such as `NXDOMAIN`. */
   rcode?: string;
-  /** What is asked. */
+  /** Question section. */
   questions?: { name: string; type: string; class?: string }[];
-  /** What is answered. */
+  /** Answer section. */
   answers?: DnsRecord[];
-  /** Who says so. */
+  /** Authority section. */
   authorities?: DnsRecord[];
-  /** What else is good to know, with the EDNS option. */
+  /** Additional section, including OPT. */
   additionals?: DnsRecord[];
 }
 
 /**
- * A message's bytes.
+ * Encodes a message.
  *
- * @throws {TypeError} when a record's data is not what its type asks for.
+ * @throws {TypeError} when the data of a record does not fit its type.
  *
  * @example
  * ```ts
@@ -82,12 +82,12 @@ export function encodeMessage(message: DnsMessage): Uint8Array {
 }
 
 /**
- * What is in a message; `undefined` when it is malformed, or has more than 256 records. Bytes of names that are no
+ * Decodes a message; returns `undefined` if it is malformed or has more than 256 records. Bytes of names that are not
  * UTF-8 are lost.
  */
 export function decodeMessage(bytes: Uint8Array): DnsMessage | undefined {
   if (bytes.length < HEADER || bytes.length > MAX_MESSAGE) return undefined;
-  // The library reads on as long as a count says so.
+  // The library trusts the record counts.
   let records = 0;
   for (let at = 4; at < HEADER; at += 2) records += bytes[at]! << 8 | bytes[at + 1]!;
   if (records > MAX_RECORDS) return undefined;
@@ -99,21 +99,20 @@ export function decodeMessage(bytes: Uint8Array): DnsMessage | undefined {
 }
 
 /**
- * A record's bytes, uncompressed, with its name.
+ * Encodes a record without compression.
  *
- * @throws {TypeError} when its data is not what its type asks for.
+ * @throws {TypeError} when its data does not fit its type.
  */
 export function encodeAnswer(record: DnsRecord): Uint8Array {
   try {
     return Uint8Array.from(dnsPacket.answer.encode(toLibrary({ class: "IN", ...record })));
   } catch (cause) {
-    throw new TypeError(`Cannot encode ${record.type} of "${record.name}": ${errorMessage(cause)}`, {
-      cause,
-    });
+    const what = `${record.type} record of "${record.name}"`;
+    throw new TypeError(`Cannot encode ${what}: ${errorMessage(cause)}`, { cause });
   }
 }
 
-/** A copy that the library may change, as it does, and whose bytes are of its class. */
+/** Copies a record for the library, which modifies it and needs bytes of its own class. */
 function toLibrary(record: DnsRecord): DnsRecord {
   const { data } = record;
   if (data instanceof Uint8Array) return { ...record, data: libraryBytes(data) };

@@ -1,4 +1,4 @@
-/** What Warren uses of `dns-packet`, which has no types of its own. */
+/** Types of the part of `dns-packet` that Warren uses; the package has none. */
 
 import type { DnsMessage, DnsRecord } from "./codec.ts";
 

@@ -1,30 +1,31 @@
 /**
- * Synthetic addresses for names: what a program connects to tells which name it asked for.
+ * Synthetic addresses for names: the destination of a packet identifies the name that a program resolved.
  *
- *     unused ──► given to a client ──► held: its name keeps it ──► TTL and grace are over ──► free: its name keeps it
- *                      ▲                  ▲     │                                             until it is needed
- *                      │                  └─────┘ asked for again, or used                            │
- *                      └──────────────────────────────────────────────────────────────────────────────┘
+ *     unused ──► given to a client ──► held by its name ──► TTL and reuseAfter expire ──► free: keeps its name
+ *                      ▲                  ▲     │                                         until it is needed
+ *                      │                  └─────┘ resolved again, or used                         │
+ *                      └──────────────────────────────────────────────────────────────────────────┘
  */
 
 import { formatAddress, parseAddress, parseCidr, type Prefix } from "../../wire/address.ts";
 import type { Packet } from "../../core/packet.ts";
 import { Ip } from "../../wire/ip.ts";
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkNames, gotValue, type OptionNames } from "../../core/options.ts";
 import { BlockList } from "./block_list.ts";
 import { HeldNumbers } from "./_held_numbers.ts";
 import { formatName, isWithin, parseName } from "./name.ts";
 import { isSpecialName } from "./_special_names.ts";
 
 // Specification
-/** RFC 2544 appendix C.2.2: for benchmarks, so no network uses it. */
+/** Prefix for benchmarks, which no network uses (RFC 2544 appendix C.2.2). */
 const IPV4_PREFIX = "198.18.0.0/15";
-/** Names about addresses and networks (RFC 3172). */
+/** Infrastructure names (RFC 3172). */
 const ARPA = parseName("arpa");
-/** A special-use name that a script may lead to Tor by its synthetic address; it is not asked for in the DNS either. */
+/** Special-use name that gets addresses, so that a script can route it to Tor. */
 const ONION = parseName("onion");
 
 // Implementation
+const ATTEMPT = "assign synthetic addresses";
 const CAPACITY = 65_536;
 const MAX_CAPACITY = 2 ** 22;
 const NONE = -1;
@@ -41,50 +42,42 @@ const NAMES: OptionNames<FakeIpOptions> = {
 
 /** Options for {@linkcode FakeIp}. */
 export interface FakeIpOptions {
-  /** Where IPv4 addresses are taken from; its first and last one stay free. @default {"198.18.0.0/15"} */
+  /** IPv4 prefix of the addresses; its first and last address are not used. @default {"198.18.0.0/15"} */
   ipv4?: string;
-  /** Where IPv6 addresses are taken from, such as `"fd09:fa4e::/96"` (RFC 4193). @default {none: AAAA has no answer} */
+  /** IPv6 prefix of at least 96 bits, such as `"fd09:fa4e::/96"` (RFC 4193). @default {none: AAAA has no records} */
   ipv6?: string;
-  /** How many names have addresses at a time, at most as many as a prefix has. @default {65536} */
+  /** Maximum names with addresses at a time, limited by the size of the prefixes. @default {65536} */
   capacity?: number;
-  /** For how long a program may keep an answer (seconds). @default {5} */
+  /** TTL of answers (seconds). @default {5} */
   ttl?: number;
   /**
-   * How long an address that a client was given keeps its name after the answer's TTL, for flows that are still open
-   * (milliseconds). Each answer and each use begins that time anew. @default {60000}
+   * Time after the TTL for which an address that a client holds keeps its name, for flows that are still open
+   * (milliseconds). Each answer and each use restarts it. @default {60000}
    */
   reuseAfter?: number;
-  /** Names that get their real answers, with all below them. @default {none} */
+  /** Names that keep their real addresses, with all names below them. @default {none} */
   except?: BlockList | Iterable<string>;
-  /** The only names that get synthetic addresses, with all below them, but for those of `except`. @default {all} */
+  /** Names that get synthetic addresses, with all names below them; `except` takes precedence. @default {all} */
   only?: BlockList | Iterable<string>;
 }
 
-/** What {@linkcode FakeIp.save} gives. */
+/** State of {@linkcode FakeIp.save}. */
 interface Saved {
   prefixes: (string | null)[];
   /**
-   * From the name used last to the one not used for longest: its number, for how long it keeps its address (milliseconds),
-   * and the client that has it.
+   * Names from the most to the least recently used: number, remaining hold time of the address (milliseconds), and the
+   * client that holds it.
    */
   names: [name: string, number: number, left?: number, client?: string][];
 }
 
 /**
- * Addresses for names, the same one each time; a name has one of each family, with the same number in both prefixes.
+ * Table of synthetic addresses and their names. A name keeps its address, one of each family, while clients use it. A
+ * {@linkcode DnsResolver} assigns addresses; stages and scripts look up the name of a packet's destination or source. The
+ * folder's README describes hold times and the shares of clients.
  *
- * An address that a client was given by a {@linkcode DnsResolver} is held: it goes to no other name before its TTL and
- * `reuseAfter` have passed since the last answer or the last use, which is a lookup by the address. When all others are
- * taken, the free name that was not used for longest loses its address; when all are held, the client gets SERVFAIL. A
- * client, which is an IPv4 address or the /64 of an IPv6 address, may hold as many addresses as are left for others: one
- * alone half of them. Names that only a script has asked for are not held.
- *
- * Names in `arpa` and special-use names have no addresses, but for those in `onion`.
- *
- * The resolver asks it; stages and scripts ask for the name of a packet's destination.
- *
- * **Limits**: a flow that is idle for longer than `reuseAfter`, or whose packets are not looked up, may find that its
- * address leads to another name. IPv6 prefixes are 96 bits or more.
+ * **Limits**: the address of a flow that is idle for longer than `reuseAfter`, or whose packets are not looked up, may be
+ * given to another name. No addresses for names in `arpa` and for special-use names except those in `onion`.
  *
  * @example
  * ```ts
@@ -98,9 +91,9 @@ interface Saved {
  * ```
  */
 export class FakeIp {
-  /** For how long a program may keep an answer (seconds). */
+  /** TTL of answers (seconds). */
   readonly ttl: number;
-  /** How many names have addresses at a time. */
+  /** Maximum names with addresses at a time. */
   readonly capacity: number;
   readonly #ipv4: Prefix;
   readonly #ipv4First: number;
@@ -115,26 +108,24 @@ export class FakeIp {
   readonly #uses: HeldNumbers;
 
   /**
-   * Addresses that no name has yet.
+   * Creates an empty table.
    *
-   * @throws {SyntaxError} when a prefix or a name does not parse; {@linkcode TypeError} for a prefix of another family, and an
-   * option that there is not; {@linkcode RangeError} when an option is out of its range.
+   * @throws {SyntaxError} when a prefix or a name does not parse; {@linkcode TypeError} for a prefix of the wrong family or
+   * an unknown option; {@linkcode RangeError} for an option out of range.
    */
   constructor(options: FakeIpOptions = {}) {
-    checkNames("give synthetic addresses", options, NAMES);
+    checkNames(ATTEMPT, options, NAMES);
     const { ipv4 = IPV4_PREFIX, ipv6, capacity = CAPACITY, ttl = 5, except = [], only } = options;
     const { reuseAfter = REUSE_AFTER } = options;
     this.#ipv4 = readPrefix(ipv4, 4, 30);
     this.#ipv4First = viewOf(this.#ipv4.network.bytes).getUint32(0) + 1;
-    if (!Number.isInteger(capacity) || capacity < 1 || capacity > MAX_CAPACITY) {
-      throw new RangeError(`Cannot give addresses to ${capacity} names: 1 to ${MAX_CAPACITY} are possible`);
-    }
-    if (!Number.isInteger(ttl) || ttl < 0 || ttl > 0x7fffffff) {
-      throw new RangeError(`Cannot give addresses for ${ttl} s: it is no whole number from 0 on`);
-    }
+    checkInteger(ATTEMPT, "capacity", capacity, 1, MAX_CAPACITY);
+    checkInteger(ATTEMPT, "ttl", ttl, 0, 0x7fffffff);
     this.capacity = Math.min(capacity, 2 ** (32 - this.#ipv4.length) - 2);
     if (!(Number.isFinite(reuseAfter) && reuseAfter >= 0)) {
-      throw new RangeError(`Cannot give addresses: reuseAfter must be 0 or more, got ${reuseAfter}`);
+      throw new RangeError(
+        `Cannot ${ATTEMPT}: reuseAfter must be a number of at least 0, ${gotValue(reuseAfter)}`,
+      );
     }
     this.ttl = ttl;
     this.#except = except instanceof BlockList ? except : new BlockList(except);
@@ -143,7 +134,9 @@ export class FakeIp {
     if (ipv6 !== undefined) {
       this.#ipv6 = readPrefix(ipv6, 6, 126);
       if (this.#ipv6.length < 96) {
-        throw new RangeError(`Cannot take addresses from "${ipv6}": the prefix has less than 96 bits`);
+        throw new RangeError(
+          `Cannot ${ATTEMPT}: ipv6 must be a prefix of at least 96 bits, ${gotValue(ipv6)}`,
+        );
       }
       this.#ipv6Network = this.#ipv6.network.bytes;
       this.#ipv6First = viewOf(this.#ipv6Network).getUint32(12) + 1;
@@ -152,17 +145,17 @@ export class FakeIp {
     this.#uses = new HeldNumbers(this.capacity, ttl * 1000 + reuseAfter);
   }
 
-  /** How many names have addresses. */
+  /** Number of names with addresses. */
   get size(): number {
     return this.#names.length;
   }
 
-  /** Whether AAAA gets addresses, too. */
+  /** True if names get IPv6 addresses. */
   get hasIpv6(): boolean {
     return this.#ipv6 !== undefined;
   }
 
-  /** Whether a name gets a synthetic address; it is in lower case and the bytes of messages. */
+  /** Returns true if a name in lower case and wire format gets synthetic addresses. */
   takes(name: Uint8Array, length: number): boolean {
     if (length <= 1 || isWithin(name, length, ARPA) || this.#except.hasName(name)) return false;
     if (this.#only?.hasName(name) === false) return false;
@@ -170,10 +163,10 @@ export class FakeIp {
   }
 
   /**
-   * A name's address; `undefined` for IPv6 without such a prefix, for a name that gets real answers, and when clients
-   * hold all addresses.
+   * Returns the address of a name; `undefined` for IPv6 without a prefix, for a name that keeps its real addresses, and
+   * while clients hold all addresses.
    *
-   * @throws {SyntaxError} when the name is none.
+   * @throws {SyntaxError} when the name does not parse.
    */
   addressOf(name: string, family: 4 | 6 = 4): string | undefined {
     const bytes = parseName(name);
@@ -183,8 +176,8 @@ export class FakeIp {
   }
 
   /**
-   * The bytes of {@linkcode FakeIp.addressOf}, for the bytes of a name. A client that is named holds the address;
-   * `undefined` when it may hold no more.
+   * {@linkcode FakeIp.addressOf} as bytes, for a name in wire format. The client, if given, holds the address; returns
+   * `undefined` if it may not hold more.
    */
   addressBytes(name: Uint8Array, family: 4 | 6, client?: string): Uint8Array | undefined {
     if (family === 6 && this.#ipv6Network === undefined) return undefined;
@@ -200,7 +193,7 @@ export class FakeIp {
     return bytes;
   }
 
-  /** Whether an address is of the prefixes, given to a name or not. */
+  /** Returns true if an address is within the prefixes, whether a name has it or not. */
   contains(address: string): boolean {
     const { family, bytes } = parseAddress(address);
     return family === 4
@@ -209,21 +202,21 @@ export class FakeIp {
   }
 
   /**
-   * The name that has an address; `undefined` when none has.
+   * Returns the name of an address; `undefined` if no name has it.
    *
-   * @throws {SyntaxError} when it is none.
+   * @throws {SyntaxError} when the address does not parse.
    */
   nameOf(address: string): string | undefined {
     const { family, bytes } = parseAddress(address);
     return family === 4 ? this.nameOfIpv4(viewOf(bytes).getUint32(0)) : this.nameOfIpv6(bytes);
   }
 
-  /** {@linkcode FakeIp.nameOf} an address as a number. Allocates nothing. */
+  /** {@linkcode FakeIp.nameOf} for an IPv4 address as a number. Allocates nothing. */
   nameOfIpv4(address: number): string | undefined {
     return this.#ipv4.containsIpv4(address) ? this.#use(address - this.#ipv4First) : undefined;
   }
 
-  /** {@linkcode FakeIp.nameOf} an IPv6 address at `start`. Allocates nothing. */
+  /** {@linkcode FakeIp.nameOf} for an IPv6 address at `start`. Allocates nothing. */
   nameOfIpv6(bytes: Uint8Array, start = 0): string | undefined {
     if (this.#ipv6?.containsIpv6(bytes, start) !== true) return undefined;
     const last = bytes[start + 12]! << 24 | bytes[start + 13]! << 16 | bytes[start + 14]! << 8 |
@@ -231,33 +224,33 @@ export class FakeIp {
     return this.#use((last >>> 0) - this.#ipv6First);
   }
 
-  /** The name that a packet goes to, when its destination is one of the addresses. Allocates nothing. */
+  /** Returns the name of a packet's destination; `undefined` if no name has the address. Allocates nothing. */
   destinationOf(packet: Packet): string | undefined {
     const ip = Ip.of(packet);
     if (ip === undefined) return undefined;
     return ip.version === 4 ? this.nameOfIpv4(ip.dst) : this.nameOfIpv6(ip.dst);
   }
 
-  /** The name that a packet comes from, when its source is one of the addresses. Allocates nothing. */
+  /** Returns the name of a packet's source; `undefined` if no name has the address. Allocates nothing. */
   sourceOf(packet: Packet): string | undefined {
     const ip = Ip.of(packet);
     if (ip === undefined) return undefined;
     return ip.version === 4 ? this.nameOfIpv4(ip.src) : this.nameOfIpv6(ip.src);
   }
 
-  /** Tells the time (monotonic milliseconds), by which addresses become free. For the resolver, at each breath. */
+  /** Sets the current time (monotonic milliseconds), by which hold times end. For the resolver, at each breath. */
   advance(now: number): void {
     this.#uses.advance(now);
   }
 
-  /** Takes all addresses back. */
+  /** Removes all names. */
   clear(): void {
     this.#numbers.clear();
     this.#names.length = 0;
     this.#uses.clear();
   }
 
-  /** The names and their numbers, as values that JSON can hold. */
+  /** Returns names and numbers as values for JSON. */
   save(): unknown {
     const names: Saved["names"] = [];
     for (const [number, left, client] of this.#uses.entries()) {
@@ -268,14 +261,14 @@ export class FakeIp {
   }
 
   /**
-   * Takes over what {@linkcode FakeIp.save} gave.
+   * Restores the state of {@linkcode FakeIp.save}.
    *
-   * @throws {TypeError} when it is something else, of other prefixes, or more than there is room for.
+   * @throws {TypeError} for any other value, other prefixes, or more names than `capacity`.
    */
   restore(state: unknown): void {
     const { prefixes, names } = (state ?? {}) as Partial<Saved>;
     if (JSON.stringify(prefixes) !== JSON.stringify(this.#prefixes) || !Array.isArray(names)) {
-      throw new TypeError("Cannot restore synthetic addresses: they are not of these prefixes");
+      throw new TypeError("Cannot restore synthetic addresses: the state must be of the same prefixes");
     }
     const numbers = names.map((entry) => Array.isArray(entry) ? entry[1] : NONE);
     const isOurs = new Set(numbers).size === names.length &&
@@ -285,9 +278,9 @@ export class FakeIp {
       names.every(([, , left = 0, client = ""]) =>
         typeof left === "number" && left >= 0 && typeof client === "string"
       );
-    // Numbers are given one after the other, so that there are no gaps.
+    // Numbers are assigned in sequence, without gaps.
     if (!isOurs || names.length > this.capacity) {
-      throw new TypeError("Cannot restore synthetic addresses: they are not as they were saved");
+      throw new TypeError("Cannot restore synthetic addresses: the state must be as it was saved");
     }
     this.clear();
     for (const [name, number, left = 0, client] of names.toReversed()) {
@@ -303,7 +296,7 @@ export class FakeIp {
     );
   }
 
-  /** A name's number, which it has or gets now; `NONE` when there is none for this client. */
+  /** Returns the number of a name, assigning one if needed; `NONE` if none is available to this client. */
   #numberOf(name: string, client: string | undefined): number {
     this.#uses.release();
     let number = this.#numbers.get(name);
@@ -320,7 +313,7 @@ export class FakeIp {
     return number;
   }
 
-  /** A number that no name has: one that was never used, or the free one that was not used for longest. */
+  /** Returns a number without a name: an unused one, or the least recently used free one. */
   #take(): number {
     if (this.#names.length < this.capacity) return this.#names.length;
     const number = this.#uses.take();
@@ -335,19 +328,21 @@ export class FakeIp {
   }
 }
 
-function readPrefix(text: string, family: 4 | 6, longest: number): Prefix {
+function readPrefix(text: string, family: 4 | 6, max: number): Prefix {
   const prefix = parseCidr(text);
   const { family: given } = prefix.address;
   if (given !== family) {
-    throw new TypeError(`Cannot take IPv${family} addresses from "${text}": it is IPv${given}`);
+    throw new TypeError(`Cannot ${ATTEMPT}: ipv${family} must be an IPv${family} prefix, got "${text}"`);
   }
-  if (prefix.length > longest) {
-    throw new RangeError(`Cannot take addresses from "${text}": it has less than 4`);
+  if (prefix.length > max) {
+    throw new RangeError(
+      `Cannot ${ATTEMPT}: ipv${family} must be a prefix of at most ${max} bits, got "${text}"`,
+    );
   }
   return prefix;
 }
 
-/** Whether it is a name as {@linkcode formatName} writes it: an answer may have to say it again. */
+/** Returns true for a name as {@linkcode formatName} writes it, which PTR answers need. */
 function isAsFormatted(name: unknown): boolean {
   try {
     return typeof name === "string" && name !== "." && formatName(parseName(name)) === name;

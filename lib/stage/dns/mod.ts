@@ -1,5 +1,5 @@
 /**
- * DNS on an address of the tunnel: a resolver, lists of blocked names, records of one's own, synthetic addresses.
+ * DNS resolver on an address of the tunnel, with local records, block lists and synthetic addresses.
  *
  * @module
  */

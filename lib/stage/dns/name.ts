@@ -1,8 +1,8 @@
-/** Domain names: as people write them, and in the bytes that messages have (RFC 1035 section 3.1). */
+/** Domain names as text and in wire format (RFC 1035 section 3.1). */
 
 // Specification: RFC 1035 section 2.3.4
 const MAX_LABEL = 63;
-/** With the length bytes and the root's. */
+/** Maximum length of a name in wire format, including length bytes and root (bytes). */
 export const MAX_NAME = 255;
 
 // Implementation
@@ -11,7 +11,7 @@ const BACKSLASH = 0x5c;
 const HYPHEN = 0x2d;
 const UNDERSCORE = 0x5f;
 
-/** A letter A to Z in lower case; any other byte as it is (RFC 4343). */
+/** Returns the lower case of a letter A to Z, and any other byte unchanged (RFC 4343). */
 export function lowerCase(byte: number): number {
   return byte >= 0x41 && byte <= 0x5a ? byte + 0x20 : byte;
 }
@@ -20,23 +20,23 @@ function isDigit(code: number): boolean {
   return code >= 0x30 && code <= 0x39;
 }
 
-/** Whether it may stand in the name of a machine or service: a letter, a digit, a hyphen, an underscore. */
+/** Returns true for characters of host and service names: letters, digits, hyphen and underscore. */
 function isPlain(code: number): boolean {
   const lower = lowerCase(code);
   return lower >= 0x61 && lower <= 0x7a || isDigit(code) || code === HYPHEN || code === UNDERSCORE;
 }
 
 /**
- * Writes a name in lower case to `bytes` from its start on, and returns how many bytes it took, with the root's; 0
- * when it is none, and `nameFault` then says why. A trailing dot makes no difference; `.` is the root. `\.` and
- * `\046` are bytes of a label (RFC 1035 section 5.1). `bytes` has 255 bytes of room.
+ * Writes a name in lower case to the start of `bytes`, which has room for 255 bytes, and returns its length including the
+ * root; 0 if the text is not a name, for which {@linkcode nameFault} gives the reason. A trailing dot is optional; `.` is
+ * the root. `\.` and `\046` are bytes of a label (RFC 1035 section 5.1).
  */
 export function writeName(text: string, bytes: Uint8Array): number {
   if (text === ".") {
     bytes[0] = 0;
     return 1;
   }
-  let label = 0; // where its length goes
+  let label = 0; // offset of its length
   let at = 1;
   for (let i = 0; i < text.length; i++) {
     let code = text.charCodeAt(i);
@@ -54,12 +54,12 @@ export function writeName(text: string, bytes: Uint8Array): number {
         i += 2;
       }
     }
-    // Written so that NaN fails, too.
+    // NaN fails this comparison as well.
     if (!(code <= 0xff) || at - label > MAX_LABEL || at >= MAX_NAME - 1) return 0;
     bytes[at++] = lowerCase(code);
   }
   if (at === label + 1) {
-    // A trailing dot has begun a label that is none.
+    // A trailing dot leaves an empty label, which becomes the root.
     if (label === 0) return 0;
     bytes[label] = 0;
     return at;
@@ -71,20 +71,21 @@ export function writeName(text: string, bytes: Uint8Array): number {
 
 const scratch = new Uint8Array(MAX_NAME + 1);
 
-/** Why {@linkcode writeName} did not take a name. */
+/** Returns the reason why {@linkcode writeName} rejects a name. */
 export function nameFault(text: string): string {
   if (text === "") return "it is empty";
   if (/^\.|\.\./.test(text)) return "a label is empty";
-  if (text.split(".").some((label) => label.length > MAX_LABEL)) return `a label is longer than ${MAX_LABEL}`;
-  if (text.length > MAX_NAME - 2) return `it is longer than ${MAX_NAME - 2}`;
-  return "it has what is no letter of a name";
+  if (text.split(".").some((label) => label.length > MAX_LABEL)) {
+    return `a label is longer than ${MAX_LABEL} bytes`;
+  }
+  if (text.length > MAX_NAME - 2) return `it is longer than ${MAX_NAME - 2} bytes`;
+  return "it contains a character that names cannot have";
 }
 
 /**
- * A name in the form of messages, in lower case, with the root's byte at its end. Letters beyond ASCII become Punycode
- * (RFC 5891).
+ * Parses a name into wire format, in lower case, with the root at its end. Non-ASCII letters become Punycode (RFC 5891).
  *
- * @throws {SyntaxError} when it is none.
+ * @throws {SyntaxError} when the text is not a name.
  */
 export function parseName(text: string): Uint8Array {
   const length = writeName(toAscii(text), scratch);
@@ -92,17 +93,17 @@ export function parseName(text: string): Uint8Array {
   return scratch.slice(0, length);
 }
 
-/** A name with what is beyond ASCII as Punycode; as it is where that cannot be, for the caller to refuse. */
+/** Converts a name to Punycode; returns it unchanged if that is impossible, for the caller to reject. */
 export function toAscii(text: string): string {
   // deno-lint-ignore no-control-regex
   if (/^[\x00-\x7f]*$/.test(text)) return text;
-  // WHATWG URL section 3.5 is UTS #46, which the standard library has nowhere else.
+  // WHATWG URL section 3.5 applies UTS #46, which the standard library offers nowhere else.
   const url = URL.parse(`http://${text.normalize("NFC").replaceAll("_", "-0u0-")}/`);
   if (url === null || /[^\p{L}\p{M}\p{N}._\-·。]/u.test(text)) return text;
   return url.hostname.replaceAll("-0u0-", "_");
 }
 
-/** Whether all labels of an ASCII name are of letters, digits, hyphens and underscores. */
+/** Returns true if an ASCII name consists of letters, digits, hyphens, underscores and dots. */
 export function isPlainName(text: string): boolean {
   for (let i = 0; i < text.length; i++) {
     const code = text.charCodeAt(i);
@@ -111,7 +112,7 @@ export function isPlainName(text: string): boolean {
   return true;
 }
 
-/** The name that starts at `start`, as text without a trailing dot; it is whole, and has no pointers. */
+/** Formats the complete, uncompressed name at `start` without a trailing dot. */
 export function formatName(bytes: Uint8Array, start = 0): string {
   if (bytes[start] === 0) return ".";
   let text = "";
@@ -127,7 +128,7 @@ export function formatName(bytes: Uint8Array, start = 0): string {
   return text;
 }
 
-/** The length of the name from `start` on, with the root's byte; -1 when it is not whole, or has pointers. */
+/** Returns the length of the name at `start` including the root; -1 if it is incomplete or compressed. */
 export function nameLength(bytes: Uint8Array, start: number, end: number): number {
   let at = start;
   while (at < end) {
@@ -141,8 +142,8 @@ export function nameLength(bytes: Uint8Array, start: number, end: number): numbe
 }
 
 /**
- * Where a name ends that may be compressed, or -1. A pointer is not followed: it is looked at alone, and points
- * backwards (RFC 1035 section 4.1.4) in the message that starts at `message`, so nobody can be led in circles.
+ * Returns the end of a name that may be compressed, or -1 if it is malformed. A pointer is checked and not followed: it
+ * must point backwards in the message that starts at `message`, which rules out loops (RFC 1035 section 4.1.4).
  */
 export function skipName(bytes: Uint8Array, start: number, end: number, message = 0): number {
   let at = start;
@@ -160,8 +161,8 @@ export function skipName(bytes: Uint8Array, start: number, end: number, message 
 }
 
 /**
- * Expands a name that may be compressed, in lower case, to the start of `name`, which has 255 bytes of room. Returns its
- * length with the root's byte; 0 when it is malformed. Each pointer leads backwards, so the search ends.
+ * Expands a name that may be compressed, in lower case, to the start of `name`, which has room for 255 bytes. Returns its
+ * length including the root; 0 if it is malformed. Pointers must point backwards, so the expansion ends.
  */
 export function expandName(bytes: Uint8Array, start: number, end: number, name: Uint8Array): number {
   let at = start;
@@ -173,7 +174,7 @@ export function expandName(bytes: Uint8Array, start: number, end: number, name: 
       if (at + 2 > limit) return 0;
       const target = (label & 0x3f) << 8 | bytes[at + 1]!;
       if (target >= at) return 0;
-      // What is read from there ends before the pointer.
+      // The rest of the name must end before the pointer.
       limit = at;
       at = target;
       continue;
@@ -187,7 +188,7 @@ export function expandName(bytes: Uint8Array, start: number, end: number, name: 
   return 0;
 }
 
-/** Whether a name is the other one, or below it. Both are whole and in lower case. */
+/** Returns true if a name is `suffix` or below it. Both are complete and in lower case. */
 export function isWithin(name: Uint8Array, length: number, suffix: Uint8Array): boolean {
   for (let at = 0; length - at >= suffix.length; at += name[at]! + 1) {
     if (length - at === suffix.length) return suffix.every((byte, i) => name[at + i] === byte);
@@ -196,13 +197,13 @@ export function isWithin(name: Uint8Array, length: number, suffix: Uint8Array): 
   return false;
 }
 
-/** The name that PTR of an address is asked by (RFC 1035 section 3.5, RFC 3596 section 2.5), as text. */
+/** Returns the reverse-lookup name of an address (RFC 1035 section 3.5, RFC 3596 section 2.5). */
 export function reverseName(address: Uint8Array): string {
   if (address.length === 4) return `${Array.from(address).reverse().join(".")}.in-addr.arpa`;
   return `${Array.from(address.toHex()).reverse().join(".")}.ip6.arpa`;
 }
 
-/** The address whose {@linkcode reverseName} this is, as text; `undefined` when it is none. */
+/** Returns the address of a {@linkcode reverseName}; `undefined` for other names. */
 export function reversedAddress(name: string): string | undefined {
   const ipv4 = /^((?:\d{1,3}\.){4})in-addr\.arpa$/.exec(name);
   if (ipv4 !== null) {

@@ -1,134 +1,140 @@
-/** What a resolver is made of, whom it asks, and what it counts. */
+/** Options, upstreams and counters of a resolver. */
 
+import { checkInteger } from "../../core/options.ts";
 import type { IcmpErrors } from "../../icmp/icmp_error.ts";
 import type { DnsCacheOptions } from "./_cache.ts";
 import type { BlockList } from "./block_list.ts";
 import type { DnsRecord } from "./codec.ts";
 import type { FakeIp } from "./fake_ip.ts";
 
-/** A name server to ask: what `runtime/` makes, or a script's own. */
+/** Name server that a resolver forwards queries to: one of `@warren/tunnel/dns_upstream`, or a script's own. */
 export interface DnsUpstream {
   /**
-   * Asks, and returns the answer, as messages without a length in front (RFC 1035 section 4). The query's id is 0; the
-   * answer's does not matter. Whatever it rejects with is a failure. The signal aborts what nobody waits for any more.
+   * Sends a query and resolves to the response; both are messages without the length prefix of TCP (RFC 1035 section 4).
+   * The query has id 0, and the id of the response is ignored. A rejection counts as a failure. The signal aborts once no
+   * client waits any more.
    *
-   * An upstream that answers FORMERR, NOTIMP or BADVERS is asked once more without EDNS (RFC 6891 section 7), and all
-   * queries of the next ten minutes then have none.
+   * An upstream that responds FORMERR, NOTIMP or BADVERS is asked again without EDNS (RFC 6891 section 7), and gets no EDNS
+   * for ten minutes.
    */
   query(message: Uint8Array, signal: AbortSignal): Promise<Uint8Array>;
 }
 
-/** Options for {@linkcode DnsResolver}. */
+/** Options of {@linkcode DnsResolver}. */
 export interface DnsResolverOptions {
-  /** Where queries are answered: addresses of either family that nobody else in the tunnel has. */
+  /** IPv4 and IPv6 addresses on which queries are answered; no host of the tunnel may have them. */
   address: string | readonly string[];
-  /** Who is asked, in this order: the next one when one fails. @default {nobody: REFUSED} */
+  /** Upstreams in the order in which they are tried. @default {none: names that need one are REFUSED} */
   upstream?: DnsUpstream | readonly DnsUpstream[];
   /**
-   * Upstreams for a domain and all names below it; the longest domain counts. These names get no synthetic addresses of
-   * `fakeIp`. @default {{}}
+   * Upstreams for a domain and all names below it; the longest domain counts. These names get no synthetic addresses.
+   * @default {{}}
    */
   split?: Readonly<Record<string, DnsUpstream | readonly DnsUpstream[]>>;
   /**
-   * Records of one's own. A line is `NAME [TTL] TYPE DATA`, of type A, AAAA, CAA, CNAME, MX, NS, PTR, SRV or TXT; without
-   * a TTL it is 60 s. `*.NAME` is for all names below that are not there themselves (RFC 4592). Who has an address also
-   * has its PTR. A name that is here is here with all its records: another type of it does not exist. @default {[]}
+   * Local records: lines of the form `NAME [TTL] TYPE DATA`, or objects. Lines take the types A, AAAA, CAA, CNAME, MX, NS,
+   * PTR, SRV and TXT; the TTL defaults to 60 s. `*.NAME` matches all names below that have no records (RFC 4592). A and
+   * AAAA records imply the PTR record of their address. The resolver is authoritative for each name: it has no records of
+   * other types. @default {[]}
    */
   records?: string | Iterable<string | DnsRecord>;
-  /** Domains in which there is nothing but these records: other names do not exist. @default {[]} */
+  /** Domains for which the resolver is authoritative: names without `records` do not exist. @default {[]} */
   zones?: string | readonly string[];
-  /**
-   * Names that are blocked, and names whose answer leads to one of them by CNAME, DNAME, HTTPS or SVCB. @default {none}
-   */
+  /** Blocked names, and names whose answer leads to one by CNAME, DNAME, HTTPS or SVCB. @default {none} */
   block?: BlockList | readonly BlockList[];
-  /** Names that are not blocked, whatever `block` says and wherever their answers lead. @default {none} */
+  /** Names that are never blocked, whatever `block` contains and wherever their answers lead. @default {none} */
   allow?: BlockList | Iterable<string>;
-  /** What is said of a blocked name: there is none, `0.0.0.0` and `::`, or these addresses. @default {"nxdomain"} */
+  /** Answer for blocked names: NXDOMAIN, the addresses `0.0.0.0` and `::`, or these addresses. @default {"nxdomain"} */
   blockAnswer?: "nxdomain" | "null" | readonly string[];
-  /** For how long (seconds). @default {60} */
+  /** TTL of answers for blocked names (seconds). @default {60} */
   blockTtl?: number;
-  /** Gives synthetic addresses to names, but not to those in `split`, which get their real ones. @default {none} */
+  /** Source of synthetic addresses; names in `split` keep their real addresses. @default {none} */
   fakeIp?: FakeIp;
   /**
-   * Special-use names that upstreams are asked for, with all names below them; `true`: all of them. Without this, names
-   * that have no meaning in the public DNS stay here: `localhost` has loopback addresses; `alt`, `invalid`, `local`,
-   * `onion` and `test` do not exist, nor do names in `home.arpa`, `service.arpa` and the reverse zones of private, shared,
-   * link-local, loopback and documentation addresses; `resolver.arpa` is empty (IANA "Special-Use Domain Names" and
-   * "Locally-Served DNS Zones"). `records`, `zones` and `split` go before them. @default {[]}
+   * Special-use names that are forwarded to upstreams, with all names below them; `true`: all special-use names. The
+   * others are answered here: `localhost` has loopback addresses; `alt`, `invalid`, `local`, `onion`, `test`, and names in
+   * `home.arpa`, `service.arpa` and the reverse zones of private, shared, link-local, loopback and documentation addresses
+   * do not exist; `resolver.arpa` has no records (IANA "Special-Use Domain Names" and "Locally-Served DNS Zones").
+   * `records`, `zones` and `split` take precedence. @default {[]}
    */
   forwardSpecial?: true | string | readonly string[];
-  /** What is kept of upstreams' answers; `false`: nothing. @default {{}} */
+  /** Cache of upstreams' answers; `false`: no cache. @default {{}} */
   cache?: DnsCacheOptions | false;
-  /** How long an upstream has to answer (milliseconds). @default {2000} */
+  /** Time that an upstream has to respond (milliseconds). @default {2000} */
   timeout?: number;
   /**
-   * How many different questions are asked at a time. When all places are taken, the client with the most loses its oldest
-   * question, which gets SERVFAIL, to a client with fewer. Where none has more than a sixteenth of them, the oldest of all
+   * Maximum questions that are forwarded at a time. When all places are taken, the client with the most questions loses its
+   * oldest one to a client with fewer, and gets SERVFAIL. If no client has more than a sixteenth, the oldest question of all
    * makes room. A client is an IPv4 address or the /64 of an IPv6 address. @default {256}
    */
   inFlight?: number;
-  /** The most queries that wait for upstreams, shared in the same way. @default {512} */
+  /** Maximum queries that wait for upstreams; shared by clients as `inFlight` is. @default {512} */
   waiting?: number;
   /**
-   * How many TCP connections clients may have; 0 refuses all. When all places are taken, the client with the most loses one,
-   * an idle one if it has one, to a client with fewer. Where none has more than a sixteenth of them, the one that has been
-   * idle for longest makes room. @default {256}
+   * Maximum TCP connections of clients; 0 refuses all. When all places are taken, the client with the most connections loses
+   * one, preferably idle, to a client with fewer. If no client has more than a sixteenth, the connection that has been idle
+   * for longest makes room. @default {256}
    */
   connections?: number;
-  /** Time that a TCP connection may be idle before it is closed (milliseconds). @default {10000} */
+  /** Idle time after which a TCP connection is closed (milliseconds). @default {10000} */
   idleTimeout?: number;
   /**
-   * The longest answer over UDP (bytes of DNS from 512 to 1452). Of a longer one, additional records are left out, then
-   * authority records that it does not need; TC says that its own records do not fit. @default {1232}
+   * Maximum length of an answer over UDP (bytes, 512 to 1452). From a longer answer, additional records are removed, then
+   * authority records that it does not need; if its answer records still do not fit, it is sent empty with TC.
+   * @default {1232}
    */
   answerLimit?: number;
-  /** Answers TCP packets that belong to no connection with resets, and limits how often. @default {new IcmpErrors()} */
+  /** Sends RST for TCP packets that belong to no connection, and limits their rate. @default {new IcmpErrors()} */
   errors?: IcmpErrors;
 }
 
-/** What a {@linkcode DnsResolver} has counted. */
+/** Counters of a {@linkcode DnsResolver}. */
 export interface DnsCounters {
-  /** Queries with a question. */
+  /** Well-formed queries. */
   queries: number;
-  /** Answered from records of one's own. */
+  /** Queries answered from local records. */
   records: number;
-  /** Blocked. */
+  /** Queries for blocked names. */
   blocked: number;
-  /** Answered with synthetic addresses, and with the names of those. */
+  /** Queries answered with synthetic addresses, or with their names. */
   fakes: number;
-  /** Special-use names that were answered without an upstream. */
+  /** Queries for special-use names that were answered without an upstream. */
   special: number;
-  /** Answered from the cache. */
+  /** Queries answered from the cache. */
   cached: number;
-  /** Answered from the cache, with what was too old. */
+  /** Queries answered with a stale answer from the cache. */
   stale: number;
-  /** Times that an upstream was asked. */
-  asked: number;
-  /** Queries that joined one for the same. */
+  /** Queries sent to upstreams. */
+  upstreamQueries: number;
+  /** Queries that joined a question already in flight. */
   joined: number;
-  /** Queries sent again while they were waited for, which were dropped. */
+  /** Retransmissions of queries that were already waiting; dropped. */
   repeated: number;
-  /** Questions and waiting queries that made room for those of a client with fewer. */
+  /** Questions and waiting queries that made room for a client with fewer. */
   displaced: number;
-  /** Times that an upstream failed, was too late, or had nothing but a failure to say. */
-  failures: number;
-  /** Answers of upstreams that were malformed, or to another question. */
+  /** Queries to upstreams that failed, timed out or were answered with an error. */
+  upstreamFailures: number;
+  /** Responses of upstreams that were malformed or did not match the question. */
   badAnswers: number;
-  /** Queries answered with SERVFAIL. */
+  /** Queries answered with SERVFAIL, or with an upstream's error. */
   unanswered: number;
-  /** Queries that were malformed, or of a kind that is refused. */
+  /** Malformed queries, and queries answered with REFUSED or NOTIMP. */
   refused: number;
-  /** Answers with TC: what a client needs of them did not fit. */
+  /** Answers sent with TC because their records did not fit. */
   truncated: number;
 }
 
-/** One value, or several, as several. For the resolver. */
+/** Turns one value or several into an array. For the resolver. */
 export function list<Value>(values: Value | readonly Value[]): readonly Value[] {
   return Array.isArray(values) ? values : [values as Value];
 }
 
-/** @throws {RangeError} unless the value is a whole number of this range. For the resolver. */
-export function checkRange(name: string, value: number, least: number, most: number): number {
-  if (Number.isInteger(value) && value >= least && value <= most) return value;
-  throw new RangeError(`Cannot use ${name} ${value}: it is no whole number from ${least} to ${most}`);
+/**
+ * Returns an option that is an integer from `min` to `max`. For the resolver.
+ *
+ * @throws what {@linkcode checkInteger} throws.
+ */
+export function checkRange(name: string, value: number, min: number, max: number): number {
+  checkInteger("resolve names", name, value, min, max);
+  return value;
 }

@@ -37,7 +37,7 @@ function shape({ isTruncated, message: { answers, authorities, additionals } }: 
   return [isTruncated, count(answers), count(authorities), count(additionals)];
 }
 
-Deno.test("Answers leave out additional records first, then authority records, and do not say TC", async () => {
+Deno.test("Answers lose additional records first, then authority records, without TC", async () => {
   const limits: [asking: Asking, room: number, options?: object][] = [
     [{}, 512],
     [{ edns: 700 }, 700],
@@ -65,7 +65,7 @@ Deno.test("Answers leave out additional records first, then authority records, a
   assert.ok(Number(additionals) > 5 && Number(additionals) < 40);
 });
 
-Deno.test("Answers leave out whole RRsets, also those that do not stand together", async () => {
+Deno.test("Answers lose whole RRsets, even if their records are apart", async () => {
   const one = await ask({ answers: [MX], additionals: addresses(40, () => "mx0.example") }, { type: "MX" });
   assert.deepEqual(shape(one), [false, 1, 0, 0]);
   const others = addresses(40, (i) => `mx${i % 2}.example`);
@@ -75,7 +75,7 @@ Deno.test("Answers leave out whole RRsets, also those that do not stand together
   assert.deepEqual(shape(mixed), [false, 1, 0, 1]);
 });
 
-Deno.test("Answers say TC when the answer section does not fit, or the SOA of a negative one", async () => {
+Deno.test("Answers have TC when the answer section or the SOA of a negative answer does not fit", async () => {
   const many = await ask({ answers: addresses(40, () => "big.example") });
   assert.deepEqual(shape(many), [true, 0, 0, 0]);
   const name = (letter: string) => Array(4).fill(letter.repeat(60)).join(".");
@@ -89,7 +89,7 @@ Deno.test("Answers say TC when the answer section does not fit, or the SOA of a 
   assert.deepEqual(shape(await ask({ rcode: "NXDOMAIN", authorities: [big] })), [true, 0, 0, 0]);
 });
 
-Deno.test("Answers that there is nothing keep their SOA, wherever it stands", async () => {
+Deno.test("Negative answers keep their SOA, wherever it stands", async () => {
   for (const rcode of ["NXDOMAIN", "NOERROR"]) {
     for (
       const authorities of [[soa("example", 90, 70), ...nameServers(60)], [
@@ -107,7 +107,7 @@ Deno.test("Answers that there is nothing keep their SOA, wherever it stands", as
   }
 });
 
-Deno.test("The SOA that is kept alone grows older in the cache", async () => {
+Deno.test("TTL of an SOA that is kept alone decreases in the cache", async () => {
   const upstream = {
     query: (query: Uint8Array) =>
       Promise.resolve(
@@ -120,7 +120,7 @@ Deno.test("The SOA that is kept alone grows older in the cache", async () => {
   assert.equal((await rig.answer("big.example")).message.authorities![0]!.ttl, 70);
 });
 
-Deno.test("Answers with DNSSEC keep their proofs, or say TC", async () => {
+Deno.test("Answers with DNSSEC keep their proofs, or have TC", async () => {
   const proof = (i: number) => ({
     name: `p${i}.example`,
     type: "UNKNOWN_50",
@@ -157,7 +157,7 @@ function leading(type: number, target: string): DnsUpstream {
   };
 }
 
-Deno.test("DnsResolver blocks answers that lead to a blocked name, from the cache too", async () => {
+Deno.test("DnsResolver blocks answers that lead to a blocked name, including cached ones", async () => {
   for (const [type, asked] of [[5, "A"], [39, "A"], [64, "SVCB"], [65, "HTTPS"]] as const) {
     const block = new BlockList(["tracker.example"]);
     const resolver = new DnsResolver({
@@ -171,7 +171,7 @@ Deno.test("DnsResolver blocks answers that lead to a blocked name, from the cach
       const answer = await rig.answer("shop.example", asking);
       assert.deepEqual([answer.rcode, answer.records], ["NXDOMAIN", []], asked);
     }
-    assert.deepEqual([resolver.counters.blocked, resolver.counters.asked], [2, 1]);
+    assert.deepEqual([resolver.counters.blocked, resolver.counters.upstreamQueries], [2, 1]);
   }
 });
 
@@ -204,7 +204,7 @@ Deno.test("DnsResolver blocks an alias of its records that an upstream leads to 
   assert.deepEqual([rcode, records], ["NXDOMAIN", []]);
 });
 
-Deno.test("DnsResolver takes no answer whose aliases are malformed", async () => {
+Deno.test("DnsResolver rejects answers with malformed aliases", async () => {
   const upstream = {
     query: (query: Uint8Array) => {
       const bytes = reply(query, [{ name: "shop.example", type: "CNAME", ttl: 50, data: "x.example" }]);

@@ -54,7 +54,7 @@ function forget(model: Known[], entries: number, fresh: Known): Known[] {
   return model.toSpliced(model.findIndex((known) => isNothing(known) === greater), 1);
 }
 
-Deno.test("DnsResolver's cache has what a slow model has, for as long, and forgets in its order", async () => {
+Deno.test("DnsResolver's cache agrees with a simple model in contents, lifetimes and order of eviction", async () => {
   for (const seed of [1, 2, 3]) {
     const random = new Random(seed);
     const source = new Source(random);
@@ -94,7 +94,7 @@ Deno.test("DnsResolver's cache has what a slow model has, for as long, and forge
   }
 });
 
-Deno.test("DnsResolver's cache keeps to its bytes and to the times that it was given", async () => {
+Deno.test("DnsResolver's cache keeps to its limits of bytes and lifetimes", async () => {
   let asked = 0;
   const upstream: DnsUpstream = {
     query: (message) => {
@@ -126,7 +126,7 @@ Deno.test("DnsResolver's cache keeps to its bytes and to the times that it was g
   assert.equal(await askedAfter(0, false), 1);
 });
 
-Deno.test("DnsResolver's cache loses nothing to an answer that it has no room for", async () => {
+Deno.test("DnsResolver's cache evicts nothing for an answer larger than the cache", async () => {
   const upstream = answering((name) => Array(name.startsWith("big") ? 200 : 1).fill(address(name)));
   const resolver = new DnsResolver({ address: RESOLVER, upstream, cache: { bytes: 3000 } });
   const rig = new Rig(resolver);

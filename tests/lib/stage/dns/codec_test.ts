@@ -1,10 +1,10 @@
-/** Whole messages by the library: what one's own code gives it, and what it gives back. */
+/** Complete messages through the library, in both directions. */
 
 import assert from "node:assert/strict";
 import { decodeMessage, type DnsMessage, DnsResolver, encodeMessage } from "@warren/tunnel/dns";
 import { RESOLVER, Rig } from "./_ask.ts";
 
-Deno.test("encodeMessage() writes again what decodeMessage() read, and leaves it as it is", () => {
+Deno.test("encodeMessage() encodes what decodeMessage() returned, without modifying it", () => {
   const message: DnsMessage = {
     type: "response",
     id: 7,
@@ -27,14 +27,14 @@ Deno.test("encodeMessage() writes again what decodeMessage() read, and leaves it
   assert.deepEqual(decoded.answers!.map(({ type }) => type), ["TXT", "UNKNOWN_65399", "A"]);
 });
 
-Deno.test("encodeMessage() refuses data that a type does not have", () => {
+Deno.test("encodeMessage() rejects data that does not fit its type", () => {
   assert.throws(() => encodeMessage({ answers: [{ name: "a", type: "TXT", data: 7 }] }), {
     name: "TypeError",
     message: /^Cannot encode a DNS message: /,
   });
 });
 
-Deno.test("DnsResolver does not change the records that it is given", async () => {
+Deno.test("DnsResolver does not modify the records in its options", async () => {
   const record = { name: "a.lan", type: "TXT", data: ["some", Uint8Array.of(0x74, 0x65, 0x78, 0x74)] };
   const before = structuredClone(record);
   const rig = new Rig(new DnsResolver({ address: RESOLVER, records: [record] }));

@@ -7,7 +7,7 @@ import { Random } from "../../../../lib/core/random.ts";
 import { packetOf } from "../../../kit/packets.ts";
 import { RESOLVER, RESOLVER6, Rig } from "./_ask.ts";
 
-Deno.test("FakeIp gives a name the same address of each family, and tells the name by it", () => {
+Deno.test("FakeIp gives a name the same address of each family, and finds the name by it", () => {
   const fakeIp = new FakeIp({ ipv6: "fd09:fa4e::/96" });
   assert.equal(fakeIp.addressOf("www.example.com"), "198.18.0.1");
   assert.equal(fakeIp.addressOf("mail.example.com"), "198.18.0.2");
@@ -22,7 +22,7 @@ Deno.test("FakeIp gives a name the same address of each family, and tells the na
   assert.equal(fakeIp.size, 2);
 });
 
-Deno.test("FakeIp tells the names of a packet's source and destination", () => {
+Deno.test("FakeIp finds the names of a packet's source and destination", () => {
   const fakeIp = new FakeIp({ ipv6: "fd09:fa4e::/96" });
   fakeIp.addressOf("www.example.com");
   const at = (text: string) => packetOf(encodePacket(text));
@@ -34,7 +34,7 @@ Deno.test("FakeIp tells the names of a packet's source and destination", () => {
   assert.equal(fakeIp.sourceOf(packetOf([0x45, 0])), undefined);
 });
 
-Deno.test("FakeIp gives no addresses to exceptions and to names that nobody connects to", () => {
+Deno.test("FakeIp gives no addresses to exceptions and to names in arpa", () => {
   const fakeIp = new FakeIp({ except: ["real.example"] });
   for (
     const name of ["a.real.example", "1.0.18.198.in-addr.arpa", "localhost", "x.localhost", "printer.local"]
@@ -44,11 +44,11 @@ Deno.test("FakeIp gives no addresses to exceptions and to names that nobody conn
   assert.equal(fakeIp.addressOf("notlocal"), "198.18.0.1");
 });
 
-Deno.test("FakeIp takes an exception alone as a name", () => {
+Deno.test("FakeIp takes a single exception as a text", () => {
   assert.equal(new FakeIp({ except: "example" }).addressOf("www.example"), undefined);
 });
 
-Deno.test("FakeIp takes the address of the name that was not used for longest, as a slow list says", () => {
+Deno.test("FakeIp reuses the address of the least recently used name, as a linear list does", () => {
   const random = new Random(18);
   const fakeIp = new FakeIp({ ipv4: "10.200.0.0/28", ipv6: "fd00::/96" });
   assert.equal(fakeIp.capacity, 14);
@@ -89,7 +89,7 @@ function clients(options: object) {
   return { fakeIp, ask, resolver, after: (milliseconds: number) => rig.after(milliseconds) };
 }
 
-Deno.test("FakeIp leaves a name its address until TTL and grace are over, whatever others ask for", () => {
+Deno.test("FakeIp holds the address of a name until TTL and reuseAfter expire, whatever others ask for", () => {
   const { after, fakeIp, ask, resolver } = clients({ ipv4: "10.200.0.0/24", ttl: 5, reuseAfter: 60_000 });
   assert.equal(ask("bank.example", 1), "10.200.0.1");
   const answered = (client: number | string, count: number) =>
@@ -109,7 +109,7 @@ Deno.test("FakeIp leaves a name its address until TTL and grace are over, whatev
   assert.equal(fakeIp.nameOf("10.200.0.1"), "bank.example");
 });
 
-Deno.test("FakeIp gives an address to another name when nobody has used it for TTL and grace", () => {
+Deno.test("FakeIp gives an address to another name after TTL and reuseAfter without use", () => {
   const { after, fakeIp, ask } = clients({ ipv4: "10.200.0.0/30", ttl: 5, reuseAfter: 10_000 });
   assert.equal(ask("a.example", 1), "10.200.0.1");
   assert.equal(ask("b.example", 2), "10.200.0.2");
@@ -138,7 +138,7 @@ Deno.test("FakeIp leaves others a share when a client, its /64, or many ask for 
   assert.notEqual(ask("good.example", 1), "SERVFAIL");
 });
 
-Deno.test("FakeIp with a small pool works as long as clients wait for the grace", () => {
+Deno.test("FakeIp with a small prefix works as long as clients wait for reuseAfter", () => {
   const { after, fakeIp, ask } = clients({ ipv4: "10.200.0.0/28", ttl: 1, reuseAfter: 1000 });
   for (let i = 0; i < 500; i++) {
     const address = ask(`n${i % 40}.example`, 1);
@@ -147,7 +147,7 @@ Deno.test("FakeIp with a small pool works as long as clients wait for the grace"
   }
 });
 
-Deno.test("FakeIp.restore() holds what was held, for what is left of the time", () => {
+Deno.test("FakeIp.restore() holds held addresses for the rest of their time", () => {
   const first = clients({ ipv4: "10.200.0.0/30", ttl: 5, reuseAfter: 10_000 });
   first.ask("a.example", 1);
   first.after(5000);
@@ -181,7 +181,7 @@ Deno.test("FakeIp gives a script all addresses that clients do not hold, at once
   assert.equal(fakeIp.nameOf("10.200.0.1"), "held.example");
 });
 
-Deno.test("FakeIp with `only` gives addresses to those names alone, but for exceptions", async () => {
+Deno.test("FakeIp with `only` gives addresses to those names alone, except for `except`", async () => {
   const fakeIp = new FakeIp({ only: ["example.org"], except: "real.example.org" });
   assert.equal(fakeIp.addressOf("www.example.org"), "198.18.0.1");
   for (const name of ["example.com", "notexample.org", "a.real.example.org"]) {
@@ -191,7 +191,7 @@ Deno.test("FakeIp with `only` gives addresses to those names alone, but for exce
   assert.equal((await rig.answer("example.com")).rcode, "REFUSED");
 });
 
-Deno.test("FakeIp.restore() takes over names, addresses and their order", () => {
+Deno.test("FakeIp.restore() restores names, addresses and their order", () => {
   const first = new FakeIp({ ipv4: "10.200.0.0/29", ipv6: "fd00::/96" });
   for (const name of ["a", "b", "c", "d", "e", "f", "g", "b"]) first.addressOf(name);
   const saved = JSON.parse(JSON.stringify(first.save()));
@@ -216,7 +216,7 @@ Deno.test("FakeIp.restore() takes over names, addresses and their order", () => 
   assert.deepEqual(second.save(), first.save());
 });
 
-Deno.test("FakeIp refuses options that make no sense", () => {
+Deno.test("FakeIp rejects invalid options", () => {
   assert.throws(() => new FakeIp({ ipv4: "198.18.0.0" }), SyntaxError);
   assert.throws(() => new FakeIp({ ipv4: "fd00::/96" }), TypeError);
   assert.throws(() => new FakeIp({ ipv6: "10.0.0.0/8" }), TypeError);

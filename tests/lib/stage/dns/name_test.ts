@@ -30,7 +30,7 @@ function anyName(random: Random): Uint8Array {
   return Uint8Array.from([...bytes, 0]);
 }
 
-Deno.test("parseName() gives back the bytes that formatName() wrote as text", () => {
+Deno.test("parseName() parses what formatName() wrote", () => {
   const random = new Random(1035);
   for (let round = 0; round < 20_000; round++) {
     const name = anyName(random);
@@ -52,7 +52,7 @@ Deno.test("parseName() writes plain names as the library does", () => {
   }
 });
 
-Deno.test("parseName() refuses what is no name", () => {
+Deno.test("parseName() rejects text that is not a name", () => {
   const wrong = [
     "",
     "..",
@@ -75,7 +75,7 @@ Deno.test("toAscii() makes Punycode of letters beyond ASCII, and leaves the rest
   assert.equal(toAscii("bü cher/x"), "bü cher/x");
 });
 
-Deno.test("nameLength() and skipName() take no name that is cut, too long, or leads forward", () => {
+Deno.test("nameLength() and skipName() reject names that are truncated, too long, or point forward", () => {
   const at = (...bytes: number[]) => Uint8Array.from(bytes);
   assert.equal(nameLength(at(1, 97, 0), 0, 3), 3);
   assert.equal(nameLength(at(1, 97, 0), 0, 2), -1);
@@ -102,7 +102,7 @@ Deno.test("isWithin() goes by whole labels", () => {
   assert.equal(within(".", "example"), false);
 });
 
-Deno.test("reversedAddress() is the way back of reverseName()", () => {
+Deno.test("reversedAddress() is the inverse of reverseName()", () => {
   for (const text of ["192.0.2.1", "0.0.0.0", "255.255.255.255", "2001:db8::567:89ab", "::"]) {
     const { bytes } = parseAddress(text);
     assert.deepEqual(parseAddress(reversedAddress(reverseName(bytes))!).bytes, bytes);

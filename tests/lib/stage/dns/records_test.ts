@@ -1,11 +1,11 @@
-/** Records of one's own: lines, wildcards, zones, aliases. */
+/** Local records: lines, wildcards, zones, aliases. */
 
 import assert from "node:assert/strict";
 import { type DnsRecord, DnsResolver } from "@warren/tunnel/dns";
 import { RESOLVER, Rig } from "./_ask.ts";
 
 /** Asks a resolver with these records; returns `NAME TTL TYPE DATA` of each, or the code. */
-function asker(records: (string | DnsRecord)[], zones: string[] = []) {
+function client(records: (string | DnsRecord)[], zones: string[] = []) {
   const rig = new Rig(new DnsResolver({ address: RESOLVER, records, zones }));
   return async (name: string, type = "A") => {
     const { records, rcode, message } = await rig.answer(name, { type, edns: 1232 });
@@ -14,8 +14,8 @@ function asker(records: (string | DnsRecord)[], zones: string[] = []) {
   };
 }
 
-Deno.test("DnsResolver has records of every type that a line can say", async () => {
-  const ask = asker([
+Deno.test("DnsResolver parses record lines of every type", async () => {
+  const ask = client([
     "a.lan A 10.0.0.1",
     "a.lan 30 IN A 10.0.0.2",
     "a.lan AAAA fd00::1",
@@ -53,8 +53,8 @@ Deno.test("DnsResolver has records of every type that a line can say", async () 
 });
 
 // RFC 4592 section 2.2.1, with A for the types that are not to be read from lines.
-Deno.test("DnsResolver has wildcards as RFC 4592 has them", async () => {
-  const ask = asker([
+Deno.test("DnsResolver matches wildcards as RFC 4592 does", async () => {
+  const ask = client([
     "*.example 3600 TXT wild",
     "*.example 3600 MX 10 host1.example",
     "sub.*.example 3600 TXT literal",
@@ -74,8 +74,8 @@ Deno.test("DnsResolver has wildcards as RFC 4592 has them", async () => {
   assert.deepEqual(await ask("ghost.*.example", "MX"), ["NXDOMAIN", "example"]);
 });
 
-Deno.test("DnsResolver says that other names of its zones do not exist, and an alias to one, too", async () => {
-  const ask = asker(["a.b.lan A 10.0.0.1", "x.lan CNAME nothing.lan"], ["lan", "deep.lan"]);
+Deno.test("DnsResolver answers NXDOMAIN for other names of its zones, including targets of aliases", async () => {
+  const ask = client(["a.b.lan A 10.0.0.1", "x.lan CNAME nothing.lan"], ["lan", "deep.lan"]);
   assert.deepEqual(await ask("other.lan"), ["NXDOMAIN", "lan"]);
   assert.deepEqual(await ask("y.deep.lan"), ["NXDOMAIN", "deep.lan"]);
   assert.deepEqual(await ask("b.lan"), ["NOERROR", "lan"]);
@@ -87,19 +87,19 @@ Deno.test("DnsResolver says that other names of its zones do not exist, and an a
   assert.deepEqual([rcode, records], ["NXDOMAIN", ["x.lan 60 CNAME nothing.lan"]]);
 });
 
-Deno.test("DnsResolver does not follow aliases that lead in a circle", async () => {
-  const ask = asker(["a.lan CNAME b.lan", "b.lan CNAME a.lan"]);
+Deno.test("DnsResolver does not follow loops of aliases", async () => {
+  const ask = client(["a.lan CNAME b.lan", "b.lan CNAME a.lan"]);
   assert.deepEqual(await ask("a.lan"), ["SERVFAIL"]);
 });
 
-Deno.test("DnsResolver cuts an answer of more records than a message holds", async () => {
+Deno.test("DnsResolver truncates an answer with more records than a message holds", async () => {
   const records = Array.from({ length: 5000 }, (_, i) => `a.lan A 10.0.${i >> 8}.${i & 255}`);
   const rig = new Rig(new DnsResolver({ address: RESOLVER, records }));
   const answer = await rig.answer("a.lan", { edns: 4096 });
   assert.deepEqual([answer.isTruncated, answer.records], [true, []]);
 });
 
-Deno.test("DnsResolver refuses records that cannot be", () => {
+Deno.test("DnsResolver rejects invalid records", () => {
   const syntax = [
     "",
     "a.lan",

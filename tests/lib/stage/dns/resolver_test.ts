@@ -34,7 +34,7 @@ Deno.test("DnsResolver answers with the id, the case and the ports of the query,
   assert.deepEqual(six.records, ["www.example.com 300 A 192.0.2.7"]);
 });
 
-Deno.test("DnsResolver lets pass what is not for it, in both directions", () => {
+Deno.test("DnsResolver passes other packets in both directions", () => {
   const rig = new Rig(new DnsResolver({ address: RESOLVER }));
   const lines = [
     'udp 10.9.0.1:5000 > 10.9.0.54:53 "not the address"',
@@ -72,7 +72,7 @@ Deno.test("DnsResolver without TCP connections refuses them with RST", () => {
   assert.ok(rig.test.balanced);
 });
 
-Deno.test("DnsResolver refuses no more connections than it is let", () => {
+Deno.test("DnsResolver limits the rate of RST", () => {
   const rate = { ratePerSecond: 1, burst: 5 };
   const errors = new IcmpErrors({ ...rate, perDestination: rate, random: () => 1 });
   const rig = new Rig(new DnsResolver({ address: RESOLVER, errors, connections: 0 }));
@@ -84,7 +84,7 @@ Deno.test("DnsResolver refuses no more connections than it is let", () => {
   assert.deepEqual([errors.answered, errors.limited, rig.dropped], [5, 45, { "no DNS over TCP": 45 }]);
 });
 
-Deno.test("DnsResolver asks the sources in their order: records, block lists, fake addresses, upstreams", async () => {
+Deno.test("DnsResolver asks the sources in order: records, block lists, synthetic addresses, upstreams", async () => {
   const names = ["a.example", "b.example", "c.example"];
   const resolver = new DnsResolver({
     address: RESOLVER,
@@ -98,17 +98,17 @@ Deno.test("DnsResolver asks the sources in their order: records, block lists, fa
   assert.equal((await rig.answer("x.b.example")).rcode, "NXDOMAIN");
   assert.deepEqual((await rig.answer("c.example")).records, ["c.example 5 A 198.18.0.1"]);
   assert.deepEqual((await rig.answer("real.example")).records, ["real.example 300 A 192.0.2.7"]);
-  const { records, blocked, fakes, asked, queries } = resolver.counters;
-  assert.deepEqual({ records, blocked, fakes, asked, queries }, {
+  const { records, blocked, fakes, upstreamQueries, queries } = resolver.counters;
+  assert.deepEqual({ records, blocked, fakes, upstreamQueries, queries }, {
     records: 1,
     blocked: 1,
     fakes: 1,
-    asked: 1,
+    upstreamQueries: 1,
     queries: 4,
   });
 });
 
-Deno.test("DnsResolver says of blocked names what it was told to say, and nothing of other types", async () => {
+Deno.test("DnsResolver answers blocked names with `blockAnswer`, and other types with no records", async () => {
   const block = new BlockList(["ads.example"]);
   const cases = [
     ["nxdomain", "NXDOMAIN", [], []],
@@ -134,7 +134,7 @@ Deno.test("DnsResolver does not block what is allowed", async () => {
   assert.equal((await rig.answer("www.good.example")).rcode, "NOERROR");
 });
 
-Deno.test("DnsResolver asks the longest domain's upstream, whose names get no fake addresses", async () => {
+Deno.test("DnsResolver asks the longest domain's upstream, whose names get no synthetic addresses", async () => {
   const by = (data: string) => answering((name) => [address(name, data)]);
   const rig = new Rig(
     new DnsResolver({
@@ -181,7 +181,7 @@ Deno.test("DnsResolver holds queries while an upstream is asked, joins equal one
   assert.deepEqual([resolver.counters.joined, resolver.counters.repeated], [3, 1]);
 });
 
-Deno.test("DnsResolver asks upstreams with id 0, lower case, EDNS and without the asker's options", () => {
+Deno.test("DnsResolver asks upstreams with id 0, lower case, EDNS and without the client's options", () => {
   const upstream = new PlayedUpstream();
   const rig = new Rig(new DnsResolver({ address: RESOLVER, upstream }));
   rig.ask("WWW.example", { id: 77, edns: 4096, dnssecOk: true });
@@ -194,7 +194,7 @@ Deno.test("DnsResolver asks upstreams with id 0, lower case, EDNS and without th
   assert.equal(upstream.queries.length, 2);
 });
 
-Deno.test("DnsResolver asks the next upstream when one fails, is too late or talks nonsense, then says SERVFAIL", async () => {
+Deno.test("DnsResolver asks the next upstream after a failure, a timeout or a malformed answer, then answers SERVFAIL", async () => {
   const upstreams = [new PlayedUpstream(), new PlayedUpstream(), new PlayedUpstream(), new PlayedUpstream()];
   const [failing, late, odd, refusing] = upstreams as [
     PlayedUpstream,
@@ -221,10 +221,10 @@ Deno.test("DnsResolver asks the next upstream when one fails, is too late or tal
   await rig.turns();
   const [answer] = rig.answers();
   assert.equal(answer!.rcode, "REFUSED");
-  const { asked, failures, badAnswers, unanswered } = resolver.counters;
-  assert.deepEqual({ asked, failures, badAnswers, unanswered }, {
-    asked: 4,
-    failures: 4,
+  const { upstreamQueries, upstreamFailures, badAnswers, unanswered } = resolver.counters;
+  assert.deepEqual({ upstreamQueries, upstreamFailures, badAnswers, unanswered }, {
+    upstreamQueries: 4,
+    upstreamFailures: 4,
     badAnswers: 1,
     unanswered: 1,
   });
@@ -236,7 +236,7 @@ Deno.test("DnsResolver asks the next upstream when one fails, is too late or tal
   assert.equal(failing.queries.length, 2);
 });
 
-Deno.test("DnsResolver takes no answer to another question, of another type, or that is none", async () => {
+Deno.test("DnsResolver rejects answers to another question, of another type, and other messages", async () => {
   for (const change of ["name", "type", "query", "count", "class"]) {
     const upstream = {
       query: (message: Uint8Array) => {
@@ -256,7 +256,7 @@ Deno.test("DnsResolver takes no answer to another question, of another type, or 
   }
 });
 
-Deno.test("DnsResolver keeps nothing that stands behind an answer's records", async () => {
+Deno.test("DnsResolver removes bytes after an answer's records", async () => {
   const resolver = new DnsResolver({
     address: RESOLVER,
     upstream: {
@@ -286,7 +286,7 @@ Deno.test("DnsResolver survives an upstream that throws at once or answers with 
   }
 });
 
-Deno.test("DnsResolver asks and holds only so much", async () => {
+Deno.test("DnsResolver bounds the questions that it asks and the queries that it holds", async () => {
   const upstream = new PlayedUpstream();
   const resolver = new DnsResolver({ address: RESOLVER, upstream, inFlight: 2, waiting: 3 });
   const rig = new Rig(resolver);
@@ -304,7 +304,7 @@ Deno.test("DnsResolver asks and holds only so much", async () => {
   assert.equal(upstream.queries.length, 3);
 });
 
-Deno.test("DnsResolver cuts answers that are too long for the asker, and keeps EDNS", async () => {
+Deno.test("DnsResolver truncates answers that are too long for the client, and keeps EDNS", async () => {
   const long = {
     name: "long.example",
     type: "TXT",
@@ -322,7 +322,7 @@ Deno.test("DnsResolver cuts answers that are too long for the asker, and keeps E
   assert.equal(resolver.counters.truncated, 2);
 });
 
-Deno.test("DnsResolver says FORMERR, NOTIMP, REFUSED and BADVERS, and nothing to what is no query", () => {
+Deno.test("DnsResolver answers FORMERR, NOTIMP, REFUSED and BADVERS, and drops messages that are not queries", () => {
   const rig = new Rig(new DnsResolver({ address: RESOLVER }));
   const change = (at: number, value: number, asking = {}): Uint8Array => {
     const query = queryOf("a.example", asking);
@@ -369,7 +369,7 @@ Deno.test("DnsResolver drops queries with a wrong checksum, from port 0, and fra
   assert.deepEqual(rig.dropped, { "bad checksum": 1, "fragment of a query": 1, "from port 0": 1 });
 });
 
-Deno.test("DnsResolver answers partly summed queries, and each one in a super-packet", () => {
+Deno.test("DnsResolver answers queries with partial checksums, and each query of a super-packet", () => {
   const rig = new Rig(
     new DnsResolver({ address: RESOLVER, records: ["a.lan A 10.0.0.1", "b.lan A 10.0.0.2"] }),
   );
@@ -402,7 +402,7 @@ Deno.test("DnsResolver sends an answer to the peer that asked, with its mark", (
   assert.deepEqual([answer!.to, answer!.mark], [5, 9]);
 });
 
-Deno.test("DnsResolver follows an alias of its own to a name of somebody else", async () => {
+Deno.test("DnsResolver follows an alias in its records to a name that upstreams resolve", async () => {
   const upstream = answering((name) => [
     { name, type: "CNAME", ttl: 50, data: "host.example" },
     address("host.example"),
@@ -424,7 +424,7 @@ Deno.test("DnsResolver follows an alias of its own to a name of somebody else", 
   ]);
 });
 
-Deno.test("DnsResolver says behind an alias of its own for how long a name is not there", async () => {
+Deno.test("DnsResolver includes the SOA of a negative answer behind an alias in its records", async () => {
   // Flags 3: NXDOMAIN.
   const upstream = answering(() => [], { flags: 3, authorities: [soa("example", 70, 30)] });
   const rig = new Rig(
@@ -435,7 +435,7 @@ Deno.test("DnsResolver says behind an alias of its own for how long a name is no
   assert.deepEqual(message.authorities!.map(({ name, type }) => [name, type]), [["example", "SOA"]]);
 });
 
-Deno.test("DnsResolver answers nobody who is no host", () => {
+Deno.test("DnsResolver drops queries whose source is not a host", () => {
   const rig = new Rig(new DnsResolver({ address: [RESOLVER, RESOLVER6], records: ["a.lan A 10.9.0.1"] }));
   for (const src of ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"]) rig.ask("a.lan", { src });
   for (const src of ["::", "::1", "ff02::1"]) rig.ask("a.lan", { src, dst: RESOLVER6 });
@@ -444,15 +444,15 @@ Deno.test("DnsResolver answers nobody who is no host", () => {
   assert.deepEqual(rig.dropped, { "from no host": 8 });
 });
 
-Deno.test("DnsResolver that was closed says SERVFAIL at once, and asks nobody", async () => {
+Deno.test("DnsResolver answers SERVFAIL at once after close(), and asks no upstream", async () => {
   const resolver = new DnsResolver({ address: RESOLVER, upstream: answering((name) => [address(name)]) });
   resolver.close();
   const rig = new Rig(resolver);
   assert.equal((await rig.answer("www.example")).rcode, "SERVFAIL");
-  assert.equal(resolver.counters.asked, 0);
+  assert.equal(resolver.counters.upstreamQueries, 0);
 });
 
-Deno.test("DnsResolver cuts what is too long behind its aliases before it looks into it", async () => {
+Deno.test("DnsResolver truncates an answer that is too long behind its aliases without parsing it", async () => {
   const resolver = new DnsResolver({
     address: RESOLVER,
     records: ["www.lan CNAME www.example"],
@@ -463,7 +463,7 @@ Deno.test("DnsResolver cuts what is too long behind its aliases before it looks 
   assert.equal(resolver.counters.badAnswers, 0);
 });
 
-Deno.test("DnsResolver does not write names behind its aliases that cannot be written", async () => {
+Deno.test("DnsResolver answers SERVFAIL for names behind its aliases that cannot be encoded", async () => {
   const upstream = {
     query: (message: Uint8Array) => {
       const bytes = reply(message, [{ name: "x.example", type: "CNAME", ttl: 9, data: "y.example" }]);
@@ -477,7 +477,7 @@ Deno.test("DnsResolver does not write names behind its aliases that cannot be wr
   assert.equal(resolver.counters.badAnswers, 1);
 });
 
-Deno.test("DnsResolver says AD to who knows it alone", async () => {
+Deno.test("DnsResolver sets AD only for clients that know it", async () => {
   const upstream = answering((name) => [address(name)], { flags: AUTHENTIC });
   const rig = new Rig(new DnsResolver({ address: RESOLVER, upstream }));
   const flags = async (asking: object) =>
@@ -487,7 +487,7 @@ Deno.test("DnsResolver says AD to who knows it alone", async () => {
   assert.equal(await flags({ edns: 1232, dnssecOk: true }), true);
 });
 
-Deno.test("DnsResolver closed while it asks aborts it, and its queries are given back", async () => {
+Deno.test("DnsResolver.close() aborts upstreams and gives back the waiting queries", async () => {
   const upstream = new PlayedUpstream();
   const rig = new Rig(new DnsResolver({ address: RESOLVER, upstream }));
   rig.ask("a.example");
@@ -499,7 +499,7 @@ Deno.test("DnsResolver closed while it asks aborts it, and its queries are given
   assert.deepEqual(rig.dropped, { closed: 1 });
 });
 
-Deno.test("DnsResolver in several workers has names faked in the first one", () => {
+Deno.test("DnsResolver in several workers gives synthetic addresses in the first one", () => {
   const sent: [number, Direction][] = [];
   const others = {
     place: { index: 1, count: 2 },
@@ -516,7 +516,7 @@ Deno.test("DnsResolver in several workers has names faked in the first one", () 
   assert.deepEqual(sent, [[0, Direction.Outbound]]);
 });
 
-Deno.test("DnsResolver.restore() takes over cache and names, and answers as before", async () => {
+Deno.test("DnsResolver.restore() restores cache and names, and answers as before", async () => {
   const upstream = new PlayedUpstream();
   const make = () =>
     new DnsResolver({ address: RESOLVER, upstream, fakeIp: new FakeIp({ except: ["real.example"] }) });
@@ -561,7 +561,7 @@ Deno.test("DnsResolver.restore() takes over cache and names, and answers as befo
   assert.equal(patient.cacheSize, 0);
 });
 
-Deno.test("DnsResolver asks again before an answer is too old, when it prefetches", async () => {
+Deno.test("DnsResolver with `prefetch` refreshes an answer before it expires", async () => {
   const upstream = new PlayedUpstream();
   const rig = new Rig(new DnsResolver({ address: RESOLVER, upstream, cache: { prefetch: true } }));
   rig.ask("a.example");
@@ -579,7 +579,7 @@ Deno.test("DnsResolver asks again before an answer is too old, when it prefetche
   assert.deepEqual((await rig.answer("a.example")).records, ["a.example 100 A 192.0.2.2"]);
 });
 
-Deno.test("DnsResolver serves what is stale when nobody answers, and says 30 s", async () => {
+Deno.test("DnsResolver serves stale answers with a TTL of 30 s while no upstream answers", async () => {
   const upstream = new PlayedUpstream();
   const resolver = new DnsResolver({ address: RESOLVER, upstream, cache: { stale: 3_600_000 } });
   const rig = new Rig(resolver);
@@ -601,7 +601,7 @@ Deno.test("DnsResolver serves what is stale when nobody answers, and says 30 s",
   assert.equal(rig.answers()[0]!.rcode, "SERVFAIL");
 });
 
-Deno.test("DnsResolver keeps for how long there is nothing by the SOA, and not without one", async () => {
+Deno.test("DnsResolver caches negative answers by their SOA, and none without one", async () => {
   const upstream = new PlayedUpstream();
   const rig = new Rig(new DnsResolver({ address: RESOLVER, upstream }));
   const ask = async (name: string, authorities: ReturnType<typeof soa>[], rcode: string) => {
@@ -624,7 +624,7 @@ Deno.test("DnsResolver keeps for how long there is nothing by the SOA, and not w
   assert.equal(await ask("b.example", [soa("example", 900, 60)], "NOERROR"), 0);
 });
 
-Deno.test("DnsResolver refuses options that make no sense", () => {
+Deno.test("DnsResolver rejects invalid options", () => {
   const upstream = new PlayedUpstream();
   assert.throws(() => new DnsResolver({ address: [] }), TypeError);
   assert.throws(() => new DnsResolver({ address: "10.9.0" }), SyntaxError);
@@ -638,25 +638,31 @@ Deno.test("DnsResolver refuses options that make no sense", () => {
   assert.throws(() => new DnsResolver({ address: RESOLVER, cache: { entries: -1 } }), RangeError);
   assert.throws(() => new DnsResolver({ address: RESOLVER, split: { "a..b": upstream } }), SyntaxError);
   assert.throws(() => new DnsResolver({ address: RESOLVER, blockAnswer: ["nowhere"] }), SyntaxError);
-  const mistyped: [options: object, said: RegExp][] = [
-    [{ blockAnswer: "NXDOMAIN" }, /Cannot answer "NXDOMAIN" for blocked names: write "nxdomain"/],
-    [{ blockAnswer: "0.0.0.0" }, /a list of addresses/],
-    [{ block: ["ads.example"] }, /Cannot block "ads.example": it is no BlockList/],
-    [{ upstream: "192.0.2.1" }, /Cannot ask "192.0.2.1": it has no query\(\)/],
-    [{ split: { lan: ["192.0.2.1"] } }, /it has no query\(\)/],
-    [{ fakeIp: {} }, /fakeIp is no FakeIp/],
+  const mistyped: [options: object, message: RegExp][] = [
+    [
+      { blockAnswer: "NXDOMAIN" },
+      /^Cannot resolve names: blockAnswer must be "nxdomain", "null" or an array of addresses, got "NXDOMAIN"$/,
+    ],
+    [{ blockAnswer: "0.0.0.0" }, /an array of addresses, got "0\.0\.0\.0"$/],
+    [{ block: ["ads.example"] }, /block must be a BlockList, got "ads.example": write new BlockList/],
+    [
+      { upstream: "192.0.2.1" },
+      /upstream must be an object with query\(\), got "192.0.2.1": write parseUpstream/,
+    ],
+    [{ split: { lan: ["192.0.2.1"] } }, /upstream must be an object with query\(\)/],
+    [{ fakeIp: {} }, /fakeIp must be a FakeIp, got an object$/],
     [{ cache: { entires: 5 } }, /there is no option "entires"/],
   ];
-  for (const [options, said] of mistyped) {
+  for (const [options, message] of mistyped) {
     assert.throws(() => new DnsResolver({ address: RESOLVER, ...options }), {
       name: "TypeError",
-      message: said,
+      message,
     });
   }
   assert.throws(() => new DnsResolver({ address: RESOLVER, cache: { entries: "5" as never } }), RangeError);
 });
 
-Deno.test("DnsResolver takes a record and a zone alone", async () => {
+Deno.test("DnsResolver takes a single record and zone", async () => {
   const resolver = new DnsResolver({ address: RESOLVER, records: "a.lan A 10.9.0.1", zones: "lan" });
   const rig = new Rig(resolver);
   assert.deepEqual((await rig.answer("a.lan")).records, ["a.lan 60 A 10.9.0.1"]);

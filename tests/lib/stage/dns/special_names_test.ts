@@ -49,7 +49,7 @@ Deno.test("DnsResolver gives localhost its loopback addresses, and nothing else"
   assert.equal(await answer("0.127.in-addr.arpa", "PTR"), "NOERROR 127.in-addr.arpa");
 });
 
-Deno.test("DnsResolver says that special domains do not exist", async () => {
+Deno.test("DnsResolver answers NXDOMAIN for special-use domains", async () => {
   for (const domain of ["alt", "invalid", "local", "onion", "test"]) {
     for (const name of [domain, `x.${domain}`, `a.b.${domain.toUpperCase()}`]) {
       for (const type of ["A", "AAAA", "HTTPS", "SRV", "DS"]) {
@@ -62,7 +62,7 @@ Deno.test("DnsResolver says that special domains do not exist", async () => {
   }
 });
 
-Deno.test("DnsResolver does not ask for names of private addresses, and asks for public ones", async () => {
+Deno.test("DnsResolver answers reverse names of private addresses itself, and forwards public ones", async () => {
   for (const name of [...PRIVATE, ...PRIVATE6]) {
     assert.match(await answer(name, "PTR"), /^(NXDOMAIN|NOERROR) .*arpa$/, name);
   }
@@ -80,7 +80,7 @@ Deno.test("DnsResolver does not ask for names of private addresses, and asks for
   assert.equal(await answer("www.example", "A"), "asked");
 });
 
-Deno.test("DnsResolver's records, zones and split domains go before special names", async () => {
+Deno.test("DnsResolver's records, zones and split domains take precedence over special names", async () => {
   const records = ["printer.local A 10.9.0.7"];
   assert.equal(await answer("printer.local", "A", { records }), "printer.local 60 A 10.9.0.7");
   assert.equal(await answer("other.local", "A", { records }), "NXDOMAIN local");
@@ -96,7 +96,7 @@ Deno.test("DnsResolver's records, zones and split domains go before special name
   assert.equal((await rig.answer("x.test")).message.authorities![0]!.ttl, 60);
 });
 
-Deno.test("DnsResolver leaves special names to upstreams that it is told to", async () => {
+Deno.test("DnsResolver forwards the special names in `forwardSpecial`", async () => {
   assert.equal(await answer("a.local", "A", { forwardSpecial: "local" }), "asked");
   assert.equal(await answer("a.test", "A", { forwardSpecial: ["local"] }), "NXDOMAIN test");
   const one = { forwardSpecial: ["1.168.192.in-addr.arpa"] };
@@ -112,7 +112,7 @@ Deno.test("DnsResolver leaves special names to upstreams that it is told to", as
   assert.throws(() => new DnsResolver({ address: RESOLVER, forwardSpecial: "a..b" }), SyntaxError);
 });
 
-Deno.test("DnsResolver does not ask for special names behind an alias of its records", async () => {
+Deno.test("DnsResolver answers special names behind an alias in its records itself", async () => {
   const records = ["a.lan CNAME localhost", "b.lan CNAME x.onion"];
   assert.equal(
     await answer("a.lan", "A", { records }),
@@ -121,7 +121,7 @@ Deno.test("DnsResolver does not ask for special names behind an alias of its rec
   assert.equal(await answer("b.lan", "A", { records }), "b.lan 60 CNAME x.onion");
 });
 
-Deno.test("FakeIp gives special names no addresses, but those of Tor", () => {
+Deno.test("FakeIp gives special names no addresses, except those in onion", () => {
   const fakeIp = new FakeIp();
   for (
     const name of [

@@ -70,7 +70,7 @@ Deno.test("DnsResolver sends answers of 20 and 64 KB in segments of the client's
   }
 });
 
-Deno.test("DnsResolver says TC over UDP, and all of it over TCP", async () => {
+Deno.test("DnsResolver answers with TC over UDP, and in full over TCP", async () => {
   const { rig } = rigOf();
   assert.equal((await rig.answer("t5.example", { type: "TXT", edns: 512 })).isTruncated, true);
   const client = new TcpClient(rig);
@@ -101,7 +101,7 @@ Deno.test("DnsResolver answers pipelined queries over TCP as their answers come"
   );
 });
 
-Deno.test("DnsResolver answers each pipelined query once, those that waited behind slow ones as well", async () => {
+Deno.test("DnsResolver answers each pipelined query once, including those that waited behind slow ones", async () => {
   const upstream = new PlayedUpstream();
   const { rig } = rigOf({ upstream, records: ["router.lan A 10.9.0.1"] });
   const client = new TcpClient(rig);
@@ -120,7 +120,7 @@ Deno.test("DnsResolver answers each pipelined query once, those that waited behi
   assert.equal(client.isReset, false);
 });
 
-Deno.test("DnsResolver resets a connection whose queries are followed by none, when it comes to that", async () => {
+Deno.test("DnsResolver resets a connection at the first message that is not a query", async () => {
   for (const message of [new Uint8Array(), new Uint8Array(5000), Uint8Array.of(1, 2, 3)]) {
     const upstream = new PlayedUpstream();
     const { rig, resolver } = rigOf({ upstream });
@@ -137,7 +137,7 @@ Deno.test("DnsResolver resets a connection whose queries are followed by none, w
   }
 });
 
-Deno.test("DnsResolver answers over TCP whatever the network loses, repeats and reorders", async () => {
+Deno.test("DnsResolver answers over TCP despite loss, duplication and reordering", async () => {
   for (let seed = 1; seed <= 12; seed++) {
     const random = new Random(seed);
     const faults = { loss: 0.1, duplicates: 0.2, reordering: 0.3, random: () => random.below(1000) / 1000 };
@@ -178,7 +178,7 @@ Deno.test("DnsResolver keeps nothing of half-open connections, and answers each 
   assert.ok(await client.until(() => client.answers.length === 1, 1000));
 });
 
-Deno.test("DnsResolver takes no connection without its cookie, or with an old one", async () => {
+Deno.test("DnsResolver rejects connections without a valid cookie", async () => {
   const { rig, resolver } = rigOf();
   const [synAck] = await exchange(rig, { seq: 100, flags: "S" }, { mss: 1460 });
   const ack = synAck!.seq + 1 >>> 0;
@@ -206,7 +206,7 @@ Deno.test("DnsResolver takes no connection without its cookie, or with an old on
   assert.ok(sent.some(({ payload }) => payload.length > 0));
 });
 
-Deno.test("DnsResolver believes a reset and a SYN only as RFC 5961 does", async () => {
+Deno.test("DnsResolver accepts RST and SYN only as RFC 5961 allows", async () => {
   const { rig, resolver } = rigOf();
   const ack = await open(rig, 100);
   assert.deepEqual(await exchange(rig, { seq: 9000, ack, flags: "R" }), []);
@@ -225,7 +225,7 @@ Deno.test("DnsResolver believes a reset and a SYN only as RFC 5961 does", async 
   assert.equal(resolver.connections, 0);
 });
 
-Deno.test("DnsResolver closes idle TCP connections, also those that send a byte now and then", async () => {
+Deno.test("DnsResolver closes idle TCP connections, including those that send a byte now and then", async () => {
   const { rig, resolver } = rigOf({ idleTimeout: 5000 });
   const ack = await open(rig, 100);
   for (let i = 0; i < 4; i++) {
@@ -241,7 +241,7 @@ Deno.test("DnsResolver closes idle TCP connections, also those that send a byte 
   assert.ok(rig.test.balanced);
 });
 
-Deno.test("DnsResolver ends TCP connections of clients that vanish or take nothing, with few packets", async () => {
+Deno.test("DnsResolver ends TCP connections of clients that vanish or accept no data, with few packets", async () => {
   for (const window of [65_535, 0, 1]) {
     const { rig, resolver } = rigOf();
     const ack = await open(rig, 100, { window });
@@ -265,7 +265,7 @@ Deno.test("DnsResolver ends TCP connections of clients that vanish or take nothi
   }
 });
 
-Deno.test("DnsResolver ends TCP connections of clients that take a byte at a time", async () => {
+Deno.test("DnsResolver ends TCP connections of clients that accept a byte at a time", async () => {
   const { rig, resolver } = rigOf();
   const ack = await open(rig, 100, { window: 1 });
   const query = framed(queryOf("t90.example", { type: "TXT" }));
@@ -320,7 +320,7 @@ Deno.test("DnsResolver leaves a client its few TCP connections while many others
   assert.equal(clients.some(({ isReset }) => isReset), false);
 });
 
-Deno.test("DnsResolver keeps no more than 8 MiB of answers that clients do not take", async () => {
+Deno.test("DnsResolver buffers at most 8 MiB of answers that clients do not acknowledge", async () => {
   const { rig, resolver } = rigOf();
   const query = framed(queryOf("t250.example", { type: "TXT" }));
   let resets = 0;
@@ -340,7 +340,7 @@ Deno.test("DnsResolver keeps no more than 8 MiB of answers that clients do not t
   assert.ok(rig.test.balanced);
 });
 
-Deno.test("DnsResolver's limits of questions are for TCP and UDP together", async () => {
+Deno.test("DnsResolver's limit of questions applies to TCP and UDP together", async () => {
   const upstream = new PlayedUpstream();
   const { rig, resolver } = rigOf({ upstream, inFlight: 4 });
   const client = new TcpClient(rig, { src: "10.9.0.66" });
@@ -385,7 +385,7 @@ Deno.test("DnsResolver reads queries over TCP from super-packets and partial che
   assert.equal(bytes.length, 4 * (2 + 12 + 11 + 16));
 });
 
-Deno.test("DnsResolver survives any TCP segments, and its books balance", async () => {
+Deno.test("DnsResolver survives any TCP segments, and accounts for all packets", async () => {
   for (let seed = 1; seed <= 5; seed++) {
     const random = new Random(seed);
     const { rig, resolver } = rigOf({ connections: 8, idleTimeout: 3000 });
@@ -426,7 +426,7 @@ Deno.test("DnsResolver survives any TCP segments, and its books balance", async 
   }
 });
 
-Deno.test("DnsResolver drops TCP that is broken, and refuses what belongs to no connection at a rate", async () => {
+Deno.test("DnsResolver drops malformed TCP, and resets other connections at a limited rate", async () => {
   const { rig, resolver } = rigOf();
   const broken = segmentTo({ seq: 1, flags: "S" });
   broken[broken.length - 1]! ^= 1;
@@ -449,7 +449,7 @@ Deno.test("DnsResolver drops TCP that is broken, and refuses what belongs to no 
   assert.deepEqual((await exchange(none.rig, { seq: 1, flags: "S" })).map(({ flags }) => flags), ["RA"]);
 });
 
-Deno.test("DnsResolver that is closed forgets its TCP connections", async () => {
+Deno.test("DnsResolver.close() removes TCP connections", async () => {
   const { rig, resolver } = rigOf({ upstream: new PlayedUpstream() });
   const client = new TcpClient(rig);
   client.ask(queryOf("a.example"));
