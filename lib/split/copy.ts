@@ -1,4 +1,4 @@
-/** Copies of packets for callers that keep or change their bytes. */
+/** Copies packets for callers that keep or change the bytes. */
 
 import { finishChecksum } from "../core/checksum.ts";
 import type { Packet } from "../core/packet.ts";
@@ -7,9 +7,8 @@ import { Segmenter } from "./segmenter.ts";
 const segmenter = new Segmenter();
 
 /**
- * Copies of a packet's bytes, with a finished checksum; the caller may keep and change them. A super-packet gives its
- * segments. One that cannot be segmented, or a packet that was moved out of its slot, gives none and is then
- * `malformed`.
+ * Returns a copy of a packet's bytes with a complete checksum; for a super-packet, a copy of each segment. If it cannot
+ * be segmented, or the packet is outside its slot, the result is empty and the packet is marked `malformed`.
  *
  * @example
  * ```ts

@@ -1,14 +1,14 @@
-/** Identifications of packets that are, or may be, fragmented: unique for a destination, and telling nothing of others. */
+/** Fragment identifications: unique per destination, and unpredictable from those of other destinations. */
 
 import { sipHash } from "../core/sip_hash.ts";
 
 // Implementation
-/** The top bits of a hash choose a counter. */
+/** Number of top bits of a hash that select a counter. */
 const COUNTER_BITS = 10;
 
 /**
- * A source of identifications (RFC 7739 section 5.3, RFC 6864 section 4.3): those of one source, destination and protocol
- * are consecutive, from a secret start. A counter is shared with a thousandth of all other destinations, by chance.
+ * A source of identifications (RFC 7739 section 5.3, RFC 6864 section 4.3). Those of one source, destination and protocol
+ * are consecutive from a secret start. Each of the 1024 counters is shared by about a thousandth of all destinations.
  */
 export class FragmentIds {
   readonly #key0: number;
@@ -16,13 +16,13 @@ export class FragmentIds {
   readonly #words = new Uint32Array(9);
   readonly #counters = new Uint32Array(1 << COUNTER_BITS);
 
-  /** A source with this key of two 32-bit numbers; a random one unless it is given. */
+  /** @param key Two 32-bit numbers; random by default. */
   constructor(key: ArrayLike<number> = crypto.getRandomValues(new Uint32Array(2))) {
     this.#key0 = key[0]!;
     this.#key1 = key[1]!;
   }
 
-  /** The secret start for packets of a protocol whose source and destination are the `length` words at `at`. */
+  /** Returns the secret start for a protocol, and a source and destination that are the `length` words at `at`. */
   startOf(view: DataView, at: number, length: number, protocol: number): number {
     const words = this.#words;
     for (let i = 0; i < length; i++) words[i] = view.getUint32(at + 4 * i);
@@ -30,7 +30,7 @@ export class FragmentIds {
     return sipHash(words, length + 1, this.#key0, this.#key1);
   }
 
-  /** The same for IPv4 addresses that are numbers. */
+  /** Returns the secret start for a protocol and IPv4 addresses given as numbers. */
   startOfIpv4(src: number, dst: number, protocol: number): number {
     const words = this.#words;
     words[0] = src;
@@ -39,7 +39,7 @@ export class FragmentIds {
     return sipHash(words, 3, this.#key0, this.#key1);
   }
 
-  /** The next identification (32 bits) from a start; the `count - 1` after it are taken as well. */
+  /** Returns the next identification (32 bits) from a start, and reserves the `count - 1` after it. */
   next(start: number, count = 1): number {
     const counter = start >>> 32 - COUNTER_BITS;
     const id = start + this.#counters[counter]! >>> 0;

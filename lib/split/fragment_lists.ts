@@ -1,38 +1,38 @@
-/** Fragments by datagram, each list in the order of what they hold: bounded, in memory that is taken once. */
+/** Lists of fragments by datagram, each sorted by offset: bounded, in memory that is allocated once. */
 
 import type { Packet } from "../core/packet.ts";
 
 // Implementation
 const NONE = -1;
 
-/** What a fragment is to those that are there. */
+/** Relation of a new fragment to those in its list. */
 export const Fit = {
-  /** It fills a hole, or a part of one. */
+  /** Fills a hole or a part of one. */
   Fits: 0,
-  /** It is there already, byte for byte. */
+  /** Equals a fragment in the list, byte for byte. */
   Duplicate: 1,
-  /** Some of it is there already (RFC 5722). */
+  /** Overlaps others (RFC 5722). */
   Overlaps: 2,
-  /** It says another end than others did. */
+  /** States another total length than others. */
   Disagrees: 3,
 } as const;
 /** One of {@linkcode Fit}'s values. */
 export type Fit = typeof Fit[keyof typeof Fit];
 
-/** A fragment that is to be added. */
+/** Position of a fragment in its datagram and in its packet. */
 export interface Fragment {
-  /** Where its payload belongs in the whole one (bytes), and where it ends there. */
+  /** Offset of its payload in that of the datagram (bytes), and the end of it. */
   start: number;
   end: number;
-  /** Whether others follow. */
+  /** More Fragments flag. */
   more: boolean;
-  /** Where its payload starts in the packet's bytes. */
+  /** Offset of its payload in the memory of packets. */
   payload: number;
 }
 
-/** The lists, by the datagram's number. */
+/** Lists of fragments, by number of the datagram. */
 export class FragmentLists {
-  /** How many bytes of packets are in them. */
+  /** Bytes of the packets in all lists. */
   bytes = 0;
   readonly #packets: (Packet | undefined)[];
   readonly #starts: Int32Array;
@@ -44,10 +44,10 @@ export class FragmentLists {
   readonly #last: Int32Array;
   readonly #counts: Int32Array;
   readonly #received: Int32Array;
-  /** The whole payload's bytes, once the last fragment is there; before, -1. */
+  /** Payload length of the datagram once its last fragment is there; before that, -1. */
   readonly #totals: Int32Array;
 
-  /** Empty lists. */
+  /** Makes empty lists for this many datagrams and fragments in all. */
   constructor(datagrams: number, fragments: number) {
     this.#packets = new Array(fragments).fill(undefined);
     this.#starts = new Int32Array(fragments);
@@ -61,29 +61,29 @@ export class FragmentLists {
     this.#totals = new Int32Array(datagrams).fill(NONE);
   }
 
-  /** Whether no more fragment has room. */
+  /** Reports whether there is no space for another fragment. */
   get full(): boolean {
     return this.#free === NONE;
   }
 
-  /** How many fragments a datagram has. */
+  /** Returns the number of fragments of a datagram. */
   count(datagram: number): number {
     return this.#counts[datagram]!;
   }
 
-  /** The whole payload's bytes when nothing is missing, else -1. */
+  /** Returns the payload length of a complete datagram; -1 while fragments are missing. */
   whole(datagram: number): number {
     const total = this.#totals[datagram]!;
     return this.#received[datagram] === total ? total : NONE;
   }
 
-  /** A datagram's fragment with the beginning, if that is there. */
+  /** Returns the first fragment (offset 0) of a datagram, if it is there. */
   beginning(datagram: number): Packet | undefined {
     const first = this.#first[datagram]!;
     return first !== NONE && this.#starts[first] === 0 ? this.#packets[first] : undefined;
   }
 
-  /** Says what a fragment is to a datagram's others, and adds it where it fits. There is room. */
+  /** Adds a fragment if it fits; returns its relation to the others. The lists must not be full. */
   add(datagram: number, packet: Packet, { start, end, more, payload }: Fragment): Fit {
     const last = this.#last[datagram]!;
     const total = this.#totals[datagram]!;
@@ -121,7 +121,7 @@ export class FragmentLists {
     return Fit.Fits;
   }
 
-  /** Takes the first fragment off a datagram's list; copies its payload to its place in this packet, if one is given. */
+  /** Removes the first fragment of a datagram and copies its payload to its place in the packet `whole`, if given. */
   shift(datagram: number, whole?: Packet, payload = 0): Packet | undefined {
     const fragment = this.#first[datagram]!;
     if (fragment === NONE) {

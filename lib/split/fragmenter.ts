@@ -1,4 +1,4 @@
-/** IP packets in fragments: the first one in its packet's slot, the others in new slots. */
+/** Fragments IP packets: the first fragment reuses the packet's slot, the others get new slots. */
 
 import {
   DONT_FRAGMENT,
@@ -34,80 +34,80 @@ import { Segmenter } from "./segmenter.ts";
 // Specification: options, RFC 791 section 3.1
 const COPIED = 0x80;
 
-// Implementation: why a packet cannot be fragmented
+// Implementation: drop reasons
 const NO_ROOM = "no room for fragments";
 const TOO_LONG = "fragment beyond the longest packet";
 
-/** Fragments packets for one MTU. */
+/** Fragments packets to an MTU, which can be set. */
 export class Fragmenter {
-  /** The longest fragment (bytes). */
+  /** Maximum length of a fragment (bytes). */
   mtu: number;
-  readonly #segments = new Segmenter();
-  /** What a packet becomes, in order. */
-  readonly #pieces: Packet[] = [];
+  readonly #segmenter = new Segmenter();
+  /** Fragments of the current packet, in order. */
+  readonly #fragments: Packet[] = [];
   #count = 0;
   readonly #ids = new FragmentIds();
 
-  /** @param mtu The longest fragment (bytes). */
+  /** @param mtu Maximum length of a fragment (bytes). */
   constructor(mtu: number) {
     this.mtu = mtu;
   }
 
-  /** Fragments an IP packet, even one that forbids it, and emits the fragments onward; drops it where that cannot be. */
+  /** Fragments a packet, even one with "don't fragment", and emits the fragments onward; drops it if that fails. */
   fragment(packet: Packet, context: StageContext): void {
     this.#count = 0;
     const reason = packet.segmentSize === 0
-      ? this.#split(packet, packet, context)
-      : this.#splitSegments(packet, context);
+      ? this.#fragmentPacket(packet, packet, context)
+      : this.#fragmentSegments(packet, context);
     for (let i = 0; i < this.#count; i++) {
-      const piece = this.#pieces[i]!;
-      if (reason === undefined) context.emit(piece, context.direction);
-      else if (piece !== packet) context.drop(piece, reason);
+      const fragment = this.#fragments[i]!;
+      if (reason === undefined) context.emit(fragment, context.direction);
+      else if (fragment !== packet) context.drop(fragment, reason);
     }
     if (reason !== undefined) context.drop(packet, reason);
   }
 
-  /** Splits each segment of a super-packet; the last one takes its slot. */
-  #splitSegments(packet: Packet, context: StageContext): string | undefined {
-    const segments = this.#segments;
-    const malformed = segments.start(packet);
-    if (malformed !== undefined) return malformed;
-    while (segments.remaining > 0) {
-      const segment = segments.next(packet.pool);
+  /** Fragments each segment of a super-packet; the last one takes its slot. */
+  #fragmentSegments(packet: Packet, context: StageContext): string | undefined {
+    const segmenter = this.#segmenter;
+    const unsegmentable = segmenter.start(packet);
+    if (unsegmentable !== undefined) return unsegmentable;
+    while (segmenter.remaining > 0) {
+      const segment = segmenter.next(packet.pool);
       if (segment === undefined) return NO_ROOM;
-      if (segments.remaining === 0) {
+      if (segmenter.remaining === 0) {
         replaceWithSegment(packet, segment);
-        return this.#split(packet, packet, context);
+        return this.#fragmentPacket(packet, packet, context);
       }
-      const reason = this.#split(segment, undefined, context);
+      const reason = this.#fragmentPacket(segment, undefined, context);
       packet.pool.give(segment);
       if (reason !== undefined) return reason;
     }
     return undefined;
   }
 
-  /** Makes pieces of an ordinary packet; the first is in the slot of `first`, or in a new one. */
-  #split(packet: Packet, first: Packet | undefined, context: StageContext): string | undefined {
-    // Padding is no part of it.
+  /** Fragments an ordinary packet; the first fragment takes the slot of `first`, or a new one. Returns a drop reason. */
+  #fragmentPacket(packet: Packet, first: Packet | undefined, context: StageContext): string | undefined {
+    // Removes padding.
     packet.length = Ip.of(packet)!.totalLength;
     packet.finish();
     const ip = Ip.of(packet);
-    // The partial checksum may have stood in the IP header, which then is another one.
+    // The partial checksum's field may have been in the IP header.
     if (ip === undefined) return "malformed";
     if (ip.totalLength <= this.mtu) {
-      const piece = first ?? context.take(packet.length);
-      if (piece === undefined) return NO_ROOM;
-      if (piece !== packet) {
-        copyMetadata(piece, packet);
-        piece.bytes.copyWithin(piece.offset, ip.start, ip.start + packet.length);
+      const fragment = first ?? context.take(packet.length);
+      if (fragment === undefined) return NO_ROOM;
+      if (fragment !== packet) {
+        copyMetadata(fragment, packet);
+        fragment.bytes.copyWithin(fragment.offset, ip.start, ip.start + packet.length);
       }
-      this.#pieces[this.#count++] = piece;
+      this.#fragments[this.#count++] = fragment;
       return undefined;
     }
-    return ip.version === 4 ? this.#splitIpv4(ip, first, context) : this.#splitIpv6(ip, first, context);
+    return ip.version === 4 ? this.#fragmentIpv4(ip, first, context) : this.#fragmentIpv6(ip, first, context);
   }
 
-  #splitIpv4(ip: Ipv4, first: Packet | undefined, context: StageContext): string | undefined {
+  #fragmentIpv4(ip: Ipv4, first: Packet | undefined, context: StageContext): string | undefined {
     const { packet, start, headerLength, payloadOffset, payloadLength } = ip;
     if (sum(packet.bytes, start, headerLength) !== 0xffff) return "wrong header checksum";
     if (ip.fragmentOffset + payloadLength > IPV4_MAX_LENGTH) return TOO_LONG;
@@ -118,14 +118,14 @@ export class Fragmenter {
     const laterHeader = IPV4_HEADER + copiedOptions(packet, start, headerLength, -1);
     const size = this.mtu - headerLength & ~7;
     const laterSize = this.mtu - laterHeader & ~7;
-    const piece = first ?? context.take(headerLength + size);
-    if (piece === undefined) return NO_ROOM;
-    this.#pieces[this.#count++] = piece;
+    const fragment = first ?? context.take(headerLength + size);
+    if (fragment === undefined) return NO_ROOM;
+    this.#fragments[this.#count++] = fragment;
     for (let at = size; at < payloadLength; at += laterSize) {
       const length = Math.min(laterSize, payloadLength - at);
       const later = context.take(laterHeader + length);
       if (later === undefined) return NO_ROOM;
-      this.#pieces[this.#count++] = later;
+      this.#fragments[this.#count++] = later;
       copyMetadata(later, packet);
       later.bytes.copyWithin(later.offset, start, start + IPV4_HEADER);
       copiedOptions(packet, start, headerLength, later.offset + IPV4_HEADER);
@@ -135,28 +135,28 @@ export class Fragmenter {
       const offset = (flags & FRAGMENT_OFFSET) + (at >> 3);
       finishIpv4(later, laterHeader, more | offset);
     }
-    if (piece !== packet) {
-      copyMetadata(piece, packet);
-      piece.bytes.copyWithin(piece.offset, start, start + headerLength + size);
+    if (fragment !== packet) {
+      copyMetadata(fragment, packet);
+      fragment.bytes.copyWithin(fragment.offset, start, start + headerLength + size);
     }
-    piece.length = headerLength + size;
-    finishIpv4(piece, headerLength, MORE_FRAGMENTS | flags & FRAGMENT_OFFSET);
+    fragment.length = headerLength + size;
+    finishIpv4(fragment, headerLength, MORE_FRAGMENTS | flags & FRAGMENT_OFFSET);
     return undefined;
   }
 
-  #splitIpv6(ip: Ipv6, first: Packet | undefined, context: StageContext): string | undefined {
+  #fragmentIpv6(ip: Ipv6, first: Packet | undefined, context: StageContext): string | undefined {
     const { packet, start } = ip;
     const { bytes, view } = packet;
     const existing = ip.fragmentHeader;
     const field = existing < 0 ? unfragmentable(ip) : -1;
-    // What stands before the Fragment header, and is in every piece.
+    // The headers before the Fragment header, which every fragment has.
     const headerLength = (existing >= 0 ? existing : endOf(bytes, start, field)) - start;
     const from = start + headerLength + (existing >= 0 ? FRAGMENT_HEADER : 0);
     const size = this.mtu - headerLength - FRAGMENT_HEADER & ~7;
     if (size < 8) return "headers longer than the mtu";
     const next = bytes[existing >= 0 ? existing : field]!;
     const word = existing >= 0 ? view.getUint16(existing + FRAGMENT_WORD) : 0;
-    // RFC 8200 section 4.5: unlike IPv4's, a packet's identification is the same for all protocols.
+    // RFC 8200 section 4.5: unlike in IPv4, identifications are shared by all protocols.
     const id = existing >= 0
       ? view.getUint32(existing + FRAGMENT_ID)
       : this.#ids.next(this.#ids.startOf(view, start + IPV6_SRC, 8, 0));
@@ -164,26 +164,26 @@ export class Fragmenter {
     if (ip.fragmentOffset + length > IPV4_MAX_LENGTH) return TOO_LONG;
     const whole = headerLength + FRAGMENT_HEADER;
     if (first !== undefined && existing < 0 && packet.headroom < FRAGMENT_HEADER) return "no headroom";
-    const piece = first ?? context.take(whole + size);
-    if (piece === undefined) return NO_ROOM;
-    this.#pieces[this.#count++] = piece;
+    const fragment = first ?? context.take(whole + size);
+    if (fragment === undefined) return NO_ROOM;
+    this.#fragments[this.#count++] = fragment;
     if (existing < 0) bytes[field] = Protocol.Fragment;
     for (let at = size; at < length; at += size) {
       const part = Math.min(size, length - at);
       const later = context.take(whole + part);
       if (later === undefined) return NO_ROOM;
-      this.#pieces[this.#count++] = later;
+      this.#fragments[this.#count++] = later;
       copyMetadata(later, packet);
       later.bytes.copyWithin(later.offset, start, start + headerLength);
       later.bytes.copyWithin(later.offset + whole, from + at, from + at + part);
       finishIpv6(later, headerLength, next, word + at | (at + part < length ? MORE_FRAGMENTS_IPV6 : 0), id);
     }
-    if (piece !== packet) copyMetadata(piece, packet);
+    if (fragment !== packet) copyMetadata(fragment, packet);
     else if (existing < 0) packet.offset -= FRAGMENT_HEADER;
-    piece.bytes.copyWithin(piece.offset, start, start + headerLength);
-    piece.bytes.copyWithin(piece.offset + whole, from, from + size);
-    piece.length = whole + size;
-    finishIpv6(piece, headerLength, next, word | MORE_FRAGMENTS_IPV6, id);
+    fragment.bytes.copyWithin(fragment.offset, start, start + headerLength);
+    fragment.bytes.copyWithin(fragment.offset + whole, from, from + size);
+    fragment.length = whole + size;
+    finishIpv6(fragment, headerLength, next, word | MORE_FRAGMENTS_IPV6, id);
     return undefined;
   }
 }
@@ -211,7 +211,7 @@ function finishIpv6(
 }
 
 /**
- * Copies the options that belong into every fragment to `target`, unless it is -1, and returns their length with padding.
+ * Copies the options with the copied flag to `target`, unless it is -1; returns their length with padding.
  */
 function copiedOptions({ bytes }: Packet, start: number, headerLength: number, target: number): number {
   const end = start + headerLength;
@@ -233,8 +233,8 @@ function copiedOptions({ bytes }: Packet, start: number, headerLength: number, t
 }
 
 /**
- * Where the last header that routers look at names what follows it (RFC 8200 section 4.5): the Routing header, else the
- * Hop-by-Hop Options, else the IPv6 header.
+ * Returns the offset of the next header field at the end of the unfragmentable part (RFC 8200 section 4.5): in the
+ * Routing header, else in the Hop-by-Hop Options, else in the IPv6 header.
  */
 function unfragmentable(ip: Ipv6): number {
   const routing = ip.extension(Protocol.Routing);
@@ -243,7 +243,7 @@ function unfragmentable(ip: Ipv6): number {
   return hopByHop >= 0 ? hopByHop : ip.start + IPV6_NEXT_HEADER;
 }
 
-/** Where that header ends. */
+/** Returns the end of the header that this next header field belongs to. */
 function endOf(bytes: Uint8Array, start: number, field: number): number {
   return field < start + IPV6_HEADER ? start + IPV6_HEADER : field + (bytes[field + 1]! + 1 << 3);
 }

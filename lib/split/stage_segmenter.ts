@@ -1,4 +1,4 @@
-/** Segments super-packets within a stage, for which each segment is a packet of its own. */
+/** Segments super-packets within a stage that needs each segment as a separate packet. */
 
 import type { Packet } from "../core/packet.ts";
 import type { StageContext } from "../core/stage.ts";
@@ -10,21 +10,21 @@ import { Udp } from "../wire/udp.ts";
 const NO_SLOT = "pool empty";
 
 /**
- * `start`, then `next` until there is none. Segments belong to the stage, as a packet from `take` does. A super-packet that
- * cannot be segmented is dropped, and so is the rest of one when the pool has no slot; one that was segmented is consumed.
+ * Segments a packet of the stage: `start`, then `next` until it returns `undefined`. Segments belong to the stage, as
+ * packets from `take` do. The super-packet is consumed, or dropped if it cannot be segmented or the pool runs out.
  */
 export class StageSegmenter {
   readonly #segmenter = new Segmenter();
   #packet: Packet | undefined;
 
-  /** Looks at a super-packet of the stage's. */
+  /** Starts a super-packet of the stage. */
   start(packet: Packet, context: StageContext): void {
-    const objection = this.#segmenter.start(packet);
-    this.#packet = objection === undefined ? packet : undefined;
-    if (objection !== undefined) context.drop(packet, objection);
+    const reason = this.#segmenter.start(packet);
+    this.#packet = reason === undefined ? packet : undefined;
+    if (reason !== undefined) context.drop(packet, reason);
   }
 
-  /** The next segment. After the last one, the stage is done with the super-packet. */
+  /** Returns the next segment. After the last one, the super-packet is consumed. */
   next(context: StageContext): Packet | undefined {
     if (this.#packet === undefined) return undefined;
     const segment = this.#segmenter.next(context);
@@ -36,7 +36,7 @@ export class StageSegmenter {
   }
 }
 
-/** How many bytes a packet is on a wire: a super-packet counts as its segments, each of which has the headers. */
+/** Returns the bytes of a packet on the wire: for a super-packet, those of all segments with their headers. */
 export function wireLength(packet: Packet): number {
   const { length, segmentSize } = packet;
   if (segmentSize === 0) return length;

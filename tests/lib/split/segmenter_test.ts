@@ -6,7 +6,7 @@
 import { HEADROOM, LARGE_ROOM, type Packet, PacketBatch, PacketPool } from "@warren/tunnel/core";
 import { Ipv4 } from "@warren/tunnel/ipv4";
 import { Ipv6 } from "@warren/tunnel/ipv6";
-import { Coalescer, Segmenter, type SegmentGroup, Uncuttable } from "@warren/tunnel/segment";
+import { Coalescer, Segmenter, type SegmentGroup, Unsegmentable } from "@warren/tunnel/segment";
 import { Tcp } from "@warren/tunnel/tcp";
 import { Udp } from "@warren/tunnel/udp";
 import fc from "fast-check";
@@ -385,30 +385,38 @@ Deno.test("Segmenter.start() names why a super-packet makes no sense, and marks 
   const good: Shape = { version: 4, protocol: TCP, size: 3000, segmentSize: 1000 };
   const tcp = 20;
   const cases: [string, Partial<Shape>, (packet: Packet) => void][] = [
-    [Uncuttable.OutOfSlot, {}, (packet) => packet.offset = packet.slotEnd - 10],
-    [Uncuttable.OutOfSlot, {}, (packet) => packet.length = 0],
-    [Uncuttable.OutOfSlot, {}, (packet) => packet.offset += 0.5],
-    [Uncuttable.Malformed, {}, (packet) => packet.bytes[packet.offset] = 0x75],
-    [Uncuttable.Malformed, {}, (packet) => packet.length--],
-    [Uncuttable.Malformed, {}, (packet) => packet.length = 30],
-    [Uncuttable.Malformed, {}, (packet) => packet.bytes[packet.offset + tcp + 12] = 0x40],
-    [Uncuttable.Malformed, { protocol: UDP }, (packet) => packet.view.setUint16(packet.offset + 24, 2000)],
-    [Uncuttable.Malformed, { protocol: UDP }, (packet) => packet.view.setUint16(packet.offset + 24, 9000)],
-    [Uncuttable.Fragment, {}, (packet) => packet.bytes[packet.offset + 6] = 0x20],
-    [Uncuttable.Fragment, {}, (packet) => packet.bytes[packet.offset + 7] = 1],
-    [Uncuttable.Fragment, { version: 6, extensions: [44] }, (packet) => packet.bytes[packet.offset + 43] = 1],
-    [Uncuttable.Protocol, {}, (packet) => packet.bytes[packet.offset + 9] = 1],
-    [Uncuttable.Protocol, { version: 6, extensions: [60] }, (packet) => packet.bytes[packet.offset + 6] = 51],
-    [Uncuttable.SegmentSize, {}, (packet) => packet.segmentSize = 0],
-    [Uncuttable.SegmentSize, {}, (packet) => packet.segmentSize = -1],
-    [Uncuttable.SegmentSize, {}, (packet) => packet.segmentSize = 1.5],
-    [Uncuttable.SegmentSize, {}, (packet) => packet.segmentSize = NaN],
-    [Uncuttable.SegmentSize, {}, (packet) => packet.segmentSize = 65_536],
-    [Uncuttable.SegmentSize, { size: 8193 }, (packet) => packet.segmentSize = 1],
-    [Uncuttable.Flags, { flags: Tcp.Syn | Tcp.Ack }, () => {}],
-    [Uncuttable.Flags, { flags: Tcp.Rst | Tcp.Ack }, () => {}],
-    [Uncuttable.Checksum, {}, (packet) => packet.checksumStart += 8],
-    [Uncuttable.Checksum, {}, (packet) => packet.checksumOffset = 6],
+    [Unsegmentable.OutOfSlot, {}, (packet) => packet.offset = packet.slotEnd - 10],
+    [Unsegmentable.OutOfSlot, {}, (packet) => packet.length = 0],
+    [Unsegmentable.OutOfSlot, {}, (packet) => packet.offset += 0.5],
+    [Unsegmentable.Malformed, {}, (packet) => packet.bytes[packet.offset] = 0x75],
+    [Unsegmentable.Malformed, {}, (packet) => packet.length--],
+    [Unsegmentable.Malformed, {}, (packet) => packet.length = 30],
+    [Unsegmentable.Malformed, {}, (packet) => packet.bytes[packet.offset + tcp + 12] = 0x40],
+    [Unsegmentable.Malformed, { protocol: UDP }, (packet) => packet.view.setUint16(packet.offset + 24, 2000)],
+    [Unsegmentable.Malformed, { protocol: UDP }, (packet) => packet.view.setUint16(packet.offset + 24, 9000)],
+    [Unsegmentable.Fragment, {}, (packet) => packet.bytes[packet.offset + 6] = 0x20],
+    [Unsegmentable.Fragment, {}, (packet) => packet.bytes[packet.offset + 7] = 1],
+    [
+      Unsegmentable.Fragment,
+      { version: 6, extensions: [44] },
+      (packet) => packet.bytes[packet.offset + 43] = 1,
+    ],
+    [Unsegmentable.Protocol, {}, (packet) => packet.bytes[packet.offset + 9] = 1],
+    [
+      Unsegmentable.Protocol,
+      { version: 6, extensions: [60] },
+      (packet) => packet.bytes[packet.offset + 6] = 51,
+    ],
+    [Unsegmentable.SegmentSize, {}, (packet) => packet.segmentSize = 0],
+    [Unsegmentable.SegmentSize, {}, (packet) => packet.segmentSize = -1],
+    [Unsegmentable.SegmentSize, {}, (packet) => packet.segmentSize = 1.5],
+    [Unsegmentable.SegmentSize, {}, (packet) => packet.segmentSize = NaN],
+    [Unsegmentable.SegmentSize, {}, (packet) => packet.segmentSize = 65_536],
+    [Unsegmentable.SegmentSize, { size: 8193 }, (packet) => packet.segmentSize = 1],
+    [Unsegmentable.Flags, { flags: Tcp.Syn | Tcp.Ack }, () => {}],
+    [Unsegmentable.Flags, { flags: Tcp.Rst | Tcp.Ack }, () => {}],
+    [Unsegmentable.Checksum, {}, (packet) => packet.checksumStart += 8],
+    [Unsegmentable.Checksum, {}, (packet) => packet.checksumOffset = 6],
   ];
   for (const [reason, changes, spoil] of cases) {
     const pool = poolOf();
@@ -434,7 +442,7 @@ Deno.test("Segmenter.start() cuts 65,535 bytes into 8192 segments at most", () =
   equal(segments.length, 8187);
   for (const segment of [segments[0]!, segments[8186]!]) equal(wrongChecksum(segment), "");
   packet.segmentSize = 7;
-  equal(new Segmenter().start(packet), Uncuttable.SegmentSize);
+  equal(new Segmenter().start(packet), Unsegmentable.SegmentSize);
 });
 
 Deno.test("copy() gives a super-packet's segments, of which a partial sum is finished", () => {

@@ -160,7 +160,7 @@ Deno.test("Outlet drops what was moved out of its slot, and what cannot be cut",
   test.exhale();
   assert.deepEqual(test.dropped, {
     "moved out of its slot": 1,
-    "super-packet with a senseless segment size": 1,
+    "super-packet with an invalid segment size": 1,
   });
 });
 
