@@ -1,5 +1,5 @@
 /**
- * An end made of several: packets come from all of them, and each goes to one.
+ * An end made of several: it reads packets from all of them and writes each packet to one.
  *
  *     read   end 1 ─┐                     write                ┌─► queue ─► end 1
  *            end 2 ─┼─► packet.from 1, 2, 3     packet.to ─────┼─► queue ─► end 2
@@ -15,17 +15,18 @@ import {
   type TunnelEnd,
   type Waitable,
 } from "../core/mod.ts";
+import { gotValue } from "../core/options.ts";
 import { writeTo } from "../core/write_to.ts";
 
 // Implementation
-/** Packets that wait for an end that is full. */
-const QUEUE = 256;
+/** Maximum packets that wait for a full end. */
+const MAX_QUEUED = 256;
 
-/** An end, and what waits for it. */
-class Socket implements EndWait {
+/** An end and the packets that wait for it. */
+class EndQueue implements EndWait {
   readonly end: TunnelEnd;
-  readonly #queue = new PacketQueue({ packets: QUEUE });
-  /** What the end is written next. */
+  readonly #queue = new PacketQueue({ packets: MAX_QUEUED });
+  /** Packets of the next write. */
   readonly #batch = new PacketBatch();
 
   constructor(end: TunnelEnd) {
@@ -44,7 +45,7 @@ class Socket implements EndWait {
     return this.end.queued + this.#batch.length + this.#queue.length;
   }
 
-  /** Takes a packet if there is room. */
+  /** Queues a packet; returns `false` if the queue is full. */
   push(packet: Packet): boolean {
     if (this.#queue.full) this.flush();
     if (this.#queue.full) return false;
@@ -52,14 +53,14 @@ class Socket implements EndWait {
     return true;
   }
 
-  /** Writes what waits, as far as the end takes it. */
+  /** Writes waiting packets until the end takes no more. */
   flush(): void {
     do {
       while (this.#queue.length > 0 && !this.#batch.full) this.#batch.push(this.#queue.shift());
     } while (this.#batch.length > 0 && writeTo(this.end, this.#batch) > 0);
   }
 
-  /** Gives up what waits. */
+  /** Drops waiting packets. */
   clear(host: EndHost): void {
     for (const packet of this.#batch) host.drop(packet, "closed");
     this.#batch.clear();
@@ -68,62 +69,75 @@ class Socket implements EndWait {
 }
 
 /**
- * Several ends as one: `packet.from` says which one a packet came from, and `packet.to` which one it goes to, by their
- * numbers from 1 on. What goes to none of them is dropped as `no such end`.
+ * Combines several ends into one. Ends are numbered from 1: a stage finds the number of a packet's source in
+ * `packet.from` and sets that of its destination in `packet.to`. The switchboard accepts super-packets if all of its ends
+ * do, and fails when one of them fails.
  *
- * A full end does not hold up the others: 256 packets wait for it, and more are dropped as `end full`. The order
- * of packets for the same end is kept. It takes super-packets when all of its ends do; when one of them fails, it does.
+ * A full end does not delay the others: 256 packets wait for it, in order.
  *
- * **Limits**: the numbers that an end sets itself, such as peers', are overwritten.
+ * **Drops**: `no such end` for another number in `packet.to`; `end full` when 256 packets wait; `closed`.
  *
- * @example
+ * **Limits**: `packet.from` of an end with several peers is overwritten.
+ *
+ * @example Writing to the second of two ends
  * ```ts
  * import assert from "node:assert/strict";
+ * import { type EndHost, PacketBatch, PacketPool } from "@warren/tunnel/core";
  * import { MemoryDevice } from "@warren/tunnel/memory";
  * import { Switchboard } from "@warren/tunnel/switchboard";
  *
  * const [home] = MemoryDevice.pair({ name: "home" });
- * const [lab] = MemoryDevice.pair({ name: "lab" });
- * const far = new Switchboard([home, lab]);
- * assert.equal(far.name, "home, lab");
- * far.close();
+ * const [lab, labPeer] = MemoryDevice.pair({ name: "lab" });
+ * const pool = new PacketPool();
+ * const host = { pool, wake() {} } as unknown as EndHost;
+ * using far = new Switchboard([home, lab]);
+ * far.attach(host);
+ * labPeer.attach(host);
+ *
+ * const batch = new PacketBatch();
+ * batch.push(pool.from(Uint8Array.of(0x45, 0, 0, 20))!);
+ * batch.packets[0]!.to = 2;
+ * far.write(batch);
+ * assert.equal(labPeer.read(batch), 1);
  * ```
  */
 export class Switchboard implements TunnelEnd {
   readonly name: string;
-  /** Whether all ends take super-packets. */
+  /** Reports whether all ends accept super-packets. */
   readonly offload: boolean;
-  /** None of its own; see {@linkcode Switchboard.waits}. */
+  /** Always `undefined`: see {@linkcode Switchboard.waits}. */
   readonly waitable: Waitable | undefined = undefined;
-  /** Its ends, from the first one on. */
+  /** Ends in order: the first has number 1. */
   readonly ends: readonly TunnelEnd[];
-  readonly #sockets: readonly Socket[];
+  readonly #queues: readonly EndQueue[];
   #host: EndHost | undefined;
-  /** Which end is read first: another one each time. */
+  /** Index of the end that is read first, which advances with each read. */
   #first = 0;
 
   /**
-   * Takes the ends over: they are closed with it.
+   * Takes ownership of the ends, which are closed with it.
    *
-   * @throws {TypeError} when there is none, or one is there twice.
+   * @throws {TypeError} when there is no end, or the same one twice.
    */
   constructor(ends: readonly TunnelEnd[]) {
-    if (ends.length === 0) throw new TypeError("Cannot make a switchboard: it has no ends");
-    if (new Set(ends).size < ends.length) {
-      throw new TypeError("Cannot make a switchboard: an end is there twice");
+    if (ends.length === 0 || new Set(ends).size < ends.length) {
+      const names = ends.map(({ name }) => name).join(", ");
+      throw new TypeError(
+        `Cannot make a switchboard: ends must be one or more different ends, ${gotValue(names)}`,
+      );
     }
     this.ends = [...ends];
     this.name = ends.map(({ name }) => name).join(", ");
     this.offload = ends.every(({ offload }) => offload === true);
-    this.#sockets = ends.map((end) => new Socket(end));
+    this.#queues = ends.map((end) => new EndQueue(end));
   }
 
-  /** What the loop waits for: each end's descriptor. */
+  /** Descriptors of all ends. */
   get waits(): readonly EndWait[] {
-    return this.#sockets;
+    return this.#queues;
   }
 
-  /** The MTU of the packet's end; `Infinity` where it has none. */
+  /** Returns the MTU of the packet's destination; `Infinity` if it has none. */
   mtuFor(packet: Packet): number {
     const end = this.ends[packet.to - 1];
     if (end === undefined || end.payload === "any") return Infinity;
@@ -131,9 +145,9 @@ export class Switchboard implements TunnelEnd {
   }
 
   get queued(): number {
-    let sum = 0;
-    for (const { queued } of this.#sockets) sum += queued;
-    return sum;
+    let total = 0;
+    for (const { queued } of this.#queues) total += queued;
+    return total;
   }
 
   get failure(): Error | undefined {
@@ -150,14 +164,14 @@ export class Switchboard implements TunnelEnd {
   }
 
   read(batch: PacketBatch): number {
-    const { length } = this.#sockets;
+    const { length } = this.#queues;
     const start = batch.length;
     for (let i = 0; i < length; i++) {
       const number = (this.#first + i) % length;
-      const socket = this.#sockets[number]!;
-      socket.flush();
+      const queue = this.#queues[number]!;
+      queue.flush();
       const before = batch.length;
-      if (!batch.full) socket.end.read(batch);
+      if (!batch.full) queue.end.read(batch);
       for (let at = before; at < batch.length; at++) batch.packets[at]!.from = number + 1;
     }
     this.#first = (this.#first + 1) % length;
@@ -168,24 +182,24 @@ export class Switchboard implements TunnelEnd {
     const { packets, length } = batch;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      const socket = this.#sockets[packet.to - 1];
-      if (socket === undefined) this.#host!.drop(packet, "no such end");
-      else if (!socket.push(packet)) this.#host!.drop(packet, "end full");
+      const queue = this.#queues[packet.to - 1];
+      if (queue === undefined) this.#host!.drop(packet, "no such end");
+      else if (!queue.push(packet)) this.#host!.drop(packet, "end full");
     }
     batch.clear();
-    for (const socket of this.#sockets) socket.flush();
+    for (const queue of this.#queues) queue.flush();
     return length;
   }
 
-  /** Closes its ends. */
+  /** Closes all ends and drops waiting packets as `closed`. */
   close(): void {
-    for (const socket of this.#sockets) {
-      if (this.#host !== undefined) socket.clear(this.#host);
-      socket.end.close();
+    for (const queue of this.#queues) {
+      if (this.#host !== undefined) queue.clear(this.#host);
+      queue.end.close();
     }
   }
 
-  /** The same. */
+  /** Calls {@linkcode Switchboard.close}. */
   [Symbol.dispose](): void {
     this.close();
   }

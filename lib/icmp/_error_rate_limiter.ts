@@ -1,58 +1,55 @@
 /**
- * The rate of ICMP errors and resets (RFC 4443 section 2.4 f): a token bucket for each destination, then one for all.
- * Each error takes 0, 1 or 2 tokens at random, so that nobody can read from the errors that he gets how many others got
- * (CVE-2020-25705: "SAD DNS" found open ports by 50 spoofed packets and one of its own).
+ * Rate limit of ICMP errors and resets (RFC 4443 section 2.4 f): a token bucket per destination, then one for all.
+ * Each error takes 0, 1 or 2 tokens at random, so that a receiver cannot infer how many errors others got (CVE-2020-25705:
+ * "SAD DNS" found open ports by 50 spoofed packets and one unspoofed).
  */
 
 import { IPV4_SRC, IPV6_SRC } from "../wire/header_fields.ts";
 import { sipHash } from "../core/sip_hash.ts";
 import type { Ip } from "../wire/ip.ts";
-import { checkNames, type OptionNames } from "../core/options.ts";
+import { checkNames, gotValue, type OptionNames } from "../core/options.ts";
 import { Random } from "../core/random.ts";
 
 // Implementation
 /** Linux's `icmp_msgs_per_sec` and `icmp_msgs_burst`. */
 const RATE = 1000;
 const BURST = 50;
-/** Shares of one destination. Twice its burst, the most that it takes, is still less than the burst of all. */
+/** Share of a destination. Twice its burst, the maximum that it takes, is less than the burst of all. */
 const DESTINATION_RATE = 1 / 10;
 const DESTINATION_BURST = 2 / 5;
-/** Buckets of destinations: those whose hashes agree share one. */
+/** Number of destination buckets, selected by a hash. */
 const DESTINATIONS = 1024;
-/** The number of costs of an error: 0, 1 or 2 tokens, as in Linux since 5.10. */
+/** Number of possible costs: 0, 1 or 2 tokens, as in Linux since 5.10. */
 const COSTS = 3;
 
-/** A token bucket's figures. */
+/** Rate and burst of a token bucket. */
 export interface ErrorRate {
-  /** Errors a second, in the long run. */
+  /** Long-term rate (errors per second). */
   readonly ratePerSecond: number;
-  /** Errors at once, after a pause. */
+  /** Errors at once after a pause. */
   readonly burst: number;
 }
 
 const NAMES: OptionNames<ErrorRate> = { ratePerSecond: "needed", burst: "needed" };
 
-/** The rate at which errors are sent. */
+/** Rate limits of ICMP errors and TCP resets. */
 export interface ErrorRateOptions {
-  /** Errors a second, in the long run, to all destinations. @default {1000} */
+  /** Long-term rate to all destinations (errors per second). @default {1000} */
   readonly ratePerSecond?: number;
-  /** Errors at once, after a pause: about as many, since each takes 0, 1 or 2 tokens. @default {50} */
+  /** Errors at once after a pause, on average: each takes 0, 1 or 2 tokens. @default {50} */
   readonly burst?: number;
   /**
-   * The same for each destination of errors: an IPv4 address, an IPv6 /64.
-   * @default {a tenth of the rate and two fifths of the burst: 100 a second, 20 at once}
+   * Limit per destination: an IPv4 address or an IPv6 /64.
+   * @default {a tenth of the rate and two fifths of the burst: 100 per second, 20 at once}
    */
   readonly perDestination?: ErrorRate;
-  /** The key of the hash of destinations (two 32-bit numbers): for tests. @default {random} */
+  /** Key of the hash of destinations (two 32-bit numbers), for tests. @default {random} */
   readonly hashKey?: readonly [number, number];
-  /**
-   * A whole number from 0 to 2 to the 32nd, less 1; modulo 3 it is what an error takes: for tests, where `() => 1` makes
-   * the limits exact. @default {random}
-   */
+  /** Source of 32-bit integers, which modulo 3 are the tokens of an error; `() => 1` in tests. @default {random} */
   readonly random?: () => number;
 }
 
-/** Decides whether one more error may go. Bounded: 1024 buckets stand for all destinations. */
+/** Limits the rate of errors in bounded memory: 1024 buckets for all destinations. */
 export class ErrorRateLimiter {
   readonly #all: TokenBuckets;
   readonly #each: TokenBuckets;
@@ -78,10 +75,10 @@ export class ErrorRateLimiter {
     );
   }
 
-  /** Takes tokens for an error to this packet's sender; `false` when there are none. */
+  /** Takes tokens for an error to the packet's source; returns `false` if there are none. */
   take(ip: Ip, now: number): boolean {
     const bucket = this.#bucketOf(ip);
-    // The destination's own bucket first: what it has used up takes nothing from others (CVE-2024-47678).
+    // The destination's bucket comes first: once empty, it takes nothing from others (CVE-2024-47678).
     if (!this.#each.has(bucket, now) || !this.#all.has(0, now)) return false;
     this.#each.take(bucket, this.#random() % COSTS);
     this.#all.take(0, this.#random() % COSTS);
@@ -104,20 +101,16 @@ class TokenBuckets {
 
   constructor(count: number, { ratePerSecond, burst }: ErrorRate) {
     if (!(ratePerSecond > 0 && ratePerSecond < Infinity)) {
-      throw new RangeError(
-        `Cannot limit errors: ratePerSecond must be a number above 0, got ${ratePerSecond}`,
-      );
+      throw rateError("ratePerSecond", "above 0", ratePerSecond);
     }
-    if (!(burst >= 1 && burst < Infinity)) {
-      throw new RangeError(`Cannot limit errors: burst must be a number from 1 on, got ${burst}`);
-    }
+    if (!(burst >= 1 && burst < Infinity)) throw rateError("burst", "of at least 1", burst);
     this.#perMillisecond = ratePerSecond / 1000;
     this.#burst = burst;
     this.#tokens = new Float64Array(count).fill(burst);
     this.#filled = new Float64Array(count).fill(-Infinity);
   }
 
-  /** Fills a bucket up to now; returns whether a token is in it. */
+  /** Fills a bucket up to `now`; reports whether it has a token. */
   has(bucket: number, now: number): boolean {
     const earned = (now - this.#filled[bucket]!) * this.#perMillisecond;
     this.#filled[bucket] = now;
@@ -127,6 +120,10 @@ class TokenBuckets {
   take(bucket: number, cost: number): void {
     this.#tokens[bucket] = Math.max(0, this.#tokens[bucket]! - cost);
   }
+}
+
+function rateError(name: string, rule: string, value: unknown): RangeError {
+  return new RangeError(`Cannot limit errors: ${name} must be a finite number ${rule}, ${gotValue(value)}`);
 }
 
 function newRandom(): () => number {

@@ -1,9 +1,9 @@
 /**
- * Answers to packets that go no further: the ICMP error about one, or a TCP reset, turned round in the packet's slot.
+ * Answers packets with ICMP errors and TCP resets, each built in the slot of the packet that it answers.
  *
- *     packet ─► may it be answered? ─► is there a token left? ─► its first segment ─► quoted behind new headers ─► back
- *                     │ no                   │ no
- *                     └──────────────────────┴─► dropped, with the caller's reason
+ *     packet ─► answer allowed? ─► token left? ─► first segment ─► quoted after new headers ─► emitted to the sender
+ *                     │ no             │ no
+ *                     └────────────────┴─► dropped, with the caller's reason
  */
 
 import { ErrorRateLimiter, type ErrorRateOptions } from "./_error_rate_limiter.ts";
@@ -28,7 +28,7 @@ import { Icmpv6 } from "../wire/icmpv6.ts";
 import { Ip, Protocol } from "../wire/ip.ts";
 import { Ipv4 } from "../wire/ipv4.ts";
 import { Ipv6 } from "../wire/ipv6.ts";
-import { checkNames, type OptionNames } from "../core/options.ts";
+import { checkNames, gotValue, type OptionNames } from "../core/options.ts";
 import { Segmenter } from "../split/segmenter.ts";
 import { Tcp } from "../wire/tcp.ts";
 
@@ -37,27 +37,27 @@ export type { ErrorRate, ErrorRateOptions } from "./_error_rate_limiter.ts";
 // Specification
 /** RFC 1812 section 4.3.2.5: precedence 6, which is the class selector CS6. */
 const CLASS_SELECTOR_6 = 48;
-/** What an error says; each is one in both versions of ICMP. */
+/** ICMP errors, each with an equivalent in ICMPv4 (RFC 792) and ICMPv6 (RFC 4443). */
 export const IcmpError = {
-  /** There is no route to the destination. RFC 792 type 3 code 0, RFC 4443 type 1 code 0 */
+  /** No route to the destination. Type 3 code 0; ICMPv6 type 1 code 0 */
   NetUnreachable: 0,
-  /** The last router does not reach the destination. Type 3 code 1, type 1 code 3 */
+  /** Destination does not respond to the last router. Type 3 code 1; ICMPv6 type 1 code 3 */
   HostUnreachable: 1,
-  /** The destination does not know the protocol. Type 3 code 2, type 4 code 1 */
+  /** Protocol unknown to the destination. Type 3 code 2; ICMPv6 type 4 code 1 */
   ProtocolUnreachable: 2,
-  /** Nobody listens at the port. Type 3 code 3, type 1 code 4 */
+  /** Port without a listener. Type 3 code 3; ICMPv6 type 1 code 4 */
   PortUnreachable: 3,
-  /** A filter forbids it. RFC 1812 section 5.2.7.1 type 3 code 13, type 1 code 1 */
+  /** Blocked by a filter. RFC 1812 section 5.2.7.1 type 3 code 13; ICMPv6 type 1 code 1 */
   AdministrativelyProhibited: 4,
-  /** It is longer than the next link's MTU (bytes), which goes with it. RFC 1191 type 3 code 4, type 2 */
+  /** Longer than the next link's MTU, which is reported (bytes). RFC 1191 type 3 code 4; ICMPv6 type 2 */
   PacketTooBig: 5,
-  /** Its time to live ran out. Type 11 code 0, type 3 code 0 */
+  /** TTL or hop limit exceeded. Type 11 code 0; ICMPv6 type 3 code 0 */
   TimeExceeded: 6,
-  /** Fragments of it did not come in time. Type 11 code 1, type 3 code 1 */
+  /** Fragments missing when the reassembly timer expired. Type 11 code 1; ICMPv6 type 3 code 1 */
   ReassemblyTimeExceeded: 7,
-  /** A field is wrong; where it stands (bytes from the packet's start) goes with it. Type 12, type 4 */
+  /** Wrong field, whose offset in the packet is reported (bytes). Type 12; ICMPv6 type 4 */
   ParameterProblem: 8,
-  /** A first fragment has not all headers. Type 12 code 2, RFC 7112 type 4 code 3 */
+  /** First fragment without all headers. Type 12 code 2; RFC 7112 ICMPv6 type 4 code 3 */
   IncompleteHeaders: 9,
 } as const;
 /** One of {@linkcode IcmpError}'s values. */
@@ -69,7 +69,7 @@ const IPV6_MESSAGES = [0x0100, 0x0103, 0x0401, 0x0104, 0x0101, 0x0200, 0x0300, 0
 
 /** Options for {@linkcode IcmpErrors}. */
 export interface IcmpErrorsOptions extends ErrorRateOptions {
-  /** Where errors come from: an address, or one of each version. @default the destination of each packet */
+  /** Source of errors: an address, or one of each IP version. @default the destination of each packet */
   readonly address?: string | readonly string[];
 }
 
@@ -83,78 +83,84 @@ const NAMES: OptionNames<IcmpErrorsOptions> = {
 };
 
 /**
- * Answers packets with errors about them, as a router or a firewall does. Every packet that it gets is claimed: turned
- * round where it stands, or dropped with the caller's reason, when it may not be answered or too many were.
+ * Answers packets with ICMP errors about them, as a router or firewall does. Takes every packet that it gets: the error
+ * replaces the packet, or the packet is dropped with the caller's reason, if it must not be answered or the rate limit is
+ * reached. Allocates nothing.
  *
- * Never answered: what is malformed or has a wrong IPv4 header checksum; ICMP errors and redirects; fragments other
- * than the first, but for IPv6 ones that are wrong themselves; packets to multicast and broadcast addresses (but for packet too big over IPv6); and from
- * unspecified, loopback, multicast and broadcast ones (RFC 1122 section 3.2.2, RFC 1812 section 4.3.2.7, RFC
- * 4443 section 2.4 e).
+ * Never answered (RFC 1122 section 3.2.2, RFC 1812 section 4.3.2.7, RFC 4443 section 2.4 e): malformed packets and wrong
+ * IPv4 header checksums; ICMP errors and redirects; fragments after the first, except malformed IPv6 ones; packets to
+ * multicast and broadcast addresses, except packet too big over IPv6; packets from unspecified, loopback, multicast and
+ * broadcast addresses.
  *
- * Errors and resets share one budget, and each destination has its share of it: see {@linkcode ErrorRateOptions}. How
- * much of it is left cannot be found out from outside.
+ * Errors and resets share a rate limit, in total and per destination: see {@linkcode ErrorRateOptions}. An error quotes
+ * the packet up to 576 bytes over IPv4 and 1280 over IPv6, with complete checksums; of a super-packet, the first segment.
+ * It goes to the end or peer that the packet came `from`.
  *
- * An error quotes as much of the packet as fits 576 bytes over IPv4 and 1280 over IPv6, with finished checksums; of a
- * super-packet, the first segment. It leaves for `from`, whence the packet came. Nothing is allocated.
+ * **Limits**: subnet broadcast addresses are unknown and treated as hosts. Later fragments get fewer errors than IPv6
+ * allows. No ICMP extensions (RFC 4884).
  *
- * **Limits**: a subnet's own broadcast address is not known and is taken for a host's. IPv6 would allow more errors about
- * later fragments. There are no extensions (RFC 4884).
- *
- * @example A stage that lets nothing through
+ * @example A stage that rejects all packets
  * ```ts
  * import assert from "node:assert/strict";
- * import type { PacketBatch, Stage, StageContext } from "@warren/tunnel/core";
+ * import { Direction, type Packet, type PacketBatch, PacketPool, type StageContext } from "@warren/tunnel/core";
  * import { IcmpError, IcmpErrors } from "@warren/tunnel/icmp_error";
+ * import { Icmpv4 } from "@warren/tunnel/icmpv4";
+ * import { Ipv4 } from "@warren/tunnel/ipv4";
  *
- * class Closed implements Stage {
- *   readonly name = "closed";
- *   readonly errors = new IcmpErrors({ address: ["10.9.0.1", "fd09::1"] });
+ * const errors = new IcmpErrors({ address: ["10.9.0.1", "fd09::1"] });
+ * const reject = {
+ *   name: "reject",
  *   outbound(batch: PacketBatch, context: StageContext): void {
- *     for (let i = 0; i < batch.length; i++) {
- *       this.errors.answer(batch.packets[i]!, IcmpError.AdministrativelyProhibited, context, "closed");
- *     }
- *   }
- * }
- * assert.equal(new Closed().errors.answered, 0);
+ *     for (const packet of batch) errors.answer(packet, IcmpError.NetUnreachable, context, "rejected");
+ *   },
+ * };
+ *
+ * const packet = new PacketPool().from(new Uint8Array(8))!;
+ * Ipv4.encode(packet, { src: 0x0a090002, dst: 0xc0000201, protocol: 17 });
+ * const emitted: Packet[] = [];
+ * const emit = (error: Packet) => emitted.push(error);
+ * const context = { now: 0, direction: Direction.Outbound, emit } as unknown as StageContext;
+ * reject.outbound([packet] as unknown as PacketBatch, context);
+ * assert.deepEqual([Icmpv4.of(emitted[0]!)!.type, Ipv4.of(emitted[0]!)!.dst], [3, 0x0a090002]);
  * ```
  */
 export class IcmpErrors {
-  /** How many packets were answered. */
+  /** Packets answered. */
   answered = 0;
-  /** How many could have been, but for the rate. */
-  limited = 0;
-  /** How many must not be. */
-  silent = 0;
+  /** Packets not answered because of the rate limit. */
+  rateLimited = 0;
+  /** Packets that must not be answered. */
+  suppressed = 0;
 
   readonly #limiter: ErrorRateLimiter;
-  /** Our own addresses; -1 and `undefined`: a packet's destination instead. */
+  /** Source addresses; -1 and `undefined` mean the packet's destination. */
   #address4 = -1;
   #address6: Uint8Array | undefined;
   readonly #segmenter = new Segmenter();
-  // Written again for each answer, so that none is made.
+  // Reused for each answer, to avoid allocation.
   readonly #ipv4 = { src: 0, dst: 0, protocol: 0, dscp: 0 };
   readonly #ipv6 = { src: new Uint8Array(16), dst: new Uint8Array(16), nextHeader: 0 };
   readonly #icmp = { type: 0, code: 0, rest: 0 };
   readonly #tcp = { srcPort: 0, dstPort: 0, seq: 0, ack: 0, flags: 0, window: 0 };
 
   /**
-   * Answers from these addresses, this often.
+   * Sets the source addresses and the rate limit.
    *
    * @throws {SyntaxError} when an address does not parse.
-   * @throws {TypeError} when there are two of one version, or one that cannot be a source.
+   * @throws {TypeError} when two addresses have the same version, or one is not a unicast address.
    * @throws {RangeError} when a rate is not above 0, or a burst is below 1.
    */
   constructor(options: IcmpErrorsOptions = {}) {
-    checkNames("answer by ICMP errors", options, NAMES);
+    checkNames("answer with ICMP errors", options, NAMES);
     this.#limiter = new ErrorRateLimiter(options);
     const { address = [] } = options;
     for (const text of typeof address === "string" ? [address] : address) {
       const { family, bytes } = parseAddress(text);
       const number = new DataView(bytes.buffer).getUint32(0);
       const isTaken = family === 4 ? this.#address4 >= 0 : this.#address6 !== undefined;
-      if (isTaken) throw new TypeError(`Cannot answer from ${text}: there is another IPv${family} address`);
+      if (isTaken) throw addressError(`at most one IPv${family} address`, text);
       if (family === 4 ? !isUnicast4(number) : !isUnicast6(new DataView(bytes.buffer), 0)) {
-        throw new TypeError(`Cannot answer from ${text}: it is no host's address`);
+        throw addressError("a unicast address", text);
       }
       if (family === 4) this.#address4 = number;
       else this.#address6 = bytes;
@@ -162,10 +168,10 @@ export class IcmpErrors {
   }
 
   /**
-   * Sends the packet back as an error about itself, or drops it with this reason.
+   * Answers the packet with an error about it, or drops it with this reason.
    *
-   * @param rest The MTU of `PacketTooBig`, and the place of `ParameterProblem`; 0 otherwise.
-   * @param direction Which way the packet was going.
+   * @param rest MTU of `PacketTooBig`, or offset of the field of `ParameterProblem` (bytes); 0 otherwise.
+   * @param direction Direction of the packet.
    */
   answer(
     packet: Packet,
@@ -178,8 +184,8 @@ export class IcmpErrors {
     const ip = Ip.of(packet);
     if (ip === undefined || !this.#mayAnswer(ip, error)) return this.#drop(packet, context, reason);
     if (!this.#hasToken(ip, context.now)) return context.drop(packet, reason);
-    if (packet.segmentSize > 0 && !this.#cut(packet)) return this.#drop(packet, context, reason);
-    // Padding is no part of it.
+    if (packet.segmentSize > 0 && !this.#segment(packet)) return this.#drop(packet, context, reason);
+    // Removes padding.
     packet.length = Ip.of(packet)!.totalLength;
     packet.finish();
     if (ip.version === 4) this.#quoteIpv4(ip, error, rest);
@@ -188,10 +194,10 @@ export class IcmpErrors {
   }
 
   /**
-   * Sends a TCP packet back as the reset that a closed port answers with (RFC 9293 section 3.10.7.1), from the
-   * packet's destination. What is no TCP, is a reset itself, or has a wrong checksum is dropped with this reason.
+   * Answers a TCP packet with the reset of a closed port (RFC 9293 section 3.10.7.1), from the packet's destination.
+   * Drops other protocols, resets, and packets with a wrong checksum with this reason.
    *
-   * @param direction Which way the packet was going.
+   * @param direction Direction of the packet.
    */
   reset(
     packet: Packet,
@@ -202,7 +208,7 @@ export class IcmpErrors {
     const tcp = Tcp.of(packet);
     if (tcp === undefined) return this.#drop(packet, context, reason);
     const { ip } = tcp;
-    // Nobody knows the length of a fragment's segment.
+    // A fragment does not show the length of its TCP segment.
     if (ip.isFragment || tcp.isRst || !this.#mayAnswer(ip) || !tcp.checksumValid) {
       return this.#drop(packet, context, reason);
     }
@@ -226,7 +232,7 @@ export class IcmpErrors {
   }
 
   #drop(packet: Packet, context: StageContext, reason: string): void {
-    this.silent++;
+    this.suppressed++;
     context.drop(packet, reason);
   }
 
@@ -238,31 +244,31 @@ export class IcmpErrors {
 
   #hasToken(ip: Ip, now: number): boolean {
     if (this.#limiter.take(ip, now)) return true;
-    this.limited++;
+    this.rateLimited++;
     return false;
   }
 
-  /** Whether the packet's sender may be answered; with a reset when no error is given. */
+  /** Reports whether the packet may be answered with this error, or with a reset if none is given. */
   #mayAnswer(ip: Ip, error?: IcmpError): boolean {
     if (ip.fragmentOffset !== 0) {
-      // RFC 8200 section 4.5 asks for it. A later fragment of ICMP may be one of an error.
+      // RFC 8200 section 4.5 requires it. A later fragment of ICMP may belong to an error.
       const isWrong = ip.version === 6 && error === IcmpError.ParameterProblem;
       if (!isWrong || ip.protocol === Protocol.Icmpv6) return false;
     } else if (isError(ip)) return false;
     if (ip.version === 6) return this.#mayAnswerIpv6(ip, error);
-    // RFC 1812 section 4.2.2.5: what is damaged may have another's address.
+    // RFC 1812 section 4.2.2.5: a damaged header may have the wrong source.
     return isUnicast4(ip.src) && isUnicast4(ip.dst) &&
       sum(ip.packet.bytes, ip.start, ip.headerLength) === 0xffff;
   }
 
   #mayAnswerIpv6({ packet: { view }, start }: Ipv6, error: IcmpError | undefined): boolean {
     return isUnicast6(view, start + IPV6_SRC) && (isUnicast6(view, start + IPV6_DST) ||
-      // RFC 4443 section 2.4 e.3: multicast, too, has a path with an MTU.
+      // RFC 4443 section 2.4 e.3: path MTU discovery works for multicast.
       error === IcmpError.PacketTooBig && this.#address6 !== undefined);
   }
 
-  /** Makes a super-packet its first segment. */
-  #cut(packet: Packet): boolean {
+  /** Replaces a super-packet with its first segment. */
+  #segment(packet: Packet): boolean {
     const segment = this.#segmenter.start(packet) === undefined
       ? this.#segmenter.next(packet.pool)
       : undefined;
@@ -273,7 +279,7 @@ export class IcmpErrors {
 
   #quoteIpv4(ip: Ipv4, error: IcmpError, rest: number): void {
     const { packet } = ip;
-    // The pointer is the first of four bytes, the MTU the last two (RFC 792, RFC 1191 section 4).
+    // The pointer is in the first of four bytes, the MTU in the last two (RFC 792, RFC 1191 section 4).
     let word = 0;
     if (error === IcmpError.ParameterProblem) word = (rest & 0xff) * 0x1000000;
     if (error === IcmpError.PacketTooBig) word = Math.min(Math.max(rest, IPV4_MIN_MTU), 0xffff);
@@ -302,14 +308,14 @@ export class IcmpErrors {
     return message;
   }
 
-  /** Notes where an answer comes from and goes, before the packet's own header is written over. */
-  #readAddresses(ip: Ip, isOurs: boolean): void {
+  /** Saves the answer's addresses before the packet's header is overwritten. */
+  #readAddresses(ip: Ip, usesOwn: boolean): void {
     if (ip.version === 4) {
       this.#ipv4.dst = ip.src;
-      this.#ipv4.src = isOurs && this.#address4 >= 0 ? this.#address4 : ip.dst;
+      this.#ipv4.src = usesOwn && this.#address4 >= 0 ? this.#address4 : ip.dst;
     } else {
       this.#ipv6.dst.set(ip.src);
-      this.#ipv6.src.set(isOurs && this.#address6 !== undefined ? this.#address6 : ip.dst);
+      this.#ipv6.src.set(usesOwn && this.#address6 !== undefined ? this.#address6 : ip.dst);
     }
   }
 
@@ -325,15 +331,19 @@ export class IcmpErrors {
   }
 }
 
-/** Whether it is an ICMP error or a redirect, or may be one. */
+/** Reports whether the packet is, or may be, an ICMP error or a redirect. */
 function isError({ version, protocol, payloadOffset, payloadLength, packet: { bytes } }: Ip): boolean {
   if (protocol !== (version === 4 ? Protocol.Icmp : Protocol.Icmpv6)) return false;
   return payloadLength === 0 || isIcmpError(version, bytes[payloadOffset]!);
 }
 
-/** Cuts a packet off behind what is quoted, and makes sure of the room for the headers before it. */
-function shorten(packet: Packet, most: number): void {
-  packet.length = Math.min(packet.length, most);
+function addressError(rule: string, text: string): TypeError {
+  return new TypeError(`Cannot answer with ICMP errors: address must be ${rule}, ${gotValue(text)}`);
+}
+
+/** Truncates a packet to the quoted length and makes room for the headers before it. */
+function shorten(packet: Packet, maxLength: number): void {
+  packet.length = Math.min(packet.length, maxLength);
   const offset = packet.slotStart + HEADROOM;
   if (packet.offset >= offset) return;
   packet.bytes.copyWithin(offset, packet.offset, packet.offset + packet.length);

@@ -1,4 +1,4 @@
-/** The numbers of pcapng files. */
+/** Constants of pcapng files. */
 
 // Specification: draft-ietf-opsawg-pcapng. Every block:
 //
@@ -12,14 +12,14 @@ export const INTERFACE_STATISTICS = 5;
 export const ENHANCED_PACKET = 6;
 export const BYTE_ORDER_MAGIC = 0x1a2b3c4d;
 export const MAJOR_VERSION = 1;
-/** The bytes of a block around its body: type and both lengths. */
+/** Bytes of a block around its body: type and both lengths. */
 export const BLOCK_FRAME = 12;
 export const SECTION_BODY = 16;
 export const INTERFACE_BODY = 8;
 export const PACKET_BODY = 20;
 export const SIMPLE_PACKET_BODY = 4;
 
-/** Options, by the block that they stand in. */
+/** Options, by the block that they belong to. */
 export const END_OF_OPTIONS = 0;
 export const COMMENT = 1;
 export const SECTION_APPLICATION = 4;
@@ -32,14 +32,14 @@ export const PACKET_VERDICT = 7;
 export const STATISTICS_RECEIVED = 4;
 export const STATISTICS_DROPPED = 5;
 
-/** The direction in `epb_flags`. */
+/** Directions in `epb_flags`. */
 export const FLAG_INBOUND = 1;
 export const FLAG_OUTBOUND = 2;
-/** `epb_verdict` of an XDP program, whose words are a script's: drop, pass, and back where it came from. */
+/** `epb_verdict` of an XDP program, whose verdicts are those of a script: drop, pass, and reply. */
 export const VERDICT_XDP = 2;
 export const XDP_DROP = 1;
 export const XDP_PASS = 2;
 export const XDP_TX = 3;
 
-/** Link types: packets without a header of a link, https://www.tcpdump.org/linktypes.html. */
+/** Link type of IP packets without a link-layer header, https://www.tcpdump.org/linktypes.html. */
 export const LINK_RAW = 101;

@@ -1,4 +1,4 @@
-/** Reads captures: pcapng, and the older pcap. */
+/** Reads captures in pcapng and the older pcap format. */
 
 import { Direction, Verdict } from "../core/mod.ts";
 import {
@@ -30,57 +30,54 @@ import {
 } from "./_pcapng_format.ts";
 
 // Implementation
-/** The longest block that is read (bytes): Wireshark's own limit. */
+/** Maximum length of a block (bytes), as in Wireshark. */
 const MAX_BLOCK_LENGTH = 16 * 1024 * 1024;
-/** In a second. */
+/** Nanoseconds in a second. */
 const NANOSECONDS = 1_000_000_000n;
 const NANOSECONDS_IN_MILLISECOND = 1_000_000n;
-/** A capture's resolution where it says nothing else: 10 to the -6th of a second. */
+/** Default resolution: 10^-6 seconds. */
 const MICROSECONDS = 6;
 
-/** Pcap's magic numbers, with their fractions of a second: micro- and nanoseconds. */
+/** Magic numbers of pcap with times in micro- and nanoseconds. */
 const PCAP_MICROSECONDS = 0xa1b2c3d4;
 const PCAP_NANOSECONDS = 0xa1b23c4d;
 const PCAP_HEADER = 24;
 const PCAP_RECORD = 16;
-/** The low bits of pcap's link type; the others say what else is in a packet. */
+/** Link type bits of pcap's header field. */
 const PCAP_LINK_BITS = 0x0fffffff;
 
-/** Where a packet was captured. */
+/** Interface on which packets were captured. */
 export interface CaptureInterface {
-  /** Its name, `""` when the capture does not say. */
+  /** Name; `""` if the capture has none. */
   readonly name: string;
-  /** What else is said of it. */
+  /** Description; `""` if the capture has none. */
   readonly description: string;
-  /** What stands in front of each packet, https://www.tcpdump.org/linktypes.html; 101 is nothing. */
+  /** Link-layer header of the packets, https://www.tcpdump.org/linktypes.html; 101 for none. */
   readonly linkType: number;
 }
 
 /** A packet of a capture. */
 export interface CapturedPacket {
-  /** Where. */
+  /** Interface on which it was captured. */
   readonly interface: CaptureInterface;
-  /** Time of capture (milliseconds since 1970), to a quarter of a microsecond; 0 when the capture does not say. */
+  /** Time of capture (milliseconds since 1970), to a quarter of a microsecond; 0 if the capture has none. */
   readonly time: number;
-  /** Time of capture (nanoseconds since 1970), rounded where the capture is finer; 0n when it does not. */
+  /** Time of capture (nanoseconds since 1970), rounded if the capture is finer; 0n if it has none. */
   readonly timestamp: bigint;
-  /** Its bytes as far as they were kept, with the header of its link; of one's own. */
+  /** Captured bytes, including the link-layer header; a copy. */
   readonly bytes: Uint8Array;
-  /**
-   * The packet's length before it was captured (bytes); never less than that of `bytes`, even where the capture says
-   * so.
-   */
+  /** Length of the packet on the wire (bytes); at least that of `bytes`, even if the capture states less. */
   readonly originalLength: number;
-  /** Which way it went, when the capture says so. */
+  /** Direction, if the capture has it. */
   readonly direction: Direction | undefined;
-  /** What became of it, when the capture says so. */
+  /** Verdict, if the capture has it. */
   readonly verdict: Verdict | undefined;
-  /** Remarks. */
+  /** Comments on the packet. */
   readonly comments: readonly string[];
 }
 
 interface Interface extends CaptureInterface {
-  /** Units of time in a second, and what is added to each time (seconds). */
+  /** Units of time in a second, and the offset of each time (seconds). */
   readonly unitsPerSecond: bigint;
   readonly secondsOffset: bigint;
   readonly snapLength: number;
@@ -93,23 +90,22 @@ interface Options {
 }
 
 /**
- * Takes a capture apart as its bytes come: pcapng of either byte order, with several sections, and pcap with times in micro-
- * or nanoseconds. Blocks that hold no packets are passed over.
+ * Parses a capture as its bytes arrive: pcapng of either byte order with any number of sections, and pcap with times in
+ * micro- or nanoseconds. Skips blocks without packets.
  *
- * **Limits**: a block of more than 16 MiB is refused; pcapng's obsolete packet block is passed over; compressed files
- * have to be unpacked before.
+ * **Limits**: blocks of up to 16 MiB; no obsolete packet blocks of pcapng, which are skipped; no compressed files.
  */
 export class CaptureParser {
   #bytes = new Uint8Array(64 * 1024);
   #start = 0;
   #end = 0;
-  /** Where the bytes at `#start` stand in the capture. */
+  /** Offset of the bytes at `#start` in the capture. */
   #position = 0;
   #format: "pcap" | "pcapng" | undefined;
   #littleEndian = false;
   #interfaces: Interface[] = [];
 
-  /** Takes further bytes. */
+  /** Appends bytes of the capture. */
   push(chunk: Uint8Array): void {
     const kept = this.#end - this.#start;
     if (this.#end + chunk.length > this.#bytes.length) {
@@ -127,9 +123,9 @@ export class CaptureParser {
   }
 
   /**
-   * The next packet; `undefined` when more bytes are needed.
+   * Returns the next packet; `undefined` when more bytes are needed.
    *
-   * @throws {SyntaxError} naming the byte where the capture stops making sense.
+   * @throws {SyntaxError} naming the byte at which the capture is malformed.
    */
   next(): CapturedPacket | undefined {
     this.#format ??= this.#findFormat();
@@ -143,14 +139,14 @@ export class CaptureParser {
   }
 
   /**
-   * Says that there are no further bytes.
+   * Ends the capture.
    *
-   * @throws {SyntaxError} when the capture ends within a block.
+   * @throws {SyntaxError} when it ends within a block.
    */
   end(): void {
     const left = this.#end - this.#start;
     if (left > 0 || this.#format === undefined) {
-      this.#fail(`it ends within a block, of which ${left} bytes are there`);
+      this.#fail(`it ends within a block, after ${left} bytes of it,`);
     }
   }
 
@@ -175,7 +171,7 @@ export class CaptureParser {
       this.#advance(PCAP_HEADER);
       return "pcap";
     }
-    this.#fail("it starts like neither pcapng nor pcap");
+    this.#fail("its format is neither pcapng nor pcap");
   }
 
   #nextRecord(): CapturedPacket | undefined {
@@ -183,7 +179,9 @@ export class CaptureParser {
     const [from] = this.#interfaces as [Interface];
     const header = this.#view(0, PCAP_RECORD);
     const kept = header.getUint32(8, this.#littleEndian);
-    if (kept > MAX_BLOCK_LENGTH) this.#fail(`a packet of ${kept} bytes`);
+    if (kept > MAX_BLOCK_LENGTH) {
+      this.#fail(`packet length must be at most ${MAX_BLOCK_LENGTH}, got ${kept},`);
+    }
     if (this.#left < PCAP_RECORD + kept) return undefined;
     const seconds = BigInt(header.getUint32(0, this.#littleEndian));
     const units = seconds * from.unitsPerSecond + BigInt(header.getUint32(4, this.#littleEndian));
@@ -201,7 +199,7 @@ export class CaptureParser {
     };
   }
 
-  /** Takes the next block off: its type and its body with the options. */
+  /** Removes the next block; returns its type, and its body with the options. */
   #block(): { type: number; body: DataView } | undefined {
     if (this.#left < BLOCK_FRAME) return undefined;
     const isSection = this.#view(0, 4).getUint32(0) === SECTION_HEADER;
@@ -209,32 +207,35 @@ export class CaptureParser {
     if (isSection) {
       this.#littleEndian = head.getUint32(8, true) === BYTE_ORDER_MAGIC;
       if (!this.#littleEndian && head.getUint32(8) !== BYTE_ORDER_MAGIC) {
-        this.#fail("a section without its magic number");
+        this.#fail("a section has no byte-order magic");
       }
     }
     const type = head.getUint32(0, this.#littleEndian);
     const length = head.getUint32(4, this.#littleEndian);
     if (length < BLOCK_FRAME || length > MAX_BLOCK_LENGTH || length % 4 !== 0) {
-      this.#fail(`a block of ${length} bytes`);
+      this.#fail(
+        `block length must be a multiple of 4 from ${BLOCK_FRAME} to ${MAX_BLOCK_LENGTH}, got ${length},`,
+      );
     }
     if (this.#left < length) return undefined;
     const block = this.#view(0, length);
     if (block.getUint32(length - 4, this.#littleEndian) !== length) {
-      this.#fail("a block with two different lengths");
+      this.#fail("a block has two different lengths");
     }
-    // The view stays while the bytes behind it do: until the next push.
+    // The view is valid until the next push.
     this.#advance(length);
     return { type, body: new DataView(block.buffer, block.byteOffset + 8, length - BLOCK_FRAME) };
   }
 
   #read({ type, body }: { type: number; body: DataView }): CapturedPacket | undefined {
-    const least = MIN_BODY[type];
-    if (least === undefined) return undefined;
-    if (body.byteLength < least) this.#fail(`a block of type ${type} that is cut short`);
+    const min = MIN_BODY[type];
+    if (min === undefined) return undefined;
+    if (body.byteLength < min) this.#fail(`a block of type ${type} is truncated`);
     switch (type) {
       case SECTION_HEADER:
         if (body.getUint16(4, this.#littleEndian) !== MAJOR_VERSION) {
-          this.#fail(`a section of version ${body.getUint16(4, this.#littleEndian)}`);
+          const version = body.getUint16(4, this.#littleEndian);
+          this.#fail(`section version must be ${MAJOR_VERSION}, got ${version},`);
         }
         this.#interfaces = [];
         return undefined;
@@ -250,8 +251,8 @@ export class CaptureParser {
 
   #readInterface(body: DataView): void {
     const { texts, values } = this.#options(body, INTERFACE_BODY);
-    const told = values.get(INTERFACE_RESOLUTION);
-    const resolution = told?.byteLength === 1 ? told.getUint8(0) : MICROSECONDS;
+    const stated = values.get(INTERFACE_RESOLUTION);
+    const resolution = stated?.byteLength === 1 ? stated.getUint8(0) : MICROSECONDS;
     const exponent = resolution & 0x7f;
     const unitsPerSecond = ((resolution & 0x80) !== 0 ? 2n : 10n) ** BigInt(exponent);
     const offset = values.get(INTERFACE_OFFSET);
@@ -270,7 +271,7 @@ export class CaptureParser {
     const originalLength = body.getUint32(0, this.#littleEndian);
     const { snapLength } = from;
     const kept = Math.min(originalLength, snapLength === 0 ? originalLength : snapLength);
-    if (SIMPLE_PACKET_BODY + kept > body.byteLength) this.#fail("a packet that is longer than its block");
+    if (SIMPLE_PACKET_BODY + kept > body.byteLength) this.#fail("a packet is longer than its block");
     return {
       interface: from,
       time: 0,
@@ -288,7 +289,7 @@ export class CaptureParser {
     const units = BigInt(body.getUint32(4, this.#littleEndian)) << 32n |
       BigInt(body.getUint32(8, this.#littleEndian));
     const kept = body.getUint32(12, this.#littleEndian);
-    if (PACKET_BODY + kept > body.byteLength) this.#fail("a packet that is longer than its block");
+    if (PACKET_BODY + kept > body.byteLength) this.#fail("a packet is longer than its block");
     const { comments, values } = this.#options(body, PACKET_BODY + (kept + 3 & ~3));
     const flags = values.get(PACKET_FLAGS);
     return {
@@ -317,17 +318,17 @@ export class CaptureParser {
 
   #interface(number: number): Interface {
     return this.#interfaces[number] ??
-      this.#fail(`a packet of interface ${number}, of which nothing was said`);
+      this.#fail(`a packet has the unknown interface ${number}`);
   }
 
-  /** The options behind a block's fixed part. */
+  /** Reads the options after a block's fixed part. */
   #options(body: DataView, start: number): Options {
     const found: Options = { texts: new Map(), comments: [], values: new Map() };
     for (let at = start; at + 4 <= body.byteLength;) {
       const code = body.getUint16(at, this.#littleEndian);
       const length = body.getUint16(at + 2, this.#littleEndian);
       if (code === END_OF_OPTIONS) break;
-      if (at + 4 + length > body.byteLength) this.#fail("an option that is longer than its block");
+      if (at + 4 + length > body.byteLength) this.#fail("an option is longer than its block");
       const value = new DataView(body.buffer, body.byteOffset + at + 4, length);
       const text = () => new TextDecoder().decode(bytesOf(value, 0, length));
       if (code === COMMENT) found.comments.push(text());
@@ -357,15 +358,15 @@ export class CaptureParser {
     this.#position += length;
   }
 
-  #fail(what: string): never {
-    throw new SyntaxError(`Cannot read the capture: ${what} at byte ${this.#position}`);
+  #fail(reason: string): never {
+    throw new SyntaxError(`Cannot read the capture: ${reason} at byte ${this.#position}`);
   }
 }
 
 /**
- * The packets of a capture that is there, in pieces or whole (`[bytes]`).
+ * Iterates over the packets of a capture in memory, in chunks or whole (`[bytes]`).
  *
- * @throws {SyntaxError} naming the byte where the capture stops making sense, behind the last packet that does.
+ * @throws {SyntaxError} naming the byte at which the capture is malformed, after the last packet before that.
  */
 export function* parseCapture(chunks: Iterable<Uint8Array>): Generator<CapturedPacket, void, void> {
   const parser = new CaptureParser();
@@ -377,7 +378,7 @@ export function* parseCapture(chunks: Iterable<Uint8Array>): Generator<CapturedP
 }
 
 /**
- * The packets of a capture that comes, such as a file's `readable`.
+ * Iterates over the packets of a stream, such as a file's `readable`.
  *
  * @throws {SyntaxError} as {@linkcode parseCapture} does.
  */
@@ -392,7 +393,7 @@ export async function* readCapture(
   parser.end();
 }
 
-/** The bytes that a block has at least, by its type; blocks of other types are passed over. */
+/** Minimum length of a block's body by type (bytes); blocks of other types are skipped. */
 const MIN_BODY: Readonly<Record<number, number>> = {
   [SECTION_HEADER]: SECTION_BODY,
   [INTERFACE_DESCRIPTION]: INTERFACE_BODY,
@@ -400,7 +401,7 @@ const MIN_BODY: Readonly<Record<number, number>> = {
   [ENHANCED_PACKET]: PACKET_BODY,
 };
 
-/** A time in an interface's units, as milliseconds and as nanoseconds, rounded. */
+/** Converts a time in an interface's units to milliseconds and to nanoseconds, rounded. */
 function timesOf(units: bigint, { unitsPerSecond, secondsOffset }: Interface): {
   time: number;
   timestamp: bigint;

@@ -1,4 +1,4 @@
-/** Captures: packets written to pcapng, and read back from pcapng and pcap. */
+/** Writes captures as pcapng, and reads pcapng and pcap. */
 
 export { type CaptureSink, PcapngWriter, type PcapngWriterOptions } from "./pcapng_writer.ts";
 export {

@@ -4,6 +4,7 @@ import { finishChecksum } from "../core/checksum.ts";
 import { Direction, type Packet, PacketPool, Verdict } from "../core/mod.ts";
 import { Segmenter } from "../split/segmenter.ts";
 import { copyBytes } from "../core/copy_packet.ts";
+import { checkInteger } from "../core/options.ts";
 import {
   BLOCK_FRAME,
   BYTE_ORDER_MAGIC,
@@ -33,52 +34,52 @@ import {
 
 // Implementation
 const CHUNK = 256 * 1024;
-/** Room for a packet of 65,535 bytes with a comment of as many. */
+/** Space for a packet of 65,535 bytes with a comment of the same length. */
 const MIN_CHUNK = CHUNK;
 const MAX_TEXT_LENGTH = 65_535;
 const APPLICATION = "Warren";
 const OPTION_HEAD = 4;
-/** Flags, a verdict, and the end of the options. */
+/** Bytes of flags, a verdict, and the end of the options. */
 const PACKET_OPTIONS = 8 + 16 + 4;
 const TWO_TO_32 = 2 ** 32;
 const LOW_32 = 0xffff_ffffn;
-/** The option `if_tsresol` with its padding, and its value: 10 to the -9th of a second. */
+/** Bytes of the option `if_tsresol` with padding, and its value: 10^-9 seconds. */
 const RESOLUTION_OPTION = OPTION_HEAD + 4;
 const NANOSECONDS = 9;
 const XDP = { [Verdict.Pass]: XDP_PASS, [Verdict.Drop]: XDP_DROP, [Verdict.Reply]: XDP_TX } as const;
-/** No comment, and no text. */
-const NOTHING: Uint8Array = new Uint8Array();
+/** Default comment. */
+const NO_COMMENT: Uint8Array = new Uint8Array();
 
-/** Where a capture goes. */
+/** Destination of a capture. */
 export interface CaptureSink {
   /**
-   * Takes what was written, whole blocks that are valid until it returns, with this many packets in them; `true` has
-   * what follows start like a file of its own.
+   * Takes whole blocks, which are valid until it returns, with this number of packets. If it returns `true`, the next
+   * blocks start a new file.
    */
   write(blocks: Uint8Array, packets: number): boolean | void;
   /**
-   * The time since 1970 at which the tunnel's clock was 0 (milliseconds). It is read for each batch, since the time may
-   * be set meanwhile. @default {0}
+   * Time since 1970 at which the tunnel's clock was 0 (milliseconds). Read for each batch, since the system's clock may
+   * be set. @default {0}
    */
   readonly timeOrigin?: number;
 }
 
-/** Options of a {@linkcode PcapngWriter}. */
+/** Options for {@linkcode PcapngWriter}. */
 export interface PcapngWriterOptions {
-  /** How many bytes of a packet are kept, so that no packet takes more room. @default {65535} */
+  /** Maximum bytes captured of each packet, from 1 to 65,535. @default {65535} */
   readonly snapLength?: number;
-  /** What the sink gets at most at once, and at least 256 KiB (bytes). @default {262144} */
+  /** Maximum bytes of one write to the sink, at least 256 KiB. @default {262144} */
   readonly chunkLength?: number;
-  /** What made the capture. @default {"Warren"} */
+  /** Program that makes the capture, as written to it. @default {"Warren"} */
   readonly application?: string;
-  /** A remark on the whole capture. */
+  /** Comment on the whole capture. @default {""} */
   readonly comment?: string;
 }
 
 /**
- * A capture in the making. Blocks are gathered, and given to the sink when there is no room for another one, and by
- * `flush`. Packets are written as an ordinary device would see them: super-packets segmented, checksums finished. Times have a
- * resolution of nanoseconds (`if_tsresol` 9). Nothing is allocated per packet.
+ * Writes packets as pcapng blocks, in the form that a device without offload sees: super-packets segmented, checksums
+ * complete, times in nanoseconds (`if_tsresol` 9). Blocks are buffered and go to the sink when the buffer is full, and on
+ * `flush`. Allocates nothing per packet.
  *
  * @example A capture in memory
  * ```ts
@@ -103,30 +104,24 @@ export class PcapngWriter {
   readonly #view: DataView;
   readonly #segmenter = new Segmenter();
   readonly #segments = new PacketPool({ small: 1, large: 1 });
-  /** What a new section starts with. */
+  /** Options at the start of each section. */
   readonly #application: Uint8Array;
   readonly #comment: Uint8Array;
   readonly #interfaces: { name: Uint8Array; description: Uint8Array }[] = [];
   #length = 0;
-  /** Packets that the sink has not got yet. */
+  /** Packets in the buffer. */
   #packets = 0;
 
   /**
-   * A capture without packets.
+   * Starts a capture without packets.
    *
-   * @throws {RangeError} when an option is out of its range.
+   * @throws {RangeError} when an option is out of range.
    */
   constructor(sink: CaptureSink, options: PcapngWriterOptions = {}) {
     const { snapLength = MAX_TEXT_LENGTH, chunkLength = CHUNK, application = APPLICATION, comment = "" } =
       options;
-    if (!Number.isInteger(snapLength) || snapLength < 1 || snapLength > MAX_TEXT_LENGTH) {
-      throw new RangeError(
-        `Cannot keep ${snapLength} bytes of each packet: 1 to ${MAX_TEXT_LENGTH} are possible`,
-      );
-    }
-    if (!Number.isInteger(chunkLength) || chunkLength < MIN_CHUNK) {
-      throw new RangeError(`Cannot write chunks of ${chunkLength} bytes: ${MIN_CHUNK} are the least`);
-    }
+    checkInteger("write a capture", "snapLength", snapLength, 1, MAX_TEXT_LENGTH);
+    checkInteger("write a capture", "chunkLength", chunkLength, MIN_CHUNK, Infinity);
     this.#sink = sink;
     this.#snapLength = snapLength;
     this.#chunk = new Uint8Array(chunkLength);
@@ -136,17 +131,17 @@ export class PcapngWriter {
     this.#startSection();
   }
 
-  /** The sink's own. */
+  /** Value of {@linkcode CaptureSink.timeOrigin}. */
   get timeOrigin(): number {
     return this.#sink.timeOrigin ?? 0;
   }
 
-  /** Bytes that the sink has not got yet. */
+  /** Bytes in the buffer. */
   get pending(): number {
     return this.#length;
   }
 
-  /** Says where packets are from that are written under the number that it returns. */
+  /** Adds an interface and returns its number, for {@linkcode PcapngWriter.write}. */
   addInterface(name: string, description = ""): number {
     const added = { name: text(name), description: text(description) };
     this.#writeInterface(added.name, added.description);
@@ -154,11 +149,9 @@ export class PcapngWriter {
   }
 
   /**
-   * Writes a packet, whole or cut into what it stands for, with its direction, and with a verdict and a comment where
-   * there are some. A packet that was moved out of its slot is left out.
+   * Writes a packet, or each segment of a super-packet. A packet outside its slot is not written.
    *
-   * @param time Since 1970: a number is milliseconds, kept to the microsecond; a bigint is nanoseconds, such as a
-   * {@linkcode CapturedPacket.timestamp}.
+   * @param time Time since 1970: milliseconds as a number, kept to the microsecond, or nanoseconds as a bigint.
    */
   write(
     packet: Packet,
@@ -166,7 +159,7 @@ export class PcapngWriter {
     time: number | bigint,
     direction: Direction,
     verdict?: Verdict,
-    comment: Uint8Array = NOTHING,
+    comment: Uint8Array = NO_COMMENT,
   ): void {
     if (!packet.isInSlot) return;
     if (packet.segmentSize === 0 || this.#segmenter.start(packet) !== undefined) {
@@ -180,7 +173,7 @@ export class PcapngWriter {
     }
   }
 
-  /** Gives the sink what it has not got yet. */
+  /** Writes the buffer to the sink. */
   flush(): void {
     if (this.#length === 0) return;
     const blocks = this.#chunk.subarray(0, this.#length);
@@ -197,7 +190,7 @@ export class PcapngWriter {
     let at = this.#begin(SECTION_HEADER, room);
     this.#view.setUint32(at, BYTE_ORDER_MAGIC, true);
     this.#view.setUint32(at + 4, MAJOR_VERSION, true);
-    // Nobody knows yet how long the section will be.
+    // -1: unknown section length.
     this.#view.setBigInt64(at + 8, -1n, true);
     at = this.#option(at + SECTION_BODY, COMMENT, this.#comment);
     this.#end(this.#option(at, SECTION_APPLICATION, this.#application));
@@ -237,7 +230,7 @@ export class PcapngWriter {
       view.setUint32(at + 4, Number(time >> 32n & LOW_32), true);
       view.setUint32(at + 8, Number(time & LOW_32), true);
     } else {
-      // Times 1000 in two halves: nanoseconds since 1970 have more bits than a number keeps.
+      // Multiplied by 1000 in two halves, since nanoseconds since 1970 exceed the precision of a number.
       const microseconds = Math.floor(time * 1000);
       const high = Math.floor(microseconds / TWO_TO_32);
       const low = (microseconds - high * TWO_TO_32) * 1000;
@@ -247,7 +240,7 @@ export class PcapngWriter {
     view.setUint32(at + 12, kept, true);
     view.setUint32(at + 16, length, true);
     at += PACKET_BODY;
-    // The whole packet, for the sum; what follows overwrites what is not kept.
+    // The checksum needs the whole packet; the options overwrite the bytes beyond the snap length.
     copyBytes(packet.view, offset, length, view, at);
     if (checksumStart !== 0) finishChecksum(this.#chunk, at, length, checksumStart, checksumOffset);
     at = this.#pad(at + kept);
@@ -265,14 +258,14 @@ export class PcapngWriter {
     this.#packets++;
   }
 
-  /** Starts a block whose body has at most so many bytes; returns where the body starts. */
-  #begin(type: number, most: number): number {
-    if (this.#length + BLOCK_FRAME + most + OPTION_HEAD > this.#chunk.length) this.flush();
+  /** Starts a block whose body has at most `maxLength` bytes; returns the start of the body. */
+  #begin(type: number, maxLength: number): number {
+    if (this.#length + BLOCK_FRAME + maxLength + OPTION_HEAD > this.#chunk.length) this.flush();
     this.#view.setUint32(this.#length, type, true);
     return this.#length + 8;
   }
 
-  /** Ends the block behind its options. */
+  /** Ends the block after its options. */
   #end(at: number): void {
     this.#view.setUint32(at, END_OF_OPTIONS, true);
     at += OPTION_HEAD;
@@ -289,14 +282,14 @@ export class PcapngWriter {
     return this.#pad(at + OPTION_HEAD + value.length);
   }
 
-  /** Fills up to a multiple of 4 with zeros; blocks start at one. */
+  /** Pads with zeros to a multiple of 4, at which blocks start. */
   #pad(at: number): number {
     while ((at & 3) !== 0) this.#chunk[at++] = 0;
     return at;
   }
 }
 
-/** A text's bytes, cut to what an option holds. */
+/** Encodes a text, truncated to the maximum length of an option. */
 function text(value: string): Uint8Array {
   return new TextEncoder().encode(value).subarray(0, MAX_TEXT_LENGTH);
 }
@@ -305,7 +298,7 @@ function padded(length: number): number {
   return length + 3 & ~3;
 }
 
-/** The bytes that an option takes; an empty one is left out. */
+/** Returns the bytes that an option takes; an empty one is omitted. */
 function optionLength(value: Uint8Array): number {
   return value.length === 0 ? 0 : OPTION_HEAD + padded(value.length);
 }

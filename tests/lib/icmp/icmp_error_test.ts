@@ -100,14 +100,14 @@ Deno.test("IcmpErrors does not reset by a fragment, whose segment's length nobod
       .length,
     0,
   );
-  equal(stage.errors.silent, 1);
+  equal(stage.errors.suppressed, 1);
 });
 
 Deno.test("IcmpErrors drops a super-packet that cannot be cut", () => {
   const stage = new Answer();
   stage.before = (packet) => void (packet.segmentSize = 300);
   equal(answersTo(stage, encodePacket("ip 10.9.0.1 > 192.0.2.1 protocol 253 payload 900")).length, 0);
-  equal(stage.errors.silent, 1);
+  equal(stage.errors.suppressed, 1);
 });
 
 Deno.test("IcmpErrors makes room for its headers where the headroom is used up", () => {

@@ -81,7 +81,7 @@ Deno.test("DnsResolver limits the rate of RST", () => {
   }
   rig.test.settle();
   assert.equal(rig.test.receive().device.length, 5);
-  assert.deepEqual([errors.answered, errors.limited, rig.dropped], [5, 45, { "no DNS over TCP": 45 }]);
+  assert.deepEqual([errors.answered, errors.rateLimited, rig.dropped], [5, 45, { "no DNS over TCP": 45 }]);
 });
 
 Deno.test("DnsResolver asks the sources in order: records, block lists, synthetic addresses, upstreams", async () => {
