@@ -1,6 +1,6 @@
 /**
- * Wintun's adapters: made and removed. Calls take seconds, so they run beside this thread; what went wrong in one
- * is known from the library's log alone.
+ * Creation and removal of Wintun adapters. The calls take seconds, so they run on another thread; the cause of a
+ * failure is known only from the library's log.
  */
 
 import { createHash } from "node:crypto";
@@ -8,46 +8,46 @@ import { iphlpapi } from "./iphlpapi.ts";
 import { wideString } from "./kernel32.ts";
 import { ADMINISTRATOR_REMEDY, isAdministrator } from "./shell32.ts";
 import { fromHresult, Win32, win32Error } from "./win32_error.ts";
-import { codeOf, listening, runningDriverVersion, type Wintun, wintun } from "./wintun.ts";
+import { codeOf, collectErrors, runningDriverVersion, type Wintun, wintun } from "./wintun.ts";
 
 // Specification
 const GUID_SIZE = 16;
-/** MAX_ADAPTER_NAME (ipexport.h), without its zero (WCHARs). */
+/** MAX_ADAPTER_NAME (ipexport.h) without its zero (WCHARs). */
 const MAX_NAME_LENGTH = 127;
-/** RFC 9562 sections 4.1 and 5.8, for a GUID whose first three fields are little-endian. */
+/** RFC 9562 sections 4.1 and 5.8; the first three fields of a GUID are little-endian. */
 const GuidBits = { VersionByte: 7, Version: 0x80, VariantByte: 8, Variant: 0x80 } as const;
 
 // Implementation
-/** Windows shows the adapter as a "Warren Tunnel". */
+/** Tunnel type; Windows displays the adapter as "Warren Tunnel". */
 const TUNNEL_TYPE = "Warren";
-/** What makes the identifiers Warren's own; another text is another set of network profiles. */
+/** Prefix of the hashed names; another label would give every adapter a new network profile. */
 const GUID_LABEL = "warren adapter v1\0";
-/** A first attempt after a process that died can fail where the next one succeeds (milliseconds). */
+/** Delay before the second attempt (milliseconds): after a crashed process the first one may fail. */
 const RETRY_AFTER = 1000;
-/** When someone who waits is told so (milliseconds); a first installation of the driver may take more than a minute. */
-const SLOW = 20_000;
-/** Names tried for `%d`. */
+/** Time after which a message is printed (milliseconds): the first installation of the driver can take over a minute. */
+const SLOW_NOTICE_AFTER = 20_000;
+/** Numbers tried for `%d`. */
 const MAX_NUMBERS = 256;
 
-/** An adapter that this process has open. */
+/** An open adapter. */
 export interface Adapter {
-  /** What Wintun knows it by. */
+  /** Handle of Wintun. */
   readonly handle: Deno.PointerObject;
-  /** Its name. */
+  /** Name. */
   readonly name: string;
-  /** NET_LUID: what Windows knows it by. */
+  /** NET_LUID, by which Windows identifies it. */
   readonly luid: bigint;
-  /** Its GUID's 16 bytes, as they are in memory. */
+  /** GUID: 16 bytes as in memory. */
   readonly guid: Uint8Array<ArrayBuffer>;
-  /** Whether this process made it, and closing removes it. */
+  /** True if this process created it; closing then removes it. */
   readonly created: boolean;
-  /** The running driver's version, such as `0.14`. */
+  /** Version of the running driver, such as `0.14`. */
   readonly driverVersion: string | undefined;
 }
 
 /**
- * The GUID of an adapter of this name, always the same: Windows keeps a network's settings, such as whether it is
- * private, by it, and another one for each start would leave a profile behind each time.
+ * Derives the GUID of an adapter from its name. Windows keeps network settings, such as private or public, by GUID; a
+ * random one would leave a new profile behind on every start.
  */
 export function adapterGuid(name: string): Uint8Array<ArrayBuffer> {
   const guid = new Uint8Array(GUID_SIZE);
@@ -58,20 +58,20 @@ export function adapterGuid(name: string): Uint8Array<ArrayBuffer> {
 }
 
 /**
- * Makes an adapter, or opens the one of this name that Wintun has. A `%d` is replaced by the first number that is
- * free. Windows removes an adapter with the process that made it, after a crash, too.
+ * Creates an adapter, or opens the Wintun adapter of this name. `%d` stands for the first free number. Windows removes
+ * an adapter with the process that created it, even after a crash.
  *
- * @throws {Deno.errors.PermissionDenied} without an administrator's rights, saying what to do.
- * @throws {DriverError} `ERROR_DUP_NAME` when an interface that is not Wintun's has this name: Wintun would
- * rename that one.
- * @throws {Error} what Windows says, with the library's own lines as the cause.
+ * @throws {Deno.errors.PermissionDenied} without administrator rights.
+ * @throws {DriverError} `ERROR_DUP_NAME` when an interface that does not belong to Wintun has this name: Wintun would
+ * rename that interface.
+ * @throws {Error} for other failures, as {@linkcode win32Error}, with the library's log lines as the cause.
  */
 export async function openAdapter(name: string): Promise<Adapter> {
   const plain = name.includes("%d") ? freeName(name) : name;
-  // A number may have made it longer.
+  // The number may have made it longer.
   if (plain.length > MAX_NAME_LENGTH) {
     throw new RangeError(
-      `Cannot open device "${plain}": its name has ${plain.length} units: at most ${MAX_NAME_LENGTH}`,
+      `Cannot open device "${plain}": name must have at most ${MAX_NAME_LENGTH} UTF-16 code units, got ${plain.length}`,
     );
   }
   if (!isAdministrator()) {
@@ -83,10 +83,10 @@ export async function openAdapter(name: string): Promise<Adapter> {
     );
   }
   const symbols = wintun();
-  return await listening(async (errors) => {
+  return await collectErrors(async (errors) => {
     const slow = setTimeout(
-      () => console.warn(`warren: still waiting for Windows to make "${plain}"`),
-      SLOW,
+      () => console.warn(`warren: still waiting for Windows to create "${plain}"`),
+      SLOW_NOTICE_AFTER,
     );
     try {
       return isTaken(plain) ? await open(symbols, plain, errors) : await create(symbols, plain, errors);
@@ -97,15 +97,15 @@ export async function openAdapter(name: string): Promise<Adapter> {
 }
 
 /**
- * Closes an adapter, and removes it if this process made it. Its session has to be over.
+ * Closes an adapter, and removes it if this process created it. Its session must have ended.
  *
- * @returns when Windows has it removed, or has given up; there is no telling.
+ * @returns when Windows has removed it or given up; Wintun does not report which.
  */
 export function closeAdapter(adapter: Adapter): Promise<void> {
-  return listening(() => wintun().WintunCloseAdapter(adapter.handle));
+  return collectErrors(() => wintun().WintunCloseAdapter(adapter.handle));
 }
 
-/** Whether an interface has this name, of whatever kind. */
+/** Returns true if an interface of any kind has this name. */
 function isTaken(name: string): boolean {
   const { ConvertInterfaceAliasToLuid } = iphlpapi();
   return ConvertInterfaceAliasToLuid !== null &&
@@ -157,7 +157,7 @@ function describe(handle: Deno.PointerObject, name: string, created: boolean): A
   };
 }
 
-/** The GUID that Windows gave it: it may differ from the one that was asked for. */
+/** Returns the GUID assigned by Windows, which may differ from the requested one. */
 function guidOf(luid: BigUint64Array<ArrayBuffer>): Uint8Array<ArrayBuffer> | undefined {
   const guid = new Uint8Array(GUID_SIZE);
   const { ConvertInterfaceLuidToGuid } = iphlpapi();
@@ -166,9 +166,9 @@ function guidOf(luid: BigUint64Array<ArrayBuffer>): Uint8Array<ArrayBuffer> | un
 }
 
 /**
- * The error for a call of Wintun's that failed, with what the library said of it as the cause.
+ * Creates the error of a failed call of Wintun, with the library's log lines as the cause.
  *
- * @param attempt What could not be done, as {@linkcode win32Error} takes it.
+ * @param attempt Failed action, as for {@linkcode win32Error}.
  */
 export function wintunError(
   attempt: string,
@@ -178,17 +178,17 @@ export function wintunError(
 ): Error {
   const remedies: Record<number, string> = {
     [Win32.ERROR_ACCESS_DENIED]: ADMINISTRATOR_REMEDY,
-    [Win32.ERROR_DUP_NAME]: "an interface that is not Wintun's has this name: choose another",
+    [Win32.ERROR_DUP_NAME]: "an interface that does not belong to Wintun has this name: choose another name",
     [Win32.ERROR_ALREADY_INITIALIZED]: "another program uses this adapter",
     [Win32.ERROR_GEN_FAILURE]: "look at the last lines of C:\\Windows\\INF\\setupapi.dev.log",
   };
   const lines = [...new Set(errors)];
-  const said = lines.length === 0 ? undefined : `Wintun says: ${lines.join("; ")}`;
+  const report = lines.length === 0 ? undefined : `Wintun reports: ${lines.join("; ")}`;
   return win32Error(
     attempt,
     operation,
     code,
-    [said, remedies[code]].filter((part) => part !== undefined).join(": ") || undefined,
+    [report, remedies[code]].filter((part) => part !== undefined).join(": ") || undefined,
     lines.length === 0 ? undefined : { cause: new Error(lines.join("\n")) },
   );
 }

@@ -1,29 +1,29 @@
-/** The official builds of wintun.dll, by their hashes, and the machine that a DLL is for. */
+/** Official builds of wintun.dll with their hashes; the machine type of a DLL. */
 
 // Specification
 // https://www.wintun.net
-/** The version that Warren is written for. */
+/** Supported version. */
 export const WINTUN_VERSION = "0.14.1";
-/** Where its maker offers it. */
+/** Official download. */
 export const WINTUN_ZIP = "https://www.wintun.net/builds/wintun-0.14.1.zip";
-/** SHA-256 of that file. */
+/** SHA-256 of the download. */
 export const WINTUN_ZIP_SHA256 = "07c256185d6ee3652e09fa55c0b673e2624b565e02c4b9091c79ca7d2f24ef51";
 /** SHA-256 of the licence in it. */
 export const WINTUN_LICENCE_SHA256 = "183adac21e7d96c508c8fd34d394b7b6708bc81564ad1bad61ab66143a008cd2";
 
 /** A signed build. */
 export interface WintunBuild {
-  /** The folder in the zip: `bin/<folder>/wintun.dll`. */
+  /** Folder in the zip: `bin/<folder>/wintun.dll`. */
   readonly folder: string;
   /** IMAGE_FILE_HEADER.Machine. */
   readonly machine: number;
-  /** What Deno calls this architecture; `undefined` where it does not run. */
+  /** Architecture in Deno's terms; `undefined` where Deno does not run. */
   readonly arch: typeof Deno.build.arch | undefined;
-  /** Of the DLL. */
+  /** SHA-256 of the DLL. */
   readonly sha256: string;
 }
 
-/** All four. */
+/** All official builds. */
 export const WINTUN_BUILDS: readonly WintunBuild[] = [
   {
     folder: "amd64",
@@ -51,7 +51,7 @@ export const WINTUN_BUILDS: readonly WintunBuild[] = [
   },
 ];
 
-/** IMAGE_DOS_HEADER and IMAGE_NT_HEADERS (winnt.h), as far as they are looked at; little-endian. */
+/** IMAGE_DOS_HEADER and IMAGE_NT_HEADERS (winnt.h), little-endian; only the fields in use. */
 const Pe = { DosMagic: 0, NewHeader: 60, Machine: 4, HeaderEnd: 6 } as const;
 /** "MZ" */
 const IMAGE_DOS_SIGNATURE = 0x5a4d;
@@ -59,10 +59,10 @@ const IMAGE_DOS_SIGNATURE = 0x5a4d;
 const IMAGE_NT_SIGNATURE = 0x4550;
 
 // Implementation
-/** Where in a user's local data Warren keeps the DLL, beneath the build's folder. */
+/** Folder of the DLL in a user's local data, above the build's folder. */
 const CACHE = `\\warren\\wintun-${WINTUN_VERSION}\\`;
 
-/** The machine that a DLL is for (IMAGE_FILE_HEADER.Machine); `undefined` when these bytes are no DLL. */
+/** Returns the machine type of a DLL (IMAGE_FILE_HEADER.Machine); `undefined` for other files. */
 export function peMachine(bytes: Uint8Array): number | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (view.byteLength < Pe.NewHeader + 4) return undefined;
@@ -73,20 +73,20 @@ export function peMachine(bytes: Uint8Array): number | undefined {
   return view.getUint16(header + Pe.Machine, true);
 }
 
-/** The build for this process, or for another of Deno's architectures. */
+/** Returns the build for an architecture, by default that of this process. */
 export function buildFor(arch: typeof Deno.build.arch = Deno.build.arch): WintunBuild {
   const build = WINTUN_BUILDS.find((build) => build.arch === arch);
   if (build !== undefined) return build;
   throw new Deno.errors.NotSupported(`Cannot use Wintun: it has no build for ${arch}`);
 }
 
-/** What a machine number is called, such as `amd64`. */
+/** Returns the name of a machine type, such as `amd64`. */
 export function machineName(machine: number): string {
   return WINTUN_BUILDS.find((build) => build.machine === machine)?.folder ??
     `machine 0x${machine.toString(16)}`;
 }
 
-/** The folder for a build's DLL in a user's local data, `%LOCALAPPDATA%`. */
+/** Returns the folder of a build's DLL in a user's local data (`%LOCALAPPDATA%`). */
 export function cacheFolder(localAppData: string, build: WintunBuild): string {
   return localAppData + CACHE + build.folder;
 }

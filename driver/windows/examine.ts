@@ -1,4 +1,4 @@
-/** What `warren doctor` looks at on Windows. */
+/** Checks of `warren doctor` on Windows. */
 
 import { errorMessage } from "../error.ts";
 import { type Check, check } from "../check.ts";
@@ -6,7 +6,7 @@ import { iphlpapi } from "./iphlpapi.ts";
 import { ADMINISTRATOR_REMEDY, isAdministrator } from "./shell32.ts";
 import { findWintun } from "./wintun.ts";
 
-/** Makes the checks. A crash leaves nothing to repair: see `setup.ts`. */
+/** Runs the checks. A crash leaves nothing to repair: see `setup.ts`. */
 export async function examine(): Promise<Check[]> {
   return [
     ...await check("wintun.dll", checkWintun),
@@ -15,7 +15,7 @@ export async function examine(): Promise<Check[]> {
   ];
 }
 
-/** Looks at the DLL without loading it: that would remove other products' adapters. */
+/** Checks the DLL without loading it, which would remove adapters of other products. */
 function checkWintun(): Check[] {
   const what = "wintun.dll";
   try {
@@ -25,7 +25,7 @@ function checkWintun(): Check[] {
       official ? { what, state: "ok", says: `${path} is an official build for this machine` } : {
         what,
         state: "warn",
-        says: `${path} is no official build; WARREN_WINTUN and its SHA-256 name it`,
+        says: `${path} is not an official build; WARREN_WINTUN and its SHA-256 allow it`,
       },
     ];
   } catch (error) {
@@ -39,7 +39,11 @@ function checkIphlpapi(): Check[] {
     const { SetInterfaceDnsSettings } = iphlpapi();
     return [
       SetInterfaceDnsSettings === null
-        ? { what, state: "warn", says: "it cannot set name servers: Windows 10 2004 has that first" }
+        ? {
+          what,
+          state: "warn",
+          says: "it cannot set DNS servers: this needs Windows 10 version 2004 or later",
+        }
         : { what, state: "ok", says: "it loads, with every function that Warren calls" },
     ];
   } catch (error) {
@@ -51,7 +55,7 @@ function checkAdministrator(): Check[] {
   const what = "privileges";
   return [
     isAdministrator()
-      ? { what, state: "ok", says: "an administrator's" }
-      : { what, state: "fail", says: "not an administrator's", remedy: ADMINISTRATOR_REMEDY },
+      ? { what, state: "ok", says: "administrator" }
+      : { what, state: "fail", says: "not an administrator", remedy: ADMINISTRATOR_REMEDY },
   ];
 }

@@ -1,10 +1,10 @@
-/** iphlpapi.dll: the one symbol table, opened on first use, and its structures as tables of offsets. */
+/** iphlpapi.dll (IP Helper): its symbol table, opened on first use, and its structures as offset tables. */
 
 import { libraryError } from "../ffi.ts";
 import { environment } from "./kernel32.ts";
-import { checkMachine, checkNamedHash, openNamed, refusal, sha256Of, systemLibrary } from "./library.ts";
+import { checkMachine, checkNamedHash, loadError, openNamed, sha256Of, systemLibrary } from "./library.ts";
 
-// Every function here returns its error number itself, NETIO_STATUS; GetLastError has no part in it.
+// Every function returns its error number (NETIO_STATUS); GetLastError is not used.
 const SYMBOLS = {
   // void InitializeUnicastIpAddressEntry(MIB_UNICASTIPADDRESS_ROW *Row);
   InitializeUnicastIpAddressEntry: { parameters: ["buffer"], result: "void" },
@@ -38,16 +38,16 @@ const SYMBOLS = {
   // NETIO_STATUS ConvertInterfaceLuidToIndex(const NET_LUID *InterfaceLuid, NET_IFINDEX *InterfaceIndex);
   ConvertInterfaceLuidToIndex: { parameters: ["buffer", "buffer"], result: "u32", optional: true },
   // NETIO_STATUS SetInterfaceDnsSettings(GUID Interface, const DNS_INTERFACE_SETTINGS *Settings);
-  // A GUID by value is a hidden pointer on x64 and two registers on arm64; as a struct, each gets its own way.
+  // A GUID passed by value is a hidden pointer on x64 and two registers on arm64; declared as a struct, FFI handles both.
   SetInterfaceDnsSettings: {
     parameters: [{ struct: ["u64", "u64"] }, "buffer"],
     result: "u32",
-    optional: true, // Windows 10 2004 (build 19041) has it first.
+    optional: true, // since Windows 10 version 2004 (build 19041)
   },
 } as const satisfies Deno.ForeignLibraryInterface;
 
-// Specification: little-endian; the offsets are the same on x64 and arm64.
-/** ws2def.h: AF_UNSPEC, both families. */
+// Specification: little-endian; same offsets on x64 and arm64.
+/** ws2def.h: AF_UNSPEC, for both IP versions. */
 export const ANY_FAMILY = 0;
 /** ws2def.h, ws2ipdef.h: ADDRESS_FAMILY. */
 export const Family = { Ipv4: 2, Ipv6: 23 } as const;
@@ -110,7 +110,7 @@ export const ForwardRow = {
   Size: 104,
 } as const;
 
-/** netioapi.h: `struct MIB_IPINTERFACE_ROW`, as far as it is used. */
+/** netioapi.h: `struct MIB_IPINTERFACE_ROW`; only the fields in use. */
 export const InterfaceRow = {
   Family: 0,
   InterfaceLuid: 8,
@@ -128,7 +128,7 @@ export const InterfaceRow = {
   Size: 168,
 } as const;
 
-/** netioapi.h: `struct MIB_IF_ROW2`, as far as it is used; the counters are u64. */
+/** netioapi.h: `struct MIB_IF_ROW2`; only the fields in use. Counters are u64. */
 export const IfRow = {
   InterfaceLuid: 0,
   InterfaceIndex: 8,
@@ -172,14 +172,14 @@ export const DAD_STATE_PREFERRED = 4;
 export const ROUTER_DISCOVERY_DISABLED = 0;
 /** nldef.h: NL_ROUTE_PROTOCOL MIB_IPPROTO_NETMGMT, a static route. */
 export const IPPROTO_NETMGMT = 3;
-/** A lifetime without an end (seconds). */
+/** Infinite lifetime (seconds). */
 export const INFINITE_LIFETIME = 0xffff_ffff;
 
 // Implementation
-/** The variable that names another library: for tests, where no Windows is, as Wine's lacks most of these functions. */
+/** Environment variable with the path of another library, for tests: Wine's lacks most of these functions. */
 const VARIABLE = "WARREN_IPHLPAPI";
 
-/** The functions of iphlpapi.dll that Warren calls. */
+/** Functions of iphlpapi.dll that Warren calls. */
 export type Iphlpapi = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
 let opened: Iphlpapi | undefined;
@@ -187,18 +187,14 @@ let opened: Iphlpapi | undefined;
 function load(): Iphlpapi {
   const named = environment(VARIABLE);
   if (named === undefined) return open(systemLibrary("iphlpapi.dll"));
-  // Held until it is loaded, and loaded by where it really is, so that what was hashed is what runs.
+  // Kept open, and loaded by its final path, so that the file that was hashed is the one that runs.
   using file = openNamed(VARIABLE, named);
   const remedy = `unset ${VARIABLE}`;
   checkMachine(named, file.bytes, remedy);
   const sha256 = sha256Of(file.bytes);
-  const unsaid = refusal(
-    named,
-    `${VARIABLE}_SHA256 does not say that it is meant (SHA-256 ${sha256})`,
-    remedy,
-  );
-  checkNamedHash(named, VARIABLE, sha256, unsaid);
-  console.warn(`warren: "${named}" stands in for iphlpapi.dll: ${VARIABLE} and its SHA-256 name it`);
+  const unconfirmed = loadError(named, `${VARIABLE}_SHA256 must be set to its SHA-256, ${sha256}`, remedy);
+  checkNamedHash(named, VARIABLE, sha256, unconfirmed);
+  console.warn(`warren: "${named}" replaces iphlpapi.dll: ${VARIABLE} and its SHA-256 allow it`);
   return open(file.path);
 }
 
@@ -211,10 +207,10 @@ function open(path: string): Iphlpapi {
 }
 
 /**
- * The functions of iphlpapi.dll, opened on the first call.
+ * Returns the functions of iphlpapi.dll, opened on the first call.
  *
  * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
- * @throws {Deno.errors.NotSupported} where it lacks some.
+ * @throws {Deno.errors.NotSupported} when the library lacks one of them.
  */
 export function iphlpapi(): Iphlpapi {
   return opened ??= load();

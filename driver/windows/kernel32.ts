@@ -1,10 +1,10 @@
-/** kernel32.dll: the one symbol table, opened on first use; text, environment and files through it. */
+/** kernel32.dll: its symbol table, opened on first use; strings, environment variables and files. */
 
 import { libraryError, requestFfi } from "../ffi.ts";
 import { Win32, win32Error } from "./win32_error.ts";
 
-// Sizes: HANDLE, SIZE_T and pointers are 64 bits on the systems that Deno runs on, DWORD and BOOL 32. A HANDLE
-// has 32 significant bits, so that a number holds it; parameters that are 64 bits wide are declared so.
+// HANDLE, SIZE_T and pointers have 64 bits on the systems that Deno runs on, DWORD and BOOL 32. Of a HANDLE only 32 bits
+// are significant, so a number can hold it; as a parameter it is declared with 64 bits.
 const SYMBOLS = {
   // DWORD GetLastError(void);
   GetLastError: { parameters: [], result: "u32" },
@@ -19,7 +19,7 @@ const SYMBOLS = {
   // DWORD WaitForMultipleObjects(DWORD Count, const HANDLE *Handles, BOOL WaitAll, DWORD Milliseconds);
   WaitForMultipleObjects: { parameters: ["u32", "buffer", "i32", "u32"], result: "u32" },
   // DWORD WaitForMultipleObjects(DWORD Count, const HANDLE *Handles, BOOL WaitAll, DWORD Milliseconds);
-  waitElsewhere: {
+  waitOffThread: {
     name: "WaitForMultipleObjects",
     parameters: ["u32", "buffer", "i32", "u32"],
     result: "u32",
@@ -58,24 +58,24 @@ const GENERIC_READ = 0x8000_0000;
 const FILE_SHARE_READ = 1;
 const OPEN_EXISTING = 3;
 const FILE_ATTRIBUTE_NORMAL = 0x80;
-/** (HANDLE)-1, of which the lower half is declared. */
+/** (HANDLE)-1, as its low 32 bits. */
 const INVALID_HANDLE_VALUE = -1;
-/** The longest path that Windows has, and the longest environment variable (WCHARs). */
+/** Maximum length of a path or an environment variable (WCHARs). */
 const MAX_TEXT_LENGTH = 32_768;
-/** minwindef.h: the longest path that needs no prefix (WCHARs). */
+/** minwindef.h: maximum length of a path without the prefix `\\?\` (WCHARs). */
 export const MAX_PATH = 260;
 
 // Implementation
-/** More than any library that Warren loads (bytes). */
+/** Maximum size of a file to read (bytes); libraries are smaller. */
 const MAX_FILE_LENGTH = 64 * 1024 * 1024;
 
-/** The functions of kernel32.dll that Warren calls. */
+/** Functions of kernel32.dll that Warren calls. */
 export type Kernel32 = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
 let opened: Kernel32 | undefined;
 
 function load(): Kernel32 {
-  // The first one on Windows: the others need it to be found.
+  // The first library opened on Windows: it is needed to find the others.
   requestFfi("kernel32.dll");
   try {
     return Deno.dlopen("kernel32.dll", SYMBOLS).symbols;
@@ -85,8 +85,8 @@ function load(): Kernel32 {
 }
 
 /**
- * The functions of kernel32.dll, opened on the first call. `GetLastError` holds only in the very next
- * expression after a synchronous call; never after one that runs elsewhere.
+ * Returns the functions of kernel32.dll, opened on the first call. `GetLastError` is valid only in the expression right
+ * after a synchronous call, never after a nonblocking one.
  *
  * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
  */
@@ -94,12 +94,12 @@ export function kernel32(): Kernel32 {
   return opened ??= load();
 }
 
-/** Text as Windows takes it: UTF-16, little-endian, with a zero at the end. */
+/** Converts text to a zero-terminated string in UTF-16LE. */
 export function wideString(text: string): Uint16Array<ArrayBuffer> {
   return Uint16Array.from({ length: text.length + 1 }, (_, i) => i < text.length ? text.charCodeAt(i) : 0);
 }
 
-/** Text from so many units of UTF-16. */
+/** Converts UTF-16 code units to text, up to the first zero. */
 export function fromWide(units: Uint16Array): string {
   const end = units.indexOf(0);
   let text = "";
@@ -107,27 +107,27 @@ export function fromWide(units: Uint16Array): string {
   return text;
 }
 
-/** An environment variable, without `--allow-env`; `undefined` when it is not set or empty. */
+/** Returns an environment variable without `--allow-env`; `undefined` when it is not set or empty. */
 export function environment(name: string): string | undefined {
   const units = new Uint16Array(MAX_TEXT_LENGTH);
   const length = kernel32().GetEnvironmentVariableW(wideString(name), units, units.length);
   return length === 0 || length >= units.length ? undefined : fromWide(units.subarray(0, length));
 }
 
-/** The path of the running program, without `--allow-read`. */
+/** Returns the path of the running program without `--allow-read`. */
 export function programPath(): string {
   const units = new Uint16Array(MAX_TEXT_LENGTH);
   const length = kernel32().GetModuleFileNameW(0n, units, units.length);
   return fromWide(units.subarray(0, length));
 }
 
-/** Keeps a loaded library in memory until the process ends: Deno unloads its libraries a moment before that. */
+/** Keeps a loaded library until the process ends; Deno would unload it a moment earlier. */
 export function pinLibrary(path: string): void {
   const module = new BigUint64Array(1);
   kernel32().GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_PIN, wideString(path), module);
 }
 
-/** Where a function of kernel32.dll is, for Windows to call; 0 when there is none of this name. */
+/** Returns the address of a function of kernel32.dll, for Windows to call; 0 when there is none of this name. */
 export function functionAddress(name: string): bigint {
   const module = new BigUint64Array(1);
   const { GetModuleHandleExW, GetProcAddress } = kernel32();
@@ -135,24 +135,24 @@ export function functionAddress(name: string): bigint {
   return GetProcAddress(module[0]!, new TextEncoder().encode(`${name}\0`));
 }
 
-/** A file's bytes. While it is not disposed of, nobody can write, replace or delete the file. */
+/** Contents of an open file. Until it is disposed of, no process can write, replace or delete the file. */
 export interface HeldFile extends Disposable {
-  /** What is in it. */
+  /** Contents. */
   readonly bytes: Uint8Array<ArrayBuffer>;
-  /** Where it is: no link in this path can be made to lead elsewhere. */
+  /** Final path, free of links. */
   readonly path: string;
 }
 
-/** A path without the `\\?\` in front of it, where it is not needed: libraries are known by the plain one. */
+/** Removes the prefix `\\?\` from a short path: Windows knows libraries by the plain path. */
 function plainPath(path: string): string {
   if (path.length > MAX_PATH) return path;
   return path.replace(/^\\\\\?\\UNC\\/, "\\\\").replace(/^\\\\\?\\(?=[a-z]:\\)/i, "");
 }
 
 /**
- * Reads a file without `--allow-read`, and holds it.
+ * Reads a file without `--allow-read` and keeps it open.
  *
- * @throws {Error} what Windows says; `ERROR_FILE_NOT_FOUND` and `ERROR_PATH_NOT_FOUND` are `Deno.errors.NotFound`.
+ * @throws {Deno.errors.NotFound} when it does not exist; otherwise as {@linkcode win32Error}.
  */
 export function openFile(path: string): HeldFile {
   const { CreateFileW, GetFileSizeEx, GetFinalPathNameByHandleW, ReadFile, CloseHandle, GetLastError } =

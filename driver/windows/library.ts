@@ -1,7 +1,7 @@
 /**
- * Where DLLs are loaded from. The program's folder, which its user may write, comes first for one that is opened by
- * name alone, and a user's environment reaches elevated processes: so the system's own are opened in their folder,
- * and one that a variable names by an absolute path and with its hash.
+ * Safe loading of DLLs. Windows searches a DLL given only by name in the program's folder first, which its user can
+ * write, and elevated processes inherit the user's environment. So system DLLs are opened by their full path, and a DLL
+ * named by an environment variable needs an absolute path and its hash in another variable.
  */
 
 import { createHash } from "node:crypto";
@@ -9,7 +9,7 @@ import { buildFor, machineName, peMachine } from "./builds.ts";
 import { environment, fromWide, type HeldFile, kernel32, MAX_PATH, openFile } from "./kernel32.ts";
 import { win32Error } from "./win32_error.ts";
 
-/** The path of one of the system's own DLLs. */
+/** Returns the full path of a system DLL. */
 export function systemLibrary(name: string): string {
   const { GetSystemDirectoryW, GetLastError } = kernel32();
   const units = new Uint16Array(MAX_PATH);
@@ -18,51 +18,51 @@ export function systemLibrary(name: string): string {
   return `${fromWide(units)}\\${name}`;
 }
 
-/** The error for a DLL that must not be loaded. */
-export function refusal(path: string, what: string, remedy?: string): Error {
+/** Creates the error of a DLL that must not be loaded. */
+export function loadError(path: string, reason: string, remedy?: string): Error {
   return new Deno.errors.NotSupported(
-    `Cannot load "${path}": ${what}${remedy === undefined ? "" : `: ${remedy}`}`,
+    `Cannot load "${path}": ${reason}${remedy === undefined ? "" : `: ${remedy}`}`,
   );
 }
 
-/** Whether a path says by itself which file it is: with a drive or a server, and no device. */
+/** True for a path with a drive or a server, but not of a device. */
 function isAbsolute(path: string): boolean {
   return /^(\\\\\?\\)?[a-z]:[\\/]|^\\\\\?\\UNC\\|^[\\/]{2}[^\\/.?]/i.test(path);
 }
 
 /**
- * Reads and holds a DLL that a variable names.
+ * Opens the DLL named by an environment variable.
  *
- * @throws {Deno.errors.NotSupported} for a path that is not absolute, which is not read.
+ * @throws {Deno.errors.NotSupported} for a path that is not absolute; the file is not read.
  */
 export function openNamed(variable: string, path: string): HeldFile {
-  if (!isAbsolute(path)) throw refusal(path, `${variable} has to be an absolute path, and no device's`);
+  if (!isAbsolute(path)) throw loadError(path, `${variable} must be the absolute path of a file`);
   return openFile(path);
 }
 
-/** Refuses what is no DLL, or one for another machine. @throws {Deno.errors.NotSupported} saying so. */
+/** Checks that a file is a DLL for this machine. @throws {Deno.errors.NotSupported} when it is not. */
 export function checkMachine(path: string, bytes: Uint8Array, remedy: string): void {
   const machine = peMachine(bytes);
-  if (machine === undefined) throw refusal(path, "it is no DLL", remedy);
+  if (machine === undefined) throw loadError(path, "it is not a DLL", remedy);
   const build = buildFor();
   if (machine !== build.machine) {
-    throw refusal(path, `it is for ${machineName(machine)}, and this deno for ${build.folder}`, remedy);
+    throw loadError(path, `it is built for ${machineName(machine)}, and deno for ${build.folder}`, remedy);
   }
 }
 
-/** SHA-256 in lower-case hexadecimal. */
+/** Returns the SHA-256 in lower-case hexadecimal. */
 export function sha256Of(bytes: Uint8Array): string {
   return createHash("sha256").update(bytes).digest("hex");
 }
 
 /**
- * Checks a DLL's hash against that of the variable beside the one that names it.
+ * Compares the hash of a DLL with the variable `<variable>_SHA256`.
  *
- * @throws {Deno.errors.NotSupported} when it is another one; and when there is none, as `otherwise` says.
+ * @throws {Deno.errors.NotSupported} when they differ; `otherwise` when that variable is not set.
  */
 export function checkNamedHash(path: string, variable: string, sha256: string, otherwise: Error): void {
   const expected = environment(`${variable}_SHA256`);
   if (expected === undefined) throw otherwise;
   if (expected.toLowerCase() === sha256) return;
-  throw refusal(path, `its SHA-256 is ${sha256}, and ${variable}_SHA256 says ${expected}`);
+  throw loadError(path, `its SHA-256 must be ${variable}_SHA256, ${expected}, got ${sha256}`);
 }

@@ -1,42 +1,41 @@
 /**
- * News of one interface: that its link went up or down, that its MTU changed.
+ * Changes of one interface: link up or down, MTU.
  *
- *     IP Helper, on a thread of Windows ─► SetEvent ─► event ─► the loop's one wait ─► drain(): what differs
+ *     IP Helper, on a thread of Windows ─► SetEvent ─► event ─► wait of the loop ─► drain() compares
  *
- * IP Helper calls a function back on its own threads, for every interface of the machine. Were it one of
- * TypeScript, that thread would wait until this one runs it, and ending the notification, which waits for callbacks
- * that run, could wait for ever. So the function is Windows' own SetEvent, and the context that it is called with is
- * an event. A callback has more parameters, and returns nothing: on x64 and arm64 a function may leave what comes in
- * further registers alone, and its result is not looked at.
+ * IP Helper calls back on its own threads, for every interface of the machine. A callback in TypeScript would make that
+ * thread wait for this one, and CancelMibChangeNotify2, which waits for running callbacks, could deadlock. So the
+ * callback is SetEvent itself, and its context is an event. It is called with more parameters than it has and its
+ * result is ignored, which is harmless on x64 and arm64: further parameters are in registers that it does not read.
  */
 
 import type { DeviceEvent, Waitable } from "../../lib/core/mod.ts";
 import { ANY_FAMILY, Family, InterfaceRow, iphlpapi } from "./iphlpapi.ts";
 import { functionAddress, kernel32 } from "./kernel32.ts";
 import { interfaceRow, type Row, viewOf } from "./rows.ts";
-import { letGo } from "./waiter.ts";
+import { awaitUnused } from "./waiter.ts";
 import { Win32, win32Error } from "./win32_error.ts";
 
-/** What is told of an interface. */
+/** State of the interface. */
 interface Link {
   readonly up: boolean;
   readonly mtu: number;
 }
 
-/** News of one interface, from the moment of opening. Changes that undo one another before they are seen are not told. */
+/** Changes of one interface since it was opened. A change that is reverted before the next `drain` is not reported. */
 export class LinkMonitor {
-  /** The event that is set when there may be news. */
+  /** Event that is set after any change of an interface. */
   readonly waitable: Waitable;
   readonly #iphlpapi = iphlpapi();
   readonly #kernel32 = kernel32();
-  /** One a protocol, in the order in which they are asked: a system may do without one. */
+  /** One row per IP version, in the order in which they are tried: a system may lack one. */
   readonly #rows: readonly Row[];
   readonly #notification = new BigUint64Array(1);
   #link: Link;
   #closed = false;
 
   /**
-   * Subscribes to news of an interface.
+   * Subscribes to changes of an interface.
    *
    * @throws {DriverError} when Windows refuses.
    */
@@ -58,10 +57,10 @@ export class LinkMonitor {
     this.#link = this.#read() ?? { up: true, mtu: 0 };
   }
 
-  /** What differs from the last call, or nothing: most news are of other interfaces. It never waits. */
+  /** Returns the changes since the last call, often none: the event also covers other interfaces. Does not wait. */
   drain(): DeviceEvent[] {
     const events: DeviceEvent[] = [];
-    // Without a row it is gone, which its session tells, too.
+    // Without a row the interface is gone, which the session reports as well.
     const { up, mtu } = this.#closed ? this.#link : this.#read() ?? this.#link;
     if (mtu !== this.#link.mtu) events.push({ kind: "mtu", mtu });
     if (up !== this.#link.up) events.push({ kind: up ? "up" : "down", mtu });
@@ -69,13 +68,13 @@ export class LinkMonitor {
     return events;
   }
 
-  /** Ends the news and frees the event; settled when no wait looks at it any more. Further calls do nothing. */
+  /** Unsubscribes and closes the event; resolves when no wait holds it. Further calls do nothing. */
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    // It waits for callbacks that run: SetEvent waits for nobody.
+    // Waits for running callbacks; SetEvent returns at once.
     this.#iphlpapi.CancelMibChangeNotify2(this.#notification[0]!);
-    await letGo(this.waitable);
+    await awaitUnused(this.waitable);
     this.#kernel32.CloseHandle(BigInt(this.waitable));
   }
 

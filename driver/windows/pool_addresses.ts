@@ -1,18 +1,18 @@
-/** Where a pool's packets are in this process's memory, as calls take it: bigints that are not made for each packet. */
+/** Addresses of a pool's packets as bigint, cached so that none is allocated per packet. */
 
 import { HEADROOM, type Packet, type PacketPool } from "../../lib/core/mod.ts";
 import { addressOf } from "../native_memory.ts";
 
-/** The addresses of a pool's packets. */
+/** Addresses of the packets of a pool. */
 export class PoolAddresses {
   readonly #base: number;
-  /** By slot: of a packet that nothing was put in front of or taken off. */
+  /** By slot: address of a packet at its initial offset. */
   readonly #fresh: readonly bigint[];
-  /** By slot: where its packet started when it was last asked for elsewhere, mostly where it does again. */
+  /** By slot: last other offset, which is likely to occur again, with its address in `#moved`. */
   readonly #offsets: Float64Array;
   readonly #moved: bigint[];
 
-  /** Of this pool, whose memory stays where it is. */
+  /** Computes the addresses; the pool's memory does not move. */
   constructor(pool: PacketPool) {
     this.#base = addressOf(pool.bytes);
     this.#fresh = pool.packets.map(({ slotStart }) => BigInt(this.#base + slotStart + HEADROOM));
@@ -20,12 +20,12 @@ export class PoolAddresses {
     this.#moved = [...this.#fresh];
   }
 
-  /** Where a packet is that was just taken from the pool. */
+  /** Returns the address of a packet just taken from the pool. */
   ofFresh({ slot }: Packet): bigint {
     return this.#fresh[slot]!;
   }
 
-  /** Where a packet is. */
+  /** Returns the address of a packet. */
   of({ slot, slotStart, offset }: Packet): bigint {
     if (offset === slotStart + HEADROOM) return this.#fresh[slot]!;
     if (this.#offsets[slot] !== offset) {

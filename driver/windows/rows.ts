@@ -1,4 +1,4 @@
-/** IP Helper's rows, as bytes: addresses, routes and DNS settings as Windows takes them. */
+/** Rows of IP Helper as bytes: addresses, routes, interfaces and DNS settings. */
 
 import type { Address, Prefix } from "../../lib/wire/address.ts";
 import {
@@ -16,23 +16,23 @@ import {
   UnicastRow,
 } from "./iphlpapi.ts";
 
-/** A structure's bytes. */
+/** Bytes of a structure. */
 export type Row = Uint8Array<ArrayBuffer>;
 
-/** What sets a row's defaults: `InitializeUnicastIpAddressEntry` and its like. */
+/** A function that sets a row's defaults, such as `InitializeUnicastIpAddressEntry`. */
 export type Initialize = (row: Row) => void;
 
-/** The address family of an address, by Windows' number. */
+/** Returns Windows' number of an address family. */
 export function familyOf(address: Address): Family {
   return address.family === 4 ? Family.Ipv4 : Family.Ipv6;
 }
 
-/** A row's numbers, which are little-endian. */
+/** Returns a view of a row; its numbers are little-endian. */
 export function viewOf(row: Row): DataView<ArrayBuffer> {
   return new DataView(row.buffer, row.byteOffset, row.byteLength);
 }
 
-/** Writes a SOCKADDR_INET; without an address, that family's zeros, which mean none. */
+/** Writes a SOCKADDR_INET; without an address, the unspecified address of the family. */
 export function writeSockaddr(row: Row, offset: number, family: Family, address?: Address, port = 0): void {
   const view = viewOf(row);
   row.fill(0, offset, offset + SockaddrInet.Size);
@@ -45,7 +45,7 @@ export function writeSockaddr(row: Row, offset: number, family: Family, address?
   );
 }
 
-/** MIB_UNICASTIPADDRESS_ROW: an address that is usable at once, without a search for duplicates. */
+/** Returns a MIB_UNICASTIPADDRESS_ROW of an address that is usable at once, without duplicate address detection. */
 export function unicastRow(luid: bigint, prefix: Prefix, initialize: Initialize): Row {
   const row = new Uint8Array(UnicastRow.Size);
   initialize(row);
@@ -59,7 +59,7 @@ export function unicastRow(luid: bigint, prefix: Prefix, initialize: Initialize)
   return row;
 }
 
-/** MIB_IPFORWARD_ROW2: a static route; without a next hop, to the interface itself. */
+/** Returns a MIB_IPFORWARD_ROW2 of a static route; without a next hop, the prefix is on-link. */
 export function forwardRow(
   luid: bigint,
   to: Prefix,
@@ -72,18 +72,18 @@ export function forwardRow(
   const view = viewOf(row);
   const family = familyOf(to.address);
   view.setBigUint64(ForwardRow.InterfaceLuid, luid, true);
-  // Windows refuses a route with bits behind the prefix.
+  // Windows refuses a destination with host bits set.
   writeSockaddr(row, ForwardRow.DestinationPrefix, family, to.network);
   view.setUint8(ForwardRow.DestinationPrefixLength, to.length);
   writeSockaddr(row, ForwardRow.NextHop, family, via);
-  // What it is set to by default is longer than any prefix, which Windows may refuse.
+  // The default is longer than any prefix, which Windows may refuse.
   view.setUint8(ForwardRow.SitePrefixLength, 0);
   view.setUint32(ForwardRow.Metric, metric, true);
   view.setInt32(ForwardRow.Protocol, IPPROTO_NETMGMT, true);
   return row;
 }
 
-/** MIB_IPINTERFACE_ROW with the keys by which it is looked up. */
+/** Returns a MIB_IPINTERFACE_ROW with its look-up keys. */
 export function interfaceRow(luid: bigint, family: Family, initialize: Initialize): Row {
   const row = new Uint8Array(InterfaceRow.Size);
   initialize(row);
@@ -92,7 +92,7 @@ export function interfaceRow(luid: bigint, family: Family, initialize: Initializ
   return row;
 }
 
-/** MIB_IF_ROW2 with the key by which it is looked up. */
+/** Returns a MIB_IF_ROW2 with its look-up key. */
 export function ifRow(luid: bigint): Row {
   const row = new Uint8Array(IfRow.Size);
   viewOf(row).setBigUint64(IfRow.InterfaceLuid, luid, true);
@@ -100,8 +100,8 @@ export function ifRow(luid: bigint): Row {
 }
 
 /**
- * DNS_INTERFACE_SETTINGS with these name servers, none of them for none. `servers` is where their text is, in
- * UTF-16 with a zero at the end.
+ * Returns DNS_INTERFACE_SETTINGS with these DNS servers. `servers` is the address of their list, a zero-terminated
+ * string in UTF-16; an empty one removes all servers.
  */
 export function dnsSettings(family: Family, servers: bigint): Row {
   const row = new Uint8Array(DnsSettings.Size);

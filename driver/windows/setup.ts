@@ -1,10 +1,10 @@
 /**
- * Makes an adapter what its options say, and back.
+ * Configuration of an adapter, and its undo.
  *
- * What is made here dies with the adapter, and Windows removes the adapter with the process: a crash leaves nothing,
- * but for the name servers that Windows remembers by the adapter's GUID, and these are set anew by each start. Still
- * everything is taken back before the adapter is closed, newest first: Windows does badly when an interface goes
- * that has routes. On an adapter that was there before, what it had is put back; its name servers alone are cleared.
+ * All changes end with the adapter, which Windows removes with the process. A crash leaves only the DNS servers, which
+ * Windows stores by the adapter's GUID and each start replaces. Close still undoes every change, newest first, because
+ * Windows handles the removal of an interface with routes badly. On an existing adapter the earlier settings are
+ * restored, except that its DNS servers are cleared.
  */
 
 import { type Address, formatAddress, formatCidr, type Prefix } from "../../lib/wire/address.ts";
@@ -29,38 +29,38 @@ import { ADMINISTRATOR_REMEDY } from "./shell32.ts";
 import { Win32, win32Error } from "./win32_error.ts";
 
 // Specification
-/** RFC 791 section 3.2: what every host accepts, and Windows' least. */
+/** RFC 791 section 3.2: size that every host accepts, and Windows' minimum. */
 const MIN_MTU_IPV4 = 576;
 
 // Implementation
-const MTU = 1500;
-/** Windows shows a new interface's row to each protocol some time after the adapter is there (milliseconds). */
-const ROW_LIMIT = 15_000;
-const ROW_AGAIN = 50;
-/** The longest wait for IPv6's row, where nothing but `default` asks for it (milliseconds). */
-const DEFAULT_ROW_LIMIT = 2000;
+const DEFAULT_MTU = 1500;
+/** Time for a new interface to appear in IPv4 and IPv6, after the adapter exists (milliseconds). */
+const ROW_TIMEOUT = 15_000;
+const ROW_POLL_INTERVAL = 50;
+/** Time for it to appear in IPv6 if only `default` asks for IPv6 (milliseconds). */
+const OPTIONAL_ROW_TIMEOUT = 2000;
 
 /**
- * Refuses what Windows has no counterpart for, before anything is touched.
+ * Refuses options that Windows does not support, before anything is changed.
  *
  * @throws {Deno.errors.NotSupported} for policy rules, routing tables, and a device that is not up.
  * @throws {RangeError} for an MTU below 576.
  */
-export function checkSupported({ name, rules, routes, up, mtu = MTU }: CheckedDeviceOptions): void {
-  const refuse = (what: string) =>
-    new Deno.errors.NotSupported(`Cannot open device "${name}": Windows has no ${what}`);
-  if (rules.length > 0) throw refuse("policy rules");
-  if (routes.some(({ table }) => table !== undefined)) throw refuse("routing tables");
-  if (!up) throw refuse("Wintun device that is open and down");
+export function checkSupported({ name, rules, routes, up, mtu = DEFAULT_MTU }: CheckedDeviceOptions): void {
+  const cannot = `Cannot open device "${name}"`;
+  const refuse = (reason: string) => new Deno.errors.NotSupported(`${cannot}: ${reason}`);
+  if (rules.length > 0) throw refuse("Windows has no policy rules");
+  if (routes.some(({ table }) => table !== undefined)) throw refuse("Windows has no routing tables");
+  if (!up) throw refuse("an open Wintun device is always up");
   if (mtu < MIN_MTU_IPV4) {
-    throw new RangeError(`Cannot open device "${name}": MTU ${mtu} is less than Windows' ${MIN_MTU_IPV4}`);
+    throw new RangeError(`${cannot}: mtu must be at least ${MIN_MTU_IPV4} on Windows, got ${mtu}`);
   }
 }
 
-/** What was changed on an adapter, and how it is put back. */
+/** Changes of an adapter and their undo. */
 export class Setup {
-  /** The longest packet that Windows sends through it (bytes). */
-  mtu = MTU;
+  /** MTU (bytes). */
+  mtu = DEFAULT_MTU;
   readonly #iphlpapi = iphlpapi();
   readonly #name: string;
   readonly #luid: bigint;
@@ -68,10 +68,10 @@ export class Setup {
   readonly #stays: boolean;
   readonly #undos: { what: string; undo: () => number }[] = [];
   readonly #ifRow: Row;
-  /** The settings point at it. */
+  /** Kept because the DNS settings point to it. */
   #dnsText: Uint16Array<ArrayBuffer> | undefined;
 
-  /** For this adapter. */
+  /** Prepares the setup of an adapter; changes nothing. */
   constructor(adapter: Adapter) {
     this.#name = adapter.name;
     this.#luid = adapter.luid;
@@ -81,20 +81,20 @@ export class Setup {
   }
 
   /**
-   * Makes the adapter what the options say.
+   * Configures the adapter.
    *
-   * @throws {Error} Windows', with its own words; the caller undoes what was made.
+   * @throws {Error} as {@linkcode win32Error}; the caller then calls `undo`.
    */
   async apply(options: CheckedDeviceOptions): Promise<void> {
     const { addresses, routes, dns } = options;
-    this.mtu = options.mtu ?? MTU;
-    // `default` covers IPv6 as far as the system has it.
+    this.mtu = options.mtu ?? DEFAULT_MTU;
+    // On a system without IPv6, `default` means IPv4.
     const isOptional = ({ isDefault = false, to }: CheckedRoute) => isDefault && to.address.family === 6;
     const needed = [...addresses, ...routes.filter((route) => !isOptional(route)).map(({ to }) => to)];
     const needs = new Set<Family>(needed.map(({ address }) => familyOf(address)));
-    const wants = routes.some(isOptional) ? DEFAULT_ROW_LIMIT : 0;
+    const wants = routes.some(isOptional) ? OPTIONAL_ROW_TIMEOUT : 0;
     const has = new Set<Family>();
-    // Where a system does without one protocol, its row never comes: it is waited for only when it is needed.
+    // The row of a disabled IP version never appears, so only a needed one is waited for.
     const first = needs.has(Family.Ipv4) || needs.size === 0 ? Family.Ipv4 : Family.Ipv6;
     const second = first === Family.Ipv4 ? Family.Ipv6 : Family.Ipv4;
     for (const family of [first, second]) {
@@ -110,22 +110,22 @@ export class Setup {
     for (const prefix of addresses) this.#addAddress(prefix);
     for (const route of routes) {
       if (has.has(familyOf(route.to.address))) this.#addRoute(route);
-      else console.warn(`warren: IPv6 is off here: "${this.#name}" is the way to everywhere by IPv4 alone`);
+      else console.warn(`warren: IPv6 is disabled: the default route through "${this.#name}" is IPv4 only`);
     }
     this.#setDns(Family.Ipv4, dns);
     this.#setDns(Family.Ipv6, dns);
   }
 
   /**
-   * Puts everything back, newest first.
+   * Undoes every change, newest first.
    *
-   * @throws {AggregateError} when something could not be; the rest was.
+   * @throws {AggregateError} with the failures, after all others are undone.
    */
   undo(): void {
     const failures: Error[] = [];
     for (const { what, undo } of this.#undos.reverse()) {
       const failed = undo();
-      // What is gone is back already.
+      // Objects that are gone need no undo.
       if (
         failed !== Win32.NO_ERROR && failed !== Win32.ERROR_NOT_FOUND && failed !== Win32.ERROR_FILE_NOT_FOUND
       ) {
@@ -133,10 +133,12 @@ export class Setup {
       }
     }
     this.#undos.length = 0;
-    if (failures.length > 0) throw new AggregateError(failures, `Cannot put "${this.#name}" back as it was`);
+    if (failures.length > 0) {
+      throw new AggregateError(failures, `Cannot restore "${this.#name}": some changes could not be undone`);
+    }
   }
 
-  /** Windows' counters of the interface; `undefined` when it has none of this name any more. */
+  /** Returns Windows' counters of the interface; `undefined` when the interface is gone. */
   statistics(): DeviceStatistics | undefined {
     if (this.#iphlpapi.GetIfEntry2(this.#ifRow) !== Win32.NO_ERROR) return undefined;
     const view = viewOf(this.#ifRow);
@@ -151,7 +153,7 @@ export class Setup {
     };
   }
 
-  /** Whether the adapter's MTU stays what it was. */
+  /** True if an existing adapter keeps its MTU. */
   #keepsMtu({ mtu }: CheckedDeviceOptions): boolean {
     return this.#stays && mtu === undefined;
   }
@@ -161,8 +163,8 @@ export class Setup {
   }
 
   /**
-   * A protocol's row of the interface, as soon as there is one. Where it is not needed, `undefined` if it is not there
-   * within so many milliseconds.
+   * Waits for the interface's row of an IP version. A row that is not needed is waited for only `limit` milliseconds,
+   * and is then `undefined`.
    */
   async #awaitRow(family: Family, needed: boolean, limit: number): Promise<Row | undefined> {
     const { GetIpInterfaceEntry, InitializeIpInterfaceEntry } = this.#iphlpapi;
@@ -173,11 +175,11 @@ export class Setup {
       if (failed === Win32.NO_ERROR) return row;
       const absent = failed === Win32.ERROR_NOT_FOUND || failed === Win32.ERROR_FILE_NOT_FOUND;
       if (absent && !needed && performance.now() - start >= limit) return undefined;
-      if (!absent || performance.now() - start > ROW_LIMIT) {
+      if (!absent || performance.now() - start > ROW_TIMEOUT) {
         const remedy = absent ? "the interface did not appear" : undefined;
-        throw refused(this.#attempt(family), "GetIpInterfaceEntry", failed, remedy);
+        throw setupError(this.#attempt(family), "GetIpInterfaceEntry", failed, remedy);
       }
-      await new Promise((resolve) => setTimeout(resolve, ROW_AGAIN));
+      await new Promise((resolve) => setTimeout(resolve, ROW_POLL_INTERVAL));
     }
   }
 
@@ -185,7 +187,7 @@ export class Setup {
     const { SetIpInterfaceEntry } = this.#iphlpapi;
     const what = this.#attempt(family);
     const view = viewOf(row);
-    // As it was read, it may be longer than Windows takes when it is set.
+    // The value read may be too long to be set.
     view.setUint32(InterfaceRow.SitePrefixLength, 0, true);
     const before = row.slice();
     const isDefault = options.routes.some(({ to }) => to.length === 0 && familyOf(to.address) === family);
@@ -195,8 +197,8 @@ export class Setup {
       view.setUint32(InterfaceRow.Metric, metric, true);
     }
     if (!this.#keepsMtu(options)) {
-      const least = family === Family.Ipv6 ? IPV6_MIN_MTU : MIN_MTU_IPV4;
-      view.setUint32(InterfaceRow.NlMtu, Math.max(this.mtu, least), true);
+      const min = family === Family.Ipv6 ? IPV6_MIN_MTU : MIN_MTU_IPV4;
+      view.setUint32(InterfaceRow.NlMtu, Math.max(this.mtu, min), true);
     }
     view.setUint32(InterfaceRow.DadTransmits, 0, true);
     view.setInt32(InterfaceRow.RouterDiscoveryBehavior, ROUTER_DISCOVERY_DISABLED, true);
@@ -223,7 +225,7 @@ export class Setup {
     const what = `add route ${formatCidr(to)}${next} on "${this.#name}"`;
     const row = forwardRow(this.#luid, to, via, metric, InitializeIpForwardEntry);
     const failed = CreateIpForwardEntry2(row);
-    // The key holds the interface: it is this adapter's, such as the route to its own network.
+    // The interface is part of the key, so this is a route of the adapter, such as that of its prefix.
     if (failed === Win32.ERROR_OBJECT_ALREADY_EXISTS) return;
     check(what, "CreateIpForwardEntry2", failed);
     this.#undos.push({ what, undo: () => DeleteIpForwardEntry2(row) });
@@ -232,7 +234,7 @@ export class Setup {
   #setDns(family: Family, dns: readonly Address[]): void {
     const { SetInterfaceDnsSettings } = this.#iphlpapi;
     const servers = dns.filter((address) => familyOf(address) === family).map(formatAddress).join(",");
-    const what = `use name servers ${servers} on "${this.#name}"`;
+    const what = `set DNS servers ${servers} on "${this.#name}"`;
     const set = (text: string): number => {
       if (SetInterfaceDnsSettings === null) return Win32.ERROR_NOT_SUPPORTED;
       this.#dnsText = wideString(text);
@@ -240,23 +242,25 @@ export class Setup {
       return SetInterfaceDnsSettings(this.#guid, settings);
     };
     if (servers === "") {
-      // Windows may remember some of a process that crashed.
+      // Windows may have stored servers of a crashed process.
       if (!this.#stays) set("");
       return;
     }
     const failed = set(servers);
-    const remedy = failed === Win32.ERROR_NOT_SUPPORTED ? "Windows 10 2004 has this first" : undefined;
+    const remedy = failed === Win32.ERROR_NOT_SUPPORTED
+      ? "this needs Windows 10 version 2004 or later"
+      : undefined;
     check(what, "SetInterfaceDnsSettings", failed, remedy);
     this.#undos.push({ what, undo: () => set("") });
   }
 }
 
 function check(what: string, operation: string, failed: number, remedy?: string): void {
-  if (failed !== Win32.NO_ERROR) throw refused(what, operation, failed, remedy);
+  if (failed !== Win32.NO_ERROR) throw setupError(what, operation, failed, remedy);
 }
 
-/** The error for a call that failed; `remedy` is what this error of this call means, where it means something. */
-function refused(what: string, operation: string, failed: number, remedy?: string): Error {
+/** Creates the error of a failed call; `remedy` explains this error number of this call. */
+function setupError(what: string, operation: string, failed: number, remedy?: string): Error {
   const denied = failed === Win32.ERROR_ACCESS_DENIED ? ADMINISTRATOR_REMEDY : undefined;
   return win32Error(what, operation, failed, remedy ?? denied);
 }

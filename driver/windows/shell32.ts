@@ -1,4 +1,4 @@
-/** shell32.dll: whether this process has an administrator's rights. */
+/** shell32.dll: the check for administrator rights. */
 
 import { libraryError } from "../ffi.ts";
 import { systemLibrary } from "./library.ts";
@@ -10,11 +10,11 @@ const SYMBOLS = {
 
 let opened: Deno.DynamicLibrary<typeof SYMBOLS>["symbols"] | undefined;
 
-/** What to do without an administrator's rights. */
+/** Remedy for missing administrator rights. */
 export const ADMINISTRATOR_REMEDY = 'run it in a terminal that was opened by "Run as administrator"';
 
 /**
- * Whether this process is elevated: an administrator's account alone is not enough. The local system's is.
+ * Returns true if this process is elevated or runs as LocalSystem; an administrator account alone is not enough.
  *
  * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
  */

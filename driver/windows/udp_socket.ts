@@ -1,4 +1,4 @@
-/** UDP sockets of Windows: one datagram a call, by recvfrom and sendto. */
+/** UDP sockets of Windows: one datagram per call of recvfrom or sendto. */
 
 import type { Address } from "../../lib/wire/address.ts";
 import type { Packet, PacketBatch, PacketPool, Waitable } from "../../lib/core/mod.ts";
@@ -15,7 +15,7 @@ import { iphlpapi } from "./iphlpapi.ts";
 import { kernel32, wideString } from "./kernel32.ts";
 import { PoolAddresses } from "./pool_addresses.ts";
 import { familyOf, viewOf, writeSockaddr } from "./rows.ts";
-import { letGo } from "./waiter.ts";
+import { awaitUnused } from "./waiter.ts";
 import { Win32, win32Error, win32Name } from "./win32_error.ts";
 import { ws2 } from "./ws2_32.ts";
 
@@ -39,47 +39,48 @@ export const Socket = {
 } as const;
 /** winsock2.h: `((int)(~SO_REUSEADDR))` */
 const SO_EXCLUSIVEADDRUSE = ~Socket.SO_REUSEADDR;
-/** _WSAIOW(IOC_VENDOR, 12), mswsock.h: whether an ICMP error fails a later receive. */
+/** mswsock.h: _WSAIOW(IOC_VENDOR, 12); with false, ICMP errors do not fail a later receive. */
 const SIO_UDP_CONNRESET = 0x9800_000c;
 const INVALID_SOCKET = -1;
 
 // Implementation
-/** Errors of datagrams sent before (ICMP) that one call passes over. */
+/** Maximum ICMP errors of earlier datagrams that one call skips. */
 const MAX_ERRORS = 8;
-/** What WSAEACCES means here: Windows has no ports that need rights. */
-const TAKEN_REMEDY = "another program has this port for itself, or Windows has reserved it: use another one";
+/** Remedy for WSAEACCES: Windows has no privileged ports. */
+const TAKEN_REMEDY =
+  "another program uses this port exclusively, or Windows has reserved it: use another one";
 
-/** A UDP socket of Windows. Its event is set when something can be received, again after each call that receives. */
+/** A UDP socket of Windows. Its event is set when a datagram can be received, and again after each recvfrom. */
 export class WindowsUdpSocket implements UdpSocket {
-  /** 4 or 6. */
+  /** IP version. */
   readonly family: 4 | 6;
-  /** Where it receives. */
+  /** Local endpoint. */
   readonly local: EndpointBytes;
-  /** Settled when no wait looks at its event any more. */
+  /** Resolves when the event is closed. */
   readonly closed: Promise<void>;
-  /** None: recvfrom tells no local address. */
+  /** Always false: recvfrom does not report the local address. */
   readonly localAddresses = false;
-  /** Why it can be used no longer. */
+  /** Error after which the socket is unusable. */
   failure: Error | undefined;
-  /** What the system said when `send` stopped. */
+  /** Name of the error at which `send` stopped. */
   refusal: string | undefined;
 
   readonly #ws2 = ws2();
   readonly #kernel32 = kernel32();
   readonly #socket: bigint;
   readonly #event: Waitable;
-  /** The same, as calls take it. */
+  /** The event as a parameter of calls. */
   readonly #eventHandle: bigint;
   readonly #settleClosed: () => void;
   readonly #endpointSize: number;
-  /** What the system writes the endpoint's size to. */
+  /** Size of the endpoint, written by recvfrom. */
   readonly #size = new Int32Array(1);
   #pool: PacketPool | undefined;
   #addresses: PoolAddresses | undefined;
   #room = 0;
   #closed = false;
 
-  /** Opens and binds it. @throws {Error} Windows', such as `Deno.errors.AddrInUse`. */
+  /** Opens and binds the socket. @throws {Error} as {@linkcode win32Error}, such as `Deno.errors.AddrInUse`. */
   constructor(options: UdpSocketOptions) {
     const { address, port = 0, ipv6Only = false, interface: name } = options;
     const { WSASocketW, WSAGetLastError, setsockopt, bind, closesocket, getsockname, WSAEventSelect } =
@@ -87,8 +88,8 @@ export class WindowsUdpSocket implements UdpSocket {
     ({ promise: this.closed, resolve: this.#settleClosed } = Promise.withResolvers<void>());
     this.family = address.family;
     this.#endpointSize = address.family === 4 ? Endpoint.Ipv4Size : Endpoint.Ipv6Size;
-    const asked = this.endpoint(address, port);
-    const attempt = `receive on ${formatEndpoint(asked, address.family)}`;
+    const requested = this.endpoint(address, port);
+    const attempt = `receive on ${formatEndpoint(requested, address.family)}`;
     const check = (result: number, operation: string) => {
       if (result === 0) return;
       const failed = WSAGetLastError();
@@ -106,7 +107,7 @@ export class WindowsUdpSocket implements UdpSocket {
     this.#set(Socket.SOL_SOCKET, Socket.SO_SNDBUF, sendBuffer);
     if (address.family === 6) this.#set(Socket.IPPROTO_IPV6, Socket.IPV6_V6ONLY, ipv6Only ? 1 : 0);
     if (name !== undefined) this.#keepTo(name, ipv6Only);
-    // A peer that does not listen is no reason to fail. Where a system does not know this, nothing is lost.
+    // A peer that does not listen must not fail the socket. Systems without this option lose nothing.
     const no = new Uint8Array(4);
     this.#ws2.WSAIoctl(
       this.#socket,
@@ -119,45 +120,45 @@ export class WindowsUdpSocket implements UdpSocket {
       null,
       null,
     );
-    // Otherwise another program could take the port over.
+    // Otherwise another program could take over the port.
     check(
       setsockopt(this.#socket, Socket.SOL_SOCKET, SO_EXCLUSIVEADDRUSE, Int32Array.of(1), 4),
       "setsockopt of SO_EXCLUSIVEADDRUSE",
     );
-    check(bind(this.#socket, asked, this.#endpointSize), "bind");
+    check(bind(this.#socket, requested, this.#endpointSize), "bind");
     this.local = new Uint8Array(Endpoint.Size);
     check(getsockname(this.#socket, this.local, Int32Array.of(Endpoint.Ipv6Size)), "getsockname");
     const { CreateEventW, CloseHandle, GetLastError } = this.#kernel32;
-    // It resets itself when a wait ends with it.
+    // Auto-reset: the wait that it ends resets it.
     this.#event = CreateEventW(null, 0, 0, null);
     if (this.#event === 0) throw win32Error(attempt, "CreateEventW", GetLastError());
     this.#eventHandle = BigInt(this.#event);
     undo.defer(() => CloseHandle(this.#eventHandle));
-    // It makes the socket one that never waits, too.
+    // This also makes the socket non-blocking.
     check(WSAEventSelect(this.#socket, this.#eventHandle, Socket.FD_READ), "WSAEventSelect");
     undo.move();
   }
 
-  /** Its event. */
+  /** Event that is set when a datagram can be received. */
   get waitable(): Waitable | undefined {
     return this.#closed ? undefined : this.#event;
   }
 
-  /** Says whose slots datagrams go into. */
+  /** Sets the pool of received datagrams. */
   attach(pool: PacketPool, longest: number): void {
     this.#pool = pool;
     this.#room = longest + 1;
     this.#addresses = new PoolAddresses(pool);
   }
 
-  /** The endpoint of an address and a port. */
+  /** Returns the endpoint of an address and a port. */
   endpoint(address: Address, port: number): EndpointBytes {
     const bytes = new Uint8Array(Endpoint.Size);
     writeSockaddr(bytes, 0, familyOf(address), address, port);
     return bytes;
   }
 
-  /** Appends what has arrived. */
+  /** Appends received datagrams to the batch. */
   receive(batch: PacketBatch): number {
     const { recvfrom, WSAGetLastError } = this.#ws2;
     const pool = this.#pool!;
@@ -167,7 +168,7 @@ export class WindowsUdpSocket implements UdpSocket {
     for (let errors = 0; !this.#closed && !batch.full;) {
       const packet = errors < MAX_ERRORS ? pool.take(room) : undefined;
       if (packet === undefined) {
-        // The wait that ended took the event's signal, and only a call that receives would have it set again.
+        // The wait reset the event, and only a recvfrom would set it again.
         this.#kernel32.SetEvent(this.#eventHandle);
         break;
       }
@@ -176,7 +177,7 @@ export class WindowsUdpSocket implements UdpSocket {
       const length = recvfrom(this.#socket, address, room, 0, packet.endpoint, this.#size);
       const failed = length < 0 ? WSAGetLastError() : 0;
       if (failed === 0 || failed === Win32.WSAEMSGSIZE) {
-        // A datagram that was longer has filled the room.
+        // A longer datagram is truncated to the room.
         if (failed === 0) packet.length = length;
         packet.hasEndpoint = true;
         batch.push(packet);
@@ -208,30 +209,30 @@ export class WindowsUdpSocket implements UdpSocket {
     return at - start;
   }
 
-  /** Closes it; its event when no wait looks at it any more. */
+  /** Closes the socket, and its event when no wait holds it. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#ws2.closesocket(this.#socket);
-    letGo(this.#event).then(() => {
+    awaitUnused(this.#event).then(() => {
       this.#kernel32.CloseHandle(this.#eventHandle);
       this.#settleClosed();
     });
   }
 
-  /** The same as {@linkcode WindowsUdpSocket.close}. */
+  /** Calls {@linkcode WindowsUdpSocket.close}. */
   [Symbol.dispose](): void {
     this.close();
   }
 
-  /** Whether the socket can still be used: errors are mostly about one datagram, or one sent before. */
+  /** Returns true if the socket is still usable; most errors concern one datagram, this or an earlier one. */
   #survives(failed: number, operation: string): boolean {
     if (failed !== Win32.WSAENOTSOCK) return true;
     this.failure ??= win32Error(`use UDP ${formatEndpoint(this.local, this.family)}`, operation, failed);
     return false;
   }
 
-  /** Sets an option as well as Windows allows. */
+  /** Sets an option; errors are ignored. */
   #set(level: number, option: number, value: number): void {
     this.#ws2.setsockopt(this.#socket, level, option, Int32Array.of(value), 4);
   }
@@ -243,7 +244,7 @@ export class WindowsUdpSocket implements UdpSocket {
       if (setsockopt(this.#socket, level, option, index, index.length) === 0) return;
       throw win32Error(`use interface "${name}"`, "setsockopt", WSAGetLastError());
     };
-    // IPv4's index is in network order, IPv6's is not.
+    // The index is in network byte order for IPv4, in host byte order for IPv6.
     const number = interfaceIndex(name);
     if (this.family === 6) {
       viewOf(index).setUint32(0, number, true);
@@ -255,7 +256,7 @@ export class WindowsUdpSocket implements UdpSocket {
   }
 }
 
-/** The index of the interface that the control panel calls so. */
+/** Returns the index of an interface by its name in the control panel. */
 function interfaceIndex(alias: string): number {
   const { ConvertInterfaceAliasToLuid, ConvertInterfaceLuidToIndex } = iphlpapi();
   const attempt = `use interface "${alias}"`;

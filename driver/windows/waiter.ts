@@ -1,4 +1,4 @@
-/** The loop's one wait on Windows: WaitForMultipleObjects, with an event of its own to end it early. */
+/** The single wait of a loop on Windows: WaitForMultipleObjects, with an event that ends it early. */
 
 import type { Waitable } from "../../lib/core/mod.ts";
 import type { Waiter } from "../waiter.ts";
@@ -10,51 +10,51 @@ import { win32Error } from "./win32_error.ts";
 const MAXIMUM_WAIT_OBJECTS = 64;
 const WAIT_OBJECT_0 = 0;
 const INFINITE = 0xffff_ffff;
-/** A HANDLE has 64 bits, of which the upper half is 0 (32 are significant). */
+/** Size of a HANDLE (32-bit words); only the low 32 bits are significant. */
 const HANDLE_WORDS = 2;
 
 // Implementation
-/** The longest timer (milliseconds). */
+/** Longest delay of setTimeout (milliseconds). */
 const MAX_TIMEOUT = 0x7fff_ffff;
-/** How often a full ring is tried again at once, giving way to other threads, before it is tried by time. */
+/** Number of times a full ring is retried at once, after yielding to other threads, before it is retried by time. */
 const QUICK_RETRIES = 64;
-/** How long a wait takes then (milliseconds); Windows' clock makes up to 16 of it. */
-const RETRY = 1;
+/** Interval of later retries (milliseconds); the clock of Windows may stretch it to 16. */
+const RETRY_INTERVAL = 1;
 
 interface Watch {
   readonly waitable: Waitable;
   readonly readable: () => void;
 }
 
-/** This thread's waiters: whose waits may look at a handle that is about to be closed. */
+/** Waiters of this thread, whose waits may hold a handle that is about to be closed. */
 const waiters = new Set<EventWaiter>();
 
-/** Settled when no wait looks at a handle any more, so that it may be closed. Nobody may add it again. */
-export async function letGo(waitable: Waitable): Promise<void> {
+/** Removes a handle from all waits; resolves when it may be closed. It must not be added again. */
+export async function awaitUnused(waitable: Waitable): Promise<void> {
   await Promise.all(Array.from(waiters, (waiter) => waiter.forget(waitable)));
 }
 
 /**
- * WaitForMultipleObjects over the handles of a loop. There is no waiting for room to write: while something is to
- * be written, waits are short.
+ * WaitForMultipleObjects over the handles of a loop. It cannot wait for room to write: while packets wait to be
+ * written, waits are short.
  *
- * The events of Wintun and of sockets reset themselves when a wait ends with them. So what a wait beside this
- * thread has taken, while nobody awaited it, is remembered for the next wait, which ends at once.
+ * The events of Wintun and of sockets are auto-reset. If a wait on another thread consumes a signal while nothing
+ * awaits that wait, the next wait returns at once.
  */
 export class EventWaiter implements Waiter {
   readonly #kernel32 = kernel32();
   readonly #stop: bigint;
   readonly #watches = new Set<Watch>();
-  /** The stop event, and the handles asked for behind it. */
+  /** The stop event, followed by the requested handles. */
   readonly #wanted = new Uint32Array(MAXIMUM_WAIT_OBJECTS * HANDLE_WORDS);
-  /** The same memory, without the stop event: what `wait` uses. */
+  /** The same memory without the stop event, used by `wait`. */
   readonly #wantedHere = this.#wanted.subarray(HANDLE_WORDS);
   #wantedCount = 1;
-  /** What a wait beside this thread is looking at; its memory belongs to it until it ends. */
+  /** Handles of the wait on another thread, which owns this memory until it ends. */
   readonly #parked = new Uint32Array(MAXIMUM_WAIT_OBJECTS * HANDLE_WORDS);
   #parkedCount = 0;
   #parking: Promise<void> | undefined;
-  /** Whether a wait has taken a handle's signal, and the loop has not looked since. */
+  /** True if a wait consumed a signal and the loop has not looked since. */
   #taken = false;
   #writes = false;
   #retries = 0;
@@ -62,49 +62,51 @@ export class EventWaiter implements Waiter {
   #woken = false;
   #closed = false;
 
-  /** @throws {DriverError} when the process can have no more handles. */
+  /** @throws {DriverError} when the process is out of handles. */
   constructor() {
     const { CreateEventW, GetLastError } = this.#kernel32;
     const stop = CreateEventW(null, 0, 0, null);
-    if (stop === 0) throw win32Error("make the loop's event", "CreateEventW", GetLastError());
+    if (stop === 0) throw win32Error("create the loop's event", "CreateEventW", GetLastError());
     this.#stop = BigInt(stop);
     this.#wanted[0] = stop;
     waiters.add(this);
   }
 
-  /** Forgets which handles to look at. */
+  /** Clears the set of handles. */
   clear(): void {
     this.#wantedCount = 1;
     if (!this.#writes) this.#retries = 0;
     this.#writes = false;
-    // In front: a wait tells the first one that is set alone, and packets may come without end.
+    // First: a wait reports only the first set handle, and packets may arrive without end.
     for (const { waitable } of this.#watches) this.add(waitable, true, false);
   }
 
-  /** Looks at a handle in the next wait; something to write makes that a short one. */
+  /** Adds a handle to the next wait, which `write` makes a short one. */
   add(waitable: Waitable, read: boolean, write: boolean): number {
     if (write) this.#writes = true;
     if (!read) return 0;
     if (this.#wantedCount >= MAXIMUM_WAIT_OBJECTS) {
-      throw new RangeError(`Cannot wait for more than ${MAXIMUM_WAIT_OBJECTS - 1} handles`);
+      throw new RangeError(
+        `Cannot wait for another handle: ${MAXIMUM_WAIT_OBJECTS - 1} are the most for a wait`,
+      );
     }
     this.#wanted[this.#wantedCount++ * HANDLE_WORDS] = waitable;
     return 0;
   }
 
-  /** A wait tells one handle alone, and others may be set. */
+  /** Always true: a wait reports one handle, and others may be set. */
   isReady(): boolean {
     return true;
   }
 
-  /** Looks at a handle in every wait, from the next {@linkcode EventWaiter.clear} on. */
+  /** Adds a handle to every wait after the next {@linkcode EventWaiter.clear}. */
   watch(waitable: Waitable, readable: () => void): () => void {
     const watch = { waitable, readable };
     this.#watches.add(watch);
     return () => this.#watches.delete(watch);
   }
 
-  /** Calls back the watches that are ready. */
+  /** Calls back the watches that are ready, without waiting. */
   look(): void {
     if (this.#watches.size === 0) return;
     this.clear();
@@ -113,7 +115,7 @@ export class EventWaiter implements Waiter {
 
   /** Blocks the thread. */
   wait(milliseconds: number): boolean {
-    // A wait beside this thread would take the events that this one is for.
+    // A wait on another thread would consume the signals meant for this one.
     if (this.#parking !== undefined) this.#kernel32.SetEvent(this.#stop);
     if (this.#takeSignal()) return true;
     const limit = Math.ceil(this.#writes ? Math.min(milliseconds, this.#retryAfter()) : milliseconds);
@@ -128,11 +130,11 @@ export class EventWaiter implements Waiter {
     return true;
   }
 
-  /** Waits beside the thread. */
+  /** Waits on another thread. */
   async park(milliseconds: number): Promise<boolean> {
     this.#woken = false;
     if (this.#takeSignal()) return true;
-    // A wait that still looks at the same handles goes on; another set has to replace it.
+    // A pending wait for the same handles continues; for another set, it is replaced.
     if (this.#parking !== undefined && !this.#sameSet()) {
       this.#kernel32.SetEvent(this.#stop);
       await this.#parking;
@@ -150,7 +152,7 @@ export class EventWaiter implements Waiter {
     clearTimeout(timer);
     this.#wake = undefined;
     this.#woken = false;
-    // Whoever awaited this looks at everything now.
+    // The caller now looks at all handles.
     this.#taken = false;
     return ready;
   }
@@ -161,7 +163,7 @@ export class EventWaiter implements Waiter {
     this.#wake?.();
   }
 
-  /** Looks at a handle no longer; settled when no wait does. */
+  /** Removes a handle; resolves when no wait holds it. */
   async forget(waitable: Waitable): Promise<void> {
     for (const watch of this.#watches) if (watch.waitable === waitable) this.#watches.delete(watch);
     for (let i = 1; i < this.#wantedCount; i++) {
@@ -175,7 +177,7 @@ export class EventWaiter implements Waiter {
     }
   }
 
-  /** Ends the wait that may be under way and closes the event when it has ended. */
+  /** Ends a pending wait, then closes the event. */
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -195,7 +197,7 @@ export class EventWaiter implements Waiter {
   }
 
   #retryAfter(): number {
-    if (this.#retries >= QUICK_RETRIES) return RETRY;
+    if (this.#retries >= QUICK_RETRIES) return RETRY_INTERVAL;
     this.#retries++;
     this.#kernel32.SwitchToThread();
     return 0;
@@ -213,10 +215,10 @@ export class EventWaiter implements Waiter {
     this.#parked.set(this.#wanted);
     this.#parkedCount = this.#wantedCount;
     const count = this.#parkedCount;
-    const index = await this.#kernel32.waitElsewhere(count, this.#parked, 0, INFINITE) - WAIT_OBJECT_0;
+    const index = await this.#kernel32.waitOffThread(count, this.#parked, 0, INFINITE) - WAIT_OBJECT_0;
     this.#parking = undefined;
     if (index === 0) return;
-    // A wait that fails, too, has the loop look: an end may be gone.
+    // After a failed wait the loop looks as well: an end may be gone.
     this.#taken = true;
     if (index < count) this.#callWatch(this.#parked[index * HANDLE_WORDS]!);
   }

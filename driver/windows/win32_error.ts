@@ -1,9 +1,9 @@
-/** Windows' error numbers (winerror.h) as names and as errors. */
+/** Error numbers of Windows (winerror.h): names and error classes. */
 
 import { DriverError } from "../error.ts";
 
 // Specification
-/** The numbers that Warren meets, by name. */
+/** Error numbers by name. */
 export const Win32 = {
   NO_ERROR: 0,
   ERROR_FILE_NOT_FOUND: 2,
@@ -47,28 +47,28 @@ export const Win32 = {
   WSAEHOSTUNREACH: 10065,
 } as const;
 
-/** The upper half of an HRESULT that carries one of these numbers: `HRESULT_FROM_WIN32`. */
+/** Upper half of an HRESULT made of an error number (HRESULT_FROM_WIN32). */
 const FACILITY_WIN32 = 0x8007;
 
 // Implementation
 const NAMES = new Map<number, string>(Object.entries(Win32).map(([name, code]) => [code, name]));
 
-/** The name of an error number, such as `ERROR_ACCESS_DENIED`; `error 200` for one not listed above. */
+/** Returns the name of an error number, such as `ERROR_ACCESS_DENIED`; `error 200` for one not listed above. */
 export function win32Name(code: number): string {
   return NAMES.get(code) ?? (code > 0xffff ? `error 0x${code.toString(16).toUpperCase()}` : `error ${code}`);
 }
 
-/** The error number in an HRESULT; any other number as it is. */
+/** Returns the error number in an HRESULT; other numbers unchanged. */
 export function fromHresult(code: number): number {
   return code >>> 16 === FACILITY_WIN32 ? code & 0xffff : code;
 }
 
 /**
- * The error for a failed call, by the class that the house style gives it: not allowed, not there, taken and
- * not on this system are Deno's own; everything else is a {@linkcode DriverError}.
+ * Creates the error of a failed call: `Deno.errors` `PermissionDenied`, `AddrInUse`, `NotFound` or `NotSupported` where
+ * one fits, otherwise a {@linkcode DriverError}.
  *
- * @param attempt What could not be done, such as `create adapter "tun0"`; the message is *Cannot attempt: ...*.
- * @param remedy What to do about it, or more of what is so.
+ * @param attempt Failed action, such as `create adapter "tun0"`; the message is *Cannot attempt: ...*.
+ * @param remedy Remedy, or a closer description of the cause.
  */
 export function win32Error(
   attempt: string,
@@ -78,8 +78,8 @@ export function win32Error(
   options?: ErrorOptions,
 ): Error {
   const name = win32Name(code);
-  const said = name.startsWith("error ") ? name : `${name} (${code})`;
-  const message = `Cannot ${attempt}: ${said}${remedy === undefined ? "" : `: ${remedy}`}`;
+  const cause = name.startsWith("error ") ? name : `${name} (${code})`;
+  const message = `Cannot ${attempt}: ${cause}${remedy === undefined ? "" : `: ${remedy}`}`;
   switch (code) {
     case Win32.ERROR_ACCESS_DENIED:
     case Win32.WSAEACCES:

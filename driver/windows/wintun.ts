@@ -1,14 +1,14 @@
 /**
- * wintun.dll: the one symbol table; found, checked and loaded when the first device is opened.
+ * wintun.dll: its symbol table; found, checked and loaded when the first device is opened.
  *
  *     WARREN_WINTUN ─┐
- *     beside deno.exe ├─► first that is there ─► a DLL for this machine? ─► SHA-256 of an official build ─► load
+ *     beside deno.exe ├─► first that exists ─► a DLL for this machine? ─► SHA-256 of an official build ─► load
  *     user's cache  ─┘                                                        or WARREN_WINTUN_SHA256
  *
- * Loading it is not without effect: the library then removes adapters of its own generations before 0.14, which
- * other products may have installed (OpenVPN, OpenConnect). It is loaded by absolute path, once, and stays: work
- * that it queues to Windows' threads runs its code after the calls have returned. Only the functions of
- * `wintun.h` are used, as its licence asks.
+ * Loading has a side effect: the library removes adapters of Wintun before 0.14, which other products (OpenVPN,
+ * OpenConnect) may have installed. It is loaded once, by absolute path, and never unloaded: work that it queues to
+ * threads of Windows runs its code after the calls have returned. Only functions of `wintun.h` are used, as the licence
+ * requires.
  */
 
 import { buildFor, cacheFolder, WINTUN_BUILDS, WINTUN_VERSION } from "./builds.ts";
@@ -21,9 +21,9 @@ import {
   pinLibrary,
   programPath,
 } from "./kernel32.ts";
-import { checkMachine, checkNamedHash, openNamed, refusal, sha256Of } from "./library.ts";
+import { checkMachine, checkNamedHash, loadError, openNamed, sha256Of } from "./library.ts";
 
-// Adapter and session handles are pointers; a packet is an address, which a usize carries without an object.
+// Adapter and session handles are pointers; a packet's address is a usize, which needs no object.
 const SYMBOLS = {
   // WINTUN_ADAPTER_HANDLE WintunCreateAdapter(LPCWSTR Name, LPCWSTR TunnelType, const GUID *RequestedGUID);
   WintunCreateAdapter: { parameters: ["buffer", "buffer", "buffer"], result: "pointer", nonblocking: true },
@@ -58,48 +58,48 @@ const SYMBOLS = {
 // Specification
 // void CALLBACK (WINTUN_LOGGER_LEVEL Level, DWORD64 Timestamp, LPCWSTR Message);
 const LOGGER = { parameters: ["i32", "u64", "pointer"], result: "void" } as const;
-/** WINTUN_LOGGER_LEVEL: 0 is information, 1 a warning. */
+/** WINTUN_LOGGER_LEVEL; 0 is information, 1 a warning. */
 const WINTUN_LOG_ERR = 2;
 
 // Implementation
-/** The longest message that is read (WCHARs). */
+/** Maximum length of a log message (WCHARs). */
 const MAX_MESSAGE_LENGTH = 0x400;
-/** The variable that names another DLL. */
+/** Environment variable with the path of another DLL. */
 const VARIABLE = "WARREN_WINTUN";
 const INSTALL = "run `warren driver install`";
 
-/** The functions of wintun.dll. */
+/** Functions of wintun.dll. */
 export type Wintun = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
-/** A wintun.dll that was found. */
+/** A place of wintun.dll. */
 export interface FoundWintun {
-  /** Its absolute path. */
+  /** Absolute path. */
   readonly path: string;
-  /** Whether `WARREN_WINTUN` named it. */
+  /** True if `WARREN_WINTUN` names it. */
   readonly named: boolean;
-  /** What to do when it is not the right one. */
+  /** Remedy if it is the wrong file. */
   readonly remedy: string;
 }
 
-/** A wintun.dll that may be loaded. */
+/** A wintun.dll that passed the checks. */
 export interface CheckedWintun extends FoundWintun {
-  /** Its bytes; the file is held until this is disposed of. */
+  /** Its contents; disposing of it closes the file. */
   readonly file: HeldFile;
-  /** Whether its maker signed it; otherwise `WARREN_WINTUN_SHA256` says that it is the one that is meant. */
+  /** True for an official build; otherwise `WARREN_WINTUN_SHA256` confirms it. */
   readonly official: boolean;
 }
 
-/** A library that was loaded. */
+/** The loaded library. */
 interface Loaded {
   readonly symbols: Wintun;
   readonly logger: Deno.UnsafeCallback<typeof LOGGER>;
 }
 
 let loaded: Loaded | undefined;
-/** What the library said, while something listens. */
+/** Lists that collect the library's error messages. */
 const listeners = new Set<string[]>();
 
-/** Where a wintun.dll may be, in the order in which it is looked for. */
+/** Returns the places of wintun.dll in search order. */
 export function wintunPlaces(): FoundWintun[] {
   const named = environment(VARIABLE);
   if (named !== undefined) return [{ path: named, named: true, remedy: `unset ${VARIABLE}` }];
@@ -115,8 +115,8 @@ export function wintunPlaces(): FoundWintun[] {
 /**
  * Reads and checks the wintun.dll that a device would load, without loading it.
  *
- * @throws {Deno.errors.NotFound} when there is none, saying where it was looked for.
- * @throws {Deno.errors.NotSupported} when it is for another machine, or no official build of 0.14.1.
+ * @throws {Deno.errors.NotFound} when there is none; the message lists the places.
+ * @throws {Deno.errors.NotSupported} when it is built for another machine, or not an official build of 0.14.1.
  */
 export function findWintun(): CheckedWintun {
   const places = wintunPlaces();
@@ -134,7 +134,7 @@ export function findWintun(): CheckedWintun {
     }
   }
   throw new Deno.errors.NotFound(
-    `Cannot load wintun.dll: it is none of ${places.map(({ path }) => path).join(", ")}: ${INSTALL}`,
+    `Cannot load wintun.dll: there is no file ${places.map(({ path }) => path).join(" or ")}: ${INSTALL}`,
   );
 }
 
@@ -142,36 +142,38 @@ function isOfficial({ path, named, remedy }: FoundWintun, bytes: Uint8Array): bo
   checkMachine(path, bytes, remedy);
   const sha256 = sha256Of(bytes);
   if (WINTUN_BUILDS.some((build) => build.sha256 === sha256)) return true;
-  const what = `it is no official build of Wintun ${WINTUN_VERSION} (SHA-256 ${sha256})`;
-  const unofficial = refusal(path, what, remedy);
+  const reason = `it is not an official build of Wintun ${WINTUN_VERSION} (SHA-256 ${sha256})`;
+  const unofficial = loadError(path, reason, remedy);
   if (!named) throw unofficial;
   checkNamedHash(path, VARIABLE, sha256, unofficial);
   return false;
 }
 
 function load(): Loaded {
-  const { path: asked, file, official, remedy } = findWintun();
-  // Held until it is loaded, and loaded by where it really is, so that what was hashed is what runs.
+  const { path: requested, file, official, remedy } = findWintun();
+  // Kept open, and loaded by its final path, so that the file that was hashed is the one that runs.
   using _ = file;
   const { path } = file;
   if (!official) {
-    console.warn(`warren: "${asked}" is no official build of Wintun: WARREN_WINTUN and its SHA-256 name it`);
+    console.warn(
+      `warren: "${requested}" is not an official build of Wintun: ${VARIABLE} and its SHA-256 allow it`,
+    );
   }
   let symbols: Wintun;
   try {
     symbols = Deno.dlopen(path, SYMBOLS).symbols;
   } catch (error) {
-    const said = (error as Error).message.trim();
+    const reason = (error as Error).message.trim();
     throw new Deno.errors.NotSupported(
-      /^Could not open library/.test(said)
-        ? `Cannot load "${path}": ${said}`
-        : `Cannot load "${path}": it lacks a function of Wintun ${WINTUN_VERSION}, as those before 0.14 do: ${remedy}`,
+      /^Could not open library/.test(reason)
+        ? `Cannot load "${path}": ${reason}`
+        : `Cannot load "${path}": it lacks a function of Wintun ${WINTUN_VERSION} and may be older than 0.14: ${remedy}`,
       { cause: error },
     );
   }
   pinLibrary(path);
-  // Called on threads of Windows, too, which wait until this thread runs it. It is never closed: a thread may have
-  // read the logger's address just before it was taken away.
+  // Threads of Windows call it as well, and wait until this thread has run it. It is never closed: a thread may have read
+  // the logger's address just before its removal.
   const logger = Deno.UnsafeCallback.threadSafe(LOGGER, (level, _time, message) => {
     if (level !== WINTUN_LOG_ERR || message === null) return;
     const line = readWide(message);
@@ -181,7 +183,7 @@ function load(): Loaded {
   return { symbols, logger };
 }
 
-/** The text at an address, up to its zero. */
+/** Reads the zero-terminated string at an address. */
 function readWide(pointer: Deno.PointerObject): string {
   const view = new Deno.UnsafePointerView(pointer);
   const units: number[] = [];
@@ -192,19 +194,19 @@ function readWide(pointer: Deno.PointerObject): string {
 }
 
 /**
- * The functions of wintun.dll, loaded on the first call.
+ * Returns the functions of wintun.dll, loaded on the first call.
  *
- * @throws as {@linkcode findWintun} does, and {@linkcode Deno.errors.NotSupported} for a DLL of before 0.14.
+ * @throws like {@linkcode findWintun}, and {@linkcode Deno.errors.NotSupported} for a DLL older than 0.14.
  */
 export function wintun(): Wintun {
   return (loaded ??= load()).symbols;
 }
 
 /**
- * Calls something of Wintun's and collects the errors that the library tells of meanwhile; a call that runs
- * elsewhere leaves no other trace. The caller's turns of the event loop go on, which the logger needs.
+ * Makes a call of Wintun and collects the errors that the library logs meanwhile. A nonblocking call leaves no other
+ * trace of its failure. The event loop keeps running, as the logger requires.
  */
-export async function listening<Result>(call: (errors: string[]) => Promise<Result>): Promise<Result> {
+export async function collectErrors<Result>(call: (errors: string[]) => Promise<Result>): Promise<Result> {
   const symbols = wintun();
   const errors: string[] = [];
   if (listeners.size === 0) {
@@ -223,13 +225,13 @@ export async function listening<Result>(call: (errors: string[]) => Promise<Resu
   }
 }
 
-/** The version of the driver that runs, such as `0.14`; `undefined` while none does. */
+/** Returns the version of the running driver, such as `0.14`; `undefined` when none runs. */
 export function runningDriverVersion(): string | undefined {
   const version = wintun().WintunGetRunningDriverVersion();
   return version === 0 ? undefined : `${version >>> 16}.${version & 0xffff}`;
 }
 
-/** The last error number that {@linkcode listening} heard, such as 5 of `(Code 0x00000005)`; 0 says nothing. */
+/** Returns the last nonzero error number in logged errors, such as 5 of `(Code 0x00000005)`. */
 export function codeOf(errors: readonly string[]): number | undefined {
   for (const line of errors.toReversed()) {
     const hex = /Code 0x([0-9a-f]{8})\)?\s*$/i.exec(line)?.[1];
@@ -238,7 +240,7 @@ export function codeOf(errors: readonly string[]): number | undefined {
   }
 }
 
-/** The error of the last synchronous call; see {@linkcode kernel32}. */
+/** Returns the error number of the last synchronous call; see {@linkcode kernel32}. */
 export function lastError(): number {
   return kernel32().GetLastError();
 }

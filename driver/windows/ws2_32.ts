@@ -1,10 +1,10 @@
-/** ws2_32.dll: the one symbol table, opened on first use. */
+/** ws2_32.dll (Winsock): its symbol table, opened on first use. */
 
 import { libraryError } from "../ffi.ts";
 import { systemLibrary } from "./library.ts";
 import { win32Error } from "./win32_error.ts";
 
-// Sizes: a SOCKET is a handle, of which 32 bits are significant.
+// A SOCKET is a handle: only 32 bits are significant.
 const SYMBOLS = {
   // int WSAStartup(WORD VersionRequired, WSADATA *Data);
   WSAStartup: { parameters: ["u16", "buffer"], result: "i32" },
@@ -35,11 +35,11 @@ const SYMBOLS = {
 } as const satisfies Deno.ForeignLibraryInterface;
 
 // Specification
-// winsock2.h: MAKEWORD(2, 2); a WSADATA has 408 bytes on 64-bit systems.
+// winsock2.h: MAKEWORD(2, 2); WSADATA has 408 bytes on 64-bit systems.
 const VERSION = 0x0202;
 const WSADATA_SIZE = 408;
 
-/** The functions of ws2_32.dll that Warren calls. */
+/** Functions of ws2_32.dll that Warren calls. */
 export type Ws2 = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
 let opened: Ws2 | undefined;
@@ -57,8 +57,8 @@ function load(): Ws2 {
 }
 
 /**
- * The functions of ws2_32.dll, started on the first call. `WSAGetLastError` holds only in the very next expression
- * after a synchronous call.
+ * Returns the functions of ws2_32.dll, initialised on the first call. `WSAGetLastError` is valid only in the expression
+ * right after a synchronous call.
  *
  * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
  */

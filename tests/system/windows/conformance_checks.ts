@@ -1,13 +1,13 @@
 /**
- * WintunDevice keeps what every end promises; device_test.ts runs it under Wine. It needs `--allow-ffi` alone, the
- * variables of the stand-ins, and `STAND_IN_ROADS` with the roads of {@linkcode PAIRS}.
+ * Conformance of WintunDevice as an end; device_test.ts runs it under Wine. It needs only `--allow-ffi`, the variables
+ * of the stand-ins, and `STAND_IN_ROADS` with the links of {@linkcode PAIRS}.
  */
 
 import { checkDeviceOptions } from "../../../driver/options.ts";
 import { openWintunDevice, type WintunDevice } from "../../../driver/windows/device.ts";
 import { iphlpapi } from "../../../driver/windows/iphlpapi.ts";
 import { isAdministrator } from "../../../driver/windows/shell32.ts";
-import { listening } from "../../../driver/windows/wintun.ts";
+import { collectErrors } from "../../../driver/windows/wintun.ts";
 import { endConformance } from "../../conformance/end.ts";
 
 /** near0=47201:47202,far0=47202:47201,near1=47203:47204,far1=47204:47203 */
@@ -17,10 +17,10 @@ const MIN_CAPACITY = 0x2_0000;
 /** More than both rings hold of the suite's packets, and the socket between them. */
 const OVERLOAD = 50_000;
 
-// Libraries and the logger stay open once they are, which no test should be blamed for.
+// Libraries and the logger stay open, so they are opened outside the tests' leak checks.
 iphlpapi();
 isAdministrator();
-await listening(() => Promise.resolve());
+await collectErrors(() => Promise.resolve());
 
 const inUse = new Set<number>();
 

@@ -1,4 +1,4 @@
-/** What a Wintun device tells of its interface, checked under Wine; events_test.ts runs it. */
+/** Events of a Wintun device, checked under Wine; events_test.ts runs it. */
 
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { Family, InterfaceRow, iphlpapi } from "../../../driver/windows/iphlpapi.ts";
@@ -26,7 +26,7 @@ function luidOf(name: string): bigint {
   return luid[0]!;
 }
 
-/** What somebody does to the interface with another program. */
+/** Changes of the interface by another program. */
 function setMtu(luid: bigint, mtu: number): void {
   const { GetIpInterfaceEntry, SetIpInterfaceEntry, InitializeIpInterfaceEntry } = iphlpapi();
   const row = interfaceRow(luid, Family.Ipv4, InitializeIpInterfaceEntry);
@@ -46,7 +46,7 @@ async function opened(name: string, use: (tunnel: Tunnel, luid: bigint) => Promi
 
 const options = { sanitizeOps: false, sanitizeResources: false };
 
-Deno.test("events() tells of up, down and mtu, and the device's mtu follows", options, async () => {
+Deno.test("events() reports up, down and mtu, and the mtu of the device follows", options, async () => {
   await opened("news", async ({ device }, luid) => {
     const events = device.events()[Symbol.asyncIterator]();
     setMtu(luid, 1400);
@@ -59,7 +59,7 @@ Deno.test("events() tells of up, down and mtu, and the device's mtu follows", op
   });
 });
 
-Deno.test("events() does not tell of another interface, nor twice of one change", options, async () => {
+Deno.test("events() reports neither other interfaces nor a change twice", options, async () => {
   await opened("mine", async ({ device }, luid) => {
     await opened("other", async (_, other) => {
       const events = device.events()[Symbol.asyncIterator]();
@@ -72,7 +72,7 @@ Deno.test("events() does not tell of another interface, nor twice of one change"
   });
 });
 
-Deno.test("events() comes through while packets do", options, async () => {
+Deno.test("events() reports changes while packets pass", options, async () => {
   await opened("busy", async ({ device }, luid) => {
     const events = device.events()[Symbol.asyncIterator]();
     let heard: unknown;
@@ -86,7 +86,7 @@ Deno.test("events() comes through while packets do", options, async () => {
   });
 });
 
-Deno.test("an adapter that was there keeps its mtu, unless another one is asked for", options, async () => {
+Deno.test("an existing adapter keeps its mtu, unless another one is requested", options, async () => {
   const adapter = standIn.WintunCreateAdapter(wide("kept"), wide("Test"), null);
   setMtu(luidOf("kept"), 1300);
   for (const [mtu, expected] of [[undefined, 1300], [1400, 1400], [undefined, 1300]] as const) {
@@ -96,7 +96,7 @@ Deno.test("an adapter that was there keeps its mtu, unless another one is asked 
   standIn.WintunCloseAdapter(adapter);
 });
 
-Deno.test("events() tells of gone, and ends with the device", options, async () => {
+Deno.test("events() reports gone, and ends with the device", options, async () => {
   await using tunnel = await openTunnel({ name: "goes", signals: false, watchdog: 0 });
   const all = Array.fromAsync(tunnel.device.events());
   const running = tunnel.run(() => Verdict.Drop);

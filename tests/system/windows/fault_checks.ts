@@ -1,4 +1,4 @@
-/** What the Windows driver does when something goes wrong while packets move; device_test.ts runs it under Wine. */
+/** Faults of Wintun while packets move; device_test.ts runs it under Wine. */
 
 import { deepStrictEqual, match, ok, rejects, strictEqual } from "node:assert/strict";
 import { MemoryDevice } from "../../../driver/memory.ts";
@@ -24,17 +24,17 @@ import { countersOf, wide } from "./stand_in.ts";
 
 const ERROR_HANDLE_EOF = 38;
 const ERROR_NO_SYSTEM_RESOURCES = 1450;
-/** What the driver promises (milliseconds); less the clock's grain. */
+/** Time that the driver gives a full ring (milliseconds), less the resolution of the clock. */
 const TIMEOUT = 250 - 20;
-/** For what must come (milliseconds). */
+/** Timeout of expected events (milliseconds). */
 const DEADLINE = 20_000;
-/** How often the driver tries to start a session again. */
+/** Attempts of the driver to restart a session. */
 const MAX_RESTARTS = 20;
 /** Slots that a pool has left; packets that come then; and packets that are sent, more than a tunnel bears to wait. */
 const SPARE = 50;
 const FLOOD = 160;
 const BACKLOG = 303;
-/** In how many turns of its promises a session starts again, and some more. */
+/** More turns of the microtask queue than a restart takes. */
 const MOMENTS = 16;
 
 function open(name: string, options: TunnelOptions = {}): Promise<Tunnel> {
@@ -53,7 +53,7 @@ const bytesOf = (number: number) => Uint8Array.from({ length: 60 }, (_, i) => [0
 /* Removal. */
 
 driverTest(
-  "a device that is removed while it is read ends run() with the error, every packet accounted for",
+  "a device removed during read() ends run() with the error, every packet accounted for",
   async () => {
     const before = countersOf(standIn);
     const tunnel = await open("read");
@@ -86,7 +86,7 @@ driverTest(
 );
 
 driverTest(
-  "a device that is removed while it is written ends run() with the error, every packet accounted for",
+  "a device removed during write() ends run() with the error, every packet accounted for",
   async () => {
     const before = countersOf(standIn);
     const tunnel = await open("write");
@@ -117,7 +117,7 @@ driverTest(
 /* A full ring. */
 
 driverTest(
-  "write() gives a full ring a quarter of a second, then drops as ring full, and keeps the order",
+  "write() retries a full ring for 250 ms, then drops packets as ring full, and keeps the order",
   async () => {
     const before = countersOf(standIn);
     await using rig = await Rig.open("full");
@@ -138,7 +138,7 @@ driverTest(
     ok(took >= TIMEOUT, `it gave up after ${took} ms`);
     deepStrictEqual(host.dropped, { "ring full": 64 });
     strictEqual(batch.length, 0);
-    // Still full: what comes now is not tried for as long again.
+    // Still full: later packets are dropped at once.
     fill();
     strictEqual(device.write(batch), 64);
     deepStrictEqual(host.dropped, { "ring full": 128 });
@@ -152,7 +152,7 @@ driverTest(
     strictEqual(device.write(batch), 64);
     deepStrictEqual(far.takeNumbers(), Array.from({ length: 64 }, (_, i) => inRing + 128 + i));
     deepStrictEqual(host.dropped, { "ring full": 128 });
-    // Room in between ends the count of time.
+    // Room in between restarts the timeout.
     standIn.StandInStall(1);
     do fill(); while (device.write(batch) > 0);
     deepStrictEqual(host.dropped, { "ring full": 128 }, "a ring that took something is tried again");
@@ -163,7 +163,7 @@ driverTest(
   },
 );
 
-driverTest("write() finishes a sum once, though a full ring has it try again", async () => {
+driverTest("write() completes a partial checksum once, even if a full ring makes it retry", async () => {
   await using rig = await Rig.open("sum");
   const { device, far, host } = rig;
   standIn.StandInStall(1);
@@ -186,7 +186,7 @@ driverTest("write() finishes a sum once, though a full ring has it try again", a
   strictEqual(new DataView(arrived.buffer).getUint16(26), ~0x1234 & 0xffff);
 });
 
-driverTest("write() sends a slot's packet from where it starts, which headers move to and fro", async () => {
+driverTest("write() sends a packet from its current offset, which headers move", async () => {
   await using rig = await Rig.open("moved", {}, new PacketPool({ small: 1, large: 0 }));
   const { device, far, host } = rig;
   const batch = new PacketBatch();
@@ -203,7 +203,7 @@ driverTest("write() sends a slot's packet from where it starts, which headers mo
 });
 
 driverTest(
-  "a tunnel drops what a full ring does not take, counts it, and goes on when there is room",
+  "a tunnel drops and counts packets for a full ring, and continues when there is room",
   async () => {
     const before = countersOf(standIn);
     const tunnel = await open("stall");
@@ -238,11 +238,11 @@ driverTest(
 );
 
 driverTest(
-  "a tunnel whose pool ran dry goes on when there are slots, though it could not read when they came",
+  "a tunnel whose pool was empty continues when slots are free, though it could not read at that moment",
   async () => {
     const before = countersOf(standIn);
     const { pool } = currentLoop();
-    // With an end that is no handle, the loop waits beside its thread: it looks at nothing until a wait ends.
+    // With an end that is not a handle, the loop waits on another thread and looks at nothing until that wait ends.
     await using other = await openTunnel({ device: MemoryDevice.pair()[0], signals: false, watchdog: 0 });
     const otherRunning = other.run();
     await using tunnel = await open("dry");
@@ -264,9 +264,9 @@ driverTest(
       }
       return Verdict.Drop;
     });
-    // Until the loop waits, which nothing tells.
+    // Until the loop waits, of which there is no sign.
     for (let i = 0; i < 10; i++) await turn();
-    // So many, and the event is set once: the wait takes it.
+    // Many packets, and the event is set once: the wait consumes it.
     standIn.StandInFlood(wide("dry"), BigInt(FLOOD));
     await until(() => sent === BACKLOG, "the first ones came");
     strictEqual(free, 0, "the pool was empty");
@@ -288,7 +288,7 @@ driverTest(
 
 /* A corrupt ring. */
 
-driverTest("a corrupt ring restarts the session, is counted, and packets pass again", async () => {
+driverTest("a corrupt ring restarts the session and is counted; packets pass again", async () => {
   const before = countersOf(standIn);
   await using rig = await Rig.open("corrupt");
   const { device, far, host } = rig;
@@ -315,7 +315,7 @@ driverTest("a corrupt ring restarts the session, is counted, and packets pass ag
   deepStrictEqual([sessionsStarted, invalidReads, unreadAtEnd], [2, 1, 2]);
 });
 
-driverTest("a packet of no bytes is counted as empty, and is no corruption", async () => {
+driverTest("a packet without bytes is counted as empty, not as corruption", async () => {
   await using rig = await Rig.open("empty");
   const { device, far, host } = rig;
   far.injectNumbers(host.pool, 0, 2);
@@ -331,7 +331,7 @@ driverTest("a packet of no bytes is counted as empty, and is no corruption", asy
 });
 
 driverTest(
-  "a ring that is corrupt again and again does not stop a tunnel, and each time is counted",
+  "a ring that is corrupt again and again does not stop a tunnel; each time is counted",
   async () => {
     const rounds = 20;
     const before = countersOf(standIn);
@@ -359,7 +359,7 @@ driverTest(
 );
 
 driverTest(
-  "a session that cannot be started again at once is tried again, and what is written waits for it",
+  "a session that cannot be restarted at once is tried again, and written packets wait for it",
   async () => {
     const before = countersOf(standIn);
     await using rig = await Rig.open("retry");
@@ -378,7 +378,7 @@ driverTest(
   },
 );
 
-driverTest("a session that can never be started again ends run() with Wintun's words", async () => {
+driverTest("a session that cannot be restarted ends run() with the log of Wintun", async () => {
   const before = countersOf(standIn);
   const tunnel = await open("never");
   const far = new Far("never");
@@ -391,7 +391,7 @@ driverTest("a session that can never be started again ends run() with Wintun's w
   far.corrupt();
   await rejects(running, (error) => {
     ok(error instanceof DriverError);
-    match(error.message, /^Cannot go on with "never": error 1450: .*Failed to register rings/);
+    match(error.message, /^Cannot restart the session of "never": error 1450: .*Failed to register rings/);
     match(error.operation, /^WintunStartSession/);
     return true;
   });
@@ -404,7 +404,7 @@ driverTest("a session that can never be started again ends run() with Wintun's w
   deepStrictEqual([sessionsRefused, sessionsStarted], [MAX_RESTARTS, 1]);
 });
 
-driverTest("a device may be closed at any moment while its session starts again", async () => {
+driverTest("a device may be closed at any moment of a restart", async () => {
   for (const refused of [0, 1000]) {
     for (let moment = 0; moment < MOMENTS; moment++) {
       const rig = await Rig.open("midway");
@@ -422,7 +422,7 @@ driverTest("a device may be closed at any moment while its session starts again"
 /* Closing. */
 
 driverTest(
-  "neither a restart nor close() ends a session while a wait beside the thread looks at its event",
+  "neither a restart nor close() ends a session while a wait on another thread holds its event",
   async () => {
     using waiter = new EventWaiter();
     const rig = await Rig.open("parked");
@@ -434,7 +434,7 @@ driverTest(
     rig.far.corrupt();
     strictEqual(await park(), true, "the event of what came");
     let parked = park();
-    // Until the other thread waits, which nothing tells.
+    // Until the other thread waits, of which there is no sign.
     for (let i = 0; i < 5; i++) await turn();
     rig.readNumbers();
     strictEqual(rig.device.restarts, 1);
@@ -449,7 +449,7 @@ driverTest(
   },
 );
 
-driverTest("close() gives back a packet for which there was no slot, and counts it", async () => {
+driverTest("close() releases and counts a packet for which there was no slot", async () => {
   const before = countersOf(standIn);
   const rig = await Rig.open("hoard");
   const { device, far, host } = rig;
@@ -465,12 +465,12 @@ driverTest("close() gives back a packet for which there was no slot, and counts 
   strictEqual(pool.taken, 0);
 });
 
-/** Adapters whose road leads back to themselves: what is sent to the system comes from it again. */
+/** Adapters whose link loops back: packets sent to the system come back from it. */
 const LOOPS = ["loop0", "loop1"] as const;
 const ROUNDS = 12;
 
 driverTest(
-  "a tunnel that ends while packets fly in both directions leaves nothing, and loses count of none",
+  "a tunnel that ends while packets pass in both directions leaves nothing and counts every packet",
   async () => {
     for (let round = 0; round < ROUNDS; round++) {
       const before = countersOf(standIn);
@@ -481,7 +481,7 @@ driverTest(
       const enough = 500 + round * 97;
       let seen = 0;
       const running = tunnel.run(() => {
-        // In the midst of a batch, every other time.
+        // Every other time, in the middle of a batch.
         if (++seen === enough && round % 2 === 0) end();
         return Verdict.Reply;
       });
@@ -502,7 +502,7 @@ driverTest(
   },
 );
 
-driverTest("two devices that a tunnel joins are closed while packets fly between them", async () => {
+driverTest("two devices connected by a tunnel are closed while packets pass between them", async () => {
   for (let round = 0; round < ROUNDS / 2; round++) {
     const before = countersOf(standIn);
     const far = await openDevice({ name: LOOPS[1], windows: { ringCapacity: MIN_RING } }) as WintunDevice;

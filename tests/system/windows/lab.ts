@@ -9,14 +9,14 @@ import { type Namespace, openNamespace } from "../../kit/system.ts";
 import { type Counters, type NetworkState, readNetwork, StandInReport } from "./stand_in.ts";
 
 const FIRST_PORT = 40_001;
-/** The most that a script takes to say something (milliseconds). */
+/** Timeout of an expected line of output (milliseconds). */
 const TIMEOUT = 30_000;
 
-/** A script that runs. */
+/** A running script. */
 export class RunningScript {
-  /** What it wrote by now, to both of its outputs. */
+  /** Output so far, of both streams. */
   heard = "";
-  /** Its exit code, when it has ended. */
+  /** Exit code, once it has ended. */
   readonly ended: Promise<number>;
   readonly #child: Deno.ChildProcess;
   #changed: PromiseWithResolvers<void> = Promise.withResolvers();
@@ -36,7 +36,7 @@ export class RunningScript {
     }
   }
 
-  /** Waits until it has written this. */
+  /** Waits until the output contains this. */
   async said(words: string): Promise<void> {
     const over = Promise.withResolvers<void>();
     const timer = setTimeout(over.resolve, TIMEOUT);
@@ -52,7 +52,7 @@ export class RunningScript {
     }
   }
 
-  /** Ends it by Ctrl-C; its exit code. */
+  /** Ends it with Ctrl-C and returns its exit code. */
   async interrupt(): Promise<number> {
     this.#child.kill("SIGINT");
     const timer = setTimeout(() => this.kill(), TIMEOUT);
@@ -63,12 +63,12 @@ export class RunningScript {
     }
   }
 
-  /** Ends it as a crash does. */
+  /** Kills it. */
   kill(): void {
     try {
       this.#child.kill("SIGKILL");
     } catch {
-      // It has just ended.
+      // It has already ended.
     }
   }
 }
@@ -79,17 +79,17 @@ export interface ScriptOptions {
   permissions?: readonly string[];
   /** Variables, such as `STAND_IN_FAULTS`. @default {{}} */
   env?: Record<string, string>;
-  /** What it writes when it can be used. @default {"is open"} */
+  /** Output that shows that it is ready. @default {"is open"} */
   ready?: string;
 }
 
-/** A Wine in a namespace, and the roads of its adapters. */
+/** Wine in a namespace, and the links of its adapters. */
 export class WindowsLab implements AsyncDisposable {
   /** Where Wine's sockets are. */
   readonly namespace: Namespace;
   /** The Wine. */
   readonly wine: Wine;
-  /** What the stand-in for wintun.dll counts, in all processes together. */
+  /** Counters of the stand-in for wintun.dll, summed over all processes. */
   readonly report: StandInReport;
   readonly #roads: string[] = [];
   readonly #bridges: Deno.ChildProcess[] = [];
@@ -101,12 +101,12 @@ export class WindowsLab implements AsyncDisposable {
     this.report = new StandInReport(`${wine.folder}/report`);
   }
 
-  /** What the stand-in for wintun.dll has counted. */
+  /** Counters of the stand-in for wintun.dll. */
   get counters(): Counters {
     return this.report.counters;
   }
 
-  /** What is set up now. */
+  /** Addresses, routes and other settings now in effect. */
   get network(): NetworkState {
     return readNetwork(`${this.wine.folder}/network`);
   }
@@ -116,7 +116,7 @@ export class WindowsLab implements AsyncDisposable {
     return Deno.readTextFileSync(`${this.wine.folder}/calls`).trim().split("\n");
   }
 
-  /** Joins the adapter of this name to a TUN device called `sys` that has these addresses. */
+  /** Connects the adapter of this name to a TUN device `sys` with these addresses. */
   async join(adapter: string, namespace: Namespace, addresses: readonly string[]): Promise<void> {
     const port = FIRST_PORT + 2 * this.#roads.length;
     this.#roads.push(`${adapter}=${port}:${port + 1}`);
@@ -141,7 +141,7 @@ export class WindowsLab implements AsyncDisposable {
     await namespace.command("ip", ["link", "set", "sys", "up"]);
   }
 
-  /** The variables of the stand-ins. */
+  /** Environment variables of the stand-ins. */
   async environment(): Promise<Record<string, string>> {
     const file = (name: string) => windowsPath(`${this.wine.folder}/${name}`);
     return {
@@ -153,7 +153,7 @@ export class WindowsLab implements AsyncDisposable {
     };
   }
 
-  /** Starts a file of `scripts/`, as it is. */
+  /** Starts a file of `scripts/` unchanged. */
   async start(
     script: string,
     args: readonly string[] = [],
@@ -181,7 +181,7 @@ export class WindowsLab implements AsyncDisposable {
   }
 }
 
-/** Makes a namespace with a Wine in it. */
+/** Creates a namespace with Wine in it. */
 export async function openWindowsLab(): Promise<WindowsLab> {
   const namespace = await openNamespace();
   try {

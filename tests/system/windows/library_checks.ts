@@ -50,16 +50,16 @@ function assertRefused(error: Error, type: new (message: string) => Error, messa
 
 const { NotFound, NotSupported } = Deno.errors;
 
-// Libraries stay open once they are, which no test should be blamed for.
+// Libraries stay open, so they are opened outside the tests' leak checks.
 iphlpapi();
 isAdministrator();
 
-Deno.test("openDevice() without wintun.dll says where it was looked for, and what to do", async () => {
+Deno.test("openDevice() without wintun.dll lists the places searched, and the remedy", async () => {
   const error = await refusal({});
   assertRefused(
     error,
     NotFound,
-    /^Cannot load wintun\.dll: it is none of Z:.*\\wintun\.dll, C:\\.*\\warren\\wintun-0\.14\.1\\amd64\\wintun\.dll: run `warren driver install`$/,
+    /^Cannot load wintun\.dll: there is no file Z:.*\\wintun\.dll or C:\\.*\\warren\\wintun-0\.14\.1\\amd64\\wintun\.dll: run `warren driver install`$/,
   );
 });
 
@@ -68,12 +68,12 @@ Deno.test("openDevice() looks nowhere else when WARREN_WINTUN names a file", asy
   assertRefused(error, NotFound, /^Cannot read "C:\\nowhere\\wintun\.dll": ERROR_PATH_NOT_FOUND \(3\)/);
 });
 
-Deno.test("openDevice() refuses a WARREN_WINTUN that is not absolute or a device's, before it is read", async () => {
+Deno.test("openDevice() refuses a WARREN_WINTUN that is relative or a device, before it is read", async () => {
   for (const path of NO_PATHS) {
     assertRefused(
       await refusal({ WARREN_WINTUN: path }),
       NotSupported,
-      /: WARREN_WINTUN has to be an absolute path, and no device's$/,
+      /: WARREN_WINTUN must be the absolute path of a file$/,
     );
   }
   for (const path of ["\\\\?\\C:\\nowhere\\wintun.dll", "C:/nowhere/wintun.dll", "c:\\nowhere\\wintun.dll"]) {
@@ -81,9 +81,9 @@ Deno.test("openDevice() refuses a WARREN_WINTUN that is not absolute or a device
   }
 });
 
-Deno.test("iphlpapi() loads no other library than System32's, unless its absolute path and hash are said", async () => {
+Deno.test("iphlpapi() loads only the library of System32, unless another one is given by absolute path and hash", async () => {
   const [path, sha256] = [Deno.env.get("WARREN_IPHLPAPI")!, Deno.env.get("WARREN_IPHLPAPI_SHA256")!];
-  // The one that is loaded already is not asked again.
+  // A fresh copy of the module: the library that is loaded already is not replaced.
   const { iphlpapi } = await import("../../../driver/windows/iphlpapi.ts?unloaded");
   const refuses = (name: string, hash: string | undefined, message: RegExp) => {
     Deno.env.set("WARREN_IPHLPAPI", name);
@@ -96,16 +96,16 @@ Deno.test("iphlpapi() loads no other library than System32's, unless its absolut
   };
   try {
     for (const name of NO_PATHS) {
-      refuses(name, sha256, /: WARREN_IPHLPAPI has to be an absolute path, and no device's$/);
+      refuses(name, sha256, /: WARREN_IPHLPAPI must be the absolute path of a file$/);
     }
-    const unsaid =
-      `: WARREN_IPHLPAPI_SHA256 does not say that it is meant \\(SHA-256 ${sha256}\\): unset WARREN_IPHLPAPI$`;
-    refuses(path, undefined, new RegExp(unsaid));
-    refuses(path, "0".repeat(64), /: its SHA-256 is .*, and WARREN_IPHLPAPI_SHA256 says 0{64}$/);
+    const unconfirmed =
+      `: WARREN_IPHLPAPI_SHA256 must be set to its SHA-256, ${sha256}: unset WARREN_IPHLPAPI$`;
+    refuses(path, undefined, new RegExp(unconfirmed));
+    refuses(path, "0".repeat(64), /: its SHA-256 must be WARREN_IPHLPAPI_SHA256, 0{64}, got [0-9a-f]{64}$/);
     const text = await Deno.makeTempFile();
     await Deno.writeTextFile(text, "MZ, it says");
-    refuses(text, sha256, /: it is no DLL: unset WARREN_IPHLPAPI$/);
-    // Wine's own lacks functions.
+    refuses(text, sha256, /: it is not a DLL: unset WARREN_IPHLPAPI$/);
+    // Wine's library lacks functions.
     Deno.env.delete("WARREN_IPHLPAPI");
     throws(
       iphlpapi,
@@ -117,45 +117,45 @@ Deno.test("iphlpapi() loads no other library than System32's, unless its absolut
   }
 });
 
-Deno.test("openDevice() refuses a DLL that is no official build, until its hash is said", async () => {
+Deno.test("openDevice() refuses a DLL that is not an official build, unless its hash is given", async () => {
   assertRefused(
     await refusal({ WARREN_WINTUN: STAND_IN }),
     NotSupported,
     new RegExp(
-      `: it is no official build of Wintun 0\\.14\\.1 \\(SHA-256 ${STAND_IN_SHA256}\\): unset WARREN_WINTUN$`,
+      `: it is not an official build of Wintun 0\\.14\\.1 \\(SHA-256 ${STAND_IN_SHA256}\\): unset WARREN_WINTUN$`,
     ),
   );
   const other = "0".repeat(64);
   assertRefused(
     await refusal({ WARREN_WINTUN: STAND_IN, WARREN_WINTUN_SHA256: other }),
     NotSupported,
-    new RegExp(`: its SHA-256 is ${STAND_IN_SHA256}, and WARREN_WINTUN_SHA256 says ${other}$`),
+    new RegExp(`: its SHA-256 must be WARREN_WINTUN_SHA256, ${other}, got ${STAND_IN_SHA256}$`),
   );
 });
 
-Deno.test("openDevice() refuses what is no DLL, and one for another machine, before it is loaded", async () => {
+Deno.test("openDevice() refuses a file that is not a DLL, and a DLL for another machine, before loading it", async () => {
   const text = await refusal(await asFile(new TextEncoder().encode("MZ, it says")));
-  assertRefused(text, NotSupported, /: it is no DLL: unset WARREN_WINTUN$/);
+  assertRefused(text, NotSupported, /: it is not a DLL: unset WARREN_WINTUN$/);
   for (const folder of ["arm64", "arm", "x86"]) {
     assertRefused(
       await refusal({ WARREN_WINTUN: `${OFFICIAL}\\${folder}\\wintun.dll` }),
       NotSupported,
       new RegExp(
-        `\\\\${folder}\\\\wintun\\.dll": it is for ${folder}, and this deno for amd64: unset WARREN_WINTUN$`,
+        `\\\\${folder}\\\\wintun\\.dll": it is built for ${folder}, and deno for amd64: unset WARREN_WINTUN$`,
       ),
     );
   }
 });
 
-Deno.test("openDevice() refuses half a DLL", async () => {
+Deno.test("openDevice() refuses a truncated DLL", async () => {
   const whole = await Deno.readFile(STAND_IN);
   const half = await refusal(await asFile(whole.subarray(0, 4096)));
   assertRefused(half, NotSupported, /^Cannot load ".*": Could not open library: /);
 });
 
-Deno.test("openDevice() refuses a DLL of before 0.14, which has no WintunCloseAdapter", async () => {
+Deno.test("openDevice() refuses a DLL older than 0.14, which lacks WintunCloseAdapter", async () => {
   const bytes = await Deno.readFile(STAND_IN);
-  // The exports have to keep the order of their names.
+  // The exports must stay sorted by name.
   const name = new TextEncoder().encode("WintunCloseAdapter\0");
   const at = bytes.findIndex((_, at) => name.every((byte, i) => bytes[at + i] === byte));
   ok(at > 0);
@@ -164,13 +164,13 @@ Deno.test("openDevice() refuses a DLL of before 0.14, which has no WintunCloseAd
   assertRefused(
     old,
     NotSupported,
-    /^Cannot load ".*": it lacks a function of Wintun 0\.14\.1, as those before 0\.14 do: unset WARREN_WINTUN$/,
+    /^Cannot load ".*": it lacks a function of Wintun 0\.14\.1 and may be older than 0\.14: unset WARREN_WINTUN$/,
   );
 });
 
 Deno.test({
   name: "openDevice() loads the right DLL after all of these",
-  // The library and its logger stay.
+  // The library and its logger stay open.
   sanitizeOps: false,
   sanitizeResources: false,
   fn: async () => {

@@ -1,4 +1,4 @@
-/** A packet whose wakeup Wintun missed does not wait for the next one; nudge_test.ts runs it, with `miss=1`. */
+/** A packet whose wakeup Wintun missed is delivered without a next one; nudge_test.ts runs it, with `miss=1`. */
 
 import { ok, strictEqual } from "node:assert/strict";
 import type { WintunDevice } from "../../../driver/windows/device.ts";
@@ -8,7 +8,7 @@ import { countersOf, openStandIn, wide } from "./stand_in.ts";
 const standIn = openStandIn();
 const PACKET = Uint8Array.of(0x45, 0, 0, 20, ...new Uint8Array(16));
 const TIMEOUT = 5000;
-/** Many times what it takes to be nudged. */
+/** Many times the delay of a nudge (milliseconds). */
 const AFTERWARDS = 200;
 
 function delay(milliseconds: number): Promise<void> {
@@ -35,7 +35,7 @@ async function opened(name: string, use: (tunnel: Tunnel, device: WintunDevice) 
 const options = { sanitizeOps: false, sanitizeResources: false };
 
 Deno.test(
-  "a packet whose wakeup was missed is there soon, by one nudge, which is counted",
+  "a packet whose wakeup was missed is delivered soon by one nudge, which is counted",
   options,
   async () => {
     await opened("missed", async (tunnel, device) => {
@@ -51,7 +51,7 @@ Deno.test(
   },
 );
 
-Deno.test("while packets are written there is no nudge, and one behind the last", options, async () => {
+Deno.test("there is no nudge while packets are written, and one after the last", options, async () => {
   await opened("steady", async (tunnel, device) => {
     const start = performance.now();
     let longest = 0;
@@ -62,7 +62,7 @@ Deno.test("while packets are written there is no nudge, and one behind the last"
       longest = Math.max(longest, now - last);
       last = now;
     }
-    // Where the machine was busy elsewhere, it looked like an end.
+    // On a busy machine, a pause may look like the end.
     ok(device.nudges === 0 || longest > 15, `${device.nudges} nudges; ${longest} ms`);
     const before = device.nudges;
     await delay(AFTERWARDS);

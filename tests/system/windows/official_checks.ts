@@ -4,7 +4,7 @@ import { deepStrictEqual, match, ok, rejects, strictEqual } from "node:assert/st
 import { DriverError, openDevice } from "../../../driver/mod.ts";
 import { iphlpapi } from "../../../driver/windows/iphlpapi.ts";
 import { isAdministrator } from "../../../driver/windows/shell32.ts";
-import { findWintun, listening, runningDriverVersion, wintun } from "../../../driver/windows/wintun.ts";
+import { collectErrors, findWintun, runningDriverVersion, wintun } from "../../../driver/windows/wintun.ts";
 
 /** What the official builds export. */
 const EXPORTS = [
@@ -24,7 +24,7 @@ const EXPORTS = [
   "WintunStartSession",
 ];
 
-Deno.test("findWintun() finds the installed DLL and knows it as official", () => {
+Deno.test("findWintun() finds the installed DLL and recognises it as official", () => {
   const { path, named, official, file } = findWintun();
   file[Symbol.dispose]();
   match(path, /^C:\\.*\\warren\\wintun-0\.14\.1\\amd64\\wintun\.dll$/);
@@ -33,19 +33,19 @@ Deno.test("findWintun() finds the installed DLL and knows it as official", () =>
 
 iphlpapi();
 isAdministrator();
-await listening(() => Promise.resolve());
+await collectErrors(() => Promise.resolve());
 
 Deno.test("the official DLL has every function that the driver calls", () => {
   deepStrictEqual(Object.keys(wintun()).sort(), EXPORTS);
   strictEqual(runningDriverVersion(), undefined, "no driver runs");
 });
 
-Deno.test("the official DLL's own words say why there is no adapter", async () => {
+Deno.test("the error of a failed start holds the log lines of the official DLL", async () => {
   await rejects(openDevice({ name: "official" }), (error) => {
     ok(error instanceof DriverError);
     match(
       error.message,
-      /^Cannot open device "official": ERROR_GEN_FAILURE \(31\): Wintun says: \w.*: look at /,
+      /^Cannot open device "official": ERROR_GEN_FAILURE \(31\): Wintun reports: \w.*: look at /,
     );
     strictEqual(error.operation, "WintunCreateAdapter");
     // Wine has none of the namespaces that Wintun keeps its mutexes in.

@@ -1,4 +1,4 @@
-/** Opening Windows devices: what stops it, what it says then, and what it leaves; device_test.ts runs it under Wine. */
+/** Opening Windows devices: failures, their messages, and cleanup; device_test.ts runs it under Wine. */
 
 import { deepStrictEqual, match, ok, rejects, strictEqual } from "node:assert/strict";
 import { type DeviceOptions, DriverError, openDevice } from "../../../driver/mod.ts";
@@ -8,14 +8,14 @@ import { TestHost, turn } from "../../kit/host.ts";
 import { countersSince, driverTest, Far, MIN_RING, standIn } from "./rig.ts";
 import { countersOf } from "./stand_in.ts";
 
-/** How often a device is opened and closed, and how often before that, for what stays. */
+/** Rounds of opening and closing, after some rounds for what stays open. */
 const ROUNDS = 200;
 const WARM_UP = 20;
 
-/** ntdll.h: `struct SYSTEM_PROCESS_INFORMATION`, as far as it is looked at. */
+/** ntdll.h: `struct SYSTEM_PROCESS_INFORMATION`; only the fields in use. */
 const ProcessInformation = { NextEntryOffset: 0, UniqueProcessId: 80, HandleCount: 96 } as const;
 const SYSTEM_PROCESS_INFORMATION = 5;
-/** More than all processes of a test's Wine need (bytes). */
+/** More than the list of all Wine processes needs (bytes). */
 const ROOM = 1024 * 1024;
 
 function open(name: string, options: DeviceOptions = {}): Promise<Device> {
@@ -28,14 +28,14 @@ async function close(device: Device): Promise<void> {
 }
 
 driverTest(
-  "an adapter that Windows denies says whose right is needed, in Wintun's words, at once",
+  "an adapter that Windows denies fails at once, with the log of Wintun and the missing right",
   async () => {
     const before = countersOf(standIn);
     await rejects(open("deny"), (error) => {
       ok(error instanceof Deno.errors.PermissionDenied);
       strictEqual(
         error.message,
-        'Cannot open device "deny": ERROR_ACCESS_DENIED (5): Wintun says: Failed to create private namespace ' +
+        'Cannot open device "deny": ERROR_ACCESS_DENIED (5): Wintun reports: Failed to create private namespace ' +
           '(Code 0x00000005): run it in a terminal that was opened by "Run as administrator"',
       );
       strictEqual((error.cause as Error).message, "Failed to create private namespace (Code 0x00000005)");
@@ -45,7 +45,7 @@ driverTest(
   },
 );
 
-driverTest("an adapter that cannot be made the first time is tried again", async () => {
+driverTest("an adapter that cannot be created at first is tried again", async () => {
   const before = countersOf(standIn);
   await close(await open("stumble"));
   const { adaptersCreated, adaptersClosed } = countersSince(before);
@@ -53,14 +53,14 @@ driverTest("an adapter that cannot be made the first time is tried again", async
 });
 
 driverTest(
-  "an adapter has one session: the second device of a name is refused, and the first one goes on",
+  "an adapter has one session: a second device of its name is refused, and the first one keeps working",
   async () => {
     const first = await open("twice");
     try {
       await rejects(open("TWICE"), (error) => {
         ok(error instanceof DriverError);
         match(error.message, /^Cannot open device "TWICE": ERROR_ALREADY_INITIALIZED \(1247\): /);
-        match(error.message, /Wintun says: .*Failed to register rings \(Code 0x000004DF\)/);
+        match(error.message, /Wintun reports: .*Failed to register rings \(Code 0x000004DF\)/);
         match(error.message, /: another program uses this adapter$/);
         strictEqual(error.errno, 1247);
         return true;
@@ -78,7 +78,7 @@ driverTest(
   },
 );
 
-driverTest("a name that another kind of interface has is refused, and nothing is made", async () => {
+driverTest("the name of another kind of interface is refused, and nothing is created", async () => {
   const before = countersOf(standIn);
   Deno.env.set("STAND_IN_ALIASES", "Ethernet,tun0");
   try {
@@ -86,7 +86,7 @@ driverTest("a name that another kind of interface has is refused, and nothing is
       name: "DriverError",
       code: "ERROR_DUP_NAME",
       message:
-        /^Cannot open device "ethernet": ERROR_DUP_NAME \(52\): .*not Wintun's has this name: choose another$/,
+        /^Cannot open device "ethernet": ERROR_DUP_NAME \(52\): .*does not belong to Wintun has this name: choose another name$/,
     });
     const device = await open("tun%d");
     strictEqual(device.name, "tun1");
@@ -97,7 +97,7 @@ driverTest("a name that another kind of interface has is refused, and nothing is
   strictEqual(countersSince(before).adaptersCreated, 1);
 });
 
-driverTest("a session that cannot be started at first is tried once more, a second later", async () => {
+driverTest("a session that cannot be started at first is tried again once, a second later", async () => {
   const before = countersOf(standIn);
   standIn.StandInRefuseSessions(1, 1450);
   const start = performance.now();
@@ -123,20 +123,20 @@ for (
   });
 }
 
-driverTest("a session that cannot be started gives the adapter back", async () => {
+driverTest("a session that cannot be started leaves no adapter", async () => {
   const before = countersOf(standIn);
   standIn.StandInRefuseSessions(2, 1450);
   await rejects(open("sessionless"), {
     name: "DriverError",
     message:
-      'Cannot open device "sessionless": error 1450: Wintun says: Failed to register rings (Code 0x000005AA)',
+      'Cannot open device "sessionless": error 1450: Wintun reports: Failed to register rings (Code 0x000005AA)',
   });
   const { adaptersCreated, adaptersClosed, sessionsStarted } = countersSince(before);
   deepStrictEqual([adaptersCreated, adaptersClosed, sessionsStarted], [1, 1, 0]);
 });
 
 driverTest(
-  "another thread of Wintun's may log while an adapter is made, under the lock that this needs",
+  "another thread of Wintun may log while an adapter is created, under the lock that creation needs",
   async () => {
     const before = countersOf(standIn);
     for (let round = 0; round < 10; round++) await close(await open("chatter"));
@@ -144,7 +144,7 @@ driverTest(
   },
 );
 
-driverTest("devices may be opened and closed beside one another", async () => {
+driverTest("devices may be opened and closed at the same time", async () => {
   const names = ["slow0", "chatter1", "beside2", "beside3"];
   const devices = await Promise.all(names.map((name) => open(name)));
   deepStrictEqual(devices.map(({ name }) => name), names);
@@ -156,7 +156,7 @@ const { symbols: { NtQuerySystemInformation } } = Deno.dlopen("ntdll.dll", {
   NtQuerySystemInformation: { parameters: ["i32", "buffer", "u32", "pointer"], result: "u32" },
 });
 
-/** How many handles this process has. GetProcessHandleCount does not tell it under Wine. */
+/** Returns the number of handles of this process; GetProcessHandleCount does not work under Wine. */
 function handles(): number {
   const view = new DataView(new ArrayBuffer(ROOM));
   const status = NtQuerySystemInformation(SYSTEM_PROCESS_INFORMATION, view.buffer, ROOM, null);
@@ -182,7 +182,7 @@ driverTest(`${ROUNDS} rounds of opening and closing leave no handle`, async () =
       watchdog: 0,
     });
     const running = tunnel.run();
-    // In the loop's wait, every other time.
+    // Every other time, the loop is waiting.
     if (++rounds % 2 === 0) await turn();
     tunnel.close();
     await running;
@@ -192,6 +192,6 @@ driverTest(`${ROUNDS} rounds of opening and closing leave no handle`, async () =
   ok(before > 10, `${before} handles`);
   for (let i = 0; i < ROUNDS; i++) await round();
   const more = handles() - before;
-  // Deno's own threads come and go.
+  // Threads of Deno start and end.
   ok(more < ROUNDS / 10, `${more} more than ${before}`);
 });

@@ -1,6 +1,6 @@
 /**
- * A Windows device whose system is the test. For what deno.exe runs under Wine, with the stand-ins named by their
- * variables.
+ * A Windows device whose system is played by the test, in deno.exe under Wine. Environment variables name the
+ * stand-ins.
  */
 
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
@@ -8,25 +8,25 @@ import { checkDeviceOptions, type DeviceOptions } from "../../../driver/options.
 import { openWintunDevice, type WintunDevice } from "../../../driver/windows/device.ts";
 import { iphlpapi } from "../../../driver/windows/iphlpapi.ts";
 import { isAdministrator } from "../../../driver/windows/shell32.ts";
-import { listening } from "../../../driver/windows/wintun.ts";
+import { collectErrors } from "../../../driver/windows/wintun.ts";
 import { PacketBatch, type PacketPool, type TunnelStats } from "../../../lib/core/mod.ts";
 import { empty, numbered, sequenceOf } from "../../conformance/end.ts";
 import { TestHost } from "../../kit/host.ts";
 import { type Counters, countersOf, openStandIn, type StandIn, wide } from "./stand_in.ts";
 
-/** The least that Wintun's rings have (bytes). */
+/** Minimum size of Wintun's rings (bytes). */
 export const MIN_RING = 0x2_0000;
 const LONGEST = 0xffff;
 
-/** The driver's own stand-in. */
+/** The stand-in loaded by the driver. */
 export const standIn: StandIn = openStandIn();
 
-// Libraries and the logger stay open once they are, which no test should be blamed for.
+// Libraries and the logger stay open, so they are opened outside the tests' leak checks.
 iphlpapi();
 isAdministrator();
-await listening(() => Promise.resolve());
+await collectErrors(() => Promise.resolve());
 
-/** What the stand-in has counted since `before`. */
+/** Returns the counters of the stand-in since `before`. */
 export function countersSince(before: Counters): Counters {
   return Object.fromEntries(
     Object.entries(countersOf(standIn)).map((
@@ -35,10 +35,7 @@ export function countersSince(before: Counters): Counters {
   ) as Counters;
 }
 
-/**
- * How many packets the library was given since `before`: all but the nudges, of which it has seen as many as these
- * devices have counted.
- */
+/** Returns the number of packets sent since `before`, without nudges, and checks the nudges counted by these devices. */
 export function writtenSince(before: Counters, ...devices: readonly WintunDevice[]): number {
   const { allocated, sent, nudges } = countersSince(before);
   strictEqual(nudges, devices.reduce((sum, device) => sum + device.nudges, 0), "nudges");
@@ -46,17 +43,17 @@ export function writtenSince(before: Counters, ...devices: readonly WintunDevice
   return sent - nudges;
 }
 
-/** The system's side of the adapter of a name. */
+/** The system's side of an adapter, by name. */
 export class Far {
   readonly #name: Uint16Array<ArrayBuffer>;
   readonly #room = new Uint8Array(LONGEST);
 
-  /** Of this adapter. */
+  /** Finds the adapter of this name. */
   constructor(name: string) {
     this.#name = wide(name);
   }
 
-  /** Sends a packet to the script; whether its ring has room. */
+  /** Sends a packet to the script; returns false if the ring is full. */
   inject(bytes: Uint8Array): boolean {
     return standIn.StandInInject(this.#name, bytes as Uint8Array<ArrayBuffer>, bytes.length) !== 0;
   }
@@ -70,20 +67,20 @@ export class Far {
     }
   }
 
-  /** The next packet from the script; `undefined`: none. */
+  /** Returns the next packet from the script, or `undefined`. */
   take(): Uint8Array | undefined {
     const length = standIn.StandInTake(this.#name, this.#room, this.#room.length);
     return length > 0 ? this.#room.slice(0, length) : undefined;
   }
 
-  /** The numbers of all packets from the script. */
+  /** Returns the numbers of all packets from the script. */
   takeNumbers(): number[] {
     const numbers: number[] = [];
     for (let bytes; (bytes = this.take()) !== undefined;) numbers.push(sequenceOf(bytes));
     return numbers;
   }
 
-  /** Makes the ring to the script senseless. */
+  /** Corrupts the ring to the script. */
   corrupt(): void {
     ok(standIn.StandInCorrupt(this.#name) !== 0, "the ring has room");
   }
@@ -94,7 +91,7 @@ export class Far {
   }
 }
 
-/** A device without a loop, and its system. */
+/** A device without a loop, and its system's side. */
 export class Rig implements AsyncDisposable {
   /** The device. */
   readonly device: WintunDevice;
@@ -122,7 +119,7 @@ export class Rig implements AsyncDisposable {
     );
   }
 
-  /** The numbers of the packets that are ready. */
+  /** Returns the numbers of the packets that are ready. */
   readNumbers(): number[] {
     const numbers: number[] = [];
     const batch = new PacketBatch();
@@ -138,8 +135,8 @@ export class Rig implements AsyncDisposable {
 }
 
 /**
- * Declares a test at whose end the library has everything back, no rule of wintun.h was broken, nothing was written
- * that Windows discards but for nudges, and all that was sent is somewhere.
+ * Declares a test and checks at its end that the library has everything back, that no rule of wintun.h was broken, that
+ * Windows discarded only nudges, and that every sent packet is accounted for.
  */
 export function driverTest(name: string, body: () => void | Promise<void>): void {
   Deno.test(name, async () => {
@@ -177,7 +174,7 @@ export function driverTest(name: string, body: () => void | Promise<void>): void
   });
 }
 
-/** Checks that packets in are packets out, dropped with a reason, or queued; and that nothing is queued. */
+/** Checks that every packet left, was consumed or was dropped with a reason, and that none is queued. */
 export function assertAccounted(stats: TunnelStats): void {
   const dropped = Object.values(stats.dropped).reduce((sum, count) => sum + count, 0);
   strictEqual(stats.queued, 0);

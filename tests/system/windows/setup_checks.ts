@@ -1,4 +1,4 @@
-/** What the Windows driver gives IP Helper, byte by byte, and takes back; device_test.ts runs it under Wine. */
+/** Calls of IP Helper by the Windows driver and their undo, byte by byte; device_test.ts runs it under Wine. */
 
 import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
 import { type DeviceOptions, DriverError, openDevice } from "../../../driver/mod.ts";
@@ -10,16 +10,16 @@ import type { Device } from "../../../lib/core/mod.ts";
 import { countersSince, driverTest, MIN_RING, standIn } from "./rig.ts";
 import { countersOf, readNetwork, wide } from "./stand_in.ts";
 
-/** The number of the next adapter: the stand-in counts from Wintun's seventh interface on. */
+/** Index of the next adapter: the stand-in counts from the seventh interface of Wintun. */
 const nextIndex = () => 7 + countersOf(standIn).adaptersCreated;
 
-/** What an adapter of Wintun's has by itself (bytes). */
+/** MTU of a new Wintun adapter (bytes). */
 const DEFAULT_MTU = 65_535;
 
 const CALLS = Deno.env.get("STAND_IN_CALLS")!;
 const NETWORK = Deno.env.get("STAND_IN_NETWORK")!;
 
-/** What a row looks like in memory; blanks and bars are for the eye, `00*8` is eight zeros. */
+/** Parses the bytes of a row; blanks and bars are ignored, `00*8` is eight zeros. */
 function golden(...parts: string[]): string {
   return parts.join(" ").replaceAll(/00\*(\d+)/g, (_, count) => "00".repeat(Number(count))).replaceAll(
     /[\s|]/g,
@@ -55,7 +55,7 @@ const ROUTE = (at: number, to: string, length: string, via: string, metric: stri
     "03000000 01010101 00000000 00000000",
   );
 
-/** Behind the fields that are set, MIB_IPINTERFACE_ROW as the stand-in hands it out. */
+/** MIB_IPINTERFACE_ROW of the stand-in, after the fields that are set. */
 const INTERFACE = (at: number, family: string, automatic: string, metric: string, mtu: string) =>
   golden(
     family,
@@ -70,14 +70,14 @@ const INTERFACE = (at: number, family: string, automatic: string, metric: string
     "01 00 01 00*9",
   );
 
-/** A call by its name and bytes; one that did not succeed by its result, too. */
+/** A call with its name and bytes, and its result if it failed. */
 interface Call {
   readonly name: string;
   readonly result: number;
   readonly bytes: string;
 }
 
-/** The calls that change something, since the last look. */
+/** Returns the changing calls since the last look. */
 function changes(): Call[] {
   const lines = Deno.readTextFileSync(CALLS).split("\n").filter((line) => line !== "");
   Deno.writeTextFileSync(CALLS, "");
@@ -88,7 +88,7 @@ function changes(): Call[] {
   })).filter(({ name }) => /^(Set|Create|Delete)/.test(name));
 }
 
-/** Declares a test whose calls are its own. */
+/** Declares a test that starts with an empty list of calls. */
 function setupTest(name: string, body: () => Promise<void>): void {
   driverTest(name, () => {
     Deno.writeTextFileSync(CALLS, "");
@@ -96,7 +96,7 @@ function setupTest(name: string, body: () => Promise<void>): void {
   });
 }
 
-/** Opens a device, and closes it whatever happens: what it left would be found by other tests. */
+/** Opens a device and always closes it, so that it leaves nothing to other tests. */
 async function opened(options: DeviceOptions, use: (device: Device) => void): Promise<void> {
   const device = await openDevice(options);
   try {
@@ -107,7 +107,7 @@ async function opened(options: DeviceOptions, use: (device: Device) => void): Pr
   }
 }
 
-/** Flags, servers and search list, as the stand-in writes them down. */
+/** Flags, servers and search list in the form of the stand-in. */
 const dns = (text: string) => new TextEncoder().encode(text).toHex();
 const call = (name: string, bytes: string, result = 0): Call => ({ name, result, bytes });
 
@@ -142,7 +142,7 @@ const MADE = (at: number): Call[] => [
   call("SetInterfaceDnsSettings", dns("3|fd00::53|")),
 ];
 
-/** What takes it back: newest first, by the same rows. */
+/** The undo of these calls: newest first, with the same rows. */
 const UNDONE = (made: readonly Call[]): Call[] =>
   made.filter(({ name }) => name !== "SetIpInterfaceEntry").toReversed().map(({ name, bytes }) =>
     name === "SetInterfaceDnsSettings"
@@ -150,14 +150,14 @@ const UNDONE = (made: readonly Call[]): Call[] =>
       : call(name.replace("Create", "Delete"), bytes)
   );
 
-/** Nothing of a device is left. */
+/** Checks that nothing of a device is left. */
 function assertBare(): void {
   const { addresses, routes, dns } = readNetwork(NETWORK);
   deepStrictEqual({ addresses, routes, dns }, { addresses: [], routes: [], dns: [] });
 }
 
 setupTest(
-  "a device's rows are Windows' bytes, and closing it takes them back in the opposite order",
+  "a device writes the rows of Windows byte by byte, and close() removes them in reverse order",
   async () => {
     const at = nextIndex();
     await opened({ name: "golden", ...OPTIONS }, () => {
@@ -173,7 +173,7 @@ setupTest(
 );
 
 setupTest(
-  "a device without options gets an MTU of 1500, and no name servers of a process that crashed",
+  "a device without options gets an MTU of 1500, and no DNS servers of a crashed process",
   async () => {
     const at = nextIndex();
     const left = wide("10.6.7.53");
@@ -198,7 +198,7 @@ setupTest(
 );
 
 setupTest(
-  "a route to everywhere makes the interface preferred, for its protocol alone; IPv6 gets 1280 at least",
+  "a default route sets the interface metric to 0 for its IP version only; IPv6 gets an MTU of at least 1280",
   async () => {
     const at = nextIndex();
     const options = { address: "10.6.7.7/24", route: "0.0.0.0/0", mtu: 600 };
@@ -213,7 +213,7 @@ setupTest(
   },
 );
 
-setupTest("default is a route to everywhere by IPv4 and IPv6", async () => {
+setupTest("default means a default route for IPv4 and one for IPv6", async () => {
   const at = nextIndex();
   const options = { address: "10.6.7.7/24", route: "default" };
   await opened({ name: "default", windows: { ringCapacity: MIN_RING }, ...options }, () => {
@@ -227,7 +227,7 @@ setupTest("default is a route to everywhere by IPv4 and IPv6", async () => {
   assertBare();
 });
 
-/** What a call is refused with, of which Windows has its own meanings. */
+/** Error numbers with which a call is refused. */
 const Refusal = { Denied: 5, NotSupported: 50, InvalidParameter: 87, Exists: 5010 } as const;
 
 /** Opens a device with `OPTIONS` while a function fails. */
@@ -240,18 +240,18 @@ async function assertRefused(refused: string, error: number, expected: Error): P
   }
 }
 
-/** The functions that may fail, how many calls come before them, and what is not possible then. */
+/** Functions that may fail, the number of calls before them, and the failed action. */
 const REFUSED = [
   ["GetIpInterfaceEntry", 0, 'set up IPv4 on "half"'],
   ["SetIpInterfaceEntry", 0, 'set up IPv4 on "half"'],
   ["CreateUnicastIpAddressEntry", 2, 'add address 10.6.7.7/24 to "half"'],
   ["CreateIpForwardEntry2", 4, 'add route 10.1.0.0/16 on "half"'],
-  ["SetInterfaceDnsSettings", 8, 'use name servers 10.6.7.53,10.6.7.54 on "half"'],
+  ["SetInterfaceDnsSettings", 8, 'set DNS servers 10.6.7.53,10.6.7.54 on "half"'],
 ] as const;
 
 for (const [refused, made, attempt] of REFUSED) {
   setupTest(
-    `a device whose ${refused} is denied says whose right is needed, and what was made is taken back`,
+    `a device whose ${refused} is denied names the missing right and undoes earlier changes`,
     async () => {
       const at = nextIndex();
       const before = countersOf(standIn);
@@ -266,7 +266,7 @@ for (const [refused, made, attempt] of REFUSED) {
     },
   );
 
-  setupTest(`a device whose ${refused} fails otherwise says what Windows says, and no more`, async () => {
+  setupTest(`a device whose ${refused} fails otherwise reports the error of Windows alone`, async () => {
     const message = `Cannot ${attempt}: ERROR_INVALID_PARAMETER (87)`;
     const [operation, code] = [refused, "ERROR_INVALID_PARAMETER"];
     const expected = new DriverError(message, { operation, code, errno: Refusal.InvalidParameter });
@@ -275,7 +275,7 @@ for (const [refused, made, attempt] of REFUSED) {
   });
 }
 
-setupTest("an address that Windows has elsewhere is said to be another interface's", async () => {
+setupTest("an address of another interface is reported as such", async () => {
   const message =
     'Cannot add address 10.6.7.7/24 to "half": ERROR_OBJECT_ALREADY_EXISTS (5010): another interface has it';
   const [operation, code] = ["CreateUnicastIpAddressEntry", "ERROR_OBJECT_ALREADY_EXISTS"];
@@ -284,22 +284,22 @@ setupTest("an address that Windows has elsewhere is said to be another interface
   assertBare();
 });
 
-setupTest("name servers that Windows cannot set say since when it can", async () => {
-  const message = 'Cannot use name servers 10.6.7.53,10.6.7.54 on "half": ERROR_NOT_SUPPORTED (50): ' +
-    "Windows 10 2004 has this first";
+setupTest("an error of DNS servers that Windows cannot set names the first version that can", async () => {
+  const message = 'Cannot set DNS servers 10.6.7.53,10.6.7.54 on "half": ERROR_NOT_SUPPORTED (50): ' +
+    "this needs Windows 10 version 2004 or later";
   const expected = new Deno.errors.NotSupported(message);
   await assertRefused("SetInterfaceDnsSettings", Refusal.NotSupported, expected);
   assertBare();
 });
 
-setupTest("an adapter that was there keeps what it had, and gets its interface's rows back", async () => {
+setupTest("an existing adapter keeps its settings, and gets the rows of its interface back", async () => {
   const at = nextIndex();
   const theirs = standIn.WintunCreateAdapter(wide("theirs"), wide("Test"), null);
   try {
     await opened({ name: "theirs", ...OPTIONS }, () => deepStrictEqual(changes(), MADE(at)));
     const back = changes();
     deepStrictEqual(back.slice(0, -2), UNDONE(MADE(at)));
-    // As the stand-in hands it out; but for the length that it would not take back.
+    // The row of the stand-in, except for the prefix length that it would not accept.
     const original = (family: string, discovery: string, duplicates: string) =>
       golden(
         family,

@@ -1,6 +1,6 @@
 /** The stand-ins from TypeScript: their exports under Wine, and their mapped files from this side. */
 
-/** The counters of wintun.c, in its order. */
+/** Counters of wintun.c, in its order. */
 const COUNTERS = [
   "loads",
   "adaptersCreated",
@@ -36,7 +36,7 @@ const COUNTERS = [
   "nudgesDiscarded",
 ] as const;
 
-/** What the stand-in for wintun.dll counted. */
+/** Counters of the stand-in for wintun.dll. */
 export type Counters = Record<typeof COUNTERS[number], number>;
 
 /** Words of the report by which another process causes faults, by their place. */
@@ -47,16 +47,16 @@ function named(words: BigInt64Array): Counters {
   return Object.fromEntries(COUNTERS.map((name, place) => [name, Number(words[place])])) as Counters;
 }
 
-/** The report of a stand-in that runs elsewhere: `STAND_IN_REPORT`. Good after that process has died, too. */
+/** Report of a stand-in in another process (`STAND_IN_REPORT`); it outlives that process. */
 export class StandInReport {
   readonly #path: string;
 
-  /** A report in this file, which need not be there yet. */
+  /** Opens the report in this file, which need not exist yet. */
   constructor(path: string) {
     this.#path = path;
   }
 
-  /** What it has counted by now. */
+  /** Counters so far. */
   get counters(): Counters {
     const bytes = Deno.readFileSync(this.#path);
     return named(new BigInt64Array(bytes.buffer, 0, COUNTERS.length));
@@ -72,7 +72,7 @@ export class StandInReport {
   }
 }
 
-/** What is set in the stand-in for iphlpapi.dll, each as its row's bytes in hexadecimal. */
+/** State of the stand-in for iphlpapi.dll: rows as bytes in hexadecimal. */
 export interface NetworkState {
   /** `MIB_UNICASTIPADDRESS_ROW`s. */
   readonly addresses: string[];
@@ -105,7 +105,7 @@ export function readNetwork(path: string): NetworkState {
   return Object.fromEntries(tables) as unknown as NetworkState;
 }
 
-/** The exports of wintun.c: Wintun's own, and those for tests. */
+/** Exports of wintun.c: those of Wintun, and those for tests. */
 const SYMBOLS = {
   WintunCreateAdapter: { parameters: ["buffer", "buffer", "buffer"], result: "pointer" },
   createAside: {
@@ -143,19 +143,19 @@ const SYMBOLS = {
 /** The functions of the stand-in. */
 export type StandIn = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
-/** Under Wine: the stand-in that `WARREN_WINTUN` names; the driver's own, when that has loaded it. */
+/** Opens the stand-in named by `WARREN_WINTUN`, under Wine; shares it with the driver. */
 export function openStandIn(): StandIn {
   return Deno.dlopen(Deno.env.get("WARREN_WINTUN")!, SYMBOLS).symbols;
 }
 
-/** Under Wine: what the stand-in has counted. */
+/** Returns the counters of the stand-in, under Wine. */
 export function countersOf({ StandInCounters }: StandIn): Counters {
   const words = new BigInt64Array(COUNTERS.length);
   StandInCounters(words, words.length);
   return named(words);
 }
 
-/** Text as Windows takes it. */
+/** Converts text to a zero-terminated string in UTF-16LE. */
 export function wide(text: string): Uint16Array<ArrayBuffer> {
   return Uint16Array.from(`${text}\0`, (unit) => unit.charCodeAt(0));
 }
