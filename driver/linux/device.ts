@@ -1,4 +1,4 @@
-/** A TUN device of Linux, through /dev/net/tun (Documentation/networking/tuntap.rst). */
+/** TUN devices of Linux: /dev/net/tun, its queues and their setup (Documentation/networking/tuntap.rst). */
 
 import {
   type Device,
@@ -35,7 +35,7 @@ import { checkRoutes, Setup } from "./setup.ts";
 import { StateKeeper } from "./state_keeper.ts";
 
 // Specification
-/** linux/if_tun.h: requests of ioctl(2). */
+/** Requests of ioctl(2), linux/if_tun.h. */
 export const TunRequest = {
   /** _IOW('T', 202, int) */
   TUNSETIFF: 0x400454can,
@@ -46,14 +46,14 @@ export const TunRequest = {
   /** _IOW('T', 220, int) */
   TUNSETVNETLE: 0x400454dcn,
 } as const;
-/** linux/if_tun.h: flags of TUNSETIFF. */
+/** Flags of TUNSETIFF, linux/if_tun.h. */
 export const TunFlag = {
   IFF_TUN: 0x0001,
   IFF_MULTI_QUEUE: 0x0100,
   IFF_NO_PI: 0x1000,
   IFF_VNET_HDR: 0x4000,
 } as const;
-/** linux/if_tun.h: flags of TUNSETOFFLOAD; UDP's are from Linux 6.2 on. */
+/** Flags of TUNSETOFFLOAD, linux/if_tun.h; USO (UDP) since Linux 6.2. */
 export const TunOffload = {
   TUN_F_CSUM: 0x01n,
   TUN_F_TSO4: 0x02n,
@@ -68,27 +68,27 @@ const IFR_FLAGS = 16;
 // Implementation
 export const TUN_PATH = "/dev/net/tun";
 
-/** What a {@linkcode TunDevice} holds. */
+/** Parts that a {@linkcode TunDevice} is made of. */
 interface TunParts {
   readonly fd: number;
   readonly offload: Offload;
   readonly uring: boolean | "oneshot";
   readonly link: Link;
   readonly netlink: Netlink;
-  /** `undefined` for a queue of a device that another thread has set up. */
+  /** Setup of the device; `undefined` for a queue that {@linkcode joinTunDevice} joins. */
   readonly setup: Setup | undefined;
   readonly monitor: LinkMonitor;
-  /** Of the queue that has set the device up. */
+  /** Restores what other programs remove; only the first queue has one. */
   readonly keeper: StateKeeper | undefined;
-  /** The MTU that was asked for. */
+  /** Requested MTU (bytes). */
   readonly wantedMtu: number | undefined;
 }
 
-/** A TUN device, or one queue of it. */
+/** A TUN device, or one of its queues. */
 export class TunDevice implements Device {
-  /** Whether it takes and gives super-packets and unfinished sums. */
+  /** True if super-packets and partial checksums pass in both directions. */
   readonly offload: boolean;
-  /** Why it is gone. */
+  /** Reason that the device can no longer be used. */
   failure: Error | undefined;
 
   readonly #libc = libc();
@@ -106,15 +106,15 @@ export class TunDevice implements Device {
   #host: EndHost | undefined;
   #closed = false;
 
-  /** For {@linkcode openTunDevice}. */
+  /** For {@linkcode openTunQueues} and {@linkcode joinTunDevice}. */
   constructor({ fd, offload, uring, link, netlink, setup, monitor, keeper, wantedMtu }: TunParts) {
     this.#fd = fd;
     this.offload = offload.tcp;
     const queue = {
       fd,
       offload,
-      refused: (packet: Packet, errno: number) => this.#refuse(packet, errno),
-      lose: (verb: string, operation: string, errno: number) => this.#lose(verb, operation, errno),
+      refuse: (packet: Packet, errno: number) => this.#refuse(packet, errno),
+      fail: (verb: string, operation: string, errno: number) => this.#fail(verb, operation, errno),
     };
     this.#queue = (uring !== false && !offload.tcp ? UringQueue.open(queue, uring === true) : undefined) ??
       new TunQueue(queue);
@@ -127,38 +127,38 @@ export class TunDevice implements Device {
     this.#monitor = monitor;
   }
 
-  /** The name that the kernel knows it by; it may be renamed while it is open. */
+  /** Current name of the link, which may be renamed while it is open. */
   get name(): string {
     return this.#monitor.name;
   }
 
-  /** The longest packet that the kernel sends through it (bytes). */
+  /** Current MTU of the link (bytes). */
   get mtu(): number {
     return this.#mtu;
   }
 
-  /** Its descriptor. */
+  /** Descriptor that the loop waits for; `undefined` after close. */
   get waitable(): Waitable | undefined {
     return this.#closed ? undefined : this.#queue.waitable;
   }
 
-  /** With offload, any packet may be a super-packet. */
+  /** Longest packet that a read may bring (bytes): with offload, any packet may be a super-packet. */
   get longestRead(): number {
     return this.offload ? LARGE_ROOM : this.#room;
   }
 
-  /** Packets that it has taken, and that the kernel has not written yet. */
+  /** Packets accepted by `write` that the kernel has not taken yet. */
   get queued(): number {
     return this.#queue.queued;
   }
 
-  /** Gives it its loop. */
+  /** Attaches the device to its loop. */
   attach(host: EndHost): void {
     this.#host = host;
     this.#queue.attach(host);
-    host.watch(this.#monitor.descriptor, () => this.#hear());
+    host.watch(this.#monitor.descriptor, () => this.#drainMonitor());
     const keeper = this.#keeper;
-    if (keeper !== undefined) host.watch(keeper.descriptor, () => this.#keep(keeper));
+    if (keeper !== undefined) host.watch(keeper.descriptor, () => this.#drainKeeper(keeper));
   }
 
   /** Reads packets until the kernel has no more, the batch is full, or the pool is empty. */
@@ -167,28 +167,28 @@ export class TunDevice implements Device {
     return this.#queue.read(batch, this.#room);
   }
 
-  /** Writes packets until the kernel takes no more; those that it refuses are dropped with its reason. */
+  /** Writes packets until the kernel takes no more; packets that it refuses are dropped with its error's name. */
   write(batch: PacketBatch): number {
     return this.#closed ? 0 : this.#queue.write(batch);
   }
 
-  /** Changes of its link, as rtnetlink reports them. */
+  /** Changes of the link, as rtnetlink reports them. */
   events(): AsyncIterable<DeviceEvent> {
     return this.#events.listen();
   }
 
-  /** The kernel's own counters. */
+  /** Counters that the kernel keeps for the link. */
   statistics(): DeviceStatistics | undefined {
     return this.#closed ? undefined : this.#netlink.link(this.#index)?.statistics;
   }
 
-  /** Takes back what the journal has then; there is something for a persistent device and for rules. */
+  /** Code and data with which the watchdog's thread undoes what the journal holds at that moment. */
   rescue(): Rescue | undefined {
     const setup = this.#setup;
     return setup && { code: rescue, data: [setup.sharedJournalPath] };
   }
 
-  /** Puts everything back; the kernel removes a device that is not persistent. */
+  /** Undoes the setup; the kernel removes a device that is not persistent. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -196,7 +196,7 @@ export class TunDevice implements Device {
     this.#monitor.close();
     this.#keeper?.close();
     this.#queue.close();
-    // A persistent device keeps it, and whoever opens it next may know no super-packets.
+    // A persistent device keeps its offload flags, and the next program may not support super-packets.
     if (this.offload && this.#setup !== undefined) {
       this.#libc.ioctlNumber(this.#fd, TunRequest.TUNSETOFFLOAD, 0n);
     }
@@ -209,38 +209,35 @@ export class TunDevice implements Device {
     }
   }
 
-  /** The same as {@linkcode TunDevice.close}. */
+  /** Same as {@linkcode TunDevice.close}. */
   [Symbol.dispose](): void {
     this.close();
   }
 
-  /**
-   * The length of a read: longer than the MTU. A packet that fills it was truncated, as the MTU was raised a moment
-   * ago.
-   */
+  /** Room for a read (bytes), above the MTU. A packet that fills it was truncated: the MTU has just been raised. */
   get #room(): number {
     return this.#mtu < SMALL_ROOM ? SMALL_ROOM : LARGE_ROOM;
   }
 
-  #hear(): void {
+  #drainMonitor(): void {
     for (const event of this.#monitor.drain()) {
-      // A device that is gone from this network namespace may live on in another; its descriptor tells.
+      // It may have moved to another network namespace; if it was removed, the next read fails with EBADFD.
       if (event.kind === "gone") continue;
       this.#mtu = event.mtu;
       this.#events.publish(event);
-      // These are left as somebody else has set them.
+      // Settings of another program are reported, not reverted.
       if (this.#keeper === undefined) continue;
       if (event.kind === "down") {
         console.warn(`warren: "${this.name}" was set down: no packet passes until it is up again`);
       } else if (event.kind === "mtu" && this.#wantedMtu !== undefined && event.mtu !== this.#wantedMtu) {
         console.warn(
-          `warren: the MTU of "${this.name}" was set to ${event.mtu}: ${this.#wantedMtu} was asked for`,
+          `warren: the MTU of "${this.name}" was set to ${event.mtu}: ${this.#wantedMtu} was requested`,
         );
       }
     }
   }
 
-  #keep(keeper: StateKeeper): void {
+  #drainKeeper(keeper: StateKeeper): void {
     const event = keeper.drain();
     if (event !== undefined) this.#events.publish({ ...event, mtu: this.#mtu });
   }
@@ -249,7 +246,7 @@ export class TunDevice implements Device {
     this.#host!.drop(packet, failed === Errno.EIO ? "device down" : this.#errorReasons.of(errnoName(failed)));
   }
 
-  #lose(verb: string, operation: string, failed: number): void {
+  #fail(verb: string, operation: string, failed: number): void {
     if (this.failure !== undefined) return;
     const remedy = failed === Errno.EBADFD ? "the device was removed" : undefined;
     this.failure = systemError(`${verb} "${this.name}"`, operation, failed, remedy);
@@ -257,24 +254,24 @@ export class TunDevice implements Device {
   }
 }
 
-/** Creates or attaches to a TUN device and sets it up; what fails undoes what was done. */
+/** Creates or attaches to a TUN device and sets it up; a failure undoes what was done. */
 export function openTunDevice(options: CheckedDeviceOptions): TunDevice {
   return openTunQueues(options).device;
 }
 
 /**
- * Creates or attaches to a TUN device of so many queues. The first one is the device's; each other one belongs to
- * whoever gets its share.
+ * Creates or attaches to a TUN device with `options.queues` queues. The device holds the first one; each other one
+ * goes to the thread that gets its share.
  *
- * The kernel chooses a packet's queue by a hash of its addresses and ports, which is the same for both directions
- * and for all devices, scaled to the number of queues. It also learns: a packet that was written to a queue has its
- * flow's packets come from that one, until the flow was idle for about three seconds (tun_automq_select_queue(),
+ * The kernel picks a packet's queue by a hash of its addresses and ports, which is the same in both directions and
+ * for all devices, scaled to the number of queues. It also learns: once a packet was written to a queue, its flow's
+ * packets come from that queue until the flow has been idle for about three seconds (tun_automq_select_queue(),
  * tun_flow_update(); drivers/net/tun.c). A worker writes what it reads to the same queue, of this device or of one
- * with as many queues; so what is learned is what the hash says, and a flow stays where it is, idle or not, as long
- * as the number of queues does not change. Therefore all of them are open before the device is up, and before
- * anything is read.
+ * with as many queues. The learned queue is then the hashed one, and a flow keeps its queue, idle or not, as long as
+ * the number of queues does not change. All queues are therefore open before the device is up and before the first
+ * read.
  *
- * Fragments are hashed without their ports: they go one way, and the flow's whole packets another.
+ * Fragments are hashed without ports and may take another queue than the flow's whole packets.
  */
 export function openTunQueues(options: CheckedDeviceOptions): { device: TunDevice; shares: DeviceShare[] } {
   const { uring, queues } = options;
@@ -282,7 +279,7 @@ export function openTunQueues(options: CheckedDeviceOptions): { device: TunDevic
   recover();
   using undo = new DisposableStack();
   const netlink = undo.use(Netlink.open());
-  // The kernel lets any program have a queue of such a device, and with it a part of the flows.
+  // Any program can attach a queue to a multi-queue device, and would get a part of the flows.
   const refuseShared = (name: string, own: number): void => {
     const held = queues > 1 ? netlink.linkByName(name)?.queues ?? 0 : 0;
     if (held > own) throw attachError(name, Errno.EBUSY, queues);
@@ -290,7 +287,7 @@ export function openTunQueues(options: CheckedDeviceOptions): { device: TunDevic
   refuseShared(options.name, 0);
   const opened: Opened[] = [];
   while (opened.length < queues) {
-    // The first one creates the device, and the others are the same one's.
+    // The first one creates the device; the others attach to it.
     const queue = open(opened[0]?.name ?? options.name, options);
     undo.defer(() => libc().close(queue.fd));
     opened.push(queue);
@@ -324,7 +321,7 @@ export function openTunQueues(options: CheckedDeviceOptions): { device: TunDevic
   };
 }
 
-/** Serves a queue of a device that another thread has opened and puts back. Its descriptor is this one's from now. */
+/** Joins a queue of a device that another thread has opened and undoes; takes over the share's descriptor. */
 export function joinTunDevice({ fd, index, name, offload, uring }: DeviceShare): TunDevice {
   using undo = new DisposableStack();
   undo.defer(() => libc().close(fd));
@@ -337,10 +334,10 @@ export function joinTunDevice({ fd, index, name, offload, uring }: DeviceShare):
   return new TunDevice({ fd, offload, uring, link, netlink, monitor, ...none });
 }
 
-/** A queue of a device. */
+/** A queue that was opened. */
 interface Opened {
   readonly fd: number;
-  /** The device's. */
+  /** Name of the device. */
   readonly name: string;
   readonly offload: Offload;
 }
@@ -366,7 +363,7 @@ function open(name: string, { offload: wanted, queues }: CheckedDeviceOptions): 
   return { fd: descriptor, name: text, offload: setOffload(descriptor, wanted) };
 }
 
-/** Says what the kernel hands over and takes, also to a persistent device that has what another program has set. */
+/** Sets the offload flags, replacing those of another program on a persistent device; returns what passes. */
 function setOffload(fd: number, wanted: boolean): Offload {
   const { ioctl, ioctlNumber } = libc();
   if (!wanted) {
@@ -378,7 +375,7 @@ function setOffload(fd: number, wanted: boolean): Offload {
   const { TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_USO4, TUN_F_USO6 } = TunOffload;
   const tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
   const udp = ioctlNumber(fd, TunRequest.TUNSETOFFLOAD, tcp | TUN_F_USO4 | TUN_F_USO6) >= 0;
-  // Where a kernel knows none of them, it cuts and sums itself, as it does for every device.
+  // A kernel without these flags segments and computes checksums itself, as for every device.
   if (!udp) ioctlNumber(fd, TunRequest.TUNSETOFFLOAD, tcp);
   return { tcp: true, udp };
 }
@@ -388,9 +385,9 @@ function openError(failed: number): Error {
   const remedies: Record<number, string> = {
     [Errno.ENOENT]: "load the kernel module by `modprobe tun`, or give the container this device",
     [Errno.ENODEV]: "load the kernel module by `modprobe tun`",
-    // path_mayopen(), fs/namei.c: a mount's nodev also refuses root.
+    // may_open_dev(), fs/namei.c: a mount with nodev refuses root as well.
     [Errno.EACCES]: isRoot
-      ? "its file system is mounted with nodev: mount it without, or make the node elsewhere and mount that here"
+      ? "its file system is mounted with nodev: mount it without nodev, or bind-mount a node from elsewhere"
       : "run as root, or let this user read and write it",
     [Errno.EPERM]: isRoot
       ? "give the container this device"
@@ -410,14 +407,14 @@ function attachError(name: string, failed: number, queues: number): Error {
   return systemError(`open device "${name}"`, "TUNSETIFF", failed, remedies[failed]);
 }
 
-/** Why a device that is there does not fit, by its flags in sysfs. */
+/** Reason that the kernel refused an existing device, from its flags in sysfs. */
 function mismatch(name: string, queues: number): string {
   const flags = Number(readSystemFile(`/sys/class/net/${name}/tun_flags`)?.trim() ?? 0);
   const hasSeveral = (flags & TunFlag.IFF_MULTI_QUEUE) !== 0;
   if ((flags & TunFlag.IFF_TUN) === 0 || hasSeveral === queues > 1) {
-    return "there is a device of this name that is no TUN device";
+    return "there is a device of this name that is not a TUN device";
   }
   return hasSeveral
-    ? "it was made for several queues: use them by --workers 2, or make it without multi_queue"
-    : `it was made for one queue: make it by \`ip tuntap add ${name} mode tun multi_queue\``;
+    ? "it was made with multi_queue: use it with --workers 2, or make it without multi_queue"
+    : `it was made without multi_queue: make it by \`ip tuntap add ${name} mode tun multi_queue\``;
 }

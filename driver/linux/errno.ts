@@ -1,9 +1,9 @@
-/** Linux's error numbers (include/uapi/asm-generic/errno-base.h, errno.h) as names and as errors. */
+/** Error numbers of Linux (include/uapi/asm-generic/errno-base.h, errno.h) as names and as errors. */
 
 import { type Errors, errorsOf } from "../posix/errno.ts";
 
 // Specification
-/** The numbers that Warren meets, by name. */
+/** Error numbers that Warren handles or names. */
 export const Errno = {
   EPERM: 1,
   ENOENT: 2,
@@ -46,8 +46,8 @@ export const Errno = {
 
 const errors = errorsOf(Errno);
 
-/** The name of an error number, such as `EPERM`; `errno 200` for one not listed above. */
+/** Name of an error number, such as `EPERM`; `errno 200` for one that is not listed above. */
 export const errnoName: Errors["errnoName"] = errors.errnoName;
 
-/** The error for a failed system call. */
+/** Error for a failed system call. */
 export const systemError: Errors["systemError"] = errors.systemError;

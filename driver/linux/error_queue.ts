@@ -1,4 +1,4 @@
-/** ICMP errors about datagrams that a socket has sent: the error queue of ip(7), IP_RECVERR, and ipv6(7). */
+/** ICMP errors about sent datagrams, from a socket's error queue: IP_RECVERR of ip(7), IPV6_RECVERR of ipv6(7). */
 
 import { addressOf as memoryAddress, setAddress } from "../native_memory.ts";
 import { Mmsghdr } from "../posix/messages.ts";
@@ -17,7 +17,7 @@ export const ErrorQueue = {
   SO_EE_ORIGIN_ICMP6: 3,
 } as const;
 /**
- * linux/errqueue.h, followed by the `sockaddr` of the router that sent the error.
+ * An error in the queue (linux/errqueue.h), followed by the `sockaddr` of the router that sent it.
  *
  * ```c
  * struct sock_extended_err {
@@ -38,10 +38,10 @@ const { IPPROTO_IP, IPPROTO_IPV6 } = PacketInfo;
 // Implementation
 const WORD = 4;
 const CONTROL_SIZE = 128;
-/** Errors taken in one call; the system keeps further ones. */
+/** Errors that one call takes; the kernel keeps further ones. */
 const MAX_ERRORS = 64;
 
-/** The error queue of one socket. */
+/** Error queue of one socket. */
 export class SocketErrors {
   readonly #fd: number;
   readonly #libc = libc();
@@ -51,7 +51,7 @@ export class SocketErrors {
   readonly #control = new Uint8Array(CONTROL_SIZE);
   readonly #view = new DataView(this.#control.buffer);
 
-  /** Has the system queue errors of a socket. */
+  /** Enables the error queue of a socket. */
   constructor(fd: number, family: 4 | 6, onUnreachable: (endpoint: EndpointBytes, code: string) => void) {
     this.#fd = fd;
     this.#onUnreachable = onUnreachable;
@@ -64,7 +64,7 @@ export class SocketErrors {
     }
   }
 
-  /** Takes errors off the queue, and tells of those that say that a peer cannot be reached; returns how many came. */
+  /** Takes errors off the queue and reports peers that cannot be reached; returns the number of errors taken. */
   drain(): number {
     const header = this.#header;
     let count = 0;
@@ -72,12 +72,12 @@ export class SocketErrors {
       header[Mmsghdr.nameLength / WORD] = Endpoint.Ipv6Size;
       header[Mmsghdr.controlLength / WORD] = CONTROL_SIZE;
       if (this.#libc.recvmmsg(this.#fd, header, 1, ErrorQueue.MSG_ERRQUEUE, null) !== 1) break;
-      this.#tell(header[Mmsghdr.controlLength / WORD]!);
+      this.#report(header[Mmsghdr.controlLength / WORD]!);
     }
     return count;
   }
 
-  #tell(controlLength: number): void {
+  #report(controlLength: number): void {
     const view = this.#view;
     if (controlLength < Cmsghdr.size + SockExtendedErr.size) return;
     const level = view.getUint32(Cmsghdr.level, true);
@@ -88,7 +88,7 @@ export class SocketErrors {
     const origin = view.getUint8(Cmsghdr.size + SockExtendedErr.ee_origin);
     if (origin !== ErrorQueue.SO_EE_ORIGIN_ICMP && origin !== ErrorQueue.SO_EE_ORIGIN_ICMP6) return;
     const failed = view.getUint32(Cmsghdr.size + SockExtendedErr.ee_errno, true);
-    // The path's MTU, which the system keeps itself.
+    // Path MTU discovery is the kernel's.
     if (failed === Errno.EMSGSIZE) return;
     this.#onUnreachable(this.#endpoint, errnoName(failed));
   }

@@ -1,4 +1,4 @@
-/** What `warren doctor` looks at on Linux. */
+/** Checks of `warren doctor` on Linux. */
 
 import { type Check, check, checkLibrary } from "../check.ts";
 import { cString } from "../posix/libc.ts";
@@ -16,10 +16,10 @@ import { Uring } from "./queue/uring.ts";
 const CAP_NET_ADMIN = 12;
 
 // Implementation
-/** The changes of a process that are named. */
+/** Changes of a process that a finding lists. */
 const NAMED_CHANGES = 4;
 
-/** Makes the checks; with `repairs`, what a crashed process left behind is put back. */
+/** Makes the checks; with `repairs`, undoes what crashed processes left behind. */
 export async function examine(repairs: boolean): Promise<Check[]> {
   const library = checkLibrary("C library", libc);
   if (library.some(({ state }) => state === "fail")) return library;
@@ -46,7 +46,7 @@ function checkTun(): Check[] {
     [Errno.ENOENT]: "modprobe tun; for a container: --device /dev/net/tun",
     [Errno.ENODEV]: "modprobe tun, outside of a container",
     [Errno.EACCES]: libc().geteuid() === 0
-      ? "its file system is mounted with nodev: mount it without"
+      ? "its file system is mounted with nodev: mount it without nodev"
       : `run as root, or chmod 666 ${TUN_PATH}`,
     [Errno.EPERM]: "for a container: --device /dev/net/tun",
   };
@@ -59,7 +59,7 @@ function checkPrivileges(): Check[] {
   const user = `user ${libc().geteuid()}`;
   const hex = /^CapEff:\s*([0-9a-f]+)$/m.exec(readSystemFile("/proc/self/status") ?? "")?.[1];
   if (hex === undefined) {
-    return [{ what: "privileges", state: "warn", says: `${user}; /proc does not say its capabilities` }];
+    return [{ what: "privileges", state: "warn", says: `${user}; its capabilities are not in /proc` }];
   }
   if ((BigInt(`0x${hex}`) >> BigInt(CAP_NET_ADMIN) & 1n) === 1n) {
     return [{ what: "privileges", state: "ok", says: `${user}, with CAP_NET_ADMIN` }];
@@ -67,7 +67,7 @@ function checkPrivileges(): Check[] {
   return [{
     what: "privileges",
     state: "warn",
-    says: `${user}, without CAP_NET_ADMIN: a script can use a device only that was prepared for it`,
+    says: `${user}, without CAP_NET_ADMIN: a script can only use a device that was prepared for it`,
     remedy: "run as root (for a container: --cap-add NET_ADMIN), or ip tuntap add NAME mode tun user USER",
   }];
 }
@@ -75,57 +75,57 @@ function checkPrivileges(): Check[] {
 async function checkUserNamespaces(): Promise<Check[]> {
   const what = "user namespaces";
   const { code, stderr } = await new Deno.Command("unshare", { args: ["-Urn", "true"] }).output();
-  if (code === 0) return [{ what, state: "ok", says: "unshare -Urn works: the demo needs no root" }];
+  if (code === 0) return [{ what, state: "ok", says: "unshare -Urn works: the demo runs without root" }];
   return [{
     what,
     state: "warn",
-    says: `${new TextDecoder().decode(stderr).trim()}: without root, the demo is in memory`,
+    says: `${new TextDecoder().decode(stderr).trim()}: without root, the demo runs in memory`,
     remedy: "sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, " +
       "kernel.apparmor_restrict_unprivileged_userns",
   }];
 }
 
-/** Devices work without it, so nothing is wrong where there is none. */
+/** Reports whether io_uring works; devices work without it. */
 function checkUring(): Check[] {
   using ring = Uring.open(1, 1);
   const says = ring === undefined
-    ? "none here: before Linux 5.19, or refused: a device without offload moves one packet a call"
-    : "it works: a device without offload moves many packets a call";
+    ? "not available (before Linux 5.19, or refused): a device without offload moves one packet per call"
+    : "it works: a device without offload moves many packets per call";
   return [{ what: "io_uring", state: "ok", says }];
 }
 
 function checkLeftovers(repairs: boolean): Check[] {
   const what = "leftovers";
-  const { found, refused, elsewhere } = leftovers();
+  const { found, refused, otherNamespaces } = leftovers();
   const checks: Check[] = refused.map(({ message }) => ({ what, state: "warn", says: message }));
   for (const leftover of found) {
-    const left = describe(leftover);
+    const description = describe(leftover);
     if (!repairs) {
-      // Nothing but the file is left of what a crash before the system's start did.
+      // Only the file is left of a crash before the last boot.
       const state = leftover.entries.length === 0 ? "warn" : "fail";
-      checks.push({ what, state, says: left, remedy: "warren doctor --repair" });
+      checks.push({ what, state, says: description, remedy: "warren doctor --repair" });
       continue;
     }
     const failures = repair(leftover);
     for (const { message } of failures) checks.push({ what, state: "fail", says: message });
-    if (failures.length === 0) checks.push({ what, state: "ok", says: `put back: ${left}` });
+    if (failures.length === 0) checks.push({ what, state: "ok", says: `put back: ${description}` });
   }
   if (checks.length === 0) checks.push({ what, state: "ok", says: "no crash left anything behind" });
-  if (elsewhere.length > 0) {
-    const says = `${elsewhere.length} crashes left something for the next start there, as ${
-      elsewhere[0]!.path
+  if (otherNamespaces.length > 0) {
+    const says = `${otherNamespaces.length} journals of crashes, which the next start there undoes, such as ${
+      otherNamespaces[0]!.path
     }`;
     checks.push({ what: "other network namespaces", state: "ok", says });
   }
   return checks;
 }
 
-/** Describes a leftover: its changes, of many the first ones, its process and its time. */
+/** Describes a leftover: its process and device, its first changes, and its time. */
 function describe({ device, pid, path, since, entries }: Leftover): string {
   const named = entries.slice(0, NAMED_CHANGES).map(({ description }) => description);
   const others = entries.length - named.length;
   if (others > 0) named.push(`and ${others} more changes (${path})`);
-  if (entries.length === 0) named.push(`its file ${path} alone`);
+  if (entries.length === 0) named.push(`only its file ${path}`);
   return `process ${pid} with device ${device}: ${named.join("; ")}${
     since === undefined ? "" : ` (since ${since})`
   }`;
@@ -139,11 +139,11 @@ async function checkPersistentDevices(): Promise<Check[]> {
     .filter((link) => link?.persistent === true && !link.running)
     .map((link) => link!.name);
   return unused.length === 0
-    ? [{ what, state: "ok", says: "none that no program has open" }]
+    ? [{ what, state: "ok", says: "all are open in a program, or there are none" }]
     : unused.map((name) => ({
       what,
       state: "warn",
-      says: `${name} stays, and no program has it open`,
-      remedy: `if nobody prepared it for a script: ip tuntap del ${name} mode tun`,
+      says: `${name} exists, and no program has it open`,
+      remedy: `unless it was prepared for a script: ip tuntap del ${name} mode tun`,
     }));
 }

@@ -1,4 +1,4 @@
-/** The flags with which Linux opens files. */
+/** Flags of open(2) on Linux. */
 
 // Specification: include/uapi/asm-generic/fcntl.h
 export const O_RDONLY = 0;
@@ -9,6 +9,6 @@ export const O_EXCL = 0o200;
 export const O_APPEND = 0o2000;
 export const O_NONBLOCK = 0o4000;
 export const O_CLOEXEC = 0o2000000;
-// The two that are not the same on every processor.
+// These two differ between processors.
 export const O_NOFOLLOW = Deno.build.arch === "aarch64" ? 0o100000 : 0o400000;
 export const O_DIRECTORY = Deno.build.arch === "aarch64" ? 0o40000 : 0o200000;

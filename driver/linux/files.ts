@@ -1,4 +1,4 @@
-/** Files through the C library, for a script that has --allow-ffi alone. */
+/** File access through the C library, for scripts whose only permission is --allow-ffi. */
 
 import { cString } from "../posix/libc.ts";
 import { Errno, systemError } from "./errno.ts";
@@ -44,18 +44,18 @@ const OTHERS = 0o077;
 const OTHERS_WRITE = 0o022;
 const STICKY = 0o1000;
 
-/** The system's record of an open file. */
+/** Status of an open file (statx(2)). */
 interface Status {
   readonly kind: number;
   readonly mode: number;
   readonly owner: number;
-  /** Its names; 0 when it was removed. */
+  /** Number of hard links; 0 when it was removed. */
   readonly links: number;
-  /** Bytes. */
+  /** Length (bytes). */
   readonly length: number;
 }
 
-/** The status of an open file; `path` is for the error. */
+/** Status of an open file; `path` is for the error message. */
 export function statusOf(descriptor: number, path: string): Status {
   const status = new Uint8Array(STATX.size);
   if (libc().statx(descriptor, cString(""), AT_EMPTY_PATH, STATX_BASIC_STATS, status) < 0) {
@@ -72,7 +72,11 @@ export function statusOf(descriptor: number, path: string): Status {
   };
 }
 
-/** The rest of an open file. */
+/**
+ * Reads an open file to its end.
+ *
+ * @throws {RangeError} when that is more than `limit` bytes.
+ */
 export function readAll(descriptor: number, path: string, limit: number): Uint8Array {
   const chunks: Uint8Array[] = [];
   let length = 0;
@@ -83,21 +87,21 @@ export function readAll(descriptor: number, path: string, limit: number): Uint8A
     if (count === 0) break;
     chunks.push(chunk.subarray(0, count));
     length += count;
-    if (length > limit) throw new RangeError(`Cannot read "${path}": it is longer than ${limit} bytes`);
+    if (length > limit) throw new RangeError(`Cannot read "${path}": it has more than ${limit} bytes`);
   }
   const bytes = new Uint8Array(length);
   chunks.reduce((offset, chunk) => (bytes.set(chunk, offset), offset + chunk.length), 0);
   return bytes;
 }
 
-/** A file of the system itself, in /proc, as text; `undefined` when it is not there. */
+/** Text of a file of the kernel or the system, such as one in /proc; `undefined` when it cannot be read. */
 export function readSystemFile(path: string): string | undefined {
   const descriptor = libc().open(cString(path), O_RDONLY | O_CLOEXEC, 0);
   if (descriptor < 0) return undefined;
   try {
     return new TextDecoder().decode(readAll(descriptor, path, CHUNK_BYTES));
   } catch {
-    // The process that it told of ended meanwhile.
+    // The process that it describes has just ended.
     return undefined;
   } finally {
     libc().close(descriptor);
@@ -105,9 +109,9 @@ export function readSystemFile(path: string): string | undefined {
 }
 
 /**
- * Checks that an open file is one that only this user or root could have written.
+ * Checks that only this user or root could have written an open file.
  *
- * @throws {Deno.errors.PermissionDenied} when others could have, or when it is a FIFO, a folder or a device.
+ * @throws {Deno.errors.PermissionDenied} when others could, or when it is a FIFO, a folder or a device.
  */
 export function checkOwnFile(descriptor: number, path: string): void {
   const { kind, mode, owner } = statusOf(descriptor, path);
@@ -115,15 +119,15 @@ export function checkOwnFile(descriptor: number, path: string): void {
   const fail = (what: string): never => {
     throw new Deno.errors.PermissionDenied(`Cannot trust "${path}": ${what}: remove it`);
   };
-  if (kind !== S_IFREG) fail("it is not a file");
-  if (owner !== user && owner !== 0) fail(`it belongs to the user ${owner}, not to ${user} or root`);
+  if (kind !== S_IFREG) fail("it is not a regular file");
+  if (owner !== user && owner !== 0) fail(`its owner must be user ${user} or root, got user ${owner}`);
   if ((mode & OTHERS_WRITE) !== 0) fail("others may write to it");
 }
 
 /**
- * Bytes as text.
+ * Decodes UTF-8.
  *
- * @throws {SyntaxError} when they are not UTF-8.
+ * @throws {SyntaxError} when the bytes are not UTF-8.
  */
 export function decode(bytes: Uint8Array, path: string): string {
   try {
@@ -133,7 +137,7 @@ export function decode(bytes: Uint8Array, path: string): string {
   }
 }
 
-/** Removes a file; one that is not there is well. */
+/** Removes a file; does nothing when it does not exist. */
 export function removeFile(path: string): void {
   if (libc().unlink(cString(path)) === 0) return;
   const error = errno();
@@ -141,7 +145,7 @@ export function removeFile(path: string): void {
 }
 
 /**
- * Makes a folder that only this user may enter; one that is there is left as it is.
+ * Makes a folder that only this user may enter, or checks an existing one.
  *
  * @throws {Error} as {@linkcode checkFolder}.
  */
@@ -155,16 +159,16 @@ export function makeFolder(path: string): void {
 }
 
 /**
- * Checks that a folder is this user's alone, and that nobody else can put another one in its place.
+ * Checks that only this user can enter a folder or replace it.
  *
- * @throws {Error} what {@linkcode systemError} gives; `Deno.errors.PermissionDenied` when it is not.
+ * @throws {Error} as {@linkcode systemError}; `Deno.errors.PermissionDenied` when other users can.
  */
 export function checkFolder(path: string): void {
   const user = libc().geteuid();
   const { mode, owner } = statusOfFolder(path, O_NOFOLLOW);
   if (owner !== user || (mode & OTHERS) !== 0) {
     throw new Deno.errors.PermissionDenied(
-      `Cannot trust "${path}": it must belong to the user ${user} with mode 700, not to ${owner} with ${
+      `Cannot trust "${path}": it must belong to user ${user} with mode 700, got user ${owner} with mode ${
         mode.toString(8)
       }: remove it`,
     );
@@ -172,14 +176,16 @@ export function checkFolder(path: string): void {
   checkParent(path);
 }
 
-/** Checks that nobody else can rename what is in the folder above. */
+/** Checks that no other user can rename entries of the parent folder. */
 function checkParent(path: string): void {
   const parent = path.slice(0, path.lastIndexOf("/")) || "/";
   const { mode, owner } = statusOfFolder(parent, 0);
   const renames = (mode & OTHERS_WRITE) !== 0 && (mode & STICKY) === 0;
   if ((owner === 0 || owner === libc().geteuid()) && !renames) return;
   throw new Deno.errors.PermissionDenied(
-    `Cannot trust "${path}": "${parent}" belongs to the user ${owner} with mode ${mode.toString(8)}`,
+    `Cannot trust "${path}": others must not be able to replace it, got "${parent}" of user ${owner} with mode ${
+      mode.toString(8)
+    }`,
   );
 }
 
@@ -194,7 +200,7 @@ function statusOfFolder(path: string, flags: number): Status {
 }
 
 /**
- * The names in a folder; none when it is not there.
+ * Lists the names in a folder in order; none when it does not exist.
  *
  * @throws {RangeError} when there are more than `limit`.
  */
@@ -209,7 +215,7 @@ export function listFolder(path: string, limit: number): string[] {
       if (name === "." || name === "..") continue;
       if (names.length === limit) {
         throw new RangeError(
-          `Cannot list "${path}": it must have at most ${limit} files: remove those that are not needed`,
+          `Cannot list "${path}": it must have at most ${limit} files: remove files that are not needed`,
         );
       }
       names.push(name);
@@ -220,14 +226,14 @@ export function listFolder(path: string, limit: number): string[] {
   }
 }
 
-/** Where a symbolic link leads; `undefined` when it is not there. */
+/** Target of a symbolic link; `undefined` when it cannot be read. */
 export function readLinkText(path: string): string | undefined {
   const target = new Uint8Array(CHUNK_BYTES);
   const length = libc().readlink(cString(path), target, BigInt(target.length));
   return length < 0 ? undefined : new TextDecoder().decode(target.subarray(0, length));
 }
 
-/** A variable of the environment; `undefined` when it is not set. */
+/** Environment variable; `undefined` when it is not set. */
 export function environment(name: string): string | undefined {
   const value = libc().getenv(cString(name));
   return value === null ? undefined : Deno.UnsafePointerView.getCString(value);

@@ -1,9 +1,9 @@
 /**
- * Host routes of Linux that lead beside the tunnels, and follow the system's own routes.
+ * Host routes of Linux that bypass the tunnels and follow the system's own routes.
  *
- * The way to an address is the kernel's answer (RTM_GETROUTE). If that already leads into a tunnel, it is the best route of
- * the main table that is no tunnel's; if the two agree at first, changes of that table are followed. While there is no way,
- * the host route is `unreachable`: the far end's packets fail, and do not enter the tunnel.
+ * The path to an address is the kernel's reply to RTM_GETROUTE. If that leads into a tunnel, the path is the best route
+ * of the main table that does not. If both agree at first, changes of that table are followed. While there is no path,
+ * the host route is `unreachable`: packets to the far end fail instead of entering the tunnel.
  */
 
 import { type Address, parseAddress } from "../../lib/wire/address.ts";
@@ -30,10 +30,10 @@ import { ownLinks } from "./own_links.ts";
 const RT_TABLE_DEFAULT = 253;
 
 // Implementation
-/** resolv.conf(5); and where systemd-resolved, which stands in for it, has the servers that it asks itself. */
+/** resolv.conf(5), and the file in which systemd-resolved keeps the servers that it forwards to. */
 const RESOLVER_FILES = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 
-/** A way to an address: the link, and the next router where there is one. */
+/** A path to an address: the link, and the next hop if there is one. */
 type Path = Pick<Route, "index" | "gateway" | "via" | "source">;
 
 /** The host routes of one tunnel. */
@@ -41,28 +41,31 @@ export class LinuxHostRoutes implements HostRoutes {
   readonly #deviceName: string;
   readonly #netlink: Netlink;
   readonly #journal: Journal;
-  readonly #news: NetlinkSocket;
-  /** The addresses of the host routes. */
+  readonly #changes: NetlinkSocket;
+  /** Addresses that have a host route. */
   readonly wanted = new Set<Uint8Array>();
-  /** The kernel's routes, while one event is handled. */
+  /** The kernel's routes, cached while one event is handled. */
   #routes: Route[] | undefined;
 
-  /** For a tunnel whose device is called so; it may be there already. */
+  /** For the tunnel whose device has this name, before or after it is opened. */
   constructor(deviceName: string) {
     this.#deviceName = deviceName;
-    // The same routes may be left of a process that crashed: they would be gone when the device opens.
+    // A crashed process may have left the same routes, which the opening of the device would remove.
     recover();
     this.#journal = new Journal(deviceName);
     using undo = new DisposableStack();
     this.#netlink = undo.use(Netlink.open());
     const { Link, Ipv4Address, Ipv6Address, Ipv4Route, Ipv6Route } = RTMGRP;
-    // The kernel tells of no route that goes with its link or its address.
-    this.#news = new NetlinkSocket(Link | Ipv4Address | Ipv6Address | Ipv4Route | Ipv6Route, SOCK_NONBLOCK);
+    // The kernel does not report routes that disappear with their link or address.
+    this.#changes = new NetlinkSocket(
+      Link | Ipv4Address | Ipv6Address | Ipv4Route | Ipv6Route,
+      SOCK_NONBLOCK,
+    );
     undo.move();
   }
 
   get descriptor(): number {
-    return this.#news.descriptor;
+    return this.#changes.descriptor;
   }
 
   get rescueData(): Uint8Array[] {
@@ -90,7 +93,7 @@ export class LinuxHostRoutes implements HostRoutes {
   }
 
   drain(): boolean {
-    const changed = this.#news.drain((message) => this.#concerns(message));
+    const changed = this.#changes.drain((message) => this.#concerns(message));
     if (changed) this.#routes = undefined;
     return changed;
   }
@@ -98,11 +101,11 @@ export class LinuxHostRoutes implements HostRoutes {
   close(): void {
     this.#journal.close();
     this.#netlink.close();
-    this.#news.close();
+    this.#changes.close();
   }
 
-  /** The way that the kernel takes now; `undefined` when there is none, or it leads into a tunnel. */
-  askedPath(address: Address, interfaceName: string | undefined): Path | "local" | undefined {
+  /** Path that the kernel takes now; `undefined` when there is none, or it leads into a tunnel. */
+  currentPath(address: Address, interfaceName: string | undefined): Path | "local" | undefined {
     const only = this.#indexOf(interfaceName);
     if (interfaceName !== undefined && only === undefined) return undefined;
     const route = this.#netlink.routeTo(address.bytes, undefined, only);
@@ -111,23 +114,23 @@ export class LinuxHostRoutes implements HostRoutes {
     return isOwn(route.index, this.#indexOf(this.#deviceName)) ? undefined : route;
   }
 
-  /** Tells whether there is such a link. */
+  /** Reports whether a link exists. */
   hasLink(index: number): boolean {
     return this.#netlink.link(index) !== undefined;
   }
 
-  /** The best route of the main table that was not made by Warren and leads into no tunnel. */
-  listedPath({ bytes }: Address, interfaceName: string | undefined): Path | undefined {
+  /** Best route of the main or default table that Warren did not add and that does not lead into a tunnel. */
+  tablePath({ bytes }: Address, interfaceName: string | undefined): Path | undefined {
     const only = this.#indexOf(interfaceName);
     if (interfaceName !== undefined && only === undefined) return undefined;
     let best: Route | undefined;
-    // Asked for once: there may be thousands of routes.
+    // Outside of the loop, as there may be thousands of routes.
     const device = this.#indexOf(this.#deviceName);
     for (const route of this.routes) {
       const { destination: { address, length }, type, table, index, protocol, metric = 0 } = route;
       if (type !== RouteType.Unicast || (table !== MAIN_TABLE && table !== RT_TABLE_DEFAULT)) continue;
       if (isOwn(index, device) || only !== undefined && index !== only) continue;
-      // Those of other processes' tunnels, which go around this one's far end, and host routes.
+      // Host routes, and routes into the tunnels of other processes.
       if (protocol === ROUTE_PROTOCOL) continue;
       if (!startsWith(bytes, address, length)) continue;
       const longer = length - (best?.destination.length ?? -1);
@@ -136,13 +139,13 @@ export class LinuxHostRoutes implements HostRoutes {
     return best;
   }
 
-  /** All routes that the kernel has. */
+  /** Routes of all tables. */
   get routes(): Route[] {
     return this.#routes ??= this.#netlink.routes();
   }
 
-  /** Makes a route; returns its undo, or `undefined` where somebody else has made the same. */
-  make(index: number | undefined, route: RouteOptions): Change | undefined {
+  /** Adds a route; `undefined` when another program has added the same. */
+  addRoute(index: number | undefined, route: RouteOptions): Change | undefined {
     const link = index === undefined ? undefined : this.#netlink.link(index);
     const change = addRoute(link, route);
     const { description, undo } = change;
@@ -157,8 +160,8 @@ export class LinuxHostRoutes implements HostRoutes {
     }
   }
 
-  /** Takes a route back. */
-  unmake({ description, undo }: Change): void {
+  /** Removes a route that was added. */
+  removeRoute({ description, undo }: Change): void {
     this.#netlink.undo(undo!, `undo: ${description}`);
     this.#journal.forget([undo!]);
   }
@@ -167,13 +170,13 @@ export class LinuxHostRoutes implements HostRoutes {
     return interfaceName === undefined ? undefined : this.#netlink.linkByName(interfaceName)?.index;
   }
 
-  /** Tells whether news may change the way to an address. */
+  /** Reports whether a change may affect the path to one of the addresses. */
   #concerns({ type, body }: Message): boolean {
     if (type !== MessageType.RTM_NEWROUTE && type !== MessageType.RTM_DELROUTE) {
       return !ownLinks.has(linkIndexOf(body) ?? 0);
     }
     const route = readRoute(body);
-    // Routes that are added by Warren lead into tunnels, or are these.
+    // Routes that Warren adds lead into tunnels or are host routes.
     if (route === undefined || route.protocol === ROUTE_PROTOCOL && type === MessageType.RTM_NEWROUTE) {
       return false;
     }
@@ -182,19 +185,19 @@ export class LinuxHostRoutes implements HostRoutes {
   }
 }
 
-/** Tells whether a route's link is a tunnel's device, this one's or another's, or it has none. */
+/** Reports whether a route leads to the device of any tunnel of this process, or to no link. */
 function isOwn(index: number | undefined, device: number | undefined): boolean {
   return index === undefined || ownLinks.has(index) || index === device;
 }
 
-/** The host route to one address. */
+/** Host route to one address. */
 class LinuxHostRoute implements HostRoute {
   readonly #system: LinuxHostRoutes;
   readonly #address: Address;
   readonly #tables: readonly number[];
   readonly #interfaceName: string | undefined;
-  /** True if the main table decides about the way, and no other program's policy rule. */
-  #isListed = true;
+  /** True if the path is the one of the main table, and not of another program's policy rule. */
+  #isFromTable = true;
   #path: Path | "local" | undefined;
   #made: Change[] = [];
 
@@ -212,8 +215,8 @@ class LinuxHostRoute implements HostRoute {
   }
 
   refresh(): void {
-    const path = this.#isListed
-      ? this.#system.listedPath(this.#address, this.#interfaceName)
+    const path = this.#isFromTable
+      ? this.#system.tablePath(this.#address, this.#interfaceName)
       : this.#isLinkGone
       ? this.#choose()
       : this.#path;
@@ -224,17 +227,15 @@ class LinuxHostRoute implements HostRoute {
 
   remove(): void {
     this.#system.wanted.delete(this.#address.bytes);
-    for (const change of this.#made.splice(0)) this.#system.unmake(change);
+    for (const change of this.#made.splice(0)) this.#system.removeRoute(change);
   }
 
   #choose(): Path | "local" | undefined {
-    const asked = this.#system.askedPath(this.#address, this.#interfaceName);
-    const listed = asked === "local"
-      ? undefined
-      : this.#system.listedPath(this.#address, this.#interfaceName);
-    this.#isListed = asked !== "local" &&
-      (asked === undefined || listed !== undefined && isSame(asked, listed));
-    return asked ?? listed;
+    const current = this.#system.currentPath(this.#address, this.#interfaceName);
+    const best = current === "local" ? undefined : this.#system.tablePath(this.#address, this.#interfaceName);
+    this.#isFromTable = current !== "local" &&
+      (current === undefined || best !== undefined && isSame(current, best));
+    return current ?? best;
   }
 
   get #isLinkGone(): boolean {
@@ -242,7 +243,7 @@ class LinuxHostRoute implements HostRoute {
     return path !== undefined && path !== "local" && !this.#system.hasLink(path.index!);
   }
 
-  /** Tells whether the kernel still has the routes: those through a link go with it. */
+  /** Reports whether the kernel still has the routes, which disappear with their link. */
   get #isPresent(): boolean {
     const { bytes } = this.#address;
     return this.#tables.every((wanted) =>
@@ -266,16 +267,16 @@ class LinuxHostRoute implements HostRoute {
         ...(gateway === undefined ? {} : { gateway }),
         ...(via === undefined ? {} : { via }),
         onLink: gateway !== undefined || via !== undefined,
-        // For IPv6, the source is chosen anew for each packet: temporary addresses come and go.
+        // For IPv6, the kernel chooses the source per packet: temporary addresses come and go.
         ...(source === undefined || bytes.length > 4 ? {} : { source }),
       };
-      const change = this.#system.make(index, route);
+      const change = this.#system.addRoute(index, route);
       if (change !== undefined) this.#made.push(change);
     }
   }
 }
 
-/** Tells whether two ways are the same. Their sources are the kernel's choice, and may differ. */
+/** Compares two paths, except for their sources, which the kernel chooses. */
 function isSame(a: Path | "local" | undefined, b: Path | "local" | undefined): boolean {
   if (a === undefined || b === undefined || a === "local" || b === "local") return a === b;
   return a.index === b.index && a.gateway?.toHex() === b.gateway?.toHex() &&

@@ -1,17 +1,18 @@
 /**
- * Changes that would outlive a crash, written down before they are made, and put back by a later process.
+ * Write-ahead journal of changes that would outlive a crash; a later process undoes them.
  *
- *     record ──▶ one line a change ──▶ /run/warren/<pid>-<random>-<device>.jsonl, locked while its writer lives
+ *     record ──▶ one line per change ──▶ /run/warren/<pid>-<random>-<device>.jsonl, locked while its writer lives
  *                                                                          │ no lock: the writer is gone
  *     leftovers ◀── lines that were not struck out ◀───────────────────────┘
  *     repair ──▶ undo messages, newest first ──▶ file removed
  *
- * A device takes its addresses and routes with it. Policy rules, routes through other links and settings of a
- * persistent device stay when a process is killed. The first line says on which system and in which network
- * namespace; each other line is a change with the message that takes it back, or strikes out an earlier one. A
- * line that a crash or a full disk cut short says nothing: its change was not made yet.
+ * The kernel removes addresses and routes with their device. Policy rules, routes through other links and settings of a
+ * persistent device stay when a process is killed. The first line names the boot and the network namespace; each other
+ * line holds a change with its undo message, or strikes out an earlier line. A truncated last line is ignored: its
+ * change was not made yet.
  */
 
+import { gotValue } from "../../lib/core/options.ts";
 import { makeFolder } from "./files.ts";
 import {
   checkUndo,
@@ -26,7 +27,7 @@ import {
 import { LockedFile } from "./locked_file.ts";
 
 // Implementation
-/** A journal that is longer than this, and for the most part struck out, is written anew. */
+/** Length above which a journal that is mostly struck out is rewritten (bytes). */
 const REWRITE_BYTES = 256 * 1024;
 const REWRITE_RATIO = 4;
 const NAME_ATTEMPTS = 8;
@@ -34,13 +35,13 @@ const PATH_BYTES = 4096;
 const DEVICE_NAME = /^[^/\s\0]{1,15}$/;
 
 /**
- * The journal of one device of this process. Its file is there while it has entries, and locked.
+ * Journal of one device of this process. Its file exists, locked, while there are entries.
  *
- * The file is in `/run/warren` (root's), `$XDG_RUNTIME_DIR/warren`, `/tmp/warren-<uid>` or `/dev/shm/warren-<uid>`: in
- * the first that is, or can be made, this user's alone and that takes what is to be written. When that folder
- * becomes full or read-only, the journal moves to the next one.
+ * The file is in `/run/warren` (root only), `$XDG_RUNTIME_DIR/warren`, `/tmp/warren-<uid>` or `/dev/shm/warren-<uid>`:
+ * the first folder that is private to this user, or can be made so, and accepts the write. When that folder becomes
+ * full or read-only, the journal moves to the next one.
  *
- * @example Writing down before doing
+ * @example Recording a change before making it
  * ```ts no-eval
  * import { Journal } from "./journal.ts";
  * import { Netlink } from "./netlink/netlink.ts";
@@ -54,36 +55,36 @@ const DEVICE_NAME = /^[^/\s\0]{1,15}$/;
  * ```
  */
 export class Journal implements Disposable {
-  /** The path of its file as C text, kept up to date, for another thread; empty while there is no file. */
+  /** Path of the file as a C string, kept up to date for other threads; empty while there is no file. */
   readonly sharedPath: Uint8Array = new Uint8Array(new SharedArrayBuffer(PATH_BYTES));
   readonly #device: string;
-  /** The entries, by their undo, with their number in the file and the length of their line. */
+  /** Entries by their undo, with their number in the file and the length of their line. */
   readonly #entries = new Map<Uint8Array, { entry: JournalEntry; number: number; length: number }>();
   #file: LockedFile | undefined;
-  /** Entries that the file has, those that were struck out included. */
+  /** Entries in the file, including those that were struck out. */
   #written = 0;
-  /** The length of the lines of the entries. */
+  /** Length of the entries' lines (bytes). */
   #length = 0;
 
-  /** A journal for the device of this name. Nothing is written before the first entry. */
+  /** For the device of this name; nothing is written before the first entry. */
   constructor(device: string) {
     if (!DEVICE_NAME.test(device)) {
       throw new TypeError(
-        `Cannot keep a journal: device must be a link's name, got ${JSON.stringify(device)}`,
+        `Cannot keep a journal: device must be the name of a link, ${gotValue(device)}`,
       );
     }
     this.#device = device;
   }
 
-  /** The file that holds its entries; `undefined` while there are none. */
+  /** Path of the file that holds the entries; `undefined` while there are none. */
   get path(): string | undefined {
     return this.#file?.path;
   }
 
   /**
-   * Writes down changes that are about to be made. They are in the file when this returns; when it throws, none is.
+   * Records changes that are about to be made. All are in the file when this returns, none when it throws.
    *
-   * @throws {TypeError} for an undo that takes nothing back.
+   * @throws {TypeError} for an undo that does not undo a change.
    * @throws {RangeError} when the journal would be longer than can be read back.
    * @throws {Deno.errors.PermissionDenied} when no folder can hold a journal.
    */
@@ -115,8 +116,8 @@ export class Journal implements Disposable {
   }
 
   /**
-   * Strikes out changes that were taken back, or that failed: the `undo`s that were given to `record`. It does not
-   * fail: an entry too many does no harm, since repair() passes over what is gone already.
+   * Strikes out changes that were undone or that failed, by the `undo`s given to `record`. It never throws: a remaining
+   * entry is harmless, as `repair()` ignores changes that are gone already.
    */
   forget(undos: readonly Uint8Array[]): void {
     const numbers = undos.map((undo) => this.#drop(undo)).filter((number) => number !== undefined);
@@ -127,11 +128,11 @@ export class Journal implements Disposable {
       const excess = file.length > REWRITE_BYTES && file.length > REWRITE_RATIO * this.#length;
       if (excess || !this.#append(concat(numbers.map((forget) => line({ forget }))))) this.#rewrite();
     } catch {
-      // No folder takes another byte.
+      // All folders are full.
     }
   }
 
-  /** Removes the file: everything was taken back. */
+  /** Removes the file, after everything was undone. */
   close(): void {
     const file = this.#file;
     this.#use(undefined);
@@ -140,7 +141,7 @@ export class Journal implements Disposable {
     file?.remove();
   }
 
-  /** Leaves the file to the next start and to `warren doctor --repair`: something could not be taken back. */
+  /** Leaves the file to the next start and to `warren doctor --repair`, after an undo failed. */
   abandon(): void {
     this.#file?.close();
     this.#use(undefined);
@@ -157,7 +158,7 @@ export class Journal implements Disposable {
     return { version: VERSION, ...here(), since: new Date().toISOString() };
   }
 
-  /** Takes an entry out; returns its number in the file. */
+  /** Removes an entry; returns its number in the file. */
   #drop(undo: Uint8Array): number | undefined {
     const found = this.#entries.get(undo);
     if (found === undefined) return undefined;
@@ -166,7 +167,7 @@ export class Journal implements Disposable {
     return found.number;
   }
 
-  /** Adds lines to the file; returns whether it took them. */
+  /** Appends lines to the file; `false` when they do not fit. */
   #append(bytes: Uint8Array<ArrayBuffer>): boolean {
     const file = this.#file;
     if (file === undefined || file.length + bytes.length > MAX_BYTES) return false;
@@ -174,12 +175,12 @@ export class Journal implements Disposable {
       file.append(bytes);
       return true;
     } catch {
-      // The disk is full, or read-only by now: another folder may take it.
+      // The disk is full or read-only by now: another folder may accept them.
       return false;
     }
   }
 
-  /** Writes the entries into a new file, in the first folder that takes them, and removes the old one. */
+  /** Writes the entries to a new file, in the first folder that accepts them, and removes the old one. */
   #rewrite(): void {
     const entries = [...this.#entries.values()];
     const lines = entries.map(({ entry: { description, undo } }) =>
@@ -193,7 +194,7 @@ export class Journal implements Disposable {
     try {
       old?.remove();
     } catch {
-      // On a file system that is read-only by now. What it says is passed over, once it was taken back.
+      // The file system is read-only by now. Its entries are harmless once they were undone.
     }
   }
 
@@ -207,7 +208,7 @@ export class Journal implements Disposable {
   }
 }
 
-/** A new journal with this content, in the first folder that takes it. */
+/** Creates a journal with this content, in the first folder that accepts it. */
 function createFile(device: string, content: Uint8Array<ArrayBuffer>): LockedFile {
   const failures: Error[] = [];
   for (const folder of folders()) {
@@ -239,7 +240,9 @@ function createIn(folder: string, device: string, content: Uint8Array<ArrayBuffe
       throw error;
     }
   }
-  throw new Deno.errors.Busy(`Cannot lock a journal in "${folder}": other processes take it first`);
+  throw new Deno.errors.Busy(
+    `Cannot lock a journal in "${folder}": other processes locked ${NAME_ATTEMPTS} new files first`,
+  );
 }
 
 function concat(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {

@@ -1,4 +1,4 @@
-/** The text of journals: a first line about the system, then one line for each change, or for one that is struck out. */
+/** Format of journals: a first line about the system, then one line per change or struck-out change. */
 
 import { systemError } from "./errno.ts";
 import { environment, readLinkText, readSystemFile } from "./files.ts";
@@ -19,16 +19,16 @@ import {
 const AF_UNIX = 1;
 const SOCK_DGRAM = 2;
 const SOL_SOCKET = 1;
-/** A number that no other network namespace has until the system starts anew (Linux 5.14). */
+/** Number of a network namespace that is unique until the next boot (Linux 5.14). */
 const SO_NETNS_COOKIE = 71;
 
 // Implementation
-/** The format's version. */
+/** Version of the format. */
 export const VERSION = 2;
-/** The longest journal that is written or read: about 80,000 changes (bytes). */
+/** Maximum length of a journal (bytes): about 80,000 changes. */
 export const MAX_BYTES = 16 * 1024 * 1024;
 
-/** The messages that an undo may be, and the length of each one's fixed structure. */
+/** Message types that an undo may have, with the length of their fixed structure (bytes). */
 const FIXED_BYTES = new Map<number, number>([
   [MessageType.RTM_NEWLINK, 16],
   [MessageType.RTM_DELLINK, 16],
@@ -40,29 +40,29 @@ const FIXED_BYTES = new Map<number, number>([
   [MessageType.RTM_DELRULE, 12],
 ]);
 
-/** One change that was to be taken back. */
+/** A change that has to be undone. */
 export interface JournalEntry {
-  /** What was done, such as `add the IPv4 rule 100: from all lookup 51820`. */
+  /** The change, such as `add the IPv4 rule 100: from all lookup 51820`. */
   readonly description: string;
-  /** The netlink message that takes it back. */
+  /** Netlink message that undoes it. */
   readonly undo: Uint8Array<ArrayBuffer>;
 }
 
-/** The system that a journal was written on: its start, and the network namespace. */
+/** System that a journal was written on: its boot and the network namespace. */
 export interface Place {
   readonly boot: string;
   readonly network: string;
 }
 
-/** A journal's content. */
+/** Content of a journal. */
 export interface Content {
-  /** The system that it was written on; `undefined` when its writer ended before it said so. */
+  /** System that it was written on; `undefined` when its writer ended before the first line was complete. */
   readonly written: Place | undefined;
   readonly since: string | undefined;
   readonly entries: JournalEntry[];
 }
 
-/** The system that this process is on. */
+/** Boot and network namespace of this thread. */
 export function here(): Place {
   return {
     boot: readSystemFile("/proc/sys/kernel/random/boot_id")?.trim() ?? "",
@@ -70,7 +70,7 @@ export function here(): Place {
   };
 }
 
-/** Returns an identifier of this thread's network namespace. */
+/** Identifier of this thread's network namespace. */
 function networkNamespace(): string {
   const { socket, getsockopt, close } = libc();
   const descriptor = socket(AF_UNIX, SOCK_DGRAM, 0);
@@ -78,11 +78,11 @@ function networkNamespace(): string {
   const cookie = new Uint8Array(8);
   const known = getsockopt(descriptor, SOL_SOCKET, SO_NETNS_COOKIE, cookie, Uint32Array.of(8)) === 0;
   close(descriptor);
-  // The number of the namespace's file is used again after the namespace is gone.
+  // The inode number of a namespace is reused after the namespace is gone.
   return known ? `cookie:${cookie.toHex()}` : readLinkText("/proc/thread-self/ns/net") ?? "";
 }
 
-/** The folders that may hold journals, in the order in which they are tried. */
+/** Folders that may hold journals, in the order in which they are tried. */
 export function folders(): string[] {
   const user = libc().geteuid();
   const runtime = environment("XDG_RUNTIME_DIR");
@@ -90,24 +90,24 @@ export function folders(): string[] {
     ...(user === 0 ? ["/run/warren"] : []),
     ...(runtime?.startsWith("/") === true ? [`${runtime}/warren`] : []),
     `/tmp/warren-${user}`,
-    // Writable in a container whose file system is not.
+    // Writable in a container with a read-only file system.
     `/dev/shm/warren-${user}`,
   ];
 }
 
-/** A line of a journal. */
+/** Encodes a line of a journal. */
 export function line(content: unknown): Uint8Array<ArrayBuffer> {
   return new TextEncoder().encode(`${JSON.stringify(content)}\n`);
 }
 
-/** @throws {SyntaxError} for text that no journal has. */
+/** Parses a journal. @throws {SyntaxError} for text in another format. */
 export function parseJournal(path: string, text: string): Content {
   const fail = (number: number, what: string, cause?: unknown): never => {
     throw new SyntaxError(`Cannot read the journal "${path}": line ${number}: ${what}: remove it`, { cause });
   };
   const isRecord = (value: unknown): value is Record<string, unknown> =>
     typeof value === "object" && value !== null && !Array.isArray(value);
-  // A line that was cut short is not among them: its change was not made.
+  // A truncated last line is left out: its change was not made.
   const lines = text.split("\n").slice(0, -1).map((text, i) => {
     let value: unknown;
     try {
@@ -122,7 +122,7 @@ export function parseJournal(path: string, text: string): Content {
   const { version, boot, network, since } = head;
   if (version !== VERSION) fail(1, `version must be ${VERSION}, got ${JSON.stringify(version)}`);
   if (typeof boot !== "string" || typeof network !== "string" || typeof since !== "string") {
-    return fail(1, "it does not say where and when it was written");
+    return fail(1, "boot, network and since must be strings");
   }
   const entries: (JournalEntry | undefined)[] = [];
   rest.forEach(({ description, undo, forget }, i) => {
@@ -136,15 +136,15 @@ export function parseJournal(path: string, text: string): Content {
       } catch (error) {
         fail(i + 2, (error as Error).message, error);
       }
-    } else fail(i + 2, "it has neither a description with its undo nor the number of one to forget");
+    } else fail(i + 2, "it must have description and undo, or forget with the number of an entry");
   });
   return { written: { boot, network }, since, entries: entries.filter((entry) => entry !== undefined) };
 }
 
-/** @throws {TypeError} for bytes that are not one whole message of a kind that takes a change back. */
+/** Checks and reads an undo. @throws {TypeError} for bytes that are not one whole message that undoes a change. */
 export function checkUndo(undo: Uint8Array, description: string): Message {
   const fail = (what: string): never => {
-    // From a file, a description may be anything.
+    // A description from a file may be long and hold anything.
     throw new TypeError(`Cannot undo ${JSON.stringify(description.slice(0, 100))}: ${what}`);
   };
   const [message] = readMessages(undo);
@@ -153,13 +153,13 @@ export function checkUndo(undo: Uint8Array, description: string): Message {
   }
   const { type, flags, body } = message;
   const fixed = FIXED_BYTES.get(type);
-  if (fixed === undefined) return fail(`${messageTypeName(type)} takes no change back`);
-  if (body.length < fixed || !new Attributes(body, fixed).whole) return fail("its lengths do not fit");
+  if (fixed === undefined) return fail(`${messageTypeName(type)} does not undo a change`);
+  if (body.length < fixed || !new Attributes(body, fixed).whole) return fail("its lengths do not match");
   const creates = type !== MessageType.RTM_NEWLINK && messageTypeName(type).startsWith("RTM_NEW");
   const allowed = Flag.Request | Flag.Ack | (creates ? Flag.Create | Flag.Exclusive : 0);
-  if ((flags & Flag.Ack) === 0 || (flags & ~allowed) !== 0) return fail("its flags are not an undo's");
+  if ((flags & Flag.Ack) === 0 || (flags & ~allowed) !== 0) return fail("its flags are not those of an undo");
   if (type === MessageType.RTM_NEWLINK && !onlySettings(body)) {
-    return fail("it sets more of a link than Warren does");
+    return fail("it sets more than MTU, queue length, up or down of a link");
   }
   return message;
 }

@@ -1,4 +1,4 @@
-/** Changes that processes left behind when they were killed: found in their journals, and taken back. */
+/** Changes that killed processes left behind: found in their journals, and undone. */
 
 import { checkFolder, listFolder } from "./files.ts";
 import {
@@ -16,14 +16,14 @@ import { MessageType } from "./netlink/message.ts";
 import { Netlink } from "./netlink/netlink.ts";
 
 // Implementation
-/** Journals and other files in a folder. */
+/** Maximum files in a folder. */
 const MAX_FILES = 4096;
-/** Journals about other network namespaces that are kept: a container that crashes again and again has a new one each time. */
-const MAX_ELSEWHERE = 256;
-/** Failures that are told one by one. */
+/** Maximum journals of other network namespaces: each restart of a crashing container adds one. */
+const MAX_OTHER_NAMESPACES = 256;
+/** Maximum failures that are reported one by one. */
 const MAX_FAILURES = 4;
 const FILE_NAME = /^([1-9]\d{0,9})-[0-9a-f]{16}-([^/\s]{1,15})\.jsonl$/;
-/** The messages that name a link by its index, which may by now be another link's. */
+/** Messages that refer to a link by its index, which may belong to another link by now. */
 const OF_LINK: readonly number[] = [
   MessageType.RTM_NEWLINK,
   MessageType.RTM_DELLINK,
@@ -31,42 +31,42 @@ const OF_LINK: readonly number[] = [
   MessageType.RTM_DELADDR,
 ];
 
-/** A dead process's changes. */
+/** Changes of a dead process. */
 export interface Leftover {
-  /** Its journal. */
+  /** Path of its journal. */
   readonly path: string;
-  /** The process's number, in its own namespace. */
+  /** Process ID in its own namespace. */
   readonly pid: number;
-  /** The device for which it was done. */
+  /** Name of the device that the changes were for. */
   readonly device: string;
-  /** The start of the journal, in ISO 8601; `undefined` when it ends before it says so. */
+  /** Start of the journal, in ISO 8601; `undefined` when its first line is incomplete. */
   readonly since: string | undefined;
-  /** What it did, oldest first; none when the system was started anew since. */
+  /** Changes, oldest first; none when the system was rebooted since. */
   readonly entries: readonly JournalEntry[];
 }
 
-/** What {@linkcode leftovers} found. */
+/** Result of {@linkcode leftovers}. */
 export interface Leftovers {
-  /** What can be repaired. */
+  /** Leftovers that can be repaired here. */
   readonly found: Leftover[];
-  /** Why other files were left alone: errors that name the file and what to do about it. */
+  /** Errors about other files, which were left alone: each names the file and what to do about it. */
   readonly refused: Error[];
   /**
-   * Leftovers of other network namespaces: a start in those puts them back. Where the namespace is gone, so is what was
-   * changed, which cannot be told from here.
+   * Leftovers of other network namespaces, which a start there repairs. If such a namespace is gone, so are its
+   * changes, but that cannot be seen from here.
    */
-  readonly elsewhere: Leftover[];
+  readonly otherNamespaces: Leftover[];
 }
 
 /**
- * Finds what dead processes left behind, in this network namespace and in others. It changes nothing; files that cannot be
- * trusted or read are reported and left where they are.
+ * Finds what dead processes left behind, in this network namespace and in others. Changes nothing; files that cannot be
+ * trusted or read are reported and left in place.
  */
 export function leftovers(): Leftovers {
   const place = here();
   const found: Leftover[] = [];
   const refused: Error[] = [];
-  const elsewhere: Leftover[] = [];
+  const otherNamespaces: Leftover[] = [];
   const attempt = <Result>(step: () => Result): Result | undefined => {
     try {
       return step();
@@ -79,10 +79,10 @@ export function leftovers(): Leftovers {
     const names = attempt(() => listJournals(folder)) ?? [];
     for (const name of names) {
       const read = attempt(() => readLeftover(`${folder}/${name}`, name, place));
-      if (read !== undefined) (read.isHere ? found : elsewhere).push(read.leftover);
+      if (read !== undefined) (read.isHere ? found : otherNamespaces).push(read.leftover);
     }
   }
-  return { found, refused, elsewhere };
+  return { found, refused, otherNamespaces };
 }
 
 function listJournals(folder: string): string[] {
@@ -95,18 +95,20 @@ function listJournals(folder: string): string[] {
   return listFolder(folder, MAX_FILES);
 }
 
-/** Reads a journal, and tells whether it is about this network namespace; `undefined` while its writer lives. */
+/** Reads a journal and compares its network namespace with this one; `undefined` while its writer lives. */
 function readLeftover(
   path: string,
   name: string,
   place: Place,
 ): { leftover: Leftover; isHere: boolean } | undefined {
   const match = FILE_NAME.exec(name);
-  if (match === null) throw new SyntaxError(`Cannot read "${path}": its name is not a journal's: remove it`);
+  if (match === null) {
+    throw new SyntaxError(`Cannot read "${path}": its name is not that of a journal: remove it`);
+  }
   using file = LockedFile.open(path);
   if (file === undefined) return undefined;
   const { written, since, entries } = parseJournal(path, file.read(MAX_BYTES));
-  // Nothing was done yet, or the system forgot it.
+  // Nothing was changed yet, or a reboot has undone it.
   const isOver = written === undefined || written.boot !== place.boot;
   return {
     leftover: { path, pid: Number(match[1]), device: match[2]!, since, entries: isOver ? [] : entries },
@@ -115,11 +117,11 @@ function readLeftover(
 }
 
 /**
- * Takes back what a process left behind, newest first, and removes its journal; what is gone already is passed
- * over. When something fails, the journal stays for a later attempt. Only one process repairs a leftover; for
- * others, it is done.
+ * Undoes the changes of a dead process, newest first, and removes its journal. Changes that are gone already are
+ * ignored. When an undo fails, the journal stays for a later attempt. Does nothing while another process repairs the
+ * same leftover.
  *
- * @returns what failed.
+ * @returns the failures.
  */
 export function repair({ path, device, entries }: Leftover): Error[] {
   try {
@@ -137,7 +139,7 @@ export function repair({ path, device, entries }: Leftover): Error[] {
     });
     const failures = netlink.undoAll(
       undos.map(({ description, undo }) => ({
-        description: `take back what ${device} had to "${description}"`,
+        description: `undo a change of ${device} ("${description}")`,
         undo,
       })),
     );
@@ -148,22 +150,25 @@ export function repair({ path, device, entries }: Leftover): Error[] {
   }
 }
 
-/** The first ones of many failures, and how many others there are. */
+/** Shortens a list of failures to the first ones and the number of others. */
 export function summarize(failures: readonly Error[]): Error[] {
   const others = failures.length - MAX_FAILURES;
   if (others <= 0) return [...failures];
-  return [...failures.slice(0, MAX_FAILURES), new Error(`Cannot take back ${others} other changes`)];
+  return [
+    ...failures.slice(0, MAX_FAILURES),
+    new Error(`Cannot undo ${others} other changes: see the first failures`),
+  ];
 }
 
 /**
- * Does what a start does about earlier crashes: repairs what was left here, and removes all but the newest 256 journals
- * about other network namespaces. What fails stays, and `warren doctor` tells why.
+ * Repairs what earlier crashes left in this network namespace, and removes all but the newest 256 journals of other
+ * network namespaces. Runs at each start; failures leave the journal, and `warren doctor` reports them.
  */
 export function recover(): void {
-  const { found, elsewhere } = leftovers();
+  const { found, otherNamespaces } = leftovers();
   for (const leftover of found) repair(leftover);
-  elsewhere.sort((a, b) => a.since! < b.since! ? 1 : -1);
-  for (const { path } of elsewhere.slice(MAX_ELSEWHERE)) {
+  otherNamespaces.sort((a, b) => a.since! < b.since! ? 1 : -1);
+  for (const { path } of otherNamespaces.slice(MAX_OTHER_NAMESPACES)) {
     try {
       using file = LockedFile.open(path);
       file?.remove();

@@ -1,4 +1,4 @@
-/** The C library of Linux, glibc or musl: the one symbol table, opened on first use, and its `errno`. */
+/** The C library of Linux, glibc or musl: its symbol table, opened on first use, and `errno`. */
 
 import { libraryErrorReason, requestFfi } from "../ffi.ts";
 import { type Posix, POSIX_SYMBOLS } from "../posix/libc.ts";
@@ -63,14 +63,14 @@ const SYMBOLS = {
 } as const satisfies Deno.ForeignLibraryInterface;
 
 // Implementation
-// The soname of glibc, then musl's: its loader, which is the library, under the name that each system gives it.
+// The soname of glibc, then those of musl, whose loader is the library and is named after the processor.
 const SONAMES = [
   "libc.so.6",
   "libc.musl-x86_64.so.1",
   "libc.musl-aarch64.so.1",
 ];
 
-/** The functions of the C library that Warren calls. */
+/** Functions of the C library that Warren calls. */
 export type Libc = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
 let opened: { symbols: Libc; errno: Int32Array } | undefined;
@@ -81,7 +81,7 @@ function load(): { symbols: Libc; errno: Int32Array } {
   for (const soname of SONAMES) {
     try {
       const { symbols } = Deno.dlopen(soname, SYMBOLS);
-      // The location is the thread's own and never moves (errno(3)).
+      // Each thread has its own location, which never moves (errno(3)).
       const location = symbols.__errno_location()!;
       return { symbols, errno: new Int32Array(Deno.UnsafePointerView.getArrayBuffer(location, 4)) };
     } catch (error) {
@@ -89,13 +89,13 @@ function load(): { symbols: Libc; errno: Int32Array } {
     }
   }
   throw new Deno.errors.NotSupported(
-    `Cannot open the C library: ${failures.map(libraryErrorReason).join("; ")}: Warren needs glibc or musl`,
+    `Cannot open the C library: ${failures.map(libraryErrorReason).join("; ")}: install glibc or musl`,
     { cause: new AggregateError(failures) },
   );
 }
 
 /**
- * The C library's functions, opened on the first call.
+ * Functions of the C library, which the first call opens.
  *
  * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
  */
@@ -104,14 +104,14 @@ export function libc(): Libc {
 }
 
 /**
- * The error number of this thread's last failed call. It holds only in the very next expression after a
- * synchronous call; never after one that runs elsewhere.
+ * Error number of this thread's last failed call. Valid only in the next expression after a synchronous call, never
+ * after one that runs on another thread.
  */
 export function errno(): number {
   return opened!.errno[0]!;
 }
 
-/** The C library, as far as it is every system's. */
+/** Part of the C library that all POSIX systems share. */
 export function posix(): Posix {
   const functions = libc();
   return { functions, errno, systemError, fcntl: functions.fcntl, O_NONBLOCK };

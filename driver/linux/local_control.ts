@@ -20,7 +20,7 @@ export const PacketInfo = {
   IPV6_PKTINFO: 50,
 } as const;
 
-/** Linux's control messages. The same ones carry `::ffff:a.b.c.d` where an IPv6 socket has IPv4 peers. */
+/** Control messages of Linux. IPv6's also carry `::ffff:a.b.c.d` when an IPv6 socket has IPv4 peers. */
 export const LOCAL_CONTROL: LocalControl = {
   layout: {
     length: Cmsghdr.length,
@@ -33,7 +33,7 @@ export const LOCAL_CONTROL: LocalControl = {
     level: PacketInfo.IPPROTO_IP,
     option: PacketInfo.IP_PKTINFO,
     receivedType: PacketInfo.IP_PKTINFO,
-    // Of what came to a broadcast address, the interface's own.
+    // For a datagram to a broadcast address, the address of the interface.
     receivedAddress: InPktinfo.ipi_spec_dst,
     sentType: PacketInfo.IP_PKTINFO,
     sentAddress: InPktinfo.ipi_spec_dst,

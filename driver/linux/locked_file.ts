@@ -1,8 +1,8 @@
 /**
- * A file of this user's alone, under a lock that the kernel drops with its holder (flock(2)).
+ * A private file under a lock that the kernel drops when its holder ends (flock(2)).
  *
- * The lock tells whether the process that wrote a file still runs, also across namespaces of process numbers, and
- * after a number was used again.
+ * The lock shows whether the process that wrote a file still runs, even across PID namespaces and after the PID was
+ * reused.
  */
 
 import { cString } from "../posix/libc.ts";
@@ -19,7 +19,7 @@ const LOCK_NB = 4;
 const OWNER_READS_AND_WRITES = 0o600;
 const LINE_FEED = 0x0a;
 
-/** Takes a file's lock; returns whether it was free. */
+/** Takes the lock of a file; `false` when it is held. */
 function lock(descriptor: number, path: string): boolean {
   if (libc().flock(descriptor, LOCK_EX | LOCK_NB) === 0) return true;
   const error = errno();
@@ -27,9 +27,9 @@ function lock(descriptor: number, path: string): boolean {
   throw systemError(`lock "${path}"`, "flock", error);
 }
 
-/** An open file whose lock this process holds. Closing it gives the lock back. */
+/** An open file whose lock this process holds. Closing it releases the lock. */
 export class LockedFile implements Disposable {
-  /** Its path. */
+  /** Path of the file. */
   readonly path: string;
   #descriptor: number;
   #length = 0;
@@ -42,8 +42,8 @@ export class LockedFile implements Disposable {
   /**
    * Creates a file for appending.
    *
-   * @returns `undefined` when another process took the file before its lock was held: another name helps.
-   * @throws {Error} what {@linkcode systemError} gives; a file that is there already is `EEXIST`.
+   * @returns `undefined` when another process locked the new file first: retry with another name.
+   * @throws {Error} as {@linkcode systemError}; `EEXIST` for an existing file.
    */
   static create(path: string): LockedFile | undefined {
     const flags = O_WRONLY | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
@@ -51,7 +51,7 @@ export class LockedFile implements Disposable {
     if (descriptor < 0) throw systemError(`create "${path}"`, "open", errno());
     const file = new LockedFile(path, descriptor);
     try {
-      // A reader that saw it without a lock has removed it.
+      // A process that saw the file before its lock was taken may have removed it.
       if (lock(descriptor, path) && statusOf(descriptor, path).links > 0) return file;
     } catch (error) {
       file.remove();
@@ -65,10 +65,10 @@ export class LockedFile implements Disposable {
    * Opens a file for reading.
    *
    * @returns `undefined` when another process holds its lock, or when it is gone.
-   * @throws {Error} as {@linkcode checkOwnFile}, when others could have written it or it is no file.
+   * @throws {Error} as {@linkcode checkOwnFile}, when others could have written it or it is not a regular file.
    */
   static open(path: string): LockedFile | undefined {
-    // Without O_NONBLOCK a FIFO in the file's place would hold us.
+    // Without O_NONBLOCK, opening a FIFO in the file's place would block.
     const flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
     const descriptor = libc().open(cString(path), flags, 0);
     if (descriptor < 0) {
@@ -89,13 +89,13 @@ export class LockedFile implements Disposable {
     return undefined;
   }
 
-  /** Bytes that were appended to it. */
+  /** Bytes that were appended. */
   get length(): number {
     return this.#length;
   }
 
   /**
-   * Its lines as text. What follows the last one's end was cut short, perhaps within a letter, and is left out.
+   * Reads its complete lines as text. An incomplete last line, which may end within a character, is left out.
    *
    * @throws {RangeError} when it is longer than `limit` bytes.
    * @throws {SyntaxError} when it is not UTF-8.
@@ -112,9 +112,9 @@ export class LockedFile implements Disposable {
   }
 
   /**
-   * Adds bytes at its end: all of them, or none.
+   * Appends bytes: all of them, or none.
    *
-   * @throws {Error} what {@linkcode systemError} gives, such as `ENOSPC`.
+   * @throws {Error} as {@linkcode systemError}, such as `ENOSPC`.
    */
   append(bytes: Uint8Array<ArrayBuffer>): void {
     const { writeFrom, ftruncate } = libc();
@@ -144,7 +144,7 @@ export class LockedFile implements Disposable {
     }
   }
 
-  /** Gives the lock back; the file stays. Further calls do nothing. */
+  /** Releases the lock; the file stays. Further calls do nothing. */
   close(): void {
     if (this.#descriptor < 0) return;
     libc().close(this.#descriptor);

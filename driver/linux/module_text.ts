@@ -1,8 +1,8 @@
-/** Reads a module's file in a thread that has --allow-ffi alone. */
+/** Reading of module files in a thread whose only permission is --allow-ffi. */
 
 /**
- * The text of a file. This function's own text is what runs, in a worker before any module is there: it uses nothing
- * from outside of itself, so it opens the C library anew and says its constants itself.
+ * Reads a file as text. A worker runs this function's source before any module is loaded: it refers to nothing outside
+ * itself, opens the C library anew and declares its constants.
  *
  * @throws {Error} when it cannot be read.
  */
@@ -35,5 +35,5 @@ export function readModuleText(path: string): string {
     libc.close(fd);
     return text + decoder.decode();
   }
-  throw new Error(`Cannot read "${path}"`);
+  throw new Error(`Cannot read "${path}": the C library cannot open it`);
 }

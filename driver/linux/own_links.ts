@@ -1,2 +1,2 @@
-/** The links of this process's open devices, by their numbers: no way beside a tunnel leads through one. */
+/** Indexes of this process's open devices: a path around a tunnel never leads through one of them. */
 export const ownLinks: Set<number> = new Set();

@@ -1,11 +1,11 @@
-/** Puts a device back from another thread, when the one that it belongs to hangs. */
+/** Undo from the watchdog's thread, when the thread that owns a device hangs. */
 
 /**
- * Takes back what journals have, newest first, removes them, and ends the process. `paths` are the journals'
- * {@linkcode Journal.sharedPath}; where one cannot be read, the next start puts back what it has.
+ * Undoes the changes in journals, newest first, removes the files and ends the process. `paths` are the
+ * {@linkcode Journal.sharedPath}s; a journal that cannot be read is left to the next start.
  *
- * Its text is what runs, in the watchdog's thread: it uses nothing from outside of itself, so it opens the C library
- * anew and has its constants itself.
+ * The watchdog's thread runs this function's source: it refers to nothing outside itself, opens the C library anew and
+ * declares its constants.
  */
 export function rescue(paths: Uint8Array[], status: number): void {
   const symbols = {
@@ -40,14 +40,14 @@ export function rescue(paths: Uint8Array[], status: number): void {
           text += decoder.decode(chunk.subarray(0, length), { stream: true });
         }
         const undos: (Uint8Array<ArrayBuffer> | undefined)[] = [];
-        // The first line is not a change, and what follows the last line's end was cut short.
+        // The first line is not a change, and what follows the last line feed is incomplete.
         for (const line of text.split("\n").slice(1, -1)) {
           const { undo, forget } = JSON.parse(line) as { undo?: string; forget?: number };
           if (undo !== undefined) undos.push(Uint8Array.fromHex(undo));
           else if (forget !== undefined) undos[forget] = undefined;
         }
         const socket = libc.socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
-        // rtnetlink does what a message asks for before send returns.
+        // rtnetlink executes a message before send returns.
         for (const undo of undos.reverse()) {
           if (undo === undefined) continue;
           // Nobody reads acknowledgements.

@@ -1,10 +1,10 @@
 /**
- * Datagrams to send, as sendmmsg(2) takes them: those of one length to one endpoint are one message, which the system
- * or the network card segments (UDP_SEGMENT of udp(7), Linux 4.18). The last one of a message may be shorter.
+ * Datagrams for sendmmsg(2): those of one length to one endpoint are one message, which the kernel or the network card
+ * segments (UDP_SEGMENT of udp(7), Linux 4.18). The last one of a message may be shorter.
  *
  *     1400 1400 1400 900 │ 1400 1400 │ 1500 ─► three messages
  *
- *     control messages of each:  local address │ segment size      either may be missing
+ *     control messages of each:  local address │ segment size      (both optional)
  */
 
 import type { Packet, PacketPool } from "../../lib/core/mod.ts";
@@ -18,26 +18,26 @@ import { Cmsghdr, LOCAL_CONTROL } from "./local_control.ts";
 export const Segment = { SOL_UDP: 17, UDP_SEGMENT: 103 } as const;
 
 // Implementation
-/** Room for the `__u16` of UDP_SEGMENT behind its header. */
+/** Space for a UDP_SEGMENT control message, whose value is a `__u16` (bytes). */
 const SEGMENT_SPACE = controlSpace(LOCAL_CONTROL.layout, 2);
-/** `cmsg_len` counts the value, and not the padding. */
+/** `cmsg_len`, which includes the value but not the padding. */
 const SEGMENT_LENGTH = Cmsghdr.size + 2;
 
-/** What one sendmmsg sends. */
+/** Messages of one sendmmsg. */
 export class Segments extends Messages {
   readonly #controls: LocalControls;
-  /** The start of the control message for the size of segments. */
+  /** Offset of the control message with the segment size. */
   readonly #segmentControl: number;
   readonly #stride: number;
-  /** How many datagrams there are up to each message, and with it. */
+  /** Number of datagrams up to and including each message. */
   readonly #ends: number[];
   readonly #family: 4 | 6;
   readonly #localAddresses: boolean;
 
   /**
-   * For so many datagrams in slots of this pool.
+   * For up to `count` datagrams in slots of a pool.
    *
-   * @param localAddresses Whether they leave from the local addresses in their endpoints.
+   * @param localAddresses True if they leave from the local addresses in their endpoints.
    */
   constructor(count: number, pool: PacketPool, endpointSize: number, family: 4 | 6, localAddresses = false) {
     super(count, pool, endpointSize);
@@ -55,7 +55,7 @@ export class Segments extends Messages {
     }
   }
 
-  /** Takes `packets[start]` to `packets[end - 1]`; those longer than `longest` alone. Returns how many messages. */
+  /** Adds `packets[start]` to `packets[end - 1]`, those longer than `longest` singly; returns the number of messages. */
   fill(packets: readonly Packet[], start: number, end: number, longest: number): number {
     let messages = 0;
     for (let first = start; first < end; messages++) {
@@ -69,12 +69,12 @@ export class Segments extends Messages {
     return messages;
   }
 
-  /** How many datagrams so many messages are. */
+  /** Number of datagrams in the first `messages` messages. */
   datagrams(messages: number): number {
     return messages === 0 ? 0 : this.#ends[messages - 1]!;
   }
 
-  /** Where the message ends that starts with this packet. */
+  /** End of the message that starts with `packets[first]`. */
   #endOf(packets: readonly Packet[], first: number, end: number, longest: number): number {
     const { length, view, slotEnd } = packets[first]!;
     let next = first + 1;
@@ -90,7 +90,7 @@ export class Segments extends Messages {
     return next;
   }
 
-  /** Gives a message its local address, and the length of its segments; 0: it is one datagram. */
+  /** Sets a message's local address and segment size, which is 0 for a single datagram. */
   #setControls(message: number, packet: Packet, segment: number): void {
     const segmentControl = this.#segmentControl;
     const isFromLocal = this.#localAddresses && this.#controls.write(message, packet);

@@ -1,9 +1,9 @@
 /**
- * Makes a device what its options say, and back.
+ * Setup of a device from its options, and the undo.
  *
- * What the kernel removes with the device needs no undo. What would stay, on a persistent device or beside the
- * device, is written to the journal before it is made: a crash leaves the note, and the next start, or
- * `warren doctor --repair`, puts it back.
+ * Changes that the kernel removes with the device need no undo. Changes that would stay, on a persistent device or
+ * outside the device, are recorded in the journal first: after a crash, the next start or `warren doctor --repair`
+ * undoes them.
  */
 
 import { formatCidr, Prefix } from "../../lib/wire/address.ts";
@@ -27,20 +27,20 @@ import {
 } from "./netlink/routes.ts";
 
 // Implementation
-/** Packets that wait in the kernel for the script; TUN's own 500 overflow in a breath's time. */
+/** Default queue length (packets); the 500 of TUN (drivers/net/tun.c) overflow within one turn of the loop. */
 const TX_QUEUE_LENGTH = 1000;
 
-/** An address, route or rule that a device is to have. */
+/** An address, route or rule that the options ask for. */
 interface Wanted {
   readonly change: Change;
-  /** True if it outlives the device. */
+  /** True if it would outlive the process. */
   readonly stays: boolean;
-  /** True if a link that is down cannot have it. */
+  /** True if the link has to be up for it. */
   readonly needsUp: boolean;
   readonly isPresent: (present: Present) => boolean;
 }
 
-/** The kernel's addresses, routes and rules, each read once. */
+/** Current addresses, routes and rules of the kernel, each read once. */
 class Present {
   readonly #netlink: Netlink;
   readonly #index: number;
@@ -84,33 +84,33 @@ class Present {
   }
 }
 
-/** What was changed on a device, and how it is put back. */
+/** Changes made for a device, with their undo. */
 export class Setup {
   readonly #netlink: Netlink;
   readonly #name: string;
-  /** What the kernel would not remove by itself, in the order in which it was made. */
+  /** Changes that the kernel would not remove by itself, oldest first. */
   readonly #made: JournalEntry[] = [];
-  /** The addresses, routes and rules that the device is to have, in the order in which they are made. */
+  /** Addresses, routes and rules that the options ask for, in the order in which they are made. */
   readonly #wanted: Wanted[] = [];
   readonly #journal: Journal;
 
-  /** For a device of this name. */
+  /** For the device of this name. */
   constructor(netlink: Netlink, name: string) {
     this.#netlink = netlink;
     this.#name = name;
     this.#journal = new Journal(name);
   }
 
-  /** The path of the journal as C text, kept up to date, for another thread; empty while there is none. */
+  /** Path of the journal as a C string, kept up to date for other threads; empty while there is none. */
   get sharedJournalPath(): Uint8Array {
     return this.#journal.sharedPath;
   }
 
   /**
-   * Makes the link what the options say; what is so already is left alone, so that a persistent device which
-   * someone prepared needs no privilege.
+   * Sets up a link as the options say. Settings that are in place already are left alone, so that a fully prepared
+   * persistent device needs no privilege.
    *
-   * @throws {Error} the kernel's, with its own words; the caller undoes what was made.
+   * @throws {Error} with the kernel's message; the caller then calls {@linkcode Setup.undo}.
    */
   apply(link: Link, options: CheckedDeviceOptions): void {
     const stays = link.persistent === true;
@@ -124,9 +124,9 @@ export class Setup {
   }
 
   /**
-   * Puts everything back, newest first.
+   * Undoes all changes, newest first.
    *
-   * @throws {AggregateError} when something could not be; the rest was, and the journal keeps its note.
+   * @throws {AggregateError} when some could not be undone; the journal keeps those.
    */
   undo(): void {
     const made = this.#made.splice(0).reverse();
@@ -140,24 +140,24 @@ export class Setup {
     throw new AggregateError(summarize([...failures.values()]), `Cannot put "${this.#name}" back as it was`);
   }
 
-  /** The addresses, routes and rules that something else has removed, as far as the link can have them now. */
+  /** Addresses, routes and rules that another program has removed and that the link can have in its present state. */
   missing(link: Link): string[] {
     return this.#missing(link).map(({ change }) => change.description.replace(/^add the /, ""));
   }
 
   /**
-   * Makes them again.
+   * Makes missing addresses, routes and rules again.
    *
-   * @throws {Error} the kernel's, with its own words.
+   * @throws {Error} with the kernel's message.
    */
   restore(link: Link): void {
     const missing = this.#missing(link);
-    const noted = new Set(this.#made.map(({ undo }) => undo));
-    const isNoted = ({ change, stays }: Wanted) =>
-      !stays || change.undo !== undefined && noted.has(change.undo);
-    // What the journal has already is not written again.
-    this.#make(missing.filter(isNoted).map(({ change }) => change), false);
-    this.#make(missing.filter((one) => !isNoted(one)).map(({ change }) => change), true);
+    const recorded = new Set(this.#made.map(({ undo }) => undo));
+    const isRecorded = ({ change, stays }: Wanted) =>
+      !stays || change.undo !== undefined && recorded.has(change.undo);
+    // Entries that are in the journal already are not written again.
+    this.#make(missing.filter(isRecorded).map(({ change }) => change), false);
+    this.#make(missing.filter((one) => !isRecorded(one)).map(({ change }) => change), true);
   }
 
   #missing(link: Link): Wanted[] {
@@ -184,8 +184,8 @@ export class Setup {
       throw new Deno.errors.NotSupported(
         `Cannot add the address ${
           formatCidr(six)
-        } to ${link.name}: IPv6 is off here: turn it on by \`sysctl ` +
-          "net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0`, or leave the IPv6 address out",
+        } to ${link.name}: IPv6 is disabled here: enable it by \`sysctl ` +
+          "net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0`, or omit the IPv6 address",
         { cause },
       );
     }
@@ -202,7 +202,7 @@ export class Setup {
     const wanted = routes.flatMap((route) => {
       const { to, metric, table } = route;
       const whole = routeOptions(route, to);
-      // Who prepared the device may have one for both halves.
+      // A prepared device may have the whole route instead of two halves.
       return to.length > 0 || metric !== undefined || table !== undefined || isPresent(whole)
         ? [{ route, made: whole }]
         : halvesOf(to).map((half) => ({ route, made: routeOptions(route, half) }));
@@ -220,7 +220,7 @@ export class Setup {
       change: this.#want(addRoute(link, made), made, stays),
     }));
     this.#make(changes.filter(({ made }) => !isPresent(made)).map(({ change }) => change), stays);
-    // What the tunnel cannot carry is not to pass beside it (RFC 7359).
+    // Packets of a family that the tunnel does not carry must not bypass it (RFC 7359).
     const blocked = wanted.filter(({ route }) => isBlocked(route)).map(({ made }) => {
       const route = { ...made, type: RouteType.Unreachable };
       return this.#want(addRoute(undefined, route), route, true);
@@ -229,17 +229,17 @@ export class Setup {
       this.#make(blocked, true);
     } catch (error) {
       this.#wanted.splice(0, Infinity, ...this.#wanted.filter(({ change }) => !blocked.includes(change)));
-      // Where there is no IPv6, nothing leaks; and another tunnel may have made the same routes.
+      // Without IPv6 nothing leaks, and another tunnel may have made the same routes.
       if (!isIpv6Off("lo") && (error as { code?: string }).code !== "EEXIST") {
-        console.warn(`warren: ${(error as Error).message}: such packets may pass beside "${link.name}"`);
+        console.warn(`warren: ${(error as Error).message}: such packets may bypass "${link.name}"`);
       }
     }
     if (hasNoIpv6 && blocked.length > 0) {
-      console.warn(`warren: IPv6 is off here: "${link.name}" is the way to everywhere by IPv4 alone`);
+      console.warn(`warren: IPv6 is disabled here: "${link.name}" is the default route of IPv4 only`);
     }
   }
 
-  /** Has a route be made again when it is removed. */
+  /** Notes a route to be restored when another program removes it. */
   #want(change: Change, route: RouteOptions, stays: boolean): Change {
     const needsUp = route.type !== RouteType.Unreachable;
     this.#wanted.push({ change, stays, needsUp, isPresent: (present) => present.hasRoute(route) });
@@ -251,7 +251,7 @@ export class Setup {
     const changes = rules.map((rule) => {
       const family = rule.family === 4 ? Family.Ipv4 : Family.Ipv6;
       const { priority = lowest.get(family) ?? this.#netlink.freePriority(family) } = rule;
-      // The next rule without a priority goes before this one, as if the kernel had it already.
+      // The next rule without a priority goes before this one, as if this one were in the kernel already.
       lowest.set(family, Math.max(1, Math.min(priority - 1, lowest.get(family) ?? priority - 1)));
       const wanted: Rule = {
         family,
@@ -273,14 +273,14 @@ export class Setup {
     this.#make(changes, true);
   }
 
-  /** Makes changes; those that would stay are in the journal before. */
+  /** Makes changes; those that would stay are recorded in the journal first. */
   #make(changes: readonly Change[], stays: boolean): void {
-    const noted = changes.flatMap(({ description, undo }) =>
+    const entries = changes.flatMap(({ description, undo }) =>
       stays && undo !== undefined ? [{ description, undo }] : []
     );
-    this.#journal.record(noted);
-    // While the kernel has not answered, any of them may have been made.
-    this.#made.push(...noted);
+    this.#journal.record(entries);
+    // Until the kernel replies, any of them may have been made.
+    this.#made.push(...entries);
     const unmade = this.#netlink.applyAll(changes);
     if (unmade.size === 0) return;
     const undos = new Set([...unmade.keys()].map(({ undo }) => undo));
@@ -295,9 +295,9 @@ function raw({ address, length }: Prefix): RawPrefix {
 }
 
 /**
- * Refuses routes that the kernel has no words for, before anything is touched.
+ * Checks routes before anything is changed: the kernel reports a bad prefix only as EINVAL.
  *
- * @throws {SyntaxError} for one whose address goes beyond its prefix length.
+ * @throws {SyntaxError} for a route whose address has bits beyond its prefix length.
  */
 export function checkRoutes(routes: readonly CheckedRoute[]): void {
   for (const { to } of routes) {
@@ -305,8 +305,10 @@ export function checkRoutes(routes: readonly CheckedRoute[]): void {
     const host = new Prefix(to.address, to.address.bytes.length * 8);
     if (formatCidr(to) === formatCidr(whole)) continue;
     throw new SyntaxError(
-      `Cannot route ${formatCidr(to)} through a device: the address must end with its prefix: write ` +
-        `${formatCidr(whole)}, or ${formatCidr(host)} for the one host`,
+      `Cannot add a route: its address must have no bits beyond the prefix length, got ${
+        formatCidr(to)
+      }: write ` +
+        `${formatCidr(whole)}, or ${formatCidr(host)} for one host`,
     );
   }
 }
@@ -324,14 +326,12 @@ function familyNumber(address: Uint8Array): 4 | 6 {
   return address.length === 4 ? 4 : 6;
 }
 
-/** RFC 4291 section 2.5.6: every link has one. */
+/** Reports whether an address is link-local (RFC 4291 section 2.5.6), which every IPv6 link has. */
 function isLinkLocal(address: Uint8Array): boolean {
   return address.length === 16 && address[0] === 0xfe && (address[1]! & 0xc0) === 0x80;
 }
 
-/**
- * Tells whether a link has no IPv6, by sysctl or as the kernel was started (Documentation/networking/ip-sysctl.rst).
- */
+/** Reports whether IPv6 is disabled on a link, by sysctl or at boot (Documentation/networking/ip-sysctl.rst). */
 function isIpv6Off(name: string): boolean {
   return readSystemFile(`/proc/sys/net/ipv6/conf/${name}/disable_ipv6`)?.trim() !== "0";
 }
@@ -340,7 +340,7 @@ function prefixKey({ address, length }: RawPrefix): string {
   return `${address.toHex()}/${length}`;
 }
 
-/** Tells whether a route to the same prefix is the wanted one. */
+/** Compares two routes to the same prefix. */
 function isRoute(present: Route, wanted: RouteOptions): boolean {
   return (wanted.metric === undefined || wanted.metric === (present.metric ?? 0)) &&
     (wanted.table === undefined || wanted.table === present.table) &&

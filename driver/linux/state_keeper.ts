@@ -1,6 +1,6 @@
 /**
- * Keeps what a device was asked to have. Other programs remove addresses, routes and rules: by name, or by setting the
- * link down and up. What is gone is made again, a bounded number of times; then it is another program's.
+ * Restores addresses, routes and rules of a device that other programs remove, either directly or by setting the link
+ * down and up. The number of restorations is bounded; after that the removal stands.
  */
 
 import type { DeviceEvent } from "../../lib/core/mod.ts";
@@ -12,46 +12,46 @@ import { NetlinkSocket, RTMGRP, SOCK_NONBLOCK } from "./netlink/socket.ts";
 import type { Setup } from "./setup.ts";
 
 // Implementation
-/** Restorations within a period (milliseconds): a program that goes on removing things is not fought. */
+/** Maximum restorations within a period (milliseconds): a program that keeps removing things wins. */
 const MAX_RESTORATIONS = 10;
 const PERIOD = 60_000;
-/** The things that a line of text names. */
+/** Maximum things that a message lists. */
 const MAX_NAMED = 8;
 
-/** Watches over a device's addresses, routes and rules. */
+/** Watches and restores the addresses, routes and rules of a device. */
 export class StateKeeper implements Disposable {
   readonly #setup: Setup;
   readonly #netlink: Netlink;
   readonly #index: number;
-  readonly #news: NetlinkSocket;
-  /** The times of restorations, the latest last (monotonic milliseconds). */
+  readonly #changes: NetlinkSocket;
+  /** Times of restorations, the latest last (monotonic milliseconds). */
   readonly #restorations: number[] = [];
   #hasGivenUp = false;
 
-  /** For a device that has been set up, with this index. */
+  /** For a device that has been set up, by its index. */
   constructor(setup: Setup, netlink: Netlink, index: number) {
     this.#setup = setup;
     this.#netlink = netlink;
     this.#index = index;
     const { Link, Ipv4Address, Ipv4Route, Ipv4Rule, Ipv6Address, Ipv6Route, Ipv6Rule } = RTMGRP;
     const groups = Link | Ipv4Address | Ipv4Route | Ipv4Rule | Ipv6Address | Ipv6Route | Ipv6Rule;
-    this.#news = new NetlinkSocket(groups, SOCK_NONBLOCK);
+    this.#changes = new NetlinkSocket(groups, SOCK_NONBLOCK);
   }
 
-  /** Readable when there is news. */
+  /** Descriptor that is readable after a change. */
   get descriptor(): number {
-    return this.#news.descriptor;
+    return this.#changes.descriptor;
   }
 
-  /** Reads the news, and makes again what is gone. To be called when the descriptor is readable. */
+  /** Reads changes and restores what is missing. To be called when the descriptor is readable. */
   drain(now: number = performance.now()): Pick<DeviceEvent, "kind" | "what"> | undefined {
-    const concerned = this.#news.drain((message) => this.#concerns(message));
+    const concerned = this.#changes.drain((message) => this.#concerns(message));
     return concerned && !this.#hasGivenUp ? this.#restore(now) : undefined;
   }
 
   /** Frees the socket; further calls do nothing. */
   close(): void {
-    this.#news.close();
+    this.#changes.close();
   }
 
   /** {@linkcode StateKeeper.close}. */
@@ -61,7 +61,7 @@ export class StateKeeper implements Disposable {
 
   #restore(now: number): Pick<DeviceEvent, "kind" | "what"> | undefined {
     const link = this.#netlink.link(this.#index);
-    // It was removed, or moved to another network namespace.
+    // The link was removed, or moved to another network namespace.
     if (link === undefined) return undefined;
     while (this.#restorations.length > 0 && now - this.#restorations[0]! > PERIOD) this.#restorations.shift();
     const missing = this.#setup.missing(link);
@@ -72,7 +72,7 @@ export class StateKeeper implements Disposable {
         `warren: Cannot keep ${listed(missing)} on "${link.name}": it was removed ${
           MAX_RESTORATIONS + 1
         } times ` +
-          "within a minute: it stays removed, and nothing more is put back",
+          "within a minute: it stays removed, and nothing more is restored",
       );
       return { kind: "lost", what: missing };
     }
@@ -80,18 +80,18 @@ export class StateKeeper implements Disposable {
     try {
       this.#setup.restore(link);
       console.warn(
-        `warren: put back on "${link.name}", where something had removed it: ${listed(missing)}`,
+        `warren: restored on "${link.name}" after another program removed it: ${listed(missing)}`,
       );
       return { kind: "restored", what: missing };
     } catch (error) {
-      // It may have gone meanwhile.
+      // The link may have gone or changed meanwhile.
       if (this.#netlink.link(this.#index)?.up !== link.up) return undefined;
       console.warn(`warren: ${(error as Error).message}: "${link.name}" has lost it`);
       return { kind: "lost", what: missing };
     }
   }
 
-  /** Tells whether news may be about something that the device was asked to have. */
+  /** Reports whether a message may be about an address, route or rule of the device. */
   #concerns({ type, body }: Message): boolean {
     switch (type) {
       case MessageType.RTM_NEWLINK:

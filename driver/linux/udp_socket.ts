@@ -1,4 +1,4 @@
-/** UDP sockets of Linux: up to 64 datagrams a call, by recvmmsg(2) and sendmmsg(2) with UDP_SEGMENT. */
+/** UDP sockets of Linux: up to 64 datagrams per call, by recvmmsg(2) and sendmmsg(2) with UDP_SEGMENT. */
 
 import { LARGE_ROOM, type Packet, type PacketPool } from "../../lib/core/mod.ts";
 import { cString } from "../posix/libc.ts";
@@ -23,7 +23,7 @@ export const Socket = {
   SO_SNDBUFFORCE: 32,
   SO_RCVBUFFORCE: 33,
   IPV6_V6ONLY: 26,
-  /** linux/if.h, with the zero at the end. */
+  /** linux/if.h; includes the terminating zero. */
   IFNAMSIZ: 16,
 } as const;
 
@@ -34,26 +34,26 @@ const ABSENT = "there is no interface of this name";
 export class LinuxUdpSocket extends PosixUdpSocket {
   readonly #libc = libc();
   #incoming: Messages | undefined;
-  /** The system's memory for local addresses, if endpoints have them. */
+  /** Received control messages, if endpoints have local addresses. */
   #locals: LocalControls | undefined;
   #outgoing: Segments | undefined;
-  /** ICMP errors, if anyone asks for them. */
+  /** Error queue, if ICMP errors are to be reported. */
   readonly #errors: SocketErrors | undefined;
-  /** The longest datagrams that are sent several in a message (bytes). */
+  /** Maximum length of datagrams that share a message (bytes); 0 without UDP_SEGMENT. */
   #longestSegment: number;
 
-  /** Opens and binds it. */
+  /** Opens and binds a socket. */
   constructor(options: UdpSocketOptions) {
     super(linux(), options);
     const none = Int32Array.of(0);
     const { setsockopt } = this.#libc;
-    const cuts = setsockopt(this.fd, Segment.SOL_UDP, Segment.UDP_SEGMENT, none, none.byteLength) === 0;
-    this.#longestSegment = cuts ? LARGE_ROOM : 0;
+    const segments = setsockopt(this.fd, Segment.SOL_UDP, Segment.UDP_SEGMENT, none, none.byteLength) === 0;
+    this.#longestSegment = segments ? LARGE_ROOM : 0;
     const { onUnreachable } = options;
     if (onUnreachable !== undefined) this.#errors = new SocketErrors(this.fd, this.family, onUnreachable);
   }
 
-  /** Says whose slots datagrams go into. */
+  /** Sets the pool whose slots receive datagrams. */
   override attach(pool: PacketPool, longest: number): void {
     super.attach(pool, longest);
     this.#incoming = new Messages(MAX_DATAGRAMS, pool, this.endpointSize);
@@ -71,37 +71,37 @@ export class LinuxUdpSocket extends PosixUdpSocket {
       messages.point(i, packets[i]!, this.room);
       if (locals !== undefined) messages.resetControl(i, locals.space);
     }
-    const came = this.#libc.recvmmsg(this.fd, messages.headers, count, 0, null);
-    if (came < 0) return -this.#ownError(errno());
-    for (let i = 0; i < came; i++) {
+    const received = this.#libc.recvmmsg(this.fd, messages.headers, count, 0, null);
+    if (received < 0) return -this.#ownError(errno());
+    for (let i = 0; i < received; i++) {
       const packet = packets[i]!;
       packet.length = messages.lengthOf(i);
       locals?.read(i, messages.controlLengthOf(i), packet);
     }
-    return came;
+    return received;
   }
 
   protected override sendFrom(packets: readonly Packet[], start: number, end: number): number {
     const segments = this.#outgoing!;
     const count = segments.fill(packets, start, end, this.#longestSegment);
     const sent = this.#libc.sendmmsg(this.fd, segments.headers, count, 0);
-    // An error that ended the call early is lost, but not from its queue.
+    // The error that ended the call early is not returned, but an ICMP error is still in its queue.
     if (sent >= 0 && sent < count) this.#errors?.drain();
     if (sent >= 0) return segments.datagrams(sent);
     const failed = this.#ownError(errno());
     if (segments.datagrams(1) === 1 || !isAboutSegments(failed)) return -failed;
-    // It may as well be about the local address, which is then left out and not tried again.
+    // EINVAL may also be about the local address: the caller then sends without it.
     if (failed === Errno.EINVAL && this.localAddresses && isFromLocal(packets[start]!, this.family)) {
       return -failed;
     }
-    // Alone, they are cut into fragments, or sent without the card's help. The road stays as it is.
+    // Sent singly, they are fragmented or need no checksum offload. Neither path nor card is expected to change.
     this.#longestSegment = failed === Errno.EIO ? 0 : packets[start]!.length - 1;
     return 0;
   }
 
   /**
-   * A call's own error. Errors about datagrams sent before fail a call, too: they are taken off their queue, which
-   * would otherwise end every wait, and the call is as if it had been interrupted.
+   * Error of a call itself. ICMP errors about earlier datagrams also fail a call: they are taken off their queue, which
+   * would otherwise end every wait, and the call counts as interrupted.
    */
   #ownError(failed: number): number {
     if (this.#errors === undefined || failed === Errno.EAGAIN) return failed;
@@ -110,8 +110,8 @@ export class LinuxUdpSocket extends PosixUdpSocket {
 }
 
 /**
- * Whether the system takes no segments, or none so long (net/ipv4/udp.c, udp_send_skb): the card has no checksums
- * (EIO), or with its headers one is longer than the road's MTU (EINVAL, of newer kernels EMSGSIZE).
+ * Reports whether UDP_SEGMENT or the segment size was refused (net/ipv4/udp.c, udp_send_skb): the card has no checksum
+ * offload (EIO), or a segment with its headers exceeds the path MTU (EINVAL, on newer kernels EMSGSIZE).
  */
 function isAboutSegments(failed: number): boolean {
   return failed === Errno.EIO || failed === Errno.EINVAL || failed === Errno.EMSGSIZE;
@@ -122,7 +122,7 @@ function linux(): SocketSystem {
     ...posix(),
     AF_INET6: Socket.AF_INET6,
     SOL_SOCKET: Socket.SOL_SOCKET,
-    // With CAP_NET_ADMIN, net.core.rmem_max and wmem_max are no limit.
+    // With CAP_NET_ADMIN, net.core.rmem_max and wmem_max do not apply.
     SEND_BUFFER: [Socket.SO_SNDBUFFORCE, Socket.SO_SNDBUF],
     RECEIVE_BUFFER: [Socket.SO_RCVBUFFORCE, Socket.SO_RCVBUF],
     IPV6_V6ONLY: Socket.IPV6_V6ONLY,
@@ -134,16 +134,16 @@ function linux(): SocketSystem {
   };
 }
 
-/** socket(7), SO_BINDTODEVICE: what is sent leaves by the device, and what arrives elsewhere is not received. */
+/** Binds a socket to a device, by which all its datagrams leave and arrive (socket(7), SO_BINDTODEVICE). */
 function keepTo(fd: number, name: string): void {
   const device = cString(name);
   const attempt = `use interface "${name}"`;
-  // The kernel would take the name's start for all of it.
+  // The kernel would truncate the name.
   if (device.length > Socket.IFNAMSIZ) throw systemError(attempt, "SO_BINDTODEVICE", Errno.ENODEV, ABSENT);
   if (libc().setsockopt(fd, Socket.SOL_SOCKET, Socket.SO_BINDTODEVICE, device, device.length) === 0) return;
   const failed = errno();
   const remedy = failed === Errno.EPERM
-    ? "a kernel before 5.7 wants root or CAP_NET_RAW for it"
+    ? "run as root or with CAP_NET_RAW, which Linux before 5.7 requires"
     : failed === Errno.ENODEV
     ? ABSENT
     : undefined;

@@ -1,25 +1,25 @@
-/** A POSIX system's error numbers, which each system counts for itself, as names and as errors. */
+/** Error numbers of a POSIX system, which differ between systems, as names and as errors. */
 
 import { DriverError } from "../error.ts";
 
 /**
- * The error for a failed system call, by the class that the house style gives it: not allowed, not there,
- * taken and not on this system are Deno's own; everything else is a {@linkcode DriverError}.
+ * Error for a failed system call: `PermissionDenied`, `NotFound`, `AddrInUse` or `NotSupported` of `Deno.errors` where
+ * one fits, else a {@linkcode DriverError}.
  *
- * @param attempt What could not be done, such as `open "/dev/net/tun"`; the message is *Cannot attempt: ...*.
- * @param remedy What to do about it, or more of what is so.
+ * @param attempt The action that failed, such as `open "/dev/net/tun"`; the message is *Cannot attempt: ...*.
+ * @param remedy The remedy, or the reason in more detail.
  */
 export type SystemError = (attempt: string, operation: string, errno: number, remedy?: string) => Error;
 
-/** What {@linkcode errorsOf} makes of a system's numbers. */
+/** Result of {@linkcode errorsOf}. */
 export interface Errors {
-  /** The name of an error number, such as `EPERM`; `errno 200` for one that is not in the table. */
+  /** Name of an error number, such as `EPERM`; `errno 200` for one that is not in the table. */
   readonly errnoName: (errno: number) => string;
-  /** The error for a failed system call. */
+  /** Error for a failed system call. */
   readonly systemError: SystemError;
 }
 
-/** Names and errors for the numbers of a table. */
+/** Makes the names and errors for a table of numbers. */
 export function errorsOf(numbers: Readonly<Record<string, number>>): Errors {
   const names = new Map(Object.entries(numbers).map(([name, errno]) => [errno, name]));
   const errnoName = (errno: number) => names.get(errno) ?? `errno ${errno}`;

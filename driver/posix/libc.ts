@@ -1,13 +1,13 @@
-/** What the C libraries of Linux, macOS and FreeBSD have in common: each system's symbol table holds it, too. */
+/** Common part of the C libraries of Linux, macOS and FreeBSD, which each system's symbol table includes. */
 
 import type { SystemError } from "./errno.ts";
 
 /**
- * The functions that are called in the same way everywhere.
+ * Functions with the same prototype on all three systems.
  *
- * On the 64-bit systems that Deno runs on, int is 32 bits, long, size_t and pointers 64. Results of type ssize_t are
- * declared i32: every call here transfers less than 2 GiB, and an i32 is no bigint. nfds_t has 64 bits on Linux
- * alone; as an argument in a register it is the same.
+ * On the 64-bit systems that Deno supports, int has 32 bits, long, size_t and pointers 64. Results of type ssize_t are
+ * declared as i32, which is a number and not a bigint: every call here transfers less than 2 GiB. nfds_t has 64 bits
+ * only on Linux; as an argument in a register it makes no difference.
  */
 export const POSIX_SYMBOLS = {
   // int close(int fd);
@@ -29,7 +29,7 @@ export const POSIX_SYMBOLS = {
   // int poll(struct pollfd *fds, nfds_t nfds, int timeout);
   poll: { parameters: ["buffer", "usize", "i32"], result: "i32" },
   // int poll(struct pollfd *fds, nfds_t nfds, int timeout);
-  pollElsewhere: { name: "poll", parameters: ["buffer", "usize", "i32"], result: "i32", nonblocking: true },
+  pollNonblocking: { name: "poll", parameters: ["buffer", "usize", "i32"], result: "i32", nonblocking: true },
   // int execv(const char *path, char *const argv[]);
   execv: { parameters: ["buffer", "buffer"], result: "i32" },
   // int socket(int domain, int type, int protocol);
@@ -53,34 +53,34 @@ const F_SETFD = 2;
 const F_SETFL = 4;
 const FD_CLOEXEC = 1;
 
-/** A system's C library, as far as it is every system's. */
+/** Common part of a system's C library. */
 export interface Posix {
-  /** The functions. */
+  /** Functions of {@linkcode POSIX_SYMBOLS}. */
   readonly functions: Deno.DynamicLibrary<typeof POSIX_SYMBOLS>["symbols"];
   /**
-   * The error number of this thread's last failed call. It holds only in the very next expression after a
-   * synchronous call; never after one that runs elsewhere.
+   * Error number of this thread's last failed call. Valid only in the next expression after a synchronous call, never
+   * after one that runs on another thread.
    */
   errno(): number;
-  /** The error for it. */
+  /** Error for an error number. */
   readonly systemError: SystemError;
-  /** `int fcntl(int fd, int command, ... argument)`, whose last argument is passed in ways that differ. */
+  /** `int fcntl(int fd, int command, ... argument)`; systems differ in how they pass the last argument. */
   fcntl(fd: number, command: number, argument: number): number;
-  /** fcntl.h: the flag of a descriptor that never waits. */
+  /** Flag of non-blocking descriptors (fcntl.h). */
   readonly O_NONBLOCK: number;
 }
 
-/** Has a descriptor never wait, and closed in programs that this process starts. */
+/** Makes a descriptor non-blocking and close-on-exec. */
 export function guard(posix: Posix, fd: number): void {
   for (const [command, argument] of [[F_SETFD, FD_CLOEXEC], [F_SETFL, posix.O_NONBLOCK]] as const) {
-    // A descriptor that waits would hold the thread for good.
+    // A blocking descriptor could block the thread forever.
     if (posix.fcntl(fd, command, argument) < 0) {
-      throw posix.systemError("have a descriptor never wait", "fcntl", posix.errno());
+      throw posix.systemError("make a descriptor non-blocking", "fcntl", posix.errno());
     }
   }
 }
 
-/** Text as C takes it: UTF-8 with a zero byte at the end. */
+/** Encodes text as a C string: UTF-8 with a terminating zero. */
 export function cString(text: string): Uint8Array<ArrayBuffer> {
   return new TextEncoder().encode(`${text}\0`);
 }

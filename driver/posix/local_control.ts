@@ -1,4 +1,4 @@
-/** Control messages that carry a datagram's local address, by which replies leave from the address that was written to. */
+/** Control messages with a datagram's local address, so that replies leave from the address that a peer wrote to. */
 
 import type { Packet } from "../../lib/core/mod.ts";
 import { addressOf } from "../native_memory.ts";
@@ -6,8 +6,8 @@ import { clearLocal, Endpoint } from "../udp_socket.ts";
 
 // Specification: sys/socket.h
 /**
- * A system's `struct cmsghdr` and the alignment of control messages, CMSG_DATA(3) and CMSG_SPACE(3). All of
- * its fields that differ in size are little-endian and below 4 GiB.
+ * Layout of a system's `struct cmsghdr` and of control messages, CMSG_DATA(3) and CMSG_SPACE(3). Fields whose size
+ * differs between systems are little-endian and below 4 GiB.
  *
  * ```c
  * struct cmsghdr { size_t cmsg_len; int cmsg_level; int cmsg_type; };    // Linux
@@ -15,45 +15,45 @@ import { clearLocal, Endpoint } from "../udp_socket.ts";
  * ```
  */
 export interface CmsgLayout {
-  /** The offset of the length, which is that of header and value. */
+  /** Offset of the length, which counts header and value. */
   readonly length: number;
-  /** The offset of the level. */
+  /** Offset of the level. */
   readonly level: number;
-  /** The offset of the type. */
+  /** Offset of the type. */
   readonly type: number;
-  /** The offset of the value. */
+  /** Offset of the value. */
   readonly data: number;
-  /** The alignment of a message (bytes). */
+  /** Alignment of a message (bytes). */
   readonly alignment: number;
 }
 
-/** One family's control message for the local address, with offsets within its value. */
+/** Control message with the local address in one family; offsets are within its value. */
 export interface LocalMessage {
-  /** Its level, and that of the option. */
+  /** Level of the message and of the option. */
   readonly level: number;
-  /** The option of setsockopt(2) that has the system send it. */
+  /** Option of setsockopt(2) that enables the message. */
   readonly option: number;
-  /** Its type when it comes from the system. */
+  /** Type of received messages. */
   readonly receivedType: number;
-  /** The offset of this machine's address in it. */
+  /** Offset of the local address in received messages. */
   readonly receivedAddress: number;
-  /** Its type when it goes to the system. */
+  /** Type of sent messages. */
   readonly sentType: number;
-  /** The offset of this machine's address in it. */
+  /** Offset of the local address in sent messages. */
   readonly sentAddress: number;
-  /** The offset of the interface's index in IPv6's, which link-local addresses need. */
+  /** Offset of the interface index in IPv6 messages, which link-local addresses need. */
   readonly interface: number;
-  /** The size of its value. */
+  /** Size of the value (bytes). */
   readonly size: number;
 }
 
-/** A system's control messages for local addresses. */
+/** Control messages of a system for local addresses. */
 export interface LocalControl {
-  /** The header. */
+  /** Layout of the header. */
   readonly layout: CmsgLayout;
-  /** IPv4's message. */
+  /** Message for IPv4. */
   readonly 4: LocalMessage;
-  /** IPv6's message. */
+  /** Message for IPv6. */
   readonly 6: LocalMessage;
 }
 
@@ -71,23 +71,23 @@ export const In6Pktinfo = { ipi6_addr: 0, ipi6_ifindex: 16, size: 20 } as const;
 const WORD = 4;
 const IPV6_SIZE = 16;
 
-/** The bytes that a control message with a value of this size takes. */
+/** Space of a control message with a value of this size (bytes). */
 export function controlSpace({ data, alignment }: CmsgLayout, size: number): number {
   return Math.ceil((data + size) / alignment) * alignment;
 }
 
-/** Memory for the control messages of several datagrams, each of which has so much room. */
+/** Memory for the control messages of several datagrams. */
 export class LocalControls {
-  /** The bytes of one message. */
+  /** Space of one message (bytes). */
   readonly space: number;
-  /** All of it. */
+  /** The memory. */
   readonly view: DataView<ArrayBuffer>;
   readonly #address: number;
   readonly #stride: number;
   readonly #isIpv4: boolean;
   readonly #level: number;
   readonly #type: number;
-  /** The length of a whole message: header and value. */
+  /** Length of a whole message: header and value. */
   readonly #length: number;
   readonly #levelAt: number;
   readonly #typeAt: number;
@@ -95,7 +95,7 @@ export class LocalControls {
   readonly #sentAt: number;
   readonly #interfaceAt: number;
 
-  /** @param stride The bytes for each datagram; further control messages may follow the first. */
+  /** For `count` datagrams with `stride` bytes each, which may hold further control messages. */
   constructor(count: number, control: LocalControl, family: 4 | 6, stride?: number) {
     const { layout, [family]: message } = control;
     const { data } = layout;
@@ -120,12 +120,12 @@ export class LocalControls {
     }
   }
 
-  /** The address of a datagram's control messages. */
+  /** Memory address of a datagram's control messages. */
   addressOf(datagram: number): number {
     return this.#address + datagram * this.#stride;
   }
 
-  /** Puts the local address of a received datagram into its packet's endpoint; zeros where the system told none. */
+  /** Copies the local address of a received datagram to its packet's endpoint; zeros if there is none. */
   read(datagram: number, controlLength: number, packet: Packet): void {
     const { view } = this;
     const at = datagram * this.#stride;
@@ -139,13 +139,13 @@ export class LocalControls {
     for (let i = WORD; i < IPV6_SIZE; i += WORD) {
       packet.view.setUint32(local + i, view.getUint32(address + i));
     }
-    // RFC 4291 section 2.5.6: fe80::/10 means something on one link alone.
+    // RFC 4291 section 2.5.6: addresses in fe80::/10 are valid on one link only.
     const isLinkLocal = (view.getUint16(address) & 0xffc0) === 0xfe80;
     const index = isLinkLocal ? view.getUint32(at + this.#interfaceAt, true) : 0;
     packet.view.setUint32(packet.slotEnd + Endpoint.Interface, index, true);
   }
 
-  /** Has a datagram leave from the local address of a packet's endpoint; returns whether there is one. */
+  /** Sets a datagram's local address to that of the packet's endpoint; `false` if that has none. */
   write(datagram: number, packet: Packet): boolean {
     const { view } = this;
     const at = datagram * this.#stride;

@@ -1,4 +1,4 @@
-/** Datagrams where they lie in their slots, as recvmsg(2), sendmsg(2) and Linux's calls for many take them. */
+/** Message headers over slots of the pool, for recvmsg(2), sendmsg(2), recvmmsg(2) and sendmmsg(2). */
 
 import type { Packet, PacketPool } from "../../lib/core/mod.ts";
 import { addressOf, setAddress } from "../native_memory.ts";
@@ -6,8 +6,8 @@ import { Iovec, IOVEC_WORDS, setIovec } from "./iovec.ts";
 
 // Specification: sys/socket.h
 /**
- * As glibc has it. musl and BSD have an `int` and padding for `msg_iovlen`; BSD's `msg_flags` is 4 bytes earlier, and
- * is not used; `struct mmsghdr` is Linux's alone.
+ * As in glibc. musl and BSD have an `int` and padding for `msg_iovlen`; BSD has `msg_flags`, which is not used, 4 bytes
+ * earlier; `struct mmsghdr` exists only on Linux.
  *
  * ```c
  * struct mmsghdr {
@@ -36,20 +36,20 @@ export const Mmsghdr = {
   size: 64,
 } as const;
 
-// Implementation: the tables as words of 32 bits
+// Implementation: arrays of the structures as words of 32 bits
 const WORD = 4;
 const MMSGHDR_WORDS = Mmsghdr.size / WORD;
 
-/** Headers of one direction, and as many vectors. */
+/** Headers of one direction, and as many iovecs. */
 export class Messages {
-  /** `struct mmsghdr[count]`; the first one starts with a `struct msghdr` for one datagram. */
+  /** `struct mmsghdr[count]`, which starts with a `struct msghdr` for calls with one datagram. */
   readonly headers: Uint32Array<ArrayBuffer>;
   readonly #vectors: Uint32Array<ArrayBuffer>;
   readonly #vectorsAddress: number;
   readonly #base: number;
   readonly #endpointSize: number;
 
-  /** For so many datagrams in slots of this pool, whose endpoints have so many bytes. */
+  /** For `count` datagrams in slots of a pool, with endpoints of `endpointSize` bytes. */
   constructor(count: number, pool: PacketPool, endpointSize: number) {
     this.headers = new Uint32Array(count * MMSGHDR_WORDS);
     this.#vectors = new Uint32Array(count * IOVEC_WORDS);
@@ -58,12 +58,12 @@ export class Messages {
     this.#endpointSize = endpointSize;
   }
 
-  /** Has one of the vectors be so many bytes of a packet. */
+  /** Sets an iovec to `length` bytes of a packet. */
   setVector(vector: number, packet: Packet, length: number): void {
     setIovec(this.#vectors, vector, this.#base + packet.offset, length);
   }
 
-  /** Has one of the messages be these vectors, with the endpoint of this packet. */
+  /** Sets a message to a range of iovecs and the endpoint of a packet. */
   setHeader(message: number, packet: Packet, vector: number, vectors: number): void {
     const word = message * MMSGHDR_WORDS;
     setAddress(this.headers, word, this.#base + packet.slotEnd);
@@ -72,30 +72,30 @@ export class Messages {
     this.headers[word + Mmsghdr.vectorLength / WORD] = vectors;
   }
 
-  /** Has one of the messages be so many bytes of a packet, and its endpoint. */
+  /** Sets a message to `length` bytes of a packet and its endpoint. */
   point(message: number, packet: Packet, length: number): void {
     this.setVector(message, packet, length);
     this.setHeader(message, packet, message, 1);
   }
 
-  /** Has one of the messages have so many bytes of control messages at this address. */
+  /** Sets the control messages of a message: their memory address and length (bytes). */
   setControl(message: number, address: number, length: number): void {
     const word = message * MMSGHDR_WORDS;
     setAddress(this.headers, word + Mmsghdr.control / WORD, address);
     this.headers[word + Mmsghdr.controlLength / WORD] = length;
   }
 
-  /** Says again how much room one of the messages has for control messages, which a call has overwritten. */
+  /** Resets the length for control messages, which each call overwrites. */
   resetControl(message: number, length: number): void {
     this.headers[message * MMSGHDR_WORDS + Mmsghdr.controlLength / WORD] = length;
   }
 
-  /** The bytes of control messages that came with one of the messages. */
+  /** Length of the control messages received with a message (bytes). */
   controlLengthOf(message: number): number {
     return this.headers[message * MMSGHDR_WORDS + Mmsghdr.controlLength / WORD]!;
   }
 
-  /** How long a message is that recvmmsg has received. */
+  /** Length of a message that recvmmsg has received (bytes). */
   lengthOf(message: number): number {
     return this.headers[message * MMSGHDR_WORDS + Mmsghdr.length / WORD]!;
   }

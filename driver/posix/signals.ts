@@ -1,4 +1,4 @@
-/** The signals that a process was started with as ignored: by nohup(1), or by a shell in the background. */
+/** Signals that are ignored since the start of the process: by nohup(1), or by a shell for background jobs. */
 
 import type { Posix } from "./libc.ts";
 
@@ -6,7 +6,7 @@ import type { Posix } from "./libc.ts";
 const SIGNAL_NUMBERS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
 const SIG_IGN = 1n;
 /**
- * `struct sigaction` begins with the handler on every system, and is at most as long as glibc's:
+ * `struct sigaction`, which begins with the handler on every system and is at most as long as in glibc:
  *
  * ```c
  * struct sigaction {
@@ -19,7 +19,7 @@ const SIG_IGN = 1n;
  */
 const SIGACTION_BYTES = 152;
 
-/** The signals that are ignored now; a listener of Deno's, once there was one, hides what was so before. */
+/** Signals that are ignored now. To be called before the first signal listener of Deno, which replaces the setting. */
 export function ignoredSignals({ functions }: Posix): Deno.Signal[] {
   return Object.entries(SIGNAL_NUMBERS).flatMap(([name, number]) => {
     const action = new Uint8Array(SIGACTION_BYTES);

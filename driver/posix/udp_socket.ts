@@ -1,8 +1,8 @@
 /**
- * What UDP sockets of Linux and of BSD have in common: all but the calls that move datagrams.
+ * UDP sockets of Linux, macOS and FreeBSD, except for the calls that move datagrams.
  *
  *     receive() ─► free slots ─► receiveInto() ─► batch
- *     send()    ─► packets ─────► sendFrom() ───► what the system refuses ─► refusal
+ *     send()    ─► packets ────► sendFrom() ────► error ─► refusal
  */
 
 import type { Address } from "../../lib/wire/address.ts";
@@ -26,76 +26,76 @@ const IPPROTO_UDP = 17;
 const IPPROTO_IPV6 = 41;
 
 // Implementation
-/** The most datagrams that move in one call. */
+/** Maximum datagrams per call. */
 export const MAX_DATAGRAMS = 64;
-/** How many slots the first call of several gets: pings, and their answers, come one by one. */
+/** Slots for the first call of `receive`, as datagrams often arrive singly. */
 const FIRST_DATAGRAMS = 8;
-/** What every system has for a buffer anyway (bytes). */
+/** Size below which a smaller socket buffer is not tried (bytes). */
 const MIN_BUFFER = 64 * 1024;
-/** Errors of datagrams sent before (ICMP) that one call passes over. */
+/** Maximum ICMP errors about earlier datagrams that one `receive` or `send` ignores. */
 const MAX_ERRORS = 8;
 
-/** A system's part of a socket: its library, its numbers and its words. */
+/** A system's part of a socket: its C library and numbers. */
 export interface SocketSystem extends Posix {
-  /** The number of AF_INET6. */
+  /** Number of AF_INET6. */
   readonly AF_INET6: number;
-  /** The number of SOL_SOCKET. */
+  /** Number of SOL_SOCKET. */
   readonly SOL_SOCKET: number;
-  /** The options that set the buffer for sending, of which the first one that is allowed counts. */
+  /** Options that set the send buffer; the first one that succeeds counts. */
   readonly SEND_BUFFER: readonly number[];
-  /** The same for receiving. */
+  /** Options that set the receive buffer; the first one that succeeds counts. */
   readonly RECEIVE_BUFFER: readonly number[];
-  /** The number of IPV6_V6ONLY. */
+  /** Number of IPV6_V6ONLY. */
   readonly IPV6_V6ONLY: number;
-  /** The control messages for local addresses. */
+  /** Control messages for local addresses. */
   readonly localControl: LocalControl;
-  /** Whether a sockaddr starts with its length, and the family has one byte. */
+  /** True if a sockaddr starts with its length, and the family has one byte. */
   readonly hasLength: boolean;
-  /** Its error numbers. */
+  /** Error numbers. */
   readonly Errno: Readonly<
     Record<"EAGAIN" | "EBADF" | "ECONNREFUSED" | "EINTR" | "ENOBUFS" | "ENOTSOCK", number>
   >;
-  /** The name of an error number. */
+  /** Name of an error number. */
   errnoName(errno: number): string;
-  /** Keeps a socket to an interface. @throws {Error} when it cannot. */
+  /** Binds a socket to an interface. @throws {Error} when the system refuses. */
   keepTo(fd: number, name: string, family: 4 | 6): void;
 }
 
-/** A socket whose system moves datagrams by `receiveInto` and `sendFrom`. */
+/** A UDP socket whose subclass moves datagrams by `receiveInto` and `sendFrom`. */
 export abstract class PosixUdpSocket implements UdpSocket {
-  /** 4 or 6. */
+  /** Address family: 4 or 6. */
   readonly family: 4 | 6;
-  /** Where it receives. */
+  /** Endpoint that it receives on. */
   readonly local: EndpointBytes;
-  /** At once: the loop sees to a wait that still looks at it. */
+  /** Resolved from the start: the loop handles a wait that still has the descriptor. */
   readonly closed: Promise<void> = Promise.resolve();
-  /** Why it can be used no longer. */
+  /** Reason that the socket can no longer be used. */
   failure: Error | undefined;
-  /** What the system said when `send` stopped. */
+  /** Name of the error at which the last `send` stopped. */
   refusal: string | undefined;
 
-  /** Its descriptor. */
+  /** Descriptor of the socket. */
   protected readonly fd: number;
-  /** The bytes of its endpoints, as far as they count. */
+  /** Size of its endpoints' sockaddr (bytes). */
   protected readonly endpointSize: number;
   /** True if endpoints have local addresses. */
   readonly localAddresses: boolean;
-  /** How many bytes of a datagram are taken. */
+  /** Room for each datagram (bytes). */
   protected room = 0;
   readonly #system: SocketSystem;
   readonly #slots: Packet[] = [];
   #pool: PacketPool | undefined;
   #closed = false;
 
-  /** Opens and binds it. @throws {Error} the system's, such as `Deno.errors.AddrInUse`. */
+  /** Opens and binds a socket. @throws {Error} with the system's error, such as `Deno.errors.AddrInUse`. */
   constructor(system: SocketSystem, options: UdpSocketOptions) {
     const { address, port = 0, ipv6Only = false, interface: name, localAddresses = false } = options;
     const { functions, errno, systemError, errnoName } = system;
     this.#system = system;
     this.family = address.family;
     this.endpointSize = address.family === 4 ? Endpoint.Ipv4Size : Endpoint.Ipv6Size;
-    const asked = this.endpoint(address, port);
-    const attempt = `receive on ${formatEndpoint(asked, address.family)}`;
+    const requested = this.endpoint(address, port);
+    const attempt = `receive on ${formatEndpoint(requested, address.family)}`;
     this.fd = functions.socket(address.family === 4 ? AF_INET : system.AF_INET6, SOCK_DGRAM, IPPROTO_UDP);
     if (this.fd < 0) throw systemError(attempt, "socket", errno());
     using undo = new DisposableStack();
@@ -108,7 +108,7 @@ export abstract class PosixUdpSocket implements UdpSocket {
     const local = system.localControl[address.family];
     this.localAddresses = localAddresses && this.#set(local.level, local.option, 1);
     if (name !== undefined) system.keepTo(this.fd, name, address.family);
-    if (functions.bind(this.fd, asked, this.endpointSize) < 0) {
+    if (functions.bind(this.fd, requested, this.endpointSize) < 0) {
       const failed = errno();
       throw systemError(attempt, "bind", failed, bindRemedy(errnoName(failed)));
     }
@@ -119,18 +119,18 @@ export abstract class PosixUdpSocket implements UdpSocket {
     undo.move();
   }
 
-  /** Its descriptor. */
+  /** Descriptor that the loop waits for; `undefined` after close. */
   get waitable(): Waitable | undefined {
     return this.#closed ? undefined : this.fd;
   }
 
-  /** Says whose slots datagrams go into. */
+  /** Sets the pool whose slots receive datagrams. */
   attach(pool: PacketPool, longest: number): void {
     this.#pool = pool;
     this.room = longest + 1;
   }
 
-  /** The endpoint of an address and a port. */
+  /** Encodes an address and a port as an endpoint. */
   endpoint(address: Address, port: number): EndpointBytes {
     const { hasLength, AF_INET6 } = this.#system;
     const bytes = new Uint8Array(Endpoint.Size);
@@ -142,7 +142,7 @@ export abstract class PosixUdpSocket implements UdpSocket {
     return bytes;
   }
 
-  /** Appends what has arrived. */
+  /** Appends datagrams that have arrived. */
   receive(batch: PacketBatch): number {
     const { EAGAIN, EINTR } = this.#system.Errno;
     const slots = this.#slots;
@@ -151,26 +151,26 @@ export abstract class PosixUdpSocket implements UdpSocket {
     for (let most = FIRST_DATAGRAMS; !this.#closed;) {
       const count = this.#take(Math.min(most, batch.roomFor(this.room)));
       if (count === 0) break;
-      const came = this.receiveInto(slots, count);
-      for (let i = 0; i < came; i++) {
+      const received = this.receiveInto(slots, count);
+      for (let i = 0; i < received; i++) {
         slots[i]!.hasEndpoint = true;
         batch.push(slots[i]!);
       }
-      // Backwards: the slot that was taken first is the first one again.
-      for (let i = count - 1; i >= Math.max(came, 0); i--) slots[i]!.pool.give(slots[i]!);
-      if (came >= 0) {
-        total += came;
-        if (came < count) break;
+      // In reverse, so that the pool hands out the same slots in the same order.
+      for (let i = count - 1; i >= Math.max(received, 0); i--) slots[i]!.pool.give(slots[i]!);
+      if (received >= 0) {
+        total += received;
+        if (received < count) break;
         most = MAX_DATAGRAMS;
       } else {
-        if (came === -EAGAIN || came !== -EINTR && !this.#survives(-came, "recv")) break;
+        if (received === -EAGAIN || received !== -EINTR && !this.#survives(-received, "recv")) break;
         if (++errors === MAX_ERRORS) break;
       }
     }
     return total;
   }
 
-  /** Sends packets until the system refuses one. */
+  /** Sends packets until the system refuses one; returns the number sent. */
   send(packets: readonly Packet[], start: number, end: number): number {
     const { EAGAIN, ECONNREFUSED, EINTR, ENOBUFS } = this.#system.Errno;
     this.refusal = undefined;
@@ -188,25 +188,25 @@ export abstract class PosixUdpSocket implements UdpSocket {
     return at - start;
   }
 
-  /** Closes it. */
+  /** Closes the socket. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#system.functions.close(this.fd);
   }
 
-  /** The same as {@linkcode PosixUdpSocket.close}. */
+  /** Same as {@linkcode PosixUdpSocket.close}. */
   [Symbol.dispose](): void {
     this.close();
   }
 
   /**
-   * Receives datagrams into the first `count` of these packets, with their lengths and endpoints; how many came, or
-   * an error number below 0. Fewer than asked for: no more are there.
+   * Receives datagrams into the first `count` packets and sets their lengths and endpoints. Returns the number of
+   * datagrams, which is below `count` only when none is left, or a negative error number.
    */
   protected abstract receiveInto(packets: readonly Packet[], count: number): number;
 
-  /** Sends `packets[start]` to `packets[end - 1]`; how many were sent, or an error number below 0. */
+  /** Sends `packets[start]` to `packets[end - 1]`; returns the number sent, or a negative error number. */
   protected abstract sendFrom(packets: readonly Packet[], start: number, end: number): number;
 
   #take(most: number): number {
@@ -220,7 +220,7 @@ export abstract class PosixUdpSocket implements UdpSocket {
     return count;
   }
 
-  /** Whether the socket can still be used: errors are mostly about one datagram, or one sent before. */
+  /** Reports whether the socket can still be used: most errors are about a single datagram. */
   #survives(failed: number, operation: string): boolean {
     const { Errno, systemError } = this.#system;
     if (failed !== Errno.EBADF && failed !== Errno.ENOTSOCK) return true;
@@ -228,14 +228,14 @@ export abstract class PosixUdpSocket implements UdpSocket {
     return false;
   }
 
-  /** Sets a buffer's size, or as much of it as the system allows: BSD refuses what is too much. */
+  /** Sets the size of a buffer, halved until the system accepts it: BSD refuses sizes above its limit. */
   #setBuffer(options: readonly number[], size: number): void {
     const set = (bytes: number) =>
       options.some((option) => this.#set(this.#system.SOL_SOCKET, option, bytes));
     for (let bytes = size; !set(bytes) && bytes > MIN_BUFFER;) bytes >>>= 1;
   }
 
-  /** Sets an option, where the system allows it; returns whether it does. */
+  /** Sets an option; `false` when the system refuses. */
   #set(level: number, option: number, value: number): boolean {
     return this.#system.functions.setsockopt(this.fd, level, option, Int32Array.of(value), 4) === 0;
   }

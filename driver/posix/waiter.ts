@@ -1,4 +1,4 @@
-/** The loop's one wait on Linux, macOS and FreeBSD: poll(2), with a pipe to end it early. */
+/** Wait of the loop on Linux, macOS and FreeBSD: poll(2), with a pipe to end it early. */
 
 import type { Waitable } from "../../lib/core/mod.ts";
 import type { Waiter } from "../waiter.ts";
@@ -14,7 +14,7 @@ const POLLOUT = 0x004;
 // Implementation
 const MAX_DESCRIPTORS = 256;
 const COUNTS = Array.from({ length: MAX_DESCRIPTORS + 1 }, (_, count) => BigInt(count));
-/** The longest timer (milliseconds). */
+/** Maximum of setTimeout() (milliseconds). */
 const MAX_TIMEOUT = 0x7fff_ffff;
 
 interface Watch {
@@ -22,40 +22,41 @@ interface Watch {
   readonly readable: () => void;
 }
 
-/** poll(2) over the descriptors of a loop. */
+/** Waits for the descriptors of a loop by poll(2). */
 export class PollWaiter implements Waiter {
   readonly #functions: Posix["functions"];
-  /** Ends a poll. */
+  /** Ends a poll on another thread. */
   readonly #wakeup: Wakeup;
   readonly #watches = new Set<Watch>();
-  /** Descriptors asked for, as `struct pollfd`s; what `wait` uses. */
+  /** Descriptors of the next wait, as `struct pollfd`s. */
   readonly #wanted = new Int32Array(MAX_DESCRIPTORS * POLLFD_WORDS);
   #wantedCount = 0;
-  /** What a poll beside this thread is looking at; its memory belongs to it until it ends. */
+  /** Descriptors of the poll on another thread, which owns this memory until it ends. */
   readonly #parked = new Int32Array(MAX_DESCRIPTORS * POLLFD_WORDS);
   #parkedCount = 0;
   #parking: Promise<void> | undefined;
-  /** Whether what it looks at is to be looked at no longer. */
+  /** True if the poll on another thread has a descriptor that must not be polled any longer. */
   #stale = false;
   #wake: (() => void) | undefined;
   #woken = false;
   #closed = false;
 
-  /** @throws {DriverError} when the process has no descriptor left. */
+  /** Opens the pipe. @throws {DriverError} when the process has no descriptor left. */
   constructor(posix: Posix) {
     this.#functions = posix.functions;
     this.#wakeup = new Wakeup(posix, openWakeupEnds(posix));
   }
 
-  /** Forgets which descriptors to look at. */
+  /** Removes all descriptors of the next wait. */
   clear(): void {
     this.#wantedCount = 0;
   }
 
-  /** Looks at a descriptor in the next wait. */
+  /** Adds a descriptor to the next wait; returns its place for `isReady`. */
   add(waitable: Waitable, read: boolean, write: boolean): number {
     if (this.#wantedCount >= MAX_DESCRIPTORS - 1) {
-      throw new RangeError(`Cannot wait for more than ${MAX_DESCRIPTORS - 1} descriptors`);
+      const max = MAX_DESCRIPTORS - 1;
+      throw new RangeError(`Cannot add a descriptor to a wait: it must have at most ${max}, got ${max + 1}`);
     }
     const word = this.#wantedCount++ * POLLFD_WORDS;
     this.#wanted[word] = waitable;
@@ -63,19 +64,19 @@ export class PollWaiter implements Waiter {
     return word;
   }
 
-  /** Whether the last wait found it ready. */
+  /** Reports whether the last wait found the descriptor at a place ready. */
   isReady(place: number): boolean {
     return this.#wanted[place + 1]! >>> 16 !== 0;
   }
 
-  /** Looks at a descriptor in every wait beside the thread. */
+  /** Watches a descriptor in every `park` and `look`; returns the function that ends the watch. */
   watch(waitable: Waitable, readable: () => void): () => void {
     const watch = { waitable, readable };
     this.#watches.add(watch);
     return () => this.#watches.delete(watch);
   }
 
-  /** Ends a poll that looks at the descriptor. */
+  /** Ends a poll on another thread that has the descriptor. */
   async forget(waitable: Waitable): Promise<void> {
     if (this.#parking === undefined) return;
     for (let word = 0; word < this.#parkedCount * POLLFD_WORDS; word += POLLFD_WORDS) {
@@ -86,7 +87,7 @@ export class PollWaiter implements Waiter {
     await this.#parking;
   }
 
-  /** Calls back the watches that are ready. */
+  /** Calls the watches that are ready, without waiting. */
   look(): void {
     if (this.#watches.size === 0) return;
     this.clear();
@@ -94,16 +95,16 @@ export class PollWaiter implements Waiter {
     if (this.wait(0)) this.#callWatches(this.#wanted, this.#wantedCount);
   }
 
-  /** Blocks the thread. */
+  /** Blocks this thread until a descriptor is ready or the time is over. */
   wait(milliseconds: number): boolean {
     return this.#functions.poll(this.#wanted, COUNTS[this.#wantedCount]!, Math.ceil(milliseconds)) > 0;
   }
 
-  /** Waits beside the thread. */
+  /** Waits on another thread until a descriptor is ready, the time is over, or `wake`. */
   async park(milliseconds: number): Promise<boolean> {
     this.#woken = false;
     for (const { waitable } of this.#watches) this.add(waitable, true, false);
-    // A poll that still looks at the same descriptors goes on; another set has to replace it.
+    // A poll of the same descriptors goes on; a poll of others has to end first.
     if (this.#parking !== undefined && !this.#sameSet()) {
       this.#wakeup.signal();
       await this.#parking;
@@ -128,7 +129,7 @@ export class PollWaiter implements Waiter {
     this.#wake?.();
   }
 
-  /** Ends the poll that may be under way and closes the pipe when it has ended. */
+  /** Ends a poll that may be running, then closes the pipe. */
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -140,7 +141,7 @@ export class PollWaiter implements Waiter {
   #sameSet(): boolean {
     if (this.#stale || this.#wantedCount !== this.#parkedCount) return false;
     for (let word = 0; word < this.#wantedCount * POLLFD_WORDS; word++) {
-      // The upper half of the second word is revents, which the other thread writes.
+      // The upper half of the second word is revents, which poll writes on the other thread.
       if (((this.#wanted[word]! ^ this.#parked[word]!) & (word % 2 === 0 ? -1 : 0xffff)) !== 0) return false;
     }
     return true;
@@ -153,10 +154,10 @@ export class PollWaiter implements Waiter {
     const word = this.#parkedCount * POLLFD_WORDS;
     this.#parked[word] = this.#wakeup.waitable;
     this.#parked[word + 1] = POLLIN;
-    await this.#functions.pollElsewhere(this.#parked, COUNTS[this.#parkedCount + 1]!, -1);
+    await this.#functions.pollNonblocking(this.#parked, COUNTS[this.#parkedCount + 1]!, -1);
     this.#parking = undefined;
-    const rang = this.#parked[word + 1]! >>> 16 !== 0;
-    if (rang && !this.#closed) this.#wakeup.drain();
+    const signaled = this.#parked[word + 1]! >>> 16 !== 0;
+    if (signaled && !this.#closed) this.#wakeup.drain();
     this.#callWatches(this.#parked, this.#parkedCount);
   }
 

@@ -1,22 +1,22 @@
-/** A pipe that ends a wait: another thread's, or one beside this thread. */
+/** A pipe that ends a wait on another thread. */
 
 import type { WakeupEnds } from "../share.ts";
 import { guard, type Posix } from "./libc.ts";
 
 // Implementation
-/** Signals that one drain takes; the rest is drained next time. */
+/** Maximum signals that one drain takes; the next one takes the rest. */
 const MAX_SIGNALS = 64;
 const MAX_SIGNALS_64 = BigInt(MAX_SIGNALS);
 
-/** One side of a wakeup: a pipe that any thread signals, and that a wait looks at. */
+/** A pipe that any thread signals and that a wait includes. */
 export class Wakeup {
-  /** What a wait looks at. */
+  /** End that a wait includes. */
   readonly waitable: number;
   readonly #functions: Posix["functions"];
   readonly #to: number;
   readonly #bytes = new Uint8Array(MAX_SIGNALS);
 
-  /** For these ends. */
+  /** For the ends of an open pipe. */
   constructor(posix: Posix, { from, to }: WakeupEnds) {
     this.#functions = posix.functions;
     this.waitable = from;
@@ -25,7 +25,7 @@ export class Wakeup {
 
   /** Makes the waitable readable. */
   signal(): void {
-    // A full pipe is readable already.
+    // The write may fail with EAGAIN: a full pipe is readable already.
     this.#functions.writeFrom(this.#to, this.#bytes, 1n);
   }
 
@@ -34,7 +34,7 @@ export class Wakeup {
     this.#functions.readInto(this.waitable, this.#bytes, MAX_SIGNALS_64);
   }
 
-  /** Frees both ends: for every thread. */
+  /** Closes both ends, for all threads. */
   close(): void {
     this.#functions.close(this.waitable);
     this.#functions.close(this.#to);
@@ -42,7 +42,7 @@ export class Wakeup {
 }
 
 /**
- * Makes the ends of a wakeup.
+ * Opens the pipe of a wakeup.
  *
  * @throws {DriverError} when the process has no descriptor left.
  */

@@ -496,7 +496,7 @@ systemTest(
     const args = [...WARREN, "run", join(ROOT, "scripts/icmp_echo.ts"), "--name", "lo"];
     const { code, stderr } = await namespace.command(Deno.execPath(), args, { check: false, env: PLAIN });
     assert.equal(code, 1);
-    assert.match(stderr, /^warren: Cannot open device "lo": EINVAL \(22\): .*no TUN device\n$/);
+    assert.match(stderr, /^warren: Cannot open device "lo": EINVAL \(22\): .*not a TUN device\n$/);
   },
 );
 
@@ -535,7 +535,7 @@ systemTest(
     await using namespace = await openNamespace();
     await namespace.command("ip", ["tuntap", "add", "keep0", "mode", "tun"]);
     const { stdout } = await namespace.command(Deno.execPath(), [...WARREN, "doctor"], { env: PLAIN });
-    assert.match(stdout, /^warn {2}persistent devices: keep0 stays, .*ip tuntap del keep0 mode tun$/m);
+    assert.match(stdout, /^warn {2}persistent devices: keep0 exists, .*ip tuntap del keep0 mode tun$/m);
   },
 );
 

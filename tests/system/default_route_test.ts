@@ -1,6 +1,6 @@
 /**
- * A tunnel that is the way to everywhere: its own packets stay out of it, the system's default route stays as it was,
- * and all is put back.
+ * A tunnel as the default route: its own packets stay out of it, the system's default route stays, and the close undoes
+ * everything.
  *
  *     client ── eth0 ── router ── server (203.0.113.5 and .6)
  *        └──── eth1 ──────┘
@@ -16,7 +16,7 @@ const NEEDS_NAMES = { programs: ["ip", "ping", "sysctl", "dnsmasq"] };
 const SETTINGS = new URL("../../deno.json", import.meta.url).pathname;
 const SCRIPTS = new URL("../../scripts/", import.meta.url).pathname;
 const NAME_SERVER = "203.0.113.53";
-/** How often, and how long, something is waited for (milliseconds). */
+/** Poll interval and limit of a wait (milliseconds). */
 const INTERVAL = 100;
 const LIMIT = 20_000;
 
@@ -84,7 +84,7 @@ class Place implements AsyncDisposable {
     return new Place(client, router, server, undo.move());
   }
 
-  /** What the kernel has of routes and rules. */
+  /** Routes and rules of the kernel. */
   async state(): Promise<unknown[]> {
     const found = await Promise.all(
       [["-4", "route"], ["-6", "route"], ["rule"], ["-6", "rule"]].map(async (words) => {
@@ -95,7 +95,7 @@ class Place implements AsyncDisposable {
     return found;
   }
 
-  /** Where packets go: the link, or `unreachable`. */
+  /** Link that packets to an address leave by, or `unreachable`. */
   async wayTo(address: string): Promise<string> {
     const { stdout } = await this.client.command("ip", ["route", "get", address], { check: false });
     return /^unreachable|dev (\S+)/.exec(stdout)?.at(1) ?? "unreachable";
@@ -180,7 +180,7 @@ for (const rpFilter of [0, 1, 2]) {
 }
 
 systemTest(
-  "--route default covers IPv6 when the device has an address of it; 0.0.0.0/0 is IPv4 alone",
+  "--route default covers IPv6 when the device has an IPv6 address; 0.0.0.0/0 covers only IPv4",
   NEEDS,
   async () => {
     await using place = await Place.open();
@@ -207,7 +207,7 @@ systemTest(
 );
 
 systemTest(
-  "--route default says so where IPv6 is off, and an IPv6 address names the remedy",
+  "--route default warns when IPv6 is disabled, and the error for an IPv6 address names the remedy",
   NEEDS,
   async () => {
     await using place = await Place.open();
@@ -216,18 +216,18 @@ systemTest(
     await using _server = await serve(place, "udp_tunnel.ts", "udp://203.0.113.5:4500?listen");
     await using client = await connect(place, "udp_tunnel.ts", "udp://203.0.113.5:4500");
     await place.passes();
-    assert.match(client.heard, /^warren: IPv6 is off here: "t0" is the way to everywhere by IPv4 alone$/m);
+    assert.match(client.heard, /^warren: IPv6 is disabled here: "t0" is the default route of IPv4 only$/m);
     await client.stop("SIGTERM");
     await using dual = run(place.client, `${SCRIPTS}icmp_echo.ts`);
     await assert.rejects(
       dual.said(/is open/),
-      /Cannot add the address fd\S+ to t0: IPv6 is off here: turn it on by `sysctl net\.ipv6/,
+      /Cannot add the address fd\S+ to t0: IPv6 is disabled here: enable it by `sysctl net\.ipv6/,
     );
   },
 );
 
 systemTest(
-  "A route that covers the far end narrowly, in a table or by an address, leads around it, too",
+  "The far end is also bypassed when a narrow route, a route in a table or an address covers it",
   NEEDS,
   async () => {
     await using place = await Place.open();
@@ -251,7 +251,7 @@ systemTest(
 );
 
 systemTest(
-  "The way to the far end follows the system's routes, and is unreachable without one",
+  "The path to the far end follows the system's routes, and is unreachable without one",
   NEEDS,
   async () => {
     await using place = await Place.open();
@@ -329,7 +329,7 @@ systemTest("A listening far end answers a peer that its tunnel's routes cover", 
 });
 
 systemTest(
-  "Two tunnels of a script: the default route of one leads around the far ends of both",
+  "Two tunnels of a script: the default route of one bypasses the far ends of both",
   NEEDS,
   async () => {
     await using place = await Place.open();
@@ -363,7 +363,7 @@ systemTest(
 );
 
 systemTest(
-  "What a killed tunnel with --route default left behind is put back by the next start",
+  "The next start undoes what a killed tunnel with --route default left behind",
   NEEDS,
   async () => {
     await using place = await Place.open();

@@ -1,4 +1,4 @@
-/** TUN devices of the real kernel: set up and put back, and every way to get them wrong. */
+/** TUN devices of the real kernel: setup, undo, and every way to get them wrong. */
 
 import { fileURLToPath } from "node:url";
 import assert from "node:assert/strict";
@@ -17,7 +17,7 @@ interface Link {
   flags: string[];
 }
 
-/** What a scenario printed, as JSON. */
+/** Runs a scenario; returns the JSON that it prints. */
 function run<Result>(namespace: Namespace, scenario: string, options: unknown = {}): Promise<Result> {
   return runModule<Result>(namespace, SCENARIO, [scenario, JSON.stringify(options)]);
 }
@@ -28,7 +28,7 @@ async function opening(namespace: Namespace, options: unknown): Promise<Thrown> 
   return thrown;
 }
 
-/** A scenario that goes on, once it said that it is ready. */
+/** Starts a scenario that keeps running, and waits until it is ready. */
 async function start(namespace: Namespace, scenario: string, options: unknown): Promise<Scenario> {
   const child = namespace.spawn(Deno.execPath(), [
     "run",
@@ -73,7 +73,7 @@ class Scenario {
   }
 }
 
-/** All that a script could leave behind, as `ip` sees it. */
+/** All state that a script could leave behind, as `ip` shows it. */
 async function state(namespace: Namespace): Promise<unknown> {
   // The queueing discipline that the kernel gives a device when it is first set up stays.
   const show = async (...words: string[]) =>
@@ -130,7 +130,7 @@ systemTest("openDevice() leaves nothing behind when a later part of the options 
 });
 
 systemTest(
-  "A device leaves nothing behind after SIGKILL but rules, which the next start puts back",
+  "After SIGKILL only rules stay, which the next start removes",
   NEEDS,
   async () => {
     await using namespace = await openNamespace();
@@ -172,7 +172,7 @@ systemTest("openDevice() puts a persistent device back as it was", NEEDS, async 
 });
 
 systemTest(
-  "A persistent device has no super-packets and unfinished sums for the program after Warren",
+  "A persistent device has no super-packets and partial checksums for the program after Warren",
   NEEDS,
   async () => {
     await using namespace = await openNamespace();
@@ -186,7 +186,7 @@ systemTest(
       const scenario = await start(namespace, "echo", { name: "keep" });
       scenario.child.kill(end);
       await scenario.ended();
-      // What a crash leaves, the next one that wants none takes away.
+      // A crash leaves the flags, which the next open without offload resets.
       if (end === "SIGKILL") await run(namespace, "open", { name: "keep", linux: { offload: false } });
       assert.deepEqual(await read(), ordinary, end);
     }
@@ -235,7 +235,7 @@ systemTest("openDevice() says what is wrong with a name, address, MTU, route or 
     [
       { name: "lo" },
       "DriverError",
-      /^Cannot open device "lo": EINVAL \(22\): there is a device of this name that is no TUN/,
+      /^Cannot open device "lo": EINVAL \(22\): there is a device of this name that is not a TUN/,
     ],
     [{ address: "10.9.0.1" }, "SyntaxError", /it has no prefix length: write 10\.9\.0\.1\/24$/],
     [{ address: "10.9.0.256/24" }, "SyntaxError", /10\.9\.0\.256/],

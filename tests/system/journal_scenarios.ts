@@ -66,11 +66,11 @@ function thrownBy(call: () => unknown): string {
 const entry = ({ description, undo }: Change): JournalEntry => ({ description, undo: undo! });
 
 function summary(): unknown {
-  const { found, refused, elsewhere } = leftovers();
+  const { found, refused, otherNamespaces } = leftovers();
   return {
     found: found.map(({ device, entries }) => [device, ...entries.map(({ description }) => description)]),
     refused: refused.map(String),
-    elsewhere: elsewhere.length,
+    otherNamespaces: otherNamespaces.length,
   };
 }
 

@@ -14,12 +14,12 @@ const DENO_RUN = ["run", "--quiet", "--no-prompt", "--no-config", "--allow-ffi"]
 interface Summary {
   found: string[][];
   refused: string[];
-  /** How many are about other namespaces. */
-  elsewhere: number;
+  /** Number of journals of other namespaces. */
+  otherNamespaces: number;
 }
 
 /** Nothing is left. */
-const CLEAN: Summary = { found: [], refused: [], elsewhere: 0 };
+const CLEAN: Summary = { found: [], refused: [], otherNamespaces: 0 };
 
 /** A network namespace with a /run of its own. */
 class Machine implements AsyncDisposable {
@@ -143,11 +143,11 @@ systemTest(
       ["d0", "set d0 to MTU 1380, up"],
       ["tun0", "add the IPv4 rule 100: from all lookup 51820", "add the route 198.51.100.0/24 to lo"],
     ]);
-    // Another namespace's are nobody's there.
+    // From another network namespace, they are journals of another namespace.
     await using other = await openNamespace();
     const { stdout } = await other.command("unshare", machine.arguments("leftovers"));
-    const { found: foundThere, elsewhere } = JSON.parse(stdout) as Summary;
-    deepStrictEqual([foundThere, elsewhere], [[], 2]);
+    const { found: foundThere, otherNamespaces } = JSON.parse(stdout) as Summary;
+    deepStrictEqual([foundThere, otherNamespaces], [[], 2]);
 
     deepStrictEqual(await machine.run("repair"), { failures: [], after: CLEAN });
     deepStrictEqual(await rulesOf(namespace), []);
@@ -195,16 +195,16 @@ systemTest(
   },
 );
 
-systemTest("Journal.record() refuses what takes nothing back", NEEDS, async () => {
+systemTest("Journal.record() refuses an undo that does not undo a change", NEEDS, async () => {
   await using machine = await Machine.open();
   deepStrictEqual(await machine.run("wrong"), [
-    'TypeError: Cannot undo "add a rule": RTM_GETRULE takes no change back',
+    'TypeError: Cannot undo "add a rule": RTM_GETRULE does not undo a change',
     'TypeError: Cannot undo "add a rule": it is not one whole message',
     'TypeError: Cannot undo "add a rule": it is not one whole message',
   ]);
 });
 
-systemTest("leftovers() refuses forged files with what to do about them", NEEDS, async (context) => {
+systemTest("leftovers() refuses forged files and names the remedy", NEEDS, async (context) => {
   await using machine = await Machine.open();
   const { namespace } = machine;
   const genuine = await machine.crash();
@@ -237,7 +237,7 @@ systemTest("leftovers() refuses forged files with what to do about them", NEEDS,
   await refusal("another owner", (path) => {
     write(path, text);
     Deno.chownSync(path, NOBODY, NOBODY);
-  }, /^PermissionDenied: Cannot trust .*: it belongs to the user 65534, not to 0 or root: remove it$/);
+  }, /^PermissionDenied: Cannot trust .*: its owner must be user 0 or root, got user 65534: remove it$/);
   await refusal("others may write", (path) => {
     write(path, text);
     Deno.chmodSync(path, 0o622);
@@ -249,14 +249,14 @@ systemTest("leftovers() refuses forged files with what to do about them", NEEDS,
   );
   await refusal("a FIFO", (path) => {
     new Deno.Command("mkfifo", { args: ["-m", "600", path] }).outputSync();
-  }, /it is not a file: remove it$/);
-  await refusal("a folder", (path) => Deno.mkdirSync(path), /it is not a file: remove it$/);
+  }, /it is not a regular file: remove it$/);
+  await refusal("a folder", (path) => Deno.mkdirSync(path), /it is not a regular file: remove it$/);
   await refusal(
     "garbage",
     (path) => write(path, "\u0000\u0001garbage\n"),
     /line 1: it is not JSON: remove it$/,
   );
-  await refusal("bytes that are no text", (path) => {
+  await refusal("bytes that are not UTF-8", (path) => {
     Deno.writeFileSync(path, Uint8Array.of(0xff, 0xfe, 0xff, 0x0a), { mode: 0o600 });
   }, /it is not UTF-8: remove it$/);
   await refusal(
@@ -277,17 +277,17 @@ systemTest("leftovers() refuses forged files with what to do about them", NEEDS,
   await refusal(
     "no place",
     (path) => write(path, journal({ boot: 1 })),
-    /it does not say where and when it was written/,
+    /line 1: boot, network and since must be strings/,
   );
   await refusal(
-    "a line that is no change",
+    "a line that is not a change",
     (path) => write(path, journal({}, { description: "x" })),
-    /line 2: it has neither a description with its undo nor the number of one to forget/,
+    /line 2: it must have description and undo, or forget with the number of an entry/,
   );
   await refusal(
-    "a change to forget that there is not",
+    "the number of an entry that does not exist",
     (path) => write(path, journal({}, { forget: 0 })),
-    /line 2: it has neither/,
+    /line 2: it must have description/,
   );
   await refusal("no hexadecimal", (path) => write(path, changed("xyz")), /remove it$/);
   await refusal(
@@ -299,30 +299,30 @@ systemTest("leftovers() refuses forged files with what to do about them", NEEDS,
   await refusal(
     "an attribute that lies",
     (path) => write(path, changed(patch(28, "ff"))),
-    /its lengths do not fit/,
+    /its lengths do not match/,
   );
   await refusal(
-    "a message that takes nothing back",
+    "a message that does not undo a change",
     (path) => write(path, changed(patch(4, "1e"))),
-    /message type 30 takes no change back/,
+    /message type 30 does not undo a change/,
   );
   await refusal(
     "flags of a new rule",
     (path) => write(path, changed(patch(7, "06"))),
-    /its flags are not an undo's/,
+    /its flags are not those of an undo/,
   );
   const rename = "280000001000050000000000000000000000000001000000000000000000000007000300616200" + "00";
   await refusal(
     "a link renamed",
     (path) => write(path, changed(rename)),
-    /it sets more of a link than Warren does/,
+    /it sets more than MTU, queue length, up or down of a link/,
   );
 
-  await context.step("a name that is no journal's", async () => {
+  await context.step("a name that is not that of a journal", async () => {
     using forgery = new Forgery(machine, "1-x.json");
     write(forgery.path, text);
     const { refused } = await machine.run<Summary>("leftovers");
-    match(refused.join(), /its name is not a journal's: remove it$/);
+    match(refused.join(), /its name is not that of a journal: remove it$/);
   });
   const found = async (title: string, content: string, expected: string[][]): Promise<void> => {
     await context.step(title, async () => {
@@ -539,14 +539,14 @@ systemTest(
       const name = `1-${i.toString(16).padStart(16, "0")}-tun0.jsonl`;
       Deno.writeTextFileSync(`${machine.path(FOLDER)}/${name}`, text, { mode: 0o600 });
     }
-    deepStrictEqual(await machine.run("recover"), { ...CLEAN, elsewhere: 256 });
+    deepStrictEqual(await machine.run("recover"), { ...CLEAN, otherNamespaces: 256 });
     deepStrictEqual(await rulesOf(machine.namespace), []);
     const names = Array.from(Deno.readDirSync(machine.path(FOLDER)), ({ name }) => name).sort();
     strictEqual(names[0], "1-0000000000000004-tun0.jsonl");
   },
 );
 
-systemTest("repair() tells the first of many failures, and keeps the journal", NEEDS, async () => {
+systemTest("repair() reports the first of many failures, and keeps the journal", NEEDS, async () => {
   await using machine = await Machine.open();
   await machine.namespace.command("ip", ["tuntap", "add", "d0", "mode", "tun"]);
   await machine.crash("crowd");
@@ -561,20 +561,24 @@ systemTest("repair() tells the first of many failures, and keeps the journal", N
   const { failures, after } = JSON.parse(stdout) as { failures: string[]; after: Summary };
   strictEqual(failures.length, 5);
   match(failures[0]!, /EPERM \(1\)/);
-  match(failures[4]!, /^Error: Cannot take back 6\d{3} other changes$/);
+  match(failures[4]!, /^Error: Cannot undo 6\d{3} other changes: see the first failures$/);
   strictEqual(after.found.length, 1);
   deepStrictEqual(await countsOf(machine.namespace), CROWD);
 });
 
-systemTest("Journal.record() refuses what could not be read back, before the change", NEEDS, async () => {
-  await using machine = await Machine.open();
-  const { thrown, lines, path } = await machine.run<Record<string, unknown>>("limit");
-  match(
-    String(thrown),
-    /^RangeError: Cannot add the IPv4 rule 1: from all lookup 51820: the journal of "tun0" must have at most 16777216 bytes: set fewer/,
-  );
-  deepStrictEqual([lines, path], [2, "none"]);
-});
+systemTest(
+  "Journal.record() refuses entries beyond the maximum length, before the change",
+  NEEDS,
+  async () => {
+    await using machine = await Machine.open();
+    const { thrown, lines, path } = await machine.run<Record<string, unknown>>("limit");
+    match(
+      String(thrown),
+      /^RangeError: Cannot add the IPv4 rule 1: from all lookup 51820: the journal of "tun0" must have at most 16777216 bytes: set fewer/,
+    );
+    deepStrictEqual([lines, path], [2, "none"]);
+  },
+);
 
 systemTest(
   "a journal whose entries come and go stays short, and keeps those that are left",
@@ -611,23 +615,27 @@ systemTest("a journal moves to the next folder when its own becomes full", NEEDS
   Deno.removeSync(second);
 });
 
-systemTest("leftovers() does not list a folder of another user, nor one without end", NEEDS, async () => {
-  await using machine = await Machine.open();
-  const folder = machine.path(FOLDER);
-  Deno.mkdirSync(folder, { mode: 0o700 });
-  for (let i = 0; i < 4097; i++) Deno.writeTextFileSync(`${folder}/${i}.jsonl`, "");
-  const own = await machine.run<Summary>("leftovers");
-  match(own.refused.join(), /^RangeError: Cannot list "\/run\/warren": it must have at most 4096 files/);
-  Deno.chownSync(folder, NOBODY, NOBODY);
-  const other = await machine.run<Summary>("leftovers");
-  match(
-    other.refused.join(),
-    /^PermissionDenied: Cannot trust "\/run\/warren": it must belong to the user 0/,
-  );
-  strictEqual(own.found.length + other.found.length, 0);
-});
+systemTest(
+  "leftovers() does not list a folder of another user, nor one with too many files",
+  NEEDS,
+  async () => {
+    await using machine = await Machine.open();
+    const folder = machine.path(FOLDER);
+    Deno.mkdirSync(folder, { mode: 0o700 });
+    for (let i = 0; i < 4097; i++) Deno.writeTextFileSync(`${folder}/${i}.jsonl`, "");
+    const own = await machine.run<Summary>("leftovers");
+    match(own.refused.join(), /^RangeError: Cannot list "\/run\/warren": it must have at most 4096 files/);
+    Deno.chownSync(folder, NOBODY, NOBODY);
+    const other = await machine.run<Summary>("leftovers");
+    match(
+      other.refused.join(),
+      /^PermissionDenied: Cannot trust "\/run\/warren": it must belong to user 0 with mode 700, got user 65534 with mode 700: remove it/,
+    );
+    strictEqual(own.found.length + other.found.length, 0);
+  },
+);
 
-systemTest("warren doctor tells what was left, when, and by which process", NEEDS, async () => {
+systemTest("warren doctor reports leftovers with their time and process", NEEDS, async () => {
   await using machine = await Machine.open();
   await machine.namespace.command("ip", ["tuntap", "add", "d0", "mode", "tun"]);
   await machine.crash("crowd");

@@ -1,4 +1,4 @@
-/** What a device was asked to have stays so while it is open, or is reported as lost. */
+/** Addresses, routes and rules of an open device are restored when other programs remove them, or reported as lost. */
 
 import assert from "node:assert/strict";
 import { type Namespace, openNamespace, systemTest } from "../kit/system.ts";
@@ -26,7 +26,7 @@ async function open(namespace: Namespace, options: unknown): Promise<Running> {
   return running;
 }
 
-/** Addresses that were given, routes of every table, and rules. */
+/** Addresses except link-local ones, routes of every table, and rules. */
 async function state(namespace: Namespace): Promise<unknown> {
   const show = async (...words: string[]) => {
     const { stdout } = await namespace.command("ip", words);
@@ -59,7 +59,7 @@ async function isAgain(namespace: Namespace, wanted: unknown, what: string): Pro
 }
 
 for (const kind of ["made", "prepared"]) {
-  systemTest(`A device that was ${kind} gets back what other programs remove`, NEEDS, async () => {
+  systemTest(`A device that was ${kind} restores what other programs remove`, NEEDS, async () => {
     await using namespace = await openNamespace();
     const ip = (...words: string[]) => namespace.command("ip", words);
     if (kind === "prepared") await ip("tuntap", "add", "t0", "mode", "tun");
@@ -79,7 +79,7 @@ for (const kind of ["made", "prepared"]) {
       for (const words of commands) await ip(...words);
       await isAgain(namespace, before, what);
     }
-    await device.said(/put back on "t0", where something had removed it: .*IPv4 rule/);
+    await device.said(/restored on "t0" after another program removed it: .*IPv4 rule/);
     const { heard } = await device.stop("SIGTERM");
     assert.match(heard, /"kind":"restored"/);
     assert.match(heard, /"t0" was set down: no packet passes/);
@@ -92,7 +92,7 @@ for (const kind of ["made", "prepared"]) {
 }
 
 systemTest(
-  "What another program removes again and again is reported as lost, and stays removed",
+  "A route that another program removes again and again is reported as lost and stays removed",
   NEEDS,
   async () => {
     await using namespace = await openNamespace();
@@ -109,17 +109,17 @@ systemTest(
   },
 );
 
-systemTest("A report of many things that were put back names the first ones alone", NEEDS, async () => {
+systemTest("A report of many restored routes names only the first ones", NEEDS, async () => {
   await using namespace = await openNamespace();
   const route = Array.from({ length: 300 }, (_, i) => `10.${100 + (i >> 8)}.${i & 255}.0/24`);
   await using device = await open(namespace, { ...OPTIONS, route });
   await namespace.command("ip", ["link", "set", "t0", "down"]);
   await namespace.command("ip", ["link", "set", "t0", "up"]);
-  await device.said(/put back on "t0", .*: .*10\.100\.\d+\.0\/24 to t0 and 29\d others\n/);
+  await device.said(/restored on "t0" .*: .*10\.100\.\d+\.0\/24 to t0 and 29\d others\n/);
 });
 
 systemTest(
-  "The rules of a device that is down are kept, and what an up link needs comes with it",
+  "Rules are restored while a device is down, and addresses and routes once it is up",
   NEEDS,
   async () => {
     await using namespace = await openNamespace();
@@ -127,7 +127,7 @@ systemTest(
     const before = await state(namespace);
     await namespace.command("ip", ["link", "set", "t0", "down"]);
     await namespace.command("ip", ["rule", "del", "table", "77"]);
-    await device.said(/put back .* IPv4 rule/);
+    await device.said(/restored .* IPv4 rule/);
     const [link] = await namespace.ip<{ flags: string[] }>("link", "show", "t0");
     assert.equal(link!.flags.includes("UP"), false, "it stays down");
     await namespace.command("ip", ["link", "set", "t0", "up"]);
@@ -136,22 +136,22 @@ systemTest(
 );
 
 systemTest(
-  "A device's MTU and name follow the link, and an MTU that was not asked for is reported",
+  "A device's MTU and name follow the link, and an MTU other than the requested one is reported",
   NEEDS,
   async () => {
     await using namespace = await openNamespace();
     await using device = await open(namespace, { ...OPTIONS, mtu: 1400 });
     await namespace.command("ip", ["link", "set", "t0", "mtu", "1300"]);
-    await device.said(/the MTU of "t0" was set to 1300: 1400 was asked for/);
+    await device.said(/the MTU of "t0" was set to 1300: 1400 was requested/);
     await namespace.command("ip", ["link", "set", "t0", "down"]);
     await namespace.command("ip", ["link", "set", "t0", "name", "other"]);
     await namespace.command("ip", ["link", "set", "other", "up"]);
-    await device.said(/put back on "other"/);
+    await device.said(/restored on "other"/);
   },
 );
 
 systemTest(
-  "A route whose address goes beyond its prefix is refused in words, before anything is made",
+  "A route whose address has bits beyond its prefix length is refused with the rule, before anything is made",
   NEEDS,
   async () => {
     await using namespace = await openNamespace();
@@ -168,8 +168,8 @@ systemTest(
       assert.equal(thrown.name, "SyntaxError");
       assert.equal(
         thrown.message,
-        `Cannot route ${route} through a device: the address must end with its prefix: write ${network}, or ${host} ` +
-          "for the one host",
+        `Cannot add a route: its address must have no bits beyond the prefix length, got ${route}: write ${network}, ` +
+          `or ${host} for one host`,
       );
     }
   },

@@ -1,4 +1,4 @@
-/** News of one link: that it went up or down, that its MTU changed, that it is gone. */
+/** Events of one link: up, down, a new MTU, gone. */
 
 import type { DeviceEvent } from "../../../lib/core/mod.ts";
 import { Errno, systemError } from "../errno.ts";
@@ -8,8 +8,8 @@ import { type Message, MessageType } from "./message.ts";
 import { NetlinkSocket, RTMGRP, SOCK_NONBLOCK } from "./socket.ts";
 
 /**
- * News of one link, from the moment of opening. None is lost: when the kernel's queue of news was too short, the
- * monitor asks for the state and tells what differs.
+ * Events of one link since the monitor was opened. None is lost: after the socket's receive queue has overflowed, the
+ * monitor reads the state of the link and reports the difference.
  */
 export class LinkMonitor implements Disposable {
   readonly #socket: NetlinkSocket;
@@ -27,15 +27,15 @@ export class LinkMonitor implements Disposable {
     this.#name = link.name;
   }
 
-  /** The link's name; the last one, when it is gone. */
+  /** Name of the link, or its last name once it is gone. */
   get name(): string {
     return this.#name;
   }
 
   /**
-   * Subscribes to news of a link.
+   * Subscribes to the events of a link.
    *
-   * @throws {Deno.errors.NotFound} when there is no such link.
+   * @throws {Deno.errors.NotFound} when the link does not exist.
    */
   static open(index: number): LinkMonitor {
     const socket = new NetlinkSocket(RTMGRP.Link, SOCK_NONBLOCK);
@@ -50,12 +50,12 @@ export class LinkMonitor implements Disposable {
     }
   }
 
-  /** What can be read when there is news. It never waits. */
+  /** Non-blocking descriptor that is readable when there are events. */
   get descriptor(): number {
     return this.#socket.descriptor;
   }
 
-  /** What happened since the last call, in its order; after `gone` nothing happens. */
+  /** Returns the events since the last call, in order; `gone` is the last one. */
   drain(): DeviceEvent[] {
     const events: DeviceEvent[] = [];
     let lost = false;
@@ -64,7 +64,7 @@ export class LinkMonitor implements Disposable {
       if (typeof messages !== "number") messages.forEach((message) => this.#take(message, events));
       else if (messages === Errno.ENOBUFS) lost = true;
       else if (lost) {
-        // Only now: what was still in the queue is older than the state.
+        // Only now, as the messages that were still queued are older than the state.
         lost = false;
         this.#resume(events);
       } else break;
@@ -72,7 +72,7 @@ export class LinkMonitor implements Disposable {
     return events;
   }
 
-  /** Frees the socket; further calls do nothing. */
+  /** Closes the socket; further calls do nothing. */
   close(): void {
     this.#gone = true;
     this.#socket.close();
@@ -91,7 +91,7 @@ export class LinkMonitor implements Disposable {
     else if (type === MessageType.RTM_DELLINK) this.#end(events);
   }
 
-  /** News were lost. */
+  /** Reads the state after messages were lost. */
   #resume(events: DeviceEvent[]): void {
     using netlink = Netlink.open();
     const link = netlink.link(this.#index);

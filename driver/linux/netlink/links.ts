@@ -1,4 +1,4 @@
-/** Links and their addresses in rtnetlink: what changes them, what takes that back, what the kernel says of them. */
+/** Links and addresses in rtnetlink: changes with their undo, requests, and readers of the kernel's messages. */
 
 import type { DeviceStatistics } from "../../../lib/core/mod.ts";
 import {
@@ -24,7 +24,7 @@ import { Family, formatRawPrefix, prefixFamily, type RawPrefix } from "./prefix.
  *   unsigned short ifi_type;
  *   int ifi_index;
  *   unsigned ifi_flags;
- *   unsigned ifi_change;        // which of the flags are meant
+ *   unsigned ifi_change;        // mask of the flags to change
  * };
  * ```
  */
@@ -69,55 +69,55 @@ const IFLA_TUN_NUM_QUEUES = 8;
 const IFLA_TUN_NUM_DISABLED_QUEUES = 9;
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
-// Usable at once: no duplicate address detection, which nobody on a tunnel could answer.
+// No duplicate address detection, which delays an address and finds no neighbors on a tunnel.
 const IFA_F_NODAD = 0x02;
 const IFF_UP = 0x1;
 const IFF_RUNNING = 0x40;
 const AF_UNSPEC = 0;
-// IFNAMSIZ, without the zero byte.
+// IFNAMSIZ without the terminating zero.
 const NAME_BYTES = 15;
 
-/** What tells one link from another. */
+/** Identity of a link. */
 export interface LinkId {
-  /** The number that the kernel gives it, for as long as it exists. */
+  /** Interface index, constant while the link exists in its network namespace. */
   readonly index: number;
-  /** Its name, such as `tun0`. */
+  /** Name, such as `tun0`. */
   readonly name: string;
 }
 
-/** What the kernel says of a link. */
+/** State of a link. */
 export interface Link extends LinkId {
-  /** The longest packet (bytes). */
+  /** MTU (bytes). */
   readonly mtu: number;
-  /** Whether it was set up. */
+  /** True if it is set up (IFF_UP). */
   readonly up: boolean;
-  /** Whether it is up and has a carrier: for a TUN device, a program that holds it. */
+  /** True if it is up and has a carrier: for a TUN device, a program that has it open. */
   readonly running: boolean;
-  /** How many packets wait for the program (`ip link`'s `qlen`). */
+  /** Maximum packets that wait for the program (`qlen` of `ip link`). */
   readonly txQueueLength: number;
-  /** What made it, such as `tun` or `veth`; `undefined` for hardware. */
+  /** Kind, such as `tun` or `veth`; `undefined` for hardware. */
   readonly kind: string | undefined;
-  /** Whether a TUN device outlives the program that holds it; `undefined` for other links. */
+  /** True if a TUN device outlives the program that has it open; `undefined` for other links. */
   readonly persistent: boolean | undefined;
-  /** How many queues programs hold; 0 but for a TUN device of several. */
+  /** Queues that programs hold; 0 except for a multi-queue TUN device. */
   readonly queues: number;
-  /** Its counters. */
+  /** Counters. */
   readonly statistics: DeviceStatistics | undefined;
 }
 
-/** What can be set on a link; what is left out stays as it is. */
+/** Settings of a link; omitted ones stay as they are. */
 export interface LinkSettings {
-  /** The longest packet (bytes). */
+  /** MTU (bytes). */
   readonly mtu?: number;
   /** Up or down. */
   readonly up?: boolean;
-  /** How many packets wait for the program. */
+  /** Maximum packets that wait for the program. */
   readonly txQueueLength?: number;
 }
 
 /** An address of a link. */
 export interface LinkAddress extends RawPrefix {
-  /** Which link's. */
+  /** Index of the link. */
   readonly index: number;
 }
 
@@ -144,8 +144,8 @@ function encodeSettings(index: number, settings: LinkSettings): Uint8Array<Array
 }
 
 /**
- * Sets a link up or down, its MTU, its queue. It is taken back by the values that `before` has. Links that are
- * set down lose their routes and IPv6 addresses, which are not taken back.
+ * Sets a link up or down, its MTU and its queue length. The undo restores the values of `before`. A link that is set
+ * down loses its routes and IPv6 addresses, which the undo does not restore.
  */
 export function setLink(before: Link, settings: LinkSettings): Change {
   const wanted = [
@@ -164,7 +164,7 @@ export function setLink(before: Link, settings: LinkSettings): Change {
   };
 }
 
-/** Removes a link that a program made. Nothing takes it back. */
+/** Removes a virtual link. There is no undo. */
 export function deleteLink(link: LinkId): Change {
   return {
     description: `remove ${link.name}`,
@@ -187,7 +187,7 @@ function encodeAddress(link: LinkId, prefix: RawPrefix): Uint8Array<ArrayBuffer>
   ]);
 }
 
-/** Gives a link an address and, by its prefix, a route; an IPv6 address is usable at once. */
+/** Adds an address to a link, and a route to its prefix; an IPv6 address is usable at once. */
 export function addAddress(link: LinkId, prefix: RawPrefix): Change {
   const request = encodeAddress(link, prefix);
   return {
@@ -197,7 +197,7 @@ export function addAddress(link: LinkId, prefix: RawPrefix): Change {
   };
 }
 
-/** Takes an address from a link. */
+/** Removes an address from a link. */
 export function removeAddress(link: LinkId, prefix: RawPrefix): Change {
   const undo = encodeAddress(link, prefix);
   return {
@@ -207,7 +207,7 @@ export function removeAddress(link: LinkId, prefix: RawPrefix): Change {
   };
 }
 
-/** The request for one link; `undefined` for a name that no link can have. */
+/** Encodes the request for one link; `undefined` for a name that is not valid. */
 export function getLink(which: number | string): Uint8Array<ArrayBuffer> | undefined {
   if (typeof which === "number") return encodeMessage(MessageType.RTM_GETLINK, GET, ifinfomsg(which), []);
   const length = new TextEncoder().encode(which).length;
@@ -215,7 +215,7 @@ export function getLink(which: number | string): Uint8Array<ArrayBuffer> | undef
   return encodeMessage(MessageType.RTM_GETLINK, GET, ifinfomsg(0), [attribute(IFLA_IFNAME, which)]);
 }
 
-/** The request for every address of a link. */
+/** Encodes the request for all addresses of a link. */
 export function dumpAddresses(index: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(IFADDRMSG.size);
   bytes[IFADDRMSG.family] = AF_UNSPEC;
@@ -223,7 +223,7 @@ export function dumpAddresses(index: number): Uint8Array<ArrayBuffer> {
   return encodeMessage(MessageType.RTM_GETADDR, DUMP, bytes, []);
 }
 
-/** Reads the body of an `RTM_NEWLINK` or `RTM_DELLINK`; `undefined` when it is cut short or a bridge's. */
+/** Reads the body of an `RTM_NEWLINK` or `RTM_DELLINK`; `undefined` when it is truncated or about a bridge port. */
 export function readLink(body: Uint8Array): Link | undefined {
   // A port that leaves its bridge is announced as RTM_DELLINK of the family AF_BRIDGE.
   if (body.length < IFINFOMSG.size || body[IFINFOMSG.family] !== AF_UNSPEC) return undefined;
@@ -260,11 +260,11 @@ function readStatistics(attributes: Attributes): DeviceStatistics | undefined {
   return { rxPackets, rxBytes, rxDropped, txPackets, txBytes, txDropped };
 }
 
-/** Reads the body of an `RTM_NEWADDR`; `undefined` when it is cut short or of another family than IP. */
+/** Reads the body of an `RTM_NEWADDR`; `undefined` when it is truncated or neither IPv4 nor IPv6. */
 export function readAddress(body: Uint8Array): LinkAddress | undefined {
   if (body.length < IFADDRMSG.size) return undefined;
   const attributes = new Attributes(body, IFADDRMSG.size);
-  // With a peer, IFA_ADDRESS is the peer's and IFA_LOCAL ours; IPv6 without one has IFA_ADDRESS alone.
+  // With a peer, IFA_ADDRESS is the peer's and IFA_LOCAL ours; IPv6 without a peer has only IFA_ADDRESS.
   const address = attributes.bytes(IFA_LOCAL) ?? attributes.bytes(IFA_ADDRESS);
   if (address === undefined || (address.length !== 4 && address.length !== 16)) return undefined;
   return {
@@ -274,13 +274,13 @@ export function readAddress(body: Uint8Array): LinkAddress | undefined {
   };
 }
 
-/** The index of the link that the body of a link's or an address's message names; `undefined` when cut short. */
+/** Index of the link in the body of a link or address message; `undefined` when it is truncated. */
 export function linkIndexOf(body: Uint8Array): number | undefined {
-  // Both structures have it at the same place.
+  // Both structures have it at the same offset.
   return body.length < IFADDRMSG.size ? undefined : viewOf(body).getUint32(IFADDRMSG.index, true);
 }
 
-/** Whether the body of an `RTM_NEWLINK` sets nothing but what {@linkcode setLink} sets. */
+/** Reports whether the body of an `RTM_NEWLINK` sets only values that {@linkcode setLink} sets. */
 export function onlySettings(body: Uint8Array): boolean {
   if (body.length < IFINFOMSG.size) return false;
   const attributes = new Attributes(body, IFINFOMSG.size);

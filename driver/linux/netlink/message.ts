@@ -1,15 +1,17 @@
-/** Netlink messages as bytes: header, fixed structure, attributes; built and read without a socket. */
+/** Netlink messages as bytes: header, fixed structure, attributes; encoded and read without a socket. */
 
-// Numbers in netlink are in the machine's order, which on every system that Deno runs on is little-endian.
+import { checkInteger } from "../../../lib/core/options.ts";
+
+// Netlink uses the byte order of the machine, which is little-endian wherever Deno runs.
 const LITTLE_ENDIAN = true;
 
 // Specification: include/uapi/linux/netlink.h
 /**
- * The header of every message.
+ * Header of every message.
  *
  * ```c
  * struct nlmsghdr {
- *   __u32 nlmsg_len;    // with this header, without the padding behind the message
+ *   __u32 nlmsg_len;    // with this header, without the padding after the message
  *   __u16 nlmsg_type;
  *   __u16 nlmsg_flags;
  *   __u32 nlmsg_seq;
@@ -19,7 +21,7 @@ const LITTLE_ENDIAN = true;
  */
 export const NLMSGHDR = { len: 0, type: 4, flags: 6, seq: 8, pid: 12, size: 16 } as const;
 /**
- * What answers a request that failed, and with error 0 one that did not.
+ * Reply to a request that failed, and with error 0 the acknowledgement of one that succeeded.
  *
  * ```c
  * struct nlmsgerr {
@@ -30,7 +32,7 @@ export const NLMSGHDR = { len: 0, type: 4, flags: 6, seq: 8, pid: 12, size: 16 }
  */
 export const NLMSGERR = { error: 0, msg: 4, size: 20 } as const;
 /**
- * The header of an attribute; what follows it is padded to four bytes.
+ * Header of an attribute, whose value is padded to four bytes.
  *
  * ```c
  * struct rtattr {
@@ -41,7 +43,7 @@ export const NLMSGERR = { error: 0, msg: 4, size: 20 } as const;
  */
 export const RTATTR = { len: 0, type: 2, size: 4 } as const;
 
-/** Messages that are no payload (`NLMSG_*`). */
+/** Control messages (`NLMSG_*`). */
 export const Control = { Error: 2, Done: 3, Overrun: 4 } as const;
 /** Flags of a message (`NLM_F_*`). */
 export const Flag = {
@@ -55,7 +57,7 @@ export const Flag = {
   Capped: 0x100,
   AckAttributes: 0x200,
 } as const;
-/** Messages of rtnetlink (include/uapi/linux/rtnetlink.h), by the names that the kernel gives them. */
+/** Message types of rtnetlink (include/uapi/linux/rtnetlink.h), by the kernel's names. */
 export const MessageType = {
   RTM_NEWLINK: 16,
   RTM_DELLINK: 17,
@@ -72,50 +74,50 @@ export const MessageType = {
 } as const;
 /** One of {@linkcode MessageType}'s values. */
 export type MessageType = typeof MessageType[keyof typeof MessageType];
-// NLMSGERR_ATTR_MSG: the kernel's own words for what is wrong.
+// NLMSGERR_ATTR_MSG: the kernel's message.
 const ATTRIBUTE_MESSAGE = 1;
-// NLA_TYPE_MASK: the two upper bits say nested and big-endian.
+// NLA_TYPE_MASK: the two upper bits are flags for nested and big-endian.
 const ATTRIBUTE_TYPE_MASK = 0x3fff;
 // NLMSG_ALIGNTO and RTA_ALIGNTO.
 const ALIGNMENT = 4;
 
-/** The flags of a request that makes something new, and fails when it is there already. */
+/** Flags of a request that adds something, and fails when it exists already. */
 export const CREATE: number = Flag.Request | Flag.Ack | Flag.Create | Flag.Exclusive;
-/** The flags of a request that changes or removes something. */
+/** Flags of a request that changes or removes something. */
 export const CHANGE: number = Flag.Request | Flag.Ack;
-/** The flags of a request for one thing. */
+/** Flags of a request for one object. */
 export const GET: number = Flag.Request;
-/** The flags of a request for everything of a kind. */
+/** Flags of a request for all objects of a kind. */
 export const DUMP: number = Flag.Request | Flag.Dump;
 
 const TYPE_NAMES = new Map<number, string>(Object.entries(MessageType).map(([name, type]) => [type, name]));
 
-/** The kernel's name for a type of message, such as `RTM_NEWROUTE`. */
+/** Name of a message type, such as `RTM_NEWROUTE`. */
 export function messageTypeName(type: number): string {
   return TYPE_NAMES.get(type) ?? `message type ${type}`;
 }
 
-/** A change of the system's network settings, as messages that only need to be sent. */
+/** A change of the system's network settings, as messages to send. */
 export interface Change {
-  /** What it does, after *Cannot*: such as `add the route 10.0.0.0/8 to tun0`. */
+  /** The action, which follows *Cannot* in errors, such as `add the route 10.0.0.0/8 to tun0`. */
   readonly description: string;
-  /** The message that makes it. */
+  /** Message that makes the change. */
   readonly request: Uint8Array<ArrayBuffer>;
-  /** The message that takes it back; `undefined` for what cannot be taken back. */
+  /** Message that undoes it; `undefined` when it cannot be undone. */
   readonly undo: Uint8Array<ArrayBuffer> | undefined;
 }
 
-/** An attribute: its type and the bytes of its value. */
+/** An attribute: type and value. */
 export type Attribute = readonly [type: number, value: Uint8Array];
 
 /**
- * An attribute of 32 bits, or of text with a zero byte behind it.
+ * Makes an attribute of 32 bits, or of text with a terminating zero.
  *
- * @throws {RangeError} when a number does not fit.
+ * @throws {RangeError} for a number that does not fit 32 bits.
  */
 export function attribute(type: number, value: number | string): Attribute {
   if (typeof value === "string") return [type, new TextEncoder().encode(`${value}\0`)];
-  if (value !== value >>> 0) throw new RangeError(`Cannot use ${value}: it is not a number of 32 bits`);
+  checkInteger("encode a netlink attribute", "value", value, 0, 0xffff_ffff);
   const bytes = new Uint8Array(4);
   new DataView(bytes.buffer).setUint32(0, value, LITTLE_ENDIAN);
   return [type, bytes];
@@ -125,7 +127,7 @@ function align(length: number): number {
   return (length + ALIGNMENT - 1) & -ALIGNMENT;
 }
 
-/** A message of this type: header, then `fixed`, then the attributes, in their order. Its sequence is 0. */
+/** Encodes a message: header, then `fixed`, then the attributes in order. Its sequence number is 0. */
 export function encodeMessage(
   type: MessageType,
   flags: number,
@@ -150,7 +152,7 @@ export function encodeMessage(
   return bytes;
 }
 
-/** The same message as another type, with other flags: what is added by one is removed by the other. */
+/** Copies a message with another type and other flags: turns an addition into a removal. */
 export function withType(message: Uint8Array, type: MessageType, flags: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(message);
   const view = new DataView(bytes.buffer);
@@ -159,14 +161,14 @@ export function withType(message: Uint8Array, type: MessageType, flags: number):
   return bytes;
 }
 
-/** The same message with this sequence number. */
+/** Copies a message with another sequence number. */
 export function withSequence(message: Uint8Array, sequence: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(message);
   new DataView(bytes.buffer).setUint32(NLMSGHDR.seq, sequence, LITTLE_ENDIAN);
   return bytes;
 }
 
-/** Requests to be sent at once, numbered from `sequence`; only the last one asks for an acknowledgement. */
+/** Joins requests into one datagram, numbered from `sequence`; only the last one requests an acknowledgement. */
 export function joinRequests(requests: readonly Uint8Array[], sequence: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(requests.reduce((length, request) => length + align(request.length), 0));
   const view = new DataView(bytes.buffer);
@@ -183,19 +185,19 @@ export function joinRequests(requests: readonly Uint8Array[], sequence: number):
   return bytes;
 }
 
-/** A message that was received. */
+/** A received message. */
 export interface Message {
-  /** Its {@linkcode MessageType} or {@linkcode Control}. */
+  /** {@linkcode MessageType} or {@linkcode Control}. */
   readonly type: number;
-  /** Its {@linkcode Flag}s. */
+  /** {@linkcode Flag}s. */
   readonly flags: number;
-  /** The number of the request that it answers. */
+  /** Sequence number of the request that it replies to. */
   readonly sequence: number;
-  /** What follows its header. */
+  /** Bytes after the header. */
   readonly body: Uint8Array;
 }
 
-/** The messages of a datagram. What follows a length that cannot be is not read. */
+/** Reads the messages of a datagram, up to the first invalid length. */
 export function readMessages(bytes: Uint8Array): Message[] {
   const view = viewOf(bytes);
   const messages: Message[] = [];
@@ -213,13 +215,13 @@ export function readMessages(bytes: Uint8Array): Message[] {
   return messages;
 }
 
-/** Attributes by type, of which the last of a type counts, and whether they filled their bytes exactly. */
+/** Attributes by type; the last one of a type counts. */
 export class Attributes {
   readonly #values = new Map<number, Uint8Array>();
-  /** Whether every length was possible and no byte was left over. */
+  /** True if every length was valid and no byte was left over. */
   readonly whole: boolean;
 
-  /** Reads the attributes from `start`. What follows a length that cannot be is not read. */
+  /** Reads attributes from `start` on, up to the first invalid length. */
   constructor(bytes: Uint8Array, start: number) {
     const view = viewOf(bytes);
     let offset = align(start);
@@ -233,35 +235,35 @@ export class Attributes {
     this.whole = offset >= bytes.length;
   }
 
-  /** The types that are there. */
+  /** Types that are present. */
   get types(): number[] {
     return [...this.#values.keys()];
   }
 
-  /** A value's bytes. */
+  /** Bytes of a value. */
   bytes(type: number): Uint8Array | undefined {
     return this.#values.get(type);
   }
 
-  /** A value of 8 bits; `undefined` also when it is shorter. */
+  /** Value of 8 bits; `undefined` when it is missing or shorter. */
   u8(type: number): number | undefined {
     return this.#values.get(type)?.[0];
   }
 
-  /** A value of 32 bits; `undefined` also when it is shorter. */
+  /** Value of 32 bits; `undefined` when it is missing or shorter. */
   u32(type: number): number | undefined {
     const value = this.#values.get(type);
     return value === undefined || value.length < 4 ? undefined : viewOf(value).getUint32(0, LITTLE_ENDIAN);
   }
 
-  /** The 64 bits at an offset into a value, exact up to 2⁵³; `undefined` also when it is shorter. */
+  /** 64 bits at an offset into a value, exact up to 2⁵³; `undefined` when it is missing or shorter. */
   u64(type: number, offset: number): number | undefined {
     const value = this.#values.get(type);
     if (value === undefined || value.length < offset + 8) return undefined;
     return Number(viewOf(value).getBigUint64(offset, LITTLE_ENDIAN));
   }
 
-  /** A value of text, up to its first zero byte. */
+  /** Text of a value, up to the first zero byte. */
   text(type: number): string | undefined {
     const value = this.#values.get(type);
     if (value === undefined) return undefined;
@@ -269,17 +271,17 @@ export class Attributes {
     return new TextDecoder().decode(new Uint8Array(end < 0 ? value : value.subarray(0, end)));
   }
 
-  /** The attributes within one; none when it is not there. */
+  /** Attributes nested in a value; none when it is missing. */
   nested(type: number): Attributes {
     return new Attributes(this.#values.get(type) ?? new Uint8Array(), 0);
   }
 }
 
-/** How a request ended. */
+/** Outcome of a request. */
 export interface Outcome {
-  /** The error number; 0: it was done. */
+  /** Error number; 0 for success. */
   readonly errno: number;
-  /** What the kernel says about it, in its own words. */
+  /** Message of the kernel (extended acknowledgement). */
   readonly text: string | undefined;
 }
 
@@ -301,7 +303,7 @@ export function readOutcome(message: Message): Outcome | undefined {
   return { errno, text: new Attributes(body, start).text(ATTRIBUTE_MESSAGE) };
 }
 
-/** A look at the same bytes as numbers, which netlink has in the machine's order. */
+/** Makes a `DataView` of the same bytes. */
 export function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -1,4 +1,4 @@
-/** The kernel's network settings over a netlink socket: what is there, changes to it. */
+/** Network settings of the kernel over a netlink socket: queries and changes. */
 
 import { Errno, systemError } from "../errno.ts";
 import { dumpAddresses, getLink, type Link, type LinkAddress, readAddress, readLink } from "./links.ts";
@@ -45,17 +45,17 @@ const NETLINK_EXT_ACK = 11;
 const NETLINK_GET_STRICT_CHK = 12;
 
 // Implementation
-// The kernel answers while it takes the request; who waits longer waits in vain.
-const ANSWER_SECONDS = 5;
+// The kernel replies while it handles the request: a longer wait would be in vain.
+const REPLY_TIMEOUT_SECONDS = 5;
 const DUMP_ATTEMPTS = 16;
-// The kernel's main rules (0, 32766, 32767) leave this range to others.
+// Below the kernel's own rules at 32766 and 32767.
 const LAST_PRIORITY = 32765;
 /**
- * The requests that are sent at once. Each may be answered by an error, which takes about a kilobyte of the socket's
- * receive buffer; a system may have set that to 100 KiB.
+ * Requests per datagram. Each may be answered by an error, which takes about a kilobyte of the socket's receive
+ * buffer; some systems limit that to 100 KiB.
  */
 const BATCH_MESSAGES = 64;
-/** The errors of a message that takes something back which is gone, or there again. */
+/** Errors of an undo whose object is gone already, or there again. */
 const UNDONE: readonly number[] = [
   Errno.ENOENT,
   Errno.ESRCH,
@@ -67,11 +67,10 @@ const UNDONE: readonly number[] = [
 const REMEDY = "run as root, or grant CAP_NET_ADMIN to deno";
 
 /**
- * The network settings of the namespace that this thread is in. Every call sends a request and reads the
- * kernel's answer before it returns, in tens of microseconds. What is there may be asked by everybody; changes
- * need `CAP_NET_ADMIN`.
+ * Network settings of this thread's network namespace. Every call sends a request and reads the kernel's reply before
+ * it returns, in tens of microseconds. Queries need no privilege; changes need `CAP_NET_ADMIN`.
  *
- * @example What a change is
+ * @example Adding an address
  * ```ts no-eval
  * import { Netlink } from "./netlink.ts";
  * import { addAddress } from "./links.ts";
@@ -101,18 +100,18 @@ export class Netlink implements Disposable {
     socket.set(SOL_NETLINK, NETLINK_CAP_ACK, on);
     socket.set(SOL_NETLINK, NETLINK_EXT_ACK, on);
     socket.set(SOL_NETLINK, NETLINK_GET_STRICT_CHK, on);
-    const patience = new Uint8Array(TIMEVAL.size);
-    viewOf(patience).setUint32(TIMEVAL.sec, ANSWER_SECONDS, true);
-    socket.set(SOL_SOCKET, SO_RCVTIMEO, patience);
+    const timeout = new Uint8Array(TIMEVAL.size);
+    viewOf(timeout).setUint32(TIMEVAL.sec, REPLY_TIMEOUT_SECONDS, true);
+    socket.set(SOL_SOCKET, SO_RCVTIMEO, timeout);
     return new Netlink(socket);
   }
 
-  /** The link with this index; `undefined` when there is none. */
+  /** Returns the link with an index; `undefined` when there is none. */
   link(index: number): Link | undefined {
     return this.#findLink(index);
   }
 
-  /** The link with this name; `undefined` when there is none. */
+  /** Returns the link with a name; `undefined` when there is none. */
   linkByName(name: string): Link | undefined {
     return this.#findLink(name);
   }
@@ -125,7 +124,7 @@ export class Netlink implements Disposable {
     return body === undefined ? undefined : readLink(body);
   }
 
-  /** A link's addresses, IPv4 first. */
+  /** Lists the addresses of a link, IPv4 first. */
   addresses(index: number): LinkAddress[] {
     return this.#dump(dumpAddresses(index), `list the addresses of link ${index}`, [Errno.ENODEV])
       .filter(({ type }) => type === MessageType.RTM_NEWADDR)
@@ -133,7 +132,7 @@ export class Netlink implements Disposable {
       .filter((address) => address !== undefined && address.index === index) as LinkAddress[];
   }
 
-  /** The routes of every table, IPv4 first; with `index` those through this link alone. */
+  /** Lists the routes of all tables, IPv4 first; with `index` only those through this link. */
   routes(index?: number): Route[] {
     return [Family.Ipv4, Family.Ipv6]
       .flatMap((family) => this.#dump(dumpRoutes(family, index), "list the routes", [Errno.ENODEV]))
@@ -143,8 +142,8 @@ export class Netlink implements Disposable {
   }
 
   /**
-   * The route that a packet of this machine to `address` takes now, with this mark, by the link with this index;
-   * `undefined` when there is none. Its destination is the address alone.
+   * Looks up the route of a locally generated packet to `address`, optionally with a mark and an outgoing link;
+   * `undefined` when there is none. Its destination is the single address.
    */
   routeTo(address: Uint8Array, mark?: number, index?: number): Route | undefined {
     const attempt = `find the route to ${formatRawAddress(address)}`;
@@ -153,7 +152,7 @@ export class Netlink implements Disposable {
     return body === undefined ? undefined : readRoute(body);
   }
 
-  /** The policy rules of a family that lead to a table, in their order, by the selectors that a {@linkcode Rule} has. */
+  /** Lists the policy rules of a family that look up a table, in order, with the selectors of {@linkcode Rule}. */
   rules(family: Family): Rule[] {
     return this.#dump(dumpRules(family), "list the rules", [])
       .filter(({ type }) => type === MessageType.RTM_NEWRULE)
@@ -161,27 +160,26 @@ export class Netlink implements Disposable {
       .filter((rule) => rule !== undefined);
   }
 
-  /** A priority for a new rule that goes before all others but the local table's, as the kernel chooses it. */
+  /** Priority for a new rule before all others except the local table's, as the kernel would choose it. */
   freePriority(family: Family): number {
     const used = this.rules(family).map(({ priority }) => priority).filter((priority) => priority > 0);
     return Math.max(1, Math.min(...used, LAST_PRIORITY + 1) - 1);
   }
 
   /**
-   * Makes a change, and waits until it is done.
+   * Makes a change; it is in effect when this returns.
    *
-   * @throws {Error} what {@linkcode systemError} gives, with the kernel's own words.
+   * @throws {Error} as {@linkcode systemError}, with the kernel's message.
    */
   apply({ request, description }: Pick<Change, "request" | "description">): void {
     this.#exchange(request, description, []);
   }
 
   /**
-   * Makes changes in their order, many in a message to the kernel. After one that fails, at most the others of the
-   * same message are made.
+   * Makes changes in order, 64 per datagram. After a failure, the other changes of the same datagram are still made.
    *
-   * @returns those that were not made, with what failed; the rest was not tried, and has no error.
-   * @throws {Error} as {@linkcode Netlink.apply}, when the kernel does not answer: any of them may have been made.
+   * @returns the changes that were not made, with their error; those of later datagrams were not tried and have none.
+   * @throws {Error} as {@linkcode Netlink.apply}, when the kernel does not reply: any of them may have been made.
    */
   applyAll<Made extends Pick<Change, "request" | "description">>(
     changes: readonly Made[],
@@ -200,9 +198,9 @@ export class Netlink implements Disposable {
   }
 
   /**
-   * Sends a message that takes something back. What is gone already is passed over, and what is there again.
+   * Sends an undo. Errors that its object is gone already, or there again, are ignored.
    *
-   * @param attempt What the message does, after *Cannot*.
+   * @param attempt The action, which follows *Cannot* in errors.
    * @throws {Error} as {@linkcode Netlink.apply}.
    */
   undo(message: Uint8Array, attempt: string): void {
@@ -210,9 +208,9 @@ export class Netlink implements Disposable {
   }
 
   /**
-   * Takes things back in this order, many in a message to the kernel, as {@linkcode Netlink.undo} does.
+   * Sends undos in this order, 64 per datagram, as {@linkcode Netlink.undo} does.
    *
-   * @returns what failed; the rest was taken back.
+   * @returns the undos that failed; the rest succeeded.
    */
   undoAll<Made extends Pick<Change, "description"> & { readonly undo: Uint8Array<ArrayBuffer> }>(
     changes: readonly Made[],
@@ -231,7 +229,7 @@ export class Netlink implements Disposable {
     return failures;
   }
 
-  /** Frees the socket; further calls do nothing. */
+  /** Closes the socket; further calls do nothing. */
   close(): void {
     this.#socket.close();
   }
@@ -243,15 +241,15 @@ export class Netlink implements Disposable {
 
   #get(
     request: Uint8Array,
-    answer: MessageType,
+    reply: MessageType,
     attempt: string,
     absent: readonly number[],
   ): Uint8Array | undefined {
-    return this.#exchange(request, attempt, absent)?.find(({ type }) => type === answer)?.body;
+    return this.#exchange(request, attempt, absent)?.find(({ type }) => type === reply)?.body;
   }
 
   #dump(request: Uint8Array, attempt: string, absent: readonly number[]): Message[] {
-    // The kernel says so when a table changed while it was read.
+    // The kernel flags a dump during which the table changed.
     for (let i = 0; i < DUMP_ATTEMPTS; i++) {
       const messages = this.#exchange(request, attempt, absent) ?? [];
       if (!messages.some(({ flags }) => (flags & Flag.DumpInterrupted) !== 0)) return messages;
@@ -259,7 +257,7 @@ export class Netlink implements Disposable {
     throw systemError(attempt, "recvfrom", Errno.EBUSY, "they change faster than they can be read");
   }
 
-  /** Sends requests at once; returns the errors of those that failed, but for the numbers in `absent`. */
+  /** Sends requests in one datagram; returns the errors of those that failed, except for the numbers in `absent`. */
   #exchangeAll<Made extends Pick<Change, "description">>(
     changes: readonly Made[],
     requestOf: (change: Made) => Uint8Array,
@@ -283,35 +281,35 @@ export class Netlink implements Disposable {
           const change = changes[i]!;
           failures.set(change, failed(change.description, requests[i]!, outcome.errno, outcome.text));
         }
-        // The last one alone is answered when it succeeds.
+        // Only the last one is acknowledged when it succeeds.
         if (i === changes.length - 1) return failures;
       }
     }
   }
 
-  /** What answers a request; `undefined` after one of the errors in `absent`. */
+  /** Sends a request and returns the replies; `undefined` after one of the errors in `absent`. */
   #exchange(request: Uint8Array, attempt: string, absent: readonly number[]): Message[] | undefined {
     const sequence = this.#sequence = (this.#sequence + 1) >>> 0;
     const failure = this.#socket.send(withSequence(request, sequence));
     if (failure !== 0) throw failed(attempt, request, failure);
     const wanted = viewOf(request).getUint16(NLMSGHDR.flags, true);
-    const answers: Message[] = [];
+    const replies: Message[] = [];
     for (;;) {
       const messages = this.#socket.receive();
       if (typeof messages === "number") throw failed(attempt, request, messages);
       for (const message of messages) {
-        // An answer to an earlier request, which failed half-way.
+        // A reply to an earlier request that was not read to its end.
         if (message.sequence !== sequence) continue;
         const outcome = readOutcome(message);
         if (outcome === undefined) {
-          answers.push({ ...message, body: new Uint8Array(message.body) });
-          if ((wanted & (Flag.Ack | Flag.Dump)) === 0) return answers;
+          replies.push({ ...message, body: new Uint8Array(message.body) });
+          if ((wanted & (Flag.Ack | Flag.Dump)) === 0) return replies;
           continue;
         }
         if ((message.flags & Flag.DumpInterrupted) !== 0) {
-          answers.push({ ...message, body: new Uint8Array() });
+          replies.push({ ...message, body: new Uint8Array() });
         }
-        if (outcome.errno === 0) return answers;
+        if (outcome.errno === 0) return replies;
         if (absent.includes(outcome.errno)) return undefined;
         throw failed(attempt, request, outcome.errno, outcome.text);
       }
@@ -319,12 +317,12 @@ export class Netlink implements Disposable {
   }
 }
 
-/** The error for a request that failed, with the kernel's own words when it says some. */
+/** Error for a failed request, with the kernel's message if there is one. */
 function failed(attempt: string, request: Uint8Array, errno: number, text?: string): Error {
   const operation = messageTypeName(viewOf(request).getUint16(NLMSGHDR.type, true));
   const remedies: Record<number, string> = {
     [Errno.EPERM]: REMEDY,
-    [Errno.EAGAIN]: "the kernel does not answer",
+    [Errno.EAGAIN]: `the kernel did not reply within ${REPLY_TIMEOUT_SECONDS} seconds`,
   };
   return systemError(attempt, operation, errno, text ?? remedies[errno]);
 }

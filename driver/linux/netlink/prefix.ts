@@ -1,5 +1,6 @@
-/** Addresses as rtnetlink has them, four or sixteen bytes, with the length of a prefix. */
+/** Addresses and prefixes in rtnetlink: four or sixteen bytes, and a prefix length. */
 
+import { checkInteger } from "../../../lib/core/options.ts";
 import { formatAddress } from "../../../lib/wire/address.ts";
 
 // Specification: include/linux/socket.h
@@ -8,16 +9,16 @@ export const Family = { Ipv4: 2, Ipv6: 10 } as const;
 /** One of {@linkcode Family}'s values. */
 export type Family = typeof Family[keyof typeof Family];
 
-/** An address and how many of its bits are the network's. */
+/** An address with a prefix length. */
 export interface RawPrefix {
-  /** Four bytes of IPv4, or sixteen of IPv6. */
+  /** Four bytes for IPv4, sixteen for IPv6. */
   readonly address: Uint8Array;
-  /** The length of the network's part (bits). */
+  /** Prefix length (bits). */
   readonly length: number;
 }
 
 /**
- * The family that an address is of.
+ * Family of an address.
  *
  * @throws {TypeError} when it has neither 4 nor 16 bytes.
  */
@@ -28,29 +29,27 @@ export function familyOf(address: Uint8Array): Family {
     case 16:
       return Family.Ipv6;
     default:
-      throw new TypeError(`Cannot use an address of ${address.length} bytes: IPv4 has 4, IPv6 16`);
+      throw new TypeError(`Cannot use an address: its length must be 4 or 16 bytes, got ${address.length}`);
   }
 }
 
 /**
- * The family that a prefix is of.
+ * Family of a prefix.
  *
  * @throws {RangeError} when it is longer than its address.
  */
 export function prefixFamily({ address, length }: RawPrefix): Family {
   const family = familyOf(address);
-  if (!(Number.isInteger(length) && length >= 0 && length <= address.length * 8)) {
-    throw new RangeError(`Cannot use a prefix of ${length} bits: this address has ${address.length * 8}`);
-  }
+  checkInteger("use a prefix", "length", length, 0, address.length * 8);
   return family;
 }
 
-/** An address as text, such as `10.0.0.1`. */
+/** Formats an address, such as `10.0.0.1`. */
 export function formatRawAddress(bytes: Uint8Array): string {
   return formatAddress({ family: familyOf(bytes) === Family.Ipv4 ? 4 : 6, bytes });
 }
 
-/** A prefix as text, such as `10.0.0.0/8`. */
+/** Formats a prefix, such as `10.0.0.0/8`. */
 export function formatRawPrefix({ address, length }: RawPrefix): string {
   return `${formatRawAddress(address)}/${length}`;
 }

@@ -1,4 +1,4 @@
-/** Routes and policy rules in rtnetlink: what changes them, what takes that back, what the kernel says of them. */
+/** Routes and policy rules in rtnetlink: changes with their undo, requests, and readers of the kernel's messages. */
 
 import type { LinkId } from "./links.ts";
 import {
@@ -74,7 +74,7 @@ const RTA_TABLE = 15;
 const RTA_MARK = 16;
 const RTA_VIA = 18;
 const RTM_F_CLONED = 0x200;
-// In rtm_flags, too: a gateway is on the link itself, though no other route says so.
+// Also in rtm_flags: the gateway is on the link, although no other route covers it.
 const RTNH_F_ONLINK = 4;
 const RT_SCOPE_UNIVERSE = 0;
 const RT_SCOPE_LINK = 253;
@@ -90,13 +90,13 @@ const FRA_OIFNAME = 17;
 const FRA_PROTOCOL = 21;
 const FIB_RULE_INVERT = 2;
 const FR_ACT_TO_TBL = 1;
-// In the headers' one byte: the number is in an attribute.
+// In the one-byte field of the headers: the table's number is in an attribute.
 const RT_TABLE_UNSPEC = 0;
 const SUPPRESS_NOTHING = 0xffffffff;
 
-/** The main table of routes (`RT_TABLE_MAIN`). */
+/** Main routing table (`RT_TABLE_MAIN`). */
 export const MAIN_TABLE = 254;
-/** What becomes of packets that take a route (`RTN_*`). */
+/** Route types (`RTN_*`): the fate of packets that take a route. */
 export const RouteType = {
   Unicast: 1,
   Local: 2,
@@ -112,40 +112,40 @@ export type RouteType = typeof RouteType[keyof typeof RouteType];
 
 // Implementation
 /**
- * Who made a route or rule, in the kernel's tables and in `ip route` (`proto 87`): Warren, by a number that
- * rtnetlink.h and iproute2 leave free. What Warren removes must have it, so that nobody else's goes instead.
+ * Protocol number of routes and rules that Warren adds (`proto 87` in `ip route`), which rtnetlink.h and iproute2 leave
+ * free. Warren removes only routes and rules with this number, never those of other programs.
  */
 export const ROUTE_PROTOCOL = 87;
 
 /** A route: through a link, or of a type that needs none. */
 export interface RouteOptions {
-  /** Where it leads. */
+  /** Destination prefix. */
   readonly destination: RawPrefix;
-  /** What becomes of packets that take it. @default {RouteType.Unicast} */
+  /** Type: the fate of packets that take it. @default {RouteType.Unicast} */
   readonly type?: RouteType;
-  /** The next router; without it the destination is on the link itself. */
+  /** Next hop; without one the destination is on the link. */
   readonly gateway?: Uint8Array;
-  /** The address that packets of this machine get. @default the kernel chooses */
+  /** Source address of locally generated packets. @default the kernel chooses */
   readonly source?: Uint8Array;
-  /** The next router by an address of another family, as `struct rtvia` has it (RFC 5549). */
+  /** Next hop with an address of the other family, as `struct rtvia` (RFC 5549). */
   readonly via?: Uint8Array;
-  /** True if the next router is on the link itself, though no other route may say so. @default {false} */
+  /** True if the next hop is on the link, although no other route covers it. @default {false} */
   readonly onLink?: boolean;
-  /** Lower goes first. @default 0, and 1024 for IPv6 */
+  /** Metric; lower wins. @default 0, and 1024 for IPv6 */
   readonly metric?: number;
-  /** The table that it is in. @default {MAIN_TABLE} */
+  /** Routing table. @default {MAIN_TABLE} */
   readonly table?: number;
-  /** Who made it. @default {ROUTE_PROTOCOL} */
+  /** Protocol number, which names the program that added it. @default {ROUTE_PROTOCOL} */
   readonly protocol?: number;
 }
 
-/** A route as the kernel has it. */
+/** A route of the kernel. */
 export interface Route extends RouteOptions {
-  /** The link that it leads through; `undefined` for none and for several (multipath). */
+  /** Index of the outgoing link; `undefined` for none and for several (multipath). */
   readonly index: number | undefined;
-  /** Its table. */
+  /** Routing table. */
   readonly table: number;
-  /** Its type, {@linkcode RouteType}. */
+  /** {@linkcode RouteType}. */
   readonly type: RouteType;
 }
 
@@ -181,7 +181,7 @@ function optional(type: number, value: number | string | undefined): Attribute[]
   return value === undefined ? [] : [attribute(type, value)];
 }
 
-/** Whether a table's number has room in a header's one byte; else it is an attribute. */
+/** Reports whether a table's number fits the one-byte field of the headers; else it is an attribute. */
 function fitsHeader(table: number): boolean {
   return table === (table & 0xff);
 }
@@ -192,9 +192,9 @@ function encodeRoute(link: LinkId | undefined, route: RouteOptions): Uint8Array<
   for (const address of [gateway, source]) {
     if (address !== undefined && familyOf(address) !== family) {
       throw new TypeError(
-        `Cannot make a route to ${formatRawPrefix(destination)} with ${
-          formatRawAddress(address)
-        }: another family`,
+        `Cannot encode the route ${
+          formatRawPrefix(destination)
+        }: next hop and source must be of its family, got ${formatRawAddress(address)}`,
       );
     }
   }
@@ -230,7 +230,7 @@ function formatRoute(route: RouteOptions): string {
     (table === undefined || table === MAIN_TABLE ? "" : ` in table ${table}`);
 }
 
-/** Adds a route through a link; `undefined` for the types that need none. It fails when there is one already. */
+/** Adds a route through a link, or without one for types that need none. Fails when the route exists already. */
 export function addRoute(link: LinkId | undefined, route: RouteOptions): Change {
   const request = encodeRoute(link, route);
   return {
@@ -240,7 +240,7 @@ export function addRoute(link: LinkId | undefined, route: RouteOptions): Change 
   };
 }
 
-/** Removes a route; to remove somebody else's, its `protocol` must be theirs. */
+/** Removes a route; that of another program only when `protocol` is that program's number. */
 export function removeRoute(link: LinkId | undefined, route: RouteOptions): Change {
   const undo = encodeRoute(link, route);
   return {
@@ -254,7 +254,10 @@ function encodeRule(rule: Rule): Uint8Array<ArrayBuffer> {
   const { family, from, to, table } = rule;
   for (const prefix of [from, to]) {
     if (prefix !== undefined && prefixFamily(prefix) !== family) {
-      throw new TypeError(`Cannot make a rule for ${formatRawPrefix(prefix)}: its family is another one`);
+      const version = family === Family.Ipv6 ? 6 : 4;
+      throw new TypeError(
+        `Cannot encode a rule: its prefixes must be of IPv${version}, got ${formatRawPrefix(prefix)}`,
+      );
     }
   }
   const protocol = rule.protocol ?? ROUTE_PROTOCOL;
@@ -291,7 +294,7 @@ function formatRule(rule: Rule): string {
     ` lookup ${rule.table}`;
 }
 
-/** Adds a policy rule. It fails when there is the same already. */
+/** Adds a policy rule. Fails when the same rule exists already. */
 export function addRule(rule: Rule): Change {
   const request = encodeRule(rule);
   return {
@@ -311,14 +314,14 @@ export function removeRule(rule: Rule): Change {
   };
 }
 
-/** The request for every route, or for those through one link where the kernel can tell (Linux 4.20). */
+/** Encodes the request for all routes, or for those through one link where the kernel can filter (Linux 4.20). */
 export function dumpRoutes(family: Family, index: number | undefined): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(RTMSG.size);
   bytes[RTMSG.family] = family;
   return encodeMessage(MessageType.RTM_GETROUTE, DUMP, bytes, optional(RTA_OIF, index));
 }
 
-/** The request for the route that a packet of this machine to `address` takes, by this link where one is given. */
+/** Encodes the request for the route of a locally generated packet to `address`, by one link if `index` is given. */
 export function getRoute(
   address: Uint8Array,
   mark: number | undefined,
@@ -334,21 +337,21 @@ export function getRoute(
   ]);
 }
 
-/** The request for every policy rule of a family. */
+/** Encodes the request for all policy rules of a family. */
 export function dumpRules(family: Family): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(FIB_RULE_HDR.size);
   bytes[FIB_RULE_HDR.family] = family;
   return encodeMessage(MessageType.RTM_GETRULE, DUMP, bytes, []);
 }
 
-/** A prefix from a message: what is not there are zeros; `undefined` when its length cannot be. */
+/** Reads a prefix, whose address is zeros when it is missing; `undefined` when a length is invalid. */
 function readPrefix(family: number, length: number, bytes: Uint8Array | undefined): RawPrefix | undefined {
   const size = family === Family.Ipv4 ? 4 : 16;
   if (length > size * 8 || (bytes !== undefined && bytes.length !== size)) return undefined;
   return { address: bytes === undefined ? new Uint8Array(size) : new Uint8Array(bytes), length };
 }
 
-/** Reads the body of an `RTM_NEWROUTE`; `undefined` when it is cut short or of another family than IP. */
+/** Reads the body of an `RTM_NEWROUTE`; `undefined` when it is truncated or neither IPv4 nor IPv6. */
 export function readRoute(body: Uint8Array): Route | undefined {
   if (body.length < RTMSG.size) return undefined;
   const family = body[RTMSG.family]!;
@@ -372,12 +375,12 @@ export function readRoute(body: Uint8Array): Route | undefined {
   };
 }
 
-/** Whether the body of an `RTM_NEWROUTE` is what the kernel remembers for one destination, not a route. */
+/** Reports whether the body of an `RTM_NEWROUTE` is a cached entry for one destination (RTM_F_CLONED). */
 export function isClonedRoute(body: Uint8Array): boolean {
   return body.length >= RTMSG.size && (viewOf(body).getUint32(RTMSG.flags, true) & RTM_F_CLONED) !== 0;
 }
 
-/** Reads the body of an `RTM_NEWRULE`; `undefined` when it is cut short or leads to no table. */
+/** Reads the body of an `RTM_NEWRULE`; `undefined` when it is truncated or does not look up a table. */
 export function readRule(body: Uint8Array): Rule | undefined {
   if (body.length < FIB_RULE_HDR.size || body[FIB_RULE_HDR.action] !== FR_ACT_TO_TBL) return undefined;
   const family = body[FIB_RULE_HDR.family]!;

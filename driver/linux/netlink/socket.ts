@@ -1,4 +1,4 @@
-/** A netlink socket, and the datagrams that come from the kernel through it. */
+/** A netlink socket and the datagrams that the kernel sends to it. */
 
 import { Errno, systemError } from "../errno.ts";
 import { errno, libc } from "../libc.ts";
@@ -20,7 +20,7 @@ const NETLINK_ROUTE = 0;
 const SOCK_RAW = 3;
 const SOCK_CLOEXEC = 0o2000000;
 const MSG_TRUNC = 0x20;
-/** Groups of news (include/uapi/linux/rtnetlink.h); the one of IPv6's rules is RTNLGRP_IPV6_RULE, 19. */
+/** Multicast groups (include/uapi/linux/rtnetlink.h); that of IPv6 rules is RTNLGRP_IPV6_RULE, 19. */
 export const RTMGRP = {
   Link: 0x1,
   Ipv4Address: 0x10,
@@ -30,21 +30,21 @@ export const RTMGRP = {
   Ipv6Route: 0x400,
   Ipv6Rule: 0x4_0000,
 } as const;
-/** The flag of a socket that never waits (include/uapi/asm-generic/fcntl.h). */
+/** Flag of a non-blocking socket (include/uapi/asm-generic/fcntl.h). */
 export const SOCK_NONBLOCK = 0o4000;
 
 // Implementation
-// The kernel makes no datagram of rtnetlink longer than 32 KiB (NLMSG_GOODSIZE, af_netlink.c).
+// Datagrams of rtnetlink have at most 32 KiB (NLMSG_GOODSIZE, af_netlink.c).
 const RECEIVE_BYTES = 65536;
 
-/** A socket of rtnetlink. What is sent is a message of {@linkcode Message}'s kind; what comes is the kernel's alone. */
+/** An rtnetlink socket, which receives only from the kernel. */
 export class NetlinkSocket {
   #descriptor: number;
   readonly #buffer = new Uint8Array(RECEIVE_BYTES);
   readonly #sender = new Uint8Array(SOCKADDR_NL.size);
   readonly #senderLength = new Uint32Array(1);
 
-  /** Opens a socket that hears these multicast groups; `flags` go with its type. */
+  /** Opens a socket that joins multicast groups; `flags` are added to its type. */
   constructor(groups: number, flags: number) {
     const { socket, bind } = libc();
     this.#descriptor = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | flags, NETLINK_ROUTE);
@@ -60,18 +60,18 @@ export class NetlinkSocket {
     }
   }
 
-  /** Its file descriptor. */
+  /** Descriptor of the socket. */
   get descriptor(): number {
     if (this.#descriptor < 0) throw new Deno.errors.BadResource("Cannot use netlink: it was closed");
     return this.#descriptor;
   }
 
-  /** Sets an option; a kernel that does not know it does without. */
+  /** Sets an option; a kernel without it ignores the call. */
   set(level: number, option: number, value: Uint8Array<ArrayBuffer>): void {
     libc().setsockopt(this.descriptor, level, option, value, value.length);
   }
 
-  /** Sends a message; returns an error number, 0 for none. */
+  /** Sends a message; returns an error number, or 0 for success. */
   send(message: Uint8Array<ArrayBuffer>): number {
     for (;;) {
       const count = libc().sendto(this.descriptor, message, BigInt(message.length), 0, null, 0);
@@ -80,7 +80,7 @@ export class NetlinkSocket {
     }
   }
 
-  /** The messages of the next datagram, valid until the next call; or an error number. */
+  /** Reads the messages of the next datagram, which are valid until the next call; or returns an error number. */
   receive(): Message[] | number {
     for (;;) {
       this.#senderLength[0] = SOCKADDR_NL.size;
@@ -98,15 +98,15 @@ export class NetlinkSocket {
         return error;
       }
       if (count > this.#buffer.length) return Errno.EMSGSIZE;
-      // Another process may write to our port, too.
+      // Other processes may send to this socket's port as well.
       if (viewOf(this.#sender).getUint32(SOCKADDR_NL.pid, true) !== 0) continue;
       return readMessages(this.#buffer.subarray(0, count));
     }
   }
 
   /**
-   * Takes all messages that have come; returns whether one concerns the caller. Messages that the kernel had no room for
-   * may have.
+   * Reads all queued messages; returns true if one concerns the caller, or if the kernel dropped messages because the
+   * queue was full.
    */
   drain(concerns: (message: Message) => boolean): boolean {
     let concerned = false;
@@ -118,7 +118,7 @@ export class NetlinkSocket {
     }
   }
 
-  /** Closes it; further calls do nothing. */
+  /** Closes the socket; further calls do nothing. */
   close(): void {
     if (this.#descriptor < 0) return;
     libc().close(this.#descriptor);

@@ -1,35 +1,35 @@
-/** What a device asks of its queue, however that speaks with the kernel. */
+/** Interface between a device and its queues. */
 
 import type { EndHost, Packet, PacketBatch, Waitable } from "../../../lib/core/mod.ts";
 import type { Offload } from "../../share.ts";
 
-/** Why a packet is lost that fills its slot: the kernel has cut it, since the MTU was raised a moment ago. */
-export const CUT = "longer than the MTU";
+/** Drop reason of a packet that fills its room: the kernel truncated it, as the MTU has just been raised. */
+export const TRUNCATED = "longer than the MTU";
 
-/** What a queue is made of. */
+/** Parts that a queue is made of. */
 export interface QueueOptions {
-  /** A descriptor of the device, which does not block. */
+  /** Non-blocking descriptor of the device. */
   readonly fd: number;
-  /** Whether it has virtio's header before each packet; then whether it takes UDP's super-packets. */
+  /** Offload of the device; with `tcp`, a virtio header precedes each packet. */
   readonly offload: Offload;
-  /** Told of a packet that the kernel does not take, and has dropped it. */
-  readonly refused: (packet: Packet, errno: number) => void;
-  /** Told when the device is gone. */
-  readonly lose: (verb: string, operation: string, errno: number) => void;
+  /** Called with a packet that the kernel refused; drops it. */
+  readonly refuse: (packet: Packet, errno: number) => void;
+  /** Called when the device is gone. */
+  readonly fail: (verb: string, operation: string, errno: number) => void;
 }
 
-/** A queue of a TUN device, however it speaks with the kernel. */
+/** A queue of a TUN device. */
 export interface DeviceQueue {
-  /** What the loop waits for. */
+  /** Descriptor that the loop waits for. */
   readonly waitable: Waitable;
-  /** Packets taken, and not written yet. */
+  /** Packets accepted but not written yet. */
   readonly queued: number;
-  /** Gives it its loop. */
+  /** Attaches the queue to its loop. */
   attach(host: EndHost): void;
   /** Reads packets shorter than `room` until the kernel has no more, the batch is full, or the pool is empty. */
   read(batch: PacketBatch, room: number): number;
   /** Writes packets until the kernel takes no more. */
   write(batch: PacketBatch): number;
-  /** Gives back what it holds. */
+  /** Returns the packets and memory that it holds. */
   close(): void;
 }

@@ -1,9 +1,9 @@
 /**
- * A queue of a TUN device: a descriptor that gives and takes one packet a call.
+ * A queue of a TUN device by read and write, one packet per call.
  *
- *     read, where long packets may come:  small slot ─► large slot, for what does not fit; the beginning is copied there
- *     with offload:  virtio's header stands in the headroom
- *            write:  segments of one flow as one super-packet: header, first packet, the others' payloads
+ *     read, long packets possible:  readv into a small and a large slot; a long packet's start is copied to the large one
+ *     with offload:                 the virtio header is in the headroom
+ *     write with offload:           segments of one flow as one super-packet: header, first packet, payloads of the others
  */
 
 import {
@@ -20,13 +20,13 @@ import { addressOf } from "../../native_memory.ts";
 import { IOVEC_WORDS, setIovec } from "../../posix/iovec.ts";
 import { Errno } from "../errno.ts";
 import { errno, libc } from "../libc.ts";
-import { CUT, type DeviceQueue, type QueueOptions } from "./queue.ts";
+import { type DeviceQueue, type QueueOptions, TRUNCATED } from "./queue.ts";
 import { readVnetHeader, VNET_HEADER, writeVnetHeader } from "./virtio_net.ts";
 
 // Implementation
-/** A header, and a group's packets. */
+/** Virtio header and packets of a group. */
 const MAX_VECTORS = 1 + MAX_GROUPED;
-/** Lengths as the size_t that read and write take: made once, not once a packet. Those of large slots are rare. */
+/** Lengths as size_t of read and write, made once instead of once per packet. Lengths of large slots are rare. */
 const LENGTHS: readonly bigint[] = Array.from(
   { length: VNET_HEADER + SMALL_ROOM + 1 },
   (_, length) => BigInt(length),
@@ -36,42 +36,42 @@ function length64(length: number): bigint {
   return length < LENGTHS.length ? LENGTHS[length]! : BigInt(length);
 }
 
-/** Moves packets between a descriptor and the loop's pool, one a call. */
+/** Moves packets between a descriptor and the pool of the loop, one per call. */
 export class TunQueue implements DeviceQueue {
-  /** Nothing waits here: a write hands the packet to the kernel. */
+  /** Always 0: a write hands the packet to the kernel. */
   readonly queued = 0;
   readonly #libc = libc();
   readonly #fd: number;
-  /** The bytes before each packet: a header's, or 0. */
+  /** Length of the virtio header before each packet (bytes), or 0. */
   readonly #header: number;
-  readonly #refused: QueueOptions["refused"];
-  readonly #lose: QueueOptions["lose"];
+  readonly #refuse: QueueOptions["refuse"];
+  readonly #fail: QueueOptions["fail"];
   #host: EndHost | undefined;
-  /** Where each slot's packet, with its header, starts in this process's memory. */
+  /** Memory address of each slot's packet, including its virtio header. */
   #addresses: bigint[] = [];
-  /** The pool's address. */
+  /** Memory address of the pool. */
   #base = 0;
   readonly #iovecs = new Uint32Array(MAX_VECTORS * IOVEC_WORDS);
   readonly #coalescer: Coalescer;
-  /** The header of what does not start where its slot's packets do, or is of several packets. */
+  /** Virtio header of a group, or of a packet that was moved in its slot. */
   readonly #scratch = new DataView(new ArrayBuffer(VNET_HEADER));
   readonly #scratchAddress = addressOf(this.#scratch);
 
-  /** A queue over this descriptor. */
-  constructor({ fd, offload, refused, lose }: QueueOptions) {
+  /** Opens a queue on a descriptor of the device. */
+  constructor({ fd, offload, refuse, fail }: QueueOptions) {
     this.#fd = fd;
     this.#header = offload.tcp ? VNET_HEADER : 0;
     this.#coalescer = new Coalescer({ udp: offload.udp });
-    this.#refused = refused;
-    this.#lose = lose;
+    this.#refuse = refuse;
+    this.#fail = fail;
   }
 
-  /** The device's descriptor. */
+  /** Descriptor of the device. */
   get waitable(): Waitable {
     return this.#fd;
   }
 
-  /** Gives it its loop. */
+  /** Attaches the queue to its loop. */
   attach(host: EndHost): void {
     this.#host = host;
     const { pool } = host;
@@ -100,7 +100,7 @@ export class TunQueue implements DeviceQueue {
       }
       if (length === room) {
         pool.give(packet);
-        this.#host!.refuse(length, CUT);
+        this.#host!.refuse(length, TRUNCATED);
         continue;
       }
       packet.length = length;
@@ -111,8 +111,8 @@ export class TunQueue implements DeviceQueue {
   }
 
   /**
-   * Reads packets of which some may not fit a small slot: super-packets, or those of a large MTU. Each read has a small
-   * and a large slot; where either runs out, the next packet stays in the kernel's queue, however long it is.
+   * Reads packets that may not fit a small slot: super-packets, or any with a large MTU. Each read offers a small and a
+   * large slot; without a free slot of both sizes, packets of any length stay in the kernel's queue.
    */
   #readLong(batch: PacketBatch): number {
     const { pool } = this.#host!;
@@ -165,7 +165,7 @@ export class TunQueue implements DeviceQueue {
     return count;
   }
 
-  /** Writes what one another's next segments are as one super-packet, without a copy. */
+  /** Writes consecutive segments of a flow as one super-packet, without a copy. */
   #writeGroups(batch: PacketBatch): number {
     const { length } = batch;
     const { groups } = this.#coalescer;
@@ -175,7 +175,7 @@ export class TunQueue implements DeviceQueue {
     return length - batch.length;
   }
 
-  /** Whether the group is dealt with, and the next one may be tried. */
+  /** Writes a group; returns true if it was written or dropped, false if the kernel takes no more. */
   #writeGroup(group: SegmentGroup): boolean {
     const { packets, length } = group;
     const first = packets[0]!;
@@ -216,13 +216,13 @@ export class TunQueue implements DeviceQueue {
     return this.#libc.write(this.#fd, this.#addresses[packet.slot]!, length64(header + packet.length));
   }
 
-  /** Nothing: every call gives back what it took. */
+  /** Does nothing: every call returns the packets that it took. */
   close(): void {
   }
 
   /**
-   * Writes a packet that does not start where its slot's packets do: by writev, whose addresses are numbers in
-   * memory and no bigint. It costs 90 ns more than write (`deno task bench relay`), so it is the exception.
+   * Writes a packet that was moved in its slot by writev, whose addresses are in memory instead of a bigint per packet.
+   * It costs 90 ns more than write (`deno task bench relay`) and is used for moved packets only.
    */
   #writeMoved(packet: Packet): number {
     const iovecs = this.#iovecs;
@@ -239,10 +239,10 @@ export class TunQueue implements DeviceQueue {
 
   #readFailed(failed: number): void {
     if (failed === Errno.EAGAIN || failed === Errno.EINTR) return;
-    this.#lose("read from", "read", failed);
+    this.#fail("read from", "read", failed);
   }
 
-  /** Whether the packet is dealt with, and the next one may be tried. */
+  /** Handles a failed write; returns true if the packet was dropped, false if the kernel takes no more. */
   #writeFailed(packet: Packet, failed: number): boolean {
     switch (failed) {
       case Errno.EAGAIN:
@@ -250,10 +250,10 @@ export class TunQueue implements DeviceQueue {
         return false;
       case Errno.EBADFD:
       case Errno.EBADF:
-        this.#lose("write to", "write", failed);
+        this.#fail("write to", "write", failed);
         return false;
       default:
-        this.#refused(packet, failed);
+        this.#refuse(packet, failed);
         return true;
     }
   }

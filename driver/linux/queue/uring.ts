@@ -1,23 +1,23 @@
 /**
- * io_uring (io_uring(7)): rings of memory through which the kernel takes system calls and gives their results.
+ * io_uring (io_uring(7)): rings in shared memory through which the kernel takes system calls and returns results.
  *
  *     read(), write() ─► submission ring ─► enter() ─► kernel ─► completion ring ─► reap()
- *              lend() ─► ring of buffers ─────────────────┘
+ *              lend() ─► buffer ring ─────────────────────┘
  *
- * One thread makes it, enters it and reads it (IORING_SETUP_SINGLE_ISSUER), and in that thread's system calls, whichever
- * they are, the kernel does its work (IORING_SETUP_COOP_TASKRUN): between two of them nothing in these rings changes.
+ * One thread creates, enters and reads the rings (IORING_SETUP_SINGLE_ISSUER). The kernel does its work within system
+ * calls of that thread (IORING_SETUP_COOP_TASKRUN); between two of them nothing in the rings changes.
  */
 
 import { setAddress } from "../../native_memory.ts";
 import { type Libc, libc } from "../libc.ts";
 
 // Specification
-// asm-generic/unistd.h, and the same on x86-64: __NR_io_uring_setup and its kin
+// asm-generic/unistd.h, and the same on x86-64: __NR_io_uring_*
 const SYS_IO_URING_SETUP = 425n;
 const SYS_IO_URING_ENTER = 426n;
 const SYS_IO_URING_REGISTER = 427n;
 // linux/io_uring.h
-/** struct io_uring_probe, without the operations; `last_op` comes first. */
+/** struct io_uring_probe without the operations; `last_op` is its first byte */
 const PROBE_SIZE = 16;
 /** struct io_uring_params */
 const Params = {
@@ -33,7 +33,7 @@ const Params = {
 const SqOff = { Head: 0, Tail: 4, RingMask: 8, Flags: 16, Array: 24 } as const;
 /** struct io_cqring_offsets */
 const CqOff = { Head: 0, Tail: 4, RingMask: 8, Cqes: 20 } as const;
-/** struct io_uring_sqe, in words of 32 bits; `Opcode` has flags in its second byte */
+/** struct io_uring_sqe, in words of 32 bits; the second byte of `Opcode` holds flags */
 const Sqe = {
   Opcode: 0,
   Fd: 1,
@@ -47,7 +47,7 @@ const Sqe = {
 } as const;
 /** struct io_uring_cqe, in words of 32 bits */
 const Cqe = { UserData: 0, Res: 2, Flags: 3, Words: 4 } as const;
-/** struct io_uring_buf, in words of 32 bits; the first one's upper half of `Bid` is the ring's tail */
+/** struct io_uring_buf, in words of 32 bits; the upper half of the first element's `Bid` is the ring's tail */
 const Buf = { Addr: 0, Len: 2, Bid: 3, Words: 4 } as const;
 /** struct io_uring_buf_reg */
 const BufReg = { RingAddr: 0, RingEntries: 8, Bgid: 12, Size: 40 } as const;
@@ -81,33 +81,33 @@ const MAP_SHARED_POPULATE = 0x8001;
 const MAP_PRIVATE_ANONYMOUS = 0x22;
 
 // Implementation
-/** What completes, by its user data: a write has its slot's number, which is less than these. */
+/** User data of reads and cancellations; that of a write is its slot's number, which is smaller. */
 const READ = 0x8000_0000;
 const CANCEL = 0x4000_0000;
-/** Completions that fit: every write and every buffer. */
+/** Completion ring's size relative to the submission ring: room for every write and every buffer. */
 const COMPLETIONS_PER_SUBMISSION = 4;
 
-/** What a ring tells of. */
+/** Callbacks of {@linkcode Uring.reap}. */
 export interface Completions {
-  /** A packet of so many bytes is in the buffer with this number. */
+  /** Called with a buffer that holds a packet of `length` bytes. */
   arrived(buffer: number, length: number): void;
-  /** A read is over, of those that {@linkcode Uring.read} asked for; `error` is 0 or negative. */
+  /** Called when a read that {@linkcode Uring.read} requested has ended; `error` is 0 or a negative error number. */
   readEnded(error: number): void;
-  /** The packet of this slot was written, or not: `result` is negative then. */
+  /** Called when the write of a slot has ended; `result` is its length or a negative error number. */
   written(slot: number, result: number): void;
 }
 
-/** Memory that was mapped. */
+/** Mapped memory. */
 interface Mapping {
   readonly pointer: Deno.PointerObject;
   readonly size: number;
 }
 
-/** A pair of rings for one descriptor, and a ring of buffers to read into. */
+/** Submission ring, completion ring and buffer ring. */
 export class Uring implements Disposable {
-  /** What a wait waits for: readable while there is something to reap, or work for {@linkcode Uring.enter}. */
+  /** Descriptor of the rings, readable while there is something to reap or work for {@linkcode Uring.enter}. */
   readonly descriptor: number;
-  /** Whether one read brings packets until there is no room for them; one alone, on kernels before 6.7. */
+  /** True if one read brings packets until the buffers run out (Linux 6.7), false if it brings one packet. */
   readonly multishot: boolean;
   readonly #libc: Libc;
   readonly #mappings: readonly Mapping[];
@@ -128,7 +128,7 @@ export class Uring implements Disposable {
     readonly mask: number;
   };
   readonly #bufferMask: number;
-  /** The ring of buffers, as the kernel is told of it. */
+  /** `struct io_uring_buf_reg` of the buffer ring. */
   readonly #registration: DataView<ArrayBuffer>;
   #tail = 0;
   #submitted = 0;
@@ -176,10 +176,10 @@ export class Uring implements Disposable {
   }
 
   /**
-   * Sets up rings for `entries` submissions and a ring of `buffers` buffers, both powers of two; `undefined` where
-   * the kernel refuses (`kernel.io_uring_disabled`, seccomp), or has no rings of buffers (before 5.19).
+   * Opens rings for `entries` submissions and a buffer ring for `buffers` buffers, both powers of two; `undefined` when
+   * the kernel refuses (`kernel.io_uring_disabled`, seccomp) or has no buffer rings (before Linux 5.19).
    *
-   * @param multishot Whether to read so where the kernel can, since 6.7.
+   * @param multishot True to use multishot reads where the kernel has them (Linux 6.7).
    */
   static open(entries: number, buffers: number, multishot = true): Uring | undefined {
     const { ioUringSetup, ioUringRegister, mmap, munmap, close } = libc();
@@ -192,7 +192,7 @@ export class Uring implements Disposable {
       return ioUringSetup(SYS_IO_URING_SETUP, entries, params);
     };
     let descriptor = setUp(flags | IORING_SETUP_SINGLE_ISSUER);
-    // Linux 5.19 does not know that flag.
+    // Linux 5.19 does not have that flag.
     if (descriptor < 0) descriptor = setUp(flags);
     if (descriptor < 0) return undefined;
     using undo = new DisposableStack();
@@ -238,35 +238,35 @@ export class Uring implements Disposable {
     return ring;
   }
 
-  /** Submissions that `enter` has not handed over. */
+  /** Submissions that `enter` has not passed to the kernel. */
   get #unsubmitted(): number {
     return this.#tail - this.#submitted | 0;
   }
 
-  /** Whether the ring for submissions is full. */
+  /** True if the submission ring is full. */
   get full(): boolean {
     return this.#unsubmitted > this.#sq.mask;
   }
 
-  /** Whether `enter` has something to do: submissions, or work that waits for this thread. */
+  /** True if `enter` has something to do: submissions, or work of the kernel that waits for this thread. */
   get pending(): boolean {
     const flags = Atomics.load(this.#rings, this.#sq.flags);
     return this.#unsubmitted !== 0 || (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) !== 0;
   }
 
-  /** Lets memory be lent from now on; `false` when the kernel refuses. */
+  /** Registers the buffer ring; `false` when the kernel refuses. */
   openBuffers(): boolean {
     this.#lentTail = 0;
     this.publish();
     return this.#register(IORING_REGISTER_PBUF_RING);
   }
 
-  /** Takes back what is lent, while nothing reads. */
+  /** Unregisters the buffer ring, and with it all buffers. No read may be pending. */
   closeBuffers(): void {
     this.#register(IORING_UNREGISTER_PBUF_RING);
   }
 
-  /** Lends memory to read into, from {@linkcode Uring.publish} on. */
+  /** Lends a buffer to read into, which the kernel sees after {@linkcode Uring.publish}. */
   lend(buffer: number, address: number, length: number): void {
     const word = (this.#lentTail & this.#bufferMask) * Buf.Words;
     setAddress(this.#buffers, word + Buf.Addr, address);
@@ -275,20 +275,20 @@ export class Uring implements Disposable {
     this.#lentTail = this.#lentTail + 1 & 0xffff;
   }
 
-  /** Lets the kernel see what was lent. */
+  /** Makes lent buffers visible to the kernel. */
   publish(): void {
     this.#bufferTail[Buf.Bid * 2 + 1] = this.#lentTail;
   }
 
   /**
-   * Asks for packets of a descriptor, each in a lent buffer: by one read until that ends, or by so many at the most, one
-   * after the other. Returns the number of reads.
+   * Submits reads of packets, each into a lent buffer: one multishot read, or a chain of `packets` single reads. Returns
+   * the number of reads.
    */
   read(fd: number, packets: number): number {
     const reads = this.multishot ? 1 : packets;
     const operation = this.multishot ? IORING_OP_READ_MULTISHOT : IORING_OP_READ;
     for (let i = 1; i <= reads; i++) {
-      // A hard link keeps their order, and goes on behind a read that came to nothing.
+      // A hard link keeps their order, and continues after a read that failed.
       const flags = i < reads ? IOSQE_BUFFER_SELECT | IOSQE_IO_HARDLINK : IOSQE_BUFFER_SELECT;
       const word = this.#next(operation | flags << 8, READ);
       this.#sqes[word + Sqe.Fd] = fd;
@@ -298,7 +298,7 @@ export class Uring implements Disposable {
     return reads;
   }
 
-  /** Asks for a packet to be written. */
+  /** Submits the write of a packet. */
   write(fd: number, slot: number, address: number, length: number): void {
     const word = this.#next(IORING_OP_WRITE, slot);
     this.#sqes[word + Sqe.Fd] = fd;
@@ -308,27 +308,27 @@ export class Uring implements Disposable {
     this.#sqes[word + Sqe.Len] = length;
   }
 
-  /** Asks for the end of everything that is under way. */
+  /** Submits the cancellation of all pending operations. */
   cancel(): void {
     const word = this.#next(IORING_OP_ASYNC_CANCEL, CANCEL);
     this.#sqes[word + Sqe.OpFlags] = IORING_ASYNC_CANCEL_ANY | IORING_ASYNC_CANCEL_ALL;
   }
 
-  /** Hands over submissions and does what waits for this thread; blocks for `least` completions. */
-  enter(least = 0): void {
+  /** Passes submissions to the kernel and runs work that waits for this thread; blocks until `min` completions. */
+  enter(min = 0): void {
     Atomics.store(this.#rings, this.#sq.tail, this.#tail);
     const taken = this.#libc.ioUringEnter(
       SYS_IO_URING_ENTER,
       this.descriptor,
       this.#unsubmitted,
-      least,
+      min,
       IORING_ENTER_GETEVENTS,
       0n,
     );
     if (taken > 0) this.#submitted = this.#submitted + taken | 0;
   }
 
-  /** Tells of everything that is complete. */
+  /** Reports all completions. */
   reap(completions: Completions): void {
     const rings = this.#rings;
     const { head, tail, cqes, mask } = this.#cq;
@@ -352,7 +352,7 @@ export class Uring implements Disposable {
     Atomics.store(rings, head, at);
   }
 
-  /** Frees everything; nothing may be under way. */
+  /** Closes the rings and unmaps their memory. No operation may be pending. */
   [Symbol.dispose](): void {
     this.#libc.close(this.descriptor);
     for (const { pointer, size } of this.#mappings) this.#libc.munmap(pointer, BigInt(size));
@@ -363,7 +363,7 @@ export class Uring implements Disposable {
     return ioUringRegister(SYS_IO_URING_REGISTER, this.descriptor, operation, this.#registration, 1) >= 0;
   }
 
-  /** An empty submission; what stands in a full ring is handed over first. */
+  /** Returns the next submission entry, cleared; enters the kernel first if the ring is full. */
   #next(opcode: number, userData: number): number {
     if (this.full) this.enter();
     const word = (this.#tail & this.#sq.mask) * Sqe.Words;

@@ -1,13 +1,13 @@
 /**
- * A queue of a TUN device by io_uring, while there is much to do: many packets a system call.
+ * A queue of a TUN device by io_uring under load: many packets per system call.
  *
- *     few packets:  read and write, one packet a call, which costs less than a ring that is woken for each
- *     many, read:   lent slots ─► multishot read ─► completions ─► the slots themselves
- *                   (before Linux 6.7: a chain of reads, one a packet, whenever there is something to read)
- *           write:  packets ─► submissions ─► one enter a batch ─► completions: their slots go back
+ *     few packets:   read and write, one packet per call, which costs less than waking a ring for each
+ *     many, read:    lent slots ─► multishot read ─► completions ─► the same slots
+ *                    (before Linux 6.7: a chain of reads, one per packet, when the device is readable)
+ *     many, write:   packets ─► submissions ─► one enter per batch ─► completions ─► slots returned
  *
- * It serves devices without offload and with an MTU that small slots hold. With offload, super-packets save more calls
- * than a ring does, and a ring costs a tenth more (`deno task bench relay`).
+ * It serves devices without offload whose MTU fits small slots. With offload, super-packets save more calls than a ring
+ * does, and a ring costs a tenth more (`deno task bench relay`).
  */
 
 import {
@@ -19,108 +19,109 @@ import {
 } from "../../../lib/core/mod.ts";
 import { addressOf } from "../../native_memory.ts";
 import { Errno } from "../errno.ts";
-import { CUT, type DeviceQueue, type QueueOptions } from "./queue.ts";
+import { type DeviceQueue, type QueueOptions, TRUNCATED } from "./queue.ts";
 import { TunQueue } from "./tun_queue.ts";
 import { type Completions, Uring } from "./uring.ts";
 
 // Implementation
-/** As many packets in one read have the ring read on; after so many reads of fewer, it ends. */
-const MANY = 32;
+/** Packets in one read from which on the ring reads, and reads in a row with fewer after which it stops. */
+const BUSY_READ = 32;
 const CALM_READS = 32;
-/** The batch from which on the ring writes it. */
-const MANY_WRITES = 4;
-/** Packets under way in each direction; powers of two. */
-const WRITES = 256;
-const LENT = 256;
+/** Packets in a batch from which on the ring writes. */
+const MIN_RING_WRITE = 4;
+/** Maximum pending writes and maximum lent slots; powers of two. */
+const MAX_WRITES = 256;
+const MAX_LENT = 256;
 /** Reads in a chain, where a read brings one packet. */
-const CHAIN = 64;
-/** Calls that end what is under way: one, or one for each read, and as many as signals interrupt. */
+const CHAIN_LENGTH = 64;
+/** Maximum calls to end pending operations: one, or one per read, and one per interrupting signal. */
 const MAX_TURNS = 1000;
-/** Packets that have come or may come, until the loop takes them. */
+/** Maximum packets that have arrived or may arrive before the loop takes them. */
 const MAX_ARRIVED = 512;
 
-/** Moves packets between a descriptor and the loop's pool, by the rings of io_uring. */
+/** Moves packets between a descriptor and the pool of the loop by io_uring. */
 export class UringQueue implements DeviceQueue, Completions {
   readonly #plain: TunQueue;
   readonly #fd: number;
-  readonly #refused: QueueOptions["refused"];
-  readonly #lose: QueueOptions["lose"];
+  readonly #refuse: QueueOptions["refuse"];
+  readonly #fail: QueueOptions["fail"];
   readonly #uring: Uring;
-  /** Packets that have come, and that nobody has read yet. */
+  /** Packets that have arrived and wait for the loop. */
   readonly #arrived = new PacketQueue({ packets: MAX_ARRIVED });
   #host: EndHost | undefined;
   #base = 0;
   #lent = 0;
-  /** Whether the ring reads, and not calls of `read`. */
-  #ringing = false;
-  /** How many reads in a row brought few packets. */
+  /** True while the ring reads instead of `read`. */
+  #ringReads = false;
+  /** Reads in a row that brought few packets. */
   #calmReads = 0;
-  /** Reads under way. */
+  /** Pending reads. */
   #reads = 0;
-  /** Whether the device is, and nothing more can be read. */
+  /** True when the device is gone and nothing more can be read. */
   #gone = false;
+  /** Pending writes. */
   #writing = 0;
   #closed = false;
 
   private constructor(uring: Uring, options: QueueOptions) {
-    const { fd, refused, lose } = options;
+    const { fd, refuse, fail } = options;
     this.#plain = new TunQueue(options);
     this.#uring = uring;
     this.#fd = fd;
-    this.#refused = refused;
-    this.#lose = lose;
+    this.#refuse = refuse;
+    this.#fail = fail;
   }
 
-  /** A queue over this descriptor; `undefined` where the kernel lacks what it needs, or forbids it. */
+  /** Opens a queue on a descriptor of the device; `undefined` when the kernel lacks or forbids io_uring. */
   static open(options: QueueOptions, multishot: boolean): UringQueue | undefined {
-    // Writes, and reads or a cancel besides.
-    const uring = Uring.open(2 * WRITES, LENT, multishot);
+    // Room for the writes, and for reads or a cancellation.
+    const uring = Uring.open(2 * MAX_WRITES, MAX_LENT, multishot);
     return uring === undefined ? undefined : new UringQueue(uring, options);
   }
 
-  /** The ring's descriptor while a read of it waits, or is to wait again; else the device's. */
+  /** Descriptor of the ring while one of its reads is pending or about to be; else that of the device. */
   get waitable(): Waitable {
-    return this.#ringing && (this.#uring.multishot || this.#reads > 0) ? this.#uring.descriptor : this.#fd;
+    return this.#ringReads && (this.#uring.multishot || this.#reads > 0) ? this.#uring.descriptor : this.#fd;
   }
 
-  /** Packets that the kernel has not written yet. */
+  /** Packets accepted that the kernel has not taken yet. */
   get queued(): number {
     return this.#writing;
   }
 
-  /** Gives it its loop. */
+  /** Attaches the queue to its loop. */
   attach(host: EndHost): void {
     this.#host = host;
     this.#plain.attach(host);
     this.#base = addressOf(host.pool.bytes);
   }
 
-  /** Appends what has come. */
+  /** Appends packets that have arrived. */
   read(batch: PacketBatch, room: number): number {
     if (this.#closed) return 0;
     const arrived = this.#arrived;
-    if (!this.#ringing && arrived.length === 0) {
+    if (!this.#ringReads && arrived.length === 0) {
       const count = this.#plain.read(batch, room);
-      if (count >= MANY && room === SMALL_ROOM) this.#start();
+      if (count >= BUSY_READ && room === SMALL_ROOM) this.#start();
       return count;
     }
-    if (this.#ringing) this.#turn(true);
+    if (this.#ringReads) this.#turn(true);
     let count = 0;
     for (; !batch.full && arrived.length > 0; count++) batch.push(arrived.shift());
-    this.#calmReads = count < MANY ? this.#calmReads + 1 : 0;
-    if (this.#ringing && (this.#calmReads >= CALM_READS || room > SMALL_ROOM)) this.#stop();
+    this.#calmReads = count < BUSY_READ ? this.#calmReads + 1 : 0;
+    if (this.#ringReads && (this.#calmReads >= CALM_READS || room > SMALL_ROOM)) this.#stop();
     return count;
   }
 
-  /** Hands packets to the kernel, as many as its ring takes. */
+  /** Writes packets, as many as the ring has room for. */
   write(batch: PacketBatch): number {
     if (this.#closed) return 0;
     const { packets, length } = batch;
-    // Nothing overtakes what is under way.
-    if (this.#writing === 0 && length < MANY_WRITES) return this.#plain.write(batch);
+    // A plain write must not overtake pending writes.
+    if (this.#writing === 0 && length < MIN_RING_WRITE) return this.#plain.write(batch);
     const uring = this.#uring;
     let count = 0;
-    for (; count < length && this.#writing < WRITES && !uring.full; count++) {
+    for (; count < length && this.#writing < MAX_WRITES && !uring.full; count++) {
       const packet = packets[count]!;
       packet.finish();
       packet.owner = this;
@@ -130,22 +131,22 @@ export class UringQueue implements DeviceQueue, Completions {
     batch.shift(count);
     if (count === 0) return 0;
     this.#turn(false);
-    // Packets that came meanwhile no longer end a wait.
+    // Packets that this turn has reaped no longer end a wait.
     if (this.#arrived.length > 0) this.#host!.wake();
     return count;
   }
 
-  /** Has the ring read from now on. */
+  /** Starts reading by the ring. */
   #start(): void {
     if (!this.#uring.openBuffers()) return;
-    this.#ringing = true;
+    this.#ringReads = true;
     this.#calmReads = 0;
     this.#turn(true);
   }
 
-  /** Has the ring read no longer; what it has read already is still to be taken. */
+  /** Stops reading by the ring; packets that have arrived stay for the loop. */
   #stop(): void {
-    this.#ringing = false;
+    this.#ringReads = false;
     this.#settle();
     this.#uring.closeBuffers();
     for (const packet of this.#host!.pool.packets) if (packet.owner === this) packet.pool.give(packet);
@@ -153,11 +154,11 @@ export class UringQueue implements DeviceQueue, Completions {
     if (this.#arrived.length > 0) this.#host!.wake();
   }
 
-  /** Ends what is under way, and waits for that, which is soon: the descriptor does not block. */
+  /** Cancels pending operations and waits until they have ended, which is soon: the descriptor does not block. */
   #settle(): void {
     const uring = this.#uring;
     for (let turn = 0; this.#reads + this.#writing > 0 && turn < MAX_TURNS; turn++) {
-      // The next one of a chain waits where one is cancelled.
+      // After a cancelled read, the next one of its chain becomes pending.
       uring.cancel();
       uring.enter(1);
       uring.reap(this);
@@ -165,24 +166,24 @@ export class UringQueue implements DeviceQueue, Completions {
   }
 
   /**
-   * Lends, submits and reaps. A multishot read that has ended is asked for anew, as nothing else would wake the loop;
-   * others when the loop reads.
+   * Lends, submits and reaps. An ended multishot read is submitted again at once, as nothing else would wake the loop;
+   * single reads when the loop reads.
    */
   #turn(reads: boolean): void {
     const uring = this.#uring;
     const { multishot } = uring;
     do {
-      if (this.#ringing && (multishot || reads)) this.#lend();
+      if (this.#ringReads && (multishot || reads)) this.#lend();
       if (uring.pending) uring.enter();
       uring.reap(this);
-    } while (multishot && this.#ringing && this.#reads === 0 && this.#lent > 0 && !this.#gone);
+    } while (multishot && this.#ringReads && this.#reads === 0 && this.#lent > 0 && !this.#gone);
   }
 
   /** See {@linkcode Completions}. */
   arrived(slot: number, length: number): void {
     const packet = this.#host!.pool.packets[slot]!;
     this.#lent--;
-    if (length === SMALL_ROOM) this.#host!.refuse(length, CUT);
+    if (length === SMALL_ROOM) this.#host!.refuse(length, TRUNCATED);
     if (length <= 0 || length === SMALL_ROOM) return packet.pool.give(packet);
     packet.length = length;
     this.#arrived.push(packet);
@@ -200,7 +201,7 @@ export class UringQueue implements DeviceQueue, Completions {
         break;
       default:
         this.#gone = true;
-        this.#lose("read from", "read", -error);
+        this.#fail("read from", "read", -error);
     }
   }
 
@@ -209,11 +210,11 @@ export class UringQueue implements DeviceQueue, Completions {
     this.#writing--;
     const packet = this.#host!.pool.packets[slot]!;
     if (result >= 0) this.#host!.done(packet);
-    else this.#refused(packet, -result);
-    if (result === -Errno.EBADFD) this.#lose("write to", "write", Errno.EBADFD);
+    else this.#refuse(packet, -result);
+    if (result === -Errno.EBADFD) this.#fail("write to", "write", Errno.EBADFD);
   }
 
-  /** Ends what is under way, and gives back what it holds. */
+  /** Cancels pending operations and returns the packets and memory that it holds. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -230,17 +231,17 @@ export class UringQueue implements DeviceQueue, Completions {
     for (const packet of pool.packets) if (packet.owner === this) pool.give(packet);
   }
 
-  /** Whether another packet may be on its way here. */
+  /** True if another slot may be lent. */
   get #hasRoom(): boolean {
     return this.#arrived.length + this.#lent < MAX_ARRIVED;
   }
 
-  /** Lends slots, and reads on. */
+  /** Lends slots and submits reads. */
   #lend(): void {
     const { pool } = this.#host!;
     const uring = this.#uring;
     const before = this.#lent;
-    for (; this.#lent < LENT && this.#hasRoom; this.#lent++) {
+    for (; this.#lent < MAX_LENT && this.#hasRoom; this.#lent++) {
       const packet = pool.take(SMALL_ROOM);
       if (packet === undefined) break;
       packet.owner = this;
@@ -248,6 +249,6 @@ export class UringQueue implements DeviceQueue, Completions {
     }
     if (this.#lent > before) uring.publish();
     if (this.#reads > 0 || this.#gone || this.#lent === 0) return;
-    this.#reads = uring.read(this.#fd, Math.min(CHAIN, this.#lent));
+    this.#reads = uring.read(this.#fd, Math.min(CHAIN_LENGTH, this.#lent));
   }
 }

@@ -1,4 +1,4 @@
-/** The header that a TUN device has before each packet with IFF_VNET_HDR: what is still to be cut and summed. */
+/** Virtio header before each packet of a TUN device with IFF_VNET_HDR: pending segmentation and checksum. */
 
 import { checksum } from "../../../lib/core/checksum.ts";
 import type { Packet } from "../../../lib/core/mod.ts";
@@ -19,20 +19,20 @@ const VIRTIO_NET_HDR_F_NEEDS_CSUM = 1;
 const VIRTIO_NET_HDR_GSO_TCPV4 = 1;
 const VIRTIO_NET_HDR_GSO_TCPV6 = 4;
 const VIRTIO_NET_HDR_GSO_UDP_L4 = 5;
-/** RFC 9293 section 3.1: the data offset, in the upper half of this byte; the checksum. */
+/** RFC 9293 section 3.1: the data offset, in the upper half of this byte, and the checksum. */
 const TCP_DATA_OFFSET = 12;
 const TCP_CHECKSUM = 16;
 /** RFC 768. */
 const UDP_CHECKSUM = 6;
 const UDP_HEADER = 8;
 
-/** Its bytes. */
+/** Length of the header (bytes). */
 export const VNET_HEADER = VirtioNetHeader.Size;
 
-/** Gives a packet what the header at `at` of its pool's memory says of it. */
+/** Sets a packet's segment size and partial checksum from the header at `at` in the pool's memory. */
 export function readVnetHeader(packet: Packet, at: number): void {
   const { view } = packet;
-  // Flags, type, header length: an ordinary, finished packet.
+  // Neither flags nor GSO type: an ordinary packet with a complete checksum.
   if (view.getUint16(at) === 0) return;
   if ((view.getUint8(at + VirtioNetHeader.Flags) & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0) {
     packet.checksumStart = view.getUint16(at + VirtioNetHeader.ChecksumStart, true);
@@ -43,12 +43,12 @@ export function readVnetHeader(packet: Packet, at: number): void {
   }
 }
 
-/** Writes a packet's header to `at`. What makes no sense, the kernel refuses. */
+/** Writes a packet's header to `at`. The kernel checks it. */
 export function writeVnetHeader(packet: Packet, view: DataView, at: number): void {
   view.setUint32(at, 0);
   view.setUint32(at + 4, 0);
   view.setUint16(at + 8, 0);
-  if (packet.segmentSize !== 0 && packet.checksumStart === 0) unfinish(packet);
+  if (packet.segmentSize !== 0 && packet.checksumStart === 0) makePartial(packet);
   const { checksumStart, checksumOffset, segmentSize } = packet;
   if (checksumStart !== 0) {
     view.setUint8(at + VirtioNetHeader.Flags, VIRTIO_NET_HDR_F_NEEDS_CSUM);
@@ -71,10 +71,10 @@ export function writeVnetHeader(packet: Packet, view: DataView, at: number): voi
 }
 
 /**
- * Takes a super-packet's sum back to that of its pseudo-header, which is what the kernel asks for. A wrong sum stays; a
- * datagram without one gets one.
+ * Replaces a super-packet's complete checksum with the partial one of its pseudo-header, which the kernel requires. A
+ * wrong checksum stays; a datagram without one gets one.
  */
-function unfinish(packet: Packet): void {
+function makePartial(packet: Packet): void {
   const ip = Ip.of(packet);
   if (ip === undefined) return;
   const { bytes, view, offset } = packet;

@@ -260,7 +260,7 @@ Deno.test("descriptions say what cannot be done", () => {
   );
 });
 
-Deno.test("addresses and numbers that cannot be are refused before a message is made", () => {
+Deno.test("invalid addresses and numbers are refused before a message is made", () => {
   const four = Uint8Array.of(10, 0, 0, 0);
   throws(() => addAddress(D0, { address: new Uint8Array(5), length: 8 }), TypeError);
   throws(() => addAddress(D0, { address: four, length: 33 }), RangeError);

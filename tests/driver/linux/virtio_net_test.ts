@@ -1,4 +1,4 @@
-/** Virtio's header before a packet: what the kernel is told of it. */
+/** Virtio header before a packet, as the kernel gets it. */
 
 import assert from "node:assert/strict";
 import { VNET_HEADER, writeVnetHeader } from "../../../driver/linux/queue/virtio_net.ts";
@@ -35,7 +35,7 @@ function header(packet: Packet): { flags: number; type: number; start: number; o
   };
 }
 
-Deno.test("writeVnetHeader() has the kernel sum a super-packet whose sum a script has finished", () => {
+Deno.test("writeVnetHeader() makes the complete checksum of a super-packet partial again", () => {
   for (
     const [protocol, type, offset] of [[Protocol.Tcp, GSO_TCPV4, 16], [Protocol.Udp, GSO_UDP_L4, 6]] as const
   ) {
@@ -46,7 +46,7 @@ Deno.test("writeVnetHeader() has the kernel sum a super-packet whose sum a scrip
   }
 });
 
-Deno.test("writeVnetHeader() does not make a wrong sum right", () => {
+Deno.test("writeVnetHeader() does not correct a wrong checksum", () => {
   const packet = superPacket(Protocol.Udp);
   packet.bytes[packet.offset + 100]! ^= 1;
   const { flags, type } = header(packet);
@@ -59,7 +59,7 @@ Deno.test("writeVnetHeader() writes nothing behind a TCP header that is cut shor
   const pool = new PacketPool({ small: 1, large: 0 });
   pool.bytes.fill(0xa5);
   const packet = pool.from(new Uint8Array(length))!;
-  // Its sum is right, if what stands in it were one.
+  // Its checksum is right, if it were a whole header.
   packet.view.setUint16(
     packet.offset,
     checksum(packet.bytes, 0, 0, pseudoHeaderSumIpv4(src, dst, protocol, length)),

@@ -1,4 +1,4 @@
-/** Control messages for local addresses as bytes, of each system: what is sent, and what is read. */
+/** Control messages for local addresses as bytes, sent and received, of each system. */
 
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { DARWIN_LOCAL_CONTROL, FREEBSD_LOCAL_CONTROL } from "../../../driver/bsd/local_control.ts";
@@ -12,10 +12,10 @@ const IPV6 = "20010db8000000000000000000000002";
 const LINK_LOCAL = "fe800000000000000000000000000002";
 const INDEX = "07000000";
 const NONE = "00".repeat(4);
-/** Of an IPv4 endpoint, nothing but 4 bytes counts. */
+/** Only 4 bytes of an IPv4 endpoint count. */
 const UNTOUCHED = "a5".repeat(16);
 
-/** What the system says of a datagram, what an endpoint then has, and what the system is told for the answer. */
+/** Control message of a received datagram, local address in its endpoint, and control message of the reply. */
 const CASES: [string, LocalControl, 4 | 6, received: string, local: string, sent: string][] = [
   [
     "Linux",
