@@ -1,6 +1,6 @@
-/** What ICMP over IPv4 and over IPv6 share: the layout of the header, but not what its numbers mean. */
+/** Common base of the ICMPv4 and ICMPv6 views: the header's layout, but not the meaning of its numbers. */
 
-import { checkField } from "./_encode.ts";
+import { checkInteger } from "../core/options.ts";
 import type { Packet } from "../core/packet.ts";
 import * as field from "./header_fields.ts";
 import type { Ip } from "./ip.ts";
@@ -10,29 +10,29 @@ import { TransportView } from "./transport_view.ts";
 const { ICMP_TYPE: TYPE, ICMP_CODE: CODE, ICMP_CHECKSUM: CHECKSUM, ICMP_HEADER: HEADER } = field;
 const { ICMP_REST: REST, ICMP_ID: ID, ICMP_SEQ: SEQ } = field;
 
-/** What the `encode` of either version writes. */
+/** Header fields for `Icmpv4.encode` and `Icmpv6.encode`. */
 export interface IcmpFields {
-  /** What the message says, such as `Icmpv4.EchoRequest`. */
+  /** Type of the message, such as `Icmpv4.EchoRequest`. */
   type: number;
-  /** Which kind of that. @default {0} */
+  /** Code: the subtype. @default {0} */
   code?: number;
-  /** Tells one sender of echo requests from another. @default {0} */
+  /** Identifier, which distinguishes senders of echo requests. @default {0} */
   id?: number;
-  /** Counts echo requests. @default {0} */
+  /** Sequence number of an echo request. @default {0} */
   seq?: number;
-  /** The bytes of `id` and `seq` at once (unsigned 32 bits), for messages that have others. */
+  /** Both `id` and `seq` as one number (unsigned 32 bits), for messages with other fields in their place. */
   rest?: number;
 }
 
-/** For the `encode` of either version, which says what it throws; `name` stands in the errors. */
-export function encodeIcmp(packet: Packet, name: string, fields: IcmpFields): void {
+/** Prepends a header; `attempt` is the text after "Cannot" in errors, which each `encode` documents. */
+export function encodeIcmp(packet: Packet, attempt: string, fields: IcmpFields): void {
   const { type, code = 0, id = 0, seq = 0 } = fields;
-  checkField(name, "type", type, 0xff);
-  checkField(name, "code", code, 0xff);
-  checkField(name, "id", id, 0xffff);
-  checkField(name, "seq", seq, 0xffff);
+  checkInteger(attempt, "type", type, 0, 0xff);
+  checkInteger(attempt, "code", code, 0, 0xff);
+  checkInteger(attempt, "id", id, 0, 0xffff);
+  checkInteger(attempt, "seq", seq, 0, 0xffff);
   const rest = fields.rest ?? id * 0x10000 + seq;
-  checkField(name, "rest", rest, 0xffffffff);
+  checkInteger(attempt, "rest", rest, 0, 0xffffffff);
   packet.prepend(HEADER);
   const { view, offset } = packet;
   view.setUint16(offset + TYPE, type << 8 | code);
@@ -40,9 +40,9 @@ export function encodeIcmp(packet: Packet, name: string, fields: IcmpFields): vo
   view.setUint32(offset + REST, rest);
 }
 
-/** An ICMP message over either version, seen in place. */
+/** ICMP message over IPv4 or IPv6. */
 export abstract class IcmpView<Header extends Ip> extends TransportView<Header> {
-  /** What the message says, such as `EchoRequest`, one of the numbers that its class names. */
+  /** Type of the message, such as `EchoRequest`; the class of the version names the numbers. */
   get type(): number {
     return this.packet.bytes[this.start + TYPE]!;
   }
@@ -50,7 +50,7 @@ export abstract class IcmpView<Header extends Ip> extends TransportView<Header> 
     this.setWord(TYPE, (value & 0xff) << 8 | this.code);
   }
 
-  /** Which kind of that. */
+  /** Code: the subtype. */
   get code(): number {
     return this.packet.bytes[this.start + CODE]!;
   }
@@ -58,7 +58,7 @@ export abstract class IcmpView<Header extends Ip> extends TransportView<Header> 
     this.setWord(TYPE, this.type << 8 | value & 0xff);
   }
 
-  /** Tells one sender from another in echo and IPv4's timestamp messages; elsewhere the first half of `rest`. */
+  /** Identifier in echo and ICMPv4 timestamp messages; in other messages, the upper half of `rest`. */
   get id(): number {
     return this.packet.view.getUint16(this.start + ID);
   }
@@ -66,10 +66,7 @@ export abstract class IcmpView<Header extends Ip> extends TransportView<Header> 
     this.setWord(ID, value);
   }
 
-  /**
-   * Counts one sender's echo and IPv4's timestamp messages; elsewhere the second half of `rest`, such as the MTU
-   * over IPv4.
-   */
+  /** Sequence number in echo and ICMPv4 timestamp messages; in others, the lower half of `rest`, such as an MTU. */
   get seq(): number {
     return this.packet.view.getUint16(this.start + SEQ);
   }
@@ -77,7 +74,7 @@ export abstract class IcmpView<Header extends Ip> extends TransportView<Header> 
     this.setWord(SEQ, value);
   }
 
-  /** The second four bytes, whose meaning depends on the type (unsigned 32 bits). */
+  /** Bytes 4 to 7, whose meaning depends on the type (unsigned 32 bits). */
   get rest(): number {
     return this.packet.view.getUint32(this.start + REST);
   }

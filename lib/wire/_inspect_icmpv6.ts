@@ -1,4 +1,4 @@
-/** ICMPv6 messages in tcpdump's words (its print-icmp6.c). */
+/** Formats ICMPv6 messages like tcpdump (its print-icmp6.c). */
 
 import { DST_PORT, IPV6_DST, IPV6_HEADER, IPV6_NEXT_HEADER, IPV6_SRC } from "./header_fields.ts";
 import { formatIpv4, formatIpv6 } from "./address.ts";
@@ -52,15 +52,15 @@ const RENUMBERING: Readonly<Record<number, string>> = {
   1: "result",
   255: "sequence number reset",
 };
-/** RFC 4620 section 4: what a node is asked for. */
-const NODE_QUESTIONS = ["noop", "supported qtypes", "DNS name", "node addresses"];
-/** RFC 2710 section 3, RFC 3810 section 5.1: bytes behind the first 8, in both versions. */
+/** RFC 4620 section 4: types of node information. */
+const NODE_QUERY_TYPES = ["noop", "supported qtypes", "DNS name", "node addresses"];
+/** RFC 2710 section 3, RFC 3810 section 5.1: bytes after the first 8, in both versions. */
 const QUERY_1 = 16;
 const QUERY_2 = 20;
 
 const quoted = new QuotedPacket();
 
-/** A message, without its length. */
+/** Formats a message, without its length. */
 export function icmpv6Text(icmp: Icmpv6): string {
   const { type, payloadOffset, payloadLength, rest } = icmp;
   const { bytes } = icmp.packet;
@@ -123,7 +123,7 @@ function errorText(icmp: Icmpv6, name: string): string {
   return code === 4 ? `${reason}, ${dst} ${quotedPort(icmp)}` : `${reason} ${dst}`;
 }
 
-/** The port that the quoted packet went to, behind its extension headers. */
+/** Formats the destination port of the quoted packet, after its extension headers. */
 function quotedPort(icmp: Icmpv6): string {
   const { bytes, view } = icmp.packet;
   if (!quoted.read(icmp)) return portText(bytes[icmp.quotedOffset + IPV6_NEXT_HEADER]!, -1);
@@ -133,7 +133,7 @@ function quotedPort(icmp: Icmpv6): string {
   return portText(protocol, hasPort ? view.getUint16(upperOffset + DST_PORT) : -1);
 }
 
-/** A protocol with a port, as errors of both versions have it; -1 for no port. */
+/** Formats a protocol and port for errors of both versions; -1 for no port. */
 export function portText(protocol: number, port: number): string {
   const name = protocol === Protocol.Udp ? "udp" : protocol === Protocol.Tcp ? "tcp" : `protocol ${protocol}`;
   return port < 0 ? name : `${name} port ${port}`;
@@ -155,19 +155,19 @@ function queryText(icmp: Icmpv6, name: string): string {
   return `${name} v2 [gaddr ${formatIpv6(bytes, payloadOffset)}${text}]`;
 }
 
-/** The subject of a node information query (RFC 4620); names are left out. */
+/** Formats the subject of a node information query (RFC 4620), without names. */
 function nodeText(icmp: Icmpv6, name: string): string {
   const { type, code, rest, payloadOffset, payloadLength, packet: { bytes, view } } = icmp;
   if (payloadLength < 8) return name;
   const kind = rest >>> 16;
-  const question = NODE_QUESTIONS[kind] ?? "unknown";
+  const queryType = NODE_QUERY_TYPES[kind] ?? "unknown";
   if (type === NODE_REPLY) {
-    return `${name} node information reply (${code === 0 ? question : code === 1 ? "refused" : "unknown"})`;
+    return `${name} node information reply (${code === 0 ? queryType : code === 1 ? "refused" : "unknown"})`;
   }
   const at = payloadOffset + 8;
   let subject = "";
   if (kind > 1 && code === 0 && payloadLength >= 24) subject = `, subject=${formatIpv6(bytes, at)}`;
   if (kind > 1 && code === 2 && payloadLength >= 12) subject = `, subject=${formatIpv4(view.getUint32(at))}`;
   if (kind > 1 && code === 1) subject = ", subject=DNS name";
-  return `${name} node information query (${question}${subject})`;
+  return `${name} node information query (${queryType}${subject})`;
 }

@@ -1,4 +1,4 @@
-/** The options of TCP in tcpdump's words (its print-tcp.c and print-mptcp.c). */
+/** Formats TCP options like tcpdump (its print-tcp.c and print-mptcp.c). */
 
 import { formatIpv4, formatIpv6 } from "./address.ts";
 import { END_OF_OPTIONS, NO_OPERATION } from "./header_fields.ts";
@@ -26,10 +26,10 @@ const NAMES: Readonly<Record<number, string>> = {
   34: "tfo",
   254: "exp",
 };
-/** The experiment of TCP Fast Open before it had a kind (RFC 6994, RFC 7413 appendix). */
+/** Experimental option of TCP Fast Open, from before it had a kind (RFC 6994, RFC 7413 appendix A). */
 const EXPERIMENTAL = 254;
 const FAST_OPEN = 0xf989;
-// Specification: RFC 8684 section 3, the bits of each subtype of Multipath TCP
+// Specification: RFC 8684 section 3, bits of each subtype of Multipath TCP
 const CAPABLE_CHECKSUM = 0x80;
 const JOIN_BACKUP = 0x01;
 const DSS_ACK = 0x01;
@@ -39,7 +39,7 @@ const DSS_LONG_MAP = 0x08;
 const DSS_FIN = 0x10;
 const ECHO = 0x01;
 
-/** An option's content: everything behind its kind and length. */
+/** Data of an option: the bytes after its kind and length. */
 interface Content {
   readonly view: DataView;
   readonly bytes: Uint8Array;
@@ -47,7 +47,7 @@ interface Content {
   readonly length: number;
 }
 
-/** The options of a header, separated by commas. */
+/** Formats the options of a header, separated by commas. */
 export function tcpOptionsText(tcp: Tcp): string {
   const { bytes, view } = tcp.packet;
   const end = tcp.payloadOffset;
@@ -71,7 +71,7 @@ export function tcpOptionsText(tcp: Tcp): string {
   return texts.join(",");
 }
 
-/** One option: in words where its length is right, else in hexadecimal. */
+/** Formats one option, in hexadecimal if its length is wrong. */
 function optionText(kind: number, content: Content, flags: number): string {
   const { length } = content;
   if (kind === EXPERIMENTAL && length >= 2) return experimentText(content);
@@ -134,14 +134,14 @@ function experimentText(content: Content): string {
   return `exp-tfo${cookieText({ ...content, at: content.at + 2, length: content.length - 2 })}`;
 }
 
-/** RFC 7413 section 4.1.1: an even number of bytes from 4 to 16. */
+/** Formats a cookie; RFC 7413 section 4.1.1: an even number of bytes from 4 to 16. */
 function cookieText(content: Content): string {
   const { length } = content;
   if (length === 0) return " cookiereq";
   return length % 2 !== 0 || length < 4 || length > 16 ? " (invalid)" : ` cookie ${hexOf(content)}`;
 }
 
-/** Multipath TCP; `undefined` where the length is not the subtype's. */
+/** Formats a Multipath TCP option; `undefined` for a length that its subtype does not have. */
 function multipathText(content: Content, flags: number): string | undefined {
   const words = multipathWords(content, flags);
   return words === undefined ? undefined : ` ${content.length + 2} ${words}`;
@@ -188,16 +188,16 @@ function capableText({ bytes, view, at, length }: Content): string | undefined {
 function joinText(content: Content, flags: number): string | undefined {
   const { bytes, view, at, length } = content;
   if (length === 22) return `join hmac 0x${hexOf(content, 2)}`;
-  const isAnswer = (flags & Tcp.Ack) !== 0;
-  if ((flags & Tcp.Syn) === 0 || length !== (isAnswer ? 14 : 10)) return undefined;
+  const isReply = (flags & Tcp.Ack) !== 0;
+  if ((flags & Tcp.Syn) === 0 || length !== (isReply ? 14 : 10)) return undefined;
   const path = `join${(bytes[at]! & JOIN_BACKUP) !== 0 ? " backup" : ""} id ${bytes[at + 1]!}`;
   const number = (where: number): string => `0x${view.getUint32(at + where).toString(16)}`;
-  return isAnswer
+  return isReply
     ? `${path} hmac ${longHex(view, at + 2)} nonce ${number(10)}`
     : `${path} token ${number(2)} nonce ${number(6)}`;
 }
 
-/** The acknowledgment for the whole connection, and the place of this segment's bytes in it. */
+/** Formats a Data Sequence Signal: connection-level acknowledgment and mapping of the segment's bytes. */
 function sequenceText({ bytes, view, at, length }: Content): string | undefined {
   const bits = bytes[at + 1]!;
   let place = at + 2;
@@ -223,7 +223,7 @@ function sequenceText({ bytes, view, at, length }: Content): string | undefined 
   return text;
 }
 
-/** An address that one side has besides; version 0 of the protocol tells its kind, version 1 signs it. */
+/** Formats an additional address of a host; version 0 of the protocol states the family, version 1 adds an HMAC. */
 function addressText({ bytes, view, at, length }: Content): string | undefined {
   const bits = bytes[at]! & 0x0f;
   const isFirstVersion = bits === 4 || bits === 6;

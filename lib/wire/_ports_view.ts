@@ -1,4 +1,4 @@
-/** What the views of UDP and TCP share: both headers start with the ports. */
+/** Common base of the UDP and TCP views: both headers start with two ports. */
 
 import * as field from "./header_fields.ts";
 import { TransportView } from "./transport_view.ts";
@@ -6,9 +6,9 @@ import { TransportView } from "./transport_view.ts";
 // Specification: RFC 768, RFC 9293 section 3.1
 const { SRC_PORT, DST_PORT } = field;
 
-/** A transport header that starts with two ports, seen in place. */
+/** Transport header that starts with two ports. */
 export abstract class PortsView extends TransportView {
-  /** The sender's port; in UDP 0 when it wants no answer. */
+  /** Source port; 0 in UDP if no reply is expected. */
   get srcPort(): number {
     return this.packet.view.getUint16(this.start + SRC_PORT);
   }
@@ -16,7 +16,7 @@ export abstract class PortsView extends TransportView {
     this.setWord(SRC_PORT, value);
   }
 
-  /** The receiver's port. */
+  /** Destination port. */
   get dstPort(): number {
     return this.packet.view.getUint16(this.start + DST_PORT);
   }
@@ -24,7 +24,7 @@ export abstract class PortsView extends TransportView {
     this.setWord(DST_PORT, value);
   }
 
-  /** Exchanges the ports. The checksum does not change: a sum does not depend on the order of its words. */
+  /** Swaps the ports. The checksum stays valid: it does not depend on the order of words. */
   swapPorts(): void {
     const { view } = this.packet;
     const srcPort = view.getUint16(this.start + SRC_PORT);

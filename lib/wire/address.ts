@@ -1,23 +1,26 @@
-/** IP addresses and prefixes as text and back: IPv4 ones are numbers, IPv6 ones 16 bytes. */
+/** Parses and formats IP addresses and prefixes. An IPv4 address is a number; an IPv6 address is 16 bytes. */
 
-/** An address of either family. */
+import { checkInteger, gotValue } from "../core/options.ts";
+
+/** IPv4 or IPv6 address. */
 export interface Address {
-  /** 4 or 6. */
+  /** IP version: 4 or 6. */
   family: 4 | 6;
-  /** The address in network order: 4 or 16 bytes. */
+  /** Address in network order: 4 or 16 bytes. */
   bytes: Uint8Array;
 }
 
-/** Scripts need not be type-checked. */
+/** Checks the type of an argument: scripts need not be type-checked. */
 function checkText(kind: string, text: unknown): void {
-  if (typeof text !== "string") throw new TypeError(`Cannot parse ${kind} ${String(text)}: it is no text`);
+  if (typeof text === "string") return;
+  throw new TypeError(`Cannot parse ${kind}: text must be a string, ${gotValue(text)}`);
 }
 
 function fail(kind: string, text: string, what: string, at: number): never {
   throw new SyntaxError(`Cannot parse ${kind} ${JSON.stringify(text)}: ${what} at column ${at + 1}`);
 }
 
-/** Reads four octets of `text` from `start` to `end`. */
+/** Reads the four octets of `text` from `start` to `end`. */
 function readIpv4(kind: string, text: string, start: number, end: number): number {
   let address = 0;
   let at = start;
@@ -35,7 +38,7 @@ function readIpv4(kind: string, text: string, start: number, end: number): numbe
       octet = octet * 10 + digit;
     }
     if (at === octetStart) fail(kind, text, "no digit", at);
-    // RFC 6943 section 3.1.1: some read a leading zero as octal.
+    // RFC 6943 section 3.1.1: some parsers read a leading zero as octal.
     if (at - octetStart > 1 && text[octetStart] === "0") fail(kind, text, "a leading zero", octetStart);
     if (octet > 255) fail(kind, text, "an octet above 255", octetStart);
     address = address * 256 + octet;
@@ -45,17 +48,17 @@ function readIpv4(kind: string, text: string, start: number, end: number): numbe
 }
 
 /**
- * Four decimal octets as an unsigned 32-bit number. Strict: no leading zeros, no hexadecimal, no short forms.
+ * Parses an IPv4 address to an unsigned 32-bit number: four decimal octets, without leading zeros or short forms.
  *
- * @throws {SyntaxError} naming the column.
- * @throws {TypeError} when it is no text.
+ * @throws {SyntaxError} with the column, when the text is not an address.
+ * @throws {TypeError} when it is not a string.
  */
 export function parseIpv4(text: string): number {
   checkText("IPv4 address", text);
   return readIpv4("IPv4 address", text, 0, text.length);
 }
 
-/** An unsigned 32-bit number as four decimal octets. */
+/** Formats an IPv4 address as four decimal octets. */
 export function formatIpv4(address: number): string {
   return `${address >>> 24}.${address >>> 16 & 255}.${address >>> 8 & 255}.${address & 255}`;
 }
@@ -63,7 +66,7 @@ export function formatIpv4(address: number): string {
 function readIpv6(kind: string, text: string, end: number): Uint8Array {
   const bytes = new Uint8Array(16);
   let filled = 0; // bytes
-  let gap = -1; // where in `bytes` the double colon stands
+  let gap = -1; // offset of the double colon in `bytes`
   let at = 0;
   if (text.startsWith("::")) {
     gap = 0;
@@ -107,7 +110,7 @@ function readIpv6(kind: string, text: string, end: number): Uint8Array {
     if (filled < 16) fail(kind, text, `${filled / 2} groups instead of 8`, at);
     return bytes;
   }
-  // RFC 4291 section 2.2: "::" is one group of zeros or more.
+  // RFC 4291 section 2.2: "::" is one or more groups of zeros.
   if (filled === 16) fail(kind, text, "a double colon beside 8 groups", text.indexOf("::"));
   bytes.copyWithin(16 - (filled - gap), gap, filled);
   bytes.fill(0, gap, 16 - (filled - gap));
@@ -121,26 +124,26 @@ function hexDigit(code: number): number {
 }
 
 /**
- * An IPv6 address in any form of RFC 4291 section 2.2, an embedded IPv4 address included. A zone (`%eth0`) is
- * refused: it is no part of an address.
+ * Parses an IPv6 address to 16 bytes, in any form of RFC 4291 section 2.2, including an embedded IPv4 address. A zone
+ * (`%eth0`) is an error.
  *
- * @throws {SyntaxError} naming the column.
- * @throws {TypeError} when it is no text.
+ * @throws {SyntaxError} with the column, when the text is not an address.
+ * @throws {TypeError} when it is not a string.
  */
 export function parseIpv6(text: string): Uint8Array {
   checkText("IPv6 address", text);
   return readIpv6("IPv6 address", text, text.length);
 }
 
-/** The 16 bytes from `start` on as text, in the one form that RFC 5952 allows. */
+/** Formats the 16 bytes from `start` as RFC 5952 recommends. */
 export function formatIpv6(bytes: Uint8Array, start = 0): string {
   const groups: number[] = [];
   for (let i = 0; i < 16; i += 2) groups.push(bytes[start + i]! << 8 | bytes[start + i + 1]!);
-  // Section 5: addresses known to embed an IPv4 one show it.
+  // Section 5: IPv4-mapped addresses show the IPv4 address.
   if (groups[5] === 0xffff && groups.slice(0, 5).every((group) => group === 0)) {
     return `::ffff:${formatIpv4(groups[6]! * 0x10000 + groups[7]!)}`;
   }
-  // Section 4.2: "::" stands for the longest run of zeros, the first of equal ones, and never for one alone.
+  // Section 4.2: "::" replaces the longest run of zero groups, the first of equal runs, and never a single group.
   let gap = 0;
   let gapLength = 1;
   for (let i = 0; i < 8; i++) {
@@ -157,10 +160,10 @@ export function formatIpv6(bytes: Uint8Array, start = 0): string {
 }
 
 /**
- * An address of either family: one with a colon is IPv6.
+ * Parses an address of either family; text with a colon is IPv6.
  *
- * @throws {SyntaxError} naming the column.
- * @throws {TypeError} when it is no text.
+ * @throws {SyntaxError} with the column, when the text is not an address.
+ * @throws {TypeError} when it is not a string.
  */
 export function parseAddress(text: string): Address {
   checkText("address", text);
@@ -174,7 +177,7 @@ function readAddress(kind: string, text: string, end: number): Address {
   return { family: 4, bytes };
 }
 
-/** An address as text, IPv6 ones as {@linkcode formatIpv6} writes them. */
+/** Formats an address of either family. */
 export function formatAddress(address: Address): string {
   const { family, bytes } = address;
   return family === 4
@@ -183,10 +186,10 @@ export function formatAddress(address: Address): string {
 }
 
 /**
- * The addresses that share their first bits with one address, which keeps its other bits: `10.9.0.1/24` is an
- * interface's address and its network at once.
+ * Prefix: a range of addresses with the same first bits. The other bits of `address` are kept, so `10.9.0.1/24` is both an
+ * interface address and its network.
  *
- * @example Asking per packet
+ * @example Matching addresses of packets
  * ```ts
  * import assert from "node:assert/strict";
  * import { parseCidr, parseIpv4 } from "@warren/tunnel/address";
@@ -197,37 +200,35 @@ export function formatAddress(address: Address): string {
  * ```
  */
 export class Prefix {
-  /** The address as it was given. */
+  /** Address with all of its bits. */
   readonly address: Address;
-  /** How many first bits count: up to 32 or 128. */
+  /** Prefix length: 0 to 32 or 128 bits. */
   readonly length: number;
   readonly #family: number;
   readonly #words = new Uint32Array(4);
   readonly #masks = new Uint32Array(4);
 
   /**
-   * Takes the address over: its bytes must not change any more.
+   * Makes a prefix that keeps the address: its bytes must not change later.
    *
-   * @throws {RangeError} when the length is not one of the family's.
+   * @throws {RangeError} when the length is not from 0 to 32, or to 128 for IPv6.
    */
   constructor(address: Address, length: number) {
     const most = address.family === 4 ? 32 : 128;
-    if (!Number.isInteger(length) || length < 0 || length > most) {
-      throw new RangeError(`Cannot make a prefix of ${length} bits: IPv${address.family} has 0 to ${most}`);
-    }
+    checkInteger("make a prefix", "length", length, 0, most);
     this.address = address;
     this.length = length;
     this.#family = address.family;
     const view = new DataView(address.bytes.buffer, address.bytes.byteOffset, address.bytes.length);
     for (let i = 0; i < most / 32; i++) {
       const bits = Math.min(32, Math.max(0, length - i * 32));
-      // A shift by 32 is one by 0.
+      // JavaScript takes a shift count of 32 as 0.
       this.#masks[i] = bits === 0 ? 0 : 0xffffffff << 32 - bits;
       this.#words[i] = view.getUint32(i * 4) & this.#masks[i]!;
     }
   }
 
-  /** Its first address: the one with no bits behind the prefix. */
+  /** First address: the bits after the prefix are zero. */
   get network(): Address {
     const { family, bytes: { length } } = this.address;
     const bytes = new Uint8Array(length);
@@ -236,12 +237,12 @@ export class Prefix {
     return { family, bytes };
   }
 
-  /** Whether an IPv4 address is in it; `false` for an IPv6 prefix. Allocates nothing. */
+  /** Tells whether an IPv4 address is in the prefix; `false` for an IPv6 prefix. Allocates nothing. */
   containsIpv4(address: number): boolean {
     return this.#family === 4 && (address & this.#masks[0]!) >>> 0 === this.#words[0];
   }
 
-  /** Whether the IPv6 address at `start` is in it; `false` for an IPv4 prefix. Allocates nothing. */
+  /** Tells whether the IPv6 address at `start` is in the prefix; `false` for an IPv4 prefix. Allocates nothing. */
   containsIpv6(bytes: Uint8Array, start = 0): boolean {
     if (this.#family !== 6) return false;
     for (let i = 0; i * 32 < this.length; i++) {
@@ -254,11 +255,11 @@ export class Prefix {
 }
 
 /**
- * An address, a slash and a length in bits (RFC 4632 section 3.1, RFC 4291 section 2.3). Bits behind the prefix
- * are kept.
+ * Parses a prefix: an address, a slash and a length in bits (RFC 4632 section 3.1, RFC 4291 section 2.3). Bits after the
+ * prefix are kept.
  *
- * @throws {SyntaxError} naming the column.
- * @throws {TypeError} when it is no text.
+ * @throws {SyntaxError} with the column, when the text is not a prefix.
+ * @throws {TypeError} when it is not a string.
  */
 export function parseCidr(text: string): Prefix {
   checkText("prefix", text);
@@ -274,10 +275,10 @@ export function parseCidr(text: string): Prefix {
 }
 
 /**
- * A prefix as {@linkcode parseCidr} reads it, or an address, which is the prefix of all its bits.
+ * Parses a prefix like {@linkcode parseCidr}, or an address, which becomes a prefix of 32 or 128 bits.
  *
- * @throws {TypeError} when it is no text.
- * @throws {SyntaxError} naming the column.
+ * @throws {TypeError} when it is not a string.
+ * @throws {SyntaxError} with the column, when the text is neither.
  */
 export function parsePrefix(text: string): Prefix {
   checkText("prefix", text);
@@ -286,7 +287,7 @@ export function parsePrefix(text: string): Prefix {
   return new Prefix(address, 8 * address.bytes.length);
 }
 
-/** A prefix as text, with the bits behind it. */
+/** Formats a prefix, with the bits after it. */
 export function formatCidr(prefix: Prefix): string {
   return `${formatAddress(prefix.address)}/${prefix.length}`;
 }

@@ -4,29 +4,29 @@ import { Icmpv4 } from "./icmpv4.ts";
 import { Icmpv6 } from "./icmpv6.ts";
 
 // Specification
-/** The types that are no errors: RFC 792, 950, 1256, 1393 and 8335. Any other may be one. */
+/** Types that are not errors: RFC 792, 950, 1256, 1393 and 8335. Any other may be an error. */
 const IPV4_QUERIES: ReadonlySet<number> = new Set([0, 8, 9, 10, 13, 14, 15, 16, 17, 18, 42, 43]);
-/** RFC 4443 section 2.1: types below this are errors. */
+/** First type that is not an error: RFC 4443 section 2.1. */
 const IPV6_FIRST_QUERY = 128;
-/** Multicast Listener Discovery: RFC 2710 section 3, RFC 3810 section 5. */
+/** Types of Multicast Listener Discovery: RFC 2710 section 3, RFC 3810 section 5. */
 export const LISTENER_QUERY = 130;
 export const LISTENER_REPORT = 131;
 export const LISTENER_DONE = 132;
 export const LISTENER_REPORT_2 = 143;
 
-/** Tells whether a message of this type, in this version of IP, is an error or a redirect, or may be one. */
+/** Tells whether a message of a type, over an IP version, is or may be an error or a redirect. */
 export function isIcmpError(version: number, type: number): boolean {
   return version === 4 ? !IPV4_QUERIES.has(type) : type < IPV6_FIRST_QUERY || type === Icmpv6.Redirect;
 }
 
-/** Tells whether a message of this type, in this version of IP, is a query. */
+/** Tells whether a message of a type, over an IP version, is a query with an identifier. */
 export function isQuery(version: number, type: number): boolean {
   return version === 4
     ? type === Icmpv4.EchoRequest || type === Icmpv4.TimestampRequest
     : type === Icmpv6.EchoRequest;
 }
 
-/** Tells whether it is the reply to one. */
+/** Tells whether a message of a type, over an IP version, is a reply with an identifier. */
 export function isReply(version: number, type: number): boolean {
   return version === 4
     ? type === Icmpv4.EchoReply || type === Icmpv4.TimestampReply

@@ -1,4 +1,4 @@
-/** The ICMP header, in place (RFC 792). */
+/** ICMP header, read and written in place (RFC 792). */
 
 import { encodeIcmp, type IcmpFields, IcmpView } from "./_icmp_view.ts";
 import type { Packet } from "../core/packet.ts";
@@ -9,7 +9,7 @@ import { Protocol } from "./protocol.ts";
 
 export type { IcmpFields as Icmpv4Fields, IcmpView } from "./_icmp_view.ts";
 
-// Specification: RFC 792; the length of what is quoted, RFC 4884 section 4
+// Specification: RFC 792; the length of the quoted packet, RFC 4884 section 4
 //
 //     0                   1                   2                   3
 //     0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
@@ -23,22 +23,21 @@ export type { IcmpFields as Icmpv4Fields, IcmpView } from "./_icmp_view.ts";
 //    |      Internet Header + leading octets of original datagram    |
 //    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 const { ICMP_HEADER } = field;
-const QUOTED_LENGTH = 5; // in units of 4 bytes; 0: all that follows
+const QUOTED_LENGTH = 5; // in units of 4 bytes; 0: the rest of the message
 
 // Implementation
 const VIEW = nextViewNumber();
 
 /**
- * An ICMP message over IPv4. Every setter keeps the checksum. A number that does not fit its field loses its high
- * bits.
+ * ICMP message over IPv4. Every setter updates the checksum. A number that does not fit its field loses its high bits.
  *
- * **Fields that can be set**: `type` and `code` (8 bits), `id` and `seq` (16 bits), `rest`, which is both of them
- * (unsigned 32 bits).
+ * **Fields that can be set**: `type` and `code` (8 bits), `id` and `seq` (16 bits), or `rest` for both of them (unsigned
+ * 32 bits).
  *
- * **Limits**: a message shorter than 8 bytes is malformed: RFC 792 has none. The packet that an error quotes is
- * shown as bytes, not as views.
+ * **Limits**: a message of less than 8 bytes is malformed. The packet that an error quotes is available as bytes, not as
+ * views.
  *
- * @example Answering a ping
+ * @example Replying to a ping
  * ```ts
  * import assert from "node:assert/strict";
  * import { PacketPool } from "@warren/tunnel/core";
@@ -56,32 +55,32 @@ const VIEW = nextViewNumber();
  * ```
  */
 export class Icmpv4 extends IcmpView<Ipv4> {
-  /** The answer to an echo request. */
+  /** Reply to an echo request. */
   static readonly EchoReply = 0;
-  /** An error: the packet cannot be delivered; the code says why, and 4 that it is too long (RFC 1191). */
+  /** Error: the packet cannot be delivered for the reason in `code`; 4 is fragmentation needed (RFC 1191). */
   static readonly DestinationUnreachable = 3;
-  /** An error: send more slowly. Deprecated by RFC 6633. */
+  /** Error: the sender should slow down. Deprecated by RFC 6633. */
   static readonly SourceQuench = 4;
-  /** An error: there is a shorter way, through the router whose address is `rest`. */
+  /** Error: a shorter path leads through the router with the address in `rest`. */
   static readonly Redirect = 5;
-  /** Asks for an echo reply. */
+  /** Query for an echo reply. */
   static readonly EchoRequest = 8;
-  /** A router says that it is there (RFC 1256). */
+  /** Announcement of a router (RFC 1256). */
   static readonly RouterAdvertisement = 9;
-  /** Asks routers to say so (RFC 1256). */
+  /** Query for router advertisements (RFC 1256). */
   static readonly RouterSolicitation = 10;
-  /** An error: the packet's time to live ran out, or with code 1 its reassembly's. */
+  /** Error: the packet's TTL expired, or with code 1 its reassembly timed out. */
   static readonly TimeExceeded = 11;
-  /** An error: a field of the header is wrong; the high byte of `rest` says where. */
+  /** Error: a header field is wrong, at the offset in the high byte of `rest`. */
   static readonly ParameterProblem = 12;
-  /** Asks for a clock's time. */
+  /** Query for the time of a clock. */
   static readonly TimestampRequest = 13;
-  /** The answer to a timestamp request. */
+  /** Reply to a timestamp request. */
   static readonly TimestampReply = 14;
 
   /**
-   * The packet's ICMP header over IPv4. `undefined` for another protocol and for a fragment other than the first;
-   * and for a header that is cut short, which makes the packet `malformed`.
+   * Returns the packet's ICMP header over IPv4; `undefined` for another protocol and for a later fragment. A truncated
+   * header gives `undefined` and makes the packet `malformed`.
    */
   static of(packet: Packet): Icmpv4 | undefined {
     const ip = Ipv4.of(packet);
@@ -98,22 +97,20 @@ export class Icmpv4 extends IcmpView<Ipv4> {
   }
 
   /**
-   * Puts a header of 8 bytes in front of what the packet holds. Its checksum is written by `Ipv4.encode`, which
-   * has to follow.
+   * Prepends an 8-byte header. Its checksum is written by `Ipv4.encode`, which must follow.
    *
-   * @throws {RangeError} when a field does not fit, or the packet's headroom is used up; the packet is then as it
-   * was.
+   * @throws {RangeError} when a field is out of range, or the packet has no headroom left; the packet is then unchanged.
    */
   static encode(packet: Packet, fields: IcmpFields): void {
-    encodeIcmp(packet, "an ICMP", fields);
+    encodeIcmp(packet, "encode an ICMP header", fields);
   }
 
-  /** Where the packet that an error is about starts in `packet.bytes`; -1 when this is no error. */
+  /** Offset in `packet.bytes` of the packet that an error quotes; -1 if the message is not an error. */
   get quotedOffset(): number {
     return this.#isError ? this.payloadOffset : -1;
   }
 
-  /** How many bytes of that packet are quoted, by RFC 4884 section 4 less than there are; 0 when this is no error. */
+  /** Length of the quoted packet (bytes), without the extensions of RFC 4884; 0 if the message is not an error. */
   get quotedLength(): number {
     if (!this.#isError) return 0;
     const length = this.#hasQuotedLength ? this.packet.bytes[this.start + QUOTED_LENGTH]! << 2 : 0;

@@ -1,4 +1,4 @@
-/** The ICMPv6 header, in place (RFC 4443), and the types of Neighbor Discovery (RFC 4861). */
+/** ICMPv6 header, read and written in place (RFC 4443), and the types of Neighbor Discovery (RFC 4861). */
 
 import { encodeIcmp, type IcmpFields, IcmpView } from "./_icmp_view.ts";
 import type { Packet } from "../core/packet.ts";
@@ -9,7 +9,7 @@ import { Protocol } from "./protocol.ts";
 
 export type { IcmpFields as Icmpv6Fields, IcmpView } from "./_icmp_view.ts";
 
-// Specification: RFC 4443 sections 2.1, 3 and 4; the length of what is quoted, RFC 4884 section 4
+// Specification: RFC 4443 sections 2.1, 3 and 4; the length of the quoted packet, RFC 4884 section 4
 //
 //     0                   1                   2                   3
 //     0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
@@ -23,22 +23,21 @@ export type { IcmpFields as Icmpv6Fields, IcmpView } from "./_icmp_view.ts";
 //    |                    As much of invoking packet                 |
 //    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 const { ICMP_HEADER } = field;
-const QUOTED_LENGTH = 4; // in units of 8 bytes; 0: all that follows
+const QUOTED_LENGTH = 4; // in units of 8 bytes; 0: the rest of the message
 
 // Implementation
 const VIEW = nextViewNumber();
 
 /**
- * An ICMP message over IPv6. Every setter keeps the checksum. A number that does not fit its field loses its high
- * bits.
+ * ICMP message over IPv6. Every setter updates the checksum. A number that does not fit its field loses its high bits.
  *
- * **Fields that can be set**: `type` and `code` (8 bits), `id` and `seq` (16 bits), `rest`, which is both of them
- * (unsigned 32 bits).
+ * **Fields that can be set**: `type` and `code` (8 bits), `id` and `seq` (16 bits), or `rest` for both of them (unsigned
+ * 32 bits).
  *
- * **Limits**: a message shorter than 8 bytes is malformed: RFC 4443 and RFC 4861 have none. The packet that an
- * error quotes is shown as bytes, not as views; so are Neighbor Discovery's options.
+ * **Limits**: a message of less than 8 bytes is malformed. The packet that an error quotes and the options of Neighbor
+ * Discovery are available as bytes, not as views.
  *
- * @example Answering a ping
+ * @example Replying to a ping
  * ```ts
  * import assert from "node:assert/strict";
  * import { parseIpv6 } from "@warren/tunnel/address";
@@ -57,32 +56,32 @@ const VIEW = nextViewNumber();
  * ```
  */
 export class Icmpv6 extends IcmpView<Ipv6> {
-  /** An error, as all types below 128 are: the packet cannot be delivered; the code says why. */
+  /** Error, like all types below 128: the packet cannot be delivered for the reason in `code`. */
   static readonly DestinationUnreachable = 1;
-  /** An error: the packet is longer than the next link's MTU, which is `rest`. */
+  /** Error: the packet exceeds the MTU of the next link, which is `rest`. */
   static readonly PacketTooBig = 2;
-  /** An error: the packet's hop limit ran out, or with code 1 its reassembly's time. */
+  /** Error: the packet's hop limit expired, or with code 1 its reassembly timed out. */
   static readonly TimeExceeded = 3;
-  /** An error: a field of the packet is wrong; `rest` says where. */
+  /** Error: a field of the packet is wrong, at the offset in `rest`. */
   static readonly ParameterProblem = 4;
-  /** Asks for an echo reply. */
+  /** Query for an echo reply. */
   static readonly EchoRequest = 128;
-  /** The answer to an echo request. */
+  /** Reply to an echo request. */
   static readonly EchoReply = 129;
-  /** Asks routers to say that they are there (RFC 4861 section 4.1). */
+  /** Query for router advertisements (RFC 4861 section 4.1). */
   static readonly RouterSolicitation = 133;
-  /** A router says so, with prefixes and parameters (RFC 4861 section 4.2). */
+  /** Announcement of a router with its prefixes and parameters (RFC 4861 section 4.2). */
   static readonly RouterAdvertisement = 134;
-  /** Asks who has an address, or whether it is still there (RFC 4861 section 4.3). */
+  /** Query for the owner of an address, or for its reachability (RFC 4861 section 4.3). */
   static readonly NeighborSolicitation = 135;
-  /** The answer to that (RFC 4861 section 4.4). */
+  /** Reply to a neighbor solicitation (RFC 4861 section 4.4). */
   static readonly NeighborAdvertisement = 136;
-  /** There is a shorter way (RFC 4861 section 4.5). */
+  /** Announcement of a shorter path (RFC 4861 section 4.5). */
   static readonly Redirect = 137;
 
   /**
-   * The packet's ICMP header over IPv6. `undefined` for another protocol and for a fragment other than the first;
-   * and for a header that is cut short, which makes the packet `malformed`.
+   * Returns the packet's ICMP header over IPv6; `undefined` for another protocol and for a later fragment. A truncated
+   * header gives `undefined` and makes the packet `malformed`.
    */
   static of(packet: Packet): Icmpv6 | undefined {
     const ip = Ipv6.of(packet);
@@ -99,22 +98,20 @@ export class Icmpv6 extends IcmpView<Ipv6> {
   }
 
   /**
-   * Puts a header of 8 bytes in front of what the packet holds. Its checksum is written by `Ipv6.encode`, which
-   * has to follow.
+   * Prepends an 8-byte header. Its checksum is written by `Ipv6.encode`, which must follow.
    *
-   * @throws {RangeError} when a field does not fit, or the packet's headroom is used up; the packet is then as it
-   * was.
+   * @throws {RangeError} when a field is out of range, or the packet has no headroom left; the packet is then unchanged.
    */
   static encode(packet: Packet, fields: IcmpFields): void {
-    encodeIcmp(packet, "an ICMPv6", fields);
+    encodeIcmp(packet, "encode an ICMPv6 header", fields);
   }
 
-  /** Where the packet that an error is about starts in `packet.bytes`; -1 when this is no error of RFC 4443. */
+  /** Offset in `packet.bytes` of the packet that an error of RFC 4443 quotes; -1 for any other message. */
   get quotedOffset(): number {
     return this.#isError ? this.payloadOffset : -1;
   }
 
-  /** How many bytes of that packet are quoted, by RFC 4884 section 4 less than there are; 0 when this is no error. */
+  /** Length of the quoted packet (bytes), without the extensions of RFC 4884; 0 if the message is not an error. */
   get quotedLength(): number {
     if (!this.#isError) return 0;
     const { type } = this;

@@ -1,4 +1,4 @@
-/** A packet in one line, as `tcpdump -n` says it. */
+/** Formats a packet as one line, like `tcpdump -n`. */
 
 import { icmpv6Text, portText } from "./_inspect_icmpv6.ts";
 import { tcpOptionsText } from "./_inspect_tcp.ts";
@@ -21,7 +21,7 @@ const { EXTENSION_LENGTH, FRAGMENT_HEADER, FRAGMENT_WORD, FRAGMENT_OFFSET_IPV6 }
 const { ROUTING_TYPE, ROUTING_SEGMENTS_LEFT, ROUTING_ADDRESSES } = field;
 const { ROUTING_MOBILE, ROUTING_SEGMENTS, ROUTING_SOURCE } = field;
 
-// Implementation: tcpdump's words (its print-icmp.c, print-icmp6.c and print-tcp.c)
+// Implementation: tcpdump's terms (its print-icmp.c, print-icmp6.c and print-tcp.c)
 const SHOWN_BYTES = 16;
 const FLAG_LETTERS = "FSRP.UEWe"; // the last one is AE, of Accurate ECN
 const ICMPV4_TYPES: Record<number, string> = {
@@ -56,27 +56,17 @@ const ICMPV4_REDIRECT = [
 
 /** Options for {@linkcode inspect}. */
 export interface InspectOptions {
-  /** Adds the IP header's other fields, and says when the transport checksum is wrong. @default {false} */
+  /** Adds the other fields of the IP header, and marks a wrong transport checksum. @default {false} */
   verbose?: boolean;
 }
 
 /**
- * A packet in one line, the way `tcpdump -nS` says it: addresses, ports and numbers as they are. For logs and
- * tests: it allocates. It never throws and changes nothing, {@linkcode Packet.malformed} included.
+ * Formats a packet as one line, like `tcpdump -nS`: numeric addresses and ports, absolute sequence numbers. For logs and
+ * tests: allocates. Never throws and changes nothing, including {@linkcode Packet.malformed}.
  *
- * Different from tcpdump 4.99:
- * - What UDP, TCP and protocols other than these and ICMP carry is not looked into, nor what router advertisements, time
- *   stamp replies, router renumbering commands and ICMPv6 types from 148 on hold, nor the names in node information.
- * - An IPv4 fragment ends in `(frag id:length@offset+)`, the `+` meaning that more follow.
- * - A packet or header that is cut short, lies about its length or has a fragment inside a fragment ends in `malformed`,
- *   with its first 16 bytes. A TCP
- *   option of a wrong length is shown in hexadecimal or as `bad opt`, and the line goes on.
- * - A Routing header of an unknown type or of an odd length is stepped over, without addresses.
- * - Extension headers behind an Authentication header are shown, and the ports in ICMPv6 errors are found behind any.
- * - TCP's AE flag (Accurate ECN) is an `e`, as in tcpdump 5.
- * - There is one space before `max resp delay` of multicast listeners and before `unreachable prohibited`.
+ * Differences from tcpdump 4.99 are listed in the folder's README.
  *
- * @example
+ * @example Formatting a DNS query
  * ```ts
  * import assert from "node:assert/strict";
  * import { PacketPool } from "@warren/tunnel/core";
@@ -105,7 +95,7 @@ function ipLine(packet: Packet, verbose: boolean): string {
   const [ports, rest] = upperLayer(packet, ip, verbose);
   const extensions = ip.version === 6 ? extensionHeaders(ip) : "";
   const fragment = ip.version === 4 && ip.isFragment ? ipv4Fragment(ip) : "";
-  // As tcpdump does, ports stand with the addresses unless extension headers stand between.
+  // As in tcpdump, ports follow the addresses, or the extension headers if there are any.
   if (extensions !== "") {
     const between = ports === undefined ? "" : `${ports.src} > ${ports.dst}: `;
     return `${name} ${details}${ip.srcText} > ${ip.dstText}: ${extensions}${between}${rest}`.trimEnd();
@@ -167,7 +157,7 @@ function extensionHeaders(ip: Ipv6): string {
   return text;
 }
 
-/** A Routing header from its type on, with the addresses of the kinds that are known. */
+/** Formats a Routing header from its type, with addresses if the type is known. */
 function routingText({ packet: { bytes, view } }: Ipv6, at: number): string {
   const units = bytes[at + EXTENSION_LENGTH]!;
   const type = bytes[at + ROUTING_TYPE]!;
@@ -184,7 +174,7 @@ function routingText({ packet: { bytes, view } }: Ipv6, at: number): string {
   return text;
 }
 
-/** What stands after the addresses; the ports beside them, where there are some. */
+/** Formats the upper layer; returns its ports separately. */
 function upperLayer(
   packet: Packet,
   ip: Ip,

@@ -1,4 +1,4 @@
-/** An IP packet of either version, and what it carries. */
+/** IP header of either version, and search for the transport header. */
 
 import type { Packet } from "../core/packet.ts";
 import { Ipv4 } from "./ipv4.ts";
@@ -6,13 +6,13 @@ import { Ipv6 } from "./ipv6.ts";
 
 export { Protocol } from "./protocol.ts";
 
-/** A header of either version; `version` tells which. */
+/** IPv4 or IPv6 header; `version` tells which. */
 export type Ip = Ipv4 | Ipv6;
 
 /**
- * Finds the header of either version.
+ * Finds the IP header of either version.
  *
- * @example
+ * @example Reading the TTL or hop limit of any IP packet
  * ```ts
  * import assert from "node:assert/strict";
  * import { PacketPool } from "@warren/tunnel/core";
@@ -20,14 +20,15 @@ export type Ip = Ipv4 | Ipv6;
  * import { Ipv4 } from "@warren/tunnel/ipv4";
  *
  * const packet = new PacketPool().take(0)!;
- * Ipv4.encode(packet, { src: 0x0a090001, dst: 0x0a09004d, protocol: Protocol.Gre });
- * assert.equal(Ip.of(packet)?.version, 4);
+ * Ipv4.encode(packet, { src: 0x0a090001, dst: 0x0a09004d, protocol: Protocol.Gre, ttl: 9 });
+ * const ip = Ip.of(packet)!;
+ * assert(ip.version === 4 && ip.protocol === Protocol.Gre && ip.ttl === 9 && ip.dstText === "10.9.0.77");
  * ```
  */
 export const Ip: {
   /**
-   * The packet's IP header. `undefined` for one that is cut short or lies about its lengths, for any other
-   * version, and for an empty packet; each is then `malformed`.
+   * Returns the packet's IP header. An empty packet, another version, and a header that is truncated or has inconsistent
+   * lengths give `undefined` and make the packet `malformed`.
    */
   of(packet: Packet): Ip | undefined;
 } = {
@@ -40,15 +41,14 @@ export const Ip: {
   },
 };
 
-/** The version of IP that a packet's first byte tells, whatever else is wrong with it; 0 for an empty one. */
+/** Returns the IP version in a packet's first byte, without further checks; 0 for an empty packet. */
 export function versionOf({ bytes, offset, length }: Packet): number {
   return length === 0 ? 0 : bytes[offset]! >> 4;
 }
 
 /**
- * The IP header of a packet that carries this protocol, whose transport header starts at the result's
- * `payloadOffset`. `undefined` for another protocol, for what {@linkcode Ip} refuses, and for a fragment other
- * than the first, which has no transport header.
+ * Returns the IP header of a packet with a transport header of this protocol, which starts at `payloadOffset`;
+ * `undefined` for another protocol, a malformed packet and a later fragment.
  */
 export function transport(packet: Packet, protocol: number): Ip | undefined {
   const ip = Ip.of(packet);

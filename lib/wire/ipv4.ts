@@ -1,7 +1,8 @@
-/** The IPv4 header, in place (RFC 791). */
+/** IPv4 header, read and written in place (RFC 791). */
 
-import { checkField, writeTransport } from "./_encode.ts";
+import { writeTransport } from "./_encode.ts";
 import { formatIpv4 } from "./address.ts";
+import { checkInteger } from "../core/options.ts";
 import { adjust, checksum, difference, difference32, pseudoHeaderSumIpv4 } from "../core/checksum.ts";
 import { adjustPseudoHeader } from "./transport_checksum.ts";
 import type { Packet } from "../core/packet.ts";
@@ -34,39 +35,40 @@ const { DONT_FRAGMENT, MORE_FRAGMENTS, FRAGMENT_OFFSET } = field;
 
 // Implementation
 const DEFAULT_TTL = 64; // RFC 1700
+const ENCODE = "encode an IPv4 packet";
 const VIEW = nextViewNumber();
 
-/** What {@linkcode Ipv4.encode} writes. */
+/** Header fields for {@linkcode Ipv4.encode}. */
 export interface Ipv4Fields {
-  /** Where the packet comes from (unsigned 32 bits). */
+  /** Source address (unsigned 32 bits). */
   src: number;
-  /** Where it goes (unsigned 32 bits). */
+  /** Destination address (unsigned 32 bits). */
   dst: number;
-  /** What it carries, one of `Protocol`. */
+  /** Protocol of the payload, one of `Protocol`. */
   protocol: number;
-  /** How many more routers may pass it on. @default {64} */
+  /** Time to live: number of routers that may still forward the packet. @default {64} */
   ttl?: number;
-  /** Joins its fragments. 0 is right for a packet that cannot be fragmented (RFC 6864 section 4.1). @default {0} */
+  /** Identification of fragments; 0 for a packet that may not be fragmented (RFC 6864 section 4.1). @default {0} */
   id?: number;
-  /** Forbids routers to fragment it. @default {true} */
+  /** Forbids routers to fragment the packet. @default {true} */
   dontFragment?: boolean;
-  /** The differentiated services code point (RFC 2474). @default {0} */
+  /** Differentiated services code point (RFC 2474). @default {0} */
   dscp?: number;
-  /** The congestion mark (RFC 3168). @default {0} */
+  /** ECN field (RFC 3168). @default {0} */
   ecn?: number;
 }
 
 /**
- * An IPv4 header. Every setter keeps the header checksum, and an address also the checksum of the transport
- * header behind it: UDP, UDP-Lite, TCP and DCCP. A number that does not fit its field loses its high bits.
+ * IPv4 header. Every setter updates the header checksum; `src` and `dst` also update the checksum of a UDP, UDP-Lite,
+ * TCP or DCCP header. A number that does not fit its field loses its high bits.
  *
  * **Fields that can be set**: `src` and `dst` (unsigned 32 bits), `ttl` (8 bits), `dscp` (6 bits), `ecn` (2 bits), `id`
  * (16 bits), `dontFragment` and `moreFragments` (booleans), `fragmentOffset` (bytes, a multiple of 8).
  *
- * **Limits**: the header checksum is kept, not verified. A source route's final destination (RFC 791
- * section 3.1) is not looked for: transport checksums are taken to cover `dst`.
+ * **Limits**: the header checksum is updated, not verified. Source routes (RFC 791 section 3.1) are ignored: transport
+ * checksums are taken to cover `dst`.
  *
- * @example Passing a packet on, as a router does
+ * @example Decrementing TTL, as a router does
  * ```ts
  * import assert from "node:assert/strict";
  * import { PacketPool } from "@warren/tunnel/core";
@@ -81,14 +83,14 @@ export interface Ipv4Fields {
  * ```
  */
 export class Ipv4 extends HeaderView {
-  /** Always 4; tells an `Ip` apart. */
+  /** IP version: always 4; narrows the type of an `Ip`. */
   readonly version = 4;
   #payloadOffset = 0;
   #end = 0;
 
   /**
-   * The packet's IPv4 header. `undefined` for another version; and for a header that is cut short, lies about its
-   * lengths or reaches out of the packet's slot, and an empty packet, which are then `malformed`.
+   * Returns the packet's IPv4 header; `undefined` for another version. An empty packet, and a header that is truncated,
+   * has inconsistent lengths or leaves the packet's slot, gives `undefined` and makes the packet `malformed`.
    */
   static of(packet: Packet): Ipv4 | undefined {
     const { bytes, offset, length, slotEnd } = packet;
@@ -102,7 +104,7 @@ export class Ipv4 extends HeaderView {
     const totalLength = length < HEADER || offset + HEADER > slotEnd
       ? 0
       : packet.view.getUint16(offset + TOTAL_LENGTH);
-    // Section 3.1: IHL is at least 5, and the total length includes the header. What follows it is padding.
+    // Section 3.1: IHL is at least 5, and the total length includes the header. Padding may follow.
     if (
       headerLength < HEADER || totalLength < headerLength || !(totalLength <= length) ||
       offset + totalLength > slotEnd || offset < packet.slotStart
@@ -118,25 +120,26 @@ export class Ipv4 extends HeaderView {
   }
 
   /**
-   * Puts a header of 20 bytes in front of what the packet holds, and writes the transport checksum of the UDP,
-   * TCP or ICMPv4 header that it starts with.
+   * Prepends a 20-byte header and writes the checksum of the UDP, TCP or ICMPv4 header that follows it.
    *
-   * @throws {RangeError} when a field does not fit, the packet would be longer than 65,535 bytes, or its
-   * headroom is used up; the packet is then as it was.
+   * @throws {RangeError} when a field is out of range, the packet would exceed 65,535 bytes, or it has no headroom left;
+   * the packet is then unchanged.
    */
   static encode(packet: Packet, fields: Ipv4Fields): void {
     const { src, dst, protocol, ttl = DEFAULT_TTL, id = 0, dontFragment = true, dscp = 0, ecn = 0 } = fields;
     const totalLength = packet.length + HEADER;
     if (totalLength > MAX_LENGTH) {
-      throw new RangeError(`Cannot encode an IPv4 packet of ${totalLength} bytes: 65535 is the most`);
+      throw new RangeError(
+        `Cannot ${ENCODE}: its total length must be at most ${MAX_LENGTH}, got ${totalLength}`,
+      );
     }
-    checkField("an IPv4", "src", src, 0xffffffff);
-    checkField("an IPv4", "dst", dst, 0xffffffff);
-    checkField("an IPv4", "protocol", protocol, 0xff);
-    checkField("an IPv4", "ttl", ttl, 0xff);
-    checkField("an IPv4", "id", id, 0xffff);
-    checkField("an IPv4", "dscp", dscp, 0x3f);
-    checkField("an IPv4", "ecn", ecn, 0x03);
+    checkInteger(ENCODE, "src", src, 0, 0xffffffff);
+    checkInteger(ENCODE, "dst", dst, 0, 0xffffffff);
+    checkInteger(ENCODE, "protocol", protocol, 0, 0xff);
+    checkInteger(ENCODE, "ttl", ttl, 0, 0xff);
+    checkInteger(ENCODE, "id", id, 0, 0xffff);
+    checkInteger(ENCODE, "dscp", dscp, 0, 0x3f);
+    checkInteger(ENCODE, "ecn", ecn, 0, 0x03);
     packet.prepend(HEADER);
     const { view, offset } = packet;
     view.setUint16(offset + SERVICE, VERSION << 12 | HEADER >> 2 << 8 | dscp << 2 | ecn);
@@ -152,7 +155,7 @@ export class Ipv4 extends HeaderView {
     if (ip !== undefined) writeTransport(ip);
   }
 
-  /** The differentiated services code point (RFC 2474 section 3), 6 bits. */
+  /** Differentiated services code point (RFC 2474 section 3), 6 bits. */
   get dscp(): number {
     return this.packet.bytes[this.start + SERVICE + 1]! >> 2;
   }
@@ -160,7 +163,7 @@ export class Ipv4 extends HeaderView {
     this.#set(SERVICE, 0x00fc, value << 2);
   }
 
-  /** The congestion mark (RFC 3168 section 5), 2 bits; 3 says that congestion was met. */
+  /** ECN field (RFC 3168 section 5), 2 bits; 3 is Congestion Experienced. */
   get ecn(): number {
     return this.packet.bytes[this.start + SERVICE + 1]! & 0x03;
   }
@@ -168,27 +171,27 @@ export class Ipv4 extends HeaderView {
     this.#set(SERVICE, 0x0003, value);
   }
 
-  /** The packet's bytes with this header, as it says itself; `packet.length` may include padding behind it. */
+  /** Total Length field (bytes), this header included; `packet.length` may include padding after the packet. */
   get totalLength(): number {
     return this.#end - this.start;
   }
 
-  /** The bytes of this header with its options: 20 to 60. */
+  /** Length of this header with its options: 20 to 60 bytes. */
   get headerLength(): number {
     return this.#payloadOffset - this.start;
   }
 
-  /** The bytes of the options, padding included: 0 to 40. */
+  /** Length of the options with their padding: 0 to 40 bytes. */
   get optionsLength(): number {
     return this.#payloadOffset - this.start - HEADER;
   }
 
-  /** Where the options start in `packet.bytes`; there may be none. */
+  /** Offset of the options in `packet.bytes`; there may be none. */
   get optionsOffset(): number {
     return this.start + HEADER;
   }
 
-  /** What the fragments of one packet have in common, together with addresses and protocol. */
+  /** Identification: equal in all fragments of one packet, together with addresses and protocol. */
   get id(): number {
     return this.packet.view.getUint16(this.start + ID);
   }
@@ -196,7 +199,7 @@ export class Ipv4 extends HeaderView {
     this.#set(ID, 0xffff, value);
   }
 
-  /** Whether routers must drop the packet rather than fragment it. */
+  /** Don't Fragment flag: routers drop the packet instead of fragmenting it. */
   get dontFragment(): boolean {
     return (this.packet.view.getUint16(this.start + FLAGS) & DONT_FRAGMENT) !== 0;
   }
@@ -204,7 +207,7 @@ export class Ipv4 extends HeaderView {
     this.#set(FLAGS, DONT_FRAGMENT, value ? DONT_FRAGMENT : 0);
   }
 
-  /** Whether further fragments of the same packet follow this one. */
+  /** More Fragments flag: this is not the last fragment. */
   get moreFragments(): boolean {
     return (this.packet.view.getUint16(this.start + FLAGS) & MORE_FRAGMENTS) !== 0;
   }
@@ -212,7 +215,7 @@ export class Ipv4 extends HeaderView {
     this.#set(FLAGS, MORE_FRAGMENTS, value ? MORE_FRAGMENTS : 0);
   }
 
-  /** Where this fragment's payload belongs in the whole one (bytes, a multiple of 8). */
+  /** Offset of this fragment's payload in the original payload (bytes, a multiple of 8). */
   get fragmentOffset(): number {
     return (this.packet.view.getUint16(this.start + FLAGS) & FRAGMENT_OFFSET) << 3;
   }
@@ -220,12 +223,12 @@ export class Ipv4 extends HeaderView {
     this.#set(FLAGS, FRAGMENT_OFFSET, value >> 3);
   }
 
-  /** Whether this is a part of a larger packet: there is a transport header in the first fragment alone. */
+  /** Tells whether this is a fragment. Only the first fragment has a transport header. */
   get isFragment(): boolean {
     return (this.packet.view.getUint16(this.start + FLAGS) & (MORE_FRAGMENTS | FRAGMENT_OFFSET)) !== 0;
   }
 
-  /** How many more routers may pass the packet on. */
+  /** Time to live: number of routers that may still forward the packet. */
   get ttl(): number {
     return this.packet.bytes[this.start + TTL]!;
   }
@@ -233,17 +236,17 @@ export class Ipv4 extends HeaderView {
     this.#set(TTL, 0xff00, value << 8);
   }
 
-  /** What the packet carries, one of `Protocol`. */
+  /** Protocol of the payload, one of `Protocol`; {@linkcode Ipv4.setProtocol} sets it. */
   get protocol(): number {
     return this.packet.bytes[this.start + PROTOCOL]!;
   }
 
-  /** The header checksum as it stands; right when `sum` over the whole header is 0xffff. */
+  /** Header checksum as stored; it is valid when `sum` over the whole header is 0xffff. */
   get checksum(): number {
     return this.packet.view.getUint16(this.start + CHECKSUM);
   }
 
-  /** Where the packet comes from (unsigned 32 bits). */
+  /** Source address (unsigned 32 bits). */
   get src(): number {
     return this.packet.view.getUint32(this.start + SRC);
   }
@@ -251,7 +254,7 @@ export class Ipv4 extends HeaderView {
     this.#setAddress(SRC, address);
   }
 
-  /** Where the packet goes (unsigned 32 bits). */
+  /** Destination address (unsigned 32 bits). */
   get dst(): number {
     return this.packet.view.getUint32(this.start + DST);
   }
@@ -259,35 +262,35 @@ export class Ipv4 extends HeaderView {
     this.#setAddress(DST, address);
   }
 
-  /** {@linkcode Ipv4.src} as text, for logs: allocates. */
+  /** Source address as text, for logs; allocates. */
   get srcText(): string {
     return formatIpv4(this.src);
   }
 
-  /** {@linkcode Ipv4.dst} as text, for logs: allocates. */
+  /** Destination address as text, for logs; allocates. */
   get dstText(): string {
     return formatIpv4(this.dst);
   }
 
-  /** Where the payload starts in `packet.bytes`. */
+  /** Offset of the payload in `packet.bytes`. */
   get payloadOffset(): number {
     return this.#payloadOffset;
   }
 
-  /** The bytes of the payload; padding behind the packet is not among them. */
+  /** Length of the payload (bytes), without padding after the packet. */
   get payloadLength(): number {
     return this.#end - this.#payloadOffset;
   }
 
   /**
-   * Says that the payload is another one, one of `Protocol`. The header checksum is kept; the transport checksum
-   * is then the new header's affair: `Udp.refreshChecksum` and its like write it.
+   * Sets the Protocol field, for a packet that gets another payload, and updates the header checksum. The caller writes
+   * the transport checksum, as with `Udp.refreshChecksum`.
    */
   setProtocol(protocol: number): void {
     this.#set(TTL, 0x00ff, protocol);
   }
 
-  /** Exchanges source and destination. No checksum changes: a sum does not depend on the order of its words. */
+  /** Swaps source and destination. Checksums stay valid: they do not depend on the order of words. */
   swap(): void {
     const { view } = this.packet;
     const src = view.getUint32(this.start + SRC);
@@ -296,8 +299,10 @@ export class Ipv4 extends HeaderView {
   }
 
   /**
-   * The sum of the pseudo-header that a transport checksum covers, to be gone on from: 0 for ICMP, which has none.
-   * -1 when it cannot be told: there is no ICMPv6 over IPv4. `length` is the transport's (bytes).
+   * Returns the sum of the pseudo-header that a transport checksum covers: 0 for ICMP, which has none, and -1 for ICMPv6,
+   * which IPv4 does not carry.
+   *
+   * @param length Length of the transport header and its payload (bytes).
    */
   pseudoHeaderSum(protocol: number, length: number): number {
     if (protocol === Protocol.Icmp) return 0;
@@ -317,7 +322,7 @@ export class Ipv4 extends HeaderView {
     const change = difference32(view.getUint32(this.start + at), address);
     view.setUint32(this.start + at, address);
     this.#adjust(change);
-    // Only the first fragment has the transport header, whose sum covers the addresses.
+    // Only the first fragment has the transport header, whose checksum covers the addresses.
     if (this.fragmentOffset === 0) {
       adjustPseudoHeader(this.packet, this.#payloadOffset, this.#end, this.protocol, change);
     }

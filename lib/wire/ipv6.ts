@@ -1,6 +1,7 @@
-/** The IPv6 header and its extension headers, in place (RFC 8200). */
+/** IPv6 header and extension headers, read and written in place (RFC 8200). */
 
-import { checkField, writeTransport } from "./_encode.ts";
+import { writeTransport } from "./_encode.ts";
+import { checkInteger } from "../core/options.ts";
 import { chain, findExtension, isExtension, lastAddress, walkExtensions } from "./ipv6_extensions.ts";
 import { formatIpv6 } from "./address.ts";
 import { difference32, pseudoHeaderSumIpv6 } from "../core/checksum.ts";
@@ -35,40 +36,39 @@ const { FRAGMENT_WORD, FRAGMENT_OFFSET_IPV6, MORE_FRAGMENTS_IPV6, ROUTING_SEGMEN
 
 // Implementation
 const DEFAULT_HOP_LIMIT = 64;
+const ENCODE = "encode an IPv6 packet";
 const VIEW = nextViewNumber();
 
-/** What {@linkcode Ipv6.encode} writes. */
+/** Header fields for {@linkcode Ipv6.encode}. */
 export interface Ipv6Fields {
-  /** Where the packet comes from (16 bytes). */
+  /** Source address (16 bytes). */
   src: Uint8Array;
-  /** Where it goes (16 bytes). */
+  /** Destination address (16 bytes). */
   dst: Uint8Array;
-  /** What it carries, one of `Protocol`. */
+  /** Type of the next header, one of `Protocol`. */
   nextHeader: number;
-  /** How many more routers may pass it on. @default {64} */
+  /** Hop limit: number of routers that may still forward the packet. @default {64} */
   hopLimit?: number;
-  /** Service class and congestion mark (RFC 8200 section 7). @default {0} */
+  /** Traffic class: DSCP and ECN (RFC 8200 section 7). @default {0} */
   trafficClass?: number;
-  /** What the packets of one flow have in common (RFC 6437), 20 bits. @default {0} */
+  /** Flow label (RFC 6437), 20 bits. @default {0} */
   flowLabel?: number;
 }
 
 /**
- * An IPv6 header with the extension headers behind it; `protocol` and the payload are those of the upper layer.
- * The headers walked are Hop-by-Hop Options, Routing, Fragment, Destination Options and Authentication; any other
- * number is the upper layer. Setting an address keeps the checksum of the transport header behind it: UDP,
- * UDP-Lite, TCP, DCCP and ICMPv6. A number that does not fit its field loses its high bits.
+ * IPv6 header with its extension headers: Hop-by-Hop Options, Routing, Fragment, Destination Options and Authentication.
+ * Any other next header is the upper layer, to which `protocol` and the payload belong. Setting an address updates the
+ * checksum of a UDP, UDP-Lite, TCP, DCCP or ICMPv6 header. A number that does not fit its field loses its high bits.
  *
  * **Fields that can be set**: `src` and `dst` (16 bytes each), `hopLimit`, which is also `ttl` (8 bits), `trafficClass`
  * (8 bits), `dscp` (its upper 6 bits), `ecn` (its lower 2 bits), `flowLabel` (20 bits).
  *
- * **Limits**: a packet with more than 16 extension headers, a fragment inside a fragment (two Fragment headers that both
- * say so; atomic ones may stand beside, RFC 6946), and a jumbogram (RFC 2675) are malformed. The home
- * address of a mobile node (RFC 6275 section 6.3) is not looked for: transport checksums are taken to cover
- * `src`. Where segments of a route are left, they cover the route's last address and not `dst` (RFC 8200
- * section 8.1). A change breaks an Authentication header, as it should.
+ * **Limits**: malformed are packets with more than 16 extension headers, jumbograms (RFC 2675), and fragments inside
+ * fragments (two Fragment headers; atomic ones do not count, RFC 6946). Transport checksums are taken to cover `src`,
+ * not a home address option (RFC 6275 section 6.3); while a Routing header has segments left, they cover its last address
+ * instead of `dst` (RFC 8200 section 8.1). A changed packet no longer matches its Authentication header.
  *
- * @example Passing a packet on, as a router does
+ * @example Decrementing the hop limit, as a router does
  * ```ts
  * import assert from "node:assert/strict";
  * import { parseIpv6 } from "@warren/tunnel/address";
@@ -84,7 +84,7 @@ export interface Ipv6Fields {
  * ```
  */
 export class Ipv6 extends HeaderView {
-  /** Always 6; tells an `Ip` apart. */
+  /** IP version: always 6; narrows the type of an `Ip`. */
   readonly version = 6;
   readonly #src = new Uint8Array(16);
   readonly #dst = new Uint8Array(16);
@@ -95,8 +95,9 @@ export class Ipv6 extends HeaderView {
   #routing = -1;
 
   /**
-   * The packet's IPv6 header. `undefined` for another version; and for a header or extension header that is cut
-   * short, lies about its length or reaches out of the packet's slot, and an empty packet, which are then `malformed`.
+   * Returns the packet's IPv6 header; `undefined` for another version. An empty packet, and a header or extension header
+   * that is truncated, has an inconsistent length or leaves the packet's slot, gives `undefined` and makes the packet
+   * `malformed`.
    */
   static of(packet: Packet): Ipv6 | undefined {
     const { bytes, offset, lengthInSlot: length } = packet;
@@ -119,24 +120,26 @@ export class Ipv6 extends HeaderView {
   }
 
   /**
-   * Puts a header of 40 bytes in front of what the packet holds, and writes the transport checksum of the UDP,
-   * TCP or ICMPv6 header that it starts with or that extension headers lead to.
+   * Prepends a 40-byte header and writes the checksum of the UDP, TCP or ICMPv6 header that follows it, directly or after
+   * extension headers.
    *
-   * @throws {RangeError} when a field does not fit, the payload is longer than 65,535 bytes, or the packet's
-   * headroom is used up; the packet is then as it was.
+   * @throws {RangeError} when a field is out of range, the payload exceeds 65,535 bytes, or the packet has no headroom
+   * left; the packet is then unchanged.
    */
   static encode(packet: Packet, fields: Ipv6Fields): void {
     const { src, dst, nextHeader, hopLimit = DEFAULT_HOP_LIMIT, trafficClass = 0, flowLabel = 0 } = fields;
     const payloadLength = packet.length;
     if (payloadLength > MAX_PAYLOAD) {
-      throw new RangeError(`Cannot encode an IPv6 packet with ${payloadLength} bytes: 65535 is the most`);
+      throw new RangeError(
+        `Cannot ${ENCODE}: its payload length must be at most ${MAX_PAYLOAD}, got ${payloadLength}`,
+      );
     }
     checkAddress("src", src);
     checkAddress("dst", dst);
-    checkField("an IPv6", "nextHeader", nextHeader, 0xff);
-    checkField("an IPv6", "hopLimit", hopLimit, 0xff);
-    checkField("an IPv6", "trafficClass", trafficClass, 0xff);
-    checkField("an IPv6", "flowLabel", flowLabel, 0xfffff);
+    checkInteger(ENCODE, "nextHeader", nextHeader, 0, 0xff);
+    checkInteger(ENCODE, "hopLimit", hopLimit, 0, 0xff);
+    checkInteger(ENCODE, "trafficClass", trafficClass, 0, 0xff);
+    checkInteger(ENCODE, "flowLabel", flowLabel, 0, 0xfffff);
     packet.prepend(HEADER);
     const { bytes, view, offset } = packet;
     view.setUint32(offset, VERSION << 28 | trafficClass << 20 | flowLabel);
@@ -149,7 +152,7 @@ export class Ipv6 extends HeaderView {
     if (ip !== undefined) writeTransport(ip);
   }
 
-  /** Service class and congestion mark together (RFC 8200 section 7). */
+  /** Traffic class: DSCP and ECN together (RFC 8200 section 7). */
   get trafficClass(): number {
     return this.packet.view.getUint16(this.start + TRAFFIC_CLASS) >> 4 & 0xff;
   }
@@ -159,7 +162,7 @@ export class Ipv6 extends HeaderView {
     view.setUint16(this.start + TRAFFIC_CLASS, word & 0xf00f | (value & 0xff) << 4);
   }
 
-  /** The differentiated services code point (RFC 2474 section 3), 6 bits. */
+  /** Differentiated services code point (RFC 2474 section 3), 6 bits. */
   get dscp(): number {
     return this.trafficClass >> 2;
   }
@@ -167,7 +170,7 @@ export class Ipv6 extends HeaderView {
     this.trafficClass = value << 2 | this.ecn;
   }
 
-  /** The congestion mark (RFC 3168 section 5), 2 bits; 3 says that congestion was met. */
+  /** ECN field (RFC 3168 section 5), 2 bits; 3 is Congestion Experienced. */
   get ecn(): number {
     return this.trafficClass & 0x03;
   }
@@ -175,7 +178,7 @@ export class Ipv6 extends HeaderView {
     this.trafficClass = this.trafficClass & 0xfc | value & 0x03;
   }
 
-  /** What the packets of one flow have in common (RFC 6437), 20 bits. */
+  /** Flow label (RFC 6437), 20 bits. */
   get flowLabel(): number {
     return this.packet.view.getUint32(this.start + FLOW_LABEL) & 0xfffff;
   }
@@ -185,25 +188,22 @@ export class Ipv6 extends HeaderView {
     view.setUint32(this.start + FLOW_LABEL, word & 0xfff00000 | value & 0xfffff);
   }
 
-  /**
-   * The packet's bytes with this header: 40 more than the payload length that it states; `packet.length` may
-   * include padding behind it.
-   */
+  /** Payload Length field plus 40 (bytes); `packet.length` may include padding after the packet. */
   get totalLength(): number {
     return this.#end - this.start;
   }
 
-  /** The bytes of this header with its extension headers. */
+  /** Length of this header with its extension headers (bytes). */
   get headerLength(): number {
     return this.#payloadOffset - this.start;
   }
 
-  /** The type of what follows the 40 bytes: an extension header, or the upper layer. */
+  /** Type of the header after the first 40 bytes: an extension header or the upper layer. */
   get nextHeader(): number {
     return this.packet.bytes[this.start + NEXT_HEADER]!;
   }
 
-  /** How many more routers may pass the packet on. */
+  /** Hop limit: number of routers that may still forward the packet. */
   get hopLimit(): number {
     return this.packet.bytes[this.start + HOP_LIMIT]!;
   }
@@ -211,7 +211,7 @@ export class Ipv6 extends HeaderView {
     this.packet.bytes[this.start + HOP_LIMIT] = value;
   }
 
-  /** The hop limit, under the name that it shares with IPv4. */
+  /** Hop limit, by the name of IPv4's field. */
   get ttl(): number {
     return this.hopLimit;
   }
@@ -220,8 +220,8 @@ export class Ipv6 extends HeaderView {
   }
 
   /**
-   * Where the packet comes from. The 16 bytes are this view's own: the next read of `src`, of any packet in the
-   * same slot, overwrites them, and writing to them changes no packet. Setting copies 16 bytes into the packet.
+   * Source address: 16 bytes that belong to this view, are overwritten by the next read of `src` in the same slot, and
+   * change no packet when written to. Setting copies 16 bytes into the packet.
    *
    * @throws {TypeError} when set to something other than 16 bytes.
    */
@@ -234,9 +234,9 @@ export class Ipv6 extends HeaderView {
   }
 
   /**
-   * Where the packet goes, for now: {@linkcode Ipv6.extension} finds a route. The 16 bytes are this view's
-   * own: the next read of `dst`, of any packet in the same slot, overwrites them, and writing to them changes
-   * no packet. Setting copies 16 bytes into the packet.
+   * Destination address, or the next hop of a Routing header ({@linkcode Ipv6.extension} finds that): 16 bytes that
+   * belong to this view, are overwritten by the next read of `dst` in the same slot, and change no packet when written
+   * to. Setting copies 16 bytes into the packet.
    *
    * @throws {TypeError} when set to something other than 16 bytes.
    */
@@ -248,59 +248,56 @@ export class Ipv6 extends HeaderView {
     if (!this.#routed) this.#adjust(change);
   }
 
-  /** {@linkcode Ipv6.src} as text, for logs: allocates. */
+  /** Source address as text, for logs; allocates. */
   get srcText(): string {
     return formatIpv6(this.packet.bytes, this.start + SRC);
   }
 
-  /** {@linkcode Ipv6.dst} as text, for logs: allocates. */
+  /** Destination address as text, for logs; allocates. */
   get dstText(): string {
     return formatIpv6(this.packet.bytes, this.start + DST);
   }
 
-  /**
-   * The upper layer's protocol, behind all extension headers, one of `Protocol`. In a fragment other than the
-   * first it is what the Fragment header names.
-   */
+  /** Upper-layer protocol, one of `Protocol`; in a later fragment, the next header of its Fragment header. */
   get protocol(): number {
     return this.#protocol;
   }
 
-  /** Where the upper layer starts in `packet.bytes`. */
+  /** Offset of the upper layer in `packet.bytes`. */
   get payloadOffset(): number {
     return this.#payloadOffset;
   }
 
-  /** The bytes of the upper layer; padding behind the packet is not among them. */
+  /** Length of the upper layer (bytes), without padding after the packet. */
   get payloadLength(): number {
     return this.#end - this.#payloadOffset;
   }
 
   /**
-   * Where the Fragment header stands in `packet.bytes` that makes this a fragment, or an atomic one when none does; -1
+   * Offset in `packet.bytes` of the Fragment header that makes this a fragment, else of an atomic fragment's header; -1
    * for none.
    */
   get fragmentHeader(): number {
     return this.#fragment;
   }
 
-  /** Whether this is a part of a larger packet: there is a transport header in the first fragment alone. */
+  /** Tells whether this is a fragment. Only the first fragment has a transport header. */
   get isFragment(): boolean {
-    // RFC 6946: a Fragment header around a whole packet makes no fragment of it.
+    // RFC 6946: an atomic fragment, with offset 0 and no more fragments, is a whole packet.
     return (this.#fragmentWord & (FRAGMENT_OFFSET_IPV6 | MORE_FRAGMENTS_IPV6)) !== 0;
   }
 
-  /** Where this fragment's payload belongs in the whole one (bytes, a multiple of 8). */
+  /** Offset of this fragment's payload in the original fragmentable part (bytes, a multiple of 8). */
   get fragmentOffset(): number {
     return this.#fragmentWord & FRAGMENT_OFFSET_IPV6;
   }
 
-  /** Whether further fragments of the same packet follow this one. */
+  /** More Fragments flag: this is not the last fragment. */
   get moreFragments(): boolean {
     return (this.#fragmentWord & MORE_FRAGMENTS_IPV6) !== 0;
   }
 
-  /** Where the first extension header of this type starts in `packet.bytes`; -1 when there is none. */
+  /** Returns the offset in `packet.bytes` of the first extension header of a type, one of `Protocol`; -1 for none. */
   extension(type: number): number {
     const { bytes } = this.packet;
     const next = bytes[this.start + NEXT_HEADER]!;
@@ -308,9 +305,8 @@ export class Ipv6 extends HeaderView {
   }
 
   /**
-   * Says that what follows the 40 bytes is another header, one of `Protocol`. The transport checksum is then the new
-   * header's affair: `Udp.refreshChecksum` and its like write it. Where there are extension headers, the view stays
-   * as it was: ask {@linkcode Ipv6.of} again.
+   * Sets the type of the header after the first 40 bytes, one of `Protocol`. The caller writes the transport checksum, as
+   * with `Udp.refreshChecksum`. If there are extension headers, the view is unchanged: call {@linkcode Ipv6.of} again.
    */
   setNextHeader(nextHeader: number): void {
     this.packet.bytes[this.start + NEXT_HEADER] = nextHeader;
@@ -318,8 +314,8 @@ export class Ipv6 extends HeaderView {
   }
 
   /**
-   * Exchanges source and destination. No checksum changes, since a sum does not depend on the order of its words;
-   * but where segments of a route are left, the transport checksum covers the source alone, and is kept.
+   * Swaps source and destination. Checksums stay valid: they do not depend on the order of words. While a Routing header
+   * has segments left, the transport checksum covers only the source of the two, and is updated.
    */
   swap(): void {
     const { view } = this.packet;
@@ -335,16 +331,17 @@ export class Ipv6 extends HeaderView {
   }
 
   /**
-   * The sum of the pseudo-header that a transport checksum covers, to be gone on from. -1 when it cannot be told:
-   * for ICMPv4, which has none over IPv6, and where a route of a kind that is not known here hides the final
-   * destination. `length` is the transport's (bytes).
+   * Returns the sum of the pseudo-header that a transport checksum covers; -1 for ICMPv4, which IPv6 does not carry, and
+   * when a Routing header of an unknown type hides the final destination.
+   *
+   * @param length Length of the upper-layer header and its payload (bytes).
    */
   pseudoHeaderSum(protocol: number, length: number): number {
     const dst = protocol === Protocol.Icmp ? -1 : this.#finalDestination();
     return dst < 0 ? -1 : pseudoHeaderSumIpv6(this.packet.bytes, this.start + SRC, dst, protocol, length);
   }
 
-  /** Finds the upper layer, and says whether it got there. */
+  /** Finds the upper layer; returns `false` for malformed extension headers. */
   #walk(start: number, end: number): boolean {
     const { packet } = this;
     const next = packet.bytes[start + NEXT_HEADER]!;
@@ -369,12 +366,12 @@ export class Ipv6 extends HeaderView {
     return this.#fragment < 0 ? 0 : this.packet.view.getUint16(this.#fragment + FRAGMENT_WORD);
   }
 
-  /** Whether the packet is on its way to another address than its last. */
+  /** Tells whether a Routing header has segments left: `dst` is not the final destination. */
   get #routed(): boolean {
     return this.#routing >= 0 && this.packet.bytes[this.#routing + ROUTING_SEGMENTS_LEFT] !== 0;
   }
 
-  /** Where the address stands that transport checksums cover; -1 when it cannot be told. */
+  /** Offset of the destination address that transport checksums cover; -1 if it is not known. */
   #finalDestination(): number {
     if (!this.#routed) return this.start + DST;
     return lastAddress(this.packet.bytes, this.#routing);
@@ -389,7 +386,7 @@ export class Ipv6 extends HeaderView {
 
   #write(at: number, address: Uint8Array): number {
     if (address.length !== 16) {
-      throw new TypeError(`Cannot set an IPv6 address: it has ${address.length} bytes, not 16`);
+      throw new TypeError(`Cannot set an IPv6 address: it must have 16 bytes, got ${address.length}`);
     }
     const { view } = this.packet;
     let change = 0;
@@ -403,7 +400,7 @@ export class Ipv6 extends HeaderView {
   }
 
   #adjust(change: number): void {
-    // Only the first fragment has the transport header, whose sum covers the addresses.
+    // Only the first fragment has the transport header, whose checksum covers the addresses.
     if (this.fragmentOffset !== 0) return;
     adjustPseudoHeader(this.packet, this.#payloadOffset, this.#end, this.#protocol, change);
   }
@@ -411,5 +408,5 @@ export class Ipv6 extends HeaderView {
 
 function checkAddress(name: string, address: Uint8Array): void {
   if (address.length === 16) return;
-  throw new RangeError(`Cannot encode an IPv6 header: ${name}'s length is ${address.length}, not 16`);
+  throw new RangeError(`Cannot ${ENCODE}: ${name} must have 16 bytes, got ${address.length}`);
 }

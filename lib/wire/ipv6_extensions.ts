@@ -1,4 +1,4 @@
-/** The chain of IPv6 extension headers, walked from the first one to the upper layer (RFC 8200 section 4). */
+/** Walk over the IPv6 extension headers, from the first one to the upper layer (RFC 8200 section 4). */
 
 import type { Packet } from "../core/packet.ts";
 import * as field from "./header_fields.ts";
@@ -22,23 +22,23 @@ const MAX_EXTENSIONS = 16;
 
 /** Result of the last {@linkcode walkExtensions} that returned `true`. */
 export const chain = {
-  /** The upper layer's protocol; in a later fragment, what its Fragment header names. */
+  /** Upper-layer protocol; in a later fragment, the next header of its Fragment header. */
   protocol: 0,
   /** Offset of the upper layer. */
   upperOffset: 0,
-  /** Offset of the Fragment header that makes this a fragment, else of an atomic fragment's; -1 for none. */
+  /** Offset of the Fragment header that makes this a fragment, else of an atomic fragment's header; -1 for none. */
   fragment: -1,
   /** Offset of the last Routing header; -1 for none. */
   routing: -1,
 };
 
-/** Tells whether a next header names an extension header that can be walked. */
+/** Tells whether a next header is an extension header with a known length. */
 export function isExtension(type: number): boolean {
   return type === Protocol.HopByHop || type === Protocol.Routing || type === Protocol.Fragment ||
     type === Protocol.Ah || type === Protocol.DestinationOptions;
 }
 
-/** The length of the extension header of this type at `at` (bytes). */
+/** Returns the length of the extension header of a type at `at` (bytes). */
 export function extensionLength(bytes: Uint8Array, at: number, type: number): number {
   if (type === Protocol.Fragment) return FRAGMENT_HEADER;
   const units = bytes[at + EXTENSION_LENGTH]!;
@@ -47,9 +47,9 @@ export function extensionLength(bytes: Uint8Array, at: number, type: number): nu
 }
 
 /**
- * Walks the headers from `at`, the first of which is of type `next`, and fills in {@linkcode chain}. Returns `false`
- * for a chain that does not end before `end`, has more than 16 headers, Hop-by-Hop Options behind another header, or
- * a fragment inside a fragment.
+ * Walks the headers from `at`, the first of which has type `next`, and fills in {@linkcode chain}. Returns `false` for
+ * headers that reach beyond `end`, more than 16 headers, Hop-by-Hop Options after another header, and a fragment inside
+ * a fragment.
  */
 export function walkExtensions(
   { bytes, view }: Packet,
@@ -73,12 +73,12 @@ export function walkExtensions(
     if (type === Protocol.Routing) routing = header;
     if (type === Protocol.Fragment) {
       const word = view.getUint16(header + FRAGMENT_WORD);
-      const divides = (word & (FRAGMENT_OFFSET_IPV6 | MORE_FRAGMENTS_IPV6)) !== 0;
-      // No node divides a fragment by a second header, and what the inner one says would escape those who look at one.
-      if (divides && isFragment) return false;
-      if (divides || fragment < 0) fragment = header;
-      isFragment ||= divides;
-      // Section 4.5: what follows in a later fragment is a piece out of the middle.
+      const fragments = (word & (FRAGMENT_OFFSET_IPV6 | MORE_FRAGMENTS_IPV6)) !== 0;
+      // No node fragments a fragment, and a filter that reads one of the two headers would miss the other.
+      if (fragments && isFragment) return false;
+      if (fragments || fragment < 0) fragment = header;
+      isFragment ||= fragments;
+      // Section 4.5: a later fragment continues with bytes from the middle of the packet.
       if ((word & FRAGMENT_OFFSET_IPV6) !== 0) break;
     }
   }
@@ -89,7 +89,7 @@ export function walkExtensions(
   return true;
 }
 
-/** Offset of the first extension header of a type between `at` and `end`, of which the first is `next`; -1 for none. */
+/** Returns the offset of the first header of a type from `at` to `end`, where the first is of type `next`; -1: none. */
 export function findExtension(
   bytes: Uint8Array,
   next: number,
@@ -106,7 +106,7 @@ export function findExtension(
   return -1;
 }
 
-/** Offset of the last address of the route in the Routing header at `routing`; -1 for a type that is not known. */
+/** Returns the offset of the last address in the Routing header at `routing`; -1 for a type that is not known. */
 export function lastAddress(bytes: Uint8Array, routing: number): number {
   const length = extensionLength(bytes, routing, Protocol.Routing);
   if (length < ROUTING_ADDRESSES + 16) return -1;

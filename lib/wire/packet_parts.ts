@@ -1,4 +1,4 @@
-/** Lengths of packets and of their segments, and the fields that change when headers or bytes are replaced. */
+/** Lengths of super-packets' segments, and fields to rewrite when a packet or an extension header is replaced. */
 
 import type { Packet } from "../core/packet.ts";
 import { IPV6_HEADER, IPV6_NEXT_HEADER } from "./header_fields.ts";
@@ -8,7 +8,7 @@ import type { Ipv6 } from "./ipv6.ts";
 import { Tcp } from "./tcp.ts";
 import { Udp } from "./udp.ts";
 
-/** The bytes of the longest ordinary packet that a packet stands for: a super-packet's first segment, or all. */
+/** Returns the length of the longest packet on the link (bytes): the first segment of a super-packet, or the packet. */
 export function longestLength(packet: Packet, ip: Ip): number {
   const { segmentSize } = packet;
   if (segmentSize === 0) return ip.totalLength;
@@ -17,7 +17,7 @@ export function longestLength(packet: Packet, ip: Ip): number {
   return Math.min(ip.totalLength, upper.payloadOffset - ip.start + segmentSize);
 }
 
-/** Puts one of its segments in a super-packet's place, and gives the segment back. */
+/** Replaces a super-packet's bytes with those of one of its segments, and gives the segment back. */
 export function replaceWithSegment(packet: Packet, segment: Packet): void {
   packet.bytes.copyWithin(packet.offset, segment.offset, segment.offset + segment.length);
   packet.length = segment.length;
@@ -27,7 +27,7 @@ export function replaceWithSegment(packet: Packet, segment: Packet): void {
   packet.pool.give(segment);
 }
 
-/** The offset of the Next Header field that names the extension header or upper layer at `place`. */
+/** Returns the offset of the Next Header field with the type of the extension header or upper layer at `place`. */
 export function nextHeaderField({ packet: { bytes }, start, nextHeader }: Ipv6, place: number): number {
   let field = start + IPV6_NEXT_HEADER;
   let at = start + IPV6_HEADER;

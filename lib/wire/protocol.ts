@@ -1,6 +1,6 @@
-/** The numbers of what IP carries. */
+/** Protocol numbers of IP. */
 
-/** Protocol numbers, as in IPv4's `protocol` and IPv6's `nextHeader` (IANA "Assigned Internet Protocol Numbers"). */
+/** Values of IPv4's `protocol` and IPv6's `nextHeader` (IANA "Assigned Internet Protocol Numbers"). */
 export const Protocol = {
   HopByHop: 0,
   Icmp: 1,

@@ -1,4 +1,4 @@
-/** The packet that an ICMP error quotes: its header and extension headers, as far as they are quoted. */
+/** Packet that an ICMP error quotes: its IP header and extension headers. */
 
 import * as field from "./header_fields.ts";
 import { chain, walkExtensions } from "./ipv6_extensions.ts";
@@ -12,32 +12,32 @@ const { MORE_FRAGMENTS, FRAGMENT_OFFSET, FRAGMENT_WORD, FRAGMENT_OFFSET_IPV6, MO
 const { IPV6_SRC, IPV6_DST, IPV6_HEADER, IPV6_NEXT_HEADER, IPV6_PAYLOAD_LENGTH } = field;
 
 /**
- * A quoted packet, read in place. Made once and filled for each error. Everything that acts on ICMP errors reads
- * quotes by it, so all of them see the same packet: extension headers are walked as in `Ipv6`, with the same bounds.
+ * Quoted packet, read in place; made once and filled for each error. All code that acts on ICMP errors reads them with
+ * this class. Extension headers are walked as in `Ipv6`, with the same limits.
  */
 export class QuotedPacket {
-  /** 4 or 6, as the error's own. */
+  /** IP version: 4 or 6, that of the error. */
   version: 4 | 6 = 4;
   /** Offset of the quoted packet in the error's `packet.bytes`. */
   start = 0;
-  /** The end of the quotation, which may be in the middle of any header but those before `upperOffset`. */
+  /** End of the quoted bytes; headers from `upperOffset` may be truncated there. */
   end = 0;
-  /** The length that the quoted header states (bytes): more than is quoted, as a rule. */
+  /** Length by the quoted IP header (bytes); usually more than is quoted. */
   totalLength = 0;
-  /** The upper layer's protocol; of a later IPv6 fragment, what its Fragment header names. */
+  /** Upper-layer protocol; of a later IPv6 fragment, the next header of its Fragment header. */
   protocol = 0;
-  /** Offset of the upper layer; `end` at most. */
+  /** Offset of the upper layer; at most `end`. */
   upperOffset = 0;
-  /** Offset of its IPv6 Fragment header; -1 for none, and in IPv4. */
+  /** Offset of the IPv6 Fragment header; -1 for none, and for IPv4. */
   fragmentHeader: number = -1;
-  /** The fragment's offset in its datagram (bytes). A later fragment has no transport header. */
+  /** Fragment offset (bytes). A later fragment has no transport header. */
   fragmentOffset = 0;
-  /** Tells whether more fragments followed it. */
+  /** More Fragments flag: this is not the last fragment. */
   moreFragments = false;
 
   /**
-   * Reads the packet that an ICMP message quotes. Returns `false` when there is none, or its header or extension
-   * headers are of another IP version than the error, malformed or not quoted in full.
+   * Reads the packet that an ICMP message quotes. Returns `false` if there is none, it has another IP version than the
+   * error, or its IP header or extension headers are malformed or truncated.
    */
   read({ ip, packet, quotedOffset, quotedLength }: Icmpv4 | Icmpv6): boolean {
     if (quotedOffset < 0) return false;

@@ -1,6 +1,6 @@
-/** The TCP header with its options, in place (RFC 9293). */
+/** TCP header and options, read and written in place (RFC 9293). */
 
-import { checkField } from "./_encode.ts";
+import { checkInteger } from "../core/options.ts";
 import { PortsView } from "./_ports_view.ts";
 import type { Packet } from "../core/packet.ts";
 import * as field from "./header_fields.ts";
@@ -49,51 +49,52 @@ const TSECR = 6;
 
 // Implementation
 const DEFAULT_WINDOW = 65_535;
+const ENCODE = "encode a TCP header";
 const VIEW = nextViewNumber();
 
-/** The options that {@linkcode Tcp.encode} can lay out by itself. */
+/** Options that {@linkcode Tcp.encode} lays out. */
 export interface TcpOptions {
-  /** The longest segment that the sender takes (bytes, without headers). */
+  /** Maximum segment size that the sender accepts (bytes, without headers). */
   mss?: number;
-  /** By how many bits the sender's windows are to be shifted, 0 to 14 (RFC 7323 section 2.3). */
+  /** Window scale: shift count of the sender's windows, 0 to 14 (RFC 7323 section 2.3). */
   windowScale?: number;
-  /** Whether the sender understands selective acknowledgments (RFC 2018). @default {false} */
+  /** SACK Permitted: the sender accepts selective acknowledgments (RFC 2018). @default {false} */
   sackPermitted?: boolean;
-  /** The sender's clock, and the last one that it saw from the other side (RFC 7323 section 3.2). */
+  /** Timestamps: the sender's clock and the latest value that it received (RFC 7323 section 3.2). */
   timestamps?: { tsval: number; tsecr: number };
 }
 
-/** What {@linkcode Tcp.encode} writes. */
+/** Header fields for {@linkcode Tcp.encode}. */
 export interface TcpFields {
-  /** The sender's port. */
+  /** Source port. */
   srcPort: number;
-  /** The receiver's port. */
+  /** Destination port. */
   dstPort: number;
-  /** The number of the first byte of the payload, or of a SYN. */
+  /** Sequence number of the first payload byte, or of a SYN. */
   seq: number;
-  /** The number of the byte that is expected next; means something with {@linkcode Tcp.Ack}. @default {0} */
+  /** Acknowledgment number: next byte that the sender expects; valid with {@linkcode Tcp.Ack}. @default {0} */
   ack?: number;
-  /** A sum of {@linkcode Tcp.Fin} to {@linkcode Tcp.Cwr}. */
+  /** Flags: a sum of {@linkcode Tcp.Fin} to {@linkcode Tcp.Cwr}. */
   flags: number;
-  /** How many bytes the sender takes, unscaled. @default {65535} */
+  /** Receive window of the sender, unscaled. @default {65535} */
   window?: number;
-  /** Where urgent data ends, from `seq` on; means something with {@linkcode Tcp.Urg}. @default {0} */
+  /** End of urgent data, from `seq` (bytes); valid with {@linkcode Tcp.Urg}. @default {0} */
   urgentPointer?: number;
-  /** Options, or their bytes: up to 40, padded with zeros to a multiple of 4. */
+  /** Options, or their bytes: at most 40, padded with zeros to a multiple of 4. */
   options?: TcpOptions | Uint8Array;
 }
 
 /**
- * A TCP header. Every setter keeps the checksum. A number that does not fit its field loses its high bits. Options
- * are looked up anew by each getter: an option that is malformed, or behind one that is, is not found.
+ * TCP header. Every setter updates the checksum. A number that does not fit its field loses its high bits. Each getter
+ * of an option searches for it anew; a malformed option ends the search.
  *
  * **Fields that can be set**: `srcPort` and `dstPort` (16 bits), `seq` and `ack` (unsigned 32 bits), `flags` (a sum of
- * {@linkcode Tcp.Fin} and the others), `window` (16 bits, not scaled), `urgentPointer` (16 bits, from `seq` on); in
- * options that are there, `mss` (bytes), `tsval` and `tsecr` (unsigned 32 bits).
+ * {@linkcode Tcp.Fin} and the others), `window` (16 bits, unscaled), `urgentPointer` (16 bits, from `seq`); in options
+ * that are present, `mss` (bytes), `tsval` and `tsecr` (unsigned 32 bits).
  *
- * **Limits**: options can be read and changed, not added or removed.
+ * **Limits**: options can be read and changed, but not added or removed.
  *
- * @example Clamping the MSS, as a tunnel's router does
+ * @example Clamping the MSS to a tunnel's MTU
  * ```ts
  * import assert from "node:assert/strict";
  * import { PacketPool } from "@warren/tunnel/core";
@@ -110,26 +111,26 @@ export interface TcpFields {
  * ```
  */
 export class Tcp extends PortsView {
-  /** The sender has no more data. */
+  /** FIN: the sender has no more data. */
   static readonly Fin = 0x01;
-  /** Opens a connection. */
+  /** SYN: opens a connection. */
   static readonly Syn = 0x02;
-  /** Ends a connection at once. */
+  /** RST: resets the connection. */
   static readonly Rst = 0x04;
-  /** The data should reach the application without waiting for more. */
+  /** PSH: the receiver delivers the data without waiting for more. */
   static readonly Psh = 0x08;
-  /** {@linkcode Tcp.ack} means something. */
+  /** ACK: {@linkcode Tcp.ack} is valid. */
   static readonly Ack = 0x10;
-  /** {@linkcode Tcp.urgentPointer} means something. */
+  /** URG: {@linkcode Tcp.urgentPointer} is valid. */
   static readonly Urg = 0x20;
-  /** Congestion was met on the way here; in a SYN, ECN is understood (RFC 3168 section 6.1). */
+  /** ECE: echoes Congestion Experienced; in a SYN, offers ECN (RFC 3168 section 6.1). */
   static readonly Ece = 0x40;
-  /** The congestion window was reduced (RFC 3168 section 6.1). */
+  /** CWR: the congestion window was reduced (RFC 3168 section 6.1). */
   static readonly Cwr = 0x80;
 
   /**
-   * The packet's TCP header, over IPv4 or IPv6. `undefined` for another protocol and for a fragment other than the
-   * first; and for a header that is cut short or lies about its length, which makes the packet `malformed`.
+   * Returns the packet's TCP header over IPv4 or IPv6; `undefined` for another protocol and for a later fragment. A header
+   * that is truncated or has an inconsistent length gives `undefined` and makes the packet `malformed`.
    */
   static of(packet: Packet): Tcp | undefined {
     const ip = transport(packet, Protocol.Tcp);
@@ -148,26 +149,25 @@ export class Tcp extends PortsView {
   }
 
   /**
-   * Puts a header in front of what the packet holds. Its checksum is written by the IP header's `encode`, which
-   * has to follow.
+   * Prepends a header. Its checksum is written by the IP header's `encode`, which must follow.
    *
-   * @throws {RangeError} when a field does not fit, there are more than 40 bytes of options, or the packet's
-   * headroom is used up; the packet is then as it was.
+   * @throws {RangeError} when a field is out of range, the options exceed 40 bytes, or the packet has no headroom left;
+   * the packet is then unchanged.
    */
   static encode(packet: Packet, fields: TcpFields): void {
     const { srcPort, dstPort, seq, ack = 0, flags, window = DEFAULT_WINDOW, urgentPointer = 0 } = fields;
-    checkField("a TCP", "srcPort", srcPort, 0xffff);
-    checkField("a TCP", "dstPort", dstPort, 0xffff);
-    checkField("a TCP", "seq", seq, 0xffffffff);
-    checkField("a TCP", "ack", ack, 0xffffffff);
-    checkField("a TCP", "flags", flags, 0xff);
-    checkField("a TCP", "window", window, 0xffff);
-    checkField("a TCP", "urgentPointer", urgentPointer, 0xffff);
+    checkInteger(ENCODE, "srcPort", srcPort, 0, 0xffff);
+    checkInteger(ENCODE, "dstPort", dstPort, 0, 0xffff);
+    checkInteger(ENCODE, "seq", seq, 0, 0xffffffff);
+    checkInteger(ENCODE, "ack", ack, 0, 0xffffffff);
+    checkInteger(ENCODE, "flags", flags, 0, 0xff);
+    checkInteger(ENCODE, "window", window, 0, 0xffff);
+    checkInteger(ENCODE, "urgentPointer", urgentPointer, 0, 0xffff);
     const options = optionBytes(fields.options ?? {});
     const headerLength = HEADER + (options.length + 3 & ~3);
     if (options.length > MAX_OPTIONS) {
       throw new RangeError(
-        `Cannot encode ${options.length} bytes of TCP options: ${MAX_OPTIONS} is the most`,
+        `Cannot ${ENCODE}: options must have at most ${MAX_OPTIONS} bytes, got ${options.length}`,
       );
     }
     packet.prepend(headerLength);
@@ -184,7 +184,7 @@ export class Tcp extends PortsView {
     bytes.fill(END_OF_OPTIONS, offset + HEADER + options.length, offset + headerLength);
   }
 
-  /** The number of the first byte of the payload, or of the SYN or FIN (unsigned 32 bits). */
+  /** Sequence number of the first payload byte, or of the SYN or FIN (unsigned 32 bits). */
   get seq(): number {
     return this.packet.view.getUint32(this.start + SEQ);
   }
@@ -192,7 +192,7 @@ export class Tcp extends PortsView {
     this.setDoubleWord(SEQ, value);
   }
 
-  /** The number of the byte that the sender expects next (unsigned 32 bits); whether it counts says `isAck`. */
+  /** Acknowledgment number: next byte that the sender expects (unsigned 32 bits); valid if `isAck`. */
   get ack(): number {
     return this.packet.view.getUint32(this.start + ACK);
   }
@@ -200,12 +200,12 @@ export class Tcp extends PortsView {
     this.setDoubleWord(ACK, value);
   }
 
-  /** The bytes of this header with its options: 20 to 60. */
+  /** Length of this header with its options: 20 to 60 bytes. */
   get headerLength(): number {
     return this.payloadOffset - this.start;
   }
 
-  /** All flags, a sum of {@linkcode Tcp.Fin} to {@linkcode Tcp.Cwr}. */
+  /** Flags: a sum of {@linkcode Tcp.Fin} to {@linkcode Tcp.Cwr}. */
   get flags(): number {
     return this.packet.bytes[this.start + FLAGS_BYTE]!;
   }
@@ -214,47 +214,47 @@ export class Tcp extends PortsView {
     this.setWord(FLAGS, word & 0xff00 | value & 0xff);
   }
 
-  /** Whether {@linkcode Tcp.Fin} is set. */
+  /** Tells whether FIN is set. */
   get isFin(): boolean {
     return (this.flags & Tcp.Fin) !== 0;
   }
 
-  /** Whether {@linkcode Tcp.Syn} is set. */
+  /** Tells whether SYN is set. */
   get isSyn(): boolean {
     return (this.flags & Tcp.Syn) !== 0;
   }
 
-  /** Whether {@linkcode Tcp.Rst} is set. */
+  /** Tells whether RST is set. */
   get isRst(): boolean {
     return (this.flags & Tcp.Rst) !== 0;
   }
 
-  /** Whether {@linkcode Tcp.Psh} is set. */
+  /** Tells whether PSH is set. */
   get isPsh(): boolean {
     return (this.flags & Tcp.Psh) !== 0;
   }
 
-  /** Whether {@linkcode Tcp.Ack} is set. */
+  /** Tells whether ACK is set. */
   get isAck(): boolean {
     return (this.flags & Tcp.Ack) !== 0;
   }
 
-  /** Whether {@linkcode Tcp.Urg} is set. */
+  /** Tells whether URG is set. */
   get isUrg(): boolean {
     return (this.flags & Tcp.Urg) !== 0;
   }
 
-  /** Whether {@linkcode Tcp.Ece} is set. */
+  /** Tells whether ECE is set. */
   get isEce(): boolean {
     return (this.flags & Tcp.Ece) !== 0;
   }
 
-  /** Whether {@linkcode Tcp.Cwr} is set. */
+  /** Tells whether CWR is set. */
   get isCwr(): boolean {
     return (this.flags & Tcp.Cwr) !== 0;
   }
 
-  /** How many bytes the sender takes, before the connection's window scale is applied. */
+  /** Receive window of the sender, before the connection's window scale. */
   get window(): number {
     return this.packet.view.getUint16(this.start + WINDOW);
   }
@@ -262,7 +262,7 @@ export class Tcp extends PortsView {
     this.setWord(WINDOW, value);
   }
 
-  /** Where urgent data ends, from `seq` on; whether it counts says `isUrg`. */
+  /** End of urgent data, from `seq` (bytes); valid if `isUrg`. */
   get urgentPointer(): number {
     return this.packet.view.getUint16(this.start + URGENT_POINTER);
   }
@@ -270,7 +270,7 @@ export class Tcp extends PortsView {
     this.setWord(URGENT_POINTER, value);
   }
 
-  /** The maximum segment size option (RFC 9293 section 3.7.1), in bytes. Setting does nothing without it. */
+  /** Maximum segment size option (RFC 9293 section 3.7.1), in bytes. Setting does nothing if it is absent. */
   get mss(): number | undefined {
     const at = this.#optionOf(MSS, MSS_LENGTH);
     return at < 0 ? undefined : this.packet.view.getUint16(at + 2);
@@ -280,18 +280,18 @@ export class Tcp extends PortsView {
     if (at >= 0) this.setWord(at + 2 - this.start, value);
   }
 
-  /** The window scale option (RFC 7323 section 2.2), as it stands: above 14 it counts as 14 (section 2.3). */
+  /** Window scale option (RFC 7323 section 2.2) as stored; receivers take more than 14 as 14 (section 2.3). */
   get windowScale(): number | undefined {
     const at = this.#optionOf(WINDOW_SCALE, WINDOW_SCALE_LENGTH);
     return at < 0 ? undefined : this.packet.bytes[at + 2]!;
   }
 
-  /** Whether selective acknowledgments are offered (RFC 2018 section 2). */
+  /** SACK Permitted option: selective acknowledgments are offered (RFC 2018 section 2). */
   get sackPermitted(): boolean {
     return this.#optionOf(SACK_PERMITTED, SACK_PERMITTED_LENGTH) >= 0;
   }
 
-  /** The sender's clock in the timestamps option (RFC 7323 section 3.2). Setting does nothing without it. */
+  /** TSval of the timestamps option, the sender's clock (RFC 7323 section 3.2). Setting does nothing if absent. */
   get tsval(): number | undefined {
     const at = this.#optionOf(TIMESTAMPS, TIMESTAMPS_LENGTH);
     return at < 0 ? undefined : this.packet.view.getUint32(at + TSVAL);
@@ -301,7 +301,7 @@ export class Tcp extends PortsView {
     if (at >= 0) this.setDoubleWord(at + TSVAL - this.start, value);
   }
 
-  /** The echoed clock in the timestamps option (RFC 7323 section 3.2). Setting does nothing without it. */
+  /** TSecr of the timestamps option, the echoed clock (RFC 7323 section 3.2). Setting does nothing if absent. */
   get tsecr(): number | undefined {
     const at = this.#optionOf(TIMESTAMPS, TIMESTAMPS_LENGTH);
     return at < 0 ? undefined : this.packet.view.getUint32(at + TSECR);
@@ -311,15 +311,14 @@ export class Tcp extends PortsView {
     if (at >= 0) this.setDoubleWord(at + TSECR - this.start, value);
   }
 
-  /** Where the options start in `packet.bytes`; they end at `payloadOffset`, and there may be none. */
+  /** Offset of the options in `packet.bytes`; they end at `payloadOffset`. There may be none. */
   get optionsOffset(): number {
     return this.start + HEADER;
   }
 
   /**
-   * Where the first option of this kind starts in `packet.bytes`, with its kind and length bytes; -1 when there
-   * is none. The whole option, as its length says, is within the header; what length its kind should have is
-   * the caller's affair.
+   * Returns the offset in `packet.bytes` of the first option of a kind, at its kind byte; -1 if there is none. The option
+   * lies within the header by its own length, which the caller compares with the length that its kind requires.
    */
   option(kind: number): number {
     const { bytes } = this.packet;
@@ -334,7 +333,7 @@ export class Tcp extends PortsView {
         continue;
       }
       const length = at + 1 < end ? bytes[at + 1]! : 0;
-      // Section 3.1: the length counts the two bytes of kind and length; with less there is no next option.
+      // Section 3.1: the length includes the kind and length bytes; with less than 2, no option follows.
       if (length < 2 || at + length > end) return -1;
       if (found === kind) return at;
       at += length;
@@ -348,13 +347,13 @@ export class Tcp extends PortsView {
   }
 }
 
-/** Lays options out so that 32-bit values stand at multiples of 4, as RFC 7323 appendix A advises. */
+/** Lays out options with 32-bit values at multiples of 4, as RFC 7323 appendix A recommends. */
 function optionBytes(options: TcpOptions | Uint8Array): Uint8Array {
   if (options instanceof Uint8Array) return options;
   const { mss, windowScale, sackPermitted = false, timestamps } = options;
   const bytes: number[] = [];
   if (mss !== undefined) {
-    checkField("a TCP", "mss", mss, 0xffff);
+    checkInteger(ENCODE, "mss", mss, 0, 0xffff);
     bytes.push(MSS, MSS_LENGTH, mss >> 8, mss & 0xff);
   }
   if (sackPermitted || timestamps !== undefined) {
@@ -363,15 +362,15 @@ function optionBytes(options: TcpOptions | Uint8Array): Uint8Array {
   }
   if (timestamps !== undefined) {
     const { tsval, tsecr } = timestamps;
-    checkField("a TCP", "tsval", tsval, 0xffffffff);
-    checkField("a TCP", "tsecr", tsecr, 0xffffffff);
+    checkInteger(ENCODE, "tsval", tsval, 0, 0xffffffff);
+    checkInteger(ENCODE, "tsecr", tsecr, 0, 0xffffffff);
     bytes.push(TIMESTAMPS, TIMESTAMPS_LENGTH);
     for (const value of [tsval, tsecr]) {
       bytes.push(value >>> 24, value >>> 16 & 0xff, value >>> 8 & 0xff, value & 0xff);
     }
   }
   if (windowScale !== undefined) {
-    checkField("a TCP", "windowScale", windowScale, MAX_WINDOW_SCALE);
+    checkInteger(ENCODE, "windowScale", windowScale, 0, MAX_WINDOW_SCALE);
     bytes.push(NO_OPERATION, WINDOW_SCALE, WINDOW_SCALE_LENGTH, windowScale);
   }
   return Uint8Array.from(bytes);

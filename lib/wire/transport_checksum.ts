@@ -1,4 +1,4 @@
-/** Transport checksums of packets: where they are stored, what they cover, and how they are kept and written. */
+/** Transport checksums of packets: offset of the field, coverage, incremental update and complete computation. */
 
 import { adjust, checksum, fold, sum } from "../core/checksum.ts";
 import type { Packet } from "../core/packet.ts";
@@ -8,7 +8,7 @@ import { Protocol } from "./protocol.ts";
 // Specification
 const { ICMP_CHECKSUM, TCP_CHECKSUM, UDP_CHECKSUM, UDP_HEADER, UDP_LENGTH } = field;
 
-/** Where a protocol's header stores its checksum, from the header's start; -1 for a protocol not known here. */
+/** Returns the offset of the checksum in a protocol's header; -1 for a protocol that is not known here. */
 export function checksumField(protocol: number): number {
   switch (protocol) {
     case Protocol.Tcp:
@@ -25,16 +25,18 @@ export function checksumField(protocol: number): number {
   }
 }
 
-/** Whether the packet's unfinished sum is that of the transport header at `start` of `packet.bytes`. */
+/** Tells whether the packet's partial checksum is that of the transport header at `start` of `packet.bytes`. */
 export function isPartial(packet: Packet, start: number): boolean {
   return packet.checksumStart !== 0 && packet.offset + packet.checksumStart === start;
 }
 
 /**
- * Keeps a transport checksum right after an address in front of it has changed. The transport header starts at
- * `start` and the packet's IP payload ends at `end` of `packet.bytes`. The uncomplemented sum of a partly
- * summed packet changes as such; UDP without a checksum stays without; ICMPv4 has no pseudo-header; a field
- * beyond `end` is left alone. Not for a fragment other than the first, which has no transport header.
+ * Updates a transport checksum after an address changed, full or partial. UDP without a checksum, ICMPv4, which has no
+ * pseudo-header, and a field beyond `end` are unchanged. Not for later fragments, which have no transport header.
+ *
+ * @param start Offset of the transport header in `packet.bytes`.
+ * @param end End of the IP payload in `packet.bytes`.
+ * @param difference Result of `difference` or `difference32`.
  */
 export function adjustPseudoHeader(
   packet: Packet,
@@ -53,8 +55,8 @@ export function adjustPseudoHeader(
 }
 
 /**
- * Keeps a transport checksum right after a word of its own header or payload has changed; parameters as for
- * {@linkcode adjustPseudoHeader}. A partly summed packet needs nothing: whoever finishes it sums what is there.
+ * Updates a transport checksum after a word of the transport header or payload changed; parameters as for
+ * {@linkcode adjustPseudoHeader}. A partial checksum needs no update: it does not cover these words yet.
  */
 export function adjustTransport(
   packet: Packet,
@@ -70,32 +72,29 @@ export function adjustTransport(
 
 function adjustField(packet: Packet, field: number, protocol: number, difference: number): void {
   const stored = packet.view.getUint16(field);
-  // RFC 768, and RFC 6935 section 5 for IPv6: zero says that there is no checksum, so a sum of zero is 0xffff.
+  // RFC 768, and RFC 6935 section 5 for IPv6: zero means no checksum, so a checksum of zero is stored as 0xffff.
   if (stored === 0 && protocol === Protocol.Udp) return;
   const adjusted = adjust(stored, difference);
-  packet.view.setUint16(field, adjusted === 0 && sparesZero(protocol) ? 0xffff : adjusted);
+  packet.view.setUint16(field, adjusted === 0 && storesZeroAsOnes(protocol) ? 0xffff : adjusted);
 }
 
-function sparesZero(protocol: number): boolean {
+function storesZeroAsOnes(protocol: number): boolean {
   return protocol === Protocol.Udp || protocol === Protocol.UdpLite;
 }
 
 /**
- * The finished checksum of the transport header at `start`, whose packet ends at `end`: the stored field, or in a
- * partly summed packet what it will be. 0 when the field lies beyond `end`.
+ * Returns the complete checksum of the transport header at `start` with an IP payload to `end`: the stored field, or the
+ * completion of a partial checksum; 0 when the field lies beyond `end`.
  */
 export function transportChecksum(packet: Packet, start: number, end: number, protocol: number): number {
   const offset = checksumField(protocol);
   if (offset < 0 || start + offset + 2 > end) return 0;
   if (!isPartial(packet, start)) return packet.view.getUint16(start + offset);
-  const finished = checksum(packet.bytes, start, end - start);
-  return finished === 0 && sparesZero(protocol) ? 0xffff : finished;
+  const complete = checksum(packet.bytes, start, end - start);
+  return complete === 0 && storesZeroAsOnes(protocol) ? 0xffff : complete;
 }
 
-/**
- * How many bytes from `start` on a transport checksum covers: all to `end`, but of UDP what its own length says
- * (RFC 8200 section 8.1), as far as it can be true.
- */
+/** Returns how many bytes from `start` a transport checksum covers: to `end`, or UDP's Length field if it is less. */
 export function coveredLength(packet: Packet, start: number, end: number, protocol: number): number {
   const length = end - start;
   if (protocol !== Protocol.Udp || length < UDP_HEADER) return length;
@@ -103,28 +102,24 @@ export function coveredLength(packet: Packet, start: number, end: number, protoc
   return stated >= UDP_HEADER && stated < length ? stated : length;
 }
 
-/**
- * The {@linkcode sum} from `start` to `end`, to go on from `initial`; of an inner packet whose own sum is still
- * unfinished, as if it were finished.
- */
-export function finishedSum(packet: Packet, start: number, end: number, initial: number): number {
+/** Returns the {@linkcode sum} from `start` to `end`, as if the partial checksum of an inner packet were complete. */
+export function completeSum(packet: Packet, start: number, end: number, initial: number): number {
   const inner = packet.offset + packet.checksumStart;
   const innerField = inner + packet.checksumOffset;
   if (packet.checksumStart === 0 || inner <= start || innerField + 2 > end) {
     return sum(packet.bytes, start, end - start, initial);
   }
-  // What the unfinished sum covers will sum up to the complement of what its field holds now, so the rest need
-  // not be read. At an odd distance, its bytes change places.
+  // Once complete, the bytes that a partial checksum covers add up to the complement of its field, so they need not be
+  // read. At an odd distance, the two bytes change places.
   let rest = ~packet.view.getUint16(innerField) & 0xffff;
   if ((inner - start) % 2 === 1) rest = rest << 8 & 0xff00 | rest >> 8;
   return sum(packet.bytes, start, inner - start, initial + rest);
 }
 
 /**
- * Writes the whole checksum of the UDP, TCP, ICMPv4 or ICMPv6 header at `start` over its pseudo-header, given
- * as its sum (0 for ICMPv4), and all bytes to `end`; the packet's sum is finished with it. Another protocol, or a
- * field beyond `end`, is left alone. Where the bytes hold an inner packet whose own sum is still unfinished, the
- * outer sum is that of the finished packet.
+ * Writes the complete checksum of the UDP, TCP, ICMPv4 or ICMPv6 header at `start` over a pseudo-header, given as its sum
+ * (0 for ICMPv4), and all bytes to `end`. It replaces the packet's partial checksum; that of an inner packet stays
+ * partial, and counts as complete. Another protocol, and a field beyond `end`, are unchanged.
  */
 export function writeTransportChecksum(
   packet: Packet,
@@ -142,6 +137,6 @@ export function writeTransportChecksum(
     packet.checksumOffset = 0;
   }
   packet.view.setUint16(start + offset, 0);
-  const finished = ~finishedSum(packet, start, end, pseudoHeaderSum) & 0xffff;
-  packet.view.setUint16(start + offset, finished === 0 && sparesZero(protocol) ? 0xffff : finished);
+  const complete = ~completeSum(packet, start, end, pseudoHeaderSum) & 0xffff;
+  packet.view.setUint16(start + offset, complete === 0 && storesZeroAsOnes(protocol) ? 0xffff : complete);
 }

@@ -1,9 +1,9 @@
-/** What the views of UDP, TCP and ICMP share: the IP header in front, the payload behind, one checksum over all. */
+/** Common base of the UDP, TCP and ICMP views: the IP header, the payload and the checksum. */
 
 import { difference, difference32 } from "../core/checksum.ts";
 import {
   adjustTransport,
-  finishedSum,
+  completeSum,
   isPartial,
   transportChecksum,
   writeTransportChecksum,
@@ -17,63 +17,62 @@ import { Protocol } from "./protocol.ts";
 // Specification: RFC 792
 const { ICMP_CHECKSUM } = field;
 
-/** A transport header, seen in place. */
+/** Transport header of a packet. */
 export abstract class TransportView<Header extends Ip = Ip> extends HeaderView {
   readonly #protocol: number;
   #ip: Header;
   #payloadOffset = 0;
   #end = 0;
 
-  /** For the `of` of each protocol. */
+  /** Makes the view of a packet; `of` of each protocol calls it once. */
   constructor(packet: Packet, ip: Header, protocol: number) {
     super(packet);
     this.#ip = ip;
     this.#protocol = protocol;
   }
 
-  /** The IP header in front of it. */
+  /** IP header of the packet. */
   get ip(): Header {
     return this.#ip;
   }
 
-  /** Where the payload starts in `packet.bytes`. */
+  /** Offset of the payload in `packet.bytes`. */
   get payloadOffset(): number {
     return this.#payloadOffset;
   }
 
-  /** The bytes of the payload that this packet has. */
+  /** Length of the payload in this packet (bytes). */
   get payloadLength(): number {
     return this.#end - this.#payloadOffset;
   }
 
-  /** The payload, as a fresh view of the packet's slot: allocates, so hot code uses `payloadOffset`. */
+  /** Payload as a new view of the packet's slot. Allocates: per-packet code uses `payloadOffset`. */
   get payload(): Uint8Array {
     return this.packet.bytes.subarray(this.#payloadOffset, this.#end);
   }
 
-  /** The checksum: as it stands, or in a partly summed packet as it will be once finished. */
+  /** Checksum as stored; for a partial checksum, the complete one. */
   get checksum(): number {
     return transportChecksum(this.packet, this.start, this.#end, this.#protocol);
   }
 
   /**
-   * Whether the checksum is right; reads the whole packet. A partly summed packet's is, since it is still to be
-   * written, and so is UDP's zero over IPv4, which says that there is none. A fragment's cannot be told
-   * and is `false`, and so is that of a route which hides the last address.
+   * Tells whether the checksum is valid; reads the whole packet. Partial checksums, still to be completed, and UDP's zero
+   * over IPv4, which means none, are valid. Fragments, and Routing headers of unknown types, cannot be verified: `false`.
    */
   get checksumValid(): boolean {
     const { packet, start } = this;
     if (isPartial(packet, start)) return true;
     if (this.#ip.isFragment) return false;
-    // RFC 768; RFC 8200 section 8.1: over IPv6 there must be one.
+    // RFC 768; RFC 8200 section 8.1: required over IPv6.
     if (this.#protocol === Protocol.Udp && this.checksum === 0) return this.#ip.version === 4;
     const pseudoHeader = this.#ip.pseudoHeaderSum(this.#protocol, this.#end - start);
-    return pseudoHeader >= 0 && finishedSum(packet, start, this.#end, pseudoHeader) === 0xffff;
+    return pseudoHeader >= 0 && completeSum(packet, start, this.#end, pseudoHeader) === 0xffff;
   }
 
   /**
-   * Writes the checksum in full: for a payload that was changed by hand. UDP without a checksum gets one. A partly
-   * summed packet needs nothing and stays as it is; a fragment, too, since its sum covers bytes elsewhere.
+   * Computes and writes the checksum, after the payload was changed directly. UDP without a checksum gets one. Partial
+   * checksums need no update, and fragments, whose checksum covers bytes of other packets, are unchanged.
    */
   refreshChecksum(): void {
     const { packet, start } = this;
@@ -83,7 +82,7 @@ export abstract class TransportView<Header extends Ip = Ip> extends HeaderView {
     writeTransportChecksum(packet, start, this.#end, this.#protocol, pseudoHeader);
   }
 
-  /** Puts the view where the header is, for the `of` of each protocol. */
+  /** Places the view on a header, for `of` of each protocol. */
   protected place(ip: Header, start: number, payloadOffset: number, end: number): void {
     this.#ip = ip;
     this.start = start;
@@ -91,21 +90,21 @@ export abstract class TransportView<Header extends Ip = Ip> extends HeaderView {
     this.#end = end;
   }
 
-  /** Sets 16 bits at an offset from the header's start, and keeps the checksum. */
+  /** Sets 16 bits at an offset from the header's start and updates the checksum. */
   protected setWord(at: number, value: number): void {
     const { view } = this.packet;
     let before = view.getUint16(this.start + at);
     let after = value & 0xffff;
     view.setUint16(this.start + at, after);
     if ((at & 1) === 1) {
-      // The halves belong to two words of the sum: the high byte is a low one there, the low byte a high one.
+      // The bytes belong to two words of the checksum: the high byte is the low one of its word, and vice versa.
       before = before << 8 & 0xff00 | before >> 8;
       after = after << 8 & 0xff00 | after >> 8;
     }
     this.#adjust(difference(before, after));
   }
 
-  /** Sets 32 bits at an offset from the header's start, and keeps the checksum. */
+  /** Sets 32 bits at an offset from the header's start and updates the checksum. */
   protected setDoubleWord(at: number, value: number): void {
     if ((at & 1) === 1) {
       this.setWord(at, value >>> 16);
@@ -121,8 +120,8 @@ export abstract class TransportView<Header extends Ip = Ip> extends HeaderView {
   #adjust(change: number): void {
     const { packet, start } = this;
     adjustTransport(packet, start, this.#end, this.#protocol, change);
-    // Zero and 0xffff are one sum, except where all bytes are zero, as in an ICMP echo reply with nothing in it:
-    // there only 0xffff is right. An update cannot tell (RFC 1624 section 3), and 0xffff is right for both.
+    // Zero and 0xffff are equal in one's complement, but an ICMP message of zeros, such as an empty echo reply, needs
+    // 0xffff. An incremental update cannot distinguish them (RFC 1624 section 3), and 0xffff is valid for both.
     if (this.#protocol !== Protocol.Icmp || isPartial(packet, start)) return;
     if (packet.view.getUint16(start + ICMP_CHECKSUM) === 0) {
       packet.view.setUint16(start + ICMP_CHECKSUM, 0xffff);

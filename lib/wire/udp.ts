@@ -1,6 +1,6 @@
-/** The UDP header, in place (RFC 768). */
+/** UDP header, read and written in place (RFC 768). */
 
-import { checkField } from "./_encode.ts";
+import { checkInteger } from "../core/options.ts";
 import { PortsView } from "./_ports_view.ts";
 import type { Packet } from "../core/packet.ts";
 import * as field from "./header_fields.ts";
@@ -25,23 +25,24 @@ const { UDP_HEADER: HEADER, UDP_MAX_LENGTH: MAX_LENGTH } = field;
 
 // Implementation
 const VIEW = nextViewNumber();
+const ENCODE = "encode a UDP header";
 
-/** What {@linkcode Udp.encode} writes. */
+/** Header fields for {@linkcode Udp.encode}. */
 export interface UdpFields {
-  /** The sender's port; 0 when no answer is wanted. */
+  /** Source port; 0 if no reply is expected. */
   srcPort: number;
-  /** The receiver's port. */
+  /** Destination port. */
   dstPort: number;
 }
 
 /**
- * A UDP header. Every setter keeps the checksum; a zero one, which says that there is none, stays zero. A number
- * that does not fit its field loses its high bits.
+ * UDP header. Every setter updates the checksum; a checksum of zero, which means none, stays zero. A number that does not
+ * fit its field loses its high bits.
  *
  * **Fields that can be set**: `srcPort` and `dstPort` (16 bits).
  *
- * **Limits**: a length of 0, as jumbograms have it (RFC 2675 section 4), is malformed. What an IP payload has
- * beyond the datagram, such as UDP options (RFC 9868), is no part of the payload.
+ * **Limits**: a length of 0, as in jumbograms (RFC 2675 section 4), is malformed. Bytes of the IP payload after the
+ * datagram, such as UDP options (RFC 9868), are not part of the payload.
  *
  * @example Sending a datagram back
  * ```ts
@@ -62,8 +63,8 @@ export interface UdpFields {
  */
 export class Udp extends PortsView {
   /**
-   * The packet's UDP header, over IPv4 or IPv6. `undefined` for another protocol and for a fragment other than the
-   * first; and for a header that is cut short or lies about its length, which makes the packet `malformed`.
+   * Returns the packet's UDP header over IPv4 or IPv6; `undefined` for another protocol and for a later fragment. A header
+   * that is truncated or has an inconsistent length gives `undefined` and makes the packet `malformed`.
    */
   static of(packet: Packet): Udp | undefined {
     const ip = transport(packet, Protocol.Udp);
@@ -71,7 +72,7 @@ export class Udp extends PortsView {
     const start = ip.payloadOffset;
     const room = ip.payloadLength;
     let length = room < HEADER ? 0 : packet.view.getUint16(start + LENGTH);
-    // A first fragment has the length of the whole datagram.
+    // A first fragment states the length of the whole datagram.
     if (length > room && ip.isFragment) length = room;
     if (length < HEADER || length > room) {
       packet.malformed = true;
@@ -83,20 +84,19 @@ export class Udp extends PortsView {
   }
 
   /**
-   * Puts a header of 8 bytes in front of what the packet holds. Its checksum is written by the IP header's
-   * `encode`, which has to follow.
+   * Prepends an 8-byte header. Its checksum is written by the IP header's `encode`, which must follow.
    *
-   * @throws {RangeError} when a port does not fit, the datagram would be longer than 65,535 bytes, or the packet's
-   * headroom is used up; the packet is then as it was.
+   * @throws {RangeError} when a port is out of range, the datagram would exceed 65,535 bytes, or the packet has no headroom
+   * left; the packet is then unchanged.
    */
   static encode(packet: Packet, fields: UdpFields): void {
     const { srcPort, dstPort } = fields;
     const length = packet.length + HEADER;
     if (length > MAX_LENGTH) {
-      throw new RangeError(`Cannot encode a UDP datagram of ${length} bytes: ${MAX_LENGTH} is the most`);
+      throw new RangeError(`Cannot ${ENCODE}: its length must be at most ${MAX_LENGTH}, got ${length}`);
     }
-    checkField("a UDP", "srcPort", srcPort, 0xffff);
-    checkField("a UDP", "dstPort", dstPort, 0xffff);
+    checkInteger(ENCODE, "srcPort", srcPort, 0, 0xffff);
+    checkInteger(ENCODE, "dstPort", dstPort, 0, 0xffff);
     packet.prepend(HEADER);
     const { view, offset } = packet;
     view.setUint16(offset + SRC_PORT, srcPort);
@@ -105,7 +105,7 @@ export class Udp extends PortsView {
     view.setUint16(offset + CHECKSUM, 0);
   }
 
-  /** The bytes of the datagram with its header, as it says itself; in a first fragment more than are here. */
+  /** Length field: the datagram with its header (bytes); in a first fragment, that of the whole datagram. */
   get udpLength(): number {
     return this.packet.view.getUint16(this.start + LENGTH);
   }

@@ -81,7 +81,7 @@ Deno.test("checkDeviceOptions() refuses mistyped names of routes and rules, and 
   refuses({ route: {} }, /^TypeError: Cannot route through a device: to is missing$/);
   refuses({ rule: { table: 5, prio: 1 } }, /^TypeError: Cannot add a rule: there is no option "prio"/);
   refuses({ windows: { ring: 1 } }, /^TypeError: Cannot open a device on Windows: there is no option "ring"/);
-  refuses({ address: 10.9 }, /^TypeError: Cannot parse prefix 10.9: it is no text$/);
+  refuses({ address: 10.9 }, /^TypeError: Cannot parse prefix: text must be a string, got 10.9$/);
   refuses({ name: 5 }, /^TypeError: Cannot open a device: name must be a string, got 5$/);
   refuses({ up: "no" }, /^TypeError: Cannot open a device: up must be true or false, got "no"$/);
 });

@@ -230,14 +230,16 @@ Deno.test("Ipv4.encode() throws RangeError for what does not fit, and leaves the
     const offset = packet.offset;
     assert.throws(() => Ipv4.encode(packet, { ...good, [name]: value }), {
       name: "RangeError",
-      message: new RegExp(`^Cannot encode an IPv4 header: ${name} is ${value}, not `),
+      message: new RegExp(
+        `^Cannot encode an IPv4 packet: ${name} must be an integer from 0 to \\d+, got ${value}$`,
+      ),
     });
     assert.deepEqual([packet.offset, packet.length, packet.data], [offset, 8, new Uint8Array(8)]);
   }
   const long = pool.packets[1]!;
   long.reset(65_516);
   assert.throws(() => Ipv4.encode(long, good), {
-    message: "Cannot encode an IPv4 packet of 65536 bytes: 65535 is the most",
+    message: "Cannot encode an IPv4 packet: its total length must be at most 65535, got 65536",
   });
   long.reset(65_515);
   Ipv4.encode(long, good);

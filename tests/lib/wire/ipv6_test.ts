@@ -271,7 +271,7 @@ Deno.test("Ipv6.src set throws TypeError for what is not 16 bytes", () => {
   for (const length of [0, 4, 15, 17]) {
     assert.throws(() => ip.src = new Uint8Array(length), {
       name: "TypeError",
-      message: `Cannot set an IPv6 address: it has ${length} bytes, not 16`,
+      message: `Cannot set an IPv6 address: it must have 16 bytes, got ${length}`,
     });
     assert.throws(() => ip.dst = new Uint8Array(length), TypeError);
   }
@@ -325,26 +325,26 @@ Deno.test("Ipv6.encode() uses its defaults and sums behind extension headers", (
 Deno.test("Ipv6.encode() throws RangeError for what does not fit, and leaves the packet as it was", () => {
   const good: Ipv6Fields = { src: new Uint8Array(16), dst: new Uint8Array(16), nextHeader: 59 };
   const bad: [string, unknown, string][] = [
-    ["src", new Uint8Array(4), "src's length is 4, not 16"],
-    ["dst", new Uint8Array(17), "dst's length is 17, not 16"],
-    ["nextHeader", 256, "nextHeader is 256, not a whole number up to 255"],
-    ["hopLimit", -1, "hopLimit is -1, not a whole number up to 255"],
-    ["trafficClass", 1.5, "trafficClass is 1.5, not a whole number up to 255"],
-    ["flowLabel", 0x100000, "flowLabel is 1048576, not a whole number up to 1048575"],
+    ["src", new Uint8Array(4), "src must have 16 bytes, got 4"],
+    ["dst", new Uint8Array(17), "dst must have 16 bytes, got 17"],
+    ["nextHeader", 256, "nextHeader must be an integer from 0 to 255, got 256"],
+    ["hopLimit", -1, "hopLimit must be an integer from 0 to 255, got -1"],
+    ["trafficClass", 1.5, "trafficClass must be an integer from 0 to 255, got 1.5"],
+    ["flowLabel", 0x100000, "flowLabel must be an integer from 0 to 1048575, got 1048576"],
   ];
   for (const [name, value, what] of bad) {
     const packet = packetOf(new Uint8Array(8));
     const offset = packet.offset;
     assert.throws(() => Ipv6.encode(packet, { ...good, [name]: value }), {
       name: "RangeError",
-      message: `Cannot encode an IPv6 header: ${what}`,
+      message: `Cannot encode an IPv6 packet: ${what}`,
     });
     assert.deepEqual([packet.offset, packet.length, packet.data], [offset, 8, new Uint8Array(8)]);
   }
   const long = pool.packets[1]!;
   long.reset(65_536);
   assert.throws(() => Ipv6.encode(long, good), {
-    message: "Cannot encode an IPv6 packet with 65536 bytes: 65535 is the most",
+    message: "Cannot encode an IPv6 packet: its payload length must be at most 65535, got 65536",
   });
   long.reset(65_535);
   Ipv6.encode(long, good);
