@@ -23,9 +23,9 @@ export interface MemoryDeviceOptions {
 }
 
 const NAMES: OptionNames<MemoryDeviceOptions> = {
-  name: "optional",
-  mtu: "optional",
-  queueLength: "optional",
+  name: "text",
+  mtu: "number",
+  queueLength: "number",
 };
 
 /**

@@ -166,15 +166,15 @@ const WINDOWS_OPTIONS: OptionNames<NonNullable<DeviceOptions["windows"]>> = {
 const ROUTE_OPTIONS: OptionNames<RouteOptions> = {
   to: "needed",
   via: "optional",
-  metric: "optional",
-  table: "optional",
+  metric: "number",
+  table: "number",
 };
 const RULE_OPTIONS: OptionNames<RuleOptions> = {
-  table: "needed",
-  from: "optional",
-  to: "optional",
-  mark: "optional",
-  priority: "optional",
+  table: "needed number",
+  from: "text",
+  to: "text",
+  mark: "number",
+  priority: "number",
   family: "optional",
 };
 

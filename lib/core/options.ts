@@ -1,13 +1,31 @@
 /** Checks of options and arguments. Errors state the rule and the value. */
 
-/** Names of all options of an interface; `"needed"` for those without a default. */
-export type OptionNames<Options> = { readonly [Name in keyof Required<Options>]: "needed" | "optional" };
+/** Kinds of option values; `"any"` where the option's own check decides. */
+type Kind = "any" | "boolean" | "function" | "iterable" | "list" | "number" | "text";
+
+/** Names of all options of an interface with the kinds of their values, which are needed or optional. */
+export type OptionNames<Options> = {
+  readonly [Name in keyof Required<Options>]: Kind | "optional" | "needed" | `needed ${Kind}`;
+};
+
+/** Rules of the kinds, as error messages state them. */
+const KINDS: Record<string, [rule: string, holds: (value: unknown) => boolean]> = {
+  boolean: ["be true or false", (value) => typeof value === "boolean"],
+  function: ["be a function", (value) => typeof value === "function"],
+  iterable: [
+    "be an array or another iterable object",
+    (value) => Symbol.iterator in Object(value) && typeof value !== "string",
+  ],
+  list: ["be an array", Array.isArray],
+  number: ["be a number", (value) => typeof value === "number"],
+  text: ["be text", (value) => typeof value === "string"],
+};
 
 /**
- * Checks the names of the options in an object.
+ * Checks the names of the options in an object, and the kinds of their values.
  *
  * @param attempt Text after "Cannot", such as `open a device`.
- * @throws {TypeError} for an unknown option, and for a needed one that is missing.
+ * @throws {TypeError} for an unknown option, a needed one that is missing, and a value of the wrong kind.
  */
 export function checkNames<Options>(attempt: string, options: Options, names: OptionNames<Options>): void {
   if (typeof options !== "object" || options === null) {
@@ -20,8 +38,13 @@ export function checkNames<Options>(attempt: string, options: Options, names: Op
     );
   }
   for (const [name, kind] of Object.entries(names)) {
-    if (kind === "needed" && (options as Record<string, unknown>)[name] === undefined) {
-      throw new TypeError(`Cannot ${attempt}: ${name} is missing`);
+    const value = (options as Record<string, unknown>)[name];
+    const isNeeded = (kind as string).startsWith("needed");
+    if (value === undefined && !isNeeded) continue;
+    if (value === undefined) throw new TypeError(`Cannot ${attempt}: ${name} is missing`);
+    const [rule, holds] = KINDS[(kind as string).replace("needed ", "")] ?? [];
+    if (holds?.(value) === false) {
+      throw new TypeError(`Cannot ${attempt}: ${name} must ${rule}, ${gotValue(value)}`);
     }
   }
 }

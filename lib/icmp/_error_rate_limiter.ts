@@ -30,7 +30,7 @@ export interface ErrorRate {
   readonly burst: number;
 }
 
-const NAMES: OptionNames<ErrorRate> = { ratePerSecond: "needed", burst: "needed" };
+const NAMES: OptionNames<ErrorRate> = { ratePerSecond: "needed number", burst: "needed number" };
 
 /** Rate limits of ICMP errors and TCP resets. */
 export interface ErrorRateOptions {

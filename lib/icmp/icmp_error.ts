@@ -74,11 +74,11 @@ export interface IcmpErrorsOptions extends ErrorRateOptions {
 }
 
 const NAMES: OptionNames<IcmpErrorsOptions> = {
-  ratePerSecond: "optional",
-  burst: "optional",
+  ratePerSecond: "number",
+  burst: "number",
   perDestination: "optional",
-  hashKey: "optional",
-  random: "optional",
+  hashKey: "list",
+  random: "function",
   address: "optional",
 };
 

@@ -35,11 +35,11 @@ export interface FlowTableOptions {
 }
 
 const NAMES: OptionNames<FlowTableOptions> = {
-  timeouts: "needed",
-  evictionPriorities: "optional",
-  capacity: "optional",
-  forget: "optional",
-  hashKey: "optional",
+  timeouts: "needed list",
+  evictionPriorities: "list",
+  capacity: "number",
+  forget: "function",
+  hashKey: "list",
 };
 
 /**

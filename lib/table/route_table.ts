@@ -15,7 +15,7 @@ export interface RouteTableOptions {
   readonly capacity?: number;
 }
 
-const NAMES: OptionNames<RouteTableOptions> = { capacity: "optional" };
+const NAMES: OptionNames<RouteTableOptions> = { capacity: "number" };
 
 /** What is kept of one family's prefixes. */
 class Family {

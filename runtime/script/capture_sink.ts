@@ -32,9 +32,9 @@ export interface CaptureFileOptions {
 }
 
 const NAMES: OptionNames<CaptureFileOptions> = {
-  rotateBytes: "optional",
-  rotateInterval: "optional",
-  files: "optional",
+  rotateBytes: "number",
+  rotateInterval: "number",
+  files: "number",
 };
 
 /**

@@ -63,11 +63,11 @@ export interface GivenArguments<Flags extends ScriptFlags = ScriptFlags> {
   readonly args?: readonly string[];
 }
 
-const BOOLEAN_NAMES: OptionNames<BooleanFlag> = { type: "needed", description: "optional" };
+const BOOLEAN_NAMES: OptionNames<BooleanFlag> = { type: "needed text", description: "text" };
 const VALUE_NAMES: OptionNames<ValueFlag<"string", string>> = {
   ...BOOLEAN_NAMES,
-  value: "optional",
-  required: "optional",
+  value: "text",
+  required: "boolean",
   default: "optional",
 };
 const TYPES: readonly string[] = ["string", "number", "boolean", "list"];

@@ -83,15 +83,15 @@ export interface WebSocketOptions {
 }
 
 const NAMES: OptionNames<WebSocketOptions> = {
-  url: "optional",
+  url: "text",
   listen: "optional",
-  proxy: "optional",
-  path: "optional",
-  origins: "optional",
-  payload: "optional",
-  retryAfter: "optional",
-  timeout: "optional",
-  queueLength: "optional",
+  proxy: "text",
+  path: "text",
+  origins: "list",
+  payload: "text",
+  retryAfter: "number",
+  timeout: "number",
+  queueLength: "number",
 };
 
 /** A transport with one peer at a time, reached by messages; {@linkcode websocket} opens it. `packet.endpoint` stays unused. */

@@ -28,8 +28,8 @@ const TUNNEL_OPTIONS: OptionNames<TunnelOptions> = {
   far: "optional",
   stages: "optional",
   signal: "optional",
-  signals: "optional",
-  watchdog: "optional",
+  signals: "boolean",
+  watchdog: "number",
 };
 
 /**

@@ -16,13 +16,13 @@ const ENTRY_BYTES = 250;
 /** Number of shares, for positive and for negative answers each; owners with the same hash have one in common. */
 const SHARES = 32;
 const NAMES: OptionNames<DnsCacheOptions> = {
-  entries: "optional",
-  bytes: "optional",
-  minTtl: "optional",
-  maxTtl: "optional",
-  maxNegativeTtl: "optional",
-  stale: "optional",
-  prefetch: "optional",
+  entries: "number",
+  bytes: "number",
+  minTtl: "number",
+  maxTtl: "number",
+  maxNegativeTtl: "number",
+  stale: "number",
+  prefetch: "boolean",
 };
 
 /** Options of the resolver's cache. */

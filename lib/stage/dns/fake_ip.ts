@@ -31,11 +31,11 @@ const MAX_CAPACITY = 2 ** 22;
 const NONE = -1;
 const REUSE_AFTER = 60_000;
 const NAMES: OptionNames<FakeIpOptions> = {
-  ipv4: "optional",
-  ipv6: "optional",
-  capacity: "optional",
-  ttl: "optional",
-  reuseAfter: "optional",
+  ipv4: "text",
+  ipv6: "text",
+  capacity: "number",
+  ttl: "number",
+  reuseAfter: "number",
   except: "optional",
   only: "optional",
 };

@@ -11,10 +11,10 @@ import type { RuleRate } from "./rule.ts";
 const SOURCES = 4096;
 const KEY_WORDS = 4;
 const NAMES: OptionNames<RuleRate> = {
-  packetsPerSecond: "needed",
-  burst: "optional",
-  perSource: "optional",
-  sources: "optional",
+  packetsPerSecond: "needed number",
+  burst: "number",
+  perSource: "boolean",
+  sources: "number",
 };
 
 /** A token bucket, or one for each source. */

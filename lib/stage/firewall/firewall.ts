@@ -22,13 +22,13 @@ import { type FirewallRule, type FirewallVerdict, formatRules } from "./rule.ts"
 
 // Implementation
 const NAMES: OptionNames<FirewallOptions> = {
-  rules: "optional",
+  rules: "list",
   default: "optional",
-  capacity: "optional",
-  midStream: "optional",
-  neighbors: "optional",
+  capacity: "number",
+  midStream: "boolean",
+  neighbors: "boolean",
   errors: "optional",
-  hashKey: "optional",
+  hashKey: "list",
 };
 const DEFAULT_NAMES: OptionNames<Exclude<FirewallOptions["default"], string | undefined>> = {
   outbound: "optional",

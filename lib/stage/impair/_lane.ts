@@ -14,24 +14,24 @@ import { ReleaseQueue } from "./_release_queue.ts";
 
 // Implementation
 const NAMES: OptionNames<Impairments> = {
-  delay: "optional",
-  jitter: "optional",
-  delayCorrelation: "optional",
+  delay: "number",
+  jitter: "number",
+  delayCorrelation: "number",
   distribution: "optional",
   loss: "optional",
   gilbertElliott: "optional",
   duplicate: "optional",
   corrupt: "optional",
   reorder: "optional",
-  gap: "optional",
-  rateBitsPerSecond: "optional",
-  limit: "optional",
+  gap: "number",
+  rateBitsPerSecond: "number",
+  limit: "number",
 };
 const BURSTS: OptionNames<GilbertElliott> = {
-  toBad: "needed",
-  toGood: "needed",
-  lossInBad: "optional",
-  lossInGood: "optional",
+  toBad: "needed number",
+  toGood: "needed number",
+  lossInBad: "number",
+  lossInGood: "number",
 };
 const LIMIT = 1000;
 /** What is due within a microsecond goes: the clock's milliseconds, in a double, are hardly finer. */

@@ -20,7 +20,7 @@ export interface ImpairmentOptions extends ImpairedDirections {
 }
 
 const DIRECTIONS: OptionNames<ImpairedDirections> = { outbound: "optional", inbound: "optional" };
-const NAMES: OptionNames<ImpairmentOptions> = { seed: "optional", ...DIRECTIONS };
+const NAMES: OptionNames<ImpairmentOptions> = { seed: "number", ...DIRECTIONS };
 
 /**
  * Impairs packets as Linux' netem (tc-netem(8)) does, from a seed: with the same seed, the same packets at the same times

@@ -28,8 +28,8 @@ export interface FragmentOptions {
 
 const NAMES: OptionNames<FragmentOptions> = {
   direction: "optional",
-  ignoreDontFragment: "optional",
-  fragmentIpv6: "optional",
+  ignoreDontFragment: "boolean",
+  fragmentIpv6: "boolean",
   errors: "optional",
 };
 

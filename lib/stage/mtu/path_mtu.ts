@@ -57,12 +57,12 @@ export interface PathMtuOptions {
 }
 
 const NAMES: OptionNames<PathMtuOptions> = {
-  mtu: "optional",
-  minMtu: "optional",
-  paths: "optional",
-  age: "optional",
+  mtu: "number",
+  minMtu: "number",
+  paths: "number",
+  age: "number",
   errors: "optional",
-  hashKey: "optional",
+  hashKey: "list",
 };
 
 /** A path MTU, as {@linkcode PathMtu.save} returns it. */

@@ -74,13 +74,13 @@ export interface ReassembleOptions {
 }
 
 const NAMES: OptionNames<ReassembleOptions> = {
-  datagrams: "optional",
-  fragments: "optional",
-  fragmentsPerDatagram: "optional",
-  bytes: "optional",
-  timeout: "optional",
+  datagrams: "number",
+  fragments: "number",
+  fragmentsPerDatagram: "number",
+  bytes: "number",
+  timeout: "number",
   errors: "optional",
-  hashKey: "optional",
+  hashKey: "list",
 };
 
 /**

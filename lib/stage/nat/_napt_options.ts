@@ -9,27 +9,27 @@ import { Protocol } from "../../wire/protocol.ts";
 const NAMES: OptionNames<Napt44Options> = {
   outside: "needed",
   inside: "optional",
-  ports: "optional",
+  ports: "text",
   filtering: "optional",
-  forwards: "optional",
-  unmatched: "optional",
+  forwards: "list",
+  unmatched: "text",
   timeouts: "optional",
-  capacity: "optional",
-  flowsPerHost: "optional",
-  fragments: "optional",
-  random: "optional",
+  capacity: "number",
+  flowsPerHost: "number",
+  fragments: "number",
+  random: "function",
 };
 const TIMEOUTS: OptionNames<NaptTimeouts> = {
-  tcpEstablished: "optional",
-  tcpTransitory: "optional",
-  udp: "optional",
-  icmp: "optional",
+  tcpEstablished: "number",
+  tcpTransitory: "number",
+  udp: "number",
+  icmp: "number",
 };
 const FORWARD: OptionNames<PortForward> = {
-  protocol: "needed",
+  protocol: "needed text",
   port: "needed",
-  to: "needed",
-  address: "optional",
+  to: "needed text",
+  address: "text",
 };
 const CAPACITY = 65_536;
 const MAX_CAPACITY = 2 ** 20;

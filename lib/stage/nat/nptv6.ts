@@ -26,7 +26,7 @@ const WORDS = 8;
 const MINUS_ZERO = 0xffff;
 
 // Implementation
-const NAMES: OptionNames<Nptv6Options> = { inside: "needed", outside: "needed" };
+const NAMES: OptionNames<Nptv6Options> = { inside: "needed text", outside: "needed text" };
 /** The packet that the error at hand quotes. */
 const quoted = new QuotedPacket();
 

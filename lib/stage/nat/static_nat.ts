@@ -14,8 +14,8 @@ import { isIcmpError } from "../../wire/icmp_query.ts";
 import { QuotedPacket } from "../../wire/quoted_packet.ts";
 
 // Implementation
-const NAMES: OptionNames<StaticNatOptions> = { rules: "needed" };
-const RULE: OptionNames<StaticNatRule> = { inside: "needed", outside: "needed" };
+const NAMES: OptionNames<StaticNatOptions> = { rules: "needed list" };
+const RULE: OptionNames<StaticNatRule> = { inside: "needed text", outside: "needed text" };
 /** The packet that the error at hand quotes. */
 const quoted = new QuotedPacket();
 

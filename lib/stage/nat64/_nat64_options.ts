@@ -31,11 +31,11 @@ export interface Nat64Options {
 
 const NAMES: OptionNames<Nat64Options> = {
   outside: "needed",
-  prefix: "optional",
-  filtering: "optional",
-  capacity: "optional",
+  prefix: "text",
+  filtering: "text",
+  capacity: "number",
   errors: "optional",
-  random: "optional",
+  random: "function",
 };
 
 /** Options that make sense. */

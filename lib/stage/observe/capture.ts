@@ -18,13 +18,13 @@ export * from "../../pcap/mod.ts";
 
 // Implementation
 const NAMES: OptionNames<CaptureOptions> = {
-  filter: "optional",
-  interface: "optional",
-  flushInterval: "optional",
-  snapLength: "optional",
-  chunkLength: "optional",
-  application: "optional",
-  comment: "optional",
+  filter: "function",
+  interface: "text",
+  flushInterval: "number",
+  snapLength: "number",
+  chunkLength: "number",
+  application: "text",
+  comment: "text",
 };
 const FLUSH_INTERVAL = 200;
 

@@ -11,7 +11,7 @@ export interface CountOptions {
   readonly filter?: (packet: Packet, direction: Direction) => boolean;
 }
 
-const NAMES: OptionNames<CountOptions> = { name: "optional", filter: "optional" };
+const NAMES: OptionNames<CountOptions> = { name: "text", filter: "function" };
 
 /** Packets and bytes of one direction. */
 export interface Counted {

@@ -9,12 +9,12 @@ import { Protocol } from "../../wire/protocol.ts";
 
 // Implementation
 const NAMES_OF_OPTIONS: OptionNames<MeterOptions> = {
-  flows: "optional",
-  prefixes: "optional",
-  prefixLength4: "optional",
-  prefixLength6: "optional",
-  halfLife: "optional",
-  timeout: "optional",
+  flows: "number",
+  prefixes: "number",
+  prefixLength4: "number",
+  prefixLength6: "number",
+  halfLife: "number",
+  timeout: "number",
 };
 const CAPACITY = 16_384;
 const PREFIXES = 4096;

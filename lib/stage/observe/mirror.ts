@@ -28,7 +28,7 @@ export interface MirrorOptions {
   readonly direction?: Direction;
 }
 
-const NAMES: OptionNames<MirrorOptions> = { filter: "optional", direction: "optional" };
+const NAMES: OptionNames<MirrorOptions> = { filter: "function", direction: "optional" };
 
 /**
  * Copies packets to another end, such as a device that a packet analyzer reads or a transport to a collector.

@@ -17,9 +17,9 @@ const POLICY: OptionNames<Policy> = {
   protocol: "optional",
   srcPort: "optional",
   dstPort: "optional",
-  mark: "optional",
+  mark: "number",
   end: "optional",
-  match: "optional",
+  match: "function",
 };
 const PROTOCOLS: Readonly<Record<string, readonly number[]>> = {
   tcp: [Protocol.Tcp],

@@ -18,7 +18,7 @@ export interface FifoOptions {
   readonly bytes?: number;
 }
 
-const NAMES: OptionNames<FifoOptions> = { packets: "optional", bytes: "optional" };
+const NAMES: OptionNames<FifoOptions> = { packets: "number", bytes: "number" };
 
 /**
  * First in, first out; what finds it full is dropped as `queue full`. A flow that fills it makes every other one wait:

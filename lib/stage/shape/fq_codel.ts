@@ -64,14 +64,14 @@ export interface FqCodelOptions {
 }
 
 const NAMES: OptionNames<FqCodelOptions> = {
-  flows: "optional",
-  packets: "optional",
-  bytes: "optional",
-  quantum: "optional",
-  target: "optional",
-  interval: "optional",
-  ecn: "optional",
-  hashKey: "optional",
+  flows: "number",
+  packets: "number",
+  bytes: "number",
+  quantum: "number",
+  target: "number",
+  interval: "number",
+  ecn: "boolean",
+  hashKey: "list",
 };
 
 /**

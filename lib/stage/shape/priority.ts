@@ -67,7 +67,7 @@ export interface PriorityOptions {
   readonly weights?: readonly number[];
 }
 
-const NAMES: OptionNames<PriorityOptions> = { bands: "needed", classify: "needed", weights: "optional" };
+const NAMES: OptionNames<PriorityOptions> = { bands: "needed list", classify: "needed", weights: "list" };
 
 /**
  * Bands. Without weights a band is served when all before it are empty: the last one may wait for ever. With weights

@@ -16,10 +16,10 @@ import { TokenBucket, type TokenBucketOptions } from "./token_bucket.ts";
 // Implementation
 const DIRECTIONS: OptionNames<ShaperOptions> = { outbound: "optional", inbound: "optional" };
 const DIRECTION: OptionNames<ShapeOptions> = {
-  rateBitsPerSecond: "needed",
-  burst: "optional",
+  rateBitsPerSecond: "needed number",
+  burst: "number",
   queue: "optional",
-  police: "optional",
+  police: "boolean",
 };
 const OVER = "rate limit";
 

@@ -457,9 +457,10 @@ Deno.test("websocket() names the option that makes no sense", async () => {
     await rejects(async () => await websocket({ listen: 0, timeout })(), RangeError);
   }
   // A timer would take these as "at once".
-  for (const retryAfter of [Infinity, 2 ** 31, "5" as unknown as number]) {
+  for (const retryAfter of [Infinity, 2 ** 31]) {
     throws(() => websocket({ listen: 0, retryAfter }), RangeError);
   }
+  throws(() => websocket({ listen: 0, retryAfter: "5" as unknown as number }), TypeError);
   for (const path of ["", "tunnel", "//tunnel", "/a?b", "/a#b", "http://host/"]) {
     throws(() => websocket({ listen: 0, path }), { name: "SyntaxError", message: /^Cannot parse path / });
   }

@@ -659,7 +659,7 @@ Deno.test("DnsResolver rejects invalid options", () => {
       message,
     });
   }
-  assert.throws(() => new DnsResolver({ address: RESOLVER, cache: { entries: "5" as never } }), RangeError);
+  assert.throws(() => new DnsResolver({ address: RESOLVER, cache: { entries: "5" as never } }), TypeError);
 });
 
 Deno.test("DnsResolver takes a single record and zone", async () => {

@@ -195,7 +195,7 @@ Deno.test("Firewall refuses a wrong rule, naming its number and field", () => {
     }, JSON.stringify(rule));
   }
   throws(() => new Firewall({ rules: [null as unknown as FirewallRule] }), /rule 1: null is no rule/);
-  throws(() => new Firewall({ rules: {} as [] }), /Cannot use rules: {} is no list/);
+  throws(() => new Firewall({ rules: {} as [] }), /rules must be an array, got an object$/);
   throws(() => new Firewall({ default: "maybe" as "drop" }), /default: "maybe"/);
   throws(
     () => new Firewall({ default: { inbuond: "allow" } as object }),

@@ -354,7 +354,7 @@ Deno.test("Napt44 refuses options that make no sense", () => {
     [{ outside: "0.0.0.0" }, RangeError],
     [{ outside: 5 as unknown as string }, TypeError],
     [{ inside: [] }, TypeError],
-    [{ timeouts: { udp: "300" as unknown as number } }, RangeError],
+    [{ timeouts: { udp: "300" as unknown as number } }, TypeError],
     [{
       forwards: [{ protocol: "tcp", port: "80-90", to: "10.9.0.1" }, {
         protocol: "tcp",

@@ -68,7 +68,7 @@ Deno.test("StaticNat refuses rules that make no sense", () => {
   throws(make(["10.9.0", "203.0.113.1"]), SyntaxError);
   throws(
     () => new StaticNat({ rules: { inside: "10.9.0.1", outside: "203.0.113.1" } as unknown as [] }),
-    /no list/,
+    /rules must be an array, got an object$/,
   );
   equal(make(["0.0.0.0/0", "0.0.0.0/0"])().name, "static nat");
 });
