@@ -1,21 +1,21 @@
-/** Random numbers that resemble the one before, as netem's, and what happens by them. */
+/** Correlated random numbers, as netem's, and decisions made with them. */
 
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkNames, gotValue, type OptionNames } from "../../core/options.ts";
 import { Random } from "../../core/random.ts";
 
-/** How likely something is: 0 to 1, and how much each decision resembles the one before. */
+/** Probability of an impairment, from 0 to 1, optionally with a correlation between consecutive decisions. */
 export type Likelihood = number | {
-  /** How likely it is: 0 (never) to 1 (always). */
+  /** Probability, from 0 (never) to 1 (always). */
   readonly probability: number;
-  /** How much of each random number is the one before: 0 to 1. @default {0} */
+  /** Share of the previous random number in each new one, from 0 to 1. @default {0} */
   readonly correlation?: number;
 };
 
 const NAMES: OptionNames<Exclude<Likelihood, number>> = { probability: "needed", correlation: "optional" };
 
 /**
- * A row of random numbers. Each thing that can happen to packets has its own, so that the same packets are lost when
- * delays are made different.
+ * A stream of random numbers. Each impairment has its own stream, so that a change of the delay does not change which
+ * packets are lost.
  */
 export class Chance {
   #probability = 0;
@@ -29,56 +29,55 @@ export class Chance {
   }
 
   /**
-   * Sets how likely it is.
+   * Sets probability and correlation; `name` is that of the option, for errors.
    *
-   * @throws {RangeError} when that is not from 0 to 1.
+   * @throws {RangeError} when one of them is not from 0 to 1.
    */
-  set(what: string, likelihood: Likelihood): void {
-    const told = typeof likelihood === "number" ? { probability: likelihood } : likelihood;
-    checkNames(`impair by ${what}`, told, NAMES);
-    const { probability, correlation = 0 } = told;
-    checkProbability(what, probability);
-    checkProbability(`the correlation of ${what}`, correlation);
+  set(name: string, likelihood: Likelihood): void {
+    const options = typeof likelihood === "number" ? { probability: likelihood } : likelihood;
+    checkNames(`impair packets by ${name}`, options, NAMES);
+    const { probability, correlation = 0 } = options;
+    checkProbability(name, probability);
+    checkProbability(`correlation of ${name}`, correlation);
     this.#probability = probability;
     this.#correlation = correlation;
   }
 
-  /** Whether it can happen. */
+  /** Tells whether the probability is above 0. */
   get isPossible(): boolean {
     return this.#probability > 0;
   }
 
-  /** Whether it happens. What cannot takes no number. */
+  /** Decides once. With a probability of 0 it draws no number. */
   happens(): boolean {
     return this.#probability > 0 && this.next() < this.#probability;
   }
 
-  /** The next number, from 0 up to 1. */
+  /** Draws the next number, from 0 up to but not including 1. */
   next(): number {
     const fraction = this.#random.fraction();
     if (this.#correlation === 0) return fraction;
     return this.#last = fraction * (1 - this.#correlation) + this.#last * this.#correlation;
   }
 
-  /** Where it is in its row. */
+  /** Position in the stream, as JSON. */
   save(): unknown {
     return { last: this.#last, random: this.#random.save() };
   }
 
-  /** @throws {TypeError} when it is not what {@linkcode Chance.save} gave. */
+  /** @throws {TypeError} when the state does not come from {@linkcode Chance.save}. */
   restore(state: unknown): void {
     const { last, random } = (state ?? {}) as { last?: unknown; random?: unknown };
     if (typeof last !== "number" || !(last >= 0 && last < 1)) {
-      throw new TypeError(`Cannot restore a row of random numbers from ${JSON.stringify(state)}`);
+      throw new TypeError(`Cannot restore random numbers: state must come from save(), ${gotValue(state)}`);
     }
     this.#random.restore(random);
     this.#last = last;
   }
 }
 
-/** @throws {RangeError} when it is not from 0 to 1. */
-export function checkProbability(what: string, probability: number): void {
-  if (!(probability >= 0 && probability <= 1)) {
-    throw new RangeError(`Cannot set ${what} to ${probability}: 0 to 1 are probabilities`);
-  }
+/** @throws {RangeError} when a probability is not from 0 to 1. */
+export function checkProbability(name: string, probability: number): void {
+  if (probability >= 0 && probability <= 1) return;
+  throw new RangeError(`Cannot impair packets: ${name} must be from 0 to 1, ${gotValue(probability)}`);
 }

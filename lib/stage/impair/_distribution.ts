@@ -1,8 +1,10 @@
-/** How delays are spread around their mean: tables from which a random place is taken. */
+/** Distributions of delays around their mean, as tables that are indexed by a random number. */
 
-// Specification: tables of 4096 places within 4 deviations; netem/normal.c, pareto.c and paretonormal.c of iproute2
-const PLACES = 4096;
-const FURTHEST = 4;
+import { gotValue } from "../../core/options.ts";
+
+// Specification: tables of 4096 entries within 4 deviations; netem/normal.c, pareto.c and paretonormal.c of iproute2
+const ENTRIES = 4096;
+const MAX_DEVIATION = 4;
 /** The exponent of Pareto's distribution: with 3, the mean is 1.5 and the variance 0.75. */
 const PARETO = 3;
 const PARETO_MEAN = 1.5;
@@ -12,15 +14,15 @@ const PARETO_SHARE = 0.75;
 // Implementation
 const STEPS = 1 << 17;
 
-/** How delays are spread; `normal`, `pareto` and `paretonormal` as in tc-netem(8). */
+/** Distribution of delays; `normal`, `pareto` and `paretonormal` as in tc-netem(8). */
 export type DelayDistribution = "uniform" | "normal" | "pareto" | "paretonormal";
 
 const tables = new Map<DelayDistribution, Float64Array>();
 
 /**
- * What to multiply the jitter by, in rising order, each as likely as the others.
+ * Factors for the jitter in ascending order, all equally likely.
  *
- * @throws {TypeError} when there is no such distribution.
+ * @throws {TypeError} when the distribution is unknown.
  */
 export function delayTable(distribution: DelayDistribution): Float64Array {
   const table = tables.get(distribution) ?? makeTable(distribution);
@@ -31,35 +33,39 @@ export function delayTable(distribution: DelayDistribution): Float64Array {
 function makeTable(distribution: DelayDistribution): Float64Array {
   switch (distribution) {
     case "uniform":
-      return Float64Array.from({ length: PLACES }, (_, i) => 2 * middle(i) - 1);
+      return Float64Array.from({ length: ENTRIES }, (_, i) => 2 * middle(i) - 1);
     case "normal":
       return normal();
     case "pareto":
-      return Float64Array.from({ length: PLACES }, (_, i) => pareto(middle(i)));
+      return Float64Array.from({ length: ENTRIES }, (_, i) => pareto(middle(i)));
     case "paretonormal":
       return normal().map((value, i) => (1 - PARETO_SHARE) * value + PARETO_SHARE * pareto(middle(i)));
   }
-  throw new TypeError(`Cannot spread delays by "${distribution}": uniform, normal, pareto, paretonormal can`);
+  throw new TypeError(
+    `Cannot impair packets: distribution must be uniform, normal, pareto or paretonormal, ${
+      gotValue(distribution)
+    }`,
+  );
 }
 
-function middle(place: number): number {
-  return (place + 0.5) / PLACES;
+function middle(entry: number): number {
+  return (entry + 0.5) / ENTRIES;
 }
 
 function pareto(probability: number): number {
-  return Math.min(FURTHEST, ((1 - probability) ** (-1 / PARETO) - PARETO_MEAN) * PARETO_SCALE);
+  return Math.min(MAX_DEVIATION, ((1 - probability) ** (-1 / PARETO) - PARETO_MEAN) * PARETO_SCALE);
 }
 
-/** The inverse of the normal distribution, by adding up its density. */
+/** The inverse of the normal distribution, by numerical integration of its density. */
 function normal(): Float64Array {
-  const table = new Float64Array(PLACES);
-  const step = 2 * FURTHEST / STEPS;
-  let sum = 0;
-  let place = 0;
-  for (let i = 0; i < STEPS && place < PLACES; i++) {
-    const x = -FURTHEST + (i + 0.5) * step;
-    sum += Math.exp(-x * x / 2) / Math.sqrt(2 * Math.PI) * step;
-    while (place < PLACES && sum >= middle(place)) table[place++] = x;
+  const table = new Float64Array(ENTRIES);
+  const step = 2 * MAX_DEVIATION / STEPS;
+  let total = 0;
+  let entry = 0;
+  for (let i = 0; i < STEPS && entry < ENTRIES; i++) {
+    const x = -MAX_DEVIATION + (i + 0.5) * step;
+    total += Math.exp(-x * x / 2) / Math.sqrt(2 * Math.PI) * step;
+    while (entry < ENTRIES && total >= middle(entry)) table[entry++] = x;
   }
-  return table.fill(FURTHEST, place);
+  return table.fill(MAX_DEVIATION, entry);
 }

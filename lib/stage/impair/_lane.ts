@@ -1,12 +1,12 @@
 /**
- * One direction of a bad road, in the order of netem's:
+ * One direction of an impaired link, in netem's order:
  *
- *     packet ─► twice? ─► lost? ─► a bit flipped? ─► first of all? ─► delay, and the rate ─► full? ─► until it is due
- *                 └─► the copy: lost? ...
+ *     packet ─► duplicate? ─► loss? ─► corrupt? ─► reorder? ─► delay and rate ─► queue full? ─► released when due
+ *                   └─► the copy: loss? ...
  */
 
 import { copyPacket } from "../../core/copy_packet.ts";
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkNames, gotValue, type OptionNames } from "../../core/options.ts";
 import type { Direction, Packet, StageContext } from "../../core/mod.ts";
 import { Chance, checkProbability, type Likelihood } from "./_chance.ts";
 import { type DelayDistribution, delayTable } from "./_distribution.ts";
@@ -34,75 +34,75 @@ const BURSTS: OptionNames<GilbertElliott> = {
   lossInGood: "number",
 };
 const LIMIT = 1000;
-/** What is due within a microsecond goes: the clock's milliseconds, in a double, are hardly finer. */
+/** Packets due within a microsecond leave now: a double of milliseconds is hardly more precise. */
 const SLACK = 0.001;
 const LOST = "loss";
 const FULL = "queue full";
 const BITS_PER_BYTE = 8;
 const MILLISECONDS = 1000;
 const BITS_PER_BYTE_AND_MILLISECOND = BITS_PER_BYTE * MILLISECONDS;
-/** The rows of random numbers of one direction. */
-const ROWS = { loss: 0, duplicate: 1, corrupt: 2, place: 3, reorder: 4, delay: 5, count: 6 } as const;
+/** Streams of random numbers of one direction. */
+const STREAMS = { loss: 0, duplicate: 1, corrupt: 2, bit: 3, reorder: 4, delay: 5, count: 6 } as const;
 
-/** Losses in bursts, by a road that is good or bad (E. N. Gilbert 1960, E. O. Elliott 1963); netem's `gemodel`. */
+/** Bursty loss: a link that is good or bad (E. N. Gilbert 1960, E. O. Elliott 1963); netem's `gemodel`. */
 export interface GilbertElliott {
-  /** How likely a good road becomes bad, at each packet: netem's p. */
+  /** Probability, per packet, that a good link turns bad: netem's p. */
   readonly toBad: number;
-  /** How likely a bad road becomes good, at each packet: netem's r. */
+  /** Probability, per packet, that a bad link turns good: netem's r. */
   readonly toGood: number;
-  /** How likely a packet is lost on a bad road: netem's 1-h. @default {1} */
+  /** Loss on a bad link: netem's 1-h. @default {1} */
   readonly lossInBad?: number;
-  /** How likely a packet is lost on a good road: netem's 1-k. @default {0} */
+  /** Loss on a good link: netem's 1-k. @default {0} */
   readonly lossInGood?: number;
 }
 
-/** What happens to the packets of one direction; tc-netem(8) has the same words. */
+/** Impairments of one direction, named as in tc-netem(8). */
 export interface Impairments {
-  /** How long each packet waits (milliseconds). @default {0} */
+  /** Mean delay (milliseconds). @default {0} */
   readonly delay?: number;
-  /** How far delays are spread: the deviation, of `uniform` ones the largest (milliseconds). @default {0} */
+  /** Deviation of the delay; for `uniform`, the largest one (milliseconds). @default {0} */
   readonly jitter?: number;
-  /** How much of a delay's random part is the one before: 0 to 1. @default {0} */
+  /** Share of the previous delay's random part in the next, from 0 to 1. @default {0} */
   readonly delayCorrelation?: number;
-  /** How delays are spread. @default {"uniform"} */
+  /** Distribution of the delay. @default {"uniform"} */
   readonly distribution?: DelayDistribution;
-  /** How many packets are lost, 0 to 1. @default {0} */
+  /** Probability of loss. @default {0} */
   readonly loss?: Likelihood;
-  /** Losses in bursts, in place of `loss`. @default {none} */
+  /** Bursty loss, instead of `loss`. @default {none} */
   readonly gilbertElliott?: GilbertElliott;
-  /** How many packets come twice, 0 to 1. @default {0} */
+  /** Probability that a packet is sent twice. @default {0} */
   readonly duplicate?: Likelihood;
-  /** How many packets have a bit flipped, and wrong checksums, 0 to 1. @default {0} */
+  /** Probability that one bit is flipped; checksums are not corrected. @default {0} */
   readonly corrupt?: Likelihood;
-  /** How many packets overtake those that wait, 0 to 1: they go at once. Needs a delay. @default {0} */
+  /** Probability that a packet skips the delay and overtakes those that wait. Needs a delay. @default {0} */
   readonly reorder?: Likelihood;
-  /** Only each so many-th packet may overtake. @default {1} */
+  /** Only every nth packet may overtake. @default {1} */
   readonly gap?: number;
-  /** The road's rate (bits per second). @default {Infinity} */
+  /** Link rate (bits per second). @default {Infinity} */
   readonly rateBitsPerSecond?: number;
-  /** How many packets may wait. @default {1000} */
+  /** Maximum packets in the queue. @default {1000} */
   readonly limit?: number;
 }
 
-/** What happened in one direction. */
+/** Counters of one direction. */
 export interface ImpairStats {
-  /** Packets that came, each segment of a super-packet for itself. */
+  /** Packets received; each segment of a super-packet counts. */
   packets: number;
-  /** Packets that were lost by chance. */
+  /** Packets lost by chance. */
   lost: number;
-  /** Packets that were copied. */
+  /** Packets sent twice. */
   duplicated: number;
-  /** Packets with a bit flipped. */
+  /** Packets with a flipped bit. */
   corrupted: number;
   /** Packets that overtook others. */
   reordered: number;
-  /** Packets that found the queue full. */
+  /** Packets dropped because the queue was full. */
   overflowed: number;
-  /** Packets that wait now. */
+  /** Packets in the queue now. */
   queued: number;
 }
 
-/** One direction. */
+/** One direction of an impaired link. */
 export class Lane {
   readonly #direction: Direction;
   readonly #queue = new ReleaseQueue();
@@ -110,7 +110,7 @@ export class Lane {
   readonly #loss: Chance;
   readonly #duplicate: Chance;
   readonly #corrupt: Chance;
-  readonly #place: Chance;
+  readonly #bit: Chance;
   readonly #reorder: Chance;
   readonly #spread: Chance;
   #delay = 0;
@@ -125,71 +125,69 @@ export class Lane {
   #millisecondsPerByte = 0;
   #limit = LIMIT;
   #isBad = false;
-  /** Packets since one has overtaken others. */
+  /** Packets since the last one that overtook others. */
   #counter = 0;
-  /** When the last packet that was sent onto the road is off it. */
+  /** Time at which the link has sent the last packet and is free. */
   #free = -Infinity;
 
-  /** A direction with random numbers of its own. */
+  /** A direction with its own streams of random numbers. */
   constructor(direction: Direction, seed: number) {
-    const row = (number: number) => new Chance(seed, direction * ROWS.count + number);
+    const stream = (number: number) => new Chance(seed, direction * STREAMS.count + number);
     this.#direction = direction;
-    this.#loss = row(ROWS.loss);
-    this.#duplicate = row(ROWS.duplicate);
-    this.#corrupt = row(ROWS.corrupt);
-    this.#place = row(ROWS.place);
-    this.#reorder = row(ROWS.reorder);
-    this.#spread = row(ROWS.delay);
+    this.#loss = stream(STREAMS.loss);
+    this.#duplicate = stream(STREAMS.duplicate);
+    this.#corrupt = stream(STREAMS.corrupt);
+    this.#bit = stream(STREAMS.bit);
+    this.#reorder = stream(STREAMS.reorder);
+    this.#spread = stream(STREAMS.delay);
   }
 
-  /** What happened. */
+  /** A copy of the counters. */
   get stats(): ImpairStats {
     return { ...this.#stats, queued: this.#queue.length };
   }
 
   /**
-   * Makes it so from now on; packets that wait are not touched.
+   * Replaces all options; packets in the queue keep their release time.
    *
    * @throws {RangeError} when a number is out of its range.
    * @throws {TypeError} when two options contradict each other.
    */
   set(options: Impairments): void {
-    checkNames("impair", options, NAMES);
+    checkNames("impair packets", options, NAMES);
     const { delay = 0, jitter = 0, delayCorrelation = 0, distribution = "uniform", gilbertElliott } = options;
     const { loss = 0, duplicate = 0, corrupt = 0, reorder = 0, gap = 1 } = options;
     const { rateBitsPerSecond = Infinity, limit = LIMIT } = options;
-    for (const [what, value] of Object.entries({ delay, jitter })) {
-      if (!(value >= 0 && value < Infinity)) {
-        throw new RangeError(`Cannot set ${what} to ${value} ms: 0 is the least`);
-      }
+    for (const [name, value] of Object.entries({ delay, jitter })) {
+      check(value >= 0 && value < Infinity, `${name} must be a finite number of ms of at least 0`, value);
     }
-    if (!(rateBitsPerSecond > 0)) {
-      throw new RangeError(`Cannot send at ${rateBitsPerSecond} bits per second: a rate above 0 can`);
-    }
-    if (!(limit >= 1)) throw new RangeError(`Cannot bound a queue at ${limit} packets`);
-    if (!(Number.isInteger(gap) && gap >= 1)) {
-      throw new RangeError(`Cannot reorder with a gap of ${gap}: 1 is the least`);
-    }
+    check(rateBitsPerSecond > 0, "rateBitsPerSecond must be above 0", rateBitsPerSecond);
+    check(limit >= 1, "limit must be at least 1", limit);
+    checkInteger("impair packets", "gap", gap, 1, Infinity);
     if (gilbertElliott !== undefined && options.loss !== undefined) {
-      throw new TypeError("Cannot lose packets by loss and by gilbertElliott: one of them can");
+      throw new TypeError(
+        "Cannot impair packets: loss and gilbertElliott exclude each other: set one of them",
+      );
     }
     const table = delayTable(distribution);
-    if (gilbertElliott !== undefined) checkNames("lose packets in bursts", gilbertElliott, BURSTS);
+    if (gilbertElliott !== undefined) checkNames("impair packets by gilbertElliott", gilbertElliott, BURSTS);
     const { toBad = 0, toGood = 0, lossInBad = 1, lossInGood = 0 } = gilbertElliott ?? {};
-    for (const [what, value] of Object.entries({ toBad, toGood, lossInBad, lossInGood })) {
-      checkProbability(what, value);
+    for (const [name, value] of Object.entries({ toBad, toGood, lossInBad, lossInGood })) {
+      checkProbability(name, value);
     }
     for (
-      const [what, chance, likelihood] of [
+      const [name, chance, likelihood] of [
         ["loss", this.#loss, loss],
         ["duplicate", this.#duplicate, duplicate],
         ["corrupt", this.#corrupt, corrupt],
         ["reorder", this.#reorder, reorder],
         ["delay", this.#spread, { probability: 0, correlation: delayCorrelation }],
       ] as const
-    ) chance.set(what, likelihood);
+    ) chance.set(name, likelihood);
     if (this.#reorder.isPossible && delay === 0) {
-      throw new TypeError("Cannot reorder without a delay: a packet overtakes those that wait");
+      throw new TypeError(
+        "Cannot impair packets: reorder needs a delay, got 0: a packet overtakes those that wait",
+      );
     }
     this.#delay = delay;
     this.#jitter = jitter;
@@ -204,51 +202,53 @@ export class Lane {
     this.#limit = limit;
   }
 
-  /** A packet comes: an ordinary one. */
+  /** Receives a packet that is not a super-packet. */
   enter(packet: Packet, context: StageContext): void {
     this.#stats.packets++;
     const isTwice = this.#duplicate.happens();
     const isLost = this.#isLost();
-    // As in netem: one that is to come twice and is lost comes once.
+    // As in netem: a packet that is both duplicated and lost is sent once.
     if (isLost && !isTwice) return this.#lose(packet, context);
     if (isTwice && !isLost) this.#enterCopy(packet, context);
     this.#send(packet, context);
   }
 
-  /** Sends on what is due; returns when the next packet is (monotonic milliseconds). */
+  /** Emits all packets that are due; returns the time at which the next one is (monotonic milliseconds). */
   release(context: StageContext): number {
     const queue = this.#queue;
     while (queue.due <= context.now + SLACK) context.emit(queue.shift(), this.#direction);
     return queue.due;
   }
 
-  /** Its random numbers, and the road's state. */
+  /** Positions in the streams of random numbers, and the link's state. */
   save(): unknown {
     return {
-      rows: this.#rows.map((row) => row.save()),
+      rows: this.#streams.map((stream) => stream.save()),
       isBad: this.#isBad,
       counter: this.#counter,
     };
   }
 
-  /** @throws {TypeError} when it is not what {@linkcode Lane.save} gave. */
+  /** @throws {TypeError} when the state does not come from {@linkcode Lane.save}. */
   restore(state: unknown): void {
     const { rows, isBad, counter } = (state ?? {}) as { rows?: unknown; isBad?: unknown; counter?: unknown };
-    const isState = Array.isArray(rows) && rows.length === ROWS.count && typeof isBad === "boolean" &&
+    const isState = Array.isArray(rows) && rows.length === STREAMS.count && typeof isBad === "boolean" &&
       Number.isInteger(counter) && counter as number >= 0;
-    if (!isState) throw new TypeError(`Cannot restore impairments from ${JSON.stringify(state)}`);
-    this.#rows.forEach((row, i) => row.restore(rows[i]));
+    if (!isState) {
+      throw new TypeError(`Cannot restore impairments: state must come from save(), ${gotValue(state)}`);
+    }
+    this.#streams.forEach((stream, i) => stream.restore(rows[i]));
     this.#isBad = isBad;
     this.#counter = counter as number;
   }
 
-  get #rows(): Chance[] {
-    return [this.#loss, this.#duplicate, this.#corrupt, this.#place, this.#reorder, this.#spread];
+  get #streams(): Chance[] {
+    return [this.#loss, this.#duplicate, this.#corrupt, this.#bit, this.#reorder, this.#spread];
   }
 
   #isLost(): boolean {
     if (!this.#hasBursts) return this.#loss.happens();
-    // The road's state when the packet comes decides; then it changes, or does not.
+    // The link's state on arrival decides; the transition follows.
     const wasBad = this.#isBad;
     if (this.#loss.next() < (wasBad ? this.#toGood : this.#toBad)) this.#isBad = !wasBad;
     return this.#loss.next() < (wasBad ? this.#lossInBad : this.#lossInGood);
@@ -259,7 +259,7 @@ export class Lane {
     context.drop(packet, LOST);
   }
 
-  /** A second packet, to which all but coming twice may happen; none when the pool has no slot. */
+  /** Sends a copy, which is impaired like a packet but not duplicated again; none when the pool is empty. */
   #enterCopy(packet: Packet, context: StageContext): void {
     const copy = copyPacket(packet, context);
     if (copy === undefined) return;
@@ -272,7 +272,7 @@ export class Lane {
     if (this.#corrupt.happens()) this.#flip(packet);
     const { now } = context;
     const time = this.#timeFor(packet, now);
-    // What was due before is gone: whatever else waits is due later.
+    // Packets due earlier have left: all that wait are due later.
     if (time <= now) return context.emit(packet, this.#direction);
     if (this.#queue.length >= this.#limit) {
       this.#stats.overflowed++;
@@ -283,16 +283,16 @@ export class Lane {
     this.#queue.push(packet, time);
   }
 
-  /** Flips one of its bits. A sum that is still to be finished is finished before: it would be right else. */
+  /** Flips one bit. A partial checksum is completed first, or the receiver would find it correct. */
   #flip(packet: Packet): void {
     if (!packet.isInSlot) return;
     packet.finish();
-    const bit = Math.floor(this.#place.next() * packet.length * BITS_PER_BYTE);
+    const bit = Math.floor(this.#bit.next() * packet.length * BITS_PER_BYTE);
     packet.bytes[packet.offset + (bit >> 3)]! ^= 1 << (bit & 7);
     this.#stats.corrupted++;
   }
 
-  /** When a packet leaves. */
+  /** Release time of a packet. */
   #timeFor(packet: Packet, now: number): number {
     if (this.#reorder.isPossible && this.#counter >= this.#gap - 1 && this.#reorder.happens()) {
       this.#counter = 0;
@@ -305,8 +305,13 @@ export class Lane {
       delay += this.#jitter * this.#table[Math.floor(this.#spread.next() * this.#table.length)]!;
     }
     if (this.#millisecondsPerByte === 0) return now + delay;
-    // As in netem: waiting for the road is a part of the delay.
+    // As in netem: waiting for the link counts towards the delay.
     const start = Math.max(now, this.#free);
     return start + Math.max(0, delay - (start - now)) + packet.length * this.#millisecondsPerByte;
   }
+}
+
+/** @throws {RangeError} when the value does not follow the rule. */
+function check(isRight: boolean, rule: string, value: unknown): void {
+  if (!isRight) throw new RangeError(`Cannot impair packets: ${rule}, ${gotValue(value)}`);
 }

@@ -1,26 +1,26 @@
-/** Packets that wait for a time of their own: a heap of the slots' numbers, in memory that is taken once. */
+/** Packets ordered by release time: a binary heap of slot numbers, allocated once. */
 
 import type { Packet } from "../../core/packet.ts";
 
-/** Packets by the time at which they are due; of those due together, the one that came first. */
+/** Priority queue of packets by release time; packets with the same time leave in arrival order. */
 export class ReleaseQueue {
-  /** How many packets wait. */
+  /** Packets in the queue. */
   length = 0;
   #heap = new Int32Array(0);
-  /** By slot: when the packet is due, and which of all it was. */
+  /** By slot: release time and arrival number. */
   #times = new Float64Array(0);
   #numbers = new Float64Array(0);
   #packets: readonly Packet[] = [];
   #count = 0;
 
-  /** When the first packet is due; `Infinity`: none waits. */
+  /** Time at which the first packet is due; `Infinity` when the queue is empty. */
   get due(): number {
     return this.length === 0 ? Infinity : this.#times[this.#heap[0]!]!;
   }
 
   /** Adds a packet. */
   push(packet: Packet, time: number): void {
-    // A tunnel's packets are all of one pool.
+    // All packets of a tunnel come from one pool.
     if (this.#packets.length === 0) this.#adopt(packet.pool.packets);
     const { slot } = packet;
     this.#times[slot] = time;
@@ -36,7 +36,7 @@ export class ReleaseQueue {
     heap[place] = slot;
   }
 
-  /** Takes the packet that is due first. There must be one. */
+  /** Removes the packet that is due first. The queue must not be empty. */
   shift(): Packet {
     const heap = this.#heap;
     const first = heap[0]!;

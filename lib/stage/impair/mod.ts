@@ -1,5 +1,5 @@
 /**
- * Bad roads from a seed: delay, jitter, loss, duplicates, wrong bits, another order, a rate.
+ * Impaired links, reproducible from a seed: delay, jitter, loss, duplication, corruption, reordering, rate.
  *
  * @module
  */

@@ -101,7 +101,7 @@ for (
     0,
   ]] as const
 ) {
-  Deno.test(`Impairment loses in bursts as theory says of Gilbert and Elliott's ${toBad}, ${toGood}, ${lossInBad}, ${lossInGood}`, () => {
+  Deno.test(`Impairment loses packets in bursts as theory predicts for Gilbert and Elliott's ${toBad}, ${toGood}, ${lossInBad}, ${lossInGood}`, () => {
     const { numbers } = run({ gilbertElliott: { toBad, toGood, lossInBad, lossInGood } });
     // The road is bad for a part of p / (p + r), for 1 / r packets each time.
     const bad = toBad / (toBad + toGood);
@@ -120,7 +120,7 @@ for (
   });
 }
 
-Deno.test("Impairment's correlation makes losses come together, and keeps a half of all a half", () => {
+Deno.test("Impairment with a correlation loses packets in runs, and at a probability of a half still loses half", () => {
   const apart = run({ loss: 0.5 });
   const together = run({ loss: { probability: 0.5, correlation: 0.6 } });
   const bursts = ({ numbers }: Outcome) =>
@@ -167,7 +167,7 @@ Deno.test("Impairment's jitter reorders packets, and not when there is a rate", 
   equal(isOrdered(run({ ...jitter, rateBitsPerSecond: 1e6 }, 1000, 1)), true);
 });
 
-Deno.test("Impairment sends packets twice as often as it is told, one behind the other, and copies are whole", () => {
+Deno.test("Impairment duplicates as many packets as `duplicate` says, back to back, and copies are whole", () => {
   const { numbers, packets, impairment } = run({ duplicate: 0.1 });
   const { duplicated } = impairment.stats(Outbound);
   equal(numbers.length, COUNT + duplicated);
@@ -178,7 +178,7 @@ Deno.test("Impairment sends packets twice as often as it is told, one behind the
   }
 });
 
-Deno.test("Impairment's copies have all that the packet has: marks, ends, addresses, sums to be finished", () => {
+Deno.test("Impairment copies a packet with its marks, ends, addresses and partial checksum", () => {
   const test = new TestPipeline(new Impairment({ seed: SEED, outbound: { duplicate: 1 } }));
   test.send(Outbound, numbered(1));
   const packet = test.pipeline.outbound[0]!.packets[0]!;
@@ -212,7 +212,7 @@ Deno.test("Impairment keeps the order of packets that are due together", () => {
   deepEqual(test.receive().far.map(numberOf), Array.from({ length: 60 }, (_, i) => i));
 });
 
-Deno.test("Impairment flips one bit of the packets that it corrupts, anywhere, and leaves their sums wrong", () => {
+Deno.test("Impairment flips one bit of the packets that it corrupts, anywhere, and leaves their checksums wrong", () => {
   const sent = encodePacket('udp 10.9.0.1:5000 > 192.0.2.1:53 "hello"');
   const test = new TestPipeline(new Impairment({ seed: SEED, outbound: { corrupt: 0.5 } }));
   const places = new Set<number>();
@@ -247,7 +247,7 @@ Deno.test("Impairment flips one bit of the packets that it corrupts, anywhere, a
   ok(wrong > 20, `${wrong}`);
 });
 
-Deno.test("Impairment lets a part of packets overtake those that wait, only each so many-th with a gap", () => {
+Deno.test("Impairment lets some packets overtake those that wait, only every nth with a gap", () => {
   const all = run({ delay: 10, reorder: 0.25 }, 20_000, 1);
   const { reordered } = all.impairment.stats(Outbound);
   equal(all.delays.filter((delay) => delay === 0).length, reordered);
@@ -260,7 +260,7 @@ Deno.test("Impairment lets a part of packets overtake those that wait, only each
   ok(Math.abs(mean(distances) - 6) < 0.15, `${mean(distances)}`);
 });
 
-Deno.test("Impairment's rate is a road's: packets follow each other at it, and the queue is bounded", () => {
+Deno.test("Impairment sends at the rate of its link, and the queue is bounded", () => {
   const test = new TestPipeline(
     new Impairment({ seed: SEED, outbound: { rateBitsPerSecond: 1e6, delay: 5, limit: 100 } }),
   );
@@ -275,7 +275,7 @@ Deno.test("Impairment's rate is a road's: packets follow each other at it, and t
   ok(test.pipeline.ledger.counters.snapshot(0).dropped["queue full"]! > 0);
 });
 
-Deno.test("Impairment has the same fate for the same packets by the same seed, and another one by another", () => {
+Deno.test("Impairment treats the same packets alike with the same seed, and otherwise with another", () => {
   const options: Impairments = {
     delay: 20,
     jitter: 10,
@@ -295,7 +295,7 @@ Deno.test("Impairment has the same fate for the same packets by the same seed, a
   ok(Number.isInteger(new Impairment({}).seed));
 });
 
-Deno.test("Impairment loses the same packets when delays are made different, and others in the other direction", () => {
+Deno.test("Impairment loses the same packets when the delay changes, and others in the other direction", () => {
   const { numbers } = run({ loss: 0.1 }, 2000, 1);
   const delayed = run({ loss: 0.1, delay: 30, jitter: 20, corrupt: 0, limit: 200 }, 2000, 1);
   deepEqual(delayed.numbers.toSorted((a, b) => a - b), numbers);
@@ -309,7 +309,7 @@ Deno.test("Impairment loses the same packets when delays are made different, and
   notDeepEqual(others, numbers);
 });
 
-Deno.test("Impairment.restore() goes on where save() was, and refuses what is no state", () => {
+Deno.test("Impairment.restore() continues where save() was, and refuses what save() did not return", () => {
   const options: Impairments = {
     gilbertElliott: { toBad: 0.1, toGood: 0.2 },
     delay: 5,
@@ -335,7 +335,7 @@ Deno.test("Impairment.restore() goes on where save() was, and refuses what is no
   for (const wrong of [...wrongs, broken]) throws(() => other.restore(wrong), TypeError);
 });
 
-Deno.test("Impairment.set() changes one direction from now on; what waits leaves when it was to", () => {
+Deno.test("Impairment.set() changes one direction from now on; packets that wait keep their release time", () => {
   const impairment = new Impairment({ seed: SEED, outbound: { delay: 50 }, inbound: { loss: 1 } });
   const test = new TestPipeline(impairment);
   test.settle();
@@ -376,7 +376,7 @@ Deno.test("Impairment decides about each segment of a super-packet", () => {
   ok(test.balanced);
 });
 
-Deno.test("Impairment takes any bytes, with no slot left, too, and the books balance", () => {
+Deno.test("Impairment takes any bytes, even with no slot left, and every packet is accounted for", () => {
   for (let seed = 1; seed <= 20; seed++) {
     const random = new Random(seed);
     const all: Impairments = { delay: 5, jitter: 9, loss: 0.1, duplicate: 0.4, corrupt: 0.3, reorder: 0.1 };
@@ -415,7 +415,7 @@ Deno.test("Impairment takes any bytes, with no slot left, too, and the books bal
   }
 });
 
-Deno.test("Impairment() and set() refuse what cannot be", () => {
+Deno.test("Impairment() and set() refuse wrong options", () => {
   const ranges: Impairments[] = [
     { delay: -1 },
     { jitter: NaN },
