@@ -1,4 +1,4 @@
-/** The tree of a filter as functions: nothing is parsed, and nothing made, when a packet is asked about. */
+/** Compiles the tree of a filter to functions, which parse and allocate nothing per packet. */
 
 import type { Direction } from "../core/mod.ts";
 import type { Packet } from "../core/packet.ts";
@@ -6,8 +6,9 @@ import * as field from "../wire/header_fields.ts";
 import { Protocol } from "../wire/protocol.ts";
 import type { Link, Operator, Relation, Side, Test, Value, Word } from "./_tree.ts";
 
-type Ask = (packet: Packet) => boolean;
+type Match = (packet: Packet) => boolean;
 type Read = (packet: Packet) => number;
+type Version = 0 | 4 | 6;
 
 // Specification
 const { IPV4_FLAGS, IPV4_PROTOCOL, IPV4_SRC, IPV4_DST, FRAGMENT_OFFSET } = field;
@@ -15,31 +16,31 @@ const { IPV6_NEXT_HEADER, IPV6_SRC, IPV6_DST, IPV6_HEADER, DST_PORT } = field;
 
 const NO_DIRECTION = -1;
 
-// Of the packet that is asked about. One at a time: a filter calls nothing that could ask about another.
-/** Which way it goes. */
+// State of the current match; a filter calls nothing that could start another.
+/** Direction of the packet. */
 let direction: number = NO_DIRECTION;
-/** Whether a byte was read that the packet has not, or a number divided by zero: no packet matches then. */
+/** Set by a read beyond the packet's end or a division by zero: the packet does not match then. */
 let failed = false;
 
-/** Makes the function that asks one question. */
+/** Compiles a test to a function. */
 export function compileTest(test: Test): (packet: Packet, direction?: Direction) => boolean {
-  const ask = compile(test);
+  const match = compile(test);
   return (packet, of) => {
     direction = of ?? NO_DIRECTION;
     failed = false;
-    return ask(packet) && !failed;
+    return match(packet) && !failed;
   };
 }
 
-function compile(test: Test): Ask {
+function compile(test: Test): Match {
   switch (test.kind) {
     case "true":
       return () => true;
     case "chain":
       return compileChain(compile(test.first), test.rest);
     case "not": {
-      const ask = compile(test.test);
-      return (packet) => !ask(packet);
+      const match = compile(test.test);
+      return (packet) => !match(packet);
     }
     case "version":
       return test.version === 4 ? isIpv4 : isIpv6;
@@ -56,39 +57,39 @@ function compile(test: Test): Ask {
     case "first fragment":
       return isFirstFragment;
     case "direction": {
-      const { direction: asked } = test;
-      return () => direction === asked;
+      const { direction: wanted } = test;
+      return () => direction === wanted;
     }
     case "relation":
       return compileRelation(test.operator, test.left, test.right);
   }
 }
 
-function compileChain(first: Ask, rest: readonly Link[]): Ask {
-  const asks = rest.map(({ test }) => compile(test));
-  const second = asks[0]!;
-  if (asks.length === 1) {
+function compileChain(first: Match, rest: readonly Link[]): Match {
+  const matches = rest.map(({ test }) => compile(test));
+  const second = matches[0]!;
+  if (matches.length === 1) {
     return rest[0]!.operator === "and"
       ? (packet) => first(packet) && second(packet)
       : (packet) => first(packet) || second(packet);
   }
-  const count = asks.length;
+  const count = matches.length;
   if (rest.every(({ operator }) => operator === "and")) {
     return (packet) => {
       if (!first(packet)) return false;
-      for (let i = 0; i < count; i++) if (!asks[i]!(packet)) return false;
+      for (let i = 0; i < count; i++) if (!matches[i]!(packet)) return false;
       return true;
     };
   }
   const isAnd = rest.map(({ operator }) => operator === "and");
   return (packet) => {
-    let answer = first(packet);
-    for (let i = 0; i < count; i++) if (answer === isAnd[i]) answer = asks[i]!(packet);
-    return answer;
+    let result = first(packet);
+    for (let i = 0; i < count; i++) if (result === isAnd[i]) result = matches[i]!(packet);
+    return result;
   };
 }
 
-// What the packet has. Each fails the filter, and answers with something, when the packet is too short.
+// Reads of the packet. Each sets `failed` and returns 0 if the packet is too short.
 
 function byteAt(packet: Packet, at: number): number {
   if (at < packet.length) return packet.bytes[packet.offset + at]!;
@@ -138,29 +139,26 @@ function ipv4HeaderLength(packet: Packet): number {
 
 // Protocols
 
-function compileProtocol(asked: 0 | 4 | 6, protocol: number): Ask {
+function compileProtocol(version: Version, protocol: number): Match {
   const isIn4 = (packet: Packet) => byteAt(packet, IPV4_PROTOCOL) === protocol;
   const isIn6 = (packet: Packet) => {
     const next = byteAt(packet, IPV6_NEXT_HEADER);
     return next === protocol || (next === Protocol.Fragment && byteAt(packet, IPV6_HEADER) === protocol);
   };
-  switch (asked) {
-    case 4:
-      return (packet) => isIpv4(packet) && isIn4(packet);
-    case 6:
-      return (packet) => isIpv6(packet) && isIn6(packet);
-    case 0:
-      return (packet) => versionOf(packet) === 4 ? isIn4(packet) : isIpv6(packet) && isIn6(packet);
-  }
+  return compileVersions(version, isIn4, isIn6);
 }
 
-/** The protocol, behind any number of extension headers. */
-function compileChained(asked: 0 | 4 | 6, protocol: number): Ask {
+/** Compiles a test for a protocol after any number of extension headers. */
+function compileChained(version: Version, protocol: number): Match {
   const isIn4 = (packet: Packet) =>
     follow(packet, byteAt(packet, IPV4_PROTOCOL), ipv4HeaderLength(packet), protocol, false);
   const isIn6 = (packet: Packet) =>
     follow(packet, byteAt(packet, IPV6_NEXT_HEADER), IPV6_HEADER, protocol, true);
-  switch (asked) {
+  return compileVersions(version, isIn4, isIn6);
+}
+
+function compileVersions(version: Version, isIn4: Match, isIn6: Match): Match {
+  switch (version) {
     case 4:
       return (packet) => isIpv4(packet) && isIn4(packet);
     case 6:
@@ -185,7 +183,7 @@ function follow(packet: Packet, first: number, from: number, protocol: number, i
 
 // Addresses
 
-function compileNet4(side: Side, address: number, mask: number): Ask {
+function compileNet4(side: Side, address: number, mask: number): Match {
   switch (side) {
     case "src":
       return (packet) => (wordAt(packet, IPV4_SRC) & mask) === address;
@@ -200,7 +198,7 @@ function compileNet4(side: Side, address: number, mask: number): Ask {
   }
 }
 
-function compileNet6(side: Side, words: readonly Word[]): Ask {
+function compileNet6(side: Side, words: readonly Word[]): Match {
   const count = words.length;
   const places = Int32Array.from(words, ({ at }) => at);
   const addresses = Int32Array.from(words, ({ address }) => address);
@@ -225,9 +223,9 @@ function compileNet6(side: Side, words: readonly Word[]): Ask {
 
 // Ports
 
-function compilePorts(side: Side, protocol: number, low: number, high: number): Ask {
+function compilePorts(side: Side, protocol: number, low: number, high: number): Match {
   const span = high - low;
-  const isAsked = (found: number) =>
+  const isWanted = (found: number) =>
     protocol === 0
       ? found === Protocol.Tcp || found === Protocol.Udp || found === Protocol.Sctp
       : found === protocol;
@@ -235,9 +233,9 @@ function compilePorts(side: Side, protocol: number, low: number, high: number): 
     const version = versionOf(packet);
     let at = IPV6_HEADER;
     if (version === 4) {
-      if (!isAsked(byteAt(packet, IPV4_PROTOCOL)) || !isFirstFragment(packet)) return false;
+      if (!isWanted(byteAt(packet, IPV4_PROTOCOL)) || !isFirstFragment(packet)) return false;
       at = ipv4HeaderLength(packet);
-    } else if (version !== 6 || !isAsked(byteAt(packet, IPV6_NEXT_HEADER))) return false;
+    } else if (version !== 6 || !isWanted(byteAt(packet, IPV6_NEXT_HEADER))) return false;
     if (side !== "dst") {
       const isSrc = shortAt(packet, at) - low >>> 0 <= span;
       if (side === "src" || isSrc === (side === "or")) return isSrc;
@@ -248,7 +246,7 @@ function compilePorts(side: Side, protocol: number, low: number, high: number): 
 
 // Numbers
 
-function compileRelation(operator: Relation, left: Value, right: Value): Ask {
+function compileRelation(operator: Relation, left: Value, right: Value): Match {
   const a = compileValue(left);
   if (right.kind === "number") {
     const b = right.value;
@@ -285,7 +283,7 @@ function compileRelation(operator: Relation, left: Value, right: Value): Ask {
   }
 }
 
-/** A function of a number of 32 bits, which is signed so that it is never a heap object. */
+/** Compiles a value to a function that returns signed 32 bits, which V8 keeps off the heap. */
 function compileValue(value: Value): Read {
   switch (value.kind) {
     case "number": {

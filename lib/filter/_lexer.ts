@@ -1,27 +1,24 @@
-/** The text of a filter as tokens. */
+/** Splits the text of a filter into tokens. */
 
 import { CONSTANTS, KEYWORDS } from "./_words.ts";
 
-/** A piece of the text. */
+/** A token of the text. */
 export interface Token {
-  /**
-   * What it is: a keyword or sign of the language, a number, an IPv4 address of two to four octets, an IPv6 address,
-   * any other name, or the text's end.
-   */
+  /** Keyword or operator (`sign`), number, IPv4 address of two to four octets, IPv6 address, other name, or end. */
   readonly kind: "sign" | "number" | "ipv4" | "ipv6" | "name" | "end";
-  /** The sign or keyword, spelled one way (`and` for `&&`); else as it was written. */
+  /** Text as written; a keyword or operator has one spelling (`and` for `&&`). */
   readonly text: string;
-  /** A number's value, 32 bits. */
+  /** Value of a number (32 bits). */
   readonly value: number;
-  /** Where it starts in the text. */
+  /** Offset in the text. */
   readonly at: number;
 }
 
 // Implementation
 
-/** The longest text (characters): what programs write; its tree is bounded besides. */
+/** Maximum length of the text (characters), enough for generated filters. */
 const MAX_TEXT = 65_536;
-/** How much of the text an error shows (characters). */
+/** Length of the text in an error (characters). */
 const SHOWN = 60;
 
 const SPACE = /[ \t\r\n]+/y;
@@ -33,6 +30,7 @@ const NUMBER = /^(?:[0-9]+|0[xX][0-9A-Fa-f]+)$/;
 const OCTETS = /^[0-9]+(?:\.[0-9]+){1,3}$/;
 const LINK_ADDRESS =
   /^(?:[0-9a-f]{1,2}([:.-])[0-9a-f]{1,2}(?:\1[0-9a-f]{1,2}){4}|[0-9a-f]{4}\.[0-9a-f]{4}\.[0-9a-f]{4})$/i;
+const NO_LINK_ADDRESS = "a link-layer address does not apply to IP packets";
 const SPELLINGS: ReadonlyMap<string, string> = new Map([
   ["&&", "and"],
   ["||", "or"],
@@ -41,17 +39,17 @@ const SPELLINGS: ReadonlyMap<string, string> = new Map([
   ["length", "len"],
 ]);
 
-/** Refuses a filter, and tells why and where. */
-export function refuse(text: string, what: string, at: number): never {
+/** Throws the error for a filter, with the reason and the column. */
+export function refuse(text: string, reason: string, at: number): never {
   const start = Math.max(0, Math.min(at - SHOWN / 2, text.length - SHOWN));
   const end = start + SHOWN;
   const shown = `${start > 0 ? "..." : ""}${text.slice(start, end)}${end < text.length ? "..." : ""}`;
-  throw new SyntaxError(`Cannot parse filter ${JSON.stringify(shown)}: ${what} at column ${at + 1}`);
+  throw new SyntaxError(`Cannot parse filter ${JSON.stringify(shown)}: ${reason} at column ${at + 1}`);
 }
 
-/** Splits the text; the last token is the end. */
+/** Splits the text into tokens; the last one is the end. */
 export function readTokens(text: string): Token[] {
-  if (text.length > MAX_TEXT) refuse(text, `more than ${MAX_TEXT} characters`, MAX_TEXT);
+  if (text.length > MAX_TEXT) refuse(text, `text must have at most ${MAX_TEXT} characters`, MAX_TEXT);
   const tokens: Token[] = [];
   let at = 0;
   const match = (pattern: RegExp) => {
@@ -64,7 +62,7 @@ export function readTokens(text: string): Token[] {
     const colons = match(COLONS)?.[0];
     const name = match(NAME)?.[0];
     if (colons !== undefined && colons.length > (name?.length ?? 0)) {
-      if (LINK_ADDRESS.test(colons)) refuse(text, "a link-layer address, which IP packets have not", at);
+      if (LINK_ADDRESS.test(colons)) refuse(text, NO_LINK_ADDRESS, at);
       tokens.push({ kind: "ipv6", text: colons, value: 0, at });
       at += colons.length;
     } else if (name !== undefined) {
@@ -79,7 +77,7 @@ export function readTokens(text: string): Token[] {
       } else if (escaped !== null) {
         tokens.push({ kind: "name", text: escaped[1]!, value: 0, at });
         at += escaped[0].length;
-      } else refuse(text, `${JSON.stringify(text[at])} is no sign of the language`, at);
+      } else refuse(text, `unexpected ${JSON.stringify(text[at])}`, at);
     }
   }
   tokens.push({ kind: "end", text: "", value: 0, at });
@@ -92,14 +90,16 @@ function readName(text: string, name: string, at: number): Token {
   if (KEYWORDS.has(name)) return { kind: "sign", text: SPELLINGS.get(name) ?? name, value: 0, at };
   if (NUMBER.test(name)) return { kind: "number", text: name, value: readNumber(text, name, at), at };
   if (OCTETS.test(name)) return { kind: "ipv4", text: name, value: 0, at };
-  if (LINK_ADDRESS.test(name)) refuse(text, "a link-layer address, which IP packets have not", at);
+  if (LINK_ADDRESS.test(name)) refuse(text, NO_LINK_ADDRESS, at);
   return { kind: "name", text: name, value: 0, at };
 }
 
 function readNumber(text: string, digits: string, at: number): number {
   const isOctal = /^0[0-9]/.test(digits);
-  if (isOctal && /[89]/.test(digits)) refuse(text, "an octal number with an 8 or 9", at);
+  if (isOctal && /[89]/.test(digits)) {
+    refuse(text, `octal number must have digits from 0 to 7, got ${digits}`, at);
+  }
   const value = isOctal ? parseInt(digits, 8) : Number(digits);
-  if (value > 0xffff_ffff) refuse(text, "a number of more than 32 bits", at);
+  if (value > 0xffff_ffff) refuse(text, `number must have at most 32 bits, got ${digits}`, at);
   return value;
 }

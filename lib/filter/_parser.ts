@@ -1,33 +1,33 @@
-/** The grammar of filters: tokens to a tree. */
+/** Parses a filter to a tree; `README.md` has the grammar. */
 
 import { Direction } from "../core/mod.ts";
 import { IPV4_DST, IPV6_DST } from "../wire/header_fields.ts";
 import { type Qualifier, readId } from "./_ids.ts";
-import { isRelation, readRelation } from "./_sums.ts";
+import { isRelation, readRelation } from "./_arithmetic.ts";
 import { Tokens } from "./_tokens.ts";
 import { all, chain, type Link, load, relation, type Side, sizeOf, type Test, type Value } from "./_tree.ts";
 import { PROTOCOL_WORDS } from "./_words.ts";
 
 // Implementation
-/** The largest tree (tests, numbers and operations), which bounds the time that a packet takes. */
+/** Maximum size of the tree (tests, numbers and operations), which limits the time per packet. */
 const MAX_SIZE = 32_768;
 
-/** The qualifier of an address with a full-length prefix and no word before it. */
+/** Qualifier of an address with a full-length prefix and no keyword before it. */
 const HOST: Qualifier = { protocol: "", side: "or", kind: "host" };
 
-/** The words that tell what an address or a number is. */
+/** Keywords for the kind of an address or number. */
 const KINDS: ReadonlySet<string> = new Set(["host", "net", "port", "portrange", "proto", "protochain"]);
 
-/** A part of an expression. */
+/** A part of a filter. */
 interface Part {
   readonly test: Test;
-  /** What a bare name or number behind it means. */
+  /** Qualifier for a bare name or number after it. */
   readonly qualifier: Qualifier | undefined;
-  /** Whether it is a bare name or number, or several of them. */
+  /** Set for one or several bare names or numbers. */
   readonly isBare: boolean;
 }
 
-/** Reads a filter. */
+/** Parses a filter. */
 export function parseFilter(text: string): Test {
   return new Parser(text).filter();
 }
@@ -43,7 +43,7 @@ class Parser {
     if (this.#tokens.isEnd()) return { kind: "true" };
     const { test } = this.#chain(undefined, 0);
     if (!this.#tokens.isEnd()) this.#tokens.unexpected();
-    if (sizeOf(test) > MAX_SIZE) this.#tokens.refuse(`more than ${MAX_SIZE} instructions`);
+    if (sizeOf(test) > MAX_SIZE) this.#tokens.refuse(`filter must have at most ${MAX_SIZE} instructions`);
     return test;
   }
 
@@ -57,7 +57,9 @@ class Parser {
       this.#tokens.skip();
       const start = this.#tokens.token;
       const part = this.#part(qualifier, depth);
-      if (first.isBare && !part.isBare) this.#tokens.refuse("an expression among names and numbers", start);
+      if (first.isBare && !part.isBare) {
+        this.#tokens.refuse(`expected a name or number, got ${JSON.stringify(start.text)}`, start);
+      }
       qualifier = part.qualifier;
       rest.push({ operator, test: part.test });
     }
@@ -79,11 +81,11 @@ class Parser {
     const { kind, text } = this.#tokens.token;
     if (kind === "end") this.#tokens.unexpected("an expression");
     if (kind !== "sign") {
-      // The prefix of all bits says by itself that it is a host.
+      // A full-length prefix is a host without a keyword.
       const isPrefixed = (kind === "ipv4" || kind === "ipv6") && this.#tokens.isSign("/", 1);
       const qualifier = inherited ?? (isPrefixed ? HOST : undefined);
       if (qualifier === undefined) {
-        this.#tokens.refuse(`no word such as host, net or port says what ${text} is`);
+        this.#tokens.refuse(`${text} needs a word such as host, net or port before it`);
       }
       return { test: readId(this.#tokens, qualifier), qualifier, isBare: inherited !== undefined };
     }
@@ -96,7 +98,7 @@ class Parser {
     return { ...this.#primitive(depth), isBare: false };
   }
 
-  /** A primitive that its own words begin. */
+  /** Parses a primitive that starts with a keyword. */
   #primitive(depth: number): { test: Test; qualifier: Qualifier | undefined } {
     const { text } = this.#tokens.token;
     switch (text) {
@@ -116,7 +118,7 @@ class Parser {
       }
       case "broadcast":
       case "multicast":
-        this.#tokens.refuse(`"${text}" asks for a link layer, which IP packets have not: write "ip ${text}"`);
+        this.#tokens.refuse(`"${text}" does not apply to IP packets: write "ip ${text}"`);
     }
     const isProtocol = text === "ip" || text === "ip6" || PROTOCOL_WORDS.has(text);
     const protocol = isProtocol ? text : "";
@@ -131,7 +133,7 @@ class Parser {
     }
     if (side !== undefined && (kind === "proto" || kind === "protochain")) {
       this.#tokens.skip(-1);
-      this.#tokens.refuse(`"${kind}" has no side`);
+      this.#tokens.refuse(`"${kind}" does not take src or dst`);
     }
     const qualifier = { protocol, side: side ?? "or", kind: kind ?? "host" };
     return { test: this.#id(qualifier, depth), qualifier };
@@ -142,7 +144,7 @@ class Parser {
     const { text } = this.#tokens.token;
     if (!this.#tokens.isSign("broadcast") && !this.#tokens.isSign("multicast")) return undefined;
     const isKnown = protocol === "ip" || (protocol === "ip6" && text === "multicast");
-    if (!isKnown) this.#tokens.refuse(`"${protocol} ${text}" means nothing`);
+    if (!isKnown) this.#tokens.refuse(`"${protocol} ${text}" has no meaning`);
     this.#tokens.skip();
     const version: Test = { kind: "version", version: protocol === "ip" ? 4 : 6 };
     const at = protocol === "ip" ? IPV4_DST : IPV6_DST;
@@ -178,7 +180,7 @@ class Parser {
     return text;
   }
 
-  /** What stands behind the words: a bare one, `not` one, or several in parentheses. */
+  /** Parses the id after keywords: a bare one, one after `not`, or several in parentheses. */
   #id(qualifier: Qualifier, depth: number): Test {
     if (this.#tokens.accept("!")) {
       return { kind: "not", test: this.#id(qualifier, this.#tokens.deeper(depth)) };
@@ -186,7 +188,9 @@ class Parser {
     if (!this.#tokens.accept("(")) return readId(this.#tokens, qualifier);
     const start = this.#tokens.token;
     const { test, isBare } = this.#chain(qualifier, depth + 1);
-    if (!isBare) this.#tokens.refuse("only names and numbers may stand in parentheses behind a word", start);
+    if (!isBare) {
+      this.#tokens.refuse("parentheses after a keyword must contain only names and numbers", start);
+    }
     this.#tokens.expect(")");
     return test;
   }

@@ -1,18 +1,19 @@
-/** A filter's tokens as its parser takes them. */
+/** Reads a filter's tokens one by one, for the parser. */
 
 import { readTokens, refuse, type Token } from "./_lexer.ts";
 import { LINK_WORDS } from "./_words.ts";
 
 // Implementation
 
-/** How deep parentheses, indices and operations nest. */
+/** Maximum nesting of parentheses, indices and operations. */
 export const MAX_DEPTH = 64;
+const TOO_DEEP = `nesting must be at most ${MAX_DEPTH} levels`;
 
-/** Tokens, read one by one. */
+/** Tokens of a filter with a current position. */
 export class Tokens {
   readonly #text: string;
   readonly #tokens: readonly Token[];
-  /** For each opening parenthesis where it is closed, as indices of tokens. */
+  /** Index of the closing parenthesis by that of the opening one. */
   readonly #closings: ReadonlyMap<number, number>;
   #next = 0;
 
@@ -28,75 +29,75 @@ export class Tokens {
     this.#tokens.forEach((token, index) => {
       if (token.kind !== "sign") return;
       if (token.text === "(") {
-        if (open.push(index) > MAX_DEPTH) this.refuse(`more than ${MAX_DEPTH} levels`, token);
+        if (open.push(index) > MAX_DEPTH) this.refuse(TOO_DEEP, token);
       } else if (token.text === ")") {
         const opening = open.pop();
-        if (opening === undefined) this.refuse("a ) without its (", token);
+        if (opening === undefined) this.refuse('")" has no "("', token);
         closings.set(opening, index);
       }
     });
     const unclosed = open.pop();
-    if (unclosed !== undefined) this.refuse("a ( without its )", this.#tokens[unclosed]);
+    if (unclosed !== undefined) this.refuse('"(" has no ")"', this.#tokens[unclosed]);
     return closings;
   }
 
-  /** The next token. */
+  /** Next token. */
   get token(): Token {
     return this.#tokens[this.#next]!;
   }
 
-  /** Refuses the filter because of the next token, or another. */
-  refuse(what: string, token = this.token): never {
-    refuse(this.#text, what, token.at);
+  /** Throws the error for the filter at the next token, or at another. */
+  refuse(reason: string, token = this.token): never {
+    refuse(this.#text, reason, token.at);
   }
 
-  /** Refuses the next token, instead of which something else is wanted. */
-  unexpected(wanted = ""): never {
+  /** Throws the error for the next token, where the grammar needs another. */
+  unexpected(expected = ""): never {
     const { kind, text } = this.token;
-    if (kind === "sign" && LINK_WORDS.has(text)) this.refuse(`"${text}" asks for what IP packets have not`);
-    const found = kind === "end" ? "the text ends" : `unexpected ${JSON.stringify(text)}`;
-    this.refuse(wanted === "" ? found : `${found} instead of ${wanted}`);
+    if (kind === "sign" && LINK_WORDS.has(text)) this.refuse(`"${text}" does not apply to IP packets`);
+    const found = kind === "end" ? "end" : JSON.stringify(text);
+    this.refuse(expected === "" ? `unexpected ${found}` : `expected ${expected}, got ${found}`);
   }
 
-  /** The token so many behind the next one; `undefined` behind the end. */
+  /** Returns the token `count` after the next one; `undefined` after the end. */
   ahead(count: number): Token | undefined {
     return this.#tokens[this.#next + count];
   }
 
-  /** How many tokens behind the next one, an opening parenthesis, its closing one stands. */
+  /** Returns the distance from the next token, an opening parenthesis, to its closing one. */
   closing(): number {
     return this.#closings.get(this.#next)! - this.#next;
   }
 
-  /** Steps over tokens. */
+  /** Skips tokens. */
   skip(count = 1): void {
     this.#next += count;
   }
 
-  /** Whether no token is left. */
+  /** Reports whether no token is left. */
   isEnd(): boolean {
     return this.token.kind === "end";
   }
 
-  /** Whether this keyword or sign comes next, or so many behind. */
+  /** Reports whether the next token, or the one `ahead` after it, is this keyword or operator. */
   isSign(text: string, ahead = 0): boolean {
     const token = this.ahead(ahead);
     return token?.kind === "sign" && token.text === text;
   }
 
-  /** Steps over this keyword or sign; whether it was there. */
+  /** Skips this keyword or operator if it is next; returns whether it was. */
   accept(text: string): boolean {
     const found = this.isSign(text);
     if (found) this.skip();
     return found;
   }
 
-  /** Steps over this keyword or sign, which must be there. */
+  /** Skips this keyword or operator, which must be next. */
   expect(text: string): void {
     if (!this.accept(text)) this.unexpected(JSON.stringify(text));
   }
 
-  /** Steps over a number, which must be there. */
+  /** Returns and skips a number, which must be next. */
   number(): number {
     const { kind, value } = this.token;
     if (kind !== "number") this.unexpected("a number");
@@ -104,9 +105,9 @@ export class Tokens {
     return value;
   }
 
-  /** One level more, if there may be. */
+  /** Returns the next level of nesting. */
   deeper(depth: number): number {
-    if (depth >= MAX_DEPTH) this.refuse(`more than ${MAX_DEPTH} levels`);
+    if (depth >= MAX_DEPTH) this.refuse(TOO_DEEP);
     return depth + 1;
   }
 }

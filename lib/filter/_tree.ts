@@ -1,9 +1,9 @@
-/** What a filter asks, as a tree. */
+/** The tree of a parsed filter. */
 
-/** Which of a packet's two addresses or ports. */
+/** Source or destination address or port, either, or both. */
 export type Side = "src" | "dst" | "or" | "and";
 
-/** A question that is true or false. */
+/** A test that is true or false for a packet. */
 export type Test =
   | { readonly kind: "true" }
   | { readonly kind: "chain"; readonly first: Test; readonly rest: readonly Link[] }
@@ -16,7 +16,7 @@ export type Test =
   | {
     readonly kind: "ports";
     readonly side: Side;
-    /** 0 for TCP, UDP and SCTP. */
+    /** Protocol number; 0 for TCP, UDP and SCTP. */
     readonly protocol: number;
     readonly low: number;
     readonly high: number;
@@ -30,7 +30,7 @@ export type Test =
     readonly right: Value;
   };
 
-/** A step of a chain, which goes from left to right: `and` and `or` bind alike. */
+/** A step of a chain, evaluated from left to right: `and` and `or` have equal precedence. */
 export interface Link {
   readonly operator: "and" | "or";
   readonly test: Test;
@@ -38,24 +38,24 @@ export interface Link {
 
 /** 32 bits of an IPv6 address. */
 export interface Word {
-  /** Where they stand in the address (bytes). */
+  /** Offset in the address (bytes). */
   readonly at: number;
   readonly address: number;
   readonly mask: number;
 }
 
-/** How two numbers are compared. */
+/** Comparison of two numbers. */
 export type Relation = "=" | "!=" | "<" | "<=" | ">" | ">=";
-/** How two numbers become one. */
+/** Operation on two numbers. */
 export type Operator = "+" | "-" | "*" | "/" | "%" | "&" | "|" | "^" | "<<" | ">>";
 
-/** A number of 32 bits without a sign, held as a signed one. */
+/** An unsigned 32-bit number, held as a signed one. */
 export type Value =
   | { readonly kind: "number"; readonly value: number }
   | { readonly kind: "length" }
   | {
     readonly kind: "load";
-    /** What the index counts from: the IP header, what follows an IPv4 header, or what follows 40 bytes of IPv6's. */
+    /** Base of the index: the IP header, the end of the IPv4 header, or the end of the 40 bytes of an IPv6 header. */
     readonly base: "ip" | "transport" | "ipv6 payload";
     readonly size: 1 | 2 | 4;
     readonly index: Value;
@@ -79,7 +79,7 @@ export function all([first, ...rest]: readonly Test[]): Test {
   return chain(first!, rest.map((test) => ({ operator: "and", test })));
 }
 
-/** The number of instructions that a test takes: each test, number and operation is one. */
+/** Returns the number of instructions of a test: each test, number and operation is one. */
 export function sizeOf(test: Test): number {
   switch (test.kind) {
     case "chain":

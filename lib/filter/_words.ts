@@ -1,10 +1,10 @@
-/** The words of filter expressions that stand for numbers, and those that have no meaning for IP packets. */
+/** Words of the filter language: constants, protocols, ports, and keywords that do not apply to IP packets. */
 
 import { Protocol } from "../wire/protocol.ts";
 
 // Specification: pcap-filter(7)
 
-/** Names of numbers: offsets, ICMP types, TCP flags. */
+/** Constants: offsets, ICMP types, TCP flags. */
 export const CONSTANTS: ReadonlyMap<string, number> = new Map([
   ["icmptype", 0],
   ["icmpcode", 1],
@@ -65,17 +65,17 @@ export const CONSTANTS: ReadonlyMap<string, number> = new Map([
   ["tcp-cwr", 0x80],
 ]);
 
-/** What a protocol's word means: in which versions of IP it is looked for, and how its bytes are reached. */
+/** Meaning of a protocol keyword. */
 export interface ProtocolWord {
-  /** The number that it has in IP's header. */
+  /** Protocol number in the IP header. */
   readonly protocol: number;
-  /** The version that carries it; 0 for both. */
+  /** IP version that carries it; 0 for both. */
   readonly version: 0 | 4 | 6;
-  /** Whether `word[...]` reads its bytes. */
+  /** Set if `word[...]` reads its bytes. */
   readonly indexed: boolean;
 }
 
-/** Protocols above IP that have a word of their own. */
+/** Keywords of protocols above IP. */
 export const PROTOCOL_WORDS: ReadonlyMap<string, ProtocolWord> = new Map<string, ProtocolWord>([
   ["icmp", { protocol: Protocol.Icmp, version: 4, indexed: true }],
   ["igmp", { protocol: 2, version: 4, indexed: true }],
@@ -91,7 +91,7 @@ export const PROTOCOL_WORDS: ReadonlyMap<string, ProtocolWord> = new Map<string,
   ["sctp", { protocol: Protocol.Sctp, version: 0, indexed: true }],
 ]);
 
-/** Names behind `proto` (IANA "Assigned Internet Protocol Numbers", as Debian spells them). */
+/** Names after `proto` (IANA "Assigned Internet Protocol Numbers", as Debian spells them). */
 export const PROTOCOL_NAMES: ReadonlyMap<string, number> = new Map([
   ["ip", 0],
   ["hopopt", Protocol.HopByHop],
@@ -130,10 +130,10 @@ export const PROTOCOL_NAMES: ReadonlyMap<string, number> = new Map([
 
 const BOTH = 0;
 
-/** A port's name: its number, and the one protocol that has it, or 0 when several do. */
+/** Number of a named port and the one protocol that has it, or 0 for several. */
 export type PortName = readonly [port: number, protocol: number];
 
-/** Names behind `port` (IANA "Service Name and Transport Protocol Port Number Registry", as Debian has them). */
+/** Names after `port` (IANA "Service Name and Transport Protocol Port Number Registry", as Debian has them). */
 export const PORT_NAMES: ReadonlyMap<string, PortName> = new Map<string, PortName>([
   ["echo", [7, BOTH]],
   ["discard", [9, BOTH]],
@@ -197,7 +197,7 @@ export const PORT_NAMES: ReadonlyMap<string, PortName> = new Map<string, PortNam
   ["git", [9418, Protocol.Tcp]],
 ]);
 
-/** Words that ask for what an IP packet has not: a link layer, a capture's record. */
+/** Keywords for the link layer and capture records, which do not apply to IP packets. */
 export const LINK_WORDS: ReadonlySet<string> = new Set(
   ("link ether ppp slip fddi tr wlan arp rarp radio atalk aarp decnet lat sca moprc mopdl iso esis es-is isis " +
     "is-is l1 l2 iih lsp snp csnp psnp clnp stp ipx netbeui gateway type subtype direction dir address1 addr1 " +
@@ -207,7 +207,7 @@ export const LINK_WORDS: ReadonlySet<string> = new Set(
     .split(" "),
 );
 
-/** The words of the language itself. */
+/** Keywords of the language. */
 export const KEYWORDS: ReadonlySet<string> = new Set([
   ..."dst src host net mask port portrange proto protochain less greater broadcast multicast".split(" "),
   ..."and or not len length inbound outbound ip ip6".split(" "),

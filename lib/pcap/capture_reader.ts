@@ -1,33 +1,7 @@
 /** Reads captures in pcapng and the older pcap format. */
 
 import { Direction, Verdict } from "../core/mod.ts";
-import {
-  BLOCK_FRAME,
-  BYTE_ORDER_MAGIC,
-  COMMENT,
-  END_OF_OPTIONS,
-  ENHANCED_PACKET,
-  FLAG_INBOUND,
-  FLAG_OUTBOUND,
-  INTERFACE_BODY,
-  INTERFACE_DESCRIPTION,
-  INTERFACE_DESCRIPTION_TEXT,
-  INTERFACE_NAME,
-  INTERFACE_OFFSET,
-  INTERFACE_RESOLUTION,
-  MAJOR_VERSION,
-  PACKET_BODY,
-  PACKET_FLAGS,
-  PACKET_VERDICT,
-  SECTION_BODY,
-  SECTION_HEADER,
-  SIMPLE_PACKET,
-  SIMPLE_PACKET_BODY,
-  VERDICT_XDP,
-  XDP_DROP,
-  XDP_PASS,
-  XDP_TX,
-} from "./_pcapng_format.ts";
+import * as pcapng from "./_pcapng_format.ts";
 
 // Implementation
 /** Maximum length of a block (bytes), as in Wireshark. */
@@ -153,7 +127,7 @@ export class CaptureParser {
   #findFormat(): "pcap" | "pcapng" | undefined {
     if (this.#left < 4) return undefined;
     const view = this.#view(0, 4);
-    if (view.getUint32(0) === SECTION_HEADER) return "pcapng";
+    if (view.getUint32(0) === pcapng.SECTION_HEADER) return "pcapng";
     for (const littleEndian of [true, false]) {
       const magic = view.getUint32(0, littleEndian);
       if (magic !== PCAP_MICROSECONDS && magic !== PCAP_NANOSECONDS) continue;
@@ -201,20 +175,20 @@ export class CaptureParser {
 
   /** Removes the next block; returns its type, and its body with the options. */
   #block(): { type: number; body: DataView } | undefined {
-    if (this.#left < BLOCK_FRAME) return undefined;
-    const isSection = this.#view(0, 4).getUint32(0) === SECTION_HEADER;
-    const head = this.#view(0, BLOCK_FRAME);
+    if (this.#left < pcapng.BLOCK_FRAME) return undefined;
+    const isSection = this.#view(0, 4).getUint32(0) === pcapng.SECTION_HEADER;
+    const head = this.#view(0, pcapng.BLOCK_FRAME);
     if (isSection) {
-      this.#littleEndian = head.getUint32(8, true) === BYTE_ORDER_MAGIC;
-      if (!this.#littleEndian && head.getUint32(8) !== BYTE_ORDER_MAGIC) {
+      this.#littleEndian = head.getUint32(8, true) === pcapng.BYTE_ORDER_MAGIC;
+      if (!this.#littleEndian && head.getUint32(8) !== pcapng.BYTE_ORDER_MAGIC) {
         this.#fail("a section has no byte-order magic");
       }
     }
     const type = head.getUint32(0, this.#littleEndian);
     const length = head.getUint32(4, this.#littleEndian);
-    if (length < BLOCK_FRAME || length > MAX_BLOCK_LENGTH || length % 4 !== 0) {
+    if (length < pcapng.BLOCK_FRAME || length > MAX_BLOCK_LENGTH || length % 4 !== 0) {
       this.#fail(
-        `block length must be a multiple of 4 from ${BLOCK_FRAME} to ${MAX_BLOCK_LENGTH}, got ${length},`,
+        `block length must be a multiple of 4 from ${pcapng.BLOCK_FRAME} to ${MAX_BLOCK_LENGTH}, got ${length},`,
       );
     }
     if (this.#left < length) return undefined;
@@ -224,7 +198,7 @@ export class CaptureParser {
     }
     // The view is valid until the next push.
     this.#advance(length);
-    return { type, body: new DataView(block.buffer, block.byteOffset + 8, length - BLOCK_FRAME) };
+    return { type, body: new DataView(block.buffer, block.byteOffset + 8, length - pcapng.BLOCK_FRAME) };
   }
 
   #read({ type, body }: { type: number; body: DataView }): CapturedPacket | undefined {
@@ -232,17 +206,17 @@ export class CaptureParser {
     if (min === undefined) return undefined;
     if (body.byteLength < min) this.#fail(`a block of type ${type} is truncated`);
     switch (type) {
-      case SECTION_HEADER:
-        if (body.getUint16(4, this.#littleEndian) !== MAJOR_VERSION) {
+      case pcapng.SECTION_HEADER:
+        if (body.getUint16(4, this.#littleEndian) !== pcapng.MAJOR_VERSION) {
           const version = body.getUint16(4, this.#littleEndian);
-          this.#fail(`section version must be ${MAJOR_VERSION}, got ${version},`);
+          this.#fail(`section version must be ${pcapng.MAJOR_VERSION}, got ${version},`);
         }
         this.#interfaces = [];
         return undefined;
-      case INTERFACE_DESCRIPTION:
+      case pcapng.INTERFACE_DESCRIPTION:
         this.#readInterface(body);
         return undefined;
-      case SIMPLE_PACKET:
+      case pcapng.SIMPLE_PACKET:
         return this.#readSimple(body);
       default:
         return this.#readPacket(body);
@@ -250,15 +224,15 @@ export class CaptureParser {
   }
 
   #readInterface(body: DataView): void {
-    const { texts, values } = this.#options(body, INTERFACE_BODY);
-    const stated = values.get(INTERFACE_RESOLUTION);
+    const { texts, values } = this.#options(body, pcapng.INTERFACE_BODY);
+    const stated = values.get(pcapng.INTERFACE_RESOLUTION);
     const resolution = stated?.byteLength === 1 ? stated.getUint8(0) : MICROSECONDS;
     const exponent = resolution & 0x7f;
     const unitsPerSecond = ((resolution & 0x80) !== 0 ? 2n : 10n) ** BigInt(exponent);
-    const offset = values.get(INTERFACE_OFFSET);
+    const offset = values.get(pcapng.INTERFACE_OFFSET);
     this.#interfaces.push({
-      name: texts.get(INTERFACE_NAME) ?? "",
-      description: texts.get(INTERFACE_DESCRIPTION_TEXT) ?? "",
+      name: texts.get(pcapng.INTERFACE_NAME) ?? "",
+      description: texts.get(pcapng.INTERFACE_DESCRIPTION_TEXT) ?? "",
       linkType: body.getUint16(0, this.#littleEndian),
       unitsPerSecond,
       secondsOffset: offset?.byteLength === 8 ? offset.getBigInt64(0, this.#littleEndian) : 0n,
@@ -271,12 +245,12 @@ export class CaptureParser {
     const originalLength = body.getUint32(0, this.#littleEndian);
     const { snapLength } = from;
     const kept = Math.min(originalLength, snapLength === 0 ? originalLength : snapLength);
-    if (SIMPLE_PACKET_BODY + kept > body.byteLength) this.#fail("a packet is longer than its block");
+    if (pcapng.SIMPLE_PACKET_BODY + kept > body.byteLength) this.#fail("a packet is longer than its block");
     return {
       interface: from,
       time: 0,
       timestamp: 0n,
-      bytes: bytesOf(body, SIMPLE_PACKET_BODY, kept),
+      bytes: bytesOf(body, pcapng.SIMPLE_PACKET_BODY, kept),
       originalLength,
       direction: undefined,
       verdict: undefined,
@@ -289,28 +263,28 @@ export class CaptureParser {
     const units = BigInt(body.getUint32(4, this.#littleEndian)) << 32n |
       BigInt(body.getUint32(8, this.#littleEndian));
     const kept = body.getUint32(12, this.#littleEndian);
-    if (PACKET_BODY + kept > body.byteLength) this.#fail("a packet is longer than its block");
-    const { comments, values } = this.#options(body, PACKET_BODY + (kept + 3 & ~3));
-    const flags = values.get(PACKET_FLAGS);
+    if (pcapng.PACKET_BODY + kept > body.byteLength) this.#fail("a packet is longer than its block");
+    const { comments, values } = this.#options(body, pcapng.PACKET_BODY + (kept + 3 & ~3));
+    const flags = values.get(pcapng.PACKET_FLAGS);
     return {
       interface: from,
       ...timesOf(units, from),
-      bytes: bytesOf(body, PACKET_BODY, kept),
+      bytes: bytesOf(body, pcapng.PACKET_BODY, kept),
       originalLength: Math.max(kept, body.getUint32(16, this.#littleEndian)),
       direction: flags?.byteLength === 4 ? directionOf(flags.getUint32(0, this.#littleEndian)) : undefined,
-      verdict: this.#verdictOf(values.get(PACKET_VERDICT)),
+      verdict: this.#verdictOf(values.get(pcapng.PACKET_VERDICT)),
       comments,
     };
   }
 
   #verdictOf(value: DataView | undefined): Verdict | undefined {
-    if (value?.byteLength !== 9 || value.getUint8(0) !== VERDICT_XDP) return undefined;
+    if (value?.byteLength !== 9 || value.getUint8(0) !== pcapng.VERDICT_XDP) return undefined;
     switch (Number(value.getBigUint64(1, this.#littleEndian))) {
-      case XDP_DROP:
+      case pcapng.XDP_DROP:
         return Verdict.Drop;
-      case XDP_PASS:
+      case pcapng.XDP_PASS:
         return Verdict.Pass;
-      case XDP_TX:
+      case pcapng.XDP_TX:
         return Verdict.Reply;
     }
     return undefined;
@@ -327,14 +301,16 @@ export class CaptureParser {
     for (let at = start; at + 4 <= body.byteLength;) {
       const code = body.getUint16(at, this.#littleEndian);
       const length = body.getUint16(at + 2, this.#littleEndian);
-      if (code === END_OF_OPTIONS) break;
+      if (code === pcapng.END_OF_OPTIONS) break;
       if (at + 4 + length > body.byteLength) this.#fail("an option is longer than its block");
       const value = new DataView(body.buffer, body.byteOffset + at + 4, length);
       const text = () => new TextDecoder().decode(bytesOf(value, 0, length));
-      if (code === COMMENT) found.comments.push(text());
+      if (code === pcapng.COMMENT) found.comments.push(text());
       else {
         found.values.set(code, value);
-        if (code === INTERFACE_NAME || code === INTERFACE_DESCRIPTION_TEXT) found.texts.set(code, text());
+        if (code === pcapng.INTERFACE_NAME || code === pcapng.INTERFACE_DESCRIPTION_TEXT) {
+          found.texts.set(code, text());
+        }
       }
       at += 4 + (length + 3 & ~3);
     }
@@ -395,10 +371,10 @@ export async function* readCapture(
 
 /** Minimum length of a block's body by type (bytes); blocks of other types are skipped. */
 const MIN_BODY: Readonly<Record<number, number>> = {
-  [SECTION_HEADER]: SECTION_BODY,
-  [INTERFACE_DESCRIPTION]: INTERFACE_BODY,
-  [SIMPLE_PACKET]: SIMPLE_PACKET_BODY,
-  [ENHANCED_PACKET]: PACKET_BODY,
+  [pcapng.SECTION_HEADER]: pcapng.SECTION_BODY,
+  [pcapng.INTERFACE_DESCRIPTION]: pcapng.INTERFACE_BODY,
+  [pcapng.SIMPLE_PACKET]: pcapng.SIMPLE_PACKET_BODY,
+  [pcapng.ENHANCED_PACKET]: pcapng.PACKET_BODY,
 };
 
 /** Converts a time in an interface's units to milliseconds and to nanoseconds, rounded. */
@@ -414,8 +390,8 @@ function timesOf(units: bigint, { unitsPerSecond, secondsOffset }: Interface): {
 }
 
 function directionOf(flags: number): Direction | undefined {
-  if ((flags & 3) === FLAG_OUTBOUND) return Direction.Outbound;
-  return (flags & 3) === FLAG_INBOUND ? Direction.Inbound : undefined;
+  if ((flags & 3) === pcapng.FLAG_OUTBOUND) return Direction.Outbound;
+  return (flags & 3) === pcapng.FLAG_INBOUND ? Direction.Inbound : undefined;
 }
 
 function bytesOf(view: DataView, from: number, length: number): Uint8Array {

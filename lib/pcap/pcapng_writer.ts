@@ -5,32 +5,7 @@ import { Direction, type Packet, PacketPool, Verdict } from "../core/mod.ts";
 import { Segmenter } from "../split/segmenter.ts";
 import { copyBytes } from "../core/copy_packet.ts";
 import { checkInteger } from "../core/options.ts";
-import {
-  BLOCK_FRAME,
-  BYTE_ORDER_MAGIC,
-  COMMENT,
-  END_OF_OPTIONS,
-  ENHANCED_PACKET,
-  FLAG_INBOUND,
-  FLAG_OUTBOUND,
-  INTERFACE_BODY,
-  INTERFACE_DESCRIPTION,
-  INTERFACE_DESCRIPTION_TEXT,
-  INTERFACE_NAME,
-  INTERFACE_RESOLUTION,
-  LINK_RAW,
-  MAJOR_VERSION,
-  PACKET_BODY,
-  PACKET_FLAGS,
-  PACKET_VERDICT,
-  SECTION_APPLICATION,
-  SECTION_BODY,
-  SECTION_HEADER,
-  VERDICT_XDP,
-  XDP_DROP,
-  XDP_PASS,
-  XDP_TX,
-} from "./_pcapng_format.ts";
+import * as pcapng from "./_pcapng_format.ts";
 
 // Implementation
 const CHUNK = 256 * 1024;
@@ -46,7 +21,11 @@ const LOW_32 = 0xffff_ffffn;
 /** Bytes of the option `if_tsresol` with padding, and its value: 10^-9 seconds. */
 const RESOLUTION_OPTION = OPTION_HEAD + 4;
 const NANOSECONDS = 9;
-const XDP = { [Verdict.Pass]: XDP_PASS, [Verdict.Drop]: XDP_DROP, [Verdict.Reply]: XDP_TX } as const;
+const XDP = {
+  [Verdict.Pass]: pcapng.XDP_PASS,
+  [Verdict.Drop]: pcapng.XDP_DROP,
+  [Verdict.Reply]: pcapng.XDP_TX,
+} as const;
 /** Default comment. */
 const NO_COMMENT: Uint8Array = new Uint8Array();
 
@@ -186,26 +165,26 @@ export class PcapngWriter {
   }
 
   #startSection(): void {
-    const room = SECTION_BODY + optionLength(this.#comment) + optionLength(this.#application);
-    let at = this.#begin(SECTION_HEADER, room);
-    this.#view.setUint32(at, BYTE_ORDER_MAGIC, true);
-    this.#view.setUint32(at + 4, MAJOR_VERSION, true);
+    const room = pcapng.SECTION_BODY + optionLength(this.#comment) + optionLength(this.#application);
+    let at = this.#begin(pcapng.SECTION_HEADER, room);
+    this.#view.setUint32(at, pcapng.BYTE_ORDER_MAGIC, true);
+    this.#view.setUint32(at + 4, pcapng.MAJOR_VERSION, true);
     // -1: unknown section length.
     this.#view.setBigInt64(at + 8, -1n, true);
-    at = this.#option(at + SECTION_BODY, COMMENT, this.#comment);
-    this.#end(this.#option(at, SECTION_APPLICATION, this.#application));
+    at = this.#option(at + pcapng.SECTION_BODY, pcapng.COMMENT, this.#comment);
+    this.#end(this.#option(at, pcapng.SECTION_APPLICATION, this.#application));
   }
 
   #writeInterface(name: Uint8Array, description: Uint8Array): void {
     let at = this.#begin(
-      INTERFACE_DESCRIPTION,
-      INTERFACE_BODY + optionLength(name) + optionLength(description) + RESOLUTION_OPTION,
+      pcapng.INTERFACE_DESCRIPTION,
+      pcapng.INTERFACE_BODY + optionLength(name) + optionLength(description) + RESOLUTION_OPTION,
     );
-    this.#view.setUint32(at, LINK_RAW, true);
+    this.#view.setUint32(at, pcapng.LINK_RAW, true);
     this.#view.setUint32(at + 4, this.#snapLength, true);
-    at = this.#option(at + INTERFACE_BODY, INTERFACE_NAME, name);
-    at = this.#option(at, INTERFACE_DESCRIPTION_TEXT, description);
-    this.#view.setUint32(at, INTERFACE_RESOLUTION | 1 << 16, true);
+    at = this.#option(at + pcapng.INTERFACE_BODY, pcapng.INTERFACE_NAME, name);
+    at = this.#option(at, pcapng.INTERFACE_DESCRIPTION_TEXT, description);
+    this.#view.setUint32(at, pcapng.INTERFACE_RESOLUTION | 1 << 16, true);
     this.#view.setUint32(at + OPTION_HEAD, NANOSECONDS, true);
     this.#end(at + RESOLUTION_OPTION);
   }
@@ -220,8 +199,8 @@ export class PcapngWriter {
   ): void {
     const { offset, length, checksumStart, checksumOffset } = packet;
     let at = this.#begin(
-      ENHANCED_PACKET,
-      PACKET_BODY + padded(length) + PACKET_OPTIONS + optionLength(comment),
+      pcapng.ENHANCED_PACKET,
+      pcapng.PACKET_BODY + padded(length) + PACKET_OPTIONS + optionLength(comment),
     );
     const view = this.#view;
     const kept = Math.min(length, this.#snapLength);
@@ -239,35 +218,39 @@ export class PcapngWriter {
     }
     view.setUint32(at + 12, kept, true);
     view.setUint32(at + 16, length, true);
-    at += PACKET_BODY;
+    at += pcapng.PACKET_BODY;
     // The checksum needs the whole packet; the options overwrite the bytes beyond the snap length.
     copyBytes(packet.view, offset, length, view, at);
     if (checksumStart !== 0) finishChecksum(this.#chunk, at, length, checksumStart, checksumOffset);
     at = this.#pad(at + kept);
-    view.setUint32(at, PACKET_FLAGS | 4 << 16, true);
-    view.setUint32(at + 4, direction === Direction.Outbound ? FLAG_OUTBOUND : FLAG_INBOUND, true);
+    view.setUint32(at, pcapng.PACKET_FLAGS | 4 << 16, true);
+    view.setUint32(
+      at + 4,
+      direction === Direction.Outbound ? pcapng.FLAG_OUTBOUND : pcapng.FLAG_INBOUND,
+      true,
+    );
     at += 8;
     if (verdict !== undefined) {
-      view.setUint32(at, PACKET_VERDICT | 9 << 16, true);
-      view.setUint32(at + 4, VERDICT_XDP | XDP[verdict] << 8, true);
+      view.setUint32(at, pcapng.PACKET_VERDICT | 9 << 16, true);
+      view.setUint32(at + 4, pcapng.VERDICT_XDP | XDP[verdict] << 8, true);
       view.setUint32(at + 8, 0, true);
       view.setUint32(at + 12, 0, true);
       at += 16;
     }
-    this.#end(this.#option(at, COMMENT, comment));
+    this.#end(this.#option(at, pcapng.COMMENT, comment));
     this.#packets++;
   }
 
   /** Starts a block whose body has at most `maxLength` bytes; returns the start of the body. */
   #begin(type: number, maxLength: number): number {
-    if (this.#length + BLOCK_FRAME + maxLength + OPTION_HEAD > this.#chunk.length) this.flush();
+    if (this.#length + pcapng.BLOCK_FRAME + maxLength + OPTION_HEAD > this.#chunk.length) this.flush();
     this.#view.setUint32(this.#length, type, true);
     return this.#length + 8;
   }
 
   /** Ends the block after its options. */
   #end(at: number): void {
-    this.#view.setUint32(at, END_OF_OPTIONS, true);
+    this.#view.setUint32(at, pcapng.END_OF_OPTIONS, true);
     at += OPTION_HEAD;
     const length = at + 4 - this.#length;
     this.#view.setUint32(this.#length + 4, length, true);

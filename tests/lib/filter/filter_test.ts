@@ -193,20 +193,20 @@ Deno.test("compileFilter() asks a super-packet and a partly summed one as they a
 
 Deno.test("compileFilter() says where and why it refuses", () => {
   refuses("tcp prot 80", 'unexpected "prot"', 5);
-  refuses("host example.org", 'the name "example.org" instead of an address: names are not looked up', 6);
-  refuses("tcp and ether host 1", '"ether" asks for what IP packets have not', 9);
-  refuses("vlan 5", '"vlan" asks for what IP packets have not', 1);
-  refuses("host 2:0:0:0:0:1", "a link-layer address, which IP packets have not", 6);
-  refuses("port 70000", "a port above 65535", 6);
-  refuses("udp port ssh", "ssh is no port of udp", 10);
-  refuses("proto tcp", '"tcp" is a word of the language: write "\\tcp"', 7);
-  refuses("net 10.1.1.1/8", "bits set behind the network's", 5);
-  refuses("net 10.0.0.0/33", "a prefix of more than 32 bits", 14);
-  refuses("(ip and tcp", "a ( without its )", 1);
-  refuses("ip[0:3] = 1", "a size other than 1, 2 and 4", 6);
-  refuses("1 / 0 = 1", "a division by zero", 5);
-  refuses("(port 80) or 443", "no word such as host, net or port says what 443 is", 14);
-  refuses("tcp and", "the text ends instead of an expression", 8);
+  refuses("host example.org", 'host must be an address, since names are not resolved, got "example.org"', 6);
+  refuses("tcp and ether host 1", '"ether" does not apply to IP packets', 9);
+  refuses("vlan 5", '"vlan" does not apply to IP packets', 1);
+  refuses("host 2:0:0:0:0:1", "a link-layer address does not apply to IP packets", 6);
+  refuses("port 70000", "port must be from 0 to 65535, got 70000", 6);
+  refuses("udp port ssh", '"ssh" is not a port of udp', 10);
+  refuses("proto tcp", '"tcp" is a keyword: write "\\tcp"', 7);
+  refuses("net 10.1.1.1/8", "address must have no bits set after the prefix", 5);
+  refuses("net 10.0.0.0/33", "prefix length must be at most 32, got 33", 14);
+  refuses("(ip and tcp", '"(" has no ")"', 1);
+  refuses("ip[0:3] = 1", "size must be 1, 2 or 4, got 3", 6);
+  refuses("1 / 0 = 1", "division by zero", 5);
+  refuses("(port 80) or 443", "443 needs a word such as host, net or port before it", 14);
+  refuses("tcp and", "expected an expression, got end", 8);
 });
 
 Deno.test("compileFilter() refuses what libpcap refuses", () => {
@@ -216,7 +216,7 @@ Deno.test("compileFilter() refuses what libpcap refuses", () => {
 Deno.test("compileFilter() bounds the text's length and depth", () => {
   const long = "ip or ".repeat(Math.floor(MAX_TEXT / 6) - 1) + "ip";
   ok(compileFilter(long)(packetOf(encodePacket(PACKETS.web))));
-  refuses(long + " ".repeat(MAX_TEXT), `more than ${MAX_TEXT} characters`, MAX_TEXT + 1);
+  refuses(long + " ".repeat(MAX_TEXT), `text must have at most ${MAX_TEXT} characters`, MAX_TEXT + 1);
   const nested = (levels: number) => "(".repeat(levels) + "ip" + ")".repeat(levels);
   ok(compileFilter(nested(MAX_DEPTH))(packetOf(encodePacket(PACKETS.web))));
   for (
@@ -260,12 +260,12 @@ Deno.test("compileFilter() takes an address with all its bits as prefix for the 
     const [one, other] = [compileFilter(prefixed), compileFilter(plain)];
     deepEqual(packets.map((packet) => one(packet)), packets.map((packet) => other(packet)), prefixed);
   }
-  refuses("fd09::/127", "a prefix's length behind another word than net", 7);
-  refuses("10.9/16", "a prefix's length behind another word than net", 5);
-  refuses("host fd09::/127", "a prefix's length behind another word than net", 12);
-  refuses("host 10.9.0.0/31", "a prefix's length behind another word than net", 14);
-  refuses("host 10.9.0/32", "a prefix's length behind another word than net", 12);
-  refuses("host fd09::1/129", "a prefix of more than 128 bits", 14);
+  refuses("fd09::/127", 'a prefix length needs "net" before the address', 7);
+  refuses("10.9/16", 'a prefix length needs "net" before the address', 5);
+  refuses("host fd09::/127", 'a prefix length needs "net" before the address', 12);
+  refuses("host 10.9.0.0/31", 'a prefix length needs "net" before the address', 14);
+  refuses("host 10.9.0/32", 'a prefix length needs "net" before the address', 12);
+  refuses("host fd09::1/129", "prefix length must be at most 128, got 129", 14);
 });
 
 Deno.test("compileFilter() takes what programs write, and bounds its own time by the tree's size", () => {
@@ -310,7 +310,7 @@ Deno.test("compileFilter() takes what programs write, and bounds its own time by
   const relations = (count: number) => Array.from({ length: count }, () => "1=1").join("||");
   ok(compileFilter(relations(Math.floor(MAX_SIZE / 3)))(packetOf(encodePacket(PACKETS.web))));
   const large = relations(MAX_SIZE / 3 + 1);
-  refuses(large, `more than ${MAX_SIZE} instructions`, large.length + 1);
+  refuses(large, `filter must have at most ${MAX_SIZE} instructions`, large.length + 1);
 });
 
 Deno.test("compileFilter() throws nothing but a SyntaxError, whatever the text", () => {
