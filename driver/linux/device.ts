@@ -345,7 +345,10 @@ interface Opened {
 function open(name: string, { offload: wanted, queues }: CheckedDeviceOptions): Opened {
   const { open, ioctl, close } = libc();
   const descriptor = open(cString(TUN_PATH), O_RDWR | O_NONBLOCK | O_CLOEXEC, 0);
-  if (descriptor < 0) throw openError(errno());
+  if (descriptor < 0) {
+    const failed = errno();
+    throw systemError(`open "${TUN_PATH}"`, "open", failed, tunRemedy(failed));
+  }
   const { IFF_TUN, IFF_MULTI_QUEUE, IFF_NO_PI, IFF_VNET_HDR } = TunFlag;
   const request = new Uint8Array(IFREQ_SIZE);
   new TextEncoder().encodeInto(name, request);
@@ -380,20 +383,20 @@ function setOffload(fd: number, wanted: boolean): Offload {
   return { tcp: true, udp };
 }
 
-function openError(failed: number): Error {
+/** Remedy when {@linkcode TUN_PATH} cannot be opened, by error number. */
+export function tunRemedy(failed: number): string | undefined {
   const isRoot = libc().geteuid() === 0;
+  const container = `start the container with --device ${TUN_PATH}`;
   const remedies: Record<number, string> = {
-    [Errno.ENOENT]: "load the kernel module by `modprobe tun`, or give the container this device",
-    [Errno.ENODEV]: "load the kernel module by `modprobe tun`",
+    [Errno.ENOENT]: `load the kernel module by \`modprobe tun\`, or ${container}`,
+    [Errno.ENODEV]: "load the kernel module by `modprobe tun`, outside of a container",
     // may_open_dev(), fs/namei.c: a mount with nodev refuses root as well.
     [Errno.EACCES]: isRoot
       ? "its file system is mounted with nodev: mount it without nodev, or bind-mount a node from elsewhere"
       : "run as root, or let this user read and write it",
-    [Errno.EPERM]: isRoot
-      ? "give the container this device"
-      : "run as root, or give the container this device",
+    [Errno.EPERM]: isRoot ? container : `run as root, or ${container}`,
   };
-  return systemError(`open "${TUN_PATH}"`, "open", failed, remedies[failed]);
+  return remedies[failed];
 }
 
 function attachError(name: string, failed: number, queues: number): Error {

@@ -2,8 +2,8 @@
 
 import { type Check, check, checkLibrary } from "../check.ts";
 import { cString } from "../posix/libc.ts";
-import { TUN_PATH } from "./device.ts";
-import { Errno, errnoName } from "./errno.ts";
+import { TUN_PATH, tunRemedy } from "./device.ts";
+import { errnoName } from "./errno.ts";
 import { O_CLOEXEC, O_RDWR } from "./fcntl.ts";
 import { readSystemFile } from "./files.ts";
 import { type Leftover, leftovers, repair } from "./leftovers.ts";
@@ -42,15 +42,7 @@ function checkTun(): Check[] {
     return [{ what: TUN_PATH, state: "ok", says: "it can be opened" }];
   }
   const failed = errno();
-  const remedies: Record<number, string> = {
-    [Errno.ENOENT]: "modprobe tun; for a container: --device /dev/net/tun",
-    [Errno.ENODEV]: "modprobe tun, outside of a container",
-    [Errno.EACCES]: libc().geteuid() === 0
-      ? "its file system is mounted with nodev: mount it without nodev"
-      : `run as root, or chmod 666 ${TUN_PATH}`,
-    [Errno.EPERM]: "for a container: --device /dev/net/tun",
-  };
-  const remedy = remedies[failed];
+  const remedy = tunRemedy(failed);
   const says = `it cannot be opened: ${errnoName(failed)} (${failed})`;
   return [{ what: TUN_PATH, state: "fail", says, ...(remedy === undefined ? {} : { remedy }) }];
 }

@@ -72,11 +72,7 @@ export function statusOf(descriptor: number, path: string): Status {
   };
 }
 
-/**
- * Reads an open file to its end.
- *
- * @throws {RangeError} when that is more than `limit` bytes.
- */
+/** Reads an open file to its end. @throws {RangeError} for more than `limit` bytes. */
 export function readAll(descriptor: number, path: string, limit: number): Uint8Array {
   const chunks: Uint8Array[] = [];
   let length = 0;
@@ -89,9 +85,14 @@ export function readAll(descriptor: number, path: string, limit: number): Uint8A
     length += count;
     if (length > limit) throw new RangeError(`Cannot read "${path}": it has more than ${limit} bytes`);
   }
-  const bytes = new Uint8Array(length);
-  chunks.reduce((offset, chunk) => (bytes.set(chunk, offset), offset + chunk.length), 0);
-  return bytes;
+  return concat(chunks);
+}
+
+/** Joins byte arrays. */
+export function concat(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const whole = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
+  parts.reduce((offset, part) => (whole.set(part, offset), offset + part.length), 0);
+  return whole;
 }
 
 /** Text of a file of the kernel or the system, such as one in /proc; `undefined` when it cannot be read. */
@@ -124,11 +125,7 @@ export function checkOwnFile(descriptor: number, path: string): void {
   if ((mode & OTHERS_WRITE) !== 0) fail("others may write to it");
 }
 
-/**
- * Decodes UTF-8.
- *
- * @throws {SyntaxError} when the bytes are not UTF-8.
- */
+/** Decodes UTF-8. @throws {SyntaxError} for bytes that are not UTF-8. */
 export function decode(bytes: Uint8Array, path: string): string {
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);

@@ -13,7 +13,7 @@
  */
 
 import { gotValue } from "../../lib/core/options.ts";
-import { makeFolder } from "./files.ts";
+import { concat, makeFolder } from "./files.ts";
 import {
   checkUndo,
   folders,
@@ -243,10 +243,4 @@ function createIn(folder: string, device: string, content: Uint8Array<ArrayBuffe
   throw new Deno.errors.Busy(
     `Cannot lock a journal in "${folder}": other processes locked ${NAME_ATTEMPTS} new files first`,
   );
-}
-
-function concat(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
-  const whole = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
-  parts.reduce((offset, part) => (whole.set(part, offset), offset + part.length), 0);
-  return whole;
 }

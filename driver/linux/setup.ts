@@ -209,7 +209,7 @@ export class Setup {
     });
     const families = new Set(addresses.map(({ address }) => address.family));
     const linkAddresses = stays ? this.#netlink.addresses(link.index) : [];
-    for (const { address } of linkAddresses) if (!isLinkLocal(address)) families.add(familyNumber(address));
+    for (const { address } of linkAddresses) if (!isLinkLocal(address)) families.add(address.length === 4 ? 4 : 6);
     const hasNo = (family: 4 | 6) => families.size > 0 && !families.has(family);
     const hasNoIpv6 = isIpv6Off(link.name);
     const isBlocked = ({ isDefault = false, to: { address: { family } } }: CheckedRoute) =>
@@ -320,10 +320,6 @@ function routeOptions({ via, metric, table }: CheckedRoute, to: Prefix): RouteOp
     ...(metric === undefined ? {} : { metric }),
     ...(table === undefined ? {} : { table }),
   };
-}
-
-function familyNumber(address: Uint8Array): 4 | 6 {
-  return address.length === 4 ? 4 : 6;
 }
 
 /** Reports whether an address is link-local (RFC 4291 section 2.5.6), which every IPv6 link has. */

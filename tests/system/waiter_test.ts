@@ -95,7 +95,10 @@ systemTest(
     event.raise();
     waiter.look();
     waiter.clear();
+    using other = new EventFd();
+    waiter.add(other.fd, true, false);
     assert.equal(await waiter.park(1), false);
+    await waiter.forget(other.fd);
     assert.equal(calls, 2);
   },
 );
