@@ -106,7 +106,7 @@ export class TunDevice implements Device {
   #host: EndHost | undefined;
   #closed = false;
 
-  /** For {@linkcode openTunQueues} and {@linkcode joinTunDevice}. */
+  /** Called by {@linkcode openTunQueues} and {@linkcode joinTunDevice}. */
   constructor({ fd, offload, uring, link, netlink, setup, monitor, keeper, wantedMtu }: TunParts) {
     this.#fd = fd;
     this.offload = offload.tcp;

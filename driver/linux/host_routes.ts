@@ -36,7 +36,7 @@ const RESOLVER_FILES = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 /** A path to an address: the link, and the next hop if there is one. */
 type Path = Pick<Route, "index" | "gateway" | "via" | "source">;
 
-/** The host routes of one tunnel. */
+/** Host routes of one tunnel. */
 export class LinuxHostRoutes implements HostRoutes {
   readonly #deviceName: string;
   readonly #netlink: Netlink;
@@ -44,10 +44,10 @@ export class LinuxHostRoutes implements HostRoutes {
   readonly #changes: NetlinkSocket;
   /** Addresses that have a host route. */
   readonly wanted = new Set<Uint8Array>();
-  /** The kernel's routes, cached while one event is handled. */
+  /** Routes of the kernel, cached while one event is handled. */
   #routes: Route[] | undefined;
 
-  /** For the tunnel whose device has this name, before or after it is opened. */
+  /** Serves the tunnel whose device has this name, before or after it is opened. */
   constructor(deviceName: string) {
     this.#deviceName = deviceName;
     // A crashed process may have left the same routes, which the opening of the device would remove.

@@ -66,7 +66,7 @@ export class Journal implements Disposable {
   /** Length of the entries' lines (bytes). */
   #length = 0;
 
-  /** For the device of this name; nothing is written before the first entry. */
+  /** Starts an empty journal for the device of this name; writes nothing before the first entry. */
   constructor(device: string) {
     if (!DEVICE_NAME.test(device)) {
       throw new TypeError(

@@ -35,7 +35,7 @@ export class Segments extends Messages {
   readonly #localAddresses: boolean;
 
   /**
-   * For up to `count` datagrams in slots of a pool.
+   * Allocates messages for `count` datagrams in slots of a pool.
    *
    * @param localAddresses True if they leave from the local addresses in their endpoints.
    */

@@ -94,7 +94,7 @@ export class Setup {
   readonly #wanted: Wanted[] = [];
   readonly #journal: Journal;
 
-  /** For the device of this name. */
+  /** Starts without changes, for the device of this name. */
   constructor(netlink: Netlink, name: string) {
     this.#netlink = netlink;
     this.#name = name;
@@ -209,7 +209,9 @@ export class Setup {
     });
     const families = new Set(addresses.map(({ address }) => address.family));
     const linkAddresses = stays ? this.#netlink.addresses(link.index) : [];
-    for (const { address } of linkAddresses) if (!isLinkLocal(address)) families.add(address.length === 4 ? 4 : 6);
+    for (const { address } of linkAddresses) {
+      if (!isLinkLocal(address)) families.add(address.length === 4 ? 4 : 6);
+    }
     const hasNo = (family: 4 | 6) => families.size > 0 && !families.has(family);
     const hasNoIpv6 = isIpv6Off(link.name);
     const isBlocked = ({ isDefault = false, to: { address: { family } } }: CheckedRoute) =>

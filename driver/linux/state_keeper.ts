@@ -28,7 +28,7 @@ export class StateKeeper implements Disposable {
   readonly #restorations: number[] = [];
   #hasGivenUp = false;
 
-  /** For a device that has been set up, by its index. */
+  /** Watches a device that has been set up, by its index. */
   constructor(setup: Setup, netlink: Netlink, index: number) {
     this.#setup = setup;
     this.#netlink = netlink;
@@ -84,7 +84,7 @@ export class StateKeeper implements Disposable {
       );
       return { kind: "restored", what: missing };
     } catch (error) {
-      // The link may have gone or changed meanwhile.
+      // The link may have gone or changed in the meantime.
       if (this.#netlink.link(this.#index)?.up !== link.up) return undefined;
       console.warn(`warren: ${(error as Error).message}: "${link.name}" has lost it`);
       return { kind: "lost", what: missing };

@@ -95,7 +95,7 @@ export class LocalControls {
   readonly #sentAt: number;
   readonly #interfaceAt: number;
 
-  /** For `count` datagrams with `stride` bytes each, which may hold further control messages. */
+  /** Allocates `count` datagrams' messages, `stride` bytes apart; further control messages may follow each. */
   constructor(count: number, control: LocalControl, family: 4 | 6, stride?: number) {
     const { layout, [family]: message } = control;
     const { data } = layout;

@@ -49,7 +49,7 @@ export class Messages {
   readonly #base: number;
   readonly #endpointSize: number;
 
-  /** For `count` datagrams in slots of a pool, with endpoints of `endpointSize` bytes. */
+  /** Allocates headers for `count` datagrams in slots of a pool, with endpoints of `endpointSize` bytes. */
   constructor(count: number, pool: PacketPool, endpointSize: number) {
     this.headers = new Uint32Array(count * MMSGHDR_WORDS);
     this.#vectors = new Uint32Array(count * IOVEC_WORDS);

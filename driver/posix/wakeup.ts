@@ -16,7 +16,7 @@ export class Wakeup {
   readonly #to: number;
   readonly #bytes = new Uint8Array(MAX_SIGNALS);
 
-  /** For the ends of an open pipe. */
+  /** Wraps the ends of an open pipe. */
   constructor(posix: Posix, { from, to }: WakeupEnds) {
     this.#functions = posix.functions;
     this.waitable = from;

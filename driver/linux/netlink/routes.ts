@@ -149,31 +149,31 @@ export interface Route extends RouteOptions {
   readonly type: RouteType;
 }
 
-/** A policy rule that sends packets to a table of routes. */
+/** A policy rule that looks up a routing table (ip-rule(8)). */
 export interface Rule {
-  /** Which packets. */
+  /** IPv4 or IPv6. */
   readonly family: Family;
-  /** The order of rules; lower goes first. Given, since a rule is removed by it. */
+  /** Priority; lower goes first. Required, as it identifies a rule that is removed. */
   readonly priority: number;
-  /** Which table. */
+  /** Routing table that it looks up. */
   readonly table: number;
-  /** Packets from here. */
+  /** Matches packets from this prefix. */
   readonly from?: RawPrefix;
-  /** Packets to there. */
+  /** Matches packets to this prefix. */
   readonly to?: RawPrefix;
-  /** Packets that came in by this link; `lo` means this machine's own. */
+  /** Matches packets that arrived by this link; `lo` matches locally generated packets. */
   readonly iif?: string;
-  /** Packets of sockets bound to this link. */
+  /** Matches packets of sockets that are bound to this link. */
   readonly oif?: string;
-  /** Packets with this mark. */
+  /** Matches packets with this mark. */
   readonly fwmark?: number;
-  /** Of the mark these bits. @default all */
+  /** Bits of the mark that are compared. @default all */
   readonly mask?: number;
-  /** The packets that all this does not describe. @default false */
+  /** True to match the packets that the selectors do not match. @default {false} */
   readonly not?: boolean;
-  /** Routes with a prefix this short or shorter do not count. */
+  /** Ignores routes whose prefix length is at most this (bits). */
   readonly suppressPrefixLength?: number;
-  /** Who made it; 0 for nobody. @default {ROUTE_PROTOCOL} */
+  /** Protocol number, which names the program that added it; 0 for none. @default {ROUTE_PROTOCOL} */
   readonly protocol?: number;
 }
 
