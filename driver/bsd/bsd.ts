@@ -1,11 +1,11 @@
-/** What macOS and FreeBSD have in different places: what the code for both asks of a system. */
+/** Interface of the shared BSD code to a system: functions, numbers and structure sizes of macOS or FreeBSD. */
 
 import type { BsdErrno } from "./errno.ts";
 import { type Posix, POSIX_SYMBOLS } from "../posix/libc.ts";
 import type { LocalControl } from "../posix/local_control.ts";
 import type { SocketSystem } from "../posix/udp_socket.ts";
 
-/** The functions that are called in the same way on both. */
+/** Functions with the same signature on both systems. */
 export const BSD_SYMBOLS = {
   ...POSIX_SYMBOLS,
   // int connect(int fd, const struct sockaddr *addr, socklen_t addrlen);
@@ -24,61 +24,61 @@ export const BSD_SYMBOLS = {
   geteuid: { parameters: [], result: "u32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
-// Specification: sys/socket.h; these are the same on both.
+// Specification: sys/socket.h, the same on both systems.
 export const AF_INET = 2;
 export const AF_ROUTE = 17;
 export const AF_LINK = 18;
 export const SOCK_DGRAM = 2;
 export const SOCK_RAW = 3;
 
-/** A system: its C library, its numbers, and its structures as far as they differ. */
+/** A BSD system: its C library, its constants, and the structures that differ. */
 export interface Bsd extends Posix, Pick<SocketSystem, "errnoName"> {
-  /** What messages call it. */
+  /** Name in messages. */
   readonly system: string;
-  /** What to do where root is asked for. */
+  /** Remedy where root is required. */
   readonly asRoot: string;
-  /** The functions. */
+  /** Functions of the C library. */
   readonly functions: Deno.DynamicLibrary<typeof BSD_SYMBOLS>["symbols"];
   /** `int ioctl(int fd, unsigned long request, ... argument)`. */
   ioctl(fd: number, request: bigint, argument: Uint8Array<ArrayBuffer>): number;
-  /** The numbers of the errors that the shared code knows. */
+  /** Error numbers used by the shared code. */
   readonly Errno: typeof BsdErrno;
   /** sys/socket.h. */
   readonly AF_INET6: number;
   /**
-   * The options that keep a socket to an interface, which macOS alone has: IP_BOUND_IF, 25 (bsd/netinet/in.h), and
-   * IPV6_BOUND_IF, 125 (bsd/netinet6/in6.h).
+   * Socket options that bind to an interface, on macOS only: IP_BOUND_IF, 25 (bsd/netinet/in.h), and IPV6_BOUND_IF,
+   * 125 (bsd/netinet6/in6.h).
    */
   readonly boundInterface: { readonly ipv4: number; readonly ipv6: number } | undefined;
-  /** The control messages for local addresses. */
+  /** Control messages for local addresses. */
   readonly localControl: LocalControl;
-  /** Adds an address, by `struct ifaliasreq`. */
+  /** Request that adds an IPv4 address (`struct ifaliasreq`). */
   readonly SIOCAIFADDR: bigint;
-  /** Adds an IPv6 address, by `struct in6_aliasreq`. */
+  /** Request that adds an IPv6 address (`struct in6_aliasreq`). */
   readonly SIOCAIFADDR_IN6: bigint;
-  /** The sizes of structures (bytes). */
+  /** Sizes of structures (bytes). */
   readonly sizes: {
     readonly ifaliasreq: number;
     readonly in6_aliasreq: number;
     readonly rt_msghdr: number;
     readonly sockaddr_dl: number;
   };
-  /** What the length of each address in a routing message is rounded up to (bytes). */
+  /** Alignment of the addresses in a routing message (bytes). */
   readonly routeAlignment: number;
-  /** Where the system's counters of an interface are. */
+  /** Location of an interface's counters. */
   readonly counters: {
-    /** The last but one number of sysctl(3)'s name: sys/socket.h, NET_RT_IFLIST and its kin. */
+    /** Operation in the name for sysctl(3): NET_RT_IFLIST or similar (sys/socket.h). */
     readonly list: number;
-    /** Where `struct if_data` starts in the answer. */
+    /** Offset of `struct if_data` in the result. */
     readonly data: number;
-    /** Where the packets that the sending queue dropped are counted, in that answer. */
+    /** Offset of the counter of packets dropped by the send queue, in the result. */
     readonly queueDrops: number;
-    /** The bytes of that counter. */
+    /** Size of that counter (bytes). */
     readonly queueDropsSize: 4 | 8;
   };
 }
 
-/** A view of a structure's bytes. */
+/** Returns a view of a structure's bytes. */
 export function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

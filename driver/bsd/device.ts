@@ -1,4 +1,4 @@
-/** A device of macOS or FreeBSD: a descriptor of packets, each with four bytes before it that say its family. */
+/** A device of macOS or FreeBSD: a descriptor of packets, each after four bytes with its address family. */
 
 import {
   type Device,
@@ -20,31 +20,31 @@ import { FAMILY_HEADER_SIZE, FamilyHeaders, type PacketIo } from "./packet_io.ts
 import { readInterfaceState, type RouteSocket } from "./route_socket.ts";
 import type { Setup } from "./setup.ts";
 
-/** What a {@linkcode BsdDevice} holds. */
+/** Parts of a {@linkcode BsdDevice}. */
 export interface BsdParts {
   readonly bsd: Bsd;
   readonly fd: number;
   readonly io: PacketIo;
   readonly own: Interface;
   readonly setup: Setup;
-  readonly news: RouteSocket;
-  /** Removes the interface, where closing the descriptor does not. */
+  readonly routeSocket: RouteSocket;
+  /** Removes the interface, if closing the descriptor does not. */
   readonly remove?: () => void;
 }
 
 /**
- * A device whose packets have a header that says their family.
+ * A device whose packets follow a header with their address family.
  *
- * **Limits**: a point-to-point interface, as macOS has them, hands packets to its own IPv4 address to the script, too.
+ * **Limits**: a point-to-point interface, as on macOS, also sends packets for its own IPv4 address to the script.
  */
 export class BsdDevice implements Device {
-  /** The name that the system knows it by. */
+  /** Name of the interface. */
   readonly name: string;
-  /** No super-packets, no unfinished sums. */
+  /** Always false: no super-packets, no partial checksums. */
   readonly offload = false;
-  /** Nothing waits here: a write hands the packet to the system. */
+  /** Always 0: a write hands the packet to the system. */
   readonly queued = 0;
-  /** Why it is gone. */
+  /** Error that ended the device. */
   failure: Error | undefined;
 
   readonly #parts: BsdParts;
@@ -53,18 +53,18 @@ export class BsdDevice implements Device {
   readonly #headers: FamilyHeaders;
   readonly #events = new DeviceEvents();
   readonly #errorReasons = new ErrorReasons();
-  /** Slots of a call of `receive`. */
+  /** Slots for one call of `receive`. */
   readonly #slots: Packet[] = [];
   #host: EndHost | undefined;
-  /** The pool's address. */
+  /** Address of the pool's memory. */
   #base = 0;
-  /** How many packets the next call asks for: about as many as came last, so that slots are not taken in vain. */
-  #ask = 1;
+  /** Packets requested by the next call: about as many as came last, so that few slots are taken in vain. */
+  #request = 1;
   #mtu: number;
   #up: boolean;
   #closed = false;
 
-  /** For what opens one. */
+  /** Used by the functions that open a device. */
   constructor(parts: BsdParts) {
     this.#parts = parts;
     this.#io = parts.io;
@@ -75,26 +75,26 @@ export class BsdDevice implements Device {
     this.#up = parts.own.up;
   }
 
-  /** The longest packet that the system sends through it (bytes). */
+  /** MTU of the interface (bytes). */
   get mtu(): number {
     return this.#mtu;
   }
 
-  /** More than the MTU, so that a packet of before a change of it is not cut. */
+  /** Room for a packet (bytes): more than the MTU, so that a lowered MTU does not truncate earlier packets. */
   get longestRead(): number {
     return this.#mtu <= SMALL_ROOM ? SMALL_ROOM : LARGE_ROOM;
   }
 
-  /** Its descriptor. */
+  /** Descriptor of the device. */
   get waitable(): Waitable | undefined {
     return this.#closed ? undefined : this.#fd;
   }
 
-  /** Gives it its loop. */
+  /** Attaches the device to its loop. */
   attach(host: EndHost): void {
     this.#host = host;
     this.#base = addressOf(host.pool.bytes);
-    host.watch(this.#parts.news.descriptor, () => this.#hear());
+    host.watch(this.#parts.routeSocket.descriptor, () => this.#publishChanges());
   }
 
   /** Reads packets until the system has no more, the batch is full, or the pool is empty. */
@@ -104,24 +104,24 @@ export class BsdDevice implements Device {
     const room = this.longestRead;
     let count = 0;
     while (!batch.full) {
-      const asked = this.#takeSlots(Math.min(this.#ask, io.most, batch.roomFor(room)), room);
-      if (asked === 0) break;
-      const came = io.receive(this.#fd, asked);
+      const slots = this.#takeSlots(Math.min(this.#request, io.maxPackets, batch.roomFor(room)), room);
+      if (slots === 0) break;
+      const came = io.receive(this.#fd, slots);
       const failed = came < 0 ? this.#parts.bsd.errno() : 0;
-      for (let i = asked - 1; i >= Math.max(0, came); i--) this.#slots[i]!.pool.give(this.#slots[i]!);
+      for (let i = slots - 1; i >= Math.max(0, came); i--) this.#slots[i]!.pool.give(this.#slots[i]!);
       if (came <= 0) {
         this.#readFailed(came, failed);
         break;
       }
       for (let i = 0; i < came; i++) this.#push(batch, this.#slots[i]!, io.length(i) - FAMILY_HEADER_SIZE);
       count += came;
-      this.#ask = came < asked ? came + 1 : 2 * asked;
-      if (came < asked) break;
+      this.#request = came < slots ? came + 1 : 2 * slots;
+      if (came < slots) break;
     }
     return count;
   }
 
-  /** Writes packets until the system takes no more; those that it refuses are dropped with its reason. */
+  /** Writes packets until the system takes no more; refused packets are dropped with the name of the error. */
   write(batch: PacketBatch): number {
     if (this.#closed) return 0;
     const io = this.#io;
@@ -129,7 +129,7 @@ export class BsdDevice implements Device {
     let count = 0;
     while (count < length) {
       let run = 0;
-      while (run < io.most && count + run < length && this.#point(run, packets[count + run]!)) run++;
+      while (run < io.maxPackets && count + run < length && this.#point(run, packets[count + run]!)) run++;
       if (run === 0) {
         this.#host!.drop(packets[count++]!, "neither IPv4 nor IPv6");
         continue;
@@ -145,30 +145,30 @@ export class BsdDevice implements Device {
     return count;
   }
 
-  /** Changes of its interface, as the routing socket tells them. */
+  /** Changes of the interface, as reported by a routing socket. */
   events(): AsyncIterable<DeviceEvent> {
     return this.#events.listen();
   }
 
   /**
-   * The system's own counters. macOS counts those headers among the bytes, rounds them down to whole KiB, and starts
-   * anew at 4 GiB (bsd/net/rtsock.c, ALIGN_BYTES).
+   * Counters of the system. On macOS, byte counters include the 4-byte headers, are rounded down to KiB, and wrap at
+   * 4 GiB (bsd/net/rtsock.c, ALIGN_BYTES).
    */
   statistics(): DeviceStatistics | undefined {
     return this.#closed ? undefined : this.#parts.own.statistics();
   }
 
-  /** Nothing: the system takes addresses and routes back with the process. */
+  /** Always `undefined`: the system removes addresses and routes with the process. */
   rescue(): undefined {
   }
 
-  /** Puts everything back, and removes the interface where the descriptor does not. */
+  /** Undoes the setup and closes the device; removes the interface if closing does not. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#events.end();
-    const { news, setup, bsd, remove } = this.#parts;
-    news.close();
+    const { routeSocket, setup, bsd, remove } = this.#parts;
+    routeSocket.close();
     try {
       setup.undo();
     } finally {
@@ -177,12 +177,12 @@ export class BsdDevice implements Device {
     }
   }
 
-  /** The same as {@linkcode BsdDevice.close}. */
+  /** Calls {@linkcode BsdDevice.close}. */
   [Symbol.dispose](): void {
     this.close();
   }
 
-  /** Takes slots and says where packets go; returns how many there were. */
+  /** Takes slots and points the vectors at them; returns their number. */
   #takeSlots(count: number, room: number): number {
     const { pool } = this.#host!;
     const { vectors } = this.#io;
@@ -205,7 +205,7 @@ export class BsdDevice implements Device {
     batch.push(packet);
   }
 
-  /** Says where a packet lies; `false` when it is no IP, which the system has no header for. */
+  /** Points a vector at a packet; returns false for a packet that is not IP, for which there is no header. */
   #point(i: number, packet: Packet): boolean {
     const header = this.#headers.of(packet.bytes[packet.offset]!);
     if (header === undefined) return false;
@@ -214,9 +214,9 @@ export class BsdDevice implements Device {
     return true;
   }
 
-  #hear(): void {
-    const { news, own } = this.#parts;
-    for (let message = news.receive(); message !== undefined; message = news.receive()) {
+  #publishChanges(): void {
+    const { routeSocket, own } = this.#parts;
+    for (let message = routeSocket.receive(); message !== undefined; message = routeSocket.receive()) {
       const state = readInterfaceState(message, own.index);
       if (state === undefined) continue;
       const { mtu } = state;
@@ -231,12 +231,12 @@ export class BsdDevice implements Device {
 
   #readFailed(came: number, failed: number): void {
     const { EAGAIN, EINTR, ENOBUFS, ENXIO } = this.#parts.bsd.Errno;
-    // ENOBUFS: short of memory for now.
+    // ENOBUFS: temporary lack of memory.
     if (came < 0 && (failed === EAGAIN || failed === EINTR || failed === ENOBUFS)) return;
-    this.#lose("read from", "read", came === 0 ? ENXIO : failed);
+    this.#fail("read from", "read", came === 0 ? ENXIO : failed);
   }
 
-  /** Whether the packet is dealt with, and the next one may be tried. */
+  /** Returns true if the packet is dropped and the next one may be tried. */
   #writeFailed(packet: Packet, failed: number): boolean {
     const { Errno, errnoName } = this.#parts.bsd;
     switch (failed) {
@@ -245,7 +245,7 @@ export class BsdDevice implements Device {
         return false;
       case Errno.ENXIO:
       case Errno.EBADF:
-        this.#lose("write to", "write", failed);
+        this.#fail("write to", "write", failed);
         return false;
       default:
         this.#host!.drop(packet, this.#errorReasons.of(errnoName(failed)));
@@ -253,7 +253,7 @@ export class BsdDevice implements Device {
     }
   }
 
-  #lose(verb: string, operation: string, failed: number): void {
+  #fail(verb: string, operation: string, failed: number): void {
     if (this.failure !== undefined) return;
     const { bsd } = this.#parts;
     const remedy = failed === bsd.Errno.ENXIO ? "the device was removed" : undefined;

@@ -1,7 +1,7 @@
-/** The error numbers that macOS and FreeBSD have in common (sys/errno.h). */
+/** Error numbers common to macOS and FreeBSD (sys/errno.h). */
 
 // Specification
-/** The numbers that Warren meets, by name. */
+/** Error numbers by name. */
 export const BsdErrno = {
   EPERM: 1,
   ENOENT: 2,

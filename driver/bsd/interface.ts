@@ -1,4 +1,4 @@
-/** One network interface: its MTU, whether it is up, its addresses, its counters. */
+/** A network interface: MTU, up or down, addresses, counters. */
 
 import { formatCidr, type Prefix } from "../../lib/wire/address.ts";
 import type { DeviceStatistics } from "../../lib/core/mod.ts";
@@ -19,8 +19,8 @@ export const Request = {
   SIOCSIFMTU: 0x8020_6934n,
 } as const;
 /**
- * net/if.h: `struct ifaliasreq { char ifra_name[IFNAMSIZ]; struct sockaddr ifra_addr, ifra_broadaddr, ifra_mask; }`;
- * of a point-to-point interface, `ifra_broadaddr` is the other side's address.
+ * net/if.h: `struct ifaliasreq { char ifra_name[IFNAMSIZ]; struct sockaddr ifra_addr, ifra_broadaddr, ifra_mask; }`.
+ * On a point-to-point interface, `ifra_broadaddr` is the peer's address.
  */
 export const Ifaliasreq = { Address: 16, Destination: 32, Mask: 48 } as const;
 /**
@@ -28,13 +28,13 @@ export const Ifaliasreq = { Address: 16, Destination: 32, Mask: 48 } as const;
  * ifra_prefixmask; int ifra_flags; struct { time_t expire, preferred; u32 vltime, pltime; } ifra_lifetime; }`.
  */
 export const In6Aliasreq = { Address: 16, Mask: 72, Flags: 100, ValidTime: 120, PreferredTime: 124 } as const;
-/** netinet6/in6_var.h: the address is used at once, whoever else may have it. */
+/** netinet6/in6_var.h: no duplicate address detection; the address is usable at once. */
 export const IN6_IFF_NODAD = 0x20;
 /** netinet6/nd6.h. */
 export const ND6_INFINITE_LIFETIME = 0xffff_ffff;
 /** sys/sysctl.h. */
 const CTL_NET = 4;
-/** net/if_var.h, net/if.h: `struct if_data64` of macOS, `struct if_data` of FreeBSD; the counters are u64. */
+/** net/if_var.h, net/if.h: `struct if_data64` of macOS, `struct if_data` of FreeBSD; counters are u64. */
 export const IfData = {
   Mtu: 8,
   InPackets: 24,
@@ -47,19 +47,19 @@ export const IfData = {
 } as const;
 
 // Implementation
-/** The interface's own message, and those of its addresses behind it (bytes). */
+/** Room for the message of an interface and those of its addresses (bytes). */
 const LIST_ROOM = 16 * 1024;
 
-/** An interface, by its name. */
+/** A network interface, by name. */
 export class Interface {
-  /** Its name. */
+  /** Name. */
   readonly name: string;
-  /** Its number. */
+  /** Interface index. */
   readonly index: number;
   readonly #bsd: Bsd;
   readonly #list = new Uint8Array(LIST_ROOM);
 
-  /** @throws {Deno.errors.NotFound} when there is none of this name. */
+  /** Looks up the interface. @throws {Error} the system's, when there is none of this name. */
   constructor(bsd: Bsd, name: string) {
     this.#bsd = bsd;
     this.name = name;
@@ -67,26 +67,26 @@ export class Interface {
     if (this.index === 0) throw bsd.systemError(`use "${name}"`, "if_nametoindex", bsd.errno());
   }
 
-  /** The longest packet that the system sends through it (bytes). */
+  /** MTU (bytes). */
   get mtu(): number {
-    return viewOf(this.#ask("read the MTU", "SIOCGIFMTU")).getInt32(Ifreq.Mtu, true);
+    return viewOf(this.#query("read the MTU", "SIOCGIFMTU")).getInt32(Ifreq.Mtu, true);
   }
 
-  /** Sets it. @throws {Error} the system's. */
+  /** Sets the MTU. @throws {Error} the system's. */
   setMtu(mtu: number): void {
     const request = this.#request(Ifreq.Size);
     viewOf(request).setInt32(Ifreq.Mtu, mtu, true);
     this.#control(AF_INET, `set MTU ${mtu} on "${this.name}"`, "SIOCSIFMTU", Request.SIOCSIFMTU, request);
   }
 
-  /** Whether it is up. */
+  /** True if the interface is up. */
   get up(): boolean {
-    return (viewOf(this.#ask("read the flags", "SIOCGIFFLAGS")).getInt16(Ifreq.Flags, true) & IFF_UP) !== 0;
+    return (viewOf(this.#query("read the flags", "SIOCGIFFLAGS")).getInt16(Ifreq.Flags, true) & IFF_UP) !== 0;
   }
 
-  /** Sets it up, or down. @throws {Error} the system's. */
+  /** Brings the interface up or down. @throws {Error} the system's. */
   setUp(up: boolean): void {
-    const request = this.#ask("read the flags", "SIOCGIFFLAGS");
+    const request = this.#query("read the flags", "SIOCGIFFLAGS");
     const view = viewOf(request);
     const flags = view.getInt16(Ifreq.Flags, true);
     view.setInt16(Ifreq.Flags, up ? flags | IFF_UP : flags & ~IFF_UP, true);
@@ -95,8 +95,8 @@ export class Interface {
   }
 
   /**
-   * Adds an address. A point-to-point interface has its own IPv4 address at its other side, too: it has to have one
-   * there, and every other one could be somebody's.
+   * Adds an address. A point-to-point interface needs an IPv4 peer address; its own address serves as that, since any
+   * other could belong to a host.
    *
    * @throws {Error} the system's.
    */
@@ -123,7 +123,7 @@ export class Interface {
     }
   }
 
-  /** The system's counters; `undefined` when the interface is gone. */
+  /** Returns the system's counters; `undefined` when the interface is gone. */
   statistics(): DeviceStatistics | undefined {
     const { functions, counters: { list, data, queueDrops, queueDropsSize } } = this.#bsd;
     const name = Int32Array.of(CTL_NET, AF_ROUTE, 0, 0, list, this.index);
@@ -145,7 +145,7 @@ export class Interface {
     };
   }
 
-  /** Removes it, by a request that takes its name alone. @throws {Error} the system's. */
+  /** Removes the interface by a request that takes only its name. @throws {Error} the system's. */
   destroy(operation: string, request: bigint): void {
     this.#control(AF_INET, `remove "${this.name}"`, operation, request, this.#request(Ifreq.Size));
   }
@@ -156,13 +156,13 @@ export class Interface {
     return request;
   }
 
-  #ask(what: string, operation: "SIOCGIFMTU" | "SIOCGIFFLAGS"): Uint8Array<ArrayBuffer> {
+  #query(what: string, operation: "SIOCGIFMTU" | "SIOCGIFFLAGS"): Uint8Array<ArrayBuffer> {
     const request = this.#request(Ifreq.Size);
     this.#control(AF_INET, `${what} of "${this.name}"`, operation, Request[operation], request);
     return request;
   }
 
-  /** What is asked of an interface is asked through any socket of the family. */
+  /** Makes a request through a temporary socket; any socket of the family will do. */
   #control(
     family: number,
     what: string,

@@ -1,10 +1,10 @@
-/** Local addresses of datagrams on macOS and FreeBSD: ip(4), ip6(4). */
+/** Control messages for the local address of a datagram on macOS and FreeBSD: ip(4), ip6(4). */
 
 import { type CmsgLayout, In6Pktinfo, InPktinfo, type LocalControl } from "../posix/local_control.ts";
 
 // Specification
 /**
- * sys/socket.h, the same on both.
+ * sys/socket.h, the same on both systems.
  *
  * ```c
  * struct cmsghdr { socklen_t cmsg_len; int cmsg_level; int cmsg_type; };
@@ -21,16 +21,16 @@ const DARWIN_IPV6_RECVPKTINFO = 61;
 const FREEBSD_IP_RECVDSTADDR = 7;
 /** netinet6/in6.h */
 const FREEBSD_IPV6_RECVPKTINFO = 36;
-/** The same on both. */
+/** The same on both systems. */
 const IPV6_PKTINFO = 46;
 
 const { length, level, type } = Cmsghdr;
 /** bsd/sys/socket.h: CMSG_DATA is __DARWIN_ALIGN32 of the header. */
 const DARWIN_LAYOUT: CmsgLayout = { length, level, type, data: 12, alignment: 4 };
-/** sys/socket.h: CMSG_DATA is _ALIGN of the header, to the size of a register. */
+/** sys/socket.h: CMSG_DATA is _ALIGN of the header, to the size of a register (8 bytes). */
 const FREEBSD_LAYOUT: CmsgLayout = { length, level, type, data: 16, alignment: 8 };
 
-/** macOS's control messages. bsd/netinet/udp_usrreq.c: an interface in them would hide the address. */
+/** Control messages of macOS. With an interface set, the address would be ignored (bsd/netinet/udp_usrreq.c). */
 export const DARWIN_LOCAL_CONTROL: LocalControl = {
   layout: DARWIN_LAYOUT,
   4: {
@@ -46,7 +46,7 @@ export const DARWIN_LOCAL_CONTROL: LocalControl = {
   6: ipv6(DARWIN_IPV6_RECVPKTINFO),
 };
 
-/** FreeBSD's control messages. */
+/** Control messages of FreeBSD. */
 export const FREEBSD_LOCAL_CONTROL: LocalControl = {
   layout: FREEBSD_LAYOUT,
   4: {

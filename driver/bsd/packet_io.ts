@@ -1,8 +1,8 @@
 /**
- * Packets with the four bytes before them that say their family, as `readv` and `writev` take them: two pieces each,
- * so that neither is moved in memory.
+ * Scatter-gather I/O of packets with their 4-byte family header, as for readv(2) and writev(2). Header and packet are
+ * separate vectors, so that neither is copied.
  *
- *     iovec 0: the family, big-endian ── iovec 1: the packet, where it lies in its slot
+ *     iovec 0: address family, big-endian ── iovec 1: packet in its slot
  */
 
 import { addressOf } from "../native_memory.ts";
@@ -10,33 +10,33 @@ import { IOVEC_WORDS, setIovec } from "../posix/iovec.ts";
 import { AF_INET, type Bsd } from "./bsd.ts";
 
 // Specification
-/** net/if_utun.h, net/if_tun.h: the bytes before each packet. */
+/** net/if_utun.h, net/if_tun.h: size of the header before each packet (bytes). */
 export const FAMILY_HEADER_SIZE = 4;
 
-/** A family before packets, in memory that does not move. */
+/** A family header at a fixed address. */
 export class FamilyHeader {
   readonly #bytes = new Uint8Array(FAMILY_HEADER_SIZE);
-  /** Where it lies. */
+  /** Address of the header. */
   readonly address: number;
 
-  /** For an address family; 0: room for any. */
+  /** Creates the header of an address family; 0 for the header of received packets. */
   constructor(family: number) {
     new DataView(this.#bytes.buffer).setUint32(0, family);
     this.address = addressOf(this.#bytes);
   }
 }
 
-/** The pieces of some packets. */
+/** Vectors of several packets. */
 export class PacketVectors {
-  /** Two `struct iovec`s a packet. */
+  /** Two `struct iovec` per packet. */
   readonly each: readonly Uint32Array<ArrayBuffer>[];
 
-  /** For so many packets. */
+  /** Creates the vectors of `count` packets. */
   constructor(count: number) {
     this.each = Array.from({ length: count }, () => new Uint32Array(2 * IOVEC_WORDS));
   }
 
-  /** Says where one lies, and its header. */
+  /** Sets header and packet of one entry. */
   set(i: number, header: FamilyHeader, address: number, length: number): void {
     const words = this.each[i]!;
     setIovec(words, 0, header.address, FAMILY_HEADER_SIZE);
@@ -44,28 +44,28 @@ export class PacketVectors {
   }
 }
 
-/** What moves packets between their slots and a descriptor. */
+/** I/O of packets between slots and a descriptor. */
 export interface PacketIo {
-  /** The most packets of a call. */
-  readonly most: number;
-  /** Where the next ones go; what the calls below are about. */
+  /** Maximum packets per call. */
+  readonly maxPackets: number;
+  /** Vectors used by the following calls. */
   readonly vectors: PacketVectors;
-  /** Reads up to so many packets; how many came, 0 when the device is gone, -1 with an error number. */
+  /** Reads up to `count` packets. Returns their number, 0 when the device is gone, -1 on error (errno). */
   receive(fd: number, count: number): number;
-  /** The length of one that came, with its header (bytes). */
+  /** Length of a received packet with its header (bytes). */
   length(i: number): number;
-  /** Writes up to so many packets; how many went, or -1 with an error number. */
+  /** Writes up to `count` packets. Returns their number, or -1 on error (errno). */
   send(fd: number, count: number): number;
 }
 
-/** One packet a call. */
+/** I/O of one packet per call. */
 export class SinglePacketIo implements PacketIo {
-  readonly most = 1;
+  readonly maxPackets = 1;
   readonly vectors: PacketVectors = new PacketVectors(1);
   readonly #functions: Bsd["functions"];
   #length = 0;
 
-  /** By this system's `readv` and `writev`. */
+  /** Uses `readv` and `writev` of this system. */
   constructor({ functions }: Bsd) {
     this.#functions = functions;
   }
@@ -84,21 +84,21 @@ export class SinglePacketIo implements PacketIo {
   }
 }
 
-/** The headers of a system. */
+/** Family headers of a system. */
 export class FamilyHeaders {
-  /** Before IPv4. */
+  /** Header of IPv4 packets. */
   readonly ipv4: FamilyHeader = new FamilyHeader(AF_INET);
-  /** Before IPv6. */
+  /** Header of IPv6 packets. */
   readonly ipv6: FamilyHeader;
-  /** Where the headers of packets that come are left. */
+  /** Room for the headers of received packets. */
   readonly incoming: FamilyHeader = new FamilyHeader(0);
 
-  /** With this number for IPv6. */
+  /** Creates the headers with the system's number of IPv6. */
   constructor({ AF_INET6 }: Bsd) {
     this.ipv6 = new FamilyHeader(AF_INET6);
   }
 
-  /** The one before a packet that starts with this byte; `undefined` before what is no IP. */
+  /** Returns the header of a packet that starts with this byte; `undefined` if it is not IP. */
   of(first: number): FamilyHeader | undefined {
     switch (first >>> 4) {
       case 4:

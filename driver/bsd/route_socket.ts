@@ -1,4 +1,4 @@
-/** A routing socket (route(4)): routes are asked for and changed by messages, and changes of interfaces are told. */
+/** A routing socket (route(4)): messages that query and change routes, and reports of interface changes. */
 
 import { type Address, formatCidr, Prefix } from "../../lib/wire/address.ts";
 import { guard } from "../posix/libc.ts";
@@ -6,18 +6,18 @@ import { AF_ROUTE, type Bsd, SOCK_RAW, viewOf } from "./bsd.ts";
 import { bitsOf, linkSockaddr, netmask, sockaddr } from "./sockaddr.ts";
 
 // Specification: net/route.h, net/if.h
-/** Kinds of messages. */
+/** Types of messages. */
 export const MessageType = { RTM_ADD: 1, RTM_DELETE: 2, RTM_GET: 4, RTM_IFINFO: 14 } as const;
-/** One of those with a route. */
+/** Types of messages with a route. */
 type RouteMessageType = typeof MessageType["RTM_ADD" | "RTM_DELETE" | "RTM_GET"];
 export const RTM_VERSION = 5;
-/** What a route is. */
+/** Flags of a route. */
 export const RouteFlag = { Up: 1, Gateway: 2, Host: 4, Static: 0x800 } as const;
-/** Which addresses follow a message's header, in the order of their bits. */
+/** Addresses after a message's header, in the order of their bits. */
 export const RouteAddress = { Destination: 1, Gateway: 2, Netmask: 4, Interface: 0x10 } as const;
 /**
  * `struct rt_msghdr { u16 rtm_msglen; u8 rtm_version, rtm_type; u16 rtm_index; int rtm_flags, rtm_addrs; pid_t rtm_pid;
- * int rtm_seq, rtm_errno; ... }`; what follows differs, and stays zero.
+ * int rtm_seq, rtm_errno; ... }`; the rest differs between the systems and stays zero.
  */
 export const RtMsghdr = {
   Length: 0,
@@ -31,29 +31,29 @@ export const RtMsghdr = {
 } as const;
 /**
  * `struct if_msghdr { u16 ifm_msglen; u8 ifm_version, ifm_type; int ifm_addrs, ifm_flags; u16 ifm_index;
- * struct if_data ifm_data; }`, whose data have the MTU at the same place on both systems.
+ * struct if_data ifm_data; }`; the MTU has the same offset on both systems.
  */
-export const IfMsghdr = { Length: 0, Type: 3, Flags: 8, Index: 12, Mtu: 24, Least: 28 } as const;
+export const IfMsghdr = { Length: 0, Type: 3, Flags: 8, Index: 12, Mtu: 24, MinSize: 28 } as const;
 // poll.h
 const POLLIN = 1;
 
 // Implementation
 const MESSAGE_ROOM = 4096;
 const MESSAGE_ROOM_64 = BigInt(MESSAGE_ROOM);
-/** How long the answer to RTM_GET may take (milliseconds). */
-const ANSWER_LIMIT = 1000;
+/** Timeout of the reply to RTM_GET (milliseconds). */
+const REPLY_TIMEOUT = 1000;
 
 /** A route through an interface. */
 export interface InterfaceRoute {
-  /** Where it leads. */
+  /** Destination. */
   readonly to: Prefix;
-  /** The next hop, where there is one. */
+  /** Next hop. */
   readonly via: Address | undefined;
 }
 
 let sequences = 0;
 
-/** A message about a route: to the interface of this number itself, or to a next hop. */
+/** Returns a message about a route, through the interface of this index or by a next hop. */
 export function routeMessage(
   bsd: Bsd,
   type: RouteMessageType,
@@ -69,7 +69,7 @@ export function routeMessage(
     parts.set(RouteAddress.Gateway, via === undefined ? linkSockaddr(bsd, index) : sockaddr(bsd, via));
   }
   if (!isHost) parts.set(RouteAddress.Netmask, sockaddr(bsd, netmask(to)));
-  // The answer names the interface where the question asks for it.
+  // The reply names the interface only if the query contains this address.
   if (type === MessageType.RTM_GET) parts.set(RouteAddress.Interface, linkSockaddr(bsd, 0));
   const round = (length: number) => Math.ceil(length / bsd.routeAlignment) * bsd.routeAlignment;
   const header = bsd.sizes.rt_msghdr;
@@ -90,17 +90,19 @@ export function routeMessage(
   return message;
 }
 
-/** The state of an interface, as a message tells it. */
+/** State of an interface in a message. */
 export interface InterfaceState {
-  /** Its `IFF_` flags. */
+  /** IFF_ flags. */
   readonly flags: number;
-  /** Its MTU (bytes). */
+  /** MTU (bytes). */
   readonly mtu: number;
 }
 
-/** The state of an interface in a message; `undefined` when the message is about something else. */
+/** Reads the state of an interface from a message; `undefined` for any other message. */
 export function readInterfaceState(message: Uint8Array, index: number): InterfaceState | undefined {
-  if (message.length < IfMsghdr.Least || message[IfMsghdr.Type] !== MessageType.RTM_IFINFO) return undefined;
+  if (message.length < IfMsghdr.MinSize || message[IfMsghdr.Type] !== MessageType.RTM_IFINFO) {
+    return undefined;
+  }
   const view = viewOf(message);
   if (view.getUint16(IfMsghdr.Index, true) !== index) return undefined;
   return { flags: view.getInt32(IfMsghdr.Flags, true), mtu: view.getUint32(IfMsghdr.Mtu, true) };
@@ -108,13 +110,13 @@ export function readInterfaceState(message: Uint8Array, index: number): Interfac
 
 /** A routing socket. */
 export class RouteSocket implements Disposable {
-  /** What can be read when something was told. */
+  /** Descriptor, readable when messages have arrived. */
   readonly descriptor: number;
   readonly #bsd: Bsd;
   readonly #room = new Uint8Array(MESSAGE_ROOM);
   #closed = false;
 
-  /** @throws {Error} the system's. */
+  /** Opens the socket. @throws {Error} the system's. */
   constructor(bsd: Bsd) {
     this.#bsd = bsd;
     this.descriptor = bsd.functions.socket(AF_ROUTE, SOCK_RAW, 0);
@@ -125,7 +127,7 @@ export class RouteSocket implements Disposable {
   /**
    * Adds a route through an interface.
    *
-   * @throws {DriverError} when the route is another interface's already, or the next hop is.
+   * @throws {DriverError} when the route exists through another interface, or the next hop is behind another one.
    */
   add(route: InterfaceRoute, index: number): void {
     const { Errno, systemError, asRoot } = this.#bsd;
@@ -143,53 +145,53 @@ export class RouteSocket implements Disposable {
     throw systemError(what, "RTM_ADD", failed, remedies[failed]);
   }
 
-  /** Removes a route through an interface; one that is gone is removed already. @throws {Error} the system's. */
+  /** Removes a route through an interface; a missing route is not an error. @throws {Error} the system's. */
   remove(route: InterfaceRoute, index: number): void {
     const failed = this.#send(routeMessage(this.#bsd, MessageType.RTM_DELETE, route, index));
     if (failed === 0 || failed === this.#bsd.Errno.ESRCH) return;
     throw this.#bsd.systemError(`remove route ${formatCidr(route.to)}`, "RTM_DELETE", failed);
   }
 
-  /** A message that was told; `undefined` when there is none. It never waits. */
+  /** Returns the next message; `undefined` when there is none. Does not wait. */
   receive(): Uint8Array | undefined {
     const length = this.#bsd.functions.readInto(this.descriptor, this.#room, MESSAGE_ROOM_64);
     return length > 0 ? this.#room.subarray(0, length) : undefined;
   }
 
-  /** Frees it; further calls do nothing. */
+  /** Closes the socket. Further calls do nothing. */
   close(): void {
     if (!this.#closed) this.#bsd.functions.close(this.descriptor);
     this.#closed = true;
   }
 
-  /** The same as {@linkcode RouteSocket.close}. */
+  /** Calls {@linkcode RouteSocket.close}. */
   [Symbol.dispose](): void {
     this.close();
   }
 
-  /** Sends a message, which is done when it returns; returns the error's number, or 0. */
+  /** Sends a message, which takes effect at once; returns the error number, or 0. */
   #send(message: Uint8Array<ArrayBuffer>): number {
     const { functions } = this.#bsd;
     return functions.writeFrom(this.descriptor, message, BigInt(message.length)) < 0 ? this.#bsd.errno() : 0;
   }
 
-  /** The number of the interface that leads to an address; 0 when none does. */
+  /** Returns the index of the interface that leads to an address; 0 when none does. */
   #interfaceTo(address: Address): number {
     return this.#interfaceOf(new Prefix(address, bitsOf(address)));
   }
 
-  /** The number of the interface of a route; 0 when there is no such route. */
+  /** Returns the index of the interface of a route; 0 when there is no such route. */
   #interfaceOf(to: Prefix): number {
     const { functions } = this.#bsd;
-    const question = routeMessage(this.#bsd, MessageType.RTM_GET, { to, via: undefined }, 0);
-    if (this.#send(question) !== 0) return 0;
-    const sequence = viewOf(question).getInt32(RtMsghdr.Sequence, true);
+    const query = routeMessage(this.#bsd, MessageType.RTM_GET, { to, via: undefined }, 0);
+    if (this.#send(query) !== 0) return 0;
+    const sequence = viewOf(query).getInt32(RtMsghdr.Sequence, true);
     const pollfd = Int32Array.of(this.descriptor, POLLIN);
-    while (functions.poll(pollfd, 1n, ANSWER_LIMIT) > 0) {
-      const answer = this.receive();
-      // Others' messages are told, too.
-      if (answer === undefined || answer[RtMsghdr.Type] !== MessageType.RTM_GET) continue;
-      const view = viewOf(answer);
+    while (functions.poll(pollfd, 1n, REPLY_TIMEOUT) > 0) {
+      const reply = this.receive();
+      // Messages of other processes arrive as well.
+      if (reply === undefined || reply[RtMsghdr.Type] !== MessageType.RTM_GET) continue;
+      const view = viewOf(reply);
       const isOurs = view.getInt32(RtMsghdr.Pid, true) === Deno.pid;
       if (isOurs && view.getInt32(RtMsghdr.Sequence, true) === sequence) {
         return view.getUint16(RtMsghdr.Index, true);

@@ -1,8 +1,8 @@
 /**
- * Makes an interface what its options say.
+ * Configuration of an interface, and its undo.
  *
- * Every route is through the interface itself. The system removes its addresses and routes with the descriptor; on
- * macOS the interface goes, too. Still the routes are taken back before it is closed.
+ * All routes go through the interface itself. When the descriptor is closed, the system removes addresses and routes,
+ * and on macOS the interface. Close still removes the routes first.
  */
 
 import type { Prefix } from "../../lib/wire/address.ts";
@@ -13,7 +13,7 @@ import { type InterfaceRoute, RouteSocket } from "./route_socket.ts";
 import { bitsOf } from "./sockaddr.ts";
 
 /**
- * Refuses what the BSDs have no counterpart for, before anything is touched.
+ * Refuses options that the BSDs do not support, before anything is changed.
  *
  * @throws {Deno.errors.NotSupported} for policy rules, routing tables and metrics of routes.
  */
@@ -25,19 +25,19 @@ export function checkSupported(system: string, { name, rules, routes }: CheckedD
   if (routes.some(({ metric }) => metric !== undefined)) throw refuse("metrics of routes");
 }
 
-/** The routes that stand for one of the options: one to everywhere is two to a half each. */
+/** Returns the routes to install for a route of the options: two halves for a default route. */
 export function halves({ to, via }: CheckedRoute): InterfaceRoute[] {
   return (to.length > 0 ? [to] : halvesOf(to)).map((to) => ({ to, via }));
 }
 
-/** What was made of an interface, and how it is taken back. */
+/** Changes of an interface and their undo. */
 export class Setup {
   readonly #bsd: Bsd;
   readonly #interface: Interface;
   readonly #pointToPoint: boolean;
   readonly #routes: InterfaceRoute[] = [];
 
-  /** For this interface. */
+  /** Prepares the setup of an interface; changes nothing. */
   constructor(bsd: Bsd, own: Interface, pointToPoint: boolean) {
     this.#bsd = bsd;
     this.#interface = own;
@@ -45,9 +45,9 @@ export class Setup {
   }
 
   /**
-   * Makes the interface what the options say.
+   * Configures the interface.
    *
-   * @throws {Error} the system's, with its own words; the caller undoes what was made.
+   * @throws {Error} the system's; the caller then calls `undo`.
    */
   apply({ mtu, addresses, routes, up }: CheckedDeviceOptions): void {
     const own = this.#interface;
@@ -62,17 +62,17 @@ export class Setup {
       try {
         for (const half of halves(route)) this.#add(socket, half);
       } catch (error) {
-        // `default` covers IPv6 as far as the system has it.
+        // On a system without IPv6, `default` means IPv4.
         if (route.isDefault !== true || route.to.address.family === 4) throw error;
-        console.warn(`warren: ${(error as Error).message}: IPv6 may pass beside "${own.name}"`);
+        console.warn(`warren: ${(error as Error).message}: IPv6 traffic may bypass "${own.name}"`);
       }
     }
   }
 
   /**
-   * Takes back the routes, newest first.
+   * Removes the routes, newest first.
    *
-   * @throws {AggregateError} when one could not be; the rest was.
+   * @throws {AggregateError} with the failures, after all others are removed.
    */
   undo(): void {
     if (this.#routes.length === 0) return;
@@ -86,7 +86,10 @@ export class Setup {
       }
     }
     if (failures.length === 0) return;
-    throw new AggregateError(failures, `Cannot put "${this.#interface.name}" back as it was`);
+    throw new AggregateError(
+      failures,
+      `Cannot restore "${this.#interface.name}": some routes could not be removed`,
+    );
   }
 
   #add(socket: RouteSocket, route: InterfaceRoute): void {
@@ -95,7 +98,7 @@ export class Setup {
   }
 }
 
-/** Whether the route to an address's network is missing: IPv6 makes one, and for a whole address there is none. */
+/** True if the route to an address's prefix must be added: IPv6 adds one itself, and a /32 needs none. */
 function lacksNetwork({ address, length }: Prefix): boolean {
   return address.family === 4 && length < bitsOf(address);
 }

@@ -1,4 +1,4 @@
-/** Addresses as BSD's structures have them: a length and a family of a byte each come first. */
+/** Socket addresses of the BSDs, which start with one byte of length and one of family. */
 
 import type { Address, Prefix } from "../../lib/wire/address.ts";
 import { AF_INET, AF_LINK, type Bsd, viewOf } from "./bsd.ts";
@@ -13,11 +13,11 @@ export const SockaddrIn = { Length: 0, Family: 1, Address: 4, Size: 16 } as cons
 export const SockaddrIn6 = { Address: 8, Size: 28 } as const;
 /**
  * net/if_dl.h: `struct sockaddr_dl { u8 sdl_len, sdl_family; u16 sdl_index; u8 sdl_type, sdl_nlen, sdl_alen,
- * sdl_slen; char sdl_data[]; }`, of whose data the systems have different amounts.
+ * sdl_slen; char sdl_data[]; }`; the size of the data differs between the systems.
  */
 export const SockaddrDl = { Index: 2 } as const;
 
-/** An address as `struct sockaddr_in` or `struct sockaddr_in6`. */
+/** Returns an address as `struct sockaddr_in` or `struct sockaddr_in6`. */
 export function sockaddr(bsd: Bsd, { family, bytes }: Address): Uint8Array<ArrayBuffer> {
   const table = family === 4 ? SockaddrIn : SockaddrIn6;
   const result = new Uint8Array(table.Size);
@@ -27,7 +27,7 @@ export function sockaddr(bsd: Bsd, { family, bytes }: Address): Uint8Array<Array
   return result;
 }
 
-/** An interface as `struct sockaddr_dl`; 0: one that is still to be filled in. */
+/** Returns an interface as `struct sockaddr_dl`; index 0 lets the system fill it in. */
 export function linkSockaddr(bsd: Bsd, index: number): Uint8Array<ArrayBuffer> {
   const result = new Uint8Array(bsd.sizes.sockaddr_dl);
   result[SockaddrIn.Length] = result.length;
@@ -36,12 +36,12 @@ export function linkSockaddr(bsd: Bsd, index: number): Uint8Array<ArrayBuffer> {
   return result;
 }
 
-/** How many bits an address has. */
+/** Returns the length of an address in bits. */
 export function bitsOf({ family }: Address): number {
   return family === 4 ? 32 : 128;
 }
 
-/** A prefix's mask, such as 255.255.255.0, as an address. */
+/** Returns the mask of a prefix, such as 255.255.255.0, as an address. */
 export function netmask({ address: { family, bytes }, length }: Prefix): Address {
   const mask = bytes.map((_, i) => 0xff00 >> Math.min(8, Math.max(0, length - i * 8)));
   return { family, bytes: mask };

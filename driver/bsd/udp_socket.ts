@@ -1,4 +1,4 @@
-/** UDP sockets of macOS and FreeBSD: one datagram a call, by recvmsg(2) and sendmsg(2). */
+/** UDP sockets of macOS and FreeBSD: one datagram per call of recvmsg(2) or sendmsg(2). */
 
 import type { Packet, PacketPool } from "../../lib/core/mod.ts";
 import { cString } from "../posix/libc.ts";
@@ -8,7 +8,7 @@ import { PosixUdpSocket, type SocketSystem } from "../posix/udp_socket.ts";
 import type { UdpSocketOptions } from "../udp_socket.ts";
 import type { Bsd } from "./bsd.ts";
 
-// Specification: the same on both
+// Specification: the same on both systems
 /** sys/socket.h, netinet/in.h, netinet6/in6.h. */
 export const Socket = {
   SOL_SOCKET: 0xffff,
@@ -19,21 +19,21 @@ export const Socket = {
   IPV6_V6ONLY: 27,
 } as const;
 
-/** A UDP socket that moves one datagram a call. */
+/** A UDP socket with one datagram per call. */
 export class BsdUdpSocket extends PosixUdpSocket {
   readonly #system: Pick<Bsd, "functions" | "errno" | "localControl">;
   #message: Messages | undefined;
-  /** Control messages for receiving and sending, if endpoints have local addresses. */
+  /** Control messages for receiving and sending, if endpoints include local addresses. */
   #received: LocalControls | undefined;
   #sent: LocalControls | undefined;
 
-  /** Opens and binds it. */
+  /** Opens and binds the socket. */
   constructor(system: Pick<Bsd, "functions" | "errno"> & SocketSystem, options: UdpSocketOptions) {
     super(system, options);
     this.#system = system;
   }
 
-  /** Says whose slots datagrams go into. */
+  /** Sets the pool of received datagrams. */
   override attach(pool: PacketPool, longest: number): void {
     super.attach(pool, longest);
     this.#message = new Messages(1, pool, this.endpointSize);
@@ -88,7 +88,7 @@ function keepTo(bsd: Bsd, fd: number, name: string, family: 4 | 6): void {
   const attempt = `use interface "${name}"`;
   const options = bsd.boundInterface;
   if (options === undefined) {
-    throw new Deno.errors.NotSupported(`Cannot ${attempt}: this system keeps no socket to an interface`);
+    throw new Deno.errors.NotSupported(`Cannot ${attempt}: this system cannot bind a socket to an interface`);
   }
   const index = bsd.functions.if_nametoindex(cString(name));
   if (index === 0) {

@@ -1,4 +1,4 @@
-/** A TUN device of FreeBSD, through /dev/tun (tun(4)). */
+/** TUN devices of FreeBSD (/dev/tun, tun(4)). */
 
 import { viewOf } from "../bsd/bsd.ts";
 import { BsdDevice } from "../bsd/device.ts";
@@ -27,15 +27,15 @@ const IFF_BROADCAST = 0x2;
 const IFF_MULTICAST = 0x8000;
 
 /**
- * The file that a name asks for; `/dev/tun` chooses.
+ * Returns the device file of a name; `/dev/tun` lets the system choose.
  *
- * @throws {Deno.errors.NotSupported} for a name that FreeBSD gives no such device.
+ * @throws {Deno.errors.NotSupported} for a name that FreeBSD does not allow.
  */
 export function tunPath(name: string): string {
   if (name === "tun%d") return "/dev/tun";
   if (/^tun(0|[1-9]\d{0,4})$/.test(name)) return `/dev/${name}`;
   throw new Deno.errors.NotSupported(
-    `Cannot open device "${name}": FreeBSD calls its devices tun0, tun1 and so on: use one of those, or "tun%d"`,
+    `Cannot open device "${name}": name must be tun0, tun1 and so on, or "tun%d", on FreeBSD`,
   );
 }
 
@@ -47,16 +47,16 @@ function open(bsd: FreeBsd, name: string): { fd: number; own: Interface } {
   using undo = new DisposableStack();
   undo.defer(() => functions.close(fd));
   guard(bsd, fd);
-  const ask = (operation: keyof typeof TunRequest, argument: Uint8Array<ArrayBuffer>) => {
+  const request = (operation: keyof typeof TunRequest, argument: Uint8Array<ArrayBuffer>) => {
     if (ioctl(fd, TunRequest[operation], argument) < 0) {
       throw systemError(`open "${path}"`, operation, errno());
     }
   };
   const named = new Uint8Array(Ifreq.Size);
-  ask("TUNGIFNAME", named);
-  ask("TUNSIFHEAD", number(1));
-  // With networks, as other interfaces have them, and no other side.
-  ask("TUNSIFMODE", number(IFF_BROADCAST | IFF_MULTICAST));
+  request("TUNGIFNAME", named);
+  request("TUNSIFHEAD", number(1));
+  // A broadcast interface with prefixes, not a point-to-point one.
+  request("TUNSIFMODE", number(IFF_BROADCAST | IFF_MULTICAST));
   const own = new Interface(bsd, new TextDecoder().decode(named.subarray(0, named.indexOf(0))));
   undo.move();
   return { fd, own };
@@ -79,17 +79,17 @@ function openError(path: string, failed: number): Error {
 }
 
 /**
- * Makes a TUN device, or attaches to the one of that name, and sets it up; what fails undoes what was done. FreeBSD
- * takes back addresses and routes with the descriptor, and leaves the interface: one that was made here is destroyed
- * when the device is closed, and after a crash serves the next.
+ * Creates a TUN device, or attaches to the existing one of that name, and configures it. A failure undoes all of it.
+ * With the descriptor FreeBSD removes addresses and routes, but not the interface: one that was created here is
+ * destroyed on close, and after a crash reused by the next device.
  */
 export function openFreeBsdDevice(options: CheckedDeviceOptions, load: () => FreeBsd = freebsd): BsdDevice {
   checkSupported(FREEBSD.system, options);
   const bsd = load();
-  // The file of one that is not there makes it.
+  // Opening the file creates a missing interface.
   const existed = bsd.functions.if_nametoindex(cString(options.name)) !== 0;
   const { fd, own } = open(bsd, options.name);
-  // It is destroyed when nobody has it open.
+  // An interface can be destroyed only after its descriptor is closed.
   const remove = existed ? () => {} : () => own.destroy("SIOCIFDESTROY", SIOCIFDESTROY);
   using undo = new DisposableStack();
   undo.defer(remove);
@@ -97,8 +97,8 @@ export function openFreeBsdDevice(options: CheckedDeviceOptions, load: () => Fre
   const setup = new Setup(bsd, own, false);
   undo.defer(() => setup.undo());
   setup.apply(options);
-  const news = undo.use(new RouteSocket(bsd));
-  const device = new BsdDevice({ bsd, fd, io: new SinglePacketIo(bsd), own, setup, news, remove });
+  const routeSocket = undo.use(new RouteSocket(bsd));
+  const device = new BsdDevice({ bsd, fd, io: new SinglePacketIo(bsd), own, setup, routeSocket, remove });
   undo.move();
   return device;
 }

@@ -1,4 +1,4 @@
-/** FreeBSD's C library: the one symbol table, opened on first use, its `errno`, and FreeBSD's numbers. */
+/** The C library of FreeBSD: its symbol table, opened on first use, its `errno`, and FreeBSD's constants. */
 
 import { libraryError, requestFfi } from "../ffi.ts";
 import { type Bsd, BSD_SYMBOLS } from "../bsd/bsd.ts";
@@ -20,9 +20,9 @@ const SYMBOLS = {
 // Implementation
 const SONAME = "libc.so.7";
 
-/** FreeBSD, as the code for every BSD takes it, with what only FreeBSD has. */
+/** FreeBSD as a {@linkcode Bsd}, with functions that only FreeBSD has. */
 export interface FreeBsd extends Bsd {
-  /** The functions. */
+  /** Functions of the C library. */
   readonly functions: Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 }
 
@@ -32,7 +32,7 @@ function load(): FreeBsd {
   requestFfi("the C library");
   try {
     const functions = Deno.dlopen(SONAME, SYMBOLS).symbols;
-    // The location is the thread's own and never moves (errno(2)).
+    // The location belongs to this thread and never moves (errno(2)).
     const errno = new Int32Array(Deno.UnsafePointerView.getArrayBuffer(functions.__error()!, 4));
     const { fcntl, ioctl } = functions;
     return { ...FREEBSD, functions, fcntl, ioctl, errno: () => errno[0]! };
@@ -41,7 +41,7 @@ function load(): FreeBsd {
   }
 }
 
-/** FreeBSD's numbers and sizes, which are the same since FreeBSD 11, with the header of each. */
+/** Constants and sizes of FreeBSD, unchanged since FreeBSD 11, each with its header. */
 export const FREEBSD = {
   system: "FreeBSD",
   asRoot: "run as root",
@@ -62,12 +62,12 @@ export const FREEBSD = {
   sizes: { ifaliasreq: 68, in6_aliasreq: 136, rt_msghdr: 152, sockaddr_dl: 54 },
   /** net/route.h: SA_SIZE, in longs. */
   routeAlignment: 8,
-  /** sys/socket.h: NET_RT_IFLIST, whose answer is `struct if_msghdr`; ifi_oqdrops is at 104 of its data. */
+  /** sys/socket.h: NET_RT_IFLIST, whose result is `struct if_msghdr`; ifi_oqdrops is at 104 of its data. */
   counters: { list: 3, data: 16, queueDrops: 16 + 104, queueDropsSize: 8 },
 } as const;
 
 /**
- * FreeBSD, its library opened on the first call.
+ * Returns FreeBSD as a {@linkcode Bsd}; its C library is opened on the first call.
  *
  * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
  */

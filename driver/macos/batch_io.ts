@@ -1,4 +1,4 @@
-/** Many packets a call, by recvmsg_x and sendmsg_x, which libSystem has without promising them. */
+/** I/O of many packets per call with recvmsg_x and sendmsg_x, undocumented functions of libSystem. */
 
 import { type PacketIo, PacketVectors } from "../bsd/packet_io.ts";
 import { addressOf, setAddress } from "../native_memory.ts";
@@ -7,48 +7,48 @@ import type { LibSystem } from "./libsystem.ts";
 // Specification
 /**
  * bsd/sys/socket_private.h: `struct msghdr_x { void *msg_name; socklen_t msg_namelen; struct iovec *msg_iov;
- * int msg_iovlen; void *msg_control; socklen_t msg_controllen; int msg_flags; size_t msg_datalen; }`, in words of four
- * bytes.
+ * int msg_iovlen; void *msg_control; socklen_t msg_controllen; int msg_flags; size_t msg_datalen; }`; offsets in 32-bit
+ * words.
  */
 export const MsghdrX = { Iov: 4, IovLength: 6, Flags: 11, DataLength: 12, Words: 14 } as const;
 
 // Implementation
-/** Packets of a call. */
-const MOST = 64;
+/** Maximum packets per call. */
+const BATCH_SIZE = 64;
 
-/** Both functions, where the library has them. */
+/** Batch functions of libSystem. */
 export interface BatchFunctions {
   readonly recvmsg_x: NonNullable<LibSystem["recvmsg_x"]>;
   readonly sendmsg_x: NonNullable<LibSystem["sendmsg_x"]>;
 }
 
-/** `struct msghdr_x[]`, one for each packet. */
+/** Returns a `struct msghdr_x[]` with one entry per packet. */
 function headersOf({ each }: PacketVectors): Uint32Array<ArrayBuffer> {
   const headers = new Uint32Array(each.length * MsghdrX.Words);
-  each.forEach((pieces, i) => {
-    setAddress(headers, i * MsghdrX.Words + MsghdrX.Iov, addressOf(pieces));
+  each.forEach((vectors, i) => {
+    setAddress(headers, i * MsghdrX.Words + MsghdrX.Iov, addressOf(vectors));
     headers[i * MsghdrX.Words + MsghdrX.IovLength] = 2;
   });
   return headers;
 }
 
-/** Many packets a call. */
+/** I/O of many packets per call. */
 export class BatchIo implements PacketIo {
-  readonly most = MOST;
-  readonly vectors: PacketVectors = new PacketVectors(MOST);
+  readonly maxPackets = BATCH_SIZE;
+  readonly vectors: PacketVectors = new PacketVectors(BATCH_SIZE);
   readonly #functions: BatchFunctions;
   readonly #incoming = headersOf(this.vectors);
-  /** The system writes nothing into these. */
+  /** Not written by the system. */
   readonly #outgoing = headersOf(this.vectors);
 
-  /** By these functions. */
+  /** Uses these functions. */
   constructor(functions: BatchFunctions) {
     this.#functions = functions;
   }
 
   receive(fd: number, count: number): number {
     const headers = this.#incoming;
-    // The system writes flags, and takes none.
+    // The system returns flags here, and accepts none.
     for (let i = 0; i < count; i++) headers[i * MsghdrX.Words + MsghdrX.Flags] = 0;
     return this.#functions.recvmsg_x(fd, headers, count, 0);
   }

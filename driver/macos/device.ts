@@ -1,4 +1,4 @@
-/** A utun device of macOS. */
+/** utun devices of macOS. */
 
 import { BsdDevice } from "../bsd/device.ts";
 import { Interface } from "../bsd/interface.ts";
@@ -17,7 +17,7 @@ function packetIo(system: Darwin): PacketIo {
     : new BatchIo({ recvmsg_x, sendmsg_x });
 }
 
-/** Makes a utun device and sets it up; what fails undoes what was done. */
+/** Creates a utun device and configures it. A failure undoes all of it. */
 export function openUtunDevice(options: CheckedDeviceOptions): BsdDevice {
   checkSupported(DARWIN.system, options);
   const bsd = darwin();
@@ -28,8 +28,8 @@ export function openUtunDevice(options: CheckedDeviceOptions): BsdDevice {
   const setup = new Setup(bsd, own, true);
   undo.defer(() => setup.undo());
   setup.apply(options);
-  const news = undo.use(new RouteSocket(bsd));
-  const device = new BsdDevice({ bsd, fd, io: packetIo(bsd), own, setup, news });
+  const routeSocket = undo.use(new RouteSocket(bsd));
+  const device = new BsdDevice({ bsd, fd, io: packetIo(bsd), own, setup, routeSocket });
   undo.move();
   return device;
 }

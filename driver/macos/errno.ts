@@ -1,4 +1,4 @@
-/** Darwin's error numbers (bsd/sys/errno.h) as names and as errors. */
+/** Darwin's error numbers (bsd/sys/errno.h): names and error classes. */
 
 import { BsdErrno } from "../bsd/errno.ts";
 import { type Errors, errorsOf } from "../posix/errno.ts";
@@ -6,13 +6,13 @@ import { type Errors, errorsOf } from "../posix/errno.ts";
 // Specification
 const own = { ENOTSUP: 45, EOPNOTSUPP: 102 } as const;
 
-/** The numbers that Warren meets, by name. */
+/** Error numbers by name. */
 export const Errno: typeof BsdErrno & typeof own = { ...BsdErrno, ...own };
 
 const errors = errorsOf(Errno);
 
-/** The name of an error number, such as `EPERM`; `errno 200` for one not listed above. */
+/** Returns the name of an error number, such as `EPERM`; `errno 200` for one not listed above. */
 export const errnoName: Errors["errnoName"] = errors.errnoName;
 
-/** The error for a failed system call. */
+/** Creates the error of a failed system call. */
 export const systemError: Errors["systemError"] = errors.systemError;

@@ -1,11 +1,11 @@
-/** What `warren doctor` looks at on macOS. */
+/** Checks of `warren doctor` on macOS. */
 
 import { checkRoot } from "../bsd/examine.ts";
 import { type Check, check, checkLibrary } from "../check.ts";
 import { darwin } from "./libsystem.ts";
 import { hasUtun } from "./utun.ts";
 
-/** Makes the checks. A crash leaves nothing to repair: see `driver/bsd/setup.ts`. */
+/** Runs the checks. A crash leaves nothing to repair: see `driver/bsd/setup.ts`. */
 export async function examine(): Promise<Check[]> {
   return [
     ...await check("libSystem", checkLibSystem),
@@ -20,7 +20,7 @@ function checkLibSystem(): Check[] {
   if (checks.some(({ state }) => state === "fail")) return checks;
   const { recvmsg_x, sendmsg_x } = darwin().functions;
   return recvmsg_x === null || sendmsg_x === null
-    ? [{ what, state: "warn", says: "it lacks recvmsg_x or sendmsg_x: packets move one a call" }]
+    ? [{ what, state: "warn", says: "it lacks recvmsg_x or sendmsg_x: each packet takes a system call" }]
     : checks;
 }
 

@@ -1,4 +1,4 @@
-/** macOS's C library, libSystem: the one symbol table, opened on first use, its `errno`, and Darwin's numbers. */
+/** libSystem, the C library of macOS: its symbol table, opened on first use, its `errno`, and Darwin's constants. */
 
 import { libraryError, requestFfi } from "../ffi.ts";
 import { type Bsd, BSD_SYMBOLS } from "../bsd/bsd.ts";
@@ -15,7 +15,7 @@ const SYMBOLS = {
   __error: { parameters: [], result: "pointer" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
-/** The functions with `...`, where what stands for it is passed as any other argument is. */
+/** Variadic functions on x86-64, where variadic arguments are passed like any others. */
 const VARIADIC_SYMBOLS = {
   // int fcntl(int fd, int command, ... /* int argument */);
   fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
@@ -24,8 +24,8 @@ const VARIADIC_SYMBOLS = {
 } as const satisfies Deno.ForeignLibraryInterface;
 
 /**
- * The same on Apple's arm64, which passes what stands for `...` on the stack: six numbers fill the registers, of which
- * there are eight, and nobody looks at them.
+ * Variadic functions on Apple's arm64, which passes variadic arguments on the stack: six unused parameters fill the
+ * rest of the eight argument registers.
  */
 export const STACK_VARIADIC_SYMBOLS = {
   // int fcntl(int fd, int command, ... /* int argument */);
@@ -42,15 +42,15 @@ export const STACK_VARIADIC_SYMBOLS = {
 
 // Implementation
 const PATH = "/usr/lib/libSystem.B.dylib";
-/** Names another library, for tests where no macOS is. */
+/** Environment variable with the path of another library, for tests on other systems. */
 const STAND_IN = "WARREN_LIBSYSTEM";
 
-/** The functions of libSystem that Warren calls. */
+/** Functions of libSystem that Warren calls. */
 export type LibSystem = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
-/** macOS, as the code for every BSD takes it, with what only macOS has. */
+/** macOS as a {@linkcode Bsd}, with functions that only macOS has. */
 export interface Darwin extends Bsd {
-  /** The functions. */
+  /** Functions of libSystem. */
   readonly functions: LibSystem;
 }
 
@@ -79,7 +79,7 @@ function load(): Darwin {
   requestFfi("libSystem");
   try {
     const functions = Deno.dlopen(library, SYMBOLS).symbols;
-    // The location is the thread's own and never moves (errno(2)).
+    // The location belongs to this thread and never moves (errno(2)).
     const errno = new Int32Array(Deno.UnsafePointerView.getArrayBuffer(functions.__error()!, 4));
     return { ...openVariadics(library), ...DARWIN, functions, errno: () => errno[0]! };
   } catch (error) {
@@ -87,7 +87,7 @@ function load(): Darwin {
   }
 }
 
-/** Darwin's numbers and sizes, with the place of each in xnu 11417 (macOS 15). */
+/** Constants and sizes of Darwin, each with its place in xnu 11417 (macOS 15). */
 export const DARWIN = {
   system: "macOS",
   asRoot: "run with sudo",
@@ -108,12 +108,12 @@ export const DARWIN = {
   sizes: { ifaliasreq: 64, in6_aliasreq: 128, rt_msghdr: 92, sockaddr_dl: 20 },
   /** bsd/net/rtsock.c 162: ROUNDUP32. */
   routeAlignment: 4,
-  /** bsd/sys/socket.h 581: NET_RT_IFLIST2, whose answer is `struct if_msghdr2`, bsd/net/if.h 220. */
+  /** bsd/sys/socket.h 581: NET_RT_IFLIST2, whose result is `struct if_msghdr2`, bsd/net/if.h 220. */
   counters: { list: 6, data: 32, queueDrops: 24, queueDropsSize: 4 },
 } as const;
 
 /**
- * macOS, its library opened on the first call.
+ * Returns macOS as a {@linkcode Bsd}; libSystem is opened on the first call.
  *
  * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
  */

@@ -1,4 +1,4 @@
-/** utun, macOS's own layer-3 tunnel: an interface that a socket of the system's control protocol makes. */
+/** utun, the layer-3 tunnel of macOS: an interface created by a kernel control socket. */
 
 import { SOCK_DGRAM, viewOf } from "../bsd/bsd.ts";
 import { LARGE_ROOM } from "../../lib/core/mod.ts";
@@ -31,26 +31,26 @@ export const UTUN_OPT_MAX_PENDING_PACKETS = 16;
 const IFNAMSIZ = 16;
 
 // Implementation
-/** Packets that wait in the socket; more wait in the interface's queue. The system's own limit is one. */
-const PENDING = 64;
-/** Room for those (bytes). Where the system has a lower limit, what does not fit is dropped and counted. */
-const RECEIVE_BUFFER = PENDING * (LARGE_ROOM + FAMILY_HEADER_SIZE);
+/** Packets that may wait in the socket; more wait in the interface's queue. The system's default is 1. */
+const MAX_PENDING = 64;
+/** Room for these (bytes). If the system has a lower limit, it drops and counts packets that do not fit. */
+const RECEIVE_BUFFER = MAX_PENDING * (LARGE_ROOM + FAMILY_HEADER_SIZE);
 
 /**
- * The unit that a name asks for, which is one more than its number; 0: the system chooses.
+ * Returns the unit of a name, which is its number plus 1; 0 lets the system choose.
  *
- * @throws {Deno.errors.NotSupported} for a name that macOS gives no such device.
+ * @throws {Deno.errors.NotSupported} for a name that macOS does not allow.
  */
 export function unitOf(name: string): number {
   if (name === "utun%d" || name === "tun%d") return 0;
   const number = /^utun(0|[1-9]\d{0,8})$/.exec(name)?.[1];
   if (number !== undefined) return Number(number) + 1;
   throw new Deno.errors.NotSupported(
-    `Cannot open device "${name}": macOS calls its devices utun0, utun1 and so on: use one of those, or "utun%d"`,
+    `Cannot open device "${name}": name must be utun0, utun1 and so on, or "utun%d", on macOS`,
   );
 }
 
-/** Where the control of this number is to be connected to. */
+/** Returns the address of a kernel control. */
 export function sockaddrCtl(id: number, unit: number): Uint8Array<ArrayBuffer> {
   const address = new Uint8Array(SockaddrCtl.Size);
   const view = viewOf(address);
@@ -62,14 +62,14 @@ export function sockaddrCtl(id: number, unit: number): Uint8Array<ArrayBuffer> {
   return address;
 }
 
-/** The question for the control's number, a `struct ctl_info`. */
+/** Returns a `struct ctl_info` that requests the ID of the utun control. */
 function utunInfo(): Uint8Array<ArrayBuffer> {
   const info = new Uint8Array(CtlInfo.Size);
   new TextEncoder().encodeInto(UTUN_CONTROL_NAME, info.subarray(CtlInfo.Name));
   return info;
 }
 
-/** Whether the system has utun. It makes no interface, and needs no privilege. */
+/** Returns true if the system has utun. Creates no interface and needs no privileges. */
 export function hasUtun({ functions, ioctl }: Darwin): boolean {
   const fd = functions.socket(PF_SYSTEM, SOCK_DGRAM, SYSPROTO_CONTROL);
   if (fd < 0) return false;
@@ -78,7 +78,7 @@ export function hasUtun({ functions, ioctl }: Darwin): boolean {
   return has;
 }
 
-/** Makes an interface; it lives as long as the descriptor. */
+/** Creates an interface, which exists as long as the descriptor. */
 export function openUtun(darwin: Darwin, name: string): { fd: number; name: string } {
   const { functions, errno } = darwin;
   const unit = unitOf(name);
@@ -95,8 +95,8 @@ export function openUtun(darwin: Darwin, name: string): { fd: number; name: stri
   const own = new Uint8Array(IFNAMSIZ);
   const size = Uint32Array.of(own.length);
   if (functions.getsockopt(fd, SYSPROTO_CONTROL, UTUN_OPT_IFNAME, own, size) < 0) throw failed("getsockopt");
-  // These only make it faster: errors are ignored.
-  functions.setsockopt(fd, SYSPROTO_CONTROL, UTUN_OPT_MAX_PENDING_PACKETS, Uint32Array.of(PENDING), 4);
+  // These affect only performance: errors are ignored.
+  functions.setsockopt(fd, SYSPROTO_CONTROL, UTUN_OPT_MAX_PENDING_PACKETS, Uint32Array.of(MAX_PENDING), 4);
   functions.setsockopt(fd, SOL_SOCKET, SO_RCVBUF, Uint32Array.of(RECEIVE_BUFFER), 4);
   undo.move();
   return { fd, name: new TextDecoder().decode(own.subarray(0, own.indexOf(0))) };

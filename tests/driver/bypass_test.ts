@@ -1,4 +1,4 @@
-/** Which addresses a tunnel's bypass has host routes for, and how long. */
+/** Host routes of a tunnel's bypass: their addresses and lifetime. */
 
 import assert from "node:assert/strict";
 import { Bypass, coveringRoutes, type HostRoutes } from "../../driver/bypass.ts";
@@ -7,7 +7,7 @@ import { type Address, formatAddress, parseAddress } from "../../lib/wire/addres
 
 const MAIN_TABLE = 254;
 
-/** A system whose host routes are a list of text. */
+/** A system that records host routes as text. */
 class ListedRoutes implements HostRoutes {
   readonly descriptor = undefined;
   readonly rescueData: Uint8Array[] = [];
@@ -43,7 +43,7 @@ function open(options: DeviceOptions): { bypass: Bypass; system: ListedRoutes } 
   return { system, bypass: new Bypass(system, coveringRoutes(checkDeviceOptions(options), MAIN_TABLE)) };
 }
 
-Deno.test("Bypass.keep() makes host routes for addresses that the tunnel's routes or addresses cover, in their tables", () => {
+Deno.test("Bypass.keep() adds host routes for addresses covered by the tunnel's routes or addresses, in their tables", () => {
   const { bypass, system } = open({
     address: "10.9.0.2/24",
     route: ["198.51.100.0/25", "0.0.0.0/0 table 7", "2001:db8::/33"],
@@ -62,7 +62,7 @@ Deno.test("Bypass.keep() makes host routes for addresses that the tunnel's route
   ]);
 });
 
-Deno.test("Bypass.keep() takes an IPv4-mapped address as the IPv4 one, and each address once", () => {
+Deno.test("Bypass.keep() treats an IPv4-mapped address as IPv4, and each address once", () => {
   const { bypass, system } = open({ route: "0.0.0.0/0" });
   using _bypass = bypass;
   bypass.keep(parseAddress("::ffff:192.0.2.1"));
@@ -70,7 +70,7 @@ Deno.test("Bypass.keep() takes an IPv4-mapped address as the IPv4 one, and each 
   assert.deepEqual([...system.routes], ["192.0.2.1 254"]);
 });
 
-Deno.test("Bypass.keep() forgets the address that was used the longest ago, beyond 64", () => {
+Deno.test("Bypass.keep() removes the least recently used address beyond 64", () => {
   const { bypass, system } = open({ route: "default" });
   using _bypass = bypass;
   for (let i = 1; i <= 64; i++) bypass.keep(parseAddress(`192.0.2.${i}`));
@@ -82,7 +82,7 @@ Deno.test("Bypass.keep() forgets the address that was used the longest ago, beyo
   assert.ok(system.routes.has("2001:db8::1 254"));
 });
 
-Deno.test("A default route covers the far ends of other tunnels while it is there; a narrower one its own alone", () => {
+Deno.test("A default route covers the far ends of other tunnels while it exists; a more specific route only its own", () => {
   const lab = open({ address: "10.8.0.2/24" });
   lab.bypass.keep(parseAddress("192.0.2.6"));
   assert.deepEqual([...lab.system.routes], []);
@@ -98,7 +98,7 @@ Deno.test("A default route covers the far ends of other tunnels while it is ther
   lab.bypass.close();
 });
 
-Deno.test("Bypass.lookUp() reaches name servers beside a tunnel that is open, for as long as it takes", async () => {
+Deno.test("Bypass.lookUp() bypasses an open tunnel for the DNS servers while it runs", async () => {
   const { bypass, system } = open({ address: "10.9.0.2/24", route: ["default", "198.51.100.0/24"] });
   using _bypass = bypass;
   system.servers = ["127.0.0.53", "::1", "192.0.2.53", "10.9.0.1", "198.51.100.53", "2001:db8::53"];
@@ -117,7 +117,7 @@ Deno.test("Bypass.lookUp() reaches name servers beside a tunnel that is open, fo
   assert.deepEqual([...system.routes], ["192.0.2.53 254"], "a far end of this address keeps its route");
 });
 
-Deno.test("Bypass.lookUp() reaches name servers beside two halves of a default route", async () => {
+Deno.test("Bypass.lookUp() bypasses two halves of a default route", async () => {
   const { bypass, system } = open({ route: ["0.0.0.0/1", "128.0.0.0/1", "198.51.100.0/24"] });
   using _bypass = bypass;
   system.servers = ["192.0.2.53", "8.8.8.8", "198.51.100.53"];
@@ -128,7 +128,7 @@ Deno.test("Bypass.lookUp() reaches name servers beside two halves of a default r
   ]);
 });
 
-Deno.test("Bypass that is closed makes no host routes, for addresses or look-ups that come late", async () => {
+Deno.test("Bypass adds no host routes for addresses or look-ups after close()", async () => {
   const open7 = open({ route: "default table 7" });
   using _other = open7.bypass;
   open7.bypass.opened();
@@ -140,7 +140,7 @@ Deno.test("Bypass that is closed makes no host routes, for addresses or look-ups
   assert.deepEqual([...system.routes], []);
 });
 
-Deno.test("Bypass.drain() has every host route follow the system's routes", () => {
+Deno.test("Bypass.drain() updates every host route after a change of the system's routes", () => {
   const { bypass, system } = open({ route: "default" });
   using _bypass = bypass;
   bypass.keep(parseAddress("192.0.2.1"));
@@ -149,7 +149,7 @@ Deno.test("Bypass.drain() has every host route follow the system's routes", () =
   assert.equal(system.refreshed, 2);
 });
 
-Deno.test("Bypass.keep() goes on, and says so, where a host route cannot be made", () => {
+Deno.test("Bypass.keep() warns and continues when a host route cannot be added", () => {
   const { bypass, system } = open({ route: "default" });
   using _bypass = bypass;
   system.fails = true;

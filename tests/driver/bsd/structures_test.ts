@@ -1,6 +1,6 @@
 /**
- * macOS' and FreeBSD's structures as bytes and their numbers, against the headers: of macOS those of xnu 11417.101.15,
- * each with its line; of FreeBSD those of FreeBSD 11 to 14, where they are the same.
+ * Structures and constants of macOS and FreeBSD against the headers: those of xnu 11417.101.15, with line numbers, and
+ * those of FreeBSD 11 to 14, which are the same.
  */
 
 import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
@@ -33,7 +33,7 @@ import {
 import { checkDeviceOptions } from "../../../driver/mod.ts";
 import { formatAddress, formatCidr, parseAddress, parseCidr } from "../../../lib/wire/address.ts";
 
-/** What a system is told, in place of the system. */
+/** A system that records its calls. */
 class FakeSystem {
   readonly told: string[] = [];
   readonly bsd: Bsd;
@@ -56,13 +56,13 @@ class FakeSystem {
 const darwin = new FakeSystem(DARWIN).bsd;
 const freebsd = new FakeSystem(FREEBSD).bsd;
 
-/** sys/ioccom.h of both: the direction, the size, the group and the number. */
+/** sys/ioccom.h of both systems: direction, size, group and number. */
 function ioc(direction: "R" | "W" | "WR", group: string, number: number, size: number): bigint {
   const bits = { R: 0x4000_0000, W: 0x8000_0000, WR: 0xc000_0000 }[direction];
   return BigInt(bits) | BigInt(size << 16 | group.charCodeAt(0) << 8 | number);
 }
 
-Deno.test("requests of ioctl() have their structures' sizes in them", () => {
+Deno.test("requests of ioctl() contain the size of their structure", () => {
   const { sizes } = DARWIN;
   const of: [bigint, bigint][] = [
     [Request.SIOCSIFFLAGS, ioc("W", "i", 16, Ifreq.Size)], // bsd/sys/sockio.h 88
@@ -82,7 +82,7 @@ Deno.test("requests of ioctl() have their structures' sizes in them", () => {
   for (const [i, [number, computed]] of of.entries()) strictEqual(number, computed, `request ${i}`);
 });
 
-/** The end of a member, where the next one starts but for its alignment. */
+/** Returns the end of a member, where the next one starts, before alignment. */
 const after = (offset: number, size: number, alignment: number) =>
   Math.ceil((offset + size) / alignment) * alignment;
 
@@ -117,7 +117,14 @@ Deno.test("offsets follow from the members before them", () => {
   strictEqual(DARWIN.sizes.rt_msghdr, RtMsghdr.Sequence + 3 * int + int + 14 * int);
   strictEqual(FREEBSD.sizes.rt_msghdr, after(RtMsghdr.Sequence, 3 * int, long) + long + 14 * long);
   // struct if_msghdr, struct if_data: bsd/net/if.h 179, bsd/net/if_var.h 169; sys/net/if.h
-  deepStrictEqual(IfMsghdr, { Length: 0, Type: 3, Flags: 8, Index: 12, Mtu: after(12, 2, 8) + 8, Least: 28 });
+  deepStrictEqual(IfMsghdr, {
+    Length: 0,
+    Type: 3,
+    Flags: 8,
+    Index: 12,
+    Mtu: after(12, 2, 8) + 8,
+    MinSize: 28,
+  });
   // struct if_msghdr2, struct if_data64: bsd/net/if.h 220, bsd/net/if_var.h 207
   strictEqual(DARWIN.counters.data, after(12, 2, 4) + 4 * int);
   strictEqual(DARWIN.counters.queueDrops, after(12, 2, 4) + 2 * int);
@@ -156,13 +163,13 @@ Deno.test("offsets follow from the members before them", () => {
   strictEqual(MsghdrX.Words, MsghdrX.DataLength + pointer);
 });
 
-/** Text of hexadecimal digits; blanks are for the eye. */
+/** Removes blanks from hexadecimal digits. */
 function golden(...parts: string[]): string {
   return parts.join("").replaceAll(/[\s|]/g, "");
 }
 const ZEROS = (count: number) => "00".repeat(count);
 
-Deno.test("sockaddr() and linkSockaddr() start with a length and a family of a byte each", () => {
+Deno.test("sockaddr() and linkSockaddr() start with one byte of length and one of family", () => {
   const four = sockaddr(darwin, parseAddress("10.9.0.1"));
   strictEqual(four.toHex(), golden("10 02 0000 0a090001", ZEROS(8)));
   const six = (family: string) => golden(`1c ${family} 0000 00000000 fe80${ZEROS(13)}01 00000000`);
@@ -198,7 +205,7 @@ Deno.test("Interface.addAddress() is struct ifaliasreq and struct in6_aliasreq o
   ]);
 });
 
-/** A message without its sequence, which counts on. */
+/** Returns a message without its sequence number. */
 function bytesOf(message: Uint8Array): string {
   return message.fill(0, RtMsghdr.Sequence, RtMsghdr.Sequence + 4).toHex();
 }
@@ -217,7 +224,7 @@ Deno.test("routeMessage() is struct rt_msghdr with its addresses, each rounded u
   );
 });
 
-Deno.test("routeMessage() asks for the interface of a route", () => {
+Deno.test("routeMessage() queries the interface of a route", () => {
   const route = { to: parseCidr("10.1.2.3/32"), via: undefined };
   strictEqual(
     bytesOf(routeMessage(darwin, MessageType.RTM_GET, route, 0)),
@@ -229,7 +236,7 @@ Deno.test("routeMessage() asks for the interface of a route", () => {
   );
 });
 
-Deno.test("routeMessage() of IPv6 by a next hop has no bits behind the prefix", () => {
+Deno.test("routeMessage() of IPv6 by a next hop clears the host bits", () => {
   const route = { to: parseCidr("2001:db8::ffff/32"), via: parseAddress("fd00::2") };
   const six = (address: string) => golden("1c1e0000 00000000", address, "00000000");
   strictEqual(
@@ -244,8 +251,8 @@ Deno.test("routeMessage() of IPv6 by a next hop has no bits behind the prefix", 
   );
 });
 
-Deno.test("readInterfaceState() is undefined for what is cut short or about something else", () => {
-  const message = new Uint8Array(IfMsghdr.Least).fill(0xa5);
+Deno.test("readInterfaceState() is undefined for truncated and other messages", () => {
+  const message = new Uint8Array(IfMsghdr.MinSize).fill(0xa5);
   message.set([112, 0, 5, MessageType.RTM_IFINFO]);
   message.set([9, 0], IfMsghdr.Index);
   message.set([0x51, 0x80, 0, 0], IfMsghdr.Flags);
@@ -259,7 +266,7 @@ Deno.test("readInterfaceState() is undefined for what is cut short or about some
   strictEqual(readInterfaceState(message, 9), undefined);
 });
 
-Deno.test("netmask() and Prefix.network are a prefix's", () => {
+Deno.test("netmask() and Prefix.network are the mask and the network of a prefix", () => {
   for (
     const [prefix, mask, first] of [
       ["10.9.7.1/0", "0.0.0.0", "0.0.0.0"],
@@ -275,7 +282,7 @@ Deno.test("netmask() and Prefix.network are a prefix's", () => {
   }
 });
 
-Deno.test("halves() makes two routes of one to everywhere, and one of any other", () => {
+Deno.test("halves() makes two routes of a default route, and one of any other", () => {
   const of = (route: string) =>
     checkDeviceOptions({ route }).routes.flatMap(halves).map(({ to, via }) =>
       `${formatCidr(to)} ${via === undefined ? "" : formatAddress(via)}`.trim()
@@ -285,7 +292,7 @@ Deno.test("halves() makes two routes of one to everywhere, and one of any other"
   deepStrictEqual(of("0.0.0.0/1"), ["0.0.0.0/1"]);
 });
 
-Deno.test("checkSupported() refuses what the BSDs have not", () => {
+Deno.test("checkSupported() refuses options that the BSDs do not support", () => {
   throws(
     () => checkSupported("FreeBSD", checkDeviceOptions({ route: "10.0.0.0/8 table 7" })),
     new Deno.errors.NotSupported(
@@ -294,7 +301,7 @@ Deno.test("checkSupported() refuses what the BSDs have not", () => {
   );
 });
 
-Deno.test("unitOf() and tunPath() are what a name asks for", () => {
+Deno.test("unitOf() and tunPath() return the unit and the file of a name", () => {
   deepStrictEqual(["tun%d", "utun%d", "utun0", "utun12"].map(unitOf), [0, 0, 1, 13]);
   deepStrictEqual(["tun%d", "tun0", "tun12"].map(tunPath), ["/dev/tun", "/dev/tun0", "/dev/tun12"]);
   for (const name of ["utun", "utun01", "utun-1", "tun3", "wg0", "utun%d0"]) {
@@ -305,7 +312,7 @@ Deno.test("unitOf() and tunPath() are what a name asks for", () => {
   }
 });
 
-Deno.test("functions with ... get what stands for it on the stack, on Apple's arm64", () => {
+Deno.test("variadic functions get their arguments on the stack on Apple's arm64", () => {
   const registers = 8;
   for (const { parameters } of Object.values(STACK_VARIADIC_SYMBOLS)) {
     strictEqual(parameters.length, registers + 1);
@@ -314,11 +321,11 @@ Deno.test("functions with ... get what stands for it on the stack, on Apple's ar
   strictEqual(STACK_VARIADIC_SYMBOLS.fcntl.parameters[registers], "i32");
 });
 
-Deno.test("no function that every BSD calls in the same way is one with ...", () => {
+Deno.test("no shared function of the BSDs is variadic", () => {
   for (const name of ["open", "fcntl", "ioctl"]) ok(!(name in BSD_SYMBOLS), name);
 });
 
-Deno.test("systemError() knows each system's own numbers", () => {
+Deno.test("systemError() knows the error numbers of each system", () => {
   const of = (errors: typeof darwinErrno | typeof freebsdErrno, number: number) =>
     errors.systemError("open it", "open", number, "do this");
   strictEqual(of(darwinErrno, 102).message, "Cannot open it: EOPNOTSUPP (102): do this");

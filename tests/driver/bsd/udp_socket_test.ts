@@ -1,4 +1,4 @@
-/** UDP sockets of BSD over functions that are the test's own: what they are called with. */
+/** UDP sockets of the BSDs over functions of the test, which record their arguments. */
 
 import { deepStrictEqual, strictEqual, throws } from "node:assert/strict";
 import type { Bsd } from "../../../driver/bsd/bsd.ts";
@@ -8,7 +8,7 @@ import { DARWIN } from "../../../driver/macos/libsystem.ts";
 import { addressOf, Endpoint } from "../../../driver/mod.ts";
 import { formatAddress, parseAddress } from "../../../lib/wire/address.ts";
 
-Deno.test("openBsdUdpSocket() opens by BSD's structures and numbers, and says why it cannot", () => {
+Deno.test("openBsdUdpSocket() uses the structures and constants of the BSDs, and reports failures", () => {
   const calls: unknown[][] = [];
   const answer = (name: string, result: number) => (...args: unknown[]) => {
     calls.push([
@@ -67,7 +67,7 @@ for (
     ["FreeBSD", FREEBSD, [0, 7], [41, 36]],
   ] as const
 ) {
-  Deno.test(`openBsdUdpSocket() on ${system} asks for local addresses, and does without if it has to`, () => {
+  Deno.test(`openBsdUdpSocket() on ${system} requests local addresses, and works without them if refused`, () => {
     for (const [address, option] of [["0.0.0.0", ipv4], ["::", ipv6]] as const) {
       for (const isRefused of [false, true]) {
         const asked: number[][] = [];

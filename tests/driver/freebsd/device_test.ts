@@ -1,6 +1,6 @@
 /**
- * A TUN device of FreeBSD over functions that are the test's own: what they are called with, and in which order.
- * Needs --allow-ffi, for addresses of memory.
+ * A TUN device of FreeBSD over functions of the test, which record their arguments and order. Needs --allow-ffi for
+ * addresses of buffers.
  */
 
 import assert from "node:assert/strict";
@@ -13,16 +13,16 @@ import { PacketBatch } from "../../../lib/core/mod.ts";
 import { numbered } from "../../conformance/end.ts";
 import { TestHost } from "../../kit/host.ts";
 
-/** The descriptor of the device; sockets have higher ones. */
+/** Descriptor of the device; sockets have higher ones. */
 const TUN = 5;
 
-/** A FreeBSD that says yes to everything, but for one call. */
+/** A FreeBSD where every call succeeds, except for one. */
 class FakeFreeBsd {
   readonly calls: string[] = [];
   readonly #refused: string;
   #errno = 0;
   #next = TUN;
-  /** Whether the interface is there. */
+  /** True if the interface exists. */
   #present: boolean;
 
   constructor(refused = "", present = false) {
@@ -30,7 +30,7 @@ class FakeFreeBsd {
     this.#present = present;
   }
 
-  /** Notes a call. */
+  /** Records a call. */
   #call(call: string, result: number, errno: number = Errno.EPERM): number {
     this.calls.push(call);
     if (call !== this.#refused) return result;
@@ -70,7 +70,7 @@ class FakeFreeBsd {
     return openFreeBsdDevice(checkDeviceOptions(options), this.load);
   }
 
-  /** The calls, without those for sockets that ask. */
+  /** Returns the calls, without those for sockets of queries. */
   get made(): string[] {
     return this.calls.splice(0).filter((call) =>
       !/^(socket|fcntl|close ([6-9]|\d\d)$|ioctl c0206)/.test(call)
@@ -78,7 +78,7 @@ class FakeFreeBsd {
   }
 }
 
-Deno.test("openFreeBsdDevice() asks for prefixes and networks, and destroys the interface when it is closed", () => {
+Deno.test("openFreeBsdDevice() sets the header, mode, addresses and routes, and destroys the interface on close", () => {
   const system = new FakeFreeBsd();
   const device = system.open({ mtu: 1400, address: ["10.9.0.1/24", "fd00::1/64"], route: "10.1.0.0/16" });
   assert.equal(device.name, "tun3");
@@ -102,12 +102,12 @@ Deno.test("openFreeBsdDevice() asks for prefixes and networks, and destroys the 
   assert.equal(device.write(batch), 1);
   device.close();
   device.close();
-  // FreeBSD destroys no interface that is open.
+  // FreeBSD does not destroy an open interface.
   assert.deepEqual(system.made, ["writev", "route 2", "close 5", "ioctl 80206979"]);
   assert.equal(host.pool.taken, 0);
 });
 
-Deno.test("openFreeBsdDevice() takes back what it made when the system refuses the rest", () => {
+Deno.test("openFreeBsdDevice() undoes its changes when the system refuses a later one", () => {
   const system = new FakeFreeBsd("ioctl 8044692b");
   assert.throws(() => system.open({ name: "tun3", address: "10.9.0.1/24" }), {
     message: 'Cannot add address 10.9.0.1/24 to "tun3": EPERM (1): run as root',
@@ -115,7 +115,7 @@ Deno.test("openFreeBsdDevice() takes back what it made when the system refuses t
   assert.deepEqual(system.made.slice(-3), ["ioctl 8044692b", "close 5", "ioctl 80206979"]);
 });
 
-Deno.test("openFreeBsdDevice() leaves an interface that was there before it", () => {
+Deno.test("openFreeBsdDevice() keeps an interface that existed before", () => {
   const system = new FakeFreeBsd("", true);
   system.open({ name: "tun3", address: "10.9.0.1/24" }).close();
   assert.deepEqual(system.made.at(-1), "close 5");
@@ -124,7 +124,7 @@ Deno.test("openFreeBsdDevice() leaves an interface that was there before it", ()
   assert.deepEqual(refusing.made.slice(-2), ["ioctl 8044692b", "close 5"]);
 });
 
-Deno.test("openFreeBsdDevice() says what to do when the system refuses", () => {
+Deno.test("openFreeBsdDevice() names the remedy when the system refuses", () => {
   assert.throws(() => new FakeFreeBsd("open /dev/tun7").open({ name: "tun7" }), {
     message: 'Cannot open "/dev/tun7": EBUSY (16): another program has this device open',
   });

@@ -1,4 +1,4 @@
-/** What of adapters and the library can be told without Windows. */
+/** Tests of adapters and wintun.dll that need no Windows. */
 
 import { deepStrictEqual, notDeepStrictEqual, strictEqual, throws } from "node:assert/strict";
 import { checkDeviceOptions } from "../../../driver/options.ts";
@@ -7,17 +7,17 @@ import { fromWide, wideString } from "../../../driver/windows/kernel32.ts";
 import { checkSupported } from "../../../driver/windows/setup.ts";
 import { codeOf } from "../../../driver/windows/wintun.ts";
 
-Deno.test("adapterGuid() is the same for a name, in whatever case, and another one for another name", () => {
+Deno.test("adapterGuid() depends on the name, regardless of case", () => {
   strictEqual(adapterGuid("tun0").length, 16);
   deepStrictEqual(adapterGuid("tun0"), adapterGuid("TUN0"));
   notDeepStrictEqual(adapterGuid("tun0"), adapterGuid("tun1"));
-  // It must stay what it is: Windows keeps a network's settings by it.
+  // It must never change: Windows keeps network settings by it.
   strictEqual(adapterGuid("tun0").toHex(), GUID_OF_TUN0);
 });
 
 const GUID_OF_TUN0 = "9c2432036d8d58808e09c2d8b1e3e49c";
 
-Deno.test("codeOf() is the last code that the library told of", () => {
+Deno.test("codeOf() is the last code that the library logged", () => {
   strictEqual(codeOf([]), undefined);
   strictEqual(codeOf(["Failed to take the mutex"]), undefined);
   strictEqual(codeOf(["a (Code 0x00000005)", "b (Code 0x00000000)"]), 5);
@@ -25,14 +25,14 @@ Deno.test("codeOf() is the last code that the library told of", () => {
   strictEqual(codeOf(["a (Code 0x00000005)", "b: Code 0x80070490", "c"]), 0x8007_0490);
 });
 
-Deno.test("wideString() is UTF-16 with a zero at the end, and fromWide() the way back", () => {
+Deno.test("wideString() is zero-terminated UTF-16, and fromWide() the reverse", () => {
   deepStrictEqual(wideString("a\u{1f600}"), Uint16Array.of(0x61, 0xd83d, 0xde00, 0));
   strictEqual(fromWide(wideString("Straße\u{1f600}")), "Straße\u{1f600}");
   strictEqual(fromWide(Uint16Array.of(0x61, 0, 0x62)), "a");
   deepStrictEqual(wideString(""), Uint16Array.of(0));
 });
 
-Deno.test("checkSupported() refuses what Windows has no counterpart for", () => {
+Deno.test("checkSupported() refuses options that Windows does not support", () => {
   const check = (options: Parameters<typeof checkDeviceOptions>[0]) =>
     checkSupported(checkDeviceOptions({ name: "tun0", ...options }));
   check({ address: ["10.9.0.1/24", "fd09::1/64"], route: "default via 10.9.0.2 metric 5", mtu: 65_535 });

@@ -1,4 +1,4 @@
-/** Windows' structures as bytes, against those that a C compiler made of mingw's headers. */
+/** Structures of Windows as bytes, against those of a C compiler with mingw's headers. */
 
 import { ok, strictEqual } from "node:assert/strict";
 import { parseAddress, parseCidr } from "../../../lib/wire/address.ts";
@@ -39,12 +39,12 @@ function hex(bytes: Uint8Array): string {
   return bytes.toHex();
 }
 
-/** What a row looks like in mingw's memory; blanks are for the eye. */
+/** Parses the bytes of a row by mingw; blanks are ignored. */
 function golden(...parts: string[]): string {
   return parts.join("").replaceAll(/[\s|]/g, "");
 }
 
-/** As InitializeUnicastIpAddressEntry leaves it, behind whatever was there. */
+/** Initialises a row like InitializeUnicastIpAddressEntry. */
 function initializeUnicast(row: Row): void {
   row.fill(0);
   viewOf(row).setInt32(UnicastRow.PrefixOrigin, 16, true);
@@ -52,7 +52,7 @@ function initializeUnicast(row: Row): void {
   viewOf(row).setUint8(UnicastRow.OnLinkPrefixLength, 255);
 }
 
-/** As InitializeIpForwardEntry leaves it. */
+/** Initialises a row like InitializeIpForwardEntry. */
 function initializeForward(row: Row): void {
   row.fill(0);
   const view = viewOf(row);
@@ -113,26 +113,26 @@ Deno.test("forwardRow() is MIB_IPFORWARD_ROW2 of a route to the interface", () =
   strictEqual(hex(forwardRow(LUID, parseCidr("10.1.0.0/16"), undefined, 5, initializeForward)), FORWARD);
 });
 
-Deno.test("forwardRow() clears the bits behind the prefix", () => {
+Deno.test("forwardRow() clears the host bits", () => {
   strictEqual(hex(forwardRow(LUID, parseCidr("10.1.2.3/16"), undefined, 5, initializeForward)), FORWARD);
   const row = forwardRow(LUID, parseCidr("fd00:ffff::1/20"), undefined, 0, initializeForward);
   const address = ForwardRow.DestinationPrefix + SockaddrInet.Ipv6Address;
   strictEqual(hex(row.subarray(address, address + 16)), `fd00f0${ZEROS(13)}`);
 });
 
-Deno.test("forwardRow() says a next hop behind its family", () => {
+Deno.test("forwardRow() writes a next hop after its family", () => {
   const row = forwardRow(LUID, parseCidr("0.0.0.0/0"), parseAddress("10.9.0.2"), 0, initializeForward);
   strictEqual(hex(row.subarray(ForwardRow.NextHop, ForwardRow.NextHop + 8)), "020000000a090002");
   strictEqual(row[ForwardRow.DestinationPrefixLength], 0);
 });
 
-Deno.test("writeSockaddr() writes the port in network order, over what was there", () => {
+Deno.test("writeSockaddr() writes the port in network byte order and clears the rest", () => {
   const row = new Uint8Array(SockaddrInet.Size).fill(0xa5);
   writeSockaddr(row, 0, Family.Ipv6, parseAddress("fe80::1"), 0x1234);
   strictEqual(hex(row), golden("1700 1234 00000000 fe800000000000000000000000000001 00000000"));
 });
 
-Deno.test("interfaceRow() and ifRow() have their keys where Windows looks for them", () => {
+Deno.test("interfaceRow() and ifRow() have their look-up keys at Windows' offsets", () => {
   const row = interfaceRow(LUID, Family.Ipv6, (row) => row.fill(0xff, 40, 49));
   strictEqual(row.length, InterfaceRow.Size);
   strictEqual(hex(row.subarray(0, 16)), golden("17000000 00000000", LUID_BYTES));
@@ -151,7 +151,7 @@ Deno.test("dnsSettings() is DNS_INTERFACE_SETTINGS, version 1", () => {
   strictEqual(hex(dnsSettings(Family.Ipv4, 0n).subarray(8, 16)), "0200000000000000");
 });
 
-Deno.test("peMachine() reads the machine of a DLL, and is undefined for anything else", () => {
+Deno.test("peMachine() reads the machine type of a DLL, and is undefined for other files", () => {
   const dll = new Uint8Array(256);
   const view = viewOf(dll);
   view.setUint16(0, 0x5a4d, true);
@@ -176,7 +176,7 @@ Deno.test("buildFor() is the official build for Deno's architecture", () => {
   );
 });
 
-Deno.test("win32Error() has the class of the house for each number", () => {
+Deno.test("win32Error() has the error class of each number", () => {
   const of = (code: number) => win32Error("open it", "Open", code, "do this").constructor;
   strictEqual(of(Win32.ERROR_ACCESS_DENIED), Deno.errors.PermissionDenied);
   strictEqual(of(Win32.ERROR_NOT_FOUND), Deno.errors.NotFound);

@@ -1,4 +1,4 @@
-/** The stand-in for macOS's libSystem: built by cc, loaded in place of the library, and asked what it was told. */
+/** The stand-in for libSystem of macOS: built by cc, loaded in place of the library; it records its calls. */
 
 import { fileURLToPath } from "node:url";
 import { command } from "../../kit/system.ts";
@@ -15,7 +15,7 @@ const FLAGS = [
   "-fPIC",
   "-Wl,-Bsymbolic",
 ];
-/** What it has for tests. */
+/** Functions for tests. */
 const SYMBOLS = {
   // int standin_log(char *buffer, uint32_t size);
   standin_log: { parameters: ["buffer", "u32"], result: "i32" },
@@ -39,34 +39,34 @@ export class StandIn {
     this.#symbols = symbols;
   }
 
-  /** How many sockets of a device are open. */
+  /** Number of open sockets of devices. */
   get open(): number {
     return this.#symbols.standin_open();
   }
 
-  /** What it was told since the last call: a line each, the operation and its bytes. */
+  /** Returns the calls since the last time: a line each, the operation and its bytes. */
   log(): string[] {
     const length = this.#symbols.standin_log(this.#room, this.#room.length);
     return new TextDecoder().decode(this.#room.subarray(0, length)).split("\n").slice(0, -1);
   }
 
-  /** Has an operation fail with a number of Darwin's; 0 has a read say that nothing comes any more. */
+  /** Makes an operation fail with an error number of Darwin; 0 makes a read report the end. */
   fail(operation: string, errno: number, times = 1): void {
     this.#symbols.standin_fail(new TextEncoder().encode(`${operation}\0`), errno, times);
   }
 
-  /** Adds a route of another interface: to so many bits of a `struct sockaddr`. */
+  /** Adds a route of another interface to the first `bits` of a `struct sockaddr`. */
   route(destination: Uint8Array<ArrayBuffer>, bits: number, index: number): void {
     this.#symbols.standin_route(destination, bits, index);
   }
 
-  /** Tells every routing socket some bytes. */
+  /** Sends bytes to every routing socket. */
   tell(message: Uint8Array<ArrayBuffer>): void {
     this.#symbols.standin_tell(message, message.length);
   }
 }
 
-/** Builds it, runs with its path, and removes it. The path is to be told to another process by WARREN_LIBSYSTEM. */
+/** Builds the stand-in, calls back with its path, for WARREN_LIBSYSTEM of another process, and removes it. */
 export async function withStandIn(defines: string[], use: (path: string) => Promise<void>): Promise<void> {
   const folder = await Deno.makeTempDir({ prefix: "warren-libsystem-" });
   try {
@@ -78,7 +78,7 @@ export async function withStandIn(defines: string[], use: (path: string) => Prom
   }
 }
 
-/** The stand-in that WARREN_LIBSYSTEM names. Opened for good, so not within a test. */
+/** Opens the stand-in named by WARREN_LIBSYSTEM. It stays open, so this is called outside the tests. */
 export function loadStandIn(): StandIn {
   return new StandIn(Deno.dlopen(Deno.env.get("WARREN_LIBSYSTEM")!, SYMBOLS).symbols);
 }

@@ -31,10 +31,10 @@ import { TestHost } from "../../kit/host.ts";
 import { QUIET } from "../../kit/tunnel.ts";
 import { loadStandIn } from "./stand_in.ts";
 
-// Opened for good, so not within a test.
+// Stays open, so it is opened outside the tests.
 const standIn = loadStandIn();
 darwin();
-// The loop waits as it does here.
+// The loop waits with the functions of this system.
 posix();
 
 function open(options: DeviceOptions = {}): BsdDevice {
@@ -43,7 +43,7 @@ function open(options: DeviceOptions = {}): BsdDevice {
 
 let pairs = 0;
 
-/** The stand-in joins units 0 and 1, 2 and 3, ... up to 63. */
+/** The stand-in connects units 0 and 1, 2 and 3, ... up to 63. */
 function openPair(mtu: number): EndPair {
   const unit = 2 * (pairs++ % 32);
   const [near, far] = [unit, unit + 1].map((number) => open({ name: `utun${number}`, mtu })) as [
@@ -69,7 +69,7 @@ for (const host of ["127.0.0.1", "::1"]) {
   });
 }
 
-Deno.test("PollWaiter waits by libSystem's functions", async () => {
+Deno.test("PollWaiter waits with the functions of libSystem", async () => {
   using waiter = new PollWaiter(darwin());
   using event = new EventFd();
   waiter.add(event.fd, true, false);
@@ -91,7 +91,7 @@ Deno.test("utun carries packets of every length up to an MTU of 9000 and of 6553
   }
 });
 
-Deno.test("utun writes a packet without headroom, IPv6 with its family, and drops what is no IP", async () => {
+Deno.test("utun writes a packet without headroom, IPv6 with its family, and drops packets that are not IP", async () => {
   const { near, far } = openPair(1500);
   const [nearHost, farHost] = [new TestHost(), new TestHost()];
   near.attach(nearHost);
@@ -115,12 +115,12 @@ Deno.test("utun writes a packet without headroom, IPv6 with its family, and drop
   assert.equal(nearHost.pool.taken, 0);
 });
 
-/** Text of hexadecimal digits; blanks are for the eye. */
+/** Removes blanks from hexadecimal digits. */
 function golden(operation: string, ...parts: string[]): string {
   return `${operation} ${parts.join("").replaceAll(/[\s|]/g, "")}`;
 }
 
-/** What the stand-in was told, without what only asks. */
+/** Calls of the stand-in without queries. */
 function told(): string[] {
   const questions = [
     "ioctl c0206911",
@@ -144,7 +144,7 @@ const TO_UTUN0 = `14126400 ${ZEROS(16)}`;
 const [UP_STATIC, UP_HOST_STATIC, UP_GATEWAY_STATIC] = ["01080000", "05080000", "03080000"];
 const [ADD, DELETE] = [1, 2];
 
-Deno.test("openUtunDevice() asks for a utun by connecting to its control", () => {
+Deno.test("openUtunDevice() creates a utun by connecting to its control", () => {
   standIn.log();
   open({ name: "utun4" }).close();
   const asked = standIn.log();
@@ -156,7 +156,7 @@ Deno.test("openUtunDevice() asks for a utun by connecting to its control", () =>
   assert.ok(asked.includes("setsockopt 2 10 40000000"));
 });
 
-Deno.test("openUtunDevice() takes any unit for the default name, and says which", () => {
+Deno.test("openUtunDevice() takes any unit for the default name, and reports it", () => {
   standIn.log();
   using first = open();
   using second = open({ name: "utun%d" });
@@ -167,7 +167,7 @@ Deno.test("openUtunDevice() takes any unit for the default name, and says which"
   );
 });
 
-Deno.test("openUtunDevice() tells the system MTU and addresses in Darwin's structures, and the IPv4 network", () => {
+Deno.test("openUtunDevice() sets MTU and addresses in Darwin's structures, and adds the IPv4 prefix", () => {
   standIn.log();
   const device = open({ mtu: 1400, address: ["10.9.0.1/24", "fd00::1/64", "10.8.0.1/32"] });
   assert.equal(device.mtu, 1400);
@@ -194,7 +194,7 @@ Deno.test("openUtunDevice() tells the system MTU and addresses in Darwin's struc
   ]);
 });
 
-Deno.test("openUtunDevice() adds routes to hosts, by next hops, and to everywhere as two halves; close() removes them", () => {
+Deno.test("openUtunDevice() adds host routes, routes by next hops, and a default route as two halves; close() removes them", () => {
   standIn.log();
   const device = open({
     address: "10.9.0.1/24",
@@ -223,7 +223,7 @@ Deno.test("openUtunDevice() adds routes to hosts, by next hops, and to everywher
   assert.equal(removed.at(-1), "closed 00");
 });
 
-Deno.test("openUtunDevice() takes back what it made when the system refuses the rest", () => {
+Deno.test("openUtunDevice() undoes its changes when the system refuses a later one", () => {
   standIn.route(sockaddr(darwin(), parseAddress("10.2.0.0")), 16, 3);
   standIn.log();
   assert.throws(
@@ -247,7 +247,7 @@ Deno.test("openUtunDevice() refuses a next hop on another interface's network", 
   assert.equal(standIn.open, 0);
 });
 
-Deno.test("openUtunDevice() says what to do when the system refuses", () => {
+Deno.test("openUtunDevice() names the remedy when the system refuses", () => {
   standIn.fail("connect", Errno.EPERM);
   assert.throws(
     () => open(),
@@ -268,10 +268,10 @@ Deno.test("openUtunDevice() says what to do when the system refuses", () => {
   assert.equal(standIn.open, 0);
 });
 
-Deno.test("openUtunDevice() refuses what macOS has not, before it asks the system", () => {
+Deno.test("openUtunDevice() refuses options that macOS does not support, before any call", () => {
   standIn.log();
   const refused: [DeviceOptions, string][] = [
-    [{ name: "tun3" }, 'macOS calls its devices utun0, utun1 and so on: use one of those, or "utun%d"'],
+    [{ name: "tun3" }, 'name must be utun0, utun1 and so on, or "utun%d", on macOS'],
     [{ rule: { table: 7 } }, "macOS has no policy rules"],
     [{ route: "10.0.0.0/8 table 7" }, "macOS has no routing tables that a route can choose"],
     [{ route: "10.0.0.0/8 metric 7" }, "macOS has no metrics of routes"],
@@ -300,7 +300,7 @@ Deno.test("utun drops a packet that the system refuses, and keeps one for which 
   for (const packet of batch) host.pool.give(packet);
 });
 
-Deno.test("utun that is gone fails, and says so", async () => {
+Deno.test("utun that is gone fails, and reports it", async () => {
   using device = open();
   const host = new TestHost();
   device.attach(host);
@@ -321,7 +321,7 @@ Deno.test("utun that is gone fails, and says so", async () => {
   assert.equal(host.pool.taken, 0);
 });
 
-/** A struct if_msghdr of Darwin's. */
+/** Returns a struct if_msghdr of Darwin. */
 function news(index: number, flags: number, mtu: number): Uint8Array<ArrayBuffer> {
   const message = new Uint8Array(112);
   const view = viewOf(message);
@@ -333,7 +333,7 @@ function news(index: number, flags: number, mtu: number): Uint8Array<ArrayBuffer
   return message;
 }
 
-Deno.test("utun tells of changes of its own interface", async () => {
+Deno.test("utun reports changes of its interface", async () => {
   using device = open();
   let hear = () => {};
   const watch = (_: number, readable: () => void) => {
@@ -357,7 +357,7 @@ Deno.test("utun tells of changes of its own interface", async () => {
   assert.deepEqual(events.map(({ kind, mtu }) => [kind, mtu]), [["mtu", 1400], ["down", 1400], ["up", 1400]]);
 });
 
-Deno.test("utun.statistics() are the system's", async () => {
+Deno.test("utun.statistics() returns the counters of the system", async () => {
   const { near, far } = openPair(1500);
   const [nearHost, farHost] = [new TestHost(), new TestHost()];
   near.attach(nearHost);
@@ -394,13 +394,13 @@ Deno.test("a script runs over a utun: the echo of scripts/icmp_echo.ts answers a
   assert.equal(standIn.open, 0);
 });
 
-/** A ping of 10.9.0.1 to 10.9.0.77, with right sums. */
+/** Echo request of 10.9.0.1 to 10.9.0.77 with valid checksums. */
 function echoRequest(): Uint8Array {
   const header = "4500001c00010000400166910a0900010a09004d";
   return Uint8Array.fromHex(`${header}0800f7fd00010001`);
 }
 
-Deno.test("examine() finds what a device needs", async () => {
+Deno.test("examine() checks the needs of a device", async () => {
   standIn.log();
   const checks = await examine();
   assert.deepEqual(checks.map(({ what }) => what), ["libSystem", "utun", "privileges"]);
@@ -412,7 +412,7 @@ Deno.test("examine() finds what a device needs", async () => {
   assert.equal(standIn.open, 0);
 });
 
-Deno.test("nothing of a device is left when it is closed", () => {
+Deno.test("a closed device leaves nothing", () => {
   const device = open({ address: "10.9.0.1/24" });
   assert.equal(standIn.open, 2);
   device.close();

@@ -1,4 +1,4 @@
-/** utun devices over a stand-in for libSystem: the suite of every end, what the system is told, and what fails. */
+/** utun devices over a stand-in for libSystem: conformance, calls of the system, and failures. */
 
 import { fileURLToPath } from "node:url";
 import assert from "node:assert/strict";
@@ -10,7 +10,7 @@ const CHECKS = fileURLToPath(new URL("./utun_checks.ts", import.meta.url));
 
 async function check(defines: string[]): Promise<void> {
   await withStandIn(defines, async (path) => {
-    // The types are checked with all others.
+    // The gate checks the types.
     const { code, stdout, stderr } = await command(
       Deno.execPath(),
       ["test", "--no-check", "--no-prompt", "--allow-all", CHECKS],
@@ -23,13 +23,13 @@ async function check(defines: string[]): Promise<void> {
 }
 
 systemTest(
-  "a utun device of many packets a call does as its stand-in for libSystem expects",
+  "a utun device with many packets per call makes the calls that the stand-in for libSystem expects",
   NEEDS,
   () => check([]),
 );
 
 systemTest(
-  "a utun device does so without recvmsg_x and sendmsg_x, too",
+  "a utun device does the same without recvmsg_x and sendmsg_x",
   NEEDS,
   () => check(["WITHOUT_BATCHES"]),
 );
