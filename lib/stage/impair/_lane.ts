@@ -6,7 +6,7 @@
  */
 
 import { copyPacket } from "../../core/copy_packet.ts";
-import { checkInteger, checkNames, gotValue, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkMin, checkNames, gotValue, type OptionNames } from "../../core/options.ts";
 import type { Direction, Packet, StageContext } from "../../core/mod.ts";
 import { Chance, checkProbability, type Likelihood } from "./_chance.ts";
 import { type DelayDistribution, delayTable } from "./_distribution.ts";
@@ -162,7 +162,7 @@ export class Lane {
       check(value >= 0 && value < Infinity, `${name} must be a finite number of ms of at least 0`, value);
     }
     check(rateBitsPerSecond > 0, "rateBitsPerSecond must be above 0", rateBitsPerSecond);
-    check(limit >= 1, "limit must be at least 1", limit);
+    checkMin("impair packets", "limit", limit, 1);
     checkInteger("impair packets", "gap", gap, 1, Infinity);
     if (gilbertElliott !== undefined && options.loss !== undefined) {
       throw new TypeError(

@@ -1,4 +1,4 @@
-/** CoDel (RFC 8289) on each of many lists: drops or marks a packet when a list has been too long for too long. */
+/** CoDel (RFC 8289) on many queues: drops or marks packets of a queue whose delay has stood above the target. */
 
 import type { Packet } from "../../core/packet.ts";
 import type { StageContext } from "../../core/stage.ts";
@@ -6,11 +6,11 @@ import { ECN_CONGESTION_EXPERIENCED, ECN_NOT_CAPABLE } from "../../wire/header_f
 import { Ip } from "../../wire/ip.ts";
 import type { PacketLists } from "./_packet_lists.ts";
 
-// Specification: RFC 8289 section 4.4: after so many intervals without drops, the next ones begin slowly again
-const FORGOTTEN = 16;
+// Specification: RFC 8289 section 4.4: intervals without a drop after which the drop rate starts anew
+const RECENT_INTERVALS = 16;
 
 // Implementation
-/** A list that is no longer than a packet is never too long: of that many bytes. */
+/** A queue of no more bytes than this, one packet, is never dropped from. */
 const MAX_PACKET_LENGTH = 1514;
 const REASON = "codel";
 
@@ -21,26 +21,26 @@ export interface CodelOptions {
   readonly ecn: boolean;
 }
 
-/** RFC 8289 section 5, with its names in words; what it keeps of a queue stands in arrays, by the list's number. */
+/** RFC 8289 section 5, with its variable names spelled out; arrays hold the state of each list by its number. */
 export class Codel {
-  /** How many packets were dropped. */
+  /** Packets dropped. */
   dropped = 0;
-  /** How many packets were marked. */
+  /** Packets marked. */
   marked = 0;
   readonly #lists: PacketLists;
   readonly #target: number;
   readonly #interval: number;
   readonly #ecn: boolean;
-  /** When a list will have been too long for an interval; `Infinity`: it is not too long. */
+  /** Time at which a list will have been above the target for an interval; `Infinity` when it is not above. */
   readonly #tooLongAt: Float64Array;
   readonly #dropNext: Float64Array;
   readonly #count: Uint32Array;
   readonly #lastCount: Uint32Array;
   readonly #isDropping: Uint8Array;
-  /** Whether the packet that `#take` gave may be dropped. */
+  /** Tells whether the packet that `#take` returned may be dropped. */
   #isTooLong = false;
 
-  /** On these lists, of which there are so many. */
+  /** CoDel on `count` lists. */
   constructor(lists: PacketLists, count: number, { target, interval, ecn }: CodelOptions) {
     this.#lists = lists;
     this.#target = target;
@@ -53,7 +53,7 @@ export class Codel {
     this.#isDropping = new Uint8Array(count);
   }
 
-  /** The packet of a list that goes next; `undefined`: it is empty. */
+  /** The next packet of a list; `undefined` when it is empty. */
   dequeue(list: number, context: StageContext): Packet | undefined {
     const { now } = context;
     let packet = this.#take(list, now);
@@ -76,9 +76,9 @@ export class Codel {
         packet = this.#take(list, now);
       }
       this.#isDropping[list] = 1;
-      // Near the last time, the rate that controlled the queue then is the one to start with.
+      // Soon after the last dropping state, start with the drop rate that controlled the queue then.
       const delta = this.#count[list]! - this.#lastCount[list]!;
-      const isNear = now - this.#dropNext[list]! < FORGOTTEN * this.#interval;
+      const isNear = now - this.#dropNext[list]! < RECENT_INTERVALS * this.#interval;
       this.#count[list] = delta > 1 && isNear ? delta : 1;
       this.#dropNext[list] = this.#controlLaw(list, now);
       this.#lastCount[list] = this.#count[list]!;
@@ -86,7 +86,7 @@ export class Codel {
     return packet;
   }
 
-  /** The first packet, and whether it may be dropped. */
+  /** Takes the first packet, and decides whether it may be dropped. */
   #take(list: number, now: number): Packet | undefined {
     const packet = this.#lists.shift(list);
     this.#isTooLong = false;
@@ -104,7 +104,7 @@ export class Codel {
     return time + this.#interval / Math.sqrt(this.#count[list]!);
   }
 
-  /** Marks a packet of a flow that knows what it means; returns whether it does. */
+  /** Marks a packet of an ECN-capable flow; returns whether it was marked. */
   #mark(packet: Packet): boolean {
     if (!this.#ecn) return false;
     const ip = Ip.of(packet);

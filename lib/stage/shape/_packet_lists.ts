@@ -1,4 +1,4 @@
-/** Packets that wait in lists, first in, first out: linked by the numbers of their slots, so that nothing is allocated. */
+/** FIFO lists of packets, linked by slot numbers, so that queueing allocates nothing. */
 
 import { ENDPOINT_ROOM, type Packet } from "../../core/packet.ts";
 import { wireLength } from "../../split/stage_segmenter.ts";
@@ -6,51 +6,51 @@ import { wireLength } from "../../split/stage_segmenter.ts";
 // Implementation
 const NONE = -1;
 
-/** Lists by their numbers. A packet is in one of them at most. */
+/** Numbered lists. A packet is in at most one of them. */
 export class PacketLists {
-  /** How many packets are in all lists. */
+  /** Packets in all lists. */
   length = 0;
-  /** How many bytes of the pool their slots are. */
+  /** Pool memory that their slots occupy (bytes). */
   memory = 0;
   readonly #first: Int32Array;
   readonly #last: Int32Array;
   readonly #bytes: Float64Array;
-  /** By slot: who is behind it, how long it is on the wire, and since when it waits. */
+  /** By slot: the next slot in the list, the length on the wire and the arrival time. */
   #next = new Int32Array(0);
   #sizes = new Int32Array(0);
   #times = new Float64Array(0);
   #packets: readonly Packet[] = [];
 
-  /** So many lists, all empty. */
+  /** `count` empty lists. */
   constructor(count: number) {
     this.#first = new Int32Array(count).fill(NONE);
     this.#last = new Int32Array(count).fill(NONE);
     this.#bytes = new Float64Array(count);
   }
 
-  /** How many bytes of the wire a list has. */
+  /** Bytes of a list, as on the wire. */
   bytesOf(list: number): number {
     return this.#bytes[list]!;
   }
 
-  /** Whether a list has no packet. */
+  /** Tells whether a list is empty. */
   isEmpty(list: number): boolean {
     return this.#first[list] === NONE;
   }
 
-  /** How long a packet is on the wire, which is or was last in a list. */
+  /** Length on the wire of a packet that is, or was last, in a list. */
   sizeOf(packet: Packet): number {
     return this.#sizes[packet.slot]!;
   }
 
-  /** Since when it waits, or did. */
+  /** Arrival time of such a packet. */
   timeOf(packet: Packet): number {
     return this.#times[packet.slot]!;
   }
 
   /** Appends a packet. */
   push(list: number, packet: Packet, now: number): void {
-    // A tunnel's packets are all of one pool.
+    // All packets of a tunnel come from one pool.
     if (this.#packets.length === 0) this.#adopt(packet.pool.packets);
     const { slot } = packet;
     const size = wireLength(packet);
@@ -66,7 +66,7 @@ export class PacketLists {
     this.memory += packet.slotEnd - packet.slotStart + ENDPOINT_ROOM;
   }
 
-  /** Takes the first packet of a list; `undefined` when it is empty. */
+  /** Removes the first packet of a list; `undefined` when it is empty. */
   shift(list: number): Packet | undefined {
     const slot = this.#first[list]!;
     if (slot === NONE) return undefined;

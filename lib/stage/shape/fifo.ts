@@ -1,8 +1,8 @@
-/** One queue: first in, first out. */
+/** FIFO queue with a limit. */
 
 import type { Packet } from "../../core/packet.ts";
 import type { StageContext } from "../../core/stage.ts";
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkMin, checkNames, type OptionNames } from "../../core/options.ts";
 import { PacketLists } from "./_packet_lists.ts";
 import type { Scheduler } from "./scheduler.ts";
 
@@ -10,19 +10,19 @@ import type { Scheduler } from "./scheduler.ts";
 const PACKETS = 512;
 const FULL = "queue full";
 
-/** Options for {@linkcode Fifo}. */
+/** Options of {@linkcode Fifo}. */
 export interface FifoOptions {
-  /** How many packets may wait. @default {512} */
+  /** Maximum packets that wait. @default {512} */
   readonly packets?: number;
-  /** How many bytes may wait: one packet more than that many. @default {Infinity} */
+  /** Bytes at which the queue is full; the packet that reaches them still fits. @default {Infinity} */
   readonly bytes?: number;
 }
 
 const NAMES: OptionNames<FifoOptions> = { packets: "number", bytes: "number" };
 
 /**
- * First in, first out; what finds it full is dropped as `queue full`. A flow that fills it makes every other one wait:
- * {@linkcode FqCodel} does not.
+ * First in, first out; packets that find it full are dropped as `queue full`. One flow that fills it delays all
+ * others: {@linkcode FqCodel} prevents that.
  *
  * @example A queue of 50 ms at 10 Mbit/s
  * ```ts
@@ -39,36 +39,35 @@ export class Fifo implements Scheduler {
   /**
    * An empty queue.
    *
-   * @throws {RangeError} when a bound is not at least 1.
+   * @throws {RangeError} when a limit is not at least 1.
    */
   constructor(options: FifoOptions = {}) {
     checkNames("make a Fifo", options, NAMES);
     const { packets = PACKETS, bytes = Infinity } = options;
-    if (!(packets >= 1) || !(bytes >= 1)) {
-      throw new RangeError(`Cannot bound a queue at ${packets} packets and ${bytes} bytes`);
-    }
+    checkMin("make a Fifo", "packets", packets, 1);
+    checkMin("make a Fifo", "bytes", bytes, 1);
     this.#packetLimit = packets;
     this.#byteLimit = bytes;
   }
 
-  /** How many packets wait. */
+  /** Packets that wait. */
   get length(): number {
     return this.#lists.length;
   }
 
-  /** How many bytes wait. */
+  /** Bytes that wait, as on the wire. */
   get bytes(): number {
     return this.#lists.bytesOf(0);
   }
 
-  /** Appends a packet, or drops it. */
+  /** Appends a packet, or drops it when the queue is full. */
   enqueue(packet: Packet, context: StageContext): void {
     if (this.length >= this.#packetLimit || this.bytes >= this.#byteLimit) return context.drop(packet, FULL);
     context.hold(packet);
     this.#lists.push(0, packet, context.now);
   }
 
-  /** The packet that has waited longest. */
+  /** Removes the packet that has waited longest. */
   dequeue(): Packet | undefined {
     return this.#lists.shift(0);
   }

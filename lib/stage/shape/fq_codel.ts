@@ -1,11 +1,11 @@
 /**
- * FQ-CoDel (RFC 8290): a queue for each flow, whose turns are fair in bytes, and CoDel on each of the queues.
+ * FQ-CoDel (RFC 8290): one queue per flow, deficit round robin between them, CoDel on each.
  *
- *     packet ─► hash of its flow ─► that queue ─┬─ it was empty: to the end of the new ones
- *                                               └─ too many packets wait: the fattest queue loses its oldest ones
- *     turn ◄── CoDel ◄── the first new queue, or else the first old one
- *                        no credit left: more credit, and to the end of the old ones
- *                        empty: a new one to the end of the old ones, an old one out
+ *     packet ─► hash of its flow ─► queue ─┬─ was empty: appended to the new queues
+ *                                          └─ limit reached: the longest queue loses its oldest packets
+ *     out ◄── CoDel ◄── the first new queue, else the first old one
+ *                       no credit left: gets a quantum and moves to the end of the old queues
+ *                       empty: a new queue moves to the end of the old ones, an old one leaves
  */
 
 import { FlowKey, FlowKind } from "../../table/flow_key.ts";
@@ -13,7 +13,7 @@ import type { Packet } from "../../core/packet.ts";
 import type { StageContext } from "../../core/stage.ts";
 import { IPV4_SRC, IPV6_SRC } from "../../wire/header_fields.ts";
 import { Ip } from "../../wire/ip.ts";
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkMin, checkNames, gotValue, type OptionNames } from "../../core/options.ts";
 import { sipHash } from "../../core/sip_hash.ts";
 import { Codel } from "./_codel.ts";
 import { PacketLists } from "./_packet_lists.ts";
@@ -26,40 +26,40 @@ const TARGET = 5;
 const INTERVAL = 100;
 const DROP_BATCH = 64;
 
-// Specification: offsets of addresses, and their words
+// Specification: offset and number of words of the addresses
 const IPV4_ADDRESSES = { at: IPV4_SRC, words: 2 } as const;
 const IPV6_ADDRESSES = { at: IPV6_SRC, words: 8 } as const;
 
 // Implementation
-/** All of a pool's small slots serve both directions of every tunnel: half of them are enough here. */
+/** Half of the pool's small slots, which serve both directions of every tunnel. */
 const PACKETS = 1024;
 const BYTES = 2 * 1024 * 1024;
 const MAX_FLOWS = 65_536;
 const NONE = -1;
 const TWO_TO_32 = 2 ** 32;
 const FULL = "queue full";
-/** Where packets without a flow wait. */
+/** The queue of packets without a flow. */
 const NO_FLOW = 0;
-/** In which of the lists of queues a queue is. */
+/** The list of queues that holds a queue. */
 const Place = { None: 0, New: 1, Old: 2 } as const;
 
-/** Options for {@linkcode FqCodel}. */
+/** Options of {@linkcode FqCodel}. */
 export interface FqCodelOptions {
-  /** How many queues there are, 1 to 65,536. Flows whose hashes meet share one. @default {1024} */
+  /** Number of queues, 1 to 65,536. Flows with equal hashes share one. @default {1024} */
   readonly flows?: number;
-  /** How many packets may wait in all queues. @default {1024} */
+  /** Maximum packets in all queues. @default {1024} */
   readonly packets?: number;
-  /** How many bytes of the pool's slots they may take: 2 KiB each, 68 KiB for super-packets. @default {2097152} */
+  /** Maximum pool memory: 2 KiB per packet, 68 KiB per super-packet (bytes). @default {2097152} */
   readonly bytes?: number;
-  /** How many bytes a queue may send in its turn. @default {1514} */
+  /** Bytes that a queue may send per turn. @default {1514} */
   readonly quantum?: number;
-  /** How long packets may wait, as a standing queue (milliseconds). @default {5} */
+  /** Target delay of a standing queue (milliseconds). @default {5} */
   readonly target?: number;
-  /** For how long they may wait longer, at first: the longest usual round trip (milliseconds). @default {100} */
+  /** Time above the target before the first drop: the longest usual round trip (milliseconds). @default {100} */
   readonly interval?: number;
-  /** Whether packets that allow it are marked instead of dropped (RFC 3168). @default {true} */
+  /** Marks ECN-capable packets instead of dropping them (RFC 3168). @default {true} */
   readonly ecn?: boolean;
-  /** The key of the hash (two 32-bit numbers): for tests. @default {random} */
+  /** Key of the hash (two 32-bit numbers), for tests. @default {random} */
   readonly hashKey?: readonly [number, number];
 }
 
@@ -75,19 +75,19 @@ const NAMES: OptionNames<FqCodelOptions> = {
 };
 
 /**
- * FQ-CoDel: flows share the rate fairly, one that sends little waits for nobody, and one that sends too much is told
- * so early. What CoDel takes out is dropped as `codel`, what finds no room as `queue full`: up to 64 of the oldest
- * packets of the flow that has most bytes waiting, until half of these are gone.
+ * FQ-CoDel (RFC 8290): flows share the rate fairly, sparse flows hardly wait, and CoDel keeps queues short. CoDel drops
+ * as `codel`. At the limit, the flow with the most bytes loses its oldest packets as `queue full`: half of its bytes, at
+ * most 64 packets.
  *
- * Flows are told by both addresses, the protocol and both ports, and hashed by a random key. Fragments have no
- * ports: all fragments between two addresses are one flow, so that they keep their order.
+ * A flow is both addresses, protocol and both ports, hashed with a random key. All fragments between two addresses are
+ * one flow, which keeps their order.
  *
- * @example Both flows get their turn
+ * @example A target of 10 ms on a link of 10 Mbit/s
  * ```ts
  * import { FqCodel, Shaper } from "@warren/tunnel/shape";
  *
  * const queue = new FqCodel({ target: 10 });
- * new Shaper({ outbound: { rateBitsPerSecond: 10e6, queue } });
+ * new Shaper({ outbound: { rateBitsPerSecond: 10e6, queue } }); // tunnel.use(shaper)
  * console.log(queue.length, queue.dropped, queue.marked);
  * ```
  */
@@ -105,7 +105,7 @@ export class FqCodel implements Scheduler {
   #overflowed = 0;
   readonly #credits: Float64Array;
   readonly #places: Uint8Array;
-  /** The queue behind each one, in the list where it is; and both lists' ends, by {@linkcode Place}. */
+  /** The next queue in the list that holds each one; both ends of the lists, by {@linkcode Place}. */
   readonly #next: Int32Array;
   readonly #first = new Int32Array(3).fill(NONE);
   readonly #last = new Int32Array(3).fill(NONE);
@@ -113,23 +113,21 @@ export class FqCodel implements Scheduler {
   /**
    * Empty queues.
    *
-   * @throws {RangeError} when an option is out of its range.
+   * @throws {RangeError} when an option is out of range.
    */
   constructor(options: FqCodelOptions = {}) {
     checkNames("make an FqCodel", options, NAMES);
     const { flows = FLOWS, packets = PACKETS, bytes = BYTES, quantum = QUANTUM } = options;
     const { target = TARGET, interval = INTERVAL, ecn = true } = options;
     const [key0, key1] = options.hashKey ?? crypto.getRandomValues(new Uint32Array(2));
-    if (!Number.isInteger(flows) || flows < 1 || flows > MAX_FLOWS) {
-      throw new RangeError(`Cannot make ${flows} queues: 1 to ${MAX_FLOWS} are possible`);
-    }
-    if (!(packets >= 1) || !(bytes >= 1)) {
-      throw new RangeError(`Cannot bound a queue at ${packets} packets and ${bytes} bytes`);
-    }
-    if (!(quantum >= 1 && target >= 0 && interval > 0)) {
-      throw new RangeError(
-        `Cannot take turns of ${quantum} bytes, a target of ${target} and an interval of ${interval} ms`,
-      );
+    const attempt = "make an FqCodel";
+    checkInteger(attempt, "flows", flows, 1, MAX_FLOWS);
+    checkMin(attempt, "packets", packets, 1);
+    checkMin(attempt, "bytes", bytes, 1);
+    checkMin(attempt, "quantum", quantum, 1);
+    checkMin(attempt, "target", target, 0);
+    if (!(interval > 0)) {
+      throw new RangeError(`Cannot ${attempt}: interval must be above 0, ${gotValue(interval)}`);
     }
     this.#lists = new PacketLists(flows);
     this.#codel = new Codel(this.#lists, flows, { target, interval, ecn });
@@ -144,22 +142,22 @@ export class FqCodel implements Scheduler {
     this.#next = new Int32Array(flows);
   }
 
-  /** How many packets wait. */
+  /** Packets that wait. */
   get length(): number {
     return this.#lists.length;
   }
 
-  /** How many packets were dropped, by CoDel or since there was no room. */
+  /** Packets dropped, by CoDel or at the limit. */
   get dropped(): number {
     return this.#codel.dropped + this.#overflowed;
   }
 
-  /** How many packets were marked instead. */
+  /** Packets marked instead of dropped. */
   get marked(): number {
     return this.#codel.marked;
   }
 
-  /** Appends a packet to its flow's queue; when there are too many, the fattest flow loses some. */
+  /** Appends a packet to its flow's queue; at the limit, the flow with the most bytes loses some. */
   enqueue(packet: Packet, context: StageContext): void {
     const flow = this.#flowOf(packet);
     context.hold(packet);
@@ -168,10 +166,12 @@ export class FqCodel implements Scheduler {
       this.#credits[flow] = this.#quantum;
       this.#append(Place.New, flow);
     }
-    if (this.length > this.#packetLimit || this.#lists.memory > this.#byteLimit) this.#lighten(context);
+    if (this.length > this.#packetLimit || this.#lists.memory > this.#byteLimit) {
+      this.#dropFromLongest(context);
+    }
   }
 
-  /** The packet whose turn it is. */
+  /** Removes the packet whose turn it is. */
   dequeue(context: StageContext): Packet | undefined {
     for (;;) {
       const place = this.#first[Place.New] === NONE ? Place.Old : Place.New;
@@ -189,12 +189,12 @@ export class FqCodel implements Scheduler {
         return packet;
       }
       this.#shift(place);
-      // RFC 8290 section 4.2: a flow that sends whenever its queue is empty would else always be new.
+      // RFC 8290 section 4.2: otherwise a flow that sends whenever its queue is empty would always be new.
       if (place === Place.New) this.#append(Place.Old, flow);
     }
   }
 
-  /** Which queue a packet goes to. */
+  /** The queue of a packet. */
   #flowOf(packet: Packet): number {
     const key = this.#key;
     const ip = Ip.of(packet);
@@ -211,13 +211,13 @@ export class FqCodel implements Scheduler {
     return this.#reduce(sipHash(key, 1 + words, this.#key0, this.#key1));
   }
 
-  /** A hash as a queue's number, without a division. */
+  /** Maps a hash to a queue's number without a division. */
   #reduce(hash: number): number {
     return Math.floor((hash >>> 0) * this.#flows / TWO_TO_32);
   }
 
-  /** Takes the oldest packets of the flow with most bytes. */
-  #lighten(context: StageContext): void {
+  /** Drops the oldest packets of the flow with the most bytes. */
+  #dropFromLongest(context: StageContext): void {
     const lists = this.#lists;
     let fattest = 0;
     for (let flow = 1; flow < this.#flows; flow++) {

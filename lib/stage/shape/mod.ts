@@ -1,6 +1,6 @@
 /**
- * Traffic shaping: a stage that sends packets on at a rate, and the queues in which they wait for it. A queue is a
- * {@linkcode Scheduler}; {@linkcode Priority} is made of others.
+ * Traffic shaping: a stage that limits the rate, and the queues in which packets wait. Queues implement
+ * {@linkcode Scheduler}; {@linkcode Priority} combines several.
  *
  * @module
  */

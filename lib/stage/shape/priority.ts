@@ -1,4 +1,4 @@
-/** Bands: packets of a more urgent one go first, or bands share the rate by their weights. */
+/** Priority bands: strict priority, or shares of the rate by weight. */
 
 import type { Packet } from "../../core/packet.ts";
 import type { Direction, StageContext } from "../../core/stage.ts";
@@ -11,18 +11,18 @@ import type { Scheduler } from "./scheduler.ts";
 const DSCPS = 64;
 
 // Implementation
-/** The bytes of a turn of the band with the least weight. */
+/** Bytes per turn of the band with the smallest weight. */
 const QUANTUM = 1514;
 
-/** Says in which band a packet waits: 0 is the first. */
+/** Chooses the band of a packet; 0 is the most urgent. */
 export type PacketClassifier = (packet: Packet, direction: Direction) => number;
 
 /**
- * A classifier by the DSCP of IP's traffic class (RFC 2474), from a table of the ones that count.
+ * Classifies packets by DSCP (RFC 2474).
  *
- * @param bands The band of each DSCP that is told.
- * @param otherwise The band of every other packet.
- * @throws {RangeError} when a key is no DSCP: 0 to 63.
+ * @param bands Band of each DSCP listed.
+ * @param otherwise Band of all other packets.
+ * @throws {RangeError} when a DSCP is not from 0 to 63.
  * @example Expedited forwarding (RFC 3246) first, lower effort (RFC 8622) last
  * ```ts
  * import { bandByDscp, Fifo, FqCodel, Priority } from "@warren/tunnel/shape";
@@ -34,7 +34,9 @@ export type PacketClassifier = (packet: Packet, direction: Direction) => number;
 export function bandByDscp(bands: Readonly<Record<number, number>>, otherwise: number): PacketClassifier {
   const table = new Int32Array(DSCPS).fill(otherwise);
   for (const [dscp, band] of Object.entries(bands)) {
-    if (!(Number(dscp) in table)) throw new RangeError(`Cannot classify by DSCP ${dscp}: 0 to 63 exist`);
+    if (!(Number(dscp) in table)) {
+      throw new RangeError(`Cannot classify packets: DSCP must be an integer from 0 to 63, got ${dscp}`);
+    }
     table[Number(dscp)] = band;
   }
   return (packet) => {
@@ -44,8 +46,8 @@ export function bandByDscp(bands: Readonly<Record<number, number>>, otherwise: n
 }
 
 /**
- * A classifier by filters: the band is the number of the first one that says `true` of the packet, or how many
- * filters there are.
+ * Classifies packets by filters: the band is the index of the first filter that matches, or the number of filters
+ * when none does.
  */
 export function bandByFilter(
   filters: readonly ((packet: Packet, direction: Direction) => boolean)[],
@@ -57,23 +59,23 @@ export function bandByFilter(
   };
 }
 
-/** Options for {@linkcode Priority}. */
+/** Options of {@linkcode Priority}. */
 export interface PriorityOptions {
-  /** A queue of each band, the most urgent one first. */
+  /** Queue of each band, the most urgent band first. */
   readonly bands: readonly Scheduler[];
-  /** Says in which band a packet waits; one that there is not is the last. */
+  /** Chooses the band of a packet; a band that does not exist means the last. */
   readonly classify: PacketClassifier;
-  /** The bands' shares of the rate while all have something to send, in any unit. @default {strict priority} */
+  /** Relative shares of the rate while all bands have packets. @default {strict priority} */
   readonly weights?: readonly number[];
 }
 
 const NAMES: OptionNames<PriorityOptions> = { bands: "needed list", classify: "needed", weights: "list" };
 
 /**
- * Bands. Without weights a band is served when all before it are empty: the last one may wait for ever. With weights
- * each band gets at least its share (deficit round robin), and what others leave.
+ * Priority bands. Without weights, a band is served when all before it are empty, so the last one may starve. With
+ * weights, each band gets at least its share (deficit round robin) and divides what others leave.
  *
- * @example Calls first, all the rest fair
+ * @example Calls first, all other flows share fairly
  * ```ts
  * import { bandByDscp, Fifo, FqCodel, Priority, Shaper } from "@warren/tunnel/shape";
  *
@@ -85,29 +87,33 @@ const NAMES: OptionNames<PriorityOptions> = { bands: "needed list", classify: "n
 export class Priority implements Scheduler {
   readonly #bands: readonly Scheduler[];
   readonly #classify: PacketClassifier;
-  /** The bytes of each band's turn; none: strict. */
+  /** Bytes per turn of each band; `undefined` for strict priority. */
   readonly #quanta: Float64Array | undefined;
   readonly #credits: Float64Array;
   #turn = 0;
 
   /**
-   * Bands of these queues.
+   * Bands with these queues.
    *
-   * @throws {RangeError} without bands, and when weights are not above 0 or not one for each band.
-   * @throws {TypeError} when two bands are one queue.
+   * @throws {RangeError} without bands, and when weights are not above 0 or not one per band.
+   * @throws {TypeError} when two bands share a queue.
    */
   constructor(options: PriorityOptions) {
     checkNames("make a Priority", options, NAMES);
     const { bands, classify, weights } = options;
-    if (bands.length === 0) throw new RangeError("Cannot make 0 bands: 1 is the least");
+    if (bands.length === 0) {
+      throw new RangeError("Cannot make a Priority: bands must be at least 1 queue, got none");
+    }
     if (new Set(bands).size < bands.length) {
-      throw new TypeError("Cannot make two bands of one queue: each has its own");
+      throw new TypeError("Cannot make a Priority: two bands have the same queue: give each band a queue");
     }
     if (weights !== undefined) {
       const isWrong = weights.length !== bands.length ||
         !weights.every((weight) => weight > 0 && weight < Infinity);
       if (isWrong) {
-        throw new RangeError(`Cannot share by ${weights.join(", ")}: one above 0 for each band can`);
+        throw new RangeError(
+          `Cannot make a Priority: weights must be one number above 0 per band, got [${weights.join(", ")}]`,
+        );
       }
       const least = Math.min(...weights);
       this.#quanta = Float64Array.from(weights, (weight) => QUANTUM * weight / least);
@@ -117,21 +123,21 @@ export class Priority implements Scheduler {
     this.#credits = new Float64Array(bands.length);
   }
 
-  /** How many packets wait in all bands. */
+  /** Packets that wait in all bands. */
   get length(): number {
-    let sum = 0;
-    for (let i = 0; i < this.#bands.length; i++) sum += this.#bands[i]!.length;
-    return sum;
+    let total = 0;
+    for (let i = 0; i < this.#bands.length; i++) total += this.#bands[i]!.length;
+    return total;
   }
 
-  /** Hands a packet to its band's queue. */
+  /** Appends a packet to its band's queue. */
   enqueue(packet: Packet, context: StageContext): void {
     const bands = this.#bands;
     const queue = bands[this.#classify(packet, context.direction)] ?? bands[bands.length - 1]!;
     queue.enqueue(packet, context);
   }
 
-  /** The next packet of the band whose turn it is. */
+  /** Removes the next packet of the band whose turn it is. */
   dequeue(context: StageContext): Packet | undefined {
     return this.#quanta === undefined ? this.#mostUrgent(context) : this.#nextTurn(this.#quanta, context);
   }
@@ -155,7 +161,7 @@ export class Priority implements Scheduler {
         return packet;
       }
       if (this.#bands[band]!.length === 0) {
-        // Who has nothing to send saves nothing, and pays what it owes.
+        // An empty band saves no credit, and keeps its debt.
         credits[band] = Math.min(0, credits[band]!);
         empty++;
       } else empty = 0;

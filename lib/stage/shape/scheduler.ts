@@ -1,16 +1,16 @@
-/** What decides which of the packets that wait goes next. */
+/** Interface of queues: the order in which waiting packets leave. */
 
 import type { Packet } from "../../core/packet.ts";
 import type { StageContext } from "../../core/stage.ts";
 
 /**
- * A queue discipline: {@linkcode Fifo}, {@linkcode FqCodel}, {@linkcode Priority}, or one of your own. It serves one
- * direction of one stage, has a bound, and says by `context.drop` what it throws away.
+ * A queue discipline: {@linkcode Fifo}, {@linkcode FqCodel}, {@linkcode Priority}, or a class of your own. It serves one
+ * direction of one stage, has a limit, and drops packets with `context.drop`.
  *
  * @example The newest packet first
  * ```ts
  * import assert from "node:assert/strict";
- * import type { Packet, StageContext } from "@warren/tunnel/core";
+ * import { type Packet, PacketPool, type StageContext } from "@warren/tunnel/core";
  * import type { Scheduler } from "@warren/tunnel/shape";
  *
  * class Stack implements Scheduler {
@@ -27,14 +27,21 @@ import type { StageContext } from "../../core/stage.ts";
  *     return this.#packets.pop();
  *   }
  * }
- * assert.equal(new Stack().length, 0);
+ *
+ * const context = { hold() {} } as unknown as StageContext;
+ * const pool = new PacketPool();
+ * const [first, second] = [pool.take(100)!, pool.take(100)!];
+ * const stack = new Stack(); // new Shaper({ outbound: { rateBitsPerSecond: 1e6, queue: stack } })
+ * stack.enqueue(first, context);
+ * stack.enqueue(second, context);
+ * assert.equal(stack.dequeue(), second);
  * ```
  */
 export interface Scheduler {
-  /** How many packets wait. */
+  /** Packets that wait. */
   readonly length: number;
-  /** Takes a packet: holds it by `context.hold`, or drops it or others. */
+  /** Takes a packet: holds it with `context.hold`, or drops it or other packets. */
   enqueue(packet: Packet, context: StageContext): void;
-  /** The packet that goes next, which is still held; `undefined`: none waits, or all that did are dropped. */
+  /** Removes the next packet, still held; `undefined` when none waits, or all that waited were dropped. */
   dequeue(context: StageContext): Packet | undefined;
 }

@@ -1,11 +1,11 @@
 /**
- * Shaping: packets go on at a rate, and those that come faster wait in a queue that decides about their order.
+ * Traffic shaper: packets leave at a rate; packets that arrive faster wait in a queue, or are dropped by a policer.
  *
- *     packet ─┬─ nothing waits, and the bucket has something ────────────────► onward
- *             └─► queue (Fifo, FqCodel, Priority) ─► when the bucket has something ─► onward
+ *     packet ─┬─ queue empty and tokens in the bucket ─────────────────────────────► onward
+ *             └─► queue (Fifo, FqCodel, Priority) ─► when the bucket has tokens ─► onward
  */
 
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkNames, gotValue, type OptionNames } from "../../core/options.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
 import { StageSegmenter, wireLength } from "../../split/stage_segmenter.ts";
 import { Fifo } from "./fifo.ts";
@@ -22,16 +22,18 @@ const DIRECTION: OptionNames<ShapeOptions> = {
   police: "boolean",
 };
 const OVER = "rate limit";
+const DIRECTION_NAMES = ["outbound", "inbound"] as const;
+const NOTHING: ShapeStats = { packets: 0, bytes: 0, delayed: 0 };
 
-/** Options for one direction of a {@linkcode Shaper}. */
+/** Options of one direction of a {@linkcode Shaper}. */
 export interface ShapeOptions extends TokenBucketOptions {
-  /** Where packets wait. It serves this direction alone. @default {new FqCodel()} */
+  /** Queue of packets that wait, for this direction only. @default {new FqCodel()} */
   readonly queue?: Scheduler;
-  /** Drops what is over the rate, instead of letting it wait in a queue. @default {false} */
+  /** Drops packets over the rate instead of queueing them. @default {false} */
   readonly police?: boolean;
 }
 
-/** Options for {@linkcode Shaper}. */
+/** Options of {@linkcode Shaper}. */
 export interface ShaperOptions {
   /** Packets from this machine. @default {they pass} */
   readonly outbound?: ShapeOptions;
@@ -39,85 +41,75 @@ export interface ShaperOptions {
   readonly inbound?: ShapeOptions;
 }
 
-/** Other rates for the directions that a {@linkcode Shaper} shapes. */
+/** New rates for the directions that a {@linkcode Shaper} shapes. */
 export interface ShapeRates {
-  /** For packets from this machine. @default {as before} */
+  /** Rate of packets from this machine. @default {as before} */
   readonly outbound?: TokenBucketOptions;
-  /** For packets to this machine. @default {as before} */
+  /** Rate of packets to this machine. @default {as before} */
   readonly inbound?: TokenBucketOptions;
 }
 
-/** What a {@linkcode Shaper} has counted in one direction. */
+/** Counters of one direction of a {@linkcode Shaper}. */
 export interface ShapeStats {
-  /** Packets that went on, those that did not wait among them. */
+  /** Packets sent, with or without waiting. */
   packets: number;
-  /** Their bytes, as on a wire. */
+  /** Bytes sent, as on the wire from the IP header on. */
   bytes: number;
   /** Packets that found the bucket empty, or others waiting. */
   delayed: number;
 }
 
 /**
- * Sends packets on at a rate.
+ * Traffic shaper: limits the rate of each direction with a token bucket; packets over the rate wait in a queue.
  *
- * **Outbound**: counts each packet's bytes, from its IP header on, and lets packets wait that are over the rate.
+ * **Outbound**, **inbound**: each with its own options; a direction without options passes.
+ * **Options**: {@linkcode ShapeOptions}; {@linkcode Shaper.set} changes rates.
+ * **Counters**: {@linkcode Shaper.stats}. **Drops**: `rate limit` (policer), `queue full` and `codel` (queues).
+ * **Accuracy**: exact in the long run, if the burst covers the time between two ticks (1 ms, several on a busy machine).
+ * **Limits**: packets wait in the loop's pool (2048 small slots for all tunnels); headers below IP are not counted; each of
+ * several workers has an equal share of the rate.
  *
- * **Inbound**: the same, with options of its own.
- *
- * **Options**: `rateBitsPerSecond`; `burst`, the bytes that may go at once (10 ms of the rate, at least 3028);
- * `queue`, where packets wait ({@linkcode FqCodel}); `police`, which drops instead (`false`). Rates can be
- * changed by {@linkcode Shaper.set}.
- *
- * **Counters**: {@linkcode Shaper.stats}; dropped as `rate limit` by a policer, as `queue full` and `codel` by queues.
- *
- * Over a long time the rate is exact: bytes that a packet had not in the bucket are owed, and time that has
- * passed counts when it has. A loop ticks in milliseconds: with a burst of at least as many bytes as the rate has in the
- * time between two ticks (1 ms, several on a busy machine), nothing of the rate is lost. A packet may be as long as
- * it wants; in any time, the burst, that time's bytes and one packet go on at most.
- *
- * Super-packets count as the segments that they stand for. One that is longer than the burst is cut, and each segment
- * waits by itself; the super-packet is then counted as consumed.
- *
- * **Limits**: packets wait in the slots of the loop's pool (2048 small ones, for all tunnels), so queues are bounded
- * by that, too. Headers below IP, which a wire has, are not counted. Each of several workers has its part of
- * the rate, whatever the others use: one flow gets no more than that part.
- *
- * @example 10 Mbit/s out, 50 Mbit/s in
+ * @example A policer of 8 kbit/s, which is one byte per millisecond
  * ```ts
  * import assert from "node:assert/strict";
- * import { Direction } from "@warren/tunnel/core";
+ * import { Direction, type Packet, PacketBatch, PacketPool, type StageContext } from "@warren/tunnel/core";
  * import { Shaper } from "@warren/tunnel/shape";
  *
- * const shaper = new Shaper({
- *   outbound: { rateBitsPerSecond: 10e6 },
- *   inbound: { rateBitsPerSecond: 50e6 },
- * });
- * assert.equal(shaper.stats(Direction.Outbound).packets, 0);
+ * const shaper = new Shaper({ outbound: { rateBitsPerSecond: 8000, burst: 100, police: true } }); // tunnel.use(shaper)
+ * const drops: string[] = [];
+ * const drop = (_: Packet, reason: string) => drops.push(reason);
+ * const context = { now: 0, worker: { index: 0, count: 1 }, emit() {}, drop };
+ * const pool = new PacketPool();
+ * const batch = new PacketBatch();
+ * for (const _ of [1, 2]) batch.push(pool.take(100)!);
+ * shaper.outbound(batch, context as unknown as StageContext);
+ * assert.deepEqual(drops, ["rate limit"]);
+ * assert.deepEqual(shaper.stats(Direction.Outbound), { packets: 1, bytes: 100, delayed: 0 });
  * ```
  */
 export class Shaper implements Stage {
   /** `shape`. */
   readonly name = "shape";
   readonly #lanes: readonly [outbound: Lane | undefined, inbound: Lane | undefined];
-  /** When `tick` will be called (monotonic milliseconds). */
+  /** Time of the next call of `tick` (monotonic milliseconds). */
   #tickAt = Infinity;
-  /** For a breath when a rate has changed. */
+  /** The last context, to wake the loop when a rate changes. */
   #context: StageContext | undefined;
 
   /**
-   * A shaper whose buckets are full.
+   * A shaper with full buckets.
    *
-   * @throws {RangeError} when a rate or burst is out of its range.
+   * @throws {RangeError} when a rate or burst is out of range.
    * @throws {TypeError} when both directions have the same queue, or a policer has one.
    */
   constructor(options: ShaperOptions) {
-    checkNames("shape", options, DIRECTIONS);
+    checkNames("shape packets", options, DIRECTIONS);
     const { outbound, inbound } = options;
     for (const direction of [outbound, inbound]) {
-      if (direction !== undefined) checkNames("shape", direction, DIRECTION);
+      if (direction !== undefined) checkNames("shape packets", direction, DIRECTION);
     }
     if (outbound?.queue !== undefined && outbound.queue === inbound?.queue) {
-      throw new TypeError("Cannot shape both directions by one queue: each has its own");
+      throw new TypeError("Cannot shape packets: both directions have the same queue: give each a queue");
     }
     this.#lanes = [
       outbound && new Lane(Direction.Outbound, outbound),
@@ -126,10 +118,10 @@ export class Shaper implements Stage {
   }
 
   /**
-   * Changes rates from now on, for packets that wait, too.
+   * Changes rates from now on, including for packets that wait.
    *
-   * @throws {RangeError} when a rate or burst is out of its range.
-   * @throws {TypeError} when it does not shape that direction.
+   * @throws {RangeError} when a rate or burst is out of range.
+   * @throws {TypeError} when the shaper does not shape that direction.
    */
   set(rates: ShapeRates): void {
     checkNames("change rates", rates, DIRECTIONS);
@@ -138,29 +130,31 @@ export class Shaper implements Stage {
       if (options === undefined) continue;
       const lane = this.#lanes[direction];
       if (lane === undefined) {
-        throw new TypeError(`Cannot change the rate ${NAMES[direction]}: this shaper has none there`);
+        throw new TypeError(
+          `Cannot change rates: the shaper does not shape ${DIRECTION_NAMES[direction]} packets`,
+        );
       }
       lane.setRate(options);
     }
     this.#context?.wake();
   }
 
-  /** What it has counted in a direction. */
+  /** Counters of a direction. */
   stats(direction: Direction): ShapeStats {
     return { ...this.#lanes[direction]?.stats ?? NOTHING };
   }
 
-  /** Packets from this machine. */
+  /** Shapes packets from this machine. */
   outbound(batch: PacketBatch, context: StageContext): void {
     this.#pass(this.#lanes[Direction.Outbound], batch, context);
   }
 
-  /** Packets to this machine. */
+  /** Shapes packets to this machine. */
   inbound(batch: PacketBatch, context: StageContext): void {
     this.#pass(this.#lanes[Direction.Inbound], batch, context);
   }
 
-  /** Sends on what may go by now. */
+  /** Sends the packets for which there are tokens by now. */
   tick(context: StageContext): number | undefined {
     this.#context = context;
     let wait = Infinity;
@@ -172,20 +166,20 @@ export class Shaper implements Stage {
     return wait === Infinity ? undefined : wait;
   }
 
-  /** What the buckets have; packets that wait are not saved. */
+  /** Tokens of the buckets; packets that wait are not saved. */
   save(): unknown {
     const [outbound, inbound] = this.#lanes.map((lane) => lane?.bucket.tokens);
     return { outbound, inbound };
   }
 
   /**
-   * Goes on with what the buckets had; one of a direction that the state does not tell of is full.
+   * Continues with the saved tokens; a bucket that the state lacks stays full.
    *
-   * @throws {TypeError} when it is not what {@linkcode Shaper.save} gave.
+   * @throws {TypeError} when the state does not come from {@linkcode Shaper.save}.
    */
   restore(state: unknown): void {
     if (typeof state !== "object" || state === null) {
-      throw new TypeError(`Cannot restore a shaper from ${JSON.stringify(state)}`);
+      throw new TypeError(`Cannot restore a shaper: state must come from save(), ${gotValue(state)}`);
     }
     const { outbound, inbound } = state as { outbound?: unknown; inbound?: unknown };
     if (outbound !== undefined) this.#lanes[Direction.Outbound]?.bucket.restore(outbound);
@@ -201,9 +195,6 @@ export class Shaper implements Stage {
   }
 }
 
-const NAMES = ["outbound", "inbound"] as const;
-const NOTHING: ShapeStats = { packets: 0, bytes: 0, delayed: 0 };
-
 /** One direction. */
 class Lane {
   readonly stats: ShapeStats = { ...NOTHING };
@@ -218,7 +209,9 @@ class Lane {
   constructor(direction: Direction, options: ShapeOptions) {
     const { queue, police = false } = options;
     if (police && queue !== undefined) {
-      throw new TypeError(`Cannot police ${NAMES[direction]} with a queue: what is over the rate is dropped`);
+      throw new TypeError(
+        `Cannot shape packets: ${DIRECTION_NAMES[direction]} has police and queue: a policer has no queue`,
+      );
     }
     this.bucket = new TokenBucket(options);
     this.#direction = direction;
@@ -227,7 +220,7 @@ class Lane {
     this.#police = police;
   }
 
-  /** Lets a batch pass, or wait; returns in how many milliseconds packets may go; `Infinity`: none waits. */
+  /** Passes or queues a batch; returns the time until the next packet may leave (ms); `Infinity` when none waits. */
   pass(batch: PacketBatch, context: StageContext): number {
     if (context.worker.count !== this.#workers) this.#share(context.worker.count);
     const { packets, length } = batch;
@@ -235,14 +228,14 @@ class Lane {
     if (this.#queue.length === 0 && !this.#police) {
       while (i < length && this.#passFreely(packets[i]!, context)) i++;
     }
-    // What is emitted overtakes what is left in the batch: then the rest has to wait for a tick.
+    // Emitted packets overtake those left in the batch: if any are left, the rest waits for a tick.
     const isFree = i > 0;
     for (; i < length; i++) this.#take(packets[i]!, context);
     if (!isFree) return this.release(context);
     return this.#queue.length === 0 ? Infinity : this.bucket.wait(context.now);
   }
 
-  /** Sends on what may go by now; returns in how many milliseconds more may. */
+  /** Sends packets for which there are tokens; returns the time until the next may leave (ms). */
   release(context: StageContext): number {
     const queue = this.#queue;
     const { bucket } = this;
@@ -255,7 +248,7 @@ class Lane {
     return Infinity;
   }
 
-  /** Leaves a packet in its batch when nothing is in its way; returns whether it did. */
+  /** Leaves a packet in its batch if there are tokens and it need not be segmented; returns whether it did. */
   #passFreely(packet: Packet, context: StageContext): boolean {
     const size = wireLength(packet);
     if (this.bucket.wait(context.now) > 0 || this.#isTooLong(packet, size)) return false;
@@ -263,7 +256,7 @@ class Lane {
     return true;
   }
 
-  /** Takes a packet, or the segments of one. */
+  /** Takes a packet, or the segments of a super-packet. */
   #take(packet: Packet, context: StageContext): void {
     if (!this.#isTooLong(packet, wireLength(packet))) return this.#admit(packet, context);
     const segmenter = this.#segmenter;
@@ -292,19 +285,19 @@ class Lane {
     this.stats.bytes += size;
   }
 
-  /** Whether a super-packet is cut. */
+  /** Tells whether a super-packet exceeds the burst and must be segmented. */
   #isTooLong(packet: Packet, size: number): boolean {
     return packet.segmentSize !== 0 && size > this.bucket.burst;
   }
 
-  /** Another rate, of which this worker takes its part. */
+  /** Sets another rate, of which this worker takes its share. */
   setRate(options: TokenBucketOptions): void {
     const { rateBitsPerSecond, burst } = options;
     this.bucket.set({ rateBitsPerSecond: rateBitsPerSecond / this.#workers, burst });
     this.#rate = options;
   }
 
-  /** Takes this worker's part of the rate. */
+  /** Divides the rate by the number of workers. */
   #share(workers: number): void {
     this.#workers = workers;
     this.setRate(this.#rate);

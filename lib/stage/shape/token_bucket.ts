@@ -1,29 +1,31 @@
-/** How much may be sent by now: bytes that come at a rate, and are saved up to a burst. */
+/** Token bucket: tokens (bytes) accrue at a rate, up to a burst. */
+
+import { gotValue } from "../../core/options.ts";
 
 // Implementation
-/** Shorter waits than a microsecond may not move a clock of milliseconds in a double. */
+/** Waits below a microsecond may not advance a clock of milliseconds in a double. */
 const MIN_WAIT = 0.001;
-/** The default burst: so many milliseconds of the rate, which is how late a loop may be; and two packets. */
+/** The default burst: 10 ms of the rate, by which a loop may be late, and at least two packets. */
 const BURST_MILLISECONDS = 10;
 const MIN_BURST = 3028;
 const BITS_PER_BYTE = 8;
 const MILLISECONDS = 1000;
 
-/** Options for {@linkcode TokenBucket}. */
+/** Options of {@linkcode TokenBucket}. */
 export interface TokenBucketOptions {
-  /** How fast bytes come (bits per second). */
+  /** Rate (bits per second). */
   readonly rateBitsPerSecond: number;
-  /** How many bytes are saved at most. @default {10 ms of the rate, at least 3028} */
+  /** Maximum tokens (bytes). @default {10 ms of the rate, at least 3028} */
   readonly burst?: number;
 }
 
 /**
- * A token bucket that lends: what finds any byte in it is sent whole, and what was missing is owed. So no length of
- * packets is in advance too long, and what passes in any time is at most the burst, the rate times that time, and
- * one packet. Nothing is rounded: over a long time the rate is right to 1 byte, as long as the bucket is asked at least
- * once every `burst / rate` while there is something to send.
+ * A token bucket that may go into debt: with any token in it, a whole packet may leave, and the missing tokens are owed.
+ * No packet is too long for it. In any interval, at most the burst, the rate times the interval and one packet pass.
+ * Nothing is rounded: in the long run the rate is exact to 1 byte if `wait` is called at least once per `burst / rate`
+ * while there are packets to send.
  *
- * @example 8 kbit/s are a byte a millisecond
+ * @example 8 kbit/s is one byte per millisecond
  * ```ts
  * import assert from "node:assert/strict";
  * import { TokenBucket } from "@warren/tunnel/shape";
@@ -51,52 +53,55 @@ export class TokenBucket {
   }
 
   /**
-   * Sets another rate and burst; what is in it stays, up to the burst.
+   * Sets another rate and burst; tokens stay, up to the burst.
    *
    * @throws {RangeError} when the rate is not above 0, or the burst below 1.
    */
   set({ rateBitsPerSecond, burst }: TokenBucketOptions): void {
     if (!(rateBitsPerSecond > 0 && rateBitsPerSecond < Infinity)) {
-      throw new RangeError(`Cannot send at ${rateBitsPerSecond} bits per second: a rate above 0 can`);
+      const got = gotValue(rateBitsPerSecond);
+      throw new RangeError(`Cannot limit a rate: rateBitsPerSecond must be finite and above 0, ${got}`);
     }
     if (burst !== undefined && !(burst >= 1 && burst < Infinity)) {
-      throw new RangeError(`Cannot save ${burst} bytes: 1 is the least`);
+      throw new RangeError(`Cannot limit a rate: burst must be finite and at least 1, ${gotValue(burst)}`);
     }
     this.#bytesPerMillisecond = rateBitsPerSecond / BITS_PER_BYTE / MILLISECONDS;
     this.#burst = burst ?? Math.max(MIN_BURST, this.#bytesPerMillisecond * BURST_MILLISECONDS);
     this.#tokens = Math.min(this.#tokens, this.#burst);
   }
 
-  /** How many bytes are saved at most. */
+  /** Maximum tokens (bytes). */
   get burst(): number {
     return this.#burst;
   }
 
-  /** How many bytes are in it; below 0: they are owed. */
+  /** Tokens now (bytes); a negative number is debt. */
   get tokens(): number {
     return this.#tokens;
   }
 
-  /** In how many milliseconds something may be sent; 0: now. */
+  /** Time until a packet may leave (milliseconds); 0 for now. */
   wait(now: number): number {
     this.#refill(now);
     if (this.#tokens > 0) return 0;
     return Math.max(MIN_WAIT, -this.#tokens / this.#bytesPerMillisecond);
   }
 
-  /** Takes as many bytes out as were sent. */
+  /** Takes the tokens of bytes that were sent. */
   spend(bytes: number): void {
     this.#tokens -= bytes;
   }
 
   /**
-   * Goes on with what another one had in it.
+   * Continues with saved {@linkcode TokenBucket.tokens}.
    *
-   * @throws {TypeError} when it is no number up to the burst.
+   * @throws {TypeError} when they are not a number up to the burst.
    */
   restore(tokens: unknown): void {
     if (typeof tokens !== "number" || !(tokens <= this.#burst && tokens > -Infinity)) {
-      throw new TypeError(`Cannot restore a bucket of ${this.#burst} bytes from ${JSON.stringify(tokens)}`);
+      throw new TypeError(
+        `Cannot restore a token bucket: tokens must be a number up to ${this.#burst}, ${gotValue(tokens)}`,
+      );
     }
     this.#tokens = tokens;
   }
@@ -104,7 +109,7 @@ export class TokenBucket {
   #refill(now: number): void {
     const passed = now - this.#last;
     this.#last = now;
-    // The first time tells what follows from when.
+    // The first call only sets the time.
     if (passed === Infinity) return;
     this.#tokens = Math.min(this.#burst, this.#tokens + passed * this.#bytesPerMillisecond);
   }

@@ -112,7 +112,7 @@ Deno.test("FqCodel with one queue drops what RFC 8289's pseudo-code drops, and w
   ok(drops > 1000, `only ${drops} drops were compared`);
 });
 
-Deno.test("FqCodel marks packets that are ECN-capable when it would drop others, with right sums", () => {
+Deno.test("FqCodel marks packets that are ECN-capable when it would drop others, with correct checksums", () => {
   for (const [ecn, isMarked] of [[0, false], [1, true], [2, true], [3, true]] as const) {
     const context = new QueueContext();
     const queue = new FqCodel({ hashKey: HASH_KEY });
@@ -149,7 +149,7 @@ Deno.test("FqCodel shares turns in bytes, whatever the lengths of packets", () =
   ok(Math.abs(bytes[1]! - bytes[2]!) <= 2 * MTU, bytes.join());
 });
 
-Deno.test("FqCodel serves a flow that was empty before those that are not, once", () => {
+Deno.test("FqCodel serves a flow that was empty ahead of the others, once", () => {
   const context = new QueueContext();
   const queue = new FqCodel({ hashKey: HASH_KEY, quantum: 6000 });
   const next = () => context.done(queue.dequeue(context));
@@ -164,7 +164,7 @@ Deno.test("FqCodel serves a flow that was empty before those that are not, once"
   deepEqual([next(), next(), next(), next()], [1, 1, 2, 1]);
 });
 
-Deno.test("FqCodel takes the oldest packets of the fattest flow when there is no room: half of them, 64 at most", () => {
+Deno.test("FqCodel drops the oldest packets of the flow with the most bytes at the limit: half of them, at most 64", () => {
   const context = new QueueContext();
   const queue = new FqCodel({ hashKey: HASH_KEY, packets: 300 });
   for (let i = 0; i < 20; i++) queue.enqueue(context.packet(bulk(1), 10_000 + i), context);
@@ -182,7 +182,7 @@ Deno.test("FqCodel takes the oldest packets of the fattest flow when there is no
   equal(small.dropped, 3);
 });
 
-Deno.test("FqCodel keeps fragments in order with one another, and has a queue for what is no flow", () => {
+Deno.test("FqCodel keeps fragments in order with one another, and has a queue for packets without a flow", () => {
   const context = new QueueContext();
   const queue = new FqCodel();
   const texts = [
@@ -206,7 +206,7 @@ Deno.test("FqCodel keeps fragments in order with one another, and has a queue fo
   }
 });
 
-Deno.test("FqCodel() refuses what it cannot be", () => {
+Deno.test("FqCodel() refuses wrong options", () => {
   for (
     const wrong of [
       { flows: 0 },

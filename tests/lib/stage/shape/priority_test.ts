@@ -24,7 +24,7 @@ Deno.test("Priority without weights serves a band when all before it are empty",
   deepEqual(order, [2, 5, 1, 4, 0, 3, undefined]);
 });
 
-Deno.test("Priority with weights shares bytes by them, and what one leaves is the others'", () => {
+Deno.test("Priority with weights shares bytes by them, and a band gets what others leave", () => {
   const context = new QueueContext();
   const weights = [3, 1, 0.5];
   const queue = new Priority({ bands: bands(3), classify: (packet) => packet.mark, weights });
@@ -46,7 +46,7 @@ Deno.test("Priority with weights shares bytes by them, and what one leaves is th
   equal(queue.dequeue(context), undefined);
 });
 
-Deno.test("Priority with weights lets a band that had nothing to send save nothing", () => {
+Deno.test("Priority with weights saves no credit for a band that had nothing to send", () => {
   const context = new QueueContext();
   const queue = new Priority({ bands: bands(2), classify: (packet) => packet.mark, weights: [1, 1] });
   for (let i = 0; i < 100; i++) queue.enqueue(context.packet(text(0, 1472), 0), context);
@@ -57,7 +57,7 @@ Deno.test("Priority with weights lets a band that had nothing to send save nothi
   ok(Math.abs(second - 10) <= 1, `${turns}`);
 });
 
-Deno.test("bandByFilter() is the first filter that says so; a band that there is not is the last", () => {
+Deno.test("bandByFilter() returns the first filter that matches; a band that does not exist is the last", () => {
   const context = new QueueContext();
   const classify = bandByFilter([
     (packet) => Udp.of(packet)?.dstPort === 53,
@@ -75,7 +75,7 @@ Deno.test("bandByFilter() is the first filter that says so; a band that there is
   deepEqual(queues.map(({ length }) => length), [0, 5]);
 });
 
-Deno.test("Priority() and bandByDscp() refuse what they cannot be", () => {
+Deno.test("Priority() and bandByDscp() refuse wrong options", () => {
   const classify = () => 0;
   throws(() => new Priority({ bands: [], classify }), RangeError);
   const same = new Fifo();

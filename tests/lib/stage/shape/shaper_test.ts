@@ -26,7 +26,7 @@ function within(value: number, wanted: number, part: number, what: string): void
 }
 
 for (const rateBitsPerSecond of [64e3, 1e6, 10e6, 123_456_789]) {
-  Deno.test(`Shaper sends ${rateBitsPerSecond} bits per second within 1 %, whatever the lengths and lateness`, () => {
+  Deno.test(`Shaper sends ${rateBitsPerSecond} bits per second within 1 %, whatever the packet lengths and the delay of ticks`, () => {
     const random = new Random(1);
     const test = new TestPipeline(
       new Shaper({ outbound: { rateBitsPerSecond, burst: Math.max(3028, rateBitsPerSecond / 8 / 100) } }),
@@ -107,7 +107,7 @@ Deno.test("Shaper with FqCodel lets a slow flow wait for two packets of a bulk f
   ok(unfair > 150, `it waits for ${unfair} ms`);
 });
 
-Deno.test("Shaper with FqCodel gives flows that want it all the same part", () => {
+Deno.test("Shaper with FqCodel gives greedy flows equal shares", () => {
   const queue = new FqCodel({ hashKey: [1, 2], target: 1000 });
   const test = new TestPipeline(new Shaper({ outbound: { rateBitsPerSecond: 10e6, queue } }));
   const bytes = new Map([[1, 0], [2, 0], [3, 0], [4, 0]]);
@@ -174,7 +174,7 @@ function sendSuper(test: TestPipeline, segments: number): void {
   batch.packets[batch.length - 1]!.segmentSize = 100;
 }
 
-Deno.test("Shaper counts a super-packet as its segments, and cuts one that is longer than the burst, in order", () => {
+Deno.test("Shaper counts a super-packet as its segments, and segments one that is longer than the burst, in order", () => {
   const whole = new Shaper({ outbound: { rateBitsPerSecond: 8000, burst: 1280 } });
   const test = new TestPipeline(whole);
   sendSuper(test, 10);
@@ -198,7 +198,7 @@ Deno.test("Shaper counts a super-packet as its segments, and cuts one that is lo
   deepEqual([created, consumed, dropped], [10, 1, {}]);
 });
 
-Deno.test("Shaper drops a super-packet that cannot be cut, and what is left of one when the pool is empty", () => {
+Deno.test("Shaper drops a super-packet that cannot be segmented, and the rest of one when the pool is empty", () => {
   const test = new TestPipeline(new Shaper({ outbound: { rateBitsPerSecond: 8000, burst: 50 } }));
   test.send(Outbound, encodePacket("icmp 10.9.0.1 > 192.0.2.1 type 8 payload 200"));
   test.pipeline.outbound[0]!.packets[0]!.segmentSize = 100;
@@ -211,7 +211,7 @@ Deno.test("Shaper drops a super-packet that cannot be cut, and what is left of o
   ok(dropped["pool empty"]! > 0 && consumed > 0, JSON.stringify(dropped));
 });
 
-Deno.test("Shaper gives each of several workers its part of the rate", () => {
+Deno.test("Shaper gives each of several workers its share of the rate", () => {
   const shaper = new Shaper({ inbound: { rateBitsPerSecond: 32_000, burst: 100 } });
   const test = new TestPipeline(shaper, { others: { place: { index: 1, count: 4 }, send: () => false } });
   for (let i = 0; i < 20; i++) test.send(Inbound, udp(1, 72));
@@ -224,7 +224,7 @@ Deno.test("Shaper gives each of several workers its part of the rate", () => {
   ok(bytes >= 1000 && bytes <= 1200, `${bytes} bytes`);
 });
 
-Deno.test("Shaper.set() changes the rate of packets that wait, too", () => {
+Deno.test("Shaper.set() changes the rate for packets that wait as well", () => {
   const shaper = new Shaper({ outbound: { rateBitsPerSecond: 8, burst: 1 } });
   const test = new TestPipeline(shaper);
   test.settle();
@@ -249,7 +249,7 @@ Deno.test("Shaper.set() changes the rate of packets that wait, too", () => {
   );
 });
 
-Deno.test("Shaper.restore() goes on with what was in the buckets, and refuses what is no state", () => {
+Deno.test("Shaper.restore() continues with the saved tokens, and refuses what save() did not return", () => {
   const make = () => new Shaper({ outbound: { rateBitsPerSecond: 8000, burst: 1000, police: true } });
   const first = make();
   const test = new TestPipeline(first);
@@ -274,7 +274,7 @@ Deno.test("Shaper.restore() goes on with what was in the buckets, and refuses wh
   }
 });
 
-Deno.test("Shaper passes on any bytes, or drops them, and the books balance", () => {
+Deno.test("Shaper passes on any bytes, or drops them, and every packet is accounted for", () => {
   for (let seed = 1; seed <= 30; seed++) {
     const random = new Random(seed);
     const bands = [new Fifo({ packets: 20 }), new FqCodel({ packets: 30, target: 1, interval: 10 })];
@@ -311,7 +311,7 @@ Deno.test("Shaper passes on any bytes, or drops them, and the books balance", ()
   }
 });
 
-Deno.test("Shaper() and TokenBucket() refuse what they cannot be", () => {
+Deno.test("Shaper() and TokenBucket() refuse wrong options", () => {
   for (const rateBitsPerSecond of [0, -1, NaN, Infinity]) {
     throws(() => new Shaper({ outbound: { rateBitsPerSecond } }), RangeError);
   }
