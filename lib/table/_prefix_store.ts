@@ -1,29 +1,29 @@
-/** Prefixes of one family and what belongs to each, by exact match, in typed arrays. */
+/** Hash table from the prefixes of one address family to numbers, by exact match, in typed arrays. */
 
 import { sipHash } from "../core/sip_hash.ts";
 
 // Implementation
 const FIRST_PLACES = 1024;
-/** How full the places may be. */
+/** Load factor at which the table doubles. */
 const MAX_LOAD = 0.7;
-/** No prefix stands here; one that was removed leaves none, either. */
+/** Length of an unused place. */
 const EMPTY = -1;
 
 /**
- * A hash table from a prefix, as words and a length, to a number. Open addressing with linear probing; what is
- * removed moves up what stands behind it.
+ * Hash table from a prefix, as words and a length, to a number. Open addressing with linear probing; a removal moves up the
+ * entries after it.
  */
 export class PrefixStore {
   readonly #words: number;
   readonly #key: Uint32Array;
   readonly #hashKey: Uint32Array = crypto.getRandomValues(new Uint32Array(2));
   #addresses: Uint32Array;
-  /** The prefix's length; `EMPTY` where there is none. */
+  /** Prefix lengths; `EMPTY` in unused places. */
   #lengths: Int16Array;
   #numbers: Int32Array;
   #size = 0;
 
-  /** @param words How many 32-bit words an address has. */
+  /** @param words Number of 32-bit words of an address. */
   constructor(words: number) {
     this.#words = words;
     this.#key = new Uint32Array(words + 1);
@@ -32,17 +32,17 @@ export class PrefixStore {
     this.#numbers = new Int32Array(FIRST_PLACES);
   }
 
-  /** How many prefixes there are. */
+  /** Number of prefixes. */
   get size(): number {
     return this.#size;
   }
 
-  /** The memory that it has taken (bytes). */
+  /** Memory in use (bytes). */
   get byteLength(): number {
     return this.#addresses.byteLength + this.#lengths.byteLength + this.#numbers.byteLength;
   }
 
-  /** A prefix's number; -1 when it is not there. The address has no bits behind the length. */
+  /** Returns a prefix's number; -1 if it is absent. Address bits after the length must be zero. */
   get(address: Uint32Array, length: number): number {
     const place = this.#place(address, length);
     return this.#lengths[place] === EMPTY ? -1 : this.#numbers[place]!;
@@ -62,7 +62,7 @@ export class PrefixStore {
     this.#numbers[place] = number;
   }
 
-  /** Removes a prefix that is there. */
+  /** Removes a prefix that is present. */
   delete(address: Uint32Array, length: number): void {
     const mask = this.#lengths.length - 1;
     let place = this.#place(address, length);
@@ -76,7 +76,7 @@ export class PrefixStore {
     this.#lengths[place] = EMPTY;
   }
 
-  /** Every prefix: its address, which is good until the next one, its length and its number. */
+  /** Iterates over all prefixes: address (valid until the next one), length and number. */
   *[Symbol.iterator](): Generator<[address: Uint32Array, length: number, number: number], void, void> {
     const words = this.#words;
     for (let place = 0; place < this.#lengths.length; place++) {
@@ -86,7 +86,7 @@ export class PrefixStore {
     }
   }
 
-  /** Where a prefix stands, or would. */
+  /** Finds the place of a prefix, or the one for adding it. */
   #place(address: Uint32Array, length: number): number {
     const words = this.#words;
     const mask = this.#lengths.length - 1;

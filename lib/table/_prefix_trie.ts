@@ -1,18 +1,18 @@
 /**
- * The longest prefix that an address is in: a compressed trie of eight bits a step.
+ * Longest-prefix match: a compressed trie with a stride of 8 bits.
  *
  *     root: 2^16 entries, one for each first 16 bits ─► block: 2^8 entries, compressed ─► block ...
  *
- * An entry is a block, for addresses on which longer prefixes differ, or the result for all addresses that lead to it: the
- * number and the length of their longest prefix. A block stores each run of equal entries once:
+ * An entry leads to a block, or is a result: the number and length of the longest prefix of all addresses that reach it.
+ * A block stores each run of equal entries once:
  *
  *     ┌──────────────────────┬─────────────────────┬──────┬───────────────────┐
- *     │ where runs begin     │ runs before each of │ uses │ an entry for each │
- *     │ (256 bits, 8 words)  │ the words (8 bytes) │      │ run               │
+ *     │ bitmap of run starts │ runs before each    │ uses │ one entry for     │
+ *     │ (256 bits, 8 words)  │ word (8 bytes)      │      │ each run          │
  *     └──────────────────────┴─────────────────────┴──────┴───────────────────┘
  *
- * so that the Internet's 900,000 prefixes fit the processor's caches (Poptrie, Asai and Ohara, SIGCOMM 2015, has the idea
- * of counting bits; here a change rewrites one block).
+ * The 900,000 prefixes of the Internet then fit the processor's caches. Counting bits is from Poptrie (Asai and Ohara,
+ * SIGCOMM 2015); here a change rewrites one block.
  */
 
 // Implementation
@@ -23,34 +23,34 @@ const BITMAP_WORDS = BLOCK_SIZE / 32;
 const COUNTS = BITMAP_WORDS;
 const USES = COUNTS + BITMAP_WORDS / 4;
 const RUNS = USES + 1;
-/** Blocks have a multiple of these words, and wait in a list for each such size when they are not used. */
+/** Block sizes are multiples of this (words); each size has a list of unused blocks. */
 const GRAIN = 4;
 const SIZES = Math.ceil((RUNS + BLOCK_SIZE) / GRAIN) + 1;
 const FIRST_WORDS = 1024;
-/** By which the memory grows. */
+/** Growth factor of the memory. */
 const GROWTH = 1.5;
-/** An entry that is no block: the prefix's length above its number. A block is the complement of where it stands. */
+/** Bits of the number in a result, below the prefix length. An entry that leads to a block is its complemented offset. */
 const NUMBER_BITS = 23;
-/** The greatest number that an entry holds; 0 is none. */
+/** Maximum number of a prefix; 0 means no prefix. */
 export const MAX_NUMBER: number = (1 << NUMBER_BITS) - 1;
 const NONE = -1;
 
-/** A trie for addresses of up to 128 bits. */
+/** Trie for addresses of up to 128 bits. */
 export class PrefixTrie {
   readonly #root = new Int32Array(1 << ROOT_BITS);
   #memory = new Int32Array(FIRST_WORDS);
   #end = 0;
-  /** Blocks that are not used, by size; the first word of each is the next one. */
+  /** Lists of unused blocks by size; the first word of a block is the next block. */
   readonly #free = new Int32Array(SIZES).fill(NONE);
-  /** Blocks that are being changed, by their depth, as they are without compression. */
+  /** Uncompressed entries of the blocks being changed, by depth. */
   readonly #expanded: Int32Array[] = [];
 
-  /** The memory that it has taken (bytes). */
+  /** Memory in use (bytes). */
   get byteLength(): number {
     return this.#root.byteLength + this.#memory.byteLength;
   }
 
-  /** The number of the longest prefix of an address of 32 bits; 0 with none. */
+  /** Returns the number of the longest prefix of a 32-bit address; 0 for none. */
   find(address: number): number {
     let entry = this.#root[address >>> 16]!;
     if (entry < 0) {
@@ -61,7 +61,7 @@ export class PrefixTrie {
     return entry & MAX_NUMBER;
   }
 
-  /** The same for an address of 16 bytes. */
+  /** Returns the number of the longest prefix of the 16-byte address at `start`; 0 for none. */
   findBytes(bytes: Uint8Array, start: number): number {
     let entry = this.#root[bytes[start]! << 8 | bytes[start + 1]!]!;
     const memory = this.#memory;
@@ -69,7 +69,7 @@ export class PrefixTrie {
     return entry & MAX_NUMBER;
   }
 
-  /** Adds a prefix that was not there, or gives one another number; `isNew` says which. */
+  /** Adds a prefix, or changes the number of a present one if not `isNew`. */
   set(address: Uint32Array, length: number, number: number, isNew: boolean): void {
     const entry = length << NUMBER_BITS | number;
     const root = this.#root;
@@ -82,7 +82,7 @@ export class PrefixTrie {
     for (let i = first; i < end; i++) root[i] = this.#filled(root[i]!, ROOT_BITS, length, entry);
   }
 
-  /** Removes a prefix; its addresses get the number and the length of the longest shorter one, or 0 and 0. */
+  /** Removes a prefix; its addresses get number and length of the next shorter one, or 0 and 0. */
   delete(address: Uint32Array, length: number, number: number, shorter: number): void {
     const entry = shorter << NUMBER_BITS | number;
     const root = this.#root;
@@ -95,7 +95,7 @@ export class PrefixTrie {
     for (let i = first; i < end; i++) root[i] = this.#refilled(root[i]!, ROOT_BITS, length, entry);
   }
 
-  /** The entry in whose place a prefix is set that is longer than its depth. */
+  /** Sets a prefix longer than an entry's depth; returns the new entry. */
   #setIn(
     before: number,
     depth: number,
@@ -110,7 +110,7 @@ export class PrefixTrie {
       const place = placeOf(this.#memory, ~before, digit);
       const child = this.#memory[place]!;
       if (child < 0) {
-        // What stands where may move meanwhile, this place does not.
+        // Blocks below may move meanwhile, but not this place.
         const after = this.#setIn(child, below, address, length, entry, isNew);
         this.#memory[place] = after;
         return before;
@@ -129,7 +129,7 @@ export class PrefixTrie {
     return this.#compress(before, entries, uses);
   }
 
-  /** The entry in whose place a prefix is removed that is longer than its depth. */
+  /** Removes a prefix longer than an entry's depth; returns the new entry. */
   #deleteIn(before: number, depth: number, address: Uint32Array, length: number, entry: number): number {
     const digit = digitOf(address, depth);
     const below = depth + BLOCK_BITS;
@@ -151,7 +151,7 @@ export class PrefixTrie {
     return this.#compress(before, entries, --uses);
   }
 
-  /** An entry that lies within a prefix, as it is with that: longer prefixes stay. */
+  /** Returns an entry below a prefix that is set; longer prefixes stay. */
   #filled(before: number, depth: number, length: number, entry: number): number {
     if (before >= 0) return before >>> NUMBER_BITS <= length ? entry : before;
     const entries = this.#expand(before, depth);
@@ -161,7 +161,7 @@ export class PrefixTrie {
     return this.#compress(before, entries, this.#memory[~before + USES]!);
   }
 
-  /** An entry that lies within a prefix that is removed: it alone has its length here. */
+  /** Returns an entry below a prefix that is removed, the only one of its length here. */
   #refilled(before: number, depth: number, length: number, entry: number): number {
     if (before >= 0) return before !== 0 && before >>> NUMBER_BITS === length ? entry : before;
     const entries = this.#expand(before, depth);
@@ -171,7 +171,7 @@ export class PrefixTrie {
     return this.#compress(before, entries, this.#memory[~before + USES]!);
   }
 
-  /** The entries that an entry stands for at a depth. */
+  /** Returns the uncompressed entries of a block or result at a depth. */
   #expand(entry: number, depth: number): Int32Array {
     const entries = this.#expanded[depth >>> 3] ??= new Int32Array(BLOCK_SIZE);
     if (entry >= 0) return entries.fill(entry);
@@ -185,7 +185,7 @@ export class PrefixTrie {
     return entries;
   }
 
-  /** Stores entries in place of a block; where there is nothing to tell apart, it is one entry. */
+  /** Stores entries in place of a block, or as one result if no prefix uses the block; returns the new entry. */
   #compress(before: number, entries: Int32Array, uses: number): number {
     if (uses === 0) {
       if (before < 0) this.#give(~before);
@@ -242,27 +242,27 @@ export class PrefixTrie {
   }
 }
 
-/** Where a block has the entry of a digit: as many runs from the first on as begin up to there. */
+/** Returns the offset of a digit's entry: the number of runs that begin up to the digit, from the first entry. */
 function placeOf(memory: Int32Array, block: number, digit: number): number {
   const word = digit >>> 5;
   const before = memory[block + COUNTS + (word >>> 2)]! >>> ((word & 3) << 3) & 255;
-  // Up to and with the digit's own bit; behind the last one stands a shift by 32, which is one by 0.
+  // Includes the digit's own bit. JavaScript takes the last bit's shift count of 32 as 0.
   return block + RUNS - 1 + before + countBits(memory[block + word]! & (2 << (digit & 31)) - 1);
 }
 
-/** How many bits are set. */
+/** Counts the bits that are set. */
 function countBits(word: number): number {
   word = word - (word >>> 1 & 0x55555555);
   word = (word & 0x33333333) + (word >>> 2 & 0x33333333);
   return Math.imul(word + (word >>> 4) & 0x0f0f0f0f, 0x01010101) >>> 24;
 }
 
-/** The eight bits of an address from a depth on. */
+/** Returns the eight bits of an address from a depth. */
 function digitOf(address: Uint32Array, depth: number): number {
   return address[depth >>> 5]! >>> 24 - (depth & 31) & 255;
 }
 
-/** A block's size, in grains. */
+/** Returns a block's size in grains. */
 function sizeOf(runs: number): number {
   return Math.ceil((RUNS + runs) / GRAIN);
 }

@@ -1,47 +1,47 @@
-/** Keys that several flows share, for as long as one of them has it. */
+/** Reference-counted keys, shared by several flows. */
 
 import type { FlowKey } from "./flow_key.ts";
 import { FlowTable } from "./flow_table.ts";
 
-/** Keys with a number each, which others' arrays go by, and how many hold it. */
+/** Keys with a number each, the index for arrays of the caller, and a reference count. */
 export class CountedKeys {
   readonly #table: FlowTable;
   readonly #counts: Uint32Array;
 
-  /** Room for as many keys as there can be holders. */
+  /** @param capacity Maximum number of keys, at least the number of possible holders. */
   constructor(capacity: number) {
     this.#table = new FlowTable({ timeouts: [Infinity], capacity });
     this.#counts = new Uint32Array(capacity);
   }
 
-  /** How many keys are held. */
+  /** Number of keys. */
   get size(): number {
     return this.#table.size;
   }
 
-  /** A key's number; -1 when nobody holds it. */
+  /** Returns a key's number; -1 if it is absent. */
   find(key: FlowKey): number {
     return this.#table.find(key, 0);
   }
 
-  /** How many hold a key, by its number. */
+  /** Returns the reference count of a key, by its number. */
   countOf(number: number): number {
     return this.#counts[number]!;
   }
 
-  /** Holds a key that nobody holds; returns its number. */
+  /** Adds a key that is absent, with a count of 1; returns its number. */
   add(key: FlowKey): number {
     const number = this.#table.add(key, 0, 0);
     this.#counts[number] = 1;
     return number;
   }
 
-  /** Holds a key that others hold. */
+  /** Adds 1 to the count of a key that is present. */
   hold(number: number): void {
     this.#counts[number]!++;
   }
 
-  /** Holds a key; returns its number. */
+  /** Adds a key, or 1 to its count; returns its number. */
   take(key: FlowKey): number {
     const number = this.find(key);
     if (number < 0) return this.add(key);
@@ -49,7 +49,7 @@ export class CountedKeys {
     return number;
   }
 
-  /** Holds it no more; returns whether nobody does. */
+  /** Subtracts 1 from a key's count and removes it at 0; returns whether it was removed. */
   release(number: number): boolean {
     if (--this.#counts[number]! > 0) return false;
     this.#table.remove(number);

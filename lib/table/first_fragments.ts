@@ -1,24 +1,24 @@
-/** Tables of fragmented packets whose first fragment has passed, by which later ones are known. */
+/** Table of fragmented packets whose first fragment was seen, for the ports of later fragments. */
 
 import type { FlowKey } from "./flow_key.ts";
 import { FlowTable } from "./flow_table.ts";
 import { Shares } from "./shares.ts";
 
 // Implementation
-/** The first word of the source address in a key, and the number of words in a key of IPv4. */
+/** Index of the source address in a key, and number of words of an IPv4 key. */
 const SRC = 1;
 const IPV4_WORDS = 4;
 
 /**
- * Fragmented packets, by keys in which the source stands first. A full table forgets the oldest of the source with the
- * most.
+ * Fragmented packets by keys that begin with the source address. A full table evicts the oldest packet of the source with
+ * the most packets.
  */
 export class FirstFragments extends FlowTable {
   readonly #shares: Shares;
 
   /**
-   * @param timeout How long a packet may be idle before it is forgotten (milliseconds).
-   * @param hashKey The key of the hashes (two 32-bit numbers): for tests. @default {random}
+   * @param timeout Idle time after which a packet is removed (milliseconds).
+   * @param hashKey Key of the hashes (two 32-bit numbers), for tests. @default {random}
    */
   constructor(capacity: number, timeout: number, hashKey?: readonly [number, number]) {
     super({
@@ -30,7 +30,7 @@ export class FirstFragments extends FlowTable {
     this.#shares = new Shares(capacity, 1, hashKey);
   }
 
-  /** Notes a packet that is not known. */
+  /** Adds a packet that is absent; returns its number. */
   note(key: FlowKey, now: number): number {
     if (this.size === this.capacity) this.remove(this.#shares.oldestOf(this.#shares.largest()));
     const packet = this.add(key, 0, now);

@@ -1,4 +1,4 @@
-/** What tells one flow from another: the protocol, both addresses and both ports, as 32-bit words. */
+/** Flow keys: protocol, both addresses and both ports, as 32-bit words. */
 
 import * as field from "../wire/header_fields.ts";
 import { isQuery, isReply } from "../wire/icmp_query.ts";
@@ -22,41 +22,41 @@ const HEADERS: Readonly<Record<number, number>> = {
   [Protocol.Dccp]: 12,
   [Protocol.Sctp]: 12,
 };
-/** The bytes of a transport header that an error quotes at least, RFC 792. */
+/** Minimum number of transport header bytes that an ICMP error quotes: RFC 792. */
 const QUOTED_HEADER = 8;
 
-// Implementation: the words. The first says how many there are, so no key is the beginning of another.
+// Implementation: the words. The first determines their number, so that no key is a prefix of another.
 //
 //     IPv4   version, protocol │ source │ destination │ ports
 //     IPv6   version, protocol │ source (4 words) │ destination (4 words) │ ports
 const IPV4_WORDS = 4;
 const IPV6_WORDS = 10;
 
-/** The shortest header by protocol (bytes); 0: it has no ports. */
+/** Minimum header length by protocol (bytes); 0 for a protocol without ports. */
 export const MIN_HEADERS: Uint8Array = Uint8Array.from(
   { length: 256 },
   (_, protocol) => HEADERS[protocol] ?? 0,
 );
 
-/** What a packet is to the flows that are known. */
+/** Relation of a packet to a flow. */
 export const FlowKind = {
-  /** Nothing: malformed, or a fragment that has no ports. */
+  /** No flow: malformed, or a fragment without ports. */
   None: 0,
-  /** A packet of the flow that the key tells. */
+  /** Packet of the key's flow. */
   Packet: 1,
-  /** An ICMP error about a packet of the flow that the key tells, in that packet's direction. */
+  /** ICMP error about a packet of the key's flow; the key has that packet's direction. */
   Error: 2,
 } as const;
 /** One of {@linkcode FlowKind}'s values. */
 export type FlowKind = typeof FlowKind[keyof typeof FlowKind];
 
 /**
- * A flow's key in one direction, made once and filled for each packet. ICMP echo messages have their identifier as
- * both ports, so a request's reverse is its reply; what has no ports has zeros. Extension headers of IPv6 are walked,
- * in a packet and in what an ICMP error quotes of one.
+ * Key of a flow in one direction, made once and filled for each packet. ICMP queries and replies have their identifier as
+ * both ports, so a reversed request is its reply; protocols without ports have zeros. IPv6 extension headers are walked,
+ * also in a packet that an ICMP error quotes.
  *
- * **Limits**: an error about a later fragment, and one that does not quote the ports, tell no flow. One about a packet
- * on a source route (RFC 8200 section 4.4) tells the flow to the address that it was going to at that point.
+ * **Limits**: an error about a later fragment, or without the quoted ports, has no flow. An error about a packet with
+ * Routing header segments left (RFC 8200 section 4.4) gives the flow to the next of these addresses.
  *
  * **Fields that can be set**: `srcPort` and `dstPort` (16 bits).
  *
@@ -79,34 +79,34 @@ export type FlowKind = typeof FlowKind[keyof typeof FlowKind];
  * ```
  */
 export class FlowKey {
-  /** The words; those that count are the first {@linkcode FlowKey.length}. */
+  /** Words of the key; the first {@linkcode FlowKey.length} are valid. */
   readonly words: Uint32Array = new Uint32Array(IPV6_WORDS);
-  /** How many words count. */
+  /** Number of valid words. */
   length = 0;
-  /** The packet quoted by the last error that was read: valid after {@linkcode FlowKind.Error}. */
+  /** Packet quoted by the last error that was read: valid after {@linkcode FlowKind.Error}. */
   readonly quoted: QuotedPacket = new QuotedPacket();
 
-  /** 4 or 6. */
+  /** IP version: 4 or 6. */
   get version(): number {
     return this.words[0]! >>> 8;
   }
 
-  /** What IP carries, one of `Protocol`. */
+  /** Protocol of the upper layer, one of `Protocol`. */
   get protocol(): number {
     return this.words[0]! & 0xff;
   }
 
-  /** Where the packet comes from; allocates. */
+  /** Source address; allocates. */
   get src(): Address {
     return this.#address(1);
   }
 
-  /** Where it goes; allocates. */
+  /** Destination address; allocates. */
   get dst(): Address {
     return this.#address(this.length >> 1);
   }
 
-  /** The sender's port, or the identifier of an ICMP echo message. */
+  /** Source port, or the identifier of an ICMP query or reply. */
   get srcPort(): number {
     return this.words[this.length - 1]! >>> 16;
   }
@@ -114,7 +114,7 @@ export class FlowKey {
     this.words[this.length - 1] = value << 16 | this.dstPort;
   }
 
-  /** The receiver's port, or the same identifier. */
+  /** Destination port, or the same identifier. */
   get dstPort(): number {
     return this.words[this.length - 1]! & 0xffff;
   }
@@ -122,7 +122,7 @@ export class FlowKey {
     this.words[this.length - 1] = this.srcPort << 16 | value & 0xffff;
   }
 
-  /** Fills in the flow that a packet belongs to, or is about when it is an ICMP error, and says which of them. */
+  /** Reads the flow of a packet, or of the packet that an ICMP error is about; returns which. */
   read(packet: Packet): FlowKind {
     const ip = Ip.of(packet);
     if (ip === undefined || ip.fragmentOffset !== 0) return FlowKind.None;
@@ -146,7 +146,7 @@ export class FlowKey {
     return FlowKind.Packet;
   }
 
-  /** Makes it the key of the opposite direction. */
+  /** Changes it to the key of the opposite direction. */
   reverse(): void {
     const { words, length } = this;
     const addressWords = length - 2 >> 1;
@@ -159,7 +159,7 @@ export class FlowKey {
     words[length - 1] = ports << 16 | ports >>> 16;
   }
 
-  /** The flow of the packet that an ICMP error quotes. */
+  /** Reads the flow of the packet that an ICMP error quotes. */
   #readQuoted(icmp: Icmpv4 | Icmpv6): FlowKind {
     const { packet } = icmp;
     const { quoted } = this;
@@ -201,7 +201,7 @@ export class FlowKey {
   }
 }
 
-/** Whether an ICMP message has an identifier by which its answer is known. */
+/** Tells whether an ICMP message has an identifier that matches replies to queries. */
 function hasId(version: number, type: number): boolean {
   return isQuery(version, type) || isReply(version, type);
 }

@@ -1,36 +1,37 @@
-/** What is known of flows, by their keys: bounded in number and in time, in memory that is taken once. */
+/** Flow table: flows by key, with a maximum number, idle timeouts and memory that is allocated once. */
 
 import { sipHash } from "../core/sip_hash.ts";
 import { FlowKey } from "./flow_key.ts";
-import { checkNames, type OptionNames } from "../core/options.ts";
+import { checkInteger, checkNames, type OptionNames } from "../core/options.ts";
 
 // Implementation
+const MAKE = "make a flow table";
 const CAPACITY = 65_536;
 const MAX_CAPACITY = 2 ** 24;
-/** How many flows one call of {@linkcode FlowTable.expire} forgets at most: 64 packets' worth of work. */
+/** Maximum number of flows that one {@linkcode FlowTable.expire} removes: the work of 64 packets. */
 const EXPIRED_LIMIT = 1024;
 /** No flow, in the index and in the lists. */
 const NONE = -1;
-/** For keys that are read back. */
+/** Key that is read back from the table. */
 const scratch = new FlowKey();
 
-/** What a {@linkcode FlowTable} is made of. */
+/** Options for {@linkcode FlowTable}. */
 export interface FlowTableOptions {
   /**
-   * How long a flow may be idle before it is forgotten (milliseconds), by its state. States are the caller's
-   * numbers, from 0: the lower, the sooner a flow makes room for another one.
+   * Idle times after which flows are removed (milliseconds), by state. States are numbers of the caller, from 0; flows in
+   * lower states are evicted first.
    */
   readonly timeouts: readonly number[];
   /**
-   * Eviction priority of a flow by its state: the lower, the sooner it makes room for another one, and of equal ones
-   * the one that has been idle for longest. @default {each state's own number}
+   * Eviction priorities by state: the lowest is evicted first, and of equal ones the longest idle flow.
+   * @default {the state's number}
    */
   readonly evictionPriorities?: readonly number[];
-  /** How many flows there is room for, up to 2 to the 24th. @default {65536} */
+  /** Maximum number of flows, up to 2^24. @default {65536} */
   readonly capacity?: number;
-  /** Called with the number of each flow that is about to be forgotten, whyever. */
+  /** Receives the number of each flow before it is removed, for any reason but {@linkcode FlowTable.clear}. */
   readonly forget?: (flow: number) => void;
-  /** The key of the hash (two 32-bit numbers): for tests. @default {random} */
+  /** Key of the hash (two 32-bit numbers), for tests. @default {random} */
   readonly hashKey?: readonly [number, number];
 }
 
@@ -43,10 +44,9 @@ const NAMES: OptionNames<FlowTableOptions> = {
 };
 
 /**
- * Flows by their keys. Each one has a number below {@linkcode FlowTable.capacity} while it is known, for the caller's
- * own arrays; a state, which has a timeout; and the time when it was last seen. A full table forgets the flow that
- * has been idle for longest among those in the lowest state, or in those of the lowest eviction priority. Nothing is allocated once
- * it is made: 90 bytes a flow.
+ * Flows by key. A flow has a number below {@linkcode FlowTable.capacity}, the index for arrays of the caller; a state with
+ * a timeout; and the time of its last packet. A full table evicts the longest idle flow of the lowest eviction priority.
+ * Only the constructor allocates: 90 bytes per flow.
  *
  * @example Counting packets by flow
  * ```ts
@@ -73,7 +73,7 @@ const NAMES: OptionNames<FlowTableOptions> = {
  * ```
  */
 export class FlowTable {
-  /** How many flows there is room for. */
+  /** Maximum number of flows. */
   readonly capacity: number;
   readonly #timeouts: Float64Array;
   readonly #evictionPriorities: Float64Array;
@@ -81,47 +81,42 @@ export class FlowTable {
   readonly #key0: number;
   readonly #key1: number;
 
-  /** Open addressing with linear probing: a flow's number, and its key's hash beside it. */
+  /** Open addressing with linear probing: pairs of a flow's number and the hash of its key. */
   readonly #index: Int32Array;
   readonly #mask: number;
   readonly #words: Uint32Array;
-  /** A key's length and 1; 0: no flow. */
+  /** Length of each key plus 1; 0 for no flow. */
   readonly #lengths: Uint8Array;
   readonly #states: Uint8Array;
   readonly #seen: Float64Array;
-  /** A ring for each state, from the flow that was seen last to the one that has been idle for longest. */
+  /** One ring per state, in the order of last packets. */
   readonly #newer: Int32Array;
   readonly #older: Int32Array;
-  /** The first number that is free; the others follow by `#older`. */
+  /** First free number; the others follow in `#older`. */
   #free = 0;
   #size = 0;
 
   /**
-   * An empty table.
+   * Makes an empty table.
    *
-   * @throws {RangeError} when an option is out of its range.
+   * @throws {RangeError} when an option is out of range.
    */
   constructor(options: FlowTableOptions) {
-    checkNames("make a table of flows", options, NAMES);
+    checkNames(MAKE, options, NAMES);
     const { timeouts, capacity = CAPACITY, forget, hashKey = crypto.getRandomValues(new Uint32Array(2)) } =
       options;
     const { evictionPriorities = timeouts.map((_, state) => state) } = options;
-    if (!Number.isInteger(capacity) || capacity < 1 || capacity > MAX_CAPACITY) {
-      throw new RangeError(`Cannot make a table of ${capacity} flows: 1 to ${MAX_CAPACITY} are possible`);
-    }
-    if (timeouts.length < 1 || timeouts.length > 256 || !timeouts.every((timeout) => timeout > 0)) {
+    const { length: states } = timeouts;
+    checkInteger(MAKE, "capacity", capacity, 1, MAX_CAPACITY);
+    if (states < 1 || states > 256 || !timeouts.every((timeout) => timeout > 0)) {
       throw new RangeError(
-        `Cannot make a table with timeouts of ${timeouts.join(", ")} ms: 1 to 256 above 0 are`,
+        `Cannot ${MAKE}: timeouts must be 1 to 256 numbers above 0, got [${timeouts.join(", ")}]`,
       );
     }
-    if (
-      evictionPriorities.length !== timeouts.length ||
-      !evictionPriorities.every((value) => Number.isFinite(value))
-    ) {
+    if (evictionPriorities.length !== states || !evictionPriorities.every(Number.isFinite)) {
       throw new RangeError(
-        `Cannot make a table with evictionPriorities of ${
-          evictionPriorities.join(", ")
-        }: ${timeouts.length} numbers are needed`,
+        `Cannot ${MAKE}: evictionPriorities must be ${states} finite numbers, one for each timeout, ` +
+          `got [${evictionPriorities.join(", ")}]`,
       );
     }
     this.capacity = capacity;
@@ -142,12 +137,12 @@ export class FlowTable {
     this.clear();
   }
 
-  /** How many flows are known. */
+  /** Number of flows. */
   get size(): number {
     return this.#size;
   }
 
-  /** A key's flow; -1 when it is not known, or has been idle for too long, which ends it. */
+  /** Returns a key's flow; -1 if it is absent or has timed out, which removes it. */
   find(key: FlowKey, now: number): number {
     const flow = this.#index[2 * this.#place(key, this.#hash(key))]!;
     if (flow === NONE || !this.#isOver(flow, now)) return flow;
@@ -155,13 +150,13 @@ export class FlowTable {
     return NONE;
   }
 
-  /** The same, but what has been idle for too long stays until it is found, replaced or forgotten: changes nothing. */
+  /** Returns a key's flow; -1 if it is absent or has timed out. Changes nothing. */
   peek(key: FlowKey, now: number): number {
     const flow = this.#index[2 * this.#place(key, this.#hash(key))]!;
     return flow === NONE || this.#isOver(flow, now) ? NONE : flow;
   }
 
-  /** Adds a flow, in place of one with this key, and returns its number; when there is no room, another one makes it. */
+  /** Adds a flow, in place of one with the same key; returns its number. A full table evicts another flow. */
   add(key: FlowKey, state: number, now: number): number {
     const known = this.#index[2 * this.#place(key, this.#hash(key))]!;
     if (known !== NONE) this.remove(known);
@@ -181,14 +176,14 @@ export class FlowTable {
     return flow;
   }
 
-  /** Says that a flow was seen, and in which state it now is. */
+  /** Records a packet of a flow, and the flow's new state. */
   touch(flow: number, now: number, state: number = this.#states[flow]!): void {
     if (this.#seen[flow] === now && this.#states[flow] === state) return;
     this.#unlink(flow);
     this.#link(flow, state, now);
   }
 
-  /** Forgets a flow; one that is not known is none. */
+  /** Removes a flow if it is present. */
   remove(flow: number): void {
     if (!this.has(flow)) return;
     this.#forget?.(flow);
@@ -200,24 +195,24 @@ export class FlowTable {
     this.#size--;
   }
 
-  /** The flow that makes room for the next one in a full table; -1 for none. */
+  /** Flow that a full table evicts next; -1 for none. */
   get victim(): number {
     return this.#leastPriority();
   }
 
-  /** The flow that has been idle for longest among those in this state; -1 for none. */
+  /** Returns the longest idle flow in a state; -1 for none. */
   oldestIn(state: number): number {
     const flow = this.#newer[this.capacity + state]!;
     return flow < this.capacity ? flow : NONE;
   }
 
-  /** The flow of the same state that was seen next after this one; -1 for none. */
+  /** Returns the flow of the same state with the next later packet; -1 for none. */
   newerThan(flow: number): number {
     const newer = this.#newer[flow]!;
     return newer < this.capacity ? newer : NONE;
   }
 
-  /** Forgets flows that have been idle for too long, 1024 at most, and returns how many. */
+  /** Removes flows that have timed out, at most 1024; returns their number. */
   expire(now: number): number {
     let count = 0;
     for (let state = 0; state < this.#timeouts.length; state++) {
@@ -235,7 +230,7 @@ export class FlowTable {
     return count;
   }
 
-  /** In how many milliseconds the next flow will have been idle for too long; `Infinity` with none. */
+  /** Returns the time until the next flow times out (milliseconds); `Infinity` for none. */
   due(now: number): number {
     let due = Infinity;
     for (let state = 0; state < this.#timeouts.length; state++) {
@@ -245,22 +240,22 @@ export class FlowTable {
     return Math.max(0, due);
   }
 
-  /** Whether there is a flow of this number. */
+  /** Tells whether a flow with this number is present. */
   has(flow: number): boolean {
     return this.#lengths[flow]! > 0;
   }
 
-  /** A flow's state. */
+  /** Returns a flow's state. */
   stateOf(flow: number): number {
     return this.#states[flow]!;
   }
 
-  /** When a flow was last seen (monotonic milliseconds). */
+  /** Returns the time of a flow's last packet (monotonic milliseconds). */
   seenAt(flow: number): number {
     return this.#seen[flow]!;
   }
 
-  /** Fills in a flow's key. */
+  /** Copies a flow's key into `key`. */
   readKey(flow: number, key: FlowKey): void {
     const { words } = key;
     const start = flow * words.length;
@@ -268,7 +263,7 @@ export class FlowTable {
     for (let i = 0; i < key.length; i++) words[i] = this.#words[start + i]!;
   }
 
-  /** The numbers of all flows, by state, and in each from the longest idle one on. Allocates. */
+  /** Iterates over the numbers of all flows, by state, from the longest idle one. Allocates. */
   *[Symbol.iterator](): Generator<number, void, void> {
     for (let state = 0; state < this.#timeouts.length; state++) {
       const ring = this.capacity + state;
@@ -276,7 +271,7 @@ export class FlowTable {
     }
   }
 
-  /** Forgets all flows, without a word. */
+  /** Removes all flows, without calls of `forget`. */
   clear(): void {
     const { capacity } = this;
     this.#index.fill(NONE);
@@ -291,7 +286,7 @@ export class FlowTable {
     return sipHash(key.words, key.length, this.#key0, this.#key1);
   }
 
-  /** Where a key stands in the index, or would. */
+  /** Finds the place of a key in the index, or the one for adding it. */
   #place(key: FlowKey, hash: number): number {
     const index = this.#index;
     let place = hash & this.#mask;
@@ -317,7 +312,7 @@ export class FlowTable {
     return place;
   }
 
-  /** Empties a place, and moves up what stands behind it for want of this one. */
+  /** Empties a place and moves up the entries after it that belong further up. */
   #vacate(place: number): void {
     const index = this.#index;
     const mask = this.#mask;

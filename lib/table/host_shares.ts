@@ -1,36 +1,41 @@
-/** Fairness by quota, for NAT, where a flow holds a port: a host's flows beyond its fixed share are evicted first. */
+/** Fair sharing by quota, for NAT: flows of a host beyond its fixed share of ports or flows are evicted first. */
 
 import { CountedKeys } from "./counted_keys.ts";
 import type { FlowKey } from "./flow_key.ts";
 
 // Implementation
-/** A host's share, as a part of the room (flows or ports). */
+/** Divisor of a host's share: one eighth of the flows or ports. */
 const SHARE = 8;
 
-/** Counts the flows that hosts have opened within their shares. */
+/** Numbers of flows that hosts have within their shares. */
 export class HostShares {
   readonly #share: number;
   readonly #keys: CountedKeys;
 
-  /** Shares of so much room, in a table of so many flows; `times` makes the shares larger, as for a whole network. */
+  /**
+   * Makes shares of `room` flows or ports.
+   *
+   * @param capacity Maximum number of flows.
+   * @param times Factor of the shares, such as for a whole network instead of a host.
+   */
   constructor(room: number, capacity: number, times = 1) {
     this.#share = Math.max(1, Math.floor(room * times / SHARE));
-    // A flow is counted before the one that it replaces is forgotten.
+    // A flow is counted before the one that it replaces is removed.
     this.#keys = new CountedKeys(capacity + 1);
   }
 
-  /** Tells whether a host has its share already. */
+  /** Tells whether a host has used its share. */
   isUsed(key: FlowKey): boolean {
     const host = this.#keys.find(key);
     return host >= 0 && this.#keys.countOf(host) >= this.#share;
   }
 
-  /** Counts a flow of a host; returns the number to release it by. */
+  /** Counts a flow of a host; returns the host's number, for `release`. */
   take(key: FlowKey): number {
     return this.#keys.take(key);
   }
 
-  /** Counts a flow no longer. */
+  /** Subtracts a flow from a host's count. */
   release(host: number): void {
     this.#keys.release(host);
   }

@@ -1,28 +1,28 @@
-/** The free ports of one outside address: taken by number or by chance, as quickly when few are left as when all are. */
+/** Free ports of one outside address: taken by number or at random, in constant time. */
 
 // Specification: RFC 4787 section 4.2.2
-/** Ports below this are mapped to such ports, and others to others (REQ-3 a). */
+/** First unprivileged port: privileged ports are mapped to privileged ports (REQ-3 a). */
 const FIRST_UNPRIVILEGED = 1024;
 
 // Implementation
 const PORTS = 65_536;
-/** Ports are grouped by privilege and by parity, which RFC 4787's REQ-4 keeps. */
+/** Number of groups: ports by privilege and by parity, which is preserved (REQ-4). */
 const GROUPS = 4;
 
 function groupOf(port: number): number {
   return (port < FIRST_UNPRIVILEGED ? 0 : 2) + (port & 1);
 }
 
-/** A set of ports. */
+/** Set of free ports. */
 export class PortPool {
-  /** The ports, group by group; in each group the free ones come first. */
+  /** Ports by group; the free ones of each group come first. */
   readonly #order = new Uint16Array(PORTS);
-  /** Where each port stands in that order. */
+  /** Index of each port in that order. */
   readonly #place = new Uint16Array(PORTS);
   readonly #start = new Uint32Array(GROUPS);
   readonly #free = new Uint32Array(GROUPS);
 
-  /** A pool of the ports for which this is true, all free. */
+  /** Makes a pool of the ports for which `includes` is true, all of them free. */
   constructor(includes: (port: number) => boolean) {
     let place = 0;
     for (let group = 0; group < GROUPS; group++) {
@@ -37,7 +37,7 @@ export class PortPool {
     }
   }
 
-  /** Takes this port; returns whether it was free. */
+  /** Takes a port; returns whether it was free. */
   take(port: number): boolean {
     const group = groupOf(port);
     const place = this.#place[port]!;
@@ -49,11 +49,11 @@ export class PortPool {
     return true;
   }
 
-  /** Takes a free port, as much like this one as there is, by a whole number from 0 to 2^32 - 1; -1 with none. */
+  /** Takes a free port, of the same privilege and parity if possible; -1 for none. `chance` is a random 32-bit integer. */
   takeLike(port: number, chance: number): number {
     const wanted = groupOf(port);
     for (let other = 0; other < GROUPS; other++) {
-      // The other parity before the other privilege.
+      // Tries the other parity before the other privilege.
       const group = wanted ^ other;
       const free = this.#free[group]!;
       if (free === 0) continue;
@@ -64,7 +64,7 @@ export class PortPool {
     return -1;
   }
 
-  /** Gives a port back that was taken. */
+  /** Returns a port to the pool. */
   give(port: number): void {
     const group = groupOf(port);
     this.#swap(this.#place[port]!, this.#start[group]! + this.#free[group]!);

@@ -1,9 +1,9 @@
-/** Routes: what belongs to the longest prefix that an address is in. */
+/** Route table: longest-prefix match from addresses to values. */
 
 import { MAX_NUMBER, PrefixTrie } from "./_prefix_trie.ts";
 import { PrefixStore } from "./_prefix_store.ts";
 import { formatCidr, parseCidr, Prefix } from "../wire/address.ts";
-import { checkNames, type OptionNames } from "../core/options.ts";
+import { checkInteger, checkNames, gotValue, type OptionNames } from "../core/options.ts";
 
 // Implementation
 const CAPACITY = 2 ** 20;
@@ -11,13 +11,13 @@ const FORMAT = "route_table 1";
 
 /** Options of a {@linkcode RouteTable}. */
 export interface RouteTableOptions {
-  /** How many prefixes there may be, of both families together. @default {1048576} */
+  /** Maximum number of prefixes, of both families together. @default {1048576} */
   readonly capacity?: number;
 }
 
 const NAMES: OptionNames<RouteTableOptions> = { capacity: "number" };
 
-/** What is kept of one family's prefixes. */
+/** Prefixes of one address family. */
 class Family {
   readonly store: PrefixStore;
   readonly trie: PrefixTrie;
@@ -49,7 +49,7 @@ class Family {
     this.trie.delete(address, length, 0, 0);
   }
 
-  /** A prefix's first address, as words. */
+  /** Returns a prefix's first address as words. */
   wordsOf({ bytes }: { readonly bytes: Uint8Array }): Uint32Array {
     const view = new DataView(bytes.buffer, bytes.byteOffset);
     return Uint32Array.from({ length: this.#words }, (_, i) => view.getUint32(4 * i));
@@ -57,14 +57,13 @@ class Family {
 }
 
 /**
- * Prefixes of IPv4 and IPv6, each with a value, found by the longest that an address is in. Looking up allocates
- * nothing: IPv4 takes at most three reads of memory. A full table of the Internet, 900,000 IPv4 prefixes, takes less
- * than 100 MB.
+ * Values by IPv4 and IPv6 prefix, found by longest-prefix match. A lookup allocates nothing; an IPv4 lookup visits at most
+ * three nodes. All routes of the Internet, 900,000 IPv4 prefixes, take less than 100 MB.
  *
- * **Limits**: at most 8,388,607 different values, which are compared as `Map` does. A prefix of IPv6 takes up to 68 bytes
- * for each four bits that it does not share with another one.
+ * **Limits**: at most 8,388,607 different values, compared as `Map` does. An IPv6 prefix takes up to 68 bytes for each four
+ * bits that it does not share with another prefix.
  *
- * @example
+ * @example Finding the most specific route
  * ```ts
  * import assert from "node:assert/strict";
  * import { parseIpv4 } from "@warren/tunnel/address";
@@ -81,42 +80,40 @@ class Family {
 export class RouteTable<Value> {
   readonly #capacity: number;
   readonly #families: Readonly<Record<4 | 6, Family>> = { 4: new Family(1), 6: new Family(4) };
-  /** Values by their numbers; the first is that of addresses without a route. */
+  /** Values by number; the first is for addresses without a route. */
   readonly #values: (Value | undefined)[] = [undefined];
   readonly #numbers = new Map<Value, number>();
-  /** How many prefixes have a value. */
+  /** Number of prefixes with each value. */
   readonly #uses: number[] = [0];
   readonly #free: number[] = [];
 
   /**
-   * A table without routes.
+   * Makes an empty table.
    *
-   * @throws {RangeError} when the capacity is not a whole number from 1 on.
+   * @throws {RangeError} when the capacity is not an integer of at least 1.
    */
   constructor(options: RouteTableOptions = {}) {
-    checkNames("make a table of routes", options, NAMES);
+    checkNames("make a route table", options, NAMES);
     const { capacity = CAPACITY } = options;
-    if (!Number.isInteger(capacity) || capacity < 1) {
-      throw new RangeError(`Cannot make a table of ${capacity} routes: 1 is the least`);
-    }
+    checkInteger("make a route table", "capacity", capacity, 1, Infinity);
     this.#capacity = capacity;
   }
 
-  /** How many prefixes there are. */
+  /** Number of prefixes. */
   get size(): number {
     return this.#families[4].store.size + this.#families[6].store.size;
   }
 
-  /** The memory that its look-ups and its prefixes have taken (bytes), without the values. */
+  /** Memory of the prefixes and of their trie (bytes), without the values. */
   get byteLength(): number {
     const { 4: four, 6: six } = this.#families;
     return four.trie.byteLength + four.store.byteLength + six.trie.byteLength + six.store.byteLength;
   }
 
   /**
-   * Sets a prefix's value; bits behind the prefix do not count.
+   * Sets a prefix's value. Address bits after the prefix are ignored.
    *
-   * @throws {SyntaxError} when the text is no prefix.
+   * @throws {SyntaxError} when the text is not a prefix.
    * @throws {RangeError} when the table is full.
    */
   set(prefix: Prefix | string, value: Value): void {
@@ -124,7 +121,9 @@ export class RouteTable<Value> {
     const before = family.store.get(address, length);
     if (before < 0 && this.size === this.#capacity) {
       throw new RangeError(
-        `Cannot add ${nameOf(prefix)}: the table has ${this.#capacity} routes, which is all it takes`,
+        `Cannot add route ${
+          nameOf(prefix)
+        }: the table is full with ${this.#capacity} routes: raise its capacity`,
       );
     }
     const number = this.#numberOf(value);
@@ -133,7 +132,7 @@ export class RouteTable<Value> {
     if (before >= 0) this.#release(before);
   }
 
-  /** Removes a prefix; returns whether it was there. */
+  /** Removes a prefix; returns whether it was present. */
   delete(prefix: Prefix | string): boolean {
     const { family, address, length } = this.#locate(prefix);
     const number = family.store.get(address, length);
@@ -143,24 +142,24 @@ export class RouteTable<Value> {
     return true;
   }
 
-  /** The value of this very prefix. */
+  /** Returns the value of exactly this prefix. */
   get(prefix: Prefix | string): Value | undefined {
     const { family, address, length } = this.#locate(prefix);
     const number = family.store.get(address, length);
     return number < 0 ? undefined : this.#values[number];
   }
 
-  /** The value of the longest prefix that an IPv4 address is in. */
+  /** Returns the value of the longest prefix of an IPv4 address. */
   findIpv4(address: number): Value | undefined {
     return this.#values[this.#families[4].trie.find(address)];
   }
 
-  /** The value of the longest prefix that the IPv6 address at `start` is in. */
+  /** Returns the value of the longest prefix of the IPv6 address at `start`. */
   findIpv6(bytes: Uint8Array, start = 0): Value | undefined {
     return this.#values[this.#families[6].trie.findBytes(bytes, start)];
   }
 
-  /** All prefixes with their values, in no order. */
+  /** Iterates over all prefixes with their values, in no particular order. */
   *[Symbol.iterator](): Generator<[prefix: Prefix, value: Value], void, void> {
     for (const version of [4, 6] as const) {
       for (const [address, length, number] of this.#families[version].store) {
@@ -172,22 +171,22 @@ export class RouteTable<Value> {
     }
   }
 
-  /** All routes, as values that JSON can hold where theirs are. */
+  /** Returns all routes, for {@linkcode RouteTable.restore}; JSON can hold them if it can hold the values. */
   save(): unknown {
     return { format: FORMAT, routes: Array.from(this, ([prefix, value]) => [formatCidr(prefix), value]) };
   }
 
   /**
-   * Takes over what {@linkcode RouteTable.save} gave, in place of all routes that there are.
+   * Replaces all routes with those of {@linkcode RouteTable.save}.
    *
-   * @throws {TypeError} when it is something else.
+   * @throws {TypeError} when the state is not from `save`.
    */
   restore(state: unknown): void {
     const { format, routes } = (state ?? {}) as { format?: unknown; routes?: unknown };
     const isRoute = (route: unknown) =>
       Array.isArray(route) && route.length === 2 && typeof route[0] === "string";
     if (format !== FORMAT || !Array.isArray(routes) || !routes.every(isRoute)) {
-      throw new TypeError("Cannot restore the routes: it is no state of a table of routes");
+      throw new TypeError(`Cannot restore routes: state must be a result of save(), ${gotValue(state)}`);
     }
     const read = (routes as [string, Value][]).map(([text, value]) => [parseCidr(text), value] as const);
     for (const [prefix] of [...this]) this.delete(prefix);
@@ -204,7 +203,9 @@ export class RouteTable<Value> {
     let number = this.#numbers.get(value);
     if (number !== undefined) return number;
     number = this.#free.pop() ?? this.#values.length;
-    if (number > MAX_NUMBER) throw new RangeError(`Cannot keep more than ${MAX_NUMBER} different values`);
+    if (number > MAX_NUMBER) {
+      throw new RangeError(`Cannot add a route: the table must have at most ${MAX_NUMBER} different values`);
+    }
     this.#numbers.set(value, number);
     this.#values[number] = value;
     this.#uses[number] = 0;

@@ -1,16 +1,16 @@
-/** Fairness by count, for tables that any sender can fill: in a full one, the holder with the most entries loses one. */
+/** Fair eviction from tables that any sender can fill: the holder with the most entries loses one. */
 
 import { sipHash } from "../core/sip_hash.ts";
 
 // Implementation
 const NONE = -1;
-/** Holders are told apart by a hash; those whose hashes agree count as one. */
+/** Maximum number of holders per group. Holders with equal hashes count as one. */
 const MAX_HOLDERS = 1024;
 
 /**
- * Lists of entries, one for each holder, from the oldest entry to the newest. A holder is an IPv4 address or an IPv6 /64.
- * There are at most half as many holders as entries: in a full table, the largest holder has two at least. Nothing is
- * allocated once it is made; all but {@linkcode Shares.largest} takes constant time.
+ * Lists of entries by holder, from oldest to newest. A holder is an IPv4 address or an IPv6 /64. There are at most half as
+ * many holders as entries, so the largest holder of a full table has at least two. Only the constructor allocates; all
+ * methods but {@linkcode Shares.largest} take constant time.
  */
 export class Shares {
   readonly #holders: number;
@@ -24,11 +24,11 @@ export class Shares {
   readonly #key: ArrayLike<number>;
 
   /**
-   * No entries yet.
+   * Makes empty lists.
    *
-   * @param capacity How many entries there may be; they have numbers below that.
-   * @param groups Kinds of entries, each with holders of its own.
-   * @param key The key of the hash (two 32-bit numbers): for tests.
+   * @param capacity Maximum number of entries; entries are numbers below it.
+   * @param groups Number of kinds of entries with separate holders.
+   * @param key Key of the hash (two 32-bit numbers), for tests.
    */
   constructor(
     capacity: number,
@@ -46,7 +46,7 @@ export class Shares {
     this.#newer = new Int32Array(capacity).fill(NONE);
   }
 
-  /** The holder of an address of this version of IP that stands at `at`. */
+  /** Returns the holder of the address at `at`, of an IP version. */
   holderOf(view: DataView, at: number, version: number, group = 0): number {
     const words = this.#network;
     words[0] = view.getUint32(at);
@@ -54,14 +54,14 @@ export class Shares {
     return this.#holder(version === 6 ? 2 : 1, group);
   }
 
-  /** The same for an address in words, the first of which is at `first`. */
+  /** Returns the holder of the address in words from index `first`. */
   holderIn(words: Uint32Array, first: number, version: number, group = 0): number {
     this.#network[0] = words[first]!;
     if (version === 6) this.#network[1] = words[first + 1]!;
     return this.#holder(version === 6 ? 2 : 1, group);
   }
 
-  /** Adds an entry, which is not there, as its holder's newest. */
+  /** Adds an absent entry as its holder's newest. */
   add(entry: number, holder: number): void {
     const last = this.#newest[holder]!;
     this.#holderOf[entry] = holder;
@@ -73,7 +73,7 @@ export class Shares {
     this.#counts[holder]!++;
   }
 
-  /** Removes an entry, if it is there. */
+  /** Removes an entry if it is present. */
   remove(entry: number): void {
     const holder = this.#holderOf[entry]!;
     if (holder === NONE) return;
@@ -87,17 +87,17 @@ export class Shares {
     this.#counts[holder]!--;
   }
 
-  /** The holder of an entry; -1 when it is not there. */
+  /** Returns the holder of an entry; -1 if it is absent. */
   holderAt(entry: number): number {
     return this.#holderOf[entry]!;
   }
 
-  /** The most holders that there can be, in all groups; they have numbers below that. */
+  /** Maximum number of holders in all groups; holders are numbers below it. */
   get holders(): number {
     return this.#counts.length;
   }
 
-  /** The holder with the most entries in a group, or with the most of what the caller counts; -1 when none has any. */
+  /** Returns the holder in a group with the highest count of entries, or in `counts`; -1 if all are 0. */
   largest(group = 0, counts: Int32Array = this.#counts): number {
     let found = NONE;
     let most = 0;
@@ -109,17 +109,17 @@ export class Shares {
     return found;
   }
 
-  /** A holder's oldest entry; -1 when it has none. */
+  /** Returns a holder's oldest entry; -1 for none. */
   oldestOf(holder: number): number {
     return this.#oldest[holder]!;
   }
 
-  /** A holder's newest entry; -1 when it has none. */
+  /** Returns a holder's newest entry; -1 for none. */
   newestOf(holder: number): number {
     return this.#newest[holder]!;
   }
 
-  /** The entry that the same holder added before this one; -1 for none. */
+  /** Returns the next older entry of the same holder; -1 for none. */
   before(entry: number): number {
     return this.#older[entry]!;
   }

@@ -1,24 +1,26 @@
-/** Ports for new flows of a NAT: free ones, else those of flows that make room. */
+/** Ports for new flows of a NAT: free ones, or those of evicted flows. */
 
 import type { FlowTable } from "./flow_table.ts";
 import type { PortPool } from "./port_pool.ts";
 
 // Implementation
-/** The most flows of each state that are evicted for one that finds no free port, and the most that are considered. */
+/** Maximum number of flows of each state that are evicted for one port, and that are considered. */
 const MAX_EVICTIONS = 16;
 const MAX_CANDIDATES = 256;
 
-/** The parts of a NAT that {@linkcode PortTaker} works on. */
+/** Parts of a NAT that {@linkcode PortTaker} works on. */
 export interface PortTakerOptions {
+  /** Flows of the NAT. */
   readonly flows: FlowTable;
+  /** Ports of each outside address. */
   readonly pools: readonly PortPool[];
-  /** The states of flows that give their port to a new one, in the order in which they do. */
+  /** States of flows that may be evicted for their port, in order of eviction. */
   readonly givesPort: readonly number[];
-  /** The lowest state of flows within their host's share: they make no room for a surplus flow. */
+  /** Lowest state of flows within their host's share: a surplus flow does not evict them. */
   readonly firstWithinShare: number;
-  /** The number of the pool that a flow has its port from; -1 for none. */
+  /** Returns the number of the pool of a flow's port; -1 for none. */
   readonly poolOf: (flow: number) => number;
-  /** 32 random bits. */
+  /** Returns 32 random bits. */
   readonly random: () => number;
 }
 
@@ -26,14 +28,16 @@ export interface PortTakerOptions {
 export class PortTaker {
   readonly #options: PortTakerOptions;
 
-  /** A taker of these pools' ports. */
+  /** Makes a taker for these pools. */
   constructor(options: PortTakerOptions) {
     this.#options = options;
   }
 
   /**
-   * Takes a port of a pool: the inside one if it is free (RFC 4787 section 4.2.1), else one like it, which the flows that
-   * have been idle for longest give up when none is free. Returns -1 when there is none.
+   * Takes a port of a pool: the inside port if it is free (RFC 4787 section 4.2.1), else a similar one, for which the
+   * longest idle flows are evicted if none is free. Returns -1 for none.
+   *
+   * @param isSurplus The new flow is beyond its host's share.
    */
   take(pool: number, insidePort: number, isSurplus: boolean): number {
     const { flows, pools, givesPort, firstWithinShare, poolOf, random } = this.#options;
@@ -47,7 +51,7 @@ export class PortTaker {
       for (let seen = 0, evicted = 0; port < 0 && flow >= 0 && seen < MAX_CANDIDATES; seen++) {
         const candidate = flow;
         flow = flows.newerThan(flow);
-        // The port of another pool is of no use.
+        // Ports of other pools do not help.
         if (poolOf(candidate) !== pool) continue;
         flows.remove(candidate);
         port = ports.takeLike(insidePort, random());

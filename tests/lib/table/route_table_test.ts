@@ -156,7 +156,10 @@ Deno.test("RouteTable refuses more prefixes than it has room for, and keeps what
   const table = new RouteTable<string>({ capacity: 2 });
   table.set("10.0.0.0/8", "a");
   table.set("fd00::/8", "b");
-  throws(() => table.set("0.0.0.0/0", "c"), /^RangeError: Cannot add 0\.0\.0\.0\/0: the table has 2 routes/);
+  throws(
+    () => table.set("0.0.0.0/0", "c"),
+    /^RangeError: Cannot add route 0\.0\.0\.0\/0: the table is full with 2 routes: raise its capacity$/,
+  );
   table.set("10.0.0.0/8", "d");
   deepEqual([table.size, table.get("10.0.0.0/8")], [2, "d"]);
   for (const capacity of [0, 1.5, NaN]) throws(() => new RouteTable({ capacity }), RangeError);
