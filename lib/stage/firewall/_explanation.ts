@@ -1,4 +1,4 @@
-/** Why a firewall decides as it does. */
+/** The explanation of a firewall's decision. */
 
 import { Direction, type Packet } from "../../core/mod.ts";
 import { inspect } from "../../wire/inspect.ts";
@@ -7,7 +7,7 @@ import type { Finding, Tracker } from "./_tracker.ts";
 import { STATE_NAMES } from "./flow_state.ts";
 import type { ConnectionState, FirewallVerdict } from "./rule.ts";
 
-/** What decided about a packet: a rule, its flow, what it is, or the default. */
+/** Reason for a decision: a rule, the packet's flow, its kind, or the default. */
 export type Decision =
   | "rule"
   | "flow"
@@ -21,49 +21,49 @@ export type Decision =
 const STATES: readonly (ConnectionState | undefined)[] = ["new", "established", "related", "invalid"];
 const WHYS: Record<Exclude<Decision, "rule" | "flow" | "invalid">, string> = {
   fragment: "its first fragment has passed",
-  neighbors: "no rule matches, and it is what neighbors say to each other",
+  neighbors: "no rule matches, and it is neighbor or multicast listener discovery",
   default: "no rule matches",
   "no first fragment": "its first fragment has not passed",
-  malformed: "a header is cut short, or lies about its length",
+  malformed: "a header is truncated or has a wrong length",
 };
 
-/** What is known besides, for {@linkcode Explanation}. */
+/** Further parts of an {@linkcode Explanation}. */
 export interface ExplanationParts {
   readonly rule: CompiledRule | undefined;
   readonly why: string;
   readonly tracker: Tracker | undefined;
-  readonly letThrough: string | undefined;
+  readonly allowedBy: string | undefined;
 }
 
-/** What would become of a packet, and why; as text by `text` or `toString()`. JSON holds all of it. */
+/** A firewall's decision about a packet, with its reason. All fields can be held by JSON. */
 export class Explanation {
-  /** What would become of it. */
+  /** Verdict about the packet. */
   readonly verdict: FirewallVerdict;
-  /** What decides: a rule, the flow that it belongs to or is about, what it is, or the default. */
+  /** Reason for the verdict. */
   readonly by: Decision;
-  /** What it is to the flows that are known; `undefined` for what rules are not asked about. */
+  /** Connection state of the packet; `undefined` for packets that no rule decides about. */
   readonly state: ConnectionState | undefined;
-  /** The rule that decides: its number from 1 on, its name, and its text. */
+  /** The rule that decides: its number from 1, its name and its text. */
   readonly rule:
     | { readonly number: number; readonly name: string | undefined; readonly text: string }
     | undefined;
-  /** The flow: which way it was opened, in which state it is, and what let it through. */
+  /** The flow of the packet: direction of its first packet, state, and the rule or default that allowed it. */
   readonly flow:
-    | { readonly opened: "outbound" | "inbound"; readonly state: string; readonly letThrough: string }
+    | { readonly opened: "outbound" | "inbound"; readonly state: string; readonly allowedBy: string }
     | undefined;
-  /** Why, in words. */
+  /** Reason as text. */
   readonly why: string;
-  /** All of it, in one line. */
+  /** Packet, verdict and reason in one line. */
   readonly text: string;
 
-  /** For {@linkcode Firewall.explain}. */
+  /** Called by {@linkcode Firewall.explain}. */
   constructor(
     packet: Packet,
     direction: Direction,
     finding: Finding,
     verdict: FirewallVerdict,
     by: Decision,
-    { rule, why, tracker, letThrough }: ExplanationParts,
+    { rule, why, tracker, allowedBy }: ExplanationParts,
   ) {
     this.verdict = verdict;
     this.by = by;
@@ -76,7 +76,7 @@ export class Explanation {
       this.flow = {
         opened: opener === Direction.Outbound ? "outbound" : "inbound",
         state: STATE_NAMES[tracker.stateOf(tracker.flow)]!,
-        letThrough: letThrough!,
+        allowedBy: allowedBy!,
       };
     }
     this.why = this.#why(why);
@@ -86,7 +86,7 @@ export class Explanation {
     packet.malformed = malformed;
   }
 
-  /** {@linkcode Explanation.text}. */
+  /** Returns {@linkcode Explanation.text}. */
   toString(): string {
     return this.text;
   }
@@ -98,8 +98,8 @@ export class Explanation {
       return `rule ${rule.number}${name} matches this ${state} packet: ${rule.text}`;
     }
     if (flow !== undefined) {
-      const what = state === "related" ? "it is an error about" : "it is of";
-      return `${what} a flow opened ${flow.opened} by ${flow.letThrough}, now ${flow.state}`;
+      const what = state === "related" ? "it is an error about" : "it belongs to";
+      return `${what} a flow opened ${flow.opened} by ${flow.allowedBy}, now ${flow.state}`;
     }
     if (by === "invalid") return why;
     return WHYS[by as keyof typeof WHYS];

@@ -1,4 +1,4 @@
-/** What neighbors alone may say to each other over IPv6: neighbor discovery, and who listens to which multicast. */
+/** IPv6 packets that only neighbors send: Neighbor Discovery and Multicast Listener Discovery. */
 
 import { LISTENER_DONE, LISTENER_QUERY, LISTENER_REPORT, LISTENER_REPORT_2 } from "../../wire/icmp_query.ts";
 import { Direction, type Packet } from "../../core/mod.ts";
@@ -7,11 +7,11 @@ import { type Ip, Protocol } from "../../wire/ip.ts";
 
 // Specification: Multicast Listener Discovery, RFC 2710 section 3 and RFC 3810 section 5
 const LISTENER_HOP_LIMIT = 1;
-/** RFC 4861 section 6.1: no router has passed it on. */
+/** RFC 4861 section 6.1: no router has forwarded it. */
 const NEIGHBOR_HOP_LIMIT = 255;
 
-/** Whether it is what neighbors alone may say to each other: no router has passed it on. */
-export function isNeighborTalk(packet: Packet, ip: Ip, direction: Direction): boolean {
+/** Tells whether a packet comes from a neighbor by its hop limit and type, so no router has forwarded it. */
+export function isNeighborMessage(packet: Packet, ip: Ip, direction: Direction): boolean {
   if (ip.version === 4 || ip.protocol !== Protocol.Icmpv6 || ip.isFragment) return false;
   const { bytes } = packet;
   const at = ip.payloadOffset;

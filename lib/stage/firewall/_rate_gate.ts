@@ -1,14 +1,15 @@
-/** How often a rule may match: a token bucket, or one for each source. */
+/** The rate of a rule: a token bucket, or one for each source. */
 
 import { IPV4_SRC, IPV6_SRC } from "../../wire/header_fields.ts";
 import { FlowKey } from "../../table/flow_key.ts";
 import { FlowTable } from "../../table/flow_table.ts";
 import type { Ip } from "../../wire/ip.ts";
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkNames, gotValue, type OptionNames } from "../../core/options.ts";
 import type { RuleRate } from "./rule.ts";
 
 // Implementation
 const SOURCES = 4096;
+const MAX_SOURCES = 2 ** 24;
 const KEY_WORDS = 4;
 const NAMES: OptionNames<RuleRate> = {
   packetsPerSecond: "needed number",
@@ -21,42 +22,44 @@ const NAMES: OptionNames<RuleRate> = {
 export class RateGate {
   readonly #perMillisecond: number;
   readonly #burst: number;
-  /** Of each source; the one behind all sources is for all together. */
+  /** Tokens of each source; without sources, of all packets together. */
   readonly #tokens: Float64Array;
   readonly #sources: FlowTable | undefined;
   readonly #key = new FlowKey();
   #filledAt = 0;
 
   /**
-   * @throws {TypeError} when something is of another kind, or has another name.
-   * @throws {RangeError} when a number is not above 0, or the burst is below 1.
+   * @param attempt Text after "Cannot" in errors, such as `use rule 1`.
+   * @throws {TypeError} for an unknown option, or a value of a wrong type.
+   * @throws {RangeError} when a number is out of range.
    */
-  constructor(rate: RuleRate) {
-    checkNames("limit a rate", rate, NAMES);
+  constructor(rate: RuleRate, attempt: string) {
+    checkNames(`${attempt}: rate`, rate, NAMES);
     const { packetsPerSecond, burst, perSource = false, sources = SOURCES } = rate;
-    for (const value of [packetsPerSecond, burst ?? 1, sources]) {
-      if (typeof value !== "number") throw new TypeError(`${JSON.stringify(value)} is no number`);
+    const mustBe = (name: string, rule: string, value: unknown) =>
+      `Cannot ${attempt}: rate.${name} must be ${rule}, ${gotValue(value)}`;
+    for (const [name, value] of Object.entries({ packetsPerSecond, burst: burst ?? 1 })) {
+      if (typeof value !== "number") throw new TypeError(mustBe(name, "a number", value));
     }
-    if (typeof perSource !== "boolean") {
-      throw new TypeError(`perSource is ${JSON.stringify(perSource)}, and neither true nor false`);
-    }
+    if (typeof perSource !== "boolean") throw new TypeError(mustBe("perSource", "true or false", perSource));
     if (!(packetsPerSecond > 0 && packetsPerSecond < Infinity)) {
-      throw new RangeError(`${packetsPerSecond} packets a second is no rate: it is above 0`);
+      throw new RangeError(mustBe("packetsPerSecond", "finite and above 0", packetsPerSecond));
     }
-    const most = burst ?? Math.max(1, packetsPerSecond);
-    if (!(most >= 1 && most < Infinity)) throw new RangeError(`${most} is no burst: it is 1 at least`);
+    const max = burst ?? Math.max(1, packetsPerSecond);
+    if (!(max >= 1 && max < Infinity)) throw new RangeError(mustBe("burst", "finite and at least 1", max));
+    checkInteger(attempt, "rate.sources", sources, 1, MAX_SOURCES);
     this.#perMillisecond = packetsPerSecond / 1000;
-    this.#burst = most;
+    this.#burst = max;
     if (!perSource) {
-      this.#tokens = Float64Array.of(most);
+      this.#tokens = Float64Array.of(max);
       return;
     }
-    // Forgotten when it is full again, which changes nothing.
-    this.#sources = new FlowTable({ timeouts: [most / this.#perMillisecond], capacity: sources });
+    // A bucket is removed when it is full again.
+    this.#sources = new FlowTable({ timeouts: [max / this.#perMillisecond], capacity: sources });
     this.#tokens = new Float64Array(this.#sources.capacity);
   }
 
-  /** Whether there is a token for a packet; takes none. */
+  /** Tells whether there is a token for a packet, without taking it. */
   has(ip: Ip, now: number): boolean {
     const sources = this.#sources;
     if (sources === undefined) return this.#filled(0, now - this.#filledAt) >= 1;

@@ -1,5 +1,5 @@
 /**
- * Rules made ready for packets: lists by what a packet is, so that a packet walks only the rules that may match it.
+ * Checked rules in lists by kind of packet, so that a packet is compared only with rules that may match it.
  *
  *     state, direction, version, protocol ──► the rules for these, in order ──► ports, flags, prefixes, rate, match
  */
@@ -8,9 +8,18 @@ import * as field from "../../wire/header_fields.ts";
 import { parsePrefix, type Prefix } from "../../wire/address.ts";
 import { Direction, type Packet } from "../../core/mod.ts";
 import { type Ip, Protocol } from "../../wire/ip.ts";
+import { gotValue } from "../../core/options.ts";
 import { RateGate } from "./_rate_gate.ts";
 import type { Finding } from "./_tracker.ts";
-import { asList, type FirewallRule, formatRule, type PortRange, unknownField } from "./rule.ts";
+import {
+  asList,
+  FIELDS,
+  type FirewallRule,
+  formatRule,
+  type PortRange,
+  unknownField,
+  VERDICTS,
+} from "./rule.ts";
 
 // Specification
 const { IPV4_DST, IPV4_SRC, IPV6_DST, IPV6_SRC, DST_PORT, TCP_FLAGS_BYTE } = field;
@@ -21,41 +30,39 @@ const WITH_PORTS: readonly number[] = [
 const ICMP: readonly number[] = [Protocol.Icmp, Protocol.Icmpv6];
 
 // Implementation
-const VERDICTS = ["allow", "drop", "reject"];
 const STATES = ["new", "established", "related", "invalid"];
 const DIRECTIONS = ["outbound", "inbound"];
 const PROTOCOLS: Record<string, number> = Object.fromEntries(
   Object.entries(Protocol).map(([name, number]) => [name.toLowerCase(), number]),
 );
-/** Protocols that have lists of their own; all others share one. */
+/** Protocols with a separate list; all others share one. */
 const CLASSES: readonly number[] = [Protocol.Tcp, Protocol.Udp, Protocol.Icmp, Protocol.Icmpv6];
 const CLASS_OF = Uint8Array.from({ length: 256 }, (_, protocol) => {
   const found = CLASSES.indexOf(protocol);
   return found < 0 ? CLASSES.length : found;
 });
-const EVERYTHING = 255;
 
-/** A rule made ready. */
+/** A checked rule, in the form that packets are compared with. */
 export class CompiledRule {
-  /** Its place in the list, from 0. */
+  /** Index in the list, from 0. */
   readonly index: number;
-  /** What it was made of. */
+  /** The rule as it was given. */
   readonly rule: FirewallRule;
-  /** Its text. */
+  /** The rule as text. */
   readonly text: string;
-  /** The reason of a packet that it drops. */
+  /** Drop reason of packets that the rule drops. */
   readonly reason: string;
-  /** How often it matches; `undefined`: always. */
+  /** Rate limit; `undefined` for none. */
   readonly rate: RateGate | undefined;
-  /** Bits by {@linkcode Finding}. */
+  /** States that it matches, as bits by {@linkcode Finding}. */
   readonly states: number;
-  /** Bits by `Direction`. */
+  /** Directions that it matches, as bits by `Direction`. */
   readonly directions: number;
-  /** By protocol; `undefined`: all. */
+  /** 1 for each protocol that it matches; `undefined` for all. */
   readonly protocols: Uint8Array | undefined;
   readonly #src: readonly Prefix[] | undefined;
   readonly #dst: readonly Prefix[] | undefined;
-  /** Pairs of the first and last port. */
+  /** Pairs of first and last port. */
   readonly #srcPorts: Uint16Array | undefined;
   readonly #dstPorts: Uint16Array | undefined;
   readonly #icmpTypes: Uint8Array | undefined;
@@ -65,26 +72,26 @@ export class CompiledRule {
 
   constructor(rule: FirewallRule, index: number) {
     if (typeof rule !== "object" || rule === null) {
-      throw new TypeError(`Cannot use rule ${index + 1}: ${shown(rule)} is no rule`);
+      fail(index, `rule must be an object, ${gotValue(rule)}`);
     }
     this.index = index;
     this.rule = rule;
     const unknown = unknownField(rule);
-    if (unknown !== undefined) refuse(index, unknown, "there is no such field");
+    if (unknown !== undefined) fail(index, `there is no field "${unknown}": fields are ${FIELDS.join(", ")}`);
     const { verdict, name, direction, protocol, icmpType, tcpFlags, state = "new", match } = rule;
-    if (!VERDICTS.includes(verdict)) refuse(index, "verdict", oneOf(verdict, VERDICTS));
+    if (!VERDICTS.includes(verdict)) mustBe(index, "verdict", oneOf(VERDICTS), verdict);
     if (name !== undefined && (typeof name !== "string" || name === "")) {
-      refuse(index, "name", `${shown(name)} is no name`);
+      mustBe(index, "name", "a string that is not empty", name);
     }
     if (direction !== undefined && !DIRECTIONS.includes(direction)) {
-      refuse(index, "direction", oneOf(direction, DIRECTIONS));
+      mustBe(index, "direction", oneOf(DIRECTIONS), direction);
     }
     if (match !== undefined && typeof match !== "function") {
-      refuse(index, "match", `${shown(match)} is no function`);
+      mustBe(index, "match", "a function", match);
     }
     this.directions = direction === undefined ? 3 : 1 << DIRECTIONS.indexOf(direction);
-    this.states = asList(filled(index, "state", state)).reduce((bits, one) => {
-      if (!STATES.includes(one)) refuse(index, "state", oneOf(one, STATES));
+    this.states = asList(notEmpty(index, "state", state)).reduce((bits, one) => {
+      if (!STATES.includes(one)) mustBe(index, "state", oneOf(STATES), one);
       return bits | 1 << STATES.indexOf(one);
     }, 0);
     this.#src = readPrefixes(index, "src", rule.src);
@@ -95,39 +102,35 @@ export class CompiledRule {
     if (tcpFlags !== undefined) [this.#flags, this.#flagMask] = readFlags(index, tcpFlags);
     const numbers = protocol === undefined
       ? undefined
-      : asList(filled(index, "protocol", protocol)).map((one) => readProtocol(index, one));
+      : asList(notEmpty(index, "protocol", protocol)).map((one) => readProtocol(index, one));
     const hasPorts = this.#srcPorts !== undefined || this.#dstPorts !== undefined;
-    const [field, wanted] = tcpFlags !== undefined
+    const [field, allowed] = tcpFlags !== undefined
       ? ["tcpFlags", [Protocol.Tcp]]
       : hasPorts
       ? [this.#srcPorts === undefined ? "dstPort" : "srcPort", WITH_PORTS]
       : icmpType === undefined
       ? ["protocol", undefined]
       : ["icmpType", ICMP];
-    const odd = wanted && numbers?.find((number) => !wanted.includes(number));
-    if (odd !== undefined) refuse(index, field, `protocol ${odd} has none`);
+    const wrong = allowed && numbers?.find((number) => !allowed.includes(number));
+    if (wrong !== undefined) fail(index, `${field} must not be given for protocol ${wrong}`);
     if (icmpType !== undefined && (numbers === undefined || hasPorts || tcpFlags !== undefined)) {
-      refuse(index, "icmpType", `protocol must be "icmp" or "icmpv6", and there are no ports or flags`);
+      fail(index, `icmpType must be given with protocol "icmp" or "icmpv6", without ports and flags`);
     }
-    this.protocols = numbersOf(numbers ?? wanted);
+    this.protocols = numbersOf(numbers ?? allowed);
     this.#match = match;
-    try {
-      this.rate = rule.rate === undefined ? undefined : new RateGate(rule.rate);
-    } catch (cause) {
-      refuse(index, "rate", (cause as Error).message, cause);
-    }
+    this.rate = rule.rate === undefined ? undefined : new RateGate(rule.rate, `use rule ${index + 1}`);
     this.text = formatRule(rule);
     this.reason = `rule ${name ?? index + 1}`;
   }
 
-  /** Whether packets of this version may match: there are prefixes of it, or none at all. */
-  knows(version: 4 | 6): boolean {
-    const isThere = (prefixes: readonly Prefix[] | undefined) =>
+  /** Tells whether packets of this IP version may match, by the prefixes. */
+  appliesTo(version: 4 | 6): boolean {
+    const applies = (prefixes: readonly Prefix[] | undefined) =>
       prefixes === undefined || prefixes.some(({ address }) => address.family === version);
-    return isThere(this.#src) && isThere(this.#dst);
+    return applies(this.#src) && applies(this.#dst);
   }
 
-  /** Whether a packet matches, of which state, direction and protocol are right. Changes nothing. */
+  /** Tells whether a packet matches whose state, direction and protocol do. Changes nothing. */
   matches(packet: Packet, ip: Ip, direction: Direction, now: number): boolean {
     const { bytes, view } = packet;
     const { start, payloadOffset } = ip;
@@ -153,16 +156,18 @@ export class CompiledRule {
   }
 }
 
-/** All rules, ready. */
+/** All rules of a firewall. */
 export class RuleSet {
-  /** In their order. */
+  /** The rules in order. */
   readonly rules: readonly CompiledRule[];
-  /** Bits by {@linkcode Finding}: whether any rule asks for that state. */
+  /** States that any rule matches, as bits by {@linkcode Finding}. */
   readonly states: number;
   readonly #lists: CompiledRule[][] = [];
 
   constructor(rules: readonly FirewallRule[]) {
-    if (!Array.isArray(rules)) throw new TypeError(`Cannot use rules: ${shown(rules)} is no list of them`);
+    if (!Array.isArray(rules)) {
+      throw new TypeError(`Cannot use rules: rules must be an array, ${gotValue(rules)}`);
+    }
     this.rules = rules.map((rule, index) => new CompiledRule(rule, index));
     this.states = this.rules.reduce((bits, rule) => bits | rule.states, 0);
     for (let finding = 0; finding < STATES.length; finding++) {
@@ -172,7 +177,7 @@ export class RuleSet {
             this.#lists.push(
               this.rules.filter((rule) =>
                 (rule.states >> finding & 1) === 1 && (rule.directions >> direction & 1) === 1 &&
-                rule.knows(version) && mayCarry(rule, place)
+                rule.appliesTo(version) && coversClass(rule, place)
               ),
             );
           }
@@ -181,7 +186,7 @@ export class RuleSet {
     }
   }
 
-  /** The first rule that matches a packet. Changes nothing. */
+  /** Finds the first rule that matches a packet. Changes nothing. */
   find(
     packet: Packet,
     ip: Ip,
@@ -202,7 +207,7 @@ export class RuleSet {
   }
 }
 
-function mayCarry({ protocols }: CompiledRule, place: number): boolean {
+function coversClass({ protocols }: CompiledRule, place: number): boolean {
   return protocols === undefined ||
     protocols.some((is, protocol) => is === 1 && CLASS_OF[protocol] === place);
 }
@@ -224,14 +229,16 @@ function contain6(prefixes: readonly Prefix[], bytes: Uint8Array, start: number)
 
 function numbersOf(numbers: readonly number[] | undefined): Uint8Array | undefined {
   if (numbers === undefined) return undefined;
-  const set = new Uint8Array(EVERYTHING + 1);
+  const set = new Uint8Array(256);
   for (const number of numbers) set[number] = 1;
   return set;
 }
 
-/** A rule that would match nothing is a mistake. */
-function filled<Value>(index: number, field: string, values: Value): Value {
-  if (Array.isArray(values) && values.length === 0) refuse(index, field, "the list is empty");
+/** Rejects an empty list: a rule that matches nothing is a mistake. */
+function notEmpty<Value>(index: number, field: string, values: Value): Value {
+  if (Array.isArray(values) && values.length === 0) {
+    fail(index, `${field} must be a value or a list of values, got an empty list`);
+  }
   return values;
 }
 
@@ -241,12 +248,15 @@ function readPrefixes(
   values: FirewallRule["src"],
 ): Prefix[] | undefined {
   if (values === undefined) return undefined;
-  return asList(filled(index, field, values)).map((text) => {
-    if (typeof text !== "string") refuse(index, field, `${shown(text)} is no text`);
+  return asList(notEmpty(index, field, values)).map((text) => {
+    if (typeof text !== "string") mustBe(index, field, "a prefix or an address", text);
     try {
       return parsePrefix(text);
     } catch (cause) {
-      refuse(index, field, (cause as Error).message, cause);
+      const message = `Cannot use rule ${index + 1}: ${field} must be a prefix or an address, ${
+        gotValue(text)
+      }`;
+      throw new SyntaxError(message, { cause });
     }
   });
 }
@@ -258,11 +268,11 @@ function readPorts(
 ): Uint16Array | undefined {
   if (values === undefined) return undefined;
   return Uint16Array.from(
-    asList<PortRange>(filled(index, field, values)).flatMap((value) => {
+    asList<PortRange>(notEmpty(index, field, values)).flatMap((value) => {
       const match = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(String(value));
       const [from, to] = match === null ? [-1, -1] : [Number(match[1]), Number(match[2] ?? match[1])];
       if (from < 0 || to > 65_535 || from > to) {
-        refuse(index, field, `${shown(value)} is no port from 0 to 65535, and no range of them`);
+        mustBe(index, field, `a port from 0 to 65535 or a range such as "80-443"`, value);
       }
       return [from, to];
     }),
@@ -272,8 +282,8 @@ function readPorts(
 function readIcmpTypes(index: number, values: FirewallRule["icmpType"]): Uint8Array | undefined {
   if (values === undefined) return undefined;
   return numbersOf(
-    asList(filled(index, "icmpType", values)).map((type) => {
-      if (!isByte(type)) refuse(index, "icmpType", `${shown(type)} is no type from 0 to 255`);
+    asList(notEmpty(index, "icmpType", values)).map((type) => {
+      if (!isByte(type)) mustBe(index, "icmpType", "an integer from 0 to 255", type);
       return type;
     }),
   );
@@ -283,7 +293,7 @@ function readProtocol(index: number, value: string | number): number {
   const number = typeof value === "string" ? PROTOCOLS[value] : value;
   if (number === undefined || !isByte(number)) {
     const names = Object.keys(PROTOCOLS).join(", ");
-    refuse(index, "protocol", `${shown(value)} is no number from 0 to 255, and none of ${names}`);
+    mustBe(index, "protocol", `an integer from 0 to 255 or one of ${names}`, value);
   }
   return number;
 }
@@ -291,13 +301,13 @@ function readProtocol(index: number, value: string | number): number {
 function readFlags(index: number, text: string): [flags: number, mask: number] {
   const match = typeof text === "string" ? /^([FSRPAUEW]*)\/([FSRPAUEW]+)$/.exec(text) : null;
   if (match === null) {
-    refuse(index, "tcpFlags", `${shown(text)} is not as "S/SA" is, of the letters ${FLAG_LETTERS}`);
+    mustBe(index, "tcpFlags", `flags and a mask of letters ${FLAG_LETTERS}, such as "S/SA"`, text);
   }
   const bits = (letters: string) =>
-    Array.from(letters).reduce((sum, letter) => sum | 1 << FLAG_LETTERS.indexOf(letter), 0);
+    Array.from(letters).reduce((flags, letter) => flags | 1 << FLAG_LETTERS.indexOf(letter), 0);
   const [flags, mask] = [bits(match[1]!), bits(match[2]!)];
   if ((flags & ~mask) !== 0) {
-    refuse(index, "tcpFlags", `${shown(text)} asks for flags that it does not look at`);
+    mustBe(index, "tcpFlags", "flags that are all in the mask", text);
   }
   return [flags, mask];
 }
@@ -306,17 +316,14 @@ function isByte(value: unknown): value is number {
   return typeof value === "number" && Number.isInteger(value) && value >= 0 && value <= 255;
 }
 
-function oneOf(value: unknown, values: readonly string[]): string {
-  return `${shown(value)} is none of ${values.join(", ")}`;
+function oneOf(values: readonly string[]): string {
+  return `one of ${values.join(", ")}`;
 }
 
-function shown(value: unknown): string {
-  return JSON.stringify(value) ?? String(value);
+function mustBe(index: number, field: string, rule: string, value: unknown): never {
+  fail(index, `${field} must be ${rule}, ${gotValue(value)}`);
 }
 
-function refuse(index: number, field: string, what: string, cause?: unknown): never {
-  const message = `Cannot use rule ${index + 1}: ${field}: ${what}`;
-  if (cause instanceof SyntaxError) throw new SyntaxError(message, { cause });
-  if (cause instanceof RangeError) throw new RangeError(message, { cause });
-  throw new TypeError(message);
+function fail(index: number, text: string): never {
+  throw new TypeError(`Cannot use rule ${index + 1}: ${text}`);
 }

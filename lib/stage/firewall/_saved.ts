@@ -1,54 +1,54 @@
-/** What a firewall saves, and whether a value is that. */
+/** The saved state of a firewall, and its check. */
 
 import { SIDE } from "./_tcp_tracker.ts";
 import type { SavedFlow } from "./_tracker.ts";
 import { STATE_NAMES, TIMEOUTS } from "./flow_state.ts";
 
 // Implementation
-/** Tells a firewall's state from others. */
+/** Format of the state. */
 export const FORMAT = "warren firewall 1";
 const PROTOCOL_TCP = 6;
 
-/** What {@linkcode Firewall.save} gives. */
+/** State of a firewall, as {@linkcode Firewall.save} returns it. */
 export interface SavedFirewall {
-  /** Tells it from other stages' states. */
+  /** Format, which tells it from the states of other stages. */
   readonly format: "warren firewall 1";
-  /** What let flows pass; a flow's `note` is a place in it. */
+  /** Rules and defaults that allowed the flows, as text; see {@linkcode SavedFlow.allowedBy}. */
   readonly labels: readonly string[];
-  /** From the longest idle one on. */
+  /** Flows, the longest idle first. */
   readonly flows: readonly SavedFlow[];
 }
 
 /**
- * Reads it back.
+ * Checks a saved state.
  *
- * @throws {TypeError} when it is anything else.
+ * @throws {TypeError} when it is not the state of a firewall.
  */
 export function readSaved(state: unknown): SavedFirewall {
   const { format, labels, flows } = (state ?? {}) as Partial<SavedFirewall>;
   if (format !== FORMAT || !Array.isArray(labels) || !Array.isArray(flows)) {
-    throw new TypeError(`Cannot restore a firewall: its state is no "${FORMAT}"`);
+    throw new TypeError(`Cannot restore a firewall: the state must have format "${FORMAT}"`);
   }
   if (!labels.every((label) => typeof label === "string")) {
-    throw new TypeError("Cannot restore a firewall: a label is no text");
+    throw new TypeError("Cannot restore a firewall: labels must be strings");
   }
   const wrong = flows.findIndex((flow) => !isFlow(flow, labels.length));
-  if (wrong >= 0) throw new TypeError(`Cannot restore a firewall: flow ${wrong} is none`);
+  if (wrong >= 0) throw new TypeError(`Cannot restore a firewall: flow ${wrong} is invalid`);
   return { format, labels, flows };
 }
 
 function isFlow(value: unknown, labels: number): value is SavedFlow {
-  const { key, state, opener, note, idle, age, tcp } = (value ?? {}) as Partial<SavedFlow>;
-  if (!Array.isArray(key) || !key.every((word) => isWhole(word, 2 ** 32))) return false;
+  const { key, state, opener, allowedBy, idle, age, tcp } = (value ?? {}) as Partial<SavedFlow>;
+  if (!Array.isArray(key) || !key.every((word) => isBelow(word, 2 ** 32))) return false;
   const [first = 0] = key;
   if (!(first >>> 8 === 4 && key.length === 4 || first >>> 8 === 6 && key.length === 10)) return false;
-  if (!isWhole(state, STATE_NAMES.length) || !isWhole(opener, 2) || !isWhole(note, labels)) return false;
+  if (!isBelow(state, STATE_NAMES.length) || !isBelow(opener, 2) || !isBelow(allowedBy, labels)) return false;
   if (!isDuration(idle) || idle >= TIMEOUTS[state]! || !isDuration(age)) return false;
   if ((first & 0xff) !== PROTOCOL_TCP) return tcp === undefined;
   return Array.isArray(tcp) && tcp.length === 2 * SIDE && tcp.every((number) => (number | 0) === number);
 }
 
-function isWhole(value: unknown, limit: number): value is number {
+function isBelow(value: unknown, limit: number): value is number {
   return typeof value === "number" && Number.isInteger(value) && value >= 0 && value < limit;
 }
 

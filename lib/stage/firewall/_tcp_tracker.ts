@@ -1,15 +1,15 @@
 /**
- * What a firewall knows of TCP connections: RFC 9293 as one sees it who stands between, with the windows of both
- * sides, so that no one elsewhere can end or disturb a connection blindly.
+ * TCP connections as observed between the two sides: states of RFC 9293 and windows of both sides, so that an off-path
+ * attacker cannot reset or disturb a connection.
  *
  *     SYN          SYN, ACK          ACK             FIN         its ACK       the other FIN   its ACK
  *     ───► SynSent ───► SynReceived ───► Established ───► FinWait ───► CloseWait ───► LastAck ───► TimeWait
  *                                             │ ▲
  *            a reset in the window, not exact ▼ │ anything else in the window      an exact reset ───► Closed
- *                                           Doubted
+ *                                         Challenged
  *
- * The window is Guido van Rooij's ("Real Stateful TCP Packet Filtering in IP Filter", 2001): what one side may send is
- * told by what the other one has acknowledged and offered.
+ * The window check is Guido van Rooij's ("Real Stateful TCP Packet Filtering in IP Filter", 2001): what one side may send
+ * follows from what the other side has acknowledged and offered.
  */
 
 import * as field from "../../wire/header_fields.ts";
@@ -22,46 +22,46 @@ const { TCP_ACK, TCP_FLAGS, TCP_FLAGS_BYTE, TCP_HEADER, TCP_SEQ, TCP_WINDOW } = 
 const { TCP_MAX_WINDOW_SCALE: MAX_SCALE } = field;
 
 // Implementation
-/** How far an acknowledgment may lie behind what was sent, at least (bytes): the largest unscaled window. */
+/** Minimum window in which acknowledgments are valid (bytes): the largest unscaled window. */
 const MIN_ACK_WINDOW = 66_000;
 const KIND = Tcp.Fin | Tcp.Syn | Tcp.Rst | Tcp.Ack;
 const SYN_ACK = Tcp.Syn | Tcp.Ack;
-/** The words of a side. Sequence numbers are compared modulo 2 to the 32nd, so their sign means nothing. */
+/** Words per side. Sequence numbers are compared modulo 2^32, so their sign has no meaning. */
 export const SIDE = 8;
-const END = 0; // the number behind the last one that it has sent
-const LIMIT = 1; // the number behind the last one that it may send
-const WINDOW = 2; // the largest window that it has offered (bytes)
-const ACK = 3; // the highest number that it has acknowledged; before there is one, that of its own SYN
-const SCALE = 4; // by how many bits its windows are shifted
-const KNOWN = 5; // bits, below
-const LOOSE = 6; // of the first side: whether windows cannot be told, since the beginning was not seen
-const REOPENS = 7; // the number behind a SYN of its own that came within the connection
-/** What is known of a side, as bits. */
+const END = 0; // sequence number after the last one sent
+const LIMIT = 1; // sequence number after the last one that it may send
+const WINDOW = 2; // largest window that it has offered (bytes)
+const ACK = 3; // highest number that it has acknowledged; before the first ACK, that of its SYN
+const SCALE = 4; // window scale (bits)
+const KNOWN = 5; // SEEN to SCALED
+const LOOSE = 6; // in the first side: 1 when windows are not checked, such as after a mid-stream pickup
+const REOPENS = 7; // number after a SYN that it has sent within the connection
+/** Bits of KNOWN. */
 const SEEN = 1; // it has sent something
 const ACKED = 2; // it has acknowledged something
 const FIN = 4; // it has sent its FIN
 const SCALED = 8; // it has offered a window scale
 
-/** What a segment means to its connection. */
+/** Verdicts on a segment. */
 export const Segment = {
-  /** It belongs to it, and is to be noted. */
+  /** The segment belongs to the connection, and changes its state. */
   Valid: 0,
-  /** It passes, for the receiver to answer, and changes nothing. */
+  /** The segment passes for the receiver to answer, and changes nothing. */
   Ignored: 1,
-  /** It begins a new connection between the same ports, since the old one is over. */
+  /** The segment opens a new connection between the same ports, as the old one is closed. */
   Opens: 2,
-  /** It is no part of it: outside of the window, or its flags make no sense now. */
+  /** The segment is outside the window, or its flags are invalid in this state. */
   Invalid: 3,
 } as const;
 /** One of {@linkcode Segment}'s values. */
 export type Segment = typeof Segment[keyof typeof Segment];
 
-/** The connections of a flow table, by the numbers of their flows. A side is the direction in which it sends. */
+/** TCP connections by number of the flow. A side is the direction in which it sends. */
 export class TcpTracker {
-  /** The state that the last segment judged leads to. */
+  /** State after the segment judged last. */
   next: FlowState = FlowState.SynSent;
 
-  /** Eight words for each side, so that all of a flow are in one line of the processor's cache. */
+  /** Eight words for each side, so that a flow takes one cache line. */
   readonly #words: Int32Array;
 
   // The segment that was read last.
@@ -77,8 +77,8 @@ export class TcpTracker {
   }
 
   /**
-   * Reads a segment of so many bytes, header and payload; returns whether it is one: its header is there, and its
-   * flags are a combination that RFC 9293 knows.
+   * Reads a segment of `length` bytes, header and payload; returns whether it is valid: the header is complete, and the
+   * flags are a combination of RFC 9293.
    */
   read({ bytes, view }: Packet, start: number, length: number, isWhole: boolean): boolean {
     const headerLength = bytes[start + TCP_FLAGS]! >> 4 << 2;
@@ -92,18 +92,18 @@ export class TcpTracker {
     this.#ackNumber = view.getInt32(start + TCP_ACK);
     this.#rawWindow = view.getUint16(start + TCP_WINDOW);
     this.#isWhole = isWhole;
-    // Nothing, a FIN without an ACK, and a SYN beside FIN or RST are what scanners send.
+    // Scanners send no flags, FIN without ACK, and SYN with FIN or RST.
     return kind === Tcp.Ack || kind === (Tcp.Fin | Tcp.Ack) || kind === Tcp.Syn || kind === SYN_ACK ||
       kind === Tcp.Rst || kind === (Tcp.Rst | Tcp.Ack);
   }
 
-  /** Whether the segment read last may begin a connection; in the middle of one, when that is allowed. */
+  /** Tells whether the segment read last may open a connection, with `midStream` also within one. */
   opens(midStream: boolean): boolean {
     this.next = this.#kind === Tcp.Syn ? FlowState.SynSent : FlowState.Established;
     return this.#kind === Tcp.Syn || midStream && (this.#kind & (Tcp.Syn | Tcp.Rst)) === 0;
   }
 
-  /** Begins a connection by the segment read last, of this side. */
+  /** Opens a connection with the segment read last, from this side. */
   open(packet: Packet, flow: number, side: number): void {
     const sender = SIDE * (2 * flow + side);
     this.#words.fill(0, 2 * SIDE * flow, 2 * SIDE * (flow + 1));
@@ -113,7 +113,7 @@ export class TcpTracker {
     else this.#note(sender, sender ^ SIDE);
   }
 
-  /** Says what the segment read last, of this side, means to a flow in this state; notes nothing. */
+  /** Judges the segment read last, from this side, for a flow in this state. Changes nothing but `next`. */
   judge(flow: number, side: number, opener: number, state: FlowState): Segment {
     this.next = state;
     const sender = SIDE * (2 * flow + side);
@@ -128,7 +128,7 @@ export class TcpTracker {
       case Tcp.Rst | Tcp.Ack:
         return this.#judgeReset(flow, sender, receiver, isOpener, state);
     }
-    // RFC 9293 section 3.10.7.3: what was left over from before is answered by a reset.
+    // RFC 9293 section 3.10.7.3: the receiver answers an ACK of an old connection with a reset.
     if (state === FlowState.SynSent) {
       return isOpener || this.#kind !== Tcp.Ack ? Segment.Invalid : Segment.Ignored;
     }
@@ -141,9 +141,9 @@ export class TcpTracker {
   commit(packet: Packet, flow: number, side: number): void {
     const sender = SIDE * (2 * flow + side);
     const receiver = sender ^ SIDE;
-    // Of a fragment the end is not known; of two that open at once, who offers what.
+    // The end of a fragmented segment is unknown; in a simultaneous open, so is the window scale.
     const opensToo = this.#kind === Tcp.Syn && this.next === FlowState.SynReceived;
-    if (this.#kind === SYN_ACK && this.#answersReopening(receiver)) {
+    if (this.#kind === SYN_ACK && this.#acksReopening(receiver)) {
       this.#words[receiver + END] = this.#words[receiver + LIMIT] = this.#ackNumber;
       this.#words[receiver + KNOWN] = SEEN;
       this.#words[receiver + REOPENS] = 0;
@@ -151,7 +151,7 @@ export class TcpTracker {
     }
     if (!this.#isWhole || opensToo) this.#words[2 * SIDE * flow + LOOSE] = 1;
     if ((this.#kind & Tcp.Syn) !== 0) this.#begin(packet, sender);
-    // A reset's numbers may be made up.
+    // The numbers of a reset may be forged.
     else if ((this.#kind & Tcp.Rst) === 0) this.#note(sender, receiver);
     if (this.#kind !== SYN_ACK) return;
     if ((this.#words[sender + KNOWN]! & this.#words[receiver + KNOWN]! & SCALED) === 0) {
@@ -160,14 +160,14 @@ export class TcpTracker {
     this.#noteAck(sender, receiver, this.#rawWindow);
   }
 
-  /** Notes a segment that was judged last, and ignored. */
+  /** Notes the segment judged last when it is ignored. */
   ignore(flow: number, side: number): void {
     if (this.#kind === Tcp.Syn) this.#words[SIDE * (2 * flow + side) + REOPENS] = this.#seqEnd;
   }
 
   /**
-   * Tells whether a segment with this number may be one that this side has sent and the other one has not acknowledged,
-   * an ACK without data included: only then is an ICMP error about it believed (RFC 5927 section 4.1).
+   * Tells whether a segment with this number, or an ACK without data, may be in flight from this side: sent and not yet
+   * acknowledged. Only then is an ICMP error about it valid (RFC 5927 section 4.1).
    */
   hasInFlight(flow: number, side: number, seq: number): boolean {
     const words = this.#words;
@@ -178,24 +178,24 @@ export class TcpTracker {
     return behind >= 0 && behind <= (end - this.#oldestInFlight(flow, sender) | 0);
   }
 
-  /** The number of the first byte of a side that the other one has not acknowledged, as far as that can be told. */
+  /** The oldest number of a side that the other side may not have acknowledged. */
   #oldestInFlight(flow: number, sender: number): number {
     const words = this.#words;
     const receiver = sender ^ SIDE;
     if (words[2 * SIDE * flow + LOOSE] === 0) {
       if ((words[receiver + KNOWN]! & ACKED) !== 0) return words[receiver + ACK]!;
-      // Only its SYN is on the way.
+      // Only its SYN is in flight.
       if ((words[sender + KNOWN]! & ACKED) === 0) return words[sender + ACK]!;
     }
     return words[sender + END]! - Math.max(words[receiver + WINDOW]!, MIN_ACK_WINDOW) | 0;
   }
 
-  /** What is known of a connection, for JSON. */
+  /** Returns a connection's words, for JSON. */
   save(flow: number): number[] {
     return Array.from(this.#words.subarray(2 * SIDE * flow, 2 * SIDE * (flow + 1)));
   }
 
-  /** Takes over what {@linkcode TcpTracker.save} gave. */
+  /** Restores the words of {@linkcode TcpTracker.save}. */
   restore(flow: number, saved: readonly number[]): void {
     const start = 2 * SIDE * flow;
     this.#words.set(saved, start);
@@ -208,18 +208,18 @@ export class TcpTracker {
   #judgeSyn(receiver: number, isOpener: boolean, state: FlowState): Segment {
     if (state === FlowState.TimeWait || state === FlowState.Closed) return Segment.Opens;
     if (state === FlowState.SynSent) {
-      // Sent again, or RFC 9293 section 3.5: both sides open at once.
+      // A retransmission, or a simultaneous open (RFC 9293 section 3.5).
       if (isOpener) return (this.#words[receiver + KNOWN]! & SEEN) === 0 ? Segment.Valid : Segment.Ignored;
       this.next = FlowState.SynReceived;
       return Segment.Valid;
     }
-    // RFC 5961 section 4.2: the receiver answers a SYN in a connection by an ACK, and the sender shows what is true.
+    // RFC 5961 section 4.2: the receiver answers a SYN in a connection with a challenge ACK.
     return isOpener ? Segment.Ignored : Segment.Invalid;
   }
 
   #judgeSynAck(sender: number, receiver: number, isOpener: boolean, state: FlowState): Segment {
     if (state === FlowState.SynSent && !isOpener) {
-      // A wrong acknowledgment is answered by a reset (RFC 9293 section 3.10.7.3).
+      // The receiver answers a wrong acknowledgment with a reset (RFC 9293 section 3.10.7.3).
       const isAcked = isAfter(this.#ackNumber, this.#words[receiver + ACK]!) &&
         !isAfter(this.#ackNumber, this.#words[receiver + END]!);
       if (!isAcked) return Segment.Ignored;
@@ -231,8 +231,8 @@ export class TcpTracker {
         this.#seqEnd === this.#words[sender + END];
       return isKnown ? Segment.Ignored : Segment.Invalid;
     }
-    // The other side knew nothing of the connection, and the opener has begun anew.
-    if (!isOpener && this.#answersReopening(receiver)) {
+    // The opener has restarted, and the other side has lost the connection.
+    if (!isOpener && this.#acksReopening(receiver)) {
       this.next = FlowState.SynReceived;
       return Segment.Valid;
     }
@@ -241,7 +241,7 @@ export class TcpTracker {
     return isOpener || isOver ? Segment.Invalid : Segment.Ignored;
   }
 
-  /** RFC 5961 section 3.2: the exact number ends the connection; another one in the window is asked about. */
+  /** RFC 5961 section 3.2: the exact number closes the connection; another one in the window gets a challenge ACK. */
   #judgeReset(flow: number, sender: number, receiver: number, isOpener: boolean, state: FlowState): Segment {
     if (state === FlowState.SynSent) {
       // RFC 9293 section 3.10.7.3: it must acknowledge the SYN.
@@ -253,7 +253,7 @@ export class TcpTracker {
       return Segment.Valid;
     }
     const seq = this.#seqStart;
-    const isExact = !isOpener && this.#answersReopening(receiver) ||
+    const isExact = !isOpener && this.#acksReopening(receiver) ||
       (this.#words[receiver + KNOWN]! & ACKED) !== 0 && seq === this.#words[receiver + ACK] ||
       (this.#words[sender + KNOWN]! & SEEN) !== 0 && seq === this.#words[sender + END];
     if (isExact) {
@@ -263,12 +263,12 @@ export class TcpTracker {
     if (this.#words[2 * SIDE * flow + LOOSE] === 0 && !this.#isSeqInWindow(sender, receiver)) {
       return Segment.Invalid;
     }
-    if (state !== FlowState.TimeWait && state !== FlowState.Closed) this.next = FlowState.Doubted;
+    if (state !== FlowState.TimeWait && state !== FlowState.Closed) this.next = FlowState.Challenged;
     return Segment.Valid;
   }
 
-  /** Whether it acknowledges a SYN that came within the connection. */
-  #answersReopening(receiver: number): boolean {
+  /** Tells whether the segment acknowledges a SYN that was sent within the connection. */
+  #acksReopening(receiver: number): boolean {
     const reopens = this.#words[receiver + REOPENS]!;
     return reopens !== 0 && (this.#kind & Tcp.Ack) !== 0 && this.#ackNumber === reopens;
   }
@@ -279,7 +279,7 @@ export class TcpTracker {
     const hasFin = isFin || (this.#words[sender + KNOWN]! & FIN) !== 0;
     const otherHasFin = (this.#words[receiver + KNOWN]! & FIN) !== 0;
     if (!hasFin && !otherHasFin) {
-      // The opener's ACK is what completes the handshake.
+      // The opener's ACK completes the handshake.
       return state === FlowState.SynReceived && !isOpener ? state : FlowState.Established;
     }
     const otherIsAcked = this.#ackNumber === this.#words[receiver + END];
@@ -294,21 +294,21 @@ export class TcpTracker {
       this.#isSeqInWindow(sender, receiver) && this.#isAckInWindow(sender, receiver);
   }
 
-  /** It ends no further back than a window behind what was sent, and starts no later than what may be sent. */
+  /** Tells whether the segment starts before the limit, and ends at most a window before the newest number. */
   #isSeqInWindow(sender: number, receiver: number): boolean {
     if ((this.#words[sender + KNOWN]! & SEEN) === 0) return true;
     return !isAfter(this.#seqStart, this.#words[sender + LIMIT]!) &&
       !isAfter(this.#words[sender + END]! - this.#words[receiver + WINDOW]!, this.#seqEnd);
   }
 
-  /** It acknowledges what was sent, and not what was long ago. */
+  /** Tells whether the segment acknowledges sent numbers that are not too old. */
   #isAckInWindow(sender: number, receiver: number): boolean {
     const end = this.#words[receiver + END]!;
     const oldest = end - Math.max(this.#words[sender + WINDOW]!, MIN_ACK_WINDOW);
     return !isAfter(this.#ackNumber, end) && !isAfter(oldest, this.#ackNumber);
   }
 
-  /** A side's first segment, with its SYN. */
+  /** Notes a side's SYN. */
   #begin(packet: Packet, sender: number): void {
     const scale = Tcp.of(packet)?.windowScale;
     this.#words[sender + KNOWN] = SEEN | (scale === undefined ? 0 : SCALED);
@@ -317,7 +317,7 @@ export class TcpTracker {
     this.#words[sender + ACK] = this.#seqStart;
     // RFC 7323 section 2.2: the window of a SYN is never scaled.
     this.#words[sender + WINDOW] = Math.max(this.#rawWindow, 1);
-    // What the other side has offered already counts.
+    // A window that the other side has already offered stays.
     const receiver = sender ^ SIDE;
     const isOffered = (this.#words[receiver + KNOWN]! & ACKED) !== 0;
     if (!isOffered || isAfter(this.#seqEnd, this.#words[sender + LIMIT]!)) {
@@ -345,13 +345,13 @@ export class TcpTracker {
       this.#words[sender + ACK] = ack;
     }
     this.#words[sender + KNOWN]! |= ACKED;
-    // A closed window is probed by one byte (RFC 9293 section 3.8.6.1).
+    // A closed window is probed with one byte (RFC 9293 section 3.8.6.1).
     const limit = ack + Math.max(window, 1) | 0;
     if (isAfter(limit, this.#words[receiver + LIMIT]!)) this.#words[receiver + LIMIT] = limit;
   }
 }
 
-/** Whether one sequence number comes behind another one (RFC 9293 section 3.4). */
+/** Tells whether one sequence number is after the other (RFC 9293 section 3.4). */
 function isAfter(one: number, other: number): boolean {
   return (one - other | 0) > 0;
 }

@@ -1,8 +1,8 @@
 /**
- * Which flow a packet belongs to, and what it means to it. A flow's key is the one of its packets that go out, so
- * that both directions find it.
+ * Finds the flow of a packet, and its state. A flow's key is that of its outbound packets, so that both directions
+ * find it.
  *
- *     packet ─► key ─┬─ a flow's packet ──► its flow ─► its protocol's rules ─► New, Established or Invalid
+ *     packet ─► key ─┬─ a flow's packet ──► its flow ─► state of its protocol ─► New, Established or Invalid
  *                    ├─ an ICMP error ────► the quoted packet's flow ─────────► Related or Invalid
  *                    └─ a later fragment ─► its first fragment ───────────────► Fragment or Orphan
  */
@@ -31,20 +31,20 @@ import { FlowState, isUnanswered, PRIORITIES, TIMEOUTS } from "./flow_state.ts";
 
 // Specification: RFC 791 section 2.3, RFC 8200 section 4.5
 const FRAGMENT_TIMEOUT = 30_000;
-/** Linux' nf_conntrack_proto_udp: from when on an answered flow is a stream (ms). */
+/** Age from which an answered UDP flow is a stream (milliseconds): Linux's nf_conntrack_proto_udp. */
 const STREAM_AGE = 2000;
 
 // Implementation
 const FRAGMENTS = 1024;
-/** In the flow table, the states of flows that were opened inbound are so much higher: there are 16 states. */
+/** Added to the state of flows opened inbound in the flow table; there are 16 states. */
 const OPENED_INBOUND = 16;
-/** Beside the version in the first word of a key: fragments of packets that come in. */
+/** Bit in the first word of a fragment's key: the packet is inbound. */
 const INBOUND_FRAGMENT = 1 << 16;
-/** In the place of an ICMP key's second port: the kind of query, and the side of its client. */
+/** Bits in place of an ICMP key's second port: the kind of query, and the side of its client. */
 const TIMESTAMP = 2;
 const CLIENT_OUTSIDE = 1;
 
-/** What a packet is to the flows that are known. The first four are what rules call `state`. */
+/** Kinds of packets. The first four are the values of a rule's `state`. */
 export const Finding = {
   New: 0,
   Established: 1,
@@ -57,28 +57,28 @@ export const Finding = {
 /** One of {@linkcode Finding}'s values. */
 export type Finding = typeof Finding[keyof typeof Finding];
 
-/** What a {@linkcode Tracker} is made of. */
+/** Options of {@linkcode Tracker}. */
 export interface TrackerOptions {
   readonly capacity: number;
   readonly midStream: boolean;
   readonly hashKey: readonly [number, number] | undefined;
 }
 
-/** One flow, as JSON holds it. */
+/** A flow, as values that JSON can hold. */
 export interface SavedFlow {
-  /** The key's words. */
+  /** Words of the key. */
   readonly key: number[];
-  /** Its state. */
+  /** State. */
   readonly state: FlowState;
-  /** Which way its first packet went. */
+  /** Direction of the first packet. */
   readonly opener: Direction;
-  /** What let it through: a place in the saved labels. */
-  readonly note: number;
-  /** For how long it has been idle (milliseconds). */
+  /** Index in {@linkcode SavedFirewall.labels} of the rule or default that allowed the flow. */
+  readonly allowedBy: number;
+  /** Time since the last packet (milliseconds). */
   readonly idle: number;
-  /** For how long it has been known (milliseconds). */
+  /** Time since the first packet (milliseconds). */
   readonly age: number;
-  /** The numbers and windows of both sides, when it is a TCP connection. */
+  /** Sequence numbers and windows of both sides, for TCP only. */
   readonly tcp?: number[];
 }
 
@@ -86,18 +86,18 @@ export interface SavedFlow {
 export class Tracker {
   /** The flows. */
   readonly flows: FlowTable;
-  /** First fragments that have passed. */
+  /** First fragments that were allowed. */
   readonly fragments: FirstFragments;
-  /** The flow that the last packet belongs to, or is about; -1 for none. */
+  /** Flow that the last packet belongs to, or is an error about; -1 for none. */
   flow = -1;
-  /** Whether the last packet is one of which a flow can be kept. */
+  /** True when the last packet can have a flow. */
   isTracked = false;
-  /** Why the last packet was found invalid. */
+  /** Reason why the last packet is invalid. */
   why = "";
-  /** How many flows made room for others. */
+  /** Flows evicted from a full table. */
   evicted = 0;
-  /** A number of the caller's for each flow. */
-  readonly notes: Int32Array;
+  /** Index of the rule or default that allowed the flow, by flow. */
+  readonly allowedBy: Int32Array;
 
   readonly #key = new FlowKey();
   readonly #fragmentKey = new FlowKey();
@@ -105,16 +105,16 @@ export class Tracker {
   readonly #openers: Uint8Array;
   readonly #opened: Float64Array;
   readonly #midStream: boolean;
-  /** Unanswered flows by their opener, those opened outbound and those opened inbound. */
+  /** Unanswered flows by source of the first packet, outbound and inbound ones apart. */
   readonly #newFlows: Shares;
-  // What was found of the last packet.
+  // The last packet.
   #next: FlowState = FlowState.OtherUnreplied;
   #isTcp = false;
   #isIgnored = false;
   #startsFragments = false;
-  /** The number of bytes of the fragmented packet in the fragment at hand. */
+  /** Payload length of the current fragment (bytes). */
   #firstEnd = 0;
-  /** By first fragment. */
+  /** Payload length by first fragment (bytes). */
   readonly #firstEnds = new Uint16Array(FRAGMENTS);
 
   constructor({ capacity, midStream, hashKey }: TrackerOptions) {
@@ -127,15 +127,15 @@ export class Tracker {
     });
     this.fragments = new FirstFragments(FRAGMENTS, FRAGMENT_TIMEOUT, hashKey);
     this.#newFlows = new Shares(capacity, 2, hashKey);
-    this.notes = new Int32Array(capacity);
+    this.allowedBy = new Int32Array(capacity);
     this.#tcp = new TcpTracker(capacity);
     this.#openers = new Uint8Array(capacity);
     this.#opened = new Float64Array(capacity);
     this.#midStream = midStream;
   }
 
-  /** Finds what a packet is, and notes nothing of it. */
-  look(packet: Packet, direction: Direction, now: number): Finding {
+  /** Classifies a packet. Changes no flow. */
+  classify(packet: Packet, direction: Direction, now: number): Finding {
     this.flow = -1;
     this.isTracked = false;
     this.#isTcp = false;
@@ -145,14 +145,14 @@ export class Tracker {
     const kind = key.read(packet);
     const ip = Ip.of(packet);
     if (ip === undefined) return Finding.Malformed;
-    if (kind === FlowKind.None) return this.#lookAtRest(packet, ip, direction, now);
-    if (kind === FlowKind.Error) return this.#lookAtError(packet, ip, direction, now);
+    if (kind === FlowKind.None) return this.#classifyWithoutPorts(packet, ip, direction, now);
+    if (kind === FlowKind.Error) return this.#classifyError(packet, ip, direction, now);
     this.#startsFragments = ip.isFragment;
     if (direction === Direction.Inbound) key.reverse();
     const { protocol } = key;
-    if (protocol === Protocol.Tcp) return this.#lookAtTcp(packet, ip, direction, now);
+    if (protocol === Protocol.Tcp) return this.#classifyTcp(packet, ip, direction, now);
     if (protocol === (ip.version === 4 ? Protocol.Icmp : Protocol.Icmpv6)) {
-      return this.#lookAtIcmp(packet, ip, direction, now);
+      return this.#classifyIcmp(packet, ip, direction, now);
     }
     this.isTracked = true;
     const isUdp = protocol === Protocol.Udp || protocol === Protocol.UdpLite;
@@ -171,8 +171,8 @@ export class Tracker {
     return Finding.Established;
   }
 
-  /** Notes that the packet that was looked at last has passed; `note` is for the flow that it begins. */
-  commit(packet: Packet, finding: Finding, direction: Direction, now: number, note: number): void {
+  /** Notes that the packet classified last is allowed; `allowedBy` is noted for a new flow. */
+  commit(packet: Packet, finding: Finding, direction: Direction, now: number, allowedBy: number): void {
     if (this.#startsFragments) this.#noteFirst(packet, direction, now);
     if (finding === Finding.Established) {
       if (this.#isIgnored) {
@@ -190,12 +190,12 @@ export class Tracker {
       if (this.flows.size === this.flows.capacity) this.#makeRoom(now);
       const flow = this.flow = this.#add(this.#next, direction, now);
       this.#opened[flow] = now;
-      this.notes[flow] = note;
+      this.allowedBy[flow] = allowedBy;
       if (this.#isTcp) this.#tcp.open(packet, flow, direction);
     }
   }
 
-  /** Notes that the packet that was looked at last has not passed: fragments of it do not, either. */
+  /** Notes that the packet classified last is not allowed, and so are its further fragments. */
   refuse(packet: Packet, direction: Direction, now: number): void {
     if (!this.#startsFragments || !this.#readFragment(packet, direction)) return;
     const known = this.fragments.find(this.#fragmentKey, now);
@@ -203,8 +203,8 @@ export class Tracker {
   }
 
   /**
-   * Which of so many workers knows the packet that was looked at last: the same one for all packets between two
-   * addresses, in both directions, and for errors about them.
+   * Chooses the worker of the packet classified last: the same one for all packets between two addresses, in both
+   * directions, and for errors about them.
    */
   owner(count: number): number {
     const { words, length } = this.#key;
@@ -214,62 +214,62 @@ export class Tracker {
     return ((hash ^ hash >>> 15) >>> 0) % count;
   }
 
-  /** A flow's state. */
+  /** Returns a flow's state. */
   stateOf(flow: number): FlowState {
     return (this.flows.stateOf(flow) & OPENED_INBOUND - 1) as FlowState;
   }
 
-  /** Which way the first packet of a flow went. */
+  /** Returns the direction of a flow's first packet. */
   openerOf(flow: number): Direction {
     return this.#openers[flow] as Direction;
   }
 
-  /** The flow that a key of an outbound packet tells; for the caller to read. */
+  /** Returns a flow's key, that of its outbound packets; valid until the next call. */
   keyOf(flow: number): FlowKey {
     this.flows.readKey(flow, this.#key);
     return this.#key;
   }
 
-  /** A flow as JSON holds it. */
+  /** Returns a flow as values that JSON can hold. */
   save(flow: number, now: number): SavedFlow {
     const key = this.keyOf(flow);
     return {
       key: Array.from(key.words.subarray(0, key.length)),
       state: this.stateOf(flow),
       opener: this.openerOf(flow),
-      note: this.notes[flow]!,
+      allowedBy: this.allowedBy[flow]!,
       idle: now - this.flows.seenAt(flow),
       age: now - this.#opened[flow]!,
       ...key.protocol === Protocol.Tcp && { tcp: this.#tcp.save(flow) },
     };
   }
 
-  /** Takes over a flow that {@linkcode Tracker.save} gave; one that is known already stays. */
-  restore({ key, state, opener, note, idle, age, tcp }: SavedFlow, now: number): void {
+  /** Adds a flow of {@linkcode Tracker.save}, unless it is known already. */
+  restore({ key, state, opener, allowedBy, idle, age, tcp }: SavedFlow, now: number): void {
     this.#key.length = key.length;
     this.#key.words.set(key);
     if (this.flows.find(this.#key, now) >= 0) return;
     const flow = this.#add(state, opener, now - idle);
     this.#opened[flow] = now - age;
-    this.notes[flow] = note;
+    this.allowedBy[flow] = allowedBy;
     if (tcp !== undefined) this.#tcp.restore(flow, tcp);
   }
 
-  /** Makes room in a full table: by what is over under the same key, else by the flow of the lowest priority. */
+  /** Makes room in a full table: removes an expired flow of the same key, else evicts one of the lowest priority. */
   #makeRoom(now: number): void {
     this.flows.find(this.#key, now);
     if (this.flows.size < this.flows.capacity) return;
     this.evicted++;
     let { victim } = this.flows;
     if (isUnanswered(this.stateOf(victim))) {
-      // Whoever has the most of them: neither a stranger nor an inside host that scans takes all the room.
+      // From the source with most of them: neither an attacker nor a scanning inside host fills the table.
       const opener = this.#newFlows.largest(this.#openers[victim]);
       if (opener >= 0) victim = this.#newFlows.oldestOf(opener);
     }
     this.flows.remove(victim);
   }
 
-  /** Adds a flow with the key. */
+  /** Adds a flow with the current key. */
   #add(state: FlowState, opener: Direction, seen: number): number {
     const { words, version, length } = this.#key;
     const flow = this.flows.add(this.#key, state + OPENED_INBOUND * opener, seen);
@@ -289,11 +289,11 @@ export class Tracker {
     this.#firstEnds[first] = known < 0 ? this.#firstEnd : Math.max(this.#firstEnd, this.#firstEnds[first]!);
   }
 
-  #lookAtTcp(packet: Packet, ip: Ip, direction: Direction, now: number): Finding {
+  #classifyTcp(packet: Packet, ip: Ip, direction: Direction, now: number): Finding {
     this.#isTcp = true;
     const flow = this.flow = this.flows.peek(this.#key, now);
     if (!this.#tcp.read(packet, ip.payloadOffset, ip.payloadLength, !ip.isFragment)) {
-      this.why = "its TCP header makes no sense";
+      this.why = "its TCP header is invalid";
       return Finding.Invalid;
     }
     if (flow >= 0) {
@@ -303,13 +303,13 @@ export class Tracker {
       this.#isIgnored = segment === Segment.Ignored;
       this.isTracked = true;
       if (segment === Segment.Invalid) {
-        this.why = "it is outside of its connection's window, or not of its state";
+        this.why = "it is outside its connection's window, or invalid in its state";
         return Finding.Invalid;
       }
       if (segment !== Segment.Opens) return Finding.Established;
     }
     if (!this.#tcp.opens(this.#midStream)) {
-      this.why = "it begins no connection, and is of none";
+      this.why = "it neither opens nor belongs to a connection";
       return Finding.Invalid;
     }
     this.isTracked = true;
@@ -317,47 +317,47 @@ export class Tracker {
     return Finding.New;
   }
 
-  #lookAtIcmp(packet: Packet, ip: Ip, direction: Direction, now: number): Finding {
+  #classifyIcmp(packet: Packet, ip: Ip, direction: Direction, now: number): Finding {
     const type = packet.bytes[ip.payloadOffset]!;
-    const isRequest = isQuery(ip.version, type);
-    // Messages that ask nothing have no flow, and rules decide about each.
-    if (!isRequest && !isReply(ip.version, type)) return Finding.New;
+    const isClient = isQuery(ip.version, type);
+    // Messages other than queries and replies have no flow: rules decide about each.
+    if (!isClient && !isReply(ip.version, type)) return Finding.New;
     this.isTracked = true;
-    const asker = isRequest === (direction === Direction.Outbound) ? Direction.Outbound : Direction.Inbound;
-    const flow = this.flow = this.#findIcmp(ip.version, type, asker, now);
+    const client = isClient === (direction === Direction.Outbound) ? Direction.Outbound : Direction.Inbound;
+    const flow = this.flow = this.#findIcmp(ip.version, type, client, now);
     if (flow >= 0) {
       const wasAnswered = this.stateOf(flow) === FlowState.IcmpReplied;
-      this.#next = wasAnswered || !isRequest ? FlowState.IcmpReplied : FlowState.IcmpUnreplied;
+      this.#next = wasAnswered || !isClient ? FlowState.IcmpReplied : FlowState.IcmpUnreplied;
       return Finding.Established;
     }
     this.#next = FlowState.IcmpUnreplied;
-    if (isRequest) return Finding.New;
+    if (isClient) return Finding.New;
     this.isTracked = false;
-    this.why = "it answers no request that is known";
+    this.why = "it replies to no known query";
     return Finding.Invalid;
   }
 
-  #findIcmp(version: number, type: number, asker: Direction, now: number): number {
+  #findIcmp(version: number, type: number, client: Direction, now: number): number {
     const isTimestamp = version === 4 &&
       (type === Icmpv4.TimestampRequest || type === Icmpv4.TimestampReply);
-    this.#key.dstPort = (isTimestamp ? TIMESTAMP : 0) | (asker === Direction.Inbound ? CLIENT_OUTSIDE : 0);
+    this.#key.dstPort = (isTimestamp ? TIMESTAMP : 0) | (client === Direction.Inbound ? CLIENT_OUTSIDE : 0);
     return this.flows.peek(this.#key, now);
   }
 
-  /** An error goes against the packet that it is about. */
-  #lookAtError(packet: Packet, ip: Ip, direction: Direction, now: number): Finding {
+  /** Classifies an ICMP error, which goes in the opposite direction of the packet that it quotes. */
+  #classifyError(packet: Packet, ip: Ip, direction: Direction, now: number): Finding {
     const { bytes, view } = packet;
     const { version } = ip;
     const type = bytes[ip.payloadOffset]!;
-    // These change where packets go, and RFC 6633 and RFC 1122 let a host ignore them: rules decide about each.
+    // Rules decide about each: hosts may ignore them (RFC 1122, RFC 6633), and redirects change routes.
     if (version === 4 && (type === Icmpv4.Redirect || type === Icmpv4.SourceQuench)) return Finding.New;
-    this.why = "it is an error about no flow that is known";
+    this.why = "it is an error about an unknown flow";
     const key = this.#key;
     if (direction === Direction.Outbound) key.reverse();
     const { quoted } = key;
     const quotedDirection = opposite(direction);
     const { protocol } = key;
-    // RFC 792: it goes to the sender of what it quotes. To others, a flow of one host would let errors in for all.
+    // RFC 792: an error goes to the sender of the quoted packet. Otherwise one host's flow would admit errors to all hosts.
     if (!this.#isQuotedSender(view, ip, quoted.srcOffset)) {
       this.why = "it is an error about another host's packet";
       return Finding.Invalid;
@@ -365,19 +365,19 @@ export class Tracker {
     let flow: number;
     if (protocol === (version === 4 ? Protocol.Icmp : Protocol.Icmpv6)) {
       const quotedType = bytes[quoted.upperOffset]!;
-      const isRequest = isQuery(version, quotedType);
-      if (!isRequest && !isReply(version, quotedType)) return Finding.Invalid;
-      flow = this.#findIcmp(version, quotedType, isRequest ? quotedDirection : direction, now);
+      const isClient = isQuery(version, quotedType);
+      if (!isClient && !isReply(version, quotedType)) return Finding.Invalid;
+      flow = this.#findIcmp(version, quotedType, isClient ? quotedDirection : direction, now);
     } else flow = this.flows.peek(key, now);
     if (flow < 0) return Finding.Invalid;
     if (this.stateOf(flow) <= FlowState.IcmpUnreplied && quotedDirection !== this.#openers[flow]) {
-      this.why = "it is an error about a packet of a side that has sent none";
+      this.why = "it is an error about a packet from a side that has sent none";
       return Finding.Invalid;
     }
-    // RFC 5927 section 4.1: who does not see the connection does not know its numbers.
+    // RFC 5927 section 4.1: an off-path attacker does not know the sequence numbers.
     const seq = protocol === Protocol.Tcp ? view.getUint32(quoted.upperOffset + TCP_SEQ) : 0;
     if (protocol === Protocol.Tcp && !this.#tcp.hasInFlight(flow, quotedDirection, seq)) {
-      this.why = "it is an error about a segment that was not sent";
+      this.why = "it is an error about a segment that is not in flight";
       return Finding.Invalid;
     }
     this.flow = flow;
@@ -392,14 +392,14 @@ export class Tracker {
     return true;
   }
 
-  /** What has no ports of its own: a later fragment, an error whose quotation is too short, a header cut short. */
-  #lookAtRest(packet: Packet, ip: Ip, direction: Direction, now: number): Finding {
+  /** Classifies packets without ports: later fragments, errors with a truncated quote, and truncated headers. */
+  #classifyWithoutPorts(packet: Packet, ip: Ip, direction: Direction, now: number): Finding {
     if (ip.fragmentOffset === 0) {
       const isIcmp = ip.protocol === (ip.version === 4 ? Protocol.Icmp : Protocol.Icmpv6);
       if (!isIcmp || packet.malformed) return Finding.Malformed;
-      // No addresses tell who knows it: the first worker does.
+      // Without quoted addresses, the packet belongs to the first worker.
       this.#key.length = 0;
-      this.why = "it is an error about a packet that it does not quote";
+      this.why = "it is an error that does not quote its packet";
       return Finding.Invalid;
     }
     if (!this.#readFragment(packet, direction)) return Finding.Malformed;
@@ -408,11 +408,11 @@ export class Tracker {
     this.#key.words.set(this.#fragmentKey.words);
     const first = this.fragments.peek(this.#fragmentKey, now);
     if (first < 0) return Finding.Orphan;
-    // RFC 5722, and RFC 1858 section 4.2: what was decided about is not written over.
+    // RFC 5722, RFC 1858 section 4.2: a later fragment must not overwrite the first one, which the rules have checked.
     return ip.fragmentOffset < this.#firstEnds[first]! ? Finding.Malformed : Finding.Fragment;
   }
 
-  /** Fills in what the fragments of a packet share (RFC 791 section 2.3, RFC 8200 section 4.5). */
+  /** Reads the key that the fragments of a packet share (RFC 791 section 2.3, RFC 8200 section 4.5). */
   #readFragment(packet: Packet, direction: Direction): boolean {
     const { view } = packet;
     const ip = Ip.of(packet);
@@ -433,7 +433,7 @@ export class Tracker {
     if (header < 0) return false;
     this.#firstEnd = ip.payloadOffset + ip.payloadLength - header - FRAGMENT_HEADER;
     key.length = 10;
-    // Behind the first fragment's header there may be others before the upper layer.
+    // Without the protocol: in the first fragment, other headers may precede the upper layer.
     words[0] = inbound | 6 << 8;
     for (let i = 0; i < 4; i++) {
       words[1 + i] = view.getUint32(ip.start + IPV6_SRC + 4 * i);

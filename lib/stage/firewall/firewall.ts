@@ -1,24 +1,23 @@
 /**
- * A stateful firewall: what belongs to a flow that was let through passes; rules decide about all else, the first one
- * that matches.
+ * A stateful firewall: packets of known flows pass, and the first rule that matches decides about others.
  *
- *     packet ─► its flow ─┬─ known, or an error about one ─────────────────────────► onward
- *                         ├─ not of its connection, cut short, a stray fragment ───► dropped
- *                         └─ new ─► rules ─► neighbors ─► default ─┬─ allow ─► a flow is kept ─► onward
+ *     packet ─► its flow ─┬─ known, or an error about one ────────────────────────► onward
+ *                         ├─ invalid, malformed, fragment without its first one ──► dropped
+ *                         └─ new ─► rules ─► neighbors ─► default ─┬─ allow ─► flow is added ─► onward
  *                                                                  └─ drop, reject ─► dropped, answered
  */
 
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
 import { IcmpError, IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Ip, Protocol } from "../../wire/ip.ts";
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkNames, gotValue, type OptionNames } from "../../core/options.ts";
 import { type Decision, Explanation } from "./_explanation.ts";
-import { isNeighborTalk } from "./_neighbors.ts";
+import { isNeighborMessage } from "./_neighbors.ts";
 import { type CompiledRule, RuleSet } from "./_rule_set.ts";
 import { FORMAT, readSaved, type SavedFirewall } from "./_saved.ts";
 import { Finding, Tracker } from "./_tracker.ts";
 import { TIMEOUTS } from "./flow_state.ts";
-import { type FirewallRule, type FirewallVerdict, formatRules } from "./rule.ts";
+import { type FirewallRule, type FirewallVerdict, formatRules, VERDICTS } from "./rule.ts";
 
 // Implementation
 const NAMES: OptionNames<FirewallOptions> = {
@@ -35,112 +34,91 @@ const DEFAULT_NAMES: OptionNames<Exclude<FirewallOptions["default"], string | un
   inbound: "optional",
 };
 const CAPACITY = 65_536;
-/** The shortest and the longest time from one tick to the next, as long as there are flows (ms). */
+/** Minimum and maximum time between ticks while there are flows (milliseconds). */
 const TICK = 1000;
 const MAX_TICK = 10_000;
-/** Flows that one call of `expire` forgets at most, after which there may be more. */
+/** Maximum number of flows that one call of `expire` removes. */
 const EXPIRED_LIMIT = 1024;
-/** What else than rules lets packets pass, behind the rules in the counters. */
+/** Counters after those of the rules. */
 const OTHERS = ["outbound", "inbound", "neighbors", "fragments"] as const;
 
-/** Options for {@linkcode Firewall}. */
+/** Options of {@linkcode Firewall}. */
 export interface FirewallOptions {
-  /** Who may pass, in this order: the first rule that matches decides. @default {[]} */
+  /** Rules in order: the first one that matches decides. @default {[]} */
   readonly rules?: readonly FirewallRule[];
   /**
-   * What becomes of new packets that no rule matches: in both directions, or in each.
+   * Verdict about new packets that no rule matches, for both directions or for each.
    * @default {{ outbound: "allow", inbound: "drop" }}
    */
   readonly default?: FirewallVerdict | {
     readonly outbound?: FirewallVerdict;
     readonly inbound?: FirewallVerdict;
   };
-  /** Flows that there is room for: about 180 bytes each. @default {65536} */
+  /** Maximum number of flows, of about 180 bytes each. @default {65536} */
   readonly capacity?: number;
-  /** Whether TCP connections are taken up whose beginning was not seen, with unknown windows. @default {false} */
+  /** Picks up TCP connections whose handshake was not seen; their windows are not checked. @default {false} */
   readonly midStream?: boolean;
-  /** Whether neighbor discovery and multicast listener packets pass when no rule matches them. @default {true} */
+  /** Passes IPv6 neighbor and multicast listener discovery when no rule matches. @default {true} */
   readonly neighbors?: boolean;
-  /** Answers what is rejected. @default {new IcmpErrors()} */
+  /** Answers rejected packets. @default {new IcmpErrors()} */
   readonly errors?: IcmpErrors;
-  /** The key of the table's hash (two 32-bit numbers): for tests. @default {random} */
+  /** Key of the hash table (two 32-bit numbers), for tests. @default {random} */
   readonly hashKey?: readonly [number, number];
 }
 
-/** What a rule, or the default, has let through or kept out. */
+/** Counters of a rule or a default. */
 export interface RuleCounters {
-  /** Packets: those that it decided about, and of flows that it let through all that followed, errors included. */
+  /** Packets that it decided about, and all that followed in the flows that it allowed, ICMP errors included. */
   readonly packets: number;
-  /** Their bytes. */
+  /** Bytes of these packets. */
   readonly bytes: number;
 }
 
-/** A rule with its counters. */
+/** A rule as text, with its counters. */
 export interface RuleReport extends RuleCounters {
-  /** Its number, from 1. */
+  /** Number of the rule, from 1. */
   readonly number: number;
-  /** Its name, if it has one. */
+  /** Name of the rule, if it has one. */
   readonly name: string | undefined;
-  /** What it says, as `formatRule` tells it. */
+  /** The rule as text, as by `formatRule`. */
   readonly text: string;
 }
 
 /**
- * A stateful firewall. Without options it is a host's: all may go out, answers come in, and nothing else does.
+ * Stateful firewall. Without options it protects a host: outbound flows and their replies pass, all else is dropped.
  *
- * **Outbound** and **inbound** alike: a packet of a known flow passes without a look at the rules; so does an ICMP error
- * about one of its packets, against that packet's direction, and a fragment whose first one has passed. Flows are
- * those of TCP by RFC 9293's states and windows on both sides, a reset counting by RFC 5961; of UDP, of
- * ICMP echo and timestamp requests by their identifier, and of any other protocol by its addresses. What belongs to
- * no connection though it should, is dropped: TCP without a SYN or outside of its window, answers without a request,
- * errors about no flow, or to another host than that flow's. For the rest, the first rule that matches decides, then
- * the default. `reject` answers TCP by a reset and all else by port unreachable (RFC 1122 section 3.2.2.1).
+ * **Outbound** and **inbound**: passes packets of known flows and ICMP errors about them. Drops packets that are invalid for
+ * their connection. For new packets the first rule that matches decides, then the default; `reject` answers TCP with a
+ * reset and all else with port unreachable (RFC 1122 section 3.2.2.1).
+ * **Options**: {@linkcode FirewallOptions}. **Counters**: `rules`, `defaults`, `size`, `evicted`.
+ * **Drops**: `rule NAME` or `rule NUMBER`, `no rule`, `invalid`, `no first fragment`, `malformed`.
+ * **Memory**: about 180 bytes per flow; a full table evicts unanswered flows first, those opened inbound before others.
+ * **Limits**: drops fragments that arrive before their first one; does not verify transport checksums; tracks SCTP and DCCP
+ * by ports only. States, timeouts and eviction are described in the README.
  *
- * **States**: a rule is asked about `new` packets, unless its `state` says otherwise. Those of `established` flows, and
- * errors `related` to one, walk the rules that name that state and else pass; the `invalid` likewise, and are else
- * dropped. Cut-short packets, and fragments but the first, see no rule. ICMP messages that neither ask nor answer,
- * such as redirects, are new each time.
- *
- * **Neighbors**: over a tunnel there are no link addresses to be found, but a system may ask. With `neighbors` on, what RFC
- * 4861 lets only neighbors send (hop limit 255) passes: solicitations and advertisements of neighbors, router
- * solicitations outbound, router advertisements inbound; and multicast listener queries and reports (hop limit 1,
- * from `fe80::/10` or `::`). Redirects need a rule. A rule that matches comes first.
- *
- * **Options**: `rules`: none. `default`: outbound allow, inbound drop. `capacity`: 65,536 flows; a full table forgets
- * what came inbound and was not answered first, then other unanswered flows and those that are over, then answered ones,
- * and open connections and streams last; of unanswered ones the oldest of the opener (an IPv4 address, an IPv6 /64) with
- * the most, else the longest idle. `midStream`: off. `neighbors`: on. `errors`: those of its own.
- * Timers are Linux': SYN 120 s, handshake 60 s, connections 5 days, FIN 120 s, half-closed 60 s, last ACK 30 s, after
- * the end 120 s, after a reset 10 s; UDP 30 s, streams 120 s; ICMP 30 s; others 600 s.
- *
- * **Counters**: `rules`, `defaults`, `size`, `evicted`. Reasons: `rule NAME` or `rule NUMBER`, `no rule`, `invalid`,
- * `no first fragment`, `malformed`.
- *
- * **Limits**: fragments that come before their first one are dropped; reassemble in front of the firewall where that
- * happens. A later fragment that overlaps its first one is `malformed`; other overlaps are the receiver's affair (RFC
- * 5722). Windows are not checked in connections that both sides open at once, that are opened again within an old one
- * between the same ports, or of which a segment was fragmented. Transport checksums are not looked at. Of several
- * workers, one knows all packets between two addresses, and the others hand them over; rates and `capacity` hold for
- * each worker.
- * SCTP and DCCP are known by their ports alone.
- *
- * @example A web server that its administrator reaches
+ * @example A DNS server, and a port that no rule opens
  * ```ts
  * import assert from "node:assert/strict";
+ * import { Direction, PacketPool } from "@warren/tunnel/core";
  * import { Firewall } from "@warren/tunnel/firewall";
+ * import { Ipv4 } from "@warren/tunnel/ipv4";
+ * import { Udp } from "@warren/tunnel/udp";
  *
  * const firewall = new Firewall({
- *   rules: [
- *     { name: "web", verdict: "allow", direction: "inbound", protocol: "tcp", dstPort: [80, 443] },
- *     { name: "ssh", verdict: "allow", direction: "inbound", protocol: "tcp", src: "10.9.0.0/24", dstPort: 22 },
- *     { verdict: "reject", direction: "inbound", protocol: ["tcp", "udp"] },
- *   ],
+ *   rules: [{ name: "dns", verdict: "allow", direction: "inbound", protocol: "udp", dstPort: 53 }],
  * });
- * assert.equal(firewall.rules[1]!.text, "allow inbound tcp from 10.9.0.0/24 to port 22");
+ * const packet = new PacketPool().from(new TextEncoder().encode("hello"))!;
+ * Udp.encode(packet, { srcPort: 5000, dstPort: 53 });
+ * Ipv4.encode(packet, { src: 0xc0000201, dst: 0x0a090001, protocol: 17 });
+ * const { verdict, why } = firewall.explain(packet, Direction.Inbound);
+ * assert.deepEqual([verdict, why], ["allow", 'rule 1 "dns" matches this new packet: allow inbound udp to port 53']);
+ *
+ * Udp.of(packet)!.dstPort = 54;
+ * assert.equal(firewall.explain(packet, Direction.Inbound).verdict, "drop");
  * ```
  */
 export class Firewall implements Stage {
-  /** `firewall`. */
+  /** Name in statistics: `firewall`. */
   readonly name = "firewall";
   readonly #rules: RuleSet;
   readonly #defaults: readonly [outbound: FirewallVerdict, inbound: FirewallVerdict];
@@ -149,22 +127,22 @@ export class Firewall implements Stage {
   readonly #errors: IcmpErrors;
   readonly #packets: Float64Array;
   readonly #bytes: Float64Array;
-  /** What let flows through, by their notes. */
+  /** Texts of the rules and names of the defaults, by counter. */
   readonly #labels: readonly string[];
-  /** The time of the last batch or tick. */
+  /** Time of the last batch or tick. */
   #now = 0;
   #saved: SavedFirewall | undefined;
   #isTicking = false;
-  /** About the packet that was decided about last. */
+  /** Reason and rule of the last decision. */
   #by: Decision = "default";
   #rule: CompiledRule | undefined;
 
   /**
-   * A firewall with these rules.
+   * Checks the rules.
    *
-   * @throws {TypeError} when an option is of another kind, or a rule has a wrong value, naming its number and field.
+   * @throws {TypeError} for an option of a wrong type, or a wrong value in a rule, with the rule's number and field.
    * @throws {SyntaxError} the same, when a prefix or address does not parse.
-   * @throws {RangeError} the same for a rate; when the capacity is not from 1 to 2 to the 24th.
+   * @throws {RangeError} the same for a rate; when the capacity is not from 1 to 2^24.
    */
   constructor(options: FirewallOptions = {}) {
     checkNames("make a firewall", options, NAMES);
@@ -174,17 +152,16 @@ export class Firewall implements Stage {
     if (typeof verdict !== "string") checkNames("make a firewall: default", verdict, DEFAULT_NAMES);
     for (const [name, value] of Object.entries({ midStream, neighbors })) {
       if (typeof value === "boolean") continue;
-      throw new TypeError(
-        `Cannot make a firewall: ${name}: ${JSON.stringify(value)} is neither true nor false`,
-      );
+      throw new TypeError(`Cannot make a firewall: ${name} must be true or false, ${gotValue(value)}`);
     }
     const { outbound = "allow", inbound = "drop" } = typeof verdict === "string"
       ? { outbound: verdict, inbound: verdict }
       : verdict;
     for (const one of [outbound, inbound]) {
-      if (!["allow", "drop", "reject"].includes(one)) {
-        throw new TypeError(`Cannot make a firewall: default: ${JSON.stringify(one)} is no verdict`);
-      }
+      if (VERDICTS.includes(one)) continue;
+      throw new TypeError(
+        `Cannot make a firewall: default must be one of ${VERDICTS.join(", ")}, ${gotValue(one)}`,
+      );
     }
     this.#rules = new RuleSet(rules);
     this.#defaults = [outbound, inbound];
@@ -199,22 +176,22 @@ export class Firewall implements Stage {
     this.#bytes = new Float64Array(this.#labels.length);
   }
 
-  /** How many flows are known. */
+  /** Number of flows. */
   get size(): number {
     return this.#tracker.flows.size;
   }
 
-  /** How many flows there is room for. */
+  /** Maximum number of flows. */
   get capacity(): number {
     return this.#tracker.flows.capacity;
   }
 
-  /** How many flows made room for others before their time. */
+  /** Flows evicted from a full table before their timeout. */
   get evicted(): number {
     return this.#tracker.evicted;
   }
 
-  /** The rules with their counters; allocates. */
+  /** Rules with their counters; allocates. */
   get rules(): RuleReport[] {
     return this.#rules.rules.map(({ rule, text }, i) => ({
       number: i + 1,
@@ -225,7 +202,7 @@ export class Firewall implements Stage {
     }));
   }
 
-  /** The counters of the defaults, of what neighbors say, and of fragments behind their first; allocates. */
+  /** Counters of the defaults, of neighbor messages, and of fragments after the first; allocates. */
   get defaults(): Record<"outbound" | "inbound" | "neighbors" | "fragments", RuleCounters> {
     const first = this.#rules.rules.length;
     return Object.fromEntries(
@@ -255,15 +232,14 @@ export class Firewall implements Stage {
   }
 
   /**
-   * Says what would become of a packet that goes this way, by which rule, and why. Nothing is changed, counted or
-   * taken: not the packet, no flow, no rate.
+   * Explains the decision about a packet in this direction, without any effect on the packet, flows, counters or rates.
    *
-   * @param now When (monotonic milliseconds): flows end, and rates fill up. @default {the last batch's time}
+   * @param now Time of the decision (monotonic milliseconds). @default {the last batch's time}
    */
   explain(packet: Packet, direction: Direction, now: number = this.#now): Explanation {
     const { malformed } = packet;
     const tracker = this.#tracker;
-    const finding = tracker.look(packet, direction, now);
+    const finding = tracker.classify(packet, direction, now);
     const verdict = this.#decide(packet, finding, direction, now);
     packet.malformed = malformed;
     const { flow } = tracker;
@@ -272,11 +248,11 @@ export class Firewall implements Stage {
       rule: this.#rule,
       why: tracker.why,
       tracker: isKnown ? tracker : undefined,
-      letThrough: isKnown ? this.#labelOf(tracker.notes[flow]!) : undefined,
+      allowedBy: isKnown ? this.#labelOf(tracker.allowedBy[flow]!) : undefined,
     });
   }
 
-  /** The rules and the defaults as text, a line for each. */
+  /** Formats the rules and defaults as text, one per line. */
   toString(): string {
     const [outbound, inbound] = this.#defaults;
     const rules = formatRules(this.#rules.rules.map(({ rule }) => rule));
@@ -284,11 +260,11 @@ export class Firewall implements Stage {
   }
 
   /**
-   * The flows, and what let them through. Rates and counters are not saved, and neither are fragments. For how long
-   * a flow has been idle is known to 10 s while nothing passes.
+   * Returns the flows, with the rules and defaults that allowed them. Rates, counters and fragments are not saved. Idle times
+   * are accurate to 10 s while no packets pass.
    */
   save(): SavedFirewall {
-    // What was restored and has seen no packet since is still to be taken over.
+    // A restored state is kept until the first packet or tick.
     if (this.#saved !== undefined) return this.#saved;
     const { flows } = this.#tracker;
     return {
@@ -300,10 +276,10 @@ export class Firewall implements Stage {
   }
 
   /**
-   * Takes over the flows of another firewall, at the next packet or tick. Those that were let through by what this
-   * one does not have are left out.
+   * Adds saved flows at the next packet or tick, except those allowed by a rule or default that this firewall does not
+   * have.
    *
-   * @throws {TypeError} when it is no state of a firewall; nothing is then changed.
+   * @throws {TypeError} when `state` does not come from a firewall; nothing is changed.
    */
   restore(state: unknown): void {
     this.#saved = readSaved(state);
@@ -315,10 +291,10 @@ export class Firewall implements Stage {
     const { packets, length } = batch;
     const tracker = this.#tracker;
     const { index, count } = context.worker;
-    const asksEstablished = (this.#rules.states >> Finding.Established & 1) === 1;
+    const hasEstablishedRules = (this.#rules.states >> Finding.Established & 1) === 1;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      const finding = tracker.look(packet, direction, now);
+      const finding = tracker.classify(packet, direction, now);
       if (count > 1 && finding !== Finding.Malformed) {
         const owner = tracker.owner(count);
         if (owner !== index) {
@@ -326,9 +302,9 @@ export class Firewall implements Stage {
           continue;
         }
       }
-      if (finding === Finding.Established && !asksEstablished) {
+      if (finding === Finding.Established && !hasEstablishedRules) {
         tracker.commit(packet, finding, direction, now, 0);
-        this.#count(tracker.notes[tracker.flow]!, packet);
+        this.#count(tracker.allowedBy[tracker.flow]!, packet);
         continue;
       }
       this.#act(packet, finding, this.#decide(packet, finding, direction, now), direction, context);
@@ -339,7 +315,7 @@ export class Firewall implements Stage {
     }
   }
 
-  /** Finds what becomes of a packet, into `#by` and `#rule` too. Changes nothing else. */
+  /** Decides about a packet, and sets `#by` and `#rule`. Changes nothing else. */
   #decide(packet: Packet, finding: Finding, direction: Direction, now: number): FirewallVerdict {
     this.#rule = undefined;
     if (finding >= Finding.Fragment) {
@@ -366,7 +342,7 @@ export class Firewall implements Stage {
       this.#by = "flow";
       return "allow";
     }
-    if (this.#passesNeighbors && isNeighborTalk(packet, ip, direction)) {
+    if (this.#passesNeighbors && isNeighborMessage(packet, ip, direction)) {
       this.#by = "neighbors";
       return "allow";
     }
@@ -384,10 +360,10 @@ export class Firewall implements Stage {
     const tracker = this.#tracker;
     const rule = this.#rule;
     if (rule?.rate !== undefined) rule.rate.take(Ip.of(packet)!, context.now);
-    const note = this.#noteOf(direction);
-    if (note >= 0) this.#count(note, packet);
+    const counter = this.#counterOf(direction);
+    if (counter >= 0) this.#count(counter, packet);
     if (verdict === "allow") {
-      tracker.commit(packet, finding, direction, context.now, note);
+      tracker.commit(packet, finding, direction, context.now, counter);
       return;
     }
     tracker.refuse(packet, direction, context.now);
@@ -397,14 +373,14 @@ export class Firewall implements Stage {
     else this.#errors.answer(packet, IcmpError.PortUnreachable, context, reason, 0, direction);
   }
 
-  /** Which counter a decision belongs to; -1 for none. */
-  #noteOf(direction: Direction): number {
+  /** Index of the counter of the last decision; -1 for none. */
+  #counterOf(direction: Direction): number {
     const first = this.#rules.rules.length;
     switch (this.#by) {
       case "rule":
         return this.#rule!.index;
       case "flow":
-        return this.#tracker.notes[this.#tracker.flow]!;
+        return this.#tracker.allowedBy[this.#tracker.flow]!;
       case "default":
         return first + direction;
       case "neighbors":
@@ -416,14 +392,14 @@ export class Firewall implements Stage {
     }
   }
 
-  #labelOf(note: number): string {
-    const rule = this.#rules.rules[note];
-    return rule === undefined ? this.#labels[note]! : `rule ${nameOf(rule)}`;
+  #labelOf(counter: number): string {
+    const rule = this.#rules.rules[counter];
+    return rule === undefined ? this.#labels[counter]! : `rule ${nameOf(rule)}`;
   }
 
-  #count(note: number, packet: Packet): void {
-    this.#packets[note]!++;
-    this.#bytes[note]! += packet.length;
+  #count(counter: number, packet: Packet): void {
+    this.#packets[counter]!++;
+    this.#bytes[counter]! += packet.length;
   }
 
   #begin(now: number): void {
@@ -437,8 +413,8 @@ export class Firewall implements Stage {
     this.#saved = undefined;
     const places = labels.map((label) => this.#labels.indexOf(label));
     for (const flow of flows) {
-      const note = places[flow.note]!;
-      if (note >= 0) this.#tracker.restore({ ...flow, note }, now);
+      const allowedBy = places[flow.allowedBy]!;
+      if (allowedBy >= 0) this.#tracker.restore({ ...flow, allowedBy }, now);
     }
   }
 }

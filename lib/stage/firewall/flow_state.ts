@@ -1,36 +1,36 @@
-/** The states of a firewall's flows: how long each may be idle, and which make room for others first. */
+/** The states of a firewall's flows: timeouts and eviction priorities. */
 
-/** What is known of a flow. TCP's are RFC 9293's, as one sees them who stands between. */
+/** States of flows. Those of TCP are RFC 9293's, as observed between the two sides. */
 export const FlowState = {
-  /** Another protocol, seen in one direction alone. */
+  /** Another protocol, in one direction only. */
   OtherUnreplied: 0,
-  /** UDP and UDP-Lite, in one direction alone. */
+  /** UDP and UDP-Lite, in one direction only. */
   UdpUnreplied: 1,
-  /** ICMP requests without an answer. */
+  /** ICMP queries without a reply. */
   IcmpUnreplied: 2,
-  /** A SYN without an answer. */
+  /** SYN without a reply. */
   SynSent: 3,
-  /** A SYN and its answer; the opener has not confirmed it. */
+  /** SYN and SYN-ACK; the opener has not acknowledged yet. */
   SynReceived: 4,
-  /** A reset has ended it. */
+  /** Closed by a reset. */
   Closed: 5,
-  /** Both sides have ended it, and know it of each other. */
+  /** Closed by both sides, with both FINs acknowledged. */
   TimeWait: 6,
   /** Another protocol, in both directions. */
   OtherReplied: 7,
-  /** UDP that was answered. */
+  /** UDP in both directions. */
   UdpReplied: 8,
-  /** ICMP requests with answers. */
+  /** ICMP queries with replies. */
   IcmpReplied: 9,
-  /** A reset within the window, which its receiver may have taken or not (RFC 5961 section 3.2). */
-  Doubted: 10,
-  /** UDP that has gone on for more than 2 s after its beginning, in both directions. */
+  /** A reset in the window but not exact, which the receiver answers with a challenge ACK (RFC 5961 section 3.2). */
+  Challenged: 10,
+  /** UDP in both directions, more than 2 s after the first packet. */
   UdpStream: 11,
-  /** A TCP connection, open on both sides. */
+  /** TCP connection open on both sides. */
   Established: 12,
   /** One side has sent its FIN. */
   FinWait: 13,
-  /** That FIN is confirmed; the other side may go on sending. */
+  /** That FIN is acknowledged; the other side may still send. */
   CloseWait: 14,
   /** Both sides have sent their FINs. */
   LastAck: 15,
@@ -38,13 +38,13 @@ export const FlowState = {
 /** One of {@linkcode FlowState}'s values. */
 export type FlowState = typeof FlowState[keyof typeof FlowState];
 
-/** The states' names, by their numbers. */
+/** Names of the states, by number. */
 export const STATE_NAMES: readonly string[] = Object.keys(FlowState);
 
 // Specification: Linux' defaults, Documentation/networking/nf_conntrack-sysctl.rst (ms)
 const SECOND = 1000;
 const DAY = 86_400 * SECOND;
-/** How long a flow may be idle (milliseconds), by its state. */
+/** Maximum idle time of a flow, by state (milliseconds). */
 export const TIMEOUTS: readonly number[] = [
   600 * SECOND,
   30 * SECOND,
@@ -66,18 +66,15 @@ export const TIMEOUTS: readonly number[] = [
 
 // Implementation
 /**
- * Eviction priority by state, the lowest first: 0 unanswered or over, 1 answered, 2 surely open. What was opened inbound has
- * one less until it is open, since strangers can make any number of such flows from addresses that are not theirs.
+ * Eviction priorities by state, the lowest evicted first: 0 unanswered or closed, 1 answered, 2 open. Flows opened inbound have
+ * one less until they are open, since anyone can open any number of them from forged addresses.
  */
 export const PRIORITIES: { readonly outbound: readonly number[]; readonly inbound: readonly number[] } = {
   outbound: [0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2],
   inbound: [-1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 1, 2, 2, 2, 2, 2],
 };
 
-/**
- * Tells whether nobody has answered the opener of a flow in this state, or the opener has not shown that it got the
- * answer.
- */
+/** Tells whether in this state the opener has no reply, or has not shown that it received it. */
 export function isUnanswered(state: FlowState): boolean {
   return state <= FlowState.SynReceived;
 }

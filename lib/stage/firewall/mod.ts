@@ -1,4 +1,4 @@
-/** A stateful firewall, its rules as data, and why it decides as it does. */
+/** A stateful firewall with rules as data, which explains its decisions. */
 
 export type { Decision, Explanation } from "./_explanation.ts";
 export type { SavedFirewall } from "./_saved.ts";

@@ -1,74 +1,77 @@
-/** Rules of a firewall as data: what they say, how they are read, and their text. */
+/** Firewall rules as data, and as text. */
 
 import type { Direction, Packet } from "../../core/mod.ts";
 
-/** What becomes of a packet: onward, away without a word, or away with an answer. */
+/** Decision about a packet: pass, drop silently, or drop and answer with a TCP reset or ICMP error. */
 export type FirewallVerdict = "allow" | "drop" | "reject";
 
-/** What a packet is to the flows that are known. */
+/** Relation of a packet to the known flows. */
 export type ConnectionState = "new" | "established" | "related" | "invalid";
 
-/** A number, or a text: a number, a range such as `"1024-65535"`. */
+/** A port, or a range such as `"1024-65535"`. */
 export type PortRange = number | string;
 
-/** How often a rule matches. */
+/** Rate limit of a rule. */
 export interface RuleRate {
-  /** So many packets a second, on average. */
+  /** Average rate. */
   readonly packetsPerSecond: number;
-  /** So many at once. @default {packetsPerSecond, and at least 1} */
+  /** Maximum burst (packets). @default {packetsPerSecond, and at least 1} */
   readonly burst?: number;
-  /** Whether each source address has its own rate; over IPv6, each /64. @default {false} */
+  /** Applies the rate to each source: an IPv4 address or IPv6 /64. @default {false} */
   readonly perSource?: boolean;
-  /** How many sources are remembered; the one that has been idle for longest goes first. @default {4096} */
+  /** Maximum number of sources; the longest idle one is evicted. @default {4096} */
   readonly sources?: number;
 }
 
 /**
- * One rule. It matches a packet of which every field that is there is true; a field that is a list is true when one
- * of its values is. All but `match` is data that JSON can hold.
+ * A firewall rule. It matches packets that meet every given field; a list is met by any of its values. JSON can hold all
+ * fields except `match`.
  */
 export interface FirewallRule {
-  /** What becomes of a packet that matches. */
+  /** Decision about packets that match. */
   readonly verdict: FirewallVerdict;
-  /** What explanations, counters and drop reasons call it. @default {its number, from 1} */
+  /** Name in explanations, counters and drop reasons. @default {its number, from 1} */
   readonly name?: string;
-  /** Which way the packet goes. @default {both} */
+  /** Direction of the packet. @default {both} */
   readonly direction?: "outbound" | "inbound";
-  /** Where it comes from: prefixes or addresses of either family. @default {anywhere} */
+  /** Source prefixes or addresses, IPv4 or IPv6. @default {any} */
   readonly src?: string | readonly string[];
-  /** Where it goes. @default {anywhere} */
+  /** Destination prefixes or addresses. @default {any} */
   readonly dst?: string | readonly string[];
-  /** What it carries: a name of `Protocol` in lower case, such as `"tcp"`, or a number. @default {anything} */
+  /** Protocol: a name of `Protocol` in lower case, such as `"tcp"`, or a number. @default {any} */
   readonly protocol?: string | number | readonly (string | number)[];
-  /** The sender's port: of TCP, UDP, UDP-Lite, DCCP and SCTP. @default {any} */
+  /** Source port of TCP, UDP, UDP-Lite, DCCP or SCTP. @default {any} */
   readonly srcPort?: PortRange | readonly PortRange[];
-  /** The receiver's port. @default {any} */
+  /** Destination port. @default {any} */
   readonly dstPort?: PortRange | readonly PortRange[];
-  /** The type of an ICMP message; `protocol` says of which version. @default {any} */
+  /** Type of ICMP messages; `protocol` must be `"icmp"` or `"icmpv6"`. @default {any} */
   readonly icmpType?: number | readonly number[];
   /**
-   * Which TCP flags are set, and of which that is asked, as letters of `FSRPAUEW` around a slash: `"S/SA"` is SYN
-   * without ACK. @default {any}
+   * TCP flags that are set, a slash, and the flags that are compared, as letters of `FSRPAUEW`: `"S/SA"` is SYN without
+   * ACK. @default {any}
    */
   readonly tcpFlags?: string;
-  /** What it is to the flows that are known; see {@linkcode Firewall}. @default {"new"} */
+  /** State of the packet: see {@linkcode Firewall}. @default {"new"} */
   readonly state?: ConnectionState | readonly ConnectionState[];
-  /** Packets beyond it do not match. @default {any number} */
+  /** Rate limit; packets beyond it do not match. @default {none} */
   readonly rate?: RuleRate;
   /**
-   * Anything else, such as a compiled filter. It is asked last, must change nothing, and must be fast. @default {true}
+   * Further condition, such as a compiled filter; called last, must be fast and change nothing. @default {none}
    */
   readonly match?: (packet: Packet, direction: Direction) => boolean;
 }
 
-/** The fields in the order in which the text has them. */
-const FIELDS: readonly (keyof FirewallRule)[] = [
+/** Fields of rules, in the order of their text. */
+export const FIELDS: readonly (keyof FirewallRule)[] = [
   ...["verdict", "name", "direction", "src", "dst", "protocol", "srcPort", "dstPort"] as const,
   ...["icmpType", "tcpFlags", "state", "rate", "match"] as const,
 ];
 
+/** The values of {@linkcode FirewallVerdict}. */
+export const VERDICTS: readonly string[] = ["allow", "drop", "reject"];
+
 /**
- * A rule as one line of text.
+ * Formats a rule as one line of text.
  *
  * @example
  * ```ts
@@ -93,17 +96,17 @@ export function formatRule(rule: FirewallRule): string {
   if (dstPort !== undefined) words.push(dst === undefined ? `to port` : `port`, list(dstPort));
   if (rate !== undefined) {
     const { packetsPerSecond, burst, perSource = false } = rate;
-    const most = packetsPerSecond < 1
+    const limit = packetsPerSecond < 1
       ? `${round(packetsPerSecond * 60)} a minute`
       : `${round(packetsPerSecond)} a second`;
-    words.push(`up to ${most}${burst === undefined ? "" : `, ${burst} at once`}`);
+    words.push(`up to ${limit}${burst === undefined ? "" : `, ${burst} at once`}`);
     if (perSource) words.push("from each source");
   }
-  if (match !== undefined) words.push(`where ${match.name === "" ? "a function says so" : match.name}`);
+  if (match !== undefined) words.push(`where ${match.name === "" ? "a function returns true" : match.name}`);
   return words.join(" ");
 }
 
-/** A list of rules as text: a line for each, with its number from 1 on and its name. */
+/** Formats rules as text: a line for each, with its number from 1 and its name. */
 export function formatRules(rules: readonly FirewallRule[]): string {
   const width = String(rules.length).length;
   return rules.map((rule, i) => {
@@ -112,18 +115,18 @@ export function formatRules(rules: readonly FirewallRule[]): string {
   }).join("\n");
 }
 
-/** The fields that a rule may have, for messages. */
+/** Finds a field that rules do not have. */
 export function unknownField(rule: object): string | undefined {
   return Object.keys(rule).find((field) => !(FIELDS as readonly string[]).includes(field));
 }
 
-/** One value or several, as an array. */
+/** Returns one value or several as an array. */
 export function asList<Value>(values: Value | readonly Value[] | undefined): readonly Value[] {
   if (values === undefined) return [];
   return Array.isArray(values) ? values : [values as Value];
 }
 
-/** At most four digits that count. */
+/** Rounds to four significant digits. */
 function round(value: number): number {
   return Number(value.toPrecision(4));
 }

@@ -1,6 +1,6 @@
 /** A stage that writes packets to a pcapng capture. */
 
-import { checkNames, gotValue, type OptionNames } from "../../core/options.ts";
+import { checkMin, checkNames, type OptionNames } from "../../core/options.ts";
 import {
   Direction,
   type Packet,
@@ -83,9 +83,7 @@ export class Capture implements Stage {
   constructor(sink: CaptureSink | PcapngWriter, options: CaptureOptions = {}) {
     checkNames("capture", options, NAMES);
     const { filter, interface: name = "warren", flushInterval = FLUSH_INTERVAL } = options;
-    if (!(flushInterval >= 0)) {
-      throw new RangeError(`Cannot capture: flushInterval must be at least 0 ms, ${gotValue(flushInterval)}`);
-    }
+    checkMin("capture", "flushInterval", flushInterval, 0);
     this.#writer = sink instanceof PcapngWriter ? sink : new PcapngWriter(sink, options);
     this.#interface = this.#writer.addInterface(name);
     this.#filter = filter;

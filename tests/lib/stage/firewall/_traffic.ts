@@ -1,4 +1,4 @@
-/** Random rules and packets for the firewall, from few values, so that they meet. */
+/** Random rules and packets for the firewall, of few values, so that they match. */
 
 import type { FirewallRule } from "@warren/tunnel/firewall";
 import type { Random } from "../../../../lib/core/random.ts";
@@ -17,14 +17,14 @@ function pick<Value>(random: Random, values: readonly Value[]): Value {
   return values[random.below(values.length)]!;
 }
 
-/** A few values of a list, or one by itself. */
+/** One value of a list, or an array of some. */
 function some<Value>(random: Random, values: readonly Value[]): Value | Value[] {
   return random.below(2) === 0
     ? pick(random, values)
     : Array.from({ length: 1 + random.below(3) }, () => pick(random, values));
 }
 
-/** A rule. */
+/** A random rule. */
 export function randomRule(random: Random, options: { states: boolean; rates: boolean }): FirewallRule {
   const maybe = <Field extends object>(make: () => Field): Partial<Field> =>
     random.below(3) === 0 ? make() : {};
@@ -60,7 +60,7 @@ function randomEnds(random: Random): [inside: string, outside: string] {
   return [inside, pick(random, OUTSIDE.filter((address) => address.includes(":") === inside.includes(":")))];
 }
 
-/** A packet as text, between an inside and an outside address of one version. */
+/** A random packet as text, between an inside and an outside address of one version. */
 export function randomPacket(random: Random, isOutbound: boolean, ends = randomEnds(random)): string {
   const [inside, outside] = ends;
   const is6 = inside.includes(":");
@@ -82,7 +82,7 @@ export function randomPacket(random: Random, isOutbound: boolean, ends = randomE
       return `icmp ${src} > ${dst} type ${type} id ${random.below(3)} seq 1 payload 20`;
     }
     case 5: {
-      // Now and then it is about another host's.
+      // Sometimes it is about another host's packet.
       const about = randomPacket(random, !isOutbound, random.below(8) === 0 ? undefined : ends);
       if (about.startsWith("icmp") || about.includes("[") !== is6) return `ip ${src} > ${dst} protocol 253`;
       return `icmp ${src} > ${dst} type ${is6 ? 1 : 3} code 3 { ${about} }`;
@@ -92,7 +92,7 @@ export function randomPacket(random: Random, isOutbound: boolean, ends = randomE
   }
 }
 
-/** Its bytes. */
+/** A random packet as bytes. */
 export function randomBytes(random: Random, isOutbound: boolean): Uint8Array {
   return encodePacket(randomPacket(random, isOutbound));
 }

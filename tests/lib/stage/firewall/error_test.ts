@@ -1,4 +1,4 @@
-/** Errors about connections, and fragments that make no sense. */
+/** ICMP errors about connections, and invalid fragments. */
 
 import { deepEqual, equal } from "node:assert/strict";
 import { Direction } from "@warren/tunnel/core";
@@ -36,7 +36,7 @@ for (const version of [4, 6] as const) {
       `icmp ${router} > ${inside} ${error} { ${out(`A seq ${seq >>> 0} ack 501 payload 100`)} cut ${cut} }`,
     );
 
-  Deno.test(`Firewall passes errors about what of a connection is in flight alone, over IPv${version}`, () => {
+  Deno.test(`Firewall passes errors only about segments in flight, over IPv${version}`, () => {
     const isn = 2 ** 32 - 50;
     const { pass } = start();
     equal(pass(0, encodePacket(out(`S seq ${isn}`))), true);
@@ -52,7 +52,7 @@ for (const version of [4, 6] as const) {
     equal(pass(1, encodePacket(back(`A seq 501 ack ${(isn + 101) % 2 ** 32}`))), true);
     for (const error of errors) {
       for (const seq of [isn + 101, isn + 201, isn + 300]) equal(pass(1, about(error, seq)), true, `${seq}`);
-      // Acknowledged, not sent yet, of nowhere.
+      // Acknowledged, not sent yet, random.
       for (const seq of [isn, isn + 1, isn + 100, isn + 302, isn + 5000, isn + 2 ** 31]) {
         equal(pass(1, about(error, seq)), false, `${error} ${seq - isn}`);
       }
@@ -73,7 +73,7 @@ for (const version of [4, 6] as const) {
     equal(pass(0, forged), true);
   });
 
-  Deno.test(`Firewall passes no error about a side that has sent nothing in a connection met midway, over IPv${version}`, () => {
+  Deno.test(`Firewall passes no error about a side that has sent nothing in a mid-stream connection, over IPv${version}`, () => {
     const test = new TestPipeline(new Firewall({ midStream: true, default: "allow" }));
     const pass = (direction: Direction, bytes: Uint8Array) => {
       test.send(direction, bytes);
@@ -88,7 +88,7 @@ for (const version of [4, 6] as const) {
   });
 }
 
-Deno.test("Firewall lets no fragment pass that ends beyond 65,535, is within another, or has no whole header", () => {
+Deno.test("Firewall passes no fragment that ends beyond 65,535, is nested in another, or has an incomplete header", () => {
   const upper = [17, Uint8Array.of(0x13, 0x88, 0, 53, 0, 24, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8)] as const;
   const fragment = (offset: number, more: boolean, id = 9) => ({
     type: 44,
@@ -112,11 +112,11 @@ Deno.test("Firewall lets no fragment pass that ends beyond 65,535, is within ano
       true,
     ],
   );
-  // A fragment in a fragment, whose parts would be known by one identification here and by two at their destination.
+  // A fragment nested in a fragment: one identification here, two at the destination.
   deepEqual(passes(chained([fragment(0, true), fragment(0, true, 8)], upper)), [false]);
   deepEqual(passes(first, chained([fragment(0, true), fragment(16, false, 9)], upper)), [true, false]);
   deepEqual(passes(chained([fragment(0, true)], [6, upper[1]])), [false]);
   deepEqual(passes(chained([fragment(0, true), destination], [17, new Uint8Array(0)])), [false]);
-  // The payload of a later fragment is no header, whatever it is called.
+  // The payload of a later fragment is not a header, whatever its protocol.
   deepEqual(passes(first, chained([fragment(16, false)], [60, upper[1]])), [true, true]);
 });

@@ -1,4 +1,4 @@
-/** The firewall over many packets: what it explains and does, any bytes, floods, saved states, workers. */
+/** The firewall with many packets: explanations and decisions, any bytes, floods, saved states, workers. */
 
 import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import { Direction, PacketPool } from "@warren/tunnel/core";
@@ -11,7 +11,7 @@ import { copy } from "../../../../lib/split/copy.ts";
 
 const { Outbound, Inbound } = Direction;
 
-/** Sends a packet; returns what came of it: where it is now, or why it is nowhere. */
+/** Sends a packet; returns `passed`, `answered`, or the drop reason. */
 function pass(test: TestPipeline, direction: Direction, bytes: Uint8Array): string {
   const before = test.pipeline.ledger.counters.snapshot(0).dropped;
   test.send(direction, bytes);
@@ -31,7 +31,7 @@ function send(test: TestPipeline, direction: Direction, ...texts: string[]): str
   return texts.map((text) => pass(test, direction, encodePacket(text)));
 }
 
-Deno.test("Firewall.explain() says what then happens, and changes nothing", () => {
+Deno.test("Firewall.explain() agrees with the decision that follows, and changes nothing", () => {
   const pool = new PacketPool({ small: 1, large: 0 });
   const seen = new Map<string, number>();
   for (let seed = 1; seed <= 150; seed++) {
@@ -51,28 +51,28 @@ Deno.test("Firewall.explain() says what then happens, and changes nothing", () =
       test.settle();
       const packet = pool.from(bytes)!;
       const before = JSON.stringify([firewall.save(), firewall.rules, firewall.defaults]);
-      const said = firewall.explain(packet, direction, test.now);
-      equal(firewall.explain(packet, direction, test.now).text, said.text);
+      const explained = firewall.explain(packet, direction, test.now);
+      equal(firewall.explain(packet, direction, test.now).text, explained.text);
       equal(JSON.stringify([firewall.save(), firewall.rules, firewall.defaults]), before);
       equal(packet.malformed, false);
       equal(packet.data.toHex(), bytes.toHex());
       pool.give(packet);
       const packets = firewall.rules.map((rule) => rule.packets);
       const happened = pass(test, direction, bytes);
-      if (said.verdict === "allow") equal(happened, "passed", said.text);
+      if (explained.verdict === "allow") equal(happened, "passed", explained.text);
       else {
-        const { rule, by } = said;
+        const { rule, by } = explained;
         const reason = rule === undefined ? by === "default" ? "no rule" : by : `rule ${rule.number}`;
         ok(
-          happened === reason || said.verdict === "reject" && happened === "answered",
-          `${happened}: ${said.text}`,
+          happened === reason || explained.verdict === "reject" && happened === "answered",
+          `${happened}: ${explained.text}`,
         );
       }
-      if (said.rule !== undefined) {
-        const { number } = said.rule;
+      if (explained.rule !== undefined) {
+        const { number } = explained.rule;
         equal(firewall.rules[number - 1]!.packets, packets[number - 1]! + 1);
       }
-      const kind = `${said.by} ${said.state}`;
+      const kind = `${explained.by} ${explained.state}`;
       seen.set(kind, (seen.get(kind) ?? 0) + 1);
     }
   }
@@ -81,7 +81,7 @@ Deno.test("Firewall.explain() says what then happens, and changes nothing", () =
   deepEqual(wanted.filter((kind) => !seen.has(kind)), [], JSON.stringify([...seen]));
 });
 
-Deno.test("Firewall.explain() names the rule, or the flow and what let it through", () => {
+Deno.test("Firewall.explain() names the rule, or the flow and the rule that allowed it", () => {
   const firewall = new Firewall({
     rules: [
       { name: "web", verdict: "allow", direction: "inbound", protocol: "tcp", dstPort: 80 },
@@ -89,41 +89,41 @@ Deno.test("Firewall.explain() names the rule, or the flow and what let it throug
     ],
   });
   const test = new TestPipeline(firewall);
-  const said = (direction: Direction, text: string) => {
+  const whyOf = (direction: Direction, text: string) => {
     const pool = new PacketPool({ small: 1, large: 0 });
     return firewall.explain(pool.from(encodePacket(text))!, direction).why;
   };
   const syn = "tcp 192.0.2.1:5000 > 10.9.0.1:80 S seq 1";
-  equal(said(Inbound, syn), 'rule 1 "web" matches this new packet: allow inbound tcp to port 80');
+  equal(whyOf(Inbound, syn), 'rule 1 "web" matches this new packet: allow inbound tcp to port 80');
   equal(
-    said(Inbound, "tcp 192.0.2.1:5000 > 10.9.0.1:81 S seq 1"),
+    whyOf(Inbound, "tcp 192.0.2.1:5000 > 10.9.0.1:81 S seq 1"),
     "rule 2 matches this new packet: reject inbound tcp",
   );
-  equal(said(Inbound, "udp 192.0.2.1:5000 > 10.9.0.1:81"), "no rule matches");
+  equal(whyOf(Inbound, "udp 192.0.2.1:5000 > 10.9.0.1:81"), "no rule matches");
   send(test, Inbound, syn);
   send(test, Outbound, "udp 10.9.0.1:5000 > 192.0.2.1:53");
-  equal(said(Inbound, syn), 'it is of a flow opened inbound by rule 1 "web", now SynSent');
+  equal(whyOf(Inbound, syn), 'it belongs to a flow opened inbound by rule 1 "web", now SynSent');
   equal(
-    said(Inbound, "icmp 192.0.2.1 > 10.9.0.1 type 3 code 3 { udp 10.9.0.1:5000 > 192.0.2.1:53 }"),
+    whyOf(Inbound, "icmp 192.0.2.1 > 10.9.0.1 type 3 code 3 { udp 10.9.0.1:5000 > 192.0.2.1:53 }"),
     "it is an error about a flow opened outbound by default outbound allow, now UdpUnreplied",
   );
   equal(
-    said(Inbound, "tcp 192.0.2.1:5000 > 10.9.0.1:80 A seq 1"),
-    "it is outside of its connection's window, or not of its state",
+    whyOf(Inbound, "tcp 192.0.2.1:5000 > 10.9.0.1:80 A seq 1"),
+    "it is outside its connection's window, or invalid in its state",
   );
   equal(
-    said(Inbound, "tcp 192.0.2.9:5000 > 10.9.0.1:80 A seq 1"),
-    "it begins no connection, and is of none",
+    whyOf(Inbound, "tcp 192.0.2.9:5000 > 10.9.0.1:80 A seq 1"),
+    "it neither opens nor belongs to a connection",
   );
   equal(
-    said(Inbound, 'ip 192.0.2.9 > 10.9.0.1 protocol 17 ident 1 offset 8 "x"'),
+    whyOf(Inbound, 'ip 192.0.2.9 > 10.9.0.1 protocol 17 ident 1 offset 8 "x"'),
     "its first fragment has not passed",
   );
   equal(firewall.rules[0]!.packets, 1);
   deepEqual(firewall.defaults.outbound, { packets: 1, bytes: 28 });
 });
 
-Deno.test("Firewall.explain() of a time to come ends no flow", () => {
+Deno.test("Firewall.explain() with a later time removes no flow", () => {
   const pool = new PacketPool({ small: 1, large: 0 });
   const firewall = new Firewall();
   const test = new TestPipeline(firewall);
@@ -135,7 +135,7 @@ Deno.test("Firewall.explain() of a time to come ends no flow", () => {
   deepEqual(send(test, Inbound, answer), ["passed"]);
 });
 
-Deno.test("Firewall takes any bytes: it never throws, and its books balance", () => {
+Deno.test("Firewall never throws and loses no packet, whatever bytes come", () => {
   for (let seed = 1; seed <= 40; seed++) {
     const random = new Random(seed);
     const rules = Array.from({ length: 6 }, () => randomRule(random, { states: true, rates: true }));
@@ -173,7 +173,7 @@ function connect(test: TestPipeline): void {
   send(test, Outbound, CONNECTION.ack);
 }
 
-Deno.test("Firewall keeps what is open through a flood of 1,000,000 flows, in bounded memory", () => {
+Deno.test("Firewall keeps open flows through a flood of 1,000,000 others, in bounded memory", () => {
   const firewall = new Firewall({ default: "allow", capacity: 4096 });
   const test = new TestPipeline(firewall);
   connect(test);
@@ -183,7 +183,7 @@ Deno.test("Firewall keeps what is open through a flood of 1,000,000 flows, in bo
   const query = encodePacket("udp 203.0.113.1:1 > 10.9.0.1:53");
   for (let i = 0; i < 1_000_000; i += 64) {
     for (let j = i; j < i + 64; j++) {
-      // Addresses and ports count up; sums are nobody's affair here.
+      // Addresses and ports count up; checksums do not matter here.
       const bytes = j % 2 === 0 ? syn : query;
       bytes.set([j >> 16 & 0xff, j >> 8 & 0xff], 14);
       bytes[21] = j & 0xff;
@@ -203,7 +203,7 @@ Deno.test("Firewall keeps what is open through a flood of 1,000,000 flows, in bo
   deepEqual(send(test, Inbound, CONNECTION.data, "udp 192.0.2.1:53 > 10.9.0.1:6000"), ["passed", "passed"]);
 });
 
-Deno.test("Firewall.restore() goes on where save() was, through JSON", () => {
+Deno.test("Firewall.restore() restores the flows of save() through JSON", () => {
   const rules = [{ verdict: "allow", direction: "inbound", protocol: "udp", dstPort: 53 }] as const;
   const one = new Firewall({ rules });
   const before = new TestPipeline(one);
@@ -231,7 +231,7 @@ Deno.test("Firewall.restore() goes on where save() was, through JSON", () => {
   equal(other.rules[0]!.packets, 0);
 });
 
-Deno.test("Firewall.restore() leaves out what a rule let through that is gone", () => {
+Deno.test("Firewall.restore() leaves out flows of a rule that no longer exists", () => {
   const one = new Firewall({ rules: [{ verdict: "allow", direction: "inbound", protocol: "udp" }] });
   const before = new TestPipeline(one);
   send(before, Inbound, "udp 192.0.2.1:5000 > 10.9.0.1:53");
@@ -242,7 +242,7 @@ Deno.test("Firewall.restore() leaves out what a rule let through that is gone", 
   equal(other.size, 0);
 });
 
-Deno.test("Firewall.restore() refuses what is no state of a firewall, and keeps its own", () => {
+Deno.test("Firewall.restore() rejects a state that is not a firewall's, and keeps its own", () => {
   const firewall = new Firewall();
   const test = new TestPipeline(firewall);
   connect(test);
@@ -256,7 +256,9 @@ Deno.test("Firewall.restore() refuses what is no state of a firewall, and keeps 
     { ...saved, format: "nat" },
     { ...saved, flows: 7 },
     { ...saved, labels: [7] },
-    ...[{ key: [1] }, { key: [0x406, -1, 0, 0] }, { state: 99 }, { opener: 2 }, { note: 99 }, { idle: -1 }, {
+    ...[{ key: [1] }, { key: [0x406, -1, 0, 0] }, { state: 99 }, { opener: 2 }, { allowedBy: 99 }, {
+      idle: -1,
+    }, {
       tcp: [1],
     }]
       .map((change) => ({ ...saved, flows: [{ ...flow, ...change }] })),
@@ -266,7 +268,7 @@ Deno.test("Firewall.restore() refuses what is no state of a firewall, and keeps 
   deepEqual(send(test, Inbound, CONNECTION.data), ["passed"]);
 });
 
-Deno.test("Firewall hands packets over to the one worker that knows both addresses, in both directions", () => {
+Deno.test("Firewall hands packets over to the worker of their addresses, the same in both directions", () => {
   const workers = [0, 1, 2].map((index) => {
     const handed: { bytes: Uint8Array; worker: number; direction: Direction }[] = [];
     const place = { index, count: 3 };
@@ -312,7 +314,7 @@ Deno.test("Firewall hands packets over to the one worker that knows both address
     deepEqual(bring(2, Inbound, `udp 192.0.2.${host}:53 > 10.9.0.1:5001 "other"`), [owner, "dropped"]);
     const fragment = `protocol 17 ident 7 offset 32 "rest"`;
     deepEqual(bring(1, Inbound, `ip 192.0.2.${host} > 10.9.0.1 ${fragment}`), [owner, "dropped"]);
-    // No addresses tell whose it is, and it goes to and fro between none.
+    // Without quoted addresses, it belongs to the first worker.
     deepEqual(bring(2, Inbound, `icmp 198.51.100.1 > 10.9.0.1 type 11 { ${short} }`), [0, "dropped"]);
     deepEqual(bring(0, Inbound, `icmp 198.51.100.1 > 10.9.0.1 type 11 { ${short} }`), [0, "dropped"]);
   }

@@ -1,4 +1,4 @@
-/** A firewall whose table is full: whose flows make room. */
+/** A firewall with a full table: which flows are evicted. */
 
 import { equal, ok } from "node:assert/strict";
 import { Direction, type Packet, PacketPool } from "@warren/tunnel/core";
@@ -16,7 +16,7 @@ interface Names {
   readonly outside: string;
   /** Many sources, all in one IPv6 /64 where there is one. */
   readonly near: (i: number) => string;
-  /** Many sources that have nothing in common. */
+  /** Many unrelated sources. */
   readonly far: (i: number) => string;
 }
 
@@ -55,13 +55,13 @@ class Rig {
     return (direction === Direction.Outbound ? far : device).length === 1;
   }
 
-  /** Whether a flow is known: what is not new passes without a rule. */
+  /** Tells whether a flow is known: its packets are not new. */
   knows(direction: Direction, text: string): boolean {
     return this.firewall.explain(packetFor(text), direction).by === "flow";
   }
 }
 
-/** A packet in the one slot, to be asked about. */
+/** A packet for `explain`, in the only slot. */
 function packetFor(text: string): Packet {
   const packet = pool.packets[0]!;
   const bytes = encodePacket(text);
@@ -75,7 +75,7 @@ for (const version of [4, 6] as const) {
   for (const [kind, stranger] of [["one network's", near], ["many networks'", far]] as const) {
     for (const protocol of ["tcp", "udp"] as const) {
       const flags = protocol === "tcp" ? "S" : "payload 1";
-      Deno.test(`Firewall keeps what inside hosts open beside ${kind} unanswered ${protocol} over IPv${version}`, () => {
+      Deno.test(`Firewall keeps flows of inside hosts under a flood of ${kind} unanswered ${protocol} over IPv${version}`, () => {
         const rig = new Rig({ ...OPEN, capacity: 256 });
         const opened = (i: number) => `${protocol} ${inside}:${2000 + i} > ${outside}:80 ${flags}`;
         for (let i = 0; i < 50; i++) ok(rig.pass(Direction.Outbound, opened(i)));
@@ -86,7 +86,7 @@ for (const version of [4, 6] as const) {
         equal(rig.firewall.size, 256);
       });
 
-      Deno.test(`Firewall keeps what inside hosts open beside ${kind} half-open or once answered ${protocol} over IPv${version}`, () => {
+      Deno.test(`Firewall keeps flows of inside hosts under a flood of ${kind} half-open or once answered ${protocol} over IPv${version}`, () => {
         const rig = new Rig({ ...OPEN, capacity: 256 });
         const opened = `${protocol} ${inside}:2000 > ${outside}:80 ${flags}`;
         const reply = protocol === "tcp" ? "SA ack 1" : "payload 1";
@@ -94,7 +94,7 @@ for (const version of [4, 6] as const) {
         for (let i = 0; i < 1000; i++) {
           rig.pass(Direction.Inbound, `${protocol} ${stranger(i)}:${1000 + i} > ${inside}:443 ${flags}`);
           rig.pass(Direction.Outbound, `${protocol} ${inside}:443 > ${stranger(i)}:${1000 + i} ${reply}`);
-          // UDP that is answered is worth as much as what nobody has answered: the inside host goes on.
+          // Answered inbound UDP has the eviction priority of unanswered outbound flows: the inside host continues.
           if (protocol === "udp" && i % 100 === 0) ok(rig.pass(Direction.Outbound, opened));
         }
         ok(rig.knows(Direction.Outbound, opened));
@@ -102,7 +102,7 @@ for (const version of [4, 6] as const) {
     }
   }
 
-  Deno.test(`Firewall keeps an honest client's new flow beside one network's strangers, over IPv${version}`, () => {
+  Deno.test(`Firewall keeps a client's new flow under a flood from one network, over IPv${version}`, () => {
     const rig = new Rig({ ...OPEN, capacity: 256 });
     const honest = `tcp ${outside}:5000 > ${inside}:443 S`;
     ok(rig.pass(Direction.Inbound, honest));
@@ -112,7 +112,7 @@ for (const version of [4, 6] as const) {
     ok(rig.knows(Direction.Inbound, honest));
   });
 
-  Deno.test(`Firewall keeps an inside host's new flow beside another one that scans, over IPv${version}`, () => {
+  Deno.test(`Firewall keeps an inside host's new flow beside another host's scan, over IPv${version}`, () => {
     const rig = new Rig({ ...ANSWERS_ONLY, capacity: 256 });
     const honest = `tcp ${inside}:5000 > ${outside}:443 S`;
     ok(rig.pass(Direction.Outbound, honest));
@@ -121,7 +121,7 @@ for (const version of [4, 6] as const) {
     ok(rig.pass(Direction.Inbound, `tcp ${outside}:443 > ${inside}:5000 SA ack 1`));
   });
 
-  Deno.test(`Firewall keeps the first fragments of others beside one network's, over IPv${version}`, () => {
+  Deno.test(`Firewall keeps first fragments under a flood of them from one network, over IPv${version}`, () => {
     const rig = new Rig(OPEN);
     const bare = (name: string) => name.replace(/[[\]]/g, "");
     const piece = (src: string, ident: number, offset: number) =>
@@ -135,7 +135,7 @@ for (const version of [4, 6] as const) {
   });
 }
 
-Deno.test("Firewall restores whose flows they are, so that strangers' still make room first", () => {
+Deno.test("Firewall.restore() restores the sources of flows, so that inbound floods are still evicted first", () => {
   const before = new Rig({ ...OPEN, capacity: 64 });
   const opened = "tcp 10.9.0.1:2000 > 192.0.2.1:80 S";
   ok(before.pass(Direction.Outbound, opened));

@@ -17,14 +17,14 @@ const ENDS = ["10.9.0.1:5000", "192.0.2.1:80"];
 
 /** One host's half of a connection. */
 interface Host {
-  /** The first number that is not acknowledged, and the next to be sent. */
+  /** First number that is not acknowledged, and next number to send. */
   oldest: number;
   next: number;
-  /** The last number that it may send: what the other side has offered. */
+  /** Last number that it may send: what the other side has offered. */
   limit: number;
-  /** What it expects next. */
+  /** Next number that it expects. */
   expected: number;
-  /** How much of its data there is still, and its FIN's number once that is sent. */
+  /** Bytes of data left, and the number of its FIN once sent. */
   left: number;
   fin: number;
 }
@@ -41,7 +41,7 @@ interface Wire {
 const u32 = (number: number) => number >>> 0;
 const behind = (one: number, other: number) => one - other | 0;
 
-/** Passes a segment through; whether it came out. */
+/** Sends a segment; returns whether it passed. */
 function pass(test: TestPipeline, { from, flags, seq, ack, length, window }: Wire, options = ""): boolean {
   const numbers = `${flags} seq ${u32(seq)} ack ${flags === "S" ? 0 : u32(ack)} window ${window}`;
   const text = `tcp ${ENDS[from]} > ${ENDS[1 - from]} ${numbers} ${options} payload ${length}`;
@@ -51,7 +51,7 @@ function pass(test: TestPipeline, { from, flags, seq, ack, length, window }: Wir
   return far.length + device.length === 1;
 }
 
-Deno.test("Firewall passes all of a connection over bad roads, and nothing that is guessed", () => {
+Deno.test("Firewall passes a connection over lossy links whole, and no guessed segment", () => {
   let [passed, guessed, lucky] = [0, 0, 0];
   for (let seed = 1; seed <= 60; seed++) {
     const random = new Random(seed);
@@ -92,7 +92,7 @@ Deno.test("Firewall passes all of a connection over bad roads, and nothing that 
           break;
         }
         case 1:
-          // The oldest is sent again.
+          // Retransmits the oldest segment.
           if (host.oldest === host.fin) send(from, "FA", host.fin, 0);
           else if (isWaiting) {
             const end = host.fin < 0 ? host.next : host.fin;
@@ -102,7 +102,7 @@ Deno.test("Firewall passes all of a connection over bad roads, and nothing that 
         case 2: {
           const [wire] = before.splice(random.below(Math.min(before.length, 8)), 1);
           if (wire === undefined || random.below(10) === 0) break;
-          // What the receiver has had for more than a window may be kept from it.
+          // Segments that the receiver has had for more than a window may be dropped.
           const isOld = wire.seq + wire.length < hosts[1 - wire.from]!.expected;
           ok(pass(test, wire) || isOld, `seed ${seed}, step ${step}: ${JSON.stringify([wire, starts])}`);
           passed++;
@@ -133,6 +133,6 @@ Deno.test("Firewall passes all of a connection over bad roads, and nothing that 
     equal(test.balanced, true);
   }
   ok(passed > 20_000, `${passed} passed`);
-  // A window of 2 to the 15th in 2 to the 32nd, for a reset; others must guess both numbers.
+  // A reset must hit a window of 2^15 in 2^32; other segments must guess both numbers.
   deepEqual([guessed > 20_000, lucky < 10], [true, true], `${lucky} of ${guessed} guesses`);
 });
