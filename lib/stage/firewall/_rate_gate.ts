@@ -29,25 +29,23 @@ export class RateGate {
   #filledAt = 0;
 
   /**
-   * @param attempt Text after "Cannot" in errors, such as `use rule 1`.
+   * @param attempt Text after "Cannot" in errors, such as `use rule 1: rate`.
    * @throws {TypeError} for an unknown option, or a value of a wrong type.
    * @throws {RangeError} when a number is out of range.
    */
   constructor(rate: RuleRate, attempt: string) {
-    checkNames(`${attempt}: rate`, rate, NAMES);
+    checkNames(attempt, rate, NAMES);
     const { packetsPerSecond, burst, perSource = false, sources = SOURCES } = rate;
-    const mustBe = (name: string, rule: string, value: unknown) =>
-      `Cannot ${attempt}: rate.${name} must be ${rule}, ${gotValue(value)}`;
-    for (const [name, value] of Object.entries({ packetsPerSecond, burst: burst ?? 1 })) {
-      if (typeof value !== "number") throw new TypeError(mustBe(name, "a number", value));
-    }
-    if (typeof perSource !== "boolean") throw new TypeError(mustBe("perSource", "true or false", perSource));
     if (!(packetsPerSecond > 0 && packetsPerSecond < Infinity)) {
-      throw new RangeError(mustBe("packetsPerSecond", "finite and above 0", packetsPerSecond));
+      throw new RangeError(
+        `Cannot ${attempt}: packetsPerSecond must be finite and above 0, ${gotValue(packetsPerSecond)}`,
+      );
     }
     const max = burst ?? Math.max(1, packetsPerSecond);
-    if (!(max >= 1 && max < Infinity)) throw new RangeError(mustBe("burst", "finite and at least 1", max));
-    checkInteger(attempt, "rate.sources", sources, 1, MAX_SOURCES);
+    if (!(max >= 1 && max < Infinity)) {
+      throw new RangeError(`Cannot ${attempt}: burst must be finite and at least 1, ${gotValue(max)}`);
+    }
+    checkInteger(attempt, "sources", sources, 1, MAX_SOURCES);
     this.#perMillisecond = packetsPerSecond / 1000;
     this.#burst = max;
     if (!perSource) {

@@ -118,7 +118,7 @@ export class CompiledRule {
     }
     this.protocols = numbersOf(numbers ?? allowed);
     this.#match = match;
-    this.rate = rule.rate === undefined ? undefined : new RateGate(rule.rate, `use rule ${index + 1}`);
+    this.rate = rule.rate === undefined ? undefined : new RateGate(rule.rate, `use rule ${index + 1}: rate`);
     this.text = formatRule(rule);
     this.reason = `rule ${name ?? index + 1}`;
   }
@@ -165,9 +165,6 @@ export class RuleSet {
   readonly #lists: CompiledRule[][] = [];
 
   constructor(rules: readonly FirewallRule[]) {
-    if (!Array.isArray(rules)) {
-      throw new TypeError(`Cannot use rules: rules must be an array, ${gotValue(rules)}`);
-    }
     this.rules = rules.map((rule, index) => new CompiledRule(rule, index));
     this.states = this.rules.reduce((bits, rule) => bits | rule.states, 0);
     for (let finding = 0; finding < STATES.length; finding++) {

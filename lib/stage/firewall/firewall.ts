@@ -150,10 +150,6 @@ export class Firewall implements Stage {
     const { errors = new IcmpErrors() } = options;
     const { default: verdict = {} } = options;
     if (typeof verdict !== "string") checkNames("make a firewall: default", verdict, DEFAULT_NAMES);
-    for (const [name, value] of Object.entries({ midStream, neighbors })) {
-      if (typeof value === "boolean") continue;
-      throw new TypeError(`Cannot make a firewall: ${name} must be true or false, ${gotValue(value)}`);
-    }
     const { outbound = "allow", inbound = "drop" } = typeof verdict === "string"
       ? { outbound: verdict, inbound: verdict }
       : verdict;

@@ -1,6 +1,6 @@
 /**
- * A TCP connection as two hosts have it, over roads that lose, delay and repeat segments on both sides of the
- * firewall: whatever they send by RFC 9293 passes, and what a stranger guesses does not.
+ * A TCP connection of two hosts, over links that lose, delay and repeat segments on both sides of the firewall:
+ * segments of RFC 9293 pass, and those that an off-path attacker guesses do not.
  *
  *     host 0 ──loses, reorders──► firewall ──loses, reorders──► host 1, and back
  */
