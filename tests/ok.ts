@@ -16,7 +16,7 @@ const exported = Object.values(config.exports);
 /** The folders whose doc comments hold examples. */
 const DOCUMENTED = ["lib", "driver", "runtime"];
 
-/** The lines where examples start that can run, such as `lib/ip.ts#12`: all but those marked `no-eval`. */
+/** The lines where examples start that can run, such as `lib/wire/ip.ts#12`: all but those marked `no-eval`. */
 async function* examples(folder: string): AsyncGenerator<string> {
   for await (const { name, isDirectory } of Deno.readDir(new URL(`${folder}/`, ROOT))) {
     const path = `${folder}/${name}`;

@@ -77,7 +77,7 @@ Deno.test("arrange() puts each file into the group that names it most closely, a
   const files = ["cli/flags_test.ts", "loop_test.ts", "transport/mod_test.ts", "transport/udp_test.ts"];
   const arranged = arrange(files.map((file) => `tests/runtime/${file}`));
   deepStrictEqual([...arranged].map(([{ name }, its]) => [name, ...its]), [
-    ["pure", "tests/runtime/loop_test.ts", "tests/runtime/transport/mod_test.ts"],
+    ["pure", "tests/runtime/engine/loop_test.ts", "tests/runtime/transport/mod_test.ts"],
     ["golden"],
     ["network", "tests/runtime/transport/udp_test.ts"],
     ["machine", "tests/runtime/cli/flags_test.ts"],

@@ -119,7 +119,10 @@ const WRONG: [args: string[], message: RegExp][] = [
     ["run", "scripts/icmp_echo.ts", "--mtuu"],
     /did you mean --mtu\?\nTry: warren run scripts\/icmp_echo\.ts --help/,
   ],
-  [["run", "scripts/icmp_echo.ts", "--mtu", "9"], /^warren: --mtu: Cannot use MTU 9/],
+  [
+    ["run", "scripts/icmp_echo.ts", "--mtu", "9"],
+    /^warren: --mtu: .*mtu must be an integer from 68 to 65535, got 9$/m,
+  ],
   [["run", "--profile"], /^warren: it needs a script: warren run --profile my\.ts\n/],
   [["run", "--profile=", "scripts/icmp_echo.ts"], /^warren: --profile= needs a file's name/],
   [

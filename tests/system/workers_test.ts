@@ -527,12 +527,12 @@ systemTest(
     const single = await start("single", ["--workers", "2"]);
     assert.match(
       single.heard,
-      /EINVAL \(22\): it was made for one queue: .*`ip tuntap add single mode tun multi_queue`/,
+      /EINVAL \(22\): it was made without multi_queue: .*`ip tuntap add single mode tun multi_queue`/,
     );
     const several = await start("several", []);
     assert.match(
       several.heard,
-      /EINVAL \(22\): it was made for several queues: use them by --workers 2, or /,
+      /EINVAL \(22\): it was made with multi_queue: use it with --workers 2, or /,
     );
     assert.equal((await start("several", ["--workers", "2"])).code, 0);
   },
@@ -554,7 +554,7 @@ Deno.test(
   async () => {
     await assert.rejects(
       openTunnel({ linux: { queues: 2 } }),
-      /^TypeError: Cannot open a tunnel with 2 queues: .*only a script's module runs in several/,
+      /^TypeError: Cannot open a tunnel with 2 queues: .*only the module of a script runs in workers/,
     );
   },
 );

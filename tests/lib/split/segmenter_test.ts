@@ -1,5 +1,5 @@
 /**
- * Tests of lib/segment.ts. The oracles share no code with it: a segmenter written out of the RFCs, byte by byte, and
+ * Tests of lib/split/segmenter.ts. The oracles share no code with it: a segmenter written out of the RFCs, byte by byte, and
  * RFC 1071's loop.
  */
 

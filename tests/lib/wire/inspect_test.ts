@@ -1,4 +1,4 @@
-/** Tests of lib/inspect.ts. The lines are tcpdump 4.99.3's (`tcpdump -nSt -r`), unless a name says otherwise. */
+/** Tests of lib/wire/inspect.ts. The lines are tcpdump 4.99.3's (`tcpdump -nSt -r`), unless a name says otherwise. */
 
 import type { Packet } from "@warren/tunnel/core";
 import { Icmpv4 } from "@warren/tunnel/icmpv4";

@@ -1,4 +1,4 @@
-/** Tests of lib/tcp.ts. */
+/** Tests of lib/wire/tcp.ts. */
 
 import { Ipv4 } from "@warren/tunnel/ipv4";
 import { Tcp, type TcpFields } from "@warren/tunnel/tcp";

@@ -1,4 +1,4 @@
-/** Tests of lib/udp.ts. */
+/** Tests of lib/wire/udp.ts. */
 
 import { Ipv4 } from "@warren/tunnel/ipv4";
 import { Ipv6 } from "@warren/tunnel/ipv6";
