@@ -74,7 +74,12 @@ Deno.test("Report does not take what a test prints for a result", async () => {
 });
 
 Deno.test("arrange() puts each file into the group that names it most closely, and refuses one that none names", () => {
-  const files = ["cli/flags_test.ts", "loop_test.ts", "transport/mod_test.ts", "transport/udp_test.ts"];
+  const files = [
+    "cli/flags_test.ts",
+    "engine/loop_test.ts",
+    "transport/mod_test.ts",
+    "transport/udp_test.ts",
+  ];
   const arranged = arrange(files.map((file) => `tests/runtime/${file}`));
   deepStrictEqual([...arranged].map(([{ name }, its]) => [name, ...its]), [
     ["pure", "tests/runtime/engine/loop_test.ts", "tests/runtime/transport/mod_test.ts"],
