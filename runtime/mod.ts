@@ -45,4 +45,5 @@ export { device } from "./transport/device.ts";
 export { switchboard } from "./transport/switchboard.ts";
 export { udp, type UdpOptions } from "./transport/udp.ts";
 export { UdpTransport } from "./transport/udp_transport.ts";
-export { websocket, type WebSocketOptions, WebSocketTransport } from "./transport/websocket.ts";
+export { websocket, type WebSocketOptions } from "./transport/websocket.ts";
+export { WebSocketTransport } from "./transport/websocket_transport.ts";

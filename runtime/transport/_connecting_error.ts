@@ -1,58 +1,58 @@
-/** Errors of the connecting side: the reason in one line, and what to do about it. */
+/** Errors of the connecting side of a WebSocket: the reason, and the remedy. */
 
 import { errorMessage } from "../../driver/error.ts";
 
 // Implementation
-/** The longest text of a server in a message (characters). */
+/** Maximum length of a server's text in a message (characters). */
 const MAX_TEXT = 200;
 
 /** A reason and a remedy. */
 type Explanation = readonly [reason: string, remedy: string];
 
-/** A response with a status other than 101. */
+/** Response with a status other than 101. */
 export class StatusError extends Error {
-  /** An error for this status line. */
+  /** Makes an error of a status line. */
   constructor(readonly status: number, line: string) {
     super(`the server answered ${printable(line)}`);
   }
 }
 
-/** A proxy that does not connect. */
+/** Failure of a proxy to connect. */
 export class ProxyError extends Error {
-  /** An error for what the proxy does instead, such as `answered HTTP/1.1 403 Forbidden`. */
-  constructor(place: string, what: string, options?: ErrorOptions) {
-    super(`the proxy ${place} ${printable(what)}`, options);
+  /** Makes an error of a predicate such as `answered HTTP/1.1 403 Forbidden`. */
+  constructor(place: string, fault: string, options?: ErrorOptions) {
+    super(`the proxy ${place} ${printable(fault)}`, options);
   }
 }
 
-/** The words of rustls for a certificate that it does not accept, and for a server that speaks no TLS. */
+/** Messages of rustls about certificates, and about servers without TLS. */
 const TLS: readonly (readonly [RegExp, ...Explanation])[] = [
   [
     /UnknownIssuer/,
-    "the server's certificate is of an unknown authority",
-    "give that authority's certificate to deno with --cert FILE, or set DENO_TLS_CA_STORE=system",
+    "the server's certificate is from an unknown authority",
+    "pass that authority's certificate to deno with --cert FILE, or set DENO_TLS_CA_STORE=system",
   ],
   [
     /certificate expired|: Expired/,
     "the server's certificate has expired",
-    "renew it, or set this machine's clock",
+    "renew it, or correct this machine's clock",
   ],
-  [/not valid yet|NotValidYet/, "the server's certificate is not valid yet", "set this machine's clock"],
+  [/not valid yet|NotValidYet/, "the server's certificate is not valid yet", "correct this machine's clock"],
   [
     /not valid for name|NotValidForName/,
     "the server's certificate is for another name",
-    "connect by a name that is in the certificate",
+    "connect to a name in the certificate",
   ],
   [
     /InvalidContentType|HandshakePayload|corrupt message/,
     "the server does not speak TLS on this port",
-    "write ws:// for one without TLS, or check the port",
+    "write ws:// for a server without TLS, or check the port",
   ],
 ];
 
 const START_IT = "check the address, and start the other side first";
 
-/** The error for a connection that could not be made: of the class of what caused it, where that is one of Deno's. */
+/** Makes the error of a failed connection, of the class of its cause if that is one of Deno's. */
 export function connectingError(name: string, cause: unknown): Error {
   if (cause instanceof Deno.errors.NotCapable) return cause;
   const [reason, remedy] = explain(name, cause);
@@ -65,7 +65,7 @@ function explain(name: string, cause: unknown): Explanation {
   const text = printable(errorMessage(cause));
   if (cause instanceof StatusError) return [text, statusRemedy(name, cause.status)];
   if (cause instanceof ProxyError) {
-    return [text, "check the proxy, and whether it lets connections to this port pass"];
+    return [text, "check the proxy, and whether it allows connections to this port"];
   }
   const tls = TLS.find(([pattern]) => pattern.test(text));
   if (tls !== undefined) {
@@ -85,12 +85,15 @@ function explain(name: string, cause: unknown): Explanation {
     return [`it has no address (${text})`, "check the name, or write its address"];
   }
   if (cause instanceof Deno.errors.UnexpectedEof || cause instanceof Deno.errors.ConnectionReset) {
-    return ["the server ended the connection before it answered", "check the address, the port and the path"];
+    return [
+      "the server closed the connection without a response",
+      "check the address, the port and the path",
+    ];
   }
   return [text, START_IT];
 }
 
-/** RFC 9110 section 15. */
+/** Returns the remedy for a status (RFC 9110 section 15). */
 function statusRemedy(name: string, status: number): string {
   if (status >= 300 && status < 400) return "use the address that it redirects to";
   switch (status) {
@@ -101,14 +104,14 @@ function statusRemedy(name: string, status: number): string {
     case 401:
     case 403:
     case 407:
-      return "it does not let this machine in: check the path and its rules";
+      return "access is denied: check the path and the server's rules";
     case 404:
       return "check the path";
     case 426:
-      return "have the proxy in between pass Upgrade and Connection on, in HTTP/1.1";
+      return "configure the proxy in between to forward Upgrade and Connection, with HTTP/1.1";
     case 502:
     case 504:
-      return "its proxy does not reach the other side: start that";
+      return "its proxy cannot reach the other side: start the other side";
     case 503:
       return "another machine is connected already, or the server is busy: try later";
     default:
@@ -116,7 +119,7 @@ function statusRemedy(name: string, status: number): string {
   }
 }
 
-/** Text of strangers that is safe for a terminal: printable ASCII, and not much. */
+/** Makes untrusted text safe for a terminal: printable ASCII, truncated. */
 function printable(text: string): string {
   const short = text.length > MAX_TEXT ? `${text.slice(0, MAX_TEXT)}...` : text;
   return short.replace(

@@ -1,11 +1,11 @@
 /**
- * A WebSocket that is open: packets in messages, pings, and an end in bounded time (RFC 6455).
+ * An open WebSocket connection: packets in messages, pings, and a close in bounded time (RFC 6455).
  *
  *     send() ──► send queue ──► one write at a time ═══ TCP or TLS ═══ read ──► frames ──► receiver
  *                    ▲                                                           │
  *                    └───────────── pong, close ◄────────────────────────────────┘
  *
- * It owns its socket, and reads no more of it than one buffer in each turn of the event loop.
+ * It owns its socket, and reads at most one buffer in each turn of the event loop.
  */
 
 import { setImmediate, setTimeout as sleep } from "node:timers/promises";
@@ -14,69 +14,63 @@ import { CloseCode, type FrameFault, FrameReader, Opcode } from "./_frames.ts";
 import { SendQueue } from "./_send_queue.ts";
 
 // Implementation
-/** The time that the peer has for its part of the closing handshake (milliseconds). */
+/** Time for the peer's part of the closing handshake (milliseconds). */
 const CLOSE_TIMEOUT = 1000;
-/** Pings in a timeout; after all but one of them without an answer, the peer is gone. */
+/** Pings per timeout; after three without a reply, the peer is gone. */
 const PINGS = 4;
-/**
- * The time for which a peer counts as alive after its last bytes, and the time that it has to answer a probe, as parts
- * of the timeout.
- */
+/** Time for which a peer counts as alive after its last bytes, and time to reply to a probe, as parts of the timeout. */
 const FRESH = 1 / 30;
 const PROBE = 1 / 6;
-/** A write that takes so long found the system's buffer full: acknowledgements ended it, and the peer lives (milliseconds). */
+/** Duration of a write from which the system's buffer was full: an acknowledgement shows that the peer is alive (milliseconds). */
 const SLOW_WRITE = 10;
-/**
- * The wait of messages for a loop without room, before they are dropped: turns of the event loop, then sleeps of so
- * many milliseconds.
- */
+/** Time for which messages wait for a full loop before they are dropped: turns of the event loop, then sleeps (milliseconds). */
 const HOLD_TURNS = 8;
 const HOLD_SLEEPS = 5;
 const HOLD_SLEEP = 10;
-/** The bytes that a peer may still send after it broke a rule, until it has read our Close frame. */
+/** Maximum bytes that are read after the peer has broken a rule, until it has read our Close frame. */
 const LINGER_BYTES = 1024 * 1024;
-/** The most control frames in a second, and the most messages in a row that are no packets. */
+/** Maximum control frames per second, and maximum messages in a row that are not packets. */
 const MAX_CONTROL_FRAMES = 1000;
 const MAX_REFUSED = 10_000;
 
 /** A transport, as its connections and their source see it. */
 export interface ConnectionOwner {
-  /** The transport's name. */
+  /** Name of the transport. */
   readonly name: string;
-  /** The loop, once it is there. */
+  /** The loop; `undefined` before the transport is attached. */
   readonly host: EndHost | undefined;
   /** The connection in use. */
   readonly connection: WebSocketConnection | undefined;
-  /** Uses a connection from now on, instead of the one in use. */
+  /** Replaces the connection in use. */
   adopt(connection: WebSocketConnection): void;
-  /** True while it has no room for a message. */
+  /** True while a message may not fit. */
   readonly full: boolean;
-  /** A message came; returns whether it was a packet. Its bytes are only valid during the call. */
+  /** Takes a message; returns whether it is a packet. The bytes are only valid during the call. */
   receive(bytes: Uint8Array, offset: number, length: number): boolean;
-  /** There is room for packets again. */
+  /** Called when there is room for packets again. */
   drained(): void;
-  /** A connection carries nothing any more. Not called when the owner closed it. */
+  /** Called when a connection is lost, unless the owner has closed it. */
   lost(connection: WebSocketConnection): void;
-  /** There can be no connection any more. */
+  /** Called when no connection is possible any more. */
   fail(error: Error): void;
-  /** There is no connection for this reason; another attempt follows. */
+  /** Called after a failed attempt to connect, before the next one. */
   failToConnect(error: Error): void;
 }
 
-/** The maker of a transport's connections. */
+/** Source of a transport's connections. */
 export interface ConnectionSource {
-  /** A connection carries nothing any more. */
+  /** Called when a connection is lost. */
   lost(connection: WebSocketConnection): void;
-  /** Makes none any more; settled when nothing is left of it. */
+  /** Stops making connections; settled when all its sockets are closed. */
   close(): Promise<void>;
 }
 
-/** The connected sides' roles: a client's frames are masked. */
+/** Side of a connection: a client's frames are masked. */
 export type Role = "client" | "server";
 
-/** A connection from the end of its handshake on. */
+/** A connection after its handshake. */
 export class WebSocketConnection {
-  /** Settled when nothing is left of it. */
+  /** Settled when the socket is closed and no operation is in progress. */
   readonly ended: Promise<void>;
   readonly #socket: Deno.Conn;
   readonly #queue: SendQueue;
@@ -87,27 +81,27 @@ export class WebSocketConnection {
   #isWriting = false;
   #writing: Promise<void> | undefined;
   #closeTimer: ReturnType<typeof setTimeout> | undefined;
-  /** Our Close frame's code, once there is to be one; whether it was written; whether the peer's came. */
+  /** Code of our Close frame; `undefined` while there is to be none. */
   #closeCode: CloseCode | undefined;
   #sentClose = false;
-  #gotClose = false;
-  /** True if the peer's bytes are thrown away. */
-  #isDeaf = false;
+  #receivedClose = false;
+  /** True if the peer's bytes are discarded. */
+  #isDiscarding = false;
   #isEnded = false;
   #isProven = false;
-  #lastHeard = performance.now();
-  #wasHeard = true;
+  #lastReceived = performance.now();
+  #hasReceived = true;
   #silentPings = 0;
-  #probe: { readonly answer: Promise<boolean>; readonly settle: (lives: boolean) => void } | undefined;
+  #probe: { readonly reply: Promise<boolean>; readonly settle: (alive: boolean) => void } | undefined;
   #second = 0;
   #controlFrames = 0;
   #refused = 0;
 
   /**
-   * Sends and receives from now on.
+   * Starts to send and receive.
    *
-   * @param first Bytes that came behind the handshake.
-   * @param timeout How long the peer may be silent (milliseconds).
+   * @param first Bytes that were read behind the handshake.
+   * @param timeout Maximum silence of the peer (milliseconds).
    */
   constructor(socket: Deno.Conn, first: Uint8Array, role: Role, timeout: number, owner: ConnectionOwner) {
     this.#socket = socket;
@@ -127,92 +121,92 @@ export class WebSocketConnection {
       control: (opcode, payload) => this.#control(opcode, payload),
     }, role === "server");
     this.#reader.room.set(first);
-    this.#pinging = setInterval(() => this.#lookForPeer(), timeout / PINGS);
+    this.#pinging = setInterval(() => this.#checkPeer(), timeout / PINGS);
     this.#ping();
     this.ended = this.#receive(first.length);
   }
 
-  /** The number of packets that have not been handed to the system. */
+  /** Number of packets that the system has not taken yet. */
   get queued(): number {
     return this.#queue.length;
   }
 
-  /** True while it takes no packet. */
+  /** True while there is no room for a packet. */
   get full(): boolean {
     return this.#queue.full;
   }
 
-  /** True once its peer has answered a ping: it speaks WebSocket, and the path works in both directions. */
+  /** True after the first pong: the peer speaks WebSocket, and the path works in both directions. */
   get isProven(): boolean {
     return this.#isProven;
   }
 
-  /** Takes a packet, which {@linkcode WebSocketConnection.flush} sends; there must be room. */
+  /** Takes a packet, which {@linkcode WebSocketConnection.flush} sends. There must be room. */
   add(packet: Packet): void {
     this.#queue.add(packet);
   }
 
-  /** Has the system take what it can, and the rest as soon as there is room. */
+  /** Passes packets to the system now, and the rest when there is room. */
   flush(): void {
     if (!this.#isWriting) this.#writing = this.#write();
   }
 
-  /** Asks the peer whether it is there, unless it showed that just now. */
+  /** Tells whether the peer is alive: by its last bytes if they are recent, otherwise by a ping. */
   isAlive(): Promise<boolean> {
     if (this.#owner === undefined) return Promise.resolve(false);
-    if (performance.now() - this.#lastHeard < this.#timeout * FRESH) return Promise.resolve(true);
+    if (performance.now() - this.#lastReceived < this.#timeout * FRESH) return Promise.resolve(true);
     if (this.#probe === undefined) {
       const { promise, resolve } = Promise.withResolvers<boolean>();
-      const settle = (lives: boolean) => {
+      const settle = (alive: boolean) => {
         clearTimeout(timer);
         this.#probe = undefined;
-        resolve(lives);
+        resolve(alive);
       };
       const timer = setTimeout(settle, this.#timeout * PROBE, false);
-      this.#probe = { answer: promise, settle };
+      this.#probe = { reply: promise, settle };
       this.#ping();
     }
-    return this.#probe.answer;
+    return this.#probe.reply;
   }
 
-  /** Sends what it has taken, and ends in bounded time. The owner hears no more of it. */
+  /** Sends the packets that it has taken, and closes in bounded time. The owner's methods are not called any more. */
   close(): void {
     this.#owner = undefined;
     this.#queue.release();
     this.#shut(CloseCode.Normal);
   }
 
-  /** Ends at once. What it has taken is lost, and so is the connection to its owner. */
+  /** Closes at once. Drops the packets that it has taken, and reports the loss to the owner. */
   abort(): void {
     this.#lose();
     this.#end();
   }
 
-  /** Reads until the connection has ended. */
+  /** Reads until the connection ends. */
   async #receive(count: number): Promise<void> {
-    // The first bytes come when the owner knows of the connection.
+    // The owner must know the connection before its first bytes.
     await setImmediate();
     try {
       let unread = 0;
       for (let read: number | null = count; read !== null && unread < LINGER_BYTES && !this.#isEnded;) {
-        if (this.#isDeaf) unread += read;
+        if (this.#isDiscarding) unread += read;
         else await this.#take(read);
         read = await this.#socket.read(this.#reader.room);
-        if (read !== null) this.#hear();
-        // The loop breathes, and timers and signals come: reads of what is there already would go on without end.
+        if (read !== null) this.#noteAlive();
+        // Reads of bytes that are there already would keep the loop, timers and signals waiting.
         await setImmediate();
       }
     } catch {
-      // Reset by the peer, or closed here: it has ended.
+      // Reset by the peer, or closed here.
     }
     this.abort();
     await this.#writing;
   }
 
-  /** Hands on what came; while the loop has no room for it, it stays here for a moment, and what follows in the system. */
+  /** Passes on the bytes that were read. While the loop has no room, they wait here for a bounded time. */
   async #take(count: number): Promise<void> {
     let fault = this.#reader.take(count, true);
-    while (fault === undefined && this.#reader.isHeld && !this.#isDeaf && !this.#isEnded) {
+    while (fault === undefined && this.#reader.isHeld && !this.#isDiscarding && !this.#isEnded) {
       for (let turns = 0; turns < HOLD_TURNS + HOLD_SLEEPS && this.#owner?.full; turns++) {
         await (turns < HOLD_TURNS ? setImmediate() : sleep(HOLD_SLEEP));
       }
@@ -221,7 +215,7 @@ export class WebSocketConnection {
     if (fault !== undefined) this.#fail(fault);
   }
 
-  /** Writes until nothing is left to write. */
+  /** Writes until the queue is empty. */
   async #write(): Promise<void> {
     this.#isWriting = true;
     try {
@@ -229,20 +223,20 @@ export class WebSocketConnection {
         for (let at = 0; at < bytes.length;) {
           const start = performance.now();
           const count = await this.#socket.write(at === 0 ? bytes : bytes.subarray(at));
-          if (performance.now() - start > SLOW_WRITE) this.#hear();
+          if (performance.now() - start > SLOW_WRITE) this.#noteAlive();
           this.#queue.settle(count);
           at += count;
         }
         this.#owner?.drained();
       }
-      if (this.#sentClose && this.#gotClose) this.#end();
+      if (this.#sentClose && this.#receivedClose) this.#end();
     } catch {
       this.abort();
     }
     this.#isWriting = false;
   }
 
-  /** The next bytes to write: our Close frame comes last. */
+  /** Returns the next bytes to write; our Close frame comes last. */
   #next(): Uint8Array<ArrayBuffer> | undefined {
     const bytes = this.#queue.next();
     if (bytes !== undefined || this.#closeCode === undefined || this.#sentClose) return bytes;
@@ -252,8 +246,8 @@ export class WebSocketConnection {
   }
 
   #control(opcode: Opcode, payload: Uint8Array): void {
-    if (this.#isDeaf) return;
-    const second = Math.floor(this.#lastHeard / 1000);
+    if (this.#isDiscarding) return;
+    const second = Math.floor(this.#lastReceived / 1000);
     if (second !== this.#second) this.#controlFrames = 0;
     this.#second = second;
     if (++this.#controlFrames > MAX_CONTROL_FRAMES) {
@@ -263,25 +257,25 @@ export class WebSocketConnection {
       this.#queue.addControl(Opcode.Pong, payload.slice());
       this.flush();
     } else {
-      this.#gotClose = this.#isDeaf = true;
+      this.#receivedClose = this.#isDiscarding = true;
       if (this.#sentClose) return this.#end();
       this.#lose();
       this.#shut(CloseCode.Normal);
     }
   }
 
-  /** Counts messages in a row that were no packets. */
+  /** Counts messages in a row that are not packets. */
   #count(isPacket: boolean): void {
     if (isPacket) this.#refused = 0;
     else if (++this.#refused > MAX_REFUSED) {
-      this.#fail({ code: CloseCode.Policy, reason: "too many messages that are no packets", length: 0 });
+      this.#fail({ code: CloseCode.Policy, reason: "too many messages that are not packets", length: 0 });
     }
   }
 
-  /** The peer broke a rule. What it has sent is read to the end: closing before would reset the connection, and lose our Close frame. */
+  /** Closes after the peer has broken a rule. Its bytes are still read: a close would reset the connection and lose our Close frame. */
   #fail({ code, reason, length }: FrameFault): void {
-    if (this.#isDeaf) return;
-    this.#isDeaf = true;
+    if (this.#isDiscarding) return;
+    this.#isDiscarding = true;
     this.#owner?.host?.refuse(length, reason);
     this.#lose();
     this.#shut(code);
@@ -312,9 +306,9 @@ export class WebSocketConnection {
     this.#socket.close();
   }
 
-  #lookForPeer(): void {
-    this.#silentPings = this.#wasHeard ? 0 : this.#silentPings + 1;
-    this.#wasHeard = false;
+  #checkPeer(): void {
+    this.#silentPings = this.#hasReceived ? 0 : this.#silentPings + 1;
+    this.#hasReceived = false;
     if (this.#silentPings === PINGS - 1) this.abort();
     else this.#ping();
   }
@@ -324,9 +318,9 @@ export class WebSocketConnection {
     this.flush();
   }
 
-  #hear(): void {
-    this.#lastHeard = performance.now();
-    this.#wasHeard = true;
+  #noteAlive(): void {
+    this.#lastReceived = performance.now();
+    this.#hasReceived = true;
     this.#probe?.settle(true);
   }
 }

@@ -1,9 +1,9 @@
 /**
- * The connecting side of a WebSocket transport: makes a connection, and another one when that has ended.
+ * The connecting side of a WebSocket transport: makes a connection, and another one after that is lost.
  *
  *     look up ──► TCP to the addresses in turn ──► proxy ──► TLS ──► handshake ──► connected ──► lost
- *        ▲ 10 s in all                                                                            │
- *        └───────────────── 0.5 s, doubled up to 30 s, less up to a half by chance ◄──────────────┘
+ *        ▲ at most 10 s to here ────────────────────────────────────────────┘                     │
+ *        └───────────────── 0.5 s, doubled up to 30 s, with random jitter of up to half ◄─────────┘
  */
 
 import { errorMessage } from "../../driver/error.ts";
@@ -17,24 +17,24 @@ import { formatHostPort, type HostPort, requireNet, urlHostPort } from "./host_p
 import type { FarEndContext } from "./end_opener.ts";
 
 // Implementation
-/** The time that a connection may take to open (milliseconds). */
+/** Default of {@linkcode ConnectorOptions.connectTimeout}. */
 const CONNECT_TIMEOUT = 10_000;
-/** The longest that a connection is waited for before the next one is tried (milliseconds). */
+/** Maximum time between attempts (milliseconds). */
 const MAX_RETRY = 30_000;
 
 /** Options for {@linkcode Connector}. */
 export interface ConnectorOptions {
-  /** The wait before connecting again (milliseconds). */
+  /** Time before connecting again (milliseconds). */
   readonly retryAfter: number;
-  /** The time that the peer may be silent (milliseconds). */
+  /** Maximum silence of the peer (milliseconds). */
   readonly timeout: number;
-  /** A proxy between this machine and the server. */
+  /** Proxy between this machine and the server. */
   readonly proxy: HttpProxy | undefined;
-  /** The time that a connection may take to open (milliseconds). @default {10000} */
+  /** Maximum time for a connection to open (milliseconds). @default {10000} */
   readonly connectTimeout?: number;
 }
 
-/** Keeps one connection to a server. */
+/** Keeps one connection to a server open. */
 export class Connector implements ConnectionSource {
   readonly #url: URL;
   readonly #server: HostPort;
@@ -42,13 +42,13 @@ export class Connector implements ConnectionSource {
   readonly #options: ConnectorOptions;
   readonly #context: FarEndContext;
   readonly #owner: ConnectionOwner;
-  /** Ends the attempt that is under way. */
+  /** Ends the attempt in progress. */
   readonly #closing = new AbortController();
   #retry: number;
   #retryTimer: ReturnType<typeof setTimeout> | undefined;
   #attempt: Promise<void> | undefined;
 
-  /** For a transport; {@linkcode Connector.open} makes the first connection. */
+  /** Makes a connector for a transport; {@linkcode Connector.open} makes the first connection. */
   constructor(url: URL, options: ConnectorOptions, context: FarEndContext, owner: ConnectionOwner) {
     this.#url = url;
     this.#server = urlHostPort(url, url.protocol === "wss:" ? 443 : 80);
@@ -59,7 +59,7 @@ export class Connector implements ConnectionSource {
     this.#owner = owner;
   }
 
-  /** Makes the first connection; rejects with the reason when that fails. */
+  /** Makes the first connection; rejects if that fails. */
   async open(): Promise<void> {
     const { signal } = this.#context;
     const stop = () => this.#closing.abort(signal.reason);
@@ -78,13 +78,13 @@ export class Connector implements ConnectionSource {
     }
   }
 
-  /** Connects again, after a while. */
+  /** Connects again after a delay. */
   lost(connection: WebSocketConnection): void {
     if (connection.isProven) this.#retry = this.#options.retryAfter;
     this.#retryLater();
   }
 
-  /** Ends what is under way. */
+  /** Ends the attempt in progress. */
   async close(): Promise<void> {
     clearTimeout(this.#retryTimer);
     this.#closing.abort(new Deno.errors.Interrupted("Cannot connect: the transport is closed"));
@@ -93,7 +93,7 @@ export class Connector implements ConnectionSource {
 
   #retryLater(): void {
     if (this.#closing.signal.aborted) return;
-    // Clients of one server that was restarted do not come at the same moment.
+    // Jitter: the clients of a restarted server do not all return at the same moment.
     const delay = this.#retry * (1 - Math.random() / 2);
     this.#retry = Math.min(this.#retry * 2, MAX_RETRY);
     this.#retryTimer = setTimeout(() => this.#attempt = this.#reconnect(), delay);
@@ -111,7 +111,7 @@ export class Connector implements ConnectionSource {
   async #connect(): Promise<void> {
     const limit = this.#options.connectTimeout ?? CONNECT_TIMEOUT;
     const late = new AbortController();
-    const error = new Deno.errors.TimedOut(`no answer within ${limit / 1000} s`);
+    const error = new Deno.errors.TimedOut(`no connection within ${limit / 1000} s`);
     const timer = setTimeout(() => late.abort(error), limit);
     const signal = AbortSignal.any([late.signal, this.#closing.signal]);
     try {
@@ -124,7 +124,7 @@ export class Connector implements ConnectionSource {
     }
   }
 
-  /** Makes a TCP connection to the server, through the proxy if there is one. */
+  /** Makes a TCP connection to the server, through the proxy if one is set. */
   async #reach(signal: AbortSignal): Promise<Deno.TcpConn> {
     const proxy = this.#proxy;
     const socket = await dial(proxy ?? this.#server, this.#context, signal).catch((error) => {
@@ -135,7 +135,7 @@ export class Connector implements ConnectionSource {
     return socket;
   }
 
-  /** Has a connection speak TLS, where the URL says so. */
+  /** Starts TLS on a connection if the URL is `wss:`. */
   async #secure(socket: Deno.TcpConn, signal: AbortSignal): Promise<Deno.Conn> {
     if (this.#url.protocol !== "wss:") return socket;
     const secured = await step(
@@ -148,15 +148,15 @@ export class Connector implements ConnectionSource {
     return secured;
   }
 
-  /** Returns the bytes that came behind the handshake. */
+  /** Performs the handshake; returns the bytes that were read behind it. */
   async #shakeHands(socket: Deno.Conn): Promise<Uint8Array> {
     const key = newKey();
     await writeText(socket, requestText(this.#url, key));
     const head = await readHead(socket);
     const status = statusOf(head);
-    if (status === undefined) throw new SyntaxError("the server answers no HTTP");
+    if (status === undefined) throw new SyntaxError("the server's response is not HTTP");
     if (status !== 101) throw new StatusError(status, head.start);
     if (await isAcceptance(head, key)) return head.rest;
-    throw new SyntaxError("the server's handshake is not that of a WebSocket");
+    throw new SyntaxError("the server's response is not a WebSocket handshake");
   }
 }

@@ -1,4 +1,4 @@
-/** TCP connections to a host, by whichever of its addresses answers first. */
+/** TCP connections to a host with several addresses: the first one to answer is used (RFC 8305). */
 
 import { parseAddress } from "../../lib/wire/address.ts";
 import { formatHostPort, type HostPort } from "./host_port.ts";
@@ -6,14 +6,14 @@ import type { FarEndContext } from "./end_opener.ts";
 import { resolveHost } from "./resolve_host.ts";
 
 // Implementation
-/** RFC 8305 section 5: how long the next address waits for the one before it (milliseconds). */
+/** RFC 8305 section 5: delay of each attempt behind the one before (milliseconds). */
 const ATTEMPT_DELAY = 250;
 
 /**
- * Connects to a host's addresses in getaddrinfo(3)'s order, each beside the tunnel: to the next one when those before
- * it failed or take long.
+ * Connects to the addresses of a host in the order of getaddrinfo(3), past the tunnel. The next address is tried when
+ * those before it have failed or take long.
  *
- * @throws the error of the first address; the signal's reason.
+ * @throws the error of the first address that failed; the reason of the signal.
  */
 export async function dial(
   place: HostPort,
@@ -61,7 +61,7 @@ export async function dial(
   }
 }
 
-/** A host's addresses; or its name, where `--allow-net` has a list that names it but not them. */
+/** Returns the addresses of a host, or its name if `--allow-net` lists the name but not the addresses. */
 async function placesOf(place: HostPort, context: FarEndContext): Promise<readonly HostPort[]> {
   if (place.family === undefined && !mayConnect(place.host)) return [place];
   const found = await context.lookUp(() => resolveHost(place));
@@ -82,9 +82,9 @@ async function connect(
 }
 
 /**
- * One step with a socket, which is closed if the step fails.
+ * Runs one step with a socket, which is closed if the step fails.
  *
- * @throws what the step throws; the signal's reason, as soon as there is one.
+ * @throws the error of the step; the reason of the signal, as soon as it is aborted.
  */
 export async function step<Result>(
   socket: Deno.Conn,
@@ -111,11 +111,11 @@ function closeQuietly(socket: Deno.Conn): void {
   try {
     socket.close();
   } catch {
-    // It is closed already, or another one has been made of it.
+    // It is closed already, or TLS has replaced it.
   }
 }
 
-/** Waits for a promise, unless the signal is aborted. Throws the signal's reason then. */
+/** Waits for a promise; throws the reason of the signal as soon as it is aborted. */
 async function unlessAborted<Result>(signal: AbortSignal, work: Promise<Result>): Promise<Result> {
   const { promise, reject } = Promise.withResolvers<never>();
   const stop = () => reject(signal.reason);

@@ -1,5 +1,5 @@
 /**
- * WebSocket frames, read and written in place, without extensions (RFC 6455).
+ * WebSocket frames without extensions, read and written in place (RFC 6455).
  *
  *      0                   1                   2                   3
  *      0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
@@ -23,51 +23,51 @@ const LENGTH_16 = 126;
 const LENGTH_64 = 127;
 const CONTROL = 0x08;
 const KEY_BYTES = 4;
-/** RFC 6455 section 5.5: the longest payload of a control frame (bytes). */
+/** RFC 6455 section 5.5: maximum payload of a control frame (bytes). */
 export const MAX_CONTROL = 125;
 const MAX_HEADER = 14;
 
-/** RFC 6455 section 11.8. */
+/** Opcodes (RFC 6455 section 11.8). */
 export const Opcode = { Continuation: 0, Text: 1, Binary: 2, Close: 8, Ping: 9, Pong: 10 } as const;
-/** One of {@linkcode Opcode}'s values. */
+/** One of the values of {@linkcode Opcode}. */
 export type Opcode = typeof Opcode[keyof typeof Opcode];
 
-/** RFC 6455 section 7.4.1. */
+/** Status codes of Close frames (RFC 6455 section 7.4.1). */
 export const CloseCode = { Normal: 1000, Protocol: 1002, Policy: 1008, TooLong: 1009 } as const;
-/** One of {@linkcode CloseCode}'s values. */
+/** One of the values of {@linkcode CloseCode}. */
 export type CloseCode = typeof CloseCode[keyof typeof CloseCode];
 
 // Implementation
-/** The longest frame and as much again, so that a read brings many. */
+/** Size of the read buffer: twice the longest frame, so that a read brings many frames (bytes). */
 const READ_BYTES = 2 * 65_536;
-/** Fragments of one message: packets are sent in one, and no proxy splits them into more. */
+/** Maximum fragments of a message. Warren sends packets in one frame; proxies may split it. */
 const MAX_FRAGMENTS = 1024;
-/** Masking keys that are made at once. */
+/** Masking keys generated at once. */
 const KEYS = 1024;
 
-/** A fault that ends the connection. */
+/** Fault of the peer that ends the connection. */
 export interface FrameFault {
-  /** The code that the peer is told. */
+  /** Status code of our Close frame. */
   readonly code: CloseCode;
-  /** The reason for counters. */
+  /** The drop reason. */
   readonly reason: string;
-  /** The bytes of its message that have arrived. */
+  /** Bytes of the message that have arrived. */
   readonly length: number;
 }
 
-/** The receiver of what frames contain. Bytes are only valid during the call. */
+/** Receiver of messages and control frames. Bytes are only valid during the call. */
 export interface FrameHandler {
-  /** True while it has no room for a message. */
+  /** True while a message may not fit. */
   readonly full: boolean;
-  /** A whole binary message. */
+  /** Takes a whole binary message. */
   binary(bytes: Uint8Array, offset: number, length: number): void;
-  /** A whole text message of this length, whose bytes are not kept. */
+  /** Takes the length of a whole text message, whose bytes are not kept. */
   text(length: number): void;
-  /** A control frame. */
+  /** Takes a control frame. */
   control(opcode: Opcode, payload: Uint8Array): void;
 }
 
-/** Splits a stream of bytes into messages. It keeps one frame and one message, of at most the longest packet each. */
+/** Splits a stream of bytes into messages. It stores at most one frame and one message of 65,535 bytes. */
 export class FrameReader {
   readonly #handler: FrameHandler;
   readonly #masked: boolean;
@@ -75,33 +75,33 @@ export class FrameReader {
   readonly #words = new Uint32Array(this.#bytes.buffer);
   #filled = 0;
   #isHeld = false;
-  /** The fragments of a binary message, from the first fragmented one on. */
+  /** Payload of a fragmented binary message; allocated for the first one. */
   #fragments: Uint8Array | undefined;
   #opcode = 0;
   #length = 0;
   #count = 0;
 
-  /** A reader of a server's frames, or of a client's, which are masked. */
+  /** Makes a reader of a client's frames, which are masked, or of a server's. */
   constructor(handler: FrameHandler, masked: boolean) {
     this.#handler = handler;
     this.#masked = masked;
   }
 
-  /** The room for the next bytes; never empty. */
+  /** Buffer for the next bytes; never empty. */
   get room(): Uint8Array<ArrayBuffer> {
     return this.#bytes.subarray(this.#filled);
   }
 
-  /** True while frames wait for the handler to have room. */
+  /** True while frames wait for a full handler. */
   get isHeld(): boolean {
     return this.#isHeld;
   }
 
   /**
-   * Reads the bytes that were put into {@linkcode FrameReader.room}, and those that were held before; returns why there
-   * can be no more.
+   * Parses `count` new bytes in {@linkcode FrameReader.room}, after those that were held; returns the fault, if any, that
+   * ends the connection.
    *
-   * @param holds Whether messages wait while the handler is full.
+   * @param holds True if messages wait while the handler is full.
    */
   take(count: number, holds: boolean): FrameFault | undefined {
     this.#isHeld = false;
@@ -113,8 +113,8 @@ export class FrameReader {
       const second = bytes[at + 1]!;
       const opcode = first & OPCODE;
       let length = second & LENGTH;
-      const objection = this.#objection(first, second);
-      if (objection !== undefined) return fault(CloseCode.Protocol, objection, this.#length);
+      const broken = this.#brokenRule(first, second);
+      if (broken !== undefined) return fault(CloseCode.Protocol, broken, this.#length);
       let header = 2;
       if (length === LENGTH_16) {
         header = 4;
@@ -149,8 +149,8 @@ export class FrameReader {
     return undefined;
   }
 
-  /** Returns the reason why a frame may not come here. */
-  #objection(first: number, second: number): string | undefined {
+  /** Returns the drop reason of a frame that breaks the protocol. */
+  #brokenRule(first: number, second: number): string | undefined {
     const opcode = first & OPCODE;
     if ((first & RESERVED) !== 0) return "reserved bits in a frame";
     if (((second & MASK) !== 0) !== this.#masked) return this.#masked ? "frame without mask" : "masked frame";
@@ -164,7 +164,7 @@ export class FrameReader {
     return continues === (this.#opcode !== 0) ? undefined : "fragment out of order";
   }
 
-  /** Adds a frame to its message; returns whether that may have so many. */
+  /** Adds a frame to its message; returns false if the message has too many. */
   #add(opcode: number, at: number, length: number, last: boolean): boolean {
     if (this.#opcode === 0) {
       if (last) {
@@ -192,7 +192,7 @@ function fault(code: CloseCode, reason: string, length: number): FrameFault {
   return { code, reason, length };
 }
 
-/** Writes frames into buffers of this length (bytes). */
+/** Writes frames into buffers. */
 export class FrameWriter {
   readonly #masked: boolean;
   readonly #size: number;
@@ -201,7 +201,7 @@ export class FrameWriter {
   #bytes!: Uint8Array<ArrayBuffer>;
   #words!: Uint32Array;
 
-  /** A writer of a client's frames, which are masked, or of a server's. */
+  /** Makes a writer of a client's frames, which are masked, or of a server's, with buffers of `size` bytes. */
   constructor(masked: boolean, size: number) {
     this.#masked = masked;
     this.#size = Math.ceil(size / 4) * 4;
@@ -210,7 +210,7 @@ export class FrameWriter {
     this.use(this.allocate());
   }
 
-  /** A buffer to write into. */
+  /** Allocates a buffer. */
   allocate(): Uint8Array<ArrayBuffer> {
     return new Uint8Array(this.#size);
   }
@@ -221,12 +221,12 @@ export class FrameWriter {
     this.#words = new Uint32Array(bytes.buffer);
   }
 
-  /** The length of a frame with so much payload (bytes). */
+  /** Returns the length of a frame by the length of its payload (bytes). */
   frameLength(payload: number): number {
     return (payload < LENGTH_16 ? 2 : payload <= 0xffff ? 4 : 10) + (this.#masked ? KEY_BYTES : 0) + payload;
   }
 
-  /** Writes a whole frame of up to 65,535 bytes; returns where it ends. */
+  /** Writes a frame with a payload of up to 65,535 bytes; returns the offset of its end. */
   write(at: number, opcode: Opcode, payload: Uint8Array, offset: number, length: number): number {
     const bytes = this.#bytes;
     const mask = this.#masked ? MASK : 0;
@@ -244,7 +244,7 @@ export class FrameWriter {
     return at + length;
   }
 
-  /** RFC 6455 section 10.3: keys that nobody foretells, so that a page's bytes never look like a request to a proxy. */
+  /** RFC 6455 section 10.3: keys must be unpredictable, so that payload cannot look like a request to a proxy. */
   #putKey(at: number): number {
     const keys = this.#keys!;
     if (this.#nextKey === keys.length) {
@@ -256,13 +256,13 @@ export class FrameWriter {
   }
 }
 
-/** The most that a frame adds to its payload (bytes). */
+/** Maximum length of a frame's header (bytes). */
 export const FRAME_HEADER = MAX_HEADER;
 
 const rotated = new Uint8Array(KEY_BYTES);
 const rotatedWord = new Uint32Array(rotated.buffer);
 
-/** RFC 6455 section 5.3, four bytes at once: 1,400 bytes take 0.25 us instead of 1.3 us. */
+/** Masks bytes (RFC 6455 section 5.3), four at once: 1,400 bytes take 0.25 us instead of 1.3 us. */
 function xor(
   bytes: Uint8Array,
   words: Uint32Array,

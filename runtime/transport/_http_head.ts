@@ -1,29 +1,29 @@
-/** Heads of HTTP requests and responses (RFC 9112), as far as a WebSocket's handshake has them (RFC 6455 section 4). */
+/** Heads of HTTP requests and responses (RFC 9112), for the handshake of a WebSocket (RFC 6455 section 4). */
 
 // Specification: RFC 9112 sections 2.1 and 5, RFC 9110 section 5.6.2
 const END = "\r\n\r\n";
 const FIELD = /^([!#$%&'*+.^_`|~0-9A-Za-z-]+):(.*)$/;
-// deno-lint-ignore no-control-regex -- these are what a head has not, but for its line ends and tabs.
+// deno-lint-ignore no-control-regex -- a head has no control characters except line ends and tabs.
 const CONTROLS = /[\0-\x08\x0b\x0c\x0e-\x1f\x7f]/;
 
 // Implementation
-/** The longest head (bytes). Cookies of a page are the longest that comes. */
+/** Maximum length of a head (bytes): enough for the cookies of a page. */
 const MAX_HEAD = 8192;
 
-/** A head, and what came behind it. */
+/** A head, and the bytes behind it. */
 export interface HttpHead {
-  /** The request line or status line. Every byte is one character; none is a control character but tabs. */
+  /** The request line or status line, one character for each byte, without control characters except tabs. */
   readonly start: string;
-  /** The fields by their names in lower case; those with the same name are joined by commas. */
+  /** The fields by name, in lower case; values of the same name are joined by commas. */
   readonly fields: ReadonlyMap<string, string>;
-  /** Bytes behind it. */
+  /** Bytes that were read behind the head. */
   readonly rest: Uint8Array;
 }
 
 /**
  * Reads a head.
  *
- * @throws {SyntaxError} when it is none, {@linkcode RangeError} when it is longer than 8,192 bytes,
+ * @throws {SyntaxError} when it is not a head; {@linkcode RangeError} when it is longer than 8,192 bytes;
  * `Deno.errors.UnexpectedEof` when the connection ends in it.
  */
 export async function readHead(socket: Deno.Conn): Promise<HttpHead> {
@@ -48,7 +48,7 @@ function parse(head: string): Omit<HttpHead, "rest"> {
   const fields = new Map<string, string>();
   for (const line of lines) {
     const [, name, value] = FIELD.exec(line) ?? [];
-    if (name === undefined) throw new SyntaxError("Cannot read an HTTP head: a line is no field");
+    if (name === undefined) throw new SyntaxError("Cannot read an HTTP head: a line is not a field");
     const key = name.toLowerCase();
     const before = fields.get(key);
     fields.set(key, before === undefined ? value!.trim() : `${before}, ${value!.trim()}`);
@@ -56,18 +56,18 @@ function parse(head: string): Omit<HttpHead, "rest"> {
   return { start, fields };
 }
 
-/** Tells whether a field that is a list has this item, in upper or lower case. */
+/** Tells whether a list field contains a token, case-insensitively. */
 export function hasToken({ fields }: HttpHead, name: string, token: string): boolean {
   return fields.get(name)?.toLowerCase().split(",").some((item) => item.trim() === token) ?? false;
 }
 
-/** Writes a head, and the text behind it. */
+/** Writes text, such as a head. */
 export async function writeText(socket: Deno.Conn, text: string): Promise<void> {
   const bytes = new TextEncoder().encode(text);
   for (let at = 0; at < bytes.length;) at += await socket.write(bytes.subarray(at));
 }
 
-/** The status of a response; `undefined`: it is none. */
+/** Returns the status of a response; `undefined` if the head is not that of a response. */
 export function statusOf({ start }: HttpHead): number | undefined {
   const status = /^HTTP\/1\.[01] ([1-5]\d\d)(?: |$)/.exec(start)?.[1];
   return status === undefined ? undefined : Number(status);

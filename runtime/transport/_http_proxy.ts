@@ -1,14 +1,14 @@
-/** HTTP proxies that connect to servers (CONNECT, RFC 9110 section 9.3.6): often the only way out of a network. */
+/** HTTP proxies that connect to servers (CONNECT, RFC 9110 section 9.3.6). */
 
 import { ProxyError } from "./_connecting_error.ts";
 import { formatHostPort, type HostPort, urlHostPort } from "./host_port.ts";
 import { readHead, statusOf, writeText } from "./_http_head.ts";
 
 // Implementation
-/** Hosts that are this machine. */
+/** Hosts of the loopback interface. */
 const LOOPBACK = /^(localhost|.*\.localhost|127\..*|\[::1\])$/;
 
-/** One proxy. */
+/** An HTTP proxy. */
 export class HttpProxy implements HostPort {
   /** An address or a name. */
   readonly host: string;
@@ -19,17 +19,17 @@ export class HttpProxy implements HostPort {
   readonly #credentials: string | undefined;
 
   /**
-   * A proxy at `http://HOST:PORT`, or `http://USER:PASSWORD@HOST:PORT`.
+   * Parses `http://HOST:PORT` or `http://USER:PASSWORD@HOST:PORT`.
    *
-   * @param subject The option or variable that says so.
-   * @throws {SyntaxError} when it is at anything else.
+   * @param subject The option or variable that has the text, for errors.
+   * @throws {SyntaxError} for any other text.
    */
   constructor(text: string, subject = "proxy") {
     const url = URL.parse(text);
-    // A password may be in it.
+    // The message leaves the text out, which may have a password.
     if (url?.protocol !== "http:" || url.hostname === "" || url.port === "0") {
       throw new SyntaxError(
-        `Cannot parse ${subject}: it must be http://HOST:PORT: HTTPS and SOCKS are not supported`,
+        `Cannot parse ${subject}: it must be http://HOST:PORT; HTTPS and SOCKS are not supported`,
       );
     }
     ({ host: this.host, port: this.port, family: this.family } = urlHostPort(url, 80));
@@ -40,7 +40,7 @@ export class HttpProxy implements HostPort {
     }
   }
 
-  /** Has a connection to the proxy lead to a server from then on. */
+  /** Makes a connection to the proxy lead to a server. */
   async connect(socket: Deno.Conn, server: HostPort): Promise<void> {
     const place = formatHostPort(server.host, server.port);
     const authorization = this.#credentials === undefined
@@ -49,14 +49,14 @@ export class HttpProxy implements HostPort {
     await writeText(socket, `CONNECT ${place} HTTP/1.1\r\nHost: ${place}\r\n${authorization}\r\n`);
     const head = await readHead(socket);
     const status = statusOf(head) ?? 0;
-    // The server says nothing before it is asked: what follows the head would be the proxy's.
+    // The server sends nothing before the handshake, so bytes behind the head come from the proxy.
     if (status >= 200 && status < 300 && head.rest.length === 0) return;
     throw this.error(`answered ${head.start}`);
   }
 
-  /** The error for what it does instead of connecting. */
-  error(what: string, options?: ErrorOptions): ProxyError {
-    return new ProxyError(formatHostPort(this.host, this.port), what, options);
+  /** Makes an error of the proxy; `fault` is a predicate such as `answered HTTP/1.1 403 Forbidden`. */
+  error(fault: string, options?: ErrorOptions): ProxyError {
+    return new ProxyError(formatHostPort(this.host, this.port), fault, options);
   }
 }
 
@@ -64,17 +64,17 @@ function decode(text: string, subject: string): string {
   try {
     return decodeURIComponent(text);
   } catch {
-    // Without the text, which may be a password.
+    // The message leaves the text out, which may be a password.
     throw new SyntaxError(
-      `Cannot parse ${subject}: its user name or password has a "%" that encodes nothing: write "%25" for "%"`,
+      `Cannot parse ${subject}: its user name and password must be percent-encoded: write "%25" for "%"`,
     );
   }
 }
 
 /**
- * The proxy that the environment names for a server, as curl(1) reads it.
+ * Returns the proxy for a server from the environment, as curl(1) does; `undefined` for none.
  *
- * @param read Returns a variable. @default the process's, where `--allow-env` lets that be read
+ * @param read Returns a variable. @default {reads variables of the process that `--allow-env` grants}
  */
 export function proxyOf(
   { protocol, hostname }: URL,

@@ -1,10 +1,10 @@
 /**
  * The listening side of a WebSocket transport.
  *
- *     accept ──► at most 16 handshakes, 4 of one source, 10 s each ──► 400, 403, 404, 426, 431 ──► closed
- *       ▲ a moment later when the system has no descriptor       │
- *                                                                 ├─► 503: the peer answers its ping
- *                                                                 └─► 101: the peer from now on
+ *     accept ──► at most 16 handshakes, 4 per source, 10 s each ──► 400, 403, 404, 426, 431 ──► closed
+ *       ▲ after a pause if descriptors are exhausted           │
+ *                                                              ├─► 503, if the peer in use replies to a ping
+ *                                                              └─► 101: the peer in use from now on
  */
 
 import { setImmediate } from "node:timers/promises";
@@ -16,59 +16,56 @@ import { type HttpHead, readHead, writeText } from "./_http_head.ts";
 import type { FarEndContext } from "./end_opener.ts";
 
 // Specification
-/** accept(2): errors of the system; others are those of a connection that is gone again. */
+/** accept(2): errors of the system; others concern a connection that was reset. */
 const EXHAUSTED = ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"];
 
 // Implementation
-/** Connections that are not the tunnel's: in all, and of one IPv4 address or IPv6 /64. The oldest makes room for a new one. */
+/** Maximum handshakes in progress: in all, and per IPv4 address or IPv6 /64. A new one replaces the oldest. */
 const MAX_HANDSHAKES = 16;
 const MAX_HANDSHAKES_OF_SOURCE = 4;
-/** The tunnel's connection, and those before it that have not ended: each has buffers of 0.8 MiB. */
+/** Maximum connections: the one in use, and earlier ones that are closing; each has buffers of 0.8 MiB. */
 const MAX_CONNECTIONS = 8;
-/** The time that a connection may take to become the tunnel's (milliseconds). */
+/** Default of {@linkcode ListenerOptions.handshakeTimeout}. */
 const HANDSHAKE_TIMEOUT = 10_000;
-/** The time that a refused peer has to read the reason (milliseconds), and what it may still send meanwhile (bytes). */
+/** Time for a refused peer to read the response (milliseconds), and maximum bytes that are read from it meanwhile. */
 const LINGER_TIMEOUT = 1000;
 const LINGER_BYTES = 65_536;
-/**
- * The time that the system has to find descriptors and memory again, and the age from which a handshake is ended for
- * that (milliseconds).
- */
+/** Pause while descriptors or memory are exhausted, and minimum age of a handshake that is then ended (milliseconds). */
 const ACCEPT_PAUSE = 50;
 const SLOW_HANDSHAKE = 250;
 
 /** Options for {@linkcode Listener}. */
 export interface ListenerOptions extends HandshakeRules {
-  /** The time that the peer may be silent (milliseconds). */
+  /** Maximum silence of the peer (milliseconds). */
   readonly timeout: number;
-  /** The time that a connection may take to become the tunnel's (milliseconds). @default {10000} */
+  /** Maximum time for a handshake (milliseconds). @default {10000} */
   readonly handshakeTimeout?: number;
 }
 
-/** A connection that is not the tunnel's. */
+/** A handshake in progress. */
 interface Handshake {
   readonly socket: Deno.Conn;
   readonly source: string;
   readonly since: number;
 }
 
-/** Takes one peer at a time. */
+/** Accepts one peer at a time. */
 export class Listener implements ConnectionSource {
   readonly #listener: Deno.Listener;
   readonly #options: ListenerOptions;
   readonly #context: FarEndContext;
   readonly #owner: ConnectionOwner;
-  /** From the oldest to the newest. */
+  /** Oldest first. */
   readonly #handshakes = new Set<Handshake>();
-  /** The tunnel's, which is the newest, and those before it that have a moment to end. */
+  /** The connection in use, which is the newest, and earlier ones that are closing. */
   readonly #connections = new Set<WebSocketConnection>();
   readonly #running = new Set<Promise<void>>();
-  /** The one that is being answered with 101. */
+  /** The handshake whose response 101 is being written. */
   #accepted: Handshake | undefined;
   #endPause: (() => void) | undefined;
   #isClosed = false;
 
-  /** Accepts connections for a transport from now on. */
+  /** Starts to accept connections for a transport. */
   constructor(
     listener: Deno.Listener,
     options: ListenerOptions,
@@ -82,11 +79,11 @@ export class Listener implements ConnectionSource {
     this.#keep(this.#accept());
   }
 
-  /** Waits for the next peer, as it always does. */
+  /** Does nothing: the next peer connects by itself. */
   lost(): void {
   }
 
-  /** Accepts none any more, and ends all handshakes. */
+  /** Stops accepting, and ends all handshakes. */
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#listener.close();
@@ -102,7 +99,7 @@ export class Listener implements ConnectionSource {
 
   async #accept(): Promise<void> {
     while (!this.#isClosed) {
-      // A flood of connections is always ready: the loop breathes in between.
+      // Under a flood, accept() is always ready: the loop must run in between.
       await setImmediate();
       try {
         const socket = await this.#listener.accept();
@@ -111,7 +108,7 @@ export class Listener implements ConnectionSource {
         if (this.#isClosed) return;
         if (cause instanceof Deno.errors.BadResource) return this.#fail(cause);
         const { code } = cause as { code?: string };
-        // Pauses for connections that were reset would let a few of them a second keep everybody out.
+        // With a pause after each reset connection, a few of them a second would block all others.
         if (code !== undefined && !EXHAUSTED.includes(code)) continue;
         const [oldest] = this.#handshakes;
         if (oldest !== undefined && performance.now() - oldest.since > SLOW_HANDSHAKE) this.#end(oldest);
@@ -140,7 +137,7 @@ export class Listener implements ConnectionSource {
     try {
       await this.#answer(handshake);
     } catch {
-      // The stranger reset it, it took too long, or newer ones needed its room: it is closed below.
+      // It was reset, took too long, or made room for newer ones. It is closed below.
     }
     clearTimeout(timer);
     if (this.#accepted === handshake) this.#accepted = undefined;
@@ -153,7 +150,7 @@ export class Listener implements ConnectionSource {
     else if (this.#handshakes.size >= MAX_HANDSHAKES) this.#end([...this.#handshakes][0]!);
   }
 
-  /** Closes a connection, unless it is the tunnel's now. */
+  /** Closes the socket of a handshake, unless that has become a connection. */
   #end(handshake: Handshake): void {
     if (this.#handshakes.delete(handshake)) handshake.socket.close();
   }
@@ -169,7 +166,7 @@ export class Listener implements ConnectionSource {
     if (refusal !== undefined) return await this.#refuse(handshake, refusal);
     this.#context.bypass(remoteAddress(socket));
     await writeText(socket, await acceptanceText(head as HttpHead));
-    // Closed, or out of time meanwhile.
+    // It was closed, or timed out meanwhile.
     if (!this.#handshakes.delete(handshake)) return;
     const { timeout } = this.#options;
     const { rest } = head as HttpHead;
@@ -181,7 +178,7 @@ export class Listener implements ConnectionSource {
     if (this.#connections.size > MAX_CONNECTIONS) oldest!.abort();
   }
 
-  /** Takes the place of the tunnel's peer for a valid handshake, or returns the refusal when it is taken. */
+  /** Reserves the place of the peer for a valid handshake; returns a refusal if a living peer has it. */
   async #taken(handshake: Handshake): Promise<Refusal | undefined> {
     for (let current; (current = this.#owner.connection) !== undefined;) {
       if (this.#accepted !== undefined || await current.isAlive()) return TAKEN;
@@ -192,7 +189,7 @@ export class Listener implements ConnectionSource {
     return undefined;
   }
 
-  /** Says why, and waits until that was read: closing with bytes unread would reset the connection. */
+  /** Sends a refusal and waits until it was read: closing with unread bytes would reset the connection. */
   async #refuse(handshake: Handshake, refusal: Refusal): Promise<void> {
     const { socket } = handshake;
     await writeText(socket, refusalText(refusal));
@@ -217,7 +214,7 @@ function remoteAddress(socket: Deno.Conn): Address {
   return unmapAddress(parseAddress((socket.remoteAddr as Deno.NetAddr).hostname));
 }
 
-/** The unit in which strangers have addresses: an IPv4 address, or an IPv6 /64. */
+/** Returns the source that limits apply to: an IPv4 address, or an IPv6 /64. */
 function sourceOf(socket: Deno.Conn): string {
   const { family, bytes } = remoteAddress(socket);
   return (family === 4 ? bytes : bytes.subarray(0, 8)).join();

@@ -1,23 +1,24 @@
-/** Payloads of transports: what may come into a tunnel from outside. Stages check the rest. */
+/** Check of received payloads: the minimum before a packet enters a tunnel. Stages check the rest. */
 
 import type { TunnelEnd } from "../../lib/core/mod.ts";
+import { gotValue } from "../../lib/core/options.ts";
 import * as field from "../../lib/wire/header_fields.ts";
 
 // Specification
 const { IPV4_HEADER, IPV6_HEADER } = field;
 
-/** IP packets, or any bytes. */
+/** Content of a transport: IP packets, or any bytes. */
 export type Payload = NonNullable<TunnelEnd["payload"]>;
 
-/** @throws {TypeError} for a payload that there is not. */
+/** @throws {TypeError} for any other value. */
 export function checkPayload(transport: string, payload: Payload): void {
   if (payload === "ip" || payload === "any") return;
   throw new TypeError(
-    `Cannot open a ${transport} transport: payload must be "ip" or "any", got ${Deno.inspect(payload)}`,
+    `Cannot open a ${transport} transport: payload must be "ip" or "any", ${gotValue(payload)}`,
   );
 }
 
-/** The reason, for counters, why bytes may not come in; `undefined` if they may: with `"ip"`, those with a whole IP header. */
+/** Returns the drop reason of received bytes; `undefined` if they are valid: with `"ip"`, if they have a whole IP header. */
 export function refusalReason(
   payload: Payload,
   bytes: Uint8Array,

@@ -1,26 +1,24 @@
-/** Packets from a socket's callbacks, until the loop reads them: bounded. */
+/** Bounded queue of received packets, from a socket's callbacks to the loop. */
 
 import { type EndHost, LARGE_ROOM, type PacketBatch } from "../../lib/core/mod.ts";
+import { checkInteger } from "../../lib/core/options.ts";
 import { type Payload, refusalReason } from "./_payload.ts";
 
 // Implementation
-/** Packets that wait, where the options say nothing else. */
+/** Default and maximum of packets that wait. */
 const QUEUE_LENGTH = 1024;
 const MAX_QUEUE_LENGTH = 1_000_000;
-/** Bytes that wait, whatever the options say. */
+/** Maximum bytes that wait. */
 const QUEUE_BYTES = 4 * 1024 * 1024;
 
-/** @throws {RangeError} when a queue cannot have this length. */
+/** @throws {RangeError} when a queue cannot have this length; {@linkcode TypeError} when it is not a number. */
 export function checkQueueLength(length: number = QUEUE_LENGTH): void {
-  if (Number.isInteger(length) && length >= 1 && length <= MAX_QUEUE_LENGTH) return;
-  throw new RangeError(
-    `Cannot open a transport: queueLength must be an integer from 1 to ${MAX_QUEUE_LENGTH}, got ${length}`,
-  );
+  checkInteger("open a WebSocket transport", "queueLength", length, 1, MAX_QUEUE_LENGTH);
 }
 
-/** A bounded queue of messages, in a ring. */
+/** Bounded queue of messages, in a ring. */
 export class ReceiveQueue {
-  /** The loop, from `attach` on; what is refused before is counted nowhere. */
+  /** The loop, from `attach` on; packets refused before are not counted. */
   host: EndHost | undefined;
   readonly #ring: (Uint8Array | undefined)[];
   #first = 0;
@@ -28,18 +26,18 @@ export class ReceiveQueue {
   #bytes = 0;
   readonly #payload: Payload;
 
-  /** A queue of `limit` packets: of IP, or of any bytes. */
+  /** Makes a queue of at most `limit` packets. */
   constructor(limit: number = QUEUE_LENGTH, payload: Payload = "ip") {
     this.#ring = new Array(limit).fill(undefined);
     this.#payload = payload;
   }
 
-  /** True while there may be no room for a message. */
+  /** True while a message may not fit. */
   get full(): boolean {
     return this.#length === this.#ring.length || this.#bytes + LARGE_ROOM > QUEUE_BYTES;
   }
 
-  /** Copies a message and wakes the loop, or refuses it; returns whether it is a packet, for which there may be no room. */
+  /** Copies a message and wakes the loop, or refuses it; returns whether the message is a packet, even if it was dropped. */
   accept(bytes: Uint8Array, offset: number, length: number): boolean {
     const reason = refusalReason(this.#payload, bytes, offset, length, LARGE_ROOM);
     if (reason !== undefined) {
@@ -60,7 +58,7 @@ export class ReceiveQueue {
     return true;
   }
 
-  /** Copies messages into slots, until the batch is full or the pool is empty; returns how many. */
+  /** Copies messages into slots, until the batch is full or the pool is empty; returns their number. */
   read(batch: PacketBatch): number {
     const { pool } = this.host!;
     let count = 0;
@@ -77,7 +75,7 @@ export class ReceiveQueue {
     return count;
   }
 
-  /** Forgets everything. */
+  /** Removes all messages. */
   clear(): void {
     this.#ring.fill(undefined);
     this.#length = 0;

@@ -1,4 +1,4 @@
-/** The packets that a connection has taken, with their frames, until the system has them: bounded, in order. */
+/** Bounded queue of sent packets and their frames, until the system has them. */
 
 import { type EndHost, LARGE_ROOM, type Packet, PacketQueue } from "../../lib/core/mod.ts";
 import { FRAME_HEADER, FrameWriter, MAX_CONTROL, Opcode } from "./_frames.ts";
@@ -6,26 +6,23 @@ import { FRAME_HEADER, FrameWriter, MAX_CONTROL, Opcode } from "./_frames.ts";
 // Implementation
 const PACKETS = 256;
 const BYTES = 256 * 1024;
-/** The room before the packets, for one frame of each kind. */
+/** Room before the packets, for one control frame of each kind. */
 const CONTROL_ROOM = 3 * (MAX_CONTROL + FRAME_HEADER);
 const BUFFER = CONTROL_ROOM + BYTES + LARGE_ROOM + PACKETS * FRAME_HEADER;
 const NOTHING = new Uint8Array(0);
 
-/** Frames for one connection: while one buffer is being written, the next one is filled. */
+/** Frames of one connection, in two buffers: one is written while the other is filled. */
 export class SendQueue extends PacketQueue {
   readonly #writer: FrameWriter;
   #filling: Uint8Array<ArrayBuffer>;
   #spare: Uint8Array<ArrayBuffer>;
   #end = CONTROL_ROOM;
-  /**
-   * The control frames before the packets in the buffer that is being written, and the part of the packets that was
-   * written (bytes).
-   */
+  /** In the buffer that is being written: control frames before the packets, and written part of the packets (bytes). */
   #ahead = 0;
   #written = 0;
   readonly #waiting = new Map<Opcode, Uint8Array>();
 
-  /** A queue of a client's frames, which are masked, or of a server's. */
+  /** Makes a queue of a client's frames, which are masked, or of a server's. */
   constructor(masked: boolean) {
     super({ packets: PACKETS, bytes: BYTES });
     this.#writer = new FrameWriter(masked, BUFFER);
@@ -34,18 +31,18 @@ export class SendQueue extends PacketQueue {
     this.#writer.use(this.#filling);
   }
 
-  /** Takes a packet and copies its bytes; there must be room. */
+  /** Takes a packet and copies its bytes. There must be room. */
   add(packet: Packet): void {
     this.#end = this.#writer.write(this.#end, Opcode.Binary, packet.bytes, packet.offset, packet.length);
     this.push(packet);
   }
 
-  /** Has a control frame go before the next packets, in place of one of its kind that still waits (RFC 6455 section 5.5.3). */
+  /** Adds a control frame before the next packets; replaces one of its kind that still waits (RFC 6455 section 5.5.3). */
   addControl(opcode: Opcode, payload: Uint8Array = NOTHING): void {
     this.#waiting.set(opcode, payload);
   }
 
-  /** The next bytes to write, all those before it being settled; `undefined`: there are none. */
+  /** Returns the next bytes to write, after all earlier ones were settled; `undefined` for none. */
   next(): Uint8Array<ArrayBuffer> | undefined {
     let start = CONTROL_ROOM;
     for (const payload of this.#waiting.values()) start -= this.#writer.frameLength(payload.length);
@@ -64,7 +61,7 @@ export class SendQueue extends PacketQueue {
     return bytes;
   }
 
-  /** Gives back the packets that so many more bytes complete. */
+  /** Notes that `count` more bytes were written, and gives back the packets that they complete. */
   settle(count: number): void {
     const ahead = Math.min(count, this.#ahead);
     this.#ahead -= ahead;
@@ -78,12 +75,12 @@ export class SendQueue extends PacketQueue {
     this.#written = 0;
   }
 
-  /** Gives all packets back, whose frames will be written or lost without being counted. */
+  /** Gives all packets back. Their frames will be written, or lost without a count. */
   release(): void {
     while (this.length > 0) this.#giveBack();
   }
 
-  /** Throws away all packets, which were not sent, and what waits to be written. */
+  /** Drops all packets and control frames. */
   clear(host: EndHost | undefined, reason: string): void {
     while (this.length > 0) host!.drop(this.shift(), reason);
     this.#end = CONTROL_ROOM;

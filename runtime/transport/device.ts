@@ -1,20 +1,22 @@
-/** A second device as a far end. */
+/** Devices as far ends. */
 
 import { checkDeviceOptions, DEVICE_OPTIONS, type DeviceOptions, openDevice } from "../../driver/mod.ts";
 import type { Device } from "../../lib/core/mod.ts";
 import { checkNames } from "../../lib/core/options.ts";
 
-/** What {@linkcode device} was given: several workers open a queue each. */
+/** Options of openers, for scripts whose workers open one queue each. */
 const optionsOf = new WeakMap<object, DeviceOptions>();
 
 /**
- * Joins the tunnel to another device of this machine, made or attached to when the tunnel opens, and put back
- * when it closes. As a URL: `tun:NAME`.
+ * Far end on another device of this machine. The device is created, or attached to, when the tunnel opens; its changes
+ * are undone when the tunnel closes.
  *
- * @throws {SyntaxError} when an address, route or rule does not parse; {@linkcode RangeError} for a name, MTU
- * or queue length out of range. What it returns throws as `openDevice` does.
+ * **URL**: `tun:NAME`.
  *
- * @example
+ * @throws {SyntaxError} when an address, route or rule does not parse.
+ * @throws {RangeError} for a name, MTU or queue length out of range. The opener rejects as `openDevice` does.
+ *
+ * @example Relay between two devices
  * ```ts
  * import { device, script } from "@warren/tunnel";
  *
@@ -29,7 +31,7 @@ export function device(options: DeviceOptions = {}): () => Promise<Device> {
   return open;
 }
 
-/** The options of a far end that {@linkcode device} opens; `undefined` of any other one. */
+/** Returns the options of an opener that {@linkcode device} has returned; `undefined` for any other far end. */
 export function deviceOptionsOf(far: object | undefined): DeviceOptions | undefined {
   return far === undefined ? undefined : optionsOf.get(far);
 }

@@ -1,27 +1,27 @@
-/** Openers of far ends, and what a tunnel does for them. */
+/** Openers of far ends, and the services of a tunnel for them. */
 
 import type { Address } from "../../lib/wire/address.ts";
 import type { TunnelEnd } from "../../lib/core/mod.ts";
 
-/** A tunnel's services for its far end, while that opens and as long as it is open. */
+/** Services of a tunnel for its far end, while that opens and as long as it is open. */
 export interface FarEndContext {
-  /** Aborted when the tunnel closes. An opener that still works then rejects with its reason, at once. */
+  /** Aborted when the tunnel closes. An opener that is not finished must then reject with its reason at once. */
   readonly signal: AbortSignal;
   /**
-   * Has the far end's own packets to an address leave beside the tunnel, whose routes may cover it. To be called
-   * before each use of an address: at the opening, by a reconnection, for a new peer. Calling it again is cheap.
+   * Routes the far end's own packets to an address past the tunnel, whose routes may cover it. Must be called before each
+   * use of an address: on opening, on reconnecting, for a new peer. Repeated calls are cheap.
    *
-   * @param interfaceName The interface that they leave by, where the far end is bound to one.
+   * @param interfaceName The interface that the far end is bound to, if it is.
    */
   bypass(address: Address, interfaceName?: string): void;
-  /** Looks names up, which the tunnel's routes do not hinder: the system's name servers are reached beside it. */
+  /** Runs a look-up of names, with the system's name servers routed past the tunnel. */
   lookUp<Result>(look: () => Promise<Result>): Promise<Result>;
 }
 
-/** Opens a far end when its tunnel opens: what `udp()`, `websocket()` and `device()` return. */
+/** Function that opens a far end when its tunnel opens, as returned by `udp()`, `websocket()` and `device()`. */
 export type EndOpener = (context?: FarEndContext) => TunnelEnd | Promise<TunnelEnd>;
 
-/** The context of a far end that is opened without a tunnel. */
+/** Context of a far end that opens without a tunnel. */
 export const WITHOUT_TUNNEL: FarEndContext = {
   signal: new AbortController().signal,
   bypass() {},

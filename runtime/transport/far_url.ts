@@ -1,4 +1,4 @@
-/** Far ends as text: `udp://192.0.2.1:4500`, `ws://192.0.2.1:80/`, `tun:tun1`. */
+/** URLs of far ends: `udp://192.0.2.1:4500`, `ws://192.0.2.1:80/`, `tun:tun1`. */
 
 import { checkDeviceOptions, type DeviceOptions, MAX_DATAGRAM } from "../../driver/mod.ts";
 import { fail, parseHostPort, parseListen, parsePeer } from "./host_port.ts";
@@ -9,25 +9,26 @@ import { udp } from "./udp.ts";
 import { websocket } from "./websocket.ts";
 
 /**
- * Reads a far end's URL; returns its opener. The address in it is the other side's, or with `?listen` this machine's:
+ * Parses the URL of a far end and returns its opener. The URL has the address of the other side or, with `?listen`, of
+ * this machine:
  *
- * | URL | means |
+ * | URL | far end |
  * |---|---|
  * | `udp://HOST:PORT` | {@linkcode udp}, to this peer, from a free port |
  * | `udp://HOST:PORT?listen=PORT` | the same, from this port, or from `ADDRESS:PORT` |
  * | `udp://ADDRESS:PORT?listen` | to the sender of the last datagram to this address |
- * | `…?interface=NAME`, `…&interface=NAME` | the same, by this interface alone, whatever the routes say |
- * | `…?mtu=BYTES` | the same, with packets up to this length |
- * | `…?payload=any` | the same, with datagrams of any bytes, for a stage that encrypts |
+ * | `…?interface=NAME` | by this interface, regardless of the routes |
+ * | `…?mtu=BYTES` | with packets up to this length |
+ * | `…?payload=any` | with datagrams of any bytes, for a stage that encrypts |
  * | `ws://HOST:PORT/PATH`, `wss://…` | {@linkcode websocket}, to this server |
  * | `ws://ADDRESS:PORT/PATH?listen` | as the server |
- * | `ws://…?payload=any` | the same, with messages of any bytes, for a stage that encrypts; the server does not see this part of the query |
+ * | `ws://…?payload=any` | with messages of any bytes, for a stage that encrypts; not sent to the server |
  * | `tun:NAME` | another TUN {@linkcode device} |
  * | `tun:NAME?offload=no`, `?uring=no` | the same, without super-packets or io_uring (Linux) |
  *
- * IPv6 addresses stand in brackets: `udp://[2001:db8::1]:4500`.
+ * Several options are joined by `&`. IPv6 addresses are in brackets: `udp://[2001:db8::1]:4500`.
  *
- * @throws {SyntaxError} when it is anything else.
+ * @throws {SyntaxError} for any other text.
  */
 export function parseFarUrl(text: string): EndOpener {
   const subject = `far end ${JSON.stringify(text)}`;
@@ -37,7 +38,7 @@ export function parseFarUrl(text: string): EndOpener {
   if (parts === null) {
     fail(
       subject,
-      "it is no URL of a far end",
+      "it is not the URL of a far end",
       "write udp://HOST:PORT, udp://ADDRESS:PORT?listen, ws://HOST:PORT/, wss://HOST/ or tun:NAME",
     );
   }
@@ -52,7 +53,7 @@ function parseTun(text: string, subject: string): EndOpener {
   const linux: DeviceOptions["linux"] = {};
   for (const part of query?.split("&") ?? []) {
     const [, key] = /^(offload|uring)=no$/.exec(part) ??
-      fail(subject, `"${part}" is not understood`, 'write "?offload=no" or "?uring=no"');
+      fail(subject, `"${part}" is not an option`, 'write "?offload=no" or "?uring=no"');
     if (linux[key as "offload" | "uring"] === false) {
       fail(subject, `${key} is in "?${query}" twice`, "leave one out");
     }
@@ -86,7 +87,7 @@ function parseUdp(place: string, path: string, query: string | undefined, subjec
   if (listen === undefined) return udp({ peer: place, ...rest });
   const local = parseListen(listen, subject);
   if (family !== undefined && listen.includes(":") && local.family !== family) {
-    fail(subject, "one address is IPv4 and one is IPv6", "write two of one kind, or a port alone");
+    fail(subject, "one address is IPv4 and one is IPv6", "write two of one family, or a port alone");
   }
   return udp({ peer: place, listen, ...rest });
 }
@@ -107,7 +108,7 @@ function parsePayload(text: string, subject: string): Payload {
   fail(subject, `its payload must be ip or any, got "${text}"`, "write ?payload=any, or leave it out");
 }
 
-/** Each at most once: `listen`, `listen=PORT`, `interface=NAME`, `mtu=BYTES`, `payload=any`; %20 is a space. */
+/** Parses `listen`, `listen=PORT`, `interface=NAME`, `mtu=BYTES` and `payload=any`, each at most once; %20 is a space. */
 function parseUdpQuery(query: string | undefined, subject: string): Partial<Record<UdpQuery, string>> {
   const found: Partial<Record<UdpQuery, string>> = {};
   for (const part of query?.split("&") ?? []) {
@@ -116,19 +117,19 @@ function parseUdpQuery(query: string | undefined, subject: string): Partial<Reco
       | undefined ??
       fail(
         subject,
-        `"${part}" in "?${query}" is not understood`,
+        `"${part}" in "?${query}" is not an option`,
         part.includes("?")
-          ? 'write "&" between options, "?" before the first one alone'
-          : 'write "?listen" when the address is your own, "?listen=PORT", "?interface=NAME", "?mtu=BYTES" or "?payload=any"',
+          ? 'write "?" before the first option and "&" between options'
+          : 'write "?listen" if the address is local, "?listen=PORT", "?interface=NAME", "?mtu=BYTES" or "?payload=any"',
       );
     if (found[key] !== undefined) fail(subject, `${key} is in "?${query}" twice`, "leave one out");
     const text = value === undefined ? "" : decode(value);
     if (text === undefined) {
-      fail(subject, `"${part}" is no percent-encoded text`, "write a space as %20, % as %25");
+      fail(subject, `"${part}" is not percent-encoded`, "write a space as %20, % as %25");
     }
     if (key === "interface" && text === "") fail(subject, "interface has no name", "write ?interface=eth0");
     if (key === "listen" && value === "") {
-      fail(subject, "listen= has no port", "write ?listen=4500, or ?listen when the address is your own");
+      fail(subject, "listen= has no port", "write ?listen=4500, or ?listen if the address is local");
     }
     found[key] = text;
   }
@@ -161,16 +162,16 @@ function parseWebSocket(
     : { payload: parsePayload(given.slice("payload=".length), subject) };
   if (rest === "listen") {
     if (scheme === "wss") {
-      fail(subject, "the listening side has no certificate", "write ws:// behind a proxy with TLS");
+      fail(subject, "listening with TLS is not supported", "write ws:// and put a proxy with TLS before it");
     }
     parseOwn(place, subject);
     return websocket({ listen: place, path, ...options });
   }
   if (parts.some((part) => /^listen(=|$)/.test(part))) {
-    fail(subject, `"?${query}" is not understood`, 'write "?listen" alone, or with "&payload=any"');
+    fail(subject, `"?${query}" is not an option`, 'write "?listen" alone, or with "&payload=any"');
   }
   if (place.includes("@")) fail(subject, "it has a user name", "leave it out");
-  // A port may be left out here: 80 or 443.
+  // The port is optional here: 80 or 443.
   parseHostPort(/:\d*$/.test(place) ? place : `${place}:80`, subject);
   const url = given === undefined ? text : `${scheme}://${place}${path}${rest && `?${rest}`}`;
   return websocket({ url, ...options });

@@ -1,26 +1,26 @@
-/** Endpoints that packets were sent to lately: a bounded memory without allocation, which may forget. */
+/** Endpoints that packets were recently sent to: a bounded set without allocation, which may forget. */
 
 import { Endpoint, isAt, MAX_BYPASSED } from "../../driver/mod.ts";
 import type { Packet } from "../../lib/core/mod.ts";
 
 // Implementation
-/** A power of two. An endpoint has one place, and takes it from another one. */
+/** Number of places, a power of two. An endpoint has one place, and replaces another endpoint there. */
 const PLACES = 256;
 const SIZE = Endpoint.Ipv6Size;
 const WORD = 4;
-/** Endpoints that are noted before all are forgotten: the bypass remembers more addresses, and none for longer. */
+/** Endpoints noted before all are forgotten, so that none is remembered for longer than the bypass does. */
 const MAX_NOTED = MAX_BYPASSED / 2;
-/** Knuth's multiplicative hash: 2^32 by the golden ratio. */
+/** Multiplier of Knuth's multiplicative hash: 2^32 divided by the golden ratio. */
 const MULTIPLIER = 0x9e3779b1;
 
-/** The endpoints of one family that were noted. */
+/** Recent endpoints of one address family. */
 export class KnownEndpoints {
   readonly #bytes = new Uint8Array(PLACES * SIZE);
   readonly #view = new DataView(this.#bytes.buffer);
   #noted = 0;
   readonly #family: 4 | 6;
 
-  /** Knows none. */
+  /** Makes an empty set. */
   constructor(family: 4 | 6) {
     this.#family = family;
   }

@@ -1,14 +1,15 @@
-/** Far ends, and what opens them. */
+/** The `far` option of a tunnel, opened: an end, an opener or a URL. */
 
 import type { TunnelEnd } from "../../lib/core/mod.ts";
+import { gotValue } from "../../lib/core/options.ts";
 import { type EndOpener, type FarEndContext, WITHOUT_TUNNEL } from "./end_opener.ts";
 import { parseFarUrl } from "./far_url.ts";
 
 /**
- * Opens a tunnel's `far` option: an end is open already, an opener is called, a URL is read by
+ * Opens the `far` option of a tunnel: returns an open end, calls an opener, and parses a URL with
  * {@linkcode parseFarUrl}.
  *
- * @throws {SyntaxError} when it is text that does not parse; what its opener throws.
+ * @throws {SyntaxError} when a URL does not parse; {@linkcode TypeError} for any other value; the opener's errors.
  */
 export async function openFarEnd(
   far: TunnelEnd | EndOpener | string | undefined,
@@ -20,13 +21,11 @@ export async function openFarEnd(
     return end;
   }
   throw new TypeError(
-    `Cannot use ${
-      Deno.inspect(end, { depth: 0 })
-    } as a far end: it is neither a URL, nor an end, nor what opens one`,
+    `Cannot open a tunnel: far must be a URL, an end or an opener of one, ${gotValue(end)}`,
   );
 }
 
-/** The opener of a far end that is given by its URL; any other far end as it is. */
+/** Returns the opener of a far end that is a URL, and any other far end unchanged. */
 export function openerOf<Far>(far: Far | string): Far | EndOpener {
   return typeof far === "string" ? parseFarUrl(far) : far;
 }

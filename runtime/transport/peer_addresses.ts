@@ -1,92 +1,93 @@
 /**
- * A peer's addresses: which of those that its name has is in use, and when the name is looked up again.
+ * Addresses of a peer's name: the choice of the one in use, and the time of the next look-up.
  *
- *     unreachable ─────────────► the next address, at once
- *     sent, nothing heard ─────► the next address, after 3 s; after 15 s of silence if it has answered before
- *     either, for longer ──────► look the name up again: after 5 s, 10 s, … up to 5 minutes
- *     heard ───────────────────► nothing changes
+ *     unreachable ────────────────► the next address, at once
+ *     sent, nothing received ─────► the next address, after 3 s; after 15 s of silence if it has replied before
+ *     either, for longer ─────────► the name is looked up again: after 5 s, 10 s, … up to 5 minutes
+ *     received ───────────────────► nothing changes
  */
 
 import type { AddressPort } from "./host_port.ts";
 
 // Implementation
-/** The interval between calls of {@linkcode PeerAddresses.check} (milliseconds). */
+/** Interval between calls of {@linkcode PeerAddresses.check} (milliseconds). */
 export const CHECK_INTERVAL = 1000;
-/** Silence after which an address is given up that has never answered, doubled after each round up to the limit. */
+/** Silence after which an address that has never replied is left; doubled after each round, up to the maximum. */
 const FIRST_SILENCE = 3000;
 const MAX_SILENCE = 60_000;
-/** The same for an address that has answered: some traffic goes one way. */
+/** Silence after which an address that has replied is left: some traffic is one-way. */
 const SILENCE = 15_000;
-/** The wait before the name is looked up again, doubled each time up to the limit. */
+/** Time before the name is looked up again; doubled each time, up to the maximum. */
 const FIRST_LOOK_UP = 5000;
 const MAX_LOOK_UP = 300_000;
 
-/** The addresses of one peer. */
+/** Addresses of one peer. */
 export class PeerAddresses {
   #list: readonly AddressPort[];
   #index = 0;
-  /** True if the address in use has answered. */
-  #answered = false;
+  /** True if the address in use has replied. */
+  #replied = false;
   /** Events since the last check. */
-  #heard = false;
+  #received = false;
   #sent = false;
   /** Addresses that were unreachable since the last check. */
   readonly #unreachable = new Set<number>();
-  /** The time for which packets have been sent and nothing was heard. */
+  /** Time for which packets were sent and none received. */
   #silence = 0;
   #silenceLimit = FIRST_SILENCE;
-  /** The number of addresses in a row that were given up for their silence. */
+  /** Number of addresses in a row that were left for their silence. */
   #givenUp = 0;
-  /** True if an address was given up since the peer was last heard. */
+  /** True if an address was left since the last packet was received. */
   #isLost = false;
-  /** The time since the name was looked up, and the time to wait. */
+  /** Time since the last look-up, and time before the next one. */
   #sinceLookUp = 0;
   #lookUpAfter = FIRST_LOOK_UP;
 
-  /** @param list At least one; the first is in use. */
+  /** @param list At least one address; the first is in use. */
   constructor(list: readonly AddressPort[]) {
     this.#list = list;
   }
 
-  /** All of them. */
+  /** All addresses. */
   get list(): readonly AddressPort[] {
     return this.#list;
   }
 
-  /** The index of the one in use. */
+  /** Index of the address in use. */
   get index(): number {
     return this.#index;
   }
 
-  /** The one in use. */
+  /** The address in use. */
   get current(): AddressPort {
     return this.#list[this.#index]!;
   }
 
-  /** Notes that something was sent. */
+  /** Notes that a packet was sent. */
   sent(): void {
     this.#sent = true;
   }
 
-  /** Notes that the peer was heard from this address, which is used from now on if the one in use is silent. */
-  heard(index: number): void {
+  /** Notes that a packet came from this address, which is used from now on if the one in use is silent. */
+  received(index: number): void {
     if (index === this.#index) {
-      this.#heard = true;
-      this.#answered = true;
-    } else if (!this.#heard && (!this.#answered || this.#silence > 0)) {
+      this.#received = true;
+      this.#replied = true;
+    } else if (!this.#received && (!this.#replied || this.#silence > 0)) {
       this.#use(index);
-      this.#heard = true;
-      this.#answered = true;
+      this.#received = true;
+      this.#replied = true;
     }
   }
 
   /**
-   * Moves on from an address that cannot be reached; returns whether there was another one to try.
+   * Leaves an unreachable address; returns whether there is another one to try.
    *
-   * @param isCertain Whether this machine says so. Errors from the network may be forged: a peer that is heard stays.
+   * @param isCertain True for an error of this machine. Errors from the network may be forged, and are ignored while
+   * packets arrive.
    */
   unreachable(isCertain: boolean): boolean {
-    if (!isCertain && this.#heard) return false;
+    if (!isCertain && this.#received) return false;
     this.#unreachable.add(this.#index);
     const { length } = this.#list;
     for (let step = 1; step < length; step++) {
@@ -98,12 +99,12 @@ export class PeerAddresses {
     return false;
   }
 
-  /** To be called every second. Moves on from a silent address; returns whether to look the name up now. */
+  /** Leaves a silent address; returns whether to look the name up now. Must be called every second. */
   check(): boolean {
     if (this.#unreachable.size > 0) this.#isLost = true;
     this.#unreachable.clear();
     this.#sinceLookUp += CHECK_INTERVAL;
-    if (this.#heard) {
+    if (this.#received) {
       this.#silence = 0;
       this.#silenceLimit = FIRST_SILENCE;
       this.#givenUp = 0;
@@ -112,21 +113,21 @@ export class PeerAddresses {
     } else if (this.#sent) {
       this.#silence += CHECK_INTERVAL;
     }
-    this.#heard = false;
+    this.#received = false;
     this.#sent = false;
-    if (this.#silence >= (this.#answered ? SILENCE : this.#silenceLimit)) this.#moveOn();
+    if (this.#silence >= (this.#replied ? SILENCE : this.#silenceLimit)) this.#moveOn();
     if (!this.#isLost || this.#sinceLookUp < this.#lookUpAfter) return false;
     this.#sinceLookUp = 0;
     this.#lookUpAfter = Math.min(2 * this.#lookUpAfter, MAX_LOOK_UP);
     return true;
   }
 
-  /** Takes what the name has now. The address in use stays if the name still has it, or if it works after all. */
+  /** Takes the addresses of a new look-up. The address in use stays if it is among them, or if it works. */
   update(list: readonly AddressPort[]): void {
     const { current } = this;
     const index = list.findIndex(({ host }) => host === current.host);
     this.#unreachable.clear();
-    if (index < 0 && (this.#heard || this.#answered && this.#silence === 0)) {
+    if (index < 0 && (this.#received || this.#replied && this.#silence === 0)) {
       this.#list = [current, ...list];
       this.#index = 0;
       return;
@@ -152,7 +153,7 @@ export class PeerAddresses {
   }
 
   #restart(): void {
-    this.#answered = false;
+    this.#replied = false;
     this.#silence = 0;
   }
 }

@@ -1,21 +1,21 @@
-/** Names of other machines: the addresses that one has, in the system's order. */
+/** Look-up of host names: addresses in the system's order. */
 
 import { lookup } from "node:dns/promises";
 import { errorMessage } from "../../driver/error.ts";
 import { formatAddress, parseAddress } from "../../lib/wire/address.ts";
-import { type AddressPort, type HostPort, isMachine, requireNet } from "./host_port.ts";
+import { type AddressPort, type HostPort, isUnicast, requireNet } from "./host_port.ts";
 
 // Implementation
-/** Addresses of each family that are used: less than a tunnel keeps host routes for. */
+/** Maximum addresses of each family: fewer than the host routes of a tunnel's bypass. */
 const MAX_ADDRESSES = 8;
 
 /**
- * Finds the addresses of a host: itself if it is an address, or else those that its name has, up to eight of each family,
- * in getaddrinfo(3)'s order (RFC 6724), without repetitions.
+ * Returns the addresses of a host: the host itself if it is an address, otherwise up to eight of each family, in the
+ * order of getaddrinfo(3) (RFC 6724), without duplicates.
  *
- * @param family The only family that can be used. @default both
- * @returns at least one.
- * @throws {Deno.errors.NotFound} if the name has none; {@linkcode Deno.errors.NotCapable} without `--allow-net`.
+ * @param family The only family to use. @default both
+ * @returns at least one address.
+ * @throws {Deno.errors.NotFound} if the name has no address; {@linkcode Deno.errors.NotCapable} without `--allow-net`.
  */
 export async function resolveHost(host: HostPort, family?: 4 | 6): Promise<AddressPort[]> {
   if (isAddress(host)) return [host];
@@ -28,20 +28,22 @@ export async function resolveHost(host: HostPort, family?: 4 | 6): Promise<Addre
   } catch (cause) {
     throw new Deno.errors.NotFound(message(host.host, family, errorMessage(cause)), { cause });
   }
-  throw new Deno.errors.NotFound(message(host.host, family, "those found are link-local, or no machine's"));
+  throw new Deno.errors.NotFound(
+    message(host.host, family, "only link-local or non-unicast addresses were found"),
+  );
 }
 
-/** What is used of the addresses that a name has, with a port. */
+/** Selects the usable addresses of a name, and adds the port. */
 export function selectAddresses(found: readonly string[], port: number): AddressPort[] {
   const addresses = new Map<string, AddressPort>();
   const counts = { 4: 0, 6: 0 };
   for (const address of found) {
-    // A link-local address has its interface behind "%", which no endpoint here has.
+    // A link-local address has an interface behind "%", which endpoints do not have.
     if (address.includes("%")) continue;
     const { family, bytes } = parseAddress(address);
     const host = formatAddress({ family, bytes });
-    // Name servers that block a name answer with 0.0.0.0, which Linux takes for this machine.
-    if (!isMachine(host)) continue;
+    // Name servers that block a name return 0.0.0.0, which Linux takes for this machine.
+    if (!isUnicast(host)) continue;
     if (addresses.has(host) || counts[family] === MAX_ADDRESSES) continue;
     counts[family]++;
     addresses.set(host, { host, port, family });

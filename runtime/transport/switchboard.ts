@@ -1,4 +1,4 @@
-/** A far end made of several. */
+/** Openers of several far ends as one. */
 
 import type { TunnelEnd } from "../../lib/core/mod.ts";
 import { Switchboard } from "../../lib/end/switchboard.ts";
@@ -7,14 +7,26 @@ import { deviceOptionsOf } from "./device.ts";
 import { openerOf, openFarEnd } from "./mod.ts";
 
 /**
- * A far end made of several, such as devices, transports and URLs, which are opened with their tunnel. A stage, such as
- * `route()`, says by `packet.to` which one a packet goes to; see {@linkcode Switchboard}.
+ * Far end made of several devices, transports or URLs, which open with the tunnel. A stage such as `route()` sets
+ * `packet.to` to the number of the end that a packet goes to; see {@linkcode Switchboard}.
+ *
+ * @throws the opener rejects with the error of the first end that fails; the others are closed.
+ *
+ * @example Two peers, and a route to each
+ * ```ts
+ * import { script, switchboard } from "@warren/tunnel";
+ * import { route } from "@warren/tunnel/route";
+ *
+ * const far = switchboard(["udp://192.0.2.1:4500", "ws://192.0.2.2:80/"]);
+ * const stages = [route([{ to: { "10.1.0.0/16": 1, "10.2.0.0/16": 2 } }])];
+ * export default script(import.meta, { address: "10.9.0.1/24", far, stages }, (tunnel) => tunnel.run());
+ * ```
  */
 export function switchboard(ends: readonly (TunnelEnd | EndOpener | string)[]): EndOpener {
   return async (context) => {
     await using undo = new AsyncDisposableStack();
     const opened: TunnelEnd[] = [];
-    // Devices last: the routes of one may lead other ends' look-ups of names into it.
+    // Devices open last: their routes could lead the look-ups of other ends into them.
     for (const [index, far] of [...ends.entries()].sort(([, a], [, b]) => +isDevice(a) - +isDevice(b))) {
       const end = (await openFarEnd(far, context))!;
       undo.defer(async () => {

@@ -1,8 +1,8 @@
-/** Far ends over UDP: their options, and what opens them. */
+/** Far ends over UDP: options and opener. */
 
 import { MAX_DATAGRAM, openUdpSocket, type UdpSocketOptions } from "../../driver/mod.ts";
 import { type Address, parseAddress } from "../../lib/wire/address.ts";
-import { checkNames, type OptionNames } from "../../lib/core/options.ts";
+import { checkInteger, checkNames, gotValue, type OptionNames } from "../../lib/core/options.ts";
 import { type AddressPort, type HostPort, parseListen, parsePeer } from "./host_port.ts";
 import { type FarEndContext, WITHOUT_TUNNEL } from "./end_opener.ts";
 import { checkPayload } from "./_payload.ts";
@@ -12,30 +12,29 @@ import { UdpTransport } from "./udp_transport.ts";
 /** Options for {@linkcode udp}: `peer`, `listen`, or both. */
 export interface UdpOptions {
   /**
-   * The remote side: `192.0.2.1:4500`, `[2001:db8::1]:4500`, `vpn.example:4500`. Of a name's addresses, the next one is
-   * used when one cannot be reached or does not answer; then the name is looked up again.
+   * Address of the remote side: `192.0.2.1:4500`, `[2001:db8::1]:4500` or `vpn.example:4500`.
    * @default {the sender of the last datagram with an IP packet}
    */
   peer?: string;
-  /** The local port, or `ADDRESS:PORT`; a port alone is one of all IPv4 addresses. @default {a free one} */
+  /** Local port or `ADDRESS:PORT`. A port alone listens on all addresses of the peer's family, or IPv4. @default {a free port} */
   listen?: string | number;
   /**
-   * The interface that datagrams leave by, whatever the routes say, by its name: `eth0`, `Ethernet 2`. On Linux and
-   * macOS, datagrams that arrive elsewhere are not received. @default {the routes'}
+   * Name of the interface that datagrams leave by, regardless of the routes: `eth0`, `Ethernet 2`. On Linux and macOS,
+   * datagrams that arrive by another interface are not received. @default {chosen by the routes}
    */
   interface?: string;
   /**
-   * The longest packet (bytes). Longer ones from this machine are answered with ICMP errors, or fragmented, as
-   * `TunnelEnd.mtu` says; longer ones from the peer are dropped.
-   * @default {1500; 1743 with `payload: "any"`, which leaves room for what a stage adds}
+   * Maximum packet length (bytes). Longer packets from this machine are fragmented or answered with ICMP errors, as
+   * described at `TunnelEnd.mtu`; longer packets from the peer are dropped.
+   * @default {1500, or 1743 with `payload: "any"`, which leaves room for what a stage adds}
    */
   mtu?: number;
   /**
-   * The content of datagrams. `"ip"`: IP packets; anything else is refused. `"any"`: any bytes, but no empty datagrams,
-   * for scripts with a stage that encrypts. Then a received packet has its sender in `packet.endpoint`. A packet goes to
-   * its endpoint, if it has one: a stage sets it by `packet.sendTo()`, and a packet that a stage turns round goes back
-   * to its sender. Any other goes to `peer`. Without `peer`, no datagram makes its sender the peer: that is left to the
-   * stage, which can tell whom it trusts. @default {"ip"}
+   * Content of datagrams: `"ip"` for IP packets; `"any"` for any bytes but none, for a stage that encrypts.
+   *
+   * With `"any"`, a received packet has its sender in `packet.endpoint`. A packet with an endpoint is sent there: a stage
+   * sets it with `packet.sendTo()`, and a packet that a stage turns round returns to its sender. Other packets go to
+   * `peer`. Without `peer`, no datagram changes the peer: the stage decides which sender it trusts. @default {"ip"}
    */
   payload?: "ip" | "any";
 }
@@ -49,33 +48,37 @@ const NAMES: OptionNames<UdpOptions> = {
 };
 
 /**
- * Joins the tunnel to another machine by UDP. With `peer`, datagrams from elsewhere are refused. Without, the sender of
- * the last IP packet is the peer, so that its address may change. A listener on all addresses replies from the one that
- * the peer wrote to. As URLs: `udp://HOST:PORT`, `udp://HOST:PORT?listen=PORT` and, without a peer,
- * `udp://ADDRESS:PORT?listen`; `?interface=NAME`, `?mtu=BYTES` and `?payload=any` are the other options.
+ * Far end over UDP: joins the tunnel to another machine, with one packet in each datagram and no header of its own.
  *
- * **Encryption**: Packets travel in plain text. Anyone on the path can read and forge them, and without `peer` one
- * datagram to the port takes the tunnel over. On networks that you do not trust, use `payload: "any"` with a stage that
- * encrypts: the last stage, with `segmented`. Its packets need not be IP, and a forged datagram moves no peer: the stage
- * remembers the endpoint of each peer that it has authenticated, and addresses packets by `packet.sendTo()`. Leave room
- * for what it adds: the tunnel's `mtu` and those bytes together are at most this transport's `mtu`.
+ * With `peer`, datagrams from other addresses are dropped. Without, the sender of the last IP packet is the peer, so its
+ * address may change. A listener on all addresses replies from the address that the peer has sent to.
  *
- * **Names**: Up to eight IPv4 and eight IPv6 addresses of a peer's name are tried, in the system's order (RFC 6724): the next one at once when this
- * machine has no route or an ICMP error comes (Linux), and after three seconds without an answer. The name is looked up
- * again, at longer and longer intervals up to five minutes, while nothing is heard. Traffic that is never answered looks
- * like a silent peer: give such a peer's address, or a name with one.
+ * **URLs**: `udp://HOST:PORT`; `udp://HOST:PORT?listen=PORT`; without a peer, `udp://ADDRESS:PORT?listen`. Other options
+ * follow as `interface=NAME`, `mtu=BYTES` and `payload=any`.
  *
- * **Limits**: On Windows, replies leave from the address that the routes choose. Link-local IPv6 peers
- * (`fe80::…%eth0`) are not supported. An `interface` that is removed does not come back under its name: open the
- * tunnel anew.
+ * **Encryption**: None. Anyone on the path can read and forge packets, and without `peer` a single datagram takes over
+ * the tunnel. On untrusted networks, use `payload: "any"` and, as the last stage, one that encrypts, with `segmented`.
+ * The stage stores the endpoint of each peer that it has authenticated and addresses packets with `packet.sendTo()`. The
+ * tunnel's `mtu` plus the bytes that the stage adds must not exceed this `mtu`.
  *
- * @throws {SyntaxError} when `peer` or `listen` does not parse; {@linkcode TypeError} with neither, or when one is
- * IPv4 and one IPv6; {@linkcode RangeError} for an MTU out of range. What it returns rejects with
- * `Deno.errors.NotCapable` without `--allow-ffi`, or without `--allow-net` for a name; `NotFound` for a name that
- * does not resolve, or an interface that is not there; `AddrInUse` for a port that is taken, `PermissionDenied` for
- * one that is not allowed, and `DriverError` otherwise.
+ * **Names**: Up to eight IPv4 and eight IPv6 addresses of a peer's name are tried, in the system's order (RFC 6724). The
+ * next one is tried at once if this machine has no route or an ICMP error arrives (Linux), and after three seconds
+ * without a reply. While nothing arrives, the name is looked up again, after 5 s, 10 s and so on, up to 5 minutes. One-way
+ * traffic looks like a silent peer: use an address, or a name with one address.
  *
- * @example
+ * **Drops**: outbound `no peer`, `longer than the MTU` and the system's error names; inbound `not from the peer`,
+ * `not an IP packet`, `longer than the MTU`, `empty`, `from port 0` and `peer unreachable (ICMP): CODE`.
+ *
+ * **Limits**: On Windows, replies leave from the address that the routes choose. Link-local IPv6 peers (`fe80::…%eth0`)
+ * are not supported. After an `interface` is removed, the tunnel must be opened again.
+ *
+ * @throws {SyntaxError} when `peer` or `listen` does not parse.
+ * @throws {TypeError} with neither `peer` nor `listen`, for an unknown option, or if one address is IPv4 and one IPv6.
+ * @throws {RangeError} for an `mtu` out of range. The opener rejects with `Deno.errors.NotCapable` without
+ * `--allow-ffi`, or without `--allow-net` for a name; `NotFound` for a name that does not resolve or a missing
+ * interface; `AddrInUse` for a port in use, `PermissionDenied` for a privileged port, and `DriverError` otherwise.
+ *
+ * @example Connect to a peer
  * ```ts
  * import { script, udp } from "@warren/tunnel";
  *
@@ -83,12 +86,12 @@ const NAMES: OptionNames<UdpOptions> = {
  * export default script(import.meta, { address: "10.9.0.2/24", mtu: 1452, far }, (tunnel) => tunnel.run());
  * ```
  *
- * @example A stage that keeps its peer: only a datagram that `open` accepts moves it
+ * @example A stage that encrypts: only a datagram that it authenticates changes the peer's address
  * ```ts
  * import { ENDPOINT_LENGTH, type Packet, type PacketBatch, script } from "@warren/tunnel";
  * import { type Stage, type StageContext, udp } from "@warren/tunnel";
  *
- * // Changes the packet's bytes in place; open() returns whether the packet is genuine.
+ * // Changes the packet's bytes in place. open() returns whether the packet is authentic.
  * interface Cipher {
  *   seal(packet: Packet): void;
  *   open(packet: Packet): boolean;
@@ -128,26 +131,22 @@ const NAMES: OptionNames<UdpOptions> = {
 export function udp(options: UdpOptions): (context?: FarEndContext) => Promise<UdpTransport> {
   checkNames("open a UDP transport", options, NAMES);
   const { peer: peerText, listen, interface: name, mtu, payload } = options;
-  requireType("peer", peerText, 'text such as "192.0.2.1:4500"', "string");
-  requireType("listen", listen, 'a port, or text such as "192.0.2.1:4500"', "string", "number");
-  requireType("interface", name, 'text such as "eth0"', "string");
+  requireType("peer", peerText, 'a string such as "192.0.2.1:4500"', "string");
+  requireType("listen", listen, 'a port or a string such as "192.0.2.1:4500"', "string", "number");
+  requireType("interface", name, 'a string such as "eth0"', "string");
   if (peerText === undefined && listen === undefined) {
-    throw new TypeError("Cannot use udp(): it has no peer and no port: give peer, listen or both");
+    throw new TypeError("Cannot open a UDP transport: peer, listen or both must be given");
   }
   const peer = peerText === undefined ? undefined : parsePeer(peerText, `peer "${peerText}"`);
   const local = listen === undefined ? undefined : parseListen(listen, `listen "${listen}"`);
-  if (mtu !== undefined && !(Number.isInteger(mtu) && mtu >= 1 && mtu <= MAX_DATAGRAM)) {
-    throw new RangeError(
-      `Cannot open a UDP transport: mtu must be an integer from 1 to ${MAX_DATAGRAM}, got ${
-        Deno.inspect(mtu)
-      }`,
-    );
-  }
+  if (mtu !== undefined) checkInteger("open a UDP transport", "mtu", mtu, 1, MAX_DATAGRAM);
   if (payload !== undefined) checkPayload("UDP", payload);
   if (name !== undefined && !/^[^\0]+$/.test(name)) {
-    throw new TypeError(`Cannot use interface ${JSON.stringify(name)}: it is no name`);
+    throw new TypeError(
+      `Cannot open a UDP transport: interface must be a name such as "eth0", ${gotValue(name)}`,
+    );
   }
-  // Alone, a port listens on the addresses of the peer's family.
+  // A port alone listens on the addresses of the peer's family.
   const anywhere = local !== undefined && !String(listen).includes(":");
   if (peer?.family !== undefined && local !== undefined && !anywhere && peer.family !== local.family) {
     throw new TypeError(`Cannot reach "${peerText}" from "${listen}": one is IPv4 and one is IPv6`);
@@ -155,14 +154,14 @@ export function udp(options: UdpOptions): (context?: FarEndContext) => Promise<U
   return (context = WITHOUT_TUNNEL) => openUdp(peer, local, anywhere, options, context);
 }
 
-/** Refuses an option of another type, for scripts whose types nobody has checked. */
+/** Refuses an option of the wrong type, for scripts that are not type-checked. */
 function requireType(name: string, value: unknown, rule: string, ...types: string[]): void {
   if (value === undefined || types.includes(typeof value)) return;
-  throw new TypeError(`Cannot open a UDP transport: ${name} must be ${rule}, got ${Deno.inspect(value)}`);
+  throw new TypeError(`Cannot open a UDP transport: ${name} must be ${rule}, ${gotValue(value)}`);
 }
 
 async function openUdp(
-  asked: HostPort | undefined,
+  remote: HostPort | undefined,
   local: HostPort | undefined,
   anywhere: boolean,
   options: UdpOptions,
@@ -170,19 +169,19 @@ async function openUdp(
 ): Promise<UdpTransport> {
   const { interface: name, mtu, payload } = options;
   const bypass = (address: Address) => context.bypass(address, name);
-  const hasName = asked !== undefined && asked.family === undefined;
-  const family = anywhere || local === undefined ? asked?.family : local.family;
-  // Its name may have addresses of both families, now or later.
+  const hasName = remote !== undefined && remote.family === undefined;
+  const family = anywhere || local === undefined ? remote?.family : local.family;
+  // The name may have addresses of both families, now or later.
   const isDual = hasName && family === undefined;
-  const lookUp = () => context.lookUp(() => resolveHost(asked!, family));
-  const peer = asked === undefined ? undefined : await lookUp();
+  const lookUp = () => context.lookUp(() => resolveHost(remote!, family));
+  const peer = remote === undefined ? undefined : await lookUp();
   const isWildcard = local === undefined || anywhere || /^(0\.0\.0\.0|::)$/.test(local.host);
   const open = (version: 4 | 6) =>
     openUdpSocket({
       address: parseAddress(local === undefined || anywhere ? version === 6 ? "::" : "0.0.0.0" : local.host),
       port: local?.port ?? 0,
-      ipv6Only: asked !== undefined && !isDual,
-      // A client's own address is the routes' choice, which may change.
+      ipv6Only: remote !== undefined && !isDual,
+      // The routes choose the address of a client, and may choose another one later.
       localAddresses: local !== undefined && isWildcard,
       ...(name === undefined ? {} : { interface: name }),
       ...(peer === undefined
@@ -192,7 +191,7 @@ async function openUdp(
         >),
     });
   const has4 = peer?.some((address) => address.family === 4) === true;
-  // Where there is no IPv6 at all, IPv4 is enough.
+  // A system without IPv6 uses the IPv4 addresses.
   const socket = isDual
     ? await open(6).catch((error) => has4 ? open(4) : Promise.reject(error))
     : await open(family ?? local!.family!);
@@ -200,7 +199,7 @@ async function openUdp(
     socket.family === 4 ? list.filter((address) => address.family === 4) : list;
   const transport = new UdpTransport(socket, {
     bypass,
-    tell: (message) => console.error(`warren: ${message}`),
+    report: (message) => console.error(`warren: ${message}`),
     ...(mtu === undefined ? {} : { mtu }),
     ...(payload === undefined ? {} : { payload }),
     ...(peer === undefined ? {} : { peer: usable(peer) }),

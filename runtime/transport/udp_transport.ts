@@ -1,10 +1,10 @@
 /**
- * Packets in UDP datagrams, one each, as they are: no encryption, no handshake, no header of its own.
+ * The UDP transport: one packet in each datagram, without encryption, handshake or header.
  *
  *     write() ──► longer than the MTU, no peer: dropped ──► sendmmsg ═══ path ═══ recvmmsg
- *     read() ◄─── not from the peer, no IP packet, longer than the MTU: refused ◄─────┘
+ *     read() ◄─── not from the peer, not an IP packet, longer than the MTU: dropped ◄─┘
  *
- * Nothing waits here: the system's socket has a queue for each direction.
+ * No packet waits here: the system's socket has a queue for each direction.
  */
 
 import {
@@ -43,13 +43,13 @@ const IPV4_OVERHEAD = 28;
 const IPV6_OVERHEAD = 48;
 
 // Implementation
-/** RFC 894: what nearly every path carries (bytes). */
+/** RFC 894: MTU of Ethernet (bytes). */
 const ETHERNET_MTU = 1500;
-/** Room for an Ethernet's packet and what a stage adds to it; the longest datagram that a small slot takes (bytes). */
+/** Room for a packet of 1,500 bytes and what a stage adds: the longest datagram that a small slot takes (bytes). */
 const ANY_MTU = SMALL_ROOM - 1;
-/** Errors told; further ones are only counted. */
-const MAX_TOLD = 16;
-/** Errors of sending by which this machine says that it has no route, or no source address, for a destination. */
+/** Maximum errors reported; further ones are only counted. */
+const MAX_REPORTED = 16;
+/** Errors of sending when this machine has no route, or no source address, for a destination. */
 const UNREACHABLE = new Set([
   "ENETUNREACH",
   "EHOSTUNREACH",
@@ -58,61 +58,61 @@ const UNREACHABLE = new Set([
   "EAFNOSUPPORT",
   "EINVAL",
 ]);
-/** Errors of sending from a local address that this machine no longer has. */
+/** Errors of sending from a local address that this machine has lost. */
 const NOT_LOCAL = new Set(["EINVAL", "EADDRNOTAVAIL", "ENODEV", "ENXIO", "ENETUNREACH"]);
 
-/** The parts of a {@linkcode UdpTransport}, besides its socket. */
+/** Options of a {@linkcode UdpTransport} around a socket. */
 export interface UdpTransportParts {
-  /** The remote side's addresses. @default {the sender of the last datagram with an IP packet} */
+  /** Addresses of the remote side. @default {the sender of the last datagram with an IP packet} */
   peer?: readonly AddressPort[];
   /** See {@linkcode UdpOptions}. */
   mtu?: number;
   /** See {@linkcode UdpOptions}. */
   payload?: Payload;
-  /** Has datagrams to an address leave beside the tunnel. */
+  /** Routes datagrams to an address past the tunnel. */
   bypass?: (address: Address) => void;
-  /** Tells the user of the tunnel, once of each error. @default {nobody} */
-  tell?: (message: string) => void;
-  /** Looks the peer's name up again. @default {the peer has no name} */
+  /** Called once for each kind of error, with a message for the user. @default {none} */
+  report?: (message: string) => void;
+  /** Looks the peer's name up again. @default {none: the peer has no name} */
   lookUp?: () => Promise<readonly AddressPort[]>;
 }
 
-/** A far end reached by datagrams, which `udp()` opens: one peer or, with `payload: "any"`, those of a stage. */
+/** Far end over UDP, opened by `udp()`: one peer or, with `payload: "any"`, the peers of a stage. */
 export class UdpTransport implements Transport {
-  /** Such as `udp 192.0.2.1:4500`, or `udp listening on 0.0.0.0:4500`. */
+  /** The name in messages: `udp 192.0.2.1:4500`, or `udp listening on 0.0.0.0:4500`. */
   readonly name: string;
-  /** The longest packet (bytes). */
+  /** Maximum packet length (bytes). */
   readonly mtu: number;
-  /** The content of its datagrams: IP packets, or any bytes. */
+  /** Content of datagrams: IP packets, or any bytes. */
   readonly payload: "ip" | "any";
-  /** None: what it has accepted is the system's. */
+  /** Always 0: the system has all packets that were accepted. */
   readonly queued = 0;
 
   readonly #socket: UdpSocket;
-  /** The peer's addresses; `undefined` if the peer is the one who sent last, or a stage's. */
+  /** The peer's addresses; `undefined` if the last sender is the peer, or a stage chooses it. */
   readonly #addresses: PeerAddresses | undefined;
-  /** An endpoint for each of them; without addresses, one for the peer. */
+  /** An endpoint for each address; without addresses, one for the peer. */
   #endpoints: EndpointBytes[] = [];
   #views: DataView<ArrayBuffer>[] = [];
-  /** The index of the peer's; -1 while there is none. */
+  /** Index of the endpoint in use; -1 while there is no peer. */
   #current: number;
   readonly #bypass: (address: Address) => void;
-  /** Recent endpoints of new peers and of stages: each has been bypassed. */
+  /** Recent endpoints of new peers and of stages, which have been bypassed. */
   readonly #known: KnownEndpoints;
   readonly #lookUp: (() => Promise<readonly AddressPort[]>) | undefined;
   #timer: ReturnType<typeof setInterval> | undefined;
   #isLookingUp = false;
   #host: EndHost | undefined;
   readonly #errorReasons = new ErrorReasons();
-  readonly #tell: (message: string) => void;
-  /** Errors that were told. */
-  readonly #told = new Set<string>();
-  /** Reasons for counters, by the name of the ICMP error. */
-  readonly #reported = new Map<string, string>();
+  readonly #report: (message: string) => void;
+  /** Errors that were reported. */
+  readonly #reported = new Set<string>();
+  /** Drop reasons, by the name of the ICMP error. */
+  readonly #icmpReasons = new Map<string, string>();
 
-  /** For `udp()`, with a socket that is bound. */
+  /** Makes a transport of a bound socket. */
   constructor(socket: UdpSocket, parts: UdpTransportParts = {}) {
-    const { peer, payload = "ip", bypass = () => {}, lookUp, tell = () => {} } = parts;
+    const { peer, payload = "ip", bypass = () => {}, lookUp, report = () => {} } = parts;
     const { family, local } = socket;
     this.mtu = parts.mtu ?? (payload === "any" ? ANY_MTU : ETHERNET_MTU);
     this.payload = payload;
@@ -120,7 +120,7 @@ export class UdpTransport implements Transport {
     this.#bypass = bypass;
     this.#known = new KnownEndpoints(family);
     this.#lookUp = lookUp;
-    this.#tell = tell;
+    this.#report = report;
     this.#addresses = peer === undefined ? undefined : new PeerAddresses(peer);
     this.#current = peer === undefined ? -1 : 0;
     this.#setEndpoints(peer);
@@ -131,57 +131,57 @@ export class UdpTransport implements Transport {
     Deno.unrefTimer(this.#timer);
   }
 
-  /** The outer IP and UDP headers (bytes). */
+  /** Length of the outer IP and UDP headers (bytes). */
   get overhead(): number {
     const { family } = this.#socket;
     const peer = this.#endpoints[Math.max(this.#current, 0)]!;
     return unmapAddress(addressOf(peer, family)).family === 6 ? IPV6_OVERHEAD : IPV4_OVERHEAD;
   }
 
-  /** The longest packet that passes Ethernet in one piece; the system sends longer ones in fragments (bytes). */
+  /** Maximum packet length that passes Ethernet without IP fragmentation of the datagram (bytes). */
   get pathMtu(): number {
     return ETHERNET_MTU - this.overhead;
   }
 
-  /** The socket's; `undefined` when it is closed. */
+  /** Descriptor of the socket; `undefined` after `close`. */
   get waitable(): Waitable | undefined {
     return this.#socket.waitable;
   }
 
-  /** The socket's failure, after which it is gone. */
+  /** Failure of the socket, which ends the tunnel. */
   get failure(): Error | undefined {
     return this.#socket.failure;
   }
 
-  /** Settled when the system has the socket back. */
+  /** Settled when the socket is closed. */
   get closed(): Promise<void> {
     return this.#socket.closed;
   }
 
-  /** The remote side, such as `192.0.2.1:4500`; `undefined` while nobody is known. */
+  /** Address of the peer, such as `192.0.2.1:4500`; `undefined` while there is none. */
   get peer(): string | undefined {
     if (this.#addresses !== undefined) return hostPortOf(this.#addresses.current);
     return this.#current < 0 ? undefined : formatEndpoint(this.#endpoints[0]!, this.#socket.family);
   }
 
-  /** The address that it receives at, such as `0.0.0.0:4500`; `undefined` when it is closed. */
+  /** Local address, such as `0.0.0.0:4500`; `undefined` after `close`. */
   get local(): string | undefined {
     const { waitable, local, family } = this.#socket;
     return waitable === undefined ? undefined : formatEndpoint(local, family);
   }
 
-  /** Gives it its loop. */
+  /** Attaches the end to its loop. */
   attach(host: EndHost): void {
     this.#host = host;
     this.#socket.attach(host.pool, this.mtu);
   }
 
-  /** A byte more than its MTU, so that a datagram that is longer is seen to be. */
+  /** One byte more than the MTU, so that a longer datagram is recognized. */
   get longestRead(): number {
     return this.mtu + 1;
   }
 
-  /** Appends what arrived. */
+  /** Appends packets that have arrived. */
   read(batch: PacketBatch): number {
     const first = batch.length;
     const count = this.#socket.receive(batch);
@@ -197,13 +197,13 @@ export class UdpTransport implements Transport {
     }
     if (refused > 0) {
       batch.compact();
-      // More may be there than a breath has shown that moved nothing.
+      // A breath that moved nothing would otherwise wait, though more datagrams may be there.
       host.wake();
     }
     return count - refused;
   }
 
-  /** Hands packets to the system until it has no room; what it refuses is dropped with its reason. */
+  /** Passes packets to the system until it has no room. Packets that the system refuses are dropped with its error. */
   write(batch: PacketBatch): number {
     if (this.#socket.waitable === undefined) return 0;
     const dropped = this.#prepare(batch);
@@ -216,7 +216,7 @@ export class UdpTransport implements Transport {
       const { refusal } = this.#socket;
       if (refusal === undefined) break;
       if (this.#sendsOtherwise(refusal, packets, done, length)) continue;
-      this.#tellOnce(refusal);
+      this.#reportOnce(refusal);
       this.#host!.drop(packets[done++]!, this.#errorReasons.of(refusal));
     }
     if (done > 0) this.#addresses?.sent();
@@ -224,19 +224,19 @@ export class UdpTransport implements Transport {
     return dropped + done;
   }
 
-  /** Counts an ICMP error about a datagram, and moves on to the peer's next address if it is about the one in use. */
+  /** Counts an ICMP error about a datagram, and uses the peer's next address if the error is about the current one. */
   unreachable(endpoint: EndpointBytes, code: string): void {
     const addresses = this.#addresses;
     const index = this.#endpoints.findIndex((other) => isSameEndpoint(other, endpoint, this.#socket.family));
     if (addresses === undefined || index < 0) return;
-    let reason = this.#reported.get(code);
-    if (reason === undefined) this.#reported.set(code, reason = `peer unreachable, says ICMP: ${code}`);
+    let reason = this.#icmpReasons.get(code);
+    if (reason === undefined) this.#icmpReasons.set(code, reason = `peer unreachable (ICMP): ${code}`);
     this.#host?.refuse(0, reason);
-    this.#tellOnce(code);
+    this.#reportOnce(code);
     if (index === this.#current && addresses.unreachable(false)) this.#use(addresses.index);
   }
 
-  /** Closes the socket. What the system has is sent; what was not read is gone. */
+  /** Closes the socket. Accepted packets are sent; received ones that were not read are lost. */
   close(): void {
     clearInterval(this.#timer);
     this.#socket.close();
@@ -247,20 +247,20 @@ export class UdpTransport implements Transport {
     this.close();
   }
 
-  /** Returns the reason to refuse a packet. Otherwise, where peers may change, a new sender becomes the peer. */
+  /** Returns the reason to refuse a packet. If there is none, a new sender becomes the peer where that may change. */
   #admit(packet: Packet): string | undefined {
     const index = this.#indexOf(packet);
     if (index < 0 && this.#addresses !== undefined) return "not from the peer";
-    // RFC 768: nobody can be answered there.
+    // RFC 768: port 0 means that no reply is expected.
     if (portOf(packet.endpoint) === 0) return "from port 0";
     const reason = refusalReason(this.payload, packet.bytes, packet.offset, packet.length, this.mtu);
     if (reason !== undefined) return reason;
-    if (index >= 0) this.#hear(packet, index);
+    if (index >= 0) this.#noteSender(packet, index);
     else if (this.payload === "ip") this.#follow(packet);
     return undefined;
   }
 
-  /** The index of the peer's address that a packet came from; -1 for none. */
+  /** Returns the index of the peer's address that a packet came from; -1 for none. */
   #indexOf(packet: Packet): number {
     const views = this.#views;
     const { family } = this.#socket;
@@ -270,18 +270,18 @@ export class UdpTransport implements Transport {
     return -1;
   }
 
-  /** Notes that the peer was heard, and at which of this machine's addresses: replies leave from there. */
-  #hear(packet: Packet, index: number): void {
+  /** Notes which address of the peer has sent, and to which local address: replies leave from there. */
+  #noteSender(packet: Packet, index: number): void {
     if (this.#socket.localAddresses && !hasLocal(packet, this.#views[index]!, 0, this.#socket.family)) {
       this.#endpoints[index]!.set(packet.endpoint);
     }
     const addresses = this.#addresses;
     if (addresses === undefined) return;
-    addresses.heard(index);
+    addresses.received(index);
     this.#use(addresses.index);
   }
 
-  /** Sends to this address of the peer's from now on. */
+  /** Sends to this address of the peer from now on. */
   #use(index: number): void {
     if (index === this.#current) return;
     this.#current = index;
@@ -299,7 +299,7 @@ export class UdpTransport implements Transport {
     this.#bypass(unmapAddress(addressOf(endpoint, this.#socket.family)));
   }
 
-  /** Drops what cannot be sent, and addresses the rest; returns how many were dropped. */
+  /** Drops packets that cannot be sent, and addresses the others; returns the number of drops. */
   #prepare(batch: PacketBatch): number {
     const { packets, length } = batch;
     let dropped = 0;
@@ -319,14 +319,14 @@ export class UdpTransport implements Transport {
     return dropped;
   }
 
-  /** Tells whether a stage has said where a packet goes. */
+  /** Tells whether a stage has addressed a packet. */
   #isAddressed(packet: Packet): boolean {
     return this.payload === "any" && packet.hasEndpoint;
   }
 
   /**
-   * After the system has refused a packet: whether there is another way for it and those behind it. That is any local
-   * address instead of the one that the peer wrote to, or the next one of the peer's addresses.
+   * Readdresses a refused packet and those behind it, to leave from any local address or to go to the peer's next
+   * address; returns false if neither is possible.
    */
   #sendsOtherwise(refusal: string, packets: readonly Packet[], start: number, end: number): boolean {
     const packet = packets[start]!;
@@ -337,7 +337,7 @@ export class UdpTransport implements Transport {
       return true;
     }
     if (!UNREACHABLE.has(code) || this.#isAddressed(packet)) return false;
-    this.#tellOnce(code);
+    this.#reportOnce(code);
     if (this.#addresses?.unreachable(true) !== true) return false;
     this.#use(this.#addresses.index);
     for (let i = start; i < end; i++) {
@@ -346,17 +346,17 @@ export class UdpTransport implements Transport {
     return true;
   }
 
-  #tellOnce(code: string): void {
+  #reportOnce(code: string): void {
     const at = this.peer ?? this.name;
-    if (this.#told.size >= MAX_TOLD || this.#told.has(`${at} ${code}`)) return;
-    this.#told.add(`${at} ${code}`);
+    if (this.#reported.size >= MAX_REPORTED || this.#reported.has(`${at} ${code}`)) return;
+    this.#reported.add(`${at} ${code}`);
     const isLast = this.#addresses === undefined || this.#addresses.list.length === 1;
-    this.#tell(
+    this.#report(
       `Cannot reach ${at} over UDP: ${code}${isLast ? "" : ": trying the peer's other addresses"}`,
     );
   }
 
-  /** Looks after the peer's addresses. */
+  /** Leaves a silent address, and looks the name up again if that is due. */
   #check(): void {
     const addresses = this.#addresses!;
     const isLookUpDue = addresses.check();
@@ -364,14 +364,14 @@ export class UdpTransport implements Transport {
     if (!isLookUpDue || this.#isLookingUp) return;
     this.#isLookingUp = true;
     this.#lookUp!().then((list) => {
-      // Once closed, nothing is to leave beside the tunnel any more.
+      // A closed transport must not add routes.
       if (list.length === 0 || this.#socket.waitable === undefined) return;
       addresses.update(list);
       this.#setEndpoints(addresses.list);
       this.#current = -1;
       this.#use(addresses.index);
     }, () => {
-      // The addresses that are known may work again before the name does.
+      // The known addresses may work again before the name does.
     }).finally(() => this.#isLookingUp = false);
   }
 

@@ -89,7 +89,7 @@ systemTest(
     const refused = await ask(left, `${NAME}:4500`, 3);
     strictEqual(refused.peer, "192.0.2.1:4500");
     deepStrictEqual(refused.replies.slice(1), [true, true]);
-    deepStrictEqual(refused.refused, { "peer unreachable, says ICMP: ECONNREFUSED": 1 });
+    deepStrictEqual(refused.refused, { "peer unreachable (ICMP): ECONNREFUSED": 1 });
     // IPv6 comes first, and this machine has none.
     await left.command("ip", ["addr", "flush", "dev", "veth", "scope", "global"]);
     await left.command("ip", ["addr", "add", "192.0.2.10/24", "dev", "veth"]);

@@ -46,7 +46,7 @@ Deno.test("websocket({ proxy }) has the proxy connect to the server, whose name 
   strictEqual(host.pool.taken, 0);
 });
 
-Deno.test("websocket() says that it is the proxy that does not let it through", async () => {
+Deno.test("websocket() names the proxy that refuses to connect", async () => {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const serving = listener.accept().then(async (socket) => {
     using peer = new RawPeer(socket);
@@ -57,36 +57,36 @@ Deno.test("websocket() says that it is the proxy that does not let it through", 
   await rejects(websocket({ url: "wss://warren.invalid/", proxy: `http://127.0.0.1:${port}` })(), {
     message:
       `Cannot connect to wss://warren.invalid/: the proxy 127.0.0.1:${port} answered HTTP/1.1 407 Proxy ` +
-      "Authentication Required: check the proxy, and whether it lets connections to this port pass",
+      "Authentication Required: check the proxy, and whether it allows connections to this port",
   });
   await serving;
 });
 
-Deno.test("websocket() says that it is the proxy that cannot be reached", async () => {
+Deno.test("websocket() names the proxy that cannot be reached", async () => {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const { port } = listener.addr;
   listener.close();
   await rejects(websocket({ url: "ws://warren.invalid/", proxy: `http://127.0.0.1:${port}` })(), {
     message:
       `Cannot connect to ws://warren.invalid/: the proxy 127.0.0.1:${port} cannot be reached (Connection refused ` +
-      "(os error 111)): check the proxy, and whether it lets connections to this port pass",
+      "(os error 111)): check the proxy, and whether it allows connections to this port",
   });
   await rejects(websocket({ url: "ws://127.0.0.1:1/", proxy: "http://warren.invalid:3128" })(), {
     message: /^Cannot connect to ws:\/\/127\.0\.0\.1:1\/: the proxy warren\.invalid:3128 cannot be reached /,
   });
 });
 
-Deno.test("proxyOf() names the variable that makes no sense", () => {
+Deno.test("proxyOf() names the variable that does not parse", () => {
   const found = (value: string) =>
     proxyOf(new URL("wss://a/"), (name) => name === "ALL_PROXY" ? value : undefined);
   throws(() => found("socks5://127.0.0.1:1080"), {
     name: "SyntaxError",
-    message: "Cannot parse ALL_PROXY: it must be http://HOST:PORT: HTTPS and SOCKS are not supported",
+    message: "Cannot parse ALL_PROXY: it must be http://HOST:PORT; HTTPS and SOCKS are not supported",
   });
   throws(() => found("http://user:100%@host:3128"), {
     name: "SyntaxError",
     message:
-      'Cannot parse ALL_PROXY: its user name or password has a "%" that encodes nothing: write "%25" for "%"',
+      'Cannot parse ALL_PROXY: its user name and password must be percent-encoded: write "%25" for "%"',
   });
 });
 
@@ -114,7 +114,7 @@ Deno.test("proxyOf() reads the environment as curl does, and leaves this machine
   strictEqual(found("wss://vpn.example/"), undefined);
 });
 
-Deno.test("HttpProxy takes http: alone, and shows no password", () => {
+Deno.test("HttpProxy takes http: only, and its errors show no password", () => {
   for (
     const text of [
       "socks5://user:secret@host:1080",
@@ -126,7 +126,7 @@ Deno.test("HttpProxy takes http: alone, and shows no password", () => {
   ) {
     throws(() => new HttpProxy(text), {
       name: "SyntaxError",
-      message: "Cannot parse proxy: it must be http://HOST:PORT: HTTPS and SOCKS are not supported",
+      message: "Cannot parse proxy: it must be http://HOST:PORT; HTTPS and SOCKS are not supported",
     });
   }
   throws(() => websocket({ listen: 0, proxy: "http://host" }), TypeError);

@@ -44,34 +44,34 @@ const GOOD = [
 ];
 
 const BAD: [url: string, said: RegExp][] = [
-  ["", /it is no URL of a far end: write/],
-  ["192.0.2.1:4500", /it is no URL of a far end/],
-  ["tcp://192.0.2.1:4500", /it is no URL of a far end/],
-  ["udp:192.0.2.1:4500", /it is no URL of a far end/],
-  [" udp://192.0.2.1:4500", /it is no URL of a far end/],
-  ["udp://192.0.2.1:4500#x", /it is no URL of a far end/],
+  ["", /it is not the URL of a far end: write/],
+  ["192.0.2.1:4500", /it is not the URL of a far end/],
+  ["tcp://192.0.2.1:4500", /it is not the URL of a far end/],
+  ["udp:192.0.2.1:4500", /it is not the URL of a far end/],
+  [" udp://192.0.2.1:4500", /it is not the URL of a far end/],
+  ["udp://192.0.2.1:4500#x", /it is not the URL of a far end/],
   ["udp://192.0.2.1", /it has no port: write 192\.0\.2\.1:4500/],
   ["udp://192.0.2.1:", /it has no port/],
   ["udp://192.0.2.1:0", /its port is 0/],
-  ["udp://192.0.2.1:65536", /its port "65536" is not a number up to 65535/],
-  ["udp://192.0.2.1:4500a", /its port "4500a"/],
+  ["udp://192.0.2.1:65536", /its port must be an integer from 0 to 65535, got "65536"/],
+  ["udp://192.0.2.1:4500a", /its port must be an integer from 0 to 65535, got "4500a"/],
   ["udp://:4500", /it has no host/],
   ["udp://2001:db8::1:4500", /its host has colons: write an IPv6 address in brackets/],
   ["udp://[fe80::1%eth0]:4500", /its host "fe80::1%eth0" has an interface: write the address alone/],
-  ["udp://[2001:db8::g]:4500", /no IPv6 address/],
-  ["udp://[192.0.2.1]:4500", /no IPv6 address/],
-  ["udp://192.0.2.256:4500", /no IPv4 address/],
-  ["udp://192.0.2:4500", /no IPv4 address/],
-  ["udp://0x7f000001:4500", /no IPv4 address/],
-  ["udp://-a:4500", /no address and no name/],
-  ["udp://a..b:4500", /no address and no name/],
-  ["udp://user@host:4500", /no address and no name/],
+  ["udp://[2001:db8::g]:4500", /its host must be an IPv6 address, got /],
+  ["udp://[192.0.2.1]:4500", /its host must be an IPv6 address, got /],
+  ["udp://192.0.2.256:4500", /its host must be an IPv4 address, got /],
+  ["udp://192.0.2:4500", /its host must be an IPv4 address, got /],
+  ["udp://0x7f000001:4500", /its host must be an IPv4 address, got /],
+  ["udp://-a:4500", /its host must be an address or a name, got /],
+  ["udp://a..b:4500", /its host must be an address or a name, got /],
+  ["udp://user@host:4500", /its host must be an address or a name, got /],
   ["udp://192.0.2.1:4500/path", /it has a path, "\/path"/],
-  ["udp://192.0.2.1:4500?", /is not understood/],
-  ["udp://192.0.2.1:4500?listen=", /listen= has no port: write \?listen=4500, or \?listen when/],
+  ["udp://192.0.2.1:4500?", /is not an option/],
+  ["udp://192.0.2.1:4500?listen=", /listen= has no port: write \?listen=4500, or \?listen if/],
   ["udp://192.0.2.1:4500?interface", /interface has no name/],
   ["udp://192.0.2.1:4500?interface=", /interface has no name: write \?interface=eth0/],
-  ["udp://192.0.2.1:4500?MTU=9000", /"MTU=9000" in "\?MTU=9000" is not understood: write "\?listen"/],
+  ["udp://192.0.2.1:4500?MTU=9000", /"MTU=9000" in "\?MTU=9000" is not an option: write "\?listen"/],
   ["udp://192.0.2.1:4500?mtu=65508", /its mtu must be an integer from 1 to 65507, got "65508": write one/],
   ["udp://192.0.2.1:4500?mtu=0", /its mtu must be .* got "0"/],
   ["udp://192.0.2.1:4500?mtu", /its mtu must be .* got ""/],
@@ -83,50 +83,56 @@ const BAD: [url: string, said: RegExp][] = [
   ["ws://vpn.example/?payload=all", /its payload must be ip or any, got "all": write \?payload=any/],
   ["ws://0.0.0.0:80/?payload&listen", /its payload must be ip or any, got ""/],
   ["ws://vpn.example/?payload=ip&payload=any", /payload is in .* twice/],
-  ["udp://192.0.2.1:4500?interface=%zz", /is no percent-encoded text: write a space as %20/],
+  ["udp://192.0.2.1:4500?interface=%zz", /is not percent-encoded: write a space as %20/],
   ["udp://192.0.2.1:4500?listen=1&listen=2", /listen is in "\?listen=1&listen=2" twice/],
-  ["udp://192.0.2.1:4500&interface=eth0", /has "&" in it: write "\?" before the first option, "&" between/],
-  ["udp://192.0.2.1:4500?listen=1?mtu=1400", /is not understood: write "&" between options, "\?" before/],
-  ["udp://192.0.2.1.:4500", /no IPv4 address/],
-  ["udp://vpn.example..:4500", /no address and no name/],
-  [`udp://${"a.".repeat(128)}:4500`, /no address and no name/],
+  [
+    "udp://192.0.2.1:4500&interface=eth0",
+    /contains "&": write "\?" before the first option and "&" between options/,
+  ],
+  [
+    "udp://192.0.2.1:4500?listen=1?mtu=1400",
+    /is not an option: write "\?" before the first option and "&" between options/,
+  ],
+  ["udp://192.0.2.1.:4500", /its host must be an IPv4 address, got /],
+  ["udp://vpn.example..:4500", /its host must be an address or a name, got /],
+  [`udp://${"a.".repeat(128)}:4500`, /its host must be an address or a name, got /],
   ["udp://[::ffff:192.0.2.1]:4500", /::ffff:192\.0\.2\.1 is an IPv4 address: write 192\.0\.2\.1:4500/],
-  ["udp://0.0.0.0:4500", /no one machine's address/],
-  ["udp://[::]:4500", /no one machine's address/],
-  ["udp://239.1.1.1:4500", /no one machine's address/],
-  ["udp://192.0.2.1:4500?interface=a%00b", /is no percent-encoded text/],
-  ["udp://192.0.2.1:4500?listen=1&", /"" in .* is not understood/],
+  ["udp://0.0.0.0:4500", /is not a unicast address/],
+  ["udp://[::]:4500", /is not a unicast address/],
+  ["udp://239.1.1.1:4500", /is not a unicast address/],
+  ["udp://192.0.2.1:4500?interface=a%00b", /is not percent-encoded/],
+  ["udp://192.0.2.1:4500?listen=1&", /"" in .* is not an option/],
   ["udp://192.0.2.1:4500?listen=[::]:4500", /one address is IPv4 and one is IPv6/],
-  ["udp://192.0.2.1:4500?listen=here:4500", /"here" is no address of this machine/],
-  ["udp://vpn.example:4500?listen", /"vpn.example" is no address of this machine/],
+  ["udp://192.0.2.1:4500?listen=here:4500", /its host must be an address, got "here"/],
+  ["udp://vpn.example:4500?listen", /its host must be an address, got "vpn.example"/],
   ["udp://4500?listen", /it has no address: write 0\.0\.0\.0:4500/],
   ["udp://?listen", /it has no address/],
   ["ws://", /it has no host/],
   ["ws://user:secret@host/", /it has a user name/],
-  ["ws://host:99999/", /its port "99999"/],
+  ["ws://host:99999/", /its port must be an integer from 0 to 65535, got "99999"/],
   ["ws://host/?listen", /it has no port/],
   [
     "ws://0.0.0.0:80/?listen=1",
-    /"\?listen=1" is not understood: write "\?listen" alone, or with "&payload=any"/,
+    /"\?listen=1" is not an option: write "\?listen" alone, or with "&payload=any"/,
   ],
-  ["ws://0.0.0.0:80/?listen&path=/x", /"\?listen&path=\/x" is not understood/],
-  ["ws://0.0.0.0:80/?payload=any&listen&listen", /is not understood/],
-  ["ws://host:80/?listen", /no address of this machine/],
-  ["wss://0.0.0.0:443/?listen", /no certificate: write ws:\/\/ behind a proxy/],
+  ["ws://0.0.0.0:80/?listen&path=/x", /"\?listen&path=\/x" is not an option/],
+  ["ws://0.0.0.0:80/?payload=any&listen&listen", /is not an option/],
+  ["ws://host:80/?listen", /its host must be an address, got "host"/],
+  ["wss://0.0.0.0:443/?listen", /listening with TLS is not supported: write ws:\/\/ and put a proxy/],
   ["tun:a?offload=maybe", /write "\?offload=no" or "\?uring=no"/],
-  ["tun:a?offload=no?uring=no", /is not understood/],
+  ["tun:a?offload=no?uring=no", /is not an option/],
   ["tun:a?uring=no&uring=no", /twice/],
   ["tun:", /a name has no/],
   ["tun:a/b", /a name has no/],
   ["tun:" + "x".repeat(128), /at most (15|127)/],
-  ["tun://tun1", /it is no URL of a far end/],
+  ["tun://tun1", /it is not the URL of a far end/],
 ];
 
 Deno.test("parseFarUrl() takes every form of a far end", () => {
   for (const url of GOOD) parseFarUrl(url);
 });
 
-Deno.test("parseFarUrl() says what is wrong and what to do", () => {
+Deno.test("parseFarUrl() throws with the reason and the remedy", () => {
   for (const [url, said] of BAD) {
     throws(() => parseFarUrl(url), (error) => {
       ok(error instanceof SyntaxError, url);
@@ -137,17 +143,17 @@ Deno.test("parseFarUrl() says what is wrong and what to do", () => {
   }
 });
 
-Deno.test("udp() names the option that is of a wrong type", () => {
+Deno.test("udp() names an option of the wrong type", () => {
   const wrong: [options: object, message: RegExp][] = [
     [
       { peer: 4500 },
-      /^Cannot open a UDP transport: peer must be text such as "192\.0\.2\.1:4500", got 4500$/,
+      /^Cannot open a UDP transport: peer must be a string such as "192\.0\.2\.1:4500", got 4500$/,
     ],
-    [{ peer: null }, /peer must be text .* got null$/],
-    [{ listen: true }, /listen must be a port, or text .* got true$/],
-    [{ listen: {} }, /listen must be a port, or text .* got {}$/],
-    [{ listen: 4500, interface: 2 }, /interface must be text such as "eth0", got 2$/],
-    [{ listen: Symbol("x") }, /got Symbol\(x\)$/],
+    [{ peer: null }, /peer must be a string .* got null$/],
+    [{ listen: true }, /listen must be a port or a string .* got true$/],
+    [{ listen: {} }, /listen must be a port or a string .* got an object$/],
+    [{ listen: 4500, interface: 2 }, /interface must be a string such as "eth0", got 2$/],
+    [{ listen: Symbol("x") }, /got a symbol$/],
   ];
   for (const [options, message] of wrong) {
     throws(() => udp(options), (error) => error instanceof TypeError && message.test(error.message));
@@ -200,7 +206,7 @@ Deno.test("openFarEnd() rejects text that does not parse, and passes on what is 
   strictEqual(await openFarEnd(() => Promise.resolve(near)), near);
 });
 
-Deno.test("udp() refuses options that make no sense", () => {
+Deno.test("udp() refuses invalid options", () => {
   throws(() => udp({}), TypeError);
   throws(() => udp({ peer: "192.0.2.1" }), {
     name: "SyntaxError",
@@ -219,7 +225,7 @@ Deno.test("udp() refuses options that make no sense", () => {
   throws(() => udp({ listen: 1, interface: "a\0b" }), TypeError);
 });
 
-Deno.test("websocket() refuses options that make no sense", () => {
+Deno.test("websocket() refuses invalid options", () => {
   throws(() => websocket({}), TypeError);
   throws(() => websocket({ url: "ws://a/", listen: 1 }), TypeError);
   throws(() => websocket({ url: "http://a/" }), SyntaxError);
@@ -231,7 +237,7 @@ Deno.test("websocket() refuses options that make no sense", () => {
   throws(() => websocket({ url: "ws://a/", retryAfter: NaN }), RangeError);
 });
 
-Deno.test("device() refuses options that make no sense", () => {
+Deno.test("device() refuses invalid options", () => {
   throws(() => device({ name: "a b" }), TypeError);
   throws(() => device({ address: "10.9.0.1" }), SyntaxError);
 });
@@ -240,12 +246,12 @@ Deno.test(
   "udp() fails at once without --allow-ffi, and udp() with a name and websocket() without --allow-net",
   { permissions: { net: false, ffi: false } },
   async () => {
-    const noFfi = { name: "NotCapable", message: /no permission for FFI: run it with --allow-ffi/ };
+    const noFfi = { name: "NotCapable", message: /FFI is not allowed: run deno with --allow-ffi/ };
     await rejects(udp({ peer: "127.0.0.1:4500" })(), noFfi);
     await rejects(udp({ listen: "127.0.0.1:4500" })(), noFfi);
     await rejects(udp({ peer: "localhost:4500" })(), {
       name: "NotCapable",
-      message: /^Cannot use localhost: it needs net access/,
+      message: /^Cannot use localhost: it requires net access/,
     });
     await rejects(websocket({ url: "ws://127.0.0.1:4500/" })(), Deno.errors.NotCapable);
     await rejects(websocket({ listen: "127.0.0.1:4500" })(), Deno.errors.NotCapable);

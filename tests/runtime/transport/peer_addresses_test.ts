@@ -15,7 +15,7 @@ function pass(peer: PeerAddresses, seconds: number, { sends = true, hears = fals
   let lookUps = 0;
   for (let second = 0; second < seconds; second++) {
     if (sends) peer.sent();
-    if (hears) peer.heard(peer.index);
+    if (hears) peer.received(peer.index);
     if (peer.check()) lookUps++;
   }
   return lookUps;
@@ -48,7 +48,7 @@ Deno.test("PeerAddresses moves on at once from what is unreachable, to each of t
 
 Deno.test("PeerAddresses believes no error from the network about an address that is heard", () => {
   const peer = new PeerAddresses([A!, B!]);
-  peer.heard(0);
+  peer.received(0);
   strictEqual(peer.unreachable(false), false);
   strictEqual(peer.current, A);
   peer.check();
@@ -95,11 +95,11 @@ Deno.test("PeerAddresses asks for look-ups more and more rarely while nobody ans
 Deno.test("PeerAddresses follows a peer that speaks from another of its addresses, if the one in use is silent", () => {
   const peer = new PeerAddresses([A!, B!]);
   peer.sent();
-  peer.heard(1);
+  peer.received(1);
   strictEqual(peer.current, B);
   pass(peer, 5, { hears: true });
-  peer.heard(1);
-  peer.heard(0);
+  peer.received(1);
+  peer.received(0);
   strictEqual(peer.current, B);
 });
 

@@ -6,7 +6,8 @@ import { PacketBatch } from "../../../lib/core/mod.ts";
 import { Connector, type ConnectorOptions } from "../../../runtime/transport/_connector.ts";
 import { type FarEndContext, WITHOUT_TUNNEL } from "../../../runtime/transport/end_opener.ts";
 import { parseFarUrl } from "../../../runtime/transport/far_url.ts";
-import { websocket, WebSocketTransport } from "../../../runtime/transport/websocket.ts";
+import { websocket } from "../../../runtime/transport/websocket.ts";
+import { WebSocketTransport } from "../../../runtime/transport/websocket_transport.ts";
 import { numbered, pattern, receive, sequenceOf } from "../../conformance/end.ts";
 import { CERTIFICATE, EXPIRED_CERTIFICATE, KEY } from "../../kit/certificates.ts";
 import { TestHost, turn, until } from "../../kit/host.ts";
@@ -18,12 +19,16 @@ const CHECK_IT = "check the port, and write wss:// if it speaks TLS";
 for (
   const [what, response, reason] of [
     ["404", "HTTP/1.1 404 Not Found\r\n\r\n", "the server answered HTTP/1.1 404 Not Found: check the path"],
-    ["401", "HTTP/1.1 401 Unauthorized\r\n\r\n", /401 Unauthorized: it does not let this machine in: /],
-    ["403", "HTTP/1.1 403 Forbidden\r\n\r\n", /403 Forbidden: it does not let this machine in: /],
-    ["426", "HTTP/1.1 426 Upgrade Required\r\n\r\n", /426 Upgrade Required: have the proxy in between pass /],
-    ["502", "HTTP/1.1 502 Bad Gateway\r\n\r\n", /502 Bad Gateway: its proxy does not reach the other side: /],
+    ["401", "HTTP/1.1 401 Unauthorized\r\n\r\n", /401 Unauthorized: access is denied: /],
+    ["403", "HTTP/1.1 403 Forbidden\r\n\r\n", /403 Forbidden: access is denied: /],
+    [
+      "426",
+      "HTTP/1.1 426 Upgrade Required\r\n\r\n",
+      /426 Upgrade Required: configure the proxy in between to forward /,
+    ],
+    ["502", "HTTP/1.1 502 Bad Gateway\r\n\r\n", /502 Bad Gateway: its proxy cannot reach the other side: /],
     ["503", "HTTP/1.1 503 Busy\r\n\r\n", /503 Busy: another machine is connected already, or /],
-    ["504", "HTTP/1.0 504 Late\r\n\r\n", /504 Late: its proxy does not reach the other side: /],
+    ["504", "HTTP/1.0 504 Late\r\n\r\n", /504 Late: its proxy cannot reach the other side: /],
     [
       "a status without a text",
       "HTTP/1.1 418\r\n\r\n",
@@ -43,21 +48,21 @@ for (
     ["escapes", "HTTP/1.1 404 \x1b[31mred\r\n\r\n", /^Cannot read an HTTP head: it has control characters: /],
     ["a long text", `HTTP/1.1 404 ${"x".repeat(5000)}\r\n\r\n`, /x{100}\.\.\.: check the path$/],
     ["endless headers", "HTTP/1.1 101 X\r\n" + "A: b\r\n".repeat(2000), /it is longer than 8192 bytes: /],
-    ["no HTTP", "SSH-2.0-OpenSSH\r\n\r\n", `the server answers no HTTP: ${CHECK_IT}`],
-    ["a wrong key", upgrade("AAAA"), /handshake is not that of a WebSocket: /],
+    ["no HTTP", "SSH-2.0-OpenSSH\r\n\r\n", `the server's response is not HTTP: ${CHECK_IT}`],
+    ["a wrong key", upgrade("AAAA"), /the server's response is not a WebSocket handshake: /],
     [
       "compression",
       upgrade("", "Sec-WebSocket-Extensions: permessage-deflate"),
-      /handshake is not that of a WebSocket/,
+      /the server's response is not a WebSocket handshake/,
     ],
     [
       "nothing",
       "",
-      "the server ended the connection before it answered: check the address, the port and the path",
+      "the server closed the connection without a response: check the address, the port and the path",
     ],
   ] as const
 ) {
-  Deno.test(`websocket() says in one line what is wrong when the server answers ${what}`, async () => {
+  Deno.test(`websocket() rejects with one line when the server answers ${what}`, async () => {
     using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
     const serving = serve(listener, response);
     const url = `ws://127.0.0.1:${listener.addr.port}/tunnel`;
@@ -80,16 +85,16 @@ for (
     [
       "of an unknown authority",
       CERTIFICATE,
-      /the server's certificate is of an unknown authority: give .* --cert FILE, /,
+      /the server's certificate is from an unknown authority: pass .* --cert FILE, /,
     ],
     [
       "that has expired",
       EXPIRED_CERTIFICATE,
-      /the server's certificate has expired: renew it, or set this machine's clock$/,
+      /the server's certificate has expired: renew it, or correct this machine's clock$/,
     ],
   ] as const
 ) {
-  Deno.test(`websocket() tells a certificate ${what}`, async () => {
+  Deno.test(`websocket() rejects a certificate ${what}`, async () => {
     using listener = Deno.listenTls({ hostname: "127.0.0.1", port: 0, cert: certificate, key: KEY });
     const serving = listener.accept().then(async (socket) => {
       await socket.handshake().catch(() => {});
@@ -104,13 +109,13 @@ for (
   });
 }
 
-Deno.test("websocket() tells a port without TLS, one with TLS, one that is closed, and a name that there is not", async () => {
+Deno.test("websocket() rejects with the reason for a port without TLS, one with TLS, a closed one, and an unknown name", async () => {
   using plain = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const serving = serve(plain, "HTTP/1.1 400 Bad Request\r\n\r\n");
   await rejects(websocket({ url: `wss://127.0.0.1:${plain.addr.port}/` })(), {
     name: "InvalidData",
     message:
-      /: the server does not speak TLS on this port: write ws:\/\/ for one without TLS, or check the port$/,
+      /: the server does not speak TLS on this port: write ws:\/\/ for a server without TLS, or check the port$/,
   });
   await serving;
   {
@@ -120,7 +125,7 @@ Deno.test("websocket() tells a port without TLS, one with TLS, one that is close
       socket.close();
     });
     await rejects(websocket({ url: `ws://127.0.0.1:${secured.addr.port}/` })(), (error: Error) => {
-      ok(error.message.endsWith(CHECK_IT) || error.message.includes("before it answered"), error.message);
+      ok(error.message.endsWith(CHECK_IT) || error.message.includes("without a response"), error.message);
       return true;
     });
     await serving;
@@ -142,7 +147,7 @@ for (const scheme of ["ws", "wss"]) {
     await using client = connecting(`${scheme}://127.0.0.1:${listener.addr.port}/`, { connectTimeout: 50 });
     await rejects(client.connector.open(), {
       name: "TimedOut",
-      message: /: no answer within 0\.05 s: check the address, and start the other side first$/,
+      message: /: no connection within 0\.05 s: check the address, and start the other side first$/,
     });
     (await accepted).close();
   });

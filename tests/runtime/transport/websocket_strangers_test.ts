@@ -4,11 +4,8 @@ import { deepStrictEqual, ok, rejects, strictEqual, throws } from "node:assert/s
 import { PacketBatch } from "../../../lib/core/mod.ts";
 import { Listener } from "../../../runtime/transport/_listener.ts";
 import { WITHOUT_TUNNEL } from "../../../runtime/transport/end_opener.ts";
-import {
-  websocket,
-  type WebSocketOptions,
-  WebSocketTransport,
-} from "../../../runtime/transport/websocket.ts";
+import { websocket, type WebSocketOptions } from "../../../runtime/transport/websocket.ts";
+import { WebSocketTransport } from "../../../runtime/transport/websocket_transport.ts";
 import { pattern, receive } from "../../conformance/end.ts";
 import { TestHost, turn, until } from "../../kit/host.ts";
 import {
@@ -98,10 +95,14 @@ for (
   const [what, bytes, reason] of [
     ["pings", frame(PING), "too many control frames"],
     ["pongs with payload", frame(PONG, new Uint8Array(125)), "too many control frames"],
-    ["messages of one byte", frame(BINARY, Uint8Array.of(0)), "too many messages that are no packets"],
-    ["empty messages", frame(BINARY), "too many messages that are no packets"],
-    ["texts", frame(TEXT, KIB), "too many messages that are no packets"],
-    ["messages that are not IP", frame(BINARY, new Uint8Array(100)), "too many messages that are no packets"],
+    ["messages of one byte", frame(BINARY, Uint8Array.of(0)), "too many messages that are not packets"],
+    ["empty messages", frame(BINARY), "too many messages that are not packets"],
+    ["texts", frame(TEXT, KIB), "too many messages that are not packets"],
+    [
+      "messages that are not IP",
+      frame(BINARY, new Uint8Array(100)),
+      "too many messages that are not packets",
+    ],
   ] as const
 ) {
   Deno.test(`A flood of ${what} ends its connection with 1008, and everything else runs meanwhile`, async () => {

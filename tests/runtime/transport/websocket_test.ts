@@ -4,11 +4,8 @@ import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
 import { MemoryDevice } from "../../../driver/memory.ts";
 import { PacketBatch } from "../../../lib/core/mod.ts";
 import { openTunnel } from "../../../runtime/tunnel/open_tunnel.ts";
-import {
-  websocket,
-  type WebSocketOptions,
-  type WebSocketTransport,
-} from "../../../runtime/transport/websocket.ts";
+import { websocket, type WebSocketOptions } from "../../../runtime/transport/websocket.ts";
+import type { WebSocketTransport } from "../../../runtime/transport/websocket_transport.ts";
 import { empty, numbered, pattern, receive, sequenceOf } from "../../conformance/end.ts";
 import { TestHost, turn, until } from "../../kit/host.ts";
 import { RawPeer } from "../../kit/raw_websocket.ts";
@@ -130,7 +127,7 @@ Deno.test("websocket() that listens takes one peer at a time, and no web page", 
   await close(next, server);
 });
 
-Deno.test("WebSocketTransport refuses messages that are no packets", async () => {
+Deno.test("WebSocketTransport refuses messages that are not packets", async () => {
   const server = await attached({ listen: "127.0.0.1:0", queueLength: 2 });
   const socket = new WebSocket(`ws://${server.end.local}/`);
   await new Promise((resolve) => socket.onopen = resolve);
@@ -169,12 +166,12 @@ Deno.test("WebSocketTransport gives its message the bytes that the packet had wh
   await close(server, client);
 });
 
-Deno.test("websocket() says what to do when it cannot open", async () => {
+Deno.test("websocket() rejects with the reason and the remedy when it cannot open", async () => {
   const server = await attached({ listen: "127.0.0.1:0" });
   const place = server.end.local!;
   await rejects(websocket({ listen: place })(), {
     name: "AddrInUse",
-    message: `Cannot listen on ${place}: another program has this port: use another one`,
+    message: `Cannot listen on ${place}: the port is in use: use another one`,
   });
   await close(server);
   await rejects(websocket({ url: `ws://${place}/?token=secret` })(), (error: Error) => {
