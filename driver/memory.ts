@@ -22,11 +22,7 @@ export interface MemoryDeviceOptions {
   queueLength?: number;
 }
 
-const NAMES: OptionNames<MemoryDeviceOptions> = {
-  name: "text",
-  mtu: "number",
-  queueLength: "number",
-};
+const NAMES: OptionNames<MemoryDeviceOptions> = { name: "text", mtu: "number", queueLength: "number" };
 
 /**
  * One of two connected devices: a packet written to one is read from the other. Two devices of the same loop pass the

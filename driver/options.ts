@@ -153,10 +153,10 @@ export const DEVICE_OPTIONS: Readonly<Record<keyof DeviceOptions, "optional">> =
   windows: "optional",
 };
 const LINUX_OPTIONS: OptionNames<NonNullable<DeviceOptions["linux"]>> = {
-  txQueueLength: "optional",
-  offload: "optional",
+  txQueueLength: "number",
+  offload: "boolean",
   uring: "optional",
-  queues: "optional",
+  queues: "number",
 };
 const WINDOWS_OPTIONS: OptionNames<NonNullable<DeviceOptions["windows"]>> = {
   ringCapacity: "optional",
@@ -288,7 +288,6 @@ export function checkDeviceOptions(
   const { txQueueLength, offload = true, uring = true, queues = 1 } = options.linux ?? {};
   checkNames("open a device on Linux", options.linux ?? {}, LINUX_OPTIONS);
   checkNames("open a device on Windows", options.windows ?? {}, WINDOWS_OPTIONS);
-  checkBoolean("linux.offload", offload);
   if (uring !== "oneshot") checkBoolean("linux.uring", uring, 'true, false or "oneshot"');
   checkInteger(OPEN, "linux.queues", queues, 1, MAX_QUEUES);
   if (txQueueLength !== undefined) checkInteger(OPEN, "linux.txQueueLength", txQueueLength, 1, MAX_U32);

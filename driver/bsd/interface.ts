@@ -176,11 +176,6 @@ export class Interface {
     const failed = this.#bsd.ioctl(fd, request, argument) < 0 ? this.#bsd.errno() : 0;
     functions.close(fd);
     if (failed === 0) return;
-    throw systemError(
-      what,
-      operation,
-      failed,
-      failed === Errno.EPERM ? asRoot : undefined,
-    );
+    throw systemError(what, operation, failed, failed === Errno.EPERM ? asRoot : undefined);
   }
 }

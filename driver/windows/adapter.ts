@@ -75,12 +75,8 @@ export async function openAdapter(name: string): Promise<Adapter> {
     );
   }
   if (!isAdministrator()) {
-    throw win32Error(
-      `open device "${plain}"`,
-      "IsUserAnAdmin",
-      Win32.ERROR_ACCESS_DENIED,
-      ADMINISTRATOR_REMEDY,
-    );
+    const attempt = `open device "${plain}"`;
+    throw win32Error(attempt, "IsUserAnAdmin", Win32.ERROR_ACCESS_DENIED, ADMINISTRATOR_REMEDY);
   }
   const symbols = wintun();
   return await collectErrors(async (errors) => {
@@ -124,10 +120,8 @@ async function open(symbols: Wintun, name: string, errors: string[]): Promise<Ad
   const handle = await symbols.WintunOpenAdapter(wideString(name));
   if (handle !== null) return describe(handle, name, false);
   const failed = fromHresult(codeOf(errors) ?? Win32.ERROR_NOT_FOUND);
-  if (failed === Win32.ERROR_NOT_FOUND) {
-    throw wintunError(`open device "${name}"`, "WintunOpenAdapter", Win32.ERROR_DUP_NAME, errors);
-  }
-  throw wintunError(`open device "${name}"`, "WintunOpenAdapter", failed, errors);
+  const code = failed === Win32.ERROR_NOT_FOUND ? Win32.ERROR_DUP_NAME : failed;
+  throw wintunError(`open device "${name}"`, "WintunOpenAdapter", code, errors);
 }
 
 async function create(symbols: Wintun, name: string, errors: string[]): Promise<Adapter> {

@@ -62,10 +62,7 @@ export class WintunDevice implements Device {
   /** Resolves when the adapter is removed, after `close`. */
   closed: Promise<void> = Promise.resolve();
 
-  readonly #adapter: Adapter;
-  readonly #setup: Setup;
-  readonly #monitor: LinkMonitor;
-  readonly #capacity: number;
+  readonly #parts: WintunParts;
   readonly #events = new DeviceEvents();
   #mtu: number;
   #session: Session | undefined;
@@ -78,15 +75,12 @@ export class WintunDevice implements Device {
   #nudging: ReturnType<typeof setTimeout> | undefined;
 
   /** Used by {@linkcode openWintunDevice}. */
-  constructor({ adapter, session, setup, monitor, capacity }: WintunParts) {
-    this.#adapter = adapter;
-    this.#session = session;
-    this.#setup = setup;
-    this.#monitor = monitor;
-    this.#capacity = capacity;
-    this.name = adapter.name;
-    this.#mtu = setup.mtu;
-    this.driverVersion = adapter.driverVersion;
+  constructor(parts: WintunParts) {
+    this.#parts = parts;
+    this.#session = parts.session;
+    this.name = parts.adapter.name;
+    this.#mtu = parts.setup.mtu;
+    this.driverVersion = parts.adapter.driverVersion;
   }
 
   /** MTU of the interface (bytes): that of IPv4, where the system has both IP versions. */
@@ -108,7 +102,7 @@ export class WintunDevice implements Device {
   attach(host: EndHost): void {
     this.#host = host;
     this.#addresses = new PoolAddresses(host.pool);
-    host.watch(this.#monitor.waitable, () => this.#publishChanges());
+    host.watch(this.#parts.monitor.waitable, () => this.#publishChanges());
   }
 
   /** Reads packets until the ring is empty, the batch is full, or the pool is empty. */
@@ -121,7 +115,7 @@ export class WintunDevice implements Device {
       this.#host!.refuse(0, "corrupt ring");
       this.#restarting = this.#restart(session);
     } else if (session.failed === Win32.ERROR_HANDLE_EOF) {
-      this.#fail(this.#removed("read from", "WintunReceivePacket"));
+      this.#failRemoved("read from", "WintunReceivePacket");
     }
     return count;
   }
@@ -132,7 +126,7 @@ export class WintunDevice implements Device {
     if (session === undefined) return 0;
     const count = session.write(batch, this.#host!, this.#addresses!);
     if (session.failed === Win32.ERROR_HANDLE_EOF) {
-      this.#fail(this.#removed("write to", "WintunAllocateSendPacket"));
+      this.#failRemoved("write to", "WintunAllocateSendPacket");
     }
     if (session.sent > 0) {
       this.#sent += session.sent;
@@ -149,7 +143,7 @@ export class WintunDevice implements Device {
 
   /** Counters of Windows; `txDropped` counts packets for which the ring had no room. */
   statistics(): DeviceStatistics | undefined {
-    const statistics = this.#closed ? undefined : this.#setup.statistics();
+    const statistics = this.#closed ? undefined : this.#parts.setup.statistics();
     return statistics && { ...statistics, rxDropped: Math.max(0, statistics.rxDropped - this.nudges) };
   }
 
@@ -177,19 +171,20 @@ export class WintunDevice implements Device {
 
   /** Ends in this order: waits, routes, session, adapter. */
   async #end(session: Session | undefined): Promise<void> {
+    const { adapter, setup, monitor } = this.#parts;
     await this.#restarting;
-    await this.#monitor.close();
+    await monitor.close();
     if (session !== undefined) await awaitUnused(session.readEvent);
     try {
-      this.#setup.undo();
+      setup.undo();
     } finally {
       session?.end(this.#host);
-      await closeAdapter(this.#adapter);
+      await closeAdapter(adapter);
     }
   }
 
   #publishChanges(): void {
-    for (const event of this.#monitor.drain()) {
+    for (const event of this.#parts.monitor.drain()) {
       this.#mtu = event.mtu;
       this.#events.publish(event);
     }
@@ -207,13 +202,14 @@ export class WintunDevice implements Device {
 
   /** Replaces a session by a new one; packets in its rings are lost. */
   async #restart(corrupt: Session): Promise<void> {
+    const { adapter, capacity } = this.#parts;
     this.#session = undefined;
     this.restarts++;
     await awaitUnused(corrupt.readEvent);
     corrupt.end(this.#host);
     for (let attempt = 1; !this.#closed; attempt++) {
       try {
-        const session = await startSession("restart the session of", this.#adapter, this.#capacity);
+        const session = await startSession("restart the session of", adapter, capacity);
         // If closed meanwhile, `close` has not seen this session.
         if (this.#closed) session.end(this.#host);
         else this.#session = session;
@@ -236,13 +232,9 @@ export class WintunDevice implements Device {
     this.#events.publish({ kind: "gone", mtu: this.mtu });
   }
 
-  #removed(verb: string, operation: string): Error {
-    return win32Error(
-      `${verb} "${this.name}"`,
-      operation,
-      Win32.ERROR_HANDLE_EOF,
-      "the adapter was removed or disabled",
-    );
+  #failRemoved(verb: string, operation: string): void {
+    const cause = "the adapter was removed or disabled";
+    this.#fail(win32Error(`${verb} "${this.name}"`, operation, Win32.ERROR_HANDLE_EOF, cause));
   }
 }
 

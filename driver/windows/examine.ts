@@ -1,7 +1,7 @@
 /** Checks of `warren doctor` on Windows. */
 
 import { errorMessage } from "../error.ts";
-import { type Check, check } from "../check.ts";
+import { type Check, check, checkLibrary } from "../check.ts";
 import { iphlpapi } from "./iphlpapi.ts";
 import { ADMINISTRATOR_REMEDY, isAdministrator } from "./shell32.ts";
 import { findWintun } from "./wintun.ts";
@@ -35,20 +35,12 @@ function checkWintun(): Check[] {
 
 function checkIphlpapi(): Check[] {
   const what = "iphlpapi.dll";
-  try {
-    const { SetInterfaceDnsSettings } = iphlpapi();
-    return [
-      SetInterfaceDnsSettings === null
-        ? {
-          what,
-          state: "warn",
-          says: "it cannot set DNS servers: this needs Windows 10 version 2004 or later",
-        }
-        : { what, state: "ok", says: "it loads, with every function that Warren calls" },
-    ];
-  } catch (error) {
-    return [{ what, state: "fail", says: errorMessage(error) }];
+  const checks = checkLibrary(what, iphlpapi);
+  if (checks.some(({ state }) => state === "fail") || iphlpapi().SetInterfaceDnsSettings !== null) {
+    return checks;
   }
+  const says = "it cannot set DNS servers: this needs Windows 10 version 2004 or later";
+  return [{ what, state: "warn", says }];
 }
 
 function checkAdministrator(): Check[] {

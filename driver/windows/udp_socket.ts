@@ -109,17 +109,7 @@ export class WindowsUdpSocket implements UdpSocket {
     if (name !== undefined) this.#keepTo(name, ipv6Only);
     // A peer that does not listen must not fail the socket. Systems without this option lose nothing.
     const no = new Uint8Array(4);
-    this.#ws2.WSAIoctl(
-      this.#socket,
-      SIO_UDP_CONNRESET,
-      no,
-      no.length,
-      null,
-      0,
-      new Uint32Array(1),
-      null,
-      null,
-    );
+    this.#ws2.WSAIoctl(this.#socket, SIO_UDP_CONNRESET, no, 4, null, 0, new Uint32Array(1), null, null);
     // Otherwise another program could take over the port.
     check(
       setsockopt(this.#socket, Socket.SOL_SOCKET, SO_EXCLUSIVEADDRUSE, Int32Array.of(1), 4),

@@ -99,9 +99,9 @@ Deno.test("checkDeviceOptions() refuses unknown options of a system, and switche
         { offlaod: false },
         'Cannot open a device on Linux: there is no option "offlaod": options are txQueueLength, offload, uring, queues',
       ],
-      [{ offload: "no" }, 'Cannot open a device: linux.offload must be true or false, got "no"'],
+      [{ offload: "no" }, 'Cannot open a device on Linux: offload must be true or false, got "no"'],
       [{ uring: 0 }, 'Cannot open a device: linux.uring must be true, false or "oneshot", got 0'],
-      [{ offload: null }, "Cannot open a device: linux.offload must be true or false, got null"],
+      [{ offload: null }, "Cannot open a device on Linux: offload must be true or false, got null"],
     ] as const
   ) {
     assert.throws(() => checkDeviceOptions({ linux: linux as object }), {
