@@ -52,8 +52,8 @@ export function sum(bytes: Uint8Array, start: number, length: number, initial = 
     low = low + (a & 0xffff) + (b & 0xffff) + (c & 0xffff) + (d & 0xffff) + (e & 0xffff) + (f & 0xffff) +
         (g & 0xffff) + (h & 0xffff) | 0;
   }
-  const turned = fold(fold(high) + fold(low));
-  let total = (turned << 8 & 0xff00 | turned >> 8) + fold(initial);
+  const swapped = fold(fold(high) + fold(low));
+  let total = (swapped << 8 & 0xff00 | swapped >> 8) + fold(initial);
   for (; at + 2 <= end; at += 2) total += words.getUint16(at);
   if (at < end) total += words.getUint8(at) << 8;
   return fold(total);

@@ -38,7 +38,7 @@ export interface PacketMemory {
   readonly view: DataView;
   /** All handles, by slot number. */
   readonly packets: readonly Packet[];
-  /** Returns a packet of `length` undefined bytes; `undefined` when no slot is free. */
+  /** Returns a packet of `length` uninitialized bytes; `undefined` when no slot is free. */
   take(length: number): Packet | undefined;
   /** Takes a packet back. */
   give(packet: Packet): void;
@@ -182,7 +182,7 @@ export class Packet extends OneLine {
   }
 
   /**
-   * Adds `count` undefined bytes at the front, for a header.
+   * Adds `count` uninitialized bytes at the front, for a header.
    *
    * @throws {RangeError} when the headroom is shorter.
    */
@@ -239,7 +239,7 @@ export class Packet extends OneLine {
     return `Packet(${length} bytes at ${at}${segments}: ${shown.join(" ")})`;
   }
 
-  /** Resets all fields to those of an ordinary packet of `length` bytes behind the default headroom. */
+  /** Resets all fields to those of an ordinary packet of `length` bytes after the default headroom. */
   reset(length: number): void {
     this.offset = this.slotStart + HEADROOM;
     this.length = length;

@@ -114,7 +114,7 @@ export class PacketPool extends OneLine {
   }
 
   /**
-   * Returns a packet of `length` undefined bytes; `undefined` when all slots of its size are taken, or `length` exceeds
+   * Returns a packet of `length` uninitialized bytes; `undefined` when all slots of its size are taken, or `length` exceeds
    * {@linkcode LARGE_ROOM}.
    */
   take(length: number): Packet | undefined {

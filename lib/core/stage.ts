@@ -13,7 +13,7 @@ export function opposite(direction: Direction): Direction {
   return direction === Direction.Outbound ? Direction.Inbound : Direction.Outbound;
 }
 
-/** Fate of a packet: it goes on, is dropped and counted, or returns to its sender. */
+/** Fate of a packet: it goes on, is dropped and counted, or returns to the end that it came from. */
 export const Verdict = { Pass: 0, Drop: 1, Reply: 2 } as const;
 /** One of {@linkcode Verdict}'s values. */
 export type Verdict = typeof Verdict[keyof typeof Verdict];
@@ -98,7 +98,7 @@ export interface StageContext {
   readonly direction: Direction;
   /** Worker that runs the stage. Each worker has its own stages, so a NAT splits its ports among them. */
   readonly worker: WorkerPlace;
-  /** Returns a new packet of `length` undefined bytes, to fill and emit; `undefined` when the pool is empty. */
+  /** Returns a new packet of `length` uninitialized bytes, to fill and emit; `undefined` when the pool is empty. */
   take(length: number): Packet | undefined;
   /**
    * Sends a packet onward from this stage. Against the batch's direction, it returns through the stages that it has

@@ -90,30 +90,30 @@ export class FragmentLists {
     if (total !== NONE && (more ? end >= total : end !== total)) return Fit.Disagrees;
     if (!more && last !== NONE && this.#ends[last]! > end) return Fit.Disagrees;
     let before = NONE;
-    let behind = this.#first[datagram]!;
+    let after = this.#first[datagram]!;
     if (last !== NONE && this.#ends[last]! <= start) {
       before = last;
-      behind = NONE;
+      after = NONE;
     }
-    while (behind !== NONE && this.#starts[behind]! < start) {
-      before = behind;
-      behind = this.#next[behind]!;
+    while (after !== NONE && this.#starts[after]! < start) {
+      before = after;
+      after = this.#next[after]!;
     }
-    if (behind !== NONE && this.#starts[behind] === start && this.#ends[behind] === end) {
-      return this.#isSame(behind, packet, payload) ? Fit.Duplicate : Fit.Overlaps;
+    if (after !== NONE && this.#starts[after] === start && this.#ends[after] === end) {
+      return this.#isSame(after, packet, payload) ? Fit.Duplicate : Fit.Overlaps;
     }
     if (before !== NONE && this.#ends[before]! > start) return Fit.Overlaps;
-    if (behind !== NONE && this.#starts[behind]! < end) return Fit.Overlaps;
+    if (after !== NONE && this.#starts[after]! < end) return Fit.Overlaps;
     const fragment = this.#free;
     this.#free = this.#next[fragment]!;
     this.#packets[fragment] = packet;
     this.#starts[fragment] = start;
     this.#ends[fragment] = end;
     this.#payloads[fragment] = payload;
-    this.#next[fragment] = behind;
+    this.#next[fragment] = after;
     if (before === NONE) this.#first[datagram] = fragment;
     else this.#next[before] = fragment;
-    if (behind === NONE) this.#last[datagram] = fragment;
+    if (after === NONE) this.#last[datagram] = fragment;
     this.#counts[datagram]!++;
     this.#received[datagram]! += end - start;
     this.bytes += packet.length;

@@ -69,7 +69,7 @@ const MAKE: Record<string, (options: never) => unknown> = {
 };
 
 for (const [what, make] of Object.entries(MAKE)) {
-  Deno.test(`${what} refuses an option that there is not, and names those that there are`, () => {
+  Deno.test(`${what} rejects an unknown option, and lists the known ones`, () => {
     throws(
       () => make({ outsde: 1 } as never),
       /^TypeError: Cannot .*: there is no option "outsde": options are .*$/,
@@ -78,7 +78,7 @@ for (const [what, make] of Object.entries(MAKE)) {
   });
 }
 
-Deno.test("A loss of Impairment refuses an option that there is not", () => {
+Deno.test("Impairment rejects an unknown option of loss", () => {
   const loss = { probability: 0.1, corelation: 0.5 };
   throws(
     () => new Impairment({ outbound: { loss } }),
@@ -87,7 +87,7 @@ Deno.test("A loss of Impairment refuses an option that there is not", () => {
 });
 
 for (const what of ["Napt44", "a forwarded port", "StaticNat", "Nptv6", "Nat64", "a policy", "DnsResolver"]) {
-  Deno.test(`${what} says what is missing`, () => {
+  Deno.test(`${what} reports a missing option`, () => {
     throws(() => MAKE[what]!({} as never), /^TypeError: Cannot .*: \w+ is missing$/);
   });
 }

@@ -68,7 +68,7 @@ function slipping(
 
 for (const [what, slip] of Object.entries(SLIPS)) {
   for (const version of [4, 6] as const) {
-    Deno.test(`IPv${version} with ${what} is copied by no other stage, and dropped where it would leave`, () => {
+    Deno.test(`IPv${version} with ${what} is not copied by any other stage, and dropped where it would leave`, () => {
       for (const direction of [Direction.Outbound, Direction.Inbound]) {
         const end = new ManualEnd();
         const written: Uint8Array[] = [];
@@ -101,7 +101,7 @@ for (const [what, slip] of Object.entries(SLIPS)) {
       }
     });
 
-    Deno.test(`IPv${version} with ${what} is copied by nothing in the same call`, () => {
+    Deno.test(`IPv${version} with ${what} is not copied in the same call`, () => {
       const pool = new PacketPool({ small: 3, large: 1 });
       const packet = surrounded({ pool }, version);
       slip(packet);

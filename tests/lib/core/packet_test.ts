@@ -49,7 +49,7 @@ Deno.test("PacketPool.take() gives the slot that came back last, and a clean han
   assert.equal(packet.malformed, false);
 });
 
-Deno.test("PacketPool.give() refuses a packet that is free, and another pool's", () => {
+Deno.test("PacketPool.give() rejects a packet that is free or of another pool", () => {
   const pool = new PacketPool({ small: 1, large: 0 });
   const packet = pool.take(1)!;
   assert.throws(() => new PacketPool({ small: 1, large: 0 }).give(packet), TypeError);
@@ -57,7 +57,7 @@ Deno.test("PacketPool.give() refuses a packet that is free, and another pool's",
   assert.throws(() => pool.give(packet), TypeError);
 });
 
-Deno.test("PacketPool throws RangeError for counts that make no pool", () => {
+Deno.test("PacketPool throws RangeError for invalid counts", () => {
   for (const [small, large] of [[0, 0], [-1, 5], [1.5, 0], [NaN, 1]] as const) {
     assert.throws(() => new PacketPool({ small, large }), RangeError);
   }
@@ -79,7 +79,7 @@ Deno.test("PacketPool slots do not overlap, endpoints included", () => {
   });
 });
 
-Deno.test("Packet.prepend() and strip() move the start and keep an unfinished sum's place", () => {
+Deno.test("Packet.prepend() and strip() move the start and keep the position of a partial checksum", () => {
   const packet = new PacketPool({ small: 1, large: 0 }).take(60)!;
   packet.checksumStart = 20;
   packet.prepend(40);
@@ -94,7 +94,7 @@ Deno.test("Packet.prepend() and strip() move the start and keep an unfinished su
   assert.throws(() => packet.prepend(-1), RangeError);
 });
 
-Deno.test("Packet.isInSlot tells lengths and offsets that no packet has", () => {
+Deno.test("Packet.isInSlot is false for invalid lengths and offsets", () => {
   const pool = new PacketPool({ small: 2, large: 0 });
   const packet = pool.take(60)!;
   const { offset, slotStart, slotEnd } = packet;

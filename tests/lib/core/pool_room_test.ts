@@ -12,7 +12,7 @@ for (const [size, length] of [["small", SMALL_ROOM], ["large", LARGE_ROOM]] as c
   };
   const fill = (pool: PacketPool): Packet[] => [pool.take(length)!, pool.take(length)!];
 
-  Deno.test(`PacketPool.onRoom is called once after a ${size} slot was asked for in vain`, () => {
+  Deno.test(`PacketPool.onRoom is called once after a request for a ${size} slot failed`, () => {
     for (
       const ask of [(pool: PacketPool) => pool.take(length), (pool: PacketPool) => pool.available(length)]
     ) {
@@ -25,7 +25,7 @@ for (const [size, length] of [["small", SMALL_ROOM], ["large", LARGE_ROOM]] as c
     }
   });
 
-  Deno.test(`PacketPool.onRoom is not called while nobody asked for a ${size} slot in vain`, () => {
+  Deno.test(`PacketPool.onRoom is not called while no request for a ${size} slot failed`, () => {
     const { pool, calls } = makePool();
     for (let i = 0; i < 3; i++) for (const packet of fill(pool)) pool.give(packet);
     const other = length === SMALL_ROOM ? LARGE_ROOM : SMALL_ROOM;

@@ -29,13 +29,13 @@ const TRANSFERS: Record<string, () => unknown> = {
 };
 
 for (const [what, transfer] of Object.entries(TRANSFERS)) {
-  Deno.test(`PacketPool.bytes cannot be given away by ${what}`, async () => {
+  Deno.test(`PacketPool.bytes cannot be transferred by ${what}`, async () => {
     await assert.rejects(async () => await transfer(), TypeError);
     assert.equal(new TextDecoder().decode(bytes), "a packet");
   });
 }
 
-Deno.test("Packet.data is accepted where a script hands bytes on", async () => {
+Deno.test("Packet.data is accepted where a script passes bytes on", async () => {
   assert.equal(new TextDecoder().decode(bytes), "a packet");
   assert.equal(await new Response(bytes).text(), "a packet");
   assert.equal(await new Blob([bytes]).text(), "a packet");
@@ -60,7 +60,7 @@ Deno.test("PacketPool reserves memory that the system backs when it is used", ()
   assert.ok(pools.every(({ bytes }) => bytes[0] === 0));
 });
 
-Deno.test("PacketPool.holds() tells lengths that no slot will ever have", () => {
+Deno.test("PacketPool.holds() is false for lengths that no slot has", () => {
   const small = new PacketPool({ small: 1, large: 0 });
   assert.deepEqual([SMALL_ROOM, SMALL_ROOM + 1, LARGE_ROOM].map((length) => small.holds(length)), [
     true,
@@ -89,7 +89,7 @@ class Liar extends Uint8Array {
   }
 }
 
-Deno.test("PacketPool.from() takes the bytes that an array has, whatever its class says", () => {
+Deno.test("PacketPool.from() copies the bytes of an array, whatever its class overrides", () => {
   const pool = new PacketPool({ small: 3, large: 1 });
   pool.bytes.fill(0xa5);
   const short = pool.from(new Liar(10))!;

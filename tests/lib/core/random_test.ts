@@ -7,7 +7,7 @@ function take(random: Random, count: number): number[] {
   return Array.from({ length: count }, () => random.next());
 }
 
-Deno.test("Random gives what xoshiro128starstar.c gives from the state 1, 2, 3, 4", () => {
+Deno.test("Random equals xoshiro128starstar.c from the state 1, 2, 3, 4", () => {
   const random = new Random(0);
   random.restore([1, 2, 3, 4]);
   deepEqual(take(random, 10), [
@@ -24,14 +24,14 @@ Deno.test("Random gives what xoshiro128starstar.c gives from the state 1, 2, 3, 
   ]);
 });
 
-Deno.test("Random tells seeds and streams apart, those beyond 32 bits and below 0, too", () => {
+Deno.test("Random differs by seed and stream, also beyond 32 bits and below 0", () => {
   const rows = [[0, 0], [0, 1], [1, 0], [2 ** 32, 0], [-1, 0], [2 ** 53 - 1, 0], [0, -1]] as const;
   const seen = new Set(rows.map(([seed, stream]) => take(new Random(seed, stream), 4).join()));
   equal(seen.size, rows.length);
   for (const wrong of [0.5, NaN, 2 ** 53]) throws(() => new Random(wrong), RangeError);
 });
 
-Deno.test("Random.fraction() and below() are even over their range, and a row has no echo of itself", () => {
+Deno.test("Random.fraction() and below() are uniform, and a sequence is not correlated with itself", () => {
   const random = new Random(7);
   const count = 200_000;
   const bins = new Float64Array(16);
@@ -57,7 +57,7 @@ Deno.test("Random.fraction() and below() are even over their range, and a row ha
   }
 });
 
-Deno.test("Random.save() and restore() go on in the row, and restore() refuses what is no state", () => {
+Deno.test("Random.save() and restore() continue the sequence, and restore() rejects an invalid state", () => {
   const random = new Random(7);
   take(random, 5);
   const state = JSON.parse(JSON.stringify(random.save()));

@@ -3,7 +3,7 @@
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { Counters } from "@warren/tunnel/core";
 
-Deno.test("Counters keep a bounded number of reasons, whatever a stage takes them from", () => {
+Deno.test("Counters keep a bounded number of drop reasons", () => {
   const counters = new Counters();
   counters.drop("known");
   for (let i = 0; i < 100_000; i++) counters.drop(`from 10.9.${i >> 8}.${i & 255}`);
@@ -33,7 +33,7 @@ Deno.test("Counters keep 100 characters of a reason, none of which acts on a ter
   });
 });
 
-Deno.test("Counters count a reason that is called as the others are", () => {
+Deno.test("Counters count a drop reason named like the reason for all others", () => {
   const counters = new Counters();
   for (let i = 0; i < 200; i++) counters.drop(i % 2 === 0 ? "other reasons" : `reason ${i}`);
   const { dropped } = counters.snapshot(0);

@@ -26,7 +26,7 @@ function batch(host: TestHost, packets: [to: number, byte: number][]): PacketBat
   return batch;
 }
 
-Deno.test("Switchboard reads every end, and says where a packet is from", () => {
+Deno.test("Switchboard reads every end, and sets Packet.from", () => {
   const { ends, board, host } = rig(3);
   ends[2]!.come(30, 31);
   ends[0]!.come(10);
@@ -36,7 +36,7 @@ Deno.test("Switchboard reads every end, and says where a packet is from", () => 
   for (const packet of read) host.pool.give(packet);
 });
 
-Deno.test("Switchboard reads every end in its turn, whatever comes from the first", () => {
+Deno.test("Switchboard reads every end in turn, however much the first one brings", () => {
   const { ends, board, host } = rig(2);
   for (let i = 0; i < 200; i++) ends[0]!.come(1);
   ends[1]!.come(2);
@@ -50,7 +50,7 @@ Deno.test("Switchboard reads every end in its turn, whatever comes from the firs
   equal(from.indexOf(2) < 128, true);
 });
 
-Deno.test("Switchboard writes each packet to its end, and drops what is for none", () => {
+Deno.test("Switchboard writes each packet to its end, and drops packets for none", () => {
   const { ends, board, host } = rig(2);
   const packets = batch(host, [[2, 1], [1, 2], [0, 3], [3, 4], [2, 5]]);
   equal(board.write(packets), 5);
@@ -60,7 +60,7 @@ Deno.test("Switchboard writes each packet to its end, and drops what is for none
   equal(host.pool.taken, 0);
 });
 
-Deno.test("Switchboard keeps the order for an end that is full, and others do not wait", () => {
+Deno.test("Switchboard keeps the order for a full end, and does not delay others", () => {
   const { ends, board, host } = rig(2);
   ends[0]!.room = 3;
   const numbers = Array.from({ length: 200 }, (_, i) => i);
@@ -73,7 +73,7 @@ Deno.test("Switchboard keeps the order for an end that is full, and others do no
   deepEqual([ends[0]!.writtenBytes, board.queued, board.waits[0]!.isFull], [numbers, 0, false]);
 });
 
-Deno.test("Switchboard drops what is too much for a full end, and gives back what waits when it closes", () => {
+Deno.test("Switchboard drops packets beyond the queue of a full end, and waiting ones when it closes", () => {
   const { ends, board, host } = rig(2);
   ends[0]!.room = 0;
   for (let i = 0; i < 5; i++) board.write(batch(host, new Array(100).fill([1, i])));
@@ -87,7 +87,7 @@ Deno.test("Switchboard drops what is too much for a full end, and gives back wha
   ]);
 });
 
-Deno.test("Switchboard fails when an end does, and takes super-packets when all do", () => {
+Deno.test("Switchboard fails when an end does, and accepts super-packets if all ends do", () => {
   const { ends, board } = rig(2);
   equal(board.failure, undefined);
   ends[1]!.fail(new Error("gone"));

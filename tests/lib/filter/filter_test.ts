@@ -57,7 +57,7 @@ Deno.test("compileFilter() of nothing matches every packet", () => {
   matches(" \n", ...NAMED.map(([name]) => name as Name));
 });
 
-Deno.test("compileFilter() knows the protocols, over IPv6 behind a fragment header, too", () => {
+Deno.test("compileFilter() knows the protocols, over IPv6 also after a fragment header", () => {
   matches("tcp", "web", "answer", "web6");
   matches("udp", "query", "first", "later", "first6");
   matches("icmp", "ping");
@@ -81,7 +81,7 @@ Deno.test("compileFilter() compares addresses and networks with either side", ()
   matches("net 0.0.0.0/0 and tcp", "web", "answer");
 });
 
-Deno.test("compileFilter() has no ports in fragments after the first, nor behind a fragment header", () => {
+Deno.test("compileFilter() finds no ports in later fragments, or after a fragment header", () => {
   matches("port 53", "query", "first");
   matches("dst port 53", "query", "first");
   matches("src port 53");
@@ -90,20 +90,20 @@ Deno.test("compileFilter() has no ports in fragments after the first, nor behind
   matches("src portrange 50-90", "answer");
 });
 
-Deno.test("compileFilter() carries the words on to a bare number", () => {
+Deno.test("compileFilter() applies earlier words to a bare number", () => {
   matches("tcp port 80 or 53", "web", "answer", "web6");
   matches("port (80 or 53) and not host 192.0.2.53", "web", "answer", "first", "web6");
   matches("tcp src port 80 or udp dst port 80 or 53", "answer", "query", "first");
   matches("tcp port 53 or (udp port 80) or 80", "web", "answer", "web6");
 });
 
-Deno.test("compileFilter() binds and and or alike, from left to right", () => {
+Deno.test('compileFilter() gives "and" and "or" equal precedence, from left to right', () => {
   matches("icmp or tcp and ip6", "web6");
   matches("ip6 and tcp or icmp", "ping", "web6");
   matches("not tcp and ip6", "ping6", "first6");
 });
 
-Deno.test("compileFilter() reads bytes and names their places", () => {
+Deno.test("compileFilter() reads bytes by number and by name", () => {
   matches("tcp[tcpflags] & (tcp-syn|tcp-ack) = tcp-syn", "web");
   matches("icmp[icmptype] = icmp-echo", "ping");
   matches("icmp6[icmp6type] == icmp6-echo", "ping6");
@@ -112,7 +112,7 @@ Deno.test("compileFilter() reads bytes and names their places", () => {
   matches("len != ip[2:2] and ip");
 });
 
-Deno.test("compileFilter() counts in 32 bits without a sign", () => {
+Deno.test("compileFilter() computes in unsigned 32 bits", () => {
   for (
     const sum of [
       "3 - 5 = 0xfffffffe",
@@ -133,7 +133,7 @@ Deno.test("compileFilter() counts in 32 bits without a sign", () => {
   }
 });
 
-Deno.test("compileFilter() is false as a whole where a byte is not there or a number is divided by zero", () => {
+Deno.test("compileFilter() is false as a whole after a read beyond the packet or a division by zero", () => {
   const cut = packetOf(encodePacket(PACKETS.web).subarray(0, 20));
   ok(compileFilter("ip[19] > 0")(cut));
   for (
@@ -159,14 +159,14 @@ Deno.test("compileFilter() is false as a whole where a byte is not there or a nu
   ok(compileFilter("len = 0 or ip")(none));
 });
 
-Deno.test("compileFilter() asks one packet after another: a failed one leaves nothing behind", () => {
+Deno.test("compileFilter() tests packets independently after a failed read", () => {
   const filter = compileFilter("tcp[13] & 2 != 0");
   const web = packetOf(encodePacket(PACKETS.web));
   const cut = packetOf(encodePacket(PACKETS.web).subarray(0, 30));
   deepEqual([web, cut, web].map((packet) => filter(packet)), [true, false, true]);
 });
 
-Deno.test("compileFilter() goes by the direction, and by none when it is not told", () => {
+Deno.test("compileFilter() tests the direction, and matches neither without one", () => {
   const packet = packetOf(encodePacket(PACKETS.web));
   const filter = compileFilter("inbound and tcp");
   deepEqual([filter(packet, Direction.Inbound), filter(packet, Direction.Outbound), filter(packet)], [
@@ -182,7 +182,7 @@ Deno.test("compileFilter() goes by the direction, and by none when it is not tol
   ]);
 });
 
-Deno.test("compileFilter() asks a super-packet and a partly summed one as they are", () => {
+Deno.test("compileFilter() tests super-packets and partial checksums as they are", () => {
   const packet = packetOf(encodePacket(PACKETS.answer));
   packet.segmentSize = 10;
   packet.checksumStart = 20;
@@ -191,7 +191,7 @@ Deno.test("compileFilter() asks a super-packet and a partly summed one as they a
   equal(packet.checksumStart, 20);
 });
 
-Deno.test("compileFilter() says where and why it refuses", () => {
+Deno.test("compileFilter() reports the reason and the column of an error", () => {
   refuses("tcp prot 80", 'unexpected "prot"', 5);
   refuses("host example.org", 'host must be an address, since names are not resolved, got "example.org"', 6);
   refuses("tcp and ether host 1", '"ether" does not apply to IP packets', 9);
@@ -209,11 +209,11 @@ Deno.test("compileFilter() says where and why it refuses", () => {
   refuses("tcp and", "expected an expression, got end", 8);
 });
 
-Deno.test("compileFilter() refuses what libpcap refuses", () => {
+Deno.test("compileFilter() rejects expressions that libpcap rejects", () => {
   for (const expression of REFUSED) throws(() => compileFilter(expression), SyntaxError, expression);
 });
 
-Deno.test("compileFilter() bounds the text's length and depth", () => {
+Deno.test("compileFilter() limits the text's length and depth", () => {
   const long = "ip or ".repeat(Math.floor(MAX_TEXT / 6) - 1) + "ip";
   ok(compileFilter(long)(packetOf(encodePacket(PACKETS.web))));
   refuses(long + " ".repeat(MAX_TEXT), `text must have at most ${MAX_TEXT} characters`, MAX_TEXT + 1);
@@ -232,7 +232,7 @@ Deno.test("compileFilter() bounds the text's length and depth", () => {
   ok(compileFilter("not ".repeat(2000) + "ip")(packetOf(encodePacket(PACKETS.web))));
 });
 
-Deno.test("compileFilter() takes an address with all its bits as prefix for the address, and no shorter one", () => {
+Deno.test("compileFilter() accepts a full-length prefix as an address, and no shorter one", () => {
   const packets = ["tcp [fd09::1]:5000 > [2001:db8::1]:80 S", "udp 10.9.0.1:5000 > 192.0.2.53:53"].map((
     text,
   ) => packetOf(encodePacket(text)));
@@ -268,7 +268,7 @@ Deno.test("compileFilter() takes an address with all its bits as prefix for the 
   refuses("host fd09::1/129", "prefix length must be at most 128, got 129", 14);
 });
 
-Deno.test("compileFilter() takes what programs write, and bounds its own time by the tree's size", () => {
+Deno.test("compileFilter() accepts generated filters, and limits its time by the tree's size", () => {
   // A walk through the options of TCP, as pflua generates it.
   const place = (n: number): string => n === 0 ? "20" : `${place(n - 1)} + tcp[${place(n - 1)} + 1]`;
   const walk = Array.from({ length: 6 }, (_, n) => `(tcp[${place(n)}] = 2 and tcp[${place(n)} + 1] = 4)`)
@@ -313,7 +313,7 @@ Deno.test("compileFilter() takes what programs write, and bounds its own time by
   refuses(large, `filter must have at most ${MAX_SIZE} instructions`, large.length + 1);
 });
 
-Deno.test("compileFilter() throws nothing but a SyntaxError, whatever the text", () => {
+Deno.test("compileFilter() throws only SyntaxError on any text", () => {
   const random = new Random(SEED);
   let compiled = 0;
   for (let i = 0; i < 20_000; i++) {
@@ -341,7 +341,7 @@ Deno.test("compileFilter() throws nothing but a SyntaxError, whatever the text",
   ok(compiled > 1000 && compiled < 19_000, `${compiled}`);
 });
 
-Deno.test("compileFilter() answers for any bytes, and changes none", () => {
+Deno.test("compileFilter() returns a boolean for any bytes, and changes none", () => {
   const random = new Random(SEED);
   const filters = Array.from({ length: 300 }, () => randomExpression(random)).flatMap((expression) => {
     try {

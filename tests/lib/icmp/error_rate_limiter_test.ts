@@ -53,7 +53,7 @@ for (const isIpv6 of [false, true]) {
     ? ["2001:db8:ffff::53", "2001:db8:fffe::1"]
     : ["192.0.2.53", "198.51.100.1"];
 
-  Deno.test(`IcmpErrors answers a prober alike, whether one of 50 ports was open or none, over IPv${isIpv6 ? 6 : 4}`, () => {
+  Deno.test(`IcmpErrors answers a prober equally whether one of 50 ports is open or none, over IPv${isIpv6 ? 6 : 4}`, () => {
     const host = new Host();
     let unanswered = 0;
     for (let trial = 0; trial < 100; trial++) {
@@ -65,7 +65,7 @@ for (const isIpv6 of [false, true]) {
     equal(unanswered, 0);
   });
 
-  Deno.test(`IcmpErrors lets one more or less of strangers' errors hardly show, over IPv${isIpv6 ? 6 : 4}`, () => {
+  Deno.test(`IcmpErrors hides one error more or less to other destinations, over IPv${isIpv6 ? 6 : 4}`, () => {
     const host = new Host();
     for (const burnt of [44, 47, 49]) {
       const answered = [0, 0];
@@ -109,7 +109,7 @@ function answersTo(errors: IcmpErrors, packets: readonly string[], resets = fals
   return count;
 }
 
-Deno.test("IcmpErrors gives one destination two fifths of the burst, by resets as by errors, and an IPv6 /64 is one", () => {
+Deno.test("IcmpErrors limits resets and errors to a destination, an IPv6 /64 included, to two fifths of the burst", () => {
   const one = Array.from({ length: 60 }, () => "tcp 10.9.0.1:1 > 192.0.2.1:80 S");
   equal(answersTo(new IcmpErrors({ random: () => 1 }), one), 20);
   equal(answersTo(new IcmpErrors({ random: () => 1 }), one, true), 20);
@@ -120,7 +120,7 @@ Deno.test("IcmpErrors gives one destination two fifths of the burst, by resets a
   equal(answersTo(errors, one), 0);
 });
 
-Deno.test("IcmpErrors bounds errors to all destinations together, by about the burst", () => {
+Deno.test("IcmpErrors limits errors to all destinations together to about the burst", () => {
   const counts = new Set<number>();
   for (let i = 0; i < 40; i++) {
     const many = Array.from({ length: 200 }, (_, j) => `udp 10.${i}.${j}.1:1 > 192.0.2.1:53`);

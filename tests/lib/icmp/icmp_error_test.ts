@@ -45,7 +45,7 @@ function answersTo(stage: Answer, bytes: Uint8Array): Uint8Array[] {
 }
 
 for (const version of [4, 6] as const) {
-  Deno.test(`IcmpErrors quotes a partly summed IPv${version} packet with its finished checksum`, () => {
+  Deno.test(`IcmpErrors quotes an IPv${version} packet with a partial checksum completed`, () => {
     const packet = packetOf(new Uint8Array(1001).map((_, i) => i * 7));
     Tcp.encode(packet, { srcPort: 5000, dstPort: 80, seq: 1, flags: Tcp.Ack });
     encodeIp(packet, version, 6);
@@ -64,7 +64,7 @@ for (const version of [4, 6] as const) {
     equal(wrongChecksum(answer!), "");
   });
 
-  Deno.test(`IcmpErrors answers an IPv${version} super-packet by an error about its first segment`, () => {
+  Deno.test(`IcmpErrors answers an IPv${version} super-packet with an error about its first segment`, () => {
     const packet = packetOf(new Uint8Array(1500).map((_, i) => i * 7));
     Udp.encode(packet, { srcPort: 5000, dstPort: 53 });
     encodeIp(packet, version, 17);
@@ -90,7 +90,7 @@ for (const version of [4, 6] as const) {
   });
 }
 
-Deno.test("IcmpErrors does not reset by a fragment, whose segment's length nobody knows", () => {
+Deno.test("IcmpErrors does not answer a fragment with a reset, since the length of its segment is unknown", () => {
   const stage = new Answer();
   stage.error = -1;
   stage.before = (packet) => void ([packet.checksumStart, packet.checksumOffset] = [20, 16]);
@@ -103,14 +103,14 @@ Deno.test("IcmpErrors does not reset by a fragment, whose segment's length nobod
   equal(stage.errors.suppressed, 1);
 });
 
-Deno.test("IcmpErrors drops a super-packet that cannot be cut", () => {
+Deno.test("IcmpErrors drops a super-packet that cannot be segmented", () => {
   const stage = new Answer();
   stage.before = (packet) => void (packet.segmentSize = 300);
   equal(answersTo(stage, encodePacket("ip 10.9.0.1 > 192.0.2.1 protocol 253 payload 900")).length, 0);
   equal(stage.errors.suppressed, 1);
 });
 
-Deno.test("IcmpErrors makes room for its headers where the headroom is used up", () => {
+Deno.test("IcmpErrors makes space for its headers when the headroom is used up", () => {
   const bytes = encodePacket("udp [fd09::1]:5000 > [2001:db8::1]:53 payload 1400");
   const stage = new Answer();
   stage.before = (packet) => {
@@ -136,7 +136,7 @@ Deno.test("IcmpErrors sends a packet back to the peer that it came from", () => 
   equal(to, 7);
 });
 
-Deno.test("IcmpErrors refuses wrong options", () => {
+Deno.test("IcmpErrors rejects wrong options", () => {
   throws(() => new IcmpErrors({ address: "10.9.0" }), SyntaxError);
   throws(() => new IcmpErrors({ address: ["10.9.0.1", "10.9.0.2"] }), TypeError);
   throws(() => new IcmpErrors({ address: "ff02::1" }), TypeError);
@@ -157,7 +157,7 @@ const VALID = [
   "ip fd09::1 > 2001:db8::1 protocol 17 ident 7 more payload 24",
 ].map(encodePacket);
 
-Deno.test("IcmpErrors never throws, whatever bytes come, and its answers are right and not answered again", () => {
+Deno.test("IcmpErrors never throws on any bytes, and its answers are valid and not answered again", () => {
   const seed = 0x1c3b;
   const random = new Random(seed);
   const stage = new Answer({ ratePerSecond: 1e9, burst: 1e9 });

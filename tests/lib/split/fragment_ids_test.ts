@@ -22,7 +22,7 @@ Deno.test("FragmentIds gives a destination consecutive identifications, and none
   equal(ids.next(start), first + 65_546 >>> 0);
 });
 
-Deno.test("FragmentIds tells a destination nothing of the traffic to another one", () => {
+Deno.test("FragmentIds reveals nothing to a destination about traffic to another", () => {
   let seen = 0;
   for (let key = 0; key < 200; key++) {
     const ids = new FragmentIds([key, 7]);
@@ -34,7 +34,7 @@ Deno.test("FragmentIds tells a destination nothing of the traffic to another one
   ok(seen <= 2, `${seen} of 200 keys had both share a counter`);
 });
 
-Deno.test("FragmentIds starts at another place for each address, protocol and key", () => {
+Deno.test("FragmentIds starts at a different id for each address, protocol and key", () => {
   const view = new DataView(new ArrayBuffer(8));
   view.setUint32(0, SRC);
   view.setUint32(4, 0xc0000201);

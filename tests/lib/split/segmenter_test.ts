@@ -216,7 +216,7 @@ const shapes: fc.Arbitrary<Shape> = fc.record({
   sum: fc.constantFrom("partial" as const, "finished" as const),
 });
 
-Deno.test("Segmenter.next() makes the segments that a segmenter written out of the RFCs makes", () => {
+Deno.test("Segmenter.next() equals a segmenter written from the RFCs", () => {
   fc.assert(
     fc.property(shapes, (shape) => {
       const pool = poolOf(100, 4);
@@ -243,7 +243,7 @@ Deno.test("Segmenter.next() numbers IPv4 segments from the first id on, past 65,
   deepEqual(cutAll(packet).map((segment) => Ipv4.of(segment)!.id), [0xfffe, 0xffff, 0]);
 });
 
-Deno.test("Segmenter.next() counts sequence numbers past 2 to the 32nd", () => {
+Deno.test("Segmenter.next() wraps sequence numbers at 2^32", () => {
   const seq = 0xffffff00;
   const packet = packetOf(poolOf(), { version: 6, protocol: TCP, size: 2500, segmentSize: 1000, seq });
   deepEqual(cutAll(packet).map((segment) => Tcp.of(segment)!.seq), [seq, 744, 1744]);
@@ -259,7 +259,7 @@ Deno.test("Segmenter.next() puts FIN and PSH in the last segment only, and CWR i
   ]);
 });
 
-Deno.test("Segmenter.next() lets the urgent pointer count from each segment's own sequence number", () => {
+Deno.test("Segmenter.next() counts the urgent pointer from each segment's sequence number", () => {
   const flags = Tcp.Urg | Tcp.Ack;
   const packet = packetOf(poolOf(), {
     ...{ version: 4, protocol: TCP, size: 3000, segmentSize: 1000, flags, urgentPointer: 1500 },
@@ -295,7 +295,7 @@ Deno.test("Segmenter.next() leaves a wrong checksum wrong, and UDP without one w
   }
 });
 
-Deno.test("Segmenter.next() writes a UDP sum that comes out as 0 as 0xffff", () => {
+Deno.test("Segmenter.next() writes a UDP checksum of 0 as 0xffff", () => {
   const pool = poolOf();
   let found = 0;
   for (let word = 0; word < 0x10000; word++) {
@@ -309,13 +309,13 @@ Deno.test("Segmenter.next() writes a UDP sum that comes out as 0 as 0xffff", () 
   equal(found, 1);
 });
 
-Deno.test("Segmenter.next() finishes a partial UDP sum of 0, which is no sum left out", () => {
+Deno.test("Segmenter.next() completes a partial UDP checksum of 0, which does not mean none", () => {
   const packet = packetOf(poolOf(), { version: 4, protocol: UDP, size: 2500, segmentSize: 1000 });
   packet.view.setUint16(packet.offset + 26, 0);
   for (const segment of cutAll(packet)) notEqual(Udp.of(segment)!.checksum, 0);
 });
 
-Deno.test("Segmenter.next() leaves out padding behind the IP packet", () => {
+Deno.test("Segmenter.next() removes padding after the IP packet", () => {
   const packet = packetOf(poolOf(), {
     ...{ version: 4, protocol: TCP, size: 2500, segmentSize: 1000, sum: "finished" },
   });
@@ -336,7 +336,7 @@ Deno.test("Segmenter.next() gives each segment the super-packet's metadata and e
   }
 });
 
-Deno.test("Segmenter.next() returns undefined while the pool is empty, and goes on later where it was", () => {
+Deno.test("Segmenter.next() returns undefined while the pool is empty, and continues later", () => {
   fc.assert(
     fc.property(shapes, fc.array(fc.integer({ min: 1, max: 5 }), { minLength: 1 }), (shape, turns) => {
       const packet = packetOf(poolOf(), shape);
@@ -370,7 +370,7 @@ Deno.test("Segmenter.next() returns undefined while the pool is empty, and goes 
   );
 });
 
-Deno.test("Segmenter.start() takes the place of a super-packet that is cut half-way", () => {
+Deno.test("Segmenter.start() replaces a super-packet that is partly segmented", () => {
   const pool = poolOf();
   const segmenter = new Segmenter();
   segmenter.start(packetOf(pool, { version: 4, protocol: TCP, size: 5000, segmentSize: 1000 }));
@@ -381,7 +381,7 @@ Deno.test("Segmenter.start() takes the place of a super-packet that is cut half-
   deepEqual(segmenter.nextCopy(), slowlyCut(second.data, 200, true)[0]);
 });
 
-Deno.test("Segmenter.start() names why a super-packet makes no sense, and marks it", () => {
+Deno.test("Segmenter.start() returns the reason for an invalid super-packet, and marks it malformed", () => {
   const good: Shape = { version: 4, protocol: TCP, size: 3000, segmentSize: 1000 };
   const tcp = 20;
   const cases: [string, Partial<Shape>, (packet: Packet) => void][] = [
@@ -434,7 +434,7 @@ Deno.test("Segmenter.start() names why a super-packet makes no sense, and marks 
   }
 });
 
-Deno.test("Segmenter.start() cuts 65,535 bytes into 8192 segments at most", () => {
+Deno.test("Segmenter.start() accepts at most 8192 segments in 65,535 bytes", () => {
   const pool = poolOf(9000, 2);
   const packet = packetOf(pool, { version: 4, protocol: TCP, size: 65_495, segmentSize: 8 });
   equal(packet.length, LARGE_ROOM);
@@ -445,7 +445,7 @@ Deno.test("Segmenter.start() cuts 65,535 bytes into 8192 segments at most", () =
   equal(new Segmenter().start(packet), Unsegmentable.SegmentSize);
 });
 
-Deno.test("copy() gives a super-packet's segments, of which a partial sum is finished", () => {
+Deno.test("copy() returns a super-packet's segments with complete checksums", () => {
   const packet = packetOf(poolOf(), { version: 6, protocol: TCP, size: 3000, segmentSize: 1448 });
   const copies = copy(packet);
   deepEqual(copies.map(({ length }) => length), [1508, 1508, 164]);
@@ -454,7 +454,7 @@ Deno.test("copy() gives a super-packet's segments, of which a partial sum is fin
   equal(wrongChecksum(copy(packet)[0]!), "");
 });
 
-Deno.test("Packet.finish() writes an ordinary packet's sum in its slot, as copy() does", () => {
+Deno.test("Packet.finish() completes the checksum in the slot, as copy() does in the copy", () => {
   fc.assert(fc.property(shapes, (shape) => {
     const packet = packetOf(poolOf(), { ...shape, size: shape.size % 1500, segmentSize: 0, sum: "partial" });
     const [expected] = copy(packet);
@@ -467,7 +467,7 @@ Deno.test("Packet.finish() writes an ordinary packet's sum in its slot, as copy(
   }));
 });
 
-Deno.test("Packet.finish() writes a UDP sum that comes out as 0 as 0xffff", () => {
+Deno.test("Packet.finish() writes a UDP checksum of 0 as 0xffff", () => {
   const pool = poolOf();
   const sumOf = (word: number): number => {
     const packet = packetOf(pool, { version: 4, protocol: UDP, size: 2, segmentSize: 0 });
@@ -479,7 +479,7 @@ Deno.test("Packet.finish() writes a UDP sum that comes out as 0 as 0xffff", () =
   equal(sumOf(sumOf(0)), 0xffff);
 });
 
-Deno.test("Packet.finish() leaves a field alone that is not in the packet", () => {
+Deno.test("Packet.finish() does not write a field outside the packet", () => {
   for (const [start, offset] of [[30, 0], [29, 0], [1, 28], [-1, 4], [4, -1], [NaN, 2], [2, NaN], [1e9, 0]]) {
     const packet = poolOf().from(new Uint8Array(30))!;
     if (start === 29) packet.length = 30;
@@ -532,7 +532,7 @@ function segmentsOf(pool: PacketPool, shape: Partial<Shape> = {}): Packet[] {
   return segments;
 }
 
-Deno.test("Coalescer.group() makes of a super-packet's segments the super-packet", () => {
+Deno.test("Coalescer.group() restores a super-packet from its segments", () => {
   const coalescer = new Coalescer({ udp: true });
   const plain = shapes.filter(({ flags, protocol }) =>
     protocol === UDP || flags === Tcp.Ack || flags === (Tcp.Ack | Tcp.Psh)
@@ -572,7 +572,7 @@ Deno.test("Coalescer.group() makes of a super-packet's segments the super-packet
   );
 });
 
-Deno.test("Coalescer.group() takes partly summed packets, and SegmentGroup.unseal() leaves them so", () => {
+Deno.test("Coalescer.group() accepts partial checksums, and SegmentGroup.unseal() restores them", () => {
   const pool = poolOf();
   for (const protocol of [TCP, UDP] as const) {
     const packets = [1000, 2000, 3000].map((seq) =>
@@ -657,7 +657,7 @@ Deno.test("Coalescer.group() keeps the order of a flow, and every packet once, w
   );
 });
 
-Deno.test("Coalescer.group() leaves a packet alone that differs where cutting would not", () => {
+Deno.test("Coalescer.group() does not group a packet that differs where segments would not", () => {
   const changes: [string, Partial<Shape>, (packet: Packet) => void][] = [
     ["service", {}, (packet) => Ipv4.of(packet)!.ecn = 3],
     ["ttl", {}, (packet) => Ipv4.of(packet)!.ttl--],
@@ -719,7 +719,7 @@ Deno.test("Coalescer.group() leaves a packet alone that differs where cutting wo
   }
 });
 
-Deno.test("Coalescer.group() leaves packets alone whose headers lie in the same way", () => {
+Deno.test("Coalescer.group() does not group packets whose headers are wrong in the same way", () => {
   const lies: [string, Partial<Shape>, (packet: Packet, place: number) => void][] = [
     ["reserved bits", {}, (packet) => packet.bytes[packet.offset + 32]! |= 1],
     ["TCP header shorter than 20 bytes", {}, (packet, place) => {
@@ -752,7 +752,7 @@ Deno.test("Coalescer.group() leaves packets alone whose headers lie in the same 
   }
 });
 
-Deno.test("Coalescer.group() leaves a packet alone that is not in its slot, or in another pool", () => {
+Deno.test("Coalescer.group() does not group a packet outside its slot, or of another pool", () => {
   const pool = poolOf();
   const [first, second] = segmentsOf(pool, { size: 2000 });
   const { offset, length } = second!;
@@ -761,7 +761,7 @@ Deno.test("Coalescer.group() leaves a packet alone that is not in its slot, or i
   deepEqual(grouping([pools[0]![0]!, pools[1]![1]!, pools[1]![2]!]), [[0], [1, 2]]);
 });
 
-Deno.test("Coalescer.group() tells flows of TCP and UDP between the same ports apart", () => {
+Deno.test("Coalescer.group() separates TCP and UDP flows between the same ports", () => {
   const pool = poolOf();
   const [a, b] = segmentsOf(pool, { size: 2000 });
   const [c, d] = segmentsOf(pool, { size: 2000, protocol: UDP });
@@ -779,7 +779,7 @@ Deno.test("SegmentGroup.seal() works again after a group that was written and no
   }
 });
 
-Deno.test("Coalescer.group() takes any IPv4 id where fragmenting is forbidden (RFC 6864 section 4.1)", () => {
+Deno.test('Coalescer.group() accepts any IPv4 id with "don\'t fragment" (RFC 6864 section 4.1)', () => {
   const packets = segmentsOf(poolOf(), { dontFragment: true });
   for (const packet of packets) Ipv4.of(packet)!.id = 0;
   deepEqual(grouping(packets), [[0, 1, 2, 3]]);
@@ -803,7 +803,7 @@ Deno.test("Coalescer.group() ends a group after PSH, a shorter segment, and befo
   equal(Tcp.of(written(coalescer.groups[0]!))!.isPsh, true);
 });
 
-Deno.test("Coalescer.group() lets a packet that hides its flow end every group", () => {
+Deno.test("Coalescer.group() ends every group at a packet of unknown flow", () => {
   const pool = poolOf();
   const hidden: ((packet: Packet) => Packet)[] = [
     (packet) => (Ipv4.of(packet)!.fragmentOffset = 8, packet),
@@ -824,13 +824,13 @@ Deno.test("Coalescer.group() lets a packet that hides its flow end every group",
   deepEqual(grouping([a!, ping, b!, c!]), [[0, 2, 3], [1]]);
 });
 
-Deno.test("Coalescer.group() leaves datagrams alone unless it is told otherwise", () => {
+Deno.test("Coalescer.group() groups datagrams only with the option udp", () => {
   const packets = segmentsOf(poolOf(), { protocol: UDP });
   deepEqual(grouping(packets, new Coalescer()), [[0], [1], [2], [3]]);
   deepEqual(grouping(packets, new Coalescer({ udp: true })), [[0, 1, 2, 3]]);
 });
 
-Deno.test("Coalescer.group() makes groups of 65,535 bytes at most", () => {
+Deno.test("Coalescer.group() makes groups of at most 65,535 bytes", () => {
   for (const version of [4, 6] as const) {
     const pool = poolOf(256, 2);
     const headers = version === 4 ? 40 : 60;
@@ -866,7 +866,7 @@ Deno.test("Coalescer.group() makes groups of 65,535 bytes at most", () => {
   }
 });
 
-Deno.test("Coalescer.group() makes groups of 64 packets at most", () => {
+Deno.test("Coalescer.group() makes groups of at most 64 packets", () => {
   const packets = segmentsOf(poolOf(), { size: 10_000, segmentSize: 100 });
   deepEqual(grouping(packets).map(({ length }) => length), [64, 36]);
 });
@@ -889,7 +889,7 @@ Deno.test("Coalescer.group() takes batches of every length and of a thousand flo
   deepEqual(grouping(packets.slice(0, 1), coalescer), [[0]]);
 });
 
-Deno.test("Segmenter and Coalescer never throw on any bytes, and write only where they should", () => {
+Deno.test("Segmenter and Coalescer never throw on any bytes, and write only in their slots", () => {
   const random = new Random(0x5e9);
   const segmenter = new Segmenter();
   const coalescer = new Coalescer({ udp: true });
