@@ -53,7 +53,7 @@ class Scenario {
     this.#errors = child.stderr.pipeThrough(new TextDecoderStream()).getReader();
   }
 
-  /** Waits for a word on its standard error. */
+  /** Waits for a text on its standard error. */
   async said(word: string): Promise<void> {
     while (!this.heard.includes(word)) {
       const { done, value } = await this.#errors.read();
@@ -62,7 +62,7 @@ class Scenario {
     }
   }
 
-  /** Waits for its end: its code, and what it printed. */
+  /** Waits for its end; returns its exit code and output. */
   async ended(): Promise<{ code: number; printed: string; heard: string }> {
     const printed = await new Response(this.child.stdout).text();
     for (let read = await this.#errors.read(); !read.done; read = await this.#errors.read()) {
@@ -75,7 +75,7 @@ class Scenario {
 
 /** All state that a script could leave behind, as `ip` shows it. */
 async function state(namespace: Namespace): Promise<unknown> {
-  // The queueing discipline that the kernel gives a device when it is first set up stays.
+  // The kernel assigns a queueing discipline when a device is first set up, and keeps it.
   const show = async (...words: string[]) =>
     (await namespace.ip<Record<string, unknown>>(...words)).map(({ qdisc: _, ...entry }) => entry);
   return await Promise.all([
@@ -150,7 +150,7 @@ systemTest(
   },
 );
 
-systemTest("openDevice() puts a persistent device back as it was", NEEDS, async () => {
+systemTest("The close of a persistent device restores its state", NEEDS, async () => {
   await using namespace = await openNamespace();
   await namespace.command("ip", ["tuntap", "add", "keep", "mode", "tun"]);
   await namespace.command("ip", ["addr", "add", "10.9.0.1/24", "dev", "keep"]);
@@ -200,7 +200,7 @@ systemTest("openDevice() attaches to a device prepared for a user without CAP_NE
   await namespace.command("ip", ["tuntap", "add", "mine", "mode", "tun", "user", "65534"]);
   await namespace.command("ip", ["addr", "add", "10.9.0.1/24", "dev", "mine"]);
   await namespace.command("ip", ["link", "set", "mine", "up"]);
-  // The dynamic loader and the module cache must be readable for that user: the bounding set alone is dropped.
+  // The dynamic loader and the module cache must be readable for that user, so only the bounding set is dropped.
   const drop = ["--inh-caps=-all", "--bounding-set=-net_admin", "--ambient-caps=-all"];
   const tried = async (options: unknown) => {
     const args = [...drop, Deno.execPath(), "run", "--quiet", "--allow-ffi", fileURLToPath(SCENARIO), "open"];
@@ -223,7 +223,7 @@ systemTest("openDevice() attaches to a device prepared for a user without CAP_NE
   assert.match((await tried({ name: "mine", address: "10.9.9.1/24" })).thrown!.message, /EPERM \(1\)/);
 });
 
-systemTest("openDevice() says what is wrong with a name, address, MTU, route or rule", NEEDS, async () => {
+systemTest("openDevice() names the fault of a name, address, MTU, route or rule", NEEDS, async () => {
   await using namespace = await openNamespace();
   const wrong: [unknown, string, RegExp][] = [
     [{ name: "a-name-of-16-byt" }, "RangeError", /name must have at most 15 bytes, got 16$/],
@@ -284,7 +284,7 @@ systemTest("openDevice() says what is wrong with a name, address, MTU, route or 
   }
 });
 
-systemTest("openDevice() says that a device is busy", NEEDS, async () => {
+systemTest("openDevice() reports a busy device", NEEDS, async () => {
   await using namespace = await openNamespace();
   const holder = await start(namespace, "echo", { name: "taken" });
   const thrown = await opening(namespace, { name: "taken" });
@@ -297,7 +297,7 @@ systemTest("openDevice() says that a device is busy", NEEDS, async () => {
   assert.equal((await holder.ended()).code, 0);
 });
 
-systemTest("openDevice() says what to do without --allow-ffi", NEEDS, async () => {
+systemTest("openDevice() names the remedy without --allow-ffi", NEEDS, async () => {
   await using namespace = await openNamespace();
   const { thrown } = await run<{ thrown: Thrown }>(namespace, "noFfi");
   assert.deepEqual(thrown.name, "NotCapable");
@@ -316,7 +316,7 @@ systemTest("Tunnel.run() rejects when its device is removed while it runs", NEED
   assert.match(thrown.message, /"w0": EBADFD \(77\): the device was removed$/);
 });
 
-systemTest("Device.events() tells of up, down, a new MTU and the end", NEEDS, async () => {
+systemTest("Device.events() reports up, down, a new MTU and gone", NEEDS, async () => {
   await using namespace = await openNamespace();
   const scenario = await start(namespace, "events", { name: "w0", address: "10.9.0.1/24" });
   const steps: [string, string[]][] = [
@@ -332,7 +332,7 @@ systemTest("Device.events() tells of up, down, a new MTU and the end", NEEDS, as
   const { events } = JSON.parse((await scenario.ended()).printed) as {
     events: { kind: string; mtu: number }[];
   };
-  // The kernel sets a device down before it removes it; a read may notice the end before that news arrives.
+  // The kernel sets a device down before it removes it; a read may fail before that message arrives.
   const told = events.map(({ kind, mtu }) => `${kind} ${mtu}`).filter((event) => event !== "down 1234");
   assert.deepEqual(told, ["down 1500", "mtu 1234", "up 1234", "gone 1234"]);
 });
@@ -350,7 +350,7 @@ systemTest(
     assert.equal(code, 70);
     assert.match(heard, /warren: Cannot go on: stage "spin" has not returned for 500 ms: ending the process/);
     assert.deepEqual(await state(namespace), before);
-    // The note goes with what it was about.
+    // The journal is removed with its changes.
     const notes = Array.from(Deno.readDirSync("/run/warren"), ({ name }) => name);
     assert.deepEqual(notes.filter((name) => name.startsWith(`${scenario.child.pid}-`)), []);
   },

@@ -1,6 +1,6 @@
 /**
- * What tests/system/journal_test.ts has done inside a network namespace: one scenario a process, with --allow-ffi
- * alone. It prints what it saw as JSON.
+ * Scenarios of journal_test.ts in a network namespace: one per process, with --allow-ffi only. Each prints its result as
+ * JSON.
  */
 
 import { readAll } from "../../driver/linux/files.ts";
@@ -107,19 +107,19 @@ const SCENARIOS: Record<string, () => unknown> = {
     return { failures: failures.map(String), after: summary() };
   },
 
-  /** What a start does about crashes. */
+  /** Recovers from crashes, as a start does. */
   recover: () => {
     recover();
     return summary();
   },
 
-  /** Two find the same; the first to begin does it. */
+  /** Two repairs of the same leftover; the first one does it. */
   repairTwice: () => {
     const [first] = leftovers().found;
     return [repair(first!).map(String), repair(first!).map(String)];
   },
 
-  /** The file is there while it has entries, and no longer. */
+  /** The file exists only while there are entries. */
   live: () => {
     const journal = new Journal("tun0");
     const seen: unknown[] = [];
@@ -145,7 +145,7 @@ const SCENARIOS: Record<string, () => unknown> = {
     return seen;
   },
 
-  /** What it is asked to write down must take something back. */
+  /** An entry must undo a change. */
   wrong: () =>
     [dumpRules(Family.Ipv4), rule(100).undo!.subarray(0, 20), new Uint8Array(3)].map((message) => {
       try {
@@ -163,7 +163,7 @@ const SCENARIOS: Record<string, () => unknown> = {
     libc().poll(new Uint8Array(), 0n, 60_000);
   },
 
-  /** The same, put back by itself; how long both took (milliseconds). */
+  /** The same, undone by the setup; the times of both (milliseconds). */
   crowdUndone: () => {
     const start = performance.now();
     const setup = openCrowd();
@@ -172,20 +172,20 @@ const SCENARIOS: Record<string, () => unknown> = {
     return { opened: middle - start, undone: performance.now() - middle, path: pathOf(setup) };
   },
 
-  /** The same, put back by what the watchdog runs, which ends the process. */
+  /** The same, undone by the watchdog's rescue, which ends the process. */
   crowdRescued: () => {
     const setup = openCrowd();
     rescue([setup.sharedJournalPath], 70);
   },
 
-  /** How long repair() takes (milliseconds), and what it says. */
+  /** Time of repair() (milliseconds) and its failures. */
   crowdRepaired: () => {
     const start = performance.now();
     const failures = leftovers().found.flatMap(repair);
     return { failures: failures.map(String), took: performance.now() - start, after: summary() };
   },
 
-  /** A change in the middle fails: those before it are put back, and what was not made is not noted. */
+  /** A change in the middle fails: those before it are undone, and those that were not made are not in the journal. */
   half: () => {
     using netlink = Netlink.open();
     const link = netlink.linkByName("d0")!;
@@ -200,7 +200,7 @@ const SCENARIOS: Record<string, () => unknown> = {
     return { thrown, made, after: count(), path: pathOf(setup) };
   },
 
-  /** What does not fit is refused before, and changes nothing of what is there. */
+  /** Entries that do not fit are refused before the change, and leave the journal as it is. */
   limit: () => {
     const journal = new Journal("tun0");
     const first = entry(rule(100));
@@ -213,7 +213,7 @@ const SCENARIOS: Record<string, () => unknown> = {
     return { thrown, lines, path: journal.path ?? "none" };
   },
 
-  /** A journal whose entries come and go for long stays short. */
+  /** A journal with many short-lived entries stays short. */
   turns: () => {
     const journal = new Journal("tun0");
     journal.record([entry(rule(1))]);
@@ -249,7 +249,7 @@ const SCENARIOS: Record<string, () => unknown> = {
     return { first, second, gone, shared: shared === second, left };
   },
 
-  /** Which file a journal has once it has an entry. */
+  /** File of a journal with an entry. */
   path: () => {
     const journal = new Journal("tun0");
     try {

@@ -1,4 +1,4 @@
-/** The journal against real crashes, real files and forged ones, in network namespaces of its own. */
+/** Journals of real crashes, real files and forged ones, in network namespaces. */
 
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { fileURLToPath } from "node:url";
@@ -36,12 +36,12 @@ class Machine implements AsyncDisposable {
     return new Machine(await openNamespace(), Deno.makeTempDirSync());
   }
 
-  /** Where a file of its /run is here. */
+  /** Path outside the machine of a file in its /run. */
   path(inside: string): string {
     return inside.replace("/run", this.#run);
   }
 
-  /** The arguments of `unshare` for a scenario in it; with `processes`, among process numbers of its own. */
+  /** Arguments of `unshare` for a scenario in it; with `processes`, in a new PID namespace. */
   arguments(scenario: string, run = this.#run, processes = false): string[] {
     const numbers = processes ? ["-pf", "--mount-proc"] : [];
     const script = 'mount --bind "$0" /run && exec "$@"';
@@ -64,10 +64,10 @@ class Machine implements AsyncDisposable {
     return JSON.parse((await this.namespace.command("unshare", this.arguments(scenario))).stdout);
   }
 
-  /** Runs a scenario that waits, and kills it where it does; returns its journal. */
+  /** Runs a scenario that waits, and kills it then; returns the path of its journal. */
   async crash(scenario = "crash", processes = false): Promise<string> {
     await using child = this.namespace.spawn("unshare", this.arguments(scenario, this.#run, processes), {
-      // It has to say that its child was killed.
+      // unshare reports that its child was killed.
       stderr: processes ? "null" : "inherit",
     });
     const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
@@ -90,7 +90,7 @@ class Machine implements AsyncDisposable {
   }
 }
 
-/** The child of `unshare -f`, whose own number says nothing here. */
+/** PID of the child of `unshare -f`, whose PID in its own namespace is of no use here. */
 async function onlyChildOf(pid: number): Promise<number> {
   return Number((await Deno.readTextFile(`/proc/${pid}/task/${pid}/children`)).trim());
 }
@@ -105,9 +105,9 @@ async function mtuOf(namespace: Namespace, name: string): Promise<number | undef
   return links.find(({ ifname }) => ifname === name)?.mtu;
 }
 
-/** Another file where a machine's journals are. */
+/** A forged file in a machine's journal folder. */
 class Forgery implements Disposable {
-  /** Where it is in the machine. */
+  /** Path inside the machine. */
   readonly inside: string;
   readonly path: string;
 
@@ -123,7 +123,7 @@ class Forgery implements Disposable {
 }
 
 systemTest(
-  "repair() puts back what a killed process left, and the device goes by itself",
+  "repair() undoes the changes of a killed process, whose device the kernel removes",
   NEEDS,
   async () => {
     await using machine = await Machine.open();
@@ -143,7 +143,7 @@ systemTest(
       ["d0", "set d0 to MTU 1380, up"],
       ["tun0", "add the IPv4 rule 100: from all lookup 51820", "add the route 198.51.100.0/24 to lo"],
     ]);
-    // From another network namespace, they are journals of another namespace.
+    // In another network namespace they count as journals of other namespaces.
     await using other = await openNamespace();
     const { stdout } = await other.command("unshare", machine.arguments("leftovers"));
     const { found: foundThere, otherNamespaces } = JSON.parse(stdout) as Summary;
@@ -157,7 +157,7 @@ systemTest(
   },
 );
 
-systemTest("repair() does what is left when a part is gone already, and only once", NEEDS, async () => {
+systemTest("repair() undoes the rest when a part is gone already, and only once", NEEDS, async () => {
   await using machine = await Machine.open();
   const { namespace } = machine;
   await machine.crash();
@@ -167,7 +167,7 @@ systemTest("repair() does what is left when a part is gone already, and only onc
   deepStrictEqual((await machine.run<Summary>("leftovers")).found, []);
 });
 
-systemTest("repair() leaves a link alone that has the index of another now", NEEDS, async () => {
+systemTest("repair() leaves a renamed link alone", NEEDS, async () => {
   await using machine = await Machine.open();
   const { namespace } = machine;
   await namespace.command("ip", ["tuntap", "add", "d0", "mode", "tun"]);
@@ -221,12 +221,12 @@ systemTest("leftovers() refuses forged files and names the remedy", NEEDS, async
       strictEqual(refused.length, 1);
       match(refused[0]!, message);
       ok(refused[0]!.includes(forgery.inside) && refused[0]!.length < 600, refused[0]);
-      // The genuine one is found all the same.
+      // The genuine journal is still found.
       deepStrictEqual(found.map(([device]) => device), ["tun0"]);
     });
   };
   const write = (path: string, data: string): void => Deno.writeTextFileSync(path, data, { mode: 0o600 });
-  /** A journal whose first line has other values, and with these lines after it. */
+  /** A journal with changed values in the first line, followed by these lines. */
   const journal = (values: object, ...lines: unknown[]): string =>
     [{ ...JSON.parse(head!), ...values }, ...lines].map((line) => `${JSON.stringify(line)}\n`).join("");
   const changed = (undo: string): string => journal({}, { description: "x", undo });
@@ -334,13 +334,13 @@ systemTest("leftovers() refuses forged files and names the remedy", NEEDS, async
     });
   };
   const description = "add the IPv4 rule 100: from all lookup 51820";
-  await found("the number of a process that lives says nothing", `${head}\n${first}\n`, [
+  await found("the PID of a living process does not count", `${head}\n${first}\n`, [
     ["forged", description],
   ]);
-  await found("a last line that is cut short says nothing", `${head}\n${first}\n${rest[0]!.slice(0, -1)}`, [
+  await found("a truncated last line is ignored", `${head}\n${first}\n${rest[0]!.slice(0, -1)}`, [
     ["forged", description],
   ]);
-  await context.step("a last line that is cut short within a letter says nothing", async () => {
+  await context.step("a last line truncated within a character is ignored", async () => {
     using forgery = new Forgery(machine, name);
     const bytes = new TextEncoder().encode(`${head}\n${first}\n{"description":"ü`);
     Deno.writeFileSync(forgery.path, bytes.subarray(0, -1), { mode: 0o600 });
@@ -348,20 +348,20 @@ systemTest("leftovers() refuses forged files and names the remedy", NEEDS, async
     deepStrictEqual(refused, []);
     deepStrictEqual(found.filter(([device]) => device === "forged"), [["forged", description]]);
   });
-  await found("a first line that is cut short has nothing to repair", head!.slice(0, 30), [["forged"]]);
-  await found("an empty file has nothing to repair", "", [["forged"]]);
-  await found("what was struck out is not repaired", `${text}{"forget":0}\n{"forget":1}\n`, [["forged"]]);
+  await found("a truncated first line leaves nothing to repair", head!.slice(0, 30), [["forged"]]);
+  await found("an empty file leaves nothing to repair", "", [["forged"]]);
+  await found("struck-out changes are not repaired", `${text}{"forget":0}\n{"forget":1}\n`, [["forged"]]);
   await found(
-    "one from before the system's start has nothing to repair",
+    "a journal from before the last boot leaves nothing to repair",
     journal({ boot: "another" }, JSON.parse(first!)),
     [["forged"]],
   );
-  await found("one of another network namespace is left alone", journal({ network: "cookie:00" }), []);
+  await found("a journal of another network namespace is left alone", journal({ network: "cookie:00" }), []);
   deepStrictEqual(await machine.run("repair"), { failures: [], after: CLEAN });
   deepStrictEqual(await rulesOf(namespace), []);
 });
 
-/** Runs the scenario `path` where /run, /tmp and /dev/shm are new, after `prepare`, and returns what it printed. */
+/** Runs the scenario `path` with new /run, /tmp and /dev/shm after `prepare`, and returns its output. */
 async function pathAfter(prepare: string, env: Record<string, string> = {}, user = ""): Promise<string> {
   await using namespace = await openNamespace();
   // The checkout and Deno may be in one of those folders.
@@ -382,7 +382,7 @@ async function pathAfter(prepare: string, env: Record<string, string> = {}, user
 }
 
 systemTest(
-  "Journal takes the first folder that is its user's alone and takes what is written",
+  "Journal uses the first folder that is private to its user and accepts the write",
   NEEDS,
   async () => {
     const path = pathAfter;
@@ -418,7 +418,7 @@ systemTest(
   },
 );
 
-systemTest("a user who is not root has a journal of its own", NEEDS, async () => {
+systemTest("the journal of a user other than root is in that user's folder", NEEDS, async () => {
   const path = await pathAfter(
     "true",
     { XDG_RUNTIME_DIR: "/mnt/user" },
@@ -427,7 +427,7 @@ systemTest("a user who is not root has a journal of its own", NEEDS, async () =>
   match(path, /^\/mnt\/user\/warren\//);
 });
 
-/** What a scenario measured (milliseconds) and saw. */
+/** Times (milliseconds) and path that a scenario reports. */
 interface Crowd {
   opened: number;
   undone: number;
@@ -446,11 +446,11 @@ async function countsOf(namespace: Namespace): Promise<Record<string, number>> {
 
 const CROWD = { addresses: 1000, routes: 5000, rules: 1000 };
 const NONE = { addresses: 0, routes: 0, rules: 0 };
-/** What 7,000 changes and their journal may take on a loaded machine (milliseconds). */
+/** Maximum time for 7,000 changes and their journal on a loaded machine (milliseconds). */
 const CROWD_LIMIT = 2000;
 
 systemTest(
-  "1,000 addresses, 5,000 routes and 1,000 rules of a persistent device are made and put back in 2 s",
+  "1,000 addresses, 5,000 routes and 1,000 rules of a persistent device are made and undone in 2 s",
   NEEDS,
   async () => {
     await using machine = await Machine.open();
@@ -462,7 +462,7 @@ systemTest(
   },
 );
 
-systemTest("the watchdog's rescue puts back what the journal has, and removes it", NEEDS, async () => {
+systemTest("the watchdog's rescue undoes the changes in the journal and removes it", NEEDS, async () => {
   await using machine = await Machine.open();
   await machine.namespace.command("ip", ["tuntap", "add", "d0", "mode", "tun"]);
   const { code } = await machine.namespace.command("unshare", machine.arguments("crowdRescued"), {
@@ -473,7 +473,7 @@ systemTest("the watchdog's rescue puts back what the journal has, and removes it
   deepStrictEqual([...Deno.readDirSync(machine.path(FOLDER))], []);
 });
 
-systemTest("repair() puts back thousands of changes in 2 s", NEEDS, async () => {
+systemTest("repair() undoes thousands of changes in 2 s", NEEDS, async () => {
   await using machine = await Machine.open();
   await machine.namespace.command("ip", ["tuntap", "add", "d0", "mode", "tun"]);
   await machine.crash("crowd");
@@ -492,17 +492,21 @@ systemTest("repair() has nothing to do for a device that is gone", NEEDS, async 
   deepStrictEqual(await machine.run("repair"), { failures: [], after: CLEAN });
 });
 
-systemTest("a change that fails undoes those before it, in the same message too", NEEDS, async () => {
-  await using machine = await Machine.open();
-  await machine.namespace.command("ip", ["tuntap", "add", "d0", "mode", "tun"]);
-  const { thrown, made, after, path } = await machine.run<Record<string, unknown>>("half");
-  match(String(thrown), /^DriverError: Cannot add the route 11\.0\.99\.0\/24 to d0: EEXIST \(17\)/);
-  ok(made as number >= 100 && made as number < 200, String(made));
-  deepStrictEqual([after, path], [0, ""]);
-});
+systemTest(
+  "a change that fails undoes those before it, including those of the same datagram",
+  NEEDS,
+  async () => {
+    await using machine = await Machine.open();
+    await machine.namespace.command("ip", ["tuntap", "add", "d0", "mode", "tun"]);
+    const { thrown, made, after, path } = await machine.run<Record<string, unknown>>("half");
+    match(String(thrown), /^DriverError: Cannot add the route 11\.0\.99\.0\/24 to d0: EEXIST \(17\)/);
+    ok(made as number >= 100 && made as number < 200, String(made));
+    deepStrictEqual([after, path], [0, ""]);
+  },
+);
 
 systemTest(
-  "a container's journal is put back by its next start, and left alone while it runs",
+  "the journal of a container is repaired after its end, and left alone while it runs",
   NEEDS,
   async () => {
     await using machine = await Machine.open();
@@ -525,7 +529,7 @@ systemTest(
 );
 
 systemTest(
-  "recover() repairs what is here, and keeps the newest 256 journals of other namespaces",
+  "recover() repairs leftovers of its namespace, and keeps the newest 256 journals of others",
   NEEDS,
   async () => {
     await using machine = await Machine.open();

@@ -1,4 +1,4 @@
-/** The structures and constants of Linux's sockets and TUN devices against the system's headers. */
+/** Structures and constants of Linux's sockets and TUN devices against the system's headers. */
 
 import { deepStrictEqual } from "node:assert/strict";
 import { TunFlag, TunOffload, TunRequest } from "../../driver/linux/device.ts";
@@ -57,7 +57,7 @@ const STRUCTURES = {
   },
 };
 
-/** Where a table calls a member otherwise than C does. */
+/** Members whose name in a table differs from C's. */
 const MEMBERS = {
   "struct iovec.base": "iov_base",
   "struct iovec.length": "iov_len",
@@ -80,7 +80,7 @@ const MEMBERS = {
   "struct virtio_net_hdr.ChecksumOffset": "csum_offset",
 };
 
-/** What headers before Linux 6.2 lack. */
+/** Constants that headers before Linux 6.2 lack. */
 const SINCE_6_2 = ["TUN_F_USO4", "TUN_F_USO6"];
 const TUN = Object.fromEntries(
   Object.entries({ ...TunRequest, ...TunFlag, ...TunOffload })
@@ -89,7 +89,7 @@ const TUN = Object.fromEntries(
 );
 
 systemTest(
-  "Linux's structures and constants are where and what the system's headers say",
+  "Linux's structures and constants are those of the system's headers",
   { root: false, programs: [CC.compiler, CC.objcopy] },
   async () => {
     const constants = { ...Socket, ...Segment, ...PacketInfo, ...ErrorQueue, ...Errno, ...TUN };

@@ -1,6 +1,6 @@
 /**
- * What tests/system/netlink_test.ts has done inside a network namespace: one scenario a process, with --allow-ffi
- * alone, on the device `d0`. It prints what it saw as JSON; addresses are text.
+ * Scenarios of netlink_test.ts in a network namespace: one per process, with --allow-ffi only, on the device `d0`. Each
+ * prints its result as JSON; addresses are text.
  */
 
 import { parseAddress, parseCidr } from "../../lib/wire/address.ts";
@@ -42,7 +42,7 @@ function address(text: string): Uint8Array {
   return parseAddress(text).bytes;
 }
 
-/** What a call throws, as `Name: message`; `none` when it does not. */
+/** Error that a call throws, as `Name: message`; `none` when it does not throw. */
 function thrownBy(call: () => unknown): string {
   try {
     call();
@@ -57,7 +57,7 @@ function readable(key: string, value: unknown): unknown {
   return key === "request" || key === "undo" ? value.toHex() : formatRawAddress(value);
 }
 
-/** What was thrown while changes were taken back. */
+/** Errors of undos. */
 function undoAll(netlink: Netlink, messages: readonly Uint8Array[]): string[] {
   return messages.map((message) => thrownBy(() => netlink.undo(message, "undo"))).filter((thrown) =>
     thrown !== "none"
@@ -108,7 +108,7 @@ const SCENARIOS: Record<string, (netlink: Netlink, link: Link) => unknown> = {
   removeAddresses: (netlink, link) => {
     for (const prefix of netlink.addresses(link.index)) {
       const { request, undo } = removeAddress(link, prefix);
-      // There and back, and there again: what removes is undone by what adds.
+      // Removed, added and removed again: an addition undoes a removal.
       for (const message of [request, undo!, request]) {
         netlink.apply({ request: message, description: "move an address" });
       }
@@ -154,7 +154,7 @@ const SCENARIOS: Record<string, (netlink: Netlink, link: Link) => unknown> = {
   },
 
   strangers: (netlink, link) => {
-    // Both are there by `ip`, alike in all but who made them.
+    // Both were made by `ip` and differ only in their protocol number.
     const route = removeRoute(link, { destination: prefix("10.40.0.0/16") });
     const rule = addRule({ family: Family.Ipv4, priority: 300, table: 300 });
     return {
@@ -226,7 +226,7 @@ const SCENARIOS: Record<string, (netlink: Netlink, link: Link) => unknown> = {
 
   overrun: (netlink, link) => {
     using monitor = LinkMonitor.open(link.index);
-    // Far more news than a socket's queue holds.
+    // Far more messages than the socket's receive buffer holds.
     for (let i = 0; i < FLOOD; i++) netlink.apply(setLink(link, { mtu: 1300 + i % 100 }));
     netlink.apply(setLink(link, { up: true, mtu: 1234 }));
     const events = monitor.drain();
@@ -288,7 +288,7 @@ const SCENARIOS: Record<string, (netlink: Netlink, link: Link) => unknown> = {
     const before = system.add(parseAddress(first!), [MAIN_TABLE], undefined);
     system.drain();
     netlink.apply(addRoute(other, { destination: prefix("10.8.0.0/16") }));
-    // As a link's news comes when a tunnel opens.
+    // As the messages about a link when a tunnel opens.
     netlink.apply(setLink(other, { mtu: 1400 }));
     system.drain();
     before.refresh();

@@ -1,4 +1,4 @@
-/** rtnetlink against the kernel, in namespaces of its own; `ip` says what is really there. */
+/** rtnetlink against the kernel, in network namespaces; `ip` shows the actual state. */
 
 import { fileURLToPath } from "node:url";
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
@@ -22,7 +22,7 @@ function run<Result>(namespace: Namespace, scenario: string, ...args: string[]):
   return runModule<Result>(namespace, SCENARIOS, [scenario, ...args]);
 }
 
-/** A namespace with a TUN device `d0` that no program holds. */
+/** Opens a namespace with a TUN device `d0` that no program has open. */
 async function openWithDevice(): Promise<Namespace> {
   const namespace = await openNamespace();
   await namespace.command("ip", ["tuntap", "add", "d0", "mode", "tun"]);
@@ -34,14 +34,14 @@ async function ipAddresses(namespace: Namespace): Promise<string[]> {
   return addr_info.map(({ local, prefixlen }) => `${local}/${prefixlen}`);
 }
 
-/** The entries' fields of these names, without those that are not there. */
+/** Picks fields of entries by name; missing ones are left out. */
 function pick(entries: Fields[], ...names: string[]): Fields[] {
   return entries.map((entry) =>
     Object.fromEntries(names.filter((name) => name in entry).map((name) => [name, entry[name]]))
   );
 }
 
-systemTest("Netlink.link() and linkByName() say of a link what ip says", NEEDS, async () => {
+systemTest("Netlink.link() and linkByName() return what ip shows of a link", NEEDS, async () => {
   await using namespace = await openWithDevice();
   const { byName, byIndex, lo, absent } = await run<Record<string, Fields>>(namespace, "link");
   const [d0, loopback] = await Promise.all(["d0", "lo"].map(async (name) => {
@@ -64,7 +64,7 @@ systemTest("Netlink.link() and linkByName() say of a link what ip says", NEEDS, 
 });
 
 systemTest(
-  "setLink() changes and its undo restores; the kernel's words are in the error",
+  "setLink() changes a link and its undo restores it; errors hold the kernel's message",
   NEEDS,
   async () => {
     await using namespace = await openWithDevice();
@@ -85,7 +85,7 @@ systemTest(
   },
 );
 
-systemTest("deleteLink() removes a device, and what is gone is not found", NEEDS, async () => {
+systemTest("deleteLink() removes a device, which is then not found", NEEDS, async () => {
   await using namespace = await openWithDevice();
   const { gone, again, addresses, routes } = await run<Fields>(namespace, "deleteLink");
   strictEqual(gone, true);
@@ -95,7 +95,7 @@ systemTest("deleteLink() removes a device, and what is gone is not found", NEEDS
   deepStrictEqual(links.filter(({ ifname }) => ifname === "d0"), []);
 });
 
-systemTest("addAddress() and removeAddress() keep several of both families", NEEDS, async () => {
+systemTest("addAddress() and removeAddress() handle several addresses of both families", NEEDS, async () => {
   await using namespace = await openWithDevice();
   await namespace.command("ip", ["link", "set", "d0", "up"]);
   const { listed, again } = await run<{ listed: string[]; again: string }>(namespace, "addAddresses");
@@ -120,76 +120,87 @@ systemTest("addAddress() and removeAddress() keep several of both families", NEE
   deepStrictEqual(await ipAddresses(namespace), []);
 });
 
-systemTest("addRoute() sets metric, table, gateway and source, and its undo removes", NEEDS, async () => {
-  await using namespace = await openWithDevice();
-  await namespace.command("ip", ["link", "set", "d0", "up"]);
-  await run(namespace, "addAddresses");
-  const show = async (...words: string[]): Promise<Fields[]> => {
-    const routes = await namespace.ip<Fields>(...words, "proto", "87");
-    return pick(routes, "type", "dst", "gateway", "dev", "prefsrc", "metric");
-  };
-  type Listed = {
-    destination: Fields;
-    gateway?: string;
-    source?: string;
-    metric: number;
-    table: number;
-    index: number;
-  };
-  const seen = await run<Fields & { undo: string[]; listed: Listed[] }>(namespace, "addRoutes");
-  deepStrictEqual(await show("route", "show", "table", "1000"), [
-    { dst: "10.20.0.0/16", dev: "d0", metric: 77 },
-    { type: "unreachable", dst: "192.0.2.0/24" },
-  ]);
-  deepStrictEqual(await show("route", "show"), [
-    { dst: "default", gateway: "10.9.0.2", dev: "d0", prefsrc: "10.9.0.1", metric: 5 },
-  ]);
-  deepStrictEqual(await show("-6", "route", "show", "table", "70000"), [
-    { dst: "fd01::/32", gateway: "fd00:9::5", dev: "d0", metric: 1024 },
-  ]);
-  deepStrictEqual(await show("-6", "route", "show"), [{ dst: "default", dev: "d0", metric: 9 }]);
-  deepStrictEqual(
-    seen.listed.map(({ destination, gateway, source, metric, table }) => ({
-      ...destination,
-      gateway,
-      source,
-      metric,
-      table,
-    })).toSorted((a, b) => a.table - b.table || a.metric - b.metric),
-    [
-      { address: "0.0.0.0", length: 0, gateway: "10.9.0.2", source: "10.9.0.1", metric: 5, table: 254 },
-      { address: "::", length: 0, gateway: undefined, source: undefined, metric: 9, table: 254 },
-      { address: "10.20.0.0", length: 16, gateway: undefined, source: undefined, metric: 77, table: 1000 },
-      { address: "fd01::", length: 32, gateway: "fd00:9::5", source: undefined, metric: 1024, table: 70000 },
-    ],
-  );
-  strictEqual(
-    seen.again,
-    "DriverError: Cannot add the route 10.20.0.0/16 metric 77 in table 1000 to d0: EEXIST (17)",
-  );
-  strictEqual(
-    seen.badGateway,
-    "DriverError: Cannot add the route 10.30.0.0/16 via 203.0.113.1 in table 7 to d0: ENETUNREACH (101): " +
-      "Nexthop has invalid gateway",
-  );
-  match(
-    seen.badPrefix as string,
-    /^DriverError: Cannot add the route 10\.30\.0\.1\/16 to d0: EINVAL \(22\): /,
-  );
-  strictEqual((seen.to as Fields).gateway, "10.9.0.2");
-  strictEqual((seen.to6 as Fields).index, seen.listed[0]!.index);
+systemTest(
+  "addRoute() sets metric, table, gateway and source, and its undo removes the route",
+  NEEDS,
+  async () => {
+    await using namespace = await openWithDevice();
+    await namespace.command("ip", ["link", "set", "d0", "up"]);
+    await run(namespace, "addAddresses");
+    const show = async (...words: string[]): Promise<Fields[]> => {
+      const routes = await namespace.ip<Fields>(...words, "proto", "87");
+      return pick(routes, "type", "dst", "gateway", "dev", "prefsrc", "metric");
+    };
+    type Listed = {
+      destination: Fields;
+      gateway?: string;
+      source?: string;
+      metric: number;
+      table: number;
+      index: number;
+    };
+    const seen = await run<Fields & { undo: string[]; listed: Listed[] }>(namespace, "addRoutes");
+    deepStrictEqual(await show("route", "show", "table", "1000"), [
+      { dst: "10.20.0.0/16", dev: "d0", metric: 77 },
+      { type: "unreachable", dst: "192.0.2.0/24" },
+    ]);
+    deepStrictEqual(await show("route", "show"), [
+      { dst: "default", gateway: "10.9.0.2", dev: "d0", prefsrc: "10.9.0.1", metric: 5 },
+    ]);
+    deepStrictEqual(await show("-6", "route", "show", "table", "70000"), [
+      { dst: "fd01::/32", gateway: "fd00:9::5", dev: "d0", metric: 1024 },
+    ]);
+    deepStrictEqual(await show("-6", "route", "show"), [{ dst: "default", dev: "d0", metric: 9 }]);
+    deepStrictEqual(
+      seen.listed.map(({ destination, gateway, source, metric, table }) => ({
+        ...destination,
+        gateway,
+        source,
+        metric,
+        table,
+      })).toSorted((a, b) => a.table - b.table || a.metric - b.metric),
+      [
+        { address: "0.0.0.0", length: 0, gateway: "10.9.0.2", source: "10.9.0.1", metric: 5, table: 254 },
+        { address: "::", length: 0, gateway: undefined, source: undefined, metric: 9, table: 254 },
+        { address: "10.20.0.0", length: 16, gateway: undefined, source: undefined, metric: 77, table: 1000 },
+        {
+          address: "fd01::",
+          length: 32,
+          gateway: "fd00:9::5",
+          source: undefined,
+          metric: 1024,
+          table: 70000,
+        },
+      ],
+    );
+    strictEqual(
+      seen.again,
+      "DriverError: Cannot add the route 10.20.0.0/16 metric 77 in table 1000 to d0: EEXIST (17)",
+    );
+    strictEqual(
+      seen.badGateway,
+      "DriverError: Cannot add the route 10.30.0.0/16 via 203.0.113.1 in table 7 to d0: ENETUNREACH (101): " +
+        "Nexthop has invalid gateway",
+    );
+    match(
+      seen.badPrefix as string,
+      /^DriverError: Cannot add the route 10\.30\.0\.1\/16 to d0: EINVAL \(22\): /,
+    );
+    strictEqual((seen.to as Fields).gateway, "10.9.0.2");
+    strictEqual((seen.to6 as Fields).index, seen.listed[0]!.index);
 
-  deepStrictEqual(await run(namespace, "replay", ...seen.undo), { first: [], second: [] });
-  deepStrictEqual(await show("route", "show", "table", "all"), []);
-  deepStrictEqual(await show("-6", "route", "show", "table", "all"), []);
-});
+    deepStrictEqual(await run(namespace, "replay", ...seen.undo), { first: [], second: [] });
+    deepStrictEqual(await show("route", "show", "table", "all"), []);
+    deepStrictEqual(await show("-6", "route", "show", "table", "all"), []);
+  },
+);
 
-systemTest("Netlink.routeTo() is undefined where nothing leads", NEEDS, async () => {
+systemTest("Netlink.routeTo() is undefined without a route", NEEDS, async () => {
   await using namespace = await openWithDevice();
   deepStrictEqual(await run(namespace, "noRoute"), { to: "none" });
 });
 
-systemTest("an undo leaves a route and a rule alone that somebody else made", NEEDS, async () => {
+systemTest("an undo leaves the route and the rule of another program alone", NEEDS, async () => {
   await using namespace = await openWithDevice();
   await namespace.command("ip", ["link", "set", "d0", "up"]);
   await namespace.command("ip", ["route", "add", "10.40.0.0/16", "dev", "d0"]);
@@ -202,7 +213,7 @@ systemTest("an undo leaves a route and a rule alone that somebody else made", NE
   strictEqual((await namespace.ip("rule", "show", "priority", "300")).length, 1);
 });
 
-systemTest("addRule() sets every selector, and its undo removes", NEEDS, async () => {
+systemTest("addRule() sets every selector, and its undo removes the rule", NEEDS, async () => {
   await using namespace = await openWithDevice();
   const show = async (family: string): Promise<Fields[]> =>
     (await namespace.ip<Fields>(family, "rule", "show")).filter(({ protocol }) => protocol === "87");
@@ -258,7 +269,7 @@ systemTest("Link.statistics are the kernel's counters", NEEDS, async () => {
     addresses: ["10.1.0.2/24"],
   });
   await namespace.command("ping", ["-c", "20", "-i", "0.01", "-s", "1000", "10.1.0.2"]);
-  // Quiet from here: what the two look at is the same.
+  // No traffic from here on, so that both read the same counters.
   await peer.command("ip", ["link", "set", "d1", "down"]);
   const { byName } = await run<{ byName: { kind: string; statistics: Fields } }>(namespace, "link");
   const [{ stats64 }] = await namespace.ip<{ stats64: Record<string, Fields> }>(
@@ -282,7 +293,7 @@ systemTest("Link.statistics are the kernel's counters", NEEDS, async () => {
   ok((byName.statistics.rxBytes as number) > 20 * 1000);
 });
 
-systemTest("LinkMonitor.drain() tells up, down, mtu and gone of its own link", NEEDS, async () => {
+systemTest("LinkMonitor.drain() reports up, down, mtu and gone of its link only", NEEDS, async () => {
   await using namespace = await openWithDevice();
   const { seen, absent } = await run<{ seen: unknown; absent: string }>(namespace, "monitor");
   deepStrictEqual(seen, [
@@ -297,7 +308,7 @@ systemTest("LinkMonitor.drain() tells up, down, mtu and gone of its own link", N
   strictEqual(absent, "NotFound: Cannot watch the link 9999: ENODEV (19)");
 });
 
-systemTest("LinkMonitor.drain() knows the state after an overrun", NEEDS, async () => {
+systemTest("LinkMonitor.drain() reports the state after an overrun", NEEDS, async () => {
   await using namespace = await openWithDevice();
   const { count, last, after } = await run<Fields & { count: number }>(namespace, "overrun");
   ok(count < 4000, `${count} events: the queue did not overrun`);
@@ -305,7 +316,7 @@ systemTest("LinkMonitor.drain() knows the state after an overrun", NEEDS, async 
   deepStrictEqual(after, [{ kind: "mtu", mtu: 1111 }]);
 });
 
-systemTest("without CAP_NET_ADMIN Netlink looks, and says what to do about a change", NEEDS, async () => {
+systemTest("without CAP_NET_ADMIN Netlink can query, and a change fails with the remedy", NEEDS, async () => {
   await using namespace = await openWithDevice();
   const deno = [
     Deno.execPath(),
@@ -334,7 +345,7 @@ systemTest("Netlink is a bad resource after close()", NEEDS, async () => {
 });
 
 systemTest(
-  "LinuxHostRoutes take few requests among many routes, and follow those alone that cover their addresses",
+  "LinuxHostRoutes need few requests among many routes, and follow only routes that cover their addresses",
   NEEDS,
   async () => {
     await using namespace = await openWithDevice();
@@ -350,7 +361,7 @@ systemTest(
 );
 
 systemTest(
-  "LinuxHostRoutes go around a tunnel of another process that comes later, and leave one that ends",
+  "LinuxHostRoutes bypass a later tunnel of another process, and leave one that ends",
   NEEDS,
   async () => {
     await using namespace = await openWithDevice();

@@ -1,22 +1,22 @@
-/** What tests of UDP sockets do in a namespace: a scenario by its name, whose result is printed as JSON. */
+/** Scenarios of the UDP socket tests, run in a namespace by name; each prints its result as JSON. */
 
 import { openUdpSocket, openWaiter, type UdpSocket } from "../../driver/mod.ts";
 import { parseAddress } from "../../lib/wire/address.ts";
 import { PacketBatch, PacketPool } from "../../lib/core/mod.ts";
 
-/** Where the scenarios send to, and which port receives. */
+/** Destination of the scenarios, and the port that receives. */
 const PORT = 4500;
 const COUNT = 64;
 const LENGTH = 1400;
 
-/** What `slow` saw. */
+/** Result of `slow`. */
 export interface Slow {
-  /** How many datagrams the first call sent, and how many calls it took for all. */
+  /** Datagrams that the first call sent, and calls for all of them. */
   readonly first: number;
   readonly calls: number;
-  /** What the system refused with. */
+  /** Name of the system's error. */
   readonly refusals: (string | null)[];
-  /** Whether each wait for room ended with room. */
+  /** True if each wait for room ended with room. */
   readonly ready: boolean[];
 }
 
@@ -51,7 +51,7 @@ async function slow(address: string): Promise<Slow> {
   return { first, calls, refusals, ready };
 }
 
-/** Receives by one interface alone; how many datagrams came of those sent before. */
+/** Receives by one interface; returns how many of the datagrams sent before arrived. */
 async function kept(name: string): Promise<number> {
   using socket = await openUdpSocket({ address: parseAddress("0.0.0.0"), port: PORT, interface: name });
   using waiter = await openWaiter();
@@ -63,7 +63,7 @@ async function kept(name: string): Promise<number> {
   return socket.receive(batch);
 }
 
-/** Lengths of which some are alike in a row, by turns longer and shorter than those before. */
+/** Lengths with runs of equal ones, alternately longer and shorter than the run before. */
 export const LENGTHS: readonly number[] = [
   ...new Array(20).fill(1400),
   900,
@@ -91,12 +91,12 @@ async function send(address: string): Promise<number> {
   return socket.send(packets, 0, packets.length);
 }
 
-/** Whether the datagram of this number goes to another port. */
+/** Reports whether the datagram of this number goes to another port. */
 export function isElsewhere(number: number): boolean {
   return number >= 44 && number % 5 === 0;
 }
 
-/** Receives what `send` sends to its port: numbers and lengths. */
+/** Receives the datagrams that `send` sends to its port: numbers and lengths. */
 async function receive(address: string): Promise<[number: number, length: number][]> {
   using socket = await openUdpSocket({ address: parseAddress(address), port: PORT });
   using waiter = await openWaiter();

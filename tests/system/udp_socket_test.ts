@@ -1,4 +1,4 @@
-/** UDP sockets of the driver against the real kernel's network: a slow link, and two of them. */
+/** UDP sockets of the driver against the real kernel: over a slow link, and over two links. */
 
 import { fileURLToPath } from "node:url";
 import assert from "node:assert/strict";
@@ -9,7 +9,7 @@ import { isElsewhere, LENGTHS, type Slow } from "./udp_socket_scenario.ts";
 
 const SCENARIO = new URL("./udp_socket_scenario.ts", import.meta.url);
 
-/** Roads on which a message of several datagrams may pass, and on which not. */
+/** Paths whose MTU admits a message of several datagrams, and paths whose MTU does not. */
 const ROADS = [
   ["IPv4", "192.0.2.1", "192.0.2.2", 1500],
   ["IPv4", "192.0.2.1", "192.0.2.2", 1000],
@@ -18,7 +18,7 @@ const ROADS = [
 ] as const;
 
 systemTest(
-  "UdpSocket.send() stops where the system has no room, and the loop's wait tells when it has",
+  "UdpSocket.send() stops when the send buffer is full, and the loop's wait ends when it has room",
   { programs: ["ip", "tc"] },
   async () => {
     await using left = await openNamespace();
@@ -33,7 +33,7 @@ systemTest(
     assert.ok(first > 0 && first < 64, `${first} were sent at once`);
     assert.deepEqual(new Set(refusals), new Set([null]));
     assert.deepEqual(new Set(ready), new Set([true]));
-    // Nobody listens there, and the kernel counts what comes.
+    // No socket receives there, and the kernel counts datagrams without one.
     await until(async () => await protocolCounter(right, "UdpNoPorts") >= 64, "64 datagrams came");
     assert.equal(await protocolCounter(right, "UdpNoPorts"), 64);
   },
@@ -61,7 +61,7 @@ for (const [family, left, right, mtu] of ROADS) {
     const { heard } = await running.ended();
     const expected = LENGTHS.map((length, i) => [i, length]).filter(([i]) => !isElsewhere(i!));
     assert.deepEqual(JSON.parse(/^\[.*$/m.exec(heard)![0]), expected);
-    // Several in a message pass the link as one.
+    // Several datagrams of a message pass the link as one packet.
     const passed = (await kernelCounters(one, "veth")).tx.packets - before;
     if (mtu === 1500) assert.ok(passed < LENGTHS.length / 2, `${passed} passed`);
   });

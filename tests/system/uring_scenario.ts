@@ -1,7 +1,6 @@
 /**
- * TUN devices whose queues use io_uring while there is much to do: tests of their own, which uring_test.ts runs in a
- * namespace. With the argument `refused` they expect that the kernel has none for them; with `oneshot` they read as
- * kernels before 6.7 do.
+ * TUN devices whose queues use io_uring under load: tests that uring_test.ts runs in a namespace. With the argument
+ * `refused` they expect that the kernel refuses io_uring; with `oneshot` they read as kernels before 6.7 do.
  */
 
 import assert from "node:assert/strict";
@@ -13,7 +12,7 @@ import { TestHost } from "../kit/host.ts";
 import { command } from "../kit/system.ts";
 import { openDevices } from "./_redirected_devices.ts";
 
-// Opened for good, so not within a test.
+// Stays open, so it is not opened within a test.
 libc();
 
 const REFUSED = Deno.args.includes("refused");
@@ -24,7 +23,7 @@ const BURST = 500;
 /** Reads of few packets after which the queue is calm for certain. */
 const CALM = 64;
 
-/** Whether a device waits for a ring and not for its own descriptor; where it may do either, whether it has lent slots. */
+/** Reports whether a device waits for a ring instead of its own descriptor or, if it may do either, has lent slots. */
 function isRinging(device: TunDevice, host: TestHost): boolean {
   const waits = Deno.readLinkSync(`/proc/self/fd/${device.waitable}`) === "anon_inode:[io_uring]";
   return ONESHOT ? host.pool.taken > 0 : waits;
@@ -46,7 +45,7 @@ class Rig {
     far.attach(this.farHost);
   }
 
-  /** Writes so many packets with numbers, a batch at a time. */
+  /** Writes `count` numbered packets, one batch at a time. */
   write(count: number): void {
     const batch = new PacketBatch();
     const end = this.#next + count;
@@ -56,7 +55,7 @@ class Rig {
     }
   }
 
-  /** Reads once; the numbers have to go on where they stopped. */
+  /** Reads once, and checks that the numbers continue. */
   read(): number {
     const batch = new PacketBatch();
     const count = this.far.read(batch);
@@ -67,7 +66,7 @@ class Rig {
     return count;
   }
 
-  /** Reads until everything that was written has come; returns whether a ring had a part in it. */
+  /** Reads until every written packet has arrived; returns whether a ring read any. */
   readAll(): boolean {
     let rang = false;
     for (let idle = 0; this.#expected < this.#next; idle++) {
@@ -86,7 +85,7 @@ class Rig {
   }
 }
 
-Deno.test("TunDevice reads by a ring while much comes, in order, and then no more", async () => {
+Deno.test("TunDevice reads by a ring under load, in order, and stops when it is calm", async () => {
   const rig = new Rig(await openDevices(1500, PLAIN));
   for (let round = 0; round < 20; round++) {
     assert.equal(isRinging(rig.far, rig.farHost), false);
@@ -118,7 +117,7 @@ for (
   });
 }
 
-Deno.test("TunDevice reads what came before its MTU grew, and then without a ring", async () => {
+Deno.test("TunDevice reads packets that arrived before its MTU grew, and goes on without a ring", async () => {
   const rig = new Rig(await openDevices(1500, PLAIN));
   rig.write(BURST);
   rig.read();
@@ -131,7 +130,7 @@ Deno.test("TunDevice reads what came before its MTU grew, and then without a rin
   rig.close();
 });
 
-Deno.test("TunDevice counts packets that are longer than the MTU it knows, which the kernel cuts", async () => {
+Deno.test("TunDevice counts packets that are longer than its known MTU, which the kernel truncates", async () => {
   const rig = new Rig(await openDevices(1500, PLAIN));
   for (const burst of [1, BURST]) {
     rig.write(burst);
@@ -145,7 +144,7 @@ Deno.test("TunDevice counts packets that are longer than the MTU it knows, which
   rig.close();
 });
 
-Deno.test("TunDevice.close() gives back what a ring has lent, and counts what was not read", async () => {
+Deno.test("TunDevice.close() returns the slots lent to a ring, and counts packets that were not read", async () => {
   const rig = new Rig(await openDevices(1500, PLAIN));
   rig.write(BURST);
   rig.read();
@@ -154,7 +153,7 @@ Deno.test("TunDevice.close() gives back what a ring has lent, and counts what wa
   rig.close();
 });
 
-Deno.test("TunDevice whose ring finds the pool empty goes on when there are slots", async () => {
+Deno.test("TunDevice whose ring finds the pool empty continues when slots are free", async () => {
   const rig = new Rig(await openDevices(1500, PLAIN));
   const { pool } = rig.farHost;
   for (let round = 0; round < 5; round++) {
@@ -175,7 +174,7 @@ Deno.test("TunDevice takes more packets than its ring has room for while it read
   rig.readAll();
   const held = new PacketBatch({ packets: pool.packets.length });
   while (pool.available(1500) > 0) held.push(pool.take(1500)!);
-  // All that is lent to the ring, and more.
+  // More than the ring has lent slots for.
   rig.write(BURST);
   while (pool.available(1500) > 0 || far.read(held) > 0) {
     while (pool.available(1500) > 0) held.push(pool.take(1500)!);
@@ -204,7 +203,7 @@ Deno.test("TunDevice leaves packets in the kernel's queue while every large slot
   for (let i = 0; i < 100; i++) assert.equal(far.read(batch), 0);
   pool.give(held.pop()!);
   assert.equal(wakes, 1);
-  // One slot for long packets is enough for all of them, as long as they come back.
+  // One slot for long packets is enough for all of them, as long as it is returned.
   for (let i = 0; i < 1e5 && batch.length < 2; i++) far.read(batch);
   assert.deepEqual(Array.from(batch, ({ length }) => length), [100, 8000]);
   for (let i = 0; i < 100; i++) assert.equal(far.read(batch), 0);
@@ -218,7 +217,7 @@ Deno.test("TunDevice leaves packets in the kernel's queue while every large slot
   assert.equal(pool.taken, 0);
 });
 
-Deno.test("TunDevice that is removed while a ring reads fails, and says so", async () => {
+Deno.test("TunDevice that is removed while a ring reads fails with the reason", async () => {
   const rig = new Rig(await openDevices(1500, PLAIN));
   rig.write(BURST);
   rig.read();

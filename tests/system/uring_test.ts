@@ -1,4 +1,4 @@
-/** TUN devices with io_uring, and without it where the kernel forbids it. */
+/** TUN devices with io_uring, and without it when the kernel forbids it. */
 
 import { fileURLToPath } from "node:url";
 import assert from "node:assert/strict";
@@ -26,12 +26,12 @@ async function runSuite(before: readonly string[], ...words: string[]): Promise<
   assert.match(stdout, /^ok \| \d+ passed \| 0 failed/m);
 }
 
-systemTest("TunDevice uses io_uring while there is much to do", NEEDS, () => runSuite([]));
+systemTest("TunDevice uses io_uring under load", NEEDS, () => runSuite([]));
 
 systemTest("TunDevice uses io_uring without multishot reads", NEEDS, () => runSuite([], "oneshot"));
 
 for (const [name, errno] of [["EPERM", EPERM], ["ENOSYS", ENOSYS]] as const) {
-  systemTest(`TunDevice works without io_uring where seccomp refuses it by ${name}`, NEEDS, async () => {
+  systemTest(`TunDevice works without io_uring when seccomp refuses it with ${name}`, NEEDS, async () => {
     const program = await Deno.makeTempFile();
     try {
       await command("cc", ["-O2", "-Wall", "-Wextra", "-Werror", "-o", program, WRAPPER]);
@@ -42,7 +42,7 @@ for (const [name, errno] of [["EPERM", EPERM], ["ENOSYS", ENOSYS]] as const) {
   });
 }
 
-systemTest("TunDevice works without io_uring where kernel.io_uring_disabled is 2", NEEDS, async () => {
+systemTest("TunDevice works without io_uring when kernel.io_uring_disabled is 2", NEEDS, async () => {
   const before = await Deno.readTextFile(DISABLED);
   await Deno.writeTextFile(DISABLED, "2");
   try {

@@ -7,7 +7,7 @@ import { EventFd } from "../kit/event_fd.ts";
 import { systemTest } from "../kit/system.ts";
 
 const NEEDS = { root: false };
-// Opened for good, so not within a test.
+// Stays open, so it is not opened within a test.
 if (Deno.build.os === "linux") posix();
 
 systemTest("PollWaiter.wait() returns whether a descriptor is ready", NEEDS, () => {
@@ -45,7 +45,7 @@ systemTest(
   },
 );
 
-systemTest("PollWaiter.park() follows a change of descriptors while a poll is under way", NEEDS, async () => {
+systemTest("PollWaiter.park() follows a change of descriptors during a poll", NEEDS, async () => {
   using waiter = new PollWaiter(posix());
   using first = new EventFd();
   using second = new EventFd();
@@ -74,7 +74,7 @@ systemTest("PollWaiter.wake() is not lost while a poll is being replaced", NEEDS
 });
 
 systemTest(
-  "PollWaiter.watch() calls back when looked at and in waits beside the thread, until it is ended",
+  "PollWaiter.watch() calls back in look() and park() until it is ended",
   NEEDS,
   async () => {
     using waiter = new PollWaiter(posix());
@@ -103,7 +103,7 @@ systemTest(
   },
 );
 
-systemTest("PollWaiter.isReady() tells what ended the wait", NEEDS, () => {
+systemTest("PollWaiter.isReady() reports the descriptors that ended the wait", NEEDS, () => {
   using waiter = new PollWaiter(posix());
   using first = new EventFd();
   using second = new EventFd();
@@ -117,7 +117,7 @@ systemTest("PollWaiter.isReady() tells what ended the wait", NEEDS, () => {
   assert.equal(waiter.isReady(place), true);
 });
 
-systemTest("PollWaiter.forget() ends the poll that looks at a descriptor", NEEDS, async () => {
+systemTest("PollWaiter.forget() ends the poll that has a descriptor", NEEDS, async () => {
   using waiter = new PollWaiter(posix());
   using first = new EventFd();
   using second = new EventFd();

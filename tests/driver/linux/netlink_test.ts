@@ -1,6 +1,6 @@
 /**
- * rtnetlink's messages byte for byte, without a socket. The bytes are iproute2 6.1.0's, of the command that is each
- * test's first argument, as `strace -e write=all` shows them; `d0` is link 2, and the sequence is set to 0.
+ * rtnetlink messages byte for byte, without a socket. The bytes are those of iproute2 6.1.0 for the command that is each
+ * test's first argument, from `strace -e write=all`; `d0` is link 2, and the sequence number is set to 0.
  */
 
 import { deepStrictEqual, match, notStrictEqual, strictEqual, throws } from "node:assert/strict";
@@ -65,7 +65,7 @@ function hex(bytes: Uint8Array | undefined): string {
   return bytes === undefined ? "none" : bytes.toHex().replace(/(..)(?=.)/g, "$1 ");
 }
 
-/** Registers a test that a message is what iproute2 sends; the sequence, bytes 8 to 11, are not compared. */
+/** Registers a test that a message equals that of iproute2, except for the sequence number in bytes 8 to 11. */
 function golden(name: string, message: () => Uint8Array | undefined, ...lines: string[]): void {
   Deno.test(`encodes as ${name}`, () => strictEqual(hex(message()), lines.join(" ")));
 }
@@ -227,7 +227,7 @@ Deno.test("each addition's undo is its removal, and each removal's its addition"
   strictEqual(deleteLink(D0).undo, undefined);
 });
 
-Deno.test("setLink() is undone by all of the values before, and by no others", () => {
+Deno.test("setLink() is undone by the earlier values of the changed settings only", () => {
   const changed: Link = { ...D0, mtu: 1400, up: true, txQueueLength: 5000 };
   const settings = { mtu: 1400, up: true, txQueueLength: 5000 };
   const { mtu, up, txQueueLength } = D0;
@@ -235,7 +235,7 @@ Deno.test("setLink() is undone by all of the values before, and by no others", (
   strictEqual(hex(setLink(D0, { mtu: 1400 }).undo), hex(setLink(D0, { mtu }).request));
 });
 
-Deno.test("descriptions say what cannot be done", () => {
+Deno.test("descriptions follow Cannot", () => {
   const gateway = parseAddress("fd00::1").bytes;
   strictEqual(
     addRoute(D0, { destination: prefix("::/0"), gateway, metric: 5, table: 7 }).description,
@@ -312,7 +312,7 @@ Deno.test("readRoute() and readRule() read what addRoute() and addRule() write",
   deepStrictEqual([formatRawPrefix(address), address.index], ["fd00::7/64", 2]);
 });
 
-Deno.test("readMessages() reads several, and stops at a length that cannot be", () => {
+Deno.test("readMessages() reads several messages, and stops at an invalid length", () => {
   const message = withSequence(dumpRoutes(Family.Ipv4, 2), 7);
   const bytes = new Uint8Array(message.length * 2 + 3).fill(0xa5);
   bytes.set(message);
@@ -328,14 +328,14 @@ Deno.test("readMessages() reads several, and stops at a length that cannot be", 
   }
 });
 
-/** An answer by include/uapi/linux/netlink.h: nlmsghdr, then what follows. */
+/** Encodes a reply as in include/uapi/linux/netlink.h: nlmsghdr, then the payload. */
 function answer(type: number, flags: number, ...body: number[]): Uint8Array {
   const bytes = Uint8Array.of(0, 0, 0, 0, type, 0, flags & 0xff, flags >> 8, 0, 0, 0, 0, 0, 0, 0, 0, ...body);
   new DataView(bytes.buffer).setUint32(0, bytes.length, true);
   return bytes;
 }
 
-Deno.test("readOutcome() finds the kernel's words in capped, whole and final answers", () => {
+Deno.test("readOutcome() finds the kernel's message in capped, whole and final replies", () => {
   const EPERM = [0xff, 0xff, 0xff, 0xff];
   const words = [9, 0, 1, 0, ...new TextEncoder().encode("oops\0"), 0, 0, 0];
   const capped = [20, 0, 0, 0, 24, 0, 5, 6, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -352,12 +352,12 @@ Deno.test("readOutcome() finds the kernel's words in capped, whole and final ans
   deepStrictEqual(outcome(answer(3, 0x202, ...EPERM, ...words)), { errno: 1, text: "oops" });
   deepStrictEqual(outcome(answer(3, 2)), { errno: 0, text: undefined });
   strictEqual(outcome(answer(16, 0)), undefined);
-  // The request's length is a lie.
+  // The request's length is wrong.
   const liar = [0xff, 0xff, 0xff, 0xff, ...capped.slice(4)];
   deepStrictEqual(outcome(answer(2, 0x200, ...EPERM, ...liar, ...words)), { errno: 1, text: undefined });
 });
 
-Deno.test("an RTM_DELLINK of a bridge's port is no link's end", () => {
+Deno.test("readLink() ignores an RTM_DELLINK about a bridge port", () => {
   const AF_BRIDGE = 7;
   const body = readMessages(deleteLink(D0).request)[0]!.body;
   notStrictEqual(readLink(body), undefined);
@@ -365,19 +365,19 @@ Deno.test("an RTM_DELLINK of a bridge's port is no link's end", () => {
   strictEqual(readLink(body), undefined);
 });
 
-Deno.test("onlySettings() tells what setLink() sets from anything more", () => {
+Deno.test("onlySettings() accepts only settings of setLink()", () => {
   const body = (message: Uint8Array): Uint8Array => readMessages(message)[0]!.body;
   strictEqual(onlySettings(body(setLink(D0, { mtu: 9, up: true, txQueueLength: 1 }).request)), true);
   const IFLA_MASTER = 10;
   const enslaved = encodeMessage(MessageType.RTM_NEWLINK, 5, new Uint8Array(16), [attribute(IFLA_MASTER, 3)]);
   strictEqual(onlySettings(body(enslaved)), false);
-  // IFF_PROMISC among the flags to be changed.
+  // IFF_PROMISC in the mask of flags to change.
   const promiscuous = new Uint8Array(16);
   promiscuous[13] = 1;
   strictEqual(onlySettings(body(encodeMessage(MessageType.RTM_NEWLINK, 5, promiscuous, []))), false);
 });
 
-Deno.test("no bytes make a reader throw", () => {
+Deno.test("readers never throw, whatever the bytes", () => {
   const readers = [readLink, readAddress, readRoute, readRule, linkIndexOf, onlySettings, isClonedRoute];
   const templates = [
     addRoute(D0, { destination: prefix("fd01::/32"), metric: 1, table: 999 }).request,
@@ -407,7 +407,7 @@ Deno.test("no bytes make a reader throw", () => {
   fc.assert(fc.property(fc.oneof(any, spoilt), look), { seed: SEED, numRuns: 3000 });
 });
 
-Deno.test("Attributes say whether their bytes were whole", () => {
+Deno.test("Attributes.whole is true only if the lengths fit the bytes", () => {
   const whole = Uint8Array.of(5, 0, 1, 0x80, 9, 0, 0, 0, 4, 0, 2, 0);
   const attributes = new Attributes(whole, 0);
   deepStrictEqual([attributes.whole, attributes.types, attributes.u8(1), attributes.u32(1)], [
