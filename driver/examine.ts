@@ -6,7 +6,7 @@ import { WITHOUT_DRIVER } from "./error.ts";
 /** Runs every check of this system; with `repair`, cleans up after a crashed process (Linux). */
 export async function examineSystem(repair: boolean): Promise<Check[]> {
   const { os, arch } = Deno.build;
-  const system: Check = { what: "system", state: "ok", says: `${os} ${arch}` };
+  const system: Check = { name: "system", state: "ok", text: `${os} ${arch}` };
   switch (os) {
     case "linux":
       return [system, ...await (await import("./linux/examine.ts")).examine(repair)];
@@ -18,9 +18,9 @@ export async function examineSystem(repair: boolean): Promise<Check[]> {
       return [system, ...await (await import("./windows/examine.ts")).examine()];
     default:
       return [{
-        what: "system",
+        name: "system",
         state: "fail",
-        says: `${os} ${arch}: Warren has no driver for it yet`,
+        text: `${os} ${arch}: Warren has no driver for it yet`,
         remedy: WITHOUT_DRIVER,
       }];
   }

@@ -5,10 +5,10 @@ import type { Bsd } from "./bsd.ts";
 
 /** Checks the right to create interfaces. */
 export function checkRoot({ functions, system, asRoot }: Bsd): Check[] {
-  const what = "privileges";
+  const name = "privileges";
   return [
     functions.geteuid() === 0
-      ? { what, state: "ok", says: "root" }
-      : { what, state: "fail", says: `not root: ${system} lets only root create devices`, remedy: asRoot },
+      ? { name, state: "ok", text: "root" }
+      : { name, state: "fail", text: `not root: ${system} lets only root create devices`, remedy: asRoot },
   ];
 }

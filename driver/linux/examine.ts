@@ -39,39 +39,39 @@ function checkTun(): Check[] {
   const descriptor = open(cString(TUN_PATH), O_RDWR | O_CLOEXEC, 0);
   if (descriptor >= 0) {
     close(descriptor);
-    return [{ what: TUN_PATH, state: "ok", says: "it can be opened" }];
+    return [{ name: TUN_PATH, state: "ok", text: "it can be opened" }];
   }
   const failed = errno();
   const remedy = tunRemedy(failed);
-  const says = `it cannot be opened: ${errnoName(failed)} (${failed})`;
-  return [{ what: TUN_PATH, state: "fail", says, ...(remedy === undefined ? {} : { remedy }) }];
+  const text = `it cannot be opened: ${errnoName(failed)} (${failed})`;
+  return [{ name: TUN_PATH, state: "fail", text, ...(remedy === undefined ? {} : { remedy }) }];
 }
 
 function checkPrivileges(): Check[] {
   const user = `user ${libc().geteuid()}`;
   const hex = /^CapEff:\s*([0-9a-f]+)$/m.exec(readSystemFile("/proc/self/status") ?? "")?.[1];
   if (hex === undefined) {
-    return [{ what: "privileges", state: "warn", says: `${user}; its capabilities are not in /proc` }];
+    return [{ name: "privileges", state: "warn", text: `${user}; its capabilities are not in /proc` }];
   }
   if ((BigInt(`0x${hex}`) >> BigInt(CAP_NET_ADMIN) & 1n) === 1n) {
-    return [{ what: "privileges", state: "ok", says: `${user}, with CAP_NET_ADMIN` }];
+    return [{ name: "privileges", state: "ok", text: `${user}, with CAP_NET_ADMIN` }];
   }
   return [{
-    what: "privileges",
+    name: "privileges",
     state: "warn",
-    says: `${user}, without CAP_NET_ADMIN: a script can only use a device that was prepared for it`,
+    text: `${user}, without CAP_NET_ADMIN: a script can only use a device that was prepared for it`,
     remedy: "run as root (for a container: --cap-add NET_ADMIN), or ip tuntap add NAME mode tun user USER",
   }];
 }
 
 async function checkUserNamespaces(): Promise<Check[]> {
-  const what = "user namespaces";
+  const name = "user namespaces";
   const { code, stderr } = await new Deno.Command("unshare", { args: ["-Urn", "true"] }).output();
-  if (code === 0) return [{ what, state: "ok", says: "unshare -Urn works: the demo runs without root" }];
+  if (code === 0) return [{ name, state: "ok", text: "unshare -Urn works: the demo runs without root" }];
   return [{
-    what,
+    name,
     state: "warn",
-    says: `${new TextDecoder().decode(stderr).trim()}: without root, the demo runs in memory`,
+    text: `${new TextDecoder().decode(stderr).trim()}: without root, the demo runs in memory`,
     remedy: "sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, " +
       "kernel.apparmor_restrict_unprivileged_userns",
   }];
@@ -80,34 +80,34 @@ async function checkUserNamespaces(): Promise<Check[]> {
 /** Reports whether io_uring works; devices work without it. */
 function checkUring(): Check[] {
   using ring = Uring.open(1, 1);
-  const says = ring === undefined
+  const text = ring === undefined
     ? "not available (before Linux 5.19, or refused): a device without offload moves one packet per call"
     : "it works: a device without offload moves many packets per call";
-  return [{ what: "io_uring", state: "ok", says }];
+  return [{ name: "io_uring", state: "ok", text }];
 }
 
 function checkLeftovers(repairs: boolean): Check[] {
-  const what = "leftovers";
+  const name = "leftovers";
   const { found, refused, otherNamespaces } = leftovers();
-  const checks: Check[] = refused.map(({ message }) => ({ what, state: "warn", says: message }));
+  const checks: Check[] = refused.map(({ message }) => ({ name, state: "warn", text: message }));
   for (const leftover of found) {
     const description = describe(leftover);
     if (!repairs) {
       // Only the file is left of a crash before the last boot.
       const state = leftover.entries.length === 0 ? "warn" : "fail";
-      checks.push({ what, state, says: description, remedy: "warren doctor --repair" });
+      checks.push({ name, state, text: description, remedy: "warren doctor --repair" });
       continue;
     }
     const failures = repair(leftover);
-    for (const { message } of failures) checks.push({ what, state: "fail", says: message });
-    if (failures.length === 0) checks.push({ what, state: "ok", says: `put back: ${description}` });
+    for (const { message } of failures) checks.push({ name, state: "fail", text: message });
+    if (failures.length === 0) checks.push({ name, state: "ok", text: `put back: ${description}` });
   }
-  if (checks.length === 0) checks.push({ what, state: "ok", says: "no crash left anything behind" });
+  if (checks.length === 0) checks.push({ name, state: "ok", text: "no crash left anything behind" });
   if (otherNamespaces.length > 0) {
-    const says = `${otherNamespaces.length} journals of crashes, which the next start there undoes, such as ${
+    const text = `${otherNamespaces.length} journals of crashes, which the next start there undoes, such as ${
       otherNamespaces[0]!.path
     }`;
-    checks.push({ what: "other network namespaces", state: "ok", says });
+    checks.push({ name: "other network namespaces", state: "ok", text });
   }
   return checks;
 }
@@ -124,18 +124,18 @@ function describe({ device, pid, path, since, entries }: Leftover): string {
 }
 
 async function checkPersistentDevices(): Promise<Check[]> {
-  const what = "persistent devices";
+  const name = "persistent devices";
   const names = (await Deno.readTextFile("/proc/net/dev")).matchAll(/^\s*([^\s:]+):/gm);
   using netlink = Netlink.open();
   const unused = Array.from(names, ([, name]) => netlink.linkByName(name!))
     .filter((link) => link?.persistent === true && !link.running)
     .map((link) => link!.name);
   return unused.length === 0
-    ? [{ what, state: "ok", says: "all are open in a program, or there are none" }]
-    : unused.map((name) => ({
-      what,
+    ? [{ name, state: "ok", text: "all are open in a program, or there are none" }]
+    : unused.map((device) => ({
+      name,
       state: "warn",
-      says: `${name} exists, and no program has it open`,
-      remedy: `unless it was prepared for a script: ip tuntap del ${name} mode tun`,
+      text: `${device} exists, and no program has it open`,
+      remedy: `unless it was prepared for a script: ip tuntap del ${device} mode tun`,
     }));
 }

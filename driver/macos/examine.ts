@@ -15,20 +15,20 @@ export async function examine(): Promise<Check[]> {
 }
 
 function checkLibSystem(): Check[] {
-  const what = "libSystem";
-  const checks = checkLibrary(what, darwin);
+  const name = "libSystem";
+  const checks = checkLibrary(name, darwin);
   if (checks.some(({ state }) => state === "fail")) return checks;
   const { recvmsg_x, sendmsg_x } = darwin().functions;
   return recvmsg_x === null || sendmsg_x === null
-    ? [{ what, state: "warn", says: "it lacks recvmsg_x or sendmsg_x: each packet takes a system call" }]
+    ? [{ name, state: "warn", text: "it lacks recvmsg_x or sendmsg_x: each packet takes a system call" }]
     : checks;
 }
 
 function checkUtun(): Check[] {
-  const what = "utun";
+  const name = "utun";
   return [
     hasUtun(darwin())
-      ? { what, state: "ok", says: "the system has it" }
-      : { what, state: "fail", says: "this system has no utun" },
+      ? { name, state: "ok", text: "the system has it" }
+      : { name, state: "fail", text: "this system has no utun" },
   ];
 }

@@ -17,37 +17,37 @@ export async function examine(): Promise<Check[]> {
 
 /** Checks the DLL without loading it, which would remove adapters of other products. */
 function checkWintun(): Check[] {
-  const what = "wintun.dll";
+  const name = "wintun.dll";
   try {
     const { path, official, file } = findWintun();
     file[Symbol.dispose]();
     return [
-      official ? { what, state: "ok", says: `${path} is an official build for this machine` } : {
-        what,
+      official ? { name, state: "ok", text: `${path} is an official build for this machine` } : {
+        name,
         state: "warn",
-        says: `${path} is not an official build; WARREN_WINTUN and its SHA-256 allow it`,
+        text: `${path} is not an official build; WARREN_WINTUN and its SHA-256 allow it`,
       },
     ];
   } catch (error) {
-    return [{ what, state: "fail", says: errorMessage(error) }];
+    return [{ name, state: "fail", text: errorMessage(error) }];
   }
 }
 
 function checkIphlpapi(): Check[] {
-  const what = "iphlpapi.dll";
-  const checks = checkLibrary(what, iphlpapi);
+  const name = "iphlpapi.dll";
+  const checks = checkLibrary(name, iphlpapi);
   if (checks.some(({ state }) => state === "fail") || iphlpapi().SetInterfaceDnsSettings !== null) {
     return checks;
   }
-  const says = "it cannot set DNS servers: this needs Windows 10 version 2004 or later";
-  return [{ what, state: "warn", says }];
+  const text = "it cannot set DNS servers: this needs Windows 10 version 2004 or later";
+  return [{ name, state: "warn", text }];
 }
 
 function checkAdministrator(): Check[] {
-  const what = "privileges";
+  const name = "privileges";
   return [
     isAdministrator()
-      ? { what, state: "ok", says: "administrator" }
-      : { what, state: "fail", says: "not an administrator", remedy: ADMINISTRATOR_REMEDY },
+      ? { name, state: "ok", text: "administrator" }
+      : { name, state: "fail", text: "not an administrator", remedy: ADMINISTRATOR_REMEDY },
   ];
 }

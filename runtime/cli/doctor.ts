@@ -12,7 +12,7 @@ const USAGE = `Usage: warren doctor [SCRIPT] [flags]
 Checks Deno, its permissions, this system, and the folder of SCRIPT or this one; changes nothing without --repair.
 
   --repair     put back what a crashed process left behind
-  --json       print the checks as JSON: [{ what, state, says, remedy? }]
+  --json       print the checks as JSON: [{ name, state, text, remedy? }]
   -h, --help   this text
 
 Exit code: 0 when nothing fails, 1 when something does, 2 for a wrong command line.`;
@@ -40,8 +40,8 @@ export async function doctor(args: readonly string[]): Promise<number> {
 }
 
 /** A check in one line. */
-export function formatCheck({ what, state, says, remedy }: Check): string {
-  return `${state.padEnd(4)}  ${what}: ${says}${remedy === undefined ? "" : `: ${remedy}`}`.replaceAll(
+export function formatCheck({ name, state, text, remedy }: Check): string {
+  return `${state.padEnd(4)}  ${name}: ${text}${remedy === undefined ? "" : `: ${remedy}`}`.replaceAll(
     // deno-lint-ignore no-control-regex
     /\s*[\n\x00-\x1f\x7f-\x9f]\s*/g,
     " ",
@@ -52,16 +52,16 @@ function checkDeno(): Check[] {
   const { deno } = Deno.version;
   const remedy = `deno upgrade ${DENO_VERSION}`;
   const order = compareVersions(deno, DENO_VERSION);
-  if (order === 0) return [{ what: "Deno", state: "ok", says: `version ${deno}` }];
+  if (order === 0) return [{ name: "Deno", state: "ok", text: `version ${deno}` }];
   return [
     order > 0
       ? {
-        what: "Deno",
+        name: "Deno",
         state: "warn",
-        says: `version ${deno}: Warren is tested with ${DENO_VERSION}`,
+        text: `version ${deno}: Warren is tested with ${DENO_VERSION}`,
         remedy,
       }
-      : { what: "Deno", state: "fail", says: `version ${deno} is older than ${DENO_VERSION}`, remedy },
+      : { name: "Deno", state: "fail", text: `version ${deno} is older than ${DENO_VERSION}`, remedy },
   ];
 }
 
@@ -76,23 +76,23 @@ async function checkPermissions(): Promise<Check[]> {
   const net = await Deno.permissions.query({ name: "net" });
   return [
     ffi.state === "granted" && !ffi.partial
-      ? { what: "--allow-ffi", state: "ok", says: "granted here; a script needs it for its device" }
+      ? { name: "--allow-ffi", state: "ok", text: "granted here; a script needs it for its device" }
       : {
-        what: "--allow-ffi",
+        name: "--allow-ffi",
         state: "fail",
-        says: ffi.state === "granted" ? "granted for some libraries alone" : "not granted",
+        text: ffi.state === "granted" ? "granted for some libraries alone" : "not granted",
         remedy: "run deno with --allow-ffi, not --allow-ffi=PATH",
       },
     net.state === "granted"
       ? {
-        what: "--allow-net",
+        name: "--allow-net",
         state: "ok",
-        says: "granted here; a script needs it for ws: far ends, and for names in udp: ones",
+        text: "granted here; a script needs it for ws: far ends, and for names in udp: ones",
       }
       : {
-        what: "--allow-net",
+        name: "--allow-net",
         state: "warn",
-        says: "not granted: a script cannot have ws: far ends, nor names in udp: ones",
+        text: "not granted: a script cannot have ws: far ends, nor names in udp: ones",
         remedy: "run deno with --allow-net",
       },
   ];
@@ -109,9 +109,9 @@ export async function checkPackageJson(folder: string): Promise<Check[]> {
     if (content !== undefined && settings === undefined) checks.push(...disturbed(path, own));
     if (content !== undefined && /"type"\s*:\s*"commonjs"/.test(content)) {
       checks.push({
-        what: "package.json",
+        name: "package.json",
         state: "warn",
-        says: `${path} says "type": "commonjs", with which a script's top-level await may not work`,
+        text: `${path} says "type": "commonjs", with which a script's top-level await may not work`,
         remedy: "remove that, or move the script",
       });
     }
@@ -120,25 +120,25 @@ export async function checkPackageJson(folder: string): Promise<Check[]> {
   }
   return checks.length > 0
     ? checks
-    : [{ what: "package.json", state: "ok", says: `none disturbs ${folder}` }];
+    : [{ name: "package.json", state: "ok", text: `none disturbs ${folder}` }];
 }
 
 /** What a package.json does to scripts, with the deno.json beside it. */
 function disturbed(path: string, settings: string | undefined): Check[] {
-  const what = "package.json";
+  const name = "package.json";
   if (settings === undefined) {
     return [{
-      what,
+      name,
       state: "warn",
-      says: `${path} hides a deno.json above it from \`deno run\``,
+      text: `${path} hides a deno.json above it from \`deno run\``,
       remedy: "make one beside it by `warren new my.ts`, or use `warren run`",
     }];
   }
   if (/"nodeModulesDir"\s*:\s*"(none|auto)"/.test(settings)) return [];
   return [{
-    what,
+    name,
     state: "warn",
-    says: `${path} has \`deno run\` look for Warren's own imports in node_modules`,
+    text: `${path} has \`deno run\` look for Warren's own imports in node_modules`,
     remedy: 'put "nodeModulesDir": "none" into the deno.json beside it',
   }];
 }

@@ -504,9 +504,9 @@ systemTest(
 );
 
 interface Check {
-  what: string;
+  name: string;
   state: string;
-  says: string;
+  text: string;
   remedy?: string;
 }
 
@@ -523,11 +523,11 @@ systemTest("warren doctor finds nothing wrong here, in lines and as JSON", { pro
   for (const line of lines.stdout.trimEnd().split("\n")) assert.match(line, /^(ok {2}|warn) {2}[^:]+: ./);
   const json = await namespace.command(Deno.execPath(), [...WARREN, "doctor", my, "--json"], { env: PLAIN });
   const checks: Check[] = JSON.parse(json.stdout);
-  const seen = new Map(checks.map(({ what, state }) => [what, state]));
+  const seen = new Map(checks.map(({ name, state }) => [name, state]));
   for (
-    const what of ["Deno", "--allow-ffi", "system", "C library", "/dev/net/tun", "privileges", "leftovers"]
+    const name of ["Deno", "--allow-ffi", "system", "C library", "/dev/net/tun", "privileges", "leftovers"]
   ) {
-    assert.equal(seen.get(what), "ok", what);
+    assert.equal(seen.get(name), "ok", name);
   }
 });
 

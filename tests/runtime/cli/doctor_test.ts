@@ -7,11 +7,11 @@ import { checkPackageJson, formatCheck } from "../../../runtime/cli/doctor.ts";
 
 Deno.test("formatCheck() is one line with the remedy behind", () => {
   assert.equal(
-    formatCheck({ what: "Deno", state: "ok", says: "version 2.9.6" }),
+    formatCheck({ name: "Deno", state: "ok", text: "version 2.9.6" }),
     "ok    Deno: version 2.9.6",
   );
   assert.equal(
-    formatCheck({ what: "TUN", state: "fail", says: "a\n  b", remedy: "modprobe tun" }),
+    formatCheck({ name: "TUN", state: "fail", text: "a\n  b", remedy: "modprobe tun" }),
     "fail  TUN: a b: modprobe tun",
   );
 });
@@ -29,11 +29,11 @@ async function packageChecks(files: Record<string, string>, folder: string): Pro
 
 Deno.test("checkPackageJson() warns of a package.json that disturbs scripts, with the remedy for each", async () => {
   const [hides] = await packageChecks({ "deno.json": "{}", "a/package.json": "{}" }, "a");
-  assert.match(hides!.says, /a[/\\]package\.json hides a deno\.json above it/);
+  assert.match(hides!.text, /a[/\\]package\.json hides a deno\.json above it/);
   const [modules] = await packageChecks({ "a/deno.json": "{}", "a/package.json": "{}" }, "a");
   assert.match(modules!.remedy!, /"nodeModulesDir": "none"/);
   const [type] = await packageChecks({ "a/deno.json": "{}", "package.json": '{ "type": "commonjs" }' }, "a");
-  assert.match(type!.says, /package\.json says "type": "commonjs"/);
+  assert.match(type!.text, /package\.json says "type": "commonjs"/);
   for (const check of [hides, modules, type]) assert.equal(check!.state, "warn");
 });
 

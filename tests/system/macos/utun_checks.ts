@@ -403,9 +403,9 @@ function echoRequest(): Uint8Array {
 Deno.test("examine() checks the needs of a device", async () => {
   standIn.log();
   const checks = await examine();
-  assert.deepEqual(checks.map(({ what }) => what), ["libSystem", "utun", "privileges"]);
+  assert.deepEqual(checks.map(({ name }) => name), ["libSystem", "utun", "privileges"]);
   assert.equal(checks[0]!.state, darwin().functions.recvmsg_x === null ? "warn" : "ok");
-  assert.deepEqual(checks[1], { what: "utun", state: "ok", says: "the system has it" });
+  assert.deepEqual(checks[1], { name: "utun", state: "ok", text: "the system has it" });
   assert.equal(checks[2]!.state, Deno.uid() === 0 ? "ok" : "fail");
   standIn.fail("socket", Errno.EPERM);
   assert.equal((await examine())[1]!.state, "fail");
