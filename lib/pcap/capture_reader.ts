@@ -279,20 +279,11 @@ export class CaptureParser {
 
   #verdictOf(value: DataView | undefined): Verdict | undefined {
     if (value?.byteLength !== 9 || value.getUint8(0) !== pcapng.VERDICT_XDP) return undefined;
-    switch (Number(value.getBigUint64(1, this.#littleEndian))) {
-      case pcapng.XDP_DROP:
-        return Verdict.Drop;
-      case pcapng.XDP_PASS:
-        return Verdict.Pass;
-      case pcapng.XDP_TX:
-        return Verdict.Reply;
-    }
-    return undefined;
+    return VERDICTS[Number(value.getBigUint64(1, this.#littleEndian))];
   }
 
   #interface(number: number): Interface {
-    return this.#interfaces[number] ??
-      this.#fail(`a packet has the unknown interface ${number}`);
+    return this.#interfaces[number] ?? this.#fail(`a packet has the unknown interface ${number}`);
   }
 
   /** Reads the options after a block's fixed part. */
@@ -368,6 +359,12 @@ export async function* readCapture(
   }
   parser.end();
 }
+
+const VERDICTS: Readonly<Record<number, Verdict>> = {
+  [pcapng.XDP_DROP]: Verdict.Drop,
+  [pcapng.XDP_PASS]: Verdict.Pass,
+  [pcapng.XDP_TX]: Verdict.Reply,
+};
 
 /** Minimum length of a block's body by type (bytes); blocks of other types are skipped. */
 const MIN_BODY: Readonly<Record<number, number>> = {

@@ -209,7 +209,7 @@ export class Segmenter {
     const constant = pseudoHeader + (~transportLength & 0xffff);
     this.#base = isTcp
       ? tcpSum(packet, start, header.payloadOffset, constant)
-      : portsSum(packet, start, constant);
+      : sum(packet.bytes, start, 4, constant);
     return undefined;
   }
 
@@ -276,11 +276,7 @@ export class Segmenter {
 /** Returns the sum of the TCP header words that are equal in all segments. */
 function tcpSum(packet: Packet, start: number, end: number, initial: number): number {
   const { bytes, view } = packet;
-  const constant = portsSum(packet, start, initial) + view.getUint16(start + TCP_WINDOW);
+  const constant = sum(bytes, start, 4, initial) + view.getUint16(start + TCP_WINDOW);
   const options = sum(bytes, start + TCP_OPTIONS, end - start - TCP_OPTIONS, constant);
   return sum(bytes, start + TCP_ACK, 4, options);
-}
-
-function portsSum(packet: Packet, start: number, initial: number): number {
-  return sum(packet.bytes, start, 4, initial);
 }
