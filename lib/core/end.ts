@@ -15,7 +15,7 @@ export interface EndHost {
   wake(): void;
   /** Drops a packet that `write` took, now or later, and counts it under this reason. */
   drop(packet: Packet, reason: string): void;
-  /** Returns a delivered packet that a script has had access to since `write` took it. */
+  /** Gives back a packet that `write` took and a script has had access to since. */
   done(packet: Packet): void;
   /** Counts a packet of `bytes` that arrived and could not be read. */
   refuse(bytes: number, reason: string): void;

@@ -89,7 +89,7 @@ const NAMES: OptionNames<IcmpErrorsOptions> = {
  *
  * Never answered (RFC 1122 section 3.2.2, RFC 1812 section 4.3.2.7, RFC 4443 section 2.4 e): malformed packets and wrong
  * IPv4 header checksums; ICMP errors and redirects; fragments after the first, except malformed IPv6 ones; packets to
- * multicast and broadcast addresses, except packet too big over IPv6; packets from unspecified, loopback, multicast and
+ * multicast and broadcast addresses, except IPv6 packet too big; packets from unspecified, loopback, multicast and
  * broadcast addresses.
  *
  * Errors and resets share a rate limit, in total and per destination: see {@linkcode ErrorRateOptions}. An error quotes
@@ -190,7 +190,7 @@ export class IcmpErrors {
     packet.finish();
     if (ip.version === 4) this.#quoteIpv4(ip, error, rest);
     else this.#quoteIpv6(ip, error, rest);
-    this.#turn(packet, context, direction);
+    this.#sendBack(packet, context, direction);
   }
 
   /**
@@ -228,7 +228,7 @@ export class IcmpErrors {
     packet.checksumOffset = 0;
     Tcp.encode(packet, fields);
     this.#encodeIp(packet, ip.version, Protocol.Tcp, 0);
-    this.#turn(packet, context, direction);
+    this.#sendBack(packet, context, direction);
   }
 
   #drop(packet: Packet, context: StageContext, reason: string): void {
@@ -236,7 +236,7 @@ export class IcmpErrors {
     context.drop(packet, reason);
   }
 
-  #turn(packet: Packet, context: StageContext, direction: Direction): void {
+  #sendBack(packet: Packet, context: StageContext, direction: Direction): void {
     this.answered++;
     packet.to = packet.from;
     context.emit(packet, opposite(direction));
