@@ -49,11 +49,7 @@ export class HandlerStage implements Stage {
   }
 }
 
-/**
- * Returns a stage unchanged, and wraps a handler in one.
- *
- * @throws {TypeError} for anything else.
- */
+/** Returns a stage unchanged, and wraps a handler in one. Throws a `TypeError` for anything else. */
 export function toStage(stage: Stage | PacketHandler): Stage {
   if (typeof stage === "function") return new HandlerStage(stage);
   if (stage === null || typeof stage !== "object") {

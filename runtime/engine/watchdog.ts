@@ -234,8 +234,7 @@ function watchdogOf(heartbeat: Heartbeat): Watchdog {
 /**
  * Checks the time that a stage may take (milliseconds), and returns it; 0 for no limit.
  *
- * @throws {RangeError} when it is not an integer from 0 to the maximum of a timer; {@linkcode TypeError} when it is not
- * a number.
+ * @throws {RangeError} when it is not an integer from 0 to 2^31 - 1.
  */
 export function checkLimit(limit: number = LIMIT): number {
   checkInteger("open a tunnel", "watchdog", limit, 0, MAX_LIMIT);

@@ -80,8 +80,7 @@ export class SharedCounters {
    * Writes the counters.
    *
    * @param inside Packets inside the tunnel, including those that its ends have taken and not delivered.
-   * @param forFar Packets that the far end has taken and not delivered.
-   * @param forDevice Packets that the device has taken and not delivered.
+   * @param forFar Those that the far end has taken; `forDevice`, the device.
    */
   publish(
     counters: Counters,

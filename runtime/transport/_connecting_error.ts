@@ -50,8 +50,6 @@ const TLS: readonly (readonly [RegExp, ...Explanation])[] = [
   ],
 ];
 
-const START_IT = "check the address, and start the other side first";
-
 /** Makes the error of a failed connection, of the class of its cause if that is one of Deno's. */
 export function connectingError(name: string, cause: unknown): Error {
   if (cause instanceof Deno.errors.NotCapable) return cause;
@@ -90,7 +88,7 @@ function explain(name: string, cause: unknown): Explanation {
       "check the address, the port and the path",
     ];
   }
-  return [text, START_IT];
+  return [text, "check the address, and start the other side first"];
 }
 
 /** Returns the remedy for a status (RFC 9110 section 15). */

@@ -1,5 +1,6 @@
 /** The handshake of a WebSocket, on both sides (RFC 6455 section 4). */
 
+import { gotValue } from "../../lib/core/options.ts";
 import { hasToken, type HttpHead } from "./_http_head.ts";
 
 // Specification: RFC 6455 sections 1.3, 4.1 and 4.2
@@ -26,25 +27,17 @@ export interface HandshakeRules {
   readonly origins: readonly string[];
 }
 
-/**
- * Checks the path and the origins of the listening side.
- *
- * @throws {SyntaxError} for a path or an origin that no request can have.
- */
+/** @throws {SyntaxError} for a path or an origin that no request can have. */
 export function handshakeRules(path: string = "/", origins: readonly string[] = []): HandshakeRules {
   if (!/^\/(?!\/)[^?#]*$/.test(path)) {
     throw new SyntaxError(
       `Cannot parse path ${JSON.stringify(path)}: it must begin with one "/" and have no "?" and no "#"`,
     );
   }
-  const wrong = Array.isArray(origins)
-    ? origins.find((origin) => URL.parse(origin)?.origin !== origin)
-    : origins;
-  if (wrong !== undefined) {
+  for (const origin of origins) {
+    if (URL.parse(origin)?.origin === origin) continue;
     throw new SyntaxError(
-      `Cannot parse origins: each must be the origin of a page, such as "https://vpn.example", got ${
-        JSON.stringify(wrong)
-      }`,
+      `Cannot parse origins: each must be an origin such as "https://vpn.example", ${gotValue(origin)}`,
     );
   }
   return { path: new URL(path, "http://host").pathname, origins };

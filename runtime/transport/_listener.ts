@@ -106,7 +106,10 @@ export class Listener implements ConnectionSource {
         this.#keep(this.#serve(socket));
       } catch (cause) {
         if (this.#isClosed) return;
-        if (cause instanceof Deno.errors.BadResource) return this.#fail(cause);
+        if (cause instanceof Deno.errors.BadResource) {
+          const { name } = this.#owner;
+          return this.#owner.fail(new Error(`Cannot use ${name}: its listener is closed`, { cause }));
+        }
         const { code } = cause as { code?: string };
         // With a pause after each reset connection, a few of them a second would block all others.
         if (code !== undefined && !EXHAUSTED.includes(code)) continue;
@@ -115,10 +118,6 @@ export class Listener implements ConnectionSource {
         await this.#pause();
       }
     }
-  }
-
-  #fail(cause: Error): void {
-    this.#owner.fail(new Error(`Cannot use ${this.#owner.name}: its listener is closed`, { cause }));
   }
 
   async #pause(): Promise<void> {

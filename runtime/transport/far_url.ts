@@ -119,7 +119,7 @@ function parseUdpQuery(query: string | undefined, subject: string): Partial<Reco
         subject,
         `"${part}" in "?${query}" is not an option`,
         part.includes("?")
-          ? 'write "?" before the first option and "&" between options'
+          ? 'write "?" before the first option, "&" between options'
           : 'write "?listen" if the address is local, "?listen=PORT", "?interface=NAME", "?mtu=BYTES" or "?payload=any"',
       );
     if (found[key] !== undefined) fail(subject, `${key} is in "?${query}" twice`, "leave one out");

@@ -48,7 +48,7 @@ export function parseHostPort(text: string, subject: string): HostPort {
     fail(
       subject,
       `its port "${port}" contains "&"`,
-      'write "?" before the first option and "&" between options',
+      'write "?" before the first option, "&" between options',
     );
   }
   if (!/^\d{1,5}$/.test(port) || Number(port) > 65_535) {
@@ -105,11 +105,7 @@ export function parseListen(listen: string | number, subject: string): HostPort 
   const text = /^\d+$/.test(String(listen)) ? `0.0.0.0:${listen}` : String(listen);
   const local = parseHostPort(text, subject);
   if (local.family === undefined) {
-    fail(
-      subject,
-      `its host must be an address, got "${local.host}"`,
-      "write one of this machine, or 0.0.0.0 for all",
-    );
+    fail(subject, `its host must be an address, got "${local.host}"`, "write one, or 0.0.0.0 for all");
   }
   return local;
 }
@@ -155,11 +151,7 @@ function canonical(text: string, subject: string, kind: "IPv4" | "IPv6"): string
   );
 }
 
-/**
- * Requests net access to a host, on a terminal by Deno's prompt.
- *
- * @throws {Deno.errors.NotCapable} when it is not granted.
- */
+/** Requests net access to a host, on a terminal by Deno's prompt; throws `NotCapable` if it is not granted. */
 export function requireNet(host: string): void {
   if (Deno.permissions.requestSync({ name: "net", host }).state === "granted") return;
   throw new Deno.errors.NotCapable(`Cannot use ${host}: it requires net access: run again with --allow-net`);

@@ -18,6 +18,15 @@ const RETRY_AFTER = 500;
 const TIMEOUT = 30_000;
 const MIN_TIMEOUT = 100;
 const MAX_TIMEOUT = 2 ** 31 - 1;
+/** Reasons and remedies for errors of listening. */
+const LISTEN_ERRORS = [
+  [Deno.errors.AddrInUse, "the port is in use: use another one"],
+  [
+    Deno.errors.AddrNotAvailable,
+    "this machine does not have that address: use one of its own, or 0.0.0.0 for all",
+  ],
+  [Deno.errors.PermissionDenied, "the port is privileged: use one above 1023"],
+] as const;
 
 /** Options for {@linkcode websocket}: `url` to connect, or `listen` to accept a peer. */
 export interface WebSocketOptions {
@@ -123,7 +132,7 @@ export function websocket(
 
 /** Checks a time; a timer takes a longer one for none. */
 function checkTime(name: string, time: number, min: number): void {
-  if (typeof time === "number" && time >= min && time <= MAX_TIMEOUT) return;
+  if (time >= min && time <= MAX_TIMEOUT) return;
   throw new RangeError(
     `Cannot open a WebSocket transport: ${name} must be from ${min} to ${MAX_TIMEOUT} ms, ${gotValue(time)}`,
   );
@@ -190,24 +199,7 @@ function listenTcp({ host, port }: HostPort, where: string): Deno.Listener {
   try {
     return Deno.listen({ hostname: host, port });
   } catch (cause) {
-    if (cause instanceof Deno.errors.AddrInUse) {
-      throw new Deno.errors.AddrInUse(
-        `Cannot listen on ${where}: the port is in use: use another one`,
-        { cause },
-      );
-    }
-    if (cause instanceof Deno.errors.AddrNotAvailable) {
-      throw new Deno.errors.AddrNotAvailable(
-        `Cannot listen on ${where}: this machine does not have that address: use one of its own, or 0.0.0.0 for all`,
-        { cause },
-      );
-    }
-    if (cause instanceof Deno.errors.PermissionDenied) {
-      throw new Deno.errors.PermissionDenied(
-        `Cannot listen on ${where}: ${cause.message}: use a port above 1023`,
-        { cause },
-      );
-    }
-    throw cause;
+    const [Class, reason] = LISTEN_ERRORS.find(([known]) => cause instanceof known) ?? [];
+    throw Class === undefined ? cause : new Class(`Cannot listen on ${where}: ${reason}`, { cause });
   }
 }

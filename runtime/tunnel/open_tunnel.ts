@@ -26,7 +26,7 @@ const TUNNEL_OPTIONS: OptionNames<TunnelOptions> = {
   ...DEVICE_OPTIONS,
   device: "optional",
   far: "optional",
-  stages: "optional",
+  stages: "list",
   signal: "optional",
   signals: "boolean",
   watchdog: "number",
@@ -75,15 +75,12 @@ function isDevice(far: NonNullable<TunnelOptions["far"]>): boolean {
 /** Checks the options of a tunnel without a system call; returns the checked options of its device. */
 export function checkTunnelOptions(options: TunnelOptions): CheckedDeviceOptions {
   checkNames("open a tunnel", options, TUNNEL_OPTIONS);
-  const { device, signal, stages } = options;
+  const { device, signal } = options;
   if (device !== undefined && typeof (device as Partial<Device> | null)?.attach !== "function") {
     throw new TypeError(`Cannot open a tunnel: device must be an open device, ${gotValue(device)}`);
   }
   if (signal !== undefined && !(signal instanceof AbortSignal)) {
     throw new TypeError(`Cannot open a tunnel: signal must be an AbortSignal, ${gotValue(signal)}`);
-  }
-  if (stages !== undefined && !Array.isArray(stages)) {
-    throw new TypeError(`Cannot open a tunnel: stages must be an array, ${gotValue(stages)}`);
   }
   return checkDeviceOptions(options);
 }

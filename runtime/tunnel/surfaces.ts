@@ -217,7 +217,7 @@ export class StreamSurface implements TunnelEnd {
   #accept(chunk: unknown): Promise<void> | undefined {
     const bytes = bytesOf(chunk);
     if (bytes === undefined) {
-      throw new TypeError(`Cannot write to a tunnel: a packet must be a Uint8Array, ${gotValue(chunk)}`);
+      throw new TypeError(`Cannot write: a packet must be a Uint8Array, ${gotValue(chunk)}`);
     }
     // The script may reuse its buffer after the write.
     this.#incoming.push(bytes.slice());

@@ -147,8 +147,7 @@ export class WorkerPool implements AsyncDisposable {
   }
 
   /**
-   * Starts the other workers, which open their sides of all tunnels. Returns whether all have; if not, the tunnels are
-   * closed.
+   * Starts the other workers, which open their sides of all tunnels. Returns false if a tunnel was closed meanwhile.
    *
    * @throws the error of the first worker that failed.
    */
