@@ -137,7 +137,9 @@ export class Setup {
     const left = new Set([...failures.keys()].map(({ undo }) => undo));
     this.#journal.forget(made.map(({ undo }) => undo).filter((undo) => !left.has(undo)));
     this.#journal.abandon();
-    throw new AggregateError(summarize([...failures.values()]), `Cannot put "${this.#name}" back as it was`);
+    const message =
+      `Cannot restore "${this.#name}": some changes could not be undone: run warren doctor --repair`;
+    throw new AggregateError(summarize([...failures.values()]), message);
   }
 
   /** Addresses, routes and rules that another program has removed and that the link can have in its present state. */
@@ -180,7 +182,7 @@ export class Setup {
       );
     } catch (cause) {
       const six = addresses.find(({ address }) => address.family === 6);
-      if (six === undefined || !isIpv6Off(link.name)) throw cause;
+      if (six === undefined || !isIpv6Disabled(link.name)) throw cause;
       throw new Deno.errors.NotSupported(
         `Cannot add the address ${
           formatCidr(six)
@@ -208,12 +210,10 @@ export class Setup {
         : halvesOf(to).map((half) => ({ route, made: routeOptions(route, half) }));
     });
     const families = new Set(addresses.map(({ address }) => address.family));
-    const linkAddresses = stays ? this.#netlink.addresses(link.index) : [];
-    for (const { address } of linkAddresses) {
-      if (!isLinkLocal(address)) families.add(address.length === 4 ? 4 : 6);
-    }
+    const existing = stays ? this.#netlink.addresses(link.index) : [];
+    for (const { address } of existing) if (!isLinkLocal(address)) families.add(address.length === 4 ? 4 : 6);
     const hasNo = (family: 4 | 6) => families.size > 0 && !families.has(family);
-    const hasNoIpv6 = isIpv6Off(link.name);
+    const hasNoIpv6 = isIpv6Disabled(link.name);
     const isBlocked = ({ isDefault = false, to: { address: { family } } }: CheckedRoute) =>
       isDefault && (hasNo(family) || family === 6 && hasNoIpv6);
     const ofDevice = wanted.filter(({ route }) => !isBlocked(route));
@@ -232,12 +232,12 @@ export class Setup {
     } catch (error) {
       this.#wanted.splice(0, Infinity, ...this.#wanted.filter(({ change }) => !blocked.includes(change)));
       // Without IPv6 nothing leaks, and another tunnel may have made the same routes.
-      if (!isIpv6Off("lo") && (error as { code?: string }).code !== "EEXIST") {
+      if (!isIpv6Disabled("lo") && (error as { code?: string }).code !== "EEXIST") {
         console.warn(`warren: ${(error as Error).message}: such packets may bypass "${link.name}"`);
       }
     }
     if (hasNoIpv6 && blocked.length > 0) {
-      console.warn(`warren: IPv6 is disabled here: "${link.name}" is the default route of IPv4 only`);
+      console.warn(`warren: IPv6 is disabled: the default route through "${link.name}" is IPv4 only`);
     }
   }
 
@@ -330,7 +330,7 @@ function isLinkLocal(address: Uint8Array): boolean {
 }
 
 /** Reports whether IPv6 is disabled on a link, by sysctl or at boot (Documentation/networking/ip-sysctl.rst). */
-function isIpv6Off(name: string): boolean {
+function isIpv6Disabled(name: string): boolean {
   return readSystemFile(`/proc/sys/net/ipv6/conf/${name}/disable_ipv6`)?.trim() !== "0";
 }
 

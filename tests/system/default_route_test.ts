@@ -216,7 +216,7 @@ systemTest(
     await using _server = await serve(place, "udp_tunnel.ts", "udp://203.0.113.5:4500?listen");
     await using client = await connect(place, "udp_tunnel.ts", "udp://203.0.113.5:4500");
     await place.passes();
-    assert.match(client.heard, /^warren: IPv6 is disabled here: "t0" is the default route of IPv4 only$/m);
+    assert.match(client.heard, /^warren: IPv6 is disabled: the default route through "t0" is IPv4 only$/m);
     await client.stop("SIGTERM");
     await using dual = run(place.client, `${SCRIPTS}icmp_echo.ts`);
     await assert.rejects(
