@@ -12,7 +12,7 @@ import { unmapAddress } from "./udp_socket.ts";
 /** Maximum addresses of one far end; the least recently used one is removed first. */
 export const MAX_BYPASSED = 64;
 
-/** A host route beside the tunnel. */
+/** A host route that bypasses the tunnel. */
 export interface HostRoute {
   /** Updates the route after a change of the system's routes. */
   refresh(): void;

@@ -107,17 +107,17 @@ export class MemoryDevice implements Device {
     while (!batch.full) {
       const packet = incoming.first;
       if (packet === undefined) break;
-      let own: Packet | undefined = packet;
+      let taken: Packet | undefined = packet;
       if (packet.pool !== host.pool) {
-        own = host.pool.from(packet.data);
-        if (own === undefined) break;
-        own.segmentSize = packet.segmentSize;
-        own.checksumStart = packet.checksumStart;
-        own.checksumOffset = packet.checksumOffset;
+        taken = host.pool.from(packet.data);
+        if (taken === undefined) break;
+        taken.segmentSize = packet.segmentSize;
+        taken.checksumStart = packet.checksumStart;
+        taken.checksumOffset = packet.checksumOffset;
         packet.pool.give(packet);
       }
       incoming.shift();
-      batch.push(own);
+      batch.push(taken);
       count++;
     }
     if (wasFull && count > 0) this.#partner.#host?.wake();

@@ -25,7 +25,7 @@ export interface BsdParts {
   readonly bsd: Bsd;
   readonly fd: number;
   readonly io: PacketIo;
-  readonly own: Interface;
+  readonly link: Interface;
   readonly setup: Setup;
   readonly routeSocket: RouteSocket;
   /** Removes the interface, if closing the descriptor does not. */
@@ -70,9 +70,9 @@ export class BsdDevice implements Device {
     this.#io = parts.io;
     this.#fd = parts.fd;
     this.#headers = new FamilyHeaders(parts.bsd);
-    this.name = parts.own.name;
-    this.#mtu = parts.own.mtu;
-    this.#up = parts.own.up;
+    this.name = parts.link.name;
+    this.#mtu = parts.link.mtu;
+    this.#up = parts.link.up;
   }
 
   /** MTU of the interface (bytes). */
@@ -106,17 +106,19 @@ export class BsdDevice implements Device {
     while (!batch.full) {
       const slots = this.#takeSlots(Math.min(this.#request, io.maxPackets, batch.roomFor(room)), room);
       if (slots === 0) break;
-      const came = io.receive(this.#fd, slots);
-      const failed = came < 0 ? this.#parts.bsd.errno() : 0;
-      for (let i = slots - 1; i >= Math.max(0, came); i--) this.#slots[i]!.pool.give(this.#slots[i]!);
-      if (came <= 0) {
-        this.#readFailed(came, failed);
+      const received = io.receive(this.#fd, slots);
+      const failed = received < 0 ? this.#parts.bsd.errno() : 0;
+      for (let i = slots - 1; i >= Math.max(0, received); i--) this.#slots[i]!.pool.give(this.#slots[i]!);
+      if (received <= 0) {
+        this.#readFailed(received, failed);
         break;
       }
-      for (let i = 0; i < came; i++) this.#push(batch, this.#slots[i]!, io.length(i) - FAMILY_HEADER_SIZE);
-      count += came;
-      this.#request = came < slots ? came + 1 : 2 * slots;
-      if (came < slots) break;
+      for (let i = 0; i < received; i++) {
+        this.#push(batch, this.#slots[i]!, io.length(i) - FAMILY_HEADER_SIZE);
+      }
+      count += received;
+      this.#request = received < slots ? received + 1 : 2 * slots;
+      if (received < slots) break;
     }
     return count;
   }
@@ -155,7 +157,7 @@ export class BsdDevice implements Device {
    * 4 GiB (bsd/net/rtsock.c, ALIGN_BYTES).
    */
   statistics(): DeviceStatistics | undefined {
-    return this.#closed ? undefined : this.#parts.own.statistics();
+    return this.#closed ? undefined : this.#parts.link.statistics();
   }
 
   /** Always `undefined`: the system removes addresses and routes with the process. */
@@ -215,9 +217,9 @@ export class BsdDevice implements Device {
   }
 
   #publishChanges(): void {
-    const { routeSocket, own } = this.#parts;
+    const { routeSocket, link } = this.#parts;
     for (let message = routeSocket.receive(); message !== undefined; message = routeSocket.receive()) {
-      const state = readInterfaceState(message, own.index);
+      const state = readInterfaceState(message, link.index);
       if (state === undefined) continue;
       const { mtu } = state;
       const up = (state.flags & IFF_UP) !== 0;
@@ -229,11 +231,11 @@ export class BsdDevice implements Device {
     }
   }
 
-  #readFailed(came: number, failed: number): void {
+  #readFailed(received: number, failed: number): void {
     const { EAGAIN, EINTR, ENOBUFS, ENXIO } = this.#parts.bsd.Errno;
     // ENOBUFS: temporary lack of memory.
-    if (came < 0 && (failed === EAGAIN || failed === EINTR || failed === ENOBUFS)) return;
-    this.#fail("read from", "read", came === 0 ? ENXIO : failed);
+    if (received < 0 && (failed === EAGAIN || failed === EINTR || failed === ENOBUFS)) return;
+    this.#fail("read from", "read", received === 0 ? ENXIO : failed);
   }
 
   /** Returns true if the packet is dropped and the next one may be tried. */

@@ -102,18 +102,18 @@ export class Interface {
    */
   addAddress(prefix: Prefix, pointToPoint: boolean): void {
     const { address } = prefix;
-    const own = sockaddr(this.#bsd, address);
+    const local = sockaddr(this.#bsd, address);
     const mask = sockaddr(this.#bsd, netmask(prefix));
     const what = `add address ${formatCidr(prefix)} to "${this.name}"`;
     if (address.family === 4) {
       const request = this.#request(this.#bsd.sizes.ifaliasreq);
-      request.set(own, Ifaliasreq.Address);
-      if (pointToPoint) request.set(own, Ifaliasreq.Destination);
+      request.set(local, Ifaliasreq.Address);
+      if (pointToPoint) request.set(local, Ifaliasreq.Destination);
       request.set(mask, Ifaliasreq.Mask);
       this.#control(AF_INET, what, "SIOCAIFADDR", this.#bsd.SIOCAIFADDR, request);
     } else {
       const request = this.#request(this.#bsd.sizes.in6_aliasreq);
-      request.set(own, In6Aliasreq.Address);
+      request.set(local, In6Aliasreq.Address);
       request.set(mask, In6Aliasreq.Mask);
       const view = viewOf(request);
       view.setInt32(In6Aliasreq.Flags, IN6_IFF_NODAD, true);

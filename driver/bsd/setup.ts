@@ -38,9 +38,9 @@ export class Setup {
   readonly #routes: InterfaceRoute[] = [];
 
   /** Prepares the setup of an interface; changes nothing. */
-  constructor(bsd: Bsd, own: Interface, pointToPoint: boolean) {
+  constructor(bsd: Bsd, link: Interface, pointToPoint: boolean) {
     this.#bsd = bsd;
-    this.#interface = own;
+    this.#interface = link;
     this.#pointToPoint = pointToPoint;
   }
 
@@ -50,10 +50,10 @@ export class Setup {
    * @throws {Error} the system's; the caller then calls `undo`.
    */
   apply({ mtu, addresses, routes, up }: CheckedDeviceOptions): void {
-    const own = this.#interface;
-    if (mtu !== undefined && mtu !== own.mtu) own.setMtu(mtu);
-    for (const prefix of addresses) own.addAddress(prefix, this.#pointToPoint);
-    if (own.up !== up) own.setUp(up);
+    const link = this.#interface;
+    if (mtu !== undefined && mtu !== link.mtu) link.setMtu(mtu);
+    for (const prefix of addresses) link.addAddress(prefix, this.#pointToPoint);
+    if (link.up !== up) link.setUp(up);
     using socket = new RouteSocket(this.#bsd);
     if (this.#pointToPoint) {
       addresses.filter(lacksNetwork).forEach((to) => this.#add(socket, { to, via: undefined }));
@@ -64,7 +64,7 @@ export class Setup {
       } catch (error) {
         // On a system without IPv6, `default` means IPv4.
         if (route.isDefault !== true || route.to.address.family === 4) throw error;
-        console.warn(`warren: ${(error as Error).message}: IPv6 traffic may bypass "${own.name}"`);
+        console.warn(`warren: ${(error as Error).message}: IPv6 traffic may bypass "${link.name}"`);
       }
     }
   }

@@ -39,7 +39,7 @@ export function tunPath(name: string): string {
   );
 }
 
-function open(bsd: FreeBsd, name: string): { fd: number; own: Interface } {
+function open(bsd: FreeBsd, name: string): { fd: number; link: Interface } {
   const path = tunPath(name);
   const { functions, errno, ioctl } = bsd;
   const fd = functions.open(cString(path), O_RDWR, 0);
@@ -57,9 +57,9 @@ function open(bsd: FreeBsd, name: string): { fd: number; own: Interface } {
   request("TUNSIFHEAD", number(1));
   // A broadcast interface with prefixes, not a point-to-point one.
   request("TUNSIFMODE", number(IFF_BROADCAST | IFF_MULTICAST));
-  const own = new Interface(bsd, new TextDecoder().decode(named.subarray(0, named.indexOf(0))));
+  const link = new Interface(bsd, new TextDecoder().decode(named.subarray(0, named.indexOf(0))));
   undo.move();
-  return { fd, own };
+  return { fd, link };
 }
 
 function number(value: number): Uint8Array<ArrayBuffer> {
@@ -88,17 +88,17 @@ export function openFreeBsdDevice(options: CheckedDeviceOptions, load: () => Fre
   const bsd = load();
   // Opening the file creates a missing interface.
   const existed = bsd.functions.if_nametoindex(cString(options.name)) !== 0;
-  const { fd, own } = open(bsd, options.name);
+  const { fd, link } = open(bsd, options.name);
   // An interface can be destroyed only after its descriptor is closed.
-  const remove = existed ? () => {} : () => own.destroy("SIOCIFDESTROY", SIOCIFDESTROY);
+  const remove = existed ? () => {} : () => link.destroy("SIOCIFDESTROY", SIOCIFDESTROY);
   using undo = new DisposableStack();
   undo.defer(remove);
   undo.defer(() => bsd.functions.close(fd));
-  const setup = new Setup(bsd, own, false);
+  const setup = new Setup(bsd, link, false);
   undo.defer(() => setup.undo());
   setup.apply(options);
   const routeSocket = undo.use(new RouteSocket(bsd));
-  const device = new BsdDevice({ bsd, fd, io: new SinglePacketIo(bsd), own, setup, routeSocket, remove });
+  const device = new BsdDevice({ bsd, fd, io: new SinglePacketIo(bsd), link, setup, routeSocket, remove });
   undo.move();
   return device;
 }

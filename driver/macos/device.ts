@@ -24,12 +24,12 @@ export function openUtunDevice(options: CheckedDeviceOptions): BsdDevice {
   const { fd, name } = openUtun(bsd, options.name);
   using undo = new DisposableStack();
   undo.defer(() => bsd.functions.close(fd));
-  const own = new Interface(bsd, name);
-  const setup = new Setup(bsd, own, true);
+  const link = new Interface(bsd, name);
+  const setup = new Setup(bsd, link, true);
   undo.defer(() => setup.undo());
   setup.apply(options);
   const routeSocket = undo.use(new RouteSocket(bsd));
-  const device = new BsdDevice({ bsd, fd, io: packetIo(bsd), own, setup, routeSocket });
+  const device = new BsdDevice({ bsd, fd, io: packetIo(bsd), link, setup, routeSocket });
   undo.move();
   return device;
 }

@@ -4,10 +4,10 @@ import { BsdErrno } from "../bsd/errno.ts";
 import { type Errors, errorsOf } from "../posix/errno.ts";
 
 // Specification
-const own = { ENOTSUP: 45, EOPNOTSUPP: 102 } as const;
+const additional = { ENOTSUP: 45, EOPNOTSUPP: 102 } as const;
 
 /** Error numbers by name. */
-export const Errno: typeof BsdErrno & typeof own = { ...BsdErrno, ...own };
+export const Errno: typeof BsdErrno & typeof additional = { ...BsdErrno, ...additional };
 
 const errors = errorsOf(Errno);
 

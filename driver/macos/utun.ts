@@ -92,14 +92,16 @@ export function openUtun(darwin: Darwin, name: string): { fd: number; name: stri
   const address = sockaddrCtl(viewOf(info).getUint32(CtlInfo.Id, true), unit);
   if (functions.connect(fd, address, address.length) < 0) throw failed("connect");
   guard(darwin, fd);
-  const own = new Uint8Array(IFNAMSIZ);
-  const size = Uint32Array.of(own.length);
-  if (functions.getsockopt(fd, SYSPROTO_CONTROL, UTUN_OPT_IFNAME, own, size) < 0) throw failed("getsockopt");
+  const nameBytes = new Uint8Array(IFNAMSIZ);
+  const size = Uint32Array.of(nameBytes.length);
+  if (functions.getsockopt(fd, SYSPROTO_CONTROL, UTUN_OPT_IFNAME, nameBytes, size) < 0) {
+    throw failed("getsockopt");
+  }
   // These affect only performance: errors are ignored.
   functions.setsockopt(fd, SYSPROTO_CONTROL, UTUN_OPT_MAX_PENDING_PACKETS, Uint32Array.of(MAX_PENDING), 4);
   functions.setsockopt(fd, SOL_SOCKET, SO_RCVBUF, Uint32Array.of(RECEIVE_BUFFER), 4);
   undo.move();
-  return { fd, name: new TextDecoder().decode(own.subarray(0, own.indexOf(0))) };
+  return { fd, name: new TextDecoder().decode(nameBytes.subarray(0, nameBytes.indexOf(0))) };
 }
 
 function openError(name: string, operation: string, failed: number): Error {

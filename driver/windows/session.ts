@@ -19,7 +19,7 @@ import { type Adapter, wintunError } from "./adapter.ts";
 import { kernel32 } from "./kernel32.ts";
 import type { PoolAddresses } from "./pool_addresses.ts";
 import { fromHresult, Win32 } from "./win32_error.ts";
-import { codeOf, collectErrors, lastError, wintun } from "./wintun.ts";
+import { codeOf, collectErrors, wintun } from "./wintun.ts";
 
 // Specification
 /** Minimum header lengths: RFC 791 section 3.1, RFC 8200 section 3. */
@@ -72,7 +72,7 @@ export class Session {
   read(batch: PacketBatch, host: EndHost, addresses: PoolAddresses): number {
     const { pool } = host;
     const { WintunReceivePacket, WintunReleaseReceivePacket } = this.#wintun;
-    const { RtlMoveMemory, SetEvent } = this.#kernel32;
+    const { RtlMoveMemory, SetEvent, GetLastError } = this.#kernel32;
     const handle = this.#handle;
     const size = this.#size;
     let count = 0;
@@ -83,7 +83,7 @@ export class Session {
       if (source === 0n) {
         source = WintunReceivePacket(handle, size);
         if (source === 0n) {
-          this.failed = lastError();
+          this.failed = GetLastError();
           break;
         }
       }
@@ -122,7 +122,7 @@ export class Session {
    */
   write({ packets, length }: PacketBatch, host: EndHost, addresses: PoolAddresses): number {
     const { WintunAllocateSendPacket, WintunSendPacket } = this.#wintun;
-    const { RtlMoveMemory } = this.#kernel32;
+    const { RtlMoveMemory, GetLastError } = this.#kernel32;
     const handle = this.#handle;
     let count = 0;
     let sent = 0;
@@ -137,7 +137,7 @@ export class Session {
       packet.finish();
       const target = WintunAllocateSendPacket(handle, packet.length);
       if (target === 0n) {
-        this.failed = lastError();
+        this.failed = GetLastError();
         if (this.failed === Win32.ERROR_HANDLE_EOF || !this.#isStuck(sent)) break;
         host.drop(packet, "ring full");
         continue;
@@ -198,7 +198,7 @@ function dropReason(packet: Packet): string | undefined {
 export function startSession(verb: string, adapter: Adapter, capacity: number): Promise<Session> {
   return collectErrors((errors) => {
     const handle = wintun().WintunStartSession(adapter.handle, capacity);
-    const failed = handle === null ? lastError() : 0;
+    const failed = handle === null ? kernel32().GetLastError() : 0;
     if (handle === null) {
       const code = fromHresult(codeOf(errors) ?? failed);
       throw wintunError(`${verb} "${adapter.name}"`, `WintunStartSession of ${capacity} bytes`, code, errors);

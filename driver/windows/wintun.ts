@@ -12,15 +12,7 @@
  */
 
 import { buildFor, cacheFolder, WINTUN_BUILDS, WINTUN_VERSION } from "./builds.ts";
-import {
-  environment,
-  fromWide,
-  type HeldFile,
-  kernel32,
-  openFile,
-  pinLibrary,
-  programPath,
-} from "./kernel32.ts";
+import { environment, fromWide, type HeldFile, openFile, pinLibrary, programPath } from "./kernel32.ts";
 import { checkMachine, checkNamedHash, loadError, openNamed, sha256Of } from "./library.ts";
 
 // Adapter and session handles are pointers; a packet's address is a usize, which needs no object.
@@ -238,9 +230,4 @@ export function codeOf(errors: readonly string[]): number | undefined {
     const code = Number.parseInt(hex ?? "0", 16);
     if (code !== 0) return code;
   }
-}
-
-/** Returns the error number of the last synchronous call; see {@linkcode kernel32}. */
-export function lastError(): number {
-  return kernel32().GetLastError();
 }

@@ -1,4 +1,4 @@
-/** The Windows driver in deno.exe: what it promises, and what it does when things go wrong. */
+/** The Windows driver in deno.exe under Wine: conformance, faults, and the official DLL. */
 
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert/strict";
 import { zipSync } from "fflate";
@@ -9,25 +9,25 @@ import { npmPackage, openWine, windowsPath, wineTest } from "../../kit/wine.ts";
 import { openWindowsLab } from "./lab.ts";
 import { StandInReport } from "./stand_in.ts";
 
-/** What runs over the stand-ins, each file in a process of its own, and how many tests it has. */
+/** Files of checks over the stand-ins, each run in a separate process, with their number of tests. */
 const CHECKS = [
-  { file: "conformance_checks.ts", tests: 16, shows: "it keeps what every end promises" },
+  { file: "conformance_checks.ts", tests: 16, shows: "it conforms to the rules of an end" },
   {
     file: "setup_checks.ts",
     tests: 17,
-    shows: "it gives Windows the bytes that Windows takes, and takes them back",
+    shows: "it calls IP Helper with the right bytes, and undoes its changes",
   },
   {
     file: "opening_checks.ts",
     tests: 11,
-    shows: "it says why a device cannot be opened, and leaves nothing",
+    shows: "it reports why a device cannot be opened, and leaves nothing",
   },
-  { file: "library_checks.ts", tests: 9, shows: "it loads no other library than the one that is meant" },
-  { file: "fault_checks.ts", tests: 17, shows: "it bears what goes wrong while packets move" },
-  { file: "fuzz_checks.ts", tests: 2, shows: "it bears a system that does anything" },
+  { file: "library_checks.ts", tests: 9, shows: "it loads only the intended library" },
+  { file: "fault_checks.ts", tests: 17, shows: "it survives faults while packets move" },
+  { file: "fuzz_checks.ts", tests: 2, shows: "it survives random operations of the system" },
 ] as const;
 
-/** Adapters' ports, which the test's own namespace has free: to a partner, or back to itself. */
+/** Ports of the adapters, in the namespace of the test: to a partner, or back to itself. */
 const ROADS = [
   "near0=47201:47202",
   "far0=47202:47201",
@@ -40,7 +40,7 @@ const ROADS = [
 /** A package with the official builds of Wintun, unmodified. */
 const OFFICIAL = { name: "appium-ios-tuntap", version: "2.0.5", folder: "vendor/wintun" } as const;
 
-/** How many packets have passed when a process is killed: it is at work then. */
+/** Packets that have passed when a process is killed. */
 const AT_WORK = 500;
 
 async function official(): Promise<string> {
@@ -62,7 +62,7 @@ wineTest("the Windows driver over the stand-ins", async (context) => {
 });
 
 wineTest(
-  "the official wintun.dll: warren driver install puts it where the driver finds and loads it",
+  "the official wintun.dll: warren driver install puts it where the driver finds it",
   async () => {
     await using wine = await openWine();
     const folder = await official();
@@ -82,7 +82,7 @@ wineTest(
   },
 );
 
-wineTest("a script that is killed while packets fly leaves nothing in the way of the next one", async () => {
+wineTest("a script killed while packets pass does not hinder the next one", async () => {
   await using lab = await openWindowsLab();
   await lab.join("*", lab.namespace, ["10.9.0.2/24", "fd09::2/64"]);
   const flood = lab.namespace.spawn("ping", ["-f", "-q", "10.9.0.77"], { stdout: "null", stderr: "null" });
@@ -90,9 +90,9 @@ wineTest("a script that is killed while packets fly leaves nothing in the way of
     const report = new StandInReport(`${lab.wine.folder}/report-${round}`);
     const env = { STAND_IN_REPORT: windowsPath(`${lab.wine.folder}/report-${round}`) };
     const script = await lab.start("icmp_echo.ts", [], { env });
-    await until(() => report.counters.taken > AT_WORK, "packets fly");
+    await until(() => report.counters.taken > AT_WORK, "packets pass");
     const { addresses, routes } = lab.network;
-    deepStrictEqual([addresses.length, routes.length], [2, 0], "what the last one left is gone");
+    deepStrictEqual([addresses.length, routes.length], [2, 0], "the last script left nothing");
     if (round < 3) {
       script.kill();
       ok(await script.ended !== 0);
@@ -100,7 +100,7 @@ wineTest("a script that is killed while packets fly leaves nothing in the way of
       deepStrictEqual(
         [sessionsStarted, sessionsEnded, adaptersClosed],
         [1, 0, 0],
-        "it put back nothing itself",
+        "it undid nothing itself",
       );
     } else {
       strictEqual(await script.interrupt(), 0, script.heard);

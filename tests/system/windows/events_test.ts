@@ -1,8 +1,8 @@
-/** A Wintun device tells what happens to its interface. */
+/** Events of a Wintun device. */
 
 import { openWine, wineTest } from "../../kit/wine.ts";
 
-wineTest("WintunDevice.events() tells what happens to the interface", async () => {
+wineTest("WintunDevice.events() reports changes of the interface", async () => {
   await using wine = await openWine();
   await wine.tests("tests/system/windows/events_checks.ts", 5);
 });

@@ -9,22 +9,22 @@ import { Random } from "../../../lib/core/random.ts";
 import { assertAccounted, countersSince, driverTest, MIN_RING, Rig, standIn, writtenSince } from "./rig.ts";
 import { type Counters, countersOf, wide } from "./stand_in.ts";
 
-/** What the system does, in all. */
+/** Number of steps of the system. */
 const OPERATIONS = 1_000_000;
-/** Of these, with a tunnel's loop. */
+/** Number of these with the loop of a tunnel. */
 const OPERATIONS_OF_LOOP = 100_000;
-/** The most that it does between two turns of the script. */
+/** Maximum steps between two turns of the script. */
 const MAX_AT_ONCE = 96;
-/** The same, when there is a loop, which does more in a turn. */
+/** Maximum steps with a loop, which does more in a turn. */
 const MAX_IN_LOOP = 400;
-/** In how many turns the system takes nothing for once, until packets are dropped. */
+/** Turns after which the system takes nothing once, until packets are dropped. */
 const STALL = 1500;
 const NAME = "fuzz";
 const SYSTEM = wide(NAME);
 
 const SEED = Number(Deno.env.get("FUZZ_SEED") ?? crypto.getRandomValues(new Uint32Array(1))[0]);
 
-/** Declares a test with errors at random, whose failure says by which seed it comes again. */
+/** Declares a test with random errors; its failure names the seed. */
 function fuzzTest(name: string, body: (random: Random) => Promise<void>): void {
   driverTest(name, async () => {
     standIn.StandInSeed(BigInt(SEED | 1));
@@ -36,7 +36,7 @@ function fuzzTest(name: string, body: (random: Random) => Promise<void>): void {
   });
 }
 
-/** What the system says of a session does not contradict itself. */
+/** Checks that the counters of the stand-in are consistent. */
 function assertSystem(since: Counters): void {
   strictEqual(since.misuses, 0);
   strictEqual(since.injected, since.delivered + since.overflowed + since.unreadAtEnd);
@@ -46,12 +46,12 @@ function assertSystem(since: Counters): void {
 const sum = (counts: Record<string, number>) =>
   Object.values(counts).reduce((total, count) => total + count, 0);
 
-/** A script that reads, keeps, forwards and makes packets as it likes. */
+/** A script that reads, keeps, forwards and creates packets at random. */
 class Script {
-  /** Packets that were read, and their bytes. */
+  /** Packets read, and their bytes. */
   read = 0;
   readBytes = 0;
-  /** Packets that `write` was given. */
+  /** Packets given to `write`. */
   given = 0;
   readonly #rig: Rig;
   readonly #random: Random;
@@ -87,7 +87,7 @@ class Script {
     strictEqual(device.write(this.#out), before - this.#out.length);
   }
 
-  /** Gives everything back. */
+  /** Frees everything. */
   end(): void {
     this.given -= this.#out.length;
     for (const packet of [...this.#out, ...this.#kept]) packet.pool.give(packet);
@@ -109,7 +109,7 @@ class Script {
   }
 
   #send(packet: Packet): void {
-    // Another place in the slot, sometimes.
+    // Sometimes at another offset in the slot.
     if (packet.length > 8 && this.#random.below(4) === 0) packet.strip(this.#random.below(8));
     this.given++;
     this.#out.push(packet);
@@ -117,9 +117,9 @@ class Script {
 }
 
 fuzzTest(
-  `WintunDevice loses count of nothing in ${OPERATIONS} operations of a system that does anything`,
+  `WintunDevice accounts for every packet in ${OPERATIONS} random operations of the system`,
   async (random) => {
-    // Few, so that there is none at times.
+    // Few, so that at times none is free.
     const pool = new PacketPool({ small: 96, large: 6 });
     const all = { read: 0, sent: 0, nudges: 0, restarts: 0, empty: 0, removals: 0, full: 0 };
     for (let operations = 0; operations < OPERATIONS;) {
@@ -166,13 +166,13 @@ fuzzTest(
       if (device.failure !== undefined) all.removals++;
     }
     console.log(JSON.stringify(all));
-    // Each kind of fault came.
+    // Each kind of fault occurred.
     for (const [what, count] of Object.entries(all)) ok(count > 0, `${what}: ${count}`);
   },
 );
 
 fuzzTest(
-  `a tunnel accounts for every packet in ${OPERATIONS_OF_LOOP} operations of such a system`,
+  `a tunnel accounts for every packet in ${OPERATIONS_OF_LOOP} random operations of the system`,
   async (random) => {
     for (let operations = 0; operations < OPERATIONS_OF_LOOP;) {
       const before = countersOf(standIn);

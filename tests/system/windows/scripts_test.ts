@@ -1,11 +1,11 @@
-/** The files of scripts/, as they are, in deno.exe: what they do on Linux they do there. */
+/** The scripts of scripts/ in deno.exe under Wine: they behave as on Linux. */
 
 import assert from "node:assert/strict";
 import { link, openNamespace } from "../../kit/system.ts";
 import { wineTest } from "../../kit/wine.ts";
 import { openWindowsLab, type WindowsLab } from "./lab.ts";
 
-/** Nothing is left, and no rule of wintun.h was broken. */
+/** Checks that nothing is left, and no rule of wintun.h was broken. */
 function assertClean({ counters, network }: WindowsLab): void {
   const { addresses, routes, dns } = network;
   assert.deepEqual({ addresses, routes, dns }, { addresses: [], routes: [], dns: [] });
@@ -16,7 +16,7 @@ function assertClean({ counters, network }: WindowsLab): void {
   assert.equal(counters.releases, counters.delivered);
 }
 
-wineTest("scripts/icmp_echo.ts under Wine answers ping, and puts everything back on Ctrl-C", async () => {
+wineTest("scripts/icmp_echo.ts under Wine answers ping, and undoes its setup on Ctrl-C", async () => {
   await using lab = await openWindowsLab();
   await lab.join("*", lab.namespace, ["10.9.0.2/24", "fd09::2/64"]);
   const script = await lab.start("icmp_echo.ts", [], { env: { STAND_IN_LATE: "3" } });
@@ -63,7 +63,7 @@ wineTest("scripts/relay.ts under Wine carries ping and iperf3 between two namesp
   assertClean(lab);
 }, ["ping", "iperf3", "ss"]);
 
-wineTest("scripts/watch.ts under Wine prints what passes", async () => {
+wineTest("scripts/watch.ts under Wine prints the packets that pass", async () => {
   await using lab = await openWindowsLab();
   await lab.join("*", lab.namespace, ["10.9.0.2/24"]);
   const script = await lab.start("watch.ts");
@@ -80,7 +80,7 @@ for (
     ["websocket.ts", "ws://192.0.2.1:8080/", ["--allow-ffi", "--allow-net"]],
   ] as const
 ) {
-  wineTest(`scripts/${name} under Wine and on Linux speak with one another`, async () => {
+  wineTest(`scripts/${name} works between Wine and Linux`, async () => {
     await using inside = await openNamespace();
     await using other = await openNamespace();
     await using lab = await openWindowsLab();
@@ -96,9 +96,9 @@ for (
       { stdout: "null", stderr: "null" },
     );
     await other.command("sh", ["-c", "until ip -o -4 addr | grep -q 10.9.0.2; do sleep 0.05; done"]);
-    // The first one tells the listening side where its peer is.
+    // The first packet shows the listening side the address of its peer.
     await other.command("ping", ["-c", "20", "-i", "0.2", "-W", "1", "10.9.0.1"], { check: false });
-    // By -w, ping goes on until it has all answers: without, it waits only twice the longest round trip for the last.
+    // With -w, ping waits for all replies; without, only twice the longest round trip for the last.
     const many = ["-c", "10", "-i", "0.05", "-w", "10"];
     const { stdout } = await other.command("ping", [...many, "10.9.0.1"]);
     assert.match(stdout, / 10 received/);

@@ -1,4 +1,4 @@
-/** What the stand-in for wintun.dll promises, checked under Wine; stand_in_test.ts runs it. */
+/** Checks of the stand-in for wintun.dll, under Wine; stand_in_test.ts runs it. */
 
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { countersOf, openStandIn, type StandIn, wide } from "./stand_in.ts";
@@ -36,7 +36,7 @@ const LOGGER = { parameters: ["i32", "u64", "pointer"], result: "void" } as cons
 
 type Pointer = Deno.PointerObject;
 
-/** An adapter with a session of the least capacity. */
+/** An adapter with a session of minimum capacity. */
 class Rig implements Disposable {
   readonly name: Uint16Array<ArrayBuffer>;
   readonly adapter: Pointer;
@@ -54,7 +54,7 @@ class Rig implements Disposable {
     return standIn.StandInInject(this.name, bytes, bytes.length) !== 0;
   }
 
-  /** The next packet, not released, or the error. */
+  /** Receives the next packet without releasing it, or returns the error. */
   receive(): { pointer: Pointer; bytes: Uint8Array } | number {
     const pointer = standIn.WintunReceivePacket(this.session, this.#size);
     if (pointer === null) return GetLastError();
@@ -77,7 +77,7 @@ class Rig implements Disposable {
     standIn.WintunSendPacket(this.session, pointer);
   }
 
-  /** What was sent, next. */
+  /** Returns the next packet that was sent. */
   take(): Uint8Array | number {
     const bytes = new Uint8Array(LONGEST);
     const length = standIn.StandInTake(this.name, bytes, bytes.length);
@@ -108,7 +108,7 @@ function pointer(result: Pointer | number): Pointer {
   return result;
 }
 
-/** Runs, and checks that no rule of the library was broken meanwhile, but so many. */
+/** Declares a test and checks that it broke the rules of the library exactly `misuses` times. */
 function check(name: string, body: () => void | Promise<void>, misuses = 0): void {
   Deno.test(name, async () => {
     const before = countersOf(standIn);
@@ -144,7 +144,7 @@ check("adapter names: denied, failing once, too long, unknown", () => {
   standIn.WintunCloseAdapter(null);
 });
 
-check("a new adapter takes the name of another one, and names have no case", () => {
+check("a new adapter takes the name of another one; case is ignored", () => {
   const create = () => standIn.WintunCreateAdapter(wide("Same"), wide("Test"), null)!;
   const luidOf = (adapter: Pointer) => {
     const luid = new BigUint64Array(1);
@@ -182,7 +182,7 @@ check("packets from the system arrive in order, and an empty ring is ERROR_NO_MO
   strictEqual(rig.receive(), Code.ERROR_NO_MORE_ITEMS);
 });
 
-check("the ring holds its capacity, less a word, and a packet of any length runs into the slack", () => {
+check("the ring holds its capacity less one word, and a packet at its end runs into the slack", () => {
   using rig = new Rig("capacity");
   // 1020 and the size's 4 bytes: 128 of them would be the capacity to the byte.
   let held = 0;
@@ -231,7 +231,7 @@ check("the order of allocation is the order of sending", () => {
   strictEqual(rig.take(), 0);
 });
 
-check("a full ring is ERROR_BUFFER_OVERFLOW until the system has taken something", () => {
+check("a full ring is ERROR_BUFFER_OVERFLOW until the system takes a packet", () => {
   using rig = new Rig("overflow");
   let sent = 0;
   for (let got; typeof (got = rig.allocate(packet(1020))) !== "number"; sent++) rig.send(got);
@@ -244,7 +244,7 @@ check("a full ring is ERROR_BUFFER_OVERFLOW until the system has taken something
   rig.send(pointer(rig.allocate(packet(1020))));
 });
 
-check("what is no IP packet is discarded", () => {
+check("a packet that is not IP is discarded", () => {
   using rig = new Rig("discard");
   const before = countersOf(standIn);
   for (
@@ -256,7 +256,7 @@ check("what is no IP packet is discarded", () => {
   strictEqual(countersOf(standIn).discarded - before.discarded, 3);
 });
 
-check("what is left at the end is counted", () => {
+check("packets left at the end are counted", () => {
   const before = countersOf(standIn);
   {
     using rig = new Rig("rest");
@@ -272,7 +272,7 @@ check("what is left at the end is counted", () => {
   strictEqual(after.unsentAtEnd - before.unsentAtEnd, 1);
 });
 
-check("a ring that makes no sense is ERROR_INVALID_DATA until the session starts anew", () => {
+check("a corrupt ring is ERROR_INVALID_DATA until the session restarts", () => {
   const rig = new Rig("corrupt");
   rig.inject(packet(20));
   ok(standIn.StandInCorrupt(rig.name) !== 0);
@@ -301,7 +301,7 @@ check("a removed adapter is ERROR_HANDLE_EOF in both directions, and wakes the r
   strictEqual(rig.inject(packet(20)), false);
 });
 
-check("the read event is set at every arrival, and one wait takes it", () => {
+check("the read event is set at every arrival, and one wait resets it", () => {
   using rig = new Rig("event");
   const event = standIn.WintunGetReadWaitEvent(rig.session);
   strictEqual(WaitForSingleObject(event, 0), WAIT_TIMEOUT);
@@ -313,7 +313,7 @@ check("the read event is set at every arrival, and one wait takes it", () => {
   strictEqual(WaitForSingleObject(event, 0), WAIT_OBJECT_0);
 });
 
-check("calls on a session after its end, and a second end, are noticed", () => {
+check("calls on a session after its end, and a second end, are misuses", () => {
   const rig = new Rig("late");
   standIn.WintunEndSession(rig.session);
   strictEqual(rig.receive(), Code.ERROR_HANDLE_EOF);
@@ -321,14 +321,14 @@ check("calls on a session after its end, and a second end, are noticed", () => {
   standIn.WintunCloseAdapter(rig.adapter);
 }, 2);
 
-check("an adapter that is closed before its session ends it, and is noticed", () => {
+check("an adapter closed before its session ends the session, and is a misuse", () => {
   const rig = new Rig("early");
   standIn.WintunCloseAdapter(rig.adapter);
   strictEqual(rig.receive(), Code.ERROR_HANDLE_EOF);
   standIn.WintunEndSession(rig.session);
 }, 1);
 
-check("errors at random come from a seed, and lose nothing", () => {
+check("random errors come from a seed, and lose no packet", () => {
   using rig = new Rig("random", 0x10_0000);
   const before = countersOf(standIn);
   standIn.StandInSeed(7n);
@@ -345,7 +345,7 @@ check("errors at random come from a seed, and lose nothing", () => {
   ok(countersOf(standIn).errorsAtRandom > before.errorsAtRandom);
 });
 
-check("the logger hears this thread and another one, and errors end with their code", async () => {
+check("the logger receives lines of this thread and another, and errors end with their code", async () => {
   const heard: string[] = [];
   const another = Promise.withResolvers<void>();
   const logger = Deno.UnsafeCallback.threadSafe(
@@ -375,7 +375,7 @@ check("the logger hears this thread and another one, and errors end with their c
   ]);
 });
 
-check("creating an adapter beside this thread passes a thread that logs under the lock", async () => {
+check("creating an adapter on another thread works while a thread logs under the lock", async () => {
   let lines = 0;
   const logger = Deno.UnsafeCallback.threadSafe(LOGGER, () => void lines++);
   standIn.WintunSetLogger(logger.pointer);

@@ -1,4 +1,4 @@
-/** The stand-in for wintun.dll does what the library does. */
+/** The stand-in for wintun.dll behaves like the library. */
 
 import { openWine, wineTest } from "../../kit/wine.ts";
 
