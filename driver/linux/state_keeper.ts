@@ -86,7 +86,7 @@ export class StateKeeper implements Disposable {
     } catch (error) {
       // The link may have gone or changed in the meantime.
       if (this.#netlink.link(this.#index)?.up !== link.up) return undefined;
-      console.warn(`warren: ${(error as Error).message}: "${link.name}" has lost it`);
+      console.warn(`warren: ${(error as Error).message}: it stays removed from "${link.name}"`);
       return { kind: "lost", what: missing };
     }
   }

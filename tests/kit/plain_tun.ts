@@ -1,4 +1,4 @@
-/** TUN devices as a program has them that knows no offload: a packet a read, and no header before it. */
+/** TUN devices of a program without offload: one packet per read, without a header before it. */
 
 import { errno, libc } from "../../driver/linux/libc.ts";
 import { cString } from "../../driver/posix/libc.ts";
@@ -13,7 +13,7 @@ const IFF_TUN = 0x0001;
 const IFF_NO_PI = 0x1000;
 const Ifreq = { Name: 0, Flags: 16, Size: 40 } as const;
 
-/** Creates a device, or attaches to one; its descriptor, which this process keeps. */
+/** Creates a device or attaches to one; returns its descriptor, which this process keeps open. */
 export function openPlainTun(name: string): number {
   const { open, ioctl } = libc();
   const fd = open(cString("/dev/net/tun"), O_RDWR | O_NONBLOCK, 0);

@@ -14,16 +14,16 @@ import { openPlainTun } from "../kit/plain_tun.ts";
 const PORT = 4500;
 const LENGTH = 1000;
 const COUNT = 4;
-/** The kernel begins to hand over packets a while after a program has attached. */
+/** The kernel starts to hand over packets some time after a program has attached. */
 const ATTEMPTS = 100;
 const ATTEMPT_MILLISECONDS = 50;
 const LONGEST = 65_535;
 
-/** A datagram as the reader got it. */
+/** A datagram that the reader received. */
 export interface Datagram {
-  /** The packet's bytes. */
+  /** Length of the packet (bytes). */
   readonly length: number;
-  /** Whether its checksum is. */
+  /** True if its checksum is right. */
   readonly right: boolean;
 }
 
@@ -54,7 +54,7 @@ async function read(name: string, address: string): Promise<Datagram[]> {
   return datagrams;
 }
 
-/** `undefined` for the kernel's own packets, such as router solicitations. */
+/** Reads a datagram; `undefined` for the kernel's own packets, such as router solicitations. */
 function judge(packet: Packet): Datagram | undefined {
   const udp = Udp.of(packet);
   if (udp?.dstPort !== PORT) return undefined;

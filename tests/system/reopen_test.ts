@@ -1,4 +1,4 @@
-/** Devices that are closed and opened anew: what the kernel has removed, and what the loop waits for. */
+/** Devices that are closed and reopened: removal by the kernel, and the descriptors that the loop waits for. */
 
 import assert from "node:assert/strict";
 import { posix } from "../../driver/linux/libc.ts";
@@ -11,7 +11,7 @@ const SCENARIO = new URL("./reopen_scenario.ts", import.meta.url);
 /** After this, a wait has failed (milliseconds). */
 const LIMIT = 10_000;
 const PERMISSIONS = ["--allow-all"];
-// Opened for good, so not within a test.
+// Stays open, so it is not opened within a test.
 if (Deno.build.os === "linux") posix();
 
 interface Round {
@@ -47,7 +47,7 @@ systemTest("Tunnel whose descriptor has the number of a closed one gets its pack
   assert.deepEqual(result, { reused: true, answered: [true, true, true], there: [] });
 });
 
-systemTest("PollWaiter.forget() lets a descriptor's number be waited for anew", { root: false }, async () => {
+systemTest("PollWaiter.forget() allows a wait for a reused descriptor number", { root: false }, async () => {
   using waiter = new PollWaiter(posix());
   for (let round = 0; round < 20; round++) {
     const first = new EventFd();
@@ -56,7 +56,7 @@ systemTest("PollWaiter.forget() lets a descriptor's number be waited for anew", 
     const parked = waiter.park(LIMIT);
     waiter.wake();
     assert.equal(await parked, false);
-    // The poll beside this thread still looks at it.
+    // The poll on the other thread still has it.
     await waiter.forget(first.fd);
     first[Symbol.dispose]();
     const second = new EventFd();

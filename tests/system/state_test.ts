@@ -12,7 +12,7 @@ const OPTIONS = {
   route: ["10.20.0.0/16", "fd20::/48", "10.30.0.0/16 metric 5 table 77", "10.40.0.0/16 via 10.9.0.2"],
   rule: [{ table: 77, from: "10.9.0.0/24" }, { table: 77, mark: 7, family: 6 as const }],
 };
-/** How often, and how long, something is waited for (milliseconds). */
+/** Poll interval and limit of a wait (milliseconds). */
 const INTERVAL = 50;
 const LIMIT = 10_000;
 

@@ -24,7 +24,7 @@ import { TestHost } from "../kit/host.ts";
 import { command } from "../kit/system.ts";
 import { openDevices } from "./_redirected_devices.ts";
 
-// Opened for good, so not within a test.
+// Stays open, so it is not opened within a test.
 libc();
 
 async function openPair(mtu: number, linux: DeviceOptions["linux"]): Promise<EndPair> {
@@ -50,7 +50,7 @@ Deno.test("TunDevice carries packets of every length up to an MTU of 9000 and of
   }
 });
 
-Deno.test("TunDevice.write() takes all, and the kernel counts what the other side had no room for", async () => {
+Deno.test("TunDevice.write() accepts all packets, and the kernel counts those that overflow its queue", async () => {
   const [sent, room] = [3000, 100];
   const [near, far] = await openDevices(1500, { txQueueLength: room });
   const [nearHost, farHost] = [new TestHost(), new TestHost()];
@@ -74,7 +74,7 @@ Deno.test("TunDevice.write() takes all, and the kernel counts what the other sid
   assert.deepEqual([nearHost.pool.taken, farHost.pool.taken], [0, 0]);
 });
 
-Deno.test("TunDevice that is removed by hand fails, and says so", async () => {
+Deno.test("TunDevice that is removed by hand fails with the reason", async () => {
   const [near, far] = await openDevices(1500);
   const host = new TestHost();
   near.attach(host);

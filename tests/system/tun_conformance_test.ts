@@ -1,4 +1,4 @@
-/** TUN devices keep what every end promises. */
+/** TUN devices fulfill the contract of every end. */
 
 import { fileURLToPath } from "node:url";
 import assert from "node:assert/strict";
@@ -12,7 +12,7 @@ systemTest(
   NEEDS,
   async () => {
     await using namespace = await openNamespace();
-    // The kernel's own packets (RFC 4861 section 6.3.7) would come among the suite's.
+    // The kernel's own packets (RFC 4861 section 6.3.7) would mix with those of the suite.
     await namespace.command("sysctl", ["-qw", "net.ipv6.conf.default.disable_ipv6=1"]);
     const args = ["test", "--no-check", "--no-prompt", "--allow-all", fileURLToPath(SUITE)];
     const { code, stdout, stderr } = await namespace.command(Deno.execPath(), args, {

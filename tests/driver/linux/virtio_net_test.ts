@@ -54,7 +54,7 @@ Deno.test("writeVnetHeader() does not correct a wrong checksum", () => {
   assert.equal(packet.checksumStart, 0);
 });
 
-Deno.test("writeVnetHeader() writes nothing behind a TCP header that is cut short", () => {
+Deno.test("writeVnetHeader() writes nothing behind a truncated TCP header", () => {
   const [src, dst, protocol, length] = [0x0a090001, 0x0a090002, Protocol.Tcp, 10];
   const pool = new PacketPool({ small: 1, large: 0 });
   pool.bytes.fill(0xa5);
