@@ -112,7 +112,7 @@ export class Packet extends OneLine {
   mark = 0;
   /** Time of arrival (monotonic milliseconds). */
   time = 0;
-  /** Validity of {@linkcode Packet.endpoint}; set by ends that receive datagrams, and by {@linkcode Packet.sendTo}. */
+  /** Validity of {@linkcode Packet.endpoint}: set by ends of datagrams, which alone send to it, and by `sendTo`. */
   hasEndpoint = false;
   /** Set by a header view that finds a truncated or inconsistent header; each tunnel counts such packets once. */
   malformed = false;

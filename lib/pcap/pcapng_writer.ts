@@ -73,7 +73,8 @@ export interface PcapngWriterOptions {
  * writer.write(packet, tun, 1_700_000_000_000, Direction.Outbound);
  * writer.flush();
  *
- * for (const { interface: { name }, bytes } of parseCapture(chunks)) assert(name === "tun0" && bytes.length === 4);
+ * const [captured] = parseCapture(chunks);
+ * assert.deepEqual([captured!.interface.name, [...captured!.bytes]], ["tun0", [0x45, 0, 0, 20]]);
  * ```
  */
 export class PcapngWriter {
