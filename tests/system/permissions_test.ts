@@ -91,7 +91,7 @@ systemTest("A permission that is not granted is one line that says how to grant 
       "--allow-ffi test.ts --far udp://localhost:4500",
       ["n"],
       1,
-      /^warren: Cannot use localhost: it needs net access: run again with --allow-net\r?$/m,
+      /^warren: Cannot use localhost: it requires net access: run again with --allow-net\r?$/m,
     ],
   ];
   for (const [flags, answers, expected, message] of ways) {

@@ -128,6 +128,6 @@ systemTest("A missing --allow-net is one line", NEEDS, async () => {
   ) {
     const { code, said } = await run(namespace, `{ far: "${far}" }`, "await tunnel.run();");
     assert.equal(code, 1);
-    assert.match(said, /^warren: Cannot use .*: it needs net access: run again with --allow-net\n$/, far);
+    assert.match(said, /^warren: Cannot use .*: it requires net access: run again with --allow-net\n$/, far);
   }
 });

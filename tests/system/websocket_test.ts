@@ -88,7 +88,8 @@ Deno.test("ws:// needs --allow-net alone, or its host in that list, and says so"
   const byName = `ws://localhost:${port}/`;
   deepStrictEqual(await client(["--allow-net"], [byName]), ["connected"]);
   deepStrictEqual(await client([`--allow-net=localhost:${port}`], [byName]), ["connected"]);
-  const refused = `NotCapable: Cannot use localhost:${port}: it needs net access: run again with --allow-net`;
+  const refused =
+    `NotCapable: Cannot use localhost:${port}: it requires net access: run again with --allow-net`;
   deepStrictEqual(await client([], [byName]), [refused]);
   deepStrictEqual(await client(["--allow-net=localhost:1"], [byName]), [refused]);
   server.close();
