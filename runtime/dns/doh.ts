@@ -1,4 +1,4 @@
-/** A name server over HTTPS (RFC 8484). */
+/** DNS over HTTPS (RFC 8484). */
 
 import { requireNet } from "../transport/host_port.ts";
 import { Life, type Upstream } from "./upstream.ts";
@@ -8,27 +8,29 @@ const MEDIA_TYPE = "application/dns-message";
 const MAX_MESSAGE = 0xffff;
 
 /**
- * Asks a name server over HTTPS, by POST. Queries share connections as `fetch` has them.
+ * Upstream over HTTPS, by POST. Queries share the connections of `fetch`.
  *
- * **Limits**: A name in the URL is resolved by the system: where that asks this resolver, write an address. `fetch` takes
- * the name's next address when one refuses, and waits when one is silent.
+ * **Limits**: the system resolves a name in the URL; if the system uses this resolver, write an address. `fetch` tries the
+ * next address of a name if one refuses, but waits for one that does not respond.
  *
- * @param url Such as `https://192.0.2.1/dns-query`.
- * @throws {SyntaxError} when it is no URL of HTTP; `Deno.errors.NotCapable` without `--allow-net`.
+ * @param url URL such as `https://192.0.2.1/dns-query`.
+ * @throws {SyntaxError} when it is not an HTTPS or HTTP URL; `Deno.errors.NotCapable` without `--allow-net`.
  *
  * @example
- * ```ts
+ * ```ts no-eval
+ * import { decodeMessage, encodeMessage } from "@warren/tunnel/dns";
  * import { dohUpstream } from "@warren/tunnel/dns_upstream";
  *
  * using upstream = dohUpstream("https://192.0.2.1/dns-query");
- * console.assert(upstream.name === "https://192.0.2.1/dns-query");
+ * const query = encodeMessage({ questions: [{ name: "www.example.com", type: "A" }] });
+ * console.log(decodeMessage(await upstream.query(query, AbortSignal.timeout(2000)))?.answers);
  * ```
  */
 export function dohUpstream(url: string): Upstream {
   const parsed = URL.parse(url);
   if (parsed === null || !/^https?:$/.test(parsed.protocol)) {
     throw new SyntaxError(
-      `Cannot parse upstream "${url}": it is no URL of HTTPS: write one such as https://192.0.2.1/dns-query`,
+      `Cannot parse upstream: url must be an HTTPS URL, got "${url}": write https://192.0.2.1/dns-query`,
     );
   }
   requireNet(parsed.host);
@@ -47,7 +49,7 @@ export function dohUpstream(url: string): Upstream {
       const type = response.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase();
       if (!response.ok || type !== MEDIA_TYPE) {
         await response.body?.cancel();
-        throw new Error(`Cannot use an answer of ${name}: it is ${response.status}, of type ${type}`);
+        throw new Error(`Cannot query ${name}: the response has status ${response.status} and type ${type}`);
       }
       return await read(response.body);
     },
@@ -55,13 +57,15 @@ export function dohUpstream(url: string): Upstream {
   };
 }
 
-/** Reads no more than a message can have. */
+/** Reads a body of at most the maximum length of a message. */
 async function read(body: ReadableStream<Uint8Array> | null): Promise<Uint8Array> {
   const chunks: Uint8Array<ArrayBuffer>[] = [];
   let length = 0;
   for await (const chunk of body ?? []) {
     length += chunk.length;
-    if (length > MAX_MESSAGE) throw new Error(`Cannot use an answer: it is longer than ${MAX_MESSAGE} bytes`);
+    if (length > MAX_MESSAGE) {
+      throw new Error(`Cannot read a response: it is longer than ${MAX_MESSAGE} bytes`);
+    }
     chunks.push(Uint8Array.from(chunk));
   }
   return await new Blob(chunks).bytes();

@@ -1,5 +1,5 @@
 /**
- * Who the resolver of `@warren/tunnel/dns` asks: name servers over UDP, TCP and HTTPS, by the system's own sockets.
+ * Upstreams of the resolver in `@warren/tunnel/dns`: name servers over UDP, TCP and HTTPS, by the system's sockets.
  *
  * @module
  */

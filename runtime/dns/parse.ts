@@ -1,4 +1,4 @@
-/** A name server as text. */
+/** Parser of upstreams. */
 
 import { dohUpstream } from "./doh.ts";
 import { tcpUpstream } from "./tcp.ts";
@@ -6,10 +6,10 @@ import { udpUpstream } from "./udp.ts";
 import type { Upstream } from "./upstream.ts";
 
 /**
- * Reads a name server: `192.0.2.1` or `192.0.2.1:53` (UDP), `udp://192.0.2.1`, `tcp://[2001:db8::1]:53`,
+ * Creates the upstream for a text: `192.0.2.1` or `192.0.2.1:53` (UDP), `udp://192.0.2.1`, `tcp://[2001:db8::1]:53` or
  * `https://192.0.2.1/dns-query`.
  *
- * @throws {SyntaxError} when it is anything else; `Deno.errors.NotCapable` without `--allow-net`.
+ * @throws {SyntaxError} when the text has another form; `Deno.errors.NotCapable` without `--allow-net`.
  *
  * @example
  * ```ts
@@ -21,7 +21,7 @@ import type { Upstream } from "./upstream.ts";
  */
 export function parseUpstream(text: string): Upstream {
   const [, scheme, rest] = /^([a-z]+):\/\/(.*)$/i.exec(text) ?? [undefined, "udp", text];
-  // RFC 3986 section 3.1: a scheme's letters are the same in upper and lower case.
+  // RFC 3986 section 3.1: schemes are case-insensitive.
   switch (scheme!.toLowerCase()) {
     case "udp":
       return udpUpstream(rest!);
@@ -31,6 +31,8 @@ export function parseUpstream(text: string): Upstream {
     case "https":
       return dohUpstream(text);
     default:
-      throw new SyntaxError(`Cannot parse upstream "${text}": "${scheme}" is none of udp, tcp, https`);
+      throw new SyntaxError(
+        `Cannot parse upstream "${text}": the scheme must be udp, tcp or https, got "${scheme}"`,
+      );
   }
 }

@@ -1,4 +1,4 @@
-/** A name server over TCP: a connection for each query, which has its length in front (RFC 1035 section 4.2.2). */
+/** DNS over TCP: a connection per query, with a length prefix per message (RFC 1035 section 4.2.2). */
 
 import { formatHostPort, requireNet } from "../transport/host_port.ts";
 import { isAnswerTo, Life, parseServer, type Upstream, withRandomId } from "./upstream.ts";
@@ -7,19 +7,21 @@ import { isAnswerTo, Life, parseServer, type Upstream, withRandomId } from "./up
 const LENGTH = 2;
 
 /**
- * Asks a name server over TCP.
+ * Upstream over TCP.
  *
- * **Limits**: each query has a connection of its own, which takes a round trip more.
+ * **Limits**: each query opens a connection, which takes one more round trip.
  *
  * @param server `192.0.2.1`, `192.0.2.1:53`, `2001:db8::1`, `[2001:db8::1]:53`.
- * @throws {SyntaxError} when it is anything else; `Deno.errors.NotCapable` without `--allow-net`.
+ * @throws {SyntaxError} when it has another form; `Deno.errors.NotCapable` without `--allow-net`.
  *
  * @example
- * ```ts
+ * ```ts no-eval
+ * import { decodeMessage, encodeMessage } from "@warren/tunnel/dns";
  * import { tcpUpstream } from "@warren/tunnel/dns_upstream";
  *
  * using upstream = tcpUpstream("[2001:db8::1]:53");
- * console.assert(upstream.name === "tcp [2001:db8::1]:53");
+ * const query = encodeMessage({ questions: [{ name: "www.example.com", type: "A" }] });
+ * console.log(decodeMessage(await upstream.query(query, AbortSignal.timeout(2000)))?.answers);
  * ```
  */
 export function tcpUpstream(server: string): Upstream {
@@ -45,7 +47,7 @@ export function tcpUpstream(server: string): Upstream {
         const length = new DataView((await read(connection, LENGTH)).buffer).getUint16(0);
         const answer = await read(connection, length);
         if (!isAnswerTo(query, answer)) {
-          throw new Error(`Cannot use an answer of ${name}: it is to another query`);
+          throw new Error(`Cannot query ${name}: the response belongs to another query`);
         }
         return answer;
       } catch (error) {
@@ -63,7 +65,7 @@ async function read(connection: Deno.Conn, length: number): Promise<Uint8Array<A
   const bytes = new Uint8Array(length);
   for (let done = 0; done < length;) {
     const count = await connection.read(bytes.subarray(done));
-    if (count === null) throw new Error("Cannot read an answer: the connection was closed");
+    if (count === null) throw new Error("Cannot read a response: the connection was closed");
     done += count;
   }
   return bytes;
@@ -73,6 +75,6 @@ function close(connection: Deno.Conn): void {
   try {
     connection.close();
   } catch {
-    // It is closed.
+    // It is closed already.
   }
 }

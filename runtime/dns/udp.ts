@@ -1,9 +1,9 @@
 /**
- * A name server over UDP.
+ * DNS over UDP.
  *
- *     query ──► random id, a socket of its own ──► sent, and sent again ═══► server
- *     answer ◄── the query's id, question and server? ◄════════════════════════┘
- *          └── cut: asked again over TCP
+ *     query ──► random id, own socket ──► sent and retransmitted ═════════════► server
+ *     response ◄── id, question and server match? ◄══════════════════════════════┘
+ *          └── truncated: sent again over TCP
  */
 
 import { createSocket, type Socket } from "node:dgram";
@@ -12,28 +12,29 @@ import { tcpUpstream } from "./tcp.ts";
 import { isAnswerTo, isTruncated, Life, parseServer, type Upstream, withRandomId } from "./upstream.ts";
 
 // Implementation
-/** When a query is sent again, and once more after twice as long (milliseconds). */
-const RESEND = 800;
-/** How long a socket may wait for its query (milliseconds). */
-const FRESH = 10_000;
+/** Initial retransmission interval, doubled each time (milliseconds). */
+const RESEND_INTERVAL = 800;
+/** Maximum age of a socket that was opened ahead (milliseconds). */
+const MAX_SOCKET_AGE = 10_000;
 
 /**
- * Asks a name server over UDP, from a socket and port of its own for each query, and over TCP where an answer was cut. An
- * answer is taken from that address and port alone, with the query's random id and its question (RFC 5452).
+ * Upstream over UDP, with its own socket and port for each query; over TCP if a response was truncated. A response must
+ * come from the server's address and port, with the query's random id and question (RFC 5452).
  *
- * **Limits**: no cookies (RFC 7873): an attacker who sees the queries can forge answers. Beside a busy tunnel, Deno looks
- * at its sockets every 16 ms or later: an answer takes that long at least.
+ * **Limits**: no DNS cookies (RFC 7873): an attacker who sees the queries can forge responses. While a tunnel is busy, Deno
+ * polls its sockets every 16 ms or less often: a response takes at least that long.
  *
  * @param server `192.0.2.1`, `192.0.2.1:53`, `2001:db8::1`, `[2001:db8::1]:53`.
- * @throws {SyntaxError} when it is anything else; `Deno.errors.NotCapable` without `--allow-net`.
+ * @throws {SyntaxError} when it has another form; `Deno.errors.NotCapable` without `--allow-net`.
  *
  * @example
- * ```ts
- * import { DnsResolver } from "@warren/tunnel/dns";
+ * ```ts no-eval
+ * import { decodeMessage, encodeMessage } from "@warren/tunnel/dns";
  * import { udpUpstream } from "@warren/tunnel/dns_upstream";
  *
- * const resolver = new DnsResolver({ address: "10.9.0.53", upstream: udpUpstream("192.0.2.1:53") });
- * void resolver;
+ * using upstream = udpUpstream("192.0.2.1:53");
+ * const query = encodeMessage({ questions: [{ name: "www.example.com", type: "A" }] });
+ * console.log(decodeMessage(await upstream.query(query, AbortSignal.timeout(2000)))?.answers);
  * ```
  */
 export function udpUpstream(server: string): Upstream {
@@ -59,7 +60,7 @@ export function udpUpstream(server: string): Upstream {
   };
 }
 
-/** A socket that leads to the server, or will. */
+/** Socket that is connected to the server, or connecting. */
 interface Opening {
   readonly socket: Socket;
   readonly opened: Promise<void>;
@@ -67,8 +68,8 @@ interface Opening {
 }
 
 /**
- * Sockets that lead to the server. One is opened ahead: beside a busy loop each step of it waits for a turn, and a query
- * took 60 to 770 ms, with one ahead mostly 20 to 60 ms.
+ * Sockets to the server, one of which is opened ahead: while a loop is busy, each step of opening waits for a turn.
+ * Queries took 60 to 770 ms without it, and mostly 20 to 60 ms with it.
  */
 class Sockets implements Disposable {
   readonly #host: string;
@@ -83,13 +84,13 @@ class Sockets implements Disposable {
     this.#family = family;
   }
 
-  /** One that nobody has used. */
+  /** Returns an unused socket. */
   take(): Opening {
     const ahead = this.#ahead;
     this.#ahead = this.#open();
     if (ahead === undefined) return this.#open();
-    // It leaves by the address that this machine had then.
-    if (performance.now() - ahead.since < FRESH) return ahead;
+    // A socket keeps the source address of its opening, which may have changed since.
+    if (performance.now() - ahead.since < MAX_SOCKET_AGE) return ahead;
     close(ahead.socket);
     return this.#open();
   }
@@ -103,7 +104,7 @@ class Sockets implements Disposable {
   #open(): Opening {
     const socket = createSocket(this.#family === 4 ? "udp4" : "udp6");
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    // Whoever takes it is told; nobody else cares.
+    // The query that takes the socket handles the rejection.
     promise.catch(() => {});
     socket.on("error", reject);
     socket.connect(this.#port, this.#host, () => {
@@ -114,7 +115,7 @@ class Sockets implements Disposable {
   }
 }
 
-/** Sends a query until its answer comes, or the signal; closes the socket. */
+/** Sends a query until a response or the signal arrives; closes the socket. */
 async function exchange(
   query: Uint8Array,
   { socket, opened }: Opening,
@@ -132,10 +133,10 @@ async function exchange(
   if (signal.aborted) end();
   socket.on("error", reject);
   socket.on("message", (message, from) => {
-    // The system lets pass what comes from the server alone; where it does not, this does.
+    // A connected socket receives from the server alone; the port is checked for systems that do not enforce it.
     if (from.port === port && isAnswerTo(query, message)) resolve(Uint8Array.from(message));
   });
-  opened.then(() => signal.aborted || send(RESEND), reject);
+  opened.then(() => signal.aborted || send(RESEND_INTERVAL), reject);
   try {
     return await promise;
   } finally {
@@ -149,6 +150,6 @@ function close(socket: Socket): void {
   try {
     socket.close();
   } catch {
-    // It never opened.
+    // It was never open.
   }
 }

@@ -1,4 +1,4 @@
-/** What the upstreams of every kind share. */
+/** Common parts of all upstreams: name, closing, server addresses and checks of responses. */
 
 import { lowerCase, nameLength } from "../../lib/stage/dns/name.ts";
 import type { DnsUpstream } from "../../lib/stage/dns/mod.ts";
@@ -12,13 +12,13 @@ const TRUNCATED = 0x02;
 const RCODE = 0x0f;
 export const DNS_PORT = 53;
 
-/** A name server to ask. Disposing of it ends what is being asked; after that, every query is rejected. */
+/** Name server with a name for messages. Disposal aborts its queries and rejects further ones. */
 export interface Upstream extends DnsUpstream, Disposable {
-  /** Such as `udp 192.0.2.1:53`. */
+  /** Transport and address, such as `udp 192.0.2.1:53`. */
   readonly name: string;
 }
 
-/** Ends with its upstream, or with the query's own signal. */
+/** Lifetime of an upstream, by which its queries are aborted. */
 export class Life {
   readonly #controller = new AbortController();
   readonly #name: string;
@@ -27,23 +27,30 @@ export class Life {
     this.#name = name;
   }
 
-  /** What ends a query. */
+  /**
+   * Returns a signal that aborts with the query's own or at the end of the upstream.
+   *
+   * @throws {Deno.errors.BadResource} after the end.
+   */
   bound(signal: AbortSignal): AbortSignal {
-    if (this.#controller.signal.aborted) {
-      throw new Deno.errors.BadResource(`Cannot ask ${this.#name}: it is closed`);
-    }
+    if (this.#controller.signal.aborted) throw this.#closed();
     return AbortSignal.any([signal, this.#controller.signal]);
   }
 
+  /** Aborts all queries. */
   end(): void {
-    this.#controller.abort(new Deno.errors.BadResource(`Cannot ask ${this.#name}: it is closed`));
+    this.#controller.abort(this.#closed());
+  }
+
+  #closed(): Error {
+    return new Deno.errors.BadResource(`Cannot query ${this.#name}: the upstream is closed`);
   }
 }
 
 /**
- * Reads `ADDRESS` or `ADDRESS:PORT` of a name server. A name would need a name server.
+ * Parses `ADDRESS` or `ADDRESS:PORT` of a name server. Names are not accepted: resolving one needs a name server.
  *
- * @throws {SyntaxError} when it is anything else.
+ * @throws {SyntaxError} when it has another form.
  */
 export function parseServer(text: string): HostPort & { family: 4 | 6 } {
   const isBare = /^[^:]*$/.test(text) || /:.*:/.test(text) && !text.startsWith("[");
@@ -53,15 +60,15 @@ export function parseServer(text: string): HostPort & { family: 4 | 6 } {
   const { family } = server;
   if (family === undefined) {
     throw new SyntaxError(
-      `Cannot parse upstream "${text}": "${server.host}" is no address: write one such as 192.0.2.1`,
+      `Cannot parse upstream "${text}": the host must be an address such as 192.0.2.1, got "${server.host}"`,
     );
   }
   return { ...server, family };
 }
 
 /**
- * Tells whether a message is an answer to a query: the same id and, but for letters' case, the same question. A server that
- * cannot read a query may answer with a code alone (RFC 6891 section 7).
+ * Returns true if a message is the response to a query: same id and, ignoring letter case, same question. A server that
+ * cannot parse a query may respond with an error code and no question (RFC 6891 section 7).
  */
 export function isAnswerTo(query: Uint8Array, message: Uint8Array): boolean {
   const length = nameLength(query, HEADER, query.length);
@@ -70,7 +77,7 @@ export function isAnswerTo(query: Uint8Array, message: Uint8Array): boolean {
   if (message[0] !== query[0] || message[1] !== query[1] || (message[2]! & RESPONSE) === 0) return false;
   if (message[4] === 0 && message[5] === 0) return (message[3]! & RCODE) !== 0;
   if (message.length < end) return false;
-  // Both have one question.
+  // The query has one question; so must the response.
   if (message[4] !== 0 || message[5] !== 1) return false;
   for (let i = HEADER; i < HEADER + length; i++) {
     if (lowerCase(message[i]!) !== lowerCase(query[i]!)) return false;
@@ -79,12 +86,12 @@ export function isAnswerTo(query: Uint8Array, message: Uint8Array): boolean {
   return true;
 }
 
-/** Whether an answer was cut. */
+/** Returns true if a response has TC. */
 export function isTruncated(message: Uint8Array): boolean {
   return (message[2]! & TRUNCATED) !== 0;
 }
 
-/** A copy of a query with an id that nobody can guess (RFC 5452 section 4.3). */
+/** Copies a query with an unpredictable id (RFC 5452 section 4.3). */
 export function withRandomId(query: Uint8Array): Uint8Array<ArrayBuffer> {
   const copy = Uint8Array.from(query);
   crypto.getRandomValues(copy.subarray(0, 2));

@@ -60,7 +60,7 @@ function records(message: Uint8Array): unknown[] {
   return decodeMessage(message)!.answers!.map(({ data }) => data);
 }
 
-Deno.test("udpUpstream() asks with another id and port each time, over IPv4 and IPv6", async () => {
+Deno.test("udpUpstream() uses another id and port for each query, over IPv4 and IPv6", async () => {
   for (const host of ["127.0.0.1", "::1"]) {
     const seen = new Set<string>();
     using server = await udpServer((query, from, socket) => {
@@ -75,7 +75,7 @@ Deno.test("udpUpstream() asks with another id and port each time, over IPv4 and 
   }
 });
 
-Deno.test("udpUpstream() takes no answer with another id or question, from another port, or that is none", async () => {
+Deno.test("udpUpstream() ignores other messages, and those with another id, question or port", async () => {
   const other = createSocket("udp4");
   using server = await udpServer((query, { port, address: host }, socket) => {
     const wrongId = reply(query, [address("www.example.com", "192.0.2.66")]);
@@ -94,7 +94,7 @@ Deno.test("udpUpstream() takes no answer with another id or question, from anoth
   other.close();
 });
 
-Deno.test("udpUpstream() sends a query again that is not answered", async () => {
+Deno.test("udpUpstream() retransmits a query without a response", async () => {
   let queries = 0;
   using server = await udpServer((query, from, socket) => {
     if (++queries === 2) socket.send(reply(query, ANSWER), from.port, from.address);
@@ -103,7 +103,7 @@ Deno.test("udpUpstream() sends a query again that is not answered", async () => 
   assert.deepEqual(records(await upstream.query(QUERY, never())), ["192.0.2.7"]);
 });
 
-Deno.test("udpUpstream() asks again over TCP when an answer was cut", async () => {
+Deno.test("udpUpstream() asks again over TCP after a truncated response", async () => {
   await using tcp = tcpServer((query) => reply(query, ANSWER));
   using _udp = await udpServer(
     (query, from, socket) => {
@@ -116,7 +116,7 @@ Deno.test("udpUpstream() asks again over TCP when an answer was cut", async () =
   assert.deepEqual(records(await upstream.query(QUERY, never())), ["192.0.2.7"]);
 });
 
-Deno.test("udpUpstream() ends with the signal, and with itself", async () => {
+Deno.test("udpUpstream() ends queries with their signal, and at its disposal", async () => {
   using server = await udpServer(() => {});
   const upstream = udpUpstream(`127.0.0.1:${server.port}`);
   const controller = new AbortController();
@@ -126,23 +126,23 @@ Deno.test("udpUpstream() ends with the signal, and with itself", async () => {
   await assert.rejects(upstream.query(QUERY, controller.signal), /too late/);
   const closed = upstream.query(QUERY, never());
   upstream[Symbol.dispose]();
-  await assert.rejects(closed, /^BadResource: Cannot ask udp 127\.0\.0\.1:\d+: it is closed$/);
+  await assert.rejects(closed, /^BadResource: Cannot query udp 127\.0\.0\.1:\d+: the upstream is closed$/);
   await assert.rejects(upstream.query(QUERY, never()), Deno.errors.BadResource);
 });
 
-Deno.test("tcpUpstream() puts answers together that come in pieces, and refuses those to another query", async () => {
+Deno.test("tcpUpstream() reassembles responses from several reads, and rejects those to another query", async () => {
   await using right = tcpServer((query) => reply(query, ANSWER));
   using upstream = tcpUpstream(`127.0.0.1:${right.port}`);
   assert.deepEqual(records(await upstream.query(QUERY, never())), ["192.0.2.7"]);
   await using wrong = tcpServer((query) => reply(query, ANSWER).with(0, query[0]! ^ 1));
   using lied = tcpUpstream(`127.0.0.1:${wrong.port}`);
-  await assert.rejects(lied.query(QUERY, never()), /it is to another query/);
+  await assert.rejects(lied.query(QUERY, never()), /the response belongs to another query/);
   await using mute = tcpServer(() => undefined);
   using silent = tcpUpstream(`127.0.0.1:${mute.port}`);
   await assert.rejects(silent.query(QUERY, never()), /the connection was closed/);
 });
 
-Deno.test("tcpUpstream() ends with the signal, and where nobody listens", async () => {
+Deno.test("tcpUpstream() ends queries with their signal, and without a listener", async () => {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const { port } = listener.addr;
   using upstream = tcpUpstream(`127.0.0.1:${port}`);
@@ -155,7 +155,7 @@ Deno.test("tcpUpstream() ends with the signal, and where nobody listens", async 
   await assert.rejects(upstream.query(QUERY, never()), Deno.errors.ConnectionRefused);
 });
 
-Deno.test("dohUpstream() posts the message, and refuses what is no DNS, an error, and too much", async () => {
+Deno.test("dohUpstream() posts the message, and rejects other media types, HTTP errors and long responses", async () => {
   const type = "application/dns-message";
   const seen: string[] = [];
   const answers: ((query: Uint8Array) => Response)[] = [
@@ -177,14 +177,14 @@ Deno.test("dohUpstream() posts the message, and refuses what is no DNS, an error
   using upstream = dohUpstream(`http://127.0.0.1:${server.addr.port}/dns-query`);
   assert.deepEqual(records(await upstream.query(QUERY, never())), ["192.0.2.7"]);
   assert.deepEqual(records(await upstream.query(QUERY, never())), ["192.0.2.7"]);
-  await assert.rejects(upstream.query(QUERY, never()), /it is 200, of type text\/plain/);
-  await assert.rejects(upstream.query(QUERY, never()), /it is 404/);
+  await assert.rejects(upstream.query(QUERY, never()), /the response has status 200 and type text\/plain/);
+  await assert.rejects(upstream.query(QUERY, never()), /the response has status 404/);
   await assert.rejects(upstream.query(QUERY, never()), /longer than 65535 bytes/);
   await assert.rejects(upstream.query(QUERY, never()));
   assert.deepEqual(new Set(seen), new Set([`POST /dns-query ${type}`]));
 });
 
-Deno.test("parseUpstream() reads every kind, and says what is wrong with others", () => {
+Deno.test("parseUpstream() parses every form, and reports errors", () => {
   const names = {
     "192.0.2.1": "udp 192.0.2.1:53",
     "192.0.2.1:5353": "udp 192.0.2.1:5353",
@@ -218,7 +218,7 @@ Deno.test("parseUpstream() reads every kind, and says what is wrong with others"
 });
 
 Deno.test({
-  name: "udpUpstream() says that it needs --allow-net",
+  name: "udpUpstream() reports that it needs --allow-net",
   permissions: { net: false },
   fn: () => {
     for (const make of [udpUpstream, tcpUpstream]) {
@@ -247,7 +247,7 @@ async function resolve(text: string): Promise<string[]> {
   return [];
 }
 
-Deno.test("Upstreams of every kind are asked without EDNS after FORMERR without a question", async () => {
+Deno.test("Upstreams of every transport are asked without EDNS after FORMERR without a question", async () => {
   const expected = ["www.example.com 300 A 192.0.2.7"];
   using udp = await udpServer((query, from, socket) =>
     socket.send(formatError(query), from.port, from.address)
@@ -264,7 +264,7 @@ Deno.test("Upstreams of every kind are asked without EDNS after FORMERR without 
   assert.deepEqual(await resolve(`http://127.0.0.1:${http.addr.port}/dns-query`), expected);
 });
 
-Deno.test("udpUpstream() takes no answer without a question that is no error, or has another id", async () => {
+Deno.test("udpUpstream() ignores responses without a question that are not errors, or have another id", async () => {
   using server = await udpServer((query, { port, address: host }, socket) => {
     const good = formatError(query);
     const noError = good.slice();
