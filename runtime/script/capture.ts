@@ -1,4 +1,4 @@
-/** `--capture`: what passes next to the devices of a script, in one file or a pipe. */
+/** `--capture`: writes the packets that pass a script's devices to one file or a pipe. */
 
 import { Capture, PcapngWriter } from "../../lib/stage/observe/capture.ts";
 import { compileFilter } from "../../lib/filter/mod.ts";
@@ -6,16 +6,16 @@ import { CapturePipe, openCaptureFile } from "./capture_sink.ts";
 import { UsageError } from "./failure.ts";
 import type { TunnelOptions } from "../tunnel/tunnel.ts";
 
-/** A capture of a script's tunnels. */
+/** Capture of all tunnels of a script. */
 export interface ScriptCapture extends AsyncDisposable {
-  /** The options of one of them, with a capture as the first stage. */
+  /** Returns a tunnel's options with a capture as the first stage. */
   before(name: string, options: TunnelOptions): TunnelOptions;
 }
 
 /**
- * Finds out whether a capture could be written; nothing is left of that.
+ * Checks that a capture can be written, and leaves no file behind.
  *
- * @throws {UsageError} for standard output that is a terminal.
+ * @throws {UsageError} when standard output is a terminal.
  * @throws {Error} as {@linkcode openCaptureFile} does.
  */
 export function checkCapture(path: string): void {
@@ -27,11 +27,11 @@ export function checkCapture(path: string): void {
 function refuseTerminal(): void {
   if (!Deno.stdout.isTerminal()) return;
   throw new UsageError(
-    "Cannot write the capture: standard output is a terminal: --capture - | wireshark -k -i -, or --capture FILE",
+    "Cannot write the capture: standard output is a terminal: use --capture - | wireshark -k -i -, or --capture FILE",
   );
 }
 
-/** Standard output with nothing but the capture in it: what the script prints goes to standard error. */
+/** Reserves standard output for the capture: the script's console prints to standard error. */
 function openStandardOutput(): CapturePipe {
   refuseTerminal();
   const { error } = console;
@@ -40,9 +40,9 @@ function openStandardOutput(): CapturePipe {
 }
 
 /**
- * Opens a capture of what a filter likes; `-` is standard output.
+ * Opens a capture of the packets that match a filter; `-` is standard output.
  *
- * @throws {UsageError} when that is a terminal.
+ * @throws {UsageError} when standard output is a terminal.
  * @throws {Error} as {@linkcode openCaptureFile} does.
  */
 export function openCapture(path: string, filter: string): ScriptCapture {

@@ -1,33 +1,31 @@
-/** Where captures go: files that take turns, and pipes to programs that show packets as they come. */
+/** Sinks of captures: rotating files, and pipes to programs that show packets live. */
 
 import { extname } from "node:path";
 import { errorMessage } from "../../driver/error.ts";
 import type { CaptureSink } from "../../lib/pcap/mod.ts";
-import { checkNames, type OptionNames } from "../../lib/core/options.ts";
+import { checkNames, gotValue, type OptionNames } from "../../lib/core/options.ts";
 import { fileError } from "./file_error.ts";
 import { fileTime, openNewFile } from "./new_file.ts";
 import { WallClock } from "./wall_clock.ts";
 
 // Implementation
-/** What waits for a pipe at most (bytes). */
+/** Maximum data that waits for the reader of a pipe (bytes). */
 const PIPE_LIMIT = 8 * 1024 * 1024;
-/** The longest write (bytes): a reader that takes so much in half a second is not stalled. */
-const PIECE = 16 * 1024;
-/**
- * The time that the end waits for a reader of a pipe that takes nothing, and for one that takes a little
- * (milliseconds).
- */
+/** Maximum length of a write (bytes); a reader that takes this much in half a second has not stalled. */
+const MAX_WRITE = 16 * 1024;
+/** Time at the end for a reader that takes nothing (milliseconds). */
 const STALLED_AFTER = 500;
+/** Time at the end for a slow reader (milliseconds). */
 const DRAIN_TIMEOUT = 5000;
 const WIRESHARK = ["wireshark", "-k", "-i", "-"] as const;
 
 /** Options of a {@linkcode CaptureFile}. */
 export interface CaptureFileOptions {
-  /** After how many bytes the next file begins. @default {Infinity} */
+  /** Size of a file after which the next one begins (bytes). @default {Infinity} */
   readonly rotateBytes?: number;
-  /** After how many milliseconds, when packets come. @default {Infinity} */
+  /** Age of a file after which the next packet begins a new one (milliseconds). @default {Infinity} */
   readonly rotateInterval?: number;
-  /** How many files are kept; of more, the oldest is removed. @default {Infinity} */
+  /** Maximum files; the oldest is removed. @default {Infinity} */
   readonly files?: number;
 }
 
@@ -38,11 +36,11 @@ const NAMES: OptionNames<CaptureFileOptions> = {
 };
 
 /**
- * A capture's file, or several that take turns: `trace.pcapng` is then `trace_00001_20261123-101500.pcapng` and so on,
- * by number and time. Only this user may read them. A file that is there is not overwritten. Needs `--allow-write`.
+ * Capture file, or rotating files: `trace.pcapng` then becomes `trace_00001_20261123-101500.pcapng` and so on, with number
+ * and time. Only their owner can read them, and existing files are not overwritten. Needs `--allow-write`.
  *
- * A full disk, or a folder that was removed, ends the capture with a line on standard error; the tunnel goes on. A file
- * that was removed does, too, with `--allow-read`.
+ * A full disk or a removed folder ends the capture with a line on standard error, while the tunnel continues. With
+ * `--allow-read`, so does a removed file.
  *
  * @example
  * ```ts no-eval
@@ -54,7 +52,7 @@ const NAMES: OptionNames<CaptureFileOptions> = {
  * ```
  */
 export class CaptureFile implements CaptureSink, Disposable {
-  /** The reason for a capture's end before its tunnel's; `undefined` while it goes on. */
+  /** Error that ended the capture before its tunnel; `undefined` while it continues. */
   failure: Error | undefined;
   readonly #clock = new WallClock();
   readonly #path: string;
@@ -64,7 +62,7 @@ export class CaptureFile implements CaptureSink, Disposable {
   readonly #written: string[] = [];
   #count = 0;
   #file: Deno.FsFile | undefined;
-  /** True if the file's status may be read, which needs `--allow-read`. */
+  /** True if the status of the file may be read, which needs `--allow-read`. */
   #mayLook = false;
   #bytes = 0;
   #since = 0;
@@ -74,7 +72,9 @@ export class CaptureFile implements CaptureSink, Disposable {
     const { rotateBytes = Infinity, rotateInterval = Infinity, files = Infinity } = options;
     for (const [name, value] of Object.entries({ rotateBytes, rotateInterval, files })) {
       if (!(value >= 1)) {
-        throw new RangeError(`Cannot write a capture: ${name} must be at least 1, got ${value}`);
+        throw new RangeError(
+          `Cannot write a capture: ${name} must be a number of at least 1, ${gotValue(value)}`,
+        );
       }
     }
     this.#path = path;
@@ -84,22 +84,22 @@ export class CaptureFile implements CaptureSink, Disposable {
     this.#open();
   }
 
-  /** The time since 1970 at which the loop's clock was 0 (milliseconds). */
+  /** Time since 1970 at which the loop's clock was 0 (milliseconds). */
   get timeOrigin(): number {
     return this.#clock.origin;
   }
 
-  /** The files that were written and are kept, from the oldest on. */
+  /** Files that were written and not removed, the oldest first. */
   get paths(): readonly string[] {
     return this.#written;
   }
 
-  /** Takes a capture's blocks; after a failure they are passed over. */
+  /** Writes blocks of a capture; returns true if the next file has begun. After a failure, blocks are discarded. */
   write(blocks: Uint8Array): boolean {
     const file = this.#file;
     if (file === undefined) return false;
     try {
-      // A file that was removed takes bytes which nobody can read any more.
+      // Data written to a removed file is lost.
       if (this.#mayLook && file.statSync().nlink === 0) throw new Deno.errors.NotFound();
       for (let rest = blocks; rest.length > 0;) rest = rest.subarray(file.writeSync(rest));
       this.#bytes += blocks.length;
@@ -116,7 +116,7 @@ export class CaptureFile implements CaptureSink, Disposable {
     }
   }
 
-  /** Closes the file; the capture must have ended, which `tunnel.close()` does. */
+  /** Closes the file; the capture must have ended, as it has after `tunnel.close()`. */
   [Symbol.dispose](): void {
     this.#file?.close();
     this.#file = undefined;
@@ -129,10 +129,10 @@ export class CaptureFile implements CaptureSink, Disposable {
       ? error as Error
       : fileError(`write capture "${this.#written.at(-1)}"`, error);
     try {
-      // Without half a block at its end, the file can be read.
+      // The file stays readable without a partial block at its end.
       file?.truncateSync(this.#bytes);
     } catch {
-      // The disk's error.
+      // The error was reported already.
     } finally {
       file?.close();
     }
@@ -142,7 +142,7 @@ export class CaptureFile implements CaptureSink, Disposable {
   #open(): void {
     const rotates = this.#rotateBytes < Infinity || this.#rotateInterval < Infinity;
     const path = rotates ? numbered(this.#path, ++this.#count) : this.#path;
-    this.#file = openNewFile("capture", path, { AlreadyExists: "choose another name, or remove it" });
+    this.#file = openNewFile("capture", path, { AlreadyExists: "choose another name or remove it" });
     this.#mayLook = Deno.permissions.querySync({ name: "read", path }).state === "granted";
     this.#written.push(path);
     if (this.#written.length > this.#files) removeOld(this.#written.shift()!);
@@ -152,11 +152,11 @@ export class CaptureFile implements CaptureSink, Disposable {
 }
 
 /**
- * Opens a capture's file.
+ * Opens a capture file.
  *
- * @throws {Deno.errors.AlreadyExists} when there is such a file.
+ * @throws {Deno.errors.AlreadyExists} when the file exists.
  * @throws {Deno.errors.NotCapable} without `--allow-write`.
- * @throws {RangeError} when an option is out of its range.
+ * @throws {RangeError} when an option is out of range.
  */
 export function openCaptureFile(path: string, options: CaptureFileOptions = {}): CaptureFile {
   checkNames("write a capture", options, NAMES);
@@ -164,13 +164,13 @@ export function openCaptureFile(path: string, options: CaptureFileOptions = {}):
 }
 
 /**
- * A capture's pipe. It never makes packets wait: what is written while 8 MiB are on their way is lost, and counted. A
- * reader that has ended ends the capture with a line on standard error; the tunnel goes on.
+ * Capture pipe. Packets never wait for it: data beyond 8 MiB in transit is lost and counted. The end of the reader ends the
+ * capture with a line on standard error, while the tunnel continues.
  */
 export class CapturePipe implements CaptureSink, AsyncDisposable {
-  /** Bytes that were lost, because the reader was slow or has ended. */
+  /** Number of lost bytes, because the reader was slow or has ended. */
   lost = 0;
-  /** Packets that were lost. */
+  /** Number of lost packets. */
   lostPackets = 0;
   readonly #clock = new WallClock();
   readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
@@ -180,52 +180,52 @@ export class CapturePipe implements CaptureSink, AsyncDisposable {
   #hasEnded = false;
   #isClosing = false;
 
-  /** A pipe into this stream, such as `Deno.stdout.writable`. */
+  /** Creates a pipe to a stream such as `Deno.stdout.writable`. */
   constructor(stream: WritableStream<Uint8Array>) {
     this.#writer = stream.getWriter();
     this.#writer.closed.catch((error) => this.#end(error));
   }
 
-  /** The time since 1970 at which the loop's clock was 0 (milliseconds). */
+  /** Time since 1970 at which the loop's clock was 0 (milliseconds). */
   get timeOrigin(): number {
     return this.#clock.origin;
   }
 
-  /** Settled when what was written until now has arrived, or is lost. */
+  /** Promise that resolves when all data written so far has arrived or is lost. */
   get drained(): Promise<void> {
     return this.#last;
   }
 
-  /** Whether nobody reads any more. */
+  /** True after the reader has ended. */
   get hasEnded(): boolean {
     return this.#hasEnded;
   }
 
-  /** Closes the stream when what is on its way has arrived, or when its reader takes nothing for half a second. */
+  /** Closes the stream when all data has arrived, or when the reader takes nothing for half a second. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosing = true;
     const closed = this.#writer.close().catch(() => {});
     const isOver = Promise.withResolvers<void>();
     const limit = setTimeout(isOver.resolve, DRAIN_TIMEOUT);
     let waiting = this.#waiting;
-    const look = setInterval(() => {
+    const check = setInterval(() => {
       if (this.#waiting === waiting) isOver.resolve();
       waiting = this.#waiting;
     }, STALLED_AFTER);
     await Promise.race([closed, isOver.promise]);
     clearTimeout(limit);
-    clearInterval(look);
+    clearInterval(check);
     this.lost += this.#waiting;
     this.lostPackets += this.#waitingPackets;
     this.#waiting = this.#waitingPackets = 0;
     if (!this.#hasEnded && this.lost > 0) {
       console.error(
-        `warren: ${this.lostPackets} packets of the capture were lost (${this.lost} bytes): they were not read in time`,
+        `warren: the capture lost ${this.lostPackets} packets (${this.lost} bytes): its reader was too slow`,
       );
     }
   }
 
-  /** Takes a capture's blocks. */
+  /** Writes blocks of a capture. */
   write(blocks: Uint8Array, packets = 0): void {
     const { length } = blocks;
     if (this.#hasEnded || this.#waiting + length > PIPE_LIMIT) {
@@ -236,15 +236,15 @@ export class CapturePipe implements CaptureSink, AsyncDisposable {
     this.#waiting += length;
     this.#waitingPackets += packets;
     const kept = blocks.slice();
-    for (let start = 0; start < length; start += PIECE) {
-      const end = Math.min(start + PIECE, length);
+    for (let start = 0; start < length; start += MAX_WRITE) {
+      const end = Math.min(start + MAX_WRITE, length);
       this.#send(kept.subarray(start, end), end === length ? packets : 0);
     }
   }
 
-  #send(piece: Uint8Array, packets: number): void {
-    const { length } = piece;
-    this.#last = this.#writer.write(piece).then(
+  #send(part: Uint8Array, packets: number): void {
+    const { length } = part;
+    this.#last = this.#writer.write(part).then(
       () => this.#settle(length, packets),
       (error) => {
         this.#settle(length, packets);
@@ -264,15 +264,15 @@ export class CapturePipe implements CaptureSink, AsyncDisposable {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
     if (this.#isClosing) return;
-    const what = error instanceof Deno.errors.BrokenPipe ? "nobody reads it any more" : errorMessage(error);
-    console.error(`warren: Cannot write the capture: ${what}: the capture ends here`);
+    const reason = error instanceof Deno.errors.BrokenPipe ? "its reader has ended" : errorMessage(error);
+    console.error(`warren: Cannot write the capture: ${reason}: the capture ends here`);
   }
 }
 
 /**
- * Starts Wireshark, which shows packets as they come. Needs `--allow-run=wireshark`.
+ * Starts Wireshark with a live capture. Needs `--allow-run=wireshark`.
  *
- * @throws {Deno.errors.NotFound} when it is not installed.
+ * @throws {Deno.errors.NotFound} when Wireshark is not installed.
  */
 export function openWireshark(): CapturePipe {
   const [program, ...args] = WIRESHARK;
@@ -283,7 +283,7 @@ export function openWireshark(): CapturePipe {
     return new CapturePipe(child.stdin);
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
-    throw new Deno.errors.NotFound("Cannot start wireshark: it is not there: install it", { cause: error });
+    throw new Deno.errors.NotFound("Cannot start wireshark: it is not installed", { cause: error });
   }
 }
 
@@ -291,7 +291,7 @@ function removeOld(path: string): void {
   try {
     Deno.removeSync(path);
   } catch (error) {
-    // Another program has removed it.
+    // Another program may have removed it.
     if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
 }

@@ -1,4 +1,4 @@
-/** How a command fails: its exit code, and what it prints. */
+/** Failure of a command: exit codes and error output. */
 
 import { stripVTControlCharacters } from "node:util";
 // @ts-types="./levenshtein_distance.d.ts"
@@ -10,16 +10,16 @@ import { explain } from "../tunnel/explain.ts";
 export const ExitCode = { Ended: 0, Failed: 1, WrongCommandLine: 2 } as const;
 
 // Implementation
-/** The longest distance between a word and what it was meant to be. */
+/** Maximum edit distance of a suggestion. */
 const MAX_EDITS = 2;
 
-/** The command line makes no sense: shown with a hint at `--help`, exit code 2. */
+/** Error in a command line, printed with a hint at `--help`; exit code 2. */
 export class UsageError extends Error {
   /** @ignore */
   override readonly name = "UsageError";
 }
 
-/** Prints why a command failed, and returns its exit code. */
+/** Prints the error of a command and returns its exit code. */
 export function report(error: unknown, command: string): number {
   if (error instanceof UsageError) {
     console.error(`warren: ${printable(error.message)}\nTry: ${command} --help`);
@@ -29,7 +29,7 @@ export function report(error: unknown, command: string): number {
   return ExitCode.Failed;
 }
 
-/** Text that does nothing to a terminal: words of a command line, files and strangers are in it. */
+/** Escapes control characters for a terminal; the text may contain untrusted parts. */
 function printable(text: string): string {
   return stripVTControlCharacters(text).replace(
     /[^\P{Cc}\t\n]/gu,
@@ -38,7 +38,7 @@ function printable(text: string): string {
 }
 
 /**
- * What a mistyped word may have been meant to be; `undefined` when nothing is near.
+ * Returns the candidate closest to a mistyped word; `undefined` if none is close.
  *
  * @example
  * ```ts no-eval

@@ -1,30 +1,33 @@
-/** What the system refuses to do with files, in our words. */
+/** Errors of file operations, with uniform messages. */
 
 import { errorMessage } from "../../driver/error.ts";
 
-/** What the system says of a file, in our words. */
+/** Reasons by class of error. */
 const FILE_FAILURES: readonly (readonly [new (message: string, options: ErrorOptions) => Error, string])[] = [
-  [Deno.errors.NotFound, "it is not there"],
-  [Deno.errors.AlreadyExists, "it is there already"],
-  [Deno.errors.NotADirectory, "it, or what is above it, is no folder"],
+  [Deno.errors.NotFound, "it does not exist"],
+  [Deno.errors.AlreadyExists, "it exists already"],
+  [Deno.errors.NotADirectory, "a part of the path is not a folder"],
   [Deno.errors.IsADirectory, "it is a folder"],
-  [Deno.errors.PermissionDenied, "this user may not"],
-  [Deno.errors.NotCapable, "deno may not: run it with --allow-read and --allow-write"],
-  [Deno.errors.Busy, "a program uses it"],
+  [Deno.errors.PermissionDenied, "permission denied"],
+  [Deno.errors.NotCapable, "deno has no permission: run it with --allow-read and --allow-write"],
+  [Deno.errors.Busy, "another program uses it"],
 ];
 
 /**
- * What the system refused to do with a file, as an error of the same class that says so in our words.
+ * Converts an error of a file operation into one of the same class with a uniform message.
  *
- * @param attempt What it was to be, such as `read "a.zip"`.
- * @param remedies What to do, by the name of the error's class.
+ * @param attempt The operation, such as `read "a.zip"`, which follows "Cannot".
+ * @param remedies Remedies by the name of the error's class.
  */
 export function fileError(
   attempt: string,
   error: unknown,
   remedies: Readonly<Record<string, string>> = {},
 ): Error {
-  const [kind, what] = FILE_FAILURES.find(([kind]) => error instanceof kind) ?? [Error, errorMessage(error)];
+  const [kind, reason] = FILE_FAILURES.find(([kind]) => error instanceof kind) ??
+    [Error, errorMessage(error)];
   const remedy = error instanceof Error ? remedies[error.name] : undefined;
-  return new kind(`Cannot ${attempt}: ${what}${remedy === undefined ? "" : `: ${remedy}`}`, { cause: error });
+  return new kind(`Cannot ${attempt}: ${reason}${remedy === undefined ? "" : `: ${remedy}`}`, {
+    cause: error,
+  });
 }

@@ -1,4 +1,4 @@
-/** The flags of a script: the same by `deno run script.ts` and by `warren run script.ts`. */
+/** Command line of a script, the same for `deno run script.ts` and `warren run script.ts`. */
 
 // @ts-types="./parse_args.d.ts"
 import { parseArgs } from "@std/cli/parse-args";
@@ -18,57 +18,57 @@ import {
 } from "./own_flags.ts";
 import { isProfileFlag, PROFILE_FLAG, unexpectedWord } from "./profile_flag.ts";
 
-/** What a script's command line said. */
+/** Parsed command line of a script. */
 export interface ScriptCommandLine {
-  /** Each tunnel's options, by its name in the script: the script's own, with what the flags replace. */
+  /** Options of each tunnel by its name in the script, with the flags applied. */
   readonly tunnels: Readonly<Record<string, TunnelOptions>>;
-  /** Whether to print the usage and end. */
+  /** True to print the usage and exit. */
   readonly help: boolean;
-  /** Whether to say nothing but errors. */
+  /** True to print errors only. */
   readonly quiet: boolean;
-  /** Whether to check everything, say what would be opened, and end. */
+  /** True to check everything, print what would be opened, and exit. */
   readonly dryRun: boolean;
-  /** The file for a CPU profile: `""` when it was not named, `undefined` when none is asked for. */
+  /** File for a CPU profile; `""` for a generated name, `undefined` for no profile. */
   readonly profile: string | undefined;
-  /** The file for a capture: `"-"` is standard output, `undefined` when none is asked for. */
+  /** File for a capture; `"-"` for standard output, `undefined` for no capture. */
   readonly capture: string | undefined;
-  /** What is captured, as pcap-filter has it; `""` is all. */
+  /** Filter of the capture in pcap-filter syntax; `""` matches all packets. */
   readonly filter: string;
-  /** The script's own part. */
+  /** Values of the script's own flags and arguments. */
   readonly given: ScriptArguments;
 }
 
-/** The flags of one tunnel, and what each one sets. */
+/** Flags of a tunnel, and the options that each one sets. */
 const TUNNEL_FLAGS: Readonly<Record<string, (values: string[]) => TunnelOptions>> = {
   "name": ([name]) => ({ name }),
   "address": (address) => ({ address }),
   "route": (route) => ({ route }),
-  "mtu": ([mtu]) => ({ mtu: wholeNumber(mtu!) }),
-  "queue-length": ([length]) => ({ linux: { txQueueLength: wholeNumber(length!) } }),
+  "mtu": ([mtu]) => ({ mtu: parseInteger(mtu!) }),
+  "queue-length": ([length]) => ({ linux: { txQueueLength: parseInteger(length!) } }),
   "far": ([far]) => ({ far }),
-  "watchdog": ([limit]) => ({ watchdog: wholeNumber(limit!) }),
+  "watchdog": ([limit]) => ({ watchdog: parseInteger(limit!) }),
   "no-offload": () => ({ linux: { offload: false } }),
   "no-uring": () => ({ linux: { uring: false } }),
 };
-/** Those of them that take no value. */
+/** Tunnel flags without a value. */
 const SWITCHES = ["no-offload", "no-uring"];
 const REPEATED = ["address", "route"];
-/** Those that say nothing to a device that the script opened itself. */
+/** Tunnel flags with no effect on a device that the script opened itself. */
 const DEVICE_FLAGS = ["name", "address", "route", "mtu", "queue-length", ...SWITCHES];
 const BOOLEAN_FLAGS = ["help", "quiet", "dry-run"];
-/** For all tunnels: each worker has all of them. */
+/** Common to all tunnels: each worker has all of them. */
 const WORKERS = "workers";
 const CAPTURE = "capture";
 const FILTER = "filter";
 const LETTERS: Readonly<Record<string, string>> = { h: "help", q: "quiet" };
-/** The column in which a usage text says what a flag does. */
+/** Column of the descriptions in a usage text. */
 const TEXT_COLUMN = 21;
 
 /**
- * Checks the flags that a script declares for itself.
+ * Checks the declarations of a script's own flags.
  *
- * @param tunnels The names of its tunnels.
- * @throws {TypeError} when one is declared wrongly, or has the name of another flag or of a tunnel.
+ * @param tunnels Names of its tunnels.
+ * @throws {TypeError} for an invalid declaration, and for the name of another flag or of a tunnel.
  */
 export function checkOwnFlags(flags: ScriptFlags, tunnels: readonly string[]): void {
   const shared = [...BOOLEAN_FLAGS, PROFILE_FLAG, WORKERS, CAPTURE, FILTER];
@@ -76,53 +76,56 @@ export function checkOwnFlags(flags: ScriptFlags, tunnels: readonly string[]): v
 }
 
 /**
- * The usage text of a script.
+ * Returns the usage text of a script.
  *
- * @param tunnels The names of its tunnels; `[""]` for a script with one.
- * @param own The flags that it declares for itself.
+ * @param tunnels Names of its tunnels; `[""]` for a script with one.
+ * @param own Declarations of its own flags.
  */
 export function usage(command: string, tunnels: readonly string[], own: ScriptFlags = {}): string {
   const several = tunnels.length === 1 && tunnels[0] === ""
     ? ""
-    : `\nThis script's tunnels are ${tunnels.join(", ")}. Say which: --${tunnels[0]}.mtu 1400\n`;
+    : `\nTunnels of this script: ${tunnels.join(", ")}. A tunnel's flags begin with its name: --${
+      tunnels[0]
+    }.mtu 1400\n`;
   const ownFlags = describeScriptFlags(own, TEXT_COLUMN);
   const ownText = ownFlags.length === 0
     ? ""
-    : `This script's own:\n${ownFlags.join("\n")}\n\nEvery script's:\n`;
+    : `Flags of this script:\n${ownFlags.join("\n")}\n\nFlags of every script:\n`;
   return `Usage: ${command} [flags] [-- WORDS]
 
-${ownText}  --name NAME        the device's name: 15 bytes on Linux, on Windows 127 characters; "%d" in it becomes a number
-  --address PREFIX   an address of this machine, such as 10.9.0.1/24 or fd00::1/64; may be repeated
-  --route ROUTE      such as 10.0.0.0/8 or "10.0.0.0/8 via 10.9.0.2 metric 5 table 100"; may be repeated
-  --mtu BYTES        the longest packet that the system sends through the device
-  --queue-length N   packets that wait in the kernel for the script (Linux)
-  --far URL          what the tunnel leads to: udp://HOST:PORT, ws://HOST:PORT/, tun:NAME; as the listening
-                     side udp://ADDRESS:PORT?listen, ws://ADDRESS:PORT/?listen; with ?interface=NAME
-                     and ?mtu=BYTES for udp:, and ?payload=any for a stage that encrypts
-  --no-offload       no super-packets: every packet is at most as long as the MTU (Linux)
-  --no-uring         one packet a system call, without io_uring (Linux)
-  --watchdog MS      end the process when a stage has not returned for so long; 0 for never
-  --profile[=FILE]   write a CPU profile for Chrome's DevTools when the script ends, or after ten minutes:
-                     FILE, or here, named after the script and the time
-  --capture FILE     write what passes next to the device to a pcapng file, which takes --allow-write; - is standard
-                     output: --capture - | wireshark -k -i -
-  --filter TEXT      capture packets like "tcp port 80 and net 10.0.0.0/8" alone: pcap-filter(7)
-  --dry-run          check everything, say what would be opened, and end
+${ownText}  --name NAME        name of the device: up to 15 bytes on Linux, 127 characters on Windows; %d becomes a number
+  --address PREFIX   address of this machine, such as 10.9.0.1/24 or fd00::1/64; repeatable
+  --route ROUTE      route through the device: 10.0.0.0/8, "10.0.0.0/8 via 10.9.0.2 metric 5 table 100"; repeatable
+  --mtu BYTES        maximum length of packets that the system sends through the device
+  --queue-length N   maximum packets that wait in the kernel for the script (Linux)
+  --far URL          far end of the tunnel: udp://HOST:PORT, ws://HOST:PORT/ or tun:NAME; to listen:
+                     udp://ADDRESS:PORT?listen, ws://ADDRESS:PORT/?listen; with ?interface=NAME and
+                     ?mtu=BYTES for udp:, and ?payload=any for a stage that encrypts
+  --no-offload       no super-packets: no packet is longer than the MTU (Linux)
+  --no-uring         one packet per system call, without io_uring (Linux)
+  --watchdog MS      end the process when a stage does not return for this time; 0 for never
+  --profile[=FILE]   write a CPU profile for Chrome DevTools when the script ends, or after ten minutes; without
+                     FILE, to the current folder, named after the script and the time
+  --capture FILE     write the packets that pass the device to a pcapng file (needs --allow-write), or with - to
+                     standard output: --capture - | wireshark -k -i -
+  --filter TEXT      capture only matching packets, such as "tcp port 80 and net 10.0.0.0/8": pcap-filter(7)
+  --dry-run          check everything, print what would be opened, and exit
   --workers N        run the script in N workers, each with a queue of the device and a processor core (Linux)
-  -q, --quiet        say nothing but errors
-  -h, --help         this text
+  -q, --quiet        print errors only
+  -h, --help         print this text
 ${several}
-A flag replaces what the script says; WORDS are for the script. Exit code: 0 when it ended, 1 when it failed, 2 for a wrong command line.
+Flags replace the script's options; WORDS are passed to the script. Exit code: 0 for success, 1 for an error, 2 for
+a wrong command line.
 `;
 }
 
 /**
- * Reads a script's flags.
+ * Parses a script's command line.
  *
- * @param declared What the script says of each tunnel, by its name; the name is `""` in a script with one.
- * @param own The flags that it declares for itself.
- * @throws {UsageError} for an unknown flag, a bad value, or one that does not fit what the script says.
- * @throws {Error} when what the script says is wrong by itself.
+ * @param declared The script's options of each tunnel by its name, which is `""` in a script with one.
+ * @param own Declarations of its own flags.
+ * @throws {UsageError} for an unknown flag, an invalid value, or one that contradicts the script's options.
+ * @throws {Error} when the script's options are invalid by themselves.
  */
 export function parseScriptFlags(
   words: readonly string[],
@@ -139,7 +142,7 @@ export function parseScriptFlags(
   const known = [...keys, ...ownSwitches, ...ownValued];
   const end = words.indexOf("--");
   const args = end < 0 ? words : words.slice(0, end);
-  // To the parser, these words would be a flag's value.
+  // The parser would take these words as the value of a boolean flag.
   const odd = args.findIndex((word) => word === "true" || word === "false");
   const before = args[odd - 1]?.replace(/^--?/, "");
   if (before !== undefined && [...booleans, ...Object.keys(LETTERS)].includes(before)) {
@@ -148,15 +151,15 @@ export function parseScriptFlags(
   refuseValues(args, booleans, Object.keys(LETTERS));
   const profiles = args.filter(isProfileFlag);
   if (profiles.length > 1) throw new UsageError(`--${PROFILE_FLAG} is given twice`);
-  if (profiles[0]?.endsWith("=")) throw new UsageError(`${profiles[0]} needs a file's name behind it`);
-  // To the parser, an empty word and one that starts with "-" are no values.
+  if (profiles[0]?.endsWith("=")) throw new UsageError(`${profiles[0]} needs a file name`);
+  // The parser does not accept an empty word or one that starts with "-" as a value.
   const flagBefore = (word: string) => {
     const flag = args[args.indexOf(word) - 1] ?? "";
     return flag.startsWith("--") && valued.includes(flag.slice(2)) ? flag : undefined;
   };
   if (flagBefore("") !== undefined) throw new UsageError(`${flagBefore("")} needs a value`);
   const rest = args.filter((argument) => !isProfileFlag(argument));
-  // To the parser, "-" is no value.
+  // The parser does not accept "-" as a value.
   const pipe = rest.findIndex((argument, i) => argument === `--${CAPTURE}` && rest[i + 1] === "-");
   if (pipe >= 0) rest.splice(pipe, 2, `--${CAPTURE}=-`);
   const parsed = parseArgs(rest, {
@@ -166,7 +169,9 @@ export function parseScriptFlags(
     alias: LETTERS,
     unknown: (argument) => {
       const flag = argument.startsWith("-") ? flagBefore(argument) : undefined;
-      const remedy = flag === undefined ? "" : `: as the value of ${flag}, write ${flag}=${argument}`;
+      const remedy = flag === undefined
+        ? ""
+        : `: to pass it as the value of ${flag}, write ${flag}=${argument}`;
       throw new UsageError(unknownArgument(argument, known) + remedy);
     },
   });
@@ -183,7 +188,7 @@ export function parseScriptFlags(
   const filters = (parsed[FILTER] ?? []) as string[];
   checkValues(`--${FILTER}`, filters, false);
   if (!help && filters.length > 0) {
-    if (captures.length === 0) throw new UsageError(`--${FILTER} says nothing without --${CAPTURE}`);
+    if (captures.length === 0) throw new UsageError(`--${FILTER} needs --${CAPTURE}`);
     blame(`--${FILTER}`, () => compileFilter(filters[0]!));
   }
   return {
@@ -201,7 +206,7 @@ export function parseScriptFlags(
   };
 }
 
-/** A tunnel's options with its flags, checked: each flag alone, then all of them with what the script says. */
+/** Applies a tunnel's flags to its options; checks each flag by itself, then the result. */
 function merge(name: string, declared: TunnelOptions, parsed: Record<string, unknown>): TunnelOptions {
   check(declared);
   const merged: TunnelOptions = { ...declared };
@@ -214,7 +219,7 @@ function merge(name: string, declared: TunnelOptions, parsed: Record<string, unk
     checkValues(key, values, REPEATED.includes(flag));
     if (declared.device !== undefined && DEVICE_FLAGS.includes(flag)) {
       throw new UsageError(
-        `${key} says nothing here: the script opens its device "${declared.device.name}" itself`,
+        `${key} has no effect: the script opens its device "${declared.device.name}" itself`,
       );
     }
     const options = blame(key, () => {
@@ -230,19 +235,19 @@ function merge(name: string, declared: TunnelOptions, parsed: Record<string, unk
   return merged;
 }
 
-/** Gives each tunnel a queue for each worker. */
+/** Sets the queues of each tunnel, one per worker. */
 function setWorkers(tunnels: Record<string, TunnelOptions>, values: readonly string[]): void {
   const flag = `--${WORKERS}`;
   checkValues(flag, values, false);
   for (const [name, options] of Object.entries(tunnels)) {
     const queues = blame(flag, () => {
-      const queues = wholeNumber(values[0]!);
+      const queues = parseInteger(values[0]!);
       checkDeviceOptions({ linux: { queues } });
       return queues;
     });
     if (queues > 1 && Deno.build.os !== "linux") {
       throw new Deno.errors.NotSupported(
-        `Cannot run ${queues} workers: ${Deno.build.os} has no device of several queues: leave out ${flag}`,
+        `Cannot run ${queues} workers: devices have a single queue on ${Deno.build.os}: remove ${flag}`,
       );
     }
     tunnels[name] = { ...options, linux: { ...options.linux, queues } };
@@ -267,8 +272,8 @@ function blame<Result>(flags: string, attempt: () => Result): Result {
   }
 }
 
-function wholeNumber(text: string): number {
-  if (!/^\d+$/.test(text)) throw new SyntaxError(`"${text}" is no whole number`);
+function parseInteger(text: string): number {
+  if (!/^\d+$/.test(text)) throw new SyntaxError(`the value must be an integer, got "${text}"`);
   return Number(text);
 }
 
@@ -276,23 +281,23 @@ function flagKey(tunnel: string, flag: string): string {
   return tunnel === "" ? flag : `${tunnel}.${flag}`;
 }
 
-/** What is wrong with an argument that is none of a script's; `keys` are its tunnels' flags. */
+/** Returns the error message for an unknown argument; `keys` are the tunnels' and the script's own flags. */
 function unknownArgument(argument: string, keys: readonly string[]): string {
   if (!argument.startsWith("-")) return unexpectedWord(argument);
   const name = argument.replace(/^-+/, "").replace(/=.*/s, "");
-  // What is on by default has a flag that turns it off.
+  // An option that is on by default has a flag that turns it off.
   const near = keys.find((key) => key.endsWith(`.${name}`)) ??
     keys.find((key) =>
       SWITCHES.some((flag) => flag === `no-${name.replace(/^linux\./, "")}` && key.endsWith(flag))
     ) ??
     nearest(name, [...keys, ...BOOLEAN_FLAGS, PROFILE_FLAG, WORKERS, CAPTURE, FILTER]) ??
-    // That is what Deno and Node.js call it.
+    // The name in Deno and Node.js.
     (name.startsWith("cpu-prof") ? PROFILE_FLAG : undefined);
-  return `${argument} is no flag of this script${near === undefined ? "" : `: did you mean --${near}?`}`;
+  return `${argument} is not a flag of this script${near === undefined ? "" : `: did you mean --${near}?`}`;
 }
 
 /**
- * Refuses values of flags that take none, which the parser takes as a flag that was not given.
+ * Rejects values of flags without a value; the parser would treat such a flag as absent.
  *
  * @throws {UsageError} for the first one.
  */

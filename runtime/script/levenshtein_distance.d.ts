@@ -1,4 +1,4 @@
-/** What Warren uses of `@std/text/levenshtein-distance`, whose npm form has no types. */
+/** Types of `@std/text/levenshtein-distance`, whose npm package has none. */
 
-/** Letters to insert, remove or replace to make one word of another. */
+/** Number of letters to insert, remove or replace to turn one word into another. */
 export function levenshteinDistance(from: string, to: string): number;

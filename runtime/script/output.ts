@@ -1,78 +1,76 @@
 /**
- * Standard output and standard error that never hold the loop: a stopped terminal, a pager that does not read or a full
+ * Standard output and standard error that never block the loop: a stopped terminal, a pager that does not read or a full
  * disk costs lines, not packets.
  *
- *     console.log ─► queue, bounded ─► one write at a time, on a thread of Deno's ─► terminal, pipe, file
+ *     console.log ─► bounded queue ─► one write at a time, on a thread of Deno ─► terminal, pipe, file
  *
- * A reader that keeps up gets every line. While a reader is stalled, the oldest lines are left out and counted.
+ * A reader that keeps up gets every line. While a reader has stalled, the oldest lines are dropped and counted.
  */
 
 import { onExit } from "../engine/signals.ts";
 
 // Implementation
-/** The longest queue (characters): at 10,000 lines a second, more than a reader needs to be found stalled. */
+/** Maximum queue (characters): at 10,000 lines a second, enough to detect a stalled reader before it is full. */
 const MAX_QUEUE = 4 * 1024 * 1024;
-/** A reader is stalled when a write has taken longer (milliseconds). */
+/** Duration of a write after which its reader counts as stalled (milliseconds). */
 const STALLED_AFTER = 100;
-/** The time that a thread which was busy for so long has to hear that the write has ended (milliseconds). */
-const HEARING_TIME = 20;
-/**
- * The pause before a write that would have blocked is tried again, on a descriptor in non-blocking mode (milliseconds).
- */
+/** Additional time for a thread that was busy to receive the end of the write (milliseconds). */
+const STALL_MARGIN = 20;
+/** Interval of attempts on a non-blocking descriptor (milliseconds). */
 const RETRY_INTERVAL = 20;
-/** The most bytes of a write, so that it shows whether the reader takes something. */
+/** Maximum length of a write (bytes), so that writes show the reader's progress. */
 const MAX_WRITE = 65_536;
-/** The time that the end of the process waits for a reader that takes nothing (milliseconds). */
+/** Time at the end of the process for a reader that takes nothing (milliseconds). */
 const FLUSH_TIMEOUT = 500;
-/** The time that it waits for one that is slow (milliseconds). */
+/** Time at the end of the process for a slow reader (milliseconds). */
 const MAX_FLUSH = 3000;
-/** Deno's exit code after an error that nobody caught. */
+/** Exit code of Deno after an uncaught error. */
 const UNCAUGHT = 1;
-/** The least severe level of Deno's console that goes to standard error. */
+/** Lowest level of Deno's console that goes to standard error. */
 const WARNING_LEVEL = 2;
 
-/** An open file, as `Deno.stdout` is one. */
+/** Open file, such as `Deno.stdout`. */
 export interface OutputFile {
-  /** Writes some of the bytes, without blocking this thread; returns how many. */
+  /** Writes some of the bytes without blocking this thread; resolves to their number. */
   write(bytes: Uint8Array): Promise<number>;
-  /** Writes some of the bytes, after those that are being written; returns how many. */
+  /** Writes some of the bytes after those in progress; returns their number. */
   writeSync(bytes: Uint8Array): number;
 }
 
-/** Text on its way to a file. Errors of the file are passed over: the packets go on without their log. */
+/** Queue of text for a file. Errors of the file are ignored: packets move on without their log. */
 export class OutputStream {
   readonly #file: OutputFile;
   readonly #maxQueue: number;
-  /** The queue is two halves: when the newer one is full, it takes the place of the older one. */
+  /** Older half of the queue; the newer half replaces it when it is full. */
   #older: string[] = [];
   #newer: string[] = [];
   #newerLength = 0;
   #status = "";
-  /** Taken from the queue, and not yet given to the file. */
+  /** Bytes taken from the queue and not yet written. */
   #rest = new Uint8Array();
-  #linesLeftOut = 0;
+  #linesDropped = 0;
   #isWriting = false;
   #isStalled = false;
   #isLast = false;
   #writes = 0;
   #idle = Promise.resolve();
 
-  /** @param maxQueue Characters that wait for a stalled reader. */
+  /** @param maxQueue Maximum characters that wait for a stalled reader. */
   constructor(file: OutputFile, maxQueue: number = MAX_QUEUE) {
     this.#file = file;
     this.#maxQueue = maxQueue;
   }
 
-  /** True while a write has been under way for so long that its reader seems to have stopped. */
+  /** True while a write takes so long that its reader counts as stalled. */
   get isStalled(): boolean {
     return this.#isStalled;
   }
 
-  /** Adds text, which is one line or several. */
+  /** Adds one or several lines of text. */
   write(text: string): void {
-    if (this.#newerLength + text.length > this.#maxQueue / 2) this.#turn();
+    if (this.#newerLength + text.length > this.#maxQueue / 2) this.#makeRoom();
     if (this.#isStalled && text.length > this.#maxQueue / 2) {
-      this.#linesLeftOut += lineCount(text);
+      this.#linesDropped += lineCount(text);
       return;
     }
     this.#newer.push(text);
@@ -81,13 +79,13 @@ export class OutputStream {
     else this.#start();
   }
 
-  /** Shows text that replaces what was shown before, such as counters: a reader that lags gets the newest alone. */
+  /** Shows text that replaces the previous status, such as counters: a slow reader gets only the newest. */
   show(status: string): void {
     this.#status = status;
     this.#start();
   }
 
-  /** Waits until everything is written: for half a second while nothing is taken, and for three altogether. */
+  /** Waits until everything is written: half a second without progress at most, and three seconds in all. */
   async flush(): Promise<void> {
     for (let waited = 0, before = -1; this.#isWriting && waited < MAX_FLUSH; waited += FLUSH_TIMEOUT) {
       if (this.#writes === before) return;
@@ -99,7 +97,7 @@ export class OutputStream {
     }
   }
 
-  /** Writes the queue on this thread, unless the reader is stalled: for the end of the thread, which waits for nothing. */
+  /** Writes the queue synchronously unless the reader has stalled; for the end of the thread. */
   flushSync(): void {
     if (this.#isStalled) return;
     const rest = this.#rest;
@@ -109,21 +107,21 @@ export class OutputStream {
         while (bytes.length > 0) bytes = bytes.subarray(this.#file.writeSync(bytes));
       }
     } catch {
-      // The file's error.
+      // Errors of the file are ignored.
     }
   }
 
-  /** The thread may be about to end: until it goes on, text is written at once. */
+  /** Writes text synchronously until the next turn of the event loop: the thread may be about to end. */
   expectEnd(): void {
     this.#isLast = true;
     this.flushSync();
     setTimeout(() => this.#isLast = false);
   }
 
-  /** Makes room. A reader that has had no chance to read yet, as this thread has not returned, is waited for. */
-  #turn(): void {
+  /** Makes room. Waits for a reader that has not stalled: it could not read while this thread was busy. */
+  #makeRoom(): void {
     if (!this.#isStalled) return this.flushSync();
-    for (const text of this.#older) this.#linesLeftOut += lineCount(text);
+    for (const text of this.#older) this.#linesDropped += lineCount(text);
     this.#older = this.#newer;
     this.#newer = [];
     this.#newerLength = 0;
@@ -142,7 +140,7 @@ export class OutputStream {
       try {
         while (part.length > 0) part = part.subarray(await this.#writeSome(part));
       } catch {
-        // The file's error.
+        // Errors of the file are ignored.
       }
     }
     this.#isWriting = false;
@@ -150,7 +148,7 @@ export class OutputStream {
 
   async #writeSome(bytes: Uint8Array): Promise<number> {
     let timer = setTimeout(() => {
-      timer = setTimeout(() => this.#isStalled = true, HEARING_TIME);
+      timer = setTimeout(() => this.#isStalled = true, STALL_MARGIN);
     }, STALLED_AFTER);
     try {
       for (;;) {
@@ -165,7 +163,7 @@ export class OutputStream {
     }
   }
 
-  /** Returns `undefined` a moment later when the write would have blocked. */
+  /** Writes some bytes; resolves to `undefined` after a pause if the write would have blocked. */
   async #tryToWrite(bytes: Uint8Array): Promise<number | undefined> {
     try {
       return await this.#file.write(bytes);
@@ -180,14 +178,14 @@ export class OutputStream {
 
   /** Takes everything from the queue, as bytes. */
   #take(): Uint8Array<ArrayBuffer> {
-    const leftOut = this.#linesLeftOut === 0
+    const dropped = this.#linesDropped === 0
       ? ""
-      : `warren: ${this.#linesLeftOut} lines left out: they were not read in time\n`;
-    const text = this.#status + leftOut + this.#older.join("") + this.#newer.join("");
+      : `warren: ${this.#linesDropped} lines dropped: the output was not read in time\n`;
+    const text = this.#status + dropped + this.#older.join("") + this.#newer.join("");
     this.#older = [];
     this.#newer = [];
     this.#newerLength = 0;
-    this.#linesLeftOut = 0;
+    this.#linesDropped = 0;
     this.#status = "";
     return new TextEncoder().encode(text);
   }
@@ -197,18 +195,18 @@ function lineCount(text: string): number {
   return text.split("\n").length - 1;
 }
 
-/** Deno's own console; its first argument prints. Not among Deno's types. */
+/** Deno's internal console class, which Deno's types lack; its first argument prints. */
 type ConsoleConstructor = new (print: (text: string, level: number) => void) => Console;
 
 let standardOutput: OutputStream | undefined;
 let standardError: OutputStream | undefined;
 
-/** This thread's standard error. */
+/** Returns the standard error of this thread. */
 export function stderr(): OutputStream {
   return standardError ??= new OutputStream(Deno.stderr);
 }
 
-/** Makes this thread's `console` write without holding the thread. The text that it prints stays the same. */
+/** Makes this thread's `console` write without blocking the thread; its format is unchanged. */
 export function takeConsole(): void {
   if (standardOutput !== undefined) return;
   const out = standardOutput = new OutputStream(Deno.stdout);
@@ -218,21 +216,21 @@ export function takeConsole(): void {
     console,
     new Console((text, level) => (level < WARNING_LEVEL ? out : stderr()).write(text)),
   );
-  // Where the script itself ends the thread.
+  // The script may end the thread itself.
   onExit((event) => {
     out.expectEnd();
     stderr().expectEnd();
-    // Deno would print the error, and wait for a reader that does not read.
+    // Deno would print the error and wait for the stalled reader.
     if (event.type !== "unload" && !event.defaultPrevented && stderr().isStalled) Deno.exit(UNCAUGHT);
   });
 }
 
-/** Waits until this thread's output is written, or not read any more: a reader that is stalled holds no end. */
+/** Waits until the output of this thread is written, unless its reader has stalled. */
 export async function flushOutput(): Promise<void> {
   await Promise.all([standardOutput?.flush(), standardError?.flush()]);
 }
 
-/** Ends the process, its output written as far as it is read. */
+/** Ends the process after flushing its output. */
 export async function exit(code: number): Promise<never> {
   await flushOutput();
   Deno.exit(code);

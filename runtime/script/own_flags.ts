@@ -1,31 +1,31 @@
-/** A script's own flags: what it declares, and what its command line gave. */
+/** A script's own flags: declarations, and values from its command line. */
 
-import { checkNames, type OptionNames } from "../../lib/core/options.ts";
+import { checkNames, gotValue, type OptionNames } from "../../lib/core/options.ts";
 import { UsageError } from "./failure.ts";
 
-/** A flag with a value. One of type `list` may be repeated, with a text each time. */
+/** Flag with a value. A flag of type `list` is repeatable; its value is an array of texts. */
 export interface ValueFlag<Type extends "string" | "number" | "list", Value> {
-  /** The kind of its value. */
+  /** Type of its value. */
   readonly type: Type;
-  /** Its text in `--help`. */
+  /** Description in `--help`. */
   readonly description?: string;
-  /** A name for its value in `--help`, such as `FILE`. @default {"TEXT"}, or `"N"` for a number */
+  /** Placeholder of its value in `--help`, such as `FILE`. @default {"TEXT"}, or `"N"` for a number */
   readonly value?: string;
   /** True if the script cannot run without it. @default {false} */
   readonly required?: boolean;
-  /** Its value where the command line has none; a list is empty then. */
+  /** Value if the flag is absent. @default {undefined}, or `[]` for a list */
   readonly default?: Value;
 }
 
-/** A flag without a value: `true` where it is given, `false` where it is not. */
+/** Flag without a value: `true` if it is present, `false` otherwise. */
 export interface BooleanFlag {
-  /** The kind of its value. */
+  /** Type of its value. */
   readonly type: "boolean";
-  /** Its text in `--help`. */
+  /** Description in `--help`. */
   readonly description?: string;
 }
 
-/** A flag of a script's own. Its name in the script, `maxPeers`, is `--max-peers` on the command line. */
+/** Declaration of a script's own flag. `maxPeers` in the script is `--max-peers` on the command line. */
 export type ScriptFlag =
   | ValueFlag<"string", string>
   | ValueFlag<"number", number>
@@ -35,31 +35,31 @@ export type ScriptFlag =
 /** A script's own flags, by their names in the script. */
 export type ScriptFlags = Readonly<Record<string, ScriptFlag>>;
 
-/** The value of a flag. */
+/** Value of a flag. */
 export type FlagValue<Flag extends ScriptFlag> = Flag extends { readonly type: "boolean" } ? boolean
   : Flag extends { readonly type: "list" } ? readonly string[]
   :
     | (Flag extends { readonly type: "number" } ? number : string)
     | (Flag extends { readonly required: true } | { readonly default: string | number } ? never : undefined);
 
-/** The values of a script's own flags, by their names in the script. */
+/** Values of a script's own flags, by their names in the script. */
 export type FlagValues<Flags extends ScriptFlags> = {
   readonly [Name in keyof Flags]: FlagValue<Flags[Name]>;
 };
 
-/** The part of a script's command line that is for the script itself. */
+/** Part of a command line that is passed to the script's `main`. */
 export interface ScriptArguments<Flags extends ScriptFlags = ScriptFlags> {
-  /** The values of its own flags. */
+  /** Values of its own flags. */
   readonly flags: FlagValues<Flags>;
-  /** The words behind `--`. */
+  /** Words after `--`. */
   readonly args: readonly string[];
 }
 
-/** {@linkcode ScriptArguments} for a call of a script's `main`: a flag that is left out has its default. */
+/** {@linkcode ScriptArguments} for a direct call of a script's `main`; absent flags have their defaults. */
 export interface GivenArguments<Flags extends ScriptFlags = ScriptFlags> {
-  /** The values of its own flags. */
+  /** Values of its own flags. */
   readonly flags?: Partial<FlagValues<Flags>>;
-  /** The words behind `--`. @default {[]} */
+  /** Words after `--`. @default {[]} */
   readonly args?: readonly string[];
 }
 
@@ -72,31 +72,31 @@ const VALUE_NAMES: OptionNames<ValueFlag<"string", string>> = {
 };
 const TYPES: readonly string[] = ["string", "number", "boolean", "list"];
 
-/** The flag's name on the command line. */
+/** Returns the name of a flag on the command line. */
 export function flagName(name: string): string {
   return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }
 
 /**
- * Checks what a script declares.
+ * Checks the declarations of a script's own flags.
  *
- * @param taken Names on the command line that are not the script's to use.
- * @throws {TypeError} when a flag is declared wrongly, or its name is taken.
+ * @param taken Reserved names on the command line.
+ * @throws {TypeError} for an invalid declaration or a reserved name.
  */
 export function checkScriptFlags(flags: ScriptFlags, taken: readonly string[]): void {
   const names = new Set<string>();
   for (const [name, flag] of Object.entries(flags)) {
-    const fail = (what: string): never => {
-      throw new TypeError(`Cannot declare flag "${name}": ${what}`);
+    const fail = (reason: string): never => {
+      throw new TypeError(`Cannot declare flag "${name}": ${reason}`);
     };
     if (!/^[a-z][A-Za-z0-9]+$/.test(name)) fail(`its name must be of letters and digits, such as maxPeers`);
-    if (name in {}) fail("every object has something of this name: choose another one");
+    if (name in {}) fail("every object has a property of this name: choose another name");
     const written = flagName(name);
-    if (taken.includes(written)) fail(`--${written} is one of every script's flags: choose another name`);
-    if (names.has(written)) fail(`another one is --${written}, too`);
+    if (taken.includes(written)) fail(`--${written} is a flag of every script: choose another name`);
+    if (names.has(written)) fail(`another flag is --${written} as well: choose another name`);
     names.add(written);
     if (!TYPES.includes(flag?.type)) {
-      fail(`type must be ${TYPES.join(", ")}, got ${Deno.inspect(flag?.type)}`);
+      fail(`type must be one of ${TYPES.join(", ")}, ${gotValue(flag?.type)}`);
     }
     const attempt = `declare flag "${name}"`;
     if (flag.type === "boolean") {
@@ -105,21 +105,24 @@ export function checkScriptFlags(flags: ScriptFlags, taken: readonly string[]): 
     }
     checkNames<object>(attempt, flag, VALUE_NAMES);
     if (flag.default === undefined) continue;
-    if (flag.required) fail("one that is required has no default");
+    if (flag.required) fail("a required flag must have no default");
     const fits = flag.type === "list"
       ? Array.isArray(flag.default) && flag.default.every((text) => typeof text === "string")
       : flag.type === "number"
       ? typeof flag.default === "number"
       : typeof flag.default === "string";
-    if (!fits) fail(`default must be a ${flag.type}, got ${Deno.inspect(flag.default)}`);
+    if (!fits) {
+      const rule = flag.type === "list" ? "an array of texts" : `a ${flag.type}`;
+      fail(`default must be ${rule}, ${gotValue(flag.default)}`);
+    }
   }
 }
 
 /**
- * The values of a script's own flags.
+ * Reads the values of a script's own flags.
  *
- * @param given Looks a flag up in the command line: its values, or `true` for a boolean.
- * @throws {UsageError} when one that is required is missing, is given twice, or has no value of its kind.
+ * @param given Looks up a flag in the command line: its values, or `true` for a boolean.
+ * @throws {UsageError} when a flag is missing, given twice, or has a value of the wrong type.
  */
 export function readScriptFlags(
   flags: ScriptFlags,
@@ -143,9 +146,9 @@ export function readScriptFlags(
 }
 
 /**
- * Completes what a caller of a script's `main` gave.
+ * Fills in defaults for a direct call of a script's `main`.
  *
- * @throws {TypeError} when a flag that is required is missing.
+ * @throws {TypeError} when a required flag is missing.
  */
 export function completeArguments<Flags extends ScriptFlags>(
   flags: Flags,
@@ -161,7 +164,7 @@ export function completeArguments<Flags extends ScriptFlags>(
   return { flags: Object.fromEntries(complete), args };
 }
 
-/** Lines of a usage text; the flags' names and values start each. */
+/** Returns lines of a usage text, whose descriptions start at column `width`. */
 export function describeScriptFlags(flags: ScriptFlags, width: number): string[] {
   return Object.entries(flags).map(([name, flag]) => {
     const { type, description } = flag;
@@ -170,8 +173,8 @@ export function describeScriptFlags(flags: ScriptFlags, width: number): string[]
       : flag;
     const facts = [
       ...required ? ["required"] : [],
-      ...type === "list" ? ["may be repeated"] : [],
-      ...fallback === undefined ? [] : [`${Deno.inspect(fallback)} unless given`],
+      ...type === "list" ? ["repeatable"] : [],
+      ...fallback === undefined ? [] : [`default: ${Deno.inspect(fallback)}`],
     ];
     const head = `  --${flagName(name)}${type === "boolean" ? "" : ` ${value}`}`.padEnd(width - 1);
     return `${head} ${
@@ -189,5 +192,5 @@ function defaultOf(flag: ScriptFlag): FlagValue<ScriptFlag> {
 function number(flag: string, text: string): number {
   const value = Number(text);
   if (/^[-+.\d]/.test(text) && Number.isFinite(value)) return value;
-  throw new UsageError(`--${flag}: "${text}" is no number`);
+  throw new UsageError(`--${flag}: the value must be a number, got "${text}"`);
 }

@@ -1,29 +1,29 @@
-/** What Warren uses of `@std/cli/parse-args`, whose npm form has no types. */
+/** Types of the part of `@std/cli/parse-args` that Warren uses; the npm package has none. */
 
 /** Options for {@linkcode parseArgs}. */
 export interface ParseOptions {
-  /** Flags with text. */
+  /** Flags with a text value. */
   string?: string[];
   /** Flags without a value. */
   boolean?: string[];
-  /** Flags that may be repeated. */
+  /** Repeatable flags. */
   collect?: string[];
   /** Other names of flags. */
   alias?: Record<string, string>;
-  /** Whether to stop at the first argument that is no flag. */
+  /** True to stop at the first argument that is not a flag. */
   stopEarly?: boolean;
-  /** Called for what is none of these. */
+  /** Called for each unknown argument. */
   unknown?: (argument: string, key?: string, value?: unknown) => unknown;
 }
 
-/** The value of a flag. */
+/** Value of a flag. */
 export type ParsedValue = undefined | boolean | string | number | (string | number)[];
 
 /** Flags by name; dotted names are nested. */
 export interface ParsedArgs {
-  /** What is no flag. */
+  /** Arguments that are not flags. */
   _: (string | number)[];
-  /** What was given for a flag; for a dotted one, by its first part. */
+  /** Value of a flag; dotted flags are nested under their first part. */
   [flag: string]: ParsedValue | Record<string, ParsedValue>;
 }
 

@@ -1,4 +1,4 @@
-/** A V8 CPU profile of a script's main, in a file that Chrome DevTools opens. */
+/** V8 CPU profile of a script's main, in a file for Chrome DevTools. */
 
 import { type Profiler, Session } from "node:inspector";
 import { findSourceMap, type SourceMap, type SourceMapping } from "node:module";
@@ -14,24 +14,24 @@ import { PROFILE_SUFFIX } from "./profile_flag.ts";
 
 // Implementation
 /**
- * Microseconds from one sample to the next. Each sample ends the loop's wait: with 200, a relay that is pinged every
- * 10 ms takes 5 times its processor time, with these twice; under load neither is seen in the noise of 10 %.
+ * Sampling interval (microseconds). Each sample wakes the loop: a relay that is pinged every 10 ms takes twice its
+ * processor time with this interval, and 5 times with 200; under load the cost is within the noise of 10 %.
  */
 const INTERVAL = 1000;
-/** How long it records (milliseconds): 600,000 samples, which take some 80 MB, and a third of a second to write. */
+/** Maximum duration (milliseconds): 600,000 samples take some 80 MB, and a third of a second to write. */
 const LIMIT = 10 * 60_000;
-/** Behind the last column of a line. */
+/** Column after the end of any line. */
 const LINE_END = 2 ** 31 - 1;
 
-/** How a profile is taken. */
+/** Options of a profile. */
 export interface ProfileOptions {
-  /** Whether to keep to itself where it is. @default {false} */
+  /** True to print nothing when the file is written. @default {false} */
   readonly quiet?: boolean;
-  /** After how many milliseconds it is written though the script goes on. @default {600000} */
+  /** Maximum duration (milliseconds). @default {600000} */
   readonly limit?: number;
 }
 
-/** What a script's profile is called when nobody says: the script's name, and the time here. */
+/** Returns the default name of a script's profile: the script's name and the local time. */
 export function profileName(script: string, time = Temporal.Now.plainDateTimeISO()): string {
   const file = basename(script.replace(/[?#].*/s, "")).replace(/\.\w+$/, "");
   const name = file.replace(/[^\p{L}\p{N}._-]/gu, "_");
@@ -39,31 +39,31 @@ export function profileName(script: string, time = Temporal.Now.plainDateTimeISO
 }
 
 /**
- * Makes a profile's file, so that nothing is recorded that cannot be kept. Without `start()` it is removed again.
+ * Creates the file of a profile, so that errors appear before the recording. Without `start()`, disposal removes it.
  *
- * @throws {Deno.errors.AlreadyExists} when there is such a file.
+ * @throws {Deno.errors.AlreadyExists} when the file exists.
  * @throws {Deno.errors.NotCapable} without `--allow-write` and `--allow-sys`.
- * @throws {Error} of the system's class, when it refuses the file.
+ * @throws {Error} for other errors of the file system.
  */
 export function openProfile(path: string, options: ProfileOptions = {}): Profile {
   const session = new Session();
   try {
     session.connect();
-    const other = "choose another by --profile=FILE";
+    const other = "choose another name with --profile=FILE";
     const file = openNewFile("profile", path, { AlreadyExists: other, PermissionDenied: other });
     return new Profile(path, file, session, options);
   } catch (error) {
     session.disconnect();
     if (!(error instanceof Deno.errors.NotCapable)) throw error;
-    const message = `Cannot write profile "${path}": deno may not: run it with --allow-sys and --allow-write`;
-    throw new Deno.errors.NotCapable(message, { cause: error });
+    const remedy = "deno has no permission: run it with --allow-sys and --allow-write";
+    throw new Deno.errors.NotCapable(`Cannot write profile "${path}": ${remedy}`, { cause: error });
   }
 }
 
 /**
- * Where this thread spends its time, from `start()` until it is disposed of, the process ends or the limit is reached;
- * then the file is written. What a function spends in native libraries, system calls too, is beneath it. Functions that
- * V8 optimized before the start are not told from those that call them. A process that is killed leaves an empty file.
+ * CPU profile of this thread, from `start()` to its disposal, the end of the process, or the time limit, at which the file
+ * is written. Time in native libraries and system calls appears under the calling function. Functions that V8 inlined
+ * before the start are counted to their callers. A process that is killed leaves an empty file.
  */
 export class Profile implements Disposable {
   readonly #path: string;
@@ -77,7 +77,7 @@ export class Profile implements Disposable {
 
   /** For {@linkcode openProfile}. */
   constructor(path: string, file: Deno.FsFile, session: Session, options: ProfileOptions) {
-    // The script may change the folder that it is in.
+    // The script may change its working directory.
     this.#path = resolve(path);
     this.#file = file;
     this.#session = session;
@@ -85,7 +85,7 @@ export class Profile implements Disposable {
     this.#limit = options.limit ?? LIMIT;
   }
 
-  /** Records from now on. */
+  /** Starts recording. */
   start(): void {
     const session = this.#session;
     answer<void>((done) => session.post("Profiler.enable", done));
@@ -101,7 +101,7 @@ export class Profile implements Disposable {
     };
   }
 
-  /** Writes the file, or removes it when nothing was started. */
+  /** Writes the file, or removes it if recording was never started. */
   [Symbol.dispose](): void {
     if (this.#ended) return;
     this.#ended = true;
@@ -117,14 +117,14 @@ export class Profile implements Disposable {
     }
   }
 
-  /** Where nobody is left to tell, a failure is printed. */
+  /** Ends the profile without a caller, so that an error is printed. */
   #end(): void {
     try {
       this[Symbol.dispose]();
     } catch (error) {
       console.error(`warren: ${errorMessage(error)}`);
     }
-    // The thread may not live to write it.
+    // The thread may end before its queue is written.
     stderr().flushSync();
   }
 
@@ -141,7 +141,7 @@ export class Profile implements Disposable {
     if (this.#quiet) return;
     const seconds = ((profile.endTime - profile.startTime) / 1e6).toFixed(1);
     console.error(
-      `The profile of ${seconds} s is ${this.#path}: open it in Chrome's DevTools: Performance, Load profile`,
+      `CPU profile of ${seconds} s: ${this.#path}. Open it in Chrome DevTools: Performance, Load profile`,
     );
   }
 }
@@ -150,13 +150,13 @@ function remove(path: string): void {
   try {
     Deno.removeSync(path);
   } catch {
-    // Another program has removed it, or its folder.
+    // Another program may have removed it or its folder.
   }
 }
 
 /**
- * Asks the inspector, and returns what it answers. It answers at once, but its session tells that in the next tick,
- * which a process that ends does not have.
+ * Calls the inspector and returns its result. The inspector responds at once, but its session reports the result in the next
+ * tick, which an ending process does not reach.
  */
 function answer<Result>(ask: (done: (error: Error | null, result: Result) => void) => void): Result {
   let answered: { error: Error | null; result: Result } | undefined;
@@ -167,12 +167,12 @@ function answer<Result>(ask: (done: (error: Error | null, result: Result) => voi
   } finally {
     process.nextTick = nextTick;
   }
-  if (answered === undefined) throw new Error("Cannot profile: the inspector does not answer");
+  if (answered === undefined) throw new Error("Cannot profile: the inspector does not respond");
   if (answered.error !== null) throw new Error(`Cannot profile: ${answered.error.message}`);
   return answered.result;
 }
 
-/** Says whose they are: V8 has no name for functions of native libraries. */
+/** Names native calls after their callers: V8 has no names for functions of native libraries. */
 function nameNativeCalls({ nodes }: Profiler.Profile): void {
   const byId = new Map(nodes.map((node) => [node.id, node]));
   for (const { callFrame, children = [] } of nodes) {
@@ -185,7 +185,7 @@ function nameNativeCalls({ nodes }: Profiler.Profile): void {
   }
 }
 
-/** Turns lines of the JavaScript that Deno makes of a file into those of the file. */
+/** Maps lines of the JavaScript that Deno generates to lines of the source file. */
 function locate({ nodes }: Profiler.Profile): void {
   for (const { callFrame, positionTicks = [] } of nodes) {
     const { url } = callFrame;
@@ -201,7 +201,7 @@ function locate({ nodes }: Profiler.Profile): void {
   }
 }
 
-/** A library's own map may lead to files that are not here. */
+/** Returns true for an entry of the file itself; maps of libraries may refer to files that do not exist. */
 function isOf(url: string, entry: ReturnType<SourceMap["findEntry"]> | undefined): entry is SourceMapping {
   return entry !== undefined && "originalSource" in entry && entry.originalSource === url;
 }

@@ -1,19 +1,19 @@
-/** The flag `--profile`, which stands before or after a script's name; it has its own file, as it is read before much is loaded. */
+/** The flag `--profile`, allowed before and after a script's name; in its own file, which loads early and imports nothing. */
 
-/** The end of a profile's name, by which DevTools knows it. */
+/** Extension of profiles that DevTools recognizes. */
 export const PROFILE_SUFFIX = ".cpuprofile";
-/** Its value, if any, stands behind "=": in `--profile my.ts` that is the script. */
+/** Flag whose optional value follows "=": in `--profile my.ts`, `my.ts` is the script. */
 export const PROFILE_FLAG = "profile";
 
-/** Tells whether an argument asks for a profile. */
+/** Returns true for `--profile` with or without a value. */
 export function isProfileFlag(argument: string): boolean {
   return argument.replace(/=.*/s, "") === `--${PROFILE_FLAG}`;
 }
 
-/** Describes a word that stands where only flags do. */
+/** Returns the error message for a word where only flags are allowed. */
 export function unexpectedWord(word: string): string {
   const remedy = word.endsWith(PROFILE_SUFFIX)
-    ? `a profile's file is --${PROFILE_FLAG}=${word}`
+    ? `to name the profile, write --${PROFILE_FLAG}=${word}`
     : "a script takes only flags";
   return `"${word}" is not expected here: ${remedy}`;
 }

@@ -1,4 +1,4 @@
-/** What a running script shows on standard error: a greeting, counters on a terminal, and a summary. */
+/** Output of a running script on standard error: greeting, counters on a terminal, and summary. */
 
 import { formatCidr, parseCidr, Prefix } from "../../lib/wire/address.ts";
 import type { TunnelStats } from "../../lib/core/mod.ts";
@@ -8,15 +8,15 @@ import type { Tunnel, TunnelOptions } from "../tunnel/tunnel.ts";
 import type { WorkerPool } from "../workers/worker_pool.ts";
 
 // Implementation
-/** How often the counters are shown (milliseconds). */
+/** Interval of the counters (milliseconds). */
 const INTERVAL = 1000;
-/** The time after which a line says that the script is still being loaded (milliseconds). */
-const LOADING = 3000;
-/** The width of a terminal that does not tell its own. */
+/** Time after which slow loading of the script is reported (milliseconds). */
+const LOADING_TIMEOUT = 3000;
+/** Width of a terminal of unknown size (columns). */
 const COLUMNS = 80;
 const ERASE_LINE = "\r\x1b[K";
 
-/** A tunnel's options in a line: what `--dry-run` says. */
+/** Formats a tunnel's options in one line, for `--dry-run`. */
 export function describe(options: TunnelOptions): string {
   const { device, name = "tun%d", mtu, far, linux } = options;
   return [
@@ -26,23 +26,23 @@ export function describe(options: TunnelOptions): string {
       `route ${typeof route === "string" ? route : Deno.inspect(route)}`
     ),
     ...(mtu === undefined ? [] : [`MTU ${mtu}`]),
-    ...(linux?.txQueueLength === undefined ? [] : [`queue of ${linux.txQueueLength} packets`]),
+    ...(linux?.txQueueLength === undefined ? [] : [`queue length ${linux.txQueueLength}`]),
     ...workers(options),
-    ...(far === undefined ? [] : [`far end ${typeof far === "string" ? far : "of the script's own"}`]),
+    ...(far === undefined ? [] : [`far end ${typeof far === "string" ? far : "opened by the script"}`]),
   ].join(", ");
 }
 
-/** Says so when other workers take long to load the script. Returns what ends it. */
-export function tellLoading(crew: WorkerPool): () => void {
+/** Reports workers that take long to load the script; returns a function that stops this. */
+export function reportLoading(pool: WorkerPool): () => void {
   const timer = setTimeout(() => {
-    const workers = crew.loading;
-    const [noun, verb] = workers.length === 1 ? ["Worker", "loads"] : ["Workers", "load"];
-    console.error(`${noun} ${workers.join(", ")} still ${verb} the script. Ctrl-C ends it.`);
-  }, LOADING);
+    const workers = pool.loading;
+    const subject = workers.length === 1 ? `Worker ${workers[0]} is` : `Workers ${workers.join(", ")} are`;
+    console.error(`${subject} still loading the script. Press Ctrl-C to stop.`);
+  }, LOADING_TIMEOUT);
   return () => clearTimeout(timer);
 }
 
-/** Says that a tunnel is open, and what comes to it. */
+/** Prints that a tunnel is open, with its addresses, MTU and far end. */
 export function greet(tunnel: Tunnel, options: TunnelOptions): void {
   const { device, far } = tunnel;
   const own = options.device === undefined ? addresses(options) : [];
@@ -52,21 +52,21 @@ export function greet(tunnel: Tunnel, options: TunnelOptions): void {
     ...(far === undefined ? [] : [`to ${far.name}`]),
     ...workers(options),
   ];
-  console.error(`${device.name} is open: ${facts.join(", ")}. Ctrl-C ends it.`);
+  console.error(`${device.name} is open: ${facts.join(", ")}. Press Ctrl-C to stop.`);
   if (far?.mtu !== undefined && far.mtu < device.mtu) {
-    const fate = far.payload === "any" ? "are dropped" : "are fragmented, or answered with ICMP errors";
+    const fate = far.payload === "any" ? "are dropped" : "are fragmented or answered with ICMP errors";
     console.error(
-      `${far.name} takes packets up to ${far.mtu} bytes: longer ones ${fate}. --mtu ${far.mtu} avoids them`,
+      `${far.name} carries packets up to ${far.mtu} bytes: longer ones ${fate}. To avoid them: --mtu ${far.mtu}`,
     );
   }
   const prefixes = own.map(parseCidr).filter(({ address, length }) => length < address.bytes.length * 8 - 1);
   if (prefixes.length === 0) return;
   const networks = prefixes.map((prefix) => formatCidr(new Prefix(prefix.network, prefix.length)));
   const [neighbour] = formatCidr(otherHost(prefixes[0]!)).split("/");
-  console.error(`Packets for ${networks.join(" and ")} come to it: try ping ${neighbour}`);
+  console.error(`The script receives packets to ${networks.join(" and ")}. Try: ping ${neighbour}`);
 }
 
-/** Shows counters once a second while standard error is a terminal. Returns what ends it. */
+/** Shows counters once a second if standard error is a terminal; returns a function that stops this. */
 export function showCounters(tunnels: readonly Tunnel[]): () => void {
   if (!Deno.stderr.isTerminal()) return () => {};
   const before = tunnels.map(({ stats }) => stats);
@@ -77,7 +77,7 @@ export function showCounters(tunnels: readonly Tunnel[]): () => void {
       before[i] = stats;
       return text;
     });
-    // Left at the line's start, so that what the script prints takes its place.
+    // The cursor stays at the start of the line, so that the script's own output overwrites it.
     stderr().show(`${ERASE_LINE}${columns.join("   ").slice(0, terminalWidth() - 1)}\r`);
   }, INTERVAL);
   return () => {
@@ -86,7 +86,7 @@ export function showCounters(tunnels: readonly Tunnel[]): () => void {
   };
 }
 
-/** Says what a tunnel did. */
+/** Prints the summary of a closed tunnel. */
 export function summarize(tunnel: Tunnel): void {
   const neverRan = tunnel.hasRun ? "" : "it never ran; ";
   console.error(
@@ -94,7 +94,7 @@ export function summarize(tunnel: Tunnel): void {
   );
 }
 
-/** Counters, and how fast they grew since a second ago. */
+/** Formats counters and their growth over the last second. */
 export function formatRates(now: TunnelStats, before: TunnelStats): string {
   const outbound = now.outbound.packetsIn;
   const inbound = now.inbound.packetsOut;
@@ -102,17 +102,17 @@ export function formatRates(now: TunnelStats, before: TunnelStats): string {
     `inbound ${inbound} (${inbound - before.inbound.packetsOut}/s), dropped ${dropped(now)}`;
 }
 
-/** All that a tunnel counted, in a line. */
+/** Formats the counters of a tunnel in one line. */
 export function formatSummary(stats: TunnelStats, hasFarEnd: boolean): string {
   const { outbound, inbound, malformed } = stats;
   const reasons = Object.entries(stats.dropped).map(([reason, count]) => `${reason} ${count}`);
   return [
     `from this machine ${packets(outbound.packetsIn, outbound.bytesIn)}`,
-    `to it ${packets(inbound.packetsOut, inbound.bytesOut)}`,
+    `to this machine ${packets(inbound.packetsOut, inbound.bytesOut)}`,
     ...(hasFarEnd
       ? [
         `to the far end ${packets(outbound.packetsOut, outbound.bytesOut)}`,
-        `from there ${packets(inbound.packetsIn, inbound.bytesIn)}`,
+        `from the far end ${packets(inbound.packetsIn, inbound.bytesIn)}`,
       ]
       : []),
     `dropped ${dropped(stats)}${reasons.length === 0 ? "" : ` (${reasons.join(", ")})`}`,
@@ -121,7 +121,7 @@ export function formatSummary(stats: TunnelStats, hasFarEnd: boolean): string {
 }
 
 function packets(count: number, bytes: number): string {
-  return count === 0 ? "no packet" : `${count} packet${count === 1 ? "" : "s"}, ${bytes} bytes`;
+  return count === 0 ? "no packets" : `${count} packet${count === 1 ? "" : "s"} (${bytes} bytes)`;
 }
 
 function dropped(stats: TunnelStats): number {
@@ -137,7 +137,7 @@ function addresses(options: TunnelOptions): string[] {
   return [options.address ?? []].flat();
 }
 
-/** The first address of a network that is not this machine's. */
+/** Returns the first host address of a network other than this machine's. */
 function otherHost(own: Prefix): Prefix {
   const { family, bytes } = own.network;
   bytes[bytes.length - 1]! += 1;
@@ -150,7 +150,7 @@ function terminalWidth(): number {
   try {
     return Deno.consoleSize().columns || COLUMNS;
   } catch {
-    // A terminal that is gone has none.
+    // The terminal may be gone.
     return COLUMNS;
   }
 }

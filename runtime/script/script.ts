@@ -1,4 +1,4 @@
-/** The one form of a script: what it needs, and what it does; one file for every way to run it. */
+/** Scripts: a module's options and main, and how they run from a command line. */
 
 import { checkNames } from "../../lib/core/options.ts";
 import { ExitCode, report } from "./failure.ts";
@@ -11,7 +11,7 @@ import {
 } from "./own_flags.ts";
 import type { ScriptCapture } from "./capture.ts";
 import type { Profile } from "./profile.ts";
-import { describe, greet, showCounters, summarize, tellLoading } from "./progress.ts";
+import { describe, greet, reportLoading, showCounters, summarize } from "./progress.ts";
 import { Interruption, openOwnFar, openOwnNear, TunnelStart, workerCount } from "../tunnel/open_tunnel.ts";
 import { exit, takeConsole } from "./output.ts";
 import { learnSignals, onInterrupt } from "../engine/signals.ts";
@@ -19,49 +19,49 @@ import type { Tunnel, TunnelOptions } from "../tunnel/tunnel.ts";
 import { WorkerPool } from "../workers/worker_pool.ts";
 
 // Specification
-/** The exit code of a process that SIGINT ends, as shells have it: 128 and the signal's number. */
+/** Exit code after SIGINT by shell convention: 128 plus the signal number. */
 const INTERRUPTED = 130;
 
 // Implementation
-/** The modules that `deno run -` and `deno eval` make. */
+/** Module URLs of `deno run -` and `deno eval`. */
 const TYPED_IN = /\/\$deno\$(?:stdin|eval)\.\w+$/;
-/** Runs in each further worker of a script. */
+/** Module of each worker but the first. */
 const WORKER_MODULE = new URL("./worker_entry.ts", import.meta.url);
-/** The time that `main` has to return when a signal has closed its tunnels (milliseconds). */
+/** Time that `main` has to return after a signal has closed its tunnels (milliseconds). */
 const MAIN_TIMEOUT = 3000;
 
-/** Options of a script with one tunnel: the tunnel's, and the script's own flags. */
+/** Options of a script with one tunnel: those of the tunnel, and the script's own flags. */
 export interface ScriptOptions<Flags extends ScriptFlags = ScriptFlags> extends TunnelOptions {
-  /** Flags of the script's own, whose values `main` gets. @default {{}} */
+  /** Declarations of the script's own flags, whose values are passed to `main`. @default {{}} */
   flags?: Flags;
 }
 
-/** Options of a script with several tunnels: those of each, by its name in the script, and the script's own flags. */
+/** Options of a script with several tunnels. */
 export interface TunnelsOptions<Name extends string = string, Flags extends ScriptFlags = ScriptFlags> {
-  /** Each tunnel's options. */
+  /** Options of each tunnel by its name in the script. */
   tunnels: Record<Name, TunnelOptions>;
-  /** Flags of the script's own, whose values `main` gets. @default {{}} */
+  /** Declarations of the script's own flags, whose values are passed to `main`. @default {{}} */
   flags?: Flags;
 }
 
-/** A script with one tunnel. */
+/** Script with one tunnel. */
 export interface TunnelScript<Flags extends ScriptFlags = ScriptFlags> {
-  /** Its options. */
+  /** Options of the script. */
   readonly options: ScriptOptions<Flags>;
-  /** Runs it on a tunnel, which is closed when it returns. Flags that are not given have their defaults. */
+  /** Runs the script on a tunnel, which closes when it returns. Absent flags have their defaults. */
   main(tunnel: Tunnel, given?: GivenArguments<Flags>): Promise<void> | void;
 }
 
-/** A script with several tunnels. */
+/** Script with several tunnels. */
 export interface TunnelsScript<Name extends string = string, Flags extends ScriptFlags = ScriptFlags> {
-  /** Its options. */
+  /** Options of the script. */
   readonly options: TunnelsOptions<Name, Flags>;
-  /** Runs it on its tunnels, which are closed when it returns. Flags that are not given have their defaults. */
+  /** Runs the script on its tunnels, which close when it returns. Absent flags have their defaults. */
   main(tunnels: Record<Name, Tunnel>, given?: GivenArguments<Flags>): Promise<void> | void;
 }
 
 /**
- * A script with several tunnels, which `main` gets by their names.
+ * Creates a script with several tunnels, which are passed to `main` by their names.
  *
  * @example
  * ```ts
@@ -80,8 +80,8 @@ export function script<Name extends string, const Flags extends ScriptFlags = Re
   main: (tunnels: Record<Name, Tunnel>, given: ScriptArguments<Flags>) => Promise<void> | void,
 ): TunnelsScript<Name, Flags>;
 /**
- * A script: the default export of its module. When the module is the one that was started, it also runs, once
- * the module has been evaluated: with the flags of its command line, until `main` returns, which ends the process.
+ * Creates a script, the default export of its module. If the module is the main module, the script also runs with the flags
+ * of the command line once the module is evaluated; the process ends when `main` returns.
  *
  * @example
  * ```ts
@@ -90,7 +90,7 @@ export function script<Name extends string, const Flags extends ScriptFlags = Re
  * export default script(import.meta, { address: "10.9.0.1/24" }, (tunnel) => tunnel.run(() => Verdict.Reply));
  * ```
  *
- * @example A script with a flag of its own: `deno run --allow-ffi my.ts --max-length 100`
+ * @example A script with its own flag: `deno run --allow-ffi my.ts --max-length 100`
  * ```ts
  * import { script, Verdict } from "@warren/tunnel";
  *
@@ -101,7 +101,7 @@ export function script<Name extends string, const Flags extends ScriptFlags = Re
  *   tunnel.run((packet) => packet.length > flags.maxLength ? Verdict.Drop : Verdict.Reply));
  * ```
  *
- * @throws {TypeError} when a flag is declared wrongly, or has the name of one that every script has.
+ * @throws {TypeError} for an invalid declaration of a flag, and for the name of a flag that every script has.
  */
 export function script<const Flags extends ScriptFlags = Record<never, never>>(
   meta: ImportMeta,
@@ -122,7 +122,7 @@ export function script(
   };
   if (meta.main) {
     takeConsole();
-    // A module's own import resolves when it has been evaluated, whatever it waits for; where that fails, Deno says so.
+    // A module's import of itself resolves after its evaluation, including top-level await; Deno reports a failure.
     import(meta.url).then(
       async () => exit(await runScript(made, Deno.args, "deno run", fileName(meta.url), meta.url)),
       () => {},
@@ -131,13 +131,13 @@ export function script(
   return made;
 }
 
-/** Tells whether a module's default export is what {@linkcode script} makes, also that of another copy of Warren. */
+/** Returns true for a result of {@linkcode script}, including one of another copy of Warren. */
 export function isScript(value: unknown): value is TunnelScript | TunnelsScript {
   const made = value as Partial<TunnelScript> | null | undefined;
   return typeof made?.options === "object" && made.options !== null && typeof made.main === "function";
 }
 
-/** What a script says of each of its tunnels, by its name; the name is `""` in a script with one. */
+/** Returns a script's options of each tunnel by its name, which is `""` in a script with one. */
 export function declaredTunnels({ options }: TunnelScript | TunnelsScript): Record<string, TunnelOptions> {
   if ("tunnels" in options) {
     checkNames("run the script", options, { tunnels: "needed", flags: "optional" });
@@ -148,12 +148,12 @@ export function declaredTunnels({ options }: TunnelScript | TunnelsScript): Reco
 }
 
 /**
- * Runs a script with a command line, as a program does. Errors are printed, not thrown.
+ * Runs a script with a command line. Errors are printed, not thrown.
  *
- * @param launcher What started it, such as `deno run`, for its usage text.
- * @param name What the script is called there.
- * @param url The script's module, which further workers import.
- * @returns the exit code: 0 when it ended, 1 when it failed, and 2 when its command line makes no sense.
+ * @param launcher Command that started it, such as `deno run`, for its usage text.
+ * @param name Name of the script on the command line.
+ * @param url Module of the script, which further workers import.
+ * @returns the exit code: 0 for success, 1 for an error, 2 for a wrong command line.
  */
 export async function runScript(
   made: TunnelScript | TunnelsScript,
@@ -171,9 +171,9 @@ export async function runScript(
       console.log(usage(command, Object.keys(declared), made.options.flags));
       return ExitCode.Ended;
     }
-    const crew = await openWorkerPool(tunnels, url, args);
-    if (flags.dryRun) await tell(tunnels, flags, name);
-    else await open(made, tunnels, flags, name, crew);
+    const pool = await openWorkerPool(tunnels, url, args);
+    if (flags.dryRun) await printPlan(tunnels, flags, name);
+    else await open(made, tunnels, flags, name, pool);
     return ExitCode.Ended;
   } catch (error) {
     if (error instanceof Interruption) return ExitCode.Ended;
@@ -184,9 +184,9 @@ export async function runScript(
 type NamedOptions = [name: string, options: TunnelOptions];
 
 /**
- * The workers that the tunnels' queues take; `undefined` when it is one.
+ * Creates the workers for the queues of the tunnels; returns `undefined` for a single worker.
  *
- * @throws {TypeError} when the tunnels differ in it, or no module exports the script.
+ * @throws {TypeError} when the tunnels have different numbers of queues, or no module exports the script.
  */
 async function openWorkerPool(
   tunnels: NamedOptions[],
@@ -194,30 +194,27 @@ async function openWorkerPool(
   args: readonly string[],
 ): Promise<WorkerPool | undefined> {
   const counts = tunnels.map(([, options]) => workerCount(options));
-  const most = Math.max(...counts);
-  if (most === 1) return undefined;
-  const other = counts.findIndex((count) => count !== most);
+  const max = Math.max(...counts);
+  if (max === 1) return undefined;
+  const other = counts.findIndex((count) => count !== max);
   if (other >= 0) {
+    const [name] = tunnels[other]!;
     throw new TypeError(
-      `Cannot run ${most} workers: tunnel "${tunnels[other]![0]}" has ${
-        counts[other]
-      } of the queues: give each ${most}`,
+      `Cannot run ${max} workers: tunnel "${name}" must have ${max} queues, got ${counts[other]}`,
     );
   }
   if (url === undefined || TYPED_IN.test(url)) {
-    throw new TypeError(`Cannot run ${most} workers: the script is in no file, which each would load`);
+    throw new TypeError(`Cannot run ${max} workers: the script must be a file, which each worker loads`);
   }
   const { default: made } = await import(url);
   if (!isScript(made)) {
-    throw new TypeError(
-      `Cannot run ${most} workers: each loads the default export of ${fileName(url)}, which is no script`,
-    );
+    throw new TypeError(`Cannot run ${max} workers: the default export of ${fileName(url)} must be a script`);
   }
-  return new WorkerPool(WORKER_MODULE, most, url, args, tunnels);
+  return new WorkerPool(WORKER_MODULE, max, url, args, tunnels);
 }
 
-/** A dry run: says what would be opened. */
-async function tell(
+/** Prints what would be opened, for a dry run. */
+async function printPlan(
   tunnels: NamedOptions[],
   { profile, capture, quiet }: ScriptCommandLine,
   script: string,
@@ -233,59 +230,59 @@ async function open(
   tunnels: NamedOptions[],
   { quiet, profile, capture, filter, given }: ScriptCommandLine,
   script: string,
-  crew: WorkerPool | undefined,
+  pool: WorkerPool | undefined,
 ): Promise<void> {
   const opened: Record<string, Tunnel> = {};
-  const hearsSignals = tunnels.some(([, { signals = true }]) => signals);
-  if (hearsSignals) await learnSignals();
-  using end = new EndOfScript(hearsSignals);
+  const handlesSignals = tunnels.some(([, { signals = true }]) => signals);
+  if (handlesSignals) await learnSignals();
+  using end = new EndOfScript(handlesSignals);
   await using closing = new AsyncDisposableStack();
   const profiling = profile === undefined
     ? undefined
     : closing.use(await openProfile(profile, script, quiet));
   if (!quiet) closing.defer(() => Object.values(opened).forEach(summarize));
-  const capturing = capture === undefined ? undefined : closing.use(await openCapture(capture, filter, crew));
-  if (crew !== undefined) closing.use(crew);
+  const capturing = capture === undefined ? undefined : closing.use(await openCapture(capture, filter, pool));
+  if (pool !== undefined) closing.use(pool);
   const starts: (() => Promise<void>)[] = [];
   for (const [name, declared] of tunnels) {
     const options = capturing === undefined ? declared : capturing.before(name, declared);
     const start = closing.use(await TunnelStart.begin(options, true));
-    if (crew === undefined) await openOwnFar(start, options);
+    if (pool === undefined) await openOwnFar(start, options);
     const openNear = async () => {
       opened[name] = closing.use(
-        await (crew?.openTunnel(name, options, start) ?? openOwnNear(start, options)),
+        await (pool?.openTunnel(name, options, start) ?? openOwnNear(start, options)),
       );
-      if (!quiet && crew === undefined) greet(opened[name], options);
+      if (!quiet && pool === undefined) greet(opened[name], options);
     };
-    // All far ends come before the first device whose routes are to be made: names are looked up by the old ones.
+    // All far ends open before the first device adds routes: their names are resolved through the old routes.
     if (options.device === undefined) starts.push(openNear);
     else await openNear();
   }
   for (const openNear of starts) await openNear();
-  if (crew !== undefined) {
-    const stopTelling = quiet ? undefined : tellLoading(crew);
-    const haveJoined = await crew.start().finally(stopTelling);
+  if (pool !== undefined) {
+    const stopReporting = quiet ? undefined : reportLoading(pool);
+    const haveJoined = await pool.start().finally(stopReporting);
     if (!haveJoined) return;
     if (!quiet) { for (const [name, options] of tunnels) greet(opened[name]!, options); }
   }
   if (!quiet) closing.defer(showCounters(Object.values(opened)));
   profiling?.start();
-  crew?.go();
-  await end.orSoonAfter(runMain(made, opened, given), Object.values(opened));
+  pool?.go();
+  await end.waitFor(runMain(made, opened, given), Object.values(opened));
 }
 
-/** The end of a script by signals: the first one closes its tunnels, and a second one ends the process at once. */
+/** End of a script by signals: the first signal closes its tunnels, the second ends the process at once. */
 class EndOfScript implements Disposable {
   readonly #interrupted = Promise.withResolvers<Deno.Signal>();
   readonly #stopListening: () => void = () => {};
   #signals = 0;
 
-  constructor(hearsSignals: boolean) {
-    if (!hearsSignals) return;
+  constructor(handlesSignals: boolean) {
+    if (!handlesSignals) return;
     this.#stopListening = onInterrupt((signal) => {
       if (signal === undefined) return;
       this.#interrupted.resolve(signal);
-      // Whatever is open puts everything back when the process ends.
+      // Open devices undo their changes when the process ends.
       if (++this.#signals > 1) Deno.exit(INTERRUPTED);
     });
   }
@@ -294,26 +291,26 @@ class EndOfScript implements Disposable {
     this.#stopListening();
   }
 
-  /** Waits for main; when a signal has closed its tunnels, for a bounded time. */
-  async orSoonAfter(main: Promise<void>, tunnels: Tunnel[]): Promise<void> {
+  /** Waits for main; for a bounded time after a signal has closed its tunnels. */
+  async waitFor(main: Promise<void>, tunnels: Tunnel[]): Promise<void> {
     let timer: ReturnType<typeof setTimeout> | undefined;
-    const late = (async () => {
+    const timeout = (async () => {
       const signal = await this.#interrupted.promise;
       await Promise.allSettled(tunnels.map(({ closed }) => closed));
       await new Promise((resolve) => timer = setTimeout(resolve, MAIN_TIMEOUT));
       console.error(
-        `warren: main has not returned within ${MAIN_TIMEOUT} ms of ${signal}: ending the process`,
+        `warren: main has not returned within ${MAIN_TIMEOUT} ms after ${signal}: ending the process`,
       );
     })();
-    await Promise.race([main, late]).finally(() => clearTimeout(timer));
+    await Promise.race([main, timeout]).finally(() => clearTimeout(timer));
   }
 }
 
 /**
  * Calls a script's main with its tunnels.
  *
- * @throws {TypeError} when main returns while a tunnel runs, or at once without having run any: it has forgotten to
- * wait. One that waits for something else, and returns then, may have its reasons.
+ * @throws {TypeError} when main returns while a tunnel runs, or synchronously without having run one: an `await` is
+ * missing. An asynchronous main may return without running a tunnel.
  */
 export async function runMain(
   made: TunnelScript | TunnelsScript,
@@ -337,33 +334,33 @@ export async function runMain(
   const forgotten = tunnels.find(({ isRunning }) => isRunning);
   if (forgotten !== undefined) {
     throw new TypeError(
-      `Cannot end: the script returned while "${forgotten.name}" runs: return or await tunnel.run()`,
+      `Cannot end the script: main returned while "${forgotten.name}" is running: return or await tunnel.run()`,
     );
   }
 }
 
-/** Loaded when it is asked for: what it imports takes 20 ms. */
+/** Opens a profile. Its module is loaded on demand: its imports take 20 ms. */
 async function openProfile(path: string, script: string, quiet: boolean): Promise<Profile> {
   const { openProfile, profileName } = await import("./profile.ts");
   return openProfile(path || profileName(script), { quiet });
 }
 
-/** Loaded when it is asked for. */
+/** Opens a capture. Its module is loaded on demand. */
 async function openCapture(
   path: string,
   filter: string,
-  crew: WorkerPool | undefined,
+  pool: WorkerPool | undefined,
 ): Promise<ScriptCapture> {
-  if (crew !== undefined) {
+  if (pool !== undefined) {
     throw new TypeError(
-      "Cannot capture: each worker sees packets of its own: leave out --workers, or --capture",
+      "Cannot capture: several workers cannot share a capture: remove --workers or --capture",
     );
   }
   const { openCapture } = await import("./capture.ts");
   return openCapture(path, filter);
 }
 
-/** Pipes fail when Ctrl-C closes the tunnel that they write to; that is no failure of the script. */
+/** Ignores the error of a pipe whose tunnel was closed by a signal; throws any other. */
 async function passIfClosed(error: unknown, tunnels: Tunnel[]): Promise<void> {
   if (!(error instanceof Deno.errors.BadResource) || tunnels.some(({ isRunning }) => isRunning)) throw error;
   await Promise.all(tunnels.map(({ closed }) => closed));

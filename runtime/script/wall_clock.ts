@@ -1,21 +1,18 @@
-/** The wall clock beside the loop's monotonic clock, for times that people read later. */
+/** Conversion from the loop's monotonic clock to wall-clock time, for timestamps in files. */
 
 // Implementation
-/** `Date.now()` has whole milliseconds; more than this apart, a clock was set, or the machine was suspended. */
+/** Difference that shows a clock step or a suspend; above the resolution of `Date.now()` (milliseconds). */
 const TOLERANCE = 2;
-/**
- * The interval at which the clocks are compared to the microsecond (milliseconds): NTP lets them drift by 500 µs a
- * second at most.
- */
+/** Interval of precise comparisons (milliseconds); NTP slews by at most 500 µs a second. */
 const COMPARE_INTERVAL = 1000;
 
-/** The clocks that a {@linkcode WallClock} reads (milliseconds). */
+/** Clocks of a {@linkcode WallClock} (milliseconds). */
 export interface Clocks {
-  /** The loop's clock, which nobody sets and which stands still while the machine is suspended. */
+  /** Reads the loop's monotonic clock, which stops while the machine is suspended. */
   monotonic(): number;
-  /** The time since 1970, to the millisecond. */
+  /** Reads the time since 1970 with millisecond resolution. */
   wall(): number;
-  /** The time since 1970, to the microsecond; slower. */
+  /** Reads the time since 1970 with microsecond resolution; slower. */
   preciseWall(): number;
 }
 
@@ -25,18 +22,18 @@ const SYSTEM: Clocks = {
   preciseWall: () => Number(Temporal.Now.instant().epochNanoseconds) / 1e6,
 };
 
-/** Turns moments of the loop's clock into times since 1970, also after the clock was set and after a suspend. */
+/** Offset of the loop's clock from 1970, corrected after clock steps and suspends. */
 export class WallClock {
   readonly #clocks: Clocks;
   #origin = 0;
   #compared = -Infinity;
 
-  /** @param clocks @default {the system's} */
+  /** @param clocks Clocks to read. @default {the system's} */
   constructor(clocks: Clocks = SYSTEM) {
     this.#clocks = clocks;
   }
 
-  /** The time since 1970 at which the loop's clock, as it goes now, was 0 (milliseconds). */
+  /** Time since 1970 at which the loop's clock, at its current rate, was 0 (milliseconds). */
   get origin(): number {
     const { monotonic, wall, preciseWall } = this.#clocks;
     const now = monotonic();

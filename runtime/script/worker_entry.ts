@@ -1,10 +1,9 @@
 /**
- * A worker of a script: the module that its thread starts with.
+ * Main module of each worker thread of a script but the first.
  *
  *     here ─► port ─► open: load the script, join its devices ─► opened ─► go: main ─► ended
  *
- * It does what the program does with its first queue, but for what is done once: setting devices up, signals, flags
- * that print, and what is shown.
+ * A worker runs the script on its own queue. The first worker alone sets up devices, handles signals and prints.
  */
 
 import { type DeviceShare, dropShare, joinDevice } from "../../driver/mod.ts";
@@ -22,25 +21,25 @@ import { type Order, postable, type Report, type TunnelPart } from "../workers/m
 
 const links = new Map<string, WorkerLink>();
 const opened: Record<string, Tunnel> = {};
-/** Tunnels that have ended in another worker; one may do so before it is open here. */
-const endedElsewhere = new Set<string>();
-/** Failures that the first worker knows as a tunnel's. */
-const told = new Set<unknown>();
+/** Tunnels that ended in another worker, perhaps before they were open here. */
+const endedInOthers = new Set<string>();
+/** Errors that were reported to the first worker as those of a tunnel. */
+const reported = new Set<unknown>();
 const going = Promise.withResolvers<boolean>();
 
-// A worker's global scope; the library's types are the window's.
+// Global scope of a worker; Deno's types describe that of a window.
 const scope = globalThis as unknown as { postMessage(message: unknown): void; close(): void };
 const close = scope.close.bind(scope);
 let port: MessagePort;
 
-function say(report: Report): void {
+function send(report: Report): void {
   port.postMessage(report);
 }
 
 async function load(url: string): Promise<TunnelScript | TunnelsScript> {
   const { default: made } = await import(url) as { default: unknown };
   if (!isScript(made)) {
-    throw new TypeError(`Cannot run in a worker: the default export of ${url} is no script`);
+    throw new TypeError(`Cannot run in a worker: the default export of ${url} must be a script`);
   }
   return made;
 }
@@ -53,7 +52,7 @@ async function openPart(
   join: (share: DeviceShare) => Promise<Device>,
 ): Promise<Tunnel> {
   const link = await WorkerLink.open(place, parts, {
-    sendRing: (ring, to) => say({ kind: "ring", tunnel: name, to, ring }),
+    sendRing: (ring, to) => send({ kind: "ring", tunnel: name, to, ring }),
     leave: () => Promise.resolve(),
   });
   const openFar = async () => far === undefined ? undefined : await join(far);
@@ -61,13 +60,13 @@ async function openPart(
   const tunnel = await start.openNear(() => join(device), openFar, link);
   links.set(name, link);
   tunnel.closed.then(
-    () => say({ kind: "closed", tunnel: name, failed: false, error: undefined }),
+    () => send({ kind: "closed", tunnel: name, failed: false, error: undefined }),
     (error) => {
-      told.add(error);
-      say({ kind: "closed", tunnel: name, failed: true, error: postable(error) });
+      reported.add(error);
+      send({ kind: "closed", tunnel: name, failed: true, error: postable(error) });
     },
   );
-  if (endedElsewhere.has(name)) tunnel.close();
+  if (endedInOthers.has(name)) tunnel.close();
   return tunnel;
 }
 
@@ -81,7 +80,7 @@ async function serve(order: Order & { kind: "open" }): Promise<void> {
     return joinDevice(share);
   };
   currentLoop().heartbeat.worker = ` in worker ${index}`;
-  watchElsewhere((heart) => say({ kind: "heart", heart }));
+  watchElsewhere((heart) => send({ kind: "heart", heart }));
   await using closing = new AsyncDisposableStack();
   closing.defer(async () => {
     for (const share of left) await dropShare(share);
@@ -91,11 +90,11 @@ async function serve(order: Order & { kind: "open" }): Promise<void> {
   for (const [name, part] of Object.entries(tunnels)) {
     const options = flags.tunnels[name];
     if (options === undefined) {
-      throw new TypeError(`Cannot run in a worker: it has no tunnel "${name}" there`);
+      throw new TypeError(`Cannot run in a worker: the script has no tunnel "${name}" there`);
     }
     opened[name] = closing.use(await openPart(name, part, options, { index, count }, join));
   }
-  say({ kind: "opened" });
+  send({ kind: "opened" });
   if (await going.promise) await runMain(made, opened, flags.given);
 }
 
@@ -106,25 +105,25 @@ async function run(order: Order & { kind: "open" }): Promise<void> {
   } catch (error) {
     failure = { error };
   }
-  const failed = failure !== undefined && !told.has(failure.error);
+  const failed = failure !== undefined && !reported.has(failure.error);
   forgetExit();
   await flushOutput();
-  say({ kind: "ended", failed, error: failed ? postable(failure!.error) : undefined, exit: undefined });
+  send({ kind: "ended", failed, error: failed ? postable(failure!.error) : undefined, exit: undefined });
   close();
 }
 
-/** The thread is about to end: what is open is closed, and the program is told. */
+/** Closes all tunnels when the thread is about to end, and reports the end. */
 function end(event: Event): void {
   for (const tunnel of Object.values(opened)) tunnel.close();
-  if (event.type === "unload") say({ kind: "ended", failed: false, error: undefined, exit: Deno.exitCode });
+  if (event.type === "unload") send({ kind: "ended", failed: false, error: undefined, exit: Deno.exitCode });
 }
 
 takeConsole();
 const forgetExit = onExit(end);
-// The script's own close() would end the thread without a word.
+// A close() by the script would end the thread without a report.
 scope.close = () => Deno.exit();
 
-function hear({ data: order }: MessageEvent<Order>): void {
+function receive({ data: order }: MessageEvent<Order>): void {
   switch (order.kind) {
     case "open":
       run(order);
@@ -136,7 +135,7 @@ function hear({ data: order }: MessageEvent<Order>): void {
       links.get(order.tunnel)?.accept(order.ring);
       break;
     case "close":
-      endedElsewhere.add(order.tunnel);
+      endedInOthers.add(order.tunnel);
       links.get(order.tunnel)?.onEnd?.(undefined);
       break;
     case "stop":
@@ -149,6 +148,6 @@ function hear({ data: order }: MessageEvent<Order>): void {
 addEventListener("message", (event) => {
   event.stopImmediatePropagation();
   [port] = (event as MessageEvent).ports as unknown as [MessagePort];
-  port.onmessage = hear;
+  port.onmessage = receive;
 }, { once: true });
 scope.postMessage("here");
