@@ -1,39 +1,39 @@
-/** The arguments of a subcommand: its words, and its flags. */
+/** Parser of a subcommand's arguments: words and flags. */
 
 // @ts-types="../script/parse_args.d.ts"
 import { parseArgs } from "@std/cli/parse-args";
 import { nearest, UsageError } from "../script/failure.ts";
 import { refuseValues } from "../script/flags.ts";
 
-/** What a subcommand takes. */
+/** Arguments that a subcommand accepts. */
 export interface CommandForm {
-  /** What `--help` and `-h` print. */
+  /** Output of `--help` and `-h`. */
   readonly usage: string;
   /** Flags with a value. @default {[]} */
   readonly strings?: readonly string[];
-  /** Flags without one. @default {[]} */
+  /** Flags without a value. @default {[]} */
   readonly booleans?: readonly string[];
-  /** The most words. @default {1} */
-  readonly most?: number;
+  /** Maximum words. @default {1} */
+  readonly maxWords?: number;
 }
 
-/** What was said. */
+/** Parsed arguments. */
 export interface CommandLine {
-  /** What is no flag. */
+  /** Arguments that are not flags. */
   readonly words: readonly string[];
-  /** The values of flags that were given. */
+  /** Values of flags. */
   readonly values: Readonly<Record<string, string | undefined>>;
-  /** The flags without a value that were given. */
+  /** Flags without a value that are present. */
   readonly flags: ReadonlySet<string>;
 }
 
 /**
- * Reads a command line; `undefined` when it asked for the usage, which is printed then.
+ * Parses arguments; prints the usage and returns `undefined` if they ask for it.
  *
- * @throws {UsageError} for an unknown flag, one that lacks its value, and a word too many.
+ * @throws {UsageError} for an unknown flag, a missing value, or too many words.
  */
 export function parseCommand(args: readonly string[], form: CommandForm): CommandLine | undefined {
-  const { usage, strings = [], most = 1 } = form;
+  const { usage, strings = [], maxWords = 1 } = form;
   const booleans = ["help", ...form.booleans ?? []];
   refuseValues(args, booleans, ["h"]);
   const parsed = parseArgs([...args], {
@@ -43,7 +43,9 @@ export function parseCommand(args: readonly string[], form: CommandForm): Comman
     unknown: (argument) => {
       if (!argument.startsWith("-")) return;
       const near = nearest(argument.replace(/^-+/, "").replace(/=.*/s, ""), [...strings, ...booleans]);
-      throw new UsageError(`${argument} is no flag${near === undefined ? "" : `: did you mean --${near}?`}`);
+      throw new UsageError(
+        `${argument} is not a flag${near === undefined ? "" : `: did you mean --${near}?`}`,
+      );
     },
   });
   if (parsed.help === true) {
@@ -51,7 +53,7 @@ export function parseCommand(args: readonly string[], form: CommandForm): Comman
     return undefined;
   }
   const words = parsed._.map(String);
-  if (words.length > most) throw new UsageError(`"${words[most]}" is not expected here`);
+  if (words.length > maxWords) throw new UsageError(`"${words[maxWords]}" is not expected here`);
   const values = Object.fromEntries(
     strings.flatMap((flag) => parsed[flag] === undefined ? [] : [[flag, String(parsed[flag])]]),
   );

@@ -1,10 +1,10 @@
-/** Flags of Deno's own that `warren run` hands on to the script's process: those that were before SCRIPT or before Warren. */
+/** Deno flags that `warren run` passes on to the script's process, from before SCRIPT and from before Warren. */
 
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 
-// Specification: `deno run --help`. Permissions, settings, lock file and checks are Warren's to say.
-const HANDED_ON = new RegExp(
+// Specification: `deno run --help`. Warren itself sets permissions, configuration, lock file and type checks.
+const PASSED_ON = new RegExp(
   [
     "--(?:cert|v8-flags|env-file|seed|location)=.+",
     "--unsafely-ignore-certificate-errors(?:=.+)?",
@@ -13,17 +13,17 @@ const HANDED_ON = new RegExp(
     "--(?:cached-only|no-remote|no-npm)",
   ].map((flag) => `^${flag}$`).join("|"),
 );
-/** Flags whose value may be a word of its own. */
+/** Flags whose value may be the next word. */
 const WITH_VALUE: readonly string[] = ["--cert", "--v8-flags", "--seed", "--location"];
 
-/** Tells whether a word is a flag of Deno's that goes with the script, such as `--cert=authority.pem`. */
+/** Returns true for a Deno flag that is passed on to the script, such as `--cert=authority.pem`. */
 export function isDenoFlag(word: string): boolean {
-  return HANDED_ON.test(word);
+  return PASSED_ON.test(word);
 }
 
 /**
- * The flags to hand on from a command line of Deno's, such as `deno run -A --cert ca.pem runtime/cli/main.ts run my.ts`.
- * What follows the main module is not Deno's.
+ * Returns the flags to pass on from a Deno command line, such as `deno run -A --cert ca.pem runtime/cli/main.ts run my.ts`.
+ * Arguments after the main module do not belong to Deno.
  */
 export function denoFlagsOf(words: readonly string[], mainModule: string): string[] {
   const end = words.findIndex((word) =>
@@ -36,7 +36,7 @@ export function denoFlagsOf(words: readonly string[], mainModule: string): strin
     .filter(isDenoFlag);
 }
 
-/** The flags to hand on from this process's command line; none where the system does not tell it. */
+/** Returns the flags to pass on from this process's command line; none where the system does not reveal it. */
 export async function ownDenoFlags(): Promise<string[]> {
   try {
     const words = (await Deno.readTextFile("/proc/self/cmdline")).split("\0").slice(1, -1);

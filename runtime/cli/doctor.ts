@@ -1,4 +1,4 @@
-/** `warren doctor`: checks whether Warren can work on this machine, and says what to do where it cannot. */
+/** `warren doctor`: checks whether Warren works on this machine, and suggests remedies. */
 
 import { dirname, join, resolve } from "node:path";
 import { type Check, check } from "../../driver/check.ts";
@@ -9,22 +9,23 @@ import { DENO_VERSION } from "./version.ts";
 
 const USAGE = `Usage: warren doctor [SCRIPT] [flags]
 
-Checks Deno, its permissions, this system, and the folder of SCRIPT or this one; changes nothing without --repair.
+Checks Deno, its permissions, this system, and the folder of SCRIPT or the current folder. Changes nothing without
+--repair.
 
-  --repair     put back what a crashed process left behind
+  --repair     undo changes that a crashed process left behind
   --json       print the checks as JSON: [{ name, state, text, remedy? }]
-  -h, --help   this text
+  -h, --help   print this text
 
-Exit code: 0 when nothing fails, 1 when something does, 2 for a wrong command line.`;
+Exit code: 0 if no check fails, 1 if one does, 2 for a wrong command line.`;
 
-/** Runs `warren doctor` with these arguments, and returns its exit code. */
+/** Runs `warren doctor` with these arguments; returns its exit code. */
 export async function doctor(args: readonly string[]): Promise<number> {
   const line = parseCommand(args, { usage: USAGE, booleans: ["repair", "json"] });
   if (line === undefined) return ExitCode.Ended;
   const [script] = line.words;
   if (script !== undefined && await readText(script) === undefined) {
     throw new Deno.errors.NotFound(
-      `Cannot look at "${script}": it is no file: say a script's name, or nothing`,
+      `Cannot check "${script}": the file does not exist: give the name of a script, or nothing`,
     );
   }
   const folder = script === undefined ? Deno.cwd() : dirname(resolve(script));
@@ -39,7 +40,7 @@ export async function doctor(args: readonly string[]): Promise<number> {
   return checks.some(({ state }) => state === "fail") ? ExitCode.Failed : ExitCode.Ended;
 }
 
-/** A check in one line. */
+/** Formats a check in one line. */
 export function formatCheck({ name, state, text, remedy }: Check): string {
   return `${state.padEnd(4)}  ${name}: ${text}${remedy === undefined ? "" : `: ${remedy}`}`.replaceAll(
     // deno-lint-ignore no-control-regex
@@ -65,7 +66,7 @@ function checkDeno(): Check[] {
   ];
 }
 
-/** Less than 0 when `one` is older, more than 0 when it is newer. */
+/** Returns a negative number if `one` is older than `other`, a positive number if it is newer. */
 function compareVersions(one: string, other: string): number {
   const [a, b] = [one, other].map((version) => version.split(/[.+-]/).map(Number));
   return [0, 1, 2].map((i) => a![i]! - b![i]!).find((difference) => difference !== 0) ?? 0;
@@ -76,29 +77,29 @@ async function checkPermissions(): Promise<Check[]> {
   const net = await Deno.permissions.query({ name: "net" });
   return [
     ffi.state === "granted" && !ffi.partial
-      ? { name: "--allow-ffi", state: "ok", text: "granted here; a script needs it for its device" }
+      ? { name: "--allow-ffi", state: "ok", text: "granted; a script needs it for its device" }
       : {
         name: "--allow-ffi",
         state: "fail",
-        text: ffi.state === "granted" ? "granted for some libraries alone" : "not granted",
+        text: ffi.state === "granted" ? "granted for some libraries only" : "not granted",
         remedy: "run deno with --allow-ffi, not --allow-ffi=PATH",
       },
     net.state === "granted"
       ? {
         name: "--allow-net",
         state: "ok",
-        text: "granted here; a script needs it for ws: far ends, and for names in udp: ones",
+        text: "granted; a script needs it for ws: far ends, and for host names in udp: far ends",
       }
       : {
         name: "--allow-net",
         state: "warn",
-        text: "not granted: a script cannot have ws: far ends, nor names in udp: ones",
+        text: "not granted: a script cannot use ws: far ends, or host names in udp: far ends",
         remedy: "run deno with --allow-net",
       },
   ];
 }
 
-/** Looks at each package.json from the script's folder upward; one above the script's deno.json disturbs nothing. */
+/** Checks each package.json from the script's folder upward; one above the script's deno.json has no effect. */
 export async function checkPackageJson(folder: string): Promise<Check[]> {
   const checks: Check[] = [];
   let settings: string | undefined;
@@ -111,19 +112,17 @@ export async function checkPackageJson(folder: string): Promise<Check[]> {
       checks.push({
         name: "package.json",
         state: "warn",
-        text: `${path} says "type": "commonjs", with which a script's top-level await may not work`,
-        remedy: "remove that, or move the script",
+        text: `${path} sets "type": "commonjs", which may break top-level await in a script`,
+        remedy: "remove the setting or move the script",
       });
     }
     settings ??= own;
     if (dirname(above) === above) break;
   }
-  return checks.length > 0
-    ? checks
-    : [{ name: "package.json", state: "ok", text: `none disturbs ${folder}` }];
+  return checks.length > 0 ? checks : [{ name: "package.json", state: "ok", text: `none affects ${folder}` }];
 }
 
-/** What a package.json does to scripts, with the deno.json beside it. */
+/** Returns the effects of a package.json on scripts, given the deno.json in the same folder. */
 function disturbed(path: string, settings: string | undefined): Check[] {
   const name = "package.json";
   if (settings === undefined) {
@@ -131,19 +130,19 @@ function disturbed(path: string, settings: string | undefined): Check[] {
       name,
       state: "warn",
       text: `${path} hides a deno.json above it from \`deno run\``,
-      remedy: "make one beside it by `warren new my.ts`, or use `warren run`",
+      remedy: "create a deno.json in its folder with `warren new my.ts`, or use `warren run`",
     }];
   }
   if (/"nodeModulesDir"\s*:\s*"(none|auto)"/.test(settings)) return [];
   return [{
     name,
     state: "warn",
-    text: `${path} has \`deno run\` look for Warren's own imports in node_modules`,
-    remedy: 'put "nodeModulesDir": "none" into the deno.json beside it',
+    text: `${path} makes \`deno run\` look for Warren's own imports in node_modules`,
+    remedy: 'add "nodeModulesDir": "none" to the deno.json in its folder',
   }];
 }
 
-/** A file's text; `undefined` when it is not there. */
+/** Reads a file; returns `undefined` if it does not exist. */
 async function readText(path: string): Promise<string | undefined> {
   try {
     return await Deno.readTextFile(path);

@@ -1,4 +1,4 @@
-/** `warren driver`: gets wintun.dll, signed by its maker, for this user. */
+/** `warren driver`: installs the signed wintun.dll for this user. */
 
 import { createHash } from "node:crypto";
 import { join } from "node:path";
@@ -10,44 +10,46 @@ import { ExitCode, UsageError } from "../script/failure.ts";
 
 const USAGE = `Usage: warren driver install [--from FILE]
 
-Gets Wintun 0.14.1 for this user: the official zip of www.wintun.net, or FILE, which is such a zip. Its DLL for this
-machine and its licence go to %LOCALAPPDATA%\\warren, if they are what their maker signed.
+Installs Wintun 0.14.1 for this user, from the official zip archive at www.wintun.net or from a copy of it, FILE. The
+DLL for this machine and its licence go to %LOCALAPPDATA%\\warren if their SHA-256 is that of the official build.
 
-Only Windows needs it. The first tunnel that is opened loads the DLL, which then removes network adapters that other
-products have from Wintun's generations before 0.14 (OpenVPN, OpenConnect).
+Only Windows needs it. The first tunnel that opens loads the DLL, which then removes network adapters that other
+products (OpenVPN, OpenConnect) created with Wintun versions before 0.14.
 
-  --from FILE   a zip that is here already
-  -h, --help    this text
+  --from FILE   read the zip archive from a file
+  -h, --help    print this text
 
-Exit code: 0 when it is installed, 1 when it is not, 2 for a wrong command line.`;
+Exit code: 0 for success, 1 for an error, 2 for a wrong command line.`;
 
-/** What is known of the official builds. */
+/** Data of the official builds. */
 type Builds = typeof import("../../driver/windows/builds.ts");
 
-/** A file to be kept. */
+/** File to install. */
 export interface Extracted {
-  /** Its name. */
+  /** File name. */
   readonly name: string;
-  /** What is in it. */
+  /** Content. */
   readonly bytes: Uint8Array;
 }
 
-/** Runs `warren driver` with these arguments, and returns its exit code. */
+/** Runs `warren driver` with these arguments; returns its exit code. */
 export async function driver(args: readonly string[]): Promise<number> {
   const line = parseCommand(args, { usage: USAGE, strings: ["from"] });
   if (line === undefined) return ExitCode.Ended;
   const [word] = line.words;
   if (word !== "install") {
-    throw new UsageError(word === undefined ? "it needs a word: install" : `"${word}" is not install`);
+    throw new UsageError(`the argument must be install, got ${word === undefined ? "nothing" : `"${word}"`}`);
   }
   const { from } = line.values;
   if (Deno.build.os !== "windows") {
-    throw new Deno.errors.NotSupported(`Cannot install Wintun on ${Deno.build.os}: only Windows has it`);
+    throw new Deno.errors.NotSupported(
+      `Cannot install Wintun on ${Deno.build.os}: it is a driver for Windows`,
+    );
   }
   const local = Deno.env.get("LOCALAPPDATA");
   if (local === undefined) {
     throw new Deno.errors.NotFound(
-      "Cannot install Wintun: LOCALAPPDATA is not set: it names the user's folder",
+      "Cannot install Wintun: the environment variable LOCALAPPDATA is not set: set it to the user's data folder",
     );
   }
   const builds = await import("../../driver/windows/builds.ts");
@@ -55,7 +57,9 @@ export async function driver(args: readonly string[]): Promise<number> {
   const folder = builds.cacheFolder(local, builds.buildFor());
   await keep(folder, files);
   console.log(
-    `Installed Wintun ${builds.WINTUN_VERSION}: ${join(folder, "wintun.dll")}, and its licence beside it`,
+    `Installed Wintun ${builds.WINTUN_VERSION}: ${
+      join(folder, "wintun.dll")
+    }, with its licence in the same folder`,
   );
   return ExitCode.Ended;
 }
@@ -70,9 +74,9 @@ async function read(path: string): Promise<Uint8Array> {
 
 async function download(builds: Builds): Promise<Uint8Array> {
   const { WINTUN_ZIP, WINTUN_ZIP_SHA256 } = builds;
-  const fail = (what: string, cause?: unknown) =>
+  const fail = (reason: string, cause?: unknown) =>
     new Deno.errors.NotFound(
-      `Cannot get ${WINTUN_ZIP}: ${what}: get it by a browser, and say warren driver install --from FILE`,
+      `Cannot download ${WINTUN_ZIP}: ${reason}: download it with a browser and run warren driver install --from FILE`,
       { cause },
     );
   let response: Response;
@@ -83,17 +87,17 @@ async function download(builds: Builds): Promise<Uint8Array> {
   } catch (error) {
     throw fail(errorMessage(error), error);
   }
-  if (!response.ok) throw fail(`the server says ${response.status}`);
+  if (!response.ok) throw fail(`the server responded with status ${response.status}`);
   checkHash(builds, WINTUN_ZIP, bytes, WINTUN_ZIP_SHA256);
   return bytes;
 }
 
 /**
- * Takes the DLL for an architecture and the licence out of a zip, wherever in it they are.
+ * Extracts the DLL for an architecture and the licence from a zip archive, at any depth.
  *
- * @throws {SyntaxError} when it is no zip.
- * @throws {Deno.errors.NotFound} when they are not in it.
- * @throws {Deno.errors.NotSupported} for another architecture, and when they are not what Wintun's maker signed.
+ * @throws {SyntaxError} when the bytes are not a zip archive.
+ * @throws {Deno.errors.NotFound} when the archive lacks a file.
+ * @throws {Deno.errors.NotSupported} for another architecture, and for files other than those of the official build.
  */
 export function extract(
   zip: Uint8Array,
@@ -111,13 +115,15 @@ export function extract(
       filter: ({ name }) => wanted.some(({ path }) => isAt(name, path)),
     });
   } catch (error) {
-    throw new SyntaxError(`Cannot install Wintun: this is no zip file: ${errorMessage(error)}`, {
+    throw new SyntaxError(`Cannot install Wintun: the file is not a zip archive: ${errorMessage(error)}`, {
       cause: error,
     });
   }
   return wanted.map(({ name, path, sha256 }) => {
     const bytes = Object.entries(entries).find(([entry]) => isAt(entry, path))?.[1];
-    if (bytes === undefined) throw new Deno.errors.NotFound(`Cannot install Wintun: the zip has no ${path}`);
+    if (bytes === undefined) {
+      throw new Deno.errors.NotFound(`Cannot install Wintun: the zip archive has no ${path}`);
+    }
     checkHash(builds, path, bytes, sha256);
     return { name, bytes };
   });
@@ -128,31 +134,31 @@ function isAt(entry: string, path: string): boolean {
 }
 
 function checkHash({ WINTUN_VERSION }: Builds, what: string, bytes: Uint8Array, sha256: string): void {
-  const is = createHash("sha256").update(bytes).digest("hex");
-  if (is === sha256) return;
+  const actual = createHash("sha256").update(bytes).digest("hex");
+  if (actual === sha256) return;
   throw new Deno.errors.NotSupported(
-    `Cannot install Wintun: ${what} is not that of ${WINTUN_VERSION}: its SHA-256 is ${is}, and not ${sha256}`,
+    `Cannot install Wintun: the SHA-256 of ${what} (${WINTUN_VERSION}) must be ${sha256}, got ${actual}`,
   );
 }
 
-/** Writes files into a folder; each is there whole or not at all. */
+/** Writes files to a folder; each one is replaced atomically. */
 export async function keep(folder: string, files: readonly Extracted[]): Promise<void> {
   try {
     await Deno.mkdir(folder, { recursive: true });
     for (const { name, bytes } of files) await replace(join(folder, name), bytes);
   } catch (error) {
-    const inUse = "end programs that use it";
-    throw fileError(`install Wintun into ${folder}`, error, { PermissionDenied: inUse, Busy: inUse });
+    const inUse = "stop programs that use it";
+    throw fileError(`install Wintun in ${folder}`, error, { PermissionDenied: inUse, Busy: inUse });
   }
 }
 
 async function replace(path: string, bytes: Uint8Array): Promise<void> {
-  const half = `${path}.${Deno.pid}`;
+  const partial = `${path}.${Deno.pid}`;
   try {
-    await Deno.writeFile(half, bytes);
-    await Deno.rename(half, path);
+    await Deno.writeFile(partial, bytes);
+    await Deno.rename(partial, path);
   } catch (error) {
-    await Deno.remove(half).catch(() => {});
+    await Deno.remove(partial).catch(() => {});
     throw error;
   }
 }

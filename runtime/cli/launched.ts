@@ -1,4 +1,4 @@
-/** `warren run`'s other half: runs a script in the process that has the script's permissions. */
+/** Second part of `warren run`: runs a script in the process that has the script's permissions. */
 
 import { stripVTControlCharacters } from "node:util";
 import { exit, takeConsole } from "../script/output.ts";
@@ -6,11 +6,11 @@ import { isScript, runScript, type TunnelScript, type TunnelsScript } from "../s
 import { report } from "../script/failure.ts";
 
 /**
- * Runs the script of this process, and ends the process.
+ * Runs the script of this process, then ends the process.
  *
- * @param load Imports the script: a literal import in the root module needs no permission to read.
- * @param name The script's name on the command line.
- * @param url Its module.
+ * @param load Imports the script by a literal import of the root module, which needs no permission to read.
+ * @param name Name of the script on the command line.
+ * @param url Module of the script.
  */
 export async function runLaunched(load: () => Promise<unknown>, name: string, url: string): Promise<never> {
   takeConsole();
@@ -28,8 +28,10 @@ async function run(load: () => Promise<unknown>, name: string, url: string): Pro
 }
 
 /**
- * @throws {TypeError} when it, or what it imports, does not load, or is no script.
- * @throws what its own code throws.
+ * Loads a script.
+ *
+ * @throws {TypeError} when a module does not load, or the default export is not a script.
+ * @throws errors of the script's own code.
  */
 async function loadScript(load: () => Promise<unknown>, name: string): Promise<TunnelScript | TunnelsScript> {
   let module: { default?: unknown };
@@ -40,25 +42,25 @@ async function loadScript(load: () => Promise<unknown>, name: string): Promise<T
   }
   if (!isScript(module.default)) {
     throw new TypeError(
-      `Cannot run "${name}": its default export is no script: end it with \`export default script(import.meta, …)\``,
+      `Cannot run "${name}": its default export must be a script: end it with \`export default script(import.meta, …)\``,
     );
   }
   return module.default;
 }
 
-/** Deno's own reports of what does not load, in our words; what the script's code threw stays as it is. */
+/** Converts Deno's errors about modules that do not load; errors of the script's own code are unchanged. */
 function loadError(name: string, error: unknown): unknown {
   const { code, message } = error as { code?: unknown; message?: unknown };
   if (code !== "ERR_MODULE_NOT_FOUND" || typeof message !== "string") return error;
-  // The root module of this process means nothing to the user.
+  // The user does not know the root module of this process.
   const lines = stripVTControlCharacters(message).split("\n").filter((line) =>
     !/^\s+(?:hint:|at data:)/.test(line)
   );
-  const said = lines.join("\n");
-  const remedy = /not a dependency|not prefixed with/.test(said)
-    ? `\n\`warren run\` knows Warren's own imports alone: run it by \`deno run --allow-ffi\`, with its own deno.json`
-    : /^Requires import access/.test(said)
+  const text = lines.join("\n");
+  const remedy = /not a dependency|not prefixed with/.test(text)
+    ? `\n\`warren run\` resolves only Warren's own imports: use \`deno run --allow-ffi\` with a deno.json for the script`
+    : /^Requires import access/.test(text)
     ? `\nGrant it: warren run --allow-import=… ${name}`
     : "";
-  return new TypeError(`Cannot run "${name}": ${said}${remedy}`);
+  return new TypeError(`Cannot run "${name}": ${text}${remedy}`);
 }

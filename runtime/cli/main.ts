@@ -1,5 +1,5 @@
 /**
- * The `warren` command: `warren run`, `warren new`, `warren doctor`, `warren driver`.
+ * `warren` command with its subcommands `run`, `new`, `doctor` and `driver`.
  *
  * @module
  */
@@ -8,10 +8,10 @@ import { exit, takeConsole } from "../script/output.ts";
 import { ExitCode, nearest, report, UsageError } from "../script/failure.ts";
 import { VERSION } from "./version.ts";
 
-/** A subcommand: it prints, and returns the exit code; what it throws is printed. */
+/** Subcommand: prints its output and returns the exit code; errors are printed by the caller. */
 type Command = (args: readonly string[]) => number | Promise<number>;
 
-/** Each is loaded when it is asked for. */
+/** Subcommands, loaded on demand. */
 const COMMANDS: Readonly<Record<string, Command>> = {
   run: async (args) => (await import("./run.ts")).run(args),
   new: async (args) => (await import("./new.ts")).create(args),
@@ -21,17 +21,17 @@ const COMMANDS: Readonly<Record<string, Command>> = {
 
 const USAGE = `Usage: warren COMMAND [flags]
 
-  run SCRIPT [flags]   run a script with the permissions that it asks for; its flags: warren run SCRIPT --help
-  new NAME             write a script, with the deno.json that it needs
-  doctor [--repair]    check this machine; put back what a crash left behind
-  driver install       get Wintun, which Windows needs
-  help [COMMAND]       this text, or a command's
-  --version            Warren's version and Deno's
+  run SCRIPT [flags]   run a script with the permissions in its first line; for its flags: warren run SCRIPT --help
+  new NAME             create a script and its deno.json
+  doctor [--repair]    check this machine; undo changes that a crashed process left behind
+  driver install       install Wintun, the device driver on Windows
+  help [COMMAND]       print this text, or the help of a command
+  --version            print the versions of Warren and Deno
 
-Exit code: 0 when it went well, 1 when it failed, 2 for a wrong command line.
+Exit code: 0 for success, 1 for an error, 2 for a wrong command line.
 `;
 
-/** Runs the command with these arguments, and returns its exit code. */
+/** Runs the `warren` command with these arguments; returns its exit code. */
 export async function main(args: readonly string[]): Promise<number> {
   const [word, ...rest] = args;
   const command = word !== undefined && Object.hasOwn(COMMANDS, word) ? COMMANDS[word] : undefined;
@@ -49,12 +49,12 @@ export async function main(args: readonly string[]): Promise<number> {
 }
 
 function unknownCommand(word: string | undefined): string {
-  if (word === undefined) return `it needs a command: ${Object.keys(COMMANDS).join(", ")} or help`;
+  if (word === undefined) return `a command is missing: ${Object.keys(COMMANDS).join(", ")} or help`;
   const near = /\.m?[jt]s$/.test(word)
     ? `run ${word}`
     : nearest(word, [...Object.keys(COMMANDS), "help", "--version", "--help"]);
   const what = word.startsWith("-") ? "flag" : "command";
-  return `"${word}" is no ${what}${near === undefined ? "" : `: did you mean warren ${near}?`}`;
+  return `"${word}" is not a ${what}${near === undefined ? "" : `: did you mean warren ${near}?`}`;
 }
 
 function print(text: string): number {

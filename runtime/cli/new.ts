@@ -1,4 +1,4 @@
-/** `warren new`: writes a script, and a deno.json with which it runs where it is. */
+/** `warren new`: creates a script, and a deno.json that lets it run in its folder. */
 
 import { basename, dirname, join, parse, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -9,11 +9,11 @@ import { NAME, VERSION } from "./version.ts";
 
 const USAGE = `Usage: warren new NAME
 
-  warren new demo    makes the folder demo, with demo.ts and deno.json in it
-  warren new my.ts   makes my.ts, and deno.json beside it if there is none
+  warren new demo    create the folder demo with demo.ts and deno.json
+  warren new my.ts   create my.ts, and deno.json in the same folder if it has none
 
-The script answers pings. What is there already is never overwritten. Root makes nothing where another user
-could replace it.`;
+The script answers pings. Existing files are never overwritten. As root, the command refuses a folder in which
+another user could replace the script.`;
 
 const SCRIPT = `#!/usr/bin/env -S deno run --allow-ffi
 /** Answers every ping sent into 10.9.0.0/24. Try: ping 10.9.0.77 */
@@ -30,25 +30,25 @@ export default script(import.meta, { address: "10.9.0.1/24" }, (tunnel) =>
   }));
 `;
 
-/** Where Warren is. */
+/** Root folder of Warren. */
 const ROOT = new URL("../../", import.meta.url);
 const EXECUTABLE = 0o755;
 const OTHERS_WRITE = 0o002;
 const GROUP_WRITES = 0o020;
-/** In such a folder, files and folders are renamed and removed by their owners alone. */
+/** Sticky bit: only owners rename and remove files of the folder. */
 const STICKY = 0o1000;
-/** Files beside a script that say what deno runs. */
+/** Files in a script's folder that affect what deno runs. */
 const SETTINGS = ["deno.json", "deno.jsonc", "deno.lock", "package.json"] as const;
 
-/** Runs `warren new` with these arguments, and returns its exit code. */
+/** Runs `warren new` with these arguments; returns its exit code. */
 export async function create(args: readonly string[]): Promise<number> {
   const line = parseCommand(args, { usage: USAGE });
   if (line === undefined) return ExitCode.Ended;
   const [name] = line.words;
-  if (name === undefined || name === "") throw new UsageError("it needs one name: warren new my.ts");
-  // It becomes part of a task's command.
+  if (name === undefined || name === "") throw new UsageError("a name is missing: warren new my.ts");
+  // The name becomes part of a task's command.
   if (!/^\w[\w.-]*$/.test(basename(name))) {
-    throw new UsageError(`"${basename(name)}" has more in it than letters, digits, "_", "-" and "."`);
+    throw new UsageError(`NAME must consist of letters, digits, "_", "-" and ".", got "${basename(name)}"`);
   }
   const isFile = /\.m?[jt]s$/.test(name);
   const folder = resolve(isFile ? dirname(name) : name);
@@ -57,13 +57,13 @@ export async function create(args: readonly string[]): Promise<number> {
   return ExitCode.Ended;
 }
 
-/** Deno 2.9 links a checkout on another drive of Windows without the checkout's own imports. */
+/** Checks the drive: Deno 2.9 links a checkout on another drive of Windows without the checkout's own imports. */
 function checkDrive(folder: string, name: string): void {
   if (ROOT.protocol !== "file:") return;
   const drive = parse(fileURLToPath(ROOT)).root;
   if (parse(folder).root.toLowerCase() === drive.toLowerCase()) return;
   throw new Deno.errors.NotSupported(
-    `Cannot make "${name}": it would be on another drive than Warren, which Deno cannot link: make it on ${drive}`,
+    `Cannot create "${name}": it must be on the drive of Warren, as Deno cannot link across drives: create it on ${drive}`,
   );
 }
 
@@ -75,14 +75,14 @@ async function write(folder: string, file: string, name: string): Promise<void> 
   if (isFolder) await attempt(name, () => Deno.mkdir(folder));
   const present = await checkSettings(folder, name);
   await attempt(name, () => Deno.writeTextFile(path, SCRIPT, { createNew: true, mode: EXECUTABLE }));
-  console.log(`Made ${path}`);
+  console.log(`Created ${path}`);
   const settings = settingsFor(file, ROOT);
   if (present === undefined) {
     const configPath = join(folder, "deno.json");
     const text = `${JSON.stringify(settings, undefined, 2)}\n`;
-    // A symbolic link in its place is not followed.
+    // An existing symbolic link is not followed.
     await attempt(name, () => Deno.writeTextFile(configPath, text, { createNew: true }));
-    console.log(`Made ${configPath}`);
+    console.log(`Created ${configPath}`);
   } else if (!(await Deno.readTextFile(present)).includes(`"${NAME}"`)) {
     const { imports, links } = settings;
     console.log(`Add to ${present}: ${JSON.stringify({ imports, links }).slice(1, -1)}`);
@@ -92,20 +92,20 @@ async function write(folder: string, file: string, name: string): Promise<void> 
 }
 
 /**
- * Checks the folder that something is made in, and those above it, as far as they are there. A script that another
- * user could replace would run with this user's rights.
+ * Checks the target folder and the folders above it: a script that another user could replace would run with this user's
+ * rights.
  */
 async function checkFolders(folder: string, name: string): Promise<void> {
   let path = folder;
   while (await status(path) === undefined && dirname(path) !== path) path = dirname(path);
   for (path = await Deno.realPath(path);; path = dirname(path)) {
     const reason = control(await Deno.lstat(path));
-    if (reason !== undefined) tell(name, `${path} ${reason}`, "choose another folder");
+    if (reason !== undefined) refuseOrWarn(name, `${path} ${reason}`, "choose another folder");
     if (dirname(path) === path) return;
   }
 }
 
-/** Checks what is beside the script; returns the deno.json or deno.jsonc that is there. */
+/** Checks the settings in the script's folder; returns an existing deno.json or deno.jsonc. */
 async function checkSettings(folder: string, name: string): Promise<string | undefined> {
   let present: string | undefined;
   for (const file of SETTINGS) {
@@ -114,11 +114,11 @@ async function checkSettings(folder: string, name: string): Promise<string | und
     if (itself === undefined) continue;
     const info = await Deno.stat(path).catch(() => undefined);
     if (info?.isFile !== true) {
-      throw new Deno.errors.AlreadyExists(`Cannot make "${name}": ${path} is not a file: remove it`);
+      throw new Deno.errors.AlreadyExists(`Cannot create "${name}": ${path} is not a file: remove it`);
     }
-    // The owner of a symbolic link can have it lead elsewhere.
+    // The owner of a symbolic link can redirect it.
     const reason = control(info) ?? control({ ...info, uid: itself.uid });
-    if (reason !== undefined) tell(name, `${path} ${reason}`, "remove it");
+    if (reason !== undefined) refuseOrWarn(name, `${path} ${reason}`, "remove it");
     if (file.startsWith("deno.json")) present ??= path;
   }
   return present;
@@ -128,33 +128,35 @@ function status(path: string): Promise<Deno.FileInfo | undefined> {
   return Deno.lstat(path).catch(() => undefined);
 }
 
-/** Returns the reason why others control a file or folder; `undefined` when they do not. */
+/** Returns the reason why other users control a file or folder; `undefined` if they do not. */
 function control({ uid, gid, mode, isDirectory }: Deno.FileInfo): string | undefined {
   if (uid === null || mode === null) return undefined;
   const sudo = Deno.uid() === 0 ? Number(Deno.env.get("SUDO_UID")) : NaN;
-  if (uid !== 0 && uid !== Deno.uid() && uid !== sudo) return `belongs to the user ${uid}`;
+  if (uid !== 0 && uid !== Deno.uid() && uid !== sudo) return `belongs to user ${uid}`;
   const writable = (mode & OTHERS_WRITE) !== 0 || ((mode & GROUP_WRITES) !== 0 && gid !== Deno.gid());
   const kept = isDirectory && (mode & STICKY) !== 0;
-  return writable && !kept ? `is writable to others (mode ${(mode & 0o7777).toString(8)})` : undefined;
+  return writable && !kept ? `is writable by others (mode ${(mode & 0o7777).toString(8)})` : undefined;
 }
 
-/** Fails for root; warns any other user. */
-function tell(name: string, what: string, remedy: string): void {
-  if (Deno.uid() === 0) throw new Deno.errors.PermissionDenied(`Cannot make "${name}": ${what}: ${remedy}`);
-  console.error(`warren: Others may change what "${name}" does: ${what}`);
+/** Throws for root; warns any other user. */
+function refuseOrWarn(name: string, reason: string, remedy: string): void {
+  if (Deno.uid() === 0) {
+    throw new Deno.errors.PermissionDenied(`Cannot create "${name}": ${reason}: ${remedy}`);
+  }
+  console.error(`warren: other users can change "${name}": ${reason}`);
 }
 
-/** The content of a deno.json with which a script runs in its folder. */
+/** Content of a deno.json that lets a script run in its folder. */
 interface Settings {
   imports: Record<string, string>;
-  /** A checkout in place of what the registry has. */
+  /** Checkout that replaces the package of the registry. */
   links?: string[];
-  /** Without it, a package.json beside would have Warren's own imports looked for in node_modules. */
+  /** Prevents a package.json in the same folder from redirecting Warren's own imports to node_modules. */
   nodeModulesDir: "none";
   tasks: Record<string, string>;
 }
 
-/** What a script's deno.json says when Warren is at this URL: a checkout's, or a registry's. */
+/** Returns a script's deno.json for Warren at this URL, which is a checkout's or a registry's. */
 export function settingsFor(file: string, root: URL): Settings {
   return {
     imports: { [NAME]: `jsr:${NAME}@^${VERSION}` },
@@ -168,6 +170,6 @@ async function attempt(name: string, act: () => Promise<void>): Promise<void> {
   try {
     await act();
   } catch (error) {
-    throw fileError(`make "${name}"`, error, { AlreadyExists: "choose another name" });
+    throw fileError(`create "${name}"`, error, { AlreadyExists: "choose another name" });
   }
 }

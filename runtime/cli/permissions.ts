@@ -1,4 +1,4 @@
-/** Permissions of Deno's: those that a script's own run line asks for, and those of a command line. */
+/** Deno permissions in a script's run line and on a command line. */
 
 import { UsageError } from "../script/failure.ts";
 
@@ -15,34 +15,34 @@ const SHORT: Readonly<Record<string, string>> = {
 };
 const PERMISSION =
   /^--(?:allow-all|(?:allow|deny|ignore)-(?:read|write|net|env|sys|run|ffi|import)(?:=.+)?)$/s;
-/** Flags of a run line that change nothing of what a script may do, and are passed on. */
+/** Flags of a run line that do not affect what a script may do; passed on. */
 const HARMLESS = /^(?:-q|--(?:quiet|no-prompt|cached-only|no-remote|no-npm|no-code-cache|unstable-[a-z-]+))$/;
-/** Flags that `warren run` has in any case. */
+/** Flags that `warren run` implies. */
 const IMPLIED = /^--(?:no-check|no-lock|no-config)$/;
-/** Words that env(1) and shells read otherwise. */
+/** Characters that env(1) and shells interpret. */
 const QUOTED = /["'\\$]/;
-/** Comments, and what follows the end of the line, as env(1) has them behind -S. */
+/** Comments and the `\c` escape of env(1) -S. */
 const COMMENT = /\s(?:#|\\c).*/s;
-/** Characters that a terminal does not show as they are, and with which a line would hide what it asks for. */
+/** Characters that a terminal does not display, which could hide permissions. */
 const UNSEEN = /[^\P{C}\t]/u;
 const DENIAL = /--(?:deny|ignore)-/;
 const ALLOW_ALL = "--allow-all";
 
-/** The flags of a script's first line. */
+/** Flags in a script's first line. */
 export interface RunLine {
-  /** The flags that are taken from it, in Deno's long form. */
+  /** Accepted flags in Deno's long form. */
   readonly flags: readonly string[];
-  /** Words that are not: they would change more than permissions. */
+  /** Ignored words, which would change more than permissions. */
   readonly leftOut: readonly string[];
 }
 
-/** Tells whether a word is a flag that grants or denies permissions. */
+/** Returns true for a flag that grants or denies permissions. */
 export function isPermissionFlag(word: string): boolean {
   return PERMISSION.test(longForm(word));
 }
 
 /**
- * Reads the run line of a script, its `#!` line; `undefined` when it has none that runs Deno.
+ * Parses the run line of a script, its `#!` line; returns `undefined` for a line that does not run Deno.
  *
  * @example
  * ```ts no-eval
@@ -53,8 +53,7 @@ export function isPermissionFlag(word: string): boolean {
  * assert.deepEqual(line, { flags: ["--allow-ffi", "--allow-net=192.0.2.1"], leftOut: [] });
  * ```
  *
- * @throws {SyntaxError} when it denies something in words that cannot be taken from it, and when it has characters that a
- * terminal does not show.
+ * @throws {SyntaxError} for a `--deny-` flag that cannot be accepted, and for characters that a terminal does not display.
  */
 export function parseRunLine(line: string): RunLine | undefined {
   const words = /^\ufeff?#!(.*)/.exec(line)?.[1]?.replace(COMMENT, "").trim().split(/\s+/) ?? [];
@@ -62,7 +61,7 @@ export function parseRunLine(line: string): RunLine | undefined {
   if (program < 0) return undefined;
   if (UNSEEN.test(line.replace(/^\ufeff/, ""))) {
     throw new SyntaxError(
-      "Cannot read the script's run line: it has characters that a terminal does not show: remove them",
+      "Cannot read the script's first line: it has characters that a terminal does not display: remove them",
     );
   }
   const rest = words.slice(program + 1);
@@ -75,23 +74,23 @@ export function parseRunLine(line: string): RunLine | undefined {
     if (isKnown && !QUOTED.test(word)) flags.push(longForm(word));
     else leftOut.push(word);
   }
-  // Without it, the script would have more than it asks for.
+  // Ignoring it would give the script more permissions than it requests.
   const lostDenial = leftOut.find((word) => DENIAL.test(word));
   if (lostDenial !== undefined) {
     throw new SyntaxError(
-      `Cannot read the script's run line: ${lostDenial} must be a flag of Deno's without quotes, backslashes and $`,
+      `Cannot read the script's first line: ${lostDenial} must be a Deno flag without quotes, backslashes and $`,
     );
   }
   return { flags, leftOut };
 }
 
-/** Flags as Deno takes them: it refuses a permission for everything beside one for some things. */
+/** Merges permission flags: Deno rejects a general permission together with one for particular values. */
 export function mergeFlags(flags: readonly string[]): string[] {
   const values = new Map<string, Set<string>>();
   for (const flag of flags.map(longForm)) {
     const [, name, value] = /^([^=]*)=?(.*)$/s.exec(flag)!;
     const found = values.get(name!);
-    // An empty set stands for the flag without a value, which grants or denies all.
+    // An empty set means the flag without a value, which grants or denies all.
     if (value === "" || found?.size === 0) values.set(name!, new Set());
     else values.set(name!, (found ?? new Set()).add(value!));
   }
@@ -100,22 +99,22 @@ export function mergeFlags(flags: readonly string[]): string[] {
     .filter((flag) => !all || flag === ALLOW_ALL || !flag.startsWith("--allow-"));
 }
 
-/** Tells whether flags grant everything. */
+/** Returns true if flags grant all permissions. */
 export function grantsAll(flags: readonly string[]): boolean {
   return flags.includes(ALLOW_ALL);
 }
 
 /**
- * A flag that grants the use of one path, or of one host.
+ * Returns a flag that grants access to one path or host.
  *
- * @throws {UsageError} for a value with a comma: to Deno, it would be two.
+ * @throws {UsageError} for a value with a comma, which Deno would take as two.
  */
 export function allow(kind: "read" | "write" | "net" | "import", value: string): string {
   if (!value.includes(",")) return `--allow-${kind}=${value}`;
   throw new UsageError(
-    `Cannot grant --allow-${kind}: a path or host must have no comma, which separates them, got ${
+    `Cannot grant --allow-${kind}: the path or host must have no comma, got ${
       JSON.stringify(value)
-    }: choose another one, or grant all by --allow-all before the script`,
+    }: choose another one, or write --allow-all before the script`,
   );
 }
 

@@ -1,7 +1,7 @@
 /**
- * `warren run`: a script in a process of Deno's that has the permissions that the script asks for, not Warren's.
+ * `warren run`: runs a script in a Deno process with the permissions that the script requests, not those of Warren.
  *
- *     warren run FLAGS SCRIPT ─► permissions ─► execv: deno run PERMISSIONS, in the place of this process ─► launched.ts
+ *     warren run FLAGS SCRIPT ─► permissions ─► execv: deno run PERMISSIONS, replaces this process ─► launched.ts
  */
 
 import { homedir } from "node:os";
@@ -16,35 +16,35 @@ import { allow, grantsAll, isPermissionFlag, mergeFlags, parseRunLine } from "./
 import { isProfileFlag, PROFILE_SUFFIX, unexpectedWord } from "../script/profile_flag.ts";
 
 // Implementation
-/** Permissions of a script without a run line, and of one from a URL, whatever its run line asks for. */
+/** Permissions of a script without a run line, and of any script from a URL. */
 const DEFAULT_PERMISSIONS = ["--allow-ffi"];
-/** The hosts from which Deno loads modules by default, as `deno run --help` lists them. */
+/** Hosts from which Deno imports modules by default (`deno run --help`). */
 const MODULE_HOSTS =
   "deno.land:443,jsr.io:443,esm.sh:443,raw.githubusercontent.com:443,gist.githubusercontent.com:443";
-/** The longest run line (bytes). */
+/** Maximum length of a run line (bytes). */
 const MAX_RUN_LINE = 4096;
 const SETTINGS = new URL("../../deno.json", import.meta.url);
 const LOCK = new URL("../../deno.lock", import.meta.url);
 
 const USAGE = `Usage: warren run [permissions] SCRIPT [flags]
 
-SCRIPT is a file or a URL whose default export is a script. Its imports of "@warren/tunnel" are this Warren; other
-names resolve by Warren's deno.json, not by its own. Types are not checked: that is what \`deno check\` does.
+SCRIPT is a file or URL whose default export is a script. It imports this Warren as "@warren/tunnel"; other imports
+resolve by Warren's deno.json, not by the script's. Types are not checked: use \`deno check\`.
 
-  warren run SCRIPT --help   the script's flags; --profile may come before SCRIPT, too
-  --allow-net=HOST, …        permissions of Deno's for the script, before SCRIPT: more than it asks for, or --deny-net, …
-  --cert=FILE, --inspect, …  other flags of Deno's for the script, before SCRIPT
+  warren run SCRIPT --help   print the script's flags; --profile is also allowed before SCRIPT
+  --allow-net=HOST, …        before SCRIPT: Deno permissions in addition to those it requests; also --deny-net, …
+  --cert=FILE, --inspect, …  before SCRIPT: other Deno flags for the script
 
-A file runs with the permissions of its first line, "#!/usr/bin/env -S deno run --allow-ffi …", and without one with
---allow-ffi. A script from a URL gets --allow-ffi and what you grant; it is fetched anew each time. --far, --capture
-and --profile bring the permission for what they name. \`--dry-run\` lists them all. --allow-ffi trusts the script: native
-code does what you may do.
+A file runs with the permissions in its first line, "#!/usr/bin/env -S deno run --allow-ffi …", or with --allow-ffi if
+it has no such line. A script from a URL gets --allow-ffi and the permissions on the command line; it is fetched each
+time. --far, --capture and --profile add the permissions that they need. \`--dry-run\` prints all permissions.
+--allow-ffi trusts the script: native code can do everything that you can.
 
-Exit code: 0 when it ended, 1 when it failed, 2 for a wrong command line.`;
+Exit code: 0 for success, 1 for an error, 2 for a wrong command line.`;
 
-/** Runs `warren run` with these arguments, and returns its exit code. */
+/** Runs `warren run` with these arguments; returns its exit code. */
 export async function run(args: readonly string[]): Promise<number> {
-  // As Deno and Node.js have theirs: `warren run --profile my.ts`.
+  // Like flags of Deno and Node.js: `warren run --profile my.ts`.
   const isBefore = (argument: string) =>
     isProfileFlag(argument) || isPermissionFlag(argument) || isDenoFlag(argument);
   const words = args.findIndex((argument) => !isBefore(argument));
@@ -55,15 +55,15 @@ export async function run(args: readonly string[]): Promise<number> {
     return ExitCode.Ended;
   }
   if (name === undefined) {
-    throw new UsageError(`it needs a script: ${["warren run", ...before, "my.ts"].join(" ")}`);
+    throw new UsageError(`a script is missing: ${["warren run", ...before, "my.ts"].join(" ")}`);
   }
   if (name.startsWith("-")) {
-    throw new UsageError(`the script comes before its flags: warren run my.ts ${name}`);
+    throw new UsageError(`the script must come before its flags: warren run my.ts ${name}`);
   }
   if (name.endsWith(PROFILE_SUFFIX)) throw new UsageError(unexpectedWord(name));
   const url = urlOf(name);
   if (url.protocol === "file:") await checkFile(name, url);
-  // What follows is for the script alone.
+  // Words after "--" are passed to the script unchanged.
   const end = after.includes("--") ? after.indexOf("--") : after.length;
   const flags = await nameProfile([...before.filter(isProfileFlag), ...after.slice(0, end)], name);
   const asked = mergeFlags([...await permissionsOf(name, url, flags), ...before.filter(isPermissionFlag)]);
@@ -76,26 +76,30 @@ export async function run(args: readonly string[]): Promise<number> {
   ]);
 }
 
-/** @throws {SyntaxError} for a URL that does not parse. */
+/**
+ * Returns the URL of a script.
+ *
+ * @throws {SyntaxError} for a URL that does not parse.
+ */
 function urlOf(name: string): URL {
-  // One letter before a colon is a drive.
+  // A single letter before a colon is a drive of Windows.
   if (!/^[a-z][a-z0-9+.-]+:/i.test(name)) return pathToFileURL(resolve(name));
   const url = URL.parse(name);
   if (url !== null) return url;
   throw new SyntaxError(
-    `Cannot run ${JSON.stringify(name)}: SCRIPT must be a file or a whole URL, such as https://HOST/my.ts`,
+    `Cannot run ${JSON.stringify(name)}: SCRIPT must be a file or a complete URL, such as https://HOST/my.ts`,
   );
 }
 
-/** @throws {Deno.errors.NotFound} when there is no such file. */
+/**
+ * Checks that a script exists.
+ *
+ * @throws {Deno.errors.NotFound} when the file does not exist.
+ */
 async function checkFile(name: string, url: URL): Promise<void> {
-  const fail = (what: string): never => {
-    throw new Deno.errors.NotFound(`Cannot run "${name}": ${what}`);
-  };
   if (await isFile(url)) return;
-  const longer = new URL(`${url.href}.ts`);
-  if (await isFile(longer)) fail(`there is no such file: did you mean ${name}.ts?`);
-  fail("there is no such file");
+  const hint = await isFile(new URL(`${url.href}.ts`)) ? `: did you mean ${name}.ts?` : "";
+  throw new Deno.errors.NotFound(`Cannot run "${name}": the file does not exist${hint}`);
 }
 
 async function isFile(url: URL): Promise<boolean> {
@@ -107,17 +111,17 @@ async function isFile(url: URL): Promise<boolean> {
   }
 }
 
-/** The permissions that a script asks for. Prints a line about anything unusual. */
+/** Returns the permissions that a script requests. Prints a warning about ignored flags and for all permissions. */
 async function permissionsOf(name: string, url: URL, flags: readonly string[]): Promise<readonly string[]> {
   if (isRemote(url)) return [...DEFAULT_PERMISSIONS, `--allow-import=${hostPort(url)},${MODULE_HOSTS}`];
   const line = url.protocol === "file:" ? parseRunLine(await firstLine(url)) : undefined;
   if (line === undefined) return DEFAULT_PERMISSIONS;
   const isQuiet = flags.includes("--quiet") || flags.includes("-q");
   if (!isQuiet && line.leftOut.length > 0) {
-    console.error(`warren: left out of the run line of ${name}: ${line.leftOut.join(" ")}`);
+    console.error(`warren: ignored flags in the first line of ${name}: ${line.leftOut.join(" ")}`);
   }
   if (!isQuiet && grantsAll(line.flags)) {
-    console.error(`warren: ${name} asks for every permission, and gets it`);
+    console.error(`warren: ${name} requests all permissions, and gets them`);
   }
   return line.flags;
 }
@@ -129,7 +133,7 @@ async function firstLine(url: URL): Promise<string> {
   return new TextDecoder().decode(bytes.subarray(0, count)).split(/\r?\n/, 1)[0]!;
 }
 
-/** Permissions for the far ends and files that flags name: the user wrote them there to be used. */
+/** Returns permissions for the far ends and files in a script's flags, which imply the user's consent. */
 function flagPermissions(flags: readonly string[]): string[] {
   return flags.flatMap((flag, i) => {
     const [, key, inline] = /^--([^=]+)=?(.*)$/s.exec(flag) ?? [];
@@ -143,7 +147,7 @@ function flagPermissions(flags: readonly string[]): string[] {
   });
 }
 
-/** The network for a WebSocket, and for a name that is looked up. */
+/** Returns network permissions for a WebSocket, and for a host name that has to be resolved. */
 function farPermissions(far: string): string[] {
   if (!URL.canParse(far)) return [];
   const url = new URL(far);
@@ -155,12 +159,12 @@ function isRemote(url: URL): boolean {
   return /^https?:$/.test(url.protocol);
 }
 
-/** A URL's host with its port, as Deno's permissions have it. */
+/** Formats a URL's host and port for a permission. */
 function hostPort({ protocol, host, port }: URL): string {
   return port === "" ? `${host}:${/^(?:https|wss):$/.test(protocol) ? 443 : 80}` : host;
 }
 
-/** A profile's name is chosen here, so that the script may write that file alone. */
+/** Chooses the name of a profile here, so that the script may write that file only. */
 async function nameProfile(flags: readonly string[], script: string): Promise<string[]> {
   const unnamed = flags.filter((flag) => flag === "--profile");
   if (unnamed.length !== 1) return [...flags];
@@ -168,20 +172,20 @@ async function nameProfile(flags: readonly string[], script: string): Promise<st
   return flags.map((flag) => flag === "--profile" ? `--profile=${profileName(script)}` : flag);
 }
 
-/** Deno's settings for a script: this Warren's imports. */
+/** Returns Deno's flags for a script: imports of this Warren, lock file, no type check. */
 async function settings(url: URL): Promise<string[]> {
   return [
     "--no-check",
     ...SETTINGS.protocol === "file:" ? ["--config", fileURLToPath(SETTINGS)] : [],
     ...await lockFlags(),
-    // Deno keeps a module that it has fetched once; the author may have changed it since.
+    // Deno caches modules, but their author may have changed them since.
     ...isRemote(url) ? [`--reload=${new URL(".", url).href.replace(/\/$/, "")}`] : [],
   ];
 }
 
 /**
- * Warren's lock file knows its own packages; Deno adds every module that a script loads from elsewhere, and refuses one
- * that has changed. So it works on a copy.
+ * Returns the flag for a copy of Warren's lock file: Deno adds all modules of a script to its lock file, and would reject
+ * them once they change.
  */
 async function lockFlags(): Promise<string[]> {
   try {
@@ -189,12 +193,12 @@ async function lockFlags(): Promise<string[]> {
     await Deno.mkdir(folder, { recursive: true });
     const copy = join(folder, "run.lock");
     const own = `${copy}.${crypto.randomUUID()}`;
-    // A new file, so that no link of another user's leads the write elsewhere.
+    // A new file: a symbolic link of another user could redirect the write.
     await Deno.writeFile(own, await Deno.readFile(LOCK), { createNew: true });
     await Deno.rename(own, copy);
     return [`--lock=${copy}`];
   } catch {
-    // A user without a folder, as services have. Without the lock file, the packages' versions are exact all the same.
+    // Users without a home folder, such as services, have no lock file. Package versions are exact nevertheless.
     return ["--no-lock"];
   }
 }
@@ -204,22 +208,22 @@ function cacheFolder(): string {
   return named || join(homedir(), ".cache");
 }
 
-/** The root module: its import is a literal, which Deno loads without the script's permissions. */
+/** Returns the root module, which imports the script literally: such imports need no permission to read. */
 function rootModule(name: string, url: URL): string {
-  const [module, script, said] = [new URL("./launched.ts", import.meta.url).href, url.href, name].map((
+  const [module, script, label] = [new URL("./launched.ts", import.meta.url).href, url.href, name].map((
     text,
   ) => JSON.stringify(text));
   const text =
-    `import { runLaunched } from ${module}; await runLaunched(() => import(${script}), ${said}, ${script});`;
+    `import { runLaunched } from ${module}; await runLaunched(() => import(${script}), ${label}, ${script});`;
   return `data:text/javascript,${encodeURIComponent(text)}`;
 }
 
-/** Starts Deno in the place of this process; beside it where the system cannot. */
+/** Replaces this process by Deno, or starts it as a child where the system cannot replace processes. */
 async function launch(flags: readonly string[], module: string, args: readonly string[]): Promise<number> {
   const words = ["run", ...flags, module, ...args];
   await flushOutput();
   if (CAN_REPLACE_PROCESS) return await replaceProcess(Deno.execPath(), words);
-  // The console gives Ctrl-C to both: the script ends, and this process after it.
+  // The console sends Ctrl-C to both processes: the script ends, then this process.
   for (const signal of endSignals()) Deno.addSignalListener(signal, () => {});
   const child = new Deno.Command(Deno.execPath(), {
     args: words,

@@ -1,8 +1,8 @@
-/** Warren's name and version, and the Deno that it is built and tested with. */
+/** Name and version of Warren, and the version of Deno that it is tested with. */
 
-/** The package's name, as in deno.json. */
+/** Package name, as in deno.json. */
 export const NAME = "@warren/tunnel";
-/** The package's version, as in deno.json. */
+/** Package version, as in deno.json. */
 export const VERSION = "0.1.0";
-/** The version of Deno. */
+/** Version of Deno. */
 export const DENO_VERSION = "2.9.6";

@@ -134,7 +134,7 @@ systemTest("--capture writes what passes a script's device, to a file and to a p
   }
   const dry = await command("sh", ["-c", `${run} --dry-run --capture "${folder.path}"`], { check: false });
   equal(dry.code, 1);
-  match(dry.stderr, /^warren: Cannot write capture ".*": it is there already: /);
+  match(dry.stderr, /^warren: Cannot write capture ".*": it exists already: /);
   equal((await command("sh", ["-c", `${run} --dry-run --capture "${path}"`])).code, 0);
   deepEqual(folder.names, []);
 });
@@ -222,9 +222,9 @@ Deno.test("openCaptureFile() overwrites nothing, and says what is wrong", async 
   Deno.writeTextFileSync(path, "mine");
   throws(
     () => openCaptureFile(path),
-    /^AlreadyExists: Cannot write capture ".*a\.pcapng": it is there already: choose/,
+    /^AlreadyExists: Cannot write capture ".*a\.pcapng": it exists already: choose/,
   );
-  throws(() => openCaptureFile(`${folder.path}/b/a.pcapng`), /there is no folder ".*\/b"$/);
+  throws(() => openCaptureFile(`${folder.path}/b/a.pcapng`), /folder ".*\/b" does not exist$/);
   throws(() => openCaptureFile(`${folder.path}/c`, { files: 0 }), RangeError);
   equal(Deno.readTextFileSync(path), "mine");
 });
@@ -232,7 +232,7 @@ Deno.test("openCaptureFile() overwrites nothing, and says what is wrong", async 
 Deno.test("openCaptureFile() names the permission that it lacks", { permissions: { write: false } }, () => {
   throws(
     () => openCaptureFile("a.pcapng"),
-    /^NotCapable: Cannot write capture "a\.pcapng": deno may not: run it with --allow-write$/,
+    /^NotCapable: Cannot write capture "a\.pcapng": deno has no permission: run it with --allow-write$/,
   );
 });
 
@@ -333,7 +333,7 @@ systemTest("--capture - : a reader that stops, or ends, costs the capture, not p
     await child.stdout.cancel();
     await ping(namespace, "10.9.0.77", "-c", "10", "-i", "0.05");
     await running.said(
-      /warren: Cannot write the capture: nobody reads it any more: the capture ends here/,
+      /warren: Cannot write the capture: its reader has ended: the capture ends here/,
     );
     await ping(namespace, "10.9.0.77", "-c", "3", "-i", "0.05");
     equal((await running.stop("SIGINT")).code, 0);
@@ -346,7 +346,7 @@ systemTest("--capture - : a reader that stops, or ends, costs the capture, not p
   const { code, heard } = await running.stop("SIGINT");
   ok(performance.now() - start < 5000);
   equal(code, 0, heard);
-  match(heard, /warren: \d+ packets of the capture were lost \(\d+ bytes\): they were not read in time/);
+  match(heard, /warren: the capture lost \d+ packets \(\d+ bytes\): its reader was too slow/);
   await child.stdout.cancel();
 });
 
@@ -395,7 +395,7 @@ systemTest("--capture - refuses a terminal, and says where the capture can go", 
     const { code, stdout } = await command("script", ["-qec", run, "/dev/null"], { check: false });
     match(
       stdout,
-      /warren: Cannot write the capture: standard output is a terminal: --capture - \| wireshark -k -i -/,
+      /warren: Cannot write the capture: standard output is a terminal: use --capture - \| wireshark -k -i -/,
     );
     equal(code, 2);
   }
@@ -449,7 +449,7 @@ Deno.test("openWireshark() says so where it is not installed", {
   const path = Deno.env.get("PATH")!;
   Deno.env.set("PATH", "/nowhere");
   try {
-    throws(openWireshark, /^NotFound: Cannot start wireshark: it is not there: install it$/);
+    throws(openWireshark, /^NotFound: Cannot start wireshark: it is not installed$/);
   } finally {
     Deno.env.set("PATH", path);
   }

@@ -108,13 +108,13 @@ Deno.test("warren --version names Warren's version and Deno's", async () => {
 });
 
 const WRONG: [args: string[], message: RegExp][] = [
-  [[], /^warren: it needs a command: run, new, doctor, driver or help\nTry: warren --help\n$/],
-  [["docter"], /^warren: "docter" is no command: did you mean warren doctor\?\nTry: warren --help\n$/],
+  [[], /^warren: a command is missing: run, new, doctor, driver or help\nTry: warren --help\n$/],
+  [["docter"], /^warren: "docter" is not a command: did you mean warren doctor\?\nTry: warren --help\n$/],
   [["my.ts"], /did you mean warren run my\.ts\?/],
-  [["--verison"], /^warren: "--verison" is no flag: did you mean warren --version\?/],
-  [["constructor"], /^warren: "constructor" is no command/],
-  [["run"], /^warren: it needs a script: .*\nTry: warren run --help\n$/],
-  [["run", "--mtu", "1400", "my.ts"], /^warren: the script comes before its flags/],
+  [["--verison"], /^warren: "--verison" is not a flag: did you mean warren --version\?/],
+  [["constructor"], /^warren: "constructor" is not a command/],
+  [["run"], /^warren: a script is missing: .*\nTry: warren run --help\n$/],
+  [["run", "--mtu", "1400", "my.ts"], /^warren: the script must come before its flags/],
   [
     ["run", "scripts/icmp_echo.ts", "--mtuu"],
     /did you mean --mtu\?\nTry: warren run scripts\/icmp_echo\.ts --help/,
@@ -123,8 +123,8 @@ const WRONG: [args: string[], message: RegExp][] = [
     ["run", "scripts/icmp_echo.ts", "--mtu", "9"],
     /^warren: --mtu: .*mtu must be an integer from 68 to 65535, got 9$/m,
   ],
-  [["run", "--profile"], /^warren: it needs a script: warren run --profile my\.ts\n/],
-  [["run", "--profile=", "scripts/icmp_echo.ts"], /^warren: --profile= needs a file's name/],
+  [["run", "--profile"], /^warren: a script is missing: warren run --profile my\.ts\n/],
+  [["run", "--profile=", "scripts/icmp_echo.ts"], /^warren: --profile= needs a file name/],
   [
     ["run", "--profile", "a.cpuprofile", "scripts/icmp_echo.ts"],
     /--profile=a\.cpuprofile\nTry: warren run --help/,
@@ -134,9 +134,9 @@ const WRONG: [args: string[], message: RegExp][] = [
     /--profile=a\.cpuprofile\nTry: warren run s/,
   ],
   [["run", "--profile", "scripts/icmp_echo.ts", "--cpu-prof"], /did you mean --profile\?/],
-  [["new"], /^warren: it needs one name/],
+  [["new"], /^warren: a name is missing/],
   [["new", "a", "b"], /^warren: "b" is not expected here/],
-  [["new", "a b"], /^warren: "a b" has more in it/],
+  [["new", "a b"], /^warren: NAME must consist of .* got "a b"/],
   [["new", "--hlep"], /did you mean --help\?/],
   [["doctor", "--repiar"], /did you mean --repair\?\nTry: warren doctor --help/],
   [["doctor", "a.ts", "b.ts"], /^warren: "b\.ts" is not expected here/],
@@ -162,14 +162,14 @@ const BROKEN: [name: string, text: string, message: RegExp][] = [
   [
     "bare.ts",
     'import "lodash";',
-    /^warren: Cannot run "bare\.ts": Import "lodash" .*with its own deno\.json\n$/s,
+    /^warren: Cannot run "bare\.ts": Import "lodash" .*with a deno\.json for the script\n$/s,
   ],
   [
     "plain.ts",
     "export default 1;",
-    /^warren: Cannot run "plain\.ts": its default export is no script: end it with /,
+    /^warren: Cannot run "plain\.ts": its default export must be a script: end it with /,
   ],
-  ["none.ts", "", /^warren: Cannot run "none\.ts": its default export is no script/],
+  ["none.ts", "", /^warren: Cannot run "none\.ts": its default export must be a script/],
   [
     "throws.ts",
     'throw new RangeError("at once");',
@@ -186,9 +186,12 @@ Deno.test("warren run ends with 1 and one message when a script does not load", 
     assert.match(stderr, message);
   }
   const absent = await warren(["run", "absent.ts"], folder.path);
-  assert.match(absent.stderr, /^warren: Cannot run "absent\.ts": there is no such file\n$/);
+  assert.match(absent.stderr, /^warren: Cannot run "absent\.ts": the file does not exist\n$/);
   const half = await warren(["run", "http://"]);
-  assert.match(half.stderr, /^warren: Cannot run "http:\/\/": SCRIPT must be a file or a whole URL, .*\n$/);
+  assert.match(
+    half.stderr,
+    /^warren: Cannot run "http:\/\/": SCRIPT must be a file or a complete URL, .*\n$/,
+  );
   const shorter = await warren(["run", "plain"], folder.path);
   assert.match(shorter.stderr, /did you mean plain\.ts\?/);
 });
@@ -228,7 +231,7 @@ Deno.test("warren new overwrites nothing, and tells what a deno.json that is the
   for (const name of ["my.ts", "taken"]) {
     const again = await warren(["new", name], folder.path);
     assert.equal(again.code, 1);
-    assert.equal(again.stderr, `warren: Cannot make "${name}": it is there already: choose another name\n`);
+    assert.equal(again.stderr, `warren: Cannot create "${name}": it exists already: choose another name\n`);
   }
   assert.deepEqual(Array.from(Deno.readDirSync(join(folder.path, "taken")), ({ name }) => name), [
     "keep.txt",
@@ -264,11 +267,11 @@ systemTest("warren run answers pings by README.md's script, in an empty folder",
   const said = await pingThrough(namespace, [...WARREN, "run", "my.ts"], folder.path);
   assert.match(
     said,
-    /^tun0 is open: 10\.9\.0\.1\/24, MTU 1500\. Ctrl-C ends it\.\nPackets for 10\.9\.0\.0\/24 /,
+    /^tun0 is open: 10\.9\.0\.1\/24, MTU 1500\. Press Ctrl-C to stop\.\nThe script receives packets to 10\.9\.0\.0\/24\./,
   );
   assert.match(
     said,
-    /\ntun0 is closed: from this machine \d+ packets, .*; to it 3 packets, 252 bytes; dropped/,
+    /\ntun0 is closed: from this machine \d+ packets .*; to this machine 3 packets \(252 bytes\); dropped/,
   );
 });
 
@@ -318,7 +321,7 @@ systemTest(
     assert.ok(name !== undefined, names.join(" "));
     assert.match(
       said,
-      /^The profile of \d+\.\d s is .*: open it in Chrome's DevTools: Performance, Load profile\n$/m,
+      /^CPU profile of \d+\.\d s: .*\. Open it in Chrome DevTools: Performance, Load profile\n$/m,
     );
     assert.ok(said.includes(join(folder.path, name)));
 
@@ -395,7 +398,7 @@ Deno.test("--workers is refused to a script that no module exports, before a dev
   assert.equal(file.code, 1);
   assert.equal(
     file.stderr,
-    "warren: Cannot run 2 workers: each loads the default export of my.ts, which is no script\n",
+    "warren: Cannot run 2 workers: the default export of my.ts must be a script\n",
   );
   const typed = await deno(
     ["eval", "--config", join(ROOT, "deno.json"), hidden, "--workers", "2"],
@@ -404,7 +407,7 @@ Deno.test("--workers is refused to a script that no module exports, before a dev
   assert.equal(typed.code, 1);
   assert.equal(
     typed.stderr,
-    "warren: Cannot run 2 workers: the script is in no file, which each would load\n",
+    "warren: Cannot run 2 workers: the script must be a file, which each worker loads\n",
   );
 });
 
@@ -424,7 +427,7 @@ Deno.test("warren run --profile leaves no file when the script does not load", a
   await using folder = new Folder();
   const { code, stderr } = await warren(["run", "--profile", "absent.ts"], folder.path);
   assert.equal(code, 1);
-  assert.match(stderr, /^warren: Cannot run "absent\.ts": there is no such file\n$/);
+  assert.match(stderr, /^warren: Cannot run "absent\.ts": the file does not exist\n$/);
   assert.deepEqual(Array.from(Deno.readDirSync(folder.path)), []);
 });
 
@@ -438,7 +441,7 @@ Deno.test("A script's --profile ends with 1 and the flags of deno that it lacks,
     assert.equal(code, 1);
     assert.equal(
       stderr,
-      'warren: Cannot write profile "a.cpuprofile": deno may not: run it with --allow-sys and --allow-write\n',
+      'warren: Cannot write profile "a.cpuprofile": deno has no permission: run it with --allow-sys and --allow-write\n',
     );
   }
   const args = [
@@ -464,7 +467,7 @@ systemTest("warren run --profile ends with 1 where the system refuses the file",
   assert.equal(code, 1);
   assert.equal(
     stderr,
-    `warren: Cannot write profile "${path}": this user may not: choose another by --profile=FILE\n`,
+    `warren: Cannot write profile "${path}": permission denied: choose another name with --profile=FILE\n`,
   );
 });
 
@@ -577,7 +580,7 @@ Deno.test("warren doctor ends with 1 for a script that is not there", async () =
   assert.equal(code, 1);
   assert.equal(
     stderr,
-    'warren: Cannot look at "nosuch.ts": it is no file: say a script\'s name, or nothing\n',
+    'warren: Cannot check "nosuch.ts": the file does not exist: give the name of a script, or nothing\n',
   );
 });
 

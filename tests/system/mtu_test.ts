@@ -61,7 +61,7 @@ for (const [query, carried] of [["", 1500], ["mtu=4000", 4000], ["mtu=9000", 900
           new RegExp(`"mtu":${carried}`),
         );
       }
-      const told = /takes packets up to (\d+) bytes/.exec(running.heard)?.[1];
+      const told = /carries packets up to (\d+) bytes/.exec(running.heard)?.[1];
       assert.equal(told, carried === 9000 ? undefined : `${carried}`);
       for (const reverse of [[], ["-R"]]) {
         const { end } = await iperf(left, right, "10.9.0.2", "-t", "1", ...reverse);

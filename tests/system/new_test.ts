@@ -55,28 +55,28 @@ function refuses(name: string, prepare: (folder: Folder) => void, message: RegEx
 refuses(
   "warren new, as root, refuses a folder of another user",
   ({ there }) => Deno.chownSync(there, NOBODY, NOBODY),
-  /^warren: Cannot make "my\.ts": .*there belongs to the user 65534: choose another folder$/m,
+  /^warren: Cannot create "my\.ts": .*there belongs to user 65534: choose another folder$/m,
 );
 refuses(
   "warren new, as root, refuses a new folder in one of another user",
   ({ there }) => Deno.chownSync(there, NOBODY, NOBODY),
-  /^warren: Cannot make "demo": .*there belongs to the user 65534/m,
+  /^warren: Cannot create "demo": .*there belongs to user 65534/m,
   "demo",
 );
 refuses(
   "warren new, as root, refuses a folder below one of another user",
   ({ path }) => Deno.chownSync(path, NOBODY, NOBODY),
-  /^warren: Cannot make "my\.ts": .+ belongs to the user 65534/m,
+  /^warren: Cannot create "my\.ts": .+ belongs to user 65534/m,
 );
 refuses(
   "warren new, as root, refuses a folder that others may write to",
   ({ there }) => Deno.chmodSync(there, 0o777),
-  /there is writable to others \(mode 777\): choose another folder$/m,
+  /there is writable by others \(mode 777\): choose another folder$/m,
 );
 refuses("warren new, as root, refuses a folder that another group may write to", ({ there }) => {
   Deno.chownSync(there, 0, NOBODY);
   Deno.chmodSync(there, 0o775);
-}, /there is writable to others \(mode 775\)/);
+}, /there is writable by others \(mode 775\)/);
 refuses(
   "warren new refuses a deno.json that is a dangling link, and does not follow it",
   ({ path, there }) => Deno.symlinkSync(join(path, "elsewhere"), join(there, "deno.json")),
@@ -86,25 +86,25 @@ refuses("warren new, as root, refuses another user's link to a file of root", ({
   Deno.writeTextFileSync(join(path, "deno.json"), "{}");
   Deno.symlinkSync(join(path, "deno.json"), join(there, "deno.json"));
   new Deno.Command("chown", { args: ["-h", String(NOBODY), join(there, "deno.json")] }).outputSync();
-}, /deno\.json belongs to the user 65534: remove it$/m);
+}, /deno\.json belongs to user 65534: remove it$/m);
 refuses("warren new refuses a deno.json that is a FIFO, and does not wait for it", ({ there }) => {
   new Deno.Command("mkfifo", { args: [join(there, "deno.json")] }).outputSync();
 }, /deno\.json is not a file: remove it$/m);
 refuses(
   "warren new does not follow a dangling link in the script's place",
   ({ path, there }) => Deno.symlinkSync(join(path, "elsewhere"), join(there, "my.ts")),
-  /^warren: Cannot make "my\.ts": it is there already: choose another name$/m,
+  /^warren: Cannot create "my\.ts": it exists already: choose another name$/m,
 );
 for (const file of ["deno.json", "deno.jsonc", "deno.lock", "package.json"]) {
   refuses(`warren new, as root, refuses another user's ${file}, in a sticky folder too`, ({ there }) => {
     Deno.chmodSync(there, 0o1777);
     Deno.writeTextFileSync(join(there, file), "{}");
     Deno.chownSync(join(there, file), NOBODY, NOBODY);
-  }, new RegExp(`${file.replace(".", "\\.")} belongs to the user 65534: remove it$`, "m"));
+  }, new RegExp(`${file.replace(".", "\\.")} belongs to user 65534: remove it$`, "m"));
   refuses(`warren new, as root, refuses a ${file} that others may write to`, ({ there }) => {
     Deno.writeTextFileSync(join(there, file), "{}");
     Deno.chmodSync(join(there, file), 0o666);
-  }, new RegExp(`${file.replace(".", "\\.")} is writable to others \\(mode 666\\): remove it$`, "m"));
+  }, new RegExp(`${file.replace(".", "\\.")} is writable by others \\(mode 666\\): remove it$`, "m"));
 }
 
 systemTest("warren new makes its files in a sticky folder that others may write to", {}, async () => {

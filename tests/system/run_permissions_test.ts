@@ -64,8 +64,8 @@ Deno.test("warren run gives a script what its run line asks for, and what the co
     [["-A", "ffi.ts", "-q"], ALL, ""],
     [["--allow-net", "--allow-run", "ffi.ts", "-q"], FFI_ONLY.replace(/(net|run) prompt/g, "$1 granted"), ""],
     [["--deny-net", "all.ts", "-q"], ALL.replace("net granted", "net denied"), ""],
-    [["all.ts"], ALL, "warren: all.ts asks for every permission, and gets it\n"],
-    [["odd.ts"], FFI_ONLY, "warren: left out of the run line of odd.ts: --config=a.json\n"],
+    [["all.ts"], ALL, "warren: all.ts requests all permissions, and gets them\n"],
+    [["odd.ts"], FFI_ONLY, "warren: ignored flags in the first line of odd.ts: --config=a.json\n"],
   ];
   for (const [args, stdout, stderr] of ways) {
     const ran = await folder.warren(...args);

@@ -107,7 +107,7 @@ systemTest("A script that forgets to wait for run() is told so", NEEDS, async ()
   assert.equal(code, 1);
   assert.match(
     said,
-    /^warren: Cannot end: the script returned while "tun7" runs: return or await tunnel\.run\(\)$/m,
+    /^warren: Cannot end the script: main returned while "tun7" is running: return or await tunnel\.run\(\)$/m,
   );
 });
 

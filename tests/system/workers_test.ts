@@ -292,7 +292,7 @@ systemTest(
       await using program = await Program.start(namespace, options, `console.log("main"); ${WAIT}`);
       await program.said(/^loading$/m);
       if (load === "for (;;);") {
-        await program.said(/^Worker 1 still loads the script\. Ctrl-C ends it\.$/m);
+        await program.said(/^Worker 1 is still loading the script\. Press Ctrl-C to stop\.$/m);
       }
       const start = performance.now();
       program.signal("SIGINT");
@@ -370,7 +370,10 @@ systemTest("What fails in one worker ends all, with its message and exit code 1"
       second(`setTimeout(() => void Promise.reject(new Error("missed")), 50);`) + run,
       /^warren: Cannot go on: worker 1 ended: Uncaught \(in promise\) Error: missed$/m,
     ],
-    [second(`tunnel.run(); return;`) + run, /^warren: Cannot end: the script returned while "tun7" runs: /],
+    [
+      second(`tunnel.run(); return;`) + run,
+      /^warren: Cannot end the script: main returned while "tun7" is running: /,
+    ],
   ];
   for (const [body, pattern] of ways) {
     const flags = ["--quiet", "--workers", "2"];
@@ -497,7 +500,7 @@ systemTest(
       ],
       [
         `{ tunnels: { a: { linux: { queues: 2 } }, b: { linux: { queues: 3 } } } }`,
-        /Cannot run 3 workers: tunnel "a" has 2 of the queues: give each 3/,
+        /Cannot run 3 workers: tunnel "a" must have 3 queues, got 2/,
       ],
     ];
     for (const [options, message] of ways) {

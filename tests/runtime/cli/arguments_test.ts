@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { parseCommand } from "../../../runtime/cli/arguments.ts";
 
-const FORM = { usage: "", strings: ["from"], booleans: ["json"], most: 1 };
+const FORM = { usage: "", strings: ["from"], booleans: ["json"], maxWords: 1 };
 
 Deno.test("parseCommand() tells words, values and flags apart", () => {
   assert.deepEqual(parseCommand(["12", "--from=a b", "--json"], FORM), {
@@ -16,8 +16,8 @@ Deno.test("parseCommand() tells words, values and flags apart", () => {
 
 Deno.test("parseCommand() refuses what it does not know, with what may have been meant", () => {
   const refusals: [string[], string][] = [
-    [["--jsno=1"], "--jsno=1 is no flag: did you mean --json?"],
-    [["-x"], "-x is no flag"],
+    [["--jsno=1"], "--jsno=1 is not a flag: did you mean --json?"],
+    [["-x"], "-x is not a flag"],
     [["--from"], "--from needs a value"],
     [["--json=yes"], "--json=yes has a value: --json takes none"],
     [["--json=false"], "--json=false has a value: --json takes none"],

@@ -33,7 +33,7 @@ Deno.test("checkPackageJson() warns of a package.json that disturbs scripts, wit
   const [modules] = await packageChecks({ "a/deno.json": "{}", "a/package.json": "{}" }, "a");
   assert.match(modules!.remedy!, /"nodeModulesDir": "none"/);
   const [type] = await packageChecks({ "a/deno.json": "{}", "package.json": '{ "type": "commonjs" }' }, "a");
-  assert.match(type!.text, /package\.json says "type": "commonjs"/);
+  assert.match(type!.text, /package\.json sets "type": "commonjs"/);
   for (const check of [hides, modules, type]) assert.equal(check!.state, "warn");
 });
 

@@ -72,7 +72,7 @@ Deno.test("parseRunLine() refuses a run line whose denial it cannot take", () =>
   ) {
     assert.throws(() => parseRunLine(`#!/usr/bin/env -S deno run -A ${denial}`), {
       name: "SyntaxError",
-      message: /^Cannot read the script's run line: \S+ must be a flag of Deno's without quotes/,
+      message: /^Cannot read the script's first line: \S+ must be a Deno flag without quotes/,
     }, denial);
   }
 });
@@ -82,7 +82,7 @@ Deno.test("parseRunLine() refuses a run line that would hide from a terminal wha
     assert.throws(() => parseRunLine(`#!/usr/bin/env -S deno run --allow-run=sh${hidden}`), {
       name: "SyntaxError",
       message:
-        "Cannot read the script's run line: it has characters that a terminal does not show: remove them",
+        "Cannot read the script's first line: it has characters that a terminal does not display: remove them",
     }, JSON.stringify(hidden));
   }
   assert.deepEqual(parseRunLine("\ufeff#!/usr/bin/env\t-S deno run\t-R=/über"), {
@@ -116,6 +116,6 @@ Deno.test("allow() refuses a path with a comma, which would be two", () => {
   assert.equal(allow("write", "/tmp/a b"), "--allow-write=/tmp/a b");
   assert.throws(
     () => allow("write", "/tmp/a,b"),
-    /^UsageError: Cannot grant --allow-write: a path or host must have no comma, .* got "\/tmp\/a,b"/,
+    /^UsageError: Cannot grant --allow-write: the path or host must have no comma, got "\/tmp\/a,b"/,
   );
 });

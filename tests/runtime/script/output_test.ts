@@ -83,10 +83,10 @@ Deno.test("OutputStream keeps every line of a burst that fills its queue before 
   await stream.flush();
   // The first write was under way, and the others of a real file wait for it.
   assert.deepEqual(reader.text.split("\n").sort(), lines(0, 5000).split("\n").sort());
-  assert.doesNotMatch(reader.text, /left out/);
+  assert.doesNotMatch(reader.text, /lines dropped/);
 });
 
-Deno.test("OutputStream leaves out the oldest lines while its reader is stalled, counts them, and goes on", () =>
+Deno.test("OutputStream drops and counts the oldest lines while its reader has stalled, and continues", () =>
   withTimers(async (tick) => {
     const reader = new Reader();
     const stream = new OutputStream(reader, 1000);
@@ -96,9 +96,13 @@ Deno.test("OutputStream leaves out the oldest lines while its reader is stalled,
     for (let i = 0; i < 100_000; i++) stream.write(line(i));
     reader.goOn();
     await tick(0);
-    const [, count] = /^first\nwarren: (\d+) lines left out: they were not read in time\n/.exec(reader.text)!;
+    const [, count] = /^first\nwarren: (\d+) lines dropped: the output was not read in time\n/.exec(
+      reader.text,
+    )!;
     assert.ok(Number(count) > 99_000 && Number(count) < 100_000);
-    assert.ok(reader.text.endsWith(`left out: they were not read in time\n${lines(Number(count), 100_000)}`));
+    assert.ok(
+      reader.text.endsWith(`dropped: the output was not read in time\n${lines(Number(count), 100_000)}`),
+    );
     stream.write("last\n");
     await tick(0);
     assert.ok(reader.text.endsWith(`${line(99_999)}last\n`));
@@ -118,7 +122,7 @@ Deno.test("OutputStream does not take its reader for stalled when its own thread
     return tick(0);
   }));
 
-Deno.test("OutputStream leaves out one text that is longer than its queue while its reader is stalled", () =>
+Deno.test("OutputStream drops a text longer than its queue while its reader has stalled", () =>
   withTimers(async (tick) => {
     const reader = new Reader();
     const stream = new OutputStream(reader, 1000);
@@ -130,7 +134,7 @@ Deno.test("OutputStream leaves out one text that is longer than its queue while 
     await tick(0);
     stream.write("last\n");
     await tick(0);
-    assert.equal(reader.text, "first\nwarren: 2 lines left out: they were not read in time\nlast\n");
+    assert.equal(reader.text, "first\nwarren: 2 lines dropped: the output was not read in time\nlast\n");
   }));
 
 Deno.test("OutputStream.show() replaces what a stalled reader has not seen", () =>

@@ -26,7 +26,7 @@ function burnTime(): Burnt {
   return { rounds: ROUNDS, sum };
 }
 
-const ENDING = / s is .*: open it in Chrome's DevTools: Performance, Load profile$/;
+const ENDING = / s: .*\. Open it in Chrome DevTools: Performance, Load profile$/;
 
 /** A folder for a test, and what is printed to standard error meanwhile. */
 class Place implements Disposable {
@@ -101,7 +101,7 @@ Deno.test("Profile has the functions that ran, at the source's lines, and sample
   assert.ok(endTime > startTime);
 });
 
-Deno.test("Profile is written once, at its limit, while the script goes on", async () => {
+Deno.test("Profile is written once, at its time limit, while the script continues", async () => {
   using place = new Place();
   using profile = openProfile(place.path, { limit: 0 });
   profile.start();
@@ -136,21 +136,22 @@ Deno.test("Profile leaves no file when it was not started", () => {
   assert.deepEqual(place.said, []);
 });
 
-Deno.test("openProfile() overwrites nothing, and says what is wrong with a place", () => {
+Deno.test("openProfile() overwrites nothing, and reports unusable paths", () => {
   using place = new Place();
   Deno.writeTextFileSync(place.path, "mine");
   assert.throws(() => openProfile(place.path), {
     name: "AlreadyExists",
-    message: `Cannot write profile "${place.path}": it is there already: choose another by --profile=FILE`,
+    message:
+      `Cannot write profile "${place.path}": it exists already: choose another name with --profile=FILE`,
   });
   assert.equal(Deno.readTextFileSync(place.path), "mine");
   const nowhere = join(place.folder, "none", "a.cpuprofile");
   assert.throws(() => openProfile(nowhere), {
     name: "NotFound",
-    message: `Cannot write profile "${nowhere}": there is no folder "${join(place.folder, "none")}"`,
+    message: `Cannot write profile "${nowhere}": folder "${join(place.folder, "none")}" does not exist`,
   });
   assert.throws(() => openProfile(join(place.path, "a")), {
-    message: /^Cannot write profile .*: it, or what is above it, is no folder$/,
+    message: /^Cannot write profile .*: a part of the path is not a folder$/,
   });
 });
 
@@ -158,7 +159,7 @@ function quiet(): { device: MemoryDevice; signals: false; watchdog: 0 } {
   return { device: MemoryDevice.pair()[0], signals: false, watchdog: 0 };
 }
 
-Deno.test("runScript() with --profile writes one of main, and says so last", async () => {
+Deno.test("runScript() with --profile writes a profile of main, and reports it last", async () => {
   using place = new Place();
   const made = script({ main: false } as ImportMeta, quiet(), function main() {
     let sum = 0;

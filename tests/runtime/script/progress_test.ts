@@ -19,10 +19,10 @@ Deno.test("describe() names all that would be opened", () => {
       far: "udp://192.0.2.1:4500",
     }),
     "device home, address 10.9.0.1/24, address fd00::1/64, route 10.0.0.0/8, MTU 1400, " +
-      "queue of 20 packets, far end udp://192.0.2.1:4500",
+      "queue length 20, far end udp://192.0.2.1:4500",
   );
   const [device] = MemoryDevice.pair();
-  assert.equal(describe({ device, far: () => device }), "device memory, far end of the script's own");
+  assert.equal(describe({ device, far: () => device }), "device memory, far end opened by the script");
 });
 
 function greeting(address: string[]): string[] {
@@ -38,14 +38,14 @@ function greeting(address: string[]): string[] {
 
 Deno.test("greet() names the device, its addresses, its networks and what to try", () => {
   assert.deepEqual(greeting(["10.9.0.1/24", "fd00::5/64"]), [
-    "tun7 is open: 10.9.0.1/24, fd00::5/64, MTU 1400, to udp 192.0.2.1:4500. Ctrl-C ends it.",
-    "Packets for 10.9.0.0/24 and fd00::/64 come to it: try ping 10.9.0.2",
+    "tun7 is open: 10.9.0.1/24, fd00::5/64, MTU 1400, to udp 192.0.2.1:4500. Press Ctrl-C to stop.",
+    "The script receives packets to 10.9.0.0/24 and fd00::/64. Try: ping 10.9.0.2",
   ]);
   assert.match(
     greeting(["10.9.3.7/20"])[1]!,
-    /Packets for 10\.9\.0\.0\/20 come to it: try ping 10\.9\.0\.1$/,
+    /The script receives packets to 10\.9\.0\.0\/20\. Try: ping 10\.9\.0\.1$/,
   );
-  assert.match(greeting(["fd00::1/64"])[1]!, /try ping fd00::2$/);
+  assert.match(greeting(["fd00::1/64"])[1]!, /Try: ping fd00::2$/);
 });
 
 Deno.test("greet() suggests nothing where a network has nobody else", () => {
@@ -58,7 +58,7 @@ Deno.test("formatSummary() tells packets each way, drops by reason, and the far 
   const counters = new Counters();
   assert.equal(
     formatSummary(counters.snapshot(0), false),
-    "from this machine no packet; to it no packet; dropped 0",
+    "from this machine no packets; to this machine no packets; dropped 0",
   );
   Object.assign(counters.outbound, { packetsIn: 5, bytesIn: 420, packetsOut: 1, bytesOut: 84 });
   Object.assign(counters.inbound, { packetsIn: 2, bytesIn: 168, packetsOut: 3, bytesOut: 252 });
@@ -66,8 +66,8 @@ Deno.test("formatSummary() tells packets each way, drops by reason, and the far 
   for (const reason of ["handler", "handler", "pool empty"]) counters.drop(reason);
   assert.equal(
     formatSummary(counters.snapshot(0), true),
-    "from this machine 5 packets, 420 bytes; to it 3 packets, 252 bytes; to the far end 1 packet, 84 bytes; " +
-      "from there 2 packets, 168 bytes; dropped 3 (handler 2, pool empty 1); malformed 2",
+    "from this machine 5 packets (420 bytes); to this machine 3 packets (252 bytes); to the far end 1 packet (84 bytes); " +
+      "from the far end 2 packets (168 bytes); dropped 3 (handler 2, pool empty 1); malformed 2",
   );
 });
 

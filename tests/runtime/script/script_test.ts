@@ -122,8 +122,11 @@ Deno.test("runScript() opens the tunnel, and closes it when main returns", async
   }));
   assert.equal(code, 0);
   await seen!.closed;
-  assert.match(err[0]!, /^memory is open: MTU 1500\. Ctrl-C ends it\.$/);
-  assert.match(err.at(-1)!, /^memory is closed: it never ran; from this machine no packet/);
+  assert.match(err[0]!, /^memory is open: MTU 1500\. Press Ctrl-C to stop\.$/);
+  assert.match(
+    err.at(-1)!,
+    /^memory is closed: it never ran; from this machine no packets; to this machine /,
+  );
 });
 
 Deno.test("runScript() gives several tunnels by their names", async () => {
