@@ -115,15 +115,12 @@ export function extract(
       filter: ({ name }) => wanted.some(({ path }) => isAt(name, path)),
     });
   } catch (error) {
-    throw new SyntaxError(`Cannot install Wintun: the file is not a zip archive: ${errorMessage(error)}`, {
-      cause: error,
-    });
+    const message = `Cannot install Wintun: the file is not a zip archive: ${errorMessage(error)}`;
+    throw new SyntaxError(message, { cause: error });
   }
   return wanted.map(({ name, path, sha256 }) => {
     const bytes = Object.entries(entries).find(([entry]) => isAt(entry, path))?.[1];
-    if (bytes === undefined) {
-      throw new Deno.errors.NotFound(`Cannot install Wintun: the zip archive has no ${path}`);
-    }
+    if (bytes === undefined) throw new Deno.errors.NotFound(`Cannot install Wintun: the zip has no ${path}`);
     checkHash(builds, path, bytes, sha256);
     return { name, bytes };
   });

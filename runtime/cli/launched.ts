@@ -28,8 +28,6 @@ async function run(load: () => Promise<unknown>, name: string, url: string): Pro
 }
 
 /**
- * Loads a script.
- *
  * @throws {TypeError} when a module does not load, or the default export is not a script.
  * @throws errors of the script's own code.
  */

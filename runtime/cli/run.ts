@@ -76,11 +76,7 @@ export async function run(args: readonly string[]): Promise<number> {
   ]);
 }
 
-/**
- * Returns the URL of a script.
- *
- * @throws {SyntaxError} for a URL that does not parse.
- */
+/** @throws {SyntaxError} for a URL that does not parse. */
 function urlOf(name: string): URL {
   // A single letter before a colon is a drive of Windows.
   if (!/^[a-z][a-z0-9+.-]+:/i.test(name)) return pathToFileURL(resolve(name));
@@ -91,11 +87,7 @@ function urlOf(name: string): URL {
   );
 }
 
-/**
- * Checks that a script exists.
- *
- * @throws {Deno.errors.NotFound} when the file does not exist.
- */
+/** @throws {Deno.errors.NotFound} when the file does not exist. */
 async function checkFile(name: string, url: URL): Promise<void> {
   if (await isFile(url)) return;
   const hint = await isFile(new URL(`${url.href}.ts`)) ? `: did you mean ${name}.ts?` : "";

@@ -31,8 +31,6 @@ export function parseUpstream(text: string): Upstream {
     case "https":
       return dohUpstream(text);
     default:
-      throw new SyntaxError(
-        `Cannot parse upstream "${text}": the scheme must be udp, tcp or https, got "${scheme}"`,
-      );
+      throw new SyntaxError(`Cannot parse upstream "${text}": its scheme must be udp, tcp or https`);
   }
 }

@@ -1,7 +1,7 @@
 /** DNS over TCP: a connection per query, with a length prefix per message (RFC 1035 section 4.2.2). */
 
 import { formatHostPort, requireNet } from "../transport/host_port.ts";
-import { isAnswerTo, Life, parseServer, type Upstream, withRandomId } from "./upstream.ts";
+import { close, isAnswerTo, Life, parseServer, type Upstream, withRandomId } from "./upstream.ts";
 
 // Specification
 const LENGTH = 2;
@@ -69,12 +69,4 @@ async function read(connection: Deno.Conn, length: number): Promise<Uint8Array<A
     done += count;
   }
   return bytes;
-}
-
-function close(connection: Deno.Conn): void {
-  try {
-    connection.close();
-  } catch {
-    // It is closed already.
-  }
 }

@@ -9,7 +9,15 @@
 import { createSocket, type Socket } from "node:dgram";
 import { formatHostPort, requireNet } from "../transport/host_port.ts";
 import { tcpUpstream } from "./tcp.ts";
-import { isAnswerTo, isTruncated, Life, parseServer, type Upstream, withRandomId } from "./upstream.ts";
+import {
+  close,
+  isAnswerTo,
+  isTruncated,
+  Life,
+  parseServer,
+  type Upstream,
+  withRandomId,
+} from "./upstream.ts";
 
 // Implementation
 /** Initial retransmission interval, doubled each time (milliseconds). */
@@ -143,13 +151,5 @@ async function exchange(
     clearTimeout(timer);
     signal.removeEventListener("abort", end);
     close(socket);
-  }
-}
-
-function close(socket: Socket): void {
-  try {
-    socket.close();
-  } catch {
-    // It was never open.
   }
 }

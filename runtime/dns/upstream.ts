@@ -27,23 +27,24 @@ export class Life {
     this.#name = name;
   }
 
-  /**
-   * Returns a signal that aborts with the query's own or at the end of the upstream.
-   *
-   * @throws {Deno.errors.BadResource} after the end.
-   */
+  /** Returns a signal that aborts with the query's own or at the end of the upstream; throws after that. */
   bound(signal: AbortSignal): AbortSignal {
-    if (this.#controller.signal.aborted) throw this.#closed();
+    this.#controller.signal.throwIfAborted();
     return AbortSignal.any([signal, this.#controller.signal]);
   }
 
   /** Aborts all queries. */
   end(): void {
-    this.#controller.abort(this.#closed());
+    this.#controller.abort(new Deno.errors.BadResource(`Cannot query ${this.#name}: the upstream is closed`));
   }
+}
 
-  #closed(): Error {
-    return new Deno.errors.BadResource(`Cannot query ${this.#name}: the upstream is closed`);
+/** Closes a socket or connection, unless it is closed already or was never open. */
+export function close(socket: { close(): void }): void {
+  try {
+    socket.close();
+  } catch {
+    // Nothing is left to close.
   }
 }
 

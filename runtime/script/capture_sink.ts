@@ -3,7 +3,7 @@
 import { extname } from "node:path";
 import { errorMessage } from "../../driver/error.ts";
 import type { CaptureSink } from "../../lib/pcap/mod.ts";
-import { checkNames, gotValue, type OptionNames } from "../../lib/core/options.ts";
+import { checkMin, checkNames, type OptionNames } from "../../lib/core/options.ts";
 import { fileError } from "./file_error.ts";
 import { fileTime, openNewFile } from "./new_file.ts";
 import { WallClock } from "./wall_clock.ts";
@@ -71,11 +71,7 @@ export class CaptureFile implements CaptureSink, Disposable {
   constructor(path: string, options: CaptureFileOptions) {
     const { rotateBytes = Infinity, rotateInterval = Infinity, files = Infinity } = options;
     for (const [name, value] of Object.entries({ rotateBytes, rotateInterval, files })) {
-      if (!(value >= 1)) {
-        throw new RangeError(
-          `Cannot write a capture: ${name} must be a number of at least 1, ${gotValue(value)}`,
-        );
-      }
+      checkMin("write a capture", name, value, 1);
     }
     this.#path = path;
     this.#rotateBytes = rotateBytes;

@@ -13,17 +13,15 @@ const FILE_FAILURES: readonly (readonly [new (message: string, options: ErrorOpt
   [Deno.errors.Busy, "another program uses it"],
 ];
 
+/** Remedies by the name of an error's class. */
+export type Remedies = Readonly<Record<string, string>>;
+
 /**
  * Converts an error of a file operation into one of the same class with a uniform message.
  *
  * @param attempt The operation, such as `read "a.zip"`, which follows "Cannot".
- * @param remedies Remedies by the name of the error's class.
  */
-export function fileError(
-  attempt: string,
-  error: unknown,
-  remedies: Readonly<Record<string, string>> = {},
-): Error {
+export function fileError(attempt: string, error: unknown, remedies: Remedies = {}): Error {
   const [kind, reason] = FILE_FAILURES.find(([kind]) => error instanceof kind) ??
     [Error, errorMessage(error)];
   const remedy = error instanceof Error ? remedies[error.name] : undefined;

@@ -1,7 +1,7 @@
 /** New files for the user, such as captures: they overwrite nothing, and only their owner can read them. */
 
 import { dirname } from "node:path";
-import { fileError } from "./file_error.ts";
+import { fileError, type Remedies } from "./file_error.ts";
 
 // Implementation
 const OWNER_READS_AND_WRITES = 0o600;
@@ -10,14 +10,9 @@ const OWNER_READS_AND_WRITES = 0o600;
  * Creates a file and opens it for writing.
  *
  * @param what Kind of content for messages, such as `capture`.
- * @param remedies Remedies by the name of the error's class.
  * @throws {Deno.errors.AlreadyExists} when the file exists; other errors of {@linkcode fileError}.
  */
-export function openNewFile(
-  what: string,
-  path: string,
-  remedies: Readonly<Record<string, string>>,
-): Deno.FsFile {
+export function openNewFile(what: string, path: string, remedies: Remedies): Deno.FsFile {
   try {
     return Deno.openSync(path, { write: true, createNew: true, mode: OWNER_READS_AND_WRITES });
   } catch (error) {

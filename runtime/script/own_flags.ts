@@ -111,10 +111,7 @@ export function checkScriptFlags(flags: ScriptFlags, taken: readonly string[]): 
       : flag.type === "number"
       ? typeof flag.default === "number"
       : typeof flag.default === "string";
-    if (!fits) {
-      const rule = flag.type === "list" ? "an array of texts" : `a ${flag.type}`;
-      fail(`default must be ${rule}, ${gotValue(flag.default)}`);
-    }
+    if (!fits) fail(`default must be of type ${flag.type}, ${gotValue(flag.default)}`);
   }
 }
 

@@ -6,7 +6,7 @@
  */
 
 import { sipHash } from "../../core/sip_hash.ts";
-import { checkNames, gotValue, type OptionNames } from "../../core/options.ts";
+import { checkMin, checkNames, type OptionNames } from "../../core/options.ts";
 import { Answer } from "./_answer.ts";
 import { HEADER, Question, Rcode } from "./_message.ts";
 
@@ -76,8 +76,8 @@ export class Cache {
   /** Time that an answer is kept after its expiry (milliseconds). */
   readonly stale: number;
   readonly #entries = new Map<string, CacheEntry>();
-  readonly #most: number;
-  readonly #mostBytes: number;
+  readonly #maxEntries: number;
+  readonly #maxBytes: number;
   readonly #minTtl: number;
   readonly #maxTtl: number;
   readonly #maxNegativeTtl: number;
@@ -94,15 +94,9 @@ export class Cache {
     const { entries = 10_000, bytes = 8 * 1024 * 1024, minTtl = 0, maxTtl = 86_400_000 } = options;
     const { maxNegativeTtl = 3_600_000, stale = 0, prefetch = false } = options;
     const given = { entries, bytes, minTtl, maxTtl, maxNegativeTtl, stale };
-    for (const [name, value] of Object.entries(given)) {
-      if (!(typeof value === "number" && value >= 0)) {
-        throw new RangeError(
-          `Cannot cache answers: ${name} must be a number of at least 0, ${gotValue(value)}`,
-        );
-      }
-    }
-    this.#most = entries;
-    this.#mostBytes = bytes;
+    for (const [name, value] of Object.entries(given)) checkMin("cache answers", name, value, 0);
+    this.#maxEntries = entries;
+    this.#maxBytes = bytes;
     this.#minTtl = minTtl;
     this.#maxTtl = maxTtl;
     this.#maxNegativeTtl = maxNegativeTtl;
@@ -138,11 +132,11 @@ export class Cache {
   /** Adds an answer for its lifetime. `owner` determines the share that it is counted in. */
   put(key: string, answer: Answer, now: number, owner: string): void {
     if (answer.ttl === 0) return;
-    const most = answer.isNegative ? Math.min(this.#maxTtl, this.#maxNegativeTtl) : this.#maxTtl;
+    const max = answer.isNegative ? Math.min(this.#maxTtl, this.#maxNegativeTtl) : this.#maxTtl;
     this.#add(key, {
       answer,
       since: now,
-      until: now + Math.min(Math.max(answer.ttl * 1000, this.#minTtl), most),
+      until: now + Math.min(Math.max(answer.ttl * 1000, this.#minTtl), max),
       share: this.#shareOf(owner) + (answer.isNegative ? SHARES : 0),
     });
   }
@@ -193,14 +187,14 @@ export class Cache {
     if (known !== undefined) this.#remove(key, known);
     const size = sizeOf(key, entry);
     // A larger entry would evict all others and then itself.
-    if (entry.until <= entry.since || size > this.#mostBytes) return;
+    if (entry.until <= entry.since || size > this.#maxBytes) return;
     const share = this.#shares[entry.share]!;
     this.#entries.set(key, entry);
     this.#bytes += size;
     share.keys.add(key);
     share.bytes += size;
-    while (this.#entries.size > this.#most || this.#bytes > this.#mostBytes) {
-      const isByCount = this.#entries.size > this.#most;
+    while (this.#entries.size > this.#maxEntries || this.#bytes > this.#maxBytes) {
+      const isByCount = this.#entries.size > this.#maxEntries;
       const oldest: string = this.#greatest(share, isByCount).keys.values().next().value!;
       this.#remove(oldest, this.#entries.get(oldest)!);
     }

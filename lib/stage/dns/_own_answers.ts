@@ -33,9 +33,7 @@ export class BlockedNames {
     this.#lists = list(block);
     for (const names of this.#lists) {
       if (names instanceof BlockList) continue;
-      throw new TypeError(
-        `Cannot resolve names: block must be a BlockList, ${gotValue(names)}: write new BlockList([...])`,
-      );
+      throw new TypeError(`Cannot resolve names: block must be a BlockList, ${gotValue(names)}`);
     }
     this.#allowed = allow instanceof BlockList ? allow : new BlockList(allow);
     this.#rcode = blockAnswer === "nxdomain" ? Rcode.NxDomain : Rcode.NoError;

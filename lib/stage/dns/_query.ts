@@ -88,13 +88,17 @@ export class UdpQuery implements Query {
   open(): { bytes: Uint8Array; start: number } {
     const packet = this.#packet;
     this.#route.read(Udp.of(packet)!);
-    this.#route.turn(packet);
+    this.#route.swap();
+    const { from, mark } = packet;
+    packet.reset(0);
+    packet.from = packet.to = from;
+    packet.mark = mark;
     return { bytes: packet.bytes, start: packet.offset };
   }
 
   send(length: number, context: StageContext): void {
     this.#packet.length = length;
-    this.#route.wrap(this.#packet);
+    this.#route.encodeUdp(this.#packet);
     context.emit(this.#packet, opposite(this.#direction));
   }
 }

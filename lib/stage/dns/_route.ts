@@ -1,23 +1,30 @@
-/** Addresses and ports of a UDP packet, kept while its bytes are replaced. */
+/** Addresses and ports of a query's packet, kept while its bytes are replaced by the answer. */
 
 import type { Packet } from "../../core/mod.ts";
+import type { Ip } from "../../wire/ip.ts";
 import { Ipv4 } from "../../wire/ipv4.ts";
 import { Ipv6 } from "../../wire/ipv6.ts";
-import { Protocol } from "../../wire/protocol.ts";
 import { Udp } from "../../wire/udp.ts";
 
 /** Source and destination of the packet that was read last. */
 export class Route {
+  /** Ports for the transport header. */
+  readonly ports = { srcPort: 0, dstPort: 0 };
+  readonly #ipv4: { src: number; dst: number; protocol: number };
+  readonly #ipv6: { src: Uint8Array; dst: Uint8Array; nextHeader: number };
   #version = 4;
-  readonly #ipv4 = { src: 0, dst: 0, protocol: Protocol.Udp };
-  readonly #ipv6 = { src: new Uint8Array(16), dst: new Uint8Array(16), nextHeader: Protocol.Udp };
-  readonly #ports = { srcPort: 0, dstPort: 0 };
+
+  /** @param protocol UDP or TCP. */
+  constructor(protocol: number) {
+    this.#ipv4 = { src: 0, dst: 0, protocol };
+    this.#ipv6 = { src: new Uint8Array(16), dst: new Uint8Array(16), nextHeader: protocol };
+  }
 
   /** Reads addresses and ports. */
-  read({ ip, srcPort, dstPort }: Udp): void {
+  read({ ip, srcPort, dstPort }: { ip: Ip; srcPort: number; dstPort: number }): void {
     this.#version = ip.version;
-    this.#ports.srcPort = srcPort;
-    this.#ports.dstPort = dstPort;
+    this.ports.srcPort = srcPort;
+    this.ports.dstPort = dstPort;
     if (ip.version === 4) {
       this.#ipv4.src = ip.src;
       this.#ipv4.dst = ip.dst;
@@ -27,16 +34,11 @@ export class Route {
     }
   }
 
-  /** Empties the packet and swaps source and destination, for the answer. */
-  turn(packet: Packet): void {
-    const { from, mark } = packet;
-    packet.reset(0);
-    packet.from = from;
-    packet.to = from;
-    packet.mark = mark;
-    const { srcPort, dstPort } = this.#ports;
-    this.#ports.srcPort = dstPort;
-    this.#ports.dstPort = srcPort;
+  /** Swaps source and destination. */
+  swap(): void {
+    const { srcPort, dstPort } = this.ports;
+    this.ports.srcPort = dstPort;
+    this.ports.dstPort = srcPort;
     const { src, dst } = this.#ipv4;
     this.#ipv4.src = dst;
     this.#ipv4.dst = src;
@@ -48,8 +50,13 @@ export class Route {
   }
 
   /** Prepends UDP and IP headers. */
-  wrap(packet: Packet): void {
-    Udp.encode(packet, this.#ports);
+  encodeUdp(packet: Packet): void {
+    Udp.encode(packet, this.ports);
+    this.encodeIp(packet);
+  }
+
+  /** Prepends an IP header. */
+  encodeIp(packet: Packet): void {
     if (this.#version === 4) Ipv4.encode(packet, this.#ipv4);
     else Ipv6.encode(packet, this.#ipv6);
   }

@@ -10,13 +10,12 @@
 import type { Direction, Packet, StageContext } from "../../core/mod.ts";
 import { opposite } from "../../core/mod.ts";
 import type { IcmpErrors } from "../../icmp/icmp_error.ts";
-import { Ipv4 } from "../../wire/ipv4.ts";
-import { Ipv6 } from "../../wire/ipv6.ts";
 import { Protocol } from "../../wire/protocol.ts";
 import { Tcp, type TcpOptions } from "../../wire/tcp.ts";
 import { isFromHost } from "../../wire/unicast.ts";
 import type { Question } from "./_message.ts";
 import { type Query, SMALL_SHARE, sourceOf } from "./_query.ts";
+import { Route } from "./_route.ts";
 import { Cookie, SynCookies } from "./_syn_cookie.ts";
 import {
   Connection,
@@ -57,30 +56,23 @@ class Path implements Peer {
   mark = 0;
   /** Addresses and ports, for cookies. */
   flow = new Uint32Array(3);
-  readonly #ipv4 = { src: 0, dst: 0, protocol: Protocol.Tcp };
-  readonly #ipv6 = { src: new Uint8Array(16), dst: new Uint8Array(16), nextHeader: Protocol.Tcp };
-  #srcPort = 0;
-  #dstPort = 0;
+  readonly #route = new Route(Protocol.Tcp);
 
   /** Reads the return path of a packet. */
-  read({ ip, srcPort, dstPort, packet }: Tcp, direction: Direction): void {
+  read(tcp: Tcp, direction: Direction): void {
+    const { ip, srcPort, packet } = tcp;
     this.version = ip.version;
     this.source = sourceOf(ip);
     this.direction = direction;
     this.from = packet.from;
     this.mark = packet.mark;
-    this.#srcPort = dstPort;
-    this.#dstPort = srcPort;
-    if (ip.version === 4) {
-      this.#ipv4.src = ip.dst;
-      this.#ipv4.dst = ip.src;
-      this.flow = Uint32Array.of(ip.dst, ip.src, srcPort);
-    } else {
-      this.#ipv6.src.set(ip.dst);
-      this.#ipv6.dst.set(ip.src);
-      const words = [...this.#ipv6.src, ...this.#ipv6.dst];
+    this.#route.read(tcp);
+    this.#route.swap();
+    if (ip.version === 4) this.flow = Uint32Array.of(ip.dst, ip.src, srcPort);
+    else {
+      const bytes = [...ip.dst, ...ip.src];
       this.flow = new Uint32Array(9);
-      for (const [i, byte] of words.entries()) this.flow[i >> 2] = this.flow[i >> 2]! << 8 | byte;
+      for (const [i, byte] of bytes.entries()) this.flow[i >> 2] = this.flow[i >> 2]! << 8 | byte;
       this.flow[8] = srcPort;
     }
     this.key = this.flow.join();
@@ -98,9 +90,9 @@ class Path implements Peer {
   ): void {
     packet.to = packet.from = this.from;
     packet.mark = this.mark;
-    Tcp.encode(packet, { srcPort: this.#srcPort, dstPort: this.#dstPort, seq, ack, flags, window, options });
-    if (this.version === 4) Ipv4.encode(packet, this.#ipv4);
-    else Ipv6.encode(packet, this.#ipv6);
+    const { srcPort, dstPort } = this.#route.ports;
+    Tcp.encode(packet, { srcPort, dstPort, seq, ack, flags, window, options });
+    this.#route.encodeIp(packet);
     context.emit(packet, opposite(this.direction));
   }
 }
@@ -149,8 +141,9 @@ export class TcpServer implements SegmentWriter {
     return this.#connections.size;
   }
 
-  /** Takes a packet to port 53. */
-  receive(packet: Packet, tcp: Tcp, context: StageContext): void {
+  /** Takes a packet to port 53. `owner` is the worker that answers all queries; `undefined` for any worker. */
+  receive(packet: Packet, tcp: Tcp, context: StageContext, owner: number | undefined): void {
+    if (owner !== undefined && context.worker.index !== owner) return context.handOver(packet, owner);
     if (!isFromHost(tcp.ip)) return context.drop(packet, "from no host");
     if (tcp.ip.isFragment) return context.drop(packet, "fragment of a query");
     if (tcp.srcPort === 0) return context.drop(packet, "from port 0");
@@ -214,14 +207,8 @@ export class TcpServer implements SegmentWriter {
     if (packet === undefined) return false;
     connection.answers.copy(from, length, packet.bytes, packet.offset);
     const flags = Tcp.Ack | (isFin ? Tcp.Fin : length > 0 ? Tcp.Psh : 0);
-    this.#paths.get(connection)!.send(
-      packet,
-      seq,
-      connection.expected,
-      flags,
-      connection.receiveWindow,
-      context,
-    );
+    const { expected, receiveWindow } = connection;
+    this.#paths.get(connection)!.send(packet, seq, expected, flags, receiveWindow, context);
     return true;
   }
 
@@ -263,11 +250,8 @@ export class TcpServer implements SegmentWriter {
       return undefined;
     }
     if (size === Cookie.Wrong || !this.#makeRoom(path.source, context)) {
-      this.#errors.reset(
-        packet,
-        context,
-        size === Cookie.Wrong ? "no such connection" : "too many connections",
-      );
+      const reason = size === Cookie.Wrong ? "no such connection" : "too many connections";
+      this.#errors.reset(packet, context, reason);
       return undefined;
     }
     const own = new Path();

@@ -1,6 +1,7 @@
 /** DNS over UDP from clients: takes queries from datagrams to port 53 and from super-packets of them. */
 
 import type { Packet, StageContext } from "../../core/mod.ts";
+import { Protocol } from "../../wire/protocol.ts";
 import { Udp } from "../../wire/udp.ts";
 import { isFromHost } from "../../wire/unicast.ts";
 import { type Question, SILENCE } from "./_message.ts";
@@ -15,7 +16,7 @@ export class UdpServer {
   readonly #question: Question;
   readonly #limit: number;
   readonly #handle: UdpQueryHandler;
-  readonly #route = new Route();
+  readonly #route = new Route(Protocol.Udp);
 
   /**
    * @param question Filled for each query before the handler is called.
@@ -64,7 +65,7 @@ export class UdpServer {
       query.from = from;
       query.to = to;
       query.mark = mark;
-      this.#route.wrap(query);
+      this.#route.encodeUdp(query);
       this.#answer(query, Udp.of(query)!, context);
       if (isLast) return;
     }

@@ -10,7 +10,7 @@
 import { formatAddress, parseAddress, parseCidr, type Prefix } from "../../wire/address.ts";
 import type { Packet } from "../../core/packet.ts";
 import { Ip } from "../../wire/ip.ts";
-import { checkInteger, checkNames, gotValue, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkNames, type OptionNames } from "../../core/options.ts";
 import { BlockList } from "./block_list.ts";
 import { HeldNumbers } from "./_held_numbers.ts";
 import { formatName, isWithin, parseName } from "./name.ts";
@@ -123,9 +123,7 @@ export class FakeIp {
     checkInteger(ATTEMPT, "ttl", ttl, 0, 0x7fffffff);
     this.capacity = Math.min(capacity, 2 ** (32 - this.#ipv4.length) - 2);
     if (!(Number.isFinite(reuseAfter) && reuseAfter >= 0)) {
-      throw new RangeError(
-        `Cannot ${ATTEMPT}: reuseAfter must be a number of at least 0, ${gotValue(reuseAfter)}`,
-      );
+      throw new RangeError(`Cannot ${ATTEMPT}: reuseAfter must be finite and at least 0, got ${reuseAfter}`);
     }
     this.ttl = ttl;
     this.#except = except instanceof BlockList ? except : new BlockList(except);
@@ -134,9 +132,7 @@ export class FakeIp {
     if (ipv6 !== undefined) {
       this.#ipv6 = readPrefix(ipv6, 6, 126);
       if (this.#ipv6.length < 96) {
-        throw new RangeError(
-          `Cannot ${ATTEMPT}: ipv6 must be a prefix of at least 96 bits, ${gotValue(ipv6)}`,
-        );
+        throw new RangeError(`Cannot ${ATTEMPT}: ipv6 must have at least 96 bits, got "${ipv6}"`);
       }
       this.#ipv6Network = this.#ipv6.network.bytes;
       this.#ipv6First = viewOf(this.#ipv6Network).getUint32(12) + 1;
@@ -335,9 +331,7 @@ function readPrefix(text: string, family: 4 | 6, max: number): Prefix {
     throw new TypeError(`Cannot ${ATTEMPT}: ipv${family} must be an IPv${family} prefix, got "${text}"`);
   }
   if (prefix.length > max) {
-    throw new RangeError(
-      `Cannot ${ATTEMPT}: ipv${family} must be a prefix of at most ${max} bits, got "${text}"`,
-    );
+    throw new RangeError(`Cannot ${ATTEMPT}: ipv${family} must have at most ${max} bits, got "${text}"`);
   }
   return prefix;
 }

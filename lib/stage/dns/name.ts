@@ -75,10 +75,8 @@ const scratch = new Uint8Array(MAX_NAME + 1);
 export function nameFault(text: string): string {
   if (text === "") return "it is empty";
   if (/^\.|\.\./.test(text)) return "a label is empty";
-  if (text.split(".").some((label) => label.length > MAX_LABEL)) {
-    return `a label is longer than ${MAX_LABEL} bytes`;
-  }
-  if (text.length > MAX_NAME - 2) return `it is longer than ${MAX_NAME - 2} bytes`;
+  if (text.split(".").some(({ length }) => length > MAX_LABEL)) return `a label is longer than ${MAX_LABEL}`;
+  if (text.length > MAX_NAME - 2) return `it is longer than ${MAX_NAME - 2}`;
   return "it contains a character that names cannot have";
 }
 

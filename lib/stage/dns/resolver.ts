@@ -8,7 +8,7 @@
  * Names of a split domain get no synthetic addresses, and go to the domain's own upstreams.
  */
 
-import type { Packet, PacketBatch, Stage, StageContext } from "../../core/mod.ts";
+import type { PacketBatch, Stage, StageContext } from "../../core/mod.ts";
 import { gotValue } from "../../core/options.ts";
 import { IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Ip } from "../../wire/ip.ts";
@@ -248,7 +248,7 @@ export class DnsResolver implements Stage {
         if (udp?.dstPort === DNS_PORT) this.#udp.receive(packet, udp, context, this.#owner);
       } else if (ip.protocol === Protocol.Tcp) {
         const tcp = Tcp.of(packet);
-        if (tcp?.dstPort === DNS_PORT) this.#receiveTcp(packet, tcp, context);
+        if (tcp?.dstPort === DNS_PORT) this.#tcp.receive(packet, tcp, context, this.#owner);
       }
     }
   }
@@ -262,12 +262,6 @@ export class DnsResolver implements Stage {
       if (i === 16) return true;
     }
     return false;
-  }
-
-  #receiveTcp(packet: Packet, tcp: Tcp, context: StageContext): void {
-    const owner = this.#owner;
-    if (owner !== undefined && context.worker.index !== owner) return context.handOver(packet, owner);
-    this.#tcp.receive(packet, tcp, context);
   }
 
   readonly #answerTcp = (query: Query, context: StageContext): void => {

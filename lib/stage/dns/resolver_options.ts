@@ -129,11 +129,7 @@ export function list<Value>(values: Value | readonly Value[]): readonly Value[] 
   return Array.isArray(values) ? values : [values as Value];
 }
 
-/**
- * Returns an option that is an integer from `min` to `max`. For the resolver.
- *
- * @throws what {@linkcode checkInteger} throws.
- */
+/** Returns an option after {@linkcode checkInteger}. For the resolver. */
 export function checkRange(name: string, value: number, min: number, max: number): number {
   checkInteger("resolve names", name, value, min, max);
   return value;

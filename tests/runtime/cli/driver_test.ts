@@ -13,7 +13,7 @@ Deno.test("extract() refuses what is no zip, and a zip without the DLL", () => {
   const other = zipSync({ "wintun/bin/arm64/wintun.dll": Uint8Array.of(1), "LICENSE.txt": Uint8Array.of(2) });
   throws(() => extract(other, builds, "x86_64"), {
     name: "NotFound",
-    message: "Cannot install Wintun: the zip archive has no bin/amd64/wintun.dll",
+    message: "Cannot install Wintun: the zip has no bin/amd64/wintun.dll",
   });
 });
 

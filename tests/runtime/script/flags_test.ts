@@ -293,8 +293,8 @@ Deno.test("checkOwnFlags() refuses names that are taken, and declarations that m
     [{ type: "text" }, /type must be one of string, number, boolean, list, got "text"$/],
     [{ type: "string", defualt: "x" }, /there is no option "defualt"/],
     [{ type: "boolean", default: true }, /there is no option "default"/],
-    [{ type: "number", default: "4" }, /default must be a number, got "4"$/],
-    [{ type: "list", default: [4] }, /default must be an array of texts, got an array$/],
+    [{ type: "number", default: "4" }, /default must be of type number, got "4"$/],
+    [{ type: "list", default: [4] }, /default must be of type list, got an array$/],
     [{ type: "string", default: "x", required: true }, /a required flag must have no default$/],
   ];
   for (const [flag, message] of wrong) assert.throws(declare({ some: flag }), { name: "TypeError", message });

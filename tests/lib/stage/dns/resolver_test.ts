@@ -644,7 +644,7 @@ Deno.test("DnsResolver rejects invalid options", () => {
       /^Cannot resolve names: blockAnswer must be "nxdomain", "null" or an array of addresses, got "NXDOMAIN"$/,
     ],
     [{ blockAnswer: "0.0.0.0" }, /an array of addresses, got "0\.0\.0\.0"$/],
-    [{ block: ["ads.example"] }, /block must be a BlockList, got "ads.example": write new BlockList/],
+    [{ block: ["ads.example"] }, /block must be a BlockList, got "ads.example"/],
     [
       { upstream: "192.0.2.1" },
       /upstream must be an object with query\(\), got "192.0.2.1": write parseUpstream/,
