@@ -41,7 +41,7 @@ export type FlowState = typeof FlowState[keyof typeof FlowState];
 /** Names of the states, by number. */
 export const STATE_NAMES: readonly string[] = Object.keys(FlowState);
 
-// Specification: Linux' defaults, Documentation/networking/nf_conntrack-sysctl.rst (ms)
+// Specification: Linux's defaults, Documentation/networking/nf_conntrack-sysctl.rst (ms)
 const SECOND = 1000;
 const DAY = 86_400 * SECOND;
 /** Maximum idle time of a flow, by state (milliseconds). */

@@ -131,7 +131,7 @@ export class PathMtu implements Stage {
   readonly #key = new FlowKey();
   readonly #sent: SentPackets;
   #now = 0;
-  /** Restored paths, kept until the first packet tells the time. */
+  /** Restored paths, kept until the first batch, which has the time. */
   #restored: readonly SavedPath[] = [];
 
   /**
@@ -218,7 +218,7 @@ export class PathMtu implements Stage {
   }
 
   /**
-   * Replaces the path MTUs by saved ones, which continue to age from the first packet on.
+   * Adds saved path MTUs, which continue to age from the first packet on.
    *
    * @throws {TypeError} when `state` does not come from {@linkcode PathMtu.save}.
    * @throws {SyntaxError} when an address does not parse.

@@ -17,7 +17,7 @@ const MAX_TTL = 255;
  */
 export type TtlRule = "decrement" | "keep" | number | { readonly min: number };
 
-/** Options for {@linkcode ttl}. */
+/** Options of {@linkcode ttl}. */
 export interface TtlOptions {
   /** Rule for packets from this machine. @default {"decrement"} */
   readonly outbound?: TtlRule;
