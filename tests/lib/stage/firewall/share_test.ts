@@ -72,7 +72,7 @@ function packetFor(text: string): Packet {
 
 for (const version of [4, 6] as const) {
   const { inside, other, outside, near, far } = NAMES[version];
-  for (const [kind, stranger] of [["one network's", near], ["many networks'", far]] as const) {
+  for (const [kind, source] of [["one network's", near], ["many networks'", far]] as const) {
     for (const protocol of ["tcp", "udp"] as const) {
       const flags = protocol === "tcp" ? "S" : "payload 1";
       Deno.test(`Firewall keeps flows of inside hosts under a flood of ${kind} unanswered ${protocol} over IPv${version}`, () => {
@@ -80,7 +80,7 @@ for (const version of [4, 6] as const) {
         const opened = (i: number) => `${protocol} ${inside}:${2000 + i} > ${outside}:80 ${flags}`;
         for (let i = 0; i < 50; i++) ok(rig.pass(Direction.Outbound, opened(i)));
         for (let i = 0; i < 3000; i++) {
-          rig.pass(Direction.Inbound, `${protocol} ${stranger(i)}:${1000 + i} > ${inside}:443 ${flags}`);
+          rig.pass(Direction.Inbound, `${protocol} ${source(i)}:${1000 + i} > ${inside}:443 ${flags}`);
         }
         for (let i = 0; i < 50; i++) ok(rig.knows(Direction.Outbound, opened(i)), `${i}`);
         equal(rig.firewall.size, 256);
@@ -92,8 +92,8 @@ for (const version of [4, 6] as const) {
         const reply = protocol === "tcp" ? "SA ack 1" : "payload 1";
         ok(rig.pass(Direction.Outbound, opened));
         for (let i = 0; i < 1000; i++) {
-          rig.pass(Direction.Inbound, `${protocol} ${stranger(i)}:${1000 + i} > ${inside}:443 ${flags}`);
-          rig.pass(Direction.Outbound, `${protocol} ${inside}:443 > ${stranger(i)}:${1000 + i} ${reply}`);
+          rig.pass(Direction.Inbound, `${protocol} ${source(i)}:${1000 + i} > ${inside}:443 ${flags}`);
+          rig.pass(Direction.Outbound, `${protocol} ${inside}:443 > ${source(i)}:${1000 + i} ${reply}`);
           // Answered inbound UDP has the eviction priority of unanswered outbound flows: the inside host continues.
           if (protocol === "udp" && i % 100 === 0) ok(rig.pass(Direction.Outbound, opened));
         }
@@ -124,14 +124,14 @@ for (const version of [4, 6] as const) {
   Deno.test(`Firewall keeps first fragments under a flood of them from one network, over IPv${version}`, () => {
     const rig = new Rig(OPEN);
     const bare = (name: string) => name.replace(/[[\]]/g, "");
-    const piece = (src: string, ident: number, offset: number) =>
+    const fragment = (src: string, ident: number, offset: number) =>
       `ip ${bare(src)} > ${bare(inside)} protocol 17 ident ${ident} ${
         offset === 0 ? "more" : ""
       } offset ${offset} ` +
       (offset === 0 ? "bytes 13880035001800000001020304050607" : "payload 8");
-    ok(rig.pass(Direction.Inbound, piece(outside, 7, 0)));
-    for (let i = 0; i < 3000; i++) ok(rig.pass(Direction.Inbound, piece(near(i), i, 0)));
-    ok(rig.pass(Direction.Inbound, piece(outside, 7, 16)));
+    ok(rig.pass(Direction.Inbound, fragment(outside, 7, 0)));
+    for (let i = 0; i < 3000; i++) ok(rig.pass(Direction.Inbound, fragment(near(i), i, 0)));
+    ok(rig.pass(Direction.Inbound, fragment(outside, 7, 16)));
   });
 }
 

@@ -1,7 +1,7 @@
 /** A slow reassembly that shares no code with lib, for the tests of fragmentation and reassembly. */
 
 /** Header fields of a fragment. */
-export interface Piece {
+export interface Fragment {
   /** Version, addresses, number, and over IPv4 the protocol: what it has in common with others. */
   readonly key: string;
   /** Where its payload belongs. */
@@ -13,7 +13,7 @@ export interface Piece {
 }
 
 /** Reads a fragment with valid headers; `undefined` for any other packet. */
-export function readPiece(bytes: Uint8Array): Piece | undefined {
+export function readFragment(bytes: Uint8Array): Fragment | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   if (bytes[0]! >> 4 === 4) {
     const word = view.getUint16(6);
@@ -49,8 +49,8 @@ export function readPiece(bytes: Uint8Array): Piece | undefined {
 }
 
 /** Joins all fragments of a packet, with correct lengths and IPv4 header checksum. */
-export function join(pieces: readonly Piece[]): Uint8Array {
-  const sorted = pieces.toSorted((a, b) => a.offset - b.offset);
+export function join(fragments: readonly Fragment[]): Uint8Array {
+  const sorted = fragments.toSorted((a, b) => a.offset - b.offset);
   const { header } = sorted[0]!;
   const payload = sorted.flatMap(({ payload }) => Array.from(payload));
   const bytes = Uint8Array.from([...header, ...payload]);

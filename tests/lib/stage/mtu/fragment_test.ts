@@ -11,7 +11,7 @@ import { encodePacket, formatPacket } from "../../../kit/packet_text.ts";
 import { TestPipeline } from "../../../kit/pipeline.ts";
 import { Random } from "../../../../lib/core/random.ts";
 import { survive } from "../../../kit/hostile.ts";
-import { join, readPiece } from "./_join.ts";
+import { join, readFragment } from "./_join.ts";
 import { chained, EXTENSIONS as CHAINS, randomChain, upperOf } from "../../../kit/ipv6_chains.ts";
 import { encodeIp, hex, packetOf, wrongChecksum } from "../../../kit/packets.ts";
 import { copy } from "../../../../lib/split/copy.ts";
@@ -35,21 +35,21 @@ function before(change: (packet: Packet) => void): Stage {
 /** The packets that leave; fragments are joined. */
 function joined(packets: readonly Uint8Array[], mtu: number): Uint8Array[] {
   const whole: Uint8Array[] = [];
-  let pieces = [];
+  let fragments = [];
   for (const bytes of packets) {
     ok(bytes.length <= mtu, `${bytes.length} bytes are more than ${mtu}`);
-    const piece = readPiece(bytes);
-    if (piece === undefined) {
+    const part = readFragment(bytes);
+    if (part === undefined) {
       whole.push(bytes);
       continue;
     }
-    pieces.push(piece);
-    if (piece.more) continue;
-    deepEqual(new Set(pieces.map(({ key }) => key)).size, 1);
-    whole.push(join(pieces));
-    pieces = [];
+    fragments.push(part);
+    if (part.more) continue;
+    deepEqual(new Set(fragments.map(({ key }) => key)).size, 1);
+    whole.push(join(fragments));
+    fragments = [];
   }
-  equal(pieces.length, 0);
+  equal(fragments.length, 0);
   return whole;
 }
 
@@ -75,7 +75,7 @@ Deno.test("fragment() makes fragments that are the packet when they are joined",
     equal(others.length, 0);
     const wanted = packet.data.slice();
     if (version === 4 && far.length > 1) {
-      // The identification is the stage's own, and dividing is allowed.
+      // The stage has set the identification and cleared Don't Fragment.
       wanted.set(whole!.subarray(4, 8), 4);
       wanted.set(whole!.subarray(10, 12), 10);
     }
@@ -140,7 +140,7 @@ Deno.test("fragment() gives each packet with Don't Fragment a new identification
     test.send(Direction.Outbound, encodePacket("udp 10.9.0.1:5000 > 192.0.2.1:53 payload 100"));
   }
   test.settle();
-  const keys = test.receive().far.map((bytes) => readPiece(bytes)!.key);
+  const keys = test.receive().far.map((bytes) => readFragment(bytes)!.key);
   equal(keys.length, 6);
   equal(new Set(keys).size, 3);
 });
@@ -172,7 +172,7 @@ Deno.test("fragment() never throws and loses no packet, whatever bytes come", ()
 Deno.test("fragment() and Reassemble make the same packet again, whatever extension headers it has, atomic ones gone", () => {
   const random = new Random(0xf4a6);
   const upper = upperOf("udp [fd09::1]:5000 > [2001:db8::1]:53 payload 1500");
-  let divided = 0;
+  let fragmented = 0;
   for (let i = 0; i < 500; i++) {
     const chain = randomChain(random).filter((extension) => extension !== CHAINS.first);
     const sent = chained(chain, upper);
@@ -180,21 +180,21 @@ Deno.test("fragment() and Reassemble make the same packet again, whatever extens
     const out = new TestPipeline(fragment(600 + random.below(1200), { fragmentIpv6: true }));
     out.send(Direction.Outbound, sent);
     out.settle();
-    const pieces = out.receive().far;
-    if (pieces.length > 1) divided++;
-    // Divided once more on the way, by one that may.
+    const fragments = out.receive().far;
+    if (fragments.length > 1) fragmented++;
+    // Fragmented again on the way.
     const again = new TestPipeline(fragment(500, { fragmentIpv6: true }));
-    for (const piece of pieces) again.send(Direction.Outbound, piece);
+    for (const bytes of fragments) again.send(Direction.Outbound, bytes);
     again.settle();
     const smaller = again.receive().far;
-    for (const received of [pieces, smaller, smaller.toReversed()]) {
+    for (const received of [fragments, smaller, smaller.toReversed()]) {
       const back = new TestPipeline(new Reassemble());
-      for (const piece of received) back.send(Direction.Inbound, piece);
+      for (const bytes of received) back.send(Direction.Inbound, bytes);
       back.settle();
       const { device } = back.receive();
       deepEqual(device.map(hex), [hex(wanted)], chain.map(({ type }) => type).join());
       ok(back.balanced);
     }
   }
-  ok(divided > 200);
+  ok(fragmented > 200);
 });

@@ -170,11 +170,11 @@ const ENDS = { 4: ["10.9.0.1", "192.0.2.1", "198.51.100.1"], 6: ["fd09::1", "200
 function textsFor(version: 4 | 6) {
   const [src, dst, router] = ENDS[version];
   const at = (address: string, port: number) => version === 4 ? `${address}:${port}` : `[${address}]:${port}`;
-  const error = (told: number, quoted: string, to = src) =>
+  const error = (reported: number, quoted: string, to = src) =>
     encodePacket(
-      `icmp ${router} > ${to} ${version === 4 ? "type 3 code 4" : "type 2"} rest ${told} { ${quoted} cut ${
-        version === 4 ? 28 : 48
-      } }`,
+      `icmp ${router} > ${to} ${
+        version === 4 ? "type 3 code 4" : "type 2"
+      } rest ${reported} { ${quoted} cut ${version === 4 ? 28 : 48} }`,
     );
   const tcp = (seq: number, payload = 1300) =>
     `tcp ${at(src!, 5000)} > ${at(dst!, 80)} A seq ${seq >>> 0} ack 1 payload ${payload}`;
@@ -259,9 +259,9 @@ for (const version of [4, 6] as const) {
     const { stage, send, receive } = start();
     send(udp(53, 1300));
     receive(error(1285, udp(53, 1300)));
-    for (const told of [1286, 1400, 65_535]) receive(error(told, udp(53, 1300)));
+    for (const reported of [1286, 1400, 65_535]) receive(error(reported, udp(53, 1300)));
     deepEqual(stage.save().map(({ mtu }) => mtu), [1285]);
-    for (const told of [1, 68, 551]) receive(error(told, udp(53, 1300)));
+    for (const reported of [1, 68, 551]) receive(error(reported, udp(53, 1300)));
     deepEqual(stage.save().map(({ mtu }) => mtu), [version === 4 ? least : 1285]);
   });
 

@@ -20,11 +20,11 @@ class Receiver {
     this.test = new TestPipeline(this.stage);
   }
 
-  /** Sends pieces of 16 bytes each, from one to before another, of a datagram of so many. */
-  send(src: string, ident: number, [from, to]: [number, number], pieces: number): void {
+  /** Sends fragments `from` to `to - 1`, of 16 bytes each, of a datagram of `fragments`. */
+  send(src: string, ident: number, [from, to]: [number, number], fragments: number): void {
     const here = HERE[src.includes(":") ? 6 : 4];
     for (let i = from; i < to; i++) {
-      const more = i + 1 < pieces ? "more" : "";
+      const more = i + 1 < fragments ? "more" : "";
       const text = `ip ${src} > ${here} protocol 253 ident ${ident} ${more} offset ${16 * i} payload 16`;
       this.test.send(Direction.Inbound, encodePacket(text));
       this.test.settle();
@@ -39,8 +39,8 @@ class Receiver {
   }
 }
 
-/** Strangers of one address each, of one network, and one alone. */
-const STRANGERS: Record<string, (version: 4 | 6, i: number) => string> = {
+/** Flooding sources: with one address each, in one network, and a single one. */
+const FLOODS: Record<string, (version: 4 | 6, i: number) => string> = {
   "one each": (version, i) =>
     version === 4
       ? `198.${18 + (i >> 16)}.${i >> 8 & 255}.${i & 255}`
@@ -50,18 +50,18 @@ const STRANGERS: Record<string, (version: 4 | 6, i: number) => string> = {
 };
 
 for (const version of VERSIONS) {
-  for (const [name, stranger] of Object.entries(STRANGERS)) {
+  for (const [name, source] of Object.entries(FLOODS)) {
     for (const count of [130, 3000]) {
-      Deno.test(`Reassemble joins an honest datagram beside ${count} strangers' first fragments, ${name}, over IPv${version}`, () => {
+      Deno.test(`Reassemble joins a datagram under a flood of ${count} first fragments, ${name}, over IPv${version}`, () => {
         const receiver = new Receiver();
         // Begun before, and finished behind the flood.
         receiver.send(HONEST[version], 1, [0, 2], 4);
-        for (let i = 0; i < count; i++) receiver.send(stranger(version, i), i & 0xffff, [0, 1], 2);
+        for (let i = 0; i < count; i++) receiver.send(source(version, i), i & 0xffff, [0, 1], 2);
         receiver.send(HONEST[version], 1, [2, 4], 4);
         equal(receiver.joined, 1);
         // Begun in the full table.
         receiver.send(HONEST[version], 2, [0, 4], 4);
-        receiver.send(stranger(version, count), 9, [0, 1], 2);
+        receiver.send(source(version, count), 9, [0, 1], 2);
         equal(receiver.joined, 1);
         ok(receiver.test.balanced);
       });
@@ -72,7 +72,7 @@ for (const version of VERSIONS) {
     for (const options of [{ fragments: 64 }, { bytes: 4096 }]) {
       const receiver = new Receiver(options);
       receiver.send(HONEST[version], 1, [0, 3], 4);
-      for (let i = 0; i < 300; i++) receiver.send(STRANGERS["one alone"]!(version, i), i & 7, [0, 20], 64);
+      for (let i = 0; i < 300; i++) receiver.send(FLOODS["one alone"]!(version, i), i & 7, [0, 20], 64);
       receiver.send(HONEST[version], 1, [3, 4], 4);
       equal(receiver.joined, 1);
       ok(receiver.test.balanced);
@@ -89,9 +89,9 @@ for (const version of VERSIONS) {
   Deno.test(`Reassemble protects nothing for more than 5 s in a full table, over IPv${version}`, () => {
     const receiver = new Receiver({ datagrams: 2 });
     receiver.send(HONEST[version], 1, [0, 1], 2);
-    receiver.send(STRANGERS["one each"]!(version, 0), 1, [0, 1], 2);
+    receiver.send(FLOODS["one each"]!(version, 0), 1, [0, 1], 2);
     receiver.test.now = 5000;
-    receiver.send(STRANGERS["one each"]!(version, 1), 1, [0, 1], 2);
+    receiver.send(FLOODS["one each"]!(version, 1), 1, [0, 1], 2);
     receiver.send(HONEST[version], 1, [1, 2], 2);
     equal(receiver.joined, 0);
   });
@@ -101,7 +101,7 @@ Deno.test("Reassemble takes constant time for each fragment of a flood, whatever
   const timeOf = (datagrams: number): number => {
     const receiver = new Receiver({ datagrams, fragments: 200 });
     const start = performance.now();
-    for (let i = 0; i < 4000; i++) receiver.send(STRANGERS["one each"]!(4, i), 1, [0, 1], 2);
+    for (let i = 0; i < 4000; i++) receiver.send(FLOODS["one each"]!(4, i), 1, [0, 1], 2);
     return performance.now() - start;
   };
   timeOf(64);

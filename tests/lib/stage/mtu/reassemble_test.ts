@@ -12,21 +12,21 @@ import { encodePacket } from "../../../kit/packet_text.ts";
 import { TestPipeline } from "../../../kit/pipeline.ts";
 import { Random } from "../../../../lib/core/random.ts";
 import { survive } from "../../../kit/hostile.ts";
-import { join, type Piece, readPiece } from "./_join.ts";
+import { type Fragment, join, readFragment } from "./_join.ts";
 import { encodeIp, hex, wrongChecksum } from "../../../kit/packets.ts";
 import { copy } from "../../../../lib/split/copy.ts";
 
 /** RFC 815, RFC 5722 and RFC 8200, word by word. */
 class Slow {
-  readonly #pieces = new Map<string, Piece[]>();
+  readonly #fragments = new Map<string, Fragment[]>();
   readonly #refused = new Set<string>();
 
-  take(piece: Piece): Uint8Array | undefined {
-    const { key, offset, more, payload } = piece;
+  take(fragment: Fragment): Uint8Array | undefined {
+    const { key, offset, more, payload } = fragment;
     const end = offset + payload.length;
     if (payload.length === 0 || more && payload.length % 8 !== 0 || this.#refused.has(key)) return undefined;
-    const others = this.#pieces.get(key) ?? [];
-    const ends = ({ offset, payload }: Piece) => offset + payload.length;
+    const others = this.#fragments.get(key) ?? [];
+    const ends = ({ offset, payload }: Fragment) => offset + payload.length;
     const same = others.find((other) => other.offset === offset && ends(other) === end);
     const last = others.find(({ more }) => !more);
     const disagrees = last !== undefined && (more ? end >= ends(last) : end !== ends(last)) ||
@@ -37,11 +37,11 @@ class Slow {
       this.#refused.add(key);
       return undefined;
     }
-    const all = [...others, piece];
-    this.#pieces.set(key, all);
+    const all = [...others, fragment];
+    this.#fragments.set(key, all);
     const received = all.reduce((sum, { payload }) => sum + payload.length, 0);
     if (all.every(({ more }) => more) || received !== Math.max(...all.map(ends))) return undefined;
-    this.#pieces.delete(key);
+    this.#fragments.delete(key);
     return join(all);
   }
 }
@@ -57,7 +57,7 @@ Deno.test("Reassemble joins and refuses what a slow reassembly does, for random 
     const slow = new Slow();
     for (let i = 0; i < 60; i++) {
       const [src, dst] = random.below(2) === 0 ? ["10.9.0.1", "192.0.2.1"] : ["fd09::1", "2001:db8::1"];
-      // Four pieces make a packet; one in ten is of another.
+      // Four fragments make a packet; one in ten belongs to another.
       const isOdd = random.below(10) === 0;
       const offset = isOdd ? 8 * random.below(8) : 16 * random.below(4);
       const more = isOdd ? random.below(2) === 0 || offset === 0 : offset < 48;
@@ -67,7 +67,7 @@ Deno.test("Reassemble joins and refuses what a slow reassembly does, for random 
       const bytes = Array.from({ length }, (_, at) => (start + at).toString(16).padStart(2, "0")).join("");
       const words = `protocol 253 ident ${1 + random.below(8)} offset ${offset} ${more ? "more" : ""}`;
       const packet = encodePacket(`ip ${src} > ${dst} ${words} bytes ${bytes}`);
-      const wanted = slow.take(readPiece(packet)!);
+      const wanted = slow.take(readFragment(packet)!);
       test.send(Direction.Inbound, packet);
       test.settle();
       const { device } = test.receive();
@@ -118,15 +118,15 @@ for (const version of [4, 6] as const) {
     )!;
     Udp.encode(packet, { srcPort: 5000, dstPort: 53 });
     encodeIp(packet, version, 17);
-    const divide = fragment(1500, { ignoreDontFragment: true, fragmentIpv6: true });
-    const pieces = pass(divide, [packet.data], 1);
-    equal(pieces.length, version === 4 ? 41 : 42);
-    const [whole, ...others] = pass(new Reassemble(), pieces, 1);
+    const fragmenter = fragment(1500, { ignoreDontFragment: true, fragmentIpv6: true });
+    const fragments = pass(fragmenter, [packet.data], 1);
+    equal(fragments.length, version === 4 ? 41 : 42);
+    const [whole, ...others] = pass(new Reassemble(), fragments, 1);
     equal(others.length, 0);
     equal(hex(whole!.subarray(20)), hex(packet.data.subarray(20)));
     equal(wrongChecksum(whole!), "");
     const without = new Reassemble();
-    equal(pass(without, pieces, 0).length, 0);
+    equal(pass(without, fragments, 0).length, 0);
     equal(without.refused, 1);
   });
 }
