@@ -1,4 +1,4 @@
-/** What every end promises, whatever it is made of: one suite, run against each. */
+/** The guarantees of every end: one suite, run against each kind. */
 
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { openWaiter } from "../../driver/mod.ts";
@@ -32,9 +32,9 @@ export interface EndPair {
   gone?(): Promise<unknown> | void;
 }
 
-/** How many packets are carried: what the system's socket buffers hold, if the other side gets no turn. */
+/** Number of packets: as many as the system's socket buffers hold if the other side gets no turn. */
 const CARRIED = 250;
-/** The sequence number's place in a packet, behind what looks like an IPv4 header. */
+/** Offset of the sequence number in a packet, behind an IPv4 header. */
 const SEQUENCE = 20;
 
 class Bench implements AsyncDisposable {
@@ -298,7 +298,7 @@ export function endConformance(name: string, make: () => EndPair | Promise<EndPa
     strictEqual(farHost.pool.taken, 0);
   });
 
-  test("an end whose other side is closed says so where it can, and never throws", async (bench) => {
+  test("an end whose other side is closed reports that where it can, and never throws", async (bench) => {
     const { near, nearHost, far, failsWithPeer } = bench;
     const { wakes } = nearHost;
     far.close();
@@ -353,7 +353,7 @@ async function called(end: TunnelEnd, host: TestHost, wakes: number): Promise<vo
   }, "the wait ended");
 }
 
-/** Reads until so many packets have arrived; copies of them. */
+/** Reads until `count` packets have arrived; returns copies. */
 export async function receive(end: TunnelEnd, host: TestHost, count: number): Promise<Uint8Array[]> {
   const arrived: Uint8Array[] = [];
   const batch = new PacketBatch();
@@ -369,7 +369,7 @@ export async function receive(end: TunnelEnd, host: TestHost, count: number): Pr
   return arrived;
 }
 
-/** Writes numbered packets while the other side reads; the numbers that arrived. */
+/** Writes numbered packets while the other side reads; returns the numbers that arrived. */
 async function carry(
   from: TunnelEnd,
   fromHost: TestHost,
@@ -391,7 +391,7 @@ async function carry(
   return numbers;
 }
 
-/** Carries packets of lengths around those that are treated in different ways, up to an MTU of 9000 or more. */
+/** Carries packets of lengths around every limit, up to an MTU of 9,000 or more. */
 export async function carryLengths(near: TunnelEnd, far: TunnelEnd, mtu: number): Promise<void> {
   const [nearHost, farHost] = [new TestHost(), new TestHost()];
   near.attach(nearHost);
@@ -431,7 +431,7 @@ export function sequenceOf(bytes: Uint8Array): number {
   return new DataView(bytes.buffer, bytes.byteOffset).getUint32(SEQUENCE);
 }
 
-/** Takes all packets out of a batch and gives them back; copies of them. */
+/** Takes all packets out of a batch and gives them back; returns copies. */
 export function empty(batch: PacketBatch): Uint8Array[] {
   const copies: Uint8Array[] = [];
   for (const packet of batch) {

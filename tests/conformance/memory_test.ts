@@ -1,4 +1,4 @@
-/** MemoryDevice keeps what every end promises. */
+/** MemoryDevice gives the guarantees of every end. */
 
 import { MemoryDevice } from "../../driver/memory.ts";
 import { endConformance } from "./end.ts";

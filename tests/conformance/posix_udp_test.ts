@@ -16,7 +16,7 @@ import { UdpTransport } from "../../runtime/transport/udp_transport.ts";
 import { cable } from "../kit/cable.ts";
 import { endConformance, type EndPair } from "./end.ts";
 
-/** What BSD has; glibc has no sysctl for new programs. */
+/** Symbols of BSD; glibc has no sysctl for new programs. */
 const { sysctl: _, ...SYMBOLS } = BSD_SYMBOLS;
 
 /** Linux, as BSD's code takes it. */

@@ -1,4 +1,4 @@
-/** The streams that a script works with keep what every end promises. */
+/** The streams give the guarantees of every end. */
 
 import type { EndHost, Packet, PacketBatch, TunnelEnd, Waitable } from "../../lib/core/mod.ts";
 import { StreamSurface } from "../../runtime/tunnel/surfaces.ts";

@@ -1,4 +1,4 @@
-/** The transports keep what every end promises, over loopback. Needs --allow-ffi and --allow-net. */
+/** The transports give the guarantees of every end, over loopback. Needs --allow-ffi and --allow-net. */
 
 import { udp } from "../../runtime/transport/udp.ts";
 import { websocket } from "../../runtime/transport/websocket.ts";

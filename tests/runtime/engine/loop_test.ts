@@ -1,4 +1,4 @@
-/** The loop: whom it serves, for how long, and how it rests. */
+/** The loop: its members, bursts, turns and rests. */
 
 import assert from "node:assert/strict";
 import { setImmediate } from "node:timers";

@@ -1,4 +1,4 @@
-/** The way out to one end: what is cut, what waits, what goes no further, and that nothing is lost. */
+/** The exit to one end: segmentation, back-pressure, drops, and the balance of counters. */
 
 import assert from "node:assert/strict";
 import { Direction, type Packet, PacketBatch, PacketPool, type TunnelEnd } from "../../../lib/core/mod.ts";
@@ -10,7 +10,7 @@ import { Outlet } from "../../../runtime/engine/outlet.ts";
 const SEGMENT = 100;
 const HEADERS = 28;
 
-/** An end that takes so many packets, and remembers their ports and lengths. */
+/** An end that takes a limited number of packets, and records their ports and lengths. */
 class TakingEnd implements Pick<TunnelEnd, "offload" | "write"> {
   readonly taken: [port: number, length: number][] = [];
   room = Infinity;
@@ -39,7 +39,7 @@ class TakingEnd implements Pick<TunnelEnd, "offload" | "write"> {
   }
 }
 
-/** An outlet to such an end, and what waits for it. */
+/** An outlet to such an end, and the packets that wait for it. */
 class TestOutlet {
   readonly end: TakingEnd;
   readonly ledger: Ledger;
@@ -149,7 +149,7 @@ Deno.test("Outlet waits once for a slot of the pool, and drops what is left when
   assert.deepEqual(test.dropped, { "pool empty": 1 });
 });
 
-Deno.test("Outlet drops what was moved out of its slot, and what cannot be cut", () => {
+Deno.test("Outlet drops packets moved out of their slots, and super-packets that cannot be segmented", () => {
   const test = new TestOutlet();
   test.put(1).offset = -1;
   test.put(2);
@@ -164,7 +164,7 @@ Deno.test("Outlet drops what was moved out of its slot, and what cannot be cut",
   });
 });
 
-Deno.test("Outlet.clear() counts each segment that was cut or was still to be", () => {
+Deno.test("Outlet.clear() counts each segment that was made or was still to be made", () => {
   const test = new TestOutlet();
   test.put(1, 200);
   test.end.room = 70;

@@ -1,4 +1,4 @@
-/** Stages that overstep: what they do to a batch's list, or to packets that are not theirs, costs no slot. */
+/** Stages that misuse a batch's list, or packets that they do not own: no slot is lost. */
 
 import assert from "node:assert/strict";
 import {
@@ -33,7 +33,7 @@ class Keeper implements Stage {
 }
 
 type Overstep = (batch: PacketBatch, context: StageContext, foreign: Packet) => void;
-/** What scripts do to arrays, and to packets. */
+/** Misuse of arrays and packets. */
 const OVERSTEPS: Record<string, Overstep> = {
   "sorts it": ({ packets }) => void packets.sort((a, b) => b.bytes[b.offset]! - a.bytes[a.offset]!),
   "reverses it": ({ packets }) => void packets.reverse(),
@@ -164,7 +164,7 @@ Deno.test("A stage that throws in the middle of what it does loses no slot", () 
   assert.equal(test.pool.taken, 0);
 });
 
-Deno.test("Stages that overstep at random lose no slot and no packet", () => {
+Deno.test("Stages that misuse packets at random lose no slot and no packet", () => {
   const names = Object.keys(OVERSTEPS);
   for (let seed = 1; seed <= 300; seed++) {
     const random = new Random(seed);

@@ -14,7 +14,7 @@ import { TestPipeline } from "../../kit/pipeline.ts";
 
 const { Outbound, Inbound } = Direction;
 
-/** Adds a digit to each packet's first byte, so that the way it took can be read from it. */
+/** Adds a digit to each packet's first byte, which then shows the packet's path. */
 function digit(value: number): Stage {
   const append = (batch: PacketBatch) => {
     for (const packet of batch) packet.bytes[packet.offset] = packet.bytes[packet.offset]! * 10 + value;
@@ -22,7 +22,7 @@ function digit(value: number): Stage {
   return { name: `digit ${value}`, outbound: append, inbound: append };
 }
 
-/** Does something to packets with one value, on the way out. */
+/** Calls a function for outbound packets with one value. */
 function on(value: number, act: (packet: Packet, context: StageContext) => void): Stage {
   return {
     name: `on ${value}`,
@@ -197,7 +197,7 @@ Deno.test("StageContext refuses a packet that the stage does not own", () => {
   }
 });
 
-Deno.test("Stage.tick is called in the first breath, when it asked to be, and after wake()", () => {
+Deno.test("Stage.tick is called in the first breath, when it is due, and after wake()", () => {
   const ticks: number[] = [];
   let wake = () => {};
   const test = new TestPipeline({
@@ -248,7 +248,7 @@ Deno.test("Pipeline.close() gives back what stages hold, and closes them", () =>
   assert.deepEqual(test.pipeline.ledger.counters.snapshot(0).dropped, { closed: 3 });
 });
 
-Deno.test("Pipeline loses and doubles no packet, whatever its stages do", () => {
+Deno.test("Pipeline neither loses nor duplicates a packet, whatever its stages do", () => {
   const verbs = ["pass", "drop", "turn", "emit", "hold", "make"] as const;
   const plan = fc.array(fc.constantFrom(...verbs), { minLength: 6, maxLength: 6 });
   fc.assert(fc.property(fc.array(plan, { minLength: 1, maxLength: 4 }), fc.nat(3), (plans, rounds) => {

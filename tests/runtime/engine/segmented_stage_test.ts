@@ -1,4 +1,4 @@
-/** Stages that ask for ordinary packets: super-packets are segmented before them, and partial checksums finished. */
+/** Stages with `segmented`: super-packets are segmented before them, and partial checksums completed. */
 
 import assert from "node:assert/strict";
 import {
@@ -19,7 +19,7 @@ import { copy } from "../../../lib/split/copy.ts";
 const { Outbound, Inbound } = Direction;
 const KEY = 0x5a;
 
-/** Encrypts every byte, as WireGuard would: what it meets has to be a packet as it goes over a wire. */
+/** Encrypts every byte, as WireGuard does: its packets must be as on the wire. */
 class Seal implements Stage {
   readonly name = "seal";
   readonly segmented = true;
@@ -42,7 +42,7 @@ function turn({ bytes, offset, length }: Packet): void {
   for (let i = offset; i < offset + length; i++) bytes[i]! ^= KEY;
 }
 
-/** A super-packet of TCP with a partial checksum, as Linux gives it. */
+/** A TCP super-packet with a partial checksum, as from Linux. */
 function makeSuper(packet: Packet, seq: number, payload: number, segmentSize: number): Packet {
   packet.length = payload;
   packet.data.fill(seq);
@@ -59,7 +59,7 @@ function put(test: TestPipeline, direction: Direction, packet: Packet): void {
   (direction === Outbound ? pipeline.outbound[0]! : pipeline.fromFar).push(packet);
 }
 
-/** That what came in is somewhere; segments that are still to be made count, and have no slot. */
+/** Asserts that the counters balance; segments that are still to be made count, and have no slot. */
 function assertBooks({ pipeline }: TestPipeline): void {
   const stats = pipeline.ledger.counters.snapshot(pipeline.queued);
   const { outbound, inbound, created, consumed, dropped, queued } = stats;
@@ -68,7 +68,7 @@ function assertBooks({ pipeline }: TestPipeline): void {
   assert.equal(outbound.packetsIn + inbound.packetsIn + created, went, JSON.stringify(stats));
 }
 
-/** Breathes until a stage has nothing left to segment, and takes what comes through. */
+/** Breathes until a stage has nothing left to segment, and takes the packets that come through. */
 function drain(test: TestPipeline): { far: Uint8Array[]; device: Uint8Array[] } {
   const all = { far: [] as Uint8Array[], device: [] as Uint8Array[] };
   for (let more = true; more;) {
@@ -135,7 +135,7 @@ Deno.test("A segmented stage meets a partial checksum finished, and other stages
   assert.deepEqual(sealed!.map((byte) => byte ^ KEY), whole!);
 });
 
-Deno.test("A stage that asks for segments in one direction gets super-packets in no other", () => {
+Deno.test("A segmented stage with one direction gets no super-packets in it, and the other direction keeps them", () => {
   const lengths: number[] = [];
   const test = new TestPipeline({
     name: "seal",
@@ -193,7 +193,7 @@ Deno.test("A segmented stage drops a super-packet that cannot be segmented", () 
   });
 });
 
-Deno.test("A tunnel whose stage asks for segments passes all of them between ends that take super-packets", async () => {
+Deno.test("A tunnel with a segmented stage passes all segments between ends that take super-packets", async () => {
   const [near, far] = [new SuperEnd("near"), new SuperEnd("far")];
   const tunnel = await openTunnel({ device: near, far, stages: [new Seal()], ...QUIET });
   const running = tunnel.run();
@@ -214,7 +214,7 @@ Deno.test("A tunnel whose stage asks for segments passes all of them between end
   assertNothingLeft(tunnel);
 });
 
-/** An end that takes super-packets, and gives some. */
+/** An end that takes and gives super-packets. */
 class SuperEnd extends ManualEnd {
   override readonly offload = true;
   #count = 0;

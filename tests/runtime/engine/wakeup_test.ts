@@ -1,6 +1,6 @@
 /**
- * That nothing is left lying: whatever brings or frees something wakes the loop. The ends here wake it only when
- * they are given something, so that a wake too few leaves the test without a promise that can settle.
+ * Wakeups: each event that brings a packet or frees room wakes the loop. The ends here wake it only when they get a
+ * packet, so a missing wakeup leaves the test with promises that never settle.
  */
 
 import assert from "node:assert/strict";
@@ -35,7 +35,7 @@ async function start(stages: (Stage | PacketHandler)[], handler?: PacketHandler)
   };
 }
 
-/** Answers what comes from one side, and passes on what comes from the other. */
+/** Replies to packets from one side, and passes those from the other. */
 function answer(direction: Direction): PacketHandler {
   return (_, context) => context.direction === direction ? Verdict.Reply : Verdict.Pass;
 }
@@ -68,7 +68,7 @@ for (const direction of [Inbound, Outbound]) {
   }
 }
 
-Deno.test("Packets that both sides are answered by Reply leave at once", async () => {
+Deno.test("Replies in both directions leave at once", async () => {
   await using work = await start([pass("between")], () => Verdict.Reply);
   for (let round = 1; round <= 10; round++) {
     const bytes = Array.from({ length: BURST }, (_, i) => i);

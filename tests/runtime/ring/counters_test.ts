@@ -21,7 +21,7 @@ function assertBalanced(stats: TunnelStats): void {
   );
 }
 
-Deno.test("SharedCounters tells another view what was counted, with reasons of any length", () => {
+Deno.test("SharedCounters shows another view the counts, with reasons of any length", () => {
   const memory = makeSharedCounters();
   const [writer, reader] = [new SharedCounters(memory), new SharedCounters(memory)];
   const counters = new Counters();
@@ -52,7 +52,7 @@ Deno.test("SharedCounters tells another view what was counted, with reasons of a
   assert.equal(reader.generation % 2, 0);
 });
 
-Deno.test("SharedCounters keeps the sum of more reasons than it tells apart", () => {
+Deno.test("SharedCounters keeps the total of more reasons than it distinguishes", () => {
   const memory = makeSharedCounters();
   const counters = new Counters();
   for (let i = 0; i < 200; i++) counters.drop(`reason ${i}`);

@@ -1,4 +1,4 @@
-/** What is handed over to another worker, and what that one does with it. */
+/** Packets handed over to another worker. */
 
 import assert from "node:assert/strict";
 import { Counters, Direction, PacketPool, type StageContext } from "../../../lib/core/mod.ts";

@@ -5,7 +5,7 @@ import { type Packet, PacketPool } from "../../../lib/core/mod.ts";
 import { makeRing, PacketRing } from "../../../runtime/ring/ring.ts";
 import { Random } from "../../../lib/core/random.ts";
 
-/** All that crosses with a packet. */
+/** All properties of a packet that cross the ring. */
 interface Properties {
   tag: number;
   bytes: Uint8Array;
@@ -48,7 +48,7 @@ function makePool(): PacketPool {
   return pool;
 }
 
-/** A packet with something in every property. */
+/** A packet with every property set. */
 function makePacket(pool: PacketPool, random: Random, length: number): Packet {
   const packet = pool.from(randomBytes(random, length))!;
   packet.endpoint.set(randomBytes(random, 48));
@@ -119,7 +119,7 @@ Deno.test("PacketRing counts bytes beyond 2^32", () => {
   assert.ok(ends[0]! > 0);
 });
 
-Deno.test("PacketRing refuses what there is no room for, and takes it when there is", () => {
+Deno.test("PacketRing refuses a packet while there is no room, and takes it when there is", () => {
   const memory = makeRing(1024);
   const [writer, reader] = [new PacketRing(memory), new PacketRing(memory)];
   const pool = makePool();
@@ -136,7 +136,7 @@ Deno.test("PacketRing refuses what there is no room for, and takes it when there
   assert.equal(writer.push(packet, 3), true);
 });
 
-Deno.test("PacketRing takes no packet that no reader could take", () => {
+Deno.test("PacketRing refuses a packet that no reader could take", () => {
   const writer = new PacketRing(makeRing());
   const pool = new PacketPool({ small: 1, large: 1 });
   const [small, large] = [pool.take(100)!, pool.take(65_535)!];

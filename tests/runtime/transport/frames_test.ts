@@ -5,7 +5,7 @@ import { Random } from "../../../lib/core/random.ts";
 import { type FrameFault, FrameReader, FrameWriter, Opcode } from "../../../runtime/transport/_frames.ts";
 import { BINARY, CONTINUATION, frame, PING, PONG, TEXT } from "../../kit/raw_websocket.ts";
 
-/** What a reader's handler was told, as text. */
+/** Calls of a reader's handler, as text. */
 class Heard {
   /** Whether messages are held. */
   full = false;
@@ -26,7 +26,7 @@ class Heard {
   }
 }
 
-/** Feeds a reader in pieces, as the random numbers make them; returns why it stopped. */
+/** Feeds a reader in chunks of random length; returns its fault. */
 function feed(
   reader: FrameReader,
   bytes: Uint8Array,
@@ -124,7 +124,7 @@ for (const masked of [false, true]) {
   });
 }
 
-Deno.test("FrameReader holds messages while there is no room for them, hands on control frames before, and keeps their order", () => {
+Deno.test("FrameReader holds messages while there is no room, passes on earlier control frames, and keeps the order", () => {
   const heard = new Heard();
   const reader = new FrameReader(heard, true);
   const payloads = [1, 2, 3, 4].map((byte) => Uint8Array.of(byte));
@@ -181,7 +181,7 @@ Deno.test("FrameReader takes 1,024 fragments and no more, whatever is in them", 
   }
 });
 
-Deno.test("FrameWriter masks each frame with a key that cannot be foretold", () => {
+Deno.test("FrameWriter masks each frame with an unpredictable key", () => {
   const writer = new FrameWriter(true, 100);
   const buffer = writer.allocate();
   writer.use(buffer);

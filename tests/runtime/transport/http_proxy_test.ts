@@ -1,4 +1,4 @@
-/** WebSockets through an HTTP proxy, and which one is used. Needs --allow-net. */
+/** WebSockets through an HTTP proxy, and the choice of the proxy. Needs --allow-net. */
 
 import { deepStrictEqual, rejects, strictEqual, throws } from "node:assert/strict";
 import { PacketBatch } from "../../../lib/core/mod.ts";

@@ -1,4 +1,4 @@
-/** Which of a peer's addresses is in use, second by second. */
+/** The choice of a peer's address, second by second. */
 
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import type { AddressPort } from "../../../runtime/transport/host_port.ts";
@@ -10,20 +10,20 @@ const [A, B, C]: AddressPort[] = ["2001:db8::1", "192.0.2.1", "192.0.2.2"].map((
   family: i === 0 ? 6 : 4,
 })) as [AddressPort, AddressPort, AddressPort];
 
-/** Sends for so many seconds, and hears from the address in use if told so; how often a look-up was asked for. */
-function pass(peer: PeerAddresses, seconds: number, { sends = true, hears = false } = {}): number {
+/** Sends for some seconds, and receives from the address in use if `receives`; returns the number of look-ups requested. */
+function pass(peer: PeerAddresses, seconds: number, { sends = true, receives = false } = {}): number {
   let lookUps = 0;
   for (let second = 0; second < seconds; second++) {
     if (sends) peer.sent();
-    if (hears) peer.received(peer.index);
+    if (receives) peer.received(peer.index);
     if (peer.check()) lookUps++;
   }
   return lookUps;
 }
 
-Deno.test("PeerAddresses uses the first address as long as it is heard, and asks for nothing", () => {
+Deno.test("PeerAddresses uses the first address while packets come from it, without look-ups", () => {
   const peer = new PeerAddresses([A!, B!]);
-  strictEqual(pass(peer, 3600, { hears: true }), 0);
+  strictEqual(pass(peer, 3600, { receives: true }), 0);
   strictEqual(peer.current, A);
 });
 
@@ -46,7 +46,7 @@ Deno.test("PeerAddresses moves on at once from what is unreachable, to each of t
   strictEqual(peer.current, A);
 });
 
-Deno.test("PeerAddresses believes no error from the network about an address that is heard", () => {
+Deno.test("PeerAddresses ignores errors from the network about an address that packets come from", () => {
   const peer = new PeerAddresses([A!, B!]);
   peer.received(0);
   strictEqual(peer.unreachable(false), false);
@@ -56,20 +56,20 @@ Deno.test("PeerAddresses believes no error from the network about an address tha
   strictEqual(peer.current, B);
 });
 
-Deno.test("PeerAddresses moves on from an address that never answers after 3 s, and from one that did after 15 s", () => {
+Deno.test("PeerAddresses leaves an address that has never replied after 3 s, and one that has after 15 s", () => {
   const peer = new PeerAddresses([A!, B!]);
   pass(peer, 2);
   strictEqual(peer.current, A);
   pass(peer, 1);
   strictEqual(peer.current, B);
-  pass(peer, 10, { hears: true });
+  pass(peer, 10, { receives: true });
   pass(peer, 14);
   strictEqual(peer.current, B);
   pass(peer, 1);
   strictEqual(peer.current, A);
 });
 
-Deno.test("PeerAddresses goes round more and more slowly while nobody answers", () => {
+Deno.test("PeerAddresses changes addresses ever more slowly without replies", () => {
   const peer = new PeerAddresses([A!, B!]);
   const changes: number[] = [];
   for (let second = 1, last = peer.index; second <= 600; second++) {
@@ -82,13 +82,13 @@ Deno.test("PeerAddresses goes round more and more slowly while nobody answers", 
   strictEqual(Math.max(...gaps), 60);
 });
 
-Deno.test("PeerAddresses asks for look-ups more and more rarely while nobody answers", () => {
+Deno.test("PeerAddresses requests look-ups ever more rarely without replies", () => {
   for (const list of [[A!], [A!, B!]]) {
     const peer = new PeerAddresses(list);
     strictEqual(pass(peer, 4), 0);
     const lookUps = pass(peer, 3600);
     strictEqual(lookUps > 8 && lookUps < 25, true, `${lookUps}`);
-    strictEqual(pass(peer, 30, { hears: true }), 0);
+    strictEqual(pass(peer, 30, { receives: true }), 0);
   }
 });
 
@@ -97,7 +97,7 @@ Deno.test("PeerAddresses follows a peer that speaks from another of its addresse
   peer.sent();
   peer.received(1);
   strictEqual(peer.current, B);
-  pass(peer, 5, { hears: true });
+  pass(peer, 5, { receives: true });
   peer.received(1);
   peer.received(0);
   strictEqual(peer.current, B);
@@ -110,7 +110,7 @@ Deno.test("PeerAddresses.update() keeps the address in use if the name still has
   strictEqual(peer.current, B);
   peer.update([A!, C!]);
   strictEqual(peer.current, A);
-  pass(peer, 2, { hears: true });
+  pass(peer, 2, { receives: true });
   peer.update([B!, C!]);
   strictEqual(peer.current, A);
   deepStrictEqual(peer.list, [A, B, C]);

@@ -1,4 +1,4 @@
-/** What is used of the addresses that a name has. */
+/** The selection among a name's addresses. */
 
 import { deepStrictEqual } from "node:assert/strict";
 import { selectAddresses } from "../../../runtime/transport/resolve_host.ts";

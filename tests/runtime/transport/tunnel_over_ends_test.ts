@@ -1,4 +1,4 @@
-/** Tunnels over each end answer what comes in, one packet at a time and more at once than a batch holds. */
+/** Tunnels over each end reply to packets, one at a time and more at once than a batch holds. */
 
 import assert from "node:assert/strict";
 import { MemoryDevice } from "../../../driver/memory.ts";
@@ -14,7 +14,7 @@ await openSockets();
 const HERE = "127.0.0.1:0";
 /** More than fill a batch. */
 const BURST = 65;
-/** From here on, packets are numbered that come from the device. */
+/** First number of packets from the device. */
 const PASSING = 100_000;
 
 /** Two ends, of which each reads what the other one writes. */
@@ -64,7 +64,7 @@ const ROADS: Record<string, () => Promise<Road> | Road> = {
   },
 };
 
-/** A tunnel over an end that answers what comes in, and the other side of that end. */
+/** A tunnel over an end that replies to packets, and the other side of that end. */
 async function start(road: Road) {
   const { near, beyond } = road;
   const device = new ManualEnd("device");

@@ -1,4 +1,4 @@
-/** Replies over UDP leave from the address that was written to, on loopback, which has many. Needs --allow-ffi. */
+/** Replies over UDP leave from the address that the peer has sent to; on loopback, which has many. Needs --allow-ffi. */
 
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { clearLocal, Endpoint, hasLocal, isFromLocal, openUdpSocket } from "../../../driver/mod.ts";
@@ -31,7 +31,7 @@ if (hasMany) {
     });
   }
 
-  Deno.test("udp() with both peer and listen replies from the address that was written to, too", async () => {
+  Deno.test("udp() with both peer and listen replies from the address that the peer has sent to", async () => {
     await using one = await attachUdp(udp({ listen: "127.0.0.1:0" }));
     await using other = await attachUdp(udp({ peer: `127.0.0.1:${udpPort(one)}`, listen: 0 }));
     await using elsewhere = await attachUdp(
@@ -53,7 +53,7 @@ if (hasMany) {
   });
 }
 
-Deno.test("a UdpSocket has local addresses in endpoints when it is asked for them alone", async () => {
+Deno.test("a UdpSocket has local addresses in endpoints only with localAddresses", async () => {
   const address = parseAddress("0.0.0.0");
   for (const localAddresses of [false, true]) {
     using socket = await openUdpSocket({ address, localAddresses });
@@ -61,7 +61,7 @@ Deno.test("a UdpSocket has local addresses in endpoints when it is asked for the
   }
 });
 
-Deno.test("UdpTransport sends from any address when the one that was written to is gone", async () => {
+Deno.test("UdpTransport sends from any address after the local one is removed", async () => {
   for (
     const [wildcard, loopback, gone] of [["0.0.0.0", "127.0.0.1", "192.0.2.77"], [
       "::",

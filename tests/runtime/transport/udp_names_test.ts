@@ -1,4 +1,4 @@
-/** A UDP transport whose peer's name has several addresses: what leaves beside the tunnel, and until when. */
+/** A UDP transport whose peer's name has several addresses: their bypasses. */
 
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { Endpoint, type UdpSocket } from "../../../driver/mod.ts";
@@ -45,7 +45,7 @@ class SilentSocket implements UdpSocket {
 const peers = (...hosts: number[]) =>
   hosts.map((host) => ({ host: `192.0.2.${host}`, port: 4500, family: 4 }) as const);
 
-/** A transport, its checks by hand instead of every second, and a look-up that the test answers. */
+/** A transport whose checks and look-ups the test drives. */
 function transport(...hosts: number[]) {
   const socket = new SilentSocket();
   const bypassed: string[] = [];

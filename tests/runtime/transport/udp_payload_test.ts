@@ -1,4 +1,4 @@
-/** UDP with `payload: "any"`: any bytes, and peers that a stage chooses. Needs --allow-ffi, and --allow-net for strangers. */
+/** UDP with `payload: "any"`: any bytes, and peers that a stage chooses. Needs --allow-ffi, and --allow-net for other senders. */
 
 import { deepStrictEqual, strictEqual } from "node:assert/strict";
 import { createSocket } from "node:dgram";
@@ -118,7 +118,7 @@ Deno.test("udp() with IP packets sends to its peer, whatever endpoint a stage ha
   deepStrictEqual((await receive(client.end, client.host, 1)).map(sequenceOf), [3]);
 });
 
-Deno.test("udp() has packets to each peer that a stage chooses leave beside the tunnel, and says so once", async () => {
+Deno.test("udp() bypasses each peer that a stage addresses, once", async () => {
   const bypassed: string[] = [];
   const context = {
     ...WITHOUT_TUNNEL,
@@ -257,7 +257,7 @@ function send({ end, host }: AttachedUdp, bytes: Uint8Array): void {
   strictEqual(end.write(batch), 1);
 }
 
-/** Reads so many packets, which the caller gives back. */
+/** Reads `count` packets, which the caller gives back. */
 async function take({ end }: AttachedUdp, count: number): Promise<Packet[]> {
   const batch = new PacketBatch();
   await until(() => (end.read(batch), batch.length >= count), `${count} packets came`);

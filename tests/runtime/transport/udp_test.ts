@@ -1,4 +1,4 @@
-/** Tunnels over UDP on loopback, and what strangers may send. Needs --allow-ffi, and --allow-net for strangers. */
+/** Tunnels over UDP on loopback, and datagrams of other senders. Needs --allow-ffi, and --allow-net for other senders. */
 
 import { deepStrictEqual, rejects, strictEqual } from "node:assert/strict";
 import { createSocket, type Socket } from "node:dgram";
@@ -57,7 +57,7 @@ Deno.test("udp() without a peer drops packets until someone sends, and follows w
   deepStrictEqual(server.host.refused, {});
 });
 
-Deno.test("UdpTransport refuses what is no IP packet, and does not take its sender for the peer", async () => {
+Deno.test("UdpTransport refuses datagrams without an IP packet, whose sender does not become the peer", async () => {
   await using server = await attachUdp(udp({ listen: HERE, mtu: 200 }));
   await using client = await attachUdp(udp({ peer: server.end.local!, listen: HERE }));
   writeNumbered(client, 1);
@@ -160,7 +160,7 @@ Deno.test("UdpTransport fails when its socket does", () => {
   strictEqual(end.failure, socket.failure);
 });
 
-Deno.test("UdpTransport asks for another breath when it has refused something", async () => {
+Deno.test("UdpTransport requests another breath when it has refused a packet", async () => {
   await using peer = await attachUdp(udp({ listen: HERE }));
   await using client = await attachUdp(udp({ peer: peer.end.local!, listen: HERE }));
   await using stranger = await rawSocket();
@@ -169,7 +169,7 @@ Deno.test("UdpTransport asks for another breath when it has refused something", 
   strictEqual(client.host.wakes, 1);
 });
 
-Deno.test("UdpTransport.read() says in packet.endpoint who sent it", async () => {
+Deno.test("UdpTransport.read() sets packet.endpoint to the sender", async () => {
   for (const here of [HERE, "[::1]:0"]) {
     await using server = await attachUdp(udp({ listen: here }));
     await using client = await attachUdp(udp({ peer: server.end.local!, listen: here }));
@@ -182,7 +182,7 @@ Deno.test("UdpTransport.read() says in packet.endpoint who sent it", async () =>
   }
 });
 
-Deno.test("udp() that listens on [::] has IPv4 peers, too", async () => {
+Deno.test("udp() that listens on [::] also has IPv4 peers", async () => {
   await using server = await attachUdp(udp({ listen: "[::]:0" }));
   const port = server.end.local!.split(":").at(-1);
   await using client = await attachUdp(udp({ peer: `127.0.0.1:${port}`, listen: HERE }));
@@ -193,7 +193,7 @@ Deno.test("udp() that listens on [::] has IPv4 peers, too", async () => {
   deepStrictEqual((await receive(client.end, client.host, 1)).map(sequenceOf), [2]);
 });
 
-Deno.test("UdpTransport goes on when nobody listens at the peer's port", async () => {
+Deno.test("UdpTransport continues when the peer's port is closed", async () => {
   await using gone = await attachUdp(udp({ listen: HERE }));
   const place = gone.end.local!;
   gone.end.close();
@@ -252,7 +252,7 @@ Deno.test("udp() resolves a peer's name when it opens", async () => {
   strictEqual(client.end.name, `udp 127.0.0.1:${port}`);
 });
 
-Deno.test("udp() says what to do when it cannot open", async () => {
+Deno.test("udp() rejects with the reason and the remedy when it cannot open", async () => {
   await using server = await attachUdp(udp({ listen: HERE }));
   await rejects(udp({ listen: server.end.local! })(), {
     name: "AddrInUse",
@@ -289,11 +289,11 @@ Deno.test("a tunnel whose UDP socket fails ends with the reason", async () => {
 
 /** So that permission for loopback is enough. */
 const HERE = "127.0.0.1:0";
-/** For what must come (milliseconds). */
+/** Time for packets that must arrive (milliseconds). */
 const DEADLINE = 5000;
 const PEER = { host: "192.0.2.1", port: 4500, family: 4 } as const;
 
-/** A socket of which the test says how sending ends. */
+/** A socket whose results of sending the test sets. */
 class FakeSocket implements UdpSocket {
   readonly waitable = 1;
   readonly family = 4;
@@ -377,12 +377,12 @@ async function carry(from: Site, to: Site, count: number): Promise<number[]> {
   return numbers;
 }
 
-/** Reads until so many datagrams were refused. */
+/** Reads until `count` datagrams were refused. */
 async function refused({ end, host }: AttachedUdp, count: number): Promise<void> {
   await until(() => (end.read(new PacketBatch()), host.lost === count), `${count} datagrams were refused`);
 }
 
-/** A socket that is nobody's peer. */
+/** A socket of another sender. */
 async function rawSocket(): Promise<
   AsyncDisposable & { send(bytes: Uint8Array, to: string): Promise<void> }
 > {

@@ -210,7 +210,7 @@ Deno.test("WebSocketTransport tries all addresses of a name in their order, each
   await Promise.all([client.closed, again.closed]);
 });
 
-Deno.test("An address that does not answer holds up the next one for a moment only", async () => {
+Deno.test("An address that does not reply delays the next one only briefly", async () => {
   // Its queue is full: further connections to it are neither made nor refused.
   using full = Deno.listen({ hostname: "127.0.0.2", port: 0, tcpBacklog: 1 });
   const { port } = full.addr;
@@ -240,7 +240,7 @@ Deno.test("An address that does not answer holds up the next one for a moment on
   await Promise.all(waiting);
 });
 
-Deno.test("WebSocketTransport says why it has no connection, and waits longer each time", async () => {
+Deno.test("WebSocketTransport.lastError has the reason of a failed attempt, and each wait is longer", async () => {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const accepted = RawPeer.accept(listener);
   const client = await websocket({ url: `ws://127.0.0.1:${listener.addr.port}/`, retryAfter: 1 })();
@@ -300,7 +300,7 @@ Deno.test("A server that vanished is noticed in time, and connected to again", a
   await client.closed;
 });
 
-Deno.test("A connecting WebSocketTransport masks each message with a key of its own, and sends its Close frame last", async () => {
+Deno.test("A connecting WebSocketTransport masks each message with a new key, and sends its Close frame last", async () => {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const accepted = RawPeer.accept(listener);
   const client = await websocket({ url: `ws://127.0.0.1:${listener.addr.port}/` })();
@@ -361,7 +361,7 @@ Deno.test("parseFarUrl() keeps payload=any from the server, and the rest of the 
   }
 });
 
-/** The response to a request, with another key than the right one, or further lines. */
+/** The response to a request, with a wrong key, or further lines. */
 function upgrade(key: string, ...lines: string[]): string {
   return [
     "HTTP/1.1 101 Switching Protocols",
@@ -373,7 +373,7 @@ function upgrade(key: string, ...lines: string[]): string {
   ].join("\r\n");
 }
 
-/** Answers one request with these bytes, and closes. */
+/** Responds to one request with these bytes, and closes. */
 async function serve(listener: Deno.Listener, response: string): Promise<void> {
   using peer = new RawPeer(await listener.accept());
   if (response === "") return;
@@ -398,7 +398,7 @@ function closedPort(): number {
   return listener.addr.port;
 }
 
-/** A connector with times of its own. */
+/** A connector with shorter times. */
 function connecting(url: string, options: Partial<ConnectorOptions>, lookUp = WITHOUT_TUNNEL.lookUp) {
   let connector: Connector;
   const all = { retryAfter: 1, timeout: 30_000, proxy: undefined, ...options };

@@ -1,4 +1,4 @@
-/** Tunnels over WebSocket on loopback, lost connections, and what strangers may send. Needs --allow-net. */
+/** Tunnels over WebSocket on loopback, lost connections, and hostile messages. Needs --allow-net. */
 
 import { deepStrictEqual, ok, rejects, strictEqual } from "node:assert/strict";
 import { MemoryDevice } from "../../../driver/memory.ts";
@@ -224,7 +224,7 @@ async function site(opener: () => Promise<WebSocketTransport>) {
   return { tunnel, far, outside, host, close };
 }
 
-/** The status that a raw request gets: fetch() does not let one say these headers. */
+/** The status of a raw request, with headers that fetch() does not allow. */
 async function status(url: string, headers: Record<string, string>): Promise<number> {
   const { hostname, port, pathname, host } = new URL(url);
   using connection = await Deno.connect({ hostname, port: Number(port) });

@@ -13,7 +13,7 @@ const SHORT = "tcp 10.9.0.2:5000 > 10.9.0.1:80 A payload 100";
 const ANSWER =
   "icmp 10.9.0.1 > 10.9.0.2 dscp 48 type 3 code 4 rest 1300 { tcp 10.9.0.2:5000 > 10.9.0.1:80 A payload 1400 cut 548 }";
 
-/** Far ends of 1300 bytes, each of another kind, and where what they carry comes out. */
+/** Far ends of 1,300 bytes of each kind, and the places where their packets come out. */
 const ENDS: Record<string, () => { far: Parameters<typeof openTunnel>[0] & object; beyond: MemoryDevice }> = {
   "a device"() {
     const [far, beyond] = MemoryDevice.pair({ mtu: 1300 });

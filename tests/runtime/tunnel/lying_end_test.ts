@@ -1,4 +1,4 @@
-/** Ends of a script's own that do something else than they say: the tunnel ends at once, and names them. */
+/** Faulty ends of a script: the tunnel ends at once, with an error that names them. */
 
 import assert from "node:assert/strict";
 import { type EndHost, type Packet, PacketBatch, PacketPool, type TunnelEnd } from "../../../lib/core/mod.ts";
@@ -65,7 +65,7 @@ const WRITES: Record<string, [write: Write, told: RegExp]> = {
   ],
 };
 
-/** An end that writes as it is told. */
+/** An end whose write is a function of the test. */
 class LyingEnd implements TunnelEnd {
   readonly name = "liar";
   readonly waitable = undefined;

@@ -1,4 +1,4 @@
-/** The surfaces that a script works with, where they meet its own memory and its own end. */
+/** The surfaces, with memory of the script and at the end of their tunnel. */
 
 import assert from "node:assert/strict";
 import { type Packet, PacketBatch, PacketQueue } from "../../../lib/core/mod.ts";
@@ -41,7 +41,7 @@ Deno.test("Tunnel.writable sends a part of a buffer as it is", async () => {
   await tunnel.closed;
 });
 
-Deno.test("StreamSurface cuts super-packets, and drops one that cannot be cut", async () => {
+Deno.test("StreamSurface segments super-packets, and drops one that cannot be segmented", async () => {
   const surface = new StreamSurface(() => {});
   const host = new TestHost();
   surface.attach(host);
@@ -215,7 +215,7 @@ Deno.test("Tunnel balances while for await has a batch, and after each is given 
   assertNothingLeft(tunnel);
 });
 
-/** What the body of `for await` does to its batch. */
+/** Misuse of the batch in the body of `for await`. */
 const OVERSTEPS: Record<string, (batch: PacketBatch) => unknown> = {
   "calls shift": (batch) => batch.shift(1),
   "calls clear": (batch) => batch.clear(),
@@ -284,7 +284,7 @@ Deno.test("Tunnel.send() sends a packet of the current batch once, in the order 
   assertNothingLeft(tunnel);
 });
 
-Deno.test("Tunnel.send() refuses a packet that was moved out of its slot, and what is no packet", async () => {
+Deno.test("Tunnel.send() refuses a packet that was moved out of its slot, and values that are not packets", async () => {
   const { tunnel, device } = await openManual();
   device.come(1);
   for await (const batch of tunnel) {
@@ -321,7 +321,7 @@ Deno.test("Tunnel.send() refuses a packet that was moved out of its slot, and wh
   assertNothingLeft(tunnel);
 });
 
-/** Arrays whose class says something else than they have. */
+/** Arrays whose class reports a wrong length. */
 class Liar extends Uint8Array {
   override get length(): number {
     return 4;
@@ -331,7 +331,7 @@ class Liar extends Uint8Array {
   }
 }
 
-Deno.test("Tunnel.send() and writable take the bytes that an array has, whatever its class says", async () => {
+Deno.test("Tunnel.send() and writable take the bytes of an array, whatever its class reports", async () => {
   const { tunnel, device } = await openManual();
   const shrunk = new ArrayBuffer(40, { maxByteLength: 80 });
   const arrays = [
@@ -369,7 +369,7 @@ Deno.test("Tunnel.send() and writable take the bytes that an array has, whatever
   assertNothingLeft(tunnel);
 });
 
-Deno.test("Tunnel.run() says what to do when a handler transfers a packet's memory", async () => {
+Deno.test("Tunnel.run() rejects with the remedy when a handler transfers a packet's memory", async () => {
   const { tunnel, device } = await openManual();
   const running = tunnel.run(function thief(packet) {
     void new ReadableStream({

@@ -1,4 +1,4 @@
-/** How tunnels end: by stages that throw, by their own handlers, by a signal; and what is put back then. */
+/** Ends of tunnels: by stages that throw, by their own handlers, by a signal; and the state that is restored. */
 
 import assert from "node:assert/strict";
 import { Direction, type Packet, type PacketHandler, type Stage } from "../../../lib/core/mod.ts";
@@ -18,7 +18,7 @@ async function openManual(...stages: (Stage | PacketHandler)[]): Promise<{
   return { tunnel: await openTunnel({ device, far, stages, ...QUIET }), device, far };
 }
 
-/** A stage that counts how often it was closed, and may throw then. */
+/** A stage that counts its closes, and may throw then. */
 class Closing implements Stage {
   readonly name: string;
   closes = 0;
@@ -35,7 +35,7 @@ class Closing implements Stage {
   }
 }
 
-/** What is said by `console.warn` meanwhile. */
+/** Texts of `console.warn` meanwhile. */
 class Warnings implements Disposable {
   readonly said: string[] = [];
   readonly #warn = console.warn;
@@ -49,13 +49,13 @@ class Warnings implements Disposable {
   }
 }
 
-/** The messages of an error and of all that it is made of. */
+/** Messages of an error and of the errors that it consists of. */
 function messagesOf(error: unknown): string[] {
   const { message, errors = [] } = error as Error & { errors?: unknown[] };
   return [message, ...errors.flatMap(messagesOf)];
 }
 
-/** Whatever a promise rejects with. */
+/** Reason of a promise's rejection. */
 async function rejectionOf(promise: Promise<unknown>): Promise<unknown> {
   try {
     await promise;
@@ -142,7 +142,7 @@ Deno.test("Tunnel.run() rejects when a tick throws, with the packets that its st
   assertNothingLeft(tunnel);
 });
 
-Deno.test("Tunnel.run() says what was thrown when it is no Error", async () => {
+Deno.test("Tunnel.run() shows a thrown value that is not an Error", async () => {
   const { tunnel, device } = await openManual();
   device.come(1);
   const run = tunnel.run(function odd() {
@@ -152,7 +152,7 @@ Deno.test("Tunnel.run() says what was thrown when it is no Error", async () => {
   assertNothingLeft(tunnel);
 });
 
-Deno.test("Tunnel.run() rejects unhandled when nobody awaits it", async () => {
+Deno.test("Tunnel.run() rejects unhandled when it is not awaited", async () => {
   const unhandled = Promise.withResolvers<PromiseRejectionEvent>();
   const listen = (event: PromiseRejectionEvent) => {
     event.preventDefault();
@@ -255,7 +255,7 @@ Deno.test("Tunnel closes each of its stages once, though one throws then", async
   assert.deepEqual([device.closes, far.closes], [1, 1]);
 });
 
-Deno.test("Tunnel tells both when a stage throws and another cannot be closed", async () => {
+Deno.test("Tunnel rejects with both errors when a stage throws and another cannot be closed", async () => {
   const stages = [new Closing("first", "stuck"), new Closing("second")];
   const { tunnel, device } = await openManual(...stages);
   device.come(1);
@@ -275,7 +275,7 @@ Deno.test("Tunnel tells both when a stage throws and another cannot be closed", 
   assertNothingLeft(tunnel);
 });
 
-Deno.test("Tunnel closes its stages once, too, when it never ran", async () => {
+Deno.test("Tunnel closes its stages once even if it never ran", async () => {
   const stages = [new Closing("first"), new Closing("second", "stuck"), new Closing("third")];
   const { tunnel, device, far } = await openManual(...stages);
   const added = new Closing("added");

@@ -7,7 +7,7 @@ import { openTunnel, type Tunnel, Verdict } from "../../../runtime/mod.ts";
 import { FaultyDevice } from "../../kit/faulty_device.ts";
 import { Random } from "../../../lib/core/random.ts";
 
-/** The runtime's own signals and thread need no test here, and permissions that these tests lack. */
+/** Signals and the watchdog require permissions that these tests lack. */
 const QUIET = { signals: false, watchdog: 0 };
 
 /** A tunnel, and another one on the other side of its device. */
@@ -16,7 +16,7 @@ async function openPair(queueLength = 500): Promise<[Tunnel, Tunnel]> {
   return [await openTunnel({ device, ...QUIET }), await openTunnel({ device: outside, ...QUIET })];
 }
 
-/** Sends packets of one byte and collects what comes back, until there are as many as expected. */
+/** Sends packets of one byte and collects replies, until there are as many as expected. */
 async function exchange(tester: Tunnel, bytes: number[], expected: number): Promise<number[]> {
   for (const byte of bytes) assert.equal(tester.send(Uint8Array.of(byte)), true);
   const got: number[] = [];
@@ -172,7 +172,7 @@ Deno.test("Tunnel iterates batches that are the script's until the next", async 
   assertBalanced(tunnel);
 });
 
-Deno.test("Tunnel.send() refuses packets that are not the batch's, and lengths that no packet has", async () => {
+Deno.test("Tunnel.send() refuses packets of no current batch, and invalid lengths", async () => {
   const [tunnel, tester] = await openPair();
   assert.throws(() => tester.send(new Uint8Array(0)), TypeError);
   assert.throws(() => tester.send(new Uint8Array(65_536)), TypeError);
@@ -207,7 +207,7 @@ Deno.test("Tunnel.readable and writable carry owned bytes both ways", async () =
   assertBalanced(tunnel);
 });
 
-Deno.test("Tunnel.writable refuses what is no packet", async () => {
+Deno.test("Tunnel.writable refuses values that are not packets", async () => {
   const [tunnel, tester] = await openPair();
   const writer = tunnel.writable.getWriter();
   await assert.rejects(writer.write("text" as unknown as Uint8Array), /a packet must be a Uint8Array/);
@@ -272,7 +272,7 @@ Deno.test("Tunnel drops packets that a handler has moved out of their slots", as
   assertBalanced(tunnel);
 });
 
-Deno.test("Tunnel.stats add up in the middle of a handler, too", async () => {
+Deno.test("Tunnel.stats add up in the middle of a handler", async () => {
   const [tunnel, tester] = await openPair();
   const run = tunnel.run((packet) => {
     assertBalanced(tunnel);
@@ -347,7 +347,7 @@ Deno.test("openTunnel() refuses a device of another tunnel, options of the wrong
   outside.close();
 });
 
-Deno.test("Tunnel counts a packet with a header cut short once", async () => {
+Deno.test("Tunnel counts a packet with a truncated header once", async () => {
   const { Ip } = await import("../../../lib/wire/ip.ts");
   const [tunnel, tester] = await openPair();
   const run = tunnel.run((packet) => {

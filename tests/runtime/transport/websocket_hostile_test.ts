@@ -1,4 +1,4 @@
-/** Strangers and odd peers of a listening WebSocket transport. Needs --allow-net. */
+/** Hostile and faulty peers of a listening WebSocket transport. Needs --allow-net. */
 
 import { deepStrictEqual, ok, rejects, strictEqual, throws } from "node:assert/strict";
 import { PacketBatch } from "../../../lib/core/mod.ts";
@@ -121,7 +121,7 @@ for (
   });
 }
 
-Deno.test("A flood of packets that nobody reads is refused with its reason, and everything else runs meanwhile", async () => {
+Deno.test("A flood of packets that are not read is dropped with a reason, and other code runs meanwhile", async () => {
   await using server = await listening();
   using peer = await RawPeer.open(server.place);
   const bytes = frame(BINARY, pattern(1000));
@@ -144,7 +144,7 @@ Deno.test("A burst of short packets waits for the loop, and none is lost", async
   strictEqual(server.host.lost, 0);
 });
 
-Deno.test("WebSocketTransport joins fragments, and answers the newest ping between them", async () => {
+Deno.test("WebSocketTransport joins fragments, and replies to the newest ping between them", async () => {
   await using server = await listening();
   using peer = await RawPeer.open(server.place);
   const packet = pattern(3000);
@@ -159,7 +159,7 @@ Deno.test("WebSocketTransport joins fragments, and answers the newest ping betwe
   deepStrictEqual(heard, { opcode: PONG, payload: Uint8Array.of(1, 2, 3) });
 });
 
-Deno.test("WebSocketTransport answers a Close frame and ends", async () => {
+Deno.test("WebSocketTransport replies to a Close frame and ends", async () => {
   await using server = await listening();
   using peer = await RawPeer.open(server.place);
   await until(() => server.end.connected, "it was connected");
@@ -169,7 +169,7 @@ Deno.test("WebSocketTransport answers a Close frame and ends", async () => {
   ok(!server.end.connected);
 });
 
-Deno.test("A half-closed peer and one that resets its connection are gone", async () => {
+Deno.test("A peer that half-closes or resets its connection is lost", async () => {
   await using server = await listening();
   {
     using peer = await RawPeer.open(server.place);
@@ -352,7 +352,7 @@ Deno.test("A listener that was closed by others is a failure", async () => {
   ok(server.end.failure!.message.startsWith("Cannot use test: its listener is closed"));
 });
 
-Deno.test("A peer that answers no ping is replaced by a newer one, and given up in time without one", async () => {
+Deno.test("A peer that does not reply to pings is replaced by a newer one, or times out", async () => {
   await using server = await listening({ timeout: 1000 });
   using silent = await RawPeer.open(server.place);
   await until(() => server.end.connected, "it was connected");
@@ -363,7 +363,7 @@ Deno.test("A peer that answers no ping is replaced by a newer one, and given up 
   ok(!server.end.connected, "it was given up");
 });
 
-Deno.test("A peer that answers pings is not replaced, however long it has nothing else to say", async () => {
+Deno.test("A peer that replies to pings is not replaced, however long it sends nothing else", async () => {
   await using server = await listening({ timeout: 1000 });
   const peer = await websocket({ url: `ws://${server.place}/`, timeout: 1000 })();
   await until(() => server.end.connected, "it was connected");
@@ -376,7 +376,7 @@ Deno.test("A peer that answers pings is not replaced, however long it has nothin
   await peer.closed;
 });
 
-Deno.test("A peer that takes what is sent to it is there, however late its answers to pings come", async () => {
+Deno.test("A peer that reads counts as alive, however late it replies to pings", async () => {
   await using server = await listening({ timeout: 2000 });
   using peer = await RawPeer.open(server.place);
   await until(() => server.end.connected, "it was connected");
@@ -401,7 +401,7 @@ Deno.test("A peer that takes what is sent to it is there, however late its answe
   await reading;
 });
 
-Deno.test("WebSocketTransport closes within two seconds though its peer answers nothing and reads nothing", async () => {
+Deno.test("WebSocketTransport closes within two seconds although its peer neither replies nor reads", async () => {
   const server = await listening();
   using _peer = await RawPeer.open(server.place);
   await until(() => server.end.connected, "it was connected");
@@ -448,7 +448,7 @@ Deno.test('websocket({ payload: "any" }) carries any bytes but none, up to 65,53
   deepStrictEqual(server.host.refused, { "empty": 1 });
 });
 
-Deno.test("websocket() names the option that makes no sense", async () => {
+Deno.test("websocket() names the invalid option", async () => {
   const wrong = { listen: 0, payload: "all" } as unknown as WebSocketOptions;
   await rejects(async () => await websocket(wrong)(), {
     name: "TypeError",
@@ -556,7 +556,7 @@ async function until101(place: string): Promise<RawPeer> {
   return peer!;
 }
 
-/** Says to stop after the first time. */
+/** Returns true after the first call. */
 function turnOnce(): () => boolean {
   let turns = 0;
   return () => turns++ > 0;
