@@ -111,7 +111,7 @@ systemTest(
   },
 );
 
-systemTest("--capture writes what passes a script's device, to a file and to a pipe", {
+systemTest("--capture writes the packets that pass a script's device to a file and to a pipe", {
   programs: ["ip", "ping", "tshark"],
 }, async () => {
   await using namespace = await openNamespace();
@@ -162,7 +162,7 @@ systemTest("A capture in a pipe is read as it comes", { programs: ["tshark"] }, 
   await running.said(/(5300\n){3}/);
 });
 
-Deno.test("A capture's pipe loses what is too much for its reader, and counts it; packets never wait", async () => {
+Deno.test("CapturePipe loses and counts data that its reader is too slow for; packets never wait", async () => {
   const held = Promise.withResolvers<void>();
   const pipe = new CapturePipe(new WritableStream({ write: () => held.promise }));
   const blocks = new Uint8Array(1024 * 1024);
@@ -180,7 +180,7 @@ Deno.test("A capture's pipe loses what is too much for its reader, and counts it
   deepEqual([broken.lost, broken.hasEnded], [2 * blocks.length, true]);
 });
 
-Deno.test("A capture's pipe counts the packets that were lost, and waits half a second for its reader", async () => {
+Deno.test("CapturePipe counts lost packets, and waits half a second for its reader", async () => {
   const pipe = new CapturePipe(new WritableStream({ write: () => new Promise(() => {}) }));
   const writer = new PcapngWriter(pipe);
   const tun = writer.addInterface("tun0");
@@ -216,7 +216,7 @@ Deno.test("Capture files take turns by size, and the oldest is removed", async (
   ok(times.length > 3);
 });
 
-Deno.test("openCaptureFile() overwrites nothing, and says what is wrong", async () => {
+Deno.test("openCaptureFile() overwrites nothing, and reports errors", async () => {
   await using folder = new Folder();
   const path = `${folder.path}/a.pcapng`;
   Deno.writeTextFileSync(path, "mine");
@@ -289,7 +289,7 @@ Deno.test("A file or folder that was removed ends a capture with one line, and t
   }
 });
 
-systemTest("A full disk ends a capture with one line; what is there can be read, and packets pass", {
+systemTest("A full disk ends a capture with one line; the file can be read, and packets pass", {
   programs: ["unshare", "mount"],
 }, async () => {
   await using namespace = await openNamespace();
@@ -386,7 +386,7 @@ sys.exit(child.wait())`;
   );
 });
 
-systemTest("--capture - refuses a terminal, and says where the capture can go", {
+systemTest("--capture - rejects a terminal, and names alternatives", {
   programs: ["script"],
 }, async () => {
   const echo = fileURLToPath(new URL("../../scripts/icmp_echo.ts", import.meta.url));
@@ -443,7 +443,7 @@ systemTest("Times of a capture follow the wall clock when it is set", {
   });
 });
 
-Deno.test("openWireshark() says so where it is not installed", {
+Deno.test("openWireshark() throws NotFound where it is not installed", {
   ignore: Deno.build.os !== "linux",
 }, () => {
   const path = Deno.env.get("PATH")!;

@@ -86,7 +86,7 @@ async function pingThrough(
   return said;
 }
 
-Deno.test("warren --help, and each command's, explain themselves and end with 0", async () => {
+Deno.test("warren --help, and that of each command, prints the usage and ends with 0", async () => {
   const { code, stdout, stderr } = await warren(["--help"]);
   assert.equal(code, 0);
   assert.equal(stderr, "");
@@ -142,7 +142,7 @@ const WRONG: [args: string[], message: RegExp][] = [
   [["doctor", "a.ts", "b.ts"], /^warren: "b\.ts" is not expected here/],
 ];
 
-Deno.test("warren ends with 2 and says what is wrong with its command line", async () => {
+Deno.test("warren ends with 2 and reports errors in its command line", async () => {
   await Promise.all(WRONG.map(async ([args, message]) => {
     const { code, stdout, stderr } = await warren(args);
     assert.equal(code, 2, `warren ${args.join(" ")}: ${stderr}`);
@@ -220,7 +220,7 @@ Deno.test("warren new makes a folder whose script runs, type-checks and starts a
   assert.equal(url.stdout, `permissions --allow-ffi\n${planned}`, url.stderr);
 });
 
-Deno.test("warren new overwrites nothing, and tells what a deno.json that is there lacks", async () => {
+Deno.test("warren new overwrites nothing, and lists entries that an existing deno.json lacks", async () => {
   await using folder = new Folder();
   await folder.write("deno.json", "{}");
   await folder.write("taken/keep.txt", "kept");
@@ -238,7 +238,7 @@ Deno.test("warren new overwrites nothing, and tells what a deno.json that is the
   ]);
 });
 
-Deno.test("warren new writes what runs beside a package.json of another kind", async () => {
+Deno.test("warren new creates a script that runs next to a package.json of another kind", async () => {
   await using folder = new Folder();
   await folder.write("package.json", '{ "name": "other", "type": "commonjs" }');
   await warren(["new", "my.ts"], folder.path);
@@ -411,7 +411,7 @@ Deno.test("--workers is refused to a script that no module exports, before a dev
   );
 });
 
-Deno.test("A dry run refuses what a profile could not be written to, and leaves no file", async () => {
+Deno.test("A dry run rejects paths to which a profile cannot be written, and leaves no file", async () => {
   await using folder = new Folder();
   await folder.write("my.ts", await readmeScript());
   const run = async (path: string) =>
@@ -535,7 +535,7 @@ systemTest("warren doctor finds nothing wrong here, in lines and as JSON", { pro
 });
 
 systemTest(
-  "warren doctor warns of a persistent device that nobody has open",
+  "warren doctor warns of a persistent device that no process has open",
   { programs: ["ip"] },
   async () => {
     await using namespace = await openNamespace();
@@ -545,7 +545,7 @@ systemTest(
   },
 );
 
-systemTest("warren doctor --repair puts back what a killed script left behind", PING, async () => {
+systemTest("warren doctor --repair undoes changes that a killed script left behind", PING, async () => {
   await using folder = new Folder();
   await using namespace = await openNamespace();
   const path = await folder.write(
@@ -575,7 +575,7 @@ export default script(import.meta, { address: "10.9.0.1/24", rule }, () => Deno.
   assert.match((await doctor()).stdout, /^ok {4}leftovers: no crash left anything behind$/m);
 });
 
-Deno.test("warren doctor ends with 1 for a script that is not there", async () => {
+Deno.test("warren doctor ends with 1 for a script that does not exist", async () => {
   const { code, stderr } = await warren(["doctor", "nosuch.ts"], Deno.cwd());
   assert.equal(code, 1);
   assert.equal(

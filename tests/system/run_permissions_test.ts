@@ -48,7 +48,7 @@ class Folder implements AsyncDisposable {
   }
 }
 
-Deno.test("warren run gives a script what its run line asks for, and what the command line grants", async () => {
+Deno.test("warren run gives a script the permissions in its run line and on the command line", async () => {
   await using folder = new Folder({
     "plain.ts": SCRIPT,
     "ffi.ts": `#!/usr/bin/env -S deno run --allow-ffi\n${SCRIPT}`,
@@ -149,12 +149,12 @@ Deno.test("warren run takes a script from a URL anew each time, with FFI alone, 
   );
 });
 
-Deno.test("deno.lock knows no module from elsewhere", async () => {
+Deno.test("deno.lock has no modules of scripts", async () => {
   const lock = JSON.parse(await Deno.readTextFile(join(ROOT, "deno.lock"))) as Record<string, unknown>;
   assert.deepEqual(Object.keys(lock).sort(), ["npm", "specifiers", "version", "workspace"]);
 });
 
-systemTest("warren run leaves no process behind, whatever ends it", { root: false }, async () => {
+systemTest("warren run leaves no process behind, by whichever signal it ends", { root: false }, async () => {
   await using folder = new Folder({
     "wait.ts": SCRIPT.replace("{ device }, async () => {", "{ device }, async (tunnel) => {").replace(
       /\n\}\);$/,

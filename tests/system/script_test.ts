@@ -84,7 +84,7 @@ systemTest(
 );
 
 systemTest(
-  "A script that hangs with several tunnels puts back what each of them changed",
+  "A script that hangs with several tunnels undoes the changes of each",
   NEEDS,
   async () => {
     await using namespace = await openNamespace();
@@ -101,7 +101,7 @@ systemTest(
   },
 );
 
-systemTest("A script that forgets to wait for run() is told so", NEEDS, async () => {
+systemTest("A script that does not wait for run() ends with an error", NEEDS, async () => {
   await using namespace = await openNamespace();
   const { code, said } = await run(namespace, `{ name: "tun7" }`, "tunnel.run();");
   assert.equal(code, 1);

@@ -5,7 +5,7 @@ import { parseCommand } from "../../../runtime/cli/arguments.ts";
 
 const FORM = { usage: "", strings: ["from"], booleans: ["json"], maxWords: 1 };
 
-Deno.test("parseCommand() tells words, values and flags apart", () => {
+Deno.test("parseCommand() separates words, values and flags", () => {
   assert.deepEqual(parseCommand(["12", "--from=a b", "--json"], FORM), {
     words: ["12"],
     values: { from: "a b" },
@@ -14,7 +14,7 @@ Deno.test("parseCommand() tells words, values and flags apart", () => {
   assert.deepEqual(parseCommand([], FORM), { words: [], values: {}, flags: new Set() });
 });
 
-Deno.test("parseCommand() refuses what it does not know, with what may have been meant", () => {
+Deno.test("parseCommand() rejects unknown arguments, with a suggestion", () => {
   const refusals: [string[], string][] = [
     [["--jsno=1"], "--jsno=1 is not a flag: did you mean --json?"],
     [["-x"], "-x is not a flag"],

@@ -5,7 +5,7 @@ import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { denoFlagsOf, isDenoFlag } from "../../../runtime/cli/deno_flags.ts";
 
-Deno.test("denoFlagsOf() hands on what concerns the script, and leaves permissions, settings and Warren's words", () => {
+Deno.test("denoFlagsOf() passes on flags that concern the script, but no permissions, settings and arguments of Warren", () => {
   const main = pathToFileURL(resolve("runtime/cli/main.ts")).href;
   const words = [
     ...["run", "-A", "--no-check", "--config", "deno.json", "--cert", "ca.pem", "--v8-flags=--expose-gc"],
@@ -19,7 +19,7 @@ Deno.test("denoFlagsOf() hands on what concerns the script, and leaves permissio
   deepEqual(denoFlagsOf(["run", "--cached-only", main], main), ["--cached-only"]);
 });
 
-Deno.test("isDenoFlag() knows whole flags alone", () => {
+Deno.test("isDenoFlag() accepts only complete flags", () => {
   const flags = [
     "--cert=a",
     "--no-remote",

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import type { Check } from "../../../driver/check.ts";
 import { checkPackageJson, formatCheck } from "../../../runtime/cli/doctor.ts";
 
-Deno.test("formatCheck() is one line with the remedy behind", () => {
+Deno.test("formatCheck() returns one line with the remedy at its end", () => {
   assert.equal(
     formatCheck({ name: "Deno", state: "ok", text: "version 2.9.6" }),
     "ok    Deno: version 2.9.6",
@@ -27,7 +27,7 @@ async function packageChecks(files: Record<string, string>, folder: string): Pro
   }
 }
 
-Deno.test("checkPackageJson() warns of a package.json that disturbs scripts, with the remedy for each", async () => {
+Deno.test("checkPackageJson() warns of a package.json that affects scripts, with a remedy", async () => {
   const [hides] = await packageChecks({ "deno.json": "{}", "a/package.json": "{}" }, "a");
   assert.match(hides!.text, /a[/\\]package\.json hides a deno\.json above it/);
   const [modules] = await packageChecks({ "a/deno.json": "{}", "a/package.json": "{}" }, "a");
@@ -37,7 +37,7 @@ Deno.test("checkPackageJson() warns of a package.json that disturbs scripts, wit
   for (const check of [hides, modules, type]) assert.equal(check!.state, "warn");
 });
 
-Deno.test("checkPackageJson() is content with a package.json beside a deno.json that allows it, and with none", async () => {
+Deno.test("checkPackageJson() accepts a package.json next to a deno.json that allows it, and none", async () => {
   const settings = '{ "nodeModulesDir": "none" }';
   for (const files of [{ "a/deno.json": settings, "a/package.json": "{}" }, { "a/deno.json": "{}" }]) {
     const checks = await packageChecks(files as Record<string, string>, "a");

@@ -5,7 +5,7 @@ import { zipSync } from "fflate";
 import * as builds from "../../../driver/windows/builds.ts";
 import { driver, extract, keep } from "../../../runtime/cli/driver.ts";
 
-Deno.test("extract() refuses what is no zip, and a zip without the DLL", () => {
+Deno.test("extract() rejects other files, and a zip without the DLL", () => {
   throws(() => extract(new Uint8Array(100).fill(0xa5), builds, "x86_64"), {
     name: "SyntaxError",
     message: /^Cannot install Wintun: the file is not a zip archive/,
@@ -17,7 +17,7 @@ Deno.test("extract() refuses what is no zip, and a zip without the DLL", () => {
   });
 });
 
-Deno.test("extract() refuses a DLL that its maker has not signed, saying both hashes", () => {
+Deno.test("extract() rejects a DLL that is not an official build, with both hashes", () => {
   const forged = zipSync({ "wintun/bin/amd64/wintun.dll": Uint8Array.of(1) });
   throws(() => extract(forged, builds, "x86_64"), {
     name: "NotSupported",
@@ -25,7 +25,7 @@ Deno.test("extract() refuses a DLL that its maker has not signed, saying both ha
   });
 });
 
-Deno.test("keep() writes each file whole, over what was there", async () => {
+Deno.test("keep() replaces existing files atomically", async () => {
   const folder = await Deno.makeTempDir();
   try {
     await keep(`${folder}/a/b`, [{ name: "wintun.dll", bytes: Uint8Array.of(1) }]);
@@ -37,7 +37,7 @@ Deno.test("keep() writes each file whole, over what was there", async () => {
   }
 });
 
-Deno.test("keep() says what is so, by the system's class of error, and leaves no half file", async () => {
+Deno.test("keep() throws errors of the system's class, and leaves no partial file", async () => {
   const folder = await Deno.makeTempDir();
   try {
     const files = [{ name: "wintun.dll", bytes: Uint8Array.of(1) }];
@@ -55,7 +55,7 @@ Deno.test("keep() says what is so, by the system's class of error, and leaves no
   }
 });
 
-Deno.test("warren driver says what is wrong with its command line", async () => {
+Deno.test("warren driver reports errors in its command line", async () => {
   await rejects(async () => await driver([]), { name: "UsageError" });
   await rejects(async () => await driver(["instal"]), { name: "UsageError" });
   await rejects(async () => await driver(["install", "--form", "x.zip"]), /did you mean --from\?/);

@@ -16,7 +16,7 @@ Deno.test("settingsFor() links a checkout in place of the registry's package", (
   assert.deepEqual(settings.tasks, { start: "deno run --allow-ffi my.ts" });
 });
 
-Deno.test("settingsFor() takes the registry's package when Warren itself came from there", () => {
+Deno.test("settingsFor() uses the registry's package when Warren itself came from there", () => {
   const settings = settingsFor("my.ts", new URL("https://jsr.io/@warren/tunnel/0.1.0/"));
   assert.deepEqual(settings.imports, IMPORTS);
   assert.ok(!("links" in settings));

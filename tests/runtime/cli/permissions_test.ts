@@ -51,14 +51,14 @@ const LINES: [line: string, flags: string[] | undefined, leftOut?: string[]][] =
   ["", undefined],
 ];
 
-Deno.test("parseRunLine() takes permissions from a run line, and nothing that does more", () => {
+Deno.test("parseRunLine() takes permissions from a run line, and ignores other flags", () => {
   for (const [line, flags, leftOut = []] of LINES) {
     const expected = flags === undefined ? undefined : { flags, leftOut };
     assert.deepEqual(parseRunLine(line), expected, line);
   }
 });
 
-Deno.test("parseRunLine() refuses a run line whose denial it cannot take", () => {
+Deno.test("parseRunLine() rejects a run line with a denial that it cannot accept", () => {
   for (
     const denial of [
       `--deny-read="/etc"`,
@@ -77,7 +77,7 @@ Deno.test("parseRunLine() refuses a run line whose denial it cannot take", () =>
   }
 });
 
-Deno.test("parseRunLine() refuses a run line that would hide from a terminal what it asks for", () => {
+Deno.test("parseRunLine() rejects a run line with invisible characters", () => {
   for (const hidden of ["\x1b[2K", "\x1b[1A", "\b\b", "\u202e", "\u200b", "\u009b2K", "\0", "\r"]) {
     assert.throws(() => parseRunLine(`#!/usr/bin/env -S deno run --allow-run=sh${hidden}`), {
       name: "SyntaxError",
@@ -91,7 +91,7 @@ Deno.test("parseRunLine() refuses a run line that would hide from a terminal wha
   });
 });
 
-Deno.test("isPermissionFlag() knows Deno's long and short flags alone", () => {
+Deno.test("isPermissionFlag() accepts only Deno's long and short flags", () => {
   for (const flag of ["-A", "--allow-all", "-N=a", "--allow-sys", "--deny-run=sh", "--ignore-env", "-I"]) {
     assert.ok(isPermissionFlag(flag), flag);
   }
@@ -100,7 +100,7 @@ Deno.test("isPermissionFlag() knows Deno's long and short flags alone", () => {
   }
 });
 
-Deno.test("mergeFlags() unites what is granted, keeps what is denied, and says everything once", () => {
+Deno.test("mergeFlags() merges permissions, keeps denials, and removes duplicates", () => {
   const merged = (...flags: string[]) => mergeFlags(flags).join(" ");
   assert.equal(merged("--allow-net=a", "--allow-ffi", "--allow-net=b"), "--allow-net=a,b --allow-ffi");
   assert.equal(merged("--allow-net=a", "--allow-net"), "--allow-net");
@@ -112,7 +112,7 @@ Deno.test("mergeFlags() unites what is granted, keeps what is denied, and says e
   assert.ok(!grantsAll(mergeFlags(["--deny-all-things", "--allow-ffi"])));
 });
 
-Deno.test("allow() refuses a path with a comma, which would be two", () => {
+Deno.test("allow() rejects a path with a comma, which Deno would take as two", () => {
   assert.equal(allow("write", "/tmp/a b"), "--allow-write=/tmp/a b");
   assert.throws(
     () => allow("write", "/tmp/a,b"),

@@ -97,7 +97,7 @@ Deno.test("report() prints a hint and returns 2 for a UsageError, and 1 for othe
   }
 });
 
-Deno.test("report() does nothing to a terminal, whatever is in words and messages", () => {
+Deno.test("report() prints no control characters to a terminal", () => {
   const said = mock.method(console, "error", () => {});
   try {
     report(new UsageError('"a\x1b[2J\x07\r\u009bb\n" is no flag'), "warren");

@@ -43,7 +43,7 @@ for (const [args, options] of GIVEN) {
   Deno.test(`parseScriptFlags() takes ${args.join(" ")}`, () => assert.deepEqual(one(args), options));
 }
 
-Deno.test("parseScriptFlags() lets a flag replace what the script says, and leaves the rest", () => {
+Deno.test("parseScriptFlags() replaces options of the script by flags, and keeps the rest", () => {
   const declared = {
     address: ["10.9.0.1/24", "fd00::1/64"],
     mtu: 1400,
@@ -58,7 +58,7 @@ Deno.test("parseScriptFlags() lets a flag replace what the script says, and leav
   assert.deepEqual(one([], declared), declared);
 });
 
-Deno.test("parseScriptFlags() knows --help, --quiet and --dry-run, and their letters", () => {
+Deno.test("parseScriptFlags() takes --help, --quiet and --dry-run, and their letters", () => {
   const { help, quiet, dryRun } = parseScriptFlags(["-h", "-q", "--dry-run"], { "": {} });
   assert.deepEqual([help, quiet, dryRun], [true, true, true]);
   const none = parseScriptFlags([], { "": {} });
@@ -147,14 +147,14 @@ for (const [args, message] of REFUSED) {
   Deno.test(`parseScriptFlags() refuses ${args.join(" ")}`, () => refused(args, message));
 }
 
-Deno.test("parseScriptFlags() refuses a flag that does not fit what the script says", () => {
+Deno.test("parseScriptFlags() rejects a flag that contradicts the script's options", () => {
   const [device] = MemoryDevice.pair({ name: "mine" });
   refused(["--mtu", "1000"], /^--mtu: .*IPv6/, { "": { address: "fd00::1/64" } });
   refused(["--mtu", "1000"], /^--mtu has no effect: .*"mine"/, { "": { device } });
   assert.equal(one(["--far", "tun:b"], { device }).far, "tun:b");
 });
 
-Deno.test("parseScriptFlags() blames the script, not the command line, for what the script says", () => {
+Deno.test("parseScriptFlags() blames the script, not the command line, for the script's options", () => {
   assert.throws(
     () => one(["--mtu", "1400"], { address: "10.9.0.1" }),
     (error) => !(error instanceof UsageError),
@@ -241,7 +241,7 @@ Deno.test("parseScriptFlags() gives a script its own flags by type, with default
   assert.equal(both.given.flags["mtuLike"], "5");
 });
 
-Deno.test("parseScriptFlags() refuses what a script's own flags cannot be", () => {
+Deno.test("parseScriptFlags() rejects invalid values of a script's own flags", () => {
   const own: [args: string[], message: RegExp][] = [
     [[], /^--key is missing: the shared key's file$/],
     [["--key="], /^--key needs a value$/],
@@ -266,7 +266,7 @@ Deno.test("parseScriptFlags() refuses what a script's own flags cannot be", () =
   assert.ok(parseScriptFlags(["--help"], { "": {} }, OWN).help);
 });
 
-Deno.test("checkOwnFlags() refuses names that are taken, and declarations that make no sense", () => {
+Deno.test("checkOwnFlags() rejects reserved names and invalid declarations", () => {
   const declare = (flags: unknown, tunnels: string[] = []) => () =>
     checkOwnFlags(flags as ScriptFlags, tunnels);
   for (

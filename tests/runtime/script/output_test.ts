@@ -137,7 +137,7 @@ Deno.test("OutputStream drops a text longer than its queue while its reader has 
     assert.equal(reader.text, "first\nwarren: 2 lines dropped: the output was not read in time\nlast\n");
   }));
 
-Deno.test("OutputStream.show() replaces what a stalled reader has not seen", () =>
+Deno.test("OutputStream.show() replaces a status that a stalled reader has not read", () =>
   withTimers(async (tick) => {
     const reader = new Reader();
     const stream = new OutputStream(reader);
@@ -190,7 +190,7 @@ Deno.test("OutputStream.flush() waits for half a second at most, and flushSync()
     assert.equal(reader.text, "");
   }));
 
-Deno.test("OutputStream.flushSync() writes what waits", () => {
+Deno.test("OutputStream.flushSync() writes the queue", () => {
   const reader = new Reader();
   const stream = new OutputStream(reader);
   reader.stop();
@@ -230,7 +230,7 @@ Deno.test("OutputStream passes over the errors of its file, and writes again whe
   assert.equal(reader.text, "here\n");
 });
 
-Deno.test("OutputStream tries again what would block a descriptor in non-blocking mode", () =>
+Deno.test("OutputStream retries writes that would block on a non-blocking descriptor", () =>
   withTimers(async (tick) => {
     const reader = new Reader();
     let isFull = true;

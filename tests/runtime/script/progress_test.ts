@@ -36,7 +36,7 @@ function greeting(address: string[]): string[] {
   }
 }
 
-Deno.test("greet() names the device, its addresses, its networks and what to try", () => {
+Deno.test("greet() names the device, its addresses, its networks and a host to ping", () => {
   assert.deepEqual(greeting(["10.9.0.1/24", "fd00::5/64"]), [
     "tun7 is open: 10.9.0.1/24, fd00::5/64, MTU 1400, to udp 192.0.2.1:4500. Press Ctrl-C to stop.",
     "The script receives packets to 10.9.0.0/24 and fd00::/64. Try: ping 10.9.0.2",
@@ -48,13 +48,13 @@ Deno.test("greet() names the device, its addresses, its networks and what to try
   assert.match(greeting(["fd00::1/64"])[1]!, /Try: ping fd00::2$/);
 });
 
-Deno.test("greet() suggests nothing where a network has nobody else", () => {
+Deno.test("greet() suggests nothing for a network without other hosts", () => {
   for (const address of [[], ["10.9.0.1/32"], ["10.9.0.1/31"], ["fd00::1/128"]]) {
     assert.equal(greeting(address).length, 1);
   }
 });
 
-Deno.test("formatSummary() tells packets each way, drops by reason, and the far end's where there is one", () => {
+Deno.test("formatSummary() lists packets in each direction, drops by reason, and those of a far end", () => {
   const counters = new Counters();
   assert.equal(
     formatSummary(counters.snapshot(0), false),

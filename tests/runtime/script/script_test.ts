@@ -105,7 +105,7 @@ Deno.test("script() runs nothing when its module's evaluation failed", async () 
   assert.equal(main.mock.callCount(), 0);
 });
 
-Deno.test("isScript() knows what script() makes, and nothing else", () => {
+Deno.test("isScript() accepts results of script(), and nothing else", () => {
   assert.ok(isScript(script(meta(false), {}, () => {})));
   for (
     const other of [undefined, null, 1, "", {}, () => {}, { options: {} }, { main: () => {}, options: null }]
@@ -139,7 +139,7 @@ Deno.test("runScript() gives several tunnels by their names", async () => {
   assert.match(err[0]!, /^warren: Error: memory memory\n {4}at .*script_test\.ts/);
 });
 
-Deno.test("runScript() says nothing with --quiet", async () => {
+Deno.test("runScript() prints nothing with --quiet", async () => {
   assert.deepEqual(await run(script(meta(false), quiet(), async () => await turn()), ["--quiet"]), {
     code: 0,
     out: [],
