@@ -1,4 +1,4 @@
-/** The addresses and identifications of later fragments, which have no ports, by those of their packets' first ones. */
+/** Translations of later fragments, which have no ports, from their first fragments. */
 
 import { IPV4_SRC } from "../../wire/header_fields.ts";
 import type { Direction, Packet } from "../../core/mod.ts";
@@ -7,18 +7,18 @@ import { Ipv4 } from "../../wire/ipv4.ts";
 import { FirstFragments } from "../../table/first_fragments.ts";
 
 // Implementation
-/** Time within which the next fragment must come (ms): Linux's reassembly timeout. */
+/** Maximum time between two fragments of a packet (ms): Linux's reassembly timeout. */
 const TIMEOUT = 30_000;
-/** How long later fragments wait for their first one (ms), and how many do at most. */
-const EARLY = 1000;
+/** Time that early fragments wait for their first one (ms), and their maximum number. */
+const EARLY_TIMEOUT = 1000;
 const MAX_EARLY = 64;
-/** The most of those from one source, and in one direction. */
+/** Maximum number of early fragments from one source, and in one direction. */
 const MAX_EARLY_OF_SOURCE = 16;
 const MAX_EARLY_OF_DIRECTION = 48;
 
-/** Fragmented packets whose first fragment was translated, and later fragments that have overtaken theirs. */
+/** Packets whose first fragment was translated, and early fragments: later ones that arrived before their first. */
 export class Fragments {
-  /** The identification of the packet that {@linkcode Fragments.find} has found. */
+  /** The new identification of the packet that {@linkcode Fragments.find} found. */
   id = 0;
   readonly #table: FirstFragments;
   readonly #addresses: Uint32Array;
@@ -35,12 +35,12 @@ export class Fragments {
     this.#key.length = 4;
   }
 
-  /** How many fragments wait for their first one. */
+  /** Early fragments that wait. */
   get waiting(): number {
     return this.#early.length;
   }
 
-  /** Notes that the first fragment, still untranslated, gets this address and identification. */
+  /** Records the address and identification of a first fragment, which is not yet translated itself. */
   note(ip: Ipv4, direction: Direction, address: number, id: number, now: number): void {
     const key = this.#fill(ip, direction);
     let packet = this.#table.find(key, now);
@@ -50,7 +50,7 @@ export class Fragments {
     this.#table.touch(packet, now);
   }
 
-  /** The address of a later fragment; -1 when its first one is not known. */
+  /** Finds the address of a later fragment; -1 when its first one is unknown. */
   find(ip: Ipv4, direction: Direction, now: number): number {
     const packet = this.#table.find(this.#fill(ip, direction), now);
     if (packet < 0) return -1;
@@ -59,7 +59,7 @@ export class Fragments {
     return this.#addresses[packet]!;
   }
 
-  /** Keeps a later fragment until its first one comes; returns whether there is room for one of its source. */
+  /** Keeps an early fragment; returns whether there is room for one of its source and direction. */
   keep(packet: Packet, ip: Ipv4, direction: Direction, now: number): boolean {
     if (this.#early.length === MAX_EARLY) return false;
     const { src } = ip;
@@ -77,7 +77,7 @@ export class Fragments {
     return true;
   }
 
-  /** The place of the next fragment in this direction whose first one has come; -1 for none. */
+  /** Index of the next early fragment in this direction whose first one has arrived; -1 for none. */
   findReady(direction: Direction, now: number): number {
     for (let i = 0; i < this.#early.length; i++) {
       const ip = this.#directions[i] === direction ? Ipv4.of(this.#early[i]!) : undefined;
@@ -86,23 +86,23 @@ export class Fragments {
     return -1;
   }
 
-  /** In how many milliseconds the next fragment will have waited for long enough; `Infinity` with none. */
+  /** Time until the next early fragment expires (ms); `Infinity` with none. */
   due(now: number): number {
-    return this.#early.length > 0 ? Math.max(0, this.#since[0]! + EARLY - now) : Infinity;
+    return this.#early.length > 0 ? Math.max(0, this.#since[0]! + EARLY_TIMEOUT - now) : Infinity;
   }
 
-  /** The place of the next fragment that has waited for long enough; -1 for none. */
+  /** Index of an early fragment that has expired; -1 for none. */
   findLate(now: number): number {
     return this.due(now) === 0 ? 0 : -1;
   }
 
-  /** Takes the fragment at a place out; the others keep their order. */
-  take(place: number): Packet {
-    const packet = this.#early[place]!;
-    this.#early.copyWithin(place, place + 1);
+  /** Removes the early fragment at an index; the others keep their order. */
+  take(index: number): Packet {
+    const packet = this.#early[index]!;
+    this.#early.copyWithin(index, index + 1);
     this.#early.pop();
-    this.#directions.copyWithin(place, place + 1);
-    this.#since.copyWithin(place, place + 1);
+    this.#directions.copyWithin(index, index + 1);
+    this.#since.copyWithin(index, index + 1);
     return packet;
   }
 

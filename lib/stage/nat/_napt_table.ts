@@ -1,9 +1,9 @@
 /**
- * What a NAPT knows of one protocol:
+ * Flows of one protocol:
  *
  *     sessions    inside address and port, remote address and port ─► outside address and port, state
- *     mappings    inside address and port ◄─► outside address and port, while there are sessions
- *     index       outside address and port ─► mapping, or port that is forwarded
+ *     mappings    inside address and port ◄─► outside address and port, as long as there are sessions
+ *     index       outside address and port ─► mapping, or rule of a forwarded port
  */
 
 import type { WorkerPlace } from "../../core/mod.ts";
@@ -15,15 +15,15 @@ import { CountedKeys } from "../../table/counted_keys.ts";
 import type { CheckedNaptOptions, Forward } from "./_napt_options.ts";
 import { HostShares } from "../../table/host_shares.ts";
 import { PortPool } from "../../table/port_pool.ts";
-import { PortTaker } from "../../table/worker_ports.ts";
+import { ownsPort, PortTaker } from "../../table/worker_ports.ts";
 
 // Implementation
 const PORTS = 65_536;
 /** No mapping, contact or host. */
 const NONE = -1;
 /**
- * A flow's states. A surplus flow was opened by a host that had its share already. A foreign one was opened from outside,
- * and its sender has not followed up on an answer: the address may be forged.
+ * States of a flow. A surplus flow was opened by a host beyond its share. A foreign flow was opened from outside, and its
+ * sender has not yet followed up on a reply: its address may be forged.
  */
 const State = {
   ForeignSurplus: 0,
@@ -33,21 +33,21 @@ const State = {
   Transitory: 4,
   Established: 5,
 } as const;
-/** By state: flows of a lower priority make room sooner. */
+/** By state: flows of a lower priority are evicted sooner. */
 const EVICTION_PRIORITIES: readonly number[] = [0, 1, 2, 2, 3, 4];
-/** The states of flows that have a port which another flow may get, in the order in which they give it. */
+/** States of flows whose port another flow may take, in that order. */
 const GIVES_PORT: readonly number[] = [State.Surplus, State.SurplusEstablished, State.Transitory];
-/** What has been seen of a flow, in each direction; that of the inside stands first. */
+/** Directions of the packets seen of a flow, as shifts of the bits below. */
 export const Seen = { Outbound: 0, Inbound: 1 } as const;
 const OPENED = 1;
 const FINISHED = 4;
 const BOTH_OPENED = OPENED | OPENED << 1;
 const BOTH_FINISHED = FINISHED | FINISHED << 1;
 
-/** Why there is no session. */
+/** Results of {@linkcode NaptTable.open} without a session. */
 export const Refusal = { NoPort: -1, TooMany: -2 } as const;
 
-/** A flow as JSON has it: addresses and ports, what was seen of it, and for how long it has been idle (ms). */
+/** Flow as saved in JSON; `idle` in milliseconds. */
 export type SavedFlow = [
   inside: number,
   insidePort: number,
@@ -60,7 +60,7 @@ export type SavedFlow = [
   idle: number,
 ];
 
-/** The flows that each inside address has opened, of all protocols; none are counted without a limit. */
+/** Number of flows that each inside address has opened, over all protocols; not counted without a limit. */
 export class Hosts {
   readonly limit: number;
   readonly keys: CountedKeys | undefined;
@@ -71,19 +71,19 @@ export class Hosts {
   }
 }
 
-/** The flows of one protocol. */
+/** Flows of one protocol. */
 export class NaptTable {
-  /** What it translates, one of `Protocol`. */
+  /** Protocol number. */
   readonly protocol: number;
-  /** Flows by the key of the packets that come from inside. */
+  /** Flows by the key of their outbound packets. */
   readonly sessions: FlowTable;
-  /** By session: the outside address, by its number, and port. */
+  /** By session: index of the outside address, and outside port. */
   readonly address: Uint8Array;
   readonly port: Uint16Array;
-  /** By mapping: who has it. */
+  /** By mapping: inside address and port. */
   readonly insideAddress: Uint32Array;
   readonly insidePort: Uint16Array;
-  /** By outside address and port: 0, a mapping's number and 1, or below 0 a forward rule's and 1. */
+  /** By outside address and port: 0 for none, mapping + 1, or -(forwarding rule + 1). */
   readonly index: Int32Array;
 
   readonly #isTcp: boolean;
@@ -93,12 +93,12 @@ export class NaptTable {
   readonly #contact: Int32Array;
   readonly #host: Int32Array;
   readonly #mappings: CountedKeys;
-  /** By mapping: where it stands in the index. */
+  /** By mapping: its position in the index. */
   readonly #mappingAt: Uint32Array;
   readonly #contacts: CountedKeys | undefined;
   readonly #hosts: Hosts;
   readonly #shares: HostShares;
-  /** By session: what releases it from its host's share; `NONE` for a surplus one. */
+  /** By session: its entry in the shares; `NONE` for a surplus session. */
   readonly #share: Int32Array;
   readonly #pools: PortPool[];
   readonly #taker: PortTaker;
@@ -128,7 +128,7 @@ export class NaptTable {
     this.#mapping = new Int32Array(capacity);
     this.#contact = new Int32Array(capacity);
     this.#host = new Int32Array(capacity);
-    // A session takes what it shares with others before another one makes room for it.
+    // A new session takes its mapping and contact before another one is evicted: hence one more.
     this.#mappings = new CountedKeys(capacity + 1);
     this.insideAddress = new Uint32Array(capacity + 1);
     this.insidePort = new Uint16Array(capacity + 1);
@@ -143,7 +143,7 @@ export class NaptTable {
         this.index.fill(-(i + 1), start + forward.firstPort, start + forward.lastPort + 1);
       });
       return new PortPool((port) =>
-        port >= firstPort && port <= lastPort && (port >>> 1) % worker.count === worker.index &&
+        port >= firstPort && port <= lastPort && ownsPort(port, worker) &&
         this.index[address * PORTS + port] === 0
       );
     });
@@ -152,31 +152,31 @@ export class NaptTable {
       pools: this.#pools,
       givesPort: GIVES_PORT,
       firstWithinShare: State.Transitory,
-      // A session of a forwarded port has none to give.
+      // A session of a forwarded port has no port to give.
       poolOf: (session) => this.#mapping[session]! < 0 ? NONE : this.address[session]!,
       random: options.random,
     });
     this.#key.length = 4;
   }
 
-  /** How many inside endpoints have a mapping now. */
+  /** Inside endpoints that have a mapping now. */
   get mappings(): number {
     return this.#mappings.size;
   }
 
-  /** What an outside address and port are mapped to; see {@linkcode NaptTable.index}. */
+  /** Entry of an outside address and port, see {@linkcode NaptTable.index}. */
   entry(address: number, port: number): number {
     return this.index[address * PORTS + port]!;
   }
 
-  /** The rule that an {@linkcode NaptTable.entry} below 0 names. */
+  /** Forwarding rule of a negative {@linkcode NaptTable.entry}. */
   forward(entry: number): Forward {
     return this.#forwards[-entry - 1]!;
   }
 
   /**
-   * Opens the session of a packet from inside, by its key; `address` is the outside address of this inside host. Returns
-   * the session, or one of {@linkcode Refusal}.
+   * Opens the session of an outbound packet by its key; `address` is the index of its host's outside address. Returns the
+   * session, or one of {@linkcode Refusal}.
    */
   open(key: FlowKey, address: number, now: number): number {
     const inside = key.words[1]!;
@@ -204,25 +204,25 @@ export class NaptTable {
     return this.#add(key, mapping, address, port, isSurplus ? State.Surplus : State.Transitory, true, now);
   }
 
-  /** Opens the session of a packet from outside to a forwarded port, by the key of its answers. */
+  /** Opens the session of an inbound packet to a forwarded port, by the key of its replies. */
   accept(key: FlowKey, address: number, port: number, now: number): number {
     const isSurplus = this.#shares.isUsed(this.#remoteKey(key.words[2]!));
     return this.#add(key, NONE, address, port, isSurplus ? State.ForeignSurplus : State.Foreign, false, now);
   }
 
-  /** Where the index has the mapping of an inside endpoint, for an error about a stranger's packet; -1 for nowhere. */
+  /** Position in the index of an inside endpoint's mapping, for errors about packets without a session; -1 for none. */
   placeOf(inside: number, port: number): number {
     const mapping = this.#mappings.find(this.#endpointKey(inside, port));
     return mapping < 0 ? NONE : this.#mappingAt[mapping]!;
   }
 
-  /** Whether an inside endpoint has sent to this address; `true` where that is not asked. */
+  /** Tells whether an inside endpoint has a flow with this address; always `true` if the filter does not ask. */
   knows(inside: number, port: number, remote: number): boolean {
     if (this.#contacts === undefined) return true;
     return this.#contacts.find(this.#contactKey(inside, port, remote)) >= 0;
   }
 
-  /** Says that a packet of a session passed, with these TCP flags; `way` is one of {@linkcode Seen}. */
+  /** Updates a session after a packet with these TCP flags; `way` is one of {@linkcode Seen}. */
   note(session: number, way: number, flags: number, now: number): void {
     let seen = this.#seen[session]!;
     const state = this.sessions.stateOf(session);
@@ -231,7 +231,7 @@ export class NaptTable {
       seen |= OPENED << way;
       isEstablished = seen === BOTH_OPENED;
     } else {
-      // RFC 5382 section 5, RFC 7857 section 2: a reset is believed until something follows it.
+      // RFC 5382 section 5, RFC 7857 section 2: a reset closes the connection unless other packets follow it.
       if (
         (flags & (Tcp.Syn | Tcp.Ack)) === Tcp.Syn && !isEstablished && (seen & BOTH_OPENED) === BOTH_OPENED
       ) {
@@ -249,13 +249,13 @@ export class NaptTable {
     this.sessions.touch(session, now, isForeign ? state : this.#ownState(session, isEstablished));
   }
 
-  /** The state of a session that is not foreign. */
+  /** State of a session that is not foreign. */
   #ownState(session: number, isEstablished: boolean): number {
     if (this.#share[session] === NONE) return isEstablished ? State.SurplusEstablished : State.Surplus;
     return isEstablished ? State.Established : State.Transitory;
   }
 
-  /** All flows, the longest idle of each state first. */
+  /** Yields all flows, the longest idle of each state first. */
   *save(outside: Uint32Array, now: number): Generator<SavedFlow> {
     const key = new FlowKey();
     for (const session of this.sessions) {
@@ -274,7 +274,7 @@ export class NaptTable {
     }
   }
 
-  /** Takes a flow over, unless its outside port is not to be had. */
+  /** Restores a flow, unless its outside port is taken or unavailable. */
   restore(flow: SavedFlow, address: number, now: number): void {
     const [inside, insidePort, remote, remotePort, , port, seen, state, idle] = flow;
     const key = new FlowKey();
@@ -286,7 +286,7 @@ export class NaptTable {
     const forward = mapping < 0 && entry < 0 ? this.forward(entry) : undefined;
     const isForward = forward !== undefined && forward.inside === inside &&
       forward.insidePort + port - forward.firstPort === insidePort;
-    // Which side opened a flow of a forwarded port is not saved.
+    // The state does not tell which side opened a flow of a forwarded port.
     const isOpenedInside = state > State.Foreign && !isForward;
     if (isOpenedInside && this.#isTooMany(inside)) return;
     if (mapping >= 0) {
@@ -350,7 +350,7 @@ export class NaptTable {
     return session;
   }
 
-  /** Counts a session for the host that opened it, unless it is a surplus one. */
+  /** Counts a session in the share of the host that opened it, unless it is surplus. */
   #takeShare(state: number, inside: number, remote: number): number {
     if (state === State.Foreign) return this.#shares.take(this.#remoteKey(remote));
     if (state < State.Transitory) return NONE;

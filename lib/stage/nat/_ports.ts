@@ -1,4 +1,4 @@
-/** The ports of TCP and UDP, and the identifier of ICMP queries, read and replaced where an IPv4 header ends. */
+/** Reads and replaces TCP and UDP ports, and ICMP query identifiers, behind an IPv4 header. */
 
 import * as field from "../../wire/header_fields.ts";
 import { difference } from "../../core/checksum.ts";
@@ -11,20 +11,20 @@ const { SRC_PORT, DST_PORT, TCP_FLAGS, TCP_FLAGS_BYTE, TCP_HEADER } = field;
 const { ICMP_CHECKSUM, ICMP_HEADER, ICMP_ID, UDP_HEADER, UDP_LENGTH } = field;
 
 /**
- * What tells flows apart behind an IPv4 header. `Tcp.of` and its like would parse that header once more: without them a
- * translated packet takes a quarter less time.
+ * Ports and flags of one packet. `Tcp.of` and `Udp.of` would parse the IPv4 header again: without them a translated packet
+ * takes a quarter less time.
  */
 export class Ports {
-  /** The sender's port, or the identifier of an ICMP query. */
+  /** Source port, or identifier of an ICMP query. */
   src = 0;
-  /** The receiver's port, or the same identifier. */
+  /** Destination port, or the same identifier. */
   dst = 0;
-  /** The flags of TCP. */
+  /** TCP flags. */
   flags = 0;
-  /** The type of ICMP. */
+  /** ICMP type. */
   type = 0;
 
-  /** Reads those of a packet of TCP, UDP or ICMP; returns whether its header is whole and tells its length right. */
+  /** Reads a TCP, UDP or ICMP packet; returns whether its header is complete and its length field right. */
   read(ip: Ipv4): boolean {
     const { bytes, view } = ip.packet;
     const start = ip.payloadOffset;
@@ -39,7 +39,7 @@ export class Ports {
       }
       case Protocol.Udp: {
         const length = room < UDP_HEADER ? 0 : view.getUint16(start + UDP_LENGTH);
-        // A first fragment has the length of the whole datagram.
+        // A first fragment states the length of the whole datagram.
         if (length < UDP_HEADER || length > room && !ip.moreFragments) return false;
         break;
       }
@@ -54,12 +54,12 @@ export class Ports {
     return true;
   }
 
-  /** Replaces the sender's port, or the identifier, in the packet that was read. */
+  /** Replaces the source port, or the identifier, of the packet that was read. */
   setSrc(ip: Ipv4, port: number): void {
     if (port !== this.src) set(ip, ip.protocol === Protocol.Icmp ? ICMP_ID : SRC_PORT, this.src, port);
   }
 
-  /** Replaces the receiver's port, or the identifier. */
+  /** Replaces the destination port, or the identifier. */
   setDst(ip: Ipv4, port: number): void {
     if (port !== this.dst) set(ip, ip.protocol === Protocol.Icmp ? ICMP_ID : DST_PORT, this.dst, port);
   }
@@ -70,7 +70,7 @@ function set(ip: Ipv4, at: number, before: number, after: number): void {
   const { view } = packet;
   view.setUint16(start + at, after);
   adjustTransport(packet, start, start + ip.payloadLength, protocol, difference(before, after));
-  // As `TransportView` says: where all other bytes are zero, only 0xffff is right.
+  // As in `TransportView`: if all other bytes are zero, only 0xffff is a correct checksum.
   if (protocol !== Protocol.Icmp || isPartial(packet, start)) return;
   if (view.getUint16(start + ICMP_CHECKSUM) === 0) view.setUint16(start + ICMP_CHECKSUM, 0xffff);
 }

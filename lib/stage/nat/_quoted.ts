@@ -1,4 +1,4 @@
-/** The packet that an ICMP error quotes, translated within the error; every checksum is kept. */
+/** Rewrites the packet that an ICMPv4 error quotes, and all checksums over it. */
 
 import {
   FRAGMENT_OFFSET,
@@ -14,9 +14,9 @@ import type { Icmpv4 } from "../../wire/icmpv4.ts";
 import { Protocol } from "../../wire/protocol.ts";
 
 /**
- * Replaces an address of the quoted IPv4 header, `at` bytes into it, and the checksums over it as far as they are
- * quoted. Where `port` is not negative, also the port at `portAt` of the transport header behind it, or the identifier
- * of an ICMP query. The caller has seen that the header, and what is replaced, is there.
+ * Replaces the address at offset `at` of the quoted IPv4 header and, if `port` is not negative, the port at offset
+ * `portAt` of the quoted transport header or the identifier of an ICMP query. Adjusts all quoted checksums and that of
+ * the error. The caller has checked that the replaced fields are quoted.
  */
 export function setQuoted(icmp: Icmpv4, at: number, address: number, portAt: number, port: number): void {
   const { packet, quotedOffset: start } = icmp;
@@ -47,7 +47,7 @@ export function setQuoted(icmp: Icmpv4, at: number, address: number, portAt: num
   const field = transport + checksumField(protocol);
   if (hasTransport && field >= transport && field + 2 <= end && covered !== 0) {
     const before = view.getUint16(field);
-    // RFC 768: zero says that there is none.
+    // RFC 768: zero means no checksum.
     if (before !== 0 || protocol !== Protocol.Udp) {
       let after = adjust(before, covered);
       if (after === 0 && protocol === Protocol.Udp) after = 0xffff;

@@ -1,14 +1,13 @@
 /**
- * Many inside hosts behind few outside addresses: NAT of IPv4 addresses and ports.
+ * NAPT44: translation of IPv4 addresses and ports.
  *
  *     outbound   10.9.0.5:5000 > 192.0.2.1:53  ─► session, mapping ─► 198.51.100.1:5000 > 192.0.2.1:53
  *     inbound    10.9.0.5:5000 < 192.0.2.1:53  ◄─ filter, session, mapping ◄─ 198.51.100.1:5000 < 192.0.2.1:53
  *     hairpin    10.9.0.5:5000 > 198.51.100.1:6000  ─► outbound ─► inbound ─► 198.51.100.1:5000 > 10.9.0.6:6000
  *
- * An ICMP error goes the way of the packet that it quotes, backwards.
+ * An ICMP error takes the path of the packet that it quotes, backwards: see `_napt_errors.ts`.
  */
 
-import { DST_PORT, IPV4_DST, IPV4_SRC, SRC_PORT } from "../../wire/header_fields.ts";
 import type { Prefix } from "../../wire/address.ts";
 import {
   Direction,
@@ -18,12 +17,14 @@ import {
   type StageContext,
   type WorkerPlace,
 } from "../../core/mod.ts";
-import { FlowKey, FlowKind } from "../../table/flow_key.ts";
-import { Icmpv4 } from "../../wire/icmpv4.ts";
+import { FlowKey } from "../../table/flow_key.ts";
 import { versionOf } from "../../wire/ip.ts";
 import { Ipv4 } from "../../wire/ipv4.ts";
 import { Protocol } from "../../wire/protocol.ts";
+import { ownsPort, portOwner, SINGLE_WORKER } from "../../table/worker_ports.ts";
 import { Fragments } from "./_fragments.ts";
+import { NaptDrop } from "./_napt_drop.ts";
+import { NaptErrors } from "./_napt_errors.ts";
 import {
   type CheckedNaptOptions,
   checkNaptOptions,
@@ -33,68 +34,47 @@ import {
 import { checkState, type SavedState, stateOf } from "./_napt_state.ts";
 import { Hosts, NaptTable, Refusal, Seen } from "./_napt_table.ts";
 import { Ports } from "./_ports.ts";
-import { setQuoted } from "./_quoted.ts";
 import { drop } from "../../core/drop.ts";
 import { FragmentIds } from "../../split/fragment_ids.ts";
 import { isQuery, isReply } from "../../wire/icmp_query.ts";
 
 // Implementation
-/** How often idle flows are looked for while there are any (ms). */
-const EXPIRY = 1000;
-const EXPIRY_LIMIT = 1024;
-const ALONE: WorkerPlace = { index: 0, count: 1 };
-const PORTS = 65_536;
+/** Interval between searches for idle flows, as long as there are flows (ms). */
+const EXPIRY_INTERVAL = 1000;
+/** Flows that one call of `FlowTable.expire` removes at most. */
+const MAX_EXPIRED = 1024;
 
 /**
- * NAT of IPv4 addresses and ports with endpoint-independent mapping (RFC 4787, RFC 5382, RFC 5508): an inside address
- * and port is one outside address and port, whomever it talks to.
+ * NAPT44: many inside hosts share a few outside IPv4 addresses (RFC 4787, RFC 5382, RFC 5508).
  *
- * **Outbound**: a packet of TCP, UDP or an ICMP query from an inside source gets an outside address, and its own port
- * when that is free, else one of the same parity and privilege. An inside host has one outside address for everything.
- * What goes to an outside address turns round to the inside host behind it, with its source translated, too. ICMP
- * errors are translated with what they quote. Sources that are not inside, and IPv6, pass.
+ * **Outbound**: rewrites the source of TCP, UDP and ICMP queries from `inside`; keeps the port if it is free. Hairpins.
+ * **Inbound**: rewrites the destination back if the filter admits the sender; other destinations pass (`unmatched`).
+ * **Options**: {@linkcode Napt44Options}. **Counters**: `flows`, `mappings`. **Drops**: {@linkcode NaptDrop}.
+ * **Memory**: 1.5 MiB per outside address, up to 0.9 KiB per flow of `capacity`; a full table evicts flows, those of hosts
+ * beyond their share first, the longest idle first.
+ * **Workers**: worker `(port >>> 1) % count` owns an inside port; packets that reach another worker are handed over.
+ * **Limits**: no GRE, ESP or SCTP; no ALGs (FTP, SIP); at most 64 early fragments wait, for one second. Inbound ICMP
+ * queries are dropped, including those to the NAT's own address. Spoofed inside sources from outside pass: add a firewall.
  *
- * **Inbound**: a packet for an outside address goes to the inside host that has the port, if the filter lets it.
- * Packets for other addresses pass, as in Linux, whose masquerading is no firewall; `unmatched: "drop"` drops them.
- *
- * **Options**: see {@linkcode Napt44Options}; only `outside` is needed. The filter is address-dependent unless said
- * otherwise: peers that both send reach each other, strangers do not (RFC 4787 REQ-8 leaves the choice between that and
- * transparency to all). Forwarded ports let everybody in.
- *
- * **Counters**: {@linkcode Napt44.flows} and {@linkcode Napt44.mappings}. Drops are counted as `no mapping`, `filtered`,
- * `not inside` (a packet for elsewhere, if those are dropped), `no port`, `too many flows`, `mapping conflict` (a remote
- * port that reaches one inside port through two outside ones), `protocol not translated`, `redirect`, `fragment without
- * its first`, `malformed`.
- *
- * State is made by packets from inside, and by those to forwarded ports; what comes from outside to a mapping makes
- * none, and an ICMP error keeps none alive. It takes 1.5 MiB an outside address, and up to 0.9 KiB for each of `capacity`.
- *
- * **Shares**: a host may have everything while nobody else needs it. What it opens beyond an eighth of the flows or ports
- * of a protocol is surplus. Room for a new flow comes first from flows that were opened from outside and whose sender has not
- * followed up on an answer, then from surplus ones, then from those that are not established, then from the others; among
- * equals from the one that has been idle for longest. `flowsPerHost` is a fixed limit on what an inside host opens.
- *
- * In several workers, a mapping belongs to worker `(port >>> 1) % count` by its inside port, and gets a port of which
- * the same is true; what comes to another worker is handed over.
- *
- * **Limits**: other protocols, such as GRE, ESP and SCTP, are dropped: without ports, two inside hosts could not be
- * told apart. Of later fragments that overtake their first one, 64 wait for a second, 16 of them from one source and 48 of one direction; the first
- * one must come to the same worker. What leaves in fragments gets another identification (RFC 6864 section 5.3.1); what a
- * router fragments later keeps its sender's. Addresses in payloads and in IP options are not looked for; there are no helpers for FTP, SIP and their like. Packets from outside that say that they
- * come from inside, or from an outside address, pass: a firewall keeps them out. ICMP queries from outside are dropped,
- * those to an outside address, too: nobody has it.
- *
- * @example Three outside addresses, and a web server inside
+ * @example A packet leaves with the outside address
  * ```ts
  * import assert from "node:assert/strict";
+ * import { parseIpv4 } from "@warren/tunnel/address";
+ * import { PacketBatch, PacketPool, type StageContext } from "@warren/tunnel/core";
+ * import { Ipv4 } from "@warren/tunnel/ipv4";
  * import { Napt44 } from "@warren/tunnel/nat";
+ * import { Udp } from "@warren/tunnel/udp";
  *
- * const nat = new Napt44({
- *   outside: ["198.51.100.1", "198.51.100.8/31"],
- *   inside: "10.9.0.0/24",
- *   forwards: [{ protocol: "tcp", port: 80, to: "10.9.0.5:8080" }],
- * });
- * assert.equal(nat.flows, 0); // then: tunnel.use(nat)
+ * const nat = new Napt44({ outside: "198.51.100.1", inside: "10.9.0.0/24" }); // tunnel.use(nat)
+ * const packet = new PacketPool().from(new TextEncoder().encode("hello"))!;
+ * Udp.encode(packet, { srcPort: 5000, dstPort: 53 });
+ * Ipv4.encode(packet, { src: parseIpv4("10.9.0.5"), dst: parseIpv4("192.0.2.1"), protocol: 17 });
+ * const batch = new PacketBatch();
+ * batch.push(packet);
+ * const context = { now: 0, worker: { index: 0, count: 1 }, wake() {} } as StageContext;
+ * nat.outbound(batch, context);
+ * const udp = Udp.of(packet)!;
+ * assert.equal(`${udp.ip.srcText}:${udp.srcPort}`, "198.51.100.1:5000");
  * ```
  */
 export class Napt44 implements Stage {
@@ -108,13 +88,14 @@ export class Napt44 implements Stage {
   readonly #ports = new Ports();
   readonly #fragments: Fragments;
   readonly #ids: FragmentIds;
-  /** Who has the outside port of the packet at hand. */
+  readonly #errors: NaptErrors;
+  /** Inside endpoint behind the outside port of the current packet. */
   readonly #behind: { inside: number; insidePort: number; forward: Forward | undefined } = {
     inside: 0,
     insidePort: 0,
     forward: undefined,
   };
-  #worker = ALONE;
+  #worker = SINGLE_WORKER;
   #tcp: NaptTable;
   #udp: NaptTable;
   #icmp: NaptTable;
@@ -127,8 +108,8 @@ export class Napt44 implements Stage {
    * A NAT without flows.
    *
    * @throws {SyntaxError} when an address, prefix or range of ports does not parse.
-   * @throws {RangeError} when a number is out of its range, or there are more than 64 outside addresses.
-   * @throws {TypeError} when there is none, an address is not IPv4, or a choice is not one of those that there are.
+   * @throws {RangeError} when a number is out of range, or there are more than 64 outside addresses.
+   * @throws {TypeError} when there is none, an address is not IPv4, or `filtering` or `unmatched` is unknown.
    */
   constructor(options: Napt44Options) {
     this.#options = checkNaptOptions(options);
@@ -137,15 +118,25 @@ export class Napt44 implements Stage {
     this.#fragments = new Fragments(this.#options.fragments);
     this.#ids = new FragmentIds([this.#options.random(), this.#options.random()]);
     this.#key.length = 4;
-    [this.#tcp, this.#udp, this.#icmp] = this.#tables(ALONE);
+    this.#errors = new NaptErrors({
+      outside: this.#outside,
+      key: this.#key,
+      behind: this.#behind,
+      now: () => this.#now,
+      tableOf: (protocol) => this.#tableOf(protocol),
+      isHandedOver: (packet, port, context) => this.#isHandedOver(packet, port, Direction.Outbound, context),
+      findInside: (packet, table, address, port, context) =>
+        this.#findInside(packet, table, address, port, context),
+    });
+    [this.#tcp, this.#udp, this.#icmp] = this.#tables(SINGLE_WORKER);
   }
 
-  /** How many flows are known: inside endpoint and remote endpoint. */
+  /** Flows, each between an inside and a remote endpoint. */
   get flows(): number {
     return this.#tcp.sessions.size + this.#udp.sessions.size + this.#icmp.sessions.size;
   }
 
-  /** How many inside endpoints have an outside port now; those of forwarded ports do not count. */
+  /** Inside endpoints that have an outside port now, without those of forwarded ports. */
   get mappings(): number {
     return this.#tcp.mappings + this.#udp.mappings + this.#icmp.mappings;
   }
@@ -158,9 +149,9 @@ export class Napt44 implements Stage {
       const packet = packets[i]!;
       if (versionOf(packet) === 6) continue;
       const ip = Ipv4.of(packet);
-      if (ip === undefined) context.drop(packet, "malformed");
+      if (ip === undefined) context.drop(packet, NaptDrop.Malformed);
       else if (this.#isInside(ip.src) && this.#translateOutbound(packet, ip, context)) {
-        this.#turn(packet, ip, context);
+        this.#hairpin(packet, ip, context);
       }
     }
   }
@@ -174,29 +165,29 @@ export class Napt44 implements Stage {
       if (versionOf(packet) === 6) continue;
       const ip = Ipv4.of(packet);
       if (ip === undefined) {
-        context.drop(packet, "malformed");
+        context.drop(packet, NaptDrop.Malformed);
         continue;
       }
       const address = this.#addressOf(ip.dst);
       if (address >= 0) this.#translateInbound(packet, ip, address, context);
-      else if (this.#options.unmatched === "drop") context.drop(packet, "not inside");
+      else if (this.#options.unmatched === "drop") context.drop(packet, NaptDrop.NotInside);
     }
   }
 
-  /** Sends on fragments whose first one has come; forgets idle flows, and fragments that have waited for too long. */
+  /** Emits fragments whose first one has arrived, drops those that have waited too long, and removes idle flows. */
   tick(context: StageContext): number | undefined {
     this.#begin(context);
     this.#release(Direction.Outbound, context);
     this.#release(Direction.Inbound, context);
     while (this.#fragments.findLate(this.#now) >= 0) {
-      context.drop(this.#fragments.take(0), "fragment without its first");
+      context.drop(this.#fragments.take(0), NaptDrop.FragmentWithoutFirst);
     }
     if (this.#expire()) return 0;
     this.#isTicking = this.flows > 0 || this.#fragments.waiting > 0;
-    return this.#isTicking ? Math.min(EXPIRY, this.#fragments.due(this.#now)) : undefined;
+    return this.#isTicking ? Math.min(EXPIRY_INTERVAL, this.#fragments.due(this.#now)) : undefined;
   }
 
-  /** All flows, for {@linkcode Napt44.restore}: of this worker alone. */
+  /** Flows of this worker, for {@linkcode Napt44.restore}. */
   save(): unknown {
     if (this.#restored !== undefined) return this.#restored;
     const flows = (table: NaptTable) => Array.from(table.save(this.#outside, this.#now));
@@ -204,10 +195,10 @@ export class Napt44 implements Stage {
   }
 
   /**
-   * Takes over what {@linkcode Napt44.save} gave, in place of all flows that there are. Flows whose outside address or
-   * port is no longer to be had are left out; their idle time goes on where it stood.
+   * Replaces all flows by those that {@linkcode Napt44.save} returned; idle times continue. Flows whose outside address or
+   * port is no longer available are left out.
    *
-   * @throws {TypeError} when it is something else.
+   * @throws {TypeError} when the state does not come from {@linkcode Napt44.save}.
    */
   restore(state: unknown): void {
     this.#restored = checkState(state);
@@ -220,7 +211,7 @@ export class Napt44 implements Stage {
     return [make(Protocol.Tcp), make(Protocol.Udp), make(Protocol.Icmp)];
   }
 
-  /** What every call starts with: the time, and at first what had to wait for it and for the worker's place. */
+  /** Starts every call: takes the time and, on the first call, creates and restores the tables of this worker. */
   #begin(context: StageContext): void {
     const { now, worker } = context;
     this.#now = now;
@@ -234,55 +225,52 @@ export class Napt44 implements Stage {
       const table = { tcp: this.#tcp, udp: this.#udp, icmp: this.#icmp }[name];
       for (const flow of this.#restored[name]) {
         const address = this.#addressOf(flow[4]);
-        const isOurs = address >= 0 && this.#ownerOf(flow[1]) === worker.index;
-        if (isOurs) table.restore(flow, address, now);
+        if (address >= 0 && ownsPort(flow[1], worker)) table.restore(flow, address, now);
       }
     }
     this.#restored = undefined;
     this.#watch(context);
   }
 
-  /** Has ticks come while there are flows. */
+  /** Requests ticks, as long as there are flows. */
   #watch(context: StageContext): void {
     if (this.#isTicking) return;
     this.#isTicking = true;
     context.wake();
   }
 
-  /** Forgets some idle flows; returns whether there may be more. */
+  /** Removes some idle flows; returns whether there may be more. */
   #expire(): boolean {
     const tcp = this.#tcp.sessions.expire(this.#now);
     const udp = this.#udp.sessions.expire(this.#now);
     const icmp = this.#icmp.sessions.expire(this.#now);
-    return tcp === EXPIRY_LIMIT || udp === EXPIRY_LIMIT || icmp === EXPIRY_LIMIT;
+    return tcp === MAX_EXPIRED || udp === MAX_EXPIRED || icmp === MAX_EXPIRED;
   }
 
   /** Translates the source of a packet; returns whether it goes on from here. */
   #translateOutbound(packet: Packet, ip: Ipv4, context: StageContext): boolean {
-    // Padding may tell of anybody.
+    // Padding might reveal data of other hosts.
     packet.length = ip.totalLength;
     const { protocol } = ip;
     if (ip.fragmentOffset !== 0) return this.#translateFragment(packet, ip, Direction.Outbound, context);
     const table = this.#tableOf(protocol);
-    if (table === undefined) return drop(packet, "protocol not translated", context);
+    if (table === undefined) return drop(packet, NaptDrop.Protocol, context);
     const ports = this.#ports;
-    if (!ports.read(ip)) return drop(packet, "malformed", context);
+    if (!ports.read(ip)) return drop(packet, NaptDrop.Malformed, context);
     if (protocol === Protocol.Icmp && !isQuery(4, ports.type) && !isReply(4, ports.type)) {
-      return this.#translateErrorOutbound(packet, context);
+      return this.#errors.translateOutbound(packet, context);
     }
     const port = ports.src;
-    const owner = this.#ownerOf(port);
-    if (owner !== this.#worker.index) {
-      context.handOver(packet, owner, Direction.Outbound);
-      return false;
-    }
+    if (this.#isHandedOver(packet, port, Direction.Outbound, context)) return false;
     const key = this.#fill(protocol, ip.src, ip.dst, port, ports.dst);
     let session = table.sessions.find(key, this.#now);
     if (session < 0) {
-      if (protocol === Protocol.Icmp && isReply(4, ports.type)) return drop(packet, "no mapping", context);
+      if (protocol === Protocol.Icmp && isReply(4, ports.type)) {
+        return drop(packet, NaptDrop.NoMapping, context);
+      }
       session = table.open(key, this.#poolOf(ip.src), this.#now);
-      if (session === Refusal.NoPort) return drop(packet, "no port", context);
-      if (session === Refusal.TooMany) return drop(packet, "too many flows", context);
+      if (session === Refusal.NoPort) return drop(packet, NaptDrop.NoPort, context);
+      if (session === Refusal.TooMany) return drop(packet, NaptDrop.TooManyFlows, context);
       this.#watch(context);
     }
     table.note(session, Seen.Outbound, ports.flags, this.#now);
@@ -302,12 +290,12 @@ export class Napt44 implements Stage {
     const { protocol } = ip;
     if (ip.fragmentOffset !== 0) return this.#translateFragment(packet, ip, Direction.Inbound, context);
     const table = this.#tableOf(protocol);
-    if (table === undefined) return drop(packet, "protocol not translated", context);
+    if (table === undefined) return drop(packet, NaptDrop.Protocol, context);
     const ports = this.#ports;
-    if (!ports.read(ip)) return drop(packet, "malformed", context);
+    if (!ports.read(ip)) return drop(packet, NaptDrop.Malformed, context);
     if (protocol === Protocol.Icmp && !isReply(4, ports.type)) {
-      if (isQuery(4, ports.type)) return drop(packet, "no mapping", context);
-      return this.#translateErrorInbound(packet, address, context);
+      if (isQuery(4, ports.type)) return drop(packet, NaptDrop.NoMapping, context);
+      return this.#errors.translateInbound(packet, address, context);
     }
     const port = ports.dst;
     if (!this.#findInside(packet, table, address, port, context)) return false;
@@ -322,17 +310,17 @@ export class Napt44 implements Stage {
     }
     if (session >= 0) {
       if (table.address[session] !== address || table.port[session] !== port) {
-        return drop(packet, "mapping conflict", context);
+        return drop(packet, NaptDrop.MappingConflict, context);
       }
       table.note(session, Seen.Inbound, ports.flags, this.#now);
-    } else if (!this.#admits(table, inside, insidePort, src)) return drop(packet, "filtered", context);
+    } else if (!this.#admits(table, inside, insidePort, src)) return drop(packet, NaptDrop.Filtered, context);
     if (ip.moreFragments) this.#noteFirst(ip, Direction.Inbound, inside, ip.id, context);
     ip.dst = inside;
     ports.setDst(ip, insidePort);
     return true;
   }
 
-  /** Finds who has an outside port, for `#behind`; returns whether it is somebody of this worker's. */
+  /** Finds the inside endpoint of an outside port, for `#behind`; returns whether there is one on this worker. */
   #findInside(
     packet: Packet,
     table: NaptTable,
@@ -347,30 +335,26 @@ export class Napt44 implements Stage {
     behind.insidePort = forward === undefined
       ? entry === 0 ? port : table.insidePort[entry - 1]!
       : forward.insidePort + port - forward.firstPort;
-    const owner = this.#ownerOf(behind.insidePort);
-    if (owner !== this.#worker.index) {
-      context.handOver(packet, owner, Direction.Inbound);
-      return false;
-    }
-    if (entry === 0) return drop(packet, "no mapping", context);
+    if (this.#isHandedOver(packet, behind.insidePort, Direction.Inbound, context)) return false;
+    if (entry === 0) return drop(packet, NaptDrop.NoMapping, context);
     behind.inside = forward === undefined ? table.insideAddress[entry - 1]! : forward.inside;
     return true;
   }
 
-  /** Turns a packet round that goes to an outside address; returns whether it does. */
-  #turn(packet: Packet, ip: Ipv4, context: StageContext): boolean {
+  /** Hairpins a packet to an outside address; returns whether it is one. */
+  #hairpin(packet: Packet, ip: Ipv4, context: StageContext): boolean {
     const address = this.#addressOf(ip.dst);
     if (address < 0) return false;
     if (this.#translateInbound(packet, ip, address, context)) context.emit(packet, Direction.Inbound);
     return true;
   }
 
-  /** Gives a later fragment the address of its first one; one that has overtaken it waits (RFC 4787 REQ-14). */
+  /** Translates a later fragment like its first one; an early one waits (RFC 4787 REQ-14). */
   #translateFragment(packet: Packet, ip: Ipv4, direction: Direction, context: StageContext): boolean {
     const address = this.#fragments.find(ip, direction, this.#now);
     if (address < 0) {
       if (!this.#fragments.keep(packet, ip, direction, this.#now)) {
-        return drop(packet, "fragment without its first", context);
+        return drop(packet, NaptDrop.FragmentWithoutFirst, context);
       }
       context.hold(packet);
       this.#watch(context);
@@ -382,19 +366,19 @@ export class Napt44 implements Stage {
     return true;
   }
 
-  /** Remembers what a first fragment gets. Those that have waited for it follow at the next tick, behind it. */
+  /** Records the translation of a first fragment. Early fragments follow it at the next tick. */
   #noteFirst(ip: Ipv4, direction: Direction, address: number, id: number, context: StageContext): void {
     this.#fragments.note(ip, direction, address, id, this.#now);
     if (this.#fragments.waiting > 0) context.wake();
   }
 
-  /** An identification for a fragmented packet from an outside address (RFC 6864 section 5.3.1); workers have different ones. */
+  /** Returns a new identification for a fragmented packet (RFC 6864 section 5.3.1), unique across workers. */
   #nextId(outside: number, { dst, protocol }: Ipv4): number {
     const { index, count } = this.#worker;
     return this.#ids.next(this.#ids.startOfIpv4(outside, dst, protocol)) * count + index & 0xffff;
   }
 
-  /** Sends on fragments whose first one has gone. */
+  /** Emits early fragments whose first one has been translated. */
   #release(direction: Direction, context: StageContext): void {
     const fragments = this.#fragments;
     for (;;) {
@@ -403,72 +387,9 @@ export class Napt44 implements Stage {
       const packet = fragments.take(place);
       const later = Ipv4.of(packet)!;
       this.#translateFragment(packet, later, direction, context);
-      if (direction === Direction.Outbound && this.#turn(packet, later, context)) continue;
+      if (direction === Direction.Outbound && this.#hairpin(packet, later, context)) continue;
       context.emit(packet, direction);
     }
-  }
-
-  /** RFC 5508 section 4.2: an error from inside, about a packet that came from outside. */
-  #translateErrorOutbound(packet: Packet, context: StageContext): boolean {
-    const icmp = Icmpv4.of(packet)!;
-    const table = this.#readQuoted(packet, icmp, context);
-    if (table === undefined) return false;
-    const key = this.#key;
-    key.reverse();
-    const inside = key.words[1]!;
-    const insidePort = key.srcPort;
-    const owner = this.#ownerOf(insidePort);
-    if (owner !== this.#worker.index) {
-      context.handOver(packet, owner, Direction.Outbound);
-      return false;
-    }
-    const session = table.sessions.find(key, this.#now);
-    const place = session >= 0
-      ? table.address[session]! * PORTS + table.port[session]!
-      : table.placeOf(inside, insidePort);
-    if (place < 0) return drop(packet, "no mapping", context);
-    const address = this.#outside[place / PORTS | 0]!;
-    setQuoted(icmp, IPV4_DST, address, DST_PORT, place % PORTS);
-    icmp.ip.src = address;
-    return true;
-  }
-
-  /** RFC 5508 section 4.1: an error from outside, about a packet that went there. */
-  #translateErrorInbound(packet: Packet, address: number, context: StageContext): boolean {
-    const icmp = Icmpv4.of(packet)!;
-    const table = this.#readQuoted(packet, icmp, context);
-    if (table === undefined) return false;
-    const key = this.#key;
-    if (key.words[1] !== icmp.ip.dst) return drop(packet, "no mapping", context);
-    const port = key.srcPort;
-    if (!this.#findInside(packet, table, address, port, context)) return false;
-    const { inside, insidePort } = this.#behind;
-    const remotePort = table === this.#icmp ? insidePort : key.dstPort;
-    const session = table.sessions.find(
-      this.#fill(table.protocol, inside, key.words[2]!, insidePort, remotePort),
-      this.#now,
-    );
-    if (session < 0 || table.address[session] !== address || table.port[session] !== port) {
-      return drop(packet, "no mapping", context);
-    }
-    setQuoted(icmp, IPV4_SRC, inside, SRC_PORT, insidePort);
-    icmp.ip.dst = inside;
-    return true;
-  }
-
-  /** Reads the key of the packet that an error quotes; returns its table, or drops the error. */
-  #readQuoted(packet: Packet, icmp: Icmpv4, context: StageContext): NaptTable | undefined {
-    let reason = "malformed";
-    if (icmp.quotedOffset < 0) reason = "protocol not translated";
-    else if (icmp.type === Icmpv4.Redirect) reason = "redirect";
-    else if (this.#key.read(packet) === FlowKind.Error && this.#key.version === 4) {
-      const table = this.#tableOf(this.#key.protocol);
-      if (table !== undefined && (table !== this.#icmp || isQuoteOfQuery(icmp))) return table;
-      reason = "protocol not translated";
-    }
-    this.#key.length = 4;
-    context.drop(packet, reason);
-    return undefined;
   }
 
   #admits(table: NaptTable, inside: number, port: number, remote: number): boolean {
@@ -501,7 +422,7 @@ export class Napt44 implements Stage {
     return false;
   }
 
-  /** Which of the outside addresses it is; -1 for none. */
+  /** Index of an outside address; -1 for none. */
   #addressOf(address: number): number {
     const outside = this.#outside;
     let low = 0;
@@ -514,15 +435,17 @@ export class Napt44 implements Stage {
     return outside[low] === address ? low : -1;
   }
 
-  /** RFC 4787 REQ-2: which outside address an inside one has, always. */
+  /** Index of the outside address that an inside address always gets (RFC 4787 REQ-2). */
   #poolOf(inside: number): number {
     return (Math.imul(inside, 0x9e3779b1) >>> 16) % this.#outside.length;
   }
 
-  /** Which worker knows an inside port, and the outside port that it has: parity is no part of it. */
-  #ownerOf(port: number): number {
-    const { count } = this.#worker;
-    return count === 1 ? 0 : (port >>> 1) % count;
+  /** Hands a packet over if another worker owns its inside port; returns whether it did. */
+  #isHandedOver(packet: Packet, port: number, direction: Direction, context: StageContext): boolean {
+    const owner = portOwner(port, this.#worker);
+    if (owner === this.#worker.index) return false;
+    context.handOver(packet, owner, direction);
+    return true;
   }
 
   #fill(protocol: number, inside: number, remote: number, insidePort: number, remotePort: number): FlowKey {
@@ -533,11 +456,4 @@ export class Napt44 implements Stage {
     words[3] = insidePort << 16 | remotePort;
     return this.#key;
   }
-}
-
-/** Whether the ICMP message that an error quotes has an identifier; its header is there. */
-function isQuoteOfQuery({ packet, quotedOffset }: Icmpv4): boolean {
-  const { bytes } = packet;
-  const type = bytes[quotedOffset + ((bytes[quotedOffset]! & 0x0f) << 2)]!;
-  return isQuery(4, type) || isReply(4, type);
 }

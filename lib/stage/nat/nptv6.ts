@@ -1,4 +1,4 @@
-/** One IPv6 prefix for another, without state and without a change of any checksum (RFC 6296). */
+/** NPTv6: translates one IPv6 prefix to another, stateless and checksum-neutral (RFC 6296). */
 
 import { IPV6_DST, IPV6_SRC } from "../../wire/header_fields.ts";
 import { parseCidr, type Prefix } from "../../wire/address.ts";
@@ -14,50 +14,38 @@ import { isIcmpError } from "../../wire/icmp_query.ts";
 import { QuotedPacket } from "../../wire/quoted_packet.ts";
 
 // Specification: RFC 6296 sections 3.1, 3.4 and 3.5
-const SHORTEST = 1;
-/** Beyond it no word would be left that could be adjusted. */
-const LONGEST = 112;
-/** Up to this length, the subnet's word is adjusted, and that alone. */
+const MIN_LENGTH = 1;
+/** A longer prefix would leave no word to adjust. */
+const MAX_LENGTH = 112;
+/** Up to this length, only the subnet word is adjusted. */
 const SITE = 48;
 const SUBNET_WORD = 3;
 const FIRST_IDENTIFIER_WORD = 4;
 const WORDS = 8;
-/** One of the two zeros of one's complement. */
+/** Negative zero in one's complement. */
 const MINUS_ZERO = 0xffff;
 
 // Implementation
 const NAMES: OptionNames<Nptv6Options> = { inside: "needed text", outside: "needed text" };
-/** The packet that the error at hand quotes. */
+/** View of the packet that the current error quotes. */
 const quoted = new QuotedPacket();
 
-/** What an {@linkcode Nptv6} is made of. */
+/** Options of {@linkcode Nptv6}. */
 export interface Nptv6Options {
-  /** The prefix of the inside network, such as `"fd01:203:405::/48"`. */
+  /** Prefix of the inside network, such as `"fd01:203:405::/48"`. */
   readonly inside: string;
-  /** The prefix that the outside sees; of the same length. */
+  /** Prefix on the outside, of the same length. */
   readonly outside: string;
 }
 
 /**
- * IPv6 prefix translation (RFC 6296): inside addresses get another prefix, and one of their words is adjusted so that no
- * checksum over them changes. It keeps no state; either side may begin, and all protocols pass, fragments too.
+ * NPTv6: IPv6 prefix translation (RFC 6296). Adjusts one word of each address so that checksums stay valid. Stateless;
+ * translates all protocols and fragments, and either side may initiate.
  *
- * **Outbound**: a source with the inside prefix gets the outside one. What goes to the outside prefix turns round to the
- * inside host, with its source translated, too. In ICMPv6 errors, the destination of the packet that they quote is
- * translated. Other packets pass.
- *
- * **Inbound**: a destination with the outside prefix gets the inside one; in ICMPv6 errors, the source of what they
- * quote. Other packets pass.
- *
- * **Options**: see {@linkcode Nptv6Options}. Up to /48, the word behind the prefix is adjusted; beyond, the first word of
- * the interface identifier that is not 0xffff.
- *
- * **Counters**: drops are counted as `malformed`, and `no mapping`: an address whose word to adjust is 0xffff, which
- * section 3.4 gives no translation.
- *
- * **Limits**: no ICMPv6 error answers what is dropped. An interface identifier of zeros is translated: that it was to be
- * dropped is an error of the RFC's text (errata 8757), which means that of ones. IPv4 passes. Addresses in payloads and
- * extension headers are not looked for.
+ * **Outbound**: rewrites sources with the inside prefix; hairpins packets to the outside prefix; other packets pass.
+ * **Inbound**: rewrites destinations with the outside prefix; other packets pass.
+ * **Options**: {@linkcode Nptv6Options}. **Drops**: `malformed`, `no mapping`.
+ * **Limits**: no ICMPv6 errors for dropped packets; addresses in payloads and extension headers are not translated.
  *
  * @example The example of RFC 6296 section 3.6
  * ```ts
@@ -78,46 +66,50 @@ export class Nptv6 implements Stage {
   readonly #outside: Prefix;
   readonly #insideBytes: Uint8Array;
   readonly #outsideBytes: Uint8Array;
-  /** What is added to the word that is adjusted, on the way out and on the way in. */
-  readonly #outwards: number;
-  readonly #inwards: number;
+  /** Adjustments that are added to the word, outbound and inbound. */
+  readonly #outboundAdjustment: number;
+  readonly #inboundAdjustment: number;
 
   /**
-   * A translation between two prefixes.
+   * A translator between two prefixes.
    *
    * @throws {SyntaxError} when a prefix does not parse.
    * @throws {TypeError} when one is not IPv6, or their lengths differ.
-   * @throws {RangeError} when they are not of 1 to 112 bits.
+   * @throws {RangeError} when their length is not from 1 to 112 bits.
    */
   constructor(options: Nptv6Options) {
     checkNames("translate prefixes", options, NAMES);
     const [inside, outside] = [parseCidr(options.inside), parseCidr(options.outside)];
-    const what = `Cannot translate ${options.inside} to ${options.outside}`;
+    const got = `got "${options.inside}" and "${options.outside}"`;
     if (inside.address.family !== 6 || outside.address.family !== 6) {
-      throw new TypeError(`${what}: both must be IPv6`);
+      throw new TypeError(`Cannot translate prefixes: both must be IPv6, ${got}`);
     }
-    if (inside.length !== outside.length) throw new TypeError(`${what}: their lengths differ`);
-    if (inside.length < SHORTEST || inside.length > LONGEST) {
-      throw new RangeError(`${what}: ${SHORTEST} to ${LONGEST} bits are possible`);
+    if (inside.length !== outside.length) {
+      throw new TypeError(`Cannot translate prefixes: both must have the same length, ${got}`);
+    }
+    if (inside.length < MIN_LENGTH || inside.length > MAX_LENGTH) {
+      throw new RangeError(
+        `Cannot translate prefixes: length must be from ${MIN_LENGTH} to ${MAX_LENGTH} bits, ${got}`,
+      );
     }
     this.#inside = inside;
     this.#outside = outside;
     this.#insideBytes = inside.network.bytes;
     this.#outsideBytes = outside.network.bytes;
-    // Section 3.1: what the sum loses with one prefix and must get back.
+    // Section 3.1: the difference between the checksums of the prefixes.
     const [before, after] = [sum(this.#insideBytes, 0, 16), sum(this.#outsideBytes, 0, 16)];
-    this.#outwards = addOnes(before, ~after & MINUS_ZERO);
-    this.#inwards = addOnes(after, ~before & MINUS_ZERO);
+    this.#outboundAdjustment = addOnes(before, ~after & MINUS_ZERO);
+    this.#inboundAdjustment = addOnes(after, ~before & MINUS_ZERO);
   }
 
-  /** Translates the 16 bytes of an inside address from `start` on; returns whether it has an outside one. */
+  /** Translates an inside address, 16 bytes from `start` on; returns whether it has an outside address. */
   toOutside(bytes: Uint8Array, start = 0): boolean {
-    return this.#translate(bytes, start, this.#outsideBytes, this.#outwards);
+    return this.#translate(bytes, start, this.#outsideBytes, this.#outboundAdjustment);
   }
 
-  /** Translates the 16 bytes of an outside address from `start` on; returns whether it has an inside one. */
+  /** Translates an outside address, 16 bytes from `start` on; returns whether it has an inside address. */
   toInside(bytes: Uint8Array, start = 0): boolean {
-    return this.#translate(bytes, start, this.#insideBytes, this.#inwards);
+    return this.#translate(bytes, start, this.#insideBytes, this.#inboundAdjustment);
   }
 
   /** Translates sources. */
@@ -147,9 +139,9 @@ export class Nptv6 implements Stage {
     }
   }
 
-  /** Returns whether the packet goes on. */
+  /** Translates the source; returns whether the packet goes on. */
   #translateSource(packet: Packet, ip: Ipv6, context: StageContext): boolean {
-    // Padding may tell of anybody.
+    // Padding might reveal data of other hosts.
     packet.length = ip.totalLength;
     const { bytes } = packet;
     const error = errorOf(packet, ip);
@@ -165,7 +157,7 @@ export class Nptv6 implements Stage {
     return drop(packet, "no mapping", context);
   }
 
-  /** Returns whether the packet goes on. */
+  /** Translates the destination; returns whether the packet goes on. */
   #translateDestination(packet: Packet, ip: Ipv6, context: StageContext): boolean {
     const { bytes } = packet;
     const dst = ip.start + IPV6_DST;
@@ -183,7 +175,7 @@ export class Nptv6 implements Stage {
 
   #translate(bytes: Uint8Array, start: number, prefix: Uint8Array, adjustment: number): boolean {
     const { length } = this.#inside;
-    // Section 3.5: a word with bits of the prefix cannot be adjusted.
+    // Section 3.5: a word that holds bits of the prefix cannot be adjusted.
     let word = length <= SITE ? SUBNET_WORD : Math.max(FIRST_IDENTIFIER_WORD, Math.ceil(length / 16));
     const last = length <= SITE ? SUBNET_WORD : WORDS - 1;
     while (wordAt(bytes, start + 2 * word) === MINUS_ZERO) if (word++ === last) return false;
@@ -194,7 +186,7 @@ export class Nptv6 implements Stage {
       bytes[start + whole] = prefix[whole]! | bytes[start + whole]! & rest;
     }
     const adjusted = addOnes(wordAt(bytes, start + 2 * word), adjustment);
-    // Section 3.4: so that the way back finds the word that was adjusted.
+    // Section 3.4: 0xffff becomes 0, so that the reverse translation finds the word that was adjusted.
     const written = adjusted === MINUS_ZERO ? 0 : adjusted;
     bytes[start + 2 * word] = written >> 8;
     bytes[start + 2 * word + 1] = written;
@@ -202,7 +194,7 @@ export class Nptv6 implements Stage {
   }
 }
 
-/** The sum in one's complement. */
+/** Adds in one's complement. */
 function addOnes(one: number, other: number): number {
   const total = one + other;
   return (total & 0xffff) + (total >>> 16);
@@ -212,13 +204,13 @@ function wordAt(bytes: Uint8Array, at: number): number {
   return bytes[at]! << 8 | bytes[at + 1]!;
 }
 
-/** The ICMPv6 error that a packet is. */
+/** Returns the ICMPv6 error in a packet, if it is one. */
 function errorOf(packet: Packet, ip: Ipv6): Icmpv6 | undefined {
   const icmp = ip.protocol === Protocol.Icmpv6 ? Icmpv6.of(packet) : undefined;
   return icmp !== undefined && icmp.quotedOffset >= 0 ? icmp : undefined;
 }
 
-/** Whether an error quotes a whole IPv6 header, and is not about another error, whose quotation nobody translates. */
+/** Tells whether an error quotes a whole IPv6 header and not another error, whose quotation would stay untranslated. */
 function quotesIpv6(icmp: Icmpv6): boolean {
   if (!quoted.read(icmp)) return false;
   const { protocol, upperOffset, end, fragmentOffset } = quoted;

@@ -1,4 +1,4 @@
-/** Addresses exchanged one for one: NAT of IPv4 addresses that leaves ports alone and keeps no state. */
+/** Static NAT: one-to-one translation of IPv4 addresses, stateless, ports unchanged. */
 
 import { IPV4_DST, IPV4_SRC } from "../../wire/header_fields.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
@@ -16,83 +16,77 @@ import { QuotedPacket } from "../../wire/quoted_packet.ts";
 // Implementation
 const NAMES: OptionNames<StaticNatOptions> = { rules: "needed list" };
 const RULE: OptionNames<StaticNatRule> = { inside: "needed text", outside: "needed text" };
-/** The packet that the error at hand quotes. */
+/** View of the packet that the current error quotes. */
 const quoted = new QuotedPacket();
 
-/** An inside address and its outside one, or prefixes of equal length, whose addresses go by their places in them. */
+/** Pair of addresses, or of prefixes of equal length whose host bits are kept. */
 export interface StaticNatRule {
-  /** An address, or a prefix. */
+  /** Inside address or prefix. */
   readonly inside: string;
-  /** An address, or a prefix of the same length. */
+  /** Outside address, or prefix of the same length. */
   readonly outside: string;
 }
 
-/** What a {@linkcode StaticNat} is made of. */
+/** Options of {@linkcode StaticNat}. */
 export interface StaticNatOptions {
-  /** Which addresses are exchanged for which. Prefixes of one side must not overlap. */
+  /** Pairs of inside and outside addresses. Prefixes of one side must not overlap. */
   readonly rules: readonly StaticNatRule[];
 }
 
 /**
- * NAT of IPv4 addresses, one for one (RFC 2663 section 4.1.1): of single addresses and of whole prefixes. It keeps no
- * state, so it translates every protocol, fragments too, and either side may begin.
+ * Static NAT: translates IPv4 addresses or whole prefixes one to one (RFC 2663 section 4.1.1). Stateless; translates all
+ * protocols and fragments, and either side may initiate.
  *
- * **Outbound**: the source of a packet becomes its outside address. What goes to an outside address of a rule turns
- * round to the inside host, with its source translated, too. In ICMP errors, the destination of the packet that they
- * quote is translated. Packets from other sources pass.
+ * **Outbound**: rewrites the source, hairpins packets to an outside address; packets from other sources pass.
+ * **Inbound**: rewrites the destination; packets to other destinations pass.
+ * **Options**: {@linkcode StaticNatOptions}. **Drops**: `malformed`, `not translated` (an ICMP error from outside that
+ * quotes a packet without a rule).
+ * **Limits**: an ICMP error from an inside router without a rule leaves with the router's address. Addresses in payloads
+ * and IP options are not translated. All ports are open: add a firewall.
  *
- * **Inbound**: the destination becomes the inside address; in ICMP errors, the source of what they quote. Packets for
- * other destinations pass.
- *
- * **Options**: see {@linkcode StaticNatOptions}.
- *
- * **Counters**: drops are counted as `malformed`, and `not translated`: an ICMP error from outside about a packet that
- * no rule lets out.
- *
- * **Limits**: an ICMP error that an inside router sends from an address without a rule leaves with that address.
- * Addresses in payloads and in IP options are not looked for. A rule covers all ports: a firewall is another stage.
- *
- * @example
+ * @example A packet leaves with the outside address
  * ```ts
  * import assert from "node:assert/strict";
+ * import { parseIpv4 } from "@warren/tunnel/address";
+ * import { PacketBatch, PacketPool, type StageContext } from "@warren/tunnel/core";
+ * import { Ipv4 } from "@warren/tunnel/ipv4";
  * import { StaticNat } from "@warren/tunnel/nat";
  *
- * const nat = new StaticNat({
- *   rules: [
- *     { inside: "10.9.0.5", outside: "198.51.100.5" },
- *     { inside: "10.9.1.0/24", outside: "203.0.113.0/24" },
- *   ],
- * });
- * assert.equal(nat.name, "static nat"); // then: tunnel.use(nat)
+ * const nat = new StaticNat({ rules: [{ inside: "10.9.1.0/24", outside: "203.0.113.0/24" }] }); // tunnel.use(nat)
+ * const packet = new PacketPool().take(100)!;
+ * Ipv4.encode(packet, { src: parseIpv4("10.9.1.7"), dst: parseIpv4("192.0.2.1"), protocol: 47 });
+ * const batch = new PacketBatch();
+ * batch.push(packet);
+ * nat.outbound(batch, {} as StageContext);
+ * assert.equal(Ipv4.of(packet)!.srcText, "203.0.113.7");
  * ```
  */
 export class StaticNat implements Stage {
   /** `static nat`. */
   readonly name = "static nat";
-  readonly #outwards: Exchange;
-  readonly #inwards: Exchange;
+  readonly #outsideOf: AddressMap;
+  readonly #insideOf: AddressMap;
 
   /**
-   * A NAT by these rules.
+   * A NAT with these rules.
    *
    * @throws {SyntaxError} when an address or prefix does not parse.
    * @throws {TypeError} when one is not IPv4, the prefixes of a rule differ in length, or two of one side overlap.
    */
   constructor(options: StaticNatOptions) {
-    checkNames("make a static NAT", options, NAMES);
-    if (!Array.isArray(options.rules)) {
-      throw new TypeError("Cannot make a static NAT: rules is no list of them");
-    }
+    checkNames("make a StaticNat", options, NAMES);
     for (const rule of options.rules) checkNames("translate by a rule", rule, RULE);
     const rules = options.rules.map(({ inside, outside }) => {
       const [from, to] = [readIpv4Prefix(inside), readIpv4Prefix(outside)];
       if (from.length !== to.length) {
-        throw new TypeError(`Cannot exchange ${inside} for ${outside}: their lengths differ`);
+        throw new TypeError(
+          `Cannot make a StaticNat: prefixes must have the same length, got "${inside}" and "${outside}"`,
+        );
       }
       return { inside: firstAddress(from), outside: firstAddress(to), count: 2 ** (32 - from.length) };
     });
-    this.#outwards = new Exchange(rules.map(({ inside, outside, count }) => [inside, outside, count]));
-    this.#inwards = new Exchange(rules.map(({ inside, outside, count }) => [outside, inside, count]));
+    this.#outsideOf = new AddressMap(rules.map(({ inside, outside, count }) => [inside, outside, count]));
+    this.#insideOf = new AddressMap(rules.map(({ inside, outside, count }) => [outside, inside, count]));
   }
 
   /** Translates sources. */
@@ -103,7 +97,7 @@ export class StaticNat implements Stage {
       if (versionOf(packet) === 6) continue;
       const ip = Ipv4.of(packet);
       if (ip === undefined) context.drop(packet, "malformed");
-      else if (this.#translateSource(packet, ip, context) && this.#inwards.of(ip.dst) >= 0) {
+      else if (this.#translateSource(packet, ip, context) && this.#insideOf.of(ip.dst) >= 0) {
         if (this.#translateDestination(packet, ip, context)) context.emit(packet, Direction.Inbound);
       }
     }
@@ -121,29 +115,29 @@ export class StaticNat implements Stage {
     }
   }
 
-  /** Returns whether the packet goes on. */
+  /** Translates the source; returns whether the packet goes on. */
   #translateSource(packet: Packet, ip: Ipv4, context: StageContext): boolean {
-    // Padding may tell of anybody.
+    // Padding might reveal data of other hosts.
     packet.length = ip.totalLength;
     const icmp = errorOf(packet, ip);
     if (icmp !== undefined) {
       if (!quotesIpv4(icmp)) return drop(packet, "malformed", context);
-      const quoted = this.#outwards.of(packet.view.getUint32(icmp.quotedOffset + IPV4_DST));
+      const quoted = this.#outsideOf.of(packet.view.getUint32(icmp.quotedOffset + IPV4_DST));
       if (quoted >= 0) setQuoted(icmp, IPV4_DST, quoted, 0, -1);
     }
-    const outside = this.#outwards.of(ip.src);
+    const outside = this.#outsideOf.of(ip.src);
     if (outside >= 0) ip.src = outside;
     return true;
   }
 
-  /** Returns whether the packet goes on. */
+  /** Translates the destination; returns whether the packet goes on. */
   #translateDestination(packet: Packet, ip: Ipv4, context: StageContext): boolean {
-    const inside = this.#inwards.of(ip.dst);
+    const inside = this.#insideOf.of(ip.dst);
     if (inside < 0) return true;
     const icmp = errorOf(packet, ip);
     if (icmp !== undefined) {
       if (!quotesIpv4(icmp)) return drop(packet, "malformed", context);
-      const quoted = this.#inwards.of(packet.view.getUint32(icmp.quotedOffset + IPV4_SRC));
+      const quoted = this.#insideOf.of(packet.view.getUint32(icmp.quotedOffset + IPV4_SRC));
       if (quoted < 0) return drop(packet, "not translated", context);
       setQuoted(icmp, IPV4_SRC, quoted, 0, -1);
     }
@@ -152,8 +146,8 @@ export class StaticNat implements Stage {
   }
 }
 
-/** Ranges of addresses and what they are exchanged for. */
-class Exchange {
+/** Map from ranges of addresses to others of the same length. */
+class AddressMap {
   readonly #first: Uint32Array;
   readonly #last: Uint32Array;
   readonly #target: Uint32Array;
@@ -165,12 +159,12 @@ class Exchange {
     this.#target = Uint32Array.from(ranges, ([, target]) => target);
     for (let i = 1; i < ranges.length; i++) {
       if (this.#first[i]! <= this.#last[i - 1]!) {
-        throw new TypeError("Cannot exchange addresses: prefixes of one side overlap");
+        throw new TypeError("Cannot make a StaticNat: two prefixes of one side overlap");
       }
     }
   }
 
-  /** What an address is exchanged for; -1 for nothing. */
+  /** Returns the address that an address maps to; -1 for none. */
   of(address: number): number {
     let low = 0;
     let high = this.#first.length - 1;
@@ -184,13 +178,13 @@ class Exchange {
   }
 }
 
-/** The ICMP error that a packet is. */
+/** Returns the ICMP error in a packet, if it is one. */
 function errorOf(packet: Packet, ip: Ipv4): Icmpv4 | undefined {
   const icmp = ip.protocol === Protocol.Icmp ? Icmpv4.of(packet) : undefined;
   return icmp !== undefined && icmp.quotedOffset >= 0 ? icmp : undefined;
 }
 
-/** Whether an error quotes a whole IPv4 header, and is not about another error, whose quotation nobody translates. */
+/** Tells whether an error quotes a whole IPv4 header and not another error, whose quotation would stay untranslated. */
 function quotesIpv4(icmp: Icmpv4): boolean {
   if (!quoted.read(icmp)) return false;
   const { protocol, upperOffset, end, fragmentOffset } = quoted;

@@ -33,7 +33,7 @@ function dropped(test: TestPipeline): Record<string, number> {
   return test.pipeline.ledger.counters.snapshot(0).dropped;
 }
 
-Deno.test("Napt44 under a million new flows keeps its bounds and its established flows", () => {
+Deno.test("Napt44 under a million new flows keeps its limits and its established flows", () => {
   const stage = nat({ capacity: 4096 });
   const test = new TestPipeline(stage);
   const opened = [
@@ -176,7 +176,7 @@ class Model {
   }
 }
 
-Deno.test("Napt44 translates what a model of Maps does, with right sums, whole and unfinished ones", () => {
+Deno.test("Napt44 translates what a model of Maps does, with correct checksums, complete and partial ones", () => {
   const random = new Random(3);
   const test = new TestPipeline(nat({ filtering: "address-and-port-dependent" }));
   const models = { udp: new Model(), tcp: new Model() };
@@ -223,7 +223,7 @@ Deno.test("Napt44 translates a super-packet as one", () => {
   }
 });
 
-Deno.test("Napt44.restore() goes on where Napt44.save() was, through JSON", () => {
+Deno.test("Napt44.restore() continues where Napt44.save() was, through JSON", () => {
   const options: Partial<Napt44Options> = { forwards: [{ protocol: "tcp", port: 80, to: "10.9.0.9:8080" }] };
   const [first, second] = [nat(options), nat(options)];
   const before = new TestPipeline(first);
@@ -268,7 +268,7 @@ Deno.test("Napt44.restore() goes on where Napt44.save() was, through JSON", () =
   equal(elsewhere.flows, 0, "no flow has this outside address");
 });
 
-Deno.test("Napt44.restore() refuses what it did not save", () => {
+Deno.test("Napt44.restore() refuses what save() did not return", () => {
   const flow = [1, 2, 3, 4, 5, 6, 0, 0, 0];
   const states = [
     undefined,
@@ -284,7 +284,7 @@ Deno.test("Napt44.restore() refuses what it did not save", () => {
   nat().restore({ format: "napt44 2", tcp: [flow], udp: [], icmp: [] });
 });
 
-Deno.test("Napt44 in several workers: each has ports of its own, and strays reach the one that knows them", () => {
+Deno.test("Napt44 in several workers: each has its ports, and stray packets reach the worker that owns them", () => {
   const count = 3;
   const tests: TestPipeline[] = [];
   for (let index = 0; index < count; index++) {
@@ -330,7 +330,7 @@ Deno.test("Napt44 in several workers: each has ports of its own, and strays reac
   ok(tests.every((test) => test.pipeline.queued === 0));
 });
 
-Deno.test("Napt44 refuses options that make no sense", () => {
+Deno.test("Napt44 refuses wrong options", () => {
   const wrong: [Partial<Napt44Options>, typeof TypeError | typeof RangeError | typeof SyntaxError][] = [
     [{ outside: [] }, TypeError],
     [{ outside: "2001:db8::1" }, TypeError],
@@ -386,7 +386,7 @@ function openAnswered(test: TestPipeline, host: string, count: number): void {
   }
 }
 
-Deno.test("Napt44 has ports and room for others when one inside host has taken all, answered ones too", () => {
+Deno.test("Napt44 has ports and room for others when one inside host has taken all, even with flows that were answered", () => {
   for (const options of [{ ports: "2000-2999" }, { capacity: 1000 }]) {
     const stage = nat(options);
     const test = new TestPipeline(stage);

@@ -14,7 +14,7 @@ function sumOf(address: Uint8Array): number {
   return Number(BigInt(`0x${address.toHex()}`) % 0xffffn);
 }
 
-Deno.test("Nptv6 translates there and back, by RFC 6296 section 3, and keeps the sum of every address", () => {
+Deno.test("Nptv6 translates there and back, by RFC 6296 section 3, and keeps the checksum of every address", () => {
   const prefixes = [
     ["fd01:203:405::/48", "2001:db8:1::/48"],
     ["fd00::/8", "3f00::/8"],
@@ -102,7 +102,7 @@ Deno.test("Nptv6 never throws, loses nothing, and shows no inside address, whate
   ok(whole > 1000);
 });
 
-Deno.test("Nptv6 refuses prefixes that make no sense", () => {
+Deno.test("Nptv6 refuses wrong prefixes", () => {
   const make = (inside: string, outside: string) => () => new Nptv6({ inside, outside });
   throws(make("fd00::/48", "2001:db8::/64"), TypeError);
   throws(make("10.0.0.0/8", "2001:db8::/64"), TypeError);

@@ -24,7 +24,7 @@ const CASES: [stage: Stage, packet: string][] = [
 ];
 
 for (const [stage, text] of CASES) {
-  Deno.test(`${stage.name} cuts off what stands behind a packet`, () => {
+  Deno.test(`${stage.name} removes padding behind a packet`, () => {
     const test = new TestPipeline(stage);
     const bytes = encodePacket(text);
     const padded = new Uint8Array(bytes.length + PADDING).fill(0xa5);

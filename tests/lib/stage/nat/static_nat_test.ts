@@ -58,7 +58,7 @@ Deno.test("StaticNat never throws, loses nothing, and shows no inside address, w
   ok(whole > 1000);
 });
 
-Deno.test("StaticNat refuses rules that make no sense", () => {
+Deno.test("StaticNat refuses wrong rules", () => {
   const make = (...rules: [inside: string, outside: string][]) => () =>
     new StaticNat({ rules: rules.map(([inside, outside]) => ({ inside, outside })) });
   throws(make(["10.9.0.0/24", "203.0.113.0/25"]), TypeError);
