@@ -21,7 +21,7 @@ import {
   TCP_ACK,
   TCP_CHECKSUM,
   TCP_FLAGS,
-  TCP_OPTIONS,
+  TCP_HEADER,
   TCP_SEQ,
   TCP_URGENT,
   TCP_WINDOW,
@@ -222,7 +222,7 @@ export class Group implements SegmentGroup {
     const flags = view.getUint16(b + TCP_FLAGS);
     if (((view.getUint16(a + TCP_FLAGS) ^ flags) & ~Tcp.Psh) !== 0) return false;
     const headerLength = flags >> 12 << 2;
-    for (let i = TCP_OPTIONS; i < headerLength; i += 4) {
+    for (let i = TCP_HEADER; i < headerLength; i += 4) {
       if (view.getInt32(a + i) !== view.getInt32(b + i)) return false;
     }
     return true;

@@ -12,7 +12,7 @@ import {
   IPV6_PAYLOAD_LENGTH,
   TCP_CHECKSUM,
   TCP_FLAGS,
-  TCP_OPTIONS,
+  TCP_HEADER,
   TCP_RESERVED,
   UDP_CHECKSUM,
   UDP_HEADER,
@@ -212,7 +212,7 @@ function tcpPayload(packet: Packet, start: number): number {
   const flags = view.getUint16(start + TCP_FLAGS);
   if ((flags & ~Tcp.Psh & (TCP_RESERVED | 0xff)) !== Tcp.Ack) return 0;
   const headerLength = flags >> 12 << 2;
-  return headerLength < TCP_OPTIONS || headerLength > room ? 0 : room - headerLength;
+  return headerLength < TCP_HEADER || headerLength > room ? 0 : room - headerLength;
 }
 
 /** Returns the payload length of a datagram that can be grouped; 0 for one that cannot. */

@@ -18,7 +18,7 @@ import {
   TCP_ACK,
   TCP_CHECKSUM,
   TCP_FLAGS,
-  TCP_OPTIONS,
+  TCP_HEADER,
   TCP_SEQ,
   TCP_URGENT,
   TCP_WINDOW,
@@ -277,6 +277,6 @@ export class Segmenter {
 function tcpSum(packet: Packet, start: number, end: number, initial: number): number {
   const { bytes, view } = packet;
   const constant = sum(bytes, start, 4, initial) + view.getUint16(start + TCP_WINDOW);
-  const options = sum(bytes, start + TCP_OPTIONS, end - start - TCP_OPTIONS, constant);
+  const options = sum(bytes, start + TCP_HEADER, end - start - TCP_HEADER, constant);
   return sum(bytes, start + TCP_ACK, 4, options);
 }

@@ -72,7 +72,6 @@ export const TCP_WINDOW = 14;
 export const TCP_CHECKSUM = 16;
 export const TCP_URGENT = 18;
 export const TCP_HEADER = 20; // without options, which start here
-export const TCP_OPTIONS = 20;
 export const TCP_MAX_OPTIONS = 40;
 export const TCP_RESERVED = 0x0f00;
 export const TCP_MAX_WINDOW_SCALE = 14; // RFC 7323 section 2.3

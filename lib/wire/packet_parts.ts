@@ -1,12 +1,14 @@
 /** Lengths of super-packets' segments, and fields to rewrite when a packet or an extension header is replaced. */
 
 import type { Packet } from "../core/packet.ts";
-import { IPV6_HEADER, IPV6_NEXT_HEADER } from "./header_fields.ts";
+import * as field from "./header_fields.ts";
 import type { Ip } from "./ip.ts";
 import { extensionLength } from "./ipv6_extensions.ts";
 import type { Ipv6 } from "./ipv6.ts";
 import { Tcp } from "./tcp.ts";
 import { Udp } from "./udp.ts";
+
+const { IPV6_HEADER, IPV6_NEXT_HEADER } = field;
 
 /** Returns the length of the longest packet on the link (bytes): the first segment of a super-packet, or the packet. */
 export function longestLength(packet: Packet, ip: Ip): number {

@@ -1,7 +1,9 @@
 /** Unicast addresses, the only ones that ICMP errors are sent to (RFC 1122 section 3.2.2, RFC 4443 section 2.4 e). */
 
-import { IPV6_SRC } from "./header_fields.ts";
+import * as field from "./header_fields.ts";
 import type { Ip } from "./ip.ts";
+
+const { IPV6_SRC } = field;
 
 /** Tells whether an IPv4 address can be another host's: not in 0/8 or 127/8, multicast or reserved. */
 export function isUnicast4(address: number): boolean {

@@ -48,7 +48,7 @@ for (const version of VERSIONS) {
   const icmp = version === 4 ? Protocol.Icmp : Protocol.Icmpv6;
   const [src, dst] = TEXTS[version];
 
-  Deno.test(`FlowKey.read() tells addresses and ports of UDP and TCP over IPv${version}`, () => {
+  Deno.test(`FlowKey.read() reads addresses and ports of UDP and TCP over IPv${version}`, () => {
     deepEqual(told(udp(version)), [FlowKind.Packet, version, 17, src, dst, 5000, 53]);
     const packet = packetOf([]);
     Tcp.encode(packet, { srcPort: 65_535, dstPort: 40_000, seq: 1, flags: 2 });
@@ -70,7 +70,7 @@ for (const version of VERSIONS) {
     }
   });
 
-  Deno.test(`FlowKey.read() tells the flow of the packet that an ICMP error over IPv${version} quotes`, () => {
+  Deno.test(`FlowKey.read() reads the flow of the packet that an ICMP error over IPv${version} quotes`, () => {
     const header = version === 4 ? 20 : 40;
     deepEqual(told(error(version, udp(version), header + 8)), [
       FlowKind.Error,
@@ -93,7 +93,7 @@ for (const version of VERSIONS) {
     deepEqual(told(packet), [FlowKind.Packet, version, 47, src, dst, 0, 0]);
   });
 
-  Deno.test(`FlowKey.read() finds nothing in an IPv${version} packet whose header of ports is cut short`, () => {
+  Deno.test(`FlowKey.read() finds nothing in an IPv${version} packet with a truncated transport header`, () => {
     const shortest = [[6, 20], [17, 8], [136, 8], [33, 12], [132, 12]];
     for (const [protocol, length] of shortest) {
       const short = encodeIp(packetOf(new Uint8Array(length! - 1)), version, protocol!);
@@ -103,7 +103,7 @@ for (const version of VERSIONS) {
     }
   });
 
-  Deno.test(`FlowKey.reverse() gives the key of the answer over IPv${version}, and back`, () => {
+  Deno.test(`FlowKey.reverse() gives the key of the reply over IPv${version}, and back`, () => {
     const packet = udp(version);
     const key = new FlowKey();
     key.read(packet);
@@ -131,7 +131,7 @@ Deno.test("FlowKey.read() finds nothing in a later fragment", () => {
   deepEqual(told(error4), [FlowKind.None], "a quoted one");
 });
 
-Deno.test("FlowKey.srcPort and dstPort are set each by itself", () => {
+Deno.test("FlowKey.srcPort and dstPort are set separately", () => {
   const key = new FlowKey();
   key.read(udp(4));
   key.srcPort = 0xfffe;
@@ -139,7 +139,7 @@ Deno.test("FlowKey.srcPort and dstPort are set each by itself", () => {
   deepEqual([key.srcPort, key.dstPort], [0xfffe, 1]);
 });
 
-Deno.test("FlowKey.read() never throws, whatever the bytes", () => {
+Deno.test("FlowKey.read() never throws, for any bytes", () => {
   const random = new Random(5);
   const key = new FlowKey();
   for (let round = 0; round < 20_000; round++) {

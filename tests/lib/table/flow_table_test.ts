@@ -7,7 +7,7 @@ import { Random } from "../../../lib/core/random.ts";
 
 const HASH_KEY = [1, 2] as const;
 
-/** A key of four words that are all told by a number. */
+/** Returns a key whose four words are derived from a number. */
 function keyOf(number: number): FlowKey {
   const key = new FlowKey();
   key.length = 4;
@@ -72,7 +72,7 @@ class Oracle {
 }
 
 for (const capacity of [1, 3, 64, 1000]) {
-  Deno.test(`FlowTable knows what a Map of at most ${capacity} flows would`, () => {
+  Deno.test(`FlowTable agrees with a Map of at most ${capacity} flows`, () => {
     const random = new Random(capacity);
     const next = (limit: number) => random.below(limit);
     const timeouts = [50, 400];
@@ -128,7 +128,7 @@ for (const capacity of [1, 3, 64, 1000]) {
   });
 }
 
-Deno.test("FlowTable.find() ends a flow that was idle for its state's timeout, to the millisecond", () => {
+Deno.test("FlowTable.find() removes a flow at its state's timeout, to the millisecond", () => {
   const flows = table({ timeouts: [100, 1000] });
   const [short, long] = [flows.add(keyOf(1), 0, 0), flows.add(keyOf(2), 1, 0)];
   equal(flows.due(40), 60);
@@ -141,7 +141,7 @@ Deno.test("FlowTable.find() ends a flow that was idle for its state's timeout, t
   deepEqual([flows.size, flows.due(1999)], [0, Infinity]);
 });
 
-Deno.test("FlowTable.add() makes room by the lowest state's longest idle flow", () => {
+Deno.test("FlowTable.add() evicts the longest idle flow of the lowest state", () => {
   const forgotten: number[] = [];
   const flows = table({ timeouts: [100, 100], capacity: 3, forget: (flow) => forgotten.push(flow) });
   const [a, b, c] = [flows.add(keyOf(1), 1, 0), flows.add(keyOf(2), 0, 1), flows.add(keyOf(3), 0, 2)];
@@ -155,13 +155,13 @@ Deno.test("FlowTable.add() makes room by the lowest state's longest idle flow", 
   equal(flows.size, 3);
 });
 
-Deno.test("FlowTable.expire() forgets 1024 flows at most in one call", () => {
+Deno.test("FlowTable.expire() removes at most 1024 flows per call", () => {
   const flows = table({ capacity: 3000 });
   for (let i = 0; i < 3000; i++) flows.add(keyOf(i), 0, 0);
   deepEqual([1, 2, 3, 4].map(() => flows.expire(100)), [1024, 1024, 952, 0]);
 });
 
-Deno.test("FlowTable tells keys of IPv4 and IPv6 apart that share their first words", () => {
+Deno.test("FlowTable distinguishes keys of IPv4 and IPv6 with the same first words", () => {
   const flows = table();
   const short = keyOf(1);
   const long = keyOf(1);
@@ -171,7 +171,7 @@ Deno.test("FlowTable tells keys of IPv4 and IPv6 apart that share their first wo
   ok(flows.add(long, 0, 0) !== flow);
 });
 
-Deno.test("FlowTable.add() of a key that is known forgets what was known of it", () => {
+Deno.test("FlowTable.add() replaces the flow of a known key", () => {
   const forgotten: number[] = [];
   const flows = table({ forget: (flow) => forgotten.push(flow) });
   const first = flows.add(keyOf(1), 0, 0);
@@ -181,7 +181,7 @@ Deno.test("FlowTable.add() of a key that is known forgets what was known of it",
   equal(flows.size, 0);
 });
 
-Deno.test("FlowTable.oldestIn() tells the longest idle flow of a state", () => {
+Deno.test("FlowTable.oldestIn() returns the longest idle flow of a state", () => {
   const flows = table({ timeouts: [100, 100] });
   equal(flows.oldestIn(0), -1);
   const [high, first, second] = [
@@ -196,7 +196,7 @@ Deno.test("FlowTable.oldestIn() tells the longest idle flow of a state", () => {
   equal(flows.oldestIn(1), -1);
 });
 
-Deno.test("FlowTable.newerThan() goes through the flows of a state from the longest idle one on", () => {
+Deno.test("FlowTable.newerThan() iterates over the flows of a state from the longest idle one", () => {
   const flows = table({ timeouts: [100, 100] });
   const [first, , second] = [
     flows.add(keyOf(1), 0, 0),
@@ -208,7 +208,7 @@ Deno.test("FlowTable.newerThan() goes through the flows of a state from the long
   deepEqual([flows.newerThan(second), flows.newerThan(first)], [first, -1]);
 });
 
-Deno.test("FlowTable.clear() leaves room for all", () => {
+Deno.test("FlowTable.clear() frees all flows", () => {
   const flows = table({ forget: () => ok(false, "forgotten") });
   for (let i = 0; i < 4; i++) flows.add(keyOf(i), 0, 0);
   flows.clear();
@@ -217,7 +217,7 @@ Deno.test("FlowTable.clear() leaves room for all", () => {
   equal(flows.size, 4);
 });
 
-Deno.test("FlowTable.remove() of what is not known does nothing", () => {
+Deno.test("FlowTable.remove() of an absent flow does nothing", () => {
   const flows = table({ capacity: 2 });
   const flow = flows.add(keyOf(1), 0, 0);
   flows.remove(flow);
@@ -228,19 +228,19 @@ Deno.test("FlowTable.remove() of what is not known does nothing", () => {
   equal(flows.size, 2);
 });
 
-Deno.test("FlowTable.peek() knows what find() would, and ends nothing", () => {
+Deno.test("FlowTable.peek() agrees with find(), and removes nothing", () => {
   const flows = table();
   const flow = flows.add(keyOf(1), 0, 0);
   deepEqual([flows.peek(keyOf(1), 99), flows.peek(keyOf(1), 100), flows.peek(keyOf(2), 0)], [flow, -1, -1]);
   equal(flows.find(keyOf(1), 99), flow);
 });
 
-Deno.test("FlowTable refuses capacities and timeouts that make no sense", () => {
+Deno.test("FlowTable throws for capacities and timeouts out of range", () => {
   for (const capacity of [0, 1.5, 2 ** 24 + 1, NaN]) throws(() => table({ capacity }), RangeError);
   for (const timeouts of [[], [0], [1, NaN]]) throws(() => table({ timeouts }), RangeError);
 });
 
-Deno.test("FlowTable.add() makes room among states of the lowest worth by age alone", () => {
+Deno.test("FlowTable.add() evicts by age among states of the lowest eviction priority", () => {
   const flows = table({ timeouts: [100, 100, 100], evictionPriorities: [0, 1, 0] });
   const first = flows.add(keyOf(0), 2, 0);
   flows.add(keyOf(1), 0, 1);

@@ -6,7 +6,7 @@ import { RouteTable } from "@warren/tunnel/route_table";
 import { fullTable } from "../../kit/prefixes.ts";
 import { Random } from "../../../lib/core/random.ts";
 
-/** What a table should say: every prefix is looked at. */
+/** Expected result: a linear scan over all prefixes. */
 class Scan {
   readonly #routes = new Map<string, [Prefix, number]>();
 
@@ -105,7 +105,7 @@ Deno.test("RouteTable has routes of all lengths over one address, the longest fi
   }
 });
 
-Deno.test("RouteTable gives back the memory of routes that are gone", () => {
+Deno.test("RouteTable reuses the memory of deleted routes", () => {
   const table = new RouteTable<number>();
   const prefixes = [...fullTable(5000, 3)];
   let taken = 0;
@@ -139,7 +139,7 @@ Deno.test("RouteTable takes the Internet's 900,000 prefixes in less than 100 MB"
   }
 });
 
-Deno.test("RouteTable takes text, whose bits behind the prefix do not count", () => {
+Deno.test("RouteTable takes text, and ignores bits after the prefix", () => {
   const table = new RouteTable<string>();
   table.set("10.9.0.1/24", "a");
   equal(table.get("10.9.0.0/24"), "a");
@@ -152,7 +152,7 @@ Deno.test("RouteTable takes text, whose bits behind the prefix do not count", ()
   throws(() => table.set("10.9.0.0", "c"), SyntaxError);
 });
 
-Deno.test("RouteTable refuses more prefixes than it has room for, and keeps what it has", () => {
+Deno.test("RouteTable throws when it is full, and keeps its routes", () => {
   const table = new RouteTable<string>({ capacity: 2 });
   table.set("10.0.0.0/8", "a");
   table.set("fd00::/8", "b");
@@ -165,7 +165,7 @@ Deno.test("RouteTable refuses more prefixes than it has room for, and keeps what
   for (const capacity of [0, 1.5, NaN]) throws(() => new RouteTable({ capacity }), RangeError);
 });
 
-Deno.test("RouteTable goes on from a state that it saved, and refuses another", () => {
+Deno.test("RouteTable restores a saved state, and rejects any other", () => {
   const table = new RouteTable<string>();
   for (const text of ["0.0.0.0/0", "10.9.0.0/24", "fd00::/8"]) table.set(text, text);
   const state = JSON.parse(JSON.stringify(table.save()));

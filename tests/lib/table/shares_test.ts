@@ -6,7 +6,7 @@ import { Shares } from "../../../lib/table/shares.ts";
 
 const CAPACITY = 16;
 
-Deno.test("Shares keeps each holder's entries in order, and knows the largest holder, as a plain list does", () => {
+Deno.test("Shares keeps each holder's entries in order, and finds the largest holder, like a plain list", () => {
   const random = new Random(0x54a7);
   const shares = new Shares(CAPACITY, 2, [1, 2]);
   const list: { entry: number; holder: number; group: number }[] = [];
@@ -41,7 +41,7 @@ Deno.test("Shares keeps each holder's entries in order, and knows the largest ho
   }
 });
 
-Deno.test("Shares takes an IPv6 /64 for one holder, and IPv4 addresses for one each", () => {
+Deno.test("Shares counts an IPv6 /64 as one holder, and each IPv4 address as one", () => {
   const shares = new Shares(4096);
   const view = new DataView(new ArrayBuffer(32));
   const holders = (version: number, write: (i: number) => void) =>
@@ -54,7 +54,7 @@ Deno.test("Shares takes an IPv6 /64 for one holder, and IPv4 addresses for one e
   ok(holders(4, (i) => view.setUint32(16, i)) > 80);
 });
 
-Deno.test("Shares of a full table has a holder with two entries at least, whatever the addresses", () => {
+Deno.test("Shares of a full table has a holder with at least two entries, for any addresses", () => {
   for (const capacity of [1, 2, 3, 4, 100, 128]) {
     const shares = new Shares(capacity);
     const view = new DataView(new ArrayBuffer(4));

@@ -34,7 +34,7 @@ Deno.test("parseIpv4() reads four octets as an unsigned number", () => {
   assert.equal(parseIpv4("255.255.255.255"), 0xffffffff);
 });
 
-Deno.test("parseIpv4() refuses what is not four plain octets, naming the column", () => {
+Deno.test("parseIpv4() rejects anything but four decimal octets, with the column", () => {
   const cases: [string, string][] = [
     ["", "no digit at column 1"],
     ["1.2.3", "3 octets instead of 4 at column 6"],
@@ -68,7 +68,7 @@ Deno.test("formatIpv4() writes what parseIpv4() reads", () => {
   );
 });
 
-Deno.test("parseIpv4() takes a text where node:net's isIPv4() does", () => {
+Deno.test("parseIpv4() accepts the same text as node:net's isIPv4()", () => {
   fc.assert(
     fc.property(fc.stringMatching(/^[0-9.]{5,16}$/), (text) => {
       let taken = true;
@@ -103,7 +103,7 @@ Deno.test("parseIpv6() reads every form of RFC 4291 section 2.2", () => {
   for (const [text, bytes] of cases) assert.equal(hex(parseIpv6(text)), bytes, text);
 });
 
-Deno.test("parseIpv6() refuses what is not an address, naming the column", () => {
+Deno.test("parseIpv6() rejects anything but an address, with the column", () => {
   const cases: [string, string][] = [
     ["", "0 groups instead of 8 at column 1"],
     [":", '":" instead of a digit at column 1'],
@@ -136,7 +136,7 @@ Deno.test("parseIpv6() refuses what is not an address, naming the column", () =>
   }
 });
 
-Deno.test("parseIpv6() takes a text where node:net's isIPv6() does", () => {
+Deno.test("parseIpv6() accepts the same text as node:net's isIPv6()", () => {
   const text = fc.oneof(
     fc.stringMatching(/^[0-9af:]{2,12}$/),
     fc.array(fc.constantFrom("", "0", "1", "abcd", ":", "::", "1.2.3.4"), { maxLength: 10 })
@@ -201,7 +201,7 @@ Deno.test("parseAddress() and formatAddress() know both families", () => {
   refuses(parseAddress, "::x", 'Cannot parse IPv6 address "::x": "x" instead of a digit at column 3');
 });
 
-Deno.test("Prefix.network is the address with no bits behind the prefix, and one of its own", () => {
+Deno.test("Prefix.network is a new address with no bits after the prefix", () => {
   for (
     const [prefix, first] of [
       ["10.9.77.255/20", "10.9.64.0"],
@@ -218,14 +218,14 @@ Deno.test("Prefix.network is the address with no bits behind the prefix, and one
   }
 });
 
-Deno.test("parseCidr() keeps the bits behind the prefix, and formatCidr() writes them", () => {
+Deno.test("parseCidr() keeps the bits after the prefix, and formatCidr() writes them", () => {
   for (const text of ["10.9.0.1/24", "0.0.0.0/0", "1.2.3.4/32", "2001:db8::1/64", "::/0", "::1/128"]) {
     assert.equal(formatCidr(parseCidr(text)), text);
   }
   assert.equal(parseCidr("10.9.0.1/24").length, 24);
 });
 
-Deno.test("parseCidr() refuses a bad address or length, naming the column", () => {
+Deno.test("parseCidr() rejects a bad address or length, with the column", () => {
   const cases: [string, string][] = [
     ["10.0.0.0", 'IPv4 prefix "10.0.0.0": no slash at column 9'],
     ["10.0.0.0/", 'IPv4 prefix "10.0.0.0/": no decimal length at column 10'],
@@ -283,7 +283,7 @@ Deno.test("Prefix.containsIpv6() agrees with a comparison bit by bit, from any s
   );
 });
 
-Deno.test("What is no text is refused as such", () => {
+Deno.test("Parsers reject a value that is not a string", () => {
   for (const parse of [parseIpv4, parseIpv6, parseAddress, parseCidr]) {
     for (const text of [undefined, null, 10.9, ["10.9.0.1"]]) {
       assert.throws(

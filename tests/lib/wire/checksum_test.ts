@@ -66,7 +66,7 @@ function packetOf(bytes: Uint8Array): Packet {
   return packet;
 }
 
-/** The same, partly summed: its transport starts at `start` and stores its sum as its protocol does. */
+/** The same packet with a partial checksum of the transport header at `start`. */
 function partialPacketOf(bytes: Uint8Array, start: number, protocol: number): Packet {
   const packet = packetOf(bytes);
   packet.checksumStart = start;
@@ -180,7 +180,7 @@ Deno.test("pseudoHeaderSumIpv4() and pseudoHeaderSumIpv6() sum the headers as th
   );
 });
 
-Deno.test("finishChecksum() sums what is there, the pseudo-header's part included", () => {
+Deno.test("finishChecksum() includes the pseudo-header's sum in the field", () => {
   fc.assert(
     fc.property(anyBytes, fc.nat(20), fc.constantFrom(2, 6, 16), (bytes, start, offset) => {
       const finished = bytes.slice();
@@ -195,7 +195,7 @@ Deno.test("finishChecksum() sums what is there, the pseudo-header's part include
   );
 });
 
-Deno.test("finishChecksum() writes UDP's sum of 0 as 0xffff, and any other protocol's as it is", () => {
+Deno.test("finishChecksum() writes UDP's checksum of 0 as 0xffff, but not that of other protocols", () => {
   const bytes = new Uint8Array(20);
   bytes[0] = bytes[1] = 0xff;
   finishChecksum(bytes, 0, bytes.length, 0, 6);
@@ -207,7 +207,7 @@ Deno.test("finishChecksum() writes UDP's sum of 0 as 0xffff, and any other proto
   assert.deepEqual([tcp[16], tcp[17]], [0, 0]);
 });
 
-Deno.test("finishChecksum() leaves a field beyond the end alone", () => {
+Deno.test("finishChecksum() leaves a field beyond the end unchanged", () => {
   for (
     const [start, offset] of [[15, 6], [19, 0], [20, 0], [30, 6], [-4, 6], [0, -2], [0, 65_535]] as const
   ) {
@@ -217,7 +217,7 @@ Deno.test("finishChecksum() leaves a field beyond the end alone", () => {
   }
 });
 
-Deno.test("copy() gives finished sums", () => {
+Deno.test("copy() completes partial checksums", () => {
   const bytes = Uint8Array.from({ length: 40 }, (_, i) => i);
   const packet = partialPacketOf(bytes, 20, UDP);
   const [finished] = copy(packet);
@@ -225,7 +225,7 @@ Deno.test("copy() gives finished sums", () => {
   assert.deepEqual(packet.data, bytes);
 });
 
-Deno.test("adjustPseudoHeader() and adjustTransport() leave UDP without a checksum without", () => {
+Deno.test("adjustPseudoHeader() and adjustTransport() leave UDP without a checksum unchanged", () => {
   const packet = packetOf(new Uint8Array(30));
   adjustPseudoHeader(packet, packet.offset, packet.offset + 30, UDP, difference(1, 2));
   adjustTransport(packet, packet.offset, packet.offset + 30, UDP, difference(1, 2));
@@ -245,7 +245,7 @@ Deno.test("adjustPseudoHeader() and adjustTransport() write UDP's result of 0 as
   }
 });
 
-Deno.test("adjustPseudoHeader() leaves ICMPv4 alone, which has no pseudo-header; adjustTransport() does not", () => {
+Deno.test("adjustPseudoHeader() leaves ICMPv4, which has no pseudo-header, unchanged; adjustTransport() does not", () => {
   const packet = packetOf(new Uint8Array(30).fill(7));
   adjustPseudoHeader(packet, packet.offset, packet.offset + 30, ICMPV4, difference(1, 2));
   assert.equal(packet.view.getUint16(packet.offset + 2), 0x0707);
@@ -253,7 +253,7 @@ Deno.test("adjustPseudoHeader() leaves ICMPv4 alone, which has no pseudo-header;
   assert.equal(packet.view.getUint16(packet.offset + 2), 0x0706);
 });
 
-Deno.test("adjustPseudoHeader() changes a partial sum uncomplemented, adjustTransport() not at all", () => {
+Deno.test("adjustPseudoHeader() updates a partial checksum uncomplemented, adjustTransport() not at all", () => {
   const packet = partialPacketOf(new Uint8Array(40).fill(7), 20, TCP);
   const start = packet.offset + 20;
   adjustTransport(packet, start, start + 20, TCP, difference(1, 2));
@@ -262,7 +262,7 @@ Deno.test("adjustPseudoHeader() changes a partial sum uncomplemented, adjustTran
   assert.equal(packet.view.getUint16(start + 16), 0x0708);
 });
 
-Deno.test("isPartial() is about the transport header that the packet's unfinished sum belongs to", () => {
+Deno.test("isPartial() is true for the transport header of the packet's partial checksum only", () => {
   const packet = partialPacketOf(new Uint8Array(60), 40, TCP);
   assert.equal(isPartial(packet, packet.offset + 40), true);
   assert.equal(isPartial(packet, packet.offset + 20), false);
@@ -270,7 +270,7 @@ Deno.test("isPartial() is about the transport header that the packet's unfinishe
   assert.equal(isPartial(packet, packet.offset), false);
 });
 
-Deno.test("transportChecksum() gives the finished value of a partial sum, and otherwise what is stored", () => {
+Deno.test("transportChecksum() gives the complete value of a partial checksum, otherwise the stored one", () => {
   fc.assert(
     fc.property(anyBytes, fc.constantFrom(TCP, UDP, ICMPV6), fc.nat(20), (bytes, protocol, start) => {
       const packet = partialPacketOf(bytes, start, protocol);
@@ -308,7 +308,7 @@ Deno.test("writeTransportChecksum() makes the sum over pseudo-header and payload
   );
 });
 
-Deno.test("writeTransportChecksum() sums an inner packet whose sum is unfinished as it will be", () => {
+Deno.test("writeTransportChecksum() takes the partial checksum of an inner packet as complete", () => {
   fc.assert(
     fc.property(
       anyBytes,
@@ -326,7 +326,7 @@ Deno.test("writeTransportChecksum() sums an inner packet whose sum is unfinished
   );
 });
 
-Deno.test("coveredLength() believes UDP's own length where it can be true", () => {
+Deno.test("coveredLength() uses UDP's length field if it is plausible", () => {
   const packet = packetOf(new Uint8Array(40));
   const start = packet.offset;
   for (
@@ -339,7 +339,7 @@ Deno.test("coveredLength() believes UDP's own length where it can be true", () =
   assert.equal(coveredLength(packet, start, start + 7, UDP), 7);
 });
 
-Deno.test("what keeps transport checksums never throws, and writes nothing but the field", () => {
+Deno.test("Transport checksum updates never throw, and write only the field", () => {
   fc.assert(
     fc.property(
       fc.uint8Array({ maxLength: 40 }),

@@ -15,17 +15,17 @@ function message(fields: Parameters<typeof Icmpv4.encode>[1], payload: ArrayLike
   return Icmpv4.of(encodeIp(packet, 4, ICMP))!;
 }
 
-Deno.test("Icmpv4.encode() writes the echo header of RFC 792, and Ipv4.encode() its sum", () => {
+Deno.test("Icmpv4.encode() writes the echo header of RFC 792, and Ipv4.encode() its checksum", () => {
   const { packet } = message({ type: Icmpv4.EchoRequest, id: 0x0102, seq: 0x0304 }, [0xff]);
   equal(hex(packet.data.subarray(20)), "08 00 f4 f8 01 02 03 04 ff");
 });
 
-Deno.test("Icmpv4.encode() takes the second four bytes as rest instead of id and seq", () => {
+Deno.test("Icmpv4.encode() takes rest instead of id and seq", () => {
   const icmp = message({ type: Icmpv4.DestinationUnreachable, code: 4, rest: 1400 });
   deepEqual([icmp.type, icmp.code, icmp.id, icmp.seq, icmp.rest], [3, 4, 0, 1400, 1400]);
 });
 
-Deno.test("Icmpv4.encode() throws RangeError for what does not fit, and leaves the packet as it was", () => {
+Deno.test("Icmpv4.encode() throws RangeError for a field out of range, and leaves the packet unchanged", () => {
   const packet = packetOf([1]);
   for (const wrong of [{ type: 256 }, { code: -1 }, { id: 65_536 }, { seq: 0.5 }, { rest: 2 ** 32 }]) {
     throws(() => Icmpv4.encode(packet, { type: 8, ...wrong }), RangeError);
@@ -52,13 +52,13 @@ Deno.test("Icmpv4.of() returns undefined without a mark over IPv6, for another p
   }
 });
 
-Deno.test("Icmpv4.of() returns undefined and marks a header cut short", () => {
+Deno.test("Icmpv4.of() returns undefined and marks a truncated header", () => {
   const packet = encodeIp(packetOf(new Uint8Array(7)), 4, ICMP);
   equal(Icmpv4.of(packet), undefined);
   equal(packet.malformed, true);
 });
 
-Deno.test("Icmpv4.type turns a ping into its answer with a right checksum, even where all bytes are zero", () => {
+Deno.test("Icmpv4.type turns a ping into its reply with a valid checksum, even if all bytes are zero", () => {
   for (const id of [0, 7]) {
     const icmp = message({ type: Icmpv4.EchoRequest, id }, new Uint8Array(56));
     icmp.type = Icmpv4.EchoReply;
@@ -69,7 +69,7 @@ Deno.test("Icmpv4.type turns a ping into its answer with a right checksum, even 
   }
 });
 
-Deno.test("Icmpv4 setters leave a right checksum after any sequence of them", () => {
+Deno.test("Icmpv4 setters leave a valid checksum after any sequence", () => {
   const setters: ((icmp: Icmpv4, value: number) => void)[] = [
     (icmp, value) => icmp.type = value,
     (icmp, value) => icmp.code = value,
@@ -116,7 +116,7 @@ Deno.test("Icmpv4.of() after Icmpv4.encode() gives back fields and payload", () 
   ));
 });
 
-Deno.test("Icmpv4.quotedOffset and Icmpv4.quotedLength find the packet that an error is about", () => {
+Deno.test("Icmpv4.quotedOffset and Icmpv4.quotedLength find the packet that an error quotes", () => {
   const quoted = packetOf(new Uint8Array(8));
   Udp.encode(quoted, { srcPort: 1, dstPort: 2 });
   encodeIp(quoted, 4, 17);
@@ -129,7 +129,7 @@ Deno.test("Icmpv4.quotedOffset and Icmpv4.quotedLength find the packet that an e
   deepEqual([echo.quotedOffset, echo.quotedLength], [-1, 0]);
 });
 
-Deno.test("Icmpv4.quotedLength obeys the length of RFC 4884, and never exceeds the message", () => {
+Deno.test("Icmpv4.quotedLength follows RFC 4884, and never exceeds the message", () => {
   const extended = message({ type: Icmpv4.TimeExceeded, rest: 32 << 16 }, new Uint8Array(140));
   equal(extended.quotedLength, 128);
   extended.rest = 255 << 16;

@@ -16,7 +16,7 @@ function message(fields: Parameters<typeof Icmpv6.encode>[1], payload: ArrayLike
   return Icmpv6.of(encodeIp(packet, 6, ICMPV6))!;
 }
 
-Deno.test("Icmpv6.encode() writes the echo header of RFC 4443, and Ipv6.encode() its sum", () => {
+Deno.test("Icmpv6.encode() writes the echo header of RFC 4443, and Ipv6.encode() its checksum", () => {
   const { packet } = message({ type: Icmpv6.EchoRequest, id: 0x0102, seq: 0x0304 }, [0xff]);
   const bytes = packet.data.subarray(40);
   equal(hex(bytes.subarray(0, 2)), "80 00");
@@ -24,12 +24,12 @@ Deno.test("Icmpv6.encode() writes the echo header of RFC 4443, and Ipv6.encode()
   equal(wrongChecksum(packet.data), "");
 });
 
-Deno.test("Icmpv6.encode() takes the second four bytes as rest instead of id and seq", () => {
+Deno.test("Icmpv6.encode() takes rest instead of id and seq", () => {
   const icmp = message({ type: Icmpv6.PacketTooBig, rest: 0xfffffffe });
   deepEqual([icmp.type, icmp.code, icmp.id, icmp.seq, icmp.rest], [2, 0, 0xffff, 0xfffe, 0xfffffffe]);
 });
 
-Deno.test("Icmpv6.encode() throws RangeError for what does not fit, and leaves the packet as it was", () => {
+Deno.test("Icmpv6.encode() throws RangeError for a field out of range, and leaves the packet unchanged", () => {
   const packet = packetOf([1]);
   for (const wrong of [{ type: 256 }, { code: -1 }, { id: 65_536 }, { seq: 0.5 }, { rest: 2 ** 32 }]) {
     throws(() => Icmpv6.encode(packet, { type: 128, ...wrong }), RangeError);
@@ -37,7 +37,7 @@ Deno.test("Icmpv6.encode() throws RangeError for what does not fit, and leaves t
   equal(packet.length, 1);
 });
 
-Deno.test("Icmpv6.of() reads every field, behind extension headers too", () => {
+Deno.test("Icmpv6.of() reads every field, also after extension headers", () => {
   const packet = packetOf([1, 2, 3]);
   Icmpv6.encode(packet, { type: Icmpv6.EchoReply, code: 1, id: 2, seq: 3 });
   packet.prepend(8);
@@ -64,13 +64,13 @@ Deno.test("Icmpv6.of() returns undefined without a mark over IPv4, for another p
   }
 });
 
-Deno.test("Icmpv6.of() returns undefined and marks a header cut short", () => {
+Deno.test("Icmpv6.of() returns undefined and marks a truncated header", () => {
   const packet = encodeIp(packetOf(new Uint8Array(7)), 6, ICMPV6);
   equal(Icmpv6.of(packet), undefined);
   equal(packet.malformed, true);
 });
 
-Deno.test("Icmpv6.type turns a ping into its answer with a right checksum", () => {
+Deno.test("Icmpv6.type turns a ping into its reply with a valid checksum", () => {
   const icmp = message({ type: Icmpv6.EchoRequest }, new Uint8Array(56));
   icmp.type = Icmpv6.EchoReply;
   icmp.ip.swap();
@@ -78,7 +78,7 @@ Deno.test("Icmpv6.type turns a ping into its answer with a right checksum", () =
   equal(icmp.ip.srcText, "2001:db8::2");
 });
 
-Deno.test("Icmpv6 setters leave a right checksum after any sequence of them, full and partial", () => {
+Deno.test("Icmpv6 setters leave a valid checksum after any sequence, full and partial", () => {
   const setters: ((icmp: Icmpv6, value: number) => void)[] = [
     (icmp, value) => icmp.type = value,
     (icmp, value) => icmp.code = value,
@@ -130,7 +130,7 @@ Deno.test("Icmpv6.of() after Icmpv6.encode() gives back fields and payload", () 
   ));
 });
 
-Deno.test("Icmpv6.quotedOffset and Icmpv6.quotedLength find the packet that an error is about", () => {
+Deno.test("Icmpv6.quotedOffset and Icmpv6.quotedLength find the packet that an error quotes", () => {
   for (const type of [1, 2, 3, 4]) {
     const icmp = message({ type }, new Uint8Array(48));
     deepEqual([icmp.quotedOffset, icmp.quotedLength], [icmp.start + 8, 48]);
@@ -141,7 +141,7 @@ Deno.test("Icmpv6.quotedOffset and Icmpv6.quotedLength find the packet that an e
   }
 });
 
-Deno.test("Icmpv6.quotedLength obeys the length of RFC 4884, and never exceeds the message", () => {
+Deno.test("Icmpv6.quotedLength follows RFC 4884, and never exceeds the message", () => {
   const extended = message({ type: Icmpv6.TimeExceeded, rest: 16 * 2 ** 24 }, new Uint8Array(140));
   equal(extended.quotedLength, 128);
   extended.rest = 0xff000000;

@@ -49,12 +49,12 @@ function extended(first: number, extensions: readonly number[]): Packet {
   return encodeIp(packet, 6, first);
 }
 
-Deno.test("inspect() says UDP as tcpdump does", () => {
+Deno.test("inspect() formats UDP like tcpdump", () => {
   equal(inspect(udp(4)), "IP 10.9.0.1.1234 > 10.9.0.77.9797: UDP, length 30");
   equal(inspect(udp(6)), "IP6 fe80::1.1234 > 2001:db8::2.9797: UDP, length 30");
 });
 
-Deno.test("inspect() says TCP as tcpdump does", () => {
+Deno.test("inspect() formats TCP like tcpdump", () => {
   const ports = "IP 10.9.0.1.5000 > 10.9.0.77.5001:";
   const options = { mss: 1460, sackPermitted: true, timestamps: { tsval: 1, tsecr: 2 }, windowScale: 7 };
   equal(
@@ -84,13 +84,13 @@ Deno.test("inspect() says TCP as tcpdump does", () => {
   );
 });
 
-Deno.test("inspect() shows AE beside CWR and ECE, as tcpdump 5 does", () => {
+Deno.test("inspect() shows AE next to CWR and ECE, like tcpdump 5", () => {
   const packet = tcp(4, { flags: Tcp.Syn | Tcp.Ece | Tcp.Cwr });
   packet.bytes[packet.offset + 32]! |= 1;
   equal(inspect(packet), "IP 10.9.0.1.5000 > 10.9.0.77.5001: Flags [SEWe], seq 1, win 65535, length 0");
 });
 
-Deno.test("inspect() shows the options of TCP that it knows in words, and others in hexadecimal", () => {
+Deno.test("inspect() shows known TCP options by name, and others in hexadecimal", () => {
   const line = (options: number[], flags: number = Tcp.Ack): string =>
     /options \[(.*)\]/.exec(inspect(tcp(4, { flags, options: Uint8Array.from(options) })))![1]!;
   const eight = [0, 1, 2, 3, 4, 5, 6, 7];
@@ -110,7 +110,7 @@ Deno.test("inspect() shows the options of TCP that it knows in words, and others
   equal(line([254, 3, 1, 1]), "exp 0x01,nop");
 });
 
-Deno.test("inspect() tells of multicast listeners, node information and Routing headers what tcpdump does", () => {
+Deno.test("inspect() formats multicast listeners, node information and Routing headers like tcpdump", () => {
   const group = [0xff, 2, ...new Array(13).fill(0), 0xfb];
   const address = [0x20, 1, 0xd, 0xb8, ...new Array(11).fill(0), 9];
   const says = (type: number, rest: number, body: number[], code = 0): string =>
@@ -137,14 +137,14 @@ Deno.test("inspect() tells of multicast listeners, node information and Routing 
   );
 });
 
-Deno.test("inspect() says where TCP options are malformed, in its own words", () => {
+Deno.test("inspect() marks malformed TCP options", () => {
   equal(
     inspect(tcp(4, { flags: Tcp.Ece | Tcp.Cwr | Tcp.Fin, options: Uint8Array.of(2, 4, 1, 2, 99, 40, 1, 2) })),
     "IP 10.9.0.1.5000 > 10.9.0.77.5001: Flags [FEW], seq 1, win 65535, options [mss 258,bad opt], length 0",
   );
 });
 
-Deno.test("inspect() says ICMP as tcpdump does", () => {
+Deno.test("inspect() formats ICMP like tcpdump", () => {
   const quoted = packetOf(new Uint8Array(8));
   Udp.encode(quoted, { srcPort: 1, dstPort: 33434 });
   const data = encodeIp(quoted, 4, 17).data;
@@ -182,7 +182,7 @@ Deno.test("inspect() says ICMP as tcpdump does", () => {
   for (const [packet, line] of lines) equal(inspect(packet), `${IPV4} ${line}`);
 });
 
-Deno.test("inspect() says ICMPv6 as tcpdump does", () => {
+Deno.test("inspect() formats ICMPv6 like tcpdump", () => {
   const quoted = packetOf(new Uint8Array(8));
   Udp.encode(quoted, { srcPort: 1, dstPort: 33434 });
   const data = encodeIp(quoted, 6, 17).data;
@@ -215,14 +215,14 @@ Deno.test("inspect() says ICMPv6 as tcpdump does", () => {
   for (const [packet, line] of lines) equal(inspect(packet), `${IPV6} ${line}`);
 });
 
-Deno.test("inspect() says IPv6 extension headers and fragments as tcpdump does", () => {
+Deno.test("inspect() formats IPv6 extension headers and fragments like tcpdump", () => {
   equal(inspect(extended(44, [17, 0, 0, 1, 0, 0, 0, 7])), `${IPV6} frag (0|72) 1234 > 9999: UDP, length 64`);
   equal(inspect(extended(44, [17, 0, 0x05, 0xa8, 0, 0, 0, 7])), `${IPV6} frag (1448|72)`);
   equal(inspect(extended(0, [17, 0, 1, 4, 0, 0, 0, 0])), `${IPV6} HBH 1234 > 9999: UDP, length 64`);
   equal(inspect(extended(60, [17, 0, 1, 4, 0, 0, 0, 0])), `${IPV6} DSTOPT 1234 > 9999: UDP, length 64`);
 });
 
-Deno.test("inspect() adds to an IPv4 fragment where it belongs, which tcpdump leaves out", () => {
+Deno.test("inspect() adds the offset of an IPv4 fragment, which tcpdump omits", () => {
   const later = udp(4);
   const ip = Ipv4.of(later)!;
   ip.fragmentOffset = 1480;
@@ -234,13 +234,13 @@ Deno.test("inspect() adds to an IPv4 fragment where it belongs, which tcpdump le
   equal(inspect(later), "IP 10.9.0.1.1234 > 10.9.0.77.9797: UDP, length 1992 (frag 7:38@0+)");
 });
 
-Deno.test("inspect() names a protocol that it does not know by its number", () => {
+Deno.test("inspect() shows an unknown protocol by its number", () => {
   equal(inspect(encodeIp(packetOf([1, 2, 3, 4]), 4, 47)), `${IPV4} ip-proto-47 4`);
   equal(inspect(encodeIp(packetOf([1, 2, 3, 4]), 6, 1)), `${IPV6} ip-proto-1 4`);
   equal(inspect(encodeIp(packetOf([]), 6, 59)), `${IPV6} no next header`);
 });
 
-Deno.test("inspect() shows the first 16 bytes of what is malformed", () => {
+Deno.test("inspect() shows the first 16 bytes of a malformed packet", () => {
   equal(inspect(packetOf([0x45, 0, 1])), "malformed: 3 bytes 45 00 01");
   equal(inspect(packetOf([])), "malformed: 0 bytes");
   equal(
@@ -251,7 +251,7 @@ Deno.test("inspect() shows the first 16 bytes of what is malformed", () => {
   equal(inspect(encodeIp(packetOf([1, 2, 3]), 6, 58)), `${IPV6} ICMP6 malformed: 3 bytes 01 02 03`);
 });
 
-Deno.test("inspect() leaves out what an ICMP message is too short to say", () => {
+Deno.test("inspect() omits fields that a short ICMP message lacks", () => {
   const quoted = new Uint8Array(23);
   quoted[0] = 0x45;
   quoted[9] = 17;
@@ -280,7 +280,7 @@ Deno.test("inspect() leaves out what an ICMP message is too short to say", () =>
   );
 });
 
-Deno.test("inspect() with verbose adds the IP header's fields, and says when a checksum is wrong", () => {
+Deno.test("inspect() with verbose adds the IP header's fields, and marks a wrong checksum", () => {
   const packet = udp(4);
   const header = "IP (tos 0x0, ttl 64, id 0, offset 0, flags [DF], proto 17, length 58)";
   equal(inspect(packet, { verbose: true }), `${header} 10.9.0.1.1234 > 10.9.0.77.9797: UDP, length 30`);
@@ -295,7 +295,7 @@ Deno.test("inspect() with verbose adds the IP header's fields, and says when a c
   );
 });
 
-Deno.test("inspect() leaves Packet.malformed as it was", () => {
+Deno.test("inspect() leaves Packet.malformed unchanged", () => {
   const packet = packetOf([0x45]);
   inspect(packet);
   equal(packet.malformed, false);

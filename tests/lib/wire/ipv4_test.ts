@@ -1,4 +1,4 @@
-/** The IPv4 header: taken apart, written, changed, and what is no header; and `Ip` over both versions. */
+/** Tests of `Ipv4`: reading, writing and changing headers, and rejecting malformed ones; and of `Ip` for both versions. */
 
 import assert from "node:assert/strict";
 import fc from "fast-check";
@@ -62,7 +62,7 @@ const anyFields: fc.Arbitrary<Required<Ipv4Fields>> = fc.record({
   dscp: fc.nat(63),
   ecn: fc.nat(3),
 });
-/** Up to 60 bytes, where UDP's length field says that it covers all of them. */
+/** Up to 60 bytes, with a UDP length field that covers all of them. */
 const anyPayload = fc.uint8Array({ maxLength: 60 }).map((bytes) => {
   if (bytes.length >= 6) new DataView(bytes.buffer, bytes.byteOffset).setUint16(4, bytes.length);
   return bytes;
@@ -85,7 +85,7 @@ function change(ip: Ipv4, [name, value]: Change): void {
 /** A header found in many texts, over UDP: 192.168.0.1 to 192.168.0.199, 115 bytes. */
 const KNOWN_HEADER = "4500 0073 0000 4000 4011 b861 c0a8 0001 c0a8 00c7";
 
-Deno.test("Ipv4.of() takes a header apart", () => {
+Deno.test("Ipv4.of() reads every field of a header", () => {
   const packet = packetOf([...fromHex(KNOWN_HEADER), ...new Uint8Array(95)]);
   const ip = Ipv4.of(packet)!;
   assert.equal(ip.version, 4);
@@ -128,7 +128,7 @@ Deno.test("Ipv4.of() reads flags, service and options", () => {
   assert.equal(ip.payloadLength, 8);
 });
 
-Deno.test("Ipv4.of() does not take padding behind the total length for payload", () => {
+Deno.test("Ipv4.of() excludes padding after the total length from the payload", () => {
   const packet = packetOf([...fromHex(KNOWN_HEADER), ...new Uint8Array(200)]);
   assert.equal(Ipv4.of(packet)!.payloadLength, 95);
   assert.equal(Ipv4.of(packet)!.totalLength, 115);
@@ -139,7 +139,7 @@ Deno.test("Ipv4.of() returns the packet's own view each time", () => {
   assert(Ipv4.of(packet) === Ipv4.of(packet));
 });
 
-Deno.test("Ipv4.of() returns undefined for another version and does not blame the packet", () => {
+Deno.test("Ipv4.of() returns undefined for another version without a mark", () => {
   for (const first of [0x00, 0x35, 0x60, 0xf5]) {
     const packet = packetOf([first, ...new Uint8Array(39)]);
     assert(Ipv4.of(packet) === undefined);
@@ -147,7 +147,7 @@ Deno.test("Ipv4.of() returns undefined for another version and does not blame th
   }
 });
 
-Deno.test("Ipv4.of() returns undefined when the header is cut short or lies, and marks the packet", () => {
+Deno.test("Ipv4.of() returns undefined and marks a truncated or inconsistent header", () => {
   const whole = fromHex("4600 0020 0000 0000 4011 0000 01020304 05060708 01010100 a5a5a5a5a5a5a5a5");
   assert(Ipv4.of(packetOf(whole)) !== undefined);
   const changed = (at: number, value: number): Uint8Array => whole.with(at, value);
@@ -174,7 +174,7 @@ Deno.test("Ipv4.encode() writes a known header, with its defaults", () => {
   assert.equal(packet.length, 115);
 });
 
-Deno.test("Ipv4.encode() writes what Ipv4.of() reads, with right checksums, and nothing else", () => {
+Deno.test("Ipv4.encode() writes fields that Ipv4.of() reads, with valid checksums, and nothing else", () => {
   fc.assert(
     fc.property(anyFields, anyPayload, (fields, payload) => {
       const packet = packetOf(payload);
@@ -205,13 +205,13 @@ Deno.test("Ipv4.encode() writes what Ipv4.of() reads, with right checksums, and 
   );
 });
 
-Deno.test("Ipv4.encode() sums the bytes that UDP's own length covers", () => {
+Deno.test("Ipv4.encode() covers the bytes of UDP's length field with the checksum", () => {
   const packet = packetOf(fromHex("0035 0035 0009 0000 77 99"));
   Ipv4.encode(packet, { src: 1, dst: 2, protocol: 17 });
   assert.equal(plainSum([0, 0, 0, 1, 0, 0, 0, 2, 0, 17, 0, 9, ...packet.data.subarray(20, 29)]), 0xffff);
 });
 
-Deno.test("Ipv4.encode() throws RangeError for what does not fit, and leaves the packet as it was", () => {
+Deno.test("Ipv4.encode() throws RangeError for a field out of range, and leaves the packet unchanged", () => {
   const good: Ipv4Fields = { src: 0, dst: 0, protocol: 17 };
   const bad: [string, number][] = [
     ["src", -1],
@@ -250,7 +250,7 @@ Deno.test("Ipv4.encode() throws RangeError for what does not fit, and leaves the
   assert.equal(packet.length, 8);
 });
 
-Deno.test("Ipv4's setters keep header and transport checksums, whatever their order", () => {
+Deno.test("Ipv4's setters update header and transport checksums in any order", () => {
   fc.assert(
     fc.property(anyFields, anyPayload, anyChanges, (fields, payload, changes) => {
       const packet = packetOf(payload);
@@ -277,7 +277,7 @@ Deno.test("Ipv4's setters keep header and transport checksums, whatever their or
   );
 });
 
-Deno.test("Ipv4's setters keep the pseudo-header's sum in a partly summed packet", () => {
+Deno.test("Ipv4's setters update the pseudo-header's sum in a partial checksum", () => {
   const anyPartial = fc.constantFrom(6, 17);
   fc.assert(
     fc.property(anyFields, anyPartial, anyPayload, anyChanges, (fields, protocol, payload, changes) => {
@@ -299,7 +299,7 @@ Deno.test("Ipv4's setters keep the pseudo-header's sum in a partly summed packet
   );
 });
 
-Deno.test("Ipv4's setters keep a wrong header checksum as wrong as it was", () => {
+Deno.test("Ipv4's setters keep a wrong header checksum wrong", () => {
   const packet = packetOf(fromHex(KNOWN_HEADER.replace("0073", "0014").replace("b861", "b8c1")));
   const before = plainSum(packet.data);
   assert.notEqual(before, 0xffff);
@@ -308,7 +308,7 @@ Deno.test("Ipv4's setters keep a wrong header checksum as wrong as it was", () =
   assert.equal(plainSum(packet.data), before);
 });
 
-Deno.test("Ipv4's setters change nothing behind the header of a later fragment, or of UDP without a checksum", () => {
+Deno.test("Ipv4's setters change nothing after the header of a later fragment, or in UDP without a checksum", () => {
   fc.assert(
     fc.property(anyFields, anyPayload, anyChanges, fc.boolean(), (fields, payload, changes, fragment) => {
       const packet = packetOf(payload);
@@ -328,7 +328,7 @@ Deno.test("Ipv4's setters change nothing behind the header of a later fragment, 
   );
 });
 
-Deno.test("Ipv4's fragment setters keep the header checksum and each other's bits", () => {
+Deno.test("Ipv4's fragment setters update the header checksum and keep each other's bits", () => {
   const packet = packetOf(fromHex(KNOWN_HEADER.replace("0073", "0014").replace("b861", "b8c0")));
   const ip = Ipv4.of(packet)!;
   for (const name of FRAGMENT_SETTERS) assert.equal(Number(ip[name]), 0);
@@ -342,7 +342,7 @@ Deno.test("Ipv4's fragment setters keep the header checksum and each other's bit
   assert.equal(plainSum(packet.data), 0xffff);
 });
 
-Deno.test("Ipv4.setProtocol() keeps the header checksum, and refreshChecksum() writes the other protocol's", () => {
+Deno.test("Ipv4.setProtocol() updates the header checksum, and refreshChecksum() writes the new protocol's", () => {
   const packet = packetOf(new Uint8Array(24));
   Ipv4.encode(packet, { src: 1, dst: 2, protocol: 47 });
   const ip = Ipv4.of(packet)!;
@@ -354,7 +354,7 @@ Deno.test("Ipv4.setProtocol() keeps the header checksum, and refreshChecksum() w
   assertRightSums(packet.data);
 });
 
-Deno.test("writeTransport() finishes a partial sum for good", () => {
+Deno.test("writeTransport() replaces a partial checksum by a complete one", () => {
   const packet = packetOf(new Uint8Array(24).fill(9));
   Ipv4.encode(packet, { src: 1, dst: 2, protocol: 6 });
   packet.checksumStart = 20;
@@ -364,7 +364,7 @@ Deno.test("writeTransport() finishes a partial sum for good", () => {
   assertRightSums(packet.data);
 });
 
-Deno.test("Ipv4.of() and its view never throw and stay inside the packet, whatever the bytes", () => {
+Deno.test("Ipv4.of() and its view never throw and stay inside the packet, for any bytes", () => {
   const anyPacket = fc.oneof(
     fc.uint8Array({ maxLength: 64 }),
     fc.tuple(fc.integer({ min: 0x44, max: 0x4a }), fc.nat(4), fc.uint8Array({ minLength: 20, maxLength: 64 }))
@@ -429,7 +429,7 @@ Deno.test("Ip.of() finds either version, and marks anything else", () => {
   }
 });
 
-Deno.test("transport() finds the header of the protocol asked for, but not in a later fragment", () => {
+Deno.test("transport() finds the header of a protocol, but not in a later fragment", () => {
   const packet = packetOf(new Uint8Array(8));
   Ipv4.encode(packet, { src: 1, dst: 2, protocol: 17 });
   const ip = Ipv4.of(packet)!;

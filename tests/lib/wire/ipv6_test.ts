@@ -1,4 +1,4 @@
-/** The IPv6 header and its extension headers: taken apart, written, changed, and what is no header. */
+/** Tests of `Ipv6` and extension headers: reading, writing and changing headers, and rejecting malformed ones. */
 
 import assert from "node:assert/strict";
 import fc from "fast-check";
@@ -66,7 +66,7 @@ const anyFields: fc.Arbitrary<Required<Ipv6Fields>> = fc.record({
   trafficClass: fc.nat(255),
   flowLabel: fc.nat(0xfffff),
 });
-/** Up to 60 bytes, where UDP's length field says that it covers all of them. */
+/** Up to 60 bytes, with a UDP length field that covers all of them. */
 const anyPayload = fc.uint8Array({ maxLength: 60 }).map((bytes) => {
   if (bytes.length >= 6) new DataView(bytes.buffer, bytes.byteOffset).setUint16(4, bytes.length);
   return bytes;
@@ -128,7 +128,7 @@ function chain(
   return headed(types[0]!, [...headers.flatMap((bytes) => [...bytes]), ...payload]);
 }
 
-Deno.test("Ipv6.of() takes a header apart", () => {
+Deno.test("Ipv6.of() reads every field of a header", () => {
   const bytes = headed(17, new Uint8Array(9));
   bytes.set([0x6b, 0x9a, 0xbc, 0xde], 0);
   const packet = packetOf(bytes);
@@ -155,7 +155,7 @@ Deno.test("Ipv6.of() takes a header apart", () => {
   assert.equal(packet.malformed, false);
 });
 
-Deno.test("Ipv6.of() does not take padding behind the payload length for payload", () => {
+Deno.test("Ipv6.of() excludes padding after the payload length from the payload", () => {
   const packet = packetOf([...headed(17, new Uint8Array(9)), 1, 2, 3]);
   assert.equal(Ipv6.of(packet)!.payloadLength, 9);
   assert.equal(Ipv6.of(packet)!.totalLength, 49);
@@ -191,7 +191,7 @@ Deno.test("Ipv6.of() walks every kind of extension header to the upper layer", (
   assert(transport(packet, Protocol.Tcp) === ip);
 });
 
-Deno.test("Ipv6.of() takes ESP, no next header and numbers it does not know for the upper layer", () => {
+Deno.test("Ipv6.of() takes ESP, no next header and unknown numbers as the upper layer", () => {
   for (const type of [50, 59, 135, 139, 200, 255]) {
     const packet = packetOf(chain([options(60)], type, [0xff, 0xff]));
     assert.equal(Ipv6.of(packet)!.protocol, type);
@@ -199,7 +199,7 @@ Deno.test("Ipv6.of() takes ESP, no next header and numbers it does not know for 
   }
 });
 
-Deno.test("Ipv6.of() stops at the Fragment header of a later fragment, whose payload starts anywhere", () => {
+Deno.test("Ipv6.of() stops at the Fragment header of a later fragment", () => {
   const packet = packetOf(chain([options(0), fragment(1448, true)], 60, new Uint8Array(16).fill(0xff)));
   const ip = Ipv6.of(packet)!;
   assert.equal(ip.protocol, Protocol.DestinationOptions);
@@ -212,7 +212,7 @@ Deno.test("Ipv6.of() stops at the Fragment header of a later fragment, whose pay
   assert(transport(later, Protocol.Udp) === undefined);
 });
 
-Deno.test("Ipv6.of() walks on in the first fragment, and one of a whole packet is no fragment", () => {
+Deno.test("Ipv6.of() walks on in the first fragment, and takes an atomic fragment as a whole packet", () => {
   const first = packetOf(chain([fragment(0, true), options(60)], 17, new Uint8Array(16)));
   assert.equal(Ipv6.of(first)!.protocol, Protocol.Udp);
   assert.equal(Ipv6.of(first)!.isFragment, true);
@@ -221,7 +221,7 @@ Deno.test("Ipv6.of() walks on in the first fragment, and one of a whole packet i
   assert.equal(Ipv6.of(atomic)!.isFragment, false);
 });
 
-Deno.test("Ipv6.of() returns undefined for another version and does not blame the packet", () => {
+Deno.test("Ipv6.of() returns undefined for another version without a mark", () => {
   for (const first of [0x00, 0x45, 0x5f, 0x70]) {
     const packet = packetOf([first, ...new Uint8Array(39)]);
     assert(Ipv6.of(packet) === undefined);
@@ -229,7 +229,7 @@ Deno.test("Ipv6.of() returns undefined for another version and does not blame th
   }
 });
 
-Deno.test("Ipv6.of() returns undefined when a header is cut short or out of place, and marks the packet", () => {
+Deno.test("Ipv6.of() returns undefined and marks a truncated or misplaced header", () => {
   const broken: [string, Uint8Array][] = [
     ["empty", new Uint8Array()],
     ["39 bytes", headed(59, []).subarray(0, 39)],
@@ -266,7 +266,7 @@ Deno.test("Ipv6.src and Ipv6.dst give the view's own bytes, which the next read 
   assert.equal(ip.srcText, "2001:db8::2");
 });
 
-Deno.test("Ipv6.src set throws TypeError for what is not 16 bytes", () => {
+Deno.test("Ipv6.src set throws TypeError unless it has 16 bytes", () => {
   const ip = Ipv6.of(packetOf(headed(59, [])))!;
   for (const length of [0, 4, 15, 17]) {
     assert.throws(() => ip.src = new Uint8Array(length), {
@@ -277,7 +277,7 @@ Deno.test("Ipv6.src set throws TypeError for what is not 16 bytes", () => {
   }
 });
 
-Deno.test("Ipv6.setNextHeader() changes the protocol where no extension header stands between", () => {
+Deno.test("Ipv6.setNextHeader() changes the protocol if there are no extension headers", () => {
   const plain = Ipv6.of(packetOf(headed(17, new Uint8Array(8))))!;
   plain.setNextHeader(6);
   assert.deepEqual([plain.nextHeader, plain.protocol], [6, 6]);
@@ -286,7 +286,7 @@ Deno.test("Ipv6.setNextHeader() changes the protocol where no extension header s
   assert.equal(Ipv6.of(packet)!.protocol, 17);
 });
 
-Deno.test("Ipv6.encode() writes what Ipv6.of() reads, with a right checksum, and nothing else", () => {
+Deno.test("Ipv6.encode() writes fields that Ipv6.of() reads, with a valid checksum, and nothing else", () => {
   fc.assert(
     fc.property(anyFields, anyPayload, (fields, payload) => {
       const packet = packetOf(payload);
@@ -313,7 +313,7 @@ Deno.test("Ipv6.encode() writes what Ipv6.of() reads, with a right checksum, and
   );
 });
 
-Deno.test("Ipv6.encode() uses its defaults and sums behind extension headers", () => {
+Deno.test("Ipv6.encode() uses its defaults and writes the checksum after extension headers", () => {
   const extended = chain([options(0), options(60, 1)], 17, [0, 1, 0, 2, 0, 9, 0, 0, 0x77]).subarray(40);
   const packet = packetOf(extended);
   Ipv6.encode(packet, { src: parseIpv6("::1"), dst: parseIpv6("::2"), nextHeader: 0 });
@@ -322,7 +322,7 @@ Deno.test("Ipv6.encode() uses its defaults and sums behind extension headers", (
   assertRightSum(packet.data, 17, 64);
 });
 
-Deno.test("Ipv6.encode() throws RangeError for what does not fit, and leaves the packet as it was", () => {
+Deno.test("Ipv6.encode() throws RangeError for a field out of range, and leaves the packet unchanged", () => {
   const good: Ipv6Fields = { src: new Uint8Array(16), dst: new Uint8Array(16), nextHeader: 59 };
   const bad: [string, unknown, string][] = [
     ["src", new Uint8Array(4), "src must have 16 bytes, got 4"],
@@ -351,7 +351,7 @@ Deno.test("Ipv6.encode() throws RangeError for what does not fit, and leaves the
   assert.equal(Ipv6.of(long)!.totalLength, 65_575);
 });
 
-Deno.test("Ipv6's setters keep the transport checksum behind extension headers, whatever their order", () => {
+Deno.test("Ipv6's setters update the transport checksum after extension headers, in any order", () => {
   const anyExtensions = fc.constantFrom([], [options(0, 1), options(60)], [authentication(4)], [
     fragment(0, false),
   ]);
@@ -388,7 +388,7 @@ Deno.test("Ipv6's setters keep the transport checksum behind extension headers, 
   );
 });
 
-Deno.test("Ipv6's setters keep the pseudo-header's sum in a partly summed packet", () => {
+Deno.test("Ipv6's setters update the pseudo-header's sum in a partial checksum", () => {
   fc.assert(
     fc.property(
       fc.constantFrom(6, 17, 58),
@@ -418,7 +418,7 @@ Deno.test("Ipv6's setters keep the pseudo-header's sum in a partly summed packet
   );
 });
 
-Deno.test("Ipv6's setters leave a later fragment, ICMPv4 and UDP without a checksum alone", () => {
+Deno.test("Ipv6's setters leave a later fragment, ICMPv4 and UDP without a checksum unchanged", () => {
   fc.assert(
     fc.property(
       fc.constantFrom("fragment", "icmpv4", "udp"),
@@ -471,7 +471,7 @@ Deno.test("Ipv6's setters keep a checksum that covers a route's last address", (
   }
 });
 
-Deno.test("writeTransport() leaves the sum alone where the route is of an unknown kind", () => {
+Deno.test("writeTransport() leaves the checksum unchanged for an unknown Routing header", () => {
   for (const route of [routing(3, 1, new Uint8Array(16)), routing(0, 1)]) {
     const packet = packetOf(chain([route], 6, new Uint8Array(24).fill(7)));
     const before = packet.data.slice();
@@ -480,7 +480,7 @@ Deno.test("writeTransport() leaves the sum alone where the route is of an unknow
   }
 });
 
-Deno.test("writeTransport() leaves a fragment alone, whose sum covers more than is there", () => {
+Deno.test("writeTransport() leaves a fragment unchanged", () => {
   for (const header of [fragment(0, true), fragment(8, false)]) {
     const packet = packetOf(chain([header], 6, new Uint8Array(24).fill(7)));
     const before = packet.data.slice();
@@ -489,7 +489,7 @@ Deno.test("writeTransport() leaves a fragment alone, whose sum covers more than 
   }
 });
 
-Deno.test("Ipv6.of() and its view never throw and stay inside the packet, whatever the bytes", () => {
+Deno.test("Ipv6.of() and its view never throw and stay inside the packet, for any bytes", () => {
   const anyChain = fc.tuple(
     fc.array(fc.tuple(fc.constantFrom(0, 43, 44, 51, 60), fc.nat(2), fc.nat(255), fc.nat(255)), {
       maxLength: 5,
@@ -561,7 +561,7 @@ function readAll(ip: Ipv6): void {
   }
 }
 
-/** Fragment headers, whose word says where the fragment belongs and whether more follow. */
+/** Fragment headers with any offset and More Fragments flag. */
 function fragments(...words: number[]): Uint8Array {
   const headers = words.flatMap((word, i) => {
     const next = i + 1 < words.length ? 44 : 17;
@@ -570,7 +570,7 @@ function fragments(...words: number[]): Uint8Array {
   return headed(44, [...headers, 0x13, 0x88, 0, 53, 0, 16, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
 }
 
-Deno.test("Ipv6.of() takes atomic Fragment headers beside the one that counts, and no fragment in a fragment", () => {
+Deno.test("Ipv6.of() accepts atomic Fragment headers next to a real one, but not a fragment in a fragment", () => {
   const read = (...words: number[]) => {
     const packet = packetOf(fragments(...words));
     const ip = Ipv6.of(packet);
@@ -593,7 +593,7 @@ Deno.test("Ipv6.of() takes atomic Fragment headers beside the one that counts, a
   assert.deepEqual(read(1, 0), first);
   assert.deepEqual(read(1448), later);
   assert.deepEqual(read(0, 1448), { ...later, header: 1 });
-  // A later fragment's payload is no header, whatever its first byte is.
+  // A later fragment's payload is not a header, for any first byte.
   assert.deepEqual(read(1448, 1), { ...later, protocol: 44 });
   for (const words of [[1, 1], [1, 8], [1, 1448], [0, 1, 1]]) assert.equal(read(...words), undefined);
 });

@@ -59,7 +59,7 @@ function randomPacket(random: Random): [bytes: Uint8Array, known: number] {
   return [bytes, 20 + options.length + 8];
 }
 
-Deno.test("FlowKey.read() tells of what an error quotes, cut anywhere, the flow of the packet itself or none", () => {
+Deno.test("FlowKey.read() reads from a quoted packet, truncated anywhere, the packet's own flow or none", () => {
   const random = new Random(0x0f1e);
   let told = 0;
   for (let i = 0; i < 3000; i++) {
@@ -91,7 +91,7 @@ function encodeShort(bytes: Uint8Array, type: number): Uint8Array {
   return encodeIp(packet, version, version === 4 ? 1 : 58).data.slice();
 }
 
-Deno.test("FlowKey.read() tells no flow of a quoted later fragment, another version, and too many headers", () => {
+Deno.test("FlowKey.read() finds no flow in a quoted later fragment, another version, or too many headers", () => {
   const { last, destination } = EXTENSIONS;
   equal(wordsOf(errorAbout(chained([last], UDP), 2))[0], FlowKind.None);
   equal(wordsOf(errorAbout(chained(new Array(16).fill(destination), UDP), 2))[0], FlowKind.Error);

@@ -56,7 +56,7 @@ Deno.test("Tcp.encode() lays options out in words of 4 bytes", () => {
   equal(optionsOf(Uint8Array.of(3, 3, 1, 1, 1)), "03 03 01 01 01 00 00 00");
 });
 
-Deno.test("Tcp.encode() throws RangeError for what does not fit, and leaves the packet as it was", () => {
+Deno.test("Tcp.encode() throws RangeError for a field out of range, and leaves the packet unchanged", () => {
   const packet = packetOf([1]);
   const right = { srcPort: 1, dstPort: 2, seq: 3, flags: 0 };
   const wrong: Partial<TcpFields>[] = [
@@ -128,7 +128,7 @@ Deno.test("Tcp.of() returns undefined without a mark for another protocol and a 
   equal(other.malformed || later.malformed, false);
 });
 
-Deno.test("Tcp.of() returns undefined and marks a header cut short or a data offset that lies", () => {
+Deno.test("Tcp.of() returns undefined and marks a truncated header or inconsistent data offset", () => {
   const short = encodeIp(packetOf(new Uint8Array(19)), 4, TCP);
   equal(Tcp.of(short), undefined);
   equal(short.malformed, true);
@@ -144,12 +144,12 @@ Deno.test("Tcp.option() finds the first option of a kind, NOP and END included",
   const tcp = withOptions([1, 2, 4, 1, 2, 2, 4, 3, 4, 0, 3, 3]);
   const found = (kind: number): number => tcp.option(kind) < 0 ? -1 : tcp.option(kind) - tcp.optionsOffset;
   deepEqual([found(1), found(2), found(0)], [0, 1, 9]);
-  // Behind the end of the options there are none.
+  // No options follow the end of options.
   equal(found(3), -1);
   equal(tcp.mss, 0x0102);
 });
 
-Deno.test("Tcp.option() stops at a length of 0 or 1, and at one that overruns the header", () => {
+Deno.test("Tcp.option() stops at a length of 0 or 1, or one beyond the header", () => {
   for (
     const options of [[99, 0, 2, 4, 5, 180], [99, 1, 2, 4, 5, 180], [99, 20, 2, 4, 5, 180], [1, 1, 1, 2]]
   ) {
@@ -232,7 +232,7 @@ Deno.test("Tcp.of() after Tcp.encode() gives back fields, options and payload", 
   ));
 });
 
-Deno.test("Tcp setters leave a right checksum after any sequence of them, at odd offsets, full and partial", () => {
+Deno.test("Tcp setters leave a valid checksum after any sequence, at odd offsets, full and partial", () => {
   const setters: ((tcp: Tcp, value: number) => void)[] = [
     (tcp, value) => tcp.srcPort = value,
     (tcp, value) => tcp.dstPort = value,
@@ -288,7 +288,7 @@ Deno.test("Tcp setters leave a right checksum after any sequence of them, at odd
   );
 });
 
-Deno.test("Tcp.refreshChecksum() rights a payload changed by hand, which Tcp.checksumValid sees", () => {
+Deno.test("Tcp.refreshChecksum() makes the checksum valid after a direct change of the payload", () => {
   const tcp = segment(6, {}, [1, 2, 3]);
   tcp.packet.bytes[tcp.payloadOffset + 2] = 9;
   equal(tcp.checksumValid, false);

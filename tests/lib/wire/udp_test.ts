@@ -27,7 +27,7 @@ function datagram(version: 4 | 6, payload: readonly number[] | Uint8Array = [1, 
   return Udp.of(encodeIp(packet, version, UDP))!;
 }
 
-Deno.test("Udp.encode() writes the 8 bytes of RFC 768, and Ipv4.encode() their sum", () => {
+Deno.test("Udp.encode() writes the 8 bytes of RFC 768, and Ipv4.encode() their checksum", () => {
   const udp = datagram(4);
   equal(hex(udp.packet.data.subarray(20)), "04 d2 00 35 00 0b e2 6f 01 02 03");
   equal(wrongChecksum(udp.packet.data), "");
@@ -67,7 +67,7 @@ Deno.test("Udp.of() returns undefined without a mark for another protocol and a 
   equal(other.malformed || later.malformed, false);
 });
 
-Deno.test("Udp.of() returns undefined and marks a header cut short or a length that lies", () => {
+Deno.test("Udp.of() returns undefined and marks a truncated header or inconsistent length", () => {
   const short = encodeIp(packetOf(new Uint8Array(7)), 4, UDP);
   equal(Udp.of(short), undefined);
   equal(short.malformed, true);
@@ -81,7 +81,7 @@ Deno.test("Udp.of() returns undefined and marks a header cut short or a length t
   }
 });
 
-Deno.test("Udp.of() takes a datagram shorter than the IP payload, and what follows is not its payload", () => {
+Deno.test("Udp.of() takes a datagram shorter than the IP payload, and excludes the rest from its payload", () => {
   const { packet } = datagram(4);
   packet.view.setUint16(packet.offset + 24, 9);
   const udp = Udp.of(packet)!;
@@ -91,7 +91,7 @@ Deno.test("Udp.of() takes a datagram shorter than the IP payload, and what follo
   equal(wrongChecksum(packet.data), "");
 });
 
-Deno.test("Ipv4.encode() and Ipv6.encode() sum a datagram that is shorter than the IP payload as far as it goes", () => {
+Deno.test("Ipv4.encode() and Ipv6.encode() cover only the datagram if it is shorter than the IP payload", () => {
   for (const version of [4, 6] as const) {
     for (const more of [1, 2, 7]) {
       const packet = packetOf([1, 2, 3]);
@@ -105,7 +105,7 @@ Deno.test("Ipv4.encode() and Ipv6.encode() sum a datagram that is shorter than t
   }
 });
 
-Deno.test("Udp.of() takes a first fragment, whose length is the whole datagram's; its sum cannot be told", () => {
+Deno.test("Udp.of() takes a first fragment, whose length is the whole datagram's; its checksum is not verified", () => {
   const { packet, start } = datagram(4, new Uint8Array(16));
   packet.view.setUint16(start + 4, 2000);
   Ipv4.of(packet)!.moreFragments = true;
@@ -114,7 +114,7 @@ Deno.test("Udp.of() takes a first fragment, whose length is the whole datagram's
   const before = udp.checksum;
   udp.refreshChecksum();
   equal(udp.checksum, before);
-  // Even where what is here would sum up.
+  // Even if the bytes that are present match the checksum.
   const whole = datagram(4);
   Ipv4.of(whole.packet)!.moreFragments = true;
   equal(Udp.of(whole.packet)!.checksumValid, false);
@@ -138,7 +138,7 @@ Deno.test("Udp.checksumValid is false for a checksum of 0 over IPv6", () => {
   equal(udp.checksumValid, false);
 });
 
-Deno.test("Udp writes a sum that comes out as 0 as 0xffff: Udp.encode(), setters and Udp.refreshChecksum()", () => {
+Deno.test("Udp writes a checksum of 0 as 0xffff: Udp.encode(), setters and Udp.refreshChecksum()", () => {
   for (const version of [4, 6] as const) {
     const udp = datagram(version, [0, 0]);
     // With this word the sum is 0xffff, whose complement is 0.
@@ -154,7 +154,7 @@ Deno.test("Udp writes a sum that comes out as 0 as 0xffff: Udp.encode(), setters
   }
 });
 
-Deno.test("Udp setters cut what does not fit its field", () => {
+Deno.test("Udp setters drop the high bits of a number that does not fit", () => {
   const udp = datagram(4);
   udp.srcPort = 0x12345;
   udp.dstPort = -1;
@@ -162,7 +162,7 @@ Deno.test("Udp setters cut what does not fit its field", () => {
   equal(wrongChecksum(udp.packet.data), "");
 });
 
-Deno.test("Udp.encode() throws RangeError for a port that does not fit, and leaves the packet as it was", () => {
+Deno.test("Udp.encode() throws RangeError for a port out of range, and leaves the packet unchanged", () => {
   const packet = packetOf([1]);
   for (const srcPort of [-1, 65_536, 1.5, NaN]) {
     throws(() => Udp.encode(packet, { srcPort, dstPort: 1 }), RangeError);
@@ -188,7 +188,7 @@ Deno.test("Udp.of() after Udp.encode() gives back ports and payload", () => {
   ));
 });
 
-Deno.test("Udp setters leave a right checksum after any sequence of them, full and partial", () => {
+Deno.test("Udp setters leave a valid checksum after any sequence, full and partial", () => {
   const setters: ((udp: Udp, value: number) => void)[] = [
     (udp, value) => udp.srcPort = value,
     (udp, value) => udp.dstPort = value,
@@ -234,7 +234,7 @@ Deno.test("Udp setters leave a right checksum after any sequence of them, full a
   );
 });
 
-Deno.test("Udp.checksumValid says what the slow sum says after any change of any byte", () => {
+Deno.test("Udp.checksumValid agrees with the slow checksum after any change of any byte", () => {
   fc.assert(fc.property(
     fc.constantFrom(4 as const, 6 as const),
     fc.nat(20),
@@ -268,7 +268,7 @@ Deno.test("Udp.checksumValid and Udp.refreshChecksum() cover the last address of
   }
 });
 
-Deno.test("Udp.refreshChecksum() leaves the sum alone where a route of an unknown kind hides the last address", () => {
+Deno.test("Udp.refreshChecksum() leaves the checksum unchanged if an unknown Routing header hides the last address", () => {
   const packet = packetOf([1, 2, 3]);
   Udp.encode(packet, { srcPort: 1, dstPort: 2 });
   packet.prepend(24);
@@ -280,7 +280,7 @@ Deno.test("Udp.refreshChecksum() leaves the sum alone where a route of an unknow
   equal(udp.checksumValid, false);
 });
 
-Deno.test("Udp.checksumValid counts an inner packet's unfinished sum as finished", () => {
+Deno.test("Udp.checksumValid takes an inner packet's partial checksum as complete", () => {
   for (const header of [8, 9]) {
     const inner = datagram(4, [1, 2, 3, 4, 5]);
     const { packet } = inner;
