@@ -1,10 +1,10 @@
 /*
- * A stand-in for macOS's libSystem on Linux: Darwin's numbers and structures over Linux's calls.
+ * A stand-in for libSystem of macOS on Linux: Darwin's constants and structures over calls of Linux.
  *
- *     utun0 ═══ utun1, utun2 ═══ utun3, ...: two units are joined, each reads what the other one writes
- *     routing sockets: one end is the program's; the other one is where the test tells news
+ *     utun0 ═══ utun1, utun2 ═══ utun3, ...: two units are connected, each reads what the other one writes
+ *     routing sockets: a socket pair; the test writes messages to its other end
  *
- * What a program asks for is told to standin_log as text, one line a call: the operation and its bytes.
+ * Records calls as text for standin_log, one line per call: the operation and its bytes.
  */
 
 #define _GNU_SOURCE
@@ -30,7 +30,7 @@ enum { D_IFF_UP = 1, D_IFF_POINTOPOINT = 16, D_IFF_RUNNING = 64 };
 #define D_SIOCGIFMTU 0xc0206933ul
 #define D_SIOCSIFMTU 0x80206934ul
 
-/* Linux's, whose sys/socket.h declares the functions below otherwise. */
+/* Constants of Linux, whose sys/socket.h declares the functions below differently. */
 enum { AF_UNIX = 1, AF_INET6 = 10, SOCK_SEQPACKET = 5, SOCK_CLOEXEC = 02000000, DUPFD_CLOEXEC = 1030 };
 enum { UNITS = 64, DESCRIPTORS = 1024, CONTROL = 7, ROUTES = 64 };
 enum kind { PLAIN, CONTROL_SOCKET, UTUN, ROUTE, OTHER };
@@ -49,13 +49,13 @@ struct msghdr_x {
 };
 
 static struct unit units[UNITS];
-/* The ends of pairs of units that wait for their device. */
+/* Ends of unit pairs that wait for their device. */
 static int waiting[UNITS];
 static enum kind kinds[DESCRIPTORS];
 static int unit_of[DESCRIPTORS], news_of[DESCRIPTORS];
 static struct route { uint8_t key[28]; uint16_t bits, index; } routes[ROUTES];
-static char said[1 << 16];
-static size_t said_length;
+static char recorded[1 << 16];
+static size_t recorded_length;
 static char fails[32];
 static int fails_with, fails_times;
 static __thread int darwin_errno;
@@ -78,7 +78,7 @@ static int darwin_number(int number)
 static long failed(int number) { darwin_errno = number; return -1; }
 static long result(long value) { return value < 0 ? failed(darwin_number(errno)) : value; }
 
-/* Whether a test asked for a failure of this operation, now. */
+/* Returns true if a test requested a failure of this operation. */
 static int told_to_fail(const char *operation)
 {
 	if (fails_times == 0 || strcmp(fails, operation) != 0) return 0;
@@ -87,25 +87,25 @@ static int told_to_fail(const char *operation)
 	return 1;
 }
 
-static void say(const char *operation, const void *bytes, size_t length)
+static void record(const char *operation, const void *bytes, size_t length)
 {
-	if (said_length + 2 * length + 64 > sizeof(said)) return;
-	said_length += sprintf(said + said_length, "%s ", operation);
+	if (recorded_length + 2 * length + 64 > sizeof(recorded)) return;
+	recorded_length += sprintf(recorded + recorded_length, "%s ", operation);
 	for (size_t i = 0; i < length; i++)
-		said_length += sprintf(said + said_length, "%02x", ((const uint8_t *)bytes)[i]);
-	said[said_length++] = '\n';
+		recorded_length += sprintf(recorded + recorded_length, "%02x", ((const uint8_t *)bytes)[i]);
+	recorded[recorded_length++] = '\n';
 }
 
-/* For tests: takes what was said. */
+/* For tests: returns and clears the recorded calls. */
 int standin_log(char *buffer, uint32_t size)
 {
-	size_t length = said_length < size ? said_length : size;
-	memcpy(buffer, said, length);
-	said_length = 0;
+	size_t length = recorded_length < size ? recorded_length : size;
+	memcpy(buffer, recorded, length);
+	recorded_length = 0;
 	return length;
 }
 
-/* For tests: an operation fails with a Darwin number, so many times. */
+/* For tests: makes an operation fail several times with an error number of Darwin. */
 void standin_fail(const char *operation, int number, int times)
 {
 	snprintf(fails, sizeof(fails), "%s", operation);
@@ -113,7 +113,7 @@ void standin_fail(const char *operation, int number, int times)
 	fails_times = times;
 }
 
-/* For tests: how many descriptors a program has open that are not plain. */
+/* For tests: returns the number of open descriptors of the stand-in. */
 int standin_open(void)
 {
 	int count = 0;
@@ -121,7 +121,7 @@ int standin_open(void)
 	return count;
 }
 
-/* For tests: a route that is there already; a Darwin struct sockaddr, and how many bits of its address count. */
+/* For tests: adds an existing route; a Darwin struct sockaddr, and its prefix length. */
 void standin_route(const uint8_t *key, int bits, int index)
 {
 	for (int i = 0; i < ROUTES; i++) {
@@ -133,7 +133,7 @@ void standin_route(const uint8_t *key, int bits, int index)
 	}
 }
 
-/* For tests: tells every routing socket some bytes. */
+/* For tests: sends bytes to every routing socket. */
 void standin_tell(const uint8_t *bytes, uint32_t length)
 {
 	for (int fd = 0; fd < DESCRIPTORS; fd++)
@@ -171,15 +171,15 @@ int close(int fd)
 		pthread_mutex_lock(&lock);
 		if (kinds[fd] == UTUN) {
 			int unit = unit_of[fd];
-			/* The other unit of the pair, if it is open, does not see that this one goes; else both ends do. */
+			/* The other unit of the pair, if open, does not see this one close; otherwise both ends close. */
 			if (units[unit ^ 1].open) waiting[unit] = syscall(SYS_fcntl, fd, DUPFD_CLOEXEC, 3);
 			else if (waiting[unit ^ 1] > 0) {
 				syscall(SYS_close, waiting[unit ^ 1]);
 				waiting[unit ^ 1] = 0;
 			}
 			memset(&units[unit], 0, sizeof(*units));
-			say("closed", &unit, 1);
-			/* The system takes the routes of an interface that goes. */
+			record("closed", &unit, 1);
+			/* The system removes the routes of a closed interface. */
 			for (int i = 0; i < ROUTES; i++)
 				if (routes[i].index == unit + 100) memset(&routes[i], 0, sizeof(*routes));
 		}
@@ -190,11 +190,11 @@ int close(int fd)
 	return result(syscall(SYS_close, fd));
 }
 
-/* struct sockaddr_ctl: the control's number at 4, the unit at 8; unit 0 asks for any. */
+/* struct sockaddr_ctl: the control's ID at 4, the unit at 8; unit 0 means any. */
 int connect(int fd, const uint8_t *bytes, uint32_t length)
 {
 	if (kinds[fd] != CONTROL_SOCKET) return failed(102);
-	say("connect", bytes, length);
+	record("connect", bytes, length);
 	if (told_to_fail("connect")) return -1;
 	if (length != 32 || bytes[0] != 32 || bytes[1] != D_PF_SYSTEM || bytes[2] != 2 || bytes[4] != CONTROL)
 		return failed(22);
@@ -230,8 +230,8 @@ int setsockopt(int fd, int level, int option, const void *value, uint32_t length
 {
 	char operation[32];
 	sprintf(operation, "setsockopt %x %x", level, option);
-	say(operation, value, length);
-	/* SO_SNDBUF and SO_RCVBUF of a UDP socket; as root, what net.core allows is no limit. */
+	record(operation, value, length);
+	/* SO_SNDBUF and SO_RCVBUF of a UDP socket; as root, the limits of net.core do not apply. */
 	if (kinds[fd] != OTHER || level != D_SOL_SOCKET || (option != 0x1001 && option != 0x1002)) return 0;
 	if (syscall(SYS_setsockopt, fd, 1, option == 0x1001 ? 32 : 33, value, length) == 0) return 0;
 	return result(syscall(SYS_setsockopt, fd, 1, option == 0x1001 ? 7 : 8, value, length));
@@ -247,7 +247,7 @@ uint32_t if_nametoindex(const char *name)
 	return unit + 100;
 }
 
-/* The named interface's unit; -1 when there is none. */
+/* Returns the unit of a named interface, or -1. */
 static int unit_named(const char *request) { return (int)if_nametoindex(request) - 100; }
 
 int ioctl(int fd, unsigned long request, ...)
@@ -259,7 +259,7 @@ int ioctl(int fd, unsigned long request, ...)
 	(void)fd;
 	char operation[32];
 	sprintf(operation, "ioctl %08lx", request);
-	say(operation, argument, request >> 16 & 0x1fff);
+	record(operation, argument, request >> 16 & 0x1fff);
 	if (told_to_fail(operation + 6)) return -1;
 	if (request == D_CTLIOCGINFO) {
 		if (strcmp((char *)argument + 4, "com.apple.net.utun_control") != 0) return failed(2);
@@ -288,7 +288,7 @@ int fcntl(int fd, int command, ...)
 	return result(syscall(SYS_fcntl, fd, command, argument));
 }
 
-/* The route to this very prefix; or, with bits < 0, the closest one to this address. */
+/* Returns the route of exactly this prefix or, with bits < 0, the longest match of this address. */
 static struct route *find_route(const uint8_t *key, int bits)
 {
 	struct route *found = NULL;
@@ -320,7 +320,7 @@ static long route(int fd, const uint8_t *bytes, size_t length)
 	memcpy(message, bytes, length);
 	/* The sequence differs from run to run. */
 	memset(message + 20, 0, 4);
-	say(name, message, length);
+	record(name, message, length);
 	if (told_to_fail(name)) return -1;
 	const uint8_t *key = bytes + 92, *next = key + (key[0] + 3) / 4 * 4, *gateway = next;
 	if (bytes[12] & 2) next += (gateway[0] + 3) / 4 * 4;
@@ -341,7 +341,7 @@ static long route(int fd, const uint8_t *bytes, size_t length)
 	memcpy(message, bytes, length);
 	memcpy(message + 4, &found->index, 2);
 	memcpy(message + 16, &pid, 4);
-	/* Somebody else's answer comes first. */
+	/* The reply to another process comes first. */
 	message[20] ^= 0xff;
 	syscall(SYS_write, news_of[fd], message, length);
 	message[20] ^= 0xff;
@@ -349,7 +349,7 @@ static long route(int fd, const uint8_t *bytes, size_t length)
 	return length;
 }
 
-/* One packet. The other unit gets it as it is; a family that is none is the program's fault. */
+/* Writes one packet to the other unit; an unknown family is a fault of the program. */
 static long move(int fd, const struct iovec *pieces, int count, int outgoing)
 {
 	if (kinds[fd] != UTUN) return result(syscall(outgoing ? SYS_writev : SYS_readv, fd, pieces, count));
@@ -385,7 +385,7 @@ ssize_t recvmsg_x(int fd, const struct msghdr_x *headers, uint32_t count, int fl
 		long length = move(fd, all[i].msg_iov, all[i].msg_iovlen, 0);
 		if (length <= 0) return i > 0 ? (ssize_t)i : length;
 		all[i].msg_datalen = length;
-		/* The system writes flags there; whoever leaves them is refused the next time. */
+		/* The system writes flags here, and refuses a call that does not clear them. */
 		all[i].msg_flags = 0x80;
 	}
 	return count;
@@ -425,7 +425,7 @@ int pipe(int ends[2]) { return result(syscall(SYS_pipe2, ends, 0)); }
 int poll(struct pollfd *fds, nfds_t count, int timeout) { return result(syscall(SYS_poll, fds, count, timeout)); }
 uint32_t geteuid(void) { return syscall(SYS_geteuid); }
 
-/* UDP: Darwin's struct sockaddr has a length and a family of a byte each, Linux's a family of two. */
+/* UDP: Darwin's struct sockaddr starts with one byte of length and one of family, Linux's with two of family. */
 static const uint8_t *to_linux(uint8_t *copy, const uint8_t *address, uint32_t length)
 {
 	uint16_t family = address[1] == D_AF_INET6 ? AF_INET6 : address[1];
@@ -472,6 +472,6 @@ ssize_t recvmsg(int fd, struct msghdr *message, int flags)
 	return length;
 }
 
-/* Of the rest, only what the symbol table has to find. */
+/* Functions that only need to exist for the symbol table. */
 long sendto(void) { return failed(102); }
 long recvfrom(void) { return failed(102); }

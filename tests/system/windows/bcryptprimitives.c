@@ -1,9 +1,9 @@
 /**
- * Lets the published deno.exe start under Wine 8: stands beside it under this library's name.
+ * Lets the published deno.exe start under Wine 8, from the same folder under this library's name.
  *
- * Wine 8 lacks the library, from which Deno's standard library takes its random bytes. And it exports
- * VirtualAlloc2 but refuses the placeholders that V8 then reserves with it, so the name is hidden: V8 looks for
- * it at run time and does without. Later versions of Wine need neither and are not harmed.
+ * Wine 8 lacks the library, from which Rust's standard library takes its random bytes. It also exports VirtualAlloc2
+ * but refuses the placeholders that V8 then reserves with it, so the name is hidden: V8 looks it up at run time and
+ * works without it. Later versions of Wine need neither, and are not harmed.
  */
 
 #include <string.h>
@@ -25,7 +25,7 @@ __declspec(dllexport) BOOL WINAPI ProcessPrng(BYTE *bytes, SIZE_T length) {
   return TRUE;
 }
 
-/** Where the name of an export stands in a loaded library; NULL: it has none of that name. */
+/** Returns the address of an export's name in a loaded library, or NULL. */
 static char *export_name(BYTE *base, const char *wanted) {
   const IMAGE_DOS_HEADER *dos = (const IMAGE_DOS_HEADER *)base;
   const IMAGE_NT_HEADERS *headers = (const IMAGE_NT_HEADERS *)(base + dos->e_lfanew);
@@ -47,7 +47,7 @@ static void hide_export(const char *library, const char *wanted) {
   char *last = name + strlen(name) - 1;
   DWORD protection;
   if (!VirtualProtect(last, 1, PAGE_READWRITE, &protection)) return;
-  /* The table is searched by halves: one less than the last character keeps it sorted. */
+  /* The table is searched by bisection: decrementing the last character keeps it sorted. */
   *last -= 1;
   VirtualProtect(last, 1, protection, &protection);
 }

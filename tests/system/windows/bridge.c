@@ -1,10 +1,10 @@
 /**
- * Joins a TUN device in a network namespace to the stand-in's UDP socket: one packet, one datagram.
+ * Connects a TUN device in a network namespace to the UDP socket of the stand-in: one packet, one datagram.
  *
  *     bridge NETNS NAME PORT PEER
  *
- * The socket is in the namespace that it is started in, the device in the one of this path. Says "ready" once both
- * are there, and goes on until it is killed.
+ * The socket is in the current namespace, the device in the one of this path. Prints "ready" once both exist, and runs
+ * until it is killed.
  */
 
 #define _GNU_SOURCE
@@ -32,17 +32,17 @@ static int check(int result, const char *what) {
   exit(1);
 }
 
-static int open_road(int port, int peer) {
-  int road = check(socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0), "socket");
+static int open_link(int port, int peer) {
+  int link = check(socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0), "socket");
   int buffer = SOCKET_BUFFER;
-  setsockopt(road, SOL_SOCKET, SO_RCVBUFFORCE, &buffer, sizeof buffer);
-  setsockopt(road, SOL_SOCKET, SO_SNDBUFFORCE, &buffer, sizeof buffer);
+  setsockopt(link, SOL_SOCKET, SO_RCVBUFFORCE, &buffer, sizeof buffer);
+  setsockopt(link, SOL_SOCKET, SO_SNDBUFFORCE, &buffer, sizeof buffer);
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   address.sin_port = htons(port);
-  check(bind(road, (struct sockaddr *)&address, sizeof address), "bind");
+  check(bind(link, (struct sockaddr *)&address, sizeof address), "bind");
   address.sin_port = htons(peer);
-  check(connect(road, (struct sockaddr *)&address, sizeof address), "connect");
-  return road;
+  check(connect(link, (struct sockaddr *)&address, sizeof address), "connect");
+  return link;
 }
 
 static int open_device(const char *namespace, const char *name) {
@@ -56,7 +56,7 @@ static int open_device(const char *namespace, const char *name) {
   return device;
 }
 
-/** Carries what is there, up to a burst. What the other side does not take is lost, as on any road. */
+/** Forwards up to a burst of packets. Packets that the other side does not take are lost. */
 static void carry(int from, int to) {
   static char bytes[LARGEST_PACKET];
   for (int i = 0; i < BURST; i++) {
@@ -71,14 +71,14 @@ int main(int count, char **arguments) {
     fprintf(stderr, "Usage: bridge NETNS NAME PORT PEER\n");
     return 2;
   }
-  int road = open_road(atoi(arguments[3]), atoi(arguments[4]));
+  int link = open_link(atoi(arguments[3]), atoi(arguments[4]));
   int device = open_device(arguments[1], arguments[2]);
   printf("ready\n");
   fflush(stdout);
   for (;;) {
-    struct pollfd ready[] = {{road, POLLIN, 0}, {device, POLLIN, 0}};
+    struct pollfd ready[] = {{link, POLLIN, 0}, {device, POLLIN, 0}};
     check(poll(ready, 2, -1), "poll");
-    if (ready[0].revents) carry(road, device);
-    if (ready[1].revents) carry(device, road);
+    if (ready[0].revents) carry(link, device);
+    if (ready[1].revents) carry(device, link);
   }
 }

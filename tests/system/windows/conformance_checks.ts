@@ -1,6 +1,6 @@
 /**
  * Conformance of WintunDevice as an end; device_test.ts runs it under Wine. It needs only `--allow-ffi`, the variables
- * of the stand-ins, and `STAND_IN_ROADS` with the links of {@linkcode PAIRS}.
+ * of the stand-ins, and `STAND_IN_LINKS` with the links of {@linkcode PAIRS}.
  */
 
 import { checkDeviceOptions } from "../../../driver/options.ts";

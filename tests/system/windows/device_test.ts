@@ -28,7 +28,7 @@ const CHECKS = [
 ] as const;
 
 /** Ports of the adapters, in the namespace of the test: to a partner, or back to itself. */
-const ROADS = [
+const LINKS = [
   "near0=47201:47202",
   "far0=47202:47201",
   "near1=47203:47204",
@@ -51,7 +51,7 @@ wineTest("the Windows driver over the stand-ins", async (context) => {
   await using namespace = await openNamespace();
   await using wine = await openWine({ namespace });
   const env = {
-    STAND_IN_ROADS: ROADS,
+    STAND_IN_LINKS: LINKS,
     STAND_IN_CALLS: windowsPath(`${wine.folder}/calls`),
     STAND_IN_NETWORK: windowsPath(`${wine.folder}/network`),
     OFFICIAL_WINTUN: windowsPath(`${await official()}/bin`),
@@ -103,7 +103,7 @@ wineTest("a script killed while packets pass does not hinder the next one", asyn
         "it undid nothing itself",
       );
     } else {
-      strictEqual(await script.interrupt(), 0, script.heard);
+      strictEqual(await script.interrupt(), 0, script.output);
       const { sessionsEnded, handlesOpen, misuses, unsentAtEnd, releases, delivered } = report.counters;
       deepStrictEqual([sessionsEnded, handlesOpen, misuses, unsentAtEnd], [1, 0, 0, 0]);
       strictEqual(releases, delivered);

@@ -75,10 +75,10 @@ Deno.test("events() reports neither other interfaces nor a change twice", option
 Deno.test("events() reports changes while packets pass", options, async () => {
   await opened("busy", async ({ device }, luid) => {
     const events = device.events()[Symbol.asyncIterator]();
-    let heard: unknown;
-    const next = events.next().then(({ value }) => heard = value);
+    let received: unknown;
+    const next = events.next().then(({ value }) => received = value);
     setMtu(luid, 1400);
-    for (let round = 0; round < 1000 && heard === undefined; round++) {
+    for (let round = 0; round < 1000 && received === undefined; round++) {
       for (let i = 0; i < PACKETS; i++) standIn.StandInInject(wide("busy"), PACKET, PACKET.length);
       await new Promise((resolve) => setTimeout(resolve, 0));
     }

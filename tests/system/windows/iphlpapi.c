@@ -1,14 +1,14 @@
 /**
- * A stand-in for the functions of iphlpapi.dll that set up an interface: it keeps tables, and what it was given.
+ * A stand-in for the functions of iphlpapi.dll that set up an interface: it keeps tables and records its calls.
  *
- * Checks what Windows is known to check, and answers with the same codes. Environment:
+ * Makes the known checks of Windows, with the same error codes. Environment:
  *
- *     STAND_IN_NETWORK  a file that is mapped: the tables, which outlive the process; the next one finds those that
- *                       Windows keeps, for what else a process leaves goes with its adapters
- *     STAND_IN_CALLS    a file to which each call adds a line: its name, its result, the bytes that it was given
- *     STAND_IN_LATE     how many times an interface's row is not there yet (ERROR_NOT_FOUND)
- *     STAND_IN_ALIASES  names of interfaces that are taken, name,...
- *     STAND_IN_REFUSE   functions that fail, and with which error: name=code,...
+ *     STAND_IN_NETWORK  a mapped file with the tables, which outlive the process; the next process finds only those
+ *                       that Windows keeps, since the rest goes with the adapters
+ *     STAND_IN_CALLS    a file to which each call adds a line: name, result, bytes
+ *     STAND_IN_LATE     number of times that an interface's row is missing at first (ERROR_NOT_FOUND)
+ *     STAND_IN_ALIASES  names of existing interfaces: name,...
+ *     STAND_IN_REFUSE   functions that fail, with their error: name=code,...
  */
 
 #define _WIN32_WINNT 0x0a00
@@ -22,7 +22,7 @@
 #define EXPORT __declspec(dllexport)
 #define ARRAY_LENGTH(array) (sizeof(array) / sizeof((array)[0]))
 
-/* Specification: netioapi.h; the places of what is looked at. */
+/* Specification: netioapi.h; offsets of the fields in use. */
 typedef struct {
   BYTE bytes[80];
 } AddressRow;
@@ -77,7 +77,7 @@ typedef struct {
 
 /* Implementation. */
 #define INDEX_ABOVE_LUID 20u
-/* An interface's rows outlive its adapter, so that it shows what was not put back. */
+/* An interface's rows outlive its adapter, so that changes that were not undone are visible. */
 #define MOST 1000
 #define DNS_TEXT 128
 
@@ -94,7 +94,7 @@ typedef struct {
   RouteRow route_row[MOST];
   InterfaceRow interface_row[MOST];
   DnsRow dns_row[MOST];
-  /* The process that set this up, and when it began: its number is given to another one when it has ended. */
+  /* The process that set this up and its start time: process IDs are reused. */
   DWORD owner;
   FILETIME owner_began;
 } Network;
@@ -114,7 +114,7 @@ static BOOL is_listed(const char *variable, const char *name) {
   return FALSE;
 }
 
-/** The error with which a function is to fail; NO_ERROR: it is not. */
+/** Returns the error with which a function is to fail, or NO_ERROR. */
 static DWORD refusal_of(const char *function) {
   char list[1024];
   DWORD length = GetEnvironmentVariableA("STAND_IN_REFUSE", list, sizeof list);
@@ -128,7 +128,7 @@ static DWORD refusal_of(const char *function) {
   return NO_ERROR;
 }
 
-/** Adds a line to the calls, and passes the result on. */
+/** Adds a line to the calls and returns the result. */
 static DWORD record(const char *name, DWORD result, const void *bytes, size_t length) {
   WCHAR path[MAX_PATH];
   DWORD size = GetEnvironmentVariableW(L"STAND_IN_CALLS", path, MAX_PATH);
@@ -150,7 +150,7 @@ static BOOL is_family(const BYTE *address) {
   return family_at(address) == AF_INET || family_at(address) == AF_INET6;
 }
 
-/** Bytes of a SOCKADDR_INET that say which address it is. */
+/** Returns the number of bytes of a SOCKADDR_INET that identify the address. */
 static BOOL same_address(const BYTE *a, const BYTE *b) {
   if (family_at(a) != family_at(b)) return FALSE;
   return family_at(a) == AF_INET ? memcmp(a + 4, b + 4, 4) == 0 : memcmp(a + 8, b + 8, 16) == 0;
@@ -160,7 +160,7 @@ static ULONG64 luid_at(const BYTE *bytes) { return *(const ULONG64 *)bytes; }
 
 enum { INTERFACE_CONNECTED = 156 };
 
-/** The row of an interface, made at the first time of asking. */
+/** Returns the row of an interface, created on first use. */
 static InterfaceRow *interface_of(USHORT family, ULONG64 luid) {
   for (ULONG i = 0; i < network->interfaces; i++) {
     BYTE *row = network->interface_row[i].bytes;
@@ -181,7 +181,7 @@ static InterfaceRow *interface_of(USHORT family, ULONG64 luid) {
   *(ULONG *)(row + INTERFACE_REACHABLE_TIME) = 30000;
   row[INTERFACE_NEIGHBOR_DISCOVERY] = TRUE;
   *(ULONG *)(row + INTERFACE_DAD) = family == AF_INET ? 3 : 1;
-  /* More than an IPv4 address has: Windows hands it out, and refuses it when it comes back. */
+  /* Longer than an IPv4 address: Windows returns this value, but refuses it when it is set. */
   *(ULONG *)(row + INTERFACE_SITE_PREFIX) = 64;
   *(ULONG *)(row + INTERFACE_METRIC) = 5;
   *(ULONG *)(row + INTERFACE_MTU) = DEFAULT_MTU;
@@ -189,7 +189,7 @@ static InterfaceRow *interface_of(USHORT family, ULONG64 luid) {
   return added;
 }
 
-/* News of interfaces. */
+/* Changes of interfaces. */
 
 /* Specification: netioapi.h. */
 typedef void(WINAPI *Callback)(void *context, InterfaceRow *row, int kind);
@@ -218,7 +218,7 @@ static void tell_all(const BYTE *changed, int kind) {
   }
 }
 
-static DWORD WINAPI tell(void *changed) {
+static DWORD WINAPI report_change(void *changed) {
   EnterCriticalSection(&calling);
   tell_all(changed, PARAMETER_CHANGED);
   LeaveCriticalSection(&calling);
@@ -226,11 +226,11 @@ static DWORD WINAPI tell(void *changed) {
   return 0;
 }
 
-/** Tells of a changed row from a thread of its own, as Windows does. */
+/** Reports a changed row from another thread, like Windows. */
 static void tell_aside(const InterfaceRow *row) {
   InterfaceRow *copy = malloc(sizeof *copy);
   *copy = *row;
-  CloseHandle(CreateThread(NULL, 0, tell, copy, 0, NULL));
+  CloseHandle(CreateThread(NULL, 0, report_change, copy, 0, NULL));
 }
 
 EXPORT DWORD WINAPI NotifyIpInterfaceChange(USHORT family, Callback callback, void *context, BOOLEAN initial,
@@ -296,7 +296,7 @@ static DWORD set_interface(const InterfaceRow *row) {
   if (mtu < (family_at(row->bytes) == AF_INET ? 576u : 1280u)) return ERROR_INVALID_PARAMETER;
   InterfaceRow *found = interface_of(family_at(row->bytes), luid_at(row->bytes + INTERFACE_LUID));
   if (found == NULL) return ERROR_NOT_FOUND;
-  /* What is connected is the driver's to say. */
+  /* Only the driver decides what is connected. */
   BYTE connected = found->bytes[INTERFACE_CONNECTED];
   *found = *row;
   found->bytes[INTERFACE_CONNECTED] = connected;
@@ -324,7 +324,7 @@ EXPORT DWORD WINAPI SetIpInterfaceEntry(const InterfaceRow *row) {
   return record("SetIpInterfaceEntry", result, row, sizeof *row);
 }
 
-/** The stand-in for wintun.dll of this process, if it is loaded. */
+/** Returns the stand-in for wintun.dll of this process, if it is loaded. */
 static HMODULE wintun(void) {
   WCHAR path[MAX_PATH];
   DWORD length = GetEnvironmentVariableW(L"WARREN_WINTUN", path, MAX_PATH);
@@ -436,7 +436,7 @@ EXPORT void WINAPI InitializeIpForwardEntry(RouteRow *row) {
   memset(row->bytes + 92, 1, 4);
 }
 
-/** A route is known by its interface, destination and next hop. */
+/** Compares the key of a route: interface, destination and next hop. */
 static RouteRow *find_route(const RouteRow *wanted) {
   for (ULONG i = 0; i < network->routes; i++) {
     RouteRow *row = &network->route_row[i];
@@ -507,7 +507,7 @@ static DWORD set_dns(const GUID *guid, const DnsSettings *settings) {
   row->flags = settings->flags;
   if (settings->flags & 2) copy_text(row->name_server, settings->name_server);
   if (settings->flags & 4) copy_text(row->search_list, settings->search_list);
-  /* Nothing set is no row: it is as it was. */
+  /* Empty settings need no row. */
   if (row->name_server[0] == 0 && row->search_list[0] == 0) *row = network->dns_row[--network->dns];
   return NO_ERROR;
 }

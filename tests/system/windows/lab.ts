@@ -15,7 +15,7 @@ const TIMEOUT = 30_000;
 /** A running script. */
 export class RunningScript {
   /** Output so far, of both streams. */
-  heard = "";
+  output = "";
   /** Exit code, once it has ended. */
   readonly ended: Promise<number>;
   readonly #child: Deno.ChildProcess;
@@ -30,7 +30,7 @@ export class RunningScript {
 
   async #listen(stream: ReadableStream<Uint8Array>): Promise<void> {
     for await (const text of stream.pipeThrough(new TextDecoderStream())) {
-      this.heard += text.replaceAll("\r\n", "\n");
+      this.output += text.replaceAll("\r\n", "\n");
       this.#changed.resolve();
       this.#changed = Promise.withResolvers();
     }
@@ -43,8 +43,8 @@ export class RunningScript {
     let late = false;
     const end = Promise.race([over.promise, this.ended]).then(() => late = true);
     try {
-      while (!this.heard.includes(words)) {
-        if (late) throw new Error(`It does not say "${words}": ${this.heard}`);
+      while (!this.output.includes(words)) {
+        if (late) throw new Error(`The output lacks "${words}": ${this.output}`);
         await Promise.race([this.#changed.promise, end]);
       }
     } finally {
@@ -91,7 +91,7 @@ export class WindowsLab implements AsyncDisposable {
   readonly wine: Wine;
   /** Counters of the stand-in for wintun.dll, summed over all processes. */
   readonly report: StandInReport;
-  readonly #roads: string[] = [];
+  readonly #links: string[] = [];
   readonly #bridges: Deno.ChildProcess[] = [];
 
   /** For {@linkcode openWindowsLab}. */
@@ -118,8 +118,8 @@ export class WindowsLab implements AsyncDisposable {
 
   /** Connects the adapter of this name to a TUN device `sys` with these addresses. */
   async join(adapter: string, namespace: Namespace, addresses: readonly string[]): Promise<void> {
-    const port = FIRST_PORT + 2 * this.#roads.length;
-    this.#roads.push(`${adapter}=${port}:${port + 1}`);
+    const port = FIRST_PORT + 2 * this.#links.length;
+    this.#links.push(`${adapter}=${port}:${port + 1}`);
     const path = `/run/netns/${namespace.name}`;
     const bridge = this.namespace.spawn(this.wine.builds.bridge, [path, "sys", `${port + 1}`, `${port}`], {
       stderr: "inherit",
@@ -146,7 +146,7 @@ export class WindowsLab implements AsyncDisposable {
     const file = (name: string) => windowsPath(`${this.wine.folder}/${name}`);
     return {
       ...await this.wine.standIns(),
-      STAND_IN_ROADS: this.#roads.join(","),
+      STAND_IN_LINKS: this.#links.join(","),
       STAND_IN_REPORT: file("report"),
       STAND_IN_NETWORK: file("network"),
       STAND_IN_CALLS: file("calls"),

@@ -39,7 +39,7 @@ wineTest("scripts/icmp_echo.ts under Wine answers ping, and undoes its setup on 
   assert.equal(lab.network.addresses.length, 2);
   const calls = lab.calls.map((line) => line.split(" ").slice(0, 2).join(" "));
   assert.ok(calls.filter((call) => call === "GetIpInterfaceEntry 1168").length >= 3, "it waited for the row");
-  assert.equal(await script.interrupt(), 0, script.heard);
+  assert.equal(await script.interrupt(), 0, script.output);
   assertClean(lab);
 }, ["ping"]);
 
@@ -59,7 +59,7 @@ wineTest("scripts/relay.ts under Wine carries ping and iperf3 between two namesp
   const megabits = end.sum_received.bits_per_second / 1e6;
   console.log(`iperf3 through relay.ts under Wine: ${megabits.toFixed(0)} Mbit/s`);
   assert.ok(megabits > 1, `${megabits} Mbit/s`);
-  assert.equal(await script.interrupt(), 0, script.heard);
+  assert.equal(await script.interrupt(), 0, script.output);
   assertClean(lab);
 }, ["ping", "iperf3", "ss"]);
 
@@ -69,8 +69,8 @@ wineTest("scripts/watch.ts under Wine prints the packets that pass", async () =>
   const script = await lab.start("watch.ts");
   await lab.namespace.command("ping", ["-c", "1", "-W", "1", "10.9.0.77"], { check: false });
   await script.said("10.9.0.2");
-  assert.match(script.heard, /> .*10\.9\.0\.2.*10\.9\.0\.77/);
-  assert.equal(await script.interrupt(), 0, script.heard);
+  assert.match(script.output, /> .*10\.9\.0\.2.*10\.9\.0\.77/);
+  assert.equal(await script.interrupt(), 0, script.output);
   assertClean(lab);
 }, ["ping"]);
 
@@ -85,8 +85,8 @@ for (
     await using other = await openNamespace();
     await using lab = await openWindowsLab();
     await link(
-      { namespace: lab.namespace, name: "road", addresses: ["192.0.2.1/24"] },
-      { namespace: other, name: "road", addresses: ["192.0.2.2/24"] },
+      { namespace: lab.namespace, name: "wan", addresses: ["192.0.2.1/24"] },
+      { namespace: other, name: "wan", addresses: ["192.0.2.2/24"] },
     );
     await lab.join("*", inside, ["10.9.0.1/24"]);
     const script = await lab.start(name, [], { permissions });
@@ -104,7 +104,7 @@ for (
     assert.match(stdout, / 10 received/);
     const back = await inside.command("ping", [...many, "10.9.0.2"]);
     assert.match(back.stdout, / 10 received/);
-    assert.equal(await script.interrupt(), 0, script.heard);
+    assert.equal(await script.interrupt(), 0, script.output);
     assertClean(lab);
     peer.kill();
     await peer.status;

@@ -24,7 +24,7 @@ const COUNTERS = [
   "discarded",
   "untakenAtEnd",
   "unsentAtEnd",
-  "tooLongForRoad",
+  "tooLongForLink",
   "wakeups",
   "logged",
   "misuses",

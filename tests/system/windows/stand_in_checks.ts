@@ -346,7 +346,7 @@ check("random errors come from a seed, and lose no packet", () => {
 });
 
 check("the logger receives lines of this thread and another, and errors end with their code", async () => {
-  const heard: string[] = [];
+  const logged: string[] = [];
   const another = Promise.withResolvers<void>();
   const logger = Deno.UnsafeCallback.threadSafe(
     LOGGER,
@@ -354,7 +354,7 @@ check("the logger receives lines of this thread and another, and errors end with
       let text = "";
       const view = new Deno.UnsafePointerView(message!);
       for (let at = 0, unit; (unit = view.getUint16(at)) !== 0; at += 2) text += String.fromCharCode(unit);
-      heard.push(`${level} ${text}`);
+      logged.push(`${level} ${text}`);
       ok(time > 116_444_736_000_000_000n, "after 1970");
       if (text.includes("42")) another.resolve();
     },
@@ -368,7 +368,7 @@ check("the logger receives lines of this thread and another, and errors end with
   standIn.WintunSetLogger(null);
   standIn.StandInLog(43, 0);
   logger.close();
-  deepStrictEqual(heard, [
+  deepStrictEqual(logged, [
     "1 From another thread: 41",
     "1 From another thread: 42",
     "2 Failed to create private namespace (Code 0x00000005)",

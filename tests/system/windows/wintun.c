@@ -1,27 +1,27 @@
 /**
- * A stand-in for wintun.dll 0.14 whose "kernel" is a UDP socket of the loopback, or the test itself.
+ * A stand-in for wintun.dll 0.14 whose "kernel" is a UDP socket on the loopback interface, or the test itself.
  *
  *     WintunReceivePacket ◀── ring ◀── UDP socket, StandInInject      (from the system)
  *     WintunSendPacket ──▶ ring ──▶ UDP socket, StandInTake           (to the system)
  *
- * Behaves as wintun.h documents and as version 0.14.1 is known to: capacity and slack of the rings, the order of
- * allocation as the order of sending, release out of order, one session an adapter, the errors 259, 38, 13, 111,
- * 1247, and the read event set at every arrival.
+ * Follows wintun.h and the known behaviour of version 0.14.1: capacity and slack of the rings, packets sent in the
+ * order of allocation, release out of order, one session per adapter, the errors 259, 38, 13, 111 and 1247, and the
+ * read event set at every arrival.
  *
- * Adapters whose names start so behave so:
+ * Adapters whose names start with one of these words:
  *
  *     deny     creating it fails with ERROR_ACCESS_DENIED
  *     stumble  creating it fails the first time
  *     slow     creating it takes 300 ms
- *     chatter  another thread logs while it holds the lock that creating it needs
+ *     chatter  another thread logs while it holds the lock that creation needs
  *
  * Environment:
  *
- *     STAND_IN_ROADS   name=port:peer,...: an adapter's UDP port, and the port that its packets go to; * is any name
- *     STAND_IN_REPORT  a file that is mapped: the counters, and words by which another process causes faults
+ *     STAND_IN_LINKS   name=port:peer,...: UDP port of an adapter, and port that its packets go to; * is any name
+ *     STAND_IN_REPORT  a mapped file: counters, and words by which another process causes faults
  *     STAND_IN_FAULTS  corrupt=N,end=N,stall=N: every N packets the ring from the system is corrupt; after N
- *                      packets the adapter is removed, or what is sent is no longer taken; seed=N: errors at random;
- *                      miss=N: the Nth packet that is sent does not wake the system, as in 0.14.1
+ *                      packets the adapter is removed, or sent packets are no longer taken; seed=N: random errors;
+ *                      miss=N: the Nth sent packet does not wake the system, as in 0.14.1
  */
 
 #include <winsock2.h>
@@ -53,14 +53,14 @@ typedef void(CALLBACK *Logger)(int level, DWORD64 timestamp, const WCHAR *messag
 #define SPIN_MICROSECONDS 100
 #define TICK_MILLISECONDS 20
 #define BURST 64
-/* What a UDP datagram over IPv4 holds. */
+/* Maximum payload of a UDP datagram over IPv4. */
 #define LARGEST_DATAGRAM 65507
-/* What nobody knows by name. */
+/* An error number without a name. */
 #define UNKNOWN_ERROR 4711
 #define SOCKET_BUFFER (4 << 20)
 #define ARRAY_LENGTH(array) (sizeof(array) / sizeof((array)[0]))
 
-/** The report's counters, 8 bytes each, in this order; tests/system/windows/stand_in.ts has the same list. */
+/** Counters of the report, 8 bytes each, in this order; tests/system/windows/stand_in.ts has the same list. */
 enum Counter {
   LOADS,
   ADAPTERS_CREATED,
@@ -84,7 +84,7 @@ enum Counter {
   DISCARDED,
   UNTAKEN_AT_END,
   UNSENT_AT_END,
-  TOO_LONG_FOR_ROAD,
+  TOO_LONG_FOR_LINK,
   WAKEUPS,
   LOGGED,
   MISUSES,
@@ -97,7 +97,7 @@ enum Counter {
   COUNTERS
 };
 
-/** Words behind the counters by which another process causes faults, 8 bytes each. */
+/** Words after the counters by which another process causes faults, 8 bytes each. */
 enum Command { REMOVE_ADAPTERS, STALL, CORRUPT, COMMANDS };
 
 #define COMMANDS_AT 64
@@ -119,7 +119,7 @@ typedef struct {
 
 typedef struct Adapter Adapter;
 
-/** One side of a session: the API's, under its lock. `edge` is the first packet that is not released. */
+/** The API's side of a session, under its lock. `edge` is the first packet that is not released. */
 typedef struct {
   CRITICAL_SECTION lock;
   Ring *ring;
@@ -131,17 +131,17 @@ typedef struct {
   Adapter *adapter;
   ULONG capacity;
   Side in, out;
-  /* The system's sides. */
+  /* The system's side. */
   CRITICAL_SECTION producer, consumer;
   SOCKET socket;
   HANDLE threads[2], stop;
   volatile LONG stopping, ended, calls;
-  /* Packets that are in the rings: arrived and not received, sent and not taken, allocated and not sent. */
+  /* Packets in the rings: arrived and not received, sent and not taken, allocated and not sent. */
   volatile LONG unread, untaken, unsent;
-  /* For benches: packets that are still to arrive when the ring is empty, and whether all that is sent is taken. */
+  /* For benches: packets still to arrive when the ring is empty; true if sent packets are taken at once. */
   LONG64 flood;
   BOOL sink;
-  /* The system sleeps, though something is in the ring for it: until the next packet is sent. */
+  /* The system missed a wakeup: it sleeps until the next packet is sent. */
   volatile BOOL missed;
 } Session;
 
@@ -152,7 +152,7 @@ struct Adapter {
   Session *session;
   LONG handles;
   BOOL present;
-  /* As MIB_IF_ROW2 has them: packets, bytes and discards to the script, then from it. */
+  /* As in MIB_IF_ROW2: packets, bytes and discards to the script, then from it. */
   volatile LONG64 statistics[6];
 };
 
@@ -163,7 +163,7 @@ typedef struct {
   BOOL owner;
 } Handle;
 
-/* Wintun's mutex for what makes, opens and closes adapters, which may log under it; and this file's own lock. */
+/* Wintun's mutex for creating, opening and closing adapters, which may log under it; and the lock of this file. */
 static CRITICAL_SECTION installation_lock, device_lock;
 static Logger volatile logger;
 static Adapter adapters[MAX_ADAPTERS];
@@ -177,7 +177,7 @@ static struct {
 } faults;
 static LONG64 missing;
 static volatile LONG64 seed;
-/* How many sessions are refused, from now on, and with which error. */
+/* Number of sessions to refuse, and the error. */
 static volatile LONG refusals;
 static volatile DWORD refusal;
 
@@ -187,7 +187,7 @@ static void tally(Session *session, enum Statistic statistic, LONG64 by) {
   InterlockedExchangeAdd64(&session->adapter->statistics[statistic], by);
 }
 
-/** A call that wintun.h forbids, or a handle that was not given back. */
+/** Reports a call that wintun.h forbids, or a handle that was not closed. */
 static void misuse(const char *what) {
   count(MISUSES, 1);
   fprintf(stderr, "stand-in: misuse: %s\n", what);
@@ -221,7 +221,7 @@ static void *fail_aloud(DWORD error, const WCHAR *what) {
   return fail(error);
 }
 
-/** A number below `bound` from the seed, or 1 without a seed: never 0, which is what the callers ask for. */
+/** Returns a random number below `bound` from the seed, or 1 without a seed; callers test for 0. */
 static ULONG chance(ULONG bound) {
   if (seed == 0) return 1;
   LONG64 before, after;
@@ -248,7 +248,7 @@ static void store(volatile ULONG *word, ULONG value) { __atomic_store_n(word, va
 
 /* The system's side of a session. */
 
-/** What happens to a session when its adapter goes, or its ring makes no sense. */
+/** Ends the rings of a session whose adapter is gone or whose ring is corrupt. */
 static void end_rings(Session *session) {
   if (InterlockedExchange(&session->ended, 1)) return;
   EnterCriticalSection(&session->producer);
@@ -261,7 +261,7 @@ static void end_rings(Session *session) {
   SetEvent(session->out.event);
 }
 
-/** Writes an entry into the ring from the system; `claimed` is the size that the entry says. */
+/** Writes an entry into the ring from the system; `claimed` is the size in the entry. */
 static BOOL produce(Session *session, const BYTE *bytes, ULONG size, ULONG claimed) {
   BOOL fits = FALSE;
   EnterCriticalSection(&session->producer);
@@ -288,7 +288,7 @@ static BOOL corrupt(Session *session) {
   return TRUE;
 }
 
-/** A packet from the system; the event is the caller's to set, once for several. */
+/** Adds a packet from the system; the caller sets the event, once for several. */
 static BOOL inject(Session *session, const BYTE *bytes, ULONG size) {
   LONG64 number = InterlockedIncrement64(&report[INJECTED]);
   count(INJECTED_BYTES, size);
@@ -311,13 +311,13 @@ static BOOL is_ip(const BYTE *bytes, ULONG size) {
   return bytes[0] >> 4 == 4 || (bytes[0] >> 4 == 6 && size >= 40);
 }
 
-/** Whether it is what the driver writes to wake the system: no packet, and no script can send it. */
+/** Returns true for a nudge of the driver, which is not a packet and cannot come from a script. */
 static BOOL is_nudge(const BYTE *bytes, ULONG size) {
   static const BYTE nudge[20];
   return size == sizeof nudge && memcmp(bytes, nudge, sizeof nudge) == 0;
 }
 
-/** Takes a packet that was sent: its length, 0: there is none, -1: the session has ended. */
+/** Takes a sent packet: returns its length, 0 if there is none, -1 if the session has ended. */
 static int consume(Session *session, BYTE *into, ULONG room) {
   int length = 0;
   EnterCriticalSection(&session->consumer);
@@ -390,7 +390,7 @@ static DWORD WINAPI fetch(void *argument) {
   while (!session->stopping) {
     int length = consume(session, bytes, sizeof bytes);
     if (length > 0) {
-      if (length > LARGEST_DATAGRAM) count(TOO_LONG_FOR_ROAD, 1);
+      if (length > LARGEST_DATAGRAM) count(TOO_LONG_FOR_LINK, 1);
       else send(session->socket, (char *)bytes, length, 0);
       idle_since = 0;
       continue;
@@ -400,7 +400,7 @@ static DWORD WINAPI fetch(void *argument) {
       SwitchToThread();
       continue;
     }
-    /* The tail is looked at once more after the flag is up: a sender that did not see it has moved the tail. */
+    /* The tail is read again after the flag is set: a sender that did not see the flag has moved the tail. */
     Ring *ring = session->out.ring;
     InterlockedExchange(&ring->alertable, TRUE);
     if (load(&ring->head) == load(&ring->tail) || length < 0 || stalled || session->missed) {
@@ -411,13 +411,13 @@ static DWORD WINAPI fetch(void *argument) {
   return 0;
 }
 
-/** The ports of an adapter's road in STAND_IN_ROADS. */
-static BOOL find_road(const WCHAR *name, int *port, int *peer) {
-  char roads[1024], wanted[MAX_ADAPTER_NAME * 3];
-  DWORD length = GetEnvironmentVariableA("STAND_IN_ROADS", roads, sizeof roads);
-  if (length == 0 || length >= sizeof roads) return FALSE;
+/** Finds the ports of an adapter's link in STAND_IN_LINKS. */
+static BOOL find_link(const WCHAR *name, int *port, int *peer) {
+  char links[1024], wanted[MAX_ADAPTER_NAME * 3];
+  DWORD length = GetEnvironmentVariableA("STAND_IN_LINKS", links, sizeof links);
+  if (length == 0 || length >= sizeof links) return FALSE;
   WideCharToMultiByte(CP_UTF8, 0, name, -1, wanted, sizeof wanted, NULL, NULL);
-  for (char *entry = strtok(roads, ","); entry != NULL; entry = strtok(NULL, ",")) {
+  for (char *entry = strtok(links, ","); entry != NULL; entry = strtok(NULL, ",")) {
     char *ports = strchr(entry, '=');
     if (ports == NULL) continue;
     *ports++ = 0;
@@ -427,41 +427,41 @@ static BOOL find_road(const WCHAR *name, int *port, int *peer) {
   return FALSE;
 }
 
-static BOOL open_road(Session *session) {
+static BOOL open_link(Session *session) {
   int port, peer;
   session->socket = INVALID_SOCKET;
-  if (!find_road(session->adapter->name, &port, &peer)) return TRUE;
+  if (!find_link(session->adapter->name, &port, &peer)) return TRUE;
   static BOOL started;
   WSADATA data;
   if (!started && WSAStartup(MAKEWORD(2, 2), &data) != 0) return FALSE;
   started = TRUE;
-  SOCKET road = socket(AF_INET, SOCK_DGRAM, 0);
+  SOCKET link = socket(AF_INET, SOCK_DGRAM, 0);
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   int buffer = SOCKET_BUFFER;
   BOOL reuse = TRUE;
   u_long nonblocking = 1;
-  setsockopt(road, SOL_SOCKET, SO_RCVBUF, (char *)&buffer, sizeof buffer);
-  setsockopt(road, SOL_SOCKET, SO_SNDBUF, (char *)&buffer, sizeof buffer);
+  setsockopt(link, SOL_SOCKET, SO_RCVBUF, (char *)&buffer, sizeof buffer);
+  setsockopt(link, SOL_SOCKET, SO_SNDBUF, (char *)&buffer, sizeof buffer);
   address.sin_port = htons((u_short)port);
-  /* Wine may keep the port of a process that was killed: the socket bound last has what comes. */
-  setsockopt(road, SOL_SOCKET, SO_REUSEADDR, (char *)&reuse, sizeof reuse);
-  BOOL open = bind(road, (struct sockaddr *)&address, sizeof address) == 0;
+  /* Wine may keep the port of a killed process: the socket bound last receives the packets. */
+  setsockopt(link, SOL_SOCKET, SO_REUSEADDR, (char *)&reuse, sizeof reuse);
+  BOOL open = bind(link, (struct sockaddr *)&address, sizeof address) == 0;
   address.sin_port = htons((u_short)peer);
-  open = open && connect(road, (struct sockaddr *)&address, sizeof address) == 0;
-  open = open && ioctlsocket(road, FIONBIO, &nonblocking) == 0;
+  open = open && connect(link, (struct sockaddr *)&address, sizeof address) == 0;
+  open = open && ioctlsocket(link, FIONBIO, &nonblocking) == 0;
   if (!open) {
-    fprintf(stderr, "stand-in: no road from port %d to %d: %d\n", port, peer, WSAGetLastError());
-    closesocket(road);
+    fprintf(stderr, "stand-in: no link from port %d to %d: %d\n", port, peer, WSAGetLastError());
+    closesocket(link);
     return FALSE;
   }
-  session->socket = road;
+  session->socket = link;
   session->stop = CreateEventW(NULL, TRUE, FALSE, NULL);
   session->threads[0] = CreateThread(NULL, 0, bring, session, 0, NULL);
   session->threads[1] = CreateThread(NULL, 0, fetch, session, 0, NULL);
   return TRUE;
 }
 
-/** Obeys the report's words, and ends and stalls as STAND_IN_FAULTS says. */
+/** Causes the faults of the report's words and of STAND_IN_FAULTS. */
 static DWORD WINAPI obey(void *argument) {
   (void)argument;
   for (;; Sleep(TICK_MILLISECONDS)) {
@@ -511,7 +511,7 @@ static DWORD WINAPI sweep_aloud(void *holds) {
   return 0;
 }
 
-/** Lets another thread take the lock and log; the caller then waits for the lock. */
+/** Makes another thread take the lock and log; the caller then waits for the lock. */
 static void chatter(void) {
   HANDLE holds = CreateEventW(NULL, FALSE, FALSE, NULL);
   HANDLE thread = CreateThread(NULL, 0, sweep_aloud, holds, 0, NULL);
@@ -645,9 +645,9 @@ EXPORT Session *WINAPI WintunStartSession(Handle *handle, DWORD capacity) {
     LeaveCriticalSection(&device_lock);
     return fail_aloud(error, L"Failed to register rings");
   }
-  /* Both rings lie in one allocation, so that a write past the first one's slack hits the second one's head. */
+  /* Both rings are one allocation, so that a write past the first one's slack hits the second one's head. */
   BYTE *memory = VirtualAlloc(NULL, 2 * RING_SIZE(capacity), MEM_COMMIT | MEM_RESERVE, PAGE_READWRITE);
-  /* Never freed: a call after the end is to be noticed, not to crash. */
+  /* Never freed: a call after the end is a misuse to report, not a crash. */
   Session *session = calloc(1, sizeof *session);
   session->adapter = adapter;
   session->capacity = capacity;
@@ -655,12 +655,12 @@ EXPORT Session *WINAPI WintunStartSession(Handle *handle, DWORD capacity) {
   open_side(&session->out, memory + RING_SIZE(capacity));
   InitializeCriticalSection(&session->producer);
   InitializeCriticalSection(&session->consumer);
-  if (!open_road(session)) {
+  if (!open_link(session)) {
     VirtualFree(memory, 0, MEM_RELEASE);
     CloseHandle(session->in.event);
     CloseHandle(session->out.event);
     LeaveCriticalSection(&device_lock);
-    return fail_aloud(ERROR_GEN_FAILURE, L"Failed to open the road");
+    return fail_aloud(ERROR_GEN_FAILURE, L"Failed to open the link");
   }
   adapter->session = session;
   count(SESSIONS_STARTED, 1);
@@ -668,7 +668,7 @@ EXPORT Session *WINAPI WintunStartSession(Handle *handle, DWORD capacity) {
   return session;
 }
 
-/** Whether a call may go on; one on an ended session is noticed. */
+/** Returns true if a call may continue; one on an ended session is a misuse. */
 static BOOL enter(Session *session) {
   InterlockedIncrement(&session->calls);
   if (!session->stopping) return TRUE;
@@ -685,7 +685,7 @@ EXPORT void WINAPI WintunEndSession(Session *session) {
     return;
   }
   if (session->calls != 0) misuse("a session is ended during another call");
-  /* A wait takes the signal at once, and nothing else does. */
+  /* Only a pending wait could consume this signal. */
   SetEvent(session->in.event);
   if (WaitForSingleObject(session->in.event, 0) != WAIT_OBJECT_0) misuse("a session is ended during a wait for its event");
   SetEvent(session->out.event);
@@ -705,7 +705,7 @@ EXPORT void WINAPI WintunEndSession(Session *session) {
   count(UNTAKEN_AT_END, session->untaken);
   count(UNSENT_AT_END, session->unsent);
   BOOL closed = CloseHandle(in->event);
-  if (!(CloseHandle(out->event) && closed)) misuse("somebody else closed a session's event");
+  if (!(CloseHandle(out->event) && closed)) misuse("a session's event was closed by the caller");
   VirtualFree(in->ring, 0, MEM_RELEASE);
   count(SESSIONS_ENDED, 1);
 }
@@ -756,7 +756,7 @@ EXPORT BYTE *WINAPI WintunReceivePacket(Session *session, DWORD *size) {
   return bytes;
 }
 
-/** Whether a pointer is one that the API gave: in the ring, and aligned as packets are. */
+/** Returns true for a pointer of the API: in the ring, and aligned like packets. */
 static BOOL is_of_ring(const Session *session, const Side *side, const BYTE *bytes) {
   const BYTE *data = side->ring->data;
   return bytes >= data + PACKET_HEADER && bytes < data + PACKET_HEADER + session->capacity &&
@@ -850,7 +850,7 @@ EXPORT void WINAPI WintunSendPacket(Session *session, const BYTE *bytes) {
 
 /* For tests in the same process. */
 
-/** The session of an adapter of this name, or NULL; the device lock is held. */
+/** Returns the session of an adapter of this name, or NULL; the caller holds the device lock. */
 static Session *session_of(const WCHAR *name) {
   Adapter *adapter = find_adapter(name);
   return adapter == NULL ? NULL : adapter->session;
@@ -861,7 +861,7 @@ EXPORT void WINAPI StandInCounters(LONG64 *into, DWORD length) {
   for (DWORD i = 0; i < length && i < COUNTERS; i++) into[i] = report[i];
 }
 
-/** An adapter's LUID by its name. For the stand-in of iphlpapi.dll. */
+/** Returns an adapter's LUID by name, for the stand-in of iphlpapi.dll. */
 EXPORT BOOL WINAPI StandInFind(const WCHAR *name, DWORD64 *luid) {
   EnterCriticalSection(&device_lock);
   const Adapter *adapter = find_adapter(name);
@@ -870,7 +870,7 @@ EXPORT BOOL WINAPI StandInFind(const WCHAR *name, DWORD64 *luid) {
   return adapter != NULL;
 }
 
-/** An adapter's statistics by its LUID. For the stand-in of iphlpapi.dll. */
+/** Returns an adapter's statistics by LUID, for the stand-in of iphlpapi.dll. */
 EXPORT BOOL WINAPI StandInStatistics(DWORD64 luid, LONG64 *into) {
   for (size_t i = 0; i < MAX_ADAPTERS; i++) {
     if (!adapters[i].present || adapters[i].luid != luid) continue;
@@ -880,7 +880,7 @@ EXPORT BOOL WINAPI StandInStatistics(DWORD64 luid, LONG64 *into) {
   return FALSE;
 }
 
-/** A packet from the system; FALSE: there is no session, or its ring is full. */
+/** Adds a packet from the system; returns FALSE if there is no session, or its ring is full. */
 EXPORT BOOL WINAPI StandInInject(const WCHAR *name, const BYTE *bytes, DWORD size) {
   EnterCriticalSection(&device_lock);
   Session *session = session_of(name);
@@ -890,7 +890,7 @@ EXPORT BOOL WINAPI StandInInject(const WCHAR *name, const BYTE *bytes, DWORD siz
   return fits;
 }
 
-/** Takes a packet that was sent: its length, 0: there is none, -1: there is no session, or it has ended. */
+/** Takes a sent packet: returns its length, 0 if there is none, -1 if there is no session or it has ended. */
 EXPORT int WINAPI StandInTake(const WCHAR *name, BYTE *into, DWORD room) {
   EnterCriticalSection(&device_lock);
   Session *session = session_of(name);
@@ -899,7 +899,7 @@ EXPORT int WINAPI StandInTake(const WCHAR *name, BYTE *into, DWORD room) {
   return length;
 }
 
-/** Puts an entry into the ring from the system that makes no sense. */
+/** Writes an invalid entry into the ring from the system. */
 EXPORT BOOL WINAPI StandInCorrupt(const WCHAR *name) {
   EnterCriticalSection(&device_lock);
   Session *session = session_of(name);
@@ -908,7 +908,7 @@ EXPORT BOOL WINAPI StandInCorrupt(const WCHAR *name) {
   return done;
 }
 
-/** What removing the adapter does to its session. */
+/** Ends the session of an adapter, like its removal. */
 EXPORT BOOL WINAPI StandInEnd(const WCHAR *name) {
   EnterCriticalSection(&device_lock);
   Session *session = session_of(name);
@@ -917,13 +917,13 @@ EXPORT BOOL WINAPI StandInEnd(const WCHAR *name) {
   return session != NULL;
 }
 
-/** Whether what is sent stays in the ring. */
+/** Makes sent packets stay in the ring, or be taken again. */
 EXPORT void WINAPI StandInStall(BOOL stall) {
   report[COMMANDS_AT + STALL] = stall;
   stalled = stall;
 }
 
-/** The next sessions, so many of them, are refused with this error. */
+/** Refuses the next `sessions` sessions with this error. */
 EXPORT void WINAPI StandInRefuseSessions(DWORD sessions, DWORD error) {
   EnterCriticalSection(&device_lock);
   refusals = (LONG)sessions;
@@ -931,7 +931,7 @@ EXPORT void WINAPI StandInRefuseSessions(DWORD sessions, DWORD error) {
   LeaveCriticalSection(&device_lock);
 }
 
-/** From now on errors at random, from this seed; 0 ends it. */
+/** Starts random errors from this seed; 0 ends them. */
 EXPORT void WINAPI StandInSeed(DWORD64 new_seed) { InterlockedExchange64(&seed, (LONG64)new_seed); }
 
 static ULONG any_size(void) {
@@ -944,9 +944,8 @@ static ULONG any_size(void) {
 }
 
 /**
- * The system's part in so many operations of a fuzz: packets of any size and content arrive and are taken, rarely
- * an entry makes no sense, and most rarely the adapter is removed. The event is set without a packet, too.
- * StandInSeed comes first.
+ * Performs random operations of the system: packets of any size and content arrive and are taken, rarely an entry is
+ * invalid, and most rarely the adapter is removed. The event is sometimes set without a packet. Call StandInSeed first.
  */
 EXPORT void WINAPI StandInFuzz(const WCHAR *name, DWORD operations) {
   static BYTE bytes[MAX_IP_PACKET_SIZE];
@@ -986,7 +985,7 @@ EXPORT void WINAPI StandInLog(int number, BOOL from_another_thread) {
   CloseHandle(thread);
 }
 
-/* For benches: the system's part without another thread, a socket or an event for each packet. */
+/* For benches: the system's side without another thread, a socket or an event per packet. */
 
 #define FLOOD_SIZE 1400
 #define BENCH_SLOTS 64
@@ -994,29 +993,29 @@ EXPORT void WINAPI StandInLog(int number, BOOL from_another_thread) {
 
 static BYTE bench_slots[BENCH_SLOTS][BENCH_SLOT] = {[0 ... BENCH_SLOTS - 1] = {0x45}};
 
-/** So many packets arrive at once. */
+/** Adds several packets at once. */
 static void flood(Session *session) {
   for (int i = 0; i < BURST && session->flood > 0; i++, session->flood--) {
     inject(session, bench_slots[0], FLOOD_SIZE);
   }
 }
 
-/** So many packets of 1,400 bytes arrive, as fast as they are read. */
+/** Adds packets of 1,400 bytes as fast as they are read. */
 EXPORT void WINAPI StandInFlood(const WCHAR *name, LONG64 packets) {
   Session *session = session_of(name);
   session->flood = packets;
   SetEvent(session->in.event);
 }
 
-/** From now on what is sent is taken within the call. */
+/** Makes sent packets be taken within the call. */
 EXPORT void WINAPI StandInSink(const WCHAR *name) { session_of(name)->sink = TRUE; }
 
 typedef void(WINAPI *Copy)(void *into, const void *from, SIZE_T length);
 
-/** What the driver copies with: winnt.h makes this name another function's. */
+/** The function with which the driver copies; winnt.h defines this name as another function. */
 static Copy find_copy(void) { return (Copy)(void *)GetProcAddress(GetModuleHandleA("kernel32.dll"), "RtlMoveMemory"); }
 
-/** Receives what a flood brings, as a program of C does; returns how many packets came. */
+/** Receives a flood like a C program; returns the number of packets. */
 EXPORT LONG64 WINAPI StandInReceiveAll(const WCHAR *name) {
   Session *session = session_of(name);
   Copy copy = find_copy();
@@ -1029,7 +1028,7 @@ EXPORT LONG64 WINAPI StandInReceiveAll(const WCHAR *name) {
   return packets;
 }
 
-/** Sends so many packets of 1,400 bytes, as a program of C does. */
+/** Sends packets of 1,400 bytes like a C program. */
 EXPORT void WINAPI StandInSendAll(const WCHAR *name, LONG64 packets) {
   Session *session = session_of(name);
   Copy copy = find_copy();
@@ -1071,7 +1070,7 @@ BOOL WINAPI DllMain(HINSTANCE library, DWORD reason, LPVOID reserved) {
   (void)library;
   (void)reserved;
   if (reason != DLL_PROCESS_ATTACH) return TRUE;
-  /* Its thread goes on, whoever closes the library. */
+  /* Its thread runs on after the library is closed. */
   HMODULE pinned;
   GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_PIN | GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS, (LPCWSTR)(void *)DllMain,
                      &pinned);
@@ -1084,7 +1083,7 @@ BOOL WINAPI DllMain(HINSTANCE library, DWORD reason, LPVOID reserved) {
   faults.stall = fault("stall");
   missing = fault("miss");
   seed = fault("seed");
-  /* It wakes often: only where somebody may have something to say. */
+  /* It wakes often, so it runs only where another process may write the report. */
   if (report != private_report || faults.stall != 0) CloseHandle(CreateThread(NULL, 0, obey, NULL, 0, NULL));
   return TRUE;
 }
