@@ -46,19 +46,19 @@ const EMPTY_WAIT_PAUSE = 10;
 const SOCKET_TURNS = 4;
 const SOCKET_POLL_INTERVAL = 16;
 /**
- * Time after the last packet for which the loop waits on this thread (milliseconds). With packets 10 ms apart, it wakes
- * on the thread in 55 to 65 us; an asynchronous wait, which takes two threads and Deno's event loop, wakes in 185 us: a
- * ping each second took 194 us instead of 370 us (`deno task bench latency`). Waiting on the thread takes 1 to 2 % of a
- * processor, an asynchronous wait nothing. The alternatives were no better (`deno task bench parking`): a polling worker
- * takes 90 to 165 us by Atomics.wait, 145 to 240 us by Atomics.waitAsync, 235 to 330 us by postMessage; io_uring takes
- * 55 to 75 us. Spinning takes 10 to 20 us and a whole processor; 50 us of it before each wait quadrupled the processor
- * time at 5,000 packets a second and shortened no wait.
+ * Time after the last packet for which the loop waits on this thread (milliseconds). With packets 10 ms apart, it
+ * wakes on the thread in 55 to 65 us; an asynchronous wait, which takes two threads and Deno's event loop, wakes in
+ * 185 us: a ping each second took 194 us instead of 370 us (`deno task bench latency`). Waiting on the thread takes 1
+ * to 2 % of a processor, an asynchronous wait nothing. The alternatives were no better (`deno task bench parking`): a
+ * polling worker takes 90 to 165 us by Atomics.wait, 145 to 240 us by Atomics.waitAsync, 235 to 330 us by
+ * postMessage; io_uring takes 55 to 75 us. Spinning takes 10 to 20 us and a whole processor; 50 us of it before each
+ * wait quadrupled the processor time at 5,000 packets a second and shortened no wait.
  */
 const IDLE_AFTER = 1500;
 
 const NOTHING = new Uint8Array(0);
 
-/** Reasons why a burst ends: a turn is due, with packets waiting or without; no traffic; descriptors ready but no packets. */
+/** Reasons why a burst ends: a turn is due, under load or not; no traffic; descriptors that are ready without packets. */
 const After = { BusyTurn: 0, Turn: 1, Rest: 2, Pause: 3 } as const;
 type After = typeof After[keyof typeof After];
 
@@ -128,8 +128,8 @@ export class Loop {
   }
 
   /**
-   * Forgets a closed tunnel and its descriptors; with the last tunnel, the system's wait is closed. Settled when no wait
-   * refers to the descriptors and no turn is in progress.
+   * Forgets a closed tunnel and its descriptors; with the last tunnel, the system's wait is closed. Settled when no
+   * wait refers to the descriptors and no turn is in progress.
    */
   async release(waitables: readonly Waitable[]): Promise<void> {
     const waiter = this.#waiter;
@@ -143,7 +143,7 @@ export class Loop {
     await Promise.all([...forgotten, this.#turning]);
   }
 
-  /** Adds a descriptor to the loop's wait, with a callback for when it is readable. Returns what removes it. */
+  /** Adds a descriptor to the loop's wait; `readable` is called when it can be read. The returned function removes it. */
   watch(waitable: Waitable, readable: () => void): () => void {
     return this.#waiter.watch(waitable, readable);
   }
@@ -274,7 +274,7 @@ export class Loop {
     if (ready && ++this.#emptyWaits > EMPTY_WAITS && !this.#woken) await this.#pause();
   }
 
-  /** Leaves the thread to other code for a while, or until a breath is requested: ready descriptors bring no packets. */
+  /** Leaves the thread to other code for 10 ms, or until a breath is requested: ready descriptors bring no packets. */
   #pause(): Promise<void> {
     return new Promise((resolve) => {
       const end = () => {
@@ -317,8 +317,8 @@ function turn(): Promise<void> {
 
 /**
  * Runs a turn in which Deno also polls its sockets. A thread that always has work polls them only in every 61st turn
- * (tokio's event interval), so packets would wait for 60 ms. While a task runs in Deno's thread pool, the thread is idle
- * and polls; a digest of no bytes is the shortest such task that needs no permission (70 to 350 us).
+ * (tokio's event interval), so packets would wait for 60 ms. While a task runs in Deno's thread pool, the thread is
+ * idle and polls; a digest of no bytes is the shortest such task that needs no permission (70 to 350 us).
  */
 async function turnWithSockets(): Promise<void> {
   await crypto.subtle.digest("SHA-256", NOTHING);

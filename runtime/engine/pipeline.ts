@@ -217,8 +217,9 @@ export class Pipeline implements StageRow {
   }
 
   /**
-   * Passes the packets of one direction through the stages; returns whether any moved. A stage with `segmented` gets one
-   * batch of segments a breath, and only if no packet waits for the end that they go to; the rest waits before it.
+   * Passes the packets of one direction through the stages; returns whether any moved. A stage with `segmented` gets
+   * one batch of segments a breath, and only if no packet waits for the end that they go to; the rest waits before
+   * it.
    */
   flow(direction: Direction, now: number): boolean {
     const { cells } = this.#host.heartbeat;
@@ -252,7 +253,7 @@ export class Pipeline implements StageRow {
     return moved;
   }
 
-  /** Passes one batch of segments through a stage, if no packet waits for the end that they go to; returns whether it did. */
+  /** Passes one batch of segments through a stage, unless packets wait for the end ahead; returns whether it did. */
   #passSegments(
     place: StagePlace,
     inlet: Segmenting,

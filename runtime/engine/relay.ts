@@ -100,8 +100,8 @@ export class Relay implements LoopMember {
   }
 
   /**
-   * Performs one breath. There is more to do at once when a batch was filled, when packets wait before a stage that this
-   * breath has passed already, or when an end that was not read can be read now.
+   * Performs one breath. There is more to do at once when a batch was filled, when packets wait before a stage that
+   * this breath has passed already, or when an end that was not read can be read now.
    */
   #move(now: number, waited: Waiter | undefined): Breath {
     const device = this.#device;

@@ -43,7 +43,7 @@ function interrupt(signal?: Deno.Signal): void {
   for (const callback of [...callbacks]) callback(signal);
 }
 
-/** Calls back on a signal that ends the process, or when the process ends. Returns a function that removes the callback. */
+/** Calls back on a signal that ends the process, or when the process ends. The returned function stops that. */
 export function onInterrupt(callback: OnInterrupt): () => void {
   if (callbacks.size === 0) {
     for (const signal of signals) {
@@ -63,7 +63,7 @@ export function onInterrupt(callback: OnInterrupt): () => void {
   };
 }
 
-/** Calls back when the thread ends by `Deno.exit` or an uncaught error. Returns a function that removes the callback. */
+/** Calls back when the thread ends by `Deno.exit` or an uncaught error. The returned function stops that. */
 export function onExit(callback: (event: Event) => void): () => void {
   for (const event of EVENTS) addEventListener(event, callback);
   return () => {

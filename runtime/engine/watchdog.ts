@@ -62,8 +62,8 @@ export interface Watch {
 }
 
 /**
- * The watchdog thread of all tunnels of a loop, and of the loops of a script's other workers: a worker takes a second to
- * start one of its own.
+ * The watchdog thread of all tunnels of a loop, and of the loops of a script's other workers: a worker takes a second
+ * to start one of its own.
  */
 class Watchdog {
   readonly #heartbeat: Heartbeat;

@@ -105,7 +105,7 @@ export class SharedCounters {
     Atomics.add(this.#words, GENERATION, 1);
   }
 
-  /** Reads the counters, which are inconsistent if they are being written; see {@linkcode SharedCounters.generation}. */
+  /** Reads the counters, consistently if {@linkcode SharedCounters.generation} allows it. */
   read(): WorkerStats {
     const numbers = this.#numbers;
     const dropped = new Map<string, number>();

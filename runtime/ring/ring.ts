@@ -67,8 +67,8 @@ export class PacketRing {
   }
 
   /**
-   * Copies a packet into the ring, with a number of the writer's; returns whether there was room. A packet that was moved
-   * out of its slot is refused: no reader could take it.
+   * Copies a packet into the ring, with a number of the writer's; returns whether there was room. A packet that was
+   * moved out of its slot is refused: no reader could take it.
    */
   push(packet: Packet, tag: number): boolean {
     if (!packet.isInSlot) return false;

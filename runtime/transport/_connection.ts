@@ -18,12 +18,12 @@ import { SendQueue } from "./_send_queue.ts";
 const CLOSE_TIMEOUT = 1000;
 /** Pings per timeout; after three without a reply, the peer is gone. */
 const PINGS = 4;
-/** Time for which a peer counts as alive after its last bytes, and time to reply to a probe, as parts of the timeout. */
+/** Parts of the timeout: time for which a peer counts as alive after its last bytes, and time to reply to a probe. */
 const FRESH = 1 / 30;
 const PROBE = 1 / 6;
-/** Duration of a write from which the system's buffer was full: an acknowledgement shows that the peer is alive (milliseconds). */
+/** Duration of a write that had to wait for an acknowledgement, which shows that the peer is alive (milliseconds). */
 const SLOW_WRITE = 10;
-/** Time for which messages wait for a full loop before they are dropped: turns of the event loop, then sleeps (milliseconds). */
+/** Wait of messages for a full loop, before they are dropped: turns of the event loop, then sleeps (milliseconds). */
 const HOLD_TURNS = 8;
 const HOLD_SLEEPS = 5;
 const HOLD_SLEEP = 10;
@@ -272,7 +272,7 @@ export class WebSocketConnection {
     }
   }
 
-  /** Closes after the peer has broken a rule. Its bytes are still read: a close would reset the connection and lose our Close frame. */
+  /** Closes after the peer has broken a rule. Its bytes are still read: otherwise a reset would lose our Close frame. */
   #fail({ code, reason, length }: FrameFault): void {
     if (this.#isDiscarding) return;
     this.#isDiscarding = true;

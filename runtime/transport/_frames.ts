@@ -98,8 +98,8 @@ export class FrameReader {
   }
 
   /**
-   * Parses `count` new bytes in {@linkcode FrameReader.room}, after those that were held; returns the fault, if any, that
-   * ends the connection.
+   * Parses `count` new bytes in {@linkcode FrameReader.room}, after those that were held; returns the fault, if any,
+   * that ends the connection.
    *
    * @param holds True if messages wait while the handler is full.
    */

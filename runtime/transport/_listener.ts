@@ -30,7 +30,7 @@ const HANDSHAKE_TIMEOUT = 10_000;
 /** Time for a refused peer to read the response (milliseconds), and maximum bytes that are read from it meanwhile. */
 const LINGER_TIMEOUT = 1000;
 const LINGER_BYTES = 65_536;
-/** Pause while descriptors or memory are exhausted, and minimum age of a handshake that is then ended (milliseconds). */
+/** Pause while descriptors or memory are exhausted, and age from which a handshake is then ended (milliseconds). */
 const ACCEPT_PAUSE = 50;
 const SLOW_HANDSHAKE = 250;
 

@@ -18,7 +18,7 @@ export function checkPayload(transport: string, payload: Payload): void {
   );
 }
 
-/** Returns the drop reason of received bytes; `undefined` if they are valid: with `"ip"`, if they have a whole IP header. */
+/** Returns the drop reason of received bytes; `undefined` for valid ones: with `"ip"`, those with a whole IP header. */
 export function refusalReason(
   payload: Payload,
   bytes: Uint8Array,

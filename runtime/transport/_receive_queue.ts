@@ -37,7 +37,7 @@ export class ReceiveQueue {
     return this.#length === this.#ring.length || this.#bytes + LARGE_ROOM > QUEUE_BYTES;
   }
 
-  /** Copies a message and wakes the loop, or refuses it; returns whether the message is a packet, even if it was dropped. */
+  /** Copies a message and wakes the loop, or drops it; returns false if the message is not a packet. */
   accept(bytes: Uint8Array, offset: number, length: number): boolean {
     const reason = refusalReason(this.#payload, bytes, offset, length, LARGE_ROOM);
     if (reason !== undefined) {

@@ -17,7 +17,7 @@ export class SendQueue extends PacketQueue {
   #filling: Uint8Array<ArrayBuffer>;
   #spare: Uint8Array<ArrayBuffer>;
   #end = CONTROL_ROOM;
-  /** In the buffer that is being written: control frames before the packets, and written part of the packets (bytes). */
+  /** Of the buffer that is being written: length of its control frames, and written part of its packets (bytes). */
   #ahead = 0;
   #written = 0;
   readonly #waiting = new Map<Opcode, Uint8Array>();
@@ -37,7 +37,7 @@ export class SendQueue extends PacketQueue {
     this.push(packet);
   }
 
-  /** Adds a control frame before the next packets; replaces one of its kind that still waits (RFC 6455 section 5.5.3). */
+  /** Adds a control frame before the next packets; replaces a waiting one of its kind (RFC 6455 section 5.5.3). */
   addControl(opcode: Opcode, payload: Uint8Array = NOTHING): void {
     this.#waiting.set(opcode, payload);
   }

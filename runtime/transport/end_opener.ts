@@ -8,8 +8,8 @@ export interface FarEndContext {
   /** Aborted when the tunnel closes. An opener that is not finished must then reject with its reason at once. */
   readonly signal: AbortSignal;
   /**
-   * Routes the far end's own packets to an address past the tunnel, whose routes may cover it. Must be called before each
-   * use of an address: on opening, on reconnecting, for a new peer. Repeated calls are cheap.
+   * Routes the far end's own packets to an address past the tunnel, whose routes may cover it. Must be called before
+   * each use of an address: on opening, on reconnecting, for a new peer. Repeated calls are cheap.
    *
    * @param interfaceName The interface that the far end is bound to, if it is.
    */

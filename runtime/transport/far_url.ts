@@ -108,7 +108,7 @@ function parsePayload(text: string, subject: string): Payload {
   fail(subject, `its payload must be ip or any, got "${text}"`, "write ?payload=any, or leave it out");
 }
 
-/** Parses `listen`, `listen=PORT`, `interface=NAME`, `mtu=BYTES` and `payload=any`, each at most once; %20 is a space. */
+/** Parses `listen`, `listen=PORT`, `interface=NAME`, `mtu=BYTES` and `payload=any`, each at most once. */
 function parseUdpQuery(query: string | undefined, subject: string): Partial<Record<UdpQuery, string>> {
   const found: Partial<Record<UdpQuery, string>> = {};
   for (const part of query?.split("&") ?? []) {

@@ -16,7 +16,7 @@ export interface UdpOptions {
    * @default {the sender of the last datagram with an IP packet}
    */
   peer?: string;
-  /** Local port or `ADDRESS:PORT`. A port alone listens on all addresses of the peer's family, or IPv4. @default {a free port} */
+  /** Local port or `ADDRESS:PORT`. A port alone means all addresses of the peer's family, or IPv4. @default {free} */
   listen?: string | number;
   /**
    * Name of the interface that datagrams leave by, regardless of the routes: `eth0`, `Ethernet 2`. On Linux and macOS,
@@ -30,11 +30,12 @@ export interface UdpOptions {
    */
   mtu?: number;
   /**
-   * Content of datagrams: `"ip"` for IP packets; `"any"` for any bytes but none, for a stage that encrypts.
+   * Content of datagrams: `"ip"` for IP packets; `"any"` for any bytes, at least one, for a stage that encrypts.
    *
-   * With `"any"`, a received packet has its sender in `packet.endpoint`. A packet with an endpoint is sent there: a stage
-   * sets it with `packet.sendTo()`, and a packet that a stage turns round returns to its sender. Other packets go to
-   * `peer`. Without `peer`, no datagram changes the peer: the stage decides which sender it trusts. @default {"ip"}
+   * With `"any"`, a received packet has its sender in `packet.endpoint`. A packet with an endpoint is sent there: a
+   * stage sets it with `packet.sendTo()`, and a packet that a stage turns round returns to its sender. Other packets
+   * go to `peer`. Without `peer`, no datagram changes the peer: the stage decides which sender it trusts.
+   * @default {"ip"}
    */
   payload?: "ip" | "any";
 }
@@ -50,21 +51,21 @@ const NAMES: OptionNames<UdpOptions> = {
 /**
  * Far end over UDP: joins the tunnel to another machine, with one packet in each datagram and no header of its own.
  *
- * With `peer`, datagrams from other addresses are dropped. Without, the sender of the last IP packet is the peer, so its
- * address may change. A listener on all addresses replies from the address that the peer has sent to.
+ * With `peer`, datagrams from other addresses are dropped. Without, the sender of the last IP packet is the peer, so
+ * its address may change. A listener on all addresses replies from the address that the peer has sent to.
  *
- * **URLs**: `udp://HOST:PORT`; `udp://HOST:PORT?listen=PORT`; without a peer, `udp://ADDRESS:PORT?listen`. Other options
- * follow as `interface=NAME`, `mtu=BYTES` and `payload=any`.
+ * **URLs**: `udp://HOST:PORT`; `udp://HOST:PORT?listen=PORT`; without a peer, `udp://ADDRESS:PORT?listen`. Other
+ * options follow as `interface=NAME`, `mtu=BYTES` and `payload=any`.
  *
- * **Encryption**: None. Anyone on the path can read and forge packets, and without `peer` a single datagram takes over
- * the tunnel. On untrusted networks, use `payload: "any"` and, as the last stage, one that encrypts, with `segmented`.
- * The stage stores the endpoint of each peer that it has authenticated and addresses packets with `packet.sendTo()`. The
- * tunnel's `mtu` plus the bytes that the stage adds must not exceed this `mtu`.
+ * **Encryption**: None. Anyone on the path can read and forge packets, and without `peer` a single datagram takes
+ * over the tunnel. On untrusted networks, use `payload: "any"` and, as the last stage, one that encrypts, with
+ * `segmented`. The stage stores the endpoint of each peer that it has authenticated and addresses packets with
+ * `packet.sendTo()`. The tunnel's `mtu` plus the bytes that the stage adds must not exceed this `mtu`.
  *
- * **Names**: Up to eight IPv4 and eight IPv6 addresses of a peer's name are tried, in the system's order (RFC 6724). The
- * next one is tried at once if this machine has no route or an ICMP error arrives (Linux), and after three seconds
- * without a reply. While nothing arrives, the name is looked up again, after 5 s, 10 s and so on, up to 5 minutes. One-way
- * traffic looks like a silent peer: use an address, or a name with one address.
+ * **Names**: Up to eight IPv4 and eight IPv6 addresses of a peer's name are tried, in the system's order (RFC 6724).
+ * The next one is tried at once if this machine has no route or an ICMP error arrives (Linux), and after three
+ * seconds without a reply. While nothing arrives, the name is looked up again, after 5 s, 10 s and so on, up to 5
+ * minutes. One-way traffic looks like a silent peer: use an address, or a name with one address.
  *
  * **Drops**: outbound `no peer`, `longer than the MTU` and the system's error names; inbound `not from the peer`,
  * `not an IP packet`, `longer than the MTU`, `empty`, `from port 0` and `peer unreachable (ICMP): CODE`.

@@ -36,14 +36,14 @@ export interface WebSocketOptions {
   listen?: string | number;
   /**
    * HTTP proxy to the server: `http://HOST:PORT`, or `http://USER:PASSWORD@HOST:PORT`.
-   * @default {`HTTPS_PROXY` for `wss:`, `HTTP_PROXY` for `ws:`, or `ALL_PROXY`, except hosts in `NO_PROXY`; read with `--allow-env`}
+   * @default {from `HTTPS_PROXY` (`wss:`), `HTTP_PROXY` (`ws:`), `ALL_PROXY` and `NO_PROXY`, with `--allow-env`}
    */
   proxy?: string;
   /** Path that the listening side accepts; others get status 404. @default {"/"} */
   path?: string;
   /** Origins of web pages that may connect to the listening side, such as `https://vpn.example`. @default {[]} */
   origins?: string[];
-  /** Content of messages: `"ip"` for IP packets; `"any"` for any bytes but none, for a stage that encrypts. @default {"ip"} */
+  /** Content of messages: `"ip"` for IP packets; `"any"` for any bytes, for a stage that encrypts. @default {"ip"} */
   payload?: "ip" | "any";
   /**
    * Time before connecting again after a connection was lost; doubled after each failure, up to 30 s, and shortened at
@@ -52,7 +52,7 @@ export interface WebSocketOptions {
   retryAfter?: number;
   /** Maximum silence of the peer, to which four pings are sent in this time (milliseconds). @default {30000} */
   timeout?: number;
-  /** Maximum received packets that wait for the loop. Further ones are held back for about 50 ms, then dropped. @default {1024} */
+  /** Maximum received packets that wait for the loop. Others are held back for 50 ms, then dropped. @default {1024} */
   queueLength?: number;
 }
 
@@ -72,30 +72,30 @@ const NAMES: OptionNames<WebSocketOptions> = {
  * Far end over WebSocket (RFC 6455): joins the tunnel to another machine, with one packet in each binary message. It
  * passes proxies and firewalls that allow nothing but HTTP.
  *
- * With `url`, it connects when the tunnel opens, and again whenever the connection is lost. The name is looked up each
- * time, and its addresses are tried in turn. With `listen`, it accepts one peer at a time: a second one gets status 503,
- * unless the first does not reply to a ping within `timeout / 6`, and is replaced. Both sides send pings, and close a
- * connection that is silent for `timeout`. Closing takes at most one second.
+ * With `url`, it connects when the tunnel opens, and again whenever the connection is lost. The name is looked up
+ * each time, and its addresses are tried in turn. With `listen`, it accepts one peer at a time: a second one gets
+ * status 503, unless the first does not reply to a ping within `timeout / 6`, and is replaced. Both sides send pings,
+ * and close a connection that is silent for `timeout`. Closing takes at most one second.
  *
- * **URLs**: `ws://HOST:PORT/PATH`, `wss://HOST/PATH`; to listen, `ws://ADDRESS:PORT/PATH?listen`. `payload=any` may follow.
+ * **URLs**: `ws://HOST:PORT/PATH`, `wss://HOST/PATH`; to listen, `ws://ADDRESS:PORT/PATH?listen`; `payload=any`.
  *
- * **Encryption**: None with `ws:`, TLS with `wss:`. The listening side has no TLS: put a proxy with TLS before it. It has
- * no authentication: anyone who can connect becomes the peer, except web pages of other `origins`.
+ * **Encryption**: None with `ws:`, TLS with `wss:`. The listening side has no TLS: put a proxy with TLS before it. It
+ * has no authentication: anyone who can connect becomes the peer, except web pages of other `origins`.
  *
  * **Drops**: outbound `not connected`, `connection lost`; inbound `not an IP packet`, `empty`, `not a binary message`,
  * `receive queue full`, and one for each broken rule of the protocol, which also closes the connection.
  *
- * **Limits**: Messages of 65,535 bytes in 1,024 fragments, without compression; longer ones close the connection (code
- * 1009), as do more than 1,000 control frames a second or 10,000 messages in a row that are not packets (1008). 16
- * handshakes at once, 4 per IPv4 address or IPv6 /64, of which the oldest is ended; 10 s and 8,192 bytes each. 256 packets
- * and 256 KiB in the send queue. TCP over TCP stalls on lossy paths. If `--allow-net` has a list, only the addresses in
- * it are tried in turn.
+ * **Limits**: Messages of 65,535 bytes in 1,024 fragments, without compression; longer ones close the connection
+ * (code 1009), as do more than 1,000 control frames a second or 10,000 messages in a row that are not packets (1008).
+ * 16 handshakes at once, 4 per IPv4 address or IPv6 /64, of which the oldest is ended; 10 s and 8,192 bytes each. 256
+ * packets and 256 KiB in the send queue. TCP over TCP stalls on lossy paths. If `--allow-net` has a list, only the
+ * addresses in it are tried in turn.
  *
  * @throws {SyntaxError} when `url`, `listen`, `proxy`, `path` or `origins` does not parse.
  * @throws {TypeError} with both `url` and `listen`, or neither, and for an unknown option.
- * @throws {RangeError} for a number out of range. The opener rejects with `Deno.errors.NotCapable` without `--allow-net`;
- * `AddrInUse`, `AddrNotAvailable` or `PermissionDenied` if it cannot listen; and, if the first connection fails, an error
- * with the failure as its `cause`, such as `ConnectionRefused` or, for TLS, `InvalidData`.
+ * @throws {RangeError} for a number out of range. The opener rejects with `Deno.errors.NotCapable` without
+ * `--allow-net`; `AddrInUse`, `AddrNotAvailable` or `PermissionDenied` if it cannot listen; and, if the first
+ * connection fails, an error with the failure as its `cause`, such as `ConnectionRefused` or, for TLS, `InvalidData`.
  *
  * @example Connect to a server
  * ```ts

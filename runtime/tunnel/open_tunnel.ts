@@ -103,8 +103,8 @@ export class Interruption extends Error {
 }
 
 /**
- * A tunnel that is being opened: first its far end, before the tunnel's routes exist, then its device. Until it is open,
- * signals and `options.signal` end every step and close the ends that are open.
+ * A tunnel that is being opened: first its far end, before the tunnel's routes exist, then its device. Until it is
+ * open, signals and `options.signal` end every step and close the ends that are open.
  *
  *     far end: names, connection ─► device: addresses, routes, rules ─► tunnel
  *                    └── signal, abort ──────────────┴──► ends closed, newest first

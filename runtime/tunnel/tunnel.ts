@@ -283,20 +283,20 @@ export class Tunnel implements AsyncDisposable {
     }
   }
 
-  /** Stream of packets from this machine, one `Uint8Array` each, owned by the reader. Holds the tunnel with `writable`. */
+  /** Packets from this machine, as one `Uint8Array` each that the reader owns. Holds the tunnel with `writable`. */
   get readable(): ReadableStream<Uint8Array> {
     return this.#openStreams().readable;
   }
 
-  /** Stream of packets to this machine, one `Uint8Array` each, copied by the write. Holds the tunnel with `readable`. */
+  /** Packets to this machine, as one `Uint8Array` each, which is copied. Holds the tunnel with `readable`. */
   get writable(): WritableStream<Uint8Array> {
     return this.#openStreams().writable;
   }
 
   /**
    * Sends a packet to this machine, through the stages inbound. Bytes are copied; a packet of the current `for await`
-   * batch is moved. Returns false if the packet was dropped: as `send queue full` when 1,024 inbound packets are inside,
-   * or as `pool empty`.
+   * batch is moved. Returns false if the packet was dropped: as `send queue full` when 1,024 inbound packets are
+   * inside, or as `pool empty`.
    *
    * @throws {TypeError} when `data` is neither bytes nor a packet of the current batch, is empty or longer than 65,535
    * bytes, or is a packet that was moved out of its slot.

@@ -23,8 +23,8 @@ import type { Order, Report } from "./messages.ts";
 
 // Implementation
 /**
- * Time for a worker to close its tunnels, and then to end, before it is terminated (milliseconds): longer than the limit
- * of the watchdog, which names the stage that hangs.
+ * Time for a worker to close its tunnels, and then to end, before it is terminated (milliseconds): longer than the
+ * limit of the watchdog, which names the stage that hangs.
  */
 const WORKER_TIMEOUT = 10_000;
 

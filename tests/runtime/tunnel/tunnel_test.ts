@@ -323,7 +323,7 @@ Deno.test("openTunnel() refuses a device of another tunnel, options of the wrong
   for (const far of [5, null, { url: "udp://192.0.2.1:4500" }, () => 5, () => undefined]) {
     await assert.rejects(
       opening({ far }),
-      /^TypeError: Cannot use .* as a far end: it is neither a URL, nor/,
+      /^TypeError: Cannot open a tunnel: far must be a URL, an end or an opener of one, got /,
     );
   }
   for (const device of [null, {}, "tun0"]) {
