@@ -1,5 +1,5 @@
 /**
- * What {@linkcode Nat64} knows: sessions, and the bindings that they hold (RFC 6146 section 3.1).
+ * State of {@linkcode Nat64}: sessions, and the bindings that they hold (RFC 6146 section 3.1).
  *
  *     session   inside address and port, remote address and port  ─► binding, TCP state
  *     binding   inside address and port                           ◄─► outside address and port
@@ -16,14 +16,14 @@ import { CountedKeys } from "../../table/counted_keys.ts";
 import type { FragmentIds } from "../../split/fragment_ids.ts";
 import { HostShares } from "../../table/host_shares.ts";
 import { PortPool } from "../../table/port_pool.ts";
-import { PortTaker } from "../../table/worker_ports.ts";
+import { ownsPort, PortTaker } from "../../table/worker_ports.ts";
 
 // Implementation
 const PORTS = 65_536;
 const PROTOCOLS: readonly number[] = [Protocol.Tcp, Protocol.Udp, Protocol.Icmpv6];
 /**
- * A session's states. A surplus session was opened by a host, or from a network, that had its share already. A foreign one
- * was opened from outside, and its sender has not followed up on an answer: the address may be forged.
+ * States of a session. A surplus session was opened beyond the share of its host or network. A foreign one was opened
+ * from outside, and its sender has not yet followed up on a reply: its address may be forged.
  */
 const State = {
   ForeignSurplus: 0,
@@ -37,11 +37,11 @@ const State = {
   Udp: 8,
   Established: 9,
 } as const;
-/** The distance from a session's state to the one beyond its host's share. */
+/** Difference between a session's state and its surplus counterpart. */
 const SURPLUS = State.SurplusTcp - State.Tcp;
-/** By state: sessions of a lower priority make room sooner. */
+/** By state: sessions of a lower priority are evicted sooner. */
 const EVICTION_PRIORITIES: readonly number[] = [0, 1, 2, 2, 2, 2, 3, 3, 3, 4];
-/** The states of sessions that give their port to a new one, in the order in which they do. */
+/** States of sessions whose port a new session may take, in that order. */
 const GIVES_PORT: readonly number[] = [
   State.ForeignSurplus,
   State.Foreign,
@@ -53,7 +53,7 @@ const GIVES_PORT: readonly number[] = [
   State.Icmp,
   State.Udp,
 ];
-/** The share of an inside /64, as a multiple of that of a host. */
+/** Share of an inside /64, as a multiple of a host's share. */
 const NETWORK = 4;
 /** No session, binding, contact or share. */
 const NONE = -1;
@@ -62,7 +62,7 @@ const TCP_TRANSITORY = 240_000;
 const ICMP_TIMEOUT = 60_000;
 const UDP_TIMEOUT = 300_000;
 const TCP_ESTABLISHED = 7_440_000;
-/** Of what was opened from outside, until its sender follows up on an answer: TCP_TRANS, and above UDP_MIN. */
+/** Timeout of foreign sessions: TCP_TRANS, which is above UDP_MIN. */
 const FOREIGN_TIMEOUT = 240_000;
 const TIMEOUTS: readonly number[] = [
   ...[FOREIGN_TIMEOUT, FOREIGN_TIMEOUT],
@@ -70,7 +70,7 @@ const TIMEOUTS: readonly number[] = [
   ...[TCP_TRANSITORY, ICMP_TIMEOUT, UDP_TIMEOUT, TCP_ESTABLISHED],
 ];
 /**
- * Flags of events in a TCP session (RFC 6146 section 3.5.2.2); 0: it is established. Others have the first two alone.
+ * Flags of events in a TCP session (RFC 6146 section 3.5.2.2); 0 when established. Other protocols use the first two only.
  */
 const V6_INIT = 1;
 const V4_INIT = 2;
@@ -80,7 +80,7 @@ const RESET = 16;
 const INIT = V6_INIT | V4_INIT;
 const CLOSED = V6_FIN | V4_FIN;
 
-/** A session as JSON has it; `idle` in milliseconds. */
+/** Session as saved in JSON; `idle` in milliseconds. */
 export type SavedSession = [
   protocol: number,
   inside: string,
@@ -94,7 +94,7 @@ export type SavedSession = [
   idle: number,
 ];
 
-/** What it needs of the stage's options. */
+/** Options of {@linkcode Flows}. */
 export interface FlowsOptions {
   readonly outside: Uint32Array;
   readonly capacity: number;
@@ -109,10 +109,10 @@ export class Flows {
   readonly #contacts: CountedKeys;
   readonly #outside: Uint32Array;
   readonly #ids: FragmentIds;
-  /** The shares of inside and remote hosts, and of inside networks. */
+  /** Shares of inside and remote hosts, and of inside networks. */
   readonly #hosts: HostShares;
   readonly #networks: HostShares;
-  /** By session: what releases it from the shares; `NONE` for a surplus one. */
+  /** By session: its entries in the shares; `NONE` for a surplus session. */
   readonly #hostOf: Int32Array;
   readonly #networkOf: Int32Array;
   /** By session. */
@@ -120,13 +120,13 @@ export class Flows {
   readonly #contactOf: Int32Array;
   readonly #idStart: Int32Array;
   readonly #tcp: Uint8Array;
-  /** By binding: who has it, and where it stands in the index. */
+  /** By binding: inside address and port, and position in the index. */
   readonly #inside: Uint32Array;
   readonly #insidePort: Uint16Array;
   readonly #place: Uint32Array;
-  /** By protocol, outside address and port: a binding's number and 1. */
+  /** By protocol, outside address and port: 0 for none, or binding + 1. */
   readonly #index: Int32Array;
-  /** By protocol and outside address (RFC 6146 section 3.5.1.1). */
+  /** Free ports by protocol and outside address (RFC 6146 section 3.5.1.1). */
   readonly #ports: readonly PortPool[];
   readonly #taker: PortTaker;
   readonly #key = new FlowKey();
@@ -146,7 +146,7 @@ export class Flows {
       capacity,
       forget: (session) => this.#forget(session),
     });
-    // A session takes what it shares with others before another one makes room for it.
+    // A new session takes its binding and contact before another one is evicted: hence one more.
     this.#bindings = new CountedKeys(capacity + 1);
     this.#contacts = new CountedKeys(capacity + 1);
     this.#bindingOf = new Int32Array(capacity);
@@ -159,10 +159,7 @@ export class Flows {
     this.#ports = PROTOCOLS.flatMap((protocol) =>
       Array.from(
         outside,
-        () =>
-          new PortPool((port) =>
-            (port > 0 || protocol === Protocol.Icmpv6) && (port >>> 1) % worker.count === worker.index
-          ),
+        () => new PortPool((port) => (port > 0 || protocol === Protocol.Icmpv6) && ownsPort(port, worker)),
       )
     );
     this.#taker = new PortTaker({
@@ -175,47 +172,47 @@ export class Flows {
     });
   }
 
-  /** How many inside endpoints have an outside one. */
+  /** Inside endpoints that have an outside endpoint. */
   get bindings(): number {
     return this.#bindings.size;
   }
 
-  /** The binding of an outside endpoint; -1 for none. */
+  /** Binding of an outside endpoint; -1 for none. */
   bindingAt(protocol: number, outside: number, port: number): number {
     return this.#index[this.#placeOf(protocol, outside) + port]! - 1;
   }
 
-  /** The inside port of a binding. */
+  /** Inside port of a binding. */
   insidePortOf(binding: number): number {
     return this.#insidePort[binding]!;
   }
 
-  /** Fills in the inside address of a binding: words 1 to 4 of a key. */
+  /** Copies the inside address of a binding to words 1 to 4 of a key. */
   readInside(binding: number, words: Uint32Array): void {
     for (let i = 0; i < 4; i++) words[1 + i] = this.#inside[4 * binding + i]!;
   }
 
-  /** Which outside address a session has, by its number. */
+  /** Index of a session's outside address. */
   outsideOf(session: number): number {
     return (this.#place[this.#bindingOf[session]!]! / PORTS | 0) % this.#outside.length;
   }
 
-  /** Which outside port it has. */
+  /** Outside port of a session. */
   outsidePortOf(session: number): number {
     return this.#place[this.#bindingOf[session]!]! % PORTS;
   }
 
-  /** The start of the identifications of its packets to IPv4, see {@linkcode FragmentIds.next}. */
+  /** Start of the IPv4 identifications of a session's packets, see {@linkcode FragmentIds.next}. */
   idStartOf(session: number): number {
     return this.#idStart[session]!;
   }
 
-  /** Whether an inside endpoint has a session with this address: by the key of such a session. */
+  /** Tells whether the inside endpoint of a key has a session with the key's remote address. */
   knows(key: FlowKey): boolean {
     return this.#contacts.find(this.#part(key, key.words[5]!)) >= 0;
   }
 
-  /** Opens a session; `outside` is the number of the address that its host has. -1 when there is no port. */
+  /** Opens a session; `outside` is the index of its host's outside address. Returns -1 when there is no port. */
   open(key: FlowKey, outside: number, fromInside: boolean, now: number): number {
     const { protocol, srcPort } = key;
     const place = this.#placeOf(protocol, outside);
@@ -233,13 +230,13 @@ export class Flows {
     return this.#add(key, place + port, fromInside ? V6_INIT : V4_INIT, state, now);
   }
 
-  /** Tells whether the host that opens this session, or its network, has its share already. */
+  /** Tells whether the host that opens this session, or its network, has used up its share. */
   #isSurplus(key: FlowKey, fromInside: boolean): boolean {
     if (!fromInside) return this.#hosts.isUsed(this.#remoteOf(key));
     return this.#hosts.isUsed(this.#insideOf(key)) || this.#networks.isUsed(this.#networkKey(key));
   }
 
-  /** Says that a packet of a session passed, with these TCP flags. */
+  /** Updates a session after a packet with these TCP flags. */
   note(session: number, protocol: number, fromInside: boolean, flags: number, now: number): void {
     if (protocol !== Protocol.Tcp) {
       if (fromInside) this.#tcp[session]! &= ~V4_INIT;
@@ -247,7 +244,7 @@ export class Flows {
     }
     const seen = this.#tcp[session]!;
     if ((seen & CLOSED) === CLOSED) {
-      // A new connection of the same ports, which the RFC would let die of the old one's timer.
+      // A new connection on the same ports; by the RFC it would expire with the old one's timer.
       if ((flags & Tcp.Syn) === 0) return;
       this.#tcp[session] = fromInside ? V6_INIT : V4_INIT;
       return this.sessions.touch(session, now);
@@ -270,7 +267,7 @@ export class Flows {
     this.#touch(session, fromInside, state, now);
   }
 
-  /** Notes that a session was seen; a foreign one stays that until its sender follows up on an answer. */
+  /** Restarts the idle time of a session; it stays foreign until its sender follows up on a reply. */
   #touch(session: number, fromInside: boolean, state: number, now: number): void {
     const before = this.sessions.stateOf(session);
     const isForeign = before <= State.Foreign &&
@@ -279,7 +276,7 @@ export class Flows {
     this.sessions.touch(session, now, isForeign ? before : own);
   }
 
-  /** All sessions, the longest idle of each state first. */
+  /** Yields all sessions, the longest idle of each state first. */
   *save(now: number): Generator<SavedSession> {
     const key = new FlowKey();
     for (const session of this.sessions) {
@@ -299,7 +296,7 @@ export class Flows {
     }
   }
 
-  /** Takes a session over, unless its outside endpoint is another one's. */
+  /** Restores a session, unless its outside endpoint is taken. */
   restore(saved: SavedSession, now: number): void {
     const [protocol, inside, insidePort, remote, remotePort, address, port, tcp, state, idle] = saved;
     const outside = this.#outside.indexOf(address);
@@ -361,7 +358,7 @@ export class Flows {
     return (number * this.#outside.length + outside) * PORTS;
   }
 
-  /** The key of what sessions share: without the remote port, and with this remote address. */
+  /** Key that sessions share: without the remote port, and with this remote address. */
   #part({ words, length }: FlowKey, remote: number): FlowKey {
     const key = this.#key;
     key.length = length;
@@ -371,21 +368,21 @@ export class Flows {
     return key;
   }
 
-  /** The key of a session's inside host. */
+  /** Key of a session's inside host. */
   #insideOf(session: FlowKey): FlowKey {
     const key = this.#part(session, 0);
     key.words[0] = key.words[9] = 0;
     return key;
   }
 
-  /** The key of its inside host's /64. */
+  /** Key of the /64 of a session's inside host. */
   #networkKey(session: FlowKey): FlowKey {
     const key = this.#insideOf(session);
     key.words[3] = key.words[4] = 0;
     return key;
   }
 
-  /** The key of its remote host. */
+  /** Key of a session's remote host. */
   #remoteOf(session: FlowKey): FlowKey {
     const key = this.#networkKey(session);
     key.words[1] = key.words[2] = 0;
@@ -394,15 +391,15 @@ export class Flows {
   }
 }
 
-/** The state of a session that is not established and within its host's share. */
+/** State of a session that is not established and within its host's share. */
 function stateOf(protocol: number): number {
   return protocol === Protocol.Tcp ? State.Tcp : protocol === Protocol.Udp ? State.Udp : State.Icmp;
 }
 
-/** Whether a value is what {@linkcode Flows.save} gave. */
+/** Tells whether a value is a session of {@linkcode Flows.save}. */
 export function isSaved(value: unknown): value is SavedSession {
   if (!Array.isArray(value) || value.length !== 10 || typeof value[1] !== "string") return false;
-  const most = [
+  const max = [
     0xff,
     0,
     0xffff,
@@ -416,7 +413,7 @@ export function isSaved(value: unknown): value is SavedSession {
   ];
   const numbersFit = value.every((number, i) =>
     i === 1 ||
-    typeof number === "number" && number >= 0 && number <= most[i]! && (i === 9 || Number.isInteger(number))
+    typeof number === "number" && number >= 0 && number <= max[i]! && (i === 9 || Number.isInteger(number))
   );
   if (!numbersFit || ![Protocol.Tcp, Protocol.Udp, Protocol.Icmpv6].includes(value[0])) return false;
   try {

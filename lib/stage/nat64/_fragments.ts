@@ -1,4 +1,4 @@
-/** The addresses of later fragments, which have no ports, by those of their packets' first ones. */
+/** Translated addresses of later fragments, which have no ports, from their first fragments. */
 
 import { FRAGMENT_ID, IPV6_SRC } from "../../wire/header_fields.ts";
 import { FlowKey } from "../../table/flow_key.ts";
@@ -12,20 +12,20 @@ const TIMEOUT = 2000;
 const CAPACITY = 1024;
 const WORDS = 4;
 
-/** Fragmented packets whose first fragment was translated. */
+/** Packets whose first fragment was translated. */
 export class Fragments {
-  /** The address at hand: of IPv6 in all words, of IPv4 in the first. */
+  /** Argument of `note` and result of `find`: an IPv6 address, or an IPv4 address in the first word. */
   readonly address = new Uint32Array(WORDS);
   readonly #table = new FirstFragments(CAPACITY, TIMEOUT);
   readonly #addresses = new Uint32Array(WORDS * CAPACITY);
   readonly #key = new FlowKey();
 
-  /** How many are known. */
+  /** Fragmented packets known. */
   get size(): number {
     return this.#table.size;
   }
 
-  /** Says that a first fragment, still untranslated, gets the address at hand. */
+  /** Records that a first fragment, not yet translated itself, gets `address`. */
   note(ip: Ip, now: number): void {
     const key = this.#fill(ip);
     let packet = this.#table.find(key, now);
@@ -33,7 +33,7 @@ export class Fragments {
     this.#addresses.set(this.address, WORDS * packet);
   }
 
-  /** Makes the address of a later fragment that at hand; returns whether its first one is known. */
+  /** Sets `address` to that of a later fragment; returns whether its first one is known. */
   find(ip: Ip, now: number): boolean {
     const packet = this.#table.find(this.#fill(ip), now);
     if (packet < 0) return false;
@@ -41,7 +41,7 @@ export class Fragments {
     return true;
   }
 
-  /** Forgets some that are too old. */
+  /** Removes some expired packets. */
   expire(now: number): void {
     this.#table.expire(now);
   }
@@ -58,7 +58,7 @@ export class Fragments {
       return key;
     }
     key.length = words.length;
-    // RFC 8200 section 4.5: the type that a fragment claims is no part of it.
+    // RFC 8200 section 4.5: the next header of a fragment does not identify its packet.
     words[0] = 6 << 8;
     for (let i = 0; i < 8; i++) words[1 + i] = ip.packet.view.getUint32(ip.start + IPV6_SRC + 4 * i);
     words[9] = ip.packet.view.getUint32(ip.fragmentHeader + FRAGMENT_ID);

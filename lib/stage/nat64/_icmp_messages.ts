@@ -1,11 +1,11 @@
-/** What ICMPv4 messages are in ICMPv6, and the other way round (RFC 7915 sections 4.2 and 5.2). */
+/** ICMPv4 types and codes in ICMPv6, and vice versa (RFC 7915 sections 4.2 and 5.2). */
 
 import { IPV6_MIN_MTU } from "../../wire/header_fields.ts";
 import { reportedMtu } from "../../wire/reported_mtu.ts";
 import { Icmpv4 } from "../../wire/icmpv4.ts";
 import { Icmpv6 } from "../../wire/icmpv6.ts";
 
-/** No such message in the other version. */
+/** No counterpart in the other version. */
 export const NONE = -1;
 
 // Specification: RFC 7915 section 4.2. Codes of ICMPv4's destination unreachable, as type and code of ICMPv6
@@ -40,10 +40,10 @@ const POINTER_TO_4: readonly number[] = [
   ...Array<number>(16).fill(12),
   ...Array<number>(16).fill(16),
 ];
-/** An IPv6 header is so much longer than an IPv4 header. */
+/** Difference between the lengths of an IPv6 and an IPv4 header. */
 const LONGER = 20;
 
-/** ICMPv4's type and code as ICMPv6's, in one word; {@linkcode NONE} for what is dropped. */
+/** Translates an ICMPv4 type and code to ICMPv6, in one word; {@linkcode NONE} for messages to drop. */
 export function messageToIpv6(type: number, code: number): number {
   switch (type) {
     case Icmpv4.EchoRequest:
@@ -61,7 +61,7 @@ export function messageToIpv6(type: number, code: number): number {
   }
 }
 
-/** ICMPv6's type and code as ICMPv4's, in one word; {@linkcode NONE} for what is dropped. */
+/** Translates an ICMPv6 type and code to ICMPv4, in one word; {@linkcode NONE} for messages to drop. */
 export function messageToIpv4(type: number, code: number): number {
   switch (type) {
     case Icmpv6.EchoRequest:
@@ -81,7 +81,7 @@ export function messageToIpv4(type: number, code: number): number {
   }
 }
 
-/** The second four bytes of an ICMPv6 error for this one; `length` is that of the packet which is too long. */
+/** Translates the second word of an ICMPv4 error to ICMPv6; `length` is that of the packet that was too long. */
 export function restToIpv6(message: number, rest: number, length: number): number {
   switch (message) {
     case 0x0200:
@@ -95,7 +95,7 @@ export function restToIpv6(message: number, rest: number, length: number): numbe
   }
 }
 
-/** The second four bytes of an ICMPv4 error for this one. */
+/** Translates the second word of an ICMPv6 error to ICMPv4. */
 export function restToIpv4(message: number, rest: number): number {
   if (message === 0x0304) return Math.min(0xffff, Math.max(rest, IPV6_MIN_MTU) - LONGER);
   if (message !== Icmpv4.ParameterProblem << 8) return 0;

@@ -1,4 +1,4 @@
-/** IPv4 addresses inside of IPv6 addresses (RFC 6052). */
+/** IPv4-embedded IPv6 addresses (RFC 6052). */
 
 import { parseCidr, type Prefix } from "../../wire/address.ts";
 
@@ -13,14 +13,14 @@ import { parseCidr, type Prefix } from "../../wire/address.ts";
 //     |64|     prefix                    | u |   v4(32)      | suffix    |
 //     |96|     prefix                                    |    v4(32)     |
 const LENGTHS: readonly number[] = [32, 40, 48, 56, 64, 96];
-/** The byte that is always zero. */
+/** Offset of the byte that is always zero. */
 const U = 8;
 
 /**
- * The addresses of a prefix with an IPv4 address behind it, as text `64:ff9b::/96`.
+ * Prefix for IPv4-embedded IPv6 addresses, such as `64:ff9b::/96`.
  *
- * **Limits**: the suffix behind the IPv4 address is written as zeros, and not looked at when one is read (RFC 6052
- * section 2.2 keeps it for later).
+ * **Limits**: the suffix behind the IPv4 address is written as zeros and ignored when read (RFC 6052 section 2.2 reserves
+ * it).
  *
  * @example
  * ```ts
@@ -36,30 +36,36 @@ const U = 8;
  * ```
  */
 export class EmbeddingPrefix {
-  /** Its first bytes, and zeros. */
+  /** Prefix, padded with zeros. */
   readonly #bytes: Uint8Array;
-  /** How many bytes count. */
+  /** Length of the prefix (bytes). */
   readonly #length: number;
-  /** Where the four bytes of the IPv4 address stand. */
+  /** Offsets of the four bytes of the IPv4 address. */
   readonly #places: Uint8Array;
 
   /**
-   * A prefix as text.
+   * Parses a prefix.
    *
-   * @throws {SyntaxError} when the text is no prefix.
-   * @throws {TypeError} when it is one of IPv4.
+   * @throws {SyntaxError} when the text does not parse.
+   * @throws {TypeError} when the prefix is IPv4.
    * @throws {RangeError} when its length is not 32, 40, 48, 56, 64 or 96, or bits 64 to 71 are not zero.
    */
   constructor(text: string) {
     const { network, length }: Prefix = parseCidr(text);
-    if (network.family !== 6) throw new TypeError(`Cannot embed addresses in ${text}: it is not IPv6`);
+    if (network.family !== 6) {
+      throw new TypeError(`Cannot embed IPv4 addresses: prefix must be IPv6, got "${text}"`);
+    }
     if (!LENGTHS.includes(length)) {
       throw new RangeError(
-        `Cannot embed addresses in ${text}: its length is ${length}, not ${LENGTHS.join(", ")}`,
+        `Cannot embed IPv4 addresses: length of the prefix must be one of ${
+          LENGTHS.join(", ")
+        }, got "${text}"`,
       );
     }
     if (network.bytes[U] !== 0) {
-      throw new RangeError(`Cannot embed addresses in ${text}: its bits 64 to 71 are not zero`);
+      throw new RangeError(
+        `Cannot embed IPv4 addresses: bits 64 to 71 of the prefix must be 0, got "${text}"`,
+      );
     }
     this.#bytes = network.bytes;
     this.#length = length / 8;
@@ -70,20 +76,20 @@ export class EmbeddingPrefix {
     );
   }
 
-  /** Whether the 16 bytes from `start` on are one of its addresses: the prefix, and the byte that is zero. */
+  /** Tells whether an address, 16 bytes from `start` on, has the prefix and the zero byte. */
   contains(bytes: Uint8Array, start = 0): boolean {
     for (let i = 0; i < this.#length; i++) if (bytes[start + i] !== this.#bytes[i]) return false;
     return bytes[start + U] === 0;
   }
 
-  /** The IPv4 address in the 16 bytes from `start` on (unsigned 32 bits); ask {@linkcode contains} before. */
+  /** Reads the IPv4 address (unsigned 32 bits) from an address that {@linkcode contains} accepts. */
   read(bytes: Uint8Array, start = 0): number {
     const places = this.#places;
     return (bytes[start + places[0]!]! << 24 | bytes[start + places[1]!]! << 16 |
       bytes[start + places[2]!]! << 8 | bytes[start + places[3]!]!) >>> 0;
   }
 
-  /** Writes the 16 bytes from `start` on: the prefix with this IPv4 address. */
+  /** Writes the prefix with this IPv4 address, 16 bytes from `start` on. */
   write(address: number, bytes: Uint8Array, start = 0): void {
     for (let i = 0; i < 16; i++) bytes[start + i] = this.#bytes[i]!;
     const places = this.#places;

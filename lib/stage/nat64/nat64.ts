@@ -1,5 +1,5 @@
 /**
- * Hosts with IPv6 alone reach IPv4 (RFC 6146).
+ * NAT64: IPv6-only hosts reach IPv4 hosts (RFC 6146). ICMP errors are in `_icmp_errors.ts`.
  *
  *     outbound  [fd64::5]:5000 > [64:ff9b::c000:201]:53 ─► session, binding ─► toIpv4 ─► 198.51.100.1:5000 > 192.0.2.1:53
  *     inbound   [fd64::5]:5000 < [64:ff9b::c000:201]:53 ◄─ toIpv6 ◄─ filter, binding ◄─ 198.51.100.1:5000 < 192.0.2.1:53
@@ -22,6 +22,7 @@ import {
 } from "../../wire/header_fields.ts";
 import { isUnicast4, isUnicast6 } from "../../wire/unicast.ts";
 import { difference } from "../../core/checksum.ts";
+import { gotValue } from "../../core/options.ts";
 import { adjustTransport } from "../../wire/transport_checksum.ts";
 import {
   Direction,
@@ -31,7 +32,7 @@ import {
   type StageContext,
   type WorkerPlace,
 } from "../../core/mod.ts";
-import { FlowKey, FlowKind } from "../../table/flow_key.ts";
+import { FlowKey } from "../../table/flow_key.ts";
 import { IcmpError, type IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Icmpv4 } from "../../wire/icmpv4.ts";
 import { Icmpv6 } from "../../wire/icmpv6.ts";
@@ -40,67 +41,62 @@ import { Ipv4 } from "../../wire/ipv4.ts";
 import { Ipv6 } from "../../wire/ipv6.ts";
 import { Protocol } from "../../wire/protocol.ts";
 import { Tcp } from "../../wire/tcp.ts";
+import { ownsPort, portOwner, SINGLE_WORKER } from "../../table/worker_ports.ts";
 import { Flows, isSaved, type SavedSession } from "./_flows.ts";
 import { Fragments } from "./_fragments.ts";
 import { checkNat64Options, type Nat64Options } from "./_nat64_options.ts";
 import type { EmbeddingPrefix } from "./embedded_address.ts";
-import { type Ipv4Addresses, type Ipv6Addresses, toIpv4, toIpv6, Untranslatable } from "./translate.ts";
+import { Nat64Errors } from "./_icmp_errors.ts";
+import { toIpv4 } from "./_to_ipv4.ts";
+import { toIpv6 } from "./_to_ipv6.ts";
+import { type Ipv4Addresses, type Ipv6Addresses, Untranslatable } from "./_translation.ts";
+import { readWords, writeWords } from "./_words.ts";
 
 // Specification
 const PORTS_HEADER = 8;
-/** RFC 7915 section 4: the longest IPv4 packet that fits the least IPv6 MTU without fragmentation. */
+/** RFC 7915 section 4: the longest IPv4 packet that fits the minimum IPv6 MTU after translation. */
 const MAX_IPV4_LENGTH = 1260;
 
 // Implementation
-/** The flags that tell a SYN that opens a connection. */
+/** Flags that distinguish the SYN that opens a connection. */
 const OPENING = Tcp.Syn | Tcp.Fin | Tcp.Rst | Tcp.Ack;
 const VERSION = 2;
-/** How often idle flows are looked for while there are any (ms). */
-const EXPIRY = 1000;
-const EXPIRY_LIMIT = 1024;
-const ALONE: WorkerPlace = { index: 0, count: 1 };
+/** Interval between searches for idle sessions, as long as there are sessions (ms). */
+const EXPIRY_INTERVAL = 1000;
+/** Sessions that one call of `FlowTable.expire` removes at most. */
+const MAX_EXPIRED = 1024;
 
 /**
- * NAT64: IPv6 hosts inside, IPv4 outside, with endpoint-independent mapping (RFC 6146).
+ * NAT64: inside IPv6 hosts reach IPv4 hosts through a few outside IPv4 addresses (RFC 6146), with endpoint-independent
+ * mapping.
  *
- * **Outbound**: an IPv6 packet of TCP, UDP or an ICMP echo request to an address of the prefix becomes an IPv4 packet to
- * the address in it, from an outside address with the same port if that is free, else one of the same parity. What goes
- * to an outside address turns round to the inside host behind it. Other packets pass.
+ * **Outbound**: translates TCP, UDP and ICMP echo requests to the prefix to IPv4; keeps the port if it is free. Hairpins.
+ * **Inbound**: translates back to IPv6 if the filter admits the sender, and fragments to 1280 bytes; other packets pass.
+ * **Options**: {@linkcode Nat64Options}. **Counters**: `flows`, `bindings`. **Drops**: `no mapping`, `no session`,
+ * `filtered`, `no port`, `bad address`, `ttl exceeded`, `fragment without its first`, {@linkcode Untranslatable}.
+ * **Timeouts**: UDP 5 min, TCP 2 h 4 min, TCP that opens or closes 4 min, ICMP 60 s.
+ * **Workers**: worker `(port >>> 1) % count` owns a port; packets that reach another worker are handed over.
+ * **Limits**: no DNS64; later fragments must follow their first one to the same worker; inbound ICMP echo requests are
+ * dropped; a packet grows by up to 28 bytes: use `mssClamp()`.
  *
- * **Inbound**: an IPv4 packet to an outside address becomes an IPv6 packet to the inside host that has the port, if the
- * filter lets it; its source is in the prefix. What routers may divide is divided to 1280 bytes. Other packets pass. ICMP
- * errors go the way of the packet that they quote, backwards, and show no inside address. Each way is a hop.
- *
- * **Options**: see {@linkcode Nat64Options}; only `outside` is needed.
- *
- * **Counters**: {@linkcode Nat64.flows} and {@linkcode Nat64.bindings}. Drops are counted as `no mapping`, `no session`
- * (TCP that does not start with a SYN), `filtered`, `no port`, `bad address`, `ttl exceeded`, `fragment without its first`,
- * and the reasons of {@linkcode Untranslatable}.
- *
- * Idle sessions end after 5 minutes (UDP), 2 hours and 4 minutes (TCP), 4 minutes (TCP that opens or closes, and what was
- * opened from outside, until its sender follows up on an answer), 60 s (ICMP).
- *
- * **Shares**: a host may have everything while nobody else needs it. What it opens beyond an eighth of the sessions or
- * ports, or its /64 beyond a half, is surplus. Room for a new session comes first from those that were opened from outside
- * and whose sender has not followed up on an answer, then from surplus ones, then from all but open TCP connections, then
- * from these; among equals from the one that has been idle for longest.
- *
- * In several workers, a binding belongs to worker `(port >>> 1) % count`, on both sides; what comes to another worker is
- * handed over.
- *
- * **Limits**: later fragments need their first one to come before them, to the same worker; `Reassemble` on both sides
- * helps. What may not be divided is up to 28 bytes longer in IPv6: `mssClamp()` keeps TCP below the MTU, and other senders
- * hear of it. Private IPv4 addresses are translated with the well-known prefix, too (RFC 6052 section 3.1 is against it).
- * ICMP echo requests from outside are dropped, and so are ICMP errors from inside about fragments. A TCP SYN that the filter refuses is not kept for later (RFC 6146 section
- * 3.5.2.2). DNS64 is another's affair.
- *
- * @example
+ * @example A packet leaves as IPv4
  * ```ts
  * import assert from "node:assert/strict";
+ * import { parseIpv6 } from "@warren/tunnel/address";
+ * import { PacketBatch, PacketPool, type StageContext } from "@warren/tunnel/core";
+ * import { Ipv6 } from "@warren/tunnel/ipv6";
  * import { Nat64 } from "@warren/tunnel/nat64";
+ * import { Udp } from "@warren/tunnel/udp";
  *
- * const nat = new Nat64({ outside: "198.51.100.1", prefix: "2001:db8:64::/96" });
- * assert.equal(nat.flows, 0); // then: tunnel.use(nat)
+ * const nat = new Nat64({ outside: "198.51.100.1" }); // tunnel.use(nat)
+ * const packet = new PacketPool().from(new TextEncoder().encode("hello"))!;
+ * Udp.encode(packet, { srcPort: 5000, dstPort: 53 });
+ * Ipv6.encode(packet, { src: parseIpv6("fd64::5"), dst: parseIpv6("64:ff9b::192.0.2.1"), nextHeader: 17 });
+ * const batch = new PacketBatch();
+ * batch.push(packet);
+ * nat.outbound(batch, { now: 0, worker: { index: 0, count: 1 }, wake() {} } as StageContext);
+ * const udp = Udp.of(packet)!;
+ * assert.equal(`${udp.ip.srcText}:${udp.srcPort} > ${udp.ip.dstText}`, "198.51.100.1:5000 > 192.0.2.1");
  * ```
  */
 export class Nat64 implements Stage {
@@ -123,11 +119,12 @@ export class Nat64 implements Stage {
   };
   readonly #fragments = new Fragments();
   readonly #ids: FragmentIds;
-  /** The start of the identifications of the session at hand. */
+  /** Start of the IPv4 identifications of the current session. */
   #idStart = 0;
   readonly #fragmenter = new Fragmenter(IPV6_MIN_MTU);
+  readonly #icmpErrors: Nat64Errors;
   #flows: Flows;
-  #worker = ALONE;
+  #worker = SINGLE_WORKER;
   #now = 0;
   #isStarted = false;
   #isTicking = false;
@@ -137,9 +134,9 @@ export class Nat64 implements Stage {
    * A NAT without sessions.
    *
    * @throws {SyntaxError} when an address or the prefix does not parse.
-   * @throws {TypeError} when there is no outside address, the filter is unknown, or the prefix is one of IPv4.
-   * @throws {RangeError} when the prefix has a length that RFC 6052 does not have, the capacity is out of its range, or
-   * there are more than 64 outside addresses.
+   * @throws {TypeError} when there is no outside address, `filtering` is unknown, or the prefix is IPv4.
+   * @throws {RangeError} when the prefix has a length that RFC 6052 does not allow, the capacity is out of range, or there
+   * are more than 64 outside addresses.
    */
   constructor(options: Nat64Options) {
     const { prefix, outside, isOpen, capacity, errors, random } = checkNat64Options(options);
@@ -150,33 +147,45 @@ export class Nat64 implements Stage {
     this.#errors = errors;
     this.#random = random;
     this.#ids = new FragmentIds([random(), random()]);
-    this.#flows = this.#makeFlows(ALONE);
+    this.#flows = this.#makeFlows(SINGLE_WORKER);
+    this.#icmpErrors = new Nat64Errors({
+      prefix,
+      outside,
+      key: this.#key,
+      four: this.#four,
+      six: this.#six,
+      now: () => this.#now,
+      flows: () => this.#flows,
+      fill: (protocol, remote, port, remotePort) => this.#fill(protocol, remote, port, remotePort),
+      isHandedOver: (packet, port, direction, context) =>
+        this.#isHandedOver(packet, port, direction, context),
+    });
   }
 
-  /** How many sessions are known: inside endpoint and remote endpoint. */
+  /** Sessions, each between an inside and a remote endpoint. */
   get flows(): number {
     return this.#flows.sessions.size;
   }
 
-  /** How many inside endpoints have an outside one now. */
+  /** Inside endpoints that have an outside endpoint now. */
   get bindings(): number {
     return this.#flows.bindings;
   }
 
-  /** Makes IPv4 packets of those to the prefix. */
+  /** Translates packets to the prefix to IPv4. */
   outbound(batch: PacketBatch, context: StageContext): void {
     this.#begin(context);
     const { packets, length } = batch;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
       if (versionOf(packet) === 4) {
-        // Turned round by another worker, to an inside host of this one.
-        const turned = this.#worker.count > 1 ? Ipv4.of(packet) : undefined;
+        // Hairpinned by another worker, to an inside host of this one.
+        const hairpinned = this.#worker.count > 1 ? Ipv4.of(packet) : undefined;
         if (
-          turned !== undefined && this.#outside.indexOf(turned.dst) >= 0 &&
-          this.#outside.indexOf(turned.src) >= 0
+          hairpinned !== undefined && this.#outside.indexOf(hairpinned.dst) >= 0 &&
+          this.#outside.indexOf(hairpinned.src) >= 0
         ) {
-          this.#fromOutside(packet, turned, true, context);
+          this.#fromOutside(packet, hairpinned, true, context);
         }
         continue;
       }
@@ -188,43 +197,43 @@ export class Nat64 implements Stage {
     }
   }
 
-  /** Makes IPv6 packets of those to an outside address. */
+  /** Translates packets to an outside address to IPv6. */
   inbound(batch: PacketBatch, context: StageContext): void {
     this.#begin(context);
     const { packets, length } = batch;
-    // The pieces of one would go ahead of what is left in the batch, so all is emitted then, in its order.
+    // Fragments are emitted and would overtake packets left in the batch: then all packets are emitted, in order.
     let isEmitted = false;
-    for (let i = 0; i < length && !isEmitted; i++) isEmitted = mayBeDivided(packets[i]!);
+    for (let i = 0; i < length && !isEmitted; i++) isEmitted = mayBeFragmented(packets[i]!);
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
       if (this.#translateInbound(packet, context) && isEmitted) this.#emit(packet, context);
     }
   }
 
-  /** Forgets idle sessions. */
+  /** Removes idle sessions. */
   tick(context: StageContext): number | undefined {
     this.#begin(context);
-    if (this.#flows.sessions.expire(this.#now) === EXPIRY_LIMIT) return 0;
+    if (this.#flows.sessions.expire(this.#now) === MAX_EXPIRED) return 0;
     this.#fragments.expire(this.#now);
     this.#isTicking = this.flows > 0 || this.#fragments.size > 0;
-    return this.#isTicking ? EXPIRY : undefined;
+    return this.#isTicking ? EXPIRY_INTERVAL : undefined;
   }
 
-  /** All sessions, for {@linkcode Nat64.restore}: of this worker alone. */
+  /** Sessions of this worker, for {@linkcode Nat64.restore}. */
   save(): unknown {
     return { version: VERSION, sessions: this.#restored ?? Array.from(this.#flows.save(this.#now)) };
   }
 
   /**
-   * Takes over what {@linkcode Nat64.save} gave, in place of all sessions that there are. Sessions whose outside address or
-   * port is no longer to be had are left out; their idle time goes on where it stood.
+   * Replaces all sessions by those that {@linkcode Nat64.save} returned; idle times continue. Sessions whose outside
+   * address or port is no longer available are left out.
    *
-   * @throws {TypeError} when it is something else.
+   * @throws {TypeError} when the state does not come from {@linkcode Nat64.save}.
    */
   restore(state: unknown): void {
     const { version, sessions } = Object(state) as { version?: unknown; sessions?: unknown };
     if (version !== VERSION || !Array.isArray(sessions) || !sessions.every(isSaved)) {
-      throw new TypeError("Cannot restore a NAT64: this is not what its save() gave");
+      throw new TypeError(`Cannot restore a Nat64: state must come from save(), ${gotValue(state)}`);
     }
     this.#restored = sessions;
     this.#isStarted = false;
@@ -237,7 +246,7 @@ export class Nat64 implements Stage {
     );
   }
 
-  /** What every call starts with: the time, and at first what had to wait for it and for the worker's place. */
+  /** Starts every call: takes the time and, on the first call, creates and restores the state of this worker. */
   #begin(context: StageContext): void {
     const { now, worker } = context;
     this.#now = now;
@@ -247,24 +256,24 @@ export class Nat64 implements Stage {
     this.#worker = worker;
     this.#flows = this.#makeFlows(worker);
     for (const session of this.#restored ?? []) {
-      if (this.#ownerOf(session[2]) === worker.index) this.#flows.restore(session, now);
+      if (ownsPort(session[2], worker)) this.#flows.restore(session, now);
     }
     this.#restored = undefined;
     this.#watch(context);
   }
 
-  /** Has ticks come while there are sessions. */
+  /** Requests ticks, as long as there are sessions. */
   #watch(context: StageContext): void {
     if (this.#isTicking) return;
     this.#isTicking = true;
     context.wake();
   }
 
-  /** Translates a packet to the prefix, and turns it round when it goes to an outside address. */
+  /** Translates a packet to the prefix, and hairpins it if it goes to an outside address. */
   #fromInside(packet: Packet, ip: Ipv6, context: StageContext): void {
     const { bytes } = packet;
     const { start, protocol } = ip;
-    // RFC 6146 section 3.5: what comes from the prefix would go round in circles.
+    // RFC 6146 section 3.5: packets from the prefix would loop.
     if (this.#prefix.contains(bytes, start + IPV6_SRC) || !isHost(packet, start + IPV6_SRC)) {
       return context.drop(packet, "bad address");
     }
@@ -273,7 +282,7 @@ export class Nat64 implements Stage {
     if (!isUnicast4(four.dst)) return context.drop(packet, "bad address");
     if (ip.hopLimit <= 1) return void this.#exceeded(packet, context);
     if (ip.isFragment && ip.payloadOffset !== ip.fragmentHeader + FRAGMENT_HEADER) {
-      return context.drop(packet, Untranslatable.DividedHeaders);
+      return context.drop(packet, Untranslatable.FragmentedHeaders);
     }
     let id = -1;
     if (ip.fragmentOffset !== 0) {
@@ -296,7 +305,9 @@ export class Nat64 implements Stage {
       const icmp = Icmpv6.of(packet);
       if (icmp === undefined) return context.drop(packet, "malformed");
       if (icmp.quotedOffset >= 0) {
-        if (!this.#readErrorFromInside(packet, icmp, context)) return;
+        const session = this.#icmpErrors.translateOutbound(packet, icmp, context);
+        if (session < 0) return;
+        this.#idStart = this.#flows.idStartOf(session);
       } else if (icmp.type === Icmpv6.EchoRequest) {
         const session = this.#openFromInside(packet, ip, icmp.id, 0, 0, context);
         if (session < 0) return;
@@ -321,13 +332,13 @@ export class Nat64 implements Stage {
     return this.#outside.indexOf(ip.dst) < 0 || this.#fromOutside(packet, ip, false, context);
   }
 
-  /** Translates a packet to an outside address; returns whether it goes on. A turned one has been outbound before. */
-  #fromOutside(packet: Packet, ip: Ipv4, isTurned: boolean, context: StageContext): boolean {
+  /** Translates a packet to an outside address; returns whether it goes on. A hairpinned one has been outbound. */
+  #fromOutside(packet: Packet, ip: Ipv4, isHairpin: boolean, context: StageContext): boolean {
     const { src, protocol } = ip;
-    if (!isTurned && (!isUnicast4(src) || this.#outside.indexOf(src) >= 0)) {
+    if (!isHairpin && (!isUnicast4(src) || this.#outside.indexOf(src) >= 0)) {
       return drop(packet, "bad address", context);
     }
-    if (!isTurned && ip.ttl <= 1) return this.#exceeded(packet, context);
+    if (!isHairpin && ip.ttl <= 1) return this.#exceeded(packet, context);
     const { words } = this.#key;
     if (ip.fragmentOffset !== 0) {
       if (!this.#fragments.find(ip, this.#now)) return drop(packet, "fragment without its first", context);
@@ -355,7 +366,7 @@ export class Nat64 implements Stage {
       const icmp = Icmpv4.of(packet);
       if (icmp === undefined) return drop(packet, "malformed", context);
       if (icmp.quotedOffset >= 0) {
-        if (!this.#readErrorFromOutside(packet, icmp, context)) return false;
+        if (!this.#icmpErrors.translateInbound(packet, icmp, context)) return false;
       } else if (icmp.type === Icmpv4.EchoReply) {
         if (this.#openFromOutside(packet, ip, Protocol.Icmpv6, icmp.id, 0, 0, context) < 0) return false;
         icmp.id = this.#key.srcPort;
@@ -363,21 +374,21 @@ export class Nat64 implements Stage {
     } else return drop(packet, "protocol not translated", context);
     this.#prefix.write(src, this.#six.src);
     writeWords(words, 1, this.#six.dst);
-    if (!isTurned) ip.ttl--;
+    if (!isHairpin) ip.ttl--;
     const reason = toIpv6(packet, this.#six);
     if (reason !== undefined) return drop(packet, reason, context);
-    if (isTurned) context.emit(packet, Direction.Inbound);
-    return !isTurned;
+    if (isHairpin) context.emit(packet, Direction.Inbound);
+    return !isHairpin;
   }
 
-  /** Emits a packet; divides what has a Fragment header and is too long (RFC 7915 section 4.1). */
+  /** Emits a packet, fragmented if it has a Fragment header and is too long (RFC 7915 section 4.1). */
   #emit(packet: Packet, context: StageContext): void {
     const ip = packet.length > IPV6_MIN_MTU && packet.segmentSize === 0 ? Ipv6.of(packet) : undefined;
     if (ip !== undefined && ip.fragmentHeader >= 0) this.#fragmenter.fragment(packet, context);
     else context.emit(packet, context.direction);
   }
 
-  /** The session of a packet from inside, which may be new; -1 when the packet has been claimed. */
+  /** Finds or opens the session of a packet from inside; -1 when the packet was dropped or handed over. */
   #openFromInside(
     packet: Packet,
     ip: Ipv6,
@@ -387,7 +398,7 @@ export class Nat64 implements Stage {
     context: StageContext,
   ): number {
     const { protocol } = ip;
-    if (this.#isElsewhere(packet, port, Direction.Outbound, context)) return -1;
+    if (this.#isHandedOver(packet, port, Direction.Outbound, context)) return -1;
     const key = this.#fill(protocol, this.#four.dst, port, remotePort);
     readWords(packet, ip.start + IPV6_SRC, key.words, 1);
     let session = this.#flows.sessions.find(key, this.#now);
@@ -405,7 +416,7 @@ export class Nat64 implements Stage {
     return session;
   }
 
-  /** The session of a packet from outside, which the filter may let in; -1 when the packet has been claimed. */
+  /** Finds or opens the session of a packet from outside; -1 when the packet was dropped or handed over. */
   #openFromOutside(
     packet: Packet,
     ip: Ipv4,
@@ -415,7 +426,7 @@ export class Nat64 implements Stage {
     flags: number,
     context: StageContext,
   ): number {
-    if (this.#isElsewhere(packet, port, context.direction, context)) return -1;
+    if (this.#isHandedOver(packet, port, context.direction, context)) return -1;
     const outside = this.#outside.indexOf(ip.dst);
     const binding = this.#flows.bindingAt(protocol, outside, port);
     if (binding < 0) return refuse(packet, "no mapping", context);
@@ -435,97 +446,22 @@ export class Nat64 implements Stage {
     return session;
   }
 
-  /** An error from inside, about a packet that came from outside: its addresses, and the port that it quotes. */
-  #readErrorFromInside(packet: Packet, icmp: Icmpv6, context: StageContext): boolean {
-    const key = this.#readQuoted(packet, icmp, 6, context);
-    if (key === undefined) return false;
-    const { bytes } = packet;
-    const { protocol, srcPort: remotePort, dstPort: port } = key;
-    if (this.#isElsewhere(packet, port, Direction.Outbound, context)) return false;
-    const start = icmp.quotedOffset;
-    const remote = this.#prefix.read(bytes, start + IPV6_SRC);
-    const isAnswer = this.#prefix.contains(bytes, start + IPV6_SRC) && remote === this.#four.dst;
-    const isIcmp = protocol === Protocol.Icmpv6;
-    this.#fill(protocol, remote, port, isIcmp ? 0 : remotePort);
-    readWords(packet, start + IPV6_DST, key.words, 1);
-    const session = isAnswer ? this.#flows.sessions.find(key, this.#now) : -1;
-    if (session < 0) return drop(packet, "no mapping", context);
-    const outside = this.#outside[this.#flows.outsideOf(session)]!;
-    this.#four.src = outside;
-    this.#idStart = this.#flows.idStartOf(session);
-    this.#four.quotedSrc = remote;
-    this.#four.quotedDst = outside;
-    setQuotedWord(
-      packet,
-      icmp,
-      key.quoted.upperOffset,
-      protocol,
-      isIcmp ? 4 : 2,
-      this.#flows.outsidePortOf(session),
-    );
-    return true;
-  }
-
-  /** An error from outside, about a packet that went there. */
-  #readErrorFromOutside(packet: Packet, icmp: Icmpv4, context: StageContext): boolean {
-    const key = this.#readQuoted(packet, icmp, 4, context);
-    if (key === undefined) return false;
-    const { srcPort: port, dstPort: remotePort, protocol: quotedProtocol } = key;
-    const src = key.words[1]!;
-    const remote = key.words[2]!;
-    if (this.#isElsewhere(packet, port, context.direction, context)) return false;
-    const isIcmp = quotedProtocol === Protocol.Icmp;
-    const protocol = isIcmp ? Protocol.Icmpv6 : quotedProtocol;
-    const isOurs = src === icmp.ip.dst;
-    const binding = isOurs ? this.#flows.bindingAt(protocol, this.#outside.indexOf(src), port) : -1;
-    if (binding < 0) return drop(packet, "no mapping", context);
-    const insidePort = this.#flows.insidePortOf(binding);
-    this.#fill(protocol, remote, insidePort, isIcmp ? 0 : remotePort);
-    this.#flows.readInside(binding, key.words);
-    if (this.#flows.sessions.find(key, this.#now) < 0) return drop(packet, "no mapping", context);
-    writeWords(key.words, 1, this.#six.quotedSrc);
-    this.#prefix.write(remote, this.#six.quotedDst);
-    setQuotedWord(packet, icmp, key.quoted.upperOffset, quotedProtocol, isIcmp ? 4 : 0, insidePort);
-    return true;
-  }
-
-  /** The key of the packet that an error quotes; `undefined` when the error has been dropped. */
-  #readQuoted(
-    packet: Packet,
-    icmp: Icmpv4 | Icmpv6,
-    version: number,
-    context: StageContext,
-  ): FlowKey | undefined {
-    packet.finish();
-    const key = this.#key;
-    let reason = "malformed";
-    if (!icmp.checksumValid) reason = "wrong checksum";
-    else if (key.read(packet) === FlowKind.Error && key.version === version) {
-      const { protocol } = key;
-      const isIcmp = protocol === (version === 4 ? Protocol.Icmp : Protocol.Icmpv6);
-      if (protocol === Protocol.Tcp || protocol === Protocol.Udp || isIcmp) return key;
-      reason = "protocol not translated";
-    }
-    context.drop(packet, reason);
-    return undefined;
-  }
-
-  /** Both ports in one word; -1 when the packet has been dropped. */
+  /** Returns both ports in one word; -1 when the packet was dropped. */
   #portsOf(packet: Packet, ip: Ip, context: StageContext): number {
-    const shortest = ip.protocol === Protocol.Tcp ? TCP_HEADER : PORTS_HEADER;
-    if (ip.payloadLength < shortest) return refuse(packet, "malformed", context);
+    const minLength = ip.protocol === Protocol.Tcp ? TCP_HEADER : PORTS_HEADER;
+    if (ip.payloadLength < minLength) return refuse(packet, "malformed", context);
     return packet.view.getUint32(ip.payloadOffset);
   }
 
-  /** Whether a port is another worker's, which then gets the packet. */
-  #isElsewhere(packet: Packet, port: number, direction: Direction, context: StageContext): boolean {
-    const owner = this.#ownerOf(port);
+  /** Hands a packet over if another worker owns its port; returns whether it did. */
+  #isHandedOver(packet: Packet, port: number, direction: Direction, context: StageContext): boolean {
+    const owner = portOwner(port, this.#worker);
     if (owner === this.#worker.index) return false;
     context.handOver(packet, owner, direction);
     return true;
   }
 
-  /** Remembers the address that later fragments get. */
+  /** Records the address of later fragments. */
   #noteFirst(ip: Ip, context: StageContext): void {
     this.#fragments.note(ip, this.#now);
     this.#watch(context);
@@ -537,7 +473,7 @@ export class Nat64 implements Stage {
     return false;
   }
 
-  /** The key of a session, but for its inside address. */
+  /** Fills in the key of a session, except the inside address. */
   #fill(protocol: number, remote: number, port: number, remotePort: number): FlowKey {
     const key = this.#key;
     const { words } = key;
@@ -549,18 +485,13 @@ export class Nat64 implements Stage {
     return key;
   }
 
-  /** Which outside address an inside one has, always. */
+  /** Index of the outside address that an inside address always gets. */
   #poolOf(words: Uint32Array): number {
     const mixed = Math.imul(words[1]! ^ words[2]! ^ words[3]! ^ words[4]!, 0x9e3779b1);
     return (mixed >>> 16) % this.#outside.length;
   }
 
-  #ownerOf(port: number): number {
-    const { count } = this.#worker;
-    return count === 1 ? 0 : (port >>> 1) % count;
-  }
-
-  /** An identification for a packet of the session at hand, or one for each segment; workers have different ones. */
+  /** Takes an identification for a packet of the current session, one per segment; unique across workers. */
   #nextId({ segmentSize, length }: Packet): number {
     const { index, count } = this.#worker;
     const taken = segmentSize > 0 ? Math.ceil(length / segmentSize) : 1;
@@ -573,8 +504,8 @@ function refuse(packet: Packet, reason: string, context: StageContext): -1 {
   return -1;
 }
 
-/** Whether it is an IPv4 packet that routers may divide, and that IPv6 ones may not pass at its length. */
-function mayBeDivided(packet: Packet): boolean {
+/** Tells whether a packet is IPv4, routers may fragment it, and it exceeds the minimum IPv6 MTU after translation. */
+function mayBeFragmented(packet: Packet): boolean {
   const { view, offset, length } = packet;
   return length > MAX_IPV4_LENGTH && versionOf(packet) === 4 &&
     (view.getUint16(offset + IPV4_FLAGS) & DONT_FRAGMENT) === 0;
@@ -584,7 +515,7 @@ function flagsOf({ bytes }: Packet, { protocol, payloadOffset }: Ip): number {
   return protocol === Protocol.Tcp ? bytes[payloadOffset + TCP_FLAGS_BYTE]! : 0;
 }
 
-/** Sets a port, and keeps the checksum. */
+/** Sets a port, and adjusts the checksum. */
 function setWord(packet: Packet, ip: Ip, at: number, value: number): void {
   const { view } = packet;
   const before = view.getUint16(at);
@@ -594,33 +525,7 @@ function setWord(packet: Packet, ip: Ip, at: number, value: number): void {
   adjustTransport(packet, upper, upper + payloadLength, protocol, difference(before, value));
 }
 
-/** Sets a port or an identifier of the packet that an error quotes, and keeps both checksums. */
-function setQuotedWord(
-  packet: Packet,
-  icmp: Icmpv4 | Icmpv6,
-  upper: number,
-  protocol: number,
-  offset: number,
-  value: number,
-): void {
-  const { view } = packet;
-  const before = view.getUint16(upper + offset);
-  if (before === value) return;
-  view.setUint16(upper + offset, value);
-  const end = icmp.quotedOffset + icmp.quotedLength;
-  adjustTransport(packet, upper, end, protocol, difference(before, value));
-  icmp.refreshChecksum();
-}
-
-function readWords({ view }: Packet, at: number, words: Uint32Array, first: number): void {
-  for (let i = 0; i < 4; i++) words[first + i] = view.getUint32(at + 4 * i);
-}
-
-function writeWords(words: Uint32Array, first: number, address: Uint8Array): void {
-  for (let i = 0; i < 16; i++) address[i] = words[first + (i >> 2)]! >>> 24 - 8 * (i & 3);
-}
-
-/** Whether the IPv6 address at `at` can be a host's beyond its link: no link-local one, either. */
+/** Tells whether the IPv6 address at `at` is that of a host, and not link-local. */
 function isHost({ view }: Packet, at: number): boolean {
   return isUnicast6(view, at) && view.getUint32(at) >>> 22 !== 0x3fa;
 }

@@ -29,13 +29,13 @@ for (const [prefix, address] of EXAMPLES) {
   });
 }
 
-Deno.test("EmbeddingPrefix.contains() wants bits 64 to 71 to be zero", () => {
+Deno.test("EmbeddingPrefix.contains() requires bits 64 to 71 to be zero", () => {
   const embedding = new EmbeddingPrefix("2001:db8::/32");
   ok(embedding.contains(parseIpv6("2001:db8:c000:221::1")));
   ok(!embedding.contains(parseIpv6("2001:db8:c000:221:100::1")));
 });
 
-Deno.test("EmbeddingPrefix refuses what RFC 6052 does not have", () => {
+Deno.test("EmbeddingPrefix refuses prefixes that RFC 6052 does not allow", () => {
   throws(() => new EmbeddingPrefix("2001:db8::/33"), RangeError);
   throws(() => new EmbeddingPrefix("2001:db8::/128"), RangeError);
   throws(() => new EmbeddingPrefix("2001:db8:0:0:100::/96"), RangeError);

@@ -58,7 +58,7 @@ Deno.test("Nat64 finds the last free port, and then takes that of the session th
   deepEqual(test.pipeline.ledger.counters.snapshot(0).dropped, {});
 });
 
-Deno.test("Nat64 divides to 1280 bytes what may be divided, in its order, and its pieces are the whole", () => {
+Deno.test("Nat64 fragments to 1280 bytes packets that may be fragmented, in order, and the fragments are the whole", () => {
   const lines = [
     'udp 192.0.2.1:53 > 198.51.100.1:5000 "before"',
     "udp 192.0.2.1:53 > 198.51.100.1:5000 ident 77 nodf payload 1500",
@@ -92,7 +92,7 @@ for (
     "tcp [fd64::5]:5000 > [64:ff9b::c000:201]:80 A payload 1400",
   ]
 ) {
-  Deno.test(`toIpv4() keeps a partly summed super-packet one: ${text}`, () => {
+  Deno.test(`toIpv4() keeps the partial checksum of a super-packet: ${text}`, () => {
     const packet = packetOf(encodePacket(text));
     makePartial(packet, packet.offset + 40, text.startsWith("udp") ? 6 : 16);
     packet.segmentSize = 600;
@@ -110,7 +110,7 @@ for (
     "tcp 192.0.2.1:80 > 198.51.100.1:5000 A payload 1400",
   ]
 ) {
-  Deno.test(`toIpv6() keeps a partly summed super-packet one: ${text}`, () => {
+  Deno.test(`toIpv6() keeps the partial checksum of a super-packet: ${text}`, () => {
     const packet = packetOf(encodePacket(text));
     makePartial(packet, packet.offset + 20, text.startsWith("udp") ? 6 : 16);
     packet.segmentSize = 600;
@@ -156,7 +156,7 @@ Deno.test("Translation keeps right checksums right and wrong ones wrong, for any
   }
 });
 
-Deno.test("toIpv6() drops a source route that is not at its end, and leaves other options out", () => {
+Deno.test("toIpv6() drops a source route with hops left, and leaves other options out", () => {
   const withOptions = (options: number[]): Packet => {
     const plain = encodePacket('udp 192.0.2.1:53 > 198.51.100.1:5000 "hello"');
     const bytes = new Uint8Array(plain.length + options.length);
@@ -182,7 +182,7 @@ Deno.test("toIpv6() drops a source route that is not at its end, and leaves othe
   }
 });
 
-Deno.test("toIpv4() leaves extension headers out, and drops a route that is not at its end", () => {
+Deno.test("toIpv4() leaves extension headers out, and drops a source route with hops left", () => {
   const withHeader = (type: number, header: number[]): Packet => {
     const plain = encodePacket('udp [fd64::5]:5000 > [64:ff9b::c000:201]:53 "hello"');
     const bytes = Uint8Array.from([...plain.subarray(0, 40), 17, ...header, ...plain.subarray(40)]);
@@ -226,7 +226,7 @@ Deno.test("Nat64 shows no inside address in any error, however it is mutated", (
   ok(passed > 500 && test.balanced);
 });
 
-Deno.test("Nat64 forgets those that are worth least when it is full, and stays bounded", () => {
+Deno.test("Nat64 evicts sessions of the lowest priority when it is full, and stays bounded", () => {
   const nat = make({ capacity: 8 });
   const test = new TestPipeline(nat);
   const open = "tcp [fd64::5]:5000 > [64:ff9b::c000:201]:80";
@@ -243,7 +243,7 @@ Deno.test("Nat64 forgets those that are worth least when it is full, and stays b
   deepEqual([nat.flows, nat.bindings], [0, 0]);
 });
 
-Deno.test("Nat64 lets no UDP drive out a younger connection that opens, and no outsider what others have opened", () => {
+Deno.test("Nat64 evicts no opening connection for older UDP, and no inside session for one opened from outside", () => {
   const nat = make({ capacity: 4 });
   const test = new TestPipeline(nat);
   // Hosts of several networks: each is within its share.
@@ -269,7 +269,7 @@ Deno.test("Nat64 lets no UDP drive out a younger connection that opens, and no o
   ok(test.balanced);
 });
 
-Deno.test("Nat64 goes on where it was saved", () => {
+Deno.test("Nat64.restore() continues where Nat64.save() was", () => {
   const one = make();
   const before = new TestPipeline(one);
   send(before, Direction.Outbound, 'udp [fd64::4]:5000 > [64:ff9b::c000:201]:53 "a"');
@@ -291,7 +291,7 @@ Deno.test("Nat64 goes on where it was saved", () => {
   ) deepEqual(send(after, Direction.Inbound, packet), send(before, Direction.Inbound, packet));
 });
 
-Deno.test("Nat64 of several workers gives a port of the same worker, and hands others' packets over", () => {
+Deno.test("Nat64 of several workers assigns a port of the same worker, and hands packets of others over", () => {
   const handed: number[] = [];
   const others: OtherWorkers = {
     place: { index: 1, count: 2 },
@@ -313,7 +313,7 @@ Deno.test("Nat64 of several workers gives a port of the same worker, and hands o
   deepEqual(handed, [0, 0, 0]);
 });
 
-Deno.test("Nat64 of several workers turns packets round between hosts of different ones", () => {
+Deno.test("Nat64 of several workers hairpins packets between hosts of different workers", () => {
   const tests: TestPipeline[] = [];
   for (const index of [0, 1]) {
     const others: OtherWorkers = {
@@ -343,7 +343,7 @@ Deno.test("Nat64 of several workers turns packets round between hosts of differe
   match(came[0]!, /^udp \[64:ff9b::c633:6401\]:5000 > \[fd64::6\]:5002 .*"again"$/);
 });
 
-Deno.test("Nat64 finds a port while there is one, though those that were kept stand in a row", () => {
+Deno.test("Nat64 finds a port while there is one, even if the taken ones are consecutive", () => {
   const nat = new Nat64({ outside: "198.51.100.1" });
   const test = new TestPipeline(nat);
   const flows = 30_000;
@@ -363,7 +363,7 @@ Deno.test("Nat64 finds a port while there is one, though those that were kept st
   deepEqual([nat.bindings, test.pipeline.ledger.counters.snapshot(0).dropped], [flows, {}]);
 });
 
-Deno.test("Nat64 binds nothing to a source that is no host's", () => {
+Deno.test("Nat64 opens no binding for a source that is not a host", () => {
   const nat = new Nat64({ outside: "198.51.100.1" });
   const test = new TestPipeline(nat);
   const sources = ["::", "::1", "ff02::1", "fe80::7", "febf::1", "64:ff9b::1"];
@@ -376,7 +376,7 @@ Deno.test("Nat64 binds nothing to a source that is no host's", () => {
   equal(nat.bindings, 0);
 });
 
-Deno.test("Nat64.restore() refuses what is not its own", () => {
+Deno.test("Nat64.restore() refuses what save() did not return", () => {
   const sessions = [[17, "fd64::5", 5000, 1, 53, 1, 5000, 0, 2, 0]];
   make().restore({ version: 2, sessions });
   for (
@@ -403,10 +403,10 @@ Deno.test("Nat64 refuses wrong options", () => {
   for (const outside of ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"]) {
     throws(() => make({ outside }), RangeError);
   }
-  throws(() => make({ errors: {} as unknown as IcmpErrors }), /errors is no IcmpErrors/);
+  throws(() => make({ errors: {} as unknown as IcmpErrors }), /errors must be an IcmpErrors, got an object$/);
 });
 
-Deno.test("Nat64 survives any bytes, and its books balance", () => {
+Deno.test("Nat64 survives any bytes, and every packet is accounted for", () => {
   for (const filtering of ["endpoint-independent", "address-dependent"] as const) {
     const nat = make({ outside: "10.9.0.1", filtering, capacity: 64 });
     // A stage of two: what is sent is made to concern the NAT.
@@ -485,7 +485,7 @@ Deno.test("Nat64 has ports and room for others when one inside host, or one netw
   }
 });
 
-Deno.test("Nat64 takes the ports of a host's surplus for another host, answered ones too", () => {
+Deno.test("Nat64 takes the ports of a host's surplus for another host, even those that were answered", () => {
   const nat = make({ capacity: 131_072, random: () => 1e9 });
   const test = new TestPipeline(nat);
   openAnswered(test, "fd64::5", 65_536);
@@ -566,7 +566,7 @@ Deno.test("toIpv6() leaves extensions out of messages that have no room for them
   }
 });
 
-Deno.test("toIpv4() cuts ICMP errors to 576 bytes, which routers may fragment, and leaves out what has no room", () => {
+Deno.test("toIpv4() truncates ICMP errors to 576 bytes, which routers may fragment, and leaves out what has no room", () => {
   for (const extension of [new Uint8Array(0), EXTENSION, new Uint8Array(900).fill(0x20)]) {
     const quote = "udp [fd64::5]:5000 > [64:ff9b::c000:201]:53 payload 900";
     const error = "icmp 64:ff9b::c000:209 > fd64::5 type 1 code 4";
