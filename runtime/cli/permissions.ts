@@ -33,7 +33,7 @@ export interface RunLine {
   /** Accepted flags in Deno's long form. */
   readonly flags: readonly string[];
   /** Ignored words, which would change more than permissions. */
-  readonly leftOut: readonly string[];
+  readonly ignored: readonly string[];
 }
 
 /** Returns true for a flag that grants or denies permissions. */
@@ -50,7 +50,7 @@ export function isPermissionFlag(word: string): boolean {
  * import { parseRunLine } from "./permissions.ts";
  *
  * const line = parseRunLine("#!/usr/bin/env -S deno run --allow-ffi -N=192.0.2.1");
- * assert.deepEqual(line, { flags: ["--allow-ffi", "--allow-net=192.0.2.1"], leftOut: [] });
+ * assert.deepEqual(line, { flags: ["--allow-ffi", "--allow-net=192.0.2.1"], ignored: [] });
  * ```
  *
  * @throws {SyntaxError} for a `--deny-` flag that cannot be accepted, and for characters that a terminal does not display.
@@ -67,21 +67,21 @@ export function parseRunLine(line: string): RunLine | undefined {
   const rest = words.slice(program + 1);
   if (rest[0] === "run") rest.shift();
   const flags: string[] = [];
-  const leftOut: string[] = [];
+  const ignored: string[] = [];
   for (const word of rest) {
     if (IMPLIED.test(word)) continue;
     const isKnown = HARMLESS.test(word) || isPermissionFlag(word);
     if (isKnown && !QUOTED.test(word)) flags.push(longForm(word));
-    else leftOut.push(word);
+    else ignored.push(word);
   }
   // Ignoring it would give the script more permissions than it requests.
-  const lostDenial = leftOut.find((word) => DENIAL.test(word));
+  const lostDenial = ignored.find((word) => DENIAL.test(word));
   if (lostDenial !== undefined) {
     throw new SyntaxError(
       `Cannot read the script's first line: ${lostDenial} must be a Deno flag without quotes, backslashes and $`,
     );
   }
-  return { flags, leftOut };
+  return { flags, ignored };
 }
 
 /** Merges permission flags: Deno rejects a general permission together with one for particular values. */

@@ -66,8 +66,8 @@ export async function run(args: readonly string[]): Promise<number> {
   // Words after "--" are passed to the script unchanged.
   const end = after.includes("--") ? after.indexOf("--") : after.length;
   const flags = await nameProfile([...before.filter(isProfileFlag), ...after.slice(0, end)], name);
-  const asked = mergeFlags([...await permissionsOf(name, url, flags), ...before.filter(isPermissionFlag)]);
-  const permissions = grantsAll(asked) ? asked : mergeFlags([...asked, ...flagPermissions(flags)]);
+  const base = mergeFlags([...await permissionsOf(name, url, flags), ...before.filter(isPermissionFlag)]);
+  const permissions = grantsAll(base) ? base : mergeFlags([...base, ...flagPermissions(flags)]);
   if (flags.includes("--dry-run")) console.log(`permissions ${permissions.join(" ")}`);
   const denoFlags = [...await ownDenoFlags(), ...before.filter(isDenoFlag)];
   return await launch([...await settings(url), ...denoFlags, ...permissions], rootModule(name, url), [
@@ -109,8 +109,8 @@ async function permissionsOf(name: string, url: URL, flags: readonly string[]): 
   const line = url.protocol === "file:" ? parseRunLine(await firstLine(url)) : undefined;
   if (line === undefined) return DEFAULT_PERMISSIONS;
   const isQuiet = flags.includes("--quiet") || flags.includes("-q");
-  if (!isQuiet && line.leftOut.length > 0) {
-    console.error(`warren: ignored flags in the first line of ${name}: ${line.leftOut.join(" ")}`);
+  if (!isQuiet && line.ignored.length > 0) {
+    console.error(`warren: ignored flags in the first line of ${name}: ${line.ignored.join(" ")}`);
   }
   if (!isQuiet && grantsAll(line.flags)) {
     console.error(`warren: ${name} requests all permissions, and gets them`);

@@ -82,7 +82,7 @@ export const Type = {
 } as const;
 
 /** In place of a response code: the message gets no answer. */
-export const SILENCE = -1;
+export const NO_ANSWER = -1;
 
 /** Parsed query: question, header fields and EDNS. Created once and filled for each query. */
 export class Question {
@@ -104,16 +104,16 @@ export class Question {
   /** True if the client wants DNSSEC records (RFC 3225). */
   dnssecOk = false;
 
-  /** Reads a query; returns `Rcode.NoError`, the code to answer with at once, or {@linkcode SILENCE}. */
+  /** Reads a query; returns `Rcode.NoError`, the code to answer with at once, or {@linkcode NO_ANSWER}. */
   read(bytes: Uint8Array, start: number, length: number): number {
     this.rawLength = 0;
     this.hasEdns = false;
     this.dnssecOk = false;
     this.limit = PLAIN_LIMIT;
-    if (length < HEADER) return SILENCE;
+    if (length < HEADER) return NO_ANSWER;
     this.id = word(bytes, start);
     this.flags = word(bytes, start + FLAGS);
-    if ((this.flags & RESPONSE) !== 0) return SILENCE;
+    if ((this.flags & RESPONSE) !== 0) return NO_ANSWER;
     if ((this.flags & OPCODE) !== 0) return Rcode.NotImp;
     const end = start + length;
     const nameStart = start + HEADER;

@@ -144,7 +144,7 @@ export class TcpServer implements SegmentWriter {
   /** Takes a packet to port 53. `owner` is the worker that answers all queries; `undefined` for any worker. */
   receive(packet: Packet, tcp: Tcp, context: StageContext, owner: number | undefined): void {
     if (owner !== undefined && context.worker.index !== owner) return context.handOver(packet, owner);
-    if (!isFromHost(tcp.ip)) return context.drop(packet, "from no host");
+    if (!isFromHost(tcp.ip)) return context.drop(packet, "martian source");
     if (tcp.ip.isFragment) return context.drop(packet, "fragment of a query");
     if (tcp.srcPort === 0) return context.drop(packet, "from port 0");
     if (this.#limits.connections === 0) return this.#errors.reset(packet, context, "no DNS over TCP");

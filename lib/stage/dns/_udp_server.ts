@@ -4,7 +4,7 @@ import type { Packet, StageContext } from "../../core/mod.ts";
 import { Protocol } from "../../wire/protocol.ts";
 import { Udp } from "../../wire/udp.ts";
 import { isFromHost } from "../../wire/unicast.ts";
-import { type Question, SILENCE } from "./_message.ts";
+import { NO_ANSWER, type Question } from "./_message.ts";
 import { type Query, UdpQuery } from "./_query.ts";
 import { Route } from "./_route.ts";
 
@@ -30,7 +30,7 @@ export class UdpServer {
 
   /** Takes a packet to port 53. `owner` is the worker that answers all queries; `undefined` for any worker. */
   receive(packet: Packet, udp: Udp, context: StageContext, owner: number | undefined): void {
-    if (!isFromHost(udp.ip)) return context.drop(packet, "from no host");
+    if (!isFromHost(udp.ip)) return context.drop(packet, "martian source");
     if (udp.ip.isFragment) return context.drop(packet, "fragment of a query");
     // RFC 768: port 0 cannot receive an answer.
     if (udp.srcPort === 0) return context.drop(packet, "from port 0");
@@ -42,7 +42,7 @@ export class UdpServer {
 
   #answer(packet: Packet, udp: Udp, context: StageContext): void {
     const rcode = this.#question.read(packet.bytes, udp.payloadOffset, udp.payloadLength);
-    if (rcode === SILENCE) return context.drop(packet, "not a query");
+    if (rcode === NO_ANSWER) return context.drop(packet, "not a query");
     this.#handle(new UdpQuery(udp, context.direction, this.#limit, this.#route), rcode, context);
   }
 
@@ -52,7 +52,7 @@ export class UdpServer {
     let at = udp.payloadOffset;
     const end = at + udp.payloadLength;
     if (!(segmentSize >= 1) || end - at > segmentSize * 64) {
-      return context.drop(packet, "super-packet of queries");
+      return context.drop(packet, "too many segments");
     }
     for (;; at += segmentSize) {
       this.#route.read(udp);

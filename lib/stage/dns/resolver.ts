@@ -26,7 +26,7 @@ import { SpecialNames } from "./_special_names.ts";
 import { TcpServer } from "./_tcp_server.ts";
 import { UdpServer } from "./_udp_server.ts";
 import { type DnsCounters, type DnsResolverOptions, type DnsUpstream, list } from "./resolver_options.ts";
-import { Question, Rcode, SILENCE } from "./_message.ts";
+import { NO_ANSWER, Question, Rcode } from "./_message.ts";
 import { isWithin } from "./name.ts";
 import { type FoundRecords, joinAliases, Records } from "./_records.ts";
 
@@ -49,8 +49,8 @@ const PREFETCH_PART = 0.1;
  * **Outbound, inbound**: a query to port 53 of an address becomes its answer and turns round; it is held while an
  * upstream is asked. All other packets pass.
  * **Options**: {@linkcode DnsResolverOptions}. **Counters**: {@linkcode DnsCounters}.
- * **Drops**: `not a query`, `repeated query`, `fragment of a query`, `from port 0`, `from no host`, `bad checksum`,
- * `no such connection`, `too many connections`, `no DNS over TCP`, `super-packet of queries`, `pool empty`.
+ * **Drops**: `not a query`, `repeated query`, `fragment of a query`, `from port 0`, `martian source`, `bad checksum`,
+ * `no such connection`, `too many connections`, `no DNS over TCP`, `too many segments`, `pool empty`.
  * **Memory**: the cache, and places for questions, queries and connections that clients share; 8 KiB of queries per TCP
  * connection and 8 MiB of answers in all.
  * **Limits**: no DNSSEC validation; no TCP window scaling or selective acknowledgment.
@@ -242,7 +242,7 @@ export class DnsResolver implements Stage {
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
       const ip = Ip.of(packet);
-      if (ip === undefined || !this.#isHere(ip)) continue;
+      if (ip === undefined || !this.#isOwnAddress(ip)) continue;
       if (ip.protocol === Protocol.Udp) {
         const udp = Udp.of(packet);
         if (udp?.dstPort === DNS_PORT) this.#udp.receive(packet, udp, context, this.#owner);
@@ -253,7 +253,7 @@ export class DnsResolver implements Stage {
     }
   }
 
-  #isHere(ip: Ip): boolean {
+  #isOwnAddress(ip: Ip): boolean {
     if (ip.version === 4) return this.#ipv4.includes(ip.dst);
     const { dst } = ip;
     for (const address of this.#ipv6) {
@@ -266,7 +266,7 @@ export class DnsResolver implements Stage {
 
   readonly #answerTcp = (query: Query, context: StageContext): void => {
     const rcode = query.read(this.#question);
-    if (rcode === SILENCE) return query.drop("not a query", context);
+    if (rcode === NO_ANSWER) return query.drop("not a query", context);
     this.#answer(query, rcode, context);
   };
 

@@ -9,7 +9,7 @@ import {
   parseRunLine,
 } from "../../../runtime/cli/permissions.ts";
 
-const LINES: [line: string, flags: string[] | undefined, leftOut?: string[]][] = [
+const LINES: [line: string, flags: string[] | undefined, ignored?: string[]][] = [
   ["#!/usr/bin/env -S deno run --allow-ffi", ["--allow-ffi"]],
   ["#!/usr/bin/env -S deno run --allow-ffi --allow-net=192.0.2.1:80,b.example", [
     "--allow-ffi",
@@ -52,8 +52,8 @@ const LINES: [line: string, flags: string[] | undefined, leftOut?: string[]][] =
 ];
 
 Deno.test("parseRunLine() takes permissions from a run line, and ignores other flags", () => {
-  for (const [line, flags, leftOut = []] of LINES) {
-    const expected = flags === undefined ? undefined : { flags, leftOut };
+  for (const [line, flags, ignored = []] of LINES) {
+    const expected = flags === undefined ? undefined : { flags, ignored };
     assert.deepEqual(parseRunLine(line), expected, line);
   }
 });
@@ -87,7 +87,7 @@ Deno.test("parseRunLine() rejects a run line with invisible characters", () => {
   }
   assert.deepEqual(parseRunLine("\ufeff#!/usr/bin/env\t-S deno run\t-R=/über"), {
     flags: ["--allow-read=/über"],
-    leftOut: [],
+    ignored: [],
   });
 });
 
