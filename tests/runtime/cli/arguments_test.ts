@@ -1,4 +1,4 @@
-/** The arguments of subcommands. */
+/** Arguments of subcommands. */
 
 import assert from "node:assert/strict";
 import { parseCommand } from "../../../runtime/cli/arguments.ts";

@@ -1,4 +1,4 @@
-/** Flags of Deno's that go with a script. */
+/** Deno flags that are passed on to a script. */
 
 import { deepEqual, equal } from "node:assert/strict";
 import { resolve } from "node:path";

@@ -1,4 +1,4 @@
-/** The checks of `warren doctor`; those of the system are in tests/system. */
+/** Checks of `warren doctor`; those of the system are in tests/system. */
 
 import assert from "node:assert/strict";
 import { join } from "node:path";

@@ -1,4 +1,4 @@
-/** `warren driver`: what it takes out of a zip, and what it refuses. */
+/** `warren driver`: extraction from a zip, installation, and errors. */
 
 import { deepStrictEqual, rejects, throws } from "node:assert/strict";
 import { zipSync } from "fflate";

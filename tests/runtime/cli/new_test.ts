@@ -1,4 +1,4 @@
-/** What `warren new` writes. */
+/** Output of `warren new`. */
 
 import assert from "node:assert/strict";
 import config from "../../../deno.json" with { type: "json" };

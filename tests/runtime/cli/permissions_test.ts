@@ -1,4 +1,4 @@
-/** Permissions of run lines and command lines. */
+/** Permissions in run lines and on command lines. */
 
 import assert from "node:assert/strict";
 import {

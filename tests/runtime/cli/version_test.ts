@@ -1,4 +1,4 @@
-/** What is written down twice. */
+/** Constants that duplicate deno.json. */
 
 import assert from "node:assert/strict";
 import config from "../../../deno.json" with { type: "json" };

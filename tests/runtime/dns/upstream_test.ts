@@ -1,4 +1,4 @@
-/** Upstreams against name servers that the test plays on sockets of this machine. */
+/** Upstreams against simulated name servers on local sockets. */
 
 import assert from "node:assert/strict";
 import { createSocket, type RemoteInfo, type Socket } from "node:dgram";

@@ -1,4 +1,4 @@
-/** What is printed for failures. */
+/** Error output of commands. */
 
 import assert from "node:assert/strict";
 import { pathToFileURL } from "node:url";

@@ -1,4 +1,4 @@
-/** The flags of a script. */
+/** Command lines of scripts. */
 
 import assert from "node:assert/strict";
 import { MemoryDevice } from "../../../driver/memory.ts";

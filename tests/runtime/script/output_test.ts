@@ -1,4 +1,4 @@
-/** Text on its way to files that are read, that are stalled, and that fail. */
+/** Output streams to readers that keep up, stall or fail. */
 
 import assert from "node:assert/strict";
 import { mock } from "node:test";

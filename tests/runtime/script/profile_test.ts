@@ -1,4 +1,4 @@
-/** CPU profiles: what is in the file, when it is written, and what is refused. */
+/** CPU profiles: content, time of writing, and errors. */
 
 import assert from "node:assert/strict";
 import type { Profiler } from "node:inspector";

@@ -1,4 +1,4 @@
-/** What a running script shows. */
+/** Output of a running script: greeting, counters, summary. */
 
 import assert from "node:assert/strict";
 import { mock } from "node:test";

@@ -1,4 +1,4 @@
-/** The one form of a script, on devices in memory. */
+/** Scripts on devices in memory. */
 
 import assert from "node:assert/strict";
 import { mock } from "node:test";

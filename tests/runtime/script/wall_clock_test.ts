@@ -1,4 +1,4 @@
-/** The wall clock beside the loop's. */
+/** Wall-clock times of the monotonic clock. */
 
 import { equal, ok } from "node:assert/strict";
 import { WallClock } from "../../../runtime/script/wall_clock.ts";

@@ -1,4 +1,4 @@
-/** What the tests of the resolver share: queries as packets, answers as messages, upstreams that are played. */
+/** Helpers of the resolver tests: queries in packets, decoded answers, and simulated upstreams. */
 
 import { parseIpv4, parseIpv6 } from "@warren/tunnel/address";
 import { Direction, type Stage } from "@warren/tunnel/core";

@@ -1,4 +1,4 @@
-/** A TCP client of the resolver, and a network between them that loses, repeats and reorders packets. */
+/** TCP client of the resolver, over a network that loses, duplicates and reorders packets. */
 
 import { parseIpv4, parseIpv6 } from "@warren/tunnel/address";
 import { Direction } from "@warren/tunnel/core";

@@ -1,4 +1,4 @@
-/** Which records a client gets of an answer that is longer than it takes, and which answers are blocked. */
+/** Truncation of long answers, and blocking by aliases in answers. */
 
 import assert from "node:assert/strict";
 import { BlockList, type DnsMessage, DnsResolver, type DnsUpstream } from "@warren/tunnel/dns";

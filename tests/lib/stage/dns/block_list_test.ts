@@ -1,4 +1,4 @@
-/** Block lists: what their lines mean, against a slow list of rules. */
+/** Block lists: parsing, and lookups against a linear scan. */
 
 import assert from "node:assert/strict";
 import { BlockList } from "@warren/tunnel/dns";

@@ -1,4 +1,4 @@
-/** The resolver's cache against a slow model: a list of answers with their times, looked through from its start. */
+/** Cache of the resolver against a simple model, a list of answers that is scanned from its start. */
 
 import assert from "node:assert/strict";
 import { decodeMessage, DnsResolver, type DnsUpstream } from "@warren/tunnel/dns";

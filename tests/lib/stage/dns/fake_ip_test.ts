@@ -1,4 +1,4 @@
-/** Synthetic addresses: the same for a name, another one for another, and back. */
+/** Synthetic addresses: from name to address and back, hold times, shares of clients. */
 
 import assert from "node:assert/strict";
 import { DnsResolver, FakeIp } from "@warren/tunnel/dns";

@@ -1,4 +1,4 @@
-/** Places for questions and waiting queries, which clients share, and upstreams that do not know EDNS. */
+/** Places for questions and waiting queries, which clients share, and upstreams without EDNS. */
 
 import assert from "node:assert/strict";
 import { decodeMessage, DnsResolver, type DnsUpstream } from "@warren/tunnel/dns";

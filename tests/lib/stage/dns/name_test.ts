@@ -1,4 +1,4 @@
-/** Names in the bytes of messages: to text and back, and against the library's own. */
+/** Names in wire format: to text and back, and against the library. */
 
 import assert from "node:assert/strict";
 import { decodeMessage, encodeMessage } from "@warren/tunnel/dns";

@@ -1,4 +1,4 @@
-/** The resolver: who answers, in which order, and what becomes of queries while somebody is asked. */
+/** Resolver: order of sources, and queries that wait for upstreams. */
 
 import assert from "node:assert/strict";
 import { Direction } from "@warren/tunnel/core";

@@ -1,4 +1,4 @@
-/** Names that no upstream is asked for (RFC 6761 and others), and those that are all the same. */
+/** Special-use names (RFC 6761 and others), which are not forwarded. */
 
 import assert from "node:assert/strict";
 import { DnsResolver, FakeIp } from "@warren/tunnel/dns";

@@ -1,4 +1,4 @@
-/** DNS over TCP towards clients: answers of any length, over networks of any kind, beside clients of any kind. */
+/** DNS over TCP: answers of any length, unreliable networks, misbehaving clients. */
 
 import assert from "node:assert/strict";
 import { Direction } from "@warren/tunnel/core";
