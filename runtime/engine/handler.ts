@@ -36,14 +36,12 @@ export class HandlerStage implements Stage {
     this.outbound(batch, context);
   }
 
-  #settle(packet: Packet, verdict: Verdict, context: StageContext): void {
+  #settle(packet: Packet, verdict: unknown, context: StageContext): void {
     if (verdict === Verdict.Drop) context.drop(packet, this.name);
     else if (verdict === Verdict.Reply) {
       context.emit(packet, opposite(context.direction));
     } else {
-      const got = (verdict as unknown) instanceof Promise
-        ? "got a promise: a handler cannot wait"
-        : gotValue(verdict);
+      const got = verdict instanceof Promise ? "got a promise: a handler cannot wait" : gotValue(verdict);
       throw new TypeError(`Cannot use a handler's result: it must be a Verdict or undefined, ${got}`);
     }
   }

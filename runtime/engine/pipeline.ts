@@ -218,8 +218,7 @@ export class Pipeline implements StageRow {
 
   /**
    * Passes the packets of one direction through the stages; returns whether any moved. A stage with `segmented` gets
-   * one batch of segments a breath, and only if no packet waits for the end that they go to; the rest waits before
-   * it.
+   * one batch of segments a breath, and only if no packet waits for the end ahead; the rest waits before it.
    */
   flow(direction: Direction, now: number): boolean {
     const { cells } = this.#host.heartbeat;

@@ -146,7 +146,7 @@ export class WorkerLink implements OtherWorkers {
         flow.packetsIn++;
         flow.bytesIn += nextLength;
         if (packet === undefined) pipeline.refuse(nextLength, direction, "longer than any slot");
-        else pipeline.accept(packet, stageOf(nextTag), direction, now);
+        else pipeline.accept(packet, nextTag >>> 1, direction, now);
       }
     }
     // Another worker's ring comes first next time.
@@ -192,10 +192,6 @@ export class WorkerLink implements OtherWorkers {
 /** Tag of a packet in a ring: the stage's index, and the direction in the lowest bit. */
 function tagOf(stage: number, direction: Direction): number {
   return stage << 1 | direction;
-}
-
-function stageOf(tag: number): number {
-  return tag >>> 1;
 }
 
 function directionOf(tag: number): Direction {

@@ -9,9 +9,7 @@ const optionsOf = new WeakMap<object, DeviceOptions>();
 
 /**
  * Far end on another device of this machine. The device is created, or attached to, when the tunnel opens; its changes
- * are undone when the tunnel closes.
- *
- * **URL**: `tun:NAME`.
+ * are undone when the tunnel closes. As a URL: `tun:NAME`.
  *
  * @throws {SyntaxError} when an address, route or rule does not parse.
  * @throws {RangeError} for a name, MTU or queue length out of range. The opener rejects as `openDevice` does.

@@ -21,10 +21,7 @@ const MAX_TIMEOUT = 2 ** 31 - 1;
 /** Reasons and remedies for errors of listening. */
 const LISTEN_ERRORS = [
   [Deno.errors.AddrInUse, "the port is in use: use another one"],
-  [
-    Deno.errors.AddrNotAvailable,
-    "this machine does not have that address: use one of its own, or 0.0.0.0 for all",
-  ],
+  [Deno.errors.AddrNotAvailable, "this machine does not have that address: use 0.0.0.0 for all"],
   [Deno.errors.PermissionDenied, "the port is privileged: use one above 1023"],
 ] as const;
 

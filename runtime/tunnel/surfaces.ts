@@ -20,10 +20,7 @@ import { OUT_OF_SLOT } from "../../lib/core/packet.ts";
 import { copy } from "../../lib/split/copy.ts";
 
 // Implementation
-const SCRIPT: Borrower = {
-  title: "for await",
-  remedy: "send packets with tunnel.send",
-};
+const SCRIPT: Borrower = { title: "for await", remedy: "send packets with tunnel.send" };
 /** Maximum packets that wait in each stream. */
 const STREAM_PACKETS = 64;
 

@@ -63,10 +63,7 @@ export interface TunnelOptions extends DeviceOptions {
    * process started, such as SIGHUP under nohup(1), stays ignored. @default {true}
    */
   signals?: boolean;
-  /**
-   * Time after which a stage that does not return ends the process (milliseconds); 0 for no limit.
-   * @default {5000}
-   */
+  /** Time after which a stage that does not return ends the process (milliseconds); 0 for none. @default {5000} */
   watchdog?: number;
 }
 
@@ -86,14 +83,28 @@ export interface TunnelPlace {
  * `run` works with a far end; with the other surfaces the script is the far end.
  *
  * **Back-pressure**: While an end is full, the other end is not read, so the kernel's queue fills and drops.
+ *
  * **Errors**: A stage that throws and an end that fails close the tunnel; `closed` and the surface reject.
  *
- * @example Return every packet to its sender (needs root)
- * ```ts no-eval
+ * @example Change each packet and send it back
+ * ```ts
+ * import assert from "node:assert/strict";
  * import { openTunnel, Verdict } from "@warren/tunnel";
+ * import { MemoryDevice } from "@warren/tunnel/memory";
  *
- * await using tunnel = await openTunnel({ address: "10.9.0.1/24" });
- * await tunnel.run(() => Verdict.Reply);
+ * const [device, otherSide] = MemoryDevice.pair();
+ * await using tunnel = await openTunnel({ device });
+ * await using tester = await openTunnel({ device: otherSide });
+ * tunnel.run((packet) => {
+ *   packet.bytes[packet.offset] = 7;
+ *   return Verdict.Reply;
+ * });
+ * tester.send(Uint8Array.of(1, 2, 3));
+ * for await (const [packet] of tester) {
+ *   assert.deepEqual([...packet!.data], [7, 2, 3]);
+ *   tunnel.close();
+ *   break;
+ * }
  * ```
  */
 export class Tunnel implements AsyncDisposable {

@@ -141,9 +141,7 @@ export class WorkerPool implements AsyncDisposable {
 
   /** Indexes of the workers that still load the script. */
   get loading(): number[] {
-    return this.#members.filter(({ hasOpened, hasEnded }) => !hasOpened && !hasEnded).map(({ index }) =>
-      index
-    );
+    return this.#members.filter((one) => !one.hasOpened && !one.hasEnded).map(({ index }) => index);
   }
 
   /**
