@@ -1,7 +1,7 @@
 /** Checks of options and arguments. Errors state the rule and the value. */
 
 /** Kinds of option values; `"any"` where the option's own check decides. */
-type Kind = "any" | "boolean" | "function" | "iterable" | "list" | "number" | "text";
+type Kind = "any" | "boolean" | "function" | "iterable" | "list" | "number" | "object" | "text" | "texts";
 
 /** Names of all options of an interface with the kinds of their values, which are needed or optional. */
 export type OptionNames<Options> = {
@@ -18,7 +18,9 @@ const KINDS: Record<string, [rule: string, holds: (value: unknown) => boolean]> 
   ],
   list: ["be an array", Array.isArray],
   number: ["be a number", (value) => typeof value === "number"],
-  text: ["be text", (value) => typeof value === "string"],
+  object: ["be an object", (value) => typeof value === "object" && value !== null],
+  text: ["be a string", (value) => typeof value === "string"],
+  texts: ["be a string or an iterable of strings", (value) => Symbol.iterator in Object(value)],
 };
 
 /**

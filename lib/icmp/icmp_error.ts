@@ -79,7 +79,7 @@ const NAMES: OptionNames<IcmpErrorsOptions> = {
   perDestination: "optional",
   hashKey: "list",
   random: "function",
-  address: "optional",
+  address: "texts",
 };
 
 /**

@@ -6,6 +6,7 @@
  * 8880 (`ipv4only.arpa`) are resolved normally.
  */
 
+import { gotValue } from "../../core/options.ts";
 import { Answer, encodeRecord } from "./_answer.ts";
 import { BlockList } from "./block_list.ts";
 import { type Question, Rcode, Type } from "./_message.ts";
@@ -87,6 +88,11 @@ export class SpecialNames {
       return;
     }
     const names = typeof forwarded === "string" ? [forwarded] : forwarded;
+    if (!Array.isArray(names)) {
+      throw new TypeError(
+        `Cannot resolve names: forwardSpecial must be true, a name or an array of names, ${gotValue(names)}`,
+      );
+    }
     for (const name of names) {
       if (isSpecialName(parseName(name))) continue;
       throw new TypeError(`Cannot resolve names: forwardSpecial must name special-use names, got "${name}"`);

@@ -36,8 +36,8 @@ const NAMES: OptionNames<FakeIpOptions> = {
   capacity: "number",
   ttl: "number",
   reuseAfter: "number",
-  except: "optional",
-  only: "optional",
+  except: "iterable",
+  only: "iterable",
 };
 
 /** Options for {@linkcode FakeIp}. */

@@ -3,7 +3,8 @@
 import { formatIpv4, parseIpv4 } from "../../wire/address.ts";
 import { isUnicast4 } from "../../wire/unicast.ts";
 import { IcmpErrors } from "../../icmp/icmp_error.ts";
-import { checkNames, gotValue, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkNames, gotValue, type OptionNames } from "../../core/options.ts";
+import { MAX_CAPACITY } from "../../table/flow_table.ts";
 import { EmbeddingPrefix } from "./embedded_address.ts";
 
 // Specification: RFC 6052 section 2.1
@@ -54,6 +55,7 @@ export function checkNat64Options(options: Nat64Options): CheckedNat64Options {
   checkNames("make a Nat64", options, NAMES);
   const { outside, prefix = WELL_KNOWN, filtering = "address-dependent", capacity = CAPACITY, errors } =
     options;
+  checkInteger("make a Nat64", "capacity", capacity, 1, MAX_CAPACITY);
   const { random = () => crypto.getRandomValues(new Uint32Array(1))[0]! } = options;
   const addresses = new Set([outside].flat().map((text) => parseIpv4(text as string)));
   if (addresses.size === 0) {

@@ -180,7 +180,7 @@ class CheckedPolicy {
     this.#srcPorts = portsOf("srcPort", srcPort, number);
     this.#dstPorts = portsOf("dstPort", dstPort, number);
     this.asksPorts = srcPort !== undefined || dstPort !== undefined;
-    this.#end = typeof to === "number" ? endOf(to, number) : 0;
+    this.#end = typeof to !== "object" || to === null ? endOf(to, number) : 0;
     if (to instanceof RouteTable) this.#table = to;
     else if (typeof to !== "number") {
       this.#table = new RouteTable();

@@ -79,7 +79,7 @@ function decrement(batch: PacketBatch, context: StageContext, errors: IcmpErrors
 }
 
 function setter(rule: Exclude<TtlRule, string>): (batch: PacketBatch) => void {
-  const isMin = typeof rule !== "number";
+  const isMin = typeof rule === "object" && rule !== null;
   const value = isMin ? rule.min : rule;
   checkInteger("set the ttl", isMin ? "min" : "ttl", value, 1, MAX_TTL);
   const set = (packet: Packet): void => {

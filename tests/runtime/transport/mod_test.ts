@@ -145,11 +145,11 @@ Deno.test("parseFarUrl() throws with the reason and the remedy", () => {
 
 Deno.test("udp() names an option of the wrong type", () => {
   const wrong: [options: object, message: RegExp][] = [
-    [{ peer: 4500 }, /^Cannot open a UDP transport: peer must be text, got 4500$/],
-    [{ peer: null }, /peer must be text, got null$/],
+    [{ peer: 4500 }, /^Cannot open a UDP transport: peer must be a string, got 4500$/],
+    [{ peer: null }, /peer must be a string, got null$/],
     [{ listen: true }, /listen must be a port or text, got true$/],
     [{ listen: {} }, /listen must be a port or text, got an object$/],
-    [{ listen: 4500, interface: 2 }, /interface must be text, got 2$/],
+    [{ listen: 4500, interface: 2 }, /interface must be a string, got 2$/],
     [{ listen: Symbol("x") }, /got a symbol$/],
   ];
   for (const [options, message] of wrong) {
