@@ -7,6 +7,7 @@ import { checkInteger, checkNames, type OptionNames } from "../core/options.ts";
 // Implementation
 const MAKE = "make a flow table";
 const CAPACITY = 65_536;
+/** Maximum number of flows of a table. */
 export const MAX_CAPACITY = 2 ** 24;
 /** Maximum number of flows that one {@linkcode FlowTable.expire} removes: the work of 64 packets. */
 const EXPIRED_LIMIT = 1024;
