@@ -222,11 +222,7 @@ export class Lane {
 
   /** Positions in the streams of random numbers, and the link's state. */
   save(): unknown {
-    return {
-      rows: this.#streams.map((stream) => stream.save()),
-      isBad: this.#isBad,
-      counter: this.#counter,
-    };
+    return { rows: this.#streams.map((stream) => stream.save()), isBad: this.#isBad, counter: this.#counter };
   }
 
   /** @throws {TypeError} when the state does not come from {@linkcode Lane.save}. */

@@ -1,4 +1,4 @@
-/** Rewrites the packet that an ICMPv4 error quotes, and all checksums over it. */
+/** Packets that ICMP errors quote: their check, and the translation of IPv4 ones with all checksums over them. */
 
 import {
   FRAGMENT_OFFSET,
@@ -10,8 +10,22 @@ import {
 } from "../../wire/header_fields.ts";
 import { adjust, difference, difference32 } from "../../core/checksum.ts";
 import { adjustTransport, checksumField } from "../../wire/transport_checksum.ts";
+import { isIcmpError } from "../../wire/icmp_query.ts";
 import type { Icmpv4 } from "../../wire/icmpv4.ts";
+import type { Icmpv6 } from "../../wire/icmpv6.ts";
 import { Protocol } from "../../wire/protocol.ts";
+import { QuotedPacket } from "../../wire/quoted_packet.ts";
+
+/** View of the packet that the current error quotes. */
+const quoted = new QuotedPacket();
+
+/** Tells whether an error quotes a whole IP header and not another error, whose quotation would stay untranslated. */
+export function quotesPacket(icmp: Icmpv4 | Icmpv6, version: 4 | 6): boolean {
+  if (!quoted.read(icmp)) return false;
+  const { protocol, upperOffset, end, fragmentOffset } = quoted;
+  return protocol !== (version === 4 ? Protocol.Icmp : Protocol.Icmpv6) || fragmentOffset !== 0 ||
+    upperOffset >= end || !isIcmpError(version, icmp.packet.bytes[upperOffset]!);
+}
 
 /**
  * Replaces the address at offset `at` of the quoted IPv4 header and, if `port` is not negative, the port at offset

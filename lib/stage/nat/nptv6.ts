@@ -9,9 +9,8 @@ import { versionOf } from "../../wire/ip.ts";
 import { Ipv6 } from "../../wire/ipv6.ts";
 import { checkNames, type OptionNames } from "../../core/options.ts";
 import { Protocol } from "../../wire/protocol.ts";
+import { quotesPacket } from "./_quoted.ts";
 import { drop } from "../../core/drop.ts";
-import { isIcmpError } from "../../wire/icmp_query.ts";
-import { QuotedPacket } from "../../wire/quoted_packet.ts";
 
 // Specification: RFC 6296 sections 3.1, 3.4 and 3.5
 const MIN_LENGTH = 1;
@@ -27,8 +26,6 @@ const MINUS_ZERO = 0xffff;
 
 // Implementation
 const NAMES: OptionNames<Nptv6Options> = { inside: "needed text", outside: "needed text" };
-/** View of the packet that the current error quotes. */
-const quoted = new QuotedPacket();
 
 /** Options of {@linkcode Nptv6}. */
 export interface Nptv6Options {
@@ -146,7 +143,7 @@ export class Nptv6 implements Stage {
     const { bytes } = packet;
     const error = errorOf(packet, ip);
     if (error !== undefined) {
-      if (!quotesIpv6(error)) return drop(packet, "malformed", context);
+      if (!quotesPacket(error, 6)) return drop(packet, "malformed", context);
       const dst = error.quotedOffset + IPV6_DST;
       if (this.#inside.containsIpv6(bytes, dst) && !this.toOutside(bytes, dst)) {
         return drop(packet, "no mapping", context);
@@ -164,7 +161,7 @@ export class Nptv6 implements Stage {
     if (!this.#outside.containsIpv6(bytes, dst)) return true;
     const error = errorOf(packet, ip);
     if (error !== undefined) {
-      if (!quotesIpv6(error)) return drop(packet, "malformed", context);
+      if (!quotesPacket(error, 6)) return drop(packet, "malformed", context);
       const src = error.quotedOffset + IPV6_SRC;
       if (this.#outside.containsIpv6(bytes, src) && !this.toInside(bytes, src)) {
         return drop(packet, "no mapping", context);
@@ -208,12 +205,4 @@ function wordAt(bytes: Uint8Array, at: number): number {
 function errorOf(packet: Packet, ip: Ipv6): Icmpv6 | undefined {
   const icmp = ip.protocol === Protocol.Icmpv6 ? Icmpv6.of(packet) : undefined;
   return icmp !== undefined && icmp.quotedOffset >= 0 ? icmp : undefined;
-}
-
-/** Tells whether an error quotes a whole IPv6 header and not another error, whose quotation would stay untranslated. */
-function quotesIpv6(icmp: Icmpv6): boolean {
-  if (!quoted.read(icmp)) return false;
-  const { protocol, upperOffset, end, fragmentOffset } = quoted;
-  return protocol !== Protocol.Icmpv6 || fragmentOffset !== 0 || upperOffset >= end ||
-    !isIcmpError(6, icmp.packet.bytes[upperOffset]!);
 }

@@ -8,16 +8,12 @@ import { Ipv4 } from "../../wire/ipv4.ts";
 import { checkNames, type OptionNames } from "../../core/options.ts";
 import { Protocol } from "../../wire/protocol.ts";
 import { firstAddress, readIpv4Prefix } from "./_napt_options.ts";
-import { setQuoted } from "./_quoted.ts";
+import { quotesPacket, setQuoted } from "./_quoted.ts";
 import { drop } from "../../core/drop.ts";
-import { isIcmpError } from "../../wire/icmp_query.ts";
-import { QuotedPacket } from "../../wire/quoted_packet.ts";
 
 // Implementation
 const NAMES: OptionNames<StaticNatOptions> = { rules: "needed list" };
 const RULE: OptionNames<StaticNatRule> = { inside: "needed text", outside: "needed text" };
-/** View of the packet that the current error quotes. */
-const quoted = new QuotedPacket();
 
 /** Pair of addresses, or of prefixes of equal length whose host bits are kept. */
 export interface StaticNatRule {
@@ -121,7 +117,7 @@ export class StaticNat implements Stage {
     packet.length = ip.totalLength;
     const icmp = errorOf(packet, ip);
     if (icmp !== undefined) {
-      if (!quotesIpv4(icmp)) return drop(packet, "malformed", context);
+      if (!quotesPacket(icmp, 4)) return drop(packet, "malformed", context);
       const quoted = this.#outsideOf.of(packet.view.getUint32(icmp.quotedOffset + IPV4_DST));
       if (quoted >= 0) setQuoted(icmp, IPV4_DST, quoted, 0, -1);
     }
@@ -136,7 +132,7 @@ export class StaticNat implements Stage {
     if (inside < 0) return true;
     const icmp = errorOf(packet, ip);
     if (icmp !== undefined) {
-      if (!quotesIpv4(icmp)) return drop(packet, "malformed", context);
+      if (!quotesPacket(icmp, 4)) return drop(packet, "malformed", context);
       const quoted = this.#insideOf.of(packet.view.getUint32(icmp.quotedOffset + IPV4_SRC));
       if (quoted < 0) return drop(packet, "not translated", context);
       setQuoted(icmp, IPV4_SRC, quoted, 0, -1);
@@ -182,12 +178,4 @@ class AddressMap {
 function errorOf(packet: Packet, ip: Ipv4): Icmpv4 | undefined {
   const icmp = ip.protocol === Protocol.Icmp ? Icmpv4.of(packet) : undefined;
   return icmp !== undefined && icmp.quotedOffset >= 0 ? icmp : undefined;
-}
-
-/** Tells whether an error quotes a whole IPv4 header and not another error, whose quotation would stay untranslated. */
-function quotesIpv4(icmp: Icmpv4): boolean {
-  if (!quoted.read(icmp)) return false;
-  const { protocol, upperOffset, end, fragmentOffset } = quoted;
-  return protocol !== Protocol.Icmp || fragmentOffset !== 0 || upperOffset >= end ||
-    !isIcmpError(4, icmp.packet.bytes[upperOffset]!);
 }

@@ -80,6 +80,12 @@ const RESET = 16;
 const INIT = V6_INIT | V4_INIT;
 const CLOSED = V6_FIN | V4_FIN;
 
+/** Maximum of each value of a saved session; its address is not a number. */
+const MAX_VALUES = [
+  ...[0xff, 0, 0xffff, 0xffffffff, 0xffff, 0xffffffff, 0xffff, 0x1f],
+  ...[State.Established, Infinity],
+];
+
 /** Session as saved in JSON; `idle` in milliseconds. */
 export type SavedSession = [
   protocol: number,
@@ -399,21 +405,10 @@ function stateOf(protocol: number): number {
 /** Tells whether a value is a session of {@linkcode Flows.save}. */
 export function isSaved(value: unknown): value is SavedSession {
   if (!Array.isArray(value) || value.length !== 10 || typeof value[1] !== "string") return false;
-  const max = [
-    0xff,
-    0,
-    0xffff,
-    0xffffffff,
-    0xffff,
-    0xffffffff,
-    0xffff,
-    0x1f,
-    EVICTION_PRIORITIES.length - 1,
-    Infinity,
-  ];
   const numbersFit = value.every((number, i) =>
     i === 1 ||
-    typeof number === "number" && number >= 0 && number <= max[i]! && (i === 9 || Number.isInteger(number))
+    typeof number === "number" && number >= 0 && number <= MAX_VALUES[i]! &&
+      (i === 9 || Number.isInteger(number))
   );
   if (!numbersFit || ![Protocol.Tcp, Protocol.Udp, Protocol.Icmpv6].includes(value[0])) return false;
   try {

@@ -91,13 +91,13 @@ export function toIpv6(packet: Packet, addresses: Ipv6Addresses): Untranslatable
       readExtensions(icmp);
       const reason = quotedToIpv6(packet, icmp, addresses);
       if (reason !== undefined) return reason;
-      const told = restToIpv6(message, rest, quotedFields.length - IPV6_HEADER + IPV4_HEADER);
-      if (told === NONE) return Untranslatable.Message;
+      const rest6 = restToIpv6(message, rest, quotedFields.length - IPV6_HEADER + IPV4_HEADER);
+      if (rest6 === NONE) return Untranslatable.Message;
       at = quoted.upperOffset - headersLength(quotedFields.id) - ICMP_HEADER;
       const isExtensible = message >> 8 === Icmpv6.DestinationUnreachable ||
         message >> 8 === Icmpv6.TimeExceeded;
       if (!isExtensible) extensions.length = 0;
-      finishError(packet, at, at + IPV6_MIN_MTU - IPV6_HEADER, message, told, LengthField.Ipv6);
+      finishError(packet, at, at + IPV6_MIN_MTU - IPV6_HEADER, message, rest6, LengthField.Ipv6);
     }
     protocol = Protocol.Icmpv6;
   } else if (fragmentOffset === 0) {
