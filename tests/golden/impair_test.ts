@@ -1,4 +1,4 @@
-/** Packets on a bad road: what comes late, first, twice, wrong, or not at all. */
+/** Packets on an impaired link, as text: delayed, reordered, duplicated, corrupted or lost. */
 
 import { Impairment, type ImpairmentOptions } from "@warren/tunnel/impair";
 import { goldenTests } from "../kit/golden.ts";

@@ -1,4 +1,4 @@
-/** NAT of addresses and ports, packet by packet. */
+/** NAPT44 as text, packet by packet. */
 
 import { Napt44, type Napt44Options } from "@warren/tunnel/nat";
 import { goldenTests } from "../kit/golden.ts";

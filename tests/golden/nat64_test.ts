@@ -1,4 +1,4 @@
-/** IPv6 hosts that reach IPv4, as text. */
+/** NAT64 as text, packet by packet. */
 
 import { IcmpErrors } from "@warren/tunnel/icmp_error";
 import { Nat64, type Nat64Options } from "@warren/tunnel/nat64";

@@ -1,4 +1,4 @@
-/** Translation of IPv6 prefixes, packet by packet. */
+/** IPv6 prefix translation as text, packet by packet. */
 
 import { Nptv6, type Nptv6Options } from "@warren/tunnel/nat";
 import { goldenTests } from "../kit/golden.ts";

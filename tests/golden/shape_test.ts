@@ -1,4 +1,4 @@
-/** Packets at a rate: what goes on at once, what waits for how long, what is dropped. */
+/** Packets through a shaper, as text: sent at once, delayed or dropped. */
 
 import { Fifo, type FifoOptions, FqCodel, type FqCodelOptions, Shaper } from "@warren/tunnel/shape";
 import { goldenTests } from "../kit/golden.ts";

@@ -1,4 +1,4 @@
-/** NAT of addresses, one for one, packet by packet. */
+/** Static NAT as text, packet by packet. */
 
 import { StaticNat, type StaticNatOptions } from "@warren/tunnel/nat";
 import { goldenTests } from "../kit/golden.ts";

@@ -1,4 +1,4 @@
-/** Bad roads by a fake clock: chances against theory, times against netem's, and the same seed, the same fate. */
+/** Impairment with a fake clock: probabilities against theory, delays against netem, reproducibility by seed. */
 
 import { Direction } from "@warren/tunnel/core";
 import { Impairment, type Impairments } from "@warren/tunnel/impair";
@@ -103,7 +103,7 @@ for (
 ) {
   Deno.test(`Impairment loses packets in bursts as theory predicts for Gilbert and Elliott's ${toBad}, ${toGood}, ${lossInBad}, ${lossInGood}`, () => {
     const { numbers } = run({ gilbertElliott: { toBad, toGood, lossInBad, lossInGood } });
-    // The road is bad for a part of p / (p + r), for 1 / r packets each time.
+    // The link is bad for a share of p / (p + r), for 1 / r packets each time.
     const bad = toBad / (toBad + toGood);
     const loss = bad * lossInBad + (1 - bad) * lossInGood;
     // Packets of one time resemble each other: as if there were fewer of them.
@@ -230,7 +230,7 @@ Deno.test("Impairment flips one bit of the packets that it corrupts, anywhere, a
   ok(Math.abs(flipped - 5000) < 4 * deviation(0.5, 10_000), `${flipped}`);
   equal(places.size, sent.length * 8);
 
-  // A sum that is still to be finished would cover the flipped bit.
+  // A partial checksum, completed later, would cover the flipped bit.
   const partial = new TestPipeline(new Impairment({ seed: SEED, outbound: { corrupt: 1 } }));
   let wrong = 0;
   for (let i = 0; i < 200; i++) {

@@ -1,4 +1,4 @@
-/** What golden tests cannot say of Napt44: floods, any bytes, workers, saved states, a slow model beside it. */
+/** Napt44 beyond its golden tests: floods, any bytes, workers, saved states, a slow model for comparison. */
 
 import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import { parseCidr, parseIpv4 } from "@warren/tunnel/address";
@@ -137,7 +137,7 @@ Deno.test("Napt44 never throws, loses nothing, and shows no inside address, what
     for (let i = 0; i < 16_000; i++) {
       let bytes = anyPacket(random);
       if (random.below(2) === 0) {
-        // Versions, sources and destinations stay: a packet from elsewhere is nobody's.
+        // Versions, sources and destinations stay: packets from other sources are not translated.
         for (let n = random.below(4); n >= 0; n--) {
           const at = random.below(bytes.length);
           if (at === 0 || at >= 12 && at < 16) continue;
@@ -151,7 +151,7 @@ Deno.test("Napt44 never throws, loses nothing, and shows no inside address, what
       test.settle();
       const { far } = test.receive();
       out += far.length;
-      // The kernel's own packets from elsewhere pass: those are not from inside.
+      // Packets from other sources pass: they are not from inside.
       for (const packet of far) ok(!leaks(packet), `${filtering}, ${seed}, ${i}: ${formatPacket(packet)}`);
       ok(test.balanced, `${filtering}, ${seed}, ${i}`);
     }
@@ -236,7 +236,7 @@ Deno.test("Napt44.restore() continues where Napt44.save() was, through JSON", ()
   pass(before, "outbound", "tcp 10.9.0.5:5000 > 192.0.2.1:80 A seq 2 ack 8");
   const state = JSON.parse(JSON.stringify(first.save()));
   second.restore(state);
-  deepEqual(JSON.parse(JSON.stringify(second.save())), state, "before the first packet, too");
+  deepEqual(JSON.parse(JSON.stringify(second.save())), state, "even before the first packet");
   const after = new TestPipeline(second);
   after.now = 7_000_000;
   after.settle();
@@ -262,10 +262,10 @@ Deno.test("Napt44.restore() continues where Napt44.save() was, through JSON", ()
   // UDP has been idle for 50 s more than it was here; the open connection stays.
   deepEqual(pass(after, "outbound", "udp 10.9.0.7:1 > 192.0.2.1:53").length, 1);
   equal(second.flows, 4);
-  const elsewhere = nat({ outside: "203.0.113.1" });
-  elsewhere.restore(state);
-  new TestPipeline(elsewhere).settle();
-  equal(elsewhere.flows, 0, "no flow has this outside address");
+  const other = nat({ outside: "203.0.113.1" });
+  other.restore(state);
+  new TestPipeline(other).settle();
+  equal(other.flows, 0, "no flow has this outside address");
 });
 
 Deno.test("Napt44.restore() refuses what save() did not return", () => {
@@ -531,7 +531,7 @@ Deno.test("Napt44 keeps the flows of inside hosts when forged senders open flows
   pass(test, "outbound", "udp 10.9.0.5:5000 > 192.0.2.1:53");
   pass(test, "inbound", `udp 192.0.2.1:53 > ${OUTSIDE}:5000`);
   pass(test, "outbound", "tcp 10.9.0.5:5000 > 192.0.2.1:80 S seq 1");
-  // A client that has heard the server's answer is no forged one.
+  // A client that has received the server's reply is not forged.
   pass(test, "inbound", `tcp 192.0.2.7:4000 > ${OUTSIDE}:80 S seq 5`);
   pass(test, "outbound", "tcp 10.9.0.9:80 > 192.0.2.7:4000 SA seq 9 ack 6");
   pass(test, "inbound", `tcp 192.0.2.7:4000 > ${OUTSIDE}:80 A seq 6 ack 10`);

@@ -1,4 +1,4 @@
-/** What golden tests cannot say of Nptv6: every address there and back, sums that stay, any bytes. */
+/** Nptv6 beyond its golden tests: round trips of addresses, checksums, any bytes. */
 
 import { deepEqual, equal, ok, throws } from "node:assert/strict";
 import { formatIpv6, parseCidr, parseIpv6 } from "@warren/tunnel/address";
@@ -9,7 +9,7 @@ import { TestPipeline } from "../../../kit/pipeline.ts";
 import { Random } from "../../../../lib/core/random.ts";
 import { wrongChecksum } from "../../../kit/packets.ts";
 
-/** The one's complement sum of an address's words, by division: 0 and 0xffff are one. */
+/** One's complement sum of the words of an address, by division: 0 and 0xffff are equal. */
 function sumOf(address: Uint8Array): number {
   return Number(BigInt(`0x${address.toHex()}`) % 0xffffn);
 }

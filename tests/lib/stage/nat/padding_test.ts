@@ -1,4 +1,4 @@
-/** What stands behind a packet, which may tell of anybody, does not go out. */
+/** Padding behind a packet, which might reveal data of other hosts, does not leave. */
 
 import { deepEqual, ok } from "node:assert/strict";
 import { Direction, type Stage } from "@warren/tunnel/core";

@@ -1,4 +1,4 @@
-/** What golden tests cannot say of StaticNat: any bytes, unfinished sums, what it refuses. */
+/** StaticNat beyond its golden tests: any bytes, partial checksums, wrong rules. */
 
 import { equal, ok, throws } from "node:assert/strict";
 import { parseCidr } from "@warren/tunnel/address";

@@ -1,4 +1,4 @@
-/** IPv4 addresses inside of IPv6 addresses, by RFC 6052's own examples. */
+/** IPv4-embedded IPv6 addresses, by the examples of RFC 6052. */
 
 import { equal, ok, throws } from "node:assert/strict";
 import { formatIpv6, parseIpv4, parseIpv6 } from "@warren/tunnel/address";

@@ -1,4 +1,4 @@
-/** Translation of packets, and what NAT64 remembers. */
+/** Translation of packets, and the sessions of NAT64. */
 
 import { deepEqual, equal, match, ok, throws } from "node:assert/strict";
 import { Direction, type Packet, PacketPool, type Stage } from "@warren/tunnel/core";
@@ -98,9 +98,9 @@ for (
     packet.segmentSize = 600;
     equal(toIpv4(packet, FOUR, 7), undefined);
     ok(packet.checksumStart === 20 && packet.segmentSize === 600);
-    const cut = copy(packet);
-    ok(cut.length > 1);
-    for (const segment of cut) equal(wrongChecksum(segment), "");
+    const segments = copy(packet);
+    ok(segments.length > 1);
+    for (const segment of segments) equal(wrongChecksum(segment), "");
   });
 }
 
@@ -116,9 +116,9 @@ for (
     packet.segmentSize = 600;
     equal(toIpv6(packet, SIX), undefined);
     ok(packet.checksumStart === 40 && packet.segmentSize === 600);
-    const cut = copy(packet);
-    ok(cut.length > 1);
-    for (const segment of cut) equal(wrongChecksum(segment), "");
+    const segments = copy(packet);
+    ok(segments.length > 1);
+    for (const segment of segments) equal(wrongChecksum(segment), "");
   });
 }
 
@@ -212,7 +212,7 @@ Deno.test("Nat64 shows no inside address in any error, however it is mutated", (
     // The version stays.
     const at = 1 + random.below(packet.length - 1);
     packet.bytes[packet.offset + at] = random.below(256);
-    // Most would be refused by their sum alone.
+    // Most would be refused for their checksum alone.
     Icmpv6.of(packet)?.refreshChecksum();
     test.send(Direction.Outbound, packet.data.slice());
     test.settle();

@@ -1,4 +1,4 @@
-/** What the tests of queues share: a context that a scheduler sees, and packets told by their numbers. */
+/** Context of a scheduler in tests, and numbered packets. */
 
 import { Direction, type Packet, PacketPool, type StageContext, type WorkerPlace } from "@warren/tunnel/core";
 import { encodePacket } from "../../../kit/packet_text.ts";
@@ -54,6 +54,6 @@ export class QueueContext implements StageContext {
     throw new Error("a queue hands nothing over");
   }
   wake(): void {
-    throw new Error("a queue wakes nobody");
+    throw new Error("a queue must not wake the loop");
   }
 }

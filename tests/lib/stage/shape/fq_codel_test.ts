@@ -1,4 +1,4 @@
-/** FQ-CoDel against the pseudo-code of RFC 8289 and the words of RFC 8290. */
+/** FQ-CoDel against the pseudo-code of RFC 8289 and the text of RFC 8290. */
 
 import { FqCodel } from "@warren/tunnel/shape";
 import { Ip } from "@warren/tunnel/ip";

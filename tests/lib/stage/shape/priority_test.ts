@@ -1,4 +1,4 @@
-/** Bands, by urgency and by weight. */
+/** Priority bands, strict and weighted. */
 
 import { bandByDscp, bandByFilter, Fifo, Priority } from "@warren/tunnel/shape";
 import { Udp } from "@warren/tunnel/udp";

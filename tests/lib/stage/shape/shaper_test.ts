@@ -1,4 +1,4 @@
-/** The shaper by a fake clock: its rate, its order, and whom it lets wait. */
+/** Shaper with a fake clock: rate, order, fairness. */
 
 import { Direction, type Stage } from "@warren/tunnel/core";
 import { Fifo, FqCodel, Priority, type Scheduler, Shaper, TokenBucket } from "@warren/tunnel/shape";
