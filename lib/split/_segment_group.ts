@@ -1,6 +1,13 @@
 /** A group of packets that one super-packet stands for. */
 
-import {
+import * as field from "../wire/header_fields.ts";
+import { adjust, difference, pseudoHeaderSumIpv4, pseudoHeaderSumIpv6, sum } from "../core/checksum.ts";
+import type { Packet } from "../core/packet.ts";
+import { Protocol } from "../wire/protocol.ts";
+import { Tcp } from "../wire/tcp.ts";
+
+// Specification
+const {
   DONT_FRAGMENT,
   IPV4_CHECKSUM,
   IPV4_DST,
@@ -27,11 +34,7 @@ import {
   TCP_WINDOW,
   UDP_CHECKSUM,
   UDP_LENGTH,
-} from "../wire/header_fields.ts";
-import { adjust, difference, pseudoHeaderSumIpv4, pseudoHeaderSumIpv6, sum } from "../core/checksum.ts";
-import type { Packet } from "../core/packet.ts";
-import { Protocol } from "../wire/protocol.ts";
-import { Tcp } from "../wire/tcp.ts";
+} = field;
 
 // Implementation
 /**

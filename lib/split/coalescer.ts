@@ -1,6 +1,14 @@
 /** Generic receive offload (GRO) in software: groups the packets of a batch that one super-packet stands for. */
 
-import {
+import * as field from "../wire/header_fields.ts";
+import { flowStart, Group, MAX_GROUPED, type SegmentGroup } from "./_segment_group.ts";
+import type { PacketBatch } from "../core/batch.ts";
+import type { Packet } from "../core/packet.ts";
+import { Protocol } from "../wire/protocol.ts";
+import { Tcp } from "../wire/tcp.ts";
+
+// Specification
+const {
   FRAGMENT_BITS,
   IPV4_FLAGS,
   IPV4_HEADER,
@@ -17,12 +25,7 @@ import {
   UDP_CHECKSUM,
   UDP_HEADER,
   UDP_LENGTH,
-} from "../wire/header_fields.ts";
-import { flowStart, Group, MAX_GROUPED, type SegmentGroup } from "./_segment_group.ts";
-import type { PacketBatch } from "../core/batch.ts";
-import type { Packet } from "../core/packet.ts";
-import { Protocol } from "../wire/protocol.ts";
-import { Tcp } from "../wire/tcp.ts";
+} = field;
 
 export { MAX_GROUPED, type SegmentGroup };
 

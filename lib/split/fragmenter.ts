@@ -1,6 +1,18 @@
 /** Fragments IP packets: the first fragment reuses the packet's slot, the others get new slots. */
 
-import {
+import * as field from "../wire/header_fields.ts";
+import { FragmentIds } from "./fragment_ids.ts";
+import { copyMetadata } from "../core/copy_packet.ts";
+import { replaceWithSegment } from "../wire/packet_parts.ts";
+import { checksum, sum } from "../core/checksum.ts";
+import type { Packet, StageContext } from "../core/mod.ts";
+import { Ip, Protocol } from "../wire/ip.ts";
+import type { Ipv4 } from "../wire/ipv4.ts";
+import type { Ipv6 } from "../wire/ipv6.ts";
+import { Segmenter } from "./segmenter.ts";
+
+// Specification: options, RFC 791 section 3.1
+const {
   DONT_FRAGMENT,
   END_OF_OPTIONS,
   FRAGMENT_HEADER,
@@ -20,18 +32,7 @@ import {
   MORE_FRAGMENTS,
   MORE_FRAGMENTS_IPV6,
   NO_OPERATION,
-} from "../wire/header_fields.ts";
-import { FragmentIds } from "./fragment_ids.ts";
-import { copyMetadata } from "../core/copy_packet.ts";
-import { replaceWithSegment } from "../wire/packet_parts.ts";
-import { checksum, sum } from "../core/checksum.ts";
-import type { Packet, StageContext } from "../core/mod.ts";
-import { Ip, Protocol } from "../wire/ip.ts";
-import type { Ipv4 } from "../wire/ipv4.ts";
-import type { Ipv6 } from "../wire/ipv6.ts";
-import { Segmenter } from "./segmenter.ts";
-
-// Specification: options, RFC 791 section 3.1
+} = field;
 const COPIED = 0x80;
 
 // Implementation: drop reasons

@@ -8,7 +8,21 @@
  * several. Each segment gets `Packet.segmentSize` bytes of its payload, the last one the rest.
  */
 
-import {
+import * as field from "../wire/header_fields.ts";
+import { adjust, checksum, difference, sum } from "../core/checksum.ts";
+import { isPartial } from "../wire/transport_checksum.ts";
+import { copyMetadata } from "../core/copy_packet.ts";
+import type { Packet } from "../core/packet.ts";
+import type { PacketPool } from "../core/pool.ts";
+import { Ip } from "../wire/ip.ts";
+import { Protocol } from "../wire/protocol.ts";
+import { Tcp } from "../wire/tcp.ts";
+import { Udp } from "../wire/udp.ts";
+
+export { Coalescer, type CoalescerOptions, MAX_GROUPED, type SegmentGroup } from "./coalescer.ts";
+
+// Specification
+const {
   IPV4_CHECKSUM,
   IPV4_ID,
   IPV4_MAX_LENGTH,
@@ -24,18 +38,7 @@ import {
   TCP_WINDOW,
   UDP_CHECKSUM,
   UDP_LENGTH,
-} from "../wire/header_fields.ts";
-import { adjust, checksum, difference, sum } from "../core/checksum.ts";
-import { isPartial } from "../wire/transport_checksum.ts";
-import { copyMetadata } from "../core/copy_packet.ts";
-import type { Packet } from "../core/packet.ts";
-import type { PacketPool } from "../core/pool.ts";
-import { Ip } from "../wire/ip.ts";
-import { Protocol } from "../wire/protocol.ts";
-import { Tcp } from "../wire/tcp.ts";
-import { Udp } from "../wire/udp.ts";
-
-export { Coalescer, type CoalescerOptions, MAX_GROUPED, type SegmentGroup } from "./coalescer.ts";
+} = field;
 
 // Implementation
 /** Maximum segments of a super-packet: Linux makes none below 8 bytes (`TCP_MIN_GSO_SIZE` in `net/tcp.h`). */

@@ -8,22 +8,7 @@
  *                              └─► datagram refused             └─► dropped, time exceeded about the first
  */
 
-import {
-  ECN_CONGESTION_EXPERIENCED,
-  ECN_NOT_CAPABLE,
-  FRAGMENT_HEADER,
-  FRAGMENT_ID,
-  ICMP_HEADER,
-  IPV4_CHECKSUM,
-  IPV4_DST,
-  IPV4_FLAGS,
-  IPV4_MAX_LENGTH,
-  IPV4_SRC,
-  IPV4_TOTAL_LENGTH,
-  IPV6_HEADER,
-  IPV6_PAYLOAD_LENGTH,
-  IPV6_SRC,
-} from "../../wire/header_fields.ts";
+import * as field from "../../wire/header_fields.ts";
 import { type Fault, FAULTS } from "./_fragment_faults.ts";
 import { Fit, type Fragment, FragmentLists } from "../../split/fragment_lists.ts";
 import { copyMetadata } from "../../core/copy_packet.ts";
@@ -40,6 +25,22 @@ import { Ipv6 } from "../../wire/ipv6.ts";
 import { checkInteger, checkNames, type OptionNames } from "../../core/options.ts";
 
 // Specification
+const {
+  ECN_CONGESTION_EXPERIENCED,
+  ECN_NOT_CAPABLE,
+  FRAGMENT_HEADER,
+  FRAGMENT_ID,
+  ICMP_HEADER,
+  IPV4_CHECKSUM,
+  IPV4_DST,
+  IPV4_FLAGS,
+  IPV4_MAX_LENGTH,
+  IPV4_SRC,
+  IPV4_TOTAL_LENGTH,
+  IPV6_HEADER,
+  IPV6_PAYLOAD_LENGTH,
+  IPV6_SRC,
+} = field;
 /** RFC 1122 section 3.3.2, RFC 8200 section 4.5. */
 const TIMEOUT = 60_000;
 

@@ -5,7 +5,7 @@
  *     inbound    error from outside, quotes  198.51.100.1:5000 > 192.0.2.1:53 ─► flow ─► 10.9.0.5:5000 > 192.0.2.1:53
  */
 
-import { DST_PORT, IPV4_DST, IPV4_SRC, SRC_PORT } from "../../wire/header_fields.ts";
+import * as field from "../../wire/header_fields.ts";
 import type { Packet, StageContext } from "../../core/mod.ts";
 import { drop } from "../../core/drop.ts";
 import { type FlowKey, FlowKind } from "../../table/flow_key.ts";
@@ -15,6 +15,9 @@ import { Protocol } from "../../wire/protocol.ts";
 import { NaptDrop } from "./_napt_drop.ts";
 import type { NaptTable } from "./_napt_table.ts";
 import { setQuoted } from "./_quoted.ts";
+
+// Specification
+const { DST_PORT, IPV4_DST, IPV4_SRC, SRC_PORT } = field;
 
 // Implementation
 const PORTS = 65_536;

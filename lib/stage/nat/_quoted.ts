@@ -1,13 +1,6 @@
 /** Packets that ICMP errors quote: their check, and the translation of IPv4 ones with all checksums over them. */
 
-import {
-  FRAGMENT_OFFSET,
-  ICMP_ID,
-  IPV4_CHECKSUM,
-  IPV4_FLAGS,
-  IPV4_HEADER,
-  IPV4_PROTOCOL,
-} from "../../wire/header_fields.ts";
+import * as field from "../../wire/header_fields.ts";
 import { adjust, difference, difference32 } from "../../core/checksum.ts";
 import { adjustTransport, checksumField } from "../../wire/transport_checksum.ts";
 import { isIcmpError } from "../../wire/icmp_query.ts";
@@ -15,6 +8,9 @@ import type { Icmpv4 } from "../../wire/icmpv4.ts";
 import type { Icmpv6 } from "../../wire/icmpv6.ts";
 import { Protocol } from "../../wire/protocol.ts";
 import { QuotedPacket } from "../../wire/quoted_packet.ts";
+
+// Specification
+const { FRAGMENT_OFFSET, ICMP_ID, IPV4_CHECKSUM, IPV4_FLAGS, IPV4_HEADER, IPV4_PROTOCOL } = field;
 
 /** View of the packet that the current error quotes. */
 const quoted = new QuotedPacket();

@@ -2,25 +2,7 @@
 
 import { difference, pseudoHeaderSumIpv4, pseudoHeaderSumIpv6, sum } from "../../core/checksum.ts";
 import type { Packet } from "../../core/mod.ts";
-import {
-  DONT_FRAGMENT,
-  FRAGMENT_BITS,
-  FRAGMENT_ID,
-  ICMP_CHECKSUM,
-  ICMP_HEADER,
-  IPV4_DST,
-  IPV4_FLAGS,
-  IPV4_HEADER,
-  IPV4_ID,
-  IPV4_MAX_LENGTH,
-  IPV4_SRC,
-  IPV4_TTL,
-  IPV6_DST,
-  IPV6_HEADER,
-  IPV6_HOP_LIMIT,
-  IPV6_SRC,
-  MORE_FRAGMENTS,
-} from "../../wire/header_fields.ts";
+import * as field from "../../wire/header_fields.ts";
 import { Icmpv4 } from "../../wire/icmpv4.ts";
 import { Icmpv6 } from "../../wire/icmpv6.ts";
 import { Protocol } from "../../wire/protocol.ts";
@@ -39,6 +21,25 @@ import {
 } from "./_translation.ts";
 
 // Specification
+const {
+  DONT_FRAGMENT,
+  FRAGMENT_BITS,
+  FRAGMENT_ID,
+  ICMP_CHECKSUM,
+  ICMP_HEADER,
+  IPV4_DST,
+  IPV4_FLAGS,
+  IPV4_HEADER,
+  IPV4_ID,
+  IPV4_MAX_LENGTH,
+  IPV4_SRC,
+  IPV4_TTL,
+  IPV6_DST,
+  IPV6_HEADER,
+  IPV6_HOP_LIMIT,
+  IPV6_SRC,
+  MORE_FRAGMENTS,
+} = field;
 /** RFC 4884 section 4: minimum length of the quoted packet, with padding, before extensions (bytes). */
 const MIN_EXTENDED_QUOTE = 128;
 /** RFC 4884 section 7: version of extensions, and length of their header (bytes). */

@@ -2,19 +2,7 @@
 
 import { difference, pseudoHeaderSumIpv4, sum } from "../../core/checksum.ts";
 import type { Packet } from "../../core/mod.ts";
-import {
-  DONT_FRAGMENT,
-  FRAGMENT_HEADER,
-  FRAGMENT_ID,
-  FRAGMENT_WORD,
-  ICMP_HEADER,
-  ICMPV4_MAX_ERROR,
-  IPV4_HEADER,
-  IPV4_MAX_LENGTH,
-  IPV6_SRC,
-  MORE_FRAGMENTS,
-  ROUTING_SEGMENTS_LEFT,
-} from "../../wire/header_fields.ts";
+import * as field from "../../wire/header_fields.ts";
 import { Icmpv6 } from "../../wire/icmpv6.ts";
 import { Ipv6 } from "../../wire/ipv6.ts";
 import { longestLength } from "../../wire/packet_parts.ts";
@@ -29,6 +17,21 @@ import {
   Untranslatable,
   writeIpv4,
 } from "./_translation.ts";
+
+// Specification
+const {
+  DONT_FRAGMENT,
+  FRAGMENT_HEADER,
+  FRAGMENT_ID,
+  FRAGMENT_WORD,
+  ICMP_HEADER,
+  ICMPV4_MAX_ERROR,
+  IPV4_HEADER,
+  IPV4_MAX_LENGTH,
+  IPV6_SRC,
+  MORE_FRAGMENTS,
+  ROUTING_SEGMENTS_LEFT,
+} = field;
 
 /**
  * Translates an IPv6 packet to IPv4 with other addresses; `id` is for packets that routers may fragment. Returns the

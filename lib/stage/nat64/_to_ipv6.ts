@@ -2,18 +2,7 @@
 
 import { difference, pseudoHeaderSumIpv4, pseudoHeaderSumIpv6, sum } from "../../core/checksum.ts";
 import type { Packet } from "../../core/mod.ts";
-import {
-  END_OF_OPTIONS,
-  ICMP_HEADER,
-  IPV4_HEADER,
-  IPV6_DST,
-  IPV6_HEADER,
-  IPV6_MIN_MTU,
-  IPV6_SRC,
-  NO_OPERATION,
-  UDP_CHECKSUM,
-  UDP_HEADER,
-} from "../../wire/header_fields.ts";
+import * as field from "../../wire/header_fields.ts";
 import { Icmpv4 } from "../../wire/icmpv4.ts";
 import { Icmpv6 } from "../../wire/icmpv6.ts";
 import { Ipv4 } from "../../wire/ipv4.ts";
@@ -46,6 +35,18 @@ import {
 } from "./_translation.ts";
 
 // Specification: IPv4 options, RFC 791 section 3.1
+const {
+  END_OF_OPTIONS,
+  ICMP_HEADER,
+  IPV4_HEADER,
+  IPV6_DST,
+  IPV6_HEADER,
+  IPV6_MIN_MTU,
+  IPV6_SRC,
+  NO_OPERATION,
+  UDP_CHECKSUM,
+  UDP_HEADER,
+} = field;
 const LOOSE_SOURCE_ROUTE = 131;
 const STRICT_SOURCE_ROUTE = 137;
 

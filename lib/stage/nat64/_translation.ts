@@ -10,7 +10,11 @@
 
 import { checksum } from "../../core/checksum.ts";
 import type { Packet } from "../../core/mod.ts";
-import {
+import * as field from "../../wire/header_fields.ts";
+import { Protocol } from "../../wire/protocol.ts";
+
+// Specification
+const {
   FRAGMENT_HEADER,
   FRAGMENT_ID,
   FRAGMENT_WORD,
@@ -27,10 +31,7 @@ import {
   IPV6_NEXT_HEADER,
   IPV6_PAYLOAD_LENGTH,
   IPV6_SRC,
-} from "../../wire/header_fields.ts";
-import { Protocol } from "../../wire/protocol.ts";
-
-// Specification
+} = field;
 /** RFC 7915 section 5.1: up to this length, routers may fragment a translated packet. */
 export const MAX_FRAGMENTABLE = 1260;
 

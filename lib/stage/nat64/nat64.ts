@@ -9,17 +9,7 @@
 import { Fragmenter } from "../../split/fragmenter.ts";
 import { drop } from "../../core/drop.ts";
 import { FragmentIds } from "../../split/fragment_ids.ts";
-import {
-  DONT_FRAGMENT,
-  FRAGMENT_HEADER,
-  FRAGMENT_ID,
-  IPV4_FLAGS,
-  IPV6_DST,
-  IPV6_MIN_MTU,
-  IPV6_SRC,
-  TCP_FLAGS_BYTE,
-  TCP_HEADER,
-} from "../../wire/header_fields.ts";
+import * as field from "../../wire/header_fields.ts";
 import { isUnicast4, isUnicast6 } from "../../wire/unicast.ts";
 import { difference } from "../../core/checksum.ts";
 import { gotValue } from "../../core/options.ts";
@@ -53,6 +43,17 @@ import { type Ipv4Addresses, type Ipv6Addresses, Untranslatable } from "./_trans
 import { readWords, writeWords } from "./_words.ts";
 
 // Specification
+const {
+  DONT_FRAGMENT,
+  FRAGMENT_HEADER,
+  FRAGMENT_ID,
+  IPV4_FLAGS,
+  IPV6_DST,
+  IPV6_MIN_MTU,
+  IPV6_SRC,
+  TCP_FLAGS_BYTE,
+  TCP_HEADER,
+} = field;
 const PORTS_HEADER = 8;
 /** RFC 7915 section 4: the longest IPv4 packet that fits the minimum IPv6 MTU after translation. */
 const MAX_IPV4_LENGTH = 1260;
