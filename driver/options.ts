@@ -1,6 +1,6 @@
 /** Options of a device, checked before the system is touched. */
 
-import { type Address, parseAddress, parseCidr, Prefix } from "../lib/wire/address.ts";
+import { type Address, parseAddress, parseCidr, type Prefix } from "../lib/wire/address.ts";
 import { IPV4_MAX_LENGTH, IPV4_MIN_MTU, IPV6_MIN_MTU } from "../lib/wire/header_fields.ts";
 import { checkInteger, checkNames, gotValue, type OptionNames } from "../lib/core/options.ts";
 
@@ -362,15 +362,6 @@ function withoutRepetition(routes: CheckedRoute[]): CheckedRoute[] {
   return routes.filter((one) => one.isDefault !== true || !routes.some((other) => isSame(other, one)));
 }
 
-/** Halves of a default prefix: more specific than the existing default route, which stays in place. */
-export function halvesOf({ address: { family, bytes } }: Prefix): Prefix[] {
-  return [0, 0x80].map((first) => {
-    const half = new Uint8Array(bytes.length);
-    half[0] = first;
-    return new Prefix({ family, bytes: half }, 1);
-  });
-}
-
 function checkRule(rule: RuleOptions): CheckedRule {
   const attempt = "add a rule";
   checkNames(attempt, rule, RULE_OPTIONS);
@@ -381,6 +372,9 @@ function checkRule(rule: RuleOptions): CheckedRule {
     to !== undefined && to.address.family !== family || rule.family !== undefined && rule.family !== family
   ) {
     throw new TypeError("Cannot add a rule: from, to and family must be of the same IP version");
+  }
+  if (family !== 4 && family !== 6) {
+    throw new TypeError(`Cannot add a rule: family must be 4 or 6, ${gotValue(family)}`);
   }
   checkInteger(attempt, "table", rule.table, 1, MAX_U32);
   if (rule.mark !== undefined) checkInteger(attempt, "mark", rule.mark, 0, MAX_U32);

@@ -32,7 +32,7 @@ export type {
   ScriptFlag,
   ScriptFlags,
   ValueFlag,
-} from "./script/own_flags.ts";
+} from "./script/script_flags.ts";
 export {
   script,
   type ScriptOptions,

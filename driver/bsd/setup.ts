@@ -6,7 +6,8 @@
  */
 
 import type { Prefix } from "../../lib/wire/address.ts";
-import { type CheckedDeviceOptions, type CheckedRoute, halvesOf } from "../options.ts";
+import type { CheckedDeviceOptions, CheckedRoute } from "../options.ts";
+import { halvesOf } from "../default_route.ts";
 import type { Bsd } from "./bsd.ts";
 import type { Interface } from "./interface.ts";
 import { type InterfaceRoute, RouteSocket } from "./route_socket.ts";

@@ -7,7 +7,8 @@
  */
 
 import { formatCidr, Prefix } from "../../lib/wire/address.ts";
-import { type CheckedDeviceOptions, type CheckedRoute, type CheckedRule, halvesOf } from "../options.ts";
+import type { CheckedDeviceOptions, CheckedRoute, CheckedRule } from "../options.ts";
+import { halvesOf } from "../default_route.ts";
 import { readSystemFile } from "./files.ts";
 import { Journal } from "./journal.ts";
 import type { JournalEntry } from "./journal_format.ts";

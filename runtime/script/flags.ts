@@ -15,7 +15,7 @@ import {
   readScriptFlags,
   type ScriptArguments,
   type ScriptFlags,
-} from "./own_flags.ts";
+} from "./script_flags.ts";
 import { isProfileFlag, PROFILE_FLAG, unexpectedWord } from "./profile_flag.ts";
 
 /** Parsed command line of a script. */

@@ -8,7 +8,7 @@ import {
   type GivenArguments,
   type ScriptArguments,
   type ScriptFlags,
-} from "./own_flags.ts";
+} from "./script_flags.ts";
 import type { ScriptCapture } from "./capture.ts";
 import type { Profile } from "./profile.ts";
 import { describe, greet, reportLoading, showCounters, summarize } from "./progress.ts";

@@ -23,7 +23,7 @@ const NAMES: OptionNames<DnsResolverOptions> = {
   records: "texts",
   zones: "texts",
   block: "optional",
-  allow: "iterable",
+  allow: "texts",
   blockAnswer: "optional",
   blockTtl: "number",
   fakeIp: "optional",

@@ -36,8 +36,8 @@ const NAMES: OptionNames<FakeIpOptions> = {
   capacity: "number",
   ttl: "number",
   reuseAfter: "number",
-  except: "iterable",
-  only: "iterable",
+  except: "texts",
+  only: "texts",
 };
 
 /** Options for {@linkcode FakeIp}. */

@@ -15,7 +15,7 @@ import { CountedKeys } from "../../table/counted_keys.ts";
 import type { CheckedNaptOptions, Forward } from "./_napt_options.ts";
 import { HostShares } from "../../table/host_shares.ts";
 import { PortPool } from "../../table/port_pool.ts";
-import { ownsPort, PortTaker } from "../../table/worker_ports.ts";
+import { ownsPort, PortTaker } from "../../table/port_taker.ts";
 
 // Implementation
 const PORTS = 65_536;

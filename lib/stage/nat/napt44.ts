@@ -21,7 +21,7 @@ import { FlowKey } from "../../table/flow_key.ts";
 import { versionOf } from "../../wire/ip.ts";
 import { Ipv4 } from "../../wire/ipv4.ts";
 import { Protocol } from "../../wire/protocol.ts";
-import { ownsPort, portOwner, SINGLE_WORKER } from "../../table/worker_ports.ts";
+import { ownsPort, portOwner, SINGLE_WORKER } from "../../table/port_taker.ts";
 import { Fragments } from "./_fragments.ts";
 import { NaptDrop } from "./_napt_drop.ts";
 import { NaptErrors } from "./_napt_errors.ts";
@@ -33,7 +33,7 @@ import {
 } from "./_napt_options.ts";
 import { checkState, type SavedState, stateOf } from "./_napt_state.ts";
 import { Hosts, NaptTable, Refusal, Seen } from "./_napt_table.ts";
-import { Ports } from "./_ports.ts";
+import { Ports } from "./_port_fields.ts";
 import { drop } from "../../core/drop.ts";
 import { FragmentIds } from "../../split/fragment_ids.ts";
 import { isQuery, isReply } from "../../wire/icmp_query.ts";

@@ -31,7 +31,7 @@ import { Ipv4 } from "../../wire/ipv4.ts";
 import { Ipv6 } from "../../wire/ipv6.ts";
 import { Protocol } from "../../wire/protocol.ts";
 import { Tcp } from "../../wire/tcp.ts";
-import { ownsPort, portOwner, SINGLE_WORKER } from "../../table/worker_ports.ts";
+import { ownsPort, portOwner, SINGLE_WORKER } from "../../table/port_taker.ts";
 import { Flows, isSaved, type SavedSession } from "./_flows.ts";
 import { Fragments } from "./_fragments.ts";
 import { checkNat64Options, type Nat64Options } from "./_nat64_options.ts";

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { MemoryDevice } from "../../../driver/memory.ts";
 import { UsageError } from "../../../runtime/script/failure.ts";
 import { checkOwnFlags, parseScriptFlags, usage } from "../../../runtime/script/flags.ts";
-import type { ScriptFlags } from "../../../runtime/script/own_flags.ts";
+import type { ScriptFlags } from "../../../runtime/script/script_flags.ts";
 import type { TunnelOptions } from "../../../runtime/tunnel/tunnel.ts";
 
 function one(args: string[], declared: TunnelOptions = {}): TunnelOptions {
