@@ -1,7 +1,7 @@
 /** Checks of options and arguments. Errors state the rule and the value. */
 
 /** Kinds of option values; `"any"` where the option's own check decides. */
-type Kind = "any" | "boolean" | "function" | "iterable" | "list" | "number" | "object" | "text" | "texts";
+type Kind = "any" | "boolean" | "function" | "list" | "number" | "object" | "text" | "texts";
 
 /** Names of all options of an interface with the kinds of their values, which are needed or optional. */
 export type OptionNames<Options> = {
@@ -12,10 +12,6 @@ export type OptionNames<Options> = {
 const KINDS: Record<string, [rule: string, holds: (value: unknown) => boolean]> = {
   boolean: ["be true or false", (value) => typeof value === "boolean"],
   function: ["be a function", (value) => typeof value === "function"],
-  iterable: [
-    "be an array or another iterable object",
-    (value) => Symbol.iterator in Object(value) && typeof value !== "string",
-  ],
   list: ["be an array", Array.isArray],
   number: ["be a number", (value) => typeof value === "number"],
   object: ["be an object", (value) => typeof value === "object" && value !== null],
