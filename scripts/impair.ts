@@ -1,6 +1,6 @@
 #!/usr/bin/env -S deno run --allow-ffi
 /**
- * Joins two TUN devices by a bad road, and says at the end what it did.
+ * Joins two TUN devices by a bad link, and says at the end what it did.
  * Try: as relay.ts says, then ping -i 0.01 10.9.0.2
  */
 import { device, Direction, script } from "@warren/tunnel";

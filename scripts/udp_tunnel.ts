@@ -1,6 +1,6 @@
 #!/usr/bin/env -S deno run --allow-ffi
 /** Joins two machines over UDP. Try: udp_tunnel.ts on 192.0.2.1, udp_tunnel.ts --address 10.9.0.2/24 --far udp://192.0.2.1:4500 on the other; there ping 10.9.0.1 */
-// Plain text: whoever is on the road reads and forges packets; whoever reaches the port takes the tunnel over.
+// Plain text: anyone on the path can read and forge packets, and the last sender to the port becomes the peer.
 import { script, udp } from "@warren/tunnel";
 
 // 1500 bytes of Ethernet, less 28 for IPv4 and UDP or 48 for IPv6 and UDP.

@@ -26,39 +26,46 @@ export function rescue(paths: Uint8Array[], status: number): void {
   const O_RDONLY = 0;
   const [NLMSG_FLAGS, NLM_F_ACK] = [6, 4];
   for (const soname of ["libc.so.6", "libc.musl-x86_64.so.1", "libc.musl-aarch64.so.1"]) {
+    let libc;
     try {
-      const libc = Deno.dlopen(soname, symbols).symbols;
-      for (const path of paths) {
-        const file = path[0] === 0 ? -1 : libc.open(path as BufferSource, O_RDONLY, 0);
-        if (file < 0) continue;
-        let text = "";
-        const decoder = new TextDecoder();
-        const chunk = new Uint8Array(65536);
-        for (;;) {
-          const length = libc.read(file, chunk, BigInt(chunk.length));
-          if (length <= 0) break;
-          text += decoder.decode(chunk.subarray(0, length), { stream: true });
-        }
-        const undos: (Uint8Array<ArrayBuffer> | undefined)[] = [];
+      libc = Deno.dlopen(soname, symbols).symbols;
+    } catch {
+      // This C library is not installed.
+      continue;
+    }
+    for (const path of paths) {
+      const file = path[0] === 0 ? -1 : libc.open(path as BufferSource, O_RDONLY, 0);
+      if (file < 0) continue;
+      let text = "";
+      const decoder = new TextDecoder();
+      const chunk = new Uint8Array(65536);
+      for (;;) {
+        const length = libc.read(file, chunk, BigInt(chunk.length));
+        if (length <= 0) break;
+        text += decoder.decode(chunk.subarray(0, length), { stream: true });
+      }
+      const undos: (Uint8Array<ArrayBuffer> | undefined)[] = [];
+      try {
         // The first line is not a change, and what follows the last line feed is incomplete.
         for (const line of text.split("\n").slice(1, -1)) {
           const { undo, forget } = JSON.parse(line) as { undo?: string; forget?: number };
           if (undo !== undefined) undos.push(Uint8Array.fromHex(undo));
           else if (forget !== undefined) undos[forget] = undefined;
         }
-        const socket = libc.socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
-        // rtnetlink executes a message before send returns.
-        for (const undo of undos.reverse()) {
-          if (undo === undefined) continue;
-          // Nobody reads acknowledgements.
-          undo[NLMSG_FLAGS]! &= ~NLM_F_ACK;
-          libc.send(socket, undo, BigInt(undo.length), 0);
-        }
-        libc.unlink(path as BufferSource);
+      } catch {
+        // A corrupt journal is left for the next start, which reports it.
+        continue;
       }
-      libc._exit(status);
-    } catch {
-      // The other C library.
+      const socket = libc.socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+      // rtnetlink executes a message before send returns.
+      for (const undo of undos.reverse()) {
+        if (undo === undefined) continue;
+        // Nobody reads acknowledgements.
+        undo[NLMSG_FLAGS]! &= ~NLM_F_ACK;
+        libc.send(socket, undo, BigInt(undo.length), 0);
+      }
+      libc.unlink(path as BufferSource);
     }
+    libc._exit(status);
   }
 }

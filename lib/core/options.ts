@@ -1,7 +1,7 @@
 /** Checks of options and arguments. Errors state the rule and the value. */
 
-/** Kinds of option values; `"any"` where the option's own check decides. */
-type Kind = "any" | "boolean" | "function" | "list" | "number" | "object" | "text" | "texts";
+/** Kinds of option values. */
+type Kind = "boolean" | "function" | "list" | "number" | "object" | "text" | "texts";
 
 /** Names of all options of an interface with the kinds of their values, which are needed or optional. */
 export type OptionNames<Options> = {
@@ -56,8 +56,9 @@ export function checkNames<Options>(attempt: string, options: Options, names: Op
 export function checkInteger(attempt: string, name: string, value: unknown, min: number, max: number): void {
   if (Number.isInteger(value) && value as number >= min && value as number <= max) return;
   let bounds = ` from ${min} to ${max}`;
-  if (max === Infinity || max === Number.MAX_SAFE_INTEGER) bounds = ` of at least ${min}`;
-  if (min === Number.MIN_SAFE_INTEGER) bounds = "";
+  if (max === Number.MAX_SAFE_INTEGER) bounds = ` from ${min} to 2^53 - 1`;
+  if (max === Infinity) bounds = ` of at least ${min}`;
+  if (min === Number.MIN_SAFE_INTEGER) bounds = " between -2^53 and 2^53";
   const message = `Cannot ${attempt}: ${name} must be an integer${bounds}, ${gotValue(value)}`;
   throw typeof value === "number" ? new RangeError(message) : new TypeError(message);
 }
@@ -65,11 +66,13 @@ export function checkInteger(attempt: string, name: string, value: unknown, min:
 /**
  * Checks a number that need not be an integer, such as a limit of `Infinity`.
  *
- * @throws {RangeError} when it is below `min`, or not a number.
+ * @throws {TypeError} when it is not a number.
+ * @throws {RangeError} when it is below `min`.
  */
-export function checkMin(attempt: string, name: string, value: number, min: number): void {
-  if (value >= min) return;
-  throw new RangeError(`Cannot ${attempt}: ${name} must be at least ${min}, ${gotValue(value)}`);
+export function checkMin(attempt: string, name: string, value: unknown, min: number): void {
+  if (typeof value === "number" && value >= min) return;
+  const message = `Cannot ${attempt}: ${name} must be at least ${min}, ${gotValue(value)}`;
+  throw typeof value === "number" ? new RangeError(message) : new TypeError(message);
 }
 
 /** Formats the end of an error message about a value: `got 40`, `got "x"`, `got an array`. */
@@ -79,6 +82,8 @@ export function gotValue(value: unknown): string {
       return `got ${JSON.stringify(value)}`;
     case "object":
       return value === null ? "got null" : Array.isArray(value) ? "got an array" : "got an object";
+    case "bigint":
+      return `got ${value}n`;
     case "function":
     case "symbol":
       return `got a ${typeof value}`;

@@ -14,7 +14,7 @@ const ACTS_ON_TERMINALS = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 export interface StageStats {
   /** Name of the stage. */
   readonly name: string;
-  /** Packets dropped by the stage, by reason; bounded as {@linkcode TunnelStats.dropped} is. */
+  /** Packets dropped by the stage through its context, by reason; bounded as {@linkcode TunnelStats.dropped} is. */
   readonly dropped: Record<string, number>;
   /** The stage's own counters: `Stage.counters`. */
   readonly counters: Record<string, number>;
@@ -54,7 +54,10 @@ export interface TunnelStats {
   queued: number;
   /** Packets with a truncated or inconsistent header, as far as views found it; the other counters include them. */
   malformed: number;
-  /** Stages in order; with several workers, those of this worker. */
+  /**
+   * Stages in order, the handler of `run` among them; empty before the tunnel runs. With several workers, those of this
+   * worker, whose drops do not add up to `dropped`.
+   */
   stages: StageStats[];
 }
 

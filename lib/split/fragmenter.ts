@@ -154,7 +154,7 @@ export class Fragmenter {
     const headerLength = (existing >= 0 ? existing : endOf(bytes, start, field)) - start;
     const from = start + headerLength + (existing >= 0 ? FRAGMENT_HEADER : 0);
     const size = this.mtu - headerLength - FRAGMENT_HEADER & ~7;
-    if (size < 8) return "headers longer than the mtu";
+    if (size < 8) return "headers longer than the MTU";
     const next = bytes[existing >= 0 ? existing : field]!;
     const word = existing >= 0 ? view.getUint16(existing + FRAGMENT_WORD) : 0;
     // RFC 8200 section 4.5: unlike in IPv4, identifications are shared by all protocols.

@@ -6,13 +6,13 @@ import { STATE_NAMES, TIMEOUTS } from "./flow_state.ts";
 
 // Implementation
 /** Format of the state. */
-export const FORMAT = "warren firewall 1";
+export const FORMAT = "warren firewall 2";
 const PROTOCOL_TCP = 6;
 
 /** State of a firewall, as {@linkcode Firewall.save} returns it. */
 export interface SavedFirewall {
   /** Format, which tells it from the states of other stages. */
-  readonly format: "warren firewall 1";
+  readonly format: "warren firewall 2";
   /** Rules and defaults that allowed the flows, as text; see {@linkcode SavedFlow.allowedBy}. */
   readonly labels: readonly string[];
   /** Flows, the longest idle first. */

@@ -187,6 +187,11 @@ export class Firewall implements Stage {
     return this.#tracker.evicted;
   }
 
+  /** Counters for `Tunnel.stats`. */
+  get counters(): object {
+    return { flows: this.size, evicted: this.evicted };
+  }
+
   /** Rules with their counters; allocates. */
   get rules(): RuleReport[] {
     return this.#rules.rules.map(({ rule, text }, i) => ({

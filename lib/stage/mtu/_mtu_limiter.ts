@@ -67,6 +67,6 @@ export class MtuLimiter {
     const ip = Ip.of(packet)!;
     const may = ip.version === 4 ? !ip.dontFragment || this.#ignoreDontFragment : this.fragmentIpv6;
     if (may) this.#fragmenter.fragment(packet, context);
-    else this.#errors.answer(packet, IcmpError.PacketTooBig, context, "longer than the mtu", this.mtu);
+    else this.#errors.answer(packet, IcmpError.PacketTooBig, context, "longer than the MTU", this.mtu);
   }
 }

@@ -16,7 +16,7 @@ import type { Packet, PacketBatch, Stage, StageContext, TunnelEnd } from "../../
  * **Outbound**: fragments IPv4 packets that are too long and allow it (RFC 791 section 3.2). Answers others with
  * fragmentation needed (RFC 1191) or packet too big (RFC 4443 section 3.2), at a limited rate. The length of a super-packet
  * is that of its segments.
- * **Drops**: those of `fragment()`, such as `longer than the mtu` when no error could be sent.
+ * **Drops**: those of `fragment()`, such as `longer than the MTU` when no error could be sent.
  * **Limits**: below 1280, the minimum of IPv6, IPv6 packets are fragmented. Below 68, and for packets that are not IP, the
  * stage passes everything and the end refuses what it cannot send.
  */

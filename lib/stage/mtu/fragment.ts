@@ -39,8 +39,8 @@ const NAMES: OptionNames<FragmentOptions> = {
  * **Outbound**: fragments IPv4 packets, super-packets after segmentation. Answers packets with Don't Fragment with
  * fragmentation needed (RFC 1191), IPv6 packets with packet too big.
  * **Inbound**: passes all packets; the option `direction` swaps the two.
- * **Options**: {@linkcode FragmentOptions}. **Drops**: `longer than the mtu` when no error could be sent,
- * `no room for fragments`, `wrong header checksum`, `headers longer than the mtu` and others, see the README.
+ * **Options**: {@linkcode FragmentOptions}. **Drops**: `longer than the MTU` when no error could be sent,
+ * `no room for fragments`, `wrong header checksum`, `headers longer than the MTU` and others, see the README.
  * **Limits**: below an MTU of 1280, IPv6 needs `fragmentIpv6`. Packets that are not IP pass at any length.
  *
  * @throws {RangeError} when the MTU is not an integer from 68 to 65,535.

@@ -83,7 +83,7 @@ export interface SavedPath {
  * **Inbound**: learns from such errors, and passes all packets. An error must be about a packet that was sent in the last 10
  * seconds; for TCP its sequence number must be in flight (RFC 5927 section 4.1).
  * **Options**: {@linkcode PathMtuOptions}. **Counters**: `learned`, `ignored`, `size`.
- * **Drops**: `longer than the path mtu` when no error could be sent.
+ * **Drops**: `longer than the path MTU` when no error could be sent.
  * **Limits**: learns only the paths of packets from this machine; with several workers, only from errors that arrive at the
  * worker of their flow.
  *
@@ -165,6 +165,11 @@ export class PathMtu implements Stage {
     return this.#paths.size;
   }
 
+  /** Counters for `Tunnel.stats`. */
+  get counters(): object {
+    return { learned: this.learned, ignored: this.ignored, paths: this.size };
+  }
+
   /** Answers packets longer than their path MTU, and notes the others as sent. */
   outbound({ packets, length }: PacketBatch, context: StageContext): void {
     this.#begin(context);
@@ -173,7 +178,7 @@ export class PathMtu implements Stage {
       if (packet.length > this.#lowest) {
         const mtu = this.#tooLongFor(packet);
         if (mtu > 0) {
-          this.#errors.answer(packet, IcmpError.PacketTooBig, context, "longer than the path mtu", mtu);
+          this.#errors.answer(packet, IcmpError.PacketTooBig, context, "longer than the path MTU", mtu);
           continue;
         }
       }

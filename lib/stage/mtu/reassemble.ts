@@ -183,6 +183,11 @@ export class Reassemble implements Stage {
     this.#ecns = new Uint8Array(datagrams);
   }
 
+  /** Counters for `Tunnel.stats`. */
+  get counters(): object {
+    return { reassembled: this.reassembled, refused: this.refused, timedOut: this.timedOut };
+  }
+
   /** Reassembles packets from this machine. */
   outbound(batch: PacketBatch, context: StageContext): void {
     this.#pass(batch, context);

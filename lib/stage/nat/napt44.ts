@@ -141,6 +141,11 @@ export class Napt44 implements Stage {
     return this.#tcp.mappings + this.#udp.mappings + this.#icmp.mappings;
   }
 
+  /** Counters for `Tunnel.stats`. */
+  get counters(): object {
+    return { flows: this.flows, mappings: this.mappings };
+  }
+
   /** Translates the sources of packets from inside. */
   outbound(batch: PacketBatch, context: StageContext): void {
     this.#begin(context);

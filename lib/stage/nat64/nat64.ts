@@ -173,6 +173,11 @@ export class Nat64 implements Stage {
     return this.#flows.bindings;
   }
 
+  /** Counters for `Tunnel.stats`. */
+  get counters(): object {
+    return { flows: this.flows, bindings: this.bindings };
+  }
+
   /** Translates packets to the prefix to IPv4. */
   outbound(batch: PacketBatch, context: StageContext): void {
     this.#begin(context);

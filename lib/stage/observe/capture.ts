@@ -90,6 +90,11 @@ export class Capture implements Stage {
     this.#flushInterval = flushInterval;
   }
 
+  /** Counters for `Tunnel.stats`. */
+  get counters(): object {
+    return { packets: this.packets };
+  }
+
   outbound(batch: PacketBatch, context: StageContext): void {
     this.#writeAll(batch, context, Direction.Outbound);
   }

@@ -231,6 +231,11 @@ export class Meter implements Stage {
     this.#prefixLength6 = prefixLength6;
   }
 
+  /** Counters for `Tunnel.stats`. */
+  get counters(): object {
+    return { evicted: this.evicted, unknown: this.unknown };
+  }
+
   outbound(batch: PacketBatch, context: StageContext): void {
     this.#measure(batch, context.now, true);
   }

@@ -80,6 +80,11 @@ export class Mirror implements Stage {
     end.attach(this.#host());
   }
 
+  /** Counters for `Tunnel.stats`. */
+  get counters(): object {
+    return { mirrored: this.mirrored };
+  }
+
   outbound(batch: PacketBatch, context: StageContext): void {
     if (this.#direction !== Direction.Inbound) this.#copyAll(batch, Direction.Outbound, context);
   }

@@ -116,7 +116,7 @@ Deno.test("EndMtu answers at a limited rate, and counts the rest", () => {
   deepEqual(far, []);
   ok(device.length > 0 && device.length < 200, `${device.length}`);
   const { dropped } = test.pipeline.ledger.counters.snapshot(0);
-  deepEqual(dropped, { "longer than the mtu": 200 - device.length });
+  deepEqual(dropped, { "longer than the MTU": 200 - device.length });
   ok(test.balanced);
 });
 
