@@ -78,7 +78,7 @@ export type Unsegmentable = typeof Unsegmentable[keyof typeof Unsegmentable];
  * **Limits**: tunneled packets are segmented at the outermost header only; a partial checksum of another header is
  * {@linkcode Unsegmentable.Checksum}.
  *
- * @example Segmenting into a batch
+ * @example SegmentQueue into a batch
  * ```ts
  * import assert from "node:assert/strict";
  * import { PacketBatch, PacketPool } from "@warren/tunnel/core";

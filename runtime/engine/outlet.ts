@@ -6,7 +6,7 @@
 import type { Direction, FlowStats, Packet, PacketBatch, TunnelEnd } from "../../lib/core/mod.ts";
 import { writeTo } from "../../lib/core/write_to.ts";
 import type { Ledger } from "./ledger.ts";
-import { Segmenting } from "./segmenting.ts";
+import { SegmentQueue } from "./segment_queue.ts";
 
 // Specification: UDP_MAX_SEGMENTS, linux/udp.h; GSO_BY_FRAGS, linux/skbuff.h
 const MAX_SEGMENTS = 128;
@@ -16,13 +16,13 @@ const GSO_BY_FRAGS = 65_535;
 export class Outlet {
   readonly #ledger: Ledger;
   readonly #flow: FlowStats;
-  readonly #segmenting: Segmenting;
+  readonly #segmenting: SegmentQueue;
 
   /** Makes the exit of a direction. */
   constructor(ledger: Ledger, direction: Direction) {
     this.#ledger = ledger;
     this.#flow = ledger.flow(direction);
-    this.#segmenting = new Segmenting(ledger);
+    this.#segmenting = new SegmentQueue(ledger);
   }
 
   /** Number of packets that have left their batch and have not reached the end. */

@@ -25,7 +25,7 @@ import { OUT_OF_SLOT } from "../../lib/core/packet.ts";
 import type { Heartbeat } from "./heartbeat.ts";
 import type { Ledger } from "./ledger.ts";
 import { Outlet } from "./outlet.ts";
-import type { Segmenting } from "./segmenting.ts";
+import type { SegmentQueue } from "./segment_queue.ts";
 import { StagePlace, type StageRow } from "./stage_place.ts";
 
 // Implementation
@@ -255,7 +255,7 @@ export class Pipeline implements StageRow {
   /** Passes one batch of segments through a stage, unless packets wait for the end ahead; returns whether it did. */
   #passSegments(
     place: StagePlace,
-    inlet: Segmenting,
+    inlet: SegmentQueue,
     from: number,
     to: number,
     direction: Direction,

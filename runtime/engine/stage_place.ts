@@ -15,7 +15,7 @@ import { gotValue } from "../../lib/core/options.ts";
 import { EndMtu } from "../../lib/stage/mtu/end_mtu.ts";
 import type { Ledger } from "./ledger.ts";
 import { HandlerStage } from "./handler.ts";
-import { Segmenting } from "./segmenting.ts";
+import { SegmentQueue } from "./segment_queue.ts";
 
 /** The pipeline, as a stage's place sees it. */
 export interface StageRow {
@@ -59,7 +59,7 @@ export class StagePlace implements StageContext, Borrower {
   claimed = 0;
   #batch: PacketBatch | undefined;
   /** Segmentation before a stage with `segmented`, outbound and inbound. */
-  readonly #inlets: readonly (Segmenting | undefined)[];
+  readonly #inlets: readonly (SegmentQueue | undefined)[];
   /** The stage, if it is the one that enforces the far end's MTU. */
   readonly #endMtu: EndMtu | undefined;
   /** True if the stage sees batches; a handler sees their packets only. */
@@ -78,7 +78,7 @@ export class StagePlace implements StageContext, Borrower {
     this.#borrows = !(stage instanceof HandlerStage);
     const { segmented, outbound, inbound } = stage;
     this.#inlets = [outbound, inbound].map((method) =>
-      segmented === true && method !== undefined ? new Segmenting(row.ledger) : undefined
+      segmented === true && method !== undefined ? new SegmentQueue(row.ledger) : undefined
     );
   }
 
@@ -94,7 +94,7 @@ export class StagePlace implements StageContext, Borrower {
   }
 
   /** Segmentation before the stage in a direction; `undefined` if the stage takes super-packets. */
-  inlet(direction: Direction): Segmenting | undefined {
+  inlet(direction: Direction): SegmentQueue | undefined {
     return this.#inlets[direction];
   }
 

@@ -1,6 +1,5 @@
 /**
- * What a wrong argument gives, for every option of the toolbox: the messages as one list, `errors.list`, to be read in one
- * place. `deno test -A tests/golden -- --update` writes it anew.
+ * Lists the error of each wrong argument of the toolbox in `errors.list`, so that all messages can be read in one place. `deno test -A tests/golden -- --update` writes it anew.
  */
 
 import { deepEqual, equal } from "node:assert/strict";
@@ -31,7 +30,7 @@ import { ttl } from "@warren/tunnel/ttl";
 import { checkDeviceOptions, parseRoute } from "../../driver/options.ts";
 import { parseFarUrl } from "../../runtime/transport/far_url.ts";
 
-/** What is made of options; those that it needs. */
+/** Constructor under test, with its needed options. */
 interface Made {
   readonly make: (options: never) => unknown;
   readonly needed?: Record<string, unknown>;
@@ -79,7 +78,7 @@ const OPTIONS: Record<string, Made> = {
   "PacketPool": { make: (options) => new PacketPool(options), names: ["small", "large"] },
   "PacketQueue": { make: (options) => new PacketQueue(options), needed: { packets: 4 }, names: ["packets", "bytes"] },
   "PathMtu": { make: (options) => new PathMtu(options) },
-  "Priority": { make: (options) => new Priority(options), needed: { bands: [{ queue: new Fifo() }] } },
+  "Priority": { make: (options) => new Priority(options), needed: { bands: [new Fifo(), new Fifo()], classify: () => 0 } },
   "Reassemble": { make: (options) => new Reassemble(options) },
   "route()": { make: (options) => route([], options) },
   "route(), a policy": { make: (policy) => route([policy]), needed: { to: 1 } },
@@ -90,7 +89,7 @@ const OPTIONS: Record<string, Made> = {
   "TokenBucket": {
     make: (options) => new TokenBucket(options),
     needed: { rateBitsPerSecond: 1e6 },
-    names: ["rateBitsPerSecond", "burstBytes"],
+    names: ["rateBitsPerSecond", "burst"],
   },
   "ttl()": { make: (options) => ttl(options) },
   "udp()": { make: (options) => udp(options), needed: { peer: "192.0.2.1:4500" } },

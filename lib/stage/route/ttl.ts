@@ -3,7 +3,7 @@
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
 import { IcmpError, IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Ip } from "../../wire/ip.ts";
-import { checkInteger, checkNames, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkNames, gotValue, type OptionNames } from "../../core/options.ts";
 
 // Implementation
 const NAMES: OptionNames<TtlOptions> = { outbound: "optional", inbound: "optional", errors: "optional" };
@@ -60,7 +60,7 @@ export function ttl(options: TtlOptions = {}): Stage {
     if (rule === "keep") continue;
     const pass = rule === "decrement"
       ? (batch: PacketBatch, context: StageContext) => decrement(batch, context, errors)
-      : setter(rule);
+      : setter(rule, direction === Direction.Outbound ? "outbound" : "inbound");
     if (direction === Direction.Outbound) stage.outbound = pass;
     else stage.inbound = pass;
   }
@@ -78,10 +78,17 @@ function decrement(batch: PacketBatch, context: StageContext, errors: IcmpErrors
   }
 }
 
-function setter(rule: Exclude<TtlRule, string>): (batch: PacketBatch) => void {
-  const isMin = typeof rule === "object" && rule !== null;
+function setter(rule: Exclude<TtlRule, string>, option: string): (batch: PacketBatch) => void {
+  if (typeof rule !== "number" && typeof rule !== "object" || rule === null) {
+    throw new TypeError(
+      `Cannot set the ttl: ${option} must be "decrement", "keep", an integer from 1 to 255 or { min }, ${
+        gotValue(rule)
+      }`,
+    );
+  }
+  const isMin = typeof rule === "object";
   const value = isMin ? rule.min : rule;
-  checkInteger("set the ttl", isMin ? "min" : "ttl", value, 1, MAX_TTL);
+  checkInteger("set the ttl", isMin ? `${option}.min` : option, value, 1, MAX_TTL);
   const set = (packet: Packet): void => {
     const ip = Ip.of(packet);
     if (ip !== undefined && !(isMin && ip.ttl >= value)) ip.ttl = value;

@@ -10,7 +10,7 @@ import { Segmenter } from "../../lib/split/segmenter.ts";
 import type { Ledger } from "./ledger.ts";
 
 /** Queue before one end or stage: ordinary packets, and the rest of the super-packet that is being segmented. */
-export class Segmenting {
+export class SegmentQueue {
   /** Packets to be taken next. */
   readonly segments: LendingBatch = new LendingBatch();
   readonly #ledger: Ledger;
