@@ -262,7 +262,7 @@ systemTest(
     assert.equal(capture.packets.length, 2 * sent);
     const { code, heard } = await script.stop();
     assert.equal(code, 0);
-    assert.match(heard, new RegExp(`to it ${sent} packets`));
+    assert.match(heard, new RegExp(`to this machine ${sent} packets`));
   },
 );
 

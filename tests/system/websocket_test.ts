@@ -73,7 +73,7 @@ Deno.test("wss:// connects to a server of an authority from --cert, by the names
   ok(
     other.startsWith(
       `InvalidData: Cannot connect to wss://127.0.0.2:${good.port}/: the server's certificate is for another name, `,
-    ) && other.includes("localhost") && other.endsWith(": connect by a name that is in the certificate"),
+    ) && other.includes("localhost") && other.endsWith(": connect to a name in the certificate"),
     other,
   );
   ok(
