@@ -77,7 +77,7 @@ Deno.test("wss:// connects to a server of an authority from --cert, by the names
     other,
   );
   ok(
-    /the server's certificate has expired: renew it, or set this machine's clock$/.test(results[3]!),
+    /the server's certificate has expired: renew it, or correct this machine's clock$/.test(results[3]!),
     results[3],
   );
 });
