@@ -7,16 +7,7 @@
  */
 
 import { ErrorRateLimiter, type ErrorRateOptions } from "./_error_rate_limiter.ts";
-import {
-  ICMP_HEADER,
-  ICMPV4_MAX_ERROR,
-  IPV4_HEADER,
-  IPV4_MIN_MTU,
-  IPV6_DST,
-  IPV6_HEADER,
-  IPV6_MIN_MTU,
-  IPV6_SRC,
-} from "../wire/header_fields.ts";
+import * as field from "../wire/header_fields.ts";
 import { isIcmpError } from "../wire/icmp_query.ts";
 import { nextHeaderField, replaceWithSegment } from "../wire/packet_parts.ts";
 import { isUnicast4, isUnicast6 } from "../wire/unicast.ts";
@@ -35,6 +26,16 @@ import { Tcp } from "../wire/tcp.ts";
 export type { ErrorRate, ErrorRateOptions } from "./_error_rate_limiter.ts";
 
 // Specification
+const {
+  ICMP_HEADER,
+  ICMPV4_MAX_ERROR,
+  IPV4_HEADER,
+  IPV4_MIN_MTU,
+  IPV6_DST,
+  IPV6_HEADER,
+  IPV6_MIN_MTU,
+  IPV6_SRC,
+} = field;
 /** RFC 1812 section 4.3.2.5: precedence 6, which is the class selector CS6. */
 const CLASS_SELECTOR_6 = 48;
 /** ICMP errors, each with an equivalent in ICMPv4 (RFC 792) and ICMPv6 (RFC 4443). */

@@ -1,11 +1,14 @@
 /** The rate of a rule: a token bucket, or one for each source. */
 
-import { IPV4_SRC, IPV6_SRC } from "../../wire/header_fields.ts";
+import * as field from "../../wire/header_fields.ts";
 import { FlowKey } from "../../table/flow_key.ts";
 import { FlowTable } from "../../table/flow_table.ts";
 import type { Ip } from "../../wire/ip.ts";
 import { checkInteger, checkNames, gotValue, type OptionNames } from "../../core/options.ts";
 import type { RuleRate } from "./rule.ts";
+
+// Specification
+const { IPV4_SRC, IPV6_SRC } = field;
 
 // Implementation
 const SOURCES = 4096;

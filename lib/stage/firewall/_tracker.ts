@@ -7,17 +7,7 @@
  *                    └─ a later fragment ─► its first fragment ───────────────► Fragment or Orphan
  */
 
-import {
-  FRAGMENT_HEADER,
-  FRAGMENT_ID,
-  IPV4_DST,
-  IPV4_ID,
-  IPV4_MAX_LENGTH,
-  IPV4_SRC,
-  IPV6_DST,
-  IPV6_SRC,
-  TCP_SEQ,
-} from "../../wire/header_fields.ts";
+import * as field from "../../wire/header_fields.ts";
 import { FirstFragments } from "../../table/first_fragments.ts";
 import { isQuery, isReply } from "../../wire/icmp_query.ts";
 import { Shares } from "../../table/shares.ts";
@@ -30,6 +20,17 @@ import { Segment, TcpTracker } from "./_tcp_tracker.ts";
 import { FlowState, isUnanswered, PRIORITIES, TIMEOUTS } from "./flow_state.ts";
 
 // Specification: RFC 791 section 2.3, RFC 8200 section 4.5
+const {
+  FRAGMENT_HEADER,
+  FRAGMENT_ID,
+  IPV4_DST,
+  IPV4_ID,
+  IPV4_MAX_LENGTH,
+  IPV4_SRC,
+  IPV6_DST,
+  IPV6_SRC,
+  TCP_SEQ,
+} = field;
 const FRAGMENT_TIMEOUT = 30_000;
 /** Age from which an answered UDP flow is a stream (milliseconds): Linux's nf_conntrack_proto_udp. */
 const STREAM_AGE = 2000;

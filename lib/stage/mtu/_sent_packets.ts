@@ -1,12 +1,15 @@
 /** Recently sent packets by flow, to validate the ICMP errors about them (RFC 5927 section 4). */
 
-import { TCP_ACK, TCP_FLAGS, TCP_SEQ } from "../../wire/header_fields.ts";
+import * as field from "../../wire/header_fields.ts";
 import { sipHash } from "../../core/sip_hash.ts";
 import type { Packet } from "../../core/packet.ts";
 import type { FlowKey } from "../../table/flow_key.ts";
 import type { Ip } from "../../wire/ip.ts";
 import { Protocol } from "../../wire/protocol.ts";
 import { Tcp } from "../../wire/tcp.ts";
+
+// Specification
+const { TCP_ACK, TCP_FLAGS, TCP_SEQ } = field;
 
 // Implementation
 /** Number of flows; a new flow replaces one with the same hash. */

@@ -1,17 +1,12 @@
 /** A stage that lowers the MSS of TCP connections to what a tunnel carries. */
 
-import {
-  IPV4_HEADER,
-  IPV4_MAX_LENGTH,
-  IPV4_MIN_MTU,
-  IPV6_HEADER,
-  TCP_HEADER,
-} from "../../wire/header_fields.ts";
+import * as field from "../../wire/header_fields.ts";
 import type { PacketBatch, Stage } from "../../core/mod.ts";
 import { checkInteger, checkNames, type OptionNames } from "../../core/options.ts";
 import { Tcp } from "../../wire/tcp.ts";
 
 // Specification: IP and TCP headers without options (RFC 6691 section 2)
+const { IPV4_HEADER, IPV4_MAX_LENGTH, IPV4_MIN_MTU, IPV6_HEADER, TCP_HEADER } = field;
 const IPV4_HEADERS = IPV4_HEADER + TCP_HEADER;
 const IPV6_HEADERS = IPV6_HEADER + TCP_HEADER;
 

@@ -7,7 +7,7 @@
  *     inbound ──► such an error, about a packet that was sent? ─ yes ─► the path MTU is noted ─► onward
  */
 
-import { IPV4_DST, IPV4_MAX_LENGTH, IPV4_MIN_MTU, IPV6_DST, IPV6_MIN_MTU } from "../../wire/header_fields.ts";
+import * as field from "../../wire/header_fields.ts";
 import { longestLength } from "../../wire/packet_parts.ts";
 import { reportedMtu } from "../../wire/reported_mtu.ts";
 import { SentPackets } from "./_sent_packets.ts";
@@ -23,6 +23,7 @@ import { Ip, Protocol } from "../../wire/ip.ts";
 import { checkInteger, checkNames, type OptionNames } from "../../core/options.ts";
 
 // Specification
+const { IPV4_DST, IPV4_MAX_LENGTH, IPV4_MIN_MTU, IPV6_DST, IPV6_MIN_MTU } = field;
 /** Code of fragmentation needed (RFC 1191 section 4). */
 const FRAGMENTATION_NEEDED = 4;
 

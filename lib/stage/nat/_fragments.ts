@@ -1,10 +1,13 @@
 /** Translations of later fragments, which have no ports, from their first fragments. */
 
-import { IPV4_SRC } from "../../wire/header_fields.ts";
+import * as field from "../../wire/header_fields.ts";
 import type { Direction, Packet } from "../../core/mod.ts";
 import { FlowKey } from "../../table/flow_key.ts";
 import { Ipv4 } from "../../wire/ipv4.ts";
 import { FirstFragments } from "../../table/first_fragments.ts";
+
+// Specification
+const { IPV4_SRC } = field;
 
 // Implementation
 /** Maximum time between two fragments of a packet (ms): Linux's reassembly timeout. */

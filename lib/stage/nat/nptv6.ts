@@ -1,6 +1,6 @@
 /** NPTv6: translates one IPv6 prefix to another, stateless and checksum-neutral (RFC 6296). */
 
-import { IPV6_DST, IPV6_SRC } from "../../wire/header_fields.ts";
+import * as field from "../../wire/header_fields.ts";
 import { parseCidr, type Prefix } from "../../wire/address.ts";
 import { sum } from "../../core/checksum.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
@@ -13,6 +13,7 @@ import { quotesPacket } from "./_quoted.ts";
 import { drop } from "../../core/drop.ts";
 
 // Specification: RFC 6296 sections 3.1, 3.4 and 3.5
+const { IPV6_DST, IPV6_SRC } = field;
 const MIN_LENGTH = 1;
 /** A longer prefix would leave no word to adjust. */
 const MAX_LENGTH = 112;

@@ -1,6 +1,6 @@
 /** Static NAT: one-to-one translation of IPv4 addresses, stateless, ports unchanged. */
 
-import { IPV4_DST, IPV4_SRC } from "../../wire/header_fields.ts";
+import * as field from "../../wire/header_fields.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
 import { Icmpv4 } from "../../wire/icmpv4.ts";
 import { versionOf } from "../../wire/ip.ts";
@@ -10,6 +10,9 @@ import { Protocol } from "../../wire/protocol.ts";
 import { firstAddress, readIpv4Prefix } from "./_napt_options.ts";
 import { quotesPacket, setQuoted } from "./_quoted.ts";
 import { drop } from "../../core/drop.ts";
+
+// Specification
+const { IPV4_DST, IPV4_SRC } = field;
 
 // Implementation
 const NAMES: OptionNames<StaticNatOptions> = { rules: "needed list" };

@@ -1,11 +1,12 @@
 /** Translated addresses of later fragments, which have no ports, from their first fragments. */
 
-import { FRAGMENT_ID, IPV6_SRC } from "../../wire/header_fields.ts";
+import * as field from "../../wire/header_fields.ts";
 import { FlowKey } from "../../table/flow_key.ts";
 import type { Ip } from "../../wire/ip.ts";
 import { FirstFragments } from "../../table/first_fragments.ts";
 
 // Specification: RFC 6146 section 4 (milliseconds)
+const { FRAGMENT_ID, IPV6_SRC } = field;
 const TIMEOUT = 2000;
 
 // Implementation

@@ -1,6 +1,6 @@
 /** A stage that routes packets among this machine and the ends of a switchboard. */
 
-import { IPV6_DST, IPV6_SRC } from "../../wire/header_fields.ts";
+import * as field from "../../wire/header_fields.ts";
 import { parsePrefix, type Prefix } from "../../wire/address.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
 import { FlowKey, FlowKind } from "../../table/flow_key.ts";
@@ -8,6 +8,9 @@ import { IcmpError, type IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Ip, Protocol } from "../../wire/ip.ts";
 import { checkNames, gotValue, type OptionNames } from "../../core/options.ts";
 import { RouteTable } from "../../table/route_table.ts";
+
+// Specification
+const { IPV6_DST, IPV6_SRC } = field;
 
 // Implementation
 const NAMES: OptionNames<RouteOptions> = { errors: "optional" };

@@ -2,11 +2,12 @@
 
 import type { Packet } from "../../core/packet.ts";
 import type { StageContext } from "../../core/stage.ts";
-import { ECN_CONGESTION_EXPERIENCED, ECN_NOT_CAPABLE } from "../../wire/header_fields.ts";
+import * as field from "../../wire/header_fields.ts";
 import { Ip } from "../../wire/ip.ts";
 import type { PacketLists } from "./_packet_lists.ts";
 
 // Specification: RFC 8289 section 4.4: intervals without a drop after which the drop rate starts anew
+const { ECN_CONGESTION_EXPERIENCED, ECN_NOT_CAPABLE } = field;
 const RECENT_INTERVALS = 16;
 
 // Implementation

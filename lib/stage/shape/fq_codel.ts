@@ -11,7 +11,7 @@
 import { FlowKey, FlowKind } from "../../table/flow_key.ts";
 import type { Packet } from "../../core/packet.ts";
 import type { StageContext } from "../../core/stage.ts";
-import { IPV4_SRC, IPV6_SRC } from "../../wire/header_fields.ts";
+import * as field from "../../wire/header_fields.ts";
 import { Ip } from "../../wire/ip.ts";
 import { checkInteger, checkMin, checkNames, gotValue, type OptionNames } from "../../core/options.ts";
 import { sipHash } from "../../core/sip_hash.ts";
@@ -20,6 +20,7 @@ import { PacketLists } from "./_packet_lists.ts";
 import type { Scheduler } from "./scheduler.ts";
 
 // Specification: RFC 8290 section 5.2, and 4.1.2 for the batch
+const { IPV4_SRC, IPV6_SRC } = field;
 const FLOWS = 1024;
 const QUANTUM = 1514;
 const TARGET = 5;
