@@ -7,7 +7,7 @@ import { cString } from "./posix/libc.ts";
 export const CAN_REPLACE_PROCESS: boolean = Deno.build.os !== "windows";
 
 /**
- * Replaces this process by another program, which keeps the process ID, the standard streams, the environment and the
+ * Replaces this process with another program, which keeps the process ID, the standard streams, the environment and the
  * terminal (execv(3)). Does not return.
  *
  * @param path File of the program.

@@ -3,7 +3,7 @@
 import type { Check } from "../check.ts";
 import type { Bsd } from "./bsd.ts";
 
-/** Checks the right to create interfaces. */
+/** Checks for permission to create interfaces. */
 export function checkRoot({ functions, system, asRoot }: Bsd): Check[] {
   const name = "privileges";
   return [

@@ -8,7 +8,7 @@ import { bitsOf, linkSockaddr, netmask, sockaddr } from "./sockaddr.ts";
 // Specification: net/route.h, net/if.h
 /** Types of messages. */
 export const MessageType = { RTM_ADD: 1, RTM_DELETE: 2, RTM_GET: 4, RTM_IFINFO: 14 } as const;
-/** Types of messages with a route. */
+/** Message types that carry a route. */
 type RouteMessageType = typeof MessageType["RTM_ADD" | "RTM_DELETE" | "RTM_GET"];
 export const RTM_VERSION = 5;
 /** Flags of a route. */
@@ -40,7 +40,7 @@ const POLLIN = 1;
 // Implementation
 const MESSAGE_ROOM = 4096;
 const MESSAGE_ROOM_64 = BigInt(MESSAGE_ROOM);
-/** Timeout of the reply to RTM_GET (milliseconds). */
+/** Timeout for the reply to RTM_GET (milliseconds). */
 const REPLY_TIMEOUT = 1000;
 
 /** A route through an interface. */
@@ -53,7 +53,7 @@ export interface InterfaceRoute {
 
 let sequences = 0;
 
-/** Returns a message about a route, through the interface of this index or by a next hop. */
+/** Builds a routing message for a route via the interface with this index, or via a next hop. */
 export function routeMessage(
   bsd: Bsd,
   type: RouteMessageType,
@@ -116,7 +116,7 @@ export class RouteSocket implements Disposable {
   readonly #room = new Uint8Array(MESSAGE_ROOM);
   #closed = false;
 
-  /** Opens the socket. @throws {Error} the system's. */
+  /** Opens the socket. @throws {Error} if the system call fails. */
   constructor(bsd: Bsd) {
     this.#bsd = bsd;
     this.descriptor = bsd.functions.socket(AF_ROUTE, SOCK_RAW, 0);
@@ -145,7 +145,7 @@ export class RouteSocket implements Disposable {
     throw systemError(what, "RTM_ADD", failed, remedies[failed]);
   }
 
-  /** Removes a route through an interface; a missing route is not an error. @throws {Error} the system's. */
+  /** Removes a route through an interface; a missing route is not an error. @throws {Error} if the system call fails. */
   remove(route: InterfaceRoute, index: number): void {
     const failed = this.#send(routeMessage(this.#bsd, MessageType.RTM_DELETE, route, index));
     if (failed === 0 || failed === this.#bsd.Errno.ESRCH) return;

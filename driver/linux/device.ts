@@ -35,7 +35,7 @@ import { checkRoutes, Setup } from "./setup.ts";
 import { StateKeeper } from "./state_keeper.ts";
 
 // Specification
-/** Requests of ioctl(2), linux/if_tun.h. */
+/** ioctl(2) request codes, linux/if_tun.h. */
 export const TunRequest = {
   /** _IOW('T', 202, int) */
   TUNSETIFF: 0x400454can,
@@ -142,7 +142,7 @@ export class TunDevice implements Device {
     return this.#closed ? undefined : this.#queue.waitable;
   }
 
-  /** Longest packet that a read may bring (bytes): with offload, any packet may be a super-packet. */
+  /** Longest packet that a read may return (bytes): with offload, any packet may be a super-packet. */
   get longestRead(): number {
     return this.offload ? LARGE_ROOM : this.#room;
   }
@@ -182,7 +182,7 @@ export class TunDevice implements Device {
     return this.#closed ? undefined : this.#netlink.link(this.#index)?.statistics;
   }
 
-  /** Code and data with which the watchdog's thread undoes what the journal holds at that moment. */
+  /** Code and data that let the watchdog thread undo whatever the journal contains when the owner hangs. */
   rescue(): Rescue | undefined {
     const setup = this.#setup;
     return setup && { code: rescue, data: [setup.sharedJournalPath] };
@@ -334,7 +334,7 @@ export function joinTunDevice({ fd, index, name, offload, uring }: DeviceShare):
   return new TunDevice({ fd, offload, uring, link, netlink, monitor, ...none });
 }
 
-/** A queue that was opened. */
+/** An open queue. */
 interface Opened {
   readonly fd: number;
   /** Name of the device. */

@@ -62,7 +62,7 @@ export interface Content {
   readonly entries: JournalEntry[];
 }
 
-/** Boot and network namespace of this thread. */
+/** Boot ID and this thread's network namespace. */
 export function here(): Place {
   return {
     boot: readSystemFile("/proc/sys/kernel/random/boot_id")?.trim() ?? "",

@@ -41,7 +41,7 @@ interface Wanted {
   readonly isPresent: (present: Present) => boolean;
 }
 
-/** Current addresses, routes and rules of the kernel, each read once. */
+/** The kernel's current addresses, routes and rules, each list fetched at most once. */
 class Present {
   readonly #netlink: Netlink;
   readonly #index: number;

@@ -30,7 +30,7 @@ export const Socket = {
 // Implementation
 const ABSENT = "there is no interface of this name";
 
-/** A UDP socket of Linux. */
+/** A Linux UDP socket. */
 export class LinuxUdpSocket extends PosixUdpSocket {
   readonly #libc = libc();
   #incoming: Messages | undefined;

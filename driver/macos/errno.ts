@@ -14,5 +14,5 @@ const errors = errorsOf(Errno);
 /** Returns the name of an error number, such as `EPERM`; `errno 200` for one not listed above. */
 export const errnoName: Errors["errnoName"] = errors.errnoName;
 
-/** Creates the error of a failed system call. */
+/** Creates the error for a failed system call. */
 export const systemError: Errors["systemError"] = errors.systemError;

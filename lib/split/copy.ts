@@ -1,4 +1,4 @@
-/** Copies packets for callers that keep or change the bytes. */
+/** Copies packets for callers that need to keep or modify the bytes. */
 
 import { finishChecksum } from "../core/checksum.ts";
 import type { Packet } from "../core/packet.ts";

@@ -11,7 +11,7 @@ const LITTLE_ENDIAN = true;
  *
  * ```c
  * struct nlmsghdr {
- *   __u32 nlmsg_len;    // with this header, without the padding after the message
+ *   __u32 nlmsg_len;    // including this header, excluding trailing padding
  *   __u16 nlmsg_type;
  *   __u16 nlmsg_flags;
  *   __u32 nlmsg_seq;
@@ -21,7 +21,7 @@ const LITTLE_ENDIAN = true;
  */
 export const NLMSGHDR = { len: 0, type: 4, flags: 6, seq: 8, pid: 12, size: 16 } as const;
 /**
- * Reply to a request that failed, and with error 0 the acknowledgement of one that succeeded.
+ * Error reply to a request; with error 0, an acknowledgement.
  *
  * ```c
  * struct nlmsgerr {
@@ -57,7 +57,7 @@ export const Flag = {
   Capped: 0x100,
   AckAttributes: 0x200,
 } as const;
-/** Message types of rtnetlink (include/uapi/linux/rtnetlink.h), by the kernel's names. */
+/** Message types of rtnetlink (include/uapi/linux/rtnetlink.h), under their kernel names. */
 export const MessageType = {
   RTM_NEWLINK: 16,
   RTM_DELLINK: 17,
@@ -76,12 +76,12 @@ export const MessageType = {
 export type MessageType = typeof MessageType[keyof typeof MessageType];
 // NLMSGERR_ATTR_MSG: the kernel's message.
 const ATTRIBUTE_MESSAGE = 1;
-// NLA_TYPE_MASK: the two upper bits are flags for nested and big-endian.
+// NLA_TYPE_MASK: the top two bits are NLA_F_NESTED and NLA_F_NET_BYTEORDER.
 const ATTRIBUTE_TYPE_MASK = 0x3fff;
 // NLMSG_ALIGNTO and RTA_ALIGNTO.
 const ALIGNMENT = 4;
 
-/** Flags of a request that adds something, and fails when it exists already. */
+/** Flags of a request that adds an object and fails if it already exists. */
 export const CREATE: number = Flag.Request | Flag.Ack | Flag.Create | Flag.Exclusive;
 /** Flags of a request that changes or removes something. */
 export const CHANGE: number = Flag.Request | Flag.Ack;
@@ -97,7 +97,7 @@ export function messageTypeName(type: number): string {
   return TYPE_NAMES.get(type) ?? `message type ${type}`;
 }
 
-/** A change of the system's network settings, as messages to send. */
+/** A change to the system's network settings, as netlink messages. */
 export interface Change {
   /** The action, which follows *Cannot* in errors, such as `add the route 10.0.0.0/8 to tun0`. */
   readonly description: string;
@@ -111,7 +111,7 @@ export interface Change {
 export type Attribute = readonly [type: number, value: Uint8Array];
 
 /**
- * Makes an attribute of 32 bits, or of text with a terminating zero.
+ * Builds a 32-bit attribute, or a NUL-terminated string attribute.
  *
  * @throws {RangeError} for a number that does not fit 32 bits.
  */
@@ -152,7 +152,7 @@ export function encodeMessage(
   return bytes;
 }
 
-/** Copies a message with another type and other flags: turns an addition into a removal. */
+/** Returns a copy of a message with a different type and flags, for example to turn an add into a delete. */
 export function withType(message: Uint8Array, type: MessageType, flags: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(message);
   const view = new DataView(bytes.buffer);
@@ -161,7 +161,7 @@ export function withType(message: Uint8Array, type: MessageType, flags: number):
   return bytes;
 }
 
-/** Copies a message with another sequence number. */
+/** Copies a message with a different sequence number. */
 export function withSequence(message: Uint8Array, sequence: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(message);
   new DataView(bytes.buffer).setUint32(NLMSGHDR.seq, sequence, LITTLE_ENDIAN);
@@ -215,7 +215,7 @@ export function readMessages(bytes: Uint8Array): Message[] {
   return messages;
 }
 
-/** Attributes by type; the last one of a type counts. */
+/** Attributes by type; the last one of each type wins. */
 export class Attributes {
   readonly #values = new Map<number, Uint8Array>();
   /** True if every length was valid and no byte was left over. */
@@ -281,7 +281,7 @@ export class Attributes {
 export interface Outcome {
   /** Error number; 0 for success. */
   readonly errno: number;
-  /** Message of the kernel (extended acknowledgement). */
+  /** The kernel's error text (extended ACK). */
   readonly text: string | undefined;
 }
 
@@ -303,7 +303,7 @@ export function readOutcome(message: Message): Outcome | undefined {
   return { errno, text: new Attributes(body, start).text(ATTRIBUTE_MESSAGE) };
 }
 
-/** Makes a `DataView` of the same bytes. */
+/** Returns a `DataView` over the same bytes. */
 export function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

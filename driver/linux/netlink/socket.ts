@@ -34,7 +34,7 @@ export const RTMGRP = {
 export const SOCK_NONBLOCK = 0o4000;
 
 // Implementation
-// Datagrams of rtnetlink have at most 32 KiB (NLMSG_GOODSIZE, af_netlink.c).
+// rtnetlink datagrams are at most 32 KiB (NLMSG_GOODSIZE, af_netlink.c).
 const RECEIVE_BYTES = 65536;
 
 /** An rtnetlink socket, which receives only from the kernel. */
@@ -44,7 +44,7 @@ export class NetlinkSocket {
   readonly #sender = new Uint8Array(SOCKADDR_NL.size);
   readonly #senderLength = new Uint32Array(1);
 
-  /** Opens a socket that joins multicast groups; `flags` are added to its type. */
+  /** Opens a socket that joins multicast groups; `flags` are ORed into the socket type. */
   constructor(groups: number, flags: number) {
     const { socket, bind } = libc();
     this.#descriptor = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | flags, NETLINK_ROUTE);
@@ -80,7 +80,7 @@ export class NetlinkSocket {
     }
   }
 
-  /** Reads the messages of the next datagram, which are valid until the next call; or returns an error number. */
+  /** Returns the messages in the next datagram (valid until the next call), or an error number. */
   receive(): Message[] | number {
     for (;;) {
       this.#senderLength[0] = SOCKADDR_NL.size;

@@ -33,7 +33,7 @@ const Params = {
 const SqOff = { Head: 0, Tail: 4, RingMask: 8, Flags: 16, Array: 24 } as const;
 /** struct io_cqring_offsets */
 const CqOff = { Head: 0, Tail: 4, RingMask: 8, Cqes: 20 } as const;
-/** struct io_uring_sqe, in words of 32 bits; the second byte of `Opcode` holds flags */
+/** struct io_uring_sqe, in 32-bit words; the second byte of `Opcode` holds flags */
 const Sqe = {
   Opcode: 0,
   Fd: 1,
@@ -45,9 +45,9 @@ const Sqe = {
   BufGroup: 10,
   Words: 16,
 } as const;
-/** struct io_uring_cqe, in words of 32 bits */
+/** struct io_uring_cqe, in 32-bit words */
 const Cqe = { UserData: 0, Res: 2, Flags: 3, Words: 4 } as const;
-/** struct io_uring_buf, in words of 32 bits; the upper half of the first element's `Bid` is the ring's tail */
+/** struct io_uring_buf, in 32-bit words; the upper half of the first element's `Bid` is the ring's tail */
 const Buf = { Addr: 0, Len: 2, Bid: 3, Words: 4 } as const;
 /** struct io_uring_buf_reg */
 const BufReg = { RingAddr: 0, RingEntries: 8, Bgid: 12, Size: 40 } as const;
@@ -81,7 +81,7 @@ const MAP_SHARED_POPULATE = 0x8001;
 const MAP_PRIVATE_ANONYMOUS = 0x22;
 
 // Implementation
-/** User data of reads and cancellations; that of a write is its slot's number, which is smaller. */
+/** `user_data` of reads and cancellations. That of a write is its slot number, always below these. */
 const READ = 0x8000_0000;
 const CANCEL = 0x4000_0000;
 /** Completion ring's size relative to the submission ring: room for every write and every buffer. */
@@ -266,7 +266,7 @@ export class Uring implements Disposable {
     this.#register(IORING_UNREGISTER_PBUF_RING);
   }
 
-  /** Lends a buffer to read into, which the kernel sees after {@linkcode Uring.publish}. */
+  /** Provides a buffer to read into, which the kernel sees after {@linkcode Uring.publish}. */
   lend(buffer: number, address: number, length: number): void {
     const word = (this.#lentTail & this.#bufferMask) * Buf.Words;
     setAddress(this.#buffers, word + Buf.Addr, address);
@@ -275,7 +275,7 @@ export class Uring implements Disposable {
     this.#lentTail = this.#lentTail + 1 & 0xffff;
   }
 
-  /** Makes lent buffers visible to the kernel. */
+  /** Makes provided buffers visible to the kernel. */
   publish(): void {
     this.#bufferTail[Buf.Bid * 2 + 1] = this.#lentTail;
   }

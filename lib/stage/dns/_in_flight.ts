@@ -51,7 +51,7 @@ interface Source {
   readonly queries: Map<Query, Pending>;
 }
 
-/** Questions in flight, by their keys. */
+/** Outstanding questions, by key. */
 export class InFlight {
   readonly #limits: InFlightLimits;
   readonly #counters: DnsCounters;
