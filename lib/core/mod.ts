@@ -22,6 +22,7 @@ export {
   Direction,
   opposite,
   type PacketHandler,
+  SINGLE_WORKER,
   type Stage,
   type StageContext,
   Verdict,

@@ -87,6 +87,9 @@ export interface WorkerPlace {
   readonly count: number;
 }
 
+/** Place of the only worker. */
+export const SINGLE_WORKER: WorkerPlace = { index: 0, count: 1 };
+
 /**
  * Operations of a stage. Each takes a packet of the current batch, one that the stage holds, or one from `take`; any
  * other packet is a `TypeError`, since it would be lost or sent twice.

@@ -16,6 +16,7 @@ import {
   type FlowStats,
   type Packet,
   type PacketBatch,
+  SINGLE_WORKER,
   type Stage,
   type StageStats,
   type TunnelEnd,
@@ -31,8 +32,6 @@ import { StagePlace, type StageRow } from "./stage_place.ts";
 // Implementation
 /** Packets that may wait for an end while the other end is still read. */
 const TURNED_LIMIT = 256;
-/** Worker place of a script that runs once. */
-export const ALONE: WorkerPlace = { index: 0, count: 1 };
 
 /** The tunnel, as its pipeline sees it. */
 export interface PipelineHost {
@@ -78,7 +77,7 @@ export class Pipeline implements StageRow {
   constructor(stages: readonly Stage[], host: PipelineHost) {
     this.#host = host;
     this.ledger = host.ledger;
-    this.worker = host.others?.place ?? ALONE;
+    this.worker = host.others?.place ?? SINGLE_WORKER;
     this.#places = stages.map((stage, index) =>
       new StagePlace(stage, index, host.heartbeat.name(stage.name), this)
     );

@@ -11,6 +11,7 @@ import {
   type Packet,
   PacketBatch,
   type PacketHandler,
+  SINGLE_WORKER,
   type Stage,
   type TunnelEnd,
   type TunnelStats,
@@ -20,7 +21,7 @@ import { EndMtu } from "../../lib/stage/mtu/end_mtu.ts";
 import { Ledger } from "../engine/ledger.ts";
 import { Breath, type Loop } from "../engine/loop.ts";
 import { toStage } from "../engine/handler.ts";
-import { ALONE, closeStages, Pipeline } from "../engine/pipeline.ts";
+import { closeStages, Pipeline } from "../engine/pipeline.ts";
 import { Relay } from "../engine/relay.ts";
 import { onInterrupt } from "../engine/signals.ts";
 import { BatchSurface, StreamSurface } from "./surfaces.ts";
@@ -150,7 +151,7 @@ export class Tunnel implements AsyncDisposable {
     link?: WorkerLink,
   ) {
     this.device = device;
-    this.worker = link?.place ?? ALONE;
+    this.worker = link?.place ?? SINGLE_WORKER;
     this.#link = link;
     this.#far = far;
     this.#loop = loop;

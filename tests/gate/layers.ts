@@ -77,7 +77,7 @@ function folderOf(place: string): string {
   return place.slice(0, place.lastIndexOf("/"));
 }
 
-/** What is wrong with an import inside a layer: the order of its folders; `undefined`: nothing. */
+/** Returns the fault of an import inside a layer, by the order of its folders; `undefined` for none. */
 function orderFault(place: string, target: string): string | undefined {
   const layer = folder(place);
   const [own, other] = [place, target].map((file) => roomOf(layer, file));

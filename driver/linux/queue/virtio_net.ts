@@ -2,6 +2,7 @@
 
 import { checksum } from "../../../lib/core/checksum.ts";
 import type { Packet } from "../../../lib/core/mod.ts";
+import * as field from "../../../lib/wire/header_fields.ts";
 import { Ip, Protocol } from "../../../lib/wire/ip.ts";
 
 // Specification: linux/virtio_net.h; virtio 1.2 section 5.1.6. In this machine's byte order, which is little-endian.
@@ -19,12 +20,8 @@ const VIRTIO_NET_HDR_F_NEEDS_CSUM = 1;
 const VIRTIO_NET_HDR_GSO_TCPV4 = 1;
 const VIRTIO_NET_HDR_GSO_TCPV6 = 4;
 const VIRTIO_NET_HDR_GSO_UDP_L4 = 5;
-/** RFC 9293 section 3.1: the data offset, in the upper half of this byte, and the checksum. */
-const TCP_DATA_OFFSET = 12;
-const TCP_CHECKSUM = 16;
-/** RFC 768. */
-const UDP_CHECKSUM = 6;
-const UDP_HEADER = 8;
+/** The data offset is in the upper half of the first byte of `TCP_FLAGS`. */
+const { TCP_CHECKSUM, TCP_FLAGS, UDP_CHECKSUM, UDP_HEADER } = field;
 
 /** Length of the header (bytes). */
 export const VNET_HEADER = VirtioNetHeader.Size;
@@ -58,7 +55,7 @@ export function writeVnetHeader(packet: Packet, view: DataView, at: number): voi
   if (segmentSize === 0 || checksumStart === 0) return;
   const start = packet.offset + checksumStart;
   const isTcp = checksumOffset === TCP_CHECKSUM;
-  const headers = checksumStart + (isTcp ? packet.bytes[start + TCP_DATA_OFFSET]! >>> 4 << 2 : UDP_HEADER);
+  const headers = checksumStart + (isTcp ? packet.bytes[start + TCP_FLAGS]! >>> 4 << 2 : UDP_HEADER);
   const version = packet.bytes[packet.offset]! >>> 4;
   const type = !isTcp
     ? VIRTIO_NET_HDR_GSO_UDP_L4

@@ -1,5 +1,6 @@
 /** The saved state of a firewall, and its check. */
 
+import { Protocol } from "../../wire/protocol.ts";
 import { SIDE } from "./_tcp_tracker.ts";
 import type { SavedFlow } from "./_tracker.ts";
 import { STATE_NAMES, TIMEOUTS } from "./flow_state.ts";
@@ -7,7 +8,6 @@ import { STATE_NAMES, TIMEOUTS } from "./flow_state.ts";
 // Implementation
 /** Format of the state. */
 export const FORMAT = "warren firewall 2";
-const PROTOCOL_TCP = 6;
 
 /** State of a firewall, as {@linkcode Firewall.save} returns it. */
 export interface SavedFirewall {
@@ -44,7 +44,7 @@ function isFlow(value: unknown, labels: number): value is SavedFlow {
   if (!(first >>> 8 === 4 && key.length === 4 || first >>> 8 === 6 && key.length === 10)) return false;
   if (!isBelow(state, STATE_NAMES.length) || !isBelow(opener, 2) || !isBelow(allowedBy, labels)) return false;
   if (!isDuration(idle) || idle >= TIMEOUTS[state]! || !isDuration(age)) return false;
-  if ((first & 0xff) !== PROTOCOL_TCP) return tcp === undefined;
+  if ((first & 0xff) !== Protocol.Tcp) return tcp === undefined;
   return Array.isArray(tcp) && tcp.length === 2 * SIDE && tcp.every((number) => (number | 0) === number);
 }
 

@@ -6,9 +6,10 @@
  */
 
 import * as field from "../../wire/header_fields.ts";
-import type { Packet, StageContext } from "../../core/mod.ts";
+import { Direction, type Packet, type StageContext } from "../../core/mod.ts";
 import { drop } from "../../core/drop.ts";
 import { type FlowKey, FlowKind } from "../../table/flow_key.ts";
+import { handOverToOwner } from "../../table/port_taker.ts";
 import { Icmpv4 } from "../../wire/icmpv4.ts";
 import { isQuery, isReply } from "../../wire/icmp_query.ts";
 import { Protocol } from "../../wire/protocol.ts";
@@ -31,8 +32,6 @@ export interface NaptParts {
   readonly behind: { readonly inside: number; readonly insidePort: number };
   readonly now: () => number;
   readonly tableOf: (protocol: number) => NaptTable | undefined;
-  /** Hands an outbound packet over if another worker owns its inside port; returns whether it did. */
-  readonly isHandedOver: (packet: Packet, port: number, context: StageContext) => boolean;
   /** Finds the inside endpoint of an outside port; `false` when the packet was dropped or handed over. */
   readonly findInside: (
     packet: Packet,
@@ -60,7 +59,7 @@ export class NaptErrors {
     key.reverse();
     const inside = key.words[1]!;
     const insidePort = key.srcPort;
-    if (this.#nat.isHandedOver(packet, insidePort, context)) return false;
+    if (handOverToOwner(packet, insidePort, Direction.Outbound, context)) return false;
     const session = table.sessions.find(key, now());
     const place = session >= 0
       ? table.address[session]! * PORTS + table.port[session]!

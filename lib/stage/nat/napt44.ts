@@ -13,6 +13,7 @@ import {
   Direction,
   type Packet,
   type PacketBatch,
+  SINGLE_WORKER,
   type Stage,
   type StageContext,
   type WorkerPlace,
@@ -21,7 +22,7 @@ import { FlowKey } from "../../table/flow_key.ts";
 import { versionOf } from "../../wire/ip.ts";
 import { Ipv4 } from "../../wire/ipv4.ts";
 import { Protocol } from "../../wire/protocol.ts";
-import { ownsPort, portOwner, SINGLE_WORKER } from "../../table/port_taker.ts";
+import { handOverToOwner, ownsPort } from "../../table/port_taker.ts";
 import { Fragments } from "./_fragments.ts";
 import { NaptDrop } from "./_napt_drop.ts";
 import { NaptErrors } from "./_napt_errors.ts";
@@ -124,7 +125,6 @@ export class Napt44 implements Stage {
       behind: this.#behind,
       now: () => this.#now,
       tableOf: (protocol) => this.#tableOf(protocol),
-      isHandedOver: (packet, port, context) => this.#isHandedOver(packet, port, Direction.Outbound, context),
       findInside: (packet, table, address, port, context) =>
         this.#findInside(packet, table, address, port, context),
     });
@@ -266,7 +266,7 @@ export class Napt44 implements Stage {
       return this.#errors.translateOutbound(packet, context);
     }
     const port = ports.src;
-    if (this.#isHandedOver(packet, port, Direction.Outbound, context)) return false;
+    if (handOverToOwner(packet, port, Direction.Outbound, context)) return false;
     const key = this.#fill(protocol, ip.src, ip.dst, port, ports.dst);
     let session = table.sessions.find(key, this.#now);
     if (session < 0) {
@@ -340,7 +340,7 @@ export class Napt44 implements Stage {
     behind.insidePort = forward === undefined
       ? entry === 0 ? port : table.insidePort[entry - 1]!
       : forward.insidePort + port - forward.firstPort;
-    if (this.#isHandedOver(packet, behind.insidePort, Direction.Inbound, context)) return false;
+    if (handOverToOwner(packet, behind.insidePort, Direction.Inbound, context)) return false;
     if (entry === 0) return drop(packet, NaptDrop.NoMapping, context);
     behind.inside = forward === undefined ? table.insideAddress[entry - 1]! : forward.inside;
     return true;
@@ -443,14 +443,6 @@ export class Napt44 implements Stage {
   /** Index of the outside address that an inside address always gets (RFC 4787 REQ-2). */
   #poolOf(inside: number): number {
     return (Math.imul(inside, 0x9e3779b1) >>> 16) % this.#outside.length;
-  }
-
-  /** Hands a packet over if another worker owns its inside port; returns whether it did. */
-  #isHandedOver(packet: Packet, port: number, direction: Direction, context: StageContext): boolean {
-    const owner = portOwner(port, this.#worker);
-    if (owner === this.#worker.index) return false;
-    context.handOver(packet, owner, direction);
-    return true;
   }
 
   #fill(protocol: number, inside: number, remote: number, insidePort: number, remotePort: number): FlowKey {

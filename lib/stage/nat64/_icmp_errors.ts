@@ -5,6 +5,7 @@ import { difference } from "../../core/checksum.ts";
 import { drop } from "../../core/drop.ts";
 import { Direction, type Packet, type StageContext } from "../../core/mod.ts";
 import { type FlowKey, FlowKind } from "../../table/flow_key.ts";
+import { handOverToOwner } from "../../table/port_taker.ts";
 import type { Icmpv4 } from "../../wire/icmpv4.ts";
 import type { Icmpv6 } from "../../wire/icmpv6.ts";
 import { Protocol } from "../../wire/protocol.ts";
@@ -27,13 +28,6 @@ export interface Nat64Parts {
   readonly flows: () => Flows;
   /** Fills in the key of a session, except the inside address. */
   readonly fill: (protocol: number, remote: number, port: number, remotePort: number) => FlowKey;
-  /** Hands a packet over if another worker owns its port; returns whether it did. */
-  readonly isHandedOver: (
-    packet: Packet,
-    port: number,
-    direction: Direction,
-    context: StageContext,
-  ) => boolean;
 }
 
 /** Finds the addresses of ICMP errors, and translates the ports that they quote. */
@@ -51,7 +45,7 @@ export class Nat64Errors {
     if (key === undefined) return -1;
     const { bytes } = packet;
     const { protocol, srcPort: remotePort, dstPort: port } = key;
-    if (this.#nat.isHandedOver(packet, port, Direction.Outbound, context)) return -1;
+    if (handOverToOwner(packet, port, Direction.Outbound, context)) return -1;
     const start = icmp.quotedOffset;
     const remote = prefix.read(bytes, start + IPV6_SRC);
     const isReply = prefix.contains(bytes, start + IPV6_SRC) && remote === four.dst;
@@ -78,7 +72,7 @@ export class Nat64Errors {
     const { srcPort: port, dstPort: remotePort, protocol: quotedProtocol } = key;
     const src = key.words[1]!;
     const remote = key.words[2]!;
-    if (this.#nat.isHandedOver(packet, port, context.direction, context)) return false;
+    if (handOverToOwner(packet, port, context.direction, context)) return false;
     const flows = this.#nat.flows();
     const isIcmp = quotedProtocol === Protocol.Icmp;
     const protocol = isIcmp ? Protocol.Icmpv6 : quotedProtocol;

@@ -18,6 +18,7 @@ import {
   Direction,
   type Packet,
   type PacketBatch,
+  SINGLE_WORKER,
   type Stage,
   type StageContext,
   type WorkerPlace,
@@ -31,7 +32,7 @@ import { Ipv4 } from "../../wire/ipv4.ts";
 import { Ipv6 } from "../../wire/ipv6.ts";
 import { Protocol } from "../../wire/protocol.ts";
 import { Tcp } from "../../wire/tcp.ts";
-import { ownsPort, portOwner, SINGLE_WORKER } from "../../table/port_taker.ts";
+import { handOverToOwner, ownsPort } from "../../table/port_taker.ts";
 import { Flows, isSaved, type SavedSession } from "./_flows.ts";
 import { Fragments } from "./_fragments.ts";
 import { checkNat64Options, type Nat64Options } from "./_nat64_options.ts";
@@ -158,8 +159,6 @@ export class Nat64 implements Stage {
       now: () => this.#now,
       flows: () => this.#flows,
       fill: (protocol, remote, port, remotePort) => this.#fill(protocol, remote, port, remotePort),
-      isHandedOver: (packet, port, direction, context) =>
-        this.#isHandedOver(packet, port, direction, context),
     });
   }
 
@@ -404,7 +403,7 @@ export class Nat64 implements Stage {
     context: StageContext,
   ): number {
     const { protocol } = ip;
-    if (this.#isHandedOver(packet, port, Direction.Outbound, context)) return -1;
+    if (handOverToOwner(packet, port, Direction.Outbound, context)) return -1;
     const key = this.#fill(protocol, this.#four.dst, port, remotePort);
     readWords(packet, ip.start + IPV6_SRC, key.words, 1);
     let session = this.#flows.sessions.find(key, this.#now);
@@ -432,7 +431,7 @@ export class Nat64 implements Stage {
     flags: number,
     context: StageContext,
   ): number {
-    if (this.#isHandedOver(packet, port, context.direction, context)) return -1;
+    if (handOverToOwner(packet, port, context.direction, context)) return -1;
     const outside = this.#outside.indexOf(ip.dst);
     const binding = this.#flows.bindingAt(protocol, outside, port);
     if (binding < 0) return refuse(packet, "no mapping", context);
@@ -457,14 +456,6 @@ export class Nat64 implements Stage {
     const minLength = ip.protocol === Protocol.Tcp ? TCP_HEADER : PORTS_HEADER;
     if (ip.payloadLength < minLength) return refuse(packet, "malformed", context);
     return packet.view.getUint32(ip.payloadOffset);
-  }
-
-  /** Hands a packet over if another worker owns its port; returns whether it did. */
-  #isHandedOver(packet: Packet, port: number, direction: Direction, context: StageContext): boolean {
-    const owner = portOwner(port, this.#worker);
-    if (owner === this.#worker.index) return false;
-    context.handOver(packet, owner, direction);
-    return true;
   }
 
   /** Records the address of later fragments. */
