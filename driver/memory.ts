@@ -10,7 +10,7 @@ import {
   PacketQueue,
   type Waitable,
 } from "../lib/core/mod.ts";
-import { checkInteger, checkNames, type OptionNames } from "../lib/core/options.ts";
+import { checkInteger, checkOptions, type OptionKinds } from "../lib/core/options.ts";
 
 /** Options for {@linkcode MemoryDevice.pair}. */
 export interface MemoryDeviceOptions {
@@ -22,7 +22,7 @@ export interface MemoryDeviceOptions {
   queueLength?: number;
 }
 
-const NAMES: OptionNames<MemoryDeviceOptions> = { name: "text", mtu: "number", queueLength: "number" };
+const NAMES: OptionKinds<MemoryDeviceOptions> = { name: "text", mtu: "number", queueLength: "number" };
 
 /**
  * One of two connected devices: a packet written to one is read from the other. Two devices of the same loop pass the
@@ -82,7 +82,7 @@ export class MemoryDevice implements Device {
    */
   static pair(options: MemoryDeviceOptions = {}): [MemoryDevice, MemoryDevice] {
     const attempt = "create memory devices";
-    checkNames(attempt, options, NAMES);
+    checkOptions(attempt, options, NAMES);
     const { name = "memory", mtu = 1500, queueLength = 500 } = options;
     checkInteger(attempt, "mtu", mtu, 1, 65_535);
     checkInteger(attempt, "queueLength", queueLength, 1, Number.MAX_SAFE_INTEGER);

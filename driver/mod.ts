@@ -5,7 +5,7 @@
  */
 
 import type { Device } from "../lib/core/mod.ts";
-import { checkNames } from "../lib/core/options.ts";
+import { checkOptions } from "../lib/core/options.ts";
 import { WITHOUT_DRIVER } from "./error.ts";
 import { Bypass, coveringRoutes } from "./bypass.ts";
 import { openPosix } from "./open_posix.ts";
@@ -71,7 +71,7 @@ export type { Waiter } from "./waiter.ts";
  * @throws {DriverError} when the system refuses for another reason.
  */
 export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
-  checkNames("open a device", options, DEVICE_OPTIONS);
+  checkOptions("open a device", options, DEVICE_OPTIONS);
   const checked = checkDeviceOptions(options);
   switch (Deno.build.os) {
     case "linux":

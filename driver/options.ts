@@ -2,7 +2,7 @@
 
 import { type Address, parseAddress, parseCidr, type Prefix } from "../lib/wire/address.ts";
 import { IPV4_MAX_LENGTH, IPV4_MIN_MTU, IPV6_MIN_MTU } from "../lib/wire/header_fields.ts";
-import { checkInteger, checkNames, gotValue, type OptionNames } from "../lib/core/options.ts";
+import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../lib/core/options.ts";
 
 /** A route through a device. */
 export interface RouteOptions {
@@ -152,24 +152,24 @@ export const DEVICE_OPTIONS: Readonly<Record<keyof DeviceOptions, "optional">> =
   linux: "optional",
   windows: "optional",
 };
-const LINUX_OPTIONS: OptionNames<NonNullable<DeviceOptions["linux"]>> = {
+const LINUX_OPTIONS: OptionKinds<NonNullable<DeviceOptions["linux"]>> = {
   txQueueLength: "number",
   offload: "boolean",
   uring: "optional",
   queues: "number",
 };
-const WINDOWS_OPTIONS: OptionNames<NonNullable<DeviceOptions["windows"]>> = {
+const WINDOWS_OPTIONS: OptionKinds<NonNullable<DeviceOptions["windows"]>> = {
   ringCapacity: "optional",
   dns: "optional",
   metric: "optional",
 };
-const ROUTE_OPTIONS: OptionNames<RouteOptions> = {
+const ROUTE_OPTIONS: OptionKinds<RouteOptions> = {
   to: "needed",
   via: "optional",
   metric: "number",
   table: "number",
 };
-const RULE_OPTIONS: OptionNames<RuleOptions> = {
+const RULE_OPTIONS: OptionKinds<RuleOptions> = {
   table: "needed number",
   from: "text",
   to: "text",
@@ -286,8 +286,8 @@ export function checkDeviceOptions(
     }
   }
   const { txQueueLength, offload = true, uring = true, queues = 1 } = options.linux ?? {};
-  checkNames("open a device on Linux", options.linux ?? {}, LINUX_OPTIONS);
-  checkNames("open a device on Windows", options.windows ?? {}, WINDOWS_OPTIONS);
+  checkOptions("open a device on Linux", options.linux ?? {}, LINUX_OPTIONS);
+  checkOptions("open a device on Windows", options.windows ?? {}, WINDOWS_OPTIONS);
   if (uring !== "oneshot") checkBoolean("linux.uring", uring, 'true, false or "oneshot"');
   checkInteger(OPEN, "linux.queues", queues, 1, MAX_QUEUES);
   if (txQueueLength !== undefined) checkInteger(OPEN, "linux.txQueueLength", txQueueLength, 1, MAX_U32);
@@ -337,7 +337,7 @@ function checkBoolean(name: string, value: unknown, rule = "true or false"): voi
 function checkRoute(option: string | RouteOptions): CheckedRoute[] {
   const route = typeof option === "string" ? parseRoute(option) : option;
   const attempt = "route through a device";
-  checkNames(attempt, route, ROUTE_OPTIONS);
+  checkOptions(attempt, route, ROUTE_OPTIONS);
   const { metric, table } = route;
   const via = route.via === undefined ? undefined : parseAddress(route.via);
   if (metric !== undefined) checkInteger(attempt, "metric", metric, 0, MAX_U32);
@@ -364,7 +364,7 @@ function withoutRepetition(routes: CheckedRoute[]): CheckedRoute[] {
 
 function checkRule(rule: RuleOptions): CheckedRule {
   const attempt = "add a rule";
-  checkNames(attempt, rule, RULE_OPTIONS);
+  checkOptions(attempt, rule, RULE_OPTIONS);
   const from = rule.from === undefined ? undefined : parsePrefix(rule.from, "rule");
   const to = rule.to === undefined ? undefined : parsePrefix(rule.to, "rule");
   const family = (from ?? to)?.address.family ?? rule.family ?? 4;

@@ -3,8 +3,8 @@
 /** Kinds of option values. */
 type Kind = "boolean" | "function" | "list" | "number" | "object" | "text" | "texts";
 
-/** Names of all options of an interface with the kinds of their values, which are needed or optional. */
-export type OptionNames<Options> = {
+/** Names of all options of an interface, with the kind of each value and whether it is needed. */
+export type OptionKinds<Options> = {
   readonly [Name in keyof Required<Options>]: Kind | "optional" | "needed" | `needed ${Kind}`;
 };
 
@@ -25,17 +25,17 @@ const KINDS: Record<string, [rule: string, holds: (value: unknown) => boolean]> 
  * @param attempt Text after "Cannot", such as `open a device`.
  * @throws {TypeError} for an unknown option, a needed one that is missing, and a value of the wrong kind.
  */
-export function checkNames<Options>(attempt: string, options: Options, names: OptionNames<Options>): void {
+export function checkOptions<Options>(attempt: string, options: Options, kinds: OptionKinds<Options>): void {
   if (typeof options !== "object" || options === null) {
     throw new TypeError(`Cannot ${attempt}: options must be an object, ${gotValue(options)}`);
   }
   for (const name of Object.keys(options)) {
-    if (Object.hasOwn(names, name)) continue;
+    if (Object.hasOwn(kinds, name)) continue;
     throw new TypeError(
-      `Cannot ${attempt}: there is no option "${name}": options are ${Object.keys(names).join(", ")}`,
+      `Cannot ${attempt}: there is no option "${name}": options are ${Object.keys(kinds).join(", ")}`,
     );
   }
-  for (const [name, kind] of Object.entries(names)) {
+  for (const [name, kind] of Object.entries(kinds)) {
     const value = (options as Record<string, unknown>)[name];
     const isNeeded = (kind as string).startsWith("needed");
     if (value === undefined && !isNeeded) continue;

@@ -7,7 +7,7 @@
 import { IPV4_SRC, IPV6_SRC } from "../wire/header_fields.ts";
 import { sipHash } from "../core/sip_hash.ts";
 import type { Ip } from "../wire/ip.ts";
-import { checkNames, gotValue, type OptionNames } from "../core/options.ts";
+import { checkOptions, gotValue, type OptionKinds } from "../core/options.ts";
 import { Random } from "../core/random.ts";
 
 // Implementation
@@ -30,7 +30,7 @@ export interface ErrorRate {
   readonly burst: number;
 }
 
-const NAMES: OptionNames<ErrorRate> = { ratePerSecond: "needed number", burst: "needed number" };
+const NAMES: OptionKinds<ErrorRate> = { ratePerSecond: "needed number", burst: "needed number" };
 
 /** Rate limits of ICMP errors and TCP resets. */
 export interface ErrorRateOptions {
@@ -62,7 +62,7 @@ export class ErrorRateLimiter {
   constructor(options: ErrorRateOptions) {
     const { ratePerSecond = RATE, burst = BURST, perDestination, random = newRandom() } = options;
     const { hashKey = crypto.getRandomValues(new Uint32Array(2)) } = options;
-    if (perDestination !== undefined) checkNames("limit errors to each destination", perDestination, NAMES);
+    if (perDestination !== undefined) checkOptions("limit errors to each destination", perDestination, NAMES);
     [this.#key0, this.#key1] = hashKey as [number, number];
     this.#random = random;
     this.#all = new TokenBuckets(1, { ratePerSecond, burst });

@@ -19,7 +19,7 @@ import { Icmpv6 } from "../wire/icmpv6.ts";
 import { Ip, Protocol } from "../wire/ip.ts";
 import { Ipv4 } from "../wire/ipv4.ts";
 import { Ipv6 } from "../wire/ipv6.ts";
-import { checkNames, gotValue, type OptionNames } from "../core/options.ts";
+import { checkOptions, gotValue, type OptionKinds } from "../core/options.ts";
 import { Segmenter } from "../split/segmenter.ts";
 import { Tcp } from "../wire/tcp.ts";
 
@@ -74,7 +74,7 @@ export interface IcmpErrorsOptions extends ErrorRateOptions {
   readonly address?: string | readonly string[];
 }
 
-const NAMES: OptionNames<IcmpErrorsOptions> = {
+const NAMES: OptionKinds<IcmpErrorsOptions> = {
   ratePerSecond: "number",
   burst: "number",
   perDestination: "optional",
@@ -152,7 +152,7 @@ export class IcmpErrors {
    * @throws {RangeError} when a rate is not above 0, or a burst is below 1.
    */
   constructor(options: IcmpErrorsOptions = {}) {
-    checkNames("answer with ICMP errors", options, NAMES);
+    checkOptions("answer with ICMP errors", options, NAMES);
     this.#limiter = new ErrorRateLimiter(options);
     const { address = [] } = options;
     for (const text of typeof address === "string" ? [address] : address) {

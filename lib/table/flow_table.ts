@@ -2,7 +2,7 @@
 
 import { sipHash } from "../core/sip_hash.ts";
 import { FlowKey } from "./flow_key.ts";
-import { checkInteger, checkNames, type OptionNames } from "../core/options.ts";
+import { checkInteger, checkOptions, type OptionKinds } from "../core/options.ts";
 
 // Implementation
 const MAKE = "make a flow table";
@@ -36,7 +36,7 @@ export interface FlowTableOptions {
   readonly hashKey?: readonly [number, number];
 }
 
-const NAMES: OptionNames<FlowTableOptions> = {
+const NAMES: OptionKinds<FlowTableOptions> = {
   timeouts: "needed list",
   evictionPriorities: "list",
   capacity: "number",
@@ -103,7 +103,7 @@ export class FlowTable {
    * @throws {RangeError} when an option is out of range.
    */
   constructor(options: FlowTableOptions) {
-    checkNames(MAKE, options, NAMES);
+    checkOptions(MAKE, options, NAMES);
     const { timeouts, capacity = CAPACITY, forget, hashKey = crypto.getRandomValues(new Uint32Array(2)) } =
       options;
     const { evictionPriorities = timeouts.map((_, state) => state) } = options;

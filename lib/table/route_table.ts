@@ -3,7 +3,7 @@
 import { MAX_NUMBER, PrefixTrie } from "./_prefix_trie.ts";
 import { PrefixStore } from "./_prefix_store.ts";
 import { formatCidr, parseCidr, Prefix } from "../wire/address.ts";
-import { checkInteger, checkNames, gotValue, type OptionNames } from "../core/options.ts";
+import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../core/options.ts";
 
 // Implementation
 const CAPACITY = 2 ** 20;
@@ -15,7 +15,7 @@ export interface RouteTableOptions {
   readonly capacity?: number;
 }
 
-const NAMES: OptionNames<RouteTableOptions> = { capacity: "number" };
+const NAMES: OptionKinds<RouteTableOptions> = { capacity: "number" };
 
 /** Prefixes of one address family. */
 class Family {
@@ -93,7 +93,7 @@ export class RouteTable<Value> {
    * @throws {RangeError} when the capacity is not an integer of at least 1.
    */
   constructor(options: RouteTableOptions = {}) {
-    checkNames("make a route table", options, NAMES);
+    checkOptions("make a route table", options, NAMES);
     const { capacity = CAPACITY } = options;
     checkInteger("make a route table", "capacity", capacity, 1, Infinity);
     this.#capacity = capacity;

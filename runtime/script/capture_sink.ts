@@ -3,7 +3,7 @@
 import { extname } from "node:path";
 import { errorMessage } from "../../driver/error.ts";
 import type { CaptureSink } from "../../lib/pcap/mod.ts";
-import { checkMin, checkNames, type OptionNames } from "../../lib/core/options.ts";
+import { checkMin, checkOptions, type OptionKinds } from "../../lib/core/options.ts";
 import { fileError } from "./file_error.ts";
 import { fileTime, openNewFile } from "./new_file.ts";
 import { WallClock } from "./wall_clock.ts";
@@ -29,7 +29,7 @@ export interface CaptureFileOptions {
   readonly files?: number;
 }
 
-const NAMES: OptionNames<CaptureFileOptions> = {
+const NAMES: OptionKinds<CaptureFileOptions> = {
   rotateBytes: "number",
   rotateInterval: "number",
   files: "number",
@@ -155,7 +155,7 @@ export class CaptureFile implements CaptureSink, Disposable {
  * @throws {RangeError} when an option is out of range.
  */
 export function openCaptureFile(path: string, options: CaptureFileOptions = {}): CaptureFile {
-  checkNames("write a capture", options, NAMES);
+  checkOptions("write a capture", options, NAMES);
   return new CaptureFile(path, options);
 }
 

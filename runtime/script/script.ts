@@ -1,6 +1,6 @@
 /** Scripts: a module's options and main, and how they run from a command line. */
 
-import { checkNames } from "../../lib/core/options.ts";
+import { checkOptions } from "../../lib/core/options.ts";
 import { ExitCode, report } from "./failure.ts";
 import { checkOwnFlags, parseScriptFlags, type ScriptCommandLine, usage } from "./flags.ts";
 import {
@@ -140,7 +140,7 @@ export function isScript(value: unknown): value is TunnelScript | TunnelsScript 
 /** Returns a script's options of each tunnel by its name, which is `""` in a script with one. */
 export function declaredTunnels({ options }: TunnelScript | TunnelsScript): Record<string, TunnelOptions> {
   if ("tunnels" in options) {
-    checkNames("run the script", options, { tunnels: "needed", flags: "optional" });
+    checkOptions("run the script", options, { tunnels: "needed", flags: "optional" });
     return options.tunnels;
   }
   const { flags: _, ...tunnel } = options;

@@ -1,6 +1,6 @@
 /** A script's own flags: declarations, and values from its command line. */
 
-import { checkNames, gotValue, type OptionNames } from "../../lib/core/options.ts";
+import { checkOptions, gotValue, type OptionKinds } from "../../lib/core/options.ts";
 import { UsageError } from "./failure.ts";
 
 /** Flag with a value. A flag of type `list` is repeatable; its value is an array of texts. */
@@ -63,8 +63,8 @@ export interface GivenArguments<Flags extends ScriptFlags = ScriptFlags> {
   readonly args?: readonly string[];
 }
 
-const BOOLEAN_NAMES: OptionNames<BooleanFlag> = { type: "needed text", description: "text" };
-const VALUE_NAMES: OptionNames<ValueFlag<"string", string>> = {
+const BOOLEAN_NAMES: OptionKinds<BooleanFlag> = { type: "needed text", description: "text" };
+const VALUE_NAMES: OptionKinds<ValueFlag<"string", string>> = {
   ...BOOLEAN_NAMES,
   value: "text",
   required: "boolean",
@@ -100,10 +100,10 @@ export function checkScriptFlags(flags: ScriptFlags, taken: readonly string[]): 
     }
     const attempt = `declare flag "${name}"`;
     if (flag.type === "boolean") {
-      checkNames(attempt, flag, BOOLEAN_NAMES);
+      checkOptions(attempt, flag, BOOLEAN_NAMES);
       continue;
     }
-    checkNames<object>(attempt, flag, VALUE_NAMES);
+    checkOptions<object>(attempt, flag, VALUE_NAMES);
     if (flag.default === undefined) continue;
     if (flag.required) fail("a required flag must have no default");
     const fits = flag.type === "list"

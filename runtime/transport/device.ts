@@ -2,7 +2,7 @@
 
 import { checkDeviceOptions, DEVICE_OPTIONS, type DeviceOptions, openDevice } from "../../driver/mod.ts";
 import type { Device } from "../../lib/core/mod.ts";
-import { checkNames } from "../../lib/core/options.ts";
+import { checkOptions } from "../../lib/core/options.ts";
 
 /** Options of openers, for scripts whose workers open one queue each. */
 const optionsOf = new WeakMap<object, DeviceOptions>();
@@ -22,7 +22,7 @@ const optionsOf = new WeakMap<object, DeviceOptions>();
  * ```
  */
 export function device(options: DeviceOptions = {}): () => Promise<Device> {
-  checkNames("open a device", options, DEVICE_OPTIONS);
+  checkOptions("open a device", options, DEVICE_OPTIONS);
   checkDeviceOptions(options);
   const open = () => openDevice(options);
   optionsOf.set(open, options);

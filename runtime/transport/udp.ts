@@ -2,7 +2,7 @@
 
 import { MAX_DATAGRAM, openUdpSocket, type UdpSocketOptions } from "../../driver/mod.ts";
 import { type Address, parseAddress } from "../../lib/wire/address.ts";
-import { checkInteger, checkNames, gotValue, type OptionNames } from "../../lib/core/options.ts";
+import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../../lib/core/options.ts";
 import { type AddressPort, type HostPort, parseListen, parsePeer } from "./host_port.ts";
 import { type FarEndContext, WITHOUT_TUNNEL } from "./end_opener.ts";
 import { checkPayload } from "./_payload.ts";
@@ -40,7 +40,7 @@ export interface UdpOptions {
   payload?: "ip" | "any";
 }
 
-const NAMES: OptionNames<UdpOptions> = {
+const NAMES: OptionKinds<UdpOptions> = {
   peer: "text",
   listen: "optional",
   interface: "text",
@@ -130,7 +130,7 @@ const NAMES: OptionNames<UdpOptions> = {
  * ```
  */
 export function udp(options: UdpOptions): (context?: FarEndContext) => Promise<UdpTransport> {
-  checkNames("open a UDP transport", options, NAMES);
+  checkOptions("open a UDP transport", options, NAMES);
   const { peer: peerText, listen, interface: name, mtu, payload } = options;
   if (!["undefined", "string", "number"].includes(typeof listen)) {
     throw new TypeError(`Cannot open a UDP transport: listen must be a port or text, ${gotValue(listen)}`);

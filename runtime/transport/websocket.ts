@@ -1,6 +1,6 @@
 /** Far ends over WebSocket: options and opener. */
 
-import { checkNames, gotValue, type OptionNames } from "../../lib/core/options.ts";
+import { checkOptions, gotValue, type OptionKinds } from "../../lib/core/options.ts";
 import { Connector, type ConnectorOptions } from "./_connector.ts";
 import { fail, formatHostPort, type HostPort, parseListen, requireNet } from "./host_port.ts";
 import { HttpProxy, proxyOf } from "./_http_proxy.ts";
@@ -53,7 +53,7 @@ export interface WebSocketOptions {
   queueLength?: number;
 }
 
-const NAMES: OptionNames<WebSocketOptions> = {
+const NAMES: OptionKinds<WebSocketOptions> = {
   url: "text",
   listen: "optional",
   proxy: "text",
@@ -105,7 +105,7 @@ const NAMES: OptionNames<WebSocketOptions> = {
 export function websocket(
   options: WebSocketOptions,
 ): (context?: FarEndContext) => Promise<WebSocketTransport> {
-  checkNames("open a WebSocket transport", options, NAMES);
+  checkOptions("open a WebSocket transport", options, NAMES);
   const { url: text, listen, payload = "ip", retryAfter = RETRY_AFTER, timeout = TIMEOUT } = options;
   if ((text === undefined) === (listen === undefined)) {
     throw new TypeError("Cannot open a WebSocket transport: either url or listen must be given");

@@ -10,7 +10,7 @@ import {
   openDevice,
 } from "../../driver/mod.ts";
 import type { Device, TunnelEnd } from "../../lib/core/mod.ts";
-import { checkNames, gotValue, type OptionNames } from "../../lib/core/options.ts";
+import { checkOptions, gotValue, type OptionKinds } from "../../lib/core/options.ts";
 import { explain } from "./explain.ts";
 import { currentLoop } from "../engine/loop.ts";
 import { learnSignals, onInterrupt } from "../engine/signals.ts";
@@ -22,7 +22,7 @@ import { checkLimit } from "../engine/watchdog.ts";
 import type { WorkerLink } from "../ring/link.ts";
 
 // Implementation
-const TUNNEL_OPTIONS: OptionNames<TunnelOptions> = {
+const TUNNEL_OPTIONS: OptionKinds<TunnelOptions> = {
   ...DEVICE_OPTIONS,
   device: "optional",
   far: "optional",
@@ -74,7 +74,7 @@ function isDevice(far: NonNullable<TunnelOptions["far"]>): boolean {
 
 /** Checks the options of a tunnel without a system call; returns the checked options of its device. */
 export function checkTunnelOptions(options: TunnelOptions): CheckedDeviceOptions {
-  checkNames("open a tunnel", options, TUNNEL_OPTIONS);
+  checkOptions("open a tunnel", options, TUNNEL_OPTIONS);
   const { device, signal } = options;
   if (device !== undefined && typeof (device as Partial<Device> | null)?.attach !== "function") {
     throw new TypeError(`Cannot open a tunnel: device must be an open device, ${gotValue(device)}`);

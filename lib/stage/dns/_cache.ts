@@ -6,7 +6,7 @@
  */
 
 import { sipHash } from "../../core/sip_hash.ts";
-import { checkMin, checkNames, type OptionNames } from "../../core/options.ts";
+import { checkMin, checkOptions, type OptionKinds } from "../../core/options.ts";
 import { Answer } from "./_answer.ts";
 import { HEADER, Question, Rcode } from "./_message.ts";
 
@@ -15,7 +15,7 @@ import { HEADER, Question, Rcode } from "./_message.ts";
 const ENTRY_BYTES = 250;
 /** Number of shares, for positive and for negative answers each; owners with the same hash have one in common. */
 const SHARES = 32;
-const NAMES: OptionNames<DnsCacheOptions> = {
+const NAMES: OptionKinds<DnsCacheOptions> = {
   entries: "number",
   bytes: "number",
   minTtl: "number",
@@ -90,7 +90,7 @@ export class Cache {
 
   /** @throws {RangeError} when an option is out of range; {@linkcode TypeError} for an unknown option. */
   constructor(options: DnsCacheOptions = {}) {
-    checkNames("cache answers", options, NAMES);
+    checkOptions("cache answers", options, NAMES);
     const { entries = 10_000, bytes = 8 * 1024 * 1024, minTtl = 0, maxTtl = 86_400_000 } = options;
     const { maxNegativeTtl = 3_600_000, stale = 0, prefetch = false } = options;
     const given = { entries, bytes, minTtl, maxTtl, maxNegativeTtl, stale };

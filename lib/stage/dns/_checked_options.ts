@@ -1,7 +1,7 @@
 /** Checks a resolver's options and fills in defaults. */
 
 import { type Address, parseAddress } from "../../wire/address.ts";
-import { checkNames, gotValue, type OptionNames } from "../../core/options.ts";
+import { checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
 import type { InFlightLimits } from "./_in_flight.ts";
 import { EDNS_SIZE } from "./_message.ts";
 import { parseName } from "./name.ts";
@@ -16,7 +16,7 @@ const MIN_ANSWER = 512;
 const MAX_ANSWER = 1452;
 
 // Implementation
-const NAMES: OptionNames<DnsResolverOptions> = {
+const NAMES: OptionKinds<DnsResolverOptions> = {
   address: "needed",
   upstream: "optional",
   split: "object",
@@ -68,8 +68,8 @@ export interface CheckedOptions {
  *
  * @throws what the constructor of {@linkcode DnsResolver} throws.
  */
-export function checkOptions(options: DnsResolverOptions): CheckedOptions {
-  checkNames("resolve names", options, NAMES);
+export function checkDnsOptions(options: DnsResolverOptions): CheckedOptions {
+  checkOptions("resolve names", options, NAMES);
   const addresses = list(options.address).map(parseAddress);
   if (addresses.length === 0) throw new TypeError("Cannot resolve names: address must not be empty");
   return {

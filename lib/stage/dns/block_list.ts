@@ -1,6 +1,6 @@
 /** Compact set of domain names and suffixes, for up to millions of names. */
 
-import { checkNames, gotValue, type OptionNames } from "../../core/options.ts";
+import { checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
 import { formatName, isPlainName, MAX_NAME, nameFault, toAscii, writeName } from "./name.ts";
 
 // Specification: RFC 1035 section 2.3.4
@@ -34,7 +34,7 @@ export interface BlockListOptions {
   match?: NameMatch;
 }
 
-const NAMES: OptionNames<BlockListOptions> = { match: "optional" };
+const NAMES: OptionKinds<BlockListOptions> = { match: "optional" };
 const FLAGS: Readonly<Record<NameMatch, number>> = {
   exact: NAME_ITSELF,
   suffix: NAME_ITSELF | NAMES_BELOW,
@@ -275,7 +275,7 @@ export class BlockList {
 }
 
 function matchOf(options: BlockListOptions): NameMatch {
-  checkNames("read a list of names", options, NAMES);
+  checkOptions("read a list of names", options, NAMES);
   const { match = "suffix" } = options;
   if (Object.hasOwn(FLAGS, match)) return match;
   const matches = Object.keys(FLAGS).join(", ");

@@ -10,7 +10,7 @@
 import { formatAddress, parseAddress, parseCidr, type Prefix } from "../../wire/address.ts";
 import type { Packet } from "../../core/packet.ts";
 import { Ip } from "../../wire/ip.ts";
-import { checkInteger, checkNames, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkOptions, type OptionKinds } from "../../core/options.ts";
 import { BlockList } from "./block_list.ts";
 import { HeldNumbers } from "./_held_numbers.ts";
 import { formatName, isWithin, parseName } from "./name.ts";
@@ -30,7 +30,7 @@ const CAPACITY = 65_536;
 const MAX_CAPACITY = 2 ** 22;
 const NONE = -1;
 const REUSE_AFTER = 60_000;
-const NAMES: OptionNames<FakeIpOptions> = {
+const NAMES: OptionKinds<FakeIpOptions> = {
   ipv4: "text",
   ipv6: "text",
   capacity: "number",
@@ -114,7 +114,7 @@ export class FakeIp {
    * an unknown option; {@linkcode RangeError} for an option out of range.
    */
   constructor(options: FakeIpOptions = {}) {
-    checkNames(ATTEMPT, options, NAMES);
+    checkOptions(ATTEMPT, options, NAMES);
     const { ipv4 = IPV4_PREFIX, ipv6, capacity = CAPACITY, ttl = 5, except = [], only } = options;
     const { reuseAfter = REUSE_AFTER } = options;
     this.#ipv4 = readPrefix(ipv4, 4, 30);

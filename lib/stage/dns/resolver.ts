@@ -17,7 +17,7 @@ import { Tcp } from "../../wire/tcp.ts";
 import { Udp } from "../../wire/udp.ts";
 import { Answer } from "./_answer.ts";
 import { Cache } from "./_cache.ts";
-import { checkOptions, type SplitDomain } from "./_checked_options.ts";
+import { checkDnsOptions, type SplitDomain } from "./_checked_options.ts";
 import { FakeIp } from "./fake_ip.ts";
 import { InFlight } from "./_in_flight.ts";
 import { BlockedNames, FakeNames } from "./_own_answers.ts";
@@ -137,7 +137,7 @@ export class DnsResolver implements Stage {
    * address, for contradictory records, and for a value of the wrong type; {@linkcode RangeError} for a number out of range.
    */
   constructor(options: DnsResolverOptions) {
-    const { addresses, upstreams, split, answerLimit, places, tcp } = checkOptions(options);
+    const { addresses, upstreams, split, answerLimit, places, tcp } = checkDnsOptions(options);
     const { records = [], zones = [], fakeIp, cache = {} } = options;
     this.#ipv4 = addresses.filter(({ family }) => family === 4).map(({ bytes }) =>
       new DataView(bytes.buffer).getUint32(0)

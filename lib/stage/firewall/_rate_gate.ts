@@ -4,7 +4,7 @@ import * as field from "../../wire/header_fields.ts";
 import { FlowKey } from "../../table/flow_key.ts";
 import { FlowTable } from "../../table/flow_table.ts";
 import type { Ip } from "../../wire/ip.ts";
-import { checkInteger, checkNames, gotValue, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
 import type { RuleRate } from "./rule.ts";
 
 // Specification
@@ -14,7 +14,7 @@ const { IPV4_SRC, IPV6_SRC } = field;
 const SOURCES = 4096;
 const MAX_SOURCES = 2 ** 24;
 const KEY_WORDS = 4;
-const NAMES: OptionNames<RuleRate> = {
+const NAMES: OptionKinds<RuleRate> = {
   packetsPerSecond: "needed number",
   burst: "number",
   perSource: "boolean",
@@ -37,7 +37,7 @@ export class RateGate {
    * @throws {RangeError} when a number is out of range.
    */
   constructor(rate: RuleRate, attempt: string) {
-    checkNames(attempt, rate, NAMES);
+    checkOptions(attempt, rate, NAMES);
     const { packetsPerSecond, burst, perSource = false, sources = SOURCES } = rate;
     if (!(packetsPerSecond > 0 && packetsPerSecond < Infinity)) {
       throw new RangeError(

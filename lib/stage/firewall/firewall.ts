@@ -10,7 +10,7 @@
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
 import { IcmpError, IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Ip, Protocol } from "../../wire/ip.ts";
-import { checkNames, gotValue, type OptionNames } from "../../core/options.ts";
+import { checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
 import { type Decision, Explanation } from "./_explanation.ts";
 import { isNeighborMessage } from "./_neighbors.ts";
 import { type CompiledRule, RuleSet } from "./_rule_set.ts";
@@ -20,7 +20,7 @@ import { TIMEOUTS } from "./flow_state.ts";
 import { type FirewallRule, type FirewallVerdict, formatRules, VERDICTS } from "./rule.ts";
 
 // Implementation
-const NAMES: OptionNames<FirewallOptions> = {
+const NAMES: OptionKinds<FirewallOptions> = {
   rules: "list",
   default: "optional",
   capacity: "number",
@@ -29,7 +29,7 @@ const NAMES: OptionNames<FirewallOptions> = {
   errors: "optional",
   hashKey: "list",
 };
-const DEFAULT_NAMES: OptionNames<Exclude<FirewallOptions["default"], string | undefined>> = {
+const DEFAULT_NAMES: OptionKinds<Exclude<FirewallOptions["default"], string | undefined>> = {
   outbound: "optional",
   inbound: "optional",
 };
@@ -145,11 +145,11 @@ export class Firewall implements Stage {
    * @throws {RangeError} the same for a rate; when the capacity is not from 1 to 2^24.
    */
   constructor(options: FirewallOptions = {}) {
-    checkNames("make a firewall", options, NAMES);
+    checkOptions("make a firewall", options, NAMES);
     const { rules = [], capacity = CAPACITY, midStream = false, neighbors = true, hashKey } = options;
     const { errors = new IcmpErrors() } = options;
     const { default: verdict = {} } = options;
-    if (typeof verdict !== "string") checkNames("make a firewall: default", verdict, DEFAULT_NAMES);
+    if (typeof verdict !== "string") checkOptions("make a firewall: default", verdict, DEFAULT_NAMES);
     const { outbound = "allow", inbound = "drop" } = typeof verdict === "string"
       ? { outbound: verdict, inbound: verdict }
       : verdict;

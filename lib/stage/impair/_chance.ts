@@ -1,6 +1,6 @@
 /** Correlated random numbers, as netem's, and decisions made with them. */
 
-import { checkNames, gotValue, type OptionNames } from "../../core/options.ts";
+import { checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
 import { Random } from "../../core/random.ts";
 
 /** Probability of an impairment, from 0 to 1, optionally with a correlation between consecutive decisions. */
@@ -11,7 +11,7 @@ export type Likelihood = number | {
   readonly correlation?: number;
 };
 
-const NAMES: OptionNames<Exclude<Likelihood, number>> = { probability: "needed", correlation: "optional" };
+const NAMES: OptionKinds<Exclude<Likelihood, number>> = { probability: "needed", correlation: "optional" };
 
 /**
  * A stream of random numbers. Each impairment has its own stream, so that a change of the delay does not change which
@@ -35,7 +35,7 @@ export class Chance {
    */
   set(name: string, likelihood: Likelihood): void {
     const options = typeof likelihood === "number" ? { probability: likelihood } : likelihood;
-    checkNames(`impair packets by ${name}`, options, NAMES);
+    checkOptions(`impair packets by ${name}`, options, NAMES);
     const { probability, correlation = 0 } = options;
     checkProbability(name, probability);
     checkProbability(`correlation of ${name}`, correlation);

@@ -6,14 +6,14 @@
  */
 
 import { copyPacket } from "../../core/copy_packet.ts";
-import { checkInteger, checkMin, checkNames, gotValue, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkMin, checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
 import type { Direction, Packet, StageContext } from "../../core/mod.ts";
 import { Chance, checkProbability, type Likelihood } from "./_chance.ts";
 import { type DelayDistribution, delayTable } from "./_distribution.ts";
 import { ReleaseQueue } from "./_release_queue.ts";
 
 // Implementation
-const NAMES: OptionNames<Impairments> = {
+const NAMES: OptionKinds<Impairments> = {
   delay: "number",
   jitter: "number",
   delayCorrelation: "number",
@@ -27,7 +27,7 @@ const NAMES: OptionNames<Impairments> = {
   rateBitsPerSecond: "number",
   limit: "number",
 };
-const BURSTS: OptionNames<GilbertElliott> = {
+const BURSTS: OptionKinds<GilbertElliott> = {
   toBad: "needed number",
   toGood: "needed number",
   lossInBad: "number",
@@ -154,7 +154,7 @@ export class Lane {
    * @throws {TypeError} when two options contradict each other.
    */
   set(options: Impairments): void {
-    checkNames("impair packets", options, NAMES);
+    checkOptions("impair packets", options, NAMES);
     const { delay = 0, jitter = 0, delayCorrelation = 0, distribution = "uniform", gilbertElliott } = options;
     const { loss = 0, duplicate = 0, corrupt = 0, reorder = 0, gap = 1 } = options;
     const { rateBitsPerSecond = Infinity, limit = LIMIT } = options;
@@ -170,7 +170,9 @@ export class Lane {
       );
     }
     const table = delayTable(distribution);
-    if (gilbertElliott !== undefined) checkNames("impair packets by gilbertElliott", gilbertElliott, BURSTS);
+    if (gilbertElliott !== undefined) {
+      checkOptions("impair packets by gilbertElliott", gilbertElliott, BURSTS);
+    }
     const { toBad = 0, toGood = 0, lossInBad = 1, lossInGood = 0 } = gilbertElliott ?? {};
     for (const [name, value] of Object.entries({ toBad, toGood, lossInBad, lossInGood })) {
       checkProbability(name, value);

@@ -1,7 +1,7 @@
 /** Stage that impairs a link as netem does: delay, jitter, loss, duplication, corruption, reordering, rate. */
 
 import { Direction, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkOptions, type OptionKinds } from "../../core/options.ts";
 import { StageSegmenter } from "../../split/stage_segmenter.ts";
 import { type Impairments, type ImpairStats, Lane } from "./_lane.ts";
 
@@ -19,8 +19,8 @@ export interface ImpairmentOptions extends ImpairedDirections {
   readonly seed?: number;
 }
 
-const DIRECTIONS: OptionNames<ImpairedDirections> = { outbound: "optional", inbound: "optional" };
-const NAMES: OptionNames<ImpairmentOptions> = { seed: "number", ...DIRECTIONS };
+const DIRECTIONS: OptionKinds<ImpairedDirections> = { outbound: "optional", inbound: "optional" };
+const NAMES: OptionKinds<ImpairmentOptions> = { seed: "number", ...DIRECTIONS };
 
 /**
  * Link impairments as of Linux' netem (tc-netem(8)), from a seed: the same seed, packets and times give the same
@@ -69,7 +69,7 @@ export class Impairment implements Stage {
    * @throws {TypeError} when two options contradict each other.
    */
   constructor(options: ImpairmentOptions = {}) {
-    checkNames("impair packets", options, NAMES);
+    checkOptions("impair packets", options, NAMES);
     const { seed = crypto.getRandomValues(new Uint32Array(1))[0]!, ...directions } = options;
     this.seed = seed;
     this.#lanes = [new Lane(Direction.Outbound, seed), new Lane(Direction.Inbound, seed)];
@@ -83,7 +83,7 @@ export class Impairment implements Stage {
    * @throws {TypeError} when two options contradict each other.
    */
   set(directions: ImpairedDirections): void {
-    checkNames("impair packets", directions, DIRECTIONS);
+    checkOptions("impair packets", directions, DIRECTIONS);
     const { outbound, inbound } = directions;
     for (const [direction, options] of [outbound, inbound].entries()) {
       if (options === undefined) continue;

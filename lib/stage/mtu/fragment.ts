@@ -12,7 +12,7 @@ import { IPV4_MAX_LENGTH, IPV4_MIN_MTU } from "../../wire/header_fields.ts";
 import { MtuLimiter } from "./_mtu_limiter.ts";
 import { Direction, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
 import type { IcmpErrors } from "../../icmp/icmp_error.ts";
-import { checkInteger, checkNames, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkOptions, type OptionKinds } from "../../core/options.ts";
 
 /** Options of {@linkcode fragment}. */
 export interface FragmentOptions {
@@ -26,7 +26,7 @@ export interface FragmentOptions {
   readonly errors?: IcmpErrors;
 }
 
-const NAMES: OptionNames<FragmentOptions> = {
+const NAMES: OptionKinds<FragmentOptions> = {
   direction: "optional",
   ignoreDontFragment: "boolean",
   fragmentIpv6: "boolean",
@@ -68,7 +68,7 @@ const NAMES: OptionNames<FragmentOptions> = {
  */
 export function fragment(mtu: number, options: FragmentOptions = {}): Stage {
   checkInteger("fragment", "mtu", mtu, IPV4_MIN_MTU, IPV4_MAX_LENGTH);
-  checkNames("fragment", options, NAMES);
+  checkOptions("fragment", options, NAMES);
   const { direction = Direction.Outbound } = options;
   const limiter = new MtuLimiter(mtu, options);
   const pass = (batch: PacketBatch, context: StageContext): void => limiter.pass(batch, context);

@@ -2,7 +2,7 @@
 
 import * as field from "../../wire/header_fields.ts";
 import type { PacketBatch, Stage } from "../../core/mod.ts";
-import { checkInteger, checkNames, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkOptions, type OptionKinds } from "../../core/options.ts";
 import { Tcp } from "../../wire/tcp.ts";
 
 // Specification: IP and TCP headers without options (RFC 6691 section 2)
@@ -17,7 +17,7 @@ export type MssClampOptions =
   /** MTU (bytes): the MSS is 40 less over IPv4, 60 less over IPv6. */
   | { readonly mtu: number };
 
-const NAMES: OptionNames<{ mss?: number; mtu?: number }> = { mss: "optional", mtu: "optional" };
+const NAMES: OptionKinds<{ mss?: number; mtu?: number }> = { mss: "optional", mtu: "optional" };
 
 /**
  * Clamps the MSS of TCP connections, so that neither side sends segments too long for the tunnel. In contrast to path MTU
@@ -50,7 +50,7 @@ const NAMES: OptionNames<{ mss?: number; mtu?: number }> = { mss: "optional", mt
  * ```
  */
 export function mssClamp(options: MssClampOptions): Stage {
-  checkNames("clamp the MSS", options, NAMES);
+  checkOptions("clamp the MSS", options, NAMES);
   const { mss, mtu } = options as { mss?: number; mtu?: number };
   if ((mss === undefined) === (mtu === undefined)) {
     throw new TypeError("Cannot clamp the MSS: give either mss or mtu");

@@ -20,7 +20,7 @@ import { IcmpError, IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Icmpv4 } from "../../wire/icmpv4.ts";
 import { Icmpv6 } from "../../wire/icmpv6.ts";
 import { Ip, Protocol } from "../../wire/ip.ts";
-import { checkInteger, checkNames, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkOptions, type OptionKinds } from "../../core/options.ts";
 
 // Specification
 const { IPV4_DST, IPV4_MAX_LENGTH, IPV4_MIN_MTU, IPV6_DST, IPV6_MIN_MTU } = field;
@@ -57,7 +57,7 @@ export interface PathMtuOptions {
   readonly hashKey?: readonly [number, number];
 }
 
-const NAMES: OptionNames<PathMtuOptions> = {
+const NAMES: OptionKinds<PathMtuOptions> = {
   mtu: "number",
   minMtu: "number",
   paths: "number",
@@ -141,7 +141,7 @@ export class PathMtu implements Stage {
    * @throws {RangeError} when an MTU is not an integer from 68 to 65,535, or another option is out of range.
    */
   constructor(options: PathMtuOptions = {}) {
-    checkNames("keep path MTUs", options, NAMES);
+    checkOptions("keep path MTUs", options, NAMES);
     const { mtu = IPV4_MAX_LENGTH, minMtu = MIN_MTU, paths = PATHS, age = AGE } = options;
     const { errors = new IcmpErrors(), hashKey } = options;
     checkInteger("keep path MTUs", "mtu", mtu, IPV4_MIN_MTU, IPV4_MAX_LENGTH);

@@ -22,7 +22,7 @@ import { FlowTable } from "../../table/flow_table.ts";
 import { IcmpError, IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Ip, Protocol } from "../../wire/ip.ts";
 import { Ipv6 } from "../../wire/ipv6.ts";
-import { checkInteger, checkNames, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkOptions, type OptionKinds } from "../../core/options.ts";
 
 // Specification
 const {
@@ -74,7 +74,7 @@ export interface ReassembleOptions {
   readonly hashKey?: readonly [number, number];
 }
 
-const NAMES: OptionNames<ReassembleOptions> = {
+const NAMES: OptionKinds<ReassembleOptions> = {
   datagrams: "number",
   fragments: "number",
   fragmentsPerDatagram: "number",
@@ -160,7 +160,7 @@ export class Reassemble implements Stage {
    * @throws {RangeError} when an option is out of range.
    */
   constructor(options: ReassembleOptions = {}) {
-    checkNames("reassemble", options, NAMES);
+    checkOptions("reassemble", options, NAMES);
     const { datagrams = DATAGRAMS, fragments = FRAGMENTS, bytes = BYTES, timeout = TIMEOUT } = options;
     const { fragmentsPerDatagram = FRAGMENTS_PER_DATAGRAM, errors = new IcmpErrors(), hashKey } = options;
     for (const [name, value] of Object.entries({ datagrams, fragments, fragmentsPerDatagram, bytes })) {

@@ -2,11 +2,11 @@
 
 import { parseIpv4, parsePrefix, type Prefix } from "../../wire/address.ts";
 import { isUnicast4 } from "../../wire/unicast.ts";
-import { checkInteger, checkNames, gotValue, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
 import { Protocol } from "../../wire/protocol.ts";
 
 // Implementation
-const NAMES: OptionNames<Napt44Options> = {
+const NAMES: OptionKinds<Napt44Options> = {
   outside: "needed",
   inside: "optional",
   ports: "text",
@@ -19,13 +19,13 @@ const NAMES: OptionNames<Napt44Options> = {
   fragments: "number",
   random: "function",
 };
-const TIMEOUTS: OptionNames<NaptTimeouts> = {
+const TIMEOUTS: OptionKinds<NaptTimeouts> = {
   tcpEstablished: "number",
   tcpTransitory: "number",
   udp: "number",
   icmp: "number",
 };
-const FORWARD: OptionNames<PortForward> = {
+const FORWARD: OptionKinds<PortForward> = {
   protocol: "needed text",
   port: "needed",
   to: "needed text",
@@ -127,8 +127,8 @@ export interface CheckedNaptOptions {
 
 /** Checks the options; throws as the constructor of `Napt44` does. */
 export function checkNaptOptions(options: Napt44Options): CheckedNaptOptions {
-  checkNames(ATTEMPT, options, NAMES);
-  checkNames("make a Napt44 with these timeouts", options.timeouts ?? {}, TIMEOUTS);
+  checkOptions(ATTEMPT, options, NAMES);
+  checkOptions("make a Napt44 with these timeouts", options.timeouts ?? {}, TIMEOUTS);
   const { inside = "0.0.0.0/0", ports = `1-${MAX_PORT}`, filtering = "address-dependent" } = options;
   const { unmatched = "pass", capacity = CAPACITY, flowsPerHost = Infinity, fragments = FRAGMENTS } = options;
   const { random = randomWords(), forwards = [] } = options;
@@ -236,7 +236,7 @@ function readPorts(text: string | number): [number, number] {
 }
 
 function readForward(forward: PortForward, outside: Uint32Array): Forward {
-  checkNames("forward a port", forward, FORWARD);
+  checkOptions("forward a port", forward, FORWARD);
   const { protocol, port, to, address } = forward;
   if (protocol !== "tcp" && protocol !== "udp") {
     throw new TypeError(`Cannot forward ports: protocol must be "tcp" or "udp", ${gotValue(protocol)}`);

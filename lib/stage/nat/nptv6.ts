@@ -7,7 +7,7 @@ import { Direction, type Packet, type PacketBatch, type Stage, type StageContext
 import { Icmpv6 } from "../../wire/icmpv6.ts";
 import { versionOf } from "../../wire/ip.ts";
 import { Ipv6 } from "../../wire/ipv6.ts";
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkOptions, type OptionKinds } from "../../core/options.ts";
 import { Protocol } from "../../wire/protocol.ts";
 import { quotesPacket } from "./_quoted.ts";
 import { drop } from "../../core/drop.ts";
@@ -26,7 +26,7 @@ const WORDS = 8;
 const MINUS_ZERO = 0xffff;
 
 // Implementation
-const NAMES: OptionNames<Nptv6Options> = { inside: "needed text", outside: "needed text" };
+const NAMES: OptionKinds<Nptv6Options> = { inside: "needed text", outside: "needed text" };
 
 /** Options of {@linkcode Nptv6}. */
 export interface Nptv6Options {
@@ -76,7 +76,7 @@ export class Nptv6 implements Stage {
    * @throws {RangeError} when their length is not from 1 to 112 bits.
    */
   constructor(options: Nptv6Options) {
-    checkNames("translate prefixes", options, NAMES);
+    checkOptions("translate prefixes", options, NAMES);
     const [inside, outside] = [parseCidr(options.inside), parseCidr(options.outside)];
     const got = `got "${options.inside}" and "${options.outside}"`;
     if (inside.address.family !== 6 || outside.address.family !== 6) {

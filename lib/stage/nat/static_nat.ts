@@ -5,7 +5,7 @@ import { Direction, type Packet, type PacketBatch, type Stage, type StageContext
 import { Icmpv4 } from "../../wire/icmpv4.ts";
 import { versionOf } from "../../wire/ip.ts";
 import { Ipv4 } from "../../wire/ipv4.ts";
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkOptions, type OptionKinds } from "../../core/options.ts";
 import { Protocol } from "../../wire/protocol.ts";
 import { firstAddress, readIpv4Prefix } from "./_napt_options.ts";
 import { quotesPacket, setQuoted } from "./_quoted.ts";
@@ -15,8 +15,8 @@ import { drop } from "../../core/drop.ts";
 const { IPV4_DST, IPV4_SRC } = field;
 
 // Implementation
-const NAMES: OptionNames<StaticNatOptions> = { rules: "needed list" };
-const RULE: OptionNames<StaticNatRule> = { inside: "needed text", outside: "needed text" };
+const NAMES: OptionKinds<StaticNatOptions> = { rules: "needed list" };
+const RULE: OptionKinds<StaticNatRule> = { inside: "needed text", outside: "needed text" };
 
 /** Pair of addresses, or of prefixes of equal length whose host bits are kept. */
 export interface StaticNatRule {
@@ -73,8 +73,8 @@ export class StaticNat implements Stage {
    * @throws {TypeError} when one is not IPv4, the prefixes of a rule differ in length, or two of one side overlap.
    */
   constructor(options: StaticNatOptions) {
-    checkNames("make a StaticNat", options, NAMES);
-    for (const rule of options.rules) checkNames("translate by a rule", rule, RULE);
+    checkOptions("make a StaticNat", options, NAMES);
+    for (const rule of options.rules) checkOptions("translate by a rule", rule, RULE);
     const rules = options.rules.map(({ inside, outside }) => {
       const [from, to] = [readIpv4Prefix(inside), readIpv4Prefix(outside)];
       if (from.length !== to.length) {

@@ -3,7 +3,7 @@
 import { formatIpv4, parseIpv4 } from "../../wire/address.ts";
 import { isUnicast4 } from "../../wire/unicast.ts";
 import { IcmpErrors } from "../../icmp/icmp_error.ts";
-import { checkInteger, checkNames, gotValue, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
 import { MAX_CAPACITY } from "../../table/flow_table.ts";
 import { EmbeddingPrefix } from "./embedded_address.ts";
 
@@ -30,7 +30,7 @@ export interface Nat64Options {
   readonly random?: () => number;
 }
 
-const NAMES: OptionNames<Nat64Options> = {
+const NAMES: OptionKinds<Nat64Options> = {
   outside: "needed",
   prefix: "text",
   filtering: "text",
@@ -52,7 +52,7 @@ export interface CheckedNat64Options {
 
 /** Checks the options; throws as the constructor of `Nat64` does. */
 export function checkNat64Options(options: Nat64Options): CheckedNat64Options {
-  checkNames("make a Nat64", options, NAMES);
+  checkOptions("make a Nat64", options, NAMES);
   const { outside, prefix = WELL_KNOWN, filtering = "address-dependent", capacity = CAPACITY, errors } =
     options;
   checkInteger("make a Nat64", "capacity", capacity, 1, MAX_CAPACITY);

@@ -1,6 +1,6 @@
 /** A stage that writes packets to a pcapng capture. */
 
-import { checkMin, checkNames, type OptionNames } from "../../core/options.ts";
+import { checkMin, checkOptions, type OptionKinds } from "../../core/options.ts";
 import {
   Direction,
   type Packet,
@@ -17,7 +17,7 @@ import { type CaptureSink, PcapngWriter, type PcapngWriterOptions } from "../../
 export * from "../../pcap/mod.ts";
 
 // Implementation
-const NAMES: OptionNames<CaptureOptions> = {
+const NAMES: OptionKinds<CaptureOptions> = {
   filter: "function",
   interface: "text",
   flushInterval: "number",
@@ -81,7 +81,7 @@ export class Capture implements Stage {
    * @throws {RangeError} when an option is out of range.
    */
   constructor(sink: CaptureSink | PcapngWriter, options: CaptureOptions = {}) {
-    checkNames("capture", options, NAMES);
+    checkOptions("capture", options, NAMES);
     const { filter, interface: name = "warren", flushInterval = FLUSH_INTERVAL } = options;
     checkMin("capture", "flushInterval", flushInterval, 0);
     this.#writer = sink instanceof PcapngWriter ? sink : new PcapngWriter(sink, options);

@@ -1,7 +1,7 @@
 /** A stage that counts packets and bytes. */
 
 import { Direction, type Packet, type PacketBatch, type Stage } from "../../core/mod.ts";
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkOptions, type OptionKinds } from "../../core/options.ts";
 
 /** Options of {@linkcode Count}. */
 export interface CountOptions {
@@ -11,7 +11,7 @@ export interface CountOptions {
   readonly filter?: (packet: Packet, direction: Direction) => boolean;
 }
 
-const NAMES: OptionNames<CountOptions> = { name: "text", filter: "function" };
+const NAMES: OptionKinds<CountOptions> = { name: "text", filter: "function" };
 
 /** Packets and bytes of one direction. */
 export interface Counted {
@@ -59,7 +59,7 @@ export class Count implements Stage {
 
   /** Starts at zero. */
   constructor(options: CountOptions = {}) {
-    checkNames("count", options, NAMES);
+    checkOptions("count", options, NAMES);
     const { name = "count", filter } = options;
     this.name = name;
     this.#filter = filter;

@@ -4,11 +4,11 @@ import { type Address, Prefix } from "../../wire/address.ts";
 import type { PacketBatch, Stage, StageContext } from "../../core/mod.ts";
 import { FlowKey, FlowKind } from "../../table/flow_key.ts";
 import { FlowTable } from "../../table/flow_table.ts";
-import { checkInteger, checkNames, gotValue, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
 import { Protocol } from "../../wire/protocol.ts";
 
 // Implementation
-const NAMES_OF_OPTIONS: OptionNames<MeterOptions> = {
+const NAMES_OF_OPTIONS: OptionKinds<MeterOptions> = {
   flows: "number",
   prefixes: "number",
   prefixLength4: "number",
@@ -214,7 +214,7 @@ export class Meter implements Stage {
    * @throws {RangeError} when an option is out of range.
    */
   constructor(options: MeterOptions = {}) {
-    checkNames("measure", options, NAMES_OF_OPTIONS);
+    checkOptions("measure", options, NAMES_OF_OPTIONS);
     const { flows = CAPACITY, prefixes = PREFIXES, halfLife = HALF_LIFE, timeout = TIMEOUT } = options;
     const { prefixLength4 = LENGTHS[4], prefixLength6 = LENGTHS[6] } = options;
     if (!(halfLife > 0)) {

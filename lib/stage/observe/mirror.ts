@@ -13,7 +13,7 @@ import {
 import { copyPacket } from "../../core/copy_packet.ts";
 import { OUT_OF_SLOT } from "../../core/packet.ts";
 import { writeTo } from "../../core/write_to.ts";
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkOptions, type OptionKinds } from "../../core/options.ts";
 import { Segmenter } from "../../split/segmenter.ts";
 
 // Implementation
@@ -28,7 +28,7 @@ export interface MirrorOptions {
   readonly direction?: Direction;
 }
 
-const NAMES: OptionNames<MirrorOptions> = { filter: "function", direction: "optional" };
+const NAMES: OptionKinds<MirrorOptions> = { filter: "function", direction: "optional" };
 
 /**
  * Copies packets to another end, such as a device that a packet analyzer reads or a transport to a collector.
@@ -72,7 +72,7 @@ export class Mirror implements Stage {
 
   /** Attaches to the end, and closes it with the stage. */
   constructor(end: TunnelEnd, options: MirrorOptions = {}) {
-    checkNames("mirror", options, NAMES);
+    checkOptions("mirror", options, NAMES);
     const { filter, direction } = options;
     this.#end = end;
     this.#filter = filter;

@@ -6,15 +6,15 @@ import { Direction, type Packet, type PacketBatch, type Stage, type StageContext
 import { FlowKey, FlowKind } from "../../table/flow_key.ts";
 import { IcmpError, type IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Ip, Protocol } from "../../wire/ip.ts";
-import { checkNames, gotValue, type OptionNames } from "../../core/options.ts";
+import { checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
 import { RouteTable } from "../../table/route_table.ts";
 
 // Specification
 const { IPV6_DST, IPV6_SRC } = field;
 
 // Implementation
-const NAMES: OptionNames<RouteOptions> = { errors: "optional" };
-const POLICY: OptionNames<Policy> = {
+const NAMES: OptionKinds<RouteOptions> = { errors: "optional" };
+const POLICY: OptionKinds<Policy> = {
   to: "needed",
   src: "optional",
   protocol: "optional",
@@ -104,7 +104,7 @@ class Route implements Stage {
   readonly #key = new FlowKey();
 
   constructor(policies: readonly Policy[], options: RouteOptions) {
-    checkNames("route", options, NAMES);
+    checkOptions("route", options, NAMES);
     const { errors } = options;
     this.#policies = policies.map((policy, i) => new CheckedPolicy(policy, i + 1));
     this.#asksPorts = this.#policies.some(({ asksPorts }) => asksPorts);
@@ -165,7 +165,7 @@ class CheckedPolicy {
   readonly asksPorts: boolean;
 
   constructor(policy: Policy, number: number) {
-    checkNames(`route by policy ${number}`, policy, POLICY);
+    checkOptions(`route by policy ${number}`, policy, POLICY);
     const { src, protocol, srcPort, dstPort, to } = policy;
     this.#policy = policy;
     this.#src = src === undefined ? undefined : [src].flat().map(parsePrefix);

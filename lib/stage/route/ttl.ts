@@ -3,10 +3,10 @@
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
 import { IcmpError, IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Ip } from "../../wire/ip.ts";
-import { checkInteger, checkNames, gotValue, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
 
 // Implementation
-const NAMES: OptionNames<TtlOptions> = { outbound: "optional", inbound: "optional", errors: "optional" };
+const NAMES: OptionKinds<TtlOptions> = { outbound: "optional", inbound: "optional", errors: "optional" };
 
 // Specification: RFC 791 section 3.1
 const MAX_TTL = 255;
@@ -53,7 +53,7 @@ export interface TtlOptions {
  * ```
  */
 export function ttl(options: TtlOptions = {}): Stage {
-  checkNames("set the ttl", options, NAMES);
+  checkOptions("set the ttl", options, NAMES);
   const { outbound = "decrement", inbound = "decrement", errors = new IcmpErrors() } = options;
   const stage: Stage = { name: "ttl" };
   for (const [direction, rule] of [[Direction.Outbound, outbound], [Direction.Inbound, inbound]] as const) {

@@ -2,7 +2,7 @@
 
 import type { Packet } from "../../core/packet.ts";
 import type { StageContext } from "../../core/stage.ts";
-import { checkMin, checkNames, type OptionNames } from "../../core/options.ts";
+import { checkMin, checkOptions, type OptionKinds } from "../../core/options.ts";
 import { PacketLists } from "./_packet_lists.ts";
 import type { Scheduler } from "./scheduler.ts";
 
@@ -18,7 +18,7 @@ export interface FifoOptions {
   readonly bytes?: number;
 }
 
-const NAMES: OptionNames<FifoOptions> = { packets: "number", bytes: "number" };
+const NAMES: OptionKinds<FifoOptions> = { packets: "number", bytes: "number" };
 
 /**
  * First in, first out; packets that find it full are dropped as `queue full`. One flow that fills it delays all
@@ -42,7 +42,7 @@ export class Fifo implements Scheduler {
    * @throws {RangeError} when a limit is not at least 1.
    */
   constructor(options: FifoOptions = {}) {
-    checkNames("make a Fifo", options, NAMES);
+    checkOptions("make a Fifo", options, NAMES);
     const { packets = PACKETS, bytes = Infinity } = options;
     checkMin("make a Fifo", "packets", packets, 1);
     checkMin("make a Fifo", "bytes", bytes, 1);

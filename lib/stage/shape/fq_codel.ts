@@ -13,7 +13,7 @@ import type { Packet } from "../../core/packet.ts";
 import type { StageContext } from "../../core/stage.ts";
 import * as field from "../../wire/header_fields.ts";
 import { Ip } from "../../wire/ip.ts";
-import { checkInteger, checkMin, checkNames, gotValue, type OptionNames } from "../../core/options.ts";
+import { checkInteger, checkMin, checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
 import { sipHash } from "../../core/sip_hash.ts";
 import { Codel } from "./_codel.ts";
 import { PacketLists } from "./_packet_lists.ts";
@@ -64,7 +64,7 @@ export interface FqCodelOptions {
   readonly hashKey?: readonly [number, number];
 }
 
-const NAMES: OptionNames<FqCodelOptions> = {
+const NAMES: OptionKinds<FqCodelOptions> = {
   flows: "number",
   packets: "number",
   bytes: "number",
@@ -117,7 +117,7 @@ export class FqCodel implements Scheduler {
    * @throws {RangeError} when an option is out of range.
    */
   constructor(options: FqCodelOptions = {}) {
-    checkNames("make an FqCodel", options, NAMES);
+    checkOptions("make an FqCodel", options, NAMES);
     const { flows = FLOWS, packets = PACKETS, bytes = BYTES, quantum = QUANTUM } = options;
     const { target = TARGET, interval = INTERVAL, ecn = true } = options;
     const [key0, key1] = options.hashKey ?? crypto.getRandomValues(new Uint32Array(2));

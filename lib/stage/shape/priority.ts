@@ -3,7 +3,7 @@
 import type { Packet } from "../../core/packet.ts";
 import type { Direction, StageContext } from "../../core/stage.ts";
 import { Ip } from "../../wire/ip.ts";
-import { checkNames, type OptionNames } from "../../core/options.ts";
+import { checkOptions, type OptionKinds } from "../../core/options.ts";
 import { wireLength } from "../../split/stage_segmenter.ts";
 import type { Scheduler } from "./scheduler.ts";
 
@@ -69,7 +69,7 @@ export interface PriorityOptions {
   readonly weights?: readonly number[];
 }
 
-const NAMES: OptionNames<PriorityOptions> = { bands: "needed list", classify: "needed", weights: "list" };
+const NAMES: OptionKinds<PriorityOptions> = { bands: "needed list", classify: "needed", weights: "list" };
 
 /**
  * Priority bands. Without weights, a band is served when all before it are empty, so the last one may starve. With
@@ -99,7 +99,7 @@ export class Priority implements Scheduler {
    * @throws {TypeError} when two bands share a queue.
    */
   constructor(options: PriorityOptions) {
-    checkNames("make a Priority", options, NAMES);
+    checkOptions("make a Priority", options, NAMES);
     const { bands, classify, weights } = options;
     if (bands.length === 0) {
       throw new RangeError("Cannot make a Priority: bands must be at least 1 queue, got none");

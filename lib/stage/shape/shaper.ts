@@ -5,7 +5,7 @@
  *             └─► queue (Fifo, FqCodel, Priority) ─► when the bucket has tokens ─► onward
  */
 
-import { checkNames, gotValue, type OptionNames } from "../../core/options.ts";
+import { checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
 import { StageSegmenter, wireLength } from "../../split/stage_segmenter.ts";
 import { Fifo } from "./fifo.ts";
@@ -14,8 +14,8 @@ import type { Scheduler } from "./scheduler.ts";
 import { TokenBucket, type TokenBucketOptions } from "./token_bucket.ts";
 
 // Implementation
-const DIRECTIONS: OptionNames<ShaperOptions> = { outbound: "optional", inbound: "optional" };
-const DIRECTION: OptionNames<ShapeOptions> = {
+const DIRECTIONS: OptionKinds<ShaperOptions> = { outbound: "optional", inbound: "optional" };
+const DIRECTION: OptionKinds<ShapeOptions> = {
   rateBitsPerSecond: "needed number",
   burst: "number",
   queue: "optional",
@@ -103,10 +103,10 @@ export class Shaper implements Stage {
    * @throws {TypeError} when both directions have the same queue, or a policer has one.
    */
   constructor(options: ShaperOptions) {
-    checkNames("shape packets", options, DIRECTIONS);
+    checkOptions("shape packets", options, DIRECTIONS);
     const { outbound, inbound } = options;
     for (const direction of [outbound, inbound]) {
-      if (direction !== undefined) checkNames("shape packets", direction, DIRECTION);
+      if (direction !== undefined) checkOptions("shape packets", direction, DIRECTION);
     }
     if (outbound?.queue !== undefined && outbound.queue === inbound?.queue) {
       throw new TypeError("Cannot shape packets: both directions have the same queue: give each a queue");
@@ -124,7 +124,7 @@ export class Shaper implements Stage {
    * @throws {TypeError} when the shaper does not shape that direction.
    */
   set(rates: ShapeRates): void {
-    checkNames("change rates", rates, DIRECTIONS);
+    checkOptions("change rates", rates, DIRECTIONS);
     const { outbound, inbound } = rates;
     for (const [direction, options] of [outbound, inbound].entries()) {
       if (options === undefined) continue;
