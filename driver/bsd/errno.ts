@@ -1,27 +1,11 @@
 /** Error numbers common to macOS and FreeBSD (sys/errno.h). */
 
+import { PosixErrno } from "../posix/errno.ts";
+
 // Specification
 /** Error numbers by name. */
 export const BsdErrno = {
-  EPERM: 1,
-  ENOENT: 2,
-  ESRCH: 3,
-  EINTR: 4,
-  EIO: 5,
-  ENXIO: 6,
-  EBADF: 9,
-  ENOMEM: 12,
-  EACCES: 13,
-  EFAULT: 14,
-  EBUSY: 16,
-  EEXIST: 17,
-  ENODEV: 19,
-  EINVAL: 22,
-  ENFILE: 23,
-  EMFILE: 24,
-  ENOTTY: 25,
-  ENOSPC: 28,
-  EPIPE: 32,
+  ...PosixErrno,
   EAGAIN: 35,
   ENOTSOCK: 38,
   EMSGSIZE: 40,

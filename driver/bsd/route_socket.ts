@@ -1,7 +1,7 @@
 /** A routing socket (route(4)): messages that query and change routes, and reports of interface changes. */
 
 import { type Address, formatCidr, Prefix } from "../../lib/wire/address.ts";
-import { guard } from "../posix/libc.ts";
+import { setNonBlocking } from "../posix/libc.ts";
 import { AF_ROUTE, type Bsd, SOCK_RAW, viewOf } from "./bsd.ts";
 import { bitsOf, linkSockaddr, netmask, sockaddr } from "./sockaddr.ts";
 
@@ -121,7 +121,7 @@ export class RouteSocket implements Disposable {
     this.#bsd = bsd;
     this.descriptor = bsd.functions.socket(AF_ROUTE, SOCK_RAW, 0);
     if (this.descriptor < 0) throw bsd.systemError("open a routing socket", "socket", bsd.errno());
-    guard(bsd, this.descriptor);
+    setNonBlocking(bsd, this.descriptor);
   }
 
   /**

@@ -46,7 +46,7 @@ export class BsdUdpSocket extends PosixUdpSocket {
     const { functions, errno } = this.#system;
     const message = this.#message!;
     for (let i = 0; i < count; i++) {
-      message.point(0, packets[i]!, this.room);
+      message.setPacket(0, packets[i]!, this.room);
       const locals = this.#received;
       message.setControl(0, locals?.addressOf(0) ?? 0, locals?.space ?? 0);
       const length = functions.recvmsg(this.fd, message.headers, 0);
@@ -61,7 +61,7 @@ export class BsdUdpSocket extends PosixUdpSocket {
     const { functions, errno } = this.#system;
     const message = this.#message!;
     for (let i = start; i < end; i++) {
-      message.point(0, packets[i]!, packets[i]!.length);
+      message.setPacket(0, packets[i]!, packets[i]!.length);
       const locals = this.#sent;
       const isFromLocal = locals?.write(0, packets[i]!) === true;
       message.setControl(0, isFromLocal ? locals!.addressOf(0) : 0, isFromLocal ? locals!.space : 0);
@@ -80,11 +80,11 @@ export function openBsdUdpSocket(bsd: Bsd, options: UdpSocketOptions): BsdUdpSoc
     RECEIVE_BUFFER: [Socket.SO_RCVBUF],
     IPV6_V6ONLY: Socket.IPV6_V6ONLY,
     hasLength: true,
-    keepTo: (fd, name, family) => keepTo(bsd, fd, name, family),
+    bindToInterface: (fd, name, family) => bindToInterface(bsd, fd, name, family),
   }, options);
 }
 
-function keepTo(bsd: Bsd, fd: number, name: string, family: 4 | 6): void {
+function bindToInterface(bsd: Bsd, fd: number, name: string, family: 4 | 6): void {
   const attempt = `use interface "${name}"`;
   const options = bsd.boundInterface;
   if (options === undefined) {

@@ -7,7 +7,7 @@ import { SinglePacketIo } from "../bsd/packet_io.ts";
 import { RouteSocket } from "../bsd/route_socket.ts";
 import { checkSupported, Setup } from "../bsd/setup.ts";
 import type { CheckedDeviceOptions } from "../options.ts";
-import { cString, guard } from "../posix/libc.ts";
+import { cString, setNonBlocking } from "../posix/libc.ts";
 import { Errno, systemError } from "./errno.ts";
 import { FREEBSD, type FreeBsd, freebsd } from "./libc.ts";
 
@@ -46,7 +46,7 @@ function open(bsd: FreeBsd, name: string): { fd: number; link: Interface } {
   if (fd < 0) throw openError(path, errno());
   using undo = new DisposableStack();
   undo.defer(() => functions.close(fd));
-  guard(bsd, fd);
+  setNonBlocking(bsd, fd);
   const request = (operation: keyof typeof TunRequest, argument: Uint8Array<ArrayBuffer>) => {
     if (ioctl(fd, TunRequest[operation], argument) < 0) {
       throw systemError(`open "${path}"`, operation, errno());

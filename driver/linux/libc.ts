@@ -2,7 +2,7 @@
 
 import { libraryErrorReason, requestFfi } from "../ffi.ts";
 import { type Posix, POSIX_SYMBOLS } from "../posix/libc.ts";
-import { systemError } from "./errno.ts";
+import { errnoName, systemError } from "./errno.ts";
 import { O_NONBLOCK } from "./fcntl.ts";
 
 const SYMBOLS = {
@@ -114,5 +114,5 @@ export function errno(): number {
 /** Part of the C library that all POSIX systems share. */
 export function posix(): Posix {
   const functions = libc();
-  return { functions, errno, systemError, fcntl: functions.fcntl, O_NONBLOCK };
+  return { functions, errno, errnoName, systemError, fcntl: functions.fcntl, O_NONBLOCK };
 }

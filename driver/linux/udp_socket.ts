@@ -6,7 +6,7 @@ import { LocalControls } from "../posix/local_control.ts";
 import { Messages } from "../posix/messages.ts";
 import { MAX_DATAGRAMS, PosixUdpSocket, type SocketSystem } from "../posix/udp_socket.ts";
 import { isFromLocal, type UdpSocketOptions } from "../udp_socket.ts";
-import { Errno, errnoName, systemError } from "./errno.ts";
+import { Errno, systemError } from "./errno.ts";
 import { SocketErrors } from "./error_queue.ts";
 import { errno, libc, posix } from "./libc.ts";
 import { LOCAL_CONTROL } from "./local_control.ts";
@@ -68,7 +68,7 @@ export class LinuxUdpSocket extends PosixUdpSocket {
     const messages = this.#incoming!;
     const locals = this.#locals;
     for (let i = 0; i < count; i++) {
-      messages.point(i, packets[i]!, this.room);
+      messages.setPacket(i, packets[i]!, this.room);
       if (locals !== undefined) messages.resetControl(i, locals.space);
     }
     const received = this.#libc.recvmmsg(this.fd, messages.headers, count, 0, null);
@@ -129,13 +129,12 @@ function linux(): SocketSystem {
     localControl: LOCAL_CONTROL,
     hasLength: false,
     Errno,
-    errnoName,
-    keepTo,
+    bindToInterface,
   };
 }
 
 /** Binds a socket to a device, by which all its datagrams leave and arrive (socket(7), SO_BINDTODEVICE). */
-function keepTo(fd: number, name: string): void {
+function bindToInterface(fd: number, name: string): void {
   const device = cString(name);
   const attempt = `use interface "${name}"`;
   // The kernel would truncate the name.

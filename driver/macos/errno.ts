@@ -1,18 +1,10 @@
-/** Darwin's error numbers (bsd/sys/errno.h): names and error classes. */
+/** Error numbers of macOS (bsd/sys/errno.h), their names and errors. */
 
 import { BsdErrno } from "../bsd/errno.ts";
-import { type Errors, errorsOf } from "../posix/errno.ts";
+import { errorsOf } from "../posix/errno.ts";
 
 // Specification
-const additional = { ENOTSUP: 45, EOPNOTSUPP: 102 } as const;
-
 /** Error numbers by name. */
-export const Errno: typeof BsdErrno & typeof additional = { ...BsdErrno, ...additional };
+export const Errno = { ...BsdErrno, ENOTSUP: 45, EOPNOTSUPP: 102 } as const;
 
-const errors = errorsOf(Errno);
-
-/** Returns the name of an error number, such as `EPERM`; `errno 200` for one not listed above. */
-export const errnoName: Errors["errnoName"] = errors.errnoName;
-
-/** Creates the error for a failed system call. */
-export const systemError: Errors["systemError"] = errors.systemError;
+export const { errnoName, systemError } = errorsOf(Errno);

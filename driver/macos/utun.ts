@@ -3,7 +3,7 @@
 import { SOCK_DGRAM, viewOf } from "../bsd/bsd.ts";
 import { LARGE_ROOM } from "../../lib/core/mod.ts";
 import { FAMILY_HEADER_SIZE } from "../bsd/packet_io.ts";
-import { guard } from "../posix/libc.ts";
+import { setNonBlocking } from "../posix/libc.ts";
 import { Errno, systemError } from "./errno.ts";
 import { DARWIN, type Darwin } from "./libsystem.ts";
 
@@ -91,7 +91,7 @@ export function openUtun(darwin: Darwin, name: string): { fd: number; name: stri
   if (darwin.ioctl(fd, CTLIOCGINFO, info) < 0) throw failed("CTLIOCGINFO");
   const address = sockaddrCtl(viewOf(info).getUint32(CtlInfo.Id, true), unit);
   if (functions.connect(fd, address, address.length) < 0) throw failed("connect");
-  guard(darwin, fd);
+  setNonBlocking(darwin, fd);
   const nameBytes = new Uint8Array(IFNAMSIZ);
   const size = Uint32Array.of(nameBytes.length);
   if (functions.getsockopt(fd, SYSPROTO_CONTROL, UTUN_OPT_IFNAME, nameBytes, size) < 0) {

@@ -1,4 +1,4 @@
-/** `struct iovec`: the buffers of readv(2), writev(2) and the like. */
+/** `struct iovec`, which describes a buffer for readv(2), writev(2) and similar calls. */
 
 import { setAddress } from "../native_memory.ts";
 
@@ -10,13 +10,13 @@ import { setAddress } from "../native_memory.ts";
  */
 export const Iovec = { base: 0, length: 8, size: 16 } as const;
 
-// Implementation: arrays of `struct iovec` as words of 32 bits
+// Implementation: arrays of `struct iovec` are arrays of 32-bit words
 const WORD = 4;
 const LENGTH = Iovec.length / WORD;
-/** Words of one `struct iovec`. */
+/** Words per `struct iovec`. */
 export const IOVEC_WORDS: number = Iovec.size / WORD;
 
-/** Sets an element of an array to a buffer, which must be shorter than 4 GiB. */
+/** Sets one element of an array of `struct iovec`; the buffer must be shorter than 4 GiB. */
 export function setIovec(iovecs: Uint32Array, index: number, address: number, length: number): void {
   const word = index * IOVEC_WORDS;
   setAddress(iovecs, word, address);

@@ -1,13 +1,13 @@
-/** Common part of the C libraries of Linux, macOS and FreeBSD, which each system's symbol table includes. */
+/** C library functions that Linux, macOS and FreeBSD share, for inclusion in the symbol table of each system. */
 
-import type { SystemError } from "./errno.ts";
+import type { Errors } from "./errno.ts";
 
 /**
  * Functions with the same prototype on all three systems.
  *
- * On the 64-bit systems that Deno supports, int has 32 bits, long, size_t and pointers 64. Results of type ssize_t are
- * declared as i32, which is a number and not a bigint: every call here transfers less than 2 GiB. nfds_t has 64 bits
- * only on Linux; as an argument in a register it makes no difference.
+ * Deno runs only on 64-bit systems: int has 32 bits; long, size_t and pointers have 64. Results of type ssize_t are
+ * declared as i32, because an i64 would arrive as a bigint and every call here transfers less than 2 GiB. The argument
+ * nfds_t is declared as 64 bits, as on Linux; the BSDs read the lower 32 bits of the same register.
  */
 export const POSIX_SYMBOLS = {
   // int close(int fd);
@@ -48,32 +48,30 @@ export const POSIX_SYMBOLS = {
   sigaction: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
-// Specification: fcntl.h; these numbers are the same on Linux, macOS and FreeBSD.
+// Specification: fcntl.h, the same on Linux, macOS and FreeBSD.
 const F_SETFD = 2;
 const F_SETFL = 4;
 const FD_CLOEXEC = 1;
 
-/** Common part of a system's C library. */
-export interface Posix {
+/** The C library of one system, as far as all three systems share it. */
+export interface Posix extends Errors {
   /** Functions of {@linkcode POSIX_SYMBOLS}. */
   readonly functions: Deno.DynamicLibrary<typeof POSIX_SYMBOLS>["symbols"];
   /**
-   * Error number of this thread's last failed call. Valid only in the next expression after a synchronous call, never
-   * after one that runs on another thread.
+   * Returns the error number of this thread's last failed call. Valid only in the expression right after a synchronous
+   * call, never after a nonblocking one.
    */
   errno(): number;
-  /** Error for an error number. */
-  readonly systemError: SystemError;
-  /** `int fcntl(int fd, int command, ... argument)`; systems differ in how they pass the last argument. */
+  /** `int fcntl(int fd, int command, ... argument)`; the calling convention of the last argument varies. */
   fcntl(fd: number, command: number, argument: number): number;
-  /** Flag of non-blocking descriptors (fcntl.h). */
+  /** Flag for non-blocking descriptors (fcntl.h). */
   readonly O_NONBLOCK: number;
 }
 
-/** Makes a descriptor non-blocking and close-on-exec. */
-export function guard(posix: Posix, fd: number): void {
+/** Makes a descriptor non-blocking and close-on-exec. @throws {DriverError} when fcntl(2) fails. */
+export function setNonBlocking(posix: Posix, fd: number): void {
   for (const [command, argument] of [[F_SETFD, FD_CLOEXEC], [F_SETFL, posix.O_NONBLOCK]] as const) {
-    // A blocking descriptor could block the thread forever.
+    // Failures are reported, since a blocking descriptor could block the thread forever.
     if (posix.fcntl(fd, command, argument) < 0) {
       throw posix.systemError("make a descriptor non-blocking", "fcntl", posix.errno());
     }

@@ -1,4 +1,4 @@
-/** Message headers over slots of the pool, for recvmsg(2), sendmsg(2), recvmmsg(2) and sendmmsg(2). */
+/** Message headers for recvmsg(2), sendmsg(2), recvmmsg(2) and sendmmsg(2), with buffers in the packet pool. */
 
 import type { Packet, PacketPool } from "../../lib/core/mod.ts";
 import { addressOf, setAddress } from "../native_memory.ts";
@@ -6,8 +6,8 @@ import { Iovec, IOVEC_WORDS, setIovec } from "./iovec.ts";
 
 // Specification: sys/socket.h
 /**
- * As in glibc. musl and BSD have an `int` and padding for `msg_iovlen`; BSD has `msg_flags`, which is not used, 4 bytes
- * earlier; `struct mmsghdr` exists only on Linux.
+ * The structures of glibc, which also fit musl and BSD: there, `msg_iovlen` has 32 bits, followed by padding. BSD has
+ * `msg_flags`, which Warren does not use, 4 bytes earlier. `struct mmsghdr` exists only on Linux.
  *
  * ```c
  * struct mmsghdr {
@@ -36,20 +36,20 @@ export const Mmsghdr = {
   size: 64,
 } as const;
 
-// Implementation: arrays of the structures as words of 32 bits
+// Implementation: arrays of structures are arrays of 32-bit words
 const WORD = 4;
 const MMSGHDR_WORDS = Mmsghdr.size / WORD;
 
-/** Headers of one direction, and as many iovecs. */
+/** Message headers for one direction, and as many iovecs. */
 export class Messages {
-  /** `struct mmsghdr[count]`, which starts with a `struct msghdr` for calls with one datagram. */
+  /** `struct mmsghdr[count]`; recvmsg(2) and sendmsg(2) take its first bytes as a `struct msghdr`. */
   readonly headers: Uint32Array<ArrayBuffer>;
   readonly #vectors: Uint32Array<ArrayBuffer>;
   readonly #vectorsAddress: number;
   readonly #base: number;
   readonly #endpointSize: number;
 
-  /** Allocates headers for `count` datagrams in slots of a pool, with endpoints of `endpointSize` bytes. */
+  /** Allocates headers for `count` datagrams in slots of `pool`; endpoints are sockaddrs of `endpointSize` bytes. */
   constructor(count: number, pool: PacketPool, endpointSize: number) {
     this.headers = new Uint32Array(count * MMSGHDR_WORDS);
     this.#vectors = new Uint32Array(count * IOVEC_WORDS);
@@ -58,12 +58,12 @@ export class Messages {
     this.#endpointSize = endpointSize;
   }
 
-  /** Sets an iovec to `length` bytes of a packet. */
+  /** Points an iovec at `length` bytes of a packet. */
   setVector(vector: number, packet: Packet, length: number): void {
     setIovec(this.#vectors, vector, this.#base + packet.offset, length);
   }
 
-  /** Sets a message to a range of iovecs and the endpoint of a packet. */
+  /** Points a header at `vectors` iovecs from `vector` on, and at the endpoint of a packet. */
   setHeader(message: number, packet: Packet, vector: number, vectors: number): void {
     const word = message * MMSGHDR_WORDS;
     setAddress(this.headers, word, this.#base + packet.slotEnd);
@@ -72,30 +72,30 @@ export class Messages {
     this.headers[word + Mmsghdr.vectorLength / WORD] = vectors;
   }
 
-  /** Sets a message to `length` bytes of a packet and its endpoint. */
-  point(message: number, packet: Packet, length: number): void {
+  /** Points a header at `length` bytes of a packet and at its endpoint. */
+  setPacket(message: number, packet: Packet, length: number): void {
     this.setVector(message, packet, length);
     this.setHeader(message, packet, message, 1);
   }
 
-  /** Sets the control messages of a message: their memory address and length (bytes). */
+  /** Sets the memory address and length of the control messages (bytes). */
   setControl(message: number, address: number, length: number): void {
     const word = message * MMSGHDR_WORDS;
     setAddress(this.headers, word + Mmsghdr.control / WORD, address);
     this.headers[word + Mmsghdr.controlLength / WORD] = length;
   }
 
-  /** Resets the length for control messages, which each call overwrites. */
+  /** Sets the length of the control messages again, since each receive call overwrites it. */
   resetControl(message: number, length: number): void {
     this.headers[message * MMSGHDR_WORDS + Mmsghdr.controlLength / WORD] = length;
   }
 
-  /** Length of the control messages received with a message (bytes). */
+  /** Returns the length of the received control messages (bytes). */
   controlLengthOf(message: number): number {
     return this.headers[message * MMSGHDR_WORDS + Mmsghdr.controlLength / WORD]!;
   }
 
-  /** Length of a message that recvmmsg has received (bytes). */
+  /** Returns the length of a datagram received by recvmmsg(2) (bytes). */
   lengthOf(message: number): number {
     return this.headers[message * MMSGHDR_WORDS + Mmsghdr.length / WORD]!;
   }

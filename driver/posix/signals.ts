@@ -1,12 +1,12 @@
-/** Signals that are ignored since the start of the process: by nohup(1), or by a shell for background jobs. */
+/** Detection of signals that the process was started with as ignored, by nohup(1) or by a shell for background jobs. */
 
 import type { Posix } from "./libc.ts";
 
-// Specification: signal.h; these numbers are the same on Linux, macOS and FreeBSD.
+// Specification: signal.h, the same on Linux, macOS and FreeBSD.
 const SIGNAL_NUMBERS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
 const SIG_IGN = 1n;
 /**
- * `struct sigaction`, which begins with the handler on every system and is at most as long as in glibc:
+ * Size of `struct sigaction` in glibc, where it is longest. On every system it begins with the handler:
  *
  * ```c
  * struct sigaction {
@@ -19,7 +19,7 @@ const SIG_IGN = 1n;
  */
 const SIGACTION_BYTES = 152;
 
-/** Signals that are ignored now. To be called before the first signal listener of Deno, which replaces the setting. */
+/** Returns the ignored signals. Call it before the first `Deno.addSignalListener`, which replaces the setting. */
 export function ignoredSignals({ functions }: Posix): Deno.Signal[] {
   return Object.entries(SIGNAL_NUMBERS).flatMap(([name, number]) => {
     const action = new Uint8Array(SIGACTION_BYTES);

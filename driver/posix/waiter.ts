@@ -1,4 +1,4 @@
-/** Wait of the loop on Linux, macOS and FreeBSD: poll(2), with a pipe to end it early. */
+/** Waiting for descriptors on Linux, macOS and FreeBSD, with poll(2) and a pipe that ends it early. */
 
 import type { Waitable } from "../../lib/core/mod.ts";
 import type { Waiter } from "../waiter.ts";
@@ -14,7 +14,7 @@ const POLLOUT = 0x004;
 // Implementation
 const MAX_DESCRIPTORS = 256;
 const COUNTS = Array.from({ length: MAX_DESCRIPTORS + 1 }, (_, count) => BigInt(count));
-/** Maximum of setTimeout() (milliseconds). */
+/** Longest delay that setTimeout() accepts (milliseconds). */
 const MAX_TIMEOUT = 0x7fff_ffff;
 
 interface Watch {
@@ -22,37 +22,36 @@ interface Watch {
   readonly readable: () => void;
 }
 
-/** Waits for the descriptors of a loop by poll(2). */
+/** Waits for descriptors with poll(2): `wait` on this thread, `park` on another. */
 export class PollWaiter implements Waiter {
   readonly #functions: Posix["functions"];
-  /** Ends a poll on another thread. */
+  /** Pipe that ends a poll on another thread. */
   readonly #wakeup: Wakeup;
   readonly #watches = new Set<Watch>();
-  /** Descriptors of the next wait, as `struct pollfd`s. */
+  /** Descriptors for the next wait, as `struct pollfd[]`. */
   readonly #wanted = new Int32Array(MAX_DESCRIPTORS * POLLFD_WORDS);
   #wantedCount = 0;
-  /** Descriptors of the poll on another thread, which owns this memory until it ends. */
+  /** Descriptors for the poll on another thread, which may read and write this memory until it ends. */
   readonly #parked = new Int32Array(MAX_DESCRIPTORS * POLLFD_WORDS);
   #parkedCount = 0;
   #parking: Promise<void> | undefined;
-  /** True if the poll on another thread has a descriptor that must not be polled any longer. */
+  /** True if the poll on another thread includes a descriptor that is about to be closed. */
   #stale = false;
   #wake: (() => void) | undefined;
   #woken = false;
   #closed = false;
 
-  /** Opens the pipe. @throws {DriverError} when the process has no descriptor left. */
+  /** Opens the pipe. @throws {DriverError} when the process has too many open descriptors. */
   constructor(posix: Posix) {
     this.#functions = posix.functions;
     this.#wakeup = new Wakeup(posix, openWakeupEnds(posix));
   }
 
-  /** Removes all descriptors of the next wait. */
   clear(): void {
     this.#wantedCount = 0;
   }
 
-  /** Adds a descriptor to the next wait; returns its place for `isReady`. */
+  /** @throws {RangeError} when the wait already has 255 descriptors. */
   add(waitable: Waitable, read: boolean, write: boolean): number {
     if (this.#wantedCount >= MAX_DESCRIPTORS - 1) {
       const max = MAX_DESCRIPTORS - 1;
@@ -64,19 +63,17 @@ export class PollWaiter implements Waiter {
     return word;
   }
 
-  /** Reports whether the last wait found the descriptor at a place ready. */
   isReady(place: number): boolean {
     return this.#wanted[place + 1]! >>> 16 !== 0;
   }
 
-  /** Watches a descriptor in every `park` and `look`; returns the function that ends the watch. */
   watch(waitable: Waitable, readable: () => void): () => void {
     const watch = { waitable, readable };
     this.#watches.add(watch);
     return () => this.#watches.delete(watch);
   }
 
-  /** Ends a poll on another thread that has the descriptor. */
+  /** Ends the poll on another thread if it includes the descriptor. */
   async forget(waitable: Waitable): Promise<void> {
     if (this.#parking === undefined) return;
     for (let word = 0; word < this.#parkedCount * POLLFD_WORDS; word += POLLFD_WORDS) {
@@ -87,7 +84,6 @@ export class PollWaiter implements Waiter {
     await this.#parking;
   }
 
-  /** Calls the watches that are ready, without waiting. */
   look(): void {
     if (this.#watches.size === 0) return;
     this.clear();
@@ -95,16 +91,14 @@ export class PollWaiter implements Waiter {
     if (this.wait(0)) this.#callWatches(this.#wanted, this.#wantedCount);
   }
 
-  /** Blocks this thread until a descriptor is ready or the time is over. */
   wait(milliseconds: number): boolean {
     return this.#functions.poll(this.#wanted, COUNTS[this.#wantedCount]!, Math.ceil(milliseconds)) > 0;
   }
 
-  /** Waits on another thread until a descriptor is ready, the time is over, or `wake`. */
   async park(milliseconds: number): Promise<boolean> {
     this.#woken = false;
     for (const { waitable } of this.#watches) this.add(waitable, true, false);
-    // A poll of the same descriptors goes on; a poll of others has to end first.
+    // A running poll of the same descriptors is reused; a poll of different ones has to end first.
     if (this.#parking !== undefined && !this.#sameSet()) {
       this.#wakeup.signal();
       await this.#parking;
@@ -123,13 +117,12 @@ export class PollWaiter implements Waiter {
     return ready;
   }
 
-  /** Ends a `park`. */
   wake(): void {
     this.#woken = true;
     this.#wake?.();
   }
 
-  /** Ends a poll that may be running, then closes the pipe. */
+  /** Closes the pipe, after the poll on another thread has ended. */
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;

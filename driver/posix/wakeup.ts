@@ -1,16 +1,16 @@
-/** A pipe that ends a wait on another thread. */
+/** A pipe through which one thread ends the wait of another. */
 
 import type { WakeupEnds } from "../share.ts";
-import { guard, type Posix } from "./libc.ts";
+import { type Posix, setNonBlocking } from "./libc.ts";
 
 // Implementation
-/** Maximum signals that one drain takes; the next one takes the rest. */
+/** Signals read by one `drain`; further signals keep the pipe readable until the next one. */
 const MAX_SIGNALS = 64;
 const MAX_SIGNALS_64 = BigInt(MAX_SIGNALS);
 
-/** A pipe that any thread signals and that a wait includes. */
+/** A pipe: any thread can write to it, and the wait of one thread includes its read end. */
 export class Wakeup {
-  /** End that a wait includes. */
+  /** Read end, for the wait. */
   readonly waitable: number;
   readonly #functions: Posix["functions"];
   readonly #to: number;
@@ -29,7 +29,7 @@ export class Wakeup {
     this.#functions.writeFrom(this.#to, this.#bytes, 1n);
   }
 
-  /** Makes the waitable unreadable, until the next signal. */
+  /** Makes the waitable unreadable until the next signal. */
   drain(): void {
     this.#functions.readInto(this.waitable, this.#bytes, MAX_SIGNALS_64);
   }
@@ -41,16 +41,12 @@ export class Wakeup {
   }
 }
 
-/**
- * Opens the pipe of a wakeup.
- *
- * @throws {DriverError} when the process has no descriptor left.
- */
+/** Opens the pipe of a wakeup. @throws {DriverError} when the process has too many open descriptors. */
 export function openWakeupEnds(posix: Posix): WakeupEnds {
   const ends = new Int32Array(2);
   if (posix.functions.pipe(ends) < 0) {
-    throw posix.systemError("make a pipe that ends waits", "pipe", posix.errno());
+    throw posix.systemError("create the pipe of a wakeup", "pipe", posix.errno());
   }
-  for (const end of ends) guard(posix, end);
+  for (const end of ends) setNonBlocking(posix, end);
   return { from: ends[0]!, to: ends[1]! };
 }

@@ -106,7 +106,7 @@ export class WindowsUdpSocket implements UdpSocket {
     this.#set(Socket.SOL_SOCKET, Socket.SO_RCVBUF, receiveBuffer);
     this.#set(Socket.SOL_SOCKET, Socket.SO_SNDBUF, sendBuffer);
     if (address.family === 6) this.#set(Socket.IPPROTO_IPV6, Socket.IPV6_V6ONLY, ipv6Only ? 1 : 0);
-    if (name !== undefined) this.#keepTo(name, ipv6Only);
+    if (name !== undefined) this.#bindToInterface(name, ipv6Only);
     // A peer that does not listen must not fail the socket. Systems without this option lose nothing.
     const no = new Uint8Array(4);
     this.#ws2.WSAIoctl(this.#socket, SIO_UDP_CONNRESET, no, 4, null, 0, new Uint32Array(1), null, null);
@@ -227,7 +227,7 @@ export class WindowsUdpSocket implements UdpSocket {
     this.#ws2.setsockopt(this.#socket, level, option, Int32Array.of(value), 4);
   }
 
-  #keepTo(name: string, ipv6Only: boolean): void {
+  #bindToInterface(name: string, ipv6Only: boolean): void {
     const index = new Uint8Array(4);
     const { setsockopt, WSAGetLastError } = this.#ws2;
     const set = (level: number, option: number) => {

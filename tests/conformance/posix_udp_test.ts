@@ -6,7 +6,7 @@
 import { type Bsd, BSD_SYMBOLS } from "../../driver/bsd/bsd.ts";
 import { BsdUdpSocket } from "../../driver/bsd/udp_socket.ts";
 import { portOf } from "../../driver/mod.ts";
-import { Errno, errnoName } from "../../driver/linux/errno.ts";
+import { Errno } from "../../driver/linux/errno.ts";
 import { posix } from "../../driver/linux/libc.ts";
 import { LOCAL_CONTROL } from "../../driver/linux/local_control.ts";
 import { Socket } from "../../driver/linux/udp_socket.ts";
@@ -33,8 +33,7 @@ function linux() {
     localControl: LOCAL_CONTROL,
     hasLength: false,
     Errno,
-    errnoName,
-    keepTo: () => {},
+    bindToInterface: () => {},
   } satisfies SocketSystem & Pick<Bsd, "functions">;
   return system;
 }
