@@ -1,26 +1,18 @@
 /** The Internet checksum of bytes (RFC 1071) and its incremental update (RFC 1624). */
 
-// Specification: UDP, RFC 768; UDP-Lite, RFC 3828 section 3.1; DCCP, RFC 4340 section 5.1
-/** Offset of the checksum in a UDP header, where a checksum of 0 is stored as 0xffff. */
-export const UDP_CHECKSUM = 6;
+import { fold } from "./fold.ts";
 
 // Implementation
 let viewed: ArrayBufferLike = new ArrayBuffer(0);
 let view: DataView = new DataView(viewed);
 
-/** Returns a view of the memory of the bytes, kept since the last call: a loop has one pool. */
+/** Returns a view of the memory of the bytes, usually that of the last call: a loop has one pool. */
 function viewOf(bytes: Uint8Array): DataView {
   if (bytes.buffer !== viewed) {
     viewed = bytes.buffer;
     view = new DataView(viewed);
   }
   return view;
-}
-
-/** Folds a sum to 16 bits (RFC 1071 section 1). */
-export function fold(sum: number): number {
-  sum = (sum & 0xffff) + (sum >>> 16);
-  return (sum & 0xffff) + (sum >>> 16);
 }
 
 /**
@@ -79,8 +71,7 @@ export function checksum(bytes: Uint8Array, start: number, length: number, initi
 }
 
 /**
- * Returns the difference that a changed 16-bit word makes to a sum, for {@linkcode adjust}. Differences of several words
- * are added.
+ * Returns the difference that a changed 16-bit word makes to a sum, for {@linkcode adjust}. Differences add up.
  */
 export function difference(before: number, after: number): number {
   return (~before & 0xffff) + (after & 0xffff);
@@ -112,32 +103,11 @@ export function update(field: number, before: number, after: number): number {
   return adjust(field, difference(before, after));
 }
 
-/** Returns the sum of an IPv4 pseudo-header (RFC 9293 section 3.1); `length` covers transport header and payload. */
-export function pseudoHeaderSumIpv4(src: number, dst: number, protocol: number, length: number): number {
-  return fold((src >>> 16) + (src & 0xffff) + (dst >>> 16) + (dst & 0xffff) + protocol + length);
-}
-
-/**
- * Returns the sum of an IPv6 pseudo-header (RFC 8200 section 8.1); `length` covers transport header and payload.
- *
- * @param srcStart Offset of the source address in `bytes`; `dstStart` likewise.
- * @throws {RangeError} when an address is not in the memory of `bytes`.
- */
-export function pseudoHeaderSumIpv6(
-  bytes: Uint8Array,
-  srcStart: number,
-  dstStart: number,
-  protocol: number,
-  length: number,
-): number {
-  const lengthWords = (length >>> 16) + (length & 0xffff);
-  return sum(bytes, dstStart, 16, sum(bytes, srcStart, 16, protocol + lengthWords));
-}
-
 /**
  * Completes the partial checksum of a packet, `length` bytes from `at` (virtio 1.2 section 5.1.6.2). It covers the bytes
- * from `start` in the packet to its end; its field, `offset` bytes after `start`, holds the sum of the pseudo-header. In
- * a UDP header, a result of 0 is stored as 0xffff (RFC 768). A field beyond the packet's end is not written.
+ * from `start` in the packet to its end; its field, `offset` bytes after `start`, holds the sum of the pseudo-header. A
+ * result of 0 is stored as its equal 0xffff, as Linux does: in UDP, 0 means no checksum. A field beyond the packet's end is
+ * not written.
  */
 export function finishChecksum(
   bytes: Uint8Array,
@@ -148,8 +118,7 @@ export function finishChecksum(
 ): void {
   // Negated so that NaN is beyond the end.
   if (!(start >= 0 && offset >= 0 && start + offset + 2 <= length)) return;
-  let complete = checksum(bytes, at + start, length - start);
-  if (complete === 0 && offset === UDP_CHECKSUM) complete = 0xffff;
+  const complete = checksum(bytes, at + start, length - start) || 0xffff;
   const field = at + start + offset;
   bytes[field] = complete >> 8;
   bytes[field + 1] = complete;

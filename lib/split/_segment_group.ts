@@ -1,7 +1,8 @@
 /** A group of packets that one super-packet stands for. */
 
 import * as field from "../wire/header_fields.ts";
-import { adjust, difference, pseudoHeaderSumIpv4, pseudoHeaderSumIpv6, sum } from "../core/checksum.ts";
+import { adjust, difference, sum } from "../core/checksum.ts";
+import { pseudoHeaderSumIpv4, pseudoHeaderSumIpv6 } from "../wire/transport_checksum.ts";
 import type { Packet } from "../core/packet.ts";
 import { Protocol } from "../wire/protocol.ts";
 import { Tcp } from "../wire/tcp.ts";

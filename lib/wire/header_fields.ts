@@ -79,7 +79,7 @@ export const TCP_MAX_WINDOW_SCALE = 14; // RFC 7323 section 2.3
 // Specification: UDP, RFC 768 (diagram: udp.ts)
 export const UDP_MAX_LENGTH = 65_535;
 export const UDP_LENGTH = 4;
-export { UDP_CHECKSUM } from "../core/checksum.ts";
+export const UDP_CHECKSUM = 6; // also in UDP-Lite, RFC 3828 section 3.1, and DCCP, RFC 4340 section 5.1
 export const UDP_HEADER = 8;
 
 // Specification: ICMP, RFC 792; ICMPv6, RFC 4443 section 2.1 (diagrams: icmpv4.ts, icmpv6.ts)

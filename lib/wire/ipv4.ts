@@ -3,8 +3,8 @@
 import { writeTransport } from "./_encode.ts";
 import { formatIpv4 } from "./address.ts";
 import { checkInteger } from "../core/options.ts";
-import { adjust, checksum, difference, difference32, pseudoHeaderSumIpv4 } from "../core/checksum.ts";
-import { adjustPseudoHeader } from "./transport_checksum.ts";
+import { adjust, checksum, difference, difference32 } from "../core/checksum.ts";
+import { adjustPseudoHeader, pseudoHeaderSumIpv4 } from "./transport_checksum.ts";
 import type { Packet } from "../core/packet.ts";
 import * as field from "./header_fields.ts";
 import { HeaderView, nextViewNumber } from "./header_view.ts";

@@ -1,6 +1,7 @@
-/** Transport checksums of packets: offset of the field, coverage, incremental update and complete computation. */
+/** Transport checksums of packets: offset of the field, pseudo-header, coverage, update and computation. */
 
-import { adjust, checksum, fold, sum } from "../core/checksum.ts";
+import { adjust, checksum, sum } from "../core/checksum.ts";
+import { fold } from "../core/fold.ts";
 import type { Packet } from "../core/packet.ts";
 import * as field from "./header_fields.ts";
 import { Protocol } from "./protocol.ts";
@@ -8,7 +9,7 @@ import { Protocol } from "./protocol.ts";
 // Specification
 const { ICMP_CHECKSUM, TCP_CHECKSUM, UDP_CHECKSUM, UDP_HEADER, UDP_LENGTH } = field;
 
-/** Returns the offset of the checksum in a protocol's header; -1 for a protocol that is not known here. */
+/** Returns the offset of the checksum in a protocol's header; -1 for an unknown protocol. */
 export function checksumField(protocol: number): number {
   switch (protocol) {
     case Protocol.Tcp:
@@ -25,14 +26,36 @@ export function checksumField(protocol: number): number {
   }
 }
 
-/** Tells whether the packet's partial checksum is that of the transport header at `start` of `packet.bytes`. */
+/** Reports whether the transport header at `start` of `packet.bytes` has a partial checksum. */
 export function isPartial(packet: Packet, start: number): boolean {
   return packet.checksumStart !== 0 && packet.offset + packet.checksumStart === start;
 }
 
+/** Returns the sum of an IPv4 pseudo-header (RFC 9293 section 3.1); `length` covers transport header and payload. */
+export function pseudoHeaderSumIpv4(src: number, dst: number, protocol: number, length: number): number {
+  return fold((src >>> 16) + (src & 0xffff) + (dst >>> 16) + (dst & 0xffff) + protocol + length);
+}
+
 /**
- * Updates a transport checksum after an address changed, full or partial. UDP without a checksum, ICMPv4, which has no
- * pseudo-header, and a field beyond `end` are unchanged. Not for later fragments, which have no transport header.
+ * Returns the sum of an IPv6 pseudo-header (RFC 8200 section 8.1); `length` covers transport header and payload.
+ *
+ * @param srcStart Offset of the source address in `bytes`; `dstStart` likewise.
+ * @throws {RangeError} when an address is not in the memory of `bytes`.
+ */
+export function pseudoHeaderSumIpv6(
+  bytes: Uint8Array,
+  srcStart: number,
+  dstStart: number,
+  protocol: number,
+  length: number,
+): number {
+  const lengthWords = (length >>> 16) + (length & 0xffff);
+  return sum(bytes, dstStart, 16, sum(bytes, srcStart, 16, protocol + lengthWords));
+}
+
+/**
+ * Updates a transport checksum, complete or partial, after a change of an address. UDP without a checksum, ICMPv4, which
+ * has no pseudo-header, and a field beyond `end` are unchanged. Not for later fragments, which have no transport header.
  *
  * @param start Offset of the transport header in `packet.bytes`.
  * @param end End of the IP payload in `packet.bytes`.
@@ -45,17 +68,14 @@ export function adjustPseudoHeader(
   protocol: number,
   difference: number,
 ): void {
-  const offset = checksumField(protocol);
-  if (offset < 0 || protocol === Protocol.Icmp || start + offset + 2 > end) return;
-  if (isPartial(packet, start)) {
-    packet.view.setUint16(start + offset, fold(packet.view.getUint16(start + offset) + difference));
-  } else {
-    adjustField(packet, start + offset, protocol, difference);
-  }
+  if (protocol === Protocol.Icmp) return;
+  if (!isPartial(packet, start)) return adjustTransport(packet, start, end, protocol, difference);
+  const field = fieldAt(start, end, protocol);
+  if (field >= 0) packet.view.setUint16(field, fold(packet.view.getUint16(field) + difference));
 }
 
 /**
- * Updates a transport checksum after a word of the transport header or payload changed; parameters as for
+ * Updates a transport checksum after a change of a word of the transport header or payload; parameters as for
  * {@linkcode adjustPseudoHeader}. A partial checksum needs no update: it does not cover these words yet.
  */
 export function adjustTransport(
@@ -65,21 +85,23 @@ export function adjustTransport(
   protocol: number,
   difference: number,
 ): void {
-  const offset = checksumField(protocol);
-  if (offset < 0 || start + offset + 2 > end || isPartial(packet, start)) return;
-  adjustField(packet, start + offset, protocol, difference);
-}
-
-function adjustField(packet: Packet, field: number, protocol: number, difference: number): void {
+  const field = fieldAt(start, end, protocol);
+  if (field < 0 || isPartial(packet, start)) return;
   const stored = packet.view.getUint16(field);
-  // RFC 768, and RFC 6935 section 5 for IPv6: zero means no checksum, so a checksum of zero is stored as 0xffff.
   if (stored === 0 && protocol === Protocol.Udp) return;
-  const adjusted = adjust(stored, difference);
-  packet.view.setUint16(field, adjusted === 0 && storesZeroAsOnes(protocol) ? 0xffff : adjusted);
+  packet.view.setUint16(field, storedAs(adjust(stored, difference), protocol));
 }
 
-function storesZeroAsOnes(protocol: number): boolean {
-  return protocol === Protocol.Udp || protocol === Protocol.UdpLite;
+/** Returns the offset of a checksum in `packet.bytes`; -1 for an unknown protocol or a field beyond `end`. */
+function fieldAt(start: number, end: number, protocol: number): number {
+  const offset = checksumField(protocol);
+  return offset < 0 || start + offset + 2 > end ? -1 : start + offset;
+}
+
+/** RFC 768, and RFC 6935 section 5 for IPv6: zero means no checksum, so a checksum of zero is stored as 0xffff. */
+function storedAs(checksum: number, protocol: number): number {
+  const isUdp = protocol === Protocol.Udp || protocol === Protocol.UdpLite;
+  return checksum === 0 && isUdp ? 0xffff : checksum;
 }
 
 /**
@@ -87,14 +109,13 @@ function storesZeroAsOnes(protocol: number): boolean {
  * completion of a partial checksum; 0 when the field lies beyond `end`.
  */
 export function transportChecksum(packet: Packet, start: number, end: number, protocol: number): number {
-  const offset = checksumField(protocol);
-  if (offset < 0 || start + offset + 2 > end) return 0;
-  if (!isPartial(packet, start)) return packet.view.getUint16(start + offset);
-  const complete = checksum(packet.bytes, start, end - start);
-  return complete === 0 && storesZeroAsOnes(protocol) ? 0xffff : complete;
+  const field = fieldAt(start, end, protocol);
+  if (field < 0) return 0;
+  if (!isPartial(packet, start)) return packet.view.getUint16(field);
+  return checksum(packet.bytes, start, end - start) || 0xffff; // as finishChecksum() stores it
 }
 
-/** Returns how many bytes from `start` a transport checksum covers: to `end`, or UDP's Length field if it is less. */
+/** Returns the number of bytes that a transport checksum covers: to `end`, or UDP's Length field if it is less. */
 export function coveredLength(packet: Packet, start: number, end: number, protocol: number): number {
   const length = end - start;
   if (protocol !== Protocol.Udp || length < UDP_HEADER) return length;
@@ -128,15 +149,13 @@ export function writeTransportChecksum(
   protocol: number,
   pseudoHeaderSum: number,
 ): void {
-  const offset = checksumField(protocol);
-  if (offset < 0 || protocol === Protocol.UdpLite || protocol === Protocol.Dccp || start + offset + 2 > end) {
-    return;
-  }
+  const field = fieldAt(start, end, protocol);
+  if (field < 0 || protocol === Protocol.UdpLite || protocol === Protocol.Dccp) return;
   if (isPartial(packet, start)) {
     packet.checksumStart = 0;
     packet.checksumOffset = 0;
   }
-  packet.view.setUint16(start + offset, 0);
+  packet.view.setUint16(field, 0);
   const complete = ~completeSum(packet, start, end, pseudoHeaderSum) & 0xffff;
-  packet.view.setUint16(start + offset, complete === 0 && storesZeroAsOnes(protocol) ? 0xffff : complete);
+  packet.view.setUint16(field, storedAs(complete, protocol));
 }

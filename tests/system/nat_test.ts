@@ -7,7 +7,7 @@
  */
 
 import assert from "node:assert/strict";
-import { pseudoHeaderSumIpv4 } from "@warren/tunnel/checksum";
+import { pseudoHeaderSumIpv4 } from "@warren/tunnel/transport_checksum";
 import { Direction } from "@warren/tunnel/core";
 import { Napt44 } from "@warren/tunnel/nat";
 import { encodePacket, formatPacket } from "../kit/packet_text.ts";

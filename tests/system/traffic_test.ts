@@ -1,7 +1,7 @@
 /** Real programs' traffic through the scripts, and what tshark thinks of every packet of it. */
 
 import assert from "node:assert/strict";
-import { pseudoHeaderSumIpv4, pseudoHeaderSumIpv6 } from "@warren/tunnel/checksum";
+import { pseudoHeaderSumIpv4, pseudoHeaderSumIpv6 } from "@warren/tunnel/transport_checksum";
 import { command, link, type Namespace, openNamespace, systemTest } from "../kit/system.ts";
 import {
   Capture,

@@ -1,13 +1,18 @@
 /** ICMP messages in translation: echoes, errors with the packets that they quote, and their extensions. */
 
-import { difference, pseudoHeaderSumIpv4, pseudoHeaderSumIpv6, sum } from "../../core/checksum.ts";
+import { difference, sum } from "../../core/checksum.ts";
 import type { Packet } from "../../core/mod.ts";
 import * as field from "../../wire/header_fields.ts";
 import { Icmpv4 } from "../../wire/icmpv4.ts";
 import { Icmpv6 } from "../../wire/icmpv6.ts";
 import { Protocol } from "../../wire/protocol.ts";
 import { QuotedPacket } from "../../wire/quoted_packet.ts";
-import { adjustPseudoHeader, adjustTransport } from "../../wire/transport_checksum.ts";
+import {
+  adjustPseudoHeader,
+  adjustTransport,
+  pseudoHeaderSumIpv4,
+  pseudoHeaderSumIpv6,
+} from "../../wire/transport_checksum.ts";
 import { messageToIpv4, messageToIpv6, NONE } from "./_icmp_messages.ts";
 import {
   headersLength,

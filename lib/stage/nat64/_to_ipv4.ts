@@ -1,13 +1,17 @@
 /** Translates IPv6 packets to IPv4 (RFC 7915 section 5). */
 
-import { difference, pseudoHeaderSumIpv4, sum } from "../../core/checksum.ts";
+import { difference, sum } from "../../core/checksum.ts";
 import type { Packet } from "../../core/mod.ts";
 import * as field from "../../wire/header_fields.ts";
 import { Icmpv6 } from "../../wire/icmpv6.ts";
 import { Ipv6 } from "../../wire/ipv6.ts";
 import { longestLength } from "../../wire/packet_parts.ts";
 import { Protocol } from "../../wire/protocol.ts";
-import { adjustPseudoHeader, writeTransportChecksum } from "../../wire/transport_checksum.ts";
+import {
+  adjustPseudoHeader,
+  pseudoHeaderSumIpv4,
+  writeTransportChecksum,
+} from "../../wire/transport_checksum.ts";
 import { messageToIpv4, NONE, restToIpv4 } from "./_icmp_messages.ts";
 import { echoToIpv4, finishError, LengthField, quoted, quotedToIpv4, readExtensions } from "./_quoted.ts";
 import {

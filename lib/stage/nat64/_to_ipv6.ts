@@ -1,6 +1,6 @@
 /** Translates IPv4 packets to IPv6 (RFC 7915 section 4). */
 
-import { difference, pseudoHeaderSumIpv4, pseudoHeaderSumIpv6, sum } from "../../core/checksum.ts";
+import { difference, sum } from "../../core/checksum.ts";
 import type { Packet } from "../../core/mod.ts";
 import * as field from "../../wire/header_fields.ts";
 import { Icmpv4 } from "../../wire/icmpv4.ts";
@@ -11,6 +11,8 @@ import {
   adjustPseudoHeader,
   coveredLength,
   isPartial,
+  pseudoHeaderSumIpv4,
+  pseudoHeaderSumIpv6,
   writeTransportChecksum,
 } from "../../wire/transport_checksum.ts";
 import { messageToIpv6, NONE, restToIpv6 } from "./_icmp_messages.ts";

@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 import { VNET_HEADER, writeVnetHeader } from "../../../driver/linux/queue/virtio_net.ts";
-import { checksum, pseudoHeaderSumIpv4 } from "../../../lib/core/checksum.ts";
+import { checksum } from "../../../lib/core/checksum.ts";
+import { pseudoHeaderSumIpv4 } from "../../../lib/wire/transport_checksum.ts";
 import { type Packet, PacketPool } from "../../../lib/core/mod.ts";
 import { Ipv4 } from "../../../lib/wire/ipv4.ts";
 import { Protocol } from "../../../lib/wire/protocol.ts";
