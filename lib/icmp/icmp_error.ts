@@ -9,7 +9,7 @@
 import { ErrorRateLimiter, type ErrorRateOptions } from "./_error_rate_limiter.ts";
 import * as field from "../wire/header_fields.ts";
 import { isIcmpError } from "../wire/icmp_query.ts";
-import { nextHeaderField, replaceWithSegment } from "../wire/packet_parts.ts";
+import { nextHeaderField } from "../wire/ipv6_extensions.ts";
 import { isUnicast4, isUnicast6 } from "../wire/unicast.ts";
 import { parseAddress } from "../wire/address.ts";
 import { sum } from "../core/checksum.ts";
@@ -21,6 +21,7 @@ import { Ipv4 } from "../wire/ipv4.ts";
 import { Ipv6 } from "../wire/ipv6.ts";
 import { checkOptions, gotValue, type OptionKinds } from "../core/options.ts";
 import { Segmenter } from "../split/segmenter.ts";
+import { replaceWithSegment } from "../split/stage_segmenter.ts";
 import { Tcp } from "../wire/tcp.ts";
 
 export type { ErrorRate, ErrorRateOptions } from "./_error_rate_limiter.ts";
@@ -294,7 +295,9 @@ export class IcmpErrors {
     const { packet } = ip;
     let word = error === IcmpError.ParameterProblem ? rest : 0;
     if (error === IcmpError.PacketTooBig) word = Math.max(rest, IPV6_MIN_MTU);
-    if (error === IcmpError.ProtocolUnreachable) word = nextHeaderField(ip, ip.payloadOffset) - ip.start;
+    if (error === IcmpError.ProtocolUnreachable) {
+      word = nextHeaderField(packet.bytes, ip.start, ip.payloadOffset) - ip.start;
+    }
     this.#readAddresses(ip, true);
     shorten(packet, IPV6_MIN_MTU - IPV6_HEADER - ICMP_HEADER); // RFC 4443 section 2.4 c
     Icmpv6.encode(packet, this.#message(IPV6_MESSAGES[error]!, word));

@@ -4,6 +4,7 @@ import * as field from "../wire/header_fields.ts";
 import { flowStart, Group, MAX_GROUPED, type SegmentGroup } from "./_segment_group.ts";
 import type { PacketBatch } from "../core/batch.ts";
 import type { Packet } from "../core/packet.ts";
+import { isExtension } from "../wire/ipv6_extensions.ts";
 import { Protocol } from "../wire/protocol.ts";
 import { Tcp } from "../wire/tcp.ts";
 
@@ -201,12 +202,6 @@ const Flow = {
   /** Possibly any flow: a fragment, or a header that cannot be read. */
   Unknown: 2,
 } as const;
-
-/** Reports whether an IPv6 next header may be followed by TCP or UDP. */
-function isExtension(type: number): boolean {
-  return type === Protocol.HopByHop || type === Protocol.Routing || type === Protocol.Fragment ||
-    type === Protocol.Ah || type === Protocol.DestinationOptions;
-}
 
 /** Returns the payload length of a TCP segment that can be grouped; 0 for one that cannot. */
 function tcpPayload(packet: Packet, start: number): number {

@@ -3,13 +3,13 @@
 import * as field from "../wire/header_fields.ts";
 import { FragmentIds } from "./fragment_ids.ts";
 import { copyMetadata } from "../core/copy_packet.ts";
-import { replaceWithSegment } from "../wire/packet_parts.ts";
 import { checksum, sum } from "../core/checksum.ts";
 import type { Packet, StageContext } from "../core/mod.ts";
 import { Ip, Protocol } from "../wire/ip.ts";
 import type { Ipv4 } from "../wire/ipv4.ts";
 import type { Ipv6 } from "../wire/ipv6.ts";
 import { Segmenter } from "./segmenter.ts";
+import { replaceWithSegment } from "./stage_segmenter.ts";
 
 // Specification: options, RFC 791 section 3.1
 const {

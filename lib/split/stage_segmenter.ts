@@ -1,6 +1,7 @@
-/** Segments super-packets within a stage that needs each segment as a separate packet. */
+/** Segments super-packets within a stage, and lengths of their segments. */
 
 import type { Packet } from "../core/packet.ts";
+import type { Ip } from "../wire/ip.ts";
 import type { StageContext } from "../core/stage.ts";
 import { Segmenter } from "./segmenter.ts";
 import { Tcp } from "../wire/tcp.ts";
@@ -34,6 +35,24 @@ export class StageSegmenter {
     this.#packet = undefined;
     return undefined;
   }
+}
+
+/** Replaces a super-packet's bytes with those of one of its segments, and gives the segment back. */
+export function replaceWithSegment(packet: Packet, segment: Packet): void {
+  packet.bytes.copyWithin(packet.offset, segment.offset, segment.offset + segment.length);
+  packet.length = segment.length;
+  packet.segmentSize = 0;
+  packet.checksumStart = 0;
+  packet.checksumOffset = 0;
+  packet.pool.give(segment);
+}
+
+/** Returns the length of the longest packet on the link (bytes): the first segment of a super-packet, or the packet. */
+export function longestLength(packet: Packet, ip: Ip): number {
+  const { segmentSize } = packet;
+  const header = segmentSize === 0 ? undefined : Tcp.of(packet) ?? Udp.of(packet);
+  if (header === undefined) return ip.totalLength;
+  return Math.min(ip.totalLength, header.payloadOffset - ip.start + segmentSize);
 }
 
 /** Returns the bytes of a packet on the wire: for a super-packet, those of all segments with their headers. */

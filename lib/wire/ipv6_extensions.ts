@@ -13,6 +13,7 @@ import { Protocol } from "./protocol.ts";
 //    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //    |                         Identification                        |
 //    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+const { IPV6_HEADER, IPV6_NEXT_HEADER } = field;
 const { EXTENSION_LENGTH, EXTENSION_MIN_LENGTH, FRAGMENT_HEADER, FRAGMENT_WORD } = field;
 const { FRAGMENT_OFFSET_IPV6, MORE_FRAGMENTS_IPV6, ROUTING_TYPE, ROUTING_ADDRESSES } = field;
 const { ROUTING_SOURCE, ROUTING_MOBILE, ROUTING_SEGMENTS } = field;
@@ -89,7 +90,7 @@ export function walkExtensions(
   return true;
 }
 
-/** Returns the offset of the first header of a type from `at` to `end`, where the first is of type `next`; -1: none. */
+/** Returns the offset of the first header of a type from `at`, a header of type `next`, to `end`; -1 for none. */
 export function findExtension(
   bytes: Uint8Array,
   next: number,
@@ -106,7 +107,18 @@ export function findExtension(
   return -1;
 }
 
-/** Returns the offset of the last address in the Routing header at `routing`; -1 for a type that is not known. */
+/** Returns the offset of the Next Header field that states the type of the header at `place`. */
+export function nextHeaderField(bytes: Uint8Array, start: number, place: number): number {
+  let field = start + IPV6_NEXT_HEADER;
+  let type = bytes[field]!;
+  for (let at = start + IPV6_HEADER; at < place; type = bytes[field]!) {
+    field = at;
+    at += extensionLength(bytes, at, type);
+  }
+  return field;
+}
+
+/** Returns the offset of the last address in the Routing header at `routing`; -1 for an unknown type. */
 export function lastAddress(bytes: Uint8Array, routing: number): number {
   const length = extensionLength(bytes, routing, Protocol.Routing);
   if (length < ROUTING_ADDRESSES + 16) return -1;

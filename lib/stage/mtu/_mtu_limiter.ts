@@ -1,7 +1,7 @@
 /** Fragments packets longer than an MTU, or answers them with an ICMP error that reports the MTU. */
 
 import { Fragmenter } from "../../split/fragmenter.ts";
-import { longestLength } from "../../wire/packet_parts.ts";
+import { longestLength } from "../../split/stage_segmenter.ts";
 import type { Packet, PacketBatch, StageContext } from "../../core/mod.ts";
 import { IcmpError, IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Ip } from "../../wire/ip.ts";

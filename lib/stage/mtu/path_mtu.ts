@@ -8,7 +8,7 @@
  */
 
 import * as field from "../../wire/header_fields.ts";
-import { longestLength } from "../../wire/packet_parts.ts";
+import { longestLength } from "../../split/stage_segmenter.ts";
 import { reportedMtu } from "../../wire/reported_mtu.ts";
 import { SentPackets } from "./_sent_packets.ts";
 import { Shares } from "../../table/shares.ts";

@@ -12,7 +12,7 @@ import * as field from "../../wire/header_fields.ts";
 import { type Fault, FAULTS } from "./_fragment_faults.ts";
 import { Fit, type Fragment, FragmentLists } from "../../split/fragment_lists.ts";
 import { copyMetadata } from "../../core/copy_packet.ts";
-import { nextHeaderField } from "../../wire/packet_parts.ts";
+import { nextHeaderField } from "../../wire/ipv6_extensions.ts";
 import { Shares } from "../../table/shares.ts";
 import { sipHash } from "../../core/sip_hash.ts";
 import { checksum, sum } from "../../core/checksum.ts";
@@ -425,7 +425,7 @@ export class Reassemble implements Stage {
       copyMetadata(larger, first);
       whole = larger;
     } else if (ip.version === 6) whole.offset += FRAGMENT_HEADER;
-    if (ip.version === 6) ip.packet.bytes[nextHeaderField(ip, at)] = ip.packet.bytes[at]!;
+    if (ip.version === 6) ip.packet.bytes[nextHeaderField(ip.packet.bytes, start, at)] = ip.packet.bytes[at]!;
     whole.bytes.copyWithin(whole.offset, start, at);
     for (let held; (held = this.#shift(datagram, whole, whole.offset + headerLength)) !== undefined;) {
       if (held !== whole) context.drop(held, "reassembled");
@@ -471,7 +471,7 @@ function stripAtomicHeaders(packet: Packet): void {
 function stripFragmentHeader(ip: Ipv6): void {
   const at = ip.fragmentHeader;
   const { packet, packet: { bytes, view }, start } = ip;
-  bytes[nextHeaderField(ip, at)] = bytes[at]!;
+  bytes[nextHeaderField(bytes, start, at)] = bytes[at]!;
   view.setUint16(start + IPV6_PAYLOAD_LENGTH, ip.totalLength - IPV6_HEADER - FRAGMENT_HEADER);
   bytes.copyWithin(start + FRAGMENT_HEADER, start, at);
   packet.strip(FRAGMENT_HEADER);

@@ -5,7 +5,7 @@ import type { Packet } from "../../core/mod.ts";
 import * as field from "../../wire/header_fields.ts";
 import { Icmpv6 } from "../../wire/icmpv6.ts";
 import { Ipv6 } from "../../wire/ipv6.ts";
-import { longestLength } from "../../wire/packet_parts.ts";
+import { longestLength } from "../../split/stage_segmenter.ts";
 import { Protocol } from "../../wire/protocol.ts";
 import {
   adjustPseudoHeader,
