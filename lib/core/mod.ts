@@ -22,7 +22,6 @@ export {
   Direction,
   opposite,
   type PacketHandler,
-  SINGLE_WORKER,
   type Stage,
   type StageContext,
   Verdict,
@@ -40,11 +39,4 @@ export type {
   Waitable,
 } from "./end.ts";
 export { ErrorReasons } from "./error_reasons.ts";
-export {
-  Counters,
-  DropCounts,
-  type FlowStats,
-  MAX_REASONS,
-  type StageStats,
-  type TunnelStats,
-} from "./stats.ts";
+export type { FlowStats, StageStats, TunnelStats } from "./stats.ts";

@@ -27,16 +27,9 @@ import { Tcp } from "../wire/tcp.ts";
 export type { ErrorRate, ErrorRateOptions } from "./_error_rate_limiter.ts";
 
 // Specification
-const {
-  ICMP_HEADER,
-  ICMPV4_MAX_ERROR,
-  IPV4_HEADER,
-  IPV4_MIN_MTU,
-  IPV6_DST,
-  IPV6_HEADER,
-  IPV6_MIN_MTU,
-  IPV6_SRC,
-} = field;
+const { IPV4_HEADER, IPV4_MIN_MTU } = field;
+const { IPV6_DST, IPV6_HEADER, IPV6_MIN_MTU, IPV6_SRC } = field;
+const { ICMP_HEADER, ICMPV4_MAX_ERROR } = field;
 /** RFC 1812 section 4.3.2.5: precedence 6, which is the class selector CS6. */
 const CLASS_SELECTOR_6 = 48;
 /** ICMP errors, each with an equivalent in ICMPv4 (RFC 792) and ICMPv6 (RFC 4443). */

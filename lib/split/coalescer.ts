@@ -9,24 +9,10 @@ import { Protocol } from "../wire/protocol.ts";
 import { Tcp } from "../wire/tcp.ts";
 
 // Specification
-const {
-  FRAGMENT_BITS,
-  IPV4_FLAGS,
-  IPV4_HEADER,
-  IPV4_PLAIN,
-  IPV4_PROTOCOL,
-  IPV4_TOTAL_LENGTH,
-  IPV6_HEADER,
-  IPV6_NEXT_HEADER,
-  IPV6_PAYLOAD_LENGTH,
-  TCP_CHECKSUM,
-  TCP_FLAGS,
-  TCP_HEADER,
-  TCP_RESERVED,
-  UDP_CHECKSUM,
-  UDP_HEADER,
-  UDP_LENGTH,
-} = field;
+const { FRAGMENT_BITS, IPV4_FLAGS, IPV4_HEADER, IPV4_PLAIN, IPV4_PROTOCOL, IPV4_TOTAL_LENGTH } = field;
+const { IPV6_HEADER, IPV6_NEXT_HEADER, IPV6_PAYLOAD_LENGTH } = field;
+const { TCP_CHECKSUM, TCP_FLAGS, TCP_HEADER, TCP_RESERVED, UDP_CHECKSUM, UDP_HEADER } = field;
+const { UDP_LENGTH } = field;
 
 export { MAX_GROUPED, type SegmentGroup };
 
@@ -52,7 +38,7 @@ export interface CoalescerOptions {
  * Any other packet of a flow ends its group, so that the flow keeps its order; a fragment, or a packet whose ports are
  * unknown, ends all groups.
  *
- * Groups are in the order of their first packets and have at most {@linkcode MAX_GROUPED} packets and 65,535 bytes.
+ * Groups are in the order of their first packets and have at most 64 packets and 65,535 bytes.
  *
  * **Limits**: packets with IPv4 options, IPv6 extension headers or padding, UDP without a checksum, and inner packets of
  * tunnels are not grouped. An out-of-order segment starts a new group. With very many flows in a batch, a few are not

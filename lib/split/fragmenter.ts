@@ -12,27 +12,11 @@ import { Segmenter } from "./segmenter.ts";
 import { replaceWithSegment } from "./stage_segmenter.ts";
 
 // Specification: options, RFC 791 section 3.1
-const {
-  DONT_FRAGMENT,
-  END_OF_OPTIONS,
-  FRAGMENT_HEADER,
-  FRAGMENT_ID,
-  FRAGMENT_OFFSET,
-  FRAGMENT_WORD,
-  IPV4_CHECKSUM,
-  IPV4_FLAGS,
-  IPV4_HEADER,
-  IPV4_MAX_LENGTH,
-  IPV4_SRC,
-  IPV4_TOTAL_LENGTH,
-  IPV6_HEADER,
-  IPV6_NEXT_HEADER,
-  IPV6_PAYLOAD_LENGTH,
-  IPV6_SRC,
-  MORE_FRAGMENTS,
-  MORE_FRAGMENTS_IPV6,
-  NO_OPERATION,
-} = field;
+const { DONT_FRAGMENT, END_OF_OPTIONS, FRAGMENT_OFFSET, IPV4_CHECKSUM, IPV4_FLAGS } = field;
+const { IPV4_HEADER, IPV4_MAX_LENGTH, IPV4_SRC, IPV4_TOTAL_LENGTH, MORE_FRAGMENTS } = field;
+const { NO_OPERATION } = field;
+const { FRAGMENT_HEADER, FRAGMENT_ID, FRAGMENT_WORD, IPV6_HEADER, IPV6_NEXT_HEADER } = field;
+const { IPV6_PAYLOAD_LENGTH, IPV6_SRC, MORE_FRAGMENTS_IPV6 } = field;
 const COPIED = 0x80;
 
 // Implementation: drop reasons

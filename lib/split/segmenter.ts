@@ -19,26 +19,13 @@ import { Protocol } from "../wire/protocol.ts";
 import { Tcp } from "../wire/tcp.ts";
 import { Udp } from "../wire/udp.ts";
 
-export { Coalescer, type CoalescerOptions, MAX_GROUPED, type SegmentGroup } from "./coalescer.ts";
+export { Coalescer, type CoalescerOptions, type SegmentGroup } from "./coalescer.ts";
 
 // Specification
-const {
-  IPV4_CHECKSUM,
-  IPV4_ID,
-  IPV4_MAX_LENGTH,
-  IPV4_TOTAL_LENGTH,
-  IPV6_HEADER,
-  IPV6_PAYLOAD_LENGTH,
-  TCP_ACK,
-  TCP_CHECKSUM,
-  TCP_FLAGS,
-  TCP_HEADER,
-  TCP_SEQ,
-  TCP_URGENT,
-  TCP_WINDOW,
-  UDP_CHECKSUM,
-  UDP_LENGTH,
-} = field;
+const { IPV4_CHECKSUM, IPV4_ID, IPV4_MAX_LENGTH, IPV4_TOTAL_LENGTH } = field;
+const { IPV6_HEADER, IPV6_PAYLOAD_LENGTH } = field;
+const { TCP_ACK, TCP_CHECKSUM, TCP_FLAGS, TCP_HEADER, TCP_SEQ, TCP_URGENT, TCP_WINDOW } = field;
+const { UDP_CHECKSUM, UDP_LENGTH } = field;
 
 // Implementation
 /** Maximum segments of a super-packet: Linux makes none below 8 bytes (`TCP_MIN_GSO_SIZE` in `net/tcp.h`). */

@@ -13,15 +13,7 @@ import { Protocol } from "../wire/protocol.ts";
 export type { QuotedPacket } from "../wire/quoted_packet.ts";
 
 // Specification
-const { ICMP_ID, IPV4_DST, IPV4_SRC, IPV6_SRC, TCP_HEADER, UDP_HEADER } = field;
-/** Least header lengths of protocols with ports (RFC 9293, RFC 768, RFC 3828, RFC 4340, RFC 9260). */
-const HEADERS: Readonly<Record<number, number>> = {
-  [Protocol.Tcp]: TCP_HEADER,
-  [Protocol.Udp]: UDP_HEADER,
-  [Protocol.UdpLite]: UDP_HEADER,
-  [Protocol.Dccp]: 12,
-  [Protocol.Sctp]: 12,
-};
+const { ICMP_ID, IPV4_DST, IPV4_SRC, IPV6_SRC, MIN_HEADERS } = field;
 /** Minimum number of transport header bytes that an ICMP error quotes: RFC 792. */
 const QUOTED_HEADER = 8;
 
@@ -31,12 +23,6 @@ const QUOTED_HEADER = 8;
 //     IPv6   version, protocol │ source (4 words) │ destination (4 words) │ ports
 const IPV4_WORDS = 4;
 const IPV6_WORDS = 10;
-
-/** Minimum header length by protocol (bytes); 0 for a protocol without ports. */
-export const MIN_HEADERS: Uint8Array = Uint8Array.from(
-  { length: 256 },
-  (_, protocol) => HEADERS[protocol] ?? 0,
-);
 
 /** Relation of a packet to a flow. */
 export const FlowKind = {

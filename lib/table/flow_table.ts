@@ -8,7 +8,7 @@ import { checkInteger, checkOptions, type OptionKinds } from "../core/options.ts
 const MAKE = "make a flow table";
 const CAPACITY = 65_536;
 /** Maximum number of flows of a table. */
-export const MAX_CAPACITY = 2 ** 24;
+const MAX_CAPACITY = 2 ** 24;
 /** Maximum number of flows that one {@linkcode FlowTable.expire} removes: the work of 64 packets. */
 const EXPIRED_LIMIT = 1024;
 /** No flow, in the index and in the lists. */

@@ -5,6 +5,8 @@
  * copy into machine code, but reads an imported constant anew on each use, which doubles the time of a header read.
  */
 
+import { Protocol } from "./protocol.ts";
+
 // Specification: IPv4, RFC 791 section 3.1 (diagram: ipv4.ts)
 export const IPV4_MAX_LENGTH = 65_535;
 export const IPV4_MIN_MTU = 68; // section 3.2: every link carries packets of this length
@@ -81,6 +83,12 @@ export const UDP_MAX_LENGTH = 65_535;
 export const UDP_LENGTH = 4;
 export const UDP_CHECKSUM = 6; // also in UDP-Lite, RFC 3828 section 3.1, and DCCP, RFC 4340 section 5.1
 export const UDP_HEADER = 8;
+
+/** Minimum header length by protocol (bytes; DCCP: RFC 4340, SCTP: RFC 9260); 0 for a protocol without ports. */
+export const MIN_HEADERS: Uint8Array = new Uint8Array(256);
+MIN_HEADERS[Protocol.Tcp] = TCP_HEADER;
+MIN_HEADERS[Protocol.Udp] = MIN_HEADERS[Protocol.UdpLite] = UDP_HEADER;
+MIN_HEADERS[Protocol.Dccp] = MIN_HEADERS[Protocol.Sctp] = 12;
 
 // Specification: ICMP, RFC 792; ICMPv6, RFC 4443 section 2.1 (diagrams: icmpv4.ts, icmpv6.ts)
 export const ICMP_TYPE = 0; // the word of type and code

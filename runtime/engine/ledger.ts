@@ -1,13 +1,13 @@
 /** Accounting of one tunnel: its counters, and the return of its packets to the pool. */
 
 import {
-  Counters,
   Direction,
   type FlowStats,
   type Packet,
   type PacketBatch,
   type PacketPool,
 } from "../../lib/core/mod.ts";
+import { Counters } from "../../lib/core/stats.ts";
 import { OUT_OF_SLOT } from "../../lib/core/packet.ts";
 
 /** Counts packets that leave a tunnel other than through its ends, and gives them back to the pool. */

@@ -16,12 +16,12 @@ import {
   type FlowStats,
   type Packet,
   type PacketBatch,
-  SINGLE_WORKER,
   type Stage,
   type StageStats,
   type TunnelEnd,
   type WorkerPlace,
 } from "../../lib/core/mod.ts";
+import { SINGLE_WORKER } from "../../lib/core/stage.ts";
 import { OUT_OF_SLOT } from "../../lib/core/packet.ts";
 import type { Heartbeat } from "./heartbeat.ts";
 import type { Ledger } from "./ledger.ts";

@@ -2,7 +2,6 @@
 
 import {
   Direction,
-  DropCounts,
   type Packet,
   type PacketBatch,
   type Stage,
@@ -10,6 +9,7 @@ import {
   type StageStats,
   type WorkerPlace,
 } from "../../lib/core/mod.ts";
+import { DropCounts } from "../../lib/core/stats.ts";
 import { type Borrower, changedError, type LendingBatch } from "../../lib/core/batch.ts";
 import { gotValue } from "../../lib/core/options.ts";
 import { EndMtu } from "../../lib/stage/mtu/end_mtu.ts";

@@ -6,7 +6,8 @@
  *     texts:    the reasons
  */
 
-import { type Counters, type FlowStats, MAX_REASONS, type TunnelStats } from "../../lib/core/mod.ts";
+import type { FlowStats, TunnelStats } from "../../lib/core/mod.ts";
+import { type Counters, MAX_REASONS } from "../../lib/core/stats.ts";
 
 // Implementation
 const GENERATION = 0;

@@ -7,13 +7,8 @@
  */
 
 import { openWakeup, type Waiter, type Wakeup, type WakeupEnds } from "../../driver/mod.ts";
-import {
-  type Counters,
-  Direction,
-  type Packet,
-  type TunnelStats,
-  type WorkerPlace,
-} from "../../lib/core/mod.ts";
+import { Direction, type Packet, type TunnelStats, type WorkerPlace } from "../../lib/core/mod.ts";
+import type { Counters } from "../../lib/core/stats.ts";
 import type { OtherWorkers, Pipeline } from "../engine/pipeline.ts";
 import { makeRing, PacketRing } from "./ring.ts";
 import {

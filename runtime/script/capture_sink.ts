@@ -2,7 +2,7 @@
 
 import { extname } from "node:path";
 import { errorMessage } from "../../driver/error.ts";
-import type { CaptureSink } from "../../lib/pcap/mod.ts";
+import type { CaptureSink } from "../../lib/pcap/pcapng_writer.ts";
 import { checkMin, checkOptions, type OptionKinds } from "../../lib/core/options.ts";
 import { fileError } from "./file_error.ts";
 import { fileTime, openNewFile } from "./new_file.ts";

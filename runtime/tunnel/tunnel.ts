@@ -11,12 +11,12 @@ import {
   type Packet,
   PacketBatch,
   type PacketHandler,
-  SINGLE_WORKER,
   type Stage,
   type TunnelEnd,
   type TunnelStats,
   type WorkerPlace,
 } from "../../lib/core/mod.ts";
+import { SINGLE_WORKER } from "../../lib/core/stage.ts";
 import { EndMtu } from "../../lib/stage/mtu/end_mtu.ts";
 import { Ledger } from "../engine/ledger.ts";
 import { Breath, type Loop } from "../engine/loop.ts";

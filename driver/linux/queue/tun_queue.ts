@@ -15,7 +15,7 @@ import {
   SMALL_ROOM,
   type Waitable,
 } from "../../../lib/core/mod.ts";
-import { Coalescer, MAX_GROUPED, type SegmentGroup } from "../../../lib/split/segmenter.ts";
+import { Coalescer, MAX_GROUPED, type SegmentGroup } from "../../../lib/split/coalescer.ts";
 import { addressOf } from "../../native_memory.ts";
 import { IOVEC_WORDS, setIovec } from "../../posix/iovec.ts";
 import { Errno } from "../errno.ts";

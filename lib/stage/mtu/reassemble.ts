@@ -17,7 +17,7 @@ import { Shares } from "../../table/shares.ts";
 import { sipHash } from "../../core/sip_hash.ts";
 import { checksum, sum } from "../../core/checksum.ts";
 import type { Direction, Packet, PacketBatch, Stage, StageContext } from "../../core/mod.ts";
-import { FlowKey, MIN_HEADERS } from "../../table/flow_key.ts";
+import { FlowKey } from "../../table/flow_key.ts";
 import { FlowTable } from "../../table/flow_table.ts";
 import { IcmpError, IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Ip, Protocol } from "../../wire/ip.ts";
@@ -40,6 +40,7 @@ const {
   IPV6_HEADER,
   IPV6_PAYLOAD_LENGTH,
   IPV6_SRC,
+  MIN_HEADERS,
 } = field;
 /** RFC 1122 section 3.3.2, RFC 8200 section 4.5. */
 const TIMEOUT = 60_000;

@@ -13,11 +13,11 @@ import {
   Direction,
   type Packet,
   type PacketBatch,
-  SINGLE_WORKER,
   type Stage,
   type StageContext,
   type WorkerPlace,
 } from "../../core/mod.ts";
+import { SINGLE_WORKER } from "../../core/stage.ts";
 import { FlowKey } from "../../table/flow_key.ts";
 import { versionOf } from "../../wire/ip.ts";
 import { Ipv4 } from "../../wire/ipv4.ts";

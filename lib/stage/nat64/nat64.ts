@@ -18,11 +18,11 @@ import {
   Direction,
   type Packet,
   type PacketBatch,
-  SINGLE_WORKER,
   type Stage,
   type StageContext,
   type WorkerPlace,
 } from "../../core/mod.ts";
+import { SINGLE_WORKER } from "../../core/stage.ts";
 import { FlowKey } from "../../table/flow_key.ts";
 import { IcmpError, type IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Icmpv4 } from "../../wire/icmpv4.ts";

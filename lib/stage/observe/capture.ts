@@ -14,7 +14,13 @@ import {
 import { copyPacket } from "../../core/copy_packet.ts";
 import { type CaptureSink, PcapngWriter, type PcapngWriterOptions } from "../../pcap/pcapng_writer.ts";
 
-export * from "../../pcap/mod.ts";
+export {
+  type CapturedPacket,
+  type CaptureInterface,
+  parseCapture,
+  readCapture,
+} from "../../pcap/capture_reader.ts";
+export { type CaptureSink, PcapngWriter, type PcapngWriterOptions } from "../../pcap/pcapng_writer.ts";
 
 // Implementation
 const NAMES: OptionKinds<CaptureOptions> = {

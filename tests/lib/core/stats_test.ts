@@ -1,7 +1,7 @@
 /** Counters of a tunnel. */
 
 import { deepEqual, equal, ok } from "node:assert/strict";
-import { Counters } from "@warren/tunnel/core";
+import { Counters } from "../../../lib/core/stats.ts";
 
 Deno.test("Counters keep a bounded number of drop reasons", () => {
   const counters = new Counters();

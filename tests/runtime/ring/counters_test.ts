@@ -1,7 +1,8 @@
 /** Counters in shared memory, and their sums. */
 
 import assert from "node:assert/strict";
-import { Counters, type TunnelStats } from "../../../lib/core/mod.ts";
+import type { TunnelStats } from "../../../lib/core/mod.ts";
+import { Counters } from "../../../lib/core/stats.ts";
 import {
   makeSharedCounters,
   noHandOvers,

@@ -1,7 +1,8 @@
 /** Packets handed over to another worker. */
 
 import assert from "node:assert/strict";
-import { Counters, Direction, PacketPool, type StageContext } from "../../../lib/core/mod.ts";
+import { Direction, PacketPool, type StageContext } from "../../../lib/core/mod.ts";
+import { Counters } from "../../../lib/core/stats.ts";
 import { Heartbeat } from "../../../runtime/engine/heartbeat.ts";
 import { Ledger } from "../../../runtime/engine/ledger.ts";
 import { Pipeline } from "../../../runtime/engine/pipeline.ts";

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { mock } from "node:test";
 import { MemoryDevice } from "../../../driver/memory.ts";
-import { Counters } from "../../../lib/core/mod.ts";
+import { Counters } from "../../../lib/core/stats.ts";
 import { describe, formatRates, formatSummary, greet } from "../../../runtime/script/progress.ts";
 import type { Tunnel } from "../../../runtime/tunnel/tunnel.ts";
 
