@@ -1,11 +1,10 @@
-/** Interface of the shared BSD code to a system: functions, numbers and structure sizes of macOS or FreeBSD. */
+/** The functions, constants and structure sizes of macOS or FreeBSD that the shared BSD code uses. */
 
 import type { BsdErrno } from "./errno.ts";
 import { type Posix, POSIX_SYMBOLS } from "../posix/libc.ts";
-import type { LocalControl } from "../posix/local_control.ts";
 import type { SocketSystem } from "../posix/udp_socket.ts";
 
-/** Functions with the same signature on both systems. */
+/** Functions with the same prototype on both systems. */
 export const BSD_SYMBOLS = {
   ...POSIX_SYMBOLS,
   // int connect(int fd, const struct sockaddr *addr, socklen_t addrlen);
@@ -24,37 +23,32 @@ export const BSD_SYMBOLS = {
   geteuid: { parameters: [], result: "u32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
-// Specification: sys/socket.h, the same on both systems.
+// Specification: sys/socket.h, the same on both systems
 export const AF_INET = 2;
 export const AF_ROUTE = 17;
 export const AF_LINK = 18;
 export const SOCK_DGRAM = 2;
 export const SOCK_RAW = 3;
 
-/** A BSD system: its C library, its constants, and the structures that differ. */
-export interface Bsd extends Posix, Pick<SocketSystem, "errnoName"> {
-  /** Name in messages. */
+/** One BSD system: its C library, its constants, and the layout of its structures. */
+export interface Bsd extends Posix, Pick<SocketSystem, "AF_INET6" | "localControl"> {
+  /** Name of the system, for messages. */
   readonly system: string;
-  /** Remedy where root is required. */
+  /** Remedy for operations that require root. */
   readonly asRoot: string;
-  /** Functions of the C library. */
   readonly functions: Deno.DynamicLibrary<typeof BSD_SYMBOLS>["symbols"];
   /** `int ioctl(int fd, unsigned long request, ... argument)`. */
   ioctl(fd: number, request: bigint, argument: Uint8Array<ArrayBuffer>): number;
-  /** Error numbers used by the shared code. */
+  /** Error numbers that the shared code handles. */
   readonly Errno: typeof BsdErrno;
-  /** sys/socket.h. */
-  readonly AF_INET6: number;
   /**
-   * Socket options that bind to an interface, on macOS only: IP_BOUND_IF, 25 (bsd/netinet/in.h), and IPV6_BOUND_IF,
-   * 125 (bsd/netinet6/in6.h).
+   * Socket options that bind a socket to an interface: IP_BOUND_IF (bsd/netinet/in.h) and IPV6_BOUND_IF
+   * (bsd/netinet6/in6.h) on macOS, `undefined` on FreeBSD.
    */
   readonly boundInterface: { readonly ipv4: number; readonly ipv6: number } | undefined;
-  /** Control messages for local addresses. */
-  readonly localControl: LocalControl;
-  /** Request that adds an IPv4 address (`struct ifaliasreq`). */
+  /** ioctl() request that adds an IPv4 address (`struct ifaliasreq`). */
   readonly SIOCAIFADDR: bigint;
-  /** Request that adds an IPv6 address (`struct in6_aliasreq`). */
+  /** ioctl() request that adds an IPv6 address (`struct in6_aliasreq`). */
   readonly SIOCAIFADDR_IN6: bigint;
   /** Sizes of structures (bytes). */
   readonly sizes: {
@@ -65,13 +59,13 @@ export interface Bsd extends Posix, Pick<SocketSystem, "errnoName"> {
   };
   /** Alignment of the addresses in a routing message (bytes). */
   readonly routeAlignment: number;
-  /** Location of an interface's counters. */
+  /** Location of the counters of an interface. */
   readonly counters: {
-    /** Operation in the name for sysctl(3): NET_RT_IFLIST or similar (sys/socket.h). */
+    /** Operation in the sysctl(3) name: NET_RT_IFLIST or NET_RT_IFLIST2 (sys/socket.h). */
     readonly list: number;
     /** Offset of `struct if_data` in the result. */
     readonly data: number;
-    /** Offset of the counter of packets dropped by the send queue, in the result. */
+    /** Offset in the result of the counter for packets that the send queue dropped. */
     readonly queueDrops: number;
     /** Size of that counter (bytes). */
     readonly queueDropsSize: 4 | 8;

@@ -1,4 +1,4 @@
-/** A device of macOS or FreeBSD: a descriptor of packets, each after four bytes with its address family. */
+/** A TUN device of macOS or FreeBSD, where a 4-byte header with the address family precedes each packet. */
 
 import {
   type Device,
@@ -20,7 +20,7 @@ import { FAMILY_HEADER_SIZE, FamilyHeaders, type PacketIo } from "./packet_io.ts
 import { readInterfaceState, type RouteSocket } from "./route_socket.ts";
 import type { Setup } from "./setup.ts";
 
-/** Parts of a {@linkcode BsdDevice}. */
+/** Parts of a {@linkcode BsdDevice}, which closes them. */
 export interface BsdParts {
   readonly bsd: Bsd;
   readonly fd: number;
@@ -28,23 +28,22 @@ export interface BsdParts {
   readonly link: Interface;
   readonly setup: Setup;
   readonly routeSocket: RouteSocket;
-  /** Removes the interface, if closing the descriptor does not. */
+  /** Removes the interface where closing the descriptor does not. */
   readonly remove?: () => void;
 }
 
 /**
- * A device whose packets follow a header with their address family.
+ * A TUN device of macOS or FreeBSD.
  *
- * **Limits**: a point-to-point interface, as on macOS, also sends packets for its own IPv4 address to the script.
+ * **Limits**: on macOS, whose devices are point-to-point interfaces, the script also receives packets that this machine
+ * sends to the device's own IPv4 address.
  */
 export class BsdDevice implements Device {
-  /** Name of the interface. */
   readonly name: string;
-  /** Always false: no super-packets, no partial checksums. */
+  /** Always false: these devices support neither super-packets nor partial checksums. */
   readonly offload = false;
-  /** Always 0: a write hands the packet to the system. */
+  /** Always 0: the system takes over each packet as it is written. */
   readonly queued = 0;
-  /** Error that ended the device. */
   failure: Error | undefined;
 
   readonly #parts: BsdParts;
@@ -53,18 +52,18 @@ export class BsdDevice implements Device {
   readonly #headers: FamilyHeaders;
   readonly #events = new DeviceEvents();
   readonly #errorReasons = new ErrorReasons();
-  /** Slots for one call of `receive`. */
+  /** Slots for one call of `PacketIo.receive`. */
   readonly #slots: Packet[] = [];
   #host: EndHost | undefined;
   /** Address of the pool's memory. */
   #base = 0;
-  /** Packets requested by the next call: about as many as came last, so that few slots are taken in vain. */
+  /** Packets to request in the next call: slightly more than the last call received, so that few slots are returned. */
   #request = 1;
   #mtu: number;
   #up: boolean;
   #closed = false;
 
-  /** Used by the functions that open a device. */
+  /** For the functions that open a device. */
   constructor(parts: BsdParts) {
     this.#parts = parts;
     this.#io = parts.io;
@@ -75,29 +74,25 @@ export class BsdDevice implements Device {
     this.#up = parts.link.up;
   }
 
-  /** MTU of the interface (bytes). */
   get mtu(): number {
     return this.#mtu;
   }
 
-  /** Room for a packet (bytes): more than the MTU, so that a lowered MTU does not truncate earlier packets. */
+  /** Slot size (bytes), not the MTU: packets queued before the MTU was lowered are not truncated. */
   get longestRead(): number {
     return this.#mtu <= SMALL_ROOM ? SMALL_ROOM : LARGE_ROOM;
   }
 
-  /** Descriptor of the device. */
   get waitable(): Waitable | undefined {
     return this.#closed ? undefined : this.#fd;
   }
 
-  /** Attaches the device to its loop. */
   attach(host: EndHost): void {
     this.#host = host;
     this.#base = addressOf(host.pool.bytes);
     host.watch(this.#parts.routeSocket.descriptor, () => this.#publishChanges());
   }
 
-  /** Reads packets until the system has no more, the batch is full, or the pool is empty. */
   read(batch: PacketBatch): number {
     if (this.#closed) return 0;
     const io = this.#io;
@@ -123,7 +118,7 @@ export class BsdDevice implements Device {
     return count;
   }
 
-  /** Writes packets until the system takes no more; refused packets are dropped with the name of the error. */
+  /** Drops refused packets, with the name of the error as the reason. */
   write(batch: PacketBatch): number {
     if (this.#closed) return 0;
     const io = this.#io;
@@ -131,7 +126,9 @@ export class BsdDevice implements Device {
     let count = 0;
     while (count < length) {
       let run = 0;
-      while (run < io.maxPackets && count + run < length && this.#point(run, packets[count + run]!)) run++;
+      while (run < io.maxPackets && count + run < length && this.#setVectors(run, packets[count + run]!)) {
+        run++;
+      }
       if (run === 0) {
         this.#host!.drop(packets[count++]!, "neither IPv4 nor IPv6");
         continue;
@@ -147,24 +144,23 @@ export class BsdDevice implements Device {
     return count;
   }
 
-  /** Changes of the interface, as reported by a routing socket. */
   events(): AsyncIterable<DeviceEvent> {
     return this.#events.listen();
   }
 
   /**
-   * Counters of the system. On macOS, byte counters include the 4-byte headers, are rounded down to KiB, and wrap at
-   * 4 GiB (bsd/net/rtsock.c, ALIGN_BYTES).
+   * Returns the counters of the system. On macOS, the byte counters include the 4-byte headers, are rounded down to KiB
+   * and wrap at 4 GiB (bsd/net/rtsock.c, ALIGN_BYTES).
    */
   statistics(): DeviceStatistics | undefined {
     return this.#closed ? undefined : this.#parts.link.statistics();
   }
 
-  /** Always `undefined`: the system removes addresses and routes with the process. */
+  /** Always `undefined`: when the process ends, the system removes addresses and routes. */
   rescue(): undefined {
   }
 
-  /** Undoes the setup and closes the device; removes the interface if closing does not. */
+  /** @throws {AggregateError} when routes could not be removed; the device is closed nevertheless. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -179,12 +175,11 @@ export class BsdDevice implements Device {
     }
   }
 
-  /** Calls {@linkcode BsdDevice.close}. */
   [Symbol.dispose](): void {
     this.close();
   }
 
-  /** Takes slots and points the vectors at them; returns their number. */
+  /** Takes up to `count` slots from the pool and points the vectors at them; returns their number. */
   #takeSlots(count: number, room: number): number {
     const { pool } = this.#host!;
     const { vectors } = this.#io;
@@ -192,7 +187,7 @@ export class BsdDevice implements Device {
       const packet = pool.take(room);
       if (packet === undefined) return i;
       this.#slots[i] = packet;
-      vectors.set(i, this.#headers.incoming, this.#base + packet.offset, room);
+      vectors.set(i, this.#headers.received, this.#base + packet.offset, room);
     }
     return count;
   }
@@ -207,8 +202,8 @@ export class BsdDevice implements Device {
     batch.push(packet);
   }
 
-  /** Points a vector at a packet; returns false for a packet that is not IP, for which there is no header. */
-  #point(i: number, packet: Packet): boolean {
+  /** Points the vectors at a packet and its header; returns false if the packet is neither IPv4 nor IPv6. */
+  #setVectors(i: number, packet: Packet): boolean {
     const header = this.#headers.of(packet.bytes[packet.offset]!);
     if (header === undefined) return false;
     packet.finish();
@@ -233,12 +228,12 @@ export class BsdDevice implements Device {
 
   #readFailed(received: number, failed: number): void {
     const { EAGAIN, EINTR, ENOBUFS, ENXIO } = this.#parts.bsd.Errno;
-    // ENOBUFS: temporary lack of memory.
+    // ENOBUFS reports a temporary lack of memory.
     if (received < 0 && (failed === EAGAIN || failed === EINTR || failed === ENOBUFS)) return;
     this.#fail("read from", "read", received === 0 ? ENXIO : failed);
   }
 
-  /** Returns true if the packet is dropped and the next one may be tried. */
+  /** Drops the packet and returns true if the error concerns only this packet. */
   #writeFailed(packet: Packet, failed: number): boolean {
     const { Errno, errnoName } = this.#parts.bsd;
     switch (failed) {

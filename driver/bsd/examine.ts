@@ -1,9 +1,9 @@
-/** Checks of `warren doctor` on macOS and FreeBSD. */
+/** The check of `warren doctor` that macOS and FreeBSD share. */
 
 import type { Check } from "../check.ts";
 import type { Bsd } from "./bsd.ts";
 
-/** Checks for permission to create interfaces. */
+/** Checks whether the process may create devices. */
 export function checkRoot({ functions, system, asRoot }: Bsd): Check[] {
   const name = "privileges";
   return [

@@ -1,4 +1,4 @@
-/** A network interface: MTU, up or down, addresses, counters. */
+/** Configuration and counters of a network interface, through ioctl(2) and sysctl(3). */
 
 import { formatCidr, type Prefix } from "../../lib/wire/address.ts";
 import type { DeviceStatistics } from "../../lib/core/mod.ts";
@@ -28,13 +28,13 @@ export const Ifaliasreq = { Address: 16, Destination: 32, Mask: 48 } as const;
  * ifra_prefixmask; int ifra_flags; struct { time_t expire, preferred; u32 vltime, pltime; } ifra_lifetime; }`.
  */
 export const In6Aliasreq = { Address: 16, Mask: 72, Flags: 100, ValidTime: 120, PreferredTime: 124 } as const;
-/** netinet6/in6_var.h: no duplicate address detection; the address is usable at once. */
+/** netinet6/in6_var.h: skips duplicate address detection, so that the address is usable at once. */
 export const IN6_IFF_NODAD = 0x20;
 /** netinet6/nd6.h. */
 export const ND6_INFINITE_LIFETIME = 0xffff_ffff;
 /** sys/sysctl.h. */
 const CTL_NET = 4;
-/** net/if_var.h, net/if.h: `struct if_data64` of macOS, `struct if_data` of FreeBSD; counters are u64. */
+/** net/if_var.h, net/if.h: `struct if_data64` on macOS, `struct if_data` on FreeBSD; the counters are u64. */
 export const IfData = {
   Mtu: 8,
   InPackets: 24,
@@ -47,70 +47,68 @@ export const IfData = {
 } as const;
 
 // Implementation
-/** Room for the message of an interface and those of its addresses (bytes). */
+/** Room for the sysctl(3) result: one message for the interface and one for each of its addresses (bytes). */
 const LIST_ROOM = 16 * 1024;
 
-/** A network interface, by name. */
+/** A network interface. */
 export class Interface {
-  /** Name. */
   readonly name: string;
-  /** Interface index. */
   readonly index: number;
   readonly #bsd: Bsd;
   readonly #list = new Uint8Array(LIST_ROOM);
 
-  /** Looks up the interface. @throws {Error} the system's, when there is none of this name. */
+  /** Looks up an interface. @throws {Deno.errors.NotFound} when there is no interface of this name. */
   constructor(bsd: Bsd, name: string) {
     this.#bsd = bsd;
     this.name = name;
     this.index = bsd.functions.if_nametoindex(cString(name));
-    if (this.index === 0) throw bsd.systemError(`use "${name}"`, "if_nametoindex", bsd.errno());
+    if (this.index > 0) return;
+    const remedy = "there is no interface of this name";
+    throw bsd.systemError(`use interface "${name}"`, "if_nametoindex", bsd.errno(), remedy);
   }
 
-  /** MTU (bytes). */
   get mtu(): number {
     return viewOf(this.#query("read the MTU", "SIOCGIFMTU")).getInt32(Ifreq.Mtu, true);
   }
 
-  /** Sets the MTU. @throws {Error} the system's. */
+  /** Sets the MTU (bytes). @throws {DriverError} when the system refuses. */
   setMtu(mtu: number): void {
     const request = this.#request(Ifreq.Size);
     viewOf(request).setInt32(Ifreq.Mtu, mtu, true);
-    this.#control(AF_INET, `set MTU ${mtu} on "${this.name}"`, "SIOCSIFMTU", Request.SIOCSIFMTU, request);
+    this.#ioctl(AF_INET, `set MTU ${mtu} on "${this.name}"`, "SIOCSIFMTU", Request.SIOCSIFMTU, request);
   }
 
-  /** True if the interface is up. */
   get up(): boolean {
     return (viewOf(this.#query("read the flags", "SIOCGIFFLAGS")).getInt16(Ifreq.Flags, true) & IFF_UP) !== 0;
   }
 
-  /** Brings the interface up or down. @throws {Error} the system's. */
+  /** Brings the interface up or down. @throws {Deno.errors.PermissionDenied} when the process is not root. */
   setUp(up: boolean): void {
     const request = this.#query("read the flags", "SIOCGIFFLAGS");
     const view = viewOf(request);
     const flags = view.getInt16(Ifreq.Flags, true);
     view.setInt16(Ifreq.Flags, up ? flags | IFF_UP : flags & ~IFF_UP, true);
-    const what = `set "${this.name}" ${up ? "up" : "down"}`;
-    this.#control(AF_INET, what, "SIOCSIFFLAGS", Request.SIOCSIFFLAGS, request);
+    const attempt = `set "${this.name}" ${up ? "up" : "down"}`;
+    this.#ioctl(AF_INET, attempt, "SIOCSIFFLAGS", Request.SIOCSIFFLAGS, request);
   }
 
   /**
-   * Adds an address. A point-to-point interface needs an IPv4 peer address; its own address serves as that, since any
-   * other could belong to a host.
+   * Adds an address. A point-to-point interface also needs the IPv4 address of its peer: the interface's own address is
+   * used, because any other address could belong to a host.
    *
-   * @throws {Error} the system's.
+   * @throws {DriverError} when the system refuses.
    */
   addAddress(prefix: Prefix, pointToPoint: boolean): void {
     const { address } = prefix;
     const local = sockaddr(this.#bsd, address);
     const mask = sockaddr(this.#bsd, netmask(prefix));
-    const what = `add address ${formatCidr(prefix)} to "${this.name}"`;
+    const attempt = `add address ${formatCidr(prefix)} to "${this.name}"`;
     if (address.family === 4) {
       const request = this.#request(this.#bsd.sizes.ifaliasreq);
       request.set(local, Ifaliasreq.Address);
       if (pointToPoint) request.set(local, Ifaliasreq.Destination);
       request.set(mask, Ifaliasreq.Mask);
-      this.#control(AF_INET, what, "SIOCAIFADDR", this.#bsd.SIOCAIFADDR, request);
+      this.#ioctl(AF_INET, attempt, "SIOCAIFADDR", this.#bsd.SIOCAIFADDR, request);
     } else {
       const request = this.#request(this.#bsd.sizes.in6_aliasreq);
       request.set(local, In6Aliasreq.Address);
@@ -119,11 +117,11 @@ export class Interface {
       view.setInt32(In6Aliasreq.Flags, IN6_IFF_NODAD, true);
       view.setUint32(In6Aliasreq.ValidTime, ND6_INFINITE_LIFETIME, true);
       view.setUint32(In6Aliasreq.PreferredTime, ND6_INFINITE_LIFETIME, true);
-      this.#control(this.#bsd.AF_INET6, what, "SIOCAIFADDR_IN6", this.#bsd.SIOCAIFADDR_IN6, request);
+      this.#ioctl(this.#bsd.AF_INET6, attempt, "SIOCAIFADDR_IN6", this.#bsd.SIOCAIFADDR_IN6, request);
     }
   }
 
-  /** Returns the system's counters; `undefined` when the interface is gone. */
+  /** Returns the counters, or `undefined` when the interface is gone. */
   statistics(): DeviceStatistics | undefined {
     const { functions, counters: { list, data, queueDrops, queueDropsSize } } = this.#bsd;
     const name = Int32Array.of(CTL_NET, AF_ROUTE, 0, 0, list, this.index);
@@ -145,9 +143,9 @@ export class Interface {
     };
   }
 
-  /** Removes the interface by a request that takes only its name. @throws {Error} the system's. */
+  /** Removes the interface with a request that takes only its name. @throws {DriverError} when the system refuses. */
   destroy(operation: string, request: bigint): void {
-    this.#control(AF_INET, `remove "${this.name}"`, operation, request, this.#request(Ifreq.Size));
+    this.#ioctl(AF_INET, `remove "${this.name}"`, operation, request, this.#request(Ifreq.Size));
   }
 
   #request(size: number): Uint8Array<ArrayBuffer> {
@@ -158,24 +156,24 @@ export class Interface {
 
   #query(what: string, operation: "SIOCGIFMTU" | "SIOCGIFFLAGS"): Uint8Array<ArrayBuffer> {
     const request = this.#request(Ifreq.Size);
-    this.#control(AF_INET, `${what} of "${this.name}"`, operation, Request[operation], request);
+    this.#ioctl(AF_INET, `${what} of "${this.name}"`, operation, Request[operation], request);
     return request;
   }
 
-  /** Makes a request through a temporary socket; any socket of the family will do. */
-  #control(
+  /** Calls ioctl(2) on a temporary socket; any socket of the address family will do. */
+  #ioctl(
     family: number,
-    what: string,
+    attempt: string,
     operation: string,
     request: bigint,
     argument: Uint8Array<ArrayBuffer>,
   ): void {
     const { functions, systemError, Errno, asRoot } = this.#bsd;
     const fd = functions.socket(family, SOCK_DGRAM, 0);
-    if (fd < 0) throw systemError(what, "socket", this.#bsd.errno());
+    if (fd < 0) throw systemError(attempt, "socket", this.#bsd.errno());
     const failed = this.#bsd.ioctl(fd, request, argument) < 0 ? this.#bsd.errno() : 0;
     functions.close(fd);
     if (failed === 0) return;
-    throw systemError(what, operation, failed, failed === Errno.EPERM ? asRoot : undefined);
+    throw systemError(attempt, operation, failed, failed === Errno.EPERM ? asRoot : undefined);
   }
 }

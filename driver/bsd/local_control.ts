@@ -1,4 +1,4 @@
-/** Control messages for the local address of a datagram on macOS and FreeBSD: ip(4), ip6(4). */
+/** Layout of the control messages with a datagram's local address on macOS and FreeBSD (ip(4), ip6(4)). */
 
 import { type CmsgLayout, In6Pktinfo, InPktinfo, type LocalControl } from "../posix/local_control.ts";
 
@@ -13,11 +13,11 @@ import { type CmsgLayout, In6Pktinfo, InPktinfo, type LocalControl } from "../po
 export const Cmsghdr = { length: 0, level: 4, type: 8, size: 12 } as const;
 const IPPROTO_IP = 0;
 const IPPROTO_IPV6 = 41;
-/** bsd/netinet/in.h 436: IP_RECVPKTINFO is IP_PKTINFO. */
+/** bsd/netinet/in.h 436; IP_RECVPKTINFO has the same value. */
 const DARWIN_IP_PKTINFO = 26;
-/** bsd/netinet6/in6.h 443, where __APPLE_USE_RFC_3542 is defined. */
+/** bsd/netinet6/in6.h 443, with __APPLE_USE_RFC_3542. */
 const DARWIN_IPV6_RECVPKTINFO = 61;
-/** netinet/in.h: IP_SENDSRCADDR is IP_RECVDSTADDR. */
+/** netinet/in.h; IP_SENDSRCADDR has the same value. */
 const FREEBSD_IP_RECVDSTADDR = 7;
 /** netinet6/in6.h */
 const FREEBSD_IPV6_RECVPKTINFO = 36;
@@ -25,12 +25,15 @@ const FREEBSD_IPV6_RECVPKTINFO = 36;
 const IPV6_PKTINFO = 46;
 
 const { length, level, type } = Cmsghdr;
-/** bsd/sys/socket.h: CMSG_DATA is __DARWIN_ALIGN32 of the header. */
+/** bsd/sys/socket.h: CMSG_DATA rounds the header up to 4 bytes (__DARWIN_ALIGN32). */
 const DARWIN_LAYOUT: CmsgLayout = { length, level, type, data: 12, alignment: 4 };
-/** sys/socket.h: CMSG_DATA is _ALIGN of the header, to the size of a register (8 bytes). */
+/** sys/socket.h: CMSG_DATA rounds the header up to 8 bytes (_ALIGN). */
 const FREEBSD_LAYOUT: CmsgLayout = { length, level, type, data: 16, alignment: 8 };
 
-/** Control messages of macOS. With an interface set, the address would be ignored (bsd/netinet/udp_usrreq.c). */
+/**
+ * Control messages of macOS. IPv4 messages are sent with interface index 0; with any other index, the system would
+ * ignore the address (bsd/netinet/udp_usrreq.c).
+ */
 export const DARWIN_LOCAL_CONTROL: LocalControl = {
   layout: DARWIN_LAYOUT,
   4: {

@@ -1,8 +1,8 @@
 /**
- * Scatter-gather I/O of packets with their 4-byte family header, as for readv(2) and writev(2). Header and packet are
- * separate vectors, so that neither is copied.
+ * Scatter-gather I/O of packets and the 4-byte header with their address family. Header and packet have separate
+ * iovecs, so that neither is copied.
  *
- *     iovec 0: address family, big-endian ── iovec 1: packet in its slot
+ *     iovec 0: header, big-endian ── iovec 1: packet in its slot
  */
 
 import { addressOf } from "../native_memory.ts";
@@ -13,59 +13,73 @@ import { AF_INET, type Bsd } from "./bsd.ts";
 /** net/if_utun.h, net/if_tun.h: size of the header before each packet (bytes). */
 export const FAMILY_HEADER_SIZE = 4;
 
-/** A family header at a fixed address. */
-export class FamilyHeader {
-  readonly #bytes = new Uint8Array(FAMILY_HEADER_SIZE);
-  /** Address of the header. */
-  readonly address: number;
+/** Family headers at fixed addresses. */
+export class FamilyHeaders {
+  readonly #headers: Uint8Array<ArrayBuffer>;
+  readonly #ipv4: number;
+  readonly #ipv6: number;
+  /** Address that the headers of received packets are written to. */
+  readonly received: number;
 
-  /** Creates the header of an address family; 0 for the header of received packets. */
-  constructor(family: number) {
-    new DataView(this.#bytes.buffer).setUint32(0, family);
-    this.address = addressOf(this.#bytes);
+  /** Creates the headers of a system. */
+  constructor({ AF_INET6 }: Bsd) {
+    this.#headers = Uint8Array.of(0, 0, 0, AF_INET, 0, 0, 0, AF_INET6, 0, 0, 0, 0);
+    this.#ipv4 = addressOf(this.#headers);
+    this.#ipv6 = this.#ipv4 + FAMILY_HEADER_SIZE;
+    this.received = this.#ipv6 + FAMILY_HEADER_SIZE;
+  }
+
+  /** Returns the address of the header for a packet that starts with this byte; `undefined` if it is not IP. */
+  of(first: number): number | undefined {
+    switch (first >>> 4) {
+      case 4:
+        return this.#ipv4;
+      case 6:
+        return this.#ipv6;
+      default:
+        return undefined;
+    }
   }
 }
 
-/** Vectors of several packets. */
+/** Iovecs for several packets. */
 export class PacketVectors {
-  /** Two `struct iovec` per packet. */
+  /** `struct iovec[2]` of each packet. */
   readonly each: readonly Uint32Array<ArrayBuffer>[];
 
-  /** Creates the vectors of `count` packets. */
   constructor(count: number) {
     this.each = Array.from({ length: count }, () => new Uint32Array(2 * IOVEC_WORDS));
   }
 
-  /** Sets header and packet of one entry. */
-  set(i: number, header: FamilyHeader, address: number, length: number): void {
+  /** Sets the memory addresses of header `i` and packet `i`, and the packet length. */
+  set(i: number, header: number, address: number, length: number): void {
     const words = this.each[i]!;
-    setIovec(words, 0, header.address, FAMILY_HEADER_SIZE);
+    setIovec(words, 0, header, FAMILY_HEADER_SIZE);
     setIovec(words, 1, address, length);
   }
 }
 
-/** I/O of packets between slots and a descriptor. */
+/** I/O of packets between slots and the descriptor of a device. */
 export interface PacketIo {
   /** Maximum packets per call. */
   readonly maxPackets: number;
-  /** Vectors used by the following calls. */
+  /** Iovecs that the next call uses. */
   readonly vectors: PacketVectors;
-  /** Reads up to `count` packets. Returns their number, 0 when the device is gone, -1 on error (errno). */
+  /** Reads up to `count` packets. Returns their number, 0 when the device is gone, or -1 with errno set. */
   receive(fd: number, count: number): number;
-  /** Length of a received packet with its header (bytes). */
+  /** Returns the length of received packet `i`, including its header (bytes). */
   length(i: number): number;
-  /** Writes up to `count` packets. Returns their number, or -1 on error (errno). */
+  /** Writes up to `count` packets. Returns their number, or -1 with errno set. */
   send(fd: number, count: number): number;
 }
 
-/** I/O of one packet per call. */
+/** I/O of one packet per call, with readv(2) and writev(2). */
 export class SinglePacketIo implements PacketIo {
   readonly maxPackets = 1;
   readonly vectors: PacketVectors = new PacketVectors(1);
   readonly #functions: Bsd["functions"];
   #length = 0;
 
-  /** Uses `readv` and `writev` of this system. */
   constructor({ functions }: Bsd) {
     this.#functions = functions;
   }
@@ -81,32 +95,5 @@ export class SinglePacketIo implements PacketIo {
 
   send(fd: number): number {
     return this.#functions.writev(fd, this.vectors.each[0]!, 2) < 0 ? -1 : 1;
-  }
-}
-
-/** Family headers of a system. */
-export class FamilyHeaders {
-  /** Header of IPv4 packets. */
-  readonly ipv4: FamilyHeader = new FamilyHeader(AF_INET);
-  /** Header of IPv6 packets. */
-  readonly ipv6: FamilyHeader;
-  /** Room for the headers of received packets. */
-  readonly incoming: FamilyHeader = new FamilyHeader(0);
-
-  /** Creates the headers with the system's number of IPv6. */
-  constructor({ AF_INET6 }: Bsd) {
-    this.ipv6 = new FamilyHeader(AF_INET6);
-  }
-
-  /** Returns the header of a packet that starts with this byte; `undefined` if it is not IP. */
-  of(first: number): FamilyHeader | undefined {
-    switch (first >>> 4) {
-      case 4:
-        return this.ipv4;
-      case 6:
-        return this.ipv6;
-      default:
-        return undefined;
-    }
   }
 }

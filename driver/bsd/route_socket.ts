@@ -1,4 +1,4 @@
-/** A routing socket (route(4)): messages that query and change routes, and reports of interface changes. */
+/** Routing sockets (route(4)), which query and change routes and report changes of interfaces. */
 
 import { type Address, formatCidr, Prefix } from "../../lib/wire/address.ts";
 import { setNonBlocking } from "../posix/libc.ts";
@@ -6,18 +6,17 @@ import { AF_ROUTE, type Bsd, SOCK_RAW, viewOf } from "./bsd.ts";
 import { bitsOf, linkSockaddr, netmask, sockaddr } from "./sockaddr.ts";
 
 // Specification: net/route.h, net/if.h
-/** Types of messages. */
 export const MessageType = { RTM_ADD: 1, RTM_DELETE: 2, RTM_GET: 4, RTM_IFINFO: 14 } as const;
-/** Message types that carry a route. */
+/** Types of messages about routes. */
 type RouteMessageType = typeof MessageType["RTM_ADD" | "RTM_DELETE" | "RTM_GET"];
 export const RTM_VERSION = 5;
-/** Flags of a route. */
+/** Route flags (RTF_). */
 export const RouteFlag = { Up: 1, Gateway: 2, Host: 4, Static: 0x800 } as const;
-/** Addresses after a message's header, in the order of their bits. */
+/** Bits of the addresses that follow the header (RTA_), in ascending order. */
 export const RouteAddress = { Destination: 1, Gateway: 2, Netmask: 4, Interface: 0x10 } as const;
 /**
  * `struct rt_msghdr { u16 rtm_msglen; u8 rtm_version, rtm_type; u16 rtm_index; int rtm_flags, rtm_addrs; pid_t rtm_pid;
- * int rtm_seq, rtm_errno; ... }`; the rest differs between the systems and stays zero.
+ * int rtm_seq, rtm_errno; ... }`; the other members differ between the systems and stay zero.
  */
 export const RtMsghdr = {
   Length: 0,
@@ -43,17 +42,15 @@ const MESSAGE_ROOM_64 = BigInt(MESSAGE_ROOM);
 /** Timeout for the reply to RTM_GET (milliseconds). */
 const REPLY_TIMEOUT = 1000;
 
-/** A route through an interface. */
+/** A route through an interface, to a destination and optionally via a next hop. */
 export interface InterfaceRoute {
-  /** Destination. */
   readonly to: Prefix;
-  /** Next hop. */
-  readonly via: Address | undefined;
+  readonly via?: Address | undefined;
 }
 
-let sequences = 0;
+let lastSequence = 0;
 
-/** Builds a routing message for a route via the interface with this index, or via a next hop. */
+/** Builds a routing message for a route via its next hop or, without one, via the interface with this index. */
 export function routeMessage(
   bsd: Bsd,
   type: RouteMessageType,
@@ -69,7 +66,7 @@ export function routeMessage(
     parts.set(RouteAddress.Gateway, via === undefined ? linkSockaddr(bsd, index) : sockaddr(bsd, via));
   }
   if (!isHost) parts.set(RouteAddress.Netmask, sockaddr(bsd, netmask(to)));
-  // The reply names the interface only if the query contains this address.
+  // The reply contains the interface index only if the query contains this address.
   if (type === MessageType.RTM_GET) parts.set(RouteAddress.Interface, linkSockaddr(bsd, 0));
   const round = (length: number) => Math.ceil(length / bsd.routeAlignment) * bsd.routeAlignment;
   const header = bsd.sizes.rt_msghdr;
@@ -81,7 +78,7 @@ export function routeMessage(
   view.setUint8(RtMsghdr.Type, type);
   view.setInt32(RtMsghdr.Flags, flags, true);
   view.setInt32(RtMsghdr.Addresses, parts.keys().reduce((sum, bit) => sum | bit, 0), true);
-  view.setInt32(RtMsghdr.Sequence, ++sequences, true);
+  view.setInt32(RtMsghdr.Sequence, ++lastSequence, true);
   let offset = header;
   for (const part of parts.values()) {
     message.set(part, offset);
@@ -90,15 +87,14 @@ export function routeMessage(
   return message;
 }
 
-/** State of an interface in a message. */
 export interface InterfaceState {
-  /** IFF_ flags. */
+  /** Flags (IFF_). */
   readonly flags: number;
   /** MTU (bytes). */
   readonly mtu: number;
 }
 
-/** Reads the state of an interface from a message; `undefined` for any other message. */
+/** Reads the state of an interface from an RTM_IFINFO message; returns `undefined` for any other message. */
 export function readInterfaceState(message: Uint8Array, index: number): InterfaceState | undefined {
   if (message.length < IfMsghdr.MinSize || message[IfMsghdr.Type] !== MessageType.RTM_IFINFO) {
     return undefined;
@@ -110,13 +106,13 @@ export function readInterfaceState(message: Uint8Array, index: number): Interfac
 
 /** A routing socket. */
 export class RouteSocket implements Disposable {
-  /** Descriptor, readable when messages have arrived. */
+  /** Descriptor, which is readable when messages have arrived. */
   readonly descriptor: number;
   readonly #bsd: Bsd;
   readonly #room = new Uint8Array(MESSAGE_ROOM);
   #closed = false;
 
-  /** Opens the socket. @throws {Error} if the system call fails. */
+  /** Opens the socket. @throws {DriverError} when the process has too many open descriptors. */
   constructor(bsd: Bsd) {
     this.#bsd = bsd;
     this.descriptor = bsd.functions.socket(AF_ROUTE, SOCK_RAW, 0);
@@ -127,32 +123,39 @@ export class RouteSocket implements Disposable {
   /**
    * Adds a route through an interface.
    *
-   * @throws {DriverError} when the route exists through another interface, or the next hop is behind another one.
+   * @throws {DriverError} when the same route exists through a different interface, or when the next hop is reached
+   * through a different interface.
+   * @throws {Deno.errors.PermissionDenied} when the process is not root.
    */
   add(route: InterfaceRoute, index: number): void {
     const { Errno, systemError, asRoot } = this.#bsd;
     const { to, via } = route;
     const what = `add route ${formatCidr(to)}`;
-    if (via !== undefined && this.#interfaceTo(via) !== index) {
-      throw systemError(what, "RTM_GET", Errno.ENETUNREACH, "its next hop is on another interface's network");
+    if (via !== undefined && this.#interfaceOf(new Prefix(via, bitsOf(via))) !== index) {
+      throw systemError(
+        what,
+        "RTM_GET",
+        Errno.ENETUNREACH,
+        "its next hop is reached through a different interface",
+      );
     }
     const failed = this.#send(routeMessage(this.#bsd, MessageType.RTM_ADD, route, index));
     if (failed === 0 || failed === Errno.EEXIST && this.#interfaceOf(to) === index) return;
     const remedies: Record<number, string> = {
-      [Errno.EEXIST]: "it leads to another interface: remove that route, or choose a longer prefix",
+      [Errno.EEXIST]: "it exists through a different interface: remove that route, or choose a longer prefix",
       [Errno.EPERM]: asRoot,
     };
     throw systemError(what, "RTM_ADD", failed, remedies[failed]);
   }
 
-  /** Removes a route through an interface; a missing route is not an error. @throws {Error} if the system call fails. */
+  /** Removes a route through an interface, if it exists. @throws {DriverError} when the system refuses. */
   remove(route: InterfaceRoute, index: number): void {
     const failed = this.#send(routeMessage(this.#bsd, MessageType.RTM_DELETE, route, index));
     if (failed === 0 || failed === this.#bsd.Errno.ESRCH) return;
     throw this.#bsd.systemError(`remove route ${formatCidr(route.to)}`, "RTM_DELETE", failed);
   }
 
-  /** Returns the next message; `undefined` when there is none. Does not wait. */
+  /** Returns the next message without waiting; `undefined` when none has arrived. */
   receive(): Uint8Array | undefined {
     const length = this.#bsd.functions.readInto(this.descriptor, this.#room, MESSAGE_ROOM_64);
     return length > 0 ? this.#room.subarray(0, length) : undefined;
@@ -164,32 +167,26 @@ export class RouteSocket implements Disposable {
     this.#closed = true;
   }
 
-  /** Calls {@linkcode RouteSocket.close}. */
   [Symbol.dispose](): void {
     this.close();
   }
 
-  /** Sends a message, which takes effect at once; returns the error number, or 0. */
+  /** Sends a message, which takes effect at once; returns an error number, or 0 on success. */
   #send(message: Uint8Array<ArrayBuffer>): number {
     const { functions } = this.#bsd;
     return functions.writeFrom(this.descriptor, message, BigInt(message.length)) < 0 ? this.#bsd.errno() : 0;
   }
 
-  /** Returns the index of the interface that leads to an address; 0 when none does. */
-  #interfaceTo(address: Address): number {
-    return this.#interfaceOf(new Prefix(address, bitsOf(address)));
-  }
-
-  /** Returns the index of the interface of a route; 0 when there is no such route. */
+  /** Returns the index of the interface through which the system routes to a prefix; 0 when it has no route. */
   #interfaceOf(to: Prefix): number {
     const { functions } = this.#bsd;
-    const query = routeMessage(this.#bsd, MessageType.RTM_GET, { to, via: undefined }, 0);
+    const query = routeMessage(this.#bsd, MessageType.RTM_GET, { to }, 0);
     if (this.#send(query) !== 0) return 0;
     const sequence = viewOf(query).getInt32(RtMsghdr.Sequence, true);
     const pollfd = Int32Array.of(this.descriptor, POLLIN);
     while (functions.poll(pollfd, 1n, REPLY_TIMEOUT) > 0) {
       const reply = this.receive();
-      // Messages of other processes arrive as well.
+      // The socket also receives replies to other processes.
       if (reply === undefined || reply[RtMsghdr.Type] !== MessageType.RTM_GET) continue;
       const view = viewOf(reply);
       const isOurs = view.getInt32(RtMsghdr.Pid, true) === Deno.pid;

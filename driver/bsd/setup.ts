@@ -1,8 +1,8 @@
 /**
- * Configuration of an interface, and its undo.
+ * Configuration of the interface of a device, which is undone when the device closes.
  *
- * All routes go through the interface itself. When the descriptor is closed, the system removes addresses and routes,
- * and on macOS the interface. Close still removes the routes first.
+ * All routes go through the interface itself. When the descriptor is closed, also by a crash, the system removes the
+ * addresses and routes, and on macOS the interface. `undo` removes the routes before that.
  */
 
 import type { Prefix } from "../../lib/wire/address.ts";
@@ -26,19 +26,19 @@ export function checkSupported(system: string, { name, rules, routes }: CheckedD
   if (routes.some(({ metric }) => metric !== undefined)) throw refuse("metrics of routes");
 }
 
-/** Returns the routes to install for a route of the options: two halves for a default route. */
+/** Returns the routes to install for a requested route: two halves for a default route, otherwise the route itself. */
 export function halves({ to, via }: CheckedRoute): InterfaceRoute[] {
   return (to.length > 0 ? [to] : halvesOf(to)).map((to) => ({ to, via }));
 }
 
-/** Changes of an interface and their undo. */
+/** The configuration of an interface. */
 export class Setup {
   readonly #bsd: Bsd;
   readonly #interface: Interface;
   readonly #pointToPoint: boolean;
   readonly #routes: InterfaceRoute[] = [];
 
-  /** Prepares the setup of an interface; changes nothing. */
+  /** Creates the setup without changing the interface. */
   constructor(bsd: Bsd, link: Interface, pointToPoint: boolean) {
     this.#bsd = bsd;
     this.#interface = link;
@@ -46,9 +46,10 @@ export class Setup {
   }
 
   /**
-   * Configures the interface.
+   * Configures the interface. After an error the caller calls `undo`.
    *
-   * @throws {Error} the system's; the caller then calls `undo`.
+   * @throws {Deno.errors.PermissionDenied} when the process is not root.
+   * @throws {DriverError} when the system refuses for another reason.
    */
   apply({ mtu, addresses, routes, up }: CheckedDeviceOptions): void {
     const link = this.#interface;
@@ -57,13 +58,13 @@ export class Setup {
     if (link.up !== up) link.setUp(up);
     using socket = new RouteSocket(this.#bsd);
     if (this.#pointToPoint) {
-      addresses.filter(lacksNetwork).forEach((to) => this.#add(socket, { to, via: undefined }));
+      addresses.filter(lacksRoute).forEach((to) => this.#add(socket, { to }));
     }
     for (const route of routes) {
       try {
         for (const half of halves(route)) this.#add(socket, half);
       } catch (error) {
-        // On a system without IPv6, `default` means IPv4.
+        // `default` requests routes for IPv4 and IPv6; a system without IPv6 cannot have the latter.
         if (route.isDefault !== true || route.to.address.family === 4) throw error;
         console.warn(`warren: ${(error as Error).message}: IPv6 traffic may bypass "${link.name}"`);
       }
@@ -73,7 +74,7 @@ export class Setup {
   /**
    * Removes the routes, newest first.
    *
-   * @throws {AggregateError} with the failures, after all others are removed.
+   * @throws {AggregateError} when some routes could not be removed; all other routes are removed.
    */
   undo(): void {
     if (this.#routes.length === 0) return;
@@ -99,7 +100,7 @@ export class Setup {
   }
 }
 
-/** True if the route to an address's prefix must be added: IPv6 adds one itself, and a /32 needs none. */
-function lacksNetwork({ address, length }: Prefix): boolean {
+/** Returns true if the prefix of an address needs a route: for IPv6 the system adds it, and a /32 needs none. */
+function lacksRoute({ address, length }: Prefix): boolean {
   return address.family === 4 && length < bitsOf(address);
 }

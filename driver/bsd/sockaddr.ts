@@ -1,4 +1,4 @@
-/** Socket addresses of the BSDs, which start with one byte of length and one of family. */
+/** Socket addresses of macOS and FreeBSD, which start with one byte of length and one byte of family. */
 
 import type { Address, Prefix } from "../../lib/wire/address.ts";
 import { AF_INET, AF_LINK, type Bsd, viewOf } from "./bsd.ts";
@@ -13,7 +13,7 @@ export const SockaddrIn = { Length: 0, Family: 1, Address: 4, Size: 16 } as cons
 export const SockaddrIn6 = { Address: 8, Size: 28 } as const;
 /**
  * net/if_dl.h: `struct sockaddr_dl { u8 sdl_len, sdl_family; u16 sdl_index; u8 sdl_type, sdl_nlen, sdl_alen,
- * sdl_slen; char sdl_data[]; }`; the size of the data differs between the systems.
+ * sdl_slen; char sdl_data[]; }`; the size of `sdl_data` differs between the systems.
  */
 export const SockaddrDl = { Index: 2 } as const;
 
@@ -27,7 +27,7 @@ export function sockaddr(bsd: Bsd, { family, bytes }: Address): Uint8Array<Array
   return result;
 }
 
-/** Returns an interface as `struct sockaddr_dl`; index 0 lets the system fill it in. */
+/** Returns an interface index as `struct sockaddr_dl`; in a query, index 0 requests the index in the reply. */
 export function linkSockaddr(bsd: Bsd, index: number): Uint8Array<ArrayBuffer> {
   const result = new Uint8Array(bsd.sizes.sockaddr_dl);
   result[SockaddrIn.Length] = result.length;

@@ -1,12 +1,12 @@
-/** UDP sockets of macOS and FreeBSD: one datagram per call of recvmsg(2) or sendmsg(2). */
+/** UDP sockets of macOS and FreeBSD, which move one datagram per call of recvmsg(2) or sendmsg(2). */
 
 import type { Packet, PacketPool } from "../../lib/core/mod.ts";
-import { cString } from "../posix/libc.ts";
 import { LocalControls } from "../posix/local_control.ts";
 import { Messages } from "../posix/messages.ts";
 import { PosixUdpSocket, type SocketSystem } from "../posix/udp_socket.ts";
 import type { UdpSocketOptions } from "../udp_socket.ts";
 import type { Bsd } from "./bsd.ts";
+import { Interface } from "./interface.ts";
 
 // Specification: the same on both systems
 /** sys/socket.h, netinet/in.h, netinet6/in6.h. */
@@ -19,21 +19,19 @@ export const Socket = {
   IPV6_V6ONLY: 27,
 } as const;
 
-/** A UDP socket with one datagram per call. */
+/** A UDP socket of macOS or FreeBSD. */
 export class BsdUdpSocket extends PosixUdpSocket {
   readonly #system: Pick<Bsd, "functions" | "errno" | "localControl">;
   #message: Messages | undefined;
-  /** Control messages for receiving and sending, if endpoints include local addresses. */
+  /** Control messages for receiving and sending, if endpoints have local addresses. */
   #received: LocalControls | undefined;
   #sent: LocalControls | undefined;
 
-  /** Opens and binds the socket. */
   constructor(system: Pick<Bsd, "functions" | "errno"> & SocketSystem, options: UdpSocketOptions) {
     super(system, options);
     this.#system = system;
   }
 
-  /** Sets the pool of received datagrams. */
   override attach(pool: PacketPool, longest: number): void {
     super.attach(pool, longest);
     this.#message = new Messages(1, pool, this.endpointSize);
@@ -63,15 +61,15 @@ export class BsdUdpSocket extends PosixUdpSocket {
     for (let i = start; i < end; i++) {
       message.setPacket(0, packets[i]!, packets[i]!.length);
       const locals = this.#sent;
-      const isFromLocal = locals?.write(0, packets[i]!) === true;
-      message.setControl(0, isFromLocal ? locals!.addressOf(0) : 0, isFromLocal ? locals!.space : 0);
+      if (locals?.write(0, packets[i]!)) message.setControl(0, locals.addressOf(0), locals.space);
+      else message.setControl(0, 0, 0);
       if (functions.sendmsg(this.fd, message.headers, 0) < 0) return i > start ? i - start : -errno();
     }
     return end - start;
   }
 }
 
-/** Opens a UDP socket of a BSD. */
+/** Opens and binds a UDP socket. */
 export function openBsdUdpSocket(bsd: Bsd, options: UdpSocketOptions): BsdUdpSocket {
   return new BsdUdpSocket({
     ...bsd,
@@ -88,12 +86,11 @@ function bindToInterface(bsd: Bsd, fd: number, name: string, family: 4 | 6): voi
   const attempt = `use interface "${name}"`;
   const options = bsd.boundInterface;
   if (options === undefined) {
-    throw new Deno.errors.NotSupported(`Cannot ${attempt}: this system cannot bind a socket to an interface`);
+    throw new Deno.errors.NotSupported(
+      `Cannot ${attempt}: ${bsd.system} cannot bind a socket to an interface`,
+    );
   }
-  const index = bsd.functions.if_nametoindex(cString(name));
-  if (index === 0) {
-    throw bsd.systemError(attempt, "if_nametoindex", bsd.errno(), "there is no interface of this name");
-  }
+  const { index } = new Interface(bsd, name);
   const [level, option] = family === 4
     ? [Socket.IPPROTO_IP, options.ipv4]
     : [Socket.IPPROTO_IPV6, options.ipv6];

@@ -27,7 +27,7 @@ const IFF_BROADCAST = 0x2;
 const IFF_MULTICAST = 0x8000;
 
 /**
- * Returns the device file of a name; `/dev/tun` lets the system choose.
+ * Returns the device file for a name; `/dev/tun` lets the system choose the number.
  *
  * @throws {Deno.errors.NotSupported} for a name that FreeBSD does not allow.
  */
@@ -52,17 +52,17 @@ function open(bsd: FreeBsd, name: string): { fd: number; link: Interface } {
       throw systemError(`open "${path}"`, operation, errno());
     }
   };
-  const named = new Uint8Array(Ifreq.Size);
-  request("TUNGIFNAME", named);
-  request("TUNSIFHEAD", number(1));
-  // A broadcast interface with prefixes, not a point-to-point one.
-  request("TUNSIFMODE", number(IFF_BROADCAST | IFF_MULTICAST));
-  const link = new Interface(bsd, new TextDecoder().decode(named.subarray(0, named.indexOf(0))));
+  const ifreq = new Uint8Array(Ifreq.Size);
+  request("TUNGIFNAME", ifreq);
+  request("TUNSIFHEAD", encodeInt(1));
+  // On a broadcast interface, unlike a point-to-point one, addresses have prefixes.
+  request("TUNSIFMODE", encodeInt(IFF_BROADCAST | IFF_MULTICAST));
+  const link = new Interface(bsd, new TextDecoder().decode(ifreq.subarray(0, ifreq.indexOf(0))));
   undo.move();
   return { fd, link };
 }
 
-function number(value: number): Uint8Array<ArrayBuffer> {
+function encodeInt(value: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(4);
   viewOf(bytes).setInt32(0, value, true);
   return bytes;
@@ -73,23 +73,25 @@ function openError(path: string, failed: number): Error {
     [Errno.EPERM]: FREEBSD.asRoot,
     [Errno.EACCES]: FREEBSD.asRoot,
     [Errno.EBUSY]: "another program has this device open",
-    [Errno.ENOENT]: "load the kernel module by `kldload if_tuntap`",
+    [Errno.ENOENT]: "load the kernel module with `kldload if_tuntap`",
   };
   return systemError(`open "${path}"`, "open", failed, remedies[failed]);
 }
 
 /**
- * Creates a TUN device, or attaches to the existing one of that name, and configures it. A failure undoes all of it.
- * With the descriptor FreeBSD removes addresses and routes, but not the interface: one that was created here is
- * destroyed on close, and after a crash reused by the next device.
+ * Creates a TUN device, or attaches to the existing one of that name, and configures it. If a step fails, the steps
+ * before it are undone.
+ *
+ * When the descriptor is closed, FreeBSD removes addresses and routes but keeps the interface. If it was created here,
+ * `close` destroys it; after a crash it remains, and the next device reuses it.
  */
 export function openFreeBsdDevice(options: CheckedDeviceOptions, load: () => FreeBsd = freebsd): BsdDevice {
   checkSupported(FREEBSD.system, options);
   const bsd = load();
-  // Opening the file creates a missing interface.
+  // Opening the device file creates the interface if it is missing.
   const existed = bsd.functions.if_nametoindex(cString(options.name)) !== 0;
   const { fd, link } = open(bsd, options.name);
-  // An interface can be destroyed only after its descriptor is closed.
+  // FreeBSD does not destroy an interface whose descriptor is open.
   const remove = existed ? () => {} : () => link.destroy("SIOCIFDESTROY", SIOCIFDESTROY);
   using undo = new DisposableStack();
   undo.defer(remove);

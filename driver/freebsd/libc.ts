@@ -1,4 +1,4 @@
-/** The C library of FreeBSD: its symbol table, opened on first use, its `errno`, and FreeBSD's constants. */
+/** The C library of FreeBSD: its symbol table, opened on first use, its `errno`, and constants of FreeBSD. */
 
 import { libraryError, requestFfi } from "../ffi.ts";
 import { type Bsd, BSD_SYMBOLS } from "../bsd/bsd.ts";
@@ -20,9 +20,8 @@ const SYMBOLS = {
 // Implementation
 const SONAME = "libc.so.7";
 
-/** FreeBSD as a {@linkcode Bsd}, with functions that only FreeBSD has. */
+/** FreeBSD as a {@linkcode Bsd}, with the functions that Warren calls only there. */
 export interface FreeBsd extends Bsd {
-  /** Functions of the C library. */
   readonly functions: Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 }
 
@@ -32,7 +31,7 @@ function load(): FreeBsd {
   requestFfi("the C library");
   try {
     const functions = Deno.dlopen(SONAME, SYMBOLS).symbols;
-    // The location belongs to this thread and never moves (errno(2)).
+    // Each thread has its own location, which never moves (errno(2)).
     const errno = new Int32Array(Deno.UnsafePointerView.getArrayBuffer(functions.__error()!, 4));
     const { fcntl, ioctl } = functions;
     return { ...FREEBSD, functions, fcntl, ioctl, errno: () => errno[0]! };
@@ -41,7 +40,7 @@ function load(): FreeBsd {
   }
 }
 
-/** Constants and sizes of FreeBSD, unchanged since FreeBSD 11, each with its header. */
+/** Constants and structure sizes of FreeBSD with their headers, unchanged since FreeBSD 11. */
 export const FREEBSD = {
   system: "FreeBSD",
   asRoot: "run as root",
@@ -58,11 +57,11 @@ export const FREEBSD = {
   SIOCAIFADDR: 0x8044_692bn,
   /** netinet6/in6_var.h: _IOW('i', 27, struct in6_aliasreq). */
   SIOCAIFADDR_IN6: 0x8088_691bn,
-  /** net/if.h and netinet6/in6_var.h, both with a vhid at their end; net/route.h, net/if_dl.h. */
+  /** net/if.h, netinet6/in6_var.h, net/route.h, net/if_dl.h; the first two structures end with a vhid. */
   sizes: { ifaliasreq: 68, in6_aliasreq: 136, rt_msghdr: 152, sockaddr_dl: 54 },
-  /** net/route.h: SA_SIZE, in longs. */
+  /** net/route.h, SA_SIZE: rounds up to a long. */
   routeAlignment: 8,
-  /** sys/socket.h: NET_RT_IFLIST, whose result is `struct if_msghdr`; ifi_oqdrops is at 104 of its data. */
+  /** sys/socket.h: NET_RT_IFLIST returns `struct if_msghdr`, whose `ifm_data` has `ifi_oqdrops` at offset 104. */
   counters: { list: 3, data: 16, queueDrops: 16 + 104, queueDropsSize: 8 },
 } as const;
 

@@ -1,4 +1,4 @@
-/** I/O of many packets per call with recvmsg_x and sendmsg_x, undocumented functions of libSystem. */
+/** I/O of many packets per call, with the undocumented functions recvmsg_x and sendmsg_x of libSystem. */
 
 import { type PacketIo, PacketVectors } from "../bsd/packet_io.ts";
 import { addressOf, setAddress } from "../native_memory.ts";
@@ -16,7 +16,7 @@ export const MsghdrX = { Iov: 4, IovLength: 6, Flags: 11, DataLength: 12, Words:
 /** Maximum packets per call. */
 const BATCH_SIZE = 64;
 
-/** Batch functions of libSystem. */
+/** Functions of libSystem that move many packets per call. */
 export interface BatchFunctions {
   readonly recvmsg_x: NonNullable<LibSystem["recvmsg_x"]>;
   readonly sendmsg_x: NonNullable<LibSystem["sendmsg_x"]>;
@@ -32,23 +32,22 @@ function headersOf({ each }: PacketVectors): Uint32Array<ArrayBuffer> {
   return headers;
 }
 
-/** I/O of many packets per call. */
+/** I/O of up to 64 packets per call. */
 export class BatchIo implements PacketIo {
   readonly maxPackets = BATCH_SIZE;
   readonly vectors: PacketVectors = new PacketVectors(BATCH_SIZE);
   readonly #functions: BatchFunctions;
   readonly #incoming = headersOf(this.vectors);
-  /** Not written by the system. */
+  /** Separate headers, which the system does not write to, so that they need no reset. */
   readonly #outgoing = headersOf(this.vectors);
 
-  /** Uses these functions. */
   constructor(functions: BatchFunctions) {
     this.#functions = functions;
   }
 
   receive(fd: number, count: number): number {
     const headers = this.#incoming;
-    // The system returns flags here, and accepts none.
+    // The system writes flags here, and requires zeros before the next call.
     for (let i = 0; i < count; i++) headers[i * MsghdrX.Words + MsghdrX.Flags] = 0;
     return this.#functions.recvmsg_x(fd, headers, count, 0);
   }

@@ -1,4 +1,4 @@
-/** utun devices of macOS. */
+/** Devices of macOS: creates a utun interface and configures it. */
 
 import { BsdDevice } from "../bsd/device.ts";
 import { Interface } from "../bsd/interface.ts";
@@ -17,7 +17,7 @@ function packetIo(system: Darwin): PacketIo {
     : new BatchIo({ recvmsg_x, sendmsg_x });
 }
 
-/** Creates a utun device and configures it. A failure undoes all of it. */
+/** Creates a utun device and configures it. If a step fails, the steps before it are undone. */
 export function openUtunDevice(options: CheckedDeviceOptions): BsdDevice {
   checkSupported(DARWIN.system, options);
   const bsd = darwin();

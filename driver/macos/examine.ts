@@ -5,7 +5,7 @@ import { type Check, check, checkLibrary } from "../check.ts";
 import { darwin } from "./libsystem.ts";
 import { hasUtun } from "./utun.ts";
 
-/** Runs the checks. A crash leaves nothing to repair: see `driver/bsd/setup.ts`. */
+/** Runs the checks. Nothing needs repair after a crash, because the system removes the device with its process. */
 export async function examine(): Promise<Check[]> {
   return [
     ...await check("libSystem", checkLibSystem),
@@ -28,7 +28,7 @@ function checkUtun(): Check[] {
   const name = "utun";
   return [
     hasUtun(darwin())
-      ? { name, state: "ok", text: "the system has it" }
+      ? { name, state: "ok", text: "available" }
       : { name, state: "fail", text: "this system has no utun" },
   ];
 }

@@ -1,4 +1,4 @@
-/** libSystem, the C library of macOS: its symbol table, opened on first use, its `errno`, and Darwin's constants. */
+/** libSystem, the C library of macOS: its symbol table, opened on first use, its `errno`, and constants of macOS. */
 
 import { libraryError, requestFfi } from "../ffi.ts";
 import { type Bsd, BSD_SYMBOLS } from "../bsd/bsd.ts";
@@ -15,7 +15,7 @@ const SYMBOLS = {
   __error: { parameters: [], result: "pointer" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
-/** Variadic functions on x86-64, where variadic arguments are passed like any others. */
+/** Variadic functions on x86-64, which passes variadic arguments like any others. */
 const VARIADIC_SYMBOLS = {
   // int fcntl(int fd, int command, ... /* int argument */);
   fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
@@ -24,8 +24,8 @@ const VARIADIC_SYMBOLS = {
 } as const satisfies Deno.ForeignLibraryInterface;
 
 /**
- * Variadic functions on Apple's arm64, which passes variadic arguments on the stack: six unused parameters fill the
- * rest of the eight argument registers.
+ * Variadic functions on Apple's arm64, which passes variadic arguments on the stack. Six unused parameters therefore
+ * fill those of the eight argument registers that the fixed arguments leave free.
  */
 export const STACK_VARIADIC_SYMBOLS = {
   // int fcntl(int fd, int command, ... /* int argument */);
@@ -42,25 +42,24 @@ export const STACK_VARIADIC_SYMBOLS = {
 
 // Implementation
 const PATH = "/usr/lib/libSystem.B.dylib";
-/** Environment variable with the path of another library, for tests on other systems. */
-const STAND_IN = "WARREN_LIBSYSTEM";
+/** Environment variable with the path of a library to load instead, for tests on other systems. */
+const PATH_VARIABLE = "WARREN_LIBSYSTEM";
 
 /** Functions of libSystem that Warren calls. */
 export type LibSystem = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
-/** macOS as a {@linkcode Bsd}, with functions that only macOS has. */
+/** macOS as a {@linkcode Bsd}, with the functions that only macOS has. */
 export interface Darwin extends Bsd {
-  /** Functions of libSystem. */
   readonly functions: LibSystem;
 }
 
 let opened: Darwin | undefined;
 
 function path(): string {
-  const { state } = Deno.permissions.querySync({ name: "env", variable: STAND_IN });
-  const named = state === "granted" ? Deno.env.get(STAND_IN) : undefined;
+  const { state } = Deno.permissions.querySync({ name: "env", variable: PATH_VARIABLE });
+  const named = state === "granted" ? Deno.env.get(PATH_VARIABLE) : undefined;
   if (named !== undefined) {
-    console.warn(`warren: "${named}" stands in for libSystem: ${STAND_IN} names it`);
+    console.warn(`warren: using "${named}" instead of libSystem: ${PATH_VARIABLE} is set`);
   }
   return named ?? PATH;
 }
@@ -79,7 +78,7 @@ function load(): Darwin {
   requestFfi("libSystem");
   try {
     const functions = Deno.dlopen(library, SYMBOLS).symbols;
-    // The location belongs to this thread and never moves (errno(2)).
+    // Each thread has its own location, which never moves (errno(2)).
     const errno = new Int32Array(Deno.UnsafePointerView.getArrayBuffer(functions.__error()!, 4));
     return { ...openVariadics(library), ...DARWIN, functions, errno: () => errno[0]! };
   } catch (error) {
@@ -87,7 +86,7 @@ function load(): Darwin {
   }
 }
 
-/** Constants and sizes of Darwin, each with its place in xnu 11417 (macOS 15). */
+/** Constants and structure sizes of macOS, with file and line in xnu 11417 (macOS 15). */
 export const DARWIN = {
   system: "macOS",
   asRoot: "run with sudo",
@@ -106,9 +105,9 @@ export const DARWIN = {
   SIOCAIFADDR_IN6: 0x8080_691an,
   /** bsd/net/if.h 390, bsd/netinet6/in6_var.h 402, bsd/net/route.h 158, bsd/net/if_dl.h 96. */
   sizes: { ifaliasreq: 64, in6_aliasreq: 128, rt_msghdr: 92, sockaddr_dl: 20 },
-  /** bsd/net/rtsock.c 162: ROUNDUP32. */
+  /** bsd/net/rtsock.c 162, ROUNDUP32. */
   routeAlignment: 4,
-  /** bsd/sys/socket.h 581: NET_RT_IFLIST2, whose result is `struct if_msghdr2`, bsd/net/if.h 220. */
+  /** bsd/sys/socket.h 581, bsd/net/if.h 220: NET_RT_IFLIST2 returns `struct if_msghdr2`. */
   counters: { list: 6, data: 32, queueDrops: 24, queueDropsSize: 4 },
 } as const;
 

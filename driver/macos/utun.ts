@@ -1,8 +1,9 @@
-/** utun, the layer-3 tunnel of macOS: an interface created by a kernel control socket. */
+/** utun, the layer-3 tunnel interface of macOS, which a kernel control socket creates. */
 
 import { SOCK_DGRAM, viewOf } from "../bsd/bsd.ts";
 import { LARGE_ROOM } from "../../lib/core/mod.ts";
 import { FAMILY_HEADER_SIZE } from "../bsd/packet_io.ts";
+import { Socket } from "../bsd/udp_socket.ts";
 import { setNonBlocking } from "../posix/libc.ts";
 import { Errno, systemError } from "./errno.ts";
 import { DARWIN, type Darwin } from "./libsystem.ts";
@@ -12,9 +13,6 @@ import { DARWIN, type Darwin } from "./libsystem.ts";
 export const PF_SYSTEM = 32;
 export const SYSPROTO_CONTROL = 2;
 export const AF_SYS_CONTROL = 2;
-/** bsd/sys/socket.h 161, 380. */
-const SOL_SOCKET = 0xffff;
-const SO_RCVBUF = 0x1002;
 /** bsd/sys/kern_control.h 103: _IOWR('N', 3, struct ctl_info). */
 export const CTLIOCGINFO = 0xc064_4e03n;
 /** bsd/sys/kern_control.h 118: `struct ctl_info { u32 ctl_id; char ctl_name[96]; }`. */
@@ -31,13 +29,13 @@ export const UTUN_OPT_MAX_PENDING_PACKETS = 16;
 const IFNAMSIZ = 16;
 
 // Implementation
-/** Packets that may wait in the socket; more wait in the interface's queue. The system's default is 1. */
+/** Packets that can wait in the socket; further ones wait in the interface queue. The system default is 1. */
 const MAX_PENDING = 64;
-/** Room for these (bytes). If the system has a lower limit, it drops and counts packets that do not fit. */
+/** Receive buffer for these packets (bytes). If the system allows less, it drops and counts what does not fit. */
 const RECEIVE_BUFFER = MAX_PENDING * (LARGE_ROOM + FAMILY_HEADER_SIZE);
 
 /**
- * Returns the unit of a name, which is its number plus 1; 0 lets the system choose.
+ * Returns the unit for an interface name: its number plus 1, or 0 to let the system choose.
  *
  * @throws {Deno.errors.NotSupported} for a name that macOS does not allow.
  */
@@ -50,7 +48,7 @@ export function unitOf(name: string): number {
   );
 }
 
-/** Returns the address of a kernel control. */
+/** Returns the `struct sockaddr_ctl` of a kernel control. */
 export function sockaddrCtl(id: number, unit: number): Uint8Array<ArrayBuffer> {
   const address = new Uint8Array(SockaddrCtl.Size);
   const view = viewOf(address);
@@ -69,7 +67,7 @@ function utunInfo(): Uint8Array<ArrayBuffer> {
   return info;
 }
 
-/** Returns true if the system has utun. Creates no interface and needs no privileges. */
+/** Returns true if the system supports utun, without creating an interface. Needs no privileges. */
 export function hasUtun({ functions, ioctl }: Darwin): boolean {
   const fd = functions.socket(PF_SYSTEM, SOCK_DGRAM, SYSPROTO_CONTROL);
   if (fd < 0) return false;
@@ -78,7 +76,12 @@ export function hasUtun({ functions, ioctl }: Darwin): boolean {
   return has;
 }
 
-/** Creates an interface, which exists as long as the descriptor. */
+/**
+ * Creates an interface, which the system removes when the descriptor is closed.
+ *
+ * @throws {Deno.errors.PermissionDenied} when the process is not root.
+ * @throws {DriverError} when another program has this interface open.
+ */
 export function openUtun(darwin: Darwin, name: string): { fd: number; name: string } {
   const { functions, errno } = darwin;
   const unit = unitOf(name);
@@ -97,9 +100,9 @@ export function openUtun(darwin: Darwin, name: string): { fd: number; name: stri
   if (functions.getsockopt(fd, SYSPROTO_CONTROL, UTUN_OPT_IFNAME, nameBytes, size) < 0) {
     throw failed("getsockopt");
   }
-  // These affect only performance: errors are ignored.
+  // Errors are ignored, because these options affect only performance.
   functions.setsockopt(fd, SYSPROTO_CONTROL, UTUN_OPT_MAX_PENDING_PACKETS, Uint32Array.of(MAX_PENDING), 4);
-  functions.setsockopt(fd, SOL_SOCKET, SO_RCVBUF, Uint32Array.of(RECEIVE_BUFFER), 4);
+  functions.setsockopt(fd, Socket.SOL_SOCKET, Socket.SO_RCVBUF, Uint32Array.of(RECEIVE_BUFFER), 4);
   undo.move();
   return { fd, name: new TextDecoder().decode(nameBytes.subarray(0, nameBytes.indexOf(0))) };
 }

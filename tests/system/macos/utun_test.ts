@@ -18,7 +18,7 @@ async function check(defines: string[]): Promise<void> {
     );
     assert.equal(code, 0, stdout + stderr);
     assert.match(stdout, /^ok \| 82 passed \| 0 failed/m);
-    assert.match(stdout + stderr, /^warren: ".*" stands in for libSystem: WARREN_LIBSYSTEM names it$/m);
+    assert.match(stdout + stderr, /^warren: using ".*" instead of libSystem: WARREN_LIBSYSTEM is set$/m);
   });
 }
 
