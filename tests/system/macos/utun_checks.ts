@@ -229,7 +229,7 @@ Deno.test("openUtunDevice() undoes its changes when the system refuses a later o
   assert.throws(
     () => open({ address: "10.9.0.1/24", route: ["10.1.0.0/16", "10.2.0.0/16"] }),
     new DriverError(
-      "Cannot add route 10.2.0.0/16: EEXIST (17): it leads to another interface: remove that route, or choose a longer prefix",
+      "Cannot add route 10.2.0.0/16: EEXIST (17): it exists through a different interface: remove that route, or choose a longer prefix",
       { operation: "RTM_ADD", code: "EEXIST", errno: 17 },
     ),
   );
@@ -239,10 +239,11 @@ Deno.test("openUtunDevice() undoes its changes when the system refuses a later o
   assert.equal(standIn.open, 0);
 });
 
-Deno.test("openUtunDevice() refuses a next hop on another interface's network", () => {
+Deno.test("openUtunDevice() refuses a next hop that is reached through a different interface", () => {
   standIn.route(sockaddr(darwin(), parseAddress("192.168.0.0")), 24, 3);
   assert.throws(() => open({ address: "10.9.0.1/24", route: "10.1.0.0/16 via 192.168.0.1" }), {
-    message: "Cannot add route 10.1.0.0/16: ENETUNREACH (51): its next hop is on another interface's network",
+    message:
+      "Cannot add route 10.1.0.0/16: ENETUNREACH (51): its next hop is reached through a different interface",
   });
   assert.equal(standIn.open, 0);
 });
@@ -405,7 +406,7 @@ Deno.test("examine() checks the needs of a device", async () => {
   const checks = await examine();
   assert.deepEqual(checks.map(({ name }) => name), ["libSystem", "utun", "privileges"]);
   assert.equal(checks[0]!.state, darwin().functions.recvmsg_x === null ? "warn" : "ok");
-  assert.deepEqual(checks[1], { name: "utun", state: "ok", text: "the system has it" });
+  assert.deepEqual(checks[1], { name: "utun", state: "ok", text: "available" });
   assert.equal(checks[2]!.state, Deno.uid() === 0 ? "ok" : "fail");
   standIn.fail("socket", Errno.EPERM);
   assert.equal((await examine())[1]!.state, "fail");
