@@ -48,15 +48,15 @@ export class PacketBatch extends OneLine {
   protected readonly fixes: boolean = false;
 
   /**
-   * Makes an empty batch.
+   * Creates an empty batch.
    *
    * @throws {RangeError} when a limit is below 1.
    */
   constructor(options: PacketBatchOptions = {}) {
     super();
     const { packets = BATCH_PACKETS, bytes = BATCH_BYTES } = options;
-    checkMin("make a packet batch", "packets", packets, 1);
-    checkMin("make a packet batch", "bytes", bytes, 1);
+    checkMin("create a packet batch", "packets", packets, 1);
+    checkMin("create a packet batch", "bytes", bytes, 1);
     this.#packetLimit = packets;
     this.#byteLimit = bytes;
   }

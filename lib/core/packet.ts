@@ -121,7 +121,7 @@ export class Packet extends OneLine {
 
   #endpoint: Uint8Array | undefined;
 
-  /** Makes the handle of a slot. For `PacketPool`. */
+  /** Creates the handle of a slot. For `PacketPool`. */
   constructor(pool: PacketMemory, slot: number, slotStart: number, slotLength: number) {
     super();
     this.pool = pool;

@@ -55,16 +55,16 @@ export class PacketPool extends OneLine {
   readonly #smallEnd: number;
 
   /**
-   * Makes a pool with all its slots free.
+   * Creates a pool with all its slots free.
    *
    * @throws {RangeError} when a count is not an integer from 0, or both are 0.
    */
   constructor(options: PacketPoolOptions = {}) {
     super();
     const { small = 2048, large = 64 } = options;
-    checkInteger("make a packet pool", "small", small, 0, Infinity);
-    checkInteger("make a packet pool", "large", large, 0, Infinity);
-    if (small + large === 0) throw new RangeError("Cannot make a packet pool: small and large are both 0");
+    checkInteger("create a packet pool", "small", small, 0, Infinity);
+    checkInteger("create a packet pool", "large", large, 0, Infinity);
+    if (small + large === 0) throw new RangeError("Cannot create a packet pool: small and large are both 0");
     const size = small * SMALL_SLOT + large * LARGE_SLOT;
     this.bytes = new Uint8Array(fixedMemory(size), 0, size);
     this.view = new DataView(this.bytes.buffer, 0, size);
@@ -140,7 +140,7 @@ export class PacketPool extends OneLine {
   from(data: Uint8Array): Packet | undefined {
     const plain = bytesOf(data);
     if (plain === undefined) {
-      throw new TypeError(`Cannot make a packet: data must be a Uint8Array, ${gotValue(data)}`);
+      throw new TypeError(`Cannot create a packet: data must be a Uint8Array, ${gotValue(data)}`);
     }
     const packet = this.take(plain.length);
     packet?.bytes.set(plain, packet.offset);

@@ -20,13 +20,13 @@ export class PacketQueue {
   #bytes = 0;
 
   /**
-   * Makes an empty queue.
+   * Creates an empty queue.
    *
    * @throws {RangeError} when a limit is below 1.
    */
   constructor({ packets, bytes = Infinity }: PacketQueueOptions) {
-    checkInteger("make a packet queue", "packets", packets, 1, Infinity);
-    checkMin("make a packet queue", "bytes", bytes, 1);
+    checkInteger("create a packet queue", "packets", packets, 1, Infinity);
+    checkMin("create a packet queue", "bytes", bytes, 1);
     this.#ring = new Array(packets).fill(undefined);
     this.#byteLimit = bytes;
   }

@@ -37,7 +37,7 @@ export class Random {
   readonly #state = new Int32Array(WORDS);
 
   /**
-   * Makes a generator at the start of its sequence.
+   * Creates a generator at the start of its sequence.
    *
    * @param seed Any integer.
    * @param stream Number of an independent sequence of that seed.

@@ -123,7 +123,7 @@ export class Switchboard implements TunnelEnd {
     if (ends.length === 0 || new Set(ends).size < ends.length) {
       const names = ends.map(({ name }) => name).join(", ");
       throw new TypeError(
-        `Cannot make a switchboard: ends must be one or more different ends, ${gotValue(names)}`,
+        `Cannot create a switchboard: ends must be one or more different ends, ${gotValue(names)}`,
       );
     }
     this.ends = [...ends];

@@ -81,7 +81,7 @@ export class Coalescer {
   #isTcp = false;
   #payloadLength = 0;
 
-  /** Makes a coalescer, which a device reuses for all batches. */
+  /** Creates a coalescer, which a device reuses for all batches. */
   constructor(options: CoalescerOptions = {}) {
     const { udp = false } = options;
     this.#udp = udp;

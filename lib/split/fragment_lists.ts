@@ -47,7 +47,7 @@ export class FragmentLists {
   /** Payload length of the datagram once its last fragment is there; before that, -1. */
   readonly #totals: Int32Array;
 
-  /** Makes empty lists for this many datagrams and fragments in all. */
+  /** Creates empty lists for this many datagrams and fragments in all. */
   constructor(datagrams: number, fragments: number) {
     this.#packets = new Array(fragments).fill(undefined);
     this.#starts = new Int32Array(fragments);

@@ -5,7 +5,7 @@ import { FlowKey } from "./flow_key.ts";
 import { checkInteger, checkOptions, type OptionKinds } from "../core/options.ts";
 
 // Implementation
-const MAKE = "make a flow table";
+const ATTEMPT = "create a flow table";
 const CAPACITY = 65_536;
 /** Maximum number of flows of a table. */
 const MAX_CAPACITY = 2 ** 24;
@@ -98,25 +98,25 @@ export class FlowTable {
   #size = 0;
 
   /**
-   * Makes an empty table.
+   * Creates an empty table.
    *
    * @throws {RangeError} when an option is out of range.
    */
   constructor(options: FlowTableOptions) {
-    checkOptions(MAKE, options, NAMES);
+    checkOptions(ATTEMPT, options, NAMES);
     const { timeouts, capacity = CAPACITY, forget, hashKey = crypto.getRandomValues(new Uint32Array(2)) } =
       options;
     const { evictionPriorities = timeouts.map((_, state) => state) } = options;
     const { length: states } = timeouts;
-    checkInteger(MAKE, "capacity", capacity, 1, MAX_CAPACITY);
+    checkInteger(ATTEMPT, "capacity", capacity, 1, MAX_CAPACITY);
     if (states < 1 || states > 256 || !timeouts.every((timeout) => timeout > 0)) {
       throw new RangeError(
-        `Cannot ${MAKE}: timeouts must be 1 to 256 numbers above 0, got [${timeouts.join(", ")}]`,
+        `Cannot ${ATTEMPT}: timeouts must be 1 to 256 numbers above 0, got [${timeouts.join(", ")}]`,
       );
     }
     if (evictionPriorities.length !== states || !evictionPriorities.every(Number.isFinite)) {
       throw new RangeError(
-        `Cannot ${MAKE}: evictionPriorities must be ${states} finite numbers, one for each timeout, ` +
+        `Cannot ${ATTEMPT}: evictionPriorities must be ${states} finite numbers, one for each timeout, ` +
           `got [${evictionPriorities.join(", ")}]`,
       );
     }

@@ -13,7 +13,7 @@ export class HostShares {
   readonly #keys: CountedKeys;
 
   /**
-   * Makes shares of `room` flows or ports.
+   * Creates shares of `room` flows or ports.
    *
    * @param capacity Maximum number of flows.
    * @param times Factor of the shares, such as for a whole network instead of a host.

@@ -22,7 +22,7 @@ export class PortPool {
   readonly #start = new Uint32Array(GROUPS);
   readonly #free = new Uint32Array(GROUPS);
 
-  /** Makes a pool of the ports for which `includes` is true, all of them free. */
+  /** Creates a pool of the ports for which `includes` is true, all of them free. */
   constructor(includes: (port: number) => boolean) {
     let place = 0;
     for (let group = 0; group < GROUPS; group++) {

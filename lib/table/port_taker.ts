@@ -53,7 +53,7 @@ export interface PortTakerOptions {
 export class PortTaker {
   readonly #options: PortTakerOptions;
 
-  /** Makes a taker for these pools. */
+  /** Creates a taker for these pools. */
   constructor(options: PortTakerOptions) {
     this.#options = options;
   }

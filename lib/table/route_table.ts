@@ -88,14 +88,14 @@ export class RouteTable<Value> {
   readonly #free: number[] = [];
 
   /**
-   * Makes an empty table.
+   * Creates an empty table.
    *
    * @throws {RangeError} when the capacity is not an integer of at least 1.
    */
   constructor(options: RouteTableOptions = {}) {
-    checkOptions("make a route table", options, NAMES);
+    checkOptions("create a route table", options, NAMES);
     const { capacity = CAPACITY } = options;
-    checkInteger("make a route table", "capacity", capacity, 1, Infinity);
+    checkInteger("create a route table", "capacity", capacity, 1, Infinity);
     this.#capacity = capacity;
   }
 

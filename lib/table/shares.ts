@@ -24,7 +24,7 @@ export class Shares {
   readonly #key: ArrayLike<number>;
 
   /**
-   * Makes empty lists.
+   * Creates empty lists.
    *
    * @param capacity Maximum number of entries; entries are numbers below it.
    * @param groups Number of kinds of entries with separate holders.

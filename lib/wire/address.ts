@@ -209,13 +209,13 @@ export class Prefix {
   readonly #masks = new Uint32Array(4);
 
   /**
-   * Makes a prefix that keeps the address: its bytes must not change later.
+   * Creates a prefix that keeps the address: its bytes must not change later.
    *
    * @throws {RangeError} when the length is not from 0 to 32, or to 128 for IPv6.
    */
   constructor(address: Address, length: number) {
     const most = address.family === 4 ? 32 : 128;
-    checkInteger("make a prefix", "length", length, 0, most);
+    checkInteger("create a prefix", "length", length, 0, most);
     this.address = address;
     this.length = length;
     this.#family = address.family;

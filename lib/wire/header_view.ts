@@ -21,7 +21,7 @@ export abstract class HeaderView extends OneLine {
   /** Offset of the header in `packet.bytes`. */
   start = 0;
 
-  /** Makes the view of a packet; `of` of each protocol calls it once. */
+  /** Creates the view of a packet; `of` of each protocol calls it once. */
   constructor(packet: Packet) {
     super();
     this.packet = packet;

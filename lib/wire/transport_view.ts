@@ -24,7 +24,7 @@ export abstract class TransportView<Header extends Ip = Ip> extends HeaderView {
   #payloadOffset = 0;
   #end = 0;
 
-  /** Makes the view of a packet; `of` of each protocol calls it once. */
+  /** Creates the view of a packet; `of` of each protocol calls it once. */
   constructor(packet: Packet, ip: Header, protocol: number) {
     super(packet);
     this.#ip = ip;

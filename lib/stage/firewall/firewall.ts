@@ -145,18 +145,18 @@ export class Firewall implements Stage {
    * @throws {RangeError} the same for a rate; when the capacity is not from 1 to 2^24.
    */
   constructor(options: FirewallOptions = {}) {
-    checkOptions("make a firewall", options, NAMES);
+    checkOptions("create a firewall", options, NAMES);
     const { rules = [], capacity = CAPACITY, midStream = false, neighbors = true, hashKey } = options;
     const { errors = new IcmpErrors() } = options;
     const { default: verdict = {} } = options;
-    if (typeof verdict !== "string") checkOptions("make a firewall: default", verdict, DEFAULT_NAMES);
+    if (typeof verdict !== "string") checkOptions("create a firewall: default", verdict, DEFAULT_NAMES);
     const { outbound = "allow", inbound = "drop" } = typeof verdict === "string"
       ? { outbound: verdict, inbound: verdict }
       : verdict;
     for (const one of [outbound, inbound]) {
       if (VERDICTS.includes(one)) continue;
       throw new TypeError(
-        `Cannot make a firewall: default must be one of ${VERDICTS.join(", ")}, ${gotValue(one)}`,
+        `Cannot create a firewall: default must be one of ${VERDICTS.join(", ")}, ${gotValue(one)}`,
       );
     }
     this.#rules = new RuleSet(rules);

@@ -31,7 +31,7 @@ const FORWARD: OptionKinds<PortForward> = {
   to: "needed text",
   address: "text",
 };
-const ATTEMPT = "make a Napt44";
+const ATTEMPT = "create a Napt44";
 const CAPACITY = 65_536;
 const MAX_CAPACITY = 2 ** 20;
 const MAX_ADDRESSES = 64;
@@ -128,7 +128,7 @@ export interface CheckedNaptOptions {
 /** Checks the options; throws as the constructor of `Napt44` does. */
 export function checkNaptOptions(options: Napt44Options): CheckedNaptOptions {
   checkOptions(ATTEMPT, options, NAMES);
-  checkOptions("make a Napt44 with these timeouts", options.timeouts ?? {}, TIMEOUTS);
+  checkOptions("create a Napt44 with these timeouts", options.timeouts ?? {}, TIMEOUTS);
   const { inside = "0.0.0.0/0", ports = `1-${MAX_PORT}`, filtering = "address-dependent" } = options;
   const { unmatched = "pass", capacity = CAPACITY, flowsPerHost = Infinity, fragments = FRAGMENTS } = options;
   const { random = randomWords(), forwards = [] } = options;

@@ -73,13 +73,13 @@ export class StaticNat implements Stage {
    * @throws {TypeError} when one is not IPv4, the prefixes of a rule differ in length, or two of one side overlap.
    */
   constructor(options: StaticNatOptions) {
-    checkOptions("make a StaticNat", options, NAMES);
+    checkOptions("create a StaticNat", options, NAMES);
     for (const rule of options.rules) checkOptions("translate by a rule", rule, RULE);
     const rules = options.rules.map(({ inside, outside }) => {
       const [from, to] = [readIpv4Prefix(inside), readIpv4Prefix(outside)];
       if (from.length !== to.length) {
         throw new TypeError(
-          `Cannot make a StaticNat: prefixes must have the same length, got "${inside}" and "${outside}"`,
+          `Cannot create a StaticNat: prefixes must have the same length, got "${inside}" and "${outside}"`,
         );
       }
       return { inside: firstAddress(from), outside: firstAddress(to), count: 2 ** (32 - from.length) };
@@ -158,7 +158,7 @@ class AddressMap {
     this.#target = Uint32Array.from(ranges, ([, target]) => target);
     for (let i = 1; i < ranges.length; i++) {
       if (this.#first[i]! <= this.#last[i - 1]!) {
-        throw new TypeError("Cannot make a StaticNat: two prefixes of one side overlap");
+        throw new TypeError("Cannot create a StaticNat: two prefixes of one side overlap");
       }
     }
   }

@@ -53,32 +53,32 @@ export interface CheckedNat64Options {
 
 /** Checks the options; throws as the constructor of `Nat64` does. */
 export function checkNat64Options(options: Nat64Options): CheckedNat64Options {
-  checkOptions("make a Nat64", options, NAMES);
+  checkOptions("create a Nat64", options, NAMES);
   const { outside, prefix = WELL_KNOWN, filtering = "address-dependent", capacity = CAPACITY, errors } =
     options;
-  checkInteger("make a Nat64", "capacity", capacity, 1, MAX_CAPACITY);
+  checkInteger("create a Nat64", "capacity", capacity, 1, MAX_CAPACITY);
   const { random = () => crypto.getRandomValues(new Uint32Array(1))[0]! } = options;
   const addresses = new Set([outside].flat().map((text) => parseIpv4(text as string)));
   if (addresses.size === 0) {
-    throw new TypeError("Cannot make a Nat64: outside must be at least one address, got an empty list");
+    throw new TypeError("Cannot create a Nat64: outside must be at least one address, got an empty list");
   }
   if (addresses.size > MAX_OUTSIDE) {
     throw new RangeError(
-      `Cannot make a Nat64: outside must be at most ${MAX_OUTSIDE} addresses, got ${addresses.size}`,
+      `Cannot create a Nat64: outside must be at most ${MAX_OUTSIDE} addresses, got ${addresses.size}`,
     );
   }
   for (const address of addresses) {
     if (isUnicast4(address)) continue;
     throw new RangeError(
-      `Cannot make a Nat64: outside must be addresses of hosts, got ${formatIpv4(address)}`,
+      `Cannot create a Nat64: outside must be addresses of hosts, got ${formatIpv4(address)}`,
     );
   }
   if (errors !== undefined && !(errors instanceof IcmpErrors)) {
-    throw new TypeError(`Cannot make a Nat64: errors must be an IcmpErrors, ${gotValue(errors)}`);
+    throw new TypeError(`Cannot create a Nat64: errors must be an IcmpErrors, ${gotValue(errors)}`);
   }
   if (filtering !== "endpoint-independent" && filtering !== "address-dependent") {
     const rule = 'filtering must be "endpoint-independent" or "address-dependent"';
-    throw new TypeError(`Cannot make a Nat64: ${rule}, ${gotValue(filtering)}`);
+    throw new TypeError(`Cannot create a Nat64: ${rule}, ${gotValue(filtering)}`);
   }
   return {
     prefix: new EmbeddingPrefix(prefix),

@@ -42,10 +42,10 @@ export class Fifo implements Scheduler {
    * @throws {RangeError} when a limit is not at least 1.
    */
   constructor(options: FifoOptions = {}) {
-    checkOptions("make a Fifo", options, NAMES);
+    checkOptions("create a Fifo", options, NAMES);
     const { packets = PACKETS, bytes = Infinity } = options;
-    checkMin("make a Fifo", "packets", packets, 1);
-    checkMin("make a Fifo", "bytes", bytes, 1);
+    checkMin("create a Fifo", "packets", packets, 1);
+    checkMin("create a Fifo", "bytes", bytes, 1);
     this.#packetLimit = packets;
     this.#byteLimit = bytes;
   }

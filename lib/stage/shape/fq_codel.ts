@@ -117,11 +117,11 @@ export class FqCodel implements Scheduler {
    * @throws {RangeError} when an option is out of range.
    */
   constructor(options: FqCodelOptions = {}) {
-    checkOptions("make an FqCodel", options, NAMES);
+    checkOptions("create an FqCodel", options, NAMES);
     const { flows = FLOWS, packets = PACKETS, bytes = BYTES, quantum = QUANTUM } = options;
     const { target = TARGET, interval = INTERVAL, ecn = true } = options;
     const [key0, key1] = options.hashKey ?? crypto.getRandomValues(new Uint32Array(2));
-    const attempt = "make an FqCodel";
+    const attempt = "create an FqCodel";
     checkInteger(attempt, "flows", flows, 1, MAX_FLOWS);
     checkMin(attempt, "packets", packets, 1);
     checkMin(attempt, "bytes", bytes, 1);

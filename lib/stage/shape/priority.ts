@@ -99,20 +99,22 @@ export class Priority implements Scheduler {
    * @throws {TypeError} when two bands share a queue.
    */
   constructor(options: PriorityOptions) {
-    checkOptions("make a Priority", options, NAMES);
+    checkOptions("create a Priority", options, NAMES);
     const { bands, classify, weights } = options;
     if (bands.length === 0) {
-      throw new RangeError("Cannot make a Priority: bands must be at least 1 queue, got none");
+      throw new RangeError("Cannot create a Priority: bands must be at least 1 queue, got none");
     }
     if (new Set(bands).size < bands.length) {
-      throw new TypeError("Cannot make a Priority: two bands have the same queue: give each band a queue");
+      throw new TypeError("Cannot create a Priority: two bands have the same queue: give each band a queue");
     }
     if (weights !== undefined) {
       const isWrong = weights.length !== bands.length ||
         !weights.every((weight) => weight > 0 && weight < Infinity);
       if (isWrong) {
         throw new RangeError(
-          `Cannot make a Priority: weights must be one number above 0 per band, got [${weights.join(", ")}]`,
+          `Cannot create a Priority: weights must be one number above 0 per band, got [${
+            weights.join(", ")
+          }]`,
         );
       }
       const least = Math.min(...weights);

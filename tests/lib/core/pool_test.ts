@@ -103,7 +103,7 @@ Deno.test("PacketPool.from() copies the bytes of an array, whatever its class ov
   for (const other of [new Proxy(new Uint8Array(4), {}), new Uint16Array(4), [1], "text", null, undefined]) {
     assert.throws(
       () => pool.from(other as Uint8Array),
-      /^TypeError: Cannot make a packet: data must be a Uint8Array, got /,
+      /^TypeError: Cannot create a packet: data must be a Uint8Array, got /,
     );
   }
 });
