@@ -5,10 +5,10 @@ import {
   type DeviceEvent,
   type DeviceStatistics,
   type EndHost,
+  type EndWait,
   type Packet,
   type PacketBatch,
   PacketQueue,
-  type Waitable,
 } from "../lib/core/mod.ts";
 import { checkInteger, checkOptions, type OptionKinds } from "../lib/core/options.ts";
 
@@ -54,8 +54,8 @@ export class MemoryDevice implements Device {
   readonly mtu: number;
   /** True: super-packets and partial checksums pass unchanged. */
   readonly offload = true;
-  /** Always `undefined`: the device wakes its loop itself. */
-  readonly waitable: Waitable | undefined = undefined;
+  /** No descriptor: the device wakes its loop itself. */
+  readonly waits: readonly EndWait[] = [{ waitable: undefined }];
   /** Always 0: packets wait in the queue of the other device. */
   readonly queued = 0;
   /** Set when the other device was closed. */
@@ -134,7 +134,7 @@ export class MemoryDevice implements Device {
       const packet = packets[count]!;
       if (packet.length > this.mtu && packet.segmentSize === 0) {
         this.#dropped++;
-        this.#host!.drop(packet, "longer than the MTU");
+        this.#host!.finish(packet, "longer than the MTU");
         continue;
       }
       this.#writtenPackets++;

@@ -5,6 +5,7 @@ import {
   type DeviceEvent,
   type DeviceStatistics,
   type EndHost,
+  type EndWait,
   ErrorReasons,
   LARGE_ROOM,
   type Packet,
@@ -45,6 +46,8 @@ export class BsdDevice implements Device {
   /** Always 0: the system takes over each packet as it is written. */
   readonly queued = 0;
   failure: Error | undefined;
+  /** One descriptor: {@linkcode BsdDevice.waitable}. */
+  readonly waits: readonly EndWait[] = [this];
 
   readonly #parts: BsdParts;
   readonly #io: PacketIo;
@@ -79,7 +82,7 @@ export class BsdDevice implements Device {
   }
 
   /** Slot size (bytes), not the MTU: packets queued before the MTU was lowered are not truncated. */
-  get longestRead(): number {
+  get maxRead(): number {
     return this.#mtu <= SMALL_ROOM ? SMALL_ROOM : LARGE_ROOM;
   }
 
@@ -96,7 +99,7 @@ export class BsdDevice implements Device {
   read(batch: PacketBatch): number {
     if (this.#closed) return 0;
     const io = this.#io;
-    const room = this.longestRead;
+    const room = this.maxRead;
     let count = 0;
     while (!batch.full) {
       const slots = this.#takeSlots(Math.min(this.#request, io.maxPackets, batch.roomFor(room)), room);
@@ -130,7 +133,7 @@ export class BsdDevice implements Device {
         run++;
       }
       if (run === 0) {
-        this.#host!.drop(packets[count++]!, "neither IPv4 nor IPv6");
+        this.#host!.finish(packets[count++]!, "neither IPv4 nor IPv6");
         continue;
       }
       const sent = io.send(this.#fd, run);
@@ -245,7 +248,7 @@ export class BsdDevice implements Device {
         this.#fail("write to", "write", failed);
         return false;
       default:
-        this.#host!.drop(packet, this.#errorReasons.of(errnoName(failed)));
+        this.#host!.finish(packet, this.#errorReasons.of(errnoName(failed)));
         return true;
     }
   }

@@ -5,6 +5,7 @@ import {
   type DeviceEvent,
   type DeviceStatistics,
   type EndHost,
+  type EndWait,
   ErrorReasons,
   LARGE_ROOM,
   type Packet,
@@ -90,6 +91,8 @@ export class TunDevice implements Device {
   readonly offload: boolean;
   /** Reason that the device can no longer be used. */
   failure: Error | undefined;
+  /** One descriptor: {@linkcode TunDevice.waitable}. */
+  readonly waits: readonly EndWait[] = [this];
 
   readonly #libc = libc();
   readonly #fd: number;
@@ -143,7 +146,7 @@ export class TunDevice implements Device {
   }
 
   /** Longest packet that a read may return (bytes): with offload, any packet may be a super-packet. */
-  get longestRead(): number {
+  get maxRead(): number {
     return this.offload ? LARGE_ROOM : this.#room;
   }
 
@@ -243,7 +246,10 @@ export class TunDevice implements Device {
   }
 
   #refuse(packet: Packet, failed: number): void {
-    this.#host!.drop(packet, failed === Errno.EIO ? "device down" : this.#errorReasons.of(errnoName(failed)));
+    this.#host!.finish(
+      packet,
+      failed === Errno.EIO ? "device down" : this.#errorReasons.of(errnoName(failed)),
+    );
   }
 
   #fail(verb: string, operation: string, failed: number): void {

@@ -5,6 +5,7 @@ import type {
   DeviceEvent,
   DeviceStatistics,
   EndHost,
+  EndWait,
   PacketBatch,
   Waitable,
 } from "../../lib/core/mod.ts";
@@ -53,6 +54,8 @@ export class WintunDevice implements Device {
   readonly queued = 0;
   /** Error that ended the device. */
   failure: Error | undefined;
+  /** One descriptor: {@linkcode WintunDevice.waitable}. */
+  readonly waits: readonly EndWait[] = [this];
   /** Restarts of the session after its ring was corrupt; Wintun 0.14.1 can overrun it. */
   restarts = 0;
   /** Nudges written; Windows counts each as a discarded packet, `statistics` does not. */
@@ -89,7 +92,7 @@ export class WintunDevice implements Device {
   }
 
   /** Length of the packet that waits in the ring for a slot, or else the MTU (bytes). */
-  get longestRead(): number {
+  get maxRead(): number {
     return this.#session?.waitingLength || this.#mtu;
   }
 

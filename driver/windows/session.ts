@@ -131,7 +131,7 @@ export class Session {
       const packet = packets[count]!;
       const reason = dropReason(packet);
       if (reason !== undefined) {
-        host.drop(packet, reason);
+        host.finish(packet, reason);
         continue;
       }
       packet.finish();
@@ -139,7 +139,7 @@ export class Session {
       if (target === 0n) {
         this.failed = GetLastError();
         if (this.failed === Win32.ERROR_HANDLE_EOF || !this.#isStuck(sent)) break;
-        host.drop(packet, "ring full");
+        host.finish(packet, "ring full");
         continue;
       }
       // Nothing may fail between here and SendPacket.

@@ -13,22 +13,23 @@ export interface EndHost {
   readonly pool: PacketPool;
   /** Requests a breath (turn of the packet loop). Safe in any callback on the loop's thread. */
   wake(): void;
-  /** Drops a packet that `write` took, now or later, and counts it under this reason. */
-  drop(packet: Packet, reason: string): void;
-  /** Gives back a packet that `write` took and a script has had access to since. */
-  done(packet: Packet): void;
-  /** Counts a packet of `bytes` that arrived and could not be read. */
+  /**
+   * Finishes a packet that `write` took, now or later: gives it back to its pool and, with a reason, counts it as dropped.
+   * If `write` itself has sent the bytes, `packet.pool.give` does the same faster.
+   */
+  finish(packet: Packet, reason?: string): void;
+  /** Counts `bytes` that arrived and do not become a packet of the tunnel, so that there is none to finish. */
   refuse(bytes: number, reason: string): void;
   /** Adds a descriptor to the loop's wait; `readable` runs when it has input. Returns a function that removes it. */
   watch(waitable: Waitable, readable: () => void): () => void;
 }
 
-/** One descriptor of an end with several. */
+/** One descriptor of an end. */
 export interface EndWait {
-  /** Descriptor; `undefined` where there is none, and the end calls {@linkcode EndHost.wake} instead. */
+  /** Descriptor, which may change; `undefined` while the end calls {@linkcode EndHost.wake} instead. */
   readonly waitable: Waitable | undefined;
-  /** Reports whether packets wait for it that it has not taken. */
-  readonly isFull: boolean;
+  /** Reports whether packets wait until it is writable. @default {true while `write` leaves packets in the batch} */
+  readonly isFull?: boolean;
 }
 
 /**
@@ -44,19 +45,17 @@ export interface TunnelEnd extends Disposable {
   read(batch: PacketBatch): number;
   /**
    * Takes as many packets as it can from the front of the batch, removes them with `batch.shift(count)`, and returns
-   * their number. The end owns them until it has sent their bytes, then gives each back to its pool once. If the number
-   * and the batch disagree, the tunnel closes with an error that names the end.
+   * their number. The end owns them until it has sent their bytes, then finishes each once. If the number and the batch
+   * disagree, the tunnel closes with an error that names the end.
    */
   write(batch: PacketBatch): number;
-  /** Descriptor that the loop waits for; `undefined` when the end calls {@linkcode EndHost.wake} instead. */
-  readonly waitable: Waitable | undefined;
-  /** Descriptors of an end with several, in place of `waitable`. */
-  readonly waits?: readonly EndWait[];
+  /** Descriptors that the loop waits for: always the same elements, and at least one. */
+  readonly waits: readonly EndWait[];
   /**
    * Maximum length of a packet in the next read (bytes). While the pool has no slot for it, the end is not read and its
    * input waits in the system. @default {the tunnel's MTU}
    */
-  readonly longestRead?: number;
+  readonly maxRead?: number;
   /** Number of packets that `write` took and that are neither delivered nor given back. */
   readonly queued: number;
   /**

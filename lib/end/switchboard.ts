@@ -13,7 +13,6 @@ import {
   PacketBatch,
   PacketQueue,
   type TunnelEnd,
-  type Waitable,
 } from "../core/mod.ts";
 import { gotValue } from "../core/options.ts";
 import { writeTo } from "../core/write_to.ts";
@@ -23,7 +22,7 @@ import { writeTo } from "../core/write_to.ts";
 const MAX_QUEUED = 256;
 
 /** An end and the packets that wait for it. */
-class EndQueue implements EndWait {
+class EndQueue {
   readonly end: TunnelEnd;
   readonly #queue = new PacketQueue({ packets: MAX_QUEUED });
   /** Packets of the next write. */
@@ -31,10 +30,6 @@ class EndQueue implements EndWait {
 
   constructor(end: TunnelEnd) {
     this.end = end;
-  }
-
-  get waitable(): Waitable | undefined {
-    return this.end.waitable;
   }
 
   get isFull(): boolean {
@@ -62,9 +57,9 @@ class EndQueue implements EndWait {
 
   /** Drops waiting packets. */
   clear(host: EndHost): void {
-    for (const packet of this.#batch) host.drop(packet, "closed");
+    for (const packet of this.#batch) host.finish(packet, "closed");
     this.#batch.clear();
-    while (this.#queue.length > 0) host.drop(this.#queue.shift(), "closed");
+    while (this.#queue.length > 0) host.finish(this.#queue.shift(), "closed");
   }
 }
 
@@ -105,8 +100,8 @@ export class Switchboard implements TunnelEnd {
   readonly name: string;
   /** Reports whether all ends accept super-packets. */
   readonly offload: boolean;
-  /** Always `undefined`: see {@linkcode Switchboard.waits}. */
-  readonly waitable: Waitable | undefined = undefined;
+  /** Descriptors of all ends. */
+  readonly waits: readonly EndWait[];
   /** Ends in order: the first has number 1. */
   readonly ends: readonly TunnelEnd[];
   readonly #queues: readonly EndQueue[];
@@ -130,11 +125,16 @@ export class Switchboard implements TunnelEnd {
     this.name = ends.map(({ name }) => name).join(", ");
     this.offload = ends.every(({ offload }) => offload === true);
     this.#queues = ends.map((end) => new EndQueue(end));
-  }
-
-  /** Descriptors of all ends. */
-  get waits(): readonly EndWait[] {
-    return this.#queues;
+    this.waits = this.#queues.flatMap((queue) =>
+      queue.end.waits.map((wait) => ({
+        get waitable() {
+          return wait.waitable;
+        },
+        get isFull() {
+          return wait.isFull ?? queue.isFull;
+        },
+      }))
+    );
   }
 
   /** Returns the MTU of the packet's destination; `Infinity` if it has none. */
@@ -183,8 +183,8 @@ export class Switchboard implements TunnelEnd {
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
       const queue = this.#queues[packet.to - 1];
-      if (queue === undefined) this.#host!.drop(packet, "no such end");
-      else if (!queue.push(packet)) this.#host!.drop(packet, "end full");
+      if (queue === undefined) this.#host!.finish(packet, "no such end");
+      else if (!queue.push(packet)) this.#host!.finish(packet, "end full");
     }
     batch.clear();
     for (const queue of this.#queues) queue.flush();

@@ -11,9 +11,9 @@ import type { Waiter } from "../../driver/mod.ts";
 import {
   type Device,
   Direction,
+  type EndWait,
   type PacketBatch,
   type TunnelEnd,
-  type Waitable,
 } from "../../lib/core/mod.ts";
 import { Breath, type LoopMember } from "./loop.ts";
 import type { Pipeline } from "./pipeline.ts";
@@ -61,10 +61,10 @@ export class Relay implements LoopMember {
   readonly #sent: PacketBatch;
   readonly #link: PacketSource | undefined;
   readonly #host: RelayHost;
-  /** Places of the ends in the loop's wait; a far end with several descriptors has several in a row. */
-  #devicePlace = 0;
-  #farPlace = 0;
-  #farPlaces = 0;
+  /** Descriptors of both ends, and their places in the loop's wait. */
+  readonly #waits: readonly EndWait[];
+  readonly #devicePlaces: number[] = [];
+  readonly #farPlaces: number[] = [];
 
   /** Makes a relay between two ends. */
   constructor({ device, far, pipeline, sent, link }: RelayParts, host: RelayHost) {
@@ -75,6 +75,7 @@ export class Relay implements LoopMember {
     this.#sent = sent;
     this.#link = link;
     this.#host = host;
+    this.#waits = [...device.waits, ...(far?.waits ?? [])];
   }
 
   /** See {@linkcode Pipeline.due}. */
@@ -84,10 +85,7 @@ export class Relay implements LoopMember {
 
   /** True if packets can arrive through descriptors only. */
   get waitable(): boolean {
-    const far = this.#far;
-    if (this.#device.waitable === undefined || this.#pipeline.isWaiting) return false;
-    if (far?.waits !== undefined) return far.waits.every(({ waitable }) => waitable !== undefined);
-    return far === undefined || far.waitable !== undefined;
+    return !this.#pipeline.isWaiting && this.#waits.every(({ waitable }) => waitable !== undefined);
   }
 
   /** Moves packets once. */
@@ -114,7 +112,7 @@ export class Relay implements LoopMember {
     let more = moved;
 
     const readsOut = pipeline.wantsOutbound;
-    if (readsOut && (waited === undefined || waited.isReady(this.#devicePlace))) {
+    if (readsOut && (waited === undefined || isReady(waited, this.#devicePlaces))) {
       const batch = pipeline.outbound[0]!;
       if (pipeline.inhale(device, batch, counters.outbound, now) > 0) moved = true;
       more ||= batch.full;
@@ -129,7 +127,7 @@ export class Relay implements LoopMember {
 
     this.#sent.moveTo(pipeline.fromFar);
     const readsIn = far !== undefined && pipeline.wantsInbound;
-    if (readsIn && (waited === undefined || this.#isFarReady(waited))) {
+    if (readsIn && (waited === undefined || isReady(waited, this.#farPlaces))) {
       const batch = pipeline.fromFar;
       if (pipeline.inhale(far, batch, counters.inbound, now) > 0) moved = true;
       more ||= batch.full;
@@ -155,36 +153,23 @@ export class Relay implements LoopMember {
   arm(waiter: Waiter): void {
     const pipeline = this.#pipeline;
     const far = this.#far;
-    const device = this.#device;
-    if (device.waitable !== undefined) {
-      const reads = pipeline.wantsOutbound && this.#hasRoom(device);
-      this.#devicePlace = waiter.add(device.waitable, reads, pipeline.waitingForDevice > 0);
+    const { wantsOutbound, wantsInbound } = pipeline;
+    this.#armEnd(waiter, this.#device, this.#devicePlaces, wantsOutbound, pipeline.waitingForDevice > 0);
+    if (far !== undefined) {
+      this.#armEnd(waiter, far, this.#farPlaces, wantsInbound, pipeline.waitingForFar > 0);
     }
-    if (far !== undefined) this.#armFar(waiter, far, pipeline.wantsInbound && this.#hasRoom(far));
     this.#link?.arm(waiter, pipeline);
   }
 
-  #armFar(waiter: Waiter, far: TunnelEnd, reads: boolean): void {
-    this.#farPlaces = 0;
-    if (far.waits === undefined) {
-      if (far.waitable !== undefined) {
-        this.#addFar(waiter, far.waitable, reads, this.#pipeline.waitingForFar > 0);
-      }
-      return;
+  /** Adds an end's descriptors to the wait. While the pool has no slot for a read, it wakes the loop when there is one. */
+  #armEnd(waiter: Waiter, end: TunnelEnd, places: number[], wants: boolean, writes: boolean): void {
+    const { waits } = end;
+    const length = end.maxRead ?? end.mtu ?? this.#device.mtu;
+    const reads = wants && this.#pipeline.ledger.pool.available(length) > 0;
+    for (let i = 0; i < waits.length; i++) {
+      const { waitable, isFull = writes } = waits[i]!;
+      if (waitable !== undefined) places[i] = waiter.add(waitable, reads, isFull);
     }
-    for (const { waitable, isFull } of far.waits) {
-      if (waitable !== undefined) this.#addFar(waiter, waitable, reads, isFull);
-    }
-  }
-
-  #addFar(waiter: Waiter, waitable: Waitable, reads: boolean, writes: boolean): void {
-    const place = waiter.add(waitable, reads, writes);
-    if (this.#farPlaces++ === 0) this.#farPlace = place;
-  }
-
-  #isFarReady(waited: Waiter): boolean {
-    for (let i = 0; i < this.#farPlaces; i++) if (waited.isReady(this.#farPlace + i)) return true;
-    return this.#farPlaces === 0;
   }
 
   /** Ends the tunnel. */
@@ -192,10 +177,10 @@ export class Relay implements LoopMember {
     this.isBreathing = false;
     this.#host.fail(error);
   }
+}
 
-  /** Tells whether the pool has a slot for an end's packets. If not, it wakes the loop when there is one. */
-  #hasRoom(end: TunnelEnd): boolean {
-    const longest = end.longestRead ?? (end as Partial<Device>).mtu ?? this.#device.mtu;
-    return this.#pipeline.ledger.pool.available(longest) > 0;
-  }
+/** Tells whether the wait found one of an end's descriptors ready. */
+function isReady(waited: Waiter, places: readonly number[]): boolean {
+  for (const place of places) if (waited.isReady(place)) return true;
+  return false;
 }

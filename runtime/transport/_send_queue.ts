@@ -82,7 +82,7 @@ export class SendQueue extends PacketQueue {
 
   /** Drops all packets and control frames. */
   clear(host: EndHost | undefined, reason: string): void {
-    while (this.length > 0) host!.drop(this.shift(), reason);
+    while (this.length > 0) host!.finish(this.shift(), reason);
     this.#end = CONTROL_ROOM;
     this.#waiting.clear();
   }

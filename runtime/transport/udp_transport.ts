@@ -24,12 +24,12 @@ import {
 import { type Address, parseAddress } from "../../lib/wire/address.ts";
 import {
   type EndHost,
+  type EndWait,
   ErrorReasons,
   type Packet,
   type PacketBatch,
   SMALL_ROOM,
   type Transport,
-  type Waitable,
 } from "../../lib/core/mod.ts";
 import { type AddressPort, formatHostPort } from "./host_port.ts";
 import { type Payload, refusalReason } from "./_payload.ts";
@@ -87,6 +87,8 @@ export class UdpTransport implements Transport {
   readonly payload: "ip" | "any";
   /** Always 0: the system has all packets that were accepted. */
   readonly queued = 0;
+  /** Descriptor of the socket, until `close`. */
+  readonly waits: readonly EndWait[];
 
   readonly #socket: UdpSocket;
   /** The peer's addresses; `undefined` if the last sender is the peer, or a stage chooses it. */
@@ -117,6 +119,7 @@ export class UdpTransport implements Transport {
     this.mtu = parts.mtu ?? (payload === "any" ? ANY_MTU : ETHERNET_MTU);
     this.payload = payload;
     this.#socket = socket;
+    this.waits = [socket];
     this.#bypass = bypass;
     this.#known = new KnownEndpoints(family);
     this.#lookUp = lookUp;
@@ -141,11 +144,6 @@ export class UdpTransport implements Transport {
   /** Maximum packet length that passes Ethernet without IP fragmentation of the datagram (bytes). */
   get pathMtu(): number {
     return ETHERNET_MTU - this.overhead;
-  }
-
-  /** Descriptor of the socket; `undefined` after `close`. */
-  get waitable(): Waitable | undefined {
-    return this.#socket.waitable;
   }
 
   /** Failure of the socket, which ends the tunnel. */
@@ -177,7 +175,7 @@ export class UdpTransport implements Transport {
   }
 
   /** One byte more than the MTU, so that a longer datagram is recognized. */
-  get longestRead(): number {
+  get maxRead(): number {
     return this.mtu + 1;
   }
 
@@ -217,7 +215,7 @@ export class UdpTransport implements Transport {
       if (refusal === undefined) break;
       if (this.#sendsOtherwise(refusal, packets, done, length)) continue;
       this.#reportOnce(refusal);
-      this.#host!.drop(packets[done++]!, this.#errorReasons.of(refusal));
+      this.#host!.finish(packets[done++]!, this.#errorReasons.of(refusal));
     }
     if (done > 0) this.#addresses?.sent();
     batch.shift(done);
@@ -311,7 +309,7 @@ export class UdpTransport implements Transport {
         if (!isAddressed) packet.endpoint.set(this.#endpoints[this.#current]!);
         else if (!this.#known.note(packet)) this.#bypassEndpoint(packet.endpoint);
       } else {
-        this.#host!.drop(packet, packet.length > this.mtu ? "longer than the MTU" : "no peer");
+        this.#host!.finish(packet, packet.length > this.mtu ? "longer than the MTU" : "no peer");
         dropped++;
       }
     }

@@ -9,10 +9,10 @@
 
 import {
   type EndHost,
+  type EndWait,
   LARGE_ROOM,
   type PacketBatch,
   type Transport,
-  type Waitable,
 } from "../../lib/core/mod.ts";
 import type { ConnectionOwner, ConnectionSource, WebSocketConnection } from "./_connection.ts";
 import { ReceiveQueue } from "./_receive_queue.ts";
@@ -29,8 +29,8 @@ const TLS_OVERHEAD = 22;
 export class WebSocketTransport implements Transport {
   /** The name in messages: `wss://vpn.example/tunnel`, or `ws listening on 0.0.0.0:8080`. */
   readonly name: string;
-  /** Always `undefined`: it calls `wake`. */
-  readonly waitable: Waitable | undefined = undefined;
+  /** No descriptor: it calls `wake`. */
+  readonly waits: readonly EndWait[] = [{ waitable: undefined }];
   /** Maximum length of the outer IPv6, TCP, TLS and frame headers (bytes). */
   readonly overhead: number;
   /** Maximum packet length: TCP segments the stream for the path (bytes). */
@@ -100,7 +100,7 @@ export class WebSocketTransport implements Transport {
     for (; count < length; count++) {
       const packet = packets[count]!;
       if (connection === undefined) {
-        host.drop(packet, "not connected");
+        host.finish(packet, "not connected");
         continue;
       }
       if (connection.full) {

@@ -170,9 +170,8 @@ export class TunnelStart implements AsyncDisposable {
     this.#bypass?.opened();
     const far = openFarDevice === undefined ? this.#far : await this.#attempt(openFarDevice);
     const loop = currentLoop();
-    const farWaits = far?.waits?.some(({ waitable }) => waitable !== undefined) ??
-      far?.waitable !== undefined;
-    await loop.acquire(device.waitable !== undefined || farWaits);
+    const waits = [...device.waits, ...(far?.waits ?? [])];
+    await loop.acquire(waits.some(({ waitable }) => waitable !== undefined));
     try {
       if (this.#interrupted) this.#ending.signal.throwIfAborted();
       const [ending, bypass] = [this.#ending, this.#bypass];

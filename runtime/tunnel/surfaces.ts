@@ -9,11 +9,11 @@ import { bytesOf } from "../../lib/core/bytes_of.ts";
 import { type Borrower, LendingBatch } from "../../lib/core/batch.ts";
 import {
   type EndHost,
+  type EndWait,
   LARGE_ROOM,
   type Packet,
   type PacketBatch,
   type TunnelEnd,
-  type Waitable,
 } from "../../lib/core/mod.ts";
 import { gotValue } from "../../lib/core/options.ts";
 import { OUT_OF_SLOT } from "../../lib/core/packet.ts";
@@ -28,8 +28,8 @@ const STREAM_PACKETS = 64;
 export class BatchSurface implements TunnelEnd {
   /** The name in messages. */
   readonly name = "for await";
-  /** Always `undefined`: it calls `wake`. */
-  readonly waitable: Waitable | undefined = undefined;
+  /** No descriptor: it calls `wake`. */
+  readonly waits: readonly EndWait[] = [{ waitable: undefined }];
   /** Always 0: packets that it takes are delivered. */
   readonly queued = 0;
   /** Always `undefined`: it ends with its tunnel. */
@@ -90,7 +90,7 @@ export class BatchSurface implements TunnelEnd {
     const { packets, length } = this.#batch;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (packet.owner === this.#batch) this.#host!.done(packet);
+      if (packet.owner === this.#batch) this.#host!.finish(packet);
     }
     this.#batch.clear();
   }
@@ -100,8 +100,8 @@ export class BatchSurface implements TunnelEnd {
 export class StreamSurface implements TunnelEnd {
   /** The name in messages. */
   readonly name = "streams";
-  /** Always `undefined`: it calls `wake`. */
-  readonly waitable: Waitable | undefined = undefined;
+  /** No descriptor: it calls `wake`. */
+  readonly waits: readonly EndWait[] = [{ waitable: undefined }];
   /** Always 0: packets that it takes are delivered. */
   readonly queued = 0;
   /** Always `undefined`: it ends with its tunnel. */
@@ -179,17 +179,14 @@ export class StreamSurface implements TunnelEnd {
     for (; count < length; count++) {
       const packet = batch.packets[count]!;
       if (reader === undefined) {
-        this.#host!.drop(packet, "readable cancelled");
+        this.#host!.finish(packet, "readable cancelled");
         continue;
       }
       if (reader.desiredSize! <= 0) break;
       const copies = copy(packet);
-      if (copies.length === 0) {
-        this.#host!.drop(packet, packet.isInSlot ? "super-packet malformed" : OUT_OF_SLOT);
-        continue;
-      }
       for (const bytes of copies) reader.enqueue(bytes);
-      packet.pool.give(packet);
+      const reason = packet.isInSlot ? "super-packet malformed" : OUT_OF_SLOT;
+      this.#host!.finish(packet, copies.length > 0 ? undefined : reason);
     }
     batch.shift(count);
     return count;

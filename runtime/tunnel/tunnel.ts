@@ -400,12 +400,12 @@ export class Tunnel implements AsyncDisposable {
         this.#cleanups.push(end);
         return end;
       },
-      drop: (packet, reason) => {
+      finish: (packet, reason) => {
+        if (reason === undefined) return ledger.giveBack(packet);
         leaving.packetsOut--;
         leaving.bytesOut -= packet.length;
         ledger.discard(packet, reason);
       },
-      done: (packet) => ledger.giveBack(packet),
       refuse: (bytes, reason) => {
         arriving.packetsIn++;
         arriving.bytesIn += bytes;
@@ -477,8 +477,8 @@ export class Tunnel implements AsyncDisposable {
     this.#isClosed = true;
     if (this.#relay !== undefined) this.#loop.leave(this.#relay);
     for (const cleanup of this.#cleanups) cleanup();
-    const far = this.#far?.waits?.map(({ waitable }) => waitable) ?? [this.#far?.waitable];
-    const waitables = [this.device.waitable, ...far].filter((waitable) => waitable !== undefined);
+    const waits = [...this.device.waits, ...(this.#far?.waits ?? [])];
+    const waitables = waits.map(({ waitable }) => waitable).filter((waitable) => waitable !== undefined);
     const problems: unknown[] = this.#failure === undefined ? [] : [this.#failure];
     const attempts = [
       () => this.#ledger.discardAll(this.#sent, "closed"),

@@ -141,8 +141,7 @@ async function openDevice(name: string): Promise<Contender> {
   device.attach({
     pool,
     wake() {},
-    drop: (_packet, reason) => fail(reason),
-    done: (packet) => packet.pool.give(packet),
+    finish: (packet, reason) => reason === undefined ? packet.pool.give(packet) : fail(reason),
     refuse: (_bytes, reason) => fail(reason),
     watch: () => () => {},
   });
@@ -173,7 +172,7 @@ async function openDevice(name: string): Promise<Contender> {
 /** A far end with so many packets, made as they are asked for. */
 class Source implements TunnelEnd {
   readonly name = "source";
-  readonly waitable = undefined;
+  readonly waits = [{ waitable: undefined }];
   readonly queued = 0;
   readonly failure = undefined;
   #host: EndHost | undefined;

@@ -227,7 +227,7 @@ export function endConformance(name: string, make: () => EndPair | Promise<EndPa
       sequences.push(...(await receive(far, farHost, 1)).map(sequenceOf));
     }
     strictEqual(sequences.length + nearHost.lost + farHost.lost, taken);
-    if (near.waitable === undefined) await until(() => nearHost.wakes > wakes, "it woke the loop");
+    if (near.waits[0]!.waitable === undefined) await until(() => nearHost.wakes > wakes, "it woke the loop");
     await until(() => near.queued === 0, "nothing was queued");
     deepStrictEqual(sequences, sequences.toSorted((a, b) => a - b));
     for (const packet of batch) packet.pool.give(packet);
@@ -305,7 +305,7 @@ export function endConformance(name: string, make: () => EndPair | Promise<EndPa
     if (failsWithPeer) {
       await until(() => near.failure !== undefined, "it failed");
       ok(near.failure!.message.startsWith("Cannot "));
-      if (near.waitable === undefined) ok(nearHost.wakes > wakes, "it woke the loop");
+      if (near.waits[0]!.waitable === undefined) ok(nearHost.wakes > wakes, "it woke the loop");
     }
     const batch = new PacketBatch();
     batch.push(numbered(nearHost.pool, 0));
@@ -343,7 +343,7 @@ export function endConformance(name: string, make: () => EndPair | Promise<EndPa
 
 /** Waits as the loop does: by the end's descriptor, or until it has woken the loop more often than before. */
 async function called(end: TunnelEnd, host: TestHost, wakes: number): Promise<void> {
-  const { waitable } = end;
+  const { waitable } = end.waits[0]!;
   if (waitable === undefined) return await until(() => host.wakes > wakes, "it woke the loop");
   using waiter = await openWaiter();
   await until(() => {

@@ -1,6 +1,6 @@
 /** The streams give the guarantees of every end. */
 
-import type { EndHost, Packet, PacketBatch, TunnelEnd, Waitable } from "../../lib/core/mod.ts";
+import type { EndHost, EndWait, Packet, PacketBatch, TunnelEnd } from "../../lib/core/mod.ts";
 import { StreamSurface } from "../../runtime/tunnel/surfaces.ts";
 import { endConformance } from "./end.ts";
 
@@ -11,7 +11,7 @@ const HELD = 64;
 /** The script, as an end: it reads the one stream and writes the other. */
 class ScriptSide implements TunnelEnd {
   readonly name = "script";
-  readonly waitable: Waitable | undefined = undefined;
+  readonly waits: readonly EndWait[] = [{ waitable: undefined }];
   readonly failure: Error | undefined = undefined;
   readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
   readonly #writer: WritableStreamDefaultWriter<Uint8Array>;

@@ -1,6 +1,6 @@
 /** Ends of the system, joined so that nothing is lost between them: what the conformance suite asks of a pair. */
 
-import { type EndHost, PacketBatch, type TunnelEnd, type Waitable } from "../../lib/core/mod.ts";
+import { type EndHost, type EndWait, PacketBatch, type TunnelEnd } from "../../lib/core/mod.ts";
 
 /** Packets that may be under way in one direction, so that the kernel drops none. */
 const UNDER_WAY = 500;
@@ -23,8 +23,8 @@ export class Cabled implements TunnelEnd {
     return this.#end.name;
   }
 
-  get waitable(): Waitable | undefined {
-    return this.#end.waitable;
+  get waits(): readonly EndWait[] {
+    return this.#end.waits;
   }
 
   get failure(): Error | undefined {

@@ -5,9 +5,9 @@ import type {
   DeviceEvent,
   DeviceStatistics,
   EndHost,
+  EndWait,
   PacketBatch,
   Rescue,
-  Waitable,
 } from "../../lib/core/mod.ts";
 import type { Random } from "../../lib/core/random.ts";
 
@@ -25,7 +25,7 @@ export interface FaultyCounts {
 export class FaultyDevice implements Device {
   readonly mtu = 1500;
   readonly offload = false;
-  readonly waitable: Waitable | undefined = undefined;
+  readonly waits: readonly EndWait[] = [{ waitable: undefined }];
   readonly queued = 0;
   failure: Error | undefined;
   /** Its own counts. */
@@ -69,7 +69,7 @@ export class FaultyDevice implements Device {
       const packet = batch.packets[i]!;
       if (this.#random.below(10) === 0) {
         this.counts.refused++;
-        this.#host!.drop(packet, "faulty");
+        this.#host!.finish(packet, "faulty");
       } else {
         this.counts.delivered++;
         this.got.push(packet.view.getUint32(packet.offset));

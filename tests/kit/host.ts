@@ -35,14 +35,9 @@ export class TestHost implements EndHost {
     this.wakes++;
   }
 
-  /** Counts, and gives the packet back. */
-  drop(packet: Packet, reason: string): void {
-    this.dropped[reason] = (this.dropped[reason] ?? 0) + 1;
-    packet.pool.give(packet);
-  }
-
-  /** Takes a packet back. */
-  done(packet: Packet): void {
+  /** Gives the packet back, and counts it with a reason. */
+  finish(packet: Packet, reason?: string): void {
+    if (reason !== undefined) this.dropped[reason] = (this.dropped[reason] ?? 0) + 1;
     packet.pool.give(packet);
   }
 

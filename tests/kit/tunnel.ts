@@ -6,9 +6,9 @@ import type {
   DeviceEvent,
   DeviceStatistics,
   EndHost,
+  EndWait,
   PacketBatch,
   Rescue,
-  Waitable,
 } from "../../lib/core/mod.ts";
 import { Breath, currentLoop, type LoopMember } from "../../runtime/engine/loop.ts";
 import type { Tunnel } from "../../runtime/mod.ts";
@@ -24,7 +24,7 @@ export class ManualEnd implements Device {
   readonly name: string;
   readonly mtu = 1500;
   readonly offload: boolean = false;
-  readonly waitable: Waitable | undefined = undefined;
+  readonly waits: readonly EndWait[] = [{ waitable: undefined }];
   readonly queued = 0;
   failure: Error | undefined;
   /** The packets that it was written, in their order. */

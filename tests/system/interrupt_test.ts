@@ -176,7 +176,7 @@ systemTest("Closing a tunnel does not wait for a far end that never closes", NEE
   await using namespace = await openNamespace();
   const text = `
     const far = () => ({
-      name: "stuck", queued: 0, waitable: undefined, closed: new Promise<void>(() => {}),
+      name: "stuck", queued: 0, waits: [{ waitable: undefined }], closed: new Promise<void>(() => {}),
       attach() {}, read: () => 0, write: () => 0, close() {}, [Symbol.dispose]() {},
     });
     const tunnel = await openTunnel({ address: "10.9.0.2/24", far });

@@ -77,11 +77,11 @@ const SCENARIOS: Record<string, () => Promise<unknown>> = {
     const stays = await open("stays", 76);
     const first = await open("first", 77);
     await settle();
-    const number = first.tunnel.device.waitable;
+    const number = first.tunnel.device.waits[0]!.waitable;
     first.tunnel.close();
     await first.tunnel.closed;
     const second = await open("second", 78);
-    const reused = second.tunnel.device.waitable === number;
+    const reused = second.tunnel.device.waits[0]!.waitable === number;
     await settle();
     const answered = [await pings(78), await pings(76), await pings(78)];
     stays.tunnel.close();

@@ -30,7 +30,7 @@ function read(end: UdpTransport, waiter: Awaited<ReturnType<typeof openWaiter>>,
     const rest = deadline - performance.now();
     if (count > 0 || rest <= 0) return count;
     waiter.clear();
-    waiter.add(end.waitable!, true, false);
+    waiter.add(end.waits[0]!.waitable!, true, false);
     waiter.wait(rest);
   }
 }

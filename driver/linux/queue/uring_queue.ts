@@ -209,7 +209,7 @@ export class UringQueue implements DeviceQueue, Completions {
   written(slot: number, result: number): void {
     this.#writing--;
     const packet = this.#host!.pool.packets[slot]!;
-    if (result >= 0) this.#host!.done(packet);
+    if (result >= 0) this.#host!.finish(packet);
     else this.#refuse(packet, -result);
     if (result === -Errno.EBADFD) this.#fail("write to", "write", Errno.EBADFD);
   }

@@ -153,12 +153,13 @@ export class Mirror implements Stage {
     return {
       pool,
       wake: () => this.#context?.wake(),
-      drop: (packet, reason) => {
-        this.#lose(reason);
-        this.mirrored--;
+      finish: (packet, reason) => {
+        if (reason !== undefined) {
+          this.#lose(reason);
+          this.mirrored--;
+        }
         pool.give(packet);
       },
-      done: (packet) => pool.give(packet),
       refuse: () => {},
       watch: () => () => {},
     };

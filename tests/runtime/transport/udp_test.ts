@@ -230,7 +230,7 @@ Deno.test("a wait ends for datagrams for which there was no slot when an earlier
   using waiter = await openWaiter();
   const wait = () => {
     waiter.clear();
-    waiter.add(server.end.waitable!, true, false);
+    waiter.add(server.end.waits[0]!.waitable!, true, false);
     return waiter.wait(DEADLINE);
   };
   const { pool } = server.host;

@@ -68,7 +68,7 @@ const WRITES: Record<string, [write: Write, told: RegExp]> = {
 /** An end whose write is a function of the test. */
 class LyingEnd implements TunnelEnd {
   readonly name = "liar";
-  readonly waitable = undefined;
+  readonly waits = [{ waitable: undefined }];
   readonly queued = 0;
   readonly failure = undefined;
   host: EndHost | undefined;
@@ -118,6 +118,17 @@ for (
     assertNothingLeft(tunnel);
   });
 }
+
+Deno.test("Tunnel ends with the name of a lying device", async () => {
+  const device = new ManualEnd("liar");
+  const far = new ManualEnd("far");
+  device.write = (batch) => batch.length;
+  const tunnel = await openTunnel({ device, far, ...QUIET });
+  const running = tunnel.run();
+  far.come(1, 2, 3);
+  await assert.rejects(running, /Cannot write to "liar": its write returned 3 and took 0 of 3/);
+  assertNothingLeft(tunnel);
+});
 
 function toFirst(packet: Packet): undefined {
   packet.to = 1;
