@@ -108,16 +108,19 @@ export class FlowKey {
     this.words[this.length - 1] = this.srcPort << 16 | value & 0xffff;
   }
 
-  /** Reads the flow of a packet, or of the packet that an ICMP error is about; returns which. */
-  read(packet: Packet): FlowKind {
-    const ip = Ip.of(packet);
+  /**
+   * Reads the flow of a packet, or of the packet that an ICMP error is about; returns which.
+   *
+   * @param ip Header of the packet, if the caller has it.
+   */
+  read(packet: Packet, ip: Ip | undefined = Ip.of(packet)): FlowKind {
     if (ip === undefined || ip.fragmentOffset !== 0) return FlowKind.None;
     const { protocol, payloadOffset, version } = ip;
     const end = payloadOffset + ip.payloadLength;
     if (protocol === (version === 4 ? Protocol.Icmp : Protocol.Icmpv6)) {
       const icmp = version === 4 ? Icmpv4.of(packet) : Icmpv6.of(packet);
       if (icmp === undefined) return FlowKind.None;
-      if (icmp.quotedOffset >= 0) return this.#readQuoted(icmp);
+      if (icmp.quotedOffset >= 0) return this.readQuoted(icmp) ? FlowKind.Error : FlowKind.None;
       this.#readAddresses(packet, version, protocol, ip.start);
       this.words[this.length - 1] = hasId(version, icmp.type) ? icmp.id << 16 | icmp.id : 0;
       return FlowKind.Packet;
@@ -132,6 +135,25 @@ export class FlowKey {
     return FlowKind.Packet;
   }
 
+  /** Reads the flow of the packet that an ICMP error quotes; returns `false` if it has none, or quotes no packet. */
+  readQuoted(icmp: Icmpv4 | Icmpv6): boolean {
+    const { packet: { view } } = icmp;
+    const { quoted } = this;
+    if (!quoted.read(icmp) || quoted.fragmentOffset !== 0) return false;
+    const { version, protocol, upperOffset, icmpType } = quoted;
+    const isIcmp = protocol === (version === 4 ? Protocol.Icmp : Protocol.Icmpv6);
+    const hasPorts = MIN_HEADERS[protocol]! > 0;
+    if ((isIcmp || hasPorts) && upperOffset + QUOTED_HEADER > quoted.end) return false;
+    let ports = hasPorts ? view.getUint32(upperOffset) : 0;
+    if (hasId(version, icmpType)) {
+      const id = view.getUint16(upperOffset + ICMP_ID);
+      ports = id << 16 | id;
+    }
+    this.#readAddresses(icmp.packet, version, protocol, quoted.start);
+    this.words[this.length - 1] = ports;
+    return true;
+  }
+
   /** Changes it to the key of the opposite direction. */
   reverse(): void {
     const { words, length } = this;
@@ -143,26 +165,6 @@ export class FlowKey {
     }
     const ports = words[length - 1]!;
     words[length - 1] = ports << 16 | ports >>> 16;
-  }
-
-  /** Reads the flow of the packet that an ICMP error quotes. */
-  #readQuoted(icmp: Icmpv4 | Icmpv6): FlowKind {
-    const { packet } = icmp;
-    const { quoted } = this;
-    if (!quoted.read(icmp) || quoted.fragmentOffset !== 0) return FlowKind.None;
-    const { version, protocol, upperOffset } = quoted;
-    const isIcmp = protocol === (version === 4 ? Protocol.Icmp : Protocol.Icmpv6);
-    const hasPorts = MIN_HEADERS[protocol]! > 0;
-    if ((isIcmp || hasPorts) && upperOffset + QUOTED_HEADER > quoted.end) return FlowKind.None;
-    let ports = hasPorts ? packet.view.getUint32(upperOffset) : 0;
-    if (isIcmp) {
-      const type = packet.bytes[upperOffset]!;
-      const id = hasId(version, type) ? packet.view.getUint16(upperOffset + ICMP_ID) : 0;
-      ports = id << 16 | id;
-    }
-    this.#readAddresses(packet, version, protocol, quoted.start);
-    this.words[this.length - 1] = ports;
-    return FlowKind.Error;
   }
 
   #readAddresses({ view }: Packet, version: number, protocol: number, start: number): void {

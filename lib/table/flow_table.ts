@@ -10,7 +10,7 @@ const CAPACITY = 65_536;
 /** Maximum number of flows of a table. */
 const MAX_CAPACITY = 2 ** 24;
 /** Maximum number of flows that one {@linkcode FlowTable.expire} removes: the work of 64 packets. */
-const EXPIRED_LIMIT = 1024;
+export const MAX_EXPIRED = 1024;
 /** No flow, in the index and in the lists. */
 const NONE = -1;
 /** Key that is read back from the table. */
@@ -223,7 +223,7 @@ export class FlowTable {
         flow !== ring && this.#isOver(flow, now);
         flow = this.#newer[ring]!
       ) {
-        if (count === EXPIRED_LIMIT) return count;
+        if (count === MAX_EXPIRED) return count;
         this.remove(flow);
         count++;
       }

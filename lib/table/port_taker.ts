@@ -1,7 +1,5 @@
-/** Ports of a NAT: the worker that owns each, and ports for new flows, free ones or those of evicted flows. */
+/** Takes ports for new flows of a NAT: free ones, or those of evicted flows. */
 
-import type { Packet } from "../core/packet.ts";
-import type { Direction, StageContext, WorkerPlace } from "../core/stage.ts";
 import type { FlowTable } from "./flow_table.ts";
 import type { PortPool } from "./port_pool.ts";
 
@@ -9,29 +7,6 @@ import type { PortPool } from "./port_pool.ts";
 /** Maximum number of flows of each state that are evicted for one port, and that are considered. */
 const MAX_EVICTIONS = 16;
 const MAX_CANDIDATES = 256;
-
-/** Returns the worker that owns a port: the same for an even port and the next, so that a NAT can keep parity. */
-export function portOwner(port: number, { count }: WorkerPlace): number {
-  return count === 1 ? 0 : (port >>> 1) % count;
-}
-
-/** Tells whether a worker owns a port. */
-export function ownsPort(port: number, worker: WorkerPlace): boolean {
-  return portOwner(port, worker) === worker.index;
-}
-
-/** Hands a packet over if another worker owns its port; returns whether it did. */
-export function handOverToOwner(
-  packet: Packet,
-  port: number,
-  direction: Direction,
-  context: StageContext,
-): boolean {
-  const owner = portOwner(port, context.worker);
-  if (owner === context.worker.index) return false;
-  context.handOver(packet, owner, direction);
-  return true;
-}
 
 /** Parts of a NAT that {@linkcode PortTaker} works on. */
 export interface PortTakerOptions {

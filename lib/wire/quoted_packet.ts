@@ -5,6 +5,8 @@ import { chain, walkExtensions } from "./ipv6_extensions.ts";
 import type { Packet } from "../core/packet.ts";
 import type { Icmpv4 } from "./icmpv4.ts";
 import type { Icmpv6 } from "./icmpv6.ts";
+import type { Ip } from "./ip.ts";
+import { Protocol } from "./protocol.ts";
 
 // Specification
 const { IPV4_SRC, IPV4_DST, IPV4_FLAGS, IPV4_HEADER, IPV4_PROTOCOL, IPV4_TOTAL_LENGTH } = field;
@@ -34,6 +36,8 @@ export class QuotedPacket {
   fragmentOffset = 0;
   /** More Fragments flag: this is not the last fragment. */
   moreFragments = false;
+  /** Type of a quoted ICMP message of this version; -1 for another protocol, a later fragment and an empty quote. */
+  icmpType: number = -1;
 
   /**
    * Reads the packet that an ICMP message quotes. Returns `false` if there is none, it has another IP version than the
@@ -46,7 +50,24 @@ export class QuotedPacket {
     this.version = ip.version;
     const header = ip.version === 4 ? IPV4_HEADER : IPV6_HEADER;
     if (quotedLength < header || packet.bytes[quotedOffset]! >> 4 !== ip.version) return false;
-    return ip.version === 4 ? this.#readIpv4(packet) : this.#readIpv6(packet);
+    if (!(ip.version === 4 ? this.#readIpv4(packet) : this.#readIpv6(packet))) return false;
+    const isIcmp = this.protocol === (ip.version === 4 ? Protocol.Icmp : Protocol.Icmpv6) &&
+      this.fragmentOffset === 0 && this.upperOffset < this.end;
+    this.icmpType = isIcmp ? packet.bytes[this.upperOffset]! : -1;
+    return true;
+  }
+
+  /**
+   * Tells whether the error goes to the sender of the quoted packet (RFC 792). Otherwise, anybody who has a flow to one
+   * host could send errors to all.
+   */
+  isReturnedBy({ packet: { view }, version, start }: Ip): boolean {
+    const { srcOffset } = this;
+    const dst = start + (version === 4 ? IPV4_DST : IPV6_DST);
+    for (let i = 0; i < (version === 4 ? 4 : 16); i += 4) {
+      if (view.getUint32(dst + i) !== view.getUint32(srcOffset + i)) return false;
+    }
+    return true;
   }
 
   /** Offset of the source address. */

@@ -142,10 +142,10 @@ export class Tracker {
     this.#isTcp = false;
     this.#isIgnored = false;
     this.#startsFragments = false;
-    const key = this.#key;
-    const kind = key.read(packet);
     const ip = Ip.of(packet);
     if (ip === undefined) return Finding.Malformed;
+    const key = this.#key;
+    const kind = key.read(packet, ip);
     if (kind === FlowKind.None) return this.#classifyWithoutPorts(packet, ip, direction, now);
     if (kind === FlowKind.Error) return this.#classifyError(packet, ip, direction, now);
     this.#startsFragments = ip.isFragment;
@@ -355,20 +355,18 @@ export class Tracker {
     this.why = "it is an error about an unknown flow";
     const key = this.#key;
     if (direction === Direction.Outbound) key.reverse();
-    const { quoted } = key;
+    const { protocol, quoted } = key;
+    const { icmpType } = quoted;
     const quotedDirection = opposite(direction);
-    const { protocol } = key;
-    // RFC 792: an error goes to the sender of the quoted packet. Otherwise one host's flow would admit errors to all hosts.
-    if (!this.#isQuotedSender(view, ip, quoted.srcOffset)) {
+    if (!quoted.isReturnedBy(ip)) {
       this.why = "it is an error about another host's packet";
       return Finding.Invalid;
     }
     let flow: number;
-    if (protocol === (version === 4 ? Protocol.Icmp : Protocol.Icmpv6)) {
-      const quotedType = bytes[quoted.upperOffset]!;
-      const isClient = isQuery(version, quotedType);
-      if (!isClient && !isReply(version, quotedType)) return Finding.Invalid;
-      flow = this.#findIcmp(version, quotedType, isClient ? quotedDirection : direction, now);
+    if (icmpType >= 0) {
+      const isClient = isQuery(version, icmpType);
+      if (!isClient && !isReply(version, icmpType)) return Finding.Invalid;
+      flow = this.#findIcmp(version, icmpType, isClient ? quotedDirection : direction, now);
     } else flow = this.flows.peek(key, now);
     if (flow < 0) return Finding.Invalid;
     if (this.stateOf(flow) <= FlowState.IcmpUnreplied && quotedDirection !== this.#openers[flow]) {
@@ -383,14 +381,6 @@ export class Tracker {
     }
     this.flow = flow;
     return Finding.Related;
-  }
-
-  #isQuotedSender(view: DataView, { version, start }: Ip, quotedSrc: number): boolean {
-    if (version === 4) return view.getUint32(start + IPV4_DST) === view.getUint32(quotedSrc);
-    for (let i = 0; i < 16; i += 4) {
-      if (view.getUint32(start + IPV6_DST + i) !== view.getUint32(quotedSrc + i)) return false;
-    }
-    return true;
   }
 
   /** Classifies packets without ports: later fragments, errors with a truncated quote, and truncated headers. */

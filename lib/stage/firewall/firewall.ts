@@ -10,6 +10,7 @@
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
 import { IcmpError, IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Ip, Protocol } from "../../wire/ip.ts";
+import { MAX_EXPIRED } from "../../table/flow_table.ts";
 import { checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
 import { type Decision, Explanation } from "./_explanation.ts";
 import { isNeighborMessage } from "./_neighbors.ts";
@@ -37,8 +38,6 @@ const CAPACITY = 65_536;
 /** Minimum and maximum time between ticks while there are flows (milliseconds). */
 const TICK = 1000;
 const MAX_TICK = 10_000;
-/** Maximum number of flows that one call of `expire` removes. */
-const EXPIRED_LIMIT = 1024;
 /** Counters after those of the rules. */
 const OTHERS = ["outbound", "inbound", "neighbors", "fragments"] as const;
 
@@ -226,7 +225,7 @@ export class Firewall implements Stage {
     this.#begin(context.now);
     const { flows, fragments } = this.#tracker;
     const expired = Math.max(flows.expire(this.#now), fragments.expire(this.#now));
-    if (expired >= EXPIRED_LIMIT) return 0;
+    if (expired >= MAX_EXPIRED) return 0;
     const due = Math.min(flows.due(this.#now), fragments.due(this.#now));
     this.#isTicking = due < Infinity;
     return this.#isTicking ? Math.min(Math.max(TICK, due), MAX_TICK) : undefined;

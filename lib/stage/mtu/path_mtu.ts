@@ -290,9 +290,9 @@ export class PathMtu implements Stage {
   /** Learns a path MTU from an error; returns whether the error was valid. */
   #learn(packet: Packet, icmp: Icmpv4 | Icmpv6): boolean {
     const key = this.#key;
-    if (key.read(packet) !== FlowKind.Error || !icmp.checksumValid) return false;
-    const { version, totalLength, srcOffset, dstOffset } = key.quoted;
-    if (!isSentTo(icmp.ip, srcOffset) || !this.#sent.has(packet, key, this.#now)) return false;
+    if (!key.readQuoted(icmp) || !icmp.checksumValid) return false;
+    const { version, totalLength, dstOffset } = key.quoted;
+    if (!key.quoted.isReturnedBy(icmp.ip) || !this.#sent.has(packet, key, this.#now)) return false;
     const reported = version === 4 ? reportedMtu(icmp.seq, totalLength) : icmp.rest;
     if (version === 6 && reported < IPV6_MIN_MTU) return false;
     const mtu = version === 4 ? Math.max(reported, this.#minMtu) : reported;
@@ -338,15 +338,6 @@ function isTooBig(icmp: Icmpv4 | Icmpv6): boolean {
   return icmp instanceof Icmpv6
     ? type === Icmpv6.PacketTooBig
     : type === Icmpv4.DestinationUnreachable && icmp.code === FRAGMENTATION_NEEDED;
-}
-
-/** Tells whether an error goes to the sender of the quoted packet, whose address is at `srcOffset` (RFC 792). */
-function isSentTo({ packet: { view }, version, start }: Ip, srcOffset: number): boolean {
-  const dst = start + (version === 4 ? IPV4_DST : IPV6_DST);
-  for (let i = 0; i < (version === 4 ? 4 : 16); i += 4) {
-    if (view.getUint32(dst + i) !== view.getUint32(srcOffset + i)) return false;
-  }
-  return true;
 }
 
 function isSavedPath(path: unknown): path is SavedPath {

@@ -15,7 +15,8 @@ import { CountedKeys } from "../../table/counted_keys.ts";
 import type { CheckedNaptOptions, Forward } from "./_napt_options.ts";
 import { HostShares } from "../../table/host_shares.ts";
 import { PortPool } from "../../table/port_pool.ts";
-import { ownsPort, PortTaker } from "../../table/port_taker.ts";
+import { PortTaker } from "../../table/port_taker.ts";
+import { ownsPort } from "../../table/worker_ports.ts";
 
 // Implementation
 const PORTS = 65_536;

@@ -17,10 +17,7 @@ const quoted = new QuotedPacket();
 
 /** Tells whether an error quotes a whole IP header and not another error, whose quotation would stay untranslated. */
 export function quotesPacket(icmp: Icmpv4 | Icmpv6, version: 4 | 6): boolean {
-  if (!quoted.read(icmp)) return false;
-  const { protocol, upperOffset, end, fragmentOffset } = quoted;
-  return protocol !== (version === 4 ? Protocol.Icmp : Protocol.Icmpv6) || fragmentOffset !== 0 ||
-    upperOffset >= end || !isIcmpError(version, icmp.packet.bytes[upperOffset]!);
+  return quoted.read(icmp) && (quoted.icmpType < 0 || !isIcmpError(version, quoted.icmpType));
 }
 
 /**

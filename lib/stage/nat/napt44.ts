@@ -9,41 +9,23 @@
  */
 
 import type { Prefix } from "../../wire/address.ts";
-import {
-  Direction,
-  type Packet,
-  type PacketBatch,
-  type Stage,
-  type StageContext,
-  type WorkerPlace,
-} from "../../core/mod.ts";
-import { SINGLE_WORKER } from "../../core/stage.ts";
+import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
 import { FlowKey } from "../../table/flow_key.ts";
 import { versionOf } from "../../wire/ip.ts";
 import { Ipv4 } from "../../wire/ipv4.ts";
 import { Protocol } from "../../wire/protocol.ts";
-import { handOverToOwner, ownsPort } from "../../table/port_taker.ts";
+import { handOverToOwner, NatWorker } from "../../table/worker_ports.ts";
 import { Fragments } from "./_fragments.ts";
 import { NaptDrop } from "./_napt_drop.ts";
-import { NaptErrors } from "./_napt_errors.ts";
-import {
-  type CheckedNaptOptions,
-  checkNaptOptions,
-  type Forward,
-  type Napt44Options,
-} from "./_napt_options.ts";
-import { checkState, type SavedState, stateOf } from "./_napt_state.ts";
-import { Hosts, NaptTable, Refusal, Seen } from "./_napt_table.ts";
+import { translateErrorInbound, translateErrorOutbound } from "./_napt_errors.ts";
+import { NaptFlows } from "./_napt_flows.ts";
+import { type CheckedNaptOptions, checkNaptOptions, type Napt44Options } from "./_napt_options.ts";
+import { checkState, type SavedState } from "./_napt_state.ts";
+import { type NaptTable, Refusal, Seen } from "./_napt_table.ts";
 import { Ports } from "./_port_fields.ts";
 import { drop } from "../../core/drop.ts";
 import { FragmentIds } from "../../split/fragment_ids.ts";
 import { isQuery, isReply } from "../../wire/icmp_query.ts";
-
-// Implementation
-/** Interval between searches for idle flows, as long as there are flows (ms). */
-const EXPIRY_INTERVAL = 1000;
-/** Flows that one call of `FlowTable.expire` removes at most. */
-const MAX_EXPIRED = 1024;
 
 /**
  * NAPT44: many inside hosts share a few outside IPv4 addresses (RFC 4787, RFC 5382, RFC 5508).
@@ -89,21 +71,7 @@ export class Napt44 implements Stage {
   readonly #ports = new Ports();
   readonly #fragments: Fragments;
   readonly #ids: FragmentIds;
-  readonly #errors: NaptErrors;
-  /** Inside endpoint behind the outside port of the current packet. */
-  readonly #behind: { inside: number; insidePort: number; forward: Forward | undefined } = {
-    inside: 0,
-    insidePort: 0,
-    forward: undefined,
-  };
-  #worker = SINGLE_WORKER;
-  #tcp: NaptTable;
-  #udp: NaptTable;
-  #icmp: NaptTable;
-  #now = 0;
-  #started = false;
-  #isTicking = false;
-  #restored: SavedState | undefined;
+  readonly #worker: NatWorker<NaptFlows, SavedState>;
 
   /**
    * A NAT without flows.
@@ -119,26 +87,17 @@ export class Napt44 implements Stage {
     this.#fragments = new Fragments(this.#options.fragments);
     this.#ids = new FragmentIds([this.#options.random(), this.#options.random()]);
     this.#key.length = 4;
-    this.#errors = new NaptErrors({
-      outside: this.#outside,
-      key: this.#key,
-      behind: this.#behind,
-      now: () => this.#now,
-      tableOf: (protocol) => this.#tableOf(protocol),
-      findInside: (packet, table, address, port, context) =>
-        this.#findInside(packet, table, address, port, context),
-    });
-    [this.#tcp, this.#udp, this.#icmp] = this.#tables(SINGLE_WORKER);
+    this.#worker = new NatWorker((place) => new NaptFlows(this.#options, place));
   }
 
   /** Flows, each between an inside and a remote endpoint. */
   get flows(): number {
-    return this.#tcp.sessions.size + this.#udp.sessions.size + this.#icmp.sessions.size;
+    return this.#worker.flows.size;
   }
 
   /** Inside endpoints that have an outside port now, without those of forwarded ports. */
   get mappings(): number {
-    return this.#tcp.mappings + this.#udp.mappings + this.#icmp.mappings;
+    return this.#worker.flows.mappings;
   }
 
   /** Counters for `Tunnel.stats`. */
@@ -184,19 +143,16 @@ export class Napt44 implements Stage {
     this.#begin(context);
     this.#release(Direction.Outbound, context);
     this.#release(Direction.Inbound, context);
-    while (this.#fragments.findLate(this.#now) >= 0) {
+    const { now } = context;
+    while (this.#fragments.findLate(now) >= 0) {
       context.drop(this.#fragments.take(0), NaptDrop.FragmentWithoutFirst);
     }
-    if (this.#expire()) return 0;
-    this.#isTicking = this.flows > 0 || this.#fragments.waiting > 0;
-    return this.#isTicking ? Math.min(EXPIRY_INTERVAL, this.#fragments.due(this.#now)) : undefined;
+    return this.#worker.tick(this.#fragments.due(now));
   }
 
   /** Flows of this worker, for {@linkcode Napt44.restore}. */
   save(): unknown {
-    if (this.#restored !== undefined) return this.#restored;
-    const flows = (table: NaptTable) => Array.from(table.save(this.#outside, this.#now));
-    return stateOf(flows(this.#tcp), flows(this.#udp), flows(this.#icmp));
+    return this.#worker.save();
   }
 
   /**
@@ -206,50 +162,13 @@ export class Napt44 implements Stage {
    * @throws {TypeError} when the state does not come from {@linkcode Napt44.save}.
    */
   restore(state: unknown): void {
-    this.#restored = checkState(state);
-    this.#started = false;
+    this.#worker.restore(checkState(state));
   }
 
-  #tables(worker: WorkerPlace): [NaptTable, NaptTable, NaptTable] {
-    const hosts = new Hosts(this.#options);
-    const make = (protocol: number) => new NaptTable(protocol, this.#options, hosts, worker);
-    return [make(Protocol.Tcp), make(Protocol.Udp), make(Protocol.Icmp)];
-  }
-
-  /** Starts every call: takes the time and, on the first call, creates and restores the tables of this worker. */
+  /** Starts every call; removes some idle flows. */
   #begin(context: StageContext): void {
-    const { now, worker } = context;
-    this.#now = now;
-    if (this.#started) return void this.#expire();
-    this.#started = true;
-    if (this.#restored === undefined && worker.count === 1) return;
-    this.#worker = worker;
-    [this.#tcp, this.#udp, this.#icmp] = this.#tables(worker);
-    if (this.#restored === undefined) return;
-    for (const name of ["tcp", "udp", "icmp"] as const) {
-      const table = { tcp: this.#tcp, udp: this.#udp, icmp: this.#icmp }[name];
-      for (const flow of this.#restored[name]) {
-        const address = this.#addressOf(flow[4]);
-        if (address >= 0 && ownsPort(flow[1], worker)) table.restore(flow, address, now);
-      }
-    }
-    this.#restored = undefined;
-    this.#watch(context);
-  }
-
-  /** Requests ticks, as long as there are flows. */
-  #watch(context: StageContext): void {
-    if (this.#isTicking) return;
-    this.#isTicking = true;
-    context.wake();
-  }
-
-  /** Removes some idle flows; returns whether there may be more. */
-  #expire(): boolean {
-    const tcp = this.#tcp.sessions.expire(this.#now);
-    const udp = this.#udp.sessions.expire(this.#now);
-    const icmp = this.#icmp.sessions.expire(this.#now);
-    return tcp === MAX_EXPIRED || udp === MAX_EXPIRED || icmp === MAX_EXPIRED;
+    this.#worker.begin(context);
+    this.#worker.flows.expire(context.now);
   }
 
   /** Translates the source of a packet; returns whether it goes on from here. */
@@ -258,27 +177,28 @@ export class Napt44 implements Stage {
     packet.length = ip.totalLength;
     const { protocol } = ip;
     if (ip.fragmentOffset !== 0) return this.#translateFragment(packet, ip, Direction.Outbound, context);
-    const table = this.#tableOf(protocol);
+    const { flows, now } = this.#worker;
+    const table = flows.of(protocol);
     if (table === undefined) return drop(packet, NaptDrop.Protocol, context);
     const ports = this.#ports;
     if (!ports.read(ip)) return drop(packet, NaptDrop.Malformed, context);
     if (protocol === Protocol.Icmp && !isQuery(4, ports.type) && !isReply(4, ports.type)) {
-      return this.#errors.translateOutbound(packet, context);
+      return translateErrorOutbound(packet, flows, context);
     }
     const port = ports.src;
     if (handOverToOwner(packet, port, Direction.Outbound, context)) return false;
     const key = this.#fill(protocol, ip.src, ip.dst, port, ports.dst);
-    let session = table.sessions.find(key, this.#now);
+    let session = table.sessions.find(key, now);
     if (session < 0) {
       if (protocol === Protocol.Icmp && isReply(4, ports.type)) {
         return drop(packet, NaptDrop.NoMapping, context);
       }
-      session = table.open(key, this.#poolOf(ip.src), this.#now);
+      session = table.open(key, this.#poolOf(ip.src), now);
       if (session === Refusal.NoPort) return drop(packet, NaptDrop.NoPort, context);
       if (session === Refusal.TooMany) return drop(packet, NaptDrop.TooManyFlows, context);
-      this.#watch(context);
+      this.#worker.watch(context);
     }
-    table.note(session, Seen.Outbound, ports.flags, this.#now);
+    table.note(session, Seen.Outbound, ports.flags, now);
     const address = this.#outside[table.address[session]!]!;
     if (ip.moreFragments) {
       const id = this.#nextId(address, ip);
@@ -294,55 +214,35 @@ export class Napt44 implements Stage {
   #translateInbound(packet: Packet, ip: Ipv4, address: number, context: StageContext): boolean {
     const { protocol } = ip;
     if (ip.fragmentOffset !== 0) return this.#translateFragment(packet, ip, Direction.Inbound, context);
-    const table = this.#tableOf(protocol);
+    const { flows, now } = this.#worker;
+    const table = flows.of(protocol);
     if (table === undefined) return drop(packet, NaptDrop.Protocol, context);
     const ports = this.#ports;
     if (!ports.read(ip)) return drop(packet, NaptDrop.Malformed, context);
     if (protocol === Protocol.Icmp && !isReply(4, ports.type)) {
       if (isQuery(4, ports.type)) return drop(packet, NaptDrop.NoMapping, context);
-      return this.#errors.translateInbound(packet, address, context);
+      return translateErrorInbound(packet, address, flows, context);
     }
     const port = ports.dst;
-    if (!this.#findInside(packet, table, address, port, context)) return false;
-    const { inside, insidePort, forward } = this.#behind;
+    if (!flows.findInside(packet, table, address, port, context)) return false;
+    const { inside, insidePort, forward } = flows;
     const { src } = ip;
     const remotePort = protocol === Protocol.Icmp ? insidePort : ports.src;
     const key = this.#fill(protocol, inside, src, insidePort, remotePort);
-    let session = table.sessions.find(key, this.#now);
+    let session = table.sessions.find(key, now);
     if (session < 0 && forward !== undefined) {
-      session = table.accept(key, address, port, this.#now);
-      this.#watch(context);
+      session = table.accept(key, address, port, now);
+      this.#worker.watch(context);
     }
     if (session >= 0) {
       if (table.address[session] !== address || table.port[session] !== port) {
         return drop(packet, NaptDrop.MappingConflict, context);
       }
-      table.note(session, Seen.Inbound, ports.flags, this.#now);
+      table.note(session, Seen.Inbound, ports.flags, now);
     } else if (!this.#admits(table, inside, insidePort, src)) return drop(packet, NaptDrop.Filtered, context);
     if (ip.moreFragments) this.#noteFirst(ip, Direction.Inbound, inside, ip.id, context);
     ip.dst = inside;
     ports.setDst(ip, insidePort);
-    return true;
-  }
-
-  /** Finds the inside endpoint of an outside port, for `#behind`; returns whether there is one on this worker. */
-  #findInside(
-    packet: Packet,
-    table: NaptTable,
-    address: number,
-    port: number,
-    context: StageContext,
-  ): boolean {
-    const behind = this.#behind;
-    const entry = table.entry(address, port);
-    const forward = entry < 0 ? table.forward(entry) : undefined;
-    behind.forward = forward;
-    behind.insidePort = forward === undefined
-      ? entry === 0 ? port : table.insidePort[entry - 1]!
-      : forward.insidePort + port - forward.firstPort;
-    if (handOverToOwner(packet, behind.insidePort, Direction.Inbound, context)) return false;
-    if (entry === 0) return drop(packet, NaptDrop.NoMapping, context);
-    behind.inside = forward === undefined ? table.insideAddress[entry - 1]! : forward.inside;
     return true;
   }
 
@@ -356,13 +256,13 @@ export class Napt44 implements Stage {
 
   /** Translates a later fragment like its first one; an early one waits (RFC 4787 REQ-14). */
   #translateFragment(packet: Packet, ip: Ipv4, direction: Direction, context: StageContext): boolean {
-    const address = this.#fragments.find(ip, direction, this.#now);
+    const address = this.#fragments.find(ip, direction, this.#worker.now);
     if (address < 0) {
-      if (!this.#fragments.keep(packet, ip, direction, this.#now)) {
+      if (!this.#fragments.keep(packet, ip, direction, this.#worker.now)) {
         return drop(packet, NaptDrop.FragmentWithoutFirst, context);
       }
       context.hold(packet);
-      this.#watch(context);
+      this.#worker.watch(context);
       return false;
     }
     ip.id = this.#fragments.id;
@@ -373,13 +273,13 @@ export class Napt44 implements Stage {
 
   /** Records the translation of a first fragment. Early fragments follow it at the next tick. */
   #noteFirst(ip: Ipv4, direction: Direction, address: number, id: number, context: StageContext): void {
-    this.#fragments.note(ip, direction, address, id, this.#now);
+    this.#fragments.note(ip, direction, address, id, this.#worker.now);
     if (this.#fragments.waiting > 0) context.wake();
   }
 
   /** Returns a new identification for a fragmented packet (RFC 6864 section 5.3.1), unique across workers. */
   #nextId(outside: number, { dst, protocol }: Ipv4): number {
-    const { index, count } = this.#worker;
+    const { index, count } = this.#worker.place;
     return this.#ids.next(this.#ids.startOfIpv4(outside, dst, protocol)) * count + index & 0xffff;
   }
 
@@ -387,7 +287,7 @@ export class Napt44 implements Stage {
   #release(direction: Direction, context: StageContext): void {
     const fragments = this.#fragments;
     for (;;) {
-      const place = fragments.findReady(direction, this.#now);
+      const place = fragments.findReady(direction, this.#worker.now);
       if (place < 0) return;
       const packet = fragments.take(place);
       const later = Ipv4.of(packet)!;
@@ -405,19 +305,6 @@ export class Napt44 implements Stage {
         return table.knows(inside, port, remote);
       case "address-and-port-dependent":
         return false;
-    }
-  }
-
-  #tableOf(protocol: number): NaptTable | undefined {
-    switch (protocol) {
-      case Protocol.Tcp:
-        return this.#tcp;
-      case Protocol.Udp:
-        return this.#udp;
-      case Protocol.Icmp:
-        return this.#icmp;
-      default:
-        return undefined;
     }
   }
 

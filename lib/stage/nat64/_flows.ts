@@ -9,14 +9,15 @@
 import { formatIpv6, parseIpv6 } from "../../wire/address.ts";
 import type { WorkerPlace } from "../../core/mod.ts";
 import { FlowKey } from "../../table/flow_key.ts";
-import { FlowTable } from "../../table/flow_table.ts";
+import { FlowTable, MAX_EXPIRED } from "../../table/flow_table.ts";
 import { Protocol } from "../../wire/protocol.ts";
 import { Tcp } from "../../wire/tcp.ts";
 import { CountedKeys } from "../../table/counted_keys.ts";
 import type { FragmentIds } from "../../split/fragment_ids.ts";
 import { HostShares } from "../../table/host_shares.ts";
 import { PortPool } from "../../table/port_pool.ts";
-import { ownsPort, PortTaker } from "../../table/port_taker.ts";
+import { PortTaker } from "../../table/port_taker.ts";
+import { ownsPort, type PortFlows } from "../../table/worker_ports.ts";
 
 // Implementation
 const PORTS = 65_536;
@@ -109,11 +110,13 @@ export interface FlowsOptions {
 }
 
 /** Sessions and bindings of all protocols. */
-export class Flows {
+export class Flows implements PortFlows<readonly SavedSession[]> {
   readonly sessions: FlowTable;
+  /** Outside addresses. */
+  readonly outside: Uint32Array;
   readonly #bindings: CountedKeys;
   readonly #contacts: CountedKeys;
-  readonly #outside: Uint32Array;
+  readonly #worker: WorkerPlace;
   readonly #ids: FragmentIds;
   /** Shares of inside and remote hosts, and of inside networks. */
   readonly #hosts: HostShares;
@@ -138,7 +141,8 @@ export class Flows {
   readonly #key = new FlowKey();
 
   constructor({ outside, capacity, ids, random }: FlowsOptions, worker: WorkerPlace) {
-    this.#outside = outside;
+    this.outside = outside;
+    this.#worker = worker;
     this.#ids = ids;
     this.#idStart = new Int32Array(capacity);
     const room = Math.min(capacity, PORTS / worker.count);
@@ -178,6 +182,10 @@ export class Flows {
     });
   }
 
+  get size(): number {
+    return this.sessions.size;
+  }
+
   /** Inside endpoints that have an outside endpoint. */
   get bindings(): number {
     return this.#bindings.size;
@@ -200,7 +208,7 @@ export class Flows {
 
   /** Index of a session's outside address. */
   outsideOf(session: number): number {
-    return (this.#place[this.#bindingOf[session]!]! / PORTS | 0) % this.#outside.length;
+    return (this.#place[this.#bindingOf[session]!]! / PORTS | 0) % this.outside.length;
   }
 
   /** Outside port of a session. */
@@ -282,30 +290,38 @@ export class Flows {
     this.sessions.touch(session, now, isForeign ? before : own);
   }
 
-  /** Yields all sessions, the longest idle of each state first. */
-  *save(now: number): Generator<SavedSession> {
+  expire(now: number): boolean {
+    return this.sessions.expire(now) === MAX_EXPIRED;
+  }
+
+  /** Returns all sessions, the longest idle of each state first. */
+  save(now: number): SavedSession[] {
     const key = new FlowKey();
-    for (const session of this.sessions) {
+    return Array.from(this.sessions, (session) => {
       this.sessions.readKey(session, key);
-      yield [
+      return [
         key.protocol,
         formatIpv6(key.src.bytes),
         key.srcPort,
         key.words[5]!,
         key.dstPort,
-        this.#outside[this.outsideOf(session)]!,
+        this.outside[this.outsideOf(session)]!,
         this.outsidePortOf(session),
         this.#tcp[session]!,
         this.sessions.stateOf(session),
         now - this.sessions.seenAt(session),
       ];
-    }
+    });
   }
 
-  /** Restores a session, unless its outside endpoint is taken. */
-  restore(saved: SavedSession, now: number): void {
+  restore(saved: readonly SavedSession[], now: number): void {
+    for (const session of saved) if (ownsPort(session[2], this.#worker)) this.#restore(session, now);
+  }
+
+  /** Restores a session, unless its outside endpoint is taken or unknown. */
+  #restore(saved: SavedSession, now: number): void {
     const [protocol, inside, insidePort, remote, remotePort, address, port, tcp, state, idle] = saved;
-    const outside = this.#outside.indexOf(address);
+    const outside = this.outside.indexOf(address);
     if (outside < 0) return;
     const key = new FlowKey();
     const bytes = new DataView(parseIpv6(inside).buffer);
@@ -339,7 +355,7 @@ export class Flows {
     this.#hostOf[session] = host;
     this.#networkOf[session] = network;
     this.#bindingOf[session] = binding;
-    const outside = this.#outside[this.outsideOf(session)]!;
+    const outside = this.outside[this.outsideOf(session)]!;
     this.#idStart[session] = this.#ids.startOfIpv4(outside, key.words[5]!, key.protocol);
     this.#contactOf[session] = contact;
     this.#tcp[session] = tcp;
@@ -361,7 +377,7 @@ export class Flows {
 
   #placeOf(protocol: number, outside: number): number {
     const number = PROTOCOLS.indexOf(protocol);
-    return (number * this.#outside.length + outside) * PORTS;
+    return (number * this.outside.length + outside) * PORTS;
   }
 
   /** Key that sessions share: without the remote port, and with this remote address. */
@@ -395,6 +411,23 @@ export class Flows {
     key.words[5] = session.words[5]!;
     return key;
   }
+}
+
+/** Fills in the key of a session, except the inside address. */
+export function fillKey(
+  key: FlowKey,
+  protocol: number,
+  remote: number,
+  port: number,
+  remotePort: number,
+): FlowKey {
+  const { words } = key;
+  key.length = words.length;
+  words[0] = 6 << 8 | protocol;
+  words[5] = remote;
+  words[6] = words[7] = words[8] = 0;
+  words[9] = port << 16 | remotePort;
+  return key;
 }
 
 /** State of a session that is not established and within its host's share. */

@@ -21,9 +21,9 @@ export class Fragments {
   readonly #addresses = new Uint32Array(WORDS * CAPACITY);
   readonly #key = new FlowKey();
 
-  /** Fragmented packets known. */
-  get size(): number {
-    return this.#table.size;
+  /** Time until the next packet expires (milliseconds); `Infinity` for none. */
+  due(now: number): number {
+    return this.#table.due(now);
   }
 
   /** Records that a first fragment, not yet translated itself, gets `address`. */

@@ -14,15 +14,7 @@ import { isUnicast4, isUnicast6 } from "../../wire/unicast.ts";
 import { difference } from "../../core/checksum.ts";
 import { gotValue } from "../../core/options.ts";
 import { adjustTransport } from "../../wire/transport_checksum.ts";
-import {
-  Direction,
-  type Packet,
-  type PacketBatch,
-  type Stage,
-  type StageContext,
-  type WorkerPlace,
-} from "../../core/mod.ts";
-import { SINGLE_WORKER } from "../../core/stage.ts";
+import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
 import { FlowKey } from "../../table/flow_key.ts";
 import { IcmpError, type IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Icmpv4 } from "../../wire/icmpv4.ts";
@@ -32,8 +24,8 @@ import { Ipv4 } from "../../wire/ipv4.ts";
 import { Ipv6 } from "../../wire/ipv6.ts";
 import { Protocol } from "../../wire/protocol.ts";
 import { Tcp } from "../../wire/tcp.ts";
-import { handOverToOwner, ownsPort } from "../../table/port_taker.ts";
-import { Flows, isSaved, type SavedSession } from "./_flows.ts";
+import { handOverToOwner, NatWorker } from "../../table/worker_ports.ts";
+import { fillKey, Flows, isSaved, type SavedSession } from "./_flows.ts";
 import { Fragments } from "./_fragments.ts";
 import { checkNat64Options, type Nat64Options } from "./_nat64_options.ts";
 import type { EmbeddingPrefix } from "./embedded_address.ts";
@@ -63,10 +55,6 @@ const MAX_IPV4_LENGTH = 1260;
 /** Flags that distinguish the SYN that opens a connection. */
 const OPENING = Tcp.Syn | Tcp.Fin | Tcp.Rst | Tcp.Ack;
 const VERSION = 2;
-/** Interval between searches for idle sessions, as long as there are sessions (ms). */
-const EXPIRY_INTERVAL = 1000;
-/** Sessions that one call of `FlowTable.expire` removes at most. */
-const MAX_EXPIRED = 1024;
 
 /**
  * NAT64: inside IPv6 hosts reach IPv4 hosts through a few outside IPv4 addresses (RFC 6146), with endpoint-independent
@@ -108,9 +96,7 @@ export class Nat64 implements Stage {
   readonly #prefix: EmbeddingPrefix;
   readonly #outside: Uint32Array;
   readonly #isOpen: boolean;
-  readonly #capacity: number;
   readonly #errors: IcmpErrors | undefined;
-  readonly #random: () => number;
   readonly #key = new FlowKey();
   readonly #four: Ipv4Addresses = { src: 0, dst: 0, quotedSrc: 0, quotedDst: 0 };
   readonly #six: Ipv6Addresses = {
@@ -125,12 +111,7 @@ export class Nat64 implements Stage {
   #idStart = 0;
   readonly #fragmenter = new Fragmenter(IPV6_MIN_MTU);
   readonly #icmpErrors: Nat64Errors;
-  #flows: Flows;
-  #worker = SINGLE_WORKER;
-  #now = 0;
-  #isStarted = false;
-  #isTicking = false;
-  #restored: SavedSession[] | undefined;
+  readonly #worker: NatWorker<Flows, readonly SavedSession[]>;
 
   /**
    * A NAT without sessions.
@@ -145,31 +126,21 @@ export class Nat64 implements Stage {
     this.#prefix = prefix;
     this.#outside = outside;
     this.#isOpen = isOpen;
-    this.#capacity = capacity;
     this.#errors = errors;
-    this.#random = random;
     this.#ids = new FragmentIds([random(), random()]);
-    this.#flows = this.#makeFlows(SINGLE_WORKER);
-    this.#icmpErrors = new Nat64Errors({
-      prefix,
-      outside,
-      key: this.#key,
-      four: this.#four,
-      six: this.#six,
-      now: () => this.#now,
-      flows: () => this.#flows,
-      fill: (protocol, remote, port, remotePort) => this.#fill(protocol, remote, port, remotePort),
-    });
+    this.#icmpErrors = new Nat64Errors(prefix, this.#key, this.#four, this.#six);
+    const parts = { outside, capacity, random, ids: this.#ids };
+    this.#worker = new NatWorker((place) => new Flows(parts, place));
   }
 
   /** Sessions, each between an inside and a remote endpoint. */
   get flows(): number {
-    return this.#flows.sessions.size;
+    return this.#worker.flows.size;
   }
 
   /** Inside endpoints that have an outside endpoint now. */
   get bindings(): number {
-    return this.#flows.bindings;
+    return this.#worker.flows.bindings;
   }
 
   /** Counters for `Tunnel.stats`. */
@@ -179,13 +150,13 @@ export class Nat64 implements Stage {
 
   /** Translates packets to the prefix to IPv4. */
   outbound(batch: PacketBatch, context: StageContext): void {
-    this.#begin(context);
+    this.#worker.begin(context);
     const { packets, length } = batch;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
       if (versionOf(packet) === 4) {
         // Hairpinned by another worker, to an inside host of this one.
-        const hairpinned = this.#worker.count > 1 ? Ipv4.of(packet) : undefined;
+        const hairpinned = context.worker.count > 1 ? Ipv4.of(packet) : undefined;
         if (
           hairpinned !== undefined && this.#outside.indexOf(hairpinned.dst) >= 0 &&
           this.#outside.indexOf(hairpinned.src) >= 0
@@ -204,7 +175,7 @@ export class Nat64 implements Stage {
 
   /** Translates packets to an outside address to IPv6. */
   inbound(batch: PacketBatch, context: StageContext): void {
-    this.#begin(context);
+    this.#worker.begin(context);
     const { packets, length } = batch;
     // Fragments are emitted and would overtake packets left in the batch: then all packets are emitted, in order.
     let isEmitted = false;
@@ -217,16 +188,14 @@ export class Nat64 implements Stage {
 
   /** Removes idle sessions. */
   tick(context: StageContext): number | undefined {
-    this.#begin(context);
-    if (this.#flows.sessions.expire(this.#now) === MAX_EXPIRED) return 0;
-    this.#fragments.expire(this.#now);
-    this.#isTicking = this.flows > 0 || this.#fragments.size > 0;
-    return this.#isTicking ? EXPIRY_INTERVAL : undefined;
+    this.#worker.begin(context);
+    this.#fragments.expire(context.now);
+    return this.#worker.tick(this.#fragments.due(context.now));
   }
 
   /** Sessions of this worker, for {@linkcode Nat64.restore}. */
   save(): unknown {
-    return { version: VERSION, sessions: this.#restored ?? Array.from(this.#flows.save(this.#now)) };
+    return { version: VERSION, sessions: this.#worker.save() };
   }
 
   /**
@@ -240,38 +209,7 @@ export class Nat64 implements Stage {
     if (version !== VERSION || !Array.isArray(sessions) || !sessions.every(isSaved)) {
       throw new TypeError(`Cannot restore a Nat64: state must come from save(), ${gotValue(state)}`);
     }
-    this.#restored = sessions;
-    this.#isStarted = false;
-  }
-
-  #makeFlows(worker: WorkerPlace): Flows {
-    return new Flows(
-      { outside: this.#outside, capacity: this.#capacity, random: this.#random, ids: this.#ids },
-      worker,
-    );
-  }
-
-  /** Starts every call: takes the time and, on the first call, creates and restores the state of this worker. */
-  #begin(context: StageContext): void {
-    const { now, worker } = context;
-    this.#now = now;
-    if (this.#isStarted) return;
-    this.#isStarted = true;
-    if (this.#restored === undefined && worker.count === 1) return;
-    this.#worker = worker;
-    this.#flows = this.#makeFlows(worker);
-    for (const session of this.#restored ?? []) {
-      if (ownsPort(session[2], worker)) this.#flows.restore(session, now);
-    }
-    this.#restored = undefined;
-    this.#watch(context);
-  }
-
-  /** Requests ticks, as long as there are sessions. */
-  #watch(context: StageContext): void {
-    if (this.#isTicking) return;
-    this.#isTicking = true;
-    context.wake();
+    this.#worker.restore(sessions);
   }
 
   /** Translates a packet to the prefix, and hairpins it if it goes to an outside address. */
@@ -291,7 +229,9 @@ export class Nat64 implements Stage {
     }
     let id = -1;
     if (ip.fragmentOffset !== 0) {
-      if (!this.#fragments.find(ip, this.#now)) return context.drop(packet, "fragment without its first");
+      if (!this.#fragments.find(ip, this.#worker.now)) {
+        return context.drop(packet, "fragment without its first");
+      }
       four.src = this.#fragments.address[0]!;
       id = this.#fragments.address[1]!;
     } else if (protocol === Protocol.Tcp || protocol === Protocol.Udp) {
@@ -300,7 +240,7 @@ export class Nat64 implements Stage {
       const port = ports >>> 16;
       const session = this.#openFromInside(packet, ip, port, ports & 0xffff, flagsOf(packet, ip), context);
       if (session < 0) return;
-      setWord(packet, ip, ip.payloadOffset, this.#flows.outsidePortOf(session));
+      setWord(packet, ip, ip.payloadOffset, this.#worker.flows.outsidePortOf(session));
       if (ip.moreFragments) {
         this.#fragments.address[0] = four.src;
         this.#fragments.address[1] = id = this.#nextId(packet);
@@ -310,13 +250,13 @@ export class Nat64 implements Stage {
       const icmp = Icmpv6.of(packet);
       if (icmp === undefined) return context.drop(packet, "malformed");
       if (icmp.quotedOffset >= 0) {
-        const session = this.#icmpErrors.translateOutbound(packet, icmp, context);
+        const session = this.#icmpErrors.translateOutbound(packet, icmp, this.#worker.flows, context);
         if (session < 0) return;
-        this.#idStart = this.#flows.idStartOf(session);
+        this.#idStart = this.#worker.flows.idStartOf(session);
       } else if (icmp.type === Icmpv6.EchoRequest) {
         const session = this.#openFromInside(packet, ip, icmp.id, 0, 0, context);
         if (session < 0) return;
-        icmp.id = this.#flows.outsidePortOf(session);
+        icmp.id = this.#worker.flows.outsidePortOf(session);
       } else return context.drop(packet, "no mapping");
     } else return context.drop(packet, "protocol not translated");
     ip.hopLimit--;
@@ -346,7 +286,9 @@ export class Nat64 implements Stage {
     if (!isHairpin && ip.ttl <= 1) return this.#exceeded(packet, context);
     const { words } = this.#key;
     if (ip.fragmentOffset !== 0) {
-      if (!this.#fragments.find(ip, this.#now)) return drop(packet, "fragment without its first", context);
+      if (!this.#fragments.find(ip, this.#worker.now)) {
+        return drop(packet, "fragment without its first", context);
+      }
       words.set(this.#fragments.address, 1);
     } else if (protocol === Protocol.Tcp || protocol === Protocol.Udp) {
       const ports = this.#portsOf(packet, ip, context);
@@ -371,7 +313,7 @@ export class Nat64 implements Stage {
       const icmp = Icmpv4.of(packet);
       if (icmp === undefined) return drop(packet, "malformed", context);
       if (icmp.quotedOffset >= 0) {
-        if (!this.#icmpErrors.translateInbound(packet, icmp, context)) return false;
+        if (!this.#icmpErrors.translateInbound(packet, icmp, this.#worker.flows, context)) return false;
       } else if (icmp.type === Icmpv4.EchoReply) {
         if (this.#openFromOutside(packet, ip, Protocol.Icmpv6, icmp.id, 0, 0, context) < 0) return false;
         icmp.id = this.#key.srcPort;
@@ -404,20 +346,21 @@ export class Nat64 implements Stage {
   ): number {
     const { protocol } = ip;
     if (handOverToOwner(packet, port, Direction.Outbound, context)) return -1;
-    const key = this.#fill(protocol, this.#four.dst, port, remotePort);
+    const { flows, now } = this.#worker;
+    const key = fillKey(this.#key, protocol, this.#four.dst, port, remotePort);
     readWords(packet, ip.start + IPV6_SRC, key.words, 1);
-    let session = this.#flows.sessions.find(key, this.#now);
+    let session = flows.sessions.find(key, now);
     if (session < 0) {
       if (protocol === Protocol.Tcp && (flags & OPENING) !== Tcp.Syn) {
         return refuse(packet, "no session", context);
       }
-      session = this.#flows.open(key, this.#poolOf(key.words), true, this.#now);
+      session = flows.open(key, this.#poolOf(key.words), true, now);
       if (session < 0) return refuse(packet, "no port", context);
-      this.#watch(context);
+      this.#worker.watch(context);
     }
-    this.#flows.note(session, protocol, true, flags, this.#now);
-    this.#four.src = this.#outside[this.#flows.outsideOf(session)]!;
-    this.#idStart = this.#flows.idStartOf(session);
+    flows.note(session, protocol, true, flags, now);
+    this.#four.src = this.#outside[flows.outsideOf(session)]!;
+    this.#idStart = flows.idStartOf(session);
     return session;
   }
 
@@ -432,22 +375,23 @@ export class Nat64 implements Stage {
     context: StageContext,
   ): number {
     if (handOverToOwner(packet, port, context.direction, context)) return -1;
+    const { flows, now } = this.#worker;
     const outside = this.#outside.indexOf(ip.dst);
-    const binding = this.#flows.bindingAt(protocol, outside, port);
+    const binding = flows.bindingAt(protocol, outside, port);
     if (binding < 0) return refuse(packet, "no mapping", context);
-    const key = this.#fill(protocol, ip.src, this.#flows.insidePortOf(binding), remotePort);
-    this.#flows.readInside(binding, key.words);
-    let session = this.#flows.sessions.find(key, this.#now);
+    const key = fillKey(this.#key, protocol, ip.src, flows.insidePortOf(binding), remotePort);
+    flows.readInside(binding, key.words);
+    let session = flows.sessions.find(key, now);
     if (session < 0) {
       if (protocol === Protocol.Icmpv6) return refuse(packet, "no mapping", context);
-      if (!this.#isOpen && !this.#flows.knows(key)) return refuse(packet, "filtered", context);
+      if (!this.#isOpen && !flows.knows(key)) return refuse(packet, "filtered", context);
       if (protocol === Protocol.Tcp && (flags & OPENING) !== Tcp.Syn) {
         return refuse(packet, "no session", context);
       }
-      session = this.#flows.open(key, outside, false, this.#now);
+      session = flows.open(key, outside, false, now);
       if (session < 0) return refuse(packet, "no port", context);
     }
-    this.#flows.note(session, protocol, false, flags, this.#now);
+    flows.note(session, protocol, false, flags, now);
     return session;
   }
 
@@ -460,26 +404,14 @@ export class Nat64 implements Stage {
 
   /** Records the address of later fragments. */
   #noteFirst(ip: Ip, context: StageContext): void {
-    this.#fragments.note(ip, this.#now);
-    this.#watch(context);
+    this.#fragments.note(ip, this.#worker.now);
+    this.#worker.watch(context);
   }
 
   #exceeded(packet: Packet, context: StageContext): false {
     if (this.#errors === undefined) context.drop(packet, "ttl exceeded");
     else this.#errors.answer(packet, IcmpError.TimeExceeded, context, "ttl exceeded");
     return false;
-  }
-
-  /** Fills in the key of a session, except the inside address. */
-  #fill(protocol: number, remote: number, port: number, remotePort: number): FlowKey {
-    const key = this.#key;
-    const { words } = key;
-    key.length = words.length;
-    words[0] = 6 << 8 | protocol;
-    words[5] = remote;
-    words[6] = words[7] = words[8] = 0;
-    words[9] = port << 16 | remotePort;
-    return key;
   }
 
   /** Index of the outside address that an inside address always gets. */
@@ -490,7 +422,7 @@ export class Nat64 implements Stage {
 
   /** Takes an identification for a packet of the current session, one per segment; unique across workers. */
   #nextId({ segmentSize, length }: Packet): number {
-    const { index, count } = this.#worker;
+    const { index, count } = this.#worker.place;
     const taken = segmentSize > 0 ? Math.ceil(length / segmentSize) : 1;
     return this.#ids.next(this.#idStart, taken) * count + index & 0xffff;
   }

@@ -1,0 +1,103 @@
+/** Ports of a NAT, which its workers share, and the flows that hold them: their start, restart and expiry on each worker. */
+
+import type { Packet } from "../core/packet.ts";
+import { type Direction, SINGLE_WORKER, type StageContext, type WorkerPlace } from "../core/stage.ts";
+
+// Implementation
+/** Interval between searches for idle flows, as long as there are flows (ms). */
+const EXPIRY_INTERVAL = 1000;
+
+/** Tells whether a worker owns a port; the same one owns an even port and the next, so that a NAT can keep parity. */
+export function ownsPort(port: number, worker: WorkerPlace): boolean {
+  return portOwner(port, worker) === worker.index;
+}
+
+/** Hands a packet over if another worker owns its port; returns whether it did. */
+export function handOverToOwner(
+  packet: Packet,
+  port: number,
+  direction: Direction,
+  context: StageContext,
+): boolean {
+  const owner = portOwner(port, context.worker);
+  if (owner === context.worker.index) return false;
+  context.handOver(packet, owner, direction);
+  return true;
+}
+
+function portOwner(port: number, { count }: WorkerPlace): number {
+  return count === 1 ? 0 : (port >>> 1) % count;
+}
+
+/** Flows of a NAT on one worker. */
+export interface PortFlows<Saved> {
+  /** Number of flows. */
+  readonly size: number;
+  /** Returns all flows as JSON values. */
+  save(now: number): Saved;
+  /** Restores saved flows, except those whose port is not available on this worker. */
+  restore(saved: Saved, now: number): void;
+  /** Removes some idle flows; returns whether there may be more. */
+  expire(now: number): boolean;
+}
+
+/** The worker of a NAT, its time and its flows. */
+export class NatWorker<Flows extends PortFlows<Saved>, Saved> {
+  /** Place of this worker, known from the first call on. */
+  place: WorkerPlace = SINGLE_WORKER;
+  /** Time of the current call. */
+  now = 0;
+  /** Flows of this worker. */
+  flows: Flows;
+  readonly #create: (place: WorkerPlace) => Flows;
+  #isStarted = false;
+  #isTicking = false;
+  #saved: Saved | undefined;
+
+  constructor(create: (place: WorkerPlace) => Flows) {
+    this.#create = create;
+    this.flows = create(SINGLE_WORKER);
+  }
+
+  /** Starts every call of the stage: takes the time and, on the first call, creates and restores the worker's flows. */
+  begin(context: StageContext): void {
+    this.now = context.now;
+    if (!this.#isStarted) this.#start(context);
+  }
+
+  /** Returns the flows for {@linkcode NatWorker.restore}. */
+  save(): Saved {
+    return this.#saved ?? this.flows.save(this.now);
+  }
+
+  /** Replaces all flows on the next call of the stage. */
+  restore(saved: Saved): void {
+    this.#saved = saved;
+    this.#isStarted = false;
+  }
+
+  /** Requests ticks, as long as there are flows. */
+  watch(context: StageContext): void {
+    if (this.#isTicking) return;
+    this.#isTicking = true;
+    context.wake();
+  }
+
+  /** Removes idle flows; returns when the next tick is due: after `due` ms at the latest, which is finite for other work. */
+  tick(due: number): number | undefined {
+    if (this.flows.expire(this.now)) return 0;
+    this.#isTicking = this.flows.size > 0 || due < Infinity;
+    return this.#isTicking ? Math.min(EXPIRY_INTERVAL, due) : undefined;
+  }
+
+  #start(context: StageContext): void {
+    this.#isStarted = true;
+    this.place = context.worker;
+    if (this.#saved === undefined && this.place.count === 1) return;
+    this.flows = this.#create(this.place);
+    if (this.#saved === undefined) return;
+    this.flows.restore(this.#saved, this.now);
+    this.#saved = undefined;
+    this.watch(context);
+  }
+}
