@@ -1,4 +1,4 @@
-/** Stages made of handlers: functions that return a verdict for each packet. */
+/** Handlers (functions that return a verdict for each packet) as stages, and the checks of stages. */
 
 import {
   opposite,
@@ -11,7 +11,7 @@ import {
 } from "../../lib/core/mod.ts";
 import { gotValue } from "../../lib/core/options.ts";
 
-/** A handler as a stage. It is called once per packet and never sees the batch. */
+/** A stage that calls a handler once per packet. The handler never sees the batch. */
 export class HandlerStage implements Stage {
   readonly name: string;
   readonly #handler: PacketHandler;
@@ -28,7 +28,7 @@ export class HandlerStage implements Stage {
       const packet = packets[i]!;
       const verdict = handler(packet, context);
       if (verdict === undefined || verdict === Verdict.Pass) continue;
-      this.#settle(packet, verdict, context);
+      this.#apply(packet, verdict, context);
     }
   }
 
@@ -36,7 +36,7 @@ export class HandlerStage implements Stage {
     this.outbound(batch, context);
   }
 
-  #settle(packet: Packet, verdict: unknown, context: StageContext): void {
+  #apply(packet: Packet, verdict: unknown, context: StageContext): void {
     if (verdict === Verdict.Drop) context.drop(packet, this.name);
     else if (verdict === Verdict.Reply) {
       context.emit(packet, opposite(context.direction));
@@ -47,7 +47,7 @@ export class HandlerStage implements Stage {
   }
 }
 
-/** Returns a stage unchanged, and wraps a handler in one. Throws a `TypeError` for anything else. */
+/** Returns a stage unchanged, and a handler as a stage. @throws {TypeError} for any other value. */
 export function toStage(stage: Stage | PacketHandler): Stage {
   if (typeof stage === "function") return new HandlerStage(stage);
   if (stage === null || typeof stage !== "object") {

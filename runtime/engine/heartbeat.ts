@@ -1,19 +1,19 @@
-/** The loop's signs of life, which the watchdog reads from its own thread. */
+/** Signs of life of the loop, which the watchdog reads from its own thread. */
 
-/** Two numbers in shared memory, and the names of the stages that the second one counts. */
+/** A counter that shows that the loop runs, and the number of the running stage, in shared memory. */
 export class Heartbeat {
-  /** `[0]`: a counter that grows while the loop runs. `[1]`: the number of the running stage, 0 for none. */
+  /** `[0]`: counter, which grows while the loop runs. `[1]`: number of the running stage; 0 for other code. */
   readonly cells: Int32Array<SharedArrayBuffer> = new Int32Array(new SharedArrayBuffer(8));
-  /** Names of stages, by number. */
+  /** Names for messages, by stage number. */
   readonly names: string[] = ["code outside of its stages"];
-  /** The worker, for messages: `" in worker 1"`; empty in a script that runs once. */
+  /** Worker for messages, such as `" in worker 1"`; empty in a script with a single worker. */
   worker = "";
-  /** Called after a name was added. */
+  /** Called after a name has been added. */
   onName: (() => void) | undefined;
 
   readonly #free: number[] = [];
 
-  /** Returns a number for a stage, valid until {@linkcode Heartbeat.forget}. */
+  /** Assigns a number to a stage, until {@linkcode Heartbeat.forget}. */
   name(stage: string): number {
     const number = this.#free.pop() ?? this.names.length;
     this.names[number] = `stage "${stage}"`;
@@ -21,7 +21,7 @@ export class Heartbeat {
     return number;
   }
 
-  /** Frees the number of a stage. */
+  /** Frees the number of a stage for another one. */
   forget(number: number): void {
     this.#free.push(number);
   }
@@ -31,7 +31,7 @@ export class Heartbeat {
     return this.names[this.cells[1]!]!;
   }
 
-  /** Shows that the loop runs. */
+  /** Increments the counter. */
   beat(): void {
     this.cells[0]!++;
   }

@@ -1,4 +1,4 @@
-/** Accounting of one tunnel: its counters, and the return of its packets to the pool. */
+/** Accounting of one tunnel: counters, and the return of packets to the pool. */
 
 import {
   Direction,
@@ -10,19 +10,18 @@ import {
 import { Counters } from "../../lib/core/stats.ts";
 import { OUT_OF_SLOT } from "../../lib/core/packet.ts";
 
-/** Counts packets that leave a tunnel other than through its ends, and gives them back to the pool. */
+/** Counts the packets that leave a tunnel without reaching an end, and returns them to the pool. */
 export class Ledger {
   /** Counters of the tunnel. */
   readonly counters: Counters = new Counters();
-  /** The pool of all packets of the loop. */
+  /** Pool of the packets of all tunnels of the loop. */
   readonly pool: PacketPool;
 
-  /** Makes a ledger whose counters are zero. */
   constructor(pool: PacketPool) {
     this.pool = pool;
   }
 
-  /** Counters of one direction. */
+  /** Returns the counters of one direction. */
   flow(direction: Direction): FlowStats {
     return direction === Direction.Outbound ? this.counters.outbound : this.counters.inbound;
   }
@@ -39,7 +38,7 @@ export class Ledger {
     batch.clear();
   }
 
-  /** Drops the packets of a batch that were moved out of their slots, and compacts the batch. */
+  /** Drops the packets of a batch that a script has moved out of their slots, and compacts the batch. */
   discardOutside(batch: PacketBatch): void {
     for (let i = 0; i < batch.length; i++) {
       const packet = batch.packets[i]!;
@@ -49,9 +48,9 @@ export class Ledger {
   }
 
   /**
-   * Gives a packet back to the pool, and counts it if it is malformed.
+   * Returns a packet to the pool, and counts it if it is malformed.
    *
-   * @throws {TypeError} when the packet is free already.
+   * @throws {TypeError} when the packet is already free.
    */
   giveBack(packet: Packet): void {
     packet.isFixed = packet.owner === this.pool;

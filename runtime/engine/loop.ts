@@ -1,13 +1,13 @@
 /**
  * The loop that moves the packets of all tunnels of a thread; each thread has one.
  *
- *     burst ── breathes every tunnel, again while there is more to do; waits on this thread while traffic is recent
+ *     burst ── breathes every tunnel, repeatedly while packets move; waits on this thread while traffic is recent
  *       │        a breath: read a bounded batch, run the stages, write; the other direction; due ticks
  *       ▼
- *     turn ─── of Deno's event loop, every 8 to 12 ms: signals, timers, other code of the script;
+ *     turn ─── of Deno's event loop, for signals, timers and other code of the script: every 8 to 12 ms, or
  *       │      every 1 ms or 16 breaths if an end uses Deno's sockets
  *       ▼
- *     rest ─── no recent traffic, or an end on Deno's sockets: one asynchronous wait for all ends, until the next tick
+ *     rest ─── without recent traffic, or with an end on Deno's sockets: an asynchronous wait for ends and ticks
  */
 
 import { setImmediate } from "node:timers";
@@ -19,73 +19,76 @@ import { WakeWaiter } from "./wake_waiter.ts";
 
 // Implementation
 /**
- * Maximum time that signals and timers wait under load. A turn of the event loop costs 40 to 130 us: at 20,000 packets
- * a second, one turn each millisecond took a third of the loop's time.
+ * Maximum time that signals and timers wait under load. A turn of the event loop takes 40 to 130 us: at 20,000 packets
+ * per second, one turn per millisecond took a third of the loop's time.
  */
 const BURST = { breaths: 1024, milliseconds: 8 } as const;
 /**
- * Maximum delay of a due turn, which waits for a gap in the traffic (milliseconds). A reply to the last packet arrives
- * within `REPLY_TIME` and would wait for the turn: with pings in step with turns, round trips doubled.
+ * Maximum time that a due turn waits for a gap in the traffic (milliseconds). A gap begins `REPLY_TIME` after the last
+ * packet, because a reply to it would otherwise wait for the turn: round trips of pings in step with turns doubled.
  */
 const MAX_TURN_DELAY = 4;
 const REPLY_TIME = 1;
-/** Burst of a loop with an end on Deno's sockets, whose packets move in turns. */
+/** Burst of a loop with an end on Deno's sockets, whose packets move only during turns. */
 const SOCKET_BURST = { breaths: 16, milliseconds: 1 } as const;
-/** Interval at which watched descriptors are polled under load (milliseconds). */
+/** Interval between polls of the watched descriptors under load (milliseconds). */
 const WATCH_INTERVAL = 10;
 /**
- * Waits in a row that end at once although no packet can move, as with a removed device whose far end is full; after
- * these, the loop pauses (milliseconds) instead of spinning.
+ * Number of consecutive waits that end at once although no packet can move, after which the loop pauses instead of
+ * spinning; and the pause (milliseconds). Example: the device has been removed while the far end is full.
  */
 const EMPTY_WAITS = 4;
 const EMPTY_WAIT_PAUSE = 10;
 /**
- * Turns between polls of Deno's sockets, while the loop is busy and an end uses one; and the interval of polls in every
- * case, for signals and the script's own sockets (milliseconds).
+ * Turns between polls of Deno's sockets while the loop is busy and an end uses one; and the maximum interval between
+ * polls in any loop, for signals and the script's own sockets (milliseconds).
  */
 const SOCKET_TURNS = 4;
 const SOCKET_POLL_INTERVAL = 16;
 /**
- * Time after the last packet for which the loop waits on this thread (milliseconds). With packets 10 ms apart, it
- * wakes on the thread in 55 to 65 us; an asynchronous wait, which takes two threads and Deno's event loop, wakes in
- * 185 us: a ping each second took 194 us instead of 370 us (`deno task bench latency`). Waiting on the thread takes 1
- * to 2 % of a processor, an asynchronous wait nothing. The alternatives were no better (`deno task bench parking`): a
- * polling worker takes 90 to 165 us by Atomics.wait, 145 to 240 us by Atomics.waitAsync, 235 to 330 us by
- * postMessage; io_uring takes 55 to 75 us. Spinning takes 10 to 20 us and a whole processor; 50 us of it before each
- * wait quadrupled the processor time at 5,000 packets a second and shortened no wait.
+ * Time after the last packet for which the loop waits on this thread (milliseconds).
+ *
+ * With packets 10 ms apart, a wait on this thread wakes up within 55 to 65 us. An asynchronous wait, which involves two
+ * threads and Deno's event loop, takes 185 us. One ping per second took 194 us instead of 370 us (`deno task bench
+ * latency`). Waiting on this thread uses 1 to 2 % of a processor, an asynchronous wait none.
+ *
+ * The alternatives were no better (`deno task bench parking`). A polling worker wakes the loop within 90 to 165 us with
+ * Atomics.wait, 145 to 240 us with Atomics.waitAsync, 235 to 330 us with postMessage; io_uring takes 55 to 75 us.
+ * Spinning takes 10 to 20 us and a whole processor. Spinning for 50 us before each wait quadrupled the processor time
+ * at 5,000 packets per second and shortened no wait.
  */
 const IDLE_AFTER = 1500;
 
 const NOTHING = new Uint8Array(0);
 
-/** Reasons why a burst ends: a turn is due, under load or not; no traffic; descriptors that are ready without packets. */
+/** Next step after a burst: a turn under load, a turn, a rest, or a pause when ready descriptors bring no packets. */
 const After = { BusyTurn: 0, Turn: 1, Rest: 2, Pause: 3 } as const;
 type After = typeof After[keyof typeof After];
 
-/** Result of a breath: no packet moved; packets moved; packets moved and there may be more to do at once. */
+/** Result of a breath: `Idle` if no packet moved; `More` if the next breath can probably move packets at once. */
 export const Breath = { Idle: 0, Moved: 1, More: 2 } as const;
-/** One of the values of {@linkcode Breath}. */
+/** See {@linkcode Breath}. */
 export type Breath = typeof Breath[keyof typeof Breath];
 
 /** A tunnel as the loop sees it. */
 export interface LoopMember {
-  /** The name in messages. */
+  /** Name for messages. */
   readonly name: string;
-  /** Time of its next tick (monotonic milliseconds). */
+  /** Time of the next tick (monotonic milliseconds). */
   readonly due: number;
-  /** True if each of its ends has a descriptor that this thread can wait for. */
+  /** True if this thread can wait for each end through a descriptor. */
   readonly waitable: boolean;
-  /** Moves packets once; after a wait, only from the ends that were found ready. */
+  /** Performs one breath; after a wait, reads only the ends that were ready. */
   breathe(now: number, waited: Waiter | undefined): Breath;
-  /** Adds the descriptors to wait for. */
+  /** Adds its descriptors to the wait. */
   arm(waiter: Waiter): void;
-  /** Ends it, after its breath threw. */
+  /** Ends the tunnel after its breath threw. */
   fail(error: unknown): void;
 }
 
 /** The loop of one thread. */
 export class Loop {
-  /** The pool of the packets of all its tunnels. */
+  /** Pool of the packets of all tunnels. */
   readonly pool: PacketPool = new PacketPool();
   /** Signs of life for the watchdog. */
   readonly heartbeat: Heartbeat = new Heartbeat();
@@ -93,7 +96,7 @@ export class Loop {
   readonly #clock: Clock;
   readonly #members: LoopMember[] = [];
   #waiter: Waiter = new WakeWaiter();
-  /** True while the waiter is the system's, for descriptors. */
+  /** True while the waiter waits for descriptors. */
   #waits = false;
   #tunnels = 0;
   #running: Promise<void> | undefined;
@@ -107,13 +110,13 @@ export class Loop {
   #emptyWaits = 0;
   #endPause: (() => void) | undefined;
 
-  /** Makes a loop that reads `clock` once a breath. */
+  /** Creates a loop that reads the clock once per breath. */
   constructor(clock: Clock = performance) {
     this.#clock = clock;
     this.pool.onRoom = () => this.wake();
   }
 
-  /** Counts an open tunnel. One with a descriptor among its ends (`needsWait`) makes the loop use the system's wait. */
+  /** Adds an open tunnel. `needsWait` is true if any of its ends has a descriptor, which the loop then waits for. */
   async acquire(needsWait: boolean): Promise<void> {
     if (needsWait && !this.#waits) {
       const waiter = await openWaiter();
@@ -128,8 +131,8 @@ export class Loop {
   }
 
   /**
-   * Forgets a closed tunnel and its descriptors; with the last tunnel, the system's wait is closed. Settled when no
-   * wait refers to the descriptors and no turn is in progress.
+   * Removes a closed tunnel and its descriptors. Resolves when no wait refers to the descriptors and no turn is in
+   * progress. The loop waits for descriptors until its last tunnel is removed.
    */
   async release(waitables: readonly Waitable[]): Promise<void> {
     const waiter = this.#waiter;
@@ -143,7 +146,7 @@ export class Loop {
     await Promise.all([...forgotten, this.#turning]);
   }
 
-  /** Adds a descriptor to the loop's wait; `readable` is called when it can be read. The returned function removes it. */
+  /** Calls `readable` whenever a descriptor is readable, until the returned function is called. */
   watch(waitable: Waitable, readable: () => void): () => void {
     return this.#waiter.watch(waitable, readable);
   }
@@ -162,7 +165,7 @@ export class Loop {
     this.wake();
   }
 
-  /** Requests a breath. */
+  /** Requests a breath of every tunnel. */
   wake(): void {
     if (this.#woken) return;
     this.#woken = true;
@@ -171,7 +174,7 @@ export class Loop {
   }
 
   async #run(): Promise<void> {
-    // The caller of join() may have more to do before the first packet.
+    // The caller of join() may have to run more code before the first packet.
     await turn();
     try {
       while (this.#members.length > 0) {
@@ -183,26 +186,26 @@ export class Loop {
         else await this.#turn(after === After.BusyTurn);
       }
     } catch (error) {
-      // Breaths and turns do not throw, so the wait did: no tunnel can continue.
+      // Breaths and turns do not throw, so the wait has failed and no tunnel can continue.
       for (const member of [...this.#members]) member.fail(error);
     } finally {
       this.#running = undefined;
     }
   }
 
-  /** Breathes while there is more to do, and waits for packets; returns why it stopped. */
+  /** Breathes while packets move, waiting for them on this thread; returns the next step. */
   #burst(): After {
     const waitable = this.#waitable;
     const { breaths, milliseconds } = waitable ? BURST : SOCKET_BURST;
     let now = this.#clock.now();
-    // A rest is not always a turn: the loop can be woken again and again without one.
+    // A turn is due from here on, since rests need not include one: `wake` can end each of them at once.
     const end = this.#lastTurn + milliseconds;
     let waited: Waiter | undefined;
     for (let breath = 0; breath < breaths; breath++) {
       const came = this.#breatheAll(now, waited);
       waited = undefined;
       if (came < Breath.More && !this.#woken) {
-        // The last breath may have made a stage wait, which no descriptor shows.
+        // Checked again, because the last breath may have made a stage wait for a promise.
         if (!this.#waitable || now - this.#lastWork >= IDLE_AFTER) return now < end ? After.Rest : After.Turn;
         const due = this.#arm();
         const until = Math.max(end, Math.min(this.#lastWork + REPLY_TIME, end + MAX_TURN_DELAY));
@@ -223,7 +226,7 @@ export class Loop {
     this.heartbeat.beat();
     let most: Breath = Breath.Idle;
     for (let i = this.#members.length - 1; i >= 0; i--) {
-      // A breath may end several tunnels.
+      // A breath may have ended several tunnels.
       const member = this.#members[i];
       if (member === undefined) continue;
       const came = this.#breathe(member, now, waited);
@@ -233,7 +236,7 @@ export class Loop {
       this.#lastWork = now;
       this.#emptyWaits = 0;
     }
-    // An end that only refused packets requests another breath: the wait was not empty.
+    // The wait was not empty if an end requested another breath, as ends that refuse packets do.
     if (this.#woken) this.#emptyWaits = 0;
     return most;
   }
@@ -252,7 +255,7 @@ export class Loop {
     }
   }
 
-  /** True if packets can arrive through descriptors only. */
+  /** True if packets arrive only through descriptors. */
   get #waitable(): boolean {
     return this.#waits && this.#members.every((member) => member.waitable);
   }
@@ -274,7 +277,7 @@ export class Loop {
     if (ready && ++this.#emptyWaits > EMPTY_WAITS && !this.#woken) await this.#pause();
   }
 
-  /** Leaves the thread to other code for 10 ms, or until a breath is requested: ready descriptors bring no packets. */
+  /** Waits for 10 ms or until a breath is requested, ignoring descriptors. */
   #pause(): Promise<void> {
     return new Promise((resolve) => {
       const end = () => {
@@ -304,7 +307,7 @@ export class Loop {
   }
 }
 
-/** Message for V8's and Deno's errors about a buffer that cannot be transferred; `undefined` for other errors. */
+/** Returns a message for the errors of V8 and Deno about buffers that cannot be transferred; otherwise `undefined`. */
 function transferMessage(error: unknown): string | undefined {
   return error instanceof TypeError && /detachable|transferable/.test(error.message)
     ? "Cannot transfer a packet's memory: the pool owns it: transfer a copy, packet.data.slice()"
@@ -316,9 +319,9 @@ function turn(): Promise<void> {
 }
 
 /**
- * Runs a turn in which Deno also polls its sockets. A thread that always has work polls them only in every 61st turn
- * (tokio's event interval), so packets would wait for 60 ms. While a task runs in Deno's thread pool, the thread is
- * idle and polls; a digest of no bytes is the shortest such task that needs no permission (70 to 350 us).
+ * Runs a turn in which Deno also polls its sockets. A thread that always has work polls them only every 61st turn
+ * (tokio's event interval), so packets would wait for up to 60 ms. A thread that waits for a task in Deno's thread pool
+ * is idle and polls: the digest of no bytes is the shortest such task without a permission (70 to 350 us).
  */
 async function turnWithSockets(): Promise<void> {
   await crypto.subtle.digest("SHA-256", NOTHING);

@@ -1,7 +1,4 @@
-/**
- * The exit of a tunnel to one of its ends. It checks packets, segments super-packets if the end does not take them, and
- * writes.
- */
+/** The exit of a tunnel to one end: checks packets, segments super-packets unless the end takes them, and writes. */
 
 import type { Direction, FlowStats, Packet, PacketBatch, TunnelEnd } from "../../lib/core/mod.ts";
 import { writeTo } from "../../lib/core/write_to.ts";
@@ -12,27 +9,26 @@ import { SegmentQueue } from "./segment_queue.ts";
 const MAX_SEGMENTS = 128;
 const GSO_BY_FRAGS = 65_535;
 
-/** The exit to one end. */
+/** The exit of a tunnel to one end. */
 export class Outlet {
   readonly #ledger: Ledger;
   readonly #flow: FlowStats;
   readonly #segmenting: SegmentQueue;
 
-  /** Makes the exit of a direction. */
   constructor(ledger: Ledger, direction: Direction) {
     this.#ledger = ledger;
     this.#flow = ledger.flow(direction);
     this.#segmenting = new SegmentQueue(ledger);
   }
 
-  /** Number of packets that have left their batch and have not reached the end. */
+  /** Number of packets between the batch and the end. */
   get queued(): number {
     return this.#segmenting.queued;
   }
 
   /**
-   * Writes a batch to the end; returns whether the end took any packet. Ends pass bytes to the system by address, so
-   * packets that a script has moved out of their slots are dropped here.
+   * Writes a batch to the end; returns true if any packet left the batch. Packets that a script has moved out of their
+   * slots are dropped, because ends give the system the memory address of the bytes.
    */
   exhale(end: TunnelEnd, batch: PacketBatch): boolean {
     const segmenting = this.#segmenting;
@@ -59,7 +55,8 @@ export class Outlet {
       segmenting.fill(batch);
       if (!this.#writeSegments(end)) return moved;
       moved = true;
-      // An end that has taken everything so far may not request the rest; the pool wakes the loop when it has a slot.
+      // Continues here because an end that has taken all packets may not request another breath; an empty pool, on the
+      // other hand, wakes the loop when a slot is free.
     } while (
       segmenting.segments.length === 0 &&
       (batch.length > 0 || segmenting.queued > 0 && this.#ledger.pool.available(1) > 0)
@@ -67,7 +64,7 @@ export class Outlet {
     return true;
   }
 
-  /** Drops the packets that {@linkcode queued} counts. */
+  /** Drops the packets between the batch and the end. */
   clear(reason: string): void {
     this.#segmenting.clear(reason);
   }
@@ -83,7 +80,7 @@ export class Outlet {
     return this.#write(end, segments, bytes);
   }
 
-  /** Writes packets, `bytes` long in all; returns whether the end took any. */
+  /** Writes packets with a total of `bytes` bytes; returns true if the end took any. */
   #write(end: TunnelEnd, batch: PacketBatch, bytes: number): boolean {
     const { length } = batch;
     try {
@@ -97,7 +94,7 @@ export class Outlet {
     return batch.length < length;
   }
 
-  /** Counts the packets that have left a batch since it had `length` packets and `bytes` bytes. */
+  /** Counts the packets that the end took from a batch that had `length` packets and `bytes` bytes. */
   #count(length: number, bytes: number, batch: PacketBatch): void {
     let left = 0;
     for (let i = 0; i < batch.length; i++) left += batch.packets[i]!.length;
@@ -106,7 +103,7 @@ export class Outlet {
   }
 }
 
-/** Tells whether Linux takes a super-packet: it takes at most 128 segments, each shorter than 65,535 bytes. */
+/** Returns true if Linux takes a super-packet: at most 128 segments, each shorter than 65,535 bytes. */
 function passesWhole({ segmentSize, length }: Packet): boolean {
   return segmentSize >>> 0 === segmentSize && segmentSize < GSO_BY_FRAGS &&
     length <= segmentSize * MAX_SEGMENTS;

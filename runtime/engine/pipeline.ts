@@ -4,9 +4,9 @@
  *     device ─► outbound[0] ─ stage 0 ─► outbound[1] ─ stage 1 ─► outbound[2] ─► far end
  *     device ◄─ inbound[0] ◄─ stage 0 ── inbound[1] ◄─ stage 1 ── inbound[2] ◄── far end
  *
- * Batches stand between the stages. A batch is swapped into the next place as a whole, so packets are not moved one by
- * one. A packet that stage `i` turns round is pushed into the other row beside stage `i`: it passes back through the
- * stages that it has come through.
+ * Batches stand between the stages. A whole batch is swapped into the next place, so packets are not moved one by one.
+ * A packet that stage `i` turns round goes into the other row beside stage `i`, and so passes back through the stages
+ * that it has already passed.
  */
 
 import { errorMessage } from "../../driver/error.ts";
@@ -30,16 +30,16 @@ import type { SegmentQueue } from "./segment_queue.ts";
 import { StagePlace, type StageRow } from "./stage_place.ts";
 
 // Implementation
-/** Packets that may wait for an end while the other end is still read. */
+/** Maximum number of packets that wait for an end while that end is still read. */
 const TURNED_LIMIT = 256;
 
-/** The tunnel, as its pipeline sees it. */
+/** The part of a tunnel that its pipeline uses. */
 export interface PipelineHost {
   /** Accounting of the tunnel. */
   readonly ledger: Ledger;
   /** Signs of life for the watchdog. */
   readonly heartbeat: Heartbeat;
-  /** Link to the other workers; `undefined` in a script that runs once. */
+  /** Link to the other workers; `undefined` in a script with a single worker. */
   readonly others: OtherWorkers | undefined;
   /** Requests a breath. */
   wake(): void;
@@ -49,15 +49,15 @@ export interface PipelineHost {
 export interface OtherWorkers {
   /** This worker. */
   readonly place: WorkerPlace;
-  /** Copies a packet for the same stage of another worker; returns whether there was room. */
+  /** Copies a packet to the same stage of another worker; returns false if there is no room. */
   send(packet: Packet, worker: number, stage: number, direction: Direction): boolean;
 }
 
-/** The row of stages of one tunnel. */
+/** The stages of one tunnel and the batches between them. */
 export class Pipeline implements StageRow {
   /** Outbound batches before each stage; the last one waits for the far end. */
   readonly outbound: LendingBatch[] = [];
-  /** Inbound batches behind each stage; the first one waits for the device. */
+  /** Inbound batches after each stage; the first one waits for the device. */
   readonly inbound: LendingBatch[] = [];
   /** Accounting of the tunnel. */
   readonly ledger: Ledger;
@@ -68,12 +68,12 @@ export class Pipeline implements StageRow {
 
   readonly #host: PipelineHost;
   readonly #places: StagePlace[];
-  /** Indexes of the stages with `segmented`, which take no super-packets. */
+  /** Indexes of the stages with `segmented`, which need super-packets to be segmented. */
   readonly #segmented: number[];
   readonly #farOutlet: Outlet;
   readonly #deviceOutlet: Outlet;
 
-  /** Makes a pipeline of stages in outbound order. */
+  /** Creates a pipeline of stages in outbound order. */
   constructor(stages: readonly Stage[], host: PipelineHost) {
     this.#host = host;
     this.ledger = host.ledger;
@@ -105,7 +105,7 @@ export class Pipeline implements StageRow {
     return this.inbound[this.#places.length]!;
   }
 
-  /** Number of inbound packets inside. */
+  /** Number of inbound packets inside, without those held by stages. */
   get inboundLength(): number {
     let sum = this.#deviceOutlet.queued;
     for (const batch of this.inbound) sum += batch.length;
@@ -123,19 +123,19 @@ export class Pipeline implements StageRow {
     return this.forDevice.length + this.#deviceOutlet.queued;
   }
 
-  /** True if the device may be read: there is room towards the far end and back. */
+  /** True if the device may be read, because there is room both for the far end and for replies. */
   get wantsOutbound(): boolean {
     return this.waitingForFar === 0 && this.waitingForDevice < TURNED_LIMIT &&
       !this.#isSegmenting(Direction.Outbound);
   }
 
-  /** True if the far end may be read: there is room towards the device and back. */
+  /** True if the far end may be read, because there is room both for the device and for replies. */
   get wantsInbound(): boolean {
     return this.waitingForDevice === 0 && this.waitingForFar < TURNED_LIMIT &&
       !this.#isSegmenting(Direction.Inbound);
   }
 
-  /** Number of packets inside: held by stages, or between them. */
+  /** Number of packets inside: held by stages or waiting between them. */
   get queued(): number {
     let sum = this.#farOutlet.queued;
     for (const place of this.#places) sum += place.held - place.claimed;
@@ -159,7 +159,7 @@ export class Pipeline implements StageRow {
   /**
    * Reads an end into the first batch of its direction; returns the number of packets.
    *
-   * @throws {TypeError} with the end's name, when the end threw or returned packets of another pool.
+   * @throws {TypeError} when the end threw or returned packets of another pool; the message names the end.
    */
   inhale(end: TunnelEnd, batch: PacketBatch, flow: FlowStats, now: number): number {
     const first = batch.length;
@@ -178,13 +178,13 @@ export class Pipeline implements StageRow {
       flow.bytesIn += packet.length;
     }
     flow.packetsIn += length - first;
-    // An end with a pool of its own takes all of its packets from that pool.
+    // Checking one packet suffices: an end with a pool of its own takes all packets from that pool.
     if (length > first && packets[first]!.pool !== this.ledger.pool) fault ??= this.#expelForeign(end, batch);
     if (fault !== undefined) throw fault;
     return length - first;
   }
 
-  /** Gives packets of other pools back to those. */
+  /** Returns packets of other pools to those pools. */
   #expelForeign(end: TunnelEnd, batch: PacketBatch): TypeError {
     for (const packet of batch) {
       if (packet.pool === this.ledger.pool) continue;
@@ -198,13 +198,13 @@ export class Pipeline implements StageRow {
     );
   }
 
-  /** True if a stage waits for promises. */
+  /** True if a stage waits for a promise. */
   get isWaiting(): boolean {
     for (const { stage } of this.#places) if (stage.isWaiting === true) return true;
     return false;
   }
 
-  /** True if packets wait before a stage that can run: turned round, emitted by a tick, or still to be segmented. */
+  /** True if packets wait for a stage that can run: turned round, emitted by a tick, or not yet segmented. */
   get pending(): boolean {
     for (let i = 0; i < this.#places.length; i++) {
       if (this.outbound[i]!.length > 0 && (this.waitingForFar === 0 || !this.#segmented.includes(i))) {
@@ -216,8 +216,8 @@ export class Pipeline implements StageRow {
   }
 
   /**
-   * Passes the packets of one direction through the stages; returns whether any moved. A stage with `segmented` gets
-   * one batch of segments a breath, and only if no packet waits for the end ahead; the rest waits before it.
+   * Passes the packets of one direction through the stages; returns true if any moved. A stage with `segmented` gets
+   * one batch of segments per breath, and only if no packet waits for the end; the other packets wait before the stage.
    */
   flow(direction: Direction, now: number): boolean {
     const { cells } = this.#host.heartbeat;
@@ -251,7 +251,7 @@ export class Pipeline implements StageRow {
     return moved;
   }
 
-  /** Passes one batch of segments through a stage, unless packets wait for the end ahead; returns whether it did. */
+  /** Passes one batch of segments through a stage; returns false instead if packets wait for the end. */
   #passSegments(
     place: StagePlace,
     inlet: SegmentQueue,
@@ -269,7 +269,7 @@ export class Pipeline implements StageRow {
     return true;
   }
 
-  /** Tells whether packets wait before a stage with `segmented`. */
+  /** Returns true if packets wait before a stage with `segmented`. */
   #isSegmenting(direction: Direction): boolean {
     for (const index of this.#segmented) {
       const inlet = this.#places[index]!.inlet(direction);
@@ -280,17 +280,17 @@ export class Pipeline implements StageRow {
     return false;
   }
 
-  /** Writes the packets that wait for the far end; returns whether it took any. */
+  /** Writes the packets that wait for the far end; returns true if any left. */
   exhaleToFar(end: TunnelEnd): boolean {
     return this.#farOutlet.exhale(end, this.forFar);
   }
 
-  /** Writes the packets that wait for the device; returns whether it took any. */
+  /** Writes the packets that wait for the device; returns true if any left. */
   exhaleToDevice(end: TunnelEnd): boolean {
     return this.#deviceOutlet.exhale(end, this.forDevice);
   }
 
-  /** Runs the ticks that are due; returns whether there were any. */
+  /** Runs the ticks that are due; returns false if there were none. */
   tick(now: number): boolean {
     let ticked = false;
     const { cells } = this.#host.heartbeat;
@@ -304,13 +304,13 @@ export class Pipeline implements StageRow {
     return ticked;
   }
 
-  /** Tells whether there is room for packets of other workers in a direction. */
+  /** Returns true if there is room for packets of other workers in a direction. */
   takes(direction: Direction): boolean {
     const waiting = direction === Direction.Outbound ? this.waitingForFar : this.waitingForDevice;
     return waiting < TURNED_LIMIT;
   }
 
-  /** Counts a dropped packet of another worker. */
+  /** Counts a packet of another worker that was dropped on arrival. */
   refuse(length: number, direction: Direction, reason: string): void {
     const flow = this.ledger.flow(direction);
     flow.packetsIn++;
@@ -318,20 +318,20 @@ export class Pipeline implements StageRow {
     this.ledger.counters.drop(reason);
   }
 
-  /** Takes a packet that a stage of another worker has handed over to the same stage here. */
+  /** Takes a packet that another worker has handed over, for the stage with the same index. */
   accept(packet: Packet, stage: number, direction: Direction, now: number): void {
     const isOutbound = direction === Direction.Outbound;
     const flow = this.ledger.flow(direction);
     flow.packetsIn++;
     flow.bytesIn += packet.length;
     packet.time = now;
-    // A script may use different stages in its workers.
+    // A script may use different stages in each worker.
     if (stage >= this.#places.length) return this.ledger.discard(packet, "hand-over to a missing stage");
     if (isOutbound) this.outbound[stage]!.push(packet);
     else this.inbound[stage + 1]!.push(packet);
   }
 
-  /** Hands a packet of a stage over to another worker. */
+  /** Hands a packet over to another worker, for the stage with the same index. */
   handOver(packet: Packet, worker: number, stage: number, direction: Direction): void {
     if (!packet.isInSlot) return this.ledger.discard(packet, OUT_OF_SLOT);
     if (!this.#host.others!.send(packet, worker, stage, direction)) {
@@ -340,7 +340,7 @@ export class Pipeline implements StageRow {
     const flow = this.ledger.flow(direction);
     flow.packetsOut++;
     flow.bytesOut += packet.length;
-    // The other worker counts it.
+    // The other worker counts it as malformed.
     packet.malformed = false;
     this.ledger.giveBack(packet);
   }
@@ -351,9 +351,9 @@ export class Pipeline implements StageRow {
   }
 
   /**
-   * Closes the stages, and drops all packets inside as `closed`.
+   * Closes the stages and drops all packets inside with the reason `closed`.
    *
-   * @throws {AggregateError} when stages threw; all are closed nevertheless.
+   * @throws {AggregateError} when stages threw, after all are closed.
    */
   close(): void {
     this.closed = true;
@@ -380,7 +380,7 @@ export class Pipeline implements StageRow {
 /**
  * Closes stages in order.
  *
- * @throws {AggregateError} when stages threw; all are closed nevertheless.
+ * @throws {AggregateError} when stages threw, after all are closed.
  */
 export function closeStages(stages: readonly Stage[]): void {
   const failures: unknown[] = [];

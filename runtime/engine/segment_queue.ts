@@ -1,7 +1,8 @@
 /**
- * Segmentation of super-packets before an end or a stage that does not take them: in order, and as fast as the segments
- * are taken. When the pool has no slot for the next segment and no segment waits here, the rest of the super-packet is
- * dropped: the packets behind it may hold the slots.
+ * Segmentation of super-packets before an end or a stage that does not take them, in order and on demand.
+ *
+ * When the pool has no slot for the next segment and no segment waits here, the rest of the super-packet is dropped.
+ * Waiting could last forever, because the packets behind it may hold the slots.
  */
 
 import { LendingBatch } from "../../lib/core/batch.ts";
@@ -9,25 +10,24 @@ import type { Packet, PacketBatch } from "../../lib/core/mod.ts";
 import { Segmenter } from "../../lib/split/segmenter.ts";
 import type { Ledger } from "./ledger.ts";
 
-/** Queue before one end or stage: ordinary packets, and the rest of the super-packet that is being segmented. */
+/** Queue before one end or stage: packets, and the super-packet that is being segmented. */
 export class SegmentQueue {
-  /** Packets to be taken next. */
+  /** Segments and ordinary packets, ready to be taken. */
   readonly segments: LendingBatch = new LendingBatch();
   readonly #ledger: Ledger;
   readonly #segmenter = new Segmenter();
   #packet: Packet | undefined;
 
-  /** Makes an empty queue. */
   constructor(ledger: Ledger) {
     this.#ledger = ledger;
   }
 
-  /** Number of packets that wait, including segments that are still to be made. */
+  /** Number of waiting packets, including future segments. */
   get queued(): number {
     return this.segments.length + (this.#packet === undefined ? 0 : this.#segmenter.remaining);
   }
 
-  /** Takes packets from the front of a batch and segments them, until the queue is full or the pool is empty. */
+  /** Takes packets from the front of a batch and segments them until the queue is full or the pool is empty. */
   fill(batch: PacketBatch): void {
     let taken = 0;
     while (this.#segment() && taken < batch.length && !this.segments.full) {
@@ -38,7 +38,10 @@ export class SegmentQueue {
     batch.shift(taken);
   }
 
-  /** Completes partial checksums of ordinary packets; returns whether there are super-packets, here or in the batch. */
+  /**
+   * Completes the partial checksums of ordinary packets in a batch. Returns true if {@linkcode fill} must be used,
+   * because the batch has super-packets or the queue is not empty.
+   */
   finish(batch: PacketBatch): boolean {
     const { packets, length } = batch;
     let isSuper = this.queued > 0;
@@ -56,7 +59,7 @@ export class SegmentQueue {
     this.#abandon(reason);
   }
 
-  /** Drops the rest of the super-packet, which counts as one packet: its remaining segments were counted as created. */
+  /** Drops the rest of the super-packet as one packet: the segments counted as created beforehand are subtracted. */
   #abandon(reason: string): void {
     if (this.#packet === undefined) return;
     this.#ledger.counters.created += 1 - this.#segmenter.remaining;
@@ -73,7 +76,7 @@ export class SegmentQueue {
     this.#ledger.counters.created += this.#segmenter.remaining - 1;
   }
 
-  /** Makes segments of the super-packet; returns whether none are left. */
+  /** Creates segments of the super-packet; returns true if none are left. */
   #segment(): boolean {
     if (this.#packet === undefined) return true;
     while (this.#segmenter.remaining > 0) {

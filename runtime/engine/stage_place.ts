@@ -1,4 +1,4 @@
-/** A stage at its place in a pipeline: its {@linkcode StageContext}, and the record of the packets that it claims. */
+/** A stage in a pipeline: its {@linkcode StageContext}, and the number of packets that it has claimed. */
 
 import {
   Direction,
@@ -17,28 +17,27 @@ import type { Ledger } from "./ledger.ts";
 import { HandlerStage } from "./handler.ts";
 import { SegmentQueue } from "./segment_queue.ts";
 
-/** The pipeline, as a stage's place sees it. */
+/** The part of a pipeline that its stages use. */
 export interface StageRow {
   /** Accounting of the tunnel. */
   readonly ledger: Ledger;
-  /** The worker that runs it. */
+  /** This worker. */
   readonly worker: WorkerPlace;
   /** True after `close`. */
   readonly closed: boolean;
   /** Outbound batches before each stage; the last one waits for the far end. */
   readonly outbound: readonly LendingBatch[];
-  /** Inbound batches behind each stage; the first one waits for the device. */
+  /** Inbound batches after each stage; the first one waits for the device. */
   readonly inbound: readonly LendingBatch[];
-  /** Hands a packet of a stage over to another worker. */
+  /** Hands a packet over to another worker, for the stage with the same index. */
   handOver(packet: Packet, worker: number, stage: number, direction: Direction): void;
   /** Requests a breath. */
   wake(): void;
 }
 
-/** A stage at its place: the context that the stage sees, and the record of the packets that it claims. */
+/** A stage in a pipeline, and the context that it sees. */
 export class StagePlace implements StageContext, Borrower {
   readonly stage: Stage;
-  /** The worker that runs the stage. */
   readonly worker: WorkerPlace;
   /** Number of the stage for the watchdog. */
   readonly number: number;
@@ -48,21 +47,21 @@ export class StagePlace implements StageContext, Borrower {
   direction: Direction = Direction.Outbound;
   /** Time of the next tick (monotonic milliseconds); `Infinity` for none. */
   due: number;
-  /** Number of packets that the stage holds or has made. */
+  /** Number of packets that the stage owns: held, or created and not yet emitted. */
   held = 0;
 
   readonly #row: StageRow;
   readonly #ledger: Ledger;
   readonly #dropped = new DropCounts();
   readonly #index: number;
-  /** Number of packets of the current batch that the stage has claimed; they leave the batch when the stage returns. */
+  /** Number of packets that the stage has claimed from the current batch; they leave it when the stage returns. */
   claimed = 0;
   #batch: PacketBatch | undefined;
-  /** Segmentation before a stage with `segmented`, outbound and inbound. */
+  /** Queues before a stage with `segmented`, by direction. */
   readonly #inlets: readonly (SegmentQueue | undefined)[];
-  /** The stage, if it is the one that enforces the far end's MTU. */
+  /** The stage, if it enforces the MTU of the far end. */
   readonly #endMtu: EndMtu | undefined;
-  /** True if the stage sees batches; a handler sees their packets only. */
+  /** True if the stage sees batches; handlers see only packets. */
   readonly #borrows: boolean;
 
   constructor(stage: Stage, index: number, number: number, row: StageRow) {
@@ -82,7 +81,7 @@ export class StagePlace implements StageContext, Borrower {
     );
   }
 
-  /** Counters of the stage: its drops by reason, and its own. */
+  /** Drops of the stage by reason, and its own counters. */
   get stats(): StageStats {
     const { name, counters = {} } = this.stage;
     const numbers = Object.entries(counters).filter(([, value]) => typeof value === "number");
@@ -93,21 +92,21 @@ export class StagePlace implements StageContext, Borrower {
     };
   }
 
-  /** Segmentation before the stage in a direction; `undefined` if the stage takes super-packets. */
+  /** Returns the queue that segments super-packets before the stage; `undefined` if the stage takes them. */
   inlet(direction: Direction): SegmentQueue | undefined {
     return this.#inlets[direction];
   }
 
   /**
-   * Runs the stage over a batch, and then removes the packets that the stage has claimed. The stage gets a copy of the
-   * list of packets, so its changes to the list do not reach the batch.
+   * Runs the stage over a batch, then removes the packets that the stage has claimed. The stage gets a copy of the list
+   * of packets, so it cannot change the batch itself.
    *
-   * @throws {TypeError} when the stage has changed that list.
+   * @throws {TypeError} when the stage has changed the copy.
    */
   pass(batch: LendingBatch, direction: Direction, now: number): void {
     const { stage } = this;
     if (direction === Direction.Outbound ? stage.outbound === undefined : stage.inbound === undefined) return;
-    // Lending a batch costs 10 ns a packet (`deno task bench stages`), and nearly all packets fit.
+    // Lending a batch takes 10 ns per packet (`deno task bench stages`), and nearly all packets fit.
     if (this.#endMtu?.fits(batch) === true) return;
     const loan = this.#borrows ? batch.lend(this) : batch;
     this.#batch = batch;
@@ -118,7 +117,7 @@ export class StagePlace implements StageContext, Borrower {
       else stage.inbound!(loan, this);
       if (loan !== batch && !batch.isIntact()) throw changedError(this);
     } finally {
-      // Also when the stage throws: it may have claimed packets before.
+      // A stage that throws may have claimed packets before.
       this.#batch = undefined;
       if (this.claimed === batch.length) batch.clear();
       else if (this.claimed > 0) batch.compact();

@@ -1,13 +1,13 @@
-/** The wait of a loop without descriptors, made of promises: all its ends call `wake`. */
+/** Waiting without descriptors, for a loop whose ends all call `wake`. */
 
 import type { Waiter } from "../../driver/mod.ts";
 import type { Waitable } from "../../lib/core/mod.ts";
 
 // Implementation
-/** Maximum delay of a timer (milliseconds); a tick that is due later runs with the next packet. */
+/** Longest delay that setTimeout() accepts (milliseconds); a tick that is due later runs with the next packet. */
 const MAX_TIMEOUT = 2 ** 31 - 1;
 
-/** A waiter without descriptors. */
+/** A waiter that uses promises instead of descriptors. */
 export class WakeWaiter implements Waiter {
   #wake: (() => void) | undefined;
 

@@ -1,9 +1,9 @@
 /**
- * A thread that watches the loop. A stage that does not return blocks its thread, including Ctrl-C. The watchdog then
- * names the stage, restores what the drivers have changed, and ends the process.
+ * A thread that ends the process when the loop hangs. A stage that does not return blocks its thread, including Ctrl-C.
+ * The watchdog then names the stage, undoes the changes of the drivers to the system, and ends the process.
  *
- * The thread runs the text of one function, {@linkcode guard}: a worker with its own file would need `--allow-read`,
- * while a device needs `--allow-ffi` only.
+ * The thread runs the text of one function, {@linkcode guard}. A worker with its own file would need `--allow-read`,
+ * while a device needs only `--allow-ffi`.
  */
 
 import type { Rescue } from "../../lib/core/mod.ts";
@@ -13,19 +13,19 @@ import { endSignals } from "./signals.ts";
 
 // Implementation
 /** Default time that a stage may take (milliseconds). */
-const LIMIT = 5000;
-/** Maximum delay of a timer. */
+const DEFAULT_LIMIT = 5000;
+/** Longest delay that setTimeout() accepts (milliseconds). */
 const MAX_LIMIT = 2 ** 31 - 1;
-/** Checks per limit. */
+/** Checks within the limit. */
 const CHECKS = 5;
-/** Heartbeats of an idle loop per limit. */
-const PULSES = 2 * CHECKS;
-/** Time after a signal for the script to end by itself (milliseconds). */
+/** Beats of an idle loop within the limit. */
+const IDLE_BEATS = 2 * CHECKS;
+/** Time that the script has to react to a signal (milliseconds). */
 const SIGNAL_TIMEOUT = 1000;
 /** Maximum time to print a message (milliseconds). */
 const PRINT_TIMEOUT = 500;
 
-/** Heartbeat of one thread's loop, as values that can be posted. */
+/** Heartbeat of the loop of one thread, in a form that can be posted to another thread. */
 export interface Heart {
   /** See {@linkcode Heartbeat.cells}. */
   readonly cells: Int32Array<SharedArrayBuffer>;
@@ -33,13 +33,13 @@ export interface Heart {
   readonly names: readonly string[];
   /** See {@linkcode Heartbeat.worker}. */
   readonly worker: string;
-  /** Time without a beat after which the loop hangs (milliseconds). */
+  /** Time without a beat after which the loop counts as hung (milliseconds). */
   readonly limit: number;
   /** True if signals end the process even if the loop hangs. */
   readonly signals: boolean;
 }
 
-/** Message to the thread, posted on each change. */
+/** Message to the watchdog thread, posted on each change. */
 interface Watched {
   hearts: Heart[];
   rescues: { code: string; data: Uint8Array[] }[];
@@ -51,19 +51,19 @@ interface Watched {
   printTimeout: number;
 }
 
-/** A tunnel, as its watchdog sees it. */
+/** A tunnel to watch. */
 export interface Watch {
   /** Time that a stage may take (milliseconds); 0 for no limit. */
   readonly limit: number;
   /** True if signals end the process even if the script hangs. */
   readonly signals: boolean;
-  /** Returns the way to restore a device from another thread; called on each change. */
+  /** Returns a function that restores the device from another thread; called on each change. */
   readonly rescue: () => Rescue | undefined;
 }
 
 /**
- * The watchdog thread of all tunnels of a loop, and of the loops of a script's other workers: a worker takes a second
- * to start one of its own.
+ * The watchdog thread of all tunnels of a loop, and of the loops of the script's other workers: a watchdog thread of
+ * each worker would take a second to start.
  */
 class Watchdog {
   readonly #heartbeat: Heartbeat;
@@ -89,7 +89,7 @@ class Watchdog {
     this.#update();
   }
 
-  /** Starts to watch the loop of a worker; without a heart, stops. */
+  /** Watches the loop of another worker, or stops if `heart` is undefined. */
   setOther(worker: number, heart: Heart | undefined): void {
     if (heart === undefined) this.#others.delete(worker);
     else this.#others.set(worker, heart);
@@ -100,7 +100,7 @@ class Watchdog {
     clearInterval(this.#pulse);
     const own = this.#ownHeart();
     if (own !== undefined) {
-      this.#pulse = setInterval(() => this.#heartbeat.beat(), own.limit / PULSES);
+      this.#pulse = setInterval(() => this.#heartbeat.beat(), own.limit / IDLE_BEATS);
       this.#pulse.unref();
     }
     if (reportHeart !== undefined) return reportHeart(own);
@@ -110,9 +110,9 @@ class Watchdog {
       this.#worker = undefined;
       return;
     }
-    // A closed device has nothing to restore; its driver still knows how to end the process.
+    // The last tunnel stays although its device has nothing to restore: its driver knows how to end the process.
     const watches = this.#watches.size > 0 || this.#last === undefined ? [...this.#watches] : [this.#last];
-    // One call restores all devices of a kind, because the call ends the process.
+    // A single call restores all devices of a driver, because the call ends the process.
     const data = new Map<string, Uint8Array[]>();
     for (const { rescue } of watches) {
       const found = rescue();
@@ -152,15 +152,15 @@ function startGuard(): Worker {
   return worker;
 }
 
-/** The watchdog thread. Its text is the whole program of the worker, so it refers to nothing outside. */
+/** The program of the watchdog thread, which runs as text and so cannot refer to anything outside this function. */
 function guard(): void {
   let watched: Watched | undefined;
   let timer: ReturnType<typeof setTimeout> | undefined;
   let isEnding = false;
-  /** Last counter of each loop, and the number of checks that found it unchanged. */
+  /** Last counter of each loop, and the number of consecutive checks that found it unchanged. */
   const seen = new Map<string, { last: number; unchanged: number }>();
 
-  /** Prints a line, within a bounded time: a stopped terminal does not keep the process alive. */
+  /** Prints a line; gives up after a while, so that a stopped terminal does not keep the process alive. */
   async function print(text: string): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     setTimeout(resolve, watched!.printTimeout);
@@ -204,7 +204,7 @@ function guard(): void {
       const before = cells[0];
       setTimeout(() => {
         // The worker may have ended meanwhile.
-        const heart = watched!.hearts.find((one) => one.worker === worker);
+        const heart = watched!.hearts.find((heart) => heart.worker === worker);
         if (heart === undefined || cells[0] !== before) return;
         end(`Interrupted while ${where(heart)}${worker} does not return`, 130);
       }, watched!.signalTimeout);
@@ -232,11 +232,11 @@ function watchdogOf(heartbeat: Heartbeat): Watchdog {
 }
 
 /**
- * Checks the time that a stage may take (milliseconds), and returns it; 0 for no limit.
+ * Checks and returns the time that a stage may take (milliseconds); 0 means no limit.
  *
  * @throws {RangeError} when it is not an integer from 0 to 2^31 - 1.
  */
-export function checkLimit(limit: number = LIMIT): number {
+export function checkLimit(limit: number = DEFAULT_LIMIT): number {
   checkInteger("open a tunnel", "watchdog", limit, 0, MAX_LIMIT);
   return limit;
 }
@@ -249,14 +249,14 @@ export function watch(heartbeat: Heartbeat, watch: Watch): () => void {
   return () => watchdog.remove(watch);
 }
 
-/** Watches the loop of another worker beside that of this thread, until it is called with `undefined`. */
+/** Watches the loop of another worker along with the loop of this thread, until called with `undefined`. */
 export function watchWorker(heartbeat: Heartbeat, worker: number, heart: Heart | undefined): void {
   watchdogOf(heartbeat).setOther(worker, heart);
 }
 
 let reportHeart: ((heart: Heart | undefined) => void) | undefined;
 
-/** Leaves this thread's loop to the watchdog of another thread, to which `report` passes changes. */
+/** Lets the watchdog of another thread watch this loop; `report` passes the heartbeat to it on each change. */
 export function watchElsewhere(report: (heart: Heart | undefined) => void): void {
   reportHeart = report;
 }
