@@ -1,9 +1,9 @@
 /**
- * Relay of a running tunnel, which moves its packets one breath at a time:
+ * The relay of a running tunnel, which moves packets between its ends, one breath at a time:
  *
  *     other workers ─► stages                            first, packets handed over by other workers
  *     device ─ inhale ─► stages ─ exhale ─► far end
- *     device ◄─ exhale ─ stages ◄─ inhale ─ far end      with the packets that the script sends
+ *     device ◄─ exhale ─ stages ◄─ inhale ─ far end      and packets that the script sends
  *     due ticks                                          last
  */
 
@@ -20,21 +20,19 @@ import type { Pipeline } from "./pipeline.ts";
 
 /** Source of packets that other workers hand over. */
 export interface PacketSource {
-  /** Moves packets into the pipeline while there is room; returns whether there were any. */
+  /** Moves packets into the pipeline while there is room; returns true if there were any. */
   receive(pipeline: Pipeline, now: number, waited: Waiter | undefined): boolean;
-  /** Makes the loop's wait end when a packet is handed over. */
+  /** Makes the wait end when a packet is handed over. */
   arm(waiter: Waiter, pipeline: Pipeline): void;
 }
 
 /** Parts of a {@linkcode Relay}. */
 export interface RelayParts {
-  /** This machine's side. */
   readonly device: Device;
-  /** The other side; without one, packets that reach it are dropped as `no far end`. */
+  /** Without a far end, outbound packets are dropped after the last stage, with the reason `no far end`. */
   readonly far: TunnelEnd | undefined;
-  /** The stages. */
   readonly pipeline: Pipeline;
-  /** Packets that the script has sent since the last breath; a handler may send during a breath. */
+  /** Packets that the script has sent since the last breath, or a handler during a breath. */
   readonly sent: PacketBatch;
   /** Link to the same tunnel in the other workers. */
   readonly link: PacketSource | undefined;
@@ -48,7 +46,7 @@ export interface RelayHost {
   fail(error: unknown): void;
 }
 
-/** A running tunnel, as the loop sees it. */
+/** A running tunnel, as a member of the loop. */
 export class Relay implements LoopMember {
   /** Name of the device. */
   readonly name: string;
@@ -66,7 +64,6 @@ export class Relay implements LoopMember {
   readonly #devicePlaces: number[] = [];
   readonly #farPlaces: number[] = [];
 
-  /** Makes a relay between two ends. */
   constructor({ device, far, pipeline, sent, link }: RelayParts, host: RelayHost) {
     this.name = device.name;
     this.#device = device;
@@ -78,17 +75,14 @@ export class Relay implements LoopMember {
     this.#waits = [...device.waits, ...(far?.waits ?? [])];
   }
 
-  /** See {@linkcode Pipeline.due}. */
   get due(): number {
     return this.#pipeline.due;
   }
 
-  /** True if packets can arrive through descriptors only. */
   get waitable(): boolean {
     return !this.#pipeline.isWaiting && this.#waits.every(({ waitable }) => waitable !== undefined);
   }
 
-  /** Moves packets once. */
   breathe(now: number, waited: Waiter | undefined): Breath {
     this.isBreathing = true;
     const came = this.#move(now, waited);
@@ -98,8 +92,8 @@ export class Relay implements LoopMember {
   }
 
   /**
-   * Performs one breath. There is more to do at once when a batch was filled, when packets wait before a stage that
-   * this breath has passed already, or when an end that was not read can be read now.
+   * Performs one breath. The result is `More` if a batch was filled, if packets wait before a stage that this breath
+   * has already passed, or if an end that was not read can be read now.
    */
   #move(now: number, waited: Waiter | undefined): Breath {
     const device = this.#device;
@@ -108,7 +102,7 @@ export class Relay implements LoopMember {
     const { ledger } = pipeline;
     const { counters } = ledger;
     let moved = this.#link?.receive(pipeline, now, waited) === true;
-    // There may be more than one breath takes over.
+    // Other workers may have handed over more packets than one breath takes.
     let more = moved;
 
     const readsOut = pipeline.wantsOutbound;
@@ -140,7 +134,7 @@ export class Relay implements LoopMember {
       }
     }
 
-    // Segments may have left without a write to an end.
+    // Segments may have left the queue before a stage, without a write to an end.
     if (!readsOut && pipeline.wantsOutbound || far !== undefined && !readsIn && pipeline.wantsInbound) {
       more = true;
     }
@@ -149,7 +143,6 @@ export class Relay implements LoopMember {
     return more ? Breath.More : moved ? Breath.Moved : Breath.Idle;
   }
 
-  /** Adds the ends' descriptors to the wait. */
   arm(waiter: Waiter): void {
     const pipeline = this.#pipeline;
     const far = this.#far;
@@ -161,7 +154,7 @@ export class Relay implements LoopMember {
     this.#link?.arm(waiter, pipeline);
   }
 
-  /** Adds an end's descriptors to the wait. While the pool has no slot for a read, it wakes the loop when there is one. */
+  /** Adds the descriptors of an end to the wait. If the pool has no slot for a read, it wakes the loop once it has. */
   #armEnd(waiter: Waiter, end: TunnelEnd, places: number[], wants: boolean, writes: boolean): void {
     const { waits } = end;
     const length = end.maxRead ?? end.mtu ?? this.#device.mtu;
@@ -172,7 +165,6 @@ export class Relay implements LoopMember {
     }
   }
 
-  /** Ends the tunnel. */
   fail(error: unknown): void {
     this.isBreathing = false;
     this.#host.fail(error);

@@ -1,31 +1,30 @@
-/** Errors of the connecting side of a WebSocket: the reason, and the remedy. */
+/** Errors for failed WebSocket connections, with the reason and a remedy. */
 
 import { errorMessage } from "../../driver/error.ts";
 
 // Implementation
-/** Maximum length of a server's text in a message (characters). */
+/** Maximum length of text from a server in a message (characters). */
 const MAX_TEXT = 200;
 
-/** A reason and a remedy. */
 type Explanation = readonly [reason: string, remedy: string];
 
-/** Response with a status other than 101. */
+/** A response with a status other than 101. */
 export class StatusError extends Error {
-  /** Makes an error of a status line. */
+  /** @param line The status line. */
   constructor(readonly status: number, line: string) {
     super(`the server answered ${printable(line)}`);
   }
 }
 
-/** Failure of a proxy to connect. */
+/** A failure of the proxy. */
 export class ProxyError extends Error {
-  /** Makes an error of a predicate such as `answered HTTP/1.1 403 Forbidden`. */
+  /** @param fault The predicate of the message, such as `answered HTTP/1.1 403 Forbidden`. */
   constructor(place: string, fault: string, options?: ErrorOptions) {
     super(`the proxy ${place} ${printable(fault)}`, options);
   }
 }
 
-/** Messages of rustls about certificates, and about servers without TLS. */
+/** Explanations for the messages of rustls about certificates and about servers without TLS. */
 const TLS: readonly (readonly [RegExp, ...Explanation])[] = [
   [
     /UnknownIssuer/,
@@ -50,7 +49,7 @@ const TLS: readonly (readonly [RegExp, ...Explanation])[] = [
   ],
 ];
 
-/** Makes the error of a failed connection, of the class of its cause if that is one of Deno's. */
+/** Creates the error for a failed connection, with the class of its cause if that is in `Deno.errors`. */
 export function connectingError(name: string, cause: unknown): Error {
   if (cause instanceof Deno.errors.NotCapable) return cause;
   const [reason, remedy] = explain(name, cause);
@@ -117,7 +116,7 @@ function statusRemedy(name: string, status: number): string {
   }
 }
 
-/** Makes untrusted text safe for a terminal: printable ASCII, truncated. */
+/** Converts untrusted text to printable ASCII, which is safe for a terminal, and truncates it. */
 function printable(text: string): string {
   const short = text.length > MAX_TEXT ? `${text.slice(0, MAX_TEXT)}...` : text;
   return short.replace(

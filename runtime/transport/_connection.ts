@@ -1,11 +1,11 @@
 /**
- * An open WebSocket connection: packets in messages, pings, and a close in bounded time (RFC 6455).
+ * An open WebSocket connection, which carries packets in messages, sends pings and closes in bounded time (RFC 6455).
  *
  *     send() ──► send queue ──► one write at a time ═══ TCP or TLS ═══ read ──► frames ──► receiver
  *                    ▲                                                           │
  *                    └───────────── pong, close ◄────────────────────────────────┘
  *
- * It owns its socket, and reads at most one buffer in each turn of the event loop.
+ * The connection owns its socket, and reads at most one buffer per turn of the event loop.
  */
 
 import { setImmediate, setTimeout as sleep } from "node:timers/promises";
@@ -14,26 +14,26 @@ import { CloseCode, type FrameFault, FrameReader, Opcode } from "./_frames.ts";
 import { SendQueue } from "./_send_queue.ts";
 
 // Implementation
-/** Time for the peer's part of the closing handshake (milliseconds). */
+/** Time that the peer has for its part of the closing handshake (milliseconds). */
 const CLOSE_TIMEOUT = 1000;
 /** Pings per timeout; after three without a reply, the peer is gone. */
 const PINGS = 4;
-/** Parts of the timeout: time for which a peer counts as alive after its last bytes, and time to reply to a probe. */
+/** Fractions of the timeout: time that a peer counts as alive after its last bytes, and time to reply to a probe. */
 const FRESH = 1 / 30;
 const PROBE = 1 / 6;
-/** Duration of a write that had to wait for an acknowledgement, which shows that the peer is alive (milliseconds). */
+/** Writes that take longer have waited for an acknowledgement, so the peer is alive (milliseconds). */
 const SLOW_WRITE = 10;
-/** Wait of messages for a full loop, before they are dropped: turns of the event loop, then sleeps (milliseconds). */
+/** Time that messages wait while the owner is full, before they are dropped: turns of the event loop, then sleeps. */
 const HOLD_TURNS = 8;
 const HOLD_SLEEPS = 5;
 const HOLD_SLEEP = 10;
-/** Maximum bytes that are read after the peer has broken a rule, until it has read our Close frame. */
+/** Maximum bytes to read after a protocol error, while the peer reads our Close frame. */
 const LINGER_BYTES = 1024 * 1024;
-/** Maximum control frames per second, and maximum messages in a row that are not packets. */
+/** Maximum control frames per second, and maximum consecutive messages that are not packets. */
 const MAX_CONTROL_FRAMES = 1000;
 const MAX_REFUSED = 10_000;
 
-/** A transport, as its connections and their source see it. */
+/** The part of a transport that its connections and their source use. */
 export interface ConnectionOwner {
   /** Name of the transport. */
   readonly name: string;
@@ -45,15 +45,15 @@ export interface ConnectionOwner {
   adopt(connection: WebSocketConnection): void;
   /** True while a message may not fit. */
   readonly full: boolean;
-  /** Takes a message; returns whether it is a packet. The bytes are only valid during the call. */
+  /** Takes a message; returns true if it is a packet. The bytes are valid only during the call. */
   receive(bytes: Uint8Array, offset: number, length: number): boolean;
   /** Called when there is room for packets again. */
   drained(): void;
   /** Called when a connection is lost, unless the owner has closed it. */
   lost(connection: WebSocketConnection): void;
-  /** Called when no connection is possible any more. */
+  /** Called when no further connection is possible. */
   fail(error: Error): void;
-  /** Called after a failed attempt to connect, before the next one. */
+  /** Called after a failed attempt to connect, before the next attempt. */
   failToConnect(error: Error): void;
 }
 
@@ -61,16 +61,16 @@ export interface ConnectionOwner {
 export interface ConnectionSource {
   /** Called when a connection is lost. */
   lost(connection: WebSocketConnection): void;
-  /** Stops making connections; settled when all its sockets are closed. */
+  /** Stops connecting or accepting; resolves when all its sockets are closed. */
   close(): Promise<void>;
 }
 
-/** Side of a connection: a client's frames are masked. */
+/** Side of a connection; only clients mask their frames. */
 export type Role = "client" | "server";
 
-/** A connection after its handshake. */
+/** A WebSocket connection after its handshake. */
 export class WebSocketConnection {
-  /** Settled when the socket is closed and no operation is in progress. */
+  /** Resolves when the socket is closed and no operation is in progress. */
   readonly ended: Promise<void>;
   readonly #socket: Deno.Conn;
   readonly #queue: SendQueue;
@@ -81,11 +81,11 @@ export class WebSocketConnection {
   #isWriting = false;
   #writing: Promise<void> | undefined;
   #closeTimer: ReturnType<typeof setTimeout> | undefined;
-  /** Code of our Close frame; `undefined` while there is to be none. */
+  /** Code of our Close frame, once the connection is closing. */
   #closeCode: CloseCode | undefined;
   #sentClose = false;
   #receivedClose = false;
-  /** True if the peer's bytes are discarded. */
+  /** True if received bytes are discarded. */
   #isDiscarding = false;
   #isEnded = false;
   #isProven = false;
@@ -100,7 +100,7 @@ export class WebSocketConnection {
   /**
    * Starts to send and receive.
    *
-   * @param first Bytes that were read behind the handshake.
+   * @param first Bytes that were read after the handshake.
    * @param timeout Maximum silence of the peer (milliseconds).
    */
   constructor(socket: Deno.Conn, first: Uint8Array, role: Role, timeout: number, owner: ConnectionOwner) {
@@ -126,32 +126,32 @@ export class WebSocketConnection {
     this.ended = this.#receive(first.length);
   }
 
-  /** Number of packets that the system has not taken yet. */
+  /** Number of packets not yet written to the socket. */
   get queued(): number {
     return this.#queue.length;
   }
 
-  /** True while there is no room for a packet. */
+  /** True while {@linkcode WebSocketConnection.add} has no room for a packet. */
   get full(): boolean {
     return this.#queue.full;
   }
 
-  /** True after the first pong: the peer speaks WebSocket, and the path works in both directions. */
+  /** True after the first pong, which shows that the peer speaks WebSocket and the path works in both directions. */
   get isProven(): boolean {
     return this.#isProven;
   }
 
-  /** Takes a packet, which {@linkcode WebSocketConnection.flush} sends. There must be room. */
+  /** Adds a packet to the send queue, which must not be full. {@linkcode WebSocketConnection.flush} sends it. */
   add(packet: Packet): void {
     this.#queue.add(packet);
   }
 
-  /** Passes packets to the system now, and the rest when there is room. */
+  /** Starts to write the send queue to the socket. */
   flush(): void {
     if (!this.#isWriting) this.#writing = this.#write();
   }
 
-  /** Tells whether the peer is alive: by its last bytes if they are recent, otherwise by a ping. */
+  /** Returns true if the peer is alive: if it has sent bytes recently, or replies to a ping. */
   isAlive(): Promise<boolean> {
     if (this.#owner === undefined) return Promise.resolve(false);
     if (performance.now() - this.#lastReceived < this.#timeout * FRESH) return Promise.resolve(true);
@@ -169,14 +169,14 @@ export class WebSocketConnection {
     return this.#probe.reply;
   }
 
-  /** Sends the packets that it has taken, and closes in bounded time. The owner's methods are not called any more. */
+  /** Sends the queued packets and closes in bounded time. The owner is not called after that. */
   close(): void {
     this.#owner = undefined;
     this.#queue.release();
     this.#shut(CloseCode.Normal);
   }
 
-  /** Closes at once. Drops the packets that it has taken, and reports the loss to the owner. */
+  /** Closes at once, drops the queued packets, and reports the loss to the owner. */
   abort(): void {
     this.#lose();
     this.#end();
@@ -193,17 +193,17 @@ export class WebSocketConnection {
         else await this.#take(read);
         read = await this.#socket.read(this.#reader.room);
         if (read !== null) this.#noteAlive();
-        // Reads of bytes that are there already would keep the loop, timers and signals waiting.
+        // Without this turn, a series of reads that complete at once would starve the loop, timers and signals.
         await setImmediate();
       }
     } catch {
-      // Reset by the peer, or closed here.
+      // The peer has reset the connection, or it was closed here.
     }
     this.abort();
     await this.#writing;
   }
 
-  /** Passes on the bytes that were read. While the loop has no room, they wait here for a bounded time. */
+  /** Parses the bytes that were read. While the owner is full, their messages wait here for a bounded time. */
   async #take(count: number): Promise<void> {
     let fault = this.#reader.take(count, true);
     while (fault === undefined && this.#reader.isHeld && !this.#isDiscarding && !this.#isEnded) {
@@ -236,7 +236,7 @@ export class WebSocketConnection {
     this.#isWriting = false;
   }
 
-  /** Returns the next bytes to write; our Close frame comes last. */
+  /** Returns the next bytes to write; the last of them are our Close frame. */
   #next(): Uint8Array<ArrayBuffer> | undefined {
     const bytes = this.#queue.next();
     if (bytes !== undefined || this.#closeCode === undefined || this.#sentClose) return bytes;
@@ -264,7 +264,7 @@ export class WebSocketConnection {
     }
   }
 
-  /** Counts messages in a row that are not packets. */
+  /** Counts consecutive messages that are not packets. */
   #count(isPacket: boolean): void {
     if (isPacket) this.#refused = 0;
     else if (++this.#refused > MAX_REFUSED) {
@@ -272,7 +272,7 @@ export class WebSocketConnection {
     }
   }
 
-  /** Closes after the peer has broken a rule. Its bytes are still read: otherwise a reset would lose our Close frame. */
+  /** Closes after a protocol error. Reading goes on, since a reset by unread bytes could lose our Close frame. */
   #fail({ code, reason, length }: FrameFault): void {
     if (this.#isDiscarding) return;
     this.#isDiscarding = true;

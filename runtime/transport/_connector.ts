@@ -1,5 +1,5 @@
 /**
- * The connecting side of a WebSocket transport: makes a connection, and another one after that is lost.
+ * The connecting side of a WebSocket transport, which reconnects after a connection is lost.
  *
  *     look up ──► TCP to the addresses in turn ──► proxy ──► TLS ──► handshake ──► connected ──► lost
  *        ▲ at most 10 s to here ────────────────────────────────────────────┘                     │
@@ -30,7 +30,7 @@ export interface ConnectorOptions {
   readonly timeout: number;
   /** Proxy between this machine and the server. */
   readonly proxy: HttpProxy | undefined;
-  /** Maximum time for a connection to open (milliseconds). @default {10000} */
+  /** Maximum time to connect (milliseconds). @default {10000} */
   readonly connectTimeout?: number;
 }
 
@@ -48,7 +48,7 @@ export class Connector implements ConnectionSource {
   #retryTimer: ReturnType<typeof setTimeout> | undefined;
   #attempt: Promise<void> | undefined;
 
-  /** Makes a connector for a transport; {@linkcode Connector.open} makes the first connection. */
+  /** Creates a connector; {@linkcode Connector.open} connects for the first time. */
   constructor(url: URL, options: ConnectorOptions, context: FarEndContext, owner: ConnectionOwner) {
     this.#url = url;
     this.#server = urlHostPort(url, url.protocol === "wss:" ? 443 : 80);
@@ -93,7 +93,7 @@ export class Connector implements ConnectionSource {
 
   #retryLater(): void {
     if (this.#closing.signal.aborted) return;
-    // Jitter: the clients of a restarted server do not all return at the same moment.
+    // Jitter prevents all clients of a restarted server from connecting at the same moment.
     const delay = this.#retry * (1 - Math.random() / 2);
     this.#retry = Math.min(this.#retry * 2, MAX_RETRY);
     this.#retryTimer = setTimeout(() => this.#attempt = this.#reconnect(), delay);
@@ -124,7 +124,7 @@ export class Connector implements ConnectionSource {
     }
   }
 
-  /** Makes a TCP connection to the server, through the proxy if one is set. */
+  /** Opens a TCP connection to the server, through the proxy if there is one. */
   async #reach(signal: AbortSignal): Promise<Deno.TcpConn> {
     const proxy = this.#proxy;
     const socket = await dial(proxy ?? this.#server, this.#context, signal).catch((error) => {
@@ -148,7 +148,7 @@ export class Connector implements ConnectionSource {
     return secured;
   }
 
-  /** Performs the handshake; returns the bytes that were read behind it. */
+  /** Performs the handshake; returns the bytes that were read after it. */
   async #shakeHands(socket: Deno.Conn): Promise<Uint8Array> {
     const key = newKey();
     await writeText(socket, requestText(this.#url, key));

@@ -1,4 +1,4 @@
-/** TCP connections to a host with several addresses: the first one to answer is used (RFC 8305). */
+/** TCP connections to a host with several addresses, of which the first to answer is used (RFC 8305). */
 
 import { parseAddress } from "../../lib/wire/address.ts";
 import { formatHostPort, type HostPort } from "./host_port.ts";
@@ -6,14 +6,14 @@ import type { FarEndContext } from "./end_opener.ts";
 import { resolveHost } from "./resolve_host.ts";
 
 // Implementation
-/** RFC 8305 section 5: delay of each attempt behind the one before (milliseconds). */
+/** RFC 8305 section 5: delay between the starts of two attempts (milliseconds). */
 const ATTEMPT_DELAY = 250;
 
 /**
- * Connects to the addresses of a host in the order of getaddrinfo(3), past the tunnel. The next address is tried when
- * those before it have failed or take long.
+ * Connects to a host outside the tunnel, trying its addresses in the order of getaddrinfo(3). The next attempt starts
+ * when the previous one has failed or takes long.
  *
- * @throws the error of the first address that failed; the reason of the signal.
+ * @throws the error of the first address that failed, if all fail; the abort reason of the signal.
  */
 export async function dial(
   place: HostPort,
@@ -61,7 +61,7 @@ export async function dial(
   }
 }
 
-/** Returns the addresses of a host, or its name if `--allow-net` lists the name but not the addresses. */
+/** Returns the addresses of a host, or its name if `--allow-net` grants access to the name but not to the addresses. */
 async function placesOf(place: HostPort, context: FarEndContext): Promise<readonly HostPort[]> {
   if (place.family === undefined && !mayConnect(place.host)) return [place];
   const found = await context.lookUp(() => resolveHost(place));
@@ -82,9 +82,9 @@ async function connect(
 }
 
 /**
- * Runs one step with a socket, which is closed if the step fails.
+ * Runs one step with a socket, and closes the socket if the step fails.
  *
- * @throws the error of the step; the reason of the signal, as soon as it is aborted.
+ * @throws the error of the step; the abort reason of the signal, as soon as it aborts.
  */
 export async function step<Result>(
   socket: Deno.Conn,
@@ -111,11 +111,11 @@ function closeQuietly(socket: Deno.Conn): void {
   try {
     socket.close();
   } catch {
-    // It is closed already, or TLS has replaced it.
+    // The socket is already closed, or TLS has replaced it.
   }
 }
 
-/** Waits for a promise; throws the reason of the signal as soon as it is aborted. */
+/** Waits for a promise. @throws the abort reason of the signal, as soon as it aborts. */
 async function unlessAborted<Result>(signal: AbortSignal, work: Promise<Result>): Promise<Result> {
   const { promise, reject } = Promise.withResolvers<never>();
   const stop = () => reject(signal.reason);

@@ -1,5 +1,5 @@
 /**
- * WebSocket frames without extensions, read and written in place (RFC 6455).
+ * Reading and writing WebSocket frames in place, without extensions (RFC 6455).
  *
  *      0                   1                   2                   3
  *      0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
@@ -29,33 +29,33 @@ const MAX_HEADER = 14;
 
 /** Opcodes (RFC 6455 section 11.8). */
 export const Opcode = { Continuation: 0, Text: 1, Binary: 2, Close: 8, Ping: 9, Pong: 10 } as const;
-/** One of the values of {@linkcode Opcode}. */
+/** See {@linkcode Opcode}. */
 export type Opcode = typeof Opcode[keyof typeof Opcode];
 
 /** Status codes of Close frames (RFC 6455 section 7.4.1). */
 export const CloseCode = { Normal: 1000, Protocol: 1002, Policy: 1008, TooLong: 1009 } as const;
-/** One of the values of {@linkcode CloseCode}. */
+/** See {@linkcode CloseCode}. */
 export type CloseCode = typeof CloseCode[keyof typeof CloseCode];
 
 // Implementation
-/** Size of the read buffer: twice the longest frame, so that a read brings many frames (bytes). */
+/** Size of the read buffer: twice the longest frame, so that one read returns many frames (bytes). */
 const READ_BYTES = 2 * 65_536;
-/** Maximum fragments of a message. Warren sends packets in one frame; proxies may split it. */
+/** Maximum fragments per message. Warren sends each packet in one frame, which proxies may split. */
 const MAX_FRAGMENTS = 1024;
 /** Masking keys generated at once. */
 const KEYS = 1024;
 
-/** Fault of the peer that ends the connection. */
+/** A protocol error of the peer, which ends the connection. */
 export interface FrameFault {
   /** Status code of our Close frame. */
   readonly code: CloseCode;
-  /** The drop reason. */
+  /** Drop reason. */
   readonly reason: string;
-  /** Bytes of the message that have arrived. */
+  /** Number of bytes of the message that have arrived. */
   readonly length: number;
 }
 
-/** Receiver of messages and control frames. Bytes are only valid during the call. */
+/** Receiver of messages and control frames. Bytes are valid only during the call. */
 export interface FrameHandler {
   /** True while a message may not fit. */
   readonly full: boolean;
@@ -67,7 +67,7 @@ export interface FrameHandler {
   control(opcode: Opcode, payload: Uint8Array): void;
 }
 
-/** Splits a stream of bytes into messages. It stores at most one frame and one message of 65,535 bytes. */
+/** Splits a byte stream into messages. Memory is bounded to the read buffer and one message of 65,535 bytes. */
 export class FrameReader {
   readonly #handler: FrameHandler;
   readonly #masked: boolean;
@@ -75,19 +75,19 @@ export class FrameReader {
   readonly #words = new Uint32Array(this.#bytes.buffer);
   #filled = 0;
   #isHeld = false;
-  /** Payload of a fragmented binary message; allocated for the first one. */
+  /** Payload of a fragmented binary message; allocated when the first such message arrives. */
   #fragments: Uint8Array | undefined;
   #opcode = 0;
   #length = 0;
   #count = 0;
 
-  /** Makes a reader of a client's frames, which are masked, or of a server's. */
+  /** @param masked True for frames from a client, which must be masked; false for frames from a server. */
   constructor(handler: FrameHandler, masked: boolean) {
     this.#handler = handler;
     this.#masked = masked;
   }
 
-  /** Buffer for the next bytes; never empty. */
+  /** Memory for the next bytes; never empty. */
   get room(): Uint8Array<ArrayBuffer> {
     return this.#bytes.subarray(this.#filled);
   }
@@ -98,8 +98,7 @@ export class FrameReader {
   }
 
   /**
-   * Parses `count` new bytes in {@linkcode FrameReader.room}, after those that were held; returns the fault, if any,
-   * that ends the connection.
+   * Parses held frames and `count` new bytes in {@linkcode FrameReader.room}; returns a protocol error, if any.
    *
    * @param holds True if messages wait while the handler is full.
    */
@@ -149,7 +148,7 @@ export class FrameReader {
     return undefined;
   }
 
-  /** Returns the drop reason of a frame that breaks the protocol. */
+  /** Returns the drop reason for a frame that violates the protocol; `undefined` for a valid one. */
   #brokenRule(first: number, second: number): string | undefined {
     const opcode = first & OPCODE;
     if ((first & RESERVED) !== 0) return "reserved bits in a frame";
@@ -164,7 +163,7 @@ export class FrameReader {
     return continues === (this.#opcode !== 0) ? undefined : "fragment out of order";
   }
 
-  /** Adds a frame to its message; returns false if the message has too many. */
+  /** Adds a frame to its message; returns false if the message has too many frames. */
   #add(opcode: number, at: number, length: number, last: boolean): boolean {
     if (this.#opcode === 0) {
       if (last) {
@@ -192,7 +191,7 @@ function fault(code: CloseCode, reason: string, length: number): FrameFault {
   return { code, reason, length };
 }
 
-/** Writes frames into buffers. */
+/** Writes frames into a buffer. */
 export class FrameWriter {
   readonly #masked: boolean;
   readonly #size: number;
@@ -201,7 +200,10 @@ export class FrameWriter {
   #bytes!: Uint8Array<ArrayBuffer>;
   #words!: Uint32Array;
 
-  /** Makes a writer of a client's frames, which are masked, or of a server's, with buffers of `size` bytes. */
+  /**
+   * @param masked True for frames from a client, which must be masked; false for frames from a server.
+   * @param size Buffer size (bytes).
+   */
   constructor(masked: boolean, size: number) {
     this.#masked = masked;
     this.#size = Math.ceil(size / 4) * 4;
@@ -215,13 +217,13 @@ export class FrameWriter {
     return new Uint8Array(this.#size);
   }
 
-  /** Writes into this buffer from now on. */
+  /** Sets the buffer for the next frames. */
   use(bytes: Uint8Array<ArrayBuffer>): void {
     this.#bytes = bytes;
     this.#words = new Uint32Array(bytes.buffer);
   }
 
-  /** Returns the length of a frame by the length of its payload (bytes). */
+  /** Returns the length of a frame with a payload of this length (bytes). */
   frameLength(payload: number): number {
     return (payload < LENGTH_16 ? 2 : payload <= 0xffff ? 4 : 10) + (this.#masked ? KEY_BYTES : 0) + payload;
   }
@@ -244,7 +246,7 @@ export class FrameWriter {
     return at + length;
   }
 
-  /** RFC 6455 section 10.3: keys must be unpredictable, so that payload cannot look like a request to a proxy. */
+  /** RFC 6455 section 10.3: keys must be unpredictable, so that no payload can imitate an HTTP request to a proxy. */
   #putKey(at: number): number {
     const keys = this.#keys!;
     if (this.#nextKey === keys.length) {
@@ -256,13 +258,13 @@ export class FrameWriter {
   }
 }
 
-/** Maximum length of a frame's header (bytes). */
+/** Maximum length of a frame header (bytes). */
 export const FRAME_HEADER = MAX_HEADER;
 
 const rotated = new Uint8Array(KEY_BYTES);
 const rotatedWord = new Uint32Array(rotated.buffer);
 
-/** Masks bytes (RFC 6455 section 5.3), four at once: 1,400 bytes take 0.25 us instead of 1.3 us. */
+/** Masks bytes (RFC 6455 section 5.3). Four at a time take 0.25 us instead of 1.3 us for 1,400 bytes. */
 function xor(
   bytes: Uint8Array,
   words: Uint32Array,

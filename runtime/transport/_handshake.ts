@@ -1,4 +1,4 @@
-/** The handshake of a WebSocket, on both sides (RFC 6455 section 4). */
+/** The WebSocket handshake of both sides (RFC 6455 section 4). */
 
 import { gotValue } from "../../lib/core/options.ts";
 import { hasToken, type HttpHead } from "./_http_head.ts";
@@ -19,15 +19,15 @@ const STATUS_TEXT: Readonly<Record<number, string>> = {
   503: "Service Unavailable",
 };
 
-/** Rules of the listening side for requests. */
+/** Conditions that the listening side sets for requests. */
 export interface HandshakeRules {
-  /** The path, as {@linkcode URL} writes it. */
+  /** Required path, as {@linkcode URL} normalizes it. */
   readonly path: string;
   /** Origins of web pages that may connect. */
   readonly origins: readonly string[];
 }
 
-/** @throws {SyntaxError} for a path or an origin that no request can have. */
+/** Checks and normalizes the rules. @throws {SyntaxError} for a path or an origin that no request can have. */
 export function handshakeRules(path: string = "/", origins: readonly string[] = []): HandshakeRules {
   if (!/^\/(?!\/)[^?#]*$/.test(path)) {
     throw new SyntaxError(
@@ -43,15 +43,14 @@ export function handshakeRules(path: string = "/", origins: readonly string[] = 
   return { path: new URL(path, "http://host").pathname, origins };
 }
 
-/** Response other than 101. */
+/** A response with a status other than 101. */
 export interface Refusal {
-  /** The status code. */
   readonly status: number;
-  /** The reason, which repeats nothing of the request. */
+  /** Reason, which contains nothing from the request. */
   readonly text: string;
 }
 
-/** Returns the refusal of a request; `undefined` if the response is 101. */
+/** Returns the refusal for a request; `undefined` if the request is acceptable. */
 export function refusalOf(head: HttpHead, { path, origins }: HandshakeRules): Refusal | undefined {
   const target = /^([A-Z]+) (\S+) HTTP\/1\.[01]$/.exec(head.start)?.slice(1);
   if (target === undefined) return { status: 400, text: "not an HTTP request" };
@@ -59,7 +58,7 @@ export function refusalOf(head: HttpHead, { path, origins }: HandshakeRules): Re
   if (pathOf(text) !== path) return { status: 404, text: "no tunnel at this path" };
   const { fields } = head;
   if (!hasToken(head, "upgrade", "websocket")) return { status: 426, text: "a WebSocket is needed" };
-  // Browsers let any page connect to any WebSocket, including one on this machine, and send the page's origin.
+  // Browsers let any page connect to any WebSocket server, even on this machine, and send the origin of the page.
   const origin = fields.get("origin");
   if (origin !== undefined && !origins.includes(origin)) return { status: 403, text: "not for this page" };
   if (fields.get("sec-websocket-version") !== VERSION) return { status: 426, text: "version 13 is needed" };
@@ -68,13 +67,13 @@ export function refusalOf(head: HttpHead, { path, origins }: HandshakeRules): Re
   return isWhole ? undefined : { status: 400, text: "not a WebSocket handshake" };
 }
 
-/** Returns the path of a request's target in origin form or absolute form (RFC 9112 section 3.2). */
+/** Returns the path of a request target in origin form or absolute form (RFC 9112 section 3.2). */
 function pathOf(target: string): string | undefined {
   const path = target.replace(/^https?:\/\/[^/?#]*/i, "");
   return path === "" || path.startsWith("/") ? URL.parse(`http://host${path}`)?.pathname : undefined;
 }
 
-/** Returns the text of a refusal. */
+/** Returns the response for a refusal. */
 export function refusalText({ status, text }: Refusal): string {
   const body = `${text}\n`;
   const upgrade = status === 426 ? `Upgrade: websocket\r\nSec-WebSocket-Version: ${VERSION}\r\n` : "";
@@ -82,7 +81,7 @@ export function refusalText({ status, text }: Refusal): string {
     `Content-Type: text/plain\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
 }
 
-/** Returns the text of a response with status 101. */
+/** Returns the response with status 101. */
 export async function acceptanceText({ fields }: HttpHead): Promise<string> {
   return "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
     `Sec-WebSocket-Accept: ${await acceptKey(fields.get("sec-websocket-key")!)}\r\n\r\n`;
@@ -93,13 +92,13 @@ export function newKey(): string {
   return crypto.getRandomValues(new Uint8Array(KEY_BYTES)).toBase64();
 }
 
-/** Returns the text of the connecting side's request. */
+/** Returns the request of the connecting side. */
 export function requestText(url: URL, key: string): string {
   return `GET ${url.pathname}${url.search} HTTP/1.1\r\nHost: ${url.host}\r\nUpgrade: websocket\r\n` +
     `Connection: Upgrade\r\nSec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: ${VERSION}\r\n\r\n`;
 }
 
-/** Tells whether a response with status 101 accepts the request with this key. */
+/** Returns true if a response with status 101 accepts the request with this key. */
 export async function isAcceptance(head: HttpHead, key: string): Promise<boolean> {
   const { fields } = head;
   return hasToken(head, "upgrade", "websocket") && hasToken(head, "connection", "upgrade") &&

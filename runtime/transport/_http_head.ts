@@ -1,4 +1,4 @@
-/** Heads of HTTP requests and responses (RFC 9112), for the handshake of a WebSocket (RFC 6455 section 4). */
+/** Heads of HTTP requests and responses (RFC 9112), for WebSocket handshakes (RFC 6455 section 4) and proxies. */
 
 // Specification: RFC 9112 sections 2.1 and 5, RFC 9110 section 5.6.2
 const END = "\r\n\r\n";
@@ -7,24 +7,25 @@ const FIELD = /^([!#$%&'*+.^_`|~0-9A-Za-z-]+):(.*)$/;
 const CONTROLS = /[\0-\x08\x0b\x0c\x0e-\x1f\x7f]/;
 
 // Implementation
-/** Maximum length of a head (bytes): enough for the cookies of a page. */
+/** Maximum length of a head (bytes); leaves room for cookies. */
 const MAX_HEAD = 8192;
 
-/** A head, and the bytes behind it. */
+/** A head, and the bytes that followed it. */
 export interface HttpHead {
-  /** The request line or status line, one character for each byte, without control characters except tabs. */
+  /** Request line or status line: one character per byte, and no control characters except tabs. */
   readonly start: string;
-  /** The fields by name, in lower case; values of the same name are joined by commas. */
+  /** Fields by lower-case name; several values of one name are joined with commas. */
   readonly fields: ReadonlyMap<string, string>;
-  /** Bytes that were read behind the head. */
+  /** Bytes that were read after the head. */
   readonly rest: Uint8Array;
 }
 
 /**
  * Reads a head.
  *
- * @throws {SyntaxError} when it is not a head; {@linkcode RangeError} when it is longer than 8,192 bytes;
- * `Deno.errors.UnexpectedEof` when the connection ends in it.
+ * @throws {SyntaxError} for bytes that are not a head.
+ * @throws {RangeError} for a head of more than 8,192 bytes.
+ * @throws {Deno.errors.UnexpectedEof} when the connection ends before the head is complete.
  */
 export async function readHead(socket: Deno.Conn): Promise<HttpHead> {
   const bytes = new Uint8Array(MAX_HEAD);
@@ -56,12 +57,11 @@ function parse(head: string): Omit<HttpHead, "rest"> {
   return { start, fields };
 }
 
-/** Tells whether a list field contains a token, case-insensitively. */
+/** Returns true if a list field contains a token, in upper or lower case. */
 export function hasToken({ fields }: HttpHead, name: string, token: string): boolean {
   return fields.get(name)?.toLowerCase().split(",").some((item) => item.trim() === token) ?? false;
 }
 
-/** Writes text, such as a head. */
 export async function writeText(socket: Deno.Conn, text: string): Promise<void> {
   const bytes = new TextEncoder().encode(text);
   for (let at = 0; at < bytes.length;) at += await socket.write(bytes.subarray(at));

@@ -1,32 +1,29 @@
-/** HTTP proxies that connect to servers (CONNECT, RFC 9110 section 9.3.6). */
+/** Connections through HTTP proxies (CONNECT, RFC 9110 section 9.3.6). */
 
 import { ProxyError } from "./_connecting_error.ts";
 import { formatHostPort, type HostPort, urlHostPort } from "./host_port.ts";
 import { readHead, statusOf, writeText } from "./_http_head.ts";
 
 // Implementation
-/** Hosts of the loopback interface. */
+/** Hosts on the loopback interface, which never need a proxy. */
 const LOOPBACK = /^(localhost|.*\.localhost|127\..*|\[::1\])$/;
 
 /** An HTTP proxy. */
 export class HttpProxy implements HostPort {
-  /** An address or a name. */
   readonly host: string;
-  /** The address family of `host`; `undefined` for a name. */
   readonly family: 4 | 6 | undefined;
-  /** The port. */
   readonly port: number;
   readonly #credentials: string | undefined;
 
   /**
    * Parses `http://HOST:PORT` or `http://USER:PASSWORD@HOST:PORT`.
    *
-   * @param subject The option or variable that has the text, for errors.
+   * @param subject Option or variable that the text comes from, for errors.
    * @throws {SyntaxError} for any other text.
    */
   constructor(text: string, subject = "proxy") {
     const url = URL.parse(text);
-    // The message leaves the text out, which may have a password.
+    // The message omits the text, which may contain a password.
     if (url?.protocol !== "http:" || url.hostname === "" || url.port === "0") {
       throw new SyntaxError(
         `Cannot parse ${subject}: it must be http://HOST:PORT; HTTPS and SOCKS are not supported`,
@@ -40,7 +37,7 @@ export class HttpProxy implements HostPort {
     }
   }
 
-  /** Makes a connection to the proxy lead to a server. */
+  /** Asks the proxy to connect an open connection to a server. @throws {ProxyError} when the proxy does not. */
   async connect(socket: Deno.Conn, server: HostPort): Promise<void> {
     const place = formatHostPort(server.host, server.port);
     const authorization = this.#credentials === undefined
@@ -49,12 +46,12 @@ export class HttpProxy implements HostPort {
     await writeText(socket, `CONNECT ${place} HTTP/1.1\r\nHost: ${place}\r\n${authorization}\r\n`);
     const head = await readHead(socket);
     const status = statusOf(head) ?? 0;
-    // The server sends nothing before the handshake, so bytes behind the head come from the proxy.
+    // The server sends nothing before the handshake, so bytes after the head come from the proxy.
     if (status >= 200 && status < 300 && head.rest.length === 0) return;
     throw this.error(`answered ${head.start}`);
   }
 
-  /** Makes an error of the proxy; `fault` is a predicate such as `answered HTTP/1.1 403 Forbidden`. */
+  /** Creates an error about the proxy. @param fault See {@linkcode ProxyError}. */
   error(fault: string, options?: ErrorOptions): ProxyError {
     return new ProxyError(formatHostPort(this.host, this.port), fault, options);
   }
@@ -64,7 +61,7 @@ function decode(text: string, subject: string): string {
   try {
     return decodeURIComponent(text);
   } catch {
-    // The message leaves the text out, which may be a password.
+    // The message omits the text, which may be a password.
     throw new SyntaxError(
       `Cannot parse ${subject}: its user name and password must be percent-encoded: write "%25" for "%"`,
     );
@@ -72,9 +69,9 @@ function decode(text: string, subject: string): string {
 }
 
 /**
- * Returns the proxy for a server from the environment, as curl(1) does; `undefined` for none.
+ * Returns the proxy that the environment sets for a server, with the rules of curl(1); `undefined` for none.
  *
- * @param read Returns a variable. @default {reads variables of the process that `--allow-env` grants}
+ * @param read Returns the value of a variable. @default {reads the environment, as far as `--allow-env` permits}
  */
 export function proxyOf(
   { protocol, hostname }: URL,

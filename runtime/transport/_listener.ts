@@ -1,5 +1,5 @@
 /**
- * The listening side of a WebSocket transport.
+ * The listening side of a WebSocket transport, which accepts one peer at a time.
  *
  *     accept ──► at most 16 handshakes, 4 per source, 10 s each ──► 400, 403, 404, 426, 431 ──► closed
  *       ▲ after a pause if descriptors are exhausted           │
@@ -16,21 +16,21 @@ import { type HttpHead, readHead, writeText } from "./_http_head.ts";
 import type { FarEndContext } from "./end_opener.ts";
 
 // Specification
-/** accept(2): errors of the system; others concern a connection that was reset. */
+/** accept(2): errors that concern the system; all others concern a connection that was reset. */
 const EXHAUSTED = ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"];
 
 // Implementation
-/** Maximum handshakes in progress: in all, and per IPv4 address or IPv6 /64. A new one replaces the oldest. */
+/** Maximum handshakes in progress: in total, and per IPv4 address or IPv6 /64. A new handshake replaces the oldest. */
 const MAX_HANDSHAKES = 16;
 const MAX_HANDSHAKES_OF_SOURCE = 4;
-/** Maximum connections: the one in use, and earlier ones that are closing; each has buffers of 0.8 MiB. */
+/** Maximum connections: one in use, and earlier ones that are closing. Each has buffers of 0.8 MiB. */
 const MAX_CONNECTIONS = 8;
 /** Default of {@linkcode ListenerOptions.handshakeTimeout}. */
 const HANDSHAKE_TIMEOUT = 10_000;
-/** Time for a refused peer to read the response (milliseconds), and maximum bytes that are read from it meanwhile. */
+/** Time that a refused peer has to read the response (milliseconds), and maximum bytes to read from it meanwhile. */
 const LINGER_TIMEOUT = 1000;
 const LINGER_BYTES = 65_536;
-/** Pause while descriptors or memory are exhausted, and age from which a handshake is then ended (milliseconds). */
+/** Pause while descriptors or memory are exhausted, and age of handshakes that are ended then (milliseconds). */
 const ACCEPT_PAUSE = 50;
 const SLOW_HANDSHAKE = 250;
 
@@ -49,15 +49,15 @@ interface Handshake {
   readonly since: number;
 }
 
-/** Accepts one peer at a time. */
+/** Accepts connections, and keeps one of them in use. */
 export class Listener implements ConnectionSource {
   readonly #listener: Deno.Listener;
   readonly #options: ListenerOptions;
   readonly #context: FarEndContext;
   readonly #owner: ConnectionOwner;
-  /** Oldest first. */
+  /** Handshakes in progress, oldest first. */
   readonly #handshakes = new Set<Handshake>();
-  /** The connection in use, which is the newest, and earlier ones that are closing. */
+  /** The connection in use, and earlier ones that are closing; oldest first. */
   readonly #connections = new Set<WebSocketConnection>();
   readonly #running = new Set<Promise<void>>();
   /** The handshake whose response 101 is being written. */
@@ -79,11 +79,10 @@ export class Listener implements ConnectionSource {
     this.#keep(this.#accept());
   }
 
-  /** Does nothing: the next peer connects by itself. */
+  /** Does nothing, because peers connect on their own. */
   lost(): void {
   }
 
-  /** Stops accepting, and ends all handshakes. */
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#listener.close();
@@ -99,7 +98,7 @@ export class Listener implements ConnectionSource {
 
   async #accept(): Promise<void> {
     while (!this.#isClosed) {
-      // Under a flood, accept() is always ready: the loop must run in between.
+      // Under a flood, accept() always completes at once: without this turn, the loop would not run.
       await setImmediate();
       try {
         const socket = await this.#listener.accept();
@@ -111,7 +110,7 @@ export class Listener implements ConnectionSource {
           return this.#owner.fail(new Error(`Cannot use ${name}: its listener is closed`, { cause }));
         }
         const { code } = cause as { code?: string };
-        // With a pause after each reset connection, a few of them a second would block all others.
+        // No pause here: a few resets per second would block all other connections.
         if (code !== undefined && !EXHAUSTED.includes(code)) continue;
         const [oldest] = this.#handshakes;
         if (oldest !== undefined && performance.now() - oldest.since > SLOW_HANDSHAKE) this.#end(oldest);
@@ -136,7 +135,7 @@ export class Listener implements ConnectionSource {
     try {
       await this.#answer(handshake);
     } catch {
-      // It was reset, took too long, or made room for newer ones. It is closed below.
+      // The handshake was reset, took too long, or was replaced by newer ones. The socket is closed below.
     }
     clearTimeout(timer);
     if (this.#accepted === handshake) this.#accepted = undefined;
@@ -149,7 +148,7 @@ export class Listener implements ConnectionSource {
     else if (this.#handshakes.size >= MAX_HANDSHAKES) this.#end([...this.#handshakes][0]!);
   }
 
-  /** Closes the socket of a handshake, unless that has become a connection. */
+  /** Closes the socket of a handshake, unless it already belongs to a connection. */
   #end(handshake: Handshake): void {
     if (this.#handshakes.delete(handshake)) handshake.socket.close();
   }
@@ -165,7 +164,7 @@ export class Listener implements ConnectionSource {
     if (refusal !== undefined) return await this.#refuse(handshake, refusal);
     this.#context.bypass(remoteAddress(socket));
     await writeText(socket, await acceptanceText(head as HttpHead));
-    // It was closed, or timed out meanwhile.
+    // The handshake was ended meanwhile.
     if (!this.#handshakes.delete(handshake)) return;
     const { timeout } = this.#options;
     const { rest } = head as HttpHead;
@@ -177,7 +176,7 @@ export class Listener implements ConnectionSource {
     if (this.#connections.size > MAX_CONNECTIONS) oldest!.abort();
   }
 
-  /** Reserves the place of the peer for a valid handshake; returns a refusal if a living peer has it. */
+  /** Reserves the tunnel for a valid handshake; returns a refusal if it has a living peer. */
   async #taken(handshake: Handshake): Promise<Refusal | undefined> {
     for (let current; (current = this.#owner.connection) !== undefined;) {
       if (this.#accepted !== undefined || await current.isAlive()) return TAKEN;
@@ -188,7 +187,7 @@ export class Listener implements ConnectionSource {
     return undefined;
   }
 
-  /** Sends a refusal and waits until it was read: closing with unread bytes would reset the connection. */
+  /** Sends a refusal, and reads until the peer closes: closing with unread bytes would reset the connection. */
   async #refuse(handshake: Handshake, refusal: Refusal): Promise<void> {
     const { socket } = handshake;
     await writeText(socket, refusalText(refusal));
@@ -213,7 +212,7 @@ function remoteAddress(socket: Deno.Conn): Address {
   return unmapAddress(parseAddress((socket.remoteAddr as Deno.NetAddr).hostname));
 }
 
-/** Returns the source that limits apply to: an IPv4 address, or an IPv6 /64. */
+/** Returns the source to which limits apply: an IPv4 address or an IPv6 /64. */
 function sourceOf(socket: Deno.Conn): string {
   const { family, bytes } = remoteAddress(socket);
   return (family === 4 ? bytes : bytes.subarray(0, 8)).join();

@@ -1,4 +1,4 @@
-/** Check of received payloads: the minimum before a packet enters a tunnel. Stages check the rest. */
+/** Minimal check of received payloads, before they enter a tunnel as packets. Stages check the rest. */
 
 import type { TunnelEnd } from "../../lib/core/mod.ts";
 import { gotValue } from "../../lib/core/options.ts";
@@ -7,10 +7,10 @@ import * as field from "../../lib/wire/header_fields.ts";
 // Specification
 const { IPV4_HEADER, IPV6_HEADER } = field;
 
-/** Content of a transport: IP packets, or any bytes. */
+/** Content of a transport: IP packets or any bytes. */
 export type Payload = NonNullable<TunnelEnd["payload"]>;
 
-/** @throws {TypeError} for any other value. */
+/** Checks the option `payload`. @throws {TypeError} for any other value. */
 export function checkPayload(transport: string, payload: Payload): void {
   if (payload === "ip" || payload === "any") return;
   throw new TypeError(
@@ -18,7 +18,7 @@ export function checkPayload(transport: string, payload: Payload): void {
   );
 }
 
-/** Returns the drop reason of received bytes; `undefined` for valid ones: with `"ip"`, those with a whole IP header. */
+/** Returns the drop reason for an invalid payload: with `"any"` an empty one, with `"ip"` one without an IP header. */
 export function refusalReason(
   payload: Payload,
   bytes: Uint8Array,

@@ -1,24 +1,24 @@
-/** Bounded queue of received packets, from a socket's callbacks to the loop. */
+/** Bounded queue of received packets, between the callbacks of a socket and the loop. */
 
 import { type EndHost, LARGE_ROOM, type PacketBatch } from "../../lib/core/mod.ts";
 import { checkInteger } from "../../lib/core/options.ts";
 import { type Payload, refusalReason } from "./_payload.ts";
 
 // Implementation
-/** Default and maximum of packets that wait. */
+/** Default and maximum number of packets. */
 const QUEUE_LENGTH = 1024;
 const MAX_QUEUE_LENGTH = 1_000_000;
-/** Maximum bytes that wait. */
+/** Maximum number of bytes. */
 const QUEUE_BYTES = 4 * 1024 * 1024;
 
-/** @throws {RangeError} when a queue cannot have this length; {@linkcode TypeError} when it is not a number. */
+/** Checks the option `queueLength`. @throws {RangeError} out of range; {@linkcode TypeError} for other types. */
 export function checkQueueLength(length: number = QUEUE_LENGTH): void {
   checkInteger("open a WebSocket transport", "queueLength", length, 1, MAX_QUEUE_LENGTH);
 }
 
-/** Bounded queue of messages, in a ring. */
+/** A ring of copied messages. */
 export class ReceiveQueue {
-  /** The loop, from `attach` on; packets refused before are not counted. */
+  /** The loop, once attached; packets refused before that are not counted. */
   host: EndHost | undefined;
   readonly #ring: (Uint8Array | undefined)[];
   #first = 0;
@@ -26,7 +26,6 @@ export class ReceiveQueue {
   #bytes = 0;
   readonly #payload: Payload;
 
-  /** Makes a queue of at most `limit` packets. */
   constructor(limit: number = QUEUE_LENGTH, payload: Payload = "ip") {
     this.#ring = new Array(limit).fill(undefined);
     this.#payload = payload;
@@ -37,7 +36,7 @@ export class ReceiveQueue {
     return this.#length === this.#ring.length || this.#bytes + LARGE_ROOM > QUEUE_BYTES;
   }
 
-  /** Copies a message and wakes the loop, or drops it; returns false if the message is not a packet. */
+  /** Copies a message and wakes the loop, or drops the message. Returns false if it is not a packet. */
   accept(bytes: Uint8Array, offset: number, length: number): boolean {
     const reason = refusalReason(this.#payload, bytes, offset, length, LARGE_ROOM);
     if (reason !== undefined) {
@@ -58,7 +57,7 @@ export class ReceiveQueue {
     return true;
   }
 
-  /** Copies messages into slots, until the batch is full or the pool is empty; returns their number. */
+  /** Moves messages into slots until the batch is full or the pool is empty; returns their number. */
   read(batch: PacketBatch): number {
     const { pool } = this.host!;
     let count = 0;

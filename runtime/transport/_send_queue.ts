@@ -1,4 +1,4 @@
-/** Bounded queue of sent packets and their frames, until the system has them. */
+/** Bounded queue of packets and their frames, until they are written to the socket. */
 
 import { type EndHost, LARGE_ROOM, type Packet, PacketQueue } from "../../lib/core/mod.ts";
 import { FRAME_HEADER, FrameWriter, MAX_CONTROL, Opcode } from "./_frames.ts";
@@ -6,7 +6,7 @@ import { FRAME_HEADER, FrameWriter, MAX_CONTROL, Opcode } from "./_frames.ts";
 // Implementation
 const PACKETS = 256;
 const BYTES = 256 * 1024;
-/** Room before the packets, for one control frame of each kind. */
+/** Room in front of the packets, for one control frame of each kind. */
 const CONTROL_ROOM = 3 * (MAX_CONTROL + FRAME_HEADER);
 const BUFFER = CONTROL_ROOM + BYTES + LARGE_ROOM + PACKETS * FRAME_HEADER;
 const NOTHING = new Uint8Array(0);
@@ -17,12 +17,12 @@ export class SendQueue extends PacketQueue {
   #filling: Uint8Array<ArrayBuffer>;
   #spare: Uint8Array<ArrayBuffer>;
   #end = CONTROL_ROOM;
-  /** Of the buffer that is being written: length of its control frames, and written part of its packets (bytes). */
+  /** In the buffer that is being written: bytes of control frames still to write, and written bytes of packets. */
   #ahead = 0;
   #written = 0;
   readonly #waiting = new Map<Opcode, Uint8Array>();
 
-  /** Makes a queue of a client's frames, which are masked, or of a server's. */
+  /** @param masked True on the client side, whose frames must be masked. */
   constructor(masked: boolean) {
     super({ packets: PACKETS, bytes: BYTES });
     this.#writer = new FrameWriter(masked, BUFFER);
@@ -31,18 +31,18 @@ export class SendQueue extends PacketQueue {
     this.#writer.use(this.#filling);
   }
 
-  /** Takes a packet and copies its bytes. There must be room. */
+  /** Copies a packet into a frame and keeps it until it is written. There must be room. */
   add(packet: Packet): void {
     this.#end = this.#writer.write(this.#end, Opcode.Binary, packet.bytes, packet.offset, packet.length);
     this.push(packet);
   }
 
-  /** Adds a control frame before the next packets; replaces a waiting one of its kind (RFC 6455 section 5.5.3). */
+  /** Adds a control frame in front of the next packets; replaces a waiting one of its kind (RFC 6455 section 5.5.3). */
   addControl(opcode: Opcode, payload: Uint8Array = NOTHING): void {
     this.#waiting.set(opcode, payload);
   }
 
-  /** Returns the next bytes to write, after all earlier ones were settled; `undefined` for none. */
+  /** Returns the next bytes to write, or `undefined`. All earlier bytes must be settled. */
   next(): Uint8Array<ArrayBuffer> | undefined {
     let start = CONTROL_ROOM;
     for (const payload of this.#waiting.values()) start -= this.#writer.frameLength(payload.length);
@@ -61,7 +61,7 @@ export class SendQueue extends PacketQueue {
     return bytes;
   }
 
-  /** Notes that `count` more bytes were written, and gives back the packets that they complete. */
+  /** Notes that `count` more bytes were written, and returns completely written packets to the pool. */
   settle(count: number): void {
     const ahead = Math.min(count, this.#ahead);
     this.#ahead -= ahead;
@@ -75,7 +75,7 @@ export class SendQueue extends PacketQueue {
     this.#written = 0;
   }
 
-  /** Gives all packets back. Their frames will be written, or lost without a count. */
+  /** Returns all packets to the pool. Their frames are still written; frames that are lost then are not counted. */
   release(): void {
     while (this.length > 0) this.#giveBack();
   }
