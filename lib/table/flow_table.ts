@@ -2,15 +2,12 @@
 
 import { sipHash } from "../core/sip_hash.ts";
 import { FlowKey } from "./flow_key.ts";
+import { MAX_CAPACITY, MAX_EXPIRED } from "./flow_limits.ts";
 import { checkInteger, checkOptions, type OptionKinds } from "../core/options.ts";
 
 // Implementation
 const ATTEMPT = "create a flow table";
 const CAPACITY = 65_536;
-/** Maximum number of flows of a table. */
-const MAX_CAPACITY = 2 ** 24;
-/** Maximum number of flows that one {@linkcode FlowTable.expire} removes: the work of 64 packets. */
-export const MAX_EXPIRED = 1024;
 /** No flow, in the index and in the lists. */
 const NONE = -1;
 /** Key that is read back from the table. */

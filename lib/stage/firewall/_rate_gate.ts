@@ -2,6 +2,7 @@
 
 import * as field from "../../wire/header_fields.ts";
 import { FlowKey } from "../../table/flow_key.ts";
+import { MAX_CAPACITY } from "../../table/flow_limits.ts";
 import { FlowTable } from "../../table/flow_table.ts";
 import type { Ip } from "../../wire/ip.ts";
 import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
@@ -12,7 +13,6 @@ const { IPV4_SRC, IPV6_SRC } = field;
 
 // Implementation
 const SOURCES = 4096;
-const MAX_SOURCES = 2 ** 24;
 const KEY_WORDS = 4;
 const NAMES: OptionKinds<RuleRate> = {
   packetsPerSecond: "needed number",
@@ -48,7 +48,7 @@ export class RateGate {
     if (!(max >= 1 && max < Infinity)) {
       throw new RangeError(`Cannot ${attempt}: burst must be finite and at least 1, ${gotValue(max)}`);
     }
-    checkInteger(attempt, "sources", sources, 1, MAX_SOURCES);
+    checkInteger(attempt, "sources", sources, 1, MAX_CAPACITY);
     this.#perMillisecond = packetsPerSecond / 1000;
     this.#burst = max;
     if (!perSource) {

@@ -8,6 +8,7 @@ import * as field from "../../wire/header_fields.ts";
 import { parsePrefix, type Prefix } from "../../wire/address.ts";
 import { Direction, type Packet } from "../../core/mod.ts";
 import { type Ip, Protocol } from "../../wire/ip.ts";
+import { readPortRange } from "../../wire/port_range.ts";
 import { gotValue } from "../../core/options.ts";
 import { RateGate } from "./_rate_gate.ts";
 import type { Finding } from "./_tracker.ts";
@@ -118,7 +119,7 @@ export class CompiledRule {
     }
     this.protocols = numbersOf(numbers ?? allowed);
     this.#match = match;
-    this.rate = rule.rate === undefined ? undefined : new RateGate(rule.rate, `use rule ${index + 1}: rate`);
+    this.rate = rule.rate === undefined ? undefined : new RateGate(rule.rate, `${attempt(index)}: rate`);
     this.text = formatRule(rule);
     this.reason = `rule ${name ?? index + 1}`;
   }
@@ -250,10 +251,8 @@ function readPrefixes(
     try {
       return parsePrefix(text);
     } catch (cause) {
-      const message = `Cannot use rule ${index + 1}: ${field} must be a prefix or an address, ${
-        gotValue(text)
-      }`;
-      throw new SyntaxError(message, { cause });
+      const rule = `${field} must be a prefix or an address, ${gotValue(text)}`;
+      throw new SyntaxError(`Cannot ${attempt(index)}: ${rule}`, { cause });
     }
   });
 }
@@ -266,12 +265,7 @@ function readPorts(
   if (values === undefined) return undefined;
   return Uint16Array.from(
     asList<PortRange>(notEmpty(index, field, values)).flatMap((value) => {
-      const match = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(String(value));
-      const [from, to] = match === null ? [-1, -1] : [Number(match[1]), Number(match[2] ?? match[1])];
-      if (from < 0 || to > 65_535 || from > to) {
-        mustBe(index, field, `a port from 0 to 65535 or a range such as "80-443"`, value);
-      }
-      return [from, to];
+      return readPortRange(attempt(index), field, value, 0);
     }),
   );
 }
@@ -322,5 +316,9 @@ function mustBe(index: number, field: string, rule: string, value: unknown): nev
 }
 
 function fail(index: number, text: string): never {
-  throw new TypeError(`Cannot use rule ${index + 1}: ${text}`);
+  throw new TypeError(`Cannot ${attempt(index)}: ${text}`);
+}
+
+function attempt(index: number): string {
+  return `use rule ${index + 1}`;
 }

@@ -10,8 +10,8 @@
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
 import { IcmpError, IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Ip, Protocol } from "../../wire/ip.ts";
-import { MAX_EXPIRED } from "../../table/flow_table.ts";
-import { checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
+import { MAX_CAPACITY, MAX_EXPIRED } from "../../table/flow_limits.ts";
+import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
 import { type Decision, Explanation } from "./_explanation.ts";
 import { isNeighborMessage } from "./_neighbors.ts";
 import { type CompiledRule, RuleSet } from "./_rule_set.ts";
@@ -21,6 +21,7 @@ import { TIMEOUTS } from "./flow_state.ts";
 import { type FirewallRule, type FirewallVerdict, formatRules, VERDICTS } from "./rule.ts";
 
 // Implementation
+const ATTEMPT = "create a firewall";
 const NAMES: OptionKinds<FirewallOptions> = {
   rules: "list",
   default: "optional",
@@ -140,24 +141,25 @@ export class Firewall implements Stage {
    * Checks the rules.
    *
    * @throws {TypeError} for an option of a wrong type, or a wrong value in a rule, with the rule's number and field.
-   * @throws {SyntaxError} the same, when a prefix or address does not parse.
-   * @throws {RangeError} the same for a rate; when the capacity is not from 1 to 2^24.
+   * @throws {SyntaxError} the same, when a prefix, address or range of ports does not parse.
+   * @throws {RangeError} the same for a port or a rate; when the capacity is not from 1 to 2^24.
    */
   constructor(options: FirewallOptions = {}) {
-    checkOptions("create a firewall", options, NAMES);
+    checkOptions(ATTEMPT, options, NAMES);
     const { rules = [], capacity = CAPACITY, midStream = false, neighbors = true, hashKey } = options;
     const { errors = new IcmpErrors() } = options;
     const { default: verdict = {} } = options;
-    if (typeof verdict !== "string") checkOptions("create a firewall: default", verdict, DEFAULT_NAMES);
+    if (typeof verdict !== "string") checkOptions(`${ATTEMPT}: default`, verdict, DEFAULT_NAMES);
     const { outbound = "allow", inbound = "drop" } = typeof verdict === "string"
       ? { outbound: verdict, inbound: verdict }
       : verdict;
     for (const one of [outbound, inbound]) {
       if (VERDICTS.includes(one)) continue;
       throw new TypeError(
-        `Cannot create a firewall: default must be one of ${VERDICTS.join(", ")}, ${gotValue(one)}`,
+        `Cannot ${ATTEMPT}: default must be one of ${VERDICTS.join(", ")}, ${gotValue(one)}`,
       );
     }
+    checkInteger(ATTEMPT, "capacity", capacity, 1, MAX_CAPACITY);
     this.#rules = new RuleSet(rules);
     this.#defaults = [outbound, inbound];
     this.#passesNeighbors = neighbors;

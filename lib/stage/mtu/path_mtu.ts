@@ -15,12 +15,13 @@ import { Shares } from "../../table/shares.ts";
 import { formatAddress, parseAddress } from "../../wire/address.ts";
 import type { Packet, PacketBatch, Stage, StageContext } from "../../core/mod.ts";
 import { FlowKey, FlowKind } from "../../table/flow_key.ts";
+import { MAX_CAPACITY } from "../../table/flow_limits.ts";
 import { FlowTable } from "../../table/flow_table.ts";
 import { IcmpError, IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Icmpv4 } from "../../wire/icmpv4.ts";
 import { Icmpv6 } from "../../wire/icmpv6.ts";
 import { Ip, Protocol } from "../../wire/ip.ts";
-import { checkInteger, checkOptions, type OptionKinds } from "../../core/options.ts";
+import { checkInteger, checkMin, checkOptions, type OptionKinds } from "../../core/options.ts";
 
 // Specification
 const { IPV4_DST, IPV4_MAX_LENGTH, IPV4_MIN_MTU, IPV6_DST, IPV6_MIN_MTU } = field;
@@ -28,6 +29,7 @@ const { IPV4_DST, IPV4_MAX_LENGTH, IPV4_MIN_MTU, IPV6_DST, IPV6_MIN_MTU } = fiel
 const FRAGMENTATION_NEEDED = 4;
 
 // Implementation
+const ATTEMPT = "keep path MTUs";
 const PATHS = 4096;
 /** RFC 1191 section 6.3, RFC 8201 section 4. */
 const AGE = 600_000;
@@ -49,7 +51,7 @@ export interface PathMtuOptions {
   readonly minMtu?: number;
   /** Maximum number of destinations. @default {4096} */
   readonly paths?: number;
-  /** Time after which a path MTU is forgotten (milliseconds). @default {600000} */
+  /** Time after which a path MTU is forgotten (milliseconds, at least 1). @default {600000} */
   readonly age?: number;
   /** Sends errors about packets longer than their path MTU. @default {new IcmpErrors()} */
   readonly errors?: IcmpErrors;
@@ -141,11 +143,13 @@ export class PathMtu implements Stage {
    * @throws {RangeError} when an MTU is not an integer from 68 to 65,535, or another option is out of range.
    */
   constructor(options: PathMtuOptions = {}) {
-    checkOptions("keep path MTUs", options, NAMES);
+    checkOptions(ATTEMPT, options, NAMES);
     const { mtu = IPV4_MAX_LENGTH, minMtu = MIN_MTU, paths = PATHS, age = AGE } = options;
     const { errors = new IcmpErrors(), hashKey } = options;
-    checkInteger("keep path MTUs", "mtu", mtu, IPV4_MIN_MTU, IPV4_MAX_LENGTH);
-    checkInteger("keep path MTUs", "minMtu", minMtu, IPV4_MIN_MTU, IPV4_MAX_LENGTH);
+    checkInteger(ATTEMPT, "mtu", mtu, IPV4_MIN_MTU, IPV4_MAX_LENGTH);
+    checkInteger(ATTEMPT, "minMtu", minMtu, IPV4_MIN_MTU, IPV4_MAX_LENGTH);
+    checkInteger(ATTEMPT, "paths", paths, 1, MAX_CAPACITY);
+    checkMin(ATTEMPT, "age", age, 1);
     this.#mtu = mtu;
     this.#minMtu = minMtu;
     this.#lowest = mtu;

@@ -18,11 +18,12 @@ import { sipHash } from "../../core/sip_hash.ts";
 import { checksum, sum } from "../../core/checksum.ts";
 import type { Direction, Packet, PacketBatch, Stage, StageContext } from "../../core/mod.ts";
 import { FlowKey } from "../../table/flow_key.ts";
+import { MAX_CAPACITY } from "../../table/flow_limits.ts";
 import { FlowTable } from "../../table/flow_table.ts";
 import { IcmpError, IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Ip, Protocol } from "../../wire/ip.ts";
 import { Ipv6 } from "../../wire/ipv6.ts";
-import { checkInteger, checkOptions, type OptionKinds } from "../../core/options.ts";
+import { checkInteger, checkMin, checkOptions, type OptionKinds } from "../../core/options.ts";
 
 // Specification
 const {
@@ -46,6 +47,7 @@ const {
 const TIMEOUT = 60_000;
 
 // Implementation
+const ATTEMPT = "reassemble";
 const DATAGRAMS = 128;
 const FRAGMENTS = 512;
 const FRAGMENTS_PER_DATAGRAM = 64;
@@ -161,12 +163,14 @@ export class Reassemble implements Stage {
    * @throws {RangeError} when an option is out of range.
    */
   constructor(options: ReassembleOptions = {}) {
-    checkOptions("reassemble", options, NAMES);
+    checkOptions(ATTEMPT, options, NAMES);
     const { datagrams = DATAGRAMS, fragments = FRAGMENTS, bytes = BYTES, timeout = TIMEOUT } = options;
     const { fragmentsPerDatagram = FRAGMENTS_PER_DATAGRAM, errors = new IcmpErrors(), hashKey } = options;
-    for (const [name, value] of Object.entries({ datagrams, fragments, fragmentsPerDatagram, bytes })) {
-      checkInteger("reassemble", name, value, 1, 0x7fffffff);
+    checkInteger(ATTEMPT, "datagrams", datagrams, 1, MAX_CAPACITY);
+    for (const [name, value] of Object.entries({ fragments, fragmentsPerDatagram, bytes })) {
+      checkInteger(ATTEMPT, name, value, 1, 0x7fffffff);
     }
+    checkMin(ATTEMPT, "timeout", timeout, 1);
     this.#perDatagram = fragmentsPerDatagram;
     this.#bytes = bytes;
     this.#errors = errors;

@@ -2,7 +2,7 @@
 
 import { drop } from "../../core/drop.ts";
 import { Direction, type Packet, type StageContext, type WorkerPlace } from "../../core/mod.ts";
-import { MAX_EXPIRED } from "../../table/flow_table.ts";
+import { MAX_EXPIRED } from "../../table/flow_limits.ts";
 import { handOverToOwner, ownsPort, type PortFlows } from "../../table/worker_ports.ts";
 import { Protocol } from "../../wire/protocol.ts";
 import { NaptDrop } from "./_napt_drop.ts";

@@ -2,7 +2,8 @@
 
 import { parseIpv4, parsePrefix, type Prefix } from "../../wire/address.ts";
 import { isUnicast4 } from "../../wire/unicast.ts";
-import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
+import { checkInteger, checkMin, checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
+import { readPortRange } from "../../wire/port_range.ts";
 import { Protocol } from "../../wire/protocol.ts";
 
 // Implementation
@@ -32,6 +33,7 @@ const FORWARD: OptionKinds<PortForward> = {
   address: "text",
 };
 const ATTEMPT = "create a Napt44";
+const FORWARDING = "forward a port";
 const CAPACITY = 65_536;
 const MAX_CAPACITY = 2 ** 20;
 const MAX_ADDRESSES = 64;
@@ -139,7 +141,7 @@ export function checkNaptOptions(options: Napt44Options): CheckedNaptOptions {
     icmp = 60_000,
   } = options.timeouts ?? {};
   const outside = readAddresses([options.outside].flat());
-  const [firstPort, lastPort] = readPorts(ports);
+  const [firstPort, lastPort] = readPortRange(ATTEMPT, "ports", ports, 1);
   if (!FILTERINGS.includes(filtering)) {
     throw new TypeError(
       `Cannot ${ATTEMPT}: filtering must be one of ${FILTERINGS.join(", ")}, ${gotValue(filtering)}`,
@@ -154,10 +156,7 @@ export function checkNaptOptions(options: Napt44Options): CheckedNaptOptions {
     checkInteger(ATTEMPT, "flowsPerHost", flowsPerHost, 1, Number.MAX_SAFE_INTEGER);
   }
   const timeouts = { tcpEstablished, tcpTransitory, udp, icmp };
-  for (const [name, timeout] of Object.entries(timeouts)) {
-    if (timeout > 0) continue;
-    throw new RangeError(`Cannot ${ATTEMPT}: timeouts.${name} must be above 0 ms, ${gotValue(timeout)}`);
-  }
+  for (const [name, timeout] of Object.entries(timeouts)) checkMin(ATTEMPT, `timeouts.${name}`, timeout, 1);
   const sources = [inside].flat().map((text) => readIpv4Prefix(text as string));
   if (sources.length === 0) {
     throw new TypeError(`Cannot ${ATTEMPT}: inside must be at least one prefix, got an empty list`);
@@ -166,7 +165,7 @@ export function checkNaptOptions(options: Napt44Options): CheckedNaptOptions {
   rules.forEach((rule, i) => {
     const other = rules.findIndex((other) => overlap(rule, other));
     if (other === i) return;
-    throw new TypeError(`Cannot forward ports: forwards[${other}] and forwards[${i}] share a port`);
+    throw new TypeError(`Cannot ${ATTEMPT}: forwards[${other}] and forwards[${i}] must not share a port`);
   });
   return {
     outside,
@@ -220,48 +219,33 @@ function readAddresses(texts: readonly string[]): Uint32Array {
   return Uint32Array.from(addresses).sort();
 }
 
-function readPorts(text: string | number): [number, number] {
-  const match = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(String(text));
-  if (match === null) {
-    throw new SyntaxError(`Cannot parse ports: a port or a range must start at column 1, ${gotValue(text)}`);
-  }
-  const first = Number(match[1]);
-  const last = Number(match[2] ?? match[1]);
-  if (first < 1 || last > MAX_PORT || first > last) {
-    throw new RangeError(
-      `Cannot parse ports: ports must ascend and be within 1-${MAX_PORT}, ${gotValue(text)}`,
-    );
-  }
-  return [first, last];
-}
-
 function readForward(forward: PortForward, outside: Uint32Array): Forward {
-  checkOptions("forward a port", forward, FORWARD);
+  checkOptions(FORWARDING, forward, FORWARD);
   const { protocol, port, to, address } = forward;
   if (protocol !== "tcp" && protocol !== "udp") {
-    throw new TypeError(`Cannot forward ports: protocol must be "tcp" or "udp", ${gotValue(protocol)}`);
+    throw new TypeError(`Cannot ${FORWARDING}: protocol must be "tcp" or "udp", ${gotValue(protocol)}`);
   }
-  const [firstPort, lastPort] = readPorts(port);
-  const [host, insidePort = String(firstPort), ...rest] = String(to).split(":");
-  if (rest.length > 0) {
+  const [firstPort, lastPort] = readPortRange(FORWARDING, "port", port, 1);
+  const [, host, toPort = firstPort] = /^([^:]+)(?::(\d+))?$/.exec(to) ?? [];
+  if (host === undefined) {
     throw new SyntaxError(
-      `Cannot forward ports: to must be like "10.9.0.5" or "10.9.0.5:80", ${gotValue(to)}`,
+      `Cannot ${FORWARDING}: to must be like "10.9.0.5" or "10.9.0.5:80", ${gotValue(to)}`,
     );
   }
-  const [first] = readPorts(insidePort);
-  if (first + lastPort - firstPort > MAX_PORT) {
-    throw new RangeError(`Cannot forward ports: ${port} at ${to} must end at ${MAX_PORT} or below`);
+  const insidePort = Number(toPort);
+  if (insidePort < 1 || insidePort + lastPort - firstPort > MAX_PORT) {
+    throw new RangeError(`Cannot ${FORWARDING}: ports at to must be from 1 to ${MAX_PORT}, ${gotValue(to)}`);
   }
   const at = address === undefined ? -1 : outside.indexOf(parseIpv4(address));
   if (address !== undefined && at < 0) {
-    throw new TypeError(`Cannot forward ports: address must be one of outside, ${gotValue(address)}`);
+    throw new TypeError(`Cannot ${FORWARDING}: address must be one of outside, ${gotValue(address)}`);
   }
   return {
     protocol: protocol === "tcp" ? Protocol.Tcp : Protocol.Udp,
     firstPort,
     lastPort,
-    inside: parseIpv4(host!),
-    insidePort: first,
+    inside: parseIpv4(host),
+    insidePort,
     address: at,
   };
 }

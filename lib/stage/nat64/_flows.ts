@@ -9,7 +9,8 @@
 import { formatIpv6, parseIpv6 } from "../../wire/address.ts";
 import type { WorkerPlace } from "../../core/mod.ts";
 import { FlowKey } from "../../table/flow_key.ts";
-import { FlowTable, MAX_EXPIRED } from "../../table/flow_table.ts";
+import { MAX_EXPIRED } from "../../table/flow_limits.ts";
+import { FlowTable } from "../../table/flow_table.ts";
 import { Protocol } from "../../wire/protocol.ts";
 import { Tcp } from "../../wire/tcp.ts";
 import { CountedKeys } from "../../table/counted_keys.ts";

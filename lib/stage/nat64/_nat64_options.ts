@@ -4,6 +4,7 @@ import { formatIpv4, parseIpv4 } from "../../wire/address.ts";
 import { isUnicast4 } from "../../wire/unicast.ts";
 import { IcmpErrors } from "../../icmp/icmp_error.ts";
 import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
+import { MAX_CAPACITY } from "../../table/flow_limits.ts";
 import { EmbeddingPrefix } from "./embedded_address.ts";
 
 // Specification: RFC 6052 section 2.1
@@ -11,7 +12,6 @@ const WELL_KNOWN = "64:ff9b::/96";
 
 // Implementation
 /** That of a flow table. */
-const MAX_CAPACITY = 2 ** 24;
 const CAPACITY = 65_536;
 const MAX_OUTSIDE = 64;
 

@@ -3,8 +3,9 @@
 import { type Address, Prefix } from "../../wire/address.ts";
 import type { PacketBatch, Stage, StageContext } from "../../core/mod.ts";
 import { FlowKey, FlowKind } from "../../table/flow_key.ts";
+import { MAX_CAPACITY } from "../../table/flow_limits.ts";
 import { FlowTable } from "../../table/flow_table.ts";
-import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
+import { checkInteger, checkMin, checkOptions, type OptionKinds } from "../../core/options.ts";
 import { Protocol } from "../../wire/protocol.ts";
 
 // Implementation
@@ -217,9 +218,10 @@ export class Meter implements Stage {
     checkOptions("measure", options, NAMES_OF_OPTIONS);
     const { flows = CAPACITY, prefixes = PREFIXES, halfLife = HALF_LIFE, timeout = TIMEOUT } = options;
     const { prefixLength4 = LENGTHS[4], prefixLength6 = LENGTHS[6] } = options;
-    if (!(halfLife > 0)) {
-      throw new RangeError(`Cannot measure: halfLife must be above 0 ms, ${gotValue(halfLife)}`);
-    }
+    checkInteger("measure", "flows", flows, 1, MAX_CAPACITY);
+    checkInteger("measure", "prefixes", prefixes, 1, MAX_CAPACITY);
+    checkMin("measure", "halfLife", halfLife, 1);
+    checkMin("measure", "timeout", timeout, 1);
     checkInteger("measure", "prefixLength4", prefixLength4, 0, 32);
     checkInteger("measure", "prefixLength6", prefixLength6, 0, 128);
     this.#flows = new FlowTable({ timeouts: [timeout], capacity: flows });

@@ -7,6 +7,7 @@ import { FlowKey, FlowKind } from "../../table/flow_key.ts";
 import { IcmpError, type IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Ip, Protocol } from "../../wire/ip.ts";
 import { checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
+import { readPortRange } from "../../wire/port_range.ts";
 import { RouteTable } from "../../table/route_table.ts";
 
 // Specification
@@ -68,8 +69,8 @@ export interface RouteOptions {
  * **Options**: {@linkcode RouteOptions}. **Drops**: `no route`, `malformed`.
  * **Limits**: does not decrement TTL (add `ttl({ outbound: "keep" })`); fragments other than the first match no ports.
  *
- * @throws {SyntaxError} when a prefix does not parse.
- * @throws {TypeError} when a protocol is unknown.
+ * @throws {SyntaxError} when a prefix or a range of ports does not parse.
+ * @throws {TypeError} when a protocol is unknown, or a value has the wrong type.
  * @throws {RangeError} when a port or an end is out of range.
  *
  * @example Two ends, and all packets from one prefix to the second
@@ -165,7 +166,8 @@ class CheckedPolicy {
   readonly asksPorts: boolean;
 
   constructor(policy: Policy, number: number) {
-    checkOptions(`route by policy ${number}`, policy, POLICY);
+    const attempt = `route by policy ${number}`;
+    checkOptions(attempt, policy, POLICY);
     const { src, protocol, srcPort, dstPort, to } = policy;
     this.#policy = policy;
     this.#src = src === undefined ? undefined : [src].flat().map(parsePrefix);
@@ -173,21 +175,19 @@ class CheckedPolicy {
       const protocols = typeof protocol === "number" ? [protocol] : PROTOCOLS[protocol];
       if (protocols === undefined) {
         throw new TypeError(
-          `Cannot route by policy ${number}: protocol must be tcp, udp, icmp or a number, ${
-            gotValue(protocol)
-          }`,
+          `Cannot ${attempt}: protocol must be tcp, udp, icmp or a number, ${gotValue(protocol)}`,
         );
       }
       this.#protocols = protocols;
     }
-    this.#srcPorts = portsOf("srcPort", srcPort, number);
-    this.#dstPorts = portsOf("dstPort", dstPort, number);
+    if (srcPort !== undefined) this.#srcPorts = readPortRange(attempt, "srcPort", srcPort, 0);
+    if (dstPort !== undefined) this.#dstPorts = readPortRange(attempt, "dstPort", dstPort, 0);
     this.asksPorts = srcPort !== undefined || dstPort !== undefined;
-    this.#end = typeof to !== "object" || to === null ? endOf(to, number) : 0;
+    this.#end = typeof to !== "object" || to === null ? endOf(attempt, to) : 0;
     if (to instanceof RouteTable) this.#table = to;
     else if (typeof to !== "number") {
       this.#table = new RouteTable();
-      for (const [prefix, end] of Object.entries(to)) this.#table.set(prefix, endOf(end, number));
+      for (const [prefix, end] of Object.entries(to)) this.#table.set(prefix, endOf(attempt, end));
     }
   }
 
@@ -216,29 +216,10 @@ class CheckedPolicy {
   }
 }
 
-function endOf(end: unknown, policy: number): EndNumber {
+function endOf(attempt: string, end: unknown): EndNumber {
   if (Number.isInteger(end) && (end as number) >= 0) return end as number;
-  throw new RangeError(
-    `Cannot route by policy ${policy}: to must be 0 (this machine) or the number of an end, ${gotValue(end)}`,
-  );
-}
-
-function portsOf(
-  name: string,
-  ports: number | string | undefined,
-  policy: number,
-): [first: number, last: number] | undefined {
-  if (ports === undefined) return undefined;
-  const [, first, last = first] = /^(\d+)(?:-(\d+))?$/.exec(String(ports)) ?? [];
-  const range: [number, number] = [Number(first), Number(last)];
-  if (!(range[0] <= range[1] && range[1] <= 0xffff)) {
-    throw new RangeError(
-      `Cannot route by policy ${policy}: ${name} must be a port or a range such as "80-443", ${
-        gotValue(ports)
-      }`,
-    );
-  }
-  return range;
+  const message = `Cannot ${attempt}: to must be 0 (this machine) or the number of an end, ${gotValue(end)}`;
+  throw typeof end === "number" ? new RangeError(message) : new TypeError(message);
 }
 
 function isIn([first, last]: readonly [number, number], port: number): boolean {
