@@ -38,11 +38,11 @@ export interface PacketBatchOptions {
 export class PacketBatch extends OneLine {
   /** Packets; only the first `length` count. */
   readonly packets: Packet[] = [];
-  /** Number of packets in it. */
+  /** Number of packets. */
   length = 0;
   readonly #packetLimit: number;
   readonly #byteLimit: number;
-  /** Bytes of its packets. */
+  /** Bytes of the packets. */
   protected bytes = 0;
   /** Value of {@linkcode Packet.isFixed} for its packets. */
   protected readonly fixes: boolean = false;
@@ -61,12 +61,12 @@ export class PacketBatch extends OneLine {
     this.#byteLimit = bytes;
   }
 
-  /** Reports whether it has reached a limit. */
+  /** Set when a limit is reached. */
   get full(): boolean {
     return this.length >= this.#packetLimit || this.bytes >= this.#byteLimit;
   }
 
-  /** Returns the number of packets of this length that would fill it. */
+  /** Returns the number of packets of this length that would fill the batch. */
   roomFor(length: number): number {
     return Math.min(this.#packetLimit - this.length, Math.ceil((this.#byteLimit - this.bytes) / length));
   }
@@ -74,7 +74,7 @@ export class PacketBatch extends OneLine {
   /**
    * Appends a packet and becomes its owner.
    *
-   * @throws {TypeError} when it is in this batch already, free, or on loan to a stage or script.
+   * @throws {TypeError} when the packet is in this batch already, free, or on loan to a stage or script.
    */
   push(packet: Packet): void {
     if (packet.isFixed || packet.owner === this) throw pushError(packet, this);
@@ -90,7 +90,7 @@ export class PacketBatch extends OneLine {
     this.#truncate(this.length - count);
   }
 
-  /** Moves all packets to the end of another batch, except those that now have another owner. */
+  /** Moves its packets to the end of another batch, except those that no longer belong to it. */
   moveTo(batch: PacketBatch): void {
     batch.adopt(this);
     this.clear();
@@ -113,7 +113,7 @@ export class PacketBatch extends OneLine {
     this.bytes = bytes;
   }
 
-  /** Removes packets that now have another owner and keeps the order. */
+  /** Removes packets that no longer belong to it; keeps the order. */
   compact(): void {
     const { packets } = this;
     let kept = 0;
@@ -147,7 +147,7 @@ export class PacketBatch extends OneLine {
   }
 }
 
-/** Iterates over a batch; a generator takes twice the time per packet. */
+/** Iterates over a batch in half the time of a generator. */
 class PacketIterator implements Iterator<Packet, void, void> {
   readonly #batch: PacketBatch;
   #index = 0;
@@ -183,10 +183,7 @@ export function changedError({ title, remedy }: Borrower): TypeError {
   return new TypeError(`Cannot change the batch of ${title}: it is on loan: ${remedy}`);
 }
 
-/**
- * A borrower's view of a {@linkcode LendingBatch}: a list of the same packets, without the methods that move them. For
- * the runtime.
- */
+/** A borrower's view of a {@linkcode LendingBatch}: the same packets, without the methods that move them. */
 export class LoanedBatch extends PacketBatch {
   /** See {@linkcode PacketBatch.packets}; a borrower may have assigned another array. */
   declare packets: Packet[];
@@ -224,19 +221,18 @@ export class LoanedBatch extends PacketBatch {
 }
 
 /**
- * A batch that is lent to code which might change its list. The borrower gets a copy of the list, made once for all
- * borrowers in turn. The packets are fixed while they are here (see {@linkcode Packet.isFixed}), so that no other code
- * becomes their owner. For the runtime.
+ * A batch that is lent to code that might change its list: borrowers in turn get one copy of the list. The packets are
+ * fixed (see {@linkcode Packet.isFixed}), so that no other code becomes their owner.
  */
 export class LendingBatch extends PacketBatch {
   readonly #loan = new LoanedBatch();
-  /** List that is lent; as long as this batch while it is on loan. */
+  /** Copy of the list, as long as this batch while it is on loan. */
   readonly #list: Packet[] = this.#loan.packets;
-  /** Number of packets already in the list. */
+  /** Number of packets already in the copy. */
   #listed = 0;
   protected override readonly fixes: boolean = true;
 
-  /** Lends the list, until it is lent again. */
+  /** Lends the list until the next call. */
   lend(borrower: Borrower): LoanedBatch {
     const { length, packets } = this;
     const list = this.#list;
@@ -249,7 +245,7 @@ export class LendingBatch extends PacketBatch {
     return loan;
   }
 
-  /** Reports whether the borrower left the list as it was lent. */
+  /** Reports whether the borrower left the list unchanged. */
   isIntact(): boolean {
     const { length, packets } = this;
     const list = this.#list;
@@ -259,7 +255,6 @@ export class LendingBatch extends PacketBatch {
     return true;
   }
 
-  /** See {@linkcode PacketBatch.push}; packets already in this batch are fixed. */
   override push(packet: Packet): void {
     if (packet.isFixed) throw pushError(packet, this);
     this.append(packet);

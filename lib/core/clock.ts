@@ -1,4 +1,4 @@
-/** The loop's clock, which is passed in so that tests control time. */
+/** The loop's clock, replaceable so that tests control time. */
 
 import { checkMin } from "./options.ts";
 

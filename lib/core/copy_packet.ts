@@ -4,7 +4,7 @@ import { ENDPOINT_LENGTH, type Packet } from "./packet.ts";
 import type { PacketPool } from "./pool.ts";
 
 /**
- * Copies a packet unchanged, including super-packets and partial checksums; `undefined` when the pool has no slot, or
+ * Returns an exact copy, which may be a super-packet or have a partial checksum; `undefined` when the pool has no slot, or
  * the packet is outside its slot.
  */
 export function copyPacket(packet: Packet, pool: Pick<PacketPool, "take">): Packet | undefined {
@@ -32,7 +32,7 @@ export function copyMetadata(packet: Packet, from: Packet): void {
   }
 }
 
-/** Copies bytes in words, since `Uint8Array.set` needs a view of the source, an allocation. */
+/** Copies bytes in words: `Uint8Array.set` would need a view of the source, an allocation. */
 export function copyBytes(from: DataView, start: number, length: number, to: DataView, at: number): void {
   let i = 0;
   for (; i + 4 <= length; i += 4) to.setUint32(at + i, from.getUint32(start + i));

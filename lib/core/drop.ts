@@ -1,4 +1,4 @@
-/** Drops a packet in functions that return whether it goes on. */
+/** Drops a packet, in functions that return whether it passes. */
 
 import type { Packet, StageContext } from "./mod.ts";
 

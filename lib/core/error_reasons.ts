@@ -1,7 +1,7 @@
 /** Drop reasons for system errors. */
 
 /**
- * Drop reasons of one end for packets that the system refused; each text is made once.
+ * Drop reasons of an end for packets that the system refused. Each text is built once.
  *
  * @example
  * ```ts

@@ -1,9 +1,9 @@
-/** A base class of objects that `console.log` prints as one line. */
+/** Base class of objects that `console.log` prints as one line. */
 
 const DENO_INSPECT: unique symbol = Symbol.for("Deno.customInspect");
 const NODE_INSPECT: unique symbol = Symbol.for("nodejs.util.inspect.custom");
 
-/** An object that `console.log` prints as its text instead of its fields. */
+/** An object that `console.log` prints as text instead of fields. */
 export abstract class OneLine {
   /** Returns the line. */
   abstract toString(): string;

@@ -10,8 +10,8 @@ import { OneLine } from "./one_line.ts";
 import { gotValue } from "./options.ts";
 
 /**
- * Free space before a new packet, so that a header is added without a copy (bytes). It fits an outer IPv6, UDP and
- * WireGuard header and a driver's prefix several times over.
+ * Free space before a new packet (bytes), for headers to be added without a copy: several times those of IPv6, UDP,
+ * WireGuard and a driver.
  */
 export const HEADROOM = 256;
 
@@ -24,13 +24,13 @@ export const ENDPOINT_ROOM = 48;
 /** Remote `sockaddr_in6` (28 bytes), then the local address (16 bytes) and interface index (4 bytes). */
 export const ENDPOINT_LENGTH = 48;
 
-/** Drop reason of a packet that is not within its slot: its bytes may belong to other packets. */
+/** Drop reason of a packet outside its slot, whose bytes may belong to other packets. */
 export const OUT_OF_SLOT = "moved out of its slot";
 
 /** Bytes in the text of a packet: an IPv4 header and the ports after it. */
 const SHOWN_BYTES = 24;
 
-/** Memory of packets; implemented by `PacketPool`. */
+/** Memory of packets, implemented by `PacketPool`. */
 export interface PacketMemory {
   /** All slots, one after the other. */
   readonly bytes: Uint8Array;
@@ -48,8 +48,8 @@ export interface PacketMemory {
 export type PacketOwner = object;
 
 /**
- * A handle to one packet: `length` bytes of the pool's memory `bytes`, from `offset`. Handles are made with the pool and
- * reused. A packet belongs to a handler or stage until that returns; `copy(packet)` or `context.hold` keep it longer.
+ * A handle to one packet: `length` bytes of the pool's memory `bytes`, from `offset`. Handles are created with the pool
+ * and reused. A packet belongs to a handler or stage until that returns; `copy(packet)` or `context.hold` keep it longer.
  *
  * A *super-packet* is a GSO/TSO packet, received by GRO: one TCP or UDP packet of up to 65,535 bytes that stands for
  * several, with `segmentSize` payload bytes each. A *partial checksum* is a transport checksum left to the device, as
@@ -86,11 +86,11 @@ export class Packet extends OneLine {
   offset: number;
   /** Length of the packet (bytes). */
   length = 0;
-  /** Current holder; `undefined` while an end has it. For the runtime. */
+  /** Current holder; `undefined` while an end has the packet. For the runtime. */
   owner: PacketOwner | undefined;
   /**
-   * Prevents code from adding the packet to a batch or giving it back: it is free, or it is on loan to a stage or a
-   * `for await` loop, which move it with `StageContext` and `Tunnel.send`. For the runtime.
+   * Set while the packet must not be added to a batch or given back: it is free, or on loan to a stage or a `for await`
+   * loop, which move it with `StageContext` and `Tunnel.send`. For the runtime.
    */
   isFixed = true;
   /** Pool of this packet. */
@@ -104,15 +104,15 @@ export class Packet extends OneLine {
   checksumStart = 0;
   /** Offset of the partial checksum's field, from {@linkcode Packet.checksumStart}; 0 for none. */
   checksumOffset = 0;
-  /** Number of the end or peer that it came from; 0 unless there are several. */
+  /** Number of the end or peer that the packet came from; 0 unless there are several. */
   from = 0;
-  /** Number of the end or peer that it goes to; 0 unless a stage chose one. */
+  /** Number of the end or peer that the packet goes to; 0 unless a stage chose one. */
   to = 0;
   /** Policy mark for stages, like `fwmark` in Linux. */
   mark = 0;
   /** Time of arrival (monotonic milliseconds). */
   time = 0;
-  /** Validity of {@linkcode Packet.endpoint}: set by ends of datagrams, which alone send to it, and by `sendTo`. */
+  /** Set if {@linkcode Packet.endpoint} is valid: by `sendTo` and by ends of datagrams, the only ones that send to it. */
   hasEndpoint = false;
   /** Set by a header view that finds a truncated or inconsistent header; each tunnel counts such packets once. */
   malformed = false;
@@ -135,9 +135,9 @@ export class Packet extends OneLine {
   }
 
   /**
-   * Outer addresses: the remote `sockaddr` (28 bytes), the local address that the packet was sent to (16 bytes, zeros for
+   * Outer addresses: the remote `sockaddr` (28 bytes), the local address that the packet was sent to (16 bytes, zeros if
    * unknown), and its interface (4 bytes). Valid if {@linkcode Packet.hasEndpoint}. A copy of all 48 bytes identifies a
-   * peer: replies then leave from the address that the peer wrote to.
+   * peer; replies to it leave from the address that the peer wrote to.
    */
   get endpoint(): Uint8Array {
     return this.#endpoint ??= this.bytes.subarray(this.slotEnd, this.slotEnd + ENDPOINT_LENGTH);
@@ -158,14 +158,14 @@ export class Packet extends OneLine {
     return this.offset - this.slotStart;
   }
 
-  /** Bytes that the packet can still grow at its end, by increasing `length`. */
+  /** Bytes by which the packet can still grow at its end, by increasing `length`. */
   get tailroom(): number {
     return this.slotEnd - this.offset - this.length;
   }
 
   /**
-   * Reports whether `offset` and `length` describe 1 to 65,535 bytes within the slot. Otherwise the packet is never
-   * copied, since bytes outside its slot belong to other packets, and it is dropped when it leaves the stages.
+   * Reports whether `offset` and `length` describe 1 to 65,535 bytes within the slot. Any other packet is never copied,
+   * since bytes outside its slot belong to other packets, and is dropped when it leaves the stages.
    */
   get isInSlot(): boolean {
     const { offset, length } = this;
@@ -261,7 +261,7 @@ function countError(action: string, limit: string, max: number, count: unknown):
   );
 }
 
-/** Returns the error for code that moves a packet that is free, or that it has on loan. */
+/** Returns the error for code that moves a packet that is free or on loan. */
 export function fixedError(action: string, { owner, pool }: Packet): TypeError {
   return new TypeError(
     owner === pool

@@ -1,4 +1,4 @@
-/** Memory of packets: slots of two sizes, taken and given back. */
+/** Memory of packets, in slots of two sizes. */
 
 import { bytesOf } from "./bytes_of.ts";
 import { OneLine } from "./one_line.ts";
@@ -23,9 +23,9 @@ export interface PacketPoolOptions {
 }
 
 /**
- * Slots of 2 KiB and 68 KiB in one memory, with a {@linkcode Packet} each, all made at once. The default pool reserves
- * 8.25 MiB, of which the system backs the pages that were used. Slots are reused last in, first out, so that a light
- * load stays in the processor's cache. One loop has one pool.
+ * Slots of 2 KiB and 68 KiB in one memory, each with a {@linkcode Packet}. The default pool reserves 8.25 MiB, of which the
+ * system backs the pages that were used. Slots are reused last in, first out, so that a light load stays in the
+ * processor's cache. Each loop has one pool.
  *
  * @example Taking a slot and giving it back
  * ```ts
@@ -45,7 +45,7 @@ export class PacketPool extends OneLine {
   readonly view: DataView<ArrayBuffer>;
   /** All handles, by slot number. */
   readonly packets: readonly Packet[];
-  /** Called when a slot of a size that ran out is given back. For the loop. */
+  /** Called when the first slot of a size that ran out is given back. For the loop. */
   onRoom: (() => void) | undefined;
   /** Set when a request for a small slot fails, until one is given back. */
   #wantsSmall = false;
@@ -55,7 +55,7 @@ export class PacketPool extends OneLine {
   readonly #smallEnd: number;
 
   /**
-   * Creates a pool with all its slots free.
+   * Creates a pool of free slots.
    *
    * @throws {RangeError} when a count is not an integer from 0, or both are 0.
    */
@@ -107,7 +107,7 @@ export class PacketPool extends OneLine {
     return length <= LARGE_ROOM && count > 0;
   }
 
-  /** Reports whether a value is one of the pool's packets, and not an imitation made by a script. */
+  /** Reports whether a value is one of the pool's packets, not a script's imitation. */
   owns(value: unknown): value is Packet {
     const slot = (value as Packet | null | undefined)?.slot;
     return slot !== undefined && this.packets[slot] === value;
@@ -133,7 +133,7 @@ export class PacketPool extends OneLine {
   }
 
   /**
-   * Returns a packet with a copy of these bytes; `undefined` as {@linkcode PacketPool.take}.
+   * Returns a packet with a copy of these bytes; `undefined` in the same cases as {@linkcode PacketPool.take}.
    *
    * @throws {TypeError} when `data` is not a `Uint8Array`.
    */
@@ -150,7 +150,7 @@ export class PacketPool extends OneLine {
   /**
    * Takes a packet back. Its handle and bytes are reused by the next {@linkcode PacketPool.take}.
    *
-   * @throws {TypeError} when it is free already, of another pool, or on loan to a stage or script.
+   * @throws {TypeError} when the packet is free already, of another pool, or on loan to a stage or script.
    */
   give(packet: Packet): void {
     if (packet.isFixed) throw fixedError("give back a packet", packet);
@@ -180,10 +180,7 @@ export class PacketPool extends OneLine {
   }
 }
 
-/**
- * Allocates memory that never moves and cannot be transferred, so that no script detaches it while the system reads into
- * it. The system backs a page when it is first used.
- */
+/** Allocates memory that never moves and cannot be transferred: no script detaches it while the system reads into it. */
 function fixedMemory(size: number): ArrayBuffer {
   const pages = Math.ceil(size / WASM_PAGE);
   return new WebAssembly.Memory({ initial: pages, maximum: pages }).buffer as ArrayBuffer;

@@ -31,17 +31,17 @@ export class PacketQueue {
     this.#byteLimit = bytes;
   }
 
-  /** Number of packets in it. */
+  /** Number of packets. */
   get length(): number {
     return this.#length;
   }
 
-  /** Bytes of those packets. */
+  /** Bytes of the packets. */
   get bytes(): number {
     return this.#bytes;
   }
 
-  /** Reports whether it has reached a limit. */
+  /** Set when a limit is reached. */
   get full(): boolean {
     return this.#length === this.#ring.length || this.#bytes >= this.#byteLimit;
   }
@@ -62,11 +62,11 @@ export class PacketQueue {
     if (slot >= this.#ring.length) slot -= this.#ring.length;
     this.#ring[slot] = packet;
     this.#bytes += packet.length;
-    // No code reads the owner of a queued packet; storing a short-lived queue in a long-lived packet takes V8 3 ns.
+    // Nothing reads the owner of a queued packet; storing a short-lived queue in a long-lived packet takes V8 3 ns.
     packet.owner = undefined;
   }
 
-  /** Removes the packet at the front, of which the caller becomes the owner. The queue must not be empty. */
+  /** Removes the packet at the front; the caller becomes its owner. The queue must not be empty. */
   shift(): Packet {
     const packet = this.#ring[this.#first]!;
     this.#ring[this.#first] = undefined;

@@ -8,7 +8,7 @@ const STAR = 5;
 const STAR_STAR = 9;
 const SHIFT = 9;
 
-// Specification: the finalizer of MurmurHash3, and 2 to the 32nd over the golden ratio, between seeds (SplitMix)
+// Specification: the finalizer of MurmurHash3, and SplitMix's step between seeds, 2^32 over the golden ratio
 const GOLDEN = 0x9e3779b9;
 const MIX1 = 0x85ebca6b;
 const MIX2 = 0xc2b2ae35;
@@ -41,14 +41,14 @@ export class Random {
    *
    * @param seed Any integer.
    * @param stream Number of an independent sequence of that seed.
-   * @throws {RangeError} when one of them is not an integer.
+   * @throws {RangeError} when an argument is not an integer.
    */
   constructor(seed: number, stream = 0) {
     checkInteger("seed random numbers", "seed", seed, MIN_SEED, MAX_SEED);
     checkInteger("seed random numbers", "stream", stream, MIN_SEED, MAX_SEED);
     let mixed = mix(mix(seed | 0) + Math.floor(seed / TWO_TO_32) | 0);
     mixed = mix(mixed + stream | 0);
-    // SplitMix visits each word once in its period: never four zeros, which xoshiro would never leave.
+    // SplitMix visits each word once in its period, so never four zeros, which xoshiro would not leave.
     for (let i = 0; i < WORDS; i++) this.#state[i] = mix(mixed = mixed + GOLDEN | 0);
   }
 
@@ -73,7 +73,7 @@ export class Random {
     return result;
   }
 
-  /** Returns a number from 0 to below 1, in steps of 2^-32. */
+  /** Returns a number from 0 up to but not including 1, in steps of 2^-32. */
   fraction(): number {
     return this.next() / TWO_TO_32;
   }

@@ -1,4 +1,4 @@
-/** The interface of a stage, one processing step of a tunnel, and the operations that it has on packets. */
+/** Interface of a stage, a processing step of a tunnel, and its operations on packets. */
 
 import type { PacketBatch } from "./batch.ts";
 import type { Packet } from "./packet.ts";
@@ -13,14 +13,14 @@ export function opposite(direction: Direction): Direction {
   return direction === Direction.Outbound ? Direction.Inbound : Direction.Outbound;
 }
 
-/** Fate of a packet: it goes on, is dropped and counted, or returns to the end that it came from. */
+/** Fate of a packet: passed on, dropped and counted, or returned to the end that it came from. */
 export const Verdict = { Pass: 0, Drop: 1, Reply: 2 } as const;
 /** One of {@linkcode Verdict}'s values. */
 export type Verdict = typeof Verdict[keyof typeof Verdict];
 
 /**
- * Decides about one packet; `undefined` means {@linkcode Verdict}`.Pass`. The handler may change the packet, and has it
- * until it returns. It cannot wait: an async function is a type error.
+ * Decides about one packet; `undefined` means {@linkcode Verdict}`.Pass`. The handler may change the packet until it
+ * returns. An async function is a type error.
  */
 export type PacketHandler = (packet: Packet, context: StageContext) => Verdict | undefined;
 
@@ -54,22 +54,22 @@ export interface Stage {
   /** Processes packets to this machine. Without this method they pass unchanged. */
   inbound?(batch: PacketBatch, context: StageContext): void;
   /**
-   * Does work that is due by time. Called in the first breath (turn of the packet loop), and again after the returned
-   * number of milliseconds; `undefined` means not before the next `context.wake()`.
+   * Does timed work. Called in the first breath (turn of the packet loop), and again after the returned number of
+   * milliseconds; `undefined` means not before the next `context.wake()`.
    */
   tick?(context: StageContext): number | undefined;
   /**
-   * Requests ordinary packets, for a stage that changes or moves payload: in each direction that the stage has a method
-   * for, super-packets are segmented before it and partial checksums completed. Segments are coalesced again towards a
+   * Requests ordinary packets, for a stage that changes or moves payload: in each direction for which the stage has a
+   * method, super-packets are segmented and partial checksums completed before it. Segments are coalesced again before a
    * device that takes super-packets. @default {false}
    */
   readonly segmented?: boolean;
   /**
-   * Pending promises, such as reads from Deno's own sockets: while `true`, the loop lets promises settle between packets
+   * Set while promises are pending, such as reads from Deno's sockets: the loop then lets promises settle between packets
    * instead of every 8 to 12 ms. @default {false}
    */
   readonly isWaiting?: boolean;
-  /** Counters by name, shown in `Tunnel.stats`: numbers that only grow, or present sizes. */
+  /** Counters by name, shown in `Tunnel.stats`: numbers that only grow, or current sizes. */
   readonly counters?: object;
   /** Returns the stage's state as JSON values. */
   save?(): unknown;
@@ -79,7 +79,7 @@ export interface Stage {
   close?(): void;
 }
 
-/** Place of a worker among the workers that run a script. */
+/** Place of a worker among those that run a script. */
 export interface WorkerPlace {
   /** Number of this worker, from 0. */
   readonly index: number;
@@ -91,8 +91,8 @@ export interface WorkerPlace {
 export const SINGLE_WORKER: WorkerPlace = { index: 0, count: 1 };
 
 /**
- * Operations of a stage. Each takes a packet of the current batch, one that the stage holds, or one from `take`; any
- * other packet is a `TypeError`, since it would be lost or sent twice.
+ * Operations of a stage on packets of the current batch, packets that it holds, and packets from `take`; any other
+ * packet is a `TypeError`, since it would be lost or sent twice.
  */
 export interface StageContext {
   /** Start time of the current breath (monotonic milliseconds). */
@@ -104,9 +104,8 @@ export interface StageContext {
   /** Returns a new packet of `length` uninitialized bytes, to fill and emit; `undefined` when the pool is empty. */
   take(length: number): Packet | undefined;
   /**
-   * Sends a packet onward from this stage. Against the batch's direction, it returns through the stages that it has
-   * passed. Emitted packets go ahead of those left in the batch: a stage that inserts packets into a flow emits the
-   * whole flow.
+   * Sends a packet onward from this stage; against the batch's direction, back through the stages that it has passed.
+   * Emitted packets go ahead of those left in the batch: a stage that inserts packets into a flow emits the whole flow.
    */
   emit(packet: Packet, direction: Direction): void;
   /** Keeps a packet, to emit or drop later. Until then it counts as queued. */
@@ -114,21 +113,21 @@ export interface StageContext {
   /** Drops a packet and counts it under this reason. */
   drop(packet: Packet, reason: string): void;
   /**
-   * Ends a packet that the stage has used up, such as the reply to a probe, or a super-packet whose segments it emitted.
-   * The packet counts as `consumed`, not as dropped.
+   * Ends a packet that has served its purpose, such as the reply to a probe, or a super-packet whose segments were
+   * emitted. It counts as `consumed`, not as dropped.
    */
   done(packet: Packet): void;
   /**
-   * Moves a packet to the same stage in another worker, which has the state for it. It arrives in the batch's direction
-   * unless `direction` is given, as a copy with all properties except `time`. If that worker is far behind, the packet
-   * is dropped as `hand-over full`.
+   * Moves a packet to the same stage in the worker that has the state for it. A copy with all properties except `time`
+   * arrives there, in the batch's direction by default. If that worker is far behind, the packet is dropped as
+   * `hand-over full`.
    *
-   * A flow keeps its order if all of its packets in one direction are handed over, or none.
+   * A flow keeps its order if all or none of its packets in one direction are handed over.
    *
    * @throws {RangeError} when there is no worker of this number.
    * @throws {TypeError} when it is this worker.
    */
   handOver(packet: Packet, worker: number, direction?: Direction): void;
-  /** Requests a breath with a call of `tick`, from a callback that runs outside a breath. */
+  /** Requests a breath that calls `tick`, from a callback that runs outside a breath. */
   wake(): void;
 }

@@ -3,11 +3,11 @@
 // Implementation
 /** Maximum number of drop reasons of a tunnel, including {@linkcode OTHER_REASONS}. */
 export const MAX_REASONS = 64;
-/** Drop reason once there are too many others, since a script may take reasons from packets. */
+/** Drop reason of all packets once there are too many reasons, since a script may take reasons from packets. */
 export const OTHER_REASONS = "other reasons";
 /** Maximum length of a reason (characters). */
 const MAX_REASON_LENGTH = 100;
-/** Control and format characters, lone surrogates, and line separators, which terminals act on (Unicode chapter 4.5). */
+/** Characters that terminals act on: control, format, lone surrogates, line separators (Unicode chapter 4.5). */
 const ACTS_ON_TERMINALS = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
 /** Counters of one stage of a tunnel. */
@@ -36,7 +36,7 @@ export interface FlowStats {
  * Counters of a tunnel at one moment. `outbound.packetsIn + inbound.packetsIn + created` always equals
  * `outbound.packetsOut + inbound.packetsOut + consumed + queued` plus the total of `dropped`.
  *
- * With several workers, the first one's counters are the totals, and each other worker has its own. A packet that is
+ * With several workers, those of the first worker are the totals, and each other worker has its own. A packet that is
  * handed over leaves one worker and enters another; the totals count neither.
  */
 export interface TunnelStats {
@@ -52,10 +52,10 @@ export interface TunnelStats {
   dropped: Record<string, number>;
   /** Packets held by stages or waiting for an end that is full. */
   queued: number;
-  /** Packets with a truncated or inconsistent header, as far as views found it; the other counters include them. */
+  /** Packets whose header a view found truncated or inconsistent; the other counters include them. */
   malformed: number;
   /**
-   * Stages in order, the handler of `run` among them; empty before the tunnel runs. With several workers, those of this
+   * Stages in order, including the handler of `run`; empty before the tunnel runs. With several workers, those of this
    * worker, whose drops do not add up to `dropped`.
    */
   stages: StageStats[];

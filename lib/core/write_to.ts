@@ -1,13 +1,13 @@
-/** Writes to an end and checks that it took as many packets as it reports. */
+/** Writes to an end and checks the number of packets that it reports as taken. */
 
 import type { PacketBatch } from "./batch.ts";
 import type { TunnelEnd } from "./end.ts";
 
 /**
- * Writes a batch to an end and returns the number of packets taken. Whatever the end does, the packets left in the batch
- * belong to it, and each is there once.
+ * Writes a batch to an end and returns the number of packets taken. Whatever the end does, each packet left in the batch
+ * belongs to the batch and is there once.
  *
- * @throws {TypeError} naming the end, when it threw, or did not take the packets it reports.
+ * @throws {TypeError} naming the end, when it threw or did not take the packets that it reports.
  */
 export function writeTo(end: TunnelEnd, batch: PacketBatch): number {
   const { length } = batch;

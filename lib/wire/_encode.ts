@@ -1,9 +1,9 @@
-/** Common part of `Ipv4.encode` and `Ipv6.encode`: the transport checksum behind a new IP header. */
+/** Transport checksum behind a new IP header, for `Ipv4.encode` and `Ipv6.encode`. */
 
 import { coveredLength, writeTransportChecksum } from "./transport_checksum.ts";
 import type { Packet } from "../core/packet.ts";
 
-/** New IP header, and its payload. */
+/** New IP header and its payload. */
 interface Encoded {
   readonly packet: Packet;
   readonly protocol: number;
@@ -13,7 +13,7 @@ interface Encoded {
   pseudoHeaderSum(protocol: number, length: number): number;
 }
 
-/** Writes the complete transport checksum of a packet; does nothing for a fragment or an unknown pseudo-header. */
+/** Writes the complete transport checksum, except in a fragment or with an unknown pseudo-header. */
 export function writeTransport(ip: Encoded): void {
   if (ip.isFragment) return;
   const { packet, protocol, payloadOffset } = ip;

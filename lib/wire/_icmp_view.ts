@@ -1,4 +1,4 @@
-/** Common base of the ICMPv4 and ICMPv6 views: the header's layout, but not the meaning of its numbers. */
+/** Common base of the ICMPv4 and ICMPv6 views: the header's layout, without the meaning of types and codes. */
 
 import { checkInteger } from "../core/options.ts";
 import type { Packet } from "../core/packet.ts";
@@ -20,11 +20,11 @@ export interface IcmpFields {
   id?: number;
   /** Sequence number of an echo request. @default {0} */
   seq?: number;
-  /** Both `id` and `seq` as one number (unsigned 32 bits), for messages with other fields in their place. */
+  /** Replaces `id` and `seq` (unsigned 32 bits), for messages with other fields in their place. */
   rest?: number;
 }
 
-/** Prepends a header; `attempt` is the text after "Cannot" in errors, which each `encode` documents. */
+/** Prepends a header; `attempt` is the text after "Cannot" in errors. */
 export function encodeIcmp(packet: Packet, attempt: string, fields: IcmpFields): void {
   const { type, code = 0, id = 0, seq = 0 } = fields;
   checkInteger(attempt, "type", type, 0, 0xff);
@@ -42,7 +42,7 @@ export function encodeIcmp(packet: Packet, attempt: string, fields: IcmpFields):
 
 /** ICMP message over IPv4 or IPv6. */
 export abstract class IcmpView<Header extends Ip> extends TransportView<Header> {
-  /** Type of the message, such as `EchoRequest`; the class of the version names the numbers. */
+  /** Type of the message, such as `EchoRequest`, a constant of the version's class. */
   get type(): number {
     return this.packet.bytes[this.start + TYPE]!;
   }
@@ -58,7 +58,7 @@ export abstract class IcmpView<Header extends Ip> extends TransportView<Header> 
     this.setWord(TYPE, this.type << 8 | value & 0xff);
   }
 
-  /** Identifier in echo and ICMPv4 timestamp messages; in other messages, the upper half of `rest`. */
+  /** Identifier in echo and ICMPv4 timestamp messages; in others, the upper half of `rest`. */
   get id(): number {
     return this.packet.view.getUint16(this.start + ID);
   }

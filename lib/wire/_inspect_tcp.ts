@@ -26,7 +26,7 @@ const NAMES: Readonly<Record<number, string>> = {
   34: "tfo",
   254: "exp",
 };
-/** Experimental option of TCP Fast Open, from before it had a kind (RFC 6994, RFC 7413 appendix A). */
+/** Experimental option of TCP Fast Open before it had a kind (RFC 6994, RFC 7413 appendix A). */
 const EXPERIMENTAL = 254;
 const FAST_OPEN = 0xf989;
 // Specification: RFC 8684 section 3, bits of each subtype of Multipath TCP
@@ -207,13 +207,10 @@ function sequenceText({ bytes, view, at, length }: Content): string | undefined 
   const hasChecksum = seqBytes > 0 && length === needed + 2;
   if (length !== needed && !hasChecksum) return undefined;
   const take = (size: number): string => {
-    const value = size === 8
-      ? view.getBigUint64(place)
-      : size === 4
-      ? view.getUint32(place)
-      : view.getUint16(place);
+    const at = place;
     place += size;
-    return `${value}`;
+    if (size === 8) return `${view.getBigUint64(at)}`;
+    return `${size === 4 ? view.getUint32(at) : view.getUint16(at)}`;
   };
   let text = "dss";
   if ((bits & DSS_FIN) !== 0) text += " fin";
@@ -243,7 +240,5 @@ function longHex(view: DataView, at: number): string {
 }
 
 function hexOf({ bytes, at, length }: Content, from = 0, to = length): string {
-  return Array.from(bytes.subarray(at + from, at + to), (byte) => byte.toString(16).padStart(2, "0")).join(
-    "",
-  );
+  return bytes.subarray(at + from, at + to).toHex();
 }

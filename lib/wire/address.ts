@@ -10,7 +10,7 @@ export interface Address {
   bytes: Uint8Array;
 }
 
-/** Checks the type of an argument: scripts need not be type-checked. */
+/** Checks the type of an argument, since a script may not be type-checked. */
 function checkText(kind: string, text: unknown): void {
   if (typeof text === "string") return;
   throw new TypeError(`Cannot parse ${kind}: text must be a string, ${gotValue(text)}`);
@@ -186,7 +186,7 @@ export function formatAddress(address: Address): string {
 }
 
 /**
- * Prefix: a range of addresses with the same first bits. The other bits of `address` are kept, so `10.9.0.1/24` is both an
+ * A range of addresses with the same first bits. The other bits of `address` are kept, so `10.9.0.1/24` is both an
  * interface address and its network.
  *
  * @example Matching addresses of packets
@@ -200,27 +200,27 @@ export function formatAddress(address: Address): string {
  * ```
  */
 export class Prefix {
-  /** Address with all of its bits. */
+  /** Address with all bits. */
   readonly address: Address;
-  /** Prefix length: 0 to 32 or 128 bits. */
+  /** Prefix length, up to 32 or 128 bits. */
   readonly length: number;
   readonly #family: number;
   readonly #words = new Uint32Array(4);
   readonly #masks = new Uint32Array(4);
 
   /**
-   * Creates a prefix that keeps the address: its bytes must not change later.
+   * Creates a prefix of the address, whose bytes must not change later.
    *
    * @throws {RangeError} when the length is not from 0 to 32, or to 128 for IPv6.
    */
   constructor(address: Address, length: number) {
-    const most = address.family === 4 ? 32 : 128;
-    checkInteger("create a prefix", "length", length, 0, most);
+    const max = address.family === 4 ? 32 : 128;
+    checkInteger("create a prefix", "length", length, 0, max);
     this.address = address;
     this.length = length;
     this.#family = address.family;
     const view = new DataView(address.bytes.buffer, address.bytes.byteOffset, address.bytes.length);
-    for (let i = 0; i < most / 32; i++) {
+    for (let i = 0; i < max / 32; i++) {
       const bits = Math.min(32, Math.max(0, length - i * 32));
       // JavaScript takes a shift count of 32 as 0.
       this.#masks[i] = bits === 0 ? 0 : 0xffffffff << 32 - bits;
@@ -237,12 +237,12 @@ export class Prefix {
     return { family, bytes };
   }
 
-  /** Tells whether an IPv4 address is in the prefix; `false` for an IPv6 prefix. Allocates nothing. */
+  /** Reports whether an IPv4 address is in the prefix; `false` for an IPv6 prefix. Allocates nothing. */
   containsIpv4(address: number): boolean {
     return this.#family === 4 && (address & this.#masks[0]!) >>> 0 === this.#words[0];
   }
 
-  /** Tells whether the IPv6 address at `start` is in the prefix; `false` for an IPv4 prefix. Allocates nothing. */
+  /** Reports whether the IPv6 address at `start` is in the prefix; `false` for an IPv4 prefix. Allocates nothing. */
   containsIpv6(bytes: Uint8Array, start = 0): boolean {
     if (this.#family !== 6) return false;
     for (let i = 0; i * 32 < this.length; i++) {
@@ -269,8 +269,8 @@ export function parseCidr(text: string): Prefix {
   const address = readAddress("prefix", text, slash);
   const digits = text.slice(slash + 1);
   if (!/^(0|[1-9][0-9]*)$/.test(digits)) fail(kind, text, "no decimal length", slash + 1);
-  const most = address.family === 4 ? 32 : 128;
-  if (Number(digits) > most) fail(kind, text, `a length above ${most}`, slash + 1);
+  const max = address.family === 4 ? 32 : 128;
+  if (Number(digits) > max) fail(kind, text, `a length above ${max}`, slash + 1);
   return new Prefix(address, Number(digits));
 }
 

@@ -1,19 +1,19 @@
-/** Common base of all header views: a view belongs to a packet's handle and is reused. */
+/** Common base of all header views. */
 
 import { OneLine } from "../core/one_line.ts";
 import type { Packet } from "../core/packet.ts";
 
 let views = 0;
 
-/** Returns a number for a new class of views: their index in {@linkcode Packet.views}. */
+/** Returns the index in {@linkcode Packet.views} for a new class of views. */
 export function nextViewNumber(): number {
   return views++;
 }
 
 /**
- * Header of a packet, read and written in place. `X.of(packet)` checks the header and returns the packet's view of it. A
- * view is valid until the packet's bytes, `offset` or `length` change other than through views. Only the first call for a
- * handle allocates.
+ * Header of a packet, read and written in place. `X.of(packet)` checks the header and returns the packet's view of it,
+ * which is valid until the packet's bytes, `offset` or `length` change other than through views. Each packet handle keeps
+ * its views: only the first call for a handle allocates.
  */
 export abstract class HeaderView extends OneLine {
   /** Packet of the header. */
@@ -27,7 +27,7 @@ export abstract class HeaderView extends OneLine {
     this.packet = packet;
   }
 
-  /** Returns class, offset in the packet and packet: `Udp at 20 of Packet(28 bytes at 256: 45 00 00 1c ...)`. */
+  /** Formats it as `Udp at 20 of Packet(28 bytes at 256: 45 00 00 1c ...)`. */
   override toString(): string {
     return `${this.constructor.name} at ${this.start - this.packet.offset} of ${this.packet}`;
   }

@@ -79,8 +79,8 @@ export class Icmpv4 extends IcmpView<Ipv4> {
   static readonly TimestampReply = 14;
 
   /**
-   * Returns the packet's ICMP header over IPv4; `undefined` for another protocol and for a later fragment. A truncated
-   * header gives `undefined` and makes the packet `malformed`.
+   * Returns the packet's ICMP header over IPv4; `undefined` for other protocols and later fragments, and, with the packet
+   * marked `malformed`, for a truncated header.
    */
   static of(packet: Packet): Icmpv4 | undefined {
     const ip = Ipv4.of(packet);

@@ -80,8 +80,8 @@ export class Icmpv6 extends IcmpView<Ipv6> {
   static readonly Redirect = 137;
 
   /**
-   * Returns the packet's ICMP header over IPv6; `undefined` for another protocol and for a later fragment. A truncated
-   * header gives `undefined` and makes the packet `malformed`.
+   * Returns the packet's ICMP header over IPv6; `undefined` for other protocols and later fragments, and, with the packet
+   * marked `malformed`, for a truncated header.
    */
   static of(packet: Packet): Icmpv6 | undefined {
     const ip = Ipv6.of(packet);

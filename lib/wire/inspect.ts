@@ -62,9 +62,9 @@ export interface InspectOptions {
 
 /**
  * Formats a packet as one line, like `tcpdump -nS`: numeric addresses and ports, absolute sequence numbers. For logs and
- * tests: allocates. Never throws and changes nothing, including {@linkcode Packet.malformed}.
+ * tests: allocates. Never throws and changes nothing, not even {@linkcode Packet.malformed}.
  *
- * Differences from tcpdump 4.99 are listed in the folder's README.
+ * `lib/wire/README.md` lists the differences from tcpdump 4.99.
  *
  * @example Formatting a DNS query
  * ```ts
@@ -106,10 +106,9 @@ function ipLine(packet: Packet, verbose: boolean): string {
 }
 
 function ipv4Details(ip: Ipv4): string {
+  const service = (ip.dscp << 2 | ip.ecn).toString(16);
   const flags = (ip.moreFragments ? "+" : "") + (ip.dontFragment ? "DF" : "");
-  return `(tos 0x${
-    (ip.dscp << 2 | ip.ecn).toString(16)
-  }, ttl ${ip.ttl}, id ${ip.id}, offset ${ip.fragmentOffset}, ` +
+  return `(tos 0x${service}, ttl ${ip.ttl}, id ${ip.id}, offset ${ip.fragmentOffset}, ` +
     `flags [${flags || "none"}], proto ${ip.protocol}, length ${ip.totalLength}) `;
 }
 
@@ -130,7 +129,6 @@ function extensionHeaders(ip: Ipv6): string {
   let next = ip.nextHeader;
   let at = ip.start + IPV6_HEADER;
   while (at < ip.payloadOffset) {
-    const units = bytes[at + EXTENSION_LENGTH]!;
     const length = extensionLength(bytes, at, next);
     switch (next) {
       case Protocol.HopByHop:
@@ -140,7 +138,7 @@ function extensionHeaders(ip: Ipv6): string {
         text += "DSTOPT ";
         break;
       case Protocol.Routing:
-        text += `RT6 (len=${units}, type=${routingText(ip, at)}) `;
+        text += `RT6 (len=${bytes[at + EXTENSION_LENGTH]!}, type=${routingText(ip, at)}) `;
         break;
       case Protocol.Fragment:
         text += `frag (${view.getUint16(at + FRAGMENT_WORD) & FRAGMENT_OFFSET_IPV6}|` +
@@ -148,7 +146,7 @@ function extensionHeaders(ip: Ipv6): string {
         break;
       case Protocol.Ah:
         text += `AH(spi=0x${hex(view.getUint32(at + 4), 8)},seq=0x${view.getUint32(at + 8).toString(16)},` +
-          `icv=0x${hexBytes(bytes, at + 12, Math.max(0, length - 12), "")}): `;
+          `icv=0x${bytes.subarray(at + 12, at + length).toHex()}): `;
         break;
     }
     next = bytes[at]!;
@@ -161,9 +159,8 @@ function extensionHeaders(ip: Ipv6): string {
 function routingText({ packet: { bytes, view } }: Ipv6, at: number): string {
   const units = bytes[at + EXTENSION_LENGTH]!;
   const type = bytes[at + ROUTING_TYPE]!;
-  let text = `${type}${
-    type === ROUTING_SOURCE ? " [Deprecated]" : ""
-  }, segleft=${bytes[at + ROUTING_SEGMENTS_LEFT]!}`;
+  const note = type === ROUTING_SOURCE ? " [Deprecated]" : "";
+  let text = `${type}${note}, segleft=${bytes[at + ROUTING_SEGMENTS_LEFT]!}`;
   if (type === ROUTING_SEGMENTS) {
     const flags = bytes[at + 5]!;
     text += `, last-entry=${bytes[at + 4]!}${flags === 0 ? "" : `, flags=0x${flags.toString(16)}`}`;
@@ -174,7 +171,7 @@ function routingText({ packet: { bytes, view } }: Ipv6, at: number): string {
   return text;
 }
 
-/** Formats the upper layer; returns its ports separately. */
+/** Returns the ports of the upper layer, and the rest of its text. */
 function upperLayer(
   packet: Packet,
   ip: Ip,
@@ -199,19 +196,15 @@ function upperLayer(
       if (ip.version === 6) break;
       const icmp = Icmpv4.of(packet);
       if (icmp === undefined) return [undefined, malformedUpper(ip, "ICMP")];
-      return [
-        undefined,
-        `${warning(icmp.checksumValid)}ICMP ${icmpv4Text(icmp)}, length ${ip.payloadLength}`,
-      ];
+      const text = `ICMP ${icmpv4Text(icmp)}, length ${ip.payloadLength}`;
+      return [undefined, warning(icmp.checksumValid) + text];
     }
     case Protocol.Icmpv6: {
       if (ip.version === 4) break;
       const icmp = Icmpv6.of(packet);
       if (icmp === undefined) return [undefined, malformedUpper(ip, "ICMP6")];
-      return [
-        undefined,
-        `${warning(icmp.checksumValid)}ICMP6, ${icmpv6Text(icmp)}, length ${ip.payloadLength}`,
-      ];
+      const text = `ICMP6, ${icmpv6Text(icmp)}, length ${ip.payloadLength}`;
+      return [undefined, warning(icmp.checksumValid) + text];
     }
     case Protocol.NoNext:
       return [undefined, "no next header"];
@@ -237,8 +230,7 @@ function tcpText(tcp: Tcp): string {
 }
 
 function icmpv4Text(icmp: Icmpv4): string {
-  const { type, code, rest } = icmp;
-  const { bytes } = icmp.packet;
+  const { type, code, rest, packet: { bytes, view } } = icmp;
   switch (type) {
     case Icmpv4.EchoRequest:
       return `echo request, id ${icmp.id}, seq ${icmp.seq}`;
@@ -263,7 +255,7 @@ function icmpv4Text(icmp: Icmpv4): string {
   const quoted = icmp.quotedOffset;
   const name = type === Icmpv4.Redirect ? "redirect" : "unreachable";
   if (icmp.quotedLength < IPV4_HEADER) return `${name} - #${code}`;
-  const dst = formatIpv4(icmp.packet.view.getUint32(quoted + IPV4_DST));
+  const dst = formatIpv4(view.getUint32(quoted + IPV4_DST));
   if (type === Icmpv4.Redirect) {
     return `${(ICMPV4_REDIRECT[code] ?? `redirect-#${code} % to`).replace("%", dst)} ${formatIpv4(rest)}`;
   }
@@ -271,7 +263,7 @@ function icmpv4Text(icmp: Icmpv4): string {
   if (code === 2) return `${dst} protocol ${protocol} unreachable`;
   if (code === 3) {
     const ports = (bytes[quoted]! & 0x0f) << 2;
-    const port = ports + 4 <= icmp.quotedLength ? icmp.packet.view.getUint16(quoted + ports + DST_PORT) : -1;
+    const port = ports + 4 <= icmp.quotedLength ? view.getUint16(quoted + ports + DST_PORT) : -1;
     return `${dst} ${portText(protocol, port)} unreachable`;
   }
   if (code === 4) return `${dst} unreachable - need to frag${icmp.seq === 0 ? "" : ` (mtu ${icmp.seq})`}`;
@@ -284,14 +276,9 @@ function malformedUpper(ip: Ip, name: string): string {
 
 function malformedText(packet: Packet, start: number, length: number): string {
   const more = length > SHOWN_BYTES ? " ..." : "";
-  const shown = hexBytes(packet.bytes, start, Math.min(length, SHOWN_BYTES), " ");
-  return `malformed: ${length} bytes${shown === "" ? "" : ` ${shown}`}${more}`;
-}
-
-function hexBytes(bytes: Uint8Array, start: number, length: number, separator: string): string {
-  const texts: string[] = [];
-  for (let i = 0; i < length; i++) texts.push(hex(bytes[start + i]!, 2));
-  return texts.join(separator);
+  let shown = "";
+  for (let i = 0; i < length && i < SHOWN_BYTES; i++) shown += ` ${hex(packet.bytes[start + i]!, 2)}`;
+  return `malformed: ${length} bytes${shown}${more}`;
 }
 
 function hex(value: number, digits: number): string {

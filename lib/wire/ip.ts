@@ -6,7 +6,7 @@ import { Ipv6 } from "./ipv6.ts";
 
 export { Protocol } from "./protocol.ts";
 
-/** IPv4 or IPv6 header; `version` tells which. */
+/** IPv4 or IPv6 header, by `version`. */
 export type Ip = Ipv4 | Ipv6;
 
 /**
@@ -27,8 +27,8 @@ export type Ip = Ipv4 | Ipv6;
  */
 export const Ip: {
   /**
-   * Returns the packet's IP header. An empty packet, another version, and a header that is truncated or has inconsistent
-   * lengths give `undefined` and make the packet `malformed`.
+   * Returns the packet's IP header; `undefined`, with the packet marked `malformed`, if it is empty, has a different
+   * version, or its header is truncated or has inconsistent lengths.
    */
   of(packet: Packet): Ip | undefined;
 } = {
@@ -47,8 +47,8 @@ export function versionOf({ bytes, offset, length }: Packet): number {
 }
 
 /**
- * Returns the IP header of a packet with a transport header of this protocol, which starts at `payloadOffset`;
- * `undefined` for another protocol, a malformed packet and a later fragment.
+ * Returns the IP header of a packet whose transport header, at `payloadOffset`, is of this protocol; `undefined` for
+ * other protocols, malformed packets and later fragments.
  */
 export function transport(packet: Packet, protocol: number): Ip | undefined {
   const ip = Ip.of(packet);

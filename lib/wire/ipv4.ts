@@ -50,7 +50,7 @@ export interface Ipv4Fields {
   ttl?: number;
   /** Identification of fragments; 0 for a packet that may not be fragmented (RFC 6864 section 4.1). @default {0} */
   id?: number;
-  /** Forbids routers to fragment the packet. @default {true} */
+  /** Forbids routers from fragmenting the packet. @default {true} */
   dontFragment?: boolean;
   /** Differentiated services code point (RFC 2474). @default {0} */
   dscp?: number;
@@ -66,7 +66,7 @@ export interface Ipv4Fields {
  * (16 bits), `dontFragment` and `moreFragments` (booleans), `fragmentOffset` (bytes, a multiple of 8).
  *
  * **Limits**: the header checksum is updated, not verified. Source routes (RFC 791 section 3.1) are ignored: transport
- * checksums are taken to cover `dst`.
+ * checksums are assumed to cover `dst`.
  *
  * @example Decrementing TTL, as a router does
  * ```ts
@@ -89,8 +89,8 @@ export class Ipv4 extends HeaderView {
   #end = 0;
 
   /**
-   * Returns the packet's IPv4 header; `undefined` for another version. An empty packet, and a header that is truncated,
-   * has inconsistent lengths or leaves the packet's slot, gives `undefined` and makes the packet `malformed`.
+   * Returns the packet's IPv4 header; `undefined` for other versions. The result is also `undefined`, and the packet
+   * marked `malformed`, if it is empty or the header is truncated, has inconsistent lengths, or leaves the packet's slot.
    */
   static of(packet: Packet): Ipv4 | undefined {
     const { bytes, offset, length, slotEnd } = packet;
@@ -223,7 +223,7 @@ export class Ipv4 extends HeaderView {
     this.#set(FLAGS, FRAGMENT_OFFSET, value >> 3);
   }
 
-  /** Tells whether this is a fragment. Only the first fragment has a transport header. */
+  /** Set for a fragment. Only the first fragment has a transport header. */
   get isFragment(): boolean {
     return (this.packet.view.getUint16(this.start + FLAGS) & (MORE_FRAGMENTS | FRAGMENT_OFFSET)) !== 0;
   }
@@ -283,8 +283,8 @@ export class Ipv4 extends HeaderView {
   }
 
   /**
-   * Sets the Protocol field, for a packet that gets another payload, and updates the header checksum. The caller writes
-   * the transport checksum, as with `Udp.refreshChecksum`.
+   * Sets the Protocol field, for a packet that gets a different payload, and updates the header checksum. The caller
+   * writes the transport checksum, as with `Udp.refreshChecksum`.
    */
   setProtocol(protocol: number): void {
     this.#set(TTL, 0x00ff, protocol);

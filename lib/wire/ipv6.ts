@@ -64,7 +64,7 @@ export interface Ipv6Fields {
  * (8 bits), `dscp` (its upper 6 bits), `ecn` (its lower 2 bits), `flowLabel` (20 bits).
  *
  * **Limits**: malformed are packets with more than 16 extension headers, jumbograms (RFC 2675), and fragments inside
- * fragments (two Fragment headers; atomic ones do not count, RFC 6946). Transport checksums are taken to cover `src`,
+ * fragments (two Fragment headers; atomic ones do not count, RFC 6946). Transport checksums are assumed to cover `src`,
  * not a home address option (RFC 6275 section 6.3); while a Routing header has segments left, they cover its last address
  * instead of `dst` (RFC 8200 section 8.1). A changed packet no longer matches its Authentication header.
  *
@@ -95,9 +95,8 @@ export class Ipv6 extends HeaderView {
   #routing = -1;
 
   /**
-   * Returns the packet's IPv6 header; `undefined` for another version. An empty packet, and a header or extension header
-   * that is truncated, has an inconsistent length or leaves the packet's slot, gives `undefined` and makes the packet
-   * `malformed`.
+   * Returns the packet's IPv6 header; `undefined` for other versions. The result is also `undefined`, and the packet
+   * marked `malformed`, if it is empty or a header is truncated, has an inconsistent length, or leaves the packet's slot.
    */
   static of(packet: Packet): Ipv6 | undefined {
     const { bytes, offset, lengthInSlot: length } = packet;
@@ -220,8 +219,8 @@ export class Ipv6 extends HeaderView {
   }
 
   /**
-   * Source address: 16 bytes that belong to this view, are overwritten by the next read of `src` in the same slot, and
-   * change no packet when written to. Setting copies 16 bytes into the packet.
+   * Source address: a copy of 16 bytes, which the next read of `src` in the same slot overwrites. Setting copies 16 bytes
+   * into the packet.
    *
    * @throws {TypeError} when set to something other than 16 bytes.
    */
@@ -229,14 +228,12 @@ export class Ipv6 extends HeaderView {
     return this.#read(SRC, this.#src);
   }
   set src(address: Uint8Array) {
-    const change = this.#write(SRC, address);
-    this.#adjust(change);
+    this.#adjust(this.#write(SRC, address));
   }
 
   /**
-   * Destination address, or the next hop of a Routing header ({@linkcode Ipv6.extension} finds that): 16 bytes that
-   * belong to this view, are overwritten by the next read of `dst` in the same slot, and change no packet when written
-   * to. Setting copies 16 bytes into the packet.
+   * Destination address, or the next hop of a Routing header, which {@linkcode Ipv6.extension} finds: a copy of 16 bytes,
+   * which the next read of `dst` in the same slot overwrites. Setting copies 16 bytes into the packet.
    *
    * @throws {TypeError} when set to something other than 16 bytes.
    */
@@ -274,14 +271,13 @@ export class Ipv6 extends HeaderView {
   }
 
   /**
-   * Offset in `packet.bytes` of the Fragment header that makes this a fragment, else of an atomic fragment's header; -1
-   * for none.
+   * Offset in `packet.bytes` of the Fragment header of a fragment, else of an atomic fragment's header; -1 for none.
    */
   get fragmentHeader(): number {
     return this.#fragment;
   }
 
-  /** Tells whether this is a fragment. Only the first fragment has a transport header. */
+  /** Set for a fragment. Only the first fragment has a transport header. */
   get isFragment(): boolean {
     // RFC 6946: an atomic fragment, with offset 0 and no more fragments, is a whole packet.
     return (this.#fragmentWord & (FRAGMENT_OFFSET_IPV6 | MORE_FRAGMENTS_IPV6)) !== 0;
@@ -366,15 +362,14 @@ export class Ipv6 extends HeaderView {
     return this.#fragment < 0 ? 0 : this.packet.view.getUint16(this.#fragment + FRAGMENT_WORD);
   }
 
-  /** Tells whether a Routing header has segments left: `dst` is not the final destination. */
+  /** Set while a Routing header has segments left: `dst` is not the final destination. */
   get #routed(): boolean {
     return this.#routing >= 0 && this.packet.bytes[this.#routing + ROUTING_SEGMENTS_LEFT] !== 0;
   }
 
-  /** Offset of the destination address that transport checksums cover; -1 if it is not known. */
+  /** Offset of the destination address that transport checksums cover; -1 if unknown. */
   #finalDestination(): number {
-    if (!this.#routed) return this.start + DST;
-    return lastAddress(this.packet.bytes, this.#routing);
+    return this.#routed ? lastAddress(this.packet.bytes, this.#routing) : this.start + DST;
   }
 
   #read(at: number, into: Uint8Array): Uint8Array {

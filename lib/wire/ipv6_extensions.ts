@@ -27,13 +27,13 @@ export const chain = {
   protocol: 0,
   /** Offset of the upper layer. */
   upperOffset: 0,
-  /** Offset of the Fragment header that makes this a fragment, else of an atomic fragment's header; -1 for none. */
+  /** Offset of the Fragment header of a fragment, else of an atomic fragment's header; -1 for none. */
   fragment: -1,
   /** Offset of the last Routing header; -1 for none. */
   routing: -1,
 };
 
-/** Tells whether a next header is an extension header with a known length. */
+/** Reports whether a next header is an extension header with a known length. */
 export function isExtension(type: number): boolean {
   return type === Protocol.HopByHop || type === Protocol.Routing || type === Protocol.Fragment ||
     type === Protocol.Ah || type === Protocol.DestinationOptions;
@@ -52,12 +52,7 @@ export function extensionLength(bytes: Uint8Array, at: number, type: number): nu
  * headers that reach beyond `end`, more than 16 headers, Hop-by-Hop Options after another header, and a fragment inside
  * a fragment.
  */
-export function walkExtensions(
-  { bytes, view }: Packet,
-  next: number,
-  at: number,
-  end: number,
-): boolean {
+export function walkExtensions({ bytes, view }: Packet, next: number, at: number, end: number): boolean {
   let fragment = -1;
   let routing = -1;
   let isFragment = false;

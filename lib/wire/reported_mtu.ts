@@ -1,4 +1,4 @@
-/** MTU reported by an ICMP error, or estimated if it reports none. */
+/** MTU that an ICMP error reports, or an estimate if it reports none. */
 
 import { IPV4_MIN_MTU } from "./header_fields.ts";
 
@@ -7,8 +7,8 @@ import { IPV4_MIN_MTU } from "./header_fields.ts";
 const PLATEAUS = [32_000, 17_914, 8166, 4352, 2002, 1492, 1006, 508, 296];
 
 /**
- * Returns the MTU that an error reports, or if that is 0, the largest common MTU below the length of the packet that the
- * error is about (bytes; RFC 1191 section 5).
+ * Returns the MTU that an error reports, or if that is 0, the largest common MTU below the length of the quoted packet
+ * (bytes; RFC 1191 section 5).
  */
 export function reportedMtu(reported: number, length: number): number {
   if (reported > 0) return reported;

@@ -129,8 +129,8 @@ export class Tcp extends PortsView {
   static readonly Cwr = 0x80;
 
   /**
-   * Returns the packet's TCP header over IPv4 or IPv6; `undefined` for another protocol and for a later fragment. A header
-   * that is truncated or has an inconsistent length gives `undefined` and makes the packet `malformed`.
+   * Returns the packet's TCP header over IPv4 or IPv6; `undefined` for other protocols and later fragments. The result is
+   * also `undefined`, and the packet marked `malformed`, if the header is truncated or has an inconsistent length.
    */
   static of(packet: Packet): Tcp | undefined {
     const ip = transport(packet, Protocol.Tcp);
@@ -214,42 +214,42 @@ export class Tcp extends PortsView {
     this.setWord(FLAGS, word & 0xff00 | value & 0xff);
   }
 
-  /** Tells whether FIN is set. */
+  /** State of the FIN flag. */
   get isFin(): boolean {
     return (this.flags & Tcp.Fin) !== 0;
   }
 
-  /** Tells whether SYN is set. */
+  /** State of the SYN flag. */
   get isSyn(): boolean {
     return (this.flags & Tcp.Syn) !== 0;
   }
 
-  /** Tells whether RST is set. */
+  /** State of the RST flag. */
   get isRst(): boolean {
     return (this.flags & Tcp.Rst) !== 0;
   }
 
-  /** Tells whether PSH is set. */
+  /** State of the PSH flag. */
   get isPsh(): boolean {
     return (this.flags & Tcp.Psh) !== 0;
   }
 
-  /** Tells whether ACK is set. */
+  /** State of the ACK flag. */
   get isAck(): boolean {
     return (this.flags & Tcp.Ack) !== 0;
   }
 
-  /** Tells whether URG is set. */
+  /** State of the URG flag. */
   get isUrg(): boolean {
     return (this.flags & Tcp.Urg) !== 0;
   }
 
-  /** Tells whether ECE is set. */
+  /** State of the ECE flag. */
   get isEce(): boolean {
     return (this.flags & Tcp.Ece) !== 0;
   }
 
-  /** Tells whether CWR is set. */
+  /** State of the CWR flag. */
   get isCwr(): boolean {
     return (this.flags & Tcp.Cwr) !== 0;
   }

@@ -130,7 +130,7 @@ export function completeSum(packet: Packet, start: number, end: number, initial:
   if (packet.checksumStart === 0 || inner <= start || innerField + 2 > end) {
     return sum(packet.bytes, start, end - start, initial);
   }
-  // Once complete, the bytes that a partial checksum covers add up to the complement of its field, so they need not be
+  // Once its checksum is complete, the inner packet adds up to the complement of the present field, so it need not be
   // read. At an odd distance, the two bytes change places.
   let rest = ~packet.view.getUint16(innerField) & 0xffff;
   if ((inner - start) % 2 === 1) rest = rest << 8 & 0xff00 | rest >> 8;
@@ -138,9 +138,9 @@ export function completeSum(packet: Packet, start: number, end: number, initial:
 }
 
 /**
- * Writes the complete checksum of the UDP, TCP, ICMPv4 or ICMPv6 header at `start` over a pseudo-header, given as its sum
- * (0 for ICMPv4), and all bytes to `end`. It replaces the packet's partial checksum; that of an inner packet stays
- * partial, and counts as complete. Another protocol, and a field beyond `end`, are unchanged.
+ * Writes the complete checksum of the UDP, TCP, ICMPv4 or ICMPv6 header at `start`, over the pseudo-header's sum (0 for
+ * ICMPv4) and all bytes to `end`. It replaces the packet's partial checksum; that of an inner packet stays partial, and
+ * counts as complete. Other protocols, and a field beyond `end`, are unchanged.
  */
 export function writeTransportChecksum(
   packet: Packet,

@@ -57,8 +57,8 @@ export abstract class TransportView<Header extends Ip = Ip> extends HeaderView {
   }
 
   /**
-   * Tells whether the checksum is valid; reads the whole packet. Partial checksums, still to be completed, and UDP's zero
-   * over IPv4, which means none, are valid. Fragments, and Routing headers of unknown types, cannot be verified: `false`.
+   * Validity of the checksum, from a sum over the whole packet. Partial checksums, and UDP's zero over IPv4, which means
+   * none, are valid. `false` for fragments and Routing headers of unknown types, which cannot be verified.
    */
   get checksumValid(): boolean {
     const { packet, start } = this;
@@ -71,7 +71,7 @@ export abstract class TransportView<Header extends Ip = Ip> extends HeaderView {
   }
 
   /**
-   * Computes and writes the checksum, after the payload was changed directly. UDP without a checksum gets one. Partial
+   * Computes and writes the checksum, after a direct change of the payload. UDP without a checksum gets one. Partial
    * checksums need no update, and fragments, whose checksum covers bytes of other packets, are unchanged.
    */
   refreshChecksum(): void {
@@ -97,7 +97,7 @@ export abstract class TransportView<Header extends Ip = Ip> extends HeaderView {
     let after = value & 0xffff;
     view.setUint16(this.start + at, after);
     if ((at & 1) === 1) {
-      // The bytes belong to two words of the checksum: the high byte is the low one of its word, and vice versa.
+      // The bytes belong to two words of the checksum: the high byte is the low byte of the first, and vice versa.
       before = before << 8 & 0xff00 | before >> 8;
       after = after << 8 & 0xff00 | after >> 8;
     }

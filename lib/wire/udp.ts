@@ -63,8 +63,8 @@ export interface UdpFields {
  */
 export class Udp extends PortsView {
   /**
-   * Returns the packet's UDP header over IPv4 or IPv6; `undefined` for another protocol and for a later fragment. A header
-   * that is truncated or has an inconsistent length gives `undefined` and makes the packet `malformed`.
+   * Returns the packet's UDP header over IPv4 or IPv6; `undefined` for other protocols and later fragments. The result is
+   * also `undefined`, and the packet marked `malformed`, if the header is truncated or has an inconsistent length.
    */
   static of(packet: Packet): Udp | undefined {
     const ip = transport(packet, Protocol.Udp);
@@ -105,7 +105,7 @@ export class Udp extends PortsView {
     view.setUint16(offset + CHECKSUM, 0);
   }
 
-  /** Length field: the datagram with its header (bytes); in a first fragment, that of the whole datagram. */
+  /** Length field: the datagram with its header (bytes), in a first fragment the whole datagram. */
   get udpLength(): number {
     return this.packet.view.getUint16(this.start + LENGTH);
   }

@@ -5,19 +5,19 @@ import type { Ip } from "./ip.ts";
 
 const { IPV6_SRC } = field;
 
-/** Tells whether an IPv4 address can be another host's: not in 0/8 or 127/8, multicast or reserved. */
+/** Reports whether an IPv4 address can be another host's: not in 0/8 or 127/8, multicast or reserved. */
 export function isUnicast4(address: number): boolean {
   const first = address >>> 24;
   return first !== 0 && first !== 127 && first < 224;
 }
 
-/** Tells whether the IPv6 address at `at` can be another host's: not in ff00::/8, `::` or `::1`. */
+/** Reports whether the IPv6 address at `at` can be another host's: not in ff00::/8, `::` or `::1`. */
 export function isUnicast6(view: DataView, at: number): boolean {
   const isLow = view.getInt32(at) === 0 && view.getInt32(at + 4) === 0 && view.getInt32(at + 8) === 0;
   return view.getUint8(at) !== 0xff && !(isLow && view.getUint32(at + 12) <= 1);
 }
 
-/** Tells whether a packet's source address is unicast. */
+/** Reports whether a packet's source address is unicast. */
 export function isFromHost(ip: Ip): boolean {
   return ip.version === 4 ? isUnicast4(ip.src) : isUnicast6(ip.packet.view, ip.start + IPV6_SRC);
 }
