@@ -1,5 +1,5 @@
 /**
- * An end made of several: it reads packets from all of them and writes each packet to one.
+ * Several ends as one: packets are read from all of them, and each packet is written to one.
  *
  *     read   end 1 ─┐                     write                ┌─► queue ─► end 1
  *            end 2 ─┼─► packet.from 1, 2, 3     packet.to ─────┼─► queue ─► end 2
@@ -64,13 +64,13 @@ class EndQueue {
 }
 
 /**
- * Combines several ends into one. Ends are numbered from 1: a stage finds the number of a packet's source in
- * `packet.from` and sets that of its destination in `packet.to`. The switchboard accepts super-packets if all of its ends
- * do, and fails when one of them fails.
+ * Combines several ends into one. Ends are numbered from 1: `packet.from` is the number of a packet's source, and a stage
+ * sets `packet.to` to that of its destination. The switchboard accepts super-packets if all of its ends do, and fails when
+ * one of them fails.
  *
  * A full end does not delay the others: 256 packets wait for it, in order.
  *
- * **Drops**: `no such end` for another number in `packet.to`; `end full` when 256 packets wait; `closed`.
+ * **Drops**: `no such end` for an unknown number in `packet.to`; `end full` when 256 packets wait; `closed`.
  *
  * **Limits**: `packet.from` of an end with several peers is overwritten.
  *
@@ -98,7 +98,7 @@ class EndQueue {
  */
 export class Switchboard implements TunnelEnd {
   readonly name: string;
-  /** Reports whether all ends accept super-packets. */
+  /** Set if all ends accept super-packets. */
   readonly offload: boolean;
   /** Descriptors of all ends. */
   readonly waits: readonly EndWait[];
@@ -112,7 +112,7 @@ export class Switchboard implements TunnelEnd {
   /**
    * Takes ownership of the ends, which are closed with it.
    *
-   * @throws {TypeError} when there is no end, or the same one twice.
+   * @throws {TypeError} without ends, and when one is there twice.
    */
   constructor(ends: readonly TunnelEnd[]) {
     if (ends.length === 0 || new Set(ends).size < ends.length) {

@@ -1,7 +1,7 @@
 /**
  * Rate limit of ICMP errors and resets (RFC 4443 section 2.4 f): a token bucket per destination, then one for all.
  * Each error takes 0, 1 or 2 tokens at random, so that a receiver cannot infer how many errors others got (CVE-2020-25705:
- * "SAD DNS" found open ports by 50 spoofed packets and one unspoofed).
+ * "SAD DNS" found open ports with 50 spoofed packets and one of its own).
  */
 
 import { IPV4_SRC, IPV6_SRC } from "../wire/header_fields.ts";
@@ -14,7 +14,7 @@ import { Random } from "../core/random.ts";
 /** Linux's `icmp_msgs_per_sec` and `icmp_msgs_burst`. */
 const RATE = 1000;
 const BURST = 50;
-/** Share of a destination. Twice its burst, the maximum that it takes, is less than the burst of all. */
+/** Share of a destination. At two tokens per error, its burst takes less than the burst of all. */
 const DESTINATION_RATE = 1 / 10;
 const DESTINATION_BURST = 2 / 5;
 /** Number of destination buckets, selected by a hash. */
@@ -45,7 +45,7 @@ export interface ErrorRateOptions {
   readonly perDestination?: ErrorRate;
   /** Key of the hash of destinations (two 32-bit numbers), for tests. @default {random} */
   readonly hashKey?: readonly [number, number];
-  /** Source of 32-bit integers, which modulo 3 are the tokens of an error; `() => 1` in tests. @default {random} */
+  /** Source of 32-bit integers: modulo 3, the tokens of an error; `() => 1` in tests. @default {random} */
   readonly random?: () => number;
 }
 
@@ -78,7 +78,7 @@ export class ErrorRateLimiter {
   /** Takes tokens for an error to the packet's source; returns `false` if there are none. */
   take(ip: Ip, now: number): boolean {
     const bucket = this.#bucketOf(ip);
-    // The destination's bucket comes first: once empty, it takes nothing from others (CVE-2024-47678).
+    // The destination's bucket is first: once empty, it takes nothing from others (CVE-2024-47678).
     if (!this.#each.has(bucket, now) || !this.#all.has(0, now)) return false;
     this.#each.take(bucket, this.#random() % COSTS);
     this.#all.take(0, this.#random() % COSTS);

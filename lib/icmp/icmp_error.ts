@@ -32,7 +32,8 @@ const { IPV6_DST, IPV6_HEADER, IPV6_MIN_MTU, IPV6_SRC } = field;
 const { ICMP_HEADER, ICMPV4_MAX_ERROR } = field;
 /** RFC 1812 section 4.3.2.5: precedence 6, which is the class selector CS6. */
 const CLASS_SELECTOR_6 = 48;
-/** ICMP errors, each with an equivalent in ICMPv4 (RFC 792) and ICMPv6 (RFC 4443). */
+
+/** ICMP errors that both ICMPv4 (RFC 792) and ICMPv6 (RFC 4443) have. */
 export const IcmpError = {
   /** No route to the destination. Type 3 code 0; ICMPv6 type 1 code 0 */
   NetUnreachable: 0,
@@ -78,9 +79,8 @@ const NAMES: OptionKinds<IcmpErrorsOptions> = {
 };
 
 /**
- * Answers packets with ICMP errors about them, as a router or firewall does. Takes every packet that it gets: the error
- * replaces the packet, or the packet is dropped with the caller's reason, if it must not be answered or the rate limit is
- * reached. Allocates nothing.
+ * Answers packets with ICMP errors about them, as a router or firewall does. The error replaces the packet; a packet that
+ * must not be answered, or exceeds the rate limit, is dropped with the caller's reason. Allocates nothing.
  *
  * Never answered (RFC 1122 section 3.2.2, RFC 1812 section 4.3.2.7, RFC 4443 section 2.4 e): malformed packets and wrong
  * IPv4 header checksums; ICMP errors and redirects; fragments after the first, except malformed IPv6 ones; packets to
@@ -88,8 +88,8 @@ const NAMES: OptionKinds<IcmpErrorsOptions> = {
  * broadcast addresses.
  *
  * Errors and resets share a rate limit, in total and per destination: see {@linkcode ErrorRateOptions}. An error quotes
- * the packet up to 576 bytes over IPv4 and 1280 over IPv6, with complete checksums; of a super-packet, the first segment.
- * It goes to the end or peer that the packet came `from`.
+ * the packet, or a super-packet's first segment, with complete checksums, and has at most 576 bytes over IPv4 and 1280 over
+ * IPv6. It goes to the end or peer that the packet came `from`.
  *
  * **Limits**: subnet broadcast addresses are unknown and treated as hosts. Later fragments get fewer errors than IPv6
  * allows. No ICMP extensions (RFC 4884).
@@ -128,11 +128,11 @@ export class IcmpErrors {
   suppressed = 0;
 
   readonly #limiter: ErrorRateLimiter;
-  /** Source addresses; -1 and `undefined` mean the packet's destination. */
+  /** Source addresses; -1 and `undefined` for the packet's destination. */
   #address4 = -1;
   #address6: Uint8Array | undefined;
   readonly #segmenter = new Segmenter();
-  // Reused for each answer, to avoid allocation.
+  // Reused, to avoid allocation.
   readonly #ipv4 = { src: 0, dst: 0, protocol: 0, dscp: 0 };
   readonly #ipv6 = { src: new Uint8Array(16), dst: new Uint8Array(16), nextHeader: 0 };
   readonly #icmp = { type: 0, code: 0, rest: 0 };
@@ -180,8 +180,7 @@ export class IcmpErrors {
     if (ip === undefined || !this.#mayAnswer(ip, error)) return this.#drop(packet, context, reason);
     if (!this.#hasToken(ip, context.now)) return context.drop(packet, reason);
     if (packet.segmentSize > 0 && !this.#segment(packet)) return this.#drop(packet, context, reason);
-    // Removes padding.
-    packet.length = Ip.of(packet)!.totalLength;
+    packet.length = Ip.of(packet)!.totalLength; // without padding
     packet.finish();
     if (ip.version === 4) this.#quoteIpv4(ip, error, rest);
     else this.#quoteIpv6(ip, error, rest);
@@ -203,7 +202,7 @@ export class IcmpErrors {
     const tcp = Tcp.of(packet);
     if (tcp === undefined) return this.#drop(packet, context, reason);
     const { ip } = tcp;
-    // A fragment does not show the length of its TCP segment.
+    // The length of a fragment's TCP segment is unknown.
     if (ip.isFragment || tcp.isRst || !this.#mayAnswer(ip) || !tcp.checksumValid) {
       return this.#drop(packet, context, reason);
     }
@@ -251,7 +250,7 @@ export class IcmpErrors {
       if (!isWrong || ip.protocol === Protocol.Icmpv6) return false;
     } else if (isError(ip)) return false;
     if (ip.version === 6) return this.#mayAnswerIpv6(ip, error);
-    // RFC 1812 section 4.2.2.5: a damaged header may have the wrong source.
+    // RFC 1812 section 4.2.2.5: a damaged header may have a wrong source.
     return isUnicast4(ip.src) && isUnicast4(ip.dst) &&
       sum(ip.packet.bytes, ip.start, ip.headerLength) === 0xffff;
   }

@@ -15,20 +15,17 @@ const { TCP_ACK, TCP_CHECKSUM, TCP_FLAGS, TCP_HEADER, TCP_SEQ, TCP_URGENT, TCP_W
 const { UDP_CHECKSUM, UDP_LENGTH } = field;
 
 // Implementation
-/**
- * Maximum packets in a group: that of Linux for datagrams (`UDP_GRO_CNT_MAX` in `net/ipv4/udp_offload.c`), and below the
- * 1024 buffers of a `writev`.
- */
+/** Maximum packets in a group, as in Linux (`UDP_GRO_CNT_MAX` in `net/ipv4/udp_offload.c`). */
 export const MAX_GROUPED = 64;
 
 /**
- * Packets that one `writev` gives the system as a super-packet: the first packet whole, then the payload of each other,
- * after `headerLength` bytes. Valid until the coalescer groups another batch. The packets keep their owner.
+ * Packets that one `writev` hands to the system as a super-packet: the whole first packet, then the payload of the others,
+ * after `headerLength` bytes. Valid until the coalescer groups the next batch. The packets keep their owner.
  */
 export interface SegmentGroup {
   /** Packets in order; only the first `length` count. */
   readonly packets: readonly Packet[];
-  /** Number of packets; a single one is unchanged, an ordinary packet or a super-packet. */
+  /** Number of packets. A single packet, ordinary or a super-packet, is sent unchanged. */
   readonly length: number;
   /** Bytes of the IP and transport headers of each packet; 0 in a group of one. */
   readonly headerLength: number;
@@ -36,10 +33,10 @@ export interface SegmentGroup {
   readonly bytes: number;
   /**
    * Changes the first packet's headers to those of the super-packet, with a partial checksum, and sets its `segmentSize`,
-   * `checksumStart` and `checksumOffset`. Its `length` stays. A group of one does not change.
+   * `checksumStart` and `checksumOffset`, but not its `length`. A group of one does not change.
    */
   seal(): void;
-  /** Reverts `seal`, after the system did not take the group. */
+  /** Reverts `seal` if the system did not take the group. */
   unseal(): void;
 }
 
@@ -66,7 +63,7 @@ export class Group implements SegmentGroup {
   #savedField = 0;
   #savedStart = 0;
 
-  /** Starts with a packet that no other joins. */
+  /** Starts with a packet that is alone in its group. */
   startSingle(packet: Packet): void {
     this.packets[0] = packet;
     this.length = 1;
@@ -114,27 +111,21 @@ export class Group implements SegmentGroup {
     const start = offset + this.#transport;
     const field = start + (this.#isTcp ? TCP_CHECKSUM : UDP_CHECKSUM);
     const transportLength = this.bytes - this.#transport;
-    const protocol = this.#isTcp ? Protocol.Tcp : Protocol.Udp;
     this.#savedField = view.getUint16(field);
     this.#savedStart = packet.checksumStart;
-    let pseudoHeader: number;
     if (bytes[offset]! === IPV4_PLAIN) {
       this.#savedIpv4 = view.getUint16(offset + IPV4_CHECKSUM);
       const change = difference(view.getUint16(offset + IPV4_TOTAL_LENGTH), this.bytes);
       view.setUint16(offset + IPV4_TOTAL_LENGTH, this.bytes);
       view.setUint16(offset + IPV4_CHECKSUM, adjust(this.#savedIpv4, change));
-      pseudoHeader = pseudoHeaderIpv4(packet, protocol, transportLength);
-    } else {
-      view.setUint16(offset + IPV6_PAYLOAD_LENGTH, this.bytes - IPV6_HEADER);
-      pseudoHeader = pseudoHeaderIpv6(packet, protocol, transportLength);
-    }
+    } else view.setUint16(offset + IPV6_PAYLOAD_LENGTH, this.bytes - IPV6_HEADER);
     if (this.#isTcp) {
       this.#savedFlags = view.getUint16(start + TCP_FLAGS);
       if (this.#push) view.setUint16(start + TCP_FLAGS, this.#savedFlags | Tcp.Psh);
     } else {
       view.setUint16(start + UDP_LENGTH, transportLength);
     }
-    view.setUint16(field, pseudoHeader);
+    view.setUint16(field, pseudoHeaderSum(packet, this.#transport, this.#isTcp, transportLength));
     packet.segmentSize = this.#segmentSize;
     packet.checksumStart = this.#transport;
     packet.checksumOffset = field - start;
@@ -149,9 +140,7 @@ export class Group implements SegmentGroup {
     if (bytes[offset]! === IPV4_PLAIN) {
       view.setUint16(offset + IPV4_TOTAL_LENGTH, length);
       view.setUint16(offset + IPV4_CHECKSUM, this.#savedIpv4);
-    } else {
-      view.setUint16(offset + IPV6_PAYLOAD_LENGTH, length - IPV6_HEADER);
-    }
+    } else view.setUint16(offset + IPV6_PAYLOAD_LENGTH, length - IPV6_HEADER);
     if (this.#isTcp) view.setUint16(start + TCP_FLAGS, this.#savedFlags);
     else view.setUint16(start + UDP_LENGTH, length - this.#transport);
     view.setUint16(start + packet.checksumOffset, this.#savedField);
@@ -172,7 +161,7 @@ export class Group implements SegmentGroup {
     if (this.#push) this.open = false;
   }
 
-  /** Reports whether the packet has the headers that segmentation would give it. */
+  /** Reports whether segmentation would give the packet its headers. */
   #isNext(first: Packet, packet: Packet): boolean {
     const { view } = packet;
     const a = first.offset;
@@ -183,7 +172,7 @@ export class Group implements SegmentGroup {
         view.getUint16(a) !== view.getUint16(b) || view.getUint16(a + IPV4_FLAGS) !== flags ||
         view.getUint16(a + IPV4_TTL) !== view.getUint16(b + IPV4_TTL)
       ) return false;
-      // RFC 6864 section 4.1: with "don't fragment" the id has no meaning.
+      // RFC 6864 section 4.1: with Don't Fragment, the id has no meaning.
       const next = view.getUint16(a + IPV4_ID) + this.length & 0xffff;
       if ((flags & DONT_FRAGMENT) === 0 && view.getUint16(b + IPV4_ID) !== next) return false;
     } else if (
@@ -210,32 +199,26 @@ export class Group implements SegmentGroup {
   }
 }
 
-/** Verifies a packet's checksums; a partial one is valid, a UDP checksum of zero (none) is not. */
+/** Verifies a packet's checksums: a partial checksum is valid, a UDP checksum of zero (none) is not. */
 function hasValidChecksums(packet: Packet, transport: number, isTcp: boolean): boolean {
   const { bytes, offset, length } = packet;
-  const isIpv4 = transport === IPV4_HEADER;
-  if (isIpv4 && sum(bytes, offset, IPV4_HEADER) !== 0xffff) return false;
+  if (transport === IPV4_HEADER && sum(bytes, offset, IPV4_HEADER) !== 0xffff) return false;
   if (packet.checksumStart !== 0) return true;
-  const protocol = isTcp ? Protocol.Tcp : Protocol.Udp;
   const room = length - transport;
-  const pseudoHeader = isIpv4
-    ? pseudoHeaderIpv4(packet, protocol, room)
-    : pseudoHeaderIpv6(packet, protocol, room);
-  return sum(bytes, offset + transport, room, pseudoHeader) === 0xffff;
+  return sum(bytes, offset + transport, room, pseudoHeaderSum(packet, transport, isTcp, room)) === 0xffff;
 }
 
-function pseudoHeaderIpv4(packet: Packet, protocol: number, length: number): number {
-  const { view, offset } = packet;
+function pseudoHeaderSum(packet: Packet, transport: number, isTcp: boolean, length: number): number {
+  const { bytes, view, offset } = packet;
+  const protocol = isTcp ? Protocol.Tcp : Protocol.Udp;
+  if (transport !== IPV4_HEADER) {
+    return pseudoHeaderSumIpv6(bytes, offset + IPV6_SRC, offset + IPV6_DST, protocol, length);
+  }
   const src = view.getUint32(offset + IPV4_SRC);
   return pseudoHeaderSumIpv4(src, view.getUint32(offset + IPV4_DST), protocol, length);
 }
 
-function pseudoHeaderIpv6(packet: Packet, protocol: number, length: number): number {
-  const { bytes, offset } = packet;
-  return pseudoHeaderSumIpv6(bytes, offset + IPV6_SRC, offset + IPV6_DST, protocol, length);
-}
-
-/** Offset of a packet's flow: addresses and ports are contiguous, from the source address to the destination port. */
+/** Returns the offset of the source address: from there to the destination port, addresses and ports are contiguous. */
 export function flowStart(transport: number): number {
   return transport === IPV4_HEADER ? IPV4_SRC : IPV6_SRC;
 }

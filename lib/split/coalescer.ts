@@ -28,20 +28,19 @@ export interface CoalescerOptions {
 }
 
 /**
- * Groups consecutive segments of a batch, so that a device with offload gets each group as one super-packet without a
- * copy. Allocates only for the longest batch so far.
+ * Groups consecutive segments of a batch: a device with offload gets each group as one super-packet, without a copy.
+ * Allocates only when a batch is longer than all before.
  *
- * Packets join if segmentation of the super-packet would restore them: they have the same flow and `to`, valid or partial
- * checksums, payloads of one size (the last may be shorter), and equal IP fields (IPv4: TOS, flags, TTL, and without
- * "don't fragment" consecutive ids; IPv6: traffic class, flow label, hop limit). TCP segments have consecutive sequence
- * numbers, equal acknowledgments, windows and options, and no flag but ACK; the last may have PSH.
- * Any other packet of a flow ends its group, so that the flow keeps its order; a fragment, or a packet whose ports are
- * unknown, ends all groups.
+ * Packets are grouped if segmentation of the super-packet would restore them: same flow and `to`, valid or partial
+ * checksums, payloads of one size (the last may be shorter), and equal IP fields (IPv4: TOS, flags, TTL, and without Don't
+ * Fragment consecutive ids; IPv6: traffic class, flow label, hop limit). TCP segments have consecutive sequence numbers,
+ * equal acknowledgments, windows and options, and no flag but ACK; the last may have PSH. Any other packet of a flow ends
+ * its group, so that the flow keeps its order; a fragment, or a packet of unknown ports, ends all groups.
  *
  * Groups are in the order of their first packets and have at most 64 packets and 65,535 bytes.
  *
  * **Limits**: packets with IPv4 options, IPv6 extension headers or padding, UDP without a checksum, and inner packets of
- * tunnels are not grouped. An out-of-order segment starts a new group. With very many flows in a batch, a few are not
+ * tunnels are not grouped. An out-of-order segment starts a new group. In a batch of very many flows, a few are not
  * grouped.
  *
  * @example Three segments become one super-packet
@@ -82,8 +81,7 @@ export class Coalescer {
   #payloadLength = 0;
 
   /** Creates a coalescer, which a device reuses for all batches. */
-  constructor(options: CoalescerOptions = {}) {
-    const { udp = false } = options;
+  constructor({ udp = false }: CoalescerOptions = {}) {
     this.#udp = udp;
   }
 
@@ -129,7 +127,7 @@ export class Coalescer {
     return this.#groups[this.#count++] ??= new Group();
   }
 
-  /** Finds the transport header and the payload length: 0 for a packet that is not grouped and ends its flow's group. */
+  /** Finds the transport header and the payload length, which is 0 for a packet that ends its flow's group. */
   #locate(packet: Packet): number {
     const { bytes, view, offset, length } = packet;
     if (!packet.isInSlot) return Flow.Unknown;
@@ -180,7 +178,7 @@ export class Coalescer {
   }
 }
 
-/** Result of looking for a packet's flow. */
+/** Result of the search for a packet's flow. */
 const Flow = {
   Found: 0,
   /** Neither TCP nor UDP. */

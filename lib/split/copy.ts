@@ -1,4 +1,4 @@
-/** Copies packets for callers that need to keep or modify the bytes. */
+/** Copies packets to arrays that a script may keep and change. */
 
 import { finishChecksum } from "../core/checksum.ts";
 import type { Packet } from "../core/packet.ts";
@@ -7,8 +7,8 @@ import { Segmenter } from "./segmenter.ts";
 const segmenter = new Segmenter();
 
 /**
- * Returns a copy of a packet's bytes with a complete checksum; for a super-packet, a copy of each segment. If it cannot
- * be segmented, or the packet is outside its slot, the result is empty and the packet is marked `malformed`.
+ * Returns a copy of a packet's bytes with a complete checksum; for a super-packet, a copy of each segment. The result is
+ * empty, and the packet marked `malformed`, if it cannot be segmented or is outside its slot.
  *
  * @example
  * ```ts
@@ -24,7 +24,10 @@ const segmenter = new Segmenter();
  * ```
  */
 export function copy(packet: Packet): Uint8Array[] {
-  if (packet.segmentSize !== 0) return copySegments(packet);
+  if (packet.segmentSize !== 0) {
+    segmenter.start(packet);
+    return Array.from({ length: segmenter.remaining }, () => segmenter.nextCopy()!);
+  }
   if (!packet.isInSlot) {
     packet.malformed = true;
     return [];
@@ -34,11 +37,4 @@ export function copy(packet: Packet): Uint8Array[] {
     finishChecksum(bytes, 0, bytes.length, packet.checksumStart, packet.checksumOffset);
   }
   return [bytes];
-}
-
-function copySegments(packet: Packet): Uint8Array[] {
-  const copies: Uint8Array[] = [];
-  segmenter.start(packet);
-  while (segmenter.remaining > 0) copies.push(segmenter.nextCopy()!);
-  return copies;
 }

@@ -1,4 +1,4 @@
-/** Fragment identifications: unique per destination, and unpredictable from those of other destinations. */
+/** Identifications of fragments: unique per destination, and not predictable from those of other destinations. */
 
 import { sipHash } from "../core/sip_hash.ts";
 
@@ -7,8 +7,8 @@ import { sipHash } from "../core/sip_hash.ts";
 const COUNTER_BITS = 10;
 
 /**
- * A source of identifications (RFC 7739 section 5.3, RFC 6864 section 4.3). Those of one source, destination and protocol
- * are consecutive from a secret start. Each of the 1024 counters is shared by about a thousandth of all destinations.
+ * A source of identifications (RFC 7739 section 5.3, RFC 6864 section 4.3). Those of a source, destination and protocol
+ * count up from a secret start. Each of 1024 counters serves about a thousandth of all destinations.
  */
 export class FragmentIds {
   readonly #key0: number;
@@ -22,7 +22,7 @@ export class FragmentIds {
     this.#key1 = key[1]!;
   }
 
-  /** Returns the secret start for a protocol, and a source and destination that are the `length` words at `at`. */
+  /** Returns the secret start for a protocol and two addresses, which are the `length` words at `at`. */
   startOf(view: DataView, at: number, length: number, protocol: number): number {
     const words = this.#words;
     for (let i = 0; i < length; i++) words[i] = view.getUint32(at + 4 * i);
@@ -39,7 +39,7 @@ export class FragmentIds {
     return sipHash(words, 3, this.#key0, this.#key1);
   }
 
-  /** Returns the next identification (32 bits) from a start, and reserves the `count - 1` after it. */
+  /** Returns the next identification (32 bits) from a start, and reserves the next `count - 1`. */
   next(start: number, count = 1): number {
     const counter = start >>> 32 - COUNTER_BITS;
     const id = start + this.#counters[counter]! >>> 0;

@@ -1,4 +1,4 @@
-/** Lists of fragments by datagram, each sorted by offset: bounded, in memory that is allocated once. */
+/** Bounded lists of fragments by datagram, each sorted by offset, in memory that is allocated once. */
 
 import type { Packet } from "../core/packet.ts";
 
@@ -7,13 +7,13 @@ const NONE = -1;
 
 /** Relation of a new fragment to those in its list. */
 export const Fit = {
-  /** Fills a hole or a part of one. */
+  /** Fills a hole, or part of it. */
   Fits: 0,
   /** Equals a fragment in the list, byte for byte. */
   Duplicate: 1,
   /** Overlaps others (RFC 5722). */
   Overlaps: 2,
-  /** States another total length than others. */
+  /** Contradicts the total length that others state. */
   Disagrees: 3,
 } as const;
 /** One of {@linkcode Fit}'s values. */
@@ -21,7 +21,7 @@ export type Fit = typeof Fit[keyof typeof Fit];
 
 /** Position of a fragment in its datagram and in its packet. */
 export interface Fragment {
-  /** Offset of its payload in that of the datagram (bytes), and the end of it. */
+  /** Start and end of its payload in that of the datagram (bytes). */
   start: number;
   end: number;
   /** More Fragments flag. */
@@ -44,10 +44,10 @@ export class FragmentLists {
   readonly #last: Int32Array;
   readonly #counts: Int32Array;
   readonly #received: Int32Array;
-  /** Payload length of the datagram once its last fragment is there; before that, -1. */
+  /** Payload length of the datagram; -1 until its last fragment arrives. */
   readonly #totals: Int32Array;
 
-  /** Creates empty lists for this many datagrams and fragments in all. */
+  /** Creates empty lists for this many datagrams and this many fragments in all. */
   constructor(datagrams: number, fragments: number) {
     this.#packets = new Array(fragments).fill(undefined);
     this.#starts = new Int32Array(fragments);
@@ -77,7 +77,7 @@ export class FragmentLists {
     return this.#received[datagram] === total ? total : NONE;
   }
 
-  /** Returns the first fragment (offset 0) of a datagram, if it is there. */
+  /** Returns the fragment at offset 0 of a datagram, if it has arrived. */
   beginning(datagram: number): Packet | undefined {
     const first = this.#first[datagram]!;
     return first !== NONE && this.#starts[first] === 0 ? this.#packets[first] : undefined;
@@ -121,7 +121,7 @@ export class FragmentLists {
     return Fit.Fits;
   }
 
-  /** Removes the first fragment of a datagram and copies its payload to its place in the packet `whole`, if given. */
+  /** Removes the first fragment of a datagram; copies its payload to its place in the packet `whole`, if given. */
   shift(datagram: number, whole?: Packet, payload = 0): Packet | undefined {
     const fragment = this.#first[datagram]!;
     if (fragment === NONE) {

@@ -23,7 +23,7 @@ const COPIED = 0x80;
 const NO_ROOM = "no room for fragments";
 const TOO_LONG = "fragment beyond the longest packet";
 
-/** Fragments packets to an MTU, which can be set. */
+/** Fragments packets to an MTU. */
 export class Fragmenter {
   /** Maximum length of a fragment (bytes). */
   mtu: number;
@@ -38,7 +38,7 @@ export class Fragmenter {
     this.mtu = mtu;
   }
 
-  /** Fragments a packet, even one with "don't fragment", and emits the fragments onward; drops it if that fails. */
+  /** Fragments a packet, even with Don't Fragment, and emits the fragments onward; drops it if that fails. */
   fragment(packet: Packet, context: StageContext): void {
     this.#count = 0;
     const reason = packet.segmentSize === 0
@@ -52,7 +52,7 @@ export class Fragmenter {
     if (reason !== undefined) context.drop(packet, reason);
   }
 
-  /** Fragments each segment of a super-packet; the last one takes its slot. */
+  /** Fragments each segment of a super-packet; the last segment takes its slot. */
   #fragmentSegments(packet: Packet, context: StageContext): string | undefined {
     const segmenter = this.#segmenter;
     const unsegmentable = segmenter.start(packet);
@@ -73,11 +73,10 @@ export class Fragmenter {
 
   /** Fragments an ordinary packet; the first fragment takes the slot of `first`, or a new one. Returns a drop reason. */
   #fragmentPacket(packet: Packet, first: Packet | undefined, context: StageContext): string | undefined {
-    // Removes padding.
-    packet.length = Ip.of(packet)!.totalLength;
+    packet.length = Ip.of(packet)!.totalLength; // without padding
     packet.finish();
-    const ip = Ip.of(packet);
     // The partial checksum's field may have been in the IP header.
+    const ip = Ip.of(packet);
     if (ip === undefined) return "malformed";
     if (ip.totalLength <= this.mtu) {
       const fragment = first ?? context.take(packet.length);
@@ -134,7 +133,7 @@ export class Fragmenter {
     const { bytes, view } = packet;
     const existing = ip.fragmentHeader;
     const field = existing < 0 ? unfragmentable(ip) : -1;
-    // The headers before the Fragment header, which every fragment has.
+    // Every fragment has the headers before the Fragment header.
     const headerLength = (existing >= 0 ? existing : endOf(bytes, start, field)) - start;
     const from = start + headerLength + (existing >= 0 ? FRAGMENT_HEADER : 0);
     const size = this.mtu - headerLength - FRAGMENT_HEADER & ~7;
@@ -195,9 +194,7 @@ function finishIpv6(
   view.setUint32(at + FRAGMENT_ID, id);
 }
 
-/**
- * Copies the options with the copied flag to `target`, unless it is -1; returns their length with padding.
- */
+/** Copies the options with the copied flag to `target`, unless it is -1; returns their length with padding. */
 function copiedOptions({ bytes }: Packet, start: number, headerLength: number, target: number): number {
   const end = start + headerLength;
   let length = 0;
@@ -218,8 +215,8 @@ function copiedOptions({ bytes }: Packet, start: number, headerLength: number, t
 }
 
 /**
- * Returns the offset of the next header field at the end of the unfragmentable part (RFC 8200 section 4.5): in the
- * Routing header, else in the Hop-by-Hop Options, else in the IPv6 header.
+ * Returns the offset of the last Next Header field in the unfragmentable part (RFC 8200 section 4.5): in the Routing
+ * header, else in the Hop-by-Hop Options, else in the IPv6 header.
  */
 function unfragmentable(ip: Ipv6): number {
   const routing = ip.extension(Protocol.Routing);
@@ -228,7 +225,7 @@ function unfragmentable(ip: Ipv6): number {
   return hopByHop >= 0 ? hopByHop : ip.start + IPV6_NEXT_HEADER;
 }
 
-/** Returns the end of the header that this next header field belongs to. */
+/** Returns the end of the header with this Next Header field. */
 function endOf(bytes: Uint8Array, start: number, field: number): number {
   return field < start + IPV6_HEADER ? start + IPV6_HEADER : field + (bytes[field + 1]! + 1 << 3);
 }

@@ -5,7 +5,7 @@
  *     device with offload ◄── groups ◄── Coalescer ◄── batch of segments
  *
  * A super-packet is a GSO/TSO packet, received by GRO: one TCP or UDP packet of up to 65,535 bytes that stands for
- * several. Each segment gets `Packet.segmentSize` bytes of its payload, the last one the rest.
+ * several. Each segment gets `Packet.segmentSize` bytes of its payload, the last segment the rest.
  */
 
 import * as field from "../wire/header_fields.ts";
@@ -39,7 +39,7 @@ export const Unsegmentable = {
   Malformed: "super-packet malformed",
   /** A fragment lacks the transport header or a part of the payload. */
   Fragment: "super-packet is a fragment",
-  /** Neither TCP nor UDP, or covered by an Authentication Header (RFC 4302). */
+  /** Neither TCP nor UDP, or with an Authentication Header (RFC 4302). */
   Protocol: "super-packet of another protocol",
   /** `segmentSize` is not an integer from 1 to 65,535, or makes more than 8192 segments. */
   SegmentSize: "super-packet with an invalid segment size",
@@ -53,19 +53,19 @@ export const Unsegmentable = {
 export type Unsegmentable = typeof Unsegmentable[keyof typeof Unsegmentable];
 
 /**
- * Segments super-packets one at a time: `start`, then `next` while segments remain. When the pool or a batch runs out,
- * `next` continues later. The super-packet is only read: it must not change until the last segment is made, and keeps
- * its owner. Allocates nothing.
+ * Segments one super-packet at a time: `start`, then `next` while segments remain. When the pool is empty or a batch full,
+ * `next` continues later. The super-packet is only read; it keeps its owner, and must not change before the last segment.
+ * Allocates nothing.
  *
  * Each segment is complete: header lengths, IPv4 id (incremented per segment, RFC 6864 section 4.2) and header checksum,
  * TCP sequence number and urgent pointer, and the transport checksum. Only the last segment has FIN and PSH, only the
- * first CWR (RFC 3168 section 6.1.2). A wrong checksum stays wrong, and UDP without a checksum stays without.
+ * first CWR (RFC 3168 section 6.1.2). A wrong checksum stays wrong, and UDP without a checksum gets none.
  * Segments copy `from`, `to`, `mark`, `time` and the endpoint. Padding after the IP packet is removed.
  *
  * **Limits**: tunneled packets are segmented at the outermost header only; a partial checksum of another header is
  * {@linkcode Unsegmentable.Checksum}.
  *
- * @example SegmentQueue into a batch
+ * @example Segmenting into a batch
  * ```ts
  * import assert from "node:assert/strict";
  * import { PacketBatch, PacketPool } from "@warren/tunnel/core";
@@ -106,17 +106,17 @@ export class Segmenter {
   #sent = 0;
   #isTcp = false;
   #hasChecksum = true;
-  /** Sum of the words that are equal in all segments: addresses, protocol, ports, ... */
+  /** Sum of the words that all segments share: addresses, protocol, ports, ... */
   #base = 0;
 
-  /** Number of segments still to come; 0 when all are made, or none was started. */
+  /** Number of segments still to come. */
   get remaining(): number {
     return this.#remaining;
   }
 
   /**
-   * Starts a super-packet, in place of the one before. Returns the reason if it cannot be segmented, and marks it as
-   * `malformed`; otherwise `undefined`.
+   * Starts a super-packet and forgets the one before. If it cannot be segmented, marks it as `malformed` and returns the
+   * reason.
    */
   start(packet: Packet): Unsegmentable | undefined {
     const reason = this.#start(packet);
@@ -193,8 +193,8 @@ export class Segmenter {
     const stored = view.getUint16(start + field);
     this.#hasChecksum = isTcp || partial || stored !== 0;
     if (!this.#hasChecksum) return undefined;
-    // A partial checksum's field holds the pseudo-header's sum; from a complete one it is computed. So the final
-    // destination in options and Routing headers need not be found, and a wrong checksum stays wrong.
+    // A partial checksum's field holds the pseudo-header's sum; a complete checksum yields it. So the final destination in
+    // options and Routing headers need not be found, and a wrong checksum stays wrong.
     const pseudoHeader = partial ? stored : checksum(packet.bytes, start, transportLength);
     const constant = pseudoHeader + (~transportLength & 0xffff);
     this.#base = isTcp
@@ -210,8 +210,7 @@ export class Segmenter {
     const headerLength = this.#headerLength;
     const size = this.#size;
     const from = offset + headerLength + this.#sent;
-    // Headers are short and consist of 32-bit words: for 52 bytes the loop takes 14 ns, copyWithin 26 ns (bench
-    // segments).
+    // Headers consist of 32-bit words: for 52 bytes the loop takes 14 ns, copyWithin 26 ns (bench segments).
     for (let i = 0; i < headerLength; i += 4) view.setInt32(at + i, packet.view.getInt32(offset + i));
     if (bytes === packet.bytes) bytes.copyWithin(at + headerLength, from, from + size);
     else bytes.set(packet.bytes.subarray(from, from + size), at + headerLength);
@@ -263,7 +262,7 @@ export class Segmenter {
   }
 }
 
-/** Returns the sum of the TCP header words that are equal in all segments. */
+/** Returns the sum of the TCP header words that all segments share. */
 function tcpSum(packet: Packet, start: number, end: number, initial: number): number {
   const { bytes, view } = packet;
   const constant = sum(bytes, start, 4, initial) + view.getUint16(start + TCP_WINDOW);

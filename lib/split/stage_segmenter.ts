@@ -11,8 +11,8 @@ import { Udp } from "../wire/udp.ts";
 const NO_SLOT = "pool empty";
 
 /**
- * Segments a packet of the stage: `start`, then `next` until it returns `undefined`. Segments belong to the stage, as
- * packets from `take` do. The super-packet is consumed, or dropped if it cannot be segmented or the pool runs out.
+ * Segments a packet of the stage: `start`, then `next` until it returns `undefined`. Segments belong to the stage, like
+ * packets from `take`. The super-packet is consumed, or dropped if it cannot be segmented or the pool runs out.
  */
 export class StageSegmenter {
   readonly #segmenter = new Segmenter();
