@@ -5,7 +5,7 @@ import { MAX_DEPTH, type Tokens } from "./_tokens.ts";
 import { all, load, type Operator, type Relation, relation, type Test, type Value } from "./_tree.ts";
 import { PROTOCOL_WORDS } from "./_words.ts";
 
-/** Operator precedence; `%` and `^` have none, since each takes everything after it as its right operand. */
+/** Operator precedence; `%` and `^` have none: everything after them is their right operand. */
 const PRECEDENCE: ReadonlyMap<string, number> = new Map([
   ["|", 1],
   ["&", 2],
@@ -20,7 +20,7 @@ const MAX_PRECEDENCE = 6;
 const GREEDY: ReadonlySet<string> = new Set(["%", "^"]);
 const RELATIONS: ReadonlySet<string> = new Set<Relation>(["=", "!=", "<", "<=", ">", ">="]);
 
-/** A value, and the tests that a packet must pass before it is read. */
+/** A value, and the tests that a packet must pass before the value is read. */
 interface Expression {
   readonly value: Value;
   readonly checks: readonly Test[];
@@ -49,12 +49,8 @@ export function readRelation(tokens: Tokens, depth: number): Test {
   if (kind !== "sign" || !RELATIONS.has(text)) tokens.unexpected("a comparison");
   tokens.skip();
   const right = readExpression(tokens, 0, depth);
-  const compare: Test = {
-    kind: "relation",
-    operator: text as Relation,
-    left: left.value,
-    right: right.value,
-  };
+  const operator = text as Relation;
+  const compare: Test = { kind: "relation", operator, left: left.value, right: right.value };
   return all([...left.checks, ...right.checks, compare]);
 }
 
@@ -140,7 +136,7 @@ function readLoad(tokens: Tokens, word: string, depth: number): Expression {
   return { value, checks: inOrder, depth: indexDepth + 1 };
 }
 
-/** Returns the tests that a packet must pass before its bytes are read by this keyword. */
+/** Returns the tests that a packet must pass before this keyword reads its bytes. */
 function loadChecks(word: string): Test[] | undefined {
   if (word === "ip") return [{ kind: "version", version: 4 }];
   if (word === "ip6") return [{ kind: "version", version: 6 }];
@@ -149,8 +145,6 @@ function loadChecks(word: string): Test[] | undefined {
   if (known.version === 6) {
     return [{ kind: "version", version: 6 }, relation("=", load("ip", 1, 6), known.protocol)];
   }
-  const { protocol } = known;
-  return [{ kind: "version", version: 4 }, { kind: "protocol", version: 4, protocol }, {
-    kind: "first fragment",
-  }];
+  const isProtocol: Test = { kind: "protocol", version: 4, protocol: known.protocol };
+  return [{ kind: "version", version: 4 }, isProtocol, { kind: "first fragment" }];
 }

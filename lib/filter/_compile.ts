@@ -16,10 +16,10 @@ const { IPV6_NEXT_HEADER, IPV6_SRC, IPV6_DST, IPV6_HEADER, DST_PORT } = field;
 
 const NO_DIRECTION = -1;
 
-// State of the current match; a filter calls nothing that could start another.
+// State of the current match, which calls nothing that could start another match.
 /** Direction of the packet. */
 let direction: number = NO_DIRECTION;
-/** Set by a read beyond the packet's end or a division by zero: the packet does not match then. */
+/** Set by a read beyond the packet's end or a division by zero: the packet then does not match. */
 let failed = false;
 
 /** Compiles a test to a function. */

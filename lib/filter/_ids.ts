@@ -11,7 +11,7 @@ const MAX_PORT = 0xffff;
 const MAX_PROTOCOL = 0xff;
 const HOST_BITS = "address must have no bits set after the prefix";
 
-/** Qualifiers of an address, port or protocol (pcap-filter(7)); omitted ones are those of the previous primitive. */
+/** Qualifiers of an address, port or protocol (pcap-filter(7)), by default those of the previous primitive. */
 export interface Qualifier {
   /** `ip`, `ip6`, a protocol keyword, or `""`. */
   readonly protocol: string;
@@ -19,7 +19,7 @@ export interface Qualifier {
   readonly kind: string;
 }
 
-/** Reads an address, port or protocol, as its qualifiers require. */
+/** Reads an address, port or protocol, by its qualifier. */
 export function readId(tokens: Tokens, qualifier: Qualifier): Test {
   switch (qualifier.kind) {
     case "host":
@@ -74,12 +74,7 @@ function readAddress(tokens: Tokens, { protocol, side, kind }: Qualifier): Test 
   return all([{ kind: "version", version: 4 }, { kind: "net4", side, address: address | 0, mask }]);
 }
 
-function readPrefixLength(
-  tokens: Tokens,
-  kind: string,
-  max: number,
-  isWhole: boolean,
-): number | undefined {
+function readPrefixLength(tokens: Tokens, kind: string, max: number, isWhole: boolean): number | undefined {
   if (!tokens.isSign("/")) return undefined;
   const slash = tokens.token;
   tokens.skip();

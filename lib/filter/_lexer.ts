@@ -4,7 +4,7 @@ import { CONSTANTS, KEYWORDS } from "./_words.ts";
 
 /** A token of the text. */
 export interface Token {
-  /** Keyword or operator (`sign`), number, IPv4 address of two to four octets, IPv6 address, other name, or end. */
+  /** Keyword or operator (`sign`), number, IPv4 address of two to four octets, IPv6 address, any other name, or end. */
   readonly kind: "sign" | "number" | "ipv4" | "ipv6" | "name" | "end";
   /** Text as written; a keyword or operator has one spelling (`and` for `&&`). */
   readonly text: string;

@@ -12,18 +12,18 @@ import { PROTOCOL_WORDS } from "./_words.ts";
 /** Maximum size of the tree (tests, numbers and operations), which limits the time per packet. */
 const MAX_SIZE = 32_768;
 
-/** Qualifier of an address with a full-length prefix and no keyword before it. */
+/** Qualifier of an address with a full-length prefix and without a keyword. */
 const HOST: Qualifier = { protocol: "", side: "or", kind: "host" };
 
-/** Keywords for the kind of an address or number. */
+/** Kinds of an address or number. */
 const KINDS: ReadonlySet<string> = new Set(["host", "net", "port", "portrange", "proto", "protochain"]);
 
 /** A part of a filter. */
 interface Part {
   readonly test: Test;
-  /** Qualifier for a bare name or number after it. */
+  /** Qualifier of a bare name or number that follows. */
   readonly qualifier: Qualifier | undefined;
-  /** Set for one or several bare names or numbers. */
+  /** Set for bare names or numbers. */
   readonly isBare: boolean;
 }
 
@@ -81,7 +81,6 @@ class Parser {
     const { kind, text } = this.#tokens.token;
     if (kind === "end") this.#tokens.unexpected("an expression");
     if (kind !== "sign") {
-      // A full-length prefix is a host without a keyword.
       const isPrefixed = (kind === "ipv4" || kind === "ipv6") && this.#tokens.isSign("/", 1);
       const qualifier = inherited ?? (isPrefixed ? HOST : undefined);
       if (qualifier === undefined) {
@@ -180,7 +179,7 @@ class Parser {
     return text;
   }
 
-  /** Parses the id after keywords: a bare one, one after `not`, or several in parentheses. */
+  /** Parses the id after keywords: bare, after `not`, or in parentheses. */
   #id(qualifier: Qualifier, depth: number): Test {
     if (this.#tokens.accept("!")) {
       return { kind: "not", test: this.#id(qualifier, this.#tokens.deeper(depth)) };

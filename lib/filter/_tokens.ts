@@ -46,12 +46,12 @@ export class Tokens {
     return this.#tokens[this.#next]!;
   }
 
-  /** Throws the error for the filter at the next token, or at another. */
+  /** Throws the error for a token, by default the next one. */
   refuse(reason: string, token = this.token): never {
     refuse(this.#text, reason, token.at);
   }
 
-  /** Throws the error for the next token, where the grammar needs another. */
+  /** Throws the error for a next token that the grammar does not allow. */
   unexpected(expected = ""): never {
     const { kind, text } = this.token;
     if (kind === "sign" && LINK_WORDS.has(text)) this.refuse(`"${text}" does not apply to IP packets`);
@@ -64,17 +64,15 @@ export class Tokens {
     return this.#tokens[this.#next + count];
   }
 
-  /** Returns the distance from the next token, an opening parenthesis, to its closing one. */
+  /** Returns the distance from the next token, an opening parenthesis, to the closing one. */
   closing(): number {
     return this.#closings.get(this.#next)! - this.#next;
   }
 
-  /** Skips tokens. */
   skip(count = 1): void {
     this.#next += count;
   }
 
-  /** Reports whether no token is left. */
   isEnd(): boolean {
     return this.token.kind === "end";
   }
@@ -85,19 +83,19 @@ export class Tokens {
     return token?.kind === "sign" && token.text === text;
   }
 
-  /** Skips this keyword or operator if it is next; returns whether it was. */
+  /** Skips this keyword or operator if it is the next token; returns whether it was. */
   accept(text: string): boolean {
     const found = this.isSign(text);
     if (found) this.skip();
     return found;
   }
 
-  /** Skips this keyword or operator, which must be next. */
+  /** Skips this keyword or operator, which must be the next token. */
   expect(text: string): void {
     if (!this.accept(text)) this.unexpected(JSON.stringify(text));
   }
 
-  /** Returns and skips a number, which must be next. */
+  /** Returns and skips a number, which must be the next token. */
   number(): number {
     const { kind, value } = this.token;
     if (kind !== "number") this.unexpected("a number");

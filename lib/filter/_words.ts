@@ -130,7 +130,7 @@ export const PROTOCOL_NAMES: ReadonlyMap<string, number> = new Map([
 
 const BOTH = 0;
 
-/** Number of a named port and the one protocol that has it, or 0 for several. */
+/** Number of a named port, and its protocol, or 0 for several. */
 export type PortName = readonly [port: number, protocol: number];
 
 /** Names after `port` (IANA "Service Name and Transport Protocol Port Number Registry", as Debian has them). */

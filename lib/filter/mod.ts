@@ -37,7 +37,6 @@ Words apply to the following values: "tcp port 80 or 443" is "tcp port 80 or tcp
  * **Limits**: no host and network names; the usual port and protocol names only; at most 65,536 characters, 64 levels,
  * and 32,768 instructions (tests, numbers and operations).
  *
- * @param text The filter.
  * @throws {SyntaxError} naming the column and the reason; also for keywords of the link layer.
  *
  * @example

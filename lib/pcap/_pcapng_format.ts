@@ -19,7 +19,7 @@ export const INTERFACE_BODY = 8;
 export const PACKET_BODY = 20;
 export const SIMPLE_PACKET_BODY = 4;
 
-/** Options, by the block that they belong to. */
+/** Options, by block. */
 export const END_OF_OPTIONS = 0;
 export const COMMENT = 1;
 export const SECTION_APPLICATION = 4;
@@ -35,7 +35,7 @@ export const STATISTICS_DROPPED = 5;
 /** Directions in `epb_flags`. */
 export const FLAG_INBOUND = 1;
 export const FLAG_OUTBOUND = 2;
-/** `epb_verdict` of an XDP program, whose verdicts are those of a script: drop, pass, and reply. */
+/** `epb_verdict` of an XDP program, which has the verdicts of a script: drop, pass and reply. */
 export const VERDICT_XDP = 2;
 export const XDP_DROP = 1;
 export const XDP_PASS = 2;

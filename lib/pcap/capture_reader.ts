@@ -40,7 +40,7 @@ export interface CapturedPacket {
   readonly timestamp: bigint;
   /** Captured bytes, including the link-layer header; a copy. */
   readonly bytes: Uint8Array;
-  /** Length of the packet on the wire (bytes); at least that of `bytes`, even if the capture states less. */
+  /** Length of the packet on the wire (bytes), at least that of `bytes`. */
   readonly originalLength: number;
   /** Direction, if the capture has it. */
   readonly direction: Direction | undefined;
@@ -63,13 +63,8 @@ interface Options {
   readonly values: Map<number, DataView>;
 }
 
-/**
- * Parses a capture as its bytes arrive: pcapng of either byte order with any number of sections, and pcap with times in
- * micro- or nanoseconds. Skips blocks without packets.
- *
- * **Limits**: blocks of up to 16 MiB; no obsolete packet blocks of pcapng, which are skipped; no compressed files.
- */
-export class CaptureParser {
+/** Parses a capture as its bytes arrive. */
+class CaptureParser {
   #bytes = new Uint8Array(64 * 1024);
   #start = 0;
   #end = 0;
@@ -79,8 +74,13 @@ export class CaptureParser {
   #littleEndian = false;
   #interfaces: Interface[] = [];
 
-  /** Appends bytes of the capture. */
-  push(chunk: Uint8Array): void {
+  /** Appends bytes of the capture, and iterates over the packets that are complete. */
+  *parse(chunk: Uint8Array): Generator<CapturedPacket, void, void> {
+    this.#push(chunk);
+    for (let packet = this.#next(); packet !== undefined; packet = this.#next()) yield packet;
+  }
+
+  #push(chunk: Uint8Array): void {
     const kept = this.#end - this.#start;
     if (this.#end + chunk.length > this.#bytes.length) {
       const from = this.#bytes.subarray(this.#start, this.#end);
@@ -96,12 +96,8 @@ export class CaptureParser {
     this.#end += chunk.length;
   }
 
-  /**
-   * Returns the next packet; `undefined` when more bytes are needed.
-   *
-   * @throws {SyntaxError} naming the byte at which the capture is malformed.
-   */
-  next(): CapturedPacket | undefined {
+  /** Returns the next packet; `undefined` when more bytes are needed. */
+  #next(): CapturedPacket | undefined {
     this.#format ??= this.#findFormat();
     if (this.#format === undefined) return undefined;
     if (this.#format === "pcap") return this.#nextRecord();
@@ -112,11 +108,7 @@ export class CaptureParser {
     return undefined;
   }
 
-  /**
-   * Ends the capture.
-   *
-   * @throws {SyntaxError} when it ends within a block.
-   */
+  /** Ends the capture, which must not end within a block. */
   end(): void {
     const left = this.#end - this.#start;
     if (left > 0 || this.#format === undefined) {
@@ -173,7 +165,7 @@ export class CaptureParser {
     };
   }
 
-  /** Removes the next block; returns its type, and its body with the options. */
+  /** Removes the next block; returns its type and its body, including options. */
   #block(): { type: number; body: DataView } | undefined {
     if (this.#left < pcapng.BLOCK_FRAME) return undefined;
     const isSection = this.#view(0, 4).getUint32(0) === pcapng.SECTION_HEADER;
@@ -196,7 +188,7 @@ export class CaptureParser {
     if (block.getUint32(length - 4, this.#littleEndian) !== length) {
       this.#fail("a block has two different lengths");
     }
-    // The view is valid until the next push.
+    // The view is valid until the next chunk.
     this.#advance(length);
     return { type, body: new DataView(block.buffer, block.byteOffset + 8, length - pcapng.BLOCK_FRAME) };
   }
@@ -227,14 +219,12 @@ export class CaptureParser {
     const { texts, values } = this.#options(body, pcapng.INTERFACE_BODY);
     const stated = values.get(pcapng.INTERFACE_RESOLUTION);
     const resolution = stated?.byteLength === 1 ? stated.getUint8(0) : MICROSECONDS;
-    const exponent = resolution & 0x7f;
-    const unitsPerSecond = ((resolution & 0x80) !== 0 ? 2n : 10n) ** BigInt(exponent);
     const offset = values.get(pcapng.INTERFACE_OFFSET);
     this.#interfaces.push({
       name: texts.get(pcapng.INTERFACE_NAME) ?? "",
       description: texts.get(pcapng.INTERFACE_DESCRIPTION_TEXT) ?? "",
       linkType: body.getUint16(0, this.#littleEndian),
-      unitsPerSecond,
+      unitsPerSecond: ((resolution & 0x80) !== 0 ? 2n : 10n) ** BigInt(resolution & 0x7f),
       secondsOffset: offset?.byteLength === 8 ? offset.getBigInt64(0, this.#littleEndian) : 0n,
       snapLength: body.getUint32(4, this.#littleEndian),
     });
@@ -331,21 +321,21 @@ export class CaptureParser {
 }
 
 /**
- * Iterates over the packets of a capture in memory, in chunks or whole (`[bytes]`).
+ * Iterates over the packets of a capture in memory, in chunks or whole (`[bytes]`): pcapng of either byte order with any
+ * number of sections, and pcap with times in micro- or nanoseconds. Skips blocks without packets.
+ *
+ * **Limits**: blocks of up to 16 MiB; no obsolete packet blocks of pcapng, which are skipped; no compressed files.
  *
  * @throws {SyntaxError} naming the byte at which the capture is malformed, after the last packet before that.
  */
 export function* parseCapture(chunks: Iterable<Uint8Array>): Generator<CapturedPacket, void, void> {
   const parser = new CaptureParser();
-  for (const chunk of chunks) {
-    parser.push(chunk);
-    for (let packet = parser.next(); packet !== undefined; packet = parser.next()) yield packet;
-  }
+  for (const chunk of chunks) yield* parser.parse(chunk);
   parser.end();
 }
 
 /**
- * Iterates over the packets of a stream, such as a file's `readable`.
+ * Iterates over the packets of a stream, such as a file's `readable`, like {@linkcode parseCapture}.
  *
  * @throws {SyntaxError} as {@linkcode parseCapture} does.
  */
@@ -353,10 +343,7 @@ export async function* readCapture(
   chunks: AsyncIterable<Uint8Array>,
 ): AsyncGenerator<CapturedPacket, void, void> {
   const parser = new CaptureParser();
-  for await (const chunk of chunks) {
-    parser.push(chunk);
-    for (let packet = parser.next(); packet !== undefined; packet = parser.next()) yield packet;
-  }
+  for await (const chunk of chunks) yield* parser.parse(chunk);
   parser.end();
 }
 
@@ -375,10 +362,7 @@ const MIN_BODY: Readonly<Record<number, number>> = {
 };
 
 /** Converts a time in an interface's units to milliseconds and to nanoseconds, rounded. */
-function timesOf(units: bigint, { unitsPerSecond, secondsOffset }: Interface): {
-  time: number;
-  timestamp: bigint;
-} {
+function timesOf(units: bigint, { unitsPerSecond, secondsOffset }: Interface) {
   const timestamp = (units * NANOSECONDS + unitsPerSecond / 2n) / unitsPerSecond +
     secondsOffset * NANOSECONDS;
   const time = Number(timestamp / NANOSECONDS_IN_MILLISECOND) +

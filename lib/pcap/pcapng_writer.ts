@@ -26,14 +26,13 @@ const XDP = {
   [Verdict.Drop]: pcapng.XDP_DROP,
   [Verdict.Reply]: pcapng.XDP_TX,
 } as const;
-/** Default comment. */
 const NO_COMMENT: Uint8Array = new Uint8Array();
 
 /** Destination of a capture. */
 export interface CaptureSink {
   /**
-   * Takes whole blocks, which are valid until it returns, with this number of packets. If it returns `true`, the next
-   * blocks start a new file.
+   * Takes whole blocks with this number of packets; they are valid until it returns. If it returns `true`, the next blocks
+   * start a new file.
    */
   write(blocks: Uint8Array, packets: number): boolean | void;
   /**
@@ -49,16 +48,16 @@ export interface PcapngWriterOptions {
   readonly snapLength?: number;
   /** Maximum bytes of one write to the sink, at least 256 KiB. @default {262144} */
   readonly chunkLength?: number;
-  /** Program that makes the capture, as written to it. @default {"Warren"} */
+  /** Name of the capturing program, written to the capture. @default {"Warren"} */
   readonly application?: string;
   /** Comment on the whole capture. @default {""} */
   readonly comment?: string;
 }
 
 /**
- * Writes packets as pcapng blocks, in the form that a device without offload sees: super-packets segmented, checksums
- * complete, times in nanoseconds (`if_tsresol` 9). Blocks are buffered and go to the sink when the buffer is full, and on
- * `flush`. Allocates nothing per packet.
+ * Writes packets as pcapng blocks, as a device without offload sees them: super-packets segmented, checksums complete,
+ * times in nanoseconds (`if_tsresol` 9). Blocks are buffered and go to the sink when the buffer is full, and on `flush`.
+ * Allocates nothing per packet.
  *
  * @example A capture in memory
  * ```ts
@@ -170,8 +169,7 @@ export class PcapngWriter {
     let at = this.#begin(pcapng.SECTION_HEADER, room);
     this.#view.setUint32(at, pcapng.BYTE_ORDER_MAGIC, true);
     this.#view.setUint32(at + 4, pcapng.MAJOR_VERSION, true);
-    // -1: unknown section length.
-    this.#view.setBigInt64(at + 8, -1n, true);
+    this.#view.setBigInt64(at + 8, -1n, true); // unknown section length
     at = this.#option(at + pcapng.SECTION_BODY, pcapng.COMMENT, this.#comment);
     this.#end(this.#option(at, pcapng.SECTION_APPLICATION, this.#application));
   }
@@ -220,7 +218,7 @@ export class PcapngWriter {
     view.setUint32(at + 12, kept, true);
     view.setUint32(at + 16, length, true);
     at += pcapng.PACKET_BODY;
-    // The checksum needs the whole packet; the options overwrite the bytes beyond the snap length.
+    // The checksum needs the whole packet. The options overwrite the bytes beyond the snap length.
     copyBytes(packet.view, offset, length, view, at);
     if (checksumStart !== 0) finishChecksum(this.#chunk, at, length, checksumStart, checksumOffset);
     at = this.#pad(at + kept);
