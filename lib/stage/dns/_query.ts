@@ -1,5 +1,6 @@
 /** Queries of clients over either transport, and the return path of their answers. */
 
+import type { DnsDrop } from "./_dns_drop.ts";
 import { type Direction, opposite, type Packet, type StageContext } from "../../core/mod.ts";
 import type { Ip } from "../../wire/ip.ts";
 import { Udp } from "../../wire/udp.ts";
@@ -23,7 +24,7 @@ export interface Query {
   /** Holds it until it is answered. */
   hold(context: StageContext): void;
   /** Ends it without an answer. */
-  drop(reason: string, context: StageContext): void;
+  drop(reason: DnsDrop, context: StageContext): void;
   /** Returns the maximum length of an answer to its client (bytes). */
   room(question: Question): number;
   /** Returns memory for {@linkcode Query.room} bytes of answer at `start`; it overwrites the query. */
@@ -77,7 +78,7 @@ export class UdpQuery implements Query {
     context.hold(this.#packet);
   }
 
-  drop(reason: string, context: StageContext): void {
+  drop(reason: DnsDrop, context: StageContext): void {
     context.drop(this.#packet, reason);
   }
 

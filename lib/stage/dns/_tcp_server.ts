@@ -7,6 +7,7 @@
  *                                               loses a connection, or this one is refused
  */
 
+import { DnsDrop } from "./_dns_drop.ts";
 import type { Direction, Packet, StageContext } from "../../core/mod.ts";
 import { opposite } from "../../core/mod.ts";
 import type { IcmpErrors } from "../../icmp/icmp_error.ts";
@@ -144,11 +145,11 @@ export class TcpServer implements SegmentWriter {
   /** Takes a packet to port 53. `owner` is the worker that answers all queries; `undefined` for any worker. */
   receive(packet: Packet, tcp: Tcp, context: StageContext, owner: number | undefined): void {
     if (owner !== undefined && context.worker.index !== owner) return context.handOver(packet, owner);
-    if (!isFromHost(tcp.ip)) return context.drop(packet, "martian source");
-    if (tcp.ip.isFragment) return context.drop(packet, "fragment of a query");
-    if (tcp.srcPort === 0) return context.drop(packet, "from port 0");
-    if (this.#limits.connections === 0) return this.#errors.reset(packet, context, "no DNS over TCP");
-    if (!tcp.checksumValid) return context.drop(packet, "bad checksum");
+    if (!isFromHost(tcp.ip)) return context.drop(packet, DnsDrop.MartianSource);
+    if (tcp.ip.isFragment) return context.drop(packet, DnsDrop.Fragment);
+    if (tcp.srcPort === 0) return context.drop(packet, DnsDrop.FromPortZero);
+    if (this.#limits.connections === 0) return this.#errors.reset(packet, context, DnsDrop.NoTcp);
+    if (!tcp.checksumValid) return context.drop(packet, DnsDrop.BadChecksum);
     this.#context = context;
     const path = this.#path;
     path.read(tcp, context.direction);
@@ -250,7 +251,7 @@ export class TcpServer implements SegmentWriter {
       return undefined;
     }
     if (size === Cookie.Wrong || !this.#makeRoom(path.source, context)) {
-      const reason = size === Cookie.Wrong ? "no such connection" : "too many connections";
+      const reason = size === Cookie.Wrong ? DnsDrop.NoConnection : DnsDrop.TooManyConnections;
       this.#errors.reset(packet, context, reason);
       return undefined;
     }
@@ -375,7 +376,7 @@ class TcpQuery implements Query {
     // Its bytes are a copy already.
   }
 
-  drop(_reason: string, context: StageContext): void {
+  drop(_reason: DnsDrop, context: StageContext): void {
     this.#server.finish(this.#connection, undefined, context);
   }
 

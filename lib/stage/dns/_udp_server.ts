@@ -1,5 +1,6 @@
 /** DNS over UDP from clients: takes queries from datagrams to port 53 and from super-packets of them. */
 
+import { DnsDrop } from "./_dns_drop.ts";
 import type { Packet, StageContext } from "../../core/mod.ts";
 import { Protocol } from "../../wire/protocol.ts";
 import { Udp } from "../../wire/udp.ts";
@@ -30,11 +31,10 @@ export class UdpServer {
 
   /** Takes a packet to port 53. `owner` is the worker that answers all queries; `undefined` for any worker. */
   receive(packet: Packet, udp: Udp, context: StageContext, owner: number | undefined): void {
-    if (!isFromHost(udp.ip)) return context.drop(packet, "martian source");
-    if (udp.ip.isFragment) return context.drop(packet, "fragment of a query");
-    // RFC 768: port 0 cannot receive an answer.
-    if (udp.srcPort === 0) return context.drop(packet, "from port 0");
-    if (!udp.checksumValid) return context.drop(packet, "bad checksum");
+    if (!isFromHost(udp.ip)) return context.drop(packet, DnsDrop.MartianSource);
+    if (udp.ip.isFragment) return context.drop(packet, DnsDrop.Fragment);
+    if (udp.srcPort === 0) return context.drop(packet, DnsDrop.FromPortZero);
+    if (!udp.checksumValid) return context.drop(packet, DnsDrop.BadChecksum);
     if (owner !== undefined && context.worker.index !== owner) return context.handOver(packet, owner);
     if (packet.segmentSize === 0) this.#answer(packet, udp, context);
     else this.#segment(packet, udp, context);
@@ -42,7 +42,7 @@ export class UdpServer {
 
   #answer(packet: Packet, udp: Udp, context: StageContext): void {
     const rcode = this.#question.read(packet.bytes, udp.payloadOffset, udp.payloadLength);
-    if (rcode === NO_ANSWER) return context.drop(packet, "not a query");
+    if (rcode === NO_ANSWER) return context.drop(packet, DnsDrop.NotAQuery);
     this.#handle(new UdpQuery(udp, context.direction, this.#limit, this.#route), rcode, context);
   }
 
@@ -52,14 +52,14 @@ export class UdpServer {
     let at = udp.payloadOffset;
     const end = at + udp.payloadLength;
     if (!(segmentSize >= 1) || end - at > segmentSize * 64) {
-      return context.drop(packet, "too many segments");
+      return context.drop(packet, DnsDrop.TooManySegments);
     }
     for (;; at += segmentSize) {
       this.#route.read(udp);
       const length = Math.min(segmentSize, end - at);
       const isLast = at + length >= end;
       const query = isLast ? packet : context.take(length);
-      if (query === undefined) return context.drop(packet, "pool empty");
+      if (query === undefined) return context.drop(packet, DnsDrop.PoolEmpty);
       if (isLast) query.reset(length);
       query.bytes.copyWithin(query.offset, at, at + length);
       query.from = from;

@@ -8,6 +8,7 @@
  * Names of a split domain get no synthetic addresses, and go to the domain's own upstreams.
  */
 
+import { DnsDrop } from "./_dns_drop.ts";
 import type { PacketBatch, Stage, StageContext } from "../../core/mod.ts";
 import { gotValue } from "../../core/options.ts";
 import { IcmpErrors } from "../../icmp/icmp_error.ts";
@@ -49,8 +50,7 @@ const PREFETCH_PART = 0.1;
  * **Outbound, inbound**: a query to port 53 of an address becomes its answer and turns round; it is held while an
  * upstream is asked. All other packets pass.
  * **Options**: {@linkcode DnsResolverOptions}. **Counters**: {@linkcode DnsCounters}.
- * **Drops**: `not a query`, `repeated query`, `fragment of a query`, `from port 0`, `martian source`, `bad checksum`,
- * `no such connection`, `too many connections`, `no DNS over TCP`, `too many segments`, `pool empty`.
+ * **Drops**: {@linkcode DnsDrop}.
  * **Memory**: the cache, and places for questions, queries and connections that clients share; 8 KiB of queries per TCP
  * connection and 8 MiB of answers in all.
  * **Limits**: no DNSSEC validation; no TCP window scaling or selective acknowledgment.
@@ -266,7 +266,7 @@ export class DnsResolver implements Stage {
 
   readonly #answerTcp = (query: Query, context: StageContext): void => {
     const rcode = query.read(this.#question);
-    if (rcode === NO_ANSWER) return query.drop("not a query", context);
+    if (rcode === NO_ANSWER) return query.drop(DnsDrop.NotAQuery, context);
     this.#answer(query, rcode, context);
   };
 
@@ -341,7 +341,7 @@ export class DnsResolver implements Stage {
     let pending = this.#inFlight.get(key);
     if (pending?.isRepeatedBy(query)) {
       this.counters.repeated++;
-      return query.drop("repeated query", context);
+      return query.drop(DnsDrop.RepeatedQuery, context);
     }
     const isJoining = pending !== undefined;
     if (!isJoining) {

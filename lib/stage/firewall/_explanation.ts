@@ -2,6 +2,7 @@
 
 import { Direction, type Packet } from "../../core/mod.ts";
 import { inspect } from "../../wire/inspect.ts";
+import type { FirewallDrop } from "./_firewall_drop.ts";
 import type { CompiledRule } from "./_rule_set.ts";
 import type { Finding, Tracker } from "./_tracker.ts";
 import { STATE_NAMES } from "./flow_state.ts";
@@ -14,9 +15,7 @@ export type Decision =
   | "fragment"
   | "neighbors"
   | "default"
-  | "invalid"
-  | "no first fragment"
-  | "malformed";
+  | Exclude<FirewallDrop, "no rule">;
 
 const STATES: readonly (ConnectionState | undefined)[] = ["new", "established", "related", "invalid"];
 const WHYS: Record<Exclude<Decision, "rule" | "flow" | "invalid">, string> = {

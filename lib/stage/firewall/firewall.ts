@@ -13,6 +13,7 @@ import { Ip, Protocol } from "../../wire/ip.ts";
 import { MAX_CAPACITY, MAX_EXPIRED } from "../../table/flow_limits.ts";
 import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
 import { type Decision, Explanation } from "./_explanation.ts";
+import { FirewallDrop } from "./_firewall_drop.ts";
 import { isNeighborMessage } from "./_neighbors.ts";
 import { type CompiledRule, RuleSet } from "./_rule_set.ts";
 import { FORMAT, readSaved, type SavedFirewall } from "./_saved.ts";
@@ -91,7 +92,7 @@ export interface RuleReport extends RuleCounters {
  * their connection. For new packets the first rule that matches decides, then the default; `reject` answers TCP with a
  * reset and all else with port unreachable (RFC 1122 section 3.2.2.1).
  * **Options**: {@linkcode FirewallOptions}. **Counters**: `rules`, `defaults`, `size`, `evicted`.
- * **Drops**: `rule NAME` or `rule NUMBER`, `no rule`, `invalid`, `no first fragment`, `malformed`.
+ * **Drops**: `rule NAME` or `rule NUMBER`, {@linkcode FirewallDrop}.
  * **Memory**: about 180 bytes per flow; a full table evicts unanswered flows first, those opened inbound before others.
  * **Limits**: drops fragments that arrive before their first one; does not verify transport checksums; tracks SCTP and DCCP
  * by ports only. States, timeouts and eviction are described in the README.
@@ -324,8 +325,8 @@ export class Firewall implements Stage {
       this.#by = finding === Finding.Fragment
         ? "fragment"
         : finding === Finding.Orphan
-        ? "no first fragment"
-        : "malformed";
+        ? FirewallDrop.NoFirstFragment
+        : FirewallDrop.Malformed;
       return finding === Finding.Fragment ? "allow" : "drop";
     }
     const ip = Ip.of(packet)!;
@@ -337,7 +338,7 @@ export class Firewall implements Stage {
       }
     }
     if (finding === Finding.Invalid) {
-      this.#by = "invalid";
+      this.#by = FirewallDrop.Invalid;
       return "drop";
     }
     if (finding !== Finding.New) {
@@ -369,7 +370,7 @@ export class Firewall implements Stage {
       return;
     }
     tracker.refuse(packet, direction, context.now);
-    const reason = rule !== undefined ? rule.reason : this.#by === "default" ? "no rule" : this.#by;
+    const reason = rule !== undefined ? rule.reason : this.#by === "default" ? FirewallDrop.NoRule : this.#by;
     if (verdict === "drop") context.drop(packet, reason);
     else if (isTcp(packet)) this.#errors.reset(packet, context, reason, direction);
     else this.#errors.answer(packet, IcmpError.PortUnreachable, context, reason, 0, direction);

@@ -12,7 +12,8 @@ import { Protocol } from "../../wire/protocol.ts";
 import type { QuotedPacket } from "../../wire/quoted_packet.ts";
 import { adjustTransport } from "../../wire/transport_checksum.ts";
 import { fillKey, type Flows } from "./_flows.ts";
-import type { Ipv4Addresses, Ipv6Addresses } from "./_translation.ts";
+import { Nat64Drop } from "./_nat64_drop.ts";
+import { type Ipv4Addresses, type Ipv6Addresses, Untranslatable } from "./_translation.ts";
 import { readWords, writeWords } from "./_words.ts";
 import type { EmbeddingPrefix } from "./embedded_address.ts";
 
@@ -46,7 +47,7 @@ export class Nat64Errors {
     readWords(packet, quoted.dstOffset, key.words, 1);
     const session = quoted.isReturnedBy(icmp.ip) ? flows.sessions.find(key, context.now) : -1;
     if (session < 0) {
-      context.drop(packet, "no mapping");
+      context.drop(packet, Nat64Drop.NoMapping);
       return -1;
     }
     four.src = four.quotedDst = flows.outside[flows.outsideOf(session)]!;
@@ -66,11 +67,11 @@ export class Nat64Errors {
     const protocol = isIcmp ? Protocol.Icmpv6 : key.protocol;
     const outside = flows.outside.indexOf(icmp.ip.dst);
     const binding = quoted.isReturnedBy(icmp.ip) ? flows.bindingAt(protocol, outside, port) : -1;
-    if (binding < 0) return drop(packet, "no mapping", context);
+    if (binding < 0) return drop(packet, Nat64Drop.NoMapping, context);
     const insidePort = flows.insidePortOf(binding);
     fillKey(key, protocol, remote, insidePort, isIcmp ? 0 : remotePort);
     flows.readInside(binding, key.words);
-    if (flows.sessions.find(key, context.now) < 0) return drop(packet, "no mapping", context);
+    if (flows.sessions.find(key, context.now) < 0) return drop(packet, Nat64Drop.NoMapping, context);
     writeWords(key.words, 1, this.#six.quotedSrc);
     this.#prefix.write(remote, this.#six.quotedDst);
     setQuotedWord(packet, icmp, quoted, isIcmp ? ICMP_ID : SRC_PORT, insidePort);
@@ -81,11 +82,11 @@ export class Nat64Errors {
   #readQuoted(packet: Packet, icmp: Icmpv4 | Icmpv6, context: StageContext): boolean {
     const key = this.#key;
     packet.finish();
-    if (!icmp.checksumValid) return drop(packet, "wrong checksum", context);
-    if (!key.readQuoted(icmp)) return drop(packet, "malformed", context);
+    if (!icmp.checksumValid) return drop(packet, Untranslatable.Checksum, context);
+    if (!key.readQuoted(icmp)) return drop(packet, Untranslatable.Malformed, context);
     const { protocol, quoted } = key;
     if (protocol === Protocol.Tcp || protocol === Protocol.Udp || quoted.icmpType >= 0) return true;
-    return drop(packet, "protocol not translated", context);
+    return drop(packet, Untranslatable.Protocol, context);
   }
 }
 

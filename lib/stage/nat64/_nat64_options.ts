@@ -11,7 +11,6 @@ import { EmbeddingPrefix } from "./embedded_address.ts";
 const WELL_KNOWN = "64:ff9b::/96";
 
 // Implementation
-/** That of a flow table. */
 const CAPACITY = 65_536;
 const MAX_OUTSIDE = 64;
 

@@ -27,6 +27,7 @@ import { Tcp } from "../../wire/tcp.ts";
 import { handOverToOwner, NatWorker } from "../../table/worker_ports.ts";
 import { fillKey, Flows, isSaved, type SavedSession } from "./_flows.ts";
 import { Fragments } from "./_fragments.ts";
+import { Nat64Drop } from "./_nat64_drop.ts";
 import { checkNat64Options, type Nat64Options } from "./_nat64_options.ts";
 import type { EmbeddingPrefix } from "./embedded_address.ts";
 import { Nat64Errors } from "./_icmp_errors.ts";
@@ -62,8 +63,8 @@ const VERSION = 2;
  *
  * **Outbound**: translates TCP, UDP and ICMP echo requests to the prefix to IPv4; keeps the port if it is free. Hairpins.
  * **Inbound**: translates back to IPv6 if the filter admits the sender, and fragments to 1280 bytes; other packets pass.
- * **Options**: {@linkcode Nat64Options}. **Counters**: `flows`, `bindings`. **Drops**: `no mapping`, `no session`,
- * `filtered`, `no port`, `bad address`, `ttl exceeded`, `fragment without its first`, {@linkcode Untranslatable}.
+ * **Options**: {@linkcode Nat64Options}. **Counters**: `flows`, `bindings`. **Drops**: {@linkcode Nat64Drop},
+ * {@linkcode Untranslatable}.
  * **Timeouts**: UDP 5 min, TCP 2 h 4 min, TCP that opens or closes 4 min, ICMP 60 s.
  * **Workers**: worker `(port >>> 1) % count` owns a port; packets that reach another worker are handed over.
  * **Limits**: no DNS64; later fragments must follow their first one to the same worker; inbound ICMP echo requests are
@@ -166,7 +167,7 @@ export class Nat64 implements Stage {
         continue;
       }
       const ip = Ipv6.of(packet);
-      if (ip === undefined) context.drop(packet, "malformed");
+      if (ip === undefined) context.drop(packet, Untranslatable.Malformed);
       else if (this.#prefix.contains(packet.bytes, ip.start + IPV6_DST)) {
         this.#fromInside(packet, ip, context);
       }
@@ -218,11 +219,11 @@ export class Nat64 implements Stage {
     const { start, protocol } = ip;
     // RFC 6146 section 3.5: packets from the prefix would loop.
     if (this.#prefix.contains(bytes, start + IPV6_SRC) || !isHost(packet, start + IPV6_SRC)) {
-      return context.drop(packet, "bad address");
+      return context.drop(packet, Nat64Drop.BadAddress);
     }
     const four = this.#four;
     four.dst = this.#prefix.read(bytes, start + IPV6_DST);
-    if (!isUnicast4(four.dst)) return context.drop(packet, "bad address");
+    if (!isUnicast4(four.dst)) return context.drop(packet, Nat64Drop.BadAddress);
     if (ip.hopLimit <= 1) return void this.#exceeded(packet, context);
     if (ip.isFragment && ip.payloadOffset !== ip.fragmentHeader + FRAGMENT_HEADER) {
       return context.drop(packet, Untranslatable.FragmentedHeaders);
@@ -230,7 +231,7 @@ export class Nat64 implements Stage {
     let id = -1;
     if (ip.fragmentOffset !== 0) {
       if (!this.#fragments.find(ip, this.#worker.now)) {
-        return context.drop(packet, "fragment without its first");
+        return context.drop(packet, Nat64Drop.FragmentWithoutFirst);
       }
       four.src = this.#fragments.address[0]!;
       id = this.#fragments.address[1]!;
@@ -248,7 +249,7 @@ export class Nat64 implements Stage {
       }
     } else if (protocol === Protocol.Icmpv6) {
       const icmp = Icmpv6.of(packet);
-      if (icmp === undefined) return context.drop(packet, "malformed");
+      if (icmp === undefined) return context.drop(packet, Untranslatable.Malformed);
       if (icmp.quotedOffset >= 0) {
         const session = this.#icmpErrors.translateOutbound(packet, icmp, this.#worker.flows, context);
         if (session < 0) return;
@@ -257,8 +258,8 @@ export class Nat64 implements Stage {
         const session = this.#openFromInside(packet, ip, icmp.id, 0, 0, context);
         if (session < 0) return;
         icmp.id = this.#worker.flows.outsidePortOf(session);
-      } else return context.drop(packet, "no mapping");
-    } else return context.drop(packet, "protocol not translated");
+      } else return context.drop(packet, Nat64Drop.NoMapping);
+    } else return context.drop(packet, Untranslatable.Protocol);
     ip.hopLimit--;
     if (id < 0) id = this.#nextId(packet);
     const fragment = ip.fragmentHeader;
@@ -273,7 +274,7 @@ export class Nat64 implements Stage {
   #translateInbound(packet: Packet, context: StageContext): boolean {
     if (versionOf(packet) === 6) return true;
     const ip = Ipv4.of(packet);
-    if (ip === undefined) return drop(packet, "malformed", context);
+    if (ip === undefined) return drop(packet, Untranslatable.Malformed, context);
     return this.#outside.indexOf(ip.dst) < 0 || this.#fromOutside(packet, ip, false, context);
   }
 
@@ -281,13 +282,13 @@ export class Nat64 implements Stage {
   #fromOutside(packet: Packet, ip: Ipv4, isHairpin: boolean, context: StageContext): boolean {
     const { src, protocol } = ip;
     if (!isHairpin && (!isUnicast4(src) || this.#outside.indexOf(src) >= 0)) {
-      return drop(packet, "bad address", context);
+      return drop(packet, Nat64Drop.BadAddress, context);
     }
     if (!isHairpin && ip.ttl <= 1) return this.#exceeded(packet, context);
     const { words } = this.#key;
     if (ip.fragmentOffset !== 0) {
       if (!this.#fragments.find(ip, this.#worker.now)) {
-        return drop(packet, "fragment without its first", context);
+        return drop(packet, Nat64Drop.FragmentWithoutFirst, context);
       }
       words.set(this.#fragments.address, 1);
     } else if (protocol === Protocol.Tcp || protocol === Protocol.Udp) {
@@ -311,14 +312,14 @@ export class Nat64 implements Stage {
       }
     } else if (protocol === Protocol.Icmp) {
       const icmp = Icmpv4.of(packet);
-      if (icmp === undefined) return drop(packet, "malformed", context);
+      if (icmp === undefined) return drop(packet, Untranslatable.Malformed, context);
       if (icmp.quotedOffset >= 0) {
         if (!this.#icmpErrors.translateInbound(packet, icmp, this.#worker.flows, context)) return false;
       } else if (icmp.type === Icmpv4.EchoReply) {
         if (this.#openFromOutside(packet, ip, Protocol.Icmpv6, icmp.id, 0, 0, context) < 0) return false;
         icmp.id = this.#key.srcPort;
-      } else return drop(packet, "no mapping", context);
-    } else return drop(packet, "protocol not translated", context);
+      } else return drop(packet, Nat64Drop.NoMapping, context);
+    } else return drop(packet, Untranslatable.Protocol, context);
     this.#prefix.write(src, this.#six.src);
     writeWords(words, 1, this.#six.dst);
     if (!isHairpin) ip.ttl--;
@@ -352,10 +353,10 @@ export class Nat64 implements Stage {
     let session = flows.sessions.find(key, now);
     if (session < 0) {
       if (protocol === Protocol.Tcp && (flags & OPENING) !== Tcp.Syn) {
-        return refuse(packet, "no session", context);
+        return refuse(packet, Nat64Drop.NoSession, context);
       }
       session = flows.open(key, this.#poolOf(key.words), true, now);
-      if (session < 0) return refuse(packet, "no port", context);
+      if (session < 0) return refuse(packet, Nat64Drop.NoPort, context);
       this.#worker.watch(context);
     }
     flows.note(session, protocol, true, flags, now);
@@ -378,18 +379,18 @@ export class Nat64 implements Stage {
     const { flows, now } = this.#worker;
     const outside = this.#outside.indexOf(ip.dst);
     const binding = flows.bindingAt(protocol, outside, port);
-    if (binding < 0) return refuse(packet, "no mapping", context);
+    if (binding < 0) return refuse(packet, Nat64Drop.NoMapping, context);
     const key = fillKey(this.#key, protocol, ip.src, flows.insidePortOf(binding), remotePort);
     flows.readInside(binding, key.words);
     let session = flows.sessions.find(key, now);
     if (session < 0) {
-      if (protocol === Protocol.Icmpv6) return refuse(packet, "no mapping", context);
-      if (!this.#isOpen && !flows.knows(key)) return refuse(packet, "filtered", context);
+      if (protocol === Protocol.Icmpv6) return refuse(packet, Nat64Drop.NoMapping, context);
+      if (!this.#isOpen && !flows.knows(key)) return refuse(packet, Nat64Drop.Filtered, context);
       if (protocol === Protocol.Tcp && (flags & OPENING) !== Tcp.Syn) {
-        return refuse(packet, "no session", context);
+        return refuse(packet, Nat64Drop.NoSession, context);
       }
       session = flows.open(key, outside, false, now);
-      if (session < 0) return refuse(packet, "no port", context);
+      if (session < 0) return refuse(packet, Nat64Drop.NoPort, context);
     }
     flows.note(session, protocol, false, flags, now);
     return session;
@@ -398,7 +399,7 @@ export class Nat64 implements Stage {
   /** Returns both ports in one word; -1 when the packet was dropped. */
   #portsOf(packet: Packet, ip: Ip, context: StageContext): number {
     const minLength = ip.protocol === Protocol.Tcp ? TCP_HEADER : PORTS_HEADER;
-    if (ip.payloadLength < minLength) return refuse(packet, "malformed", context);
+    if (ip.payloadLength < minLength) return refuse(packet, Untranslatable.Malformed, context);
     return packet.view.getUint32(ip.payloadOffset);
   }
 
@@ -409,8 +410,8 @@ export class Nat64 implements Stage {
   }
 
   #exceeded(packet: Packet, context: StageContext): false {
-    if (this.#errors === undefined) context.drop(packet, "ttl exceeded");
-    else this.#errors.answer(packet, IcmpError.TimeExceeded, context, "ttl exceeded");
+    if (this.#errors === undefined) context.drop(packet, Nat64Drop.TtlExceeded);
+    else this.#errors.answer(packet, IcmpError.TimeExceeded, context, Nat64Drop.TtlExceeded);
     return false;
   }
 
@@ -428,7 +429,7 @@ export class Nat64 implements Stage {
   }
 }
 
-function refuse(packet: Packet, reason: string, context: StageContext): -1 {
+function refuse(packet: Packet, reason: Nat64Drop | Untranslatable, context: StageContext): -1 {
   context.drop(packet, reason);
   return -1;
 }
