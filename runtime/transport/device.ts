@@ -4,15 +4,16 @@ import { checkDeviceOptions, DEVICE_OPTIONS, type DeviceOptions, openDevice } fr
 import type { Device } from "../../lib/core/mod.ts";
 import { checkOptions } from "../../lib/core/options.ts";
 
-/** Options of openers, for scripts whose workers open one queue each. */
+/** Options that each opener was created with, for scripts whose workers each open one queue of the device. */
 const optionsOf = new WeakMap<object, DeviceOptions>();
 
 /**
- * Far end on another device of this machine. The device is created, or attached to, when the tunnel opens; its changes
- * are undone when the tunnel closes. As a URL: `tun:NAME`.
+ * Far end on a second device of this machine. The device is created or attached to when the tunnel opens; its changes
+ * to the system are undone when the tunnel closes. As a URL: `tun:NAME`.
  *
  * @throws {SyntaxError} when an address, route or rule does not parse.
- * @throws {RangeError} for a name, MTU or queue length out of range. The opener rejects as `openDevice` does.
+ * @throws {RangeError} for a name, MTU or queue length out of range. The opener rejects with the errors of
+ * `openDevice`.
  *
  * @example Relay between two devices
  * ```ts
@@ -29,7 +30,7 @@ export function device(options: DeviceOptions = {}): () => Promise<Device> {
   return open;
 }
 
-/** Returns the options of an opener that {@linkcode device} has returned; `undefined` for any other far end. */
+/** Returns the options of an opener created by {@linkcode device}; `undefined` for any other far end. */
 export function deviceOptionsOf(far: object | undefined): DeviceOptions | undefined {
   return far === undefined ? undefined : optionsOf.get(far);
 }

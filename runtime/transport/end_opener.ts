@@ -1,20 +1,21 @@
-/** Openers of far ends, and the services of a tunnel for them. */
+/** Openers of far ends, and the services that a tunnel offers them. */
 
 import type { Address } from "../../lib/wire/address.ts";
 import type { TunnelEnd } from "../../lib/core/mod.ts";
 
-/** Services of a tunnel for its far end, while that opens and as long as it is open. */
+/** Services that a tunnel offers its far end, while it opens and while it is open. */
 export interface FarEndContext {
-  /** Aborted when the tunnel closes. An opener that is not finished must then reject with its reason at once. */
+  /** Aborts when the tunnel closes; an unfinished opener must then reject with the abort reason at once. */
   readonly signal: AbortSignal;
   /**
-   * Routes the far end's own packets to an address past the tunnel, whose routes may cover it. Must be called before
-   * each use of an address: on opening, on reconnecting, for a new peer. Repeated calls are cheap.
+   * Routes the packets that the far end itself sends to an address outside the tunnel, whose routes may cover the
+   * address. Must be called before each use of an address: when opening, when reconnecting, and for a new peer.
+   * Repeated calls are cheap.
    *
-   * @param interfaceName The interface that the far end is bound to, if it is.
+   * @param interfaceName The interface that the far end is bound to, if any.
    */
   bypass(address: Address, interfaceName?: string): void;
-  /** Runs a look-up of names, with the system's name servers routed past the tunnel. */
+  /** Runs a name look-up, with the system's name servers routed outside the tunnel. */
   lookUp<Result>(look: () => Promise<Result>): Promise<Result>;
 }
 

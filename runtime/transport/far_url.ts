@@ -9,8 +9,8 @@ import { udp } from "./udp.ts";
 import { websocket } from "./websocket.ts";
 
 /**
- * Parses the URL of a far end and returns its opener. The URL has the address of the other side or, with `?listen`, of
- * this machine:
+ * Parses the URL of a far end and returns its opener. The URL contains the address of the other side or, with
+ * `?listen`, the address of this machine:
  *
  * | URL | far end |
  * |---|---|
@@ -26,7 +26,7 @@ import { websocket } from "./websocket.ts";
  * | `tun:NAME` | another TUN {@linkcode device} |
  * | `tun:NAME?offload=no`, `?uring=no` | the same, without super-packets or io_uring (Linux) |
  *
- * Several options are joined by `&`. IPv6 addresses are in brackets: `udp://[2001:db8::1]:4500`.
+ * Several options are joined with `&`. IPv6 addresses are in brackets: `udp://[2001:db8::1]:4500`.
  *
  * @throws {SyntaxError} for any other text.
  */

@@ -1,31 +1,29 @@
-/** Host and port as text: `192.0.2.1:4500`, `[2001:db8::1]:4500`, `vpn.example:4500`. */
+/** Parsing and formatting of a host with a port: `192.0.2.1:4500`, `[2001:db8::1]:4500`, `vpn.example:4500`. */
 
 import { checkInteger } from "../../lib/core/options.ts";
 import { formatAddress, parseAddress } from "../../lib/wire/address.ts";
 
 // Specification
-/** RFC 1035 section 2.3.4: maximum length of a name, with a dot at its end (characters). */
+/** RFC 1035 section 2.3.4: maximum length of a name, including its final dot (characters). */
 const MAX_NAME = 254;
 /** RFC 4291 section 2.5.5.2: IPv4-mapped IPv6 address. */
 const MAPPED = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/;
 
 // Implementation
-/** Canonical addresses that are unspecified, broadcast or multicast (RFC 1122 section 3.2.1.3, RFC 4291). */
+/** Unspecified, broadcast and multicast addresses in canonical form (RFC 1122 section 3.2.1.3, RFC 4291). */
 const NOT_UNICAST = /^(0\.0\.0\.0|::|255\.255\.255\.255|(22[4-9]|23\d)\..*|ff[0-9a-f]{2}:.*)$/;
 
-/** Address or name of a host, with a port. */
+/** A host, by address or name, with a port. */
 export interface HostPort {
   /** An address in canonical form, or a name. */
   readonly host: string;
-  /** The port. */
   readonly port: number;
   /** Address family of `host`; `undefined` for a name. */
   readonly family: 4 | 6 | undefined;
 }
 
-/** Address of a host, with a port. */
+/** A host, by address, with a port. */
 export interface AddressPort extends HostPort {
-  /** The address family. */
   readonly family: 4 | 6;
 }
 
@@ -89,13 +87,13 @@ export function parsePeer(text: string, subject: string): HostPort {
   return peer;
 }
 
-/** Tells whether a canonical address is unicast; true for a name. */
+/** Returns true for a unicast address in canonical form, and for a name. */
 export function isUnicast(host: string): boolean {
   return !NOT_UNICAST.test(host);
 }
 
 /**
- * Parses a local address: `PORT`, `ADDRESS:PORT`, or a port as a number. A port alone means all IPv4 addresses.
+ * Parses a local address: `PORT`, `ADDRESS:PORT`, or a port as a number. A port alone stands for all IPv4 addresses.
  *
  * @param subject Name of the text in errors, which follows "Cannot parse".
  * @throws {SyntaxError} for any other text, such as a name; {@linkcode RangeError} for a number that is not a port.
@@ -110,7 +108,7 @@ export function parseListen(listen: string | number, subject: string): HostPort 
   return local;
 }
 
-/** Returns the host of a URL, and its port or `defaultPort`. */
+/** Returns the host and port of a URL; the port may default to `defaultPort`. */
 export function urlHostPort({ hostname, port: text }: URL, defaultPort: number): HostPort {
   const port = Number(text) || defaultPort;
   if (hostname.startsWith("[")) {
@@ -125,7 +123,7 @@ export function formatHostPort(host: string, port: number): string {
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
-/** Throws the error for text that does not parse. */
+/** @throws {SyntaxError} always, for text that does not parse. */
 export function fail(subject: string, fault: string, remedy: string): never {
   throw new SyntaxError(`Cannot parse ${subject}: ${fault}: ${remedy}`);
 }
@@ -151,7 +149,7 @@ function canonical(text: string, subject: string, kind: "IPv4" | "IPv6"): string
   );
 }
 
-/** Requests net access to a host, on a terminal by Deno's prompt; throws `NotCapable` if it is not granted. */
+/** Requests net access to a host, on a terminal with Deno's prompt. @throws {Deno.errors.NotCapable} if denied. */
 export function requireNet(host: string): void {
   if (Deno.permissions.requestSync({ name: "net", host }).state === "granted") return;
   throw new Deno.errors.NotCapable(`Cannot use ${host}: it requires net access: run again with --allow-net`);

@@ -1,31 +1,30 @@
-/** Endpoints that packets were recently sent to: a bounded set without allocation, which may forget. */
+/** A bounded set of the endpoints that packets were recently sent to; it may forget some, and never allocates. */
 
 import { Endpoint, isAt, MAX_BYPASSED } from "../../driver/mod.ts";
 import type { Packet } from "../../lib/core/mod.ts";
 
 // Implementation
-/** Number of places, a power of two. An endpoint has one place, and replaces another endpoint there. */
+/** Number of places, a power of two. The hash of an endpoint selects its place, where it replaces any other. */
 const PLACES = 256;
 const SIZE = Endpoint.Ipv6Size;
 const WORD = 4;
-/** Endpoints noted before all are forgotten, so that none is remembered for longer than the bypass does. */
+/** Number of new endpoints after which all are forgotten, so that none is known after the bypass has forgotten it. */
 const MAX_NOTED = MAX_BYPASSED / 2;
 /** Multiplier of Knuth's multiplicative hash: 2^32 divided by the golden ratio. */
 const MULTIPLIER = 0x9e3779b1;
 
-/** Recent endpoints of one address family. */
+/** Recent endpoints in one address family. */
 export class KnownEndpoints {
   readonly #bytes = new Uint8Array(PLACES * SIZE);
   readonly #view = new DataView(this.#bytes.buffer);
   #noted = 0;
   readonly #family: 4 | 6;
 
-  /** Makes an empty set. */
   constructor(family: 4 | 6) {
     this.#family = family;
   }
 
-  /** Notes the endpoint of a packet; returns whether it was known. */
+  /** Notes the endpoint of a packet; returns true if it was known. */
   note(packet: Packet): boolean {
     const { view, slotEnd } = packet;
     let hash = view.getUint32(slotEnd);

@@ -1,4 +1,4 @@
-/** The `far` option of a tunnel, opened: an end, an opener or a URL. */
+/** Opening of the `far` option of a tunnel: an end, an opener or a URL. */
 
 import type { TunnelEnd } from "../../lib/core/mod.ts";
 import { gotValue } from "../../lib/core/options.ts";
@@ -6,10 +6,10 @@ import { type EndOpener, type FarEndContext, WITHOUT_TUNNEL } from "./end_opener
 import { parseFarUrl } from "./far_url.ts";
 
 /**
- * Opens the `far` option of a tunnel: returns an open end, calls an opener, and parses a URL with
- * {@linkcode parseFarUrl}.
+ * Opens the `far` option of a tunnel: returns an end, calls an opener, and parses a URL with {@linkcode parseFarUrl}.
  *
- * @throws {SyntaxError} when a URL does not parse; {@linkcode TypeError} for any other value; the opener's errors.
+ * @throws {SyntaxError} when a URL does not parse.
+ * @throws {TypeError} for any other value, also from an opener. Errors of the opener are passed on.
  */
 export async function openFarEnd(
   far: TunnelEnd | EndOpener | string | undefined,
@@ -25,7 +25,7 @@ export async function openFarEnd(
   );
 }
 
-/** Returns the opener of a far end that is a URL, and any other far end unchanged. */
+/** Returns the opener for a URL, and any other far end unchanged. */
 export function openerOf<Far>(far: Far | string): Far | EndOpener {
   return typeof far === "string" ? parseFarUrl(far) : far;
 }

@@ -1,10 +1,10 @@
 /**
- * Addresses of a peer's name: the choice of the one in use, and the time of the next look-up.
+ * Addresses of a peer with a name: selects the address in use, and decides when to look the name up again.
  *
  *     unreachable ────────────────► the next address, at once
  *     sent, nothing received ─────► the next address, after 3 s; after 15 s of silence if it has replied before
- *     either, for longer ─────────► the name is looked up again: after 5 s, 10 s, … up to 5 minutes
- *     received ───────────────────► nothing changes
+ *     either, for longer ─────────► another look-up of the name, after 5 s, 10 s and so on, up to 5 minutes
+ *     received ───────────────────► no change
  */
 
 import type { AddressPort } from "./host_port.ts";
@@ -12,10 +12,10 @@ import type { AddressPort } from "./host_port.ts";
 // Implementation
 /** Interval between calls of {@linkcode PeerAddresses.check} (milliseconds). */
 export const CHECK_INTERVAL = 1000;
-/** Silence after which an address that has never replied is left; doubled after each round, up to the maximum. */
+/** Silence after which an address that never replied is left; doubled after each round, up to the maximum. */
 const FIRST_SILENCE = 3000;
 const MAX_SILENCE = 60_000;
-/** Silence after which an address that has replied is left: some traffic is one-way. */
+/** Silence after which an address that has replied is left; longer, since some traffic is one-way. */
 const SILENCE = 15_000;
 /** Time before the name is looked up again; doubled each time, up to the maximum. */
 const FIRST_LOOK_UP = 5000;
@@ -27,17 +27,17 @@ export class PeerAddresses {
   #index = 0;
   /** True if the address in use has replied. */
   #replied = false;
-  /** Events since the last check. */
+  /** True if packets were received or sent since the last check. */
   #received = false;
   #sent = false;
   /** Addresses that were unreachable since the last check. */
   readonly #unreachable = new Set<number>();
-  /** Time for which packets were sent and none received. */
+  /** Time during which packets were sent but none received. */
   #silence = 0;
   #silenceLimit = FIRST_SILENCE;
-  /** Number of addresses in a row that were left for their silence. */
+  /** Number of consecutive addresses that were left because of their silence. */
   #givenUp = 0;
-  /** True if an address was left since the last packet was received. */
+  /** True if an address has been left since the last packet was received. */
   #isLost = false;
   /** Time since the last look-up, and time before the next one. */
   #sinceLookUp = 0;
@@ -68,7 +68,7 @@ export class PeerAddresses {
     this.#sent = true;
   }
 
-  /** Notes that a packet came from this address, which is used from now on if the one in use is silent. */
+  /** Notes that a packet came from an address, which is used from now on if the address in use is silent. */
   received(index: number): void {
     if (index === this.#index) {
       this.#received = true;
@@ -81,10 +81,10 @@ export class PeerAddresses {
   }
 
   /**
-   * Leaves an unreachable address; returns whether there is another one to try.
+   * Leaves an unreachable address; returns false if there is no other address to try.
    *
-   * @param isCertain True for an error of this machine. Errors from the network may be forged, and are ignored while
-   * packets arrive.
+   * @param isCertain True for an error of this machine. Errors from the network can be forged, so they are ignored
+   * while packets arrive.
    */
   unreachable(isCertain: boolean): boolean {
     if (!isCertain && this.#received) return false;
@@ -99,7 +99,7 @@ export class PeerAddresses {
     return false;
   }
 
-  /** Leaves a silent address; returns whether to look the name up now. Must be called every second. */
+  /** Leaves a silent address; returns true if the name should be looked up now. Must be called every second. */
   check(): boolean {
     if (this.#unreachable.size > 0) this.#isLost = true;
     this.#unreachable.clear();
@@ -122,7 +122,7 @@ export class PeerAddresses {
     return true;
   }
 
-  /** Takes the addresses of a new look-up. The address in use stays if it is among them, or if it works. */
+  /** Sets the addresses of a new look-up. The address in use is kept if it is one of them, or if it works. */
   update(list: readonly AddressPort[]): void {
     const { current } = this;
     const index = list.findIndex(({ host }) => host === current.host);

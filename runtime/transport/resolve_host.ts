@@ -1,4 +1,4 @@
-/** Look-up of host names: addresses in the system's order. */
+/** Look-up of host names, whose addresses keep the order of the system. */
 
 import { lookup } from "node:dns/promises";
 import { errorMessage } from "../../driver/error.ts";
@@ -6,7 +6,7 @@ import { formatAddress, parseAddress } from "../../lib/wire/address.ts";
 import { type AddressPort, type HostPort, isUnicast, requireNet } from "./host_port.ts";
 
 // Implementation
-/** Maximum addresses of each family: fewer than the host routes of a tunnel's bypass. */
+/** Maximum addresses per family; less than the number of host routes that the bypass of a tunnel may add. */
 const MAX_ADDRESSES = 8;
 
 /**
@@ -33,16 +33,16 @@ export async function resolveHost(host: HostPort, family?: 4 | 6): Promise<Addre
   );
 }
 
-/** Selects the usable addresses of a name, and adds the port. */
+/** Returns the usable addresses of a name, with a port. */
 export function selectAddresses(found: readonly string[], port: number): AddressPort[] {
   const addresses = new Map<string, AddressPort>();
   const counts = { 4: 0, 6: 0 };
   for (const address of found) {
-    // A link-local address has an interface behind "%", which endpoints do not have.
+    // Link-local addresses end with "%" and an interface, which endpoints cannot express.
     if (address.includes("%")) continue;
     const { family, bytes } = parseAddress(address);
     const host = formatAddress({ family, bytes });
-    // Name servers that block a name return 0.0.0.0, which Linux takes for this machine.
+    // Name servers that block a name return 0.0.0.0, which Linux treats as this machine.
     if (!isUnicast(host)) continue;
     if (addresses.has(host) || counts[family] === MAX_ADDRESSES) continue;
     counts[family]++;

@@ -1,4 +1,4 @@
-/** Openers of several far ends as one. */
+/** A far end that combines several far ends. */
 
 import type { TunnelEnd } from "../../lib/core/mod.ts";
 import { Switchboard } from "../../lib/end/switchboard.ts";
@@ -7,10 +7,10 @@ import { deviceOptionsOf } from "./device.ts";
 import { openerOf, openFarEnd } from "./mod.ts";
 
 /**
- * Far end made of several devices, transports or URLs, which open with the tunnel. A stage such as `route()` sets
+ * Far end that combines several devices, transports or URLs, which open with the tunnel. A stage such as `route()` sets
  * `packet.to` to the number of the end that a packet goes to; see {@linkcode Switchboard}.
  *
- * @throws the opener rejects with the error of the first end that fails; the others are closed.
+ * If an end fails to open, the opener closes the others and rejects with the error of that end.
  *
  * @example Two peers, and a route to each
  * ```ts
@@ -26,7 +26,7 @@ export function switchboard(ends: readonly (TunnelEnd | EndOpener | string)[]): 
   return async (context) => {
     await using undo = new AsyncDisposableStack();
     const opened: TunnelEnd[] = [];
-    // Devices open last: their routes could lead the look-ups of other ends into them.
+    // Devices open last, because their routes could affect the name look-ups of other ends.
     for (const [index, far] of [...ends.entries()].sort(([, a], [, b]) => +isDevice(a) - +isDevice(b))) {
       const end = (await openFarEnd(far, context))!;
       undo.defer(async () => {

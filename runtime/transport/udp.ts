@@ -1,4 +1,4 @@
-/** Far ends over UDP: options and opener. */
+/** Far ends over UDP: options, checks and opener. */
 
 import { MAX_DATAGRAM, openUdpSocket, type UdpSocketOptions } from "../../driver/mod.ts";
 import { type Address, parseAddress } from "../../lib/wire/address.ts";
@@ -16,17 +16,20 @@ export interface UdpOptions {
    * @default {the sender of the last datagram with an IP packet}
    */
   peer?: string;
-  /** Local port or `ADDRESS:PORT`. A port alone means all addresses of the peer's family, or IPv4. @default {free} */
+  /**
+   * Local port or `ADDRESS:PORT`. A port alone stands for all addresses of the peer's family, or of IPv4.
+   * @default {a free port}
+   */
   listen?: string | number;
   /**
-   * Name of the interface that datagrams leave by, regardless of the routes: `eth0`, `Ethernet 2`. On Linux and macOS,
-   * datagrams that arrive by another interface are not received. @default {chosen by the routes}
+   * Name of the interface through which datagrams leave, regardless of the routes: `eth0`, `Ethernet 2`. On Linux and
+   * macOS, datagrams that arrive through other interfaces are not received. @default {chosen by the routes}
    */
   interface?: string;
   /**
    * Maximum packet length (bytes). Longer packets from this machine are fragmented or answered with ICMP errors, as
    * described at `TunnelEnd.mtu`; longer packets from the peer are dropped.
-   * @default {1500, or 1743 with `payload: "any"`, which leaves room for what a stage adds}
+   * @default {1500, or 1743 with `payload: "any"`, which leaves room for the bytes that a stage adds}
    */
   mtu?: number;
   /**
@@ -51,8 +54,8 @@ const NAMES: OptionKinds<UdpOptions> = {
 /**
  * Far end over UDP: joins the tunnel to another machine, with one packet in each datagram and no header of its own.
  *
- * With `peer`, datagrams from other addresses are dropped. Without, the sender of the last IP packet is the peer, so
- * its address may change. A listener on all addresses replies from the address that the peer has sent to.
+ * With `peer`, datagrams from other addresses are dropped. Without it, the sender of the last IP packet is the peer, so
+ * its address may change. A listener on all addresses replies from the address to which the peer has sent.
  *
  * **URLs**: `udp://HOST:PORT`; `udp://HOST:PORT?listen=PORT`; without a peer, `udp://ADDRESS:PORT?listen`. Other
  * options follow as `interface=NAME`, `mtu=BYTES` and `payload=any`.
@@ -147,7 +150,7 @@ export function udp(options: UdpOptions): (context?: FarEndContext) => Promise<U
       `Cannot open a UDP transport: interface must be a name such as "eth0", ${gotValue(name)}`,
     );
   }
-  // A port alone listens on the addresses of the peer's family.
+  // A port alone stands for all addresses of the peer's family.
   const anywhere = local !== undefined && !String(listen).includes(":");
   if (peer?.family !== undefined && local !== undefined && !anywhere && peer.family !== local.family) {
     throw new TypeError(`Cannot reach "${peerText}" from "${listen}": one is IPv4 and one is IPv6`);
@@ -176,7 +179,7 @@ async function openUdp(
       address: parseAddress(local === undefined || anywhere ? version === 6 ? "::" : "0.0.0.0" : local.host),
       port: local?.port ?? 0,
       ipv6Only: remote !== undefined && !isDual,
-      // The routes choose the address of a client, and may choose another one later.
+      // Without `listen`, the routes choose the local address, and may choose a different one later.
       localAddresses: local !== undefined && isWildcard,
       ...(name === undefined ? {} : { interface: name }),
       ...(peer === undefined

@@ -1,10 +1,10 @@
 /**
- * The UDP transport: one packet in each datagram, without encryption, handshake or header.
+ * The UDP transport, which carries one packet per datagram without encryption, handshake or header.
  *
  *     write() ──► longer than the MTU, no peer: dropped ──► sendmmsg ═══ path ═══ recvmmsg
  *     read() ◄─── not from the peer, not an IP packet, longer than the MTU: dropped ◄─┘
  *
- * No packet waits here: the system's socket has a queue for each direction.
+ * No packet waits here, because the socket of the system has a queue for each direction.
  */
 
 import {
@@ -45,11 +45,11 @@ const IPV6_OVERHEAD = 48;
 // Implementation
 /** RFC 894: MTU of Ethernet (bytes). */
 const ETHERNET_MTU = 1500;
-/** Room for a packet of 1,500 bytes and what a stage adds: the longest datagram that a small slot takes (bytes). */
+/** Longest datagram that fits a small slot (bytes): 1,500 bytes, and room for the bytes that a stage adds. */
 const ANY_MTU = SMALL_ROOM - 1;
 /** Maximum errors reported; further ones are only counted. */
 const MAX_REPORTED = 16;
-/** Errors of sending when this machine has no route, or no source address, for a destination. */
+/** Errors when this machine has no route or source address for a destination. */
 const UNREACHABLE = new Set([
   "ENETUNREACH",
   "EHOSTUNREACH",
@@ -58,10 +58,10 @@ const UNREACHABLE = new Set([
   "EAFNOSUPPORT",
   "EINVAL",
 ]);
-/** Errors of sending from a local address that this machine has lost. */
+/** Errors when this machine no longer has the local address to send from. */
 const NOT_LOCAL = new Set(["EINVAL", "EADDRNOTAVAIL", "ENODEV", "ENXIO", "ENETUNREACH"]);
 
-/** Options of a {@linkcode UdpTransport} around a socket. */
+/** Options of a {@linkcode UdpTransport}. */
 export interface UdpTransportParts {
   /** Addresses of the remote side. @default {the sender of the last datagram with an IP packet} */
   peer?: readonly AddressPort[];
@@ -69,7 +69,7 @@ export interface UdpTransportParts {
   mtu?: number;
   /** See {@linkcode UdpOptions}. */
   payload?: Payload;
-  /** Routes datagrams to an address past the tunnel. */
+  /** Routes datagrams to an address outside the tunnel. */
   bypass?: (address: Address) => void;
   /** Called once for each kind of error, with a message for the user. @default {none} */
   report?: (message: string) => void;
@@ -79,19 +79,18 @@ export interface UdpTransportParts {
 
 /** Far end over UDP, opened by `udp()`: one peer or, with `payload: "any"`, the peers of a stage. */
 export class UdpTransport implements Transport {
-  /** The name in messages: `udp 192.0.2.1:4500`, or `udp listening on 0.0.0.0:4500`. */
+  /** Name for messages: `udp 192.0.2.1:4500`, or `udp listening on 0.0.0.0:4500`. */
   readonly name: string;
   /** Maximum packet length (bytes). */
   readonly mtu: number;
-  /** Content of datagrams: IP packets, or any bytes. */
   readonly payload: "ip" | "any";
-  /** Always 0: the system has all packets that were accepted. */
+  /** Always 0: the system takes over all accepted packets. */
   readonly queued = 0;
   /** Descriptor of the socket, until `close`. */
   readonly waits: readonly EndWait[];
 
   readonly #socket: UdpSocket;
-  /** The peer's addresses; `undefined` if the last sender is the peer, or a stage chooses it. */
+  /** Addresses of the peer; `undefined` if the last sender is the peer, or a stage chooses the peer. */
   readonly #addresses: PeerAddresses | undefined;
   /** An endpoint for each address; without addresses, one for the peer. */
   #endpoints: EndpointBytes[] = [];
@@ -99,7 +98,7 @@ export class UdpTransport implements Transport {
   /** Index of the endpoint in use; -1 while there is no peer. */
   #current: number;
   readonly #bypass: (address: Address) => void;
-  /** Recent endpoints of new peers and of stages, which have been bypassed. */
+  /** Recent endpoints of new peers and of stages, for which the bypass already has routes. */
   readonly #known: KnownEndpoints;
   readonly #lookUp: (() => Promise<readonly AddressPort[]>) | undefined;
   #timer: ReturnType<typeof setInterval> | undefined;
@@ -107,12 +106,12 @@ export class UdpTransport implements Transport {
   #host: EndHost | undefined;
   readonly #errorReasons = new ErrorReasons();
   readonly #report: (message: string) => void;
-  /** Errors that were reported. */
+  /** Errors that have been reported. */
   readonly #reported = new Set<string>();
   /** Drop reasons, by the name of the ICMP error. */
   readonly #icmpReasons = new Map<string, string>();
 
-  /** Makes a transport of a bound socket. */
+  /** Creates a transport that uses a bound socket. */
   constructor(socket: UdpSocket, parts: UdpTransportParts = {}) {
     const { peer, payload = "ip", bypass = () => {}, lookUp, report = () => {} } = parts;
     const { family, local } = socket;
@@ -151,7 +150,7 @@ export class UdpTransport implements Transport {
     return this.#socket.failure;
   }
 
-  /** Settled when the socket is closed. */
+  /** Resolves when the socket is closed. */
   get closed(): Promise<void> {
     return this.#socket.closed;
   }
@@ -168,7 +167,6 @@ export class UdpTransport implements Transport {
     return waitable === undefined ? undefined : formatEndpoint(local, family);
   }
 
-  /** Attaches the end to its loop. */
   attach(host: EndHost): void {
     this.#host = host;
     this.#socket.attach(host.pool, this.mtu);
@@ -179,7 +177,6 @@ export class UdpTransport implements Transport {
     return this.mtu + 1;
   }
 
-  /** Appends packets that have arrived. */
   read(batch: PacketBatch): number {
     const first = batch.length;
     const count = this.#socket.receive(batch);
@@ -195,13 +192,13 @@ export class UdpTransport implements Transport {
     }
     if (refused > 0) {
       batch.compact();
-      // A breath that moved nothing would otherwise wait, though more datagrams may be there.
+      // Otherwise a breath that moved nothing would be followed by a wait, although more datagrams may have arrived.
       host.wake();
     }
     return count - refused;
   }
 
-  /** Passes packets to the system until it has no room. Packets that the system refuses are dropped with its error. */
+  /** Drops packets that the system refuses, with the name of the error as the reason. */
   write(batch: PacketBatch): number {
     if (this.#socket.waitable === undefined) return 0;
     const dropped = this.#prepare(batch);
@@ -213,7 +210,7 @@ export class UdpTransport implements Transport {
       if (done === length) break;
       const { refusal } = this.#socket;
       if (refusal === undefined) break;
-      if (this.#sendsOtherwise(refusal, packets, done, length)) continue;
+      if (this.#readdress(refusal, packets, done, length)) continue;
       this.#reportOnce(refusal);
       this.#host!.finish(packets[done++]!, this.#errorReasons.of(refusal));
     }
@@ -222,7 +219,7 @@ export class UdpTransport implements Transport {
     return dropped + done;
   }
 
-  /** Counts an ICMP error about a datagram, and uses the peer's next address if the error is about the current one. */
+  /** Counts an ICMP error, and uses the next address of the peer if the error concerns the one in use. */
   unreachable(endpoint: EndpointBytes, code: string): void {
     const addresses = this.#addresses;
     const index = this.#endpoints.findIndex((other) => isSameEndpoint(other, endpoint, this.#socket.family));
@@ -234,18 +231,18 @@ export class UdpTransport implements Transport {
     if (index === this.#current && addresses.unreachable(false)) this.#use(addresses.index);
   }
 
-  /** Closes the socket. Accepted packets are sent; received ones that were not read are lost. */
+  /** Closes the socket. Accepted packets are sent; received packets that were not read are lost. */
   close(): void {
     clearInterval(this.#timer);
     this.#socket.close();
   }
 
-  /** The same as {@linkcode UdpTransport.close}. */
+  /** Calls {@linkcode UdpTransport.close}. */
   [Symbol.dispose](): void {
     this.close();
   }
 
-  /** Returns the reason to refuse a packet. If there is none, a new sender becomes the peer where that may change. */
+  /** Returns the drop reason for a packet, if any. Otherwise the sender becomes the peer, unless the peer is fixed. */
   #admit(packet: Packet): string | undefined {
     const index = this.#indexOf(packet);
     if (index < 0 && this.#addresses !== undefined) return "not from the peer";
@@ -258,7 +255,7 @@ export class UdpTransport implements Transport {
     return undefined;
   }
 
-  /** Returns the index of the peer's address that a packet came from; -1 for none. */
+  /** Returns the index of the peer's address from which a packet came; -1 for other senders. */
   #indexOf(packet: Packet): number {
     const views = this.#views;
     const { family } = this.#socket;
@@ -268,7 +265,7 @@ export class UdpTransport implements Transport {
     return -1;
   }
 
-  /** Notes which address of the peer has sent, and to which local address: replies leave from there. */
+  /** Notes the peer's address that a packet came from, and its local address, from which replies leave. */
   #noteSender(packet: Packet, index: number): void {
     if (this.#socket.localAddresses && !hasLocal(packet, this.#views[index]!, 0, this.#socket.family)) {
       this.#endpoints[index]!.set(packet.endpoint);
@@ -279,14 +276,14 @@ export class UdpTransport implements Transport {
     this.#use(addresses.index);
   }
 
-  /** Sends to this address of the peer from now on. */
+  /** Selects the peer's address to send to. */
   #use(index: number): void {
     if (index === this.#current) return;
     this.#current = index;
     this.#bypassEndpoint(this.#endpoints[index]!);
   }
 
-  /** Makes a packet's sender the peer. */
+  /** Makes the sender of a packet the peer. */
   #follow(packet: Packet): void {
     this.#endpoints[0]!.set(packet.endpoint);
     this.#current = 0;
@@ -297,7 +294,7 @@ export class UdpTransport implements Transport {
     this.#bypass(unmapAddress(addressOf(endpoint, this.#socket.family)));
   }
 
-  /** Drops packets that cannot be sent, and addresses the others; returns the number of drops. */
+  /** Drops packets that cannot be sent, and sets the endpoint of the others; returns the number of drops. */
   #prepare(batch: PacketBatch): number {
     const { packets, length } = batch;
     let dropped = 0;
@@ -317,16 +314,16 @@ export class UdpTransport implements Transport {
     return dropped;
   }
 
-  /** Tells whether a stage has addressed a packet. */
+  /** Returns true if a stage has set the endpoint of a packet. */
   #isAddressed(packet: Packet): boolean {
     return this.payload === "any" && packet.hasEndpoint;
   }
 
   /**
-   * Readdresses a refused packet and those behind it, to leave from any local address or to go to the peer's next
-   * address; returns false if neither is possible.
+   * Changes the endpoint of a refused packet and of the packets after it: clears the local address, or sets the next
+   * address of the peer. Returns false if neither is possible.
    */
-  #sendsOtherwise(refusal: string, packets: readonly Packet[], start: number, end: number): boolean {
+  #readdress(refusal: string, packets: readonly Packet[], start: number, end: number): boolean {
     const packet = packets[start]!;
     const code = refusal.replace(/^WSA/, "");
     if (NOT_LOCAL.has(code) && this.#socket.localAddresses && isFromLocal(packet, this.#socket.family)) {
@@ -354,7 +351,7 @@ export class UdpTransport implements Transport {
     );
   }
 
-  /** Leaves a silent address, and looks the name up again if that is due. */
+  /** Leaves a silent address, and looks the name up again when that is due. */
   #check(): void {
     const addresses = this.#addresses!;
     const isLookUpDue = addresses.check();
@@ -369,7 +366,7 @@ export class UdpTransport implements Transport {
       this.#current = -1;
       this.#use(addresses.index);
     }, () => {
-      // The known addresses may work again before the name does.
+      // The failure is ignored: the known addresses may work again before name resolution does.
     }).finally(() => this.#isLookingUp = false);
   }
 
@@ -388,7 +385,7 @@ function hostPortOf({ host, port }: AddressPort): string {
   return formatHostPort(host, port);
 }
 
-/** Tells whether two endpoints have the same address and port. */
+/** Returns true if two endpoints have the same address and port. */
 function isSameEndpoint(one: EndpointBytes, other: EndpointBytes, family: 4 | 6): boolean {
   if (portOf(one) !== portOf(other)) return false;
   const [a, b] = [addressOf(one, family).bytes, addressOf(other, family).bytes];

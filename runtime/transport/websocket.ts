@@ -1,4 +1,4 @@
-/** Far ends over WebSocket: options and opener. */
+/** Far ends over WebSocket: options, checks and opener. */
 
 import { checkOptions, gotValue, type OptionKinds } from "../../lib/core/options.ts";
 import { Connector, type ConnectorOptions } from "./_connector.ts";
@@ -14,11 +14,11 @@ import { WebSocketTransport } from "./websocket_transport.ts";
 // Implementation
 /** Default of `retryAfter` (milliseconds). */
 const RETRY_AFTER = 500;
-/** Default and range of `timeout` (milliseconds): with less, four pings would be a flood; with more, no timer fits. */
+/** Default and range of `timeout` (milliseconds): less would make a flood of four pings, more exceeds any timer. */
 const TIMEOUT = 30_000;
 const MIN_TIMEOUT = 100;
 const MAX_TIMEOUT = 2 ** 31 - 1;
-/** Reasons and remedies for errors of listening. */
+/** Reasons and remedies for errors when listening. */
 const LISTEN_ERRORS = [
   [Deno.errors.AddrInUse, "the port is in use: use another one"],
   [Deno.errors.AddrNotAvailable, "this machine does not have that address: use 0.0.0.0 for all"],
@@ -36,20 +36,20 @@ export interface WebSocketOptions {
    * @default {from `HTTPS_PROXY` (`wss:`), `HTTP_PROXY` (`ws:`), `ALL_PROXY` and `NO_PROXY`, with `--allow-env`}
    */
   proxy?: string;
-  /** Path that the listening side accepts; others get status 404. @default {"/"} */
+  /** Path that the listening side accepts; requests for other paths get status 404. @default {"/"} */
   path?: string;
   /** Origins of web pages that may connect to the listening side, such as `https://vpn.example`. @default {[]} */
   origins?: string[];
   /** Content of messages: `"ip"` for IP packets; `"any"` for any bytes, for a stage that encrypts. @default {"ip"} */
   payload?: "ip" | "any";
   /**
-   * Time before connecting again after a connection was lost; doubled after each failure, up to 30 s, and shortened at
-   * random by up to half (milliseconds). @default {500}
+   * Time before reconnecting (milliseconds). It doubles after each failure, up to 30 s, and a random part of up to half
+   * is subtracted. @default {500}
    */
   retryAfter?: number;
-  /** Maximum silence of the peer, to which four pings are sent in this time (milliseconds). @default {30000} */
+  /** Maximum silence of the peer (milliseconds), during which four pings are sent. @default {30000} */
   timeout?: number;
-  /** Maximum received packets that wait for the loop. Others are held back for 50 ms, then dropped. @default {1024} */
+  /** Maximum received packets that wait for the loop. Further ones are held for 50 ms, then dropped. @default {1024} */
   queueLength?: number;
 }
 
@@ -66,21 +66,21 @@ const NAMES: OptionKinds<WebSocketOptions> = {
 };
 
 /**
- * Far end over WebSocket (RFC 6455): joins the tunnel to another machine, with one packet in each binary message. It
- * passes proxies and firewalls that allow nothing but HTTP.
+ * Far end over WebSocket (RFC 6455): joins the tunnel to another machine, with one packet in each binary message.
+ * WebSockets pass proxies and firewalls that allow only HTTP.
  *
- * With `url`, it connects when the tunnel opens, and again whenever the connection is lost. The name is looked up
- * each time, and its addresses are tried in turn. With `listen`, it accepts one peer at a time: a second one gets
- * status 503, unless the first does not reply to a ping within `timeout / 6`, and is replaced. Both sides send pings,
- * and close a connection that is silent for `timeout`. Closing takes at most one second.
+ * With `url`, the far end connects when the tunnel opens, and reconnects whenever the connection is lost. Each time,
+ * the name is looked up and its addresses are tried in turn. With `listen`, it accepts one peer at a time. A second
+ * peer gets status 503, or replaces the first if that does not reply to a ping within `timeout / 6`. Both sides send
+ * pings, and close a connection that is silent for `timeout`. Closing takes at most one second.
  *
  * **URLs**: `ws://HOST:PORT/PATH`, `wss://HOST/PATH`; to listen, `ws://ADDRESS:PORT/PATH?listen`; `payload=any`.
  *
- * **Encryption**: None with `ws:`, TLS with `wss:`. The listening side has no TLS: put a proxy with TLS before it. It
- * has no authentication: anyone who can connect becomes the peer, except web pages of other `origins`.
+ * **Encryption**: None with `ws:`, TLS with `wss:`. The listening side has no TLS: put a proxy with TLS in front of it.
+ * It has no authentication either: anyone who can connect becomes the peer, except web pages of other `origins`.
  *
  * **Drops**: outbound `not connected`, `connection lost`; inbound `not an IP packet`, `empty`, `not a binary message`,
- * `receive queue full`, and one for each broken rule of the protocol, which also closes the connection.
+ * `receive queue full`, and one reason for each kind of protocol error, which also closes the connection.
  *
  * **Limits**: Messages of 65,535 bytes in 1,024 fragments, without compression; longer ones close the connection
  * (code 1009), as do more than 1,000 control frames a second or 10,000 messages in a row that are not packets (1008).
@@ -127,7 +127,7 @@ export function websocket(
   return (context = WITHOUT_TUNNEL) => listenOn(local, options, { ...rules, timeout }, context);
 }
 
-/** Checks a time; a timer takes a longer one for none. */
+/** Checks a time; with a longer time, a timer would fire at once. */
 function checkTime(name: string, time: number, min: number): void {
   if (time >= min && time <= MAX_TIMEOUT) return;
   throw new RangeError(
@@ -155,7 +155,7 @@ async function connect(
 ): Promise<WebSocketTransport> {
   const connecting = { ...given, proxy: given.proxy ?? proxyOf(url) };
   let connector: Connector;
-  // Names are printed; a query may be a secret.
+  // The query is omitted, because names are printed and it may contain a secret.
   const name = `${url.origin}${url.pathname}`;
   const transport = new WebSocketTransport(
     name,

@@ -1,10 +1,10 @@
 /**
- * The WebSocket transport: one packet in each binary message.
+ * The WebSocket transport, which carries one packet per binary message.
  *
  *     write() ──► send queue, at most 256 packets ──► binary messages ──► receive queue, bounded ──► read()
  *
- * Both sides are one end whose connection comes and goes: the connecting side makes a new one, the listening side waits
- * for one.
+ * Both sides use this class, with a source that provides connections: the connecting side reconnects after a connection
+ * is lost, the listening side waits for the next peer.
  */
 
 import {
@@ -20,24 +20,24 @@ import { ReceiveQueue } from "./_receive_queue.ts";
 // Specification
 /** RFC 8200 section 3 and RFC 9293 section 3.1 with timestamps: 40 and 32 bytes. */
 const TCP_OVERHEAD = 72;
-/** RFC 6455 section 5.2: a masked header of a packet up to 65,535 bytes. */
+/** RFC 6455 section 5.2: a masked header for a packet of up to 65,535 bytes. */
 const FRAME_OVERHEAD = 8;
 /** RFC 8446 section 5.2: header, content type and tag of one record. */
 const TLS_OVERHEAD = 22;
 
 /** Far end over WebSocket with one peer at a time, opened by `websocket()`. It does not use `packet.endpoint`. */
 export class WebSocketTransport implements Transport {
-  /** The name in messages: `wss://vpn.example/tunnel`, or `ws listening on 0.0.0.0:8080`. */
+  /** Name for messages: `wss://vpn.example/tunnel`, or `ws listening on 0.0.0.0:8080`. */
   readonly name: string;
   /** No descriptor: it calls `wake`. */
   readonly waits: readonly EndWait[] = [{ waitable: undefined }];
   /** Maximum length of the outer IPv6, TCP, TLS and frame headers (bytes). */
   readonly overhead: number;
-  /** Maximum packet length: TCP segments the stream for the path (bytes). */
+  /** Maximum packet length (bytes), regardless of the path, because TCP segments the stream. */
   readonly pathMtu: number = LARGE_ROOM;
   /** Local address of the listening side, such as `0.0.0.0:8080`; `undefined` on the connecting side. */
   readonly local: string | undefined;
-  /** Settled when the transport is closed, at most one second after `close`. */
+  /** Resolves when the transport is closed, at most one second after `close`. */
   readonly closed: Promise<void>;
   /** Failure of the listening socket, which ends the tunnel. */
   failure: Error | undefined;
@@ -52,7 +52,7 @@ export class WebSocketTransport implements Transport {
   #full = false;
   #closed = false;
 
-  /** Makes a transport with the connections of a source. */
+  /** Creates a transport whose connections come from a source. */
   constructor(
     name: string,
     local: string | undefined,
@@ -69,28 +69,26 @@ export class WebSocketTransport implements Transport {
     this.#source = source(this.#owner());
   }
 
-  /** True while there is a connection. `wake` is called when that changes. */
+  /** True while connected. A change wakes the loop. */
   get connected(): boolean {
     return this.#connection !== undefined;
   }
 
-  /** Number of packets that the system has not taken yet. */
+  /** Number of packets not yet written to the socket. */
   get queued(): number {
     return this.#connection?.queued ?? 0;
   }
 
-  /** Attaches the end to its loop. */
   attach(host: EndHost): void {
     this.#host = host;
     this.#incoming.host = host;
   }
 
-  /** Appends packets that have arrived. */
   read(batch: PacketBatch): number {
     return this.#closed ? 0 : this.#incoming.read(batch);
   }
 
-  /** Sends packets while there is room; without a connection, drops them as `not connected`. */
+  /** Without a connection, drops packets with the reason `not connected`. */
   write(batch: PacketBatch): number {
     if (this.#closed) return 0;
     const host = this.#host!;
@@ -115,7 +113,7 @@ export class WebSocketTransport implements Transport {
     return count;
   }
 
-  /** Closes the transport. Accepted packets are sent; received ones that were not read are lost. */
+  /** Closes the transport. Accepted packets are sent; received packets that were not read are lost. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -126,12 +124,12 @@ export class WebSocketTransport implements Transport {
     Promise.all([connection?.ended, this.#source.close()]).then(this.#settleClosed);
   }
 
-  /** The same as {@linkcode WebSocketTransport.close}. */
+  /** Calls {@linkcode WebSocketTransport.close}. */
   [Symbol.dispose](): void {
     this.close();
   }
 
-  /** Returns the transport as its connections and their source see it. */
+  /** Returns the part of the transport that its connections and their source use. */
   #owner(): ConnectionOwner {
     const host = () => this.#host;
     const connection = () => this.#connection;
