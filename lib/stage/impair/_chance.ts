@@ -1,9 +1,9 @@
-/** Correlated random numbers, as netem's, and decisions made with them. */
+/** Correlated random numbers like netem's, and decisions from them. */
 
 import { checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
 import { Random } from "../../core/random.ts";
 
-/** Probability of an impairment, from 0 to 1, optionally with a correlation between consecutive decisions. */
+/** Probability of an impairment, from 0 to 1, or with a correlation between consecutive decisions. */
 export type Likelihood = number | {
   /** Probability, from 0 (never) to 1 (always). */
   readonly probability: number;
@@ -14,8 +14,7 @@ export type Likelihood = number | {
 const NAMES: OptionKinds<Exclude<Likelihood, number>> = { probability: "needed", correlation: "optional" };
 
 /**
- * A stream of random numbers. Each impairment has its own stream, so that a change of the delay does not change which
- * packets are lost.
+ * A stream of random numbers. Each impairment has its own, so that the same packets are lost when only the delay changes.
  */
 export class Chance {
   #probability = 0;
@@ -29,9 +28,9 @@ export class Chance {
   }
 
   /**
-   * Sets probability and correlation; `name` is that of the option, for errors.
+   * Sets probability and correlation; `name` is the option's name, for errors.
    *
-   * @throws {RangeError} when one of them is not from 0 to 1.
+   * @throws {RangeError} when a number is not from 0 to 1.
    */
   set(name: string, likelihood: Likelihood): void {
     const options = typeof likelihood === "number" ? { probability: likelihood } : likelihood;
@@ -43,12 +42,12 @@ export class Chance {
     this.#correlation = correlation;
   }
 
-  /** Tells whether the probability is above 0. */
+  /** Set if the probability is above 0. */
   get isPossible(): boolean {
     return this.#probability > 0;
   }
 
-  /** Decides once. With a probability of 0 it draws no number. */
+  /** Decides once; with a probability of 0, without drawing a number. */
   happens(): boolean {
     return this.#probability > 0 && this.next() < this.#probability;
   }
@@ -60,7 +59,7 @@ export class Chance {
     return this.#last = fraction * (1 - this.#correlation) + this.#last * this.#correlation;
   }
 
-  /** Position in the stream, as JSON. */
+  /** Returns the position in the stream. */
   save(): unknown {
     return { last: this.#last, random: this.#random.save() };
   }

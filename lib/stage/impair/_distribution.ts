@@ -1,11 +1,11 @@
-/** Distributions of delays around their mean, as tables that are indexed by a random number. */
+/** Distributions of delays around their mean, as tables whose index is a random number. */
 
 import { gotValue } from "../../core/options.ts";
 
 // Specification: tables of 4096 entries within 4 deviations; netem/normal.c, pareto.c and paretonormal.c of iproute2
 const ENTRIES = 4096;
 const MAX_DEVIATION = 4;
-/** The exponent of Pareto's distribution: with 3, the mean is 1.5 and the variance 0.75. */
+/** Exponent of Pareto's distribution, which has a mean of 1.5 and a variance of 0.75. */
 const PARETO = 3;
 const PARETO_MEAN = 1.5;
 const PARETO_SCALE = 4 / 3;
@@ -20,7 +20,7 @@ export type DelayDistribution = "uniform" | "normal" | "pareto" | "paretonormal"
 const tables = new Map<DelayDistribution, Float64Array>();
 
 /**
- * Factors for the jitter in ascending order, all equally likely.
+ * Returns factors for the jitter, equally likely, in ascending order.
  *
  * @throws {TypeError} when the distribution is unknown.
  */
@@ -56,7 +56,7 @@ function pareto(probability: number): number {
   return Math.min(MAX_DEVIATION, ((1 - probability) ** (-1 / PARETO) - PARETO_MEAN) * PARETO_SCALE);
 }
 
-/** The inverse of the normal distribution, by numerical integration of its density. */
+/** Returns the inverse of the normal distribution, from a numerical integration of its density. */
 function normal(): Float64Array {
   const table = new Float64Array(ENTRIES);
   const step = 2 * MAX_DEVIATION / STEPS;

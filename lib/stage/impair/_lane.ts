@@ -34,14 +34,14 @@ const BURSTS: OptionKinds<GilbertElliott> = {
   lossInGood: "number",
 };
 const LIMIT = 1000;
-/** Packets due within a microsecond leave now: a double of milliseconds is hardly more precise. */
+/** Packets due within a microsecond leave now: milliseconds in a double are hardly more precise. */
 const SLACK = 0.001;
 const LOST = "loss";
 const FULL = "queue full";
 const BITS_PER_BYTE = 8;
 const MILLISECONDS = 1000;
 const BITS_PER_BYTE_AND_MILLISECOND = BITS_PER_BYTE * MILLISECONDS;
-/** Streams of random numbers of one direction. */
+/** Streams of random numbers of a direction. */
 const STREAMS = { loss: 0, duplicate: 1, corrupt: 2, bit: 3, reorder: 4, delay: 5, count: 6 } as const;
 
 /** Bursty loss: a link that is good or bad (E. N. Gilbert 1960, E. O. Elliott 1963); netem's `gemodel`. */
@@ -60,9 +60,9 @@ export interface GilbertElliott {
 export interface Impairments {
   /** Mean delay (milliseconds). @default {0} */
   readonly delay?: number;
-  /** Deviation of the delay; for `uniform`, the largest one (milliseconds). @default {0} */
+  /** Deviation of the delay, for `uniform` its maximum (milliseconds). @default {0} */
   readonly jitter?: number;
-  /** Share of the previous delay's random part in the next, from 0 to 1. @default {0} */
+  /** Share of the previous delay's random part in the next delay, from 0 to 1. @default {0} */
   readonly delayCorrelation?: number;
   /** Distribution of the delay. @default {"uniform"} */
   readonly distribution?: DelayDistribution;
@@ -125,12 +125,11 @@ export class Lane {
   #millisecondsPerByte = 0;
   #limit = LIMIT;
   #isBad = false;
-  /** Packets since the last one that overtook others. */
+  /** Packets since one last overtook others. */
   #counter = 0;
-  /** Time at which the link has sent the last packet and is free. */
+  /** Time at which the link has sent the last packet. */
   #free = -Infinity;
 
-  /** A direction with its own streams of random numbers. */
   constructor(direction: Direction, seed: number) {
     const stream = (number: number) => new Chance(seed, direction * STREAMS.count + number);
     this.#direction = direction;
@@ -142,7 +141,6 @@ export class Lane {
     this.#spread = stream(STREAMS.delay);
   }
 
-  /** A copy of the counters. */
   get stats(): ImpairStats {
     return { ...this.#stats, queued: this.#queue.length };
   }
@@ -215,14 +213,14 @@ export class Lane {
     this.#send(packet, context);
   }
 
-  /** Emits all packets that are due; returns the time at which the next one is (monotonic milliseconds). */
+  /** Emits all packets that are due; returns the time at which the next packet is due (monotonic milliseconds). */
   release(context: StageContext): number {
     const queue = this.#queue;
     while (queue.due <= context.now + SLACK) context.emit(queue.shift(), this.#direction);
     return queue.due;
   }
 
-  /** Positions in the streams of random numbers, and the link's state. */
+  /** Returns the positions in the streams of random numbers, and the link's state. */
   save(): unknown {
     return { rows: this.#streams.map((stream) => stream.save()), isBad: this.#isBad, counter: this.#counter };
   }
@@ -257,7 +255,7 @@ export class Lane {
     context.drop(packet, LOST);
   }
 
-  /** Sends a copy, which is impaired like a packet but not duplicated again; none when the pool is empty. */
+  /** Sends a copy, impaired but not duplicated again, unless the pool is empty. */
   #enterCopy(packet: Packet, context: StageContext): void {
     const copy = copyPacket(packet, context);
     if (copy === undefined) return;
@@ -270,7 +268,7 @@ export class Lane {
     if (this.#corrupt.happens()) this.#flip(packet);
     const { now } = context;
     const time = this.#timeFor(packet, now);
-    // Packets due earlier have left: all that wait are due later.
+    // All packets that wait are due later.
     if (time <= now) return context.emit(packet, this.#direction);
     if (this.#queue.length >= this.#limit) {
       this.#stats.overflowed++;
@@ -290,7 +288,7 @@ export class Lane {
     this.#stats.corrupted++;
   }
 
-  /** Release time of a packet. */
+  /** Returns the release time of a packet. */
   #timeFor(packet: Packet, now: number): number {
     if (this.#reorder.isPossible && this.#counter >= this.#gap - 1 && this.#reorder.happens()) {
       this.#counter = 0;

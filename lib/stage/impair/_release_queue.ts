@@ -2,9 +2,9 @@
 
 import type { Packet } from "../../core/packet.ts";
 
-/** Priority queue of packets by release time; packets with the same time leave in arrival order. */
+/** Packets by release time; those with the same time leave in arrival order. */
 export class ReleaseQueue {
-  /** Packets in the queue. */
+  /** Number of packets. */
   length = 0;
   #heap = new Int32Array(0);
   /** By slot: release time and arrival number. */
@@ -18,7 +18,6 @@ export class ReleaseQueue {
     return this.length === 0 ? Infinity : this.#times[this.#heap[0]!]!;
   }
 
-  /** Adds a packet. */
   push(packet: Packet, time: number): void {
     // All packets of a tunnel come from one pool.
     if (this.#packets.length === 0) this.#adopt(packet.pool.packets);

@@ -23,11 +23,11 @@ const DIRECTIONS: OptionKinds<ImpairedDirections> = { outbound: "optional", inbo
 const NAMES: OptionKinds<ImpairmentOptions> = { seed: "number", ...DIRECTIONS };
 
 /**
- * Link impairments as of Linux' netem (tc-netem(8)), from a seed: the same seed, packets and times give the same
- * result. Each impairment has its own random numbers, so changing one option does not change which packets another one hits.
+ * Impairs a link like Linux' netem (tc-netem(8)), from a seed: the same seed, packets and times give the same result. Each
+ * impairment has its own random numbers: the same packets are lost when only the delay changes.
  *
  * **Outbound**, **inbound**: each packet is, in this order, duplicated, lost, corrupted, sent ahead of others or delayed.
- * Super-packets (GSO) are segmented first, and each segment is impaired by itself.
+ * Super-packets (GSO) are segmented first, and each segment is impaired separately.
  * **Options**: {@linkcode ImpairmentOptions}. **Counters**: {@linkcode Impairment.stats}. **Drops**: `loss`, `queue full`.
  * **Limits**: packets leave up to 1 ms late and wait in the loop's pool (2048 small slots for all tunnels). No copy is made
  * when the pool is empty. Each worker has the whole rate and limit, and the same random numbers.
@@ -51,7 +51,6 @@ const NAMES: OptionKinds<ImpairmentOptions> = { seed: "number", ...DIRECTIONS };
  * ```
  */
 export class Impairment implements Stage {
-  /** `impair`. */
   readonly name = "impair";
   /** Seed of the random numbers. */
   readonly seed: number;
@@ -63,7 +62,7 @@ export class Impairment implements Stage {
   #tickAt = Infinity;
 
   /**
-   * A stage for one tunnel.
+   * Creates a stage for one tunnel.
    *
    * @throws {RangeError} when a number is out of range.
    * @throws {TypeError} when two options contradict each other.
@@ -92,17 +91,15 @@ export class Impairment implements Stage {
     }
   }
 
-  /** Counters of a direction. */
+  /** Returns the counters of a direction. */
   stats(direction: Direction): ImpairStats {
     return this.#lanes[direction].stats;
   }
 
-  /** Impairs packets from this machine. */
   outbound(batch: PacketBatch, context: StageContext): void {
     this.#pass(Direction.Outbound, batch, context);
   }
 
-  /** Impairs packets to this machine. */
   inbound(batch: PacketBatch, context: StageContext): void {
     this.#pass(Direction.Inbound, batch, context);
   }
@@ -114,7 +111,7 @@ export class Impairment implements Stage {
     return this.#tickAt === Infinity ? undefined : this.#tickAt - context.now;
   }
 
-  /** Positions in the random numbers and the state of Gilbert-Elliott links; packets in the queue are not saved. */
+  /** Returns the positions in the random numbers, and whether the links are bad; packets in the queue are not saved. */
   save(): unknown {
     const [outbound, inbound] = this.#lanes;
     return { outbound: outbound.save(), inbound: inbound.save() };

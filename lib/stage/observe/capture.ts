@@ -36,16 +36,16 @@ const FLUSH_INTERVAL = 200;
 
 /** Options of {@linkcode Capture}. */
 export interface CaptureOptions extends PcapngWriterOptions {
-  /** Selects the packets to write, such as a filter of `compileFilter`. @default {all} */
+  /** Selects the packets to write, such as a filter from `compileFilter`. @default {all} */
   readonly filter?: (packet: Packet, direction: Direction) => boolean;
   /** Name of the interface in the capture. @default {"warren"} */
   readonly interface?: string;
-  /** Maximum delay from a packet to the write to the sink (milliseconds). @default {200} */
+  /** Maximum time that packets wait in the buffer (milliseconds). @default {200} */
   readonly flushInterval?: number;
 }
 
 /**
- * Writes packets to a pcapng capture, as they are at this position among the stages.
+ * Writes packets to a pcapng capture, in their state at this position among the stages.
  *
  * **Outbound** and **inbound**: writes each packet that the filter selects; passes all packets unchanged.
  * **Options**: {@linkcode CaptureOptions}. **Counters**: `packets`, written; a super-packet counts once.
@@ -78,7 +78,7 @@ export class Capture implements Stage {
   readonly #filter: ((packet: Packet, direction: Direction) => boolean) | undefined;
   readonly #flushInterval: number;
   #flushed = 0;
-  /** Holds the packet that the handler of {@linkcode Capture.handler} works on. */
+  /** Holds a copy of the packet that the handler of {@linkcode Capture.handler} works on. */
   readonly #copies = new PacketPool({ small: 1, large: 1 });
 
   /**
@@ -109,7 +109,7 @@ export class Capture implements Stage {
     this.#writeAll(batch, context, Direction.Inbound);
   }
 
-  /** Flushes packets that wait while no others arrive. */
+  /** Flushes packets while no others arrive. */
   tick(): number {
     this.#writer.flush();
     return this.#flushInterval;
@@ -120,9 +120,8 @@ export class Capture implements Stage {
   }
 
   /**
-   * Wraps a handler: writes each packet as it was before the handler, with the verdict. There is no verdict when the
-   * handler dropped, held or emitted the packet through its context. A capture that is not used as a stage must be
-   * flushed with `close()`.
+   * Wraps a handler: writes each packet as it was before the handler, with the verdict, or without if the handler dropped,
+   * held or emitted the packet through its context. A capture that is not used as a stage must be flushed with `close()`.
    */
   handler(handler: PacketHandler): PacketHandler {
     return (packet, context) => {
@@ -131,7 +130,7 @@ export class Capture implements Stage {
       const { owner } = packet;
       const before = copyPacket(packet, this.#copies);
       const verdict = handler(packet, context);
-      // It lies outside of its slot and cannot be copied.
+      // A packet outside its slot cannot be copied.
       if (before === undefined) return verdict;
       const known = packet.owner === owner ? verdict ?? Verdict.Pass : undefined;
       this.#write(before, now, this.#writer.timeOrigin, direction, known);

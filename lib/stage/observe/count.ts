@@ -81,7 +81,7 @@ export class Count implements Stage {
   /**
    * Replaces the totals with those of {@linkcode Count.save}.
    *
-   * @throws {TypeError} when `state` does not come from a `Count`; the totals are unchanged.
+   * @throws {TypeError} when `state` does not come from a `Count`; the totals are then unchanged.
    */
   restore(state: unknown): void {
     const saved = state as Partial<Record<"outbound" | "inbound", Partial<Counted>>> | null;

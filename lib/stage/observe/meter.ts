@@ -22,7 +22,7 @@ const PREFIXES = 4096;
 const HALF_LIFE = 10_000;
 const TIMEOUT = 10 * 60_000;
 const LENGTHS = { 4: 24, 6: 48 } as const;
-/** Lengths of saved keys (words): of a protocol, and of flows over IPv4 and IPv6. */
+/** Lengths of saved keys (words): a protocol, and flows over IPv4 and IPv6. */
 const KEY_LENGTHS = [1, 4, 10];
 /** Packets and bytes in each direction. */
 const COUNTERS = 4;
@@ -58,7 +58,7 @@ export interface Traffic {
   readonly packetsIn: number;
   /** Inbound bytes, IP headers included. */
   readonly bytesIn: number;
-  /** Current rate of both directions together, as an exponential moving average. */
+  /** Current rate of both directions together: an exponential moving average. */
   readonly rateBitsPerSecond: number;
 }
 
@@ -78,7 +78,7 @@ export interface FlowTraffic extends Traffic {
 
 /** Traffic of a prefix on the far side. */
 export interface PrefixTraffic extends Traffic {
-  /** The prefix that the far addresses share. */
+  /** Prefix of the far addresses. */
   readonly prefix: Prefix;
 }
 
@@ -88,26 +88,24 @@ export interface ProtocolTraffic extends Traffic {
   readonly protocol: string;
 }
 
-/** Counters by number of the flow, prefix or protocol, one typed array per counter. */
+/** Counters by number of a flow, prefix or protocol, one typed array per counter. */
 class Columns {
   readonly #packetsOut: Float64Array;
   readonly #bytesOut: Float64Array;
   readonly #packetsIn: Float64Array;
   readonly #bytesIn: Float64Array;
-  /** Bits, decayed by the half-life until the time in `#times`. */
+  /** Bits, decayed with the half-life up to the time in `#times`. */
   readonly #weights: Float64Array;
   readonly #times: Float64Array;
   readonly #halfLife: number;
 
   constructor(count: number, halfLife: number) {
-    const column = () => new Float64Array(count);
-    [this.#packetsOut, this.#bytesOut, this.#packetsIn, this.#bytesIn] = [
-      column(),
-      column(),
-      column(),
-      column(),
-    ];
-    [this.#weights, this.#times] = [column(), column()];
+    this.#packetsOut = new Float64Array(count);
+    this.#bytesOut = new Float64Array(count);
+    this.#packetsIn = new Float64Array(count);
+    this.#bytesIn = new Float64Array(count);
+    this.#weights = new Float64Array(count);
+    this.#times = new Float64Array(count);
     this.#halfLife = halfLife;
   }
 
@@ -129,15 +127,13 @@ class Columns {
   }
 
   trafficOf(number: number, now: number): Traffic {
-    const [packetsOut, bytesOut, packetsIn, bytesIn] = this.#counters.map((column) => column[number]!);
-    // The weight of a steady rate is the rate times the half-life over ln 2.
-    const rateBitsPerSecond = this.#weightAt(number, now) * Math.LN2 / this.#halfLife * 1000;
     return {
-      packetsOut: packetsOut!,
-      bytesOut: bytesOut!,
-      packetsIn: packetsIn!,
-      bytesIn: bytesIn!,
-      rateBitsPerSecond,
+      packetsOut: this.#packetsOut[number]!,
+      bytesOut: this.#bytesOut[number]!,
+      packetsIn: this.#packetsIn[number]!,
+      bytesIn: this.#bytesIn[number]!,
+      // The weight of a steady rate is the rate times the half-life over ln 2.
+      rateBitsPerSecond: this.#weightAt(number, now) * Math.LN2 / this.#halfLife * 1000,
     };
   }
 

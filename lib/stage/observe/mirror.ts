@@ -70,7 +70,7 @@ export class Mirror implements Stage {
   readonly #segmenter = new Segmenter();
   #context: StageContext | undefined;
 
-  /** Attaches to the end, and closes it with the stage. */
+  /** Attaches to the end, which is closed with the stage. */
   constructor(end: TunnelEnd, options: MirrorOptions = {}) {
     checkOptions("mirror", options, NAMES);
     const { filter, direction } = options;
@@ -93,7 +93,7 @@ export class Mirror implements Stage {
     if (this.#direction !== Direction.Outbound) this.#copyAll(batch, Direction.Inbound, context);
   }
 
-  /** Retries copies that the end had no room for, when the end asks for it. */
+  /** Writes copies for which the end had no room, when it has room again. */
   tick(context: StageContext): undefined {
     this.#context = context;
     this.#write();

@@ -1,4 +1,4 @@
-/** CoDel (RFC 8289) on many queues: drops or marks packets of a queue whose delay has stood above the target. */
+/** CoDel (RFC 8289) on many queues: drops or marks packets of a queue whose delay stays above the target. */
 
 import type { Packet } from "../../core/packet.ts";
 import type { StageContext } from "../../core/stage.ts";
@@ -11,7 +11,7 @@ const { ECN_CONGESTION_EXPERIENCED, ECN_NOT_CAPABLE } = field;
 const RECENT_INTERVALS = 16;
 
 // Implementation
-/** A queue of no more bytes than this, one packet, is never dropped from. */
+/** Bytes, one packet, up to which a queue loses no packets. */
 const MAX_PACKET_LENGTH = 1514;
 const REASON = "codel";
 
@@ -22,7 +22,7 @@ export interface CodelOptions {
   readonly ecn: boolean;
 }
 
-/** RFC 8289 section 5, with its variable names spelled out; arrays hold the state of each list by its number. */
+/** RFC 8289 section 5 with its variable names spelled out; arrays hold the state of each list. */
 export class Codel {
   /** Packets dropped. */
   dropped = 0;
@@ -32,16 +32,15 @@ export class Codel {
   readonly #target: number;
   readonly #interval: number;
   readonly #ecn: boolean;
-  /** Time at which a list will have been above the target for an interval; `Infinity` when it is not above. */
+  /** Time at which a list will have been above the target for an interval; `Infinity` if it is not above. */
   readonly #tooLongAt: Float64Array;
   readonly #dropNext: Float64Array;
   readonly #count: Uint32Array;
   readonly #lastCount: Uint32Array;
   readonly #isDropping: Uint8Array;
-  /** Tells whether the packet that `#take` returned may be dropped. */
+  /** Set if the packet that `#take` returned may be dropped. */
   #isTooLong = false;
 
-  /** CoDel on `count` lists. */
   constructor(lists: PacketLists, count: number, { target, interval, ecn }: CodelOptions) {
     this.#lists = lists;
     this.#target = target;
@@ -54,7 +53,7 @@ export class Codel {
     this.#isDropping = new Uint8Array(count);
   }
 
-  /** The next packet of a list; `undefined` when it is empty. */
+  /** Returns the next packet of a list; `undefined` when it is empty. */
   dequeue(list: number, context: StageContext): Packet | undefined {
     const { now } = context;
     let packet = this.#take(list, now);
@@ -77,7 +76,7 @@ export class Codel {
         packet = this.#take(list, now);
       }
       this.#isDropping[list] = 1;
-      // Soon after the last dropping state, start with the drop rate that controlled the queue then.
+      // Soon after the last dropping state, the drop rate that controlled the queue then is a good start.
       const delta = this.#count[list]! - this.#lastCount[list]!;
       const isNear = now - this.#dropNext[list]! < RECENT_INTERVALS * this.#interval;
       this.#count[list] = delta > 1 && isNear ? delta : 1;
@@ -87,7 +86,7 @@ export class Codel {
     return packet;
   }
 
-  /** Takes the first packet, and decides whether it may be dropped. */
+  /** Takes the first packet and decides whether it may be dropped. */
   #take(list: number, now: number): Packet | undefined {
     const packet = this.#lists.shift(list);
     this.#isTooLong = false;

@@ -21,34 +21,27 @@ export class PacketLists {
   #times = new Float64Array(0);
   #packets: readonly Packet[] = [];
 
-  /** `count` empty lists. */
   constructor(count: number) {
     this.#first = new Int32Array(count).fill(NONE);
     this.#last = new Int32Array(count).fill(NONE);
     this.#bytes = new Float64Array(count);
   }
 
-  /** Bytes of a list, as on the wire. */
+  /** Returns the bytes of a list on the wire. */
   bytesOf(list: number): number {
     return this.#bytes[list]!;
   }
 
-  /** Tells whether a list is empty. */
-  isEmpty(list: number): boolean {
-    return this.#first[list] === NONE;
-  }
-
-  /** Length on the wire of a packet that is, or was last, in a list. */
+  /** Returns the length on the wire of a packet that is, or was last, in a list. */
   sizeOf(packet: Packet): number {
     return this.#sizes[packet.slot]!;
   }
 
-  /** Arrival time of such a packet. */
+  /** Returns the arrival time of such a packet. */
   timeOf(packet: Packet): number {
     return this.#times[packet.slot]!;
   }
 
-  /** Appends a packet. */
   push(list: number, packet: Packet, now: number): void {
     // All packets of a tunnel come from one pool.
     if (this.#packets.length === 0) this.#adopt(packet.pool.packets);

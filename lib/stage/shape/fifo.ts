@@ -21,8 +21,8 @@ export interface FifoOptions {
 const NAMES: OptionKinds<FifoOptions> = { packets: "number", bytes: "number" };
 
 /**
- * First in, first out; packets that find it full are dropped as `queue full`. One flow that fills it delays all
- * others: {@linkcode FqCodel} prevents that.
+ * First in, first out. Packets that find the queue full are dropped as `queue full`. A flow that fills it delays all
+ * others; {@linkcode FqCodel} prevents that.
  *
  * @example A queue of 50 ms at 10 Mbit/s
  * ```ts
@@ -37,9 +37,9 @@ export class Fifo implements Scheduler {
   readonly #byteLimit: number;
 
   /**
-   * An empty queue.
+   * Creates an empty queue.
    *
-   * @throws {RangeError} when a limit is not at least 1.
+   * @throws {RangeError} when a limit is below 1.
    */
   constructor(options: FifoOptions = {}) {
     checkOptions("create a Fifo", options, NAMES);
@@ -55,7 +55,7 @@ export class Fifo implements Scheduler {
     return this.#lists.length;
   }
 
-  /** Bytes that wait, as on the wire. */
+  /** Bytes on the wire of packets that wait. */
   get bytes(): number {
     return this.#lists.bytesOf(0);
   }

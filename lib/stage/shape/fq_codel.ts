@@ -32,16 +32,16 @@ const IPV4_ADDRESSES = { at: IPV4_SRC, words: 2 } as const;
 const IPV6_ADDRESSES = { at: IPV6_SRC, words: 8 } as const;
 
 // Implementation
-/** Half of the pool's small slots, which serve both directions of every tunnel. */
+/** Half of the pool's small slots, which all tunnels share. */
 const PACKETS = 1024;
 const BYTES = 2 * 1024 * 1024;
 const MAX_FLOWS = 65_536;
 const NONE = -1;
 const TWO_TO_32 = 2 ** 32;
 const FULL = "queue full";
-/** The queue of packets without a flow. */
+/** Queue of packets without a flow. */
 const NO_FLOW = 0;
-/** The list of queues that holds a queue. */
+/** List that holds a queue. */
 const Place = { None: 0, New: 1, Old: 2 } as const;
 
 /** Options of {@linkcode FqCodel}. */
@@ -77,8 +77,8 @@ const NAMES: OptionKinds<FqCodelOptions> = {
 
 /**
  * FQ-CoDel (RFC 8290): flows share the rate fairly, sparse flows hardly wait, and CoDel keeps queues short. CoDel drops
- * as `codel`. At the limit, the flow with the most bytes loses its oldest packets as `queue full`: half of its bytes, at
- * most 64 packets.
+ * packets as `codel`. At the limit, the flow with the most bytes loses its oldest packets as `queue full`: half of its
+ * bytes, at most 64 packets.
  *
  * A flow is both addresses, protocol and both ports, hashed with a random key. All fragments between two addresses are
  * one flow, which keeps their order.
@@ -106,22 +106,22 @@ export class FqCodel implements Scheduler {
   #overflowed = 0;
   readonly #credits: Float64Array;
   readonly #places: Uint8Array;
-  /** The next queue in the list that holds each one; both ends of the lists, by {@linkcode Place}. */
+  /** Next queue in the list of each queue; first and last queue of each list, by {@linkcode Place}. */
   readonly #next: Int32Array;
   readonly #first = new Int32Array(3).fill(NONE);
   readonly #last = new Int32Array(3).fill(NONE);
 
   /**
-   * Empty queues.
+   * Creates empty queues.
    *
    * @throws {RangeError} when an option is out of range.
    */
   constructor(options: FqCodelOptions = {}) {
-    checkOptions("create an FqCodel", options, NAMES);
+    const attempt = "create an FqCodel";
+    checkOptions(attempt, options, NAMES);
     const { flows = FLOWS, packets = PACKETS, bytes = BYTES, quantum = QUANTUM } = options;
     const { target = TARGET, interval = INTERVAL, ecn = true } = options;
     const [key0, key1] = options.hashKey ?? crypto.getRandomValues(new Uint32Array(2));
-    const attempt = "create an FqCodel";
     checkInteger(attempt, "flows", flows, 1, MAX_FLOWS);
     checkMin(attempt, "packets", packets, 1);
     checkMin(attempt, "bytes", bytes, 1);
@@ -195,7 +195,6 @@ export class FqCodel implements Scheduler {
     }
   }
 
-  /** The queue of a packet. */
   #flowOf(packet: Packet): number {
     const key = this.#key;
     const ip = Ip.of(packet);

@@ -46,8 +46,8 @@ export function bandByDscp(bands: Readonly<Record<number, number>>, otherwise: n
 }
 
 /**
- * Classifies packets by filters: the band is the index of the first filter that matches, or the number of filters
- * when none does.
+ * Classifies packets by filters: the band is the index of the first filter that matches, or the number of filters if none
+ * does.
  */
 export function bandByFilter(
   filters: readonly ((packet: Packet, direction: Direction) => boolean)[],
@@ -72,8 +72,8 @@ export interface PriorityOptions {
 const NAMES: OptionKinds<PriorityOptions> = { bands: "needed list", classify: "needed", weights: "list" };
 
 /**
- * Priority bands. Without weights, a band is served when all before it are empty, so the last one may starve. With
- * weights, each band gets at least its share (deficit round robin) and divides what others leave.
+ * Priority bands. Without weights, a band is served when all bands before it are empty, so the last may starve. With
+ * weights, each band gets at least its share (deficit round robin), and a part of unused shares.
  *
  * @example Calls first, all other flows share fairly
  * ```ts
@@ -93,9 +93,9 @@ export class Priority implements Scheduler {
   #turn = 0;
 
   /**
-   * Bands with these queues.
+   * Creates bands with these queues.
    *
-   * @throws {RangeError} without bands, and when weights are not above 0 or not one per band.
+   * @throws {RangeError} without bands, and unless weights are one number above 0 per band.
    * @throws {TypeError} when two bands share a queue.
    */
   constructor(options: PriorityOptions) {
@@ -108,9 +108,7 @@ export class Priority implements Scheduler {
       throw new TypeError("Cannot create a Priority: two bands have the same queue: give each band a queue");
     }
     if (weights !== undefined) {
-      const isWrong = weights.length !== bands.length ||
-        !weights.every((weight) => weight > 0 && weight < Infinity);
-      if (isWrong) {
+      if (weights.length !== bands.length || !weights.every((weight) => weight > 0 && weight < Infinity)) {
         throw new RangeError(
           `Cannot create a Priority: weights must be one number above 0 per band, got [${
             weights.join(", ")
@@ -163,7 +161,7 @@ export class Priority implements Scheduler {
         return packet;
       }
       if (this.#bands[band]!.length === 0) {
-        // An empty band saves no credit, and keeps its debt.
+        // An empty band loses its credit and keeps its debt.
         credits[band] = Math.min(0, credits[band]!);
         empty++;
       } else empty = 0;

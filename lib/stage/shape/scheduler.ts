@@ -1,11 +1,11 @@
-/** Interface of queues: the order in which waiting packets leave. */
+/** Interface of queues, which decide the order in which waiting packets leave. */
 
 import type { Packet } from "../../core/packet.ts";
 import type { StageContext } from "../../core/stage.ts";
 
 /**
- * A queue discipline: {@linkcode Fifo}, {@linkcode FqCodel}, {@linkcode Priority}, or a class of your own. It serves one
- * direction of one stage, has a limit, and drops packets with `context.drop`.
+ * A queue discipline: {@linkcode Fifo}, {@linkcode FqCodel}, {@linkcode Priority}, or your own class. It serves one
+ * direction of a stage, has a limit, and drops packets with `context.drop`.
  *
  * @example The newest packet first
  * ```ts
@@ -40,8 +40,8 @@ import type { StageContext } from "../../core/stage.ts";
 export interface Scheduler {
   /** Packets that wait. */
   readonly length: number;
-  /** Takes a packet: holds it with `context.hold`, or drops it or other packets. */
+  /** Takes a packet: holds it with `context.hold`, or drops this or other packets. */
   enqueue(packet: Packet, context: StageContext): void;
-  /** Removes the next packet, still held; `undefined` when none waits, or all that waited were dropped. */
+  /** Removes the next packet, which stays held; `undefined` when none waits, or all that waited were dropped. */
   dequeue(context: StageContext): Packet | undefined;
 }

@@ -60,14 +60,14 @@ export interface ShapeStats {
 }
 
 /**
- * Traffic shaper: limits the rate of each direction with a token bucket; packets over the rate wait in a queue.
+ * Limits the rate of each direction with a token bucket; packets over the rate wait in a queue.
  *
- * **Outbound**, **inbound**: each with its own options; a direction without options passes.
+ * **Outbound**, **inbound**: each with its own options; without options, packets pass.
  * **Options**: {@linkcode ShapeOptions}; {@linkcode Shaper.set} changes rates.
  * **Counters**: {@linkcode Shaper.stats}. **Drops**: `rate limit` (policer), `queue full` and `codel` (queues).
  * **Accuracy**: exact in the long run, if the burst covers the time between two ticks (1 ms, several on a busy machine).
- * **Limits**: packets wait in the loop's pool (2048 small slots for all tunnels); headers below IP are not counted; each of
- * several workers has an equal share of the rate.
+ * **Limits**: packets wait in the loop's pool (2048 small slots for all tunnels); headers below IP are not counted; workers
+ * have equal shares of the rate.
  *
  * @example A policer of 8 kbit/s, which is one byte per millisecond
  * ```ts
@@ -88,7 +88,6 @@ export interface ShapeStats {
  * ```
  */
 export class Shaper implements Stage {
-  /** `shape`. */
   readonly name = "shape";
   readonly #lanes: readonly [outbound: Lane | undefined, inbound: Lane | undefined];
   /** Time of the next call of `tick` (monotonic milliseconds). */
@@ -97,7 +96,7 @@ export class Shaper implements Stage {
   #context: StageContext | undefined;
 
   /**
-   * A shaper with full buckets.
+   * Creates a shaper with full buckets.
    *
    * @throws {RangeError} when a rate or burst is out of range.
    * @throws {TypeError} when both directions have the same queue, or a policer has one.
@@ -139,22 +138,20 @@ export class Shaper implements Stage {
     this.#context?.wake();
   }
 
-  /** Counters of a direction. */
+  /** Returns the counters of a direction. */
   stats(direction: Direction): ShapeStats {
     return { ...this.#lanes[direction]?.stats ?? NOTHING };
   }
 
-  /** Shapes packets from this machine. */
   outbound(batch: PacketBatch, context: StageContext): void {
     this.#pass(this.#lanes[Direction.Outbound], batch, context);
   }
 
-  /** Shapes packets to this machine. */
   inbound(batch: PacketBatch, context: StageContext): void {
     this.#pass(this.#lanes[Direction.Inbound], batch, context);
   }
 
-  /** Sends the packets for which there are tokens by now. */
+  /** Sends packets for which there are tokens. */
   tick(context: StageContext): number | undefined {
     this.#context = context;
     let wait = Infinity;
@@ -166,7 +163,7 @@ export class Shaper implements Stage {
     return wait === Infinity ? undefined : wait;
   }
 
-  /** Tokens of the buckets; packets that wait are not saved. */
+  /** Returns the tokens of the buckets; packets that wait are not saved. */
   save(): unknown {
     const [outbound, inbound] = this.#lanes.map((lane) => lane?.bucket.tokens);
     return { outbound, inbound };
@@ -195,7 +192,7 @@ export class Shaper implements Stage {
   }
 }
 
-/** One direction. */
+/** One direction of a shaper. */
 class Lane {
   readonly stats: ShapeStats = { ...NOTHING };
   readonly bucket: TokenBucket;
@@ -228,14 +225,14 @@ class Lane {
     if (this.#queue.length === 0 && !this.#police) {
       while (i < length && this.#passFreely(packets[i]!, context)) i++;
     }
-    // Emitted packets overtake those left in the batch: if any are left, the rest waits for a tick.
+    // Emitted packets overtake those left in the batch: if any is left, the rest waits for a tick.
     const isFree = i > 0;
     for (; i < length; i++) this.#take(packets[i]!, context);
     if (!isFree) return this.release(context);
     return this.#queue.length === 0 ? Infinity : this.bucket.wait(context.now);
   }
 
-  /** Sends packets for which there are tokens; returns the time until the next may leave (ms). */
+  /** Sends packets for which there are tokens; returns the time until the next packet may leave (ms). */
   release(context: StageContext): number {
     const queue = this.#queue;
     const { bucket } = this;
@@ -285,19 +282,18 @@ class Lane {
     this.stats.bytes += size;
   }
 
-  /** Tells whether a super-packet exceeds the burst and must be segmented. */
+  /** Reports whether a super-packet exceeds the burst and must be segmented. */
   #isTooLong(packet: Packet, size: number): boolean {
     return packet.segmentSize !== 0 && size > this.bucket.burst;
   }
 
-  /** Sets another rate, of which this worker takes its share. */
+  /** Sets the rate of all workers, of which this one takes its share. */
   setRate(options: TokenBucketOptions): void {
     const { rateBitsPerSecond, burst } = options;
     this.bucket.set({ rateBitsPerSecond: rateBitsPerSecond / this.#workers, burst });
     this.#rate = options;
   }
 
-  /** Divides the rate by the number of workers. */
   #share(workers: number): void {
     this.#workers = workers;
     this.setRate(this.#rate);

@@ -3,9 +3,9 @@
 import { gotValue } from "../../core/options.ts";
 
 // Implementation
-/** Waits below a microsecond may not advance a clock of milliseconds in a double. */
+/** Shorter waits might not advance a clock that holds milliseconds in a double. */
 const MIN_WAIT = 0.001;
-/** The default burst: 10 ms of the rate, by which a loop may be late, and at least two packets. */
+/** Default burst: 10 ms of the rate, by which a loop may be late, and at least two packets. */
 const BURST_MILLISECONDS = 10;
 const MIN_BURST = 3028;
 const BITS_PER_BYTE = 8;
@@ -20,10 +20,9 @@ export interface TokenBucketOptions {
 }
 
 /**
- * A token bucket that may go into debt: with any token in it, a whole packet may leave, and the missing tokens are owed.
- * No packet is too long for it. In any interval, at most the burst, the rate times the interval and one packet pass.
- * Nothing is rounded: in the long run the rate is exact to 1 byte if `wait` is called at least once per `burst / rate`
- * while there are packets to send.
+ * A token bucket that may go into debt: if it has any token, a whole packet may leave, and the missing tokens are owed. No
+ * packet is too long for it. In any interval, at most the burst, the rate times the interval, and one packet pass. In the
+ * long run the rate is exact to 1 byte if `wait` is called at least once per `burst / rate` while packets wait.
  *
  * @example 8 kbit/s is one byte per millisecond
  * ```ts
@@ -44,18 +43,18 @@ export class TokenBucket {
   #last = -Infinity;
 
   /**
-   * A full bucket.
+   * Creates a full bucket.
    *
-   * @throws {RangeError} when the rate is not above 0, or the burst below 1.
+   * @throws {RangeError} when the rate is not above 0, or the burst is below 1.
    */
   constructor(options: TokenBucketOptions) {
     this.set(options);
   }
 
   /**
-   * Sets another rate and burst; tokens stay, up to the burst.
+   * Changes rate and burst; tokens stay, up to the burst.
    *
-   * @throws {RangeError} when the rate is not above 0, or the burst below 1.
+   * @throws {RangeError} when the rate is not above 0, or the burst is below 1.
    */
   set({ rateBitsPerSecond, burst }: TokenBucketOptions): void {
     if (!(rateBitsPerSecond > 0 && rateBitsPerSecond < Infinity)) {
@@ -75,12 +74,12 @@ export class TokenBucket {
     return this.#burst;
   }
 
-  /** Tokens now (bytes); a negative number is debt. */
+  /** Tokens (bytes); a negative number is debt. */
   get tokens(): number {
     return this.#tokens;
   }
 
-  /** Time until a packet may leave (milliseconds); 0 for now. */
+  /** Returns the time until a packet may leave (milliseconds); 0 for now. */
   wait(now: number): number {
     this.#refill(now);
     if (this.#tokens > 0) return 0;
