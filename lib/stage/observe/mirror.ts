@@ -34,7 +34,7 @@ const NAMES: OptionKinds<MirrorOptions> = { filter: "function", direction: "opti
  * Copies packets to another end, such as a device that a packet analyzer reads or a transport to a collector.
  *
  * **Outbound** and **inbound**: copies each packet that the filter selects; passes all packets unchanged. Super-packets are
- * segmented and partial checksums finished for an end without offload.
+ * segmented and partial checksums completed for an end without offload.
  * **Options**: {@linkcode MirrorOptions}. **Counters**: `mirrored`; `lost`, by reason. Copies do not appear in the
  * tunnel's statistics.
  * **Limits**: packets that the end receives are not read; at most 512 ordinary packets and 16 super-packets wait for it.
