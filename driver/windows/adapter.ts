@@ -1,53 +1,48 @@
-/**
- * Creation and removal of Wintun adapters. The calls take seconds, so they run on another thread; the cause of a
- * failure is known only from the library's log.
- */
+/** Creates, opens and removes Wintun adapters: calls that take seconds, so they run on another thread. */
 
 import { createHash } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
 import { iphlpapi } from "./iphlpapi.ts";
 import { wideString } from "./kernel32.ts";
 import { ADMINISTRATOR_REMEDY, isAdministrator } from "./shell32.ts";
-import { fromHresult, Win32, win32Error } from "./win32_error.ts";
-import { codeOf, collectErrors, runningDriverVersion, type Wintun, wintun } from "./wintun.ts";
+import { Win32, win32Error } from "./win32_error.ts";
+import { collectErrors, loggedError, type Wintun, wintun } from "./wintun.ts";
 
 // Specification
 const GUID_SIZE = 16;
-/** MAX_ADAPTER_NAME (ipexport.h) without its zero (WCHARs). */
+/** MAX_ADAPTER_NAME (ipexport.h) without the terminating zero (WCHARs). */
 const MAX_NAME_LENGTH = 127;
-/** RFC 9562 sections 4.1 and 5.8; the first three fields of a GUID are little-endian. */
+/** Version 8 and variant of a UUID (RFC 9562 sections 4.1 and 5.8); a GUID's first three fields are little-endian. */
 const GuidBits = { VersionByte: 7, Version: 0x80, VariantByte: 8, Variant: 0x80 } as const;
 
 // Implementation
-/** Tunnel type; Windows displays the adapter as "Warren Tunnel". */
+/** Tunnel type: Windows displays the adapter as "Warren Tunnel". */
 const TUNNEL_TYPE = "Warren";
-/** Prefix of the hashed names; another label would give every adapter a new network profile. */
+/** Hashed before the name. Changing it would give every adapter a new network profile. */
 const GUID_LABEL = "warren adapter v1\0";
-/** Delay before the second attempt (milliseconds): after a crashed process the first one may fail. */
+/** Delay before the second attempt (milliseconds): the first may fail shortly after another process has crashed. */
 const RETRY_AFTER = 1000;
-/** Time after which a message is printed (milliseconds): the first installation of the driver can take over a minute. */
+/** Time after which a warning is printed (milliseconds): installing the driver can take more than a minute. */
 const SLOW_NOTICE_AFTER = 20_000;
-/** Numbers tried for `%d`. */
+/** Numbers that `%d` may stand for. */
 const MAX_NUMBERS = 256;
 
 /** An open adapter. */
 export interface Adapter {
-  /** Handle of Wintun. */
+  /** WINTUN_ADAPTER_HANDLE. */
   readonly handle: Deno.PointerObject;
-  /** Name. */
   readonly name: string;
-  /** NET_LUID, by which Windows identifies it. */
+  /** NET_LUID, the interface's number in calls of IP Helper. */
   readonly luid: bigint;
-  /** GUID: 16 bytes as in memory. */
+  /** GUID in its memory layout (16 bytes). */
   readonly guid: Uint8Array<ArrayBuffer>;
-  /** True if this process created it; closing then removes it. */
+  /** True if this process created the adapter, so that closing removes it. */
   readonly created: boolean;
-  /** Version of the running driver, such as `0.14`. */
-  readonly driverVersion: string | undefined;
 }
 
 /**
- * Derives the GUID of an adapter from its name. Windows keeps network settings, such as private or public, by GUID; a
- * random one would leave a new profile behind on every start.
+ * Derives an adapter's GUID from its name. Windows stores a network profile (private or public) for each GUID, so random
+ * GUIDs would leave one more profile behind on every start.
  */
 export function adapterGuid(name: string): Uint8Array<ArrayBuffer> {
   const guid = new Uint8Array(GUID_SIZE);
@@ -58,17 +53,18 @@ export function adapterGuid(name: string): Uint8Array<ArrayBuffer> {
 }
 
 /**
- * Creates an adapter, or opens the Wintun adapter of this name. `%d` stands for the first free number. Windows removes
- * an adapter with the process that created it, even after a crash.
+ * Opens the Wintun adapter of this name, or creates it if no interface has the name. `%d` stands for the first free
+ * number. When the process that created an adapter ends, even in a crash, Windows removes the adapter.
  *
+ * @throws {RangeError} when the name has more than 127 UTF-16 code units.
  * @throws {Deno.errors.PermissionDenied} without administrator rights.
- * @throws {DriverError} `ERROR_DUP_NAME` when an interface that does not belong to Wintun has this name: Wintun would
- * rename that interface.
- * @throws {Error} for other failures, as {@linkcode win32Error}, with the library's log lines as the cause.
+ * @throws {DriverError} `ERROR_DUP_NAME` when the interface of this name is not a Wintun adapter: WintunCreateAdapter
+ * would rename it.
+ * @throws {Error} when a call of Wintun fails: see {@linkcode wintunError}.
  */
 export async function openAdapter(name: string): Promise<Adapter> {
   const plain = name.includes("%d") ? freeName(name) : name;
-  // The number may have made it longer.
+  // Checked after `%d` is replaced: the number can be longer.
   if (plain.length > MAX_NAME_LENGTH) {
     throw new RangeError(
       `Cannot open device "${plain}": name must have at most ${MAX_NAME_LENGTH} UTF-16 code units, got ${plain.length}`,
@@ -93,9 +89,8 @@ export async function openAdapter(name: string): Promise<Adapter> {
 }
 
 /**
- * Closes an adapter, and removes it if this process created it. Its session must have ended.
- *
- * @returns when Windows has removed it or given up; Wintun does not report which.
+ * Closes an adapter whose session has ended, and removes it if this process created it. Resolves when Windows has removed
+ * the adapter or given up: Wintun reports the end, not the result.
  */
 export function closeAdapter(adapter: Adapter): Promise<void> {
   return collectErrors(() => wintun().WintunCloseAdapter(adapter.handle));
@@ -119,7 +114,7 @@ function freeName(pattern: string): string {
 async function open(symbols: Wintun, name: string, errors: string[]): Promise<Adapter> {
   const handle = await symbols.WintunOpenAdapter(wideString(name));
   if (handle !== null) return describe(handle, name, false);
-  const failed = fromHresult(codeOf(errors) ?? Win32.ERROR_NOT_FOUND);
+  const failed = loggedError(errors) ?? Win32.ERROR_NOT_FOUND;
   const code = failed === Win32.ERROR_NOT_FOUND ? Win32.ERROR_DUP_NAME : failed;
   throw wintunError(`open device "${name}"`, "WintunOpenAdapter", code, errors);
 }
@@ -129,11 +124,11 @@ async function create(symbols: Wintun, name: string, errors: string[]): Promise<
   for (let attempt = 0;; attempt++) {
     const handle = await symbols.WintunCreateAdapter(wideName, wideType, guid);
     if (handle !== null) return describe(handle, name, true);
-    const failed = fromHresult(codeOf(errors) ?? Win32.ERROR_GEN_FAILURE);
+    const failed = loggedError(errors) ?? Win32.ERROR_GEN_FAILURE;
     if (attempt > 0 || failed === Win32.ERROR_ACCESS_DENIED) {
       throw wintunError(`open device "${name}"`, "WintunCreateAdapter", failed, errors);
     }
-    await new Promise((resolve) => setTimeout(resolve, RETRY_AFTER));
+    await delay(RETRY_AFTER);
     errors.length = 0;
   }
 }
@@ -141,17 +136,10 @@ async function create(symbols: Wintun, name: string, errors: string[]): Promise<
 function describe(handle: Deno.PointerObject, name: string, created: boolean): Adapter {
   const luid = new BigUint64Array(1);
   wintun().WintunGetAdapterLUID(handle, luid);
-  return {
-    handle,
-    name,
-    luid: luid[0]!,
-    guid: guidOf(luid) ?? adapterGuid(name),
-    created,
-    driverVersion: runningDriverVersion(),
-  };
+  return { handle, name, luid: luid[0]!, guid: guidOf(luid) ?? adapterGuid(name), created };
 }
 
-/** Returns the GUID assigned by Windows, which may differ from the requested one. */
+/** Returns the interface's actual GUID, which may differ from the requested one. */
 function guidOf(luid: BigUint64Array<ArrayBuffer>): Uint8Array<ArrayBuffer> | undefined {
   const guid = new Uint8Array(GUID_SIZE);
   const { ConvertInterfaceLuidToGuid } = iphlpapi();
@@ -160,9 +148,8 @@ function guidOf(luid: BigUint64Array<ArrayBuffer>): Uint8Array<ArrayBuffer> | un
 }
 
 /**
- * Creates the error of a failed call of Wintun, with the library's log lines as the cause.
- *
- * @param attempt Failed action, as for {@linkcode win32Error}.
+ * Creates the error of a failed call of Wintun: that of {@linkcode win32Error}, with the errors that wintun.dll logged
+ * during the call in the message and as the `cause`.
  */
 export function wintunError(
   attempt: string,

@@ -1,4 +1,4 @@
-/** Official builds of wintun.dll with their hashes; the machine type of a DLL. */
+/** Official builds of wintun.dll, with the hashes and machine types by which a file is recognized. */
 
 // Specification
 // https://www.wintun.net
@@ -8,12 +8,12 @@ export const WINTUN_VERSION = "0.14.1";
 export const WINTUN_ZIP = "https://www.wintun.net/builds/wintun-0.14.1.zip";
 /** SHA-256 of the download. */
 export const WINTUN_ZIP_SHA256 = "07c256185d6ee3652e09fa55c0b673e2624b565e02c4b9091c79ca7d2f24ef51";
-/** SHA-256 of the licence in it. */
+/** SHA-256 of the licence file in the zip. */
 export const WINTUN_LICENCE_SHA256 = "183adac21e7d96c508c8fd34d394b7b6708bc81564ad1bad61ab66143a008cd2";
 
-/** A signed build. */
+/** An official build for one machine type. */
 export interface WintunBuild {
-  /** Folder in the zip: `bin/<folder>/wintun.dll`. */
+  /** Name of the DLL's folder: `bin/<folder>/wintun.dll` in the zip. */
   readonly folder: string;
   /** IMAGE_FILE_HEADER.Machine. */
   readonly machine: number;
@@ -51,29 +51,29 @@ export const WINTUN_BUILDS: readonly WintunBuild[] = [
   },
 ];
 
-/** IMAGE_DOS_HEADER and IMAGE_NT_HEADERS (winnt.h), little-endian; only the fields in use. */
-const Pe = { DosMagic: 0, NewHeader: 60, Machine: 4, HeaderEnd: 6 } as const;
+/** IMAGE_DOS_HEADER.e_magic and e_lfanew, IMAGE_NT_HEADERS.FileHeader.Machine (winnt.h); little-endian. */
+const Pe = { DosMagic: 0, NtHeaders: 60, Machine: 4, MachineEnd: 6 } as const;
 /** "MZ" */
 const IMAGE_DOS_SIGNATURE = 0x5a4d;
 /** "PE\0\0" */
 const IMAGE_NT_SIGNATURE = 0x4550;
 
 // Implementation
-/** Folder of the DLL in a user's local data, above the build's folder. */
+/** Parent of the builds' folders in a user's local data. */
 const CACHE = `\\warren\\wintun-${WINTUN_VERSION}\\`;
 
-/** Returns the machine type of a DLL (IMAGE_FILE_HEADER.Machine); `undefined` for other files. */
+/** Returns the machine type of a DLL or program; `undefined` for other files. */
 export function peMachine(bytes: Uint8Array): number | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (view.byteLength < Pe.NewHeader + 4) return undefined;
+  if (view.byteLength < Pe.NtHeaders + 4) return undefined;
   if (view.getUint16(Pe.DosMagic, true) !== IMAGE_DOS_SIGNATURE) return undefined;
-  const header = view.getUint32(Pe.NewHeader, true);
-  if (header + Pe.HeaderEnd > view.byteLength) return undefined;
+  const header = view.getUint32(Pe.NtHeaders, true);
+  if (header + Pe.MachineEnd > view.byteLength) return undefined;
   if (view.getUint32(header, true) !== IMAGE_NT_SIGNATURE) return undefined;
   return view.getUint16(header + Pe.Machine, true);
 }
 
-/** Returns the build for an architecture, by default that of this process. */
+/** Returns the build for an architecture. @throws {Deno.errors.NotSupported} when there is none. */
 export function buildFor(arch: typeof Deno.build.arch = Deno.build.arch): WintunBuild {
   const build = WINTUN_BUILDS.find((build) => build.arch === arch);
   if (build !== undefined) return build;
@@ -86,7 +86,7 @@ export function machineName(machine: number): string {
     `machine 0x${machine.toString(16)}`;
 }
 
-/** Returns the folder of a build's DLL in a user's local data (`%LOCALAPPDATA%`). */
+/** Returns the folder in which `warren driver install` puts a build's DLL; `localAppData` is `%LOCALAPPDATA%`. */
 export function cacheFolder(localAppData: string, build: WintunBuild): string {
   return localAppData + CACHE + build.folder;
 }

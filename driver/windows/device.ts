@@ -1,4 +1,4 @@
-/** A Wintun adapter as a device: its session, its setup, its events, and the restart of a corrupt ring. */
+/** The device of Windows: a Wintun adapter with its current session, its configuration and its events. */
 
 import type {
   Device,
@@ -9,24 +9,24 @@ import type {
   PacketBatch,
   Waitable,
 } from "../../lib/core/mod.ts";
+import { setTimeout as delay } from "node:timers/promises";
 import { DeviceEvents } from "../events.ts";
 import type { CheckedDeviceOptions } from "../options.ts";
 import { type Adapter, closeAdapter, openAdapter } from "./adapter.ts";
 import { LinkMonitor } from "./link_monitor.ts";
 import { PoolAddresses } from "./pool_addresses.ts";
-import { delay, type Session, startFirstSession, startSession } from "./session.ts";
+import { type Session, startFirstSession, startSession } from "./session.ts";
 import { checkSupported, Setup } from "./setup.ts";
 import { awaitUnused } from "./waiter.ts";
 import { Win32, win32Error } from "./win32_error.ts";
 
 // Implementation
-/** Delay between attempts to start the session again (milliseconds). */
-const RESTART_AFTER = 100;
-const MAX_RESTARTS = 20;
-/** Time without a write after which Windows is nudged (milliseconds). */
+/** Delay between attempts to restart the session (milliseconds). */
+const RESTART_RETRY_AFTER = 100;
+const MAX_RESTART_ATTEMPTS = 20;
+/** Time without a write after which the device nudges Wintun (milliseconds). */
 const NUDGE_AFTER = 20;
 
-/** Parts of a {@linkcode WintunDevice}. */
 interface WintunParts {
   readonly adapter: Adapter;
   readonly session: Session;
@@ -36,33 +36,28 @@ interface WintunParts {
 }
 
 /**
- * A Wintun adapter with its session. Super-packets of up to 65,535 bytes pass to Windows whole.
+ * A Wintun adapter with a session. Windows accepts super-packets of up to 65,535 bytes but does not send any.
  *
- * Wintun 0.14.1 can miss the wakeup for a packet that is written just as its thread falls asleep; the packet then stays
- * in the ring until the next one is written. Therefore 20 ms after the last write the device _nudges_ Windows: it writes
- * a packet that is not IP. By then the thread sleeps, and this wakeup is not missed.
+ * Wintun 0.14.1 can miss the wakeup for a packet written just as the driver's thread falls asleep. The packet then stays
+ * in the ring until the next write. To bound this delay, the device _nudges_ Wintun 20 ms after the last write: it writes
+ * a packet that is not IP. By then the thread is asleep, so this wakeup is not missed.
  *
- * **Limits**: Windows does not signal room in a full ring, so writes are retried by time. A packet whose wakeup was
- * missed, and that no other packet follows, is 20 to 40 ms late.
+ * **Limits**: Wintun does not report when a full ring has room again, so writes are retried on a timer. If the wakeup
+ * for the last packet of a burst is missed, the packet is 20 to 40 ms late.
  */
 export class WintunDevice implements Device {
-  /** Name of the adapter. */
   readonly name: string;
-  /** False: partial checksums are completed here, and Windows sends neither these nor super-packets. */
+  /** False: Wintun's rings carry packets without metadata, so checksums must be complete. */
   readonly offload = false;
-  /** Always 0: a write puts the packet into the ring. */
+  /** Always 0: a written packet is in Wintun's ring. */
   readonly queued = 0;
-  /** Error that ended the device. */
   failure: Error | undefined;
-  /** One descriptor: {@linkcode WintunDevice.waitable}. */
   readonly waits: readonly EndWait[] = [this];
-  /** Restarts of the session after its ring was corrupt; Wintun 0.14.1 can overrun it. */
+  /** Number of sessions that were restarted because their ring was corrupt, which Wintun 0.14.1 can cause. */
   restarts = 0;
-  /** Nudges written; Windows counts each as a discarded packet, `statistics` does not. */
+  /** Number of nudges. Windows counts each as a discarded packet; `statistics` subtracts them. */
   nudges = 0;
-  /** Version of the running driver, such as `0.14`. */
-  readonly driverVersion: string | undefined;
-  /** Resolves when the adapter is removed, after `close`. */
+  /** After `close`, resolves when the adapter is closed, and rejects when a change cannot be undone. */
   closed: Promise<void> = Promise.resolve();
 
   readonly #parts: WintunParts;
@@ -73,47 +68,43 @@ export class WintunDevice implements Device {
   #host: EndHost | undefined;
   #closed = false;
   #addresses: PoolAddresses | undefined;
-  /** Packets written since the timer of the nudge was set. */
+  /** Packets written since the nudge timer was started. */
   #sent = 0;
-  #nudging: ReturnType<typeof setTimeout> | undefined;
+  #nudgeTimer: ReturnType<typeof setTimeout> | undefined;
 
-  /** Used by {@linkcode openWintunDevice}. */
+  /** For {@linkcode openWintunDevice}. */
   constructor(parts: WintunParts) {
     this.#parts = parts;
     this.#session = parts.session;
     this.name = parts.adapter.name;
     this.#mtu = parts.setup.mtu;
-    this.driverVersion = parts.adapter.driverVersion;
   }
 
-  /** MTU of the interface (bytes): that of IPv4, where the system has both IP versions. */
+  /** MTU for IPv4; for IPv6 on a system without IPv4. */
   get mtu(): number {
     return this.#mtu;
   }
 
-  /** Length of the packet that waits in the ring for a slot, or else the MTU (bytes). */
+  /** Length of the received packet that waits for a slot, otherwise the MTU (bytes). */
   get maxRead(): number {
     return this.#session?.waitingLength || this.#mtu;
   }
 
-  /** Event that Windows sets when packets have arrived. */
   get waitable(): Waitable | undefined {
     return this.#session?.readEvent;
   }
 
-  /** Attaches the device to its loop. */
   attach(host: EndHost): void {
     this.#host = host;
     this.#addresses = new PoolAddresses(host.pool);
     host.watch(this.#parts.monitor.waitable, () => this.#publishChanges());
   }
 
-  /** Reads packets until the ring is empty, the batch is full, or the pool is empty. */
   read(batch: PacketBatch): number {
     const session = this.#session;
     if (session === undefined) return 0;
     const count = session.read(batch, this.#host!, this.#addresses!);
-    // Other numbers are ERROR_NO_MORE_ITEMS, or left by another call: the ring is empty.
+    // Any other number means that the ring is empty: ERROR_NO_MORE_ITEMS, or one that an earlier call left.
     if (session.failed === Win32.ERROR_INVALID_DATA) {
       this.#host!.refuse(0, "corrupt ring");
       this.#restarting = this.#restart(session);
@@ -123,7 +114,7 @@ export class WintunDevice implements Device {
     return count;
   }
 
-  /** Writes packets until the ring is full; packets that Windows would silently discard are dropped with their reason. */
+  /** Drops packets that Windows would silently discard, so that they are counted with a reason. */
   write(batch: PacketBatch): number {
     const session = this.#session;
     if (session === undefined) return 0;
@@ -133,46 +124,45 @@ export class WintunDevice implements Device {
     }
     if (session.sent > 0) {
       this.#sent += session.sent;
-      if (this.#nudging === undefined) this.#nudgeLater();
+      if (this.#nudgeTimer === undefined) this.#startNudgeTimer();
     }
     batch.shift(count);
     return count;
   }
 
-  /** Events of the interface, from IP Helper. The link is down for a moment while a session restarts. */
+  /** Includes `down` and `up` when a session restarts. */
   events(): AsyncIterable<DeviceEvent> {
     return this.#events.listen();
   }
 
-  /** Counters of Windows; `txDropped` counts packets for which the ring had no room. */
+  /** `txDropped` includes the packets from Windows that found the ring full. */
   statistics(): DeviceStatistics | undefined {
     const statistics = this.#closed ? undefined : this.#parts.setup.statistics();
     return statistics && { ...statistics, rxDropped: Math.max(0, statistics.rxDropped - this.nudges) };
   }
 
-  /** Always `undefined`: Windows removes adapter, addresses and routes with the process. */
+  /** Always `undefined`: when the process ends, Windows removes the adapter with its addresses and routes. */
   rescue(): undefined {
   }
 
-  /** Undoes the setup and removes the adapter, which takes a moment: see {@linkcode WintunDevice.closed}. */
+  /** Undoes the configuration and closes the adapter, until {@linkcode WintunDevice.closed} resolves. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    clearTimeout(this.#nudging);
+    clearTimeout(this.#nudgeTimer);
     this.#events.end();
     const session = this.#session;
     this.#session = undefined;
     this.closed = this.#end(session);
-    // A rejection reaches those who await it, and does not end the process otherwise.
+    // Without a handler, a rejection would end the process.
     this.closed.catch(() => {});
   }
 
-  /** Calls {@linkcode WintunDevice.close}. */
   [Symbol.dispose](): void {
     this.close();
   }
 
-  /** Ends in this order: waits, routes, session, adapter. */
+  /** Closes the parts in the order that Windows needs: waits, configuration, session, adapter. */
   async #end(session: Session | undefined): Promise<void> {
     const { adapter, setup, monitor } = this.#parts;
     await this.#restarting;
@@ -193,17 +183,16 @@ export class WintunDevice implements Device {
     }
   }
 
-  /** Nudges Windows once nothing was written for a while. */
-  #nudgeLater(): void {
+  #startNudgeTimer(): void {
     this.#sent = 0;
-    this.#nudging = setTimeout(() => {
-      if (this.#sent > 0) return this.#nudgeLater();
-      this.#nudging = undefined;
+    this.#nudgeTimer = setTimeout(() => {
+      if (this.#sent > 0) return this.#startNudgeTimer();
+      this.#nudgeTimer = undefined;
       if (this.#session?.nudge()) this.nudges++;
     }, NUDGE_AFTER);
   }
 
-  /** Replaces a session by a new one; packets in its rings are lost. */
+  /** Replaces a session with a new one; the packets in its rings are lost. */
   async #restart(corrupt: Session): Promise<void> {
     const { adapter, capacity } = this.#parts;
     this.#session = undefined;
@@ -213,16 +202,16 @@ export class WintunDevice implements Device {
     for (let attempt = 1; !this.#closed; attempt++) {
       try {
         const session = await startSession("restart the session of", adapter, capacity);
-        // If closed meanwhile, `close` has not seen this session.
+        // `close` ran during the start and did not see this session.
         if (this.#closed) session.end(this.#host);
         else this.#session = session;
         break;
       } catch (error) {
-        if (attempt === MAX_RESTARTS) {
+        if (attempt === MAX_RESTART_ATTEMPTS) {
           this.#fail(error as Error);
           break;
         }
-        await delay(RESTART_AFTER);
+        await delay(RESTART_RETRY_AFTER);
       }
     }
     this.#restarting = undefined;
@@ -241,7 +230,7 @@ export class WintunDevice implements Device {
   }
 }
 
-/** Creates or opens an adapter, starts its session and configures it. A failure undoes all of it. */
+/** Creates or opens an adapter, starts a session and configures the interface. Undoes everything when a step fails. */
 export async function openWintunDevice(options: CheckedDeviceOptions): Promise<WintunDevice> {
   checkSupported(options);
   const capacity = options.ringCapacity;

@@ -1,4 +1,4 @@
-/** Checks of `warren doctor` on Windows. */
+/** Checks that `warren doctor` makes on Windows. */
 
 import { errorMessage } from "../error.ts";
 import { type Check, check, checkLibrary } from "../check.ts";
@@ -6,7 +6,7 @@ import { iphlpapi } from "./iphlpapi.ts";
 import { ADMINISTRATOR_REMEDY, isAdministrator } from "./shell32.ts";
 import { findWintun } from "./wintun.ts";
 
-/** Runs the checks. A crash leaves nothing to repair: see `setup.ts`. */
+/** Runs the checks. None repairs anything, because a crash leaves nothing behind that matters (see `setup.ts`). */
 export async function examine(): Promise<Check[]> {
   return [
     ...await check("wintun.dll", checkWintun),
@@ -15,7 +15,7 @@ export async function examine(): Promise<Check[]> {
   ];
 }
 
-/** Checks the DLL without loading it, which would remove adapters of other products. */
+/** Reads the DLL but does not load it, which would remove other products' adapters. */
 function checkWintun(): Check[] {
   const name = "wintun.dll";
   try {

@@ -1,10 +1,10 @@
-/** iphlpapi.dll (IP Helper): its symbol table, opened on first use, and its structures as offset tables. */
+/** iphlpapi.dll (IP Helper): symbol table, and offsets of its structures. */
 
 import { libraryError } from "../ffi.ts";
 import { environment } from "./kernel32.ts";
 import { checkMachine, checkNamedHash, loadError, openNamed, sha256Of, systemLibrary } from "./library.ts";
 
-// Every function returns its error number (NETIO_STATUS); GetLastError is not used.
+// Functions return their error number (NETIO_STATUS) and leave GetLastError() alone.
 const SYMBOLS = {
   // void InitializeUnicastIpAddressEntry(MIB_UNICASTIPADDRESS_ROW *Row);
   InitializeUnicastIpAddressEntry: { parameters: ["buffer"], result: "void" },
@@ -38,7 +38,7 @@ const SYMBOLS = {
   // NETIO_STATUS ConvertInterfaceLuidToIndex(const NET_LUID *InterfaceLuid, NET_IFINDEX *InterfaceIndex);
   ConvertInterfaceLuidToIndex: { parameters: ["buffer", "buffer"], result: "u32", optional: true },
   // NETIO_STATUS SetInterfaceDnsSettings(GUID Interface, const DNS_INTERFACE_SETTINGS *Settings);
-  // A GUID passed by value is a hidden pointer on x64 and two registers on arm64; declared as a struct, FFI handles both.
+  // The GUID is a struct of two words because it is passed by value: as a hidden pointer on x64, in registers on arm64.
   SetInterfaceDnsSettings: {
     parameters: [{ struct: ["u64", "u64"] }, "buffer"],
     result: "u32",
@@ -46,53 +46,33 @@ const SYMBOLS = {
   },
 } as const satisfies Deno.ForeignLibraryInterface;
 
-// Specification: little-endian; same offsets on x64 and arm64.
-/** ws2def.h: AF_UNSPEC, for both IP versions. */
-export const ANY_FAMILY = 0;
-/** ws2def.h, ws2ipdef.h: ADDRESS_FAMILY. */
+// Specification: the tables hold the fields in use. Fields are little-endian, at the same offsets on x64 and arm64.
+/** ws2def.h: both IP versions. */
+export const AF_UNSPEC = 0;
+/** ws2def.h: ADDRESS_FAMILY. */
 export const Family = { Ipv4: 2, Ipv6: 23 } as const;
-/** One of {@linkcode Family}'s values. */
+/** A value of {@linkcode Family}. */
 export type Family = typeof Family[keyof typeof Family];
 
-/**
- * ws2ipdef.h: `union SOCKADDR_INET { SOCKADDR_IN Ipv4; SOCKADDR_IN6 Ipv6; ADDRESS_FAMILY si_family; }`;
- * SOCKADDR_IN { u16 family; u16 port; u8 address[4] }, SOCKADDR_IN6 { u16; u16; u32 flow; u8 address[16]; u32 scope }.
- * Ports are big-endian.
- */
-export const SockaddrInet = {
-  Family: 0,
-  Port: 2,
-  Ipv4Address: 4,
-  Ipv6Flow: 4,
-  Ipv6Address: 8,
-  Ipv6Scope: 24,
-  Size: 28,
-} as const;
-
-/** netioapi.h: `struct IP_ADDRESS_PREFIX { SOCKADDR_INET Prefix; UINT8 PrefixLength; }` */
-export const IpAddressPrefix = { Prefix: 0, PrefixLength: 28, Size: 32 } as const;
+/** ws2ipdef.h: `union SOCKADDR_INET`, a SOCKADDR_IN or SOCKADDR_IN6. Port and address are big-endian. */
+export const SockaddrInet = { Family: 0, Port: 2, Ipv4Address: 4, Ipv6Address: 8, Size: 28 } as const;
 
 /** netioapi.h: `struct MIB_UNICASTIPADDRESS_ROW` */
 export const UnicastRow = {
   Address: 0,
   InterfaceLuid: 32,
-  InterfaceIndex: 40,
   PrefixOrigin: 44,
   SuffixOrigin: 48,
   ValidLifetime: 52,
   PreferredLifetime: 56,
   OnLinkPrefixLength: 60,
-  SkipAsSource: 61,
   DadState: 64,
-  ScopeId: 68,
-  CreationTimeStamp: 72,
   Size: 80,
 } as const;
 
 /** netioapi.h: `struct MIB_IPFORWARD_ROW2` */
 export const ForwardRow = {
   InterfaceLuid: 0,
-  InterfaceIndex: 8,
   DestinationPrefix: 12,
   DestinationPrefixLength: 40,
   NextHop: 44,
@@ -105,16 +85,13 @@ export const ForwardRow = {
   AutoconfigureAddress: 93,
   Publish: 94,
   Immortal: 95,
-  Age: 96,
-  Origin: 100,
   Size: 104,
 } as const;
 
-/** netioapi.h: `struct MIB_IPINTERFACE_ROW`; only the fields in use. */
+/** netioapi.h: `struct MIB_IPINTERFACE_ROW` */
 export const InterfaceRow = {
   Family: 0,
   InterfaceLuid: 8,
-  InterfaceIndex: 16,
   UseAutomaticMetric: 44,
   ManagedAddressConfigurationSupported: 46,
   OtherStatefulConfigurationSupported: 47,
@@ -124,16 +101,12 @@ export const InterfaceRow = {
   Metric: 148,
   NlMtu: 152,
   Connected: 156,
-  DisableDefaultRoutes: 166,
   Size: 168,
 } as const;
 
-/** netioapi.h: `struct MIB_IF_ROW2`; only the fields in use. Counters are u64. */
+/** netioapi.h: `struct MIB_IF_ROW2`; the counters have 64 bits. */
 export const IfRow = {
   InterfaceLuid: 0,
-  InterfaceIndex: 8,
-  InterfaceGuid: 12,
-  Mtu: 1124,
   InOctets: 1208,
   InUcastPkts: 1216,
   InNUcastPkts: 1224,
@@ -147,21 +120,8 @@ export const IfRow = {
   Size: 1352,
 } as const;
 
-/** netioapi.h: `struct DNS_INTERFACE_SETTINGS`, version 1; strings are pointers. */
-export const DnsSettings = {
-  Version: 0,
-  Flags: 8,
-  Domain: 16,
-  NameServer: 24,
-  SearchList: 32,
-  RegistrationEnabled: 40,
-  RegisterAdapterName: 44,
-  EnableLlmnr: 48,
-  QueryAdapterName: 52,
-  ProfileNameServer: 56,
-  Size: 64,
-} as const;
-
+/** netioapi.h: `struct DNS_INTERFACE_SETTINGS`, version 1; `NameServer` is a PWSTR. */
+export const DnsSettings = { Version: 0, Flags: 8, NameServer: 24, Size: 64 } as const;
 /** netioapi.h: DNS_INTERFACE_SETTINGS_VERSION1. */
 export const DNS_INTERFACE_SETTINGS_VERSION1 = 1;
 /** netioapi.h: DNS_SETTING_IPV6, DNS_SETTING_NAMESERVER. */
@@ -170,16 +130,16 @@ export const DnsSetting = { Ipv6: 1, NameServer: 2 } as const;
 export const DAD_STATE_PREFERRED = 4;
 /** nldef.h: NL_ROUTER_DISCOVERY_BEHAVIOR RouterDiscoveryDisabled. */
 export const ROUTER_DISCOVERY_DISABLED = 0;
-/** nldef.h: NL_ROUTE_PROTOCOL MIB_IPPROTO_NETMGMT, a static route. */
+/** nldef.h: NL_ROUTE_PROTOCOL MIB_IPPROTO_NETMGMT, for static routes. */
 export const IPPROTO_NETMGMT = 3;
-/** Infinite lifetime (seconds). */
+/** netioapi.h: lifetime of an address that never expires (seconds). */
 export const INFINITE_LIFETIME = 0xffff_ffff;
 
 // Implementation
-/** Environment variable with the path of another library, for tests: Wine's lacks most of these functions. */
+/** Environment variable with the path of a replacement for tests under Wine, whose own DLL lacks most functions. */
 const VARIABLE = "WARREN_IPHLPAPI";
 
-/** Functions of iphlpapi.dll that Warren calls. */
+/** Functions of iphlpapi.dll. */
 export type Iphlpapi = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
 let opened: Iphlpapi | undefined;
@@ -187,7 +147,7 @@ let opened: Iphlpapi | undefined;
 function load(): Iphlpapi {
   const named = environment(VARIABLE);
   if (named === undefined) return open(systemLibrary("iphlpapi.dll"));
-  // Kept open, and loaded by its final path, so that the file that was hashed is the one that runs.
+  // While it is open, nobody can replace the checked file before it is loaded.
   using file = openNamed(VARIABLE, named);
   const remedy = `unset ${VARIABLE}`;
   checkMachine(named, file.bytes, remedy);
@@ -210,7 +170,7 @@ function open(path: string): Iphlpapi {
  * Returns the functions of iphlpapi.dll, opened on the first call.
  *
  * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
- * @throws {Deno.errors.NotSupported} when the library lacks one of them.
+ * @throws {Deno.errors.NotSupported} when the DLL cannot be loaded or lacks a function, or is a refused replacement.
  */
 export function iphlpapi(): Iphlpapi {
   return opened ??= load();

@@ -1,10 +1,10 @@
-/** kernel32.dll: its symbol table, opened on first use; strings, environment variables and files. */
+/** kernel32.dll: symbol table, and functions for strings, environment variables and files. */
 
 import { libraryError, requestFfi } from "../ffi.ts";
 import { Win32, win32Error } from "./win32_error.ts";
 
-// HANDLE, SIZE_T and pointers have 64 bits on the systems that Deno runs on, DWORD and BOOL 32. Of a HANDLE only 32 bits
-// are significant, so a number can hold it; as a parameter it is declared with 64 bits.
+// HANDLE, SIZE_T and pointers have 64 bits, DWORD and BOOL have 32. Only 32 bits of a HANDLE are significant, so results
+// are declared u32, which is a number in JavaScript; parameters are declared with all 64 bits.
 const SYMBOLS = {
   // DWORD GetLastError(void);
   GetLastError: { parameters: [], result: "u32" },
@@ -58,24 +58,24 @@ const GENERIC_READ = 0x8000_0000;
 const FILE_SHARE_READ = 1;
 const OPEN_EXISTING = 3;
 const FILE_ATTRIBUTE_NORMAL = 0x80;
-/** (HANDLE)-1, as its low 32 bits. */
+/** Low 32 bits of (HANDLE)-1. */
 const INVALID_HANDLE_VALUE = -1;
 /** Maximum length of a path or an environment variable (WCHARs). */
 const MAX_TEXT_LENGTH = 32_768;
-/** minwindef.h: maximum length of a path without the prefix `\\?\` (WCHARs). */
+/** minwindef.h: size of a path without the prefix `\\?\`, including the terminating zero (WCHARs). */
 export const MAX_PATH = 260;
 
 // Implementation
-/** Maximum size of a file to read (bytes); libraries are smaller. */
+/** Maximum size of a file (bytes), larger than any DLL to check. */
 const MAX_FILE_LENGTH = 64 * 1024 * 1024;
 
-/** Functions of kernel32.dll that Warren calls. */
+/** Functions of kernel32.dll. */
 export type Kernel32 = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
 let opened: Kernel32 | undefined;
 
 function load(): Kernel32 {
-  // The first library opened on Windows: it is needed to find the others.
+  // The permission is requested here only, because other DLLs are found through this one.
   requestFfi("kernel32.dll");
   try {
     return Deno.dlopen("kernel32.dll", SYMBOLS).symbols;
@@ -94,7 +94,7 @@ export function kernel32(): Kernel32 {
   return opened ??= load();
 }
 
-/** Converts text to a zero-terminated string in UTF-16LE. */
+/** Converts text to a zero-terminated UTF-16 string. */
 export function wideString(text: string): Uint16Array<ArrayBuffer> {
   return Uint16Array.from({ length: text.length + 1 }, (_, i) => i < text.length ? text.charCodeAt(i) : 0);
 }
@@ -107,27 +107,27 @@ export function fromWide(units: Uint16Array): string {
   return text;
 }
 
-/** Returns an environment variable without `--allow-env`; `undefined` when it is not set or empty. */
+/** Returns an environment variable, or `undefined` if it is not set or empty. Needs no `--allow-env`. */
 export function environment(name: string): string | undefined {
   const units = new Uint16Array(MAX_TEXT_LENGTH);
   const length = kernel32().GetEnvironmentVariableW(wideString(name), units, units.length);
   return length === 0 || length >= units.length ? undefined : fromWide(units.subarray(0, length));
 }
 
-/** Returns the path of the running program without `--allow-read`. */
+/** Returns the path of the running program. Needs no `--allow-read`. */
 export function programPath(): string {
   const units = new Uint16Array(MAX_TEXT_LENGTH);
   const length = kernel32().GetModuleFileNameW(0n, units, units.length);
   return fromWide(units.subarray(0, length));
 }
 
-/** Keeps a loaded library until the process ends; Deno would unload it a moment earlier. */
+/** Keeps a loaded DLL until the process has ended: Deno unloads its libraries earlier, while threads may run in them. */
 export function pinLibrary(path: string): void {
   const module = new BigUint64Array(1);
   kernel32().GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_PIN, wideString(path), module);
 }
 
-/** Returns the address of a function of kernel32.dll, for Windows to call; 0 when there is none of this name. */
+/** Returns the address of a function of kernel32.dll, to be passed to Windows as a callback. */
 export function functionAddress(name: string): bigint {
   const module = new BigUint64Array(1);
   const { GetModuleHandleExW, GetProcAddress } = kernel32();
@@ -135,24 +135,24 @@ export function functionAddress(name: string): bigint {
   return GetProcAddress(module[0]!, new TextEncoder().encode(`${name}\0`));
 }
 
-/** Contents of an open file. Until it is disposed of, no process can write, replace or delete the file. */
+/** A file that no process can write, replace or delete until it is disposed of. */
 export interface HeldFile extends Disposable {
   /** Contents. */
   readonly bytes: Uint8Array<ArrayBuffer>;
-  /** Final path, free of links. */
+  /** Path without symbolic links. */
   readonly path: string;
 }
 
-/** Removes the prefix `\\?\` from a short path: Windows knows libraries by the plain path. */
+/** Removes the prefix `\\?\`, which long paths need: Windows identifies a loaded DLL by its path without it. */
 function plainPath(path: string): string {
   if (path.length > MAX_PATH) return path;
   return path.replace(/^\\\\\?\\UNC\\/, "\\\\").replace(/^\\\\\?\\(?=[a-z]:\\)/i, "");
 }
 
 /**
- * Reads a file without `--allow-read` and keeps it open.
+ * Reads a file and keeps it open. Needs no `--allow-read`.
  *
- * @throws {Deno.errors.NotFound} when it does not exist; otherwise as {@linkcode win32Error}.
+ * @throws {Error} when a call fails: see {@linkcode win32Error}; `Deno.errors.NotFound` when there is no such file.
  */
 export function openFile(path: string): HeldFile {
   const { CreateFileW, GetFileSizeEx, GetFinalPathNameByHandleW, ReadFile, CloseHandle, GetLastError } =

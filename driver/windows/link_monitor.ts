@@ -1,34 +1,34 @@
 /**
- * Changes of one interface: link up or down, MTU.
+ * Reports when an interface goes up or down or its MTU changes.
  *
- *     IP Helper, on a thread of Windows ─► SetEvent ─► event ─► wait of the loop ─► drain() compares
+ *     change of any interface ─► IP Helper's thread: SetEvent(event) ─► the loop's wait ends ─► drain() reads the row
  *
- * IP Helper calls back on its own threads, for every interface of the machine. A callback in TypeScript would make that
- * thread wait for this one, and CancelMibChangeNotify2, which waits for running callbacks, could deadlock. So the
- * callback is SetEvent itself, and its context is an event. It is called with more parameters than it has and its
- * result is ignored, which is harmless on x64 and arm64: further parameters are in registers that it does not read.
+ * IP Helper's callback is SetEvent itself, with the event as the context. A callback in TypeScript could deadlock: IP
+ * Helper's thread would wait for the script's thread, while that one waits in CancelMibChangeNotify2 for all callbacks to
+ * return. IP Helper passes more arguments than SetEvent has parameters and ignores the result. On x64 and arm64 this is
+ * harmless, because the extra arguments are in registers that SetEvent does not read.
  */
 
 import type { DeviceEvent, Waitable } from "../../lib/core/mod.ts";
-import { ANY_FAMILY, Family, InterfaceRow, iphlpapi } from "./iphlpapi.ts";
+import { AF_UNSPEC, Family, InterfaceRow, iphlpapi } from "./iphlpapi.ts";
 import { functionAddress, kernel32 } from "./kernel32.ts";
 import { interfaceRow, type Row, viewOf } from "./rows.ts";
 import { awaitUnused } from "./waiter.ts";
 import { Win32, win32Error } from "./win32_error.ts";
 
-/** State of the interface. */
+/** Reported state of an interface. */
 interface Link {
   readonly up: boolean;
   readonly mtu: number;
 }
 
-/** Changes of one interface since it was opened. A change that is reverted before the next `drain` is not reported. */
+/** Subscription to the changes of one interface. A change that is reverted before the next `drain` is not reported. */
 export class LinkMonitor {
-  /** Event that is set after any change of an interface. */
+  /** Event that is set when any interface of the machine changes. */
   readonly waitable: Waitable;
   readonly #iphlpapi = iphlpapi();
   readonly #kernel32 = kernel32();
-  /** One row per IP version, in the order in which they are tried: a system may lack one. */
+  /** MIB_IPINTERFACE_ROWs for IPv4 and IPv6. The first that exists is used: a system may lack one IP version. */
   readonly #rows: readonly Row[];
   readonly #notification = new BigUint64Array(1);
   #link: Link;
@@ -37,7 +37,7 @@ export class LinkMonitor {
   /**
    * Subscribes to changes of an interface.
    *
-   * @throws {DriverError} when Windows refuses.
+   * @throws {DriverError} when the event cannot be created or IP Helper refuses the subscription.
    */
   constructor(name: string, luid: bigint) {
     const { CreateEventW, CloseHandle, GetLastError } = this.#kernel32;
@@ -49,7 +49,7 @@ export class LinkMonitor {
     if (this.waitable === 0) throw win32Error(`watch "${name}"`, "CreateEventW", GetLastError());
     const event = BigInt(this.waitable);
     const setEvent = functionAddress("SetEvent");
-    const failed = NotifyIpInterfaceChange(ANY_FAMILY, setEvent, event, 0, this.#notification);
+    const failed = NotifyIpInterfaceChange(AF_UNSPEC, setEvent, event, 0, this.#notification);
     if (failed !== Win32.NO_ERROR) {
       CloseHandle(event);
       throw win32Error(`watch "${name}"`, "NotifyIpInterfaceChange", failed);
@@ -57,10 +57,10 @@ export class LinkMonitor {
     this.#link = this.#read() ?? { up: true, mtu: 0 };
   }
 
-  /** Returns the changes since the last call, often none: the event also covers other interfaces. Does not wait. */
+  /** Returns the changes since the last call: often none, because the event is also set for other interfaces. */
   drain(): DeviceEvent[] {
     const events: DeviceEvent[] = [];
-    // Without a row the interface is gone, which the session reports as well.
+    // Without a row the interface is gone, which the session reports as its failure.
     const { up, mtu } = this.#closed ? this.#link : this.#read() ?? this.#link;
     if (mtu !== this.#link.mtu) events.push({ kind: "mtu", mtu });
     if (up !== this.#link.up) events.push({ kind: up ? "up" : "down", mtu });
@@ -68,11 +68,11 @@ export class LinkMonitor {
     return events;
   }
 
-  /** Unsubscribes and closes the event; resolves when no wait holds it. Further calls do nothing. */
+  /** Ends the subscription; resolves when the event is closed. Further calls do nothing. */
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    // Waits for running callbacks; SetEvent returns at once.
+    // Blocks until running callbacks have returned, which SetEvent does at once.
     this.#iphlpapi.CancelMibChangeNotify2(this.#notification[0]!);
     await awaitUnused(this.waitable);
     this.#kernel32.CloseHandle(BigInt(this.waitable));

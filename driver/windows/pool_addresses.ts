@@ -1,18 +1,18 @@
-/** Addresses of a pool's packets as bigint, cached so that none is allocated per packet. */
+/** Memory addresses of a pool's packets as bigint, cached so that none is allocated per packet. */
 
 import { HEADROOM, type Packet, type PacketPool } from "../../lib/core/mod.ts";
 import { addressOf } from "../native_memory.ts";
 
-/** Addresses of the packets of a pool. */
+/** Memory addresses of the packets of one pool. */
 export class PoolAddresses {
   readonly #base: number;
-  /** By slot: address of a packet at its initial offset. */
+  /** Address of each slot's packet at its initial offset. */
   readonly #fresh: readonly bigint[];
-  /** By slot: last other offset, which is likely to occur again, with its address in `#moved`. */
+  /** Most recent other offset of each slot's packet, which is likely to occur again; its address is in `#moved`. */
   readonly #offsets: Float64Array;
   readonly #moved: bigint[];
 
-  /** Computes the addresses; the pool's memory does not move. */
+  /** Computes the addresses once: a pool's memory never moves. */
   constructor(pool: PacketPool) {
     this.#base = addressOf(pool.bytes);
     this.#fresh = pool.packets.map(({ slotStart }) => BigInt(this.#base + slotStart + HEADROOM));

@@ -1,4 +1,4 @@
-/** Rows of IP Helper as bytes: addresses, routes, interfaces and DNS settings. */
+/** Creates IP Helper's structures (rows) for addresses, routes, interfaces and DNS settings. */
 
 import type { Address, Prefix } from "../../lib/wire/address.ts";
 import {
@@ -22,17 +22,17 @@ export type Row = Uint8Array<ArrayBuffer>;
 /** A function that sets a row's defaults, such as `InitializeUnicastIpAddressEntry`. */
 export type Initialize = (row: Row) => void;
 
-/** Returns Windows' number of an address family. */
+/** Returns the ADDRESS_FAMILY of an address. */
 export function familyOf(address: Address): Family {
   return address.family === 4 ? Family.Ipv4 : Family.Ipv6;
 }
 
-/** Returns a view of a row; its numbers are little-endian. */
+/** Returns a view of a row. */
 export function viewOf(row: Row): DataView<ArrayBuffer> {
   return new DataView(row.buffer, row.byteOffset, row.byteLength);
 }
 
-/** Writes a SOCKADDR_INET; without an address, the unspecified address of the family. */
+/** Writes a SOCKADDR_INET; `address` is all zeros by default. */
 export function writeSockaddr(row: Row, offset: number, family: Family, address?: Address, port = 0): void {
   const view = viewOf(row);
   row.fill(0, offset, offset + SockaddrInet.Size);
@@ -45,7 +45,7 @@ export function writeSockaddr(row: Row, offset: number, family: Family, address?
   );
 }
 
-/** Returns a MIB_UNICASTIPADDRESS_ROW of an address that is usable at once, without duplicate address detection. */
+/** Creates a MIB_UNICASTIPADDRESS_ROW; the address is usable at once, without duplicate address detection. */
 export function unicastRow(luid: bigint, prefix: Prefix, initialize: Initialize): Row {
   const row = new Uint8Array(UnicastRow.Size);
   initialize(row);
@@ -59,7 +59,7 @@ export function unicastRow(luid: bigint, prefix: Prefix, initialize: Initialize)
   return row;
 }
 
-/** Returns a MIB_IPFORWARD_ROW2 of a static route; without a next hop, the prefix is on-link. */
+/** Creates a MIB_IPFORWARD_ROW2 for a static route; without a next hop, the prefix is on-link. */
 export function forwardRow(
   luid: bigint,
   to: Prefix,
@@ -76,14 +76,14 @@ export function forwardRow(
   writeSockaddr(row, ForwardRow.DestinationPrefix, family, to.network);
   view.setUint8(ForwardRow.DestinationPrefixLength, to.length);
   writeSockaddr(row, ForwardRow.NextHop, family, via);
-  // The default is longer than any prefix, which Windows may refuse.
+  // InitializeIpForwardEntry sets 255, which Windows may refuse.
   view.setUint8(ForwardRow.SitePrefixLength, 0);
   view.setUint32(ForwardRow.Metric, metric, true);
   view.setInt32(ForwardRow.Protocol, IPPROTO_NETMGMT, true);
   return row;
 }
 
-/** Returns a MIB_IPINTERFACE_ROW with its look-up keys. */
+/** Creates a MIB_IPINTERFACE_ROW that contains only its look-up keys. */
 export function interfaceRow(luid: bigint, family: Family, initialize: Initialize): Row {
   const row = new Uint8Array(InterfaceRow.Size);
   initialize(row);
@@ -92,7 +92,7 @@ export function interfaceRow(luid: bigint, family: Family, initialize: Initializ
   return row;
 }
 
-/** Returns a MIB_IF_ROW2 with its look-up key. */
+/** Creates a MIB_IF_ROW2 that contains only its look-up key. */
 export function ifRow(luid: bigint): Row {
   const row = new Uint8Array(IfRow.Size);
   viewOf(row).setBigUint64(IfRow.InterfaceLuid, luid, true);
@@ -100,8 +100,8 @@ export function ifRow(luid: bigint): Row {
 }
 
 /**
- * Returns DNS_INTERFACE_SETTINGS with these DNS servers. `servers` is the address of their list, a zero-terminated
- * string in UTF-16; an empty one removes all servers.
+ * Creates a DNS_INTERFACE_SETTINGS that sets the DNS servers of one IP version. `servers` is the memory address of a
+ * wide string with comma-separated IP addresses; an empty string removes all servers.
  */
 export function dnsSettings(family: Family, servers: bigint): Row {
   const row = new Uint8Array(DnsSettings.Size);

@@ -1,9 +1,9 @@
 /**
- * A Wintun session: the two rings of an adapter, from start to end. Each packet is copied once.
+ * A Wintun session: reads and writes packets in the two rings that an adapter shares with the driver.
  *
- *     read:  ReceivePacket ─► copy into a slot ─► ReleaseReceivePacket, at once and in order
- *     write: AllocateSendPacket ─► copy out of the slot ─► SendPacket, always: an allocation that is never sent
- *            would block all later ones
+ *     read:  WintunReceivePacket ──────► copy into a slot ───► WintunReleaseReceivePacket, in the same order
+ *     write: WintunAllocateSendPacket ─► copy from the slot ─► WintunSendPacket, for every allocated packet:
+ *                                                              later packets wait for earlier ones
  */
 
 import {
@@ -14,56 +14,57 @@ import {
   type Waitable,
 } from "../../lib/core/mod.ts";
 import { DriverError } from "../error.ts";
+import { setTimeout as delay } from "node:timers/promises";
 import { addressOf } from "../native_memory.ts";
 import { type Adapter, wintunError } from "./adapter.ts";
 import { kernel32 } from "./kernel32.ts";
 import type { PoolAddresses } from "./pool_addresses.ts";
-import { fromHresult, Win32 } from "./win32_error.ts";
-import { codeOf, collectErrors, wintun } from "./wintun.ts";
+import { Win32 } from "./win32_error.ts";
+import { collectErrors, loggedError, wintun } from "./wintun.ts";
 
 // Specification
-/** Minimum header lengths: RFC 791 section 3.1, RFC 8200 section 3. */
+/** Minimum header lengths (bytes; RFC 791 section 3.1, RFC 8200 section 3). */
 const MIN_IPV4_LENGTH = 20;
 const MIN_IPV6_LENGTH = 40;
 
 // Implementation
-/** Time for which a ring may be full before packets for it are dropped (milliseconds). */
+/** Time after which packets for a full ring are dropped (milliseconds). */
 const FULL_RING_TIMEOUT = 250;
-/** Delay before the second attempt at a first session, which an adapter that is coming up may refuse (milliseconds). */
+/** Delay before the second attempt (milliseconds): an adapter that is coming up may refuse the first. */
 const START_RETRY_AFTER = 1000;
-/** Not an IP packet: Windows counts it as discarded and does not deliver it. */
+/** A packet that Windows discards, because its IP version is 0. */
 const NUDGE = new Uint8Array(MIN_IPV4_LENGTH);
-/** Lengths as bigint for the size_t of RtlMoveMemory: each is created once, not per packet. */
+/** Lengths as bigint for RtlMoveMemory, cached so that none is allocated per packet. */
 const LENGTHS: bigint[] = [];
 
 function length64(length: number): bigint {
   return LENGTHS[length] ??= BigInt(length);
 }
 
-/** The rings of an adapter that is up. */
+/** A session of an adapter, which is up until the session ends. */
 export class Session {
-  /** Event that Windows sets when packets have arrived. */
+  /** Event that Wintun sets when packets have arrived. */
   readonly readEvent: Waitable;
-  /** Error number that stopped the last `read` or `write`; other causes leave it 0. */
+  /** Number of the Wintun error that stopped the last `read` or `write`, otherwise 0. */
   failed = 0;
-  /** Packets that the last `write` put into the ring. */
+  /** Number of packets that the last `write` put into the ring. */
   sent = 0;
   readonly #wintun = wintun();
   readonly #kernel32 = kernel32();
   readonly #handle: Deno.PointerObject;
   readonly #size = new Uint32Array(1);
-  /** A received packet that waits for a slot and is not released; its length is in `#size`. */
+  /** Address of a received packet that waits for a slot, with its length in `#size`; 0 if there is none. */
   #waiting = 0n;
-  /** Time at which the write ring became full; 0 while it has room. */
+  /** Time at which the send ring became full; 0 while it has room. */
   #fullSince = 0;
 
-  /** Takes over a handle of WintunStartSession. */
+  /** Takes ownership of a WINTUN_SESSION_HANDLE. */
   constructor(handle: Deno.PointerObject) {
     this.#handle = handle;
     this.readEvent = this.#wintun.WintunGetReadWaitEvent(handle);
   }
 
-  /** Length of the packet that waits for a slot; 0 if there is none. */
+  /** Length of the received packet that waits for a slot; 0 if there is none. */
   get waitingLength(): number {
     return this.#waiting === 0n ? 0 : this.#size[0]!;
   }
@@ -101,7 +102,7 @@ export class Session {
       const packet = pool.take(length);
       if (packet === undefined) {
         this.#waiting = source;
-        // The wait reset the event; the next one must return as soon as there are slots again.
+        // The wait reset the event, and Wintun may not set it again for packets already in the ring.
         SetEvent(BigInt(this.readEvent));
         break;
       }
@@ -111,15 +112,12 @@ export class Session {
       batch.push(packet);
       count++;
     }
-    // Empty packets alone must not look like an empty ring.
+    // A read that found only empty packets returns 0, which would otherwise mean an empty ring.
     if (refused > 0) host.wake();
     return count;
   }
 
-  /**
-   * Writes packets until the ring is full; returns the number taken off the batch. Packets that Windows would silently
-   * discard are dropped with their reason.
-   */
+  /** Writes or drops packets until the ring is full; returns the number of both. The caller shifts the batch. */
   write({ packets, length }: PacketBatch, host: EndHost, addresses: PoolAddresses): number {
     const { WintunAllocateSendPacket, WintunSendPacket } = this.#wintun;
     const { RtlMoveMemory, GetLastError } = this.#kernel32;
@@ -142,7 +140,7 @@ export class Session {
         host.finish(packet, "ring full");
         continue;
       }
-      // Nothing may fail between here and SendPacket.
+      // Nothing may throw before WintunSendPacket.
       RtlMoveMemory(target, addresses.of(packet), length64(packet.length));
       WintunSendPacket(handle, target);
       packet.pool.give(packet);
@@ -153,7 +151,7 @@ export class Session {
     return count;
   }
 
-  /** Writes the packet that wakes Windows' thread; returns false if the ring is full, and the thread awake. */
+  /** Writes a packet that only wakes the driver's thread. Returns false if the ring is full: the thread is then awake. */
   nudge(): boolean {
     const target = this.#wintun.WintunAllocateSendPacket(this.#handle, NUDGE.length);
     if (target === 0n) return false;
@@ -162,7 +160,7 @@ export class Session {
     return true;
   }
 
-  /** Ends the session; packets in its rings are lost. No wait may hold its event any more. */
+  /** Ends the session; the packets in its rings are lost. No wait may include `readEvent`. */
   end(host: EndHost | undefined): void {
     if (this.#waiting !== 0n) {
       this.#wintun.WintunReleaseReceivePacket(this.#handle, this.#waiting);
@@ -172,7 +170,7 @@ export class Session {
     this.#wintun.WintunEndSession(this.#handle);
   }
 
-  /** True if the full ring has taken nothing for so long that packets are dropped. */
+  /** Called when the ring is full; returns true if it has been full for the whole timeout. */
   #isStuck(sent: number): boolean {
     const now = performance.now();
     if (sent > 0 || this.#fullSince === 0) this.#fullSince = now;
@@ -180,7 +178,7 @@ export class Session {
   }
 }
 
-/** Drop reason of a packet that Windows would not accept. */
+/** Returns the drop reason of a packet that Windows would discard. */
 function dropReason(packet: Packet): string | undefined {
   const { length } = packet;
   if (length > LARGE_ROOM) return "longer than 65535 bytes";
@@ -194,20 +192,20 @@ function dropReason(packet: Packet): string | undefined {
   }
 }
 
-/** Starts a session, which brings the link up. */
+/** Starts a session, which brings the link up. @throws {Error} when Wintun fails: see {@linkcode wintunError}. */
 export function startSession(verb: string, adapter: Adapter, capacity: number): Promise<Session> {
   return collectErrors((errors) => {
     const handle = wintun().WintunStartSession(adapter.handle, capacity);
     const failed = handle === null ? kernel32().GetLastError() : 0;
     if (handle === null) {
-      const code = fromHresult(codeOf(errors) ?? failed);
+      const code = loggedError(errors) ?? failed;
       throw wintunError(`${verb} "${adapter.name}"`, `WintunStartSession of ${capacity} bytes`, code, errors);
     }
     return Promise.resolve(new Session(handle));
   });
 }
 
-/** Starts the first session of an adapter, with a second attempt after a moment. */
+/** Starts the first session of an adapter, in up to two attempts. */
 export async function startFirstSession(adapter: Adapter, capacity: number): Promise<Session> {
   try {
     return await startSession("open device", adapter, capacity);
@@ -217,9 +215,4 @@ export async function startFirstSession(adapter: Adapter, capacity: number): Pro
     await delay(START_RETRY_AFTER);
     return await startSession("open device", adapter, capacity);
   }
-}
-
-/** Resolves after so many milliseconds. */
-export function delay(milliseconds: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }

@@ -1,12 +1,13 @@
 /**
- * Configuration of an adapter, and its undo.
+ * Configures an adapter's interface through IP Helper, and undoes the changes.
  *
- * All changes end with the adapter, which Windows removes with the process. A crash leaves only the DNS servers, which
- * Windows stores by the adapter's GUID and each start replaces. Close still undoes every change, newest first, because
- * Windows handles the removal of an interface with routes badly. On an existing adapter the earlier settings are
- * restored, except that its DNS servers are cleared.
+ * When the process ends, Windows removes an adapter that it created, with its addresses and routes. Only the DNS servers
+ * remain after a crash: Windows stores them by the adapter's GUID, and the next start replaces them. Close nevertheless
+ * undoes every change, newest first, because Windows is unreliable at removing an interface that still has routes. On an
+ * existing adapter, close restores the earlier settings and clears the DNS servers.
  */
 
+import { setTimeout as delay } from "node:timers/promises";
 import { type Address, formatAddress, formatCidr, type Prefix } from "../../lib/wire/address.ts";
 import { IPV6_MIN_MTU } from "../../lib/wire/header_fields.ts";
 import type { DeviceStatistics } from "../../lib/core/mod.ts";
@@ -29,22 +30,22 @@ import { ADMINISTRATOR_REMEDY } from "./shell32.ts";
 import { Win32, win32Error } from "./win32_error.ts";
 
 // Specification
-/** RFC 791 section 3.2: size that every host accepts, and Windows' minimum. */
+/** Windows' minimum MTU for IPv4: the datagram size that every host accepts (RFC 791 section 3.1). */
 const MIN_MTU_IPV4 = 576;
 
 // Implementation
 const DEFAULT_MTU = 1500;
-/** Time for a new interface to appear in IPv4 and IPv6, after the adapter exists (milliseconds). */
+/** Time for a new adapter's rows to appear in IP Helper (milliseconds). */
 const ROW_TIMEOUT = 15_000;
 const ROW_POLL_INTERVAL = 50;
-/** Time for it to appear in IPv6 if only `default` asks for IPv6 (milliseconds). */
+/** Time for the IPv6 row to appear if only a `default` route needs it (milliseconds). */
 const OPTIONAL_ROW_TIMEOUT = 2000;
 
 /**
- * Refuses options that Windows does not support, before anything is changed.
+ * Checks that Windows supports all options.
  *
- * @throws {Deno.errors.NotSupported} for policy rules, routing tables, and a device that is not up.
- * @throws {RangeError} for an MTU below 576.
+ * @throws {Deno.errors.NotSupported} when there are policy rules or routing tables, or `up` is false.
+ * @throws {RangeError} when the MTU is below 576.
  */
 export function checkSupported({ name, rules, routes, up, mtu = DEFAULT_MTU }: CheckedDeviceOptions): void {
   const cannot = `Cannot open device "${name}"`;
@@ -57,7 +58,7 @@ export function checkSupported({ name, rules, routes, up, mtu = DEFAULT_MTU }: C
   }
 }
 
-/** Changes of an adapter and their undo. */
+/** Configuration of one adapter. */
 export class Setup {
   /** MTU (bytes). */
   mtu = DEFAULT_MTU;
@@ -65,36 +66,37 @@ export class Setup {
   readonly #name: string;
   readonly #luid: bigint;
   readonly #guid: Row;
-  readonly #stays: boolean;
+  /** True for an existing adapter, which outlives the device and keeps its settings. */
+  readonly #isExisting: boolean;
   readonly #undos: { what: string; undo: () => number }[] = [];
   readonly #ifRow: Row;
-  /** Kept because the DNS settings point to it. */
+  /** A reference, so that the text is not freed while the DNS settings contain its address. */
   #dnsText: Uint16Array<ArrayBuffer> | undefined;
 
-  /** Prepares the setup of an adapter; changes nothing. */
+  /** Changes nothing yet. */
   constructor(adapter: Adapter) {
     this.#name = adapter.name;
     this.#luid = adapter.luid;
     this.#guid = adapter.guid;
-    this.#stays = !adapter.created;
+    this.#isExisting = !adapter.created;
     this.#ifRow = ifRow(adapter.luid);
   }
 
   /**
-   * Configures the adapter.
+   * Configures the interface.
    *
-   * @throws {Error} as {@linkcode win32Error}; the caller then calls `undo`.
+   * @throws {Error} when a call fails: see {@linkcode win32Error}. The caller then calls `undo`.
    */
   async apply(options: CheckedDeviceOptions): Promise<void> {
     const { addresses, routes, dns } = options;
     this.mtu = options.mtu ?? DEFAULT_MTU;
-    // On a system without IPv6, `default` means IPv4.
+    // `default` needs no IPv6: on a system without it, the route is IPv4 only.
     const isOptional = ({ isDefault = false, to }: CheckedRoute) => isDefault && to.address.family === 6;
     const needed = [...addresses, ...routes.filter((route) => !isOptional(route)).map(({ to }) => to)];
     const needs = new Set<Family>(needed.map(({ address }) => familyOf(address)));
     const wants = routes.some(isOptional) ? OPTIONAL_ROW_TIMEOUT : 0;
     const has = new Set<Family>();
-    // The row of a disabled IP version never appears, so only a needed one is waited for.
+    // The row of a disabled IP version never appears, so a row is awaited only if it is needed.
     const first = needs.has(Family.Ipv4) || needs.size === 0 ? Family.Ipv4 : Family.Ipv6;
     const second = first === Family.Ipv4 ? Family.Ipv6 : Family.Ipv4;
     for (const family of [first, second]) {
@@ -119,13 +121,13 @@ export class Setup {
   /**
    * Undoes every change, newest first.
    *
-   * @throws {AggregateError} with the failures, after all others are undone.
+   * @throws {AggregateError} when changes cannot be undone; all others are.
    */
   undo(): void {
     const failures: Error[] = [];
     for (const { what, undo } of this.#undos.reverse()) {
       const failed = undo();
-      // Objects that are gone need no undo.
+      // An object that is gone needs no undo.
       if (
         failed !== Win32.NO_ERROR && failed !== Win32.ERROR_NOT_FOUND && failed !== Win32.ERROR_FILE_NOT_FOUND
       ) {
@@ -138,7 +140,7 @@ export class Setup {
     }
   }
 
-  /** Returns Windows' counters of the interface; `undefined` when the interface is gone. */
+  /** Returns the interface's counters, or `undefined` when the interface is gone. */
   statistics(): DeviceStatistics | undefined {
     if (this.#iphlpapi.GetIfEntry2(this.#ifRow) !== Win32.NO_ERROR) return undefined;
     const view = viewOf(this.#ifRow);
@@ -153,9 +155,8 @@ export class Setup {
     };
   }
 
-  /** True if an existing adapter keeps its MTU. */
   #keepsMtu({ mtu }: CheckedDeviceOptions): boolean {
-    return this.#stays && mtu === undefined;
+    return this.#isExisting && mtu === undefined;
   }
 
   #attempt(family: Family): string {
@@ -163,8 +164,8 @@ export class Setup {
   }
 
   /**
-   * Waits for the interface's row of an IP version. A row that is not needed is waited for only `limit` milliseconds,
-   * and is then `undefined`.
+   * Waits for the MIB_IPINTERFACE_ROW of an IP version. If it is not needed, returns `undefined` when it has not appeared
+   * after `limit` milliseconds.
    */
   async #awaitRow(family: Family, needed: boolean, limit: number): Promise<Row | undefined> {
     const { GetIpInterfaceEntry, InitializeIpInterfaceEntry } = this.#iphlpapi;
@@ -179,7 +180,7 @@ export class Setup {
         const remedy = absent ? "the interface did not appear" : undefined;
         throw setupError(this.#attempt(family), "GetIpInterfaceEntry", failed, remedy);
       }
-      await new Promise((resolve) => setTimeout(resolve, ROW_POLL_INTERVAL));
+      await delay(ROW_POLL_INTERVAL);
     }
   }
 
@@ -187,7 +188,7 @@ export class Setup {
     const { SetIpInterfaceEntry } = this.#iphlpapi;
     const what = this.#attempt(family);
     const view = viewOf(row);
-    // The value read may be too long to be set.
+    // GetIpInterfaceEntry returns lengths that SetIpInterfaceEntry refuses.
     view.setUint32(InterfaceRow.SitePrefixLength, 0, true);
     const before = row.slice();
     const isDefault = options.routes.some(({ to }) => to.length === 0 && familyOf(to.address) === family);
@@ -205,7 +206,7 @@ export class Setup {
     view.setUint8(InterfaceRow.ManagedAddressConfigurationSupported, 0);
     view.setUint8(InterfaceRow.OtherStatefulConfigurationSupported, 0);
     check(what, "SetIpInterfaceEntry", SetIpInterfaceEntry(row));
-    if (this.#stays) this.#undos.push({ what, undo: () => SetIpInterfaceEntry(before) });
+    if (this.#isExisting) this.#undos.push({ what, undo: () => SetIpInterfaceEntry(before) });
   }
 
   #addAddress(prefix: Prefix): void {
@@ -214,7 +215,7 @@ export class Setup {
     const row = unicastRow(this.#luid, prefix, this.#iphlpapi.InitializeUnicastIpAddressEntry);
     const failed = CreateUnicastIpAddressEntry(row);
     const exists = failed === Win32.ERROR_OBJECT_ALREADY_EXISTS;
-    if (exists && this.#stays) return;
+    if (exists && this.#isExisting) return;
     check(what, "CreateUnicastIpAddressEntry", failed, exists ? "another interface has it" : undefined);
     this.#undos.push({ what, undo: () => DeleteUnicastIpAddressEntry(row) });
   }
@@ -225,7 +226,7 @@ export class Setup {
     const what = `add route ${formatCidr(to)}${next} on "${this.#name}"`;
     const row = forwardRow(this.#luid, to, via, metric, InitializeIpForwardEntry);
     const failed = CreateIpForwardEntry2(row);
-    // The interface is part of the key, so this is a route of the adapter, such as that of its prefix.
+    // Routes of different interfaces never collide, so this interface has the route, such as that to its own prefix.
     if (failed === Win32.ERROR_OBJECT_ALREADY_EXISTS) return;
     check(what, "CreateIpForwardEntry2", failed);
     this.#undos.push({ what, undo: () => DeleteIpForwardEntry2(row) });
@@ -242,8 +243,8 @@ export class Setup {
       return SetInterfaceDnsSettings(this.#guid, settings);
     };
     if (servers === "") {
-      // Windows may have stored servers of a crashed process.
-      if (!this.#stays) set("");
+      // Removes servers that a crashed process has left.
+      if (!this.#isExisting) set("");
       return;
     }
     const failed = set(servers);
@@ -259,7 +260,7 @@ function check(what: string, operation: string, failed: number, remedy?: string)
   if (failed !== Win32.NO_ERROR) throw setupError(what, operation, failed, remedy);
 }
 
-/** Creates the error of a failed call; `remedy` explains this error number of this call. */
+/** Creates the error of a failed call; the default remedy is that for missing administrator rights. */
 function setupError(what: string, operation: string, failed: number, remedy?: string): Error {
   const denied = failed === Win32.ERROR_ACCESS_DENIED ? ADMINISTRATOR_REMEDY : undefined;
   return win32Error(what, operation, failed, remedy ?? denied);

@@ -1,4 +1,4 @@
-/** shell32.dll: the check for administrator rights. */
+/** shell32.dll: checks for administrator rights. */
 
 import { libraryError } from "../ffi.ts";
 import { systemLibrary } from "./library.ts";
@@ -14,7 +14,8 @@ let opened: Deno.DynamicLibrary<typeof SYMBOLS>["symbols"] | undefined;
 export const ADMINISTRATOR_REMEDY = 'run it in a terminal that was opened by "Run as administrator"';
 
 /**
- * Returns true if this process is elevated or runs as LocalSystem; an administrator account alone is not enough.
+ * Returns true if this process is elevated or runs as LocalSystem. For an administrator's process that is not elevated,
+ * returns false.
  *
  * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
  */

@@ -1,4 +1,4 @@
-/** UDP sockets of Windows: one datagram per call of recvfrom or sendto. */
+/** The UDP socket of Windows: each call of recvfrom or sendto moves one datagram. */
 
 import type { Address } from "../../lib/wire/address.ts";
 import type { Packet, PacketBatch, PacketPool, Waitable } from "../../lib/core/mod.ts";
@@ -39,53 +39,54 @@ export const Socket = {
 } as const;
 /** winsock2.h: `((int)(~SO_REUSEADDR))` */
 const SO_EXCLUSIVEADDRUSE = ~Socket.SO_REUSEADDR;
-/** mswsock.h: _WSAIOW(IOC_VENDOR, 12); with false, ICMP errors do not fail a later receive. */
+/** mswsock.h: _WSAIOW(IOC_VENDOR, 12). False: ICMP errors about sent datagrams do not make recvfrom fail. */
 const SIO_UDP_CONNRESET = 0x9800_000c;
 const INVALID_SOCKET = -1;
 
 // Implementation
-/** Maximum ICMP errors of earlier datagrams that one call skips. */
+/** Errors, mostly ICMP errors about earlier datagrams, at which one `receive` stops. */
 const MAX_ERRORS = 8;
-/** Remedy for WSAEACCES: Windows has no privileged ports. */
-const TAKEN_REMEDY =
+/** Remedy for WSAEACCES, which on Windows does not mean a privileged port. */
+const PORT_TAKEN_REMEDY =
   "another program uses this port exclusively, or Windows has reserved it: use another one";
 
-/** A UDP socket of Windows. Its event is set when a datagram can be received, and again after each recvfrom. */
+/** A UDP socket whose event is set when a datagram arrives, and after a recvfrom that leaves datagrams behind. */
 export class WindowsUdpSocket implements UdpSocket {
-  /** IP version. */
   readonly family: 4 | 6;
-  /** Local endpoint. */
   readonly local: EndpointBytes;
-  /** Resolves when the event is closed. */
+  /** Resolves when no wait includes the event any longer and the event is closed. */
   readonly closed: Promise<void>;
-  /** Always false: recvfrom does not report the local address. */
+  /** Always false: recvfrom does not report local addresses. */
   readonly localAddresses = false;
-  /** Error after which the socket is unusable. */
   failure: Error | undefined;
-  /** Name of the error at which `send` stopped. */
   refusal: string | undefined;
 
   readonly #ws2 = ws2();
   readonly #kernel32 = kernel32();
   readonly #socket: bigint;
   readonly #event: Waitable;
-  /** The event as a parameter of calls. */
+  /** The same event as bigint, for calls. */
   readonly #eventHandle: bigint;
-  readonly #settleClosed: () => void;
+  readonly #resolveClosed: () => void;
   readonly #endpointSize: number;
-  /** Size of the endpoint, written by recvfrom. */
+  /** Size of the sender's address: recvfrom reads and writes it. */
   readonly #size = new Int32Array(1);
   #pool: PacketPool | undefined;
   #addresses: PoolAddresses | undefined;
   #room = 0;
   #closed = false;
 
-  /** Opens and binds the socket. @throws {Error} as {@linkcode win32Error}, such as `Deno.errors.AddrInUse`. */
+  /**
+   * Opens and binds a socket.
+   *
+   * @throws {Error} when a call fails: `Deno.errors.AddrInUse` for a port in use, `PermissionDenied` for one that Windows
+   * or another program reserves, `NotFound` for an unknown interface, otherwise mostly a `DriverError`.
+   */
   constructor(options: UdpSocketOptions) {
     const { address, port = 0, ipv6Only = false, interface: name } = options;
     const { WSASocketW, WSAGetLastError, setsockopt, bind, closesocket, getsockname, WSAEventSelect } =
       this.#ws2;
-    ({ promise: this.closed, resolve: this.#settleClosed } = Promise.withResolvers<void>());
+    ({ promise: this.closed, resolve: this.#resolveClosed } = Promise.withResolvers<void>());
     this.family = address.family;
     this.#endpointSize = address.family === 4 ? Endpoint.Ipv4Size : Endpoint.Ipv6Size;
     const requested = this.endpoint(address, port);
@@ -93,7 +94,7 @@ export class WindowsUdpSocket implements UdpSocket {
     const check = (result: number, operation: string) => {
       if (result === 0) return;
       const failed = WSAGetLastError();
-      const remedy = failed === Win32.WSAEACCES ? TAKEN_REMEDY : bindRemedy(win32Name(failed));
+      const remedy = failed === Win32.WSAEACCES ? PORT_TAKEN_REMEDY : bindRemedy(win32Name(failed));
       throw win32Error(attempt, operation, failed, remedy);
     };
     const flags = Socket.WSA_FLAG_OVERLAPPED | Socket.WSA_FLAG_NO_HANDLE_INHERIT;
@@ -107,10 +108,10 @@ export class WindowsUdpSocket implements UdpSocket {
     this.#set(Socket.SOL_SOCKET, Socket.SO_SNDBUF, sendBuffer);
     if (address.family === 6) this.#set(Socket.IPPROTO_IPV6, Socket.IPV6_V6ONLY, ipv6Only ? 1 : 0);
     if (name !== undefined) this.#bindToInterface(name, ipv6Only);
-    // A peer that does not listen must not fail the socket. Systems without this option lose nothing.
+    // The result is ignored: without this option, `receive` skips the errors.
     const no = new Uint8Array(4);
     this.#ws2.WSAIoctl(this.#socket, SIO_UDP_CONNRESET, no, 4, null, 0, new Uint32Array(1), null, null);
-    // Otherwise another program could take over the port.
+    // Otherwise another program could bind the same port with SO_REUSEADDR.
     check(
       setsockopt(this.#socket, Socket.SOL_SOCKET, SO_EXCLUSIVEADDRUSE, Int32Array.of(1), 4),
       "setsockopt of SO_EXCLUSIVEADDRUSE",
@@ -119,36 +120,32 @@ export class WindowsUdpSocket implements UdpSocket {
     this.local = new Uint8Array(Endpoint.Size);
     check(getsockname(this.#socket, this.local, Int32Array.of(Endpoint.Ipv6Size)), "getsockname");
     const { CreateEventW, CloseHandle, GetLastError } = this.#kernel32;
-    // Auto-reset: the wait that it ends resets it.
+    // Auto-reset: a wait that ends because of the event resets it.
     this.#event = CreateEventW(null, 0, 0, null);
     if (this.#event === 0) throw win32Error(attempt, "CreateEventW", GetLastError());
     this.#eventHandle = BigInt(this.#event);
     undo.defer(() => CloseHandle(this.#eventHandle));
-    // This also makes the socket non-blocking.
+    // WSAEventSelect also makes the socket non-blocking.
     check(WSAEventSelect(this.#socket, this.#eventHandle, Socket.FD_READ), "WSAEventSelect");
     undo.move();
   }
 
-  /** Event that is set when a datagram can be received. */
   get waitable(): Waitable | undefined {
     return this.#closed ? undefined : this.#event;
   }
 
-  /** Sets the pool of received datagrams. */
   attach(pool: PacketPool, longest: number): void {
     this.#pool = pool;
     this.#room = longest + 1;
     this.#addresses = new PoolAddresses(pool);
   }
 
-  /** Returns the endpoint of an address and a port. */
   endpoint(address: Address, port: number): EndpointBytes {
     const bytes = new Uint8Array(Endpoint.Size);
     writeSockaddr(bytes, 0, familyOf(address), address, port);
     return bytes;
   }
 
-  /** Appends received datagrams to the batch. */
   receive(batch: PacketBatch): number {
     const { recvfrom, WSAGetLastError } = this.#ws2;
     const pool = this.#pool!;
@@ -158,7 +155,7 @@ export class WindowsUdpSocket implements UdpSocket {
     for (let errors = 0; !this.#closed && !batch.full;) {
       const packet = errors < MAX_ERRORS ? pool.take(room) : undefined;
       if (packet === undefined) {
-        // The wait reset the event, and only a recvfrom would set it again.
+        // The wait reset the event, and Windows sets it again only after a recvfrom.
         this.#kernel32.SetEvent(this.#eventHandle);
         break;
       }
@@ -167,7 +164,7 @@ export class WindowsUdpSocket implements UdpSocket {
       const length = recvfrom(this.#socket, address, room, 0, packet.endpoint, this.#size);
       const failed = length < 0 ? WSAGetLastError() : 0;
       if (failed === 0 || failed === Win32.WSAEMSGSIZE) {
-        // A longer datagram is truncated to the room.
+        // WSAEMSGSIZE: the datagram was truncated to `room`, which is the packet's length already.
         if (failed === 0) packet.length = length;
         packet.hasEndpoint = true;
         batch.push(packet);
@@ -175,13 +172,12 @@ export class WindowsUdpSocket implements UdpSocket {
         continue;
       }
       pool.give(packet);
-      if (failed === Win32.WSAEWOULDBLOCK || !this.#survives(failed, "recvfrom")) break;
+      if (failed === Win32.WSAEWOULDBLOCK || !this.#concernsDatagram(failed, "recvfrom")) break;
       errors++;
     }
     return count;
   }
 
-  /** Sends packets until the system refuses one. */
   send(packets: readonly Packet[], start: number, end: number): number {
     const { sendto, WSAGetLastError } = this.#ws2;
     const addresses = this.#addresses!;
@@ -193,36 +189,34 @@ export class WindowsUdpSocket implements UdpSocket {
       if (sendto(this.#socket, addresses.of(packet), length, 0, endpoint, this.#endpointSize) >= 0) continue;
       const failed = WSAGetLastError();
       const full = failed === Win32.WSAEWOULDBLOCK || failed === Win32.WSAENOBUFS;
-      if (!full && this.#survives(failed, "sendto")) this.refusal = win32Name(failed);
+      if (!full && this.#concernsDatagram(failed, "sendto")) this.refusal = win32Name(failed);
       break;
     }
     return at - start;
   }
 
-  /** Closes the socket, and its event when no wait holds it. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#ws2.closesocket(this.#socket);
     awaitUnused(this.#event).then(() => {
       this.#kernel32.CloseHandle(this.#eventHandle);
-      this.#settleClosed();
+      this.#resolveClosed();
     });
   }
 
-  /** Calls {@linkcode WindowsUdpSocket.close}. */
   [Symbol.dispose](): void {
     this.close();
   }
 
-  /** Returns true if the socket is still usable; most errors concern one datagram, this or an earlier one. */
-  #survives(failed: number, operation: string): boolean {
+  /** Returns true if the error concerns a single datagram; otherwise sets `failure`. */
+  #concernsDatagram(failed: number, operation: string): boolean {
     if (failed !== Win32.WSAENOTSOCK) return true;
     this.failure ??= win32Error(`use UDP ${formatEndpoint(this.local, this.family)}`, operation, failed);
     return false;
   }
 
-  /** Sets an option; errors are ignored. */
+  /** Sets an option if Windows accepts it. */
   #set(level: number, option: number, value: number): void {
     this.#ws2.setsockopt(this.#socket, level, option, Int32Array.of(value), 4);
   }
@@ -234,7 +228,7 @@ export class WindowsUdpSocket implements UdpSocket {
       if (setsockopt(this.#socket, level, option, index, index.length) === 0) return;
       throw win32Error(`use interface "${name}"`, "setsockopt", WSAGetLastError());
     };
-    // The index is in network byte order for IPv4, in host byte order for IPv6.
+    // IPV6_UNICAST_IF takes the index in host byte order, IP_UNICAST_IF in network byte order.
     const number = interfaceIndex(name);
     if (this.family === 6) {
       viewOf(index).setUint32(0, number, true);
@@ -246,7 +240,7 @@ export class WindowsUdpSocket implements UdpSocket {
   }
 }
 
-/** Returns the index of an interface by its name in the control panel. */
+/** Returns the index of an interface by its alias, the name that the user sees. */
 function interfaceIndex(alias: string): number {
   const { ConvertInterfaceAliasToLuid, ConvertInterfaceLuidToIndex } = iphlpapi();
   const attempt = `use interface "${alias}"`;

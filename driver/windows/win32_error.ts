@@ -1,9 +1,9 @@
-/** Error numbers of Windows (winerror.h): names and error classes. */
+/** Error numbers of Windows, their names, and the error classes that they map to. */
 
 import { DriverError } from "../error.ts";
 
 // Specification
-/** Error numbers by name. */
+/** winerror.h */
 export const Win32 = {
   NO_ERROR: 0,
   ERROR_FILE_NOT_FOUND: 2,
@@ -47,28 +47,28 @@ export const Win32 = {
   WSAEHOSTUNREACH: 10065,
 } as const;
 
-/** Upper half of an HRESULT made of an error number (HRESULT_FROM_WIN32). */
-const FACILITY_WIN32 = 0x8007;
+/** winerror.h: upper half of the HRESULTs that HRESULT_FROM_WIN32 creates. */
+const HRESULT_FROM_WIN32 = 0x8007;
 
 // Implementation
 const NAMES = new Map<number, string>(Object.entries(Win32).map(([name, code]) => [code, name]));
 
-/** Returns the name of an error number, such as `ERROR_ACCESS_DENIED`; `error 200` for one not listed above. */
+/** Returns the name of an error number, such as `ERROR_ACCESS_DENIED`, or for an unlisted one, `error 200`. */
 export function win32Name(code: number): string {
   return NAMES.get(code) ?? (code > 0xffff ? `error 0x${code.toString(16).toUpperCase()}` : `error ${code}`);
 }
 
-/** Returns the error number in an HRESULT; other numbers unchanged. */
+/** Returns the error number in an HRESULT from HRESULT_FROM_WIN32, or any other number unchanged. */
 export function fromHresult(code: number): number {
-  return code >>> 16 === FACILITY_WIN32 ? code & 0xffff : code;
+  return code >>> 16 === HRESULT_FROM_WIN32 ? code & 0xffff : code;
 }
 
 /**
- * Creates the error of a failed call: `Deno.errors` `PermissionDenied`, `AddrInUse`, `NotFound` or `NotSupported` where
- * one fits, otherwise a {@linkcode DriverError}.
+ * Creates the error of a failed call. Its class is `PermissionDenied`, `AddrInUse`, `NotFound` or `NotSupported` of
+ * `Deno.errors` if one of them fits, otherwise {@linkcode DriverError}.
  *
- * @param attempt Failed action, such as `create adapter "tun0"`; the message is *Cannot attempt: ...*.
- * @param remedy Remedy, or a closer description of the cause.
+ * @param attempt What failed, such as `open device "tun0"`; the message is *Cannot open device "tun0": ...*.
+ * @param remedy What to do, or a more precise cause.
  */
 export function win32Error(
   attempt: string,

@@ -1,21 +1,21 @@
 /**
- * wintun.dll: its symbol table; found, checked and loaded when the first device is opened.
+ * wintun.dll: symbol table, and the search for a DLL that may be loaded.
  *
- *     WARREN_WINTUN ─┐
- *     beside deno.exe ├─► first that exists ─► a DLL for this machine? ─► SHA-256 of an official build ─► load
- *     user's cache  ─┘                                                        or WARREN_WINTUN_SHA256
+ *     WARREN_WINTUN, if set;    ┐  first DLL    DLL for this          SHA-256 of an official
+ *     otherwise beside deno.exe │─► that     ─► architecture?      ─► build, or equal to      ─► load
+ *     or in the user's folder   ┘  exists                             WARREN_WINTUN_SHA256?
  *
- * Loading has a side effect: the library removes adapters of Wintun before 0.14, which other products (OpenVPN,
- * OpenConnect) may have installed. It is loaded once, by absolute path, and never unloaded: work that it queues to
- * threads of Windows runs its code after the calls have returned. Only functions of `wintun.h` are used, as the licence
- * requires.
+ * When it is loaded, the DLL removes adapters of Wintun before 0.14, which other products (OpenVPN, OpenConnect) may have
+ * installed. Therefore it is not loaded before the first device is opened. It is never unloaded, because Windows' threads
+ * may run its code after its functions have returned. Its licence permits only the functions declared in wintun.h.
  */
 
 import { buildFor, cacheFolder, WINTUN_BUILDS, WINTUN_VERSION } from "./builds.ts";
 import { environment, fromWide, type HeldFile, openFile, pinLibrary, programPath } from "./kernel32.ts";
 import { checkMachine, checkNamedHash, loadError, openNamed, sha256Of } from "./library.ts";
+import { fromHresult } from "./win32_error.ts";
 
-// Adapter and session handles are pointers; a packet's address is a usize, which needs no object.
+// Adapter and session handles are pointers. The address of a packet is a usize, because a pointer is an object per packet.
 const SYMBOLS = {
   // WINTUN_ADAPTER_HANDLE WintunCreateAdapter(LPCWSTR Name, LPCWSTR TunnelType, const GUID *RequestedGUID);
   WintunCreateAdapter: { parameters: ["buffer", "buffer", "buffer"], result: "pointer", nonblocking: true },
@@ -23,12 +23,8 @@ const SYMBOLS = {
   WintunOpenAdapter: { parameters: ["buffer"], result: "pointer", nonblocking: true },
   // void WintunCloseAdapter(WINTUN_ADAPTER_HANDLE Adapter);
   WintunCloseAdapter: { parameters: ["pointer"], result: "void", nonblocking: true },
-  // BOOL WintunDeleteDriver(void);
-  WintunDeleteDriver: { parameters: [], result: "i32", nonblocking: true },
   // void WintunGetAdapterLUID(WINTUN_ADAPTER_HANDLE Adapter, NET_LUID *Luid);
   WintunGetAdapterLUID: { parameters: ["pointer", "buffer"], result: "void" },
-  // DWORD WintunGetRunningDriverVersion(void);
-  WintunGetRunningDriverVersion: { parameters: [], result: "u32" },
   // void WintunSetLogger(WINTUN_LOGGER_CALLBACK NewLogger);
   WintunSetLogger: { parameters: ["function"], result: "void" },
   // WINTUN_SESSION_HANDLE WintunStartSession(WINTUN_ADAPTER_HANDLE Adapter, DWORD Capacity);
@@ -47,52 +43,51 @@ const SYMBOLS = {
   WintunSendPacket: { parameters: ["pointer", "usize"], result: "void" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
-// Specification
-// void CALLBACK (WINTUN_LOGGER_LEVEL Level, DWORD64 Timestamp, LPCWSTR Message);
+// Specification: wintun.h
+// typedef void (CALLBACK *WINTUN_LOGGER_CALLBACK)(WINTUN_LOGGER_LEVEL Level, DWORD64 Timestamp, LPCWSTR Message);
 const LOGGER = { parameters: ["i32", "u64", "pointer"], result: "void" } as const;
-/** WINTUN_LOGGER_LEVEL; 0 is information, 1 a warning. */
+/** The highest WINTUN_LOGGER_LEVEL: an error. */
 const WINTUN_LOG_ERR = 2;
 
 // Implementation
 /** Maximum length of a log message (WCHARs). */
 const MAX_MESSAGE_LENGTH = 0x400;
-/** Environment variable with the path of another DLL. */
+/** Environment variable with the path of the only DLL to use. */
 const VARIABLE = "WARREN_WINTUN";
 const INSTALL = "run `warren driver install`";
 
 /** Functions of wintun.dll. */
 export type Wintun = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
-/** A place of wintun.dll. */
-export interface FoundWintun {
-  /** Absolute path. */
+/** A path at which wintun.dll may be. */
+interface WintunPlace {
   readonly path: string;
-  /** True if `WARREN_WINTUN` names it. */
+  /** True if the path is from `WARREN_WINTUN`. */
   readonly named: boolean;
-  /** Remedy if it is the wrong file. */
+  /** What to do if the file fails the checks. */
   readonly remedy: string;
 }
 
-/** A wintun.dll that passed the checks. */
-export interface CheckedWintun extends FoundWintun {
-  /** Its contents; disposing of it closes the file. */
+/** A wintun.dll that has passed the checks. */
+export interface CheckedWintun extends WintunPlace {
+  /** The open file, which the caller disposes of. */
   readonly file: HeldFile;
-  /** True for an official build; otherwise `WARREN_WINTUN_SHA256` confirms it. */
+  /** True for an official build, false for a DLL whose hash is in `WARREN_WINTUN_SHA256`. */
   readonly official: boolean;
 }
 
-/** The loaded library. */
+/** The loaded DLL. */
 interface Loaded {
   readonly symbols: Wintun;
   readonly logger: Deno.UnsafeCallback<typeof LOGGER>;
 }
 
 let loaded: Loaded | undefined;
-/** Lists that collect the library's error messages. */
+/** Lists to which the logger appends error messages: one for each running `collectErrors`. */
 const listeners = new Set<string[]>();
 
 /** Returns the places of wintun.dll in search order. */
-export function wintunPlaces(): FoundWintun[] {
+function wintunPlaces(): WintunPlace[] {
   const named = environment(VARIABLE);
   if (named !== undefined) return [{ path: named, named: true, remedy: `unset ${VARIABLE}` }];
   const beside = programPath().replace(/[^\\]*$/, "wintun.dll");
@@ -105,24 +100,26 @@ export function wintunPlaces(): FoundWintun[] {
 }
 
 /**
- * Reads and checks the wintun.dll that a device would load, without loading it.
+ * Finds and checks wintun.dll, but does not load it.
  *
- * @throws {Deno.errors.NotFound} when there is none; the message lists the places.
- * @throws {Deno.errors.NotSupported} when it is built for another machine, or not an official build of 0.14.1.
+ * @throws {Deno.errors.NotFound} when there is no wintun.dll; the message lists the places.
+ * @throws {Deno.errors.NotSupported} when it is built for a different architecture, or is neither an official build of
+ * 0.14.1 nor confirmed by `WARREN_WINTUN_SHA256`.
+ * @throws {Error} when a file cannot be read: see {@linkcode openFile}.
  */
 export function findWintun(): CheckedWintun {
   const places = wintunPlaces();
-  for (const found of places) {
+  for (const place of places) {
     try {
-      const file = found.named ? openNamed(VARIABLE, found.path) : openFile(found.path);
+      const file = place.named ? openNamed(VARIABLE, place.path) : openFile(place.path);
       try {
-        return { ...found, file, official: isOfficial(found, file.bytes) };
+        return { ...place, file, official: checkHash(place, file.bytes) };
       } catch (error) {
         file[Symbol.dispose]();
         throw error;
       }
     } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound) || found.named) throw error;
+      if (!(error instanceof Deno.errors.NotFound) || place.named) throw error;
     }
   }
   throw new Deno.errors.NotFound(
@@ -130,7 +127,8 @@ export function findWintun(): CheckedWintun {
   );
 }
 
-function isOfficial({ path, named, remedy }: FoundWintun, bytes: Uint8Array): boolean {
+/** Returns true for an official build, and false for a DLL that `WARREN_WINTUN_SHA256` confirms; otherwise throws. */
+function checkHash({ path, named, remedy }: WintunPlace, bytes: Uint8Array): boolean {
   checkMachine(path, bytes, remedy);
   const sha256 = sha256Of(bytes);
   if (WINTUN_BUILDS.some((build) => build.sha256 === sha256)) return true;
@@ -143,7 +141,7 @@ function isOfficial({ path, named, remedy }: FoundWintun, bytes: Uint8Array): bo
 
 function load(): Loaded {
   const { path: requested, file, official, remedy } = findWintun();
-  // Kept open, and loaded by its final path, so that the file that was hashed is the one that runs.
+  // While it is open, nobody can replace the checked file before it is loaded.
   using _ = file;
   const { path } = file;
   if (!official) {
@@ -164,8 +162,8 @@ function load(): Loaded {
     );
   }
   pinLibrary(path);
-  // Threads of Windows call it as well, and wait until this thread has run it. It is never closed: a thread may have read
-  // the logger's address just before its removal.
+  // Windows' threads call the logger and wait until this thread has run it. It is never closed, because a thread that has
+  // read the logger's address may call it after WintunSetLogger(NULL).
   const logger = Deno.UnsafeCallback.threadSafe(LOGGER, (level, _time, message) => {
     if (level !== WINTUN_LOG_ERR || message === null) return;
     const line = readWide(message);
@@ -175,7 +173,7 @@ function load(): Loaded {
   return { symbols, logger };
 }
 
-/** Reads the zero-terminated string at an address. */
+/** Reads a zero-terminated wide string. */
 function readWide(pointer: Deno.PointerObject): string {
   const view = new Deno.UnsafePointerView(pointer);
   const units: number[] = [];
@@ -188,15 +186,16 @@ function readWide(pointer: Deno.PointerObject): string {
 /**
  * Returns the functions of wintun.dll, loaded on the first call.
  *
- * @throws like {@linkcode findWintun}, and {@linkcode Deno.errors.NotSupported} for a DLL older than 0.14.
+ * @throws {Error} when no DLL passes the checks: see {@linkcode findWintun}.
+ * @throws {Deno.errors.NotSupported} when Windows cannot load the DLL, or it lacks a function.
  */
 export function wintun(): Wintun {
   return (loaded ??= load()).symbols;
 }
 
 /**
- * Makes a call of Wintun and collects the errors that the library logs meanwhile. A nonblocking call leaves no other
- * trace of its failure. The event loop keeps running, as the logger requires.
+ * Calls a function of Wintun and collects the errors that wintun.dll logs during the call: after a nonblocking call, they
+ * are the only report of the cause. The logger runs on this thread's event loop, so a call that waits must be nonblocking.
  */
 export async function collectErrors<Result>(call: (errors: string[]) => Promise<Result>): Promise<Result> {
   const symbols = wintun();
@@ -217,17 +216,11 @@ export async function collectErrors<Result>(call: (errors: string[]) => Promise<
   }
 }
 
-/** Returns the version of the running driver, such as `0.14`; `undefined` when none runs. */
-export function runningDriverVersion(): string | undefined {
-  const version = wintun().WintunGetRunningDriverVersion();
-  return version === 0 ? undefined : `${version >>> 16}.${version & 0xffff}`;
-}
-
-/** Returns the last nonzero error number in logged errors, such as 5 of `(Code 0x00000005)`. */
-export function codeOf(errors: readonly string[]): number | undefined {
+/** Returns the last nonzero error number in the logged errors: 5 for `(Code 0x00000005)` and for `(Code 0x80070005)`. */
+export function loggedError(errors: readonly string[]): number | undefined {
   for (const line of errors.toReversed()) {
     const hex = /Code 0x([0-9a-f]{8})\)?\s*$/i.exec(line)?.[1];
     const code = Number.parseInt(hex ?? "0", 16);
-    if (code !== 0) return code;
+    if (code !== 0) return fromHresult(code);
   }
 }

@@ -1,10 +1,10 @@
-/** ws2_32.dll (Winsock): its symbol table, opened on first use. */
+/** ws2_32.dll (Winsock): symbol table. */
 
 import { libraryError } from "../ffi.ts";
 import { systemLibrary } from "./library.ts";
 import { win32Error } from "./win32_error.ts";
 
-// A SOCKET is a handle: only 32 bits are significant.
+// Only 32 bits of a SOCKET are significant, as of a HANDLE (see kernel32.ts).
 const SYMBOLS = {
   // int WSAStartup(WORD VersionRequired, WSADATA *Data);
   WSAStartup: { parameters: ["u16", "buffer"], result: "i32" },
@@ -35,11 +35,11 @@ const SYMBOLS = {
 } as const satisfies Deno.ForeignLibraryInterface;
 
 // Specification
-// winsock2.h: MAKEWORD(2, 2); WSADATA has 408 bytes on 64-bit systems.
+// winsock2.h: MAKEWORD(2, 2), sizeof(WSADATA)
 const VERSION = 0x0202;
 const WSADATA_SIZE = 408;
 
-/** Functions of ws2_32.dll that Warren calls. */
+/** Functions of ws2_32.dll. */
 export type Ws2 = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
 let opened: Ws2 | undefined;

@@ -7,7 +7,6 @@ import {
   ForwardRow,
   IfRow,
   InterfaceRow,
-  IpAddressPrefix,
   IPPROTO_NETMGMT,
   ROUTER_DISCOVERY_DISABLED,
   SockaddrInet,
@@ -31,14 +30,11 @@ const MEMBERS: Record<string, string> = {
   "SOCKADDR_INET.Family": "si_family",
   "SOCKADDR_INET.Port": "Ipv4.sin_port",
   "SOCKADDR_INET.Ipv4Address": "Ipv4.sin_addr",
-  "SOCKADDR_INET.Ipv6Flow": "Ipv6.sin6_flowinfo",
   "SOCKADDR_INET.Ipv6Address": "Ipv6.sin6_addr",
-  "SOCKADDR_INET.Ipv6Scope": "Ipv6.sin6_scope_id",
 };
 
 const STRUCTURES = {
   SOCKADDR_INET: SockaddrInet,
-  IP_ADDRESS_PREFIX: IpAddressPrefix,
   MIB_UNICASTIPADDRESS_ROW: UnicastRow,
   MIB_IPFORWARD_ROW2: ForwardRow,
   MIB_IPINTERFACE_ROW: InterfaceRow,

@@ -1,31 +1,32 @@
-/** Tests of adapters and wintun.dll that need no Windows. */
+/** Parts of the Windows driver that run on any system: GUIDs, wide strings, and checks of options. */
 
 import { deepStrictEqual, notDeepStrictEqual, strictEqual, throws } from "node:assert/strict";
 import { checkDeviceOptions } from "../../../driver/options.ts";
 import { adapterGuid } from "../../../driver/windows/adapter.ts";
 import { fromWide, wideString } from "../../../driver/windows/kernel32.ts";
 import { checkSupported } from "../../../driver/windows/setup.ts";
-import { codeOf } from "../../../driver/windows/wintun.ts";
+import { Win32 } from "../../../driver/windows/win32_error.ts";
+import { loggedError } from "../../../driver/windows/wintun.ts";
 
 Deno.test("adapterGuid() depends on the name, regardless of case", () => {
   strictEqual(adapterGuid("tun0").length, 16);
   deepStrictEqual(adapterGuid("tun0"), adapterGuid("TUN0"));
   notDeepStrictEqual(adapterGuid("tun0"), adapterGuid("tun1"));
-  // It must never change: Windows keeps network settings by it.
+  // It must never change, because Windows stores network settings by GUID.
   strictEqual(adapterGuid("tun0").toHex(), GUID_OF_TUN0);
 });
 
 const GUID_OF_TUN0 = "9c2432036d8d58808e09c2d8b1e3e49c";
 
-Deno.test("codeOf() is the last code that the library logged", () => {
-  strictEqual(codeOf([]), undefined);
-  strictEqual(codeOf(["Failed to take the mutex"]), undefined);
-  strictEqual(codeOf(["a (Code 0x00000005)", "b (Code 0x00000000)"]), 5);
-  strictEqual(codeOf(["Failed to create private namespace (Code 0x00000005)"]), 5);
-  strictEqual(codeOf(["a (Code 0x00000005)", "b: Code 0x80070490", "c"]), 0x8007_0490);
+Deno.test("loggedError() returns the last error number that the DLL logged", () => {
+  strictEqual(loggedError([]), undefined);
+  strictEqual(loggedError(["Failed to take the mutex"]), undefined);
+  strictEqual(loggedError(["a (Code 0x00000005)", "b (Code 0x00000000)"]), 5);
+  strictEqual(loggedError(["Failed to create private namespace (Code 0x00000005)"]), 5);
+  strictEqual(loggedError(["a (Code 0x00000005)", "b: Code 0x80070490", "c"]), Win32.ERROR_NOT_FOUND);
 });
 
-Deno.test("wideString() is zero-terminated UTF-16, and fromWide() the reverse", () => {
+Deno.test("wideString() creates zero-terminated UTF-16, and fromWide() reverses it", () => {
   deepStrictEqual(wideString("a\u{1f600}"), Uint16Array.of(0x61, 0xd83d, 0xde00, 0));
   strictEqual(fromWide(wideString("Straße\u{1f600}")), "Straße\u{1f600}");
   strictEqual(fromWide(Uint16Array.of(0x61, 0, 0x62)), "a");

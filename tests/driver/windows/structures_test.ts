@@ -1,4 +1,4 @@
-/** Structures of Windows as bytes, against those of a C compiler with mingw's headers. */
+/** Structures of IP Helper, compared with bytes that a C compiler created with mingw's headers; builds and errors. */
 
 import { ok, strictEqual } from "node:assert/strict";
 import { parseAddress, parseCidr } from "../../../lib/wire/address.ts";
@@ -31,7 +31,7 @@ import {
 import { fromHresult, Win32, win32Error, win32Name } from "../../../driver/windows/win32_error.ts";
 import { DriverError } from "../../../driver/mod.ts";
 
-/** Wintun's type of interface, 53, and its seventh interface. */
+/** NET_LUID of the seventh interface of type 53 (IF_TYPE_PROP_VIRTUAL). */
 const LUID = 0x0035_0000_0700_0000n;
 const LUID_BYTES = "0000000700003500";
 
@@ -39,12 +39,12 @@ function hex(bytes: Uint8Array): string {
   return bytes.toHex();
 }
 
-/** Parses the bytes of a row by mingw; blanks are ignored. */
+/** Joins the expected bytes in hexadecimal; spaces and bars only separate fields. */
 function golden(...parts: string[]): string {
   return parts.join("").replaceAll(/[\s|]/g, "");
 }
 
-/** Initialises a row like InitializeUnicastIpAddressEntry. */
+/** Sets the defaults that InitializeUnicastIpAddressEntry sets. */
 function initializeUnicast(row: Row): void {
   row.fill(0);
   viewOf(row).setInt32(UnicastRow.PrefixOrigin, 16, true);
@@ -52,7 +52,7 @@ function initializeUnicast(row: Row): void {
   viewOf(row).setUint8(UnicastRow.OnLinkPrefixLength, 255);
 }
 
-/** Initialises a row like InitializeIpForwardEntry. */
+/** Sets the defaults that InitializeIpForwardEntry sets. */
 function initializeForward(row: Row): void {
   row.fill(0);
   const view = viewOf(row);
@@ -73,7 +73,7 @@ function initializeForward(row: Row): void {
 
 const ZEROS = (count: number) => "00".repeat(count);
 
-Deno.test("unicastRow() is MIB_UNICASTIPADDRESS_ROW, for IPv4", () => {
+Deno.test("unicastRow() creates a MIB_UNICASTIPADDRESS_ROW for IPv4", () => {
   strictEqual(
     hex(unicastRow(LUID, parseCidr("10.6.7.7/24"), initializeUnicast)),
     golden(
@@ -87,7 +87,7 @@ Deno.test("unicastRow() is MIB_UNICASTIPADDRESS_ROW, for IPv4", () => {
   );
 });
 
-Deno.test("unicastRow() is MIB_UNICASTIPADDRESS_ROW, for IPv6", () => {
+Deno.test("unicastRow() creates a MIB_UNICASTIPADDRESS_ROW for IPv6", () => {
   strictEqual(
     hex(unicastRow(LUID, parseCidr("fd00::1/64"), initializeUnicast)),
     golden(
@@ -109,39 +109,39 @@ const FORWARD = golden(
   "| 00000000 ffffffff ffffffff 05000000 03000000 01010101 00000000 00000000",
 );
 
-Deno.test("forwardRow() is MIB_IPFORWARD_ROW2 of a route to the interface", () => {
+Deno.test("forwardRow() creates a MIB_IPFORWARD_ROW2 for an on-link route", () => {
   strictEqual(hex(forwardRow(LUID, parseCidr("10.1.0.0/16"), undefined, 5, initializeForward)), FORWARD);
 });
 
-Deno.test("forwardRow() clears the host bits", () => {
+Deno.test("forwardRow() clears the host bits of the destination", () => {
   strictEqual(hex(forwardRow(LUID, parseCidr("10.1.2.3/16"), undefined, 5, initializeForward)), FORWARD);
   const row = forwardRow(LUID, parseCidr("fd00:ffff::1/20"), undefined, 0, initializeForward);
   const address = ForwardRow.DestinationPrefix + SockaddrInet.Ipv6Address;
   strictEqual(hex(row.subarray(address, address + 16)), `fd00f0${ZEROS(13)}`);
 });
 
-Deno.test("forwardRow() writes a next hop after its family", () => {
+Deno.test("forwardRow() writes the next hop with its address family", () => {
   const row = forwardRow(LUID, parseCidr("0.0.0.0/0"), parseAddress("10.9.0.2"), 0, initializeForward);
   strictEqual(hex(row.subarray(ForwardRow.NextHop, ForwardRow.NextHop + 8)), "020000000a090002");
   strictEqual(row[ForwardRow.DestinationPrefixLength], 0);
 });
 
-Deno.test("writeSockaddr() writes the port in network byte order and clears the rest", () => {
+Deno.test("writeSockaddr() writes the port in network byte order and clears the other fields", () => {
   const row = new Uint8Array(SockaddrInet.Size).fill(0xa5);
   writeSockaddr(row, 0, Family.Ipv6, parseAddress("fe80::1"), 0x1234);
   strictEqual(hex(row), golden("1700 1234 00000000 fe800000000000000000000000000001 00000000"));
 });
 
-Deno.test("interfaceRow() and ifRow() have their look-up keys at Windows' offsets", () => {
+Deno.test("interfaceRow() and ifRow() write the look-up keys at Windows' offsets", () => {
   const row = interfaceRow(LUID, Family.Ipv6, (row) => row.fill(0xff, 40, 49));
   strictEqual(row.length, InterfaceRow.Size);
   strictEqual(hex(row.subarray(0, 16)), golden("17000000 00000000", LUID_BYTES));
-  strictEqual(row[InterfaceRow.UseAutomaticMetric], 0xff, "what Initialize wrote stays");
+  strictEqual(row[InterfaceRow.UseAutomaticMetric], 0xff, "a default is not overwritten");
   strictEqual(ifRow(LUID).length, IfRow.Size);
   strictEqual(hex(ifRow(LUID).subarray(0, 8)), LUID_BYTES);
 });
 
-Deno.test("dnsSettings() is DNS_INTERFACE_SETTINGS, version 1", () => {
+Deno.test("dnsSettings() creates a DNS_INTERFACE_SETTINGS of version 1", () => {
   const row = dnsSettings(Family.Ipv6, 0x1122_3344_5566_7788n);
   strictEqual(row.length, DnsSettings.Size);
   strictEqual(
@@ -151,7 +151,7 @@ Deno.test("dnsSettings() is DNS_INTERFACE_SETTINGS, version 1", () => {
   strictEqual(hex(dnsSettings(Family.Ipv4, 0n).subarray(8, 16)), "0200000000000000");
 });
 
-Deno.test("peMachine() reads the machine type of a DLL, and is undefined for other files", () => {
+Deno.test("peMachine() returns the machine type of a DLL, and undefined for other files", () => {
   const dll = new Uint8Array(256);
   const view = viewOf(dll);
   view.setUint16(0, 0x5a4d, true);
@@ -166,7 +166,7 @@ Deno.test("peMachine() reads the machine type of a DLL, and is undefined for oth
   strictEqual(peMachine(new Uint8Array(256).fill(0xa5)), undefined);
 });
 
-Deno.test("buildFor() is the official build for Deno's architecture", () => {
+Deno.test("buildFor() returns the official build for Deno's architecture", () => {
   strictEqual(buildFor("x86_64").folder, "amd64");
   strictEqual(buildFor("aarch64").machine, 0xaa64);
   strictEqual(new Set(WINTUN_BUILDS.map(({ sha256 }) => sha256)).size, 4);
@@ -176,7 +176,7 @@ Deno.test("buildFor() is the official build for Deno's architecture", () => {
   );
 });
 
-Deno.test("win32Error() has the error class of each number", () => {
+Deno.test("win32Error() chooses the error class by the error number", () => {
   const of = (code: number) => win32Error("open it", "Open", code, "do this").constructor;
   strictEqual(of(Win32.ERROR_ACCESS_DENIED), Deno.errors.PermissionDenied);
   strictEqual(of(Win32.ERROR_NOT_FOUND), Deno.errors.NotFound);
@@ -190,7 +190,7 @@ Deno.test("win32Error() has the error class of each number", () => {
   strictEqual(win32Error("open it", "Open", 4711).message, "Cannot open it: error 4711");
 });
 
-Deno.test("fromHresult() takes the error number out of an HRESULT", () => {
+Deno.test("fromHresult() extracts the error number from an HRESULT", () => {
   strictEqual(fromHresult(0x8007_0005), Win32.ERROR_ACCESS_DENIED);
   strictEqual(fromHresult(0x8000_4005), 0x8000_4005);
   strictEqual(fromHresult(259), 259);
