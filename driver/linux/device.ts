@@ -33,7 +33,7 @@ import { VNET_HEADER } from "./queue/virtio_net.ts";
 import { ownLinks } from "./own_links.ts";
 import { rescue } from "./rescue.ts";
 import { checkRoutes, Setup } from "./setup.ts";
-import { StateKeeper } from "./state_keeper.ts";
+import { StateRestorer } from "./state_restorer.ts";
 
 // Specification
 /** ioctl(2) request codes, linux/if_tun.h. */
@@ -80,9 +80,9 @@ interface TunParts {
   readonly setup: Setup | undefined;
   readonly monitor: LinkMonitor;
   /** Restores what other programs remove; only the first queue has one. */
-  readonly keeper: StateKeeper | undefined;
+  readonly restorer: StateRestorer | undefined;
   /** Requested MTU (bytes). */
-  readonly wantedMtu: number | undefined;
+  readonly requestedMtu: number | undefined;
 }
 
 /** A TUN device, or one of its queues. */
@@ -100,8 +100,8 @@ export class TunDevice implements Device {
   readonly #netlink: Netlink;
   readonly #setup: Setup | undefined;
   readonly #monitor: LinkMonitor;
-  readonly #keeper: StateKeeper | undefined;
-  readonly #wantedMtu: number | undefined;
+  readonly #restorer: StateRestorer | undefined;
+  readonly #requestedMtu: number | undefined;
   readonly #events = new DeviceEvents();
   readonly #queue: DeviceQueue;
   readonly #errorReasons = new ErrorReasons();
@@ -110,7 +110,7 @@ export class TunDevice implements Device {
   #closed = false;
 
   /** Called by {@linkcode openTunQueues} and {@linkcode joinTunDevice}. */
-  constructor({ fd, offload, uring, link, netlink, setup, monitor, keeper, wantedMtu }: TunParts) {
+  constructor({ fd, offload, uring, link, netlink, setup, monitor, restorer, requestedMtu }: TunParts) {
     this.#fd = fd;
     this.offload = offload.tcp;
     const queue = {
@@ -122,8 +122,8 @@ export class TunDevice implements Device {
     this.#queue = (uring !== false && !offload.tcp ? UringQueue.open(queue, uring === true) : undefined) ??
       new TunQueue(queue);
     this.#index = link.index;
-    this.#keeper = keeper;
-    this.#wantedMtu = wantedMtu;
+    this.#restorer = restorer;
+    this.#requestedMtu = requestedMtu;
     this.#mtu = link.mtu;
     this.#netlink = netlink;
     this.#setup = setup;
@@ -160,8 +160,8 @@ export class TunDevice implements Device {
     this.#host = host;
     this.#queue.attach(host);
     host.watch(this.#monitor.descriptor, () => this.#drainMonitor());
-    const keeper = this.#keeper;
-    if (keeper !== undefined) host.watch(keeper.descriptor, () => this.#drainKeeper(keeper));
+    const restorer = this.#restorer;
+    if (restorer !== undefined) host.watch(restorer.descriptor, () => this.#drainRestorer(restorer));
   }
 
   /** Reads packets until the kernel has no more, the batch is full, or the pool is empty. */
@@ -197,7 +197,7 @@ export class TunDevice implements Device {
     this.#closed = true;
     this.#events.end();
     this.#monitor.close();
-    this.#keeper?.close();
+    this.#restorer?.close();
     this.#queue.close();
     // A persistent device keeps its offload flags, and the next program may not support super-packets.
     if (this.offload && this.#setup !== undefined) {
@@ -229,19 +229,21 @@ export class TunDevice implements Device {
       this.#mtu = event.mtu;
       this.#events.publish(event);
       // Settings of another program are reported, not reverted.
-      if (this.#keeper === undefined) continue;
+      if (this.#restorer === undefined) continue;
       if (event.kind === "down") {
         console.warn(`warren: "${this.name}" was set down: no packet passes until it is up again`);
-      } else if (event.kind === "mtu" && this.#wantedMtu !== undefined && event.mtu !== this.#wantedMtu) {
+      } else if (
+        event.kind === "mtu" && this.#requestedMtu !== undefined && event.mtu !== this.#requestedMtu
+      ) {
         console.warn(
-          `warren: the MTU of "${this.name}" was set to ${event.mtu}: ${this.#wantedMtu} was requested`,
+          `warren: the MTU of "${this.name}" was set to ${event.mtu}: ${this.#requestedMtu} was requested`,
         );
       }
     }
   }
 
-  #drainKeeper(keeper: StateKeeper): void {
-    const event = keeper.drain();
+  #drainRestorer(restorer: StateRestorer): void {
+    const event = restorer.drain();
     if (event !== undefined) this.#events.publish({ ...event, mtu: this.#mtu });
   }
 
@@ -308,7 +310,7 @@ export function openTunQueues(options: CheckedDeviceOptions): { device: TunDevic
   undo.defer(() => setup.undo());
   setup.apply(link, options);
   const { index } = link;
-  const keeper = undo.use(new StateKeeper(setup, netlink, index));
+  const restorer = undo.use(new StateRestorer(setup, netlink, index));
   const monitor = LinkMonitor.open(index);
   undo.move();
   return {
@@ -320,8 +322,8 @@ export function openTunQueues(options: CheckedDeviceOptions): { device: TunDevic
       netlink,
       setup,
       monitor,
-      keeper,
-      wantedMtu: options.mtu,
+      restorer,
+      requestedMtu: options.mtu,
     }),
     shares: others.map(({ fd }) => ({ fd, index, name, offload, uring })),
   };
@@ -336,7 +338,7 @@ export function joinTunDevice({ fd, index, name, offload, uring }: DeviceShare):
   const link = netlink.link(index);
   if (link === undefined) throw systemError(`use "${name}"`, "RTM_GETLINK", Errno.ENODEV);
   undo.move();
-  const none = { setup: undefined, keeper: undefined, wantedMtu: undefined };
+  const none = { setup: undefined, restorer: undefined, requestedMtu: undefined };
   return new TunDevice({ fd, offload, uring, link, netlink, monitor, ...none });
 }
 

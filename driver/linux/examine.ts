@@ -1,4 +1,4 @@
-/** Checks of `warren doctor` on Linux. */
+/** Runs the checks of `warren doctor` on Linux. */
 
 import { type Check, check, checkLibrary } from "../check.ts";
 import { cString } from "../posix/libc.ts";
@@ -16,10 +16,10 @@ import { Uring } from "./queue/uring.ts";
 const CAP_NET_ADMIN = 12;
 
 // Implementation
-/** Changes of a process that a finding lists. */
-const NAMED_CHANGES = 4;
+/** Maximum number of changes listed for one leftover. */
+const MAX_NAMED_CHANGES = 4;
 
-/** Makes the checks; with `repairs`, undoes what crashed processes left behind. */
+/** Runs the checks; if `repairs` is true, also repairs what crashed processes left behind. */
 export async function examine(repairs: boolean): Promise<Check[]> {
   const library = checkLibrary("C library", libc);
   if (library.some(({ state }) => state === "fail")) return library;
@@ -77,11 +77,11 @@ async function checkUserNamespaces(): Promise<Check[]> {
   }];
 }
 
-/** Reports whether io_uring works; devices work without it. */
+/** Checks io_uring, which is optional. */
 function checkUring(): Check[] {
   using ring = Uring.open(1, 1);
   const text = ring === undefined
-    ? "not available (before Linux 5.19, or refused): a device without offload moves one packet per call"
+    ? "not available (needs Linux 5.19, or is disabled): a device without offload moves one packet per call"
     : "it works: a device without offload moves many packets per call";
   return [{ name: "io_uring", state: "ok", text }];
 }
@@ -93,28 +93,28 @@ function checkLeftovers(repairs: boolean): Check[] {
   for (const leftover of found) {
     const description = describe(leftover);
     if (!repairs) {
-      // Only the file is left of a crash before the last boot.
+      // After a reboot, only the file is left.
       const state = leftover.entries.length === 0 ? "warn" : "fail";
       checks.push({ name, state, text: description, remedy: "warren doctor --repair" });
       continue;
     }
     const failures = repair(leftover);
     for (const { message } of failures) checks.push({ name, state: "fail", text: message });
-    if (failures.length === 0) checks.push({ name, state: "ok", text: `put back: ${description}` });
+    if (failures.length === 0) checks.push({ name, state: "ok", text: `repaired: ${description}` });
   }
   if (checks.length === 0) checks.push({ name, state: "ok", text: "no crash left anything behind" });
   if (otherNamespaces.length > 0) {
-    const text = `${otherNamespaces.length} journals of crashes, which the next start there undoes, such as ${
-      otherNamespaces[0]!.path
-    }`;
+    const text =
+      `${otherNamespaces.length} journals of crashes, which the next start in the same namespace repairs, ` +
+      `such as ${otherNamespaces[0]!.path}`;
     checks.push({ name: "other network namespaces", state: "ok", text });
   }
   return checks;
 }
 
-/** Describes a leftover: its process and device, its first changes, and its time. */
+/** Describes a leftover: process, device, first changes, time. */
 function describe({ device, pid, path, since, entries }: Leftover): string {
-  const named = entries.slice(0, NAMED_CHANGES).map(({ description }) => description);
+  const named = entries.slice(0, MAX_NAMED_CHANGES).map(({ description }) => description);
   const others = entries.length - named.length;
   if (others > 0) named.push(`and ${others} more changes (${path})`);
   if (entries.length === 0) named.push(`only its file ${path}`);
@@ -131,11 +131,11 @@ async function checkPersistentDevices(): Promise<Check[]> {
     .filter((link) => link?.persistent === true && !link.running)
     .map((link) => link!.name);
   return unused.length === 0
-    ? [{ name, state: "ok", text: "all are open in a program, or there are none" }]
+    ? [{ name, state: "ok", text: "none, or all in use" }]
     : unused.map((device) => ({
       name,
       state: "warn",
       text: `${device} exists, and no program has it open`,
-      remedy: `unless it was prepared for a script: ip tuntap del ${device} mode tun`,
+      remedy: `remove it with \`ip tuntap del ${device} mode tun\`, unless it was prepared for a script`,
     }));
 }

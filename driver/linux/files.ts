@@ -39,8 +39,8 @@ const DIRENT = { name: 19 } as const;
 
 // Implementation
 const CHUNK_BYTES = 4096;
-const OWNER_ONLY = 0o700;
-const OTHERS = 0o077;
+const OWNER_ALL = 0o700;
+const OTHERS_ANY = 0o077;
 const OTHERS_WRITE = 0o022;
 const STICKY = 0o1000;
 
@@ -49,13 +49,13 @@ interface Status {
   readonly kind: number;
   readonly mode: number;
   readonly owner: number;
-  /** Number of hard links; 0 when it was removed. */
+  /** Number of hard links; 0 after the file is removed. */
   readonly links: number;
   /** Length (bytes). */
   readonly length: number;
 }
 
-/** Status of an open file; `path` is for the error message. */
+/** Returns the status of an open file; `path` is for the error message. */
 export function statusOf(descriptor: number, path: string): Status {
   const status = new Uint8Array(STATX.size);
   if (libc().statx(descriptor, cString(""), AT_EMPTY_PATH, STATX_BASIC_STATS, status) < 0) {
@@ -72,7 +72,11 @@ export function statusOf(descriptor: number, path: string): Status {
   };
 }
 
-/** Reads an open file to its end. @throws {RangeError} for more than `limit` bytes. */
+/**
+ * Reads an open file to its end.
+ *
+ * @throws {RangeError} when the file has more than `limit` bytes.
+ */
 export function readAll(descriptor: number, path: string, limit: number): Uint8Array {
   const chunks: Uint8Array[] = [];
   let length = 0;
@@ -95,14 +99,14 @@ export function concat(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
   return whole;
 }
 
-/** Text of a file of the kernel or the system, such as one in /proc; `undefined` when it cannot be read. */
+/** Reads a short text file such as one in /proc; `undefined` when it cannot be read. */
 export function readSystemFile(path: string): string | undefined {
   const descriptor = libc().open(cString(path), O_RDONLY | O_CLOEXEC, 0);
   if (descriptor < 0) return undefined;
   try {
     return new TextDecoder().decode(readAll(descriptor, path, CHUNK_BYTES));
   } catch {
-    // The process that it describes has just ended.
+    // Such as a file in /proc about a process that has just ended.
     return undefined;
   } finally {
     libc().close(descriptor);
@@ -110,9 +114,9 @@ export function readSystemFile(path: string): string | undefined {
 }
 
 /**
- * Checks that only this user or root could have written an open file.
+ * Checks that an open file could have been written only by this user or root.
  *
- * @throws {Deno.errors.PermissionDenied} when others could, or when it is a FIFO, a folder or a device.
+ * @throws {Deno.errors.PermissionDenied} when other users could have written the file, or it is not a regular file.
  */
 export function checkOwnFile(descriptor: number, path: string): void {
   const { kind, mode, owner } = statusOf(descriptor, path);
@@ -125,7 +129,11 @@ export function checkOwnFile(descriptor: number, path: string): void {
   if ((mode & OTHERS_WRITE) !== 0) fail("others may write to it");
 }
 
-/** Decodes UTF-8. @throws {SyntaxError} for bytes that are not UTF-8. */
+/**
+ * Decodes the content of a file.
+ *
+ * @throws {SyntaxError} when it is not UTF-8.
+ */
 export function decode(bytes: Uint8Array, path: string): string {
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
@@ -142,28 +150,29 @@ export function removeFile(path: string): void {
 }
 
 /**
- * Makes a folder that only this user may enter, or checks an existing one.
+ * Creates a folder that only this user may enter. An existing folder must be as {@linkcode checkFolder} requires.
  *
  * @throws {Error} as {@linkcode checkFolder}.
  */
-export function makeFolder(path: string): void {
+export function createFolder(path: string): void {
   checkParent(path);
-  if (libc().mkdir(cString(path), OWNER_ONLY) !== 0) {
+  if (libc().mkdir(cString(path), OWNER_ALL) !== 0) {
     const error = errno();
-    if (error !== Errno.EEXIST) throw systemError(`make "${path}"`, "mkdir", error);
+    if (error !== Errno.EEXIST) throw systemError(`create "${path}"`, "mkdir", error);
   }
   checkFolder(path);
 }
 
 /**
- * Checks that only this user can enter a folder or replace it.
+ * Checks that only this user can enter or replace a folder.
  *
- * @throws {Error} as {@linkcode systemError}; `Deno.errors.PermissionDenied` when other users can.
+ * @throws {Deno.errors.PermissionDenied} when other users can.
+ * @throws {Deno.errors.NotFound} when the folder does not exist.
  */
 export function checkFolder(path: string): void {
   const user = libc().geteuid();
   const { mode, owner } = statusOfFolder(path, O_NOFOLLOW);
-  if (owner !== user || (mode & OTHERS) !== 0) {
+  if (owner !== user || (mode & OTHERS_ANY) !== 0) {
     throw new Deno.errors.PermissionDenied(
       `Cannot trust "${path}": it must belong to user ${user} with mode 700, got user ${owner} with mode ${
         mode.toString(8)
@@ -173,12 +182,12 @@ export function checkFolder(path: string): void {
   checkParent(path);
 }
 
-/** Checks that no other user can rename entries of the parent folder. */
+/** Checks that no other user can rename entries in the parent folder. */
 function checkParent(path: string): void {
   const parent = path.slice(0, path.lastIndexOf("/")) || "/";
   const { mode, owner } = statusOfFolder(parent, 0);
-  const renames = (mode & OTHERS_WRITE) !== 0 && (mode & STICKY) === 0;
-  if ((owner === 0 || owner === libc().geteuid()) && !renames) return;
+  const othersCanRename = (mode & OTHERS_WRITE) !== 0 && (mode & STICKY) === 0;
+  if ((owner === 0 || owner === libc().geteuid()) && !othersCanRename) return;
   throw new Deno.errors.PermissionDenied(
     `Cannot trust "${path}": others must not be able to replace it, got "${parent}" of user ${owner} with mode ${
       mode.toString(8)
@@ -197,9 +206,9 @@ function statusOfFolder(path: string, flags: number): Status {
 }
 
 /**
- * Lists the names in a folder in order; none when it does not exist.
+ * Returns the sorted names of the entries in a folder; none when it does not exist.
  *
- * @throws {RangeError} when there are more than `limit`.
+ * @throws {RangeError} when there are more than `limit` entries.
  */
 export function listFolder(path: string, limit: number): string[] {
   const { opendir, readdir, closedir } = libc();
@@ -223,14 +232,14 @@ export function listFolder(path: string, limit: number): string[] {
   }
 }
 
-/** Target of a symbolic link; `undefined` when it cannot be read. */
+/** Returns the target of a symbolic link; `undefined` when it cannot be read. */
 export function readLinkText(path: string): string | undefined {
   const target = new Uint8Array(CHUNK_BYTES);
   const length = libc().readlink(cString(path), target, BigInt(target.length));
   return length < 0 ? undefined : new TextDecoder().decode(target.subarray(0, length));
 }
 
-/** Environment variable; `undefined` when it is not set. */
+/** Returns the value of an environment variable; `undefined` when it is not set. */
 export function environment(name: string): string | undefined {
   const value = libc().getenv(cString(name));
   return value === null ? undefined : Deno.UnsafePointerView.getCString(value);

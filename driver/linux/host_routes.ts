@@ -1,9 +1,11 @@
 /**
- * Host routes of Linux that bypass the tunnels and follow the system's own routes.
+ * Host routes that keep packets to the far end out of the tunnels on Linux.
  *
- * The path to an address is the kernel's reply to RTM_GETROUTE. If that leads into a tunnel, the path is the best route
- * of the main table that does not. If both agree at first, changes of that table are followed. While there is no path,
- * the host route is `unreachable`: packets to the far end fail instead of entering the tunnel.
+ * Initially, the path of a host route is the one that the kernel chooses (RTM_GETROUTE). If that path leads into a
+ * tunnel, the best route in the main or default table that does not is used instead. In this case, and if that route is
+ * also the kernel's choice, the host route follows changes of these tables; otherwise, a policy rule of another program
+ * chose the path, which is kept until its link is removed. While there is no path, the host route is `unreachable`, so
+ * that packets to the far end fail instead of entering the tunnel.
  */
 
 import { type Address, parseAddress } from "../../lib/wire/address.ts";
@@ -30,13 +32,13 @@ import { ownLinks } from "./own_links.ts";
 const RT_TABLE_DEFAULT = 253;
 
 // Implementation
-/** resolv.conf(5), and the file in which systemd-resolved keeps the servers that it forwards to. */
+/** resolv.conf(5), and the file in which systemd-resolved lists its upstream servers. */
 const RESOLVER_FILES = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 
-/** A path to an address: the link, and the next hop if there is one. */
+/** A path to an address: the link, the next hop if there is one, and the source address. */
 type Path = Pick<Route, "index" | "gateway" | "via" | "source">;
 
-/** Host routes of one tunnel. */
+/** The host routes of one tunnel. */
 export class LinuxHostRoutes implements HostRoutes {
   readonly #deviceName: string;
   readonly #netlink: Netlink;
@@ -44,19 +46,19 @@ export class LinuxHostRoutes implements HostRoutes {
   readonly #changes: NetlinkSocket;
   /** Addresses that have a host route. */
   readonly wanted = new Set<Uint8Array>();
-  /** Routes of the kernel, cached while one event is handled. */
+  /** The kernel's routes, cached while one event is handled. */
   #routes: Route[] | undefined;
 
-  /** Serves the tunnel whose device has this name, before or after it is opened. */
+  /** Creates the host routes of the tunnel with this device name, before or after the device is opened. */
   constructor(deviceName: string) {
     this.#deviceName = deviceName;
-    // A crashed process may have left the same routes, which the opening of the device would remove.
+    // Removes the same routes if a crashed process left them: otherwise, opening the device would do so later.
     recover();
     this.#journal = new Journal(deviceName);
     using undo = new DisposableStack();
     this.#netlink = undo.use(Netlink.open());
     const { Link, Ipv4Address, Ipv6Address, Ipv4Route, Ipv6Route } = RTMGRP;
-    // The kernel does not report routes that disappear with their link or address.
+    // Links and addresses are included because the kernel does not report routes that disappear with them.
     this.#changes = new NetlinkSocket(
       Link | Ipv4Address | Ipv6Address | Ipv4Route | Ipv6Route,
       SOCK_NONBLOCK,
@@ -93,7 +95,7 @@ export class LinuxHostRoutes implements HostRoutes {
   }
 
   drain(): boolean {
-    const changed = this.#changes.drain((message) => this.#concerns(message));
+    const changed = this.#changes.drain((message) => this.#isRelevant(message));
     if (changed) this.#routes = undefined;
     return changed;
   }
@@ -104,33 +106,32 @@ export class LinuxHostRoutes implements HostRoutes {
     this.#changes.close();
   }
 
-  /** Path that the kernel takes now; `undefined` when there is none, or it leads into a tunnel. */
+  /** Returns the path that the kernel chooses; `undefined` when there is none, or it leads into a tunnel. */
   currentPath(address: Address, interfaceName: string | undefined): Path | "local" | undefined {
     const only = this.#indexOf(interfaceName);
     if (interfaceName !== undefined && only === undefined) return undefined;
     const route = this.#netlink.routeTo(address.bytes, undefined, only);
     if (route?.type === RouteType.Local) return "local";
     if (route?.type !== RouteType.Unicast) return undefined;
-    return isOwn(route.index, this.#indexOf(this.#deviceName)) ? undefined : route;
+    return isTunnelOrNone(route.index, this.#indexOf(this.#deviceName)) ? undefined : route;
   }
 
-  /** Reports whether a link exists. */
+  /** Returns true if a link exists. */
   hasLink(index: number): boolean {
     return this.#netlink.link(index) !== undefined;
   }
 
-  /** Best route of the main or default table that Warren did not add and that does not lead into a tunnel. */
+  /** Returns the best route in the main or default table, except for Warren's own routes and those into a tunnel. */
   tablePath({ bytes }: Address, interfaceName: string | undefined): Path | undefined {
     const only = this.#indexOf(interfaceName);
     if (interfaceName !== undefined && only === undefined) return undefined;
     let best: Route | undefined;
-    // Outside of the loop, as there may be thousands of routes.
     const device = this.#indexOf(this.#deviceName);
     for (const route of this.routes) {
       const { destination: { address, length }, type, table, index, protocol, metric = 0 } = route;
       if (type !== RouteType.Unicast || (table !== MAIN_TABLE && table !== RT_TABLE_DEFAULT)) continue;
-      if (isOwn(index, device) || only !== undefined && index !== only) continue;
-      // Host routes, and routes into the tunnels of other processes.
+      if (isTunnelOrNone(index, device) || only !== undefined && index !== only) continue;
+      // Warren's host routes, and routes into the tunnels of other processes.
       if (protocol === ROUTE_PROTOCOL) continue;
       if (!startsWith(bytes, address, length)) continue;
       const longer = length - (best?.destination.length ?? -1);
@@ -139,44 +140,43 @@ export class LinuxHostRoutes implements HostRoutes {
     return best;
   }
 
-  /** Routes of all tables. */
+  /** Routes in all tables. */
   get routes(): Route[] {
     return this.#routes ??= this.#netlink.routes();
   }
 
-  /** Adds a route; `undefined` when another program has added the same. */
+  /** Adds a route; returns `undefined` if the same route already exists. */
   addRoute(index: number | undefined, route: RouteOptions): Change | undefined {
     const link = index === undefined ? undefined : this.#netlink.link(index);
     const change = addRoute(link, route);
-    const { description, undo } = change;
-    this.#journal.record([{ description, undo: undo! }]);
+    this.#journal.record([change]);
     try {
       this.#netlink.apply(change);
       return change;
     } catch (error) {
-      this.#journal.forget([undo!]);
+      this.#journal.forget([change]);
       if ((error as { code?: string }).code === "EEXIST") return undefined;
       throw error;
     }
   }
 
-  /** Removes a route that was added. */
-  removeRoute({ description, undo }: Change): void {
-    this.#netlink.undo(undo!, `undo: ${description}`);
-    this.#journal.forget([undo!]);
+  /** Removes a route that {@linkcode LinuxHostRoutes.addRoute} added. */
+  removeRoute(change: Change): void {
+    this.#netlink.undo({ request: change.undo, description: `undo: ${change.description}` });
+    this.#journal.forget([change]);
   }
 
   #indexOf(interfaceName: string | undefined): number | undefined {
     return interfaceName === undefined ? undefined : this.#netlink.linkByName(interfaceName)?.index;
   }
 
-  /** Reports whether a change may affect the path to one of the addresses. */
-  #concerns({ type, body }: Message): boolean {
+  /** Returns true if a change may affect the path to one of the addresses. */
+  #isRelevant({ type, body }: Message): boolean {
     if (type !== MessageType.RTM_NEWROUTE && type !== MessageType.RTM_DELROUTE) {
       return !ownLinks.has(linkIndexOf(body) ?? 0);
     }
     const route = readRoute(body);
-    // Routes that Warren adds lead into tunnels or are host routes.
+    // The routes that Warren adds lead into tunnels or are host routes.
     if (route === undefined || route.protocol === ROUTE_PROTOCOL && type === MessageType.RTM_NEWROUTE) {
       return false;
     }
@@ -185,21 +185,21 @@ export class LinuxHostRoutes implements HostRoutes {
   }
 }
 
-/** Reports whether a route leads to the device of any tunnel of this process, or to no link. */
-function isOwn(index: number | undefined, device: number | undefined): boolean {
+/** Returns true if a route leads into a tunnel of this process, or has no link. */
+function isTunnelOrNone(index: number | undefined, device: number | undefined): boolean {
   return index === undefined || ownLinks.has(index) || index === device;
 }
 
-/** Host route to one address. */
+/** The host route to one address. */
 class LinuxHostRoute implements HostRoute {
   readonly #system: LinuxHostRoutes;
   readonly #address: Address;
   readonly #tables: readonly number[];
   readonly #interfaceName: string | undefined;
-  /** True if the path is the one of the main table, and not of another program's policy rule. */
+  /** True if the path follows the main and default tables, false if a policy rule of another program chose it. */
   #isFromTable = true;
   #path: Path | "local" | undefined;
-  #made: Change[] = [];
+  #added: Change[] = [];
 
   constructor(
     system: LinuxHostRoutes,
@@ -211,7 +211,7 @@ class LinuxHostRoute implements HostRoute {
     this.#address = address;
     this.#tables = tables;
     this.#interfaceName = interfaceName;
-    this.#use(this.#choose());
+    this.#add(this.#choose());
   }
 
   refresh(): void {
@@ -222,12 +222,12 @@ class LinuxHostRoute implements HostRoute {
       : this.#path;
     if (path === "local" || isSame(path, this.#path) && this.#isPresent) return;
     this.remove();
-    this.#use(path);
+    this.#add(path);
   }
 
   remove(): void {
     this.#system.wanted.delete(this.#address.bytes);
-    for (const change of this.#made.splice(0)) this.#system.removeRoute(change);
+    for (const change of this.#added.splice(0)) this.#system.removeRoute(change);
   }
 
   #choose(): Path | "local" | undefined {
@@ -243,7 +243,7 @@ class LinuxHostRoute implements HostRoute {
     return path !== undefined && path !== "local" && !this.#system.hasLink(path.index!);
   }
 
-  /** Reports whether the kernel still has the routes, which disappear with their link. */
+  /** True if the kernel still has the routes, which disappear with their link. */
   get #isPresent(): boolean {
     const { bytes } = this.#address;
     return this.#tables.every((wanted) =>
@@ -253,7 +253,8 @@ class LinuxHostRoute implements HostRoute {
     );
   }
 
-  #use(path: Path | "local" | undefined): void {
+  /** Adds the routes over a path. */
+  #add(path: Path | "local" | undefined): void {
     this.#path = path;
     if (path === "local") return;
     const { bytes } = this.#address;
@@ -264,19 +265,19 @@ class LinuxHostRoute implements HostRoute {
       const route: RouteOptions = path === undefined ? { destination, table, type: RouteType.Unreachable } : {
         destination,
         table,
-        ...(gateway === undefined ? {} : { gateway }),
-        ...(via === undefined ? {} : { via }),
+        gateway,
+        via,
         onLink: gateway !== undefined || via !== undefined,
-        // For IPv6, the kernel chooses the source per packet: temporary addresses come and go.
-        ...(source === undefined || bytes.length > 4 ? {} : { source }),
+        // For IPv6, the kernel chooses the source of each packet, as temporary addresses expire.
+        source: bytes.length > 4 ? undefined : source,
       };
       const change = this.#system.addRoute(index, route);
-      if (change !== undefined) this.#made.push(change);
+      if (change !== undefined) this.#added.push(change);
     }
   }
 }
 
-/** Compares two paths, except for their sources, which the kernel chooses. */
+/** Returns true if two paths have the same link and next hop. */
 function isSame(a: Path | "local" | undefined, b: Path | "local" | undefined): boolean {
   if (a === undefined || b === undefined || a === "local" || b === "local") return a === b;
   return a.index === b.index && a.gateway?.toHex() === b.gateway?.toHex() &&

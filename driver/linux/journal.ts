@@ -1,33 +1,33 @@
 /**
- * Write-ahead journal of changes that would outlive a crash; a later process undoes them.
+ * Write-ahead journal of changes that would outlive a crash, so that a later process can undo them.
  *
- *     record ──▶ one line per change ──▶ /run/warren/<pid>-<random>-<device>.jsonl, locked while its writer lives
- *                                                                          │ no lock: the writer is gone
- *     leftovers ◀── lines that were not struck out ◀───────────────────────┘
+ *     record ──▶ one line per change ──▶ /run/warren/<pid>-<random>-<device>.jsonl, locked while its writer runs
+ *                                                                          │ not locked: the writer is gone
+ *     leftovers ◀── changes that were not cancelled ◀──────────────────────┘
  *     repair ──▶ undo messages, newest first ──▶ file removed
  *
- * The kernel removes addresses and routes with their device. Policy rules, routes through other links and settings of a
- * persistent device stay when a process is killed. The first line names the boot and the network namespace; each other
- * line holds a change with its undo message, or strikes out an earlier line. A truncated last line is ignored: its
- * change was not made yet.
+ * When a process is killed, the kernel removes its device with the device's addresses and routes. Policy rules, routes
+ * over other links and settings of a persistent device remain.
+ *
+ * The header line identifies the boot and the network namespace. Each further line records a change with its undo
+ * message, or cancels an earlier change. A truncated last line is ignored, as its change was not made yet.
  */
 
 import { gotValue } from "../../lib/core/options.ts";
-import { concat, makeFolder } from "./files.ts";
+import { concat, createFolder } from "./files.ts";
 import {
   checkUndo,
-  folders,
-  here,
+  currentOrigin,
+  encodeLine,
   type JournalEntry,
-  line,
+  journalFolders,
   MAX_BYTES,
-  type Place,
   VERSION,
 } from "./journal_format.ts";
 import { LockedFile } from "./locked_file.ts";
 
 // Implementation
-/** Length above which a journal that is mostly struck out is rewritten (bytes). */
+/** A file is rewritten if it is longer than this (bytes), and than this many times its current entries. */
 const REWRITE_BYTES = 256 * 1024;
 const REWRITE_RATIO = 4;
 const NAME_ATTEMPTS = 8;
@@ -35,11 +35,11 @@ const PATH_BYTES = 4096;
 const DEVICE_NAME = /^[^/\s\0]{1,15}$/;
 
 /**
- * Journal of one device of this process. Its file exists, locked, while there are entries.
+ * Journal of one device in this process. Its file exists, and is locked, while there are entries.
  *
- * The file is in `/run/warren` (root only), `$XDG_RUNTIME_DIR/warren`, `/tmp/warren-<uid>` or `/dev/shm/warren-<uid>`:
- * the first folder that is private to this user, or can be made so, and accepts the write. When that folder becomes
- * full or read-only, the journal moves to the next one.
+ * The file is in `/run/warren` (root only), `$XDG_RUNTIME_DIR/warren`, `/tmp/warren-<uid>` or `/dev/shm/warren-<uid>`,
+ * in the first of these folders that is private to this user (or can be created) and is writable. When that folder
+ * becomes full or read-only, the journal moves to the next.
  *
  * @example Recording a change before making it
  * ```ts no-eval
@@ -49,24 +49,24 @@ const DEVICE_NAME = /^[^/\s\0]{1,15}$/;
  *
  * using netlink = Netlink.open();
  * const journal = new Journal("tun0");
- * const { request, description, undo } = addRule({ family: 2, priority: 100, table: 51820 });
- * journal.record([{ description, undo: undo! }]);
- * netlink.apply({ request, description });
+ * const change = addRule({ family: 2, priority: 100, table: 51820 });
+ * journal.record([change]);
+ * netlink.apply(change);
  * ```
  */
 export class Journal implements Disposable {
-  /** Path of the file as a C string, kept up to date for other threads; empty while there is no file. */
+  /** Current path of the file as a C string, shared with other threads; empty while there is no file. */
   readonly sharedPath: Uint8Array = new Uint8Array(new SharedArrayBuffer(PATH_BYTES));
   readonly #device: string;
-  /** Entries by their undo, with their number in the file and the length of their line. */
-  readonly #entries = new Map<Uint8Array, { entry: JournalEntry; number: number; length: number }>();
+  /** Entries, with their number in the file and the length of their line (bytes). */
+  readonly #entries = new Map<JournalEntry, { number: number; length: number }>();
   #file: LockedFile | undefined;
-  /** Entries in the file, including those that were struck out. */
+  /** Number of entries in the file, including cancelled ones. */
   #written = 0;
-  /** Length of the entries' lines (bytes). */
+  /** Total length of the lines of `#entries` (bytes). */
   #length = 0;
 
-  /** Starts an empty journal for the device of this name; writes nothing before the first entry. */
+  /** Creates the journal of the device with this name; the first entry creates the file. */
   constructor(device: string) {
     if (!DEVICE_NAME.test(device)) {
       throw new TypeError(
@@ -76,26 +76,24 @@ export class Journal implements Disposable {
     this.#device = device;
   }
 
-  /** Path of the file that holds the entries; `undefined` while there are none. */
+  /** Path of the file; `undefined` while there are no entries. */
   get path(): string | undefined {
     return this.#file?.path;
   }
 
   /**
-   * Records changes that are about to be made. All are in the file when this returns, none when it throws.
+   * Records changes that are about to be made: all of them, or none if it throws.
    *
-   * @throws {TypeError} for an undo that does not undo a change.
-   * @throws {RangeError} when the journal would be longer than can be read back.
-   * @throws {Deno.errors.PermissionDenied} when no folder can hold a journal.
+   * @throws {TypeError} when an undo message is invalid.
+   * @throws {RangeError} when the journal would exceed the maximum length.
+   * @throws {Deno.errors.PermissionDenied} when no folder can hold the journal.
    */
   record(entries: readonly JournalEntry[]): void {
-    const lines = entries.map(({ description, undo }) => {
-      checkUndo(undo, description);
-      return line({ description, undo: undo.toHex() });
-    });
+    entries.forEach(checkUndo);
+    const lines = entries.map(entryLine);
     if (lines.length === 0) return;
     const bytes = concat(lines);
-    if (this.#length + bytes.length + line(this.#header()).length > MAX_BYTES) {
+    if (this.#length + bytes.length + headerLine().length > MAX_BYTES) {
       throw new RangeError(
         `Cannot ${entries[0]!.description}: the journal of "${this.#device}" must have at most ` +
           `${MAX_BYTES} bytes: set fewer addresses, routes and rules that outlive the device`,
@@ -103,66 +101,64 @@ export class Journal implements Disposable {
     }
     entries.forEach((entry, i) => {
       const { length } = lines[i]!;
-      this.#entries.set(entry.undo, { entry, number: this.#written + i, length });
+      this.#entries.set(entry, { number: this.#written + i, length });
       this.#length += length;
     });
     try {
       if (this.#append(bytes)) this.#written += entries.length;
       else this.#rewrite();
     } catch (error) {
-      for (const { undo } of entries) this.#drop(undo);
+      for (const entry of entries) this.#remove(entry);
       throw error;
     }
   }
 
   /**
-   * Strikes out changes that were undone or that failed, by the `undo`s given to `record`. It never throws: a remaining
-   * entry is harmless, as `repair()` ignores changes that are gone already.
+   * Cancels recorded changes that failed or have been undone. Never throws: an entry that remains is harmless, as
+   * `repair` ignores changes that have already been undone.
    */
-  forget(undos: readonly Uint8Array[]): void {
-    const numbers = undos.map((undo) => this.#drop(undo)).filter((number) => number !== undefined);
+  forget(entries: readonly JournalEntry[]): void {
+    const numbers = entries.map((entry) => this.#remove(entry)).filter((number) => number !== undefined);
     const file = this.#file;
     if (numbers.length === 0 || file === undefined) return;
     try {
       if (this.#entries.size === 0) return this.close();
       const excess = file.length > REWRITE_BYTES && file.length > REWRITE_RATIO * this.#length;
-      if (excess || !this.#append(concat(numbers.map((forget) => line({ forget }))))) this.#rewrite();
+      if (excess || !this.#append(concat(numbers.map((forget) => encodeLine({ forget }))))) this.#rewrite();
     } catch {
       // All folders are full.
     }
   }
 
-  /** Removes the file, after everything was undone. */
+  /** Removes the file, after all changes have been undone. */
   close(): void {
-    const file = this.#file;
-    this.#use(undefined);
-    this.#entries.clear();
-    this.#length = 0;
-    file?.remove();
+    this.#clear()?.remove();
   }
 
-  /** Leaves the file to the next start and to `warren doctor --repair`, after an undo failed. */
+  /** Closes the file but leaves it to the next start and to `warren doctor --repair`, after an undo message failed. */
   abandon(): void {
-    this.#file?.close();
-    this.#use(undefined);
-    this.#entries.clear();
-    this.#length = 0;
+    this.#clear()?.close();
   }
 
-  /** {@linkcode Journal.close}. */
+  /** Calls {@linkcode Journal.close}. */
   [Symbol.dispose](): void {
     this.close();
   }
 
-  #header(): Place & { version: number; since: string } {
-    return { version: VERSION, ...here(), since: new Date().toISOString() };
+  /** Forgets all entries; returns the file that holds them. */
+  #clear(): LockedFile | undefined {
+    const file = this.#file;
+    this.#use(undefined);
+    this.#entries.clear();
+    this.#length = 0;
+    return file;
   }
 
   /** Removes an entry; returns its number in the file. */
-  #drop(undo: Uint8Array): number | undefined {
-    const found = this.#entries.get(undo);
+  #remove(entry: JournalEntry): number | undefined {
+    const found = this.#entries.get(entry);
     if (found === undefined) return undefined;
-    this.#entries.delete(undo);
+    this.#entries.delete(entry);
     this.#length -= found.length;
     return found.number;
   }
@@ -175,26 +171,22 @@ export class Journal implements Disposable {
       file.append(bytes);
       return true;
     } catch {
-      // The disk is full or read-only by now: another folder may accept them.
+      // The file system has become full or read-only; one of the other folders may accept the lines.
       return false;
     }
   }
 
-  /** Writes the entries to a new file, in the first folder that accepts them, and removes the old one. */
+  /** Writes the entries to a new file and removes the old file. */
   #rewrite(): void {
-    const entries = [...this.#entries.values()];
-    const lines = entries.map(({ entry: { description, undo } }) =>
-      line({ description, undo: undo.toHex() })
-    );
-    const file = createFile(this.#device, concat([line(this.#header()), ...lines]));
+    const lines = this.#entries.keys().map(entryLine);
+    const file = createFile(this.#device, concat([headerLine(), ...lines]));
     const old = this.#file;
     this.#use(file);
-    entries.forEach((found, number) => found.number = number);
-    this.#written = entries.length;
+    for (const found of this.#entries.values()) found.number = this.#written++;
     try {
       old?.remove();
     } catch {
-      // The file system is read-only by now. Its entries are harmless once they were undone.
+      // The file system has become read-only. Undoing the entries of the old file again is harmless.
     }
   }
 
@@ -208,12 +200,20 @@ export class Journal implements Disposable {
   }
 }
 
+function headerLine(): Uint8Array<ArrayBuffer> {
+  return encodeLine({ version: VERSION, ...currentOrigin(), since: new Date().toISOString() });
+}
+
+function entryLine({ description, undo }: JournalEntry): Uint8Array<ArrayBuffer> {
+  return encodeLine({ description, undo: undo.toHex() });
+}
+
 /** Creates a journal with this content, in the first folder that accepts it. */
 function createFile(device: string, content: Uint8Array<ArrayBuffer>): LockedFile {
   const failures: Error[] = [];
-  for (const folder of folders()) {
+  for (const folder of journalFolders()) {
     try {
-      makeFolder(folder);
+      createFolder(folder);
       return createIn(folder, device, content);
     } catch (error) {
       failures.push(error as Error);

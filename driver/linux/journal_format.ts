@@ -1,4 +1,4 @@
-/** Format of journals: a first line about the system, then one line per change or struck-out change. */
+/** Format of journals: a header line about the system, then a line for each change and for each cancelled change. */
 
 import { systemError } from "./errno.ts";
 import { environment, readLinkText, readSystemFile } from "./files.ts";
@@ -6,6 +6,7 @@ import { errno, libc } from "./libc.ts";
 import { onlySettings } from "./netlink/links.ts";
 import {
   Attributes,
+  type Change,
   Flag,
   type Message,
   MessageType,
@@ -19,7 +20,7 @@ import {
 const AF_UNIX = 1;
 const SOCK_DGRAM = 2;
 const SOL_SOCKET = 1;
-/** Number of a network namespace that is unique until the next boot (Linux 5.14). */
+/** Socket option with the cookie of the network namespace, which is unique until the next boot (Linux 5.14). */
 const SO_NETNS_COOKIE = 71;
 
 // Implementation
@@ -28,7 +29,7 @@ export const VERSION = 2;
 /** Maximum length of a journal (bytes): about 80,000 changes. */
 export const MAX_BYTES = 16 * 1024 * 1024;
 
-/** Message types that an undo may have, with the length of their fixed structure (bytes). */
+/** Message types allowed in undo messages, with the length of their fixed structure (bytes). */
 const FIXED_BYTES = new Map<number, number>([
   [MessageType.RTM_NEWLINK, 16],
   [MessageType.RTM_DELLINK, 16],
@@ -40,37 +41,33 @@ const FIXED_BYTES = new Map<number, number>([
   [MessageType.RTM_DELRULE, 12],
 ]);
 
-/** A change that has to be undone. */
-export interface JournalEntry {
-  /** The change, such as `add the IPv4 rule 100: from all lookup 51820`. */
-  readonly description: string;
-  /** Netlink message that undoes it. */
-  readonly undo: Uint8Array<ArrayBuffer>;
-}
+/** A change that must be undone, and the message that does so. */
+export type JournalEntry = Pick<Change, "description" | "undo">;
 
-/** System that a journal was written on: its boot and the network namespace. */
-export interface Place {
+/** The boot and the network namespace in which a journal was written. */
+export interface Origin {
   readonly boot: string;
   readonly network: string;
 }
 
 /** Content of a journal. */
-export interface Content {
-  /** System that it was written on; `undefined` when its writer ended before the first line was complete. */
-  readonly written: Place | undefined;
+interface JournalContent {
+  /** `undefined` when the writer ended before the header line was complete. */
+  readonly origin: Origin | undefined;
+  /** Time of creation (ISO 8601). */
   readonly since: string | undefined;
   readonly entries: JournalEntry[];
 }
 
-/** Boot ID and this thread's network namespace. */
-export function here(): Place {
+/** Returns the current boot and this thread's network namespace. */
+export function currentOrigin(): Origin {
   return {
     boot: readSystemFile("/proc/sys/kernel/random/boot_id")?.trim() ?? "",
     network: networkNamespace(),
   };
 }
 
-/** Identifier of this thread's network namespace. */
+/** Returns an identifier of this thread's network namespace. */
 function networkNamespace(): string {
   const { socket, getsockopt, close } = libc();
   const descriptor = socket(AF_UNIX, SOCK_DGRAM, 0);
@@ -78,36 +75,40 @@ function networkNamespace(): string {
   const cookie = new Uint8Array(8);
   const known = getsockopt(descriptor, SOL_SOCKET, SO_NETNS_COOKIE, cookie, Uint32Array.of(8)) === 0;
   close(descriptor);
-  // The inode number of a namespace is reused after the namespace is gone.
+  // The inode number is only the fallback, as it is reused after the namespace is gone.
   return known ? `cookie:${cookie.toHex()}` : readLinkText("/proc/thread-self/ns/net") ?? "";
 }
 
-/** Folders that may hold journals, in the order in which they are tried. */
-export function folders(): string[] {
+/** Returns the folders that may hold journals, in the order in which they are tried. */
+export function journalFolders(): string[] {
   const user = libc().geteuid();
   const runtime = environment("XDG_RUNTIME_DIR");
   return [
     ...(user === 0 ? ["/run/warren"] : []),
     ...(runtime?.startsWith("/") === true ? [`${runtime}/warren`] : []),
     `/tmp/warren-${user}`,
-    // Writable in a container with a read-only file system.
+    // Writable even in a container with a read-only file system.
     `/dev/shm/warren-${user}`,
   ];
 }
 
 /** Encodes a line of a journal. */
-export function line(content: unknown): Uint8Array<ArrayBuffer> {
+export function encodeLine(content: unknown): Uint8Array<ArrayBuffer> {
   return new TextEncoder().encode(`${JSON.stringify(content)}\n`);
 }
 
-/** Parses a journal. @throws {SyntaxError} for text in another format. */
-export function parseJournal(path: string, text: string): Content {
+/**
+ * Parses a journal.
+ *
+ * @throws {SyntaxError} when a line is not in this format, or has an undo message that `checkUndo` rejects.
+ */
+export function parseJournal(path: string, text: string): JournalContent {
   const fail = (number: number, what: string, cause?: unknown): never => {
     throw new SyntaxError(`Cannot read the journal "${path}": line ${number}: ${what}: remove it`, { cause });
   };
   const isRecord = (value: unknown): value is Record<string, unknown> =>
     typeof value === "object" && value !== null && !Array.isArray(value);
-  // A truncated last line is left out: its change was not made.
+  // The change on a truncated last line was not made.
   const lines = text.split("\n").slice(0, -1).map((text, i) => {
     let value: unknown;
     try {
@@ -117,9 +118,9 @@ export function parseJournal(path: string, text: string): Content {
     }
     return isRecord(value) ? value : fail(i + 1, "it is not an object");
   });
-  const [head, ...rest] = lines;
-  if (head === undefined) return { written: undefined, since: undefined, entries: [] };
-  const { version, boot, network, since } = head;
+  const [header, ...rest] = lines;
+  if (header === undefined) return { origin: undefined, since: undefined, entries: [] };
+  const { version, boot, network, since } = header;
   if (version !== VERSION) fail(1, `version must be ${VERSION}, got ${JSON.stringify(version)}`);
   if (typeof boot !== "string" || typeof network !== "string" || typeof since !== "string") {
     return fail(1, "boot, network and since must be strings");
@@ -130,21 +131,26 @@ export function parseJournal(path: string, text: string): Content {
       entries[forget] = undefined;
     } else if (typeof description === "string" && typeof undo === "string") {
       try {
-        const bytes = Uint8Array.fromHex(undo);
-        checkUndo(bytes, description);
-        entries.push({ description, undo: bytes });
+        const entry = { description, undo: Uint8Array.fromHex(undo) };
+        checkUndo(entry);
+        entries.push(entry);
       } catch (error) {
         fail(i + 2, (error as Error).message, error);
       }
     } else fail(i + 2, "it must have description and undo, or forget with the number of an entry");
   });
-  return { written: { boot, network }, since, entries: entries.filter((entry) => entry !== undefined) };
+  return { origin: { boot, network }, since, entries: entries.filter((entry) => entry !== undefined) };
 }
 
-/** Checks and reads an undo. @throws {TypeError} for bytes that are not one whole message that undoes a change. */
-export function checkUndo(undo: Uint8Array, description: string): Message {
+/**
+ * Parses an undo message.
+ *
+ * @throws {TypeError} unless `undo` is exactly one message with the type, the flags and (for a link) the settings that
+ *   {@linkcode Change.undo} can have.
+ */
+export function checkUndo({ undo, description }: JournalEntry): Message {
   const fail = (what: string): never => {
-    // A description from a file may be long and hold anything.
+    // A description from a file may be of any length and content.
     throw new TypeError(`Cannot undo ${JSON.stringify(description.slice(0, 100))}: ${what}`);
   };
   const [message] = readMessages(undo);
@@ -154,7 +160,7 @@ export function checkUndo(undo: Uint8Array, description: string): Message {
   const { type, flags, body } = message;
   const fixed = FIXED_BYTES.get(type);
   if (fixed === undefined) return fail(`${messageTypeName(type)} does not undo a change`);
-  if (body.length < fixed || !new Attributes(body, fixed).whole) return fail("its lengths do not match");
+  if (body.length < fixed || !new Attributes(body, fixed).whole) return fail("a length in it is wrong");
   const creates = type !== MessageType.RTM_NEWLINK && messageTypeName(type).startsWith("RTM_NEW");
   const allowed = Flag.Request | Flag.Ack | (creates ? Flag.Create | Flag.Exclusive : 0);
   if ((flags & Flag.Ack) === 0 || (flags & ~allowed) !== 0) return fail("its flags are not those of an undo");

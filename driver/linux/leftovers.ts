@@ -1,14 +1,14 @@
-/** Changes that killed processes left behind: found in their journals, and undone. */
+/** Finds, in journals, the changes that killed processes left behind, and undoes them. */
 
 import { checkFolder, listFolder } from "./files.ts";
 import {
   checkUndo,
-  folders,
-  here,
+  currentOrigin,
   type JournalEntry,
+  journalFolders,
   MAX_BYTES,
+  type Origin,
   parseJournal,
-  type Place,
 } from "./journal_format.ts";
 import { LockedFile } from "./locked_file.ts";
 import { linkIndexOf } from "./netlink/links.ts";
@@ -16,54 +16,48 @@ import { MessageType } from "./netlink/message.ts";
 import { Netlink } from "./netlink/netlink.ts";
 
 // Implementation
-/** Maximum files in a folder. */
+/** Maximum number of files in a folder. */
 const MAX_FILES = 4096;
-/** Maximum journals of other network namespaces: each restart of a crashing container adds one. */
+/** Maximum number of journals of other network namespaces: each restart of a crashing container adds one. */
 const MAX_OTHER_NAMESPACES = 256;
-/** Maximum failures that are reported one by one. */
+/** Maximum number of failures that are reported individually. */
 const MAX_FAILURES = 4;
 const FILE_NAME = /^([1-9]\d{0,9})-[0-9a-f]{16}-([^/\s]{1,15})\.jsonl$/;
-/** Messages that refer to a link by its index, which may belong to another link by now. */
-const OF_LINK: readonly number[] = [
+/** Messages that identify a link by its index, which the kernel may have reused for a different link. */
+const LINK_MESSAGES: readonly number[] = [
   MessageType.RTM_NEWLINK,
   MessageType.RTM_DELLINK,
   MessageType.RTM_NEWADDR,
   MessageType.RTM_DELADDR,
 ];
 
-/** Changes of a dead process. */
+/** The journal of a killed process. */
 export interface Leftover {
-  /** Path of its journal. */
+  /** Path of the journal. */
   readonly path: string;
-  /** Process ID in its own namespace. */
+  /** Process ID, in the PID namespace of that process. */
   readonly pid: number;
-  /** Name of the device that the changes were for. */
+  /** Name of the device that the changes were made for. */
   readonly device: string;
-  /** Start of the journal, in ISO 8601; `undefined` when its first line is incomplete. */
+  /** Time when the journal was created (ISO 8601); `undefined` when its header line is incomplete. */
   readonly since: string | undefined;
-  /** Changes, oldest first; none when the system was rebooted since. */
+  /** Changes, oldest first; none when a reboot has undone them. */
   readonly entries: readonly JournalEntry[];
 }
 
 /** Result of {@linkcode leftovers}. */
-export interface Leftovers {
-  /** Leftovers that can be repaired here. */
+interface Leftovers {
+  /** Leftovers of this network namespace, and those that a reboot has undone. */
   readonly found: Leftover[];
-  /** Errors about other files, which were left alone: each names the file and what to do about it. */
+  /** Errors about files that are untrusted or cannot be read. Each names the file and a remedy. */
   readonly refused: Error[];
-  /**
-   * Leftovers of other network namespaces, which a start there repairs. If such a namespace is gone, so are its
-   * changes, but that cannot be seen from here.
-   */
+  /** Leftovers of other network namespaces. Some of these namespaces may no longer exist. */
   readonly otherNamespaces: Leftover[];
 }
 
-/**
- * Finds what dead processes left behind, in this network namespace and in others. Changes nothing; files that cannot be
- * trusted or read are reported and left in place.
- */
+/** Finds the journals of killed processes, in this network namespace and in others; changes nothing. */
 export function leftovers(): Leftovers {
-  const place = here();
+  const origin = currentOrigin();
   const found: Leftover[] = [];
   const refused: Error[] = [];
   const otherNamespaces: Leftover[] = [];
@@ -75,10 +69,10 @@ export function leftovers(): Leftovers {
       return undefined;
     }
   };
-  for (const folder of folders()) {
+  for (const folder of journalFolders()) {
     const names = attempt(() => listJournals(folder)) ?? [];
     for (const name of names) {
-      const read = attempt(() => readLeftover(`${folder}/${name}`, name, place));
+      const read = attempt(() => readLeftover(`${folder}/${name}`, name, origin));
       if (read !== undefined) (read.isHere ? found : otherNamespaces).push(read.leftover);
     }
   }
@@ -95,11 +89,11 @@ function listJournals(folder: string): string[] {
   return listFolder(folder, MAX_FILES);
 }
 
-/** Reads a journal and compares its network namespace with this one; `undefined` while its writer lives. */
+/** Reads a journal; `undefined` while its writer runs. `isHere` is true if it can be repaired in this namespace. */
 function readLeftover(
   path: string,
   name: string,
-  place: Place,
+  here: Origin,
 ): { leftover: Leftover; isHere: boolean } | undefined {
   const match = FILE_NAME.exec(name);
   if (match === null) {
@@ -107,42 +101,40 @@ function readLeftover(
   }
   using file = LockedFile.open(path);
   if (file === undefined) return undefined;
-  const { written, since, entries } = parseJournal(path, file.read(MAX_BYTES));
-  // Nothing was changed yet, or a reboot has undone it.
-  const isOver = written === undefined || written.boot !== place.boot;
+  const { origin, since, entries } = parseJournal(path, file.read(MAX_BYTES));
+  // Nothing was changed yet, or a reboot has undone all changes.
+  const isVoid = origin === undefined || origin.boot !== here.boot;
   return {
-    leftover: { path, pid: Number(match[1]), device: match[2]!, since, entries: isOver ? [] : entries },
-    isHere: isOver || written.network === place.network,
+    leftover: { path, pid: Number(match[1]), device: match[2]!, since, entries: isVoid ? [] : entries },
+    isHere: isVoid || origin.network === here.network,
   };
 }
 
 /**
- * Undoes the changes of a dead process, newest first, and removes its journal. Changes that are gone already are
- * ignored. When an undo fails, the journal stays for a later attempt. Does nothing while another process repairs the
- * same leftover.
+ * Undoes the changes of a killed process, newest first, and removes its journal. Ignores changes that have already been
+ * undone. If an undo message fails, the journal remains for a later attempt. Does nothing while another process repairs
+ * the same leftover.
  *
- * @returns the failures.
+ * @returns The failures.
  */
 export function repair({ path, device, entries }: Leftover): Error[] {
   try {
     using file = LockedFile.open(path);
     if (file === undefined) return [];
     using netlink = Netlink.open();
-    const ours = (index: number) => netlink.link(index)?.name === device;
-    const links = new Map<number, boolean>();
-    const undos = entries.toReversed().filter(({ description, undo }) => {
-      const { type, body } = checkUndo(undo, description);
-      if (!OF_LINK.includes(type)) return true;
+    const names = new Map<number, string | undefined>();
+    const entriesToUndo = entries.toReversed().filter((entry) => {
+      const { type, body } = checkUndo(entry);
+      if (!LINK_MESSAGES.includes(type)) return true;
       const index = linkIndexOf(body)!;
-      if (!links.has(index)) links.set(index, ours(index));
-      return links.get(index);
+      if (!names.has(index)) names.set(index, netlink.link(index)?.name);
+      return names.get(index) === device;
     });
-    const failures = netlink.undoAll(
-      undos.map(({ description, undo }) => ({
-        description: `undo a change of ${device} ("${description}")`,
-        undo,
-      })),
-    );
+    const undos = entriesToUndo.map(({ description, undo }) => ({
+      description: `undo a change of ${device} ("${description}")`,
+      request: undo,
+    }));
+    const failures = netlink.undoAll(undos);
     if (failures.size === 0) file.remove();
     return summarize([...failures.values()]);
   } catch (error) {
@@ -150,7 +142,7 @@ export function repair({ path, device, entries }: Leftover): Error[] {
   }
 }
 
-/** Shortens a list of failures to the first ones and the number of others. */
+/** Shortens a list of failures to the first ones and the number of the rest. */
 export function summarize(failures: readonly Error[]): Error[] {
   const others = failures.length - MAX_FAILURES;
   if (others <= 0) return [...failures];
@@ -161,8 +153,8 @@ export function summarize(failures: readonly Error[]): Error[] {
 }
 
 /**
- * Repairs what earlier crashes left in this network namespace, and removes all but the newest 256 journals of other
- * network namespaces. Runs at each start; failures leave the journal, and `warren doctor` reports them.
+ * Repairs the leftovers of this network namespace, and removes all but the newest 256 journals of other network
+ * namespaces. Runs at each start. Journals of failed repairs remain; `warren doctor` reports them.
  */
 export function recover(): void {
   const { found, otherNamespaces } = leftovers();

@@ -1,4 +1,4 @@
-/** The C library of Linux, glibc or musl: its symbol table, opened on first use, and `errno`. */
+/** Calls the C library of Linux (glibc or musl), which is opened on first use. */
 
 import { libraryErrorReason, requestFfi } from "../ffi.ts";
 import { type Posix, POSIX_SYMBOLS } from "../posix/libc.ts";
@@ -63,14 +63,14 @@ const SYMBOLS = {
 } as const satisfies Deno.ForeignLibraryInterface;
 
 // Implementation
-// The soname of glibc, then those of musl, whose loader is the library and is named after the processor.
+// The soname of glibc, then those of musl, which include the processor's name.
 const SONAMES = [
   "libc.so.6",
   "libc.musl-x86_64.so.1",
   "libc.musl-aarch64.so.1",
 ];
 
-/** Functions of the C library that Warren calls. */
+/** C functions that Warren calls. */
 export type Libc = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
 let opened: { symbols: Libc; errno: Int32Array } | undefined;
@@ -81,7 +81,7 @@ function load(): { symbols: Libc; errno: Int32Array } {
   for (const soname of SONAMES) {
     try {
       const { symbols } = Deno.dlopen(soname, SYMBOLS);
-      // Each thread has its own location, which never moves (errno(3)).
+      // The location is per thread and never moves (errno(3)).
       const location = symbols.__errno_location()!;
       return { symbols, errno: new Int32Array(Deno.UnsafePointerView.getArrayBuffer(location, 4)) };
     } catch (error) {
@@ -95,23 +95,24 @@ function load(): { symbols: Libc; errno: Int32Array } {
 }
 
 /**
- * Functions of the C library, which the first call opens.
+ * Returns the functions of the C library, which the first call opens.
  *
  * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
+ * @throws {Deno.errors.NotSupported} when neither glibc nor musl is installed.
  */
 export function libc(): Libc {
   return (opened ??= load()).symbols;
 }
 
 /**
- * Error number of this thread's last failed call. Valid only in the next expression after a synchronous call, never
- * after one that runs on another thread.
+ * Returns the error number of this thread's last failed call. Valid only in the expression that follows a synchronous
+ * call, and never after a nonblocking call, which runs on a different thread.
  */
 export function errno(): number {
   return opened!.errno[0]!;
 }
 
-/** Part of the C library that all POSIX systems share. */
+/** Returns the C functions and constants that all POSIX systems share. */
 export function posix(): Posix {
   const functions = libc();
   return { functions, errno, errnoName, systemError, fcntl: functions.fcntl, O_NONBLOCK };

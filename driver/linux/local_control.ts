@@ -1,4 +1,4 @@
-/** Local addresses of datagrams on Linux: IP_PKTINFO of ip(7) and IPV6_PKTINFO of ipv6(7). */
+/** Control messages that carry a datagram's local address on Linux: IP_PKTINFO (ip(7)) and IPV6_PKTINFO (ipv6(7)). */
 
 import { In6Pktinfo, InPktinfo, type LocalControl } from "../posix/local_control.ts";
 
@@ -20,7 +20,7 @@ export const PacketInfo = {
   IPV6_PKTINFO: 50,
 } as const;
 
-/** Control messages of Linux. IPv6's also carry `::ffff:a.b.c.d` when an IPv6 socket has IPv4 peers. */
+/** Control messages of Linux. Those of an IPv6 socket carry `::ffff:a.b.c.d` for IPv4 peers. */
 export const LOCAL_CONTROL: LocalControl = {
   layout: {
     length: Cmsghdr.length,
@@ -33,7 +33,7 @@ export const LOCAL_CONTROL: LocalControl = {
     level: PacketInfo.IPPROTO_IP,
     option: PacketInfo.IP_PKTINFO,
     receivedType: PacketInfo.IP_PKTINFO,
-    // For a datagram to a broadcast address, the address of the interface.
+    // For a datagram to a broadcast address, this is the interface's own address.
     receivedAddress: InPktinfo.ipi_spec_dst,
     sentType: PacketInfo.IP_PKTINFO,
     sentAddress: InPktinfo.ipi_spec_dst,

@@ -1,8 +1,8 @@
 /**
- * A private file under a lock that the kernel drops when its holder ends (flock(2)).
+ * A private file that its writer keeps locked (flock(2)).
  *
- * The lock shows whether the process that wrote a file still runs, even across PID namespaces and after the PID was
- * reused.
+ * The kernel releases the lock when the writer ends. The lock thus shows whether the writer still runs, even from a
+ * different PID namespace or after its PID has been reused.
  */
 
 import { cString } from "../posix/libc.ts";
@@ -19,15 +19,7 @@ const LOCK_NB = 4;
 const OWNER_READS_AND_WRITES = 0o600;
 const LINE_FEED = 0x0a;
 
-/** Takes the lock of a file; `false` when it is held. */
-function lock(descriptor: number, path: string): boolean {
-  if (libc().flock(descriptor, LOCK_EX | LOCK_NB) === 0) return true;
-  const error = errno();
-  if (error === Errno.EAGAIN) return false;
-  throw systemError(`lock "${path}"`, "flock", error);
-}
-
-/** An open file whose lock this process holds. Closing it releases the lock. */
+/** An open file that this process has locked. */
 export class LockedFile implements Disposable {
   /** Path of the file. */
   readonly path: string;
@@ -42,8 +34,9 @@ export class LockedFile implements Disposable {
   /**
    * Creates a file for appending.
    *
-   * @returns `undefined` when another process locked the new file first: retry with another name.
-   * @throws {Error} as {@linkcode systemError}; `EEXIST` for an existing file.
+   * @returns `undefined` when another process locked the new file first; the caller must retry with a different name.
+   * @throws {DriverError} when the file exists (`EEXIST`).
+   * @throws {Deno.errors.PermissionDenied} when this user may not create it.
    */
   static create(path: string): LockedFile | undefined {
     const flags = O_WRONLY | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
@@ -51,21 +44,18 @@ export class LockedFile implements Disposable {
     if (descriptor < 0) throw systemError(`create "${path}"`, "open", errno());
     const file = new LockedFile(path, descriptor);
     try {
-      // A process that saw the file before its lock was taken may have removed it.
-      if (lock(descriptor, path) && statusOf(descriptor, path).links > 0) return file;
+      return file.#lock();
     } catch (error) {
-      file.remove();
+      removeFile(path);
       throw error;
     }
-    file.close();
-    return undefined;
   }
 
   /**
    * Opens a file for reading.
    *
-   * @returns `undefined` when another process holds its lock, or when it is gone.
-   * @throws {Error} as {@linkcode checkOwnFile}, when others could have written it or it is not a regular file.
+   * @returns `undefined` when the file does not exist, or another process has locked it.
+   * @throws {Deno.errors.PermissionDenied} when another user could have written the file, or it is not a regular file.
    */
   static open(path: string): LockedFile | undefined {
     // Without O_NONBLOCK, opening a FIFO in the file's place would block.
@@ -77,28 +67,34 @@ export class LockedFile implements Disposable {
       const remedy = error === Errno.ELOOP ? "it is a symbolic link: remove it" : undefined;
       throw systemError(`open "${path}"`, "open", error, remedy);
     }
-    const file = new LockedFile(path, descriptor);
-    try {
-      checkOwnFile(descriptor, path);
-      if (lock(descriptor, path) && statusOf(descriptor, path).links > 0) return file;
-    } catch (error) {
-      file.close();
-      throw error;
-    }
-    file.close();
-    return undefined;
+    return new LockedFile(path, descriptor).#lock();
   }
 
-  /** Bytes that were appended. */
+  /** Locks the file; otherwise closes it, and returns `undefined` if another process has locked or removed it. */
+  #lock(): LockedFile | undefined {
+    using undo = new DisposableStack();
+    undo.defer(() => this.close());
+    checkOwnFile(this.#descriptor, this.path);
+    if (libc().flock(this.#descriptor, LOCK_EX | LOCK_NB) !== 0) {
+      const error = errno();
+      if (error === Errno.EAGAIN) return undefined;
+      throw systemError(`lock "${this.path}"`, "flock", error);
+    }
+    if (statusOf(this.#descriptor, this.path).links === 0) return undefined;
+    undo.move();
+    return this;
+  }
+
+  /** Number of appended bytes. */
   get length(): number {
     return this.#length;
   }
 
   /**
-   * Reads its complete lines as text. An incomplete last line, which may end within a character, is left out.
+   * Reads the complete lines as text. An incomplete last line is omitted, as it may end within a character.
    *
-   * @throws {RangeError} when it is longer than `limit` bytes.
-   * @throws {SyntaxError} when it is not UTF-8.
+   * @throws {RangeError} when the file is longer than `limit` bytes.
+   * @throws {SyntaxError} when the file is not UTF-8.
    */
   read(limit: number): string {
     const { length } = statusOf(this.#descriptor, this.path);
@@ -112,18 +108,15 @@ export class LockedFile implements Disposable {
   }
 
   /**
-   * Appends bytes: all of them, or none.
+   * Appends all of the bytes, or none if it throws.
    *
-   * @throws {Error} as {@linkcode systemError}, such as `ENOSPC`.
+   * @throws {DriverError} when the file cannot be written, such as `ENOSPC`.
    */
   append(bytes: Uint8Array<ArrayBuffer>): void {
     const { writeFrom, ftruncate } = libc();
     for (let written = 0; written < bytes.length;) {
-      const count = writeFrom(
-        this.#descriptor,
-        bytes.subarray(written),
-        BigInt(bytes.length - written),
-      );
+      const rest = bytes.subarray(written);
+      const count = writeFrom(this.#descriptor, rest, BigInt(rest.length));
       const error = count < 0 ? errno() : 0;
       if (error === Errno.EINTR) continue;
       if (error !== 0) {
@@ -144,14 +137,14 @@ export class LockedFile implements Disposable {
     }
   }
 
-  /** Releases the lock; the file stays. Further calls do nothing. */
+  /** Releases the lock but does not remove the file. Further calls do nothing. */
   close(): void {
     if (this.#descriptor < 0) return;
     libc().close(this.#descriptor);
     this.#descriptor = -1;
   }
 
-  /** {@linkcode LockedFile.close}. */
+  /** Calls {@linkcode LockedFile.close}. */
   [Symbol.dispose](): void {
     this.close();
   }

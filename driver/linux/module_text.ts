@@ -1,10 +1,12 @@
-/** Reading of module files in a thread whose only permission is --allow-ffi. */
+/** Reads module files in a thread whose only permission is --allow-ffi. */
 
 /**
- * Reads a file as text. A worker runs this function's source before any module is loaded: it refers to nothing outside
- * itself, opens the C library anew and declares its constants.
+ * Reads a file as text.
  *
- * @throws {Error} when it cannot be read.
+ * A worker runs the source text of this function before any module is loaded, so the function is self-contained: it
+ * opens the C library itself and declares its own constants.
+ *
+ * @throws {Error} when the file cannot be read.
  */
 export function readModuleText(path: string): string {
   const symbols = {
@@ -21,7 +23,7 @@ export function readModuleText(path: string): string {
     try {
       libc = Deno.dlopen(soname, symbols).symbols;
     } catch {
-      // The other C library.
+      // This C library is not installed.
       continue;
     }
     const fd = libc.open(new TextEncoder().encode(`${path}\0`), O_RDONLY | O_CLOEXEC, 0);

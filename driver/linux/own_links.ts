@@ -1,2 +1,2 @@
-/** Indexes of this process's open devices: a path around a tunnel never leads through one of them. */
+/** Link indexes of the devices that this process has open: no path that bypasses a tunnel may lead through them. */
 export const ownLinks: Set<number> = new Set();

@@ -1,11 +1,13 @@
-/** Undo from the watchdog's thread, when the thread that owns a device hangs. */
+/** Undoes a device's changes from the watchdog thread, when the thread that owns the device hangs. */
 
 /**
- * Undoes the changes in journals, newest first, removes the files and ends the process. `paths` are the
- * {@linkcode Journal.sharedPath}s; a journal that cannot be read is left to the next start.
+ * Undoes the changes in journals, newest first, removes the files and ends the process. A journal that cannot be read is
+ * left to the next start.
  *
- * The watchdog's thread runs this function's source: it refers to nothing outside itself, opens the C library anew and
- * declares its constants.
+ * The watchdog thread runs the source text of this function, so the function is self-contained: it opens the C library
+ * itself and declares its own constants.
+ *
+ * @param paths The {@linkcode Journal.sharedPath} of each journal.
  */
 export function rescue(paths: Uint8Array[], status: number): void {
   const symbols = {
@@ -46,7 +48,7 @@ export function rescue(paths: Uint8Array[], status: number): void {
       }
       const undos: (Uint8Array<ArrayBuffer> | undefined)[] = [];
       try {
-        // The first line is not a change, and what follows the last line feed is incomplete.
+        // The first line is the header, and the text after the last line feed is incomplete.
         for (const line of text.split("\n").slice(1, -1)) {
           const { undo, forget } = JSON.parse(line) as { undo?: string; forget?: number };
           if (undo !== undefined) undos.push(Uint8Array.fromHex(undo));
@@ -57,10 +59,10 @@ export function rescue(paths: Uint8Array[], status: number): void {
         continue;
       }
       const socket = libc.socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
-      // rtnetlink executes a message before send returns.
+      // The kernel applies a message before `send` returns.
       for (const undo of undos.reverse()) {
         if (undo === undefined) continue;
-        // Nobody reads acknowledgements.
+        // Acknowledgements would not be read.
         undo[NLMSG_FLAGS]! &= ~NLM_F_ACK;
         libc.send(socket, undo, BigInt(undo.length), 0);
       }

@@ -1,9 +1,8 @@
 /**
- * Setup of a device from its options, and the undo.
+ * Applies a device's options to the system, and undoes them.
  *
- * Changes that the kernel removes with the device need no undo. Changes that would stay, on a persistent device or
- * outside the device, are recorded in the journal first: after a crash, the next start or `warren doctor --repair`
- * undoes them.
+ * The kernel undoes most changes when it removes the device. Changes that persist, on a persistent device or outside the
+ * device, are recorded in the journal first: after a crash, the next start or `warren doctor --repair` undoes them.
  */
 
 import { formatCidr, Prefix } from "../../lib/wire/address.ts";
@@ -11,7 +10,6 @@ import type { CheckedDeviceOptions, CheckedRoute, CheckedRule } from "../options
 import { halvesOf } from "../default_route.ts";
 import { readSystemFile } from "./files.ts";
 import { Journal } from "./journal.ts";
-import type { JournalEntry } from "./journal_format.ts";
 import { summarize } from "./leftovers.ts";
 import { addAddress, type Link, setLink } from "./netlink/links.ts";
 import type { Netlink } from "./netlink/netlink.ts";
@@ -28,21 +26,21 @@ import {
 } from "./netlink/routes.ts";
 
 // Implementation
-/** Default queue length (packets); the 500 of TUN (drivers/net/tun.c) overflow within one turn of the loop. */
+/** Default queue length (packets). The 500 of drivers/net/tun.c overflow within one turn of the loop. */
 const TX_QUEUE_LENGTH = 1000;
 
-/** An address, route or rule that the options ask for. */
-interface Wanted {
+/** An address, route or rule that the options request. */
+interface Requested {
   readonly change: Change;
-  /** True if it would outlive the process. */
-  readonly stays: boolean;
-  /** True if the link has to be up for it. */
+  /** True if the change would outlive the process. */
+  readonly persists: boolean;
+  /** True if the change is possible only while the link is up. */
   readonly needsUp: boolean;
-  readonly isPresent: (present: Present) => boolean;
+  readonly isPresent: (state: KernelState) => boolean;
 }
 
-/** The kernel's current addresses, routes and rules, each list fetched at most once. */
-class Present {
+/** The kernel's current addresses, routes and rules; each list is fetched once, when it is first needed. */
+class KernelState {
   readonly #netlink: Netlink;
   readonly #index: number;
   readonly #rules = new Map<Family, Rule[]>();
@@ -66,9 +64,10 @@ class Present {
       ),
       ({ destination }) => prefixKey(destination),
     );
-    const { type = RouteType.Unicast } = route;
-    return this.#routes.get(prefixKey(route.destination))?.some((one) =>
-      one.type === type && isRoute(one, { table: MAIN_TABLE, ...route })
+    const { destination, type = RouteType.Unicast, table = MAIN_TABLE, gateway, metric } = route;
+    return this.#routes.get(prefixKey(destination))?.some((one) =>
+      one.type === type && one.table === table && one.gateway?.toHex() === gateway?.toHex() &&
+      (metric === undefined || (one.metric ?? 0) === metric)
     ) ?? false;
   }
 
@@ -85,154 +84,151 @@ class Present {
   }
 }
 
-/** Changes made for a device, with their undo. */
+/** The changes made for one device. */
 export class Setup {
   readonly #netlink: Netlink;
   readonly #name: string;
-  /** Changes that the kernel would not remove by itself, oldest first. */
-  readonly #made: JournalEntry[] = [];
-  /** Addresses, routes and rules that the options ask for, in the order in which they are made. */
-  readonly #wanted: Wanted[] = [];
+  /** Applied changes that persist, oldest first. */
+  #applied: Change[] = [];
+  /** Addresses, routes and rules that the options request, in the order in which they are applied. */
+  #requested: Requested[] = [];
   readonly #journal: Journal;
 
-  /** Starts without changes, for the device of this name. */
+  /** Creates the setup, without changes, of the device with this name. */
   constructor(netlink: Netlink, name: string) {
     this.#netlink = netlink;
     this.#name = name;
     this.#journal = new Journal(name);
   }
 
-  /** Path of the journal as a C string, kept up to date for other threads; empty while there is none. */
+  /** {@linkcode Journal.sharedPath}. */
   get sharedJournalPath(): Uint8Array {
     return this.#journal.sharedPath;
   }
 
   /**
-   * Sets up a link as the options say. Settings that are in place already are left alone, so that a fully prepared
-   * persistent device needs no privilege.
+   * Applies the options to a link. Changes that are already in place are skipped, so that a fully prepared persistent
+   * device needs no privileges.
    *
-   * @throws {Error} with the kernel's message; the caller then calls {@linkcode Setup.undo}.
+   * @throws {Deno.errors.PermissionDenied} without `CAP_NET_ADMIN`, or when no folder can hold the journal.
+   * @throws {DriverError} when the kernel rejects a change. The caller must then call {@linkcode Setup.undo}.
    */
   apply(link: Link, options: CheckedDeviceOptions): void {
-    const stays = link.persistent === true;
-    const { mtu = link.mtu, txQueueLength = stays ? link.txQueueLength : TX_QUEUE_LENGTH, up } = options;
-    if (mtu !== link.mtu) this.#make([setLink(link, { mtu })], stays);
-    if (txQueueLength !== link.txQueueLength) this.#make([setLink(link, { txQueueLength })], stays);
-    this.#addAddresses(link, options.addresses, stays);
-    if (up !== link.up) this.#make([setLink(link, { up })], stays);
-    this.#addRoutes(link, options, stays);
+    const persists = link.persistent === true;
+    const { mtu = link.mtu, txQueueLength = persists ? link.txQueueLength : TX_QUEUE_LENGTH, up } = options;
+    if (mtu !== link.mtu) this.#apply([setLink(link, { mtu })], persists);
+    if (txQueueLength !== link.txQueueLength) this.#apply([setLink(link, { txQueueLength })], persists);
+    this.#addAddresses(link, options.addresses, persists);
+    if (up !== link.up) this.#apply([setLink(link, { up })], persists);
+    this.#addRoutes(link, options, persists);
     this.#addRules(options.rules);
   }
 
   /**
    * Undoes all changes, newest first.
    *
-   * @throws {AggregateError} when some could not be undone; the journal keeps those.
+   * @throws {AggregateError} when some could not be undone; these remain in the journal.
    */
   undo(): void {
-    const made = this.#made.splice(0).reverse();
-    const failures = this.#netlink.undoAll(
-      made.map(({ description, undo }) => ({ description: `undo: ${description}`, undo })),
-    );
+    const applied = this.#applied.splice(0).reverse();
+    const undos = applied.map(({ description, undo }) => ({
+      description: `undo: ${description}`,
+      request: undo,
+    }));
+    const failures = this.#netlink.undoAll(undos);
     if (failures.size === 0) return this.#journal.close();
-    const left = new Set([...failures.keys()].map(({ undo }) => undo));
-    this.#journal.forget(made.map(({ undo }) => undo).filter((undo) => !left.has(undo)));
+    const failed = new Set([...failures.keys()].map(({ request }) => request));
+    this.#journal.forget(applied.filter(({ undo }) => !failed.has(undo)));
     this.#journal.abandon();
     const message =
       `Cannot restore "${this.#name}": some changes could not be undone: run warren doctor --repair`;
     throw new AggregateError(summarize([...failures.values()]), message);
   }
 
-  /** Addresses, routes and rules that another program has removed and that the link can have in its present state. */
+  /** Returns the requested addresses, routes and rules that are missing, without those that need the link to be up. */
   missing(link: Link): string[] {
     return this.#missing(link).map(({ change }) => change.description.replace(/^add the /, ""));
   }
 
   /**
-   * Makes missing addresses, routes and rules again.
+   * Adds the missing addresses, routes and rules again.
    *
-   * @throws {Error} with the kernel's message.
+   * @throws {Error} as {@linkcode Setup.apply}.
    */
   restore(link: Link): void {
     const missing = this.#missing(link);
-    const recorded = new Set(this.#made.map(({ undo }) => undo));
-    const isRecorded = ({ change, stays }: Wanted) =>
-      !stays || change.undo !== undefined && recorded.has(change.undo);
-    // Entries that are in the journal already are not written again.
-    this.#make(missing.filter(isRecorded).map(({ change }) => change), false);
-    this.#make(missing.filter((one) => !isRecorded(one)).map(({ change }) => change), true);
+    // A change that is still in the journal must not be recorded twice.
+    const recorded = new Set(this.#applied);
+    const isNew = ({ change, persists }: Requested) => persists && !recorded.has(change);
+    this.#apply(missing.filter((one) => !isNew(one)).map(({ change }) => change), false);
+    this.#apply(missing.filter(isNew).map(({ change }) => change), true);
   }
 
-  #missing(link: Link): Wanted[] {
-    const present = new Present(this.#netlink, link.index);
-    return this.#wanted.filter(({ needsUp, isPresent }) => (link.up || !needsUp) && !isPresent(present));
+  #missing(link: Link): Requested[] {
+    const state = new KernelState(this.#netlink, link.index);
+    return this.#requested.filter(({ needsUp, isPresent }) => (link.up || !needsUp) && !isPresent(state));
   }
 
-  #addAddresses(link: Link, addresses: readonly Prefix[], stays: boolean): void {
-    if (addresses.length === 0) return;
-    const present = new Set((stays ? this.#netlink.addresses(link.index) : []).map(prefixKey));
-    const changes = addresses.map(raw).map((prefix) => {
+  #addAddresses(link: Link, addresses: readonly Prefix[], persists: boolean): void {
+    const state = new KernelState(this.#netlink, link.index);
+    const missing: Change[] = [];
+    for (const prefix of addresses.map(raw)) {
       const change = addAddress(link, prefix);
-      this.#wanted.push({ change, stays, needsUp: true, isPresent: (present) => present.hasAddress(prefix) });
-      return { prefix, change };
-    });
+      const isPresent = (state: KernelState) => state.hasAddress(prefix);
+      this.#requested.push({ change, persists, needsUp: true, isPresent });
+      if (!persists || !isPresent(state)) missing.push(change);
+    }
     try {
-      this.#make(
-        changes.filter(({ prefix }) => !present.has(prefixKey(prefix))).map(({ change }) => change),
-        stays,
-      );
+      this.#apply(missing, persists);
     } catch (cause) {
       const six = addresses.find(({ address }) => address.family === 6);
       if (six === undefined || !isIpv6Disabled(link.name)) throw cause;
       throw new Deno.errors.NotSupported(
         `Cannot add the address ${
           formatCidr(six)
-        } to ${link.name}: IPv6 is disabled here: enable it by \`sysctl ` +
+        } to ${link.name}: IPv6 is disabled here: enable it with \`sysctl ` +
           "net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0`, or omit the IPv6 address",
         { cause },
       );
     }
   }
 
-  #addRoutes(link: Link, { addresses, routes }: CheckedDeviceOptions, stays: boolean): void {
+  #addRoutes(link: Link, { addresses, routes }: CheckedDeviceOptions, persists: boolean): void {
     if (routes.length === 0) return;
-    const present = Map.groupBy(
-      stays ? this.#netlink.routes(link.index) : [],
-      ({ destination }) => prefixKey(destination),
-    );
-    const isPresent = (route: RouteOptions) =>
-      present.get(prefixKey(route.destination))?.some((one) => isRoute(one, route));
-    const wanted = routes.flatMap((route) => {
-      const { to, metric, table } = route;
+    const state = new KernelState(this.#netlink, link.index);
+    const isPresent = (route: RouteOptions) => persists && state.hasRoute(route);
+    const families = new Set(addresses.map(({ address }) => address.family));
+    const existing = persists ? this.#netlink.addresses(link.index) : [];
+    for (const { address } of existing) if (!isLinkLocal(address)) families.add(address.length === 4 ? 4 : 6);
+    const hasNoIpv6 = isIpv6Disabled(link.name);
+    const missing: Change[] = [];
+    const blocked: Change[] = [];
+    for (const route of routes) {
+      const { isDefault = false, to, metric, table } = route;
+      const { family } = to.address;
       const whole = routeOptions(route, to);
       // A prepared device may have the whole route instead of two halves.
-      return to.length > 0 || metric !== undefined || table !== undefined || isPresent(whole)
-        ? [{ route, made: whole }]
-        : halvesOf(to).map((half) => ({ route, made: routeOptions(route, half) }));
-    });
-    const families = new Set(addresses.map(({ address }) => address.family));
-    const existing = stays ? this.#netlink.addresses(link.index) : [];
-    for (const { address } of existing) if (!isLinkLocal(address)) families.add(address.length === 4 ? 4 : 6);
-    const hasNo = (family: 4 | 6) => families.size > 0 && !families.has(family);
-    const hasNoIpv6 = isIpv6Disabled(link.name);
-    const isBlocked = ({ isDefault = false, to: { address: { family } } }: CheckedRoute) =>
-      isDefault && (hasNo(family) || family === 6 && hasNoIpv6);
-    const ofDevice = wanted.filter(({ route }) => !isBlocked(route));
-    const changes = ofDevice.map(({ made }) => ({
-      made,
-      change: this.#want(addRoute(link, made), made, stays),
-    }));
-    this.#make(changes.filter(({ made }) => !isPresent(made)).map(({ change }) => change), stays);
-    // Packets of a family that the tunnel does not carry must not bypass it (RFC 7359).
-    const blocked = wanted.filter(({ route }) => isBlocked(route)).map(({ made }) => {
-      const route = { ...made, type: RouteType.Unreachable };
-      return this.#want(addRoute(undefined, route), route, true);
-    });
+      const isWhole = to.length > 0 || metric !== undefined || table !== undefined || isPresent(whole);
+      const parts = isWhole ? [whole] : halvesOf(to).map((half) => routeOptions(route, half));
+      const lacksFamily = families.size > 0 && !families.has(family);
+      if (isDefault && (lacksFamily || family === 6 && hasNoIpv6)) {
+        // Packets of a family that the tunnel does not carry must not bypass it (RFC 7359).
+        for (const part of parts) {
+          blocked.push(this.#requestRoute(undefined, { ...part, type: RouteType.Unreachable }, true));
+        }
+      } else {
+        for (const part of parts) {
+          const change = this.#requestRoute(link, part, persists);
+          if (!isPresent(part)) missing.push(change);
+        }
+      }
+    }
+    this.#apply(missing, persists);
     try {
-      this.#make(blocked, true);
+      this.#apply(blocked, true);
     } catch (error) {
-      this.#wanted.splice(0, Infinity, ...this.#wanted.filter(({ change }) => !blocked.includes(change)));
-      // Without IPv6 nothing leaks, and another tunnel may have made the same routes.
+      this.#requested = this.#requested.filter(({ change }) => !blocked.includes(change));
+      // Without IPv6 nothing leaks, and another tunnel may have added the same routes.
       if (!isIpv6Disabled("lo") && (error as { code?: string }).code !== "EEXIST") {
         console.warn(`warren: ${(error as Error).message}: such packets may bypass "${link.name}"`);
       }
@@ -242,10 +238,10 @@ export class Setup {
     }
   }
 
-  /** Notes a route to be restored when another program removes it. */
-  #want(change: Change, route: RouteOptions, stays: boolean): Change {
-    const needsUp = route.type !== RouteType.Unreachable;
-    this.#wanted.push({ change, stays, needsUp, isPresent: (present) => present.hasRoute(route) });
+  #requestRoute(link: Link | undefined, route: RouteOptions, persists: boolean): Change {
+    const change = addRoute(link, route);
+    const needsUp = link !== undefined;
+    this.#requested.push({ change, persists, needsUp, isPresent: (state) => state.hasRoute(route) });
     return change;
   }
 
@@ -254,42 +250,37 @@ export class Setup {
     const changes = rules.map((rule) => {
       const family = rule.family === 4 ? Family.Ipv4 : Family.Ipv6;
       const { priority = lowest.get(family) ?? this.#netlink.freePriority(family) } = rule;
-      // The next rule without a priority goes before this one, as if this one were in the kernel already.
+      // The next rule without a priority goes before this one, as if this one had already been added.
       lowest.set(family, Math.max(1, Math.min(priority - 1, lowest.get(family) ?? priority - 1)));
-      const wanted: Rule = {
+      const { table, from, to, mark } = rule;
+      const requested: Rule = {
         family,
         priority,
-        table: rule.table,
-        ...(rule.from === undefined ? {} : { from: raw(rule.from) }),
-        ...(rule.to === undefined ? {} : { to: raw(rule.to) }),
-        ...(rule.mark === undefined ? {} : { fwmark: rule.mark }),
+        table,
+        from: from && raw(from),
+        to: to && raw(to),
+        fwmark: mark,
       };
-      const change = addRule(wanted);
-      this.#wanted.push({
-        change,
-        stays: true,
-        needsUp: false,
-        isPresent: (present) => present.hasRule(wanted),
-      });
+      const change = addRule(requested);
+      const isPresent = (state: KernelState) => state.hasRule(requested);
+      this.#requested.push({ change, persists: true, needsUp: false, isPresent });
       return change;
     });
-    this.#make(changes, true);
+    this.#apply(changes, true);
   }
 
-  /** Makes changes; those that would stay are recorded in the journal first. */
-  #make(changes: readonly Change[], stays: boolean): void {
-    const entries = changes.flatMap(({ description, undo }) =>
-      stays && undo !== undefined ? [{ description, undo }] : []
-    );
-    this.#journal.record(entries);
-    // Until the kernel replies, any of them may have been made.
-    this.#made.push(...entries);
-    const unmade = this.#netlink.applyAll(changes);
-    if (unmade.size === 0) return;
-    const undos = new Set([...unmade.keys()].map(({ undo }) => undo));
-    this.#made.splice(0, Infinity, ...this.#made.filter(({ undo }) => !undos.has(undo)));
-    this.#journal.forget([...undos].filter((undo) => undo !== undefined));
-    throw [...unmade.values()].find((error) => error !== undefined)!;
+  /** Applies changes; if they persist, they are first recorded in the journal. */
+  #apply(changes: readonly Change[], persists: boolean): void {
+    if (persists) {
+      this.#journal.record(changes);
+      // If the kernel does not reply, any of them may be in effect.
+      this.#applied.push(...changes);
+    }
+    const failures = this.#netlink.applyAll(changes);
+    if (failures.size === 0) return;
+    this.#applied = this.#applied.filter((change) => !failures.has(change));
+    this.#journal.forget([...failures.keys()]);
+    throw [...failures.values()].find((error) => error !== undefined)!;
   }
 }
 
@@ -298,9 +289,9 @@ function raw({ address, length }: Prefix): RawPrefix {
 }
 
 /**
- * Checks routes before anything is changed: the kernel reports a bad prefix only as EINVAL.
+ * Checks routes before anything is changed, as the kernel reports an invalid prefix only as EINVAL.
  *
- * @throws {SyntaxError} for a route whose address has bits beyond its prefix length.
+ * @throws {SyntaxError} when an address has bits set beyond its prefix length.
  */
 export function checkRoutes(routes: readonly CheckedRoute[]): void {
   for (const { to } of routes) {
@@ -317,31 +308,19 @@ export function checkRoutes(routes: readonly CheckedRoute[]): void {
 }
 
 function routeOptions({ via, metric, table }: CheckedRoute, to: Prefix): RouteOptions {
-  return {
-    destination: raw(to),
-    ...(via === undefined ? {} : { gateway: via.bytes }),
-    ...(metric === undefined ? {} : { metric }),
-    ...(table === undefined ? {} : { table }),
-  };
+  return { destination: raw(to), gateway: via?.bytes, metric, table };
 }
 
-/** Reports whether an address is link-local (RFC 4291 section 2.5.6), which every IPv6 link has. */
+/** Returns true for an IPv6 link-local address (RFC 4291 section 2.5.6), which every link has. */
 function isLinkLocal(address: Uint8Array): boolean {
   return address.length === 16 && address[0] === 0xfe && (address[1]! & 0xc0) === 0x80;
 }
 
-/** Reports whether IPv6 is disabled on a link, by sysctl or at boot (Documentation/networking/ip-sysctl.rst). */
+/** Returns true if IPv6 is disabled on a link, by sysctl or at boot (Documentation/networking/ip-sysctl.rst). */
 function isIpv6Disabled(name: string): boolean {
   return readSystemFile(`/proc/sys/net/ipv6/conf/${name}/disable_ipv6`)?.trim() !== "0";
 }
 
 function prefixKey({ address, length }: RawPrefix): string {
   return `${address.toHex()}/${length}`;
-}
-
-/** Compares two routes to the same prefix. */
-function isRoute(present: Route, wanted: RouteOptions): boolean {
-  return (wanted.metric === undefined || wanted.metric === (present.metric ?? 0)) &&
-    (wanted.table === undefined || wanted.table === present.table) &&
-    wanted.gateway?.toHex() === present.gateway?.toHex();
 }

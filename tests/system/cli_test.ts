@@ -570,7 +570,7 @@ export default script(import.meta, { address: "10.9.0.1/24", rule }, () => Deno.
 
   const repaired = await doctor("--repair");
   assert.equal(repaired.code, 0, repaired.stdout);
-  assert.match(repaired.stdout, /^ok {4}leftovers: put back: process \d+ with device tun0: .*4321/m);
+  assert.match(repaired.stdout, /^ok {4}leftovers: repaired: process \d+ with device tun0: .*4321/m);
   assert.doesNotMatch(await rules(), /^4321:/m);
   assert.match((await doctor()).stdout, /^ok {4}leftovers: no crash left anything behind$/m);
 });

@@ -413,7 +413,7 @@ systemTest(
     );
     match(
       await path("for i in /run /tmp /dev/shm; do mount -o remount,ro $i; done"),
-      /^PermissionDenied: Cannot keep a journal: Cannot make "\/run\/warren": EROFS \(30\); Cannot make/,
+      /^PermissionDenied: Cannot keep a journal: Cannot create "\/run\/warren": EROFS \(30\); Cannot create/,
     );
   },
 );
@@ -660,6 +660,6 @@ systemTest("warren doctor reports leftovers with their time and process", NEEDS,
     await doctor(),
     /^fail {2}leftovers: process \d+ with device d0: add the address 10\.9\.0\.0\/16 to d0; .*; and \d+ more changes \(\/run\/warren\/.*\) \(since \d{4}-.*Z\): warren doctor --repair$/,
   );
-  match(await doctor("--repair"), /^ok {4}leftovers: put back: process \d+ with device d0/);
+  match(await doctor("--repair"), /^ok {4}leftovers: repaired: process \d+ with device d0/);
   deepStrictEqual(await countsOf(machine.namespace), NONE);
 });

@@ -6,13 +6,8 @@
 import { parseAddress, parseCidr } from "../../lib/wire/address.ts";
 import { LinuxHostRoutes } from "../../driver/linux/host_routes.ts";
 import { LinkMonitor } from "../../driver/linux/netlink/link_monitor.ts";
-import {
-  addAddress,
-  deleteLink,
-  type Link,
-  removeAddress,
-  setLink,
-} from "../../driver/linux/netlink/links.ts";
+import { addAddress, type Link, setLink } from "../../driver/linux/netlink/links.ts";
+import { CHANGE, type Change, MessageType, withType } from "../../driver/linux/netlink/message.ts";
 import { Netlink } from "../../driver/linux/netlink/netlink.ts";
 import {
   Family,
@@ -24,7 +19,6 @@ import {
   addRoute,
   addRule,
   MAIN_TABLE,
-  removeRoute,
   type RouteOptions,
   RouteType,
 } from "../../driver/linux/netlink/routes.ts";
@@ -57,11 +51,29 @@ function readable(key: string, value: unknown): unknown {
   return key === "request" || key === "undo" ? value.toHex() : formatRawAddress(value);
 }
 
-/** Errors of undos. */
-function undoAll(netlink: Netlink, messages: readonly Uint8Array[]): string[] {
-  return messages.map((message) => thrownBy(() => netlink.undo(message, "undo"))).filter((thrown) =>
-    thrown !== "none"
-  );
+/** Returns the errors of undo messages. */
+function undoAll(netlink: Netlink, messages: readonly Uint8Array<ArrayBuffer>[]): string[] {
+  return messages.map((request) => thrownBy(() => netlink.undo({ request, description: "undo" }))).filter((
+    thrown,
+  ) => thrown !== "none");
+}
+
+/** Returns the removal of what a change adds. */
+function removal({ description, request, undo }: Change): Change {
+  return {
+    description: description.replace(/^add/, "remove").replace(" to d0", " from d0"),
+    request: undo,
+    undo: request,
+  };
+}
+
+function deleteLink(link: Link): Change {
+  const { request, undo } = setLink(link, {});
+  return {
+    description: `remove ${link.name}`,
+    request: withType(request, MessageType.RTM_DELLINK, CHANGE),
+    undo,
+  };
 }
 
 const SCENARIOS: Record<string, (netlink: Netlink, link: Link) => unknown> = {
@@ -107,15 +119,15 @@ const SCENARIOS: Record<string, (netlink: Netlink, link: Link) => unknown> = {
 
   removeAddresses: (netlink, link) => {
     for (const prefix of netlink.addresses(link.index)) {
-      const { request, undo } = removeAddress(link, prefix);
+      const { request, undo } = removal(addAddress(link, prefix));
       // Removed, added and removed again: an addition undoes a removal.
-      for (const message of [request, undo!, request]) {
+      for (const message of [request, undo, request]) {
         netlink.apply({ request: message, description: "move an address" });
       }
     }
     return {
       listed: netlink.addresses(link.index),
-      again: thrownBy(() => netlink.apply(removeAddress(link, prefix("10.9.0.1/24")))),
+      again: thrownBy(() => netlink.apply(removal(addAddress(link, prefix("10.9.0.1/24"))))),
     };
   },
 
@@ -139,7 +151,7 @@ const SCENARIOS: Record<string, (netlink: Netlink, link: Link) => unknown> = {
     }));
     changes.forEach((change) => netlink.apply(change));
     return {
-      undo: changes.map(({ undo }) => undo!.toHex()),
+      undo: changes.map(({ undo }) => undo.toHex()),
       listed: netlink.routes(link.index).filter(({ protocol }) => protocol === 87),
       again: thrownBy(() => netlink.apply(changes[0]!)),
       badGateway: thrownBy(() =>
@@ -155,12 +167,12 @@ const SCENARIOS: Record<string, (netlink: Netlink, link: Link) => unknown> = {
 
   strangers: (netlink, link) => {
     // Both were made by `ip` and differ only in their protocol number.
-    const route = removeRoute(link, { destination: prefix("10.40.0.0/16") });
+    const route = removal(addRoute(link, { destination: prefix("10.40.0.0/16") }));
     const rule = addRule({ family: Family.Ipv4, priority: 300, table: 300 });
     return {
       route: thrownBy(() => netlink.apply(route)),
-      rule: thrownBy(() => netlink.apply({ request: rule.undo!, description: "remove it" })),
-      failures: undoAll(netlink, [route.request, rule.undo!]).length,
+      rule: thrownBy(() => netlink.apply({ request: rule.undo, description: "remove it" })),
+      failures: undoAll(netlink, [route.request, rule.undo]).length,
     };
   },
 
@@ -186,7 +198,7 @@ const SCENARIOS: Record<string, (netlink: Netlink, link: Link) => unknown> = {
     free.push(netlink.freePriority(Family.Ipv4));
     return {
       free,
-      undo: changes.map(({ undo }) => undo!.toHex()),
+      undo: changes.map(({ undo }) => undo.toHex()),
       v4: netlink.rules(Family.Ipv4).filter(({ protocol }) => protocol === 87),
       v6: netlink.rules(Family.Ipv6).filter(({ protocol }) => protocol === 87),
       again: thrownBy(() => netlink.apply(changes[0]!)),
@@ -261,7 +273,7 @@ const SCENARIOS: Record<string, (netlink: Netlink, link: Link) => unknown> = {
       netlink.apply(addRoute(link, { destination: prefix(text), protocol: 3 }));
       return system.drain();
     });
-    netlink.apply(removeRoute(link, { destination: prefix("10.8.0.8/32") }));
+    netlink.apply(removal(addRoute(link, { destination: prefix("10.8.0.8/32") })));
     const afterOther = system.drain();
     theirs!.refresh();
     const present = netlink.routes(link.index).some(({ destination }) =>

@@ -1,4 +1,4 @@
-/** Events of one link: up, down, a new MTU, gone. */
+/** Events of one link: it goes up or down, changes its MTU, or is removed. */
 
 import type { DeviceEvent } from "../../../lib/core/mod.ts";
 import { Errno, systemError } from "../errno.ts";
@@ -7,10 +7,7 @@ import { Netlink } from "./netlink.ts";
 import { type Message, MessageType } from "./message.ts";
 import { NetlinkSocket, RTMGRP, SOCK_NONBLOCK } from "./socket.ts";
 
-/**
- * Events of one link since the monitor was opened. None is lost: after the socket's receive queue has overflowed, the
- * monitor reads the state of the link and reports the difference.
- */
+/** Monitors one link. After the socket's receive queue overflows, it reads the link's state and reports the changes. */
 export class LinkMonitor implements Disposable {
   readonly #socket: NetlinkSocket;
   readonly #index: number;
@@ -27,7 +24,7 @@ export class LinkMonitor implements Disposable {
     this.#name = link.name;
   }
 
-  /** Name of the link, or its last name once it is gone. */
+  /** Current name of the link, or the last one before it was removed. */
   get name(): string {
     return this.#name;
   }
@@ -38,16 +35,14 @@ export class LinkMonitor implements Disposable {
    * @throws {Deno.errors.NotFound} when the link does not exist.
    */
   static open(index: number): LinkMonitor {
+    using undo = new DisposableStack();
     const socket = new NetlinkSocket(RTMGRP.Link, SOCK_NONBLOCK);
-    try {
-      using netlink = Netlink.open();
-      const link = netlink.link(index);
-      if (link === undefined) throw systemError(`watch the link ${index}`, "RTM_GETLINK", Errno.ENODEV);
-      return new LinkMonitor(socket, link);
-    } catch (error) {
-      socket.close();
-      throw error;
-    }
+    undo.defer(() => socket.close());
+    using netlink = Netlink.open();
+    const link = netlink.link(index);
+    if (link === undefined) throw systemError(`watch the link ${index}`, "RTM_GETLINK", Errno.ENODEV);
+    undo.move();
+    return new LinkMonitor(socket, link);
   }
 
   /** Non-blocking descriptor that is readable when there are events. */
@@ -55,16 +50,16 @@ export class LinkMonitor implements Disposable {
     return this.#socket.descriptor;
   }
 
-  /** Returns the events since the last call, in order; `gone` is the last one. */
+  /** Returns the events since the last call, in order. Nothing follows `gone`. */
   drain(): DeviceEvent[] {
     const events: DeviceEvent[] = [];
     let lost = false;
     while (!this.#gone) {
       const messages = this.#socket.receive();
-      if (typeof messages !== "number") messages.forEach((message) => this.#take(message, events));
+      if (typeof messages !== "number") messages.forEach((message) => this.#handle(message, events));
       else if (messages === Errno.ENOBUFS) lost = true;
       else if (lost) {
-        // Only now, as the messages that were still queued are older than the state.
+        // Messages that were still queued are older than the state that this reads.
         lost = false;
         this.#resume(events);
       } else break;
@@ -78,12 +73,12 @@ export class LinkMonitor implements Disposable {
     this.#socket.close();
   }
 
-  /** {@linkcode LinkMonitor.close}. */
+  /** Calls {@linkcode LinkMonitor.close}. */
   [Symbol.dispose](): void {
     this.close();
   }
 
-  #take({ type, body }: Message, events: DeviceEvent[]): void {
+  #handle({ type, body }: Message, events: DeviceEvent[]): void {
     if (linkIndexOf(body) !== this.#index) return;
     const link = readLink(body);
     if (link === undefined) return;
@@ -91,7 +86,7 @@ export class LinkMonitor implements Disposable {
     else if (type === MessageType.RTM_DELLINK) this.#end(events);
   }
 
-  /** Reads the state after messages were lost. */
+  /** Compares the link with its state before messages were lost. */
   #resume(events: DeviceEvent[]): void {
     using netlink = Netlink.open();
     const link = netlink.link(this.#index);

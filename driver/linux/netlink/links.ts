@@ -1,4 +1,4 @@
-/** Links and addresses in rtnetlink: changes with their undo, requests, and readers of the kernel's messages. */
+/** rtnetlink messages about links and addresses: encoded changes and requests, parsed replies. */
 
 import type { DeviceStatistics } from "../../../lib/core/mod.ts";
 import {
@@ -69,7 +69,7 @@ const IFLA_TUN_NUM_QUEUES = 8;
 const IFLA_TUN_NUM_DISABLED_QUEUES = 9;
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
-// No duplicate address detection, which delays an address and finds no neighbors on a tunnel.
+// Skips duplicate address detection: it would delay the address, and a tunnel has no neighbors.
 const IFA_F_NODAD = 0x02;
 const IFF_UP = 0x1;
 const IFF_RUNNING = 0x40;
@@ -89,29 +89,29 @@ export interface LinkId {
 export interface Link extends LinkId {
   /** MTU (bytes). */
   readonly mtu: number;
-  /** True if it is set up (IFF_UP). */
+  /** True if the link is up (IFF_UP). */
   readonly up: boolean;
-  /** True if it is up and has a carrier: for a TUN device, a program that has it open. */
+  /** True if the link is up and has a carrier (IFF_RUNNING). A TUN device has one while a program has it open. */
   readonly running: boolean;
-  /** Maximum packets that wait for the program (`qlen` of `ip link`). */
+  /** Maximum number of packets in the transmit queue, which a program reads from a TUN device (`qlen` in `ip link`). */
   readonly txQueueLength: number;
   /** Kind, such as `tun` or `veth`; `undefined` for hardware. */
   readonly kind: string | undefined;
-  /** True if a TUN device outlives the program that has it open; `undefined` for other links. */
+  /** True for a persistent TUN device, which outlives the program that opened it; `undefined` for other links. */
   readonly persistent: boolean | undefined;
-  /** Queues that programs hold; 0 except for a multi-queue TUN device. */
+  /** Number of queues that programs have attached to a multi-queue TUN device; 0 for other links. */
   readonly queues: number;
-  /** Counters. */
+  /** Packet and byte counters. */
   readonly statistics: DeviceStatistics | undefined;
 }
 
-/** Settings of a link; omitted ones stay as they are. */
+/** New settings of a link; omitted ones do not change. */
 export interface LinkSettings {
   /** MTU (bytes). */
   readonly mtu?: number;
-  /** Up or down. */
+  /** True to set the link up, false to set it down. */
   readonly up?: boolean;
-  /** Maximum packets that wait for the program. */
+  /** Maximum number of packets in the transmit queue. */
   readonly txQueueLength?: number;
 }
 
@@ -137,15 +137,15 @@ function encodeSettings(index: number, settings: LinkSettings): Uint8Array<Array
     CHANGE,
     ifinfomsg(index, up === true ? IFF_UP : 0, up === undefined ? 0 : IFF_UP),
     [
-      ...(mtu === undefined ? [] : [attribute(IFLA_MTU, mtu)]),
-      ...(txQueueLength === undefined ? [] : [attribute(IFLA_TXQLEN, txQueueLength)]),
+      ...attribute(IFLA_MTU, mtu),
+      ...attribute(IFLA_TXQLEN, txQueueLength),
     ],
   );
 }
 
 /**
- * Sets a link up or down, its MTU and its queue length. The undo restores the values of `before`. A link that is set
- * down loses its routes and IPv6 addresses, which the undo does not restore.
+ * Changes settings of a link; the undo message restores those of `before`. It does not restore the routes and IPv6
+ * addresses that a link loses when it goes down.
  */
 export function setLink(before: Link, settings: LinkSettings): Change {
   const wanted = [
@@ -164,16 +164,8 @@ export function setLink(before: Link, settings: LinkSettings): Change {
   };
 }
 
-/** Removes a virtual link. There is no undo. */
-export function deleteLink(link: LinkId): Change {
-  return {
-    description: `remove ${link.name}`,
-    request: encodeMessage(MessageType.RTM_DELLINK, CHANGE, ifinfomsg(link.index), []),
-    undo: undefined,
-  };
-}
-
-function encodeAddress(link: LinkId, prefix: RawPrefix): Uint8Array<ArrayBuffer> {
+/** Adds an address to a link, and with it the route to its prefix. An IPv6 address is usable at once. */
+export function addAddress(link: LinkId, prefix: RawPrefix): Change {
   const { address, length } = prefix;
   const family = prefixFamily(prefix);
   const bytes = new Uint8Array(IFADDRMSG.size);
@@ -181,15 +173,10 @@ function encodeAddress(link: LinkId, prefix: RawPrefix): Uint8Array<ArrayBuffer>
   bytes[IFADDRMSG.prefixlen] = length;
   bytes[IFADDRMSG.flags] = family === Family.Ipv6 ? IFA_F_NODAD : 0;
   viewOf(bytes).setUint32(IFADDRMSG.index, link.index, true);
-  return encodeMessage(MessageType.RTM_NEWADDR, CREATE, bytes, [
-    [IFA_LOCAL, address],
-    [IFA_ADDRESS, address],
+  const request = encodeMessage(MessageType.RTM_NEWADDR, CREATE, bytes, [
+    ...attribute(IFA_LOCAL, address),
+    ...attribute(IFA_ADDRESS, address),
   ]);
-}
-
-/** Adds an address to a link, and a route to its prefix; an IPv6 address is usable at once. */
-export function addAddress(link: LinkId, prefix: RawPrefix): Change {
-  const request = encodeAddress(link, prefix);
   return {
     description: `add the address ${formatRawPrefix(prefix)} to ${link.name}`,
     request,
@@ -197,25 +184,15 @@ export function addAddress(link: LinkId, prefix: RawPrefix): Change {
   };
 }
 
-/** Removes an address from a link. */
-export function removeAddress(link: LinkId, prefix: RawPrefix): Change {
-  const undo = encodeAddress(link, prefix);
-  return {
-    description: `remove the address ${formatRawPrefix(prefix)} from ${link.name}`,
-    request: withType(undo, MessageType.RTM_DELADDR, CHANGE),
-    undo,
-  };
-}
-
-/** Encodes the request for one link; `undefined` for a name that is not valid. */
+/** Encodes the request for the link with this index or name; `undefined` for an invalid name. */
 export function getLink(which: number | string): Uint8Array<ArrayBuffer> | undefined {
   if (typeof which === "number") return encodeMessage(MessageType.RTM_GETLINK, GET, ifinfomsg(which), []);
   const length = new TextEncoder().encode(which).length;
   if (length === 0 || length > NAME_BYTES || which.includes("\0")) return undefined;
-  return encodeMessage(MessageType.RTM_GETLINK, GET, ifinfomsg(0), [attribute(IFLA_IFNAME, which)]);
+  return encodeMessage(MessageType.RTM_GETLINK, GET, ifinfomsg(0), attribute(IFLA_IFNAME, which));
 }
 
-/** Encodes the request for all addresses of a link. */
+/** Encodes the request for a link's addresses. */
 export function dumpAddresses(index: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(IFADDRMSG.size);
   bytes[IFADDRMSG.family] = AF_UNSPEC;
@@ -223,9 +200,9 @@ export function dumpAddresses(index: number): Uint8Array<ArrayBuffer> {
   return encodeMessage(MessageType.RTM_GETADDR, DUMP, bytes, []);
 }
 
-/** Reads the body of an `RTM_NEWLINK` or `RTM_DELLINK`; `undefined` when it is truncated or about a bridge port. */
+/** Parses the body of an `RTM_NEWLINK` or `RTM_DELLINK`; `undefined` when it is truncated or about a bridge port. */
 export function readLink(body: Uint8Array): Link | undefined {
-  // A port that leaves its bridge is announced as RTM_DELLINK of the family AF_BRIDGE.
+  // When a port leaves its bridge, the kernel sends an RTM_DELLINK of the family AF_BRIDGE.
   if (body.length < IFINFOMSG.size || body[IFINFOMSG.family] !== AF_UNSPEC) return undefined;
   const view = viewOf(body);
   const attributes = new Attributes(body, IFINFOMSG.size);
@@ -249,38 +226,41 @@ export function readLink(body: Uint8Array): Link | undefined {
 }
 
 function readStatistics(attributes: Attributes): DeviceStatistics | undefined {
-  const rxPackets = attributes.u64(IFLA_STATS64, STATS64.rx_packets);
-  const rxBytes = attributes.u64(IFLA_STATS64, STATS64.rx_bytes);
-  const rxDropped = attributes.u64(IFLA_STATS64, STATS64.rx_dropped);
-  const txPackets = attributes.u64(IFLA_STATS64, STATS64.tx_packets);
-  const txBytes = attributes.u64(IFLA_STATS64, STATS64.tx_bytes);
-  const txDropped = attributes.u64(IFLA_STATS64, STATS64.tx_dropped);
-  if (rxPackets === undefined || rxBytes === undefined || rxDropped === undefined) return undefined;
-  if (txPackets === undefined || txBytes === undefined || txDropped === undefined) return undefined;
-  return { rxPackets, rxBytes, rxDropped, txPackets, txBytes, txDropped };
+  const bytes = attributes.bytes(IFLA_STATS64);
+  if (bytes === undefined || bytes.length < STATS64.tx_dropped + 8) return undefined;
+  const view = viewOf(bytes);
+  const counter = (offset: number) => Number(view.getBigUint64(offset, true));
+  return {
+    rxPackets: counter(STATS64.rx_packets),
+    rxBytes: counter(STATS64.rx_bytes),
+    rxDropped: counter(STATS64.rx_dropped),
+    txPackets: counter(STATS64.tx_packets),
+    txBytes: counter(STATS64.tx_bytes),
+    txDropped: counter(STATS64.tx_dropped),
+  };
 }
 
-/** Reads the body of an `RTM_NEWADDR`; `undefined` when it is truncated or neither IPv4 nor IPv6. */
+/** Parses the body of an `RTM_NEWADDR`; `undefined` when it is truncated or neither IPv4 nor IPv6. */
 export function readAddress(body: Uint8Array): LinkAddress | undefined {
   if (body.length < IFADDRMSG.size) return undefined;
   const attributes = new Attributes(body, IFADDRMSG.size);
-  // With a peer, IFA_ADDRESS is the peer's and IFA_LOCAL ours; IPv6 without a peer has only IFA_ADDRESS.
+  // On a point-to-point link, IFA_ADDRESS is the peer's address. IPv6 without a peer has no IFA_LOCAL.
   const address = attributes.bytes(IFA_LOCAL) ?? attributes.bytes(IFA_ADDRESS);
   if (address === undefined || (address.length !== 4 && address.length !== 16)) return undefined;
   return {
-    address: new Uint8Array(address),
+    address,
     length: body[IFADDRMSG.prefixlen]!,
     index: viewOf(body).getUint32(IFADDRMSG.index, true),
   };
 }
 
-/** Index of the link in the body of a link or address message; `undefined` when it is truncated. */
+/** Returns the link index in the body of a link or address message; `undefined` when the body is truncated. */
 export function linkIndexOf(body: Uint8Array): number | undefined {
-  // Both structures have it at the same offset.
+  // ifinfomsg and ifaddrmsg have it at the same offset.
   return body.length < IFADDRMSG.size ? undefined : viewOf(body).getUint32(IFADDRMSG.index, true);
 }
 
-/** Reports whether the body of an `RTM_NEWLINK` sets only values that {@linkcode setLink} sets. */
+/** Returns true if the body of an `RTM_NEWLINK` changes nothing but {@linkcode LinkSettings}. */
 export function onlySettings(body: Uint8Array): boolean {
   if (body.length < IFINFOMSG.size) return false;
   const attributes = new Attributes(body, IFINFOMSG.size);

@@ -1,4 +1,4 @@
-/** Netlink messages as bytes: header, fixed structure, attributes; encoded and read without a socket. */
+/** Encoding and parsing of netlink messages: header, fixed structure, attributes. */
 
 import { checkInteger } from "../../../lib/core/options.ts";
 
@@ -26,29 +26,28 @@ export const NLMSGHDR = { len: 0, type: 4, flags: 6, seq: 8, pid: 12, size: 16 }
  * ```c
  * struct nlmsgerr {
  *   int error;           // a negative errno
- *   struct nlmsghdr msg; // the request's; then its payload unless NLM_F_CAPPED; then attributes
+ *   struct nlmsghdr msg; // header of the request; its payload follows unless NLM_F_CAPPED is set; then attributes
  * };
  * ```
  */
-export const NLMSGERR = { error: 0, msg: 4, size: 20 } as const;
+const NLMSGERR = { error: 0, msg: 4, size: 20 } as const;
 /**
  * Header of an attribute, whose value is padded to four bytes.
  *
  * ```c
  * struct rtattr {
- *   unsigned short rta_len;    // with this header, without the padding
+ *   unsigned short rta_len;    // including this header, excluding padding
  *   unsigned short rta_type;
  * };
  * ```
  */
-export const RTATTR = { len: 0, type: 2, size: 4 } as const;
+const RTATTR = { len: 0, type: 2, size: 4 } as const;
 
-/** Control messages (`NLMSG_*`). */
-export const Control = { Error: 2, Done: 3, Overrun: 4 } as const;
+/** Types of control messages (`NLMSG_*`). */
+const Control = { Error: 2, Done: 3 } as const;
 /** Flags of a message (`NLM_F_*`). */
 export const Flag = {
   Request: 0x001,
-  Multi: 0x002,
   Ack: 0x004,
   DumpInterrupted: 0x010,
   Dump: 0x300,
@@ -74,7 +73,7 @@ export const MessageType = {
 } as const;
 /** One of {@linkcode MessageType}'s values. */
 export type MessageType = typeof MessageType[keyof typeof MessageType];
-// NLMSGERR_ATTR_MSG: the kernel's message.
+// NLMSGERR_ATTR_MSG: the error text.
 const ATTRIBUTE_MESSAGE = 1;
 // NLA_TYPE_MASK: the top two bits are NLA_F_NESTED and NLA_F_NET_BYTEORDER.
 const ATTRIBUTE_TYPE_MASK = 0x3fff;
@@ -101,33 +100,35 @@ export function messageTypeName(type: number): string {
 export interface Change {
   /** The action, which follows *Cannot* in errors, such as `add the route 10.0.0.0/8 to tun0`. */
   readonly description: string;
-  /** Message that makes the change. */
+  /** Message that applies the change. */
   readonly request: Uint8Array<ArrayBuffer>;
-  /** Message that undoes it; `undefined` when it cannot be undone. */
-  readonly undo: Uint8Array<ArrayBuffer> | undefined;
+  /** Message that undoes the change. */
+  readonly undo: Uint8Array<ArrayBuffer>;
 }
 
 /** An attribute: type and value. */
-export type Attribute = readonly [type: number, value: Uint8Array];
+type Attribute = readonly [type: number, value: Uint8Array];
 
 /**
- * Builds a 32-bit attribute, or a NUL-terminated string attribute.
+ * Returns an attribute with a 32-bit number, a NUL-terminated string or bytes; none for `undefined`.
  *
- * @throws {RangeError} for a number that does not fit 32 bits.
+ * @throws {RangeError} when a number does not fit 32 bits.
  */
-export function attribute(type: number, value: number | string): Attribute {
-  if (typeof value === "string") return [type, new TextEncoder().encode(`${value}\0`)];
+export function attribute(type: number, value: number | string | Uint8Array | undefined): Attribute[] {
+  if (value === undefined) return [];
+  if (typeof value === "string") return [[type, new TextEncoder().encode(`${value}\0`)]];
+  if (typeof value !== "number") return [[type, value]];
   checkInteger("encode a netlink attribute", "value", value, 0, 0xffff_ffff);
   const bytes = new Uint8Array(4);
-  new DataView(bytes.buffer).setUint32(0, value, LITTLE_ENDIAN);
-  return [type, bytes];
+  viewOf(bytes).setUint32(0, value, LITTLE_ENDIAN);
+  return [[type, bytes]];
 }
 
 function align(length: number): number {
   return (length + ALIGNMENT - 1) & -ALIGNMENT;
 }
 
-/** Encodes a message: header, then `fixed`, then the attributes in order. Its sequence number is 0. */
+/** Encodes a message with sequence number 0: the header, the structure `fixed`, the attributes in order. */
 export function encodeMessage(
   type: MessageType,
   flags: number,
@@ -152,7 +153,7 @@ export function encodeMessage(
   return bytes;
 }
 
-/** Returns a copy of a message with a different type and flags, for example to turn an add into a delete. */
+/** Returns a copy of a message with a different type and flags, such as a deletion from an addition. */
 export function withType(message: Uint8Array, type: MessageType, flags: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(message);
   const view = new DataView(bytes.buffer);
@@ -161,14 +162,10 @@ export function withType(message: Uint8Array, type: MessageType, flags: number):
   return bytes;
 }
 
-/** Copies a message with a different sequence number. */
-export function withSequence(message: Uint8Array, sequence: number): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(message);
-  new DataView(bytes.buffer).setUint32(NLMSGHDR.seq, sequence, LITTLE_ENDIAN);
-  return bytes;
-}
-
-/** Joins requests into one datagram, numbered from `sequence`; only the last one requests an acknowledgement. */
+/**
+ * Joins requests into one datagram with consecutive sequence numbers. Only the last request may still ask for an
+ * acknowledgement; the others are answered only if they fail.
+ */
 export function joinRequests(requests: readonly Uint8Array[], sequence: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(requests.reduce((length, request) => length + align(request.length), 0));
   const view = new DataView(bytes.buffer);
@@ -187,17 +184,17 @@ export function joinRequests(requests: readonly Uint8Array[], sequence: number):
 
 /** A received message. */
 export interface Message {
-  /** {@linkcode MessageType} or {@linkcode Control}. */
+  /** {@linkcode MessageType}, or the type of a control message. */
   readonly type: number;
   /** {@linkcode Flag}s. */
   readonly flags: number;
-  /** Sequence number of the request that it replies to. */
+  /** Sequence number of the request that the message replies to. */
   readonly sequence: number;
   /** Bytes after the header. */
   readonly body: Uint8Array;
 }
 
-/** Reads the messages of a datagram, up to the first invalid length. */
+/** Parses the messages in a datagram, up to the first invalid length. */
 export function readMessages(bytes: Uint8Array): Message[] {
   const view = viewOf(bytes);
   const messages: Message[] = [];
@@ -215,13 +212,13 @@ export function readMessages(bytes: Uint8Array): Message[] {
   return messages;
 }
 
-/** Attributes by type; the last one of each type wins. */
+/** Attributes by type. If a type occurs several times, the last one wins. */
 export class Attributes {
   readonly #values = new Map<number, Uint8Array>();
-  /** True if every length was valid and no byte was left over. */
+  /** True if every length is valid and no bytes are left over. */
   readonly whole: boolean;
 
-  /** Reads attributes from `start` on, up to the first invalid length. */
+  /** Parses attributes from `start`, up to the first invalid length. */
   constructor(bytes: Uint8Array, start: number) {
     const view = viewOf(bytes);
     let offset = align(start);
@@ -235,35 +232,28 @@ export class Attributes {
     this.whole = offset >= bytes.length;
   }
 
-  /** Types that are present. */
+  /** Types of the attributes. */
   get types(): number[] {
     return [...this.#values.keys()];
   }
 
-  /** Bytes of a value. */
+  /** Returns the bytes of a value. */
   bytes(type: number): Uint8Array | undefined {
     return this.#values.get(type);
   }
 
-  /** Value of 8 bits; `undefined` when it is missing or shorter. */
+  /** Returns an 8-bit value; `undefined` when it is missing or empty. */
   u8(type: number): number | undefined {
     return this.#values.get(type)?.[0];
   }
 
-  /** Value of 32 bits; `undefined` when it is missing or shorter. */
+  /** Returns a 32-bit value; `undefined` when it is missing or too short. */
   u32(type: number): number | undefined {
     const value = this.#values.get(type);
     return value === undefined || value.length < 4 ? undefined : viewOf(value).getUint32(0, LITTLE_ENDIAN);
   }
 
-  /** 64 bits at an offset into a value, exact up to 2⁵³; `undefined` when it is missing or shorter. */
-  u64(type: number, offset: number): number | undefined {
-    const value = this.#values.get(type);
-    if (value === undefined || value.length < offset + 8) return undefined;
-    return Number(viewOf(value).getBigUint64(offset, LITTLE_ENDIAN));
-  }
-
-  /** Text of a value, up to the first zero byte. */
+  /** Returns a value as text, up to the first NUL. */
   text(type: number): string | undefined {
     const value = this.#values.get(type);
     if (value === undefined) return undefined;
@@ -271,7 +261,7 @@ export class Attributes {
     return new TextDecoder().decode(new Uint8Array(end < 0 ? value : value.subarray(0, end)));
   }
 
-  /** Attributes nested in a value; none when it is missing. */
+  /** Returns the attributes nested in a value; none when it is missing. */
   nested(type: number): Attributes {
     return new Attributes(this.#values.get(type) ?? new Uint8Array(), 0);
   }
@@ -285,7 +275,7 @@ export interface Outcome {
   readonly text: string | undefined;
 }
 
-/** Reads an acknowledgement, a failure, or the end of a dump; `undefined` for any other message. */
+/** Parses an acknowledgement, an error or the end of a dump; `undefined` for any other message. */
 export function readOutcome(message: Message): Outcome | undefined {
   if (message.type !== Control.Error && message.type !== Control.Done) return undefined;
   const { body } = message;

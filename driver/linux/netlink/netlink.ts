@@ -1,4 +1,4 @@
-/** Network settings of the kernel over a netlink socket: queries and changes. */
+/** Queries and changes of the kernel's network settings over a netlink socket. */
 
 import { Errno, systemError } from "../errno.ts";
 import { dumpAddresses, getLink, type Link, type LinkAddress, readAddress, readLink } from "./links.ts";
@@ -12,7 +12,6 @@ import {
   NLMSGHDR,
   readOutcome,
   viewOf,
-  withSequence,
 } from "./message.ts";
 import { NetlinkSocket } from "./socket.ts";
 import { Family, formatRawAddress } from "./prefix.ts";
@@ -45,18 +44,18 @@ const NETLINK_EXT_ACK = 11;
 const NETLINK_GET_STRICT_CHK = 12;
 
 // Implementation
-// The kernel replies while it handles the request: a longer wait would be in vain.
+// The kernel replies while it handles the request, so a later reply will not come.
 const REPLY_TIMEOUT_SECONDS = 5;
 const DUMP_ATTEMPTS = 16;
-// Below the kernel's own rules at 32766 and 32767.
+// The kernel's own rules have priorities 32766 and 32767.
 const LAST_PRIORITY = 32765;
 /**
- * Requests per datagram. Each may be answered by an error, which takes about a kilobyte of the socket's receive
- * buffer; some systems limit that to 100 KiB.
+ * Requests per datagram. An error reply takes about a kilobyte of the socket's receive buffer, which some systems limit
+ * to 100 KiB.
  */
 const BATCH_MESSAGES = 64;
-/** Errors of an undo whose object is gone already, or there again. */
-const UNDONE: readonly number[] = [
+/** Errors of an undo message whose object has already been removed or added back. */
+const ALREADY_UNDONE: readonly number[] = [
   Errno.ENOENT,
   Errno.ESRCH,
   Errno.ENODEV,
@@ -66,9 +65,12 @@ const UNDONE: readonly number[] = [
 ];
 const REMEDY = "run as root, or grant CAP_NET_ADMIN to deno";
 
+/** A message, and the action that follows *Cannot* in errors. */
+type Command = Pick<Change, "request" | "description">;
+
 /**
- * Network settings of this thread's network namespace. Every call sends a request and reads the kernel's reply before
- * it returns, in tens of microseconds. Queries need no privilege; changes need `CAP_NET_ADMIN`.
+ * Network settings of this thread's network namespace. Calls are synchronous and take tens of microseconds. Queries
+ * need no privilege; changes need `CAP_NET_ADMIN`.
  *
  * @example Adding an address
  * ```ts no-eval
@@ -106,12 +108,12 @@ export class Netlink implements Disposable {
     return new Netlink(socket);
   }
 
-  /** Returns the link with an index; `undefined` when there is none. */
+  /** Returns the link with this index, or `undefined`. */
   link(index: number): Link | undefined {
     return this.#findLink(index);
   }
 
-  /** Returns the link with a name; `undefined` when there is none. */
+  /** Returns the link with this name, or `undefined`. */
   linkByName(name: string): Link | undefined {
     return this.#findLink(name);
   }
@@ -132,7 +134,7 @@ export class Netlink implements Disposable {
       .filter((address) => address !== undefined && address.index === index) as LinkAddress[];
   }
 
-  /** Lists the routes of all tables, IPv4 first; with `index` only those through this link. */
+  /** Lists the routes in all tables, IPv4 first; `index` restricts the list to one link. */
   routes(index?: number): Route[] {
     return [Family.Ipv4, Family.Ipv6]
       .flatMap((family) => this.#dump(dumpRoutes(family, index), "list the routes", [Errno.ENODEV]))
@@ -142,8 +144,8 @@ export class Netlink implements Disposable {
   }
 
   /**
-   * Looks up the route of a locally generated packet to `address`, optionally with a mark and an outgoing link;
-   * `undefined` when there is none. Its destination is the single address.
+   * Returns the route that the kernel chooses for a local packet to `address`, optionally with a mark and an outgoing
+   * link, or `undefined`. The prefix length of its destination is that of a single address.
    */
   routeTo(address: Uint8Array, mark?: number, index?: number): Route | undefined {
     const attempt = `find the route to ${formatRawAddress(address)}`;
@@ -152,7 +154,7 @@ export class Netlink implements Disposable {
     return body === undefined ? undefined : readRoute(body);
   }
 
-  /** Lists the policy rules of a family that look up a table, in order, with the selectors of {@linkcode Rule}. */
+  /** Lists a family's policy rules that look up a table, in order of priority. */
   rules(family: Family): Rule[] {
     return this.#dump(dumpRules(family), "list the rules", [])
       .filter(({ type }) => type === MessageType.RTM_NEWRULE)
@@ -160,70 +162,63 @@ export class Netlink implements Disposable {
       .filter((rule) => rule !== undefined);
   }
 
-  /** Priority for a new rule before all others except the local table's, as the kernel would choose it. */
+  /** Returns a priority that puts a new rule before all others except that of the local table, as the kernel does. */
   freePriority(family: Family): number {
     const used = this.rules(family).map(({ priority }) => priority).filter((priority) => priority > 0);
     return Math.max(1, Math.min(...used, LAST_PRIORITY + 1) - 1);
   }
 
   /**
-   * Makes a change; it is in effect when this returns.
+   * Applies a change, which is in effect when this returns.
    *
-   * @throws {Error} as {@linkcode systemError}, with the kernel's message.
+   * @throws {Deno.errors.PermissionDenied} without `CAP_NET_ADMIN`.
+   * @throws {DriverError} when the kernel rejects the change (with the kernel's message) or does not reply.
    */
-  apply({ request, description }: Pick<Change, "request" | "description">): void {
-    this.#exchange(request, description, []);
+  apply(change: Command): void {
+    const [error] = this.#send([change], []).values();
+    if (error !== undefined) throw error;
   }
 
   /**
-   * Makes changes in order, 64 per datagram. After a failure, the other changes of the same datagram are still made.
+   * Applies changes in order, 64 per datagram, and stops after the first datagram with a failure.
    *
-   * @returns the changes that were not made, with their error; those of later datagrams were not tried and have none.
-   * @throws {Error} as {@linkcode Netlink.apply}, when the kernel does not reply: any of them may have been made.
+   * @returns The changes that were not applied: rejected ones with their error, and those that were not sent with
+   *   `undefined`.
+   * @throws {DriverError} when the kernel does not reply; any of the changes may then be in effect.
    */
-  applyAll<Made extends Pick<Change, "request" | "description">>(
-    changes: readonly Made[],
-  ): Map<Made, Error | undefined> {
-    const unmade = new Map<Made, Error | undefined>();
+  applyAll<Applied extends Command>(changes: readonly Applied[]): Map<Applied, Error | undefined> {
     for (let i = 0; i < changes.length; i += BATCH_MESSAGES) {
-      const batch = changes.slice(i, i + BATCH_MESSAGES);
-      for (const [change, error] of this.#exchangeAll(batch, ({ request }) => request, [])) {
-        unmade.set(change, error);
-      }
-      if (unmade.size === 0) continue;
-      for (const change of changes.slice(i + BATCH_MESSAGES)) unmade.set(change, undefined);
-      break;
+      const failures = this.#send(changes.slice(i, i + BATCH_MESSAGES), []);
+      if (failures.size === 0) continue;
+      const unsent = changes.slice(i + BATCH_MESSAGES);
+      return new Map([...failures, ...unsent.map((change) => [change, undefined] as const)]);
     }
-    return unmade;
+    return new Map();
   }
 
   /**
-   * Sends an undo. Errors that its object is gone already, or there again, are ignored.
+   * Sends an undo message. Does nothing if its object has already been removed or added back.
    *
-   * @param attempt The action, which follows *Cannot* in errors.
    * @throws {Error} as {@linkcode Netlink.apply}.
    */
-  undo(message: Uint8Array, attempt: string): void {
-    this.#exchange(message, attempt, UNDONE);
+  undo(undo: Command): void {
+    const [error] = this.#send([undo], ALREADY_UNDONE).values();
+    if (error !== undefined) throw error;
   }
 
   /**
-   * Sends undos in this order, 64 per datagram, as {@linkcode Netlink.undo} does.
+   * Sends undo messages in order, 64 per datagram, as {@linkcode Netlink.undo} does.
    *
-   * @returns the undos that failed; the rest succeeded.
+   * @returns The messages that failed, with their error.
    */
-  undoAll<Made extends Pick<Change, "description"> & { readonly undo: Uint8Array<ArrayBuffer> }>(
-    changes: readonly Made[],
-  ): Map<Made, Error> {
-    const failures = new Map<Made, Error>();
-    for (let i = 0; i < changes.length; i += BATCH_MESSAGES) {
-      const batch = changes.slice(i, i + BATCH_MESSAGES);
+  undoAll(undos: readonly Command[]): Map<Command, Error> {
+    const failures = new Map<Command, Error>();
+    for (let i = 0; i < undos.length; i += BATCH_MESSAGES) {
+      const batch = undos.slice(i, i + BATCH_MESSAGES);
       try {
-        this.#exchangeAll(batch, ({ undo }) => undo, UNDONE).forEach((error, made) =>
-          failures.set(made, error)
-        );
+        for (const [undo, error] of this.#send(batch, ALREADY_UNDONE)) failures.set(undo, error);
       } catch (error) {
-        for (const made of batch) failures.set(made, error as Error);
+        for (const undo of batch) failures.set(undo, error as Error);
       }
     }
     return failures;
@@ -234,95 +229,95 @@ export class Netlink implements Disposable {
     this.#socket.close();
   }
 
-  /** {@linkcode Netlink.close}. */
+  /** Calls {@linkcode Netlink.close}. */
   [Symbol.dispose](): void {
     this.close();
   }
 
   #get(
-    request: Uint8Array,
+    request: Uint8Array<ArrayBuffer>,
     reply: MessageType,
     attempt: string,
     absent: readonly number[],
   ): Uint8Array | undefined {
-    return this.#exchange(request, attempt, absent)?.find(({ type }) => type === reply)?.body;
+    return this.#query(request, attempt, absent).find(({ type }) => type === reply)?.body;
   }
 
-  #dump(request: Uint8Array, attempt: string, absent: readonly number[]): Message[] {
+  #dump(request: Uint8Array<ArrayBuffer>, attempt: string, absent: readonly number[]): Message[] {
     // The kernel flags a dump during which the table changed.
     for (let i = 0; i < DUMP_ATTEMPTS; i++) {
-      const messages = this.#exchange(request, attempt, absent) ?? [];
+      const messages = this.#query(request, attempt, absent);
       if (!messages.some(({ flags }) => (flags & Flag.DumpInterrupted) !== 0)) return messages;
     }
     throw systemError(attempt, "recvfrom", Errno.EBUSY, "they change faster than they can be read");
   }
 
-  /** Sends requests in one datagram; returns the errors of those that failed, except for the numbers in `absent`. */
-  #exchangeAll<Made extends Pick<Change, "description">>(
-    changes: readonly Made[],
-    requestOf: (change: Made) => Uint8Array,
-    absent: readonly number[],
-  ): Map<Made, Error> {
-    const first = (this.#sequence + 1) >>> 0;
-    this.#sequence = (this.#sequence + changes.length) >>> 0;
-    const requests = changes.map(requestOf);
-    const { description } = changes[0]!;
-    const failure = this.#socket.send(joinRequests(requests, first));
-    if (failure !== 0) throw failed(description, requests[0]!, failure);
-    const failures = new Map<Made, Error>();
+  /** Sends requests in one datagram; returns those that failed, except with one of the `ignored` error numbers. */
+  #send<Sent extends Command>(requests: readonly Sent[], ignored: readonly number[]): Map<Sent, Error> {
+    const first = this.#start(requests);
+    const failures = new Map<Sent, Error>();
     for (;;) {
-      const messages = this.#socket.receive();
-      if (typeof messages === "number") throw failed(description, requests[0]!, messages);
-      for (const message of messages) {
+      for (const message of this.#receive(requests[0]!)) {
         const i = (message.sequence - first) >>> 0;
-        const outcome = i < changes.length ? readOutcome(message) : undefined;
+        const outcome = i < requests.length ? readOutcome(message) : undefined;
         if (outcome === undefined) continue;
-        if (outcome.errno !== 0 && !absent.includes(outcome.errno)) {
-          const change = changes[i]!;
-          failures.set(change, failed(change.description, requests[i]!, outcome.errno, outcome.text));
-        }
-        // Only the last one is acknowledged when it succeeds.
-        if (i === changes.length - 1) return failures;
+        const request = requests[i]!;
+        const { errno, text } = outcome;
+        if (errno !== 0 && !ignored.includes(errno)) failures.set(request, failed(request, errno, text));
+        // Of the successful requests, only the last one is acknowledged.
+        if (i === requests.length - 1) return failures;
       }
     }
   }
 
-  /** Sends a request and returns the replies; `undefined` after one of the errors in `absent`. */
-  #exchange(request: Uint8Array, attempt: string, absent: readonly number[]): Message[] | undefined {
-    const sequence = this.#sequence = (this.#sequence + 1) >>> 0;
-    const failure = this.#socket.send(withSequence(request, sequence));
-    if (failure !== 0) throw failed(attempt, request, failure);
-    const wanted = viewOf(request).getUint16(NLMSGHDR.flags, true);
+  /** Sends a query and returns the replies; none after one of the errors in `absent`. */
+  #query(message: Uint8Array<ArrayBuffer>, description: string, absent: readonly number[]): Message[] {
+    const request = { request: message, description };
+    const sequence = this.#start([request]);
+    const isDump = (viewOf(message).getUint16(NLMSGHDR.flags, true) & Flag.Dump) !== 0;
     const replies: Message[] = [];
     for (;;) {
-      const messages = this.#socket.receive();
-      if (typeof messages === "number") throw failed(attempt, request, messages);
-      for (const message of messages) {
+      for (const message of this.#receive(request)) {
         // A reply to an earlier request that was not read to its end.
         if (message.sequence !== sequence) continue;
         const outcome = readOutcome(message);
         if (outcome === undefined) {
           replies.push({ ...message, body: new Uint8Array(message.body) });
-          if ((wanted & (Flag.Ack | Flag.Dump)) === 0) return replies;
+          if (!isDump) return replies;
           continue;
         }
         if ((message.flags & Flag.DumpInterrupted) !== 0) {
           replies.push({ ...message, body: new Uint8Array() });
         }
         if (outcome.errno === 0) return replies;
-        if (absent.includes(outcome.errno)) return undefined;
-        throw failed(attempt, request, outcome.errno, outcome.text);
+        if (absent.includes(outcome.errno)) return [];
+        throw failed(request, outcome.errno, outcome.text);
       }
     }
   }
+
+  /** Sends requests in one datagram; returns the sequence number of the first. */
+  #start(requests: readonly Command[]): number {
+    const first = (this.#sequence + 1) >>> 0;
+    this.#sequence = (this.#sequence + requests.length) >>> 0;
+    const errno = this.#socket.send(joinRequests(requests.map(({ request }) => request), first));
+    if (errno !== 0) throw failed(requests[0]!, errno);
+    return first;
+  }
+
+  #receive(request: Command): Message[] {
+    const messages = this.#socket.receive();
+    if (typeof messages === "number") throw failed(request, messages);
+    return messages;
+  }
 }
 
-/** Error for a failed request, with the kernel's message if there is one. */
-function failed(attempt: string, request: Uint8Array, errno: number, text?: string): Error {
+/** Returns the error of a failed request, with the kernel's message if there is one. */
+function failed({ request, description }: Command, errno: number, text?: string): Error {
   const operation = messageTypeName(viewOf(request).getUint16(NLMSGHDR.type, true));
   const remedies: Record<number, string> = {
     [Errno.EPERM]: REMEDY,
     [Errno.EAGAIN]: `the kernel did not reply within ${REPLY_TIMEOUT_SECONDS} seconds`,
   };
-  return systemError(attempt, operation, errno, text ?? remedies[errno]);
+  return systemError(description, operation, errno, text ?? remedies[errno]);
 }

@@ -1,4 +1,4 @@
-/** Addresses and prefixes in rtnetlink: four or sixteen bytes, and a prefix length. */
+/** Addresses and prefixes as rtnetlink encodes them: 4 or 16 bytes, and a prefix length. */
 
 import { checkInteger } from "../../../lib/core/options.ts";
 import { formatAddress } from "../../../lib/wire/address.ts";
@@ -11,32 +11,27 @@ export type Family = typeof Family[keyof typeof Family];
 
 /** An address with a prefix length. */
 export interface RawPrefix {
-  /** Four bytes for IPv4, sixteen for IPv6. */
+  /** 4 bytes for IPv4, 16 for IPv6. */
   readonly address: Uint8Array;
   /** Prefix length (bits). */
   readonly length: number;
 }
 
 /**
- * Family of an address.
+ * Returns the family of an address.
  *
- * @throws {TypeError} when it has neither 4 nor 16 bytes.
+ * @throws {TypeError} unless the address has 4 or 16 bytes.
  */
-export function familyOf(address: Uint8Array): Family {
-  switch (address.length) {
-    case 4:
-      return Family.Ipv4;
-    case 16:
-      return Family.Ipv6;
-    default:
-      throw new TypeError(`Cannot use an address: its length must be 4 or 16 bytes, got ${address.length}`);
-  }
+export function familyOf({ length }: Uint8Array): Family {
+  if (length === 4) return Family.Ipv4;
+  if (length === 16) return Family.Ipv6;
+  throw new TypeError(`Cannot use an address: its length must be 4 or 16 bytes, got ${length}`);
 }
 
 /**
- * Family of a prefix.
+ * Returns the family of a prefix.
  *
- * @throws {RangeError} when it is longer than its address.
+ * @throws {RangeError} when the prefix length is negative or exceeds the address length.
  */
 export function prefixFamily({ address, length }: RawPrefix): Family {
   const family = familyOf(address);

@@ -1,8 +1,7 @@
-/** Routes and policy rules in rtnetlink: changes with their undo, requests, and readers of the kernel's messages. */
+/** rtnetlink messages about routes and policy rules: encoded changes and requests, parsed replies. */
 
 import type { LinkId } from "./links.ts";
 import {
-  type Attribute,
   attribute,
   Attributes,
   CHANGE,
@@ -74,7 +73,7 @@ const RTA_TABLE = 15;
 const RTA_MARK = 16;
 const RTA_VIA = 18;
 const RTM_F_CLONED = 0x200;
-// Also in rtm_flags: the gateway is on the link, although no other route covers it.
+// In rtm_flags. The gateway is directly reachable over the link, even if no route covers it.
 const RTNH_F_ONLINK = 4;
 const RT_SCOPE_UNIVERSE = 0;
 const RT_SCOPE_LINK = 253;
@@ -90,103 +89,89 @@ const FRA_OIFNAME = 17;
 const FRA_PROTOCOL = 21;
 const FIB_RULE_INVERT = 2;
 const FR_ACT_TO_TBL = 1;
-// In the one-byte field of the headers: the table's number is in an attribute.
+// In the one-byte field of the headers, if the table number is in an attribute instead.
 const RT_TABLE_UNSPEC = 0;
 const SUPPRESS_NOTHING = 0xffffffff;
 
 /** Main routing table (`RT_TABLE_MAIN`). */
 export const MAIN_TABLE = 254;
-/** Route types (`RTN_*`): the fate of packets that take a route. */
-export const RouteType = {
-  Unicast: 1,
-  Local: 2,
-  Broadcast: 3,
-  Anycast: 4,
-  Multicast: 5,
-  Blackhole: 6,
-  Unreachable: 7,
-  Prohibit: 8,
-} as const;
-/** One of {@linkcode RouteType}'s values. */
-export type RouteType = typeof RouteType[keyof typeof RouteType];
+/** Route types (`RTN_*`). */
+export const RouteType = { Unicast: 1, Local: 2, Unreachable: 7 } as const;
 
 // Implementation
 /**
- * Protocol number of routes and rules that Warren adds (`proto 87` in `ip route`), which rtnetlink.h and iproute2 leave
- * free. Warren removes only routes and rules with this number, never those of other programs.
+ * Protocol number of Warren's routes and rules (`proto 87` in `ip route`), which rtnetlink.h and iproute2 do not assign.
+ * Warren removes only routes and rules with this number, never those of other programs.
  */
 export const ROUTE_PROTOCOL = 87;
 
-/** A route: through a link, or of a type that needs none. */
+/** Properties of a route, except for its link. */
 export interface RouteOptions {
   /** Destination prefix. */
   readonly destination: RawPrefix;
-  /** Type: the fate of packets that take it. @default {RouteType.Unicast} */
-  readonly type?: RouteType;
-  /** Next hop; without one the destination is on the link. */
+  /** {@linkcode RouteType}. @default {RouteType.Unicast} */
+  readonly type?: number;
+  /** Next hop; omitted when the destination is directly reachable over the link. */
   readonly gateway?: Uint8Array;
-  /** Source address of locally generated packets. @default the kernel chooses */
+  /** Source address of local packets. @default the kernel chooses */
   readonly source?: Uint8Array;
-  /** Next hop with an address of the other family, as `struct rtvia` (RFC 5549). */
+  /** Next hop whose address has the other family, as `struct rtvia` (RFC 5549). */
   readonly via?: Uint8Array;
-  /** True if the next hop is on the link, although no other route covers it. @default {false} */
+  /** True if the next hop is directly reachable over the link, even if no route covers it. @default {false} */
   readonly onLink?: boolean;
-  /** Metric; lower wins. @default 0, and 1024 for IPv6 */
+  /** Metric; the lowest wins. @default 0 for IPv4, 1024 for IPv6 */
   readonly metric?: number;
   /** Routing table. @default {MAIN_TABLE} */
   readonly table?: number;
-  /** Protocol number, which names the program that added it. @default {ROUTE_PROTOCOL} */
+  /** Protocol number, which identifies the program that added the route. @default {ROUTE_PROTOCOL} */
   readonly protocol?: number;
 }
 
-/** A route of the kernel. */
+/** A route in the kernel's tables. */
 export interface Route extends RouteOptions {
-  /** Index of the outgoing link; `undefined` for none and for several (multipath). */
+  /** Index of the outgoing link; `undefined` when the route has no link, or several (multipath). */
   readonly index: number | undefined;
   /** Routing table. */
   readonly table: number;
   /** {@linkcode RouteType}. */
-  readonly type: RouteType;
+  readonly type: number;
 }
 
 /** A policy rule that looks up a routing table (ip-rule(8)). */
 export interface Rule {
   /** IPv4 or IPv6. */
   readonly family: Family;
-  /** Priority; lower goes first. Required, as it identifies a rule that is removed. */
+  /** Priority; the rule with the lowest number is tried first. Required, as it identifies the rule in its undo message. */
   readonly priority: number;
-  /** Routing table that it looks up. */
+  /** Routing table. */
   readonly table: number;
   /** Matches packets from this prefix. */
   readonly from?: RawPrefix;
   /** Matches packets to this prefix. */
   readonly to?: RawPrefix;
-  /** Matches packets that arrived by this link; `lo` matches locally generated packets. */
+  /** Matches packets that arrived on this link; `lo` matches local packets. */
   readonly iif?: string;
-  /** Matches packets of sockets that are bound to this link. */
+  /** Matches packets from sockets bound to this link. */
   readonly oif?: string;
   /** Matches packets with this mark. */
   readonly fwmark?: number;
-  /** Bits of the mark that are compared. @default all */
+  /** Mask of the mark. @default all bits */
   readonly mask?: number;
-  /** True to match the packets that the selectors do not match. @default {false} */
+  /** True to invert the match. @default {false} */
   readonly not?: boolean;
   /** Ignores routes whose prefix length is at most this (bits). */
   readonly suppressPrefixLength?: number;
-  /** Protocol number, which names the program that added it; 0 for none. @default {ROUTE_PROTOCOL} */
+  /** Protocol number, which identifies the program that added the rule; 0 for none. @default {ROUTE_PROTOCOL} */
   readonly protocol?: number;
 }
 
-function optional(type: number, value: number | string | undefined): Attribute[] {
-  return value === undefined ? [] : [attribute(type, value)];
-}
-
-/** Reports whether a table's number fits the one-byte field of the headers; else it is an attribute. */
+/** Returns true if a table number fits the one-byte header field; a larger one is sent as an attribute. */
 function fitsHeader(table: number): boolean {
   return table === (table & 0xff);
 }
 
-function encodeRoute(link: LinkId | undefined, route: RouteOptions): Uint8Array<ArrayBuffer> {
+/** Adds a route over a link; `undefined` for types without a link. The kernel rejects a route that already exists. */
+export function addRoute(link: LinkId | undefined, route: RouteOptions): Change {
   const { destination, gateway, via, source, metric } = route;
   const family = prefixFamily(destination);
   for (const address of [gateway, source]) {
@@ -210,15 +195,20 @@ function encodeRoute(link: LinkId | undefined, route: RouteOptions): Uint8Array<
   bytes[RTMSG.scope] = isDirect ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE;
   bytes[RTMSG.type] = type;
   if (route.onLink === true) viewOf(bytes).setUint32(RTMSG.flags, RTNH_F_ONLINK, true);
-  return encodeMessage(MessageType.RTM_NEWROUTE, CREATE, bytes, [
-    ...(destination.length === 0 ? [] : [[RTA_DST, destination.address] as const]),
-    ...(gateway === undefined ? [] : [[RTA_GATEWAY, gateway] as const]),
-    ...(via === undefined ? [] : [[RTA_VIA, via] as const]),
-    ...(source === undefined ? [] : [[RTA_PREFSRC, source] as const]),
-    ...optional(RTA_PRIORITY, metric),
-    ...optional(RTA_TABLE, fitsHeader(table) ? undefined : table),
-    ...optional(RTA_OIF, link?.index),
+  const request = encodeMessage(MessageType.RTM_NEWROUTE, CREATE, bytes, [
+    ...attribute(RTA_DST, destination.length === 0 ? undefined : destination.address),
+    ...attribute(RTA_GATEWAY, gateway),
+    ...attribute(RTA_VIA, via),
+    ...attribute(RTA_PREFSRC, source),
+    ...attribute(RTA_PRIORITY, metric),
+    ...attribute(RTA_TABLE, fitsHeader(table) ? undefined : table),
+    ...attribute(RTA_OIF, link?.index),
   ]);
+  return {
+    description: `add the ${formatRoute(route)}${link === undefined ? "" : ` to ${link.name}`}`,
+    request,
+    undo: withType(request, MessageType.RTM_DELROUTE, CHANGE),
+  };
 }
 
 function formatRoute(route: RouteOptions): string {
@@ -230,27 +220,8 @@ function formatRoute(route: RouteOptions): string {
     (table === undefined || table === MAIN_TABLE ? "" : ` in table ${table}`);
 }
 
-/** Adds a route through a link, or without one for types that need none. Fails when the route exists already. */
-export function addRoute(link: LinkId | undefined, route: RouteOptions): Change {
-  const request = encodeRoute(link, route);
-  return {
-    description: `add the ${formatRoute(route)}${link === undefined ? "" : ` to ${link.name}`}`,
-    request,
-    undo: withType(request, MessageType.RTM_DELROUTE, CHANGE),
-  };
-}
-
-/** Removes a route; that of another program only when `protocol` is that program's number. */
-export function removeRoute(link: LinkId | undefined, route: RouteOptions): Change {
-  const undo = encodeRoute(link, route);
-  return {
-    description: `remove the ${formatRoute(route)}${link === undefined ? "" : ` from ${link.name}`}`,
-    request: withType(undo, MessageType.RTM_DELROUTE, CHANGE),
-    undo,
-  };
-}
-
-function encodeRule(rule: Rule): Uint8Array<ArrayBuffer> {
+/** Adds a policy rule. The kernel rejects a rule that already exists. */
+export function addRule(rule: Rule): Change {
   const { family, from, to, table } = rule;
   for (const prefix of [from, to]) {
     if (prefix !== undefined && prefixFamily(prefix) !== family) {
@@ -268,18 +239,23 @@ function encodeRule(rule: Rule): Uint8Array<ArrayBuffer> {
   bytes[FIB_RULE_HDR.table] = fitsHeader(table) ? table : RT_TABLE_UNSPEC;
   bytes[FIB_RULE_HDR.action] = FR_ACT_TO_TBL;
   viewOf(bytes).setUint32(FIB_RULE_HDR.flags, rule.not === true ? FIB_RULE_INVERT : 0, true);
-  return encodeMessage(MessageType.RTM_NEWRULE, CREATE, bytes, [
-    ...(from === undefined ? [] : [[FRA_SRC, from.address] as const]),
-    ...(to === undefined ? [] : [[FRA_DST, to.address] as const]),
-    ...optional(FRA_FWMARK, rule.fwmark),
-    ...optional(FRA_FWMASK, rule.mask),
-    ...optional(FRA_IIFNAME, rule.iif),
-    ...optional(FRA_OIFNAME, rule.oif),
-    ...optional(FRA_TABLE, fitsHeader(table) ? undefined : table),
-    ...optional(FRA_SUPPRESS_PREFIXLEN, rule.suppressPrefixLength),
-    attribute(FRA_PRIORITY, rule.priority),
-    ...(protocol === 0 ? [] : [[FRA_PROTOCOL, Uint8Array.of(protocol)] as const]),
+  const request = encodeMessage(MessageType.RTM_NEWRULE, CREATE, bytes, [
+    ...attribute(FRA_SRC, from?.address),
+    ...attribute(FRA_DST, to?.address),
+    ...attribute(FRA_FWMARK, rule.fwmark),
+    ...attribute(FRA_FWMASK, rule.mask),
+    ...attribute(FRA_IIFNAME, rule.iif),
+    ...attribute(FRA_OIFNAME, rule.oif),
+    ...attribute(FRA_TABLE, fitsHeader(table) ? undefined : table),
+    ...attribute(FRA_SUPPRESS_PREFIXLEN, rule.suppressPrefixLength),
+    ...attribute(FRA_PRIORITY, rule.priority),
+    ...attribute(FRA_PROTOCOL, protocol === 0 ? undefined : Uint8Array.of(protocol)),
   ]);
+  return {
+    description: `add the ${formatRule(rule)}`,
+    request,
+    undo: withType(request, MessageType.RTM_DELRULE, CHANGE),
+  };
 }
 
 function formatRule(rule: Rule): string {
@@ -294,34 +270,14 @@ function formatRule(rule: Rule): string {
     ` lookup ${rule.table}`;
 }
 
-/** Adds a policy rule. Fails when the same rule exists already. */
-export function addRule(rule: Rule): Change {
-  const request = encodeRule(rule);
-  return {
-    description: `add the ${formatRule(rule)}`,
-    request,
-    undo: withType(request, MessageType.RTM_DELRULE, CHANGE),
-  };
-}
-
-/** Removes a policy rule. */
-export function removeRule(rule: Rule): Change {
-  const undo = encodeRule(rule);
-  return {
-    description: `remove the ${formatRule(rule)}`,
-    request: withType(undo, MessageType.RTM_DELRULE, CHANGE),
-    undo,
-  };
-}
-
-/** Encodes the request for all routes, or for those through one link where the kernel can filter (Linux 4.20). */
+/** Encodes the request for all routes; with `index`, kernels since Linux 4.20 return only those over that link. */
 export function dumpRoutes(family: Family, index: number | undefined): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(RTMSG.size);
   bytes[RTMSG.family] = family;
-  return encodeMessage(MessageType.RTM_GETROUTE, DUMP, bytes, optional(RTA_OIF, index));
+  return encodeMessage(MessageType.RTM_GETROUTE, DUMP, bytes, attribute(RTA_OIF, index));
 }
 
-/** Encodes the request for the route of a locally generated packet to `address`, by one link if `index` is given. */
+/** Encodes the request for the route that a local packet to `address` takes; `index` restricts it to one link. */
 export function getRoute(
   address: Uint8Array,
   mark: number | undefined,
@@ -331,27 +287,27 @@ export function getRoute(
   bytes[RTMSG.family] = familyOf(address);
   bytes[RTMSG.dst_len] = address.length * 8;
   return encodeMessage(MessageType.RTM_GETROUTE, GET, bytes, [
-    [RTA_DST, address],
-    ...optional(RTA_MARK, mark),
-    ...optional(RTA_OIF, index),
+    ...attribute(RTA_DST, address),
+    ...attribute(RTA_MARK, mark),
+    ...attribute(RTA_OIF, index),
   ]);
 }
 
-/** Encodes the request for all policy rules of a family. */
+/** Encodes the request for a family's policy rules. */
 export function dumpRules(family: Family): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(FIB_RULE_HDR.size);
   bytes[FIB_RULE_HDR.family] = family;
   return encodeMessage(MessageType.RTM_GETRULE, DUMP, bytes, []);
 }
 
-/** Reads a prefix, whose address is zeros when it is missing; `undefined` when a length is invalid. */
+/** Returns a prefix, all zeros if `bytes` is missing; `undefined` when a length is invalid. */
 function readPrefix(family: number, length: number, bytes: Uint8Array | undefined): RawPrefix | undefined {
   const size = family === Family.Ipv4 ? 4 : 16;
   if (length > size * 8 || (bytes !== undefined && bytes.length !== size)) return undefined;
-  return { address: bytes === undefined ? new Uint8Array(size) : new Uint8Array(bytes), length };
+  return { address: bytes ?? new Uint8Array(size), length };
 }
 
-/** Reads the body of an `RTM_NEWROUTE`; `undefined` when it is truncated or neither IPv4 nor IPv6. */
+/** Parses the body of an `RTM_NEWROUTE`; `undefined` when it is truncated or neither IPv4 nor IPv6. */
 export function readRoute(body: Uint8Array): Route | undefined {
   if (body.length < RTMSG.size) return undefined;
   const family = body[RTMSG.family]!;
@@ -359,15 +315,12 @@ export function readRoute(body: Uint8Array): Route | undefined {
   const attributes = new Attributes(body, RTMSG.size);
   const destination = readPrefix(family, body[RTMSG.dst_len]!, attributes.bytes(RTA_DST));
   if (destination === undefined) return undefined;
-  const gateway = attributes.bytes(RTA_GATEWAY);
-  const via = attributes.bytes(RTA_VIA);
-  const source = attributes.bytes(RTA_PREFSRC);
   return {
     destination,
-    type: body[RTMSG.type]! as RouteType,
-    gateway: gateway === undefined ? undefined : new Uint8Array(gateway),
-    ...(via === undefined ? {} : { via: new Uint8Array(via) }),
-    source: source === undefined ? undefined : new Uint8Array(source),
+    type: body[RTMSG.type]!,
+    gateway: attributes.bytes(RTA_GATEWAY),
+    via: attributes.bytes(RTA_VIA),
+    source: attributes.bytes(RTA_PREFSRC),
     metric: attributes.u32(RTA_PRIORITY),
     table: attributes.u32(RTA_TABLE) ?? body[RTMSG.table]!,
     protocol: body[RTMSG.protocol]!,
@@ -375,12 +328,12 @@ export function readRoute(body: Uint8Array): Route | undefined {
   };
 }
 
-/** Reports whether the body of an `RTM_NEWROUTE` is a cached entry for one destination (RTM_F_CLONED). */
+/** Returns true if the body of an `RTM_NEWROUTE` is a cached route to one destination (RTM_F_CLONED). */
 export function isClonedRoute(body: Uint8Array): boolean {
   return body.length >= RTMSG.size && (viewOf(body).getUint32(RTMSG.flags, true) & RTM_F_CLONED) !== 0;
 }
 
-/** Reads the body of an `RTM_NEWRULE`; `undefined` when it is truncated or does not look up a table. */
+/** Parses the body of an `RTM_NEWRULE`; `undefined` when it is truncated or does not look up a table. */
 export function readRule(body: Uint8Array): Rule | undefined {
   if (body.length < FIB_RULE_HDR.size || body[FIB_RULE_HDR.action] !== FR_ACT_TO_TBL) return undefined;
   const family = body[FIB_RULE_HDR.family]!;

@@ -1,4 +1,4 @@
-/** A netlink socket and the datagrams that the kernel sends to it. */
+/** An rtnetlink socket, which receives messages only from the kernel. */
 
 import { Errno, systemError } from "../errno.ts";
 import { errno, libc } from "../libc.ts";
@@ -20,7 +20,7 @@ const NETLINK_ROUTE = 0;
 const SOCK_RAW = 3;
 const SOCK_CLOEXEC = 0o2000000;
 const MSG_TRUNC = 0x20;
-/** Multicast groups (include/uapi/linux/rtnetlink.h); that of IPv6 rules is RTNLGRP_IPV6_RULE, 19. */
+/** Multicast groups as bits (include/uapi/linux/rtnetlink.h). IPv6 rules have no RTMGRP_ bit, only RTNLGRP_IPV6_RULE, 19. */
 export const RTMGRP = {
   Link: 0x1,
   Ipv4Address: 0x10,
@@ -37,7 +37,7 @@ export const SOCK_NONBLOCK = 0o4000;
 // rtnetlink datagrams are at most 32 KiB (NLMSG_GOODSIZE, af_netlink.c).
 const RECEIVE_BYTES = 65536;
 
-/** An rtnetlink socket, which receives only from the kernel. */
+/** An rtnetlink socket. */
 export class NetlinkSocket {
   #descriptor: number;
   readonly #buffer = new Uint8Array(RECEIVE_BYTES);
@@ -60,18 +60,22 @@ export class NetlinkSocket {
     }
   }
 
-  /** Descriptor of the socket. */
+  /**
+   * Descriptor of the socket.
+   *
+   * @throws {Deno.errors.BadResource} after `close`.
+   */
   get descriptor(): number {
     if (this.#descriptor < 0) throw new Deno.errors.BadResource("Cannot use netlink: it was closed");
     return this.#descriptor;
   }
 
-  /** Sets an option; a kernel without it ignores the call. */
+  /** Sets an option, if the kernel supports it. */
   set(level: number, option: number, value: Uint8Array<ArrayBuffer>): void {
     libc().setsockopt(this.descriptor, level, option, value, value.length);
   }
 
-  /** Sends a message; returns an error number, or 0 for success. */
+  /** Sends a message; returns 0 or an error number. */
   send(message: Uint8Array<ArrayBuffer>): number {
     for (;;) {
       const count = libc().sendto(this.descriptor, message, BigInt(message.length), 0, null, 0);
@@ -80,7 +84,7 @@ export class NetlinkSocket {
     }
   }
 
-  /** Returns the messages in the next datagram (valid until the next call), or an error number. */
+  /** Receives a datagram; returns its messages, which are valid until the next call, or an error number. */
   receive(): Message[] | number {
     for (;;) {
       this.#senderLength[0] = SOCKADDR_NL.size;
@@ -98,23 +102,20 @@ export class NetlinkSocket {
         return error;
       }
       if (count > this.#buffer.length) return Errno.EMSGSIZE;
-      // Other processes may send to this socket's port as well.
+      // Other processes can also send to this socket; the kernel's port ID is 0.
       if (viewOf(this.#sender).getUint32(SOCKADDR_NL.pid, true) !== 0) continue;
       return readMessages(this.#buffer.subarray(0, count));
     }
   }
 
-  /**
-   * Reads all queued messages; returns true if one concerns the caller, or if the kernel dropped messages because the
-   * queue was full.
-   */
-  drain(concerns: (message: Message) => boolean): boolean {
-    let concerned = false;
+  /** Reads all queued messages; returns true if one is relevant, or if the kernel dropped any from a full queue. */
+  drain(isRelevant: (message: Message) => boolean): boolean {
+    let found = false;
     for (;;) {
       const messages = this.receive();
-      if (messages === Errno.ENOBUFS) concerned = true;
-      else if (typeof messages === "number") return concerned;
-      else if (messages.some(concerns)) concerned = true;
+      if (messages === Errno.ENOBUFS) found = true;
+      else if (typeof messages === "number") return found;
+      else if (messages.some(isRelevant)) found = true;
     }
   }
 

@@ -1,6 +1,6 @@
 /**
- * Restores addresses, routes and rules of a device that other programs remove, either directly or by setting the link
- * down and up. The number of restorations is bounded; after that the removal stands.
+ * Restores a device's addresses, routes and rules when other programs remove them, either directly or by setting the
+ * link down and up. A program that keeps removing them wins.
  */
 
 import type { DeviceEvent } from "../../lib/core/mod.ts";
@@ -12,23 +12,24 @@ import { NetlinkSocket, RTMGRP, SOCK_NONBLOCK } from "./netlink/socket.ts";
 import type { Setup } from "./setup.ts";
 
 // Implementation
-/** Maximum restorations within a period (milliseconds): a program that keeps removing things wins. */
+/** Maximum number of restorations within a period. */
 const MAX_RESTORATIONS = 10;
+/** Length of the period (milliseconds). */
 const PERIOD = 60_000;
-/** Maximum things that a message lists. */
+/** Maximum number of addresses, routes and rules that a message lists. */
 const MAX_NAMED = 8;
 
-/** Watches and restores the addresses, routes and rules of a device. */
-export class StateKeeper implements Disposable {
+/** Watches and restores a device's addresses, routes and rules. */
+export class StateRestorer implements Disposable {
   readonly #setup: Setup;
   readonly #netlink: Netlink;
   readonly #index: number;
   readonly #changes: NetlinkSocket;
-  /** Times of restorations, the latest last (monotonic milliseconds). */
+  /** Times of restorations, oldest first (monotonic milliseconds). */
   readonly #restorations: number[] = [];
   #hasGivenUp = false;
 
-  /** Watches a device that has been set up, by its index. */
+  /** Starts watching the link with this index, which has been set up. */
   constructor(setup: Setup, netlink: Netlink, index: number) {
     this.#setup = setup;
     this.#netlink = netlink;
@@ -38,15 +39,15 @@ export class StateKeeper implements Disposable {
     this.#changes = new NetlinkSocket(groups, SOCK_NONBLOCK);
   }
 
-  /** Descriptor that is readable after a change. */
+  /** Descriptor that becomes readable after a change. */
   get descriptor(): number {
     return this.#changes.descriptor;
   }
 
-  /** Reads changes and restores what is missing. To be called when the descriptor is readable. */
+  /** Reads the reported changes and restores whatever is missing. */
   drain(now: number = performance.now()): Pick<DeviceEvent, "kind" | "what"> | undefined {
-    const concerned = this.#changes.drain((message) => this.#concerns(message));
-    return concerned && !this.#hasGivenUp ? this.#restore(now) : undefined;
+    const mayBeMissing = this.#changes.drain((message) => this.#isRelevant(message));
+    return mayBeMissing && !this.#hasGivenUp ? this.#restore(now) : undefined;
   }
 
   /** Frees the socket; further calls do nothing. */
@@ -54,14 +55,14 @@ export class StateKeeper implements Disposable {
     this.#changes.close();
   }
 
-  /** {@linkcode StateKeeper.close}. */
+  /** Calls {@linkcode StateRestorer.close}. */
   [Symbol.dispose](): void {
     this.close();
   }
 
   #restore(now: number): Pick<DeviceEvent, "kind" | "what"> | undefined {
     const link = this.#netlink.link(this.#index);
-    // The link was removed, or moved to another network namespace.
+    // The link has been removed, or moved to a different network namespace.
     if (link === undefined) return undefined;
     while (this.#restorations.length > 0 && now - this.#restorations[0]! > PERIOD) this.#restorations.shift();
     const missing = this.#setup.missing(link);
@@ -69,10 +70,10 @@ export class StateKeeper implements Disposable {
     if (this.#restorations.length >= MAX_RESTORATIONS) {
       this.#hasGivenUp = true;
       console.warn(
-        `warren: Cannot keep ${listed(missing)} on "${link.name}": it was removed ${
-          MAX_RESTORATIONS + 1
-        } times ` +
-          "within a minute: it stays removed, and nothing more is restored",
+        `warren: Cannot keep ${
+          list(missing)
+        } on "${link.name}": other programs removed addresses, routes or rules ` +
+          `${MAX_RESTORATIONS + 1} times within a minute: nothing more will be restored`,
       );
       return { kind: "lost", what: missing };
     }
@@ -80,19 +81,19 @@ export class StateKeeper implements Disposable {
     try {
       this.#setup.restore(link);
       console.warn(
-        `warren: restored on "${link.name}" after another program removed it: ${listed(missing)}`,
+        `warren: restored on "${link.name}" after another program removed it: ${list(missing)}`,
       );
       return { kind: "restored", what: missing };
     } catch (error) {
-      // The link may have gone or changed in the meantime.
+      // The link may have been removed, or set down or up, in the meantime.
       if (this.#netlink.link(this.#index)?.up !== link.up) return undefined;
       console.warn(`warren: ${(error as Error).message}: it stays removed from "${link.name}"`);
       return { kind: "lost", what: missing };
     }
   }
 
-  /** Reports whether a message may be about an address, route or rule of the device. */
-  #concerns({ type, body }: Message): boolean {
+  /** Returns true if a message may be about one of the device's addresses, routes or rules. */
+  #isRelevant({ type, body }: Message): boolean {
     switch (type) {
       case MessageType.RTM_NEWLINK:
       case MessageType.RTM_DELADDR:
@@ -109,7 +110,7 @@ export class StateKeeper implements Disposable {
   }
 }
 
-function listed(things: readonly string[]): string {
-  const others = things.length - MAX_NAMED;
-  return things.slice(0, MAX_NAMED).join(", ") + (others > 0 ? ` and ${others} others` : "");
+function list(names: readonly string[]): string {
+  const others = names.length - MAX_NAMED;
+  return names.slice(0, MAX_NAMED).join(", ") + (others > 0 ? ` and ${others} others` : "");
 }
