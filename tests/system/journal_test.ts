@@ -299,7 +299,7 @@ systemTest("leftovers() refuses forged files and names the remedy", NEEDS, async
   await refusal(
     "an attribute that lies",
     (path) => write(path, changed(patch(28, "ff"))),
-    /its lengths do not match/,
+    /a length in it is wrong/,
   );
   await refusal(
     "a message that does not undo a change",

@@ -102,7 +102,7 @@ systemTest(
       await new Promise((resolve) => setTimeout(resolve, INTERVAL));
     }
     await device.said(
-      /Cannot keep route 10\.20\.0\.0\/16 to t0 on "t0": it was removed 11 times within a minute/,
+      /Cannot keep route 10\.20\.0\.0\/16 to t0 on "t0": other programs removed addresses, routes or rules 11 times within a minute/,
     );
     const { stdout } = await namespace.command("ip", ["route", "show", "10.20.0.0/16"]);
     assert.equal(stdout, "");
