@@ -1,4 +1,4 @@
-/** `--capture`: writes the packets that pass a script's devices to one file or a pipe. */
+/** The flag `--capture`, which writes the packets that pass the devices of a script to a file or a pipe. */
 
 import { Capture, PcapngWriter } from "../../lib/stage/observe/capture.ts";
 import { compileFilter } from "../../lib/filter/mod.ts";
@@ -6,17 +6,17 @@ import { CapturePipe, openCaptureFile } from "./capture_sink.ts";
 import { UsageError } from "./failure.ts";
 import type { TunnelOptions } from "../tunnel/tunnel.ts";
 
-/** Capture of all tunnels of a script. */
+/** One capture for all tunnels of a script. */
 export interface ScriptCapture extends AsyncDisposable {
-  /** Returns a tunnel's options with a capture as the first stage. */
+  /** Returns the options of a tunnel with the capture as first stage. */
   before(name: string, options: TunnelOptions): TunnelOptions;
 }
 
 /**
- * Checks that a capture can be written, and leaves no file behind.
+ * Checks that a capture can be written, without leaving a file behind.
  *
  * @throws {UsageError} when standard output is a terminal.
- * @throws {Error} as {@linkcode openCaptureFile} does.
+ * @throws {Error} the errors of {@linkcode openCaptureFile}.
  */
 export function checkCapture(path: string): void {
   if (path === "-") return refuseTerminal();
@@ -31,7 +31,7 @@ function refuseTerminal(): void {
   );
 }
 
-/** Reserves standard output for the capture: the script's console prints to standard error. */
+/** Reserves standard output for the capture, and directs the console of the script to standard error. */
 function openStandardOutput(): CapturePipe {
   refuseTerminal();
   const { error } = console;
@@ -40,10 +40,10 @@ function openStandardOutput(): CapturePipe {
 }
 
 /**
- * Opens a capture of the packets that match a filter; `-` is standard output.
+ * Opens a capture of the packets that match a filter; the path `-` stands for standard output.
  *
  * @throws {UsageError} when standard output is a terminal.
- * @throws {Error} as {@linkcode openCaptureFile} does.
+ * @throws {Error} the errors of {@linkcode openCaptureFile}.
  */
 export function openCapture(path: string, filter: string): ScriptCapture {
   const target = path === "-" ? openStandardOutput() : openCaptureFile(path);

@@ -1,4 +1,4 @@
-/** Sinks of captures: rotating files, and pipes to programs that show packets live. */
+/** Destinations of captures: files, which can rotate, and pipes to programs that show packets live. */
 
 import { extname } from "node:path";
 import { errorMessage } from "../../driver/error.ts";
@@ -11,11 +11,11 @@ import { WallClock } from "./wall_clock.ts";
 // Implementation
 /** Maximum data that waits for the reader of a pipe (bytes). */
 const PIPE_LIMIT = 8 * 1024 * 1024;
-/** Maximum length of a write (bytes); a reader that takes this much in half a second has not stalled. */
+/** Maximum length of a write (bytes): a reader counts as stalled if it takes less within half a second. */
 const MAX_WRITE = 16 * 1024;
-/** Time at the end for a reader that takes nothing (milliseconds). */
+/** Maximum wait at the end for a reader that takes nothing (milliseconds). */
 const STALLED_AFTER = 500;
-/** Time at the end for a slow reader (milliseconds). */
+/** Maximum wait at the end for a slow reader (milliseconds). */
 const DRAIN_TIMEOUT = 5000;
 const WIRESHARK = ["wireshark", "-k", "-i", "-"] as const;
 
@@ -36,8 +36,9 @@ const NAMES: OptionKinds<CaptureFileOptions> = {
 };
 
 /**
- * Capture file, or rotating files: `trace.pcapng` then becomes `trace_00001_20261123-101500.pcapng` and so on, with number
- * and time. Only their owner can read them, and existing files are not overwritten. Needs `--allow-write`.
+ * Capture file, or rotating files whose names get a number and the time: `trace.pcapng` becomes
+ * `trace_00001_20261123-101500.pcapng`. Only their owner can read the files, and existing files are not overwritten.
+ * Needs `--allow-write`.
  *
  * A full disk or a removed folder ends the capture with a line on standard error, while the tunnel continues. With
  * `--allow-read`, so does a removed file.
@@ -85,17 +86,17 @@ export class CaptureFile implements CaptureSink, Disposable {
     return this.#clock.origin;
   }
 
-  /** Files that were written and not removed, the oldest first. */
+  /** Paths of the files that were written and not removed, oldest first. */
   get paths(): readonly string[] {
     return this.#written;
   }
 
-  /** Writes blocks of a capture; returns true if the next file has begun. After a failure, blocks are discarded. */
+  /** Writes blocks; returns true if the next file has begun. After a failure, blocks are discarded. */
   write(blocks: Uint8Array): boolean {
     const file = this.#file;
     if (file === undefined) return false;
     try {
-      // Data written to a removed file is lost.
+      // A write to a removed file would succeed, but its data would be lost.
       if (this.#mayLook && file.statSync().nlink === 0) throw new Deno.errors.NotFound();
       for (let rest = blocks; rest.length > 0;) rest = rest.subarray(file.writeSync(rest));
       this.#bytes += blocks.length;
@@ -112,7 +113,7 @@ export class CaptureFile implements CaptureSink, Disposable {
     }
   }
 
-  /** Closes the file; the capture must have ended, as it has after `tunnel.close()`. */
+  /** Closes the file. The capture must have ended before, for example with `tunnel.close()`. */
   [Symbol.dispose](): void {
     this.#file?.close();
     this.#file = undefined;
@@ -125,10 +126,10 @@ export class CaptureFile implements CaptureSink, Disposable {
       ? error as Error
       : fileError(`write capture "${this.#written.at(-1)}"`, error);
     try {
-      // The file stays readable without a partial block at its end.
+      // Without a partial block at its end, the file remains readable.
       file?.truncateSync(this.#bytes);
     } catch {
-      // The error was reported already.
+      // The error has already been reported.
     } finally {
       file?.close();
     }
@@ -160,11 +161,11 @@ export function openCaptureFile(path: string, options: CaptureFileOptions = {}):
 }
 
 /**
- * Capture pipe. Packets never wait for it: data beyond 8 MiB in transit is lost and counted. The end of the reader ends the
- * capture with a line on standard error, while the tunnel continues.
+ * Capture pipe. Packets never wait for its reader: data beyond 8 MiB in transit is lost and counted. When the reader
+ * ends, the capture ends with a line on standard error, while the tunnel continues.
  */
 export class CapturePipe implements CaptureSink, AsyncDisposable {
-  /** Number of lost bytes, because the reader was slow or has ended. */
+  /** Number of bytes lost because the reader was slow or has ended. */
   lost = 0;
   /** Number of lost packets. */
   lostPackets = 0;
@@ -274,7 +275,7 @@ export function openWireshark(): CapturePipe {
   const [program, ...args] = WIRESHARK;
   try {
     const child = new Deno.Command(program, { args, stdin: "piped", stdout: "null", stderr: "null" }).spawn();
-    // Closing its window ends the capture, not the tunnel.
+    // Without `unref`, the process would wait for Wireshark to end.
     child.unref();
     return new CapturePipe(child.stdin);
   } catch (error) {

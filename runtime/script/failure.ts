@@ -1,4 +1,4 @@
-/** Failure of a command: exit codes and error output. */
+/** Exit codes of commands, and output of their errors. */
 
 import { stripVTControlCharacters } from "node:util";
 // @ts-types="./levenshtein_distance.d.ts"
@@ -13,7 +13,7 @@ export const ExitCode = { Ended: 0, Failed: 1, WrongCommandLine: 2 } as const;
 /** Maximum edit distance of a suggestion. */
 const MAX_EDITS = 2;
 
-/** Error in a command line, printed with a hint at `--help`; exit code 2. */
+/** Error in a command line, which is printed with a reference to `--help`; the exit code is 2. */
 export class UsageError extends Error {
   /** @ignore */
   override readonly name = "UsageError";

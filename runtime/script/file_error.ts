@@ -1,8 +1,8 @@
-/** Errors of file operations, with uniform messages. */
+/** Uniform messages for errors of file operations. */
 
 import { errorMessage } from "../../driver/error.ts";
 
-/** Reasons by class of error. */
+/** Reasons by error class. */
 const FILE_FAILURES: readonly (readonly [new (message: string, options: ErrorOptions) => Error, string])[] = [
   [Deno.errors.NotFound, "it does not exist"],
   [Deno.errors.AlreadyExists, "it exists already"],
@@ -13,7 +13,7 @@ const FILE_FAILURES: readonly (readonly [new (message: string, options: ErrorOpt
   [Deno.errors.Busy, "another program uses it"],
 ];
 
-/** Remedies by the name of an error's class. */
+/** Remedies by the name of the error class. */
 export type Remedies = Readonly<Record<string, string>>;
 
 /**

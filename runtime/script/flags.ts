@@ -1,4 +1,4 @@
-/** Command line of a script, the same for `deno run script.ts` and `warren run script.ts`. */
+/** Parsing of the command line of a script, which is the same with `deno run` and `warren run`. */
 
 // @ts-types="./parse_args.d.ts"
 import { parseArgs } from "@std/cli/parse-args";
@@ -20,7 +20,7 @@ import { isProfileFlag, PROFILE_FLAG, unexpectedWord } from "./profile_flag.ts";
 
 /** Parsed command line of a script. */
 export interface ScriptCommandLine {
-  /** Options of each tunnel by its name in the script, with the flags applied. */
+  /** Options of each tunnel with the flags applied, by tunnel name. */
   readonly tunnels: Readonly<Record<string, TunnelOptions>>;
   /** True to print the usage and exit. */
   readonly help: boolean;
@@ -56,7 +56,7 @@ const REPEATED = ["address", "route"];
 /** Tunnel flags with no effect on a device that the script opened itself. */
 const DEVICE_FLAGS = ["name", "address", "route", "mtu", "queue-length", ...SWITCHES];
 const BOOLEAN_FLAGS = ["help", "quiet", "dry-run"];
-/** Common to all tunnels: each worker has all of them. */
+/** Has no tunnel name, because each worker has a queue of every tunnel. */
 const WORKERS = "workers";
 const CAPTURE = "capture";
 const FILTER = "filter";
@@ -122,10 +122,10 @@ a wrong command line.
 /**
  * Parses a script's command line.
  *
- * @param declared The script's options of each tunnel by its name, which is `""` in a script with one.
+ * @param declared Options of each tunnel in the script, by tunnel name; the name is `""` in a script with one tunnel.
  * @param own Declarations of its own flags.
- * @throws {UsageError} for an unknown flag, an invalid value, or one that contradicts the script's options.
- * @throws {Error} when the script's options are invalid by themselves.
+ * @throws {UsageError} for an unknown flag, or a value that is invalid or contradicts the options of the script.
+ * @throws {Error} when the options of the script are invalid.
  */
 export function parseScriptFlags(
   words: readonly string[],
@@ -206,7 +206,7 @@ export function parseScriptFlags(
   };
 }
 
-/** Applies a tunnel's flags to its options; checks each flag by itself, then the result. */
+/** Applies the flags of a tunnel to its options; checks each flag, then the result. */
 function merge(name: string, declared: TunnelOptions, parsed: Record<string, unknown>): TunnelOptions {
   check(declared);
   const merged: TunnelOptions = { ...declared };
@@ -281,7 +281,7 @@ function flagKey(tunnel: string, flag: string): string {
   return tunnel === "" ? flag : `${tunnel}.${flag}`;
 }
 
-/** Returns the error message for an unknown argument; `keys` are the tunnels' and the script's own flags. */
+/** Returns the error message for an unknown argument; `keys` are the flags of the tunnels and of the script itself. */
 function unknownArgument(argument: string, keys: readonly string[]): string {
   if (!argument.startsWith("-")) return unexpectedWord(argument);
   const name = argument.replace(/^-+/, "").replace(/=.*/s, "");
@@ -297,9 +297,9 @@ function unknownArgument(argument: string, keys: readonly string[]): string {
 }
 
 /**
- * Rejects values of flags without a value; the parser would treat such a flag as absent.
+ * Rejects values for flags that take none; the parser would treat such a flag as absent.
  *
- * @throws {UsageError} for the first one.
+ * @throws {UsageError} for the first such flag.
  */
 export function refuseValues(
   args: readonly string[],

@@ -1,4 +1,4 @@
-/** New files for the user, such as captures: they overwrite nothing, and only their owner can read them. */
+/** Creation of files such as captures, which overwrite no existing file and which only their owner can read. */
 
 import { dirname } from "node:path";
 import { fileError, type Remedies } from "./file_error.ts";
@@ -10,7 +10,8 @@ const OWNER_READS_AND_WRITES = 0o600;
  * Creates a file and opens it for writing.
  *
  * @param what Kind of content for messages, such as `capture`.
- * @throws {Deno.errors.AlreadyExists} when the file exists; other errors of {@linkcode fileError}.
+ * @throws {Deno.errors.AlreadyExists} when the file exists.
+ * @throws {Error} for other failures, as described at {@linkcode fileError}.
  */
 export function openNewFile(what: string, path: string, remedies: Remedies): Deno.FsFile {
   try {

@@ -1,6 +1,6 @@
 /**
- * Standard output and standard error that never block the loop: a stopped terminal, a pager that does not read or a full
- * disk costs lines, not packets.
+ * Standard output and standard error that never block the loop. A stopped terminal, a pager that does not read, or a
+ * full disk costs lines, but no packets.
  *
  *     console.log ─► bounded queue ─► one write at a time, on a thread of Deno ─► terminal, pipe, file
  *
@@ -10,26 +10,26 @@
 import { onExit } from "../engine/signals.ts";
 
 // Implementation
-/** Maximum queue (characters): at 10,000 lines a second, enough to detect a stalled reader before it is full. */
+/** Maximum queue (characters): at 10,000 lines per second, a stalled reader is detected before it is full. */
 const MAX_QUEUE = 4 * 1024 * 1024;
 /** Duration of a write after which its reader counts as stalled (milliseconds). */
 const STALLED_AFTER = 100;
-/** Additional time for a thread that was busy to receive the end of the write (milliseconds). */
+/** Additional time for a busy thread to notice the end of the write (milliseconds). */
 const STALL_MARGIN = 20;
-/** Interval of attempts on a non-blocking descriptor (milliseconds). */
+/** Interval between attempts on a non-blocking descriptor (milliseconds). */
 const RETRY_INTERVAL = 20;
-/** Maximum length of a write (bytes), so that writes show the reader's progress. */
+/** Maximum length of a write (bytes); short writes reveal the progress of the reader. */
 const MAX_WRITE = 65_536;
-/** Time at the end of the process for a reader that takes nothing (milliseconds). */
+/** Maximum wait at the end of the process for a reader that takes nothing (milliseconds). */
 const FLUSH_TIMEOUT = 500;
-/** Time at the end of the process for a slow reader (milliseconds). */
+/** Maximum wait at the end of the process for a slow reader (milliseconds). */
 const MAX_FLUSH = 3000;
 /** Exit code of Deno after an uncaught error. */
 const UNCAUGHT = 1;
-/** Lowest level of Deno's console that goes to standard error. */
+/** Level of Deno's console from which messages go to standard error. */
 const WARNING_LEVEL = 2;
 
-/** Open file, such as `Deno.stdout`. */
+/** An open file, such as `Deno.stdout`. */
 export interface OutputFile {
   /** Writes some of the bytes without blocking this thread; resolves to their number. */
   write(bytes: Uint8Array): Promise<number>;
@@ -37,11 +37,11 @@ export interface OutputFile {
   writeSync(bytes: Uint8Array): number;
 }
 
-/** Queue of text for a file. Errors of the file are ignored: packets move on without their log. */
+/** Queue of text for a file. Errors of the file are ignored, so that packets keep moving without a log. */
 export class OutputStream {
   readonly #file: OutputFile;
   readonly #maxQueue: number;
-  /** Older half of the queue; the newer half replaces it when it is full. */
+  /** The two halves of the queue. When the newer half is full, it replaces the older half. */
   #older: string[] = [];
   #newer: string[] = [];
   #newerLength = 0;
@@ -79,13 +79,13 @@ export class OutputStream {
     else this.#start();
   }
 
-  /** Shows text that replaces the previous status, such as counters: a slow reader gets only the newest. */
+  /** Shows a status line, such as counters. It replaces a waiting one, so a slow reader gets only the newest. */
   show(status: string): void {
     this.#status = status;
     this.#start();
   }
 
-  /** Waits until everything is written: half a second without progress at most, and three seconds in all. */
+  /** Waits until everything is written, for at most half a second without progress and three seconds in total. */
   async flush(): Promise<void> {
     for (let waited = 0, before = -1; this.#isWriting && waited < MAX_FLUSH; waited += FLUSH_TIMEOUT) {
       if (this.#writes === before) return;
@@ -111,14 +111,14 @@ export class OutputStream {
     }
   }
 
-  /** Writes text synchronously until the next turn of the event loop: the thread may be about to end. */
+  /** Writes text synchronously until the next turn of the event loop, for a thread that may be about to end. */
   expectEnd(): void {
     this.#isLast = true;
     this.flushSync();
     setTimeout(() => this.#isLast = false);
   }
 
-  /** Makes room. Waits for a reader that has not stalled: it could not read while this thread was busy. */
+  /** Frees half of the queue: writes it synchronously, or drops it if the reader has stalled. */
   #makeRoom(): void {
     if (!this.#isStalled) return this.flushSync();
     for (const text of this.#older) this.#linesDropped += lineCount(text);
@@ -176,7 +176,7 @@ export class OutputStream {
     }
   }
 
-  /** Takes everything from the queue, as bytes. */
+  /** Removes and encodes the whole queue. */
   #take(): Uint8Array<ArrayBuffer> {
     const dropped = this.#linesDropped === 0
       ? ""
@@ -195,7 +195,7 @@ function lineCount(text: string): number {
   return text.split("\n").length - 1;
 }
 
-/** Deno's internal console class, which Deno's types lack; its first argument prints. */
+/** Internal console class of Deno, which is missing from its types; the first argument prints. */
 type ConsoleConstructor = new (print: (text: string, level: number) => void) => Console;
 
 let standardOutput: OutputStream | undefined;
@@ -206,7 +206,7 @@ export function stderr(): OutputStream {
   return standardError ??= new OutputStream(Deno.stderr);
 }
 
-/** Makes this thread's `console` write without blocking the thread; its format is unchanged. */
+/** Replaces the `console` of this thread with one that does not block the thread; the format is the same. */
 export function takeConsole(): void {
   if (standardOutput !== undefined) return;
   const out = standardOutput = new OutputStream(Deno.stdout);
@@ -216,7 +216,7 @@ export function takeConsole(): void {
     console,
     new Console((text, level) => (level < WARNING_LEVEL ? out : stderr()).write(text)),
   );
-  // The script may end the thread itself.
+  // The script may end the thread by itself.
   onExit((event) => {
     out.expectEnd();
     stderr().expectEnd();

@@ -1,4 +1,4 @@
-/** V8 CPU profile of a script's main, in a file for Chrome DevTools. */
+/** V8 CPU profiles of scripts, as files for Chrome DevTools. */
 
 import { type Profiler, Session } from "node:inspector";
 import { findSourceMap, type SourceMap, type SourceMapping } from "node:module";
@@ -14,13 +14,14 @@ import { PROFILE_SUFFIX } from "./profile_flag.ts";
 
 // Implementation
 /**
- * Sampling interval (microseconds). Each sample wakes the loop: a relay that is pinged every 10 ms takes twice its
- * processor time with this interval, and 5 times with 200; under load the cost is within the noise of 10 %.
+ * Sampling interval (microseconds). Each sample wakes the loop: a relay that is pinged every 10 ms uses twice its usual
+ * processor time with this interval, and 5 times with an interval of 200. Under load, the cost is within the noise of
+ * 10 %.
  */
 const INTERVAL = 1000;
-/** Maximum duration (milliseconds): 600,000 samples take some 80 MB, and a third of a second to write. */
+/** Maximum duration (milliseconds): 600,000 samples take about 80 MB, and a third of a second to write. */
 const LIMIT = 10 * 60_000;
-/** Column after the end of any line. */
+/** A column after the end of any line. */
 const LINE_END = 2 ** 31 - 1;
 
 /** Options of a profile. */
@@ -61,9 +62,10 @@ export function openProfile(path: string, options: ProfileOptions = {}): Profile
 }
 
 /**
- * CPU profile of this thread, from `start()` to its disposal, the end of the process, or the time limit, at which the file
- * is written. Time in native libraries and system calls appears under the calling function. Functions that V8 inlined
- * before the start are counted to their callers. A process that is killed leaves an empty file.
+ * CPU profile of this thread. It begins with `start()`; the file is written on disposal, at the end of the process, or
+ * at the time limit. Time in native libraries and system calls appears under the calling function, and time in
+ * functions that V8 inlined before the start counts towards their callers. A process that is killed leaves an empty
+ * file.
  */
 export class Profile implements Disposable {
   readonly #path: string;
@@ -71,7 +73,7 @@ export class Profile implements Disposable {
   readonly #session: Session;
   readonly #quiet: boolean;
   readonly #limit: number;
-  #forget: (() => void) | undefined;
+  #stopWatching: (() => void) | undefined;
   #started = false;
   #ended = false;
 
@@ -88,16 +90,16 @@ export class Profile implements Disposable {
   /** Starts recording. */
   start(): void {
     const session = this.#session;
-    answer<void>((done) => session.post("Profiler.enable", done));
-    answer<void>((done) => session.post("Profiler.setSamplingInterval", { interval: INTERVAL }, done));
-    answer<void>((done) => session.post("Profiler.start", done));
+    callInspector<void>((done) => session.post("Profiler.enable", done));
+    callInspector<void>((done) => session.post("Profiler.setSamplingInterval", { interval: INTERVAL }, done));
+    callInspector<void>((done) => session.post("Profiler.start", done));
     this.#started = true;
     const timer = setTimeout(() => this.#end(), this.#limit);
     timer.unref();
-    const forgetExit = onExit(() => this.#end());
-    this.#forget = () => {
+    const removeExitListener = onExit(() => this.#end());
+    this.#stopWatching = () => {
       clearTimeout(timer);
-      forgetExit();
+      removeExitListener();
     };
   }
 
@@ -105,7 +107,7 @@ export class Profile implements Disposable {
   [Symbol.dispose](): void {
     if (this.#ended) return;
     this.#ended = true;
-    this.#forget?.();
+    this.#stopWatching?.();
     let kept = false;
     try {
       if (this.#started) this.#write();
@@ -117,7 +119,7 @@ export class Profile implements Disposable {
     }
   }
 
-  /** Ends the profile without a caller, so that an error is printed. */
+  /** Ends the profile where no caller could handle an error, which is printed instead. */
   #end(): void {
     try {
       this[Symbol.dispose]();
@@ -129,7 +131,9 @@ export class Profile implements Disposable {
   }
 
   #write(): void {
-    const { profile } = answer<Profiler.StopReturnType>((done) => this.#session.post("Profiler.stop", done));
+    const { profile } = callInspector<Profiler.StopReturnType>((done) =>
+      this.#session.post("Profiler.stop", done)
+    );
     nameNativeCalls(profile);
     locate(profile);
     try {
@@ -155,24 +159,24 @@ function remove(path: string): void {
 }
 
 /**
- * Calls the inspector and returns its result. The inspector responds at once, but its session reports the result in the next
- * tick, which an ending process does not reach.
+ * Calls the inspector and returns its result. The inspector responds at once, but its session reports the result in the
+ * next tick, which an ending process does not reach.
  */
-function answer<Result>(ask: (done: (error: Error | null, result: Result) => void) => void): Result {
-  let answered: { error: Error | null; result: Result } | undefined;
+function callInspector<Result>(call: (done: (error: Error | null, result: Result) => void) => void): Result {
+  let response: { error: Error | null; result: Result } | undefined;
   const { nextTick } = process;
   process.nextTick = (callback: () => void) => callback();
   try {
-    ask((error, result) => answered = { error, result });
+    call((error, result) => response = { error, result });
   } finally {
     process.nextTick = nextTick;
   }
-  if (answered === undefined) throw new Error("Cannot profile: the inspector does not respond");
-  if (answered.error !== null) throw new Error(`Cannot profile: ${answered.error.message}`);
-  return answered.result;
+  if (response === undefined) throw new Error("Cannot profile: the inspector does not respond");
+  if (response.error !== null) throw new Error(`Cannot profile: ${response.error.message}`);
+  return response.result;
 }
 
-/** Names native calls after their callers: V8 has no names for functions of native libraries. */
+/** Names native calls after their callers, because V8 has no names for functions of native libraries. */
 function nameNativeCalls({ nodes }: Profiler.Profile): void {
   const byId = new Map(nodes.map((node) => [node.id, node]));
   for (const { callFrame, children = [] } of nodes) {

@@ -1,8 +1,8 @@
-/** The flag `--profile`, allowed before and after a script's name; in its own file, which loads early and imports nothing. */
+/** The flag `--profile`, which is allowed before and after the name of a script. This file imports nothing. */
 
-/** Extension of profiles that DevTools recognizes. */
+/** File extension of profiles, which DevTools recognizes. */
 export const PROFILE_SUFFIX = ".cpuprofile";
-/** Flag whose optional value follows "=": in `--profile my.ts`, `my.ts` is the script. */
+/** Name of the flag. Its optional value must follow "=", because in `--profile my.ts`, `my.ts` is the script. */
 export const PROFILE_FLAG = "profile";
 
 /** Returns true for `--profile` with or without a value. */

@@ -1,4 +1,4 @@
-/** Output of a running script on standard error: greeting, counters on a terminal, and summary. */
+/** Messages of a running script on standard error: greeting, counters on a terminal, and summary. */
 
 import { formatCidr, parseCidr, Prefix } from "../../lib/wire/address.ts";
 import type { TunnelStats } from "../../lib/core/mod.ts";
@@ -8,7 +8,7 @@ import type { Tunnel, TunnelOptions } from "../tunnel/tunnel.ts";
 import type { WorkerPool } from "../workers/worker_pool.ts";
 
 // Implementation
-/** Interval of the counters (milliseconds). */
+/** Interval between updates of the counters (milliseconds). */
 const INTERVAL = 1000;
 /** Time after which slow loading of the script is reported (milliseconds). */
 const LOADING_TIMEOUT = 3000;
@@ -16,7 +16,7 @@ const LOADING_TIMEOUT = 3000;
 const COLUMNS = 80;
 const ERASE_LINE = "\r\x1b[K";
 
-/** Formats a tunnel's options in one line, for `--dry-run`. */
+/** Formats the options of a tunnel in one line, for `--dry-run`. */
 export function describe(options: TunnelOptions): string {
   const { device, name = "tun%d", mtu, far, linux } = options;
   return [
@@ -66,7 +66,7 @@ export function greet(tunnel: Tunnel, options: TunnelOptions): void {
   console.error(`The script receives packets to ${networks.join(" and ")}. Try: ping ${neighbour}`);
 }
 
-/** Shows counters once a second if standard error is a terminal; returns a function that stops this. */
+/** Shows counters every second if standard error is a terminal; returns a function that stops this. */
 export function showCounters(tunnels: readonly Tunnel[]): () => void {
   if (!Deno.stderr.isTerminal()) return () => {};
   const before = tunnels.map(({ stats }) => stats);
@@ -77,7 +77,7 @@ export function showCounters(tunnels: readonly Tunnel[]): () => void {
       before[i] = stats;
       return text;
     });
-    // The cursor stays at the start of the line, so that the script's own output overwrites it.
+    // The cursor returns to the start of the line, so that output of the script overwrites the counters.
     stderr().show(`${ERASE_LINE}${columns.join("   ").slice(0, terminalWidth() - 1)}\r`);
   }, INTERVAL);
   return () => {
@@ -137,7 +137,7 @@ function addresses(options: TunnelOptions): string[] {
   return [options.address ?? []].flat();
 }
 
-/** Returns the first host address of a network other than this machine's. */
+/** Returns the first host address of a network, or the second if the first is that of this machine. */
 function otherHost(own: Prefix): Prefix {
   const { family, bytes } = own.network;
   bytes[bytes.length - 1]! += 1;

@@ -1,4 +1,4 @@
-/** Scripts: a module's options and main, and how they run from a command line. */
+/** Scripts, which consist of options and `main`, and their execution from a command line. */
 
 import { checkOptions } from "../../lib/core/options.ts";
 import { ExitCode, report } from "./failure.ts";
@@ -23,9 +23,9 @@ import { WorkerPool } from "../workers/worker_pool.ts";
 const INTERRUPTED = 130;
 
 // Implementation
-/** Module URLs of `deno run -` and `deno eval`. */
+/** Module URLs of scripts that `deno run -` and `deno eval` read. */
 const TYPED_IN = /\/\$deno\$(?:stdin|eval)\.\w+$/;
-/** Module of each worker but the first. */
+/** Main module of all workers except the first. */
 const WORKER_MODULE = new URL("./worker_entry.ts", import.meta.url);
 /** Time that `main` has to return after a signal has closed its tunnels (milliseconds). */
 const MAIN_TIMEOUT = 3000;
@@ -80,8 +80,8 @@ export function script<Name extends string, const Flags extends ScriptFlags = Re
   main: (tunnels: Record<Name, Tunnel>, given: ScriptArguments<Flags>) => Promise<void> | void,
 ): TunnelsScript<Name, Flags>;
 /**
- * Creates a script, the default export of its module. If the module is the main module, the script also runs with the flags
- * of the command line once the module is evaluated; the process ends when `main` returns.
+ * Creates a script, the default export of its module. If the module is the main module, the script also runs, with the
+ * flags of the command line, once the module is evaluated. The process ends when `main` returns.
  *
  * @example
  * ```ts
@@ -101,7 +101,7 @@ export function script<Name extends string, const Flags extends ScriptFlags = Re
  *   tunnel.run((packet) => packet.length > flags.maxLength ? Verdict.Drop : Verdict.Reply));
  * ```
  *
- * @throws {TypeError} for an invalid declaration of a flag, and for the name of a flag that every script has.
+ * @throws {TypeError} for an invalid declaration of a flag, and for a flag that every script has.
  */
 export function script<const Flags extends ScriptFlags = Record<never, never>>(
   meta: ImportMeta,
@@ -122,7 +122,7 @@ export function script(
   };
   if (meta.main) {
     takeConsole();
-    // A module's import of itself resolves after its evaluation, including top-level await; Deno reports a failure.
+    // The import resolves when this module is evaluated, including its top-level await; Deno reports a failure.
     import(meta.url).then(
       async () => exit(await runScript(made, Deno.args, "deno run", fileName(meta.url), meta.url)),
       () => {},
@@ -137,7 +137,7 @@ export function isScript(value: unknown): value is TunnelScript | TunnelsScript 
   return typeof made?.options === "object" && made.options !== null && typeof made.main === "function";
 }
 
-/** Returns a script's options of each tunnel by its name, which is `""` in a script with one. */
+/** Returns the options of each tunnel of a script, by tunnel name; the name is `""` in a script with one tunnel. */
 export function declaredTunnels({ options }: TunnelScript | TunnelsScript): Record<string, TunnelOptions> {
   if ("tunnels" in options) {
     checkOptions("run the script", options, { tunnels: "needed", flags: "optional" });
@@ -150,9 +150,9 @@ export function declaredTunnels({ options }: TunnelScript | TunnelsScript): Reco
 /**
  * Runs a script with a command line. Errors are printed, not thrown.
  *
- * @param launcher Command that started it, such as `deno run`, for its usage text.
+ * @param launcher Command that started the script, such as `deno run`, for the usage text.
  * @param name Name of the script on the command line.
- * @param url Module of the script, which further workers import.
+ * @param url Module of the script, which additional workers import.
  * @returns the exit code: 0 for success, 1 for an error, 2 for a wrong command line.
  */
 export async function runScript(
@@ -219,7 +219,7 @@ async function printPlan(
   { profile, capture, quiet }: ScriptCommandLine,
   script: string,
 ): Promise<void> {
-  // A profile that is not started is removed again.
+  // Disposal removes the file of a profile that was not started.
   if (profile !== undefined) (await openProfile(profile, script, quiet))[Symbol.dispose]();
   if (capture !== undefined) (await import("./capture.ts")).checkCapture(capture);
   for (const [key, options] of tunnels) console.log(`${key && `${key}: `}${describe(options)}`);
@@ -254,7 +254,7 @@ async function open(
       );
       if (!quiet && pool === undefined) greet(opened[name], options);
     };
-    // All far ends open before the first device adds routes: their names are resolved through the old routes.
+    // All far ends open before the first device adds routes, so that their names are looked up through the old routes.
     if (options.device === undefined) starts.push(openNear);
     else await openNear();
   }
@@ -271,7 +271,7 @@ async function open(
   await end.waitFor(runMain(made, opened, given), Object.values(opened));
 }
 
-/** End of a script by signals: the first signal closes its tunnels, the second ends the process at once. */
+/** Handling of signals: tunnels close on the first signal, and the second signal ends the process at once. */
 class EndOfScript implements Disposable {
   readonly #interrupted = Promise.withResolvers<Deno.Signal>();
   readonly #stopListening: () => void = () => {};
@@ -291,7 +291,7 @@ class EndOfScript implements Disposable {
     this.#stopListening();
   }
 
-  /** Waits for main; for a bounded time after a signal has closed its tunnels. */
+  /** Waits for main, but only for a bounded time after a signal has closed the tunnels. */
   async waitFor(main: Promise<void>, tunnels: Tunnel[]): Promise<void> {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const timeout = (async () => {
@@ -309,8 +309,8 @@ class EndOfScript implements Disposable {
 /**
  * Calls a script's main with its tunnels.
  *
- * @throws {TypeError} when main returns while a tunnel runs, or synchronously without having run one: an `await` is
- * missing. An asynchronous main may return without running a tunnel.
+ * @throws {TypeError} when main returns while a tunnel runs, or when a synchronous main has not run any tunnel. In both
+ * cases an `await` or `return` is missing.
  */
 export async function runMain(
   made: TunnelScript | TunnelsScript,
@@ -339,13 +339,13 @@ export async function runMain(
   }
 }
 
-/** Opens a profile. Its module is loaded on demand: its imports take 20 ms. */
+/** Opens a profile. The module is loaded on demand, because its imports take 20 ms. */
 async function openProfile(path: string, script: string, quiet: boolean): Promise<Profile> {
   const { openProfile, profileName } = await import("./profile.ts");
   return openProfile(path || profileName(script), { quiet });
 }
 
-/** Opens a capture. Its module is loaded on demand. */
+/** Opens a capture. The module is loaded on demand. */
 async function openCapture(
   path: string,
   filter: string,

@@ -118,7 +118,7 @@ export function checkScriptFlags(flags: ScriptFlags, taken: readonly string[]): 
 /**
  * Reads the values of a script's own flags.
  *
- * @param given Looks up a flag in the command line: its values, or `true` for a boolean.
+ * @param given Returns the values of a flag on the command line, or `true` for a boolean flag.
  * @throws {UsageError} when a flag is missing, given twice, or has a value of the wrong type.
  */
 export function readScriptFlags(
@@ -161,7 +161,7 @@ export function completeArguments<Flags extends ScriptFlags>(
   return { flags: Object.fromEntries(complete), args };
 }
 
-/** Returns lines of a usage text, whose descriptions start at column `width`. */
+/** Returns the lines of a usage text, with the descriptions at column `width`. */
 export function describeScriptFlags(flags: ScriptFlags, width: number): string[] {
   return Object.entries(flags).map(([name, flag]) => {
     const { type, description } = flag;

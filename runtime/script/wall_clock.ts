@@ -1,9 +1,9 @@
 /** Conversion from the loop's monotonic clock to wall-clock time, for timestamps in files. */
 
 // Implementation
-/** Difference that shows a clock step or a suspend; above the resolution of `Date.now()` (milliseconds). */
+/** Difference that indicates a clock step or a suspend; larger than the resolution of `Date.now()` (milliseconds). */
 const TOLERANCE = 2;
-/** Interval of precise comparisons (milliseconds); NTP slews by at most 500 µs a second. */
+/** Interval between precise comparisons (milliseconds); NTP slews the clock by at most 500 µs per second. */
 const COMPARE_INTERVAL = 1000;
 
 /** Clocks of a {@linkcode WallClock} (milliseconds). */
@@ -22,7 +22,7 @@ const SYSTEM: Clocks = {
   preciseWall: () => Number(Temporal.Now.instant().epochNanoseconds) / 1e6,
 };
 
-/** Offset of the loop's clock from 1970, corrected after clock steps and suspends. */
+/** Converter from the clock of the loop to the time since 1970, corrected after clock steps and suspends. */
 export class WallClock {
   readonly #clocks: Clocks;
   #origin = 0;

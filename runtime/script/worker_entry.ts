@@ -1,9 +1,9 @@
 /**
- * Main module of each worker thread of a script but the first.
+ * Main module of all worker threads of a script except the first.
  *
  *     here ─► port ─► open: load the script, join its devices ─► opened ─► go: main ─► ended
  *
- * A worker runs the script on its own queue. The first worker alone sets up devices, handles signals and prints.
+ * Each worker runs the script on its own queue. Only the first worker configures devices, handles signals and prints.
  */
 
 import { type DeviceShare, dropShare, joinDevice } from "../../driver/mod.ts";
@@ -21,9 +21,9 @@ import { type Order, postable, type Report, type TunnelPart } from "../workers/m
 
 const links = new Map<string, WorkerLink>();
 const opened: Record<string, Tunnel> = {};
-/** Tunnels that ended in another worker, perhaps before they were open here. */
+/** Tunnels that have ended in another worker, possibly before they were open here. */
 const endedInOthers = new Set<string>();
-/** Errors that were reported to the first worker as those of a tunnel. */
+/** Errors that were reported to the first worker as errors of a tunnel. */
 const reported = new Set<unknown>();
 const going = Promise.withResolvers<boolean>();
 
@@ -120,7 +120,7 @@ function end(event: Event): void {
 
 takeConsole();
 const forgetExit = onExit(end);
-// A close() by the script would end the thread without a report.
+// Otherwise a call of close() by the script would end the thread without a report.
 scope.close = () => Deno.exit();
 
 function receive({ data: order }: MessageEvent<Order>): void {
