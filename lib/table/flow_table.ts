@@ -176,7 +176,11 @@ export class FlowTable {
 
   /** Records a packet of a flow, and the flow's new state. */
   touch(flow: number, now: number, state: number = this.#states[flow]!): void {
-    if (this.#seen[flow] === now && this.#states[flow] === state) return;
+    const isNewest = this.#newer[flow] === this.capacity + state;
+    if (this.#states[flow] === state && (isNewest || this.#seen[flow] === now)) {
+      this.#seen[flow] = now;
+      return;
+    }
     this.#unlink(flow);
     this.#link(flow, state, now);
   }

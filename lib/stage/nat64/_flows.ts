@@ -22,6 +22,7 @@ import { ownsPort, type PortFlows } from "../../table/worker_ports.ts";
 
 // Implementation
 const PORTS = 65_536;
+const KEY_WORDS = 7;
 const PROTOCOLS: readonly number[] = [Protocol.Tcp, Protocol.Udp, Protocol.Icmpv6];
 /**
  * States of a session. A surplus session was opened beyond the share of its host or network. A foreign one was opened
@@ -178,7 +179,7 @@ export class Flows implements PortFlows<readonly SavedSession[]> {
       pools: this.#ports,
       givesPort: GIVES_PORT,
       firstWithinShare: State.Tcp,
-      poolOf: (session) => this.#place[this.#bindingOf[session]!]! / PORTS | 0,
+      poolOf: (session) => this.#place[this.#bindingOf[session]!]! >>> 16,
       random,
     });
   }
@@ -190,6 +191,13 @@ export class Flows implements PortFlows<readonly SavedSession[]> {
   /** Inside endpoints that have an outside endpoint. */
   get bindings(): number {
     return this.#bindings.size;
+  }
+
+  /** Index of an outside address; -1 for none. */
+  indexOf(address: number): number {
+    // Faster than `Uint32Array.indexOf` for a few addresses.
+    for (let i = 0; i < this.outside.length; i++) if (this.outside[i] === address) return i;
+    return -1;
   }
 
   /** Binding of an outside endpoint; -1 for none. */
@@ -209,12 +217,12 @@ export class Flows implements PortFlows<readonly SavedSession[]> {
 
   /** Index of a session's outside address. */
   outsideOf(session: number): number {
-    return (this.#place[this.#bindingOf[session]!]! / PORTS | 0) % this.outside.length;
+    return (this.#place[this.#bindingOf[session]!]! >>> 16) % this.outside.length;
   }
 
   /** Outside port of a session. */
   outsidePortOf(session: number): number {
-    return this.#place[this.#bindingOf[session]!]! % PORTS;
+    return this.#place[this.#bindingOf[session]!]! & 0xffff;
   }
 
   /** Start of the IPv4 identifications of a session's packets, see {@linkcode FragmentIds.next}. */
@@ -234,7 +242,7 @@ export class Flows implements PortFlows<readonly SavedSession[]> {
     const isSurplus = this.#isSurplus(key, fromInside);
     let port = 0;
     if (this.#bindings.find(this.#part(key, 0)) < 0) {
-      port = this.#taker.take(place / PORTS, srcPort, isSurplus);
+      port = this.#taker.take(place >>> 16, srcPort, isSurplus);
       if (port < 0) return NONE;
     }
     const state = fromInside
@@ -322,17 +330,16 @@ export class Flows implements PortFlows<readonly SavedSession[]> {
   /** Restores a session, unless its outside endpoint is taken or unknown. */
   #restore(saved: SavedSession, now: number): void {
     const [protocol, inside, insidePort, remote, remotePort, address, port, tcp, state, idle] = saved;
-    const outside = this.outside.indexOf(address);
+    const outside = this.indexOf(address);
     if (outside < 0) return;
     const key = new FlowKey();
     const bytes = new DataView(parseIpv6(inside).buffer);
-    key.length = key.words.length;
-    key.words.set([6 << 8 | protocol, 0, 0, 0, 0, remote, 0, 0, 0, insidePort << 16 | remotePort]);
+    fillKey(key, protocol, remote, insidePort, remotePort);
     for (let i = 0; i < 4; i++) key.words[1 + i] = bytes.getUint32(4 * i);
     if (this.sessions.find(key, now) >= 0) return;
     const place = this.#placeOf(protocol, outside) + port;
     const binding = this.#bindings.find(this.#part(key, 0));
-    const isOurs = binding < 0 ? this.#ports[place / PORTS | 0]!.take(port) : this.#place[binding] === place;
+    const isOurs = binding < 0 ? this.#ports[place >>> 16]!.take(port) : this.#place[binding] === place;
     if (isOurs) this.#add(key, place, tcp, state, now - idle);
   }
 
@@ -373,12 +380,12 @@ export class Flows implements PortFlows<readonly SavedSession[]> {
     if (!this.#bindings.release(binding)) return;
     const place = this.#place[binding]!;
     this.#index[place] = 0;
-    this.#ports[place / PORTS | 0]!.give(place % PORTS);
+    this.#ports[place >>> 16]!.give(place & 0xffff);
   }
 
   #placeOf(protocol: number, outside: number): number {
-    const number = PROTOCOLS.indexOf(protocol);
-    return (number * this.outside.length + outside) * PORTS;
+    const number = protocol === Protocol.Tcp ? 0 : protocol === Protocol.Udp ? 1 : 2;
+    return number * this.outside.length + outside << 16;
   }
 
   /** Key that sessions share: without the remote port, and with this remote address. */
@@ -387,14 +394,14 @@ export class Flows implements PortFlows<readonly SavedSession[]> {
     key.length = length;
     for (let i = 0; i < 5; i++) key.words[i] = words[i]!;
     key.words[5] = remote;
-    key.words[9] = words[9]! & 0xffff0000;
+    key.words[6] = words[6]! & 0xffff0000;
     return key;
   }
 
   /** Key of a session's inside host. */
   #insideOf(session: FlowKey): FlowKey {
     const key = this.#part(session, 0);
-    key.words[0] = key.words[9] = 0;
+    key.words[0] = key.words[6] = 0;
     return key;
   }
 
@@ -414,7 +421,11 @@ export class Flows implements PortFlows<readonly SavedSession[]> {
   }
 }
 
-/** Fills in the key of a session, except the inside address. */
+/**
+ * Fills in the key of a session, except the inside address:
+ *
+ *     version, protocol │ inside address (4 words) │ remote address │ ports
+ */
 export function fillKey(
   key: FlowKey,
   protocol: number,
@@ -423,11 +434,10 @@ export function fillKey(
   remotePort: number,
 ): FlowKey {
   const { words } = key;
-  key.length = words.length;
+  key.length = KEY_WORDS;
   words[0] = 6 << 8 | protocol;
   words[5] = remote;
-  words[6] = words[7] = words[8] = 0;
-  words[9] = port << 16 | remotePort;
+  words[6] = port << 16 | remotePort;
   return key;
 }
 

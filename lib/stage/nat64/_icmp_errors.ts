@@ -65,7 +65,7 @@ export class Nat64Errors {
     if (handOverToOwner(packet, port, context.direction, context)) return false;
     const isIcmp = key.protocol === Protocol.Icmp;
     const protocol = isIcmp ? Protocol.Icmpv6 : key.protocol;
-    const outside = flows.outside.indexOf(icmp.ip.dst);
+    const outside = flows.indexOf(icmp.ip.dst);
     const binding = quoted.isReturnedBy(icmp.ip) ? flows.bindingAt(protocol, outside, port) : -1;
     if (binding < 0) return drop(packet, Nat64Drop.NoMapping, context);
     const insidePort = flows.insidePortOf(binding);

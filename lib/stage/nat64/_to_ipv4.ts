@@ -44,9 +44,15 @@ const {
  *
  * An ICMP error is truncated to 576 bytes (RFC 1812 section 4.3.2.3) and keeps its extensions (RFC 4884), unless they are
  * longer than 420 bytes or do not fit the slot.
+ *
+ * @param ip Header of the packet, if the caller has it.
  */
-export function toIpv4(packet: Packet, addresses: Ipv4Addresses, id: number): Untranslatable | undefined {
-  const ip = Ipv6.of(packet);
+export function toIpv4(
+  packet: Packet,
+  addresses: Ipv4Addresses,
+  id: number,
+  ip: Ipv6 | undefined = Ipv6.of(packet),
+): Untranslatable | undefined {
   if (ip === undefined) return Untranslatable.Malformed;
   const { bytes, view } = packet;
   const { start, payloadOffset: upper, payloadLength: length, trafficClass, hopLimit } = ip;

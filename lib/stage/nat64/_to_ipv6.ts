@@ -61,9 +61,14 @@ const STRICT_SOURCE_ROUTE = 137;
  * unreachable and time exceeded.
  *
  * **Limits**: super-packets get no Fragment header.
+ *
+ * @param ip Header of the packet, if the caller has it.
  */
-export function toIpv6(packet: Packet, addresses: Ipv6Addresses): Untranslatable | undefined {
-  const ip = Ipv4.of(packet);
+export function toIpv6(
+  packet: Packet,
+  addresses: Ipv6Addresses,
+  ip: Ipv4 | undefined = Ipv4.of(packet),
+): Untranslatable | undefined {
   if (ip === undefined) return Untranslatable.Malformed;
   const { bytes, view } = packet;
   const { start, payloadOffset: upper, payloadLength: length, isFragment, fragmentOffset, ttl, id } = ip;

@@ -8,7 +8,7 @@
  * error quotes, in front of which the ICMP header moves as well.
  */
 
-import { checksum } from "../../core/checksum.ts";
+import { fold } from "../../core/fold.ts";
 import type { Packet } from "../../core/mod.ts";
 import * as field from "../../wire/header_fields.ts";
 import { Protocol } from "../../wire/protocol.ts";
@@ -21,7 +21,6 @@ const {
   IPV4_CHECKSUM,
   IPV4_DST,
   IPV4_FLAGS,
-  IPV4_HEADER,
   IPV4_ID,
   IPV4_SRC,
   IPV4_TOTAL_LENGTH,
@@ -98,7 +97,7 @@ export function headersLength(fragmentId: number): number {
 
 /** Writes an IPv4 header. */
 export function writeIpv4(
-  { bytes, view }: Packet,
+  { view }: Packet,
   at: number,
   length: number,
   service: number,
@@ -109,15 +108,16 @@ export function writeIpv4(
   src: number,
   dst: number,
 ): void {
+  const total = (0x4500 | service) + length + (id & 0xffff) + flags + (ttl << 8 | protocol) +
+    (src >>> 16) + (src & 0xffff) + (dst >>> 16) + (dst & 0xffff);
   view.setUint16(at, 0x4500 | service);
   view.setUint16(at + IPV4_TOTAL_LENGTH, length);
   view.setUint16(at + IPV4_ID, id);
   view.setUint16(at + IPV4_FLAGS, flags);
   view.setUint16(at + IPV4_TTL, ttl << 8 | protocol);
-  view.setUint16(at + IPV4_CHECKSUM, 0);
+  view.setUint16(at + IPV4_CHECKSUM, ~fold(total));
   view.setUint32(at + IPV4_SRC, src);
   view.setUint32(at + IPV4_DST, dst);
-  view.setUint16(at + IPV4_CHECKSUM, checksum(bytes, at, IPV4_HEADER));
 }
 
 /** Writes an IPv6 header, with a Fragment header unless `fragmentId` is negative. */

@@ -9,5 +9,11 @@ export function readWords({ view }: Packet, at: number, words: Uint32Array, firs
 
 /** Copies the words from `first` on to an address. */
 export function writeWords(words: Uint32Array, first: number, address: Uint8Array): void {
-  for (let i = 0; i < 16; i++) address[i] = words[first + (i >> 2)]! >>> 24 - 8 * (i & 3);
+  for (let i = 0; i < 4; i++) {
+    const word = words[first + i]!;
+    address[4 * i] = word >>> 24;
+    address[4 * i + 1] = word >>> 16;
+    address[4 * i + 2] = word >>> 8;
+    address[4 * i + 3] = word;
+  }
 }

@@ -159,8 +159,8 @@ export class Nat64 implements Stage {
         // Hairpinned by another worker, to an inside host of this one.
         const hairpinned = context.worker.count > 1 ? Ipv4.of(packet) : undefined;
         if (
-          hairpinned !== undefined && this.#outside.indexOf(hairpinned.dst) >= 0 &&
-          this.#outside.indexOf(hairpinned.src) >= 0
+          hairpinned !== undefined && this.#worker.flows.indexOf(hairpinned.dst) >= 0 &&
+          this.#worker.flows.indexOf(hairpinned.src) >= 0
         ) {
           this.#fromOutside(packet, hairpinned, true, context);
         }
@@ -264,9 +264,9 @@ export class Nat64 implements Stage {
     if (id < 0) id = this.#nextId(packet);
     const fragment = ip.fragmentHeader;
     if (fragment >= 0) packet.view.setUint16(fragment + FRAGMENT_ID + 2, id);
-    const reason = toIpv4(packet, four, id);
+    const reason = toIpv4(packet, four, id, ip);
     if (reason !== undefined) return context.drop(packet, reason);
-    if (this.#outside.indexOf(four.dst) < 0) return;
+    if (this.#worker.flows.indexOf(four.dst) < 0) return;
     this.#fromOutside(packet, Ipv4.of(packet)!, true, context);
   }
 
@@ -275,13 +275,13 @@ export class Nat64 implements Stage {
     if (versionOf(packet) === 6) return true;
     const ip = Ipv4.of(packet);
     if (ip === undefined) return drop(packet, Untranslatable.Malformed, context);
-    return this.#outside.indexOf(ip.dst) < 0 || this.#fromOutside(packet, ip, false, context);
+    return this.#worker.flows.indexOf(ip.dst) < 0 || this.#fromOutside(packet, ip, false, context);
   }
 
   /** Translates a packet to an outside address; returns whether it goes on. A hairpinned one has been outbound. */
   #fromOutside(packet: Packet, ip: Ipv4, isHairpin: boolean, context: StageContext): boolean {
     const { src, protocol } = ip;
-    if (!isHairpin && (!isUnicast4(src) || this.#outside.indexOf(src) >= 0)) {
+    if (!isHairpin && (!isUnicast4(src) || this.#worker.flows.indexOf(src) >= 0)) {
       return drop(packet, Nat64Drop.BadAddress, context);
     }
     if (!isHairpin && ip.ttl <= 1) return this.#exceeded(packet, context);
@@ -323,7 +323,7 @@ export class Nat64 implements Stage {
     this.#prefix.write(src, this.#six.src);
     writeWords(words, 1, this.#six.dst);
     if (!isHairpin) ip.ttl--;
-    const reason = toIpv6(packet, this.#six);
+    const reason = toIpv6(packet, this.#six, ip);
     if (reason !== undefined) return drop(packet, reason, context);
     if (isHairpin) context.emit(packet, Direction.Inbound);
     return !isHairpin;
@@ -377,7 +377,7 @@ export class Nat64 implements Stage {
   ): number {
     if (handOverToOwner(packet, port, context.direction, context)) return -1;
     const { flows, now } = this.#worker;
-    const outside = this.#outside.indexOf(ip.dst);
+    const outside = flows.indexOf(ip.dst);
     const binding = flows.bindingAt(protocol, outside, port);
     if (binding < 0) return refuse(packet, Nat64Drop.NoMapping, context);
     const key = fillKey(this.#key, protocol, ip.src, flows.insidePortOf(binding), remotePort);
