@@ -1,5 +1,6 @@
-/** What the tests of header views share: packets over dirty slots, and a slow oracle that shares no code with lib. */
+/** Packets in dirty slots, and a slow checksum oracle that shares no code with lib, for tests of header views. */
 
+import { notEqual } from "node:assert/strict";
 import { type Packet, PacketPool } from "@warren/tunnel/core";
 import { Ipv4 } from "@warren/tunnel/ipv4";
 import { Ipv6 } from "@warren/tunnel/ipv6";
@@ -45,33 +46,48 @@ export const IPV6_DST: Uint8Array = Uint8Array.from([
 
 /** A packet in a slot whose other bytes are all 0xa5. */
 export function packetOf(payload: Uint8Array | readonly number[]): Packet {
-  const pool = new PacketPool({ small: 1, large: 0 });
-  pool.bytes.fill(0xa5);
-  return pool.from(Uint8Array.from(payload))!;
+  return refill(new PacketPool({ small: 1, large: 0 }).take(0)!, payload);
 }
 
-/** Puts an IP header of either version in front. */
+/** Fills a packet with these bytes, and the rest of its slot with 0xa5. */
+export function refill(packet: Packet, bytes: ArrayLike<number>): Packet {
+  packet.bytes.fill(0xa5, packet.slotStart, packet.slotEnd);
+  packet.reset(bytes.length);
+  packet.bytes.set(bytes, packet.offset);
+  return packet;
+}
+
+/** Calls every getter of a view, each of which must return a value. */
+export function readAll(view: object): void {
+  for (
+    const [name, { get }] of Object.entries(Object.getOwnPropertyDescriptors(Object.getPrototypeOf(view)))
+  ) {
+    if (get !== undefined) notEqual(get.call(view), undefined, name);
+  }
+}
+
+/** Prepends an IP header of either version. */
 export function encodeIp(packet: Packet, version: 4 | 6, protocol: number): Packet {
   if (version === 4) Ipv4.encode(packet, { src: IPV4_SRC, dst: IPV4_DST, protocol });
   else Ipv6.encode(packet, { src: IPV6_SRC, dst: IPV6_DST, nextHeader: protocol });
   return packet;
 }
 
-/** Undoes the transport sum, so that the packet is as a kernel with checksum offload hands it over. */
+/** Makes the transport checksum partial, as in packets from a kernel with checksum offload. */
 export function makePartial(packet: Packet, start: number, field: number): void {
   const bytes = packet.data;
   const upper = locate(bytes);
-  const stored = fold(slowSum(pseudoHeader(bytes, upper)));
+  const stored = plainSum(pseudoHeader(bytes, upper));
   packet.view.setUint16(start + field, stored);
   packet.checksumStart = start - packet.offset;
   packet.checksumOffset = field;
 }
 
-/** What is wrong with the checksums of a finished packet, by RFC 1071's loop; "" when nothing is. */
+/** Returns the wrong checksum of a packet with complete checksums, by RFC 1071's loop; "" for none. */
 export function wrongChecksum(bytes: Uint8Array): string {
   if (bytes[0]! >> 4 === 4) {
     const header = bytes.subarray(0, (bytes[0]! & 0x0f) * 4);
-    if (fold(slowSum(header)) !== 0xffff) return "IPv4 header";
+    if (plainSum(header) !== 0xffff) return "IPv4 header";
   }
   const upper = locate(bytes);
   const field = upper.start + { 1: 2, 6: 16, 17: 6, 58: 2 }[upper.protocol]!;
@@ -80,8 +96,10 @@ export function wrongChecksum(bytes: Uint8Array): string {
     return upper.version === 4 ? "" : "UDP without a checksum over IPv6";
   }
   const covered = bytes.subarray(upper.start, upper.end);
-  const total = slowSum(covered) + (upper.protocol === 1 ? 0 : slowSum(pseudoHeader(bytes, upper)));
-  return fold(total) === 0xffff ? "" : `protocol ${upper.protocol}: ${stored.toString(16)}`;
+  const before = upper.protocol === 1 ? [] : pseudoHeader(bytes, upper);
+  return plainSum([...before, ...covered]) === 0xffff
+    ? ""
+    : `protocol ${upper.protocol}: ${stored.toString(16)}`;
 }
 
 interface Upper {
@@ -119,13 +137,10 @@ function pseudoHeader(bytes: Uint8Array, upper: Upper): Uint8Array {
   return Uint8Array.from([...src, ...upper.finalDst, length >> 8, length & 0xff, 0, upper.protocol]);
 }
 
-function slowSum(bytes: Uint8Array): number {
+/** RFC 1071's loop (section 4.1), without the complement. */
+export function plainSum(bytes: ArrayLike<number>): number {
   let total = 0;
   for (let i = 0; i < bytes.length; i++) total += i % 2 === 0 ? bytes[i]! * 256 : bytes[i]!;
-  return total;
-}
-
-function fold(total: number): number {
   while (total > 0xffff) total = total % 0x10000 + Math.floor(total / 0x10000);
   return total;
 }

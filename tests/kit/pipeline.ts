@@ -1,6 +1,6 @@
 /** A pipeline without ends or a loop: packets are put in and taken out by hand. */
 
-import { Direction, type PacketBatch, PacketPool, type Stage } from "../../lib/core/mod.ts";
+import { Direction, type Packet, type PacketBatch, PacketPool, type Stage } from "../../lib/core/mod.ts";
 import { Heartbeat } from "../../runtime/engine/heartbeat.ts";
 import { Ledger } from "../../runtime/engine/ledger.ts";
 import { type OtherWorkers, Pipeline } from "../../runtime/engine/pipeline.ts";
@@ -89,4 +89,9 @@ export class TestPipeline {
     batch.clear();
     return packets;
   }
+}
+
+/** A stage that changes outbound packets before the tested one. */
+export function before(change: (packet: Packet) => void): Stage {
+  return { name: "before", outbound: (batch) => Array.from(batch).forEach(change) };
 }

@@ -1,4 +1,4 @@
-/** What a console shows of packets, and of what holds and reads them. */
+/** Packets, pools, batches and views, as a console shows them. */
 
 import assert from "node:assert/strict";
 import { inspect } from "node:util";

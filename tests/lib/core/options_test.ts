@@ -1,4 +1,4 @@
-/** What a user gets who mistypes an option: types are not checked where a script runs. */
+/** Errors for mistyped options: types are not checked where a script runs. */
 
 import { throws } from "node:assert/strict";
 import { udp, websocket } from "@warren/tunnel";

@@ -1,4 +1,4 @@
-/** Packets whose length or offset reaches into other slots: what copies packets copies nothing of the neighbours. */
+/** Packets whose length or offset reaches into other slots: no code that copies packets copies bytes of the others. */
 
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { Capture, PcapngWriter } from "@warren/tunnel/capture";
@@ -18,7 +18,7 @@ import { copy } from "../../../lib/split/copy.ts";
 
 const SECRET = 0x5e;
 const ADDRESS = Uint8Array.of(0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1);
-/** What scripts make of a packet of theirs. */
+/** Mistakes of scripts with a packet. */
 const SLIPS: Record<string, (packet: Packet) => void> = {
   "a length beyond the slot": (packet) => void (packet.length = 6000),
   "a length beyond the memory": (packet) => void (packet.length = 2 ** 30),

@@ -1,4 +1,4 @@
-/** When a pool says that a slot has come back. */
+/** Calls of `PacketPool.onRoom`. */
 
 import assert from "node:assert/strict";
 import { LARGE_ROOM, type Packet, PacketPool, SMALL_ROOM } from "../../../lib/core/mod.ts";

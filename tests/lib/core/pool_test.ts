@@ -1,4 +1,4 @@
-/** The pool's memory: nothing takes it away from under the drivers, and everything else accepts it. */
+/** The pool's memory: no script can detach it, and other interfaces accept it. */
 
 import assert from "node:assert/strict";
 import { LARGE_ROOM, PacketPool, SMALL_ROOM } from "../../../lib/core/mod.ts";
@@ -6,7 +6,7 @@ import { LARGE_ROOM, PacketPool, SMALL_ROOM } from "../../../lib/core/mod.ts";
 const pool = new PacketPool({ small: 2, large: 1 });
 const bytes = pool.from(new TextEncoder().encode("a packet"))!.data as Uint8Array<ArrayBuffer>;
 
-/** What scripts do that gives a buffer away. */
+/** Operations of scripts that transfer or change a buffer. */
 const TRANSFERS: Record<string, () => unknown> = {
   "ArrayBuffer.transfer()": () => bytes.buffer.transfer(),
   "ArrayBuffer.transferToFixedLength()": () => bytes.buffer.transferToFixedLength(),

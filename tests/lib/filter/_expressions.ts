@@ -241,7 +241,7 @@ export const CHAINED: readonly string[] = [
   "not ip6 protochain 59",
 ];
 
-/** What libpcap refuses, and so must be refused. */
+/** Expressions that libpcap refuses. */
 export const REFUSED: readonly string[] = `
 ip or
 or ip

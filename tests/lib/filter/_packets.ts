@@ -1,4 +1,4 @@
-/** Packets of all kinds for filters to be asked about, from a seed: whole, fragmented, cut short, and none at all. */
+/** Packets of all kinds for filters, from a seed: whole, fragmented, truncated and empty. */
 
 import type { Random } from "../../../lib/core/random.ts";
 

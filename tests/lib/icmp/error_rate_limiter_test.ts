@@ -1,4 +1,4 @@
-/** The budget of errors and resets, as those see it who would learn from it what a host does. */
+/** The rate limit of errors and resets, as seen by attackers who infer from it which packets a host gets. */
 
 import { equal, ok } from "node:assert/strict";
 import { Direction, type Stage } from "@warren/tunnel/core";

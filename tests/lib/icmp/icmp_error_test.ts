@@ -18,7 +18,7 @@ class Answer implements Stage {
   readonly name = "answer";
   readonly errors: IcmpErrors;
   error: IcmpError | -1 = IcmpError.TimeExceeded;
-  /** What is done to a packet before. */
+  /** Changes a packet before it is answered. */
   before: (packet: Packet) => void = () => {};
 
   constructor(options: IcmpErrorsOptions = {}) {

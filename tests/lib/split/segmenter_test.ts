@@ -27,11 +27,11 @@ const TCP = 6;
 const UDP = 17;
 const FILL = 0xa5;
 
-/** What a test's packet is made of. */
+/** Fields of a packet. */
 interface Shape {
   version: 4 | 6;
   protocol: typeof TCP | typeof UDP;
-  /** The bytes of the payload. */
+  /** Payload length (bytes). */
   size: number;
   segmentSize: number;
   flags?: number;
@@ -44,7 +44,7 @@ interface Shape {
   extensions?: number[];
   id?: number;
   dontFragment?: boolean;
-  /** How the transport sum stands. */
+  /** State of the transport checksum. */
   sum?: "partial" | "finished" | "none" | "wrong";
   port?: number;
 }
@@ -490,7 +490,7 @@ Deno.test("Packet.finish() does not write a field outside the packet", () => {
   }
 });
 
-/** What a device would hand to the system: for each group its pieces, joined. */
+/** Returns the packet that a device hands to the system for a group: its pieces, joined. */
 function written(group: SegmentGroup): Packet {
   const pool = poolOf(1, 1);
   const pieces = [group.packets[0]!.data];

@@ -1,4 +1,4 @@
-/** A filter knows the direction wherever one is asked: `inbound` and `outbound` are words of its language. */
+/** Each option that takes a filter calls it with the direction: `inbound` and `outbound` are words of its language. */
 
 import { deepEqual } from "node:assert/strict";
 import { Direction, type Stage } from "@warren/tunnel/core";
@@ -16,7 +16,7 @@ import { packetOf } from "../../kit/packets.ts";
 const OUTBOUND = compileFilter("outbound and udp");
 const PACKET = encodePacket('udp 10.9.0.1:5000 > 192.0.2.1:53 "hello"');
 
-/** How many packets come through for the far end and for the device, of one each. */
+/** Sends a packet in each direction; returns the numbers that reach the far end and the device. */
 function pass(stage: Stage): [far: number, device: number] {
   const test = new TestPipeline(stage);
   for (const direction of [Direction.Outbound, Direction.Inbound]) test.send(direction, PACKET);
@@ -40,7 +40,7 @@ Deno.test("Mirror copies by a filter of one direction", () => {
 
 Deno.test("Firewall lets pass by a filter of one direction", () => {
   const firewall = new Firewall({ default: "drop", rules: [{ verdict: "allow", match: OUTBOUND }] });
-  // What came in would be its flow's, going out first.
+  // Outbound first, its flow would let the inbound packet pass.
   const test = new TestPipeline(firewall);
   test.send(Direction.Inbound, PACKET);
   test.settle();

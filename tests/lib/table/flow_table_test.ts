@@ -19,7 +19,7 @@ function table(options: Partial<FlowTableOptions> = {}): FlowTable {
   return new FlowTable({ timeouts: [100], capacity: 4, hashKey: HASH_KEY, ...options });
 }
 
-/** What a table should know, kept in a Map in the order in which flows were seen. */
+/** A table as a Map in the order in which flows were last seen. */
 class Oracle {
   readonly #flows = new Map<number, { state: number; seen: number }>();
   readonly #timeouts: readonly number[];

@@ -123,7 +123,7 @@ function extensionsBefore(protocol: number): { first: number; header: number[] }
   ];
 }
 
-/** Where lengths, types and offsets stand: bytes that are worth a change. */
+/** Offsets of lengths, types and offsets, whose change has effects. */
 const TELLING = [0, 2, 3, 4, 5, 6, 7, 9, 20, 24, 25, 32, 33, 40, 41, 42, 43, 44, 45, 48, 52, 53, 60, 61];
 
 function mutate(random: (limit: number) => number, valid: readonly Uint8Array[]): Uint8Array {
@@ -141,7 +141,7 @@ function mutate(random: (limit: number) => number, valid: readonly Uint8Array[])
       case 2: // an end
         bytes = bytes.subarray(0, at);
         break;
-      case 3: { // a tail, which lengths do not know
+      case 3: { // a tail beyond the stated lengths
         const longer = new Uint8Array(bytes.length + random(40));
         longer.set(bytes);
         bytes = longer;
@@ -173,7 +173,7 @@ function mutate(random: (limit: number) => number, valid: readonly Uint8Array[])
         break;
     }
   }
-  // Else most would stop at the IP header.
+  // Otherwise most would fail at the IP header.
   if (random(2) === 0) rightLength(bytes);
   return bytes;
 }

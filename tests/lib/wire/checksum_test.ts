@@ -23,6 +23,7 @@ import {
 } from "../../../lib/wire/transport_checksum.ts";
 import { type Packet, PacketPool } from "../../../lib/core/mod.ts";
 import { copy } from "../../../lib/split/copy.ts";
+import { plainSum, refill } from "../../kit/packets.ts";
 
 const SEED = { seed: 1071, numRuns: 2000 };
 const TCP = 6;
@@ -45,25 +46,11 @@ function checksumField(protocol: number): number {
   return fields[protocol] ?? -1;
 }
 
-/** RFC 1071 section 4.1, without the complement. */
-function plainSum(bytes: Iterable<number>): number {
-  const rest = [...bytes];
-  let total = 0;
-  while (rest.length > 1) total += rest.shift()! * 256 + rest.shift()!;
-  if (rest.length > 0) total += rest.shift()! * 256;
-  while (total > 0xffff) total = (total & 0xffff) + Math.floor(total / 0x10000);
-  return total;
-}
-
 const pool = new PacketPool({ small: 1, large: 0 });
 
 /** A packet of these bytes, in memory that is 0xa5 elsewhere. */
 function packetOf(bytes: Uint8Array): Packet {
-  const packet = pool.packets[0]!;
-  pool.bytes.fill(0xa5);
-  packet.reset(bytes.length);
-  packet.bytes.set(bytes, packet.offset);
-  return packet;
+  return refill(pool.packets[0]!, bytes);
 }
 
 /** The same packet with a partial checksum of the transport header at `start`. */

@@ -1,4 +1,4 @@
-/** Tests of lib/icmpv4.ts. */
+/** Tests of lib/wire/icmpv4.ts. */
 
 import { Icmpv4 } from "@warren/tunnel/icmpv4";
 import { Ipv4 } from "@warren/tunnel/ipv4";

@@ -1,4 +1,4 @@
-/** Tests of lib/icmpv6.ts. */
+/** Tests of lib/wire/icmpv6.ts. */
 
 import { Icmpv6 } from "@warren/tunnel/icmpv6";
 import { Ipv6 } from "@warren/tunnel/ipv6";

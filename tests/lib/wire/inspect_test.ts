@@ -104,7 +104,7 @@ Deno.test("inspect() shows known TCP options by name, and others in hexadecimal"
   equal(line([30, 8, 0x20, 1, 0, 1, 2, 3]), "mptcp 8 dss ack 66051");
   equal(line([30, 8, 0x34, 2, 10, 0, 0, 1]), "mptcp 8 add-addr v0-ip4 id 2 10.0.0.1");
   equal(line([30, 4, 0x40, 1]), "mptcp 4 rem-addr id 1");
-  // What has a wrong length.
+  // Wrong lengths
   equal(line([2, 3, 1, 1]), "mss 0x01,nop");
   equal(line([30, 8, 0x20, 3, 0, 1, 2, 3]), "mptcp 0x200300010203");
   equal(line([254, 3, 1, 1]), "exp 0x01,nop");

@@ -10,6 +10,7 @@ import { Ipv4, type Ipv4Fields } from "../../../lib/wire/ipv4.ts";
 import { Ipv6 } from "../../../lib/wire/ipv6.ts";
 import { Tcp } from "../../../lib/wire/tcp.ts";
 import { copy } from "../../../lib/split/copy.ts";
+import { plainSum, readAll, refill } from "../../kit/packets.ts";
 
 const SEED = { seed: 791, numRuns: 1000 };
 const CHECKSUM_FIELDS = new Map<number, number>([[6, 16], [17, 6], [33, 6], [136, 6], [1, 2]]);
@@ -18,23 +19,11 @@ const pool = new PacketPool({ small: 1, large: 1 });
 
 /** A packet of these bytes, in memory that is 0xa5 elsewhere. */
 function packetOf(bytes: Uint8Array | number[], slot = 0): Packet {
-  const packet = pool.packets[slot]!;
-  pool.bytes.subarray(packet.slotStart, packet.slotEnd).fill(0xa5);
-  packet.reset(bytes.length);
-  packet.bytes.set(bytes, packet.offset);
-  return packet;
+  return refill(pool.packets[slot]!, bytes);
 }
 
 function fromHex(text: string): Uint8Array {
   return Uint8Array.from(text.replaceAll(/\s/g, "").match(/../g) ?? [], (byte) => parseInt(byte, 16));
-}
-
-/** RFC 1071 section 4.1, but for the complement. */
-function plainSum(bytes: ArrayLike<number>): number {
-  let total = 0;
-  for (let i = 0; i < bytes.length; i += 2) total += bytes[i]! * 256 + (bytes[i + 1] ?? 0);
-  while (total > 0xffff) total = (total & 0xffff) + Math.floor(total / 0x10000);
-  return total;
 }
 
 /** The pseudo-header of RFC 9293 section 3.1 in front of a packet with a header of 20 bytes. */
@@ -43,7 +32,7 @@ function pseudoHeader(data: Uint8Array): number[] {
   return data[9] === 1 ? [] : [...data.subarray(12, 20), 0, data[9]!, length >> 8, length & 255];
 }
 
-/** That both checksums of a whole packet are right. */
+/** Asserts that both checksums of a whole packet are right. */
 function assertRightSums(data: Uint8Array): void {
   assert.equal(plainSum(data.subarray(0, 20)), 0xffff);
   if (CHECKSUM_FIELDS.has(data[9]!)) {
@@ -406,13 +395,6 @@ Deno.test("Ipv4.of() and its view never throw and stay inside the packet, for an
   );
   assert(seen > 1000, `only ${seen} headers`);
 });
-
-/** Reads every getter. */
-function readAll(ip: Ipv4): void {
-  for (const [name, { get }] of Object.entries(Object.getOwnPropertyDescriptors(Ipv4.prototype))) {
-    if (get !== undefined) assert.notEqual(get.call(ip), undefined, name);
-  }
-}
 
 Deno.test("Ip.of() finds either version, and marks anything else", () => {
   const four = packetOf([]);

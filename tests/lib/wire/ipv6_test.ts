@@ -8,6 +8,7 @@ import { type Packet, PacketPool } from "../../../lib/core/mod.ts";
 import { Protocol, transport } from "../../../lib/wire/ip.ts";
 import { Ipv6, type Ipv6Fields } from "../../../lib/wire/ipv6.ts";
 import { copy } from "../../../lib/split/copy.ts";
+import { plainSum, readAll, refill } from "../../kit/packets.ts";
 
 const SEED = { seed: 8200, numRuns: 1000 };
 const CHECKSUM_FIELDS = new Map<number, number>([[6, 16], [17, 6], [33, 6], [136, 6], [58, 2]]);
@@ -16,11 +17,7 @@ const pool = new PacketPool({ small: 1, large: 1 });
 
 /** A packet of these bytes, in memory that is 0xa5 elsewhere. */
 function packetOf(bytes: Uint8Array | number[], slot = 0): Packet {
-  const packet = pool.packets[slot]!;
-  pool.bytes.subarray(packet.slotStart, packet.slotEnd).fill(0xa5);
-  packet.reset(bytes.length);
-  packet.bytes.set(bytes, packet.offset);
-  return packet;
+  return refill(pool.packets[slot]!, bytes);
 }
 
 /** A header, 40 bytes, in front of a payload, written here rather than by the code that is tested. */
@@ -34,14 +31,6 @@ function headed(nextHeader: number, payload: Uint8Array | number[]): Uint8Array 
   ]);
 }
 
-/** RFC 1071 section 4.1, but for the complement. */
-function plainSum(bytes: ArrayLike<number>): number {
-  let total = 0;
-  for (let i = 0; i < bytes.length; i += 2) total += bytes[i]! * 256 + (bytes[i + 1] ?? 0);
-  while (total > 0xffff) total = (total & 0xffff) + Math.floor(total / 0x10000);
-  return total;
-}
-
 /** The pseudo-header of RFC 8200 section 8.1. */
 function pseudoHeader(data: Uint8Array, protocol: number, start = 40, dst = 24): number[] {
   const length = data.length - start;
@@ -49,7 +38,7 @@ function pseudoHeader(data: Uint8Array, protocol: number, start = 40, dst = 24):
   return [...data.subarray(8, 24), ...data.subarray(dst, dst + 16), ...end];
 }
 
-/** That the transport checksum of a whole packet is right. */
+/** Asserts that the transport checksum of a whole packet is right. */
 function assertRightSum(data: Uint8Array, protocol: number, start = 40, dst = 24): void {
   assert.equal(plainSum([...pseudoHeader(data, protocol, start, dst), ...data.subarray(start)]), 0xffff);
 }
@@ -443,7 +432,7 @@ Deno.test("Ipv6's setters leave a later fragment, ICMPv4 and UDP without a check
 Deno.test("Ipv6's setters keep a checksum that covers a route's last address", () => {
   const last = parseIpv6("2001:db8::99");
   const other = parseIpv6("2001:db8::98");
-  // Where the last address stands: at the end of type 0, at the start of types 2 and 4.
+  // The last address is at the end of type 0, and at the start of types 2 and 4.
   const routes: [Extension, number][] = [
     [routing(0, 1, other, last), 40 + 8 + 16],
     [routing(2, 1, last), 40 + 8],
@@ -553,13 +542,6 @@ Deno.test("Ipv6.of() and its view never throw and stay inside the packet, for an
   );
   assert(seen > 1000, `only ${seen} headers`);
 });
-
-/** Reads every getter. */
-function readAll(ip: Ipv6): void {
-  for (const [name, { get }] of Object.entries(Object.getOwnPropertyDescriptors(Ipv6.prototype))) {
-    if (get !== undefined) assert.notEqual(get.call(ip), undefined, name);
-  }
-}
 
 /** Fragment headers with any offset and More Fragments flag. */
 function fragments(...words: number[]): Uint8Array {

@@ -1,4 +1,4 @@
-/** Quoted packets: read as they were when they went, whatever headers they have, by everything that acts on errors. */
+/** Quoted packets: everything that acts on errors reads them like the original packets, whatever their headers. */
 
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { Direction, type Stage } from "@warren/tunnel/core";

@@ -19,7 +19,7 @@ import { packetOf, wrongChecksum } from "../../../kit/packets.ts";
 export const RESOLVER = "10.9.0.53";
 export const RESOLVER6 = "fd09::53";
 
-/** What differs from an ordinary query. */
+/** Differences from an ordinary query. */
 export interface Asking {
   type?: string;
   id?: number;
@@ -140,7 +140,7 @@ export class Rig {
     this.test.settle();
   }
 
-  /** How many packets were dropped, by reason. */
+  /** Number of dropped packets, by reason. */
   get dropped(): Record<string, number> {
     return this.test.pipeline.ledger.counters.snapshot(0).dropped;
   }

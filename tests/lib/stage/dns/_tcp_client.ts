@@ -9,7 +9,7 @@ import { fail } from "node:assert/strict";
 import { packetOf, wrongChecksum } from "../../../kit/packets.ts";
 import { RESOLVER, type Rig } from "./_ask.ts";
 
-/** What a client differs by. */
+/** Options of a client. */
 export interface ClientOptions {
   src?: string;
   srcPort?: number;
@@ -67,7 +67,7 @@ export function readSegment(bytes: Uint8Array): Got & { dstPort: number; dst: st
   return { seq, ack, flags, window, mss, dstPort, dst: tcp.ip.dstText, payload: tcp.payload.slice() };
 }
 
-/** What a network does to packets: numbers from 0 to 1 that say how often. */
+/** Faults of a network: probabilities, from 0 to 1. */
 export interface Faults {
   loss: number;
   duplicates: number;
@@ -75,14 +75,14 @@ export interface Faults {
   random: () => number;
 }
 
-/** A client that sends queries and collects answers, as a stack does that is not in a hurry. */
+/** A client that sends queries and collects answers, like an unhurried stack. */
 export class TcpClient {
   readonly answers: Uint8Array[] = [];
   isReset = false;
   isClosed = false;
-  /** How many packets the resolver sent. */
+  /** Number of packets from the resolver. */
   packets = 0;
-  /** The longest payload that it sent. */
+  /** Longest payload of these packets (bytes). */
   longest = 0;
   readonly #rig: Rig;
   readonly #options: ClientOptions;

@@ -5,7 +5,7 @@ import { decodeMessage, DnsResolver, type DnsUpstream } from "@warren/tunnel/dns
 import { Random } from "../../../../lib/core/random.ts";
 import { address, answering, reply, RESOLVER, Rig, soa } from "./_ask.ts";
 
-/** What the model knows of an answer. */
+/** Answer in the model. */
 interface Known {
   name: string;
   type: string;
@@ -44,7 +44,7 @@ class Source implements DnsUpstream {
   }
 }
 
-/** What is left of so many entries: answers that there is nothing and others have a share each. */
+/** Returns the entries that stay: negative and positive answers each have a share. */
 function forget(model: Known[], entries: number, fresh: Known): Known[] {
   if (model.length <= entries) return model;
   const isNothing = ({ data }: Known) => data === undefined;

@@ -133,7 +133,7 @@ Deno.test("FakeIp leaves others a share when a client, its /64, or many ask for 
   for (let client = 2; client < 20; client++) {
     for (let i = 0; i < 300; i++) ask(`y${i}.${client}.example`, client);
   }
-  // Who has an address keeps it.
+  // A client with an address keeps it.
   assert.equal(ask("good.example", 1), ask("good.example", 1));
   assert.notEqual(ask("good.example", 1), "SERVFAIL");
 });

@@ -124,7 +124,7 @@ Deno.test("DnsResolver gives up the oldest question of the client with the most,
     ["SERVFAIL", "10.9.0.53:53 > 10.9.0.66:5000"],
     ["SERVFAIL", "10.9.0.53:53 > 10.9.0.66:5000"],
   ]);
-  // What was given up is no failure: it is asked again.
+  // An abandoned query is not a failure: it is asked again.
   rig.after(2000);
   rig.answers();
   const before = upstream.asked;
@@ -204,7 +204,7 @@ Deno.test("DnsResolver answers SERVFAIL for an upstream's FORMERR and NOTIMP aft
     const rig = new Rig(new DnsResolver({ address: RESOLVER, upstream }));
     assert.equal((await rig.answer("a.example")).rcode, "SERVFAIL");
     assert.equal(asked, 2);
-    // What helped nothing is not remembered.
+    // A retry that did not help is not remembered.
     rig.after(1000);
     await rig.answer("a.example");
     assert.equal(asked, 4);

@@ -189,7 +189,7 @@ Deno.test("DnsResolver asks upstreams with id 0, lower case, EDNS and without th
   assert.deepEqual([id, questions![0]!.name, additionals!.length], [0, "www.example", 1]);
   const opt = additionals![0]! as unknown as { udpPayloadSize: number; flag_do: boolean };
   assert.deepEqual([opt.udpPayloadSize, opt.flag_do], [1232, true]);
-  // Who does not want DNSSEC's records does not get them with who does.
+  // A client that does not want DNSSEC records does not share a query with one that does.
   rig.ask("www.example");
   assert.equal(upstream.queries.length, 2);
 });
@@ -212,7 +212,7 @@ Deno.test("DnsResolver asks the next upstream after a failure, a timeout or a ma
   rig.after(500);
   assert.equal(late.queries[0]!.signal.aborted, true);
   assert.equal(odd.queries.length, 1);
-  // What comes too late is not taken.
+  // A late answer is ignored.
   late.answer([address("www.example", "192.0.2.66")]);
   odd.say(Uint8Array.of(1, 2, 3));
   await rig.turns();

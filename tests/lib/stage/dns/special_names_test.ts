@@ -16,7 +16,7 @@ const PUBLIC = [
 ].map((text) => `${text.split(".").reverse().join(".")}.in-addr.arpa`);
 const PUBLIC6 = ["fc", "fec", "20010db9"].map((start) => REVERSE6(start.padEnd(32, "7")));
 
-/** How a name is answered, and whether an upstream was asked instead. */
+/** Returns the answer for a name, or `asked` if it went to an upstream. */
 async function answer(name: string, type: string, options = {}) {
   const upstream = new PlayedUpstream();
   const rig = new Rig(new DnsResolver({ address: RESOLVER, upstream, ...options }));
@@ -75,7 +75,7 @@ Deno.test("DnsResolver answers reverse names of private addresses itself, and fo
   assert.match(await answer("10.in-addr.arpa", "SOA"), /^10\.in-addr\.arpa 10800 SOA /);
   assert.equal(await answer("10.in-addr.arpa", "NS"), "10.in-addr.arpa 10800 NS 10.in-addr.arpa");
   assert.equal(await answer("10.in-addr.arpa", "A"), "NOERROR 10.in-addr.arpa");
-  // Whether the zone is signed is known above it.
+  // The parent zone knows whether the zone is signed.
   assert.equal(await answer("home.arpa", "DS"), "asked");
   assert.equal(await answer("www.example", "A"), "asked");
 });

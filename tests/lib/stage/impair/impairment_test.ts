@@ -23,11 +23,11 @@ function numberOf(bytes: Uint8Array): number {
   return new DataView(bytes.buffer, bytes.byteOffset).getUint32(28);
 }
 
-/** What became of packets that were sent so many milliseconds apart. */
+/** Result of packets that were sent at a fixed interval. */
 interface Outcome {
-  /** The number of each packet that came, in its order. */
+  /** Numbers of the packets that arrived, in order of arrival. */
   readonly numbers: number[];
-  /** How long each of these took (milliseconds). */
+  /** Delays of these packets (milliseconds). */
   readonly delays: number[];
   readonly packets: Uint8Array[];
   readonly impairment: Impairment;

@@ -2,13 +2,13 @@
 
 /** Header fields of a fragment. */
 export interface Fragment {
-  /** Version, addresses, number, and over IPv4 the protocol: what it has in common with others. */
+  /** Version, addresses, identification, and over IPv4 the protocol, which fragments of a datagram share. */
   readonly key: string;
-  /** Where its payload belongs. */
+  /** Offset of its payload in the datagram. */
   readonly offset: number;
   readonly more: boolean;
   readonly payload: Uint8Array;
-  /** All before the payload; over IPv6 without the Fragment header. */
+  /** Headers before the payload; over IPv6 without the Fragment header. */
   readonly header: Uint8Array;
 }
 

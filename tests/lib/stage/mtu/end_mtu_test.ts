@@ -1,12 +1,12 @@
 /** Packets longer than a far end's MTU: fragments, ICMP errors, and super-packets that fit. */
 
 import { deepEqual, equal, ok } from "node:assert/strict";
-import { Direction, type Packet, type Stage, type TunnelEnd } from "@warren/tunnel/core";
+import { Direction, type Stage, type TunnelEnd } from "@warren/tunnel/core";
 import { MemoryDevice } from "@warren/tunnel/memory";
 import { Switchboard } from "@warren/tunnel/switchboard";
 import { EndMtu } from "../../../../lib/stage/mtu/end_mtu.ts";
 import { encodePacket, formatPacket } from "../../../kit/packet_text.ts";
-import { TestPipeline } from "../../../kit/pipeline.ts";
+import { before, TestPipeline } from "../../../kit/pipeline.ts";
 
 const SRC4 = "10.9.0.2:5000";
 const DST4 = "10.9.0.1:80";
@@ -18,12 +18,7 @@ function endOf(fields: Partial<TunnelEnd>): TunnelEnd {
   return fields as TunnelEnd;
 }
 
-/** A stage before the step. */
-function before(change: (packet: Packet) => void): Stage {
-  return { name: "before", outbound: (batch) => Array.from(batch).forEach(change) };
-}
-
-/** What comes out at either end of what is sent to the far end. */
+/** Sends packets to the far end; returns those that leave at either end. */
 function pass(stages: Stage[], ...packets: string[]): { far: string[]; device: string[] } {
   const test = new TestPipeline(...stages);
   for (const packet of packets) test.send(Direction.Outbound, encodePacket(packet));

@@ -1,14 +1,14 @@
 /** Fragments of packets of all kinds and lengths, for all MTUs: joined again they are the packet. */
 
 import { deepEqual, equal, ok, throws } from "node:assert/strict";
-import { Direction, type Packet, type Stage } from "@warren/tunnel/core";
+import { Direction, type Packet } from "@warren/tunnel/core";
 import { fragment } from "@warren/tunnel/fragment";
 import { Reassemble } from "@warren/tunnel/reassemble";
 import { Ipv4 } from "@warren/tunnel/ipv4";
 import { Tcp } from "@warren/tunnel/tcp";
 import { Udp } from "@warren/tunnel/udp";
 import { encodePacket, formatPacket } from "../../../kit/packet_text.ts";
-import { TestPipeline } from "../../../kit/pipeline.ts";
+import { before, TestPipeline } from "../../../kit/pipeline.ts";
 import { Random } from "../../../../lib/core/random.ts";
 import { survive } from "../../../kit/hostile.ts";
 import { join, readFragment } from "./_join.ts";
@@ -26,11 +26,6 @@ const EXTENSIONS = [[], [0, 0, 5, 2, 0, 0, 1, 0], [43, 0, 1, 0, 0, 0, 0, 0], [
   0,
   0,
 ]] as const;
-
-/** A packet before the stage. */
-function before(change: (packet: Packet) => void): Stage {
-  return { name: "before", outbound: (batch) => Array.from(batch).forEach(change) };
-}
 
 /** The packets that leave; fragments are joined. */
 function joined(packets: readonly Uint8Array[], mtu: number): Uint8Array[] {

@@ -31,7 +31,7 @@ class Receiver {
     }
   }
 
-  /** How many datagrams came whole. */
+  /** Number of reassembled datagrams. */
   get joined(): number {
     const { device, far } = this.test.receive();
     equal(far.length, 0);

@@ -18,7 +18,7 @@ function nat(options: Partial<Napt44Options> = {}): Napt44 {
   return new Napt44({ outside: OUTSIDE, inside: "10.9.0.0/16", random: () => 0, ...options });
 }
 
-/** What comes of packets, one after the other. */
+/** Sends packets one after the other; returns those that leave, as text. */
 function pass(test: TestPipeline, direction: "outbound" | "inbound", ...texts: string[]): string[] {
   for (const text of texts) {
     test.send(direction === "outbound" ? Direction.Outbound : Direction.Inbound, encodePacket(text));
@@ -111,7 +111,7 @@ function anyPacket(random: Random): Uint8Array {
   return encodePacket(kinds[random.below(kinds.length)]!);
 }
 
-/** Whether one of these headers names an inside address: the packet's own, and the one that an error quotes. */
+/** Reports an inside address in the packet's header, or in the header that an error quotes. */
 function leaks(bytes: Uint8Array): boolean {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const header = (bytes[0]! & 0x0f) * 4;
@@ -159,7 +159,7 @@ Deno.test("Napt44 never throws, loses nothing, and shows no inside address, what
   }
 });
 
-/** What a NAT should know, in Maps: endpoint-independent mapping with ports that are kept, and the strictest filter. */
+/** A NAT with Maps: endpoint-independent mapping, kept ports, and the strictest filter. */
 class Model {
   readonly #mappings = new Map<string, string>();
   readonly #sessions = new Set<string>();
@@ -399,7 +399,7 @@ Deno.test("Napt44 has ports and room for others when one inside host has taken a
     const before = stage.flows;
     openAnswered(test, "10.9.0.5", 3000);
     equal(stage.flows, before);
-    // What the others had within their shares is there still.
+    // The others keep the flows within their shares.
     equal(pass(test, "outbound", `udp 10.9.0.6:1024 > 192.0.2.1:53`).length, 1);
     test.now += 1;
     deepEqual(dropped(test), {});

@@ -1,4 +1,4 @@
-/** Padding behind a packet, which might reveal data of other hosts, does not leave. */
+/** Padding after a packet, which might reveal data of other hosts, is removed. */
 
 import { deepEqual, ok } from "node:assert/strict";
 import { Direction, type Stage } from "@warren/tunnel/core";

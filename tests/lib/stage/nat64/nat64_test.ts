@@ -33,7 +33,7 @@ function make(options: Partial<Nat64Options> = {}): Nat64 {
   return new Nat64({ outside: "198.51.100.1", random: () => 6, ...options });
 }
 
-/** What comes of packets that go out, as text, with the reasons of those that do not. */
+/** Sends packets; returns those that leave, as text. */
 function send(test: TestPipeline, direction: Direction, ...packets: string[]): string[] {
   for (const packet of packets) test.send(direction, encodePacket(packet));
   test.settle();
@@ -217,7 +217,7 @@ Deno.test("Nat64 shows no inside address in any error, however it is mutated", (
     test.send(Direction.Outbound, packet.data.slice());
     test.settle();
     for (const bytes of test.receive().far) {
-      // What is not for the prefix any more passes as it is.
+      // A packet that no longer has the prefix passes unchanged.
       if (bytes[0]! >> 4 !== 4) continue;
       passed++;
       ok(!bytes.toHex().includes("fd640000"), `at ${at}`);
@@ -260,7 +260,7 @@ Deno.test("Nat64 evicts no opening connection for older UDP, and no inside sessi
   // The first one from outside has driven out the oldest, and then each one the one before.
   const answers = [6002, 6004, 6006].map((port) => `udp 192.0.2.1:53 > 198.51.100.1:${port} "x"`);
   equal(send(test, Direction.Inbound, ...answers).length, 2);
-  // What is answered, and followed up by its sender, is as good as any other.
+  // A session that was answered, and used again by its sender, has the usual timeout.
   send(test, Direction.Outbound, `udp [fd64:0:0:6006::6]:6006 > [64:ff9b::c000:201]:1099 "x"`);
   send(test, Direction.Inbound, `udp 192.0.2.1:1099 > 198.51.100.1:6006 "x"`);
   test.now = 2000 + 250_000;

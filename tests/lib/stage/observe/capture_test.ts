@@ -11,7 +11,7 @@ import { encodeIp, makePartial, packetOf, wrongChecksum } from "../../../kit/pac
 
 const HELLO = 'udp 10.9.0.1:5000 > 192.0.2.1:53 "hello"';
 
-/** What a writer wrote. */
+/** Output of a writer. */
 class Written {
   readonly chunks: Uint8Array[] = [];
   timeOrigin = 0;

@@ -1,4 +1,4 @@
-/** What a mirror copies, and what it leaves as it was. */
+/** Copies of a mirror, and the packets that it leaves unchanged. */
 
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { Direction } from "@warren/tunnel/core";

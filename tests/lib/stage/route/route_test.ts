@@ -14,7 +14,7 @@ const DNS = "udp 10.1.0.2:5000 > 192.0.2.1:53";
 const PING = "icmp 10.1.0.2 > 192.0.2.1 type 8";
 const SIX = "udp [fd00:1::2]:5000 > [2001:db8::1]:53";
 
-/** Where a packet goes that comes from an end (0: this machine); `undefined` when it is dropped. */
+/** Returns the destination of a packet from an end (0: this machine); `undefined` when it is dropped. */
 function goesTo(policies: Policy[], text: string, from = 0, mark = 0): number | undefined {
   let to: number | undefined;
   const see = {

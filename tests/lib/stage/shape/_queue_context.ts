@@ -39,7 +39,7 @@ export class QueueContext implements StageContext {
     return packet.mark;
   }
 
-  /** How many packets are held. */
+  /** Number of held packets. */
   get held(): number {
     return this.#held.size;
   }
