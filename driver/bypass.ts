@@ -1,7 +1,7 @@
 /**
- * Host routes that keep a far end's own packets out of the tunnel: one to each of its addresses, by the path that the
- * system would use without the tunnel. A tunnel with a default route needs them, or its packets would loop into itself;
- * reverse path filtering (rp_filter=1) needs them to accept packets from the far end.
+ * Keeps a tunnel's own packets out of the tunnel: adds a host route to each address of the far end, along the path that
+ * packets would take without the tunnel. Without the host route, a tunnel with a default route would send its packets
+ * into itself, and reverse path filtering (rp_filter=1) would reject packets from the far end.
  */
 
 import { type Address, formatAddress } from "../lib/wire/address.ts";
@@ -9,47 +9,47 @@ import type { CheckedDeviceOptions } from "./options.ts";
 import { unmapAddress } from "./udp_socket.ts";
 
 // Implementation
-/** Maximum addresses of one far end; the least recently used one is removed first. */
+/** Maximum number of far-end addresses with a host route; beyond it, the least recently used is removed. */
 export const MAX_BYPASSED = 64;
 
-/** A host route that bypasses the tunnel. */
+/** An installed host route. */
 export interface HostRoute {
-  /** Updates the route after a change of the system's routes. */
+  /** Moves the route to the current path, after the system's routes have changed. */
   refresh(): void;
   /** Removes the route. */
   remove(): void;
 }
 
-/** Host routes of a system. */
+/** An operating system's part of a bypass. */
 export interface HostRoutes {
-  /** Readable when the system's routes change; `undefined` where the system does not report changes. */
+  /** Descriptor that is readable when the system's routes change; `undefined` if the system does not report changes. */
   readonly descriptor: number | undefined;
-  /** Watchdog rescue data that removes the routes; it follows the device's own. */
+  /** Data with which the watchdog removes the host routes (see `Rescue`), appended to the device's. */
   readonly rescueData: Uint8Array[];
-  /** Adds a route, in these routing tables (Linux); `interfaceName` restricts it to one interface. */
+  /** Adds a host route to each of these routing tables; `interfaceName` restricts its path to one interface. */
   add(address: Address, tables: readonly number[], interfaceName: string | undefined): HostRoute;
   /** Returns the addresses of the system's DNS servers. */
   nameServers(): Address[];
-  /** Reads the descriptor; returns true if the system's routes changed. */
+  /** Empties the descriptor; returns true if the system's routes have changed. */
   drain(): boolean;
-  /** Frees resources, after all host routes are removed. */
+  /** Releases all resources; called when all host routes are removed. */
   close(): void;
 }
 
-/** A prefix that the tunnel's routes cover, with its routing table. */
+/** Prefix and routing table of a route into a tunnel. */
 export interface CoveringRoute {
   readonly bytes: Uint8Array;
   readonly length: number;
   readonly table: number;
 }
 
-/** An address kept out of the tunnel. */
+/** An address that packets must reach outside the tunnel. */
 interface BypassedAddress {
   readonly address: Address;
   readonly interfaceName: string | undefined;
-  /** DNS look-ups that need it now; 0 for an address of the far end. */
+  /** Number of running DNS look-ups that need the address; 0 for an address of the far end. */
   lookUps: number;
-  /** Routing tables of its host route, as text. */
+  /** Numbers of the routing tables with its host route, joined; empty while it needs none. */
   tables: string;
   route: HostRoute | undefined;
 }
@@ -62,7 +62,7 @@ export class Bypass implements Disposable {
   readonly #kept = new Map<string, BypassedAddress>();
   #isOpen = false;
 
-  /** Creates the bypass of a tunnel whose device is about to get these routes. */
+  /** Creates the bypass of a tunnel before its device gets the covering routes. */
   constructor(system: HostRoutes, covering: readonly CoveringRoute[]) {
     this.#system = system;
     this.#covering = covering;
@@ -70,24 +70,24 @@ export class Bypass implements Disposable {
     Bypass.#update();
   }
 
-  /** Descriptor that is readable when the system's routes change. */
+  /** See {@linkcode HostRoutes.descriptor}. */
   get descriptor(): number | undefined {
     return this.#system.descriptor;
   }
 
-  /** Watchdog rescue data that removes the host routes. */
+  /** See {@linkcode HostRoutes.rescueData}. */
   get rescueData(): Uint8Array[] {
     return this.#system.rescueData;
   }
 
-  /** Reports that the tunnel's device has its routes. */
+  /** Tells the bypass that the tunnel's device now has its routes. */
   opened(): void {
     this.#isOpen = true;
   }
 
   /**
-   * Keeps packets to an address out of the tunnel; `interfaceName` restricts them to one interface. Does nothing after
-   * `close`.
+   * Keeps packets to an address of the far end out of the tunnel; `interfaceName` restricts their path to one
+   * interface.
    */
   keep(address: Address, interfaceName?: string): void {
     if (!Bypass.#all.has(this)) return;
@@ -102,22 +102,23 @@ export class Bypass implements Disposable {
     known?.route?.remove();
     this.#kept.delete(key);
     this.#add(key, { address: plain, interfaceName, lookUps: 0, tables: "", route: undefined });
-    const oldest = [...this.#kept].find(([, { lookUps }]) => lookUps === 0)!;
-    const count = this.#kept.values().filter(({ lookUps }) => lookUps === 0).reduce((sum) => sum + 1, 0);
-    if (count > MAX_BYPASSED) this.#remove(...oldest);
+    const farEnds = [...this.#kept].filter(([, { lookUps }]) => lookUps === 0);
+    if (farEnds.length > MAX_BYPASSED) this.#remove(...farEnds[0]!);
   }
 
   /**
-   * Runs a DNS look-up. If a tunnel's default route is already installed, packets to the system's DNS servers bypass it
-   * meanwhile, including those of other programs.
+   * Runs a DNS look-up of the far end's name. If a tunnel of this process has its routes already, all packets to the
+   * system's DNS servers bypass it until the look-up ends, including those of other programs.
    */
   async lookUp<Result>(look: () => Promise<Result>): Promise<Result> {
     const isCovered = Bypass.#all.has(this) && Bypass.#all.values().some((bypass) => bypass.#isOpen);
     if (!isCovered) return await look();
     const held: [string, BypassedAddress][] = [];
     for (const address of this.#system.nameServers()) {
-      // A server covered by a more specific route is reached through the tunnel.
-      if (isLoopback(address) || this.#covering.some((one) => !isDefault(one) && covers(one, address))) {
+      // A DNS server that a route other than the default route covers is meant to be reached through the tunnel.
+      if (
+        isLoopback(address) || this.#covering.some((route) => !isDefault(route) && covers(route, address))
+      ) {
         continue;
       }
       const key = formatAddress(address);
@@ -139,13 +140,13 @@ export class Bypass implements Disposable {
     }
   }
 
-  /** Updates the host routes after a change of the system's routes; called when the descriptor is readable. */
+  /** Updates the host routes if the system's routes have changed; called when the descriptor is readable. */
   drain(): void {
     if (!this.#system.drain()) return;
     for (const kept of this.#kept.values()) warnOnFailure(() => kept.route?.refresh());
   }
 
-  /** Removes the host routes. Further calls do nothing. */
+  /** Removes the host routes; later calls of any method do nothing. */
   close(): void {
     if (!Bypass.#all.delete(this)) return;
     for (const [key, kept] of this.#kept) this.#remove(key, kept);
@@ -158,7 +159,7 @@ export class Bypass implements Disposable {
     this.close();
   }
 
-  /** Applies every bypass again: a default route also covers the far ends of other tunnels in this process. */
+  /** Updates the host routes of all bypasses, because a default route also covers the far ends of other tunnels. */
   static #update(): void {
     for (const bypass of Bypass.#all) for (const kept of bypass.#kept.values()) bypass.#apply(kept);
   }
@@ -173,12 +174,12 @@ export class Bypass implements Disposable {
     warnOnFailure(() => kept.route?.remove());
   }
 
-  /** Adds the host route if a tunnel's routes cover the address, or else removes it. */
+  /** Adds the host route if a tunnel's routes cover the address; otherwise removes it. */
   #apply(kept: BypassedAddress): void {
     const tables = new Set<number>();
     for (const bypass of Bypass.#all) {
-      for (const one of bypass.#covering) {
-        if ((bypass === this || isDefault(one)) && covers(one, kept.address)) tables.add(one.table);
+      for (const route of bypass.#covering) {
+        if ((bypass === this || isDefault(route)) && covers(route, kept.address)) tables.add(route.table);
       }
     }
     const key = [...tables].sort().join();
@@ -192,7 +193,7 @@ export class Bypass implements Disposable {
   }
 }
 
-/** Returns the prefixes that a device with these options routes. */
+/** Returns the routes that a device with these options gets, including those to its addresses' prefixes. */
 export function coveringRoutes(
   { addresses, routes }: CheckedDeviceOptions,
   mainTable: number,
@@ -206,7 +207,7 @@ export function coveringRoutes(
   }));
 }
 
-/** Returns true if the first `length` bits of an address equal those of a prefix of its family. */
+/** Returns true if an address and a prefix have the same family and agree in the first `length` bits. */
 export function startsWith(bytes: Uint8Array, prefix: Uint8Array, length: number): boolean {
   if (bytes.length !== prefix.length) return false;
   for (let i = 0, left = length; left > 0; i++, left -= 8) {
@@ -216,7 +217,7 @@ export function startsWith(bytes: Uint8Array, prefix: Uint8Array, length: number
   return true;
 }
 
-/** True for a default route or one of its halves, such as 0.0.0.0/1. */
+/** Returns true for a default route, or half of one, such as 0.0.0.0/1. */
 function isDefault({ length }: CoveringRoute): boolean {
   return length <= 1;
 }
@@ -229,7 +230,7 @@ function isLoopback({ family, bytes }: Address): boolean {
   return family === 4 ? bytes[0] === 127 : bytes.every((byte, i) => byte === (i === 15 ? 1 : 0));
 }
 
-/** Warns of a failure and continues: a far end may not need its host route, as with a device prepared by root. */
+/** Turns a failure into a warning, because the tunnel may work without the host route. */
 function warnOnFailure(step: () => void): void {
   try {
     step();

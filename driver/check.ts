@@ -1,20 +1,20 @@
-/** Findings of `warren doctor`. */
+/** Results of the checks that `warren doctor` makes. */
 
 import { errorMessage } from "./error.ts";
 
-/** One finding. */
+/** Result of one check. */
 export interface Check {
-  /** Subject of the check. */
+  /** What was checked. */
   readonly name: string;
-  /** `fail`: Warren cannot work. `warn`: a part of it cannot, or may not. */
+  /** `fail`: Warren cannot open devices. `warn`: it may lack a feature. */
   readonly state: "ok" | "warn" | "fail";
-  /** Result as a sentence. */
+  /** What was found, as a sentence. */
   readonly text: string;
-  /** Remedy, if there is one. */
+  /** What to do. */
   readonly remedy?: string;
 }
 
-/** Runs a check; an error thrown by it becomes a warning. */
+/** Runs a check; if it throws, returns a warning. */
 export async function check(name: string, look: () => Check[] | Promise<Check[]>): Promise<Check[]> {
   try {
     return await look();
@@ -23,7 +23,7 @@ export async function check(name: string, look: () => Check[] | Promise<Check[]>
   }
 }
 
-/** Opens a library of the system and reports whether it has every function that Warren calls. */
+/** Checks that a system library can be opened and has every function that Warren calls. */
 export function checkLibrary(name: string, open: () => unknown): Check[] {
   try {
     open();

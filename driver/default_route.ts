@@ -1,8 +1,8 @@
-/** A default route in halves. */
+/** Splits a default route into two halves. */
 
 import { Prefix } from "../lib/wire/address.ts";
 
-/** Halves of a default prefix: more specific than the existing default route, which stays in place. */
+/** Returns the halves of 0.0.0.0/0 or ::/0: more specific than the existing default route, they need not replace it. */
 export function halvesOf({ address: { family, bytes } }: Prefix): Prefix[] {
   return [0, 0x80].map((first) => {
     const half = new Uint8Array(bytes.length);

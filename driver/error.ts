@@ -1,4 +1,4 @@
-/** Error of a failed system call, with its code; texts shared by error messages. */
+/** The error class of a failed system call, and texts that error messages share. */
 
 /** Fields of a {@linkcode DriverError}. */
 export interface DriverErrorOptions extends ErrorOptions {
@@ -10,7 +10,7 @@ export interface DriverErrorOptions extends ErrorOptions {
   errno: number;
 }
 
-/** Failure of a system call, where no error class of Deno fits. */
+/** Failure of a system call for which `Deno.errors` has no class. */
 export class DriverError extends Error {
   /** @ignore */
   override readonly name = "DriverError";
@@ -30,10 +30,10 @@ export class DriverError extends Error {
   }
 }
 
-/** Remedy on a system without a driver. */
+/** Remedy for a system that Warren has no driver for. */
 export const WITHOUT_DRIVER = "use MemoryDevice.pair(), Linux, macOS, FreeBSD or Windows";
 
-/** Message of a thrown value, which need not be an `Error`. */
+/** Returns the message of a thrown value, which may not be an `Error`. */
 export function errorMessage(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);
 }

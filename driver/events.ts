@@ -1,16 +1,17 @@
-/** Delivery of device events to their readers. */
+/** Delivers a device's events to any number of readers. */
 
 import type { DeviceEvent } from "../lib/core/mod.ts";
 
 // Implementation
-/** Maximum events that wait for a slow reader; the oldest is dropped first. */
+/** Maximum number of events that wait for a slow reader; beyond it, the oldest is dropped. */
 const MAX_WAITING = 64;
 
-/** Events of one reader, in order. */
+/** Events that wait for one reader. */
 class EventQueue implements AsyncIterable<DeviceEvent> {
   readonly #readers: Set<EventQueue>;
   readonly #waiting: DeviceEvent[] = [];
-  #wanted: (() => void) | undefined;
+  /** Wakes the reader. */
+  #wake: (() => void) | undefined;
   #ended = false;
 
   constructor(readers: Set<EventQueue>) {
@@ -20,12 +21,12 @@ class EventQueue implements AsyncIterable<DeviceEvent> {
 
   push(event: DeviceEvent): void {
     if (this.#waiting.push(event) > MAX_WAITING) this.#waiting.shift();
-    this.#wanted?.();
+    this.#wake?.();
   }
 
   end(): void {
     this.#ended = true;
-    this.#wanted?.();
+    this.#wake?.();
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<DeviceEvent, void, void> {
@@ -34,7 +35,7 @@ class EventQueue implements AsyncIterable<DeviceEvent> {
         const event = this.#waiting.shift();
         if (event !== undefined) yield event;
         else if (this.#ended) return;
-        else await new Promise<void>((resolve) => void (this.#wanted = resolve));
+        else await new Promise<void>((resolve) => void (this.#wake = resolve));
       }
     } finally {
       this.#readers.delete(this);
@@ -42,12 +43,12 @@ class EventQueue implements AsyncIterable<DeviceEvent> {
   }
 }
 
-/** Delivers a device's events to all readers; used by the drivers. */
+/** Events of one device. */
 export class DeviceEvents {
   readonly #readers = new Set<EventQueue>();
   #ended = false;
 
-  /** Returns the events from now on. */
+  /** Adds a reader, which gets all later events. */
   listen(): AsyncIterable<DeviceEvent> {
     const reader = new EventQueue(this.#readers);
     if (this.#ended) reader.end();
@@ -59,7 +60,7 @@ export class DeviceEvents {
     for (const reader of this.#readers) reader.push(event);
   }
 
-  /** Ends the iteration of every reader after its waiting events. */
+  /** Ends the iteration of each reader when it has read its events. */
   end(): void {
     this.#ended = true;
     for (const reader of this.#readers) reader.end();

@@ -1,9 +1,9 @@
-/** System checks of `warren doctor`: can a device be opened here, and if not, what to do. */
+/** Checks whether this system can open a device, for `warren doctor`. */
 
 import type { Check } from "./check.ts";
 import { WITHOUT_DRIVER } from "./error.ts";
 
-/** Runs every check of this system; with `repair`, cleans up after a crashed process (Linux). */
+/** Runs all checks; `repair` also removes what crashed processes have left behind (Linux). */
 export async function examineSystem(repair: boolean): Promise<Check[]> {
   const { os, arch } = Deno.build;
   const system: Check = { name: "system", state: "ok", text: `${os} ${arch}` };

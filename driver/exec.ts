@@ -1,17 +1,20 @@
-/** Replacement of this process by another program. */
+/** Replaces this process with another program. */
 
+import { addressOf } from "./native_memory.ts";
 import { openPosix } from "./open_posix.ts";
 import { cString } from "./posix/libc.ts";
 
-/** True where {@linkcode replaceProcess} works: everywhere but on Windows. */
+/** True if this system supports {@linkcode replaceProcess}; Windows does not. */
 export const CAN_REPLACE_PROCESS: boolean = Deno.build.os !== "windows";
 
 /**
- * Replaces this process with another program, which keeps the process ID, the standard streams, the environment and the
- * terminal (execv(3)). Does not return.
+ * Replaces this process with another program, which inherits the process ID, environment, standard streams and terminal
+ * (execv(3)).
  *
- * @param path File of the program.
- * @throws {Deno.errors.NotCapable} without `--allow-ffi`; {@linkcode DriverError} when the system refuses.
+ * @param path Path of the program.
+ * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
+ * @throws {Deno.errors.NotSupported} on Windows.
+ * @throws {Error} when execv fails: `Deno.errors.NotFound` or `PermissionDenied`, otherwise {@linkcode DriverError}.
  */
 export async function replaceProcess(path: string, args: readonly string[]): Promise<never> {
   const posix = await openPosix();
@@ -19,7 +22,7 @@ export async function replaceProcess(path: string, args: readonly string[]): Pro
     throw new Deno.errors.NotSupported(`Cannot replace this process: ${Deno.build.os} has no execv`);
   }
   const strings = [path, ...args].map(cString);
-  const addresses = strings.map((string) => Deno.UnsafePointer.value(Deno.UnsafePointer.of(string)));
+  const addresses = strings.map((string) => BigInt(addressOf(string)));
   posix.functions.execv(strings[0]!, BigUint64Array.of(...addresses, 0n));
   throw posix.systemError(`start "${path}"`, "execv", posix.errno());
 }

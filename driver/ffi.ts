@@ -1,11 +1,11 @@
-/** Permission for native libraries, and the errors of opening them. */
+/** Requests the permission to open native libraries, and creates the error when one cannot be opened. */
 
 /**
- * Requests the FFI permission, on a terminal with Deno's prompt. A permission for a single path does not suffice: with
- * it, Deno finds no system library by name and allows no pointers.
+ * Requests the FFI permission; on a terminal, Deno asks the user. Permission for a single path is not enough: with it,
+ * Deno neither finds system libraries by name nor allows pointers.
  *
- * @param library Name of the library, for the message.
- * @throws {Deno.errors.NotCapable} when the permission is not granted.
+ * @param library Name of the library for the error message.
+ * @throws {Deno.errors.NotCapable} when FFI is not allowed without restriction.
  */
 export function requestFfi(library: string): void {
   const { state, partial } = Deno.permissions.requestSync({ name: "ffi" });
@@ -21,14 +21,14 @@ export function requestFfi(library: string): void {
   }
 }
 
-/** Converts an error of `Deno.dlopen`. */
+/** Creates the error of a library that cannot be opened, from an error that `Deno.dlopen` has thrown. */
 export function libraryError(library: string, error: unknown, remedy?: string): Error {
   const reason = libraryErrorReason(error);
   const message = `Cannot open ${library}: ${reason}${remedy === undefined ? "" : `: ${remedy}`}`;
   return new Deno.errors.NotSupported(message, { cause: error });
 }
 
-/** Reason given by the system, without Deno's prefix. */
+/** Returns the system's message, without Deno's prefix. */
 export function libraryErrorReason(error: unknown): string {
   return (error as Error).message.trim().replace(
     /^(Could not open library: |Failed to register symbol \w+: )+/,

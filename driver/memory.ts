@@ -1,4 +1,4 @@
-/** A pair of connected devices in memory, for tests and examples. Needs no permissions. */
+/** Connected devices in memory for tests and examples, which need no permissions. */
 
 import {
   type Device,
@@ -18,15 +18,15 @@ export interface MemoryDeviceOptions {
   name?: string;
   /** MTU (bytes). @default {1500} */
   mtu?: number;
-  /** Maximum packets that wait in each direction; `write` then takes no more. @default {500} */
+  /** Maximum number of packets waiting in each direction; `write` takes no more. @default {500} */
   queueLength?: number;
 }
 
 const NAMES: OptionKinds<MemoryDeviceOptions> = { name: "text", mtu: "number", queueLength: "number" };
 
 /**
- * One of two connected devices: a packet written to one is read from the other. Two devices of the same loop pass the
- * packet itself; between pools, its bytes are copied once.
+ * One of two connected devices: a packet written to one is read from the other. If both belong to one loop, packets are
+ * not copied; otherwise they are copied once, from pool to pool.
  *
  * @example A tunnel without privileges
  * ```ts
@@ -43,22 +43,21 @@ const NAMES: OptionKinds<MemoryDeviceOptions> = { name: "text", mtu: "number", q
  *   assert.deepEqual(packet!.data, Uint8Array.of(0x45, 0, 0, 20));
  *   break;
  * }
- * // Leaving the loop closes the tester and its device; the other device fails, as if it had been removed.
+ * // Leaving the loop closes the tester and its device, so the other device fails as if it had been removed.
  * await assert.rejects(running, Deno.errors.NotFound);
  * ```
  */
 export class MemoryDevice implements Device {
-  /** Name in messages. */
   readonly name: string;
-  /** MTU (bytes); `write` drops longer packets. */
+  /** MTU (bytes); `write` drops longer packets, except super-packets. */
   readonly mtu: number;
-  /** True: super-packets and partial checksums pass unchanged. */
+  /** True: super-packets and packets with partial checksums pass unchanged. */
   readonly offload = true;
-  /** No descriptor: the device wakes its loop itself. */
+  /** No descriptor: the device calls `EndHost.wake`. */
   readonly waits: readonly EndWait[] = [{ waitable: undefined }];
-  /** Always 0: packets wait in the queue of the other device. */
+  /** Always 0: written packets belong to the other device. */
   readonly queued = 0;
-  /** Set when the other device was closed. */
+  /** Set when the other device is closed. */
   failure: Error | undefined;
 
   readonly #incoming: PacketQueue;
@@ -93,12 +92,10 @@ export class MemoryDevice implements Device {
     return [near, far];
   }
 
-  /** Attaches the device to its loop. */
   attach(host: EndHost): void {
     this.#host = host;
   }
 
-  /** Appends packets written by the other device. */
   read(batch: PacketBatch): number {
     const host = this.#host!;
     const incoming = this.#incoming;
@@ -124,7 +121,6 @@ export class MemoryDevice implements Device {
     return count;
   }
 
-  /** Moves packets to the other device until its queue is full. */
   write(batch: PacketBatch): number {
     const { packets, length } = batch;
     const queue = this.#partner.#incoming;
@@ -146,11 +142,11 @@ export class MemoryDevice implements Device {
     return count;
   }
 
-  /** Always empty: nothing changes on a device in memory. */
+  /** No events, because the device never changes. */
   async *events(): AsyncGenerator<DeviceEvent, void, void> {
   }
 
-  /** Counters, with the other device in the role of the system. */
+  /** Counters in which the other device plays the role of the system. */
   statistics(): DeviceStatistics {
     return {
       rxPackets: this.#writtenPackets,
@@ -162,11 +158,11 @@ export class MemoryDevice implements Device {
     };
   }
 
-  /** Always `undefined`: there is nothing to restore. */
+  /** Always `undefined`, because there is nothing to undo. */
   rescue(): undefined {
   }
 
-  /** Frees the unread packets; the other device fails, as if it had been removed. */
+  /** Discards unread packets. The other device fails as if it had been removed. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;

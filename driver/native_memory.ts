@@ -1,11 +1,11 @@
-/** Addresses of buffers, and pointers in native structures: two 32-bit words each. */
+/** Memory addresses of buffers, as numbers and in native structures. */
 
-/** Returns the address of a buffer. The caller keeps the buffer alive while anything points at it. */
+/** Returns the memory address of a buffer, which the caller keeps referenced for as long as the address is used. */
 export function addressOf(memory: BufferSource): number {
   return Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(memory)));
 }
 
-/** Writes an address as two words, little-endian. */
+/** Writes an address to a native structure, as two little-endian words that start at index `word`. */
 export function setAddress(words: Uint32Array, word: number, address: number): void {
   words[word] = address >>> 0;
   words[word + 1] = address / 2 ** 32;

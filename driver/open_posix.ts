@@ -1,8 +1,8 @@
-/** The C library of a POSIX system. */
+/** Opens the C library of Linux, macOS or FreeBSD. */
 
 import type { Posix } from "./posix/libc.ts";
 
-/** Opens the C library; `undefined` on a system that is not POSIX. */
+/** Returns the C library, or `undefined` on other systems. @throws {Deno.errors.NotCapable} without `--allow-ffi`. */
 export async function openPosix(): Promise<Posix | undefined> {
   switch (Deno.build.os) {
     case "linux":

@@ -1,8 +1,8 @@
-/** Values posted to another thread so that it can serve a queue of an open device. */
+/** Values that a thread posts to another thread, which then serves a queue of the same device. */
 
 /** Offloads of a device. */
 export interface Offload {
-  /** True for TCP super-packets and partial checksums; a virtio-net header precedes each packet. */
+  /** True for TCP super-packets and partial checksums. Each packet then has a virtio-net header. */
   readonly tcp: boolean;
   /** True for UDP super-packets as well. */
   readonly udp: boolean;
@@ -10,21 +10,21 @@ export interface Offload {
 
 /** A queue of an open device. */
 export interface DeviceShare {
-  /** Descriptor of the queue, owned by the holder of the share. */
+  /** Descriptor of the queue; the thread that receives the share closes it. */
   readonly fd: number;
-  /** Interface index. */
+  /** Index of the interface. */
   readonly index: number;
-  /** Interface name. */
+  /** Name of the interface. */
   readonly name: string;
-  /** Offloads of the device. */
+  /** Offloads that the device uses. */
   readonly offload: Offload;
-  /** Use of io_uring. */
+  /** The device's `linux.uring` option. */
   readonly uring: boolean | "oneshot";
 }
 
-/** The two ends of a pipe that wakes another thread. */
+/** Descriptors of the pipe with which threads wake each other's loops. */
 export interface WakeupEnds {
-  /** Read end, readable after a signal. */
+  /** Read end: readable after a signal. */
   readonly from: number;
   /** Write end. */
   readonly to: number;

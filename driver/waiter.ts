@@ -1,31 +1,30 @@
-/** The single wait of a loop, over the descriptors of all its ends. */
+/** How a loop waits for the descriptors of all its ends at once. */
 
 import type { Waitable } from "../lib/core/mod.ts";
 
-/** Waits until a descriptor is readable or writable, on this thread or on another one. */
+/** Waits until a descriptor is readable or writable: `wait` on this thread, `park` on another. */
 export interface Waiter extends Disposable {
-  /** Clears the set of descriptors. */
+  /** Removes all descriptors from the next wait. */
   clear(): void;
-  /** Adds a descriptor to the next wait; with neither `read` nor `write`, only for its end. Returns its place. */
-  add(waitable: Waitable, read: boolean, write: boolean): number;
-  /** True if the last `wait` found the descriptor at a place ready, or if the system cannot tell. */
-  isReady(place: number): boolean;
   /**
-   * Removes a descriptor that is about to be closed. Resolves when no wait holds it any more; until then the system
-   * keeps its object alive.
+   * Adds a descriptor to the next wait and returns its place; without `read` and `write`, waits only for its errors.
    */
+  add(waitable: Waitable, read: boolean, write: boolean): number;
+  /** Returns true if the last `wait` found the descriptor at this place ready, or if the system cannot tell. */
+  isReady(place: number): boolean;
+  /** Removes a descriptor that is about to be closed; resolves when no wait includes it any longer. */
   forget(waitable: Waitable): Promise<void>;
-  /** Calls back from `park` and `look` when a descriptor is readable. Returns a function that ends the watch. */
+  /** Calls `readable` from `park` and `look` whenever a descriptor is readable. Returns a function that ends this. */
   watch(waitable: Waitable, readable: () => void): () => void;
-  /** Blocks the thread until a descriptor is ready (returns true) or the time is over (false). */
+  /** Blocks this thread until a descriptor is ready (returns true) or the time is over (returns false). */
   wait(milliseconds: number): boolean;
   /**
-   * Waits without blocking the thread until a descriptor is ready (resolves to true), the time is over (`Infinity`:
-   * never), or `wake` is called (both false).
+   * Resolves to true when a descriptor is ready, and to false when the time is over or `wake` is called. Does not block
+   * this thread.
    */
   park(milliseconds: number): Promise<boolean>;
   /** Ends a `park`. */
   wake(): void;
-  /** Calls back the watches that are ready, without waiting: for a loop that is busy with packets. */
+  /** Calls `readable` for each watched descriptor that is ready, for a loop too busy to `park`. */
   look(): void;
 }

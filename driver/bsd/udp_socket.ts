@@ -32,8 +32,8 @@ export class BsdUdpSocket extends PosixUdpSocket {
     this.#system = system;
   }
 
-  override attach(pool: PacketPool, longest: number): void {
-    super.attach(pool, longest);
+  override attach(pool: PacketPool, maxLength: number): void {
+    super.attach(pool, maxLength);
     this.#message = new Messages(1, pool, this.endpointSize);
     if (!this.localAddresses) return;
     this.#received = new LocalControls(1, this.#system.localControl, this.family);

@@ -54,8 +54,8 @@ export class LinuxUdpSocket extends PosixUdpSocket {
   }
 
   /** Sets the pool whose slots receive datagrams. */
-  override attach(pool: PacketPool, longest: number): void {
-    super.attach(pool, longest);
+  override attach(pool: PacketPool, maxLength: number): void {
+    super.attach(pool, maxLength);
     this.#incoming = new Messages(MAX_DATAGRAMS, pool, this.endpointSize);
     const { family, localAddresses } = this;
     this.#outgoing = new Segments(MAX_DATAGRAMS, pool, this.endpointSize, family, localAddresses);

@@ -120,9 +120,9 @@ export abstract class PosixUdpSocket implements UdpSocket {
     return this.#closed ? undefined : this.fd;
   }
 
-  attach(pool: PacketPool, longest: number): void {
+  attach(pool: PacketPool, maxLength: number): void {
     this.#pool = pool;
-    this.room = longest + 1;
+    this.room = maxLength + 1;
   }
 
   endpoint(address: Address, port: number): EndpointBytes {

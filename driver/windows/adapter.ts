@@ -41,8 +41,8 @@ export interface Adapter {
 }
 
 /**
- * Derives an adapter's GUID from its name. Windows stores a network profile (private or public) for each GUID, so random
- * GUIDs would leave one more profile behind on every start.
+ * Derives an adapter's GUID from its name. Windows stores a network profile (private or public) for each GUID, so
+ * random GUIDs would leave one more profile behind on every start.
  */
 export function adapterGuid(name: string): Uint8Array<ArrayBuffer> {
   const guid = new Uint8Array(GUID_SIZE);
@@ -89,8 +89,8 @@ export async function openAdapter(name: string): Promise<Adapter> {
 }
 
 /**
- * Closes an adapter whose session has ended, and removes it if this process created it. Resolves when Windows has removed
- * the adapter or given up: Wintun reports the end, not the result.
+ * Closes an adapter whose session has ended, and removes it if this process created it. Resolves when Windows has
+ * removed the adapter or given up: Wintun reports the end, not the result.
  */
 export function closeAdapter(adapter: Adapter): Promise<void> {
   return collectErrors(() => wintun().WintunCloseAdapter(adapter.handle));

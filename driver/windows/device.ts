@@ -38,9 +38,9 @@ interface WintunParts {
 /**
  * A Wintun adapter with a session. Windows accepts super-packets of up to 65,535 bytes but does not send any.
  *
- * Wintun 0.14.1 can miss the wakeup for a packet written just as the driver's thread falls asleep. The packet then stays
- * in the ring until the next write. To bound this delay, the device _nudges_ Wintun 20 ms after the last write: it writes
- * a packet that is not IP. By then the thread is asleep, so this wakeup is not missed.
+ * Wintun 0.14.1 can miss the wakeup for a packet written just as the driver's thread falls asleep. The packet then
+ * stays in the ring until the next write. To bound this delay, the device _nudges_ Wintun 20 ms after the last write:
+ * it writes a packet that is not IP. By then the thread is asleep, so this wakeup is not missed.
  *
  * **Limits**: Wintun does not report when a full ring has room again, so writes are retried on a timer. If the wakeup
  * for the last packet of a burst is missed, the packet is 20 to 40 ms late.

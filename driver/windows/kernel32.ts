@@ -3,8 +3,8 @@
 import { libraryError, requestFfi } from "../ffi.ts";
 import { Win32, win32Error } from "./win32_error.ts";
 
-// HANDLE, SIZE_T and pointers have 64 bits, DWORD and BOOL have 32. Only 32 bits of a HANDLE are significant, so results
-// are declared u32, which is a number in JavaScript; parameters are declared with all 64 bits.
+// HANDLE, SIZE_T and pointers have 64 bits, DWORD and BOOL have 32. Only 32 bits of a HANDLE are significant, so
+// results are declared u32, which is a number in JavaScript; parameters are declared with all 64 bits.
 const SYMBOLS = {
   // DWORD GetLastError(void);
   GetLastError: { parameters: [], result: "u32" },
@@ -121,7 +121,7 @@ export function programPath(): string {
   return fromWide(units.subarray(0, length));
 }
 
-/** Keeps a loaded DLL until the process has ended: Deno unloads its libraries earlier, while threads may run in them. */
+/** Keeps a DLL loaded until the process ends. Deno would unload it earlier, while threads may still run its code. */
 export function pinLibrary(path: string): void {
   const module = new BigUint64Array(1);
   kernel32().GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_PIN, wideString(path), module);

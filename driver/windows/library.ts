@@ -2,8 +2,8 @@
  * Checks that keep an elevated process from loading a DLL that an unprivileged program has put in its way.
  *
  * Given a name without a path, Windows looks in the folder of deno.exe first, which the user may be able to write.
- * Therefore system DLLs are loaded by their full path. Elevated processes also inherit the user's environment. Therefore
- * a DLL named by an environment variable needs an absolute path, and its hash in a second variable.
+ * Therefore system DLLs are loaded by their full path. Elevated processes also inherit the user's environment.
+ * Therefore a DLL named by an environment variable needs an absolute path, and its hash in a second variable.
  */
 
 import { createHash } from "node:crypto";

@@ -4,9 +4,9 @@
  *     change of any interface ─► IP Helper's thread: SetEvent(event) ─► the loop's wait ends ─► drain() reads the row
  *
  * IP Helper's callback is SetEvent itself, with the event as the context. A callback in TypeScript could deadlock: IP
- * Helper's thread would wait for the script's thread, while that one waits in CancelMibChangeNotify2 for all callbacks to
- * return. IP Helper passes more arguments than SetEvent has parameters and ignores the result. On x64 and arm64 this is
- * harmless, because the extra arguments are in registers that SetEvent does not read.
+ * Helper's thread would wait for the script's thread, while that one waits in CancelMibChangeNotify2 for all callbacks
+ * to return. IP Helper passes more arguments than SetEvent has parameters and ignores the result. On x64 and arm64 this
+ * is harmless, because the extra arguments are in registers that SetEvent does not read.
  */
 
 import type { DeviceEvent, Waitable } from "../../lib/core/mod.ts";

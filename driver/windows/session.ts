@@ -151,7 +151,7 @@ export class Session {
     return count;
   }
 
-  /** Writes a packet that only wakes the driver's thread. Returns false if the ring is full: the thread is then awake. */
+  /** Writes a packet that only wakes the driver's thread; returns false if the ring is full, as the thread is awake. */
   nudge(): boolean {
     const target = this.#wintun.WintunAllocateSendPacket(this.#handle, NUDGE.length);
     if (target === 0n) return false;

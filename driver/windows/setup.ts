@@ -1,10 +1,10 @@
 /**
  * Configures an adapter's interface through IP Helper, and undoes the changes.
  *
- * When the process ends, Windows removes an adapter that it created, with its addresses and routes. Only the DNS servers
- * remain after a crash: Windows stores them by the adapter's GUID, and the next start replaces them. Close nevertheless
- * undoes every change, newest first, because Windows is unreliable at removing an interface that still has routes. On an
- * existing adapter, close restores the earlier settings and clears the DNS servers.
+ * When the process ends, Windows removes an adapter that it created, with its addresses and routes. Only the DNS
+ * servers remain after a crash: Windows stores them by the adapter's GUID, and the next start replaces them. Close
+ * nevertheless undoes every change, newest first, because Windows is unreliable at removing an interface that still has
+ * routes. On an existing adapter, close restores the earlier settings and clears the DNS servers.
  */
 
 import { setTimeout as delay } from "node:timers/promises";
@@ -164,8 +164,8 @@ export class Setup {
   }
 
   /**
-   * Waits for the MIB_IPINTERFACE_ROW of an IP version. If it is not needed, returns `undefined` when it has not appeared
-   * after `limit` milliseconds.
+   * Waits for the MIB_IPINTERFACE_ROW of an IP version. If it is not needed, returns `undefined` when it has not
+   * appeared after `limit` milliseconds.
    */
   async #awaitRow(family: Family, needed: boolean, limit: number): Promise<Row | undefined> {
     const { GetIpInterfaceEntry, InitializeIpInterfaceEntry } = this.#iphlpapi;

@@ -79,8 +79,8 @@ export class WindowsUdpSocket implements UdpSocket {
   /**
    * Opens and binds a socket.
    *
-   * @throws {Error} when a call fails: `Deno.errors.AddrInUse` for a port in use, `PermissionDenied` for one that Windows
-   * or another program reserves, `NotFound` for an unknown interface, otherwise mostly a `DriverError`.
+   * @throws {Error} when a call fails: `Deno.errors.AddrInUse` for a port in use, `PermissionDenied` for one that
+   * Windows or another program reserves, `NotFound` for an unknown interface, otherwise mostly a `DriverError`.
    */
   constructor(options: UdpSocketOptions) {
     const { address, port = 0, ipv6Only = false, interface: name } = options;
@@ -134,9 +134,9 @@ export class WindowsUdpSocket implements UdpSocket {
     return this.#closed ? undefined : this.#event;
   }
 
-  attach(pool: PacketPool, longest: number): void {
+  attach(pool: PacketPool, maxLength: number): void {
     this.#pool = pool;
-    this.#room = longest + 1;
+    this.#room = maxLength + 1;
     this.#addresses = new PoolAddresses(pool);
   }
 

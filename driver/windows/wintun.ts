@@ -5,9 +5,9 @@
  *     otherwise beside deno.exe │─► that     ─► architecture?      ─► build, or equal to      ─► load
  *     or in the user's folder   ┘  exists                             WARREN_WINTUN_SHA256?
  *
- * When it is loaded, the DLL removes adapters of Wintun before 0.14, which other products (OpenVPN, OpenConnect) may have
- * installed. Therefore it is not loaded before the first device is opened. It is never unloaded, because Windows' threads
- * may run its code after its functions have returned. Its licence permits only the functions declared in wintun.h.
+ * When it is loaded, the DLL removes adapters of Wintun before 0.14, which other products (OpenVPN, OpenConnect) may
+ * have installed. Therefore it is not loaded before the first device is opened. It is never unloaded, because Windows'
+ * threads may run its code after its functions have returned. Its licence permits only functions declared in wintun.h.
  */
 
 import { buildFor, cacheFolder, WINTUN_BUILDS, WINTUN_VERSION } from "./builds.ts";
@@ -15,7 +15,7 @@ import { environment, fromWide, type HeldFile, openFile, pinLibrary, programPath
 import { checkMachine, checkNamedHash, loadError, openNamed, sha256Of } from "./library.ts";
 import { fromHresult } from "./win32_error.ts";
 
-// Adapter and session handles are pointers. The address of a packet is a usize, because a pointer is an object per packet.
+// Handles are pointers. The address of a packet is a usize, because a pointer would allocate an object per packet.
 const SYMBOLS = {
   // WINTUN_ADAPTER_HANDLE WintunCreateAdapter(LPCWSTR Name, LPCWSTR TunnelType, const GUID *RequestedGUID);
   WintunCreateAdapter: { parameters: ["buffer", "buffer", "buffer"], result: "pointer", nonblocking: true },
@@ -162,8 +162,8 @@ function load(): Loaded {
     );
   }
   pinLibrary(path);
-  // Windows' threads call the logger and wait until this thread has run it. It is never closed, because a thread that has
-  // read the logger's address may call it after WintunSetLogger(NULL).
+  // Windows' threads call the logger and wait until this thread has run it. It is never closed, because a thread that
+  // has read the logger's address may call it after WintunSetLogger(NULL).
   const logger = Deno.UnsafeCallback.threadSafe(LOGGER, (level, _time, message) => {
     if (level !== WINTUN_LOG_ERR || message === null) return;
     const line = readWide(message);
@@ -194,8 +194,9 @@ export function wintun(): Wintun {
 }
 
 /**
- * Calls a function of Wintun and collects the errors that wintun.dll logs during the call: after a nonblocking call, they
- * are the only report of the cause. The logger runs on this thread's event loop, so a call that waits must be nonblocking.
+ * Calls a function of Wintun and collects the errors that wintun.dll logs during the call: for a nonblocking call, they
+ * are the only report of the cause. A call that logs from other threads must be nonblocking, because they wait for the
+ * logger, which runs on this thread's event loop.
  */
 export async function collectErrors<Result>(call: (errors: string[]) => Promise<Result>): Promise<Result> {
   const symbols = wintun();
@@ -216,7 +217,7 @@ export async function collectErrors<Result>(call: (errors: string[]) => Promise<
   }
 }
 
-/** Returns the last nonzero error number in the logged errors: 5 for `(Code 0x00000005)` and for `(Code 0x80070005)`. */
+/** Returns the last nonzero error number in logged errors, such as 5 for `(Code 0x00000005)` or `(Code 0x80070005)`. */
 export function loggedError(errors: readonly string[]): number | undefined {
   for (const line of errors.toReversed()) {
     const hex = /Code 0x([0-9a-f]{8})\)?\s*$/i.exec(line)?.[1];
