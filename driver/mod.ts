@@ -5,11 +5,10 @@
  */
 
 import type { Device } from "../lib/core/mod.ts";
-import { checkOptions } from "../lib/core/options.ts";
 import { WITHOUT_DRIVER } from "./error.ts";
 import { Bypass, coveringRoutes } from "./bypass.ts";
 import { openPosix } from "./open_posix.ts";
-import { checkDeviceOptions, DEVICE_OPTIONS, type DeviceOptions } from "./options.ts";
+import { checkDeviceOptions, type CheckedDeviceOptions, type DeviceOptions } from "./options.ts";
 import type { Wakeup } from "./posix/wakeup.ts";
 import type { DeviceShare, WakeupEnds } from "./share.ts";
 import type { UdpSocket, UdpSocketOptions } from "./udp_socket.ts";
@@ -21,7 +20,6 @@ export {
   type CheckedDeviceOptions,
   type CheckedRoute,
   type CheckedRule,
-  DEVICE_OPTIONS,
   type DeviceOptions,
   parseRoute,
   type RouteOptions,
@@ -71,18 +69,21 @@ export type { Waiter } from "./waiter.ts";
  * @throws {DriverError} when the system refuses for another reason.
  */
 export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
-  checkOptions("open a device", options, DEVICE_OPTIONS);
-  const checked = checkDeviceOptions(options);
+  return await openCheckedDevice(checkDeviceOptions(options));
+}
+
+/** Opens a device like {@linkcode openDevice}. */
+export async function openCheckedDevice(options: CheckedDeviceOptions): Promise<Device> {
   switch (Deno.build.os) {
     case "linux":
-      if (checked.queues > 1) throw onlyForScripts(checked.queues);
-      return (await import("./linux/device.ts")).openTunDevice(checked);
+      if (options.queues > 1) throw onlyForScripts(options.queues);
+      return (await import("./linux/device.ts")).openTunDevice(options);
     case "darwin":
-      return (await import("./macos/device.ts")).openUtunDevice(checked);
+      return (await import("./macos/device.ts")).openUtunDevice(options);
     case "freebsd":
-      return (await import("./freebsd/device.ts")).openFreeBsdDevice(checked);
+      return (await import("./freebsd/device.ts")).openFreeBsdDevice(options);
     case "windows":
-      return await (await import("./windows/device.ts")).openWintunDevice(checked);
+      return await (await import("./windows/device.ts")).openWintunDevice(options);
     default:
       throw noDriver();
   }
@@ -100,12 +101,11 @@ function onlyForScripts(queues: number): TypeError {
  * Opens the bypass of a tunnel whose device is about to get these options: host routes for its far end's own packets.
  * `undefined` on systems other than Linux.
  */
-export async function openBypass(options: DeviceOptions): Promise<Bypass | undefined> {
+export async function openBypass(options: CheckedDeviceOptions): Promise<Bypass | undefined> {
   if (Deno.build.os !== "linux") return undefined;
-  const checked = checkDeviceOptions(options);
   const { LinuxHostRoutes } = await import("./linux/host_routes.ts");
   const { MAIN_TABLE } = await import("./linux/netlink/routes.ts");
-  return new Bypass(new LinuxHostRoutes(checked.name), coveringRoutes(checked, MAIN_TABLE));
+  return new Bypass(new LinuxHostRoutes(options.name), coveringRoutes(options, MAIN_TABLE));
 }
 
 /**
@@ -114,15 +114,14 @@ export async function openBypass(options: DeviceOptions): Promise<Bypass | undef
  * @throws {Deno.errors.NotSupported} on systems other than Linux; otherwise like {@linkcode openDevice}.
  */
 export async function openDeviceQueues(
-  options: DeviceOptions,
+  options: CheckedDeviceOptions,
 ): Promise<{ device: Device; shares: DeviceShare[] }> {
-  const checked = checkDeviceOptions(options);
   if (Deno.build.os !== "linux") {
     throw new Deno.errors.NotSupported(
-      `Cannot open a device with ${checked.queues} queues: only Linux has devices with several queues`,
+      `Cannot open a device with ${options.queues} queues: only Linux has devices with several queues`,
     );
   }
-  return (await import("./linux/device.ts")).openTunQueues(checked);
+  return (await import("./linux/device.ts")).openTunQueues(options);
 }
 
 /** Opens a queue of a device that another thread has opened. A failure closes the share's descriptor. */

@@ -2,7 +2,7 @@
 
 import { type Address, parseAddress, parseCidr, type Prefix } from "../lib/wire/address.ts";
 import { IPV4_MAX_LENGTH, IPV4_MIN_MTU, IPV6_MIN_MTU } from "../lib/wire/header_fields.ts";
-import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../lib/core/options.ts";
+import { checkInteger, checkOptions, type OptionKinds } from "../lib/core/options.ts";
 
 /** A route through a device. */
 export interface RouteOptions {
@@ -141,41 +141,41 @@ export interface CheckedDeviceOptions {
   readonly interfaceMetric: number | undefined;
 }
 
-/** Names of the device options. */
-export const DEVICE_OPTIONS: Readonly<Record<keyof DeviceOptions, "optional">> = {
-  name: "optional",
-  address: "optional",
-  route: "optional",
-  rule: "optional",
-  mtu: "optional",
-  up: "optional",
-  linux: "optional",
-  windows: "optional",
-};
 const LINUX_OPTIONS: OptionKinds<NonNullable<DeviceOptions["linux"]>> = {
   txQueueLength: "number",
   offload: "boolean",
-  uring: "optional",
+  uring: [true, false, "oneshot"],
   queues: "number",
 };
 const WINDOWS_OPTIONS: OptionKinds<NonNullable<DeviceOptions["windows"]>> = {
-  ringCapacity: "optional",
-  dns: "optional",
-  metric: "optional",
+  ringCapacity: "number",
+  dns: "texts",
+  metric: "number",
+};
+/** Device options, with the kinds of their values. */
+export const DEVICE_OPTIONS: OptionKinds<DeviceOptions> = {
+  name: "text",
+  address: "texts",
+  route: "any",
+  rule: "any",
+  mtu: "number",
+  up: "boolean",
+  linux: LINUX_OPTIONS,
+  windows: WINDOWS_OPTIONS,
 };
 const ROUTE_OPTIONS: OptionKinds<RouteOptions> = {
-  to: "needed",
-  via: "optional",
+  to: "text",
+  via: "text",
   metric: "number",
   table: "number",
 };
 const RULE_OPTIONS: OptionKinds<RuleOptions> = {
-  table: "needed number",
+  table: "number",
   from: "text",
   to: "text",
   mark: "number",
   priority: "number",
-  family: "optional",
+  family: [4, 6],
 };
 
 // Specification
@@ -261,7 +261,7 @@ function wholeNumber(text: string, route: string, key: string): number {
 }
 
 /**
- * Checks and parses options without touching the system. Names outside {@linkcode DEVICE_OPTIONS} are not checked.
+ * Checks and parses options without touching the system.
  *
  * @param os System whose rules for names apply: Windows', or else Linux's.
  */
@@ -269,11 +269,16 @@ export function checkDeviceOptions(
   options: DeviceOptions,
   os: typeof Deno.build.os = Deno.build.os,
 ): CheckedDeviceOptions {
+  checkOptions(OPEN, options, DEVICE_OPTIONS);
+  return parseDeviceOptions(options, os);
+}
+
+/** Parses options whose names and kinds are checked, like {@linkcode checkDeviceOptions}. */
+export function parseDeviceOptions(
+  options: DeviceOptions,
+  os: typeof Deno.build.os = Deno.build.os,
+): CheckedDeviceOptions {
   const { name = "tun%d", mtu, up = true } = options;
-  if (typeof name !== "string") {
-    throw new TypeError(`${CANNOT_OPEN}: name must be a string, ${gotValue(name)}`);
-  }
-  checkBoolean("up", up);
   checkName(name, NAME_RULES[os === "windows" ? "windows" : "linux"]);
   const addresses = list(options.address).map((text) => parsePrefix(text, "address"));
   if (mtu !== undefined) {
@@ -286,9 +291,6 @@ export function checkDeviceOptions(
     }
   }
   const { txQueueLength, offload = true, uring = true, queues = 1 } = options.linux ?? {};
-  checkOptions("open a device on Linux", options.linux ?? {}, LINUX_OPTIONS);
-  checkOptions("open a device on Windows", options.windows ?? {}, WINDOWS_OPTIONS);
-  if (uring !== "oneshot") checkBoolean("linux.uring", uring, 'true, false or "oneshot"');
   checkInteger(OPEN, "linux.queues", queues, 1, MAX_QUEUES);
   if (txQueueLength !== undefined) checkInteger(OPEN, "linux.txQueueLength", txQueueLength, 1, MAX_U32);
   const { ringCapacity = DEFAULT_RING_CAPACITY, dns, metric } = options.windows ?? {};
@@ -329,15 +331,10 @@ function checkName(name: string, { max, unit, count, forbidden, rule }: NameRule
   }
 }
 
-function checkBoolean(name: string, value: unknown, rule = "true or false"): void {
-  if (typeof value === "boolean") return;
-  throw new TypeError(`${CANNOT_OPEN}: ${name} must be ${rule}, ${gotValue(value)}`);
-}
-
 function checkRoute(option: string | RouteOptions): CheckedRoute[] {
   const route = typeof option === "string" ? parseRoute(option) : option;
   const attempt = "route through a device";
-  checkOptions(attempt, route, ROUTE_OPTIONS);
+  checkOptions(attempt, route, ROUTE_OPTIONS, ["to"]);
   const { metric, table } = route;
   const via = route.via === undefined ? undefined : parseAddress(route.via);
   if (metric !== undefined) checkInteger(attempt, "metric", metric, 0, MAX_U32);
@@ -364,7 +361,7 @@ function withoutRepetition(routes: CheckedRoute[]): CheckedRoute[] {
 
 function checkRule(rule: RuleOptions): CheckedRule {
   const attempt = "add a rule";
-  checkOptions(attempt, rule, RULE_OPTIONS);
+  checkOptions(attempt, rule, RULE_OPTIONS, ["table"]);
   const from = rule.from === undefined ? undefined : parsePrefix(rule.from, "rule");
   const to = rule.to === undefined ? undefined : parsePrefix(rule.to, "rule");
   const family = (from ?? to)?.address.family ?? rule.family ?? 4;
@@ -373,9 +370,6 @@ function checkRule(rule: RuleOptions): CheckedRule {
   ) {
     throw new TypeError("Cannot add a rule: from, to and family must be of the same IP version");
   }
-  if (family !== 4 && family !== 6) {
-    throw new TypeError(`Cannot add a rule: family must be 4 or 6, ${gotValue(family)}`);
-  }
   checkInteger(attempt, "table", rule.table, 1, MAX_U32);
   if (rule.mark !== undefined) checkInteger(attempt, "mark", rule.mark, 0, MAX_U32);
   if (rule.priority !== undefined) checkInteger(attempt, "priority", rule.priority, 0, MAX_U32);
@@ -383,7 +377,7 @@ function checkRule(rule: RuleOptions): CheckedRule {
 }
 
 function parsePrefix(text: string, what: string): Prefix {
-  if (typeof text === "string" && !text.includes("/")) {
+  if (!text.includes("/")) {
     throw new SyntaxError(
       `Cannot parse ${what} "${text}": it has no prefix length: write ${text}/${
         text.includes(":") ? 64 : 24

@@ -22,7 +22,8 @@ export {
 export { copy } from "../lib/split/copy.ts";
 export type { DeviceOptions, RouteOptions, RuleOptions } from "../driver/mod.ts";
 export { openTunnel } from "./tunnel/open_tunnel.ts";
-export { Tunnel, type TunnelOptions } from "./tunnel/tunnel.ts";
+export { Tunnel } from "./tunnel/tunnel.ts";
+export type { TunnelOptions } from "./tunnel/tunnel_options.ts";
 export type {
   BooleanFlag,
   FlagValue,

@@ -1,50 +1,113 @@
 /** Checks of options and arguments. Errors state the rule and the value. */
 
-/** Kinds of option values. */
-type Kind = "boolean" | "function" | "list" | "number" | "object" | "text" | "texts";
+/** Names of kinds. */
+type KindName =
+  | "any"
+  | "boolean"
+  | "direction"
+  | "function"
+  | "iterable"
+  | "list"
+  | "number"
+  | "object"
+  | "text"
+  | "texts";
 
-/** Names of all options of an interface, with the kind of each value and whether it is needed. */
-export type OptionKinds<Options> = {
-  readonly [Name in keyof Required<Options>]: Kind | "optional" | "needed" | `needed ${Kind}`;
-};
+/** Rule as error messages state it, and its check. */
+type Rule = readonly [rule: string, holds: (value: unknown) => boolean];
 
-/** Rules of the kinds, as error messages state them. */
-const KINDS: Record<string, [rule: string, holds: (value: unknown) => boolean]> = {
+const KINDS: Readonly<Record<KindName, Rule>> = {
+  any: ["", () => true],
   boolean: ["be true or false", (value) => typeof value === "boolean"],
+  direction: ["be Direction.Outbound or Direction.Inbound", (value) => value === 0 || value === 1],
   function: ["be a function", (value) => typeof value === "function"],
   list: ["be an array", Array.isArray],
   number: ["be a number", (value) => typeof value === "number"],
   object: ["be an object", (value) => typeof value === "object" && value !== null],
-  text: ["be a string", (value) => typeof value === "string"],
-  texts: ["be a string or an iterable of strings", (value) => Symbol.iterator in Object(value)],
+  text: ["be a string", isText],
+  texts: ["be a string or an array of strings", (value) => isText(value) || isTexts(value)],
+  iterable: ["be a string or an iterable of strings", (value) => isText(value) || isIterableOfTexts(value)],
 };
+
+/** Kind of an option's value: one with a name, one of these values, an object of this class, or nested options. */
+export type OptionKind =
+  | KindName
+  | readonly (string | number | boolean)[]
+  | (abstract new (...args: never[]) => object)
+  | { readonly [option: string]: OptionKind };
+
+/** Names of all options of an interface, with the kinds of their values. */
+export type OptionKinds<Options> = { readonly [Name in keyof Required<Options>]: OptionKind };
 
 /**
  * Checks the names of the options in an object, and the kinds of their values.
  *
  * @param attempt Text after "Cannot", such as `open a device`.
+ * @param needed Names of options that must be given.
+ * @param place Name of the option that holds these, for errors.
  * @throws {TypeError} for an unknown option, a needed one that is missing, and a value of the wrong kind.
  */
-export function checkOptions<Options>(attempt: string, options: Options, kinds: OptionKinds<Options>): void {
-  if (typeof options !== "object" || options === null) {
-    throw new TypeError(`Cannot ${attempt}: options must be an object, ${gotValue(options)}`);
-  }
-  for (const name of Object.keys(options)) {
+export function checkOptions<Options>(
+  attempt: string,
+  options: Options,
+  kinds: OptionKinds<Options>,
+  needed: readonly (keyof Options)[] = [],
+  place?: string,
+): void {
+  checkOption(attempt, place ?? "options", options, "object");
+  const prefix = place === undefined ? "" : `${place}.`;
+  for (const name of Object.keys(options as object)) {
     if (Object.hasOwn(kinds, name)) continue;
     throw new TypeError(
-      `Cannot ${attempt}: there is no option "${name}": options are ${Object.keys(kinds).join(", ")}`,
+      `Cannot ${attempt}: there is no option "${prefix}${name}": options are ${
+        Object.keys(kinds).join(", ")
+      }`,
     );
   }
-  for (const [name, kind] of Object.entries(kinds)) {
-    const value = (options as Record<string, unknown>)[name];
-    const isNeeded = (kind as string).startsWith("needed");
-    if (value === undefined && !isNeeded) continue;
-    if (value === undefined) throw new TypeError(`Cannot ${attempt}: ${name} is missing`);
-    const [rule, holds] = KINDS[(kind as string).replace("needed ", "")] ?? [];
-    if (holds?.(value) === false) {
-      throw new TypeError(`Cannot ${attempt}: ${name} must ${rule}, ${gotValue(value)}`);
-    }
+  for (const name of Object.keys(kinds) as (keyof Options & string)[]) {
+    const value = options[name];
+    if (value !== undefined) checkOption(attempt, prefix + name, value, kinds[name]);
+    else if (needed.includes(name)) throw new TypeError(`Cannot ${attempt}: ${prefix}${name} is missing`);
   }
+}
+
+/**
+ * Checks the kind of a value.
+ *
+ * @throws {TypeError} for a value of another kind, and as {@linkcode checkOptions} does for nested options.
+ */
+export function checkOption(attempt: string, name: string, value: unknown, kind: OptionKind): void {
+  if (typeof kind === "object" && !Array.isArray(kind)) {
+    return checkOptions(attempt, value as object, kind, [], name);
+  }
+  const [rule, holds] = ruleOf(kind as Exclude<OptionKind, Record<string, OptionKind>>);
+  if (!holds(value)) throw new TypeError(`Cannot ${attempt}: ${name} must ${rule}, ${gotValue(value)}`);
+}
+
+function ruleOf(kind: Exclude<OptionKind, Record<string, OptionKind>>): Rule {
+  if (typeof kind === "string") return KINDS[kind];
+  if (typeof kind === "function") {
+    const article = /^[AEIO]/.test(kind.name) ? "an" : "a";
+    return [`be ${article} ${kind.name}`, (value) => value instanceof kind];
+  }
+  const values = kind.map((value) => JSON.stringify(value));
+  return [
+    `be ${values.slice(0, -1).join(", ")} or ${values.at(-1)}`,
+    (value) => kind.includes(value as string),
+  ];
+}
+
+function isText(value: unknown): value is string {
+  return typeof value === "string";
+}
+
+function isTexts(value: unknown): boolean {
+  return Array.isArray(value) && value.every(isText);
+}
+
+/** An iterable other than an array may be iterated only once, so its values are not checked. */
+function isIterableOfTexts(value: unknown): boolean {
+  return Array.isArray(value) ? isTexts(value) : Symbol.iterator in Object(value) && !(value instanceof Map);
 }
 
 /**

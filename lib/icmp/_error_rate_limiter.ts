@@ -30,7 +30,7 @@ export interface ErrorRate {
   readonly burst: number;
 }
 
-const NAMES: OptionKinds<ErrorRate> = { ratePerSecond: "needed number", burst: "needed number" };
+const NAMES: OptionKinds<ErrorRate> = { ratePerSecond: "number", burst: "number" };
 
 /** Rate limits of ICMP errors and TCP resets. */
 export interface ErrorRateOptions {
@@ -62,7 +62,10 @@ export class ErrorRateLimiter {
   constructor(options: ErrorRateOptions) {
     const { ratePerSecond = RATE, burst = BURST, perDestination, random = newRandom() } = options;
     const { hashKey = crypto.getRandomValues(new Uint32Array(2)) } = options;
-    if (perDestination !== undefined) checkOptions("limit errors to each destination", perDestination, NAMES);
+    if (perDestination !== undefined) {
+      const attempt = "answer with ICMP errors";
+      checkOptions(attempt, perDestination, NAMES, ["ratePerSecond", "burst"], "perDestination");
+    }
     [this.#key0, this.#key1] = hashKey as [number, number];
     this.#random = random;
     this.#all = new TokenBuckets(1, { ratePerSecond, burst });

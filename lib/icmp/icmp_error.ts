@@ -72,7 +72,7 @@ export interface IcmpErrorsOptions extends ErrorRateOptions {
 const NAMES: OptionKinds<IcmpErrorsOptions> = {
   ratePerSecond: "number",
   burst: "number",
-  perDestination: "optional",
+  perDestination: "object",
   hashKey: "list",
   random: "function",
   address: "texts",

@@ -34,7 +34,7 @@ export interface FlowTableOptions {
 }
 
 const NAMES: OptionKinds<FlowTableOptions> = {
-  timeouts: "needed list",
+  timeouts: "list",
   evictionPriorities: "list",
   capacity: "number",
   forget: "function",
@@ -100,7 +100,7 @@ export class FlowTable {
    * @throws {RangeError} when an option is out of range.
    */
   constructor(options: FlowTableOptions) {
-    checkOptions(ATTEMPT, options, NAMES);
+    checkOptions(ATTEMPT, options, NAMES, ["timeouts"]);
     const { timeouts, capacity = CAPACITY, forget, hashKey = crypto.getRandomValues(new Uint32Array(2)) } =
       options;
     const { evictionPriorities = timeouts.map((_, state) => state) } = options;

@@ -17,6 +17,8 @@ import { type Clock, PacketPool, type Waitable } from "../../lib/core/mod.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import { WakeWaiter } from "./wake_waiter.ts";
 
+export type { Heartbeat } from "./heartbeat.ts";
+
 // Implementation
 /**
  * Maximum time that signals and timers wait under load. A turn of the event loop takes 40 to 130 us: at 20,000 packets
@@ -86,7 +88,38 @@ export interface LoopMember {
   fail(error: unknown): void;
 }
 
-/** The loop of one thread. */
+/**
+ * The loop of one thread. A program that embeds Warren, and a test, can pass one with its own clock to `openTunnel`: ticks
+ * of stages, and times in their contexts, are then in that clock's time. Descriptors and sockets stay in real time.
+ *
+ * @example One hour of a stage, in no time
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openTunnel, type StageContext } from "@warren/tunnel";
+ * import { ManualClock } from "@warren/tunnel/core";
+ * import { Loop } from "@warren/tunnel/loop";
+ * import { MemoryDevice } from "@warren/tunnel/memory";
+ *
+ * const HOUR = 3_600_000;
+ * const clock = new ManualClock();
+ * const loop = new Loop(clock);
+ * const ticks: number[] = [];
+ * const { promise, resolve } = Promise.withResolvers<void>();
+ * const tick = ({ now }: StageContext) => {
+ *   ticks.push(now);
+ *   if (now === HOUR) resolve();
+ *   return HOUR;
+ * };
+ *
+ * const [device] = MemoryDevice.pair();
+ * await using tunnel = await openTunnel({ device, loop, stages: [{ name: "hourly", tick }] });
+ * tunnel.run();
+ * clock.advance(HOUR);
+ * loop.wake();
+ * await promise;
+ * assert.equal(ticks.at(-1), HOUR);
+ * ```
+ */
 export class Loop {
   /** Pool of the packets of all tunnels. */
   readonly pool: PacketPool = new PacketPool();

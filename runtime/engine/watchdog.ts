@@ -7,15 +7,10 @@
  */
 
 import type { Rescue } from "../../lib/core/mod.ts";
-import { checkInteger } from "../../lib/core/options.ts";
 import type { Heartbeat } from "./heartbeat.ts";
 import { endSignals } from "./signals.ts";
 
 // Implementation
-/** Default time that a stage may take (milliseconds). */
-const DEFAULT_LIMIT = 5000;
-/** Longest delay that setTimeout() accepts (milliseconds). */
-const MAX_LIMIT = 2 ** 31 - 1;
 /** Checks within the limit. */
 const CHECKS = 5;
 /** Beats of an idle loop within the limit. */
@@ -229,16 +224,6 @@ function watchdogOf(heartbeat: Heartbeat): Watchdog {
   let watchdog = watchdogs.get(heartbeat);
   if (watchdog === undefined) watchdogs.set(heartbeat, watchdog = new Watchdog(heartbeat));
   return watchdog;
-}
-
-/**
- * Checks and returns the time that a stage may take (milliseconds); 0 means no limit.
- *
- * @throws {RangeError} when it is not an integer from 0 to 2^31 - 1.
- */
-export function checkLimit(limit: number = DEFAULT_LIMIT): number {
-  checkInteger("open a tunnel", "watchdog", limit, 0, MAX_LIMIT);
-  return limit;
 }
 
 /** Watches a loop until the returned function is called. */

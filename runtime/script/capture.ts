@@ -4,12 +4,12 @@ import { Capture, PcapngWriter } from "../../lib/stage/observe/capture.ts";
 import { compileFilter } from "../../lib/filter/mod.ts";
 import { CapturePipe, openCaptureFile } from "./capture_sink.ts";
 import { UsageError } from "./failure.ts";
-import type { TunnelOptions } from "../tunnel/tunnel.ts";
+import type { CheckedTunnelOptions } from "../tunnel/tunnel_options.ts";
 
 /** One capture for all tunnels of a script. */
 export interface ScriptCapture extends AsyncDisposable {
   /** Returns the options of a tunnel with the capture as first stage. */
-  before(name: string, options: TunnelOptions): TunnelOptions;
+  before(name: string, options: CheckedTunnelOptions): CheckedTunnelOptions;
 }
 
 /**
@@ -52,10 +52,10 @@ export function openCapture(path: string, filter: string): ScriptCapture {
   return {
     before(name, options) {
       const capture = new Capture(writer, {
-        interface: name || options.device?.name || options.name || "tun",
+        interface: name || options.device?.name || options.given.name || "tun",
         ...matches === undefined ? {} : { filter: matches },
       });
-      return { ...options, stages: [capture, ...options.stages ?? []] };
+      return { ...options, stages: [capture, ...options.stages] };
     },
     async [Symbol.asyncDispose]() {
       writer.flush();

@@ -2,11 +2,12 @@
 
 // @ts-types="./parse_args.d.ts"
 import { parseArgs } from "@std/cli/parse-args";
-import { checkDeviceOptions } from "../../driver/mod.ts";
 import { compileFilter } from "../../lib/filter/mod.ts";
-import { parseFarUrl } from "../transport/far_url.ts";
-import { checkTunnelOptions } from "../tunnel/open_tunnel.ts";
-import type { TunnelOptions } from "../tunnel/tunnel.ts";
+import {
+  type CheckedTunnelOptions,
+  checkTunnelOptions,
+  type TunnelOptions,
+} from "../tunnel/tunnel_options.ts";
 import { nearest, UsageError } from "./failure.ts";
 import {
   checkScriptFlags,
@@ -20,8 +21,8 @@ import { isProfileFlag, PROFILE_FLAG, unexpectedWord } from "./profile_flag.ts";
 
 /** Parsed command line of a script. */
 export interface ScriptCommandLine {
-  /** Options of each tunnel with the flags applied, by tunnel name. */
-  readonly tunnels: Readonly<Record<string, TunnelOptions>>;
+  /** Options of each tunnel with the flags applied, by tunnel name; none with `help`. */
+  readonly tunnels: Readonly<Record<string, CheckedTunnelOptions>>;
   /** True to print the usage and exit. */
   readonly help: boolean;
   /** True to print errors only. */
@@ -176,13 +177,13 @@ export function parseScriptFlags(
     },
   });
   const help = parsed.help === true;
-  const tunnels: Record<string, TunnelOptions> = {};
-  for (const name of names) {
-    const values = (name === "" ? parsed : parsed[name] ?? {}) as Record<string, unknown>;
-    tunnels[name] = help ? declared[name]! : merge(name, declared[name]!, values);
-  }
   const workers = (parsed[WORKERS] ?? []) as string[];
-  if (!help && workers.length > 0) setWorkers(tunnels, workers);
+  checkValues(`--${WORKERS}`, workers, false);
+  const tunnels: Record<string, CheckedTunnelOptions> = {};
+  for (const name of help ? [] : names) {
+    const values = (name === "" ? parsed : parsed[name] ?? {}) as Record<string, unknown>;
+    tunnels[name] = merge(name, declared[name]!, values, workers[0]);
+  }
   const captures = (parsed[CAPTURE] ?? []) as string[];
   checkValues(`--${CAPTURE}`, captures, false);
   const filters = (parsed[FILTER] ?? []) as string[];
@@ -206,11 +207,15 @@ export function parseScriptFlags(
   };
 }
 
-/** Applies the flags of a tunnel to its options; checks each flag, then the result. */
-function merge(name: string, declared: TunnelOptions, parsed: Record<string, unknown>): TunnelOptions {
-  check(declared);
-  const merged: TunnelOptions = { ...declared };
-  const given: string[] = [];
+/** Applies the flags of a tunnel to its options, and checks the result. */
+function merge(
+  name: string,
+  declared: TunnelOptions,
+  parsed: Record<string, unknown>,
+  workers: string | undefined,
+): CheckedTunnelOptions {
+  /** Options that each flag sets. */
+  const given: Record<string, TunnelOptions> = {};
   for (const [flag, read] of Object.entries(TUNNEL_FLAGS)) {
     const isSwitch = SWITCHES.includes(flag);
     const values = isSwitch ? [] : (parsed[flag] ?? []) as string[];
@@ -222,46 +227,37 @@ function merge(name: string, declared: TunnelOptions, parsed: Record<string, unk
         `${key} has no effect: the script opens its device "${declared.device.name}" itself`,
       );
     }
-    const options = blame(key, () => {
-      const options = read(values);
-      check(options);
-      return options;
-    });
-    const linux = { ...merged.linux, ...options.linux };
-    Object.assign(merged, options, Object.keys(linux).length === 0 ? {} : { linux });
-    given.push(key);
+    given[key] = blame(key, () => read(values));
   }
-  if (given.length > 0) blame(given.join(" "), () => check(merged));
-  return merged;
-}
-
-/** Sets the queues of each tunnel, one per worker. */
-function setWorkers(tunnels: Record<string, TunnelOptions>, values: readonly string[]): void {
-  const flag = `--${WORKERS}`;
-  checkValues(flag, values, false);
-  for (const [name, options] of Object.entries(tunnels)) {
-    const queues = blame(flag, () => {
-      const queues = parseInteger(values[0]!);
-      checkDeviceOptions({ linux: { queues } });
-      return queues;
-    });
+  if (workers !== undefined) {
+    const queues = blame(`--${WORKERS}`, () => parseInteger(workers));
     if (queues > 1 && Deno.build.os !== "linux") {
       throw new Deno.errors.NotSupported(
-        `Cannot run ${queues} workers: devices have a single queue on ${Deno.build.os}: remove ${flag}`,
+        `Cannot run ${queues} workers: devices have a single queue on ${Deno.build.os}: remove --${WORKERS}`,
       );
     }
-    tunnels[name] = { ...options, linux: { ...options.linux, queues } };
+    given[`--${WORKERS}`] = { linux: { queues } };
+  }
+  const merged: TunnelOptions = { ...declared };
+  for (const options of Object.values(given)) {
+    const linux = { ...merged.linux, ...options.linux };
+    Object.assign(merged, options, Object.keys(linux).length === 0 ? {} : { linux });
+  }
+  try {
+    return checkTunnelOptions(merged);
+  } catch (error) {
+    // The script's options or those of one flag may be wrong by themselves; otherwise they contradict each other.
+    checkTunnelOptions(declared);
+    for (const [key, options] of Object.entries(given)) blame(key, () => checkTunnelOptions(options));
+    return blame(Object.keys(given).join(" "), () => {
+      throw error;
+    });
   }
 }
 
 function checkValues(flag: string, values: readonly string[], mayRepeat: boolean): void {
   if (values.includes("")) throw new UsageError(`${flag} needs a value`);
   if (values.length > 1 && !mayRepeat) throw new UsageError(`${flag} is given twice`);
-}
-
-function check(options: TunnelOptions): void {
-  checkTunnelOptions(options);
-  if (typeof options.far === "string") parseFarUrl(options.far);
 }
 
 function blame<Result>(flags: string, attempt: () => Result): Result {

@@ -2,9 +2,9 @@
 
 import { formatCidr, parseCidr, Prefix } from "../../lib/wire/address.ts";
 import type { TunnelStats } from "../../lib/core/mod.ts";
-import { workerCount } from "../tunnel/open_tunnel.ts";
 import { stderr } from "./output.ts";
-import type { Tunnel, TunnelOptions } from "../tunnel/tunnel.ts";
+import type { Tunnel } from "../tunnel/tunnel.ts";
+import type { CheckedTunnelOptions, TunnelOptions } from "../tunnel/tunnel_options.ts";
 import type { WorkerPool } from "../workers/worker_pool.ts";
 
 // Implementation
@@ -17,17 +17,17 @@ const COLUMNS = 80;
 const ERASE_LINE = "\r\x1b[K";
 
 /** Formats the options of a tunnel in one line, for `--dry-run`. */
-export function describe(options: TunnelOptions): string {
-  const { device, name = "tun%d", mtu, far, linux } = options;
+export function describe({ given, workers }: CheckedTunnelOptions): string {
+  const { device, name = "tun%d", mtu, far, linux } = given;
   return [
     `device ${device?.name ?? name}`,
-    ...addresses(options).map((address) => `address ${address}`),
-    ...[options.route ?? []].flat().map((route) =>
+    ...addresses(given).map((address) => `address ${address}`),
+    ...[given.route ?? []].flat().map((route) =>
       `route ${typeof route === "string" ? route : Deno.inspect(route)}`
     ),
     ...(mtu === undefined ? [] : [`MTU ${mtu}`]),
     ...(linux?.txQueueLength === undefined ? [] : [`queue length ${linux.txQueueLength}`]),
-    ...workers(options),
+    ...countWorkers(workers),
     ...(far === undefined ? [] : [`far end ${typeof far === "string" ? far : "opened by the script"}`]),
   ].join(", ");
 }
@@ -43,14 +43,14 @@ export function reportLoading(pool: WorkerPool): () => void {
 }
 
 /** Prints that a tunnel is open, with its addresses, MTU and far end. */
-export function greet(tunnel: Tunnel, options: TunnelOptions): void {
+export function greet(tunnel: Tunnel, { given, workers }: CheckedTunnelOptions): void {
   const { device, far } = tunnel;
-  const own = options.device === undefined ? addresses(options) : [];
+  const own = given.device === undefined ? addresses(given) : [];
   const facts = [
     ...own,
     `MTU ${device.mtu}`,
     ...(far === undefined ? [] : [`to ${far.name}`]),
-    ...workers(options),
+    ...countWorkers(workers),
   ];
   console.error(`${device.name} is open: ${facts.join(", ")}. Press Ctrl-C to stop.`);
   if (far?.mtu !== undefined && far.mtu < device.mtu) {
@@ -128,8 +128,7 @@ function dropped(stats: TunnelStats): number {
   return Object.values(stats.dropped).reduce((sum, count) => sum + count, 0);
 }
 
-function workers(options: TunnelOptions): string[] {
-  const count = workerCount(options);
+function countWorkers(count: number): string[] {
   return count === 1 ? [] : [`${count} workers`];
 }
 

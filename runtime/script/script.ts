@@ -12,10 +12,11 @@ import {
 import type { ScriptCapture } from "./capture.ts";
 import type { Profile } from "./profile.ts";
 import { describe, greet, reportLoading, showCounters, summarize } from "./progress.ts";
-import { Interruption, openOwnFar, openOwnNear, TunnelStart, workerCount } from "../tunnel/open_tunnel.ts";
+import { Interruption, TunnelStart } from "../tunnel/open_tunnel.ts";
 import { exit, takeConsole } from "./output.ts";
 import { learnSignals, onInterrupt } from "../engine/signals.ts";
-import type { Tunnel, TunnelOptions } from "../tunnel/tunnel.ts";
+import type { Tunnel } from "../tunnel/tunnel.ts";
+import type { CheckedTunnelOptions, TunnelOptions } from "../tunnel/tunnel_options.ts";
 import { WorkerPool } from "../workers/worker_pool.ts";
 
 // Specification
@@ -140,7 +141,7 @@ export function isScript(value: unknown): value is TunnelScript | TunnelsScript 
 /** Returns the options of each tunnel of a script, by tunnel name; the name is `""` in a script with one tunnel. */
 export function declaredTunnels({ options }: TunnelScript | TunnelsScript): Record<string, TunnelOptions> {
   if ("tunnels" in options) {
-    checkOptions("run the script", options, { tunnels: "needed", flags: "optional" });
+    checkOptions("run the script", options, { tunnels: "object", flags: "object" });
     return options.tunnels;
   }
   const { flags: _, ...tunnel } = options;
@@ -166,11 +167,11 @@ export async function runScript(
   try {
     const declared = declaredTunnels(made);
     const flags = parseScriptFlags(args, declared, made.options.flags);
-    const tunnels = Object.entries(flags.tunnels);
     if (flags.help) {
       console.log(usage(command, Object.keys(declared), made.options.flags));
       return ExitCode.Ended;
     }
+    const tunnels = Object.entries(flags.tunnels);
     const pool = await openWorkerPool(tunnels, url, args);
     if (flags.dryRun) await printPlan(tunnels, flags, name);
     else await open(made, tunnels, flags, name, pool);
@@ -181,7 +182,7 @@ export async function runScript(
   }
 }
 
-type NamedOptions = [name: string, options: TunnelOptions];
+type NamedOptions = [name: string, options: CheckedTunnelOptions];
 
 /**
  * Creates the workers for the queues of the tunnels; returns `undefined` for a single worker.
@@ -193,7 +194,7 @@ async function openWorkerPool(
   url: string | undefined,
   args: readonly string[],
 ): Promise<WorkerPool | undefined> {
-  const counts = tunnels.map(([, options]) => workerCount(options));
+  const counts = tunnels.map(([, { workers }]) => workers);
   const max = Math.max(...counts);
   if (max === 1) return undefined;
   const other = counts.findIndex((count) => count !== max);
@@ -233,7 +234,7 @@ async function open(
   pool: WorkerPool | undefined,
 ): Promise<void> {
   const opened: Record<string, Tunnel> = {};
-  const handlesSignals = tunnels.some(([, { signals = true }]) => signals);
+  const handlesSignals = tunnels.some(([, { signals }]) => signals);
   if (handlesSignals) await learnSignals();
   using end = new EndOfScript(handlesSignals);
   await using closing = new AsyncDisposableStack();
@@ -247,10 +248,10 @@ async function open(
   for (const [name, declared] of tunnels) {
     const options = capturing === undefined ? declared : capturing.before(name, declared);
     const start = closing.use(await TunnelStart.begin(options, true));
-    if (pool === undefined) await openOwnFar(start, options);
+    if (pool === undefined) await start.openFar();
     const openNear = async () => {
       opened[name] = closing.use(
-        await (pool?.openTunnel(name, options, start) ?? openOwnNear(start, options)),
+        await (pool?.openTunnel(name, options, start) ?? start.openNear()),
       );
       if (!quiet && pool === undefined) greet(opened[name], options);
     };

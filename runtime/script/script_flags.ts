@@ -63,12 +63,12 @@ export interface GivenArguments<Flags extends ScriptFlags = ScriptFlags> {
   readonly args?: readonly string[];
 }
 
-const BOOLEAN_NAMES: OptionKinds<BooleanFlag> = { type: "needed text", description: "text" };
+const BOOLEAN_NAMES: OptionKinds<BooleanFlag> = { type: "text", description: "text" };
 const VALUE_NAMES: OptionKinds<ValueFlag<"string", string>> = {
   ...BOOLEAN_NAMES,
   value: "text",
   required: "boolean",
-  default: "optional",
+  default: "any",
 };
 const TYPES: readonly string[] = ["string", "number", "boolean", "list"];
 

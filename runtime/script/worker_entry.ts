@@ -13,7 +13,8 @@ import { currentLoop } from "../engine/loop.ts";
 import { TunnelStart } from "../tunnel/open_tunnel.ts";
 import { flushOutput, takeConsole } from "./output.ts";
 import { declaredTunnels, isScript, runMain, type TunnelScript, type TunnelsScript } from "./script.ts";
-import type { Tunnel, TunnelOptions } from "../tunnel/tunnel.ts";
+import type { Tunnel } from "../tunnel/tunnel.ts";
+import type { CheckedTunnelOptions } from "../tunnel/tunnel_options.ts";
 import { onExit } from "../engine/signals.ts";
 import { watchElsewhere } from "../engine/watchdog.ts";
 import { WorkerLink } from "../ring/link.ts";
@@ -47,7 +48,7 @@ async function load(url: string): Promise<TunnelScript | TunnelsScript> {
 async function openPart(
   name: string,
   { device, far, link: parts }: TunnelPart,
-  options: TunnelOptions,
+  options: CheckedTunnelOptions,
   place: WorkerPlace,
   join: (share: DeviceShare) => Promise<Device>,
 ): Promise<Tunnel> {

@@ -1,7 +1,6 @@
 /** Minimal check of received payloads, before they enter a tunnel as packets. Stages check the rest. */
 
 import type { TunnelEnd } from "../../lib/core/mod.ts";
-import { gotValue } from "../../lib/core/options.ts";
 import * as field from "../../lib/wire/header_fields.ts";
 
 // Specification
@@ -10,13 +9,8 @@ const { IPV4_HEADER, IPV6_HEADER } = field;
 /** Content of a transport: IP packets or any bytes. */
 export type Payload = NonNullable<TunnelEnd["payload"]>;
 
-/** Checks the option `payload`. @throws {TypeError} for any other value. */
-export function checkPayload(transport: string, payload: Payload): void {
-  if (payload === "ip" || payload === "any") return;
-  throw new TypeError(
-    `Cannot open a ${transport} transport: payload must be "ip" or "any", ${gotValue(payload)}`,
-  );
-}
+/** Values of {@linkcode Payload}. */
+export const PAYLOADS: readonly Payload[] = ["ip", "any"];
 
 /** Returns the drop reason for an invalid payload: with `"any"` an empty one, with `"ip"` one without an IP header. */
 export function refusalReason(

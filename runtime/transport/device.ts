@@ -1,11 +1,15 @@
 /** Devices as far ends. */
 
-import { checkDeviceOptions, DEVICE_OPTIONS, type DeviceOptions, openDevice } from "../../driver/mod.ts";
+import {
+  checkDeviceOptions,
+  type CheckedDeviceOptions,
+  type DeviceOptions,
+  openCheckedDevice,
+} from "../../driver/mod.ts";
 import type { Device } from "../../lib/core/mod.ts";
-import { checkOptions } from "../../lib/core/options.ts";
 
 /** Options that each opener was created with, for scripts whose workers each open one queue of the device. */
-const optionsOf = new WeakMap<object, DeviceOptions>();
+const optionsOf = new WeakMap<object, CheckedDeviceOptions>();
 
 /**
  * Far end on a second device of this machine. The device is created or attached to when the tunnel opens; its changes
@@ -23,14 +27,13 @@ const optionsOf = new WeakMap<object, DeviceOptions>();
  * ```
  */
 export function device(options: DeviceOptions = {}): () => Promise<Device> {
-  checkOptions("open a device", options, DEVICE_OPTIONS);
-  checkDeviceOptions(options);
-  const open = () => openDevice(options);
-  optionsOf.set(open, options);
+  const checked = checkDeviceOptions(options);
+  const open = () => openCheckedDevice(checked);
+  optionsOf.set(open, checked);
   return open;
 }
 
 /** Returns the options of an opener created by {@linkcode device}; `undefined` for any other far end. */
-export function deviceOptionsOf(far: object | undefined): DeviceOptions | undefined {
+export function deviceOptionsOf(far: object | undefined): CheckedDeviceOptions | undefined {
   return far === undefined ? undefined : optionsOf.get(far);
 }

@@ -1,6 +1,6 @@
 /** URLs of far ends: `udp://192.0.2.1:4500`, `ws://192.0.2.1:80/`, `tun:tun1`. */
 
-import { checkDeviceOptions, type DeviceOptions, MAX_DATAGRAM } from "../../driver/mod.ts";
+import { type DeviceOptions, MAX_DATAGRAM } from "../../driver/mod.ts";
 import { fail, parseHostPort, parseListen, parsePeer } from "./host_port.ts";
 import type { Payload } from "./_payload.ts";
 import { device } from "./device.ts";
@@ -60,7 +60,7 @@ function parseTun(text: string, subject: string): EndOpener {
     linux[key as "offload" | "uring"] = false;
   }
   try {
-    checkDeviceOptions({ name, linux });
+    return device({ name, linux });
   } catch (error) {
     fail(
       subject,
@@ -68,7 +68,6 @@ function parseTun(text: string, subject: string): EndOpener {
       "write one such as tun:tun1",
     );
   }
-  return device({ name, linux });
 }
 
 function parseUdp(place: string, path: string, query: string | undefined, subject: string): EndOpener {

@@ -1,4 +1,4 @@
-/** Opening of the `far` option of a tunnel: an end, an opener or a URL. */
+/** The `far` option of a tunnel: an end, an opener or a URL. */
 
 import type { TunnelEnd } from "../../lib/core/mod.ts";
 import { gotValue } from "../../lib/core/options.ts";
@@ -6,17 +6,15 @@ import { type EndOpener, type FarEndContext, WITHOUT_TUNNEL } from "./end_opener
 import { parseFarUrl } from "./far_url.ts";
 
 /**
- * Opens the `far` option of a tunnel: returns an end, calls an opener, and parses a URL with {@linkcode parseFarUrl}.
+ * Opens the far end of a tunnel: returns an end, and calls an opener.
  *
- * @throws {SyntaxError} when a URL does not parse.
  * @throws {TypeError} for any other value, also from an opener. Errors of the opener are passed on.
  */
 export async function openFarEnd(
-  far: TunnelEnd | EndOpener | string | undefined,
+  far: TunnelEnd | EndOpener | undefined,
   context: FarEndContext = WITHOUT_TUNNEL,
 ): Promise<TunnelEnd | undefined> {
-  const opener = openerOf(far);
-  const end = typeof opener === "function" ? await opener(context) : opener;
+  const end = typeof far === "function" ? await far(context) : far;
   if (far === undefined || typeof (end as Partial<TunnelEnd> | null | undefined)?.attach === "function") {
     return end;
   }
@@ -25,7 +23,11 @@ export async function openFarEnd(
   );
 }
 
-/** Returns the opener for a URL, and any other far end unchanged. */
+/**
+ * Returns the opener for a URL, and any other far end unchanged.
+ *
+ * @throws {SyntaxError} when a URL does not parse.
+ */
 export function openerOf<Far>(far: Far | string): Far | EndOpener {
   return typeof far === "string" ? parseFarUrl(far) : far;
 }

@@ -12,6 +12,8 @@ import { openerOf, openFarEnd } from "./mod.ts";
  *
  * If an end fails to open, the opener closes the others and rejects with the error of that end.
  *
+ * @throws {SyntaxError} when a URL does not parse.
+ *
  * @example Two peers, and a route to each
  * ```ts
  * import { script, switchboard } from "@warren/tunnel";
@@ -23,11 +25,13 @@ import { openerOf, openFarEnd } from "./mod.ts";
  * ```
  */
 export function switchboard(ends: readonly (TunnelEnd | EndOpener | string)[]): EndOpener {
+  const openers = ends.map(openerOf);
+  const isDevice = (far: TunnelEnd | EndOpener) => deviceOptionsOf(far) !== undefined;
   return async (context) => {
     await using undo = new AsyncDisposableStack();
     const opened: TunnelEnd[] = [];
     // Devices open last, because their routes could affect the name look-ups of other ends.
-    for (const [index, far] of [...ends.entries()].sort(([, a], [, b]) => +isDevice(a) - +isDevice(b))) {
+    for (const [index, far] of [...openers.entries()].sort(([, a], [, b]) => +isDevice(a) - +isDevice(b))) {
       const end = (await openFarEnd(far, context))!;
       undo.defer(async () => {
         end.close();
@@ -39,8 +43,4 @@ export function switchboard(ends: readonly (TunnelEnd | EndOpener | string)[]): 
     undo.move();
     return made;
   };
-}
-
-function isDevice(far: TunnelEnd | EndOpener | string): boolean {
-  return deviceOptionsOf(openerOf(far)) !== undefined;
 }

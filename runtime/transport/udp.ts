@@ -5,7 +5,7 @@ import { type Address, parseAddress } from "../../lib/wire/address.ts";
 import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../../lib/core/options.ts";
 import { type AddressPort, type HostPort, parseListen, parsePeer } from "./host_port.ts";
 import { type FarEndContext, WITHOUT_TUNNEL } from "./end_opener.ts";
-import { checkPayload } from "./_payload.ts";
+import { PAYLOADS } from "./_payload.ts";
 import { resolveHost } from "./resolve_host.ts";
 import { UdpTransport } from "./udp_transport.ts";
 
@@ -45,10 +45,10 @@ export interface UdpOptions {
 
 const NAMES: OptionKinds<UdpOptions> = {
   peer: "text",
-  listen: "optional",
+  listen: "any",
   interface: "text",
   mtu: "number",
-  payload: "text",
+  payload: PAYLOADS,
 };
 
 /**
@@ -134,7 +134,7 @@ const NAMES: OptionKinds<UdpOptions> = {
  */
 export function udp(options: UdpOptions): (context?: FarEndContext) => Promise<UdpTransport> {
   checkOptions("open a UDP transport", options, NAMES);
-  const { peer: peerText, listen, interface: name, mtu, payload } = options;
+  const { peer: peerText, listen, interface: name, mtu } = options;
   if (!["undefined", "string", "number"].includes(typeof listen)) {
     throw new TypeError(`Cannot open a UDP transport: listen must be a port or text, ${gotValue(listen)}`);
   }
@@ -144,7 +144,6 @@ export function udp(options: UdpOptions): (context?: FarEndContext) => Promise<U
   const peer = peerText === undefined ? undefined : parsePeer(peerText, `peer "${peerText}"`);
   const local = listen === undefined ? undefined : parseListen(listen, `listen "${listen}"`);
   if (mtu !== undefined) checkInteger("open a UDP transport", "mtu", mtu, 1, MAX_DATAGRAM);
-  if (payload !== undefined) checkPayload("UDP", payload);
   if (name !== undefined && !/^[^\0]+$/.test(name)) {
     throw new TypeError(
       `Cannot open a UDP transport: interface must be a name such as "eth0", ${gotValue(name)}`,

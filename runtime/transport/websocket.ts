@@ -6,7 +6,7 @@ import { fail, formatHostPort, type HostPort, parseListen, requireNet } from "./
 import { HttpProxy, proxyOf } from "./_http_proxy.ts";
 import { handshakeRules } from "./_handshake.ts";
 import { Listener, type ListenerOptions } from "./_listener.ts";
-import { checkPayload } from "./_payload.ts";
+import { PAYLOADS } from "./_payload.ts";
 import { checkQueueLength } from "./_receive_queue.ts";
 import { type FarEndContext, WITHOUT_TUNNEL } from "./end_opener.ts";
 import { WebSocketTransport } from "./websocket_transport.ts";
@@ -55,11 +55,11 @@ export interface WebSocketOptions {
 
 const NAMES: OptionKinds<WebSocketOptions> = {
   url: "text",
-  listen: "optional",
+  listen: "any",
   proxy: "text",
   path: "text",
   origins: "list",
-  payload: "text",
+  payload: PAYLOADS,
   retryAfter: "number",
   timeout: "number",
   queueLength: "number",
@@ -106,12 +106,11 @@ export function websocket(
   options: WebSocketOptions,
 ): (context?: FarEndContext) => Promise<WebSocketTransport> {
   checkOptions("open a WebSocket transport", options, NAMES);
-  const { url: text, listen, payload = "ip", retryAfter = RETRY_AFTER, timeout = TIMEOUT } = options;
+  const { url: text, listen, retryAfter = RETRY_AFTER, timeout = TIMEOUT } = options;
   if ((text === undefined) === (listen === undefined)) {
     throw new TypeError("Cannot open a WebSocket transport: either url or listen must be given");
   }
   checkQueueLength(options.queueLength);
-  checkPayload("WebSocket", payload);
   checkTime("retryAfter", retryAfter, 0);
   checkTime("timeout", timeout, MIN_TIMEOUT);
   if (options.proxy !== undefined && text === undefined) {

@@ -1,36 +1,15 @@
 /** Opens tunnels: the far end, then the device; after a failure, nothing stays open. */
 
-import {
-  type Bypass,
-  checkDeviceOptions,
-  type CheckedDeviceOptions,
-  DEVICE_OPTIONS,
-  type DeviceOptions,
-  openBypass,
-  openDevice,
-} from "../../driver/mod.ts";
+import { type Bypass, openBypass, openCheckedDevice } from "../../driver/mod.ts";
 import type { Device, TunnelEnd } from "../../lib/core/mod.ts";
-import { checkOptions, gotValue, type OptionKinds } from "../../lib/core/options.ts";
 import { explain } from "./explain.ts";
-import { currentLoop } from "../engine/loop.ts";
 import { learnSignals, onInterrupt } from "../engine/signals.ts";
 import { deviceOptionsOf } from "../transport/device.ts";
 import { type FarEndContext, WITHOUT_TUNNEL } from "../transport/end_opener.ts";
-import { openerOf, openFarEnd } from "../transport/mod.ts";
-import { closedInTime, Tunnel, type TunnelOptions } from "./tunnel.ts";
-import { checkLimit } from "../engine/watchdog.ts";
+import { openFarEnd } from "../transport/mod.ts";
+import { closedInTime, Tunnel } from "./tunnel.ts";
+import { type CheckedTunnelOptions, checkTunnelOptions, type TunnelOptions } from "./tunnel_options.ts";
 import type { WorkerLink } from "../ring/link.ts";
-
-// Implementation
-const TUNNEL_OPTIONS: OptionKinds<TunnelOptions> = {
-  ...DEVICE_OPTIONS,
-  device: "optional",
-  far: "optional",
-  stages: "list",
-  signal: "optional",
-  signals: "boolean",
-  watchdog: "number",
-};
 
 /**
  * Opens a tunnel: its far end, then its device. For programs that embed Warren; scripts use `script()`.
@@ -44,56 +23,16 @@ const TUNNEL_OPTIONS: OptionKinds<TunnelOptions> = {
  * `signal` when it is aborted, and an `Interruption` on SIGINT, SIGTERM or SIGHUP.
  */
 export async function openTunnel(options: TunnelOptions = {}): Promise<Tunnel> {
-  const count = workerCount(options);
-  if (count > 1) {
+  const checked = checkTunnelOptions(options);
+  if (checked.workers > 1) {
     throw new TypeError(
-      `Cannot open a tunnel with ${count} queues: each needs a worker, and only the module of a script runs in workers: ` +
-        "write `export default script(import.meta, …)`",
+      `Cannot open a tunnel with ${checked.workers} queues: each needs a worker, and only the module of a script ` +
+        "runs in workers: write `export default script(import.meta, …)`",
     );
   }
-  await using start = await TunnelStart.begin(options, true);
-  await openOwnFar(start, options);
-  return await openOwnNear(start, options);
-}
-
-/** Opens a tunnel's far end, unless that is a device, which opens after the tunnel's own device. */
-export async function openOwnFar(start: TunnelStart, { far }: TunnelOptions): Promise<void> {
-  if (far !== undefined && !isDevice(far)) await start.openFar((context) => openFarEnd(far, context));
-}
-
-/** Opens a tunnel's device, and then the tunnel. */
-export function openOwnNear(start: TunnelStart, options: TunnelOptions): Promise<Tunnel> {
-  const { far } = options;
-  const openFarDevice = far !== undefined && isDevice(far) ? () => openFarEnd(far) : undefined;
-  return start.openNear(() => openDevice(deviceOptions(options)), openFarDevice);
-}
-
-function isDevice(far: NonNullable<TunnelOptions["far"]>): boolean {
-  return deviceOptionsOf(openerOf(far)) !== undefined;
-}
-
-/** Checks the options of a tunnel without a system call; returns the checked options of its device. */
-export function checkTunnelOptions(options: TunnelOptions): CheckedDeviceOptions {
-  checkOptions("open a tunnel", options, TUNNEL_OPTIONS);
-  const { device, signal } = options;
-  if (device !== undefined && typeof (device as Partial<Device> | null)?.attach !== "function") {
-    throw new TypeError(`Cannot open a tunnel: device must be an open device, ${gotValue(device)}`);
-  }
-  if (signal !== undefined && !(signal instanceof AbortSignal)) {
-    throw new TypeError(`Cannot open a tunnel: signal must be an AbortSignal, ${gotValue(signal)}`);
-  }
-  return checkDeviceOptions(options);
-}
-
-/** Returns the number of workers of a tunnel: one for each queue on Linux, otherwise one. */
-export function workerCount(options: TunnelOptions): number {
-  const { queues } = checkTunnelOptions(options);
-  return Deno.build.os === "linux" ? queues : 1;
-}
-
-/** Returns the options of the device among those of a tunnel. */
-function deviceOptions(options: TunnelOptions): DeviceOptions {
-  return Object.fromEntries(Object.entries(options).filter(([name]) => Object.hasOwn(DEVICE_OPTIONS, name)));
+  await using start = await TunnelStart.begin(checked, true);
+  await start.openFar();
+  return await start.openNear();
 }
 
 /** Error of a tunnel that a signal, or the end of the process, stopped from opening. */
@@ -110,7 +49,7 @@ export class Interruption extends Error {
  *                    └── signal, abort ──────────────┴──► ends closed, newest first
  */
 export class TunnelStart implements AsyncDisposable {
-  readonly #options: TunnelOptions;
+  readonly #options: CheckedTunnelOptions;
   /** Aborted when the tunnel ends, even before it is open. */
   readonly #ending = new AbortController();
   /** Open ends, oldest first. */
@@ -120,7 +59,7 @@ export class TunnelStart implements AsyncDisposable {
   #bypass: Bypass | undefined;
   #interrupted = false;
 
-  private constructor(options: TunnelOptions) {
+  private constructor(options: CheckedTunnelOptions) {
     this.#options = options;
     if (options.device !== undefined) this.#opened.push(options.device);
   }
@@ -130,10 +69,9 @@ export class TunnelStart implements AsyncDisposable {
    *
    * @param takesSignals True in the first worker of a script, which receives the signals for all.
    */
-  static async begin(options: TunnelOptions, takesSignals: boolean): Promise<TunnelStart> {
-    checkLimit(options.watchdog);
+  static async begin(options: CheckedTunnelOptions, takesSignals: boolean): Promise<TunnelStart> {
     const start = new TunnelStart(options);
-    const { signal, signals = true } = options;
+    const { signal, signals } = options;
     if (takesSignals && signals) {
       await learnSignals();
       start.#cleanups.push(onInterrupt((signal) => start.#abort(new Interruption(interruptedBy(signal)))));
@@ -145,37 +83,44 @@ export class TunnelStart implements AsyncDisposable {
     return start;
   }
 
-  /** Opens the far end. */
-  async openFar(open: (context: FarEndContext) => Promise<TunnelEnd | undefined>): Promise<void> {
+  /** Opens the far end, unless that is a device, which opens after the tunnel's own device. */
+  async openFar(): Promise<void> {
+    const { device, deviceOptions, far } = this.#options;
+    if (far === undefined || deviceOptionsOf(far) !== undefined) return;
     const { signal } = this.#ending;
-    const bypass = this.#options.device === undefined
-      ? await openBypass(deviceOptions(this.#options))
-      : undefined;
+    const bypass = device === undefined ? await openBypass(deviceOptions) : undefined;
     this.#bypass = bypass;
     const context: FarEndContext = bypass === undefined ? { ...WITHOUT_TUNNEL, signal } : {
       signal,
       bypass: (address, interfaceName) => bypass.keep(address, interfaceName),
       lookUp: (look) => bypass.lookUp(look),
     };
-    this.#far = await this.#attempt(() => open(context));
+    this.#far = await this.#attempt(() => openFarEnd(far, context));
   }
 
-  /** Opens the device, and then the tunnel; in a script with several workers, with the link between them. */
+  /**
+   * Opens the device, the far end if that is not open yet, and then the tunnel.
+   *
+   * @param open Opens the device of a script with several workers.
+   * @param openFar Opens its far end.
+   * @param link Link to its other workers.
+   */
   async openNear(
-    open: () => Promise<Device>,
-    openFarDevice?: () => Promise<TunnelEnd | undefined>,
+    open: () => Promise<Device> = () => openCheckedDevice(this.#options.deviceOptions),
+    openFar: () => Promise<TunnelEnd | undefined> = () => openFarEnd(this.#options.far),
     link?: WorkerLink,
   ): Promise<Tunnel> {
     const device = this.#options.device ?? await this.#attempt(open);
     this.#bypass?.opened();
-    const far = openFarDevice === undefined ? this.#far : await this.#attempt(openFarDevice);
-    const loop = currentLoop();
+    const { loop } = this.#options;
+    const isOpen = this.#options.far === undefined || this.#far !== undefined;
+    const far = isOpen ? this.#far : await this.#attempt(openFar);
     const waits = [...device.waits, ...(far?.waits ?? [])];
     await loop.acquire(waits.some(({ waitable }) => waitable !== undefined));
     try {
       if (this.#interrupted) this.#ending.signal.throwIfAborted();
       const [ending, bypass] = [this.#ending, this.#bypass];
-      const tunnel = new Tunnel(device, far, this.#options, loop, { ending, bypass }, link);
+      const tunnel = new Tunnel(device, far, this.#options, { ending, bypass }, link);
       this.#opened.length = 0;
       this.#bypass = undefined;
       return tunnel;

@@ -1,6 +1,6 @@
 /** The tunnel: a device joined to a far end through stages, held by one of three surfaces. */
 
-import type { Bypass, DeviceOptions } from "../../driver/mod.ts";
+import type { Bypass } from "../../driver/mod.ts";
 import { bytesOf } from "../../lib/core/bytes_of.ts";
 import {
   type Device,
@@ -25,8 +25,8 @@ import { closeStages, Pipeline } from "../engine/pipeline.ts";
 import { Relay } from "../engine/relay.ts";
 import { onInterrupt } from "../engine/signals.ts";
 import { BatchSurface, StreamSurface } from "./surfaces.ts";
-import type { EndOpener } from "../transport/end_opener.ts";
-import { checkLimit, watch } from "../engine/watchdog.ts";
+import type { CheckedTunnelOptions } from "./tunnel_options.ts";
+import { watch } from "../engine/watchdog.ts";
 import type { WorkerLink } from "../ring/link.ts";
 
 // Implementation
@@ -43,29 +43,6 @@ export async function closedInTime(closed: Promise<void> | undefined): Promise<v
   let timer: ReturnType<typeof setTimeout> | undefined;
   const timeout = new Promise<void>((resolve) => timer = setTimeout(resolve, CLOSE_TIMEOUT));
   await Promise.race([closed, timeout]).finally(() => clearTimeout(timer));
-}
-
-/** Options of {@linkcode openTunnel}: those of the device, and those below. */
-export interface TunnelOptions extends DeviceOptions {
-  /** An open device, in place of the one that the device options describe. The tunnel closes it. */
-  device?: Device;
-  /**
-   * The far end: an open end, an opener such as `udp({ peer: "192.0.2.1:4500" })`, or a URL such as
-   * `udp://192.0.2.1:4500`. @default {none: packets that pass all stages outbound are dropped as `no far end`}
-   */
-  far?: TunnelEnd | EndOpener | string;
-  /** Stages and handlers in outbound order; inbound packets pass them in reverse. @default {[]} */
-  stages?: (Stage | PacketHandler)[];
-  /** Closes the tunnel when it is aborted, or stops opening it. @default {none} */
-  signal?: AbortSignal;
-  /**
-   * Closes the tunnel on SIGINT (Ctrl-C), SIGTERM and SIGHUP; on Windows, on Ctrl-C and Ctrl-Break. The exit code of a
-   * script is then 0, or 130 after a second signal or if a stage does not return. A signal that was ignored when the
-   * process started, such as SIGHUP under nohup(1), stays ignored. @default {true}
-   */
-  signals?: boolean;
-  /** Time after which a stage that does not return ends the process (milliseconds); 0 for none. @default {5000} */
-  watchdog?: number;
 }
 
 /** Parts of a tunnel that exist before it is open. */
@@ -145,8 +122,7 @@ export class Tunnel implements AsyncDisposable {
   constructor(
     device: Device,
     far: TunnelEnd | undefined,
-    options: TunnelOptions,
-    loop: Loop,
+    { stages, signal, signals, watchdog, loop }: CheckedTunnelOptions,
     { ending, bypass }: TunnelPlace,
     link?: WorkerLink,
   ) {
@@ -156,8 +132,7 @@ export class Tunnel implements AsyncDisposable {
     this.#far = far;
     this.#loop = loop;
     this.#ledger = new Ledger(loop.pool);
-    this.#stages = (options.stages ?? []).map(toStage);
-    const signals = options.signals ?? true;
+    this.#stages = stages.map(toStage);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.closed = promise;
     this.#settleClosed = { resolve, reject };
@@ -170,7 +145,7 @@ export class Tunnel implements AsyncDisposable {
     device.attach(this.#host(Direction.Inbound));
     far?.attach(this.#host(Direction.Outbound));
     this.#cleanups.push(watch(loop.heartbeat, {
-      limit: checkLimit(options.watchdog),
+      limit: watchdog,
       signals,
       rescue: () => {
         const own = device.rescue();
@@ -188,13 +163,13 @@ export class Tunnel implements AsyncDisposable {
       link.onRing = () => loop.wake();
     }
     const abort = () => this.close();
-    options.signal?.addEventListener("abort", abort);
-    this.#cleanups.push(() => options.signal?.removeEventListener("abort", abort));
+    signal?.addEventListener("abort", abort);
+    this.#cleanups.push(() => signal?.removeEventListener("abort", abort));
     // Work of the far end that is in progress, such as a look-up, ends with the tunnel.
     this.#cleanups.push(() =>
       ending.abort(new Deno.errors.BadResource(`The tunnel "${device.name}" is closed`))
     );
-    if (options.signal?.aborted) this.close();
+    if (signal?.aborted) this.close();
   }
 
   /** Name of the device, such as `tun0`. */

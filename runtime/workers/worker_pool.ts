@@ -9,13 +9,18 @@
  * A tunnel that ends in one worker ends in all.
  */
 
-import { type DeviceOptions, type DeviceShare, dropShare, openDeviceQueues } from "../../driver/mod.ts";
+import {
+  type CheckedDeviceOptions,
+  type DeviceShare,
+  dropShare,
+  openDeviceQueues,
+} from "../../driver/mod.ts";
 import type { Device } from "../../lib/core/mod.ts";
 import { currentLoop } from "../engine/loop.ts";
 import type { TunnelStart } from "../tunnel/open_tunnel.ts";
 import { deviceOptionsOf } from "../transport/device.ts";
-import { openerOf } from "../transport/mod.ts";
-import type { Tunnel, TunnelOptions } from "../tunnel/tunnel.ts";
+import type { Tunnel } from "../tunnel/tunnel.ts";
+import type { CheckedTunnelOptions } from "../tunnel/tunnel_options.ts";
 import { watchWorker } from "../engine/watchdog.ts";
 import { startWorker } from "./boot.ts";
 import { closeLinkParts, type LinkParts, makeLinkParts, WorkerLink } from "../ring/link.ts";
@@ -104,7 +109,7 @@ export class WorkerPool implements AsyncDisposable {
     count: number,
     script: string,
     args: readonly string[],
-    tunnels: readonly (readonly [name: string, options: TunnelOptions])[],
+    tunnels: readonly (readonly [name: string, options: CheckedTunnelOptions])[],
   ) {
     this.#module = module;
     this.#count = count;
@@ -114,7 +119,7 @@ export class WorkerPool implements AsyncDisposable {
   }
 
   /** Opens the first worker's side of a tunnel, and the queues of the other workers. */
-  async openTunnel(name: string, options: TunnelOptions, start: TunnelStart): Promise<Tunnel> {
+  async openTunnel(name: string, options: CheckedTunnelOptions, start: TunnelStart): Promise<Tunnel> {
     const parts = await makeLinkParts(this.#count);
     const link = await WorkerLink.open({ index: 0, count: this.#count }, parts, {
       sendRing: (ring, to) => this.#members[to - 1]!.send({ kind: "ring", tunnel: name, ring }),
@@ -122,14 +127,13 @@ export class WorkerPool implements AsyncDisposable {
     });
     const shares: Shared["shares"] = [];
     this.#tunnels.set(name, { parts, link, shares });
-    const open = (options: DeviceOptions) =>
-      openDeviceQueues({ ...options, linux: { ...options.linux, queues: this.#count } });
+    const open = (options: CheckedDeviceOptions) => openDeviceQueues({ ...options, queues: this.#count });
     const openNear = async (): Promise<Device> => {
-      const opened = await open(options);
+      const opened = await open(options.deviceOptions);
       for (const device of opened.shares) shares.push({ device, far: undefined });
       return opened.device;
     };
-    const far = deviceOptionsOf(openerOf(options.far));
+    const far = deviceOptionsOf(options.far);
     const openFar = async (): Promise<Device | undefined> => {
       if (far === undefined) return undefined;
       const opened = await open(far);
@@ -266,21 +270,25 @@ export class WorkerPool implements AsyncDisposable {
 }
 
 /** Refuses ends that cannot be opened once for each worker. */
-function checkEnds(count: number, { device, far }: TunnelOptions): void {
+function checkEnds(count: number, { given, device, far }: CheckedTunnelOptions): void {
   const attempt = `Cannot use ${count} queues`;
   if (device !== undefined) {
     throw new TypeError(`${attempt} of "${device.name}": the script has opened it with one queue`);
   }
   if (far === undefined) return;
-  const options = deviceOptionsOf(openerOf(far));
+  const options = deviceOptionsOf(far);
   if (options === undefined) {
-    const name = typeof far === "string" ? far : typeof far === "function" ? "of the script" : far.name;
+    const name = typeof given.far === "string"
+      ? given.far
+      : typeof far === "function"
+      ? "of the script"
+      : far.name;
     throw new TypeError(
       `${attempt} with far end ${name}: only a device has queues: use tun:NAME, or a handler without a far end`,
     );
   }
-  const { queues = count } = options.linux ?? {};
-  if (queues !== count) {
+  const { queues } = options;
+  if (queues > 1 && queues !== count) {
     throw new TypeError(`${attempt} with a far end that has ${queues}: use the same number for both`);
   }
 }

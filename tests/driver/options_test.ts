@@ -80,8 +80,11 @@ Deno.test("checkDeviceOptions() refuses mistyped names of routes and rules, and 
   );
   refuses({ route: {} }, /^TypeError: Cannot route through a device: to is missing$/);
   refuses({ rule: { table: 5, prio: 1 } }, /^TypeError: Cannot add a rule: there is no option "prio"/);
-  refuses({ windows: { ring: 1 } }, /^TypeError: Cannot open a device on Windows: there is no option "ring"/);
-  refuses({ address: 10.9 }, /^TypeError: Cannot parse prefix: text must be a string, got 10.9$/);
+  refuses({ windows: { ring: 1 } }, /^TypeError: Cannot open a device: there is no option "windows\.ring"/);
+  refuses(
+    { address: 10.9 },
+    /^TypeError: Cannot open a device: address must be a string or an array of strings, got 10.9$/,
+  );
   refuses({ name: 5 }, /^TypeError: Cannot open a device: name must be a string, got 5$/);
   refuses({ up: "no" }, /^TypeError: Cannot open a device: up must be true or false, got "no"$/);
 });
@@ -97,11 +100,11 @@ Deno.test("checkDeviceOptions() refuses unknown options of a system, and switche
     const [linux, message] of [
       [
         { offlaod: false },
-        'Cannot open a device on Linux: there is no option "offlaod": options are txQueueLength, offload, uring, queues',
+        'Cannot open a device: there is no option "linux.offlaod": options are txQueueLength, offload, uring, queues',
       ],
-      [{ offload: "no" }, 'Cannot open a device on Linux: offload must be true or false, got "no"'],
+      [{ offload: "no" }, 'Cannot open a device: linux.offload must be true or false, got "no"'],
       [{ uring: 0 }, 'Cannot open a device: linux.uring must be true, false or "oneshot", got 0'],
-      [{ offload: null }, "Cannot open a device on Linux: offload must be true or false, got null"],
+      [{ offload: null }, "Cannot open a device: linux.offload must be true or false, got null"],
     ] as const
   ) {
     assert.throws(() => checkDeviceOptions({ linux: linux as object }), {

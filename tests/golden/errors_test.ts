@@ -140,7 +140,7 @@ function errorOf(call: () => unknown): string | undefined {
 function namesOf({ make, needed, names }: Made): readonly string[] {
   if (names !== undefined) return names;
   const error = errorOf(() => make({ ...needed, unknown: 1 } as never)) ?? "";
-  const list = /there is no (?:option|field) "unknown": (?:options|fields) are (.*)$/.exec(error)?.[1];
+  const list = /there is no (?:option|field) "(?:\w+\.)?unknown": (?:options|fields) are (.*)$/.exec(error)?.[1];
   if (list === undefined) throw new Error(`Cannot list options: ${error}`);
   return list.split(", ");
 }

@@ -2,8 +2,10 @@
 
 import { type Address, parseAddress } from "../../wire/address.ts";
 import { checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
+import { IcmpErrors } from "../../icmp/icmp_error.ts";
 import type { InFlightLimits } from "./_in_flight.ts";
 import { EDNS_SIZE } from "./_message.ts";
+import { FakeIp } from "./fake_ip.ts";
 import { parseName } from "./name.ts";
 import { checkRange, type DnsResolverOptions, type DnsUpstream, list } from "./resolver_options.ts";
 import type { TcpServerLimits } from "./_tcp_server.ts";
@@ -17,25 +19,25 @@ const MAX_ANSWER = 1452;
 
 // Implementation
 const NAMES: OptionKinds<DnsResolverOptions> = {
-  address: "needed",
-  upstream: "optional",
+  address: "texts",
+  upstream: "any",
   split: "object",
-  records: "texts",
+  records: "any",
   zones: "texts",
-  block: "optional",
-  allow: "texts",
-  blockAnswer: "optional",
+  block: "any",
+  allow: "iterable",
+  blockAnswer: "any",
   blockTtl: "number",
-  fakeIp: "optional",
-  forwardSpecial: "optional",
-  cache: "optional",
+  fakeIp: FakeIp,
+  forwardSpecial: "any",
+  cache: "any",
   timeout: "number",
   inFlight: "number",
   waiting: "number",
   connections: "number",
   idleTimeout: "number",
   answerLimit: "number",
-  errors: "optional",
+  errors: IcmpErrors,
 };
 const TIMEOUT = 2000;
 const IN_FLIGHT = 256;
@@ -69,7 +71,7 @@ export interface CheckedOptions {
  * @throws what the constructor of {@linkcode DnsResolver} throws.
  */
 export function checkDnsOptions(options: DnsResolverOptions): CheckedOptions {
-  checkOptions("resolve names", options, NAMES);
+  checkOptions("resolve names", options, NAMES, ["address"]);
   const addresses = list(options.address).map(parseAddress);
   if (addresses.length === 0) throw new TypeError("Cannot resolve names: address must not be empty");
   return {

@@ -1,6 +1,6 @@
 /** Answers for blocked names and for names with synthetic addresses. */
 
-import { gotValue } from "../../core/options.ts";
+import { checkOption, gotValue } from "../../core/options.ts";
 import { parseAddress } from "../../wire/address.ts";
 import { BlockList } from "./block_list.ts";
 import type { FakeIp } from "./fake_ip.ts";
@@ -31,10 +31,7 @@ export class BlockedNames {
   constructor(options: DnsResolverOptions) {
     const { block = [], allow = [], blockAnswer = "nxdomain", blockTtl = BLOCK_TTL } = options;
     this.#lists = list(block);
-    for (const names of this.#lists) {
-      if (names instanceof BlockList) continue;
-      throw new TypeError(`Cannot resolve names: block must be a BlockList, ${gotValue(names)}`);
-    }
+    for (const names of this.#lists) checkOption("resolve names", "block", names, BlockList);
     this.#allowed = allow instanceof BlockList ? allow : new BlockList(allow);
     this.#rcode = blockAnswer === "nxdomain" ? Rcode.NxDomain : Rcode.NoError;
     this.#soa = encodeSoa(checkRange("blockTtl", blockTtl, 0, MAX_TTL));

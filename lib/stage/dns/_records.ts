@@ -3,7 +3,7 @@
  * (RFC 1035 section 5.1), or an object of `dns-packet`, which covers all types.
  */
 
-import { checkInteger } from "../../core/options.ts";
+import { checkInteger, gotValue } from "../../core/options.ts";
 import { parseAddress } from "../../wire/address.ts";
 import { decodeMessage, type DnsRecord, encodeAnswer } from "./codec.ts";
 import { Answer, encodeRecord } from "./_answer.ts";
@@ -46,14 +46,16 @@ export class Records {
    * @throws {SyntaxError} when a line or a name does not parse; {@linkcode TypeError} for data that does not fit its type,
    * or a CNAME with other records; {@linkcode RangeError} for a TTL out of range.
    */
-  constructor(records: Iterable<string | DnsRecord>, zones: readonly string[]) {
+  constructor(records: string | Iterable<string | DnsRecord>, zones: readonly string[]) {
     this.#zones = zones.map((zone) => {
       const name = parseName(zone);
       return { name, soa: encodeSoa(TTL, name) };
     }).sort((a, b) => b.name.length - a.name.length);
     const addresses: [name: string, address: string, ttl: number][] = [];
-    for (const given of records) {
+    if (!(Symbol.iterator in Object(records))) throw recordsError(records);
+    for (const given of typeof records === "string" ? [records] : records) {
       const record = typeof given === "string" ? parseLine(given) : given;
+      if (typeof record?.name !== "string" || typeof record.type !== "string") throw recordsError(record);
       this.#add(record);
       const isAddress = /^(A|AAAA)$/i.test(record.type);
       if (isAddress && !record.name.startsWith("*.")) {
@@ -262,6 +264,11 @@ export function joinAliases(
     return undefined;
   }
   return Answer.of(joined.bytes, question) === undefined ? undefined : joined;
+}
+
+function recordsError(given: unknown): TypeError {
+  const rule = "a line NAME [TTL] TYPE DATA, or an iterable of lines and of objects with name and type";
+  return new TypeError(`Cannot resolve names: records must be ${rule}, ${gotValue(given)}`);
 }
 
 function hasOddDot(text: unknown): boolean {

@@ -1,6 +1,6 @@
 /** Compact set of domain names and suffixes, for up to millions of names. */
 
-import { checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
+import { checkOptions, type OptionKinds } from "../../core/options.ts";
 import { formatName, isPlainName, MAX_NAME, nameFault, toAscii, writeName } from "./name.ts";
 
 // Specification: RFC 1035 section 2.3.4
@@ -34,12 +34,12 @@ export interface BlockListOptions {
   match?: NameMatch;
 }
 
-const NAMES: OptionKinds<BlockListOptions> = { match: "optional" };
 const FLAGS: Readonly<Record<NameMatch, number>> = {
   exact: NAME_ITSELF,
   suffix: NAME_ITSELF | NAMES_BELOW,
   below: NAMES_BELOW,
 };
+const NAMES: OptionKinds<BlockListOptions> = { match: ["exact", "suffix", "below"] };
 
 /** Line that was skipped. */
 export interface BlockListWarning {
@@ -276,10 +276,7 @@ export class BlockList {
 
 function matchOf(options: BlockListOptions): NameMatch {
   checkOptions("read a list of names", options, NAMES);
-  const { match = "suffix" } = options;
-  if (Object.hasOwn(FLAGS, match)) return match;
-  const matches = Object.keys(FLAGS).join(", ");
-  throw new TypeError(`Cannot read a list of names: match must be one of ${matches}, ${gotValue(match)}`);
+  return options.match ?? "suffix";
 }
 
 /** Quotes untrusted text, without control characters. */

@@ -36,8 +36,8 @@ const NAMES: OptionKinds<FakeIpOptions> = {
   capacity: "number",
   ttl: "number",
   reuseAfter: "number",
-  except: "texts",
-  only: "texts",
+  except: "iterable",
+  only: "iterable",
 };
 
 /** Options for {@linkcode FakeIp}. */

@@ -10,7 +10,6 @@
 
 import { DnsDrop } from "./_dns_drop.ts";
 import type { PacketBatch, Stage, StageContext } from "../../core/mod.ts";
-import { gotValue } from "../../core/options.ts";
 import { IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Ip } from "../../wire/ip.ts";
 import { Protocol } from "../../wire/protocol.ts";
@@ -19,7 +18,7 @@ import { Udp } from "../../wire/udp.ts";
 import { Answer } from "./_answer.ts";
 import { Cache } from "./_cache.ts";
 import { checkDnsOptions, type SplitDomain } from "./_checked_options.ts";
-import { FakeIp } from "./fake_ip.ts";
+import type { FakeIp } from "./fake_ip.ts";
 import { InFlight } from "./_in_flight.ts";
 import { BlockedNames, FakeNames } from "./_own_answers.ts";
 import type { Query } from "./_query.ts";
@@ -145,10 +144,7 @@ export class DnsResolver implements Stage {
     this.#ipv6 = addresses.filter(({ family }) => family === 6).map(({ bytes }) => bytes);
     this.#upstreams = upstreams;
     this.#split = split;
-    this.#records = new Records(typeof records === "string" ? [records] : records, list(zones));
-    if (fakeIp !== undefined && !(fakeIp instanceof FakeIp)) {
-      throw new TypeError(`Cannot resolve names: fakeIp must be a FakeIp, ${gotValue(fakeIp)}`);
-    }
+    this.#records = new Records(records, list(zones));
     this.#fakeIp = fakeIp;
     this.#owner = fakeIp && 0;
     this.#blocked = new BlockedNames(options);

@@ -15,7 +15,7 @@ const { IPV4_SRC, IPV6_SRC } = field;
 const SOURCES = 4096;
 const KEY_WORDS = 4;
 const NAMES: OptionKinds<RuleRate> = {
-  packetsPerSecond: "needed number",
+  packetsPerSecond: "number",
   burst: "number",
   perSource: "boolean",
   sources: "number",
@@ -32,23 +32,23 @@ export class RateGate {
   #filledAt = 0;
 
   /**
-   * @param attempt Text after "Cannot" in errors, such as `use rule 1: rate`.
+   * @param attempt Text after "Cannot" in errors, such as `use rule 1`.
    * @throws {TypeError} for an unknown option, or a value of a wrong type.
    * @throws {RangeError} when a number is out of range.
    */
   constructor(rate: RuleRate, attempt: string) {
-    checkOptions(attempt, rate, NAMES);
+    checkOptions(attempt, rate, NAMES, ["packetsPerSecond"], "rate");
     const { packetsPerSecond, burst, perSource = false, sources = SOURCES } = rate;
     if (!(packetsPerSecond > 0 && packetsPerSecond < Infinity)) {
       throw new RangeError(
-        `Cannot ${attempt}: packetsPerSecond must be finite and above 0, ${gotValue(packetsPerSecond)}`,
+        `Cannot ${attempt}: rate.packetsPerSecond must be finite and above 0, ${gotValue(packetsPerSecond)}`,
       );
     }
     const max = burst ?? Math.max(1, packetsPerSecond);
     if (!(max >= 1 && max < Infinity)) {
-      throw new RangeError(`Cannot ${attempt}: burst must be finite and at least 1, ${gotValue(max)}`);
+      throw new RangeError(`Cannot ${attempt}: rate.burst must be finite and at least 1, ${gotValue(max)}`);
     }
-    checkInteger(attempt, "sources", sources, 1, MAX_CAPACITY);
+    checkInteger(attempt, "rate.sources", sources, 1, MAX_CAPACITY);
     this.#perMillisecond = packetsPerSecond / 1000;
     this.#burst = max;
     if (!perSource) {

@@ -119,7 +119,7 @@ export class CompiledRule {
     }
     this.protocols = numbersOf(numbers ?? allowed);
     this.#match = match;
-    this.rate = rule.rate === undefined ? undefined : new RateGate(rule.rate, `${attempt(index)}: rate`);
+    this.rate = rule.rate === undefined ? undefined : new RateGate(rule.rate, attempt(index));
     this.text = formatRule(rule);
     this.reason = `rule ${name ?? index + 1}`;
   }

@@ -11,7 +11,7 @@ import { Direction, type Packet, type PacketBatch, type Stage, type StageContext
 import { IcmpError, IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Ip, Protocol } from "../../wire/ip.ts";
 import { MAX_CAPACITY, MAX_EXPIRED } from "../../table/flow_limits.ts";
-import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
+import { checkInteger, checkOption, checkOptions, type OptionKinds } from "../../core/options.ts";
 import { type Decision, Explanation } from "./_explanation.ts";
 import { FirewallDrop } from "./_firewall_drop.ts";
 import { isNeighborMessage } from "./_neighbors.ts";
@@ -25,16 +25,16 @@ import { type FirewallRule, type FirewallVerdict, formatRules, VERDICTS } from "
 const ATTEMPT = "create a firewall";
 const NAMES: OptionKinds<FirewallOptions> = {
   rules: "list",
-  default: "optional",
+  default: "any",
   capacity: "number",
   midStream: "boolean",
   neighbors: "boolean",
-  errors: "optional",
+  errors: IcmpErrors,
   hashKey: "list",
 };
 const DEFAULT_NAMES: OptionKinds<Exclude<FirewallOptions["default"], string | undefined>> = {
-  outbound: "optional",
-  inbound: "optional",
+  outbound: VERDICTS,
+  inbound: VERDICTS,
 };
 const CAPACITY = 65_536;
 /** Minimum and maximum time between ticks while there are flows (milliseconds). */
@@ -150,16 +150,15 @@ export class Firewall implements Stage {
     const { rules = [], capacity = CAPACITY, midStream = false, neighbors = true, hashKey } = options;
     const { errors = new IcmpErrors() } = options;
     const { default: verdict = {} } = options;
-    if (typeof verdict !== "string") checkOptions(`${ATTEMPT}: default`, verdict, DEFAULT_NAMES);
+    checkOption(
+      ATTEMPT,
+      "default",
+      verdict,
+      typeof verdict === "object" ? DEFAULT_NAMES : VERDICTS,
+    );
     const { outbound = "allow", inbound = "drop" } = typeof verdict === "string"
       ? { outbound: verdict, inbound: verdict }
       : verdict;
-    for (const one of [outbound, inbound]) {
-      if (VERDICTS.includes(one)) continue;
-      throw new TypeError(
-        `Cannot ${ATTEMPT}: default must be one of ${VERDICTS.join(", ")}, ${gotValue(one)}`,
-      );
-    }
     checkInteger(ATTEMPT, "capacity", capacity, 1, MAX_CAPACITY);
     this.#rules = new RuleSet(rules);
     this.#defaults = [outbound, inbound];

@@ -11,7 +11,7 @@ export type Likelihood = number | {
   readonly correlation?: number;
 };
 
-const NAMES: OptionKinds<Exclude<Likelihood, number>> = { probability: "needed", correlation: "optional" };
+const NAMES: OptionKinds<Exclude<Likelihood, number>> = { probability: "number", correlation: "number" };
 
 /**
  * A stream of random numbers. Each impairment has its own, so that the same packets are lost when only the delay changes.
@@ -33,8 +33,8 @@ export class Chance {
    * @throws {RangeError} when a number is not from 0 to 1.
    */
   set(name: string, likelihood: Likelihood): void {
-    const options = typeof likelihood === "number" ? { probability: likelihood } : likelihood;
-    checkOptions(`impair packets by ${name}`, options, NAMES);
+    const options = typeof likelihood === "object" ? likelihood : { probability: likelihood };
+    checkOptions("impair packets", options, NAMES, ["probability"], name);
     const { probability, correlation = 0 } = options;
     checkProbability(name, probability);
     checkProbability(`correlation of ${name}`, correlation);

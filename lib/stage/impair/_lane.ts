@@ -17,19 +17,19 @@ const NAMES: OptionKinds<Impairments> = {
   delay: "number",
   jitter: "number",
   delayCorrelation: "number",
-  distribution: "optional",
-  loss: "optional",
-  gilbertElliott: "optional",
-  duplicate: "optional",
-  corrupt: "optional",
-  reorder: "optional",
+  distribution: ["uniform", "normal", "pareto", "paretonormal"],
+  loss: "any",
+  gilbertElliott: "object",
+  duplicate: "any",
+  corrupt: "any",
+  reorder: "any",
   gap: "number",
   rateBitsPerSecond: "number",
   limit: "number",
 };
 const BURSTS: OptionKinds<GilbertElliott> = {
-  toBad: "needed number",
-  toGood: "needed number",
+  toBad: "number",
+  toGood: "number",
   lossInBad: "number",
   lossInGood: "number",
 };
@@ -169,7 +169,7 @@ export class Lane {
     }
     const table = delayTable(distribution);
     if (gilbertElliott !== undefined) {
-      checkOptions("impair packets by gilbertElliott", gilbertElliott, BURSTS);
+      checkOptions("impair packets", gilbertElliott, BURSTS, ["toBad", "toGood"], "gilbertElliott");
     }
     const { toBad = 0, toGood = 0, lossInBad = 1, lossInGood = 0 } = gilbertElliott ?? {};
     for (const [name, value] of Object.entries({ toBad, toGood, lossInBad, lossInGood })) {

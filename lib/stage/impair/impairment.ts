@@ -19,7 +19,7 @@ export interface ImpairmentOptions extends ImpairedDirections {
   readonly seed?: number;
 }
 
-const DIRECTIONS: OptionKinds<ImpairedDirections> = { outbound: "optional", inbound: "optional" };
+const DIRECTIONS: OptionKinds<ImpairedDirections> = { outbound: "object", inbound: "object" };
 const NAMES: OptionKinds<ImpairmentOptions> = { seed: "number", ...DIRECTIONS };
 
 /**

@@ -11,7 +11,7 @@
 import { IPV4_MAX_LENGTH, IPV4_MIN_MTU } from "../../wire/header_fields.ts";
 import { MtuLimiter } from "./_mtu_limiter.ts";
 import { Direction, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
-import type { IcmpErrors } from "../../icmp/icmp_error.ts";
+import { IcmpErrors } from "../../icmp/icmp_error.ts";
 import { checkInteger, checkOptions, type OptionKinds } from "../../core/options.ts";
 
 /** Options of {@linkcode fragment}. */
@@ -27,10 +27,10 @@ export interface FragmentOptions {
 }
 
 const NAMES: OptionKinds<FragmentOptions> = {
-  direction: "optional",
+  direction: "direction",
   ignoreDontFragment: "boolean",
   fragmentIpv6: "boolean",
-  errors: "optional",
+  errors: IcmpErrors,
 };
 
 /**

@@ -17,7 +17,7 @@ export type MssClampOptions =
   /** MTU (bytes): the MSS is 40 less over IPv4, 60 less over IPv6. */
   | { readonly mtu: number };
 
-const NAMES: OptionKinds<{ mss?: number; mtu?: number }> = { mss: "optional", mtu: "optional" };
+const NAMES: OptionKinds<{ mss?: number; mtu?: number }> = { mss: "number", mtu: "number" };
 
 /**
  * Clamps the MSS of TCP connections, so that neither side sends segments too long for the tunnel. In contrast to path MTU

@@ -64,7 +64,7 @@ const NAMES: OptionKinds<PathMtuOptions> = {
   minMtu: "number",
   paths: "number",
   age: "number",
-  errors: "optional",
+  errors: IcmpErrors,
   hashKey: "list",
 };
 

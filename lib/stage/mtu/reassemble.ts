@@ -83,7 +83,7 @@ const NAMES: OptionKinds<ReassembleOptions> = {
   fragmentsPerDatagram: "number",
   bytes: "number",
   timeout: "number",
-  errors: "optional",
+  errors: IcmpErrors,
   hashKey: "list",
 };
 

@@ -7,29 +7,29 @@ import { readPortRange } from "../../wire/port_range.ts";
 import { Protocol } from "../../wire/protocol.ts";
 
 // Implementation
-const NAMES: OptionKinds<Napt44Options> = {
-  outside: "needed",
-  inside: "optional",
-  ports: "text",
-  filtering: "optional",
-  forwards: "list",
-  unmatched: "text",
-  timeouts: "optional",
-  capacity: "number",
-  flowsPerHost: "number",
-  fragments: "number",
-  random: "function",
-};
 const TIMEOUTS: OptionKinds<NaptTimeouts> = {
   tcpEstablished: "number",
   tcpTransitory: "number",
   udp: "number",
   icmp: "number",
 };
+const NAMES: OptionKinds<Napt44Options> = {
+  outside: "texts",
+  inside: "texts",
+  ports: "text",
+  filtering: ["endpoint-independent", "address-dependent", "address-and-port-dependent"],
+  forwards: "list",
+  unmatched: ["pass", "drop"],
+  timeouts: TIMEOUTS,
+  capacity: "number",
+  flowsPerHost: "number",
+  fragments: "number",
+  random: "function",
+};
 const FORWARD: OptionKinds<PortForward> = {
-  protocol: "needed text",
-  port: "needed",
-  to: "needed text",
+  protocol: ["tcp", "udp"],
+  port: "any",
+  to: "text",
   address: "text",
 };
 const ATTEMPT = "create a Napt44";
@@ -42,12 +42,6 @@ const FRAGMENTS = 1024;
 
 /** Filtering behaviour: the senders that a mapping admits (RFC 4787 section 5), from the most open to the strictest. */
 export type Filtering = "endpoint-independent" | "address-dependent" | "address-and-port-dependent";
-
-const FILTERINGS: readonly Filtering[] = [
-  "endpoint-independent",
-  "address-dependent",
-  "address-and-port-dependent",
-];
 
 /** Port forwarding: a port, or a range of ports, that is always mapped to an inside host. */
 export interface PortForward {
@@ -129,8 +123,7 @@ export interface CheckedNaptOptions {
 
 /** Checks the options; throws as the constructor of `Napt44` does. */
 export function checkNaptOptions(options: Napt44Options): CheckedNaptOptions {
-  checkOptions(ATTEMPT, options, NAMES);
-  checkOptions("create a Napt44 with these timeouts", options.timeouts ?? {}, TIMEOUTS);
+  checkOptions(ATTEMPT, options, NAMES, ["outside"]);
   const { inside = "0.0.0.0/0", ports = `1-${MAX_PORT}`, filtering = "address-dependent" } = options;
   const { unmatched = "pass", capacity = CAPACITY, flowsPerHost = Infinity, fragments = FRAGMENTS } = options;
   const { random = randomWords(), forwards = [] } = options;
@@ -142,14 +135,6 @@ export function checkNaptOptions(options: Napt44Options): CheckedNaptOptions {
   } = options.timeouts ?? {};
   const outside = readAddresses([options.outside].flat());
   const [firstPort, lastPort] = readPortRange(ATTEMPT, "ports", ports, 1);
-  if (!FILTERINGS.includes(filtering)) {
-    throw new TypeError(
-      `Cannot ${ATTEMPT}: filtering must be one of ${FILTERINGS.join(", ")}, ${gotValue(filtering)}`,
-    );
-  }
-  if (unmatched !== "pass" && unmatched !== "drop") {
-    throw new TypeError(`Cannot ${ATTEMPT}: unmatched must be "pass" or "drop", ${gotValue(unmatched)}`);
-  }
   checkInteger(ATTEMPT, "capacity", capacity, 1, MAX_CAPACITY);
   checkInteger(ATTEMPT, "fragments", fragments, 1, MAX_CAPACITY);
   if (flowsPerHost !== Infinity) {
@@ -220,11 +205,8 @@ function readAddresses(texts: readonly string[]): Uint32Array {
 }
 
 function readForward(forward: PortForward, outside: Uint32Array): Forward {
-  checkOptions(FORWARDING, forward, FORWARD);
+  checkOptions(FORWARDING, forward, FORWARD, ["protocol", "port", "to"]);
   const { protocol, port, to, address } = forward;
-  if (protocol !== "tcp" && protocol !== "udp") {
-    throw new TypeError(`Cannot ${FORWARDING}: protocol must be "tcp" or "udp", ${gotValue(protocol)}`);
-  }
   const [firstPort, lastPort] = readPortRange(FORWARDING, "port", port, 1);
   const [, host, toPort = firstPort] = /^([^:]+)(?::(\d+))?$/.exec(to) ?? [];
   if (host === undefined) {

@@ -26,7 +26,7 @@ const WORDS = 8;
 const MINUS_ZERO = 0xffff;
 
 // Implementation
-const NAMES: OptionKinds<Nptv6Options> = { inside: "needed text", outside: "needed text" };
+const NAMES: OptionKinds<Nptv6Options> = { inside: "text", outside: "text" };
 
 /** Options of {@linkcode Nptv6}. */
 export interface Nptv6Options {
@@ -76,7 +76,7 @@ export class Nptv6 implements Stage {
    * @throws {RangeError} when their length is not from 1 to 112 bits.
    */
   constructor(options: Nptv6Options) {
-    checkOptions("translate prefixes", options, NAMES);
+    checkOptions("translate prefixes", options, NAMES, ["inside", "outside"]);
     const [inside, outside] = [parseCidr(options.inside), parseCidr(options.outside)];
     const got = `got "${options.inside}" and "${options.outside}"`;
     if (inside.address.family !== 6 || outside.address.family !== 6) {

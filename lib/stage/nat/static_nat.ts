@@ -15,8 +15,8 @@ import { drop } from "../../core/drop.ts";
 const { IPV4_DST, IPV4_SRC } = field;
 
 // Implementation
-const NAMES: OptionKinds<StaticNatOptions> = { rules: "needed list" };
-const RULE: OptionKinds<StaticNatRule> = { inside: "needed text", outside: "needed text" };
+const NAMES: OptionKinds<StaticNatOptions> = { rules: "list" };
+const RULE: OptionKinds<StaticNatRule> = { inside: "text", outside: "text" };
 
 /** Pair of addresses, or of prefixes of equal length whose host bits are kept. */
 export interface StaticNatRule {
@@ -73,8 +73,10 @@ export class StaticNat implements Stage {
    * @throws {TypeError} when one is not IPv4, the prefixes of a rule differ in length, or two of one side overlap.
    */
   constructor(options: StaticNatOptions) {
-    checkOptions("create a StaticNat", options, NAMES);
-    for (const rule of options.rules) checkOptions("translate by a rule", rule, RULE);
+    checkOptions("create a StaticNat", options, NAMES, ["rules"]);
+    for (const rule of options.rules) {
+      checkOptions("translate by a rule", rule, RULE, ["inside", "outside"]);
+    }
     const rules = options.rules.map(({ inside, outside }) => {
       const [from, to] = [readIpv4Prefix(inside), readIpv4Prefix(outside)];
       if (from.length !== to.length) {

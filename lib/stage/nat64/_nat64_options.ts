@@ -3,7 +3,7 @@
 import { formatIpv4, parseIpv4 } from "../../wire/address.ts";
 import { isUnicast4 } from "../../wire/unicast.ts";
 import { IcmpErrors } from "../../icmp/icmp_error.ts";
-import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
+import { checkInteger, checkOptions, type OptionKinds } from "../../core/options.ts";
 import { MAX_CAPACITY } from "../../table/flow_limits.ts";
 import { EmbeddingPrefix } from "./embedded_address.ts";
 
@@ -31,11 +31,11 @@ export interface Nat64Options {
 }
 
 const NAMES: OptionKinds<Nat64Options> = {
-  outside: "needed",
+  outside: "texts",
   prefix: "text",
-  filtering: "text",
+  filtering: ["endpoint-independent", "address-dependent"],
   capacity: "number",
-  errors: "optional",
+  errors: IcmpErrors,
   random: "function",
 };
 
@@ -52,7 +52,7 @@ export interface CheckedNat64Options {
 
 /** Checks the options; throws as the constructor of `Nat64` does. */
 export function checkNat64Options(options: Nat64Options): CheckedNat64Options {
-  checkOptions("create a Nat64", options, NAMES);
+  checkOptions("create a Nat64", options, NAMES, ["outside"]);
   const { outside, prefix = WELL_KNOWN, filtering = "address-dependent", capacity = CAPACITY, errors } =
     options;
   checkInteger("create a Nat64", "capacity", capacity, 1, MAX_CAPACITY);
@@ -71,13 +71,6 @@ export function checkNat64Options(options: Nat64Options): CheckedNat64Options {
     throw new RangeError(
       `Cannot create a Nat64: outside must be addresses of hosts, got ${formatIpv4(address)}`,
     );
-  }
-  if (errors !== undefined && !(errors instanceof IcmpErrors)) {
-    throw new TypeError(`Cannot create a Nat64: errors must be an IcmpErrors, ${gotValue(errors)}`);
-  }
-  if (filtering !== "endpoint-independent" && filtering !== "address-dependent") {
-    const rule = 'filtering must be "endpoint-independent" or "address-dependent"';
-    throw new TypeError(`Cannot create a Nat64: ${rule}, ${gotValue(filtering)}`);
   }
   return {
     prefix: new EmbeddingPrefix(prefix),

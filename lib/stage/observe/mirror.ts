@@ -28,7 +28,7 @@ export interface MirrorOptions {
   readonly direction?: Direction;
 }
 
-const NAMES: OptionKinds<MirrorOptions> = { filter: "function", direction: "optional" };
+const NAMES: OptionKinds<MirrorOptions> = { filter: "function", direction: "direction" };
 
 /**
  * Copies packets to another end, such as a device that a packet analyzer reads or a transport to a collector.

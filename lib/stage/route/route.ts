@@ -4,9 +4,9 @@ import * as field from "../../wire/header_fields.ts";
 import { parsePrefix, type Prefix } from "../../wire/address.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
 import { FlowKey, FlowKind } from "../../table/flow_key.ts";
-import { IcmpError, type IcmpErrors } from "../../icmp/icmp_error.ts";
+import { IcmpError, IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Ip, Protocol } from "../../wire/ip.ts";
-import { checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
+import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
 import { readPortRange } from "../../wire/port_range.ts";
 import { RouteTable } from "../../table/route_table.ts";
 
@@ -14,15 +14,15 @@ import { RouteTable } from "../../table/route_table.ts";
 const { IPV6_DST, IPV6_SRC } = field;
 
 // Implementation
-const NAMES: OptionKinds<RouteOptions> = { errors: "optional" };
+const NAMES: OptionKinds<RouteOptions> = { errors: IcmpErrors };
 const POLICY: OptionKinds<Policy> = {
-  to: "needed",
-  src: "optional",
-  protocol: "optional",
-  srcPort: "optional",
-  dstPort: "optional",
+  to: "any",
+  src: "texts",
+  protocol: "any",
+  srcPort: "any",
+  dstPort: "any",
   mark: "number",
-  end: "optional",
+  end: "number",
   match: "function",
 };
 const PROTOCOLS: Readonly<Record<string, readonly number[]>> = {
@@ -167,10 +167,14 @@ class CheckedPolicy {
 
   constructor(policy: Policy, number: number) {
     const attempt = `route by policy ${number}`;
-    checkOptions(attempt, policy, POLICY);
-    const { src, protocol, srcPort, dstPort, to } = policy;
+    checkOptions(attempt, policy, POLICY, ["to"]);
+    const { src, protocol, srcPort, dstPort, end, to } = policy;
+    if (end !== undefined) checkEnd(attempt, "end", end);
     this.#policy = policy;
     this.#src = src === undefined ? undefined : [src].flat().map(parsePrefix);
+    if (typeof protocol === "number") {
+      checkInteger(attempt, "protocol", protocol, 0, 255);
+    }
     if (protocol !== undefined) {
       const protocols = typeof protocol === "number" ? [protocol] : PROTOCOLS[protocol];
       if (protocols === undefined) {
@@ -183,11 +187,11 @@ class CheckedPolicy {
     if (srcPort !== undefined) this.#srcPorts = readPortRange(attempt, "srcPort", srcPort, 0);
     if (dstPort !== undefined) this.#dstPorts = readPortRange(attempt, "dstPort", dstPort, 0);
     this.asksPorts = srcPort !== undefined || dstPort !== undefined;
-    this.#end = typeof to !== "object" || to === null ? endOf(attempt, to) : 0;
+    this.#end = typeof to !== "object" || to === null ? checkEnd(attempt, "to", to) : 0;
     if (to instanceof RouteTable) this.#table = to;
     else if (typeof to !== "number") {
       this.#table = new RouteTable();
-      for (const [prefix, end] of Object.entries(to)) this.#table.set(prefix, endOf(attempt, end));
+      for (const [prefix, end] of Object.entries(to)) this.#table.set(prefix, checkEnd(attempt, "to", end));
     }
   }
 
@@ -216,9 +220,11 @@ class CheckedPolicy {
   }
 }
 
-function endOf(attempt: string, end: unknown): EndNumber {
+function checkEnd(attempt: string, name: string, end: unknown): EndNumber {
   if (Number.isInteger(end) && (end as number) >= 0) return end as number;
-  const message = `Cannot ${attempt}: to must be 0 (this machine) or the number of an end, ${gotValue(end)}`;
+  const message = `Cannot ${attempt}: ${name} must be 0 (this machine) or the number of an end, ${
+    gotValue(end)
+  }`;
   throw typeof end === "number" ? new RangeError(message) : new TypeError(message);
 }
 

@@ -6,7 +6,7 @@ import { Ip } from "../../wire/ip.ts";
 import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
 
 // Implementation
-const NAMES: OptionKinds<TtlOptions> = { outbound: "optional", inbound: "optional", errors: "optional" };
+const NAMES: OptionKinds<TtlOptions> = { outbound: "any", inbound: "any", errors: IcmpErrors };
 
 // Specification: RFC 791 section 3.1
 const MAX_TTL = 255;

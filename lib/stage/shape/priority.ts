@@ -69,7 +69,7 @@ export interface PriorityOptions {
   readonly weights?: readonly number[];
 }
 
-const NAMES: OptionKinds<PriorityOptions> = { bands: "needed list", classify: "needed", weights: "list" };
+const NAMES: OptionKinds<PriorityOptions> = { bands: "list", classify: "function", weights: "list" };
 
 /**
  * Priority bands. Without weights, a band is served when all bands before it are empty, so the last may starve. With
@@ -99,7 +99,7 @@ export class Priority implements Scheduler {
    * @throws {TypeError} when two bands share a queue.
    */
   constructor(options: PriorityOptions) {
-    checkOptions("create a Priority", options, NAMES);
+    checkOptions("create a Priority", options, NAMES, ["bands", "classify"]);
     const { bands, classify, weights } = options;
     if (bands.length === 0) {
       throw new RangeError("Cannot create a Priority: bands must be at least 1 queue, got none");
@@ -115,8 +115,8 @@ export class Priority implements Scheduler {
           }]`,
         );
       }
-      const least = Math.min(...weights);
-      this.#quanta = Float64Array.from(weights, (weight) => QUANTUM * weight / least);
+      const min = Math.min(...weights);
+      this.#quanta = Float64Array.from(weights, (weight) => QUANTUM * weight / min);
     }
     this.#bands = bands;
     this.#classify = classify;

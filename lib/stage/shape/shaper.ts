@@ -5,7 +5,7 @@
  *             └─► queue (Fifo, FqCodel, Priority) ─► when the bucket has tokens ─► onward
  */
 
-import { checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
+import { checkOption, checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
 import { StageSegmenter, wireLength } from "../../split/stage_segmenter.ts";
 import { Fifo } from "./fifo.ts";
@@ -14,11 +14,11 @@ import type { Scheduler } from "./scheduler.ts";
 import { TokenBucket, type TokenBucketOptions } from "./token_bucket.ts";
 
 // Implementation
-const DIRECTIONS: OptionKinds<ShaperOptions> = { outbound: "optional", inbound: "optional" };
+const DIRECTIONS: OptionKinds<ShaperOptions> = { outbound: "object", inbound: "object" };
 const DIRECTION: OptionKinds<ShapeOptions> = {
-  rateBitsPerSecond: "needed number",
+  rateBitsPerSecond: "number",
   burst: "number",
-  queue: "optional",
+  queue: "object",
   police: "boolean",
 };
 const OVER = "rate limit";
@@ -104,8 +104,12 @@ export class Shaper implements Stage {
   constructor(options: ShaperOptions) {
     checkOptions("shape packets", options, DIRECTIONS);
     const { outbound, inbound } = options;
-    for (const direction of [outbound, inbound]) {
-      if (direction !== undefined) checkOptions("shape packets", direction, DIRECTION);
+    for (const [name, direction] of Object.entries({ outbound, inbound })) {
+      if (direction === undefined) continue;
+      checkOptions("shape packets", direction, DIRECTION, ["rateBitsPerSecond"], name);
+      if (direction.queue !== undefined) {
+        checkOption("shape packets", `${name}.queue.enqueue`, direction.queue.enqueue, "function");
+      }
     }
     if (outbound?.queue !== undefined && outbound.queue === inbound?.queue) {
       throw new TypeError("Cannot shape packets: both directions have the same queue: give each a queue");

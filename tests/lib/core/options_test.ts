@@ -72,9 +72,9 @@ for (const [what, make] of Object.entries(MAKE)) {
   Deno.test(`${what} rejects an unknown option, and lists the known ones`, () => {
     throws(
       () => make({ outsde: 1 } as never),
-      /^TypeError: Cannot .*: there is no option "outsde": options are .*$/,
+      /^TypeError: Cannot .*: there is no option "(\w+\.)?outsde": options are .*$/,
     );
-    throws(() => make(7 as never), /^TypeError: Cannot .*: options must be an object, got 7$/);
+    throws(() => make(7 as never), /^TypeError: Cannot .*: \w+ must be an object, got 7$/);
   });
 }
 
@@ -82,7 +82,7 @@ Deno.test("Impairment rejects an unknown option of loss", () => {
   const loss = { probability: 0.1, corelation: 0.5 };
   throws(
     () => new Impairment({ outbound: { loss } }),
-    /^TypeError: Cannot .*: there is no option "corelation"/,
+    /^TypeError: Cannot .*: there is no option "loss.corelation"/,
   );
 });
 
@@ -91,3 +91,22 @@ for (const what of ["Napt44", "a forwarded port", "StaticNat", "Nptv6", "Nat64",
     throws(() => MAKE[what]!({} as never), /^TypeError: Cannot .*: \w+ is missing$/);
   });
 }
+
+Deno.test("An iterable of names must not be a Map or an array of anything else, and may be a Set", () => {
+  for (const only of [new Map([["a.example", 1]]), { a: 1 }, ["a.example", 7]]) {
+    throws(
+      () => new FakeIp({ only: only as unknown as string[] }),
+      /^TypeError: Cannot .*: only must be a string or an iterable of strings, got an (object|array)$/,
+    );
+  }
+  new FakeIp({ only: new Set(["a.example"]) });
+});
+
+Deno.test("DnsResolver takes records as lines and objects, and says so", () => {
+  for (const records of [{ "a.example": "192.0.2.1" }, new Map([["a.example", "192.0.2.1"]]), [7]]) {
+    throws(
+      () => new DnsResolver({ address: "10.9.0.53", records: records as unknown as string[] }),
+      /^TypeError: Cannot resolve names: records must be a line NAME \[TTL\] TYPE DATA, or an iterable of lines and /,
+    );
+  }
+});

@@ -5,10 +5,10 @@ import { MemoryDevice } from "../../../driver/memory.ts";
 import { UsageError } from "../../../runtime/script/failure.ts";
 import { checkOwnFlags, parseScriptFlags, usage } from "../../../runtime/script/flags.ts";
 import type { ScriptFlags } from "../../../runtime/script/script_flags.ts";
-import type { TunnelOptions } from "../../../runtime/tunnel/tunnel.ts";
+import type { TunnelOptions } from "../../../runtime/mod.ts";
 
 function one(args: string[], declared: TunnelOptions = {}): TunnelOptions {
-  return parseScriptFlags(args, { "": declared }).tunnels[""]!;
+  return parseScriptFlags(args, { "": declared }).tunnels[""]!.given;
 }
 
 function refused(
@@ -164,7 +164,8 @@ Deno.test("parseScriptFlags() blames the script, not the command line, for the s
 Deno.test("parseScriptFlags() gives each of several tunnels its own flags", () => {
   const declared = { left: { mtu: 1300 }, right: {} };
   const args = ["--left.mtu", "1400", "--right.address", "10.8.0.1/24", "--right.name", "b"];
-  assert.deepEqual(parseScriptFlags(args, declared).tunnels, {
+  const { left, right } = parseScriptFlags(args, declared).tunnels;
+  assert.deepEqual({ left: left!.given, right: right!.given }, {
     left: { mtu: 1400 },
     right: { address: ["10.8.0.1/24"], name: "b" },
   });
@@ -237,7 +238,8 @@ Deno.test("parseScriptFlags() gives a script its own flags by type, with default
     ...OWN,
     mtuLike: { type: "string" },
   });
-  assert.deepEqual(both.tunnels, { left: { mtu: 1400 }, right: {} });
+  const { left, right } = both.tunnels;
+  assert.deepEqual([left!.given, right!.given], [{ mtu: 1400 }, {}]);
   assert.equal(both.given.flags["mtuLike"], "5");
 });
 

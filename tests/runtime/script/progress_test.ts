@@ -5,31 +5,38 @@ import { mock } from "node:test";
 import { MemoryDevice } from "../../../driver/memory.ts";
 import { Counters } from "../../../lib/core/stats.ts";
 import { describe, formatRates, formatSummary, greet } from "../../../runtime/script/progress.ts";
+import { checkTunnelOptions } from "../../../runtime/tunnel/tunnel_options.ts";
 import type { Tunnel } from "../../../runtime/tunnel/tunnel.ts";
 
 Deno.test("describe() names all that would be opened", () => {
-  assert.equal(describe({}), "device tun%d");
+  assert.equal(describe(checkTunnelOptions({})), "device tun%d");
   assert.equal(
-    describe({
+    describe(checkTunnelOptions({
       name: "home",
       address: ["10.9.0.1/24", "fd00::1/64"],
       route: "10.0.0.0/8",
       mtu: 1400,
       linux: { txQueueLength: 20 },
       far: "udp://192.0.2.1:4500",
-    }),
+    })),
     "device home, address 10.9.0.1/24, address fd00::1/64, route 10.0.0.0/8, MTU 1400, " +
       "queue length 20, far end udp://192.0.2.1:4500",
   );
   const [device] = MemoryDevice.pair();
-  assert.equal(describe({ device, far: () => device }), "device memory, far end opened by the script");
+  assert.equal(
+    describe(checkTunnelOptions({ device, far: () => device })),
+    "device memory, far end opened by the script",
+  );
 });
 
 function greeting(address: string[]): string[] {
   const printed = mock.method(console, "error", () => {});
   try {
     const device = { name: "tun7", mtu: 1400 };
-    greet({ device, far: { name: "udp 192.0.2.1:4500" } } as unknown as Tunnel, { address });
+    greet(
+      { device, far: { name: "udp 192.0.2.1:4500" } } as unknown as Tunnel,
+      checkTunnelOptions({ address }),
+    );
     return printed.mock.calls.map(({ arguments: [text] }) => text as unknown as string);
   } finally {
     printed.mock.restore();

@@ -13,7 +13,7 @@ import {
 import { parseAddress } from "../../../lib/wire/address.ts";
 import { type Packet, PacketBatch } from "../../../lib/core/mod.ts";
 import { openTunnel } from "../../../runtime/tunnel/open_tunnel.ts";
-import type { Tunnel, TunnelOptions } from "../../../runtime/tunnel/tunnel.ts";
+import type { Tunnel, TunnelOptions } from "../../../runtime/mod.ts";
 import { udp } from "../../../runtime/transport/udp.ts";
 import { UdpTransport } from "../../../runtime/transport/udp_transport.ts";
 import { empty, numbered, pattern, receive, sequenceOf } from "../../conformance/end.ts";

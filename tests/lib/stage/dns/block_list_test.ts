@@ -102,7 +102,10 @@ Deno.test("BlockList.parse() with `match` takes bare names as exact, or as the n
 
 Deno.test("BlockList rejects invalid options", () => {
   const match = "Exact" as "exact";
-  assert.throws(() => new BlockList([], { match }), /match must be one of exact, suffix, below, got "Exact"/);
+  assert.throws(
+    () => new BlockList([], { match }),
+    /match must be "exact", "suffix" or "below", got "Exact"/,
+  );
   assert.throws(() => BlockList.parse("", { match }), TypeError);
   assert.throws(() => new BlockList().add("a.example", match), TypeError);
   assert.throws(() => BlockList.parse("", { macht: "exact" } as object), /there is no option "macht"/);
