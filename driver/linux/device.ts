@@ -69,20 +69,17 @@ const IFR_FLAGS = 16;
 // Implementation
 export const TUN_PATH = "/dev/net/tun";
 
-/** Parts that a {@linkcode TunDevice} is made of. */
+/** Parts of a {@linkcode TunDevice}. Only the first queue has a setup, a restorer and a requested MTU (bytes). */
 interface TunParts {
   readonly fd: number;
   readonly offload: Offload;
   readonly uring: boolean | "oneshot";
   readonly link: Link;
   readonly netlink: Netlink;
-  /** Setup of the device; `undefined` for a queue that {@linkcode joinTunDevice} joins. */
-  readonly setup: Setup | undefined;
   readonly monitor: LinkMonitor;
-  /** Restores what other programs remove; only the first queue has one. */
-  readonly restorer: StateRestorer | undefined;
-  /** Requested MTU (bytes). */
-  readonly requestedMtu: number | undefined;
+  readonly setup?: Setup;
+  readonly restorer?: StateRestorer;
+  readonly requestedMtu?: number | undefined;
 }
 
 /** A TUN device, or one of its queues. */
@@ -94,14 +91,7 @@ export class TunDevice implements Device {
   /** One descriptor: {@linkcode TunDevice.waitable}. */
   readonly waits: readonly EndWait[] = [this];
 
-  readonly #libc = libc();
-  readonly #fd: number;
-  readonly #index: number;
-  readonly #netlink: Netlink;
-  readonly #setup: Setup | undefined;
-  readonly #monitor: LinkMonitor;
-  readonly #restorer: StateRestorer | undefined;
-  readonly #requestedMtu: number | undefined;
+  readonly #parts: TunParts;
   readonly #events = new DeviceEvents();
   readonly #queue: DeviceQueue;
   readonly #errorReasons = new ErrorReasons();
@@ -110,29 +100,24 @@ export class TunDevice implements Device {
   #closed = false;
 
   /** Called by {@linkcode openTunQueues} and {@linkcode joinTunDevice}. */
-  constructor({ fd, offload, uring, link, netlink, setup, monitor, restorer, requestedMtu }: TunParts) {
-    this.#fd = fd;
+  constructor(parts: TunParts) {
+    const { fd, offload, uring, link } = parts;
+    this.#parts = parts;
     this.offload = offload.tcp;
+    this.#mtu = link.mtu;
     const queue = {
       fd,
       offload,
-      refuse: (packet: Packet, errno: number) => this.#refuse(packet, errno),
-      fail: (verb: string, operation: string, errno: number) => this.#fail(verb, operation, errno),
+      onWriteError: (packet: Packet, errno: number) => this.#onWriteError(packet, errno),
+      onGone: (verb: string, operation: string, errno: number) => this.#onGone(verb, operation, errno),
     };
     this.#queue = (uring !== false && !offload.tcp ? UringQueue.open(queue, uring === true) : undefined) ??
       new TunQueue(queue);
-    this.#index = link.index;
-    this.#restorer = restorer;
-    this.#requestedMtu = requestedMtu;
-    this.#mtu = link.mtu;
-    this.#netlink = netlink;
-    this.#setup = setup;
-    this.#monitor = monitor;
   }
 
-  /** Current name of the link, which may be renamed while it is open. */
+  /** Current name of the link, which may be renamed while the device is open. */
   get name(): string {
-    return this.#monitor.name;
+    return this.#parts.monitor.name;
   }
 
   /** Current MTU of the link (bytes). */
@@ -140,17 +125,17 @@ export class TunDevice implements Device {
     return this.#mtu;
   }
 
-  /** Descriptor that the loop waits for; `undefined` after close. */
+  /** Descriptor that the loop waits for; `undefined` after `close`. */
   get waitable(): Waitable | undefined {
     return this.#closed ? undefined : this.#queue.waitable;
   }
 
-  /** Longest packet that a read may return (bytes): with offload, any packet may be a super-packet. */
+  /** Maximum length of a packet that a read returns (bytes): with offload, any packet may be a super-packet. */
   get maxRead(): number {
     return this.offload ? LARGE_ROOM : this.#room;
   }
 
-  /** Packets accepted by `write` that the kernel has not taken yet. */
+  /** Number of packets accepted by `write` but not written yet. */
   get queued(): number {
     return this.#queue.queued;
   }
@@ -159,84 +144,82 @@ export class TunDevice implements Device {
   attach(host: EndHost): void {
     this.#host = host;
     this.#queue.attach(host);
-    host.watch(this.#monitor.descriptor, () => this.#drainMonitor());
-    const restorer = this.#restorer;
+    const { monitor, restorer } = this.#parts;
+    host.watch(monitor.descriptor, () => this.#drainMonitor());
     if (restorer !== undefined) host.watch(restorer.descriptor, () => this.#drainRestorer(restorer));
   }
 
   /** Reads packets until the kernel has no more, the batch is full, or the pool is empty. */
   read(batch: PacketBatch): number {
-    if (this.#closed) return 0;
-    return this.#queue.read(batch, this.#room);
+    return this.#closed ? 0 : this.#queue.read(batch, this.#room);
   }
 
-  /** Writes packets until the kernel takes no more; packets that it refuses are dropped with its error's name. */
+  /** Writes packets until the kernel accepts no more. A packet that the kernel rejects is dropped; the reason is the error. */
   write(batch: PacketBatch): number {
     return this.#closed ? 0 : this.#queue.write(batch);
   }
 
-  /** Changes of the link, as rtnetlink reports them. */
+  /** Returns the link's changes, as rtnetlink reports them. */
   events(): AsyncIterable<DeviceEvent> {
     return this.#events.listen();
   }
 
-  /** Counters that the kernel keeps for the link. */
+  /** Returns the kernel's counters of the link. */
   statistics(): DeviceStatistics | undefined {
-    return this.#closed ? undefined : this.#netlink.link(this.#index)?.statistics;
+    const { netlink, link } = this.#parts;
+    return this.#closed ? undefined : netlink.link(link.index)?.statistics;
   }
 
-  /** Code and data that let the watchdog thread undo whatever the journal contains when the owner hangs. */
+  /** Returns the code and data with which the watchdog thread undoes the changes in the journal. */
   rescue(): Rescue | undefined {
-    const setup = this.#setup;
+    const { setup } = this.#parts;
     return setup && { code: rescue, data: [setup.sharedJournalPath] };
   }
 
-  /** Undoes the setup; the kernel removes a device that is not persistent. */
+  /** Undoes the setup. The kernel then removes the device, unless it is persistent. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    const { fd, link, netlink, setup, monitor, restorer } = this.#parts;
     this.#events.end();
-    this.#monitor.close();
-    this.#restorer?.close();
+    monitor.close();
+    restorer?.close();
     this.#queue.close();
     // A persistent device keeps its offload flags, and the next program may not support super-packets.
-    if (this.offload && this.#setup !== undefined) {
-      this.#libc.ioctlNumber(this.#fd, TunRequest.TUNSETOFFLOAD, 0n);
-    }
+    if (this.offload && setup !== undefined) libc().ioctlNumber(fd, TunRequest.TUNSETOFFLOAD, 0n);
     try {
-      this.#setup?.undo();
+      setup?.undo();
     } finally {
-      if (this.#setup !== undefined) ownLinks.delete(this.#index);
-      this.#netlink.close();
-      this.#libc.close(this.#fd);
+      if (setup !== undefined) ownLinks.delete(link.index);
+      netlink.close();
+      libc().close(fd);
     }
   }
 
-  /** Same as {@linkcode TunDevice.close}. */
+  /** Calls {@linkcode TunDevice.close}. */
   [Symbol.dispose](): void {
     this.close();
   }
 
-  /** Room for a read (bytes), above the MTU. A packet that fills it was truncated: the MTU has just been raised. */
+  /** Room for a read (bytes), which exceeds the MTU. */
   get #room(): number {
     return this.#mtu < SMALL_ROOM ? SMALL_ROOM : LARGE_ROOM;
   }
 
   #drainMonitor(): void {
-    for (const event of this.#monitor.drain()) {
-      // It may have moved to another network namespace; if it was removed, the next read fails with EBADFD.
+    const { monitor, restorer, requestedMtu } = this.#parts;
+    for (const event of monitor.drain()) {
+      // The link may only have moved to a different network namespace. If it was removed, the next read fails with EBADFD.
       if (event.kind === "gone") continue;
       this.#mtu = event.mtu;
       this.#events.publish(event);
-      // Settings of another program are reported, not reverted.
-      if (this.#restorer === undefined) continue;
+      // The first queue reports settings changed by other programs, but does not revert them.
+      if (restorer === undefined) continue;
       if (event.kind === "down") {
         console.warn(`warren: "${this.name}" was set down: no packet passes until it is up again`);
-      } else if (
-        event.kind === "mtu" && this.#requestedMtu !== undefined && event.mtu !== this.#requestedMtu
-      ) {
+      } else if (event.kind === "mtu" && requestedMtu !== undefined && event.mtu !== requestedMtu) {
         console.warn(
-          `warren: the MTU of "${this.name}" was set to ${event.mtu}: ${this.#requestedMtu} was requested`,
+          `warren: the MTU of "${this.name}" was set to ${event.mtu}: ${requestedMtu} was requested`,
         );
       }
     }
@@ -247,14 +230,14 @@ export class TunDevice implements Device {
     if (event !== undefined) this.#events.publish({ ...event, mtu: this.#mtu });
   }
 
-  #refuse(packet: Packet, failed: number): void {
+  #onWriteError(packet: Packet, failed: number): void {
     this.#host!.finish(
       packet,
       failed === Errno.EIO ? "device down" : this.#errorReasons.of(errnoName(failed)),
     );
   }
 
-  #fail(verb: string, operation: string, failed: number): void {
+  #onGone(verb: string, operation: string, failed: number): void {
     if (this.failure !== undefined) return;
     const remedy = failed === Errno.EBADFD ? "the device was removed" : undefined;
     this.failure = systemError(`${verb} "${this.name}"`, operation, failed, remedy);
@@ -262,24 +245,33 @@ export class TunDevice implements Device {
   }
 }
 
-/** Creates or attaches to a TUN device and sets it up; a failure undoes what was done. */
+/**
+ * Creates or attaches to a TUN device and sets it up.
+ *
+ * @throws {Error} as {@linkcode openTunQueues}.
+ */
 export function openTunDevice(options: CheckedDeviceOptions): TunDevice {
   return openTunQueues(options).device;
 }
 
 /**
- * Creates or attaches to a TUN device with `options.queues` queues. The device holds the first one; each other one
- * goes to the thread that gets its share.
+ * Creates or attaches to a TUN device with `options.queues` queues and sets it up. The device holds the first queue; each
+ * of the shares gives one of the other queues to a different thread. A failure undoes all changes.
  *
- * The kernel picks a packet's queue by a hash of its addresses and ports, which is the same in both directions and
- * for all devices, scaled to the number of queues. It also learns: once a packet was written to a queue, its flow's
- * packets come from that queue until the flow has been idle for about three seconds (tun_automq_select_queue(),
- * tun_flow_update(); drivers/net/tun.c). A worker writes what it reads to the same queue, of this device or of one
- * with as many queues. The learned queue is then the hashed one, and a flow keeps its queue, idle or not, as long as
- * the number of queues does not change. All queues are therefore open before the device is up and before the first
- * read.
+ * The kernel selects a packet's queue by a hash of its addresses and ports, which is the same in both directions and for
+ * all devices. It also learns: after a packet has been written to a queue, further packets of its flow are read from that
+ * queue until the flow has been idle for about three seconds (tun_automq_select_queue(), tun_flow_update();
+ * drivers/net/tun.c). A worker writes packets to the same queue that it read them from, in this device or in one with the
+ * same number of queues. The learned queue thus equals the hashed queue, and a flow keeps it even when idle, as long as
+ * the number of queues does not change. This is why all queues are opened before the device is up and the first packet
+ * is read.
  *
- * Fragments are hashed without ports and may take another queue than the flow's whole packets.
+ * Fragments are hashed without ports, so that their queue may differ from that of the flow's whole packets.
+ *
+ * @throws {SyntaxError} as {@linkcode checkRoutes}.
+ * @throws {Deno.errors.PermissionDenied} without the privilege to open or set up the device.
+ * @throws {DriverError} when the device is in use (`EBUSY`) or of a different kind (`EINVAL`), or the kernel rejects a
+ *   setting.
  */
 export function openTunQueues(options: CheckedDeviceOptions): { device: TunDevice; shares: DeviceShare[] } {
   const { uring, queues } = options;
@@ -287,21 +279,21 @@ export function openTunQueues(options: CheckedDeviceOptions): { device: TunDevic
   recover();
   using undo = new DisposableStack();
   const netlink = undo.use(Netlink.open());
-  // Any program can attach a queue to a multi-queue device, and would get a part of the flows.
-  const refuseShared = (name: string, own: number): void => {
-    const held = queues > 1 ? netlink.linkByName(name)?.queues ?? 0 : 0;
-    if (held > own) throw attachError(name, Errno.EBUSY, queues);
+  // If another program attaches a queue to a multi-queue device, it receives some of the flows.
+  const checkNotShared = (name: string, own: number): void => {
+    const attached = queues > 1 ? netlink.linkByName(name)?.queues ?? 0 : 0;
+    if (attached > own) throw attachError(name, Errno.EBUSY, queues);
   };
-  refuseShared(options.name, 0);
-  const opened: Opened[] = [];
+  checkNotShared(options.name, 0);
+  const opened: OpenQueue[] = [];
   while (opened.length < queues) {
-    // The first one creates the device; the others attach to it.
+    // The first iteration creates the device; the others attach to it.
     const queue = open(opened[0]?.name ?? options.name, options);
     undo.defer(() => libc().close(queue.fd));
     opened.push(queue);
   }
-  const [{ fd, name, offload }, ...others] = opened as [Opened, ...Opened[]];
-  refuseShared(name, queues);
+  const [{ fd, name, offload }, ...others] = opened as [OpenQueue, ...OpenQueue[]];
+  checkNotShared(name, queues);
   const link = netlink.linkByName(name);
   if (link === undefined) throw systemError(`use "${name}"`, "RTM_GETLINK", Errno.ENODEV);
   ownLinks.add(link.index);
@@ -329,7 +321,7 @@ export function openTunQueues(options: CheckedDeviceOptions): { device: TunDevic
   };
 }
 
-/** Joins a queue of a device that another thread has opened and undoes; takes over the share's descriptor. */
+/** Opens a queue of a device that a different thread has set up and will undo. Takes over the share's descriptor. */
 export function joinTunDevice({ fd, index, name, offload, uring }: DeviceShare): TunDevice {
   using undo = new DisposableStack();
   undo.defer(() => libc().close(fd));
@@ -338,19 +330,18 @@ export function joinTunDevice({ fd, index, name, offload, uring }: DeviceShare):
   const link = netlink.link(index);
   if (link === undefined) throw systemError(`use "${name}"`, "RTM_GETLINK", Errno.ENODEV);
   undo.move();
-  const none = { setup: undefined, restorer: undefined, requestedMtu: undefined };
-  return new TunDevice({ fd, offload, uring, link, netlink, monitor, ...none });
+  return new TunDevice({ fd, offload, uring, link, netlink, monitor });
 }
 
 /** An open queue. */
-interface Opened {
+interface OpenQueue {
   readonly fd: number;
   /** Name of the device. */
   readonly name: string;
   readonly offload: Offload;
 }
 
-function open(name: string, { offload: wanted, queues }: CheckedDeviceOptions): Opened {
+function open(name: string, { offload: wanted, queues }: CheckedDeviceOptions): OpenQueue {
   const { open, ioctl, close } = libc();
   const descriptor = open(cString(TUN_PATH), O_RDWR | O_NONBLOCK | O_CLOEXEC, 0);
   if (descriptor < 0) {
@@ -374,7 +365,7 @@ function open(name: string, { offload: wanted, queues }: CheckedDeviceOptions): 
   return { fd: descriptor, name: text, offload: setOffload(descriptor, wanted) };
 }
 
-/** Sets the offload flags, replacing those of another program on a persistent device; returns what passes. */
+/** Sets the offload flags, which a persistent device may have kept from another program; returns the supported offload. */
 function setOffload(fd: number, wanted: boolean): Offload {
   const { ioctl, ioctlNumber } = libc();
   if (!wanted) {
@@ -386,22 +377,22 @@ function setOffload(fd: number, wanted: boolean): Offload {
   const { TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_USO4, TUN_F_USO6 } = TunOffload;
   const tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
   const udp = ioctlNumber(fd, TunRequest.TUNSETOFFLOAD, tcp | TUN_F_USO4 | TUN_F_USO6) >= 0;
-  // A kernel without these flags segments and computes checksums itself, as for every device.
+  // A kernel before Linux 6.2 segments UDP itself.
   if (!udp) ioctlNumber(fd, TunRequest.TUNSETOFFLOAD, tcp);
   return { tcp: true, udp };
 }
 
-/** Remedy when {@linkcode TUN_PATH} cannot be opened, by error number. */
+/** Returns the remedy for an error when opening {@linkcode TUN_PATH}. */
 export function tunRemedy(failed: number): string | undefined {
   const isRoot = libc().geteuid() === 0;
   const container = `start the container with --device ${TUN_PATH}`;
   const remedies: Record<number, string> = {
-    [Errno.ENOENT]: `load the kernel module by \`modprobe tun\`, or ${container}`,
-    [Errno.ENODEV]: "load the kernel module by `modprobe tun`, outside of a container",
-    // may_open_dev(), fs/namei.c: a mount with nodev refuses root as well.
+    [Errno.ENOENT]: `load the kernel module with \`modprobe tun\`, or ${container}`,
+    [Errno.ENODEV]: "load the kernel module with `modprobe tun`, outside any container",
+    // On a file system mounted with nodev, even root gets EACCES (may_open_dev(), fs/namei.c).
     [Errno.EACCES]: isRoot
       ? "its file system is mounted with nodev: mount it without nodev, or bind-mount a node from elsewhere"
-      : "run as root, or let this user read and write it",
+      : "run as root, or allow this user to read and write it",
     [Errno.EPERM]: isRoot ? container : `run as root, or ${container}`,
   };
   return remedies[failed];
@@ -410,7 +401,7 @@ export function tunRemedy(failed: number): string | undefined {
 function attachError(name: string, failed: number, queues: number): Error {
   const many = queues > 1 ? " multi_queue" : "";
   const remedies: Record<number, string> = {
-    [Errno.EPERM]: "run as root, grant CAP_NET_ADMIN to deno, or prepare the device by " +
+    [Errno.EPERM]: "run as root, grant CAP_NET_ADMIN to deno, or prepare the device with " +
       `\`ip tuntap add ${name.includes("%") ? "NAME" : name} mode tun user USER${many}\``,
     [Errno.EBUSY]: "another program has this device open",
     [Errno.EINVAL]: mismatch(name, queues),
@@ -418,7 +409,7 @@ function attachError(name: string, failed: number, queues: number): Error {
   return systemError(`open device "${name}"`, "TUNSETIFF", failed, remedies[failed]);
 }
 
-/** Reason that the kernel refused an existing device, from its flags in sysfs. */
+/** Returns the reason that an existing device cannot be opened, from its flags in sysfs. */
 function mismatch(name: string, queues: number): string {
   const flags = Number(readSystemFile(`/sys/class/net/${name}/tun_flags`)?.trim() ?? 0);
   const hasSeveral = (flags & TunFlag.IFF_MULTI_QUEUE) !== 0;
@@ -426,6 +417,6 @@ function mismatch(name: string, queues: number): string {
     return "there is a device of this name that is not a TUN device";
   }
   return hasSeveral
-    ? "it was made with multi_queue: use it with --workers 2, or make it without multi_queue"
-    : `it was made without multi_queue: make it by \`ip tuntap add ${name} mode tun multi_queue\``;
+    ? "it was created with multi_queue: use it with --workers 2, or recreate it without multi_queue"
+    : `it was created without multi_queue: recreate it with \`ip tuntap add ${name} mode tun multi_queue\``;
 }

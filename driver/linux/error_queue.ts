@@ -1,4 +1,4 @@
-/** ICMP errors about sent datagrams, from a socket's error queue: IP_RECVERR of ip(7), IPV6_RECVERR of ipv6(7). */
+/** Reads ICMP errors about sent datagrams from a socket's error queue: IP_RECVERR (ip(7)), IPV6_RECVERR (ipv6(7)). */
 
 import { addressOf as memoryAddress, setAddress } from "../native_memory.ts";
 import { Mmsghdr } from "../posix/messages.ts";
@@ -17,7 +17,7 @@ export const ErrorQueue = {
   SO_EE_ORIGIN_ICMP6: 3,
 } as const;
 /**
- * An error in the queue (linux/errqueue.h), followed by the `sockaddr` of the router that sent it.
+ * An error in the queue (linux/errqueue.h), followed by the `sockaddr` of its sender.
  *
  * ```c
  * struct sock_extended_err {
@@ -38,10 +38,10 @@ const { IPPROTO_IP, IPPROTO_IPV6 } = PacketInfo;
 // Implementation
 const WORD = 4;
 const CONTROL_SIZE = 128;
-/** Errors that one call takes; the kernel keeps further ones. */
+/** Maximum number of errors taken per call; the others remain queued. */
 const MAX_ERRORS = 64;
 
-/** Error queue of one socket. */
+/** The error queue of one socket. */
 export class SocketErrors {
   readonly #fd: number;
   readonly #libc = libc();
@@ -64,7 +64,7 @@ export class SocketErrors {
     }
   }
 
-  /** Takes errors off the queue and reports peers that cannot be reached; returns the number of errors taken. */
+  /** Takes errors off the queue and reports unreachable peers; returns the number of errors taken. */
   drain(): number {
     const header = this.#header;
     let count = 0;
@@ -88,7 +88,7 @@ export class SocketErrors {
     const origin = view.getUint8(Cmsghdr.size + SockExtendedErr.ee_origin);
     if (origin !== ErrorQueue.SO_EE_ORIGIN_ICMP && origin !== ErrorQueue.SO_EE_ORIGIN_ICMP6) return;
     const failed = view.getUint32(Cmsghdr.size + SockExtendedErr.ee_errno, true);
-    // Path MTU discovery is the kernel's.
+    // The kernel does path MTU discovery itself.
     if (failed === Errno.EMSGSIZE) return;
     this.#onUnreachable(this.#endpoint, errnoName(failed));
   }

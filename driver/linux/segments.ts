@@ -1,10 +1,10 @@
 /**
- * Datagrams for sendmmsg(2): those of one length to one endpoint are one message, which the kernel or the network card
- * segments (UDP_SEGMENT of udp(7), Linux 4.18). The last one of a message may be shorter.
+ * Groups datagrams into messages for sendmmsg(2), which the kernel or the network card segments (UDP_SEGMENT of udp(7),
+ * Linux 4.18). The datagrams of a message have the same endpoint and length; only the last may be shorter.
  *
  *     1400 1400 1400 900 │ 1400 1400 │ 1500 ─► three messages
  *
- *     control messages of each:  local address │ segment size      (both optional)
+ *     control messages in each message:  local address │ segment size      (both optional)
  */
 
 import type { Packet, PacketPool } from "../../lib/core/mod.ts";
@@ -18,26 +18,27 @@ import { Cmsghdr, LOCAL_CONTROL } from "./local_control.ts";
 export const Segment = { SOL_UDP: 17, UDP_SEGMENT: 103 } as const;
 
 // Implementation
-/** Space for a UDP_SEGMENT control message, whose value is a `__u16` (bytes). */
+/** Space of a UDP_SEGMENT control message, whose value is a `__u16` (bytes). */
 const SEGMENT_SPACE = controlSpace(LOCAL_CONTROL.layout, 2);
-/** `cmsg_len`, which includes the value but not the padding. */
+/** `cmsg_len` of that message, which excludes padding. */
 const SEGMENT_LENGTH = Cmsghdr.size + 2;
 
-/** Messages of one sendmmsg. */
+/** The messages of a sendmmsg call. */
 export class Segments extends Messages {
   readonly #controls: LocalControls;
-  /** Offset of the control message with the segment size. */
+  /** Offset of the segment size within a message's control messages (bytes). */
   readonly #segmentControl: number;
+  /** Space of a message's control messages (bytes). */
   readonly #stride: number;
-  /** Number of datagrams up to and including each message. */
+  /** Number of datagrams up to the end of each message. */
   readonly #ends: number[];
   readonly #family: 4 | 6;
   readonly #localAddresses: boolean;
 
   /**
-   * Allocates messages for `count` datagrams in slots of a pool.
+   * Allocates messages for `count` datagrams, which are packets of `pool`.
    *
-   * @param localAddresses True if they leave from the local addresses in their endpoints.
+   * @param localAddresses True to send datagrams from the local addresses in their endpoints.
    */
   constructor(count: number, pool: PacketPool, endpointSize: number, family: 4 | 6, localAddresses = false) {
     super(count, pool, endpointSize);
@@ -55,11 +56,14 @@ export class Segments extends Messages {
     }
   }
 
-  /** Adds `packets[start]` to `packets[end - 1]`, those longer than `longest` singly; returns the number of messages. */
-  fill(packets: readonly Packet[], start: number, end: number, longest: number): number {
+  /**
+   * Fills the messages with `packets[start]` to `packets[end - 1]`; returns the number of messages. Packets longer than
+   * `maxSegment` are not grouped.
+   */
+  fill(packets: readonly Packet[], start: number, end: number, maxSegment: number): number {
     let messages = 0;
     for (let first = start; first < end; messages++) {
-      const next = this.#endOf(packets, first, end, longest);
+      const next = this.#endOf(packets, first, end, maxSegment);
       for (let i = first; i < next; i++) this.setVector(i - start, packets[i]!, packets[i]!.length);
       this.setHeader(messages, packets[first]!, first - start, next - first);
       this.#setControls(messages, packets[first]!, next - first > 1 ? packets[first]!.length : 0);
@@ -69,16 +73,16 @@ export class Segments extends Messages {
     return messages;
   }
 
-  /** Number of datagrams in the first `messages` messages. */
+  /** Returns the number of datagrams in the first `messages` messages. */
   datagrams(messages: number): number {
     return messages === 0 ? 0 : this.#ends[messages - 1]!;
   }
 
-  /** End of the message that starts with `packets[first]`. */
-  #endOf(packets: readonly Packet[], first: number, end: number, longest: number): number {
+  /** Returns the end of the message that starts with `packets[first]`. */
+  #endOf(packets: readonly Packet[], first: number, end: number, maxSegment: number): number {
     const { length, view, slotEnd } = packets[first]!;
     let next = first + 1;
-    if (length > longest) return next;
+    if (length > maxSegment) return next;
     for (let bytes = length; next < end; next++) {
       const packet = packets[next]!;
       bytes += packet.length;
@@ -90,7 +94,7 @@ export class Segments extends Messages {
     return next;
   }
 
-  /** Sets a message's local address and segment size, which is 0 for a single datagram. */
+  /** Sets a message's local address and segment size; the latter is 0 for a single datagram. */
   #setControls(message: number, packet: Packet, segment: number): void {
     const segmentControl = this.#segmentControl;
     const isFromLocal = this.#localAddresses && this.#controls.write(message, packet);

@@ -1,4 +1,4 @@
-/** UDP sockets of Linux: up to 64 datagrams per call, by recvmmsg(2) and sendmmsg(2) with UDP_SEGMENT. */
+/** UDP sockets on Linux: up to 64 messages per call, with recvmmsg(2), sendmmsg(2) and UDP_SEGMENT. */
 
 import { LARGE_ROOM, type Packet, type PacketPool } from "../../lib/core/mod.ts";
 import { cString } from "../posix/libc.ts";
@@ -23,7 +23,7 @@ export const Socket = {
   SO_SNDBUFFORCE: 32,
   SO_RCVBUFFORCE: 33,
   IPV6_V6ONLY: 26,
-  /** linux/if.h; includes the terminating zero. */
+  /** linux/if.h; includes the terminating NUL. */
   IFNAMSIZ: 16,
 } as const;
 
@@ -34,13 +34,13 @@ const ABSENT = "there is no interface of this name";
 export class LinuxUdpSocket extends PosixUdpSocket {
   readonly #libc = libc();
   #incoming: Messages | undefined;
-  /** Received control messages, if endpoints have local addresses. */
+  /** Received control messages, if the socket uses local addresses. */
   #locals: LocalControls | undefined;
   #outgoing: Segments | undefined;
-  /** Error queue, if ICMP errors are to be reported. */
+  /** Error queue, if the caller wants ICMP errors. */
   readonly #errors: SocketErrors | undefined;
-  /** Maximum length of datagrams that share a message (bytes); 0 without UDP_SEGMENT. */
-  #longestSegment: number;
+  /** Maximum segment size for UDP_SEGMENT (bytes); 0 if it cannot be used. */
+  #maxSegment: number;
 
   /** Opens and binds a socket. */
   constructor(options: UdpSocketOptions) {
@@ -48,7 +48,7 @@ export class LinuxUdpSocket extends PosixUdpSocket {
     const none = Int32Array.of(0);
     const { setsockopt } = this.#libc;
     const segments = setsockopt(this.fd, Segment.SOL_UDP, Segment.UDP_SEGMENT, none, none.byteLength) === 0;
-    this.#longestSegment = segments ? LARGE_ROOM : 0;
+    this.#maxSegment = segments ? LARGE_ROOM : 0;
     const { onUnreachable } = options;
     if (onUnreachable !== undefined) this.#errors = new SocketErrors(this.fd, this.family, onUnreachable);
   }
@@ -83,25 +83,26 @@ export class LinuxUdpSocket extends PosixUdpSocket {
 
   protected override sendFrom(packets: readonly Packet[], start: number, end: number): number {
     const segments = this.#outgoing!;
-    const count = segments.fill(packets, start, end, this.#longestSegment);
+    const count = segments.fill(packets, start, end, this.#maxSegment);
     const sent = this.#libc.sendmmsg(this.fd, segments.headers, count, 0);
-    // The error that ended the call early is not returned, but an ICMP error is still in its queue.
+    // sendmmsg does not return the error that ended it early. If that was an ICMP error, it is in the error queue.
     if (sent >= 0 && sent < count) this.#errors?.drain();
     if (sent >= 0) return segments.datagrams(sent);
     const failed = this.#ownError(errno());
-    if (segments.datagrams(1) === 1 || !isAboutSegments(failed)) return -failed;
-    // EINVAL may also be about the local address: the caller then sends without it.
+    if (segments.datagrams(1) === 1 || !isSegmentError(failed)) return -failed;
+    // EINVAL may also mean that the local address is invalid; the caller then sends without it.
     if (failed === Errno.EINVAL && this.localAddresses && isFromLocal(packets[start]!, this.family)) {
       return -failed;
     }
-    // Sent singly, they are fragmented or need no checksum offload. Neither path nor card is expected to change.
-    this.#longestSegment = failed === Errno.EIO ? 0 : packets[start]!.length - 1;
+    // Unsegmented datagrams can be fragmented and need no checksum offload. The path and the network card are not
+    // expected to change, so that later datagrams are limited as well.
+    this.#maxSegment = failed === Errno.EIO ? 0 : packets[start]!.length - 1;
     return 0;
   }
 
   /**
-   * Error of a call itself. ICMP errors about earlier datagrams also fail a call: they are taken off their queue, which
-   * would otherwise end every wait, and the call counts as interrupted.
+   * Returns the error of a failed call, or EINTR if an ICMP error about an earlier datagram may be the cause. The error
+   * queue is emptied, as it would otherwise end every wait at once.
    */
   #ownError(failed: number): number {
     if (this.#errors === undefined || failed === Errno.EAGAIN) return failed;
@@ -110,10 +111,10 @@ export class LinuxUdpSocket extends PosixUdpSocket {
 }
 
 /**
- * Reports whether UDP_SEGMENT or the segment size was refused (net/ipv4/udp.c, udp_send_skb): the card has no checksum
- * offload (EIO), or a segment with its headers exceeds the path MTU (EINVAL, on newer kernels EMSGSIZE).
+ * Returns true for the errors of UDP_SEGMENT (udp_send_skb(), net/ipv4/udp.c): the network card has no checksum offload
+ * (EIO), or a segment with its headers exceeds the path MTU (EINVAL, in newer kernels EMSGSIZE).
  */
-function isAboutSegments(failed: number): boolean {
+function isSegmentError(failed: number): boolean {
   return failed === Errno.EIO || failed === Errno.EINVAL || failed === Errno.EMSGSIZE;
 }
 
@@ -133,11 +134,11 @@ function linux(): SocketSystem {
   };
 }
 
-/** Binds a socket to a device, by which all its datagrams leave and arrive (socket(7), SO_BINDTODEVICE). */
+/** Binds a socket to an interface, which all its datagrams then use in both directions (SO_BINDTODEVICE, socket(7)). */
 function bindToInterface(fd: number, name: string): void {
   const device = cString(name);
   const attempt = `use interface "${name}"`;
-  // The kernel would truncate the name.
+  // The kernel would truncate a longer name.
   if (device.length > Socket.IFNAMSIZ) throw systemError(attempt, "SO_BINDTODEVICE", Errno.ENODEV, ABSENT);
   if (libc().setsockopt(fd, Socket.SOL_SOCKET, Socket.SO_BINDTODEVICE, device, device.length) === 0) return;
   const failed = errno();

@@ -117,21 +117,21 @@ export const WAYS = {
   "io_uring": async (inbox) => {
     const ring = Uring.open(8, 1);
     if (ring === undefined) throw new Deno.errors.NotSupported("Cannot open io_uring");
-    ring.openBuffers();
+    ring.registerBuffers();
     const address = addressOf(inbox.messages);
-    const lend = () => {
-      ring.lend(0, address, inbox.messages.byteLength);
+    const provide = () => {
+      ring.provide(0, address, inbox.messages.byteLength);
       ring.publish();
     };
     const completions = {
-      arrived(_buffer: number, bytes: number) {
+      received(_buffer: number, bytes: number) {
         inbox.took(bytes);
-        lend();
+        provide();
       },
       readEnded: () => ring.read(inbox.descriptor, 1),
       written() {},
     };
-    lend();
+    provide();
     ring.read(inbox.descriptor, 1);
     let due = performance.now() + SLICE;
     for (;;) {

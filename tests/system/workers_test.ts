@@ -530,12 +530,12 @@ systemTest(
     const single = await start("single", ["--workers", "2"]);
     assert.match(
       single.heard,
-      /EINVAL \(22\): it was made without multi_queue: .*`ip tuntap add single mode tun multi_queue`/,
+      /EINVAL \(22\): it was created without multi_queue: .*`ip tuntap add single mode tun multi_queue`/,
     );
     const several = await start("several", []);
     assert.match(
       several.heard,
-      /EINVAL \(22\): it was made with multi_queue: use it with --workers 2, or /,
+      /EINVAL \(22\): it was created with multi_queue: use it with --workers 2, or /,
     );
     assert.equal((await start("several", ["--workers", "2"])).code, 0);
   },

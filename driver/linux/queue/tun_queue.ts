@@ -1,9 +1,10 @@
 /**
- * A queue of a TUN device by read and write, one packet per call.
+ * A TUN device queue that uses read(2) and write(2), one packet per call.
  *
- *     read, long packets possible:  readv into a small and a large slot; a long packet's start is copied to the large one
- *     with offload:                 the virtio header is in the headroom
- *     write with offload:           segments of one flow as one super-packet: header, first packet, payloads of the others
+ *     read             into a small slot
+ *     read, long       readv into a small and a large slot; the start of a long packet is then copied to the large slot
+ *     with offload     the virtio header is in the headroom
+ *     write, offload   writev of one flow's segments as one super-packet: header, first packet, payloads of the others
  */
 
 import {
@@ -24,9 +25,9 @@ import { type DeviceQueue, type QueueOptions, TRUNCATED } from "./queue.ts";
 import { readVnetHeader, VNET_HEADER, writeVnetHeader } from "./virtio_net.ts";
 
 // Implementation
-/** Virtio header and packets of a group. */
+/** Maximum number of iovecs: a virtio header and the packets of a group. */
 const MAX_VECTORS = 1 + MAX_GROUPED;
-/** Lengths as size_t of read and write, made once instead of once per packet. Lengths of large slots are rare. */
+/** Lengths of packets in small slots as bigints (`size_t`), so that none is allocated per packet. */
 const LENGTHS: readonly bigint[] = Array.from(
   { length: VNET_HEADER + SMALL_ROOM + 1 },
   (_, length) => BigInt(length),
@@ -36,34 +37,34 @@ function length64(length: number): bigint {
   return length < LENGTHS.length ? LENGTHS[length]! : BigInt(length);
 }
 
-/** Moves packets between a descriptor and the pool of the loop, one per call. */
+/** A queue that moves one packet per call. */
 export class TunQueue implements DeviceQueue {
   /** Always 0: a write hands the packet to the kernel. */
   readonly queued = 0;
   readonly #libc = libc();
   readonly #fd: number;
-  /** Length of the virtio header before each packet (bytes), or 0. */
+  /** Length of the virtio header (bytes); 0 without offload. */
   readonly #header: number;
-  readonly #refuse: QueueOptions["refuse"];
-  readonly #fail: QueueOptions["fail"];
+  readonly #onWriteError: QueueOptions["onWriteError"];
+  readonly #onGone: QueueOptions["onGone"];
   #host: EndHost | undefined;
-  /** Memory address of each slot's packet, including its virtio header. */
+  /** Memory address of each slot's packet, or of the virtio header before it. */
   #addresses: bigint[] = [];
   /** Memory address of the pool. */
   #base = 0;
   readonly #iovecs = new Uint32Array(MAX_VECTORS * IOVEC_WORDS);
   readonly #coalescer: Coalescer;
-  /** Virtio header of a group, or of a packet that was moved in its slot. */
+  /** Virtio header of a group, or of a packet that is not at the usual offset in its slot. */
   readonly #scratch = new DataView(new ArrayBuffer(VNET_HEADER));
   readonly #scratchAddress = addressOf(this.#scratch);
 
   /** Opens a queue on a descriptor of the device. */
-  constructor({ fd, offload, refuse, fail }: QueueOptions) {
+  constructor({ fd, offload, onWriteError, onGone }: QueueOptions) {
     this.#fd = fd;
     this.#header = offload.tcp ? VNET_HEADER : 0;
     this.#coalescer = new Coalescer({ udp: offload.udp });
-    this.#refuse = refuse;
-    this.#fail = fail;
+    this.#onWriteError = onWriteError;
+    this.#onGone = onGone;
   }
 
   /** Descriptor of the device. */
@@ -111,8 +112,8 @@ export class TunQueue implements DeviceQueue {
   }
 
   /**
-   * Reads packets that may not fit a small slot: super-packets, or any with a large MTU. Each read offers a small and a
-   * large slot; without a free slot of both sizes, packets of any length stay in the kernel's queue.
+   * Reads packets that may not fit a small slot, because of offload or a large MTU. As each read needs a free slot of
+   * both sizes, even short packets stay in the kernel's queue when large slots run out.
    */
   #readLong(batch: PacketBatch): number {
     const { pool } = this.#host!;
@@ -151,7 +152,7 @@ export class TunQueue implements DeviceQueue {
     return count;
   }
 
-  /** Writes packets until the kernel takes no more. */
+  /** Writes packets until the kernel accepts no more. */
   write(batch: PacketBatch): number {
     if (this.#header !== 0 && batch.length > 1) return this.#writeGroups(batch);
     const { packets, length } = batch;
@@ -165,7 +166,7 @@ export class TunQueue implements DeviceQueue {
     return count;
   }
 
-  /** Writes consecutive segments of a flow as one super-packet, without a copy. */
+  /** Writes consecutive segments of a flow as one super-packet, without copying them. */
   #writeGroups(batch: PacketBatch): number {
     const { length } = batch;
     const { groups } = this.#coalescer;
@@ -175,7 +176,7 @@ export class TunQueue implements DeviceQueue {
     return length - batch.length;
   }
 
-  /** Writes a group; returns true if it was written or dropped, false if the kernel takes no more. */
+  /** Writes a group; returns true if it was written or dropped, false if the kernel accepts no more. */
   #writeGroup(group: SegmentGroup): boolean {
     const { packets, length } = group;
     const first = packets[0]!;
@@ -216,13 +217,9 @@ export class TunQueue implements DeviceQueue {
     return this.#libc.write(this.#fd, this.#addresses[packet.slot]!, length64(header + packet.length));
   }
 
-  /** Does nothing: every call returns the packets that it took. */
-  close(): void {
-  }
-
   /**
-   * Writes a packet that was moved in its slot by writev, whose addresses are in memory instead of a bigint per packet.
-   * It costs 90 ns more than write (`deno task bench relay`) and is used for moved packets only.
+   * Writes a packet that is not at the usual offset in its slot. writev takes its address from memory, where write would
+   * need a new bigint per packet. It costs 90 ns more than write (`deno task bench relay`).
    */
   #writeMoved(packet: Packet): number {
     const iovecs = this.#iovecs;
@@ -237,12 +234,16 @@ export class TunQueue implements DeviceQueue {
     return this.#libc.writev(this.#fd, iovecs, 2);
   }
 
-  #readFailed(failed: number): void {
-    if (failed === Errno.EAGAIN || failed === Errno.EINTR) return;
-    this.#fail("read from", "read", failed);
+  /** Does nothing, as no packet is held between two calls. */
+  close(): void {
   }
 
-  /** Handles a failed write; returns true if the packet was dropped, false if the kernel takes no more. */
+  #readFailed(failed: number): void {
+    if (failed === Errno.EAGAIN || failed === Errno.EINTR) return;
+    this.#onGone("read from", "read", failed);
+  }
+
+  /** Handles a failed write; returns true if the packet was dropped, false if the kernel accepts no more. */
   #writeFailed(packet: Packet, failed: number): boolean {
     switch (failed) {
       case Errno.EAGAIN:
@@ -250,10 +251,10 @@ export class TunQueue implements DeviceQueue {
         return false;
       case Errno.EBADFD:
       case Errno.EBADF:
-        this.#fail("write to", "write", failed);
+        this.#onGone("write to", "write", failed);
         return false;
       default:
-        this.#refuse(packet, failed);
+        this.#onWriteError(packet, failed);
         return true;
     }
   }

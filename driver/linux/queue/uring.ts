@@ -1,23 +1,23 @@
 /**
- * io_uring (io_uring(7)): rings in shared memory through which the kernel takes system calls and returns results.
+ * io_uring (io_uring(7)): rings in memory shared with the kernel, for operations and their results.
  *
- *     read(), write() ─► submission ring ─► enter() ─► kernel ─► completion ring ─► reap()
- *              lend() ─► buffer ring ─────────────────────┘
+ *     read(), write() ─► submission queue ─► enter() ─► kernel ─► completion queue ─► reap()
+ *           provide() ─► buffer ring ───────────────────────┘
  *
- * One thread creates, enters and reads the rings (IORING_SETUP_SINGLE_ISSUER). The kernel does its work within system
- * calls of that thread (IORING_SETUP_COOP_TASKRUN); between two of them nothing in the rings changes.
+ * A single thread uses the rings (IORING_SETUP_SINGLE_ISSUER). The kernel posts completions only within system calls of
+ * that thread (IORING_SETUP_COOP_TASKRUN), so that the rings do not change between two calls.
  */
 
 import { setAddress } from "../../native_memory.ts";
 import { type Libc, libc } from "../libc.ts";
 
 // Specification
-// asm-generic/unistd.h, and the same on x86-64: __NR_io_uring_*
+// asm-generic/unistd.h: __NR_io_uring_*, with the same numbers on x86-64
 const SYS_IO_URING_SETUP = 425n;
 const SYS_IO_URING_ENTER = 426n;
 const SYS_IO_URING_REGISTER = 427n;
 // linux/io_uring.h
-/** struct io_uring_probe without the operations; `last_op` is its first byte */
+/** struct io_uring_probe without `ops`; its first byte is `last_op` */
 const PROBE_SIZE = 16;
 /** struct io_uring_params */
 const Params = {
@@ -81,33 +81,33 @@ const MAP_SHARED_POPULATE = 0x8001;
 const MAP_PRIVATE_ANONYMOUS = 0x22;
 
 // Implementation
-/** `user_data` of reads and cancellations. That of a write is its slot number, always below these. */
+/** `user_data` of reads and cancellations. For a write it is the slot number, which is always lower. */
 const READ = 0x8000_0000;
 const CANCEL = 0x4000_0000;
-/** Completion ring's size relative to the submission ring: room for every write and every buffer. */
+/** Size of the completion queue relative to the submission queue, so that every write and every buffer has room. */
 const COMPLETIONS_PER_SUBMISSION = 4;
 
 /** Callbacks of {@linkcode Uring.reap}. */
 export interface Completions {
-  /** Called with a buffer that holds a packet of `length` bytes. */
-  arrived(buffer: number, length: number): void;
+  /** Called when a packet of `length` bytes was read into a buffer. */
+  received(buffer: number, length: number): void;
   /** Called when a read that {@linkcode Uring.read} requested has ended; `error` is 0 or a negative error number. */
   readEnded(error: number): void;
   /** Called when the write of a slot has ended; `result` is its length or a negative error number. */
   written(slot: number, result: number): void;
 }
 
-/** Mapped memory. */
+/** A memory mapping. */
 interface Mapping {
   readonly pointer: Deno.PointerObject;
   readonly size: number;
 }
 
-/** Submission ring, completion ring and buffer ring. */
+/** A submission queue, a completion queue and a buffer ring. */
 export class Uring implements Disposable {
-  /** Descriptor of the rings, readable while there is something to reap or work for {@linkcode Uring.enter}. */
+  /** Descriptor that is readable while there are completions to reap or {@linkcode Uring.enter} has work to do. */
   readonly descriptor: number;
-  /** True if one read brings packets until the buffers run out (Linux 6.7), false if it brings one packet. */
+  /** True if a read receives packets until the buffers run out (Linux 6.7), false if it receives one packet. */
   readonly multishot: boolean;
   readonly #libc: Libc;
   readonly #mappings: readonly Mapping[];
@@ -132,7 +132,7 @@ export class Uring implements Disposable {
   readonly #registration: DataView<ArrayBuffer>;
   #tail = 0;
   #submitted = 0;
-  #lentTail = 0;
+  #bufferRingTail = 0;
 
   private constructor(
     descriptor: number,
@@ -176,10 +176,10 @@ export class Uring implements Disposable {
   }
 
   /**
-   * Opens rings for `entries` submissions and a buffer ring for `buffers` buffers, both powers of two; `undefined` when
-   * the kernel refuses (`kernel.io_uring_disabled`, seccomp) or has no buffer rings (before Linux 5.19).
+   * Opens rings for `entries` submissions and for `buffers` buffers; both are powers of two. Returns `undefined` when the
+   * kernel does not allow io_uring (`kernel.io_uring_disabled`, seccomp) or has no buffer rings (before Linux 5.19).
    *
-   * @param multishot True to use multishot reads where the kernel has them (Linux 6.7).
+   * @param multishot True to use multishot reads, if the kernel supports them (Linux 6.7).
    */
   static open(entries: number, buffers: number, multishot = true): Uring | undefined {
     const { ioUringSetup, ioUringRegister, mmap, munmap, close } = libc();
@@ -192,7 +192,7 @@ export class Uring implements Disposable {
       return ioUringSetup(SYS_IO_URING_SETUP, entries, params);
     };
     let descriptor = setUp(flags | IORING_SETUP_SINGLE_ISSUER);
-    // Linux 5.19 does not have that flag.
+    // Linux 5.19 does not know IORING_SETUP_SINGLE_ISSUER.
     if (descriptor < 0) descriptor = setUp(flags);
     if (descriptor < 0) return undefined;
     using undo = new DisposableStack();
@@ -230,65 +230,65 @@ export class Uring implements Disposable {
       params,
       buffers,
     );
-    if (!ring.openBuffers()) {
+    if (!ring.registerBuffers()) {
       ring[Symbol.dispose]();
       return undefined;
     }
-    ring.closeBuffers();
+    ring.unregisterBuffers();
     return ring;
   }
 
-  /** Submissions that `enter` has not passed to the kernel. */
+  /** Number of submissions that `enter` has not passed to the kernel. */
   get #unsubmitted(): number {
     return this.#tail - this.#submitted | 0;
   }
 
-  /** True if the submission ring is full. */
+  /** True if the submission queue is full. */
   get full(): boolean {
     return this.#unsubmitted > this.#sq.mask;
   }
 
-  /** True if `enter` has something to do: submissions, or work of the kernel that waits for this thread. */
+  /** True if there are submissions, or kernel work that needs a system call of this thread. */
   get pending(): boolean {
     const flags = Atomics.load(this.#rings, this.#sq.flags);
     return this.#unsubmitted !== 0 || (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) !== 0;
   }
 
-  /** Registers the buffer ring; `false` when the kernel refuses. */
-  openBuffers(): boolean {
-    this.#lentTail = 0;
+  /** Registers the buffer ring; returns false if the kernel rejects it. */
+  registerBuffers(): boolean {
+    this.#bufferRingTail = 0;
     this.publish();
     return this.#register(IORING_REGISTER_PBUF_RING);
   }
 
-  /** Unregisters the buffer ring, and with it all buffers. No read may be pending. */
-  closeBuffers(): void {
+  /** Unregisters the buffer ring with all its buffers. No read may be pending. */
+  unregisterBuffers(): void {
     this.#register(IORING_UNREGISTER_PBUF_RING);
   }
 
-  /** Provides a buffer to read into, which the kernel sees after {@linkcode Uring.publish}. */
-  lend(buffer: number, address: number, length: number): void {
-    const word = (this.#lentTail & this.#bufferMask) * Buf.Words;
+  /** Provides a buffer for a read. The kernel sees it after {@linkcode Uring.publish}. */
+  provide(buffer: number, address: number, length: number): void {
+    const word = (this.#bufferRingTail & this.#bufferMask) * Buf.Words;
     setAddress(this.#buffers, word + Buf.Addr, address);
     this.#buffers[word + Buf.Len] = length;
     this.#bufferTail[(word + Buf.Bid) * 2] = buffer;
-    this.#lentTail = this.#lentTail + 1 & 0xffff;
+    this.#bufferRingTail = this.#bufferRingTail + 1 & 0xffff;
   }
 
   /** Makes provided buffers visible to the kernel. */
   publish(): void {
-    this.#bufferTail[Buf.Bid * 2 + 1] = this.#lentTail;
+    this.#bufferTail[Buf.Bid * 2 + 1] = this.#bufferRingTail;
   }
 
   /**
-   * Submits reads of packets, each into a lent buffer: one multishot read, or a chain of `packets` single reads. Returns
-   * the number of reads.
+   * Submits reads of packets, each into a provided buffer: one multishot read, or `packets` linked reads. Returns the
+   * number of reads.
    */
   read(fd: number, packets: number): number {
     const reads = this.multishot ? 1 : packets;
     const operation = this.multishot ? IORING_OP_READ_MULTISHOT : IORING_OP_READ;
     for (let i = 1; i <= reads; i++) {
-      // A hard link keeps their order, and continues after a read that failed.
+      // A hard link keeps the order of the reads and, unlike a link, continues after a failure.
       const flags = i < reads ? IOSQE_BUFFER_SELECT | IOSQE_IO_HARDLINK : IOSQE_BUFFER_SELECT;
       const word = this.#next(operation | flags << 8, READ);
       this.#sqes[word + Sqe.Fd] = fd;
@@ -314,7 +314,7 @@ export class Uring implements Disposable {
     this.#sqes[word + Sqe.OpFlags] = IORING_ASYNC_CANCEL_ANY | IORING_ASYNC_CANCEL_ALL;
   }
 
-  /** Passes submissions to the kernel and runs work that waits for this thread; blocks until `min` completions. */
+  /** Passes submissions to the kernel, runs its pending work and waits until there are `min` completions. */
   enter(min = 0): void {
     Atomics.store(this.#rings, this.#sq.tail, this.#tail);
     const taken = this.#libc.ioUringEnter(
@@ -328,7 +328,7 @@ export class Uring implements Disposable {
     if (taken > 0) this.#submitted = this.#submitted + taken | 0;
   }
 
-  /** Reports all completions. */
+  /** Calls back for each completion. */
   reap(completions: Completions): void {
     const rings = this.#rings;
     const { head, tail, cqes, mask } = this.#cq;
@@ -344,7 +344,7 @@ export class Uring implements Disposable {
         completions.written(from, result);
       } else if (from >= READ) {
         if ((flags & IORING_CQE_F_BUFFER) !== 0) {
-          completions.arrived(flags >>> IORING_CQE_BUFFER_SHIFT, result);
+          completions.received(flags >>> IORING_CQE_BUFFER_SHIFT, result);
         }
         if ((flags & IORING_CQE_F_MORE) === 0) completions.readEnded(result < 0 ? result : 0);
       }
@@ -352,7 +352,7 @@ export class Uring implements Disposable {
     Atomics.store(rings, head, at);
   }
 
-  /** Closes the rings and unmaps their memory. No operation may be pending. */
+  /** Closes and unmaps the rings. No operation may be pending. */
   [Symbol.dispose](): void {
     this.#libc.close(this.descriptor);
     for (const { pointer, size } of this.#mappings) this.#libc.munmap(pointer, BigInt(size));
@@ -363,7 +363,7 @@ export class Uring implements Disposable {
     return ioUringRegister(SYS_IO_URING_REGISTER, this.descriptor, operation, this.#registration, 1) >= 0;
   }
 
-  /** Returns the next submission entry, cleared; enters the kernel first if the ring is full. */
+  /** Returns the index of a cleared submission entry; first calls `enter` if the queue is full. */
   #next(opcode: number, userData: number): number {
     if (this.full) this.enter();
     const word = (this.#tail & this.#sq.mask) * Sqe.Words;

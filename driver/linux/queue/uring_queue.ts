@@ -1,12 +1,12 @@
 /**
- * A queue of a TUN device by io_uring under load: many packets per system call.
+ * A TUN device queue that uses io_uring under load: many packets per system call.
  *
- *     few packets:   read and write, one packet per call, which costs less than waking a ring for each
- *     many, read:    lent slots ─► multishot read ─► completions ─► the same slots
- *                    (before Linux 6.7: a chain of reads, one per packet, when the device is readable)
- *     many, write:   packets ─► submissions ─► one enter per batch ─► completions ─► slots returned
+ *     few packets:   read(2) and write(2), one packet per call, which costs less than waking a ring for each
+ *     many, read:    slots as provided buffers ─► multishot read ─► completions ─► the same slots
+ *                    (before Linux 6.7: linked reads of one packet each, when the device is readable)
+ *     many, write:   packets ─► submissions ─► one io_uring_enter per batch ─► completions ─► slots returned
  *
- * It serves devices without offload whose MTU fits small slots. With offload, super-packets save more calls than a ring
+ * Used for devices without offload whose MTU fits small slots. With offload, super-packets save more calls than a ring
  * does, and a ring costs a tenth more (`deno task bench relay`).
  */
 
@@ -24,69 +24,73 @@ import { TunQueue } from "./tun_queue.ts";
 import { type Completions, Uring } from "./uring.ts";
 
 // Implementation
-/** Packets in one read from which on the ring reads, and reads in a row with fewer after which it stops. */
+/** Number of packets in one call of `read` at which the ring starts to read. */
 const BUSY_READ = 32;
-const CALM_READS = 32;
-/** Packets in a batch from which on the ring writes. */
+/** Number of consecutive calls of `read` with fewer packets after which the ring stops reading. */
+const MAX_QUIET_READS = 32;
+/** Number of packets in a batch at which the ring writes. */
 const MIN_RING_WRITE = 4;
-/** Maximum pending writes and maximum lent slots; powers of two. */
+/** Maximum number of pending writes; a power of two. */
 const MAX_WRITES = 256;
-const MAX_LENT = 256;
-/** Reads in a chain, where a read brings one packet. */
-const CHAIN_LENGTH = 64;
-/** Maximum calls to end pending operations: one, or one per read, and one per interrupting signal. */
-const MAX_TURNS = 1000;
-/** Maximum packets that have arrived or may arrive before the loop takes them. */
-const MAX_ARRIVED = 512;
+/** Maximum number of provided buffers; a power of two. */
+const MAX_BUFFERS = 256;
+/** Number of linked reads, without multishot reads. */
+const LINKED_READS = 64;
+/** Maximum number of cancellations: one, or one per linked read, and one per signal that interrupts the wait. */
+const MAX_CANCELLATIONS = 1000;
+/** Maximum number of received packets and provided buffers together. */
+const MAX_RECEIVED = 512;
 
-/** Moves packets between a descriptor and the pool of the loop by io_uring. */
+/** A queue that moves many packets per call. */
 export class UringQueue implements DeviceQueue, Completions {
   readonly #plain: TunQueue;
   readonly #fd: number;
-  readonly #refuse: QueueOptions["refuse"];
-  readonly #fail: QueueOptions["fail"];
+  readonly #onWriteError: QueueOptions["onWriteError"];
+  readonly #onGone: QueueOptions["onGone"];
   readonly #uring: Uring;
-  /** Packets that have arrived and wait for the loop. */
-  readonly #arrived = new PacketQueue({ packets: MAX_ARRIVED });
+  /** Received packets that `read` has not returned yet. */
+  readonly #received = new PacketQueue({ packets: MAX_RECEIVED });
   #host: EndHost | undefined;
+  /** Memory address of the pool. */
   #base = 0;
-  #lent = 0;
-  /** True while the ring reads instead of `read`. */
+  /** Number of provided buffers. */
+  #provided = 0;
+  /** True while io_uring, rather than read(2), reads. */
   #ringReads = false;
-  /** Reads in a row that brought few packets. */
-  #calmReads = 0;
-  /** Pending reads. */
+  /** Number of consecutive reads that returned few packets. */
+  #quietReads = 0;
+  /** Number of pending reads. */
   #reads = 0;
-  /** True when the device is gone and nothing more can be read. */
-  #gone = false;
-  /** Pending writes. */
-  #writing = 0;
+  /** True after a read failed because the device no longer exists. */
+  #isGone = false;
+  /** Number of pending writes. */
+  #writes = 0;
   #closed = false;
 
   private constructor(uring: Uring, options: QueueOptions) {
-    const { fd, refuse, fail } = options;
+    const { fd, onWriteError, onGone } = options;
     this.#plain = new TunQueue(options);
     this.#uring = uring;
     this.#fd = fd;
-    this.#refuse = refuse;
-    this.#fail = fail;
+    this.#onWriteError = onWriteError;
+    this.#onGone = onGone;
   }
 
-  /** Opens a queue on a descriptor of the device; `undefined` when the kernel lacks or forbids io_uring. */
+  /** Opens a queue; returns `undefined` when the kernel does not support or allow io_uring. */
   static open(options: QueueOptions, multishot: boolean): UringQueue | undefined {
-    // Room for the writes, and for reads or a cancellation.
-    const uring = Uring.open(2 * MAX_WRITES, MAX_LENT, multishot);
+    // Half of the entries are for writes, half for reads or a cancellation.
+    const uring = Uring.open(2 * MAX_WRITES, MAX_BUFFERS, multishot);
     return uring === undefined ? undefined : new UringQueue(uring, options);
   }
 
-  /** Descriptor of the ring while one of its reads is pending or about to be; else that of the device. */
+  /** Descriptor of the ring while it reads; otherwise, and before linked reads are submitted, that of the device. */
   get waitable(): Waitable {
     return this.#ringReads && (this.#uring.multishot || this.#reads > 0) ? this.#uring.descriptor : this.#fd;
   }
 
-  /** Packets accepted that the kernel has not taken yet. */
+  /** Number of pending writes. */
   get queued(): number {
-    return this.#writing;
+    return this.#writes;
   }
 
   /** Attaches the queue to its loop. */
@@ -96,69 +100,69 @@ export class UringQueue implements DeviceQueue, Completions {
     this.#base = addressOf(host.pool.bytes);
   }
 
-  /** Appends packets that have arrived. */
+  /** Reads packets, with the ring or, under little load, with read(2). */
   read(batch: PacketBatch, room: number): number {
     if (this.#closed) return 0;
-    const arrived = this.#arrived;
-    if (!this.#ringReads && arrived.length === 0) {
+    const received = this.#received;
+    if (!this.#ringReads && received.length === 0) {
       const count = this.#plain.read(batch, room);
       if (count >= BUSY_READ && room === SMALL_ROOM) this.#start();
       return count;
     }
-    if (this.#ringReads) this.#turn(true);
+    if (this.#ringReads) this.#submitAndReap(true);
     let count = 0;
-    for (; !batch.full && arrived.length > 0; count++) batch.push(arrived.shift());
-    this.#calmReads = count < BUSY_READ ? this.#calmReads + 1 : 0;
-    if (this.#ringReads && (this.#calmReads >= CALM_READS || room > SMALL_ROOM)) this.#stop();
+    for (; !batch.full && received.length > 0; count++) batch.push(received.shift());
+    this.#quietReads = count < BUSY_READ ? this.#quietReads + 1 : 0;
+    if (this.#ringReads && (this.#quietReads >= MAX_QUIET_READS || room > SMALL_ROOM)) this.#stop();
     return count;
   }
 
-  /** Writes packets, as many as the ring has room for. */
+  /** Writes packets until the ring is full. */
   write(batch: PacketBatch): number {
     if (this.#closed) return 0;
     const { packets, length } = batch;
     // A plain write must not overtake pending writes.
-    if (this.#writing === 0 && length < MIN_RING_WRITE) return this.#plain.write(batch);
+    if (this.#writes === 0 && length < MIN_RING_WRITE) return this.#plain.write(batch);
     const uring = this.#uring;
     let count = 0;
-    for (; count < length && this.#writing < MAX_WRITES && !uring.full; count++) {
+    for (; count < length && this.#writes < MAX_WRITES && !uring.full; count++) {
       const packet = packets[count]!;
       packet.finish();
       packet.owner = this;
       uring.write(this.#fd, packet.slot, this.#base + packet.offset, packet.length);
-      this.#writing++;
+      this.#writes++;
     }
     batch.shift(count);
     if (count === 0) return 0;
-    this.#turn(false);
-    // Packets that this turn has reaped no longer end a wait.
-    if (this.#arrived.length > 0) this.#host!.wake();
+    this.#submitAndReap(false);
+    // Packets received here have been reaped, so that the ring's descriptor no longer ends the loop's wait.
+    if (this.#received.length > 0) this.#host!.wake();
     return count;
   }
 
-  /** Starts reading by the ring. */
+  /** Starts reading with the ring. */
   #start(): void {
-    if (!this.#uring.openBuffers()) return;
+    if (!this.#uring.registerBuffers()) return;
     this.#ringReads = true;
-    this.#calmReads = 0;
-    this.#turn(true);
+    this.#quietReads = 0;
+    this.#submitAndReap(true);
   }
 
-  /** Stops reading by the ring; packets that have arrived stay for the loop. */
+  /** Stops reading with the ring. Received packets remain for `read`. */
   #stop(): void {
     this.#ringReads = false;
-    this.#settle();
-    this.#uring.closeBuffers();
+    this.#cancelAll();
+    this.#uring.unregisterBuffers();
     for (const packet of this.#host!.pool.packets) if (packet.owner === this) packet.pool.give(packet);
-    this.#lent = 0;
-    if (this.#arrived.length > 0) this.#host!.wake();
+    this.#provided = 0;
+    if (this.#received.length > 0) this.#host!.wake();
   }
 
-  /** Cancels pending operations and waits until they have ended, which is soon: the descriptor does not block. */
-  #settle(): void {
+  /** Cancels pending operations and waits for their completions, which come soon because the descriptor is non-blocking. */
+  #cancelAll(): void {
     const uring = this.#uring;
-    for (let turn = 0; this.#reads + this.#writing > 0 && turn < MAX_TURNS; turn++) {
-      // After a cancelled read, the next one of its chain becomes pending.
+    for (let i = 0; this.#reads + this.#writes > 0 && i < MAX_CANCELLATIONS; i++) {
+      // When a linked read is cancelled, the next one becomes pending.
       uring.cancel();
       uring.enter(1);
       uring.reap(this);
@@ -166,30 +170,30 @@ export class UringQueue implements DeviceQueue, Completions {
   }
 
   /**
-   * Lends, submits and reaps. An ended multishot read is submitted again at once, as nothing else would wake the loop;
-   * single reads when the loop reads.
+   * Submits operations and reaps completions. A multishot read that has ended is submitted again at once, as otherwise
+   * nothing would wake the loop. Linked reads are submitted only if `reads` is true.
    */
-  #turn(reads: boolean): void {
+  #submitAndReap(reads: boolean): void {
     const uring = this.#uring;
     const { multishot } = uring;
     do {
-      if (this.#ringReads && (multishot || reads)) this.#lend();
+      if (this.#ringReads && (multishot || reads)) this.#provideAndRead();
       if (uring.pending) uring.enter();
       uring.reap(this);
-    } while (multishot && this.#ringReads && this.#reads === 0 && this.#lent > 0 && !this.#gone);
+    } while (multishot && this.#ringReads && this.#reads === 0 && this.#provided > 0 && !this.#isGone);
   }
 
-  /** See {@linkcode Completions}. */
-  arrived(slot: number, length: number): void {
+  /** Callback of {@linkcode Completions}. */
+  received(slot: number, length: number): void {
     const packet = this.#host!.pool.packets[slot]!;
-    this.#lent--;
+    this.#provided--;
     if (length === SMALL_ROOM) this.#host!.refuse(length, TRUNCATED);
     if (length <= 0 || length === SMALL_ROOM) return packet.pool.give(packet);
     packet.length = length;
-    this.#arrived.push(packet);
+    this.#received.push(packet);
   }
 
-  /** See {@linkcode Completions}. */
+  /** Callback of {@linkcode Completions}. */
   readEnded(error: number): void {
     this.#reads--;
     switch (-error) {
@@ -200,55 +204,51 @@ export class UringQueue implements DeviceQueue, Completions {
       case Errno.ECANCELED:
         break;
       default:
-        this.#gone = true;
-        this.#fail("read from", "read", -error);
+        this.#isGone = true;
+        this.#onGone("read from", "read", -error);
     }
   }
 
-  /** See {@linkcode Completions}. */
+  /** Callback of {@linkcode Completions}. */
   written(slot: number, result: number): void {
-    this.#writing--;
+    this.#writes--;
     const packet = this.#host!.pool.packets[slot]!;
     if (result >= 0) this.#host!.finish(packet);
-    else this.#refuse(packet, -result);
-    if (result === -Errno.EBADFD) this.#fail("write to", "write", Errno.EBADFD);
+    else this.#onWriteError(packet, -result);
+    if (result === -Errno.EBADFD) this.#onGone("write to", "write", Errno.EBADFD);
   }
 
-  /** Cancels pending operations and returns the packets and memory that it holds. */
+  /** Cancels pending operations, returns packets to the pool and frees memory. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#settle();
+    this.#cancelAll();
     this.#uring[Symbol.dispose]();
     this.#plain.close();
     if (this.#host === undefined) return;
     const { pool } = this.#host;
-    while (this.#arrived.length > 0) {
-      const packet = this.#arrived.shift();
+    while (this.#received.length > 0) {
+      const packet = this.#received.shift();
       this.#host.refuse(packet.length, "closed");
       pool.give(packet);
     }
     for (const packet of pool.packets) if (packet.owner === this) pool.give(packet);
   }
 
-  /** True if another slot may be lent. */
-  get #hasRoom(): boolean {
-    return this.#arrived.length + this.#lent < MAX_ARRIVED;
-  }
-
-  /** Lends slots and submits reads. */
-  #lend(): void {
+  /** Provides slots as buffers and submits reads into them. */
+  #provideAndRead(): void {
     const { pool } = this.#host!;
     const uring = this.#uring;
-    const before = this.#lent;
-    for (; this.#lent < MAX_LENT && this.#hasRoom; this.#lent++) {
+    const before = this.#provided;
+    const limit = Math.min(MAX_BUFFERS, MAX_RECEIVED - this.#received.length);
+    for (; this.#provided < limit; this.#provided++) {
       const packet = pool.take(SMALL_ROOM);
       if (packet === undefined) break;
       packet.owner = this;
-      uring.lend(packet.slot, this.#base + packet.offset, SMALL_ROOM);
+      uring.provide(packet.slot, this.#base + packet.offset, SMALL_ROOM);
     }
-    if (this.#lent > before) uring.publish();
-    if (this.#reads > 0 || this.#gone || this.#lent === 0) return;
-    this.#reads = uring.read(this.#fd, Math.min(CHAIN_LENGTH, this.#lent));
+    if (this.#provided > before) uring.publish();
+    if (this.#reads > 0 || this.#isGone || this.#provided === 0) return;
+    this.#reads = uring.read(this.#fd, Math.min(LINKED_READS, this.#provided));
   }
 }

@@ -1,11 +1,11 @@
-/** Virtio header before each packet of a TUN device with IFF_VNET_HDR: pending segmentation and checksum. */
+/** Virtio header before each packet of a TUN device with IFF_VNET_HDR, which requests segmentation and checksums. */
 
 import { checksum } from "../../../lib/core/checksum.ts";
 import type { Packet } from "../../../lib/core/mod.ts";
 import * as field from "../../../lib/wire/header_fields.ts";
 import { Ip, Protocol } from "../../../lib/wire/ip.ts";
 
-// Specification: linux/virtio_net.h; virtio 1.2 section 5.1.6. In this machine's byte order, which is little-endian.
+// Specification: linux/virtio_net.h; virtio 1.2 section 5.1.6. The byte order is little-endian (TUNSETVNETLE).
 // struct virtio_net_hdr { __u8 flags; __u8 gso_type; __u16 hdr_len; __u16 gso_size; __u16 csum_start; __u16 csum_offset; };
 export const VirtioNetHeader = {
   Flags: 0,
@@ -29,7 +29,7 @@ export const VNET_HEADER = VirtioNetHeader.Size;
 /** Sets a packet's segment size and partial checksum from the header at `at` in the pool's memory. */
 export function readVnetHeader(packet: Packet, at: number): void {
   const { view } = packet;
-  // Neither flags nor GSO type: an ordinary packet with a complete checksum.
+  // Flags and GSO type are 0: an ordinary packet with a complete checksum.
   if (view.getUint16(at) === 0) return;
   if ((view.getUint8(at + VirtioNetHeader.Flags) & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0) {
     packet.checksumStart = view.getUint16(at + VirtioNetHeader.ChecksumStart, true);
@@ -40,7 +40,7 @@ export function readVnetHeader(packet: Packet, at: number): void {
   }
 }
 
-/** Writes a packet's header to `at`. The kernel checks it. */
+/** Writes a packet's header at `at`. The kernel validates it. */
 export function writeVnetHeader(packet: Packet, view: DataView, at: number): void {
   view.setUint32(at, 0);
   view.setUint32(at + 4, 0);
@@ -68,8 +68,8 @@ export function writeVnetHeader(packet: Packet, view: DataView, at: number): voi
 }
 
 /**
- * Replaces a super-packet's complete checksum with the partial one of its pseudo-header, which the kernel requires. A
- * wrong checksum stays; a datagram without one gets one.
+ * Replaces a super-packet's complete checksum with a partial one (that of its pseudo-header), which the kernel requires.
+ * A wrong checksum is kept. A UDP datagram without a checksum also gets a partial one.
  */
 function makePartial(packet: Packet): void {
   const ip = Ip.of(packet);
@@ -81,8 +81,8 @@ function makePartial(packet: Packet): void {
   if (field + 2 > start + payloadLength) return;
   const pseudoHeader = ip.pseudoHeaderSum(protocol, payloadLength);
   if (pseudoHeader < 0) return;
-  const isNone = protocol === Protocol.Udp && view.getUint16(field) === 0;
-  if (!isNone && checksum(bytes, start, payloadLength, pseudoHeader) !== 0) return;
+  const hasNone = protocol === Protocol.Udp && view.getUint16(field) === 0;
+  if (!hasNone && checksum(bytes, start, payloadLength, pseudoHeader) !== 0) return;
   view.setUint16(field, pseudoHeader);
   packet.checksumStart = start - offset;
   packet.checksumOffset = field - start;
