@@ -8,7 +8,6 @@
 export const SECTION_HEADER = 0x0a0d0d0a;
 export const INTERFACE_DESCRIPTION = 1;
 export const SIMPLE_PACKET = 3;
-export const INTERFACE_STATISTICS = 5;
 export const ENHANCED_PACKET = 6;
 export const BYTE_ORDER_MAGIC = 0x1a2b3c4d;
 export const MAJOR_VERSION = 1;
@@ -29,8 +28,6 @@ export const INTERFACE_RESOLUTION = 9;
 export const INTERFACE_OFFSET = 14;
 export const PACKET_FLAGS = 2;
 export const PACKET_VERDICT = 7;
-export const STATISTICS_RECEIVED = 4;
-export const STATISTICS_DROPPED = 5;
 
 /** Directions in `epb_flags`. */
 export const FLAG_INBOUND = 1;

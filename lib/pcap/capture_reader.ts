@@ -152,16 +152,14 @@ class CaptureParser {
     const seconds = BigInt(header.getUint32(0, this.#littleEndian));
     const units = seconds * from.unitsPerSecond + BigInt(header.getUint32(4, this.#littleEndian));
     const originalLength = Math.max(kept, header.getUint32(12, this.#littleEndian));
-    const bytes = this.#slice(PCAP_RECORD, kept);
+    const bytes = bytesOf(this.#view(PCAP_RECORD, kept), 0, kept);
     this.#advance(PCAP_RECORD + kept);
     return {
       interface: from,
       ...timesOf(units, from),
+      ...UNSTATED,
       bytes,
       originalLength,
-      direction: undefined,
-      verdict: undefined,
-      comments: [],
     };
   }
 
@@ -236,16 +234,8 @@ class CaptureParser {
     const { snapLength } = from;
     const kept = Math.min(originalLength, snapLength === 0 ? originalLength : snapLength);
     if (pcapng.SIMPLE_PACKET_BODY + kept > body.byteLength) this.#fail("a packet is longer than its block");
-    return {
-      interface: from,
-      time: 0,
-      timestamp: 0n,
-      bytes: bytesOf(body, pcapng.SIMPLE_PACKET_BODY, kept),
-      originalLength,
-      direction: undefined,
-      verdict: undefined,
-      comments: [],
-    };
+    const bytes = bytesOf(body, pcapng.SIMPLE_PACKET_BODY, kept);
+    return { interface: from, time: 0, timestamp: 0n, ...UNSTATED, bytes, originalLength };
   }
 
   #readPacket(body: DataView): CapturedPacket {
@@ -306,10 +296,6 @@ class CaptureParser {
     return new DataView(this.#bytes.buffer, this.#start + from, length);
   }
 
-  #slice(from: number, length: number): Uint8Array {
-    return this.#bytes.slice(this.#start + from, this.#start + from + length);
-  }
-
   #advance(length: number): void {
     this.#start += length;
     this.#position += length;
@@ -346,6 +332,9 @@ export async function* readCapture(
   for await (const chunk of chunks) yield* parser.parse(chunk);
   parser.end();
 }
+
+/** Properties of a packet without options. */
+const UNSTATED = { direction: undefined, verdict: undefined, comments: [] } as const;
 
 const VERDICTS: Readonly<Record<number, Verdict>> = {
   [pcapng.XDP_DROP]: Verdict.Drop,

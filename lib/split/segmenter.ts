@@ -4,8 +4,7 @@
  *     device with offload ──► super-packet ──► Segmenter ──► segments ──► end without offload, or copies
  *     device with offload ◄── groups ◄── Coalescer ◄── batch of segments
  *
- * A super-packet is a GSO/TSO packet, received by GRO: one TCP or UDP packet of up to 65,535 bytes that stands for
- * several. Each segment gets `Packet.segmentSize` bytes of its payload, the last segment the rest.
+ * Each segment gets `Packet.segmentSize` bytes of the super-packet's payload, the last segment the rest.
  */
 
 import * as field from "../wire/header_fields.ts";

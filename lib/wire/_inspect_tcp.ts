@@ -77,7 +77,7 @@ function optionText(kind: number, content: Content, flags: number): string {
   if (kind === EXPERIMENTAL && length >= 2) return experimentText(content);
   const name = NAMES[kind] ?? `unknown-${kind}`;
   const words = kind === 30 ? multipathText(content, flags) : contentText(kind, content);
-  if (words !== undefined) return `${name}${words}`;
+  if (words !== undefined) return kind === 30 ? `${name} ${length + 2} ${words}` : `${name}${words}`;
   return length === 0 ? name : `${name} 0x${hexOf(content)}`;
 }
 
@@ -143,11 +143,6 @@ function cookieText(content: Content): string {
 
 /** Formats a Multipath TCP option; `undefined` for a length that its subtype does not have. */
 function multipathText(content: Content, flags: number): string | undefined {
-  const words = multipathWords(content, flags);
-  return words === undefined ? undefined : ` ${content.length + 2} ${words}`;
-}
-
-function multipathWords(content: Content, flags: number): string | undefined {
   const { bytes, view, at, length } = content;
   if (length === 0) return undefined;
   switch (bytes[at]! >> 4) {

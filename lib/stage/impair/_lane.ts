@@ -40,7 +40,6 @@ const LOST = "loss";
 const FULL = "queue full";
 const BITS_PER_BYTE = 8;
 const MILLISECONDS = 1000;
-const BITS_PER_BYTE_AND_MILLISECOND = BITS_PER_BYTE * MILLISECONDS;
 /** Streams of random numbers of a direction. */
 const STREAMS = { loss: 0, duplicate: 1, corrupt: 2, bit: 3, reorder: 4, delay: 5, count: 6 } as const;
 
@@ -116,11 +115,7 @@ export class Lane {
   #delay = 0;
   #jitter = 0;
   #table = delayTable("uniform");
-  #toBad = 0;
-  #toGood = 0;
-  #lossInBad = 0;
-  #lossInGood = 0;
-  #hasBursts = false;
+  #bursts: Required<GilbertElliott> | undefined;
   #gap = 1;
   #millisecondsPerByte = 0;
   #limit = LIMIT;
@@ -192,13 +187,9 @@ export class Lane {
     this.#delay = delay;
     this.#jitter = jitter;
     this.#table = table;
-    this.#hasBursts = gilbertElliott !== undefined;
-    this.#toBad = toBad;
-    this.#toGood = toGood;
-    this.#lossInBad = lossInBad;
-    this.#lossInGood = lossInGood;
+    this.#bursts = gilbertElliott && { toBad, toGood, lossInBad, lossInGood };
     this.#gap = gap;
-    this.#millisecondsPerByte = BITS_PER_BYTE_AND_MILLISECOND / rateBitsPerSecond;
+    this.#millisecondsPerByte = BITS_PER_BYTE * MILLISECONDS / rateBitsPerSecond;
     this.#limit = limit;
   }
 
@@ -243,11 +234,12 @@ export class Lane {
   }
 
   #isLost(): boolean {
-    if (!this.#hasBursts) return this.#loss.happens();
+    const bursts = this.#bursts;
+    if (bursts === undefined) return this.#loss.happens();
     // The link's state on arrival decides; the transition follows.
     const wasBad = this.#isBad;
-    if (this.#loss.next() < (wasBad ? this.#toGood : this.#toBad)) this.#isBad = !wasBad;
-    return this.#loss.next() < (wasBad ? this.#lossInBad : this.#lossInGood);
+    if (this.#loss.next() < (wasBad ? bursts.toGood : bursts.toBad)) this.#isBad = !wasBad;
+    return this.#loss.next() < (wasBad ? bursts.lossInBad : bursts.lossInGood);
   }
 
   #lose(packet: Packet, context: StageContext): void {
