@@ -18,7 +18,7 @@ export interface PacketBatchOptions {
 
 /**
  * A list of packets in order, `packets[0]` to `packets[length - 1]`; entries after those are stale. A batch owns its
- * packets: `push` moves one here. Code that fills a batch stops at {@linkcode PacketBatch.full}.
+ * packets: `push` takes ownership. Code that fills a batch stops at {@linkcode PacketBatch.full}.
  *
  * A stage and the body of `for await` get a batch on loan: they change the packets and never the list, and the methods
  * that move packets throw a `TypeError`. Packets that a stage drops, holds, emits, ends or hands over leave the batch

@@ -6,7 +6,7 @@ import { fold } from "./fold.ts";
 let viewed: ArrayBufferLike = new ArrayBuffer(0);
 let view: DataView = new DataView(viewed);
 
-/** Returns a view of the memory of the bytes, usually that of the last call: a loop has one pool. */
+/** Returns a view of the memory of the bytes, usually that of the last call, since a loop has one pool. */
 function viewOf(bytes: Uint8Array): DataView {
   if (bytes.buffer !== viewed) {
     viewed = bytes.buffer;

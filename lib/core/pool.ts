@@ -47,7 +47,7 @@ export class PacketPool extends OneLine {
   readonly packets: readonly Packet[];
   /** Called when the first slot of a size that ran out is given back. For the loop. */
   onRoom: (() => void) | undefined;
-  /** Set when a request for a small slot fails, until one is given back. */
+  /** Set after a failed request for a small slot, until one is given back. */
   #wantsSmall = false;
   #wantsLarge = false;
   readonly #small: Packet[] = [];

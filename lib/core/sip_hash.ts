@@ -1,6 +1,6 @@
 /** A keyed hash of 32-bit words; without the key, collisions cannot be chosen. */
 
-// Specification: HalfSipHash with one round a word and three at the end, the `hsiphash` of Linux
+// Specification: HalfSipHash with one round per word and three final rounds, the `hsiphash` of Linux
 // (Documentation/security/siphash.rst); J.-P. Aumasson, D. J. Bernstein, "SipHash: a fast short-input PRF", 2012
 const V2 = 0x6c796765;
 const V3 = 0x74656462;

@@ -99,7 +99,7 @@ export interface StageContext {
   readonly now: number;
   /** Direction of the current batch. */
   readonly direction: Direction;
-  /** Worker that runs the stage. Each worker has its own stages, so a NAT splits its ports among them. */
+  /** Worker that runs the stage. Each worker has its own stages: a NAT, for example, splits its ports among them. */
   readonly worker: WorkerPlace;
   /** Returns a new packet of `length` uninitialized bytes, to fill and emit; `undefined` when the pool is empty. */
   take(length: number): Packet | undefined;

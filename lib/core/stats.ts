@@ -89,7 +89,7 @@ export class DropCounts {
   }
 }
 
-/** Counters of which {@linkcode TunnelStats} is a copy. For the runtime. */
+/** Counters from which {@linkcode TunnelStats} is copied. For the runtime. */
 export class Counters {
   /** Packets from this machine. */
   readonly outbound: FlowStats = { packetsIn: 0, bytesIn: 0, packetsOut: 0, bytesOut: 0 };

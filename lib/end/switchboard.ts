@@ -21,7 +21,7 @@ import { writeTo } from "../core/write_to.ts";
 /** Maximum packets that wait for a full end. */
 const MAX_QUEUED = 256;
 
-/** An end and the packets that wait for it. */
+/** An end, and the packets that wait for it. */
 class EndQueue {
   readonly end: TunnelEnd;
   readonly #queue = new PacketQueue({ packets: MAX_QUEUED });
@@ -112,7 +112,7 @@ export class Switchboard implements TunnelEnd {
   /**
    * Takes ownership of the ends, which are closed with it.
    *
-   * @throws {TypeError} without ends, and when one is there twice.
+   * @throws {TypeError} when there is no end, or an end occurs twice.
    */
   constructor(ends: readonly TunnelEnd[]) {
     if (ends.length === 0 || new Set(ends).size < ends.length) {

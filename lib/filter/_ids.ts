@@ -88,7 +88,7 @@ function readPrefixLength(tokens: Tokens, kind: string, max: number, isWhole: bo
   return length;
 }
 
-/** Reads an address of two to four octets; omitted ones match any value. */
+/** Reads an address of two to four octets; omitted octets match any value. */
 function octetsOf(tokens: Tokens, token: Token): [address: number, mask: number] {
   const octets = token.text.split(".");
   let address = 0;

@@ -1,4 +1,4 @@
-/** Reads a filter's tokens one by one, for the parser. */
+/** Reads a filter's tokens, for the parser. */
 
 import { readTokens, refuse, type Token } from "./_lexer.ts";
 import { LINK_WORDS } from "./_words.ts";
@@ -59,7 +59,7 @@ export class Tokens {
     this.refuse(expected === "" ? `unexpected ${found}` : `expected ${expected}, got ${found}`);
   }
 
-  /** Returns the token `count` after the next one; `undefined` after the end. */
+  /** Returns the token that is `count` after the next; `undefined` after the end. */
   ahead(count: number): Token | undefined {
     return this.#tokens[this.#next + count];
   }

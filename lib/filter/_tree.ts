@@ -49,7 +49,7 @@ export type Relation = "=" | "!=" | "<" | "<=" | ">" | ">=";
 /** Operation on two numbers. */
 export type Operator = "+" | "-" | "*" | "/" | "%" | "&" | "|" | "^" | "<<" | ">>";
 
-/** An unsigned 32-bit number, held as a signed one. */
+/** An unsigned 32-bit number, held as signed. */
 export type Value =
   | { readonly kind: "number"; readonly value: number }
   | { readonly kind: "length" }
@@ -79,7 +79,7 @@ export function all([first, ...rest]: readonly Test[]): Test {
   return chain(first!, rest.map((test) => ({ operator: "and", test })));
 }
 
-/** Returns the number of instructions of a test: each test, number and operation is one. */
+/** Returns the number of instructions of a test: its tests, numbers and operations. */
 export function sizeOf(test: Test): number {
   switch (test.kind) {
     case "chain":

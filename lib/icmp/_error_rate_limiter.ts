@@ -1,5 +1,5 @@
 /**
- * Rate limit of ICMP errors and resets (RFC 4443 section 2.4 f): a token bucket per destination, then one for all.
+ * Rate limit of ICMP errors and resets (RFC 4443 section 2.4 f): a token bucket per destination, and one for all.
  * Each error takes 0, 1 or 2 tokens at random, so that a receiver cannot infer how many errors others got (CVE-2020-25705:
  * "SAD DNS" found open ports with 50 spoofed packets and one of its own).
  */

@@ -65,7 +65,7 @@ const IPV6_MESSAGES = [0x0100, 0x0103, 0x0401, 0x0104, 0x0101, 0x0200, 0x0300, 0
 
 /** Options for {@linkcode IcmpErrors}. */
 export interface IcmpErrorsOptions extends ErrorRateOptions {
-  /** Source of errors: an address, or one of each IP version. @default the destination of each packet */
+  /** Source of errors: an address, or one of each IP version. @default {the destination of each packet} */
   readonly address?: string | readonly string[];
 }
 

@@ -1,4 +1,4 @@
-/** A group of packets that one super-packet stands for. */
+/** A group of packets that can be sent as one super-packet. */
 
 import * as field from "../wire/header_fields.ts";
 import { adjust, difference, sum } from "../core/checksum.ts";

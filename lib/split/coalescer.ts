@@ -1,4 +1,4 @@
-/** Generic receive offload (GRO) in software: groups the packets of a batch that one super-packet stands for. */
+/** Generic receive offload (GRO) in software: groups packets of a batch into super-packets. */
 
 import * as field from "../wire/header_fields.ts";
 import { flowStart, Group, MAX_GROUPED, type SegmentGroup } from "./_segment_group.ts";
@@ -187,7 +187,7 @@ const Flow = {
   Unknown: 2,
 } as const;
 
-/** Returns the payload length of a TCP segment that can be grouped; 0 for one that cannot. */
+/** Returns the payload length of a TCP segment; 0 if it cannot be grouped. */
 function tcpPayload(packet: Packet, start: number): number {
   const { view, offset, length } = packet;
   const room = offset + length - start;
@@ -197,7 +197,7 @@ function tcpPayload(packet: Packet, start: number): number {
   return headerLength < TCP_HEADER || headerLength > room ? 0 : room - headerLength;
 }
 
-/** Returns the payload length of a datagram that can be grouped; 0 for one that cannot. */
+/** Returns the payload length of a datagram; 0 if it cannot be grouped. */
 function udpPayload(packet: Packet, start: number): number {
   const room = packet.offset + packet.length - start;
   return packet.view.getUint16(start + UDP_LENGTH) === room ? room - UDP_HEADER : 0;

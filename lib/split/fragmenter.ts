@@ -71,7 +71,7 @@ export class Fragmenter {
     return undefined;
   }
 
-  /** Fragments an ordinary packet; the first fragment takes the slot of `first`, or a new one. Returns a drop reason. */
+  /** Fragments an ordinary packet; the first fragment takes the slot of `first`, if given. Returns a drop reason. */
   #fragmentPacket(packet: Packet, first: Packet | undefined, context: StageContext): string | undefined {
     packet.length = Ip.of(packet)!.totalLength; // without padding
     packet.finish();

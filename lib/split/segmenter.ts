@@ -27,7 +27,7 @@ const { TCP_ACK, TCP_CHECKSUM, TCP_FLAGS, TCP_HEADER, TCP_SEQ, TCP_URGENT, TCP_W
 const { UDP_CHECKSUM, UDP_LENGTH } = field;
 
 // Implementation
-/** Maximum segments of a super-packet: Linux makes none below 8 bytes (`TCP_MIN_GSO_SIZE` in `net/tcp.h`). */
+/** Maximum segments of a super-packet; in Linux, they have at least 8 bytes (`TCP_MIN_GSO_SIZE` in `net/tcp.h`). */
 const MAX_SEGMENTS = 8192;
 
 /** Drop reasons of super-packets that cannot be segmented, returned by {@linkcode Segmenter.start}. */
@@ -40,11 +40,11 @@ export const Unsegmentable = {
   Fragment: "super-packet is a fragment",
   /** Neither TCP nor UDP, or with an Authentication Header (RFC 4302). */
   Protocol: "super-packet of another protocol",
-  /** `segmentSize` is not an integer from 1 to 65,535, or makes more than 8192 segments. */
+  /** `segmentSize` is not an integer from 1 to 65,535, or gives more than 8192 segments. */
   SegmentSize: "super-packet with an invalid segment size",
   /** A SYN takes a sequence number before the payload (RFC 9293 section 3.4); a RST ends the connection. */
   Flags: "super-packet with SYN or RST",
-  /** The partial checksum belongs to an inner or outer header instead of the transport header. */
+  /** The partial checksum is that of an inner or outer header instead of the transport header. */
   Checksum: "super-packet with another header's checksum",
 } as const;
 

@@ -58,7 +58,7 @@ export abstract class IcmpView<Header extends Ip> extends TransportView<Header> 
     this.setWord(TYPE, this.type << 8 | value & 0xff);
   }
 
-  /** Identifier in echo and ICMPv4 timestamp messages; in others, the upper half of `rest`. */
+  /** Identifier of echo and ICMPv4 timestamp messages; otherwise the upper half of `rest`. */
   get id(): number {
     return this.packet.view.getUint16(this.start + ID);
   }
@@ -66,7 +66,7 @@ export abstract class IcmpView<Header extends Ip> extends TransportView<Header> 
     this.setWord(ID, value);
   }
 
-  /** Sequence number in echo and ICMPv4 timestamp messages; in others, the lower half of `rest`, such as an MTU. */
+  /** Sequence number of echo and ICMPv4 timestamp messages; otherwise the lower half of `rest`, such as an MTU. */
   get seq(): number {
     return this.packet.view.getUint16(this.start + SEQ);
   }

@@ -241,7 +241,7 @@ export class Ipv4 extends HeaderView {
     return this.packet.bytes[this.start + PROTOCOL]!;
   }
 
-  /** Header checksum as stored; it is valid when `sum` over the whole header is 0xffff. */
+  /** Header checksum as stored, valid if the `sum` of the header is 0xffff. */
   get checksum(): number {
     return this.packet.view.getUint16(this.start + CHECKSUM);
   }

@@ -1,4 +1,4 @@
-/** Walk over the IPv6 extension headers, from the first one to the upper layer (RFC 8200 section 4). */
+/** Walk over the IPv6 extension headers up to the upper layer (RFC 8200 section 4). */
 
 import type { Packet } from "../core/packet.ts";
 import * as field from "./header_fields.ts";
@@ -121,7 +121,7 @@ export function lastAddress(bytes: Uint8Array, routing: number): number {
     case ROUTING_SOURCE:
       return routing + length - 16;
     case ROUTING_MOBILE:
-    case ROUTING_SEGMENTS: // RFC 8754 section 2: the segments stand in reverse order
+    case ROUTING_SEGMENTS: // RFC 8754 section 2: segments are in reverse order
       return routing + ROUTING_ADDRESSES;
     default:
       return -1;

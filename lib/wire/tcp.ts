@@ -317,8 +317,8 @@ export class Tcp extends PortsView {
   }
 
   /**
-   * Returns the offset in `packet.bytes` of the first option of a kind, at its kind byte; -1 if there is none. The option
-   * lies within the header by its own length, which the caller compares with the length that its kind requires.
+   * Returns the offset in `packet.bytes` of the first option of a kind, at its kind byte; -1 for none. The option does not
+   * extend beyond the header; the caller compares its length with the length that its kind requires.
    */
   option(kind: number): number {
     const { bytes } = this.packet;

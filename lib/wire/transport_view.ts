@@ -51,7 +51,7 @@ export abstract class TransportView<Header extends Ip = Ip> extends HeaderView {
     return this.packet.bytes.subarray(this.#payloadOffset, this.#end);
   }
 
-  /** Checksum as stored; for a partial checksum, the complete one. */
+  /** Checksum as stored, or the completion of a partial checksum. */
   get checksum(): number {
     return transportChecksum(this.packet, this.start, this.#end, this.#protocol);
   }

@@ -1,4 +1,4 @@
-/** Unicast addresses, the only ones that ICMP errors are sent to (RFC 1122 section 3.2.2, RFC 4443 section 2.4 e). */
+/** Unicast addresses, to which ICMP errors may be sent (RFC 1122 section 3.2.2, RFC 4443 section 2.4 e). */
 
 import * as field from "./header_fields.ts";
 import type { Ip } from "./ip.ts";

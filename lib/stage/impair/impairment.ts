@@ -55,7 +55,7 @@ export class Impairment implements Stage {
   /** Seed of the random numbers. */
   readonly seed: number;
   readonly #lanes: readonly [outbound: Lane, inbound: Lane];
-  /** Directions with impairments; packets of the others pass. */
+  /** Directions with impairments; in others, packets pass. */
   readonly #isOn = [false, false];
   readonly #segmenter = new StageSegmenter();
   /** Time of the next call of `tick` (monotonic milliseconds). */

@@ -275,7 +275,7 @@ export class Meter implements Stage {
     }
   }
 
-  /** Returns up to `limit` flows, those with the most bytes first. */
+  /** Returns up to `limit` flows with the most bytes, in descending order. */
   flows(limit: number): FlowTraffic[] {
     const key = new FlowKey();
     return top([...this.#flows], this.#flowColumns, limit).map((flow) => {
@@ -286,7 +286,7 @@ export class Meter implements Stage {
     });
   }
 
-  /** Returns up to `limit` prefixes of the far side, those with the most bytes first. */
+  /** Returns up to `limit` far prefixes with the most bytes, in descending order. */
   prefixes(limit: number): PrefixTraffic[] {
     const key = new FlowKey();
     return top([...this.#prefixes], this.#prefixColumns, limit).map((number) => {
@@ -296,7 +296,7 @@ export class Meter implements Stage {
     });
   }
 
-  /** Returns up to `limit` protocols, those with the most bytes first. */
+  /** Returns up to `limit` protocols with the most bytes, in descending order. */
   protocols(limit = 256): ProtocolTraffic[] {
     const seen = Array.from({ length: 256 }, (_, protocol) => protocol)
       .filter((protocol) => this.#protocolColumns.bytesOf(protocol) > 0);

@@ -6,12 +6,13 @@ import * as field from "../../wire/header_fields.ts";
 import { Ip } from "../../wire/ip.ts";
 import type { PacketLists } from "./_packet_lists.ts";
 
-// Specification: RFC 8289 section 4.4: intervals without a drop after which the drop rate starts anew
+// Specification
 const { ECN_CONGESTION_EXPERIENCED, ECN_NOT_CAPABLE } = field;
+/** RFC 8289 section 4.4: intervals without a drop after which the drop rate is reset. */
 const RECENT_INTERVALS = 16;
 
 // Implementation
-/** Bytes, one packet, up to which a queue loses no packets. */
+/** A queue of up to this length (bytes) loses no packets. */
 const MAX_PACKET_LENGTH = 1514;
 const REASON = "codel";
 

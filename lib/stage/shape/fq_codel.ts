@@ -1,5 +1,5 @@
 /**
- * FQ-CoDel (RFC 8290): one queue per flow, deficit round robin between them, CoDel on each.
+ * FQ-CoDel (RFC 8290): a queue per flow, deficit round robin between them, CoDel on each.
  *
  *     packet ─► hash of its flow ─► queue ─┬─ was empty: appended to the new queues
  *                                          └─ limit reached: the longest queue loses its oldest packets
