@@ -24,10 +24,8 @@ export const BSD_SYMBOLS = {
 } as const satisfies Deno.ForeignLibraryInterface;
 
 // Specification: sys/socket.h, the same on both systems
-export const AF_INET = 2;
 export const AF_ROUTE = 17;
 export const AF_LINK = 18;
-export const SOCK_DGRAM = 2;
 export const SOCK_RAW = 3;
 
 /** One BSD system: its C library, its constants, and the layout of its structures. */

@@ -3,7 +3,8 @@
 import { formatCidr, type Prefix } from "../../lib/wire/address.ts";
 import type { DeviceStatistics } from "../../lib/core/mod.ts";
 import { cString } from "../posix/libc.ts";
-import { AF_INET, AF_ROUTE, type Bsd, SOCK_DGRAM, viewOf } from "./bsd.ts";
+import { AF_INET, SOCK_DGRAM } from "../posix/udp_socket.ts";
+import { AF_ROUTE, type Bsd, viewOf } from "./bsd.ts";
 import { netmask, sockaddr } from "./sockaddr.ts";
 
 // Specification

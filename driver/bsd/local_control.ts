@@ -1,5 +1,6 @@
 /** Layout of the control messages with a datagram's local address on macOS and FreeBSD (ip(4), ip6(4)). */
 
+import { Socket } from "./udp_socket.ts";
 import { type CmsgLayout, In6Pktinfo, InPktinfo, type LocalControl } from "../posix/local_control.ts";
 
 // Specification
@@ -11,8 +12,6 @@ import { type CmsgLayout, In6Pktinfo, InPktinfo, type LocalControl } from "../po
  * ```
  */
 export const Cmsghdr = { length: 0, level: 4, type: 8, size: 12 } as const;
-const IPPROTO_IP = 0;
-const IPPROTO_IPV6 = 41;
 /** bsd/netinet/in.h 436; IP_RECVPKTINFO has the same value. */
 const DARWIN_IP_PKTINFO = 26;
 /** bsd/netinet6/in6.h 443, with __APPLE_USE_RFC_3542. */
@@ -37,7 +36,7 @@ const FREEBSD_LAYOUT: CmsgLayout = { length, level, type, data: 16, alignment: 8
 export const DARWIN_LOCAL_CONTROL: LocalControl = {
   layout: DARWIN_LAYOUT,
   4: {
-    level: IPPROTO_IP,
+    level: Socket.IPPROTO_IP,
     option: DARWIN_IP_PKTINFO,
     receivedType: DARWIN_IP_PKTINFO,
     receivedAddress: InPktinfo.ipi_addr,
@@ -53,7 +52,7 @@ export const DARWIN_LOCAL_CONTROL: LocalControl = {
 export const FREEBSD_LOCAL_CONTROL: LocalControl = {
   layout: FREEBSD_LAYOUT,
   4: {
-    level: IPPROTO_IP,
+    level: Socket.IPPROTO_IP,
     option: FREEBSD_IP_RECVDSTADDR,
     receivedType: FREEBSD_IP_RECVDSTADDR,
     receivedAddress: 0,
@@ -67,7 +66,7 @@ export const FREEBSD_LOCAL_CONTROL: LocalControl = {
 
 function ipv6(option: number): LocalControl[6] {
   return {
-    level: IPPROTO_IPV6,
+    level: Socket.IPPROTO_IPV6,
     option,
     receivedType: IPV6_PKTINFO,
     receivedAddress: In6Pktinfo.ipi6_addr,

@@ -7,7 +7,8 @@
 
 import { addressOf } from "../native_memory.ts";
 import { IOVEC_WORDS, setIovec } from "../posix/iovec.ts";
-import { AF_INET, type Bsd } from "./bsd.ts";
+import { AF_INET } from "../posix/udp_socket.ts";
+import type { Bsd } from "./bsd.ts";
 
 // Specification
 /** net/if_utun.h, net/if_tun.h: size of the header before each packet (bytes). */
@@ -15,6 +16,7 @@ export const FAMILY_HEADER_SIZE = 4;
 
 /** Family headers at fixed addresses. */
 export class FamilyHeaders {
+  /** Memory of the headers, kept alive for the iovecs that point into it. */
   readonly #headers: Uint8Array<ArrayBuffer>;
   readonly #ipv4: number;
   readonly #ipv6: number;

@@ -1,7 +1,8 @@
 /** Socket addresses of macOS and FreeBSD, which start with one byte of length and one byte of family. */
 
 import type { Address, Prefix } from "../../lib/wire/address.ts";
-import { AF_INET, AF_LINK, type Bsd, viewOf } from "./bsd.ts";
+import { AF_INET } from "../posix/udp_socket.ts";
+import { AF_LINK, type Bsd, viewOf } from "./bsd.ts";
 
 // Specification
 /** netinet/in.h: `struct sockaddr_in { u8 sin_len, sin_family; u16 sin_port; u8 sin_addr[4]; char sin_zero[8]; }`. */

@@ -1,9 +1,10 @@
 /** utun, the layer-3 tunnel interface of macOS, which a kernel control socket creates. */
 
-import { SOCK_DGRAM, viewOf } from "../bsd/bsd.ts";
+import { viewOf } from "../bsd/bsd.ts";
 import { LARGE_ROOM } from "../../lib/core/mod.ts";
 import { FAMILY_HEADER_SIZE } from "../bsd/packet_io.ts";
 import { Socket } from "../bsd/udp_socket.ts";
+import { SOCK_DGRAM } from "../posix/udp_socket.ts";
 import { setNonBlocking } from "../posix/libc.ts";
 import { Errno, systemError } from "./errno.ts";
 import { DARWIN, type Darwin } from "./libsystem.ts";

@@ -20,8 +20,8 @@ import {
 } from "../udp_socket.ts";
 
 // Specification: sys/socket.h and netinet/in.h, the same on all three systems
-const AF_INET = 2;
-const SOCK_DGRAM = 2;
+export const AF_INET = 2;
+export const SOCK_DGRAM = 2;
 const IPPROTO_UDP = 17;
 const IPPROTO_IPV6 = 41;
 

@@ -21,13 +21,7 @@ const SIGNAL_TIMEOUT = 1000;
 const PRINT_TIMEOUT = 500;
 
 /** Heartbeat of the loop of one thread, in a form that can be posted to another thread. */
-export interface Heart {
-  /** See {@linkcode Heartbeat.cells}. */
-  readonly cells: Int32Array<SharedArrayBuffer>;
-  /** See {@linkcode Heartbeat.names}. */
-  readonly names: readonly string[];
-  /** See {@linkcode Heartbeat.worker}. */
-  readonly worker: string;
+export interface Heart extends Readonly<Pick<Heartbeat, "cells" | "names" | "worker">> {
   /** Time without a beat after which the loop counts as hung (milliseconds). */
   readonly limit: number;
   /** True if signals end the process even if the loop hangs. */

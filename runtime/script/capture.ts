@@ -53,7 +53,7 @@ export function openCapture(path: string, filter: string): ScriptCapture {
     before(name, options) {
       const capture = new Capture(writer, {
         interface: name || options.device?.name || options.given.name || "tun",
-        ...matches === undefined ? {} : { filter: matches },
+        filter: matches,
       });
       return { ...options, stages: [capture, ...options.stages] };
     },

@@ -75,8 +75,8 @@ function parseUdp(place: string, path: string, query: string | undefined, subjec
   const { listen, mtu, payload, ...others } = parseUdpQuery(query, subject);
   const rest = {
     ...others,
-    ...(mtu === undefined ? {} : { mtu: parseMtu(mtu, subject) }),
-    ...(payload === undefined ? {} : { payload: parsePayload(payload, subject) }),
+    mtu: mtu === undefined ? undefined : parseMtu(mtu, subject),
+    payload: payload === undefined ? undefined : parsePayload(payload, subject),
   };
   if (listen === "") {
     parseOwn(place, subject);

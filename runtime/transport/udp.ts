@@ -1,6 +1,6 @@
 /** Far ends over UDP: options, checks and opener. */
 
-import { MAX_DATAGRAM, openUdpSocket, type UdpSocketOptions } from "../../driver/mod.ts";
+import { MAX_DATAGRAM, openUdpSocket } from "../../driver/mod.ts";
 import { type Address, parseAddress } from "../../lib/wire/address.ts";
 import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../../lib/core/options.ts";
 import { type AddressPort, type HostPort, parseListen, parsePeer } from "./host_port.ts";
@@ -180,12 +180,8 @@ async function openUdp(
       ipv6Only: remote !== undefined && !isDual,
       // Without `listen`, the routes choose the local address, and may choose a different one later.
       localAddresses: local !== undefined && isWildcard,
-      ...(name === undefined ? {} : { interface: name }),
-      ...(peer === undefined
-        ? {}
-        : { onUnreachable: (endpoint, code) => transport.unreachable(endpoint, code) } satisfies Partial<
-          UdpSocketOptions
-        >),
+      interface: name,
+      onUnreachable: peer && ((endpoint, code) => transport.unreachable(endpoint, code)),
     });
   const has4 = peer?.some((address) => address.family === 4) === true;
   // A system without IPv6 uses the IPv4 addresses.
@@ -197,10 +193,10 @@ async function openUdp(
   const transport = new UdpTransport(socket, {
     bypass,
     report: (message) => console.error(`warren: ${message}`),
-    ...(mtu === undefined ? {} : { mtu }),
-    ...(payload === undefined ? {} : { payload }),
-    ...(peer === undefined ? {} : { peer: usable(peer) }),
-    ...(hasName ? { lookUp: async () => usable(await lookUp()) } : {}),
+    mtu,
+    payload,
+    peer: peer && usable(peer),
+    lookUp: hasName ? async () => usable(await lookUp()) : undefined,
   });
   return transport;
 }
