@@ -10,3 +10,8 @@ export function setAddress(words: Uint32Array, word: number, address: number): v
   words[word] = address >>> 0;
   words[word + 1] = address / 2 ** 32;
 }
+
+/** Returns a view of the bytes of a structure. */
+export function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}

@@ -69,8 +69,3 @@ export interface Bsd extends Posix, Pick<SocketSystem, "AF_INET6" | "localContro
     readonly queueDropsSize: 4 | 8;
   };
 }
-
-/** Returns a view of a structure's bytes. */
-export function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-}

@@ -4,8 +4,9 @@ import { formatCidr, type Prefix } from "../../lib/wire/address.ts";
 import type { DeviceStatistics } from "../../lib/core/mod.ts";
 import { cString } from "../posix/libc.ts";
 import { AF_INET, SOCK_DGRAM } from "../posix/udp_socket.ts";
-import { AF_ROUTE, type Bsd, viewOf } from "./bsd.ts";
+import { AF_ROUTE, type Bsd } from "./bsd.ts";
 import { netmask, sockaddr } from "./sockaddr.ts";
+import { viewOf } from "../native_memory.ts";
 
 // Specification
 /** net/if.h: `struct ifreq { char ifr_name[IFNAMSIZ]; union { short ifr_flags; int ifr_mtu; ... 16 bytes }; }`. */

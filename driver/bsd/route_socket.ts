@@ -2,8 +2,9 @@
 
 import { type Address, formatCidr, Prefix } from "../../lib/wire/address.ts";
 import { setNonBlocking } from "../posix/libc.ts";
-import { AF_ROUTE, type Bsd, SOCK_RAW, viewOf } from "./bsd.ts";
+import { AF_ROUTE, type Bsd, SOCK_RAW } from "./bsd.ts";
 import { bitsOf, linkSockaddr, netmask, sockaddr } from "./sockaddr.ts";
+import { viewOf } from "../native_memory.ts";
 
 // Specification: net/route.h, net/if.h
 export const MessageType = { RTM_ADD: 1, RTM_DELETE: 2, RTM_GET: 4, RTM_IFINFO: 14 } as const;

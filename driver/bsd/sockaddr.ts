@@ -2,7 +2,8 @@
 
 import type { Address, Prefix } from "../../lib/wire/address.ts";
 import { AF_INET } from "../posix/udp_socket.ts";
-import { AF_LINK, type Bsd, viewOf } from "./bsd.ts";
+import { AF_LINK, type Bsd } from "./bsd.ts";
+import { viewOf } from "../native_memory.ts";
 
 // Specification
 /** netinet/in.h: `struct sockaddr_in { u8 sin_len, sin_family; u16 sin_port; u8 sin_addr[4]; char sin_zero[8]; }`. */

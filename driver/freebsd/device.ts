@@ -1,6 +1,5 @@
 /** TUN devices of FreeBSD (/dev/tun, tun(4)). */
 
-import { viewOf } from "../bsd/bsd.ts";
 import { BsdDevice } from "../bsd/device.ts";
 import { Ifreq, Interface } from "../bsd/interface.ts";
 import { SinglePacketIo } from "../bsd/packet_io.ts";
@@ -10,6 +9,7 @@ import type { CheckedDeviceOptions } from "../options.ts";
 import { cString, setNonBlocking } from "../posix/libc.ts";
 import { Errno, systemError } from "./errno.ts";
 import { FREEBSD, type FreeBsd, freebsd } from "./libc.ts";
+import { viewOf } from "../native_memory.ts";
 
 // Specification
 /** sys/fcntl.h. */

@@ -4,7 +4,7 @@ import { cString } from "../posix/libc.ts";
 import { Errno, systemError } from "./errno.ts";
 import { O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_RDONLY } from "./fcntl.ts";
 import { errno, libc } from "./libc.ts";
-import { viewOf } from "./netlink/message.ts";
+import { viewOf } from "../native_memory.ts";
 
 // Specification: include/uapi/linux/{stat,fcntl}.h, dirent.h of glibc and musl
 const AT_EMPTY_PATH = 0x1000;

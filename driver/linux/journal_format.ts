@@ -13,8 +13,8 @@ import {
   messageTypeName,
   NLMSGHDR,
   readMessages,
-  viewOf,
 } from "./netlink/message.ts";
+import { viewOf } from "../native_memory.ts";
 
 // Specification: asm-generic/socket.h
 const AF_UNIX = 1;

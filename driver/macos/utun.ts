@@ -1,6 +1,5 @@
 /** utun, the layer-3 tunnel interface of macOS, which a kernel control socket creates. */
 
-import { viewOf } from "../bsd/bsd.ts";
 import { LARGE_ROOM } from "../../lib/core/mod.ts";
 import { FAMILY_HEADER_SIZE } from "../bsd/packet_io.ts";
 import { Socket } from "../bsd/udp_socket.ts";
@@ -8,6 +7,7 @@ import { SOCK_DGRAM } from "../posix/udp_socket.ts";
 import { setNonBlocking } from "../posix/libc.ts";
 import { Errno, systemError } from "./errno.ts";
 import { DARWIN, type Darwin } from "./libsystem.ts";
+import { viewOf } from "../native_memory.ts";
 
 // Specification
 /** bsd/sys/socket.h 425, 536; bsd/sys/sys_domain.h 47, 48. */

@@ -12,9 +12,10 @@
 import type { DeviceEvent, Waitable } from "../../lib/core/mod.ts";
 import { AF_UNSPEC, Family, InterfaceRow, iphlpapi } from "./iphlpapi.ts";
 import { functionAddress, kernel32 } from "./kernel32.ts";
-import { interfaceRow, type Row, viewOf } from "./rows.ts";
+import { interfaceRow, type Row } from "./rows.ts";
 import { awaitUnused } from "./waiter.ts";
 import { Win32, win32Error } from "./win32_error.ts";
+import { viewOf } from "../native_memory.ts";
 
 /** Reported state of an interface. */
 interface Link {

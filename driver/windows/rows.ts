@@ -15,6 +15,7 @@ import {
   SockaddrInet,
   UnicastRow,
 } from "./iphlpapi.ts";
+import { viewOf } from "../native_memory.ts";
 
 /** Bytes of a structure. */
 export type Row = Uint8Array<ArrayBuffer>;
@@ -25,11 +26,6 @@ export type Initialize = (row: Row) => void;
 /** Returns the ADDRESS_FAMILY of an address. */
 export function familyOf(address: Address): Family {
   return address.family === 4 ? Family.Ipv4 : Family.Ipv6;
-}
-
-/** Returns a view of a row. */
-export function viewOf(row: Row): DataView<ArrayBuffer> {
-  return new DataView(row.buffer, row.byteOffset, row.byteLength);
 }
 
 /** Writes a SOCKADDR_INET; `address` is all zeros by default. */

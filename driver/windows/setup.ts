@@ -11,21 +11,12 @@ import { setTimeout as delay } from "node:timers/promises";
 import { type Address, formatAddress, formatCidr, type Prefix } from "../../lib/wire/address.ts";
 import { IPV6_MIN_MTU } from "../../lib/wire/header_fields.ts";
 import type { DeviceStatistics } from "../../lib/core/mod.ts";
-import { addressOf } from "../native_memory.ts";
+import { addressOf, viewOf } from "../native_memory.ts";
 import type { CheckedDeviceOptions, CheckedRoute } from "../options.ts";
 import type { Adapter } from "./adapter.ts";
 import { Family, IfRow, InterfaceRow, iphlpapi, ROUTER_DISCOVERY_DISABLED } from "./iphlpapi.ts";
 import { wideString } from "./kernel32.ts";
-import {
-  dnsSettings,
-  familyOf,
-  forwardRow,
-  ifRow,
-  interfaceRow,
-  type Row,
-  unicastRow,
-  viewOf,
-} from "./rows.ts";
+import { dnsSettings, familyOf, forwardRow, ifRow, interfaceRow, type Row, unicastRow } from "./rows.ts";
 import { ADMINISTRATOR_REMEDY } from "./shell32.ts";
 import { Win32, win32Error } from "./win32_error.ts";
 

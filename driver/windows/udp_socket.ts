@@ -14,10 +14,11 @@ import {
 import { iphlpapi } from "./iphlpapi.ts";
 import { kernel32, wideString } from "./kernel32.ts";
 import { PoolAddresses } from "./pool_addresses.ts";
-import { familyOf, viewOf, writeSockaddr } from "./rows.ts";
+import { familyOf, writeSockaddr } from "./rows.ts";
 import { awaitUnused } from "./waiter.ts";
 import { Win32, win32Error, win32Name } from "./win32_error.ts";
 import { ws2 } from "./ws2_32.ts";
+import { viewOf } from "../native_memory.ts";
 
 // Specification
 /** winsock2.h, ws2def.h, ws2ipdef.h */

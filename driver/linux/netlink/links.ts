@@ -11,10 +11,10 @@ import {
   encodeMessage,
   GET,
   MessageType,
-  viewOf,
   withType,
 } from "./message.ts";
 import { Family, formatRawPrefix, prefixFamily, type RawPrefix } from "./prefix.ts";
+import { viewOf } from "../../native_memory.ts";
 
 // Specification: include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h, if_tun.h
 /**

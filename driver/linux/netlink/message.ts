@@ -1,6 +1,7 @@
 /** Encoding and parsing of netlink messages: header, fixed structure, attributes. */
 
 import { checkInteger } from "../../../lib/core/options.ts";
+import { viewOf } from "../../native_memory.ts";
 
 // Netlink uses the byte order of the machine, which is little-endian wherever Deno runs.
 const LITTLE_ENDIAN = true;
@@ -291,9 +292,4 @@ export function readOutcome(message: Message): Outcome | undefined {
     start = capped ? NLMSGERR.size : NLMSGERR.msg + length;
   }
   return { errno, text: new Attributes(body, start).text(ATTRIBUTE_MESSAGE) };
-}
-
-/** Returns a `DataView` over the same bytes. */
-export function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -11,7 +11,6 @@ import {
   messageTypeName,
   NLMSGHDR,
   readOutcome,
-  viewOf,
 } from "./message.ts";
 import { NetlinkSocket } from "./socket.ts";
 import { Family, formatRawAddress } from "./prefix.ts";
@@ -25,6 +24,7 @@ import {
   type Route,
   type Rule,
 } from "./routes.ts";
+import { viewOf } from "../../native_memory.ts";
 
 // Specification: include/linux/socket.h, include/uapi/linux/netlink.h, asm-generic/socket.h
 /**

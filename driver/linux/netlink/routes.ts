@@ -11,7 +11,6 @@ import {
   encodeMessage,
   GET,
   MessageType,
-  viewOf,
   withType,
 } from "./message.ts";
 import {
@@ -22,6 +21,7 @@ import {
   prefixFamily,
   type RawPrefix,
 } from "./prefix.ts";
+import { viewOf } from "../../native_memory.ts";
 
 // Specification: include/uapi/linux/rtnetlink.h, fib_rules.h
 /**

@@ -2,7 +2,8 @@
 
 import { Errno, systemError } from "../errno.ts";
 import { errno, libc } from "../libc.ts";
-import { type Message, readMessages, viewOf } from "./message.ts";
+import { type Message, readMessages } from "./message.ts";
+import { viewOf } from "../../native_memory.ts";
 
 // Specification: include/linux/socket.h, include/uapi/linux/netlink.h
 /**

@@ -25,11 +25,11 @@ import {
   interfaceRow,
   type Row,
   unicastRow,
-  viewOf,
   writeSockaddr,
 } from "../../../driver/windows/rows.ts";
 import { fromHresult, Win32, win32Error, win32Name } from "../../../driver/windows/win32_error.ts";
 import { DriverError } from "../../../driver/mod.ts";
+import { viewOf } from "../../../driver/native_memory.ts";
 
 /** NET_LUID of the seventh interface of type 53 (IF_TYPE_PROP_VIRTUAL). */
 const LUID = 0x0035_0000_0700_0000n;

@@ -1,7 +1,6 @@
 /** Tests of utun devices and UDP sockets over a stand-in for libSystem, which utun_test.ts runs. */
 
 import assert from "node:assert/strict";
-import { viewOf } from "../../../driver/bsd/bsd.ts";
 import type { BsdDevice } from "../../../driver/bsd/device.ts";
 import { openBsdUdpSocket } from "../../../driver/bsd/udp_socket.ts";
 import { sockaddr } from "../../../driver/bsd/sockaddr.ts";
@@ -30,6 +29,7 @@ import { EventFd } from "../../kit/event_fd.ts";
 import { TestHost } from "../../kit/host.ts";
 import { QUIET } from "../../kit/tunnel.ts";
 import { loadStandIn } from "./stand_in.ts";
+import { viewOf } from "../../../driver/native_memory.ts";
 
 // Stays open, so it is opened outside the tests.
 const standIn = loadStandIn();

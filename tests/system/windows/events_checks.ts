@@ -2,10 +2,11 @@
 
 import { deepStrictEqual, ok, strictEqual } from "node:assert/strict";
 import { Family, InterfaceRow, iphlpapi } from "../../../driver/windows/iphlpapi.ts";
-import { interfaceRow, viewOf } from "../../../driver/windows/rows.ts";
+import { interfaceRow } from "../../../driver/windows/rows.ts";
 import { Verdict } from "../../../lib/core/mod.ts";
 import { openTunnel, type Tunnel } from "../../../runtime/mod.ts";
 import { openStandIn, wide } from "./stand_in.ts";
+import { viewOf } from "../../../driver/native_memory.ts";
 
 const { symbols: { StandInConnect } } = Deno.dlopen(Deno.env.get("WARREN_IPHLPAPI")!, {
   // void StandInConnect(ULONG64 luid, BOOL connected);
