@@ -4,13 +4,13 @@ import { errorMessage } from "./error.ts";
 
 /** Result of one check. */
 export interface Check {
-  /** What was checked. */
+  /** Subject of the check. */
   readonly name: string;
   /** `fail`: Warren cannot open devices. `warn`: it may lack a feature. */
   readonly state: "ok" | "warn" | "fail";
-  /** What was found, as a sentence. */
+  /** Finding, as a sentence. */
   readonly text: string;
-  /** What to do. */
+  /** Remedy, if anything needs one. */
   readonly remedy?: string;
 }
 

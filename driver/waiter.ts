@@ -1,14 +1,16 @@
-/** How a loop waits for the descriptors of all its ends at once. */
+/** The interface with which a loop waits for the descriptors of all its ends at once. */
 
 import type { Waitable } from "../lib/core/mod.ts";
+
+// Implementation
+/** Longest delay that setTimeout() accepts (milliseconds). */
+const MAX_TIMEOUT = 0x7fff_ffff;
 
 /** Waits until a descriptor is readable or writable: `wait` on this thread, `park` on another. */
 export interface Waiter extends Disposable {
   /** Removes all descriptors from the next wait. */
   clear(): void;
-  /**
-   * Adds a descriptor to the next wait and returns its place; without `read` and `write`, waits only for its errors.
-   */
+  /** Adds a descriptor to the next wait and returns its place; without `read` and `write`, only its errors count. */
   add(waitable: Waitable, read: boolean, write: boolean): number;
   /** Returns true if the last `wait` found the descriptor at this place ready, or if the system cannot tell. */
   isReady(place: number): boolean;
@@ -27,4 +29,37 @@ export interface Waiter extends Disposable {
   wake(): void;
   /** Calls `readable` for each watched descriptor that is ready, for a loop too busy to `park`. */
   look(): void;
+}
+
+/** Ends a waiter's `park`. */
+export class ParkTimer {
+  #end: (() => void) | undefined;
+  #isWoken = false;
+
+  /** Starts a `park`, which ends early if {@linkcode ParkTimer.wake} is called from now on. */
+  start(): void {
+    this.#isWoken = false;
+  }
+
+  /** Ends the `park`. */
+  wake(): void {
+    this.#isWoken = true;
+    this.#end?.();
+  }
+
+  /**
+   * Resolves to true when `ready` resolves, and to false when the time is over or the `park` is woken. A time that
+   * setTimeout() does not accept counts as infinite.
+   */
+  async wait(milliseconds: number, ready?: Promise<void>): Promise<boolean> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const over = new Promise<boolean>((resolve) => {
+      this.#end = () => resolve(false);
+      if (this.#isWoken) resolve(false);
+      else if (milliseconds <= MAX_TIMEOUT) timer = setTimeout(this.#end, milliseconds);
+    });
+    const isReady = await (ready === undefined ? over : Promise.race([ready.then(() => true), over]));
+    clearTimeout(timer);
+    return isReady;
+  }
 }

@@ -1,7 +1,7 @@
 /** Waiting for descriptors on Linux, macOS and FreeBSD, with poll(2) and a pipe that ends it early. */
 
 import type { Waitable } from "../../lib/core/mod.ts";
-import type { Waiter } from "../waiter.ts";
+import { ParkTimer, type Waiter } from "../waiter.ts";
 import { openWakeupEnds, Wakeup } from "./wakeup.ts";
 import type { Posix } from "./libc.ts";
 
@@ -14,8 +14,6 @@ const POLLOUT = 0x004;
 // Implementation
 const MAX_DESCRIPTORS = 256;
 const COUNTS = Array.from({ length: MAX_DESCRIPTORS + 1 }, (_, count) => BigInt(count));
-/** Longest delay that setTimeout() accepts (milliseconds). */
-const MAX_TIMEOUT = 0x7fff_ffff;
 
 interface Watch {
   readonly waitable: Waitable;
@@ -37,8 +35,7 @@ export class PollWaiter implements Waiter {
   #parking: Promise<void> | undefined;
   /** True if the poll on another thread includes a descriptor that is about to be closed. */
   #stale = false;
-  #wake: (() => void) | undefined;
-  #woken = false;
+  readonly #timer = new ParkTimer();
   #closed = false;
 
   /** Opens the pipe. @throws {DriverError} when the process has too many open descriptors. */
@@ -96,7 +93,7 @@ export class PollWaiter implements Waiter {
   }
 
   async park(milliseconds: number): Promise<boolean> {
-    this.#woken = false;
+    this.#timer.start();
     for (const { waitable } of this.#watches) this.add(waitable, true, false);
     // A running poll of the same descriptors is reused; a poll of different ones has to end first.
     if (this.#parking !== undefined && !this.#sameSet()) {
@@ -104,22 +101,11 @@ export class PollWaiter implements Waiter {
       await this.#parking;
     }
     this.#parking ??= this.#poll();
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const woken = new Promise<boolean>((resolve) => {
-      this.#wake = () => resolve(false);
-      if (this.#woken) resolve(false);
-      else if (milliseconds <= MAX_TIMEOUT) timer = setTimeout(() => resolve(false), milliseconds);
-    });
-    const ready = await Promise.race([this.#parking.then(() => true), woken]);
-    clearTimeout(timer);
-    this.#wake = undefined;
-    this.#woken = false;
-    return ready;
+    return await this.#timer.wait(milliseconds, this.#parking);
   }
 
   wake(): void {
-    this.#woken = true;
-    this.#wake?.();
+    this.#timer.wake();
   }
 
   /** Closes the pipe, after the poll on another thread has ended. */

@@ -1,24 +1,22 @@
-/** The single wait of a loop on Windows: WaitForMultipleObjects, with an event that ends it early. */
+/** Waiting for handles on Windows, with WaitForMultipleObjects and an event that ends it early. */
 
 import type { Waitable } from "../../lib/core/mod.ts";
-import type { Waiter } from "../waiter.ts";
+import { ParkTimer, type Waiter } from "../waiter.ts";
 import { kernel32 } from "./kernel32.ts";
 import { win32Error } from "./win32_error.ts";
 
 // Specification
-/** winnt.h: MAXIMUM_WAIT_OBJECTS. */
+/** winnt.h, winbase.h */
 const MAXIMUM_WAIT_OBJECTS = 64;
 const WAIT_OBJECT_0 = 0;
 const INFINITE = 0xffff_ffff;
-/** Size of a HANDLE (32-bit words); only the low 32 bits are significant. */
+/** Size of a HANDLE (32-bit words); only the first word is significant. */
 const HANDLE_WORDS = 2;
 
 // Implementation
-/** Longest delay of setTimeout (milliseconds). */
-const MAX_TIMEOUT = 0x7fff_ffff;
-/** Number of times a full ring is retried at once, after yielding to other threads, before it is retried by time. */
+/** Writes to a full ring that are retried at once, after yielding to other threads; later ones wait. */
 const QUICK_RETRIES = 64;
-/** Interval of later retries (milliseconds); the clock of Windows may stretch it to 16. */
+/** Interval between later retries (milliseconds); Windows' clock resolution may extend it to 16. */
 const RETRY_INTERVAL = 1;
 
 interface Watch {
@@ -26,43 +24,43 @@ interface Watch {
   readonly readable: () => void;
 }
 
-/** Waiters of this thread, whose waits may hold a handle that is about to be closed. */
+/** The waiters of this thread. */
 const waiters = new Set<EventWaiter>();
 
-/** Removes a handle from all waits; resolves when it may be closed. It must not be added again. */
+/** Removes a handle from all waits; resolves when it may be closed. The caller does not add it again. */
 export async function awaitUnused(waitable: Waitable): Promise<void> {
   await Promise.all(Array.from(waiters, (waiter) => waiter.forget(waitable)));
 }
 
 /**
- * WaitForMultipleObjects over the handles of a loop. It cannot wait for room to write: while packets wait to be
- * written, waits are short.
+ * Waits for handles with WaitForMultipleObjects: `wait` on this thread, `park` on another. A handle cannot report that
+ * there is room to write, so waits are short while packets wait to be written.
  *
- * The events of Wintun and of sockets are auto-reset. If a wait on another thread consumes a signal while nothing
- * awaits that wait, the next wait returns at once.
+ * The events of Wintun and of sockets are auto-reset: the wait on another thread may reset an event when no `park` is
+ * waiting. The next `wait` or `park` then returns at once.
  */
 export class EventWaiter implements Waiter {
   readonly #kernel32 = kernel32();
   readonly #stop: bigint;
   readonly #watches = new Set<Watch>();
-  /** The stop event, followed by the requested handles. */
+  /** Handles for the next wait, after the stop event. */
   readonly #wanted = new Uint32Array(MAXIMUM_WAIT_OBJECTS * HANDLE_WORDS);
-  /** The same memory without the stop event, used by `wait`. */
+  /** The same handles without the stop event, for `wait`. */
   readonly #wantedHere = this.#wanted.subarray(HANDLE_WORDS);
   #wantedCount = 1;
-  /** Handles of the wait on another thread, which owns this memory until it ends. */
+  /** Handles for the wait on another thread, which may read this memory until it ends. */
   readonly #parked = new Uint32Array(MAXIMUM_WAIT_OBJECTS * HANDLE_WORDS);
   #parkedCount = 0;
   #parking: Promise<void> | undefined;
-  /** True if a wait consumed a signal and the loop has not looked since. */
-  #taken = false;
-  #writes = false;
+  /** True if the wait on another thread has ended and the loop has not read from its ends since. */
+  #hasSignal = false;
+  /** True if packets wait to be written. */
+  #hasWrites = false;
   #retries = 0;
-  #wake: (() => void) | undefined;
-  #woken = false;
+  readonly #timer = new ParkTimer();
   #closed = false;
 
-  /** @throws {DriverError} when the process is out of handles. */
+  /** Creates the stop event. @throws {DriverError} when the process has too many handles. */
   constructor() {
     const { CreateEventW, GetLastError } = this.#kernel32;
     const stop = CreateEventW(null, 0, 0, null);
@@ -72,53 +70,49 @@ export class EventWaiter implements Waiter {
     waiters.add(this);
   }
 
-  /** Clears the set of handles. */
   clear(): void {
     this.#wantedCount = 1;
-    if (!this.#writes) this.#retries = 0;
-    this.#writes = false;
-    // First: a wait reports only the first set handle, and packets may arrive without end.
+    if (!this.#hasWrites) this.#retries = 0;
+    this.#hasWrites = false;
+    // Before the ends' handles: a wait reports only the first that is set, and packets may arrive all the time.
     for (const { waitable } of this.#watches) this.add(waitable, true, false);
   }
 
-  /** Adds a handle to the next wait, which `write` makes a short one. */
+  /** Makes the next wait short if `write` is true. @throws {RangeError} when the wait already has 63 handles. */
   add(waitable: Waitable, read: boolean, write: boolean): number {
-    if (write) this.#writes = true;
+    if (write) this.#hasWrites = true;
     if (!read) return 0;
     if (this.#wantedCount >= MAXIMUM_WAIT_OBJECTS) {
-      throw new RangeError(
-        `Cannot wait for another handle: ${MAXIMUM_WAIT_OBJECTS - 1} are the most for a wait`,
-      );
+      const max = MAXIMUM_WAIT_OBJECTS - 1;
+      throw new RangeError(`Cannot add a handle to a wait: it must have at most ${max}, got ${max + 1}`);
     }
     this.#wanted[this.#wantedCount++ * HANDLE_WORDS] = waitable;
     return 0;
   }
 
-  /** Always true: a wait reports one handle, and others may be set. */
+  /** Always true: a wait reports a single handle, but others may also be set. */
   isReady(): boolean {
     return true;
   }
 
-  /** Adds a handle to every wait after the next {@linkcode EventWaiter.clear}. */
+  /** Includes the handle in each wait that follows a later {@linkcode EventWaiter.clear}. */
   watch(waitable: Waitable, readable: () => void): () => void {
     const watch = { waitable, readable };
     this.#watches.add(watch);
     return () => this.#watches.delete(watch);
   }
 
-  /** Calls back the watches that are ready, without waiting. */
   look(): void {
     if (this.#watches.size === 0) return;
     this.clear();
     this.wait(0);
   }
 
-  /** Blocks the thread. */
   wait(milliseconds: number): boolean {
-    // A wait on another thread would consume the signals meant for this one.
+    // The wait on another thread would reset events that this wait needs.
     if (this.#parking !== undefined) this.#kernel32.SetEvent(this.#stop);
     if (this.#takeSignal()) return true;
-    const limit = Math.ceil(this.#writes ? Math.min(milliseconds, this.#retryAfter()) : milliseconds);
+    const limit = Math.ceil(this.#hasWrites ? Math.min(milliseconds, this.#retryAfter()) : milliseconds);
     const count = this.#wantedCount - 1;
     if (count === 0) {
       this.#kernel32.Sleep(limit);
@@ -130,40 +124,28 @@ export class EventWaiter implements Waiter {
     return true;
   }
 
-  /** Waits on another thread. */
   async park(milliseconds: number): Promise<boolean> {
-    this.#woken = false;
+    this.#timer.start();
     if (this.#takeSignal()) return true;
-    // A pending wait for the same handles continues; for another set, it is replaced.
+    // A running wait for the same handles is reused; a wait for different ones has to end first.
     if (this.#parking !== undefined && !this.#sameSet()) {
       this.#kernel32.SetEvent(this.#stop);
       await this.#parking;
       if (this.#takeSignal()) return true;
     }
-    this.#parking ??= this.#wait();
-    const limit = this.#writes ? Math.min(milliseconds, this.#retryAfter()) : milliseconds;
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const woken = new Promise<boolean>((resolve) => {
-      this.#wake = () => resolve(false);
-      if (this.#woken) resolve(false);
-      else if (limit <= MAX_TIMEOUT) timer = setTimeout(() => resolve(false), limit);
-    });
-    const ready = await Promise.race([this.#parking.then(() => true), woken]);
-    clearTimeout(timer);
-    this.#wake = undefined;
-    this.#woken = false;
-    // The caller now looks at all handles.
-    this.#taken = false;
+    this.#parking ??= this.#waitOffThread();
+    const limit = this.#hasWrites ? Math.min(milliseconds, this.#retryAfter()) : milliseconds;
+    const ready = await this.#timer.wait(limit, this.#parking);
+    // The loop now reads from all its ends.
+    this.#hasSignal = false;
     return ready;
   }
 
-  /** Ends a `park`. */
   wake(): void {
-    this.#woken = true;
-    this.#wake?.();
+    this.#timer.wake();
   }
 
-  /** Removes a handle; resolves when no wait holds it. */
+  /** Also ends the handle's watches. */
   async forget(waitable: Waitable): Promise<void> {
     for (const watch of this.#watches) if (watch.waitable === waitable) this.#watches.delete(watch);
     for (let i = 1; i < this.#wantedCount; i++) {
@@ -177,7 +159,7 @@ export class EventWaiter implements Waiter {
     }
   }
 
-  /** Ends a pending wait, then closes the event. */
+  /** Closes the stop event, after the wait on another thread has ended. */
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -191,9 +173,9 @@ export class EventWaiter implements Waiter {
   }
 
   #takeSignal(): boolean {
-    const taken = this.#taken;
-    this.#taken = false;
-    return taken;
+    const hasSignal = this.#hasSignal;
+    this.#hasSignal = false;
+    return hasSignal;
   }
 
   #retryAfter(): number {
@@ -211,15 +193,15 @@ export class EventWaiter implements Waiter {
     return true;
   }
 
-  async #wait(): Promise<void> {
+  async #waitOffThread(): Promise<void> {
     this.#parked.set(this.#wanted);
     this.#parkedCount = this.#wantedCount;
     const count = this.#parkedCount;
     const index = await this.#kernel32.waitOffThread(count, this.#parked, 0, INFINITE) - WAIT_OBJECT_0;
     this.#parking = undefined;
     if (index === 0) return;
-    // After a failed wait the loop looks as well: an end may be gone.
-    this.#taken = true;
+    // Also after a failed wait: an end may have failed, which the loop learns when it reads.
+    this.#hasSignal = true;
     if (index < count) this.#callWatch(this.#parked[index * HANDLE_WORDS]!);
   }
 

@@ -67,8 +67,8 @@ export function fromHresult(code: number): number {
  * Creates the error of a failed call. Its class is `PermissionDenied`, `AddrInUse`, `NotFound` or `NotSupported` of
  * `Deno.errors` if one of them fits, otherwise {@linkcode DriverError}.
  *
- * @param attempt What failed, such as `open device "tun0"`; the message is *Cannot open device "tun0": ...*.
- * @param remedy What to do, or a more precise cause.
+ * @param attempt Failed action, such as `open device "tun0"`; the message is *Cannot open device "tun0": ...*.
+ * @param remedy Remedy, or a more precise cause.
  */
 export function win32Error(
   attempt: string,

@@ -64,7 +64,7 @@ interface WintunPlace {
   readonly path: string;
   /** True if the path is from `WARREN_WINTUN`. */
   readonly named: boolean;
-  /** What to do if the file fails the checks. */
+  /** Remedy if the file fails the checks. */
   readonly remedy: string;
 }
 

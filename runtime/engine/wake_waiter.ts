@@ -1,15 +1,12 @@
 /** Waiting without descriptors, for a loop whose ends all call `wake`. */
 
 import type { Waiter } from "../../driver/mod.ts";
+import { ParkTimer } from "../../driver/waiter.ts";
 import type { Waitable } from "../../lib/core/mod.ts";
-
-// Implementation
-/** Longest delay that setTimeout() accepts (milliseconds); a tick that is due later runs with the next packet. */
-const MAX_TIMEOUT = 2 ** 31 - 1;
 
 /** A waiter that uses promises instead of descriptors. */
 export class WakeWaiter implements Waiter {
-  #wake: (() => void) | undefined;
+  readonly #timer = new ParkTimer();
 
   clear(): void {
   }
@@ -36,18 +33,13 @@ export class WakeWaiter implements Waiter {
     return true;
   }
 
-  async park(milliseconds: number): Promise<boolean> {
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    await new Promise<void>((resolve) => {
-      this.#wake = resolve;
-      if (milliseconds <= MAX_TIMEOUT) timer = setTimeout(resolve, milliseconds);
-    });
-    clearTimeout(timer);
-    return false;
+  park(milliseconds: number): Promise<boolean> {
+    this.#timer.start();
+    return this.#timer.wait(milliseconds);
   }
 
   wake(): void {
-    this.#wake?.();
+    this.#timer.wake();
   }
 
   [Symbol.dispose](): void {
