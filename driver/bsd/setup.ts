@@ -1,7 +1,7 @@
 /**
  * Configuration of the interface of a device, which is undone when the device closes.
  *
- * All routes go through the interface itself. When the descriptor is closed, also by a crash, the system removes the
+ * All routes go through the interface itself. When the descriptor is closed, even by a crash, the system removes the
  * addresses and routes, and on macOS the interface. `undo` removes the routes before that.
  */
 
@@ -64,7 +64,7 @@ export class Setup {
       try {
         for (const half of halves(route)) this.#add(socket, half);
       } catch (error) {
-        // `default` requests routes for IPv4 and IPv6; a system without IPv6 cannot have the latter.
+        // `default` requests an IPv4 and an IPv6 route; the latter fails on a system without IPv6.
         if (route.isDefault !== true || route.to.address.family === 4) throw error;
         console.warn(`warren: ${(error as Error).message}: IPv6 traffic may bypass "${link.name}"`);
       }

@@ -1,4 +1,4 @@
-/** Detection of signals that the process was started with as ignored, by nohup(1) or by a shell for background jobs. */
+/** Detection of signals that were ignored when the process started, as with nohup(1) or in background jobs. */
 
 import type { Posix } from "./libc.ts";
 
@@ -6,7 +6,7 @@ import type { Posix } from "./libc.ts";
 const SIGNAL_NUMBERS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
 const SIG_IGN = 1n;
 /**
- * Size of `struct sigaction` in glibc, where it is longest. On every system it begins with the handler:
+ * Size of `struct sigaction` in glibc, the largest of all systems. On every system it begins with the handler:
  *
  * ```c
  * struct sigaction {

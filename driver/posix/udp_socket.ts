@@ -32,7 +32,7 @@ export const MAX_DATAGRAMS = 64;
 const FIRST_DATAGRAMS = 8;
 /** Smallest socket buffer worth requesting (bytes). */
 const MIN_BUFFER = 64 * 1024;
-/** Maximum errors, mostly ICMP errors about earlier datagrams, after which one `receive` or `send` carries on. */
+/** Maximum errors that one `receive` or `send` ignores; most are ICMP errors about earlier datagrams. */
 const MAX_ERRORS = 8;
 
 /** The C library and the constants of a system, as far as sockets need them. */
@@ -63,7 +63,7 @@ export abstract class PosixUdpSocket implements UdpSocket {
   readonly family: 4 | 6;
   readonly local: EndpointBytes;
   readonly localAddresses: boolean;
-  /** Resolved from the start: before `close`, the loop ends any wait that includes the descriptor. */
+  /** Resolved from the start, because the loop itself ends waits that include the descriptor. */
   readonly closed: Promise<void> = Promise.resolve();
   failure: Error | undefined;
   refusal: string | undefined;

@@ -171,7 +171,7 @@ export class Relay implements LoopMember {
   }
 }
 
-/** Tells whether the wait found one of an end's descriptors ready. */
+/** Returns true if the wait found a descriptor of an end ready. */
 function isReady(waited: Waiter, places: readonly number[]): boolean {
   for (const place of places) if (waited.isReady(place)) return true;
   return false;

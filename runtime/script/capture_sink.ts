@@ -11,7 +11,7 @@ import { WallClock } from "./wall_clock.ts";
 // Implementation
 /** Maximum data that waits for the reader of a pipe (bytes). */
 const PIPE_LIMIT = 8 * 1024 * 1024;
-/** Maximum length of a write (bytes): a reader counts as stalled if it takes less within half a second. */
+/** Maximum length of a write (bytes). A reader that completes no write within half a second has stalled. */
 const MAX_WRITE = 16 * 1024;
 /** Maximum wait at the end for a reader that takes nothing (milliseconds). */
 const STALLED_AFTER = 500;
@@ -41,7 +41,7 @@ const NAMES: OptionKinds<CaptureFileOptions> = {
  * Needs `--allow-write`.
  *
  * A full disk or a removed folder ends the capture with a line on standard error, while the tunnel continues. With
- * `--allow-read`, so does a removed file.
+ * `--allow-read`, a removed file ends it in the same way.
  *
  * @example
  * ```ts no-eval

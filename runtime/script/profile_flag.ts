@@ -1,4 +1,4 @@
-/** The flag `--profile`, which is allowed before and after the name of a script. This file imports nothing. */
+/** The flag `--profile`, allowed before and after the name of a script. Loaded early, this file imports nothing. */
 
 /** File extension of profiles, which DevTools recognizes. */
 export const PROFILE_SUFFIX = ".cpuprofile";

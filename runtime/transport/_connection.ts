@@ -21,7 +21,7 @@ const PINGS = 4;
 /** Fractions of the timeout: time that a peer counts as alive after its last bytes, and time to reply to a probe. */
 const FRESH = 1 / 30;
 const PROBE = 1 / 6;
-/** Writes that take longer have waited for an acknowledgement, so the peer is alive (milliseconds). */
+/** Duration of a write that must have waited for an acknowledgement from a living peer (milliseconds). */
 const SLOW_WRITE = 10;
 /** Time that messages wait while the owner is full, before they are dropped: turns of the event loop, then sleeps. */
 const HOLD_TURNS = 8;
@@ -272,7 +272,7 @@ export class WebSocketConnection {
     }
   }
 
-  /** Closes after a protocol error. Reading goes on, since a reset by unread bytes could lose our Close frame. */
+  /** Closes after a protocol error. Reading continues, since a reset for unread bytes could discard our Close frame. */
   #fail({ code, reason, length }: FrameFault): void {
     if (this.#isDiscarding) return;
     this.#isDiscarding = true;

@@ -192,7 +192,7 @@ export class UdpTransport implements Transport {
     }
     if (refused > 0) {
       batch.compact();
-      // Otherwise a breath that moved nothing would be followed by a wait, although more datagrams may have arrived.
+      // Without this, the loop would wait after a breath that moved nothing, although more datagrams may have arrived.
       host.wake();
     }
     return count - refused;
@@ -265,7 +265,7 @@ export class UdpTransport implements Transport {
     return -1;
   }
 
-  /** Notes the peer's address that a packet came from, and its local address, from which replies leave. */
+  /** Notes which address of the peer has sent a packet, and the local address from which replies must leave. */
   #noteSender(packet: Packet, index: number): void {
     if (this.#socket.localAddresses && !hasLocal(packet, this.#views[index]!, 0, this.#socket.family)) {
       this.#endpoints[index]!.set(packet.endpoint);

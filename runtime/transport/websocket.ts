@@ -83,7 +83,7 @@ const NAMES: OptionKinds<WebSocketOptions> = {
  * `receive queue full`, and one reason for each kind of protocol error, which also closes the connection.
  *
  * **Limits**: Messages of 65,535 bytes in 1,024 fragments, without compression; longer ones close the connection
- * (code 1009), as do more than 1,000 control frames a second or 10,000 messages in a row that are not packets (1008).
+ * (code 1009), as do more than 1,000 control frames per second or 10,000 consecutive messages that are not packets (1008).
  * 16 handshakes at once, 4 per IPv4 address or IPv6 /64, of which the oldest is ended; 10 s and 8,192 bytes each. 256
  * packets and 256 KiB in the send queue. TCP over TCP stalls on lossy paths. If `--allow-net` has a list, only the
  * addresses in it are tried in turn.
