@@ -4,8 +4,8 @@ import type { PacketBatch } from "./batch.ts";
 import type { TunnelEnd } from "./end.ts";
 
 /**
- * Writes a batch to an end and returns the number of packets taken. Whatever the end does, each packet left in the batch
- * belongs to the batch and is there once.
+ * Writes a batch to an end and returns the number of packets taken. Even if the end misbehaves, each packet left in the
+ * batch belongs to the batch and is there once.
  *
  * @throws {TypeError} naming the end, when it threw or did not take the packets that it reports.
  */
