@@ -218,11 +218,7 @@ export class PathMtu implements Stage {
       const age = this.#now - this.#paths.seenAt(path);
       if (age >= this.#age) continue;
       this.#paths.readKey(path, this.#key);
-      const family = this.#key.version === 4 ? 4 : 6;
-      const bytes = new Uint8Array(family === 4 ? 4 : 16);
-      const view = new DataView(bytes.buffer);
-      for (let i = 0; 4 * i < bytes.length; i++) view.setUint32(4 * i, this.#key.words[1 + i]!);
-      saved.push({ address: formatAddress({ family, bytes }), mtu: this.#mtus[path]!, age });
+      saved.push({ address: formatAddress(this.#key.src), mtu: this.#mtus[path]!, age });
     }
     return saved;
   }

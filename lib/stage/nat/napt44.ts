@@ -11,11 +11,11 @@
 import type { Prefix } from "../../wire/address.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
 import { FlowKey } from "../../table/flow_key.ts";
-import { versionOf } from "../../wire/ip.ts";
 import { Ipv4 } from "../../wire/ipv4.ts";
 import { Protocol } from "../../wire/protocol.ts";
 import { handOverToOwner, NatWorker } from "../../table/worker_ports.ts";
 import { Fragments } from "./_fragments.ts";
+import { ipv4Of } from "./_headers.ts";
 import { NaptDrop } from "./_napt_drop.ts";
 import { translateErrorInbound, translateErrorOutbound } from "./_napt_errors.ts";
 import { NaptFlows } from "./_napt_flows.ts";
@@ -111,10 +111,8 @@ export class Napt44 implements Stage {
     const { packets, length } = batch;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (versionOf(packet) === 6) continue;
-      const ip = Ipv4.of(packet);
-      if (ip === undefined) context.drop(packet, NaptDrop.Malformed);
-      else if (this.#isInside(ip.src) && this.#translateOutbound(packet, ip, context)) {
+      const ip = ipv4Of(packet, context);
+      if (ip !== undefined && this.#isInside(ip.src) && this.#translateOutbound(packet, ip, context)) {
         this.#hairpin(packet, ip, context);
       }
     }
@@ -126,12 +124,8 @@ export class Napt44 implements Stage {
     const { packets, length } = batch;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (versionOf(packet) === 6) continue;
-      const ip = Ipv4.of(packet);
-      if (ip === undefined) {
-        context.drop(packet, NaptDrop.Malformed);
-        continue;
-      }
+      const ip = ipv4Of(packet, context);
+      if (ip === undefined) continue;
       const address = this.#addressOf(ip.dst);
       if (address >= 0) this.#translateInbound(packet, ip, address, context);
       else if (this.#options.unmatched === "drop") context.drop(packet, NaptDrop.NotInside);

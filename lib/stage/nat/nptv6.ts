@@ -5,10 +5,10 @@ import { parseCidr, type Prefix } from "../../wire/address.ts";
 import { sum } from "../../core/checksum.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
 import { Icmpv6 } from "../../wire/icmpv6.ts";
-import { versionOf } from "../../wire/ip.ts";
-import { Ipv6 } from "../../wire/ipv6.ts";
+import type { Ipv6 } from "../../wire/ipv6.ts";
 import { checkOptions, type OptionKinds } from "../../core/options.ts";
 import { Protocol } from "../../wire/protocol.ts";
+import { ipv6Of } from "./_headers.ts";
 import { quotesPacket } from "./_quoted.ts";
 import { drop } from "../../core/drop.ts";
 
@@ -115,10 +115,8 @@ export class Nptv6 implements Stage {
     const { packets, length } = batch;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (versionOf(packet) === 4) continue;
-      const ip = Ipv6.of(packet);
-      if (ip === undefined) context.drop(packet, "malformed");
-      else if (this.#translateSource(packet, ip, context)) {
+      const ip = ipv6Of(packet, context);
+      if (ip !== undefined && this.#translateSource(packet, ip, context)) {
         if (!this.#outside.containsIpv6(packet.bytes, ip.start + IPV6_DST)) continue;
         if (this.#translateDestination(packet, ip, context)) context.emit(packet, Direction.Inbound);
       }
@@ -130,10 +128,8 @@ export class Nptv6 implements Stage {
     const { packets, length } = batch;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (versionOf(packet) === 4) continue;
-      const ip = Ipv6.of(packet);
-      if (ip === undefined) context.drop(packet, "malformed");
-      else this.#translateDestination(packet, ip, context);
+      const ip = ipv6Of(packet, context);
+      if (ip !== undefined) this.#translateDestination(packet, ip, context);
     }
   }
 

@@ -3,11 +3,11 @@
 import * as field from "../../wire/header_fields.ts";
 import { Direction, type Packet, type PacketBatch, type Stage, type StageContext } from "../../core/mod.ts";
 import { Icmpv4 } from "../../wire/icmpv4.ts";
-import { versionOf } from "../../wire/ip.ts";
-import { Ipv4 } from "../../wire/ipv4.ts";
+import type { Ipv4 } from "../../wire/ipv4.ts";
 import { checkOptions, type OptionKinds } from "../../core/options.ts";
 import { Protocol } from "../../wire/protocol.ts";
 import { firstAddress, readIpv4Prefix } from "./_napt_options.ts";
+import { ipv4Of } from "./_headers.ts";
 import { quotesPacket, setQuoted } from "./_quoted.ts";
 import { drop } from "../../core/drop.ts";
 
@@ -95,10 +95,8 @@ export class StaticNat implements Stage {
     const { packets, length } = batch;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (versionOf(packet) === 6) continue;
-      const ip = Ipv4.of(packet);
-      if (ip === undefined) context.drop(packet, "malformed");
-      else if (this.#translateSource(packet, ip, context) && this.#insideOf.of(ip.dst) >= 0) {
+      const ip = ipv4Of(packet, context);
+      if (ip !== undefined && this.#translateSource(packet, ip, context) && this.#insideOf.of(ip.dst) >= 0) {
         if (this.#translateDestination(packet, ip, context)) context.emit(packet, Direction.Inbound);
       }
     }
@@ -109,10 +107,8 @@ export class StaticNat implements Stage {
     const { packets, length } = batch;
     for (let i = 0; i < length; i++) {
       const packet = packets[i]!;
-      if (versionOf(packet) === 6) continue;
-      const ip = Ipv4.of(packet);
-      if (ip === undefined) context.drop(packet, "malformed");
-      else this.#translateDestination(packet, ip, context);
+      const ip = ipv4Of(packet, context);
+      if (ip !== undefined) this.#translateDestination(packet, ip, context);
     }
   }
 

@@ -238,8 +238,7 @@ export class Nat64 implements Stage {
     } else if (protocol === Protocol.Tcp || protocol === Protocol.Udp) {
       const ports = this.#portsOf(packet, ip, context);
       if (ports < 0) return;
-      const port = ports >>> 16;
-      const session = this.#openFromInside(packet, ip, port, ports & 0xffff, flagsOf(packet, ip), context);
+      const session = this.#openFromInside(packet, ip, ports >>> 16, ports & 0xffff, context);
       if (session < 0) return;
       setWord(packet, ip, ip.payloadOffset, this.#worker.flows.outsidePortOf(session));
       if (ip.moreFragments) {
@@ -247,19 +246,8 @@ export class Nat64 implements Stage {
         this.#fragments.address[1] = id = this.#nextId(packet);
         this.#noteFirst(ip, context);
       }
-    } else if (protocol === Protocol.Icmpv6) {
-      const icmp = Icmpv6.of(packet);
-      if (icmp === undefined) return context.drop(packet, Untranslatable.Malformed);
-      if (icmp.quotedOffset >= 0) {
-        const session = this.#icmpErrors.translateOutbound(packet, icmp, this.#worker.flows, context);
-        if (session < 0) return;
-        this.#idStart = this.#worker.flows.idStartOf(session);
-      } else if (icmp.type === Icmpv6.EchoRequest) {
-        const session = this.#openFromInside(packet, ip, icmp.id, 0, 0, context);
-        if (session < 0) return;
-        icmp.id = this.#worker.flows.outsidePortOf(session);
-      } else return context.drop(packet, Nat64Drop.NoMapping);
-    } else return context.drop(packet, Untranslatable.Protocol);
+    } else if (protocol !== Protocol.Icmpv6) return context.drop(packet, Untranslatable.Protocol);
+    else if (!this.#messageFromInside(packet, ip, context)) return;
     ip.hopLimit--;
     if (id < 0) id = this.#nextId(packet);
     const fragment = ip.fragmentHeader;
@@ -268,6 +256,22 @@ export class Nat64 implements Stage {
     if (reason !== undefined) return context.drop(packet, reason);
     if (this.#worker.flows.indexOf(four.dst) < 0) return;
     this.#fromOutside(packet, Ipv4.of(packet)!, true, context);
+  }
+
+  /** Prepares an ICMP message from inside; returns whether it goes on. */
+  #messageFromInside(packet: Packet, ip: Ipv6, context: StageContext): boolean {
+    const { flows } = this.#worker;
+    const icmp = Icmpv6.of(packet);
+    if (icmp === undefined) return drop(packet, Untranslatable.Malformed, context);
+    if (icmp.quotedOffset >= 0) {
+      const session = this.#icmpErrors.translateOutbound(packet, icmp, flows, context);
+      if (session >= 0) this.#idStart = flows.idStartOf(session);
+      return session >= 0;
+    }
+    if (icmp.type !== Icmpv6.EchoRequest) return drop(packet, Nat64Drop.NoMapping, context);
+    const session = this.#openFromInside(packet, ip, icmp.id, 0, context);
+    if (session >= 0) icmp.id = flows.outsidePortOf(session);
+    return session >= 0;
   }
 
   /** Translates a packet if it goes to an outside address; returns whether it goes on. */
@@ -294,32 +298,14 @@ export class Nat64 implements Stage {
     } else if (protocol === Protocol.Tcp || protocol === Protocol.Udp) {
       const ports = this.#portsOf(packet, ip, context);
       if (ports < 0) return false;
-      const flags = flagsOf(packet, ip);
-      const session = this.#openFromOutside(
-        packet,
-        ip,
-        protocol,
-        ports & 0xffff,
-        ports >>> 16,
-        flags,
-        context,
-      );
-      if (session < 0) return false;
+      if (this.#openFromOutside(packet, ip, ports & 0xffff, ports >>> 16, context) < 0) return false;
       setWord(packet, ip, ip.payloadOffset + 2, this.#key.srcPort);
       if (ip.moreFragments) {
         for (let i = 0; i < 4; i++) this.#fragments.address[i] = words[1 + i]!;
         this.#noteFirst(ip, context);
       }
-    } else if (protocol === Protocol.Icmp) {
-      const icmp = Icmpv4.of(packet);
-      if (icmp === undefined) return drop(packet, Untranslatable.Malformed, context);
-      if (icmp.quotedOffset >= 0) {
-        if (!this.#icmpErrors.translateInbound(packet, icmp, this.#worker.flows, context)) return false;
-      } else if (icmp.type === Icmpv4.EchoReply) {
-        if (this.#openFromOutside(packet, ip, Protocol.Icmpv6, icmp.id, 0, 0, context) < 0) return false;
-        icmp.id = this.#key.srcPort;
-      } else return drop(packet, Nat64Drop.NoMapping, context);
-    } else return drop(packet, Untranslatable.Protocol, context);
+    } else if (protocol !== Protocol.Icmp) return drop(packet, Untranslatable.Protocol, context);
+    else if (!this.#messageFromOutside(packet, ip, context)) return false;
     this.#prefix.write(src, this.#six.src);
     writeWords(words, 1, this.#six.dst);
     if (!isHairpin) ip.ttl--;
@@ -327,6 +313,19 @@ export class Nat64 implements Stage {
     if (reason !== undefined) return drop(packet, reason, context);
     if (isHairpin) context.emit(packet, Direction.Inbound);
     return !isHairpin;
+  }
+
+  /** Prepares an ICMP message from outside; returns whether it goes on. */
+  #messageFromOutside(packet: Packet, ip: Ipv4, context: StageContext): boolean {
+    const icmp = Icmpv4.of(packet);
+    if (icmp === undefined) return drop(packet, Untranslatable.Malformed, context);
+    if (icmp.quotedOffset >= 0) {
+      return this.#icmpErrors.translateInbound(packet, icmp, this.#worker.flows, context);
+    }
+    if (icmp.type !== Icmpv4.EchoReply) return drop(packet, Nat64Drop.NoMapping, context);
+    if (this.#openFromOutside(packet, ip, icmp.id, 0, context) < 0) return false;
+    icmp.id = this.#key.srcPort;
+    return true;
   }
 
   /** Emits a packet, fragmented if it has a Fragment header and is too long (RFC 7915 section 4.1). */
@@ -342,10 +341,10 @@ export class Nat64 implements Stage {
     ip: Ipv6,
     port: number,
     remotePort: number,
-    flags: number,
     context: StageContext,
   ): number {
     const { protocol } = ip;
+    const flags = flagsOf(packet, ip);
     if (handOverToOwner(packet, port, Direction.Outbound, context)) return -1;
     const { flows, now } = this.#worker;
     const key = fillKey(this.#key, protocol, this.#four.dst, port, remotePort);
@@ -369,12 +368,12 @@ export class Nat64 implements Stage {
   #openFromOutside(
     packet: Packet,
     ip: Ipv4,
-    protocol: number,
     port: number,
     remotePort: number,
-    flags: number,
     context: StageContext,
   ): number {
+    const protocol = ip.protocol === Protocol.Icmp ? Protocol.Icmpv6 : ip.protocol;
+    const flags = flagsOf(packet, ip);
     if (handOverToOwner(packet, port, context.direction, context)) return -1;
     const { flows, now } = this.#worker;
     const outside = flows.indexOf(ip.dst);
