@@ -158,7 +158,7 @@ export class FlowTable {
   add(key: FlowKey, state: number, now: number): number {
     const known = this.#index[2 * this.#place(key, this.#hash(key))]!;
     if (known !== NONE) this.remove(known);
-    if (this.#free === NONE) this.remove(this.#leastPriority());
+    if (this.#free === NONE) this.remove(this.#lowestPriority());
     const flow = this.#free;
     this.#free = this.#older[flow]!;
     const hash = this.#hash(key);
@@ -199,7 +199,7 @@ export class FlowTable {
 
   /** Flow that a full table evicts next; -1 for none. */
   get victim(): number {
-    return this.#leastPriority();
+    return this.#lowestPriority();
   }
 
   /** Returns the longest idle flow in a state; -1 for none. */
@@ -332,18 +332,18 @@ export class FlowTable {
     return now - this.#seen[flow]! >= this.#timeouts[this.#states[flow]!]!;
   }
 
-  #leastPriority(): number {
-    let least = NONE;
-    let leastPriority = Infinity;
+  #lowestPriority(): number {
+    let lowest = NONE;
+    let minPriority = Infinity;
     for (let state = 0; state < this.#evictionPriorities.length; state++) {
       const flow = this.#newer[this.capacity + state]!;
       const priority = this.#evictionPriorities[state]!;
-      if (flow >= this.capacity || priority > leastPriority) continue;
-      if (priority === leastPriority && this.#seen[flow]! >= this.#seen[least]!) continue;
-      least = flow;
-      leastPriority = priority;
+      if (flow >= this.capacity || priority > minPriority) continue;
+      if (priority === minPriority && this.#seen[flow]! >= this.#seen[lowest]!) continue;
+      lowest = flow;
+      minPriority = priority;
     }
-    return least;
+    return lowest;
   }
 
   #link(flow: number, state: number, now: number): void {

@@ -100,10 +100,10 @@ export class Shares {
   /** Returns the holder in a group with the highest count of entries, or in `counts`; -1 if all are 0. */
   largest(group = 0, counts: Int32Array = this.#counts): number {
     let found = NONE;
-    let most = 0;
+    let max = 0;
     for (let holder = group * this.#holders; holder < (group + 1) * this.#holders; holder++) {
-      if (counts[holder]! <= most) continue;
-      most = counts[holder]!;
+      if (counts[holder]! <= max) continue;
+      max = counts[holder]!;
       found = holder;
     }
     return found;

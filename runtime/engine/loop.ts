@@ -257,21 +257,21 @@ export class Loop {
   #breatheAll(now: number, waited: Waiter | undefined): Breath {
     this.#woken = false;
     this.heartbeat.beat();
-    let most: Breath = Breath.Idle;
+    let max: Breath = Breath.Idle;
     for (let i = this.#members.length - 1; i >= 0; i--) {
       // A breath may have ended several tunnels.
       const member = this.#members[i];
       if (member === undefined) continue;
       const came = this.#breathe(member, now, waited);
-      if (came > most) most = came;
+      if (came > max) max = came;
     }
-    if (most > Breath.Idle) {
+    if (max > Breath.Idle) {
       this.#lastWork = now;
       this.#emptyWaits = 0;
     }
     // The wait was not empty if an end requested another breath, as ends that refuse packets do.
     if (this.#woken) this.#emptyWaits = 0;
-    return most;
+    return max;
   }
 
   #breathe(member: LoopMember, now: number, waited: Waiter | undefined): Breath {

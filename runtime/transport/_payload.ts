@@ -13,7 +13,7 @@ export type Payload = NonNullable<TunnelEnd["payload"]>;
 export const PAYLOADS: readonly Payload[] = ["ip", "any"];
 
 /** Returns the drop reason for an invalid payload: with `"any"` an empty one, with `"ip"` one without an IP header. */
-export function refusalReason(
+export function dropReason(
   payload: Payload,
   bytes: Uint8Array,
   offset: number,

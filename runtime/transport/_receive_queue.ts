@@ -2,7 +2,7 @@
 
 import { type EndHost, LARGE_ROOM, type PacketBatch } from "../../lib/core/mod.ts";
 import { checkInteger } from "../../lib/core/options.ts";
-import { type Payload, refusalReason } from "./_payload.ts";
+import { dropReason, type Payload } from "./_payload.ts";
 
 // Implementation
 /** Default and maximum number of packets. */
@@ -38,7 +38,7 @@ export class ReceiveQueue {
 
   /** Copies a message and wakes the loop, or drops the message. Returns false if it is not a packet. */
   accept(bytes: Uint8Array, offset: number, length: number): boolean {
-    const reason = refusalReason(this.#payload, bytes, offset, length, LARGE_ROOM);
+    const reason = dropReason(this.#payload, bytes, offset, length, LARGE_ROOM);
     if (reason !== undefined) {
       this.host?.refuse(length, reason);
       return false;

@@ -32,7 +32,7 @@ import {
   type Transport,
 } from "../../lib/core/mod.ts";
 import { type AddressPort, formatHostPort } from "./host_port.ts";
-import { type Payload, refusalReason } from "./_payload.ts";
+import { dropReason, type Payload } from "./_payload.ts";
 import { KnownEndpoints } from "./known_endpoints.ts";
 import { CHECK_INTERVAL, PeerAddresses } from "./peer_addresses.ts";
 
@@ -248,7 +248,7 @@ export class UdpTransport implements Transport {
     if (index < 0 && this.#addresses !== undefined) return "not from the peer";
     // RFC 768: port 0 means that no reply is expected.
     if (portOf(packet.endpoint) === 0) return "from port 0";
-    const reason = refusalReason(this.payload, packet.bytes, packet.offset, packet.length, this.mtu);
+    const reason = dropReason(this.payload, packet.bytes, packet.offset, packet.length, this.mtu);
     if (reason !== undefined) return reason;
     if (index >= 0) this.#noteSender(packet, index);
     else if (this.payload === "ip") this.#follow(packet);

@@ -129,7 +129,7 @@ export class Answer {
     // Bytes after the last record are removed: our OPT goes there.
     let kept = records;
     let keptCount = total;
-    let least = Infinity;
+    let minTtl = Infinity;
     let negative = -1;
     let isFound = false;
     for (let i = 0; i < total; i++) {
@@ -149,7 +149,7 @@ export class Answer {
       const ttl = timeAt(message, at + 4);
       times.push(at + 4);
       if (i < answers) {
-        least = Math.min(least, ttl);
+        minTtl = Math.min(minTtl, ttl);
         isFound ||= type === question.type || question.type === Type.Any;
         const target = targetAt(type);
         if (target >= 0) {
@@ -170,7 +170,7 @@ export class Answer {
     setWord(bytes, COUNTS + 6, keptCount - answers - authorities);
     const rcode = flags & RCODE;
     const isNegative = rcode === Rcode.NxDomain || rcode === Rcode.NoError && !isFound;
-    let ttl = isNegative ? Math.min(least, negative) : least;
+    let ttl = isNegative ? Math.min(minTtl, negative) : minTtl;
     // Negative answers without an SOA are not cached (RFC 2308 section 5).
     if (ttl < 0 || ttl === Infinity || (flags & TRUNCATED) !== 0) ttl = 0;
     if (rcode !== Rcode.NoError && rcode !== Rcode.NxDomain) ttl = 0;

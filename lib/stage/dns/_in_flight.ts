@@ -248,20 +248,20 @@ export class InFlight {
   /** Returns the client that loses its oldest place to `source`; `undefined` if none has to. */
   #loser(kind: "questions" | "queries", places: number, source: string, now: number): Source | undefined {
     const own = this.#sources.get(source)?.[kind].size ?? 0;
-    let most: Source | undefined;
+    let largest: Source | undefined;
     let oldest: Source | undefined;
     let since = Infinity;
     for (const other of this.#sources.values()) {
       const [first] = kind === "questions" ? other.questions : other.queries.values();
       if (first === undefined) continue;
-      if (most === undefined || other[kind].size > most[kind].size) most = other;
+      if (largest === undefined || other[kind].size > largest[kind].size) largest = other;
       if (first.since >= since) continue;
       oldest = other;
       since = first.since;
     }
     const small = Math.max(1, places * SMALL_SHARE);
-    const greatest = most![kind].size;
-    if (greatest > small) return greatest > own ? most : undefined;
+    const max = largest![kind].size;
+    if (max > small) return max > own ? largest : undefined;
     return now - since >= MIN_WAIT ? oldest : undefined;
   }
 

@@ -321,15 +321,15 @@ export class TcpServer implements SegmentWriter {
   #makeRoom(source: string, context: StageContext): boolean {
     const { connections } = this.#limits;
     if (this.#connections.size < connections) return true;
-    let most = source;
+    let busiest = source;
     for (const [other, count] of this.#counts) {
-      if (count > (this.#counts.get(most) ?? 0)) most = other;
+      if (count > (this.#counts.get(busiest) ?? 0)) busiest = other;
     }
-    const isAny = this.#counts.get(most)! <= Math.max(1, connections * SMALL_SHARE);
-    if (most === source && !isAny) return false;
+    const isAny = this.#counts.get(busiest)! <= Math.max(1, connections * SMALL_SHARE);
+    if (busiest === source && !isAny) return false;
     let loser: Connection | undefined;
     for (const connection of this.#connections.values()) {
-      if (!isAny && connection.peer.source !== most) continue;
+      if (!isAny && connection.peer.source !== busiest) continue;
       // The longest idle connection, or the oldest one.
       const isBetter = connection.isIdle && (!loser?.isIdle || connection.idleAt < loser.idleAt);
       if (loser === undefined || isBetter) loser = connection;
@@ -341,12 +341,12 @@ export class TcpServer implements SegmentWriter {
   /** Resets the connection with the most buffered answers if all together exceed the limit. */
   #bound(context: StageContext): void {
     let total = 0;
-    let most: Connection | undefined;
+    let largest: Connection | undefined;
     for (const connection of this.#connections.values()) {
       total += connection.buffered;
-      if (connection.buffered > (most?.buffered ?? 0)) most = connection;
+      if (connection.buffered > (largest?.buffered ?? 0)) largest = connection;
     }
-    if (total > MAX_BUFFERED) this.#settle(most!, Received.Reset, context);
+    if (total > MAX_BUFFERED) this.#settle(largest!, Received.Reset, context);
   }
 }
 

@@ -236,10 +236,10 @@ export class Reassemble implements Stage {
     if (fault !== undefined) return this.#report(packet, ip, fault, context);
     const datagram = this.#find(ip, context);
     if (this.#datagrams.stateOf(datagram) === REFUSED) return context.drop(packet, "refused datagram");
-    const refusal = this.#add(datagram, packet, ip, context);
-    if (refusal !== undefined) {
-      this.#refuse(datagram, refusal.reason, context);
-      return this.#report(packet, ip, refusal, context);
+    const rejected = this.#add(datagram, packet, ip, context);
+    if (rejected !== undefined) {
+      this.#refuse(datagram, rejected.reason, context);
+      return this.#report(packet, ip, rejected, context);
     }
     const total = this.#lists.whole(datagram);
     if (total < 0) return;

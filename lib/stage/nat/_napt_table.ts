@@ -46,7 +46,7 @@ const BOTH_OPENED = OPENED | OPENED << 1;
 const BOTH_FINISHED = FINISHED | FINISHED << 1;
 
 /** Results of {@linkcode NaptTable.open} without a session. */
-export const Refusal = { NoPort: -1, TooMany: -2 } as const;
+export const NoSession = { NoPort: -1, TooMany: -2 } as const;
 
 /** Flow as saved in JSON; `idle` in milliseconds. */
 export type SavedFlow = [
@@ -177,12 +177,12 @@ export class NaptTable {
 
   /**
    * Opens the session of an outbound packet by its key; `address` is the index of its host's outside address. Returns the
-   * session, or one of {@linkcode Refusal}.
+   * session, or one of {@linkcode NoSession}.
    */
   open(key: FlowKey, address: number, now: number): number {
     const inside = key.words[1]!;
     const insidePort = key.words[3]! >>> 16;
-    if (this.#isTooMany(inside)) return Refusal.TooMany;
+    if (this.#isTooMany(inside)) return NoSession.TooMany;
     const isSurplus = this.#shares.isUsed(this.#hostKey(inside));
     const mappingKey = this.#endpointKey(inside, insidePort);
     let mapping = this.#mappings.find(mappingKey);
@@ -198,7 +198,7 @@ export class NaptTable {
         port = forward.firstPort + insidePort - forward.insidePort;
       } else {
         port = this.#taker.take(address, insidePort, isSurplus);
-        if (port < 0) return Refusal.NoPort;
+        if (port < 0) return NoSession.NoPort;
         mapping = this.#map(inside, insidePort, address, port);
       }
     }

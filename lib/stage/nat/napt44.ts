@@ -21,7 +21,7 @@ import { translateErrorInbound, translateErrorOutbound } from "./_napt_errors.ts
 import { NaptFlows } from "./_napt_flows.ts";
 import { type CheckedNaptOptions, checkNaptOptions, type Napt44Options } from "./_napt_options.ts";
 import { checkState, type SavedState } from "./_napt_state.ts";
-import { type NaptTable, Refusal, Seen } from "./_napt_table.ts";
+import { type NaptTable, NoSession, Seen } from "./_napt_table.ts";
 import { Ports } from "./_port_fields.ts";
 import { drop } from "../../core/drop.ts";
 import { FragmentIds } from "../../split/fragment_ids.ts";
@@ -188,8 +188,8 @@ export class Napt44 implements Stage {
         return drop(packet, NaptDrop.NoMapping, context);
       }
       session = table.open(key, this.#poolOf(ip.src), now);
-      if (session === Refusal.NoPort) return drop(packet, NaptDrop.NoPort, context);
-      if (session === Refusal.TooMany) return drop(packet, NaptDrop.TooManyFlows, context);
+      if (session === NoSession.NoPort) return drop(packet, NaptDrop.NoPort, context);
+      if (session === NoSession.TooMany) return drop(packet, NaptDrop.TooManyFlows, context);
       this.#worker.watch(context);
     }
     table.note(session, Seen.Outbound, ports.flags, now);
