@@ -13,10 +13,8 @@ type KindName =
   | "text"
   | "texts";
 
-/** Rule as error messages state it, and its check. */
-type Rule = readonly [rule: string, holds: (value: unknown) => boolean];
-
-const KINDS: Readonly<Record<KindName, Rule>> = {
+/** Rules of the kinds, as error messages state them, and their checks. */
+const KINDS: Record<KindName, [rule: string, holds: (value: unknown) => boolean]> = {
   any: ["", () => true],
   boolean: ["be true or false", (value) => typeof value === "boolean"],
   direction: ["be Direction.Outbound or Direction.Inbound", (value) => value === 0 || value === 1],
@@ -25,8 +23,8 @@ const KINDS: Readonly<Record<KindName, Rule>> = {
   number: ["be a number", (value) => typeof value === "number"],
   object: ["be an object", (value) => typeof value === "object" && value !== null],
   text: ["be a string", isText],
-  texts: ["be a string or an array of strings", (value) => isText(value) || isTexts(value)],
-  iterable: ["be a string or an iterable of strings", (value) => isText(value) || isIterableOfTexts(value)],
+  texts: ["be a string or an array of strings", (value) => [value].flat().every(isText)],
+  iterable: ["be a string or an iterable of strings", isTextOrIterable],
 };
 
 /** Kind of an option's value: one with a name, one of these values, an object of this class, or nested options. */
@@ -77,37 +75,30 @@ export function checkOptions<Options>(
  * @throws {TypeError} for a value of another kind, and as {@linkcode checkOptions} does for nested options.
  */
 export function checkOption(attempt: string, name: string, value: unknown, kind: OptionKind): void {
-  if (typeof kind === "object" && !Array.isArray(kind)) {
-    return checkOptions(attempt, value as object, kind, [], name);
-  }
-  const [rule, holds] = ruleOf(kind as Exclude<OptionKind, Record<string, OptionKind>>);
-  if (!holds(value)) throw new TypeError(`Cannot ${attempt}: ${name} must ${rule}, ${gotValue(value)}`);
+  let rule: string;
+  let holds: boolean;
+  if (typeof kind === "string") {
+    rule = KINDS[kind][0];
+    holds = KINDS[kind][1](value);
+  } else if (typeof kind === "function") {
+    rule = `be ${/^[AEIO]/.test(kind.name) ? "an" : "a"} ${kind.name}`;
+    holds = value instanceof kind;
+  } else if (kind instanceof Array) {
+    const values = kind.map((one) => JSON.stringify(one));
+    rule = `be ${values.slice(0, -1).join(", ")} or ${values.at(-1)}`;
+    holds = kind.includes(value as string);
+  } else return checkOptions(attempt, value as object, kind, [], name);
+  if (!holds) throw new TypeError(`Cannot ${attempt}: ${name} must ${rule}, ${gotValue(value)}`);
 }
 
-function ruleOf(kind: Exclude<OptionKind, Record<string, OptionKind>>): Rule {
-  if (typeof kind === "string") return KINDS[kind];
-  if (typeof kind === "function") {
-    const article = /^[AEIO]/.test(kind.name) ? "an" : "a";
-    return [`be ${article} ${kind.name}`, (value) => value instanceof kind];
-  }
-  const values = kind.map((value) => JSON.stringify(value));
-  return [
-    `be ${values.slice(0, -1).join(", ")} or ${values.at(-1)}`,
-    (value) => kind.includes(value as string),
-  ];
-}
-
-function isText(value: unknown): value is string {
+function isText(value: unknown): boolean {
   return typeof value === "string";
 }
 
-function isTexts(value: unknown): boolean {
-  return Array.isArray(value) && value.every(isText);
-}
-
-/** An iterable other than an array may be iterated only once, so its values are not checked. */
-function isIterableOfTexts(value: unknown): boolean {
-  return Array.isArray(value) ? isTexts(value) : Symbol.iterator in Object(value) && !(value instanceof Map);
+/** An iterable other than an array may be iterable only once, so its values are not checked. */
+function isTextOrIterable(value: unknown): boolean {
+  if (Array.isArray(value)) return value.every(isText);
+  return Symbol.iterator in Object(value) && !(value instanceof Map);
 }
 
 /**

@@ -100,24 +100,19 @@ export interface LoopMember {
  * import { Loop } from "@warren/tunnel/loop";
  * import { MemoryDevice } from "@warren/tunnel/memory";
  *
- * const HOUR = 3_600_000;
  * const clock = new ManualClock();
  * const loop = new Loop(clock);
- * const ticks: number[] = [];
- * const { promise, resolve } = Promise.withResolvers<void>();
- * const tick = ({ now }: StageContext) => {
- *   ticks.push(now);
- *   if (now === HOUR) resolve();
- *   return HOUR;
+ * const { promise, resolve } = Promise.withResolvers<number>();
+ * const tick = ({ now }: StageContext): number => {
+ *   if (now > 0) resolve(now);
+ *   return 3_600_000;
  * };
- *
  * const [device] = MemoryDevice.pair();
  * await using tunnel = await openTunnel({ device, loop, stages: [{ name: "hourly", tick }] });
  * tunnel.run();
- * clock.advance(HOUR);
+ * clock.advance(3_600_000);
  * loop.wake();
- * await promise;
- * assert.equal(ticks.at(-1), HOUR);
+ * assert.equal(await promise, 3_600_000);
  * ```
  */
 export class Loop {

@@ -1,6 +1,6 @@
 /** A script's own flags: declarations, and values from its command line. */
 
-import { checkOptions, gotValue, type OptionKinds } from "../../lib/core/options.ts";
+import { checkOption, checkOptions, gotValue, type OptionKinds } from "../../lib/core/options.ts";
 import { UsageError } from "./failure.ts";
 
 /** Flag with a value. A flag of type `list` is repeatable; its value is an array of texts. */
@@ -95,10 +95,8 @@ export function checkScriptFlags(flags: ScriptFlags, taken: readonly string[]): 
     if (taken.includes(written)) fail(`--${written} is a flag of every script: choose another name`);
     if (names.has(written)) fail(`another flag is --${written} as well: choose another name`);
     names.add(written);
-    if (!TYPES.includes(flag?.type)) {
-      fail(`type must be one of ${TYPES.join(", ")}, ${gotValue(flag?.type)}`);
-    }
     const attempt = `declare flag "${name}"`;
+    checkOption(attempt, "type", flag?.type, TYPES);
     if (flag.type === "boolean") {
       checkOptions(attempt, flag, BOOLEAN_NAMES);
       continue;

@@ -291,8 +291,8 @@ Deno.test("checkOwnFlags() rejects reserved names and invalid declarations", () 
   }
   assert.throws(declare({ home: { type: "string" } }, ["home"]), { name: "TypeError" });
   const wrong: [flag: unknown, message: RegExp][] = [
-    [undefined, /type must be one of string, number, boolean, list, got undefined$/],
-    [{ type: "text" }, /type must be one of string, number, boolean, list, got "text"$/],
+    [undefined, /type must be "string", "number", "boolean" or "list", got undefined$/],
+    [{ type: "text" }, /type must be "string", "number", "boolean" or "list", got "text"$/],
     [{ type: "string", defualt: "x" }, /there is no option "defualt"/],
     [{ type: "boolean", default: true }, /there is no option "default"/],
     [{ type: "number", default: "4" }, /default must be of type number, got "4"$/],
