@@ -281,7 +281,7 @@ export function openTunQueues(options: CheckedDeviceOptions): { device: TunDevic
   const netlink = undo.use(Netlink.open());
   // If another program attaches a queue to a multi-queue device, it receives some of the flows.
   const checkNotShared = (name: string, own: number): void => {
-    const attached = queues > 1 ? netlink.linkByName(name)?.queues ?? 0 : 0;
+    const attached = queues > 1 ? netlink.link(name)?.queues ?? 0 : 0;
     if (attached > own) throw attachError(name, Errno.EBUSY, queues);
   };
   checkNotShared(options.name, 0);
@@ -294,7 +294,7 @@ export function openTunQueues(options: CheckedDeviceOptions): { device: TunDevic
   }
   const [{ fd, name, offload }, ...others] = opened as [OpenQueue, ...OpenQueue[]];
   checkNotShared(name, queues);
-  const link = netlink.linkByName(name);
+  const link = netlink.link(name);
   if (link === undefined) throw systemError(`use "${name}"`, "RTM_GETLINK", Errno.ENODEV);
   ownLinks.add(link.index);
   undo.defer(() => ownLinks.delete(link.index));
@@ -302,7 +302,8 @@ export function openTunQueues(options: CheckedDeviceOptions): { device: TunDevic
   undo.defer(() => setup.undo());
   setup.apply(link, options);
   const { index } = link;
-  const restorer = undo.use(new StateRestorer(setup, netlink, index));
+  const restorer = new StateRestorer(setup, netlink, index);
+  undo.defer(() => restorer.close());
   const monitor = LinkMonitor.open(index);
   undo.move();
   return {

@@ -127,7 +127,7 @@ async function checkPersistentDevices(): Promise<Check[]> {
   const name = "persistent devices";
   const names = (await Deno.readTextFile("/proc/net/dev")).matchAll(/^\s*([^\s:]+):/gm);
   using netlink = Netlink.open();
-  const unused = Array.from(names, ([, name]) => netlink.linkByName(name!))
+  const unused = Array.from(names, ([, name]) => netlink.link(name!))
     .filter((link) => link?.persistent === true && !link.running)
     .map((link) => link!.name);
   return unused.length === 0

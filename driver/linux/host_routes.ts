@@ -167,7 +167,7 @@ export class LinuxHostRoutes implements HostRoutes {
   }
 
   #indexOf(interfaceName: string | undefined): number | undefined {
-    return interfaceName === undefined ? undefined : this.#netlink.linkByName(interfaceName)?.index;
+    return interfaceName === undefined ? undefined : this.#netlink.link(interfaceName)?.index;
   }
 
   /** Returns true if a change may affect the path to one of the addresses. */

@@ -54,7 +54,7 @@ const DEVICE_NAME = /^[^/\s\0]{1,15}$/;
  * netlink.apply(change);
  * ```
  */
-export class Journal implements Disposable {
+export class Journal {
   /** Current path of the file as a C string, shared with other threads; empty while there is no file. */
   readonly sharedPath: Uint8Array = new Uint8Array(new SharedArrayBuffer(PATH_BYTES));
   readonly #device: string;
@@ -138,11 +138,6 @@ export class Journal implements Disposable {
   /** Closes the file but leaves it to the next start and to `warren doctor --repair`, after an undo message failed. */
   abandon(): void {
     this.#clear()?.close();
-  }
-
-  /** Calls {@linkcode Journal.close}. */
-  [Symbol.dispose](): void {
-    this.close();
   }
 
   /** Forgets all entries; returns the file that holds them. */

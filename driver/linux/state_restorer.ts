@@ -20,7 +20,7 @@ const PERIOD = 60_000;
 const MAX_NAMED = 8;
 
 /** Watches and restores a device's addresses, routes and rules. */
-export class StateRestorer implements Disposable {
+export class StateRestorer {
   readonly #setup: Setup;
   readonly #netlink: Netlink;
   readonly #index: number;
@@ -53,11 +53,6 @@ export class StateRestorer implements Disposable {
   /** Frees the socket; further calls do nothing. */
   close(): void {
     this.#changes.close();
-  }
-
-  /** Calls {@linkcode StateRestorer.close}. */
-  [Symbol.dispose](): void {
-    this.close();
   }
 
   #restore(now: number): Pick<DeviceEvent, "kind" | "what"> | undefined {

@@ -211,7 +211,7 @@ systemTest("openDevice() attaches to a device prepared for a user without CAP_NE
     name: "PermissionDenied",
     message:
       'Cannot open device "new": EPERM (1): run as root, grant CAP_NET_ADMIN to deno, or prepare the ' +
-      "device by `ip tuntap add new mode tun user USER`",
+      "device with `ip tuntap add new mode tun user USER`",
   });
   // Root without the capability is not the owner.
   assert.equal((await tried({ name: "mine" })).thrown?.name, "PermissionDenied");

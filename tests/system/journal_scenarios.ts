@@ -35,7 +35,7 @@ const CROWD = checkDeviceOptions({
 function openCrowd(): Setup {
   const netlink = Netlink.open();
   const setup = new Setup(netlink, "d0");
-  setup.apply(netlink.linkByName("d0")!, CROWD);
+  setup.apply(netlink.link("d0")!, CROWD);
   return setup;
 }
 
@@ -80,7 +80,7 @@ const SCENARIOS: Record<string, () => unknown> = {
     using netlink = Netlink.open();
     const journal = new Journal("tun0");
     openPlainTun("tun0");
-    const [lo, kept] = [netlink.linkByName("lo")!, netlink.linkByName("d0")];
+    const [lo, kept] = [netlink.link("lo")!, netlink.link("d0")];
     const changes = [
       rule(100),
       addRoute(lo, { destination: { address: Uint8Array.of(198, 51, 100, 0), length: 24 } }),
@@ -188,7 +188,7 @@ const SCENARIOS: Record<string, () => unknown> = {
   /** A change in the middle fails: those before it are undone, and those that were not made are not in the journal. */
   half: () => {
     using netlink = Netlink.open();
-    const link = netlink.linkByName("d0")!;
+    const link = netlink.link("d0")!;
     const setup = new Setup(netlink, "d0");
     // The kernel refuses the same route again.
     const route = [...prefixes(100), "11.0.99.0/24", ...prefixes(300).slice(200)];

@@ -78,12 +78,11 @@ function deleteLink(link: Link): Change {
 
 const SCENARIOS: Record<string, (netlink: Netlink, link: Link) => unknown> = {
   link: (netlink) => ({
-    byName: netlink.linkByName("d0"),
-    byIndex: netlink.link(netlink.linkByName("d0")!.index),
-    lo: netlink.linkByName("lo"),
-    absent:
-      [netlink.linkByName("nowhere"), netlink.linkByName("a name that is too long"), netlink.linkByName("")]
-        .every((link) => link === undefined) && netlink.link(9999) === undefined,
+    byName: netlink.link("d0"),
+    byIndex: netlink.link(netlink.link("d0")!.index),
+    lo: netlink.link("lo"),
+    absent: [netlink.link("nowhere"), netlink.link("a name that is too long"), netlink.link("")]
+      .every((link) => link === undefined) && netlink.link(9999) === undefined,
   }),
 
   setLink: (netlink, link) => {
@@ -226,7 +225,7 @@ const SCENARIOS: Record<string, (netlink: Netlink, link: Link) => unknown> = {
       change();
       seen.push(monitor.drain());
     };
-    const lo = netlink.linkByName("lo")!;
+    const lo = netlink.link("lo")!;
     news(() => netlink.apply(setLink(lo, { mtu: 30000 })));
     news(() => netlink.apply(setLink(link, { up: true })));
     news(() => netlink.apply(setLink(link, { mtu: 1300 })));
@@ -285,7 +284,7 @@ const SCENARIOS: Record<string, (netlink: Netlink, link: Link) => unknown> = {
   },
 
   otherTunnels: (netlink, link) => {
-    const other = netlink.linkByName("d1")!;
+    const other = netlink.link("d1")!;
     for (const one of [link, other]) netlink.apply(setLink(one, { up: true }));
     netlink.apply(addRoute(link, { destination: prefix("10.0.0.0/8"), protocol: 3 }));
     const system = new LinuxHostRoutes("t0");
@@ -330,5 +329,5 @@ const SCENARIOS: Record<string, (netlink: Netlink, link: Link) => unknown> = {
 
 using netlink = Netlink.open();
 const scenario = SCENARIOS[Deno.args[0]!]!;
-const link = netlink.linkByName("d0")!;
+const link = netlink.link("d0")!;
 console.log(JSON.stringify(scenario(netlink, link), readable));

@@ -41,7 +41,7 @@ function pick(entries: Fields[], ...names: string[]): Fields[] {
   );
 }
 
-systemTest("Netlink.link() and linkByName() return what ip shows of a link", NEEDS, async () => {
+systemTest("Netlink.link() and link() return what ip shows of a link", NEEDS, async () => {
   await using namespace = await openWithDevice();
   const { byName, byIndex, lo, absent } = await run<Record<string, Fields>>(namespace, "link");
   const [d0, loopback] = await Promise.all(["d0", "lo"].map(async (name) => {

@@ -78,7 +78,7 @@ type Command = Pick<Change, "request" | "description">;
  * import { addAddress } from "./links.ts";
  *
  * using netlink = Netlink.open();
- * const link = netlink.linkByName("tun0")!;
+ * const link = netlink.link("tun0")!;
  * const change = addAddress(link, { address: Uint8Array.of(10, 9, 0, 1), length: 24 });
  * netlink.apply(change);
  * ```
@@ -108,17 +108,8 @@ export class Netlink implements Disposable {
     return new Netlink(socket);
   }
 
-  /** Returns the link with this index, or `undefined`. */
-  link(index: number): Link | undefined {
-    return this.#findLink(index);
-  }
-
-  /** Returns the link with this name, or `undefined`. */
-  linkByName(name: string): Link | undefined {
-    return this.#findLink(name);
-  }
-
-  #findLink(which: number | string): Link | undefined {
+  /** Returns the link with this index or name; `undefined` when it does not exist. */
+  link(which: number | string): Link | undefined {
     const request = getLink(which);
     if (request === undefined) return undefined;
     const absent = [Errno.ENODEV, Errno.ENXIO];

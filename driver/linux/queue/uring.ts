@@ -8,8 +8,8 @@
  * that thread (IORING_SETUP_COOP_TASKRUN), so that the rings do not change between two calls.
  */
 
-import { setAddress } from "../../native_memory.ts";
-import { type Libc, libc } from "../libc.ts";
+import { addressOf, setAddress } from "../../native_memory.ts";
+import { libc } from "../libc.ts";
 
 // Specification
 // asm-generic/unistd.h: __NR_io_uring_*, with the same numbers on x86-64
@@ -97,36 +97,23 @@ export interface Completions {
   written(slot: number, result: number): void;
 }
 
-/** A memory mapping. */
-interface Mapping {
-  readonly pointer: Deno.PointerObject;
-  readonly size: number;
-}
-
 /** A submission queue, a completion queue and a buffer ring. */
 export class Uring implements Disposable {
   /** Descriptor that is readable while there are completions to reap or {@linkcode Uring.enter} has work to do. */
   readonly descriptor: number;
   /** True if a read receives packets until the buffers run out (Linux 6.7), false if it receives one packet. */
   readonly multishot: boolean;
-  readonly #libc: Libc;
-  readonly #mappings: readonly Mapping[];
+  readonly #libc = libc();
+  /** Descriptor and mappings. */
+  #resources = new DisposableStack();
   readonly #rings: Int32Array;
   readonly #sqes: Uint32Array;
-  readonly #buffers: Uint32Array;
+  readonly #buffers: Uint32Array<ArrayBuffer>;
   readonly #bufferTail: Uint16Array;
-  readonly #sq: {
-    readonly head: number;
-    readonly tail: number;
-    readonly flags: number;
-    readonly mask: number;
-  };
-  readonly #cq: {
-    readonly head: number;
-    readonly tail: number;
-    readonly cqes: number;
-    readonly mask: number;
-  };
+  /** Index of each field of the submission queue in `#rings`, and the mask of its entry indexes. */
+  readonly #sq: Readonly<Record<"head" | "tail" | "flags" | "mask", number>>;
+  /** The same for the completion queue. */
+  readonly #cq: Readonly<Record<"head" | "tail" | "cqes" | "mask", number>>;
   readonly #bufferMask: number;
   /** `struct io_uring_buf_reg` of the buffer ring. */
   readonly #registration: DataView<ArrayBuffer>;
@@ -137,25 +124,20 @@ export class Uring implements Disposable {
   private constructor(
     descriptor: number,
     multishot: boolean,
-    mappings: readonly Mapping[],
+    [rings, sqes, bufferRing]: readonly ArrayBuffer[],
     params: DataView,
-    buffers: number,
   ) {
-    const [rings, sqes, ring] = mappings.map(({ pointer, size }) =>
-      Deno.UnsafePointerView.getArrayBuffer(pointer, size)
-    );
     this.descriptor = descriptor;
     this.multishot = multishot;
-    this.#libc = libc();
-    this.#mappings = mappings;
     this.#rings = new Int32Array(rings!);
     this.#sqes = new Uint32Array(sqes!);
-    this.#buffers = new Uint32Array(ring!);
-    this.#bufferTail = new Uint16Array(ring!);
+    this.#buffers = new Uint32Array(bufferRing!);
+    this.#bufferTail = new Uint16Array(bufferRing!);
+    const buffers = this.#buffers.length / Buf.Words;
     this.#bufferMask = buffers - 1;
     const { RingAddr, RingEntries, Size } = BufReg;
     this.#registration = new DataView(new ArrayBuffer(Size));
-    this.#registration.setBigUint64(RingAddr, BigInt(Deno.UnsafePointer.value(mappings[2]!.pointer)), true);
+    this.#registration.setBigUint64(RingAddr, BigInt(addressOf(this.#buffers)), true);
     this.#registration.setUint32(RingEntries, buffers, true);
     const sq = (offset: number) => params.getUint32(Params.SqOff + offset, true) / 4;
     const cq = (offset: number) => params.getUint32(Params.CqOff + offset, true) / 4;
@@ -207,12 +189,12 @@ export class Uring implements Disposable {
       params.getUint32(Params.CqOff + CqOff.Cqes, true) +
         params.getUint32(Params.CqEntries, true) * Cqe.Words * 4,
     );
-    const mappings: Mapping[] = [];
+    const mappings: ArrayBuffer[] = [];
     const map = (size: number, flags: number, fd: number, offset: bigint): boolean => {
       const pointer = mmap(null, BigInt(size), PROT_READ_WRITE, flags, fd, offset);
       if (pointer === null || Deno.UnsafePointer.value(pointer) === 0xffff_ffff_ffff_ffffn) return false;
-      mappings.push({ pointer, size });
       undo.defer(() => munmap(pointer, BigInt(size)));
+      mappings.push(Deno.UnsafePointerView.getArrayBuffer(pointer, size));
       return true;
     };
     const sqeSize = params.getUint32(Params.SqEntries, true) * Sqe.Words * 4;
@@ -222,20 +204,12 @@ export class Uring implements Disposable {
       !map(sqeSize, MAP_SHARED_POPULATE, descriptor, IORING_OFF_SQES) ||
       !map(bufferSize, MAP_PRIVATE_ANONYMOUS, -1, 0n)
     ) return undefined;
-    undo.move();
-    const ring = new Uring(
-      descriptor,
-      multishot && probe[0]! >= IORING_OP_READ_MULTISHOT,
-      mappings,
-      params,
-      buffers,
-    );
-    if (!ring.registerBuffers()) {
-      ring[Symbol.dispose]();
-      return undefined;
-    }
-    ring.unregisterBuffers();
-    return ring;
+    const hasMultishot = probe[0]! >= IORING_OP_READ_MULTISHOT;
+    const uring = new Uring(descriptor, multishot && hasMultishot, mappings, params);
+    if (!uring.registerBuffers()) return undefined;
+    uring.unregisterBuffers();
+    uring.#resources = undo.move();
+    return uring;
   }
 
   /** Number of submissions that `enter` has not passed to the kernel. */
@@ -354,8 +328,7 @@ export class Uring implements Disposable {
 
   /** Closes and unmaps the rings. No operation may be pending. */
   [Symbol.dispose](): void {
-    this.#libc.close(this.descriptor);
-    for (const { pointer, size } of this.#mappings) this.#libc.munmap(pointer, BigInt(size));
+    this.#resources.dispose();
   }
 
   #register(operation: number): boolean {

@@ -44,9 +44,7 @@ const MAX_RECEIVED = 512;
 /** A queue that moves many packets per call. */
 export class UringQueue implements DeviceQueue, Completions {
   readonly #plain: TunQueue;
-  readonly #fd: number;
-  readonly #onWriteError: QueueOptions["onWriteError"];
-  readonly #onGone: QueueOptions["onGone"];
+  readonly #options: QueueOptions;
   readonly #uring: Uring;
   /** Received packets that `read` has not returned yet. */
   readonly #received = new PacketQueue({ packets: MAX_RECEIVED });
@@ -68,12 +66,9 @@ export class UringQueue implements DeviceQueue, Completions {
   #closed = false;
 
   private constructor(uring: Uring, options: QueueOptions) {
-    const { fd, onWriteError, onGone } = options;
     this.#plain = new TunQueue(options);
+    this.#options = options;
     this.#uring = uring;
-    this.#fd = fd;
-    this.#onWriteError = onWriteError;
-    this.#onGone = onGone;
   }
 
   /** Opens a queue; returns `undefined` when the kernel does not support or allow io_uring. */
@@ -85,7 +80,8 @@ export class UringQueue implements DeviceQueue, Completions {
 
   /** Descriptor of the ring while it reads; otherwise, and before linked reads are submitted, that of the device. */
   get waitable(): Waitable {
-    return this.#ringReads && (this.#uring.multishot || this.#reads > 0) ? this.#uring.descriptor : this.#fd;
+    const { multishot, descriptor } = this.#uring;
+    return this.#ringReads && (multishot || this.#reads > 0) ? descriptor : this.#options.fd;
   }
 
   /** Number of pending writes. */
@@ -124,12 +120,13 @@ export class UringQueue implements DeviceQueue, Completions {
     // A plain write must not overtake pending writes.
     if (this.#writes === 0 && length < MIN_RING_WRITE) return this.#plain.write(batch);
     const uring = this.#uring;
+    const { fd } = this.#options;
     let count = 0;
     for (; count < length && this.#writes < MAX_WRITES && !uring.full; count++) {
       const packet = packets[count]!;
       packet.finish();
       packet.owner = this;
-      uring.write(this.#fd, packet.slot, this.#base + packet.offset, packet.length);
+      uring.write(fd, packet.slot, this.#base + packet.offset, packet.length);
       this.#writes++;
     }
     batch.shift(count);
@@ -205,7 +202,7 @@ export class UringQueue implements DeviceQueue, Completions {
         break;
       default:
         this.#isGone = true;
-        this.#onGone("read from", "read", -error);
+        this.#options.onGone("read from", "read", -error);
     }
   }
 
@@ -214,8 +211,8 @@ export class UringQueue implements DeviceQueue, Completions {
     this.#writes--;
     const packet = this.#host!.pool.packets[slot]!;
     if (result >= 0) this.#host!.finish(packet);
-    else this.#onWriteError(packet, -result);
-    if (result === -Errno.EBADFD) this.#onGone("write to", "write", Errno.EBADFD);
+    else this.#options.onWriteError(packet, -result);
+    if (result === -Errno.EBADFD) this.#options.onGone("write to", "write", Errno.EBADFD);
   }
 
   /** Cancels pending operations, returns packets to the pool and frees memory. */
@@ -249,6 +246,6 @@ export class UringQueue implements DeviceQueue, Completions {
     }
     if (this.#provided > before) uring.publish();
     if (this.#reads > 0 || this.#isGone || this.#provided === 0) return;
-    this.#reads = uring.read(this.#fd, Math.min(LINKED_READS, this.#provided));
+    this.#reads = uring.read(this.#options.fd, Math.min(LINKED_READS, this.#provided));
   }
 }
