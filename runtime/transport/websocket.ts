@@ -82,11 +82,11 @@ const NAMES: OptionKinds<WebSocketOptions> = {
  * **Drops**: outbound `not connected`, `connection lost`; inbound `not an IP packet`, `empty`, `not a binary message`,
  * `receive queue full`, and one reason for each kind of protocol error, which also closes the connection.
  *
- * **Limits**: Messages of 65,535 bytes in 1,024 fragments, without compression; longer ones close the connection
- * (code 1009), as do more than 1,000 control frames per second or 10,000 consecutive messages that are not packets (1008).
- * 16 handshakes at once, 4 per IPv4 address or IPv6 /64, of which the oldest is ended; 10 s and 8,192 bytes each. 256
- * packets and 256 KiB in the send queue. TCP over TCP stalls on lossy paths. If `--allow-net` has a list, only the
- * addresses in it are tried in turn.
+ * **Limits**: No compression. Messages of more than 65,535 bytes or 1,024 fragments close the connection (code 1009), as
+ * do more than 1,000 control frames per second, or 10,000 consecutive messages that are not packets (1008). At most 16
+ * handshakes at once, and 4 per IPv4 address or IPv6 /64; a further one ends the oldest. Each may take 10 s and 8,192
+ * bytes. The send queue holds 256 packets and 256 KiB. TCP over TCP stalls on lossy paths. If `--allow-net` has a list,
+ * only the addresses in it are tried in turn.
  *
  * @throws {SyntaxError} when `url`, `listen`, `proxy`, `path` or `origins` does not parse.
  * @throws {TypeError} with both `url` and `listen`, or neither, and for an unknown option.
