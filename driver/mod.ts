@@ -76,7 +76,12 @@ export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
 export async function openCheckedDevice(options: CheckedDeviceOptions): Promise<Device> {
   switch (Deno.build.os) {
     case "linux":
-      if (options.queues > 1) throw onlyForScripts(options.queues);
+      if (options.queues > 1) {
+        throw new TypeError(
+          `Cannot open a device with ${options.queues} queues: each needs a worker, and only a script module runs in ` +
+            "workers: write `export default script(import.meta, …)`",
+        );
+      }
       return (await import("./linux/device.ts")).openTunDevice(options);
     case "darwin":
       return (await import("./macos/device.ts")).openUtunDevice(options);
@@ -87,14 +92,6 @@ export async function openCheckedDevice(options: CheckedDeviceOptions): Promise<
     default:
       throw noDriver();
   }
-}
-
-/** Error of several queues without a script module. */
-function onlyForScripts(queues: number): TypeError {
-  return new TypeError(
-    `Cannot open a device with ${queues} queues: each needs a worker, and only a script module runs in workers: ` +
-      "write `export default script(import.meta, …)`",
-  );
 }
 
 /**

@@ -1,7 +1,7 @@
 /** Checks of options and arguments. Errors state the rule and the value. */
 
-/** Names of kinds. */
-type KindName =
+/** Kind of an option's value: one with a name, one of these values, an object of this class, or nested options. */
+export type OptionKind =
   | "any"
   | "boolean"
   | "direction"
@@ -11,10 +11,13 @@ type KindName =
   | "number"
   | "object"
   | "text"
-  | "texts";
+  | "texts"
+  | readonly (string | number | boolean)[]
+  | (abstract new (...args: never[]) => object)
+  | { readonly [option: string]: OptionKind };
 
 /** Rules of the kinds, as error messages state them, and their checks. */
-const KINDS: Record<KindName, [rule: string, holds: (value: unknown) => boolean]> = {
+const KINDS: Record<Extract<OptionKind, string>, [rule: string, holds: (value: unknown) => boolean]> = {
   any: ["", () => true],
   boolean: ["be true or false", (value) => typeof value === "boolean"],
   direction: ["be Direction.Outbound or Direction.Inbound", (value) => value === 0 || value === 1],
@@ -26,13 +29,6 @@ const KINDS: Record<KindName, [rule: string, holds: (value: unknown) => boolean]
   texts: ["be a string or an array of strings", (value) => [value].flat().every(isText)],
   iterable: ["be a string or an iterable of strings", isTextOrIterable],
 };
-
-/** Kind of an option's value: one with a name, one of these values, an object of this class, or nested options. */
-export type OptionKind =
-  | KindName
-  | readonly (string | number | boolean)[]
-  | (abstract new (...args: never[]) => object)
-  | { readonly [option: string]: OptionKind };
 
 /** Names of all options of an interface, with the kinds of their values. */
 export type OptionKinds<Options> = { readonly [Name in keyof Required<Options>]: OptionKind };

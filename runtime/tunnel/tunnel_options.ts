@@ -56,8 +56,11 @@ export interface TunnelOptions extends DeviceOptions {
   loop?: Loop;
 }
 
+/** Options that have a default. */
+type DefaultedOptions = Required<Pick<TunnelOptions, "stages" | "signals" | "watchdog" | "loop">>;
+
 /** Options of a tunnel, checked and parsed. */
-export interface CheckedTunnelOptions {
+export interface CheckedTunnelOptions extends Readonly<DefaultedOptions> {
   /** The options as given, for messages. */
   readonly given: TunnelOptions;
   /** Open device; `undefined` if the tunnel opens one. */
@@ -66,16 +69,8 @@ export interface CheckedTunnelOptions {
   readonly deviceOptions: CheckedDeviceOptions;
   /** Far end, or its opener. */
   readonly far: TunnelEnd | EndOpener | undefined;
-  /** Stages and handlers in outbound order. */
-  readonly stages: readonly (Stage | PacketHandler)[];
   /** Closes the tunnel when it is aborted. */
   readonly signal: AbortSignal | undefined;
-  /** True to close the tunnel on signals of the system. */
-  readonly signals: boolean;
-  /** Time that a stage may take (milliseconds); 0 for no limit. */
-  readonly watchdog: number;
-  /** Loop that moves the packets. */
-  readonly loop: Loop;
   /** Number of workers: one for each queue on Linux, otherwise one. */
   readonly workers: number;
 }
