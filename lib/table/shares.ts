@@ -46,19 +46,12 @@ export class Shares {
     this.#newer = new Int32Array(capacity).fill(NONE);
   }
 
-  /** Returns the holder of the address at `at`, of an IP version. */
-  holderOf(view: DataView, at: number, version: number, group = 0): number {
-    const words = this.#network;
-    words[0] = view.getUint32(at);
-    if (version === 6) words[1] = view.getUint32(at + 4);
-    return this.#holder(version === 6 ? 2 : 1, group);
-  }
-
-  /** Returns the holder of the address in words from index `first`. */
+  /** Returns the holder of the address, of an IP version, in words from index `first`. */
   holderIn(words: Uint32Array, first: number, version: number, group = 0): number {
     this.#network[0] = words[first]!;
     if (version === 6) this.#network[1] = words[first + 1]!;
-    return this.#holder(version === 6 ? 2 : 1, group);
+    const hash = sipHash(this.#network, version === 6 ? 2 : 1, this.#key[0]!, this.#key[1]!);
+    return group * this.#holders + (hash & this.#holders - 1);
   }
 
   /** Adds an absent entry as its holder's newest. */
@@ -122,10 +115,5 @@ export class Shares {
   /** Returns the next older entry of the same holder; -1 for none. */
   before(entry: number): number {
     return this.#older[entry]!;
-  }
-
-  #holder(words: number, group: number): number {
-    const hash = sipHash(this.#network, words, this.#key[0]!, this.#key[1]!);
-    return group * this.#holders + (hash & this.#holders - 1);
   }
 }

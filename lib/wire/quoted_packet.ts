@@ -62,17 +62,12 @@ export class QuotedPacket {
    * host could send errors to all.
    */
   isReturnedBy({ packet: { view }, version, start }: Ip): boolean {
-    const { srcOffset } = this;
+    const src = this.start + (version === 4 ? IPV4_SRC : IPV6_SRC);
     const dst = start + (version === 4 ? IPV4_DST : IPV6_DST);
     for (let i = 0; i < (version === 4 ? 4 : 16); i += 4) {
-      if (view.getUint32(dst + i) !== view.getUint32(srcOffset + i)) return false;
+      if (view.getUint32(dst + i) !== view.getUint32(src + i)) return false;
     }
     return true;
-  }
-
-  /** Offset of the source address. */
-  get srcOffset(): number {
-    return this.start + (this.version === 4 ? IPV4_SRC : IPV6_SRC);
   }
 
   /** Offset of the destination address. */

@@ -9,18 +9,10 @@ import { parsePrefix, type Prefix } from "../../wire/address.ts";
 import { Direction, type Packet } from "../../core/mod.ts";
 import { type Ip, Protocol } from "../../wire/ip.ts";
 import { readPortRange } from "../../wire/port_range.ts";
-import { gotValue } from "../../core/options.ts";
+import { checkOption, checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
 import { RateGate } from "./_rate_gate.ts";
 import type { Finding } from "./_tracker.ts";
-import {
-  asList,
-  FIELDS,
-  type FirewallRule,
-  formatRule,
-  type PortRange,
-  unknownField,
-  VERDICTS,
-} from "./rule.ts";
+import { asList, type FirewallRule, formatRule, type PortRange, VERDICTS } from "./rule.ts";
 
 // Specification
 const { IPV4_DST, IPV4_SRC, IPV6_DST, IPV6_SRC, DST_PORT, TCP_FLAGS_BYTE } = field;
@@ -33,6 +25,21 @@ const ICMP: readonly number[] = [Protocol.Icmp, Protocol.Icmpv6];
 // Implementation
 const STATES = ["new", "established", "related", "invalid"];
 const DIRECTIONS = ["outbound", "inbound"];
+const FIELDS: OptionKinds<FirewallRule> = {
+  verdict: VERDICTS,
+  name: "text",
+  direction: DIRECTIONS,
+  src: "any",
+  dst: "any",
+  protocol: "any",
+  srcPort: "any",
+  dstPort: "any",
+  icmpType: "any",
+  tcpFlags: "any",
+  state: "any",
+  rate: "any",
+  match: "function",
+};
 const PROTOCOLS: Record<string, number> = Object.fromEntries(
   Object.entries(Protocol).map(([name, number]) => [name.toLowerCase(), number]),
 );
@@ -72,27 +79,15 @@ export class CompiledRule {
   readonly #match: FirewallRule["match"];
 
   constructor(rule: FirewallRule, index: number) {
-    if (typeof rule !== "object" || rule === null) {
-      fail(index, `rule must be an object, ${gotValue(rule)}`);
-    }
+    checkOption(attempt(index), "rule", rule, "object");
+    checkOptions(attempt(index), rule, FIELDS, ["verdict"]);
     this.index = index;
     this.rule = rule;
-    const unknown = unknownField(rule);
-    if (unknown !== undefined) fail(index, `there is no field "${unknown}": fields are ${FIELDS.join(", ")}`);
-    const { verdict, name, direction, protocol, icmpType, tcpFlags, state = "new", match } = rule;
-    if (!VERDICTS.includes(verdict)) mustBe(index, "verdict", oneOf(VERDICTS), verdict);
-    if (name !== undefined && (typeof name !== "string" || name === "")) {
-      mustBe(index, "name", "a string that is not empty", name);
-    }
-    if (direction !== undefined && !DIRECTIONS.includes(direction)) {
-      mustBe(index, "direction", oneOf(DIRECTIONS), direction);
-    }
-    if (match !== undefined && typeof match !== "function") {
-      mustBe(index, "match", "a function", match);
-    }
+    const { name, direction, protocol, icmpType, tcpFlags, state = "new", match } = rule;
+    if (name === "") mustBe(index, "name", "a string that is not empty", name);
     this.directions = direction === undefined ? 3 : 1 << DIRECTIONS.indexOf(direction);
     this.states = asList(notEmpty(index, "state", state)).reduce((bits, one) => {
-      if (!STATES.includes(one)) mustBe(index, "state", oneOf(STATES), one);
+      checkOption(attempt(index), "state", one, STATES);
       return bits | 1 << STATES.indexOf(one);
     }, 0);
     this.#src = readPrefixes(index, "src", rule.src);
@@ -305,10 +300,6 @@ function readFlags(index: number, text: string): [flags: number, mask: number] {
 
 function isByte(value: unknown): value is number {
   return typeof value === "number" && Number.isInteger(value) && value >= 0 && value <= 255;
-}
-
-function oneOf(values: readonly string[]): string {
-  return `one of ${values.join(", ")}`;
 }
 
 function mustBe(index: number, field: string, rule: string, value: unknown): never {

@@ -61,12 +61,6 @@ export interface FirewallRule {
   readonly match?: (packet: Packet, direction: Direction) => boolean;
 }
 
-/** Fields of rules, in the order of their text. */
-export const FIELDS: readonly (keyof FirewallRule)[] = [
-  ...["verdict", "name", "direction", "src", "dst", "protocol", "srcPort", "dstPort"] as const,
-  ...["icmpType", "tcpFlags", "state", "rate", "match"] as const,
-];
-
 /** The values of {@linkcode FirewallVerdict}. */
 export const VERDICTS: readonly string[] = ["allow", "drop", "reject"];
 
@@ -113,11 +107,6 @@ export function formatRules(rules: readonly FirewallRule[]): string {
     const number = String(i + 1).padStart(width);
     return `${number}  ${formatRule(rule)}${rule.name === undefined ? "" : `  # ${rule.name}`}`;
   }).join("\n");
-}
-
-/** Finds a field that rules do not have. */
-export function unknownField(rule: object): string | undefined {
-  return Object.keys(rule).find((field) => !(FIELDS as readonly string[]).includes(field));
 }
 
 /** Returns one value or several as an array. */
