@@ -221,7 +221,7 @@ systemTest(
     await using dual = run(place.client, `${SCRIPTS}icmp_echo.ts`);
     await assert.rejects(
       dual.said(/is open/),
-      /Cannot add the address fd\S+ to t0: IPv6 is disabled here: enable it by `sysctl net\.ipv6/,
+      /Cannot add the address fd\S+ to t0: IPv6 is disabled here: enable it with `sysctl net\.ipv6/,
     );
   },
 );
