@@ -154,7 +154,7 @@ export class TunDevice implements Device {
     return this.#closed ? 0 : this.#queue.read(batch, this.#room);
   }
 
-  /** Writes packets until the kernel accepts no more. A packet that the kernel rejects is dropped; the reason is the error. */
+  /** Writes packets until the kernel accepts no more. Rejected packets are dropped, with the error as the reason. */
   write(batch: PacketBatch): number {
     return this.#closed ? 0 : this.#queue.write(batch);
   }
@@ -209,7 +209,8 @@ export class TunDevice implements Device {
   #drainMonitor(): void {
     const { monitor, restorer, requestedMtu } = this.#parts;
     for (const event of monitor.drain()) {
-      // The link may only have moved to a different network namespace. If it was removed, the next read fails with EBADFD.
+      // The link may only have moved to a different network namespace. If it was removed, the next read fails with
+      // EBADFD.
       if (event.kind === "gone") continue;
       this.#mtu = event.mtu;
       this.#events.publish(event);
@@ -255,16 +256,16 @@ export function openTunDevice(options: CheckedDeviceOptions): TunDevice {
 }
 
 /**
- * Creates or attaches to a TUN device with `options.queues` queues and sets it up. The device holds the first queue; each
- * of the shares gives one of the other queues to a different thread. A failure undoes all changes.
+ * Creates or attaches to a TUN device with `options.queues` queues and sets it up. The device holds the first queue;
+ * each share hands one of the other queues to a different thread. A failure undoes all changes.
  *
- * The kernel selects a packet's queue by a hash of its addresses and ports, which is the same in both directions and for
- * all devices. It also learns: after a packet has been written to a queue, further packets of its flow are read from that
- * queue until the flow has been idle for about three seconds (tun_automq_select_queue(), tun_flow_update();
- * drivers/net/tun.c). A worker writes packets to the same queue that it read them from, in this device or in one with the
- * same number of queues. The learned queue thus equals the hashed queue, and a flow keeps it even when idle, as long as
- * the number of queues does not change. This is why all queues are opened before the device is up and the first packet
- * is read.
+ * The kernel selects a packet's queue by a hash of its addresses and ports, which is the same in both directions and
+ * for all devices. It also learns: after a packet has been written to a queue, further packets of its flow are read
+ * from that queue until the flow has been idle for about three seconds (tun_automq_select_queue(), tun_flow_update();
+ * drivers/net/tun.c). A worker writes packets to the same queue that it read them from, in this device or in one with
+ * the same number of queues. The learned queue thus equals the hashed queue, and a flow keeps it even when idle, as
+ * long as the number of queues does not change. This is why all queues are opened before the device is up and the first
+ * packet is read.
  *
  * Fragments are hashed without ports, so that their queue may differ from that of the flow's whole packets.
  *
@@ -366,7 +367,7 @@ function open(name: string, { offload: wanted, queues }: CheckedDeviceOptions): 
   return { fd: descriptor, name: text, offload: setOffload(descriptor, wanted) };
 }
 
-/** Sets the offload flags, which a persistent device may have kept from another program; returns the supported offload. */
+/** Sets the offload flags, which a persistent device keeps from its last use; returns the supported offload. */
 function setOffload(fd: number, wanted: boolean): Offload {
   const { ioctl, ioctlNumber } = libc();
   if (!wanted) {

@@ -1,11 +1,12 @@
 /**
  * Host routes that keep packets to the far end out of the tunnels on Linux.
  *
- * Initially, the path of a host route is the one that the kernel chooses (RTM_GETROUTE). If that path leads into a
- * tunnel, the best route in the main or default table that does not is used instead. In this case, and if that route is
- * also the kernel's choice, the host route follows changes of these tables; otherwise, a policy rule of another program
- * chose the path, which is kept until its link is removed. While there is no path, the host route is `unreachable`, so
- * that packets to the far end fail instead of entering the tunnel.
+ * A host route first uses the path that the kernel chooses (RTM_GETROUTE). If that path leads into a tunnel, it uses
+ * the best route in the main or default table that does not.
+ *
+ * A host route whose path comes from one of these tables follows their later changes. Any other path was chosen by a
+ * policy rule of another program, and is kept until its link is removed. While there is no path, the host route is
+ * `unreachable`, so that packets to the far end fail instead of entering the tunnel.
  */
 
 import { type Address, parseAddress } from "../../lib/wire/address.ts";
@@ -52,7 +53,8 @@ export class LinuxHostRoutes implements HostRoutes {
   /** Creates the host routes of the tunnel with this device name, before or after the device is opened. */
   constructor(deviceName: string) {
     this.#deviceName = deviceName;
-    // Removes the same routes if a crashed process left them: otherwise, opening the device would do so later.
+    // A crashed process may have left the same routes. Opening the device, which also recovers, would remove them
+    // later.
     recover();
     this.#journal = new Journal(deviceName);
     using undo = new DisposableStack();

@@ -27,8 +27,9 @@ import {
 import { LockedFile } from "./locked_file.ts";
 
 // Implementation
-/** A file is rewritten if it is longer than this (bytes), and than this many times its current entries. */
+/** A file that is longer than this (bytes) is rewritten if most of its entries are cancelled. */
 const REWRITE_BYTES = 256 * 1024;
+/** Length of a file, relative to its current entries, above which it is rewritten. */
 const REWRITE_RATIO = 4;
 const NAME_ATTEMPTS = 8;
 const PATH_BYTES = 4096;

@@ -75,7 +75,7 @@ function networkNamespace(): string {
   const cookie = new Uint8Array(8);
   const known = getsockopt(descriptor, SOL_SOCKET, SO_NETNS_COOKIE, cookie, Uint32Array.of(8)) === 0;
   close(descriptor);
-  // The inode number is only the fallback, as it is reused after the namespace is gone.
+  // The inode number is only a fallback, as the kernel reuses it after a namespace is gone.
   return known ? `cookie:${cookie.toHex()}` : readLinkText("/proc/thread-self/ns/net") ?? "";
 }
 
@@ -145,8 +145,7 @@ export function parseJournal(path: string, text: string): JournalContent {
 /**
  * Parses an undo message.
  *
- * @throws {TypeError} unless `undo` is exactly one message with the type, the flags and (for a link) the settings that
- *   {@linkcode Change.undo} can have.
+ * @throws {TypeError} unless `undo` is exactly one message whose type, flags and attributes can undo a change.
  */
 export function checkUndo({ undo, description }: JournalEntry): Message {
   const fail = (what: string): never => {

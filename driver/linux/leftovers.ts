@@ -142,7 +142,7 @@ export function repair({ path, device, entries }: Leftover): Error[] {
   }
 }
 
-/** Shortens a list of failures to the first ones and the number of the rest. */
+/** Returns the first failures, and an error with the number of the others. */
 export function summarize(failures: readonly Error[]): Error[] {
   const others = failures.length - MAX_FAILURES;
   if (others <= 0) return [...failures];

@@ -1,8 +1,8 @@
 /** Undoes a device's changes from the watchdog thread, when the thread that owns the device hangs. */
 
 /**
- * Undoes the changes in journals, newest first, removes the files and ends the process. A journal that cannot be read is
- * left to the next start.
+ * Undoes the changes in journals, newest first, removes the files and ends the process. A journal that cannot be read
+ * is left to the next start.
  *
  * The watchdog thread runs the source text of this function, so the function is self-contained: it opens the C library
  * itself and declares its own constants.

@@ -20,7 +20,7 @@ export const Segment = { SOL_UDP: 17, UDP_SEGMENT: 103 } as const;
 // Implementation
 /** Space of a UDP_SEGMENT control message, whose value is a `__u16` (bytes). */
 const SEGMENT_SPACE = controlSpace(LOCAL_CONTROL.layout, 2);
-/** `cmsg_len` of that message, which excludes padding. */
+/** `cmsg_len` of a UDP_SEGMENT control message, which excludes padding (bytes). */
 const SEGMENT_LENGTH = Cmsghdr.size + 2;
 
 /** The messages of a sendmmsg call. */

@@ -1,8 +1,8 @@
 /**
  * Applies a device's options to the system, and undoes them.
  *
- * The kernel undoes most changes when it removes the device. Changes that persist, on a persistent device or outside the
- * device, are recorded in the journal first: after a crash, the next start or `warren doctor --repair` undoes them.
+ * The kernel undoes most changes when it removes the device. Changes that persist, on a persistent device or outside
+ * the device, are recorded in the journal first: after a crash, the next start or `warren doctor --repair` undoes them.
  */
 
 import { formatCidr, Prefix } from "../../lib/wire/address.ts";
@@ -26,7 +26,7 @@ import {
 } from "./netlink/routes.ts";
 
 // Implementation
-/** Default queue length (packets). The 500 of drivers/net/tun.c overflow within one turn of the loop. */
+/** Default queue length (packets). The kernel's own default, 500, overflows within one turn of the loop. */
 const TX_QUEUE_LENGTH = 1000;
 
 /** An address, route or rule that the options request. */
@@ -145,7 +145,7 @@ export class Setup {
     throw new AggregateError(summarize([...failures.values()]), message);
   }
 
-  /** Returns the requested addresses, routes and rules that are missing, without those that need the link to be up. */
+  /** Returns the missing addresses, routes and rules. While the link is down, only those that can be restored then. */
   missing(link: Link): string[] {
     return this.#missing(link).map(({ change }) => change.description.replace(/^add the /, ""));
   }
@@ -250,7 +250,7 @@ export class Setup {
     const changes = rules.map((rule) => {
       const family = rule.family === 4 ? Family.Ipv4 : Family.Ipv6;
       const { priority = lowest.get(family) ?? this.#netlink.freePriority(family) } = rule;
-      // The next rule without a priority goes before this one, as if this one had already been added.
+      // A later rule without a priority goes before this one, as if this one had already been added.
       lowest.set(family, Math.max(1, Math.min(priority - 1, lowest.get(family) ?? priority - 1)));
       const { table, from, to, mark } = rule;
       const requested: Rule = {

@@ -59,7 +59,7 @@ export class LinkMonitor implements Disposable {
       if (typeof messages !== "number") messages.forEach((message) => this.#handle(message, events));
       else if (messages === Errno.ENOBUFS) lost = true;
       else if (lost) {
-        // Messages that were still queued are older than the state that this reads.
+        // The state is read after the queue is empty, as queued messages describe an older state.
         lost = false;
         this.#resume(events);
       } else break;

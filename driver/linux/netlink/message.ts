@@ -164,8 +164,8 @@ export function withType(message: Uint8Array, type: MessageType, flags: number):
 }
 
 /**
- * Joins requests into one datagram with consecutive sequence numbers. Only the last request may still ask for an
- * acknowledgement; the others are answered only if they fail.
+ * Joins requests into one datagram with consecutive sequence numbers. Clears NLM_F_ACK in all but the last request, so
+ * that the kernel replies to the others only if they fail.
  */
 export function joinRequests(requests: readonly Uint8Array[], sequence: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(requests.reduce((length, request) => length + align(request.length), 0));

@@ -44,7 +44,7 @@ const NETLINK_EXT_ACK = 11;
 const NETLINK_GET_STRICT_CHK = 12;
 
 // Implementation
-// The kernel replies while it handles the request, so a later reply will not come.
+// The kernel replies while it handles the request. If it has not done so by then, no reply will come.
 const REPLY_TIMEOUT_SECONDS = 5;
 const DUMP_ATTEMPTS = 16;
 // The kernel's own rules have priorities 32766 and 32767.
@@ -135,8 +135,8 @@ export class Netlink implements Disposable {
   }
 
   /**
-   * Returns the route that the kernel chooses for a local packet to `address`, optionally with a mark and an outgoing
-   * link, or `undefined`. The prefix length of its destination is that of a single address.
+   * Returns the route that the kernel chooses for a local packet to `address`, with this mark and outgoing link if they
+   * are given; `undefined` if there is none. The route's destination is `address` alone.
    */
   routeTo(address: Uint8Array, mark?: number, index?: number): Route | undefined {
     const attempt = `find the route to ${formatRawAddress(address)}`;
@@ -153,7 +153,7 @@ export class Netlink implements Disposable {
       .filter((rule) => rule !== undefined);
   }
 
-  /** Returns a priority that puts a new rule before all others except that of the local table, as the kernel does. */
+  /** Returns the priority that the kernel would give a new rule: before all other rules but that of the local table. */
   freePriority(family: Family): number {
     const used = this.rules(family).map(({ priority }) => priority).filter((priority) => priority > 0);
     return Math.max(1, Math.min(...used, LAST_PRIORITY + 1) - 1);
@@ -173,8 +173,7 @@ export class Netlink implements Disposable {
   /**
    * Applies changes in order, 64 per datagram, and stops after the first datagram with a failure.
    *
-   * @returns The changes that were not applied: rejected ones with their error, and those that were not sent with
-   *   `undefined`.
+   * @returns The changes that were not applied. A rejected change has its error, an unsent change `undefined`.
    * @throws {DriverError} when the kernel does not reply; any of the changes may then be in effect.
    */
   applyAll<Applied extends Command>(changes: readonly Applied[]): Map<Applied, Error | undefined> {
@@ -243,7 +242,7 @@ export class Netlink implements Disposable {
     throw systemError(attempt, "recvfrom", Errno.EBUSY, "they change faster than they can be read");
   }
 
-  /** Sends requests in one datagram; returns those that failed, except with one of the `ignored` error numbers. */
+  /** Sends requests in one datagram. Returns the failures, except for those with an `ignored` error number. */
   #send<Sent extends Command>(requests: readonly Sent[], ignored: readonly number[]): Map<Sent, Error> {
     const first = this.#start(requests);
     const failures = new Map<Sent, Error>();

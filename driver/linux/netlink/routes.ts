@@ -89,7 +89,7 @@ const FRA_OIFNAME = 17;
 const FRA_PROTOCOL = 21;
 const FIB_RULE_INVERT = 2;
 const FR_ACT_TO_TBL = 1;
-// In the one-byte field of the headers, if the table number is in an attribute instead.
+// Value of the one-byte header field when the table number is in an attribute.
 const RT_TABLE_UNSPEC = 0;
 const SUPPRESS_NOTHING = 0xffffffff;
 
@@ -100,8 +100,8 @@ export const RouteType = { Unicast: 1, Local: 2, Unreachable: 7 } as const;
 
 // Implementation
 /**
- * Protocol number of Warren's routes and rules (`proto 87` in `ip route`), which rtnetlink.h and iproute2 do not assign.
- * Warren removes only routes and rules with this number, never those of other programs.
+ * Protocol number of Warren's routes and rules (`proto 87` in `ip route`), which rtnetlink.h and iproute2 do not
+ * assign. Warren removes only routes and rules with this number, never those of other programs.
  */
 export const ROUTE_PROTOCOL = 87;
 
@@ -141,7 +141,7 @@ export interface Route extends RouteOptions {
 export interface Rule {
   /** IPv4 or IPv6. */
   readonly family: Family;
-  /** Priority; the rule with the lowest number is tried first. Required, as it identifies the rule in its undo message. */
+  /** Priority; the rule with the lowest number is tried first. Required, as the undo message needs it. */
   readonly priority: number;
   /** Routing table. */
   readonly table: number;

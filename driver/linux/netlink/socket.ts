@@ -21,7 +21,7 @@ const NETLINK_ROUTE = 0;
 const SOCK_RAW = 3;
 const SOCK_CLOEXEC = 0o2000000;
 const MSG_TRUNC = 0x20;
-/** Multicast groups as bits (include/uapi/linux/rtnetlink.h). IPv6 rules have no RTMGRP_ bit, only RTNLGRP_IPV6_RULE, 19. */
+/** Multicast groups (include/uapi/linux/rtnetlink.h). `Ipv6Rule` is the bit of RTNLGRP_IPV6_RULE (19). */
 export const RTMGRP = {
   Link: 0x1,
   Ipv4Address: 0x10,

@@ -218,8 +218,8 @@ export class TunQueue implements DeviceQueue {
   }
 
   /**
-   * Writes a packet that is not at the usual offset in its slot. writev takes its address from memory, where write would
-   * need a new bigint per packet. It costs 90 ns more than write (`deno task bench relay`).
+   * Writes a packet that is not at the usual offset in its slot. writev takes its address from memory, where write
+   * would need a new bigint per packet. It costs 90 ns more than write (`deno task bench relay`).
    */
   #writeMoved(packet: Packet): number {
     const iovecs = this.#iovecs;

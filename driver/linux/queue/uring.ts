@@ -158,8 +158,9 @@ export class Uring implements Disposable {
   }
 
   /**
-   * Opens rings for `entries` submissions and for `buffers` buffers; both are powers of two. Returns `undefined` when the
-   * kernel does not allow io_uring (`kernel.io_uring_disabled`, seccomp) or has no buffer rings (before Linux 5.19).
+   * Opens rings for `entries` submissions and for `buffers` buffers; both are powers of two. Returns `undefined` when
+   * the kernel does not allow io_uring (`kernel.io_uring_disabled`, seccomp) or has no buffer rings (before Linux
+   * 5.19).
    *
    * @param multishot True to use multishot reads, if the kernel supports them (Linux 6.7).
    */

@@ -36,9 +36,9 @@ const MAX_WRITES = 256;
 const MAX_BUFFERS = 256;
 /** Number of linked reads, without multishot reads. */
 const LINKED_READS = 64;
-/** Maximum number of cancellations: one, or one per linked read, and one per signal that interrupts the wait. */
+/** Maximum number of cancellations. Each linked read needs one, and so does each signal that interrupts the wait. */
 const MAX_CANCELLATIONS = 1000;
-/** Maximum number of received packets and provided buffers together. */
+/** Maximum number of received packets plus provided buffers. */
 const MAX_RECEIVED = 512;
 
 /** A queue that moves many packets per call. */
@@ -78,7 +78,7 @@ export class UringQueue implements DeviceQueue, Completions {
     return uring === undefined ? undefined : new UringQueue(uring, options);
   }
 
-  /** Descriptor of the ring while it reads; otherwise, and before linked reads are submitted, that of the device. */
+  /** Descriptor of the ring while its reads are pending or about to be submitted; otherwise that of the device. */
   get waitable(): Waitable {
     const { multishot, descriptor } = this.#uring;
     return this.#ringReads && (multishot || this.#reads > 0) ? descriptor : this.#options.fd;
@@ -155,7 +155,7 @@ export class UringQueue implements DeviceQueue, Completions {
     if (this.#received.length > 0) this.#host!.wake();
   }
 
-  /** Cancels pending operations and waits for their completions, which come soon because the descriptor is non-blocking. */
+  /** Cancels pending operations and waits for their completions, which is short as the descriptor is non-blocking. */
   #cancelAll(): void {
     const uring = this.#uring;
     for (let i = 0; this.#reads + this.#writes > 0 && i < MAX_CANCELLATIONS; i++) {

@@ -68,8 +68,8 @@ export function writeVnetHeader(packet: Packet, view: DataView, at: number): voi
 }
 
 /**
- * Replaces a super-packet's complete checksum with a partial one (that of its pseudo-header), which the kernel requires.
- * A wrong checksum is kept. A UDP datagram without a checksum also gets a partial one.
+ * Replaces a super-packet's complete checksum with a partial one (that of its pseudo-header), which the kernel
+ * requires. A wrong checksum is kept. A UDP datagram without a checksum also gets a partial one.
  */
 function makePartial(packet: Packet): void {
   const ip = Ip.of(packet);

@@ -1,6 +1,6 @@
 /**
- * rtnetlink messages byte for byte, without a socket. The bytes are those of iproute2 6.1.0 for the command that is each
- * test's first argument, from `strace -e write=all`; `d0` is link 2, and the sequence number is set to 0.
+ * rtnetlink messages, byte for byte and without a socket. The expected bytes are those that iproute2 6.1.0 sends for
+ * the command in the test's name (`strace -e write=all`), with link index 2 for `d0` and sequence number 0.
  */
 
 import { deepStrictEqual, match, notStrictEqual, strictEqual, throws } from "node:assert/strict";
@@ -64,7 +64,7 @@ function hex(bytes: Uint8Array | undefined): string {
   return bytes === undefined ? "none" : bytes.toHex().replace(/(..)(?=.)/g, "$1 ");
 }
 
-/** Registers a test that a message equals that of iproute2, except for the sequence number in bytes 8 to 11. */
+/** Registers a test that a message equals these lines of hexadecimal bytes. */
 function golden(name: string, message: () => Uint8Array | undefined, ...lines: string[]): void {
   Deno.test(`encodes as ${name}`, () => strictEqual(hex(message()), lines.join(" ")));
 }
@@ -225,7 +225,7 @@ Deno.test("the undo message of an addition is a deletion with the same body", ()
   }
 });
 
-Deno.test("setLink() is undone by the earlier values of the changed settings only", () => {
+Deno.test("the undo message of setLink() restores only the changed settings", () => {
   const changed: Link = { ...D0, mtu: 1400, up: true, txQueueLength: 5000 };
   const settings = { mtu: 1400, up: true, txQueueLength: 5000 };
   const { mtu, up, txQueueLength } = D0;
@@ -233,7 +233,7 @@ Deno.test("setLink() is undone by the earlier values of the changed settings onl
   strictEqual(hex(setLink(D0, { mtu: 1400 }).undo), hex(setLink(D0, { mtu }).request));
 });
 
-Deno.test("descriptions follow Cannot", () => {
+Deno.test("the description of a change follows Cannot in errors", () => {
   const gateway = parseAddress("fd00::1").bytes;
   strictEqual(
     addRoute(D0, { destination: prefix("::/0"), gateway, metric: 5, table: 7 }).description,
@@ -258,7 +258,7 @@ Deno.test("descriptions follow Cannot", () => {
   );
 });
 
-Deno.test("invalid addresses and numbers are refused before a message is made", () => {
+Deno.test("invalid addresses and numbers are rejected before a message is encoded", () => {
   const four = Uint8Array.of(10, 0, 0, 0);
   throws(() => addAddress(D0, { address: new Uint8Array(5), length: 8 }), TypeError);
   throws(() => addAddress(D0, { address: four, length: 33 }), RangeError);
@@ -326,33 +326,33 @@ Deno.test("readMessages() reads several messages, and stops at an invalid length
   }
 });
 
-/** Encodes a reply as in include/uapi/linux/netlink.h: nlmsghdr, then the payload. */
-function answer(type: number, flags: number, ...body: number[]): Uint8Array {
+/** Encodes a reply: nlmsghdr (include/uapi/linux/netlink.h), then the payload. */
+function reply(type: number, flags: number, ...body: number[]): Uint8Array {
   const bytes = Uint8Array.of(0, 0, 0, 0, type, 0, flags & 0xff, flags >> 8, 0, 0, 0, 0, 0, 0, 0, 0, ...body);
   new DataView(bytes.buffer).setUint32(0, bytes.length, true);
   return bytes;
 }
 
-Deno.test("readOutcome() finds the kernel's message in capped, whole and final replies", () => {
+Deno.test("readOutcome() finds the error text in capped replies, whole replies and NLMSG_DONE", () => {
   const EPERM = [0xff, 0xff, 0xff, 0xff];
   const words = [9, 0, 1, 0, ...new TextEncoder().encode("oops\0"), 0, 0, 0];
   const capped = [20, 0, 0, 0, 24, 0, 5, 6, 0, 0, 0, 0, 0, 0, 0, 0];
   const outcome = (bytes: Uint8Array): unknown => readOutcome(readMessages(bytes)[0]!);
   // NLM_F_CAPPED | NLM_F_ACK_TLVS
-  deepStrictEqual(outcome(answer(2, 0x300, ...EPERM, ...capped, ...words)), { errno: 1, text: "oops" });
+  deepStrictEqual(outcome(reply(2, 0x300, ...EPERM, ...capped, ...words)), { errno: 1, text: "oops" });
   // Not capped: the request's payload of four bytes comes first.
-  deepStrictEqual(outcome(answer(2, 0x200, ...EPERM, ...capped, 9, 9, 9, 9, ...words)), {
+  deepStrictEqual(outcome(reply(2, 0x200, ...EPERM, ...capped, 9, 9, 9, 9, ...words)), {
     errno: 1,
     text: "oops",
   });
-  deepStrictEqual(outcome(answer(2, 0x100, ...EPERM, ...capped)), { errno: 1, text: undefined });
-  deepStrictEqual(outcome(answer(2, 0, 0, 0, 0, 0, ...capped)), { errno: 0, text: undefined });
-  deepStrictEqual(outcome(answer(3, 0x202, ...EPERM, ...words)), { errno: 1, text: "oops" });
-  deepStrictEqual(outcome(answer(3, 2)), { errno: 0, text: undefined });
-  strictEqual(outcome(answer(16, 0)), undefined);
+  deepStrictEqual(outcome(reply(2, 0x100, ...EPERM, ...capped)), { errno: 1, text: undefined });
+  deepStrictEqual(outcome(reply(2, 0, 0, 0, 0, 0, ...capped)), { errno: 0, text: undefined });
+  deepStrictEqual(outcome(reply(3, 0x202, ...EPERM, ...words)), { errno: 1, text: "oops" });
+  deepStrictEqual(outcome(reply(3, 2)), { errno: 0, text: undefined });
+  strictEqual(outcome(reply(16, 0)), undefined);
   // The request's length is wrong.
-  const liar = [0xff, 0xff, 0xff, 0xff, ...capped.slice(4)];
-  deepStrictEqual(outcome(answer(2, 0x200, ...EPERM, ...liar, ...words)), { errno: 1, text: undefined });
+  const wrong = [0xff, 0xff, 0xff, 0xff, ...capped.slice(4)];
+  deepStrictEqual(outcome(reply(2, 0x200, ...EPERM, ...wrong, ...words)), { errno: 1, text: undefined });
 });
 
 Deno.test("readLink() ignores an RTM_DELLINK about a bridge port", () => {
@@ -383,7 +383,7 @@ Deno.test("readers never throw, whatever the bytes", () => {
     setLink(D0, { mtu: 1400, txQueueLength: 3 }).request,
     addAddress(D0, prefix("10.0.0.1/8")).request,
   ];
-  const look = (bytes: Uint8Array): void => {
+  const read = (bytes: Uint8Array): void => {
     for (const message of readMessages(bytes)) {
       readOutcome(message);
       for (const reader of readers) reader(message.body);
@@ -392,7 +392,7 @@ Deno.test("readers never throw, whatever the bytes", () => {
     new Attributes(bytes, 0).nested(1).text(1);
   };
   const any = fc.uint8Array({ maxLength: 120 });
-  const spoilt = fc.tuple(
+  const corrupted = fc.tuple(
     fc.constantFrom(...templates),
     fc.array(fc.tuple(fc.nat(80), fc.nat(255))),
     fc.nat(80),
@@ -402,7 +402,7 @@ Deno.test("readers never throw, whatever the bytes", () => {
       for (const [offset, value] of changes) if (offset < bytes.length) bytes[offset] = value;
       return bytes;
     });
-  fc.assert(fc.property(fc.oneof(any, spoilt), look), { seed: SEED, numRuns: 3000 });
+  fc.assert(fc.property(fc.oneof(any, corrupted), read), { seed: SEED, numRuns: 3000 });
 });
 
 Deno.test("Attributes.whole is true only if the lengths fit the bytes", () => {

@@ -1,4 +1,4 @@
-/** Virtio header before a packet, as the kernel gets it. */
+/** Virtio headers as the kernel receives them. */
 
 import assert from "node:assert/strict";
 import { VNET_HEADER, writeVnetHeader } from "../../../driver/linux/queue/virtio_net.ts";
@@ -60,7 +60,7 @@ Deno.test("writeVnetHeader() writes nothing behind a truncated TCP header", () =
   const pool = new PacketPool({ small: 1, large: 0 });
   pool.bytes.fill(0xa5);
   const packet = pool.from(new Uint8Array(length))!;
-  // Its checksum is right, if it were a whole header.
+  // The checksum would be right if the header were complete.
   packet.view.setUint16(
     packet.offset,
     checksum(packet.bytes, 0, 0, pseudoHeaderSumIpv4(src, dst, protocol, length)),
