@@ -1,4 +1,4 @@
-/** Memory addresses of buffers, as numbers and in native structures. */
+/** Addresses of buffers, and views of native structures. */
 
 /** Returns the memory address of a buffer, which the caller keeps referenced for as long as the address is used. */
 export function addressOf(memory: BufferSource): number {

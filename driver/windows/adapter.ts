@@ -1,4 +1,4 @@
-/** Creates, opens and removes Wintun adapters: calls that take seconds, so they run on another thread. */
+/** Creates, opens and removes Wintun adapters, on another thread because these calls take seconds. */
 
 import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
@@ -90,7 +90,7 @@ export async function openAdapter(name: string): Promise<Adapter> {
 
 /**
  * Closes an adapter whose session has ended, and removes it if this process created it. Resolves when Windows has
- * removed the adapter or given up: Wintun reports the end, not the result.
+ * removed the adapter or failed to: Wintun does not report which.
  */
 export function closeAdapter(adapter: Adapter): Promise<void> {
   return collectErrors(() => wintun().WintunCloseAdapter(adapter.handle));

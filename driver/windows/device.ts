@@ -80,7 +80,7 @@ export class WintunDevice implements Device {
     this.#mtu = parts.setup.mtu;
   }
 
-  /** MTU for IPv4; for IPv6 on a system without IPv4. */
+  /** MTU of IPv4, or of IPv6 if the system has no IPv4 (bytes). */
   get mtu(): number {
     return this.#mtu;
   }
@@ -145,7 +145,7 @@ export class WintunDevice implements Device {
   rescue(): undefined {
   }
 
-  /** Undoes the configuration and closes the adapter, until {@linkcode WintunDevice.closed} resolves. */
+  /** Starts to undo the configuration and close the adapter; {@linkcode WintunDevice.closed} resolves afterwards. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;

@@ -139,8 +139,7 @@ export const INFINITE_LIFETIME = 0xffff_ffff;
 /** Environment variable with the path of a replacement for tests under Wine, whose own DLL lacks most functions. */
 const VARIABLE = "WARREN_IPHLPAPI";
 
-/** Functions of iphlpapi.dll. */
-export type Iphlpapi = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
+type Iphlpapi = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
 let opened: Iphlpapi | undefined;
 

@@ -69,8 +69,7 @@ export const MAX_PATH = 260;
 /** Maximum size of a file (bytes), larger than any DLL to check. */
 const MAX_FILE_LENGTH = 64 * 1024 * 1024;
 
-/** Functions of kernel32.dll. */
-export type Kernel32 = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
+type Kernel32 = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
 let opened: Kernel32 | undefined;
 

@@ -39,8 +39,7 @@ const SYMBOLS = {
 const VERSION = 0x0202;
 const WSADATA_SIZE = 408;
 
-/** Functions of ws2_32.dll. */
-export type Ws2 = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
+type Ws2 = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 
 let opened: Ws2 | undefined;
 

@@ -1,19 +1,19 @@
-/** Parser of a subcommand's arguments: words and flags. */
+/** Parses the arguments of a subcommand: words and flags. */
 
 // @ts-types="../script/parse_args.d.ts"
 import { parseArgs } from "@std/cli/parse-args";
 import { nearest, UsageError } from "../script/failure.ts";
 import { refuseValues } from "../script/flags.ts";
 
-/** Arguments that a subcommand accepts. */
+/** The arguments that a subcommand accepts. */
 export interface CommandForm {
-  /** Output of `--help` and `-h`. */
+  /** Text that `--help` and `-h` print. */
   readonly usage: string;
-  /** Flags with a value. @default {[]} */
+  /** Names of the flags with a value. @default {[]} */
   readonly strings?: readonly string[];
-  /** Flags without a value. @default {[]} */
+  /** Names of the flags without a value. @default {[]} */
   readonly booleans?: readonly string[];
-  /** Maximum words. @default {1} */
+  /** Maximum number of words. @default {1} */
   readonly maxWords?: number;
 }
 
@@ -21,16 +21,16 @@ export interface CommandForm {
 export interface CommandLine {
   /** Arguments that are not flags. */
   readonly words: readonly string[];
-  /** Values of flags. */
+  /** Values of the flags with a value. */
   readonly values: Readonly<Record<string, string | undefined>>;
-  /** Flags without a value that are present. */
+  /** Names of the flags without a value that were given. */
   readonly flags: ReadonlySet<string>;
 }
 
 /**
- * Parses arguments; prints the usage and returns `undefined` if they ask for it.
+ * Parses arguments. For `--help`, prints the usage and returns `undefined`.
  *
- * @throws {UsageError} for an unknown flag, a missing value, or too many words.
+ * @throws {UsageError} when a flag is unknown or lacks its value, or when there are too many words.
  */
 export function parseCommand(args: readonly string[], form: CommandForm): CommandLine | undefined {
   const { usage, strings = [], maxWords = 1 } = form;

@@ -1,9 +1,10 @@
-/** Deno flags that `warren run` passes on to the script's process, from before SCRIPT and from before Warren. */
+/** Deno flags that `warren run` passes on to the script's process. */
 
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 
-// Specification: `deno run --help`. Warren itself sets permissions, configuration, lock file and type checks.
+// Specification: `deno run --help`, except flags for permissions, configuration, lock file and type checks, which
+// Warren sets itself.
 const PASSED_ON = new RegExp(
   [
     "--(?:cert|v8-flags|env-file|seed|location)=.+",
@@ -13,7 +14,7 @@ const PASSED_ON = new RegExp(
     "--(?:cached-only|no-remote|no-npm)",
   ].map((flag) => `^${flag}$`).join("|"),
 );
-/** Flags whose value may be the next word. */
+/** Flags whose value may be in the next word. */
 const WITH_VALUE: readonly string[] = ["--cert", "--v8-flags", "--seed", "--location"];
 
 /** Returns true for a Deno flag that is passed on to the script, such as `--cert=authority.pem`. */
@@ -22,8 +23,8 @@ export function isDenoFlag(word: string): boolean {
 }
 
 /**
- * Returns the flags to pass on from a Deno command line, such as `deno run -A --cert ca.pem runtime/cli/main.ts run my.ts`.
- * Arguments after the main module do not belong to Deno.
+ * Returns the flags to pass on from a command line of Deno, such as `deno run -A --cert ca.pem runtime/cli/main.ts run
+ * my.ts`. Only flags before the main module belong to Deno.
  */
 export function denoFlagsOf(words: readonly string[], mainModule: string): string[] {
   const end = words.findIndex((word) =>
@@ -36,7 +37,7 @@ export function denoFlagsOf(words: readonly string[], mainModule: string): strin
     .filter(isDenoFlag);
 }
 
-/** Returns the flags to pass on from this process's command line; none where the system does not reveal it. */
+/** Returns the flags to pass on from this process's command line, which is known only on Linux. */
 export async function ownDenoFlags(): Promise<string[]> {
   try {
     const words = (await Deno.readTextFile("/proc/self/cmdline")).split("\0").slice(1, -1);

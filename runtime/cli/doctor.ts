@@ -40,7 +40,7 @@ export async function doctor(args: readonly string[]): Promise<number> {
   return checks.some(({ state }) => state === "fail") ? ExitCode.Failed : ExitCode.Ended;
 }
 
-/** Formats a check in one line. */
+/** Formats a check as one line. */
 export function formatCheck({ name, state, text, remedy }: Check): string {
   return `${state.padEnd(4)}  ${name}: ${text}${remedy === undefined ? "" : `: ${remedy}`}`.replaceAll(
     // deno-lint-ignore no-control-regex
@@ -66,7 +66,7 @@ function checkDeno(): Check[] {
   ];
 }
 
-/** Returns a negative number if `one` is older than `other`, a positive number if it is newer. */
+/** Returns a negative number if `one` is older than `other`, a positive number if it is newer, otherwise 0. */
 function compareVersions(one: string, other: string): number {
   const [a, b] = [one, other].map((version) => version.split(/[.+-]/).map(Number));
   return [0, 1, 2].map((i) => a![i]! - b![i]!).find((difference) => difference !== 0) ?? 0;
@@ -99,7 +99,7 @@ async function checkPermissions(): Promise<Check[]> {
   ];
 }
 
-/** Checks each package.json from the script's folder upward; one above the script's deno.json has no effect. */
+/** Checks the package.json files in the script's folder and the folders above it. */
 export async function checkPackageJson(folder: string): Promise<Check[]> {
   const checks: Check[] = [];
   let settings: string | undefined;
@@ -107,7 +107,7 @@ export async function checkPackageJson(folder: string): Promise<Check[]> {
     const path = join(above, "package.json");
     const content = await readText(path);
     const own = await readText(join(above, "deno.json")) ?? await readText(join(above, "deno.jsonc"));
-    if (content !== undefined && settings === undefined) checks.push(...disturbed(path, own));
+    if (content !== undefined && settings === undefined) checks.push(...effectsOf(path, own));
     if (content !== undefined && /"type"\s*:\s*"commonjs"/.test(content)) {
       checks.push({
         name: "package.json",
@@ -122,8 +122,8 @@ export async function checkPackageJson(folder: string): Promise<Check[]> {
   return checks.length > 0 ? checks : [{ name: "package.json", state: "ok", text: `none affects ${folder}` }];
 }
 
-/** Returns the effects of a package.json on scripts, given the deno.json in the same folder. */
-function disturbed(path: string, settings: string | undefined): Check[] {
+/** Returns how a package.json affects scripts; `settings` is the deno.json in the same folder. */
+function effectsOf(path: string, settings: string | undefined): Check[] {
   const name = "package.json";
   if (settings === undefined) {
     return [{
@@ -142,7 +142,7 @@ function disturbed(path: string, settings: string | undefined): Check[] {
   }];
 }
 
-/** Reads a file; returns `undefined` if it does not exist. */
+/** Returns the text of a file, or `undefined` if there is no such file. */
 async function readText(path: string): Promise<string | undefined> {
   try {
     return await Deno.readTextFile(path);

@@ -1,4 +1,4 @@
-/** `warren driver`: installs the signed wintun.dll for this user. */
+/** `warren driver`: installs the official wintun.dll for this user. */
 
 import { createHash } from "node:crypto";
 import { join } from "node:path";
@@ -10,25 +10,23 @@ import { ExitCode, UsageError } from "../script/failure.ts";
 
 const USAGE = `Usage: warren driver install [--from FILE]
 
-Installs Wintun 0.14.1 for this user, from the official zip archive at www.wintun.net or from a copy of it, FILE. The
-DLL for this machine and its licence go to %LOCALAPPDATA%\\warren if their SHA-256 is that of the official build.
+Installs Wintun 0.14.1 for this user (Windows only), from the official zip archive at www.wintun.net or from FILE, a
+copy of it. Checks the SHA-256 of the DLL and its licence, and writes both to %LOCALAPPDATA%\\warren.
 
-Only Windows needs it. The first tunnel that opens loads the DLL, which then removes network adapters that other
-products (OpenVPN, OpenConnect) created with Wintun versions before 0.14.
+The first tunnel that opens loads the DLL, which then removes network adapters that other products (OpenVPN,
+OpenConnect) created with Wintun versions before 0.14.
 
   --from FILE   read the zip archive from a file
   -h, --help    print this text
 
 Exit code: 0 for success, 1 for an error, 2 for a wrong command line.`;
 
-/** Data of the official builds. */
+/** The module with the official builds, which is loaded on Windows only. */
 type Builds = typeof import("../../driver/windows/builds.ts");
 
-/** File to install. */
+/** A file to be installed. */
 export interface Extracted {
-  /** File name. */
   readonly name: string;
-  /** Content. */
   readonly bytes: Uint8Array;
 }
 
@@ -93,11 +91,11 @@ async function download(builds: Builds): Promise<Uint8Array> {
 }
 
 /**
- * Extracts the DLL for an architecture and the licence from a zip archive, at any depth.
+ * Extracts the DLL for an architecture, and the licence, from any folder of a zip archive.
  *
  * @throws {SyntaxError} when the bytes are not a zip archive.
  * @throws {Deno.errors.NotFound} when the archive lacks a file.
- * @throws {Deno.errors.NotSupported} for another architecture, and for files other than those of the official build.
+ * @throws {Deno.errors.NotSupported} when there is no build for the architecture, or the hash of a file is wrong.
  */
 export function extract(
   zip: Uint8Array,
@@ -138,7 +136,7 @@ function checkHash({ WINTUN_VERSION }: Builds, what: string, bytes: Uint8Array, 
   );
 }
 
-/** Writes files to a folder; each one is replaced atomically. */
+/** Writes files to a folder, and replaces existing ones atomically. */
 export async function keep(folder: string, files: readonly Extracted[]): Promise<void> {
   try {
     await Deno.mkdir(folder, { recursive: true });

@@ -1,4 +1,4 @@
-/** Second part of `warren run`: runs a script in the process that has the script's permissions. */
+/** Second part of `warren run`: the program of the process that has the script's permissions. */
 
 import { stripVTControlCharacters } from "node:util";
 import { exit, takeConsole } from "../script/output.ts";
@@ -6,11 +6,11 @@ import { isScript, runScript, type TunnelScript, type TunnelsScript } from "../s
 import { report } from "../script/failure.ts";
 
 /**
- * Runs the script of this process, then ends the process.
+ * Runs a script, then ends the process.
  *
- * @param load Imports the script by a literal import of the root module, which needs no permission to read.
+ * @param load Imports the script. The root module passes it, because its literal imports need no permission to read.
  * @param name Name of the script on the command line.
- * @param url Module of the script.
+ * @param url URL of the script's module.
  */
 export async function runLaunched(load: () => Promise<unknown>, name: string, url: string): Promise<never> {
   takeConsole();
@@ -18,18 +18,18 @@ export async function runLaunched(load: () => Promise<unknown>, name: string, ur
 }
 
 async function run(load: () => Promise<unknown>, name: string, url: string): Promise<number> {
-  let made: TunnelScript | TunnelsScript;
+  let script: TunnelScript | TunnelsScript;
   try {
-    made = await loadScript(load, name);
+    script = await loadScript(load, name);
   } catch (error) {
     return report(error, "warren run");
   }
-  return await runScript(made, Deno.args, "warren run", name, url);
+  return await runScript(script, Deno.args, "warren run", name, url);
 }
 
 /**
- * @throws {TypeError} when a module does not load, or the default export is not a script.
- * @throws errors of the script's own code.
+ * @throws {TypeError} when a module cannot be loaded, or the default export is not a script.
+ * @throws {Error} when the script's own code throws.
  */
 async function loadScript(load: () => Promise<unknown>, name: string): Promise<TunnelScript | TunnelsScript> {
   let module: { default?: unknown };
@@ -46,11 +46,11 @@ async function loadScript(load: () => Promise<unknown>, name: string): Promise<T
   return module.default;
 }
 
-/** Converts Deno's errors about modules that do not load; errors of the script's own code are unchanged. */
+/** Converts Deno's error for a module that cannot be loaded; returns other errors unchanged. */
 function loadError(name: string, error: unknown): unknown {
   const { code, message } = error as { code?: unknown; message?: unknown };
   if (code !== "ERR_MODULE_NOT_FOUND" || typeof message !== "string") return error;
-  // The user does not know the root module of this process.
+  // Lines about the root module, which the user does not know, are left out.
   const lines = stripVTControlCharacters(message).split("\n").filter((line) =>
     !/^\s+(?:hint:|at data:)/.test(line)
   );

@@ -1,5 +1,5 @@
 /**
- * `warren` command with its subcommands `run`, `new`, `doctor` and `driver`.
+ * The `warren` command with its subcommands `run`, `new`, `doctor` and `driver`.
  *
  * @module
  */
@@ -8,7 +8,7 @@ import { exit, takeConsole } from "../script/output.ts";
 import { ExitCode, nearest, report, UsageError } from "../script/failure.ts";
 import { VERSION } from "./version.ts";
 
-/** Subcommand: prints its output and returns the exit code; errors are printed by the caller. */
+/** Runs a subcommand and returns its exit code. The caller prints an error that it throws. */
 type Command = (args: readonly string[]) => number | Promise<number>;
 
 /** Subcommands, loaded on demand. */

@@ -1,4 +1,4 @@
-/** `warren new`: creates a script, and a deno.json that lets it run in its folder. */
+/** `warren new`: creates a script, and a deno.json with which the script runs in its folder. */
 
 import { basename, dirname, join, parse, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -35,9 +35,9 @@ const ROOT = new URL("../../", import.meta.url);
 const EXECUTABLE = 0o755;
 const OTHERS_WRITE = 0o002;
 const GROUP_WRITES = 0o020;
-/** Sticky bit: only owners rename and remove files of the folder. */
+/** Sticky bit: only its owner can rename or remove a file in the folder. */
 const STICKY = 0o1000;
-/** Files in a script's folder that affect what deno runs. */
+/** Files in a script's folder that change how Deno runs the script. */
 const SETTINGS = ["deno.json", "deno.jsonc", "deno.lock", "package.json"] as const;
 
 /** Runs `warren new` with these arguments; returns its exit code. */
@@ -57,7 +57,7 @@ export async function create(args: readonly string[]): Promise<number> {
   return ExitCode.Ended;
 }
 
-/** Checks the drive: Deno 2.9 links a checkout on another drive of Windows without the checkout's own imports. */
+/** Checks the drive (Windows): Deno 2.9 ignores the imports of a linked checkout that is on a different drive. */
 function checkDrive(folder: string, name: string): void {
   if (ROOT.protocol !== "file:") return;
   const drive = parse(fileURLToPath(ROOT)).root;
@@ -92,8 +92,7 @@ async function write(folder: string, file: string, name: string): Promise<void> 
 }
 
 /**
- * Checks the target folder and the folders above it: a script that another user could replace would run with this user's
- * rights.
+ * Checks the target folder and those above it: a user who can replace the script can run code with this user's rights.
  */
 async function checkFolders(folder: string, name: string): Promise<void> {
   let path = folder;
@@ -105,7 +104,7 @@ async function checkFolders(folder: string, name: string): Promise<void> {
   }
 }
 
-/** Checks the settings in the script's folder; returns an existing deno.json or deno.jsonc. */
+/** Checks the files in the script's folder that Deno reads; returns the path of an existing deno.json or deno.jsonc. */
 async function checkSettings(folder: string, name: string): Promise<string | undefined> {
   let present: string | undefined;
   for (const file of SETTINGS) {
@@ -128,7 +127,7 @@ function status(path: string): Promise<Deno.FileInfo | undefined> {
   return Deno.lstat(path).catch(() => undefined);
 }
 
-/** Returns the reason why other users control a file or folder; `undefined` if they do not. */
+/** Returns the reason why another user controls a file or folder, or `undefined` if none does. */
 function control({ uid, gid, mode, isDirectory }: Deno.FileInfo): string | undefined {
   if (uid === null || mode === null) return undefined;
   const sudo = Deno.uid() === 0 ? Number(Deno.env.get("SUDO_UID")) : NaN;
@@ -138,7 +137,7 @@ function control({ uid, gid, mode, isDirectory }: Deno.FileInfo): string | undef
   return writable && !kept ? `is writable by others (mode ${(mode & 0o7777).toString(8)})` : undefined;
 }
 
-/** Throws for root; warns any other user. */
+/** Throws an error if the user is root, otherwise prints a warning. */
 function refuseOrWarn(name: string, reason: string, remedy: string): void {
   if (Deno.uid() === 0) {
     throw new Deno.errors.PermissionDenied(`Cannot create "${name}": ${reason}: ${remedy}`);
@@ -146,17 +145,17 @@ function refuseOrWarn(name: string, reason: string, remedy: string): void {
   console.error(`warren: other users can change "${name}": ${reason}`);
 }
 
-/** Content of a deno.json that lets a script run in its folder. */
+/** Content of a script's deno.json. */
 interface Settings {
   imports: Record<string, string>;
-  /** Checkout that replaces the package of the registry. */
+  /** Path of a checkout that is used instead of the package from the registry. */
   links?: string[];
-  /** Prevents a package.json in the same folder from redirecting Warren's own imports to node_modules. */
+  /** Keeps a package.json in the same folder from redirecting Warren's own imports to node_modules. */
   nodeModulesDir: "none";
   tasks: Record<string, string>;
 }
 
-/** Returns a script's deno.json for Warren at this URL, which is a checkout's or a registry's. */
+/** Returns a script's deno.json; `root` is the URL of Warren's checkout or of its package in a registry. */
 export function settingsFor(file: string, root: URL): Settings {
   return {
     imports: { [NAME]: `jsr:${NAME}@^${VERSION}` },

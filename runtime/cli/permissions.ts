@@ -1,4 +1,4 @@
-/** Deno permissions in a script's run line and on a command line. */
+/** Parses and merges the Deno permissions in a script's first line and on a command line. */
 
 import { UsageError } from "../script/failure.ts";
 
@@ -15,24 +15,24 @@ const SHORT: Readonly<Record<string, string>> = {
 };
 const PERMISSION =
   /^--(?:allow-all|(?:allow|deny|ignore)-(?:read|write|net|env|sys|run|ffi|import)(?:=.+)?)$/s;
-/** Flags of a run line that do not affect what a script may do; passed on. */
+/** Flags of a run line that are passed on because they grant nothing. */
 const HARMLESS = /^(?:-q|--(?:quiet|no-prompt|cached-only|no-remote|no-npm|no-code-cache|unstable-[a-z-]+))$/;
-/** Flags that `warren run` implies. */
+/** Flags of a run line that are left out because `warren run` sets them itself. */
 const IMPLIED = /^--(?:no-check|no-lock|no-config)$/;
 /** Characters that env(1) and shells interpret. */
 const QUOTED = /["'\\$]/;
-/** Comments and the `\c` escape of env(1) -S. */
+/** A comment, or the `\c` escape of env(1) -S, which ends the line. */
 const COMMENT = /\s(?:#|\\c).*/s;
 /** Characters that a terminal does not display, which could hide permissions. */
 const UNSEEN = /[^\P{C}\t]/u;
 const DENIAL = /--(?:deny|ignore)-/;
 const ALLOW_ALL = "--allow-all";
 
-/** Flags in a script's first line. */
+/** Parsed run line of a script. */
 export interface RunLine {
-  /** Accepted flags in Deno's long form. */
+  /** Accepted flags, in Deno's long form. */
   readonly flags: readonly string[];
-  /** Ignored words, which would change more than permissions. */
+  /** Words that are ignored because they could change more than permissions. */
   readonly ignored: readonly string[];
 }
 
@@ -42,7 +42,7 @@ export function isPermissionFlag(word: string): boolean {
 }
 
 /**
- * Parses the run line of a script, its `#!` line; returns `undefined` for a line that does not run Deno.
+ * Parses a script's first line. Returns `undefined` if it is not a _run line_, which starts with `#!` and runs Deno.
  *
  * @example
  * ```ts no-eval
@@ -53,7 +53,7 @@ export function isPermissionFlag(word: string): boolean {
  * assert.deepEqual(line, { flags: ["--allow-ffi", "--allow-net=192.0.2.1"], ignored: [] });
  * ```
  *
- * @throws {SyntaxError} for a `--deny-` flag that cannot be accepted, and for characters that a terminal does not display.
+ * @throws {SyntaxError} when a `--deny-` or `--ignore-` flag is malformed, or the line has undisplayable characters.
  */
 export function parseRunLine(line: string): RunLine | undefined {
   const words = /^\ufeff?#!(.*)/.exec(line)?.[1]?.replace(COMMENT, "").trim().split(/\s+/) ?? [];
@@ -74,7 +74,7 @@ export function parseRunLine(line: string): RunLine | undefined {
     if (isKnown && !QUOTED.test(word)) flags.push(longForm(word));
     else ignored.push(word);
   }
-  // Ignoring it would give the script more permissions than it requests.
+  // Without such a flag, the script would have more permissions than it requests.
   const lostDenial = ignored.find((word) => DENIAL.test(word));
   if (lostDenial !== undefined) {
     throw new SyntaxError(
@@ -84,13 +84,13 @@ export function parseRunLine(line: string): RunLine | undefined {
   return { flags, ignored };
 }
 
-/** Merges permission flags: Deno rejects a general permission together with one for particular values. */
+/** Merges permission flags, because Deno rejects a flag that is given both with and without values. */
 export function mergeFlags(flags: readonly string[]): string[] {
   const values = new Map<string, Set<string>>();
   for (const flag of flags.map(longForm)) {
     const [, name, value] = /^([^=]*)=?(.*)$/s.exec(flag)!;
     const found = values.get(name!);
-    // An empty set means the flag without a value, which grants or denies all.
+    // An empty set stands for the flag without a value, which grants or denies everything.
     if (value === "" || found?.size === 0) values.set(name!, new Set());
     else values.set(name!, (found ?? new Set()).add(value!));
   }
@@ -99,7 +99,7 @@ export function mergeFlags(flags: readonly string[]): string[] {
     .filter((flag) => !all || flag === ALLOW_ALL || !flag.startsWith("--allow-"));
 }
 
-/** Returns true if flags grant all permissions. */
+/** Returns true if the flags grant all permissions. */
 export function grantsAll(flags: readonly string[]): boolean {
   return flags.includes(ALLOW_ALL);
 }
@@ -107,7 +107,7 @@ export function grantsAll(flags: readonly string[]): boolean {
 /**
  * Returns a flag that grants access to one path or host.
  *
- * @throws {UsageError} for a value with a comma, which Deno would take as two.
+ * @throws {UsageError} when the value contains a comma, because Deno would split it there.
  */
 export function allow(kind: "read" | "write" | "net" | "import", value: string): string {
   if (!value.includes(",")) return `--allow-${kind}=${value}`;

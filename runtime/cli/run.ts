@@ -1,5 +1,5 @@
 /**
- * `warren run`: runs a script in a Deno process with the permissions that the script requests, not those of Warren.
+ * `warren run`: runs a script in a Deno process that has only the permissions that the script requests.
  *
  *     warren run FLAGS SCRIPT ─► permissions ─► execv: deno run PERMISSIONS, replaces this process ─► launched.ts
  */
@@ -16,9 +16,9 @@ import { allow, grantsAll, isPermissionFlag, mergeFlags, parseRunLine } from "./
 import { isProfileFlag, PROFILE_SUFFIX, unexpectedWord } from "../script/profile_flag.ts";
 
 // Implementation
-/** Permissions of a script without a run line, and of any script from a URL. */
+/** Permissions of a script that has no run line or is from a URL. */
 const DEFAULT_PERMISSIONS = ["--allow-ffi"];
-/** Hosts from which Deno imports modules by default (`deno run --help`). */
+/** Hosts from which Deno imports modules without `--allow-import` (`deno run --help`). */
 const MODULE_HOSTS =
   "deno.land:443,jsr.io:443,esm.sh:443,raw.githubusercontent.com:443,gist.githubusercontent.com:443";
 /** Maximum length of a run line (bytes). */
@@ -44,7 +44,7 @@ Exit code: 0 for success, 1 for an error, 2 for a wrong command line.`;
 
 /** Runs `warren run` with these arguments; returns its exit code. */
 export async function run(args: readonly string[]): Promise<number> {
-  // Like flags of Deno and Node.js: `warren run --profile my.ts`.
+  // Before the script's name, as with Deno and Node.js: `warren run --profile my.ts`.
   const isBefore = (argument: string) =>
     isProfileFlag(argument) || isPermissionFlag(argument) || isDenoFlag(argument);
   const words = args.findIndex((argument) => !isBefore(argument));
@@ -76,7 +76,7 @@ export async function run(args: readonly string[]): Promise<number> {
   ]);
 }
 
-/** @throws {SyntaxError} for a URL that does not parse. */
+/** Returns the URL of a script. @throws {SyntaxError} when the name starts like a URL but does not parse. */
 function urlOf(name: string): URL {
   // A single letter before a colon is a drive of Windows.
   if (!/^[a-z][a-z0-9+.-]+:/i.test(name)) return pathToFileURL(resolve(name));
@@ -87,7 +87,7 @@ function urlOf(name: string): URL {
   );
 }
 
-/** @throws {Deno.errors.NotFound} when the file does not exist. */
+/** Checks that a script exists. @throws {Deno.errors.NotFound} when it does not. */
 async function checkFile(name: string, url: URL): Promise<void> {
   if (await isFile(url)) return;
   const hint = await isFile(new URL(`${url.href}.ts`)) ? `: did you mean ${name}.ts?` : "";
@@ -103,7 +103,7 @@ async function isFile(url: URL): Promise<boolean> {
   }
 }
 
-/** Returns the permissions that a script requests. Prints a warning about ignored flags and for all permissions. */
+/** Returns the permissions that a script requests. Warns if flags are ignored or all permissions are requested. */
 async function permissionsOf(name: string, url: URL, flags: readonly string[]): Promise<readonly string[]> {
   if (isRemote(url)) return [...DEFAULT_PERMISSIONS, `--allow-import=${hostPort(url)},${MODULE_HOSTS}`];
   const line = url.protocol === "file:" ? parseRunLine(await firstLine(url)) : undefined;
@@ -125,7 +125,7 @@ async function firstLine(url: URL): Promise<string> {
   return new TextDecoder().decode(bytes.subarray(0, count)).split(/\r?\n/, 1)[0]!;
 }
 
-/** Returns permissions for the far ends and files in a script's flags, which imply the user's consent. */
+/** Returns the permissions that a script's flags need: by naming a far end or file, the user permits access to it. */
 function flagPermissions(flags: readonly string[]): string[] {
   return flags.flatMap((flag, i) => {
     const [, key, inline] = /^--([^=]+)=?(.*)$/s.exec(flag) ?? [];
@@ -139,7 +139,7 @@ function flagPermissions(flags: readonly string[]): string[] {
   });
 }
 
-/** Returns network permissions for a WebSocket, and for a host name that has to be resolved. */
+/** Returns the network permission that a far end needs: for a WebSocket, or for a host name that must be resolved. */
 function farPermissions(far: string): string[] {
   if (!URL.canParse(far)) return [];
   const url = new URL(far);
@@ -156,7 +156,7 @@ function hostPort({ protocol, host, port }: URL): string {
   return port === "" ? `${host}:${/^(?:https|wss):$/.test(protocol) ? 443 : 80}` : host;
 }
 
-/** Chooses the name of a profile here, so that the script may write that file only. */
+/** Chooses the name of a profile, so that the script gets the permission to write this file only. */
 async function nameProfile(flags: readonly string[], script: string): Promise<string[]> {
   const unnamed = flags.filter((flag) => flag === "--profile");
   if (unnamed.length !== 1) return [...flags];
@@ -164,20 +164,20 @@ async function nameProfile(flags: readonly string[], script: string): Promise<st
   return flags.map((flag) => flag === "--profile" ? `--profile=${profileName(script)}` : flag);
 }
 
-/** Returns Deno's flags for a script: imports of this Warren, lock file, no type check. */
+/** Returns Deno's flags for a script: configuration, lock file, module cache, and no type check. */
 async function settings(url: URL): Promise<string[]> {
   return [
     "--no-check",
     ...SETTINGS.protocol === "file:" ? ["--config", fileURLToPath(SETTINGS)] : [],
     ...await lockFlags(),
-    // Deno caches modules, but their author may have changed them since.
+    // Deno would use cached modules, but their author may have changed them.
     ...isRemote(url) ? [`--reload=${new URL(".", url).href.replace(/\/$/, "")}`] : [],
   ];
 }
 
 /**
- * Returns the flag for a copy of Warren's lock file: Deno adds all modules of a script to its lock file, and would reject
- * them once they change.
+ * Returns the flag for a new copy of Warren's lock file. Deno adds a script's modules to the lock file and would reject
+ * a module that has changed since.
  */
 async function lockFlags(): Promise<string[]> {
   try {
@@ -185,12 +185,12 @@ async function lockFlags(): Promise<string[]> {
     await Deno.mkdir(folder, { recursive: true });
     const copy = join(folder, "run.lock");
     const own = `${copy}.${crypto.randomUUID()}`;
-    // A new file: a symbolic link of another user could redirect the write.
+    // A new file, because another user's symbolic link could redirect a write to an existing path.
     await Deno.writeFile(own, await Deno.readFile(LOCK), { createNew: true });
     await Deno.rename(own, copy);
     return [`--lock=${copy}`];
   } catch {
-    // Users without a home folder, such as services, have no lock file. Package versions are exact nevertheless.
+    // Users such as services may have no home folder. Without the lock file, package versions are still exact.
     return ["--no-lock"];
   }
 }
@@ -200,7 +200,7 @@ function cacheFolder(): string {
   return named || join(homedir(), ".cache");
 }
 
-/** Returns the root module, which imports the script literally: such imports need no permission to read. */
+/** Returns the root module. It imports the script literally, because such an import needs no permission to read. */
 function rootModule(name: string, url: URL): string {
   const [module, script, label] = [new URL("./launched.ts", import.meta.url).href, url.href, name].map((
     text,
@@ -210,12 +210,12 @@ function rootModule(name: string, url: URL): string {
   return `data:text/javascript,${encodeURIComponent(text)}`;
 }
 
-/** Replaces this process by Deno, or starts it as a child where the system cannot replace processes. */
+/** Replaces this process with Deno, or starts Deno as a child process on Windows. */
 async function launch(flags: readonly string[], module: string, args: readonly string[]): Promise<number> {
   const words = ["run", ...flags, module, ...args];
   await flushOutput();
   if (CAN_REPLACE_PROCESS) return await replaceProcess(Deno.execPath(), words);
-  // The console sends Ctrl-C to both processes: the script ends, then this process.
+  // The console sends Ctrl-C to both processes. This process ignores it and waits for the script to end.
   for (const signal of endSignals()) Deno.addSignalListener(signal, () => {});
   const child = new Deno.Command(Deno.execPath(), {
     args: words,

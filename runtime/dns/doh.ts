@@ -1,4 +1,4 @@
-/** DNS over HTTPS (RFC 8484). */
+/** Upstream that uses DNS over HTTPS (RFC 8484). */
 
 import { requireNet } from "../transport/host_port.ts";
 import { Life, type Upstream } from "./upstream.ts";
@@ -8,13 +8,14 @@ const MEDIA_TYPE = "application/dns-message";
 const MAX_MESSAGE = 0xffff;
 
 /**
- * Upstream over HTTPS, by POST. Queries share the connections of `fetch`.
+ * Creates an upstream over HTTPS, which sends each query as a POST request. Requests share the connections of `fetch`.
  *
- * **Limits**: the system resolves a name in the URL; if the system uses this resolver, write an address. `fetch` tries the
- * next address of a name if one refuses, but waits for one that does not respond.
+ * **Limits**: the system resolves a host name in the URL. If the system itself uses this resolver, write an address. If
+ * a name has several addresses, `fetch` tries the next when one refuses the connection, not when one does not respond.
  *
  * @param url URL such as `https://192.0.2.1/dns-query`.
- * @throws {SyntaxError} when it is not an HTTPS or HTTP URL; `Deno.errors.NotCapable` without `--allow-net`.
+ * @throws {SyntaxError} when `url` is not an HTTPS or HTTP URL.
+ * @throws {Deno.errors.NotCapable} without `--allow-net`.
  *
  * @example
  * ```ts no-eval
@@ -57,7 +58,7 @@ export function dohUpstream(url: string): Upstream {
   };
 }
 
-/** Reads a body of at most the maximum length of a message. */
+/** Reads a body. @throws {Error} when it is longer than a DNS message can be. */
 async function read(body: ReadableStream<Uint8Array> | null): Promise<Uint8Array> {
   const chunks: Uint8Array<ArrayBuffer>[] = [];
   let length = 0;

@@ -1,5 +1,5 @@
 /**
- * Upstreams of the resolver in `@warren/tunnel/dns`: name servers over UDP, TCP and HTTPS, by the system's sockets.
+ * Upstreams for the resolver in `@warren/tunnel/dns`: name servers that are reached over UDP, TCP or HTTPS.
  *
  * @module
  */

@@ -1,4 +1,4 @@
-/** Parser of upstreams. */
+/** Creates upstreams from text. */
 
 import { dohUpstream } from "./doh.ts";
 import { tcpUpstream } from "./tcp.ts";
@@ -6,10 +6,11 @@ import { udpUpstream } from "./udp.ts";
 import type { Upstream } from "./upstream.ts";
 
 /**
- * Creates the upstream for a text: `192.0.2.1` or `192.0.2.1:53` (UDP), `udp://192.0.2.1`, `tcp://[2001:db8::1]:53` or
+ * Creates an upstream from a text: `192.0.2.1` or `192.0.2.1:53` (UDP), `udp://192.0.2.1`, `tcp://[2001:db8::1]:53` or
  * `https://192.0.2.1/dns-query`.
  *
- * @throws {SyntaxError} when the text has another form; `Deno.errors.NotCapable` without `--allow-net`.
+ * @throws {SyntaxError} when the text has none of these forms.
+ * @throws {Deno.errors.NotCapable} without `--allow-net`.
  *
  * @example
  * ```ts

@@ -1,18 +1,19 @@
-/** DNS over TCP: a connection per query, with a length prefix per message (RFC 1035 section 4.2.2). */
+/** Upstream that uses DNS over TCP, where a length precedes each message (RFC 1035 section 4.2.2). */
 
 import { formatHostPort, requireNet } from "../transport/host_port.ts";
-import { close, isAnswerTo, Life, parseServer, type Upstream, withRandomId } from "./upstream.ts";
+import { close, isResponseTo, Life, parseServer, type Upstream, withRandomId } from "./upstream.ts";
 
 // Specification
 const LENGTH = 2;
 
 /**
- * Upstream over TCP.
+ * Creates an upstream over TCP.
  *
- * **Limits**: each query opens a connection, which takes one more round trip.
+ * **Limits**: each query opens a connection, which takes an extra round trip.
  *
- * @param server `192.0.2.1`, `192.0.2.1:53`, `2001:db8::1`, `[2001:db8::1]:53`.
- * @throws {SyntaxError} when it has another form; `Deno.errors.NotCapable` without `--allow-net`.
+ * @param server Address, such as `192.0.2.1`, `192.0.2.1:53`, `2001:db8::1` or `[2001:db8::1]:53`.
+ * @throws {SyntaxError} when `server` has a different form.
+ * @throws {Deno.errors.NotCapable} without `--allow-net`.
  *
  * @example
  * ```ts no-eval
@@ -45,11 +46,11 @@ export function tcpUpstream(server: string): Upstream {
         sent.set(query, LENGTH);
         for (let done = 0; done < sent.length;) done += await connection.write(sent.subarray(done));
         const length = new DataView((await read(connection, LENGTH)).buffer).getUint16(0);
-        const answer = await read(connection, length);
-        if (!isAnswerTo(query, answer)) {
+        const response = await read(connection, length);
+        if (!isResponseTo(query, response)) {
           throw new Error(`Cannot query ${name}: the response belongs to another query`);
         }
-        return answer;
+        return response;
       } catch (error) {
         bound.throwIfAborted();
         throw error;

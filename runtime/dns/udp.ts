@@ -1,9 +1,9 @@
 /**
- * DNS over UDP.
+ * Upstream that uses DNS over UDP.
  *
- *     query ──► random id, own socket ──► sent and retransmitted ═════════════► server
- *     response ◄── id, question and server match? ◄══════════════════════════════┘
- *          └── truncated: sent again over TCP
+ *     query ──► new socket, random ID ──► sent and retransmitted ══════════════► server
+ *     response ◄── ID, question and server match? ◄══════════════════════════════┘
+ *          └── truncated: the query is sent again over TCP
  */
 
 import { createSocket, type Socket } from "node:dgram";
@@ -11,7 +11,7 @@ import { formatHostPort, requireNet } from "../transport/host_port.ts";
 import { tcpUpstream } from "./tcp.ts";
 import {
   close,
-  isAnswerTo,
+  isResponseTo,
   isTruncated,
   Life,
   parseServer,
@@ -20,20 +20,22 @@ import {
 } from "./upstream.ts";
 
 // Implementation
-/** Initial retransmission interval, doubled each time (milliseconds). */
+/** Interval before the first retransmission (milliseconds); doubled each time. */
 const RESEND_INTERVAL = 800;
-/** Maximum age of a socket that was opened ahead (milliseconds). */
+/** Maximum age of a socket that was opened in advance (milliseconds). */
 const MAX_SOCKET_AGE = 10_000;
 
 /**
- * Upstream over UDP, with its own socket and port for each query; over TCP if a response was truncated. A response must
- * come from the server's address and port, with the query's random id and question (RFC 5452).
+ * Creates an upstream over UDP, which uses a new socket and port for each query. It repeats the query over TCP if the
+ * response is truncated. A response must come from the server's address and port, with the query's random ID and
+ * question (RFC 5452).
  *
- * **Limits**: no DNS cookies (RFC 7873): an attacker who sees the queries can forge responses. While a tunnel is busy, Deno
- * polls its sockets every 16 ms or less often: a response takes at least that long.
+ * **Limits**: without DNS cookies (RFC 7873), an attacker who sees the queries can forge responses. While a tunnel is
+ * busy, Deno polls its sockets at intervals of 16 ms or more, so a response takes at least that long.
  *
- * @param server `192.0.2.1`, `192.0.2.1:53`, `2001:db8::1`, `[2001:db8::1]:53`.
- * @throws {SyntaxError} when it has another form; `Deno.errors.NotCapable` without `--allow-net`.
+ * @param server Address, such as `192.0.2.1`, `192.0.2.1:53`, `2001:db8::1` or `[2001:db8::1]:53`.
+ * @throws {SyntaxError} when `server` has a different form.
+ * @throws {Deno.errors.NotCapable} without `--allow-net`.
  *
  * @example
  * ```ts no-eval
@@ -57,8 +59,8 @@ export function udpUpstream(server: string): Upstream {
     name,
     async query(message, signal) {
       const bound = life.bound(signal);
-      const answer = await exchange(withRandomId(message), sockets.take(), port, bound);
-      return isTruncated(answer) ? await tcp.query(message, bound) : answer;
+      const response = await exchange(withRandomId(message), sockets.take(), port, bound);
+      return isTruncated(response) ? await tcp.query(message, bound) : response;
     },
     [Symbol.dispose]() {
       life.end();
@@ -68,7 +70,7 @@ export function udpUpstream(server: string): Upstream {
   };
 }
 
-/** Socket that is connected to the server, or connecting. */
+/** A socket that is connected, or being connected, to the server. */
 interface Opening {
   readonly socket: Socket;
   readonly opened: Promise<void>;
@@ -76,8 +78,8 @@ interface Opening {
 }
 
 /**
- * Sockets to the server, one of which is opened ahead: while a loop is busy, each step of opening waits for a turn.
- * Queries took 60 to 770 ms without it, and mostly 20 to 60 ms with it.
+ * Sockets to the server. One is opened in advance, because each step of opening waits for a turn of the event loop.
+ * While a tunnel was busy, queries took 60 to 770 ms without this, and mostly 20 to 60 ms with it.
  */
 class Sockets implements Disposable {
   readonly #host: string;
@@ -97,7 +99,7 @@ class Sockets implements Disposable {
     const ahead = this.#ahead;
     this.#ahead = this.#open();
     if (ahead === undefined) return this.#open();
-    // A socket keeps the source address of its opening, which may have changed since.
+    // A connected socket keeps its source address, but the system's address may have changed.
     if (performance.now() - ahead.since < MAX_SOCKET_AGE) return ahead;
     close(ahead.socket);
     return this.#open();
@@ -123,7 +125,7 @@ class Sockets implements Disposable {
   }
 }
 
-/** Sends a query until a response or the signal arrives; closes the socket. */
+/** Sends and retransmits a query until a response arrives or the signal aborts, then closes the socket. */
 async function exchange(
   query: Uint8Array,
   { socket, opened }: Opening,
@@ -141,8 +143,8 @@ async function exchange(
   if (signal.aborted) end();
   socket.on("error", reject);
   socket.on("message", (message, from) => {
-    // A connected socket receives from the server alone; the port is checked for systems that do not enforce it.
-    if (from.port === port && isAnswerTo(query, message)) resolve(Uint8Array.from(message));
+    // A connected socket receives only from the server. The port is checked for systems that do not enforce this.
+    if (from.port === port && isResponseTo(query, message)) resolve(Uint8Array.from(message));
   });
   opened.then(() => signal.aborted || send(RESEND_INTERVAL), reject);
   try {

@@ -1,4 +1,4 @@
-/** Common parts of all upstreams: name, closing, server addresses and checks of responses. */
+/** Code that the upstreams share: closing, server addresses, and checks of responses. */
 
 import { lowerCase, nameLength } from "../../lib/stage/dns/name.ts";
 import type { DnsUpstream } from "../../lib/stage/dns/mod.ts";
@@ -12,13 +12,13 @@ const TRUNCATED = 0x02;
 const RCODE = 0x0f;
 export const DNS_PORT = 53;
 
-/** Name server with a name for messages. Disposal aborts its queries and rejects further ones. */
+/** A name server. Disposing of it aborts its queries; further queries are rejected. */
 export interface Upstream extends DnsUpstream, Disposable {
-  /** Transport and address, such as `udp 192.0.2.1:53`. */
+  /** Name in messages: transport and address, such as `udp 192.0.2.1:53`. */
   readonly name: string;
 }
 
-/** Lifetime of an upstream, by which its queries are aborted. */
+/** Lifetime of an upstream, which aborts its queries when it ends. */
 export class Life {
   readonly #controller = new AbortController();
   readonly #name: string;
@@ -27,7 +27,11 @@ export class Life {
     this.#name = name;
   }
 
-  /** Returns a signal that aborts with the query's own or at the end of the upstream; throws after that. */
+  /**
+   * Returns a signal that aborts when the query's own signal does, or when the upstream is closed.
+   *
+   * @throws {Deno.errors.BadResource} when the upstream is closed.
+   */
   bound(signal: AbortSignal): AbortSignal {
     this.#controller.signal.throwIfAborted();
     return AbortSignal.any([signal, this.#controller.signal]);
@@ -39,7 +43,7 @@ export class Life {
   }
 }
 
-/** Closes a socket or connection, unless it is closed already or was never open. */
+/** Closes a socket or connection, which may be closed already or not open yet. */
 export function close(socket: { close(): void }): void {
   try {
     socket.close();
@@ -49,9 +53,9 @@ export function close(socket: { close(): void }): void {
 }
 
 /**
- * Parses `ADDRESS` or `ADDRESS:PORT` of a name server. Names are not accepted: resolving one needs a name server.
+ * Parses `ADDRESS` or `ADDRESS:PORT` of a name server. A host name is rejected: resolving it would need a name server.
  *
- * @throws {SyntaxError} when it has another form.
+ * @throws {SyntaxError} when the text has a different form.
  */
 export function parseServer(text: string): HostPort & { family: 4 | 6 } {
   const isBare = /^[^:]*$/.test(text) || /:.*:/.test(text) && !text.startsWith("[");
@@ -68,17 +72,17 @@ export function parseServer(text: string): HostPort & { family: 4 | 6 } {
 }
 
 /**
- * Returns true if a message is the response to a query: same id and, ignoring letter case, same question. A server that
- * cannot parse a query may respond with an error code and no question (RFC 6891 section 7).
+ * Returns true if a message is the response to a query: it has the same ID and, ignoring case, the same question. A
+ * server that cannot parse a query may respond with an error code and no question (RFC 6891 section 7).
  */
-export function isAnswerTo(query: Uint8Array, message: Uint8Array): boolean {
+export function isResponseTo(query: Uint8Array, message: Uint8Array): boolean {
   const length = nameLength(query, HEADER, query.length);
   const end = HEADER + length + QUESTION;
   if (length < 0 || message.length < HEADER || query.length < end) return false;
   if (message[0] !== query[0] || message[1] !== query[1] || (message[2]! & RESPONSE) === 0) return false;
   if (message[4] === 0 && message[5] === 0) return (message[3]! & RCODE) !== 0;
   if (message.length < end) return false;
-  // The query has one question; so must the response.
+  // The query has one question, so the response must have one.
   if (message[4] !== 0 || message[5] !== 1) return false;
   for (let i = HEADER; i < HEADER + length; i++) {
     if (lowerCase(message[i]!) !== lowerCase(query[i]!)) return false;
@@ -87,12 +91,12 @@ export function isAnswerTo(query: Uint8Array, message: Uint8Array): boolean {
   return true;
 }
 
-/** Returns true if a response has TC. */
+/** Returns true if a response has the TC bit. */
 export function isTruncated(message: Uint8Array): boolean {
   return (message[2]! & TRUNCATED) !== 0;
 }
 
-/** Copies a query with an unpredictable id (RFC 5452 section 4.3). */
+/** Returns a copy of a query with an unpredictable ID (RFC 5452 section 4.3). */
 export function withRandomId(query: Uint8Array): Uint8Array<ArrayBuffer> {
   const copy = Uint8Array.from(query);
   crypto.getRandomValues(copy.subarray(0, 2));

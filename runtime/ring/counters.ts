@@ -1,7 +1,7 @@
 /**
- * Counters of one worker's tunnel in shared memory, where another worker reads them.
+ * Counters of one worker's tunnel, in shared memory so that other workers can read them.
  *
- *     words:    generation, number of reasons      odd while they are written
+ *     words:    generation (odd while the counters are being written), number of reasons
  *     numbers:  outbound, inbound; handed over outbound, inbound; created, malformed, queued, consumed; dropped by reason
  *     texts:    the reasons
  */
@@ -14,7 +14,7 @@ const GENERATION = 0;
 const REASONS = 1;
 /** Offset of the numbers (bytes). */
 const NUMBERS = 8;
-/** Index of the first number of each part. */
+/** Index of the first number of each group. */
 const PART = {
   outbound: 0,
   inbound: 4,
@@ -23,65 +23,68 @@ const PART = {
   rest: 16,
   dropped: 20,
 } as const;
-/** Size of a reason, with its length in the first byte (bytes). */
+/** Size of a reason (bytes); the first byte is its length. */
 const TEXT = 256;
 const TEXTS = NUMBERS + 8 * (PART.dropped + MAX_REASONS);
-/** Maximum attempts to read counters that change meanwhile. */
+/** Maximum attempts to read the counters between two updates. */
 const ATTEMPTS = 1000;
 
-/** Counters of packets handed over from other workers (`packetsIn`) and to them (`packetsOut`), by direction. */
+/** Counters of packets received from other workers (`packetsIn`) and sent to them (`packetsOut`). */
 export interface HandOverStats {
-  /** From this machine. */
+  /** Packets from this machine. */
   readonly outbound: FlowStats;
-  /** To this machine. */
+  /** Packets to this machine. */
   readonly inbound: FlowStats;
 }
 
 /** Counters of one worker's tunnel. */
 export interface WorkerStats {
-  /** All packets. */
+  /** Counters of all packets. */
   readonly stats: TunnelStats;
-  /** The packets handed over, which `stats` includes. */
+  /** Counters of packets handed over, which `stats` includes. */
   readonly handed: HandOverStats;
 }
 
-/** Returns counters that are zero. */
+/** Creates counters that are zero. */
 export function noHandOvers(): HandOverStats {
   const none = () => ({ packetsIn: 0, bytesIn: 0, packetsOut: 0, bytesOut: 0 });
   return { outbound: none(), inbound: none() };
 }
 
 /** Allocates the memory of one worker's counters. */
-export function makeSharedCounters(): SharedArrayBuffer {
+export function allocateCounters(): SharedArrayBuffer {
   return new SharedArrayBuffer(TEXTS + MAX_REASONS * TEXT);
 }
 
-/** One side's view of a worker's counters. */
+/** The counters of one worker, as its own side writes them or another worker reads them. */
 export class SharedCounters {
   readonly #words: Int32Array;
   readonly #numbers: Float64Array;
   readonly #texts: Uint8Array;
-  /** Places of the reasons, for the writer. */
+  /** Index of each reason; kept by the writer. */
   readonly #places = new Map<string, number>();
 
-  /** Makes a view of the memory that {@linkcode makeSharedCounters} allocates. */
+  /** Opens counters in memory from {@linkcode allocateCounters}. */
   constructor(memory: SharedArrayBuffer) {
     this.#words = new Int32Array(memory, 0, NUMBERS / 4);
     this.#numbers = new Float64Array(memory, NUMBERS, PART.dropped + MAX_REASONS);
     this.#texts = new Uint8Array(memory, TEXTS);
   }
 
-  /** Generation of the counters. A read is consistent if the generation is even and the same before and after it. */
+  /**
+   * Number of updates begun and ended. A read is consistent if this is even, and the same before and after the read.
+   */
   get generation(): number {
-    // An addition of 0 is a full barrier: no earlier read moves behind it.
+    // Unlike a load, adding 0 is a full barrier: earlier reads are not moved behind it.
     return Atomics.add(this.#words, GENERATION, 0);
   }
 
   /**
    * Writes the counters.
    *
-   * @param inside Packets inside the tunnel, including those that its ends have taken and not delivered.
-   * @param forFar Those that the far end has taken; `forDevice`, the device.
+   * @param inside Number of packets in the tunnel, including those that its ends have taken and not delivered yet.
+   * @param forFar Number of packets that the far end has taken and not delivered yet.
+   * @param forDevice Number of packets that the device has taken and not delivered yet.
    */
   publish(
     counters: Counters,
@@ -106,7 +109,7 @@ export class SharedCounters {
     Atomics.add(this.#words, GENERATION, 1);
   }
 
-  /** Reads the counters, consistently if {@linkcode SharedCounters.generation} allows it. */
+  /** Reads the counters; {@linkcode SharedCounters.generation} tells whether they are consistent. */
   read(): WorkerStats {
     const numbers = this.#numbers;
     const dropped = new Map<string, number>();
@@ -114,7 +117,7 @@ export class SharedCounters {
     for (let place = 0; place < this.#words[REASONS]!; place++) {
       const start = place * TEXT + 1;
       const text = decoder.decode(this.#texts.slice(start, start + this.#texts[start - 1]!));
-      // Long reasons are truncated and may then be equal.
+      // Long reasons are truncated, so two of them may be equal.
       addTo(dropped, text, numbers[PART.dropped + place]!);
     }
     return {
@@ -147,12 +150,12 @@ export class SharedCounters {
 
   #putReasons(reasons: ReadonlyMap<string, number>): void {
     for (const [reason, count] of reasons) {
-      this.#numbers[PART.dropped + (this.#places.get(reason) ?? this.#name(reason))] = count;
+      this.#numbers[PART.dropped + (this.#places.get(reason) ?? this.#addReason(reason))] = count;
     }
   }
 
-  /** Returns a place for a new reason. */
-  #name(reason: string): number {
+  /** Stores a new reason and returns its index. */
+  #addReason(reason: string): number {
     const place = this.#places.size;
     this.#places.set(reason, place);
     const bytes = new Uint8Array(TEXT - 1);
@@ -164,7 +167,7 @@ export class SharedCounters {
   }
 }
 
-/** Reads the counters of all workers at one moment; after 1,000 failed attempts, at moments close together. */
+/** Reads the counters of all workers as of one moment, or after 1,000 failed attempts, as of moments close together. */
 export function readAll(counters: readonly SharedCounters[]): WorkerStats[] {
   let read: WorkerStats[] = [];
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
@@ -177,8 +180,8 @@ export function readAll(counters: readonly SharedCounters[]): WorkerStats[] {
 }
 
 /**
- * Adds up the counters of all workers. A packet that was handed over counts once, and is queued while it is between two
- * workers. When all workers are closed, packets still inside count as dropped.
+ * Adds up the counters of all workers. A packet that was handed over counts once, and counts as queued on its way
+ * between two workers. When the tunnel is closed in all workers, queued packets count as dropped.
  */
 export function sum(all: readonly WorkerStats[], closed: boolean): TunnelStats {
   const { outbound, inbound } = noHandOvers();

@@ -1,19 +1,19 @@
 /**
- * Link between the same tunnel in several workers: packets handed over, and counters.
+ * Link between the workers of one tunnel: hands packets over and shares counters.
  *
- *     this worker                                      another worker
- *     stage ─► send ─► ring ─ commit, wakeup ─────────►  its wait ends ─► receive ─► the same stage
- *     breath ─► publish ────────────────────────────►  stats
+ *     this worker                                       another worker
+ *     stage ──► send ─► ring, commit, wakeup ──────────► its wait ends ─► receive ─► the same stage
+ *     breath ─► publish ───────────────────────────────► stats
  */
 
 import { openWakeup, type Waiter, type Wakeup, type WakeupEnds } from "../../driver/mod.ts";
 import { Direction, type Packet, type TunnelStats, type WorkerPlace } from "../../lib/core/mod.ts";
 import type { Counters } from "../../lib/core/stats.ts";
 import type { OtherWorkers, Pipeline } from "../engine/pipeline.ts";
-import { makeRing, PacketRing } from "./ring.ts";
+import { allocateRing, PacketRing } from "./ring.ts";
 import {
+  allocateCounters,
   type HandOverStats,
-  makeSharedCounters,
   noHandOvers,
   readAll,
   SharedCounters,
@@ -22,33 +22,33 @@ import {
 } from "./counters.ts";
 
 // Implementation
-/** Maximum packets that one breath takes over. */
+/** Maximum number of packets received in one breath. */
 const RECEIVED_LIMIT = 64;
 
-/** Memory and descriptors that the workers of a tunnel share, as values that can be posted. */
+/** Memory and descriptors that the workers of a tunnel share; they can be posted to a worker. */
 export interface LinkParts {
   /** Counters of each worker. */
   readonly counters: readonly SharedArrayBuffer[];
-  /** A word for each worker: 1 while it waits and must be woken. */
+  /** A 32-bit word for each worker: 1 while the worker waits and has to be woken. */
   readonly waiting: SharedArrayBuffer;
   /** Wakeup of each worker. */
   readonly wakeups: readonly WakeupEnds[];
 }
 
-/** The worker, as its link sees it. */
+/** Services that a worker gives its link. */
 export interface LinkHost {
-  /** Sends a ring that this worker writes to the worker that reads it. */
+  /** Sends a ring to the worker that will read it. */
   sendRing(ring: SharedArrayBuffer, to: number): void;
-  /** Closes the tunnel in the other workers; settled when it is closed there. */
+  /** Closes the tunnel in the other workers; resolves when it is closed there. */
   leave(): Promise<void>;
 }
 
-/** Makes the shared parts of a tunnel with `count` workers; {@linkcode closeLinkParts} frees them. */
-export async function makeLinkParts(count: number): Promise<LinkParts> {
+/** Creates the shared parts of a tunnel with `count` workers; {@linkcode closeLinkParts} releases them. */
+export async function createLinkParts(count: number): Promise<LinkParts> {
   const wakeups: WakeupEnds[] = [];
   for (let i = 0; i < count; i++) wakeups.push((await openWakeup()).ends);
   return {
-    counters: Array.from({ length: count }, makeSharedCounters),
+    counters: Array.from({ length: count }, allocateCounters),
     waiting: new SharedArrayBuffer(4 * count),
     wakeups,
   };
@@ -64,21 +64,23 @@ export class WorkerLink implements OtherWorkers {
   readonly place: WorkerPlace;
   /** Called when another worker has closed the tunnel, with the error if it failed. */
   onEnd: ((error: unknown) => void) | undefined;
-  /** Called after a ring was received. */
+  /** Called when a ring has been received. */
   onRing: (() => void) | undefined;
 
   readonly #host: LinkHost;
   readonly #counters: readonly SharedCounters[];
   readonly #waiting: Int32Array;
   readonly #wakeups: readonly Wakeup[];
-  /** Rings to other workers, by reader, made on first use; and rings from other workers. */
+  /** Ring to each other worker, created on first use. */
   readonly #outgoing = new Map<number, PacketRing>();
+  /** Rings from other workers. */
   readonly #incoming: PacketRing[] = [];
-  /** Workers whose rings have packets to be committed. */
+  /** Workers whose rings have packets that are not committed. */
   readonly #pushed = new Set<number>();
   readonly #handed: HandOverStats = noHandOvers();
-  /** Place of the wakeup in the loop's wait; true if the loop is about to wait. */
+  /** Place of this worker's wakeup in the loop's wait. */
   #wakeupPlace = 0;
+  /** True from before the loop's wait until `receive`. */
   #armed = false;
   /** True if the tunnel is closed in all workers. */
   #ended = false;
@@ -91,18 +93,21 @@ export class WorkerLink implements OtherWorkers {
     this.#wakeups = wakeups;
   }
 
-  /** Opens the side of one worker. */
+  /** Opens one worker's side of a link. */
   static async open(place: WorkerPlace, parts: LinkParts, host: LinkHost): Promise<WorkerLink> {
     const wakeups: Wakeup[] = [];
     for (const ends of parts.wakeups) wakeups.push((await openWakeup(ends)).wakeup);
     return new WorkerLink(place, parts, wakeups, host);
   }
 
-  /** Copies a packet for the same stage of another worker, which sees it after {@linkcode WorkerLink.publish}. */
+  /**
+   * Copies a packet for the same stage of another worker, which receives it after {@linkcode WorkerLink.publish}.
+   * Returns false if the ring has no room.
+   */
   send(packet: Packet, worker: number, stage: number, direction: Direction): boolean {
     let ring = this.#outgoing.get(worker);
     if (ring === undefined) {
-      const memory = makeRing();
+      const memory = allocateRing();
       ring = new PacketRing(memory);
       this.#outgoing.set(worker, ring);
       this.#host.sendRing(memory, worker);
@@ -115,13 +120,13 @@ export class WorkerLink implements OtherWorkers {
     return true;
   }
 
-  /** Adds a ring that another worker writes. */
+  /** Adds a ring to which another worker writes. */
   accept(memory: SharedArrayBuffer): void {
     this.#incoming.push(new PacketRing(memory));
     this.onRing?.();
   }
 
-  /** Takes packets that other workers have handed over, while there is room; returns whether there were any. */
+  /** Receives packets from other workers while there is room; returns true if there were any. */
   receive(pipeline: Pipeline, now: number, waited: Waiter | undefined): boolean {
     if (this.#armed) {
       this.#armed = false;
@@ -144,22 +149,22 @@ export class WorkerLink implements OtherWorkers {
         else pipeline.accept(packet, nextTag >>> 1, direction, now);
       }
     }
-    // Another worker's ring comes first next time.
+    // Next time, the ring of a different worker comes first.
     if (this.#incoming.length > 1 && count > 0) this.#incoming.push(this.#incoming.shift()!);
     return count > 0;
   }
 
-  /** Makes the loop's wait end when a packet is handed over. */
+  /** Makes the loop's wait end when another worker hands over a packet. */
   arm(waiter: Waiter, pipeline: Pipeline): void {
     const wakeup = this.#wakeups[this.place.index]!;
     this.#wakeupPlace = waiter.add(wakeup.waitable, true, false);
     this.#armed = true;
     Atomics.store(this.#waiting, this.place.index, 1);
-    // A worker that commits a packet after the store signals; packets committed before it are seen here.
+    // A packet committed after this store signals the wakeup; one committed before it is found here.
     if (this.#incoming.some((ring) => canTake(ring, pipeline))) wakeup.signal();
   }
 
-  /** Publishes the counters and then the packets handed over, so that no worker counts a packet before it was sent. */
+  /** Publishes the counters, then the packets handed over: no packet counts as received before it counts as sent. */
   publish(counters: Counters, inside: number, forFar: number, forDevice: number): void {
     this.#counters[this.place.index]!.publish(counters, this.#handed, inside, forFar, forDevice);
     for (const worker of this.#pushed) {
@@ -169,7 +174,7 @@ export class WorkerLink implements OtherWorkers {
     this.#pushed.clear();
   }
 
-  /** Returns the sums over all workers in the first one, and a worker's own counters in the others. */
+  /** In the first worker, returns the sum of all workers' counters; in other workers, their own counters. */
   stats(own: TunnelStats): TunnelStats {
     if (this.place.index !== 0) return own;
     const others = readAll(this.#counters.slice(1));
@@ -193,7 +198,7 @@ function directionOf(tag: number): Direction {
   return (tag & 1) as Direction;
 }
 
-/** Tells whether the next packet of a ring can be taken. One that is longer than any slot can: it is dropped. */
+/** Returns true if a ring has a packet and there is room for it, or if it is to be dropped: longer than any slot. */
 function canTake(ring: PacketRing, pipeline: Pipeline): boolean {
   const length = ring.nextLength;
   const { pool } = pipeline.ledger;

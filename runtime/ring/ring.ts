@@ -1,23 +1,23 @@
 /**
- * Ring of packets in shared memory, from one worker to another: one writer, one reader.
+ * Ring of packets in shared memory, written by one worker and read by another.
  *
- *     head ───► record │ record │ record ◄─── tail          records behind the tail are invisible until `commit`
+ *     head ───► record │ record │ record ◄─── tail          the reader does not see records behind the tail
  *
  *     record:  length, tag, segmentSize, checksumStart, checksumOffset, flags │ from, to, mark │ endpoint │ bytes
  *
- * A record does not wrap round: where the rest of the memory is too short, a mark tells the reader to continue at the
- * start. Head and tail count bytes modulo 2^32; each is written by one side only.
+ * A record is contiguous: if the rest of the memory is too short for it, a mark tells the reader to continue at the
+ * start. Head and tail count bytes modulo 2^32. The reader writes the head, and the writer writes the tail (`commit`).
  */
 
 import type { Packet } from "../../lib/core/mod.ts";
 
 // Implementation
-/** Indexes of head and tail (words of 32 bits), in different cache lines. */
+/** Indexes of head and tail (32-bit words), which are in different cache lines. */
 const HEAD = 0;
 const TAIL = 16;
-/** Offset of the records (bytes). */
+/** Offset of the first record (bytes). */
 const START = 128;
-/** Offsets of the fields of a record; `bytes` is the packet. */
+/** Offsets of a record's fields; `bytes` is the packet. */
 const RECORD = {
   length: 0,
   tag: 4,
@@ -35,28 +35,28 @@ const RECORD = {
 const MALFORMED = 1;
 const HAS_ENDPOINT = 2;
 const ALIGNMENT = 8;
-/** Mark in place of a length: continue at the start. */
+/** Mark in place of a length: the next record is at the start. */
 const WRAP = 0xffff_ffff;
-/** Room for 15 super-packets, or 650 packets of 1,500 bytes. */
+/** Size of the records (bytes): 15 super-packets, or 650 packets of 1,500 bytes. */
 const CAPACITY = 1 << 20;
 
 /** Allocates the memory of a ring with room for `capacity` bytes, a power of two. */
-export function makeRing(capacity: number = CAPACITY): SharedArrayBuffer {
+export function allocateRing(capacity: number = CAPACITY): SharedArrayBuffer {
   return new SharedArrayBuffer(START + capacity);
 }
 
-/** One side's view of a ring. */
+/** A ring, as its writer or its reader uses it. */
 export class PacketRing {
   readonly #ends: Int32Array;
   readonly #view: DataView;
   readonly #bytes: Uint8Array;
   readonly #capacity: number;
-  /** Position of the writer; beyond the tail that the reader sees. */
+  /** Position of the writer, which may be ahead of the tail. */
   #written: number;
   /** Position of the reader. */
   #read: number;
 
-  /** Makes a view of the memory that {@linkcode makeRing} allocates. */
+  /** Opens a ring in memory from {@linkcode allocateRing}. */
   constructor(memory: SharedArrayBuffer) {
     this.#ends = new Int32Array(memory, 0, START / 4);
     this.#view = new DataView(memory, START);
@@ -67,8 +67,8 @@ export class PacketRing {
   }
 
   /**
-   * Copies a packet into the ring, with a number of the writer's; returns whether there was room. A packet that was
-   * moved out of its slot is refused: no reader could take it.
+   * Copies a packet into the ring, with a number for the reader. Returns false if the ring has no room, or if the
+   * packet is not in a slot, because no reader could take it.
    */
   push(packet: Packet, tag: number): boolean {
     if (!packet.isInSlot) return false;
@@ -104,7 +104,7 @@ export class PacketRing {
     Atomics.store(this.#ends, TAIL, this.#written);
   }
 
-  /** Length of the next packet (bytes); -1 for none. */
+  /** Length of the next packet (bytes); -1 if there is none. */
   get nextLength(): number {
     if (Atomics.load(this.#ends, TAIL) === this.#read) return -1;
     let at = this.#read & this.#capacity - 1;
@@ -115,12 +115,12 @@ export class PacketRing {
     return this.#view.getUint32(at + RECORD.length);
   }
 
-  /** Number that was pushed with the next packet; valid after `nextLength` has returned a length. */
+  /** Number that was pushed with the next packet; valid only after `nextLength` has returned a length. */
   get nextTag(): number {
     return this.#view.getUint32((this.#read & this.#capacity - 1) + RECORD.tag);
   }
 
-  /** Moves the next packet into a packet of the same length. */
+  /** Removes the next packet and copies it to `packet`, which has the same length. */
   shift(packet: Packet): void {
     const at = this.#read & this.#capacity - 1;
     const view = this.#view;

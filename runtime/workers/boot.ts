@@ -1,10 +1,9 @@
 /**
- * Start of a worker with a module, in a program that has `--allow-ffi` only.
+ * Starts workers in a program that has no permission but `--allow-ffi`.
  *
- * Deno loads the modules of a program without a permission, but requires `--allow-read` when a worker loads the same
- * modules. So the worker starts from a text, {@linkcode boot}, and hooks of `node:module` read the files that Deno
- * refuses through FFI. This grants nothing new: code with FFI can load any code. With `--allow-read`, Deno loads the
- * modules itself.
+ * Deno loads a program's own modules without any permission, but requires `--allow-read` when a worker loads the same
+ * modules. Therefore a worker starts from text, the function {@linkcode boot}, whose hooks (`node:module`) read modules
+ * through FFI if Deno may not read them. This grants no additional rights, because FFI can read any file anyway.
  */
 
 import { moduleReader } from "../../driver/mod.ts";
@@ -19,12 +18,12 @@ export async function startWorker(module: URL, name: string): Promise<Worker> {
   return worker;
 }
 
-/** First program of the worker. Its text is the whole program, so it refers to nothing outside. */
+/** Program of the worker. Only its source text is passed on, so it uses nothing outside itself. */
 async function boot(readText: (path: string) => string, module: string): Promise<void> {
   const { registerHooks, stripTypeScriptTypes } = await import("node:module");
   const mayRead = (path: string) => Deno.permissions.querySync({ name: "read", path }).state === "granted";
 
-  /** Compiles a module to JavaScript, with a source map, so that errors name the lines of its file. */
+  /** Compiles a module to JavaScript with a source map, so that errors refer to lines of the module's file. */
   function compile(url: string, text: string): string {
     const code = stripTypeScriptTypes(text, { mode: "transform", sourceMap: true, sourceUrl: url });
     const marker = "//# sourceMappingURL=data:application/json;base64,";
@@ -40,7 +39,7 @@ async function boot(readText: (path: string) => string, module: string): Promise
   registerHooks({
     load(url, context, next) {
       const kind = /^file:.*\.(?:(m?ts)|m?js|(json))$/.exec(url);
-      // Deno loads packages itself, without a permission.
+      // Deno loads packages without a permission.
       if (kind === null || url.includes("/node_modules/")) return next(url, context);
       const path = decodeURIComponent(new URL(url).pathname);
       if (mayRead(path)) return next(url, context);

@@ -1,17 +1,17 @@
 /**
- * Messages between the first worker, which is the program itself, and the others. They use a port of their own: the
- * worker's global scope belongs to the script.
+ * Messages between the first worker, which is the program itself, and the other workers. They use a separate message
+ * port, because messages of the worker's global scope belong to the script.
  */
 
 import type { DeviceShare } from "../../driver/mod.ts";
 import type { Heart } from "../engine/watchdog.ts";
 import type { LinkParts } from "../ring/link.ts";
 
-/** One worker's part of a tunnel. */
+/** A worker's part of a tunnel. */
 export interface TunnelPart {
-  /** Its queue of the device. */
+  /** The worker's queue of the device. */
   readonly device: DeviceShare;
-  /** Its queue of the far end; `undefined` if that is not a device. */
+  /** The worker's queue of the far end; `undefined` if the far end is not a device. */
   readonly far: DeviceShare | undefined;
   /** Link to the other workers. */
   readonly link: LinkParts;
@@ -19,7 +19,7 @@ export interface TunnelPart {
 
 /** Message to a worker. */
 export type Order =
-  /** Load the script with these arguments, and open these tunnels. The worker owns the shares from then on. */
+  /** Load the script with these arguments and open these tunnels. From now on the worker owns the shares. */
   | {
     readonly kind: "open";
     readonly script: string;
@@ -30,18 +30,18 @@ export type Order =
   }
   /** All workers are ready: call the script's main. */
   | { readonly kind: "go" }
-  /** Read a ring that another worker writes, for a tunnel. */
+  /** Read a ring from another worker. */
   | { readonly kind: "ring"; readonly tunnel: string; readonly ring: SharedArrayBuffer }
   /** Close a tunnel. */
   | { readonly kind: "close"; readonly tunnel: string }
-  /** End. */
+  /** End the script. */
   | { readonly kind: "stop" };
 
 /** Message from a worker. */
 export type Report =
   /** Heartbeat for the watchdog; `undefined` to stop watching. */
   | { readonly kind: "heart"; readonly heart: Heart | undefined }
-  /** Its tunnels are open. */
+  /** The worker's tunnels are open. */
   | { readonly kind: "opened" }
   /** Pass a ring to another worker. */
   | {
@@ -50,7 +50,7 @@ export type Report =
     readonly to: number;
     readonly ring: SharedArrayBuffer;
   }
-  /** One of its tunnels has ended, with the error if it failed. */
+  /** One of the worker's tunnels has ended, with the error if it failed. */
   | { readonly kind: "closed"; readonly tunnel: string; readonly failed: boolean; readonly error: unknown }
   /** The script has ended, with the error if it failed, or the code of `Deno.exit()`. */
   | {
@@ -60,7 +60,7 @@ export type Report =
     readonly exit: number | undefined;
   };
 
-/** Returns a value of a script as one that can be posted; one that cannot be cloned becomes an error or text. */
+/** Returns a copy of a value that can be posted. A value that cannot be cloned becomes an error or a text. */
 export function postable(value: unknown): unknown {
   try {
     return structuredClone(value);

@@ -1,12 +1,12 @@
 /**
- * The workers of a script whose devices have several queues. The program is the first worker: it opens the devices,
- * receives signals and prints; each other worker serves one queue.
+ * Workers of a script whose devices have several queues: each worker serves one queue. The first worker is the program
+ * itself, which also opens the devices, receives signals and prints.
  *
  *     program ── openTunnel ── start ──────────────────────── go ── main ── all close ── end
  *                                │ here, open       opened ▲   │            ▲ closed, ended ▲
  *     worker 1 …                 └─► load, join ───────────┘   └─► main ────┘───────────────┘
  *
- * A tunnel that ends in one worker ends in all.
+ * A tunnel that ends in one worker ends in all workers.
  */
 
 import {
@@ -23,23 +23,23 @@ import type { Tunnel } from "../tunnel/tunnel.ts";
 import type { CheckedTunnelOptions } from "../tunnel/tunnel_options.ts";
 import { watchWorker } from "../engine/watchdog.ts";
 import { startWorker } from "./boot.ts";
-import { closeLinkParts, type LinkParts, makeLinkParts, WorkerLink } from "../ring/link.ts";
+import { closeLinkParts, createLinkParts, type LinkParts, WorkerLink } from "../ring/link.ts";
 import type { Order, Report } from "./messages.ts";
 
 // Implementation
 /**
- * Time for a worker to close its tunnels, and then to end, before it is terminated (milliseconds): longer than the
- * limit of the watchdog, which names the stage that hangs.
+ * Time for a worker to close its tunnels, and again to end, before it is terminated (milliseconds). It is longer than
+ * the watchdog's, which names the stage that hangs.
  */
 const WORKER_TIMEOUT = 10_000;
 
 /** A worker other than the first. */
 class PoolWorker {
   readonly index: number;
-  /** Settled when its tunnels are open, or have failed to open, and when it has ended. */
+  /** Settled when the worker's tunnels are open or have failed to open. */
   readonly opened: PromiseWithResolvers<void> = Promise.withResolvers();
   readonly ended: PromiseWithResolvers<void> = Promise.withResolvers();
-  /** Settled when a tunnel has ended there, by name. */
+  /** By name of a tunnel: settled when the tunnel has ended in the worker. */
   readonly closed = new Map<string, PromiseWithResolvers<void>>();
   hasOpened = false;
   hasEnded = false;
@@ -59,7 +59,7 @@ class PoolWorker {
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
     port1.onmessage = (event) => receive(this, event.data);
-    // The first message is the worker's; later ones of its global scope are the script's.
+    // The first message is sent by the worker's program; later messages of its global scope are the script's.
     worker.addEventListener("message", () => worker.postMessage("port", [port2]), { once: true });
   }
 
@@ -79,11 +79,11 @@ class PoolWorker {
   }
 }
 
-/** A tunnel of the first worker, and the shares of the others. */
+/** A tunnel of all workers. */
 interface Shared {
   readonly parts: LinkParts;
   readonly link: WorkerLink;
-  /** By worker, from the second one on; those still here belong to no worker yet. */
+  /** Shares for the other workers, in order, until they are sent. */
   readonly shares: { readonly device: DeviceShare; far: DeviceShare | undefined }[];
 }
 
@@ -95,14 +95,14 @@ export class WorkerPool implements AsyncDisposable {
   readonly #args: readonly string[];
   readonly #tunnels = new Map<string, Shared>();
   readonly #members: PoolWorker[] = [];
-  /** Errors of workers that failed, for the end of the script. */
+  /** Errors of failed workers, thrown when the script ends. */
   readonly #failures: unknown[] = [];
   #exitCode: number | undefined;
 
   /**
-   * Makes a pool for a script with these arguments; each worker will run `module`. Starts none.
+   * Creates a pool for a script with these arguments. `module` is the program of each worker; none is started yet.
    *
-   * @throws {TypeError} when a tunnel has an end that cannot be opened once for each worker.
+   * @throws {TypeError} when an end of a tunnel cannot be opened once for each worker.
    */
   constructor(
     module: URL,
@@ -120,7 +120,7 @@ export class WorkerPool implements AsyncDisposable {
 
   /** Opens the first worker's side of a tunnel, and the queues of the other workers. */
   async openTunnel(name: string, options: CheckedTunnelOptions, start: TunnelStart): Promise<Tunnel> {
-    const parts = await makeLinkParts(this.#count);
+    const parts = await createLinkParts(this.#count);
     const link = await WorkerLink.open({ index: 0, count: this.#count }, parts, {
       sendRing: (ring, to) => this.#members[to - 1]!.send({ kind: "ring", tunnel: name, ring }),
       leave: () => this.#leave(name),
@@ -143,15 +143,17 @@ export class WorkerPool implements AsyncDisposable {
     return await start.openNear(openNear, openFar, link);
   }
 
-  /** Indexes of the workers that still load the script. */
+  /** Indexes of the workers that are still loading the script. */
   get loading(): number[] {
-    return this.#members.filter((one) => !one.hasOpened && !one.hasEnded).map(({ index }) => index);
+    return this.#members.filter(({ hasOpened, hasEnded }) => !hasOpened && !hasEnded).map(({ index }) =>
+      index
+    );
   }
 
   /**
-   * Starts the other workers, which open their sides of all tunnels. Returns false if a tunnel was closed meanwhile.
+   * Starts the other workers, which open their sides of all tunnels. Returns false if a worker has ended meanwhile.
    *
-   * @throws the error of the first worker that failed.
+   * @throws {Error} the error of a worker that fails to open its tunnels.
    */
   async start(): Promise<boolean> {
     for (let index = 1; index < this.#count; index++) await this.#add(index);
@@ -167,15 +169,15 @@ export class WorkerPool implements AsyncDisposable {
     return this.#members.every(({ hasEnded }) => !hasEnded);
   }
 
-  /** Makes the other workers call the script's main. */
+  /** Lets the other workers call the script's main. */
   go(): void {
     for (const member of this.#members) member.send({ kind: "go" });
   }
 
   /**
-   * Waits until every worker has ended, and terminates those that do not end in time.
+   * Waits until every worker has ended; terminates workers that do not end in time.
    *
-   * @throws the errors of workers, except those that a tunnel has reported.
+   * @throws {Error} the errors of failed workers, except those that a tunnel has reported.
    */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#endLoading();
@@ -202,7 +204,7 @@ export class WorkerPool implements AsyncDisposable {
       (...report) => this.#receive(...report),
     );
     this.#members.push(member);
-    // An uncaught error, which Deno has printed.
+    // Deno has printed the uncaught error.
     worker.addEventListener("error", (event) => {
       event.preventDefault();
       this.#lose(member, new Error(`Cannot go on: worker ${index} ended: ${event.message}`));
@@ -233,7 +235,7 @@ export class WorkerPool implements AsyncDisposable {
     }
   }
 
-  /** Ends all tunnels, after a worker has ended. */
+  /** Ends a worker, and with it all tunnels. */
   #lose(member: PoolWorker, ...failures: unknown[]): void {
     if (member.hasEnded) return;
     this.#failures.push(...failures);
@@ -248,14 +250,14 @@ export class WorkerPool implements AsyncDisposable {
     await this.#waitForAll("close", ({ closed }) => closed.get(name)!);
   }
 
-  /** Terminates workers without open tunnels: their script may never finish loading. */
+  /** Terminates workers that have not opened their tunnels: their script may never finish loading. */
   #endLoading(): void {
     for (const member of this.#members) {
       if (!member.hasOpened) this.#lose(member);
     }
   }
 
-  /** Waits for a promise of every worker, and terminates those that take too long. */
+  /** Waits for a promise of every worker; terminates workers that take too long. */
   async #waitForAll(verb: string, step: (member: PoolWorker) => PromiseWithResolvers<void>): Promise<void> {
     await Promise.all(this.#members.map(async (member) => {
       const { promise } = step(member);
@@ -269,7 +271,7 @@ export class WorkerPool implements AsyncDisposable {
   }
 }
 
-/** Refuses ends that cannot be opened once for each worker. */
+/** Checks that the ends of a tunnel can be opened once for each worker. */
 function checkEnds(count: number, { given, device, far }: CheckedTunnelOptions): void {
   const attempt = `Cannot use ${count} queues`;
   if (device !== undefined) {

@@ -11,7 +11,7 @@ import { Ipv6 } from "@warren/tunnel/ipv6";
 import { Mirror } from "@warren/tunnel/mirror";
 import { Udp } from "@warren/tunnel/udp";
 import { copyPacket } from "../../../lib/core/copy_packet.ts";
-import { makeRing, PacketRing } from "../../../runtime/ring/ring.ts";
+import { allocateRing, PacketRing } from "../../../runtime/ring/ring.ts";
 import { TestPipeline } from "../../kit/pipeline.ts";
 import { ManualEnd } from "../../kit/tunnel.ts";
 import { copy } from "../../../lib/split/copy.ts";
@@ -124,7 +124,7 @@ for (const [what, slip] of Object.entries(SLIPS)) {
       equal(pool.free, free);
       deepEqual(copy(packet), []);
       equal(packet.data.length, 0);
-      equal(new PacketRing(makeRing()).push(packet, 0), false);
+      equal(new PacketRing(allocateRing()).push(packet, 0), false);
       // A header that is whole and true is read, whatever is said to be behind it.
       const ip = Ip.of(packet);
       ok(ip === undefined || ip.start >= packet.slotStart && ip.start + ip.totalLength <= packet.slotEnd);

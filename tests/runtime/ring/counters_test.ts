@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import type { TunnelStats } from "../../../lib/core/mod.ts";
 import { Counters } from "../../../lib/core/stats.ts";
 import {
-  makeSharedCounters,
+  allocateCounters,
   noHandOvers,
   readAll,
   SharedCounters,
@@ -23,7 +23,7 @@ function assertBalanced(stats: TunnelStats): void {
 }
 
 Deno.test("SharedCounters shows another view the counts, with reasons of any length", () => {
-  const memory = makeSharedCounters();
+  const memory = allocateCounters();
   const [writer, reader] = [new SharedCounters(memory), new SharedCounters(memory)];
   const counters = new Counters();
   Object.assign(counters.outbound, { packetsIn: 9, bytesIn: 2 ** 40, packetsOut: 5, bytesOut: 7 });
@@ -54,7 +54,7 @@ Deno.test("SharedCounters shows another view the counts, with reasons of any len
 });
 
 Deno.test("SharedCounters keeps the total of more reasons than it distinguishes", () => {
-  const memory = makeSharedCounters();
+  const memory = allocateCounters();
   const counters = new Counters();
   for (let i = 0; i < 200; i++) counters.drop(`reason ${i}`);
   new SharedCounters(memory).publish(counters, noHandOvers(), 0, 0, 0);
@@ -66,7 +66,7 @@ Deno.test("SharedCounters keeps the total of more reasons than it distinguishes"
 Deno.test("sum() counts packets that are handed over once, and queued between two workers", () => {
   const random = new Random(42);
   const workers = Array.from({ length: 3 }, () => {
-    const memory = makeSharedCounters();
+    const memory = allocateCounters();
     return {
       counters: new Counters(),
       handed: noHandOvers(),
@@ -134,7 +134,7 @@ Deno.test("sum() counts packets that are handed over once, and queued between tw
 
 Deno.test("sum() adds reasons that are named like what every object has", () => {
   const counters = new Counters();
-  const memory = makeSharedCounters();
+  const memory = allocateCounters();
   for (const reason of ["constructor", "__proto__", "toString", "constructor"]) counters.drop(reason);
   new SharedCounters(memory).publish(counters, noHandOvers(), 0, 0, 0);
   const told = readAll([new SharedCounters(memory), new SharedCounters(memory)]);

@@ -7,7 +7,7 @@ import { Heartbeat } from "../../../runtime/engine/heartbeat.ts";
 import { Ledger } from "../../../runtime/engine/ledger.ts";
 import { Pipeline } from "../../../runtime/engine/pipeline.ts";
 import { WorkerLink } from "../../../runtime/ring/link.ts";
-import { makeSharedCounters } from "../../../runtime/ring/counters.ts";
+import { allocateCounters } from "../../../runtime/ring/counters.ts";
 
 const { Outbound } = Direction;
 
@@ -15,7 +15,7 @@ const { Outbound } = Direction;
 async function openLinks(pool: PacketPool): Promise<{ near: Pipeline; far: Pipeline; move: () => void }> {
   const links: WorkerLink[] = [];
   const parts = {
-    counters: [makeSharedCounters(), makeSharedCounters()],
+    counters: [allocateCounters(), allocateCounters()],
     waiting: new SharedArrayBuffer(8),
     wakeups: [],
   };

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { type Packet, PacketPool } from "../../../lib/core/mod.ts";
-import { makeRing, PacketRing } from "../../../runtime/ring/ring.ts";
+import { allocateRing, PacketRing } from "../../../runtime/ring/ring.ts";
 import { Random } from "../../../lib/core/random.ts";
 
 /** All properties of a packet that cross the ring. */
@@ -67,7 +67,7 @@ for (const [capacity, longest] of [[256, 120], [4096, 1500], [1 << 18, 65_535]] 
   Deno.test(`PacketRing of ${capacity} bytes gives packets of up to ${longest} as they were, in order`, () => {
     const seed = 7 + capacity;
     const random = new Random(seed);
-    const memory = makeRing(capacity);
+    const memory = allocateRing(capacity);
     const [writer, reader] = [new PacketRing(memory), new PacketRing(memory)];
     const [source, target] = [makePool(), makePool()];
     const pushed: Properties[] = [];
@@ -102,7 +102,7 @@ for (const [capacity, longest] of [[256, 120], [4096, 1500], [1 << 18, 65_535]] 
 }
 
 Deno.test("PacketRing counts bytes beyond 2^32", () => {
-  const memory = makeRing(4096);
+  const memory = allocateRing(4096);
   // What the two sides have counted so far.
   const ends = new Int32Array(memory, 0, 32);
   ends[0] = ends[16] = -4096;
@@ -120,7 +120,7 @@ Deno.test("PacketRing counts bytes beyond 2^32", () => {
 });
 
 Deno.test("PacketRing refuses a packet while there is no room, and takes it when there is", () => {
-  const memory = makeRing(1024);
+  const memory = allocateRing(1024);
   const [writer, reader] = [new PacketRing(memory), new PacketRing(memory)];
   const pool = makePool();
   const packet = pool.take(400)!;
@@ -137,7 +137,7 @@ Deno.test("PacketRing refuses a packet while there is no room, and takes it when
 });
 
 Deno.test("PacketRing refuses a packet that no reader could take", () => {
-  const writer = new PacketRing(makeRing());
+  const writer = new PacketRing(allocateRing());
   const pool = new PacketPool({ small: 1, large: 1 });
   const [small, large] = [pool.take(100)!, pool.take(65_535)!];
   large.offset = large.slotStart;
