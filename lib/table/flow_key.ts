@@ -116,7 +116,6 @@ export class FlowKey {
   read(packet: Packet, ip: Ip | undefined = Ip.of(packet)): FlowKind {
     if (ip === undefined || ip.fragmentOffset !== 0) return FlowKind.None;
     const { protocol, payloadOffset, version } = ip;
-    const end = payloadOffset + ip.payloadLength;
     if (protocol === (version === 4 ? Protocol.Icmp : Protocol.Icmpv6)) {
       const icmp = version === 4 ? Icmpv4.of(packet) : Icmpv6.of(packet);
       if (icmp === undefined) return FlowKind.None;
@@ -126,7 +125,7 @@ export class FlowKey {
       return FlowKind.Packet;
     }
     const shortest = MIN_HEADERS[protocol]!;
-    if (end - payloadOffset < shortest) {
+    if (ip.payloadLength < shortest) {
       packet.malformed = true;
       return FlowKind.None;
     }

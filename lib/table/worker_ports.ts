@@ -1,4 +1,4 @@
-/** Ports of a NAT, which its workers share, and the flows that hold them: their start, restart and expiry on each worker. */
+/** Division of a NAT's ports among workers, and the life of the flows on each: start, restoration and expiry. */
 
 import type { Packet } from "../core/packet.ts";
 import { type Direction, SINGLE_WORKER, type StageContext, type WorkerPlace } from "../core/stage.ts";
@@ -41,7 +41,7 @@ export interface PortFlows<Saved> {
   expire(now: number): boolean;
 }
 
-/** The worker of a NAT, its time and its flows. */
+/** A NAT on one worker: place, time and flows. */
 export class NatWorker<Flows extends PortFlows<Saved>, Saved> {
   /** Place of this worker, known from the first call on. */
   place: WorkerPlace = SINGLE_WORKER;
@@ -83,7 +83,11 @@ export class NatWorker<Flows extends PortFlows<Saved>, Saved> {
     context.wake();
   }
 
-  /** Removes idle flows; returns when the next tick is due: after `due` ms at the latest, which is finite for other work. */
+  /**
+   * Removes idle flows; returns the time until the next tick (ms), `undefined` for none.
+   *
+   * @param due Time until the stage has other work; `Infinity` for none.
+   */
   tick(due: number): number | undefined {
     if (this.flows.expire(this.now)) return 0;
     this.#isTicking = this.flows.size > 0 || due < Infinity;

@@ -108,16 +108,9 @@ export class Answer {
 
   /** Parses a message; returns `undefined` if it is malformed or does not match the question. */
   static of(message: Uint8Array, question: Question): Answer | undefined {
+    if (!isResponseTo(message, question)) return undefined;
     const end = message.length;
-    const records = HEADER + question.rawLength;
-    if (end < records || end > 0xffff) return undefined;
     const flags = word(message, FLAGS);
-    if ((flags & (RESPONSE | OPCODE)) !== RESPONSE || word(message, COUNTS) !== 1) return undefined;
-    for (let i = 0; i < question.nameLength; i++) {
-      if (lowerCase(message[HEADER + i]!) !== question.name[i]) return undefined;
-    }
-    const typeAt = HEADER + question.nameLength;
-    if (word(message, typeAt) !== question.type || word(message, typeAt + 2) !== CLASS_IN) return undefined;
     const answers = word(message, COUNTS + 2);
     const authorities = word(message, COUNTS + 4);
     const total = answers + authorities + word(message, COUNTS + 6);
@@ -125,9 +118,9 @@ export class Answer {
 
     const times: number[] = [];
     const aliases: Uint8Array[] = [];
-    let at = records;
+    let at = HEADER + question.rawLength;
     // Bytes after the last record are removed: our OPT goes there.
-    let kept = records;
+    let kept = at;
     let keptCount = total;
     let minTtl = Infinity;
     let negative = -1;
@@ -340,6 +333,18 @@ class Layout {
     this.counts = Uint16Array.from(places);
     this.ends = Uint16Array.from(places, (count) => count === 0 ? this.answersEnd : ends[count - 1]!);
   }
+}
+
+/** Tells whether a message is a response to the question; its records may be malformed. */
+function isResponseTo(message: Uint8Array, question: Question): boolean {
+  const { length } = message;
+  if (length < HEADER + question.rawLength || length > 0xffff) return false;
+  if ((word(message, FLAGS) & (RESPONSE | OPCODE)) !== RESPONSE || word(message, COUNTS) !== 1) return false;
+  for (let i = 0; i < question.nameLength; i++) {
+    if (lowerCase(message[HEADER + i]!) !== question.name[i]) return false;
+  }
+  const typeAt = HEADER + question.nameLength;
+  return word(message, typeAt) === question.type && word(message, typeAt + 2) === CLASS_IN;
 }
 
 /** Returns an SOA with expanded names; `undefined` if they are malformed. */

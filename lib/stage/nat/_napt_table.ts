@@ -137,17 +137,7 @@ export class NaptTable {
     this.#contacts = filtering === "address-dependent" ? new CountedKeys(capacity + 1) : undefined;
     this.#hosts = hosts;
     this.index = new Int32Array(outside.length * PORTS);
-    this.#pools = Array.from(outside, (_, address) => {
-      this.#forwards.forEach((forward, i) => {
-        if (forward.address >= 0 && forward.address !== address) return;
-        const start = address * PORTS;
-        this.index.fill(-(i + 1), start + forward.firstPort, start + forward.lastPort + 1);
-      });
-      return new PortPool((port) =>
-        port >= firstPort && port <= lastPort && ownsPort(port, worker) &&
-        this.index[address * PORTS + port] === 0
-      );
-    });
+    this.#pools = Array.from(outside, (_, address) => this.#createPool(address, firstPort, lastPort, worker));
     this.#taker = new PortTaker({
       flows: this.sessions,
       pools: this.#pools,
@@ -158,6 +148,18 @@ export class NaptTable {
       random: options.random,
     });
     this.#key.length = 4;
+  }
+
+  /** Enters the forwarded ports of an outside address into the index; returns its other ports. */
+  #createPool(address: number, firstPort: number, lastPort: number, worker: WorkerPlace): PortPool {
+    const start = address * PORTS;
+    this.#forwards.forEach((forward, i) => {
+      if (forward.address >= 0 && forward.address !== address) return;
+      this.index.fill(-(i + 1), start + forward.firstPort, start + forward.lastPort + 1);
+    });
+    return new PortPool((port) =>
+      port >= firstPort && port <= lastPort && ownsPort(port, worker) && this.index[start + port] === 0
+    );
   }
 
   /** Inside endpoints that have a mapping now. */
