@@ -112,7 +112,7 @@ export class LinuxHostRoutes implements HostRoutes {
   currentPath(address: Address, interfaceName: string | undefined): Path | "local" | undefined {
     const only = this.#indexOf(interfaceName);
     if (interfaceName !== undefined && only === undefined) return undefined;
-    const route = this.#netlink.routeTo(address.bytes, undefined, only);
+    const route = this.#netlink.routeTo(address.bytes, only);
     if (route?.type === RouteType.Local) return "local";
     if (route?.type !== RouteType.Unicast) return undefined;
     return isTunnelOrNone(route.index, this.#indexOf(this.#deviceName)) ? undefined : route;

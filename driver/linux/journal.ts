@@ -141,7 +141,7 @@ export class Journal {
     this.#clear()?.close();
   }
 
-  /** Forgets all entries; returns the file that holds them. */
+  /** Forgets all entries; returns the file that held them. */
   #clear(): LockedFile | undefined {
     const file = this.#file;
     this.#use(undefined);

@@ -6,8 +6,8 @@ import { errno, libc } from "./libc.ts";
 import { onlySettings } from "./netlink/links.ts";
 import {
   Attributes,
+  CHANGE,
   type Change,
-  Flag,
   type Message,
   MessageType,
   messageTypeName,
@@ -32,12 +32,8 @@ export const MAX_BYTES = 16 * 1024 * 1024;
 /** Message types allowed in undo messages, with the length of their fixed structure (bytes). */
 const FIXED_BYTES = new Map<number, number>([
   [MessageType.RTM_NEWLINK, 16],
-  [MessageType.RTM_DELLINK, 16],
-  [MessageType.RTM_NEWADDR, 8],
   [MessageType.RTM_DELADDR, 8],
-  [MessageType.RTM_NEWROUTE, 12],
   [MessageType.RTM_DELROUTE, 12],
-  [MessageType.RTM_NEWRULE, 12],
   [MessageType.RTM_DELRULE, 12],
 ]);
 
@@ -160,9 +156,7 @@ export function checkUndo({ undo, description }: JournalEntry): Message {
   const fixed = FIXED_BYTES.get(type);
   if (fixed === undefined) return fail(`${messageTypeName(type)} does not undo a change`);
   if (body.length < fixed || !new Attributes(body, fixed).whole) return fail("a length in it is wrong");
-  const creates = type !== MessageType.RTM_NEWLINK && messageTypeName(type).startsWith("RTM_NEW");
-  const allowed = Flag.Request | Flag.Ack | (creates ? Flag.Create | Flag.Exclusive : 0);
-  if ((flags & Flag.Ack) === 0 || (flags & ~allowed) !== 0) return fail("its flags are not those of an undo");
+  if (flags !== CHANGE) return fail("its flags are not those of an undo");
   if (type === MessageType.RTM_NEWLINK && !onlySettings(body)) {
     return fail("it sets more than MTU, queue length, up or down of a link");
   }

@@ -1,4 +1,4 @@
-/** Finds, in journals, the changes that killed processes left behind, and undoes them. */
+/** Reads the journals of killed processes and undoes the changes that those processes left behind. */
 
 import { checkFolder, listFolder } from "./files.ts";
 import {
@@ -24,12 +24,7 @@ const MAX_OTHER_NAMESPACES = 256;
 const MAX_FAILURES = 4;
 const FILE_NAME = /^([1-9]\d{0,9})-[0-9a-f]{16}-([^/\s]{1,15})\.jsonl$/;
 /** Messages that identify a link by its index, which the kernel may have reused for a different link. */
-const LINK_MESSAGES: readonly number[] = [
-  MessageType.RTM_NEWLINK,
-  MessageType.RTM_DELLINK,
-  MessageType.RTM_NEWADDR,
-  MessageType.RTM_DELADDR,
-];
+const LINK_MESSAGES: readonly number[] = [MessageType.RTM_NEWLINK, MessageType.RTM_DELADDR];
 
 /** The journal of a killed process. */
 export interface Leftover {

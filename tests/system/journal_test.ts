@@ -307,6 +307,11 @@ systemTest("leftovers() refuses forged files and names the remedy", NEEDS, async
     /message type 30 does not undo a change/,
   );
   await refusal(
+    "a message that adds a rule",
+    (path) => write(path, changed(patch(4, "20"))),
+    /RTM_NEWRULE does not undo a change/,
+  );
+  await refusal(
     "flags of a new rule",
     (path) => write(path, changed(patch(7, "06"))),
     /its flags are not those of an undo/,

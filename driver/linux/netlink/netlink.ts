@@ -54,14 +54,13 @@ const LAST_PRIORITY = 32765;
  * to 100 KiB.
  */
 const BATCH_MESSAGES = 64;
-/** Errors of an undo message whose object has already been removed or added back. */
+/** Errors of an undo message whose object no longer exists. */
 const ALREADY_UNDONE: readonly number[] = [
   Errno.ENOENT,
   Errno.ESRCH,
   Errno.ENODEV,
   Errno.ENXIO,
   Errno.EADDRNOTAVAIL,
-  Errno.EEXIST,
 ];
 const REMEDY = "run as root, or grant CAP_NET_ADMIN to deno";
 
@@ -135,13 +134,13 @@ export class Netlink implements Disposable {
   }
 
   /**
-   * Returns the route that the kernel chooses for a local packet to `address`, with this mark and outgoing link if they
-   * are given; `undefined` if there is none. The route's destination is `address` alone.
+   * Returns the route that the kernel chooses for a local packet to `address`; `undefined` if there is none. `index`
+   * restricts the choice to one link. The route's destination is `address` alone.
    */
-  routeTo(address: Uint8Array, mark?: number, index?: number): Route | undefined {
+  routeTo(address: Uint8Array, index?: number): Route | undefined {
     const attempt = `find the route to ${formatRawAddress(address)}`;
     const absent = [Errno.ENETUNREACH, Errno.EHOSTUNREACH, Errno.EACCES, Errno.EINVAL];
-    const body = this.#get(getRoute(address, mark, index), MessageType.RTM_NEWROUTE, attempt, absent);
+    const body = this.#get(getRoute(address, index), MessageType.RTM_NEWROUTE, attempt, absent);
     return body === undefined ? undefined : readRoute(body);
   }
 
@@ -187,7 +186,7 @@ export class Netlink implements Disposable {
   }
 
   /**
-   * Sends an undo message. Does nothing if its object has already been removed or added back.
+   * Sends an undo message. Does nothing if its object no longer exists.
    *
    * @throws {Error} as {@linkcode Netlink.apply}.
    */

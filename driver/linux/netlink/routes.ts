@@ -70,7 +70,7 @@ const RTA_GATEWAY = 5;
 const RTA_PRIORITY = 6;
 const RTA_PREFSRC = 7;
 const RTA_TABLE = 15;
-const RTA_MARK = 16;
+
 const RTA_VIA = 18;
 const RTM_F_CLONED = 0x200;
 // In rtm_flags. The gateway is directly reachable over the link, even if no route covers it.
@@ -278,17 +278,13 @@ export function dumpRoutes(family: Family, index: number | undefined): Uint8Arra
 }
 
 /** Encodes the request for the route that a local packet to `address` takes; `index` restricts it to one link. */
-export function getRoute(
-  address: Uint8Array,
-  mark: number | undefined,
-  index: number | undefined,
-): Uint8Array<ArrayBuffer> {
+export function getRoute(address: Uint8Array, index: number | undefined): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(RTMSG.size);
   bytes[RTMSG.family] = familyOf(address);
   bytes[RTMSG.dst_len] = address.length * 8;
   return encodeMessage(MessageType.RTM_GETROUTE, GET, bytes, [
     ...attribute(RTA_DST, address),
-    ...attribute(RTA_MARK, mark),
+
     ...attribute(RTA_OIF, index),
   ]);
 }

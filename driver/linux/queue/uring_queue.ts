@@ -34,7 +34,7 @@ const MIN_RING_WRITE = 4;
 const MAX_WRITES = 256;
 /** Maximum number of provided buffers; a power of two. */
 const MAX_BUFFERS = 256;
-/** Number of linked reads, without multishot reads. */
+/** Number of linked reads submitted together, in kernels without multishot reads. */
 const LINKED_READS = 64;
 /** Maximum number of cancellations. Each linked read needs one, and so does each signal that interrupts the wait. */
 const MAX_CANCELLATIONS = 1000;
