@@ -91,7 +91,7 @@ export interface RuleReport extends RuleCounters {
  * **Outbound** and **inbound**: passes packets of known flows and ICMP errors about them. Drops packets that are invalid for
  * their connection. For new packets the first rule that matches decides, then the default; `reject` answers TCP with a
  * reset and all else with port unreachable (RFC 1122 section 3.2.2.1).
- * **Options**: {@linkcode FirewallOptions}. **Counters**: `rules`, `defaults`, `size`, `evicted`.
+ * **Options**: {@linkcode FirewallOptions}. **Counters**: `flows`, `evicted`; by rule: `rules`, `defaults`.
  * **Drops**: `rule NAME` or `rule NUMBER`, {@linkcode FirewallDrop}.
  * **Memory**: about 180 bytes per flow; a full table evicts unanswered flows first, those opened inbound before others.
  * **Limits**: drops fragments that arrive before their first one; does not verify transport checksums; tracks SCTP and DCCP

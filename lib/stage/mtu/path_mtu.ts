@@ -85,7 +85,7 @@ export interface SavedPath {
  * Don't Fragment). The length of a super-packet is that of its segments.
  * **Inbound**: learns from such errors, and passes all packets. An error must be about a packet that was sent in the last 10
  * seconds; for TCP its sequence number must be in flight (RFC 5927 section 4.1).
- * **Options**: {@linkcode PathMtuOptions}. **Counters**: `learned`, `ignored`, `size`.
+ * **Options**: {@linkcode PathMtuOptions}. **Counters**: `learned`, `ignored`, `paths`.
  * **Drops**: `longer than the path MTU` when no error could be sent.
  * **Limits**: learns only the paths of packets from this machine; with several workers, only from errors that arrive at the
  * worker of their flow.

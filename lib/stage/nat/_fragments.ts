@@ -89,14 +89,9 @@ export class Fragments {
     return -1;
   }
 
-  /** Time until the next early fragment expires (ms); `Infinity` with none. */
+  /** Time until the oldest early fragment, at index 0, expires (ms); `Infinity` with none. */
   due(now: number): number {
     return this.#early.length > 0 ? Math.max(0, this.#since[0]! + EARLY_TIMEOUT - now) : Infinity;
-  }
-
-  /** Index of an early fragment that has expired; -1 for none. */
-  findLate(now: number): number {
-    return this.due(now) === 0 ? 0 : -1;
   }
 
   /** Removes the early fragment at an index; the others keep their order. */

@@ -138,7 +138,7 @@ export class Napt44 implements Stage {
     this.#release(Direction.Outbound, context);
     this.#release(Direction.Inbound, context);
     const { now } = context;
-    while (this.#fragments.findLate(now) >= 0) {
+    while (this.#fragments.due(now) === 0) {
       context.drop(this.#fragments.take(0), NaptDrop.FragmentWithoutFirst);
     }
     return this.#worker.tick(this.#fragments.due(now));
