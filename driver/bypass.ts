@@ -85,10 +85,7 @@ export class Bypass implements Disposable {
     this.#isOpen = true;
   }
 
-  /**
-   * Keeps packets to an address of the far end out of the tunnel; `interfaceName` restricts their path to one
-   * interface.
-   */
+  /** Keeps packets to an address of the far end out of the tunnel; `interfaceName` restricts them to one interface. */
   keep(address: Address, interfaceName?: string): void {
     if (!Bypass.#all.has(this)) return;
     const plain = unmapAddress(address);
@@ -101,7 +98,7 @@ export class Bypass implements Disposable {
     }
     known?.route?.remove();
     this.#kept.delete(key);
-    this.#add(key, { address: plain, interfaceName, lookUps: 0, tables: "", route: undefined });
+    this.#add(key, plain, interfaceName);
     const farEnds = [...this.#kept].filter(([, { lookUps }]) => lookUps === 0);
     if (farEnds.length > MAX_BYPASSED) this.#remove(...farEnds[0]!);
   }
@@ -122,12 +119,9 @@ export class Bypass implements Disposable {
         continue;
       }
       const key = formatAddress(address);
-      let kept = this.#kept.get(key);
-      if (kept !== undefined && kept.lookUps === 0) continue;
-      if (kept === undefined) {
-        kept = { address, interfaceName: undefined, lookUps: 0, tables: "", route: undefined };
-        this.#add(key, kept);
-      }
+      const known = this.#kept.get(key);
+      if (known?.lookUps === 0) continue;
+      const kept = known ?? this.#add(key, address, undefined);
       kept.lookUps++;
       held.push([key, kept]);
     }
@@ -164,9 +158,11 @@ export class Bypass implements Disposable {
     for (const bypass of Bypass.#all) for (const kept of bypass.#kept.values()) bypass.#apply(kept);
   }
 
-  #add(key: string, kept: BypassedAddress): void {
+  #add(key: string, address: Address, interfaceName: string | undefined): BypassedAddress {
+    const kept = { address, interfaceName, lookUps: 0, tables: "", route: undefined };
     this.#kept.set(key, kept);
     this.#apply(kept);
+    return kept;
   }
 
   #remove(key: string, kept: BypassedAddress): void {
@@ -198,13 +194,8 @@ export function coveringRoutes(
   { addresses, routes }: CheckedDeviceOptions,
   mainTable: number,
 ): CoveringRoute[] {
-  return [...addresses.map((to) => ({ to, table: undefined })), ...routes].map((
-    { to, table = mainTable },
-  ) => ({
-    bytes: to.address.bytes,
-    length: to.length,
-    table,
-  }));
+  const all = [...addresses.map((to) => ({ to, table: undefined })), ...routes];
+  return all.map(({ to, table = mainTable }) => ({ bytes: to.address.bytes, length: to.length, table }));
 }
 
 /** Returns true if an address and a prefix have the same family and agree in the first `length` bits. */

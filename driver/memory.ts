@@ -1,4 +1,4 @@
-/** Connected devices in memory for tests and examples, which need no permissions. */
+/** Connected devices in memory, for tests and examples that have no permissions. */
 
 import {
   type Device,

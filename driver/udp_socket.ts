@@ -8,7 +8,7 @@ import type { Packet, PacketBatch, PacketPool, Waitable } from "../lib/core/mod.
  * Layout of an endpoint ({@linkcode Packet.endpoint}). It starts with the peer's address and port, as a `struct
  * sockaddr_in` or `struct sockaddr_in6` of the system, padded to 28 bytes. With
  * {@linkcode UdpSocketOptions.localAddresses}, two more fields are defined: the local address of the datagram (network
- * byte order), and the index of its interface (host byte order), which link-local addresses need. For datagrams to be
+ * byte order), and the index of its interface (host byte order), which link-local addresses need. In a datagram to be
  * sent, zeros let the system choose.
  *
  * ```c
@@ -53,8 +53,8 @@ export interface UdpSocketOptions {
   ipv6Only?: boolean;
   /**
    * Name of the interface that datagrams leave through, whatever the routes are, so that a tunnel's own packets stay
-   * out of the tunnel. On Linux and macOS, the socket also receives only from this interface. @default {chosen by
-   * routes}
+   * out of the tunnel. On Linux and macOS, the socket also receives only from this interface.
+   * @default {chosen by routes}
    */
   interface?: string;
   /**
@@ -64,8 +64,8 @@ export interface UdpSocketOptions {
   localAddresses?: boolean;
   /**
    * Called from `receive` and `send` for each ICMP error about a sent datagram, with the endpoint of that datagram and
-   * the name of the error, such as `ECONNREFUSED` (Linux). ICMP errors can be forged. @default {ICMP errors are
-   * ignored}
+   * the name of the error, such as `ECONNREFUSED` (Linux). ICMP errors can be forged.
+   * @default {ICMP errors are ignored}
    */
   onUnreachable?: (endpoint: EndpointBytes, code: string) => void;
   /** Receive buffer (bytes); the system may have a lower limit. @default {4194304} */
@@ -85,9 +85,7 @@ export const SOCKET_BUFFER: number = 4 * 1024 * 1024;
 
 /** A non-blocking UDP socket. Once open, it does not throw. */
 export interface UdpSocket extends Disposable {
-  /**
-   * Descriptor or event for the loop's wait; `undefined` when closed. Once it is ready, receive until nothing is left.
-   */
+  /** Descriptor or event to wait for; `undefined` when closed. Once it is ready, receive until nothing is left. */
   readonly waitable: Waitable | undefined;
   /** Local endpoint: the requested address and the actual port. */
   readonly local: EndpointBytes;
@@ -95,7 +93,7 @@ export interface UdpSocket extends Disposable {
   readonly family: 4 | 6;
   /** True if endpoints contain local addresses, because they were requested and the system supports them. */
   readonly localAddresses: boolean;
-  /** Error that made the socket unusable, which an ICMP error does not. */
+  /** Error that made the socket unusable. ICMP errors are not failures. */
   readonly failure: Error | undefined;
   /** Name of the error that stopped the last `send`; `undefined` if it sent everything or the send buffer is full. */
   readonly refusal: string | undefined;

@@ -31,7 +31,7 @@ export interface Waiter extends Disposable {
   look(): void;
 }
 
-/** Ends a waiter's `park`. */
+/** Timeout and early end of a waiter's `park`. */
 export class ParkTimer {
   #end: (() => void) | undefined;
   #isWoken = false;

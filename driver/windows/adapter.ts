@@ -98,9 +98,7 @@ export function closeAdapter(adapter: Adapter): Promise<void> {
 
 /** Returns true if an interface of any kind has this name. */
 function isTaken(name: string): boolean {
-  const { ConvertInterfaceAliasToLuid } = iphlpapi();
-  return ConvertInterfaceAliasToLuid !== null &&
-    ConvertInterfaceAliasToLuid(wideString(name), new BigUint64Array(1)) === Win32.NO_ERROR;
+  return iphlpapi().ConvertInterfaceAliasToLuid(wideString(name), new BigUint64Array(1)) === Win32.NO_ERROR;
 }
 
 function freeName(pattern: string): string {

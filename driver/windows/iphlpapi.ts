@@ -32,11 +32,11 @@ const SYMBOLS = {
   // NETIO_STATUS GetIfEntry2(MIB_IF_ROW2 *Row);
   GetIfEntry2: { parameters: ["buffer"], result: "u32" },
   // NETIO_STATUS ConvertInterfaceAliasToLuid(const WCHAR *InterfaceAlias, NET_LUID *InterfaceLuid);
-  ConvertInterfaceAliasToLuid: { parameters: ["buffer", "buffer"], result: "u32", optional: true },
+  ConvertInterfaceAliasToLuid: { parameters: ["buffer", "buffer"], result: "u32" },
   // NETIO_STATUS ConvertInterfaceLuidToGuid(const NET_LUID *InterfaceLuid, GUID *InterfaceGuid);
   ConvertInterfaceLuidToGuid: { parameters: ["buffer", "buffer"], result: "u32", optional: true },
   // NETIO_STATUS ConvertInterfaceLuidToIndex(const NET_LUID *InterfaceLuid, NET_IFINDEX *InterfaceIndex);
-  ConvertInterfaceLuidToIndex: { parameters: ["buffer", "buffer"], result: "u32", optional: true },
+  ConvertInterfaceLuidToIndex: { parameters: ["buffer", "buffer"], result: "u32" },
   // NETIO_STATUS SetInterfaceDnsSettings(GUID Interface, const DNS_INTERFACE_SETTINGS *Settings);
   // The GUID is a struct of two words because it is passed by value: as a hidden pointer on x64, in registers on arm64.
   SetInterfaceDnsSettings: {
@@ -136,7 +136,7 @@ export const IPPROTO_NETMGMT = 3;
 export const INFINITE_LIFETIME = 0xffff_ffff;
 
 // Implementation
-/** Environment variable with the path of a replacement for tests under Wine, whose own DLL lacks most functions. */
+/** Environment variable with the path of a DLL to use instead, for tests under Wine: its own lacks most functions. */
 const VARIABLE = "WARREN_IPHLPAPI";
 
 type Iphlpapi = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
@@ -146,7 +146,7 @@ let opened: Iphlpapi | undefined;
 function load(): Iphlpapi {
   const named = environment(VARIABLE);
   if (named === undefined) return open(systemLibrary("iphlpapi.dll"));
-  // While it is open, nobody can replace the checked file before it is loaded.
+  // The checked file stays open until it is loaded, so that no process can replace it in between.
   using file = openNamed(VARIABLE, named);
   const remedy = `unset ${VARIABLE}`;
   checkMachine(named, file.bytes, remedy);
@@ -169,7 +169,7 @@ function open(path: string): Iphlpapi {
  * Returns the functions of iphlpapi.dll, opened on the first call.
  *
  * @throws {Deno.errors.NotCapable} without `--allow-ffi`.
- * @throws {Deno.errors.NotSupported} when the DLL cannot be loaded or lacks a function, or is a refused replacement.
+ * @throws {Deno.errors.NotSupported} when the DLL cannot be loaded, lacks a function, or fails a check.
  */
 export function iphlpapi(): Iphlpapi {
   return opened ??= load();

@@ -4,7 +4,7 @@ import { libraryError, requestFfi } from "../ffi.ts";
 import { Win32, win32Error } from "./win32_error.ts";
 
 // HANDLE, SIZE_T and pointers have 64 bits, DWORD and BOOL have 32. Only 32 bits of a HANDLE are significant, so
-// results are declared u32, which is a number in JavaScript; parameters are declared with all 64 bits.
+// results are declared with 32 bits and become numbers; parameters are declared with 64 bits.
 const SYMBOLS = {
   // DWORD GetLastError(void);
   GetLastError: { parameters: [], result: "u32" },

@@ -2,8 +2,8 @@
  * A Wintun session: reads and writes packets in the two rings that an adapter shares with the driver.
  *
  *     read:  WintunReceivePacket ──────► copy into a slot ───► WintunReleaseReceivePacket, in the same order
- *     write: WintunAllocateSendPacket ─► copy from the slot ─► WintunSendPacket, for every allocated packet:
- *                                                              later packets wait for earlier ones
+ *     write: WintunAllocateSendPacket ─► copy from the slot ─► WintunSendPacket, always: an allocated packet that is
+ *                                                              never sent blocks all later ones
  */
 
 import {
@@ -151,7 +151,7 @@ export class Session {
     return count;
   }
 
-  /** Writes a packet that only wakes the driver's thread; returns false if the ring is full, as the thread is awake. */
+  /** Wakes the driver's thread with a packet that Windows discards; returns false if the ring has no room for it. */
   nudge(): boolean {
     const target = this.#wintun.WintunAllocateSendPacket(this.#handle, NUDGE.length);
     if (target === 0n) return false;

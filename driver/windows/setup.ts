@@ -64,7 +64,7 @@ export class Setup {
   /** A reference, so that the text is not freed while the DNS settings contain its address. */
   #dnsText: Uint16Array<ArrayBuffer> | undefined;
 
-  /** Changes nothing yet. */
+  /** Prepares the configuration, but changes nothing. */
   constructor(adapter: Adapter) {
     this.#name = adapter.name;
     this.#luid = adapter.luid;
@@ -81,7 +81,7 @@ export class Setup {
   async apply(options: CheckedDeviceOptions): Promise<void> {
     const { addresses, routes, dns } = options;
     this.mtu = options.mtu ?? DEFAULT_MTU;
-    // `default` needs no IPv6: on a system without it, the route is IPv4 only.
+    // On a system without IPv6, a `default` route is IPv4 only.
     const isOptional = ({ isDefault = false, to }: CheckedRoute) => isDefault && to.address.family === 6;
     const needed = [...addresses, ...routes.filter((route) => !isOptional(route)).map(({ to }) => to)];
     const needs = new Set<Family>(needed.map(({ address }) => familyOf(address)));
@@ -112,7 +112,7 @@ export class Setup {
   /**
    * Undoes every change, newest first.
    *
-   * @throws {AggregateError} when changes cannot be undone; all others are.
+   * @throws {AggregateError} when some changes could not be undone; all others have been.
    */
   undo(): void {
     const failures: Error[] = [];
@@ -169,7 +169,7 @@ export class Setup {
       if (absent && !needed && performance.now() - start >= limit) return undefined;
       if (!absent || performance.now() - start > ROW_TIMEOUT) {
         const remedy = absent ? "the interface did not appear" : undefined;
-        throw setupError(this.#attempt(family), "GetIpInterfaceEntry", failed, remedy);
+        check(this.#attempt(family), "GetIpInterfaceEntry", failed, remedy);
       }
       await delay(ROW_POLL_INTERVAL);
     }
@@ -179,7 +179,7 @@ export class Setup {
     const { SetIpInterfaceEntry } = this.#iphlpapi;
     const what = this.#attempt(family);
     const view = viewOf(row);
-    // GetIpInterfaceEntry returns lengths that SetIpInterfaceEntry refuses.
+    // GetIpInterfaceEntry may return a site prefix length that SetIpInterfaceEntry refuses.
     view.setUint32(InterfaceRow.SitePrefixLength, 0, true);
     const before = row.slice();
     const isDefault = options.routes.some(({ to }) => to.length === 0 && familyOf(to.address) === family);
@@ -217,7 +217,7 @@ export class Setup {
     const what = `add route ${formatCidr(to)}${next} on "${this.#name}"`;
     const row = forwardRow(this.#luid, to, via, metric, InitializeIpForwardEntry);
     const failed = CreateIpForwardEntry2(row);
-    // Routes of different interfaces never collide, so this interface has the route, such as that to its own prefix.
+    // The interface is part of a route's key, so this interface has the route already, such as that to its prefix.
     if (failed === Win32.ERROR_OBJECT_ALREADY_EXISTS) return;
     check(what, "CreateIpForwardEntry2", failed);
     this.#undos.push({ what, undo: () => DeleteIpForwardEntry2(row) });
@@ -247,12 +247,9 @@ export class Setup {
   }
 }
 
+/** Throws the error of a failed call. ERROR_ACCESS_DENIED has a default remedy. */
 function check(what: string, operation: string, failed: number, remedy?: string): void {
-  if (failed !== Win32.NO_ERROR) throw setupError(what, operation, failed, remedy);
-}
-
-/** Creates the error of a failed call; the default remedy is that for missing administrator rights. */
-function setupError(what: string, operation: string, failed: number, remedy?: string): Error {
+  if (failed === Win32.NO_ERROR) return;
   const denied = failed === Win32.ERROR_ACCESS_DENIED ? ADMINISTRATOR_REMEDY : undefined;
-  return win32Error(what, operation, failed, remedy ?? denied);
+  throw win32Error(what, operation, failed, remedy ?? denied);
 }

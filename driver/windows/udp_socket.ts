@@ -245,9 +245,6 @@ export class WindowsUdpSocket implements UdpSocket {
 function interfaceIndex(alias: string): number {
   const { ConvertInterfaceAliasToLuid, ConvertInterfaceLuidToIndex } = iphlpapi();
   const attempt = `use interface "${alias}"`;
-  if (ConvertInterfaceAliasToLuid === null || ConvertInterfaceLuidToIndex === null) {
-    throw win32Error(attempt, "ConvertInterfaceAliasToLuid", Win32.ERROR_PROC_NOT_FOUND);
-  }
   const luid = new BigUint64Array(1);
   const index = new Uint32Array(1);
   if (ConvertInterfaceAliasToLuid(wideString(alias), luid) !== Win32.NO_ERROR) {

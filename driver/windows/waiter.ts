@@ -14,7 +14,7 @@ const INFINITE = 0xffff_ffff;
 const HANDLE_WORDS = 2;
 
 // Implementation
-/** Writes to a full ring that are retried at once, after yielding to other threads; later ones wait. */
+/** Number of times that a write to a full ring is retried without delay, other than yielding to other threads. */
 const QUICK_RETRIES = 64;
 /** Interval between later retries (milliseconds); Windows' clock resolution may extend it to 16. */
 const RETRY_INTERVAL = 1;

@@ -22,16 +22,12 @@ export const Win32 = {
   ERROR_MOD_NOT_FOUND: 126,
   ERROR_PROC_NOT_FOUND: 127,
   ERROR_BAD_EXE_FORMAT: 193,
-  ERROR_ENVVAR_NOT_FOUND: 203,
-  WAIT_TIMEOUT: 258,
-  ERROR_NO_MORE_ITEMS: 259,
   ERROR_NOT_FOUND: 1168,
   ERROR_NO_MATCH: 1169,
   ERROR_ALREADY_INITIALIZED: 1247,
   ERROR_TIMEOUT: 1460,
   ERROR_DEVICE_NOT_AVAILABLE: 4319,
   ERROR_OBJECT_ALREADY_EXISTS: 5010,
-  WSAEINTR: 10004,
   WSAEACCES: 10013,
   WSAEINVAL: 10022,
   WSAEWOULDBLOCK: 10035,
@@ -53,7 +49,7 @@ const HRESULT_FROM_WIN32 = 0x8007;
 // Implementation
 const NAMES = new Map<number, string>(Object.entries(Win32).map(([name, code]) => [code, name]));
 
-/** Returns the name of an error number, such as `ERROR_ACCESS_DENIED`, or for an unlisted one, `error 200`. */
+/** Returns the name of an error number, such as `ERROR_ACCESS_DENIED`. If it is not listed, returns `error 200`. */
 export function win32Name(code: number): string {
   return NAMES.get(code) ?? (code > 0xffff ? `error 0x${code.toString(16).toUpperCase()}` : `error ${code}`);
 }

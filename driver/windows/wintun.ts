@@ -1,13 +1,12 @@
 /**
  * wintun.dll: symbol table, and the search for a DLL that may be loaded.
  *
- *     WARREN_WINTUN, if set;    ┐  first DLL    DLL for this          SHA-256 of an official
- *     otherwise beside deno.exe │─► that     ─► architecture?      ─► build, or equal to      ─► load
- *     or in the user's folder   ┘  exists                             WARREN_WINTUN_SHA256?
+ *     path:    WARREN_WINTUN if it is set, otherwise beside deno.exe, or else in the user's data folder
+ *     checks:  DLL for this architecture; SHA-256 of an official build, or equal to WARREN_WINTUN_SHA256
  *
- * When it is loaded, the DLL removes adapters of Wintun before 0.14, which other products (OpenVPN, OpenConnect) may
- * have installed. Therefore it is not loaded before the first device is opened. It is never unloaded, because Windows'
- * threads may run its code after its functions have returned. Its licence permits only functions declared in wintun.h.
+ * When it is loaded, the DLL removes adapters that other products (OpenVPN, OpenConnect) created with Wintun before
+ * 0.14. Therefore it is not loaded before the first device is opened. It is never unloaded, because Windows' threads
+ * may run its code after its functions have returned. Its licence permits only calls of the functions in wintun.h.
  */
 
 import { buildFor, cacheFolder, WINTUN_BUILDS, WINTUN_VERSION } from "./builds.ts";
@@ -141,7 +140,7 @@ function checkHash({ path, named, remedy }: WintunPlace, bytes: Uint8Array): boo
 
 function load(): Loaded {
   const { path: requested, file, official, remedy } = findWintun();
-  // While it is open, nobody can replace the checked file before it is loaded.
+  // The checked file stays open until it is loaded, so that no process can replace it in between.
   using _ = file;
   const { path } = file;
   if (!official) {
