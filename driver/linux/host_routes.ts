@@ -53,8 +53,8 @@ export class LinuxHostRoutes implements HostRoutes {
   /** Creates the host routes of the tunnel with this device name, before or after the device is opened. */
   constructor(deviceName: string) {
     this.#deviceName = deviceName;
-    // A crashed process may have left the same routes. Opening the device, which also recovers, would remove them
-    // later.
+    // Cleans up after crashes before any route is added. Otherwise, the clean-up when the device is opened could remove
+    // a route added here, if a crashed process had added the same route.
     recover();
     this.#journal = new Journal(deviceName);
     using undo = new DisposableStack();

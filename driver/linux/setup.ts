@@ -145,7 +145,7 @@ export class Setup {
     throw new AggregateError(summarize([...failures.values()]), message);
   }
 
-  /** Returns the missing addresses, routes and rules. While the link is down, only those that can be restored then. */
+  /** Returns the missing addresses, routes and rules. Omits those that need the link to be up if it is down. */
   missing(link: Link): string[] {
     return this.#missing(link).map(({ change }) => change.description.replace(/^add the /, ""));
   }

@@ -1,6 +1,6 @@
 /**
  * Restores a device's addresses, routes and rules when other programs remove them, either directly or by setting the
- * link down and up. A program that keeps removing them wins.
+ * link down and up. Gives up after 10 restorations within a minute.
  */
 
 import type { DeviceEvent } from "../../lib/core/mod.ts";
@@ -29,7 +29,7 @@ export class StateRestorer {
   readonly #restorations: number[] = [];
   #hasGivenUp = false;
 
-  /** Starts watching the link with this index, which has been set up. */
+  /** Starts watching the link with this index. Its setup must be complete. */
   constructor(setup: Setup, netlink: Netlink, index: number) {
     this.#setup = setup;
     this.#netlink = netlink;
