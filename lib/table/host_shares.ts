@@ -8,9 +8,8 @@ import type { FlowKey } from "./flow_key.ts";
 const SHARE = 8;
 
 /** Numbers of flows that hosts have within their shares. */
-export class HostShares {
+export class HostShares extends CountedKeys {
   readonly #share: number;
-  readonly #keys: CountedKeys;
 
   /**
    * Creates shares of `room` flows or ports.
@@ -19,24 +18,14 @@ export class HostShares {
    * @param times Factor of the shares, such as for a whole network instead of a host.
    */
   constructor(room: number, capacity: number, times = 1) {
-    this.#share = Math.max(1, Math.floor(room * times / SHARE));
     // A flow is counted before the one that it replaces is removed.
-    this.#keys = new CountedKeys(capacity + 1);
+    super(capacity + 1);
+    this.#share = Math.max(1, Math.floor(room * times / SHARE));
   }
 
   /** Tells whether a host has used its share. */
   isUsed(key: FlowKey): boolean {
-    const host = this.#keys.find(key);
-    return host >= 0 && this.#keys.countOf(host) >= this.#share;
-  }
-
-  /** Counts a flow of a host; returns the host's number, for `release`. */
-  take(key: FlowKey): number {
-    return this.#keys.take(key);
-  }
-
-  /** Subtracts a flow from a host's count. */
-  release(host: number): void {
-    this.#keys.release(host);
+    const host = this.find(key);
+    return host >= 0 && this.countOf(host) >= this.#share;
   }
 }

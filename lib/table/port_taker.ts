@@ -8,8 +8,8 @@ import type { PortPool } from "./port_pool.ts";
 const MAX_EVICTIONS = 16;
 const MAX_CANDIDATES = 256;
 
-/** Parts of a NAT that {@linkcode PortTaker} works on. */
-export interface PortTakerOptions {
+/** Ports of a NAT, and the flows that hold them. */
+export interface NatPorts {
   /** Flows of the NAT. */
   readonly flows: FlowTable;
   /** Ports of each outside address. */
@@ -24,40 +24,30 @@ export interface PortTakerOptions {
   readonly random: () => number;
 }
 
-/** Takes ports from the pools of a NAT's outside addresses. */
-export class PortTaker {
-  readonly #options: PortTakerOptions;
-
-  /** Creates a taker for these pools. */
-  constructor(options: PortTakerOptions) {
-    this.#options = options;
-  }
-
-  /**
-   * Takes a port of a pool: the inside port if it is free (RFC 4787 section 4.2.1), else a similar one, for which the
-   * longest idle flows are evicted if none is free. Returns -1 for none.
-   *
-   * @param isSurplus The new flow is beyond its host's share.
-   */
-  take(pool: number, insidePort: number, isSurplus: boolean): number {
-    const { flows, pools, givesPort, firstWithinShare, poolOf, random } = this.#options;
-    const ports = pools[pool]!;
-    if (ports.take(insidePort)) return insidePort;
-    let port = ports.takeLike(insidePort, random());
-    for (let i = 0; port < 0 && i < givesPort.length; i++) {
-      const state = givesPort[i]!;
-      if (isSurplus && state >= firstWithinShare) break;
-      let flow = flows.oldestIn(state);
-      for (let seen = 0, evicted = 0; port < 0 && flow >= 0 && seen < MAX_CANDIDATES; seen++) {
-        const candidate = flow;
-        flow = flows.newerThan(flow);
-        // Ports of other pools do not help.
-        if (poolOf(candidate) !== pool) continue;
-        flows.remove(candidate);
-        port = ports.takeLike(insidePort, random());
-        if (++evicted === MAX_EVICTIONS) break;
-      }
+/**
+ * Takes a port of a pool: the inside port if it is free (RFC 4787 section 4.2.1), else a similar one, for which the
+ * longest idle flows are evicted if none is free. Returns -1 for none.
+ *
+ * @param isSurplus The new flow is beyond its host's share.
+ */
+export function takePort(nat: NatPorts, pool: number, insidePort: number, isSurplus: boolean): number {
+  const { flows, pools, givesPort, firstWithinShare, poolOf, random } = nat;
+  const ports = pools[pool]!;
+  if (ports.take(insidePort)) return insidePort;
+  let port = ports.takeLike(insidePort, random());
+  for (let i = 0; port < 0 && i < givesPort.length; i++) {
+    const state = givesPort[i]!;
+    if (isSurplus && state >= firstWithinShare) break;
+    let flow = flows.oldestIn(state);
+    for (let seen = 0, evicted = 0; port < 0 && flow >= 0 && seen < MAX_CANDIDATES; seen++) {
+      const candidate = flow;
+      flow = flows.newerThan(flow);
+      // Ports of other pools do not help.
+      if (poolOf(candidate) !== pool) continue;
+      flows.remove(candidate);
+      port = ports.takeLike(insidePort, random());
+      if (++evicted === MAX_EVICTIONS) break;
     }
-    return port;
   }
+  return port;
 }

@@ -58,13 +58,6 @@ export const Finding = {
 /** One of {@linkcode Finding}'s values. */
 export type Finding = typeof Finding[keyof typeof Finding];
 
-/** Options of {@linkcode Tracker}. */
-export interface TrackerOptions {
-  readonly capacity: number;
-  readonly midStream: boolean;
-  readonly hashKey: readonly [number, number] | undefined;
-}
-
 /** A flow, as values that JSON can hold. */
 export interface SavedFlow {
   /** Words of the key. */
@@ -118,7 +111,7 @@ export class Tracker {
   /** Payload length by first fragment (bytes). */
   readonly #firstEnds = new Uint16Array(FRAGMENTS);
 
-  constructor({ capacity, midStream, hashKey }: TrackerOptions) {
+  constructor(capacity: number, midStream: boolean, hashKey: readonly [number, number] | undefined) {
     this.flows = new FlowTable({
       timeouts: [...TIMEOUTS, ...TIMEOUTS],
       evictionPriorities: [...PRIORITIES.outbound, ...PRIORITIES.inbound],

@@ -163,7 +163,7 @@ export class Firewall implements Stage {
     this.#rules = new RuleSet(rules);
     this.#defaults = [outbound, inbound];
     this.#passesNeighbors = neighbors;
-    this.#tracker = new Tracker({ capacity, midStream, hashKey });
+    this.#tracker = new Tracker(capacity, midStream, hashKey);
     this.#errors = errors;
     this.#labels = [
       ...this.#rules.rules.map(({ text }) => text),

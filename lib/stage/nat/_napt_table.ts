@@ -15,7 +15,7 @@ import { CountedKeys } from "../../table/counted_keys.ts";
 import type { CheckedNaptOptions, Forward } from "./_napt_options.ts";
 import { HostShares } from "../../table/host_shares.ts";
 import { PortPool } from "../../table/port_pool.ts";
-import { PortTaker } from "../../table/port_taker.ts";
+import { type NatPorts, takePort } from "../../table/port_taker.ts";
 import { ownsPort } from "../../table/worker_ports.ts";
 
 // Implementation
@@ -102,7 +102,7 @@ export class NaptTable {
   /** By session: its entry in the shares; `NONE` for a surplus session. */
   readonly #share: Int32Array;
   readonly #pools: PortPool[];
-  readonly #taker: PortTaker;
+  readonly #natPorts: NatPorts;
   readonly #key = new FlowKey();
 
   constructor(protocol: number, options: CheckedNaptOptions, hosts: Hosts, worker: WorkerPlace) {
@@ -138,7 +138,7 @@ export class NaptTable {
     this.#hosts = hosts;
     this.index = new Int32Array(outside.length * PORTS);
     this.#pools = Array.from(outside, (_, address) => this.#createPool(address, firstPort, lastPort, worker));
-    this.#taker = new PortTaker({
+    this.#natPorts = {
       flows: this.sessions,
       pools: this.#pools,
       givesPort: GIVES_PORT,
@@ -146,7 +146,7 @@ export class NaptTable {
       // A session of a forwarded port has no port to give.
       poolOf: (session) => this.#mapping[session]! < 0 ? NONE : this.address[session]!,
       random: options.random,
-    });
+    };
     this.#key.length = 4;
   }
 
@@ -199,7 +199,7 @@ export class NaptTable {
         if (forward.address >= 0) address = forward.address;
         port = forward.firstPort + insidePort - forward.insidePort;
       } else {
-        port = this.#taker.take(address, insidePort, isSurplus);
+        port = takePort(this.#natPorts, address, insidePort, isSurplus);
         if (port < 0) return NoSession.NoPort;
         mapping = this.#map(inside, insidePort, address, port);
       }

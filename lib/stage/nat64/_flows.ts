@@ -17,7 +17,8 @@ import { CountedKeys } from "../../table/counted_keys.ts";
 import type { FragmentIds } from "../../split/fragment_ids.ts";
 import { HostShares } from "../../table/host_shares.ts";
 import { PortPool } from "../../table/port_pool.ts";
-import { PortTaker } from "../../table/port_taker.ts";
+import { type NatPorts, takePort } from "../../table/port_taker.ts";
+import type { CheckedNat64Options } from "./_nat64_options.ts";
 import { ownsPort, type PortFlows } from "../../table/worker_ports.ts";
 
 // Implementation
@@ -103,14 +104,6 @@ export type SavedSession = [
   idle: number,
 ];
 
-/** Options of {@linkcode Flows}. */
-export interface FlowsOptions {
-  readonly outside: Uint32Array;
-  readonly capacity: number;
-  readonly ids: FragmentIds;
-  readonly random: () => number;
-}
-
 /** Sessions and bindings of all protocols. */
 export class Flows implements PortFlows<readonly SavedSession[]> {
   readonly sessions: FlowTable;
@@ -139,10 +132,11 @@ export class Flows implements PortFlows<readonly SavedSession[]> {
   readonly #index: Int32Array;
   /** Free ports by protocol and outside address (RFC 6146 section 3.5.1.1). */
   readonly #ports: readonly PortPool[];
-  readonly #taker: PortTaker;
+  readonly #natPorts: NatPorts;
   readonly #key = new FlowKey();
 
-  constructor({ outside, capacity, ids, random }: FlowsOptions, worker: WorkerPlace) {
+  constructor(options: CheckedNat64Options, ids: FragmentIds, worker: WorkerPlace) {
+    const { outside, capacity, random } = options;
     this.outside = outside;
     this.#worker = worker;
     this.#ids = ids;
@@ -174,14 +168,14 @@ export class Flows implements PortFlows<readonly SavedSession[]> {
         () => new PortPool((port) => (port > 0 || protocol === Protocol.Icmpv6) && ownsPort(port, worker)),
       )
     );
-    this.#taker = new PortTaker({
+    this.#natPorts = {
       flows: this.sessions,
       pools: this.#ports,
       givesPort: GIVES_PORT,
       firstWithinShare: State.Tcp,
       poolOf: (session) => this.#place[this.#bindingOf[session]!]! >>> 16,
       random,
-    });
+    };
   }
 
   get size(): number {
@@ -242,7 +236,7 @@ export class Flows implements PortFlows<readonly SavedSession[]> {
     const isSurplus = this.#isSurplus(key, fromInside);
     let port = 0;
     if (this.#bindings.find(this.#part(key, 0)) < 0) {
-      port = this.#taker.take(place >>> 16, srcPort, isSurplus);
+      port = takePort(this.#natPorts, place >>> 16, srcPort, isSurplus);
       if (port < 0) return NONE;
     }
     const state = fromInside

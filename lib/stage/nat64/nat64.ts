@@ -95,7 +95,6 @@ export class Nat64 implements Stage {
   readonly name = "nat64";
 
   readonly #prefix: EmbeddingPrefix;
-  readonly #outside: Uint32Array;
   readonly #isOpen: boolean;
   readonly #errors: IcmpErrors | undefined;
   readonly #key = new FlowKey();
@@ -123,15 +122,14 @@ export class Nat64 implements Stage {
    * are more than 64 outside addresses.
    */
   constructor(options: Nat64Options) {
-    const { prefix, outside, isOpen, capacity, errors, random } = checkNat64Options(options);
+    const checked = checkNat64Options(options);
+    const { prefix, isOpen, errors, random } = checked;
     this.#prefix = prefix;
-    this.#outside = outside;
     this.#isOpen = isOpen;
     this.#errors = errors;
     this.#ids = new FragmentIds([random(), random()]);
     this.#icmpErrors = new Nat64Errors(prefix, this.#key, this.#four, this.#six);
-    const parts = { outside, capacity, random, ids: this.#ids };
-    this.#worker = new NatWorker((place) => new Flows(parts, place));
+    this.#worker = new NatWorker((place) => new Flows(checked, this.#ids, place));
   }
 
   /** Sessions, each between an inside and a remote endpoint. */
@@ -359,7 +357,7 @@ export class Nat64 implements Stage {
       this.#worker.watch(context);
     }
     flows.note(session, protocol, true, flags, now);
-    this.#four.src = this.#outside[flows.outsideOf(session)]!;
+    this.#four.src = flows.outside[flows.outsideOf(session)]!;
     this.#idStart = flows.idStartOf(session);
     return session;
   }
@@ -417,7 +415,7 @@ export class Nat64 implements Stage {
   /** Index of the outside address that an inside address always gets. */
   #poolOf(words: Uint32Array): number {
     const mixed = Math.imul(words[1]! ^ words[2]! ^ words[3]! ^ words[4]!, 0x9e3779b1);
-    return (mixed >>> 16) % this.#outside.length;
+    return (mixed >>> 16) % this.#worker.flows.outside.length;
   }
 
   /** Takes an identification for a packet of the current session, one per segment; unique across workers. */
