@@ -31,6 +31,12 @@ export interface Waiter extends Disposable {
   look(): void;
 }
 
+/** A descriptor that a waiter watches in addition to those of each wait. */
+export interface Watch {
+  readonly waitable: Waitable;
+  readonly readable: () => void;
+}
+
 /** Timeout and early end of a waiter's `park`. */
 export class ParkTimer {
   #end: (() => void) | undefined;

@@ -1,7 +1,7 @@
 /** Waiting for descriptors on Linux, macOS and FreeBSD, with poll(2) and a pipe that ends it early. */
 
 import type { Waitable } from "../../lib/core/mod.ts";
-import { ParkTimer, type Waiter } from "../waiter.ts";
+import { ParkTimer, type Waiter, type Watch } from "../waiter.ts";
 import { openWakeupEnds, Wakeup } from "./wakeup.ts";
 import type { Posix } from "./libc.ts";
 
@@ -14,11 +14,6 @@ const POLLOUT = 0x004;
 // Implementation
 const MAX_DESCRIPTORS = 256;
 const COUNTS = Array.from({ length: MAX_DESCRIPTORS + 1 }, (_, count) => BigInt(count));
-
-interface Watch {
-  readonly waitable: Waitable;
-  readonly readable: () => void;
-}
 
 /** Waits for descriptors with poll(2): `wait` on this thread, `park` on another. */
 export class PollWaiter implements Waiter {

@@ -54,11 +54,8 @@ export class Setup {
   /** MTU (bytes). */
   mtu = DEFAULT_MTU;
   readonly #iphlpapi = iphlpapi();
-  readonly #name: string;
-  readonly #luid: bigint;
-  readonly #guid: Row;
-  /** True for an existing adapter, which outlives the device and keeps its settings. */
-  readonly #isExisting: boolean;
+  /** An existing adapter (`created` is false) outlives the device and keeps its settings. */
+  readonly #adapter: Adapter;
   readonly #undos: { what: string; undo: () => number }[] = [];
   readonly #ifRow: Row;
   /** A reference, so that the text is not freed while the DNS settings contain its address. */
@@ -66,10 +63,7 @@ export class Setup {
 
   /** Prepares the configuration, but changes nothing. */
   constructor(adapter: Adapter) {
-    this.#name = adapter.name;
-    this.#luid = adapter.luid;
-    this.#guid = adapter.guid;
-    this.#isExisting = !adapter.created;
+    this.#adapter = adapter;
     this.#ifRow = ifRow(adapter.luid);
   }
 
@@ -103,7 +97,9 @@ export class Setup {
     for (const prefix of addresses) this.#addAddress(prefix);
     for (const route of routes) {
       if (has.has(familyOf(route.to.address))) this.#addRoute(route);
-      else console.warn(`warren: IPv6 is disabled: the default route through "${this.#name}" is IPv4 only`);
+      else {console.warn(
+          `warren: IPv6 is disabled: the default route through "${this.#adapter.name}" is IPv4 only`,
+        );}
     }
     this.#setDns(Family.Ipv4, dns);
     this.#setDns(Family.Ipv6, dns);
@@ -127,7 +123,10 @@ export class Setup {
     }
     this.#undos.length = 0;
     if (failures.length > 0) {
-      throw new AggregateError(failures, `Cannot restore "${this.#name}": some changes could not be undone`);
+      throw new AggregateError(
+        failures,
+        `Cannot restore "${this.#adapter.name}": some changes could not be undone`,
+      );
     }
   }
 
@@ -147,11 +146,11 @@ export class Setup {
   }
 
   #keepsMtu({ mtu }: CheckedDeviceOptions): boolean {
-    return this.#isExisting && mtu === undefined;
+    return !this.#adapter.created && mtu === undefined;
   }
 
   #attempt(family: Family): string {
-    return `set up ${family === Family.Ipv4 ? "IPv4" : "IPv6"} on "${this.#name}"`;
+    return `set up ${family === Family.Ipv4 ? "IPv4" : "IPv6"} on "${this.#adapter.name}"`;
   }
 
   /**
@@ -160,7 +159,7 @@ export class Setup {
    */
   async #awaitRow(family: Family, needed: boolean, limit: number): Promise<Row | undefined> {
     const { GetIpInterfaceEntry, InitializeIpInterfaceEntry } = this.#iphlpapi;
-    const row = interfaceRow(this.#luid, family, InitializeIpInterfaceEntry);
+    const row = interfaceRow(this.#adapter.luid, family, InitializeIpInterfaceEntry);
     const start = performance.now();
     for (;;) {
       const failed = GetIpInterfaceEntry(row);
@@ -197,16 +196,16 @@ export class Setup {
     view.setUint8(InterfaceRow.ManagedAddressConfigurationSupported, 0);
     view.setUint8(InterfaceRow.OtherStatefulConfigurationSupported, 0);
     check(what, "SetIpInterfaceEntry", SetIpInterfaceEntry(row));
-    if (this.#isExisting) this.#undos.push({ what, undo: () => SetIpInterfaceEntry(before) });
+    if (!this.#adapter.created) this.#undos.push({ what, undo: () => SetIpInterfaceEntry(before) });
   }
 
   #addAddress(prefix: Prefix): void {
     const { CreateUnicastIpAddressEntry, DeleteUnicastIpAddressEntry } = this.#iphlpapi;
-    const what = `add address ${formatCidr(prefix)} to "${this.#name}"`;
-    const row = unicastRow(this.#luid, prefix, this.#iphlpapi.InitializeUnicastIpAddressEntry);
+    const what = `add address ${formatCidr(prefix)} to "${this.#adapter.name}"`;
+    const row = unicastRow(this.#adapter.luid, prefix, this.#iphlpapi.InitializeUnicastIpAddressEntry);
     const failed = CreateUnicastIpAddressEntry(row);
     const exists = failed === Win32.ERROR_OBJECT_ALREADY_EXISTS;
-    if (exists && this.#isExisting) return;
+    if (exists && !this.#adapter.created) return;
     check(what, "CreateUnicastIpAddressEntry", failed, exists ? "another interface has it" : undefined);
     this.#undos.push({ what, undo: () => DeleteUnicastIpAddressEntry(row) });
   }
@@ -214,8 +213,8 @@ export class Setup {
   #addRoute({ to, via, metric = 0 }: CheckedRoute): void {
     const { CreateIpForwardEntry2, DeleteIpForwardEntry2, InitializeIpForwardEntry } = this.#iphlpapi;
     const next = via === undefined ? "" : ` via ${formatAddress(via)}`;
-    const what = `add route ${formatCidr(to)}${next} on "${this.#name}"`;
-    const row = forwardRow(this.#luid, to, via, metric, InitializeIpForwardEntry);
+    const what = `add route ${formatCidr(to)}${next} on "${this.#adapter.name}"`;
+    const row = forwardRow(this.#adapter.luid, to, via, metric, InitializeIpForwardEntry);
     const failed = CreateIpForwardEntry2(row);
     // The interface is part of a route's key, so this interface has the route already, such as that to its prefix.
     if (failed === Win32.ERROR_OBJECT_ALREADY_EXISTS) return;
@@ -226,16 +225,16 @@ export class Setup {
   #setDns(family: Family, dns: readonly Address[]): void {
     const { SetInterfaceDnsSettings } = this.#iphlpapi;
     const servers = dns.filter((address) => familyOf(address) === family).map(formatAddress).join(",");
-    const what = `set DNS servers ${servers} on "${this.#name}"`;
+    const what = `set DNS servers ${servers} on "${this.#adapter.name}"`;
     const set = (text: string): number => {
       if (SetInterfaceDnsSettings === null) return Win32.ERROR_NOT_SUPPORTED;
       this.#dnsText = wideString(text);
       const settings = dnsSettings(family, BigInt(addressOf(this.#dnsText)));
-      return SetInterfaceDnsSettings(this.#guid, settings);
+      return SetInterfaceDnsSettings(this.#adapter.guid, settings);
     };
     if (servers === "") {
       // Removes servers that a crashed process has left.
-      if (!this.#isExisting) set("");
+      if (this.#adapter.created) set("");
       return;
     }
     const failed = set(servers);

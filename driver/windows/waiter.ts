@@ -1,7 +1,7 @@
 /** Waiting for handles on Windows, with WaitForMultipleObjects and an event that ends it early. */
 
 import type { Waitable } from "../../lib/core/mod.ts";
-import { ParkTimer, type Waiter } from "../waiter.ts";
+import { ParkTimer, type Waiter, type Watch } from "../waiter.ts";
 import { kernel32 } from "./kernel32.ts";
 import { win32Error } from "./win32_error.ts";
 
@@ -18,11 +18,6 @@ const HANDLE_WORDS = 2;
 const QUICK_RETRIES = 64;
 /** Interval between later retries (milliseconds); Windows' clock resolution may extend it to 16. */
 const RETRY_INTERVAL = 1;
-
-interface Watch {
-  readonly waitable: Waitable;
-  readonly readable: () => void;
-}
 
 /** The waiters of this thread. */
 const waiters = new Set<EventWaiter>();
