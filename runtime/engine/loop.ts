@@ -43,10 +43,16 @@ const EMPTY_WAITS = 4;
 const EMPTY_WAIT_PAUSE = 10;
 /**
  * Turns between polls of Deno's sockets while the loop is busy and an end uses one; and the maximum interval between
- * polls in any loop, for signals and the script's own sockets (milliseconds).
+ * polls in any loop, for signals and the script's own sockets (milliseconds). A poll takes two changes of thread.
  */
 const SOCKET_TURNS = 4;
-const SOCKET_POLL_INTERVAL = 16;
+const SOCKET_POLL_INTERVAL = 64;
+/**
+ * Maximum wait within a burst (milliseconds). The code and data of a breath that has not run for longer have left the
+ * processor's caches: pings 10 ms apart take 150 us with waits of up to 8 ms, 115 us with 2 ms, 120 us with 4 ms
+ * (`deno task bench latency`). The additional breaths cost 0.5 % of a processor.
+ */
+const WARM_INTERVAL = 2;
 /**
  * Time after the last packet for which the loop waits on this thread (milliseconds).
  *
@@ -80,6 +86,8 @@ export interface LoopMember {
   readonly due: number;
   /** True if this thread can wait for each end through a descriptor. */
   readonly waitable: boolean;
+  /** Time after the last packet for which the loop breathes without waiting (milliseconds). */
+  readonly busyPoll: number;
   /** Performs one breath; after a wait, reads only the ends that were ready. */
   breathe(now: number, waited: Waiter | undefined): Breath;
   /** Adds its descriptors to the wait. */
@@ -122,6 +130,7 @@ export class Loop {
   readonly heartbeat: Heartbeat = new Heartbeat();
 
   readonly #clock: Clock;
+  readonly #openWaiter: () => Promise<Waiter>;
   readonly #members: LoopMember[] = [];
   #waiter: Waiter = new WakeWaiter();
   /** True while the waiter waits for descriptors. */
@@ -136,18 +145,25 @@ export class Loop {
   #lastSockets = 0;
   #turns = 0;
   #emptyWaits = 0;
+  /** Time after the last packet for which the loop spins; the longest of its members' (milliseconds). */
+  #busyPoll = 0;
   #endPause: (() => void) | undefined;
 
-  /** Creates a loop that reads the clock once per breath. */
-  constructor(clock: Clock = performance) {
+  /**
+   * Creates a loop that reads the clock once per breath.
+   *
+   * @param open Opens the wait for descriptors.
+   */
+  constructor(clock: Clock = performance, open: () => Promise<Waiter> = openWaiter) {
     this.#clock = clock;
+    this.#openWaiter = open;
     this.pool.onRoom = () => this.wake();
   }
 
   /** Adds an open tunnel. `needsWait` is true if any of its ends has a descriptor, which the loop then waits for. */
   async acquire(needsWait: boolean): Promise<void> {
     if (needsWait && !this.#waits) {
-      const waiter = await openWaiter();
+      const waiter = await this.#openWaiter();
       if (this.#waits) waiter[Symbol.dispose]();
       else {
         this.#waits = true;
@@ -182,6 +198,7 @@ export class Loop {
   /** Starts to serve a tunnel. */
   join(member: LoopMember): void {
     this.#members.push(member);
+    this.#busyPoll = Math.max(this.#busyPoll, member.busyPoll);
     this.wake();
     this.#running ??= this.#run();
   }
@@ -190,6 +207,7 @@ export class Loop {
   leave(member: LoopMember): void {
     const index = this.#members.indexOf(member);
     if (index >= 0) this.#members.splice(index, 1);
+    this.#busyPoll = Math.max(0, ...this.#members.map(({ busyPoll }) => busyPoll));
     this.wake();
   }
 
@@ -229,18 +247,22 @@ export class Loop {
     // A turn is due from here on, since rests need not include one: `wake` can end each of them at once.
     const end = this.#lastTurn + milliseconds;
     let waited: Waiter | undefined;
-    for (let breath = 0; breath < breaths; breath++) {
+    for (let breath = 0; breath < breaths;) {
       const came = this.#breatheAll(now, waited);
       waited = undefined;
-      if (came < Breath.More && !this.#woken) {
+      const isIdle = came === Breath.Idle && !this.#woken;
+      const spins = isIdle && now - this.#lastWork < this.#busyPoll;
+      if (!spins) breath++;
+      if (isIdle && !spins) {
         // Checked again, because the last breath may have made a stage wait for a promise.
         if (!this.#waitable || now - this.#lastWork >= IDLE_AFTER) return now < end ? After.Rest : After.Turn;
         const due = this.#arm();
         const until = Math.max(end, Math.min(this.#lastWork + REPLY_TIME, end + MAX_TURN_DELAY));
-        if (this.#waiter.wait(Math.max(0, Math.min(until, due) - now))) {
+        const next = Math.min(until, due, now + WARM_INTERVAL);
+        if (this.#waiter.wait(Math.max(0, next - now))) {
           if (++this.#emptyWaits > EMPTY_WAITS) return After.Pause;
           waited = this.#waiter;
-        } else if (due > until) return After.Turn;
+        } else if (next === until && until < due) return After.Turn;
       }
       now = this.#clock.now();
       if (now >= end && (came === Breath.More || !waitable || now >= end + MAX_TURN_DELAY)) break;
@@ -285,7 +307,9 @@ export class Loop {
 
   /** True if packets arrive only through descriptors. */
   get #waitable(): boolean {
-    return this.#waits && this.#members.every((member) => member.waitable);
+    if (!this.#waits || this.#members.length === 0) return false;
+    for (const { waitable } of this.#members) if (!waitable) return false;
+    return true;
   }
 
   /** Adds all descriptors to the waiter; returns the time of the next tick. */

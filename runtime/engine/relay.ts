@@ -36,6 +36,8 @@ export interface RelayParts {
   readonly sent: PacketBatch;
   /** Link to the same tunnel in the other workers. */
   readonly link: PacketSource | undefined;
+  /** See {@linkcode LoopMember.busyPoll}. */
+  readonly busyPoll: number;
 }
 
 /** Receiver of a relay's events. */
@@ -50,6 +52,7 @@ export interface RelayHost {
 export class Relay implements LoopMember {
   /** Name of the device. */
   readonly name: string;
+  readonly busyPoll: number;
   /** True during a breath. */
   isBreathing = false;
 
@@ -64,8 +67,9 @@ export class Relay implements LoopMember {
   readonly #devicePlaces: number[] = [];
   readonly #farPlaces: number[] = [];
 
-  constructor({ device, far, pipeline, sent, link }: RelayParts, host: RelayHost) {
+  constructor({ device, far, pipeline, sent, link, busyPoll }: RelayParts, host: RelayHost) {
     this.name = device.name;
+    this.busyPoll = busyPoll;
     this.#device = device;
     this.#far = far;
     this.#pipeline = pipeline;
@@ -80,7 +84,9 @@ export class Relay implements LoopMember {
   }
 
   get waitable(): boolean {
-    return !this.#pipeline.isWaiting && this.#waits.every(({ waitable }) => waitable !== undefined);
+    if (this.#pipeline.isWaiting) return false;
+    for (const { waitable } of this.#waits) if (waitable === undefined) return false;
+    return true;
   }
 
   breathe(now: number, waited: Waiter | undefined): Breath {
@@ -113,9 +119,11 @@ export class Relay implements LoopMember {
     }
     if (pipeline.flow(Direction.Outbound, now)) moved = true;
     if (pipeline.waitingForFar > 0) {
-      moved = true;
       if (far === undefined) ledger.discardAll(pipeline.forFar, "no far end");
-      else if (pipeline.exhaleToFar(far)) more ||= !readsOut;
+      else if (pipeline.exhaleToFar(far)) {
+        moved = true;
+        more ||= !readsOut;
+      }
     }
     const waiting = pipeline.waitingForFar;
 
@@ -127,11 +135,9 @@ export class Relay implements LoopMember {
       more ||= batch.full;
     }
     if (pipeline.flow(Direction.Inbound, now)) moved = true;
-    if (pipeline.waitingForDevice > 0) {
+    if (pipeline.waitingForDevice > 0 && pipeline.exhaleToDevice(device)) {
       moved = true;
-      if (pipeline.exhaleToDevice(device)) {
-        more ||= far !== undefined && !readsIn;
-      }
+      more ||= far !== undefined && !readsIn;
     }
 
     // Segments may have left the queue before a stage, without a write to an end.

@@ -47,6 +47,7 @@ const TUNNEL_FLAGS: Readonly<Record<string, (values: string[]) => TunnelOptions>
   "mtu": ([mtu]) => ({ mtu: parseInteger(mtu!) }),
   "queue-length": ([length]) => ({ linux: { txQueueLength: parseInteger(length!) } }),
   "far": ([far]) => ({ far }),
+  "busy-poll": ([time]) => ({ busyPoll: parseInteger(time!) }),
   "watchdog": ([limit]) => ({ watchdog: parseInteger(limit!) }),
   "no-offload": () => ({ linux: { offload: false } }),
   "no-uring": () => ({ linux: { uring: false } }),
@@ -104,6 +105,8 @@ ${ownText}  --name NAME        name of the device: up to 15 bytes on Linux, 127 
                      ?mtu=BYTES for udp:, and ?payload=any for a stage that encrypts
   --no-offload       no super-packets: no packet is longer than the MTU (Linux)
   --no-uring         one packet per system call, without io_uring (Linux)
+  --busy-poll US     after each packet, spin for up to this time (microseconds) before waiting: a shorter delay
+                     for a whole processor; 0 for never
   --watchdog MS      end the process when a stage does not return for this time; 0 for never
   --profile[=FILE]   write a CPU profile for Chrome DevTools when the script ends, or after ten minutes; without
                      FILE, to the current folder, named after the script and the time

@@ -94,6 +94,8 @@ export class Tunnel implements AsyncDisposable {
   readonly closed: Promise<void>;
 
   readonly #loop: Loop;
+  /** Time after the last packet for which the loop spins (milliseconds). */
+  readonly #busyPoll: number;
   /** Link to the same tunnel in the other workers. */
   readonly #link: WorkerLink | undefined;
   readonly #bypass: Bypass | undefined;
@@ -122,7 +124,7 @@ export class Tunnel implements AsyncDisposable {
   constructor(
     device: Device,
     far: TunnelEnd | undefined,
-    { stages, signal, signals, watchdog, loop }: CheckedTunnelOptions,
+    { stages, signal, signals, busyPoll, watchdog, loop }: CheckedTunnelOptions,
     { ending, bypass }: TunnelPlace,
     link?: WorkerLink,
   ) {
@@ -133,6 +135,7 @@ export class Tunnel implements AsyncDisposable {
     this.#loop = loop;
     this.#ledger = new Ledger(loop.pool);
     this.#stages = stages.map(toStage);
+    this.#busyPoll = busyPoll / 1000;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.closed = promise;
     this.#settleClosed = { resolve, reject };
@@ -434,7 +437,7 @@ export class Tunnel implements AsyncDisposable {
       wake: () => loop.wake(),
     });
     this.#pipeline = pipeline;
-    this.#relay = new Relay({ device, far, pipeline, sent, link }, {
+    this.#relay = new Relay({ device, far, pipeline, sent, link, busyPoll: this.#busyPoll }, {
       breathed: (came) => this.#breathed(came),
       fail: (error) => this.#fail(error),
     });

@@ -182,6 +182,7 @@ export const WAYS = {
       name: "inbox",
       due: Infinity,
       waitable: true,
+      busyPoll: 0,
       breathe: () => inbox.take() ? Breath.Moved : Breath.Idle,
       arm: (waiter) => void waiter.add(inbox.descriptor, true, false),
       fail(error) {

@@ -25,10 +25,12 @@ export interface Entrant {
 export const Name = {
   Bare: "warren bare",
   Rewrite: "warren rewrite",
+  BusyPoll: "warren busy-poll",
   PlainBare: "warren plain bare",
   PlainRewrite: "warren plain rewrite",
   C: "c",
   COffload: "c offload",
+  DenoLoop: "deno loop",
   Socat: "socat",
   WireguardGo: "wireguard-go",
   TunRs: "tun-rs",
@@ -40,6 +42,9 @@ export type Name = typeof Name[keyof typeof Name];
 
 const RELAY = "../../scripts/relay.ts";
 const REWRITE = "peers/relay_rewrite.ts";
+/** Microseconds. */
+const BUSY_POLL = "20000";
+const MINIMAL_LOOP = "peers/minimal_loop.ts";
 const SOCAT_BYTES = 65536;
 
 /** A script of Warren's between the devices, by its path from here and further flags. */
@@ -84,6 +89,14 @@ const ENTRANTS: readonly Entrant[] = [
     true,
     "the same with a handler that reads the TCP or UDP view and rewrites the TTL",
   ),
+  relayScript(
+    Name.BusyPoll,
+    REWRITE,
+    true,
+    `the same with --busy-poll ${BUSY_POLL}, which spins between pings 10 ms apart`,
+    "--busy-poll",
+    BUSY_POLL,
+  ),
   relayScript(Name.PlainBare, RELAY, false, "scripts/relay.ts with offload off; io_uring; one thread"),
   relayScript(Name.PlainRewrite, REWRITE, false, "the same with that handler"),
   peer(Name.C, "relay", "poll, read and write with offload off; one thread"),
@@ -93,6 +106,14 @@ const ENTRANTS: readonly Entrant[] = [
     "poll, read and write with offload; super-packets pass whole; one thread",
     "-o",
   ),
+  {
+    name: Name.DenoLoop,
+    about: "peers/minimal_loop.ts: poll, read and write through FFI with offload off; one thread",
+    start: () => {
+      const path = decodeURI(new URL(MINIMAL_LOOP, import.meta.url).pathname);
+      return { program: Deno.execPath(), args: ["run", "--quiet", "--allow-ffi", path, ...DEVICES] };
+    },
+  },
   {
     name: Name.Socat,
     about: "two TUN devices, offload off; one thread",

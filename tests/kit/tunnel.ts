@@ -145,6 +145,7 @@ export class RestWatch implements LoopMember, Disposable {
   readonly name = "rest watch";
   readonly due: number = Infinity;
   readonly waitable = false;
+  readonly busyPoll = 0;
   #rests = Promise.withResolvers<void>();
 
   constructor() {

@@ -70,4 +70,18 @@ export async function measureIdle(seconds: number): Promise<IdleCost[]> {
   });
 }
 
+/** The processor time that icmp_echo.ts takes while it answers one ping per second (percent of one processor). */
+export async function measurePinged(seconds: number): Promise<number> {
+  await using namespace = await openNamespace();
+  await using running = await startScript(namespace, "icmp_echo.ts");
+  await ping(namespace, "-c", String(WARM_UP_PINGS), "-i", "0.002", "-W", "0.1", "10.9.0.77");
+  const before = processorSeconds(running.pid);
+  const { answered } = await ping(namespace, "-c", String(seconds), "-i", "1", "-W", "1", "10.9.0.77");
+  if (answered.length !== seconds) {
+    throw new Error(`icmp_echo.ts answered ${answered.length} of ${seconds} pings`);
+  }
+  // ping(8) ends with the last reply, one second early.
+  return (processorSeconds(running.pid) - before) / (seconds - 1) * 100;
+}
+
 if (import.meta.main) console.table(await measureIdle(Number(Deno.args[0] ?? 60)));

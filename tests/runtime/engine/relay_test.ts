@@ -44,7 +44,7 @@ function rig(...waitables: (number | undefined)[]) {
     throw error;
   };
   const relay = new Relay(
-    { device, far, pipeline: test.pipeline, sent: new PacketBatch(), link: undefined },
+    { device, far, pipeline: test.pipeline, sent: new PacketBatch(), link: undefined, busyPoll: 0 },
     { breathed() {}, fail },
   );
   const breathe = (waiter?: TestWaiter) => relay.breathe(0, waiter);

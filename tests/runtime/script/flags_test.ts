@@ -37,6 +37,7 @@ const GIVEN: [args: string[], options: TunnelOptions][] = [
     : []),
   [["--far", "udp://192.0.2.1:4500"], { far: "udp://192.0.2.1:4500" }],
   [["--watchdog", "0"], { watchdog: 0 }],
+  [["--busy-poll", "50"], { busyPoll: 50 }],
 ];
 
 for (const [args, options] of GIVEN) {
@@ -103,6 +104,10 @@ const REFUSED: [args: string[], message: RegExp][] = [
   [["--route", "10.0.0.0/8 over 10.9.0.2"], /^--route: .*"over" must be via, metric or table$/],
   [["--far", "carrier-pigeon"], /^--far: Cannot parse far end "carrier-pigeon"/],
   [["--watchdog", "1.5"], /^--watchdog: the value must be an integer, got "1\.5"$/],
+  [
+    ["--busy-poll", "1000001"],
+    /^--busy-poll: Cannot open a tunnel: busyPoll must be an integer from 0 to 1000000, got 1000001$/,
+  ],
   [["--queue-length", "0"], /^--queue-length: /],
   [
     ["--workers", "0"],

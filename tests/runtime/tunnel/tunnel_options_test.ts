@@ -47,6 +47,8 @@ Deno.test("checkTunnelOptions() fills in defaults, parses URLs, and keeps what w
   assert.equal(checked.deviceOptions.name, "tun%d");
   assert.equal(checked.workers, Deno.build.os === "linux" ? 3 : 1);
   assert.deepEqual([checked.signals, checked.watchdog, checked.stages], [true, 5000, []]);
+  assert.equal(checked.busyPoll, 0);
+  assert.equal(checkTunnelOptions({ busyPoll: 250 }).busyPoll, 250);
 });
 
 Deno.test("checkTunnelOptions() refuses device options and loops of the wrong kind", () => {
