@@ -1,6 +1,6 @@
 /** Scripts, which consist of options and `main`, and their execution from a command line. */
 
-import { checkOptions } from "../../lib/core/options.ts";
+import { checkOption, checkOptions, gotValue } from "../../lib/core/options.ts";
 import { ExitCode, report } from "./failure.ts";
 import { checkOwnFlags, parseScriptFlags, type ScriptCommandLine, usage } from "./flags.ts";
 import {
@@ -102,7 +102,8 @@ export function script<Name extends string, const Flags extends ScriptFlags = Re
  *   tunnel.run((packet) => packet.length > flags.maxLength ? Verdict.Drop : Verdict.Reply));
  * ```
  *
- * @throws {TypeError} for an invalid declaration of a flag, and for a flag that every script has.
+ * @throws {TypeError} for an argument of the wrong type, an invalid declaration of a flag or name of a tunnel, and a flag
+ * that every script has.
  */
 export function script<const Flags extends ScriptFlags = Record<never, never>>(
   meta: ImportMeta,
@@ -114,8 +115,12 @@ export function script(
   options: ScriptOptions | TunnelsOptions,
   main: (opened: Tunnel & Record<string, Tunnel>, given: ScriptArguments) => Promise<void> | void,
 ): TunnelScript | TunnelsScript {
+  const attempt = "create a script";
+  checkOption(attempt, "options", options, "object");
+  checkOption(attempt, "main", main, "function");
   const { flags = {} } = options;
-  checkOwnFlags(flags, "tunnels" in options ? Object.keys(options.tunnels) : []);
+  checkOption(attempt, "flags", flags, "object");
+  checkOwnFlags(flags, "tunnels" in options ? tunnelNames(attempt, options.tunnels) : []);
   const made: TunnelScript | TunnelsScript = {
     options,
     main: (opened: Tunnel & Record<string, Tunnel>, given: GivenArguments = {}) =>
@@ -130,6 +135,22 @@ export function script(
     );
   }
   return made;
+}
+
+/** Checks the tunnels of a script; returns their names, which begin flags such as `--home.mtu`. */
+function tunnelNames(attempt: string, tunnels: Readonly<Record<string, unknown>>): string[] {
+  checkOption(attempt, "tunnels", tunnels, "object");
+  const names = Object.keys(tunnels);
+  if (names.length === 0) throw new TypeError(`Cannot ${attempt}: tunnels must have at least one tunnel`);
+  for (const name of names) {
+    checkOption(attempt, `tunnels.${name}`, tunnels[name], "object");
+    if (/^[^\s=.-][^\s=.]*$/.test(name) && !(name in {})) continue;
+    throw new TypeError(
+      `Cannot ${attempt}: the name of a tunnel must have no spaces, "=" or ".", not begin with "-", and not be ` +
+        `that of a property of every object, ${gotValue(name)}`,
+    );
+  }
+  return names;
 }
 
 /** Returns true for a result of {@linkcode script}, including one of another copy of Warren. */

@@ -89,7 +89,9 @@ export function checkScriptFlags(flags: ScriptFlags, taken: readonly string[]): 
     const fail = (reason: string): never => {
       throw new TypeError(`Cannot declare flag "${name}": ${reason}`);
     };
-    if (!/^[a-z][A-Za-z0-9]+$/.test(name)) fail(`its name must be of letters and digits, such as maxPeers`);
+    if (!/^[a-z][A-Za-z0-9]+$/.test(name)) {
+      fail("its name must be at least two letters or digits, the first in lower case, such as maxPeers");
+    }
     if (name in {}) fail("every object has a property of this name: choose another name");
     const written = flagName(name);
     if (taken.includes(written)) fail(`--${written} is a flag of every script: choose another name`);

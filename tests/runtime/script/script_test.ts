@@ -236,6 +236,23 @@ Deno.test("script() refuses a flag that every script has", () => {
   });
 });
 
+Deno.test("script() states the rule for arguments of the wrong type, before a device is opened", () => {
+  const refuses = (options: unknown, message: RegExp, main: unknown = () => {}) =>
+    assert.throws(() => script(meta(false), options as never, main as never), { name: "TypeError", message });
+  refuses(5, /^Cannot create a script: options must be an object, got 5$/);
+  refuses(quiet(), /^Cannot create a script: main must be a function, got "main"$/, "main");
+  refuses({ flags: 5 }, /^Cannot create a script: flags must be an object, got 5$/);
+  refuses({ tunnels: 5 }, /^Cannot create a script: tunnels must be an object, got 5$/);
+  refuses({ tunnels: {} }, /^Cannot create a script: tunnels must have at least one tunnel$/);
+  refuses({ tunnels: { left: 5 } }, /^Cannot create a script: tunnels.left must be an object, got 5$/);
+  for (const name of ["", "a b", "a.b", "a=b", "-a", "constructor", "__proto__"]) {
+    refuses(
+      { tunnels: { [name]: {} } },
+      /^Cannot create a script: the name of a tunnel must have no spaces, /,
+    );
+  }
+});
+
 Deno.test("runScript() refuses a main that returns without running a tunnel, and takes one that waited", async () => {
   for (
     const made of [
