@@ -9,6 +9,7 @@ export type OptionKind =
   | "iterable"
   | "list"
   | "number"
+  | "numbers"
   | "object"
   | "text"
   | "texts"
@@ -22,11 +23,12 @@ const KINDS: Record<Extract<OptionKind, string>, [rule: string, holds: (value: u
   boolean: ["be true or false", (value) => typeof value === "boolean"],
   direction: ["be Direction.Outbound or Direction.Inbound", (value) => value === 0 || value === 1],
   function: ["be a function", (value) => typeof value === "function"],
-  list: ["be an array", Array.isArray],
-  number: ["be a number", (value) => typeof value === "number"],
+  list: ["be an array", (value) => Array.isArray(value) && !hasGaps(value)],
+  number: ["be a number", isNumber],
+  numbers: ["be an array of numbers", (value) => isArrayOf(value, isNumber)],
   object: ["be an object", (value) => typeof value === "object" && value !== null],
   text: ["be a string", isText],
-  texts: ["be a string or an array of strings", (value) => [value].flat().every(isText)],
+  texts: ["be a string or an array of strings", (value) => isText(value) || isArrayOf(value, isText)],
   iterable: ["be a string or an iterable of strings", isTextOrIterable],
 };
 
@@ -91,9 +93,22 @@ function isText(value: unknown): boolean {
   return typeof value === "string";
 }
 
+function isNumber(value: unknown): boolean {
+  return typeof value === "number";
+}
+
+function isArrayOf(value: unknown, holds: (element: unknown) => boolean): boolean {
+  return Array.isArray(value) && !hasGaps(value) && value.every(holds);
+}
+
+/** Tells whether elements of an array are missing, as in `[1, , 2]`: some methods of arrays skip them. */
+function hasGaps(array: readonly unknown[]): boolean {
+  return Object.keys(array).length < array.length;
+}
+
 /** An iterable other than an array may be iterable only once, so its values are not checked. */
 function isTextOrIterable(value: unknown): boolean {
-  if (Array.isArray(value)) return value.every(isText);
+  if (Array.isArray(value)) return isArrayOf(value, isText);
   return Symbol.iterator in Object(value) && !(value instanceof Map);
 }
 
@@ -131,7 +146,8 @@ export function gotValue(value: unknown): string {
     case "string":
       return `got ${JSON.stringify(value)}`;
     case "object":
-      return value === null ? "got null" : Array.isArray(value) ? "got an array" : "got an object";
+      if (Array.isArray(value)) return hasGaps(value) ? "got an array with gaps" : "got an array";
+      return value === null ? "got null" : "got an object";
     case "bigint":
       return `got ${value}n`;
     case "function":

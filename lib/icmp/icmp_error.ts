@@ -73,7 +73,7 @@ const NAMES: OptionKinds<IcmpErrorsOptions> = {
   ratePerSecond: "number",
   burst: "number",
   perDestination: "object",
-  hashKey: "list",
+  hashKey: "numbers",
   random: "function",
   address: "texts",
 };

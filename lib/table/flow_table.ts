@@ -34,11 +34,11 @@ export interface FlowTableOptions {
 }
 
 const NAMES: OptionKinds<FlowTableOptions> = {
-  timeouts: "list",
-  evictionPriorities: "list",
+  timeouts: "numbers",
+  evictionPriorities: "numbers",
   capacity: "number",
   forget: "function",
-  hashKey: "list",
+  hashKey: "numbers",
 };
 
 /**

@@ -3,7 +3,7 @@
 import { MAX_NUMBER, PrefixTrie } from "./_prefix_trie.ts";
 import { PrefixStore } from "./_prefix_store.ts";
 import { formatCidr, parseCidr, Prefix } from "../wire/address.ts";
-import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../core/options.ts";
+import { checkInteger, checkOption, checkOptions, gotValue, type OptionKinds } from "../core/options.ts";
 
 // Implementation
 const CAPACITY = 2 ** 20;
@@ -194,6 +194,7 @@ export class RouteTable<Value> {
   }
 
   #locate(prefix: Prefix | string): { family: Family; address: Uint32Array; length: number } {
+    if (!(prefix instanceof Prefix)) checkOption("find a prefix", "prefix", prefix, "text");
     const { network, length } = typeof prefix === "string" ? parseCidr(prefix) : prefix;
     const family = this.#families[network.family];
     return { family, address: family.wordsOf(network), length };

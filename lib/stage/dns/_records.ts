@@ -3,7 +3,7 @@
  * (RFC 1035 section 5.1), or an object of `dns-packet`, which covers all types.
  */
 
-import { checkInteger, gotValue } from "../../core/options.ts";
+import { checkInteger, checkOption, gotValue } from "../../core/options.ts";
 import { parseAddress } from "../../wire/address.ts";
 import { decodeMessage, type DnsRecord, encodeAnswer } from "./codec.ts";
 import { Answer, encodeRecord } from "./_answer.ts";
@@ -127,16 +127,19 @@ export class Records {
     const name = parseName(record.name);
     const { ttl = TTL } = record;
     checkInteger(`add a record of "${record.name}"`, "ttl", ttl, 0, MAX_TTL);
+    const attempt = `add ${record.type} record of "${record.name}"`;
     const isName = /^(CNAME|DNAME|NS|PTR)$/i.test(record.type);
-    const data = isName ? plainName(String(record.data)) : record.data;
-    if (/^(A|AAAA)$/i.test(record.type)) {
-      const { family } = parseAddress(String(record.data));
+    const isAddress = /^(A|AAAA)$/i.test(record.type);
+    if (isName || isAddress) checkOption(attempt, "data", record.data, "text");
+    const text = record.data as string;
+    if (isAddress) {
+      const { family } = parseAddress(text);
       if (family !== (record.type.length === 1 ? 4 : 6)) {
-        const what = `${record.type} record of "${record.name}"`;
-        throw new TypeError(`Cannot add ${what}: ${record.data} is an IPv${family} address`);
+        throw new TypeError(`Cannot ${attempt}: ${text} is an IPv${family} address`);
       }
     }
-    const bytes = encodeAnswer({ ...record, name: ".", ttl, data });
+    const data = isName ? plainName(text) : record.data;
+    const bytes = encodeAnswer({ ...record, name: ".", ttl, data }, record.name);
     const view = new DataView(bytes.buffer);
     const type = view.getUint16(RECORD_TYPE);
     const key = keyOf(name);

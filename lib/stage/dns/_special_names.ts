@@ -87,13 +87,15 @@ export class SpecialNames {
       this.#forwarded = true;
       return;
     }
-    const names = typeof forwarded === "string" ? [forwarded] : forwarded;
-    if (!Array.isArray(names)) {
-      throw new TypeError(
-        `Cannot resolve names: forwardSpecial must be true, a name or an array of names, ${gotValue(names)}`,
-      );
-    }
+    const names = [forwarded].flat();
     for (const name of names) {
+      if (typeof name !== "string") {
+        throw new TypeError(
+          `Cannot resolve names: forwardSpecial must be true, a name or an array of names, ${
+            gotValue(forwarded)
+          }`,
+        );
+      }
       if (isSpecialName(parseName(name))) continue;
       throw new TypeError(`Cannot resolve names: forwardSpecial must name special-use names, got "${name}"`);
     }

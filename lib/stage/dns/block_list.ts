@@ -1,6 +1,6 @@
 /** Compact set of domain names and suffixes, for up to millions of names. */
 
-import { checkOptions, type OptionKinds } from "../../core/options.ts";
+import { checkOption, checkOptions, type OptionKinds } from "../../core/options.ts";
 import { formatName, isPlainName, MAX_NAME, nameFault, toAscii, writeName } from "./name.ts";
 
 // Specification: RFC 1035 section 2.3.4
@@ -86,6 +86,7 @@ export class BlockList {
     // The seed prevents lists whose names are chosen to collide.
     this.#seed = crypto.getRandomValues(new Int32Array(1))[0]!;
     for (const name of typeof names === "string" ? [names] : names) {
+      checkOption("add a name to a list", "name", name, "text");
       const fault = this.#readLine(name, match);
       if (fault !== undefined) throw new SyntaxError(`Cannot add a name to a list: ${fault}`);
     }

@@ -101,14 +101,17 @@ export function decodeMessage(bytes: Uint8Array): DnsMessage | undefined {
 /**
  * Encodes a record without compression.
  *
+ * @param owner Name of the record in errors.
  * @throws {TypeError} when its data does not fit its type.
  */
-export function encodeAnswer(record: DnsRecord): Uint8Array {
+export function encodeAnswer(record: DnsRecord, owner = record.name): Uint8Array {
   try {
     return Uint8Array.from(dnsPacket.answer.encode(toLibrary({ class: "IN", ...record })));
   } catch (cause) {
-    const what = `${record.type} record of "${record.name}"`;
-    throw new TypeError(`Cannot encode ${what}: ${errorMessage(cause)}`, { cause });
+    throw new TypeError(
+      `Cannot encode ${record.type} record of "${owner}": its type, class or data is invalid`,
+      { cause },
+    );
   }
 }
 

@@ -30,7 +30,7 @@ const NAMES: OptionKinds<FirewallOptions> = {
   midStream: "boolean",
   neighbors: "boolean",
   errors: IcmpErrors,
-  hashKey: "list",
+  hashKey: "numbers",
 };
 const DEFAULT_NAMES: OptionKinds<Exclude<FirewallOptions["default"], string | undefined>> = {
   outbound: VERDICTS,

@@ -65,7 +65,7 @@ const NAMES: OptionKinds<PathMtuOptions> = {
   paths: "number",
   age: "number",
   errors: IcmpErrors,
-  hashKey: "list",
+  hashKey: "numbers",
 };
 
 /** A path MTU, as {@linkcode PathMtu.save} returns it. */

@@ -84,7 +84,7 @@ const NAMES: OptionKinds<ReassembleOptions> = {
   bytes: "number",
   timeout: "number",
   errors: IcmpErrors,
-  hashKey: "list",
+  hashKey: "numbers",
 };
 
 /**

@@ -6,7 +6,7 @@ import { Direction, type Packet, type PacketBatch, type Stage, type StageContext
 import { FlowKey, FlowKind } from "../../table/flow_key.ts";
 import { IcmpError, IcmpErrors } from "../../icmp/icmp_error.ts";
 import { Ip, Protocol } from "../../wire/ip.ts";
-import { checkInteger, checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
+import { checkInteger, checkOption, checkOptions, gotValue, type OptionKinds } from "../../core/options.ts";
 import { readPortRange } from "../../wire/port_range.ts";
 import { RouteTable } from "../../table/route_table.ts";
 
@@ -25,11 +25,11 @@ const POLICY: OptionKinds<Policy> = {
   end: "number",
   match: "function",
 };
-const PROTOCOLS: Readonly<Record<string, readonly number[]>> = {
+const PROTOCOLS: ReadonlyMap<unknown, readonly number[]> = new Map(Object.entries({
   tcp: [Protocol.Tcp],
   udp: [Protocol.Udp],
   icmp: [Protocol.Icmp, Protocol.Icmpv6],
-};
+}));
 const NO_ROUTE = "no route";
 
 /** Destination of packets: 0 is this machine, 1 and up are the ends of a switchboard. */
@@ -105,6 +105,7 @@ class Route implements Stage {
   readonly #key = new FlowKey();
 
   constructor(policies: readonly Policy[], options: RouteOptions) {
+    checkOption("route", "policies", policies, "list");
     checkOptions("route", options, NAMES);
     const { errors } = options;
     this.#policies = policies.map((policy, i) => new CheckedPolicy(policy, i + 1));
@@ -174,9 +175,9 @@ class CheckedPolicy {
     this.#src = src === undefined ? undefined : [src].flat().map(parsePrefix);
     if (typeof protocol === "number") {
       checkInteger(attempt, "protocol", protocol, 0, 255);
-    }
-    if (protocol !== undefined) {
-      const protocols = typeof protocol === "number" ? [protocol] : PROTOCOLS[protocol];
+      this.#protocols = [protocol];
+    } else if (protocol !== undefined) {
+      const protocols = PROTOCOLS.get(protocol);
       if (protocols === undefined) {
         throw new TypeError(
           `Cannot ${attempt}: protocol must be tcp, udp, icmp or a number, ${gotValue(protocol)}`,

@@ -72,7 +72,7 @@ const NAMES: OptionKinds<FqCodelOptions> = {
   target: "number",
   interval: "number",
   ecn: "boolean",
-  hashKey: "list",
+  hashKey: "numbers",
 };
 
 /**

@@ -69,7 +69,7 @@ export interface PriorityOptions {
   readonly weights?: readonly number[];
 }
 
-const NAMES: OptionKinds<PriorityOptions> = { bands: "list", classify: "function", weights: "list" };
+const NAMES: OptionKinds<PriorityOptions> = { bands: "list", classify: "function", weights: "numbers" };
 
 /**
  * Priority bands. Without weights, a band is served when all bands before it are empty, so the last may starve. With

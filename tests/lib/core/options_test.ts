@@ -110,3 +110,80 @@ Deno.test("DnsResolver takes records as lines and objects, and says so", () => {
     );
   }
 });
+
+Deno.test("An array with gaps, whose elements some methods skip, is no list of options", () => {
+  // deno-lint-ignore no-sparse-arrays
+  const rules = [{ verdict: "allow" }, , { verdict: "drop" }];
+  throws(() => new Firewall({ rules } as never), /rules must be an array, got an array with gaps$/);
+  // deno-lint-ignore no-sparse-arrays
+  const names = ["a.example", , "b.example"];
+  throws(() => new FakeIp({ only: names } as never), /only must be .* strings, got an array with gaps$/);
+  throws(
+    () => new Napt44({ outside: new Array(1e9) as string[] }),
+    /outside must be .*, got an array with gaps$/,
+  );
+});
+
+Deno.test("Lists of numbers have no other elements", () => {
+  for (const wrong of [["5"], [undefined], [{}], [Symbol("five")]] as unknown as number[][]) {
+    throws(() => new FlowTable({ timeouts: wrong }), /timeouts must be an array of numbers, got an array$/);
+    throws(
+      () => new FlowTable({ timeouts: [5], evictionPriorities: wrong }),
+      /evictionPriorities must be an array of numbers, got an array$/,
+    );
+    throws(
+      () => new PathMtu({ hashKey: wrong as never }),
+      /hashKey must be an array of numbers, got an array$/,
+    );
+  }
+});
+
+Deno.test("route() and RouteTable state the rule for arguments that are no text, list or prefix", () => {
+  for (const protocol of [["tcp"], [Symbol("tcp")], { __proto__: null }, "toString", "__proto__"]) {
+    throws(() => route([{ to: 1, protocol } as never]), /protocol must be tcp, udp, icmp or a number, got /);
+  }
+  throws(
+    () => route("10.0.0.0/8" as never),
+    /^TypeError: Cannot route: policies must be an array, got "10.0.0.0\/8"$/,
+  );
+  throws(
+    () => new RouteTable().set(7 as never, 1),
+    /^TypeError: Cannot find a prefix: prefix must be a string, got 7$/,
+  );
+});
+
+Deno.test("Lists of names state the rule for elements that are no text", () => {
+  throws(
+    () => new BlockList([7 as never]),
+    /^TypeError: Cannot add a name to a list: name must be a string, got 7$/,
+  );
+  for (const wrong of [[7], [undefined], [{}]]) {
+    throws(
+      () => new DnsResolver({ address: "10.9.0.53", forwardSpecial: wrong as never }),
+      /forwardSpecial must be true, a name or an array of names, got an array$/,
+    );
+  }
+});
+
+Deno.test("Errors of a record name it, and state the rule for its data", () => {
+  const add = (record: unknown) => () =>
+    new DnsResolver({ address: "10.9.0.53", records: [record as never] });
+  for (const [type, data] of [["A", {}], ["AAAA", undefined], ["CNAME", 7], ["PTR", [Symbol("x")]]]) {
+    throws(
+      add({ name: "a.example", type, data }),
+      /^TypeError: Cannot add \w+ record of "a.example": data must be a string, got /,
+    );
+  }
+  for (
+    const record of [{ type: "MX" }, { type: "SRV", data: {} }, { type: "X" }, {
+      type: "A",
+      class: 5,
+      data: "10.0.0.1",
+    }]
+  ) {
+    throws(
+      add({ name: "a.example", ...record }),
+      /^TypeError: Cannot encode \w+ record of "a.example": its type, class or data is invalid$/,
+    );
+  }
+});
