@@ -1,6 +1,7 @@
 /** The interfaces of a tunnel's two ends: the device on this machine, and the transport to other machines. */
 
 import type { PacketBatch } from "./batch.ts";
+import { checkOption } from "./options.ts";
 import type { Packet } from "./packet.ts";
 import type { PacketPool } from "./pool.ts";
 
@@ -137,4 +138,24 @@ export interface Transport extends TunnelEnd {
   readonly overhead: number;
   /** Maximum length of a packet that currently passes unfragmented (bytes). */
   readonly pathMtu: number;
+}
+
+/**
+ * Checks the parts of an end that a loop uses, since an error in its wait would end all tunnels.
+ *
+ * @throws {TypeError} naming the end, when one is missing or of the wrong type.
+ */
+export function checkEnd(end: TunnelEnd): void {
+  checkOption("use an end", "name", end.name, "text");
+  const attempt = `use end "${end.name}"`;
+  for (const method of ["attach", "read", "write", "close"] as const) {
+    checkOption(attempt, method, end[method], "function");
+  }
+  const { waits } = end;
+  checkOption(attempt, "waits", waits, "list");
+  if (waits.length === 0) throw new TypeError(`Cannot ${attempt}: waits must have at least one element`);
+  waits.forEach((wait, i) => {
+    checkOption(attempt, `waits[${i}]`, wait, "object");
+    if (wait.waitable !== undefined) checkOption(attempt, `waits[${i}].waitable`, wait.waitable, "number");
+  });
 }

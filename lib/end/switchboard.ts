@@ -14,7 +14,8 @@ import {
   PacketQueue,
   type TunnelEnd,
 } from "../core/mod.ts";
-import { gotValue } from "../core/options.ts";
+import { checkEnd } from "../core/end.ts";
+import { checkOption, gotValue } from "../core/options.ts";
 import { writeTo } from "../core/write_to.ts";
 
 // Implementation
@@ -112,9 +113,11 @@ export class Switchboard implements TunnelEnd {
   /**
    * Takes ownership of the ends, which are closed with it.
    *
-   * @throws {TypeError} when there is no end, or an end occurs twice.
+   * @throws {TypeError} when there is no end, an end occurs twice, or lacks a part.
    */
   constructor(ends: readonly TunnelEnd[]) {
+    checkOption("create a switchboard", "ends", ends, "list");
+    ends.forEach(checkEnd);
     if (ends.length === 0 || new Set(ends).size < ends.length) {
       const names = ends.map(({ name }) => name).join(", ");
       throw new TypeError(

@@ -1,6 +1,7 @@
 /** Opens tunnels: the far end, then the device; after a failure, nothing stays open. */
 
 import { type Bypass, openBypass, openCheckedDevice } from "../../driver/mod.ts";
+import { checkEnd } from "../../lib/core/end.ts";
 import type { Device, TunnelEnd } from "../../lib/core/mod.ts";
 import { explain } from "./explain.ts";
 import { learnSignals, onInterrupt } from "../engine/signals.ts";
@@ -17,7 +18,7 @@ import type { WorkerLink } from "../ring/link.ts";
  * After an error, nothing stays open.
  *
  * @throws {TypeError} for an unknown option or one of the wrong type, and for several queues: each queue needs a worker
- * that runs the module of a script.
+ * that runs the module of a script; also for an end that lacks a part.
  * @throws {RangeError} when `watchdog` is not an integer from 0 to 2^31 - 1.
  * @throws {Error} the errors of {@linkcode openDevice} and of the far end's opener; while the ends open, the reason of
  * `signal` when it is aborted, and an `Interruption` on SIGINT, SIGTERM or SIGHUP.
@@ -115,7 +116,9 @@ export class TunnelStart implements AsyncDisposable {
     const { loop } = this.#options;
     const isOpen = this.#options.far === undefined || this.#far !== undefined;
     const far = isOpen ? this.#far : await this.#attempt(openFar);
-    const waits = [...device.waits, ...(far?.waits ?? [])];
+    const ends = far === undefined ? [device] : [device, far];
+    ends.forEach(checkEnd);
+    const waits = ends.flatMap((end) => end.waits);
     await loop.acquire(waits.some(({ waitable }) => waitable !== undefined));
     try {
       if (this.#interrupted) this.#ending.signal.throwIfAborted();

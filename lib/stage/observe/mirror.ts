@@ -11,6 +11,7 @@ import {
   type TunnelEnd,
 } from "../../core/mod.ts";
 import { copyPacket } from "../../core/copy_packet.ts";
+import { checkEnd } from "../../core/end.ts";
 import { OUT_OF_SLOT } from "../../core/packet.ts";
 import { writeTo } from "../../core/write_to.ts";
 import { checkOptions, type OptionKinds } from "../../core/options.ts";
@@ -73,6 +74,7 @@ export class Mirror implements Stage {
   /** Attaches to the end, which is closed with the stage. */
   constructor(end: TunnelEnd, options: MirrorOptions = {}) {
     checkOptions("mirror", options, NAMES);
+    checkEnd(end);
     const { filter, direction } = options;
     this.#end = end;
     this.#filter = filter;

@@ -170,3 +170,37 @@ for (const [what, [read, told]] of Object.entries(READS)) {
     assert.equal(foreign.taken, 0);
   });
 }
+
+const PARTS: [part: string, value: unknown, told: RegExp][] = [
+  ["name", undefined, /^Cannot use an end: name must be a string, got undefined$/],
+  [
+    "attach",
+    5,
+    /attach must be a function, got 5$|far must be a URL, an end or an opener of one, got an object$/,
+  ],
+  ["read", undefined, /^Cannot use end "liar": read must be a function, got undefined$/],
+  ["write", null, /^Cannot use end "liar": write must be a function, got null$/],
+  ["close", undefined, /^Cannot use end "liar": close must be a function, got undefined$/],
+  ["waits", undefined, /^Cannot use end "liar": waits must be an array, got undefined$/],
+  ["waits", [], /^Cannot use end "liar": waits must have at least one element$/],
+  ["waits", [null], /^Cannot use end "liar": waits\[0\] must be an object, got null$/],
+  ["waits", [{ waitable: 5n }], /^Cannot use end "liar": waits\[0\].waitable must be a number, got 5n$/],
+];
+
+for (const [part, value, told] of PARTS) {
+  Deno.test(`A tunnel, a switchboard and a mirror refuse an end whose ${part} is ${Deno.inspect(value)}`, async () => {
+    const end = Object.defineProperty(new LyingEnd(() => 0), part, { value });
+    const device = new ManualEnd();
+    const opened = () => openTunnel({ device, far: end, ...QUIET });
+    const { warn } = console;
+    console.warn = () => {}; // an end without a close cannot be closed
+    try {
+      await assert.rejects(opened, { name: "TypeError", message: told });
+    } finally {
+      console.warn = warn;
+    }
+    for (const create of [() => new Switchboard([end]), () => new Mirror(end)]) {
+      assert.throws(create, { name: "TypeError", message: told });
+    }
+  });
+}
